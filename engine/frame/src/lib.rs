@@ -1,0 +1,24 @@
+//! Floor 0 of Raftwerk: the words and the bytes that every room shares.
+//!
+//! Ids and positions ([`NodeId`], [`GroupId`], [`EntryId`] …), the entry [`frame`](mod@frame) that is the same bytes
+//! in the leader's log, on the wire and in a follower's log, the [`Message`]s of the protocol as fixed-size
+//! [`wire`] records, and the [`Configuration`] of a group.
+//!
+//! What is not here: I/O, time sources, allocation on a hot path, unsafe code. Next: `raftwerk-raft` for the
+//! protocol, `raftwerk-wal` for the log, `raftwerk-net` for the wire.
+#![cfg_attr(not(feature = "std"), no_std)]
+#![forbid(unsafe_code)]
+
+extern crate alloc;
+
+mod configuration;
+pub mod frame;
+mod id;
+mod message;
+mod time;
+pub mod wire;
+
+pub use configuration::{Configuration, ConfigurationError};
+pub use id::{EntryId, GroupId, Index, NodeId, Term};
+pub use message::{HardState, Message, Run};
+pub use time::Time;

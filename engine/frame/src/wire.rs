@@ -1,0 +1,293 @@
+//! What one worker sends to one peer in one turn: a *unit* of fixed-size records, and the frames they announce.
+//!
+//! ```text
+//! unit    = header (40 B), records (48 B each), bodies
+//! header  = magic "RWU1", kind u8, zero u8, worker u16, workers u16, zero u16, records u32,
+//!           from u64, bodies u64, zero u64
+//! record  = kind u8, flags u8, zero u16, body_len u32, group u64, term u64, a u64, b u64, c u64
+//! ```
+//! Bodies are the frames of append records, one after another, in the order of the records; `body_len` tells where
+//! each ends. Frames that lie side by side in the leader's batch therefore travel as one slice.
+
+use zerocopy::little_endian::{U16, U32, U64};
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
+
+use crate::{EntryId, GroupId, Index, Message, NodeId, Term};
+
+/// Bytes of a unit's header.
+pub const UNIT_HEADER_BYTES: usize = 40;
+/// Bytes of a record.
+pub const RECORD_BYTES: usize = 48;
+const MAGIC: [u8; 4] = *b"RWU1";
+
+/// What a unit holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum UnitKind {
+    /// Records of groups, and frames.
+    Groups = 1,
+    /// A piece of a snapshot, or what became of one; its layout belongs to the engine.
+    Snapshot = 2,
+}
+
+/// A unit's header, decoded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct UnitHeader {
+    /// What follows.
+    pub kind: UnitKind,
+    /// The worker of the sender that made the unit …
+    pub worker: u16,
+    /// … of so many: with as many here, all groups of the unit belong to the worker of the same number.
+    pub workers: u16,
+    /// How many records follow.
+    pub records: u32,
+    /// Who sent it. Must equal what the transport has proven.
+    pub from: NodeId,
+    /// Bytes of all bodies.
+    pub bodies_bytes: u64,
+}
+
+/// Why bytes are not a unit or a record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum WireError {
+    /// The bytes are not a unit of this version.
+    #[error("not a unit of this version")]
+    Magic,
+    /// The unit's, or a record's, kind is unknown.
+    #[error("kind {0} is unknown")]
+    Kind(u8),
+    /// The lengths in the unit do not add up to its length.
+    #[error("the unit's lengths do not add up")]
+    Length,
+}
+
+#[derive(FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
+#[repr(C)]
+struct RawUnitHeader {
+    magic: [u8; 4],
+    kind: u8,
+    zero_a: u8,
+    worker: U16,
+    workers: U16,
+    zero_b: U16,
+    records: U32,
+    from: U64,
+    bodies_bytes: U64,
+    zero_c: U64,
+}
+
+const _: () = assert!(size_of::<RawUnitHeader>() == UNIT_HEADER_BYTES);
+
+impl UnitHeader {
+    /// The header's bytes.
+    #[must_use]
+    pub fn encode(&self) -> [u8; UNIT_HEADER_BYTES] {
+        let raw = RawUnitHeader {
+            magic: MAGIC,
+            kind: self.kind as u8,
+            zero_a: 0,
+            worker: self.worker.into(),
+            workers: self.workers.into(),
+            zero_b: U16::ZERO,
+            records: self.records.into(),
+            from: self.from.0.into(),
+            bodies_bytes: self.bodies_bytes.into(),
+            zero_c: U64::ZERO,
+        };
+        zerocopy::transmute!(raw)
+    }
+
+    /// Splits a unit into header, records and bodies. Every length is checked against the bytes at hand.
+    ///
+    /// # Errors
+    /// [`WireError`] if the bytes are not a unit.
+    pub fn parse(unit: &[u8]) -> Result<(Self, &[u8], &[u8]), WireError> {
+        let (raw, rest) = RawUnitHeader::ref_from_prefix(unit).map_err(|_| WireError::Length)?;
+        if raw.magic != MAGIC {
+            return Err(WireError::Magic);
+        }
+        let kind = match raw.kind {
+            1 => UnitKind::Groups,
+            2 => UnitKind::Snapshot,
+            other => return Err(WireError::Kind(other)),
+        };
+        let header = Self {
+            kind,
+            worker: raw.worker.get(),
+            workers: raw.workers.get(),
+            records: raw.records.get(),
+            from: NodeId(raw.from.get()),
+            bodies_bytes: raw.bodies_bytes.get(),
+        };
+        let records_bytes = (header.records as usize).checked_mul(RECORD_BYTES).ok_or(WireError::Length)?;
+        let (records, bodies) = rest.split_at_checked(records_bytes).ok_or(WireError::Length)?;
+        if bodies.len() as u64 != header.bodies_bytes {
+            return Err(WireError::Length);
+        }
+        Ok((header, records, bodies))
+    }
+}
+
+#[derive(FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
+#[repr(C)]
+struct RawRecord {
+    kind: u8,
+    flags: u8,
+    zero: U16,
+    body_len: U32,
+    group: U64,
+    term: U64,
+    a: U64,
+    b: U64,
+    c: U64,
+}
+
+const _: () = assert!(size_of::<RawRecord>() == RECORD_BYTES);
+
+/// One group's message, and how many bytes of frames go with it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Record {
+    /// The group spoken of.
+    pub group: GroupId,
+    /// What is said.
+    pub message: Message,
+    /// Bytes of frames in the unit's bodies that belong to it; 0 unless it is an append.
+    pub body_bytes: u32,
+}
+
+impl Record {
+    /// The record's bytes.
+    #[must_use]
+    pub fn encode(&self) -> [u8; RECORD_BYTES] {
+        let (kind, flags, a, b, c) = match self.message {
+            Message::PreVote { last, .. } => (1, 0, last.index.0, last.term.0, 0),
+            Message::PreVoteReply { granted, .. } => (2, u8::from(granted), 0, 0, 0),
+            Message::Vote { last, transfer, .. } => (3, u8::from(transfer), last.index.0, last.term.0, 0),
+            Message::VoteReply { granted, .. } => (4, u8::from(granted), 0, 0, 0),
+            Message::Append { prev, commit, .. } => (5, 0, prev.index.0, prev.term.0, commit.0),
+            Message::AppendAck { matched, .. } => (6, 0, matched.0, 0, 0),
+            Message::AppendReject { rejected, hint, .. } => (7, 0, rejected.0, hint.index.0, hint.term.0),
+            Message::Heartbeat { commit, round, .. } => (8, 0, commit.0, round, 0),
+            Message::HeartbeatAck { round, .. } => (9, 0, round, 0, 0),
+            Message::TimeoutNow { .. } => (10, 0, 0, 0, 0),
+        };
+        let raw = RawRecord {
+            kind,
+            flags,
+            zero: U16::ZERO,
+            body_len: self.body_bytes.into(),
+            group: self.group.0.into(),
+            term: self.message.term().0.into(),
+            a: a.into(),
+            b: b.into(),
+            c: c.into(),
+        };
+        zerocopy::transmute!(raw)
+    }
+
+    /// Reads a record back.
+    ///
+    /// # Errors
+    /// [`WireError`] on a kind this version does not know, or a body where there is none.
+    pub fn parse(bytes: &[u8; RECORD_BYTES]) -> Result<Self, WireError> {
+        let raw: &RawRecord = zerocopy::transmute_ref!(bytes);
+        let term = Term(raw.term.get());
+        let (a, b, c) = (raw.a.get(), raw.b.get(), raw.c.get());
+        let a_at_b = EntryId::new(Term(b), Index(a));
+        let flag = raw.flags != 0;
+        let message = match raw.kind {
+            1 => Message::PreVote { term, last: a_at_b },
+            2 => Message::PreVoteReply { term, granted: flag },
+            3 => Message::Vote { term, last: a_at_b, transfer: flag },
+            4 => Message::VoteReply { term, granted: flag },
+            5 => Message::Append { term, prev: a_at_b, commit: Index(c) },
+            6 => Message::AppendAck { term, matched: Index(a) },
+            7 => {
+                let hint = EntryId::new(Term(c), Index(b));
+                Message::AppendReject { term, rejected: Index(a), hint }
+            }
+            8 => Message::Heartbeat { term, commit: Index(a), round: b },
+            9 => Message::HeartbeatAck { term, round: a },
+            10 => Message::TimeoutNow { term },
+            other => return Err(WireError::Kind(other)),
+        };
+        let record = Self { group: GroupId(raw.group.get()), message, body_bytes: raw.body_len.get() };
+        if record.body_bytes > 0 && !matches!(message, Message::Append { .. }) {
+            return Err(WireError::Length);
+        }
+        Ok(record)
+    }
+}
+
+/// The records of a unit, in order.
+pub fn records(bytes: &[u8]) -> impl ExactSizeIterator<Item = Result<Record, WireError>> + '_ {
+    bytes.as_chunks::<RECORD_BYTES>().0.iter().map(Record::parse)
+}
+
+#[cfg(test)]
+mod tests {
+    use alloc::vec::Vec;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn message() -> impl Strategy<Value = Message> {
+        let n = any::<u64>;
+        (0..10u8, (n(), n(), n(), n()), any::<bool>()).prop_map(|(kind, (term, a, b, c), flag)| {
+            let (term, id) = (Term(term), EntryId::new(Term(b), Index(a)));
+            match kind {
+                0 => Message::PreVote { term, last: id },
+                1 => Message::PreVoteReply { term, granted: flag },
+                2 => Message::Vote { term, last: id, transfer: flag },
+                3 => Message::VoteReply { term, granted: flag },
+                4 => Message::Append { term, prev: id, commit: Index(c) },
+                5 => Message::AppendAck { term, matched: Index(a) },
+                6 => Message::AppendReject { term, rejected: Index(c), hint: id },
+                7 => Message::Heartbeat { term, commit: Index(a), round: b },
+                8 => Message::HeartbeatAck { term, round: a },
+                _ => Message::TimeoutNow { term },
+            }
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn every_message_survives_the_round_trip(message in message(), group in any::<u64>()) {
+            let record = Record { group: GroupId(group), message, body_bytes: 0 };
+            prop_assert_eq!(Record::parse(&record.encode()), Ok(record));
+        }
+
+        #[test]
+        fn no_bytes_make_the_reader_panic(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+            if let Ok((_, records_bytes, _)) = UnitHeader::parse(&bytes) {
+                prop_assert!(records(records_bytes).count() > 0 || records_bytes.is_empty());
+            }
+        }
+    }
+
+    #[test]
+    fn a_unit_splits_into_records_and_bodies_and_a_cut_anywhere_is_refused() {
+        let append = Message::Append { term: Term(2), prev: EntryId::default(), commit: Index(0) };
+        let record = Record { group: GroupId(4), message: append, body_bytes: 3 };
+        let header = UnitHeader {
+            kind: UnitKind::Groups,
+            worker: 1,
+            workers: 2,
+            records: 1,
+            from: NodeId(7),
+            bodies_bytes: 3,
+        };
+        let mut unit = header.encode().to_vec();
+        unit.extend_from_slice(&record.encode());
+        unit.extend_from_slice(b"abc");
+        let (read, records_bytes, bodies) = UnitHeader::parse(&unit).unwrap();
+        assert_eq!((read, bodies), (header, &b"abc"[..]));
+        assert_eq!(records(records_bytes).collect::<Vec<_>>(), [Ok(record)]);
+        for at in 0..unit.len() {
+            assert!(UnitHeader::parse(&unit[..at]).is_err());
+        }
+        let stray = Record { message: Message::TimeoutNow { term: Term(1) }, ..record };
+        assert_eq!(Record::parse(&stray.encode()), Err(WireError::Length));
+    }
+}
