@@ -1,1 +1,48 @@
-//! Being built.
+//! Floor 1 of Raftwerk: one Raft group, pure.
+//!
+//! A [`Group`] is the protocol and nothing else (Ongaro & Ousterhout's paper; Ongaro's thesis). Inputs go in through
+//! [`Group::step`], effects come out, time is a number. It never sees a payload: of the log it knows the terms, as a
+//! handful of runs. So it is small, it cannot block or fail, and a simulator can drive thousands of them.
+//!
+//! # The contract with whoever drives it
+//! 1. One [`Group::step`] per input, then the effects, in this order: `hard_state`, `append`, `install`; then `send`;
+//!    `send_durable` only when everything written so far for this group is durable.
+//! 2. A driver that has written a hard state holds back all the group's messages until that is durable.
+//! 3. [`Group::flush`] once after the inputs of a turn; then, from a leader, [`Group::next_shipment`] for every peer
+//!    until it has no more, each answered by [`Group::shipped`].
+//! 4. [`Input::Durable`] when the log is durable up to an entry; [`Input::Applied`] when the state machine has it.
+//! 5. [`Input::Timeout`] when [`Group::next_deadline`] has come.
+//!
+//! Messages may be lost, delayed, doubled and reordered. Nothing in here trusts a peer's numbers enough to panic.
+//!
+//! What is not here: payloads, I/O, clocks, reconfiguration (the type for configurations stands, and every quorum in
+//! here is a joint one). Where to go next: `election`, `leader`, `follower`, `snapshot`, `read`; the rules that must
+//! always hold are numbered in [`invariant`].
+#![no_std]
+#![forbid(unsafe_code)]
+
+extern crate alloc;
+#[cfg(test)]
+extern crate std;
+
+mod config;
+mod effects;
+mod election;
+mod follower;
+mod group;
+mod input;
+pub mod invariant;
+mod leader;
+mod log;
+mod progress;
+pub mod quorum;
+mod read;
+mod rng;
+mod snapshot;
+
+pub use config::{Config, Restored};
+pub use effects::{Append, Effects, Install, Rejected, Shipment};
+pub use group::{Group, Role};
+pub use input::Input;
+pub use log::TermRun;
+pub use progress::{PeerState, PeerStatus};

@@ -1,0 +1,55 @@
+//! What a group is told once: its settings, and where its log stood.
+
+use alloc::vec::Vec;
+use core::time::Duration;
+
+use raftwerk_frame::{Configuration, EntryId, GroupId, HardState, Index, NodeId};
+
+use crate::TermRun;
+
+/// The settings of one replica. All bounds are the driver's to check.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// The node this replica is on.
+    pub node: NodeId,
+    /// The group it belongs to.
+    pub group: GroupId,
+    /// Seeds the election timeouts. Replicas of one group need different ones.
+    pub seed: u64,
+    /// T: without a leader for a random time in [T, 2T), a voter campaigns (paper, section 5.2).
+    pub election_timeout: Duration,
+    /// How often a leader is heard. Well below T.
+    pub heartbeat_interval: Duration,
+    /// In a group without any history, this replica campaigns so soon. `None`: after a usual timeout.
+    pub first_timeout: Option<Duration>,
+    /// Bytes of entries on their way to one peer.
+    pub window_bytes: u64,
+    /// Appends on their way to one peer.
+    pub window_messages: u32,
+    /// Bytes of entries in one append.
+    pub append_bytes_max: u64,
+    /// Bytes of proposals that are not yet committed; beyond it more are refused as busy. One is always let in.
+    pub uncommitted_bytes_max: u64,
+    /// Ask before campaigning (thesis, section 9.6).
+    pub pre_vote: bool,
+    /// A leader that does not hear a quorum within T steps down, and a follower that hears its leader ignores
+    /// candidates (thesis, section 6.2 and 4.2.3).
+    pub check_quorum: bool,
+}
+
+/// Where a replica stood when its log was read back; all zero for a new one.
+#[derive(Clone, Debug, Default)]
+pub struct Restored {
+    /// Term and vote.
+    pub hard_state: HardState,
+    /// The entry just before the log's first.
+    pub compacted: EntryId,
+    /// The configuration in force at the end of the log.
+    pub configuration: Configuration,
+    /// The terms of the log, in rising order.
+    pub runs: Vec<TermRun>,
+    /// The log's last index; `compacted.index` if it is empty.
+    pub last: Index,
+    /// What the state machine holds: at least `compacted.index`. Known to be committed.
+    pub applied: Index,
+}

@@ -1,0 +1,177 @@
+//! Terms, votes and campaigns (paper, section 5.2 and 5.4.1; thesis, sections 4.2.3, 6.2 and 9.6).
+
+use raftwerk_frame::{EntryId, Message, NodeId, Term, Time};
+
+use crate::effects::Effects;
+use crate::group::{Group, Role};
+use crate::quorum::{self, VoteResult};
+
+impl Group {
+    /// Compares a message's term with ours: may change it, may answer, and tells whether to go on with the message.
+    pub(crate) fn admit(&mut self, from: NodeId, message: &Message, effects: &mut Effects) -> bool {
+        let (term, mine) = (message.term(), self.hard_state.term);
+        if term > mine {
+            return match *message {
+                // A question about the future changes nothing; neither does a friendly answer to ours.
+                Message::PreVote { .. } | Message::PreVoteReply { granted: true, .. } => true,
+                // Whoever hears its leader does not let others disturb it, unless the leader itself wants them to.
+                Message::Vote { transfer: false, .. } if self.hears_leader() => false,
+                Message::Append { .. } | Message::Heartbeat { .. } => {
+                    self.follow(term, Some(from), effects);
+                    true
+                }
+                _ => {
+                    self.follow(term, None, effects);
+                    true
+                }
+            };
+        }
+        if term < mine {
+            // A peer that fell behind is told the term: a deposed leader steps down, a straggler catches up.
+            let answer = match message {
+                Message::Append { .. } | Message::Heartbeat { .. } => {
+                    Some(Message::HeartbeatAck { term: mine, round: 0 })
+                }
+                Message::PreVote { .. } => Some(Message::PreVoteReply { term: mine, granted: false }),
+                Message::Vote { .. } => Some(Message::VoteReply { term: mine, granted: false }),
+                _ => None,
+            };
+            effects.send_durable.extend(answer.map(|answer| (from, answer)));
+            return false;
+        }
+        true
+    }
+
+    /// Whether a leader was heard within T: then there is no need for another.
+    fn hears_leader(&self) -> bool {
+        let within = self.now < self.heard + self.config.election_timeout;
+        self.config.check_quorum && (self.role == Role::Leader || self.leader.is_some() && within)
+    }
+
+    /// Becomes a follower of `leader` in `term`. A vote given in the same term stays given.
+    pub(crate) fn follow(&mut self, term: Term, leader: Option<NodeId>, effects: &mut Effects) {
+        if term > self.hard_state.term {
+            self.hard_state.term = term;
+            self.hard_state.vote = None;
+        }
+        if self.role != Role::Follower || leader.is_none() {
+            self.rearm_election();
+        }
+        self.role = Role::Follower;
+        self.leader = leader;
+        self.votes.clear();
+        self.progress.clear();
+        self.uncommitted.clear();
+        self.uncommitted_bytes = 0;
+        self.quorum_deadline = Time::NEVER;
+        self.reads.reject_all(effects);
+    }
+
+    /// A deadline may have come.
+    pub(crate) fn time_out(&mut self, effects: &mut Effects) {
+        if self.role == Role::Leader {
+            if self.now >= self.quorum_deadline && !self.renew_quorum() {
+                return self.follow(self.hard_state.term, None, effects);
+            }
+            if self.now >= self.deadline {
+                self.send_heartbeats(effects);
+                self.rearm_heartbeat();
+            }
+        } else if self.now >= self.deadline {
+            self.leader = None;
+            self.rearm_election();
+            self.campaign(self.config.pre_vote, false, effects);
+        }
+    }
+
+    /// Campaigns, or first asks whether it would help. Only voters do.
+    pub(crate) fn campaign(&mut self, ask_first: bool, transfer: bool, effects: &mut Effects) {
+        let me = self.config.node;
+        if self.role == Role::Leader || !self.configuration.is_voter(me) {
+            return;
+        }
+        self.leader = None;
+        self.votes.clear();
+        self.votes.push((me, true));
+        let last = self.log.last();
+        if ask_first {
+            self.role = Role::PreCandidate;
+            let question = Message::PreVote { term: self.hard_state.term.next(), last };
+            self.send_to_voters(question, false, effects);
+        } else {
+            self.role = Role::Candidate;
+            self.hard_state.term = self.hard_state.term.next();
+            self.hard_state.vote = Some(me);
+            self.rearm_election();
+            let request = Message::Vote { term: self.hard_state.term, last, transfer };
+            self.send_to_voters(request, true, effects);
+        }
+        // A group of one has its quorum at once. Nothing is acknowledged before the no-op is durable, and the hard
+        // state is written before it.
+        self.count_votes(effects);
+    }
+
+    fn send_to_voters(&self, message: Message, durable: bool, effects: &mut Effects) {
+        let list = if durable { &mut effects.send_durable } else { &mut effects.send };
+        let voters = self.peers.iter().filter(|node| self.configuration.is_voter(**node));
+        list.extend(voters.map(|&node| (node, message)));
+    }
+
+    /// Would this replica vote for one whose log ends so? Promises nothing.
+    pub(crate) fn answer_pre_vote(&self, from: NodeId, term: Term, last: EntryId, effects: &mut Effects) {
+        let granted = term > self.hard_state.term && last >= self.log.last() && !self.hears_leader();
+        let term = if granted { term } else { self.hard_state.term };
+        effects.send_durable.push((from, Message::PreVoteReply { term, granted }));
+    }
+
+    /// Gives at most one vote a term, and only to a log that is no older than ours (paper, section 5.4.1).
+    pub(crate) fn answer_vote(&mut self, from: NodeId, last: EntryId, effects: &mut Effects) {
+        let free = match self.hard_state.vote {
+            Some(other) => other == from,
+            None => self.leader.is_none(),
+        };
+        let granted = free && last >= self.log.last();
+        if granted {
+            self.hard_state.vote = Some(from);
+            self.rearm_election();
+        }
+        effects.send_durable.push((from, Message::VoteReply { term: self.hard_state.term, granted }));
+    }
+
+    pub(crate) fn count_pre_vote(&mut self, from: NodeId, granted: bool, effects: &mut Effects) {
+        if self.role == Role::PreCandidate {
+            self.note_vote(from, granted);
+            self.count_votes(effects);
+        }
+    }
+
+    pub(crate) fn count_vote(&mut self, from: NodeId, granted: bool, effects: &mut Effects) {
+        if self.role == Role::Candidate {
+            self.note_vote(from, granted);
+            self.count_votes(effects);
+        }
+    }
+
+    fn note_vote(&mut self, from: NodeId, granted: bool) {
+        if !self.votes.iter().any(|(node, _)| *node == from) {
+            self.votes.push((from, granted));
+        }
+    }
+
+    fn count_votes(&mut self, effects: &mut Effects) {
+        let vote = |node| self.votes.iter().find(|(voter, _)| *voter == node).map(|(_, granted)| *granted);
+        match (quorum::vote_result(&self.configuration, vote), self.role) {
+            (VoteResult::Won, Role::PreCandidate) => self.campaign(false, false, effects),
+            (VoteResult::Won, _) => self.lead(effects),
+            (VoteResult::Lost, _) => self.follow(self.hard_state.term, None, effects),
+            (VoteResult::Pending, _) => {}
+        }
+    }
+
+    /// The leader wants this replica to take over: no need to ask first (thesis, section 3.10).
+    pub(crate) fn take_timeout_now(&mut self, from: NodeId, effects: &mut Effects) {
+        if self.role == Role::Follower && self.leader == Some(from) {
+            self.campaign(false, true, effects);
+        }
+    }
+}

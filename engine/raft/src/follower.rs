@@ -1,0 +1,109 @@
+//! What a follower does: checks that the logs agree, takes entries in, acknowledges what is durable (paper, 5.3).
+
+use raftwerk_frame::{EntryId, Index, Message, NodeId, Run};
+
+use crate::effects::{Append, Effects};
+use crate::group::{Group, Role};
+
+impl Group {
+    /// Takes note that `from` leads this term. `false` if that cannot be: this replica leads it.
+    fn hear_leader(&mut self, from: NodeId, effects: &mut Effects) -> bool {
+        if self.role == Role::Leader {
+            return false;
+        }
+        if self.role != Role::Follower || self.leader != Some(from) {
+            self.follow(self.hard_state.term, Some(from), effects);
+        }
+        self.heard = self.now;
+        self.rearm_election();
+        true
+    }
+
+    pub(crate) fn take_heartbeat(&mut self, from: NodeId, commit: Index, round: u64, effects: &mut Effects) {
+        if self.hear_leader(from, effects) {
+            // The leader speaks of entries that we have acknowledged to it; a sum that does not add up is ignored.
+            if commit <= self.log.last().index {
+                self.commit_to(commit, effects);
+            }
+            effects.send.push((from, Message::HeartbeatAck { term: self.hard_state.term, round }));
+        }
+    }
+
+    /// AppendEntries, receiver's side.
+    pub(crate) fn take_append(
+        &mut self,
+        from: NodeId,
+        prev: EntryId,
+        commit: Index,
+        runs: &[Run],
+        effects: &mut Effects,
+    ) {
+        let term = self.hard_state.term;
+        let Some(verified) = span_end(prev, runs, term) else { return };
+        if !self.hear_leader(from, effects) {
+            return;
+        }
+        // Committed entries are in every later leader's log (leader completeness, paper section 5.4.3), so up to the
+        // commit index there is nothing to compare, and no need to still have it.
+        if prev.index >= self.commit && !self.log.holds(prev) {
+            let hint = self.log.last_at_most(prev.index, prev.term);
+            let reject = Message::AppendReject { term, rejected: prev.index, hint };
+            effects.send_durable.push((from, reject));
+            return;
+        }
+        self.take_entries(prev.index, runs, verified, effects);
+        let matched = verified.max(self.commit);
+        self.commit_to(commit.min(verified), effects);
+        // Held until all that was written is durable, so what it says will be true when it leaves.
+        effects.send_durable.push((from, Message::AppendAck { term, matched }));
+    }
+
+    /// Goes along the runs up to the first entry that is missing or of another term; from there on they replace ours.
+    /// Entries that agree are left alone: an append that is late and short must not cut off what was acknowledged.
+    fn take_entries(&mut self, prev: Index, runs: &[Run], verified: Index, effects: &mut Effects) {
+        let mut first = prev.next();
+        let mut conflict = None;
+        for run in runs {
+            let end = first.plus(run.count - 1);
+            let begin = first.max(self.commit.next());
+            first = end.next();
+            if begin > end {
+                continue;
+            }
+            let from = match conflict {
+                Some(_) => begin,
+                None if self.log.term_at(begin) == Some(run.term) => {
+                    let same_to = self.log.run_end(begin);
+                    if same_to >= end {
+                        continue;
+                    }
+                    same_to.next()
+                }
+                None => begin,
+            };
+            if conflict.is_none() {
+                conflict = Some(from);
+                if from <= self.log.last().index {
+                    self.log.replace_from(from);
+                }
+            }
+            self.log.append(run.term, end.0 + 1 - from.0);
+        }
+        if let Some(from) = conflict {
+            effects.append = Some(Append::Accept { from, last: verified });
+        }
+    }
+}
+
+/// The last index that an append speaks of; `None` if its runs cannot be a leader's: empty, falling, or of a later
+/// term than its own.
+fn span_end(prev: EntryId, runs: &[Run], term: raftwerk_frame::Term) -> Option<Index> {
+    let mut last = prev;
+    for run in runs {
+        if run.count == 0 || run.term < last.term || run.term > term {
+            return None;
+        }
+        last = EntryId::new(run.term, Index(last.index.0.checked_add(run.count)?));
+    }
+    (last.index.0 < u64::MAX && prev.term <= term).then_some(last.index)
+}

@@ -1,0 +1,315 @@
+//! The group: its state, and where each input goes.
+
+use core::time::Duration;
+
+use alloc::vec::Vec;
+use raftwerk_frame::{Configuration, EntryId, HardState, Index, Message, NodeId, Run, Term, Time};
+use smallvec::SmallVec;
+
+use crate::config::{Config, Restored};
+use crate::effects::{Effects, Shipment};
+use crate::input::Input;
+use crate::invariant;
+use crate::log::Log;
+use crate::progress::{PeerStatus, Progress};
+use crate::read::Reads;
+use crate::rng::Rng;
+
+/// What a replica is at the moment (paper, section 5.1; thesis, section 9.6 for the pre-candidate).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// Listens to a leader, or waits for one.
+    Follower,
+    /// Asks whether a campaign would succeed.
+    PreCandidate,
+    /// Campaigns.
+    Candidate,
+    /// Leads.
+    Leader,
+}
+
+/// One replica of one group. See the crate's head for how it is driven.
+#[derive(Clone, Debug)]
+pub struct Group {
+    pub(crate) config: Config,
+    pub(crate) configuration: Configuration,
+    /// Everyone else in the configuration, in rising order.
+    pub(crate) peers: SmallVec<[NodeId; 4]>,
+    pub(crate) hard_state: HardState,
+    /// What was last handed out to be written.
+    written: HardState,
+    pub(crate) role: Role,
+    pub(crate) leader: Option<NodeId>,
+    pub(crate) log: Log,
+    pub(crate) commit: Index,
+    pub(crate) applied: Index,
+    pub(crate) rng: Rng,
+    /// When the last input came.
+    pub(crate) now: Time,
+    /// When the leader was last heard.
+    pub(crate) heard: Time,
+    /// When to campaign; for a leader, when to be heard again.
+    pub(crate) deadline: Time,
+    /// When a leader next counts who it has heard.
+    pub(crate) quorum_deadline: Time,
+    pub(crate) votes: SmallVec<[(NodeId, bool); 4]>,
+    /// As long as `peers`, and in its order; empty unless leading.
+    pub(crate) progress: Vec<Progress>,
+    pub(crate) uncommitted: alloc::collections::VecDeque<(Index, u64)>,
+    pub(crate) uncommitted_bytes: u64,
+    pub(crate) reads: Reads,
+}
+
+impl Group {
+    /// A replica as its log left it; a follower, whatever it was.
+    #[must_use]
+    pub fn new(config: Config, restored: Restored, now: Time) -> Self {
+        let Restored { hard_state, compacted, configuration, runs, last, applied } = restored;
+        let mut rng = Rng::new(config.seed ^ config.node.0.rotate_left(32));
+        let is_new = hard_state == HardState::default() && last == Index(0);
+        let timeout = random_timeout(&mut rng, config.election_timeout);
+        let deadline = now + config.first_timeout.filter(|_| is_new).unwrap_or(timeout);
+        let mut group = Self {
+            peers: SmallVec::new(),
+            configuration,
+            hard_state,
+            written: hard_state,
+            role: Role::Follower,
+            leader: None,
+            log: Log::new(compacted, runs, last),
+            commit: applied,
+            applied,
+            rng,
+            now,
+            heard: Time(0),
+            deadline,
+            quorum_deadline: Time::NEVER,
+            votes: SmallVec::new(),
+            progress: Vec::new(),
+            uncommitted: alloc::collections::VecDeque::new(),
+            uncommitted_bytes: 0,
+            reads: Reads::default(),
+            config,
+        };
+        group.name_peers();
+        group
+    }
+
+    /// Takes one input. Never fails, never waits; allocates nothing in steady state.
+    pub fn step(&mut self, now: Time, input: Input<'_>, effects: &mut Effects) {
+        self.now = self.now.max(now);
+        let before = (self.role, self.hard_state.term, self.leader);
+        match input {
+            Input::Timeout => self.time_out(effects),
+            Input::Campaign => self.campaign(self.config.pre_vote, false, effects),
+            Input::Propose { count, bytes } => self.propose(count, bytes, effects),
+            Input::Message { from, message, runs } => self.take(from, message, runs, effects),
+            Input::Durable { id } => {
+                if self.log.set_durable(id) && self.role == Role::Leader {
+                    self.advance_commit(effects);
+                }
+            }
+            Input::Applied { index } => self.applied = self.applied.max(index.min(self.commit)),
+            Input::Read { token } => self.read(token, effects),
+            Input::Compacted { to } => {
+                if to > self.log.compacted().index && to <= self.applied {
+                    self.log.compact(to);
+                }
+            }
+            Input::SnapshotReceived { from, term, id, configuration } => {
+                self.take_snapshot(from, term, id, configuration, effects);
+            }
+            Input::SnapshotFailed { to } => self.snapshot_failed(to),
+            Input::Unreachable { node } => self.unreachable(node),
+        }
+        effects.role_changed |= before.0 != self.role || before.1 != self.hard_state.term;
+        effects.leader_changed |= before.2 != self.leader;
+        self.emit_hard_state(effects);
+        debug_assert_eq!(invariant::check(self), Ok(()));
+    }
+
+    /// Once after the inputs of a turn: starts a read round for the reads that gathered, and names the peers that need
+    /// a snapshot.
+    pub fn flush(&mut self, now: Time, effects: &mut Effects) {
+        self.now = self.now.max(now);
+        if self.role == Role::Leader {
+            self.start_read_round(effects);
+            self.name_snapshots(effects);
+        }
+    }
+
+    /// When [`Input::Timeout`] is due.
+    #[must_use]
+    pub fn next_deadline(&self) -> Time {
+        self.deadline.min(self.quorum_deadline)
+    }
+
+    /// What to send to a peer next, if anything. Only a leader has something.
+    #[must_use]
+    pub fn next_shipment(&mut self, to: NodeId) -> Option<Shipment> {
+        if self.role == Role::Leader { self.shipment(to) } else { None }
+    }
+
+    /// Says what was sent of the last shipment to a peer: up to which entry, and how many bytes.
+    pub fn shipped(&mut self, to: NodeId, last: Index, bytes: u64) {
+        self.note_shipped(to, last, bytes);
+    }
+
+    fn take(&mut self, from: NodeId, message: Message, runs: &[Run], effects: &mut Effects) {
+        if !self.peers.contains(&from) || !self.admit(from, &message, effects) {
+            return;
+        }
+        match message {
+            Message::PreVote { term, last } => self.answer_pre_vote(from, term, last, effects),
+            Message::PreVoteReply { granted, .. } => self.count_pre_vote(from, granted, effects),
+            Message::Vote { last, .. } => self.answer_vote(from, last, effects),
+            Message::VoteReply { granted, .. } => self.count_vote(from, granted, effects),
+            Message::Append { prev, commit, .. } => self.take_append(from, prev, commit, runs, effects),
+            Message::Heartbeat { commit, round, .. } => self.take_heartbeat(from, commit, round, effects),
+            Message::AppendAck { matched, .. } => self.take_ack(from, matched, effects),
+            Message::AppendReject { rejected, hint, .. } => self.take_reject(from, rejected, hint),
+            Message::HeartbeatAck { round, .. } => self.take_heartbeat_ack(from, round, effects),
+            Message::TimeoutNow { .. } => self.take_timeout_now(from, effects),
+        }
+    }
+
+    fn emit_hard_state(&mut self, effects: &mut Effects) {
+        if self.hard_state != self.written {
+            self.written = self.hard_state;
+            effects.hard_state = Some(self.hard_state);
+        }
+    }
+
+    /// Raises the commit index, which the caller has proven.
+    pub(crate) fn commit_to(&mut self, index: Index, effects: &mut Effects) {
+        if index > self.commit {
+            assert!(index <= self.log.last().index, "only what is in the log is committed");
+            let first = effects.commit.map_or(self.commit.next(), |(first, _)| first);
+            effects.commit = Some((first, index));
+            self.commit = index;
+        }
+    }
+
+    pub(crate) fn rearm_election(&mut self) {
+        self.deadline = self.now + random_timeout(&mut self.rng, self.config.election_timeout);
+    }
+
+    pub(crate) fn name_peers(&mut self) {
+        let me = self.config.node;
+        self.peers = self.configuration.replicas().into_iter().filter(|node| *node != me).collect();
+    }
+
+    pub(crate) fn progress_of(&mut self, node: NodeId) -> Option<&mut Progress> {
+        let at = self.peers.binary_search(&node).ok()?;
+        self.progress.get_mut(at)
+    }
+
+    /// Everyone else in the configuration, in rising order.
+    pub fn peers(&self) -> impl Iterator<Item = NodeId> + '_ {
+        self.peers.iter().copied()
+    }
+
+    /// What the replica is.
+    #[must_use]
+    pub const fn role(&self) -> Role {
+        self.role
+    }
+
+    /// Whether it leads.
+    #[must_use]
+    pub fn is_leader(&self) -> bool {
+        self.role == Role::Leader
+    }
+
+    /// The latest term it has seen.
+    #[must_use]
+    pub const fn term(&self) -> Term {
+        self.hard_state.term
+    }
+
+    /// Term and vote.
+    #[must_use]
+    pub const fn hard_state(&self) -> HardState {
+        self.hard_state
+    }
+
+    /// The leader of this term, if it knows one; possibly itself.
+    #[must_use]
+    pub const fn leader(&self) -> Option<NodeId> {
+        self.leader
+    }
+
+    /// Known to be durable on a quorum up to here.
+    #[must_use]
+    pub const fn commit(&self) -> Index {
+        self.commit
+    }
+
+    /// The last entry of the log.
+    #[must_use]
+    pub fn last(&self) -> EntryId {
+        self.log.last()
+    }
+
+    /// The log is durable here up to this entry.
+    #[must_use]
+    pub const fn durable(&self) -> Index {
+        self.log.durable()
+    }
+
+    /// What the driver has said to be applied.
+    #[must_use]
+    pub const fn applied(&self) -> Index {
+        self.applied
+    }
+
+    /// The entry just before the log's first.
+    #[must_use]
+    pub const fn compacted(&self) -> EntryId {
+        self.log.compacted()
+    }
+
+    /// The terms of the log.
+    #[must_use]
+    pub fn runs(&self) -> &[crate::TermRun] {
+        self.log.runs()
+    }
+
+    /// Who takes part.
+    #[must_use]
+    pub const fn configuration(&self) -> &Configuration {
+        &self.configuration
+    }
+
+    /// The term of an entry; known from the last compacted one on.
+    #[must_use]
+    pub fn term_at(&self, index: Index) -> Option<Term> {
+        self.log.term_at(index)
+    }
+
+    /// What a leader knows of a peer.
+    #[must_use]
+    pub fn progress(&self, peer: NodeId) -> Option<PeerStatus> {
+        let at = self.peers.binary_search(&peer).ok()?;
+        self.progress.get(at).map(Progress::status)
+    }
+
+    /// The lowest match of the peers that keep up: what of the log a leader had better not compact yet.
+    #[must_use]
+    pub fn slowest_live_match(&self) -> Option<Index> {
+        let live = self.progress.iter().filter(|peer| peer.is_active && peer.state == crate::PeerState::Replicate);
+        live.map(|peer| peer.matched).min()
+    }
+
+    /// The node this replica is on.
+    #[must_use]
+    pub const fn node(&self) -> NodeId {
+        self.config.node
+    }
+}
+
+/// A time in [T, 2T) (paper, section 5.2).
+fn random_timeout(rng: &mut Rng, election_timeout: Duration) -> Duration {
+    let nanos = election_timeout.as_nanos() as u64;
+    Duration::from_nanos(nanos + rng.below(nanos))
+}

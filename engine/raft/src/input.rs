@@ -1,0 +1,69 @@
+//! What can happen to a group.
+
+use raftwerk_frame::{Configuration, EntryId, Index, Message, NodeId, Run, Term};
+
+/// What can happen to a group.
+#[derive(Clone, Copy, Debug)]
+pub enum Input<'a> {
+    /// [`Group::next_deadline`](crate::Group::next_deadline) may have come. Harmless if it has not.
+    Timeout,
+    /// Campaign now, whatever the clock says.
+    Campaign,
+    /// The driver holds this many payloads that want to become entries. All do, or none.
+    Propose {
+        /// How many; at least one.
+        count: u32,
+        /// Their bytes.
+        bytes: u64,
+    },
+    /// A peer speaks. The driver has made sure who it is.
+    Message {
+        /// Who.
+        from: NodeId,
+        /// What.
+        message: Message,
+        /// For an append: the entries just after its `prev`.
+        runs: &'a [Run],
+    },
+    /// This replica's log is durable up to this entry, as it was written.
+    Durable {
+        /// The last of the durable entries.
+        id: EntryId,
+    },
+    /// The state machine has seen the entries up to this one.
+    Applied {
+        /// The last of them.
+        index: Index,
+    },
+    /// Somebody wants to read, linearizably.
+    Read {
+        /// Comes back in `reads` or `reads_rejected`.
+        token: u64,
+    },
+    /// The driver has dropped the log up to here. At most the applied index.
+    Compacted {
+        /// The last of the dropped entries.
+        to: Index,
+    },
+    /// A snapshot has arrived whole; it is durable here.
+    SnapshotReceived {
+        /// From whom.
+        from: NodeId,
+        /// Its term as leader.
+        term: Term,
+        /// The last entry that the snapshot holds.
+        id: EntryId,
+        /// The configuration there.
+        configuration: &'a Configuration,
+    },
+    /// A snapshot did not reach a peer.
+    SnapshotFailed {
+        /// Which peer.
+        to: NodeId,
+    },
+    /// The connection to a peer broke: what was on its way may be lost.
+    Unreachable {
+        /// Which peer.
+        node: NodeId,
+    },
+}

@@ -1,0 +1,139 @@
+//! The rules that always hold, numbered. Docs, checkers and messages use the same numbers.
+
+use alloc::format;
+use alloc::string::String;
+
+use raftwerk_frame::{EntryId, Index, NodeId, Term};
+
+use crate::group::{Group, Role};
+
+/// A rule that did not hold.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Violation {
+    /// Its number.
+    pub rule: u32,
+    /// What was seen.
+    pub what: String,
+}
+
+macro_rules! rule {
+    ($number:literal, $holds:expr, $($what:tt)*) => {
+        if !$holds {
+            return Err(Violation { rule: $number, what: format!($($what)*) });
+        }
+    };
+}
+
+/// Checks the rules of one replica. Cost: a walk over its peers and term runs.
+///
+/// 1. `compacted ≤ applied ≤ commit ≤ last`.
+/// 2. `durable ≤ last`, and what is compacted is durable.
+/// 3. Terms in the log rise from run to run, begin after the compacted entry, and never pass the replica's term.
+/// 4. Only the leader has followers' progress, and it names itself as leader.
+/// 5. For every follower: `matched < next ≤ last + 1`.
+/// 6. A candidate has voted for itself.
+///
+/// # Errors
+/// The first rule that does not hold.
+pub fn check(group: &Group) -> Result<(), Violation> {
+    let (compacted, last) = (group.compacted(), group.last());
+    let (applied, commit, durable) = (group.applied(), group.commit(), group.durable());
+    rule!(
+        1,
+        compacted.index <= applied && applied <= commit && commit <= last.index,
+        "compacted {compacted}, applied {applied}, commit {commit}, last {last}"
+    );
+    rule!(2, compacted.index <= durable && durable <= last.index, "durable {durable} of {compacted}..{last}");
+    let mut before = (compacted.term, compacted.index);
+    for run in group.runs() {
+        let rises = run.term >= before.0 && run.first > before.1 && run.first <= last.index;
+        rule!(3, rises && run.term <= group.term(), "run {run:?} after {before:?} in term {}", group.term());
+        before = (run.term, run.first);
+    }
+    let leads = group.role() == Role::Leader;
+    let named = group.leader() == Some(group.node());
+    rule!(4, leads == named && (leads || group.progress.is_empty()), "{:?} names {:?}", group.role(), group.leader());
+    for (peer, progress) in group.peers.iter().zip(&group.progress) {
+        let (matched, next) = (progress.matched, progress.next);
+        rule!(5, matched < next && next <= last.index.next(), "{peer}: matched {matched}, next {next}, last {last}");
+    }
+    let voted = group.hard_state().vote == Some(group.node());
+    rule!(6, group.role() != Role::Candidate || voted, "a candidate voted for {:?}", group.hard_state().vote);
+    Ok(())
+}
+
+/// Checks the rules between the replicas of one group, over the whole life of a test or simulation.
+///
+/// 7. At most one leader per term (election safety, paper section 5.2).
+/// 8. Logs that agree on an entry agree on all before it (log matching, section 5.3): checked on the terms.
+/// 9. What is committed anywhere is the same everywhere (state machine safety, section 5.4.3).
+/// 10. A leader's log holds everything that is committed (leader completeness, section 5.4.3).
+#[derive(Clone, Debug, Default)]
+pub struct ClusterChecker {
+    leaders: alloc::collections::BTreeMap<Term, NodeId>,
+    committed: alloc::vec::Vec<Term>,
+}
+
+impl ClusterChecker {
+    /// Looks at all replicas. Cost: linear in the length of their logs.
+    ///
+    /// # Errors
+    /// The first rule that does not hold.
+    pub fn check<'a>(&mut self, groups: impl Iterator<Item = &'a Group> + Clone) -> Result<(), Violation> {
+        for group in groups.clone() {
+            check(group)?;
+            self.check_leader(group)?;
+            self.check_committed(group)?;
+        }
+        for group in groups.clone().filter(|group| group.is_leader()) {
+            // A deposed leader that does not know it yet is behind; only the latest term's must have everything.
+            if self.leaders.last_key_value() == Some((&group.term(), &group.node())) {
+                let end = Index(self.committed.len() as u64);
+                rule!(10, group.last().index >= end, "leader {} ends at {}, committed {end}", group.node(), group.last());
+            }
+        }
+        for one in groups.clone() {
+            for other in groups.clone() {
+                check_matching(one, other)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn check_leader(&mut self, group: &Group) -> Result<(), Violation> {
+        if group.is_leader() {
+            let first = *self.leaders.entry(group.term()).or_insert(group.node());
+            rule!(7, first == group.node(), "{} and {first} lead {}", group.node(), group.term());
+        }
+        Ok(())
+    }
+
+    fn check_committed(&mut self, group: &Group) -> Result<(), Violation> {
+        let from = group.compacted().index.0.max(1);
+        for at in from..=group.commit().0 {
+            let Some(term) = group.term_at(Index(at)) else { continue };
+            match self.committed.get(at as usize - 1) {
+                Some(known) => {
+                    rule!(9, *known == term, "{} has {at}@{} committed, not {at}@{}", group.node(), term.0, known.0);
+                }
+                None if self.committed.len() as u64 + 1 == at => self.committed.push(term),
+                None => {}
+            }
+        }
+        Ok(())
+    }
+}
+
+fn check_matching(one: &Group, other: &Group) -> Result<(), Violation> {
+    let from = one.compacted().index.max(other.compacted().index);
+    let mut agreed = false;
+    let mut at = one.last().index.min(other.last().index);
+    while at > from {
+        let terms = (one.term_at(at), other.term_at(at));
+        let id = EntryId::new(terms.0.unwrap_or_default(), at);
+        rule!(8, !agreed || terms.0 == terms.1, "{} and {} differ at {id}, below an entry they share", one.node(), other.node());
+        agreed |= terms.0 == terms.1;
+        at = at.prev();
+    }
+    Ok(())
+}

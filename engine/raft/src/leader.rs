@@ -1,0 +1,200 @@
+//! What a leader does: opens its term, takes proposals, ships them, counts who has them (paper, sections 5.3, 5.4.2).
+
+use raftwerk_frame::{EntryId, Index, Message, NodeId, Time};
+
+use crate::effects::{Append, Effects, Rejected, Shipment};
+use crate::group::{Group, Role};
+use crate::progress::{PeerState, Progress};
+use crate::quorum::{self, VoteResult};
+
+impl Group {
+    /// Takes the lead, and opens the term with an empty entry: only an entry of its own term tells a leader what is
+    /// committed (paper, section 5.4.2 and 8).
+    pub(crate) fn lead(&mut self, effects: &mut Effects) {
+        self.role = Role::Leader;
+        self.leader = Some(self.config.node);
+        self.votes.clear();
+        let next = self.log.last().index.next();
+        self.progress.clear();
+        self.progress.extend(self.peers.iter().map(|_| Progress::new(next)));
+        self.quorum_deadline =
+            if self.config.check_quorum { self.now + self.config.election_timeout } else { Time::NEVER };
+        self.rearm_heartbeat();
+        self.append_own(1, true, effects);
+        self.send_heartbeats(effects);
+    }
+
+    fn append_own(&mut self, count: u32, noop: bool, effects: &mut Effects) {
+        let id = EntryId::new(self.hard_state.term, self.log.last().index.next());
+        self.log.append(id.term, u64::from(count));
+        assert!(effects.append.is_none(), "a step appends once");
+        effects.append = Some(Append::Own { id, count, noop });
+    }
+
+    /// Takes proposals in, all or none.
+    pub(crate) fn propose(&mut self, count: u32, bytes: u64, effects: &mut Effects) {
+        if self.role != Role::Leader {
+            effects.rejected = Some(Rejected::NotLeader { leader: self.leader });
+        } else if self.uncommitted_bytes > 0 && self.uncommitted_bytes + bytes > self.config.uncommitted_bytes_max {
+            effects.rejected = Some(Rejected::Busy);
+        } else if count > 0 {
+            self.append_own(count, false, effects);
+            self.uncommitted.push_back((self.log.last().index, bytes));
+            self.uncommitted_bytes += bytes;
+        }
+    }
+
+    /// Commits what a quorum holds durably, if it is of this term (Figure 8): older entries follow with it.
+    pub(crate) fn advance_commit(&mut self, effects: &mut Effects) {
+        let reached = |node: NodeId| {
+            let at = self.peers.binary_search(&node).ok();
+            at.map_or(self.log.durable().0, |at| self.progress[at].matched.0)
+        };
+        let Some(index) = quorum::reached(&self.configuration, reached).map(Index) else { return };
+        if index > self.commit && self.log.term_at(index) == Some(self.hard_state.term) {
+            self.commit_to(index, effects);
+            while let Some((_, bytes)) = self.uncommitted.pop_front_if(|(last, _)| *last <= index) {
+                self.uncommitted_bytes -= bytes;
+            }
+            self.reads.open(index);
+        }
+    }
+
+    /// Heartbeats of all groups of a worker fall due together, so that they leave as one message per peer.
+    pub(crate) fn rearm_heartbeat(&mut self) {
+        let interval = self.config.heartbeat_interval.as_nanos() as u64;
+        self.deadline = Time((self.now.0 / interval + 1) * interval);
+    }
+
+    pub(crate) fn send_heartbeats(&mut self, effects: &mut Effects) {
+        let (term, round) = (self.hard_state.term, self.reads.round());
+        for (peer, progress) in self.peers.iter().zip(&self.progress) {
+            // Never beyond what the peer has acknowledged: the rest of its log may not be ours.
+            let commit = self.commit.min(progress.matched);
+            effects.send.push((*peer, Message::Heartbeat { term, commit, round }));
+        }
+    }
+
+    /// Whether a quorum was heard since the last time; then the next period begins.
+    pub(crate) fn renew_quorum(&mut self) -> bool {
+        let heard = |node: NodeId| {
+            let at = self.peers.binary_search(&node).ok();
+            Some(at.is_none_or(|at| self.progress[at].is_active))
+        };
+        let alive = quorum::vote_result(&self.configuration, heard) == VoteResult::Won;
+        for progress in &mut self.progress {
+            progress.is_active = false;
+        }
+        self.quorum_deadline = self.now + self.config.election_timeout;
+        alive
+    }
+
+    /// What a peer should get next.
+    pub(crate) fn shipment(&mut self, to: NodeId) -> Option<Shipment> {
+        let at = self.peers.binary_search(&to).ok()?;
+        let progress = self.progress.get(at)?;
+        let last = self.log.last().index;
+        let commit_news = self.commit.min(progress.matched) > progress.commit_told;
+        let room = match progress.state {
+            PeerState::Probe if !progress.is_paused => self.config.append_bytes_max,
+            PeerState::Replicate if progress.next <= last => {
+                progress.room(self.config.window_bytes, self.config.window_messages)?
+            }
+            PeerState::Replicate if commit_news => 0,
+            _ => return None,
+        };
+        let prev = progress.next.prev();
+        // What comes before is compacted: a snapshot has to do it, see `name_snapshots`.
+        let term = self.log.term_at(prev)?;
+        Some(Shipment {
+            term: self.hard_state.term,
+            prev: EntryId::new(term, prev),
+            first: progress.next,
+            last,
+            commit: self.commit,
+            bytes_max: room.min(self.config.append_bytes_max),
+        })
+    }
+
+    pub(crate) fn note_shipped(&mut self, to: NodeId, last: Index, bytes: u64) {
+        let (now, commit) = (self.now, self.commit);
+        let end = self.log.last().index;
+        let Some(progress) = self.progress_of(to) else { return };
+        progress.commit_told = commit.min(last);
+        match progress.state {
+            PeerState::Probe => progress.is_paused = true,
+            PeerState::Replicate if last >= progress.next => progress.sent(last.min(end), bytes, now),
+            PeerState::Replicate | PeerState::Snapshot => {}
+        }
+    }
+
+    /// A follower holds the log durably up to `matched`.
+    pub(crate) fn take_ack(&mut self, from: NodeId, matched: Index, effects: &mut Effects) {
+        if self.role != Role::Leader || matched > self.log.last().index {
+            return;
+        }
+        let compacted = self.log.compacted().index;
+        let Some(progress) = self.progress_of(from) else { return };
+        progress.is_active = true;
+        let news = progress.acknowledged(matched);
+        match progress.state {
+            PeerState::Probe => progress.replicate(),
+            PeerState::Snapshot if progress.matched >= compacted => progress.replicate(),
+            PeerState::Replicate | PeerState::Snapshot => {}
+        }
+        if news {
+            self.advance_commit(effects);
+        }
+    }
+
+    /// A follower's log does not agree at `rejected`. Skips back over a whole conflicting term at once, by the
+    /// follower's hint and by our own log (paper, section 5.3, last paragraphs).
+    pub(crate) fn take_reject(&mut self, from: NodeId, rejected: Index, hint: EntryId) {
+        if self.role != Role::Leader {
+            return;
+        }
+        let common = self.log.last_at_most(hint.index, hint.term).index;
+        let Some(progress) = self.progress_of(from) else { return };
+        progress.is_active = true;
+        match progress.state {
+            PeerState::Replicate if rejected > progress.matched => {
+                progress.probe();
+                progress.next = common.min(rejected.prev()).next().max(progress.next);
+            }
+            PeerState::Probe if rejected == progress.next.prev() => {
+                progress.next = common.min(rejected.prev()).max(progress.matched).next();
+                progress.is_paused = false;
+            }
+            // An answer to an older append: what it says is already known.
+            _ => {}
+        }
+    }
+
+    pub(crate) fn take_heartbeat_ack(&mut self, from: NodeId, round: u64, effects: &mut Effects) {
+        if self.role != Role::Leader {
+            return;
+        }
+        let patience = (self.config.election_timeout / 2).max(self.config.heartbeat_interval * 2);
+        let (now, known) = (self.now, self.reads.round());
+        let Some(progress) = self.progress_of(from) else { return };
+        progress.is_active = true;
+        progress.is_paused = false;
+        progress.round = progress.round.max(round.min(known));
+        // The peer lives, and yet an append has gone unanswered for long: it is lost, and all after it.
+        if progress.state == PeerState::Replicate
+            && progress.oldest_in_flight().is_some_and(|sent| sent + patience < now)
+        {
+            progress.probe();
+        }
+        self.answer_reads(effects);
+    }
+
+    /// The connection to a peer broke: what was on its way counts as lost.
+    pub(crate) fn unreachable(&mut self, node: NodeId) {
+        if let Some(progress) = self.progress_of(node)
+            && progress.state == PeerState::Replicate
+        {
+            progress.probe();
+        }
+    }
+}

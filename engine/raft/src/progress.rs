@@ -1,0 +1,158 @@
+//! What a leader knows of each peer, and how much is on its way there (paper, section 5.3; thesis, 10.2.1).
+
+use alloc::collections::VecDeque;
+
+use raftwerk_frame::{Index, Time};
+
+/// How a peer is being served.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PeerState {
+    /// Where its log agrees is not known: one append at a time.
+    Probe,
+    /// It follows: appends are pipelined, within the window.
+    Replicate,
+    /// What it needs is compacted: it gets a snapshot.
+    Snapshot,
+}
+
+/// What a leader knows of a peer, for people.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PeerStatus {
+    /// How it is served.
+    pub state: PeerState,
+    /// The highest index known to be durable there and the same.
+    pub matched: Index,
+    /// The next entry it will be sent.
+    pub next: Index,
+    /// Bytes on their way.
+    pub in_flight_bytes: u64,
+    /// Whether it was heard since the last check of the quorum.
+    pub is_active: bool,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Sent {
+    last: Index,
+    bytes: u64,
+    at: Time,
+}
+
+/// What a leader knows of one peer.
+#[derive(Clone, Debug)]
+pub(crate) struct Progress {
+    pub(crate) state: PeerState,
+    pub(crate) matched: Index,
+    pub(crate) next: Index,
+    /// A probe, or a failed snapshot, waits for an answer or a heartbeat's.
+    pub(crate) is_paused: bool,
+    pub(crate) is_active: bool,
+    /// The commit index it was last told.
+    pub(crate) commit_told: Index,
+    /// The latest read round it has answered.
+    pub(crate) round: u64,
+    in_flight: VecDeque<Sent>,
+    in_flight_bytes: u64,
+}
+
+impl Progress {
+    pub(crate) const fn new(next: Index) -> Self {
+        Self {
+            state: PeerState::Probe,
+            matched: Index(0),
+            next,
+            is_paused: false,
+            is_active: false,
+            commit_told: Index(0),
+            round: 0,
+            in_flight: VecDeque::new(),
+            in_flight_bytes: 0,
+        }
+    }
+
+    pub(crate) const fn status(&self) -> PeerStatus {
+        PeerStatus {
+            state: self.state,
+            matched: self.matched,
+            next: self.next,
+            in_flight_bytes: self.in_flight_bytes,
+            is_active: self.is_active,
+        }
+    }
+
+    /// What was not acknowledged counts as lost: one append at a time again, from just after the match.
+    pub(crate) fn probe(&mut self) {
+        self.state = PeerState::Probe;
+        self.next = self.matched.next();
+        self.is_paused = false;
+        self.clear_in_flight();
+    }
+
+    /// The match is known: on with it, pipelined.
+    pub(crate) fn replicate(&mut self) {
+        self.state = PeerState::Replicate;
+        self.next = self.matched.next();
+        self.is_paused = false;
+        self.clear_in_flight();
+    }
+
+    pub(crate) fn snapshot(&mut self) {
+        self.state = PeerState::Snapshot;
+        self.clear_in_flight();
+    }
+
+    /// How many bytes may still leave; `None` if the window is full.
+    pub(crate) fn room(&self, window_bytes: u64, window_messages: u32) -> Option<u64> {
+        let room = window_bytes.saturating_sub(self.in_flight_bytes);
+        (room > 0 && self.in_flight.len() < window_messages as usize).then_some(room)
+    }
+
+    pub(crate) fn sent(&mut self, last: Index, bytes: u64, at: Time) {
+        self.in_flight.push_back(Sent { last, bytes, at });
+        self.in_flight_bytes += bytes;
+        self.next = last.next();
+    }
+
+    /// Takes an acknowledgement; whether it brought news.
+    pub(crate) fn acknowledged(&mut self, matched: Index) -> bool {
+        while let Some(sent) = self.in_flight.pop_front_if(|sent| sent.last <= matched) {
+            self.in_flight_bytes -= sent.bytes;
+        }
+        let news = matched > self.matched;
+        if news {
+            self.matched = matched;
+            self.next = self.next.max(matched.next());
+        }
+        news
+    }
+
+    /// When the oldest append that is still unanswered left.
+    pub(crate) fn oldest_in_flight(&self) -> Option<Time> {
+        self.in_flight.front().map(|sent| sent.at)
+    }
+
+    fn clear_in_flight(&mut self) {
+        self.in_flight.clear();
+        self.in_flight_bytes = 0;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_window_is_bounded_in_bytes_and_messages_and_acks_open_it() {
+        let mut progress = Progress::new(Index(1));
+        progress.replicate();
+        progress.sent(Index(3), 60, Time(1));
+        assert_eq!(progress.room(100, 2), Some(40));
+        progress.sent(Index(4), 60, Time(2));
+        assert_eq!(progress.room(100, 9), None, "bytes");
+        assert_eq!(progress.room(1000, 2), None, "messages");
+        assert!(progress.acknowledged(Index(3)));
+        assert_eq!((progress.room(100, 2), progress.next), (Some(40), Index(5)));
+        assert!(!progress.acknowledged(Index(2)), "an old ack is no news");
+        progress.probe();
+        assert_eq!((progress.next, progress.room(100, 2)), (Index(4), Some(100)));
+    }
+}

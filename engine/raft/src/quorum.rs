@@ -1,0 +1,100 @@
+//! Majorities, and pairs of them: every decision of a group goes through here (paper, section 6; thesis, 4.3).
+
+use raftwerk_frame::{Configuration, NodeId};
+use smallvec::SmallVec;
+
+/// How a vote stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum VoteResult {
+    /// Neither is certain yet.
+    Pending,
+    /// A quorum has said yes.
+    Won,
+    /// A quorum can no longer say yes.
+    Lost,
+}
+
+/// How a vote stands in `configuration`: while it is joint, both halves must agree.
+///
+/// `vote` tells what a voter has answered. An empty half agrees with everything.
+#[must_use]
+pub fn vote_result(configuration: &Configuration, vote: impl Fn(NodeId) -> Option<bool>) -> VoteResult {
+    let halves = [&configuration.voters, &configuration.outgoing].map(|voters| majority_vote(voters, &vote));
+    if halves.contains(&VoteResult::Lost) {
+        VoteResult::Lost
+    } else if halves.contains(&VoteResult::Pending) {
+        VoteResult::Pending
+    } else {
+        VoteResult::Won
+    }
+}
+
+fn majority_vote(voters: &[NodeId], vote: impl Fn(NodeId) -> Option<bool>) -> VoteResult {
+    if voters.is_empty() {
+        return VoteResult::Won;
+    }
+    let (mut yes, mut open) = (0, 0);
+    for &voter in voters {
+        match vote(voter) {
+            Some(true) => yes += 1,
+            Some(false) => {}
+            None => open += 1,
+        }
+    }
+    let needed = voters.len() / 2 + 1;
+    if yes >= needed {
+        VoteResult::Won
+    } else if yes + open >= needed {
+        VoteResult::Pending
+    } else {
+        VoteResult::Lost
+    }
+}
+
+/// The highest number that a quorum has reached, in both halves of a joint configuration. `None` if no voter is named:
+/// then nothing holds it back.
+///
+/// `reached` tells a voter's number: an index it has acknowledged, a round it has answered.
+#[must_use]
+pub fn reached(configuration: &Configuration, reached: impl Fn(NodeId) -> u64) -> Option<u64> {
+    let halves = [&configuration.voters, &configuration.outgoing];
+    halves.into_iter().filter_map(|voters| majority_reached(voters, &reached)).min()
+}
+
+fn majority_reached(voters: &[NodeId], reached: impl Fn(NodeId) -> u64) -> Option<u64> {
+    // Three and five voters are the rule; more than seven are beyond the fixed array and cost an allocation.
+    let mut numbers: SmallVec<[u64; 7]> = voters.iter().map(|&voter| reached(voter)).collect();
+    numbers.sort_unstable();
+    let needed = voters.len() / 2 + 1;
+    numbers.len().checked_sub(needed).map(|at| numbers[at])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn nodes(ids: &[u64]) -> alloc::vec::Vec<NodeId> {
+        ids.iter().map(|&id| NodeId(id)).collect()
+    }
+
+    #[test]
+    fn a_majority_commits_what_most_have_reached() {
+        let three = Configuration::of_voters(nodes(&[1, 2, 3]));
+        assert_eq!(reached(&three, |node| [0, 9, 5, 2][node.0 as usize]), Some(5));
+        let four = Configuration::of_voters(nodes(&[1, 2, 3, 4]));
+        assert_eq!(reached(&four, |node| [0, 9, 8, 2, 1][node.0 as usize]), Some(2));
+        assert_eq!(reached(&Configuration::default(), |_| 0), None);
+    }
+
+    #[test]
+    fn a_joint_configuration_needs_both_halves() {
+        let mut joint = Configuration::of_voters(nodes(&[1, 2, 3]));
+        joint.outgoing = nodes(&[3, 4, 5]);
+        assert_eq!(reached(&joint, |node| if node.0 <= 3 { 9 } else { 1 }), Some(1));
+        let vote = |yes: &'static [u64]| move |node: NodeId| yes.contains(&node.0).then_some(true);
+        assert_eq!(vote_result(&joint, vote(&[1, 2])), VoteResult::Pending);
+        assert_eq!(vote_result(&joint, vote(&[1, 2, 4, 5])), VoteResult::Won);
+        let refusing = |node: NodeId| Some(node.0 <= 3);
+        assert_eq!(vote_result(&joint, refusing), VoteResult::Lost);
+    }
+}

@@ -1,0 +1,90 @@
+//! Linearizable reads by read index (thesis, section 6.4): one round of heartbeats for all reads of a turn.
+
+use alloc::collections::VecDeque;
+
+use raftwerk_frame::Index;
+
+use crate::effects::Effects;
+use crate::group::{Group, Role};
+use crate::quorum;
+
+/// A read that waits for a quorum to say that its leader still leads.
+#[derive(Clone, Copy, Debug)]
+struct Waiting {
+    token: u64,
+    /// The commit index when it came, once that is known to be up to date.
+    index: Option<Index>,
+    /// The round that must be answered; `None` until the turn's flush.
+    round: Option<u64>,
+}
+
+/// The reads of a leader.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Reads {
+    round: u64,
+    /// Whether an entry of this term is committed: before, a leader does not know what is.
+    is_open: bool,
+    waiting: VecDeque<Waiting>,
+}
+
+impl Reads {
+    pub(crate) const fn round(&self) -> u64 {
+        self.round
+    }
+
+    /// An entry of this term is committed: reads that came before it may be answered at its index.
+    pub(crate) fn open(&mut self, commit: Index) {
+        if !self.is_open {
+            self.is_open = true;
+            for read in &mut self.waiting {
+                read.index = Some(commit);
+            }
+        }
+    }
+
+    pub(crate) fn reject_all(&mut self, effects: &mut Effects) {
+        self.is_open = false;
+        effects.reads_rejected.extend(self.waiting.drain(..).map(|read| read.token));
+    }
+}
+
+impl Group {
+    pub(crate) fn read(&mut self, token: u64, effects: &mut Effects) {
+        if self.role != Role::Leader {
+            effects.reads_rejected.push(token);
+            return;
+        }
+        let index = self.reads.is_open.then_some(self.commit);
+        self.reads.waiting.push_back(Waiting { token, index, round: None });
+    }
+
+    /// Starts a round for the reads that gathered in this turn.
+    pub(crate) fn start_read_round(&mut self, effects: &mut Effects) {
+        if self.reads.waiting.back().is_some_and(|read| read.round.is_none()) {
+            self.reads.round += 1;
+            let round = self.reads.round;
+            let gathered = self.reads.waiting.iter_mut().rev().take_while(|read| read.round.is_none());
+            gathered.for_each(|read| read.round = Some(round));
+            self.send_heartbeats(effects);
+        }
+        self.answer_reads(effects);
+    }
+
+    /// Answers the reads whose round a quorum has answered.
+    pub(crate) fn answer_reads(&mut self, effects: &mut Effects) {
+        if self.reads.waiting.is_empty() {
+            return;
+        }
+        let round_of = |node| {
+            let at = self.peers.binary_search(&node).ok();
+            at.map_or(self.reads.round, |at| self.progress[at].round)
+        };
+        let Some(reached) = quorum::reached(&self.configuration, round_of) else { return };
+        while let Some(&Waiting { token, index: Some(index), round: Some(round) }) = self.reads.waiting.front()
+            && round <= reached
+        {
+            self.reads.waiting.pop_front();
+            effects.reads.push((token, index));
+        }
+    }
+}

@@ -1,0 +1,68 @@
+//! Replicas that are too far behind for the log (paper, section 7).
+
+use raftwerk_frame::{Configuration, EntryId, Message, NodeId, Term};
+
+use crate::effects::{Effects, Install};
+use crate::group::{Group, Role};
+use crate::progress::PeerState;
+
+impl Group {
+    /// Names the peers whose next entry is compacted. Each once, until its snapshot arrives or fails.
+    pub(crate) fn name_snapshots(&mut self, effects: &mut Effects) {
+        let compacted = self.log.compacted().index;
+        for (peer, progress) in self.peers.iter().zip(&mut self.progress) {
+            // Sending needs the term of the entry before `next`.
+            let behind = progress.next.prev() < compacted;
+            if behind && progress.state != PeerState::Snapshot && !progress.is_paused {
+                progress.snapshot();
+                effects.snapshot_to.push(*peer);
+            }
+        }
+    }
+
+    pub(crate) fn snapshot_failed(&mut self, to: NodeId) {
+        if let Some(progress) = self.progress_of(to)
+            && progress.state == PeerState::Snapshot
+        {
+            progress.probe();
+            // Not again before the peer is heard.
+            progress.is_paused = true;
+        }
+    }
+
+    /// A snapshot is durable here. Installs it unless what it holds is committed here already.
+    pub(crate) fn take_snapshot(
+        &mut self,
+        from: NodeId,
+        term: Term,
+        id: EntryId,
+        configuration: &Configuration,
+        effects: &mut Effects,
+    ) {
+        let mine = self.hard_state.term;
+        if !self.peers.contains(&from) || self.role == Role::Leader && term == mine {
+            return;
+        }
+        if term < mine {
+            // The sender no longer leads; it learns so from our term.
+            effects.send_durable.push((from, Message::HeartbeatAck { term: mine, round: 0 }));
+            return;
+        }
+        self.follow(term, Some(from), effects);
+        self.heard = self.now;
+        self.rearm_election();
+        if id.index > self.commit {
+            let keep_tail = self.log.holds(id);
+            if keep_tail {
+                self.log.compact(id.index);
+            } else {
+                self.log.reset(id);
+            }
+            (self.commit, self.applied) = (id.index, id.index);
+            self.configuration = configuration.clone();
+            self.name_peers();
+            effects.install = Some(Install { id, configuration: configuration.clone(), keep_tail });
+        }
+        effects.send_durable.push((from, Message::AppendAck { term, matched: self.commit }));
+    }
+}
