@@ -1,1 +1,24 @@
-//! Being built.
+//! The load generator: what it writes, how it measures, and how it proves that nothing acknowledged was lost.
+//!
+//! [`client`] issues operations through a [`port::NodePort`] per node and measures them; [`workload`] chooses them;
+//! [`ledger`] remembers what was acknowledged and checks every replica against it; [`cluster`] starts nodes, runs the
+//! whole thing and fills the [`report`]. [`node`] is a node in a process of its own.
+//!
+//! It is not a test of the protocol (that is the `tests` room) and no part of the engine. Next: `README.md` beside
+//! this crate says what each figure means; [`cluster::run`] is the way in.
+
+pub mod certs;
+pub mod cli;
+pub mod client;
+pub mod cluster;
+pub mod hash_machine;
+pub mod latency;
+pub mod ledger;
+pub mod node;
+pub mod port;
+pub mod probe;
+pub mod protocol;
+pub mod report;
+pub mod rng;
+pub mod usage;
+pub mod workload;

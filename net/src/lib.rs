@@ -1,1 +1,38 @@
-//! Being built.
+//! Frames between the nodes of a cluster over QUIC: one connection per pair of nodes, mutual TLS 1.3, six one-way
+//! streams per direction.
+//!
+//! A message is opaque bytes; a peer is a [`PeerId`] proven by its certificate. The [`Transport`] trait is the seam
+//! behind which the simulator may stand instead. Delivery is best effort: a message may be lost with its
+//! connection, never corrupted, never attributed to the wrong node, and within one channel of one connection it
+//! arrives in order and at most once.
+//!
+//! What is not here: the meaning of a message, retries of a message, flow control of snapshots (the caller grants
+//! credit), any other crate of the project. Next: [`transport`] for the seam, [`quic`] for the implementation,
+//! [`identity`] for certificates, `frames.rs` for the bytes on a stream.
+#![forbid(unsafe_code)]
+
+mod backoff;
+mod coalesce;
+pub mod config;
+mod error;
+mod frames;
+pub mod identity;
+mod identity_files;
+mod names;
+mod outbox;
+mod peer;
+pub mod quic;
+mod quic_dial;
+mod quic_endpoint;
+mod quic_session;
+mod stats;
+mod tls;
+pub mod transport;
+mod wake;
+
+pub use config::{PerChannel, QuicConfig};
+pub use error::NetError;
+pub use identity::{ClusterAuthority, Identity, IdentityError, write_cluster};
+pub use quic::QuicTransport;
+pub use stats::NetStats;
+pub use transport::{Channel, Parts, PeerId, Receive, SendError, Transport};

@@ -1,1 +1,63 @@
-//! Being built.
+//! The log of Raftwerk: lanes, segments, group commit, recovery, retention, and the files of snapshots.
+//!
+//! A [`Lane`] is a worker's ordered log: the frames of all its groups, written by one sync. It builds batches in
+//! memory, hands them to a [`Disk`] and learns from [`Lane::poll`] what is durable; it never waits, and holds no
+//! thread, clock or file of its own. The way in, in order of a write's life: `lane` (append, submit, poll), `batch`
+//! and `segment` (the bytes), `execute` (what a disk does, call by call), `os_disk` (threads and Linux), `recovery`,
+//! `retention`; beside it `snapshot` and `snapshot_file`.
+//!
+//! What must always hold, and the tests check:
+//! 1. What [`Lane::poll`] called durable is in the log after any crash, or opening fails and names file and offset.
+//! 2. Batches count up without a hole; a batch that was never durable may be lost, with everything after it.
+//! 3. No byte of an earlier life of a file is ever taken for a batch.
+//! 4. A segment is freed only when nothing live is in it and what replaced its content is durable; oldest first.
+//! 5. After the first failed write nothing is called durable any more.
+//! 6. A file is never written while a slice of its map is alive.
+//!
+//! What is not here: what entries mean, who leads, the network, when to compact.
+
+mod batch;
+mod directory;
+mod disk;
+mod error;
+mod execute;
+mod index;
+mod lane;
+mod lane_append;
+mod lane_read;
+mod lane_retention;
+mod lane_snapshot;
+mod map;
+pub mod memory;
+mod os_disk;
+mod os_files;
+mod pool;
+mod recovery;
+mod replay;
+mod retention;
+mod scan;
+mod segment;
+mod segments;
+mod snapshot;
+mod snapshot_file;
+#[cfg(test)]
+mod tests;
+
+pub use directory::Directory;
+pub use disk::{
+    Access, AppendCost, AppendJob, AppendMode, Completion, Disk, Files, Job, Lsn, SegmentFile, SegmentJob,
+};
+pub use error::{LogError, OpenError, Poisoned, SnapshotError};
+pub use execute::{run_appends, run_segment_job};
+pub use index::{FrameRef, Frames, Place};
+pub use lane::{GroupSlot, Lane, LaneOptions, LaneStats, Progress};
+pub use lane_append::FrameInProgress;
+pub use map::Mapped;
+pub use os_disk::{OsDisk, OsDiskOptions};
+pub use os_files::OsFiles;
+pub use recovery::{RecoveredGroup, RecoveryReport, TornTail};
+pub use segment::SegmentHeader;
+pub use snapshot::{
+    BackgroundDone, BackgroundOutput, SnapshotJob, SnapshotMeta, SnapshotReader, SnapshotSource,
+};
+pub use snapshot_file::run_snapshot_job;

@@ -1,0 +1,266 @@
+//! The command line: options, their defaults and bounds, and which of them go together.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use crate::client::Load;
+use crate::ledger::MachineKind;
+use crate::workload::WorkloadKind;
+
+/// Operations that may be under way in an open loop.
+const OPEN_IN_FLIGHT_MAX: u32 = 65_536;
+
+/// Measures Raftwerk.
+#[derive(Debug, Parser)]
+#[command(name = "raftwerk-bench", version)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// The subcommands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Start a cluster on this machine, load it, measure it, and verify that nothing was lost.
+    Cluster(ClusterOptions),
+    /// Write a cluster's authority and the certificates of its nodes as PEM files.
+    Certs(CertsOptions),
+    /// Be one node of a cluster; started by `cluster --processes`.
+    #[command(hide = true)]
+    Node {
+        /// The node's settings, as JSON.
+        settings: String,
+    },
+}
+
+/// Options of `certs`.
+#[derive(Debug, Args)]
+pub struct CertsOptions {
+    /// The folder to write to.
+    pub folder: PathBuf,
+    /// The cluster's name.
+    #[arg(long, default_value = "raftwerk")]
+    pub cluster: String,
+    /// How many nodes get certificates: n1, n2 …
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u64).range(1..=1024))]
+    pub nodes: u64,
+}
+
+/// `on` or `off`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Switch {
+    /// Yes.
+    On,
+    /// No.
+    Off,
+}
+
+/// Options of `cluster`.
+#[derive(Clone, Debug, Args)]
+pub struct ClusterOptions {
+    /// Nodes, each a voter of every group: 1, 3 or 5.
+    #[arg(long, default_value_t = 3)]
+    pub nodes: u64,
+    /// Raft groups.
+    #[arg(long, default_value_t = 48, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    pub groups: u32,
+    /// Bytes of each proposal.
+    #[arg(long, value_name = "BYTES", default_value_t = 16)]
+    pub payload: usize,
+    /// Closed loop: operations under way at any time.
+    #[arg(long, value_name = "N", default_value_t = 4096, conflicts_with = "rate", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    pub in_flight: u32,
+    /// Open loop: operations started per second, with latency from the intended start.
+    #[arg(long, value_name = "N")]
+    pub rate: Option<f64>,
+    /// Seconds to measure.
+    #[arg(long, default_value_t = 10.0)]
+    pub seconds: f64,
+    /// Keep the nodes' data in this folder, which must be empty or absent. Default: a folder that is removed.
+    #[arg(long, value_name = "DIR")]
+    pub data_dir: Option<PathBuf>,
+    /// What the entries drive.
+    #[arg(long, value_enum, default_value_t = MachineKind::Kv)]
+    pub state_machine: MachineKind,
+    /// Whether the log is synced before anything is acknowledged.
+    #[arg(long, value_enum, default_value_t = Switch::On)]
+    pub sync: Switch,
+    /// Share of linearizable reads; `uniform` and `zipfian` only.
+    #[arg(long, value_name = "PERCENT", default_value_t = 0, value_parser = clap::value_parser!(u32).range(0..=100))]
+    pub reads: u32,
+    /// Which keys, and which mix.
+    #[arg(long, value_enum, default_value_t = WorkloadKind::Uniform)]
+    pub workload: WorkloadKind,
+    /// Keys that the workload draws from.
+    #[arg(long, default_value_t = 100_000, value_parser = clap::value_parser!(u32).range(1..=100_000_000))]
+    pub keys: u32,
+    /// Kill the node that leads most groups so long into the measured time, then start it again.
+    #[arg(long, value_name = "TIME", value_parser = duration)]
+    pub kill_leader_after: Option<Duration>,
+    /// Run each node as a process of its own.
+    #[arg(long)]
+    pub processes: bool,
+    /// Worker threads per node.
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..=256))]
+    pub workers: u64,
+    /// Print one JSON object as the last line.
+    #[arg(long)]
+    pub json: bool,
+    /// Seeds workload and election timers.
+    #[arg(long, default_value_t = 1)]
+    pub seed: u64,
+}
+
+/// Why options make no run.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+pub enum OptionsError {
+    /// Not a number of voters that this version knows.
+    #[error("--nodes must be 1, 3 or 5, not {0}")]
+    Nodes(u64),
+    /// Writes could not be told apart.
+    #[error("--payload must be {least} to 1048576 bytes with --state-machine {machine}, not {bytes}")]
+    Payload {
+        /// As given.
+        bytes: usize,
+        /// The least for this state machine.
+        least: usize,
+        /// Its name.
+        machine: &'static str,
+    },
+    /// Not a rate.
+    #[error("--rate must be above 0 and at most 100 million, not {0}")]
+    Rate(f64),
+    /// Not a length of time.
+    #[error("--seconds must be 0.1 to 86400, not {0}")]
+    Seconds(f64),
+    /// The mix says how many reads there are.
+    #[error("--reads does not go with --workload {0}, which has its own share of reads")]
+    Reads(&'static str),
+    /// Nobody would be left to lead.
+    #[error("--kill-leader-after needs at least 3 nodes")]
+    KillNodes,
+    /// It would come too late.
+    #[error("--kill-leader-after must be within the measured {0} seconds")]
+    KillTime(f64),
+}
+
+impl ClusterOptions {
+    /// Checks what single options cannot.
+    ///
+    /// # Errors
+    /// The first [`OptionsError`].
+    pub fn check(&self) -> Result<(), OptionsError> {
+        let least = self.state_machine.payload_bytes_min();
+        if !matches!(self.nodes, 1 | 3 | 5) {
+            return Err(OptionsError::Nodes(self.nodes));
+        }
+        if !(least..=1 << 20).contains(&self.payload) {
+            let machine = self.state_machine.name();
+            return Err(OptionsError::Payload { bytes: self.payload, least, machine });
+        }
+        if let Some(rate) = self.rate.filter(|rate| !(*rate > 0.0 && *rate <= 1e8)) {
+            return Err(OptionsError::Rate(rate));
+        }
+        if !(0.1..=86_400.0).contains(&self.seconds) {
+            return Err(OptionsError::Seconds(self.seconds));
+        }
+        if self.reads > 0 && self.workload.reads_percent().is_some() {
+            return Err(OptionsError::Reads(self.workload.name()));
+        }
+        match self.kill_leader_after {
+            Some(_) if self.nodes < 3 => Err(OptionsError::KillNodes),
+            Some(after) if after.as_secs_f64() >= self.seconds => Err(OptionsError::KillTime(self.seconds)),
+            _ => Ok(()),
+        }
+    }
+
+    /// How operations are started.
+    #[must_use]
+    pub const fn load(&self) -> Load {
+        match self.rate {
+            Some(per_second) => Load::Open { per_second, in_flight_max: OPEN_IN_FLIGHT_MAX },
+            None => Load::Closed { in_flight: self.in_flight },
+        }
+    }
+}
+
+/// Reads `3s`, `500ms`, `1.5m`, or a bare number of seconds.
+fn duration(text: &str) -> Result<Duration, String> {
+    let digits = text.trim_end_matches(|letter: char| letter.is_ascii_alphabetic());
+    let unit = match &text[digits.len()..] {
+        "ms" => 0.001,
+        "s" | "" => 1.0,
+        "m" => 60.0,
+        other => return Err(format!("`{other}` is no unit of time; use ms, s or m")),
+    };
+    let number: f64 = digits.parse().map_err(|_| format!("`{digits}` is not a number"))?;
+    Duration::try_from_secs_f64(number * unit).map_err(|error| error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    fn cluster(arguments: &str) -> Result<ClusterOptions, clap::Error> {
+        let words = ["raftwerk-bench", "cluster"].into_iter().chain(arguments.split_whitespace());
+        Cli::try_parse_from(words).map(|cli| match cli.command {
+            Command::Cluster(options) => options,
+            other => panic!("{other:?}"),
+        })
+    }
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn defaults_are_the_documented_ones_and_valid() {
+        let options = cluster("").unwrap();
+        assert_eq!(options.check(), Ok(()));
+        assert_eq!((options.nodes, options.groups, options.payload, options.seconds), (3, 48, 16, 10.0));
+        assert_eq!(options.load(), Load::Closed { in_flight: 4096 });
+        assert_eq!((options.state_machine, options.sync), (MachineKind::Kv, Switch::On));
+    }
+
+    #[test]
+    fn everything_can_be_said() {
+        let all = "--nodes 5 --groups 100 --payload 128 --rate 50000 --seconds 4 --data-dir /x --state-machine hash \
+             --sync off --reads 20 --workload zipfian --kill-leader-after 1500ms --processes --json --seed 9 --workers 2 \
+             --keys 50";
+        let options = cluster(all).unwrap();
+        assert_eq!(options.check(), Ok(()));
+        assert_eq!(options.kill_leader_after, Some(Duration::from_millis(1500)));
+        assert!(matches!(options.load(), Load::Open { per_second: 50000.0, .. }));
+    }
+
+    #[test]
+    fn what_does_not_go_together_is_refused_with_its_reason() {
+        assert!(cluster("--rate 5 --in-flight 7").is_err());
+        assert!(cluster("--groups 0").is_err());
+        assert!(cluster("--kill-leader-after 3h").is_err());
+        let refused = |arguments: &str| cluster(arguments).unwrap().check().unwrap_err();
+        assert_eq!(refused("--nodes 2"), OptionsError::Nodes(2));
+        assert!(matches!(refused("--payload 15"), OptionsError::Payload { least: 16, .. }));
+        assert!(matches!(refused("--payload 7 --state-machine hash"), OptionsError::Payload { least: 8, .. }));
+        assert_eq!(refused("--rate 0"), OptionsError::Rate(0.0));
+        assert_eq!(refused("--seconds 0"), OptionsError::Seconds(0.0));
+        assert_eq!(refused("--workload ycsb-a --reads 10"), OptionsError::Reads("ycsb-a"));
+        assert_eq!(refused("--nodes 1 --kill-leader-after 1s"), OptionsError::KillNodes);
+        assert_eq!(refused("--seconds 3 --kill-leader-after 3s"), OptionsError::KillTime(3.0));
+    }
+
+    #[test]
+    fn lengths_of_time_are_read() {
+        assert_eq!(duration("3s"), Ok(Duration::from_secs(3)));
+        assert_eq!(duration("250ms"), Ok(Duration::from_millis(250)));
+        assert_eq!(duration("1.5m"), Ok(Duration::from_secs(90)));
+        assert_eq!(duration("2"), Ok(Duration::from_secs(2)));
+        assert!(duration("s").is_err() && duration("-1s").is_err());
+    }
+}

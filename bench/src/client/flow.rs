@@ -1,0 +1,260 @@
+//! One operation's way: started, sent, answered, repeated or given up.
+
+use std::sync::atomic::Ordering;
+
+use raftwerk::{Applied, Completion, GroupId, ProposeError};
+
+use super::slots::{Stage, Step};
+use super::{Client, Load, Phase, RETRY_NANOS};
+use crate::ledger::Write;
+use crate::port::{NodePort, Refused};
+use crate::workload::{KeyNumber, Operation};
+
+/// The id of the group with a number: ids start at 1.
+#[must_use]
+pub(crate) const fn group_id(group: u32) -> GroupId {
+    GroupId(group as u64 + 1)
+}
+
+impl<P: NodePort, C: FnMut() -> u64> Client<P, C> {
+    /// Starts what should have started by `now`, as far as slots reach.
+    pub(super) fn start_new(&mut self, now: u64) {
+        while self.slots.has_free() {
+            if let Some(group) = self.barriers.pop_front() {
+                self.start(Step::Write, Write { group, key: KeyNumber::BARRIER, counter: 0 }, now);
+                continue;
+            }
+            if !self.is_issuing() {
+                return;
+            }
+            let started = match self.load {
+                Load::Closed { .. } => now,
+                Load::Open { .. } => self.next_start(),
+            };
+            if started > now {
+                return;
+            }
+            self.started += 1;
+            let (operation, key) = self.workload.draw();
+            let step = match operation {
+                Operation::Write => Step::Write,
+                Operation::Read => Step::Read,
+                Operation::ReadModifyWrite => Step::ReadFirst,
+            };
+            let group = self.subject.group_of(key);
+            self.start(step, Write { group, key, counter: 0 }, started);
+        }
+    }
+
+    #[inline]
+    fn start(&mut self, step: Step, mut write: Write, started: u64) {
+        if step == Step::Write {
+            self.counter += 1;
+            write.counter = self.counter;
+        }
+        let floor = if step == Step::Write { 0 } else { self.subject.floor(write.group, write.key) };
+        let at = self.slots.take(step, write, started, floor).expect("the caller saw a free slot");
+        self.send(at, started);
+    }
+
+    /// Tries once; what is refused waits.
+    #[inline]
+    fn send(&mut self, at: u32, now: u64) {
+        let token = self.slots.new_token(at);
+        let slot = self.slots.slot(at);
+        let (write, step) = (slot.write, slot.step);
+        let node = self.routes.node_of(write.group);
+        let refused = match &mut self.ports[node] {
+            None => Err(Refused::Closed),
+            Some(port) if step == Step::Write => {
+                port.submit(group_id(write.group), token, self.subject.payload(&write))
+            }
+            Some(port) => port.read(group_id(write.group), token, self.subject.query(write.key)),
+        };
+        match refused {
+            Ok(()) => {
+                slot.node = node as u8;
+                slot.stage = Stage::Sent;
+                self.dirty[node] = true;
+            }
+            Err(refused) => {
+                if refused == Refused::Closed {
+                    self.routes.correct(write.group, node, None);
+                }
+                self.wait(at, now);
+            }
+        }
+    }
+
+    fn wait(&mut self, at: u32, now: u64) {
+        self.tally.retries += 1;
+        if matches!(self.phase, Phase::Finish { .. }) && self.slots.slot(at).write.key != KeyNumber::BARRIER {
+            return self.slots.release(at);
+        }
+        self.slots.slot(at).stage = Stage::Waiting;
+        self.waiting.push_back((now + RETRY_NANOS, at));
+    }
+
+    pub(super) fn retry_due(&mut self, now: u64) {
+        while let Some(&(due, at)) = self.waiting.front() {
+            if due > now {
+                return;
+            }
+            self.waiting.pop_front();
+            if self.slots.slot(at).stage == Stage::Waiting {
+                self.send(at, now);
+            }
+        }
+    }
+
+    pub(super) fn flush(&mut self) {
+        for (port, dirty) in self.ports.iter_mut().zip(&mut self.dirty) {
+            // A socket may have taken only a part, so ports with something on its way are flushed again.
+            if let Some(port) = port
+                && (std::mem::take(dirty) || port.in_flight() > 0)
+            {
+                port.flush();
+            }
+        }
+    }
+
+    pub(super) fn take(&mut self) -> usize {
+        self.ports.iter_mut().flatten().map(|port| port.take(&mut self.done)).sum()
+    }
+
+    #[inline]
+    pub(super) fn complete(&mut self, completion: Completion, now: u64) {
+        let Some(at) = self.slots.sent_as(completion.token) else { return };
+        match completion.result {
+            Ok(applied) => self.succeed(at, &applied, now),
+            Err(error) => self.fail(at, &error, now),
+        }
+    }
+
+    #[inline]
+    fn succeed(&mut self, at: u32, applied: &Applied, now: u64) {
+        let slot = *self.slots.slot(at);
+        match slot.step {
+            Step::Write => {
+                self.subject.acknowledged(&slot.write, applied.id);
+                self.tally.acknowledged += 1;
+                self.progress.writes.store(self.tally.acknowledged, Ordering::Relaxed);
+                if !self.outages.is_empty() {
+                    self.note_recovery(slot.write.group, usize::from(slot.node), now);
+                }
+                if slot.write.key == KeyNumber::BARRIER {
+                    self.barriers_left = self.barriers_left.saturating_sub(1);
+                } else {
+                    self.time(slot.started, now, true);
+                }
+                self.slots.release(at);
+            }
+            Step::Read | Step::ReadFirst => {
+                self.tally.stale_reads += u64::from(!self.subject.is_fresh(&applied.reply, slot.floor));
+                self.time(slot.started, now, false);
+                if slot.step == Step::ReadFirst && self.is_issuing() {
+                    self.counter += 1;
+                    let slot = self.slots.slot(at);
+                    slot.write.counter = self.counter;
+                    (slot.step, slot.started) = (Step::Write, now);
+                    self.send(at, now);
+                } else {
+                    self.slots.release(at);
+                }
+            }
+        }
+    }
+
+    /// Counts an operation inside the measured time, and its latency if it started inside.
+    #[inline]
+    fn time(&mut self, started: u64, now: u64, is_write: bool) {
+        let (from, until) = match self.phase {
+            Phase::Measure { from } => (from, u64::MAX),
+            Phase::Finish { from, until } => (from, until),
+            Phase::Barrier | Phase::Warm => return,
+        };
+        let (count, latencies) = if is_write {
+            (&mut self.tally.writes, &mut self.tally.write_latencies)
+        } else {
+            (&mut self.tally.reads, &mut self.tally.read_latencies)
+        };
+        if now < until {
+            *count += 1;
+        }
+        if started >= from && started < until {
+            latencies.record(now.saturating_sub(started));
+        }
+    }
+
+    fn fail(&mut self, at: u32, error: &ProposeError, now: u64) {
+        let slot = *self.slots.slot(at);
+        let group = slot.write.group;
+        match error {
+            ProposeError::NotLeader { hint } => {
+                let hint = hint.map(|node| node.0 as usize - 1);
+                let hint = hint.filter(|&node| self.ports.get(node).is_some_and(Option::is_some));
+                if self.routes.correct(group, usize::from(slot.node), hint) && hint.is_some() {
+                    self.tally.retries += 1;
+                    self.send(at, now);
+                } else {
+                    self.wait(at, now);
+                }
+            }
+            ProposeError::NoSuchGroup(_) | ProposeError::Closed => {
+                self.routes.correct(group, usize::from(slot.node), None);
+                self.wait(at, now);
+            }
+            ProposeError::Busy | ProposeError::StorageFull => self.wait(at, now),
+            ProposeError::Unknown if slot.step != Step::Write => self.wait(at, now),
+            ProposeError::Unknown => self.give_up(at),
+            other => {
+                self.tally.fail(other.to_string());
+                self.give_up(at);
+            }
+        }
+    }
+
+    /// Ends an operation without an acknowledgement. A write that may have left this client counts as unknown.
+    pub(super) fn give_up(&mut self, at: u32) {
+        let slot = *self.slots.slot(at);
+        if slot.step == Step::Write && slot.stage == Stage::Sent {
+            self.tally.unknown += 1;
+            self.subject.unknown(&slot.write);
+        }
+        if slot.write.key == KeyNumber::BARRIER && self.barriers_left > 0 {
+            self.barriers.push_back(slot.write.group);
+        }
+        self.slots.release(at);
+    }
+
+    /// Forgets a dead node: its groups are looked for elsewhere, its unanswered writes have unknown outcomes.
+    pub(super) fn lose(&mut self, node: usize, now: u64) {
+        let Some(mut port) = self.ports[node].take() else { return };
+        let mut last = Vec::new();
+        port.take(&mut last);
+        for completion in last {
+            self.complete(completion, now);
+        }
+        for at in self.slots.matching(|slot| slot.stage == Stage::Sent && usize::from(slot.node) == node) {
+            if self.slots.slot(at).step == Step::Write { self.give_up(at) } else { self.wait(at, now) }
+        }
+        let groups: Vec<u32> = self.routes.groups_of(node).collect();
+        for group in groups {
+            self.routes.correct(group, node, None);
+        }
+    }
+
+    fn note_recovery(&mut self, group: u32, node: usize, now: u64) {
+        for outage in &mut self.outages {
+            let out = outage.groups.get_mut(group as usize).filter(|out| **out);
+            if let Some(out) = out.filter(|_| node != outage.node || outage.back) {
+                *out = false;
+                outage.left -= 1;
+                if outage.left == 0 {
+                    self.tally.failovers[outage.number].unavailable_nanos = Some(now - outage.at);
+                }
+            }
+        }
+        self.outages.retain(|outage| outage.left > 0);
+    }
+}

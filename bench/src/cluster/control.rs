@@ -1,0 +1,250 @@
+//! What a run does with a node, in this process or another: start it, ask it, kill it, start it again.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use bytes::Bytes;
+use raftwerk::kv::KvMachine;
+use raftwerk::{Config, Engine, GroupId, NodeId, StateMachine};
+use raftwerk_net::identity::Identity;
+use serde::{Deserialize, Serialize};
+
+use crate::client::group_id;
+use crate::hash_machine::HashMachine;
+use crate::port::NodePort;
+
+/// What a node needs to know to start.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NodeSettings {
+    /// Its id, from 1.
+    pub node: u64,
+    /// Where its log lives.
+    pub data_dir: PathBuf,
+    /// Where its certificate and key are.
+    pub identity_dir: PathBuf,
+    /// Where it listens for a client, if it is a process of its own.
+    pub socket: PathBuf,
+    /// Whether the state machine is the hash machine.
+    pub is_hash: bool,
+    /// Whether the log is synced.
+    pub sync: bool,
+    /// Worker threads.
+    pub workers: usize,
+    /// For its election timers.
+    pub seed: u64,
+    /// The most operations a client may have under way.
+    pub in_flight_max: usize,
+}
+
+impl NodeSettings {
+    /// Opens the engine that these describe.
+    ///
+    /// # Errors
+    /// What loading the identity or opening the engine says.
+    pub fn open(&self) -> Result<Engine, String> {
+        let identity = Identity::load(&self.identity_dir).map_err(|error| error.to_string())?;
+        let mut config = Config::new(NodeId(self.node), &self.data_dir, identity);
+        config.workers = self.workers;
+        config.sync = self.sync;
+        config.seed = self.seed;
+        let is_hash = self.is_hash;
+        let machines = move |_group: GroupId| Machine::new(is_hash);
+        Engine::open(config, machines).map_err(|error| format!("node n{}: {error}", self.node))
+    }
+}
+
+/// One of the two state machines.
+enum Machine {
+    Kv(KvMachine),
+    Hash(HashMachine),
+}
+
+impl Machine {
+    fn new(is_hash: bool) -> Self {
+        if is_hash { Self::Hash(HashMachine::default()) } else { Self::Kv(KvMachine::default()) }
+    }
+}
+
+impl StateMachine for Machine {
+    fn apply(&mut self, entries: raftwerk::Committed<'_>, replies: &mut raftwerk::Replies) {
+        match self {
+            Self::Kv(kv) => kv.apply(entries, replies),
+            Self::Hash(hash) => hash.apply(entries, replies),
+        }
+    }
+
+    fn query(&self, query: &[u8]) -> Bytes {
+        match self {
+            Self::Kv(kv) => kv.query(query),
+            Self::Hash(hash) => hash.query(query),
+        }
+    }
+
+    fn checkpoint(&self) -> raftwerk::Checkpoint {
+        match self {
+            Self::Kv(kv) => kv.checkpoint(),
+            Self::Hash(hash) => hash.checkpoint(),
+        }
+    }
+
+    fn restore(&mut self, image: &mut dyn std::io::Read) -> std::io::Result<()> {
+        match self {
+            Self::Kv(kv) => kv.restore(image),
+            Self::Hash(hash) => hash.restore(image),
+        }
+    }
+
+    fn digest(&self) -> u64 {
+        match self {
+            Self::Kv(kv) => kv.digest(),
+            Self::Hash(hash) => hash.digest(),
+        }
+    }
+}
+
+/// What a node has used and done since its run began, over all its lives.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NodeUsage {
+    /// Synced writes to the log.
+    pub syncs: u64,
+    /// Their bytes, padding included.
+    pub bytes_synced: u64,
+    /// How the log is written.
+    pub append_mode: String,
+    /// CPU time of the node's own process; 0 if it has none.
+    pub cpu_nanos: u64,
+    /// Memory of the node's own process; 0 if it has none.
+    pub resident_bytes: u64,
+}
+
+impl NodeUsage {
+    /// Of an engine; without what its process costs.
+    #[must_use]
+    pub fn of(engine: &Engine) -> Self {
+        let stats = engine.stats();
+        let append_mode = stats.append_mode.to_owned();
+        Self { syncs: stats.syncs, bytes_synced: stats.bytes_synced, append_mode, cpu_nanos: 0, resident_bytes: 0 }
+    }
+
+    /// Adds what an earlier life has used.
+    #[must_use]
+    pub fn plus(mut self, earlier: &Self) -> Self {
+        self.syncs += earlier.syncs;
+        self.bytes_synced += earlier.bytes_synced;
+        self.cpu_nanos += earlier.cpu_nanos;
+        self
+    }
+}
+
+/// What a run asks of a node. Groups are counted from 0. Errors are sentences for the report.
+pub trait NodeControl: Sized + Send {
+    /// How a client reaches it.
+    type Port: NodePort + Send;
+
+    /// Starts a node.
+    ///
+    /// # Errors
+    /// Why it does not start.
+    fn start(settings: NodeSettings) -> Result<Self, String>;
+
+    /// Where other nodes reach it.
+    fn address(&self) -> SocketAddr;
+
+    /// Tells it where another node is.
+    ///
+    /// # Errors
+    /// The node is gone.
+    fn set_address(&mut self, node: u64, address: SocketAddr) -> Result<(), String>;
+
+    /// Makes groups `0..count`, with nodes `1..=voters`.
+    ///
+    /// # Errors
+    /// Why it could not.
+    fn create_groups(&mut self, count: u32, voters: u64) -> Result<(), String>;
+
+    /// A way in for a client.
+    ///
+    /// # Errors
+    /// The node is gone.
+    fn port(&mut self) -> Result<Self::Port, String>;
+
+    /// The applied index of each of the groups `0..count`.
+    ///
+    /// # Errors
+    /// A group is missing, or the node is gone.
+    fn applied(&mut self, count: u32) -> Result<Vec<u64>, String>;
+
+    /// The applied index and the state's hash of each of the groups `0..count`.
+    ///
+    /// # Errors
+    /// A group is missing, or the node is gone.
+    fn digests(&mut self, count: u32) -> Result<Vec<(u64, u64)>, String>;
+
+    /// Asks this node's replica of a group as it is.
+    ///
+    /// # Errors
+    /// The group is missing, or the node is gone.
+    fn query(&mut self, group: u32, query: &[u8]) -> Result<Bytes, String>;
+
+    /// What it has used so far.
+    ///
+    /// # Errors
+    /// The node is gone.
+    fn usage(&mut self) -> Result<NodeUsage, String>;
+
+    /// Ends it without grace.
+    ///
+    /// # Errors
+    /// It could not be ended.
+    fn kill(&mut self) -> Result<(), String>;
+
+    /// Starts it again on the same data, at a new address.
+    ///
+    /// # Errors
+    /// Why it does not start.
+    fn restart(&mut self) -> Result<(), String>;
+
+    /// Ends it properly.
+    fn stop(self);
+}
+
+/// Makes groups `0..count`.
+///
+/// # Errors
+/// Why the first that failed did.
+pub fn create_groups(engine: &Engine, count: u32, voters: u64) -> Result<(), String> {
+    let voters: Vec<NodeId> = (1..=voters).map(NodeId).collect();
+    (0..count).try_for_each(|group| {
+        engine.create_group(group_id(group), &voters).map(drop).map_err(|error| error.to_string())
+    })
+}
+
+/// The applied index of each of the groups `0..count`.
+///
+/// # Errors
+/// A group is missing.
+pub fn applied(engine: &Engine, count: u32) -> Result<Vec<u64>, String> {
+    let one = |group| engine.group(group_id(group)).status().map(|status| status.applied.0);
+    (0..count).map(|group| one(group).ok_or_else(|| missing(group))).collect()
+}
+
+/// Applied index and hash of each of the groups `0..count`.
+///
+/// # Errors
+/// A group is missing.
+pub fn digests(engine: &Engine, count: u32) -> Result<Vec<(u64, u64)>, String> {
+    let one = |group| engine.group(group_id(group)).digest().map(|(applied, digest)| (applied.0, digest));
+    (0..count).map(|group| one(group).ok_or_else(|| missing(group))).collect()
+}
+
+/// Asks a replica as it is.
+///
+/// # Errors
+/// The group is missing, or the engine closed.
+pub fn query(engine: &Engine, group: u32, query: &[u8]) -> Result<Bytes, String> {
+    engine.group(group_id(group)).query_local(query.to_vec()).wait().map_err(|error| error.to_string())
+}
+
+fn missing(group: u32) -> String {
+    format!("{} is missing", group_id(group))
+}

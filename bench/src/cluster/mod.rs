@@ -1,0 +1,363 @@
+//! `cluster`: starts nodes, loads them, kills one if asked to, measures, and proves that nothing was lost. IMPURE:
+//! clock, threads and files.
+//!
+//! Three threads of interest: the [`client`](crate::client), the one that runs this file and shows progress, and, when
+//! a node is to be killed, one that does it. Next: [`control`] says what is done with a node, [`verify`] what is
+//! checked at the end.
+
+pub mod child;
+pub mod control;
+pub mod local;
+pub mod verify;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::sync::mpsc::{self, Receiver, Sender};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use indicatif::{ProgressBar, ProgressStyle};
+use raftwerk_net::PeerId;
+use raftwerk_net::identity::write_cluster;
+use tempfile::TempDir;
+
+use crate::cli::{ClusterOptions, Switch};
+use crate::client::{Client, Order, Progress, Tally};
+use crate::ledger::{MachineKind, Subject};
+use crate::port::NodePort;
+use crate::probe::raw_sync_us;
+use crate::report::{BeforeAfter, ClusterReport, FailoverReport};
+use crate::usage::{own_cpu_nanos, own_resident_bytes};
+use crate::workload::Workload;
+use child::ChildNode;
+use control::{NodeControl, NodeSettings, NodeUsage};
+use local::LocalNode;
+use verify::Verification;
+
+/// How long the load runs before it is measured.
+const WARM_UP: Duration = Duration::from_secs(1);
+/// How long a killed node stays down, so that the others have to do without it.
+const DOWN_TIME: Duration = Duration::from_secs(1);
+/// The longest wait for leaders, for operations to end, and for replicas to become equal.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Runs the whole thing.
+///
+/// # Errors
+/// A sentence on what kept it from being measured. What a measured run has found wrong is in its report.
+pub fn run(options: &ClusterOptions) -> Result<ClusterReport, String> {
+    options.check().map_err(|error| error.to_string())?;
+    let place = Place::make(options)?;
+    let peers: Vec<PeerId> = (1..=options.nodes).map(PeerId).collect();
+    write_cluster(&place.path.join("certificates"), "bench", &peers).map_err(|error| error.to_string())?;
+    if options.processes {
+        run_with::<ChildNode>(options, &place)
+    } else {
+        run_with::<LocalNode>(options, &place)
+    }
+}
+
+/// Where the data is: the user's folder, or one that is removed.
+struct Place {
+    path: PathBuf,
+    /// Sockets live apart: their paths must be short.
+    sockets: TempDir,
+    _removed: Option<TempDir>,
+}
+
+impl Place {
+    fn make(options: &ClusterOptions) -> Result<Self, String> {
+        let sentence = |error: std::io::Error| format!("making a folder for the data: {error}");
+        let sockets = tempfile::tempdir().map_err(sentence)?;
+        if let Some(path) = &options.data_dir {
+            std::fs::create_dir_all(path).map_err(sentence)?;
+            let path = path.canonicalize().map_err(sentence)?;
+            if std::fs::read_dir(&path).map_err(sentence)?.next().is_some() {
+                return Err(format!("--data-dir {} is not empty", path.display()));
+            }
+            return Ok(Self { path, sockets, _removed: None });
+        }
+        // The build folder is on a real disk, which the system's folder for temporary files may not be.
+        let build = Path::new("target");
+        let parent = if build.is_dir() { build.to_owned() } else { std::env::temp_dir() };
+        let folder = tempfile::Builder::new().prefix("raftwerk-bench-").tempdir_in(parent).map_err(sentence)?;
+        let path = folder.path().canonicalize().map_err(sentence)?;
+        Ok(Self { path, sockets, _removed: Some(folder) })
+    }
+
+    fn settings(&self, options: &ClusterOptions, node: u64) -> NodeSettings {
+        NodeSettings {
+            node,
+            data_dir: self.path.join(format!("n{node}")),
+            identity_dir: self.path.join("certificates").join(PeerId(node).to_string()),
+            socket: self.sockets.path().join(format!("n{node}")),
+            is_hash: options.state_machine == MachineKind::Hash,
+            sync: options.sync == Switch::On,
+            workers: options.workers as usize,
+            seed: options.seed.wrapping_mul(1009).wrapping_add(node),
+            in_flight_max: options.load().in_flight_max() as usize,
+        }
+    }
+}
+
+fn run_with<N: NodeControl>(options: &ClusterOptions, place: &Place) -> Result<ClusterReport, String> {
+    let mut nodes = start_nodes::<N>(options, place)?;
+    let before = probe(place)?;
+    let ports = nodes.iter_mut().map(N::port).collect::<Result<Vec<_>, _>>()?;
+    let progress = Arc::new(Progress::new(nodes.len()));
+    let (orders, obeyed) = mpsc::channel();
+    let (say_ready, ready) = mpsc::channel();
+    let client = client(options, ports, obeyed, &progress);
+    let (results, measured) = thread::scope(|scope| {
+        let running = scope.spawn(move || run_client(client, options.groups, &say_ready));
+        let measured = measure(options, &mut nodes, &orders, &ready, &progress);
+        // Whatever happened, the client is to end.
+        let _ended = orders.send(Order::Finish);
+        let results = running.join().map_err(|_| "the client panicked".to_owned());
+        (results, measured)
+    });
+    let (measured, (tally, mut subject)) = (measured?, results?);
+    let after = probe(place)?;
+    let verification = verify::verify(&mut nodes, options.groups, &mut subject, PATIENCE);
+    nodes.into_iter().for_each(N::stop);
+    Ok(report(options, &tally, &measured, verification, BeforeAfter { before, after }))
+}
+
+fn probe(place: &Place) -> Result<f64, String> {
+    raw_sync_us(&place.path).map_err(|error| format!("probing the disk: {error}"))
+}
+
+fn start_nodes<N: NodeControl>(options: &ClusterOptions, place: &Place) -> Result<Vec<N>, String> {
+    let start = |node| N::start(place.settings(options, node));
+    let mut nodes = (1..=options.nodes).map(start).collect::<Result<Vec<N>, _>>()?;
+    for node in 0..nodes.len() {
+        tell_address(&mut nodes, node)?;
+    }
+    // Creating a group waits for the disk: let the nodes wait side by side.
+    thread::scope(|scope| {
+        let running: Vec<_> =
+            nodes.iter_mut().map(|node| scope.spawn(|| node.create_groups(options.groups, options.nodes))).collect();
+        running.into_iter().try_for_each(|one| one.join().unwrap_or_else(|_| Err("creating groups panicked".into())))
+    })?;
+    Ok(nodes)
+}
+
+/// Tells every other node where a node is.
+fn tell_address<N: NodeControl>(nodes: &mut [N], of: usize) -> Result<(), String> {
+    let address = nodes[of].address();
+    let mut others = nodes.iter_mut().enumerate().filter(|(other, _)| *other != of);
+    others.try_for_each(|(_, node)| node.set_address(of as u64 + 1, address))
+}
+
+fn client<P: NodePort>(
+    options: &ClusterOptions,
+    ports: Vec<P>,
+    orders: Receiver<Order<P>>,
+    progress: &Arc<Progress>,
+) -> Client<P, impl FnMut() -> u64 + Send + use<P>> {
+    let origin = Instant::now();
+    let clock = move || origin.elapsed().as_nanos() as u64;
+    let subject = Subject::new(options.state_machine, options.groups, options.keys, options.payload);
+    let workload = Workload::new(options.workload, options.keys, options.reads, options.seed);
+    Client::new(ports, clock, options.groups, subject, workload, options.load(), orders, Arc::clone(progress))
+}
+
+fn run_client<P: NodePort, C: FnMut() -> u64>(
+    mut client: Client<P, C>,
+    groups: u32,
+    ready: &Sender<bool>,
+) -> (Tally, Subject) {
+    let has_leaders = client.barrier(0..groups, PATIENCE);
+    // Nobody listens only if the run was given up.
+    let _heard = ready.send(has_leaders);
+    if has_leaders {
+        client.run(PATIENCE);
+    }
+    client.into_results()
+}
+
+/// What the measured time has cost.
+struct Measured {
+    cpu_nanos: u64,
+    syncs: u64,
+    bytes_synced: u64,
+    resident_bytes: u64,
+    append_mode: String,
+    caught_up: Vec<Option<Duration>>,
+    errors: Vec<String>,
+}
+
+fn measure<N: NodeControl>(
+    options: &ClusterOptions,
+    nodes: &mut [N],
+    orders: &Sender<Order<N::Port>>,
+    ready: &Receiver<bool>,
+    progress: &Progress,
+) -> Result<Measured, String> {
+    if !ready.recv().map_err(|_| "the client ended early".to_owned())? {
+        return Err(format!("not every group took a write within {} s", PATIENCE.as_secs()));
+    }
+    thread::sleep(WARM_UP);
+    let (cpu, used) = usage(nodes)?;
+    let told = |_| "the client ended early".to_owned();
+    orders.send(Order::Measure).map_err(told)?;
+    let (mut caught_up, mut errors) = (Vec::new(), Vec::new());
+    thread::scope(|scope| {
+        let killing = options.kill_leader_after.map(|after| {
+            let nodes = &mut *nodes;
+            scope.spawn(move || {
+                thread::sleep(after);
+                kill_and_restart(nodes, progress.leads_most(), orders, options.groups)
+            })
+        });
+        show_progress(options.seconds, progress);
+        match killing.map(|killing| killing.join()) {
+            None => {}
+            Some(Ok(Ok(time))) => caught_up.push(time),
+            Some(Ok(Err(error))) => errors.push(error),
+            Some(Err(_)) => errors.push("killing a node panicked".into()),
+        }
+    });
+    let (cpu_after, used_after) = usage(nodes)?;
+    let resident_bytes = own_resident_bytes() + used_after.resident_bytes;
+    orders.send(Order::Finish).map_err(told)?;
+    Ok(Measured {
+        cpu_nanos: cpu_after - cpu,
+        syncs: used_after.syncs - used.syncs,
+        bytes_synced: used_after.bytes_synced - used.bytes_synced,
+        resident_bytes,
+        append_mode: used_after.append_mode,
+        caught_up,
+        errors,
+    })
+}
+
+/// CPU time of everything so far, and what the nodes have done.
+fn usage<N: NodeControl>(nodes: &mut [N]) -> Result<(u64, NodeUsage), String> {
+    let each = nodes.iter_mut().map(N::usage).collect::<Result<Vec<_>, _>>()?;
+    let mut sum = NodeUsage::default();
+    for node in each {
+        sum.resident_bytes += node.resident_bytes;
+        sum.append_mode.clone_from(&node.append_mode);
+        sum = sum.plus(&node);
+    }
+    Ok((own_cpu_nanos() + sum.cpu_nanos, sum))
+}
+
+fn show_progress(seconds: f64, progress: &Progress) {
+    let millis = (seconds * 1000.0) as u64;
+    let bar = ProgressBar::new(millis);
+    if let Ok(style) = ProgressStyle::with_template("{wide_bar} {msg}") {
+        bar.set_style(style);
+    }
+    let start = Instant::now();
+    let count = || progress.writes.load(Ordering::Relaxed);
+    let reads = || progress.reads.load(Ordering::Relaxed);
+    let (mut last, mut last_writes, mut last_reads) = (start, count(), reads());
+    while start.elapsed().as_millis() < u128::from(millis) {
+        let left = Duration::from_millis(millis).saturating_sub(start.elapsed());
+        thread::sleep(left.min(Duration::from_millis(200)));
+        let (now, writes, read) = (Instant::now(), count(), reads());
+        let passed = now.duration_since(last).as_secs_f64().max(0.001);
+        let per_second = |count: u64| format!("{:.0}", count as f64 / passed);
+        let mut message = format!("{} writes/s", per_second(writes - last_writes));
+        if read > 0 {
+            message.push_str(&format!(", {} reads/s", per_second(read - last_reads)));
+        }
+        bar.set_message(message);
+        bar.set_position(start.elapsed().as_millis() as u64);
+        (last, last_writes, last_reads) = (now, writes, read);
+    }
+    bar.finish_and_clear();
+}
+
+/// Kills a node, starts it again, and waits until it has applied what the others had when it came back. How long that
+/// took; `None` if longer than patience lasts.
+fn kill_and_restart<N: NodeControl>(
+    nodes: &mut [N],
+    victim: usize,
+    orders: &Sender<Order<N::Port>>,
+    groups: u32,
+) -> Result<Option<Duration>, String> {
+    let told = |_| "the client ended early".to_owned();
+    let (seen, expected) = mpsc::channel();
+    orders.send(Order::Killing(victim, seen)).map_err(told)?;
+    expected.recv().map_err(|_| "the client ended early".to_owned())?;
+    nodes[victim].kill()?;
+    orders.send(Order::Gone(victim)).map_err(told)?;
+    thread::sleep(DOWN_TIME);
+    let start = Instant::now();
+    nodes[victim].restart()?;
+    tell_address(nodes, victim)?;
+    let other = (victim + 1) % nodes.len();
+    let wanted = nodes[other].applied(groups)?;
+    orders.send(Order::Back(victim, nodes[victim].port()?)).map_err(told)?;
+    while start.elapsed() < PATIENCE {
+        let applied = nodes[victim].applied(groups)?;
+        if applied.iter().zip(&wanted).all(|(applied, wanted)| applied >= wanted) {
+            return Ok(Some(start.elapsed()));
+        }
+        thread::sleep(Duration::from_millis(5));
+    }
+    Ok(None)
+}
+
+fn report(
+    options: &ClusterOptions,
+    tally: &Tally,
+    measured: &Measured,
+    verification: Verification,
+    raw_sync_us: BeforeAfter,
+) -> ClusterReport {
+    let seconds = tally.measured_nanos as f64 / 1e9;
+    let per = |of: u64| (of > 0).then(|| measured.cpu_nanos as f64 / 1000.0 / of as f64);
+    let failovers = tally.failovers.iter().enumerate().map(|(number, failover)| FailoverReport {
+        node: failover.node as u64 + 1,
+        groups_led: failover.groups,
+        unavailable_ms: failover.unavailable_nanos.map(|nanos| (nanos / 1000) as f64 / 1000.0),
+        caught_up_ms: measured.caught_up.get(number).copied().flatten().map(|time| time.as_millis() as f64),
+    });
+    let mut errors = [tally.failures.clone(), measured.errors.clone(), verification.errors].concat();
+    if tally.unfinished > 0 {
+        errors.push(format!("{} operations did not end within {} s", tally.unfinished, PATIENCE.as_secs()));
+    }
+    ClusterReport {
+        nodes: options.nodes as usize,
+        groups: options.groups,
+        payload_bytes: options.payload,
+        in_flight: options.load().in_flight_max(),
+        rate: options.rate,
+        seconds,
+        state_machine: options.state_machine.name(),
+        workload: options.workload.name(),
+        keys: options.keys,
+        reads_percent: options.workload.reads_percent().unwrap_or(options.reads),
+        workers: options.workers as usize,
+        processes: options.processes,
+        sync: options.sync == Switch::On,
+        append_mode: measured.append_mode.clone(),
+        seed: options.seed,
+        writes: tally.writes,
+        writes_per_second: tally.writes as f64 / seconds,
+        latency_us: tally.write_latencies.summary(),
+        reads: tally.reads,
+        reads_per_second: tally.reads as f64 / seconds,
+        read_latency_us: tally.read_latencies.summary(),
+        cpu_us_per_write: per(tally.writes),
+        cpu_us_per_operation: per(tally.writes + tally.reads),
+        syncs: measured.syncs,
+        bytes_per_sync: (measured.syncs > 0).then(|| measured.bytes_synced as f64 / measured.syncs as f64),
+        raw_sync_us,
+        resident_bytes: measured.resident_bytes,
+        retries: tally.retries,
+        unknown_outcomes: tally.unknown,
+        shortfall: tally.shortfall,
+        acknowledged: tally.acknowledged,
+        lost_acknowledged: verification.lost,
+        stale_reads: tally.stale_reads,
+        replicas_agree: verification.replicas_agree,
+        failovers: failovers.collect(),
+        errors,
+    }
+}

@@ -1,0 +1,189 @@
+//! The rules that a cluster must keep whatever happens to it. `invariant::ClusterChecker` has those that the cores show by
+//! themselves (1 to 10); here are those that need payloads, disks and what has left a node. All are looked at after every
+//! turn; a failure panics with the rule broken.
+//!
+//! - One payload for each entry id, and one entry for each committed index.
+//! - What is committed is durable on a quorum, then and for ever.
+//! - A vote is given once a term, whatever crashes; term, commit and applied never go back.
+//! - A leader only appends (paper, Figure 3). It holds everything that is committed, payload by payload.
+//! - The core's picture of the log is the log.
+//! - Nothing leaves a node that depends on what is not durable there.
+
+use std::collections::BTreeMap;
+
+use raftwerk_frame::{EntryId, HardState, Index, Message, NodeId, Term};
+use raftwerk_raft::invariant::ClusterChecker;
+use raftwerk_raft::quorum::{self, VoteResult};
+
+use super::disk::Entry;
+use super::{Body, Cluster, Packet};
+
+/// What is true for good.
+#[derive(Debug, Default)]
+pub(super) struct Ledger {
+    checker: ClusterChecker,
+    /// What is committed, and the state after it.
+    entries: Vec<(Entry, u64)>,
+    payloads: BTreeMap<EntryId, u64>,
+    votes: BTreeMap<(u64, Term), NodeId>,
+    before: BTreeMap<u64, Before>,
+}
+
+/// How a replica looked after the last turn.
+#[derive(Clone, Copy, Debug)]
+struct Before {
+    hard_state: HardState,
+    commit: Index,
+    last: EntryId,
+    is_leader: bool,
+}
+
+impl Ledger {
+    pub(super) fn len(&self) -> u64 {
+        self.entries.len() as u64
+    }
+}
+
+/// What a state machine makes of an entry: the order and each payload tell in the number.
+pub(super) fn state_after(state: u64, entry: Entry) -> u64 {
+    (state ^ entry.payload).wrapping_mul(0x9E37_79B9_7F4A_7C15).rotate_left(23) ^ entry.term.0
+}
+
+impl Cluster {
+    pub(super) fn note_vote(&mut self, node: u64, hard_state: HardState) {
+        if let Some(vote) = hard_state.vote {
+            let first = *self.ledger.votes.entry((node, hard_state.term)).or_insert(vote);
+            // A vote that was not durable never left, and may be given again after a crash.
+            let durable = self.replica(node).disk.durable.hard_state;
+            let bound = durable.term >= hard_state.term && durable.vote.is_some() || first == vote;
+            if bound {
+                assert_eq!(first, vote, "node {node} voted twice in {}", hard_state.term);
+            }
+            self.ledger.votes.insert((node, hard_state.term), vote);
+        }
+    }
+
+    pub(super) fn note_committed(&mut self, node: u64, index: Index, entry: Entry) {
+        let at = index.0 as usize - 1;
+        if let Some((known, _)) = self.ledger.entries.get(at) {
+            return assert_eq!(*known, entry, "node {node} has another entry committed at {index}");
+        }
+        assert_eq!(at, self.ledger.entries.len(), "entries are committed in order");
+        assert!(self.group(node).is_leader(), "a leader is the first to know");
+        let state = self.ledger.entries.last().map_or(0, |(_, state)| *state);
+        self.ledger.entries.push((entry, state_after(state, entry)));
+        self.seen.committed += 1;
+    }
+
+    /// Looks at everything.
+    pub(super) fn check(&mut self) {
+        let groups = self.replicas.iter().filter_map(|replica| replica.group.as_ref());
+        if let Err(violation) = self.ledger.checker.check(groups) {
+            panic!("{violation:?}");
+        }
+        for node in self.nodes() {
+            self.check_payloads(node);
+            if self.is_up(node) {
+                self.check_picture(node);
+                self.check_history(node);
+            }
+        }
+        self.check_committed();
+    }
+
+    fn check_payloads(&mut self, node: u64) {
+        let Self { replicas, ledger, .. } = self;
+        let image = &replicas[node as usize - 1].disk.written;
+        for (at, entry) in image.entries.iter().enumerate() {
+            let id = EntryId::new(entry.term, image.compacted.index.plus(at as u64 + 1));
+            let first = *ledger.payloads.entry(id).or_insert(entry.payload);
+            assert_eq!(first, entry.payload, "node {node} has another payload at {id}");
+        }
+    }
+
+    /// The core's picture of the log is the log.
+    fn check_picture(&self, node: u64) {
+        let (group, replica) = (self.group(node), self.replica(node));
+        let written = &replica.disk.written;
+        assert_eq!((group.last(), group.compacted()), (written.last(), written.compacted), "node {node}");
+        assert_eq!(group.runs(), written.term_runs(), "node {node}");
+        assert_eq!(group.hard_state(), written.hard_state, "node {node}");
+        assert_eq!(group.applied(), replica.applied, "node {node}");
+        let state = replica.applied.0.checked_sub(1).map_or(0, |at| self.ledger.entries[at as usize].1);
+        assert_eq!(replica.state, state, "node {node}: states at {}", replica.applied);
+        let durable = EntryId::new(group.term(), group.durable());
+        // Entries of earlier terms may be replaced and come back, and then an old notice may speak of the first time;
+        // it is in its own term's entries that a leader counts itself.
+        if group.is_leader() && group.term_at(durable.index) == Some(durable.term) {
+            assert!(replica.disk.durable.covers(durable), "node {node} counts {durable}, which is not durable");
+        }
+    }
+
+    fn check_history(&mut self, node: u64) {
+        let group = self.group(node);
+        let now = Before {
+            hard_state: group.hard_state(),
+            commit: group.commit(),
+            last: group.last(),
+            is_leader: group.is_leader(),
+        };
+        if let Some(before) = self.ledger.before.insert(node, now) {
+            let (old, new) = (before.hard_state, now.hard_state);
+            assert!(new.term >= old.term, "node {node}: terms go back");
+            assert!(new.term > old.term || old.vote.is_none() || new.vote == old.vote, "node {node}: a vote is kept");
+            assert!(now.commit >= before.commit, "node {node}: commit goes back");
+            if before.is_leader && now.is_leader && old.term == new.term {
+                let kept = self.group(node).term_at(before.last.index) == Some(before.last.term);
+                let compacted = before.last.index <= self.group(node).compacted().index;
+                assert!(kept || compacted, "node {node}: a leader only appends");
+            }
+        }
+        let group = self.group(node);
+        if group.is_leader() && self.leader() == Some(node) {
+            self.check_leader_completeness(node);
+        }
+    }
+
+    /// Leader completeness (paper, section 5.4.3), payload by payload. Of the latest leader: one that was deposed may lack
+    /// what came after it.
+    fn check_leader_completeness(&self, node: u64) {
+        let written = &self.replica(node).disk.written;
+        let newer = self.ledger.votes.keys().any(|(_, term)| *term > self.group(node).term());
+        for at in written.compacted.index.0..self.ledger.len() {
+            let known = self.ledger.entries[at as usize].0;
+            let held = written.entry(Index(at + 1));
+            assert!(newer || held == Some(known), "leader {node} lacks {}@{}", at + 1, known.term.0);
+        }
+    }
+
+    /// What is committed is durable on a quorum, whoever is down. By log matching, the last entry speaks for all.
+    fn check_committed(&self) {
+        let Some((last, _)) = self.ledger.entries.last() else { return };
+        let id = EntryId::new(last.term, Index(self.ledger.len()));
+        let holds = |node: NodeId| Some(self.replica(node.0).disk.durable.covers(id));
+        let result = quorum::vote_result(&self.options.configuration(), holds);
+        assert_eq!(result, VoteResult::Won, "{id} is committed, and not durable on a quorum");
+    }
+
+    /// Nothing leaves that depends on what is not durable.
+    pub(super) fn check_departure(&self, packet: &Packet) {
+        let durable = &self.replica(packet.from).disk.durable;
+        let mine = durable.hard_state;
+        let message = match &packet.body {
+            Body::Snapshot { term, .. } => return assert!(mine.term >= *term, "{packet:?}"),
+            Body::Message { message, .. } => *message,
+        };
+        match message {
+            Message::PreVote { .. } | Message::PreVoteReply { .. } => {}
+            Message::VoteReply { term, granted: true } => {
+                let given = mine.term > term || mine.vote == Some(NodeId(packet.to));
+                assert!(mine.term >= term && given, "{packet:?} from {mine:?}");
+            }
+            Message::AppendAck { matched, .. } => {
+                let has = durable.last().index >= matched || mine.term > message.term();
+                assert!(has, "{packet:?} and only {} is durable", durable.last());
+            }
+            _ => assert!(mine.term >= message.term(), "{packet:?} from {mine:?}"),
+        }
+    }
+}

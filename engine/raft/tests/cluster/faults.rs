@@ -1,0 +1,135 @@
+//! What goes wrong, and what is chosen to go right: delivery, loss, doubles, cuts, crashes, and when writes are durable.
+
+use raftwerk_frame::{Configuration, Message, NodeId};
+use raftwerk_raft::Input;
+
+use super::disk::{Checkpoint, runs_of};
+use super::{Body, Cluster, Packet};
+
+impl Cluster {
+    /// The packet at this place in the network arrives, if the way is open and somebody is there.
+    pub(crate) fn deliver(&mut self, at: usize) {
+        let packet = self.network.remove(at).expect("the packet is under way");
+        if self.cut.contains(&(packet.from, packet.to)) || !self.is_up(packet.to) {
+            return self.lose(&packet);
+        }
+        let Packet { from, to, body } = packet;
+        match body {
+            Body::Message { message, entries } => {
+                let input = Input::Message { from: NodeId(from), message, runs: &runs_of(&entries) };
+                let prev = if let Message::Append { prev, .. } = message { prev.index } else { Default::default() };
+                self.input_with(to, input, Some((prev, &entries)), None);
+            }
+            Body::Snapshot { term, snapshot } => {
+                let configuration = self.group(to).configuration().clone();
+                self.receive_snapshot(from, to, term, snapshot, &configuration);
+            }
+        }
+        self.finish(to);
+    }
+
+    fn receive_snapshot(
+        &mut self,
+        from: u64,
+        to: u64,
+        term: raftwerk_frame::Term,
+        snapshot: Checkpoint,
+        configuration: &Configuration,
+    ) {
+        let input = Input::SnapshotReceived { from: NodeId(from), term, id: snapshot.id, configuration };
+        self.input_with(to, input, None, Some(snapshot));
+    }
+
+    /// The packet at this place never arrives.
+    pub(crate) fn drop_packet(&mut self, at: usize) {
+        let packet = self.network.remove(at).expect("the packet is under way");
+        self.lose(&packet);
+    }
+
+    /// The sender of a snapshot learns that it did not arrive; of everything else nobody learns.
+    fn lose(&mut self, packet: &Packet) {
+        if matches!(packet.body, Body::Snapshot { .. }) && self.is_up(packet.from) {
+            self.snapshot_failed(packet.from, packet.to);
+        }
+    }
+
+    pub(crate) fn duplicate(&mut self, at: usize) {
+        let packet = self.network[at].clone();
+        self.network.push_back(packet);
+    }
+
+    /// Everything under way that is like this is lost.
+    pub(crate) fn drop_where(&mut self, like: impl Fn(&Packet) -> bool) {
+        while let Some(at) = self.network.iter().position(&like) {
+            self.drop_packet(at);
+        }
+    }
+
+    /// Everything under way that is like this arrives, and nothing else.
+    pub(crate) fn deliver_where(&mut self, like: impl Fn(&Packet) -> bool) {
+        for _ in 0..100_000 {
+            let Some(at) = self.network.iter().position(&like) else { return };
+            self.deliver(at);
+        }
+        panic!("the replicas never fall silent");
+    }
+
+    /// How many packets like this are under way.
+    pub(crate) fn count_where(&self, like: impl Fn(&Packet) -> bool) -> usize {
+        self.network.iter().filter(|packet| like(packet)).count()
+    }
+
+    /// What leaves `from` for `to` is lost from now on.
+    pub(crate) fn cut_one_way(&mut self, from: u64, to: u64) {
+        self.cut.insert((from, to));
+    }
+
+    /// Nothing passes between this node and any other.
+    pub(crate) fn isolate(&mut self, node: u64) {
+        for other in self.nodes().filter(|&other| other != node) {
+            self.cut.insert((node, other));
+            self.cut.insert((other, node));
+        }
+    }
+
+    pub(crate) fn heal(&mut self) {
+        self.cut.clear();
+    }
+
+    /// The process ends; what was not durable is gone.
+    pub(crate) fn crash(&mut self, node: u64) {
+        let replica = self.replica_mut(node);
+        replica.group = None;
+        replica.held.clear();
+        let lost = replica.disk.pending() as u64;
+        replica.disk.crash();
+        self.seen.lost_writes += lost;
+        self.check();
+    }
+
+    /// All that this replica has written becomes durable.
+    pub(crate) fn sync(&mut self, node: u64) {
+        let pending = self.replica(node).disk.pending();
+        self.sync_some(node, pending);
+        // A step may have written more, as when a leader of one commits.
+        self.finish(node);
+    }
+
+    /// The next `count` writes become durable: messages that waited for them leave, and the core is told.
+    pub(crate) fn sync_some(&mut self, node: u64, count: usize) {
+        let last = self.make_durable(node, count);
+        if let Some(id) = last
+            && self.is_up(node)
+        {
+            self.input(node, Input::Durable { id });
+        }
+        self.finish(node);
+    }
+
+    /// As [`Cluster::sync_some`], but the core is not told yet: the notice is for the test to give, late.
+    pub(crate) fn make_durable(&mut self, node: u64, count: usize) -> Option<raftwerk_frame::EntryId> {
+        let last = self.replica_mut(node).disk.sync(count);
+        self.release(node);
+        last
+    }
+}

@@ -1,0 +1,375 @@
+//! Replicas of one group in memory, driven by hand: the crate's public contract, played out step by step. Time, order,
+//! loss and durability are what a test says they are, and after every turn `check` looks at all of it.
+//! Not a simulator of the engine: no bytes, no files, no sockets. Next: `disk` for what survives, `check` for the rules.
+
+mod check;
+pub(crate) mod disk;
+mod faults;
+mod perform;
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::time::Duration;
+
+use raftwerk_frame::{Configuration, EntryId, GroupId, Index, Message, NodeId, Term, Time};
+use raftwerk_raft::{Config, Effects, Group, Input, PeerStatus, Rejected, Restored, Role};
+
+use check::Ledger;
+use disk::{Disk, Entry, Image};
+
+/// A millisecond of the cluster's clock.
+pub(crate) const MS: u64 = 1_000_000;
+/// The election timeout T, in milliseconds.
+pub(crate) const T: u64 = 100;
+/// What every entry weighs.
+pub(crate) const ENTRY_BYTES: u64 = 10;
+
+/// What a cluster is made of.
+#[derive(Clone, Debug)]
+pub(crate) struct Options {
+    pub(crate) voters: u64,
+    pub(crate) learners: u64,
+    pub(crate) seed: u64,
+    pub(crate) pre_vote: bool,
+    pub(crate) check_quorum: bool,
+    pub(crate) window_bytes: u64,
+    pub(crate) window_messages: u32,
+    pub(crate) append_bytes_max: u64,
+    pub(crate) uncommitted_bytes_max: u64,
+    /// Whether everything written is durable at the end of its turn.
+    pub(crate) syncs_at_once: bool,
+}
+
+impl Options {
+    pub(crate) const fn of(voters: u64) -> Self {
+        Self {
+            voters,
+            learners: 0,
+            seed: 1,
+            pre_vote: true,
+            check_quorum: true,
+            window_bytes: 100 * ENTRY_BYTES,
+            window_messages: 8,
+            append_bytes_max: 10 * ENTRY_BYTES,
+            uncommitted_bytes_max: 1000 * ENTRY_BYTES,
+            syncs_at_once: true,
+        }
+    }
+
+    fn configuration(&self) -> Configuration {
+        let mut configuration = Configuration::of_voters((1..=self.voters).map(NodeId));
+        configuration.learners = (self.voters + 1..=self.replicas()).map(NodeId).collect();
+        configuration
+    }
+
+    pub(crate) const fn replicas(&self) -> u64 {
+        self.voters + self.learners
+    }
+}
+
+/// What travels.
+#[derive(Clone, Debug)]
+pub(crate) enum Body {
+    Message { message: Message, entries: Vec<Entry> },
+    Snapshot { term: Term, snapshot: disk::Checkpoint },
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct Packet {
+    pub(crate) from: u64,
+    pub(crate) to: u64,
+    pub(crate) body: Body,
+}
+
+impl Packet {
+    pub(crate) const fn message(&self) -> Option<Message> {
+        match self.body {
+            Body::Message { message, .. } => Some(message),
+            Body::Snapshot { .. } => None,
+        }
+    }
+}
+
+/// One replica: the core under test, and what its driver keeps beside it.
+#[derive(Debug)]
+pub(crate) struct Replica {
+    pub(crate) group: Option<Group>,
+    pub(crate) disk: Disk,
+    /// Messages that wait until so much is durable.
+    held: VecDeque<(u64, Packet)>,
+    pub(crate) applied: Index,
+    pub(crate) state: u64,
+    pub(crate) rejected: Option<Rejected>,
+    pub(crate) reads: Vec<(u64, Index)>,
+    pub(crate) reads_rejected: Vec<u64>,
+}
+
+/// How often things happened: a random test that never saw them has tested nothing.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Seen {
+    pub(crate) leaders: u64,
+    pub(crate) committed: u64,
+    pub(crate) replaced: u64,
+    pub(crate) installed: u64,
+    pub(crate) tails_kept: u64,
+    pub(crate) reads: u64,
+    pub(crate) reads_rejected: u64,
+    pub(crate) lost_writes: u64,
+}
+
+/// Nodes 1..=n, what is between them, and what is known to be true for good.
+#[derive(Debug)]
+pub(crate) struct Cluster {
+    pub(crate) options: Options,
+    pub(crate) now: Time,
+    pub(crate) replicas: Vec<Replica>,
+    pub(crate) network: VecDeque<Packet>,
+    pub(crate) seen: Seen,
+    /// One-way links that lose everything.
+    cut: BTreeSet<(u64, u64)>,
+    effects: Effects,
+    ledger: Ledger,
+    payload_next: u64,
+    read_next: u64,
+    /// For a read that is not answered: what was committed anywhere when it came.
+    reads_open: BTreeMap<u64, Index>,
+}
+
+impl Cluster {
+    pub(crate) fn new(options: Options) -> Self {
+        let images = (0..options.replicas()).map(|_| Image::default()).collect();
+        Self::with_images(options, images)
+    }
+
+    /// Replicas whose logs hold entries of these terms. The replica's term is `terms` of it.
+    pub(crate) fn with_logs(options: Options, logs: &[&[u64]], terms: &[u64]) -> Self {
+        let image = |(log, term): (&&[u64], &u64)| {
+            let entry = |(at, &term): (usize, &u64)| Entry { term: Term(term), payload: term * 1000 + at as u64 };
+            let mut image = Image { entries: log.iter().enumerate().map(entry).collect(), ..Image::default() };
+            image.hard_state.term = Term(*term);
+            image
+        };
+        Self::with_images(options, logs.iter().zip(terms).map(image).collect())
+    }
+
+    fn with_images(options: Options, images: Vec<Image>) -> Self {
+        let replica = |image| Replica {
+            group: None,
+            disk: Disk::new(image),
+            held: VecDeque::new(),
+            applied: Index(0),
+            state: 0,
+            rejected: None,
+            reads: Vec::new(),
+            reads_rejected: Vec::new(),
+        };
+        let mut cluster = Self {
+            replicas: images.into_iter().map(replica).collect(),
+            options,
+            now: Time(MS),
+            network: VecDeque::new(),
+            seen: Seen::default(),
+            cut: BTreeSet::new(),
+            effects: Effects::default(),
+            ledger: Ledger::default(),
+            payload_next: 1_000_000,
+            read_next: 1,
+            reads_open: BTreeMap::new(),
+        };
+        for node in cluster.nodes() {
+            cluster.restart(node);
+        }
+        cluster.check();
+        cluster
+    }
+
+    pub(crate) fn nodes(&self) -> std::ops::RangeInclusive<u64> {
+        1..=self.options.replicas()
+    }
+
+    pub(crate) fn replica(&self, node: u64) -> &Replica {
+        &self.replicas[node as usize - 1]
+    }
+
+    pub(crate) fn replica_mut(&mut self, node: u64) -> &mut Replica {
+        &mut self.replicas[node as usize - 1]
+    }
+
+    pub(crate) fn is_up(&self, node: u64) -> bool {
+        self.replica(node).group.is_some()
+    }
+
+    /// The core of a replica that is up.
+    pub(crate) fn group(&self, node: u64) -> &Group {
+        self.replica(node).group.as_ref().expect("the replica is up")
+    }
+
+    pub(crate) fn progress(&self, leader: u64, peer: u64) -> PeerStatus {
+        self.group(leader).progress(NodeId(peer)).expect("the leader knows its peers")
+    }
+
+    /// The leader of the highest term, if there is one.
+    pub(crate) fn leader(&self) -> Option<u64> {
+        let leaders = self.nodes().filter(|&node| self.is_up(node) && self.group(node).is_leader());
+        leaders.max_by_key(|&node| self.group(node).term())
+    }
+
+    /// The terms of the entries that a replica has written.
+    pub(crate) fn log(&self, node: u64) -> Vec<u64> {
+        self.replica(node).disk.written.entries.iter().map(|entry| entry.term.0).collect()
+    }
+
+    /// How many entries are committed for good.
+    pub(crate) fn committed(&self) -> u64 {
+        self.ledger.len()
+    }
+
+    /// Starts a replica from what is durable there.
+    pub(crate) fn restart(&mut self, node: u64) {
+        let config = self.config(node);
+        let (now, configuration) = (self.now, self.options.configuration());
+        let replica = self.replica_mut(node);
+        replica.disk.crash();
+        replica.held.clear();
+        let image = &replica.disk.durable;
+        let restored = Restored {
+            hard_state: image.hard_state,
+            compacted: image.compacted,
+            configuration,
+            runs: image.term_runs(),
+            last: image.last().index,
+            applied: image.checkpoint.id.index,
+        };
+        (replica.applied, replica.state) = (image.checkpoint.id.index, image.checkpoint.state);
+        replica.group = Some(Group::new(config, restored, now));
+    }
+
+    fn config(&self, node: u64) -> Config {
+        let options = &self.options;
+        Config {
+            node: NodeId(node),
+            group: GroupId(1),
+            seed: options.seed,
+            election_timeout: Duration::from_nanos(T * MS),
+            heartbeat_interval: Duration::from_nanos(T * MS / 10),
+            first_timeout: None,
+            window_bytes: options.window_bytes,
+            window_messages: options.window_messages,
+            append_bytes_max: options.append_bytes_max,
+            uncommitted_bytes_max: options.uncommitted_bytes_max,
+            pre_vote: options.pre_vote,
+            check_quorum: options.check_quorum,
+        }
+    }
+
+    // What a test makes happen. Each is a whole turn: inputs, flush, shipments, and then the checks.
+
+    pub(crate) fn campaign(&mut self, node: u64) {
+        self.input(node, Input::Campaign);
+        self.finish(node);
+    }
+
+    /// Campaigns and lets everything arrive: a leader, unless the protocol forbids it.
+    pub(crate) fn elect(&mut self, node: u64) {
+        self.campaign(node);
+        self.settle();
+        assert_eq!(self.group(node).role(), Role::Leader, "node {node} was to lead");
+    }
+
+    pub(crate) fn propose(&mut self, node: u64, count: u32) {
+        self.input(node, Input::Propose { count, bytes: u64::from(count) * ENTRY_BYTES });
+        self.finish(node);
+    }
+
+    /// Asks for reads, all in one turn; gives the token of the first. They follow one another.
+    pub(crate) fn read(&mut self, node: u64, count: u64) -> u64 {
+        let first = self.read_next;
+        for token in first..first + count {
+            self.reads_open.insert(token, Index(self.committed()));
+            self.read_next += 1;
+            self.input(node, Input::Read { token });
+        }
+        self.finish(node);
+        first
+    }
+
+    pub(crate) fn unreachable(&mut self, node: u64, peer: u64) {
+        self.input(node, Input::Unreachable { node: NodeId(peer) });
+        self.finish(node);
+    }
+
+    pub(crate) fn snapshot_failed(&mut self, node: u64, peer: u64) {
+        self.input(node, Input::SnapshotFailed { to: NodeId(peer) });
+        self.finish(node);
+    }
+
+    /// Gives a message of the test's own making.
+    pub(crate) fn say(&mut self, from: u64, to: u64, message: Message, entries: &[Entry]) {
+        let body = Body::Message { message, entries: entries.to_vec() };
+        self.network.push_front(Packet { from, to, body });
+        self.deliver(0);
+    }
+
+    /// The state machine makes its state durable; with `compact`, the log up to there goes.
+    pub(crate) fn checkpoint(&mut self, node: u64, compact: bool) {
+        let replica = self.replica_mut(node);
+        let to = replica.applied;
+        if to <= replica.disk.written.checkpoint.id.index && !compact {
+            return;
+        }
+        let term = replica.disk.written.term_at(to).expect("what is applied is held or just compacted");
+        let checkpoint = disk::Checkpoint { id: EntryId::new(term, to), state: replica.state };
+        replica.disk.write(disk::Write::Checkpoint(checkpoint));
+        if compact {
+            replica.disk.write(disk::Write::Compact(to));
+            self.input(node, Input::Compacted { to });
+        }
+        self.finish(node);
+    }
+
+    /// Time passes: whatever falls due does, in order.
+    pub(crate) fn advance(&mut self, ms: u64) {
+        let end = Time(self.now.0 + ms * MS);
+        loop {
+            let due = |node: &u64| self.is_up(*node) && self.group(*node).next_deadline() <= end;
+            let next = self.nodes().filter(due).min_by_key(|&node| self.group(node).next_deadline());
+            let Some(node) = next else { break };
+            self.now = self.now.max(self.group(node).next_deadline());
+            self.input(node, Input::Timeout);
+            self.finish(node);
+            assert!(self.group(node).next_deadline() > self.now, "a timeout moves the deadline on");
+        }
+        self.now = end;
+    }
+
+    /// Everything under way arrives, and what that brings about, until nothing is under way.
+    pub(crate) fn settle(&mut self) {
+        for _ in 0..100_000 {
+            if self.network.is_empty() {
+                return;
+            }
+            self.deliver(0);
+        }
+        panic!("the replicas never fall silent: {:?}", self.network.front());
+    }
+
+    /// Time passes with a network that delivers within a millisecond.
+    pub(crate) fn run(&mut self, ms: u64) {
+        for _ in 0..ms {
+            self.advance(1);
+            self.settle();
+        }
+    }
+
+    /// Runs until there is a leader that all who can hear it follow.
+    pub(crate) fn run_to_leader(&mut self) -> u64 {
+        for _ in 0..50 * T {
+            self.run(1);
+            if let Some(leader) = self.leader()
+                && self.group(leader).commit() == self.group(leader).last().index
+            {
+                return leader;
+            }
+        }
+        panic!("no leader within 50 election timeouts");
+    }
+}

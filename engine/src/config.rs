@@ -1,0 +1,113 @@
+//! The settings of one node, with their defaults, units and bounds.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use raftwerk_frame::NodeId;
+use raftwerk_net::identity::Identity;
+
+use crate::OpenError;
+
+/// The settings of one node. Start from [`Config::new`] and change what you must.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// This node. Must be the node that `identity` names, and the one that `data_dir` belongs to.
+    pub node: NodeId,
+    /// Where the log and the checkpoints live. Made if absent; owned by one engine at a time.
+    pub data_dir: PathBuf,
+    /// The UDP address to listen on. Default 127.0.0.1:0, a free port.
+    pub listen: SocketAddr,
+    /// Where the other nodes are. More can follow by [`Engine::set_address`](crate::Engine::set_address).
+    pub peers: Vec<(NodeId, SocketAddr)>,
+    /// This node's certificate and key, and the cluster's authority.
+    pub identity: Identity,
+    /// Threads that own groups, each with a lane of the log. Default: the number of cores. 1 to 256. A directory keeps
+    /// the number it was made with.
+    pub workers: usize,
+    /// Whether the log is synced before anything is acknowledged. Default true. Without it a crash of the machine can
+    /// lose acknowledged writes: for measuring what syncs cost, not for data.
+    pub sync: bool,
+    /// Whether to write the log past the page cache (O_DIRECT) where the file system allows it. Default true.
+    pub direct_io: bool,
+    /// The longest payload or query in bytes. Default 1 MiB; at most a quarter of `segment_bytes`.
+    pub payload_bytes_max: usize,
+    /// T: a follower that hears nothing from a leader for a random time in [T, 2T) campaigns. Default 500 ms.
+    pub election_timeout: Duration,
+    /// How often a leader is heard when it has nothing to say. Default 100 ms; below half of T.
+    pub heartbeat_interval: Duration,
+    /// Bytes of one log file. Default 64 MiB; at least 64 KiB, a multiple of 4 KiB.
+    pub segment_bytes: u64,
+    /// A group is checkpointed, and its log compacted, when its log holds this many bytes. Default 64 MiB.
+    pub checkpoint_log_bytes: u64,
+    /// When a lane's files hold more than this, the groups that pin its oldest are checkpointed. Default 1 GiB.
+    pub lane_bytes_max: u64,
+    /// Bytes of entries on their way to one follower of one group. Default 4 MiB.
+    pub window_bytes: u64,
+    /// Bytes of one group's entries that may be waiting for a quorum; beyond it proposals are `Busy`. Default 64 MiB.
+    pub uncommitted_bytes_max: u64,
+    /// Submissions and requests that may wait for one worker; beyond it callers get `Busy`. Default 4,096.
+    pub inbox_max: usize,
+    /// How long a worker that ran out of work looks for more before it sleeps. Default 0: on few cores, spinning takes
+    /// time from those who have work.
+    pub spin: Duration,
+    /// Largest UDP payload to try on the way to peers, 1,200 to 6,500 bytes. Default 1,452; more is cheaper where the
+    /// network carries it.
+    pub mtu_max: u16,
+    /// Seeds the election timers. Default: made from the node's id. Two nodes of a group should differ.
+    pub seed: u64,
+}
+
+impl Config {
+    /// Default settings for `node`, with its log in `data_dir`.
+    #[must_use]
+    pub fn new(node: NodeId, data_dir: impl Into<PathBuf>, identity: Identity) -> Self {
+        Self {
+            node,
+            data_dir: data_dir.into(),
+            listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
+            peers: Vec::new(),
+            identity,
+            workers: std::thread::available_parallelism().map_or(1, usize::from),
+            sync: true,
+            direct_io: true,
+            payload_bytes_max: 1 << 20,
+            election_timeout: Duration::from_millis(500),
+            heartbeat_interval: Duration::from_millis(100),
+            segment_bytes: 64 << 20,
+            checkpoint_log_bytes: 64 << 20,
+            lane_bytes_max: 1 << 30,
+            window_bytes: 4 << 20,
+            uncommitted_bytes_max: 64 << 20,
+            inbox_max: 4096,
+            spin: Duration::ZERO,
+            mtu_max: 1452,
+            seed: node.0,
+        }
+    }
+
+    /// Checks every bound.
+    pub(crate) fn check(&self) -> Result<(), OpenError> {
+        let rules = [
+            (self.node.0 != 0, "node ids start at 1"),
+            ((1..=256).contains(&self.workers), "workers must be 1 to 256"),
+            (self.segment_bytes >= 64 << 10, "segment_bytes must be at least 64 KiB"),
+            (self.segment_bytes.is_multiple_of(4096), "segment_bytes must be a multiple of 4 KiB"),
+            (
+                self.payload_bytes_max as u64 <= self.segment_bytes / 4,
+                "payload_bytes_max must be at most a quarter of segment_bytes",
+            ),
+            (self.heartbeat_interval > Duration::ZERO, "heartbeat_interval must not be zero"),
+            (
+                self.heartbeat_interval * 2 < self.election_timeout,
+                "heartbeat_interval must be below half of election_timeout",
+            ),
+            (self.inbox_max >= 1, "inbox_max must be at least 1"),
+            ((1200..=6500).contains(&self.mtu_max), "mtu_max must be 1,200 to 6,500"),
+        ];
+        match rules.iter().find(|(holds, _)| !holds) {
+            Some((_, rule)) => Err(OpenError::Config(rule)),
+            None => Ok(()),
+        }
+    }
+}

@@ -1,0 +1,255 @@
+//! The face: one [`Engine`] is one node.
+
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+
+use raftwerk_frame::{GroupId, NodeId};
+use raftwerk_net::{PeerId, QuicConfig, QuicTransport, Transport};
+use raftwerk_wal::{LaneOptions, OsDisk, OsDiskOptions};
+use tokio::sync::oneshot;
+
+use crate::config::Config;
+use crate::data_dir;
+use crate::dispatch::Dispatch;
+use crate::error::{CreateError, OpenError};
+use crate::group::Group;
+use crate::inbox::{Inbox, Order};
+use crate::metric::{EngineStats, WorkerMetrics};
+use crate::pipeline::Pipeline;
+use crate::runtime::{Bed, Clock};
+use crate::state_machine::StateMachines;
+use crate::worker::{Settings, Surroundings, Worker};
+
+/// What all handles of an engine share.
+pub(crate) struct Shared {
+    node: NodeId,
+    pub(crate) inboxes: Vec<Arc<Inbox>>,
+    pub(crate) payload_bytes_max: usize,
+    metrics: Vec<Arc<WorkerMetrics>>,
+    transport: Arc<QuicTransport>,
+    pipelines: AtomicU32,
+    threads: Mutex<Vec<JoinHandle<()>>>,
+}
+
+impl Shared {
+    /// Which worker owns a group: the same on every node with as many workers.
+    pub(crate) fn worker_of(&self, group: GroupId) -> usize {
+        worker_of(group, self.inboxes.len())
+    }
+
+    pub(crate) fn inbox_of(&self, group: GroupId) -> &Inbox {
+        &self.inboxes[self.worker_of(group)]
+    }
+
+    fn close(&self) {
+        for inbox in &self.inboxes {
+            inbox.order(Order::Shutdown);
+        }
+        let threads = std::mem::take(&mut *self.threads.lock().unwrap_or_else(PoisonError::into_inner));
+        for thread in threads {
+            if thread.join().is_err() {
+                tracing::error!(node = self.node.0, "a worker had panicked");
+            }
+        }
+        self.transport.shutdown();
+    }
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        self.close();
+    }
+}
+
+fn worker_of(group: GroupId, workers: usize) -> usize {
+    // Multiply-shift: spreads neighbouring ids, and costs a nanosecond.
+    let mixed = group.0.wrapping_mul(0x9E37_79B9_7F4A_7C15);
+    ((u128::from(mixed) * workers as u128) >> 64) as usize
+}
+
+/// One node: its groups, its log, its connections. A cheap handle; when the last one goes, the node shuts down.
+#[derive(Clone)]
+pub struct Engine {
+    shared: Arc<Shared>,
+}
+
+impl Engine {
+    /// Opens a node: recovers the log and every group in it, and starts its threads. `machines` makes the groups'
+    /// state machines. Blocks while the log is read.
+    ///
+    /// # Errors
+    /// [`OpenError`]; it names file and offset where the log is damaged. Nothing on the disk was changed then.
+    pub fn open(config: Config, machines: impl StateMachines) -> Result<Self, OpenError> {
+        config.check()?;
+        let directory = data_dir::open(&config)?;
+        let workers = directory.lanes();
+        let beds: Vec<Bed> = (0..workers).map(|_| Bed::new()).collect();
+        let inboxes: Vec<Arc<Inbox>> = beds.iter().map(|bed| Inbox::new(config.inbox_max, bed.waker())).collect();
+        let dispatch = Arc::new(Dispatch::new(inboxes.clone()));
+        let transport = Arc::new(QuicTransport::start(net_config(&config), net_peers(&config), dispatch)?);
+        let metrics: Vec<_> = (0..workers).map(|_| Arc::new(WorkerMetrics::default())).collect();
+        let clock = Clock::start();
+        let machines: Arc<dyn StateMachines> = Arc::new(machines);
+        let engine = Self {
+            shared: Arc::new(Shared {
+                node: config.node,
+                payload_bytes_max: config.payload_bytes_max,
+                metrics: metrics.clone(),
+                transport: Arc::clone(&transport),
+                pipelines: AtomicU32::new(0),
+                threads: Mutex::default(),
+                inboxes: inboxes.clone(),
+            }),
+        };
+        for (number, bed) in beds.into_iter().enumerate() {
+            let surroundings = Surroundings {
+                machines: Arc::clone(&machines),
+                transport: Arc::clone(&transport) as Arc<dyn Transport>,
+                inbox: Arc::clone(&inboxes[number]),
+                metrics: Arc::clone(&metrics[number]),
+            };
+            let lane = number as u16;
+            let options = OsDiskOptions { lane, sync: config.sync, spin: config.spin, ..OsDiskOptions::default() };
+            let disk = OsDisk::open(&directory, &options, bed.waker()).map_err(OpenError::Thread)?;
+            let settings = settings(&config, lane, workers);
+            let worker = Worker::open(settings, lane_options(&config, lane), disk, surroundings, clock.now())?;
+            let name = format!("raftwerk-{}-{number}", config.node);
+            let thread = bed.spawn(worker, name, clock, config.spin).map_err(OpenError::Thread)?;
+            engine.shared.threads.lock().unwrap_or_else(PoisonError::into_inner).push(thread);
+        }
+        Ok(engine)
+    }
+
+    /// This node.
+    #[must_use]
+    pub fn node(&self) -> NodeId {
+        self.shared.node
+    }
+
+    /// Where this node listens; tells the port that was found when port 0 was asked for.
+    #[must_use]
+    pub fn local_addr(&self) -> SocketAddr {
+        self.shared.transport.local_addr()
+    }
+
+    /// Tells where another node is. May be called again when it has moved.
+    pub fn set_address(&self, node: NodeId, address: SocketAddr) {
+        self.shared.transport.add_peer(PeerId(node.0), address);
+    }
+
+    /// Makes this node's replica of a group, durably. To be called on every voter; the group works as soon as a
+    /// majority has done so. Doing it again changes nothing. Blocks for about one sync.
+    ///
+    /// # Errors
+    /// [`CreateError`]; the group was not made here.
+    pub fn create_group(&self, group: GroupId, voters: &[NodeId]) -> Result<Group, CreateError> {
+        let mut known = voters.to_vec();
+        known.sort_unstable();
+        known.dedup();
+        if known.is_empty() || known.len() > 7 || known.len() != voters.len() {
+            return Err(CreateError::Voters("there must be 1 to 7, each once"));
+        }
+        if !known.contains(&self.shared.node) {
+            return Err(CreateError::Voters("this node is not among them"));
+        }
+        let (reply, answer) = oneshot::channel();
+        self.shared.inbox_of(group).order(Order::Create { group, voters: known, reply });
+        answer.blocking_recv().unwrap_or(Err(CreateError::Closed))?;
+        Ok(Group::new(group, Arc::clone(&self.shared)))
+    }
+
+    /// A handle of a group that has a replica on this node. Blocks for about one turn of its worker.
+    #[must_use]
+    pub fn group(&self, group: GroupId) -> Option<Group> {
+        let handle = Group::new(group, Arc::clone(&self.shared));
+        handle.status().is_some().then_some(handle)
+    }
+
+    /// The groups with a replica on this node, in rising order.
+    #[must_use]
+    pub fn groups(&self) -> Vec<GroupId> {
+        let ask = |inbox: &Arc<Inbox>| {
+            let (reply, answer) = oneshot::channel();
+            inbox.order(Order::Groups { reply });
+            answer.blocking_recv().unwrap_or_default()
+        };
+        let mut groups: Vec<GroupId> = self.shared.inboxes.iter().flat_map(ask).collect();
+        groups.sort_unstable();
+        groups
+    }
+
+    /// Forgets this node's replica of a group, its log and its checkpoints. `false` if there was none, or the engine
+    /// is closed.
+    ///
+    /// The other replicas are not told: until they reconfigure, they count this node as a voter that is down.
+    pub fn remove_group(&self, group: GroupId) -> bool {
+        let (reply, answer) = oneshot::channel();
+        self.shared.inbox_of(group).order(Order::Remove { group, reply });
+        answer.blocking_recv().unwrap_or(false)
+    }
+
+    /// A thread's own way in, for up to `in_flight_max` operations at a time.
+    #[must_use]
+    pub fn pipeline(&self, in_flight_max: usize) -> Pipeline {
+        let number = self.shared.pipelines.fetch_add(1, Ordering::Relaxed);
+        Pipeline::new(Arc::clone(&self.shared), number, in_flight_max)
+    }
+
+    /// What the node has done since it was opened.
+    #[must_use]
+    pub fn stats(&self) -> EngineStats {
+        let mut sum = EngineStats::default();
+        for metrics in &self.shared.metrics {
+            sum += &metrics.read();
+        }
+        sum
+    }
+
+    /// What the node's connections have carried.
+    #[must_use]
+    pub fn net_stats(&self) -> raftwerk_net::NetStats {
+        self.shared.transport.stats()
+    }
+
+    /// Shuts the node down: every pending call ends, threads stop. Handles that remain answer `Closed`.
+    pub fn shutdown(&self) {
+        self.shared.close();
+    }
+}
+
+fn lane_options(config: &Config, lane: u16) -> LaneOptions {
+    LaneOptions {
+        lane,
+        segment_bytes: config.segment_bytes,
+        // A turn takes in at least one full submission and the longest payload.
+        batch_bytes_max: (4 << 20).max(4 * config.payload_bytes_max),
+        frame_bytes_max: (256 << 10).min(config.segment_bytes as usize / 2).max(config.payload_bytes_max + 1024),
+        ..LaneOptions::default()
+    }
+}
+
+fn net_config(config: &Config) -> QuicConfig {
+    QuicConfig { mtu_max: config.mtu_max, ..QuicConfig::new(config.identity.clone(), config.listen) }
+}
+
+fn net_peers(config: &Config) -> Vec<(PeerId, SocketAddr)> {
+    config.peers.iter().map(|(node, address)| (PeerId(node.0), *address)).collect()
+}
+
+fn settings(config: &Config, worker: u16, workers: u16) -> Settings {
+    Settings {
+        node: config.node,
+        worker,
+        workers,
+        payload_bytes_max: config.payload_bytes_max,
+        election_timeout: config.election_timeout,
+        heartbeat_interval: config.heartbeat_interval,
+        window_bytes: config.window_bytes,
+        uncommitted_bytes_max: config.uncommitted_bytes_max,
+        checkpoint_log_bytes: config.checkpoint_log_bytes,
+        lane_bytes_max: config.lane_bytes_max,
+        seed: config.seed,
+    }
+}

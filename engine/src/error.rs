@@ -1,0 +1,165 @@
+//! Errors, named by what the caller may do next. Certain and uncertain failure never share a variant.
+
+use std::path::PathBuf;
+
+use raftwerk_frame::{GroupId, NodeId};
+
+/// Why a proposal was not acknowledged. Every variant but [`ProposeError::Unknown`] means: it was not and will not be
+/// applied.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ProposeError {
+    /// A bounded queue is full. Nothing happened: retry after a pause.
+    #[error("busy: nothing happened, try again later")]
+    Busy,
+    /// This node does not lead the group. Nothing happened: go to the leader.
+    #[error("not the leader{}", hint.map(|node| format!(", which may be {node}")).unwrap_or_default())]
+    NotLeader {
+        /// The leader, as far as this node knows.
+        hint: Option<NodeId>,
+    },
+    /// It may have been, or may yet be, applied. Never retry blindly: look first, or make the payload idempotent.
+    #[error("the outcome is unknown: it may yet be applied")]
+    Unknown,
+    /// The payload is over the configured limit. Nothing happened, and it never will.
+    #[error("a payload of {bytes} bytes is over the limit of {max}")]
+    TooLarge {
+        /// Its length.
+        bytes: usize,
+        /// The limit, [`Config::payload_bytes_max`](crate::Config).
+        max: usize,
+    },
+    /// The disk has no room for the log. Nothing happened; service resumes when there is room.
+    #[error("the disk is full")]
+    StorageFull,
+    /// The log failed to sync and takes no more writes until the engine is opened again. Nothing happened.
+    #[error("the log is poisoned by a failed write")]
+    Poisoned,
+    /// This node has no such group.
+    #[error("there is no group {0} on this node")]
+    NoSuchGroup(GroupId),
+    /// The engine is shutting down or has shut down. Nothing happened.
+    #[error("the engine is closed")]
+    Closed,
+}
+
+/// Why a read was not answered. A read changes nothing, so all may be retried.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ReadError {
+    /// A bounded queue is full: retry after a pause.
+    #[error("busy, try again later")]
+    Busy,
+    /// This node does not lead the group, or lost the lead before it could answer.
+    #[error("not the leader{}", hint.map(|node| format!(", which may be {node}")).unwrap_or_default())]
+    NotLeader {
+        /// The leader, as far as this node knows.
+        hint: Option<NodeId>,
+    },
+    /// The query is over the configured limit.
+    #[error("a query of {bytes} bytes is over the limit of {max}")]
+    TooLarge {
+        /// Its length.
+        bytes: usize,
+        /// The limit.
+        max: usize,
+    },
+    /// This node has no such group.
+    #[error("there is no group {0} on this node")]
+    NoSuchGroup(GroupId),
+    /// The engine is shutting down or has shut down.
+    #[error("the engine is closed")]
+    Closed,
+}
+
+/// The same reason, said of a read. A read has no uncertain outcome: one whose fate was lost was not answered.
+impl From<ProposeError> for ReadError {
+    fn from(error: ProposeError) -> Self {
+        match error {
+            ProposeError::Busy => Self::Busy,
+            ProposeError::NotLeader { hint } => Self::NotLeader { hint },
+            ProposeError::TooLarge { bytes, max } => Self::TooLarge { bytes, max },
+            ProposeError::NoSuchGroup(group) => Self::NoSuchGroup(group),
+            ProposeError::Poisoned | ProposeError::StorageFull => Self::NotLeader { hint: None },
+            ProposeError::Closed | ProposeError::Unknown => Self::Closed,
+        }
+    }
+}
+
+/// The same reason, said of an operation of a pipeline.
+impl From<ReadError> for ProposeError {
+    fn from(error: ReadError) -> Self {
+        match error {
+            ReadError::Busy => Self::Busy,
+            ReadError::NotLeader { hint } => Self::NotLeader { hint },
+            ReadError::TooLarge { bytes, max } => Self::TooLarge { bytes, max },
+            ReadError::NoSuchGroup(group) => Self::NoSuchGroup(group),
+            ReadError::Closed => Self::Closed,
+        }
+    }
+}
+
+/// Why a group could not be created.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum CreateError {
+    /// The group is here already, with other voters.
+    #[error("group {0} exists here with other voters")]
+    Exists(GroupId),
+    /// The voters are empty, too many, do not name this node, or name one whose address is unknown.
+    #[error("these voters make no group: {0}")]
+    Voters(&'static str),
+    /// The disk has no room.
+    #[error("the disk is full")]
+    StorageFull,
+    /// The log failed and takes no more writes until the engine is opened again.
+    #[error("the log is poisoned by a failed write")]
+    Poisoned,
+    /// The engine is shutting down or has shut down.
+    #[error("the engine is closed")]
+    Closed,
+}
+
+/// Why an engine could not be opened.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum OpenError {
+    /// A setting is outside its bounds.
+    #[error("bad configuration: {0}")]
+    Config(&'static str),
+    /// The directory could not be made or read.
+    #[error("{path}: {source}")]
+    Directory {
+        /// Which one.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// The log could not be opened; the source names file and offset.
+    #[error(transparent)]
+    Log(#[from] raftwerk_wal::OpenError),
+    /// The network could not be started.
+    #[error(transparent)]
+    Net(#[from] raftwerk_net::NetError),
+    /// A group's checkpoint is missing or damaged while its log no longer starts at the beginning.
+    #[error("group {group}: {what}")]
+    Checkpoint {
+        /// Which group.
+        group: GroupId,
+        /// What is wrong.
+        what: String,
+    },
+    /// The directory belongs to another node or cluster.
+    #[error("{path} belongs to node {found}, not {wanted}")]
+    WrongNode {
+        /// The directory.
+        path: PathBuf,
+        /// Whose it is.
+        found: NodeId,
+        /// Who asked.
+        wanted: NodeId,
+    },
+    /// A thread could not be started.
+    #[error("starting a thread: {0}")]
+    Thread(std::io::Error),
+}

@@ -1,0 +1,189 @@
+//! What waits for a worker: requests of callers, units from the net thread, orders of the engine. All bounded.
+//!
+//! Anyone may push; only the worker pops. Pushing never blocks: full is an answer.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::task::Waker;
+
+use bytes::Bytes;
+use crossbeam_queue::{ArrayQueue, SegQueue};
+use raftwerk_frame::{GroupId, Index, NodeId};
+use tokio::sync::oneshot;
+
+use crate::error::{CreateError, ProposeError, ReadError};
+use crate::group::{Applied, GroupStatus};
+use crate::pipeline::Submission;
+
+/// One call's worth of work for a worker.
+pub(crate) enum Request {
+    /// Many proposals and reads of one pipeline.
+    Submission(Box<Submission>),
+    /// A single proposal.
+    Propose { group: GroupId, payload: Bytes, reply: oneshot::Sender<Result<Applied, ProposeError>> },
+    /// A single linearizable read.
+    Read { group: GroupId, query: Bytes, reply: oneshot::Sender<Result<Bytes, ReadError>> },
+}
+
+/// What the net thread saw.
+pub(crate) enum Arrival {
+    /// A message of a peer whose identity is proven.
+    Unit { from: NodeId, unit: Bytes },
+    /// The connection to a peer broke.
+    Lost(NodeId),
+}
+
+/// Orders of the engine; rare, and never refused.
+pub(crate) enum Order {
+    /// Make a replica here.
+    Create { group: GroupId, voters: Vec<NodeId>, reply: oneshot::Sender<Result<(), CreateError>> },
+    /// Forget a replica and its log.
+    Remove { group: GroupId, reply: oneshot::Sender<bool> },
+    /// Tell about a replica.
+    Status { group: GroupId, reply: oneshot::Sender<Option<GroupStatus>> },
+    /// Hash a replica's state.
+    Digest { group: GroupId, reply: oneshot::Sender<Option<(Index, u64)>> },
+    /// Ask this replica's state machine, as it is.
+    QueryLocal { group: GroupId, query: Bytes, reply: oneshot::Sender<Result<Bytes, ReadError>> },
+    /// List the replicas.
+    Groups { reply: oneshot::Sender<Vec<GroupId>> },
+    /// A pipeline is gone.
+    PipelineGone { pipeline: u32 },
+    /// Answer everyone and stop.
+    Shutdown,
+}
+
+/// The most units that may wait for one worker.
+const ARRIVALS_MAX: usize = 16 * 1024;
+/// The most bytes of units that may wait for one worker.
+const ARRIVAL_BYTES_MAX: usize = 64 << 20;
+
+/// The queues of one worker.
+pub(crate) struct Inbox {
+    requests: ArrayQueue<Request>,
+    arrivals: ArrayQueue<Arrival>,
+    arrival_bytes: AtomicUsize,
+    orders: SegQueue<Order>,
+    closed: AtomicBool,
+    waker: Waker,
+}
+
+impl Inbox {
+    pub(crate) fn new(requests_max: usize, waker: Waker) -> Arc<Self> {
+        Arc::new(Self {
+            requests: ArrayQueue::new(requests_max),
+            arrivals: ArrayQueue::new(ARRIVALS_MAX),
+            arrival_bytes: AtomicUsize::new(0),
+            orders: SegQueue::new(),
+            closed: AtomicBool::new(false),
+            waker,
+        })
+    }
+
+    /// Queues a request, or gives it back if the queue is full or closed.
+    pub(crate) fn request(&self, request: Request) -> Result<(), Refused> {
+        if self.is_closed() {
+            return Err(Refused::Closed(request));
+        }
+        self.requests.push(request).map_err(Refused::Full)?;
+        self.pushed();
+        Ok(())
+    }
+
+    /// Queues what the network brought; `false` if it had to be dropped, which the protocol survives.
+    pub(crate) fn arrive(&self, arrival: Arrival) -> bool {
+        let bytes = arrival.bytes();
+        if self.is_closed() || self.arrival_bytes.load(Ordering::Relaxed) + bytes > ARRIVAL_BYTES_MAX {
+            return false;
+        }
+        self.arrival_bytes.fetch_add(bytes, Ordering::Relaxed);
+        if self.arrivals.push(arrival).is_err() {
+            self.arrival_bytes.fetch_sub(bytes, Ordering::Relaxed);
+            return false;
+        }
+        self.waker.wake_by_ref();
+        true
+    }
+
+    /// Queues an order. On a closed inbox it is dropped, and so its caller is told.
+    pub(crate) fn order(&self, order: Order) {
+        if !self.is_closed() {
+            self.orders.push(order);
+            self.pushed();
+        }
+    }
+
+    /// Wakes the worker; or, where it left between our check and our push, answers in its place.
+    fn pushed(&self) {
+        if self.is_closed() { self.refuse_all() } else { self.waker.wake_by_ref() }
+    }
+
+    /// Takes a request.
+    pub(crate) fn next_request(&self) -> Option<Request> {
+        self.requests.pop()
+    }
+
+    /// Takes what the network brought.
+    pub(crate) fn next_arrival(&self) -> Option<Arrival> {
+        let arrival = self.arrivals.pop()?;
+        self.arrival_bytes.fetch_sub(arrival.bytes(), Ordering::Relaxed);
+        Some(arrival)
+    }
+
+    /// Takes an order.
+    pub(crate) fn next_order(&self) -> Option<Order> {
+        self.orders.pop()
+    }
+
+    /// Whether a turn would find anything.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.requests.is_empty() && self.arrivals.is_empty() && self.orders.is_empty()
+    }
+
+    /// Refuses everything from now on. What is queued is still to be taken.
+    pub(crate) fn close(&self) {
+        self.closed.store(true, Ordering::SeqCst);
+    }
+
+    /// Answers everything that is queued on a closed inbox with `Closed`.
+    pub(crate) fn refuse_all(&self) {
+        while let Some(request) = self.requests.pop() {
+            request.refuse(&ProposeError::Closed);
+        }
+        while self.orders.pop().is_some() {}
+        while self.next_arrival().is_some() {}
+    }
+
+    fn is_closed(&self) -> bool {
+        self.closed.load(Ordering::SeqCst)
+    }
+}
+
+impl Request {
+    /// Answers with an error that is certain: nothing of it happened.
+    pub(crate) fn refuse(self, error: &ProposeError) {
+        match self {
+            // Whoever dropped the receiving end does not want to know.
+            Self::Propose { reply, .. } => drop(reply.send(Err(error.clone()))),
+            Self::Read { reply, .. } => drop(reply.send(Err(error.clone().into()))),
+            Self::Submission(submission) => submission.refuse(error),
+        }
+    }
+}
+
+impl Arrival {
+    fn bytes(&self) -> usize {
+        match self {
+            Self::Unit { unit, .. } => unit.len(),
+            Self::Lost(_) => 0,
+        }
+    }
+}
+
+/// Why a request was given back. Nothing happened.
+pub(crate) enum Refused {
+    /// The queue is full.
+    Full(Request),
+    /// The engine is closed.
+    Closed(Request),
+}

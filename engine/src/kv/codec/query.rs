@@ -1,0 +1,161 @@
+//! Queries: what is asked of a shard's group without changing it. Pure; see [`super`] for the bytes.
+
+use super::{CodecError, KEY_BYTES_MAX, Reader, write_slice, write_varint};
+
+const GET: u8 = 1;
+const VERSION: u8 = 2;
+const SCAN: u8 = 3;
+
+/// One query, borrowed from its bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Query<'a> {
+    /// A key's value and version.
+    Get {
+        /// The key.
+        key: &'a [u8],
+    },
+    /// A key's version alone.
+    Version {
+        /// The key.
+        key: &'a [u8],
+    },
+    /// The items of a range.
+    Scan(Scan<'a>),
+}
+
+/// A range `from..to` in key order, a page at a time.
+///
+/// A page ends before the item that would break a limit, but holds at least one item if the range does. The machine
+/// has limits of its own; the next page begins just after the last key of this one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Scan<'a> {
+    /// The lowest key.
+    pub from: &'a [u8],
+    /// The key to stop before; `None`: no end.
+    pub to: Option<&'a [u8]>,
+    /// The most items of a page; not 0.
+    pub items_max: u32,
+    /// The most bytes of keys and values of a page.
+    pub bytes_max: u32,
+}
+
+impl<'a> Query<'a> {
+    /// Reads a query. Takes no memory.
+    ///
+    /// # Errors
+    /// [`CodecError`] unless the bytes are exactly one query.
+    pub fn decode(bytes: &'a [u8]) -> Result<Self, CodecError> {
+        let mut reader = Reader::new(bytes);
+        match reader.byte()? {
+            GET => Ok(Self::Get { key: whole_key(reader)? }),
+            VERSION => Ok(Self::Version { key: whole_key(reader)? }),
+            SCAN => {
+                let from = reader.bound()?;
+                let to = if reader.flag()? { Some(reader.bound()?) } else { None };
+                let items_max = limit(reader.varint()?)?;
+                let bytes_max = limit(reader.varint()?)?;
+                reader.finish()?;
+                if items_max == 0 {
+                    return Err(CodecError::Limit);
+                }
+                Ok(Self::Scan(Scan { from, to, items_max, bytes_max }))
+            }
+            other => Err(CodecError::Tag(other)),
+        }
+    }
+}
+
+fn whole_key(reader: Reader<'_>) -> Result<&[u8], CodecError> {
+    let key = reader.rest();
+    if key.len() > KEY_BYTES_MAX {
+        return Err(CodecError::KeyTooLarge { bytes: key.len() as u64 });
+    }
+    Ok(key)
+}
+
+fn limit(n: u64) -> Result<u32, CodecError> {
+    u32::try_from(n).map_err(|_| CodecError::Limit)
+}
+
+/// Appends a query for a key's value and version.
+pub fn get(out: &mut Vec<u8>, key: &[u8]) {
+    out.push(GET);
+    out.extend_from_slice(key);
+}
+
+/// Appends a query for a key's version.
+pub fn version(out: &mut Vec<u8>, key: &[u8]) {
+    out.push(VERSION);
+    out.extend_from_slice(key);
+}
+
+/// Appends a query for one page of a range.
+pub fn scan(out: &mut Vec<u8>, scan: &Scan<'_>) {
+    out.push(SCAN);
+    write_slice(out, scan.from);
+    out.push(u8::from(scan.to.is_some()));
+    if let Some(to) = scan.to {
+        write_slice(out, to);
+    }
+    write_varint(out, u64::from(scan.items_max));
+    write_varint(out, u64::from(scan.bytes_max));
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::super::BOUND_BYTES_MAX;
+    use super::*;
+
+    fn encoded(query: &Query<'_>) -> Vec<u8> {
+        let mut out = Vec::new();
+        match query {
+            Query::Get { key } => get(&mut out, key),
+            Query::Version { key } => version(&mut out, key),
+            Query::Scan(range) => scan(&mut out, range),
+        }
+        out
+    }
+
+    proptest! {
+        #[test]
+        fn every_query_survives_the_round_trip(
+            a in prop::collection::vec(any::<u8>(), 0..200),
+            b in prop::option::of(prop::collection::vec(any::<u8>(), 0..200)),
+            items_max in 1..=u32::MAX, bytes_max in any::<u32>(),
+        ) {
+            let range = Scan { from: &a, to: b.as_deref(), items_max, bytes_max };
+            for query in [Query::Get { key: &a }, Query::Version { key: &a }, Query::Scan(range)] {
+                let bytes = encoded(&query);
+                prop_assert_eq!(Query::decode(&bytes), Ok(query));
+            }
+        }
+
+        #[test]
+        fn no_bytes_make_the_reader_panic_and_what_it_accepts_has_one_encoding(
+            tag in 0..5u8, tail in prop::collection::vec(prop_oneof![0..4u8, any::<u8>()], 0..60),
+        ) {
+            let bytes = [&[tag], &tail[..]].concat();
+            if let Ok(query) = Query::decode(&bytes) {
+                prop_assert_eq!(encoded(&query), bytes);
+            }
+        }
+    }
+
+    #[test]
+    fn just_after_the_longest_key_is_still_a_bound() {
+        let from = vec![0xFF; BOUND_BYTES_MAX];
+        let range = Query::Scan(Scan { from: &from, to: None, items_max: 1, bytes_max: 0 });
+        assert_eq!(Query::decode(&encoded(&range)), Ok(range));
+        let key = Query::Get { key: &from };
+        let bytes = BOUND_BYTES_MAX as u64;
+        assert_eq!(Query::decode(&encoded(&key)), Err(CodecError::KeyTooLarge { bytes }));
+    }
+
+    #[test]
+    fn a_scan_for_no_items_is_refused_since_its_pages_would_never_end() {
+        let range = Scan { from: b"a", to: None, items_max: 0, bytes_max: 9 };
+        assert_eq!(Query::decode(&encoded(&Query::Scan(range))), Err(CodecError::Limit));
+    }
+}

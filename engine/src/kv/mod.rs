@@ -1,0 +1,39 @@
+//! A key-value store on groups: the state machine, its bytes, the map of shards, and the routing face.
+//!
+//! - [`Store`]: put, get, compare-and-set, batch, scan over many shards. Start here to *use* one.
+//! - [`KvMachine`]: the [`StateMachine`](crate::StateMachine) of one shard, in memory.
+//! - [`Tree`]: the ordered map in it, whose copies cost next to nothing: that is how checkpoints are taken.
+//! - [`ShardMap`]: which group holds which keys; fixed when made.
+//! - [`codec`]: the bytes of operations, queries and replies, for those who drive groups directly.
+//!
+//! What is not here: shards that split and move, transactions across shards, forwarding to the leader, items on disk.
+//!
+//! ```no_run
+//! # fn example(config: raftwerk::Config, node: raftwerk::NodeId) -> Result<(), Box<dyn std::error::Error>> {
+//! use raftwerk::kv::{KvMachine, ShardMap, Store};
+//! use raftwerk::{Engine, GroupId};
+//!
+//! let engine = Engine::open(config, |_group| KvMachine::new())?;
+//! let map = ShardMap::uniform((1..=48).map(GroupId))?;
+//! let store = Store::create(&engine, "shards".as_ref(), map, &[node])?;
+//! store.put(b"key", b"value").wait()?;
+//! # Ok(()) }
+//! ```
+
+pub mod codec;
+mod image;
+mod machine;
+mod node;
+mod shard_file;
+mod shard_map;
+mod small;
+mod sorted;
+mod store;
+mod tree;
+
+pub use image::ImageError;
+pub use machine::{KvMachine, PAGE_BYTES_MAX, PAGE_ITEMS_MAX};
+pub use shard_file::ShardFileError;
+pub use shard_map::{Shard, ShardMap, ShardMapError};
+pub use store::{Answer, Scanner, Store, StoreError, StoreOpenError, Write};
+pub use tree::{Range, Tree, TreeItem};

@@ -1,0 +1,185 @@
+//! Leaves and branches: the shared parts of a [`Tree`](super::tree::Tree), whose head states their rules.
+
+use std::sync::Arc;
+
+use raftwerk_frame::Index;
+
+use super::small::Small;
+use super::sorted::{Keyed, Sorted};
+
+/// The most items of a leaf: enough to amortise a leaf's overhead, few enough that copying one costs about as much as
+/// ten puts.
+pub(crate) const LEAF_ITEMS_MAX: usize = 64;
+/// The most leaves of a branch.
+pub(crate) const BRANCH_LEAVES_MAX: usize = 128;
+
+/// A run of items.
+pub(crate) type Leaf = Sorted<Slot>;
+/// A run of leaves.
+pub(crate) type Branch = Sorted<Child<Leaf>>;
+
+/// A key and what belongs to it.
+#[derive(Clone, Debug)]
+pub(crate) struct Slot {
+    key: Small,
+    pub(crate) value: Small,
+    pub(crate) version: Index,
+}
+
+impl Slot {
+    pub(crate) fn new(key: &[u8], value: &[u8], version: Index) -> Self {
+        Self { key: Small::new(key), value: Small::new(value), version }
+    }
+}
+
+impl Keyed for Slot {
+    #[inline]
+    fn key(&self) -> &[u8] {
+        self.key.as_slice()
+    }
+}
+
+/// A shared part and the bound that parts it from the one before it.
+#[derive(Debug)]
+pub(crate) struct Child<N> {
+    bound: Small,
+    node: Arc<N>,
+}
+
+impl<N> Clone for Child<N> {
+    fn clone(&self) -> Self {
+        Self { bound: self.bound.clone(), node: Arc::clone(&self.node) }
+    }
+}
+
+impl<N> Keyed for Child<N> {
+    #[inline]
+    fn key(&self) -> &[u8] {
+        self.bound.as_slice()
+    }
+}
+
+impl<N> Child<N> {
+    pub(crate) fn new(bound: &[u8], node: N) -> Self {
+        Self { bound: Small::new(bound), node: Arc::new(node) }
+    }
+
+    /// The part, to read.
+    #[inline]
+    pub(crate) fn node(&self) -> &N {
+        &self.node
+    }
+
+    /// The part, to write to; copied first if it is shared.
+    #[inline]
+    pub(crate) fn node_mut(&mut self) -> &mut N
+    where
+        N: Clone,
+    {
+        Arc::make_mut(&mut self.node)
+    }
+
+    /// The part, by itself.
+    fn into_node(self) -> N
+    where
+        N: Clone,
+    {
+        Arc::unwrap_or_clone(self.node)
+    }
+
+    #[cfg(test)]
+    pub(crate) fn is_shared(&self) -> bool {
+        Arc::strong_count(&self.node) > 1
+    }
+}
+
+impl<T: Keyed + Clone> Sorted<Child<Sorted<T>>> {
+    /// Splits a child into its first `at` items and the others; gives the bound between them.
+    fn split_child(&mut self, child: usize, at: usize, bound: impl FnOnce(&[u8], &[u8]) -> Small) {
+        let below = self.item_mut(child).node_mut();
+        let above = below.split_off(at);
+        let bound = bound(below.items()[at - 1].key(), above.items()[0].key());
+        let lowest = Small::new(below.items()[0].key());
+        if child == 0 && self.items()[0].key() >= bound.as_slice() {
+            // Whatever lies below the first child's bound goes there too, so that it may have to give way.
+            let node = Arc::clone(&self.items()[0].node);
+            self.replace(0, Child { bound: lowest, node });
+        }
+        self.insert(child + 1, Child { bound, node: Arc::new(above) });
+    }
+
+    /// Drops a child that is empty, or joins one that has become small with a neighbour if that leaves room.
+    pub(crate) fn mend(&mut self, child: usize, max: usize, join: impl FnOnce(&mut Sorted<T>, Small, Sorted<T>)) {
+        let len = self.items()[child].node().len();
+        if len == 0 {
+            self.remove(child);
+            return;
+        }
+        if len >= max / 4 {
+            return;
+        }
+        let fits = |a: usize| {
+            let len_of = |a: usize| self.items().get(a).map_or(max, |child| child.node().len());
+            len_of(a) + len_of(a + 1) <= max * 3 / 4
+        };
+        let Some(a) = [Some(child), child.checked_sub(1)].into_iter().flatten().find(|&a| fits(a)) else { return };
+        let above = self.remove(a + 1);
+        let bound = above.bound.clone();
+        join(self.item_mut(a).node_mut(), bound, above.into_node());
+    }
+}
+
+impl Sorted<Child<Leaf>> {
+    /// Splits a full leaf in the middle or, where keys seem to arrive in order, off its last item, so that leaves end
+    /// full.
+    pub(crate) fn split_leaf(&mut self, l: usize, rightmost: bool) {
+        let len = self.items()[l].node().len();
+        self.split_child(l, if rightmost { len - 1 } else { len / 2 }, bound_between);
+    }
+
+    /// Restores the rules after a leaf has lost an item.
+    pub(crate) fn mend_leaf(&mut self, l: usize) {
+        self.mend(l, LEAF_ITEMS_MAX, |below, _, above| below.append(above));
+    }
+}
+
+impl Sorted<Child<Branch>> {
+    /// Splits a branch, in the middle or off its last leaf.
+    pub(crate) fn split_branch(&mut self, b: usize, rightmost: bool) {
+        let len = self.items()[b].node().len();
+        self.split_child(b, if rightmost { len - 1 } else { len / 2 }, |_, above| Small::new(above));
+    }
+
+    /// Restores the rules after a branch has lost a leaf.
+    pub(crate) fn mend_branch(&mut self, b: usize) {
+        self.mend(b, BRANCH_LEAVES_MAX, |below, bound, mut above| {
+            // The first leaf's own bound did not count until now; that of its branch did.
+            let first = Child { bound, node: Arc::clone(&above.items()[0].node) };
+            above.replace(0, first);
+            below.append(above);
+        });
+    }
+}
+
+/// The shortest key above `below` and at or below `above`.
+fn bound_between(below: &[u8], above: &[u8]) -> Small {
+    let common = below.iter().zip(above).take_while(|(a, b)| a == b).count();
+    Small::new(&above[..common + 1])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_bound_is_as_short_as_it_can_be() {
+        for (below, above, bound) in [
+            (&b""[..], &b"\0"[..], &b"\0"[..]),
+            (b"abc", b"abd", b"abd"),
+            (b"ab", b"abcdef", b"abc"),
+            (b"user:1 has a long key", b"user:2 too", b"user:2"),
+        ] {
+            assert_eq!(bound_between(below, above).as_slice(), bound);
+        }
+    }
+}

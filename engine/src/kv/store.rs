@@ -1,0 +1,216 @@
+//! A key-value store over many groups: routes keys to shards, encodes, and reads the answers. Thin on purpose.
+//!
+//! Every call goes to this node's replicas: what another node leads is answered with `NotLeader` and a hint, and the
+//! caller goes there. What is not here: forwarding, retries, transactions across shards. Next: [`super::codec`] for the
+//! bytes, [`super::KvMachine`] for what they do.
+
+mod error;
+mod pending;
+mod scan;
+
+use std::collections::hash_map::Entry;
+use std::path::Path;
+use std::sync::Arc;
+
+use raftwerk_frame::{GroupId, Index, NodeId};
+use rustc_hash::FxHashMap;
+
+use super::codec::{self, Change, Found, KEY_BYTES_MAX, Swap};
+use super::shard_map::ShardMap;
+use crate::{Applied, Engine, Group};
+
+pub use error::{StoreError, StoreOpenError};
+pub use pending::{Answer, Write};
+pub use scan::Scanner;
+
+/// A key-value store. Cheap to clone; usable from any thread.
+///
+/// Writes answer with the version they gave to their keys, that is the index of their entry. They are sent when called,
+/// not when first polled: many can be on their way at once. All can be awaited or waited for.
+///
+/// ```no_run
+/// # fn example(engine: &raftwerk::Engine, node: raftwerk::NodeId) -> Result<(), Box<dyn std::error::Error>> {
+/// use raftwerk::GroupId;
+/// use raftwerk::kv::{ShardMap, Store, codec::{Change, Swap}};
+///
+/// let map = ShardMap::uniform((1..=48).map(GroupId))?;
+/// let store = Store::create(engine, "shards".as_ref(), map, &[node])?;
+///
+/// let version = store.put(b"apple", b"red").wait()?;
+/// let found = store.get(b"apple").wait()?.expect("it was put");
+/// assert_eq!((&found.value[..], found.version), (&b"red"[..], version));
+///
+/// let swap = store.compare_and_set(b"apple", Some(b"red"), Some(b"green")).wait()?;
+/// assert_eq!(swap, Swap::Applied);
+/// store.batch(&[Change::Put { key: b"ant", value: b"6" }, Change::Delete { key: b"apple" }]).wait()?;
+///
+/// let mut scanner = store.scan(b"a", Some(b"b"));
+/// while let Some(items) = scanner.next_page_wait()? {
+///     for item in items {
+///         println!("{:?} = {:?}", item.key, item.value);
+///     }
+/// }
+/// # Ok(()) }
+/// ```
+#[derive(Clone)]
+pub struct Store {
+    shards: Arc<Shards>,
+}
+
+struct Shards {
+    map: ShardMap,
+    groups: FxHashMap<GroupId, Group>,
+}
+
+impl Store {
+    /// Creates the store's groups with these voters and saves the map to `path`. To be called on every voter, with
+    /// equal arguments; does nothing that is done already, so that it can be repeated after a crash or an error.
+    ///
+    /// The engine's state machines must be [`KvMachine`](super::KvMachine)s.
+    ///
+    /// # Errors
+    /// [`StoreOpenError`]; in particular if `path` holds another map.
+    pub fn create(
+        engine: &Engine,
+        path: &Path,
+        map: ShardMap,
+        voters: &[NodeId],
+    ) -> Result<Self, StoreOpenError> {
+        map.save(path)?;
+        for shard in map.ranges() {
+            engine
+                .create_group(shard.group, voters)
+                .map_err(|source| StoreOpenError::Create { group: shard.group, source })?;
+        }
+        Self::new(engine, map)
+    }
+
+    /// Opens a store whose map was saved to `path`.
+    ///
+    /// # Errors
+    /// [`StoreOpenError`] if there is no such map, or one of its groups is not on this node.
+    pub fn open(engine: &Engine, path: &Path) -> Result<Self, StoreOpenError> {
+        Self::new(engine, ShardMap::load(path)?)
+    }
+
+    /// A store over groups that exist already; touches no file.
+    ///
+    /// # Errors
+    /// [`StoreOpenError::NoSuchGroup`] if one of the map's groups is not on this node.
+    pub fn new(engine: &Engine, map: ShardMap) -> Result<Self, StoreOpenError> {
+        let mut groups = FxHashMap::default();
+        for shard in map.ranges() {
+            if let Entry::Vacant(place) = groups.entry(shard.group) {
+                place.insert(engine.group(shard.group).ok_or(StoreOpenError::NoSuchGroup(shard.group))?);
+            }
+        }
+        Ok(Self { shards: Arc::new(Shards { map, groups }) })
+    }
+
+    /// Which group holds which keys.
+    #[must_use]
+    pub fn shard_map(&self) -> &ShardMap {
+        &self.shards.map
+    }
+
+    /// Sets a key; answers with its version.
+    pub fn put(&self, key: &[u8], value: &[u8]) -> Write<Index> {
+        let encode = |out: &mut Vec<u8>| codec::put(out, key, value);
+        self.write(key, codec::put_overhead_bytes(key.len()) + key.len() + value.len(), encode, version_of)
+    }
+
+    /// Removes a key; answers whether it was there.
+    pub fn delete(&self, key: &[u8]) -> Write<bool> {
+        let encode = |out: &mut Vec<u8>| codec::delete(out, key);
+        self.write(key, 4 + key.len(), encode, |applied| Ok(codec::existed(&applied.reply)?))
+    }
+
+    /// Sets a key to `new`, or removes it, if it holds exactly what is `expected`; `None` stands for "absent".
+    pub fn compare_and_set(&self, key: &[u8], expected: Option<&[u8]>, new: Option<&[u8]>) -> Write<Swap> {
+        let bytes = 24 + key.len() + expected.map_or(0, <[u8]>::len) + new.map_or(0, <[u8]>::len);
+        let encode = |out: &mut Vec<u8>| codec::compare_and_set(out, key, expected, new);
+        self.write(key, bytes, encode, |applied| Ok(codec::swapped(&applied.reply)?))
+    }
+
+    /// Makes several changes, all or none, in order; answers with the version of all keys that were set.
+    ///
+    /// All keys must be of one shard: else it ends with [`StoreError::CrossShard`], and nothing happens.
+    pub fn batch(&self, changes: &[Change<'_>]) -> Write<Index> {
+        let Some(first) = changes.first() else { return Write::failed(StoreError::EmptyBatch) };
+        let home = self.shards.map.route(first.key());
+        for change in changes {
+            let key = change.key();
+            if key.len() > KEY_BYTES_MAX {
+                return Write::failed(StoreError::key_too_large(key));
+            }
+            let group = self.shards.map.route(key);
+            if group != home {
+                return Write::failed(StoreError::CrossShard { first: home, other: group });
+            }
+        }
+        self.write(first.key(), 0, |out| codec::batch(out, changes), version_of)
+    }
+
+    /// What a key holds, linearizably: as of some moment between call and answer.
+    pub fn get(&self, key: &[u8]) -> Answer<Option<Found>> {
+        let encode = |out: &mut Vec<u8>| codec::get(out, key);
+        self.read(key, encode, |reply| Ok(codec::found(&reply)?))
+    }
+
+    /// The version of a key, linearizably; `None` if it is absent.
+    pub fn version(&self, key: &[u8]) -> Answer<Option<Index>> {
+        let encode = |out: &mut Vec<u8>| codec::version(out, key);
+        self.read(key, encode, |reply| Ok(codec::found_version(&reply)?))
+    }
+
+    /// Walks through the keys from `from` on, and below `to` if there is one, in key order, across shards.
+    ///
+    /// Each page is linearizable, the walk as a whole is not: a page does not see writes that came after it.
+    pub fn scan(&self, from: &[u8], to: Option<&[u8]>) -> Scanner {
+        Scanner::new(self.clone(), from, to)
+    }
+
+    fn group_of(&self, key: &[u8]) -> &Group {
+        &self.shards.groups[&self.shards.map.route(key)]
+    }
+
+    fn write<T>(
+        &self,
+        key: &[u8],
+        bytes: usize,
+        encode: impl FnOnce(&mut Vec<u8>),
+        read: fn(Applied) -> Result<T, StoreError>,
+    ) -> Write<T> {
+        if key.len() > KEY_BYTES_MAX {
+            return Write::failed(StoreError::key_too_large(key));
+        }
+        let mut payload = Vec::with_capacity(bytes);
+        encode(&mut payload);
+        Write::sent(self.group_of(key).propose(payload), read)
+    }
+
+    fn read<T>(
+        &self,
+        key: &[u8],
+        encode: impl FnOnce(&mut Vec<u8>),
+        read: fn(bytes::Bytes) -> Result<T, StoreError>,
+    ) -> Answer<T> {
+        if key.len() > KEY_BYTES_MAX {
+            return Answer::failed(StoreError::key_too_large(key));
+        }
+        let mut query = Vec::with_capacity(1 + key.len());
+        encode(&mut query);
+        Answer::sent(self.group_of(key).read(query), read)
+    }
+}
+
+impl std::fmt::Debug for Store {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Store").field("shards", &self.shards.map.len()).finish_non_exhaustive()
+    }
+}
+
+fn version_of(applied: Applied) -> Result<Index, StoreError> {
+    codec::nothing(&applied.reply)?;
+    Ok(applied.id.index)
+}

@@ -1,0 +1,66 @@
+//! Why a store could not be opened, or a call to it not be answered.
+
+use raftwerk_frame::GroupId;
+
+use crate::error::{CreateError, ProposeError, ReadError};
+use crate::kv::codec::{CodecError, KEY_BYTES_MAX};
+use crate::kv::shard_file::ShardFileError;
+
+/// Why a call was not answered. Only [`ProposeError::Unknown`] and [`StoreError::Reply`] to a write leave open whether
+/// anything happened.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum StoreError {
+    /// The write was not acknowledged; the error says whether it may be retried.
+    #[error(transparent)]
+    Propose(#[from] ProposeError),
+    /// The read was not answered. It may be retried.
+    #[error(transparent)]
+    Read(#[from] ReadError),
+    /// A batch's keys are in two shards. Nothing happened.
+    #[error("a batch must stay within one shard: groups {first} and {other}")]
+    CrossShard {
+        /// The group of the first key.
+        first: GroupId,
+        /// The group of another.
+        other: GroupId,
+    },
+    /// A batch changes nothing.
+    #[error("the batch is empty")]
+    EmptyBatch,
+    /// The key is over the limit. Nothing happened.
+    #[error("a key of {bytes} bytes is over the limit of {KEY_BYTES_MAX}")]
+    KeyTooLarge {
+        /// Its length.
+        bytes: usize,
+    },
+    /// The group answered, but not as a key-value machine of this version does.
+    #[error("the reply cannot be read: {0}")]
+    Reply(#[from] CodecError),
+}
+
+impl StoreError {
+    pub(super) const fn key_too_large(key: &[u8]) -> Self {
+        Self::KeyTooLarge { bytes: key.len() }
+    }
+}
+
+/// Why a store could not be opened.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StoreOpenError {
+    /// The shard map could not be loaded or saved, or the one on disk is another.
+    #[error(transparent)]
+    Map(#[from] ShardFileError),
+    /// A group could not be created. Creating the store again goes on from there.
+    #[error("creating group {group}: {source}")]
+    Create {
+        /// Which group.
+        group: GroupId,
+        /// Why.
+        source: CreateError,
+    },
+    /// A group of the map is not on this node.
+    #[error("there is no group {0} on this node")]
+    NoSuchGroup(GroupId),
+}

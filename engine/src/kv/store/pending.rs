@@ -1,0 +1,100 @@
+//! Writes and reads on their way: futures that can also be waited for.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use bytes::Bytes;
+
+use super::StoreError;
+use crate::{Applied, Proposal, Read};
+
+/// A write on its way. Dropping it does not take the write back.
+#[must_use = "the outcome of a write should be looked at"]
+pub struct Write<T>(Result<Sent<T>, Option<StoreError>>);
+
+struct Sent<T> {
+    proposal: Proposal,
+    read: fn(Applied) -> Result<T, StoreError>,
+}
+
+impl<T> Write<T> {
+    pub(super) fn sent(proposal: Proposal, read: fn(Applied) -> Result<T, StoreError>) -> Self {
+        Self(Ok(Sent { proposal, read }))
+    }
+
+    pub(super) const fn failed(error: StoreError) -> Self {
+        Self(Err(Some(error)))
+    }
+
+    /// Blocks until the outcome is known.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    ///
+    /// # Panics
+    /// In an async context, which must not block: await it there.
+    pub fn wait(self) -> Result<T, StoreError> {
+        match self.0 {
+            Ok(Sent { proposal, read }) => read(proposal.wait()?),
+            Err(error) => Err(error.expect(POLLED_AGAIN)),
+        }
+    }
+}
+
+impl<T> Future for Write<T> {
+    type Output = Result<T, StoreError>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        match &mut self.0 {
+            Ok(Sent { proposal, read }) => Poll::Ready(read(ready!(Pin::new(proposal).poll(cx))?)),
+            Err(error) => Poll::Ready(Err(error.take().expect(POLLED_AGAIN))),
+        }
+    }
+}
+
+/// A read on its way.
+#[must_use = "a read does nothing but answer"]
+pub struct Answer<T>(Result<Asked<T>, Option<StoreError>>);
+
+struct Asked<T> {
+    answer: Read,
+    read: fn(Bytes) -> Result<T, StoreError>,
+}
+
+impl<T> Answer<T> {
+    pub(super) fn sent(answer: Read, read: fn(Bytes) -> Result<T, StoreError>) -> Self {
+        Self(Ok(Asked { answer, read }))
+    }
+
+    pub(super) const fn failed(error: StoreError) -> Self {
+        Self(Err(Some(error)))
+    }
+
+    /// Blocks until there is an answer.
+    ///
+    /// # Errors
+    /// [`StoreError`]; a read changes nothing, so it may be retried.
+    ///
+    /// # Panics
+    /// In an async context, which must not block: await it there.
+    pub fn wait(self) -> Result<T, StoreError> {
+        match self.0 {
+            Ok(Asked { answer, read }) => read(answer.wait()?),
+            Err(error) => Err(error.expect(POLLED_AGAIN)),
+        }
+    }
+}
+
+impl<T> Future for Answer<T> {
+    type Output = Result<T, StoreError>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        match &mut self.0 {
+            Ok(Asked { answer, read }) => Poll::Ready(read(ready!(Pin::new(answer).poll(cx))?)),
+            Err(error) => Poll::Ready(Err(error.take().expect(POLLED_AGAIN))),
+        }
+    }
+}
+
+const POLLED_AGAIN: &str = "a finished future is not polled again";

@@ -1,0 +1,157 @@
+//! Walking a key range across shards, a page at a time.
+
+use super::{Answer, Store, StoreError};
+use crate::kv::codec::{self, Item, Page, Scan};
+use crate::kv::machine::{PAGE_BYTES_MAX, PAGE_ITEMS_MAX};
+use crate::kv::shard_map::ShardMap;
+
+/// Where a walk stands: pure, so that it can be tested without groups.
+#[derive(Clone, Debug)]
+struct Walk {
+    /// Where the next page begins; `None`: the walk is over.
+    from: Option<Vec<u8>>,
+    to: Option<Vec<u8>>,
+}
+
+impl Walk {
+    fn new(from: &[u8], to: Option<&[u8]>) -> Self {
+        let empty = to.is_some_and(|to| to <= from);
+        Self { from: (!empty).then(|| from.to_vec()), to: to.map(<[u8]>::to_vec) }
+    }
+
+    /// Goes to just after what a page has shown: after its last item, or to the next shard.
+    fn advance(&mut self, map: &ShardMap, page: &Page) {
+        let Some(from) = &self.from else { return };
+        let next = match page.items.last() {
+            Some(last) if page.more => Some([&last.key[..], &[0]].concat()),
+            _ => map.shard_of(from).end.map(<[u8]>::to_vec),
+        };
+        self.from = next.filter(|next| self.to.as_ref().is_none_or(|to| next < to));
+    }
+}
+
+/// Walks through a range of keys. Each page comes from one shard, linearizably; in between, nothing is held anywhere.
+///
+/// After an error the same page can be asked for again.
+#[derive(Clone, Debug)]
+#[must_use = "a scanner does nothing until a page is asked for"]
+pub struct Scanner {
+    store: Store,
+    walk: Walk,
+    items_max: u32,
+    bytes_max: u32,
+}
+
+impl Scanner {
+    pub(super) fn new(store: Store, from: &[u8], to: Option<&[u8]>) -> Self {
+        let (items_max, bytes_max) = (PAGE_ITEMS_MAX, PAGE_BYTES_MAX);
+        Self { store, walk: Walk::new(from, to), items_max, bytes_max }
+    }
+
+    /// Bounds the following pages: to so many items (0 counts as 1), and so many bytes of keys and values unless a
+    /// single item has more. The machine's own limits hold as well.
+    pub const fn page_limits(mut self, items_max: u32, bytes_max: u32) -> Self {
+        self.items_max = if items_max == 0 { 1 } else { items_max };
+        self.bytes_max = bytes_max;
+        self
+    }
+
+    /// The next items; never none, but for `None` at the end of the range. Asks as many shards as it takes.
+    ///
+    /// # Errors
+    /// [`StoreError`]; the scanner stands where it stood.
+    pub async fn next_page(&mut self) -> Result<Option<Vec<Item>>, StoreError> {
+        while let Some(answer) = self.ask() {
+            let page = answer.await?;
+            if let Some(items) = self.take(page) {
+                return Ok(Some(items));
+            }
+        }
+        Ok(None)
+    }
+
+    /// As [`Scanner::next_page`], and blocks.
+    ///
+    /// # Errors
+    /// [`StoreError`]; the scanner stands where it stood.
+    ///
+    /// # Panics
+    /// In an async context, which must not block.
+    pub fn next_page_wait(&mut self) -> Result<Option<Vec<Item>>, StoreError> {
+        while let Some(answer) = self.ask() {
+            let page = answer.wait()?;
+            if let Some(items) = self.take(page) {
+                return Ok(Some(items));
+            }
+        }
+        Ok(None)
+    }
+
+    fn ask(&self) -> Option<Answer<Page>> {
+        let from = self.walk.from.as_deref()?;
+        let group = self.store.group_of(from);
+        // The shard's own end needs no mention: its group holds no keys beyond.
+        let (items_max, bytes_max) = (self.items_max, self.bytes_max);
+        let scan = Scan { from, to: self.walk.to.as_deref(), items_max, bytes_max };
+        let mut query = Vec::with_capacity(32 + from.len());
+        codec::scan(&mut query, &scan);
+        Some(Answer::sent(group.read(query), |reply| Ok(codec::page(&reply)?)))
+    }
+
+    fn take(&mut self, page: Page) -> Option<Vec<Item>> {
+        self.walk.advance(&self.store.shards.map, &page);
+        (!page.items.is_empty()).then_some(page.items)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use raftwerk_frame::{GroupId, Index};
+
+    use super::*;
+
+    fn page(keys: &[&'static [u8]], more: bool) -> Page {
+        let item = |key: &&'static [u8]| Item {
+            key: Bytes::from_static(key),
+            value: Bytes::new(),
+            version: Index(1),
+        };
+        Page { items: keys.iter().map(item).collect(), more }
+    }
+
+    fn map() -> ShardMap {
+        ShardMap::new([(&b""[..], GroupId(1)), (b"g", GroupId(2)), (b"p", GroupId(3))]).unwrap()
+    }
+
+    #[test]
+    fn a_walk_goes_through_pages_and_shards_and_stops_at_its_end() {
+        let mut walk = Walk::new(b"b", Some(b"h"));
+        walk.advance(&map(), &page(&[b"b", b"c"], true));
+        assert_eq!(walk.from.as_deref(), Some(&b"c\0"[..]));
+        walk.advance(&map(), &page(&[], false));
+        assert_eq!(walk.from.as_deref(), Some(&b"g"[..]));
+        walk.advance(&map(), &page(&[b"g"], false));
+        assert_eq!(walk.from, None);
+        walk.advance(&map(), &page(&[], false));
+        assert_eq!(walk.from, None);
+    }
+
+    #[test]
+    fn an_unbounded_walk_ends_after_the_last_shard_and_an_empty_one_at_once() {
+        let mut walk = Walk::new(b"", None);
+        for next in [Some(&b"g"[..]), Some(b"p"), None] {
+            walk.advance(&map(), &page(&[], false));
+            assert_eq!(walk.from.as_deref(), next);
+        }
+        assert_eq!(Walk::new(b"m", Some(b"m")).from, None);
+        assert_eq!(Walk::new(b"m", Some(b"a")).from, None);
+    }
+
+    #[test]
+    fn an_end_on_a_shards_border_does_not_touch_the_next_shard() {
+        let mut walk = Walk::new(b"a", Some(b"g"));
+        walk.advance(&map(), &page(&[b"f"], false));
+        assert_eq!(walk.from, None);
+    }
+}

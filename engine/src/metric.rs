@@ -1,0 +1,123 @@
+//! What a worker counts, for everyone to read: plain atomics with one writer, published once a turn.
+
+use std::ops::AddAssign;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+
+use raftwerk_wal::LaneStats;
+
+macro_rules! counters {
+    ($($(#[$doc:meta])* $name:ident),* $(,)?) => {
+        /// Sums over a node's workers since it was opened.
+        #[derive(Clone, Debug, Default, PartialEq, Eq)]
+        #[non_exhaustive]
+        pub struct EngineStats {
+            $($(#[$doc])* pub $name: u64,)*
+            /// How the log is written: `direct` or `buffered`.
+            pub append_mode: &'static str,
+            /// Whether a worker's log has failed; its groups take no more writes until the engine is opened again.
+            pub is_poisoned: bool,
+        }
+
+        impl AddAssign<&Self> for EngineStats {
+            fn add_assign(&mut self, other: &Self) {
+                $(self.$name += other.$name;)*
+                self.append_mode = if other.append_mode.is_empty() { self.append_mode } else { other.append_mode };
+                self.is_poisoned |= other.is_poisoned;
+            }
+        }
+
+        #[derive(Debug, Default)]
+        pub(crate) struct WorkerMetrics {
+            $($name: AtomicU64,)*
+            is_direct: AtomicBool,
+            is_poisoned: AtomicBool,
+        }
+
+        impl WorkerMetrics {
+            /// A reading of all counters; each is right, together they may be a turn apart.
+            pub(crate) fn read(&self) -> EngineStats {
+                EngineStats {
+                    $($name: self.$name.load(Relaxed),)*
+                    append_mode: if self.is_direct.load(Relaxed) { "direct" } else { "buffered" },
+                    is_poisoned: self.is_poisoned.load(Relaxed),
+                }
+            }
+        }
+    };
+}
+
+counters! {
+    /// Replicas on this node.
+    groups,
+    /// Proposals that became entries.
+    proposals,
+    /// Entries that were applied.
+    applied,
+    /// Writes to the log that were followed by a sync, or, without syncs, that were made.
+    syncs,
+    /// Bytes of those writes, padding included.
+    bytes_synced,
+    /// Bytes of the log's files in use.
+    log_bytes,
+    /// Checkpoints written.
+    checkpoints,
+    /// Bytes of snapshots sent.
+    snapshot_bytes,
+    /// Snapshots installed.
+    installs,
+    /// Units or frames of peers that were not what they claimed to be.
+    bad_units,
+    /// Appends that were dropped because the log had no room for them at that moment.
+    no_room,
+}
+
+/// One writer: a load and a store are enough.
+fn add(counter: &AtomicU64, by: u64) {
+    counter.store(counter.load(Relaxed) + by, Relaxed);
+}
+
+impl WorkerMetrics {
+    pub(crate) fn proposed(&self, count: u64) {
+        add(&self.proposals, count);
+    }
+
+    pub(crate) fn applied(&self, count: u64) {
+        add(&self.applied, count);
+    }
+
+    pub(crate) fn groups(&self, count: usize) {
+        self.groups.store(count as u64, Relaxed);
+    }
+
+    pub(crate) fn checkpointed(&self) {
+        add(&self.checkpoints, 1);
+    }
+
+    pub(crate) fn snapshot_bytes(&self, bytes: u64) {
+        add(&self.snapshot_bytes, bytes);
+    }
+
+    pub(crate) fn installed(&self) {
+        add(&self.installs, 1);
+    }
+
+    pub(crate) fn bad_unit(&self) {
+        add(&self.bad_units, 1);
+    }
+
+    pub(crate) fn no_room(&self) {
+        add(&self.no_room, 1);
+    }
+
+    pub(crate) fn poisoned(&self) {
+        self.is_poisoned.store(true, Relaxed);
+    }
+
+    /// What the lane counted, at the end of a turn.
+    pub(crate) fn publish(&self, lane: &LaneStats, log_bytes: u64) {
+        self.syncs.store(lane.syncs, Relaxed);
+        self.bytes_synced.store(lane.bytes_synced, Relaxed);
+        self.log_bytes.store(log_bytes, Relaxed);
+        self.is_direct.store(lane.mode == raftwerk_wal::AppendMode::Direct, Relaxed);
+    }
+}

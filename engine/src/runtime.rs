@@ -1,0 +1,114 @@
+//! IMPURE: the threads and the clock. A worker's turn has neither; this file lends it both.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::task::{Wake, Waker};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use crossbeam_utils::sync::{Parker, Unparker};
+use raftwerk_frame::Time;
+use raftwerk_wal::Disk;
+
+use crate::worker::Worker;
+
+/// The node's clock: nanoseconds since it was opened.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Clock(Instant);
+
+impl Clock {
+    pub(crate) fn start() -> Self {
+        Self(Instant::now())
+    }
+
+    pub(crate) fn now(self) -> Time {
+        Time(self.0.elapsed().as_nanos() as u64)
+    }
+}
+
+/// Awake, and nothing has come since the last turn began.
+const AWAKE: u8 = 0;
+/// Something has come since the last turn began.
+const CALLED: u8 = 1;
+/// Asleep, or about to be.
+const ASLEEP: u8 = 2;
+
+/// Wakes a worker's thread, with a system call only if it sleeps.
+pub(crate) struct Alarm {
+    state: AtomicU8,
+    unparker: Unparker,
+}
+
+impl Wake for Alarm {
+    fn wake(self: Arc<Self>) {
+        self.wake_by_ref();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        if self.state.swap(CALLED, Ordering::AcqRel) == ASLEEP {
+            self.unparker.unpark();
+        }
+    }
+}
+
+/// A worker's thread before it has its worker: it can be called already.
+pub(crate) struct Bed {
+    parker: Parker,
+    alarm: Arc<Alarm>,
+}
+
+impl Bed {
+    pub(crate) fn new() -> Self {
+        let parker = Parker::new();
+        let alarm = Alarm { state: AtomicU8::new(AWAKE), unparker: parker.unparker().clone() };
+        Self { parker, alarm: Arc::new(alarm) }
+    }
+
+    pub(crate) fn waker(&self) -> Waker {
+        Waker::from(Arc::clone(&self.alarm))
+    }
+
+    /// Starts a thread that turns the worker until it has closed.
+    pub(crate) fn spawn<D: Disk + Send + 'static>(
+        self,
+        mut worker: Worker<D>,
+        name: String,
+        clock: Clock,
+        spin: Duration,
+    ) -> std::io::Result<JoinHandle<()>> {
+        std::thread::Builder::new().name(name).spawn(move || {
+            loop {
+                self.alarm.state.store(AWAKE, Ordering::SeqCst);
+                let end = worker.turn(clock.now());
+                if end.is_closed {
+                    return;
+                }
+                if !end.is_busy {
+                    self.rest(clock, spin, end.next_deadline);
+                }
+            }
+        })
+    }
+
+    /// Listens a little longer, then sleeps until the deadline or until called.
+    fn rest(&self, clock: Clock, spin: Duration, deadline: Time) {
+        if spin > Duration::ZERO {
+            let give_up = (clock.now() + spin).min(deadline);
+            while clock.now() < give_up {
+                if self.alarm.state.load(Ordering::Relaxed) == CALLED {
+                    return;
+                }
+                std::hint::spin_loop();
+            }
+        }
+        let asleep = self.alarm.state.compare_exchange(AWAKE, ASLEEP, Ordering::AcqRel, Ordering::Acquire);
+        if asleep.is_ok() {
+            let now = clock.now();
+            if deadline == Time::NEVER {
+                self.parker.park();
+            } else if deadline > now {
+                self.parker.park_timeout(deadline.since(now));
+            }
+        }
+    }
+}

@@ -1,0 +1,151 @@
+//! What an embedder brings: a deterministic [`StateMachine`], one per group and node.
+//!
+//! The engine owns the log and decides what is committed; the state machine owns what the entries mean. It is never
+//! shared between threads: the worker that owns the group calls it. Next: [`crate::kv`] is one, ready made.
+
+use std::hash::Hasher;
+use std::io::{self, Read, Write};
+
+use bytes::Bytes;
+use raftwerk_frame::{GroupId, Index};
+
+/// The work of writing one consistent image, detached from the live state so that it can run beside `apply`.
+pub type Checkpoint = Box<dyn FnOnce(&mut dyn Write) -> io::Result<()> + Send>;
+
+/// A deterministic machine that committed entries drive (paper, section 2).
+///
+/// Equal entries in equal order must give equal states and equal replies on every node: no clocks, no random numbers,
+/// no iteration over unordered maps. `apply` and `query` run on the group's worker and must not block.
+pub trait StateMachine: Send + 'static {
+    /// Applies committed entries, in order, each exactly once per life of this object.
+    ///
+    /// An entry may be answered by [`Replies::push`]; one that is not has the empty reply.
+    fn apply(&mut self, entries: Committed<'_>, replies: &mut Replies);
+
+    /// Answers a query without changing anything. What the bytes mean, errors included, is the machine's own affair.
+    fn query(&self, query: &[u8]) -> Bytes;
+
+    /// Takes a consistent image. Called between two applies; must be cheap (share, do not copy): the returned work
+    /// is done on another thread.
+    fn checkpoint(&self) -> Checkpoint;
+
+    /// Replaces the state, which is that of a new machine, by an image that [`StateMachine::checkpoint`] wrote.
+    ///
+    /// # Errors
+    /// Any error of the source, and `InvalidData` if it is not such an image.
+    fn restore(&mut self, image: &mut dyn Read) -> io::Result<()>;
+
+    /// A hash of the whole state, for comparing replicas at equal applied indices. Costs a pass over the state unless
+    /// the machine keeps one.
+    fn digest(&self) -> u64 {
+        let mut hashing = Hashing(rustc_hash::FxHasher::default());
+        match self.checkpoint()(&mut hashing) {
+            Ok(()) => hashing.0.finish(),
+            Err(error) => unreachable!("writing to memory failed: {error}"),
+        }
+    }
+}
+
+/// Makes the state machines of a node's groups: at creation, at restart, and when a snapshot is installed.
+pub trait StateMachines: Send + Sync + 'static {
+    /// A new, empty machine for `group`.
+    fn create(&self, group: GroupId) -> Box<dyn StateMachine>;
+}
+
+impl<F, M> StateMachines for F
+where
+    F: Fn(GroupId) -> M + Send + Sync + 'static,
+    M: StateMachine,
+{
+    fn create(&self, group: GroupId) -> Box<dyn StateMachine> {
+        Box::new(self(group))
+    }
+}
+
+/// One committed entry, borrowed from the log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CommittedEntry<'a> {
+    /// Its index. Indices rise, with gaps: the protocol's own entries are not shown.
+    pub index: Index,
+    /// What was proposed.
+    pub payload: &'a [u8],
+}
+
+/// The entries to apply, in order; all of one frame.
+#[derive(Clone, Debug)]
+pub struct Committed<'a> {
+    entries: raftwerk_frame::frame::Entries<'a>,
+    from: Index,
+    to: Index,
+}
+
+impl<'a> Committed<'a> {
+    /// The payload entries of a frame with indices `from..=to`.
+    pub(crate) const fn new(entries: raftwerk_frame::frame::Entries<'a>, from: Index, to: Index) -> Self {
+        Self { entries, from, to }
+    }
+}
+
+impl<'a> Iterator for Committed<'a> {
+    type Item = CommittedEntry<'a>;
+
+    #[inline]
+    fn next(&mut self) -> Option<Self::Item> {
+        loop {
+            let entry = self.entries.next()?;
+            if entry.id.index > self.to {
+                return None;
+            }
+            if entry.id.index >= self.from && entry.kind == raftwerk_frame::frame::EntryKind::Payload {
+                return Some(CommittedEntry { index: entry.id.index, payload: entry.payload });
+            }
+        }
+    }
+}
+
+/// Takes the replies to entries. On replicas where nobody waits they are dropped unseen.
+#[derive(Debug, Default)]
+pub struct Replies {
+    wanted: bool,
+    given: Vec<(Index, Bytes)>,
+}
+
+impl Replies {
+    /// Empties it for the next frame; keeps its memory.
+    pub(crate) fn reset(&mut self, wanted: bool) {
+        self.wanted = wanted;
+        self.given.clear();
+    }
+
+    /// What was pushed, in rising order of indices.
+    pub(crate) fn drain(&mut self) -> std::vec::Drain<'_, (Index, Bytes)> {
+        self.given.drain(..)
+    }
+
+    /// Whether anybody on this node waits for replies; where not, building one is wasted work.
+    #[must_use]
+    pub const fn wanted(&self) -> bool {
+        self.wanted
+    }
+
+    /// Answers the entry at `index`. At most once per entry, in order; skipped entries have the empty reply.
+    pub fn push(&mut self, index: Index, reply: impl Into<Bytes>) {
+        if self.wanted {
+            debug_assert!(self.given.last().is_none_or(|(last, _)| *last < index), "replies go in order");
+            self.given.push((index, reply.into()));
+        }
+    }
+}
+
+struct Hashing(rustc_hash::FxHasher);
+
+impl Write for Hashing {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.write(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}

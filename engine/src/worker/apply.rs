@@ -1,0 +1,101 @@
+//! Step 5: committed entries meet their state machine, and their callers get their answers.
+
+use bytes::Bytes;
+use raftwerk_frame::frame::{Entries, FrameHeader, FrameKind, HEADER_BYTES};
+use raftwerk_frame::{EntryId, Index};
+use raftwerk_raft::Input;
+use raftwerk_wal::{Disk, FrameRef, GroupSlot, LogError};
+
+use super::Worker;
+use super::clients::Clients;
+use super::replica::Replica;
+use crate::group::Applied;
+use crate::state_machine::{Committed, Replies};
+
+/// What one group may apply in one turn, in bytes of log: others wait for their turn, too.
+const APPLY_BYTES_PER_TURN: u64 = 4 << 20;
+
+impl<D: Disk> Worker<D> {
+    /// Applies what is committed and answers what waits for it. Whether nothing is left.
+    pub(super) fn apply_groups(&mut self) -> bool {
+        let mut list = std::mem::take(&mut self.to_apply);
+        let mut left = Vec::new();
+        for slot in list.drain(..) {
+            let Some(replica) = self.replicas[slot.0 as usize].as_mut() else { continue };
+            replica.is_to_apply = false;
+            let before = replica.applied;
+            if let Err(error) = self.apply_group(slot) {
+                self.poison(&error);
+                break;
+            }
+            let Some(replica) = self.replicas[slot.0 as usize].as_mut() else { continue };
+            self.metrics.applied(replica.applied.0 - before.0);
+            if replica.may_apply_to() > replica.applied {
+                replica.is_to_apply = true;
+                left.push(slot);
+            }
+            self.maybe_checkpoint(slot);
+        }
+        left.append(&mut self.to_apply);
+        self.to_apply = left;
+        self.to_apply.is_empty()
+    }
+
+    fn apply_group(&mut self, slot: GroupSlot) -> Result<(), LogError> {
+        let Some(replica) = self.replicas[slot.0 as usize].as_mut() else { return Ok(()) };
+        let to = replica.may_apply_to();
+        if to > replica.applied {
+            let frames = self.lane.read(slot, replica.applied.next(), to, APPLY_BYTES_PER_TURN)?;
+            for frame in &frames {
+                let bytes = self.lane.bytes(frame.place)?;
+                apply_frame(replica, &mut self.replies, &mut self.clients, frame, &bytes, to);
+            }
+            let index = replica.applied;
+            self.step(slot, Input::Applied { index });
+        }
+        self.answer_reads(slot);
+        Ok(())
+    }
+
+    /// Answers the reads whose index is applied.
+    fn answer_reads(&mut self, slot: GroupSlot) {
+        let Some(replica) = self.replicas[slot.0 as usize].as_mut() else { return };
+        while let Some((_, token)) = replica.reads.pop_front_if(|(index, _)| *index <= replica.applied) {
+            if let Some(query) = self.clients.query(token) {
+                let answer = replica.machine.query(query);
+                self.clients.answer_read(token, Ok(answer));
+            }
+        }
+    }
+}
+
+fn apply_frame(
+    replica: &mut Replica,
+    replies: &mut Replies,
+    clients: &mut Clients,
+    frame: &FrameRef,
+    bytes: &[u8],
+    to: Index,
+) {
+    let header = FrameHeader {
+        kind: FrameKind::Entries,
+        group: replica.id,
+        term: frame.term,
+        index: frame.first,
+        count: (frame.frame_last.0 + 1 - frame.first.0) as u32,
+        body_bytes: (bytes.len() - HEADER_BYTES) as u32,
+        body_crc: 0,
+    };
+    let (from, last) = (replica.applied.next(), frame.last.min(to));
+    let entries = Entries::new(&header, &bytes[HEADER_BYTES..]);
+    replies.reset(!replica.pending.is_empty());
+    replica.machine.apply(Committed::new(entries, from, last), replies);
+    replica.applied = last;
+    let mut given = replies.drain().peekable();
+    while let Some(pending) = replica.pending.pop_front_if(|pending| pending.index <= last) {
+        while given.next_if(|(index, _)| *index < pending.index).is_some() {}
+        let reply = given.next_if(|(index, _)| *index == pending.index).map_or(Bytes::new(), |(_, reply)| reply);
+        let id = EntryId::new(frame.term, pending.index);
+        clients.answer(pending.waiter, Ok(Applied { id, reply }));
+    }
+}

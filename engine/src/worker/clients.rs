@@ -1,0 +1,311 @@
+//! The callers' side of a worker: takes their requests in, and brings every one of them its answer.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use raftwerk_frame::{EntryId, Index};
+use raftwerk_raft::Input;
+use raftwerk_wal::Disk;
+use rustc_hash::FxHashMap;
+use smallvec::SmallVec;
+use tokio::sync::oneshot;
+
+use super::Worker;
+use super::replica::{Replica, Staged, Waiter};
+use crate::error::{ProposeError, ReadError};
+use crate::group::Applied;
+use crate::inbox::{Order, Request};
+use crate::pipeline::{Completion, OperationKind, PipelineShared, SUBMISSION_BYTES, Submission};
+
+/// Bytes of a payload's neighbourhood in the batch: what a proposal is counted as, besides itself.
+const ENTRY_BYTES: u64 = 4;
+
+enum ReadWaiter {
+    Pipeline { number: u32, token: u64 },
+    Single(oneshot::Sender<Result<Bytes, ReadError>>),
+}
+
+struct PendingRead {
+    query: SmallVec<[u8; 32]>,
+    waiter: ReadWaiter,
+}
+
+struct PipelineEnd {
+    shared: Arc<PipelineShared>,
+    finished: Vec<Completion>,
+}
+
+/// A single proposal of this turn.
+struct Single {
+    payload: Bytes,
+    reply: Option<oneshot::Sender<Result<Applied, ProposeError>>>,
+}
+
+/// Everything between the callers and the groups.
+#[derive(Default)]
+pub(super) struct Clients {
+    /// What this turn's staged payloads lie in.
+    submissions: Vec<Box<Submission>>,
+    singles: Vec<Single>,
+    pipelines: FxHashMap<u32, PipelineEnd>,
+    /// Pipelines with completions of this turn.
+    touched: Vec<u32>,
+    reads: FxHashMap<u64, PendingRead>,
+    next_read: u64,
+}
+
+impl Clients {
+    /// The bytes of a staged payload.
+    pub(super) fn payload(&self, staged: Staged) -> &[u8] {
+        match staged {
+            Staged::Operation { submission, operation } => {
+                let submission = &self.submissions[submission as usize];
+                submission.bytes_of(&submission.operations[operation as usize])
+            }
+            Staged::Single { request } => &self.singles[request as usize].payload,
+        }
+    }
+
+    /// Who waits for a staged payload. Once per payload.
+    pub(super) fn take_waiter(&mut self, staged: Staged) -> Waiter {
+        match staged {
+            Staged::Operation { submission, operation } => {
+                let submission = &self.submissions[submission as usize];
+                let token = submission.operations[operation as usize].token;
+                Waiter::Pipeline { number: submission.shared.number, token }
+            }
+            Staged::Single { request } => {
+                let reply = self.singles[request as usize].reply.take();
+                Waiter::Single(reply.expect("a payload is framed once"))
+            }
+        }
+    }
+
+    /// Ends a proposal.
+    pub(super) fn answer(&mut self, waiter: Waiter, result: Result<Applied, ProposeError>) {
+        match waiter {
+            Waiter::Pipeline { number, token } => self.complete(number, Completion { token, result }),
+            Waiter::Single(reply) => drop(reply.send(result)),
+        }
+    }
+
+    fn complete(&mut self, number: u32, completion: Completion) {
+        if let Some(end) = self.pipelines.get_mut(&number) {
+            if end.finished.is_empty() {
+                self.touched.push(number);
+            }
+            end.finished.push(completion);
+        }
+    }
+
+    /// Ends a read.
+    pub(super) fn answer_read(&mut self, token: u64, result: Result<Bytes, ReadError>) {
+        let Some(read) = self.reads.remove(&token) else { return };
+        match read.waiter {
+            ReadWaiter::Single(reply) => drop(reply.send(result)),
+            ReadWaiter::Pipeline { number, token } => {
+                let result = result.map(|reply| Applied { id: EntryId::default(), reply });
+                self.complete(number, Completion { token, result: result.map_err(ProposeError::from) });
+            }
+        }
+    }
+
+    /// The bytes of a read's query.
+    pub(super) fn query(&self, token: u64) -> Option<&[u8]> {
+        self.reads.get(&token).map(|read| &read.query[..])
+    }
+
+    /// Ends the staged proposals of a group with an error that is certain.
+    pub(super) fn refuse_staged(&mut self, replica: &mut Replica, error: &ProposeError) {
+        replica.staged_bytes = 0;
+        for staged in std::mem::take(&mut replica.staged) {
+            let waiter = self.take_waiter(staged);
+            self.answer(waiter, Err(error.clone()));
+        }
+    }
+
+    /// Ends appended proposals above `certain`: whether they will be applied is no longer in this node's hands.
+    pub(super) fn abandon(&mut self, replica: &mut Replica, certain: Index) {
+        let kept = replica.pending.partition_point(|pending| pending.index <= certain);
+        for pending in replica.pending.split_off(kept) {
+            self.answer(pending.waiter, Err(ProposeError::Unknown));
+        }
+    }
+
+    /// The turn's payloads have all been framed or refused: their memory goes back.
+    pub(super) fn turn_is_staged(&mut self) {
+        for submission in self.submissions.drain(..) {
+            let shared = Arc::clone(&submission.shared);
+            shared.recycle(submission);
+        }
+        self.singles.clear();
+    }
+
+    /// Hands the turn's completions over.
+    pub(super) fn finish_turn(&mut self) {
+        for number in self.touched.drain(..) {
+            if let Some(end) = self.pipelines.get_mut(&number) {
+                end.shared.finish(&mut end.finished);
+            }
+        }
+    }
+
+    /// Forgets a pipeline that is gone.
+    pub(super) fn forget(&mut self, pipeline: u32) {
+        self.pipelines.remove(&pipeline);
+    }
+
+    fn meet(&mut self, submission: &Submission) {
+        let shared = &submission.shared;
+        self.pipelines
+            .entry(shared.number)
+            .or_insert_with(|| PipelineEnd { shared: Arc::clone(shared), finished: Vec::new() });
+    }
+
+    fn add_read(&mut self, query: &[u8], waiter: ReadWaiter) -> u64 {
+        self.next_read += 1;
+        self.reads.insert(self.next_read, PendingRead { query: SmallVec::from_slice(query), waiter });
+        self.next_read
+    }
+}
+
+impl<D: Disk> Worker<D> {
+    /// Takes requests in while the batch has room. Whether it had to the end.
+    pub(super) fn take_requests(&mut self) -> bool {
+        let mut room = self.lane.room() as u64;
+        let enough = (SUBMISSION_BYTES + self.settings.payload_bytes_max) as u64;
+        while room > enough {
+            match self.inbox.next_request() {
+                Some(Request::Submission(submission)) => self.take_submission(submission, &mut room),
+                Some(Request::Propose { group, payload, reply }) => {
+                    room = room.saturating_sub(payload.len() as u64 + ENTRY_BYTES);
+                    let bytes = payload.len() as u64;
+                    let request = self.clients.singles.len() as u32;
+                    self.clients.singles.push(Single { payload, reply: Some(reply) });
+                    self.stage(group, Staged::Single { request }, bytes);
+                }
+                Some(Request::Read { group, query, reply }) => {
+                    self.take_read(group, &query, ReadWaiter::Single(reply));
+                }
+                None => return true,
+            }
+        }
+        // Without a disk there is no room, and callers are told so at once rather than left waiting.
+        if let Some(error) = self.refusal() {
+            self.refuse_requests(&error);
+            return true;
+        }
+        false
+    }
+
+    fn take_submission(&mut self, submission: Box<Submission>, room: &mut u64) {
+        self.clients.meet(&submission);
+        let number = self.clients.submissions.len() as u32;
+        self.clients.submissions.push(submission);
+        let count = self.clients.submissions[number as usize].operations.len();
+        for at in 0..count {
+            let submission = &self.clients.submissions[number as usize];
+            let operation = submission.operations[at];
+            match operation.kind {
+                OperationKind::Propose => {
+                    *room = room.saturating_sub(u64::from(operation.len) + ENTRY_BYTES);
+                    let staged = Staged::Operation { submission: number, operation: at as u32 };
+                    self.stage(operation.group, staged, u64::from(operation.len));
+                }
+                OperationKind::Read => {
+                    let waiter = ReadWaiter::Pipeline { number: submission.shared.number, token: operation.token };
+                    let query: SmallVec<[u8; 32]> = SmallVec::from_slice(submission.bytes_of(&operation));
+                    self.take_read(operation.group, &query, waiter);
+                }
+            }
+        }
+    }
+
+    /// Puts a payload beside its group's core until the end of the turn; refuses what cannot succeed.
+    fn stage(&mut self, group: raftwerk_frame::GroupId, staged: Staged, bytes: u64) {
+        let refused = if self.is_poisoned {
+            Err(ProposeError::Poisoned)
+        } else {
+            match self.slot_of(group).and_then(|slot| self.replicas[slot.0 as usize].as_mut()) {
+                None => Err(ProposeError::NoSuchGroup(group)),
+                Some(replica) if !replica.core.is_leader() => {
+                    Err(ProposeError::NotLeader { hint: replica.core.leader() })
+                }
+                Some(replica) => {
+                    replica.staged.push(staged);
+                    replica.staged_bytes += bytes + ENTRY_BYTES;
+                    Ok(replica.slot)
+                }
+            }
+        };
+        match refused {
+            Ok(slot) => self.touch(slot),
+            Err(error) => {
+                let waiter = self.clients.take_waiter(staged);
+                self.clients.answer(waiter, Err(error));
+            }
+        }
+    }
+
+    fn take_read(&mut self, group: raftwerk_frame::GroupId, query: &[u8], waiter: ReadWaiter) {
+        let token = self.clients.add_read(query, waiter);
+        match self.slot_of(group) {
+            None => self.clients.answer_read(token, Err(ReadError::NoSuchGroup(group))),
+            Some(_) if self.is_poisoned => {
+                self.clients.answer_read(token, Err(ReadError::NotLeader { hint: None }));
+            }
+            Some(slot) => self.step(slot, Input::Read { token }),
+        }
+    }
+
+    /// Why nothing at all can be written now, if so.
+    fn refusal(&self) -> Option<ProposeError> {
+        if self.is_poisoned {
+            Some(ProposeError::Poisoned)
+        } else if self.is_full {
+            Some(ProposeError::StorageFull)
+        } else {
+            None
+        }
+    }
+
+    fn refuse_requests(&mut self, error: &ProposeError) {
+        while let Some(request) = self.inbox.next_request() {
+            request.refuse(error);
+        }
+    }
+
+    /// Ends everything that anybody waits for: the outcome of what was appended is unknown.
+    pub(super) fn abandon_all(&mut self) {
+        for replica in self.replicas.iter_mut().flatten() {
+            self.clients.refuse_staged(replica, &ProposeError::Poisoned);
+            let applied = replica.applied;
+            self.clients.abandon(replica, applied);
+            replica.reads.clear();
+        }
+        let reads: Vec<u64> = self.clients.reads.keys().copied().collect();
+        for token in reads {
+            self.clients.answer_read(token, Err(ReadError::Closed));
+        }
+    }
+
+    /// Answers everyone; from here on the inbox refuses.
+    pub(super) fn close(&mut self) {
+        self.is_closing = true;
+        self.inbox.close();
+        self.abandon_all();
+        self.inbox.refuse_all();
+        self.clients.finish_turn();
+    }
+
+    /// What the engine wants of the worker.
+    pub(super) fn take_orders(&mut self) {
+        while let Some(order) = self.inbox.next_order() {
+            match order {
+                Order::PipelineGone { pipeline } => self.clients.forget(pipeline),
+                Order::Shutdown => return self.close(),
+                other => self.obey(other),
+            }
+        }
+    }
+}

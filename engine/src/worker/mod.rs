@@ -1,0 +1,284 @@
+//! A worker: the owner of some of the node's groups, of one lane of the log, and of nothing else.
+//!
+//! [`Worker::turn`] is one pass of its loop. It has no thread, clock, file or socket of its own: production loops it
+//! (see `runtime`), a simulator may call it for many nodes in one thread. Nothing in a turn waits or locks.
+//!
+//! The order within a turn matters and is this:
+//! 1. what the disk finished: held replies leave, groups learn what is durable;
+//! 2. what the network brought, what callers want, whose deadline has come: the cores step, entries are framed into
+//!    the batch;
+//! 3. each touched group is flushed once: proposals of the turn enter its core together;
+//! 4. the batch goes to the disk, and in parallel its frames go to the peers, one message per peer;
+//! 5. committed entries are applied and their callers answered, while disk and network work.
+
+mod apply;
+mod clients;
+mod open;
+mod orders;
+mod perform;
+mod receive;
+mod replica;
+mod ship;
+mod snapshots;
+mod timers;
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use raftwerk_frame::{EntryId, GroupId, Message, NodeId, Time};
+use raftwerk_net::Transport;
+use raftwerk_raft::{Effects, Input};
+use raftwerk_wal::{Disk, GroupSlot, Lane, Lsn};
+use rustc_hash::FxHashMap;
+use tokio::sync::oneshot;
+
+use self::clients::Clients;
+pub(crate) use self::open::{Settings, Surroundings};
+use self::replica::{Promise, Replica};
+use self::ship::Outboxes;
+use self::snapshots::Transfers;
+use self::timers::Timers;
+use crate::error::CreateError;
+use crate::inbox::Inbox;
+use crate::metric::WorkerMetrics;
+use crate::state_machine::{Replies, StateMachines};
+
+/// What may leave only when a batch is durable.
+#[derive(Default)]
+struct Held {
+    lsn: Lsn,
+    /// Groups with entries in the batch, and the last entry of each.
+    durable: Vec<(GroupSlot, GroupId, EntryId)>,
+    /// Votes, vote requests, acknowledgements.
+    messages: Vec<(NodeId, GroupId, Message)>,
+    /// Groups that come into being with the batch.
+    created: Vec<oneshot::Sender<Result<(), CreateError>>>,
+}
+
+/// What a turn tells the one who drives the worker.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct TurnEnd {
+    /// There is more to do at once.
+    pub(crate) is_busy: bool,
+    /// Otherwise, not before this time, unless something arrives.
+    pub(crate) next_deadline: Time,
+    /// The worker has answered everyone and is done for good.
+    pub(crate) is_closed: bool,
+}
+
+/// The most units of the network that a turn takes in.
+const ARRIVALS_PER_TURN: usize = 256;
+
+/// The owner of some groups. See the module's head.
+pub(crate) struct Worker<D: Disk> {
+    settings: Settings,
+    machines: Arc<dyn StateMachines>,
+    lane: Lane<D>,
+    transport: Arc<dyn Transport>,
+    inbox: Arc<Inbox>,
+    metrics: Arc<WorkerMetrics>,
+    now: Time,
+    replicas: Vec<Option<Box<Replica>>>,
+    slots: FxHashMap<GroupId, GroupSlot>,
+    timers: Timers,
+    effects: Effects,
+    /// Groups to flush, and to ship for, at the end of the turn.
+    dirty: Vec<GroupSlot>,
+    /// Groups with entries in the batch being filled.
+    appended: Vec<GroupSlot>,
+    /// Groups with a hard state in it.
+    promised: Vec<GroupSlot>,
+    to_apply: Vec<GroupSlot>,
+    /// What waits for the batch being filled …
+    filling: Held,
+    /// … and for those on their way to the disk, oldest first.
+    held: VecDeque<Held>,
+    spare_held: Vec<Held>,
+    durable: Lsn,
+    outboxes: Outboxes,
+    clients: Clients,
+    transfers: Transfers,
+    replies: Replies,
+    is_poisoned: bool,
+    is_full: bool,
+    is_closing: bool,
+}
+
+impl<D: Disk> Worker<D> {
+    /// One pass. `now` must not go back.
+    pub(crate) fn turn(&mut self, now: Time) -> TurnEnd {
+        self.now = now;
+        self.take_completions();
+        self.take_orders();
+        if !self.is_poisoned {
+            self.take_arrivals();
+            self.take_background();
+            self.take_due();
+        }
+        let had_room = self.take_requests();
+        if !self.is_poisoned {
+            self.flush_groups();
+            self.submit_batch();
+            self.ship_groups();
+        }
+        self.clients.turn_is_staged();
+        let applied_all = self.apply_groups();
+        self.clients.finish_turn();
+        self.metrics.publish(&self.lane.stats(), self.lane.log_bytes());
+        TurnEnd {
+            is_busy: (had_room && !self.inbox.is_empty()) || !applied_all || !self.dirty.is_empty(),
+            next_deadline: self.timers.next().min(self.transfers.next_deadline()),
+            is_closed: self.is_closing,
+        }
+    }
+
+    /// Step 1: batches that became durable.
+    fn take_completions(&mut self) {
+        if self.is_poisoned {
+            return;
+        }
+        match self.lane.poll() {
+            Ok(progress) => {
+                self.durable = progress.durable;
+                self.is_full = progress.storage_full;
+            }
+            Err(poisoned) => return self.poison(&poisoned),
+        }
+        while self.held.front().is_some_and(|held| held.lsn <= self.durable) {
+            let mut held = self.held.pop_front().expect("was just seen");
+            for (slot, group, id) in held.durable.drain(..) {
+                if self.holds(slot, group) {
+                    self.step(slot, Input::Durable { id });
+                }
+            }
+            self.release(&mut held);
+            self.spare_held.push(held);
+        }
+    }
+
+    /// Lets go what waited for a batch.
+    fn release(&mut self, held: &mut Held) {
+        for (to, group, message) in held.messages.drain(..) {
+            self.outboxes.control(to, group, message);
+        }
+        for reply in held.created.drain(..) {
+            let _caller_gone = reply.send(Ok(()));
+        }
+    }
+
+    /// The deadlines that have come.
+    fn take_due(&mut self) {
+        while let Some((at, slot)) = self.timers.due(self.now) {
+            let Some(replica) = self.replicas.get_mut(slot.0 as usize).and_then(Option::as_mut) else { continue };
+            if replica.timer_at != at {
+                continue;
+            }
+            replica.timer_at = Time::NEVER;
+            if replica.core.next_deadline() <= self.now {
+                self.step(slot, Input::Timeout);
+            } else {
+                Self::arm(&mut self.timers, replica);
+            }
+        }
+        self.tick_transfers();
+    }
+
+    /// Keeps the group's entry in the timers no later than its deadline.
+    fn arm(timers: &mut Timers, replica: &mut Replica) {
+        let deadline = replica.core.next_deadline();
+        if deadline < replica.timer_at {
+            replica.timer_at = deadline;
+            timers.add(deadline, replica.slot);
+        }
+    }
+
+    /// Step 3: the turn's proposals enter the cores; read rounds start.
+    fn flush_groups(&mut self) {
+        let mut at = 0;
+        while let Some(&slot) = self.dirty.get(at) {
+            at += 1;
+            self.propose_staged(slot);
+            let Some(replica) = self.replicas[slot.0 as usize].as_mut() else { continue };
+            self.effects.clear();
+            replica.core.flush(self.now, &mut self.effects);
+            self.perform(slot, &[]);
+            if let Some(replica) = self.replicas[slot.0 as usize].as_mut() {
+                Self::arm(&mut self.timers, replica);
+            }
+        }
+    }
+
+    /// Step 4a: the batch goes to the disk; what depends on it is held.
+    fn submit_batch(&mut self) {
+        for slot in self.appended.drain(..) {
+            if let Some(replica) = self.replicas[slot.0 as usize].as_mut() {
+                replica.has_appended = false;
+                self.filling.durable.push((slot, replica.id, replica.core.last()));
+            }
+        }
+        let submitted = self.lane.submit();
+        for slot in self.promised.drain(..) {
+            if let (Some(replica), Ok(Some(lsn))) = (self.replicas[slot.0 as usize].as_mut(), &submitted) {
+                replica.promise = Promise::InBatch(*lsn);
+            }
+        }
+        match submitted {
+            Ok(Some(lsn)) => {
+                self.filling.lsn = lsn;
+                let next = self.spare_held.pop().unwrap_or_default();
+                self.held.push_back(std::mem::replace(&mut self.filling, next));
+            }
+            // Nothing was written in this turn. What is held may still speak of entries in batches on their way.
+            Ok(None) => match self.held.back_mut() {
+                Some(last) => {
+                    last.messages.append(&mut self.filling.messages);
+                    last.created.append(&mut self.filling.created);
+                }
+                None => {
+                    let mut filling = std::mem::take(&mut self.filling);
+                    self.release(&mut filling);
+                    self.filling = filling;
+                }
+            },
+            Err(error) => self.poison(&error),
+        }
+    }
+
+    /// Feeds one input to a core and does what it asks for.
+    fn step(&mut self, slot: GroupSlot, input: Input<'_>) {
+        let Some(replica) = self.replicas[slot.0 as usize].as_mut() else { return };
+        self.effects.clear();
+        replica.core.step(self.now, input, &mut self.effects);
+        self.perform(slot, &[]);
+    }
+
+    /// Puts a group on the list of those to flush.
+    fn touch(&mut self, slot: GroupSlot) {
+        if let Some(replica) = self.replicas[slot.0 as usize].as_mut()
+            && !std::mem::replace(&mut replica.is_dirty, true)
+        {
+            self.dirty.push(slot);
+        }
+    }
+
+    fn holds(&self, slot: GroupSlot, group: GroupId) -> bool {
+        self.replicas.get(slot.0 as usize).and_then(Option::as_ref).is_some_and(|replica| replica.id == group)
+    }
+
+    fn slot_of(&self, group: GroupId) -> Option<GroupSlot> {
+        self.slots.get(&group).copied()
+    }
+
+    /// The log has failed for good. From here on the worker says nothing to anyone but its callers: its groups lose
+    /// their leaders, and other nodes elect new ones.
+    fn poison(&mut self, error: &dyn std::error::Error) {
+        tracing::error!(node = self.settings.node.0, worker = self.settings.worker, %error, "the log is poisoned");
+        self.is_poisoned = true;
+        self.metrics.poisoned();
+        self.held.clear();
+        self.filling = Held::default();
+        self.outboxes.clear();
+        self.dirty.clear();
+        self.abandon_all();
+    }
+}

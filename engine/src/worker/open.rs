@@ -1,0 +1,176 @@
+//! A worker comes to life: the log is recovered, and every replica in it stands where it stood.
+
+use std::io::Read;
+use std::sync::Arc;
+use std::time::Duration;
+
+use raftwerk_frame::{Configuration, EntryId, GroupId, NodeId, Time};
+use raftwerk_net::Transport;
+use raftwerk_raft as raft;
+use raftwerk_wal::{Disk, Lane, LaneOptions, Lsn, RecoveredGroup, SnapshotMeta};
+use rustc_hash::FxHashMap;
+
+use super::replica::Replica;
+use super::ship::{Outboxes, Sender};
+use super::snapshots::{Transfers, as_machine, restore_machine};
+use super::{Held, Worker};
+use crate::error::OpenError;
+use crate::inbox::Inbox;
+use crate::metric::WorkerMetrics;
+use crate::state_machine::{Replies, StateMachines};
+
+/// What a worker needs of the node's settings.
+#[derive(Clone, Debug)]
+pub(crate) struct Settings {
+    pub(crate) node: NodeId,
+    pub(crate) worker: u16,
+    pub(crate) workers: u16,
+    pub(crate) payload_bytes_max: usize,
+    pub(crate) election_timeout: Duration,
+    pub(crate) heartbeat_interval: Duration,
+    pub(crate) window_bytes: u64,
+    pub(crate) uncommitted_bytes_max: u64,
+    pub(crate) checkpoint_log_bytes: u64,
+    pub(crate) lane_bytes_max: u64,
+    pub(crate) seed: u64,
+}
+
+impl Settings {
+    /// The settings of one group's core.
+    pub(super) fn core_config(&self, group: GroupId, configuration: &Configuration) -> raft::Config {
+        // A new group's first leader is chosen by its id, so that leaders spread evenly over the voters.
+        let voters = &configuration.voters;
+        let preferred = voters[(group.0 % voters.len() as u64) as usize] == self.node;
+        raft::Config {
+            node: self.node,
+            group,
+            seed: self.seed ^ group.0.wrapping_mul(0x9E37_79B9_7F4A_7C15),
+            election_timeout: self.election_timeout,
+            heartbeat_interval: self.heartbeat_interval,
+            first_timeout: preferred.then_some(self.heartbeat_interval / 2),
+            window_bytes: self.window_bytes,
+            window_messages: 256,
+            append_bytes_max: 1 << 20,
+            uncommitted_bytes_max: self.uncommitted_bytes_max,
+            pre_vote: true,
+            check_quorum: true,
+        }
+    }
+}
+
+/// What a worker is made of, besides its log.
+pub(crate) struct Surroundings {
+    pub(crate) machines: Arc<dyn StateMachines>,
+    pub(crate) transport: Arc<dyn Transport>,
+    pub(crate) inbox: Arc<Inbox>,
+    pub(crate) metrics: Arc<WorkerMetrics>,
+}
+
+impl<D: Disk> Worker<D> {
+    /// Recovers a lane and all replicas in it. Blocks; done before the worker's first turn.
+    pub(crate) fn open(
+        settings: Settings,
+        options: LaneOptions,
+        disk: D,
+        surroundings: Surroundings,
+        now: Time,
+    ) -> Result<Self, OpenError> {
+        let (lane, recovered, report) = Lane::open(disk, options)?;
+        tracing::info!(node = settings.node.0, worker = settings.worker, ?report, "log recovered");
+        let sender = Sender { node: settings.node, worker: settings.worker, workers: settings.workers };
+        let Surroundings { machines, transport, inbox, metrics } = surroundings;
+        let mut worker = Self {
+            settings,
+            machines,
+            lane,
+            transport,
+            inbox,
+            metrics,
+            now,
+            replicas: Vec::new(),
+            slots: FxHashMap::default(),
+            timers: super::Timers::default(),
+            effects: raft::Effects::default(),
+            dirty: Vec::new(),
+            appended: Vec::new(),
+            promised: Vec::new(),
+            to_apply: Vec::new(),
+            filling: Held::default(),
+            held: std::collections::VecDeque::new(),
+            spare_held: Vec::new(),
+            durable: Lsn::default(),
+            outboxes: Outboxes::new(sender),
+            clients: super::Clients::default(),
+            transfers: Transfers::default(),
+            replies: Replies::default(),
+            is_poisoned: false,
+            is_full: false,
+            is_closing: false,
+        };
+        for group in recovered {
+            worker.reopen(group)?;
+        }
+        Ok(worker)
+    }
+
+    /// Brings one replica back: its newest checkpoint, then its log.
+    fn reopen(&mut self, mut recovered: RecoveredGroup) -> Result<(), OpenError> {
+        let group = recovered.group;
+        let damaged = |what: String| OpenError::Checkpoint { group, what };
+        let slot = self.lane.attach(group);
+        let machines = Arc::clone(&self.machines);
+        let restore = move |image: &mut dyn Read, _: &SnapshotMeta| restore_machine(&*machines, group, image);
+        let (checkpoint, machine) = match self.lane.load_latest(group, Box::new(restore)) {
+            Ok(Some((meta, machine))) => (Some(meta), as_machine(machine)),
+            Ok(None) => (None, self.machines.create(group)),
+            Err(error) => return Err(damaged(error.to_string())),
+        };
+        let checkpointed = checkpoint.as_ref().map_or(EntryId::default(), |meta| meta.id);
+        if checkpointed.index < recovered.compacted.index {
+            let compacted = recovered.compacted;
+            return Err(damaged(format!("the log starts after {compacted}, its checkpoint is at {checkpointed}")));
+        }
+        if let Some(meta) = &checkpoint {
+            self.finish_install(slot, &mut recovered, meta);
+        }
+        let config = self.settings.core_config(group, &recovered.configuration);
+        let state = raft::Restored {
+            hard_state: recovered.hard_state,
+            compacted: recovered.compacted,
+            configuration: recovered.configuration,
+            runs: recovered.runs.iter().map(|&(term, first)| raft::TermRun { term, first }).collect(),
+            last: recovered.last,
+            applied: checkpointed.index,
+        };
+        let core = raft::Group::new(raft::Config { first_timeout: None, ..config }, state, self.now);
+        self.add_replica(Replica::new(group, slot, core, machine, checkpoint));
+        Ok(())
+    }
+
+    /// A snapshot was received whole, and the node stopped before its log said so: the log is made to say so now. What
+    /// a snapshot holds is committed, so entries that contradict it are not.
+    fn finish_install(
+        &mut self,
+        slot: raftwerk_wal::GroupSlot,
+        recovered: &mut RecoveredGroup,
+        meta: &SnapshotMeta,
+    ) {
+        let id = meta.id;
+        let run = recovered.runs.iter().rfind(|(_, first)| *first <= id.index);
+        let term_there = run.map(|(term, _)| *term).filter(|_| id.index <= recovered.last);
+        if id == recovered.compacted || term_there == Some(id.term) {
+            return;
+        }
+        recovered.compacted = id;
+        recovered.configuration = meta.configuration.clone();
+        recovered.runs.clear();
+        recovered.last = id.index;
+        self.lane.snapshot(slot, id, &meta.configuration, false);
+    }
+
+    /// A new machine with a checkpoint's state, made on the disk's background thread.
+    pub(super) fn restore_in_background(&mut self, token: u64, group: GroupId) {
+        let machines = Arc::clone(&self.machines);
+        self.lane.load_snapshot(token, group, Box::new(move |image, _| restore_machine(&*machines, group, image)));
+    }
+}

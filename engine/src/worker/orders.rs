@@ -1,0 +1,127 @@
+//! What the engine asks of a worker: replicas that come and go, and what they look like.
+
+use raftwerk_frame::{Configuration, EntryId, GroupId, Index, NodeId};
+use raftwerk_raft as raft;
+use raftwerk_wal::Disk;
+use tokio::sync::oneshot;
+
+use super::Worker;
+use super::replica::Replica;
+use crate::error::{CreateError, ReadError};
+use crate::group::GroupStatus;
+use crate::inbox::Order;
+
+impl<D: Disk> Worker<D> {
+    /// Does one order.
+    pub(super) fn obey(&mut self, order: Order) {
+        match order {
+            Order::Create { group, voters, reply } => self.create(group, &voters, reply),
+            Order::Remove { group, reply } => {
+                let was_here = self.remove(group);
+                let _caller_gone = reply.send(was_here);
+            }
+            Order::Status { group, reply } => {
+                let _caller_gone = reply.send(self.status(group));
+            }
+            Order::Digest { group, reply } => {
+                let replica = self.replica(group);
+                let _caller_gone = reply.send(replica.map(|replica| (replica.applied, replica.machine.digest())));
+            }
+            Order::QueryLocal { group, query, reply } => {
+                let answer = self.replica(group).map(|replica| replica.machine.query(&query));
+                let _caller_gone = reply.send(answer.ok_or(ReadError::NoSuchGroup(group)));
+            }
+            Order::Groups { reply } => {
+                let mut groups: Vec<GroupId> = self.slots.keys().copied().collect();
+                groups.sort_unstable();
+                let _caller_gone = reply.send(groups);
+            }
+            Order::PipelineGone { .. } | Order::Shutdown => unreachable!("taken by take_orders"),
+        }
+    }
+
+    fn replica(&self, group: GroupId) -> Option<&Replica> {
+        self.slot_of(group).and_then(|slot| self.replicas[slot.0 as usize].as_deref())
+    }
+
+    fn create(&mut self, group: GroupId, voters: &[NodeId], reply: oneshot::Sender<Result<(), CreateError>>) {
+        let configuration = Configuration::of_voters(voters.iter().copied());
+        let answer = if self.is_poisoned {
+            Err(CreateError::Poisoned)
+        } else if self.is_full {
+            Err(CreateError::StorageFull)
+        } else if let Some(replica) = self.replica(group) {
+            let same = replica.core.configuration().voters == configuration.voters;
+            if same { Ok(()) } else { Err(CreateError::Exists(group)) }
+        } else {
+            // Durable with this turn's batch; the caller waits for that.
+            self.create_replica(group, configuration);
+            return self.filling.created.push(reply);
+        };
+        let _caller_gone = reply.send(answer);
+    }
+
+    fn create_replica(&mut self, group: GroupId, configuration: Configuration) {
+        let slot = self.lane.attach(group);
+        self.lane.snapshot(slot, EntryId::default(), &configuration, false);
+        let config = self.settings.core_config(group, &configuration);
+        let restored = raft::Restored {
+            hard_state: raftwerk_frame::HardState::default(),
+            compacted: EntryId::default(),
+            configuration,
+            runs: Vec::new(),
+            last: Index(0),
+            applied: Index(0),
+        };
+        let core = raft::Group::new(config, restored, self.now);
+        let replica = Replica::new(group, slot, core, self.machines.create(group), None);
+        self.add_replica(replica);
+    }
+
+    /// Puts a replica in its place and arms its timer.
+    pub(super) fn add_replica(&mut self, replica: Replica) {
+        let (group, slot) = (replica.id, replica.slot);
+        if self.replicas.len() <= slot.0 as usize {
+            self.replicas.resize_with(slot.0 as usize + 1, || None);
+        }
+        let replica = self.replicas[slot.0 as usize].insert(Box::new(replica));
+        Self::arm(&mut self.timers, replica);
+        self.slots.insert(group, slot);
+        self.metrics.groups(self.slots.len());
+    }
+
+    /// Forgets a replica, its log and its checkpoints.
+    fn remove(&mut self, group: GroupId) -> bool {
+        let Some(slot) = self.slots.remove(&group) else { return false };
+        let Some(mut replica) = self.replicas[slot.0 as usize].take() else { return false };
+        let applied = replica.applied;
+        self.clients.refuse_staged(&mut replica, &crate::ProposeError::NoSuchGroup(group));
+        self.clients.abandon(&mut replica, Index(0));
+        debug_assert!(replica.pending.is_empty(), "nothing is certain above {applied}");
+        for (_, token) in replica.reads.drain(..) {
+            self.clients.answer_read(token, Err(ReadError::NoSuchGroup(group)));
+        }
+        self.forget_transfers(group);
+        self.metrics.groups(self.slots.len());
+        let token = self.transfers.next_token();
+        self.lane.drop_snapshots(token, group);
+        self.lane.remove(slot);
+        true
+    }
+
+    fn status(&self, group: GroupId) -> Option<GroupStatus> {
+        let replica = self.replica(group)?;
+        let core = &replica.core;
+        Some(GroupStatus {
+            role: core.role(),
+            term: core.term(),
+            leader: core.leader(),
+            compacted: core.compacted(),
+            last: core.last(),
+            commit: core.commit(),
+            applied: replica.applied,
+            configuration: core.configuration().clone(),
+            log_bytes: self.lane.live_bytes(replica.slot),
+        })
+    }
+}

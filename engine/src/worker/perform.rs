@@ -1,0 +1,178 @@
+//! Does what a core asks for: hard state and entries into the batch, messages into the outboxes, in that order.
+
+use raftwerk_frame::frame::{ENTRY_OVERHEAD_BYTES, EntryKind, FrameHeader};
+use raftwerk_frame::{EntryId, Index};
+use raftwerk_raft::{Append, Input, Rejected};
+use raftwerk_wal::{Disk, GroupSlot, Lane, LogError};
+
+use super::Worker;
+use super::replica::{Pending, Promise, Replica};
+use crate::error::{ProposeError, ReadError};
+
+/// A frame of the leader's is closed at this size: large enough to make its header cheap, small enough for a window.
+const FRAME_BYTES: usize = 128 << 10;
+
+/// A frame that came with a message: its header, and all its bytes.
+pub(super) type ArrivedFrame<'a> = (FrameHeader, &'a [u8]);
+
+impl<D: Disk> Worker<D> {
+    /// Performs `self.effects` for a group, whose message brought `frames`.
+    pub(super) fn perform(&mut self, slot: GroupSlot, frames: &[ArrivedFrame<'_>]) {
+        if let Err(error) = self.write_effects(slot, frames) {
+            return self.poison(&error);
+        }
+        let Some(replica) = self.replicas[slot.0 as usize].as_mut() else { return };
+        let group = replica.id;
+        let may_speak = replica.may_speak(self.durable);
+        for (to, message) in self.effects.send.drain(..) {
+            if may_speak {
+                self.outboxes.control(to, group, message);
+            } else {
+                self.filling.messages.push((to, group, message));
+            }
+        }
+        for (to, message) in self.effects.send_durable.drain(..) {
+            self.filling.messages.push((to, group, message));
+        }
+        for (token, index) in self.effects.reads.drain(..) {
+            replica.reads.push_back((index, token));
+        }
+        for token in self.effects.reads_rejected.drain(..) {
+            self.clients.answer_read(token, Err(ReadError::NotLeader { hint: replica.core.leader() }));
+        }
+        if self.effects.role_changed {
+            tracing::debug!(node = self.settings.node.0, %group, role = ?replica.core.role(),
+                term = replica.core.term().0, "role changed");
+            if !replica.core.is_leader() {
+                self.clients.abandon(replica, replica.core.commit());
+            }
+        }
+        let wants_apply = replica.may_apply_to() > replica.applied
+            || replica.reads.front().is_some_and(|(index, _)| *index <= replica.applied);
+        if wants_apply && !std::mem::replace(&mut replica.is_to_apply, true) {
+            self.to_apply.push(slot);
+        }
+        let wanted_by = std::mem::take(&mut self.effects.snapshot_to);
+        for &to in &wanted_by {
+            self.start_transfer(slot, to);
+        }
+        self.effects.snapshot_to = wanted_by;
+        self.touch(slot);
+    }
+
+    /// Hard state, then entries, then a new beginning of the log: all into this turn's batch.
+    fn write_effects(&mut self, slot: GroupSlot, frames: &[ArrivedFrame<'_>]) -> Result<(), LogError> {
+        let Some(replica) = self.replicas[slot.0 as usize].as_mut() else { return Ok(()) };
+        if let Some(hard_state) = self.effects.hard_state.take() {
+            self.lane.hard_state(slot, hard_state)?;
+            if replica.promise != Promise::InTurn {
+                replica.promise = Promise::InTurn;
+                self.promised.push(slot);
+            }
+        }
+        match self.effects.append.take() {
+            None => return Ok(()),
+            Some(Append::Own { id, noop: true, .. }) => write_noop(&mut self.lane, slot, id)?,
+            Some(Append::Own { id, count, noop: false }) => {
+                assert_eq!(count as usize, replica.staged.len(), "the core takes all of a turn's proposals or none");
+                Self::write_staged(&mut self.lane, &mut self.clients, replica, id)?;
+            }
+            Some(Append::Accept { from, last }) => {
+                for (header, bytes) in frames {
+                    if header.last_index() >= from && header.index <= last {
+                        self.lane.append_frame(slot, bytes, header)?;
+                    }
+                }
+            }
+        }
+        if !std::mem::replace(&mut replica.has_appended, true) {
+            self.appended.push(slot);
+        }
+        Ok(())
+    }
+
+    /// Frames the turn's proposals of a group: the leader's only copy of their bytes.
+    fn write_staged(
+        lane: &mut Lane<D>,
+        clients: &mut super::Clients,
+        replica: &mut Replica,
+        first: EntryId,
+    ) -> Result<(), LogError> {
+        let mut next = first;
+        let mut staged = replica.staged.drain(..).peekable();
+        while let Some(&one) = staged.peek() {
+            let longest = FRAME_BYTES.max(clients.payload(one).len() + ENTRY_OVERHEAD_BYTES);
+            let hint = longest.min(replica.staged_bytes as usize);
+            let mut frame = lane.begin_frame(replica.slot, next, hint)?;
+            let mut frame_bytes = 0;
+            while let Some(&one) = staged.peek() {
+                let payload = clients.payload(one);
+                if frame.count() > 0 && frame_bytes + payload.len() > FRAME_BYTES
+                    || !frame.push(EntryKind::Payload, payload)
+                {
+                    break;
+                }
+                staged.next();
+                frame_bytes += payload.len() + ENTRY_OVERHEAD_BYTES;
+                let waiter = clients.take_waiter(one);
+                replica.pending.push_back(Pending { index: next.index, waiter });
+                next.index = next.index.next();
+            }
+            assert!(frame.finish().is_some(), "the first payload always fits: it is below the limit");
+        }
+        drop(staged);
+        replica.staged_bytes = 0;
+        Ok(())
+    }
+
+    /// Step 3: hands the proposals that gathered in this turn to the core, all at once.
+    pub(super) fn propose_staged(&mut self, slot: GroupSlot) {
+        let Some(replica) = self.replicas[slot.0 as usize].as_mut() else { return };
+        if replica.staged.is_empty() {
+            return;
+        }
+        let count = replica.staged.len() as u32;
+        self.effects.clear();
+        replica.core.step(self.now, Input::Propose { count, bytes: replica.staged_bytes }, &mut self.effects);
+        if let Some(rejected) = self.effects.rejected.take() {
+            let error = match rejected {
+                Rejected::NotLeader { leader } => ProposeError::NotLeader { hint: leader },
+                Rejected::Busy => ProposeError::Busy,
+            };
+            self.clients.refuse_staged(replica, &error);
+        } else {
+            self.metrics.proposed(u64::from(count));
+        }
+        self.perform(slot, &[]);
+    }
+
+    /// Drops the log's prefix that is in a durable checkpoint, as far as no follower that keeps up still needs it.
+    pub(super) fn compact(&mut self, slot: GroupSlot) {
+        let Some(replica) = self.replicas[slot.0 as usize].as_mut() else { return };
+        let Some(checkpoint) = &replica.checkpoint else { return };
+        let bytes = self.lane.live_bytes(slot);
+        let mut to = checkpoint.id.index;
+        if replica.core.is_leader() && bytes < 4 * self.settings.checkpoint_log_bytes {
+            let needed = replica.core.slowest_live_match();
+            to = to.min(needed.unwrap_or(to));
+        }
+        if to <= replica.core.compacted().index {
+            return;
+        }
+        let Some(term) = replica.core.term_at(to) else { return };
+        self.lane.compact(slot, EntryId::new(term, to));
+        self.step(slot, Input::Compacted { to });
+    }
+}
+
+fn write_noop<D: Disk>(lane: &mut Lane<D>, slot: GroupSlot, id: EntryId) -> Result<(), LogError> {
+    let mut frame = lane.begin_frame(slot, id, 64)?;
+    assert!(frame.push(EntryKind::Noop, &[]), "an empty entry fits everywhere");
+    assert!(frame.finish().is_some(), "it holds one entry");
+    Ok(())
+}
+
+/// The number of entries from `first` to `last`.
+pub(super) const fn span(first: Index, last: Index) -> u64 {
+    (last.0 + 1).saturating_sub(first.0)
+}

@@ -1,0 +1,176 @@
+//! What the network brought: units are taken apart, checked, and fed to the cores as headers and runs.
+//!
+//! Nothing in here trusts a byte. A unit, record or frame that does not hold what it claims is dropped and counted; the
+//! protocol treats it as lost.
+
+use bytes::Bytes;
+use raftwerk_frame::frame::{self, FrameKind};
+use raftwerk_frame::wire::{self, Record, UnitHeader, UnitKind};
+use raftwerk_frame::{EntryId, GroupId, Index, Message, NodeId, Run, Term};
+use raftwerk_raft::Input;
+use raftwerk_wal::{Disk, GroupSlot};
+use smallvec::SmallVec;
+
+use super::perform::ArrivedFrame;
+use super::{ARRIVALS_PER_TURN, Worker};
+use crate::inbox::Arrival;
+
+/// Frames of one append. More than a few only in catch-up, across terms.
+type Frames<'a> = SmallVec<[ArrivedFrame<'a>; 4]>;
+type Runs = SmallVec<[Run; 4]>;
+
+impl<D: Disk> Worker<D> {
+    /// Takes units in, at most so many a turn.
+    pub(super) fn take_arrivals(&mut self) {
+        for _ in 0..ARRIVALS_PER_TURN {
+            match self.inbox.next_arrival() {
+                None => return,
+                Some(Arrival::Unit { from, unit }) => self.take_unit(from, &unit),
+                Some(Arrival::Lost(node)) => self.take_lost(node),
+            }
+            if self.is_poisoned {
+                return;
+            }
+        }
+    }
+
+    fn take_unit(&mut self, from: NodeId, unit: &Bytes) {
+        match UnitHeader::parse(unit) {
+            Ok((header, _, _)) if header.from != from => self.metrics.bad_unit(),
+            Ok((header, records, bodies)) => match header.kind {
+                UnitKind::Groups => self.take_records(from, records, bodies),
+                UnitKind::Snapshot => self.take_snapshot_unit(from, unit.slice_ref(bodies)),
+            },
+            Err(_) => self.metrics.bad_unit(),
+        }
+    }
+
+    fn take_records(&mut self, from: NodeId, records: &[u8], mut bodies: &[u8]) {
+        for record in wire::records(records) {
+            let Ok(record) = record else { return self.metrics.bad_unit() };
+            let Some((body, rest)) = bodies.split_at_checked(record.body_bytes as usize) else {
+                return self.metrics.bad_unit();
+            };
+            bodies = rest;
+            // Groups of other workers, and groups that are not here, pass by.
+            if let Some(slot) = self.slot_of(record.group) {
+                self.take_record(slot, from, &record, body);
+            }
+            if self.is_poisoned {
+                return;
+            }
+        }
+    }
+
+    fn take_record(&mut self, slot: GroupSlot, from: NodeId, record: &Record, body: &[u8]) {
+        let (mut frames, mut runs) = (Frames::new(), Runs::new());
+        if let Message::Append { prev, .. } = record.message
+            && !body.is_empty()
+        {
+            // No room: as if the network had lost it. The leader will come back with it.
+            if body.len() > self.lane.room() {
+                return self.metrics.no_room();
+            }
+            if parse_frames(record.group, prev, body, &mut frames, &mut runs).is_none() {
+                return self.metrics.bad_unit();
+            }
+        }
+        let Some(replica) = self.replicas[slot.0 as usize].as_mut() else { return };
+        self.effects.clear();
+        let input = Input::Message { from, message: record.message, runs: &runs };
+        replica.core.step(self.now, input, &mut self.effects);
+        self.perform(slot, &frames);
+    }
+
+    fn take_lost(&mut self, node: NodeId) {
+        self.lose_transfers(node);
+        for at in 0..self.replicas.len() {
+            if let Some(replica) = &self.replicas[at]
+                && replica.core.is_leader()
+            {
+                let slot = replica.slot;
+                self.step(slot, Input::Unreachable { node });
+            }
+        }
+    }
+}
+
+/// Reads the frames that follow `prev`: valid, of this group, without gaps, terms not falling. The runs begin just
+/// after `prev`, even where the first frame begins before it.
+fn parse_frames<'a>(
+    group: GroupId,
+    prev: EntryId,
+    mut body: &'a [u8],
+    frames: &mut Frames<'a>,
+    runs: &mut Runs,
+) -> Option<()> {
+    let mut next: Option<Index> = None;
+    let mut term = Term(0);
+    while !body.is_empty() {
+        let (header, _) = frame::parse(body).ok()?;
+        let (bytes, rest) = body.split_at(header.frame_bytes());
+        let follows = match next {
+            None => header.index <= prev.index.next(),
+            Some(next) => header.index == next,
+        };
+        if header.kind != FrameKind::Entries || header.group != group || !follows || header.term < term {
+            return None;
+        }
+        let last = header.last_index();
+        let first = header.index.max(prev.index.next());
+        if last >= first {
+            runs.push(Run { term: header.term, count: super::perform::span(first, last) });
+        }
+        (next, term, body) = (Some(last.next()), header.term, rest);
+        frames.push((header, bytes));
+    }
+    Some(())
+}
+
+#[cfg(test)]
+mod tests {
+    use raftwerk_frame::frame::{EntryKind, FrameWriter};
+
+    use super::*;
+
+    fn framed(group: u64, term: u64, first: u64, count: u64) -> Vec<u8> {
+        let mut out = vec![0; 4096];
+        let id = EntryId::new(Term(term), Index(first));
+        let mut writer = FrameWriter::new(&mut out, GroupId(group), id).unwrap();
+        for _ in 0..count {
+            assert!(writer.push(EntryKind::Payload, b"payload"));
+        }
+        let bytes = writer.finish().unwrap().frame_bytes();
+        out.truncate(bytes);
+        out
+    }
+
+    fn parsed(prev: (u64, u64), body: &[u8]) -> Option<Vec<(u64, u64)>> {
+        let (mut frames, mut runs) = (Frames::new(), Runs::new());
+        let prev = EntryId::new(Term(prev.1), Index(prev.0));
+        parse_frames(GroupId(1), prev, body, &mut frames, &mut runs)?;
+        Some(runs.iter().map(|run| (run.term.0, run.count)).collect())
+    }
+
+    #[test]
+    fn frames_that_begin_before_prev_are_clipped_to_what_is_new() {
+        let body = [framed(1, 2, 3, 5), framed(1, 4, 8, 2)].concat();
+        assert_eq!(parsed((2, 2), &body), Some(vec![(2, 5), (4, 2)]));
+        assert_eq!(parsed((5, 2), &body), Some(vec![(2, 2), (4, 2)]));
+        assert_eq!(parsed((7, 2), &body), Some(vec![(4, 2)]));
+    }
+
+    #[test]
+    fn gaps_foreign_groups_falling_terms_and_damage_are_refused() {
+        assert_eq!(parsed((1, 2), &framed(1, 2, 3, 5)), None, "gap after prev");
+        assert_eq!(parsed((2, 2), &framed(9, 2, 3, 5)), None, "another group");
+        let gap = [framed(1, 2, 3, 5), framed(1, 2, 9, 2)].concat();
+        assert_eq!(parsed((2, 2), &gap), None, "gap between frames");
+        let falling = [framed(1, 3, 3, 5), framed(1, 2, 8, 2)].concat();
+        assert_eq!(parsed((2, 2), &falling), None, "falling terms");
+        let mut damaged = framed(1, 2, 3, 5);
+        *damaged.last_mut().unwrap() ^= 1;
+        assert_eq!(parsed((2, 2), &damaged), None, "flipped bit");
+        assert_eq!(parsed((2, 2), &damaged[..60]), None, "cut short");
+    }
+}

@@ -1,0 +1,131 @@
+//! One group's presence on this node: the core, the state machine, and those who wait for them.
+
+use std::collections::VecDeque;
+
+use raftwerk_frame::{EntryId, GroupId, Index, Time};
+use raftwerk_raft as raft;
+use raftwerk_wal::{GroupSlot, Lsn, SnapshotMeta};
+use tokio::sync::oneshot;
+
+use crate::error::ProposeError;
+use crate::group::Applied;
+use crate::state_machine::StateMachine;
+
+/// Where a staged payload lies until the core has said whether it becomes an entry.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Staged {
+    /// An operation of one of the turn's submissions.
+    Operation { submission: u32, operation: u32 },
+    /// One of the turn's single proposals.
+    Single { request: u32 },
+}
+
+/// Whether the latest term and vote are durable: before, this replica says nothing to anyone (paper, Figure 2).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Promise {
+    /// Durable.
+    Kept,
+    /// In the batch being filled.
+    InTurn,
+    /// In this batch, on its way to the disk.
+    InBatch(Lsn),
+}
+
+/// Who waits for a proposal's outcome.
+#[derive(Debug)]
+pub(crate) enum Waiter {
+    /// A pipeline, and its mark.
+    Pipeline { number: u32, token: u64 },
+    /// A single caller.
+    Single(oneshot::Sender<Result<Applied, ProposeError>>),
+}
+
+/// An appended proposal that somebody waits for.
+#[derive(Debug)]
+pub(crate) struct Pending {
+    pub(crate) index: Index,
+    pub(crate) waiter: Waiter,
+}
+
+/// A replica of a group, as its worker holds it.
+pub(crate) struct Replica {
+    pub(crate) id: GroupId,
+    pub(crate) slot: GroupSlot,
+    pub(crate) core: raft::Group,
+    pub(crate) machine: Box<dyn StateMachine>,
+    /// The last entry that the state machine has seen.
+    pub(crate) applied: Index,
+    /// Payloads of this turn, in order.
+    pub(crate) staged: Vec<Staged>,
+    pub(crate) staged_bytes: u64,
+    /// Proposals appended in this leadership, in order of their indices.
+    pub(crate) pending: VecDeque<Pending>,
+    /// Reads whose index is known: answered once it is applied. In rising order.
+    pub(crate) reads: VecDeque<(Index, u64)>,
+    /// The latest durable checkpoint.
+    pub(crate) checkpoint: Option<SnapshotMeta>,
+    /// A checkpoint is being written, or a snapshot is being restored for it.
+    pub(crate) saving: bool,
+    /// The latest hard state's way to the disk.
+    pub(crate) promise: Promise,
+    /// The timer entry that counts.
+    pub(crate) timer_at: Time,
+    /// On the list of groups to flush and ship at the end of the turn.
+    pub(crate) is_dirty: bool,
+    /// On the list of groups with new entries in this turn's batch.
+    pub(crate) has_appended: bool,
+    /// On the list of groups with something to apply.
+    pub(crate) is_to_apply: bool,
+}
+
+impl Replica {
+    pub(crate) fn new(
+        id: GroupId,
+        slot: GroupSlot,
+        core: raft::Group,
+        machine: Box<dyn StateMachine>,
+        checkpoint: Option<SnapshotMeta>,
+    ) -> Self {
+        let applied = core.applied();
+        Self {
+            id,
+            slot,
+            core,
+            machine,
+            applied,
+            staged: Vec::new(),
+            staged_bytes: 0,
+            pending: VecDeque::new(),
+            reads: VecDeque::new(),
+            checkpoint,
+            saving: false,
+            promise: Promise::Kept,
+            timer_at: Time::NEVER,
+            is_dirty: false,
+            has_appended: false,
+            is_to_apply: false,
+        }
+    }
+
+    /// Whether term and vote are durable, so that messages may speak of them.
+    pub(crate) fn may_speak(&mut self, durable: Lsn) -> bool {
+        if let Promise::InBatch(lsn) = self.promise
+            && lsn <= durable
+        {
+            self.promise = Promise::Kept;
+        }
+        self.promise == Promise::Kept
+    }
+
+    /// Up to where entries may be applied: committed, and durable on this node too, so that no state machine ever
+    /// knows more than its own log.
+    pub(crate) fn may_apply_to(&self) -> Index {
+        self.core.commit().min(self.core.durable())
+    }
+
+    /// The id of the last applied entry.
+    pub(crate) fn applied_id(&self) -> EntryId {
+        let term = self.core.term_at(self.applied).expect("the log reaches back to the applied entry");
+        EntryId::new(term, self.applied)
+    }
+}

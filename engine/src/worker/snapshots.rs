@@ -1,0 +1,514 @@
+//! Checkpoints, and how a replica that is too far behind gets one from its leader (paper, section 7).
+//!
+//! The worker only decides. Writing, reading, verifying and restoring happen on the disk's background thread; every
+//! piece of work comes back by its token. A transfer is a chain of pieces, each acknowledged when it is on the
+//! receiver's disk: what is on its way is bounded by that credit, and a broken transfer goes on where it stopped.
+//!
+//! ```text
+//! unit body = kind u8 (1 piece, 2 ack, 3 refusal), 7 zero, group u64, leader's term u64, id.term u64, id.index u64,
+//!             offset u64, total u64, bytes of the snapshot file
+//! ```
+
+use std::any::Any;
+use std::io::{self, Read};
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use raftwerk_frame::wire::{UNIT_HEADER_BYTES, UnitHeader, UnitKind};
+use raftwerk_frame::{Configuration, EntryId, GroupId, Index, NodeId, Term, Time};
+use raftwerk_net::{Channel, PeerId};
+use raftwerk_raft::Input;
+use raftwerk_wal::{BackgroundDone, BackgroundOutput, Disk, GroupSlot, SnapshotMeta};
+use rustc_hash::FxHashMap;
+
+use super::Worker;
+use crate::state_machine::{StateMachine, StateMachines};
+
+/// Bytes of one piece.
+const PIECE_BYTES: u64 = 256 << 10;
+/// Bytes of a piece's head.
+const HEAD_BYTES: usize = 56;
+/// A piece that is not acknowledged within this is sent again …
+const RETRY: Duration = Duration::from_millis(500);
+/// … at most so often in a row; then the transfer is given up, and the core decides anew.
+const RETRIES_MAX: u32 = 8;
+
+/// Where a transfer stands, at the sender.
+struct Outgoing {
+    term: Term,
+    meta: SnapshotMeta,
+    acked: u64,
+    retries: u32,
+    deadline: Time,
+    reading: bool,
+}
+
+/// Where a transfer stands, at the receiver.
+struct Incoming {
+    from: NodeId,
+    term: Term,
+    id: EntryId,
+    total: u64,
+    written: u64,
+    busy: bool,
+}
+
+/// What a piece of background work was for.
+enum Work {
+    Save { slot: GroupSlot, group: GroupId },
+    ReadPiece { group: GroupId, to: NodeId, offset: u64 },
+    WritePiece { group: GroupId, end: u64 },
+    Finish { group: GroupId },
+    Restore { group: GroupId },
+    Drop,
+}
+
+/// All transfers and background work of a worker.
+#[derive(Default)]
+pub(super) struct Transfers {
+    token: u64,
+    work: FxHashMap<u64, Work>,
+    outgoing: FxHashMap<(GroupId, NodeId), Outgoing>,
+    incoming: FxHashMap<GroupId, Incoming>,
+    finished: FxHashMap<GroupId, SnapshotMeta>,
+}
+
+impl Transfers {
+    /// A token for work whose outcome nobody waits for.
+    pub(super) fn next_token(&mut self) -> u64 {
+        self.expect(Work::Drop)
+    }
+
+    fn expect(&mut self, work: Work) -> u64 {
+        self.token += 1;
+        self.work.insert(self.token, work);
+        self.token
+    }
+
+    /// When a transfer wants to be looked at.
+    pub(super) fn next_deadline(&self) -> Time {
+        self.outgoing.values().map(|transfer| transfer.deadline).min().unwrap_or(Time::NEVER)
+    }
+}
+
+/// The head of a snapshot unit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Head {
+    kind: u8,
+    group: GroupId,
+    term: Term,
+    id: EntryId,
+    offset: u64,
+    total: u64,
+}
+
+const PIECE: u8 = 1;
+const ACK: u8 = 2;
+const REFUSAL: u8 = 3;
+
+impl Head {
+    fn encode(&self, out: &mut BytesMut) {
+        out.extend_from_slice(&[self.kind, 0, 0, 0, 0, 0, 0, 0]);
+        let words = [self.group.0, self.term.0, self.id.term.0, self.id.index.0, self.offset, self.total];
+        for word in words {
+            out.extend_from_slice(&word.to_le_bytes());
+        }
+    }
+
+    fn parse(bytes: &[u8]) -> Option<(Self, usize)> {
+        let (head, rest) = bytes.split_at_checked(HEAD_BYTES)?;
+        let word = |n: usize| u64::from_le_bytes(head[8 + 8 * n..][..8].try_into().expect("eight bytes"));
+        let parsed = Self {
+            kind: head[0],
+            group: GroupId(word(0)),
+            term: Term(word(1)),
+            id: EntryId::new(Term(word(2)), Index(word(3))),
+            offset: word(4),
+            total: word(5),
+        };
+        let known = matches!(parsed.kind, PIECE | ACK | REFUSAL);
+        let inside = parsed.offset.checked_add(rest.len() as u64).is_some_and(|end| end <= parsed.total);
+        (known && inside && rest.len() as u64 <= PIECE_BYTES).then_some((parsed, HEAD_BYTES))
+    }
+}
+
+/// Restores a new machine from an image.
+pub(super) fn restore_machine(
+    machines: &dyn StateMachines,
+    group: GroupId,
+    image: &mut dyn Read,
+) -> io::Result<Box<dyn Any + Send>> {
+    let mut machine = machines.create(group);
+    machine.restore(image)?;
+    Ok(Box::new(machine))
+}
+
+/// What [`restore_machine`] made, back from the background.
+pub(super) fn as_machine(machine: Box<dyn Any + Send>) -> Box<dyn StateMachine> {
+    let machine: Result<Box<Box<dyn StateMachine>>, _> = machine.downcast();
+    *machine.unwrap_or_else(|_| unreachable!("restore_machine makes a machine"))
+}
+
+impl<D: Disk> Worker<D> {
+    /// Takes a checkpoint if the group's log has grown enough, or holds the whole lane back.
+    pub(super) fn maybe_checkpoint(&mut self, slot: GroupSlot) {
+        let Some(replica) = self.replicas[slot.0 as usize].as_mut() else { return };
+        let checkpointed = replica.checkpoint.as_ref().map_or(Index(0), |meta| meta.id.index);
+        let grown = self.lane.live_bytes(slot) >= self.settings.checkpoint_log_bytes;
+        if !grown || replica.saving || replica.applied <= checkpointed {
+            return;
+        }
+        self.checkpoint(slot);
+    }
+
+    /// Takes a checkpoint: the machine hands out an image, the background thread writes it.
+    pub(super) fn checkpoint(&mut self, slot: GroupSlot) {
+        let Some(replica) = self.replicas[slot.0 as usize].as_mut() else { return };
+        replica.saving = true;
+        let (group, id) = (replica.id, replica.applied_id());
+        let configuration = replica.core.configuration().clone();
+        let image = replica.machine.checkpoint();
+        let token = self.transfers.expect(Work::Save { slot, group });
+        self.lane.save_snapshot(token, group, id, configuration, image);
+    }
+
+    /// What the background thread finished.
+    pub(super) fn take_background(&mut self) {
+        while let Some(BackgroundDone { token, result, .. }) = self.lane.poll_background() {
+            let Some(work) = self.transfers.work.remove(&token) else { continue };
+            match (work, result) {
+                (Work::Save { slot, group }, Ok(BackgroundOutput::Saved(meta))) => self.saved(slot, group, Some(meta)),
+                (Work::Save { slot, group }, result) => {
+                    tracing::warn!(%group, error = ?result.err(), "a checkpoint could not be written");
+                    self.saved(slot, group, None);
+                }
+                (Work::ReadPiece { group, to, offset }, Ok(BackgroundOutput::Chunk(bytes))) => {
+                    self.send_piece(group, to, offset, &bytes);
+                }
+                (Work::ReadPiece { group, to, .. }, _) => self.give_up(group, to),
+                (Work::WritePiece { group, end }, Ok(_)) => self.piece_written(group, end),
+                (Work::Finish { group }, Ok(BackgroundOutput::Finished(meta))) => {
+                    self.transfers.finished.insert(group, meta);
+                    let token = self.transfers.expect(Work::Restore { group });
+                    self.restore_in_background(token, group);
+                }
+                (Work::Restore { group }, Ok(BackgroundOutput::Loaded { value, .. })) => self.restored(group, value),
+                (Work::WritePiece { group, .. } | Work::Finish { group } | Work::Restore { group }, result) => {
+                    tracing::warn!(%group, error = ?result.err(), "a snapshot could not be taken in");
+                    self.refuse_incoming(group);
+                }
+                (Work::Drop, _) => {}
+            }
+        }
+        self.checkpoint_pinning();
+    }
+
+    /// When the lane is over its bound, checkpoints the groups that hold its oldest segment back.
+    fn checkpoint_pinning(&mut self) {
+        if self.lane.log_bytes() <= self.settings.lane_bytes_max {
+            return;
+        }
+        let pinning: Vec<GroupSlot> = self.lane.pinning().filter_map(|group| self.slot_of(group)).collect();
+        for slot in pinning {
+            let Some(replica) = self.replicas[slot.0 as usize].as_ref() else { continue };
+            let checkpointed = replica.checkpoint.as_ref().map_or(Index(0), |meta| meta.id.index);
+            if replica.saving {
+                continue;
+            }
+            if replica.applied > checkpointed { self.checkpoint(slot) } else { self.compact(slot) }
+        }
+    }
+
+    fn saved(&mut self, slot: GroupSlot, group: GroupId, meta: Option<SnapshotMeta>) {
+        if !self.holds(slot, group) {
+            return;
+        }
+        let Some(replica) = self.replicas[slot.0 as usize].as_mut() else { return };
+        replica.saving = false;
+        if let Some(meta) = meta {
+            self.metrics.checkpointed();
+            replica.checkpoint = Some(meta);
+            self.compact(slot);
+        }
+    }
+
+    /// The core says that a peer needs a snapshot.
+    pub(super) fn start_transfer(&mut self, slot: GroupSlot, to: NodeId) {
+        let Some(replica) = self.replicas[slot.0 as usize].as_ref() else { return };
+        let group = replica.id;
+        let Some(meta) = replica.checkpoint.clone() else { return };
+        let transfer = Outgoing {
+            term: replica.core.term(),
+            meta,
+            acked: 0,
+            retries: 0,
+            deadline: self.now + RETRY,
+            reading: false,
+        };
+        self.transfers.outgoing.insert((group, to), transfer);
+        self.read_piece(group, to);
+    }
+
+    fn read_piece(&mut self, group: GroupId, to: NodeId) {
+        let Some(transfer) = self.transfers.outgoing.get_mut(&(group, to)) else { return };
+        if transfer.reading {
+            return;
+        }
+        transfer.reading = true;
+        transfer.deadline = self.now + RETRY;
+        let (id, offset) = (transfer.meta.id, transfer.acked);
+        let len = PIECE_BYTES.min(transfer.meta.bytes - offset) as usize;
+        let token = self.transfers.expect(Work::ReadPiece { group, to, offset });
+        self.lane.read_snapshot_chunk(token, group, id, offset, len);
+    }
+
+    fn send_piece(&mut self, group: GroupId, to: NodeId, offset: u64, bytes: &Bytes) {
+        let Some(transfer) = self.transfers.outgoing.get_mut(&(group, to)) else { return };
+        transfer.reading = false;
+        let head = Head {
+            kind: PIECE,
+            group,
+            term: transfer.term,
+            id: transfer.meta.id,
+            offset,
+            total: transfer.meta.bytes,
+        };
+        self.metrics.snapshot_bytes(bytes.len() as u64);
+        self.send_snapshot_unit(to, &head, bytes);
+    }
+
+    fn send_snapshot_unit(&mut self, to: NodeId, head: &Head, bytes: &[u8]) {
+        let body_bytes = HEAD_BYTES + bytes.len();
+        let header = UnitHeader {
+            kind: UnitKind::Snapshot,
+            worker: self.settings.worker,
+            workers: self.settings.workers,
+            records: 0,
+            from: self.settings.node,
+            bodies_bytes: body_bytes as u64,
+        };
+        let mut unit = BytesMut::with_capacity(UNIT_HEADER_BYTES + body_bytes);
+        unit.extend_from_slice(&header.encode());
+        head.encode(&mut unit);
+        unit.extend_from_slice(bytes);
+        // Lost if refused; the retry brings it again.
+        let _lost = self.transport.send(PeerId(to.0), Channel::Bulk, smallvec::smallvec![unit.freeze()]);
+        self.transport.flush();
+    }
+
+    /// A piece, or what became of one, has arrived.
+    pub(super) fn take_snapshot_unit(&mut self, from: NodeId, body: Bytes) {
+        let Some((head, head_bytes)) = Head::parse(&body) else { return self.metrics.bad_unit() };
+        if self.slot_of(head.group).is_none() {
+            return;
+        }
+        match head.kind {
+            PIECE => self.take_piece(from, &head, body.slice(head_bytes..)),
+            ACK => self.take_ack(from, &head),
+            _ => self.give_up(head.group, from),
+        }
+    }
+
+    fn take_ack(&mut self, from: NodeId, head: &Head) {
+        let Some(transfer) = self.transfers.outgoing.get_mut(&(head.group, from)) else { return };
+        if transfer.meta.id != head.id || head.offset > transfer.meta.bytes || head.offset < transfer.acked {
+            return;
+        }
+        if head.offset > transfer.acked {
+            transfer.retries = 0;
+        }
+        transfer.acked = head.offset;
+        if head.offset == transfer.meta.bytes {
+            // All of it is there. The follower's own acknowledgement, from its core, says when it is installed.
+            self.transfers.outgoing.remove(&(head.group, from));
+        } else {
+            self.read_piece(head.group, from);
+        }
+    }
+
+    fn take_piece(&mut self, from: NodeId, head: &Head, bytes: Bytes) {
+        let Some(slot) = self.slot_of(head.group) else { return };
+        let Some(replica) = self.replicas[slot.0 as usize].as_ref() else { return };
+        if head.term < replica.core.term() || head.id.index <= replica.core.commit() {
+            // An old leader's, or old news: the core answers it, and the sender's core moves on.
+            let configuration = replica.core.configuration().clone();
+            return self.step_snapshot(slot, from, head.term, head.id, &configuration);
+        }
+        let incoming = self.transfers.incoming.get(&head.group);
+        let same = incoming.is_some_and(|incoming| incoming.id == head.id && incoming.total == head.total);
+        if incoming.is_some_and(|incoming| incoming.busy) {
+            return;
+        }
+        if !same {
+            if head.offset != 0 {
+                return self.acknowledge(from, Head { kind: ACK, offset: 0, ..*head });
+            }
+            let fresh =
+                Incoming { from, term: head.term, id: head.id, total: head.total, written: 0, busy: false };
+            self.transfers.incoming.insert(head.group, fresh);
+        }
+        let incoming = self.transfers.incoming.get_mut(&head.group).expect("was just put there");
+        (incoming.from, incoming.term) = (from, head.term);
+        if head.offset != incoming.written || bytes.is_empty() {
+            let offset = incoming.written;
+            return self.acknowledge(from, Head { kind: ACK, offset, ..*head });
+        }
+        incoming.busy = true;
+        let end = head.offset + bytes.len() as u64;
+        let token = self.transfers.expect(Work::WritePiece { group: head.group, end });
+        self.lane.write_snapshot_chunk(token, head.group, head.id, head.offset, bytes);
+    }
+
+    fn acknowledge(&mut self, to: NodeId, head: Head) {
+        self.send_snapshot_unit(to, &head, &[]);
+    }
+
+    fn piece_written(&mut self, group: GroupId, end: u64) {
+        let Some(incoming) = self.transfers.incoming.get_mut(&group) else { return };
+        incoming.written = end;
+        let (to, done) = (incoming.from, end == incoming.total);
+        incoming.busy = done;
+        let head = Head {
+            kind: ACK,
+            group,
+            term: incoming.term,
+            id: incoming.id,
+            offset: end,
+            total: incoming.total,
+        };
+        self.acknowledge(to, head);
+        if done {
+            let token = self.transfers.expect(Work::Finish { group });
+            self.lane.finish_snapshot(token, group, head.id, head.total);
+        }
+    }
+
+    fn refuse_incoming(&mut self, group: GroupId) {
+        self.transfers.finished.remove(&group);
+        if let Some(incoming) = self.transfers.incoming.remove(&group) {
+            let Incoming { from, term, id, total, .. } = incoming;
+            self.acknowledge(from, Head { kind: REFUSAL, group, term, id, offset: 0, total });
+        }
+    }
+
+    /// The snapshot is durable here and its state is in a new machine: now the core decides, and if it agrees, machine
+    /// and log change in one step.
+    fn restored(&mut self, group: GroupId, machine: Box<dyn Any + Send>) {
+        let incoming = self.transfers.incoming.remove(&group);
+        let meta = self.transfers.finished.remove(&group);
+        let (Some(incoming), Some(meta), Some(slot)) = (incoming, meta, self.slot_of(group)) else { return };
+        self.step_snapshot_with(slot, incoming.from, incoming.term, &meta, Some(as_machine(machine)));
+    }
+
+    fn step_snapshot(
+        &mut self,
+        slot: GroupSlot,
+        from: NodeId,
+        term: Term,
+        id: EntryId,
+        configuration: &Configuration,
+    ) {
+        let Some(replica) = self.replicas[slot.0 as usize].as_mut() else { return };
+        self.effects.clear();
+        let input = Input::SnapshotReceived { from, term, id, configuration };
+        replica.core.step(self.now, input, &mut self.effects);
+        assert!(self.effects.install.is_none(), "a snapshot at or below the commit index is never installed");
+        self.perform(slot, &[]);
+    }
+
+    fn step_snapshot_with(
+        &mut self,
+        slot: GroupSlot,
+        from: NodeId,
+        term: Term,
+        meta: &SnapshotMeta,
+        machine: Option<Box<dyn StateMachine>>,
+    ) {
+        let Some(replica) = self.replicas[slot.0 as usize].as_mut() else { return };
+        self.effects.clear();
+        let input =
+            Input::SnapshotReceived { from, term, id: meta.id, configuration: &meta.configuration };
+        replica.core.step(self.now, input, &mut self.effects);
+        if let (Some(install), Some(machine)) = (self.effects.install.take(), machine) {
+            assert_eq!(install.id, meta.id, "the core installs what it was given");
+            replica.machine = machine;
+            replica.applied = meta.id.index;
+            replica.checkpoint = Some(meta.clone());
+            self.metrics.installed();
+            self.lane.snapshot(slot, meta.id, &meta.configuration, install.keep_tail);
+        }
+        self.perform(slot, &[]);
+    }
+
+    /// Transfers whose last piece was not acknowledged in time.
+    pub(super) fn tick_transfers(&mut self) {
+        if self.transfers.next_deadline() > self.now {
+            return;
+        }
+        let late = |(key, transfer): (&(GroupId, NodeId), &Outgoing)| (transfer.deadline <= self.now).then_some(*key);
+        let late: Vec<(GroupId, NodeId)> = self.transfers.outgoing.iter().filter_map(late).collect();
+        for (group, to) in late {
+            let Some(transfer) = self.transfers.outgoing.get_mut(&(group, to)) else { continue };
+            transfer.retries += 1;
+            transfer.deadline = self.now + RETRY;
+            let still_leads = self.slots.get(&group).and_then(|slot| self.replicas[slot.0 as usize].as_ref());
+            let still_leads = still_leads
+                .is_some_and(|replica| replica.core.is_leader() && replica.core.term() == transfer.term);
+            if transfer.retries > RETRIES_MAX || !still_leads {
+                self.give_up(group, to);
+            } else {
+                self.read_piece(group, to);
+            }
+        }
+    }
+
+    fn give_up(&mut self, group: GroupId, to: NodeId) {
+        if self.transfers.outgoing.remove(&(group, to)).is_some()
+            && let Some(slot) = self.slot_of(group)
+        {
+            self.step(slot, Input::SnapshotFailed { to });
+        }
+    }
+
+    /// A connection broke: what was on its way over it has to be asked for again.
+    pub(super) fn lose_transfers(&mut self, node: NodeId) {
+        for ((_, to), transfer) in &mut self.transfers.outgoing {
+            if *to == node {
+                transfer.deadline = self.now + RETRY;
+            }
+        }
+    }
+
+    /// A group is gone.
+    pub(super) fn forget_transfers(&mut self, group: GroupId) {
+        self.transfers.outgoing.retain(|(of, _), _| *of != group);
+        self.transfers.incoming.remove(&group);
+        self.transfers.finished.remove(&group);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_head_survives_the_round_trip_and_nonsense_is_refused() {
+        let head = Head {
+            kind: PIECE,
+            group: GroupId(3),
+            term: Term(4),
+            id: EntryId::new(Term(2), Index(90)),
+            offset: 10,
+            total: 14,
+        };
+        let mut bytes = BytesMut::new();
+        head.encode(&mut bytes);
+        bytes.extend_from_slice(b"four");
+        assert_eq!(Head::parse(&bytes), Some((head, HEAD_BYTES)));
+        bytes.extend_from_slice(b"!");
+        assert_eq!(Head::parse(&bytes), None, "beyond the total");
+        assert_eq!(Head::parse(&bytes[..HEAD_BYTES - 1]), None, "cut short");
+        bytes[0] = 9;
+        assert_eq!(Head::parse(&bytes[..HEAD_BYTES]), None, "unknown kind");
+    }
+}

@@ -1,0 +1,203 @@
+//! Every limit of the QUIC transport in one place, with units, defaults and the reason for the default.
+//!
+//! What is not here: how quinn is told (`quic_endpoint.rs`). Limits that follow from others (connection windows)
+//! are worked out, not configured.
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use crate::error::NetError;
+use crate::identity::Identity;
+use crate::transport::{Channel, PeerId};
+
+/// One number per kind of channel; every append channel has its own `append` worth.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct PerChannel {
+    /// For [`Channel::Control`].
+    pub control: usize,
+    /// For each [`Channel::Append`].
+    pub append: usize,
+    /// For [`Channel::Bulk`].
+    pub bulk: usize,
+}
+
+impl PerChannel {
+    /// The number that holds for a channel.
+    pub const fn of(&self, channel: Channel) -> usize {
+        match channel {
+            Channel::Control => self.control,
+            Channel::Append(_) => self.append,
+            Channel::Bulk => self.bulk,
+        }
+    }
+}
+
+/// How a node talks to its peers. [`QuicConfig::new`] gives the defaults.
+#[derive(Clone, Debug)]
+pub struct QuicConfig {
+    /// This node; must be the node the identity names.
+    pub node: PeerId,
+    /// Where to listen; port 0 lets the system choose ([`crate::QuicTransport::local_addr`] tells).
+    pub listen: SocketAddr,
+    /// Certificate, key and the cluster's root.
+    pub identity: Identity,
+    /// Largest UDP payload tried by MTU discovery, in bytes, 1200 to 6500. Default 1452 (Ethernet). Larger packets
+    /// halve the CPU per byte on networks that carry them; above 6500 segmentation offload fails silently.
+    pub mtu_max: u16,
+    /// Whether the kernel may cut large sends into packets (GSO). Default true; without it a byte costs over three
+    /// times the CPU, but some virtual devices get it wrong.
+    pub gso: bool,
+    /// Bytes that may wait for one peer in one channel before [`crate::SendError::Full`]. Each message counts its
+    /// length plus a fixed overhead. Defaults: control 1 MiB, append 16 MiB, bulk 4 MiB.
+    pub queue_bytes_max: PerChannel,
+    /// Longest message in bytes, checked when sending, and when receiving before memory is taken; at most the
+    /// queue's limit. All nodes should agree. Defaults: control 1 MiB, append 16 MiB, bulk 4 MiB.
+    pub message_bytes_max: PerChannel,
+    /// Bytes that may be under way in one stream, 16 KiB to 16 MiB. Default 256 KiB. This bounds what a heartbeat
+    /// waits behind (0.5 ms at 256 KiB on loopback against 2.6 ms at 1.25 MiB) and, divided by the round trip, one
+    /// channel's speed: raise it for distant peers.
+    pub stream_window_bytes: u32,
+    /// Bytes of socket buffer asked for in each direction. Default 4 MiB; the system's own default loses packets
+    /// even on loopback. The system may grant less.
+    pub socket_buffer_bytes: usize,
+    /// A connection from which nothing arrived for so long is dead. Default 5 s.
+    pub idle_timeout: Duration,
+    /// A silent connection is probed this often; must be below the idle timeout. Default 1 s. A peer that restarted
+    /// at its old address is noticed at the first probe.
+    pub keep_alive: Duration,
+    /// A connection that is not ready to carry messages after so long is given up. Default 2 s.
+    pub handshake_deadline: Duration,
+    /// A control stream whose write makes no progress for so long condemns its connection. Default 2 s.
+    pub control_stall_max: Duration,
+    /// Bounds of the wait before a connection is tried again: uniformly below a ceiling that starts at the first
+    /// and doubles up to the second. Defaults 50 ms and 5 s.
+    pub backoff: (Duration, Duration),
+    /// Connections that may be half open at once; more are refused. Default 64.
+    pub half_open_max: usize,
+    /// From so many half-open connections on a newcomer must first prove its address (QUIC Retry). Default 16.
+    pub half_open_retry: usize,
+    /// How long a receiver may hold back an acknowledgement. Default 1 ms: this is what bounds a heartbeat's delay
+    /// when packets are lost.
+    pub ack_delay_max: Duration,
+    /// The round trip assumed before the first is measured. Default 50 ms: a first packet sent to a peer that is
+    /// only just starting is repeated after three of these.
+    pub initial_rtt: Duration,
+}
+
+const MIB: usize = 1 << 20;
+/// Largest UDP payload for which segmentation offload was seen to work.
+const MTU_MAX: u16 = 6500;
+/// Smallest UDP payload QUIC allows.
+const MTU_MIN: u16 = 1200;
+/// No message may be longer, so that lengths fit 32 bits with room to spare.
+const MESSAGE_BYTES_MAX: usize = 1 << 30;
+
+impl QuicConfig {
+    /// The defaults for the node an identity names.
+    pub fn new(identity: Identity, listen: SocketAddr) -> Self {
+        Self {
+            node: identity.node(),
+            listen,
+            identity,
+            mtu_max: 1452,
+            gso: true,
+            queue_bytes_max: PerChannel { control: MIB, append: 16 * MIB, bulk: 4 * MIB },
+            message_bytes_max: PerChannel { control: MIB, append: 16 * MIB, bulk: 4 * MIB },
+            stream_window_bytes: 256 << 10,
+            socket_buffer_bytes: 4 * MIB,
+            idle_timeout: Duration::from_secs(5),
+            keep_alive: Duration::from_secs(1),
+            handshake_deadline: Duration::from_secs(2),
+            control_stall_max: Duration::from_secs(2),
+            backoff: (Duration::from_millis(50), Duration::from_secs(5)),
+            half_open_max: 64,
+            half_open_retry: 16,
+            ack_delay_max: Duration::from_millis(1),
+            initial_rtt: Duration::from_millis(50),
+        }
+    }
+
+    /// Whether every limit is within its bounds and fits the others.
+    ///
+    /// # Errors
+    /// [`NetError::Config`] naming the first rule broken.
+    pub fn check(&self) -> Result<(), NetError> {
+        let rules = [
+            (self.node == self.identity.node(), "the identity names another node"),
+            ((MTU_MIN..=MTU_MAX).contains(&self.mtu_max), "mtu_max must be from 1200 to 6500"),
+            (
+                (16 << 10..=16 << 20).contains(&self.stream_window_bytes),
+                "stream_window_bytes must be from 16 KiB to 16 MiB",
+            ),
+            (self.messages_fit(), "message_bytes_max must be from 1 byte to queue_bytes_max and 1 GiB"),
+            (self.keep_alive < self.idle_timeout, "keep_alive must be below idle_timeout"),
+            (self.idle_timeout <= Duration::from_secs(3600), "idle_timeout must be at most an hour"),
+            (!self.handshake_deadline.is_zero(), "handshake_deadline must not be zero"),
+            (!self.control_stall_max.is_zero(), "control_stall_max must not be zero"),
+            (
+                self.backoff.0 <= self.backoff.1 && !self.backoff.0.is_zero(),
+                "backoff must be rising and not zero",
+            ),
+            (self.half_open_max > 0, "half_open_max must not be zero"),
+            (!self.initial_rtt.is_zero(), "initial_rtt must not be zero"),
+        ];
+        match rules.into_iter().find(|(holds, _)| !holds) {
+            Some((_, rule)) => Err(NetError::Config(rule)),
+            None => Ok(()),
+        }
+    }
+
+    /// What may be under way in a whole connection: twice the sum of its streams, so that no stream can starve
+    /// another of the connection's budget.
+    pub(crate) fn connection_window_bytes(&self) -> u32 {
+        2 * Channel::COUNT as u32 * self.stream_window_bytes
+    }
+
+    fn messages_fit(&self) -> bool {
+        Channel::ALL.into_iter().all(|channel| {
+            let message = self.message_bytes_max.of(channel);
+            (1..=MESSAGE_BYTES_MAX).contains(&message) && message <= self.queue_bytes_max.of(channel)
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::identity::ClusterAuthority;
+
+    fn config() -> QuicConfig {
+        let identity = ClusterAuthority::new("cfg").unwrap().issue(PeerId(1)).unwrap();
+        QuicConfig::new(identity, "127.0.0.1:0".parse().unwrap())
+    }
+
+    #[test]
+    fn the_defaults_are_accepted() {
+        config().check().unwrap();
+    }
+
+    #[test]
+    fn each_limit_is_held_to_its_bounds() {
+        let broken: [fn(&mut QuicConfig); 8] = [
+            |c| c.node = PeerId(2),
+            |c| c.mtu_max = 6501,
+            |c| c.mtu_max = 1199,
+            |c| c.stream_window_bytes = 1,
+            |c| c.message_bytes_max.bulk = c.queue_bytes_max.bulk + 1,
+            |c| c.keep_alive = c.idle_timeout,
+            |c| c.backoff.0 = Duration::from_secs(6),
+            |c| c.half_open_max = 0,
+        ];
+        for (case, spoil) in broken.into_iter().enumerate() {
+            let mut config = config();
+            spoil(&mut config);
+            assert!(matches!(config.check(), Err(NetError::Config(_))), "case {case}");
+        }
+    }
+
+    #[test]
+    fn all_streams_together_fill_half_of_the_connection_window() {
+        let mut config = config();
+        config.stream_window_bytes = 16 << 20;
+        assert_eq!(config.connection_window_bytes() as usize, 2 * Channel::COUNT * (16 << 20));
+    }
+}

@@ -1,0 +1,123 @@
+//! What a node keeps about one peer: its address, its outboxes, and which connection is the one in force.
+//!
+//! Shared by senders (outboxes, epoch) and the net thread (everything). What is not here: making connections
+//! (`quic_dial.rs`, `quic_endpoint.rs`) and using them (`quic_session.rs`).
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::Notify;
+
+use crate::config::QuicConfig;
+use crate::outbox::Outbox;
+use crate::transport::{Channel, PeerId};
+
+/// Stands for "no connection".
+pub(crate) const NO_EPOCH: u64 = 0;
+
+/// One peer.
+pub(crate) struct Peer {
+    pub(crate) id: PeerId,
+    /// Number of the connection in force, [`NO_EPOCH`] if none. Frames and messages of others are dropped.
+    epoch: AtomicU64,
+    pub(crate) outboxes: [Arc<Outbox>; Channel::COUNT],
+    removed: AtomicBool,
+    /// Rung when the address changed or the peer was removed; heard by the dialler.
+    pub(crate) changed: Notify,
+    link: Mutex<Link>,
+}
+
+/// The cold part: touched when connections come and go.
+struct Link {
+    address: SocketAddr,
+    connection: Option<quinn::Connection>,
+    connected_before: bool,
+}
+
+impl Peer {
+    /// A peer without a connection.
+    pub(crate) fn new(id: PeerId, address: SocketAddr, config: &QuicConfig) -> Self {
+        Self {
+            id,
+            epoch: AtomicU64::new(NO_EPOCH),
+            outboxes: Channel::ALL.map(|channel| {
+                let (queue, message) = (&config.queue_bytes_max, &config.message_bytes_max);
+                Arc::new(Outbox::new(queue.of(channel), message.of(channel)))
+            }),
+            removed: AtomicBool::new(false),
+            changed: Notify::new(),
+            link: Mutex::new(Link { address, connection: None, connected_before: false }),
+        }
+    }
+
+    /// The connection in force.
+    pub(crate) fn epoch(&self) -> u64 {
+        self.epoch.load(Ordering::Acquire)
+    }
+
+    /// Where the peer listens.
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.link().address
+    }
+
+    /// Sets where the peer listens. Returns the connection in force if the address is another one.
+    pub(crate) fn set_address(&self, address: SocketAddr) -> Option<quinn::Connection> {
+        let mut link = self.link();
+        if link.address == address {
+            return None;
+        }
+        link.address = address;
+        let connection = link.connection.clone();
+        drop(link);
+        self.changed.notify_one();
+        connection
+    }
+
+    /// No connection with this peer is wanted any more. Returns the one in force.
+    pub(crate) fn remove(&self) -> Option<quinn::Connection> {
+        let link = self.link();
+        self.removed.store(true, Ordering::Release);
+        let connection = link.connection.clone();
+        drop(link);
+        self.changed.notify_one();
+        connection
+    }
+
+    /// Whether the peer was removed.
+    pub(crate) fn is_removed(&self) -> bool {
+        self.removed.load(Ordering::Acquire)
+    }
+
+    /// Puts a connection in force under a new epoch; the one before must have been taken down. Returns whether the
+    /// peer was connected at any time before, or `None` if it was removed meanwhile.
+    pub(crate) fn put_up(&self, connection: &quinn::Connection, epoch: u64) -> Option<bool> {
+        let mut link = self.link();
+        assert!(link.connection.is_none() && epoch != NO_EPOCH, "one connection in force at a time");
+        if self.is_removed() {
+            return None;
+        }
+        link.connection = Some(connection.clone());
+        self.epoch.store(epoch, Ordering::Release);
+        Some(std::mem::replace(&mut link.connected_before, true))
+    }
+
+    /// Takes the connection of an epoch out of force and returns it; `None` if it was not in force.
+    pub(crate) fn take_down(&self, epoch: u64) -> Option<quinn::Connection> {
+        let mut link = self.link();
+        if epoch == NO_EPOCH || self.epoch.load(Ordering::Acquire) != epoch {
+            return None;
+        }
+        self.epoch.store(NO_EPOCH, Ordering::Release);
+        link.connection.take()
+    }
+
+    /// Drops what waits in all outboxes; returns how many messages that were.
+    pub(crate) fn clear_outboxes(&self) -> u64 {
+        self.outboxes.iter().map(|outbox| outbox.clear()).sum()
+    }
+
+    fn link(&self) -> MutexGuard<'_, Link> {
+        // Every change under this lock is complete at each step, so a poisoned one is as good as any.
+        self.link.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,294 @@
+//! IMPURE: [`QuicTransport`], the transport over QUIC: its thread, its event loop, its table of peers.
+//!
+//! One thread named `raftwerk-net` per transport runs everything that touches the socket. Senders only push into
+//! outboxes. Next: `quic_endpoint.rs` (socket, who may connect), `quic_dial.rs` (reaching peers), `quic_session.rs`
+//! (one connection's streams), `wake.rs` (how senders wake the thread).
+use std::fmt;
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use rustc_hash::FxHashMap;
+use tokio::runtime::{Builder, Runtime};
+use tokio::sync::mpsc;
+
+use crate::config::QuicConfig;
+use crate::error::NetError;
+use crate::peer::{NO_EPOCH, Peer};
+use crate::quic_endpoint::{self, CloseCode};
+use crate::stats::{Counters, NetStats, add};
+use crate::transport::{Channel, Parts, PeerId, Receive, SendError, Transport};
+use crate::wake::Wake;
+use crate::{quic_dial, tls};
+
+/// How long a shutdown waits for the goodbyes to leave.
+const GOODBYE_MAX: Duration = Duration::from_secs(1);
+
+type Peers = FxHashMap<PeerId, Arc<Peer>>;
+
+/// Messages between nodes over QUIC. Share it in an [`Arc`]; dropping it is [`QuicTransport::shutdown`].
+pub struct QuicTransport {
+    net: Arc<Net>,
+    orders: mpsc::UnboundedSender<Order>,
+    thread: Mutex<Option<JoinHandle<()>>>,
+    local: SocketAddr,
+}
+
+/// What the net thread's tasks and the senders share.
+pub(crate) struct Net {
+    pub(crate) config: QuicConfig,
+    pub(crate) endpoint: quinn::Endpoint,
+    pub(crate) client: quinn::ClientConfig,
+    pub(crate) receive: Arc<dyn Receive>,
+    pub(crate) counters: Counters,
+    pub(crate) wake: Arc<Wake>,
+    /// Incoming connections that do not carry messages yet.
+    pub(crate) half_open: AtomicUsize,
+    peers: ArcSwap<Peers>,
+    /// Held while the table of peers is replaced.
+    membership: Mutex<()>,
+    epochs: AtomicU64,
+    stopping: AtomicBool,
+}
+
+/// From any thread to the net thread's main task.
+enum Order {
+    Dial(Arc<Peer>),
+    Stop,
+}
+
+impl QuicTransport {
+    /// Opens the socket and starts the net thread. Peers with a higher number than ours are dialled at once, the
+    /// others are expected to dial. Further peers may be added later.
+    ///
+    /// # Errors
+    /// [`NetError`]: the configuration or the certificates are unfit, the socket cannot be had, no thread.
+    pub fn start(
+        config: QuicConfig,
+        peers: Vec<(PeerId, SocketAddr)>,
+        receive: Arc<dyn Receive>,
+    ) -> Result<Self, NetError> {
+        config.check()?;
+        let server = tls::server(&config.identity)?;
+        let client = tls::client(&config.identity)?;
+        let wake = Arc::new(Wake::default());
+        let runtime = runtime(&wake)?;
+        let endpoint = {
+            let _inside = runtime.enter();
+            quic_endpoint::open(&config, server, &wake)?
+        };
+        let local =
+            endpoint.local_addr().map_err(|source| NetError::Listen { address: config.listen, source })?;
+        let net = Arc::new(Net {
+            client: quic_endpoint::client_config(&config, client),
+            endpoint,
+            receive,
+            counters: Counters::default(),
+            wake,
+            half_open: AtomicUsize::new(0),
+            peers: ArcSwap::default(),
+            membership: Mutex::new(()),
+            epochs: AtomicU64::new(NO_EPOCH),
+            stopping: AtomicBool::new(false),
+            config,
+        });
+        let (orders, inbox) = mpsc::unbounded_channel();
+        let served = Arc::clone(&net);
+        let thread = thread::Builder::new()
+            .name("raftwerk-net".to_owned())
+            .spawn(move || runtime.block_on(serve(served, inbox)))
+            .map_err(NetError::Thread)?;
+        let transport = Self { net, orders, thread: Mutex::new(Some(thread)), local };
+        for (peer, address) in peers {
+            transport.add_peer(peer, address);
+        }
+        Ok(transport)
+    }
+
+    /// The address in use, with the port the system chose if the configuration left it open.
+    pub fn local_addr(&self) -> SocketAddr {
+        self.local
+    }
+
+    /// What happened so far.
+    pub fn stats(&self) -> NetStats {
+        self.net.counters.snapshot()
+    }
+
+    /// Whether messages for the peer would be queued at the moment.
+    pub fn is_connected(&self, peer: PeerId) -> bool {
+        self.net.peer(peer).is_some_and(|peer| peer.epoch() != NO_EPOCH)
+    }
+
+    /// Makes a node a stranger: its connection is closed and no new one is made or let in.
+    pub fn remove_peer(&self, peer: PeerId) {
+        let removed = {
+            let _membership = self.net.membership();
+            let mut peers = Peers::clone(&self.net.peers.load());
+            let removed = peers.remove(&peer);
+            self.net.peers.store(Arc::new(peers));
+            removed
+        };
+        if let Some(connection) = removed.and_then(|peer| peer.remove()) {
+            CloseCode::Unwanted.close(&connection);
+        }
+    }
+
+    /// Says goodbye to the peers, ends the net thread and waits for it; at most about a second. Nothing is received
+    /// afterwards. May be called more than once; from within a [`Receive`] call it does not wait.
+    pub fn shutdown(&self) {
+        self.net.stopping.store(true, Ordering::Release);
+        // An error means that the thread is gone already.
+        let _ = self.orders.send(Order::Stop);
+        let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(thread) = thread
+            && thread.thread().id() != thread::current().id()
+            && thread.join().is_err()
+        {
+            tracing::error!("the net thread panicked");
+        }
+    }
+}
+
+impl Transport for QuicTransport {
+    fn send(&self, to: PeerId, channel: Channel, parts: Parts) -> Result<(), SendError> {
+        let slot = channel.slot().ok_or(SendError::UnknownChannel)?;
+        let peers = self.net.peers.load();
+        let peer = peers.get(&to).ok_or(SendError::UnknownPeer)?;
+        let outbox = &peer.outboxes[slot];
+        let sent = match peer.epoch() {
+            NO_EPOCH => Err(SendError::Closed),
+            epoch => outbox.push(epoch, parts),
+        };
+        match sent {
+            Ok(()) if outbox.needs_listing() => self.net.wake.list(outbox),
+            Err(SendError::Full) => add(&self.net.counters.dropped_full, 1),
+            Err(SendError::Closed) => add(&self.net.counters.dropped_disconnected, 1),
+            _ => {}
+        }
+        sent
+    }
+
+    fn flush(&self) {
+        if self.net.wake.flush() {
+            add(&self.net.counters.wake_ups, 1);
+        }
+    }
+
+    fn add_peer(&self, peer: PeerId, address: SocketAddr) {
+        let added = {
+            let _membership = self.net.membership();
+            let peers = self.net.peers.load();
+            if peers.contains_key(&peer) || peer == self.net.config.node {
+                None
+            } else {
+                let added = Arc::new(Peer::new(peer, address, &self.net.config));
+                let mut peers = Peers::clone(&peers);
+                peers.insert(peer, Arc::clone(&added));
+                self.net.peers.store(Arc::new(peers));
+                Some(added)
+            }
+        };
+        match added {
+            // An error means shutdown: nobody is dialled any more.
+            Some(added) if self.net.config.node < peer => drop(self.orders.send(Order::Dial(added))),
+            Some(_) => {}
+            None => self.set_address(peer, address),
+        }
+    }
+
+    fn set_address(&self, peer: PeerId, address: SocketAddr) {
+        if let Some(connection) = self.net.peer(peer).and_then(|peer| peer.set_address(address)) {
+            CloseCode::Moved.close(&connection);
+        }
+    }
+}
+
+impl Drop for QuicTransport {
+    fn drop(&mut self) {
+        self.shutdown();
+    }
+}
+
+impl fmt::Debug for QuicTransport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("QuicTransport")
+            .field("node", &self.net.config.node)
+            .field("local", &self.local)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Net {
+    /// A known peer.
+    pub(crate) fn peer(&self, id: PeerId) -> Option<Arc<Peer>> {
+        self.peers.load().get(&id).cloned()
+    }
+
+    /// Whether the transport was told to stop.
+    pub(crate) fn is_stopping(&self) -> bool {
+        self.stopping.load(Ordering::Acquire)
+    }
+
+    /// On the net thread: puts a connection in force in place of any earlier one and tells the receiver. Returns
+    /// its epoch, or `None` if the peer is not wanted any more.
+    pub(crate) fn put_up(&self, peer: &Peer, connection: &quinn::Connection) -> Option<u64> {
+        if let Some(old) = self.take_down(peer, peer.epoch()) {
+            CloseCode::Replaced.close(&old);
+        }
+        let epoch = self.epochs.fetch_add(1, Ordering::Relaxed) + 1;
+        let again = peer.put_up(connection, epoch)?;
+        add(&self.counters.connections, 1);
+        add(&self.counters.reconnects, u64::from(again));
+        tracing::info!(peer = %peer.id, remote = %connection.remote_address(), again, "connected");
+        self.receive.connected(peer.id);
+        Some(epoch)
+    }
+
+    /// On the net thread: takes the connection of an epoch out of force, drops what waits for it and tells the
+    /// receiver. `None` if it was not in force (any more).
+    pub(crate) fn take_down(&self, peer: &Peer, epoch: u64) -> Option<quinn::Connection> {
+        let connection = peer.take_down(epoch)?;
+        add(&self.counters.dropped_disconnected, peer.clear_outboxes());
+        tracing::info!(peer = %peer.id, "disconnected");
+        self.receive.disconnected(peer.id);
+        Some(connection)
+    }
+
+    /// On the net thread: starts a task.
+    pub(crate) fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+        tokio::spawn(self.wake.watch(task));
+    }
+
+    fn membership(&self) -> std::sync::MutexGuard<'_, ()> {
+        self.membership.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn runtime(wake: &Arc<Wake>) -> Result<Runtime, NetError> {
+    let (before, after) = (Arc::clone(wake), Arc::clone(wake));
+    Builder::new_current_thread()
+        .enable_io()
+        .enable_time()
+        .on_thread_park(move || before.before_sleep())
+        .on_thread_unpark(move || after.after_sleep())
+        .build()
+        .map_err(NetError::Thread)
+}
+
+/// The net thread's main task: starts the others, obeys orders, says goodbye.
+async fn serve(net: Arc<Net>, mut orders: mpsc::UnboundedReceiver<Order>) {
+    net.spawn(Arc::clone(&net.wake).answer());
+    net.spawn(quic_endpoint::accept(Arc::clone(&net)));
+    while let Some(Order::Dial(peer)) = orders.recv().await {
+        net.spawn(quic_dial::keep_connected(Arc::clone(&net), peer));
+    }
+    net.endpoint.close(CloseCode::Shutdown.into(), b"shutdown");
+    let _ = tokio::time::timeout(GOODBYE_MAX, net.endpoint.wait_idle()).await;
+    for peer in net.peers.load().values() {
+        net.take_down(peer, peer.epoch());
+    }
+}

@@ -1,0 +1,79 @@
+//! IMPURE: keeping a connection to one peer: dial, use it, wait, dial again.
+//!
+//! Of two nodes the one with the lower number dials. What is not here: the accepting side (`quic_endpoint.rs`), the
+//! length of the waits (`backoff.rs`).
+use std::collections::hash_map::RandomState;
+use std::hash::BuildHasher as _;
+use std::sync::Arc;
+
+use tokio::time::timeout;
+
+use crate::backoff::Backoff;
+use crate::names;
+use crate::peer::Peer;
+use crate::quic::Net;
+use crate::quic_endpoint::{CloseCode, proven_node};
+use crate::quic_session;
+use crate::stats::add;
+
+/// Keeps the peer connected until it is removed or the transport stops.
+pub(crate) async fn keep_connected(net: Arc<Net>, peer: Arc<Peer>) {
+    let (first, last) = net.config.backoff;
+    // Nodes that lost the same peer must not come back in step, so the seed is the process's own.
+    let seed = RandomState::new().hash_one((net.config.node, peer.id));
+    let mut backoff = Backoff::new(first, last, seed);
+    while !peer.is_removed() && !net.is_stopping() {
+        let dialled = tokio::select! {
+            biased;
+            () = peer.changed.notified() => continue,
+            dialled = dial(&net, &peer) => dialled,
+        };
+        match dialled {
+            Some((connection, streams)) => {
+                backoff.reset();
+                quic_session::run(Arc::clone(&net), Arc::clone(&peer), connection, streams).await;
+            }
+            None => add(&net.counters.dials_failed, 1),
+        }
+        // Either the wait is over or there is news worth an attempt at once.
+        let _ = timeout(backoff.next(), peer.changed.notified()).await;
+    }
+}
+
+/// One attempt, bounded by the handshake deadline in each of its two halves.
+async fn dial(net: &Net, peer: &Peer) -> Option<(quinn::Connection, quic_session::Streams)> {
+    let name = names::node_name(net.config.identity.cluster(), peer.id);
+    let address = peer.address();
+    let connecting = match net.endpoint.connect_with(net.client.clone(), address, &name) {
+        Ok(connecting) => connecting,
+        Err(error) => {
+            tracing::warn!(peer = %peer.id, %address, %error, "cannot dial");
+            return None;
+        }
+    };
+    let connection = match timeout(net.config.handshake_deadline, connecting).await {
+        Ok(Ok(connection)) => connection,
+        Ok(Err(error)) => {
+            // A certificate we refuse is our own verdict; anything else is the network's or the peer's.
+            add(&net.counters.strangers_refused, u64::from(is_crypto_refusal(&error)));
+            tracing::debug!(peer = %peer.id, %address, %error, "dial failed");
+            return None;
+        }
+        Err(_) => return None,
+    };
+    if proven_node(net, &connection) != Some(peer.id) {
+        add(&net.counters.strangers_refused, 1);
+        CloseCode::Stranger.close(&connection);
+        return None;
+    }
+    let streams = quic_session::establish(net, &connection).await?;
+    Some((connection, streams))
+}
+
+/// Whether we ended the handshake with a TLS alert of our own (QUIC error codes 0x100 to 0x1ff).
+fn is_crypto_refusal(error: &quinn::ConnectionError) -> bool {
+    match error {
+        quinn::ConnectionError::TransportError(error) => (0x100..0x200).contains(&u64::from(error.code)),
+        _ => false,
+    }
+}

@@ -1,0 +1,216 @@
+//! IMPURE: one connection in use: six streams out, six streams in, until the first of them fails.
+//!
+//! Each stream has its own task, so that a full one holds up nothing else. Priorities are quinn's: control before
+//! append before bulk. What is not here: who may connect (`quic_endpoint.rs`), the layout of bytes (`frames.rs`,
+//! `coalesce.rs`).
+use std::mem;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use quinn::{RecvStream, SendStream};
+use tokio::task::JoinSet;
+use tokio::time::timeout;
+
+use crate::coalesce::Unit;
+use crate::frames::{self, Decoder, FrameError, HELLO_BYTES, LENGTH_BYTES};
+use crate::peer::Peer;
+use crate::quic::Net;
+use crate::quic_endpoint::CloseCode;
+use crate::stats::add;
+use crate::transport::Channel;
+
+/// Chunks (about one packet each) taken from a stream at a time.
+const CHUNKS: usize = 32;
+
+/// The streams of a connection that is ready to carry messages, by slot.
+pub(crate) struct Streams {
+    send: Vec<SendStream>,
+    receive: Vec<(usize, RecvStream)>,
+}
+
+/// Why a connection is over.
+enum Ending {
+    /// The connection is lost or was closed, by either side.
+    Lost,
+    /// The peer broke the stream protocol.
+    Violation(FrameError),
+    /// The peer ended a stream that lives as long as the connection.
+    Finished,
+    /// A control write made no progress.
+    Stalled,
+}
+
+/// Opens our streams and waits for the peer's: once they are there both sides have accepted each other. On failure
+/// or past the handshake deadline the connection is closed.
+pub(crate) async fn establish(net: &Net, connection: &quinn::Connection) -> Option<Streams> {
+    let both = async {
+        let send = open_streams(connection).await?;
+        let receive = accept_streams(connection).await?;
+        Ok(Streams { send, receive })
+    };
+    match timeout(net.config.handshake_deadline, both).await {
+        Ok(Ok(streams)) => return Some(streams),
+        Ok(Err(ending)) => close(net, connection, ending),
+        Err(_) => CloseCode::NotReady.close(connection),
+    }
+    None
+}
+
+async fn open_streams(connection: &quinn::Connection) -> Result<Vec<SendStream>, Ending> {
+    let mut streams = Vec::with_capacity(Channel::COUNT);
+    for (slot, channel) in Channel::ALL.into_iter().enumerate() {
+        let mut stream = connection.open_uni().await.map_err(|_| Ending::Lost)?;
+        stream.set_priority(priority(channel)).map_err(|_| Ending::Lost)?;
+        stream.write_all(&frames::hello(slot)).await.map_err(|_| Ending::Lost)?;
+        streams.push(stream);
+    }
+    Ok(streams)
+}
+
+async fn accept_streams(connection: &quinn::Connection) -> Result<Vec<(usize, RecvStream)>, Ending> {
+    let mut streams: Vec<(usize, RecvStream)> = Vec::with_capacity(Channel::COUNT);
+    while streams.len() < Channel::COUNT {
+        let mut stream = connection.accept_uni().await.map_err(|_| Ending::Lost)?;
+        let mut hello = [0; HELLO_BYTES];
+        stream.read_exact(&mut hello).await.map_err(|_| Ending::Lost)?;
+        let slot = frames::parse_hello(hello).map_err(Ending::Violation)?;
+        if streams.iter().any(|(taken, _)| *taken == slot) {
+            return Err(Ending::Violation(FrameError::Slot(slot as u8)));
+        }
+        streams.push((slot, stream));
+    }
+    Ok(streams)
+}
+
+const fn priority(channel: Channel) -> i32 {
+    match channel {
+        Channel::Control => 2,
+        Channel::Append(_) => 1,
+        Channel::Bulk => 0,
+    }
+}
+
+/// Carries messages until the connection ends. It replaces an earlier connection with the same peer.
+pub(crate) async fn run(net: Arc<Net>, peer: Arc<Peer>, connection: quinn::Connection, streams: Streams) {
+    let Some(epoch) = net.put_up(&peer, &connection) else {
+        CloseCode::Unwanted.close(&connection);
+        return;
+    };
+    let mut tasks = JoinSet::new();
+    for (slot, stream) in streams.send.into_iter().enumerate() {
+        tasks.spawn(net.wake.watch(write(Arc::clone(&net), Arc::clone(&peer), epoch, slot, stream)));
+    }
+    for (slot, stream) in streams.receive {
+        tasks.spawn(net.wake.watch(read(Arc::clone(&net), Arc::clone(&peer), epoch, slot, stream)));
+    }
+    match tasks.join_next().await {
+        Some(Ok(ending)) => close(&net, &connection, ending),
+        _ => {
+            tracing::error!(peer = %peer.id, "the receiver of messages panicked");
+            CloseCode::Protocol.close(&connection);
+        }
+    }
+    // Dropping the set aborts the other tasks, whose charges on the outboxes are given back with them.
+    drop(tasks);
+    net.take_down(&peer, epoch);
+}
+
+fn close(net: &Net, connection: &quinn::Connection, ending: Ending) {
+    let remote = connection.remote_address();
+    match ending {
+        Ending::Lost => CloseCode::NotReady.close(connection),
+        Ending::Stalled => {
+            add(&net.counters.control_stalls, 1);
+            tracing::warn!(%remote, "a control write made no progress: connection closed");
+            CloseCode::Stalled.close(connection);
+        }
+        Ending::Violation(error) => {
+            add(&net.counters.protocol_violations, 1);
+            tracing::warn!(%remote, %error, "stream protocol broken: connection closed");
+            CloseCode::Protocol.close(connection);
+        }
+        Ending::Finished => {
+            add(&net.counters.protocol_violations, 1);
+            tracing::warn!(%remote, "stream ended by the peer: connection closed");
+            CloseCode::Protocol.close(connection);
+        }
+    }
+}
+
+/// Writes what the outbox of a slot holds, unit by unit.
+async fn write(net: Arc<Net>, peer: Arc<Peer>, epoch: u64, slot: usize, mut stream: SendStream) -> Ending {
+    let outbox = &peer.outboxes[slot];
+    let watched = Channel::ALL[slot] == Channel::Control;
+    let mut unit = Unit::default();
+    loop {
+        let mut dropped = 0;
+        while let Some(charge) = outbox.fill(epoch, &mut unit, &mut dropped) {
+            let (messages, bytes) = (unit.messages() as u64, unit.bytes() as u64);
+            if let Err(ending) = write_slices(&net, &mut stream, unit.finish(), watched).await {
+                return ending;
+            }
+            drop(charge);
+            add(&net.counters.messages_sent, messages);
+            add(&net.counters.bytes_sent, bytes);
+            add(&net.counters.writes, u64::from(messages > 0));
+        }
+        add(&net.counters.dropped_disconnected, dropped);
+        outbox.ready.notified().await;
+    }
+}
+
+/// Writes all slices in order. A watched stream must make some progress within every stall limit.
+async fn write_slices(
+    net: &Net,
+    stream: &mut SendStream,
+    mut slices: &mut [Bytes],
+    watched: bool,
+) -> Result<(), Ending> {
+    while !slices.is_empty() {
+        let written = if watched {
+            match timeout(net.config.control_stall_max, stream.write_chunks(slices)).await {
+                Ok(written) => written,
+                Err(_) => return Err(Ending::Stalled),
+            }
+        } else {
+            stream.write_chunks(slices).await
+        };
+        let written = written.map_err(|_| Ending::Lost)?;
+        slices = &mut slices[written.chunks..];
+    }
+    Ok(())
+}
+
+/// Passes the messages of one incoming stream on while their connection is the one in force.
+async fn read(net: Arc<Net>, peer: Arc<Peer>, epoch: u64, slot: usize, mut stream: RecvStream) -> Ending {
+    let channel = Channel::ALL[slot];
+    let mut decoder = Decoder::new(net.config.message_bytes_max.of(channel));
+    let mut chunks: [Bytes; CHUNKS] = std::array::from_fn(|_| Bytes::new());
+    loop {
+        let count = match stream.read_chunks(&mut chunks).await {
+            Ok(Some(count)) => count,
+            Ok(None) => return Ending::Finished,
+            Err(_) => return Ending::Lost,
+        };
+        let (mut messages, mut bytes) = (0, 0);
+        for chunk in &mut chunks[..count] {
+            // Taken, not borrowed: a chunk pins the memory of its packet.
+            let chunk = mem::take(chunk);
+            let mut input = &chunk[..];
+            loop {
+                match decoder.next(&mut input) {
+                    Ok(Some(_)) if peer.epoch() != epoch => return Ending::Lost,
+                    Ok(Some(message)) => {
+                        messages += 1;
+                        bytes += (LENGTH_BYTES + message.len()) as u64;
+                        net.receive.receive(peer.id, channel, message);
+                    }
+                    Ok(None) => break,
+                    Err(error) => return Ending::Violation(error),
+                }
+            }
+        }
+        add(&net.counters.messages_received, messages);
+        add(&net.counters.bytes_received, bytes);
+    }
+}

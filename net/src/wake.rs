@@ -1,0 +1,187 @@
+//! From senders to the sleeping net thread: which outboxes have news, and one bell for all of them.
+//!
+//! The bell costs a system call, so it is rung only when the net thread sleeps. While it is awake it looks by
+//! itself: every task on it is wrapped by [`Wake::watch`], whose polls start with one load of a flag, and it looks
+//! once more before it falls asleep. Three facts make this safe:
+//! 1. A sender sets `flushed`, then reads `awake`; the net thread clears `awake`, then reads `flushed`. Both with
+//!    sequential consistency, so at least one sees the other.
+//! 2. `rung` is cleared only by the task the bell wakes, so a bell that was rung is always answered.
+//! 3. An outbox is taken off the list before its writer looks into it.
+//!
+//! What is not here: threads and the event loop (`quic.rs` installs the three hooks).
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering, fence};
+use std::task::{Context, Poll};
+
+use crossbeam_queue::SegQueue;
+use crossbeam_utils::CachePadded;
+use tokio::sync::Notify;
+
+use crate::outbox::Outbox;
+
+/// The news list and the bell of one net thread.
+#[derive(Default)]
+pub(crate) struct Wake {
+    listed: SegQueue<Arc<Outbox>>,
+    flushed: CachePadded<AtomicBool>,
+    awake: CachePadded<AtomicBool>,
+    rung: AtomicBool,
+    bell: Notify,
+}
+
+impl Wake {
+    /// Lists an outbox that asked for it. Seen after the next [`Wake::flush`].
+    pub(crate) fn list(&self, outbox: &Arc<Outbox>) {
+        self.listed.push(Arc::clone(outbox));
+    }
+
+    /// Lets the net thread see everything listed; true if the bell had to be rung.
+    pub(crate) fn flush(&self) -> bool {
+        if self.listed.is_empty() {
+            // What was queued before this call was seen already, or is being looked at.
+            return false;
+        }
+        self.flushed.store(true, Ordering::SeqCst);
+        fence(Ordering::SeqCst);
+        if self.awake.load(Ordering::SeqCst) || self.rung.swap(true, Ordering::SeqCst) {
+            return false;
+        }
+        self.bell.notify_one();
+        true
+    }
+
+    /// On the net thread: wakes the writers of all outboxes listed by a flush.
+    pub(crate) fn look(&self) {
+        // The plain load keeps the cache line shared while there is no news.
+        while self.flushed.load(Ordering::Relaxed) && self.flushed.swap(false, Ordering::SeqCst) {
+            while let Some(outbox) = self.listed.pop() {
+                outbox.unlist();
+            }
+        }
+    }
+
+    /// Hook: the net thread is about to sleep.
+    pub(crate) fn before_sleep(&self) {
+        self.awake.store(false, Ordering::SeqCst);
+        fence(Ordering::SeqCst);
+        self.look();
+    }
+
+    /// Hook: the net thread is awake again.
+    pub(crate) fn after_sleep(&self) {
+        self.awake.store(true, Ordering::SeqCst);
+    }
+
+    /// Answers the bell for ever; to be spawned once, wrapped by [`Wake::watch`] like every task.
+    pub(crate) async fn answer(self: Arc<Self>) {
+        loop {
+            self.bell.notified().await;
+            self.rung.store(false, Ordering::SeqCst);
+            self.look();
+        }
+    }
+
+    /// Wraps a task of the net thread so that each of its polls looks for news first.
+    pub(crate) fn watch<F: Future>(self: &Arc<Self>, task: F) -> Watched<F> {
+        Watched { wake: Arc::clone(self), task: Box::pin(task) }
+    }
+}
+
+/// A task that looks for news whenever it is polled.
+pub(crate) struct Watched<F> {
+    wake: Arc<Wake>,
+    task: Pin<Box<F>>,
+}
+
+impl<F: Future> Future for Watched<F> {
+    type Output = F::Output;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<F::Output> {
+        self.wake.look();
+        self.task.as_mut().poll(context)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::coalesce::Unit;
+    use crate::transport::Parts;
+
+    fn listed(wake: &Wake, outbox: &Arc<Outbox>) {
+        outbox.push(1, Parts::new()).unwrap();
+        if outbox.needs_listing() {
+            wake.list(outbox);
+        }
+    }
+
+    #[test]
+    fn many_sends_and_flushes_ring_a_sleeping_thread_once_and_an_awake_one_never() {
+        let (wake, outbox) = (Wake::default(), Arc::new(Outbox::new(10_000, 100)));
+        assert!(!wake.flush(), "nothing to tell");
+        listed(&wake, &outbox);
+        listed(&wake, &outbox);
+        assert!(wake.flush());
+        assert!(!wake.flush(), "rung already");
+        wake.after_sleep();
+        wake.look();
+        listed(&wake, &outbox);
+        assert!(!wake.flush(), "awake: it looks by itself");
+        wake.before_sleep();
+        assert!(!outbox.listed_for_test(), "it looked before it slept");
+    }
+
+    #[test]
+    fn no_message_is_left_behind_by_racing_senders_and_a_thread_that_keeps_dozing() {
+        const SENDERS: usize = 2;
+        const EACH: usize = 20_000;
+        let wake = Arc::new(Wake::default());
+        let outbox = Arc::new(Outbox::new(usize::MAX, 100));
+        let runtime = {
+            let (before, after) = (Arc::clone(&wake), Arc::clone(&wake));
+            tokio::runtime::Builder::new_current_thread()
+                .on_thread_park(move || before.before_sleep())
+                .on_thread_unpark(move || after.after_sleep())
+                .build()
+                .unwrap()
+        };
+        let senders: Vec<_> = (0..SENDERS)
+            .map(|_| {
+                let (wake, outbox) = (Arc::clone(&wake), Arc::clone(&outbox));
+                std::thread::spawn(move || {
+                    for number in 0..EACH {
+                        listed(&wake, &outbox);
+                        if number % 3 == 0 || number == EACH - 1 {
+                            wake.flush();
+                        }
+                        if number % 64 == 0 {
+                            std::thread::yield_now();
+                        }
+                    }
+                })
+            })
+            .collect();
+        // A lost wake-up would leave this waiting for ever.
+        runtime.block_on(async {
+            tokio::spawn(wake.watch(Arc::clone(&wake).answer()));
+            let count = wake.watch(async {
+                let (mut unit, mut dropped, mut seen) = (Unit::default(), 0, 0);
+                while seen < SENDERS * EACH {
+                    while outbox.fill(1, &mut unit, &mut dropped).is_some() {
+                        seen += unit.messages();
+                    }
+                    if seen < SENDERS * EACH {
+                        outbox.ready.notified().await;
+                    }
+                }
+                seen
+            });
+            assert_eq!(count.await, SENDERS * EACH);
+        });
+        for sender in senders {
+            sender.join().unwrap();
+        }
+    }
+}

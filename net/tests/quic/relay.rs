@@ -1,0 +1,115 @@
+//! A UDP relay: a network between clients and one server that can be cut per direction, moved, and made lossy.
+use std::collections::HashMap;
+use std::net::{SocketAddr, UdpSocket};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::thread;
+use std::time::Duration;
+
+use crate::cluster::loopback;
+
+pub(crate) struct Relay {
+    shared: Arc<Shared>,
+    address: SocketAddr,
+}
+
+struct Shared {
+    front: UdpSocket,
+    server: Mutex<SocketAddr>,
+    forward_cut: AtomicBool,
+    backward_cut: AtomicBool,
+    /// Every so many packets one is lost; zero for none.
+    lose_every: AtomicU64,
+    count: AtomicU64,
+    stop: AtomicBool,
+}
+
+impl Shared {
+    fn loses_this_one(&self) -> bool {
+        let every = self.lose_every.load(Ordering::Relaxed);
+        every > 0 && self.count.fetch_add(1, Ordering::Relaxed) % every == every - 1
+    }
+}
+
+impl Relay {
+    pub(crate) fn start(server: SocketAddr) -> Self {
+        let front = UdpSocket::bind(loopback()).unwrap();
+        let address = front.local_addr().unwrap();
+        let shared = Arc::new(Shared {
+            front,
+            server: Mutex::new(server),
+            forward_cut: AtomicBool::new(false),
+            backward_cut: AtomicBool::new(false),
+            lose_every: AtomicU64::new(0),
+            count: AtomicU64::new(0),
+            stop: AtomicBool::new(false),
+        });
+        let forward = Arc::clone(&shared);
+        thread::spawn(move || carry_forward(&forward));
+        Self { shared, address }
+    }
+
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    pub(crate) fn cut_backward(&self, cut: bool) {
+        self.shared.backward_cut.store(cut, Ordering::SeqCst);
+    }
+
+    pub(crate) fn cut(&self, cut: bool) {
+        self.shared.forward_cut.store(cut, Ordering::SeqCst);
+        self.cut_backward(cut);
+    }
+
+    pub(crate) fn lose_every(&self, packets: u64) {
+        self.shared.lose_every.store(packets, Ordering::SeqCst);
+    }
+
+    pub(crate) fn move_to(&self, server: SocketAddr) {
+        *self.shared.server.lock().unwrap() = server;
+    }
+}
+
+impl Drop for Relay {
+    fn drop(&mut self) {
+        self.shared.stop.store(true, Ordering::SeqCst);
+    }
+}
+
+fn receive(socket: &UdpSocket, stop: &AtomicBool, buffer: &mut [u8]) -> Option<(usize, SocketAddr)> {
+    socket.set_read_timeout(Some(Duration::from_millis(100))).unwrap();
+    while !stop.load(Ordering::SeqCst) {
+        if let Ok(received) = socket.recv_from(buffer) {
+            return Some(received);
+        }
+    }
+    None
+}
+
+fn carry_forward(shared: &Arc<Shared>) {
+    let mut backs: HashMap<SocketAddr, Arc<UdpSocket>> = HashMap::new();
+    let mut buffer = vec![0; 65_536];
+    while let Some((length, client)) = receive(&shared.front, &shared.stop, &mut buffer) {
+        let back = backs.entry(client).or_insert_with(|| {
+            let back = Arc::new(UdpSocket::bind(loopback()).unwrap());
+            let (shared, from) = (Arc::clone(shared), Arc::clone(&back));
+            thread::spawn(move || carry_backward(&shared, &from, client));
+            back
+        });
+        if !shared.forward_cut.load(Ordering::SeqCst) && !shared.loses_this_one() {
+            let server = *shared.server.lock().unwrap();
+            // A port nobody listens on any more is a lost packet.
+            let _ = back.send_to(&buffer[..length], server);
+        }
+    }
+}
+
+fn carry_backward(shared: &Shared, from: &UdpSocket, client: SocketAddr) {
+    let mut buffer = vec![0; 65_536];
+    while let Some((length, _)) = receive(from, &shared.stop, &mut buffer) {
+        if !shared.backward_cut.load(Ordering::SeqCst) && !shared.loses_this_one() {
+            let _ = shared.front.send_to(&buffer[..length], client);
+        }
+    }
+}

@@ -1,0 +1,201 @@
+//! Who is not a known node of the cluster gets nowhere and is counted; a known node that breaks the rules is cut off.
+use std::time::Duration;
+
+use raftwerk_net::{Channel, Identity, PeerId, Transport};
+
+use crate::cluster::{Cluster, Event, Node, loopback, nowhere};
+use crate::relay::Relay;
+use crate::rogue;
+
+const ALPN: &[u8] = b"raftwerk/1";
+const STRANGER: u64 = 2;
+const PROTOCOL: u64 = 3;
+
+/// Tries to get a message through to `node` and returns the close code, if the handshake even completed. Nothing of
+/// it may be heard.
+fn intrude(node: &Node, identity: Option<&Identity>, alpn: &[u8]) -> Option<u64> {
+    let runtime = rogue::runtime();
+    let code = runtime.block_on(async {
+        let client = rogue::client(identity, alpn);
+        let connection = client.connect(node.address(), "whoever").unwrap().await.ok()?;
+        if let Ok(mut stream) = connection.open_uni().await {
+            // May fail at any point: the other side is about to close.
+            let _ = stream.write_all(&[1, 0, 1, 0, 0, 0, 42]).await;
+        }
+        rogue::close_code(&connection).await
+    });
+    assert_eq!(node.heard(), [], "a stranger was heard");
+    code
+}
+
+#[test]
+fn without_a_certificate_of_the_cluster_nobody_gets_past_the_handshake() {
+    let ours = Cluster::new("ours");
+    let node = Node::start(ours.config(5), &[(1, nowhere())]);
+    assert_eq!(intrude(&node, None, ALPN), None);
+    node.stats_until(|stats| stats.strangers_refused == 1);
+    // Same names, another authority: the name alone proves nothing.
+    let twin = Cluster::new("ours");
+    assert_eq!(intrude(&node, Some(&twin.identity(1)), ALPN), None);
+    node.stats_until(|stats| stats.strangers_refused == 2);
+    let other = Cluster::new("other");
+    assert_eq!(intrude(&node, Some(&other.identity(1)), ALPN), None);
+    node.stats_until(|stats| stats.strangers_refused == 3);
+    // The right node of the right cluster speaking another version.
+    assert_eq!(intrude(&node, Some(&ours.identity(1)), b"raftwerk/0"), None);
+    node.stats_until(|stats| stats.strangers_refused == 4);
+}
+
+#[test]
+fn a_node_of_the_cluster_that_is_no_known_peer_or_should_be_dialled_is_turned_away() {
+    let cluster = Cluster::new("known");
+    let node = Node::start(cluster.config(5), &[(1, nowhere()), (7, nowhere())]);
+    assert_eq!(intrude(&node, Some(&cluster.identity(2)), ALPN), Some(STRANGER));
+    assert_eq!(intrude(&node, Some(&cluster.identity(7)), ALPN), Some(STRANGER), "a higher number waits");
+    assert_eq!(intrude(&node, Some(&cluster.identity(5)), ALPN), Some(STRANGER), "we are that one");
+    node.stats_until(|stats| stats.strangers_refused == 3);
+    node.transport.add_peer(PeerId(2), nowhere());
+    let friend = Node::start(cluster.config(2), &[(5, node.address())]);
+    friend.wait_connected(5);
+    node.wait_connected(2);
+    node.transport.remove_peer(PeerId(2));
+    friend.wait_disconnected(5);
+    node.wait_disconnected(2);
+    node.stats_until(|stats| stats.strangers_refused >= 4);
+}
+
+#[test]
+fn a_whole_node_of_another_cluster_meets_refusal_in_both_directions() {
+    let (ours, theirs) = (Cluster::new("ours"), Cluster::new("theirs"));
+    let node = Node::start(ours.config(2), &[(1, nowhere())]);
+    let stranger = Node::start(theirs.config(1), &[(2, node.address())]);
+    node.stats_until(|stats| stats.strangers_refused >= 1);
+    stranger.stats_until(|stats| stats.strangers_refused >= 1 && stats.dials_failed >= 1);
+    assert_eq!((node.heard(), stranger.heard()), (vec![], vec![]));
+}
+
+#[test]
+fn a_dialled_peer_must_be_the_node_it_was_taken_for() {
+    let cluster = Cluster::new("mixup");
+    let three = Node::start(cluster.config(3), &[(1, nowhere())]);
+    let one = Node::start(cluster.config(1), &[(2, three.address())]);
+    one.stats_until(|stats| stats.strangers_refused >= 1);
+    assert_eq!((one.heard(), three.heard()), (vec![], vec![]));
+}
+
+/// Connects as the known node 1, lets `misbehave` write on the streams, and expects to be cut off for it.
+fn break_rules(misbehave: impl AsyncFn(&quinn::Connection)) {
+    let cluster = Cluster::new("rules");
+    let mut config = cluster.config(2);
+    config.message_bytes_max.control = 1000;
+    let node = Node::start(config, &[(1, nowhere())]);
+    rogue::runtime().block_on(async {
+        let client = rogue::client(Some(&cluster.identity(1)), ALPN);
+        let connection = client.connect(node.address(), "whoever").unwrap().await.unwrap();
+        misbehave(&connection).await;
+        assert_eq!(rogue::close_code(&connection).await, Some(PROTOCOL));
+    });
+    node.stats_until(|stats| stats.protocol_violations == 1);
+    let messages = node.heard().into_iter().filter(|event| matches!(event, Event::Message(..)));
+    assert_eq!(messages.count(), 0);
+}
+
+#[test]
+fn a_length_over_the_limit_ends_the_connection_before_memory_is_taken() {
+    break_rules(async |connection| {
+        let mut streams = rogue::greet(connection).await;
+        streams[0].write_all(&1001u32.to_le_bytes()).await.unwrap();
+        let _ = connection.closed().await;
+    });
+    break_rules(async |connection| {
+        let mut streams = rogue::greet(connection).await;
+        streams[5].write_all(&u32::MAX.to_le_bytes()).await.unwrap();
+        let _ = connection.closed().await;
+    });
+}
+
+#[test]
+fn wrong_hellos_and_ended_streams_end_the_connection() {
+    for hello in [[2, 0], [1, 6], [1, 255]] {
+        break_rules(async |connection| {
+            let mut stream = connection.open_uni().await.unwrap();
+            stream.write_all(&hello).await.unwrap();
+            let _ = connection.closed().await;
+        });
+    }
+    break_rules(async |connection| {
+        let mut streams = Vec::new();
+        for _ in 0..2 {
+            let mut stream = connection.open_uni().await.unwrap();
+            stream.write_all(&[1, 0]).await.unwrap();
+            streams.push(stream);
+        }
+        let _ = connection.closed().await;
+    });
+    break_rules(async |connection| {
+        let mut streams = rogue::greet(connection).await;
+        streams[1].finish().unwrap();
+        let _ = connection.closed().await;
+    });
+}
+
+#[test]
+fn a_newer_connection_of_the_same_node_replaces_the_older() {
+    let cluster = Cluster::new("twice");
+    let node = Node::start(cluster.config(2), &[(1, nowhere())]);
+    rogue::runtime().block_on(async {
+        let client = rogue::client(Some(&cluster.identity(1)), ALPN);
+        let first = client.connect(node.address(), "whoever").unwrap().await.unwrap();
+        let _streams = rogue::greet(&first).await;
+        node.wait_connected(1);
+        let second = client.connect(node.address(), "whoever").unwrap().await.unwrap();
+        let mut streams = rogue::greet(&second).await;
+        assert_eq!(rogue::close_code(&first).await, Some(1));
+        streams[0].write_all(&[1, 0, 0, 0, 42]).await.unwrap();
+        assert_eq!(node.next(), Event::Disconnected(PeerId(1)));
+        assert_eq!(node.next(), Event::Connected(PeerId(1)));
+        let (from, channel, message) = node.next_message();
+        assert_eq!((from, channel, &message[..]), (PeerId(1), Channel::Control, &[42][..]));
+    });
+    assert_eq!(node.transport.stats().reconnects, 1);
+}
+
+#[test]
+fn half_open_connections_are_few_and_newcomers_must_then_prove_their_address() {
+    let cluster = Cluster::new("half");
+    let mut config = cluster.config(2);
+    (config.half_open_retry, config.half_open_max) = (2, 3);
+    let node = Node::start(config, &[(1, nowhere())]);
+    // Nothing comes back through this relay: whoever dials stays half open.
+    let relay = Relay::start(node.address());
+    relay.cut_backward(true);
+    let runtime = rogue::runtime();
+    let _inside = runtime.enter();
+    let client = rogue::client(Some(&cluster.identity(1)), ALPN);
+    let half: Vec<_> = (0..3).map(|_| client.connect(relay.address(), "whoever").unwrap()).collect();
+    node.stats_until(|stats| stats.retries_demanded >= 1);
+    drop(half);
+    // One that answers the Retry is let in beyond that number.
+    let honest = Node::start(cluster.config(1), &[(2, node.address())]);
+    honest.wait_connected(2);
+    node.wait_connected(1);
+}
+
+#[test]
+fn beyond_the_limit_of_half_open_connections_all_are_refused() {
+    let cluster = Cluster::new("half");
+    let mut config = cluster.config(2);
+    (config.half_open_retry, config.half_open_max) = (usize::MAX, 1);
+    config.handshake_deadline = Duration::from_millis(500);
+    let node = Node::start(config, &[(1, nowhere())]);
+    let relay = Relay::start(node.address());
+    relay.cut_backward(true);
+    let runtime = rogue::runtime();
+    let _inside = runtime.enter();
+    let client = rogue::client(Some(&cluster.identity(1)), ALPN);
+    let _half: Vec<_> = (0..3).map(|_| client.connect(relay.address(), "whoever").unwrap()).collect();
+    node.stats_until(|stats| stats.half_open_refused >= 1);
+    // The deadline frees the place.
+    node.stats_until(|stats| stats.handshakes_expired >= 1);
+    assert_eq!(node.transport.local_addr().ip(), loopback().ip());
+}

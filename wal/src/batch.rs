@@ -1,0 +1,253 @@
+//! The batch: the frames of one turn (or a part of it), written by one sync, numbered by its LSN.
+//!
+//! ```text
+//! offset  size  field
+//!      0     4  magic "RWB1"
+//!      4     4  crc          CRC32 of bytes 8..64, seeded with the segment's incarnation
+//!      8     4  length       bytes of header and frames, without padding
+//!     12     4  count        of frames
+//!     16     8  lsn
+//!     24     8  durable      every batch up to this LSN was durable when this one was sealed
+//!     32     8  incarnation  of the segment
+//!     40     4  frames_crc   CRC32 over the first 8 bytes of every frame, its two checksums
+//!     44    20  zero
+//!     64        frames, back to back; then zeros up to a multiple of 4 KiB
+//! ```
+//! A batch is valid if and only if its header's checksum matches under the incarnation of the segment it lies in, its
+//! frames fill its length exactly, each frame is valid by its own checksums, and those are the ones of `frames_crc`.
+//! So a frame left over from another life of the place cannot stand in for one that was not written.
+
+use bytes::Bytes;
+use crc32fast::Hasher;
+use raftwerk_frame::frame::{self, FrameHeader};
+use zerocopy::little_endian::{U32, U64};
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
+
+use crate::disk::Lsn;
+use crate::pool::PooledBuffer;
+use crate::segment::PAGE_BYTES;
+
+/// Bytes before the first frame.
+pub(crate) const BATCH_HEADER_BYTES: usize = 64;
+const MAGIC: [u8; 4] = *b"RWB1";
+
+#[derive(FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
+#[repr(C)]
+struct Raw {
+    magic: [u8; 4],
+    crc: U32,
+    length: U32,
+    count: U32,
+    lsn: U64,
+    durable: U64,
+    incarnation: U64,
+    frames_crc: U32,
+    zero: [u8; 20],
+}
+
+const _: () = assert!(size_of::<Raw>() == BATCH_HEADER_BYTES);
+
+impl Raw {
+    fn seeded_crc(&self) -> u32 {
+        let incarnation = self.incarnation.get();
+        let mut hasher = Hasher::new_with_initial(incarnation as u32 ^ (incarnation >> 32) as u32);
+        hasher.update(&self.as_bytes()[8..]);
+        hasher.finalize()
+    }
+}
+
+/// A batch's header, decoded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct BatchHeader {
+    pub(crate) bytes: u32,
+    pub(crate) count: u32,
+    pub(crate) lsn: Lsn,
+    pub(crate) durable: Lsn,
+    pub(crate) frames_crc: u32,
+}
+
+impl BatchHeader {
+    /// Reads the header of a batch of this incarnation; `None` if there is none. The frames are not looked at.
+    pub(crate) fn parse(bytes: &[u8], incarnation: u64) -> Option<Self> {
+        let (raw, _) = Raw::ref_from_prefix(bytes).ok()?;
+        let good = raw.magic == MAGIC
+            && raw.incarnation.get() == incarnation
+            && raw.crc.get() == raw.seeded_crc()
+            && raw.length.get() as usize >= BATCH_HEADER_BYTES;
+        good.then(|| Self {
+            bytes: raw.length.get(),
+            count: raw.count.get(),
+            lsn: Lsn(raw.lsn.get()),
+            durable: Lsn(raw.durable.get()),
+            frames_crc: raw.frames_crc.get(),
+        })
+    }
+
+    /// Bytes the batch takes in its segment.
+    pub(crate) const fn padded_bytes(&self) -> u64 {
+        (self.bytes as u64).next_multiple_of(PAGE_BYTES as u64)
+    }
+
+    /// Checks the frames of the whole batch and calls `see` with the offset in the batch and the header of each.
+    pub(crate) fn frames(&self, batch: &[u8], mut see: impl FnMut(u32, FrameHeader)) -> bool {
+        let Some(mut rest) = batch.get(BATCH_HEADER_BYTES..self.bytes as usize) else { return false };
+        let (mut at, mut count, mut crcs) = (BATCH_HEADER_BYTES, 0, Hasher::new());
+        while !rest.is_empty() {
+            let Ok((header, _)) = frame::parse(rest) else { return false };
+            crcs.update(&rest[..8]);
+            see(at as u32, header);
+            at += header.frame_bytes();
+            rest = &rest[header.frame_bytes()..];
+            count += 1;
+        }
+        count == self.count && crcs.finalize() == self.frames_crc
+    }
+}
+
+/// A batch being filled.
+#[derive(Debug)]
+pub(crate) struct BatchInProgress {
+    buffer: PooledBuffer,
+    bytes_max: usize,
+    end: BatchEnd,
+    /// Frames before here are in `crcs`.
+    summed: usize,
+    crcs: Hasher,
+}
+
+/// How far a batch is filled: what a frame being written in its spare part changes when it is finished.
+#[derive(Debug)]
+pub(crate) struct BatchEnd {
+    used: usize,
+    count: u32,
+}
+
+impl BatchEnd {
+    /// Takes note of a frame written at the start of the spare part.
+    pub(crate) const fn record(&mut self, frame_bytes: usize) {
+        self.used += frame_bytes;
+        self.count += 1;
+    }
+}
+
+impl BatchInProgress {
+    /// An empty batch that will not outgrow `bytes_max`, padding included (a multiple of 4 KiB).
+    pub(crate) fn new(buffer: PooledBuffer, bytes_max: u64) -> Self {
+        let bytes_max = buffer.len().min(usize::try_from(bytes_max).unwrap_or(usize::MAX));
+        let end = BatchEnd { used: BATCH_HEADER_BYTES, count: 0 };
+        Self { buffer, bytes_max, end, summed: BATCH_HEADER_BYTES, crcs: Hasher::new() }
+    }
+
+    pub(crate) const fn room(&self) -> usize {
+        self.bytes_max - self.end.used
+    }
+
+    pub(crate) const fn used(&self) -> usize {
+        self.end.used
+    }
+
+    pub(crate) const fn count(&self) -> u32 {
+        self.end.count
+    }
+
+    /// Bytes of memory behind it.
+    pub(crate) fn buffer_bytes(&self) -> usize {
+        self.buffer.len()
+    }
+
+    /// The bytes so far; the header is not written yet.
+    pub(crate) fn written(&self) -> &[u8] {
+        &self.buffer[..self.end.used]
+    }
+
+    /// The place for the next frame, and where to record it once it is written there.
+    pub(crate) fn spare(&mut self) -> (&mut [u8], &mut BatchEnd) {
+        self.sum();
+        (&mut self.buffer[self.end.used..self.bytes_max], &mut self.end)
+    }
+
+    /// Adds the checksums of frames recorded since to `crcs`, while they are in cache.
+    fn sum(&mut self) {
+        while self.summed < self.end.used {
+            let header = &self.buffer[self.summed..];
+            self.crcs.update(&header[..8]);
+            let body_bytes = u32::from_le_bytes([header[8], header[9], header[10], header[11]]);
+            self.summed += frame::HEADER_BYTES + body_bytes as usize;
+        }
+        assert!(self.summed == self.end.used, "frames lie back to back");
+    }
+
+    /// Bytes the batch would take in its segment now.
+    pub(crate) const fn padded_bytes(&self) -> u64 {
+        (self.end.used as u64).next_multiple_of(PAGE_BYTES as u64)
+    }
+
+    /// Writes header and padding; from here on the bytes do not change.
+    pub(crate) fn seal(mut self, lsn: Lsn, durable: Lsn, incarnation: u64) -> Bytes {
+        self.sum();
+        let padded = self.padded_bytes() as usize;
+        self.buffer[self.end.used..padded].fill(0);
+        let mut raw = Raw {
+            magic: MAGIC,
+            crc: U32::ZERO,
+            length: (self.end.used as u32).into(),
+            count: self.end.count.into(),
+            lsn: lsn.0.into(),
+            durable: durable.0.into(),
+            incarnation: incarnation.into(),
+            frames_crc: self.crcs.finalize().into(),
+            zero: [0; 20],
+        };
+        raw.crc = raw.seeded_crc().into();
+        self.buffer[..BATCH_HEADER_BYTES].copy_from_slice(raw.as_bytes());
+        Bytes::from_owner(self.buffer).slice(..padded)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use raftwerk_frame::frame::FrameKind;
+    use raftwerk_frame::{EntryId, GroupId};
+
+    use super::*;
+    use crate::pool::BufferPool;
+
+    fn sealed(incarnation: u64) -> Bytes {
+        let mut batch = BatchInProgress::new(BufferPool::new(1 << 20).take(1), 1 << 20);
+        for group in 1..4 {
+            let id = EntryId::default();
+            let (out, end) = batch.spare();
+            let bytes = frame::write_fact(out, FrameKind::HardState, GroupId(group), id, &[1; 8]).unwrap();
+            end.record(bytes);
+        }
+        batch.seal(Lsn(7), Lsn(5), incarnation)
+    }
+
+    fn is_valid(bytes: &[u8], incarnation: u64) -> bool {
+        BatchHeader::parse(bytes, incarnation).is_some_and(|header| header.frames(bytes, |_, _| ()))
+    }
+
+    #[test]
+    fn a_flip_anywhere_but_in_the_padding_is_noticed() {
+        let good = sealed(9);
+        let header = BatchHeader::parse(&good, 9).unwrap();
+        assert_eq!((header.lsn, header.durable, header.count), (Lsn(7), Lsn(5), 3));
+        for at in 0..header.bytes as usize {
+            let mut bad = good.to_vec();
+            bad[at] ^= 0x40;
+            assert!(!is_valid(&bad, 9), "byte {at}");
+            assert!(!is_valid(&good[..at], 9), "cut at {at}");
+        }
+        assert!(is_valid(&good, 9));
+    }
+
+    #[test]
+    fn a_batch_of_another_life_is_not_valid_nor_are_its_frames_under_a_new_header() {
+        let (old, new) = (sealed(8), sealed(9));
+        assert!(!is_valid(&old, 9));
+        let mut grafted = new.to_vec();
+        let frame = frame::HEADER_BYTES + 8;
+        grafted.copy_within(BATCH_HEADER_BYTES..BATCH_HEADER_BYTES + frame, BATCH_HEADER_BYTES + frame);
+        assert!(!is_valid(&grafted, 9));
+    }
+}

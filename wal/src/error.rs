@@ -1,0 +1,151 @@
+//! What can go wrong, named by what the caller may do next. Next: `lane` for where each arises.
+
+use std::io;
+use std::sync::Arc;
+
+use raftwerk_frame::{GroupId, Index};
+
+/// Why a log did not open. Nothing was changed on the disk unless said so.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// Another engine holds the directory.
+    #[error("the log directory is in use by another engine")]
+    InUse,
+    /// The format is of a version this one does not know; it may be a newer one.
+    #[error("{file}: format version {found}, but this build knows version {known}")]
+    Version {
+        /// The file that says so.
+        file: String,
+        /// Its version.
+        found: u32,
+        /// The version of this build.
+        known: u32,
+    },
+    /// The log was made with another number of lanes. Open it with `on_disk`.
+    #[error("the log has {on_disk} lanes, not {wanted}")]
+    LaneCount {
+        /// The number it was made with.
+        on_disk: u16,
+        /// The number asked for.
+        wanted: u16,
+    },
+    /// Bytes that were once durable are damaged or gone. Nothing was cut off; the log must be repaired from its peers.
+    #[error("{file} is damaged at byte {offset}: {what}")]
+    Corrupt {
+        /// The damaged file, relative to the log directory.
+        file: String,
+        /// Where the damage was noticed: the start of the batch, or the first missing byte.
+        offset: u64,
+        /// What is wrong there.
+        what: &'static str,
+        /// Groups that can still be made out in the damaged place. Empty: unknown, so any group of the lane.
+        groups: Vec<GroupId>,
+    },
+    /// The system refused a call.
+    #[error("{file}: {source}")]
+    Io {
+        /// The file or directory, relative to the log directory.
+        file: String,
+        /// The system's answer.
+        source: io::Error,
+    },
+    /// The options contradict each other or the limits of the format.
+    #[error("bad lane options: {0}")]
+    Options(&'static str),
+}
+
+impl OpenError {
+    pub(crate) fn io(file: &str) -> impl FnOnce(io::Error) -> Self + '_ {
+        move |source| Self::Io { file: file.to_owned(), source }
+    }
+
+    pub(crate) fn corrupt(file: &str, offset: u64, what: &'static str) -> Self {
+        Self::Corrupt { file: file.to_owned(), offset, what, groups: Vec::new() }
+    }
+}
+
+/// A write or sync failed once. What the device holds is unknown, so the lane says nothing is durable ever again.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("the lane is poisoned since a write failed: {reason}")]
+pub struct Poisoned {
+    /// The system's answer to the first failed call.
+    pub reason: Arc<str>,
+}
+
+/// Why the log did not take or give something.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum LogError {
+    /// Too much is queued. Nothing happened: poll, then try again.
+    #[error("the lane's queue is full")]
+    Busy,
+    /// The disk is full. Nothing happened; service resumes by itself when there is room.
+    #[error("the disk is full")]
+    StorageFull,
+    /// The frame is longer than the lane allows.
+    #[error("a frame of {bytes} bytes exceeds the limit of {bytes_max}")]
+    TooLarge {
+        /// What it would take.
+        bytes: usize,
+        /// What is allowed.
+        bytes_max: usize,
+    },
+    /// The entries would leave a hole after the log's last one.
+    #[error("entries from {first} do not follow the last, {last}")]
+    Gap {
+        /// The last index of the log.
+        last: Index,
+        /// The first index that was to be appended.
+        first: Index,
+    },
+    /// The entries are no longer in the log.
+    #[error("entries up to {compacted} are compacted")]
+    Compacted {
+        /// The last compacted index.
+        compacted: Index,
+    },
+    /// The frame is not one of entries, or not one of this group.
+    #[error("the frame does not belong here")]
+    Frame,
+    /// The place is not in the log (any more).
+    #[error("the place is not in the log")]
+    Gone,
+    /// The system refused to read. The log is not poisoned: nothing was lost by it.
+    #[error("reading the log failed: {0}")]
+    Read(Arc<str>),
+    /// See [`Poisoned`].
+    #[error(transparent)]
+    Poisoned(#[from] Poisoned),
+}
+
+/// Why a job on snapshot files failed. The snapshots that were there are still there.
+#[derive(Debug, thiserror::Error)]
+pub enum SnapshotError {
+    /// There is no complete snapshot of the group, or none of that id.
+    #[error("there is no such snapshot")]
+    Missing,
+    /// The file's bytes are not what was written.
+    #[error("{file} is damaged at byte {offset}: {what}")]
+    Corrupt {
+        /// The file, relative to the log directory.
+        file: String,
+        /// Where it was noticed.
+        offset: u64,
+        /// What is wrong.
+        what: &'static str,
+    },
+    /// A chunk does not begin where the last one ended. Go on from `expected`.
+    #[error("the next chunk must begin at byte {expected}")]
+    Offset {
+        /// How many bytes are there.
+        expected: u64,
+    },
+    /// The transferred file is a good snapshot, but not the announced one.
+    #[error("the snapshot is not the announced one")]
+    Unexpected,
+    /// The closure that writes or reads the snapshot panicked.
+    #[error("the state machine panicked")]
+    Panicked,
+    /// The system, or the closure, refused.
+    #[error(transparent)]
+    Io(#[from] io::Error),
+}

@@ -1,0 +1,124 @@
+//! What a disk does for each job, call by call, over any [`Files`]: the same here and in simulation.
+//!
+//! A crash may come between any two calls. What is not here: threads and queues (`os_disk`), snapshot jobs
+//! (`snapshot_file`).
+
+use std::collections::VecDeque;
+use std::io::{self, IoSlice};
+
+use memmap2::MmapMut;
+
+use crate::disk::{Access, AppendCost, AppendJob, Completion, Files, Lsn, SegmentFile, SegmentJob};
+use crate::segment::{PAGE_BYTES, SegmentHeader, lane_dir, segment_path, spare_path, unfinished_path};
+
+/// The most batches, and bytes, of one write.
+const PARTS_MAX: usize = 512;
+const WRITE_BYTES_MAX: u64 = 16 << 20;
+/// A fresh segment is filled in steps of so many bytes.
+const FILL_BYTES: usize = 1 << 20;
+
+/// Writes all `queued` batches in order: those that lie side by side by one call. Calls `done` after each write; after
+/// a failed one the rest is dropped.
+///
+/// `durable`: whether each write is on the device before it counts as done.
+///
+/// # Errors
+/// None of its own: a failed write is a [`Completion::AppendFailed`], and the caller must write no more.
+pub fn run_appends<F: Files>(
+    files: &F,
+    queued: &mut VecDeque<AppendJob<F::File>>,
+    durable: bool,
+    mut done: impl FnMut(Completion<F::File>),
+) -> bool {
+    while let Some(first) = queued.front() {
+        let (mut parts, mut bytes, mut last) = (Vec::new(), 0, Lsn(0));
+        for job in queued.iter().take(PARTS_MAX) {
+            let follows = job.segment == first.segment && job.offset == first.offset + bytes;
+            if !follows || bytes > WRITE_BYTES_MAX {
+                break;
+            }
+            parts.push(IoSlice::new(&job.batch));
+            bytes += job.batch.len() as u64;
+            last = job.lsn;
+        }
+        let taken = parts.len();
+        let result = files.write_at(&first.file, first.offset, &parts, durable);
+        drop(parts);
+        if let Err(error) = result {
+            queued.clear();
+            done(Completion::AppendFailed { error });
+            return false;
+        }
+        queued.drain(..taken);
+        done(Completion::Appended { last, cost: AppendCost { syncs: 1, bytes, nanos: 0 } });
+    }
+    true
+}
+
+/// Makes or retires a segment file.
+pub fn run_segment_job<F: Files>(files: &F, job: SegmentJob) -> Completion<F::File> {
+    match job {
+        SegmentJob::Prepare { header, spare } => {
+            let reused = spare.is_some();
+            let result = prepare(files, &header, spare.as_deref());
+            Completion::Prepared { sequence: header.sequence, reused, result }
+        }
+        SegmentJob::Retire { lane, sequence, keep } => {
+            Completion::Retired { sequence, result: retire(files, lane, sequence, keep) }
+        }
+    }
+}
+
+/// The file gets a segment's name only when its first page, and every block's allocation, is durable.
+fn prepare<F: Files>(
+    files: &F,
+    header: &SegmentHeader,
+    spare: Option<&str>,
+) -> io::Result<SegmentFile<F::File>> {
+    let unfinished = unfinished_path(header.lane, header.sequence);
+    let path = segment_path(header.lane, header.sequence);
+    let from = spare.unwrap_or(&unfinished);
+    if spare.is_none() {
+        drop(files.create(&unfinished, header.bytes)?);
+    }
+    let append = files.open(from, Access::Append)?;
+    let filled = if spare.is_none() { fill(files, &append, header.bytes) } else { Ok(()) };
+    let named = filled.and_then(|()| {
+        let mut page = MmapMut::map_anon(PAGE_BYTES)?;
+        header.encode(&mut page);
+        files.write_at(&append, 0, &[IoSlice::new(&page)], false)?;
+        files.sync(&append)?;
+        files.rename(from, &path)?;
+        files.sync_dir(&lane_dir(header.lane))
+    });
+    if let Err(error) = named {
+        let _ = files.remove(&unfinished); // gives the space back; if it is not there, so much the better
+        return Err(error);
+    }
+    let read = files.open(&path, Access::Plain)?;
+    Ok(SegmentFile { append, read })
+}
+
+/// Zeros in every block: an append then changes no metadata, which makes its sync cost one device write.
+fn fill<F: Files>(files: &F, file: &F::File, bytes: u64) -> io::Result<()> {
+    let zeros = MmapMut::map_anon(FILL_BYTES)?;
+    let mut at = 0;
+    while at < bytes {
+        let step = (bytes - at).min(FILL_BYTES as u64);
+        files.write_at(file, at, &[IoSlice::new(&zeros[..step as usize])], false)?;
+        at += step;
+    }
+    Ok(())
+}
+
+/// Durable before it returns: a later segment must not vanish before an earlier one.
+fn retire<F: Files>(files: &F, lane: u16, sequence: u64, keep: bool) -> io::Result<Option<String>> {
+    let path = segment_path(lane, sequence);
+    let spare = keep.then(|| spare_path(lane, sequence));
+    match &spare {
+        Some(spare) => files.rename(&path, spare)?,
+        None => files.remove(&path)?,
+    }
+    files.sync_dir(&lane_dir(lane))?;
+    Ok(spare)
+}

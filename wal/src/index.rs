@@ -1,0 +1,328 @@
+//! Where a group's log lies: one record per frame, not per entry, and the group's latest facts.
+//!
+//! The same calls build the index while the lane runs and when it is recovered, so that replay cannot differ from
+//! life. Rules, by kind of frame:
+//! 1. entries replace everything from their first index on; at or below the base they are ignored;
+//! 2. a snapshot drops all entries and sets the base; a compact record drops those up to its id and sets the base;
+//! 3. the later of two hard states counts.
+//!
+//! What is not here: bytes, and I/O. Next: `retention` for what the pins are for.
+
+use std::collections::VecDeque;
+
+use raftwerk_frame::{Configuration, EntryId, GroupId, HardState, Index, Term};
+use smallvec::SmallVec;
+
+use crate::retention::{Pin, Pins};
+
+/// Bytes of one segment that belong together: a frame, or neighbouring frames of one batch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Place {
+    /// The segment's sequence number.
+    pub segment: u64,
+    /// Where they begin in it.
+    pub offset: u32,
+    /// How many there are.
+    pub bytes: u32,
+}
+
+impl Place {
+    /// This place and the `next` as one, if they touch.
+    #[must_use]
+    pub fn join(self, next: Self) -> Option<Self> {
+        let touches = self.segment == next.segment && self.end() == u64::from(next.offset);
+        Some(Self { bytes: self.bytes.checked_add(next.bytes)?, ..self }).filter(|_| touches)
+    }
+
+    /// Where the bytes end in the segment.
+    #[must_use]
+    pub const fn end(self) -> u64 {
+        self.offset as u64 + self.bytes as u64
+    }
+}
+
+/// A frame of entries in the log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FrameRef {
+    /// The index of its first entry; may lie at or below the compacted index.
+    pub first: Index,
+    /// The index of its last entry that still counts.
+    pub last: Index,
+    /// The index of the last entry in its bytes; above `last` if a later frame replaced its tail. Such a frame must
+    /// not be passed on as a whole.
+    pub frame_last: Index,
+    /// The term of all its entries.
+    pub term: Term,
+    /// Where its bytes lie, header included.
+    pub place: Place,
+}
+
+/// Some frames of a group, in order.
+pub type Frames = SmallVec<[FrameRef; 4]>;
+
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Frame {
+    pub(crate) first: Index,
+    pub(crate) term: Term,
+    pub(crate) count: u32,
+    pub(crate) place: Place,
+}
+
+impl Frame {
+    const fn last(&self) -> Index {
+        Index(self.first.0 + self.count as u64 - 1)
+    }
+}
+
+/// Configurations named in a frame, by index. Nearly always empty.
+pub(crate) type Memberships = SmallVec<[(Index, Configuration); 1]>;
+
+/// The in-memory side of one group's log.
+#[derive(Debug)]
+pub(crate) struct GroupLog {
+    pub(crate) group: GroupId,
+    pub(crate) hard_state: HardState,
+    pub(crate) hard_state_segment: Option<u64>,
+    /// The log begins after this entry.
+    pub(crate) base: EntryId,
+    pub(crate) base_configuration: Configuration,
+    pub(crate) base_segment: Option<u64>,
+    pub(crate) last: Index,
+    pub(crate) live_bytes: u64,
+    frames: VecDeque<Frame>,
+    memberships: Vec<(Index, Configuration)>,
+}
+
+impl GroupLog {
+    pub(crate) fn new(group: GroupId) -> Self {
+        Self {
+            group,
+            hard_state: HardState::default(),
+            hard_state_segment: None,
+            base: EntryId::default(),
+            base_configuration: Configuration::default(),
+            base_segment: None,
+            last: Index(0),
+            live_bytes: 0,
+            frames: VecDeque::new(),
+            memberships: Vec::new(),
+        }
+    }
+
+    /// Rule 1. The frame must touch or overlap the log: see [`Self::accepts`].
+    pub(crate) fn entries(&mut self, frame: Frame, memberships: Memberships, pins: &mut Pins) {
+        if frame.last() <= self.base.index {
+            return;
+        }
+        self.replace_from(frame.first, pins);
+        pins.pin(frame.place.segment, Pin::Frame);
+        self.live_bytes += u64::from(frame.place.bytes);
+        self.last = frame.last();
+        self.frames.push_back(frame);
+        let base = self.base.index;
+        self.memberships.extend(memberships.into_iter().filter(|(index, _)| *index > base));
+        self.drop_covered(pins);
+    }
+
+    /// Whether entries from `first` on would leave no hole.
+    pub(crate) fn accepts(&self, first: Index) -> bool {
+        first <= self.last.next()
+    }
+
+    /// Whether entries right after the base are missing. Only during recovery, while records that were written after
+    /// the missing ones became unnecessary have not been met.
+    pub(crate) fn begins_with_hole(&self) -> bool {
+        self.frames.front().is_some_and(|front| front.first > self.base.index.next())
+    }
+
+    pub(crate) fn has_frames(&self) -> bool {
+        !self.frames.is_empty()
+    }
+
+    fn replace_from(&mut self, first: Index, pins: &mut Pins) {
+        while let Some(back) = self.frames.back().copied().filter(|back| back.first >= first) {
+            self.frames.pop_back();
+            self.forget(back, pins);
+        }
+        self.last = self.last.min(first.prev()).max(self.base.index);
+        while self.memberships.pop_if(|(index, _)| *index >= first).is_some() {}
+    }
+
+    fn forget(&mut self, frame: Frame, pins: &mut Pins) {
+        pins.unpin(frame.place.segment, Pin::Frame);
+        self.live_bytes -= u64::from(frame.place.bytes);
+    }
+
+    /// Drops frames none of whose entries lies above the base.
+    fn drop_covered(&mut self, pins: &mut Pins) {
+        while let Some(front) = self.frames.front().copied() {
+            let last = self.frames.get(1).map_or(self.last, |next| next.first.prev()).min(front.last());
+            if last > self.base.index {
+                break;
+            }
+            self.frames.pop_front();
+            self.forget(front, pins);
+        }
+    }
+
+    /// Rule 2, compact. `segment` holds the record.
+    pub(crate) fn compact(&mut self, to: EntryId, at: Configuration, segment: u64, pins: &mut Pins) {
+        self.set_base(to, at, segment, pins);
+        self.last = self.last.max(to.index);
+        self.memberships.retain(|(index, _)| *index > to.index);
+        self.drop_covered(pins);
+    }
+
+    /// Rule 2, snapshot.
+    pub(crate) fn restart(&mut self, id: EntryId, at: Configuration, segment: u64, pins: &mut Pins) {
+        self.replace_from(Index(0), pins);
+        self.set_base(id, at, segment, pins);
+        self.last = id.index;
+    }
+
+    fn set_base(&mut self, id: EntryId, at: Configuration, segment: u64, pins: &mut Pins) {
+        pins.pin(segment, Pin::Fact);
+        if let Some(old) = self.base_segment.replace(segment) {
+            pins.unpin(old, Pin::Fact);
+        }
+        self.base = id;
+        self.base_configuration = at;
+    }
+
+    /// Rule 3.
+    pub(crate) fn hard_state(&mut self, hard_state: HardState, segment: u64, pins: &mut Pins) {
+        pins.pin(segment, Pin::Fact);
+        if let Some(old) = self.hard_state_segment.replace(segment) {
+            pins.unpin(old, Pin::Fact);
+        }
+        self.hard_state = hard_state;
+    }
+
+    /// Lets go of everything, because the replica is gone.
+    pub(crate) fn release(&mut self, pins: &mut Pins) {
+        self.replace_from(Index(0), pins);
+        for segment in [self.base_segment.take(), self.hard_state_segment.take()].into_iter().flatten() {
+            pins.unpin(segment, Pin::Fact);
+        }
+    }
+
+    /// The configuration in force at `index`, as far as the log knows it.
+    pub(crate) fn configuration_at(&self, index: Index) -> &Configuration {
+        let later = self.memberships.partition_point(|(at, _)| *at <= index);
+        later.checked_sub(1).map_or(&self.base_configuration, |at| &self.memberships[at].1)
+    }
+
+    /// Membership entries in the log, in order.
+    pub(crate) fn memberships(&self) -> &[(Index, Configuration)] {
+        &self.memberships
+    }
+
+    /// Neighbouring frames of one term as one run: the term and its first index.
+    pub(crate) fn runs(&self) -> Vec<(Term, Index)> {
+        let mut runs: Vec<(Term, Index)> = Vec::new();
+        for frame in &self.frames {
+            if runs.last().is_none_or(|(term, _)| *term != frame.term) {
+                runs.push((frame.term, frame.first.max(self.base.index.next())));
+            }
+        }
+        runs
+    }
+
+    /// The frames that cover `from..=to`: as many as `bytes_max` holds, at least one.
+    pub(crate) fn frames(&self, from: Index, to: Index, bytes_max: u64) -> Frames {
+        let mut found = Frames::new();
+        let mut bytes = 0;
+        let begin = self.frames.partition_point(|frame| frame.first <= from).saturating_sub(1);
+        for at in begin..self.frames.len() {
+            let frame = self.frames[at];
+            bytes += u64::from(frame.place.bytes);
+            if frame.first > to || (bytes > bytes_max && !found.is_empty()) {
+                break;
+            }
+            let last = self.frames.get(at + 1).map_or(self.last, |next| next.first.prev()).min(frame.last());
+            let (first, term, place) = (frame.first, frame.term, frame.place);
+            found.push(FrameRef { first, last, frame_last: frame.last(), term, place });
+        }
+        found
+    }
+
+    /// Whether a frame of this group lies in `segment`. Frames are in segment order.
+    pub(crate) fn is_in(&self, segment: u64) -> bool {
+        let at = self.frames.partition_point(|frame| frame.place.segment < segment);
+        self.frames.get(at).is_some_and(|frame| frame.place.segment == segment)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use raftwerk_frame::NodeId;
+
+    use super::*;
+
+    fn frame(first: u64, count: u32, term: u64, segment: u64) -> Frame {
+        let place = Place { segment, offset: 64, bytes: 100 };
+        Frame { first: Index(first), term: Term(term), count, place }
+    }
+
+    fn log(frames: &[Frame]) -> (GroupLog, Pins) {
+        let (mut log, mut pins) = (GroupLog::new(GroupId(1)), Pins::default());
+        for frame in frames {
+            assert!(log.accepts(frame.first));
+            log.entries(*frame, Memberships::new(), &mut pins);
+        }
+        (log, pins)
+    }
+
+    fn spans(log: &GroupLog) -> Vec<(u64, u64, u64)> {
+        let all = log.frames(log.base.index.next(), Index(u64::MAX), u64::MAX);
+        all.iter().map(|frame| (frame.first.0, frame.last.0, frame.frame_last.0)).collect()
+    }
+
+    #[test]
+    fn later_entries_replace_a_tail_and_clip_the_frame_they_cut_into() {
+        let (mut log, mut pins) = log(&[frame(1, 10, 1, 1), frame(11, 5, 1, 2), frame(6, 2, 3, 3)]);
+        assert_eq!(spans(&log), [(1, 5, 10), (6, 7, 7)]);
+        assert_eq!((log.last, log.live_bytes), (Index(7), 200));
+        assert_eq!(log.runs(), [(Term(1), Index(1)), (Term(3), Index(6))]);
+        assert!(!pins.is_pinned(2) && pins.is_pinned(1));
+        assert!(!log.accepts(Index(9)));
+        log.compact(EntryId::new(Term(1), Index(5)), Configuration::default(), 3, &mut pins);
+        assert_eq!(spans(&log), [(6, 7, 7)]);
+        assert!(!pins.is_pinned(1));
+    }
+
+    #[test]
+    fn entries_at_or_below_the_base_are_ignored_and_straddling_ones_clipped() {
+        let (mut log, mut pins) = log(&[frame(1, 10, 1, 1)]);
+        log.compact(EntryId::new(Term(1), Index(5)), Configuration::default(), 1, &mut pins);
+        log.entries(frame(2, 3, 2, 2), Memberships::new(), &mut pins);
+        assert_eq!(log.last, Index(10));
+        log.entries(frame(3, 9, 2, 2), Memberships::new(), &mut pins);
+        assert_eq!(spans(&log), [(3, 11, 11)]);
+        assert_eq!(log.runs(), [(Term(2), Index(6))]);
+    }
+
+    #[test]
+    fn the_base_takes_the_configuration_in_force_and_replaced_ones_fall_back() {
+        let one = Configuration::of_voters([NodeId(1)]);
+        let two = Configuration::of_voters([NodeId(1), NodeId(2)]);
+        let (mut log, mut pins) = log(&[]);
+        log.restart(EntryId::new(Term(1), Index(4)), one.clone(), 1, &mut pins);
+        log.entries(frame(5, 4, 2, 1), [(Index(7), two.clone())].into_iter().collect(), &mut pins);
+        assert_eq!(log.configuration_at(Index(6)), &one);
+        assert_eq!(log.configuration_at(Index(8)), &two);
+        log.entries(frame(7, 1, 3, 1), Memberships::new(), &mut pins);
+        assert_eq!(log.configuration_at(Index(8)), &one);
+        log.release(&mut pins);
+        assert!(!pins.is_pinned(1));
+    }
+
+    #[test]
+    fn reading_gives_whole_frames_up_to_the_bound_and_at_least_one() {
+        let (log, _) = log(&[frame(1, 3, 1, 1), frame(4, 3, 1, 1), frame(7, 3, 1, 1)]);
+        assert_eq!(log.frames(Index(5), Index(9), u64::MAX).len(), 2);
+        assert_eq!(log.frames(Index(2), Index(9), 50).len(), 1);
+        assert_eq!(log.frames(Index(2), Index(5), 1000).len(), 2);
+        assert!(log.is_in(1) && !log.is_in(2));
+    }
+}

@@ -1,0 +1,501 @@
+//! The lane: a worker's ordered log. This file holds its shape, opening, submitting and polling.
+//!
+//! Pure: no thread, clock or file of its own; a [`Disk`] does the work. A turn of the worker appends frames
+//! (`lane_append`), calls [`Lane::submit`] once, and takes what became durable from [`Lane::poll`]. Reading is in
+//! `lane_read`, letting go of old segments in `lane_retention`, snapshot files in `lane_snapshot`.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use raftwerk_frame::GroupId;
+use raftwerk_frame::frame::HEADER_BYTES;
+use rustc_hash::FxHashMap;
+
+use crate::batch::{BATCH_HEADER_BYTES, BatchInProgress};
+use crate::disk::{AppendCost, AppendJob, AppendMode, Completion, Disk, Files, Job, Lsn};
+use crate::error::{LogError, OpenError, Poisoned};
+use crate::index::GroupLog;
+use crate::pool::BufferPool;
+use crate::recovery::{self, RecoveredGroup, RecoveryReport};
+use crate::retention::Pins;
+use crate::segment::{PAGE_BYTES, SegmentHeader};
+use crate::segments::Segments;
+use crate::snapshot::BackgroundDone;
+
+/// The limits of a lane. All sizes in bytes.
+#[derive(Clone, Debug)]
+pub struct LaneOptions {
+    /// Which lane of the directory. Default 0.
+    pub lane: u16,
+    /// The length of a new segment file: a multiple of 4 KiB from 16 KiB to 1 GiB. Default 64 MiB.
+    pub segment_bytes: u64,
+    /// What one turn should not exceed; see [`Lane::room`]. Default 4 MiB.
+    pub batch_bytes_max: usize,
+    /// The longest frame, header included. It must fit into a segment. Default 1 MiB.
+    pub frame_bytes_max: usize,
+    /// What may wait for the device before [`Lane::room`] says 0. Default 16 MiB.
+    pub queue_bytes_max: usize,
+    /// How many segments to keep READY. Default 2.
+    pub ready_segments: usize,
+    /// How many freed segments to keep for reuse. Default 4.
+    pub spare_segments: usize,
+    /// Memory for the latest batches, from which followers' tails are read. Default 16 MiB.
+    pub recent_bytes: usize,
+}
+
+impl Default for LaneOptions {
+    fn default() -> Self {
+        Self {
+            lane: 0,
+            segment_bytes: 64 << 20,
+            batch_bytes_max: 4 << 20,
+            frame_bytes_max: 1 << 20,
+            queue_bytes_max: 16 << 20,
+            ready_segments: 2,
+            spare_segments: 4,
+            recent_bytes: 16 << 20,
+        }
+    }
+}
+
+impl LaneOptions {
+    fn check(&self) -> Result<(), OpenError> {
+        let bad = |what| Err(OpenError::Options(what));
+        if !self.segment_bytes.is_multiple_of(PAGE_BYTES as u64) {
+            return bad("segment_bytes must be a multiple of 4 KiB");
+        }
+        if !(16 << 10..=1 << 30).contains(&self.segment_bytes) {
+            return bad("segment_bytes must be from 16 KiB to 1 GiB");
+        }
+        let room = self.segment_bytes as usize - PAGE_BYTES - BATCH_HEADER_BYTES;
+        if !(1024..=room).contains(&self.frame_bytes_max) {
+            return bad("frame_bytes_max must be from 1 KiB to what a segment holds");
+        }
+        if self.ready_segments == 0 || self.batch_bytes_max == 0 || self.queue_bytes_max == 0 {
+            return bad("ready_segments, batch_bytes_max and queue_bytes_max must not be 0");
+        }
+        Ok(())
+    }
+}
+
+/// A group's place in its lane: what stands for the group on the hot path. Valid until the group is removed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct GroupSlot(pub u32);
+
+/// How far the lane has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Progress {
+    /// Every batch up to this one is durable.
+    pub durable: Lsn,
+    /// The latest batch submitted.
+    pub submitted: Lsn,
+    /// No new segment can be made: entries will soon be, or are, refused.
+    pub storage_full: bool,
+}
+
+/// What a lane has done since it was opened, and holds now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LaneStats {
+    /// Writes or syncs waited for.
+    pub syncs: u64,
+    /// Bytes written, padding included.
+    pub bytes_synced: u64,
+    /// Time spent writing and syncing, in nanoseconds.
+    pub sync_nanos: u64,
+    /// Batches sealed.
+    pub batches: u64,
+    /// Frames appended, facts included.
+    pub frames: u64,
+    /// Bytes of those frames, without batch headers and padding.
+    pub frame_bytes: u64,
+    /// Segments in use, the current one included.
+    pub segments: usize,
+    /// Segments prepared for use.
+    pub ready_segments: usize,
+    /// Segments made from nothing.
+    pub created: u64,
+    /// Segments made from spares.
+    pub recycled: u64,
+    /// Bytes sealed and not yet durable.
+    pub queued_bytes: u64,
+    /// How appends are written.
+    pub mode: AppendMode,
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct Counters {
+    pub(crate) cost: AppendCost,
+    pub(crate) batches: u64,
+    pub(crate) frames: u64,
+    pub(crate) frame_bytes: u64,
+}
+
+/// A batch whose bytes are final.
+#[derive(Clone, Debug)]
+pub(crate) struct Sealed {
+    pub(crate) lsn: Lsn,
+    pub(crate) segment: u64,
+    pub(crate) offset: u64,
+    pub(crate) bytes: Bytes,
+    /// Memory it holds.
+    pub(crate) buffer_bytes: usize,
+}
+
+/// The groups of a lane, by slot.
+#[derive(Debug, Default)]
+pub(crate) struct Groups {
+    pub(crate) slots: Vec<Option<GroupLog>>,
+    pub(crate) free: Vec<u32>,
+    pub(crate) by_id: FxHashMap<GroupId, u32>,
+}
+
+impl Groups {
+    pub(crate) fn attach(&mut self, group: GroupId) -> u32 {
+        *self.by_id.entry(group).or_insert_with(|| {
+            let log = Some(GroupLog::new(group));
+            if let Some(slot) = self.free.pop() {
+                self.slots[slot as usize] = log;
+                return slot;
+            }
+            self.slots.push(log);
+            u32::try_from(self.slots.len() - 1).expect("fewer than 2^32 groups in a lane")
+        })
+    }
+
+    pub(crate) fn detach(&mut self, slot: u32) {
+        if let Some(log) = self.slots[slot as usize].take() {
+            self.by_id.remove(&log.group);
+            self.free.push(slot);
+        }
+    }
+
+    pub(crate) fn log(&self, slot: GroupSlot) -> &GroupLog {
+        self.slots[slot.0 as usize].as_ref().expect("the slot's group was removed")
+    }
+
+    pub(crate) fn log_mut(&mut self, slot: GroupSlot) -> &mut GroupLog {
+        self.slots[slot.0 as usize].as_mut().expect("the slot's group was removed")
+    }
+}
+
+/// A worker's ordered log, shared and synced once by all its groups.
+///
+/// Methods that take a [`GroupSlot`] panic if its group was removed.
+#[derive(Debug)]
+pub struct Lane<D: Disk> {
+    pub(crate) disk: D,
+    pub(crate) options: LaneOptions,
+    pub(crate) groups: Groups,
+    pub(crate) pins: Pins,
+    pub(crate) segments: Segments<<D::Files as Files>::File>,
+    pub(crate) pool: Arc<BufferPool>,
+    pub(crate) building: Option<BatchInProgress>,
+    /// Where the next batch, or the one being built, begins in the current segment.
+    pub(crate) write_offset: u64,
+    /// Bytes sealed in this turn.
+    pub(crate) turn_bytes: usize,
+    /// What a turn took lately, so that its buffer has the right size from the start.
+    pub(crate) usual_bytes: usize,
+    /// Sealed in this turn, not submitted.
+    pub(crate) sealed: Vec<Sealed>,
+    /// Submitted, but its segment is not READY.
+    pub(crate) waiting: VecDeque<Sealed>,
+    /// Submitted and not durable: number and padded bytes.
+    pub(crate) in_flight: VecDeque<(Lsn, u64)>,
+    pub(crate) queued_bytes: u64,
+    /// The latest batches, for reading.
+    pub(crate) recent: VecDeque<Sealed>,
+    pub(crate) recent_bytes: usize,
+    pub(crate) last_sealed: Lsn,
+    /// The segment of `last_sealed`, if it was sealed in this life.
+    pub(crate) last_sealed_segment: Option<u64>,
+    pub(crate) submitted: Lsn,
+    pub(crate) durable: Lsn,
+    /// What was durable when the lane was opened.
+    pub(crate) recovered: Lsn,
+    pub(crate) poisoned: Option<Poisoned>,
+    pub(crate) background: VecDeque<BackgroundDone>,
+    pub(crate) carry_from: usize,
+    pub(crate) counters: Counters,
+}
+
+impl<D: Disk> Lane<D> {
+    /// Opens the lane: scans its segments, checks every byte that counts, builds the index, makes durable what was
+    /// accepted. Blocks; about a second per GiB of log.
+    ///
+    /// # Errors
+    /// [`OpenError`]; above all [`OpenError::Corrupt`] if something that was durable is damaged.
+    pub fn open(
+        mut disk: D,
+        options: LaneOptions,
+    ) -> Result<(Self, Vec<RecoveredGroup>, RecoveryReport), OpenError> {
+        options.check()?;
+        let directory = disk.directory().clone();
+        if options.lane >= directory.lanes() {
+            return Err(OpenError::Options("there is no such lane"));
+        }
+        let found = recovery::recover(&directory, &options)?;
+        let template = SegmentHeader {
+            lane: options.lane,
+            sequence: found.next_sequence,
+            log_id: directory.log_id(),
+            bytes: options.segment_bytes,
+            floor: Lsn(0),
+            previous: found.segments.back().map_or(0, |segment| segment.sequence),
+        };
+        let mut segments = Segments::new(found.segments, found.spares, template);
+        if let Some(job) = segments.prepare(options.ready_segments, found.last) {
+            disk.submit(Job::Segment(job));
+        }
+        let lane = Self {
+            disk,
+            pool: BufferPool::new(options.recent_bytes),
+            options,
+            groups: found.groups,
+            pins: found.pins,
+            segments,
+            building: None,
+            write_offset: PAGE_BYTES as u64,
+            turn_bytes: 0,
+            usual_bytes: 0,
+            sealed: Vec::new(),
+            waiting: VecDeque::new(),
+            in_flight: VecDeque::new(),
+            queued_bytes: 0,
+            recent: VecDeque::new(),
+            recent_bytes: 0,
+            last_sealed: found.last,
+            last_sealed_segment: None,
+            submitted: found.last,
+            durable: found.last,
+            recovered: found.last,
+            poisoned: None,
+            background: VecDeque::new(),
+            carry_from: 0,
+            counters: Counters::default(),
+        };
+        Ok((lane, found.recovered, found.report))
+    }
+
+    /// The group's slot; a group the lane does not know gets an empty log, of which nothing is on the disk yet.
+    pub fn attach(&mut self, group: GroupId) -> GroupSlot {
+        GroupSlot(self.groups.attach(group))
+    }
+
+    /// Makes room for a frame of so many bytes in the batch being built, or begins another.
+    pub(crate) fn reserve(&mut self, frame_bytes: usize) -> &mut BatchInProgress {
+        if self.building.as_ref().is_none_or(|batch| batch.room() < frame_bytes) {
+            self.seal();
+            self.building = None;
+            let need = BATCH_HEADER_BYTES + frame_bytes;
+            if self.write_offset + need.next_multiple_of(PAGE_BYTES) as u64 > self.options.segment_bytes {
+                self.segments.roll();
+                self.write_offset = PAGE_BYTES as u64;
+            }
+            let room = self.options.segment_bytes - self.write_offset;
+            let likely = self.usual_bytes.max(2 * self.turn_bytes).min(self.options.batch_bytes_max);
+            let buffer = self.pool.take(likely.min(room as usize).max(need));
+            self.building = Some(BatchInProgress::new(buffer, room));
+        }
+        self.building.as_mut().expect("it was just made")
+    }
+
+    /// Ends the batch being built, unless it is empty.
+    fn seal(&mut self) {
+        let Some(batch) = self.building.take_if(|batch| batch.count() > 0) else { return };
+        let lsn = self.last_sealed.next();
+        let claim = if self.disk.is_synced() { self.durable } else { self.recovered };
+        let (segment, offset) = (self.segments.current().sequence, self.write_offset);
+        let buffer_bytes = batch.buffer_bytes();
+        let bytes = batch.seal(lsn, claim, self.segments.incarnation(segment));
+        self.counters.batches += 1;
+        self.write_offset += bytes.len() as u64;
+        self.turn_bytes += bytes.len();
+        self.queued_bytes += bytes.len() as u64;
+        self.recent_bytes += buffer_bytes;
+        self.last_sealed = lsn;
+        self.last_sealed_segment = Some(segment);
+        let sealed = Sealed { lsn, segment, offset, bytes, buffer_bytes };
+        self.recent.push_back(sealed.clone());
+        self.sealed.push(sealed);
+    }
+
+    /// Ends the turn: seals what was appended and hands it to the disk. Gives the number whose durability covers the
+    /// whole turn; `None` if nothing was appended.
+    ///
+    /// # Errors
+    /// [`LogError::Poisoned`].
+    pub fn submit(&mut self) -> Result<Option<Lsn>, LogError> {
+        self.check()?;
+        self.carry_facts();
+        self.seal();
+        self.mark_dead();
+        if self.sealed.is_empty() {
+            return Ok(None);
+        }
+        let mut sealed = std::mem::take(&mut self.sealed);
+        for batch in sealed.drain(..) {
+            self.in_flight.push_back((batch.lsn, batch.bytes.len() as u64));
+            self.waiting.push_back(batch);
+        }
+        self.sealed = sealed; // keeps its memory
+        self.submitted = self.last_sealed;
+        self.send_waiting();
+        self.prepare_ahead();
+        self.usual_bytes = self.turn_bytes.max(self.usual_bytes - self.usual_bytes / 8);
+        self.turn_bytes = 0;
+        self.forget_recent();
+        Ok(Some(self.submitted))
+    }
+
+    /// Hands over every waiting batch whose segment is READY, in order.
+    fn send_waiting(&mut self) {
+        while let Some(front) = self.waiting.front() {
+            let segment =
+                self.segments.find(front.segment).expect("a segment with waiting batches is in use");
+            let Some(file) = segment.append.clone() else { break };
+            let Some(Sealed { lsn, segment, offset, bytes: batch, .. }) = self.waiting.pop_front() else {
+                break;
+            };
+            self.disk.submit(Job::Append(AppendJob { file, segment, offset, batch, lsn }));
+        }
+    }
+
+    pub(crate) fn prepare_ahead(&mut self) {
+        let floor = if self.disk.is_synced() { self.durable } else { self.recovered };
+        if let Some(job) = self.segments.prepare(self.options.ready_segments, floor) {
+            self.disk.submit(Job::Segment(job));
+        }
+    }
+
+    /// Batches beyond the budget are read from the file from now on. Those not yet durable must stay.
+    fn forget_recent(&mut self) {
+        while self.recent_bytes > self.options.recent_bytes
+            && let Some(front) = self.recent.pop_front_if_durable(self.durable)
+        {
+            self.recent_bytes -= front.buffer_bytes;
+        }
+    }
+
+    /// Takes what the disk has done: what is durable now, segments made and retired.
+    ///
+    /// # Errors
+    /// [`Poisoned`], for good, from the first failed write on.
+    pub fn poll(&mut self) -> Result<Progress, Poisoned> {
+        self.take_completions();
+        self.check()?;
+        self.free_dead();
+        self.prepare_ahead();
+        self.forget_recent();
+        Ok(Progress {
+            durable: self.durable,
+            submitted: self.submitted,
+            storage_full: self.segments.storage_full,
+        })
+    }
+
+    pub(crate) fn take_completions(&mut self) {
+        while let Some(completion) = self.disk.poll() {
+            match completion {
+                Completion::Appended { last, cost } => self.appended(last, cost),
+                Completion::AppendFailed { error } => self.poison(&error),
+                Completion::Prepared { sequence, reused, result } => {
+                    if self.segments.prepared(sequence, reused, result) && self.poisoned.is_none() {
+                        self.send_waiting();
+                    }
+                }
+                Completion::Retired { result, .. } => {
+                    self.segments.retiring = self.segments.retiring.saturating_sub(1);
+                    self.segments.spares.extend(result.ok().flatten());
+                }
+                Completion::Snapshot(done) => self.background.push_back(done),
+            }
+        }
+    }
+
+    fn appended(&mut self, last: Lsn, cost: AppendCost) {
+        if self.poisoned.is_some() {
+            return;
+        }
+        assert!(self.durable < last && last <= self.submitted, "appends complete in order");
+        self.durable = last;
+        while let Some((_, bytes)) = self.in_flight.pop_front_if_durable(last) {
+            self.queued_bytes -= bytes;
+        }
+        self.counters.cost.syncs += cost.syncs;
+        self.counters.cost.bytes += cost.bytes;
+        self.counters.cost.nanos += cost.nanos;
+    }
+
+    fn poison(&mut self, error: &std::io::Error) {
+        self.waiting.clear();
+        self.poisoned.get_or_insert_with(|| Poisoned { reason: error.to_string().into() });
+    }
+
+    pub(crate) fn check(&self) -> Result<(), Poisoned> {
+        self.poisoned.clone().map_or(Ok(()), Err)
+    }
+
+    /// What the lane has done, and holds.
+    #[must_use]
+    pub fn stats(&self) -> LaneStats {
+        LaneStats {
+            syncs: self.counters.cost.syncs,
+            bytes_synced: self.counters.cost.bytes,
+            sync_nanos: self.counters.cost.nanos,
+            batches: self.counters.batches,
+            frames: self.counters.frames,
+            frame_bytes: self.counters.frame_bytes,
+            segments: self.segments.in_use.len(),
+            ready_segments: self.segments.ready.len(),
+            created: self.segments.created,
+            recycled: self.segments.recycled,
+            queued_bytes: self.queued_bytes,
+            mode: self.disk.mode(),
+        }
+    }
+
+    /// The disk, for its own switches and figures.
+    #[must_use]
+    pub const fn disk(&self) -> &D {
+        &self.disk
+    }
+
+    /// The disk, for whoever drives it by hand.
+    pub const fn disk_mut(&mut self) -> &mut D {
+        &mut self.disk
+    }
+}
+
+/// Room the longest frame header takes; the least a frame may be asked to hold.
+pub(crate) const FRAME_BYTES_MIN: usize = HEADER_BYTES + 64;
+
+trait Numbered {
+    fn lsn(&self) -> Lsn;
+}
+
+impl Numbered for Sealed {
+    fn lsn(&self) -> Lsn {
+        self.lsn
+    }
+}
+
+impl Numbered for (Lsn, u64) {
+    fn lsn(&self) -> Lsn {
+        self.0
+    }
+}
+
+trait PopIfDurable<T> {
+    fn pop_front_if_durable(&mut self, durable: Lsn) -> Option<T>;
+}
+
+impl<T: Numbered> PopIfDurable<T> for VecDeque<T> {
+    fn pop_front_if_durable(&mut self, durable: Lsn) -> Option<T> {
+        if self.front()?.lsn() > durable {
+            return None;
+        }
+        self.pop_front()
+    }
+}

@@ -1,0 +1,280 @@
+//! Building a turn's batch: frames of entries, and facts. Memory only; nothing is written before `Lane::submit`.
+//!
+//! Next: `batch` for the layout, `index` for what each frame does to a group's log.
+
+use raftwerk_frame::frame::{ENTRY_OVERHEAD_BYTES, Entries, EntryKind, FrameHeader, FrameKind, FrameWriter};
+use raftwerk_frame::frame::{HEADER_BYTES, write_fact};
+use raftwerk_frame::{Configuration, EntryId, GroupId, HardState, Index, Term};
+
+use crate::batch::{BatchEnd, BatchInProgress};
+use crate::disk::Disk;
+use crate::error::LogError;
+use crate::index::{Frame, FrameRef, GroupLog, Memberships, Place};
+use crate::lane::{Counters, FRAME_BYTES_MIN, GroupSlot, Lane};
+use crate::retention::Pins;
+
+/// A frame of entries being written in place: the leader's only copy of a payload. Dropped unfinished, it leaves no
+/// trace.
+#[derive(Debug)]
+pub struct FrameInProgress<'a> {
+    writer: FrameWriter<'a>,
+    first: EntryId,
+    memberships: Memberships,
+    log: &'a mut GroupLog,
+    pins: &'a mut Pins,
+    counters: &'a mut Counters,
+    place: Place,
+    end: &'a mut BatchEnd,
+}
+
+impl FrameInProgress<'_> {
+    /// Appends an entry. `false`, and nothing written, if the frame is full: finish it, and begin another.
+    ///
+    /// # Panics
+    /// If a membership entry's payload is not a configuration.
+    #[inline]
+    #[must_use]
+    pub fn push(&mut self, kind: EntryKind, payload: &[u8]) -> bool {
+        let index = self.first.index.plus(u64::from(self.writer.count()));
+        let fits = self.writer.push(kind, payload);
+        if fits && kind == EntryKind::Membership {
+            let configuration =
+                Configuration::decode(payload).expect("a membership entry is a configuration");
+            self.memberships.push((index, configuration));
+        }
+        fits
+    }
+
+    /// How many entries were pushed.
+    #[must_use]
+    pub const fn count(&self) -> u32 {
+        self.writer.count()
+    }
+
+    /// Ends the frame and puts it into the index, in place of everything from its first entry on. `None` if it has no
+    /// entry: then nothing happened.
+    #[must_use]
+    pub fn finish(self) -> Option<FrameRef> {
+        let header = self.writer.finish()?;
+        let bytes = header.frame_bytes();
+        self.end.record(bytes);
+        self.counters.frames += 1;
+        self.counters.frame_bytes += bytes as u64;
+        let place = Place { bytes: bytes as u32, ..self.place };
+        let (first, term, last) = (header.index, header.term, header.last_index());
+        self.log.entries(Frame { first, term, count: header.count, place }, self.memberships, self.pins);
+        Some(FrameRef { first, last, frame_last: last, term, place })
+    }
+}
+
+impl<D: Disk> Lane<D> {
+    /// Bytes of entries the worker may still take this turn; 0 once the turn is full, the device is behind, the disk
+    /// is full or the lane is poisoned. Facts may always be appended.
+    #[must_use]
+    pub fn room(&self) -> usize {
+        if self.poisoned.is_some() || !self.has_space_for_entries() {
+            return 0;
+        }
+        let building = self.building.as_ref().map_or(0, BatchInProgress::used);
+        let of_turn = self.options.batch_bytes_max.saturating_sub(self.turn_bytes + building);
+        let queued = self.queued_bytes as usize + building;
+        of_turn.min(self.options.queue_bytes_max.saturating_sub(queued))
+    }
+
+    /// While the disk is full, the last half segment is kept for facts: with them, compaction can free space.
+    fn has_space_for_entries(&self) -> bool {
+        if !self.segments.storage_full {
+            return true;
+        }
+        let segment_bytes = self.options.segment_bytes;
+        let is_ready = self.segments.current().append.is_some();
+        let current = if is_ready { segment_bytes - self.write_offset } else { 0 };
+        current + self.segments.ready.len() as u64 * segment_bytes > segment_bytes / 2
+    }
+
+    fn check_entries(&self, slot: GroupSlot, first: Index) -> Result<(), LogError> {
+        self.check()?;
+        let log = self.groups.log(slot);
+        if !log.accepts(first) {
+            return Err(LogError::Gap { last: log.last, first });
+        }
+        if !self.has_space_for_entries() {
+            return Err(LogError::StorageFull);
+        }
+        // `room` asked the worker to stop at the bound; what it had taken by then still fits below twice the bound.
+        if self.queued_bytes > 2 * self.options.queue_bytes_max as u64 {
+            return Err(LogError::Busy);
+        }
+        Ok(())
+    }
+
+    /// Begins a frame whose first entry is `first`. `bytes_hint`: payloads plus 4 per entry; so much fits for certain,
+    /// up to `frame_bytes_max`.
+    ///
+    /// # Errors
+    /// [`LogError::Gap`], [`LogError::Compacted`] if `first` is not above the compacted index,
+    /// [`LogError::StorageFull`], [`LogError::Busy`], [`LogError::Poisoned`].
+    pub fn begin_frame(
+        &mut self,
+        slot: GroupSlot,
+        first: EntryId,
+        bytes_hint: usize,
+    ) -> Result<FrameInProgress<'_>, LogError> {
+        self.check_entries(slot, first.index)?;
+        let compacted = self.groups.log(slot).base.index;
+        if first.index <= compacted {
+            return Err(LogError::Compacted { compacted });
+        }
+        let bytes_max = self.options.frame_bytes_max;
+        self.reserve(bytes_hint.saturating_add(HEADER_BYTES).clamp(FRAME_BYTES_MIN, bytes_max));
+        let (segment, offset) = (self.segments.current().sequence, self.write_offset as u32);
+        let batch = self.building.as_mut().expect("reserved just now");
+        let log = self.groups.log_mut(slot);
+        let place = Place { segment, offset: offset + batch.used() as u32, bytes: 0 };
+        let (out, end) = batch.spare();
+        let out_bytes = out.len().min(bytes_max);
+        let writer = FrameWriter::new(&mut out[..out_bytes], log.group, first).expect("reserved just now");
+        let memberships = Memberships::new();
+        let (pins, counters) = (&mut self.pins, &mut self.counters);
+        Ok(FrameInProgress { writer, first, memberships, log, pins, counters, place, end })
+    }
+
+    /// The longest payload a frame of its own can hold.
+    #[must_use]
+    pub const fn payload_bytes_max(&self) -> usize {
+        self.options.frame_bytes_max - HEADER_BYTES - ENTRY_OVERHEAD_BYTES
+    }
+
+    /// Copies a whole frame, as [`raftwerk_frame::frame::parse`] has verified it, in place of everything from its
+    /// first entry on. What lies at or below the compacted index is ignored; a frame that lies there wholly is not
+    /// even written.
+    ///
+    /// Cost: one copy, and a walk over the entries' lengths in search of configurations.
+    ///
+    /// # Errors
+    /// [`LogError::Frame`] if it is not a frame of this group's entries or holds a configuration that is none,
+    /// [`LogError::TooLarge`], [`LogError::Gap`], [`LogError::StorageFull`], [`LogError::Busy`],
+    /// [`LogError::Poisoned`].
+    pub fn append_frame(
+        &mut self,
+        slot: GroupSlot,
+        frame: &[u8],
+        header: &FrameHeader,
+    ) -> Result<(), LogError> {
+        let (bytes, bytes_max) = (frame.len(), self.options.frame_bytes_max);
+        if bytes > bytes_max {
+            return Err(LogError::TooLarge { bytes, bytes_max });
+        }
+        let log = self.groups.log(slot);
+        let is_ours = header.kind == FrameKind::Entries && header.group == log.group;
+        if !is_ours || bytes != header.frame_bytes() {
+            return Err(LogError::Frame);
+        }
+        if header.last_index() <= log.base.index {
+            self.check()?;
+            return Ok(());
+        }
+        self.check_entries(slot, header.index)?;
+        let memberships = memberships(header, &frame[HEADER_BYTES..]).ok_or(LogError::Frame)?;
+        let place = self.write(bytes, |out| out.copy_from_slice(frame));
+        let frame = Frame { first: header.index, term: header.term, count: header.count, place };
+        self.groups.log_mut(slot).entries(frame, memberships, &mut self.pins);
+        Ok(())
+    }
+
+    /// Appends term and vote. They are durable when this turn's batch is, and before any entry appended later.
+    ///
+    /// # Errors
+    /// [`LogError::Poisoned`].
+    pub fn hard_state(&mut self, slot: GroupSlot, hard_state: HardState) -> Result<(), LogError> {
+        self.check()?;
+        let group = self.groups.log(slot).group;
+        let place = self.write_hard_state(group, hard_state);
+        self.groups.log_mut(slot).hard_state(hard_state, place.segment, &mut self.pins);
+        Ok(())
+    }
+
+    pub(crate) fn write_hard_state(&mut self, group: GroupId, hard_state: HardState) -> Place {
+        let vote = hard_state.vote.map_or(0, |node| node.0).to_le_bytes();
+        self.write_fact(FrameKind::HardState, group, EntryId::new(hard_state.term, Index(0)), &vote)
+    }
+
+    /// The log goes on after the snapshot `id`, whose configuration is given. `keep_tail`: entries after it stay;
+    /// otherwise all are dropped. Does nothing if the log already begins later, or is poisoned.
+    pub fn snapshot(&mut self, slot: GroupSlot, id: EntryId, configuration: &Configuration, keep_tail: bool) {
+        let log = self.groups.log(slot);
+        if id.index < log.base.index || self.poisoned.is_some() {
+            return;
+        }
+        let kind = if keep_tail { FrameKind::Compact } else { FrameKind::Snapshot };
+        let place = self.write_base(kind, log.group, id, &configuration.clone());
+        let log = self.groups.log_mut(slot);
+        if keep_tail {
+            log.compact(id, configuration.clone(), place.segment, &mut self.pins);
+        } else {
+            log.restart(id, configuration.clone(), place.segment, &mut self.pins);
+        }
+    }
+
+    /// Entries up to `to` are no longer needed. The configuration in force there stays known. Does nothing if they are
+    /// gone already, or the lane is poisoned.
+    pub fn compact(&mut self, slot: GroupSlot, to: EntryId) {
+        let log = self.groups.log(slot);
+        if to.index <= log.base.index {
+            return;
+        }
+        let configuration = log.configuration_at(to.index).clone();
+        self.snapshot(slot, to, &configuration, true);
+    }
+
+    pub(crate) fn write_base(
+        &mut self,
+        kind: FrameKind,
+        group: GroupId,
+        id: EntryId,
+        configuration: &Configuration,
+    ) -> Place {
+        let mut body = Vec::new();
+        if *configuration != Configuration::default() {
+            configuration.encode(&mut body);
+        }
+        self.write_fact(kind, group, id, &body)
+    }
+
+    /// The replica is gone from this node; its log is dropped and the slot freed. Snapshot files stay: see
+    /// [`Lane::drop_snapshots`].
+    pub fn remove(&mut self, slot: GroupSlot) {
+        if self.poisoned.is_some() {
+            return;
+        }
+        let group = self.groups.log(slot).group;
+        self.write_fact(FrameKind::Remove, group, EntryId::new(Term(0), Index(0)), &[]);
+        self.groups.log_mut(slot).release(&mut self.pins);
+        self.groups.detach(slot.0);
+    }
+
+    fn write_fact(&mut self, kind: FrameKind, group: GroupId, id: EntryId, body: &[u8]) -> Place {
+        self.write(HEADER_BYTES + body.len(), |out| {
+            let written = write_fact(out, kind, group, id, body);
+            assert!(written == Some(out.len()), "a fact fills the room made for it");
+        })
+    }
+
+    fn write(&mut self, bytes: usize, fill: impl FnOnce(&mut [u8])) -> Place {
+        let batch = self.reserve(bytes);
+        let at = batch.used() as u32;
+        let (out, end) = batch.spare();
+        fill(&mut out[..bytes]);
+        end.record(bytes);
+        self.counters.frames += 1;
+        self.counters.frame_bytes += bytes as u64;
+        let segment = self.segments.current().sequence;
+        Place { segment, offset: self.write_offset as u32 + at, bytes: bytes as u32 }
+    }
+}
+
+/// The configurations among a frame's entries; `None` if one is not what it says it is.
+pub(crate) fn memberships(header: &FrameHeader, body: &[u8]) -> Option<Memberships> {
+    let entries = Entries::new(header, body).filter(|entry| entry.kind == EntryKind::Membership);
+    entries.map(|entry| Some((entry.id.index, Configuration::decode(entry.payload).ok()?))).collect()
+}

@@ -1,0 +1,136 @@
+//! Reading a lane: which frames cover a range, and their bytes without a copy where that is possible.
+//!
+//! Bytes come from the latest batches' own memory, from the map of a sealed segment, or, for a batch that is in the
+//! current segment but no longer in memory, from a positioned read.
+
+use bytes::Bytes;
+use raftwerk_frame::{Configuration, EntryId, HardState, Index};
+
+use crate::disk::{Disk, Files};
+use crate::error::LogError;
+use crate::index::{Frames, Place};
+use crate::lane::{GroupSlot, Lane};
+
+/// Less than this is copied out of a map, so that a few small slices do not keep a segment from being used again.
+const SLICE_BYTES_MIN: u32 = 1024;
+
+impl<D: Disk> Lane<D> {
+    /// The frames that cover `from..=to`, in order: as many as `bytes_max` holds, but at least one if there is any.
+    /// The first may begin before `from`, the last end after `to`.
+    ///
+    /// # Errors
+    /// [`LogError::Compacted`] if `from` is gone, [`LogError::Poisoned`].
+    pub fn read(&self, slot: GroupSlot, from: Index, to: Index, bytes_max: u64) -> Result<Frames, LogError> {
+        self.check()?;
+        let log = self.groups.log(slot);
+        if from <= log.base.index {
+            return Err(LogError::Compacted { compacted: log.base.index });
+        }
+        if from > to || from > log.last {
+            return Ok(Frames::new());
+        }
+        Ok(log.frames(from, to, bytes_max))
+    }
+
+    /// The bytes at `place`: a frame's, or those of neighbours joined by [`Place::join`]. They stay readable and
+    /// unchanged as long as they are held; what holds a slice of a sealed segment keeps its file from reuse.
+    ///
+    /// May block for one read if the bytes are in the current segment and older than `recent_bytes`.
+    ///
+    /// # Errors
+    /// [`LogError::Gone`] if the log holds no such place (any more), [`LogError::Read`], [`LogError::Poisoned`].
+    pub fn bytes(&self, place: Place) -> Result<Bytes, LogError> {
+        self.check()?;
+        if let Some(bytes) = self.recent_bytes(place) {
+            return Ok(bytes);
+        }
+        let current = self.segments.current().sequence;
+        if place.segment == current && u64::from(place.offset) >= self.write_offset {
+            return self.unsealed_bytes(place).ok_or(LogError::Gone);
+        }
+        let segment = self.segments.find(place.segment).ok_or(LogError::Gone)?;
+        if place.end() > segment.bytes {
+            return Err(LogError::Gone);
+        }
+        let file = segment.read.as_ref().ok_or(LogError::Gone)?;
+        let files = self.disk.directory().files();
+        let failed = |error: std::io::Error| LogError::Read(error.to_string().into());
+        let is_sealed = place.segment != current && self.is_all_durable(place.segment);
+        if !is_sealed {
+            let mut bytes = vec![0; place.bytes as usize];
+            let read = files.read_at(file, u64::from(place.offset), &mut bytes).map_err(failed)?;
+            return if read == bytes.len() { Ok(bytes.into()) } else { Err(LogError::Gone) };
+        }
+        if segment.map.get().is_none() {
+            drop(segment.map.set(files.map(file).map_err(failed)?)); // nobody else sets it in between
+        }
+        let map = segment.map.get().ok_or(LogError::Gone)?.bytes();
+        let range = place.offset as usize..place.end() as usize;
+        if range.end > map.len() {
+            return Err(LogError::Gone);
+        }
+        let is_small = place.bytes < SLICE_BYTES_MIN;
+        Ok(if is_small { Bytes::copy_from_slice(&map[range]) } else { map.slice(range) })
+    }
+
+    fn recent_bytes(&self, place: Place) -> Option<Bytes> {
+        let key = (place.segment, u64::from(place.offset));
+        let after = self.recent.partition_point(|batch| (batch.segment, batch.offset) <= key);
+        let batch = self.recent.get(after.checked_sub(1)?)?;
+        let from = u64::from(place.offset).checked_sub(batch.offset)? as usize;
+        let range = from..from + place.bytes as usize;
+        (batch.segment == place.segment && range.end <= batch.bytes.len()).then(|| batch.bytes.slice(range))
+    }
+
+    /// A copy, since the batch is still being written.
+    fn unsealed_bytes(&self, place: Place) -> Option<Bytes> {
+        let written = self.building.as_ref()?.written();
+        let from = (u64::from(place.offset) - self.write_offset) as usize;
+        written.get(from..from + place.bytes as usize).map(Bytes::copy_from_slice)
+    }
+
+    /// Whether no batch for that segment is queued or in flight: its bytes will not change while it is in use.
+    fn is_all_durable(&self, segment: u64) -> bool {
+        self.recent
+            .iter()
+            .rev()
+            .take_while(|batch| batch.lsn > self.durable)
+            .all(|batch| batch.segment != segment)
+    }
+
+    /// The first entry still in the log; one above the last if there is none.
+    #[must_use]
+    pub fn first(&self, slot: GroupSlot) -> Index {
+        self.groups.log(slot).base.index.next()
+    }
+
+    /// The last entry of the log, durable or not; the compacted one if there is none.
+    #[must_use]
+    pub fn last(&self, slot: GroupSlot) -> Index {
+        self.groups.log(slot).last
+    }
+
+    /// The entry after which the log begins.
+    #[must_use]
+    pub fn compacted(&self, slot: GroupSlot) -> EntryId {
+        self.groups.log(slot).base
+    }
+
+    /// The latest term and vote, durable or not.
+    #[must_use]
+    pub fn latest_hard_state(&self, slot: GroupSlot) -> HardState {
+        self.groups.log(slot).hard_state
+    }
+
+    /// The configuration in force at `index`, as far as the log knows.
+    #[must_use]
+    pub fn configuration_at(&self, slot: GroupSlot, index: Index) -> &Configuration {
+        self.groups.log(slot).configuration_at(index)
+    }
+
+    /// Bytes of the group's frames that are still in the log.
+    #[must_use]
+    pub fn live_bytes(&self, slot: GroupSlot) -> u64 {
+        self.groups.log(slot).live_bytes
+    }
+}

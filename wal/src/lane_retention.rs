@@ -1,0 +1,100 @@
+//! Letting go of old segments: groups' facts are carried forward, the dead are freed, oldest first.
+//!
+//! A segment that nothing live is in goes only when the batch that was the last at that time is durable, and lies in
+//! a later segment: so the log on the disk always begins with something durable. Next: `retention` for the counts.
+
+use raftwerk_frame::GroupId;
+use raftwerk_frame::frame::FrameKind;
+
+use crate::disk::{Disk, Job, SegmentJob};
+use crate::lane::Lane;
+
+/// Bytes of facts carried forward per turn, and slots looked at, so that no turn grows long.
+const CARRIED_BYTES_MAX: u64 = 256 << 10;
+const CARRIED_SLOTS_MAX: usize = 16 << 10;
+
+impl<D: Disk> Lane<D> {
+    /// Bytes of all segments in use, the current one included.
+    #[must_use]
+    pub fn log_bytes(&self) -> u64 {
+        self.segments.in_use.iter().map(|segment| segment.bytes).sum()
+    }
+
+    /// The groups whose live entries hold back the oldest segment: compacting them frees it. Nothing while the log is
+    /// a single segment. Cost: a look at every group.
+    pub fn pinning(&self) -> impl Iterator<Item = GroupId> + '_ {
+        let current = self.segments.current().sequence;
+        let oldest = self.segments.in_use.front().map(|segment| segment.sequence);
+        let held = oldest.filter(|oldest| *oldest != current && self.pins.has_frames(*oldest));
+        let logs = self.groups.slots.iter().flatten();
+        logs.filter(move |log| held.is_some_and(|oldest| log.is_in(oldest))).map(|log| log.group)
+    }
+
+    /// Writes again, into the batch being built, the facts that alone hold the oldest segment; a part per turn.
+    pub(crate) fn carry_facts(&mut self) {
+        let Some(oldest) = self.segments.in_use.iter().find(|segment| segment.dead_at.is_none()) else {
+            return;
+        };
+        let oldest = oldest.sequence;
+        let is_idle = oldest == self.segments.current().sequence
+            || !self.pins.is_pinned(oldest)
+            || self.pins.has_frames(oldest);
+        if is_idle {
+            self.carry_from = 0;
+            return;
+        }
+        let bytes_before = self.counters.frame_bytes;
+        let end = self.groups.slots.len().min(self.carry_from + CARRIED_SLOTS_MAX);
+        while self.carry_from < end && self.counters.frame_bytes - bytes_before < CARRIED_BYTES_MAX {
+            self.carry(self.carry_from, oldest);
+            self.carry_from += 1;
+        }
+        if self.carry_from >= self.groups.slots.len() {
+            self.carry_from = 0; // a group attached to a slot already passed has no facts in an old segment
+        }
+    }
+
+    fn carry(&mut self, slot: usize, oldest: u64) {
+        let Some(log) = &self.groups.slots[slot] else { return };
+        let (group, hard_state, base) = (log.group, log.hard_state, log.base);
+        let has_base_there = log.base_segment == Some(oldest);
+        if log.hard_state_segment == Some(oldest) {
+            let place = self.write_hard_state(group, hard_state);
+            if let Some(log) = &mut self.groups.slots[slot] {
+                log.hard_state(hard_state, place.segment, &mut self.pins);
+            }
+        }
+        if has_base_there && let Some(log) = &self.groups.slots[slot] {
+            let configuration = log.base_configuration.clone();
+            let place = self.write_base(FrameKind::Compact, group, base, &configuration);
+            if let Some(log) = &mut self.groups.slots[slot] {
+                log.compact(base, configuration, place.segment, &mut self.pins);
+            }
+        }
+    }
+
+    /// Notes, for each of the oldest segments nothing live is in, the batch it has to wait for.
+    pub(crate) fn mark_dead(&mut self) {
+        let Some(last_segment) = self.last_sealed_segment else { return };
+        for segment in &mut self.segments.in_use {
+            if segment.sequence >= last_segment || self.pins.is_pinned(segment.sequence) {
+                break;
+            }
+            segment.dead_at.get_or_insert(self.last_sealed);
+        }
+    }
+
+    pub(crate) fn free_dead(&mut self) {
+        while self.segments.in_use.front().is_some_and(|oldest| {
+            oldest.dead_at.is_some_and(|at| at <= self.durable) && self.segments.in_use.len() > 1
+        }) {
+            let Some(freed) = self.segments.in_use.pop_front() else { return };
+            let is_unread = freed.map.into_inner().is_none_or(crate::map::Mapped::release);
+            let is_wanted = self.segments.spares.len() + self.segments.retiring < self.options.spare_segments;
+            let keep = is_unread && is_wanted && freed.bytes == self.options.segment_bytes;
+            self.segments.retiring += 1;
+            let (lane, sequence) = (self.options.lane, freed.sequence);
+            self.disk.submit(Job::Segment(SegmentJob::Retire { lane, sequence, keep }));
+        }
+    }
+}

@@ -1,0 +1,110 @@
+//! Snapshot files through the lane, which owns the disk: each call queues a job, [`Lane::poll_background`] tells its
+//! end. Jobs of one lane run one after another, beside appends. Next: `snapshot_file` for what they do.
+
+use std::any::Any;
+
+use bytes::Bytes;
+use raftwerk_frame::{Configuration, EntryId, GroupId};
+
+use crate::disk::{Disk, Job};
+use crate::error::SnapshotError;
+use crate::lane::Lane;
+use crate::snapshot::{
+    BackgroundDone, BackgroundOutput, SnapshotJob, SnapshotMeta, SnapshotReader, SnapshotSource, SnapshotWork,
+};
+use crate::snapshot_file;
+
+impl<D: Disk> Lane<D> {
+    /// Writes a snapshot of the group as of `id`: complete and durable, or not there at all. Older ones are removed
+    /// after. Gives [`Saved`](crate::BackgroundOutput::Saved).
+    pub fn save_snapshot(
+        &mut self,
+        token: u64,
+        group: GroupId,
+        id: EntryId,
+        configuration: Configuration,
+        source: SnapshotSource,
+    ) {
+        self.submit_snapshot(token, group, SnapshotWork::Save { id, configuration, source });
+    }
+
+    /// Reads a piece of the snapshot file, header included: what a transfer sends.
+    /// Gives [`Chunk`](crate::BackgroundOutput::Chunk).
+    pub fn read_snapshot_chunk(
+        &mut self,
+        token: u64,
+        group: GroupId,
+        id: EntryId,
+        offset: u64,
+        bytes: usize,
+    ) {
+        self.submit_snapshot(token, group, SnapshotWork::ReadChunk { id, offset, bytes });
+    }
+
+    /// Writes a piece of an incoming snapshot file. Offset 0 starts anew; any other must be where the last one ended,
+    /// else [`SnapshotError::Offset`] says where to go on. Gives [`Written`](crate::BackgroundOutput::Written).
+    pub fn write_snapshot_chunk(
+        &mut self,
+        token: u64,
+        group: GroupId,
+        id: EntryId,
+        offset: u64,
+        chunk: Bytes,
+    ) {
+        self.submit_snapshot(token, group, SnapshotWork::WriteChunk { id, offset, chunk });
+    }
+
+    /// Verifies an incoming snapshot, of so many bytes with its header, and makes it durable. Older ones are removed after.
+    /// Gives [`Finished`](crate::BackgroundOutput::Finished).
+    pub fn finish_snapshot(&mut self, token: u64, group: GroupId, id: EntryId, bytes: u64) {
+        self.submit_snapshot(token, group, SnapshotWork::Finish { id, bytes });
+    }
+
+    /// Verifies the newest snapshot of the group, then has `with` read its body.
+    /// Gives [`Loaded`](crate::BackgroundOutput::Loaded).
+    pub fn load_snapshot(&mut self, token: u64, group: GroupId, with: SnapshotReader) {
+        self.submit_snapshot(token, group, SnapshotWork::Load { with });
+    }
+
+    /// Removes every snapshot file of the group. Gives [`Dropped`](crate::BackgroundOutput::Dropped).
+    pub fn drop_snapshots(&mut self, token: u64, group: GroupId) {
+        self.submit_snapshot(token, group, SnapshotWork::Drop);
+    }
+
+    fn submit_snapshot(&mut self, token: u64, group: GroupId, work: SnapshotWork) {
+        let lane = self.options.lane;
+        self.disk.submit(Job::Snapshot(SnapshotJob { lane, token, group, work }));
+    }
+
+    /// A job on snapshot files that has ended, if any. Works on a poisoned lane too.
+    pub fn poll_background(&mut self) -> Option<BackgroundDone> {
+        self.take_completions();
+        self.background.pop_front()
+    }
+
+    /// Verifies the newest snapshot of the group and has `with` read its body; `None` if there is none. Blocks: for
+    /// opening only.
+    ///
+    /// # Errors
+    /// [`SnapshotError::Corrupt`], [`SnapshotError::Io`], also from `with`.
+    pub fn load_latest(
+        &self,
+        group: GroupId,
+        with: SnapshotReader,
+    ) -> Result<Option<(SnapshotMeta, Box<dyn Any + Send>)>, SnapshotError> {
+        let job = SnapshotJob { lane: self.options.lane, token: 0, group, work: SnapshotWork::Load { with } };
+        match snapshot_file::run_snapshot_job(self.disk.directory().files(), job).result {
+            Ok(BackgroundOutput::Loaded { meta, value }) => Ok(Some((meta, value))),
+            Ok(_) | Err(SnapshotError::Missing) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// The newest complete snapshot of the group by its header; the body is not read. Blocks: for opening only.
+    ///
+    /// # Errors
+    /// [`SnapshotError::Corrupt`] if its header is damaged, [`SnapshotError::Io`].
+    pub fn latest_snapshot(&self, group: GroupId) -> Result<Option<SnapshotMeta>, SnapshotError> {
+        snapshot_file::latest(self.disk.directory().files(), self.options.lane, group)
+    }
+}

@@ -1,0 +1,79 @@
+//! Memory-mapping sealed files, and knowing when nobody looks any more: the only unsafe code of the log.
+//!
+//! What is not here: writing. The log is written by positioned writes (see `os_disk`); a mapped file is never
+//! written, cut or extended while a slice of its map lives. Next: `segments` for who holds a map.
+#![allow(unsafe_code)] // memory mapping has no safe form
+
+use std::fs::File;
+use std::io;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use memmap2::Mmap;
+
+/// A whole file as shared bytes. Slices are cheap clones; [`Mapped::release`] tells whether any is still alive.
+#[derive(Debug)]
+pub struct Mapped {
+    bytes: Bytes,
+    alive: Arc<()>,
+}
+
+struct Owner<T> {
+    content: T,
+    _alive: Arc<()>, // dropped after `content`, so that a sole `alive` proves the content gone
+}
+
+impl<T: AsRef<[u8]>> AsRef<[u8]> for Owner<T> {
+    fn as_ref(&self) -> &[u8] {
+        self.content.as_ref()
+    }
+}
+
+impl Mapped {
+    /// Shares the bytes of `content`, which lives until the last slice is dropped.
+    pub fn new<T: AsRef<[u8]> + Send + 'static>(content: T) -> Self {
+        let alive = Arc::new(());
+        let bytes = Bytes::from_owner(Owner { content, _alive: Arc::clone(&alive) });
+        Self { bytes, alive }
+    }
+
+    /// The whole file.
+    #[must_use]
+    pub const fn bytes(&self) -> &Bytes {
+        &self.bytes
+    }
+
+    /// Lets go of the file; `true` if no slice of it is alive anywhere, so that its bytes may change.
+    #[must_use]
+    pub fn release(self) -> bool {
+        drop(self.bytes);
+        Arc::into_inner(self.alive).is_some()
+    }
+}
+
+/// Maps a whole file read-only.
+///
+/// # Errors
+/// If the system refuses, for instance for want of address space.
+pub(crate) fn map_file(file: &File) -> io::Result<Mapped> {
+    // SAFETY: the file lies in a directory that a lock file reserves for this engine, and the lane asks for a map
+    // only of sealed segments: no write to them is queued or in flight. A sealed segment is overwritten only after
+    // `Mapped::release` has proven that no slice is left; if one is left its name is removed, which keeps the mapped
+    // file as it is. Log files are fully allocated before use and never cut, so no page is missing behind the map.
+    let map = unsafe { Mmap::map(file) }?;
+    Ok(Mapped::new(map))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_map_is_released_only_when_no_slice_is_alive() {
+        let held = Mapped::new(vec![1, 2, 3]);
+        let slice = held.bytes().slice(1..);
+        assert!(!held.release());
+        assert_eq!(slice, [2, 3][..]);
+        assert!(Mapped::new(vec![1]).release());
+    }
+}

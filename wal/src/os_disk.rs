@@ -1,0 +1,249 @@
+//! IMPURE: [`Disk`] on Linux: one thread that appends and syncs, one that makes segments, one for snapshot files.
+//!
+//! The appending thread takes all batches that are queued and writes those that lie side by side with one call: group
+//! commit. Before it sleeps it spins for a moment, since the next batch is often near; it is woken by a system call
+//! only if it sleeps. What is not here: what a job does (`execute`, `snapshot_file`).
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering, fence};
+use std::task::Waker;
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use crossbeam_queue::SegQueue;
+use crossbeam_utils::sync::{Parker, Unparker};
+
+use crate::directory::Directory;
+use crate::disk::{AppendCost, AppendJob, AppendMode, Completion, Disk, Files, Job, SegmentJob};
+use crate::execute::{run_appends, run_segment_job};
+use crate::os_files::OsFiles;
+use crate::snapshot::SnapshotJob;
+use crate::snapshot_file::run_snapshot_job;
+
+/// How a lane's threads behave.
+#[derive(Clone, Debug)]
+pub struct OsDiskOptions {
+    /// Which lane; names the threads. Default 0.
+    pub lane: u16,
+    /// How long the appending thread looks for more before it sleeps. Default 20 µs; zero is allowed.
+    pub spin: Duration,
+    /// Whether an append is durable before it completes. Default true. `false` is for benchmarks only: it loses
+    /// acknowledged writes when the machine stops.
+    pub sync: bool,
+    /// How long to wait after a segment could not be made, before the lane may ask again. Default 100 ms.
+    pub retry_pause: Duration,
+}
+
+impl Default for OsDiskOptions {
+    fn default() -> Self {
+        Self { lane: 0, spin: Duration::from_micros(20), sync: true, retry_pause: Duration::from_millis(100) }
+    }
+}
+
+type File = <OsFiles as Files>::File;
+
+/// The disk of one lane.
+pub struct OsDisk {
+    directory: Directory<OsFiles>,
+    is_synced: bool,
+    done: Arc<Done>,
+    appends: Room<AppendJob<File>>,
+    segments: Room<SegmentJob>,
+    snapshots: Room<SnapshotJob>,
+}
+
+impl fmt::Debug for OsDisk {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("OsDisk").field("is_synced", &self.is_synced).finish_non_exhaustive()
+    }
+}
+
+/// Completions on their way to the worker.
+struct Done {
+    queue: SegQueue<Completion<File>>,
+    waker: Waker,
+}
+
+impl Done {
+    fn push(&self, completion: Completion<File>) {
+        self.queue.push(completion);
+        self.waker.wake_by_ref();
+    }
+}
+
+impl OsDisk {
+    /// Starts the lane's threads. `waker` is woken whenever there is something to poll; on any thread, so it must be
+    /// cheap and must not block.
+    ///
+    /// # Errors
+    /// If the system starts no thread.
+    pub fn open(directory: &Directory<OsFiles>, options: &OsDiskOptions, waker: Waker) -> io::Result<Self> {
+        let done = Arc::new(Done { queue: SegQueue::new(), waker });
+        let (lane, spin, pause, durable) = (options.lane, options.spin, options.retry_pause, options.sync);
+        let (files, to) = (directory.clone(), Arc::clone(&done));
+        let appends = Room::start(format!("wal-sync-{lane}"), move |line| {
+            append(files.files(), line, &to, durable, spin)
+        })?;
+        let (files, to) = (directory.clone(), Arc::clone(&done));
+        let segments = Room::start(format!("wal-files-{lane}"), move |line| {
+            while let Some(job) = line.next(Duration::ZERO) {
+                let completion = run_segment_job(files.files(), job);
+                if matches!(&completion, Completion::Prepared { result: Err(_), .. }) {
+                    line.pause(pause);
+                }
+                to.push(completion);
+            }
+        })?;
+        let (files, to) = (directory.clone(), Arc::clone(&done));
+        let snapshots = Room::start(format!("wal-snap-{lane}"), move |line| {
+            while let Some(job) = line.next(Duration::ZERO) {
+                to.push(Completion::Snapshot(run_snapshot_job(files.files(), job)));
+            }
+        })?;
+        Ok(Self { directory: directory.clone(), is_synced: durable, done, appends, segments, snapshots })
+    }
+}
+
+/// The appending thread's life.
+fn append(files: &OsFiles, line: &Line<AppendJob<File>>, to: &Done, durable: bool, spin: Duration) {
+    let mut queued = VecDeque::new();
+    while let Some(job) = line.next(spin) {
+        queued.push_back(job);
+        while let Some(job) = line.shared.queue.pop() {
+            queued.push_back(job);
+        }
+        let mut before = Instant::now();
+        let is_alive = run_appends(files, &mut queued, durable, |completion| {
+            let now = Instant::now();
+            let nanos = now.duration_since(before).as_nanos() as u64;
+            before = now;
+            to.push(match completion {
+                Completion::Appended { last, cost } => {
+                    Completion::Appended { last, cost: AppendCost { nanos, ..cost } }
+                }
+                other => other,
+            });
+        });
+        if !is_alive {
+            return; // whatever is queued is never acknowledged
+        }
+    }
+}
+
+impl Disk for OsDisk {
+    type Files = OsFiles;
+
+    fn directory(&self) -> &Directory<OsFiles> {
+        &self.directory
+    }
+
+    fn submit(&mut self, job: Job<File>) {
+        match job {
+            Job::Append(job) => self.appends.push(job),
+            Job::Segment(job) => self.segments.push(job),
+            Job::Snapshot(job) => self.snapshots.push(job),
+        }
+    }
+
+    fn poll(&mut self) -> Option<Completion<File>> {
+        self.done.queue.pop()
+    }
+
+    fn mode(&self) -> AppendMode {
+        self.directory.files().mode()
+    }
+
+    fn is_synced(&self) -> bool {
+        self.is_synced
+    }
+}
+
+/// A thread and the queue it works off.
+struct Room<T> {
+    shared: Arc<Shared<T>>,
+    unparker: Unparker,
+    thread: Option<JoinHandle<()>>,
+}
+
+struct Shared<T> {
+    queue: SegQueue<T>,
+    sleeps: AtomicBool,
+    ends: AtomicBool,
+}
+
+/// The thread's end of the queue.
+struct Line<T> {
+    shared: Arc<Shared<T>>,
+    parker: Parker,
+}
+
+impl<T: Send + 'static> Room<T> {
+    fn start(name: String, work: impl FnOnce(&Line<T>) + Send + 'static) -> io::Result<Self> {
+        let parker = Parker::new();
+        let unparker = parker.unparker().clone();
+        let (queue, sleeps, ends) = (SegQueue::new(), AtomicBool::new(false), AtomicBool::new(false));
+        let shared = Arc::new(Shared { queue, sleeps, ends });
+        let line = Line { shared: Arc::clone(&shared), parker };
+        let thread = thread::Builder::new().name(name).spawn(move || work(&line))?;
+        Ok(Self { shared, unparker, thread: Some(thread) })
+    }
+
+    fn push(&self, job: T) {
+        self.shared.queue.push(job);
+        fence(Ordering::SeqCst); // pairs with the one in `Line::next`: one of the two sees the other
+        if self.shared.sleeps.load(Ordering::Relaxed) {
+            self.unparker.unpark();
+        }
+    }
+}
+
+impl<T> Drop for Room<T> {
+    /// Lets the thread work off its queue.
+    fn drop(&mut self) {
+        self.shared.ends.store(true, Ordering::SeqCst);
+        self.unparker.unpark();
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join(); // a panic there has been printed; nobody is left to tell
+        }
+    }
+}
+
+impl<T> Line<T> {
+    /// The next job; `None` once the queue is empty for good.
+    fn next(&self, spin: Duration) -> Option<T> {
+        let since = (!spin.is_zero()).then(Instant::now);
+        loop {
+            if let Some(job) = self.shared.queue.pop() {
+                return Some(job);
+            }
+            if since.is_some_and(|since| since.elapsed() < spin) {
+                std::hint::spin_loop();
+                continue;
+            }
+            self.shared.sleeps.store(true, Ordering::Relaxed);
+            fence(Ordering::SeqCst);
+            let job = self.shared.queue.pop();
+            if job.is_none() {
+                if self.shared.ends.load(Ordering::SeqCst) {
+                    return self.shared.queue.pop(); // what was queued before the end, if anything
+                }
+                self.parker.park();
+            }
+            self.shared.sleeps.store(false, Ordering::Relaxed);
+            if job.is_some() {
+                return job;
+            }
+        }
+    }
+
+    /// Waits, unless the disk is being dropped.
+    fn pause(&self, pause: Duration) {
+        let until = Instant::now() + pause;
+        while !self.shared.ends.load(Ordering::SeqCst) && Instant::now() < until {
+            self.parker.park_deadline(until);
+        }
+    }
+}

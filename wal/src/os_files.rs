@@ -1,0 +1,177 @@
+//! IMPURE: [`Files`] on Linux. Single calls, no threads.
+//!
+//! What is not here: the order of calls (`execute`), queues (`os_disk`), the unsafe part of mapping (`map`).
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, IoSlice};
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use memmap2::MmapMut;
+use rustix::fs::{FallocateFlags, FlockOperation, OFlags};
+use rustix::io::ReadWriteFlags;
+
+use crate::disk::{Access, AppendMode, Files};
+use crate::map::{self, Mapped};
+use crate::segment::PAGE_BYTES;
+
+const PROBE: &str = "probe.tmp";
+
+/// Files below one directory of the operating system.
+#[derive(Clone, Debug)]
+pub struct OsFiles {
+    root: Arc<Path>,
+    mode: AppendMode,
+}
+
+impl OsFiles {
+    /// Makes the directory if need be, and finds out whether it takes the wanted mode: where `O_DIRECT` is refused,
+    /// appends are [`AppendMode::Buffered`].
+    ///
+    /// # Errors
+    /// If the directory cannot be made or written to.
+    pub fn new(root: impl Into<PathBuf>, wanted: AppendMode) -> io::Result<Self> {
+        let root: PathBuf = root.into();
+        fs::create_dir_all(&root)?;
+        let mut files = Self { root: root.into(), mode: wanted };
+        if wanted == AppendMode::Direct && !files.takes_direct()? {
+            files.mode = AppendMode::Buffered;
+        }
+        Ok(files)
+    }
+
+    /// How appends are written.
+    #[must_use]
+    pub const fn mode(&self) -> AppendMode {
+        self.mode
+    }
+
+    fn takes_direct(&self) -> io::Result<bool> {
+        let page = MmapMut::map_anon(PAGE_BYTES)?;
+        drop(self.create(PROBE, PAGE_BYTES as u64)?);
+        let file = self.open(PROBE, Access::Append);
+        let taken = file.and_then(|file| self.write_at(&file, 0, &[IoSlice::new(&page)], false));
+        self.remove(PROBE)?;
+        Ok(taken.is_ok())
+    }
+
+    fn path(&self, path: &str) -> PathBuf {
+        self.root.join(path)
+    }
+}
+
+impl Files for OsFiles {
+    type File = Arc<File>;
+
+    fn create(&self, path: &str, bytes: u64) -> io::Result<Arc<File>> {
+        let path = self.path(path);
+        match fs::remove_file(&path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        let file = OpenOptions::new().read(true).write(true).create_new(true).open(&path)?;
+        if bytes > 0
+            && let Err(error) = rustix::fs::fallocate(&file, FallocateFlags::empty(), 0, bytes)
+        {
+            let _ = fs::remove_file(&path); // what was allocated would fill a full disk further
+            return Err(error.into());
+        }
+        Ok(Arc::new(file))
+    }
+
+    fn open(&self, path: &str, access: Access) -> io::Result<Arc<File>> {
+        let mut options = OpenOptions::new();
+        options.read(true).write(true);
+        if access == Access::Append && self.mode == AppendMode::Direct {
+            options.custom_flags(OFlags::DIRECT.bits() as i32);
+        }
+        options.open(self.path(path)).map(Arc::new)
+    }
+
+    fn write_at(
+        &self,
+        file: &Arc<File>,
+        mut offset: u64,
+        parts: &[IoSlice<'_>],
+        durable: bool,
+    ) -> io::Result<()> {
+        let is_direct = self.mode == AppendMode::Direct;
+        let flags = if durable && is_direct { ReadWriteFlags::DSYNC } else { ReadWriteFlags::empty() };
+        let mut parts = parts.to_vec();
+        let mut parts = &mut parts[..];
+        IoSlice::advance_slices(&mut parts, 0); // leaves out empty ones
+        while !parts.is_empty() {
+            match rustix::io::pwritev2(file, parts, offset, flags) {
+                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+                Ok(written) => {
+                    offset += written as u64;
+                    IoSlice::advance_slices(&mut parts, written);
+                }
+                Err(rustix::io::Errno::INTR) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        if durable && !is_direct { self.sync(file) } else { Ok(()) }
+    }
+
+    fn sync(&self, file: &Arc<File>) -> io::Result<()> {
+        file.sync_data()
+    }
+
+    fn sync_dir(&self, dir: &str) -> io::Result<()> {
+        File::open(self.path(dir))?.sync_all()
+    }
+
+    fn create_dir(&self, dir: &str) -> io::Result<()> {
+        fs::create_dir_all(self.path(dir))
+    }
+
+    fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+        fs::rename(self.path(from), self.path(to))
+    }
+
+    fn remove(&self, path: &str) -> io::Result<()> {
+        fs::remove_file(self.path(path))
+    }
+
+    fn read_at(&self, file: &Arc<File>, offset: u64, into: &mut [u8]) -> io::Result<usize> {
+        let mut done = 0;
+        while done < into.len() {
+            match file.read_at(&mut into[done..], offset + done as u64) {
+                Ok(0) => break,
+                Ok(read) => done += read,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(done)
+    }
+
+    fn len(&self, file: &Arc<File>) -> io::Result<u64> {
+        Ok(file.metadata()?.len())
+    }
+
+    fn list(&self, dir: &str) -> io::Result<Vec<String>> {
+        let mut names = Vec::new();
+        for entry in fs::read_dir(self.path(dir))? {
+            let entry = entry?;
+            if entry.file_type()?.is_file()
+                && let Ok(name) = entry.file_name().into_string()
+            {
+                names.push(name);
+            }
+        }
+        Ok(names)
+    }
+
+    fn map(&self, file: &Arc<File>) -> io::Result<Mapped> {
+        map::map_file(file)
+    }
+
+    fn lock(&self, path: &str) -> io::Result<Arc<File>> {
+        let file = OpenOptions::new().write(true).create(true).truncate(false).open(self.path(path))?;
+        rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive)?;
+        Ok(Arc::new(file))
+    }
+}

@@ -1,0 +1,367 @@
+//! Opening a lane: which batches count, what the groups' logs are, and what must be refused.
+//!
+//! Batches are accepted in order of sequence and LSN. Where the next one, L, is not found, two things may be so:
+//! 1. The next segment begins with L: an earlier recovery ended the log here, and went on there.
+//! 2. Nobody claims that L was durable: the log ends before L. A later batch's header claims it, and so does a later
+//!    segment's first page, if its durable LSN is at least L.
+//!
+//! Otherwise, or if a segment is not the one that the next names as the one before it, something durable is damaged or
+//! gone, and opening fails: nothing is cut off. (firm)
+//!
+//! Where a log ends it is never continued: what was torn stays behind in a segment that takes no more batches, so that
+//! no later write can make it whole again. Segments after the end become spares before anything new is written.
+//!
+//! What is not here: reading a file (`scan`), the meaning of frames (`replay`).
+
+use std::collections::VecDeque;
+
+use raftwerk_frame::frame::{FrameHeader, HEADER_BYTES};
+use raftwerk_frame::{Configuration, EntryId, GroupId, HardState, Index, Term};
+
+use crate::batch::BatchHeader;
+use crate::directory::Directory;
+use crate::disk::{Access, Files, Lsn};
+use crate::error::OpenError;
+use crate::index::{GroupLog, Place};
+use crate::lane::{Groups, LaneOptions};
+use crate::replay::Replay;
+use crate::retention::Pins;
+use crate::scan::Scan;
+use crate::segment::{self, PAGE_BYTES, lane_dir, segment_path, spare_path};
+use crate::segments::InUse;
+
+/// A group as its log tells it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RecoveredGroup {
+    /// The group.
+    pub group: GroupId,
+    /// Its latest term and vote.
+    pub hard_state: HardState,
+    /// The entry after which the log begins.
+    pub compacted: EntryId,
+    /// The latest configuration in the log, committed or not.
+    pub configuration: Configuration,
+    /// The configuration at `compacted`, then that of every membership entry in the log with its index: what to fall
+    /// back to if such an entry is replaced.
+    pub configurations: Vec<(Index, Configuration)>,
+    /// The log's terms and the first index of each; empty if it has no entry.
+    pub runs: Vec<(Term, Index)>,
+    /// The last entry's index.
+    pub last: Index,
+}
+
+/// The place where an unfinished batch, never called durable, ended the log.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TornTail {
+    /// The segment file, relative to the log directory.
+    pub file: String,
+    /// Where the unfinished batch begins.
+    pub offset: u64,
+}
+
+/// What opening a lane has found.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RecoveryReport {
+    /// Segments with batches that count.
+    pub segments: usize,
+    /// Batches that count.
+    pub batches: u64,
+    /// Frames in them.
+    pub frames: u64,
+    /// Bytes in them, padding included.
+    pub bytes: u64,
+    /// The last batch.
+    pub last: Lsn,
+    /// Whether the log ended in an unfinished batch.
+    pub torn: Option<TornTail>,
+    /// Segments that held nothing that counts.
+    pub discarded_segments: usize,
+}
+
+pub(crate) struct Recovered<File> {
+    pub(crate) groups: Groups,
+    pub(crate) pins: Pins,
+    pub(crate) segments: VecDeque<InUse<File>>,
+    pub(crate) spares: Vec<String>,
+    pub(crate) next_sequence: u64,
+    pub(crate) last: Lsn,
+    pub(crate) recovered: Vec<RecoveredGroup>,
+    pub(crate) report: RecoveryReport,
+}
+
+/// Where a segment's batches stop.
+struct End {
+    offset: u64,
+    batches: u64,
+    /// Whether a batch was begun there.
+    is_torn: bool,
+}
+
+struct Names {
+    segments: Vec<u64>,
+    spares: Vec<u64>,
+    unfinished: Vec<String>,
+    next_sequence: u64,
+}
+
+pub(crate) fn recover<F: Files>(
+    directory: &Directory<F>,
+    options: &LaneOptions,
+) -> Result<Recovered<F::File>, OpenError> {
+    let files = directory.files();
+    let names = list(files, options.lane)?;
+    let mut scans = Vec::new();
+    for sequence in &names.segments {
+        scans.push(Scan::open(files, options.lane, *sequence, directory.log_id())?);
+    }
+    let mut walk = Walk::default();
+    let accepted = walk.all(&mut scans)?;
+    let Walk { replay, mut report, .. } = walk;
+    for scan in &scans[..accepted] {
+        files.sync(&scan.file).map_err(OpenError::io(&scan.path))?;
+    }
+    report.segments = accepted;
+    report.discarded_segments = scans.len() - accepted;
+    report.frames = replay.frames;
+    let discarded: Vec<(u64, u64)> =
+        scans[accepted..].iter().map(|scan| (scan.header.sequence, scan.header.bytes)).collect();
+    let spares = clear_away(files, options, &names, &discarded)?;
+    scans.truncate(accepted);
+    let segments =
+        scans.into_iter().map(|scan| InUse::recovered(scan.header.sequence, scan.header.bytes, scan.file));
+    let recovered = replay.groups.slots.iter().flatten().map(told).collect();
+    Ok(Recovered {
+        segments: segments.collect(),
+        spares,
+        next_sequence: names.next_sequence,
+        last: report.last,
+        recovered,
+        groups: replay.groups,
+        pins: replay.pins,
+        report,
+    })
+}
+
+fn told(log: &GroupLog) -> RecoveredGroup {
+    let mut configurations = vec![(log.base.index, log.base_configuration.clone())];
+    configurations.extend_from_slice(log.memberships());
+    RecoveredGroup {
+        group: log.group,
+        hard_state: log.hard_state,
+        compacted: log.base,
+        configuration: log.configuration_at(log.last).clone(),
+        configurations,
+        runs: log.runs(),
+        last: log.last,
+    }
+}
+
+fn list<F: Files>(files: &F, lane: u16) -> Result<Names, OpenError> {
+    let dir = lane_dir(lane);
+    let found = files.list(&dir).map_err(OpenError::io(&dir))?;
+    let mut names = Names { segments: vec![], spares: vec![], unfinished: vec![], next_sequence: 1 };
+    for name in found {
+        let sequence = if let Some(sequence) = segment::sequence_of(&name) {
+            names.segments.push(sequence);
+            sequence
+        } else if let Some(sequence) = segment::spare_sequence_of(&name) {
+            names.spares.push(sequence);
+            sequence
+        } else if let Some(sequence) = segment::unfinished_sequence_of(&name) {
+            names.unfinished.push(format!("{dir}/{name}"));
+            sequence
+        } else {
+            continue; // not ours
+        };
+        let after =
+            sequence.checked_add(1).ok_or(OpenError::Options("a segment's number is out of range"))?;
+        names.next_sequence = names.next_sequence.max(after);
+    }
+    names.segments.sort_unstable();
+    names.spares.sort_unstable();
+    Ok(names)
+}
+
+/// Makes spares of what no longer counts, durably, before anything new is written; removes what cannot be one.
+fn clear_away<F: Files>(
+    files: &F,
+    options: &LaneOptions,
+    names: &Names,
+    discarded: &[(u64, u64)],
+) -> Result<Vec<String>, OpenError> {
+    let lane = options.lane;
+    let mut spares = Vec::new();
+    let remove = |path: &str| files.remove(path).map_err(OpenError::io(path));
+    for path in &names.unfinished {
+        remove(path)?;
+    }
+    for sequence in &names.spares {
+        let path = spare_path(lane, *sequence);
+        let file = files.open(&path, Access::Plain).map_err(OpenError::io(&path))?;
+        let bytes = files.len(&file).map_err(OpenError::io(&path))?;
+        if bytes == options.segment_bytes && spares.len() < options.spare_segments {
+            spares.push(path);
+        } else {
+            remove(&path)?;
+        }
+    }
+    // The newest first, and each durably: what is left after a crash in between is a chain without a gap.
+    let dir = lane_dir(lane);
+    let sync_dir = || files.sync_dir(&dir).map_err(OpenError::io(&dir));
+    for (sequence, bytes) in discarded.iter().rev() {
+        let path = segment_path(lane, *sequence);
+        if *bytes == options.segment_bytes {
+            let spare = spare_path(lane, *sequence);
+            files.rename(&path, &spare).map_err(OpenError::io(&path))?;
+            spares.push(spare);
+        } else {
+            remove(&path)?;
+        }
+        sync_dir()?;
+    }
+    sync_dir()?;
+    Ok(spares)
+}
+
+/// A walk over all segments, in order.
+#[derive(Default)]
+struct Walk {
+    replay: Replay,
+    report: RecoveryReport,
+    /// The number of the next batch; `None` before the first.
+    expected: Option<Lsn>,
+    /// The frames of the batch at hand.
+    found: Vec<(u32, FrameHeader)>,
+}
+
+impl Walk {
+    /// Gives how many segments, from the first on, have batches that count.
+    fn all<F: Files>(&mut self, scans: &mut [Scan<'_, F>]) -> Result<usize, OpenError> {
+        refuse_missing(scans)?;
+        let mut accepted = 0;
+        let mut end = End { offset: PAGE_BYTES as u64, batches: 0, is_torn: false };
+        for (at, scan) in scans.iter_mut().enumerate() {
+            let here = self.segment(scan)?;
+            if here.is_torn {
+                self.report.torn = Some(TornTail { file: scan.path.clone(), offset: here.offset });
+            }
+            if here.batches == 0 {
+                if at == 0 {
+                    end = here;
+                }
+                break;
+            }
+            if !here.is_torn {
+                self.report.torn = None; // an earlier recovery ended the log before, and went on here
+            }
+            accepted = at + 1;
+            end = here;
+        }
+        // Where the log ends: in the last accepted segment, or right at the first one's start.
+        let from = accepted.saturating_sub(1);
+        self.refuse_lost(scans, from, &end)?;
+        let holes = self.replay.holes();
+        if !holes.is_empty() {
+            let (file, what) = (scans[0].path.clone(), "the start of a group's log is missing");
+            return Err(OpenError::Corrupt { file, offset: PAGE_BYTES as u64, what, groups: holes });
+        }
+        Ok(accepted)
+    }
+
+    /// Accepts batches from the segment's start on.
+    fn segment<F: Files>(&mut self, scan: &mut Scan<'_, F>) -> Result<End, OpenError> {
+        let (mut offset, mut batches) = (PAGE_BYTES as u64, 0);
+        loop {
+            let Some(header) = scan.batch_header(offset)? else {
+                return Ok(End { offset, batches, is_torn: false });
+            };
+            let follows = self.expected.is_none_or(|expected| expected == header.lsn) && header.lsn.0 > 0;
+            if !follows || !self.accept(scan, offset, &header)? {
+                return Ok(End { offset, batches, is_torn: true });
+            }
+            offset += header.padded_bytes();
+            batches += 1;
+        }
+    }
+
+    /// Checks all of a batch, then replays it. `false`, and nothing replayed, if it is not valid.
+    fn accept<F: Files>(
+        &mut self,
+        scan: &mut Scan<'_, F>,
+        offset: u64,
+        header: &BatchHeader,
+    ) -> Result<bool, OpenError> {
+        let segment = scan.header.sequence;
+        self.found.clear();
+        let batch = scan.batch(offset, header)?;
+        if !header.frames(batch, |at, frame| self.found.push((at, frame))) {
+            return Ok(false);
+        }
+        for (at, frame) in &self.found {
+            let place = Place { segment, offset: offset as u32 + at, bytes: frame.frame_bytes() as u32 };
+            let whole = &batch[*at as usize..*at as usize + frame.frame_bytes()];
+            if let Err(what) = self.replay.frame(frame, &whole[HEADER_BYTES..], place) {
+                let (file, groups) = (scan.path.clone(), vec![frame.group]);
+                return Err(OpenError::Corrupt { file, offset, what, groups });
+            }
+        }
+        self.report.batches += 1;
+        self.report.bytes += header.padded_bytes();
+        self.report.last = header.lsn;
+        self.expected = Some(header.lsn.next());
+        Ok(true)
+    }
+
+    /// The log ends at `end` of the segment at `from`. Refuses that if anything later claims there was more.
+    fn refuse_lost<F: Files>(
+        &self,
+        scans: &mut [Scan<'_, F>],
+        from: usize,
+        end: &End,
+    ) -> Result<(), OpenError> {
+        let missing = self.expected.unwrap_or(Lsn(1));
+        for at in from..scans.len() {
+            let start = if at == from { end.offset } else { PAGE_BYTES as u64 };
+            let floor = (scans[at].header.floor >= missing).then_some(0);
+            let Some(claim) = floor.map_or_else(|| scans[at].claim(start, missing), |at| Ok(Some(at)))?
+            else {
+                continue;
+            };
+            // The gap lies before the claim: at the start of its segment if there is room for it, else where the
+            // log ended.
+            let is_here = at > from && claim > PAGE_BYTES as u64 && !end.is_torn;
+            let (place, offset) = if is_here { (at, PAGE_BYTES as u64) } else { (from, end.offset) };
+            let groups = groups_in(&mut scans[place], offset)?;
+            let (file, what) = (scans[place].path.clone(), "a batch that was durable is damaged or missing");
+            return Err(OpenError::Corrupt { file, offset, what, groups });
+        }
+        Ok(())
+    }
+}
+
+/// Every segment but the oldest names the one before it.
+fn refuse_missing<F: Files>(scans: &[Scan<'_, F>]) -> Result<(), OpenError> {
+    for pair in scans.windows(2) {
+        let (before, header) = (pair[0].header.sequence, &pair[1].header);
+        if header.previous != before {
+            let path = segment_path(header.lane, header.previous);
+            return Err(OpenError::corrupt(&path, 0, "the segment is missing"));
+        }
+    }
+    Ok(())
+}
+
+/// The groups whose frames can still be made out in a damaged batch.
+fn groups_in<F: Files>(scan: &mut Scan<'_, F>, offset: u64) -> Result<Vec<GroupId>, OpenError> {
+    let mut groups = Vec::new();
+    let Some(header) = scan.batch_header(offset)? else { return Ok(groups) };
+    let batch = scan.batch(offset, &header)?;
+    let mut rest = batch.get(crate::batch::BATCH_HEADER_BYTES..).unwrap_or_default();
+    while let Ok(frame) = FrameHeader::parse(rest) {
+        groups.push(frame.group);
+        rest = rest.get(frame.frame_bytes()..).unwrap_or_default();
+    }
+    groups.sort_unstable();
+    groups.dedup();
+    Ok(groups)
+}

@@ -1,0 +1,154 @@
+//! The lane's segment files: which are in use, which are READY, and which may be made from spares.
+//!
+//! Sequence numbers are given to batches before the file exists: a batch whose segment is not READY waits in memory.
+//! What is not here: what keeps a segment (`retention`), how a file is made (`execute`).
+
+use std::cell::OnceCell;
+use std::collections::VecDeque;
+
+use crate::disk::{Lsn, SegmentFile, SegmentJob};
+use crate::map::Mapped;
+use crate::segment::SegmentHeader;
+
+/// A segment that holds, or will hold, batches.
+#[derive(Debug)]
+pub(crate) struct InUse<File> {
+    pub(crate) sequence: u64,
+    pub(crate) bytes: u64,
+    /// For appends; only of segments of this life that are READY.
+    pub(crate) append: Option<File>,
+    pub(crate) read: Option<File>,
+    pub(crate) map: OnceCell<Mapped>,
+    /// Once nothing live is in it: the batch that must be durable before it may go.
+    pub(crate) dead_at: Option<Lsn>,
+}
+
+impl<File> InUse<File> {
+    pub(crate) const fn recovered(sequence: u64, bytes: u64, read: File) -> Self {
+        Self { sequence, bytes, append: None, read: Some(read), map: OnceCell::new(), dead_at: None }
+    }
+}
+
+/// What a lane knows of its segment files.
+#[derive(Debug)]
+pub(crate) struct Segments<File> {
+    pub(crate) in_use: VecDeque<InUse<File>>,
+    pub(crate) ready: VecDeque<(u64, SegmentFile<File>)>,
+    pub(crate) spares: Vec<String>,
+    /// Spares being made.
+    pub(crate) retiring: usize,
+    pub(crate) storage_full: bool,
+    pub(crate) created: u64,
+    pub(crate) recycled: u64,
+    template: SegmentHeader,
+    is_preparing: bool,
+    next_to_prepare: u64,
+}
+
+impl<File: Clone> Segments<File> {
+    /// `template` says lane, log and length; the first new segment gets its sequence number and predecessor.
+    pub(crate) fn new(in_use: VecDeque<InUse<File>>, spares: Vec<String>, template: SegmentHeader) -> Self {
+        let mut segments = Self {
+            in_use,
+            ready: VecDeque::new(),
+            spares,
+            retiring: 0,
+            storage_full: false,
+            created: 0,
+            recycled: 0,
+            template,
+            is_preparing: false,
+            next_to_prepare: template.sequence,
+        };
+        segments.push(template.sequence);
+        segments
+    }
+
+    fn push(&mut self, sequence: u64) {
+        let (append, read) = match self.ready.pop_front_if_is(sequence) {
+            Some(file) => (Some(file.append), Some(file.read)),
+            None => (None, None),
+        };
+        let bytes = self.template.bytes;
+        self.in_use.push_back(InUse { sequence, bytes, append, read, map: OnceCell::new(), dead_at: None });
+    }
+
+    /// The segment that batches go to now.
+    pub(crate) fn current(&self) -> &InUse<File> {
+        self.in_use.back().expect("there is always a current segment")
+    }
+
+    /// Begins the next segment.
+    pub(crate) fn roll(&mut self) {
+        self.push(self.current().sequence + 1);
+    }
+
+    pub(crate) const fn incarnation(&self, sequence: u64) -> u64 {
+        SegmentHeader { sequence, ..self.template }.incarnation()
+    }
+
+    pub(crate) fn find(&self, sequence: u64) -> Option<&InUse<File>> {
+        let at = self.in_use.binary_search_by_key(&sequence, |segment| segment.sequence).ok()?;
+        self.in_use.get(at)
+    }
+
+    /// The next segment to prepare, if one is wanted and none is under way.
+    pub(crate) fn prepare(&mut self, ready_wanted: usize, floor: Lsn) -> Option<SegmentJob> {
+        let is_wanted = self.ready.len() < ready_wanted || self.current().append.is_none();
+        if self.is_preparing || !is_wanted {
+            return None;
+        }
+        self.is_preparing = true;
+        let sequence = self.next_to_prepare;
+        let previous = if sequence == self.template.sequence { self.template.previous } else { sequence - 1 };
+        let header = SegmentHeader { sequence, floor, previous, ..self.template };
+        Some(SegmentJob::Prepare { header, spare: self.spares.pop() })
+    }
+
+    /// Takes note of a prepared segment; `true` if batches may wait for it.
+    pub(crate) fn prepared(
+        &mut self,
+        sequence: u64,
+        reused: bool,
+        result: std::io::Result<SegmentFile<File>>,
+    ) -> bool {
+        self.is_preparing = false;
+        let file = match result {
+            Ok(file) => file,
+            Err(error) => {
+                use std::io::ErrorKind::{QuotaExceeded, StorageFull};
+                self.storage_full = matches!(error.kind(), StorageFull | QuotaExceeded);
+                return false;
+            }
+        };
+        assert!(sequence == self.next_to_prepare, "segments are prepared in order");
+        self.storage_full = false;
+        self.next_to_prepare += 1;
+        self.created += u64::from(!reused);
+        self.recycled += u64::from(reused);
+        match self.in_use.iter_mut().rev().find(|segment| segment.sequence == sequence) {
+            Some(waited_for) => {
+                waited_for.append = Some(file.append);
+                waited_for.read = Some(file.read);
+                true
+            }
+            None => {
+                self.ready.push_back((sequence, file));
+                false
+            }
+        }
+    }
+}
+
+trait PopIfIs<File> {
+    fn pop_front_if_is(&mut self, sequence: u64) -> Option<SegmentFile<File>>;
+}
+
+impl<File> PopIfIs<File> for VecDeque<(u64, SegmentFile<File>)> {
+    fn pop_front_if_is(&mut self, sequence: u64) -> Option<SegmentFile<File>> {
+        if self.front()?.0 != sequence {
+            return None;
+        }
+        self.pop_front().map(|(_, file)| file)
+    }
+}

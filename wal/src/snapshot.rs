@@ -1,0 +1,114 @@
+//! Snapshot files as the lane's user sees them: jobs, each with the caller's token, and what became of them.
+//!
+//! What is not here: how the files look and how a job runs (`snapshot_file`).
+
+use std::any::Any;
+use std::fmt;
+use std::io;
+
+use bytes::Bytes;
+use raftwerk_frame::{Configuration, EntryId, GroupId};
+
+use crate::error::SnapshotError;
+
+/// What is known of a complete snapshot file without reading its body.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SnapshotMeta {
+    /// The group it is of.
+    pub group: GroupId,
+    /// The last entry it stands for.
+    pub id: EntryId,
+    /// The configuration at that entry.
+    pub configuration: Configuration,
+    /// Length of the whole file, header included: what a transfer carries.
+    pub bytes: u64,
+    /// CRC32 of the body.
+    pub crc: u32,
+}
+
+/// Writes a state machine's checkpoint. Runs on the thread for snapshot work.
+pub type SnapshotSource = Box<dyn FnOnce(&mut dyn io::Write) -> io::Result<()> + Send>;
+/// Reads a verified snapshot's body and gives what was made of it.
+pub type SnapshotReader =
+    Box<dyn FnOnce(&mut dyn io::Read, &SnapshotMeta) -> io::Result<Box<dyn Any + Send>> + Send>;
+
+/// A job on the snapshot files of one group.
+#[derive(Debug)]
+pub struct SnapshotJob {
+    pub(crate) lane: u16,
+    pub(crate) token: u64,
+    pub(crate) group: GroupId,
+    pub(crate) work: SnapshotWork,
+}
+
+pub(crate) enum SnapshotWork {
+    Save { id: EntryId, configuration: Configuration, source: SnapshotSource },
+    ReadChunk { id: EntryId, offset: u64, bytes: usize },
+    WriteChunk { id: EntryId, offset: u64, chunk: Bytes },
+    Finish { id: EntryId, bytes: u64 },
+    Load { with: SnapshotReader },
+    Drop,
+}
+
+impl fmt::Debug for SnapshotWork {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Save { id, .. } => write!(f, "Save({id})"),
+            Self::ReadChunk { id, offset, bytes } => write!(f, "ReadChunk({id}, {offset}, {bytes})"),
+            Self::WriteChunk { id, offset, chunk } => {
+                write!(f, "WriteChunk({id}, {offset}, {})", chunk.len())
+            }
+            Self::Finish { id, .. } => write!(f, "Finish({id})"),
+            Self::Load { .. } => f.write_str("Load"),
+            Self::Drop => f.write_str("Drop"),
+        }
+    }
+}
+
+/// A job on snapshot files that has ended.
+#[derive(Debug)]
+pub struct BackgroundDone {
+    /// The caller's token.
+    pub token: u64,
+    /// The group whose files it was about.
+    pub group: GroupId,
+    /// What came of it.
+    pub result: Result<BackgroundOutput, SnapshotError>,
+}
+
+/// What a job on snapshot files gives.
+pub enum BackgroundOutput {
+    /// The snapshot is complete and durable; older ones of the group are gone.
+    Saved(SnapshotMeta),
+    /// Bytes of a snapshot file; shorter than asked for only at its end.
+    Chunk(Bytes),
+    /// The chunk is written (not yet durable); the next one begins here.
+    Written {
+        /// Bytes received so far.
+        next_offset: u64,
+    },
+    /// The transferred snapshot is verified and durable; older ones of the group are gone.
+    Finished(SnapshotMeta),
+    /// What the reader made of the newest snapshot.
+    Loaded {
+        /// The snapshot that was read.
+        meta: SnapshotMeta,
+        /// The reader's result.
+        value: Box<dyn Any + Send>,
+    },
+    /// The group has no snapshot files any more.
+    Dropped,
+}
+
+impl fmt::Debug for BackgroundOutput {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Saved(meta) => f.debug_tuple("Saved").field(meta).finish(),
+            Self::Chunk(bytes) => write!(f, "Chunk({} bytes)", bytes.len()),
+            Self::Written { next_offset } => write!(f, "Written({next_offset})"),
+            Self::Finished(meta) => f.debug_tuple("Finished").field(meta).finish(),
+            Self::Loaded { meta, .. } => f.debug_tuple("Loaded").field(meta).finish_non_exhaustive(),
+            Self::Dropped => f.write_str("Dropped"),
+        }
+    }
+}

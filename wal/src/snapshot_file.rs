@@ -1,0 +1,353 @@
+//! Snapshot files: their layout, and what each job on them does, call by call, over any [`Files`].
+//!
+//! ```text
+//! lane-<n>/snapshots/<group>-<index>-<term>.snap     complete, durable; `.part` an incoming one, `.tmp` being written
+//! offset  size  field
+//!      0     8  magic "RWSNAP\0\1"
+//!      8     4  header_crc         CRC32 of the header from byte 12 on, and of the configuration
+//!     12     4  body_crc
+//!     16     8  group
+//!     24     8  term
+//!     32     8  index
+//!     40     8  body length
+//!     48     4  configuration length; 0 for none
+//!     52     4  zero
+//!     56        configuration, then the body
+//! ```
+//! A name without `.tmp` or `.part` is given only to a file that is whole and durable. What is not here: when to take
+//! or send a snapshot.
+
+use std::io::{self, IoSlice, Read, Write};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use bytes::Bytes;
+use crc32fast::Hasher;
+use raftwerk_frame::{Configuration, EntryId, GroupId, Index, Term};
+
+use crate::disk::{Access, Files};
+use crate::error::SnapshotError;
+use crate::segment::lane_dir;
+use crate::snapshot::{BackgroundDone, BackgroundOutput, SnapshotJob, SnapshotMeta, SnapshotReader};
+use crate::snapshot::{SnapshotSource, SnapshotWork};
+
+const MAGIC: [u8; 8] = *b"RWSNAP\0\x01";
+const HEADER_BYTES: usize = 56;
+const CONFIGURATION_BYTES_MAX: usize = 5 + 8 * Configuration::REPLICAS_MAX;
+const STEP_BYTES: usize = 256 << 10;
+/// The most a single chunk may carry.
+const CHUNK_BYTES_MAX: usize = 16 << 20;
+
+type Outcome = Result<BackgroundOutput, SnapshotError>;
+
+/// Runs a job to its end.
+pub fn run_snapshot_job<F: Files>(files: &F, job: SnapshotJob) -> BackgroundDone {
+    let SnapshotJob { lane, token, group, work } = job;
+    let room = Room { files, dir: format!("{}/snapshots", lane_dir(lane)), group };
+    // A panic in the state machine's code must not take the thread with it: the caller waits for an answer.
+    let result = catch_unwind(AssertUnwindSafe(|| room.run(work)));
+    BackgroundDone { token, group, result: result.unwrap_or(Err(SnapshotError::Panicked)) }
+}
+
+/// The newest complete snapshot of a group, by its header.
+pub(crate) fn latest<F: Files>(
+    files: &F,
+    lane: u16,
+    group: GroupId,
+) -> Result<Option<SnapshotMeta>, SnapshotError> {
+    let room = Room { files, dir: format!("{}/snapshots", lane_dir(lane)), group };
+    let Some(id) = room.complete()?.into_iter().max_by_key(|id| id.index) else { return Ok(None) };
+    room.open(&room.path(id, "snap")).map(|opened| Some(opened.meta))
+}
+
+/// The files of one group.
+struct Room<'a, F: Files> {
+    files: &'a F,
+    dir: String,
+    group: GroupId,
+}
+
+struct Opened<File> {
+    file: File,
+    meta: SnapshotMeta,
+    body_at: u64,
+}
+
+impl<F: Files> Room<'_, F> {
+    fn run(&self, work: SnapshotWork) -> Outcome {
+        match work {
+            SnapshotWork::Save { id, configuration, source } => self.save(id, configuration, source),
+            SnapshotWork::ReadChunk { id, offset, bytes } => self.read_chunk(id, offset, bytes),
+            SnapshotWork::WriteChunk { id, offset, chunk } => self.write_chunk(id, offset, &chunk),
+            SnapshotWork::Finish { id, bytes } => self.finish(id, bytes),
+            SnapshotWork::Load { with } => self.load(with),
+            SnapshotWork::Drop => self.drop_all(),
+        }
+    }
+
+    fn path(&self, id: EntryId, kind: &str) -> String {
+        format!("{}/{}", self.dir, name(self.group, id, kind))
+    }
+
+    /// The group's file names.
+    fn names(&self) -> io::Result<Vec<String>> {
+        let names = match self.files.list(&self.dir) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
+            listed => listed?,
+        };
+        let ours = format!("{:016x}-", self.group.0);
+        Ok(names.into_iter().filter(|name| name.starts_with(&ours)).collect())
+    }
+
+    fn complete(&self) -> io::Result<Vec<EntryId>> {
+        Ok(self.names()?.iter().filter_map(|name| id_of(name)).collect())
+    }
+
+    fn save(&self, id: EntryId, configuration: Configuration, source: SnapshotSource) -> Outcome {
+        self.files.create_dir(&self.dir)?;
+        let path = self.path(id, "tmp");
+        let file = self.files.create(&path, 0)?;
+        let head_bytes = encode(self.group, id, &configuration, 0, 0).len() as u64;
+        let mut writer = BodyWriter {
+            files: self.files,
+            file: &file,
+            at: head_bytes,
+            buffer: Vec::with_capacity(STEP_BYTES),
+            crc: Hasher::new(),
+        };
+        let written = source(&mut writer).and_then(|()| writer.flush());
+        if let Err(error) = written {
+            let _ = self.files.remove(&path); // a leftover is replaced by the next attempt
+            return Err(error.into());
+        }
+        let (bytes, crc) = (writer.at, writer.crc.finalize());
+        let head = encode(self.group, id, &configuration, bytes - head_bytes, crc);
+        self.files.write_at(&file, 0, &[IoSlice::new(&head)], false)?;
+        self.make_complete(&file, &path, id)?;
+        let group = self.group;
+        Ok(BackgroundOutput::Saved(SnapshotMeta { group, id, configuration, bytes, crc }))
+    }
+
+    fn make_complete(&self, file: &F::File, from: &str, id: EntryId) -> io::Result<()> {
+        self.files.sync(file)?;
+        self.files.rename(from, &self.path(id, "snap"))?;
+        self.files.sync_dir(&self.dir)?;
+        self.files.sync_dir(self.dir.trim_end_matches("/snapshots"))?; // the first time, the directory is new
+        for older in self.complete()? {
+            if older.index < id.index {
+                self.files.remove(&self.path(older, "snap"))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Opens a file and checks its header and length.
+    fn open(&self, path: &str) -> Result<Opened<F::File>, SnapshotError> {
+        let corrupt = |offset, what| SnapshotError::Corrupt { file: path.to_owned(), offset, what };
+        let file = self.files.open(path, Access::Plain).map_err(|error| match error.kind() {
+            io::ErrorKind::NotFound => SnapshotError::Missing,
+            _ => error.into(),
+        })?;
+        let mut head = [0; HEADER_BYTES + CONFIGURATION_BYTES_MAX];
+        let read = self.files.read_at(&file, 0, &mut head)?;
+        let (mut meta, body_at) = decode(&head[..read]).map_err(|(offset, what)| corrupt(offset, what))?;
+        let bytes = self.files.len(&file)?;
+        if bytes != meta.bytes {
+            return Err(corrupt(bytes.min(meta.bytes), "the file has the wrong length"));
+        }
+        if meta.group != self.group {
+            return Err(corrupt(16, "the snapshot is of another group"));
+        }
+        meta.bytes = bytes;
+        Ok(Opened { file, meta, body_at })
+    }
+
+    fn verify(&self, opened: &Opened<F::File>, path: &str) -> Result<(), SnapshotError> {
+        let mut reader =
+            BodyReader { files: self.files, file: &opened.file, at: opened.body_at, end: opened.meta.bytes };
+        let (mut crc, mut step) = (Hasher::new(), vec![0; STEP_BYTES]);
+        loop {
+            match reader.read(&mut step)? {
+                0 => break,
+                read => crc.update(&step[..read]),
+            }
+        }
+        if reader.at == reader.end && crc.finalize() == opened.meta.crc {
+            return Ok(());
+        }
+        let what = "the body's checksum does not match";
+        Err(SnapshotError::Corrupt { file: path.to_owned(), offset: opened.body_at, what })
+    }
+
+    fn read_chunk(&self, id: EntryId, offset: u64, bytes: usize) -> Outcome {
+        let file =
+            self.files.open(&self.path(id, "snap"), Access::Plain).map_err(|error| match error.kind() {
+                io::ErrorKind::NotFound => SnapshotError::Missing,
+                _ => error.into(),
+            })?;
+        let left = self.files.len(&file)?.saturating_sub(offset);
+        let mut chunk = vec![0; bytes.min(CHUNK_BYTES_MAX).min(usize::try_from(left).unwrap_or(usize::MAX))];
+        let read = self.files.read_at(&file, offset, &mut chunk)?;
+        chunk.truncate(read);
+        Ok(BackgroundOutput::Chunk(chunk.into()))
+    }
+
+    fn write_chunk(&self, id: EntryId, offset: u64, chunk: &Bytes) -> Outcome {
+        let path = self.path(id, "part");
+        let file = if offset == 0 {
+            self.files.create_dir(&self.dir)?;
+            self.files.create(&path, 0)?
+        } else {
+            match self.files.open(&path, Access::Plain) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                    return Err(SnapshotError::Offset { expected: 0 });
+                }
+                opened => opened?,
+            }
+        };
+        let expected = self.files.len(&file)?;
+        if offset != expected {
+            return Err(SnapshotError::Offset { expected });
+        }
+        self.files.write_at(&file, offset, &[IoSlice::new(chunk)], false)?;
+        Ok(BackgroundOutput::Written { next_offset: offset + chunk.len() as u64 })
+    }
+
+    fn finish(&self, id: EntryId, bytes: u64) -> Outcome {
+        let part = self.path(id, "part");
+        let opened = self.open(&part)?;
+        if opened.meta.bytes != bytes || opened.meta.id != id {
+            return Err(SnapshotError::Unexpected);
+        }
+        self.verify(&opened, &part)?;
+        self.make_complete(&opened.file, &part, id)?;
+        Ok(BackgroundOutput::Finished(opened.meta))
+    }
+
+    fn load(&self, with: SnapshotReader) -> Outcome {
+        let newest = self.complete()?.into_iter().max_by_key(|id| id.index).ok_or(SnapshotError::Missing)?;
+        let path = self.path(newest, "snap");
+        let opened = self.open(&path)?;
+        self.verify(&opened, &path)?;
+        let Opened { file, meta, body_at } = opened;
+        let body = BodyReader { files: self.files, file: &file, at: body_at, end: meta.bytes };
+        let mut body = io::BufReader::with_capacity(STEP_BYTES, body);
+        let value = with(&mut body, &meta)?;
+        Ok(BackgroundOutput::Loaded { meta, value })
+    }
+
+    fn drop_all(&self) -> Outcome {
+        let names = self.names()?;
+        for name in &names {
+            self.files.remove(&format!("{}/{name}", self.dir))?;
+        }
+        if !names.is_empty() {
+            self.files.sync_dir(&self.dir)?;
+        }
+        Ok(BackgroundOutput::Dropped)
+    }
+}
+
+fn name(group: GroupId, id: EntryId, kind: &str) -> String {
+    format!("{:016x}-{:016x}-{:016x}.{kind}", group.0, id.index.0, id.term.0)
+}
+
+/// The id in the name of a complete snapshot.
+fn id_of(name: &str) -> Option<EntryId> {
+    let mut parts = name.strip_suffix(".snap")?.split('-').skip(1);
+    let mut number = || u64::from_str_radix(parts.next()?, 16).ok();
+    let index = Index(number()?);
+    Some(EntryId::new(Term(number()?), index))
+}
+
+fn encode(
+    group: GroupId,
+    id: EntryId,
+    configuration: &Configuration,
+    body_bytes: u64,
+    body_crc: u32,
+) -> Vec<u8> {
+    let mut head = Vec::with_capacity(HEADER_BYTES + CONFIGURATION_BYTES_MAX);
+    head.extend_from_slice(&MAGIC);
+    head.extend_from_slice(&[0; 4]);
+    head.extend_from_slice(&body_crc.to_le_bytes());
+    for word in [group.0, id.term.0, id.index.0, body_bytes, 0] {
+        head.extend_from_slice(&word.to_le_bytes());
+    }
+    if *configuration != Configuration::default() {
+        configuration.encode(&mut head);
+    }
+    let configuration_bytes = (head.len() - HEADER_BYTES) as u32;
+    head[48..52].copy_from_slice(&configuration_bytes.to_le_bytes());
+    let crc = crc32fast::hash(&head[12..]);
+    head[8..12].copy_from_slice(&crc.to_le_bytes());
+    head
+}
+
+/// Reads the head of a file; gives what it says and where the body begins, or where and why it is bad.
+fn decode(head: &[u8]) -> Result<(SnapshotMeta, u64), (u64, &'static str)> {
+    if head.len() < HEADER_BYTES {
+        return Err((head.len() as u64, "the header is cut short"));
+    }
+    if head[..8] != MAGIC {
+        return Err((0, "it does not begin like a snapshot"));
+    }
+    let half = |at: usize| u32::from_le_bytes([head[at], head[at + 1], head[at + 2], head[at + 3]]);
+    let word = |at: usize| u64::from(half(at)) | u64::from(half(at + 4)) << 32;
+    let end = HEADER_BYTES + half(48) as usize;
+    let Some(covered) = head.get(12..end) else { return Err((48, "the header is cut short")) };
+    if half(8) != crc32fast::hash(covered) {
+        return Err((0, "the header's checksum does not match"));
+    }
+    let configuration = match &head[HEADER_BYTES..end] {
+        [] => Configuration::default(),
+        bytes => Configuration::decode(bytes).map_err(|_| (HEADER_BYTES as u64, "no configuration"))?,
+    };
+    let bytes = word(40).checked_add(end as u64).ok_or((40, "the body is too long"))?;
+    let id = EntryId::new(Term(word(24)), Index(word(32)));
+    Ok((SnapshotMeta { group: GroupId(word(16)), id, configuration, bytes, crc: half(12) }, end as u64))
+}
+
+struct BodyWriter<'a, F: Files> {
+    files: &'a F,
+    file: &'a F::File,
+    at: u64,
+    buffer: Vec<u8>,
+    crc: Hasher,
+}
+
+impl<F: Files> Write for BodyWriter<'_, F> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if self.buffer.len() >= STEP_BYTES {
+            self.flush()?;
+        }
+        let taken = bytes.len().min(STEP_BYTES - self.buffer.len());
+        self.buffer.extend_from_slice(&bytes[..taken]);
+        Ok(taken)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        if !self.buffer.is_empty() {
+            self.crc.update(&self.buffer);
+            self.files.write_at(self.file, self.at, &[IoSlice::new(&self.buffer)], false)?;
+            self.at += self.buffer.len() as u64;
+            self.buffer.clear();
+        }
+        Ok(())
+    }
+}
+
+struct BodyReader<'a, F: Files> {
+    files: &'a F,
+    file: &'a F::File,
+    at: u64,
+    end: u64,
+}
+
+impl<F: Files> Read for BodyReader<'_, F> {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        let wanted = into.len().min(usize::try_from(self.end - self.at).unwrap_or(usize::MAX));
+        let read = self.files.read_at(self.file, self.at, &mut into[..wanted])?;
+        self.at += read as u64;
+        Ok(read)
+    }
+}

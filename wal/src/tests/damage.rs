@@ -1,0 +1,169 @@
+//! Damage at every byte, and failing calls at every step: refused with file and offset, never silently less.
+
+use super::*;
+use crate::LogError;
+
+/// Options for logs small enough to damage byte by byte.
+fn tiny() -> LaneOptions {
+    LaneOptions { segment_bytes: 16 << 10, frame_bytes_max: 4 << 10, ..small() }
+}
+
+/// A log of several segments and turns, with what it said after each batch.
+fn sample() -> (MemoryFiles, BTreeMap<Lsn, BTreeMap<GroupId, Story>>) {
+    let files = MemoryFiles::new();
+    let (mut lane, ..) = open_in(&files, tiny()).unwrap();
+    let mut said = BTreeMap::from([(Lsn(0), BTreeMap::new())]);
+    for turn in 0..5 {
+        for group in 1..3 {
+            let slot = lane.attach(GroupId(group));
+            append(&mut lane, slot, id(turn * 2 + 1, 1), 2, 30);
+        }
+        said.insert(settle(&mut lane), stories(&lane));
+    }
+    (files, said)
+}
+
+/// How many batches, from the first, are claimed as durable by a later batch or segment.
+fn claimed(files: &MemoryFiles) -> Lsn {
+    let mut claimed = Lsn(0);
+    for path in files.paths().iter().filter(|path| path.ends_with(".log")) {
+        let bytes = files.content(path).unwrap();
+        let header = crate::SegmentHeader::parse(&bytes).unwrap();
+        claimed = claimed.max(header.floor);
+        for page in bytes.chunks(4096).skip(1) {
+            if let Some(batch) = crate::batch::BatchHeader::parse(page, header.incarnation()) {
+                claimed = claimed.max(batch.durable);
+            }
+        }
+    }
+    claimed
+}
+
+fn segments(files: &MemoryFiles) -> Vec<String> {
+    files.paths().into_iter().filter(|path| path.contains("/seg-")).collect()
+}
+
+fn check_damaged(
+    files: &MemoryFiles,
+    path: &str,
+    at: usize,
+    said: &BTreeMap<Lsn, BTreeMap<GroupId, Story>>,
+    claimed: Lsn,
+) {
+    match open_in(files, tiny()) {
+        Ok((lane, _, report)) => {
+            assert!(report.last >= claimed, "{path} byte {at}: {} of {claimed} is left", report.last);
+            assert_eq!(stories(&lane), said[&report.last], "{path} byte {at}");
+        }
+        Err(OpenError::Corrupt { file, offset, .. }) => {
+            assert_eq!(file, path, "byte {at}");
+            assert!(offset as usize <= at, "{path} byte {at} was noticed at {offset}");
+        }
+        Err(other) => panic!("{path} byte {at}: {other}"),
+    }
+}
+
+#[test]
+fn a_flip_at_any_byte_leaves_all_that_was_claimed_durable_or_is_refused() {
+    let (files, said) = sample();
+    let claimed = claimed(&files);
+    assert!(claimed >= Lsn(4));
+    for path in segments(&files) {
+        let good = files.content(&path).unwrap();
+        for at in 0..good.len() {
+            let mut bad = good.clone();
+            bad[at] ^= 0x20;
+            let damaged = files.copy();
+            damaged.put(&path, bad);
+            check_damaged(&damaged, &path, at, &said, claimed);
+        }
+    }
+}
+
+#[test]
+fn a_segment_cut_short_anywhere_is_refused_by_name() {
+    let (files, _) = sample();
+    for path in segments(&files) {
+        let good = files.content(&path).unwrap();
+        for at in 0..good.len() {
+            let damaged = files.copy();
+            damaged.put(&path, good[..at].to_vec());
+            let refused = open_in(&damaged, tiny()).map(|_| ());
+            let Err(OpenError::Corrupt { file, offset, .. }) = refused else {
+                panic!("{path} cut at {at}: {refused:?}")
+            };
+            assert!(file == path && offset as usize <= at);
+        }
+    }
+}
+
+#[test]
+fn a_segment_that_is_gone_is_noticed() {
+    let (files, _) = sample();
+    let paths = segments(&files);
+    for path in &paths[..2] {
+        let damaged = files.copy();
+        crate::Files::remove(&damaged, path).unwrap();
+        assert!(matches!(open_in(&damaged, tiny()), Err(OpenError::Corrupt { .. })), "{path}");
+    }
+}
+
+#[test]
+fn damage_names_the_groups_it_can_make_out() {
+    let (files, _) = sample();
+    let path = &segments(&files)[0];
+    let mut bytes = files.content(path).unwrap();
+    bytes[4096 + 64 + 50] ^= 1; // in the first frame's body
+    files.put(path, bytes);
+    let Err(OpenError::Corrupt { file, offset, groups, .. }) = open_in(&files, tiny()) else {
+        panic!("opened")
+    };
+    assert_eq!((&file, offset, groups), (path, 4096, vec![GroupId(1), GroupId(2)]));
+}
+
+#[test]
+fn a_flip_at_any_byte_of_the_manifest_is_refused() {
+    let (files, _) = sample();
+    let good = files.content("manifest").unwrap();
+    for at in 0..good.len() {
+        let mut bad = good.clone();
+        bad[at] ^= 1;
+        files.put("manifest", bad);
+        let refused = open_in(&files, tiny()).map(|_| ());
+        assert!(matches!(refused, Err(OpenError::Corrupt { .. } | OpenError::Version { .. })), "byte {at}");
+    }
+    crate::Files::remove(&files, "manifest").unwrap();
+    assert!(matches!(open_in(&files, tiny()), Err(OpenError::Corrupt { .. })));
+}
+
+#[test]
+fn after_the_first_failed_write_nothing_is_durable_any_more() {
+    for n in 1..4 {
+        let files = MemoryFiles::new();
+        let (mut lane, ..) = open(&files);
+        let slot = lane.attach(GroupId(1));
+        append(&mut lane, slot, id(1, 1), 1, 16);
+        settle(&mut lane);
+        lane.poll().unwrap();
+        files.fail_change(n, 0, std::io::ErrorKind::Other);
+        let mut durable = Lsn(1);
+        let poisoned = (2..20).find_map(|at| {
+            append(&mut lane, slot, id(at, 1), 1, 16);
+            lane.submit().unwrap();
+            match lane.poll() {
+                Ok(progress) => durable = progress.durable,
+                Err(poisoned) => return Some(poisoned),
+            }
+            None
+        });
+        assert!(poisoned.is_some(), "the failed write went unnoticed");
+        assert_eq!(durable, Lsn(n), "what was written before the failure");
+        assert!(matches!(lane.submit(), Err(LogError::Poisoned(_))));
+        assert!(matches!(lane.begin_frame(slot, id(30, 1), 1).err(), Some(LogError::Poisoned(_))));
+        assert!(lane.hard_state(slot, HardState::default()).is_err());
+        assert!(lane.poll().is_err() && lane.room() == 0);
+        drop(lane);
+        let (.., report) = open(&files);
+        assert!(report.last >= durable);
+    }
+}

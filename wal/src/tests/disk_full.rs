@@ -1,0 +1,95 @@
+//! A full disk is a state: entries are refused, facts go through, service resumes.
+
+use super::*;
+use crate::LogError;
+
+#[test]
+fn entries_are_refused_facts_go_through_and_service_resumes() {
+    let files = MemoryFiles::new();
+    let (mut lane, ..) = open(&files);
+    let slot = lane.attach(GroupId(1));
+    append(&mut lane, slot, id(1, 1), 1, 16);
+    settle(&mut lane);
+    files.limit(Some(100 << 10));
+    let mut last = 1;
+    let refused = loop {
+        match lane.begin_frame(slot, id(last + 1, 1), 4000) {
+            Ok(frame) => drop(frame),
+            Err(error) => break error,
+        }
+        append(&mut lane, slot, id(last + 1, 1), 3, 1000);
+        last += 3;
+        settle(&mut lane);
+        lane.poll().unwrap();
+    };
+    assert!(matches!(refused, LogError::StorageFull), "{refused}");
+    assert!(lane.room() == 0 && lane.poll().unwrap().storage_full);
+    let vote = HardState { term: Term(2), vote: None };
+    lane.hard_state(slot, vote).unwrap();
+    settle(&mut lane);
+    lane.compact(slot, id(last, 1));
+    settle(&mut lane);
+    for _ in 0..9 {
+        lane.poll().unwrap();
+    }
+    assert!(lane.room() > 0, "compaction gave space back");
+    append(&mut lane, slot, id(last + 1, 2), 3, 1000);
+    settle(&mut lane);
+    let before = stories(&lane);
+    drop(lane);
+    assert_eq!(stories(&open(&files).0), before);
+}
+
+#[test]
+fn a_log_opens_on_a_full_disk_and_goes_on_when_there_is_room() {
+    let files = MemoryFiles::new();
+    let (mut lane, ..) = open(&files);
+    let slot = lane.attach(GroupId(1));
+    append(&mut lane, slot, id(1, 1), 1, 16);
+    settle(&mut lane);
+    drop(lane);
+    for path in files.paths() {
+        if path.contains("spare-") || path.ends_with("0002.log") {
+            crate::Files::remove(&files, &path).unwrap();
+        }
+    }
+    files.limit(Some(40 << 10));
+    let (mut lane, ..) = open(&files);
+    let slot = lane.attach(GroupId(1));
+    assert!(lane.poll().unwrap().storage_full);
+    assert!(matches!(lane.begin_frame(slot, id(2, 1), 9).err(), Some(LogError::StorageFull)));
+    lane.hard_state(slot, HardState { term: Term(3), vote: None }).unwrap();
+    lane.submit().unwrap();
+    assert_eq!(lane.poll().unwrap().durable, Lsn(1));
+    files.limit(None);
+    settle(&mut lane);
+    assert!(lane.room() > 0);
+}
+
+#[test]
+fn the_queue_is_bounded_while_the_device_is_behind() {
+    let files = MemoryFiles::new();
+    let (mut lane, ..) = open(&files);
+    lane.disk_mut().runs_by_itself = false;
+    let slot = lane.attach(GroupId(1));
+    let (mut last, mut told) = (0, None);
+    let refused = loop {
+        if lane.room() == 0 {
+            told.get_or_insert(lane.stats().queued_bytes);
+        }
+        match lane.begin_frame(slot, id(last + 1, 1), 4000) {
+            Ok(frame) => drop(frame),
+            Err(error) => break error,
+        }
+        append(&mut lane, slot, id(last + 1, 1), 3, 1000);
+        last += 3;
+        lane.submit().unwrap();
+    };
+    assert!(matches!(refused, LogError::Busy));
+    let bound = lane.options.queue_bytes_max as u64;
+    assert!(told.unwrap() <= bound + (8 << 10) && lane.stats().queued_bytes <= 2 * bound + (8 << 10));
+    lane.disk_mut().runs_by_itself = true;
+    settle(&mut lane);
+    assert_eq!(lane.stats().queued_bytes, 0);
+    assert_eq!(story(&lane, slot).entries.len() as u64, last);
+}

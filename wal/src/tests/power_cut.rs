@@ -1,0 +1,130 @@
+//! The power fails at any call, and every unsynced sector goes its own way. What was called durable must be there, and
+//! what is there must be what was once said, batch for batch.
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::memory::SectorFate;
+
+/// A little generator for choices within a case; its seed comes from the test.
+struct Chance(u64);
+
+impl Chance {
+    fn below(&mut self, n: u64) -> u64 {
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (self.0 >> 33) % n
+    }
+}
+
+type Said = BTreeMap<GroupId, Story>;
+
+/// A life of a lane between two power cuts, told to a model that knows nothing of files.
+struct Life<'a> {
+    lane: MemoryLane,
+    model: Said,
+    /// What the log said as of each batch.
+    said: &'a mut BTreeMap<Lsn, Said>,
+    chance: &'a mut Chance,
+}
+
+impl Life<'_> {
+    fn step(&mut self) {
+        let group = GroupId(1 + self.chance.below(4));
+        let slot = self.lane.attach(group);
+        let choice = self.chance.below(12);
+        if choice == 0 && self.lane.latest_hard_state(slot) == HardState::default() {
+            return;
+        }
+        let story = self.model.entry(group).or_default();
+        let last = story.entries.keys().next_back().map_or(story.base.index.0, |last| *last);
+        let term = story.hard_state.term.0 + 1;
+        match choice {
+            0 => {
+                self.lane.remove(slot);
+                self.model.remove(&group);
+            }
+            1 | 2 => {
+                story.hard_state = HardState { term: Term(term), vote: Some(NodeId(term)) };
+                self.lane.hard_state(slot, story.hard_state).unwrap();
+            }
+            3 | 4 if !story.entries.is_empty() => {
+                let to = story.base.index.0 + 1 + self.chance.below(last - story.base.index.0);
+                story.base = id(to, story.entries[&to].0);
+                story.entries = story.entries.split_off(&(to + 1));
+                self.lane.compact(slot, story.base);
+            }
+            5 => {
+                story.base = id(last + self.chance.below(9), term);
+                story.entries.clear();
+                story.configuration = voters(1 + self.chance.below(5));
+                self.lane.snapshot(slot, story.base, &story.configuration, false);
+            }
+            6 => {
+                self.lane.submit().unwrap();
+                return;
+            }
+            _ => {
+                let back = self.chance.below(last - story.base.index.0 + 1).min(self.chance.below(20));
+                let (first, count) = (last + 1 - back, 1 + self.chance.below(5));
+                let bytes = [20, 200, 900][self.chance.below(3) as usize];
+                story.entries.split_off(&first);
+                for index in first..first + count {
+                    story.entries.insert(index, (term, payload(index, term, bytes)));
+                }
+                append(&mut self.lane, slot, id(first, term), count, bytes);
+            }
+        }
+        self.said.insert(self.lane.last_sealed.next(), self.model.clone());
+    }
+}
+
+/// Runs lives on one disk until each is cut; checks each new life against what was said.
+fn lives(seed: u64, lives: u64) {
+    let mut chance = Chance(seed);
+    let mut files = MemoryFiles::new();
+    let mut said = BTreeMap::from([(Lsn(0), Said::new())]);
+    let mut durable = Lsn(0);
+    for life in 0..lives {
+        let (lane, _, report) = match open_in(&files, small()) {
+            Ok(opened) => opened,
+            Err(error) => panic!("seed {seed}, life {life}: {error}"),
+        };
+        assert!(report.last >= durable, "seed {seed}, life {life}: {} of {durable} is left", report.last);
+        let model = said[&report.last].clone();
+        let mut found = stories(&lane);
+        found.retain(|_, story| *story != Story::default());
+        let mut expected = model.clone();
+        expected.retain(|_, story| *story != Story::default());
+        assert_eq!(found, expected, "seed {seed}, life {life}");
+        durable = report.last;
+        said.retain(|lsn, _| *lsn <= durable);
+        let cut_after = 1 + chance.below(120);
+        files.fail_change(cut_after, u64::MAX, std::io::ErrorKind::Other);
+        let mut life = Life { lane, model, said: &mut said, chance: &mut chance };
+        for _ in 0..400 {
+            if life.lane.poisoned.is_none() && life.lane.room() > 0 {
+                life.step();
+            }
+            life.lane.disk_mut().runs_by_itself = life.chance.below(3) > 0;
+            match life.lane.poll() {
+                Ok(progress) => durable = progress.durable,
+                Err(_) => break,
+            }
+        }
+        drop(life);
+        let mut fates = Chance(chance.below(u64::MAX));
+        files = files.after_power_cut(|_, _| match fates.below(3) {
+            0 => SectorFate::Old,
+            1 => SectorFate::New,
+            _ => SectorFate::Garbage(fates.below(256) as u8),
+        });
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 150, ..ProptestConfig::default() })]
+    #[test]
+    fn what_was_called_durable_survives_power_cuts_at_any_call(seed in any::<u64>()) {
+        lives(seed, 6);
+    }
+}

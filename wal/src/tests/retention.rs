@@ -1,0 +1,138 @@
+//! Old segments go when nothing live is in them; facts move on; slices keep a file from being written again.
+
+use super::*;
+
+/// Appends turns to group 1 and compacts behind them, until the lane has freed `freed` segments.
+fn churn<D: Disk>(lane: &mut Lane<D>, freed: u64) {
+    let slot = lane.attach(GroupId(1));
+    let oldest = |lane: &Lane<D>| lane.segments.in_use.front().unwrap().sequence;
+    let until = oldest(lane) + freed;
+    while oldest(lane) < until {
+        let last = lane.last(slot);
+        append(lane, slot, id(last.0 + 1, 1), 5, 1000);
+        settle(lane);
+        lane.compact(slot, id(last.0, 1));
+    }
+    settle(lane);
+}
+
+#[test]
+fn facts_survive_the_segment_they_were_written_in() {
+    let files = MemoryFiles::new();
+    let (mut lane, ..) = open(&files);
+    let cold = lane.attach(GroupId(2));
+    let vote = HardState { term: Term(5), vote: Some(NodeId(2)) };
+    lane.hard_state(cold, vote).unwrap();
+    lane.snapshot(cold, id(90, 4), &voters(3), false);
+    churn(&mut lane, 12);
+    assert!(lane.log_bytes() <= 5 * lane.options.segment_bytes);
+    let before = stories(&lane);
+    drop(lane);
+    let (lane, groups, _) = open(&files);
+    assert_eq!(stories(&lane), before);
+    let cold = groups.iter().find(|group| group.group == GroupId(2)).unwrap();
+    assert_eq!((cold.hard_state, cold.compacted, &cold.configuration), (vote, id(90, 4), &voters(3)));
+}
+
+#[test]
+fn the_groups_that_hold_the_log_back_are_named() {
+    let files = MemoryFiles::new();
+    let (mut lane, ..) = open(&files);
+    let (cold, hot) = (lane.attach(GroupId(2)), lane.attach(GroupId(1)));
+    append(&mut lane, cold, id(1, 1), 1, 16);
+    for at in 0..20 {
+        append(&mut lane, hot, id(at * 5 + 1, 1), 5, 1000);
+        settle(&mut lane);
+        lane.compact(hot, id(at * 5 + 5, 1));
+    }
+    let before = lane.log_bytes();
+    assert_eq!(lane.pinning().collect::<Vec<_>>(), [GroupId(2)]);
+    lane.compact(cold, id(1, 1));
+    settle(&mut lane);
+    settle(&mut lane);
+    lane.compact(hot, id(101, 1));
+    settle(&mut lane);
+    lane.poll().unwrap();
+    assert!(lane.log_bytes() < before / 2);
+    assert_eq!(lane.pinning().count(), 0);
+}
+
+#[test]
+fn freed_segments_are_used_again_and_their_old_batches_never_count() {
+    let files = MemoryFiles::new();
+    let (mut lane, ..) = open(&files);
+    churn(&mut lane, 20);
+    let stats = lane.stats();
+    assert!(stats.recycled > 10 && stats.created < 10, "{stats:?}");
+    let before = stories(&lane);
+    drop(lane);
+    let (lane, _, report) = open(&files);
+    assert_eq!((stories(&lane), report.torn), (before, None));
+}
+
+#[test]
+fn a_segment_is_freed_only_when_what_replaced_it_is_durable() {
+    let files = MemoryFiles::new();
+    let (mut lane, ..) = open(&files);
+    let slot = lane.attach(GroupId(1));
+    for at in 0..8 {
+        append(&mut lane, slot, id(at * 5 + 1, 1), 5, 1000);
+        settle(&mut lane);
+    }
+    lane.poll().unwrap();
+    lane.disk_mut().runs_by_itself = false;
+    let held = lane.stats().segments;
+    lane.compact(slot, id(40, 1));
+    lane.submit().unwrap();
+    lane.poll().unwrap();
+    assert_eq!(lane.stats().segments, held);
+    lane.disk_mut().run_appends();
+    lane.poll().unwrap();
+    assert!(lane.stats().segments < held);
+}
+
+#[test]
+fn a_file_somebody_reads_is_removed_instead_of_being_written_again() {
+    let dir = tempfile::tempdir_in(env!("CARGO_MANIFEST_DIR")).unwrap();
+    let options = LaneOptions { recent_bytes: 0, spare_segments: 64, ..small() };
+    let (mut lane, ..) = open_os(dir.path(), AppendMode::Direct, options);
+    let slot = lane.attach(GroupId(1));
+    for at in 0..8 {
+        append(&mut lane, slot, id(at * 5 + 1, 1), 5, 1000);
+        settle(&mut lane);
+    }
+    lane.poll().unwrap();
+    let place = lane.read(slot, Index(3), Index(3), 1).unwrap()[0].place;
+    let held = lane.bytes(place).unwrap();
+    assert!(lane.segments.find(place.segment).unwrap().map.get().is_some());
+    let copy = held.to_vec();
+    churn(&mut lane, 20);
+    assert!(lane.stats().recycled > 5);
+    assert_eq!(held, copy);
+    assert_eq!(frame::parse(&held).unwrap().0.index, Index(1));
+}
+
+#[test]
+fn nothing_of_the_log_is_freed_before_the_first_new_batch_is_durable() {
+    let files = MemoryFiles::new();
+    let (mut lane, ..) = open(&files);
+    let slot = lane.attach(GroupId(1));
+    append(&mut lane, slot, id(1, 1), 3, 16);
+    settle(&mut lane);
+    lane.remove(slot);
+    settle(&mut lane);
+    for _ in 0..3 {
+        drop(lane);
+        let (reopened, groups, _) = open(&files);
+        assert!(groups.is_empty());
+        lane = reopened;
+        lane.submit().unwrap();
+        while lane.disk_mut().run_background() {}
+        lane.poll().unwrap();
+    }
+    let slot = lane.attach(GroupId(1));
+    append(&mut lane, slot, id(1, 1), 1, 16);
+    settle(&mut lane);
+    lane.poll().unwrap();
+    assert_eq!(lane.stats().segments, 1);
+}

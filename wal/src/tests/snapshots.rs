@@ -1,0 +1,197 @@
+//! Snapshot files: saved, sent, received, loaded; and never taken for good when they are not.
+
+use std::io::{Read, Write};
+
+use bytes::Bytes;
+
+use super::*;
+use crate::{BackgroundOutput, SnapshotError, SnapshotMeta};
+
+type Outcome = Result<BackgroundOutput, SnapshotError>;
+
+fn done<D: Disk>(lane: &mut Lane<D>, token: u64) -> Outcome {
+    loop {
+        if let Some(done) = lane.poll_background() {
+            assert_eq!((done.token, done.group), (token, GroupId(1)));
+            return done.result;
+        }
+        std::thread::yield_now();
+    }
+}
+
+fn body(bytes: usize) -> Vec<u8> {
+    (0..bytes).map(|at| (at * 7 + at / 251) as u8).collect()
+}
+
+fn save<D: Disk>(lane: &mut Lane<D>, at: EntryId, bytes: usize) -> SnapshotMeta {
+    let source =
+        move |out: &mut dyn Write| body(bytes).chunks(100_000).try_for_each(|part| out.write_all(part));
+    lane.save_snapshot(1, GroupId(1), at, voters(3), Box::new(source));
+    let Ok(BackgroundOutput::Saved(meta)) = done(lane, 1) else { panic!("not saved") };
+    meta
+}
+
+fn load<D: Disk>(lane: &mut Lane<D>) -> Result<(SnapshotMeta, Vec<u8>), SnapshotError> {
+    lane.load_snapshot(
+        2,
+        GroupId(1),
+        Box::new(|body, _| {
+            let mut bytes = Vec::new();
+            body.read_to_end(&mut bytes)?;
+            Ok(Box::new(bytes))
+        }),
+    );
+    match done(lane, 2)? {
+        BackgroundOutput::Loaded { meta, value } => Ok((meta, *value.downcast().unwrap())),
+        other => panic!("{other:?}"),
+    }
+}
+
+/// Sends the newest snapshot of one lane to the other, in chunks; `spoil` may change them on the way.
+fn send<D: Disk, E: Disk>(
+    from: &mut Lane<D>,
+    to: &mut Lane<E>,
+    meta: &SnapshotMeta,
+    spoil: &mut dyn FnMut(u64, &mut Vec<u8>),
+) -> Outcome {
+    let mut offset = 0;
+    while offset < meta.bytes {
+        from.read_snapshot_chunk(3, meta.group, meta.id, offset, 64 << 10);
+        let Ok(BackgroundOutput::Chunk(chunk)) = done(from, 3) else { panic!("no chunk") };
+        let mut chunk = chunk.to_vec();
+        spoil(offset, &mut chunk);
+        to.write_snapshot_chunk(4, meta.group, meta.id, offset, Bytes::from(chunk));
+        let BackgroundOutput::Written { next_offset } = done(to, 4)? else { panic!("not written") };
+        offset = next_offset;
+    }
+    to.finish_snapshot(5, meta.group, meta.id, meta.clone());
+    done(to, 5)
+}
+
+fn saved_sent_and_loaded<D: Disk>(mut from: Lane<D>, mut to: Lane<D>) {
+    let first = save(&mut from, id(10, 2), 10);
+    assert_eq!(from.latest_snapshot(GroupId(1)).unwrap(), Some(first));
+    let meta = save(&mut from, id(20, 3), 1_000_003);
+    assert_eq!(from.latest_snapshot(GroupId(1)).unwrap(), Some(meta.clone()));
+    assert_eq!(load(&mut from).unwrap(), (meta.clone(), body(1_000_003)));
+    from.read_snapshot_chunk(9, GroupId(1), id(10, 2), 0, 10);
+    assert!(matches!(done(&mut from, 9), Err(SnapshotError::Missing)), "older ones are removed");
+    let Ok(BackgroundOutput::Finished(received)) = send(&mut from, &mut to, &meta, &mut |_, _| ()) else {
+        panic!("not finished")
+    };
+    assert_eq!(received, meta);
+    assert_eq!(load(&mut to).unwrap(), (meta, body(1_000_003)));
+    to.drop_snapshots(6, GroupId(1));
+    assert!(matches!(done(&mut to, 6), Ok(BackgroundOutput::Dropped)));
+    assert_eq!(to.latest_snapshot(GroupId(1)).unwrap(), None);
+    assert!(matches!(load(&mut to), Err(SnapshotError::Missing)));
+}
+
+#[test]
+fn a_snapshot_is_saved_sent_and_loaded_in_memory() {
+    saved_sent_and_loaded(open(&MemoryFiles::new()).0, open(&MemoryFiles::new()).0);
+}
+
+#[test]
+fn a_snapshot_is_saved_sent_and_loaded_in_files() {
+    let dirs = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
+    let [from, to] = dirs.each_ref().map(|dir| open_os(dir.path(), AppendMode::Direct, small()).0);
+    saved_sent_and_loaded(from, to);
+}
+
+#[test]
+fn a_spoiled_transfer_is_refused_and_the_old_snapshot_stays() {
+    let (mut from, mut to) = (open(&MemoryFiles::new()).0, open(&MemoryFiles::new()).0);
+    let old = save(&mut to, id(5, 1), 77);
+    let meta = save(&mut from, id(20, 3), 200_000);
+    for spoiled in [0, 9, 60, 100, 199_000] {
+        let outcome = send(&mut from, &mut to, &meta, &mut |offset, chunk| {
+            if let Some(byte) = (spoiled as u64).checked_sub(offset).and_then(|at| chunk.get_mut(at as usize))
+            {
+                *byte ^= 1;
+            }
+        });
+        assert!(matches!(outcome, Err(SnapshotError::Corrupt { .. })), "byte {spoiled}: {outcome:?}");
+        assert_eq!(load(&mut to).unwrap(), (old.clone(), body(77)));
+    }
+    let other = SnapshotMeta { crc: 1, ..meta.clone() };
+    from.read_snapshot_chunk(7, GroupId(1), meta.id, 0, 1 << 20);
+    let Ok(BackgroundOutput::Chunk(whole)) = done(&mut from, 7) else { panic!("no chunk") };
+    to.write_snapshot_chunk(7, GroupId(1), meta.id, 0, whole);
+    done(&mut to, 7).unwrap();
+    to.finish_snapshot(7, GroupId(1), meta.id, other);
+    assert!(matches!(done(&mut to, 7), Err(SnapshotError::Unexpected)));
+}
+
+#[test]
+fn a_broken_transfer_goes_on_where_it_stopped_or_anew() {
+    let mut lane = open(&MemoryFiles::new()).0;
+    let mut write = |offset, chunk: &'static [u8]| {
+        lane.write_snapshot_chunk(1, GroupId(1), id(9, 1), offset, Bytes::from_static(chunk));
+        done(&mut lane, 1)
+    };
+    assert!(matches!(write(3, b"x"), Err(SnapshotError::Offset { expected: 0 })));
+    assert!(matches!(write(0, b"abc"), Ok(BackgroundOutput::Written { next_offset: 3 })));
+    assert!(matches!(write(5, b"x"), Err(SnapshotError::Offset { expected: 3 })));
+    assert!(matches!(write(3, b"def"), Ok(BackgroundOutput::Written { next_offset: 6 })));
+    assert!(matches!(write(0, b"zz"), Ok(BackgroundOutput::Written { next_offset: 2 })));
+}
+
+#[test]
+fn a_snapshot_damaged_on_the_disk_is_not_loaded() {
+    let files = MemoryFiles::new();
+    let (mut lane, ..) = open(&files);
+    let meta = save(&mut lane, id(5, 1), 50);
+    let path = files.paths().into_iter().find(|path| path.ends_with(".snap")).unwrap();
+    let good = files.content(&path).unwrap();
+    assert_eq!(good.len() as u64, meta.bytes);
+    for at in 0..good.len() {
+        let mut bad = good.clone();
+        bad[at] ^= 4;
+        files.put(&path, bad);
+        assert!(matches!(load(&mut lane), Err(SnapshotError::Corrupt { .. })), "byte {at}");
+        files.put(&path, good[..at].to_vec());
+        assert!(matches!(load(&mut lane), Err(SnapshotError::Corrupt { .. })), "cut at {at}");
+    }
+}
+
+#[test]
+fn a_source_that_fails_or_panics_leaves_the_old_snapshot() {
+    let (mut lane, ..) = open(&MemoryFiles::new());
+    let old = save(&mut lane, id(5, 1), 50);
+    lane.save_snapshot(
+        1,
+        GroupId(1),
+        id(6, 1),
+        voters(3),
+        Box::new(|out| {
+            out.write_all(b"half")?;
+            Err(std::io::ErrorKind::Other.into())
+        }),
+    );
+    assert!(matches!(done(&mut lane, 1), Err(SnapshotError::Io(_))));
+    lane.save_snapshot(1, GroupId(1), id(6, 1), voters(3), Box::new(|_| panic!("as planned")));
+    assert!(matches!(done(&mut lane, 1), Err(SnapshotError::Panicked)));
+    assert_eq!(load(&mut lane).unwrap().0, old);
+}
+
+#[test]
+fn a_power_cut_at_any_call_of_a_save_leaves_the_old_snapshot_or_the_new() {
+    for n in 1..12 {
+        let files = MemoryFiles::new();
+        let (mut lane, ..) = open(&files);
+        while lane.disk_mut().run_background() {}
+        let old = save(&mut lane, id(5, 1), 50);
+        files.fail_change(n, u64::MAX, std::io::ErrorKind::Other);
+        lane.save_snapshot(1, GroupId(1), id(9, 1), voters(3), Box::new(|out| out.write_all(&body(9000))));
+        let saved = done(&mut lane, 1).is_ok();
+        let files = files.after_power_cut(|_, _| crate::memory::SectorFate::Old);
+        drop(lane);
+        let (mut lane, ..) = open(&files);
+        let (meta, bytes) = load(&mut lane).unwrap();
+        if meta != old {
+            assert_eq!((meta.id, bytes), (id(9, 1), body(9000)));
+        }
+        assert!(!saved || meta != old, "call {n}");
+    }
+}
