@@ -247,7 +247,10 @@ mod tests {
         let refused = |arguments: &str| cluster(arguments).unwrap().check().unwrap_err();
         assert_eq!(refused("--nodes 2"), OptionsError::Nodes(2));
         assert!(matches!(refused("--payload 15"), OptionsError::Payload { least: 16, .. }));
-        assert!(matches!(refused("--payload 7 --state-machine hash"), OptionsError::Payload { least: 8, .. }));
+        assert!(matches!(
+            refused("--payload 7 --state-machine hash"),
+            OptionsError::Payload { least: 8, .. }
+        ));
         assert_eq!(refused("--rate 0"), OptionsError::Rate(0.0));
         assert_eq!(refused("--seconds 0"), OptionsError::Seconds(0.0));
         assert_eq!(refused("--workload ycsb-a --reads 10"), OptionsError::Reads("ycsb-a"));

@@ -136,7 +136,9 @@ mod tests {
     #[test]
     fn order_loss_and_repetition_change_the_digest() {
         let all = machine(&[b"a", b"b", b"c"]).digest();
-        for other in [&[&b"a"[..], b"c", b"b"][..], &[b"a", b"b"], &[b"a", b"b", b"b", b"c"], &[b"a", b"b", b"C"]] {
+        for other in
+            [&[&b"a"[..], b"c", b"b"][..], &[b"a", b"b"], &[b"a", b"b", b"b", b"c"], &[b"a", b"b", b"C"]]
+        {
             assert_ne!(machine(other).digest(), all);
         }
         assert_ne!(payload_hash(b""), payload_hash(&[0]));

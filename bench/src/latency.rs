@@ -82,7 +82,9 @@ mod tests {
         let summary = latencies.summary().unwrap();
         let close = |value: f64, wanted: f64| (value / wanted - 1.0).abs() < 0.002;
         assert!(close(summary.p50, 5_000.0) && close(summary.p90, 9_000.0) && close(summary.p99, 9_900.0));
-        assert!(close(summary.p999, 9_990.0) && close(summary.p9999, 9_999.0) && close(summary.max, 10_000.0));
+        assert!(
+            close(summary.p999, 9_990.0) && close(summary.p9999, 9_999.0) && close(summary.max, 10_000.0)
+        );
         assert_eq!(latencies.count(), 10_000);
     }
 

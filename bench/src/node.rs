@@ -136,11 +136,15 @@ impl Service {
         match self.stream.read(&mut self.incoming[self.filled..]) {
             Ok(0) => return Err(ErrorKind::UnexpectedEof.into()),
             Ok(bytes) => self.filled += bytes,
-            Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => return Ok(false),
+            Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => {
+                return Ok(false);
+            }
             Err(error) => return Err(error),
         }
         let mut at = 0;
-        while let Some(operation) = read_operation(&self.incoming[..self.filled], &mut at).map_err(io::Error::other)? {
+        while let Some(operation) =
+            read_operation(&self.incoming[..self.filled], &mut at).map_err(io::Error::other)?
+        {
             let token = operation.token;
             let taken = match operation.kind {
                 OperationKind::Propose => self.pipeline.propose(operation.group, token, operation.bytes),

@@ -101,7 +101,8 @@ impl ClusterReport {
     }
 
     fn rows(&self) -> Vec<(String, String)> {
-        let mut rows = vec![("cluster".into(), self.describe_cluster()), ("load".into(), self.describe_load())];
+        let mut rows =
+            vec![("cluster".into(), self.describe_cluster()), ("load".into(), self.describe_load())];
         let mut row = |name: &str, value: String| rows.push((name.into(), value));
         row("writes/s", thousands(self.writes_per_second));
         if let Some(latency) = &self.latency_us {
@@ -122,7 +123,10 @@ impl ClusterReport {
             row("CPU per operation, everything", format!("{cpu:.2} µs"));
         }
         if let Some(bytes) = self.bytes_per_sync {
-            row("bytes per sync", format!("{} ({} syncs, {})", thousands(bytes), self.syncs, self.append_mode));
+            row(
+                "bytes per sync",
+                format!("{} ({} syncs, {})", thousands(bytes), self.syncs, self.append_mode),
+            );
         }
         let raw = self.raw_sync_us;
         row("raw 4 KiB sync before / after", format!("{} / {}", time(raw.before), time(raw.after)));
@@ -244,7 +248,9 @@ pub(crate) mod tests {
         let json = report().to_json();
         assert_eq!(json.lines().count(), 1);
         let value: serde_json::Value = serde_json::from_str(&json).unwrap();
-        for name in ["nodes", "groups", "payload_bytes", "in_flight", "seconds", "writes", "writes_per_second"] {
+        for name in
+            ["nodes", "groups", "payload_bytes", "in_flight", "seconds", "writes", "writes_per_second"]
+        {
             assert!(value[name].is_number(), "{name}");
         }
         for name in ["p50", "p90", "p99", "p999", "p9999", "max"] {
@@ -260,7 +266,9 @@ pub(crate) mod tests {
     #[test]
     fn the_table_says_what_was_measured_and_proven() {
         let table = report().to_table();
-        for part in ["123,457", "250 µs", "1.50 ms", "3.00 s", "3.25 µs", "verified", "all replicas are equal"] {
+        for part in
+            ["123,457", "250 µs", "1.50 ms", "3.00 s", "3.25 µs", "verified", "all replicas are equal"]
+        {
             assert!(table.contains(part), "{part} is missing in\n{table}");
         }
     }

@@ -145,6 +145,16 @@ impl Engine {
     /// # Errors
     /// [`CreateError`]; the group was not made here.
     pub fn create_group(&self, group: GroupId, voters: &[NodeId]) -> Result<Group, CreateError> {
+        self.create_groups(&[group], voters)?;
+        Ok(Group::new(group, Arc::clone(&self.shared)))
+    }
+
+    /// Makes this node's replicas of many groups with the same voters, as [`Engine::create_group`] makes one; all
+    /// share a few syncs.
+    ///
+    /// # Errors
+    /// The first [`CreateError`]; the groups before and after it may have been made.
+    pub fn create_groups(&self, groups: &[GroupId], voters: &[NodeId]) -> Result<(), CreateError> {
         let mut known = voters.to_vec();
         known.sort_unstable();
         known.dedup();
@@ -154,10 +164,17 @@ impl Engine {
         if !known.contains(&self.shared.node) {
             return Err(CreateError::Voters("this node is not among them"));
         }
-        let (reply, answer) = oneshot::channel();
-        self.shared.inbox_of(group).order(Order::Create { group, voters: known, reply });
-        answer.blocking_recv().unwrap_or(Err(CreateError::Closed))?;
-        Ok(Group::new(group, Arc::clone(&self.shared)))
+        let ask = |group: &GroupId| {
+            let (reply, answer) = oneshot::channel();
+            self.shared.inbox_of(*group).order(Order::Create { group: *group, voters: known.clone(), reply });
+            answer
+        };
+        let answers: Vec<_> = groups.iter().map(ask).collect();
+        let mut made = Ok(());
+        for answer in answers {
+            made = made.and(answer.blocking_recv().unwrap_or(Err(CreateError::Closed)));
+        }
+        made
     }
 
     /// A handle of a group that has a replica on this node. Blocks for about one turn of its worker.

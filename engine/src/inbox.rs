@@ -18,7 +18,7 @@ use crate::pipeline::Submission;
 /// One call's worth of work for a worker.
 pub(crate) enum Request {
     /// Many proposals and reads of one pipeline.
-    Submission(Box<Submission>),
+    Submission(Submission),
     /// A single proposal.
     Propose { group: GroupId, payload: Bytes, reply: oneshot::Sender<Result<Applied, ProposeError>> },
     /// A single linearizable read.

@@ -24,6 +24,6 @@ pub use group::{Applied, Group, GroupStatus, Proposal, Read};
 pub use metric::EngineStats;
 pub use pipeline::{Completion, Pipeline};
 pub use raftwerk_frame::{Configuration, EntryId, GroupId, Index, NodeId, Term};
-pub use raftwerk_net::identity;
+pub use raftwerk_net::{NetStats, PeerId, identity};
 pub use raftwerk_raft::Role;
 pub use state_machine::{Checkpoint, Committed, CommittedEntry, Replies, StateMachine, StateMachines};

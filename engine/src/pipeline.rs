@@ -61,7 +61,7 @@ impl Submission {
     }
 
     /// Answers all operations with an error that is certain.
-    pub(crate) fn refuse(self: Box<Self>, error: &ProposeError) {
+    pub(crate) fn refuse(self, error: &ProposeError) {
         let refused = |operation: &Operation| Completion { token: operation.token, result: Err(error.clone()) };
         let mut list: Vec<Completion> = self.operations.iter().map(refused).collect();
         if !list.is_empty() {
@@ -75,7 +75,7 @@ pub(crate) struct PipelineShared {
     pub(crate) number: u32,
     finished: ArrayQueue<Vec<Completion>>,
     spare_lists: ArrayQueue<Vec<Completion>>,
-    spare_submissions: ArrayQueue<Box<Submission>>,
+    spare_submissions: ArrayQueue<Submission>,
     sleeping: AtomicBool,
     unparker: Unparker,
 }
@@ -94,7 +94,7 @@ impl PipelineShared {
     }
 
     /// Gives a worked-off submission back for its memory.
-    pub(crate) fn recycle(&self, mut submission: Box<Submission>) {
+    pub(crate) fn recycle(&self, mut submission: Submission) {
         submission.operations.clear();
         submission.arena.clear();
         let _spare_enough = self.spare_submissions.push(submission);
@@ -121,7 +121,7 @@ pub struct Pipeline {
     engine: Arc<Shared>,
     shared: Arc<PipelineShared>,
     parker: Parker,
-    filling: Vec<Option<Box<Submission>>>,
+    filling: Vec<Option<Submission>>,
     early: Vec<Completion>,
     in_flight: usize,
     in_flight_max: usize,
@@ -178,7 +178,7 @@ impl Pipeline {
         let submission = self.filling[worker].get_or_insert_with(|| {
             self.shared.spare_submissions.pop().unwrap_or_else(|| {
                 let shared = Arc::clone(&self.shared);
-                Box::new(Submission { shared, operations: Vec::new(), arena: Vec::new() })
+                Submission { shared, operations: Vec::new(), arena: Vec::new() }
             })
         });
         let full = submission.operations.len() >= SUBMISSION_OPS || submission.arena.len() >= SUBMISSION_BYTES;

@@ -129,6 +129,7 @@ impl QuicConfig {
                 "stream_window_bytes must be from 16 KiB to 16 MiB",
             ),
             (self.messages_fit(), "message_bytes_max must be from 1 byte to queue_bytes_max and 1 GiB"),
+            (!self.keep_alive.is_zero(), "keep_alive must not be zero"),
             (self.keep_alive < self.idle_timeout, "keep_alive must be below idle_timeout"),
             (self.idle_timeout <= Duration::from_secs(3600), "idle_timeout must be at most an hour"),
             (!self.handshake_deadline.is_zero(), "handshake_deadline must not be zero"),

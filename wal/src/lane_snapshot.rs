@@ -14,6 +14,9 @@ use crate::snapshot::{
 };
 use crate::snapshot_file;
 
+/// A snapshot, and what a reader made of it.
+pub type LoadedSnapshot = (SnapshotMeta, Box<dyn Any + Send>);
+
 impl<D: Disk> Lane<D> {
     /// Writes a snapshot of the group as of `id`: complete and durable, or not there at all. Older ones are removed
     /// after. Gives [`Saved`](crate::BackgroundOutput::Saved).
@@ -54,8 +57,8 @@ impl<D: Disk> Lane<D> {
         self.submit_snapshot(token, group, SnapshotWork::WriteChunk { id, offset, chunk });
     }
 
-    /// Verifies an incoming snapshot, of so many bytes with its header, and makes it durable. Older ones are removed after.
-    /// Gives [`Finished`](crate::BackgroundOutput::Finished).
+    /// Verifies an incoming snapshot, of so many bytes with its header, and makes it durable. Older ones are removed
+    /// after. Gives [`Finished`](crate::BackgroundOutput::Finished).
     pub fn finish_snapshot(&mut self, token: u64, group: GroupId, id: EntryId, bytes: u64) {
         self.submit_snapshot(token, group, SnapshotWork::Finish { id, bytes });
     }
@@ -91,7 +94,7 @@ impl<D: Disk> Lane<D> {
         &self,
         group: GroupId,
         with: SnapshotReader,
-    ) -> Result<Option<(SnapshotMeta, Box<dyn Any + Send>)>, SnapshotError> {
+    ) -> Result<Option<LoadedSnapshot>, SnapshotError> {
         let job = SnapshotJob { lane: self.options.lane, token: 0, group, work: SnapshotWork::Load { with } };
         match snapshot_file::run_snapshot_job(self.disk.directory().files(), job).result {
             Ok(BackgroundOutput::Loaded { meta, value }) => Ok(Some((meta, value))),

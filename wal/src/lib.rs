@@ -52,6 +52,7 @@ pub use execute::{run_appends, run_segment_job};
 pub use index::{FrameRef, Frames, Place};
 pub use lane::{GroupSlot, Lane, LaneOptions, LaneStats, Progress};
 pub use lane_append::FrameInProgress;
+pub use lane_snapshot::LoadedSnapshot;
 pub use map::Mapped;
 pub use os_disk::{OsDisk, OsDiskOptions};
 pub use os_files::OsFiles;

@@ -82,14 +82,9 @@ enum Phase {
     /// The workload runs; nothing is measured yet.
     Warm,
     /// Since when.
-    Measure {
-        from: u64,
-    },
+    Measure { from: u64 },
     /// The measured time is over.
-    Finish {
-        from: u64,
-        until: u64,
-    },
+    Finish { from: u64, until: u64 },
 }
 
 /// Groups that a dead node led and that have not acknowledged a write since.
@@ -205,7 +200,8 @@ impl<P: NodePort, C: FnMut() -> u64> Client<P, C> {
             self.give_up(at);
         }
         let outages = &self.outages;
-        let unheard = outages.iter().flat_map(|outage| outage.groups.iter().enumerate().filter(|(_, out)| **out));
+        let unheard =
+            outages.iter().flat_map(|outage| outage.groups.iter().enumerate().filter(|(_, out)| **out));
         let unheard: Vec<u32> = unheard.map(|(group, _)| group as u32).collect();
         self.barrier(unheard, at_most);
     }
@@ -255,7 +251,10 @@ impl<P: NodePort, C: FnMut() -> u64> Client<P, C> {
                 Order::Gone(node) => self.lose(node, now),
                 Order::Back(node, port) => {
                     self.ports[node] = Some(port);
-                    self.outages.iter_mut().filter(|outage| outage.node == node).for_each(|outage| outage.back = true);
+                    self.outages
+                        .iter_mut()
+                        .filter(|outage| outage.node == node)
+                        .for_each(|outage| outage.back = true);
                 }
             }
         }
@@ -290,7 +289,9 @@ impl<P: NodePort, C: FnMut() -> u64> Client<P, C> {
     fn sleep_nanos(&self, now: u64) -> u64 {
         let retry = self.waiting.front().map_or(u64::MAX, |(due, _)| due.saturating_sub(now));
         let start = match self.load {
-            Load::Open { .. } if self.is_issuing() && self.slots.has_free() => self.next_start().saturating_sub(now),
+            Load::Open { .. } if self.is_issuing() && self.slots.has_free() => {
+                self.next_start().saturating_sub(now)
+            }
             _ => u64::MAX,
         };
         retry.min(start).min(SLEEP_NANOS_MAX)

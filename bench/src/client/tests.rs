@@ -67,7 +67,9 @@ impl NodePort for FakePort {
             return 0;
         }
         let stalled = (cluster.stall.0..cluster.stall.1).contains(&cluster.now);
-        while let Some((_, group, token, payload)) = self.queue.pop_front_if(|(due, ..)| *due <= cluster.now && !stalled) {
+        while let Some((_, group, token, payload)) =
+            self.queue.pop_front_if(|(due, ..)| *due <= cluster.now && !stalled)
+        {
             let group = group.0 as usize - 1;
             let result = if cluster.leader[group] != self.node {
                 Err(ProposeError::NotLeader { hint: Some(NodeId(cluster.leader[group] as u64 + 1)) })
@@ -112,7 +114,12 @@ fn port(cluster: &Rc<RefCell<Cluster>>, node: usize) -> FakePort {
 }
 
 /// Runs a client whose orders, and the cluster's accidents, come from a script by the time.
-fn run(cluster: &Rc<RefCell<Cluster>>, load: Load, reads_percent: u32, mut script: Script) -> (Tally, Subject) {
+fn run(
+    cluster: &Rc<RefCell<Cluster>>,
+    load: Load,
+    reads_percent: u32,
+    mut script: Script,
+) -> (Tally, Subject) {
     let (orders, obeyed) = mpsc::channel();
     let shared = Rc::clone(cluster);
     let clock = move || {
@@ -155,7 +162,8 @@ fn measure_from_to(from: u64, to: u64) -> Script {
 #[test]
 fn a_closed_loop_keeps_its_operations_under_way_and_accounts_for_each() {
     let cluster = cluster();
-    let (tally, mut subject) = run(&cluster, Load::Closed { in_flight: 30 }, 0, measure_from_to(20 * MS, 120 * MS));
+    let (tally, mut subject) =
+        run(&cluster, Load::Closed { in_flight: 30 }, 0, measure_from_to(20 * MS, 120 * MS));
     let per_operation = tally.measured_nanos as f64 * 30.0 / tally.writes as f64;
     assert!((0.9..1.6).contains(&(per_operation / LATENCY as f64)), "{per_operation}");
     assert_eq!((tally.unknown, tally.unfinished, tally.stale_reads), (0, 0, 0));
@@ -196,10 +204,13 @@ fn reads_are_answered_and_one_that_misses_a_write_is_stale() {
 
     let forgetful: Script = vec![
         (20 * MS, Box::new(|_| Order::Measure)),
-        (30 * MS, Box::new(|cluster: &mut Cluster| {
-            cluster.applied.iter_mut().for_each(|group| group.truncate(1));
-            Order::Measure
-        })),
+        (
+            30 * MS,
+            Box::new(|cluster: &mut Cluster| {
+                cluster.applied.iter_mut().for_each(|group| group.truncate(1));
+                Order::Measure
+            }),
+        ),
         (60 * MS, Box::new(|_| Order::Finish)),
     ];
     let cluster = self::cluster();
@@ -216,18 +227,27 @@ fn death(sockets_close: bool) -> (Tally, Verdict) {
     let script: Script = vec![
         (20 * MS, Box::new(|_| Order::Measure)),
         (40 * MS + LATENCY / 3, Box::new(|_| Order::Killing(1, mpsc::channel().0))),
-        (40 * MS + LATENCY / 3, Box::new(|cluster: &mut Cluster| {
-            cluster.up[1] = false;
-            Order::Gone(1)
-        })),
-        (60 * MS, Box::new(|cluster: &mut Cluster| {
-            cluster.leader.iter_mut().filter(|leader| **leader == 1).for_each(|leader| *leader = 2);
-            Order::Gone(1)
-        })),
-        (80 * MS, Box::new(|cluster: &mut Cluster| {
-            cluster.up[1] = true;
-            Order::Back(1, back)
-        })),
+        (
+            40 * MS + LATENCY / 3,
+            Box::new(|cluster: &mut Cluster| {
+                cluster.up[1] = false;
+                Order::Gone(1)
+            }),
+        ),
+        (
+            60 * MS,
+            Box::new(|cluster: &mut Cluster| {
+                cluster.leader.iter_mut().filter(|leader| **leader == 1).for_each(|leader| *leader = 2);
+                Order::Gone(1)
+            }),
+        ),
+        (
+            80 * MS,
+            Box::new(|cluster: &mut Cluster| {
+                cluster.up[1] = true;
+                Order::Back(1, back)
+            }),
+        ),
         (120 * MS, Box::new(|_| Order::Finish)),
     ];
     let (tally, mut subject) = run(&cluster, Load::Closed { in_flight: 60 }, 20, script);

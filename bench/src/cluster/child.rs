@@ -93,7 +93,9 @@ impl Life {
         let mut line = String::new();
         match self.answers.read_line(&mut line) {
             Ok(0) => Err("a node's process ended".into()),
-            Ok(_) => serde_json::from_str(&line).map_err(|error| format!("a node answered nonsense: {error}")),
+            Ok(_) => {
+                serde_json::from_str(&line).map_err(|error| format!("a node answered nonsense: {error}"))
+            }
             Err(error) => Err(format!("a node's answers: {error}")),
         }
     }
@@ -213,7 +215,8 @@ fn unexpected(answer: &Answer) -> String {
 #[must_use]
 pub fn to_hex(bytes: &[u8]) -> String {
     const DIGITS: [u8; 16] = *b"0123456789abcdef";
-    let digits = bytes.iter().flat_map(|byte| [DIGITS[usize::from(byte >> 4)], DIGITS[usize::from(byte & 15)]]);
+    let digits =
+        bytes.iter().flat_map(|byte| [DIGITS[usize::from(byte >> 4)], DIGITS[usize::from(byte & 15)]]);
     digits.map(char::from).collect()
 }
 
@@ -222,7 +225,11 @@ pub fn to_hex(bytes: &[u8]) -> String {
 pub fn from_hex(text: &str) -> Option<Bytes> {
     let (pairs, []) = text.as_bytes().as_chunks::<2>() else { return None };
     let digit = |digit: u8| char::from(digit).to_digit(16).map(|value| value as u8);
-    pairs.iter().map(|[high, low]| Some(digit(*high)? << 4 | digit(*low)?)).collect::<Option<Vec<u8>>>().map(Bytes::from)
+    pairs
+        .iter()
+        .map(|[high, low]| Some(digit(*high)? << 4 | digit(*low)?))
+        .collect::<Option<Vec<u8>>>()
+        .map(Bytes::from)
 }
 
 #[cfg(test)]

@@ -123,7 +123,13 @@ impl NodeUsage {
     pub fn of(engine: &Engine) -> Self {
         let stats = engine.stats();
         let append_mode = stats.append_mode.to_owned();
-        Self { syncs: stats.syncs, bytes_synced: stats.bytes_synced, append_mode, cpu_nanos: 0, resident_bytes: 0 }
+        Self {
+            syncs: stats.syncs,
+            bytes_synced: stats.bytes_synced,
+            append_mode,
+            cpu_nanos: 0,
+            resident_bytes: 0,
+        }
     }
 
     /// Adds what an earlier life has used.

@@ -81,7 +81,8 @@ impl Place {
         // The build folder is on a real disk, which the system's folder for temporary files may not be.
         let build = Path::new("target");
         let parent = if build.is_dir() { build.to_owned() } else { std::env::temp_dir() };
-        let folder = tempfile::Builder::new().prefix("raftwerk-bench-").tempdir_in(parent).map_err(sentence)?;
+        let folder =
+            tempfile::Builder::new().prefix("raftwerk-bench-").tempdir_in(parent).map_err(sentence)?;
         let path = folder.path().canonicalize().map_err(sentence)?;
         Ok(Self { path, sockets, _removed: Some(folder) })
     }
@@ -136,9 +137,13 @@ fn start_nodes<N: NodeControl>(options: &ClusterOptions, place: &Place) -> Resul
     }
     // Creating a group waits for the disk: let the nodes wait side by side.
     thread::scope(|scope| {
-        let running: Vec<_> =
-            nodes.iter_mut().map(|node| scope.spawn(|| node.create_groups(options.groups, options.nodes))).collect();
-        running.into_iter().try_for_each(|one| one.join().unwrap_or_else(|_| Err("creating groups panicked".into())))
+        let running: Vec<_> = nodes
+            .iter_mut()
+            .map(|node| scope.spawn(|| node.create_groups(options.groups, options.nodes)))
+            .collect();
+        running
+            .into_iter()
+            .try_for_each(|one| one.join().unwrap_or_else(|_| Err("creating groups panicked".into())))
     })?;
     Ok(nodes)
 }

@@ -52,7 +52,8 @@ fn settle<N: NodeControl>(nodes: &mut [N], groups: u32, patience: Duration) -> R
             // A leader may still write an entry of its own between the two looks: then indices differ, and it is early.
             let digests = nodes.iter_mut().map(|node| node.digests(groups)).collect::<Result<Vec<_>, _>>()?;
             let is_equal = digests.windows(2).all(|pair| pair[0] == pair[1]);
-            let indices = |digests: &[(u64, u64)]| digests.iter().map(|(index, _)| *index).collect::<Vec<_>>();
+            let indices =
+                |digests: &[(u64, u64)]| digests.iter().map(|(index, _)| *index).collect::<Vec<_>>();
             if is_equal || digests.windows(2).all(|pair| indices(&pair[0]) == indices(&pair[1])) {
                 return Ok(is_equal);
             }

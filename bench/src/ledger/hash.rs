@@ -86,7 +86,8 @@ impl HashSubject {
             if answer.len() != SUMS_BYTES {
                 return Err(format!("group {group} answered {} bytes instead of {SUMS_BYTES}", answer.len()));
             }
-            let words: Vec<u64> = answer.as_chunks::<8>().0.iter().map(|word| u64::from_le_bytes(*word)).collect();
+            let words: Vec<u64> =
+                answer.as_chunks::<8>().0.iter().map(|word| u64::from_le_bytes(*word)).collect();
             self.judge(group, words[0], &words[2..], &mut verdict);
         }
         Ok(verdict)

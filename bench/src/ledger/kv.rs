@@ -92,7 +92,8 @@ impl KvSubject {
     /// # Errors
     /// What `ask` says, or that an answer makes no sense.
     pub fn verify(&mut self, ask: &mut Ask<'_>) -> Result<Verdict, String> {
-        let mut wanted: Vec<HashMap<[u8; KEY_BYTES], Acknowledged>> = vec![HashMap::new(); self.groups as usize];
+        let mut wanted: Vec<HashMap<[u8; KEY_BYTES], Acknowledged>> =
+            vec![HashMap::new(); self.groups as usize];
         for (number, acknowledged) in self.keys.iter().enumerate().filter(|(_, key)| key.version > 0) {
             let key = KeyNumber(number as u32);
             wanted[spread(key, self.groups) as usize].insert(key_bytes(key), *acknowledged);
@@ -195,7 +196,9 @@ mod tests {
         fn ask(&self, group: u32, query: &[u8]) -> Bytes {
             let Ok(Query::Scan(scan)) = Query::decode(query) else { panic!("not a scan") };
             let mut page = PageWriter::new();
-            for (at, (key, (version, value))) in self.0[group as usize].range(scan.from.to_vec()..).enumerate() {
+            for (at, (key, (version, value))) in
+                self.0[group as usize].range(scan.from.to_vec()..).enumerate()
+            {
                 if at == 7 {
                     page.more();
                     break;
@@ -237,7 +240,8 @@ mod tests {
     #[test]
     fn a_missing_an_older_and_an_altered_value_are_each_lost() {
         let (mut subject, replica) = written();
-        let key_of = |number| (spread(KeyNumber(number), GROUPS) as usize, key_bytes(KeyNumber(number)).to_vec());
+        let key_of =
+            |number| (spread(KeyNumber(number), GROUPS) as usize, key_bytes(KeyNumber(number)).to_vec());
         let damage = |number, change: &dyn Fn(&mut Item)| {
             let mut replica = replica.clone();
             let (group, key) = key_of(number);

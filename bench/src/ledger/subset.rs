@@ -29,7 +29,8 @@ pub fn subset_sum(addends: &[u64], wanted: u64) -> SubsetSum {
     }
     let (left, right) = addends.split_at(addends.len() / 2);
     let left: HashMap<u64, u32> = sums(left).collect();
-    let found = sums(right).find_map(|(sum, count)| left.get(&wanted.wrapping_sub(sum)).map(|more| count + more));
+    let found =
+        sums(right).find_map(|(sum, count)| left.get(&wanted.wrapping_sub(sum)).map(|more| count + more));
     found.map_or(SubsetSum::None, SubsetSum::Found)
 }
 

@@ -48,7 +48,13 @@ impl RemotePort {
         })
     }
 
-    fn queue(&mut self, kind: OperationKind, group: GroupId, token: u64, bytes: &[u8]) -> Result<(), Refused> {
+    fn queue(
+        &mut self,
+        kind: OperationKind,
+        group: GroupId,
+        token: u64,
+        bytes: &[u8],
+    ) -> Result<(), Refused> {
         if !self.open {
             return Err(Refused::Closed);
         }
@@ -134,7 +140,8 @@ impl NodePort for RemotePort {
             let unsent = if port.sent < port.outgoing.len() { PollFlags::OUT } else { PollFlags::empty() };
             waiting.push(PollFd::new(&port.stream, PollFlags::IN | unsent));
         }
-        let timeout = Timespec { tv_sec: at_most.as_secs() as i64, tv_nsec: i64::from(at_most.subsec_nanos()) };
+        let timeout =
+            Timespec { tv_sec: at_most.as_secs() as i64, tv_nsec: i64::from(at_most.subsec_nanos()) };
         // An error is an interruption or a socket gone: either shows at the next take.
         let _ready = poll(&mut waiting, Some(&timeout));
     }

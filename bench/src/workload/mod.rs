@@ -147,7 +147,8 @@ mod tests {
     fn mixes_are_what_their_names_say() {
         let share = |kind, reads| {
             let operations = first(kind, reads, 3, 20_000);
-            let count = |wanted| operations.iter().filter(|(operation, _)| *operation == wanted).count() / 200;
+            let count =
+                |wanted| operations.iter().filter(|(operation, _)| *operation == wanted).count() / 200;
             (count(Operation::Read), count(Operation::Write), count(Operation::ReadModifyWrite))
         };
         assert_eq!(share(WorkloadKind::Uniform, 0), (0, 100, 0));

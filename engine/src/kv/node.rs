@@ -109,7 +109,12 @@ impl<T: Keyed + Clone> Sorted<Child<Sorted<T>>> {
     }
 
     /// Drops a child that is empty, or joins one that has become small with a neighbour if that leaves room.
-    pub(crate) fn mend(&mut self, child: usize, max: usize, join: impl FnOnce(&mut Sorted<T>, Small, Sorted<T>)) {
+    pub(crate) fn mend(
+        &mut self,
+        child: usize,
+        max: usize,
+        join: impl FnOnce(&mut Sorted<T>, Small, Sorted<T>),
+    ) {
         let len = self.items()[child].node().len();
         if len == 0 {
             self.remove(child);
@@ -122,7 +127,9 @@ impl<T: Keyed + Clone> Sorted<Child<Sorted<T>>> {
             let len_of = |a: usize| self.items().get(a).map_or(max, |child| child.node().len());
             len_of(a) + len_of(a + 1) <= max * 3 / 4
         };
-        let Some(a) = [Some(child), child.checked_sub(1)].into_iter().flatten().find(|&a| fits(a)) else { return };
+        let Some(a) = [Some(child), child.checked_sub(1)].into_iter().flatten().find(|&a| fits(a)) else {
+            return;
+        };
         let above = self.remove(a + 1);
         let bound = above.bound.clone();
         join(self.item_mut(a).node_mut(), bound, above.into_node());

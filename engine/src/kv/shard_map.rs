@@ -97,7 +97,9 @@ impl ShardMap {
     ///
     /// # Errors
     /// [`ShardMapError`] if they are not a map.
-    pub fn new<K: AsRef<[u8]>>(shards: impl IntoIterator<Item = (K, GroupId)>) -> Result<Self, ShardMapError> {
+    pub fn new<K: AsRef<[u8]>>(
+        shards: impl IntoIterator<Item = (K, GroupId)>,
+    ) -> Result<Self, ShardMapError> {
         let begins = shards.into_iter().take(Self::SHARDS_MAX + 1);
         let begins: Vec<Begin> =
             begins.map(|(first, group)| Begin { first: Small::new(first.as_ref()), group }).collect();

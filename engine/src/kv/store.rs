@@ -214,3 +214,6 @@ fn version_of(applied: Applied) -> Result<Index, StoreError> {
     codec::nothing(&applied.reply)?;
     Ok(applied.id.index)
 }
+
+#[cfg(test)]
+mod tests;

@@ -216,7 +216,8 @@ mod tests {
 
     use super::*;
 
-    type Model = BTreeMap<Vec<u8>, (Vec<u8>, u64)>;
+    type Held = (Vec<u8>, u64);
+    type Model = BTreeMap<Vec<u8>, Held>;
 
     impl Tree {
         /// Asserts the numbered rules of the file's head.
@@ -244,7 +245,7 @@ mod tests {
         }
     }
 
-    fn items(tree: &Tree) -> Vec<(Vec<u8>, (Vec<u8>, u64))> {
+    fn items(tree: &Tree) -> Vec<(Vec<u8>, Held)> {
         tree.iter().map(|item| (item.key.to_vec(), (item.value.to_vec(), item.version.0))).collect()
     }
 

@@ -45,7 +45,7 @@ struct Single {
 #[derive(Default)]
 pub(super) struct Clients {
     /// What this turn's staged payloads lie in.
-    submissions: Vec<Box<Submission>>,
+    submissions: Vec<Submission>,
     singles: Vec<Single>,
     pipelines: FxHashMap<u32, PipelineEnd>,
     /// Pipelines with completions of this turn.
@@ -198,7 +198,7 @@ impl<D: Disk> Worker<D> {
         false
     }
 
-    fn take_submission(&mut self, submission: Box<Submission>, room: &mut u64) {
+    fn take_submission(&mut self, submission: Submission, room: &mut u64) {
         self.clients.meet(&submission);
         let number = self.clients.submissions.len() as u32;
         self.clients.submissions.push(submission);

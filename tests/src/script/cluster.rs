@@ -36,12 +36,6 @@ pub(crate) struct Cluster {
 impl Cluster {
     /// Starts as the options say.
     pub(crate) fn start(&mut self, arguments: &mut Arguments<'_>) -> Result<(), String> {
-        let durability = arguments.text("durability").unwrap_or("auto");
-        let is_manual = match durability {
-            "auto" => false,
-            "manual" => true,
-            other => return Err(format!("durability={other}: auto or manual")),
-        };
         let config = Config {
             node: NodeId(0),
             group: GroupId(1),
@@ -58,13 +52,24 @@ impl Cluster {
         };
         let nodes = arguments.number("nodes")?.unwrap_or(3);
         let configuration = Configuration::of_voters((1..=nodes).map(NodeId));
-        *self = Self { is_manual, ..Self::default() };
+        *self = Self::default();
+        self.set_durability(arguments.text("durability").unwrap_or("auto"))?;
         for node in configuration.voters.clone() {
             let mut disk = Image::default();
             disk.checkpoint.configuration = configuration.clone();
             let config = Config { node, ..config.clone() };
             self.replicas.insert(node, Replica::new(config, disk, self.now));
         }
+        Ok(())
+    }
+
+    /// Whether a turn's batch is durable at once, or waits to be told.
+    pub(crate) fn set_durability(&mut self, durability: &str) -> Result<(), String> {
+        self.is_manual = match durability {
+            "auto" => false,
+            "manual" => true,
+            other => return Err(format!("durability {other:?}: auto or manual")),
+        };
         Ok(())
     }
 

@@ -35,9 +35,10 @@ pub(crate) fn log(cluster: &mut Cluster, only: Option<NodeId>) {
         let image = if replica.group.is_some() { &replica.written } else { &replica.disk };
         let begin = match image.checkpoint.id.index {
             Index(0) => String::new(),
-            _ => format!("({}) ", image.checkpoint.id),
+            _ => format!(" ({})", image.checkpoint.id),
         };
-        trace.deed(format_args!("{}: {begin}{}", node.0, spans(&image.log)));
+        let entries = if image.log.is_empty() { String::new() } else { format!(" {}", spans(&image.log)) };
+        trace.deed(format_args!("{}:{begin}{entries}", node.0));
     }
 }
 

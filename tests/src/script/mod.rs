@@ -43,7 +43,8 @@
 //! | `deliver #7`, `drop #7`, `duplicate #7` | one message, by its number in `messages` |
 //! | `drop [from=1] [to=2] [n]` | messages are lost |
 //! | `hold [from=1] [to=2]` | matching messages stay on the wire, except if named by number |
-//! | `release` | nothing is held any longer |
+//! | `release [from=1] [to=2]` | what was held by just these words is no longer; without any, nothing is |
+//! | `durability manual` | from now on batches wait for `durable`; `durability auto`: no more of them do |
 //! | `partition 1 2 / 3 4 5` | messages between the sides are lost, also those already on the wire |
 //! | `isolate 1` | node 1 on one side, all others on the other |
 //! | `heal` | no link is cut any longer |

@@ -79,6 +79,7 @@ fn perform(cluster: &mut Cluster, line: &str) -> Result<(), String> {
         | "stabilize" => {
             use_wire(cluster, &mut arguments)?;
         }
+        "durability" => cluster.set_durability(arguments.word().unwrap_or_default())?,
         "durable" | "crash" | "restart" | "compact" => use_disk(cluster, &mut arguments)?,
         "status" | "log" | "progress" | "state" | "messages" => look_at(cluster, &mut arguments)?,
         other => return Err(format!("there is no command {other:?}")),
@@ -135,7 +136,7 @@ fn ask(cluster: &mut Cluster, arguments: &mut Arguments<'_>) -> Result<(), Strin
 fn use_wire(cluster: &mut Cluster, arguments: &mut Arguments<'_>) -> Result<(), String> {
     match arguments.name {
         "stabilize" => return cluster.stabilize(),
-        "release" => cluster.wire.release(),
+        "release" => cluster.wire.release(filter(arguments)?),
         "heal" => cluster.wire.partition(Vec::new()),
         "hold" => cluster.wire.hold(filter(arguments)?),
         "isolate" => {

@@ -23,7 +23,7 @@ pub(crate) struct Letter {
 }
 
 /// Which letters are meant: all, unless a side is named.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Filter {
     pub(crate) from: Option<NodeId>,
     pub(crate) to: Option<NodeId>,
@@ -70,8 +70,9 @@ impl Wire {
         self.held.push(filter);
     }
 
-    pub(crate) fn release(&mut self) {
-        self.held.clear();
+    /// Takes back what was held by just this filter; everything, if it names no side.
+    pub(crate) fn release(&mut self, filter: Filter) {
+        self.held.retain(|held| filter != Filter::default() && *held != filter);
     }
 
     /// Cuts the links between sides. A node that is in none keeps all its links.

@@ -136,3 +136,38 @@ fn nothing_of_the_log_is_freed_before_the_first_new_batch_is_durable() {
     lane.poll().unwrap();
     assert_eq!(lane.stats().segments, 1);
 }
+
+#[test]
+fn a_log_whose_beginning_was_freed_is_replayed_across_the_hole() {
+    let files = MemoryFiles::new();
+    let (mut lane, ..) = open(&files);
+    let slot = lane.attach(GroupId(1));
+    append(&mut lane, slot, id(1, 1), 16, 20);
+    settle(&mut lane);
+    let first = lane.segments.current().sequence;
+    let filler = lane.attach(GroupId(2));
+    while lane.segments.current().sequence == first {
+        let last = lane.last(filler).0;
+        append(&mut lane, filler, id(last + 1, 1), 5, 1000);
+        settle(&mut lane);
+    }
+    // In the second segment: a base whose next entries lie in the first one, entries after those, and only then the
+    // entries that make the first segment's unnecessary.
+    lane.compact(slot, id(10, 1));
+    settle(&mut lane);
+    append(&mut lane, slot, id(17, 1), 4, 20);
+    settle(&mut lane);
+    append(&mut lane, slot, id(11, 2), 2, 20);
+    let last = lane.last(filler);
+    lane.compact(filler, id(last.0, 1));
+    while lane.segments.in_use.front().unwrap().sequence == first {
+        let last = lane.last(filler).0;
+        append(&mut lane, filler, id(last + 1, 1), 5, 1000);
+        settle(&mut lane);
+        lane.poll().unwrap();
+    }
+    let before = stories(&lane);
+    assert_eq!(before[&GroupId(1)].entries.keys().copied().collect::<Vec<_>>(), [11, 12]);
+    drop(lane);
+    assert_eq!(stories(&open(&files).0), before);
+}

@@ -3,11 +3,13 @@
 use super::*;
 use crate::LogError;
 
+type Step<'a, D> = &'a dyn Fn(&mut Lane<D>, GroupSlot, GroupSlot);
+
 /// A bit of everything, with a check after each step that reopening changes nothing.
 fn everything<D: Disk>(open: &mut dyn FnMut() -> Opened<D>) {
     let (mut lane, groups, report) = open();
     assert_eq!((groups.len(), report.last), (0, Lsn(0)));
-    let steps: [&dyn Fn(&mut Lane<D>, GroupSlot, GroupSlot); 9] = [
+    let steps: [Step<D>; 9] = [
         &|lane, a, _| append(lane, a, id(1, 1), 20, 100),
         &|lane, a, b| {
             let vote = HardState { term: Term(2), vote: Some(NodeId(3)) };

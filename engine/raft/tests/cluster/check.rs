@@ -19,14 +19,24 @@ use super::disk::Entry;
 use super::{Body, Cluster, Packet};
 
 /// What is true for good.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Ledger {
     checker: ClusterChecker,
-    /// What is committed, and the state after it.
-    entries: Vec<(Entry, u64)>,
+    committed: Vec<Committed>,
     payloads: BTreeMap<EntryId, u64>,
-    votes: BTreeMap<(u64, Term), NodeId>,
+    /// Votes that have left their node.
+    votes: BTreeMap<(u64, Term), u64>,
     before: BTreeMap<u64, Before>,
+}
+
+/// An entry that is committed.
+#[derive(Clone, Copy, Debug)]
+struct Committed {
+    entry: Entry,
+    /// Of a state machine that has seen everything up to it.
+    state: u64,
+    /// The term of the leader that counted it.
+    term: Term,
 }
 
 /// How a replica looked after the last turn.
@@ -40,7 +50,12 @@ struct Before {
 
 impl Ledger {
     pub(super) fn len(&self) -> u64 {
-        self.entries.len() as u64
+        self.committed.len() as u64
+    }
+
+    /// A replica begins anew: what it had not made durable it may forget.
+    pub(super) fn forget(&mut self, node: u64) {
+        self.before.remove(&node);
     }
 }
 
@@ -50,28 +65,16 @@ pub(super) fn state_after(state: u64, entry: Entry) -> u64 {
 }
 
 impl Cluster {
-    pub(super) fn note_vote(&mut self, node: u64, hard_state: HardState) {
-        if let Some(vote) = hard_state.vote {
-            let first = *self.ledger.votes.entry((node, hard_state.term)).or_insert(vote);
-            // A vote that was not durable never left, and may be given again after a crash.
-            let durable = self.replica(node).disk.durable.hard_state;
-            let bound = durable.term >= hard_state.term && durable.vote.is_some() || first == vote;
-            if bound {
-                assert_eq!(first, vote, "node {node} voted twice in {}", hard_state.term);
-            }
-            self.ledger.votes.insert((node, hard_state.term), vote);
-        }
-    }
-
     pub(super) fn note_committed(&mut self, node: u64, index: Index, entry: Entry) {
         let at = index.0 as usize - 1;
-        if let Some((known, _)) = self.ledger.entries.get(at) {
-            return assert_eq!(*known, entry, "node {node} has another entry committed at {index}");
+        if let Some(known) = self.ledger.committed.get(at) {
+            return assert_eq!(known.entry, entry, "node {node} has another entry committed at {index}");
         }
-        assert_eq!(at, self.ledger.entries.len(), "entries are committed in order");
+        assert_eq!(at, self.ledger.committed.len(), "entries are committed in order");
         assert!(self.group(node).is_leader(), "a leader is the first to know");
-        let state = self.ledger.entries.last().map_or(0, |(_, state)| *state);
-        self.ledger.entries.push((entry, state_after(state, entry)));
+        let before = self.ledger.committed.last().map_or(0, |last| last.state);
+        let committed = Committed { entry, state: state_after(before, entry), term: self.group(node).term() };
+        self.ledger.committed.push(committed);
         self.seen.committed += 1;
     }
 
@@ -109,7 +112,7 @@ impl Cluster {
         assert_eq!(group.runs(), written.term_runs(), "node {node}");
         assert_eq!(group.hard_state(), written.hard_state, "node {node}");
         assert_eq!(group.applied(), replica.applied, "node {node}");
-        let state = replica.applied.0.checked_sub(1).map_or(0, |at| self.ledger.entries[at as usize].1);
+        let state = replica.applied.0.checked_sub(1).map_or(0, |at| self.ledger.committed[at as usize].state);
         assert_eq!(replica.state, state, "node {node}: states at {}", replica.applied);
         let durable = EntryId::new(group.term(), group.durable());
         // Entries of earlier terms may be replaced and come back, and then an old notice may speak of the first time;
@@ -138,41 +141,48 @@ impl Cluster {
                 assert!(kept || compacted, "node {node}: a leader only appends");
             }
         }
-        let group = self.group(node);
-        if group.is_leader() && self.leader() == Some(node) {
+        if now.is_leader {
             self.check_leader_completeness(node);
         }
     }
 
-    /// Leader completeness (paper, section 5.4.3), payload by payload. Of the latest leader: one that was deposed may lack
-    /// what came after it.
+    /// Leader completeness (paper, section 5.4.3), payload by payload: a leader holds what its term and those before it
+    /// have committed.
     fn check_leader_completeness(&self, node: u64) {
-        let written = &self.replica(node).disk.written;
-        let newer = self.ledger.votes.keys().any(|(_, term)| *term > self.group(node).term());
+        let (written, term) = (&self.replica(node).disk.written, self.group(node).term());
         for at in written.compacted.index.0..self.ledger.len() {
-            let known = self.ledger.entries[at as usize].0;
-            let held = written.entry(Index(at + 1));
-            assert!(newer || held == Some(known), "leader {node} lacks {}@{}", at + 1, known.term.0);
+            let known = self.ledger.committed[at as usize];
+            let held = written.entry(Index(at + 1)) == Some(known.entry);
+            assert!(held || known.term > term, "leader {node} of {term} lacks {}, {known:?}", at + 1);
         }
     }
 
     /// What is committed is durable on a quorum, whoever is down. By log matching, the last entry speaks for all.
     fn check_committed(&self) {
-        let Some((last, _)) = self.ledger.entries.last() else { return };
-        let id = EntryId::new(last.term, Index(self.ledger.len()));
+        let Some(last) = self.ledger.committed.last() else { return };
+        let id = EntryId::new(last.entry.term, Index(self.ledger.len()));
         let holds = |node: NodeId| Some(self.replica(node.0).disk.durable.covers(id));
         let result = quorum::vote_result(&self.options.configuration(), holds);
         assert_eq!(result, VoteResult::Won, "{id} is committed, and not durable on a quorum");
     }
 
     /// Nothing leaves that depends on what is not durable.
-    pub(super) fn check_departure(&self, packet: &Packet) {
+    pub(super) fn check_departure(&mut self, packet: &Packet) {
         let durable = &self.replica(packet.from).disk.durable;
         let mine = durable.hard_state;
         let message = match &packet.body {
             Body::Snapshot { term, .. } => return assert!(mine.term >= *term, "{packet:?}"),
             Body::Message { message, .. } => *message,
         };
+        let candidate = match message {
+            Message::Vote { .. } => Some(packet.from),
+            Message::VoteReply { granted: true, .. } => Some(packet.to),
+            _ => None,
+        };
+        if let Some(candidate) = candidate {
+            let first = *self.ledger.votes.entry((packet.from, message.term())).or_insert(candidate);
+            assert_eq!(first, candidate, "node {} voted twice: {packet:?}", packet.from);
+        }
         match message {
             Message::PreVote { .. } | Message::PreVoteReply { .. } => {}
             Message::VoteReply { term, granted: true } => {

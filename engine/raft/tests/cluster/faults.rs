@@ -1,9 +1,9 @@
 //! What goes wrong, and what is chosen to go right: delivery, loss, doubles, cuts, crashes, and when writes are durable.
 
-use raftwerk_frame::{Configuration, Message, NodeId};
+use raftwerk_frame::{EntryId, Message, NodeId};
 use raftwerk_raft::Input;
 
-use super::disk::{Checkpoint, runs_of};
+use super::disk::runs_of;
 use super::{Body, Cluster, Packet};
 
 impl Cluster {
@@ -22,22 +22,12 @@ impl Cluster {
             }
             Body::Snapshot { term, snapshot } => {
                 let configuration = self.group(to).configuration().clone();
-                self.receive_snapshot(from, to, term, snapshot, &configuration);
+                let (from, id) = (NodeId(from), snapshot.id);
+                let input = Input::SnapshotReceived { from, term, id, configuration: &configuration };
+                self.input_with(to, input, None, Some(snapshot));
             }
         }
         self.finish(to);
-    }
-
-    fn receive_snapshot(
-        &mut self,
-        from: u64,
-        to: u64,
-        term: raftwerk_frame::Term,
-        snapshot: Checkpoint,
-        configuration: &Configuration,
-    ) {
-        let input = Input::SnapshotReceived { from: NodeId(from), term, id: snapshot.id, configuration };
-        self.input_with(to, input, None, Some(snapshot));
     }
 
     /// The packet at this place never arrives.
@@ -111,8 +101,6 @@ impl Cluster {
     pub(crate) fn sync(&mut self, node: u64) {
         let pending = self.replica(node).disk.pending();
         self.sync_some(node, pending);
-        // A step may have written more, as when a leader of one commits.
-        self.finish(node);
     }
 
     /// The next `count` writes become durable: messages that waited for them leave, and the core is told.
@@ -127,7 +115,7 @@ impl Cluster {
     }
 
     /// As [`Cluster::sync_some`], but the core is not told yet: the notice is for the test to give, late.
-    pub(crate) fn make_durable(&mut self, node: u64, count: usize) -> Option<raftwerk_frame::EntryId> {
+    pub(crate) fn make_durable(&mut self, node: u64, count: usize) -> Option<EntryId> {
         let last = self.replica_mut(node).disk.sync(count);
         self.release(node);
         last

@@ -87,10 +87,46 @@ impl Packet {
             Body::Snapshot { .. } => None,
         }
     }
+
+    pub(crate) const fn is_snapshot(&self) -> bool {
+        matches!(self.body, Body::Snapshot { .. })
+    }
+
+    pub(crate) const fn is_append(&self) -> bool {
+        matches!(self.message(), Some(Message::Append { .. }))
+    }
+
+    /// What travels with it.
+    pub(crate) fn entries(&self) -> &[Entry] {
+        match &self.body {
+            Body::Message { entries, .. } => entries,
+            Body::Snapshot { .. } => &[],
+        }
+    }
+
+    pub(crate) const fn is_ack(&self) -> bool {
+        matches!(self.message(), Some(Message::AppendAck { .. }))
+    }
+
+    pub(crate) const fn is_reject(&self) -> bool {
+        matches!(self.message(), Some(Message::AppendReject { .. }))
+    }
+
+    pub(crate) const fn is_vote(&self) -> bool {
+        matches!(self.message(), Some(Message::Vote { .. } | Message::VoteReply { .. }))
+    }
+
+    pub(crate) const fn is_pre_vote(&self) -> bool {
+        matches!(self.message(), Some(Message::PreVote { .. } | Message::PreVoteReply { .. }))
+    }
+
+    pub(crate) const fn is_heartbeat(&self) -> bool {
+        matches!(self.message(), Some(Message::Heartbeat { .. } | Message::HeartbeatAck { .. }))
+    }
 }
 
 /// One replica: the core under test, and what its driver keeps beside it.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Replica {
     pub(crate) group: Option<Group>,
     pub(crate) disk: Disk,
@@ -117,7 +153,7 @@ pub(crate) struct Seen {
 }
 
 /// Nodes 1..=n, what is between them, and what is known to be true for good.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Cluster {
     pub(crate) options: Options,
     pub(crate) now: Time,
@@ -241,6 +277,7 @@ impl Cluster {
         };
         (replica.applied, replica.state) = (image.checkpoint.id.index, image.checkpoint.state);
         replica.group = Some(Group::new(config, restored, now));
+        self.ledger.forget(node);
     }
 
     fn config(&self, node: u64) -> Config {
@@ -275,6 +312,17 @@ impl Cluster {
         assert_eq!(self.group(node).role(), Role::Leader, "node {node} was to lead");
     }
 
+    /// As [`Cluster::elect`], with the others' timeouts run out first, so that nobody shields an old leader.
+    pub(crate) fn elect_among(&mut self, node: u64) {
+        for other in self.nodes().filter(|&other| other != node) {
+            if self.is_up(other) && !self.group(other).is_leader() {
+                self.crash(other);
+                self.restart(other);
+            }
+        }
+        self.elect(node);
+    }
+
     pub(crate) fn propose(&mut self, node: u64, count: u32) {
         self.input(node, Input::Propose { count, bytes: u64::from(count) * ENTRY_BYTES });
         self.finish(node);
@@ -307,6 +355,12 @@ impl Cluster {
         let body = Body::Message { message, entries: entries.to_vec() };
         self.network.push_front(Packet { from, to, body });
         self.deliver(0);
+    }
+
+    /// As [`Cluster::say`], whatever is cut.
+    pub(crate) fn give(&mut self, from: u64, to: u64, message: Message) {
+        self.input(to, Input::Message { from: NodeId(from), message, runs: &[] });
+        self.finish(to);
     }
 
     /// The state machine makes its state durable; with `compact`, the log up to there goes.

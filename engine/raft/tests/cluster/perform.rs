@@ -58,7 +58,6 @@ impl Cluster {
         snapshot: Option<Checkpoint>,
     ) {
         if let Some(hard_state) = effects.hard_state {
-            self.note_vote(node, hard_state);
             self.replica_mut(node).disk.write(Write::HardState(hard_state));
         }
         match effects.append {

@@ -1,3 +1,10 @@
 //! One story per test, named after the section that tells it.
 
+mod commit;
 mod election;
+mod liveness;
+mod read;
+mod replication;
+mod snapshot;
+mod stranger;
+mod window;

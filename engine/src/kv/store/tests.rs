@@ -1,0 +1,166 @@
+//! The store on a node that is alone in its groups: routing, replies, and what is refused before anything is sent.
+
+use raftwerk_net::PeerId;
+
+use super::*;
+use crate::error::ProposeError;
+use crate::identity::ClusterAuthority;
+use crate::kv::codec::CodecError;
+use crate::kv::{KvMachine, ShardFileError};
+use crate::{Config, NodeId};
+
+const NODE: NodeId = NodeId(1);
+
+fn engine(directory: &Path) -> Engine {
+    let identity = ClusterAuthority::new("kv").unwrap().issue(PeerId(NODE.0)).unwrap();
+    let mut config = Config::new(NODE, directory.join("data"), identity);
+    config.segment_bytes = 1 << 20;
+    config.payload_bytes_max = 1 << 16;
+    Engine::open(config, |_group| KvMachine::new()).unwrap()
+}
+
+fn map() -> ShardMap {
+    ShardMap::new([(&b""[..], GroupId(1)), (b"g", GroupId(2)), (b"p", GroupId(3))]).unwrap()
+}
+
+/// A store whose every group has a leader: each has taken a write, of a key that is gone again.
+fn led_store(engine: &Engine, directory: &Path) -> Store {
+    let store = Store::create(engine, &directory.join("shards"), map(), &[NODE]).unwrap();
+    for shard in map().ranges() {
+        loop {
+            match store.delete(shard.first).wait() {
+                Err(StoreError::Propose(ProposeError::NotLeader { .. })) => std::thread::yield_now(),
+                other => break assert!(!other.unwrap()),
+            }
+        }
+    }
+    store
+}
+
+fn scanned(scanner: &mut Scanner) -> Vec<(Vec<u8>, Vec<u8>)> {
+    let mut all = Vec::new();
+    while let Some(items) = scanner.next_page_wait().unwrap() {
+        assert!(!items.is_empty());
+        all.extend(items.iter().map(|item| (item.key.to_vec(), item.value.to_vec())));
+    }
+    all
+}
+
+#[test]
+fn what_is_written_is_read_from_the_shard_it_belongs_to() {
+    let directory = tempfile::tempdir().unwrap();
+    let engine = engine(directory.path());
+    let store = led_store(&engine, directory.path());
+
+    let version = store.put(b"apple", b"red").wait().unwrap();
+    assert_eq!(store.get(b"apple").wait().unwrap(), Some(Found { value: "red".into(), version }));
+    assert_eq!(store.version(b"apple").wait().unwrap(), Some(version));
+    assert_eq!((store.get(b"pear").wait(), store.version(b"pear").wait()), (Ok(None), Ok(None)));
+
+    let refused = Swap::Refused(Some(Found { value: "red".into(), version }));
+    assert_eq!(store.compare_and_set(b"apple", None, Some(b"blue")).wait(), Ok(refused));
+    assert_eq!(store.compare_and_set(b"apple", Some(b"red"), Some(b"green")).wait(), Ok(Swap::Applied));
+    assert_eq!(store.compare_and_set(b"apple", Some(b"green"), None).wait(), Ok(Swap::Applied));
+    assert_eq!(store.compare_and_set(b"apple", Some(b"green"), None).wait(), Ok(Swap::Refused(None)));
+
+    store.put(b"house", b"1").wait().unwrap();
+    assert_eq!((store.delete(b"house").wait(), store.delete(b"house").wait()), (Ok(true), Ok(false)));
+    engine.shutdown();
+}
+
+#[test]
+fn a_batch_stays_within_one_shard() {
+    let directory = tempfile::tempdir().unwrap();
+    let engine = engine(directory.path());
+    let store = led_store(&engine, directory.path());
+
+    let put = |key: &'static [u8]| Change::Put { key, value: b"1" };
+    let version = store.batch(&[put(b"a"), put(b"b"), Change::Delete { key: b"a" }]).wait().unwrap();
+    assert_eq!((store.version(b"a").wait(), store.version(b"b").wait()), (Ok(None), Ok(Some(version))));
+
+    let cross = StoreError::CrossShard { first: GroupId(1), other: GroupId(3) };
+    assert_eq!(store.batch(&[put(b"c"), put(b"z")]).wait(), Err(cross));
+    assert_eq!(store.get(b"c").wait(), Ok(None));
+    assert_eq!(store.batch(&[]).wait(), Err(StoreError::EmptyBatch));
+    engine.shutdown();
+}
+
+#[test]
+fn a_scan_goes_through_the_shards_in_key_order_whatever_the_size_of_its_pages() {
+    let directory = tempfile::tempdir().unwrap();
+    let engine = engine(directory.path());
+    let store = led_store(&engine, directory.path());
+
+    let keys: Vec<[u8; 2]> = (b'a'..=b'z').flat_map(|a| [[a, b'1'], [a, b'2']]).collect();
+    let writes: Vec<Write<Index>> = keys.iter().rev().map(|key| store.put(key, key)).collect();
+    for write in writes {
+        write.wait().unwrap();
+    }
+    for items_max in [0, 1, 3, 5, 100] {
+        for (from, to) in [(&b""[..], None), (b"c2", Some(&b"q"[..])), (b"g", Some(b"p")), (b"h", Some(b"h"))]
+        {
+            let in_range = |key: &&[u8; 2]| &key[..] >= from && to.is_none_or(|to| &key[..] < to);
+            let expected: Vec<_> =
+                keys.iter().filter(in_range).map(|key| (key.to_vec(), key.to_vec())).collect();
+            assert_eq!(scanned(&mut store.scan(from, to).page_limits(items_max, 1 << 20)), expected);
+        }
+    }
+    engine.shutdown();
+}
+
+#[test]
+fn the_same_calls_can_be_awaited() {
+    let directory = tempfile::tempdir().unwrap();
+    let engine = engine(directory.path());
+    let store = led_store(&engine, directory.path());
+    tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
+        let version = store.put(b"k", b"v").await.unwrap();
+        assert_eq!(store.get(b"k").await.unwrap().unwrap().version, version);
+        let mut scanner = store.scan(b"", None);
+        assert_eq!(scanner.next_page().await.unwrap().unwrap().len(), 1);
+        assert_eq!(scanner.next_page().await, Ok(None));
+        assert_eq!(store.batch(&[]).await, Err(StoreError::EmptyBatch));
+    });
+    engine.shutdown();
+}
+
+#[test]
+fn a_key_over_the_limit_is_refused_before_it_is_sent() {
+    let directory = tempfile::tempdir().unwrap();
+    let engine = engine(directory.path());
+    let store = led_store(&engine, directory.path());
+    let long = vec![b'a'; KEY_BYTES_MAX + 1];
+    let refused = StoreError::KeyTooLarge { bytes: KEY_BYTES_MAX + 1 };
+    assert_eq!(store.put(&long, b"").wait(), Err(refused.clone()));
+    assert_eq!(store.get(&long).wait(), Err(refused.clone()));
+    assert_eq!(store.batch(&[Change::Delete { key: &long }]).wait(), Err(refused));
+    assert!(store.put(&long[1..], b"").wait().is_ok());
+    assert_eq!(scanned(&mut store.scan(&long, None)), []);
+    // Sent past the store, the machine itself refuses it.
+    let mut payload = Vec::new();
+    codec::put(&mut payload, &long, b"");
+    let applied = engine.group(GroupId(1)).unwrap().propose(payload).wait().unwrap();
+    assert_eq!(codec::nothing(&applied.reply), Err(CodecError::Refused));
+    engine.shutdown();
+}
+
+#[test]
+fn a_store_is_opened_with_the_map_and_the_groups_it_was_created_with_or_not_at_all() {
+    let directory = tempfile::tempdir().unwrap();
+    let engine = engine(directory.path());
+    let path = directory.path().join("shards");
+    assert!(matches!(Store::open(&engine, &path), Err(StoreOpenError::Map(ShardFileError::Io { .. }))));
+    map().save(&path).unwrap();
+    assert!(matches!(Store::open(&engine, &path), Err(StoreOpenError::NoSuchGroup(GroupId(1)))));
+
+    let created = led_store(&engine, directory.path());
+    let version = created.put(b"x", b"1").wait().unwrap();
+    let opened = Store::open(&engine, &path).unwrap();
+    assert_eq!(opened.shard_map(), &map());
+    assert_eq!(opened.version(b"x").wait(), Ok(Some(version)));
+
+    let other = ShardMap::uniform([GroupId(1), GroupId(2)]).unwrap();
+    let mismatch = Store::create(&engine, &path, other, &[NODE]);
+    assert!(matches!(mismatch, Err(StoreOpenError::Map(ShardFileError::Mismatch { .. }))));
+    engine.shutdown();
+}
