@@ -17,8 +17,7 @@ fn main() {
     paths.sort();
     assert!(paths.len() >= 14, "only {} stories in {}", paths.len(), folder.display());
     let failures: Vec<String> = paths.iter().filter_map(|path| try_story(path, is_update).err()).collect();
-    println!("{} stories, {} fail", paths.len(), failures.len());
-    assert!(failures.is_empty(), "\n{}", failures.join("\n"));
+    assert!(failures.is_empty(), "{} of {} stories:\n{}", failures.len(), paths.len(), failures.join("\n"));
 }
 
 fn try_story(path: &Path, is_update: bool) -> Result<(), String> {

@@ -54,8 +54,8 @@ fn unsafe_code_stands_only_where_the_head_says_so() {
 }
 
 #[test]
-fn tests_wait_for_facts_and_never_sleep() {
-    over_sources(rules::sleep);
+fn tests_wait_for_facts_not_for_time() {
+    over_sources(rules::waiting);
 }
 
 #[test]

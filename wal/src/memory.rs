@@ -131,6 +131,11 @@ impl MemoryFiles {
         state.fault = Some(Fault { from, to: from.saturating_add(1).saturating_add(more), kind });
     }
 
+    /// Ends what [`MemoryFiles::fail_change`] began. What was not synced is still not.
+    pub fn heal(&self) {
+        held(&self.0).fault = None;
+    }
+
     /// The bytes of a file.
     #[must_use]
     pub fn content(&self, path: &str) -> Option<Vec<u8>> {
@@ -243,13 +248,14 @@ impl Files for MemoryFiles {
         let bytes: Vec<u8> = parts.iter().flat_map(|part| part.iter().copied()).collect();
         let (from, to) = (offset as usize, offset as usize + bytes.len());
         let mut state = held(&self.0);
-        state.change()?;
+        let outcome = state.change();
         let more = to.saturating_sub(held(&file.inode).live.len());
         state.has_room(more as u64)?;
         let mut inode = held(&file.inode);
         let end = inode.live.len().max(to);
         inode.live.resize(end, 0);
         inode.live[from..to].copy_from_slice(&bytes);
+        outcome?; // a failed write may have reached the device in part: its sectors are there, unsynced
         if durable {
             let end = inode.durable.len().max(to);
             inode.durable.resize(end, 0);

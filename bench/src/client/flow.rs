@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 use raftwerk::{Applied, Completion, GroupId, ProposeError};
 
 use super::slots::{Stage, Step};
-use super::{Client, Load, Phase, RETRY_NANOS};
+use super::{Client, Load, Phase, RETRIES_SOON, RETRY_NANOS};
 use crate::ledger::Write;
 use crate::port::{NodePort, Refused};
 use crate::workload::{KeyNumber, Operation};
@@ -91,18 +91,19 @@ impl<P: NodePort, C: FnMut() -> u64> Client<P, C> {
         if matches!(self.phase, Phase::Finish { .. }) && self.slots.slot(at).write.key != KeyNumber::BARRIER {
             return self.slots.release(at);
         }
-        self.slots.slot(at).stage = Stage::Waiting;
-        self.waiting.push_back((now + RETRY_NANOS, at));
+        let slot = self.slots.slot(at);
+        slot.stage = Stage::Waiting;
+        slot.refusals += 1;
+        let queue = usize::from(slot.refusals > RETRIES_SOON);
+        self.waiting[queue].push_back((now + RETRY_NANOS[queue], at));
     }
 
     pub(super) fn retry_due(&mut self, now: u64) {
-        while let Some(&(due, at)) = self.waiting.front() {
-            if due > now {
-                return;
-            }
-            self.waiting.pop_front();
-            if self.slots.slot(at).stage == Stage::Waiting {
-                self.send(at, now);
+        for queue in 0..self.waiting.len() {
+            while let Some((_, at)) = self.waiting[queue].pop_front_if(|(due, _)| *due <= now) {
+                if self.slots.slot(at).stage == Stage::Waiting {
+                    self.send(at, now);
+                }
             }
         }
     }

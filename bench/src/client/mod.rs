@@ -112,8 +112,9 @@ pub struct Client<P, C> {
     progress: Arc<Progress>,
     orders: Receiver<Order<P>>,
     phase: Phase,
-    /// Operations to repeat, and when; in order, since all wait equally long.
-    waiting: VecDeque<(u64, u32)>,
+    /// Operations to repeat, and when: those refused once or twice, and those refused more often. Each in order, since
+    /// all in one wait equally long.
+    waiting: [VecDeque<(u64, u32)>; 2],
     /// Groups that need a barrier write.
     barriers: VecDeque<u32>,
     barriers_left: usize,
@@ -126,8 +127,11 @@ pub struct Client<P, C> {
     tally: Tally,
 }
 
-/// The pause before an operation is tried again where nobody said where to.
-const RETRY_NANOS: u64 = 2_000_000;
+/// The pause before an operation is tried again where nobody said where to, at first and later on: while a group has
+/// no leader, all that is under way soon waits for it.
+const RETRY_NANOS: [u64; 2] = [2_000_000, 10_000_000];
+/// So many refusals make it "later on".
+const RETRIES_SOON: u32 = 3;
 /// The longest sleep, so that orders are seen.
 const SLEEP_NANOS_MAX: u64 = 20_000_000;
 
@@ -157,7 +161,7 @@ impl<P: NodePort, C: FnMut() -> u64> Client<P, C> {
             progress,
             orders,
             phase: Phase::Barrier,
-            waiting: VecDeque::new(),
+            waiting: [VecDeque::new(), VecDeque::new()],
             barriers: VecDeque::new(),
             barriers_left: 0,
             outages: Vec::new(),
@@ -261,7 +265,12 @@ impl<P: NodePort, C: FnMut() -> u64> Client<P, C> {
     }
 
     fn finish(&mut self, now: u64) {
-        let from = if let Phase::Measure { from } = self.phase { from } else { now };
+        let from = match self.phase {
+            Phase::Finish { .. } => return,
+            Phase::Measure { from } => from,
+            Phase::Barrier | Phase::Warm => now,
+        };
+        self.start_new(now);
         self.phase = Phase::Finish { from, until: now };
         self.tally.measured_nanos = now - from;
         if let Load::Open { per_second, .. } = self.load {
@@ -287,7 +296,8 @@ impl<P: NodePort, C: FnMut() -> u64> Client<P, C> {
 
     /// How long there is nothing to do but wait for completions.
     fn sleep_nanos(&self, now: u64) -> u64 {
-        let retry = self.waiting.front().map_or(u64::MAX, |(due, _)| due.saturating_sub(now));
+        let due = self.waiting.iter().filter_map(VecDeque::front).map(|(due, _)| *due).min();
+        let retry = due.map_or(u64::MAX, |due| due.saturating_sub(now));
         let start = match self.load {
             Load::Open { .. } if self.is_issuing() && self.slots.has_free() => {
                 self.next_start().saturating_sub(now)

@@ -32,6 +32,8 @@ pub(super) struct Slot {
     pub(super) floor: u64,
     /// Counts attempts, so that an answer to an earlier one is known as such.
     attempt: u32,
+    /// How often it was refused so far.
+    pub(super) refusals: u32,
     pub(super) node: u8,
     pub(super) stage: Stage,
     pub(super) step: Step,
@@ -51,6 +53,7 @@ impl Slots {
             started: 0,
             floor: 0,
             attempt: 0,
+            refusals: 0,
             node: 0,
             stage: Stage::Free,
             step: Step::Write,
@@ -63,7 +66,7 @@ impl Slots {
     pub(super) fn take(&mut self, step: Step, write: Write, started: u64, floor: u64) -> Option<u32> {
         let at = self.free.pop()?;
         let slot = &mut self.slots[at as usize];
-        *slot = Slot { write, started, floor, step, stage: Stage::Waiting, ..*slot };
+        *slot = Slot { write, started, floor, step, stage: Stage::Waiting, refusals: 0, ..*slot };
         Some(at)
     }
 

@@ -220,9 +220,8 @@ pub trait NodeControl: Sized + Send {
 /// Why the first that failed did.
 pub fn create_groups(engine: &Engine, count: u32, voters: u64) -> Result<(), String> {
     let voters: Vec<NodeId> = (1..=voters).map(NodeId).collect();
-    (0..count).try_for_each(|group| {
-        engine.create_group(group_id(group), &voters).map(drop).map_err(|error| error.to_string())
-    })
+    let groups: Vec<GroupId> = (0..count).map(group_id).collect();
+    engine.create_groups(&groups, &voters).map_err(|error| error.to_string())
 }
 
 /// The applied index of each of the groups `0..count`.
@@ -230,7 +229,7 @@ pub fn create_groups(engine: &Engine, count: u32, voters: u64) -> Result<(), Str
 /// # Errors
 /// A group is missing.
 pub fn applied(engine: &Engine, count: u32) -> Result<Vec<u64>, String> {
-    let one = |group| engine.group(group_id(group)).status().map(|status| status.applied.0);
+    let one = |group| engine.group(group_id(group))?.status().map(|status| status.applied.0);
     (0..count).map(|group| one(group).ok_or_else(|| missing(group))).collect()
 }
 
@@ -239,7 +238,7 @@ pub fn applied(engine: &Engine, count: u32) -> Result<Vec<u64>, String> {
 /// # Errors
 /// A group is missing.
 pub fn digests(engine: &Engine, count: u32) -> Result<Vec<(u64, u64)>, String> {
-    let one = |group| engine.group(group_id(group)).digest().map(|(applied, digest)| (applied.0, digest));
+    let one = |group| engine.group(group_id(group))?.digest().map(|(applied, digest)| (applied.0, digest));
     (0..count).map(|group| one(group).ok_or_else(|| missing(group))).collect()
 }
 
@@ -248,7 +247,8 @@ pub fn digests(engine: &Engine, count: u32) -> Result<Vec<(u64, u64)>, String> {
 /// # Errors
 /// The group is missing, or the engine closed.
 pub fn query(engine: &Engine, group: u32, query: &[u8]) -> Result<Bytes, String> {
-    engine.group(group_id(group)).query_local(query.to_vec()).wait().map_err(|error| error.to_string())
+    let replica = engine.group(group_id(group)).ok_or_else(|| missing(group))?;
+    replica.query_local(query.to_vec()).wait().map_err(|error| error.to_string())
 }
 
 fn missing(group: u32) -> String {

@@ -37,6 +37,44 @@ pub struct Config {
     pub check_quorum: bool,
 }
 
+/// What a group keeps of its [`Config`], and no more: there are many groups.
+#[derive(Clone, Debug)]
+pub(crate) struct Settings {
+    pub(crate) node: NodeId,
+    election_timeout_nanos: u64,
+    heartbeat_interval_nanos: u64,
+    pub(crate) window_bytes: u64,
+    pub(crate) append_bytes_max: u64,
+    pub(crate) uncommitted_bytes_max: u64,
+    pub(crate) window_messages: u32,
+    pub(crate) pre_vote: bool,
+    pub(crate) check_quorum: bool,
+}
+
+impl Settings {
+    pub(crate) const fn new(config: &Config) -> Self {
+        Self {
+            node: config.node,
+            election_timeout_nanos: config.election_timeout.as_nanos() as u64,
+            heartbeat_interval_nanos: config.heartbeat_interval.as_nanos() as u64,
+            window_bytes: config.window_bytes,
+            append_bytes_max: config.append_bytes_max,
+            uncommitted_bytes_max: config.uncommitted_bytes_max,
+            window_messages: config.window_messages,
+            pre_vote: config.pre_vote,
+            check_quorum: config.check_quorum,
+        }
+    }
+
+    pub(crate) const fn election_timeout(&self) -> Duration {
+        Duration::from_nanos(self.election_timeout_nanos)
+    }
+
+    pub(crate) const fn heartbeat_interval(&self) -> Duration {
+        Duration::from_nanos(self.heartbeat_interval_nanos)
+    }
+}
+
 /// Where a replica stood when its log was read back; all zero for a new one.
 #[derive(Clone, Debug, Default)]
 pub struct Restored {
@@ -50,6 +88,7 @@ pub struct Restored {
     pub runs: Vec<TermRun>,
     /// The log's last index; `compacted.index` if it is empty.
     pub last: Index,
-    /// What the state machine holds: at least `compacted.index`. Known to be committed.
+    /// What the state machine holds: at least `compacted.index`, at most `last`. Known to be committed. Where a state
+    /// machine is ahead of its log, restore as from a snapshot: an empty log after what it holds.
     pub applied: Index,
 }

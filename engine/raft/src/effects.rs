@@ -25,7 +25,7 @@ pub struct Effects {
     pub reads_rejected: Vec<u64>,
     /// The proposals of this step were not taken.
     pub rejected: Option<Rejected>,
-    /// Peers that need a snapshot. Once each, until it arrives or fails.
+    /// Peers that need a snapshot, which holds at least what is compacted now. Once each, until it arrives or fails.
     pub snapshot_to: Vec<NodeId>,
     /// The role or the term is another.
     pub role_changed: bool,

@@ -1,5 +1,8 @@
 //! Terms, votes and campaigns (paper, section 5.2 and 5.4.1; thesis, sections 4.2.3, 6.2 and 9.6).
 
+use alloc::collections::VecDeque;
+use alloc::vec::Vec;
+
 use raftwerk_frame::{EntryId, Message, NodeId, Term, Time};
 
 use crate::effects::Effects;
@@ -44,7 +47,7 @@ impl Group {
 
     /// Whether a leader was heard within T: then there is no need for another.
     fn hears_leader(&self) -> bool {
-        let within = self.now < self.heard + self.config.election_timeout;
+        let within = self.now < self.heard + self.config.election_timeout();
         self.config.check_quorum && (self.role == Role::Leader || self.leader.is_some() && within)
     }
 
@@ -59,9 +62,10 @@ impl Group {
         }
         self.role = Role::Follower;
         self.leader = leader;
-        self.votes.clear();
-        self.progress.clear();
-        self.uncommitted.clear();
+        // Memory goes back: most replicas that led once will not do so again soon.
+        self.votes = Vec::new();
+        self.progress = Vec::new();
+        self.uncommitted = VecDeque::new();
         self.uncommitted_bytes = 0;
         self.quorum_deadline = Time::NEVER;
         self.reads.reject_all(effects);
@@ -138,8 +142,10 @@ impl Group {
         effects.send_durable.push((from, Message::VoteReply { term: self.hard_state.term, granted }));
     }
 
-    pub(crate) fn count_pre_vote(&mut self, from: NodeId, granted: bool, effects: &mut Effects) {
-        if self.role == Role::PreCandidate {
+    pub(crate) fn count_pre_vote(&mut self, from: NodeId, term: Term, granted: bool, effects: &mut Effects) {
+        // A grant for another term answers a question that is no longer asked.
+        let is_due = !granted || term == self.hard_state.term.next();
+        if self.role == Role::PreCandidate && is_due {
             self.note_vote(from, granted);
             self.count_votes(effects);
         }

@@ -1,9 +1,9 @@
 //! What a follower does: checks that the logs agree, takes entries in, acknowledges what is durable (paper, 5.3).
 
-use raftwerk_frame::{EntryId, Index, Message, NodeId, Run};
+use raftwerk_frame::{EntryId, Index, Message, NodeId, Run, Term};
 
 use crate::effects::{Append, Effects};
-use crate::group::{Group, Role};
+use crate::group::{Group, NUMBER_MAX, Role};
 
 impl Group {
     /// Takes note that `from` leads this term. `false` if that cannot be: this replica leads it.
@@ -51,6 +51,14 @@ impl Group {
             effects.send_durable.push((from, reject));
             return;
         }
+        // Of what is committed there is one version. An append that has another for our last is no leader's, and what it
+        // brings after that cannot follow.
+        if prev.index < self.commit
+            && verified > self.commit
+            && term_in(prev, runs, self.commit) != self.log.term_at(self.commit)
+        {
+            return;
+        }
         self.take_entries(prev.index, runs, verified, effects);
         let matched = verified.max(self.commit);
         self.commit_to(commit.min(verified), effects);
@@ -95,9 +103,9 @@ impl Group {
     }
 }
 
-/// The last index that an append speaks of; `None` if its runs cannot be a leader's: empty, falling, or of a later
-/// term than its own.
-fn span_end(prev: EntryId, runs: &[Run], term: raftwerk_frame::Term) -> Option<Index> {
+/// The last index that an append speaks of; `None` if its runs cannot be a leader's: empty, falling, of a later term than
+/// its own, or endless.
+fn span_end(prev: EntryId, runs: &[Run], term: Term) -> Option<Index> {
     let mut last = prev;
     for run in runs {
         if run.count == 0 || run.term < last.term || run.term > term {
@@ -105,5 +113,15 @@ fn span_end(prev: EntryId, runs: &[Run], term: raftwerk_frame::Term) -> Option<I
         }
         last = EntryId::new(run.term, Index(last.index.0.checked_add(run.count)?));
     }
-    (last.index.0 < u64::MAX && prev.term <= term).then_some(last.index)
+    (last.index.0 <= NUMBER_MAX && prev.term <= term).then_some(last.index)
+}
+
+/// The term that an append gives the entry at `index`, which comes after `prev`.
+fn term_in(prev: EntryId, runs: &[Run], index: Index) -> Option<Term> {
+    let mut end = prev.index;
+    let run = runs.iter().find(|run| {
+        end = end.plus(run.count);
+        index <= end
+    });
+    run.map(|run| run.term)
 }

@@ -6,7 +6,7 @@ use alloc::vec::Vec;
 use raftwerk_frame::{Configuration, EntryId, HardState, Index, Message, NodeId, Run, Term, Time};
 use smallvec::SmallVec;
 
-use crate::config::{Config, Restored};
+use crate::config::{Config, Restored, Settings};
 use crate::effects::{Effects, Shipment};
 use crate::input::Input;
 use crate::invariant;
@@ -14,6 +14,9 @@ use crate::log::Log;
 use crate::progress::{PeerStatus, Progress};
 use crate::read::Reads;
 use crate::rng::Rng;
+
+/// No replica gets so far by counting. A peer's number beyond it is not a replica's, and adding to it might overflow.
+pub(crate) const NUMBER_MAX: u64 = u64::MAX >> 1;
 
 /// What a replica is at the moment (paper, section 5.1; thesis, section 9.6 for the pre-candidate).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,13 +34,11 @@ pub enum Role {
 /// One replica of one group. See the crate's head for how it is driven.
 #[derive(Clone, Debug)]
 pub struct Group {
-    pub(crate) config: Config,
+    pub(crate) config: Settings,
     pub(crate) configuration: Configuration,
     /// Everyone else in the configuration, in rising order.
     pub(crate) peers: SmallVec<[NodeId; 4]>,
     pub(crate) hard_state: HardState,
-    /// What was last handed out to be written.
-    written: HardState,
     pub(crate) role: Role,
     pub(crate) leader: Option<NodeId>,
     pub(crate) log: Log,
@@ -52,7 +53,9 @@ pub struct Group {
     pub(crate) deadline: Time,
     /// When a leader next counts who it has heard.
     pub(crate) quorum_deadline: Time,
-    pub(crate) votes: SmallVec<[(NodeId, bool); 4]>,
+    /// The last index and the read round, which both only rise, in one sum: where it stood when it last did so.
+    pub(crate) renewed_at: u64,
+    pub(crate) votes: Vec<(NodeId, bool)>,
     /// As long as `peers`, and in its order; empty unless leading.
     pub(crate) progress: Vec<Progress>,
     pub(crate) uncommitted: alloc::collections::VecDeque<(Index, u64)>,
@@ -73,7 +76,6 @@ impl Group {
             peers: SmallVec::new(),
             configuration,
             hard_state,
-            written: hard_state,
             role: Role::Follower,
             leader: None,
             log: Log::new(compacted, runs, last),
@@ -84,12 +86,13 @@ impl Group {
             heard: Time(0),
             deadline,
             quorum_deadline: Time::NEVER,
-            votes: SmallVec::new(),
+            renewed_at: 0,
+            votes: Vec::new(),
             progress: Vec::new(),
             uncommitted: alloc::collections::VecDeque::new(),
             uncommitted_bytes: 0,
             reads: Reads::default(),
-            config,
+            config: Settings::new(&config),
         };
         group.name_peers();
         group
@@ -98,7 +101,7 @@ impl Group {
     /// Takes one input. Never fails, never waits; allocates nothing in steady state.
     pub fn step(&mut self, now: Time, input: Input<'_>, effects: &mut Effects) {
         self.now = self.now.max(now);
-        let before = (self.role, self.hard_state.term, self.leader);
+        let before = (self.role, self.hard_state, self.leader);
         match input {
             Input::Timeout => self.time_out(effects),
             Input::Campaign => self.campaign(self.config.pre_vote, false, effects),
@@ -122,9 +125,11 @@ impl Group {
             Input::SnapshotFailed { to } => self.snapshot_failed(to),
             Input::Unreachable { node } => self.unreachable(node),
         }
-        effects.role_changed |= before.0 != self.role || before.1 != self.hard_state.term;
+        effects.role_changed |= before.0 != self.role || before.1.term != self.hard_state.term;
         effects.leader_changed |= before.2 != self.leader;
-        self.emit_hard_state(effects);
+        if before.1 != self.hard_state {
+            effects.hard_state = Some(self.hard_state);
+        }
         debug_assert_eq!(invariant::check(self), Ok(()));
     }
 
@@ -156,12 +161,15 @@ impl Group {
     }
 
     fn take(&mut self, from: NodeId, message: Message, runs: &[Run], effects: &mut Effects) {
-        if !self.peers.contains(&from) || !self.admit(from, &message, effects) {
+        if !self.peers.contains(&from)
+            || message.term().0 > NUMBER_MAX
+            || !self.admit(from, &message, effects)
+        {
             return;
         }
         match message {
             Message::PreVote { term, last } => self.answer_pre_vote(from, term, last, effects),
-            Message::PreVoteReply { granted, .. } => self.count_pre_vote(from, granted, effects),
+            Message::PreVoteReply { term, granted } => self.count_pre_vote(from, term, granted, effects),
             Message::Vote { last, .. } => self.answer_vote(from, last, effects),
             Message::VoteReply { granted, .. } => self.count_vote(from, granted, effects),
             Message::Append { prev, commit, .. } => self.take_append(from, prev, commit, runs, effects),
@@ -170,13 +178,6 @@ impl Group {
             Message::AppendReject { rejected, hint, .. } => self.take_reject(from, rejected, hint),
             Message::HeartbeatAck { round, .. } => self.take_heartbeat_ack(from, round, effects),
             Message::TimeoutNow { .. } => self.take_timeout_now(from, effects),
-        }
-    }
-
-    fn emit_hard_state(&mut self, effects: &mut Effects) {
-        if self.hard_state != self.written {
-            self.written = self.hard_state;
-            effects.hard_state = Some(self.hard_state);
         }
     }
 
@@ -191,7 +192,7 @@ impl Group {
     }
 
     pub(crate) fn rearm_election(&mut self) {
-        self.deadline = self.now + random_timeout(&mut self.rng, self.config.election_timeout);
+        self.deadline = self.now + random_timeout(&mut self.rng, self.config.election_timeout());
     }
 
     pub(crate) fn name_peers(&mut self) {
@@ -297,8 +298,19 @@ impl Group {
     /// The lowest match of the peers that keep up: what of the log a leader had better not compact yet.
     #[must_use]
     pub fn slowest_live_match(&self) -> Option<Index> {
-        let live = self.progress.iter().filter(|peer| peer.is_active && peer.state == crate::PeerState::Replicate);
+        let live =
+            self.progress.iter().filter(|peer| peer.is_active && peer.state == crate::PeerState::Replicate);
         live.map(|peer| peer.matched).min()
+    }
+
+    /// Bytes of memory that a leader holds for its peers and for what waits, beyond the group itself: none in a follower,
+    /// little in a leader that has been idle for a while.
+    #[must_use]
+    pub fn leading_bytes(&self) -> usize {
+        let peers = self.progress.capacity() * size_of::<Progress>();
+        let in_flight: usize = self.progress.iter().map(Progress::in_flight_capacity_bytes).sum();
+        let uncommitted = self.uncommitted.capacity() * size_of::<(Index, u64)>();
+        peers + in_flight + uncommitted + self.reads.capacity_bytes()
     }
 
     /// The node this replica is on.

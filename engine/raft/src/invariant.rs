@@ -52,10 +52,20 @@ pub fn check(group: &Group) -> Result<(), Violation> {
     }
     let leads = group.role() == Role::Leader;
     let named = group.leader() == Some(group.node());
-    rule!(4, leads == named && (leads || group.progress.is_empty()), "{:?} names {:?}", group.role(), group.leader());
+    rule!(
+        4,
+        leads == named && (leads || group.progress.is_empty()),
+        "{:?} names {:?}",
+        group.role(),
+        group.leader()
+    );
     for (peer, progress) in group.peers.iter().zip(&group.progress) {
         let (matched, next) = (progress.matched, progress.next);
-        rule!(5, matched < next && next <= last.index.next(), "{peer}: matched {matched}, next {next}, last {last}");
+        rule!(
+            5,
+            matched < next && next <= last.index.next(),
+            "{peer}: matched {matched}, next {next}, last {last}"
+        );
     }
     let voted = group.hard_state().vote == Some(group.node());
     rule!(6, group.role() != Role::Candidate || voted, "a candidate voted for {:?}", group.hard_state().vote);
@@ -88,8 +98,7 @@ impl ClusterChecker {
         for group in groups.clone().filter(|group| group.is_leader()) {
             // A deposed leader that does not know it yet is behind; only the latest term's must have everything.
             if self.leaders.last_key_value() == Some((&group.term(), &group.node())) {
-                let end = Index(self.committed.len() as u64);
-                rule!(10, group.last().index >= end, "leader {} ends at {}, committed {end}", group.node(), group.last());
+                self.check_complete(group)?;
             }
         }
         for one in groups.clone() {
@@ -108,13 +117,34 @@ impl ClusterChecker {
         Ok(())
     }
 
+    fn check_complete(&self, group: &Group) -> Result<(), Violation> {
+        let compacted = group.compacted().index.0 as usize;
+        for (at, term) in self.committed.iter().enumerate().skip(compacted) {
+            let id = EntryId::new(*term, Index(at as u64 + 1));
+            rule!(
+                10,
+                group.term_at(id.index) == Some(id.term),
+                "leader {} lacks {id}, which is committed",
+                group.node()
+            );
+        }
+        Ok(())
+    }
+
     fn check_committed(&mut self, group: &Group) -> Result<(), Violation> {
         let from = group.compacted().index.0.max(1);
         for at in from..=group.commit().0 {
             let Some(term) = group.term_at(Index(at)) else { continue };
             match self.committed.get(at as usize - 1) {
                 Some(known) => {
-                    rule!(9, *known == term, "{} has {at}@{} committed, not {at}@{}", group.node(), term.0, known.0);
+                    rule!(
+                        9,
+                        *known == term,
+                        "{} has {at}@{} committed, not {at}@{}",
+                        group.node(),
+                        term.0,
+                        known.0
+                    );
                 }
                 None if self.committed.len() as u64 + 1 == at => self.committed.push(term),
                 None => {}
@@ -131,7 +161,13 @@ fn check_matching(one: &Group, other: &Group) -> Result<(), Violation> {
     while at > from {
         let terms = (one.term_at(at), other.term_at(at));
         let id = EntryId::new(terms.0.unwrap_or_default(), at);
-        rule!(8, !agreed || terms.0 == terms.1, "{} and {} differ at {id}, below an entry they share", one.node(), other.node());
+        rule!(
+            8,
+            !agreed || terms.0 == terms.1,
+            "{} and {} differ at {id}, below an entry they share",
+            one.node(),
+            other.node()
+        );
         agreed |= terms.0 == terms.1;
         at = at.prev();
     }

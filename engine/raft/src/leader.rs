@@ -1,5 +1,8 @@
 //! What a leader does: opens its term, takes proposals, ships them, counts who has them (paper, sections 5.3, 5.4.2).
 
+use alloc::collections::VecDeque;
+use alloc::vec::Vec;
+
 use raftwerk_frame::{EntryId, Index, Message, NodeId, Time};
 
 use crate::effects::{Append, Effects, Rejected, Shipment};
@@ -13,12 +16,12 @@ impl Group {
     pub(crate) fn lead(&mut self, effects: &mut Effects) {
         self.role = Role::Leader;
         self.leader = Some(self.config.node);
-        self.votes.clear();
+        self.votes = Vec::new();
         let next = self.log.last().index.next();
-        self.progress.clear();
+        self.progress = Vec::with_capacity(self.peers.len());
         self.progress.extend(self.peers.iter().map(|_| Progress::new(next)));
         self.quorum_deadline =
-            if self.config.check_quorum { self.now + self.config.election_timeout } else { Time::NEVER };
+            if self.config.check_quorum { self.now + self.config.election_timeout() } else { Time::NEVER };
         self.rearm_heartbeat();
         self.append_own(1, true, effects);
         self.send_heartbeats(effects);
@@ -35,7 +38,12 @@ impl Group {
     pub(crate) fn propose(&mut self, count: u32, bytes: u64, effects: &mut Effects) {
         if self.role != Role::Leader {
             effects.rejected = Some(Rejected::NotLeader { leader: self.leader });
-        } else if self.uncommitted_bytes > 0 && self.uncommitted_bytes + bytes > self.config.uncommitted_bytes_max {
+            return;
+        }
+        // What waits is bounded for empty payloads, too.
+        let bytes = bytes.max(u64::from(count));
+        let waiting = self.uncommitted_bytes;
+        if waiting > 0 && waiting.saturating_add(bytes) > self.config.uncommitted_bytes_max {
             effects.rejected = Some(Rejected::Busy);
         } else if count > 0 {
             self.append_own(count, false, effects);
@@ -62,7 +70,7 @@ impl Group {
 
     /// Heartbeats of all groups of a worker fall due together, so that they leave as one message per peer.
     pub(crate) fn rearm_heartbeat(&mut self) {
-        let interval = self.config.heartbeat_interval.as_nanos() as u64;
+        let interval = self.config.heartbeat_interval().as_nanos() as u64;
         self.deadline = Time((self.now.0 / interval + 1) * interval);
     }
 
@@ -85,8 +93,22 @@ impl Group {
         for progress in &mut self.progress {
             progress.is_active = false;
         }
-        self.quorum_deadline = self.now + self.config.election_timeout;
+        self.quorum_deadline = self.now + self.config.election_timeout();
+        let position = self.log.last().index.0.wrapping_add(self.reads.round());
+        if core::mem::replace(&mut self.renewed_at, position) == position {
+            self.give_back();
+        }
         alive
+    }
+
+    /// After a period without proposals and reads, queues that grew in busy times and are empty now return their memory:
+    /// most groups of a node are idle.
+    fn give_back(&mut self) {
+        self.progress.iter_mut().for_each(Progress::give_back);
+        self.reads.give_back();
+        if self.uncommitted.is_empty() {
+            self.uncommitted = VecDeque::new();
+        }
     }
 
     /// What a peer should get next.
@@ -94,6 +116,19 @@ impl Group {
         let at = self.peers.binary_search(&to).ok()?;
         let progress = self.progress.get(at)?;
         let last = self.log.last().index;
+        if progress.state == PeerState::Snapshot {
+            // Asks whether it has arrived: the answer to it may have been lost.
+            let (prev, commit) = (progress.snapshot_at, self.commit);
+            let ask = Shipment {
+                term: self.hard_state.term,
+                prev,
+                first: prev.index.next(),
+                last: prev.index,
+                commit,
+                bytes_max: 0,
+            };
+            return (!progress.is_paused).then_some(ask);
+        }
         let commit_news = self.commit.min(progress.matched) > progress.commit_told;
         let room = match progress.state {
             PeerState::Probe if !progress.is_paused => self.config.append_bytes_max,
@@ -122,9 +157,9 @@ impl Group {
         let Some(progress) = self.progress_of(to) else { return };
         progress.commit_told = commit.min(last);
         match progress.state {
-            PeerState::Probe => progress.is_paused = true,
+            PeerState::Probe | PeerState::Snapshot => progress.pause(now),
             PeerState::Replicate if last >= progress.next => progress.sent(last.min(end), bytes, now),
-            PeerState::Replicate | PeerState::Snapshot => {}
+            PeerState::Replicate => {}
         }
     }
 
@@ -133,13 +168,12 @@ impl Group {
         if self.role != Role::Leader || matched > self.log.last().index {
             return;
         }
-        let compacted = self.log.compacted().index;
         let Some(progress) = self.progress_of(from) else { return };
         progress.is_active = true;
         let news = progress.acknowledged(matched);
         match progress.state {
             PeerState::Probe => progress.replicate(),
-            PeerState::Snapshot if progress.matched >= compacted => progress.replicate(),
+            PeerState::Snapshot if progress.matched >= progress.snapshot_at.index => progress.replicate(),
             PeerState::Replicate | PeerState::Snapshot => {}
         }
         if news {
@@ -174,11 +208,11 @@ impl Group {
         if self.role != Role::Leader {
             return;
         }
-        let patience = (self.config.election_timeout / 2).max(self.config.heartbeat_interval * 2);
+        let interval = self.config.heartbeat_interval();
+        let patience = (self.config.election_timeout() / 2).max(interval * 2);
         let (now, known) = (self.now, self.reads.round());
         let Some(progress) = self.progress_of(from) else { return };
-        progress.is_active = true;
-        progress.is_paused = false;
+        progress.heard(now, interval);
         progress.round = progress.round.max(round.min(known));
         // The peer lives, and yet an append has gone unanswered for long: it is lost, and all after it.
         if progress.state == PeerState::Replicate

@@ -1,8 +1,9 @@
 //! What a leader knows of each peer, and how much is on its way there (paper, section 5.3; thesis, 10.2.1).
 
 use alloc::collections::VecDeque;
+use core::time::Duration;
 
-use raftwerk_frame::{Index, Time};
+use raftwerk_frame::{EntryId, Index, Term, Time};
 
 /// How a peer is being served.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,6 +46,9 @@ pub(crate) struct Progress {
     pub(crate) next: Index,
     /// A probe, or a failed snapshot, waits for an answer or a heartbeat's.
     pub(crate) is_paused: bool,
+    paused_at: Time,
+    /// What was compacted when the peer was found to need a snapshot: whichever it gets holds at least this.
+    pub(crate) snapshot_at: EntryId,
     pub(crate) is_active: bool,
     /// The commit index it was last told.
     pub(crate) commit_told: Index,
@@ -61,6 +65,8 @@ impl Progress {
             matched: Index(0),
             next,
             is_paused: false,
+            paused_at: Time(0),
+            snapshot_at: EntryId::new(Term(0), Index(0)),
             is_active: false,
             commit_told: Index(0),
             round: 0,
@@ -95,9 +101,25 @@ impl Progress {
         self.clear_in_flight();
     }
 
-    pub(crate) fn snapshot(&mut self) {
+    /// No appends until a snapshot has arrived, or failed.
+    pub(crate) fn snapshot(&mut self, compacted: EntryId, now: Time) {
         self.state = PeerState::Snapshot;
+        self.snapshot_at = compacted;
+        self.pause(now);
         self.clear_in_flight();
+    }
+
+    /// Nothing more for this peer before it answers, or answers a heartbeat.
+    pub(crate) fn pause(&mut self, now: Time) {
+        self.is_paused = true;
+        self.paused_at = now;
+    }
+
+    /// The peer lives. What has gone unanswered for `patience` is lost; before that the answer may be on its way, and a
+    /// heartbeat that overtook a probe is no reason to send it twice.
+    pub(crate) fn heard(&mut self, now: Time, patience: Duration) {
+        self.is_active = true;
+        self.is_paused &= now < self.paused_at + patience;
     }
 
     /// How many bytes may still leave; `None` if the window is full.
@@ -128,6 +150,16 @@ impl Progress {
     /// When the oldest append that is still unanswered left.
     pub(crate) fn oldest_in_flight(&self) -> Option<Time> {
         self.in_flight.front().map(|sent| sent.at)
+    }
+
+    pub(crate) fn give_back(&mut self) {
+        if self.in_flight.is_empty() {
+            self.in_flight = VecDeque::new();
+        }
+    }
+
+    pub(crate) fn in_flight_capacity_bytes(&self) -> usize {
+        self.in_flight.capacity() * size_of::<Sent>()
     }
 
     fn clear_in_flight(&mut self) {

@@ -42,9 +42,20 @@ impl Reads {
         }
     }
 
+    pub(crate) fn give_back(&mut self) {
+        if self.waiting.is_empty() {
+            self.waiting = VecDeque::new();
+        }
+    }
+
+    pub(crate) fn capacity_bytes(&self) -> usize {
+        self.waiting.capacity() * size_of::<Waiting>()
+    }
+
     pub(crate) fn reject_all(&mut self, effects: &mut Effects) {
         self.is_open = false;
         effects.reads_rejected.extend(self.waiting.drain(..).map(|read| read.token));
+        self.give_back();
     }
 }
 
@@ -80,7 +91,8 @@ impl Group {
             at.map_or(self.reads.round, |at| self.progress[at].round)
         };
         let Some(reached) = quorum::reached(&self.configuration, round_of) else { return };
-        while let Some(&Waiting { token, index: Some(index), round: Some(round) }) = self.reads.waiting.front()
+        while let Some(&Waiting { token, index: Some(index), round: Some(round) }) =
+            self.reads.waiting.front()
             && round <= reached
         {
             self.reads.waiting.pop_front();

@@ -3,30 +3,31 @@
 use raftwerk_frame::{Configuration, EntryId, Message, NodeId, Term};
 
 use crate::effects::{Effects, Install};
-use crate::group::{Group, Role};
+use crate::group::{Group, NUMBER_MAX, Role};
 use crate::progress::PeerState;
 
 impl Group {
     /// Names the peers whose next entry is compacted. Each once, until its snapshot arrives or fails.
     pub(crate) fn name_snapshots(&mut self, effects: &mut Effects) {
-        let compacted = self.log.compacted().index;
+        let (compacted, now) = (self.log.compacted(), self.now);
         for (peer, progress) in self.peers.iter().zip(&mut self.progress) {
             // Sending needs the term of the entry before `next`.
-            let behind = progress.next.prev() < compacted;
+            let behind = progress.next.prev() < compacted.index;
             if behind && progress.state != PeerState::Snapshot && !progress.is_paused {
-                progress.snapshot();
+                progress.snapshot(compacted, now);
                 effects.snapshot_to.push(*peer);
             }
         }
     }
 
     pub(crate) fn snapshot_failed(&mut self, to: NodeId) {
+        let now = self.now;
         if let Some(progress) = self.progress_of(to)
             && progress.state == PeerState::Snapshot
         {
             progress.probe();
             // Not again before the peer is heard.
-            progress.is_paused = true;
+            progress.pause(now);
         }
     }
 
@@ -40,7 +41,8 @@ impl Group {
         effects: &mut Effects,
     ) {
         let mine = self.hard_state.term;
-        if !self.peers.contains(&from) || self.role == Role::Leader && term == mine {
+        let is_sane = id.term <= term && term.0 <= NUMBER_MAX && id.index.0 <= NUMBER_MAX;
+        if !is_sane || !self.peers.contains(&from) || self.role == Role::Leader && term == mine {
             return;
         }
         if term < mine {

@@ -7,8 +7,8 @@ use raftwerk_frame::Index;
 use super::small::Small;
 use super::sorted::{Keyed, Sorted};
 
-/// The most items of a leaf: enough to amortise a leaf's overhead, few enough that copying one costs about as much as
-/// ten puts.
+/// The most items of a leaf: enough to spread a leaf's overhead, few enough that the copy a write makes of a shared
+/// leaf stays near 4 KiB.
 pub(crate) const LEAF_ITEMS_MAX: usize = 64;
 /// The most leaves of a branch.
 pub(crate) const BRANCH_LEAVES_MAX: usize = 128;

@@ -1,7 +1,7 @@
 //! An ordered map in memory that is cheap to copy: what a [`KvMachine`](super::KvMachine) keeps its items in.
 //!
 //! Three levels: leaves of up to [`LEAF_ITEMS_MAX`] items, branches of up to [`BRANCH_LEAVES_MAX`] leaves, and one list
-//! of branches. Leaves and branches are shared: [`Tree::clone`] copies the list (a few microseconds for a million
+//! of branches. Leaves and branches are shared: [`Tree::clone`] copies the list (some ten microseconds for a million
 //! items), and a write to either copy afterwards copies the one branch and the one leaf it touches, once. That is how
 //! a checkpoint is taken between two applies and written beside the following ones.
 //!

@@ -94,7 +94,8 @@ fn a_segment_is_freed_only_when_what_replaced_it_is_durable() {
 #[test]
 fn a_file_somebody_reads_is_removed_instead_of_being_written_again() {
     let dir = tempfile::tempdir_in(env!("CARGO_MANIFEST_DIR")).unwrap();
-    let options = LaneOptions { recent_bytes: 0, spare_segments: 64, ..small() };
+    // With room for one spare, the first file freed would be the next one written, were it not for the slice.
+    let options = LaneOptions { recent_bytes: 0, spare_segments: 1, ..small() };
     let (mut lane, ..) = open_os(dir.path(), AppendMode::Direct, options);
     let slot = lane.attach(GroupId(1));
     for at in 0..8 {
@@ -107,7 +108,7 @@ fn a_file_somebody_reads_is_removed_instead_of_being_written_again() {
     assert!(lane.segments.find(place.segment).unwrap().map.get().is_some());
     let copy = held.to_vec();
     churn(&mut lane, 20);
-    assert!(lane.stats().recycled > 5);
+    assert!(lane.stats().recycled > 0);
     assert_eq!(held, copy);
     assert_eq!(frame::parse(&held).unwrap().0.index, Index(1));
 }

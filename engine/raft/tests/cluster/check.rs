@@ -118,7 +118,10 @@ impl Cluster {
         // Entries of earlier terms may be replaced and come back, and then an old notice may speak of the first time;
         // it is in its own term's entries that a leader counts itself.
         if group.is_leader() && group.term_at(durable.index) == Some(durable.term) {
-            assert!(replica.disk.durable.covers(durable), "node {node} counts {durable}, which is not durable");
+            assert!(
+                replica.disk.durable.covers(durable),
+                "node {node} counts {durable}, which is not durable"
+            );
         }
     }
 
@@ -133,7 +136,10 @@ impl Cluster {
         if let Some(before) = self.ledger.before.insert(node, now) {
             let (old, new) = (before.hard_state, now.hard_state);
             assert!(new.term >= old.term, "node {node}: terms go back");
-            assert!(new.term > old.term || old.vote.is_none() || new.vote == old.vote, "node {node}: a vote is kept");
+            assert!(
+                new.term > old.term || old.vote.is_none() || new.vote == old.vote,
+                "node {node}: a vote is kept"
+            );
             assert!(now.commit >= before.commit, "node {node}: commit goes back");
             if before.is_leader && now.is_leader && old.term == new.term {
                 let kept = self.group(node).term_at(before.last.index) == Some(before.last.term);
@@ -169,7 +175,7 @@ impl Cluster {
     /// Nothing leaves that depends on what is not durable.
     pub(super) fn check_departure(&mut self, packet: &Packet) {
         let durable = &self.replica(packet.from).disk.durable;
-        let mine = durable.hard_state;
+        let (mine, last) = (durable.hard_state, durable.last().index);
         let message = match &packet.body {
             Body::Snapshot { term, .. } => return assert!(mine.term >= *term, "{packet:?}"),
             Body::Message { message, .. } => *message,
@@ -190,8 +196,8 @@ impl Cluster {
                 assert!(mine.term >= term && given, "{packet:?} from {mine:?}");
             }
             Message::AppendAck { matched, .. } => {
-                let has = durable.last().index >= matched || mine.term > message.term();
-                assert!(has, "{packet:?} and only {} is durable", durable.last());
+                let has = last >= matched || mine.term > message.term();
+                assert!(has, "{packet:?} and only {last} is durable");
             }
             _ => assert!(mine.term >= message.term(), "{packet:?} from {mine:?}"),
         }

@@ -59,7 +59,11 @@ impl Image {
     }
 
     pub(crate) fn term_at(&self, index: Index) -> Option<Term> {
-        if index == self.compacted.index { Some(self.compacted.term) } else { self.entry(index).map(|entry| entry.term) }
+        if index == self.compacted.index {
+            Some(self.compacted.term)
+        } else {
+            self.entry(index).map(|entry| entry.term)
+        }
     }
 
     /// Whether the entry, or a snapshot that covers it, is here.
@@ -81,7 +85,10 @@ impl Image {
         match write {
             Write::HardState(hard_state) => self.hard_state = *hard_state,
             Write::Entries { from, entries } => {
-                let keep = from.0.checked_sub(self.compacted.index.0 + 1).expect("compacted entries are not rewritten");
+                let keep = from
+                    .0
+                    .checked_sub(self.compacted.index.0 + 1)
+                    .expect("compacted entries are not rewritten");
                 assert!(keep as usize <= self.entries.len(), "a write leaves no gap");
                 self.entries.truncate(keep as usize);
                 self.entries.extend_from_slice(entries);

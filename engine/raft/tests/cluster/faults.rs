@@ -17,7 +17,8 @@ impl Cluster {
         match body {
             Body::Message { message, entries } => {
                 let input = Input::Message { from: NodeId(from), message, runs: &runs_of(&entries) };
-                let prev = if let Message::Append { prev, .. } = message { prev.index } else { Default::default() };
+                let prev =
+                    if let Message::Append { prev, .. } = message { prev.index } else { Default::default() };
                 self.input_with(to, input, Some((prev, &entries)), None);
             }
             Body::Snapshot { term, snapshot } => {

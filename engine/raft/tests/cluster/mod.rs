@@ -152,6 +152,23 @@ pub(crate) struct Seen {
     pub(crate) lost_writes: u64,
 }
 
+impl std::ops::Add for Seen {
+    type Output = Self;
+
+    fn add(self, other: Self) -> Self {
+        Self {
+            leaders: self.leaders + other.leaders,
+            committed: self.committed + other.committed,
+            replaced: self.replaced + other.replaced,
+            installed: self.installed + other.installed,
+            tails_kept: self.tails_kept + other.tails_kept,
+            reads: self.reads + other.reads,
+            reads_rejected: self.reads_rejected + other.reads_rejected,
+            lost_writes: self.lost_writes + other.lost_writes,
+        }
+    }
+}
+
 /// Nodes 1..=n, what is between them, and what is known to be true for good.
 #[derive(Clone, Debug)]
 pub(crate) struct Cluster {
@@ -179,12 +196,21 @@ impl Cluster {
     /// Replicas whose logs hold entries of these terms. The replica's term is `terms` of it.
     pub(crate) fn with_logs(options: Options, logs: &[&[u64]], terms: &[u64]) -> Self {
         let image = |(log, term): (&&[u64], &u64)| {
-            let entry = |(at, &term): (usize, &u64)| Entry { term: Term(term), payload: term * 1000 + at as u64 };
-            let mut image = Image { entries: log.iter().enumerate().map(entry).collect(), ..Image::default() };
+            let entry =
+                |(at, &term): (usize, &u64)| Entry { term: Term(term), payload: term * 1000 + at as u64 };
+            let mut image =
+                Image { entries: log.iter().enumerate().map(entry).collect(), ..Image::default() };
             image.hard_state.term = Term(*term);
             image
         };
         Self::with_images(options, logs.iter().zip(terms).map(image).collect())
+    }
+
+    /// Replicas that all hold entries of these terms, the last of which is theirs.
+    pub(crate) fn with_one_log(options: Options, log: &[u64]) -> Self {
+        let count = options.replicas() as usize;
+        let term = log.last().copied().unwrap_or_default();
+        Self::with_logs(options, &vec![log; count], &vec![term; count])
     }
 
     fn with_images(options: Options, images: Vec<Image>) -> Self {

@@ -45,7 +45,10 @@ fn a_vote_is_given_once_a_term_and_again_only_to_the_same_candidate() {
     for (from, granted) in [(1, true), (2, false), (1, true)] {
         cluster.say(from, 3, ask, &[]);
         let answer = cluster.network.pop_back().unwrap();
-        assert_eq!((answer.to, answer.message()), (from, Some(Message::VoteReply { term: Term(1), granted })));
+        assert_eq!(
+            (answer.to, answer.message()),
+            (from, Some(Message::VoteReply { term: Term(1), granted }))
+        );
     }
 }
 
@@ -141,6 +144,7 @@ fn whoever_fell_behind_learns_the_term_and_a_deposed_leader_steps_down() {
     cluster.propose(1, 1);
     cluster.settle();
     assert!(!cluster.group(1).is_leader());
+    cluster.run(T);
     assert_eq!(cluster.group(1).leader(), Some(NodeId(2)));
     assert_eq!(cluster.log(1), cluster.log(2));
 }

@@ -48,7 +48,11 @@ fn a_pre_vote_granted_for_another_term_does_not_count() {
     cluster.campaign(1);
     assert_eq!((cluster.group(1).role(), cluster.group(1).term()), (Role::PreCandidate, Term(1)));
     cluster.say(2, 1, late, &[]);
-    assert_eq!(cluster.group(1).role(), Role::PreCandidate, "it was asked about term 1, and this is about term 2");
+    assert_eq!(
+        cluster.group(1).role(),
+        Role::PreCandidate,
+        "it was asked about term 1, and this is about term 2"
+    );
     cluster.say(2, 1, Message::PreVoteReply { term: Term(2), granted: true }, &[]);
     assert_eq!((cluster.group(1).role(), cluster.group(1).term()), (Role::Candidate, Term(2)));
 }

@@ -5,6 +5,7 @@ mod election;
 mod liveness;
 mod read;
 mod replication;
+mod size;
 mod snapshot;
 mod stranger;
 mod window;

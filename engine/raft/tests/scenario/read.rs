@@ -1,0 +1,125 @@
+//! Linearizable reads by read index (thesis, section 6.4). That an answer is never below what was committed anywhere when
+//! the read came is checked by the cluster for every read of every test.
+
+use raftwerk_frame::{Index, Message};
+
+use crate::cluster::{Cluster, Options, Packet, T};
+
+/// Thesis, section 6.4, step 1: a new leader does not know what is committed before an entry of its own is.
+#[test]
+fn a_read_waits_for_an_entry_of_the_leaders_own_term() {
+    let mut cluster = Cluster::with_one_log(Options::of(3), &[1, 1, 1]);
+    cluster.campaign(1);
+    cluster.deliver_where(|packet| packet.is_vote() || packet.is_pre_vote());
+    assert!(cluster.group(1).is_leader());
+    let token = cluster.read(1, 1);
+    cluster.deliver_where(Packet::is_heartbeat);
+    assert_eq!(cluster.replica(1).reads, [], "a quorum has answered, and yet");
+    cluster.settle();
+    assert_eq!(cluster.group(1).commit(), Index(4));
+    assert_eq!(cluster.replica(1).reads, [(token, Index(4))]);
+}
+
+/// Step 2: whoever does not reach a quorum may have been replaced.
+#[test]
+fn a_read_needs_a_quorum_that_answers_after_it_came() {
+    let mut cluster = Cluster::new(Options::of(5));
+    cluster.elect(1);
+    cluster.run(T);
+    let token = cluster.read(1, 1);
+    assert_eq!(cluster.replica(1).reads, []);
+    let acks = |packet: &Packet| matches!(packet.message(), Some(Message::HeartbeatAck { .. }));
+    cluster.deliver_where(|packet| packet.is_heartbeat() && !acks(packet));
+    cluster.deliver_where(|packet| acks(packet) && packet.from == 2);
+    assert_eq!(cluster.replica(1).reads, [], "two of five");
+    cluster.deliver_where(|packet| acks(packet) && packet.from == 3);
+    assert_eq!(cluster.replica(1).reads, [(token, cluster.group(1).commit())], "three of five");
+}
+
+/// An answer to an older round says nothing of now.
+#[test]
+fn an_answer_to_an_older_round_does_not_count() {
+    let mut cluster = Cluster::new(Options::of(3));
+    cluster.elect(1);
+    cluster.read(1, 1);
+    let at = cluster.network.iter().position(|packet| packet.to == 2 && packet.is_heartbeat()).unwrap();
+    cluster.deliver(at);
+    let late = cluster.network.back().unwrap().clone();
+    cluster.settle();
+    cluster.read(1, 1);
+    cluster.drop_where(|_| true);
+    cluster.network.push_back(late);
+    cluster.settle();
+    assert_eq!(cluster.replica(1).reads.len(), 1);
+    // The next heartbeats ask again.
+    cluster.run(T / 5);
+    assert_eq!(cluster.replica(1).reads.len(), 2);
+}
+
+/// Section 6.4: "one round of heartbeats for any number of reads".
+#[test]
+fn the_reads_of_a_turn_share_one_round() {
+    let mut cluster = Cluster::new(Options::of(3));
+    cluster.elect(1);
+    let first = cluster.read(1, 100);
+    assert_eq!(cluster.count_where(Packet::is_heartbeat), 2, "one for each follower");
+    cluster.settle();
+    let answered: Vec<u64> = cluster.replica(1).reads.iter().map(|(token, _)| *token).collect();
+    assert_eq!(answered, (first..first + 100).collect::<Vec<_>>());
+}
+
+#[test]
+fn a_leader_that_steps_down_rejects_the_reads_that_wait() {
+    let mut cluster = Cluster::new(Options::of(3));
+    cluster.elect(1);
+    cluster.isolate(1);
+    let first = cluster.read(1, 3);
+    cluster.run(3 * T);
+    assert!(!cluster.group(1).is_leader());
+    assert_eq!(
+        (&cluster.replica(1).reads[..], &cluster.replica(1).reads_rejected[..]),
+        (&[][..], &[first, first + 1, first + 2][..])
+    );
+}
+
+/// The stale leader of a partition answers no read: the others may have moved on.
+#[test]
+fn a_deposed_leader_that_does_not_know_it_answers_no_read() {
+    let mut cluster = Cluster::new(Options { check_quorum: false, ..Options::of(3) });
+    cluster.elect(1);
+    cluster.isolate(1);
+    cluster.elect(2);
+    cluster.propose(2, 3);
+    cluster.settle();
+    assert!(cluster.group(1).is_leader());
+    let token = cluster.read(1, 1);
+    cluster.run(3 * T);
+    assert_eq!(cluster.replica(1).reads, []);
+    cluster.heal();
+    cluster.run(T);
+    assert_eq!(
+        (&cluster.replica(1).reads[..], &cluster.replica(1).reads_rejected[..]),
+        (&[][..], &[token][..])
+    );
+}
+
+#[test]
+fn a_follower_rejects_a_read_at_once() {
+    let mut cluster = Cluster::new(Options::of(3));
+    cluster.elect(1);
+    let token = cluster.read(2, 1);
+    assert_eq!(cluster.replica(2).reads_rejected, [token]);
+}
+
+/// A group of one is its own quorum; but it too must have committed an entry of its term.
+#[test]
+fn a_group_of_one_answers_without_asking() {
+    let mut cluster = Cluster::new(Options { syncs_at_once: false, ..Options::of(1) });
+    cluster.campaign(1);
+    let token = cluster.read(1, 1);
+    assert_eq!(cluster.replica(1).reads, []);
+    cluster.sync(1);
+    assert_eq!(cluster.replica(1).reads, [(token, Index(1))]);
+    cluster.read(1, 1);
+    assert_eq!(cluster.replica(1).reads.len(), 2, "in the same turn");
+}

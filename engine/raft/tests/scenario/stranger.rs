@@ -1,0 +1,184 @@
+//! Messages that make no sense: from nodes that do not belong, and with numbers that no replica would send. They may be
+//! ignored, answered or obeyed; they never make a replica panic, and its own rules (1 to 6) hold.
+
+use std::cell::Cell;
+
+use proptest::prelude::*;
+use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
+use raftwerk_frame::{Configuration, EntryId, Index, Message, NodeId, Run, Term, Time};
+use raftwerk_raft::{Effects, Group, Input, invariant};
+
+use crate::cluster::{Cluster, MS, Options};
+
+/// Only who is in the configuration is listened to.
+#[test]
+fn strangers_are_ignored() {
+    let mut cluster = Cluster::new(Options::of(3));
+    cluster.elect(1);
+    let before: Vec<_> =
+        cluster.nodes().map(|node| (cluster.group(node).hard_state(), cluster.group(node).last())).collect();
+    let (term, last) = (Term(99), EntryId::new(Term(98), Index(99)));
+    let messages = [
+        Message::PreVote { term, last },
+        Message::Vote { term, last, transfer: true },
+        Message::VoteReply { term, granted: true },
+        Message::Append { term, prev: EntryId::default(), commit: Index(1) },
+        Message::AppendAck { term: Term(1), matched: Index(1) },
+        Message::Heartbeat { term, commit: Index(1), round: 1 },
+        Message::HeartbeatAck { term, round: 1 },
+        Message::TimeoutNow { term },
+    ];
+    for node in cluster.nodes() {
+        for message in messages {
+            for stranger in [4, node] {
+                cluster.say(stranger, node, message, &[]);
+            }
+        }
+        let configuration = Configuration::of_voters([NodeId(4)]);
+        let input =
+            Input::SnapshotReceived { from: NodeId(4), term, id: last, configuration: &configuration };
+        cluster.input(node, input);
+        cluster.finish(node);
+    }
+    assert!(cluster.network.is_empty());
+    let after: Vec<_> =
+        cluster.nodes().map(|node| (cluster.group(node).hard_state(), cluster.group(node).last())).collect();
+    assert_eq!(before, after);
+}
+
+/// Runs that no leader would send are not taken in.
+#[test]
+fn an_append_whose_terms_fall_or_come_from_the_future_is_ignored() {
+    let mut cluster = Cluster::with_logs(Options::of(3), &[&[1, 2], &[1, 2], &[1, 2]], &[3; 3]);
+    let prev = EntryId::new(Term(2), Index(2));
+    let entry = |term| crate::cluster::disk::Entry { term: Term(term), payload: 0 };
+    for terms in [&[1][..], &[3, 2], &[4]] {
+        let entries: Vec<_> = terms.iter().map(|&term| entry(term)).collect();
+        cluster.say(1, 2, Message::Append { term: Term(3), prev, commit: Index(0) }, &entries);
+        assert_eq!((cluster.log(2), cluster.network.len()), (vec![1, 2], 0), "{terms:?}");
+    }
+}
+
+/// A number near one of the ends, near what the replica is about, or anything.
+fn number() -> impl Strategy<Value = u64> {
+    prop_oneof![8 => 0..12u64, 1 => any::<u64>(), 1 => (0..4u64).prop_map(|below| u64::MAX - below), 1 => Just(1 << 62)]
+}
+
+fn id() -> impl Strategy<Value = EntryId> {
+    (number(), number()).prop_map(|(term, index)| EntryId::new(Term(term), Index(index)))
+}
+
+fn message() -> impl Strategy<Value = Message> {
+    (0..10u8, number(), id(), number(), any::<bool>()).prop_map(|(kind, term, id, number, flag)| {
+        let (term, index) = (Term(term), Index(number));
+        match kind {
+            0 => Message::PreVote { term, last: id },
+            1 => Message::PreVoteReply { term, granted: flag },
+            2 => Message::Vote { term, last: id, transfer: flag },
+            3 => Message::VoteReply { term, granted: flag },
+            4 => Message::Append { term, prev: id, commit: index },
+            5 => Message::AppendAck { term, matched: index },
+            6 => Message::AppendReject { term, rejected: index, hint: id },
+            7 => Message::Heartbeat { term, commit: index, round: number },
+            8 => Message::HeartbeatAck { term, round: number },
+            _ => Message::TimeoutNow { term },
+        }
+    })
+}
+
+#[derive(Clone, Debug)]
+enum Noise {
+    Message { from: u64, message: Message, runs: Vec<(u64, u64)> },
+    Snapshot { from: u64, term: u64, id: EntryId },
+    Durable(EntryId),
+    Applied(u64),
+    Compacted(u64),
+    Propose(u32, u64),
+    Read,
+    Campaign,
+    Pass(u64),
+    SnapshotFailed(u64),
+    Unreachable(u64),
+}
+
+fn noise() -> impl Strategy<Value = Noise> {
+    let runs = prop::collection::vec((number(), number()), 0..4);
+    prop_oneof![
+        12 => (1..5u64, message(), runs).prop_map(|(from, message, runs)| Noise::Message { from, message, runs }),
+        1 => (1..5u64, number(), id()).prop_map(|(from, term, id)| Noise::Snapshot { from, term, id }),
+        2 => id().prop_map(Noise::Durable),
+        1 => number().prop_map(Noise::Applied),
+        1 => number().prop_map(Noise::Compacted),
+        2 => (0..4u32, 0..100u64).prop_map(|(count, bytes)| Noise::Propose(count, bytes)),
+        1 => Just(Noise::Read),
+        1 => Just(Noise::Campaign),
+        2 => (0..300u64).prop_map(Noise::Pass),
+        1 => (1..5u64).prop_map(Noise::SnapshotFailed),
+        1 => (1..5u64).prop_map(Noise::Unreachable),
+    ]
+}
+
+/// One turn; the rules of one replica hold after it.
+fn turn(group: &mut Group, now: &mut Time, noise: &Noise, effects: &mut Effects) {
+    let configuration = group.configuration().clone();
+    let of_run = |&(term, count): &(u64, u64)| Run { term: Term(term), count };
+    let mut given = Vec::new();
+    let input = match noise {
+        Noise::Message { from, message, runs } => {
+            given.extend(runs.iter().map(of_run));
+            Input::Message { from: NodeId(*from), message: *message, runs: &given }
+        }
+        Noise::Snapshot { from, term, id } => {
+            let term = Term(*term);
+            Input::SnapshotReceived { from: NodeId(*from), term, id: *id, configuration: &configuration }
+        }
+        Noise::Durable(id) => Input::Durable { id: *id },
+        Noise::Applied(index) => Input::Applied { index: Index(*index) },
+        Noise::Compacted(to) => Input::Compacted { to: Index(*to) },
+        Noise::Propose(count, bytes) => Input::Propose { count: *count, bytes: *bytes },
+        Noise::Read => Input::Read { token: 1 },
+        Noise::Campaign => Input::Campaign,
+        Noise::Pass(ms) => {
+            now.0 += ms * MS;
+            Input::Timeout
+        }
+        Noise::SnapshotFailed(to) => Input::SnapshotFailed { to: NodeId(*to) },
+        Noise::Unreachable(node) => Input::Unreachable { node: NodeId(*node) },
+    };
+    group.step(*now, input, effects);
+    effects.clear();
+    group.flush(*now, effects);
+    effects.clear();
+    for peer in 1..5 {
+        for _ in 0..20 {
+            let Some(shipment) = group.next_shipment(NodeId(peer)) else { break };
+            let last = shipment.first.0.saturating_add(3).min(shipment.last.0).max(shipment.prev.index.0);
+            group.shipped(NodeId(peer), Index(last), 10);
+        }
+    }
+    assert_eq!(invariant::check(group), Ok(()));
+}
+
+#[test]
+fn no_numbers_make_a_replica_panic_or_break_its_own_rules() {
+    let led = Cell::new(0);
+    let config = Config { cases: 3000, failure_persistence: None, ..Config::default() };
+    let rng = TestRng::deterministic_rng(RngAlgorithm::ChaCha);
+    let start = (any::<bool>(), prop::collection::vec(noise(), 1..60));
+    let result = TestRunner::new_with_rng(config, rng).run(&start, |(leads, noises)| {
+        let mut cluster = Cluster::with_logs(Options::of(3), &[&[1, 1, 2], &[1, 1, 2], &[1, 1]], &[3; 3]);
+        if leads {
+            cluster.elect(1);
+        }
+        let (mut group, mut now, mut effects) = (cluster.group(1).clone(), cluster.now, Effects::default());
+        for noise in &noises {
+            turn(&mut group, &mut now, noise, &mut effects);
+            led.set(led.get() + u64::from(group.is_leader()));
+        }
+        Ok(())
+    });
+    if let Err(failure) = result {
+        panic!("{failure}");
+    }
+    assert!(led.get() > 1000, "leaders were among them: {}", led.get());
+}

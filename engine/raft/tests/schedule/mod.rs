@@ -1,0 +1,229 @@
+//! Random schedules: whatever is lost, doubled, overtaken, delayed, crashed, restarted, cut off, compacted, and whenever
+//! writes become durable, every rule holds after every step. And when the faults end, there is progress.
+//!
+//! The schedules are the same in every run. One that fails is printed at its shortest.
+
+use std::cell::Cell;
+
+use proptest::prelude::*;
+use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
+
+use crate::cluster::{Cluster, ENTRY_BYTES, Options, Seen, T};
+
+/// Something that happens. Numbers choose among what there is.
+#[derive(Clone, Copy, Debug)]
+enum Event {
+    /// Milliseconds pass.
+    Pass(u64),
+    /// So many packets arrive, oldest first.
+    Deliver(usize),
+    /// One arrives before its turn.
+    Overtake(usize),
+    Drop(usize),
+    Double(usize),
+    /// The oldest goes to the end.
+    Delay,
+    Propose(u64, u32),
+    /// To whoever leads: proposals that have a chance.
+    ProposeLeader(u32),
+    Read(u64),
+    Sync(u64, usize),
+    SyncAll,
+    /// Often whoever leads.
+    Crash(u64),
+    Restart(u64),
+    /// Often whoever leads.
+    Isolate(u64),
+    CutOneWay(u64, u64),
+    Heal,
+    Checkpoint(u64, bool),
+    Campaign(u64),
+    Unreachable(u64, u64),
+}
+
+fn event() -> impl Strategy<Value = Event> {
+    let node = || 0..60u64;
+    let at = || 0..1000usize;
+    prop_oneof![
+        12 => (1..T).prop_map(Event::Pass),
+        30 => (1..20usize).prop_map(Event::Deliver),
+        6 => at().prop_map(Event::Overtake),
+        6 => at().prop_map(Event::Drop),
+        4 => at().prop_map(Event::Double),
+        3 => Just(Event::Delay),
+        2 => (node(), 1..4u32).prop_map(|(node, count)| Event::Propose(node, count)),
+        12 => (1..6u32).prop_map(Event::ProposeLeader),
+        4 => node().prop_map(Event::Read),
+        12 => (node(), 0..6usize).prop_map(|(node, count)| Event::Sync(node, count)),
+        6 => Just(Event::SyncAll),
+        3 => node().prop_map(Event::Crash),
+        6 => node().prop_map(Event::Restart),
+        2 => node().prop_map(Event::Isolate),
+        1 => (node(), node()).prop_map(|(from, to)| Event::CutOneWay(from, to)),
+        4 => Just(Event::Heal),
+        5 => (node(), any::<bool>()).prop_map(|(node, compact)| Event::Checkpoint(node, compact)),
+        4 => node().prop_map(Event::Campaign),
+        1 => (node(), node()).prop_map(|(node, peer)| Event::Unreachable(node, peer)),
+    ]
+}
+
+fn options(voters: u64) -> impl Strategy<Value = Options> {
+    let flags = (any::<bool>(), any::<bool>(), any::<bool>());
+    (any::<u64>(), flags, 1..6u64, 1..4u32, 1..4u64, 0..2u64).prop_map(
+        move |(seed, (pre_vote, check_quorum, syncs_at_once), window, messages, append, learners)| Options {
+            learners,
+            seed,
+            pre_vote,
+            check_quorum,
+            window_bytes: window * ENTRY_BYTES,
+            window_messages: messages,
+            append_bytes_max: append * ENTRY_BYTES,
+            uncommitted_bytes_max: 20 * ENTRY_BYTES,
+            syncs_at_once,
+            ..Options::of(voters)
+        },
+    )
+}
+
+fn happen(cluster: &mut Cluster, event: Event) {
+    let pick = |number: u64| number % cluster.options.replicas() + 1;
+    let waiting = cluster.network.len();
+    let often_leader = |node: u64| cluster.leader().filter(|_| node % 2 == 0).unwrap_or(pick(node));
+    let up = |node: u64| cluster.is_up(node).then_some(node);
+    match event {
+        Event::Pass(ms) => cluster.advance(ms),
+        Event::Deliver(count) => {
+            for _ in 0..count.min(waiting) {
+                if !cluster.network.is_empty() {
+                    cluster.deliver(0);
+                }
+            }
+        }
+        Event::Overtake(at) if waiting > 0 => cluster.deliver(at % waiting),
+        Event::Drop(at) if waiting > 0 => cluster.drop_packet(at % waiting),
+        Event::Double(at) if waiting > 0 => cluster.duplicate(at % waiting),
+        Event::Delay if waiting > 0 => cluster.network.rotate_left(1),
+        Event::Overtake(_) | Event::Drop(_) | Event::Double(_) | Event::Delay => {}
+        Event::Propose(node, count) => {
+            if let Some(node) = up(pick(node)) {
+                cluster.propose(node, count);
+            }
+        }
+        Event::ProposeLeader(count) => {
+            if let Some(node) = cluster.leader() {
+                cluster.propose(node, count);
+            }
+        }
+        Event::Read(node) => {
+            let node = if node % 2 == 0 { cluster.leader() } else { up(pick(node)) };
+            if let Some(node) = node {
+                cluster.read(node, 1 + node % 3);
+            }
+        }
+        Event::Sync(node, count) => {
+            let node = pick(node);
+            let count = count.min(cluster.replica(node).disk.pending());
+            cluster.sync_some(node, count);
+        }
+        Event::SyncAll => cluster.nodes().for_each(|node| cluster.sync(node)),
+        Event::Crash(node) => cluster.crash(often_leader(node)),
+        Event::Restart(node) => {
+            let node = pick(node);
+            if !cluster.is_up(node) {
+                cluster.restart(node);
+            }
+        }
+        Event::Isolate(node) => cluster.isolate(often_leader(node)),
+        Event::CutOneWay(from, to) => cluster.cut_one_way(pick(from), pick(to)),
+        Event::Heal => cluster.heal(),
+        Event::Checkpoint(node, compact) => {
+            if let Some(node) = up(pick(node)) {
+                cluster.checkpoint(node, compact);
+            }
+        }
+        Event::Campaign(node) => {
+            if let Some(node) = up(pick(node)) {
+                cluster.campaign(node);
+            }
+        }
+        Event::Unreachable(node, peer) => {
+            if let Some(node) = up(pick(node)) {
+                let peer = pick(peer);
+                cluster.unreachable(node, peer);
+            }
+        }
+    }
+}
+
+/// The faults end: within a bounded time there is a leader, what is proposed commits everywhere, and all are equal.
+fn recover(cluster: &mut Cluster) {
+    cluster.heal();
+    cluster.options.syncs_at_once = true;
+    for node in cluster.nodes() {
+        if !cluster.is_up(node) {
+            cluster.restart(node);
+        }
+        cluster.sync(node);
+    }
+    let before = cluster.committed();
+    // What is cut may take so long to be missed; candidates may collide.
+    cluster.run(5 * T);
+    let leader = cluster.run_to_leader();
+    cluster.propose(leader, 2);
+    cluster.read(leader, 2);
+    cluster.run(5 * T);
+    assert!(cluster.committed() >= before + 2, "no progress after {before}");
+    let leader = cluster.leader().expect("who led goes on leading");
+    for node in cluster.nodes() {
+        let group = cluster.group(node);
+        assert_eq!(group.last(), cluster.group(leader).last(), "node {node}");
+        assert_eq!(group.commit().0, cluster.committed(), "node {node}");
+    }
+}
+
+fn run_schedules(voters: u64, cases: u32) -> Seen {
+    let total = Cell::new(Seen::default());
+    let config = Config { cases, failure_persistence: None, max_shrink_iters: 20_000, ..Config::default() };
+    let rng = TestRng::deterministic_rng(RngAlgorithm::ChaCha);
+    let schedule = (options(voters), prop::collection::vec(event(), 300));
+    let result = TestRunner::new_with_rng(config, rng).run(&schedule, |(options, events)| {
+        let mut cluster = Cluster::new(options);
+        for event in events {
+            happen(&mut cluster, event);
+        }
+        recover(&mut cluster);
+        total.set(total.get() + cluster.seen);
+        Ok(())
+    });
+    if let Err(failure) = result {
+        panic!("{failure}");
+    }
+    total.get()
+}
+
+/// A schedule in which nothing happens proves nothing.
+fn assert_eventful(seen: &Seen, cases: u64) {
+    let floors = [
+        ("leaders", seen.leaders, 2 * cases),
+        ("committed", seen.committed, 8 * cases),
+        ("replaced", seen.replaced, cases / 2),
+        ("installed", seen.installed, cases / 8),
+        ("tails kept", seen.tails_kept, 1),
+        ("reads", seen.reads, 2 * cases),
+        ("reads rejected", seen.reads_rejected, 5 * cases),
+        ("lost writes", seen.lost_writes, cases),
+    ];
+    for (what, count, floor) in floors {
+        assert!(count >= floor, "{what}: {count}, expected {floor}: {seen:?}");
+    }
+}
+
+#[test]
+fn random_schedules_on_three_voters_keep_every_rule() {
+    assert_eventful(&run_schedules(3, 500), 500);
+}
+
+#[test]
+fn random_schedules_on_five_voters_keep_every_rule() {
+    assert_eventful(&run_schedules(5, 400), 400);
+}

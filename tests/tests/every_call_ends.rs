@@ -1,0 +1,170 @@
+//! Every call ends, whatever becomes of the node: an answer, or an error that says what the caller may do next. Certain
+//! and uncertain failures are told apart.
+
+use std::time::Duration;
+
+use raftwerk::{Config, Engine, GroupId, NodeId, Proposal, ProposeError, ReadError};
+use raftwerk_tests::facts::{PATIENCE, ends, until};
+use raftwerk_tests::journal::Journal;
+use raftwerk_tests::nodes::Nodes;
+
+const GROUP: GroupId = GroupId(1);
+
+/// A leader whose followers are gone: nothing that it is told can be committed.
+fn lonely_leader(tune: impl Fn(&mut Config) + 'static) -> (Nodes, NodeId) {
+    let mut nodes = Nodes::start(3, tune);
+    nodes.create(&[GROUP]);
+    nodes.write(GROUP, 0);
+    let leader = nodes.leader(GROUP);
+    for node in nodes.ids().to_vec().into_iter().filter(|node| *node != leader) {
+        nodes.close(node);
+    }
+    (nodes, leader)
+}
+
+/// It does not give up its leadership for as long as a test may take. The first election does not wait for this.
+fn patient(config: &mut Config) {
+    config.election_timeout = PATIENCE * 2;
+}
+
+fn outcome(what: &str, proposal: Proposal) -> Result<raftwerk::Applied, ProposeError> {
+    ends(what, || proposal.wait())
+}
+
+#[test]
+fn calls_that_wait_for_a_quorum_end_when_the_node_shuts_down() {
+    let (mut nodes, leader) = lonely_leader(patient);
+    let group = nodes.replica(leader, GROUP);
+    let proposals: Vec<Proposal> = (0..100).map(|n| group.propose(format!("{n}"))).collect();
+    let reads: Vec<_> = (0..10).map(|_| group.read("")).collect();
+    let status = group.status().unwrap();
+    assert_eq!(status.last.index.0, status.commit.0 + 100, "all are in the log, none is committed");
+    nodes.close(leader);
+    for proposal in proposals {
+        assert_eq!(outcome("a proposal of a closed node", proposal), Err(ProposeError::Unknown));
+    }
+    for read in reads {
+        assert_eq!(ends("a read of a closed node", || read.wait()), Err(ReadError::Closed));
+    }
+    assert_eq!(outcome("a proposal to a closed node", group.propose("late")), Err(ProposeError::Closed));
+    assert_eq!(ends("a read of a closed node", move || group.read("").wait()), Err(ReadError::Closed));
+}
+
+#[test]
+fn the_operations_of_a_pipeline_end_when_the_node_shuts_down() {
+    let (mut nodes, leader) = lonely_leader(patient);
+    let mut pipeline = nodes.engine(leader).pipeline(1000);
+    for token in 0..1000 {
+        pipeline.propose(GROUP, token, b"pending").unwrap();
+    }
+    assert_eq!(pipeline.propose(GROUP, 1000, b"one too many"), Err(ProposeError::Busy));
+    pipeline.flush();
+    let group = nodes.replica(leader, GROUP);
+    until("all are in the log", || {
+        let status = group.status()?;
+        (status.last.index.0 == status.commit.0 + 1000).then_some(())
+    });
+    nodes.close(leader);
+    let mut done = Vec::new();
+    until("all completions", || {
+        pipeline.take(&mut done);
+        (pipeline.in_flight() == 0).then_some(())
+    });
+    let mut tokens: Vec<u64> = done.iter().map(|completion| completion.token).collect();
+    tokens.sort_unstable();
+    assert_eq!(tokens, (0..1000).collect::<Vec<_>>(), "each once");
+    assert!(done.iter().all(|completion| completion.result == Err(ProposeError::Unknown)));
+}
+
+#[test]
+fn a_leader_without_followers_gives_up_and_its_callers_learn_it() {
+    let (nodes, leader) = lonely_leader(|_| ());
+    let group = nodes.replica(leader, GROUP);
+    // Either it has noticed already, or it notices while the proposal waits.
+    let told = outcome("a proposal to a leader alone", group.propose("x")).unwrap_err();
+    assert!(matches!(told, ProposeError::Unknown | ProposeError::NotLeader { .. }), "{told}");
+    let read = group.read("");
+    let told = ends("a read from a leader alone", || read.wait()).unwrap_err();
+    assert!(matches!(told, ReadError::NotLeader { .. }), "{told}");
+    assert_eq!(outcome("a later proposal", group.propose("x")), Err(ProposeError::NotLeader { hint: None }));
+}
+
+#[test]
+fn calls_to_a_replica_that_is_removed_end() {
+    let (nodes, leader) = lonely_leader(patient);
+    let group = nodes.replica(leader, GROUP);
+    let (proposal, read) = (group.propose("x"), group.read(""));
+    assert!(nodes.engine(leader).remove_group(GROUP));
+    assert_eq!(outcome("a proposal to a removed replica", proposal), Err(ProposeError::Unknown));
+    assert_eq!(ends("a read of a removed replica", || read.wait()), Err(ReadError::NoSuchGroup(GROUP)));
+    assert_eq!(outcome("a later proposal", group.propose("y")), Err(ProposeError::NoSuchGroup(GROUP)));
+    assert_eq!(group.status(), None);
+    assert!(!nodes.engine(leader).remove_group(GROUP), "it is gone already");
+    assert!(nodes.engine(leader).groups().is_empty());
+}
+
+#[test]
+fn what_waits_for_a_quorum_is_bounded_and_beyond_it_callers_are_told_to_wait() {
+    let (nodes, leader) = lonely_leader(|config| {
+        patient(config);
+        config.uncommitted_bytes_max = 1000;
+    });
+    let group = nodes.replica(leader, GROUP);
+    let payload = || vec![0; 600];
+    let first = group.propose(payload());
+    assert!(group.status().is_some(), "the first was seen in a turn before the second");
+    assert_eq!(outcome("a proposal beyond the bound", group.propose(payload())), Err(ProposeError::Busy));
+    assert!(nodes.engine(leader).remove_group(GROUP));
+    assert_eq!(outcome("the one within", first), Err(ProposeError::Unknown));
+}
+
+#[test]
+fn a_full_inbox_says_busy_and_nothing_of_it_happens() {
+    let dir = tempfile::tempdir().unwrap();
+    let authority = raftwerk::identity::ClusterAuthority::new("tests").unwrap();
+    let mut config = Config::new(NodeId(1), dir.path(), authority.issue(raftwerk::PeerId(1)).unwrap());
+    (config.workers, config.inbox_max, config.segment_bytes) = (1, 1, 1 << 20);
+    config.payload_bytes_max = 64 << 10;
+    let engine = Engine::open(config, |_| Journal::default()).unwrap();
+    let group = engine.create_group(GROUP, &[NodeId(1)]).unwrap();
+    until("a first write", || group.propose("first").wait().ok());
+    let (mut done, mut busy) = (1, 0);
+    until("a full inbox", || {
+        let burst: Vec<Proposal> = (0..100).map(|n| group.propose(format!("{n}"))).collect();
+        for proposal in burst {
+            match outcome("a proposal of the burst", proposal) {
+                Ok(_) => done += 1,
+                Err(ProposeError::Busy) => busy += 1,
+                Err(other) => panic!("{other}"),
+            }
+        }
+        (busy > 0).then_some(())
+    });
+    let answer = until("a read", || group.read("").wait().ok());
+    assert_eq!(
+        raftwerk_tests::journal::read(&answer).unwrap().len(),
+        done,
+        "what was refused did not happen"
+    );
+}
+
+#[test]
+fn what_cannot_be_is_refused_with_certainty() {
+    let nodes = Nodes::start(1, |config| config.heartbeat_interval = Duration::from_millis(50));
+    nodes.create(&[GROUP]);
+    nodes.write(GROUP, 0);
+    let group = nodes.replica(NodeId(1), GROUP);
+    let max = nodes.config(NodeId(1)).payload_bytes_max;
+    let told = group.propose(vec![0; max + 1]).wait();
+    assert_eq!(told, Err(ProposeError::TooLarge { bytes: max + 1, max }));
+    assert!(group.propose(vec![0; max]).wait().is_ok(), "the limit itself is allowed");
+    assert!(nodes.engine(NodeId(1)).group(GroupId(9)).is_none());
+    let mut pipeline = nodes.engine(NodeId(1)).pipeline(10);
+    pipeline.propose(GroupId(9), 7, b"x").unwrap();
+    pipeline.flush();
+    assert!(pipeline.wait(PATIENCE));
+    let mut done = Vec::new();
+    pipeline.take(&mut done);
+    assert_eq!(done[0].token, 7);
+    assert_eq!(done[0].result, Err(ProposeError::NoSuchGroup(GroupId(9))));
+}
