@@ -8,5 +8,6 @@
 pub mod facts;
 pub mod journal;
 pub mod nodes;
+pub mod processes;
 
 pub mod script;

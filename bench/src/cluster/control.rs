@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use bytes::Bytes;
 use raftwerk::kv::KvMachine;
-use raftwerk::{Config, Engine, GroupId, NodeId, StateMachine};
+use raftwerk::{Config, Engine, GroupId, NodeId, StateMachine, StateMachines};
 use raftwerk_net::identity::Identity;
 use serde::{Deserialize, Serialize};
 
@@ -47,58 +47,18 @@ impl NodeSettings {
         config.workers = self.workers;
         config.sync = self.sync;
         config.seed = self.seed;
-        let is_hash = self.is_hash;
-        let machines = move |_group: GroupId| Machine::new(is_hash);
-        Engine::open(config, machines).map_err(|error| format!("node n{}: {error}", self.node))
+        Engine::open(config, Machines { is_hash: self.is_hash }).map_err(|error| format!("node n{}: {error}", self.node))
     }
 }
 
-/// One of the two state machines.
-enum Machine {
-    Kv(KvMachine),
-    Hash(HashMachine),
+/// Makes one of the two state machines.
+struct Machines {
+    is_hash: bool,
 }
 
-impl Machine {
-    fn new(is_hash: bool) -> Self {
-        if is_hash { Self::Hash(HashMachine::default()) } else { Self::Kv(KvMachine::default()) }
-    }
-}
-
-impl StateMachine for Machine {
-    fn apply(&mut self, entries: raftwerk::Committed<'_>, replies: &mut raftwerk::Replies) {
-        match self {
-            Self::Kv(kv) => kv.apply(entries, replies),
-            Self::Hash(hash) => hash.apply(entries, replies),
-        }
-    }
-
-    fn query(&self, query: &[u8]) -> Bytes {
-        match self {
-            Self::Kv(kv) => kv.query(query),
-            Self::Hash(hash) => hash.query(query),
-        }
-    }
-
-    fn checkpoint(&self) -> raftwerk::Checkpoint {
-        match self {
-            Self::Kv(kv) => kv.checkpoint(),
-            Self::Hash(hash) => hash.checkpoint(),
-        }
-    }
-
-    fn restore(&mut self, image: &mut dyn std::io::Read) -> std::io::Result<()> {
-        match self {
-            Self::Kv(kv) => kv.restore(image),
-            Self::Hash(hash) => hash.restore(image),
-        }
-    }
-
-    fn digest(&self) -> u64 {
-        match self {
-            Self::Kv(kv) => kv.digest(),
-            Self::Hash(hash) => hash.digest(),
-        }
+impl StateMachines for Machines {
+    fn create(&self, _group: GroupId) -> Box<dyn StateMachine> {
+        if self.is_hash { Box::new(HashMachine::default()) } else { Box::new(KvMachine::default()) }
     }
 }
 

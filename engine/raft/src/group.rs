@@ -252,7 +252,9 @@ impl Group {
         self.log.last()
     }
 
-    /// The log is durable here up to this entry.
+    /// The log is durable here up to this entry, as far as the notices tell. In a follower whose entries were replaced and
+    /// came back under the same ids, a notice of the first writing may speak too early for the second; nothing relies
+    /// on it there. A leader counts itself by its own term's entries only, which are written once.
     #[must_use]
     pub const fn durable(&self) -> Index {
         self.log.durable()

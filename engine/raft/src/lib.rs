@@ -7,10 +7,11 @@
 //! # The contract with whoever drives it
 //! 1. One [`Group::step`] per input, then the effects, in this order: `hard_state`, `append`, `install`; then `send`;
 //!    `send_durable` only when everything written so far for this group is durable.
-//! 2. A driver that has written a hard state holds back all the group's messages until that is durable.
+//! 2. A driver that has written a hard state holds back all the group's messages, shipments too, until that is durable.
 //! 3. [`Group::flush`] once after the inputs of a turn; then, from a leader, [`Group::next_shipment`] for every peer
 //!    until it has no more, each answered by [`Group::shipped`].
-//! 4. [`Input::Durable`] when the log is durable up to an entry; [`Input::Applied`] when the state machine has it.
+//! 4. [`Input::Durable`] when the log is durable up to an entry; [`Input::Applied`] when the state machine has it. A
+//!    notice of durability may come late, after its entry was replaced, but notices come in the order of the writes.
 //! 5. [`Input::Timeout`] when [`Group::next_deadline`] has come.
 //!
 //! Messages may be lost, delayed, doubled and reordered. Nothing in here trusts a peer's numbers enough to panic.

@@ -8,6 +8,7 @@ use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
 use raftwerk_frame::{Configuration, EntryId, Index, Message, NodeId, Run, Term, Time};
 use raftwerk_raft::{Effects, Group, Input, invariant};
 
+use crate::cluster::disk::Entry;
 use crate::cluster::{Cluster, MS, Options};
 
 /// Only who is in the configuration is listened to.
@@ -51,7 +52,7 @@ fn strangers_are_ignored() {
 fn an_append_whose_terms_fall_or_come_from_the_future_is_ignored() {
     let mut cluster = Cluster::with_logs(Options::of(3), &[&[1, 2], &[1, 2], &[1, 2]], &[3; 3]);
     let prev = EntryId::new(Term(2), Index(2));
-    let entry = |term| crate::cluster::disk::Entry { term: Term(term), payload: 0 };
+    let entry = |term| Entry { term: Term(term), payload: 0 };
     for terms in [&[1][..], &[3, 2], &[4]] {
         let entries: Vec<_> = terms.iter().map(|&term| entry(term)).collect();
         cluster.say(1, 2, Message::Append { term: Term(3), prev, commit: Index(0) }, &entries);

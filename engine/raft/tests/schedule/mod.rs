@@ -88,7 +88,7 @@ fn options(voters: u64) -> impl Strategy<Value = Options> {
 fn happen(cluster: &mut Cluster, event: Event) {
     let pick = |number: u64| number % cluster.options.replicas() + 1;
     let waiting = cluster.network.len();
-    let often_leader = |node: u64| cluster.leader().filter(|_| node % 2 == 0).unwrap_or(pick(node));
+    let often_leader = |node: u64| cluster.leader().filter(|_| node.is_multiple_of(2)).unwrap_or(pick(node));
     let up = |node: u64| cluster.is_up(node).then_some(node);
     match event {
         Event::Pass(ms) => cluster.advance(ms),
@@ -115,7 +115,7 @@ fn happen(cluster: &mut Cluster, event: Event) {
             }
         }
         Event::Read(node) => {
-            let node = if node % 2 == 0 { cluster.leader() } else { up(pick(node)) };
+            let node = if node.is_multiple_of(2) { cluster.leader() } else { up(pick(node)) };
             if let Some(node) = node {
                 cluster.read(node, 1 + node % 3);
             }
