@@ -34,6 +34,7 @@ pub struct ClusterReport {
     pub read_latency_us: Option<LatencyUs>,
     pub cpu_us_per_write: Option<f64>,
     pub cpu_us_per_operation: Option<f64>,
+    pub client_cpu_us_per_operation: Option<f64>,
     pub syncs: u64,
     pub bytes_per_sync: Option<f64>,
     pub raw_sync_us: BeforeAfter,
@@ -121,6 +122,9 @@ impl ClusterReport {
             && let Some(cpu) = self.cpu_us_per_operation
         {
             row("CPU per operation, everything", format!("{cpu:.2} µs"));
+        }
+        if let Some(cpu) = self.client_cpu_us_per_operation {
+            row("of which the client's thread", format!("{cpu:.2} µs"));
         }
         if let Some(bytes) = self.bytes_per_sync {
             row(
@@ -227,6 +231,7 @@ pub(crate) mod tests {
             read_latency_us: None,
             cpu_us_per_write: Some(3.25),
             cpu_us_per_operation: Some(3.25),
+            client_cpu_us_per_operation: Some(0.25),
             syncs: 9,
             bytes_per_sync: Some(8192.0),
             raw_sync_us: BeforeAfter { before: 55.0, after: 4000.0 },

@@ -8,7 +8,17 @@ use rustix::time::{ClockId, clock_gettime};
 /// User and system time of this process so far, all threads, in nanoseconds.
 #[must_use]
 pub fn own_cpu_nanos() -> u64 {
-    let time = clock_gettime(ClockId::ProcessCPUTime);
+    nanos(ClockId::ProcessCPUTime)
+}
+
+/// User and system time of the calling thread so far, in nanoseconds.
+#[must_use]
+pub fn thread_cpu_nanos() -> u64 {
+    nanos(ClockId::ThreadCPUTime)
+}
+
+fn nanos(clock: ClockId) -> u64 {
+    let time = clock_gettime(clock);
     time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64
 }
 

@@ -53,19 +53,19 @@ impl Load {
         let wanted = self.leaders[&group];
         let node = if nodes.life(wanted).is_some() { wanted } else { nodes.alive()[0] };
         self.leaders.insert(group, node);
-        self.pending.insert(token, (group, node, nodes.life(node).unwrap()));
+        self.pending.insert(token, (group, node, nodes.life(node).expect("it is alive")));
         nodes.tell(node, &format!("put {group} {token}"));
     }
 
     /// An acknowledgement counts, also one whose sender has died since.
     fn note(&mut self, nodes: &Processes, said: &Said) {
         let words: Vec<&str> = said.line.split(' ').collect();
-        let token: u64 = words[1].parse().unwrap();
+        let token: u64 = words[1].parse().expect("a token");
         let group = token % GROUPS + 1;
         self.pending.remove(&token);
         match words[..] {
             ["done", _, index] => {
-                self.acknowledged.insert(token, (group, index.parse().unwrap()));
+                self.acknowledged.insert(token, (group, index.parse().expect("an index")));
             }
             ["not", _, "unknown"] => {}
             ["not", _, "busy"] => {
@@ -134,8 +134,8 @@ fn check(nodes: &mut Processes, load: &Load, group: u64) {
     });
     let mut found: BTreeMap<u64, u64> = BTreeMap::new();
     for line in journal.split(' ') {
-        let (token, index) = line.split_once('@').unwrap();
-        let (token, index) = (token.parse().unwrap(), index.parse().unwrap());
+        let (token, index) = line.split_once('@').expect("token and index");
+        let (token, index) = (token.parse().expect("a token"), index.parse().expect("an index"));
         assert_eq!(found.insert(token, index), None, "{token} is there twice");
         assert!(
             token < load.next_token && token % GROUPS + 1 == group,

@@ -15,6 +15,9 @@ use smallvec::SmallVec;
 
 use crate::retention::{Pin, Pins};
 
+/// How many of the last frames are looked through before the whole log is searched.
+const NEAR_FRAMES: usize = 8;
+
 /// Bytes of one segment that belong together: a frame, or neighbouring frames of one batch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Place {
@@ -232,7 +235,15 @@ impl GroupLog {
     pub(crate) fn frames(&self, from: Index, to: Index, bytes_max: u64) -> Frames {
         let mut found = Frames::new();
         let mut bytes = 0;
-        let begin = self.frames.partition_point(|frame| frame.first <= from).saturating_sub(1);
+        // What is asked for is nearly always among the last few: the rest of a long log stays out of the cache.
+        let near = self.frames.len().saturating_sub(NEAR_FRAMES);
+        let begin = match self.frames.get(near) {
+            Some(frame) if frame.first <= from => {
+                near + self.frames.range(near..).take_while(|frame| frame.first <= from).count()
+            }
+            _ => self.frames.partition_point(|frame| frame.first <= from),
+        };
+        let begin = begin.saturating_sub(1);
         for at in begin..self.frames.len() {
             let frame = self.frames[at];
             bytes += u64::from(frame.place.bytes);

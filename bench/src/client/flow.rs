@@ -151,6 +151,8 @@ impl<P: NodePort, C: FnMut() -> u64> Client<P, C> {
                 self.slots.release(at);
             }
             Step::Read | Step::ReadFirst => {
+                self.tally.answered += 1;
+                self.progress.reads.store(self.tally.answered, Ordering::Relaxed);
                 self.tally.stale_reads += u64::from(!self.subject.is_fresh(&applied.reply, slot.floor));
                 self.time(slot.started, now, false);
                 if slot.step == Step::ReadFirst && self.is_issuing() {

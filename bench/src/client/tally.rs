@@ -49,6 +49,8 @@ pub struct Tally {
     pub measured_nanos: u64,
     /// Writes acknowledged in all.
     pub acknowledged: u64,
+    /// Reads answered in all.
+    pub answered: u64,
     /// Writes of unknown outcome.
     pub unknown: u64,
     /// Attempts that certainly did nothing and were repeated elsewhere or later.

@@ -47,7 +47,8 @@ impl NodeSettings {
         config.workers = self.workers;
         config.sync = self.sync;
         config.seed = self.seed;
-        Engine::open(config, Machines { is_hash: self.is_hash }).map_err(|error| format!("node n{}: {error}", self.node))
+        Engine::open(config, Machines { is_hash: self.is_hash })
+            .map_err(|error| format!("node n{}: {error}", self.node))
     }
 }
 

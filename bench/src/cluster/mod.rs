@@ -28,7 +28,7 @@ use crate::ledger::{MachineKind, Subject};
 use crate::port::NodePort;
 use crate::probe::raw_sync_us;
 use crate::report::{BeforeAfter, ClusterReport, FailoverReport};
-use crate::usage::{own_cpu_nanos, own_resident_bytes};
+use crate::usage::{own_cpu_nanos, own_resident_bytes, thread_cpu_nanos};
 use crate::workload::Workload;
 use child::ChildNode;
 use control::{NodeControl, NodeSettings, NodeUsage};
@@ -118,11 +118,11 @@ fn run_with<N: NodeControl>(options: &ClusterOptions, place: &Place) -> Result<C
         let results = running.join().map_err(|_| "the client panicked".to_owned());
         (results, measured)
     });
-    let (measured, (tally, mut subject)) = (measured?, results?);
+    let (measured, (tally, mut subject, client_nanos)) = (measured?, results?);
     let after = probe(place)?;
     let verification = verify::verify(&mut nodes, options.groups, &mut subject, PATIENCE);
     nodes.into_iter().for_each(N::stop);
-    Ok(report(options, &tally, &measured, verification, BeforeAfter { before, after }))
+    Ok(report(options, &tally, &measured, client_nanos, verification, BeforeAfter { before, after }))
 }
 
 fn probe(place: &Place) -> Result<f64, String> {
@@ -172,14 +172,16 @@ fn run_client<P: NodePort, C: FnMut() -> u64>(
     mut client: Client<P, C>,
     groups: u32,
     ready: &Sender<bool>,
-) -> (Tally, Subject) {
+) -> (Tally, Subject, u64) {
+    let before = thread_cpu_nanos();
     let has_leaders = client.barrier(0..groups, PATIENCE);
     // Nobody listens only if the run was given up.
     let _heard = ready.send(has_leaders);
     if has_leaders {
         client.run(PATIENCE);
     }
-    client.into_results()
+    let (tally, subject) = client.into_results();
+    (tally, subject, thread_cpu_nanos() - before)
 }
 
 /// What the measured time has cost.
@@ -312,11 +314,13 @@ fn report(
     options: &ClusterOptions,
     tally: &Tally,
     measured: &Measured,
+    client_nanos: u64,
     verification: Verification,
     raw_sync_us: BeforeAfter,
 ) -> ClusterReport {
     let seconds = tally.measured_nanos as f64 / 1e9;
     let per = |of: u64| (of > 0).then(|| measured.cpu_nanos as f64 / 1000.0 / of as f64);
+    let ended = tally.acknowledged + tally.answered;
     let failovers = tally.failovers.iter().enumerate().map(|(number, failover)| FailoverReport {
         node: failover.node as u64 + 1,
         groups_led: failover.groups,
@@ -351,6 +355,7 @@ fn report(
         read_latency_us: tally.read_latencies.summary(),
         cpu_us_per_write: per(tally.writes),
         cpu_us_per_operation: per(tally.writes + tally.reads),
+        client_cpu_us_per_operation: (ended > 0).then(|| client_nanos as f64 / 1000.0 / ended as f64),
         syncs: measured.syncs,
         bytes_per_sync: (measured.syncs > 0).then(|| measured.bytes_synced as f64 / measured.syncs as f64),
         raw_sync_us,

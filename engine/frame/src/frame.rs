@@ -42,7 +42,7 @@ pub enum FrameKind {
     HardState = 2,
     /// The log starts anew after this id; body: the configuration there. Also how a replica comes into being.
     Snapshot = 3,
-    /// Entries up to this id are no longer needed. No body.
+    /// Entries up to this id are no longer needed. Body: the configuration there.
     Compact = 4,
     /// The replica is gone from this node. No body.
     Remove = 5,
