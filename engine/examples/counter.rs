@@ -1,4 +1,5 @@
 //! A state machine of one's own: a counter that adds what it is told, on one node that survives being closed.
+#![allow(clippy::print_stdout, reason = "an example shows what it does")]
 
 use std::io::{self, Read, Write};
 

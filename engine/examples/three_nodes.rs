@@ -1,4 +1,5 @@
 //! Three nodes in one process, a key-value store on eight shards, and a leader that goes away in the middle.
+#![allow(clippy::print_stdout, reason = "an example shows what it does")]
 
 use std::error::Error;
 use std::path::Path;
@@ -14,7 +15,9 @@ fn main() -> Result<(), Box<dyn Error>> {
     let authority = ClusterAuthority::new("example")?;
     let open = |node: NodeId| -> Result<Engine, Box<dyn Error>> {
         let identity = authority.issue(PeerId(node.0))?;
-        Ok(Engine::open(Config::new(node, dir.path().join(node.to_string()), identity), |_| KvMachine::new())?)
+        Ok(Engine::open(Config::new(node, dir.path().join(node.to_string()), identity), |_| {
+            KvMachine::new()
+        })?)
     };
     let mut engines: Vec<Engine> = NODES.into_iter().map(open).collect::<Result<_, _>>()?;
     introduce(&engines);
@@ -63,7 +66,9 @@ fn introduce(engines: &[Engine]) {
 
 fn leader_of(engine: &Engine, group: GroupId) -> NodeId {
     loop {
-        if let Some(leader) = engine.group(group).and_then(|group| group.status()).and_then(|status| status.leader) {
+        if let Some(leader) =
+            engine.group(group).and_then(|group| group.status()).and_then(|status| status.leader)
+        {
             return leader;
         }
         std::thread::yield_now();

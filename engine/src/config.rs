@@ -30,7 +30,7 @@ pub struct Config {
     pub sync: bool,
     /// Whether to write the log past the page cache (O_DIRECT) where the file system allows it. Default true.
     pub direct_io: bool,
-    /// The longest payload or query in bytes. Default 1 MiB; at most a quarter of `segment_bytes`.
+    /// The longest payload or query in bytes. Default 1 MiB; at most 8 MiB and a quarter of `segment_bytes`.
     pub payload_bytes_max: usize,
     /// T: a follower that hears nothing from a leader for a random time in [T, 2T) campaigns. Default 500 ms.
     pub election_timeout: Duration,
@@ -97,6 +97,7 @@ impl Config {
                 self.payload_bytes_max as u64 <= self.segment_bytes / 4,
                 "payload_bytes_max must be at most a quarter of segment_bytes",
             ),
+            (self.payload_bytes_max <= 8 << 20, "payload_bytes_max must be at most 8 MiB"),
             (self.heartbeat_interval > Duration::ZERO, "heartbeat_interval must not be zero"),
             (
                 self.heartbeat_interval * 2 < self.election_timeout,

@@ -86,7 +86,8 @@ impl Engine {
         let directory = data_dir::open(&config)?;
         let workers = directory.lanes();
         let beds: Vec<Bed> = (0..workers).map(|_| Bed::new()).collect();
-        let inboxes: Vec<Arc<Inbox>> = beds.iter().map(|bed| Inbox::new(config.inbox_max, bed.waker())).collect();
+        let inboxes: Vec<Arc<Inbox>> =
+            beds.iter().map(|bed| Inbox::new(config.inbox_max, bed.waker())).collect();
         let dispatch = Arc::new(Dispatch::new(inboxes.clone()));
         let transport = Arc::new(QuicTransport::start(net_config(&config), net_peers(&config), dispatch)?);
         let metrics: Vec<_> = (0..workers).map(|_| Arc::new(WorkerMetrics::default())).collect();
@@ -111,10 +112,12 @@ impl Engine {
                 metrics: Arc::clone(&metrics[number]),
             };
             let lane = number as u16;
-            let options = OsDiskOptions { lane, sync: config.sync, spin: config.spin, ..OsDiskOptions::default() };
+            let options =
+                OsDiskOptions { lane, sync: config.sync, spin: config.spin, ..OsDiskOptions::default() };
             let disk = OsDisk::open(&directory, &options, bed.waker()).map_err(OpenError::Thread)?;
             let settings = settings(&config, lane, workers);
-            let worker = Worker::open(settings, lane_options(&config, lane), disk, surroundings, clock.now())?;
+            let worker =
+                Worker::open(settings, lane_options(&config, lane), disk, surroundings, clock.now())?;
             let name = format!("raftwerk-{}-{number}", config.node);
             let thread = bed.spawn(worker, name, clock, config.spin).map_err(OpenError::Thread)?;
             engine.shared.threads.lock().unwrap_or_else(PoisonError::into_inner).push(thread);
@@ -242,7 +245,9 @@ fn lane_options(config: &Config, lane: u16) -> LaneOptions {
         segment_bytes: config.segment_bytes,
         // A turn takes in at least one full submission and the longest payload.
         batch_bytes_max: (4 << 20).max(4 * config.payload_bytes_max),
-        frame_bytes_max: (256 << 10).min(config.segment_bytes as usize / 2).max(config.payload_bytes_max + 1024),
+        frame_bytes_max: (256 << 10)
+            .min(config.segment_bytes as usize / 2)
+            .max(config.payload_bytes_max + 1024),
         ..LaneOptions::default()
     }
 }

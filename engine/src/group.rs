@@ -86,27 +86,33 @@ impl Group {
     /// (read index, thesis section 6.4). Served by the leader; costs one round of heartbeats, shared by all reads of
     /// a worker's turn.
     pub fn read(&self, query: impl Into<Bytes>) -> Read {
-        let query = query.into();
+        self.ask(query.into(), |group, query, reply| Request::Read { group, query, reply })
+    }
+
+    /// Asks this node's replica as it is: possibly stale, no guarantee of any kind. For tools and checks.
+    pub fn query_local(&self, query: impl Into<Bytes>) -> Read {
+        self.ask(query.into(), |group, query, reply| Request::QueryLocal { group, query, reply })
+    }
+
+    fn ask(
+        &self,
+        query: Bytes,
+        request: impl FnOnce(GroupId, Bytes, oneshot::Sender<Result<Bytes, ReadError>>) -> Request,
+    ) -> Read {
         let max = self.shared.payload_bytes_max;
         if query.len() > max {
             return Read(Answer::Now(Some(Err(ReadError::TooLarge { bytes: query.len(), max }))));
         }
         let (reply, answer) = oneshot::channel();
-        Read(match self.inbox().request(Request::Read { group: self.id, query, reply }) {
+        Read(match self.inbox().request(request(self.id, query, reply)) {
             Ok(()) => Answer::Later(answer),
             Err(Refused::Full(_)) => Answer::Now(Some(Err(ReadError::Busy))),
             Err(Refused::Closed(_)) => Answer::Now(Some(Err(ReadError::Closed))),
         })
     }
 
-    /// Asks this node's replica as it is: possibly stale, no guarantee of any kind. For tools and checks.
-    pub fn query_local(&self, query: impl Into<Bytes>) -> Read {
-        let (reply, answer) = oneshot::channel();
-        self.inbox().order(Order::QueryLocal { group: self.id, query: query.into(), reply });
-        Read(Answer::Later(answer))
-    }
-
-    /// Looks at the replica. Blocks for about one turn of its worker. `None` if it is no longer there.
+    /// Looks at the replica. Blocks for about one turn of its worker, so not for async contexts, where it panics.
+    /// `None` if it is no longer there.
     #[must_use]
     pub fn status(&self) -> Option<GroupStatus> {
         let (reply, answer) = oneshot::channel();
@@ -114,8 +120,8 @@ impl Group {
         answer.blocking_recv().ok().flatten()
     }
 
-    /// The applied index of this node's replica and a hash of its state there. Blocks while the state is hashed. `None`
-    /// if the replica is no longer there.
+    /// The applied index of this node's replica and a hash of its state there. Blocks, and keeps the worker from its
+    /// other groups, while the state is hashed; panics in async contexts. `None` if the replica is no longer there.
     #[must_use]
     pub fn digest(&self) -> Option<(Index, u64)> {
         let (reply, answer) = oneshot::channel();

@@ -23,6 +23,8 @@ pub(crate) enum Request {
     Propose { group: GroupId, payload: Bytes, reply: oneshot::Sender<Result<Applied, ProposeError>> },
     /// A single linearizable read.
     Read { group: GroupId, query: Bytes, reply: oneshot::Sender<Result<Bytes, ReadError>> },
+    /// A look at this replica's state machine, as it is.
+    QueryLocal { group: GroupId, query: Bytes, reply: oneshot::Sender<Result<Bytes, ReadError>> },
 }
 
 /// What the net thread saw.
@@ -43,8 +45,6 @@ pub(crate) enum Order {
     Status { group: GroupId, reply: oneshot::Sender<Option<GroupStatus>> },
     /// Hash a replica's state.
     Digest { group: GroupId, reply: oneshot::Sender<Option<(Index, u64)>> },
-    /// Ask this replica's state machine, as it is.
-    QueryLocal { group: GroupId, query: Bytes, reply: oneshot::Sender<Result<Bytes, ReadError>> },
     /// List the replicas.
     Groups { reply: oneshot::Sender<Vec<GroupId>> },
     /// A pipeline is gone.
@@ -135,9 +135,14 @@ impl Inbox {
         self.orders.pop()
     }
 
-    /// Whether a turn would find anything.
-    pub(crate) fn is_empty(&self) -> bool {
-        self.requests.is_empty() && self.arrivals.is_empty() && self.orders.is_empty()
+    /// Whether callers wait.
+    pub(crate) fn has_requests(&self) -> bool {
+        !self.requests.is_empty()
+    }
+
+    /// Whether the network has brought something.
+    pub(crate) fn has_arrivals(&self) -> bool {
+        !self.arrivals.is_empty()
     }
 
     /// Refuses everything from now on. What is queued is still to be taken.
@@ -165,7 +170,9 @@ impl Request {
         match self {
             // Whoever dropped the receiving end does not want to know.
             Self::Propose { reply, .. } => drop(reply.send(Err(error.clone()))),
-            Self::Read { reply, .. } => drop(reply.send(Err(error.clone().into()))),
+            Self::Read { reply, .. } | Self::QueryLocal { reply, .. } => {
+                drop(reply.send(Err(error.clone().into())));
+            }
             Self::Submission(submission) => submission.refuse(error),
         }
     }

@@ -67,6 +67,8 @@ counters! {
     installs,
     /// Units or frames of peers that were not what they claimed to be.
     bad_units,
+    /// Units that the transport would not take: no connection, or a peer too slow.
+    units_dropped,
     /// Appends that were dropped because the log had no room for them at that moment.
     no_room,
 }
@@ -114,10 +116,11 @@ impl WorkerMetrics {
     }
 
     /// What the lane counted, at the end of a turn.
-    pub(crate) fn publish(&self, lane: &LaneStats, log_bytes: u64) {
+    pub(crate) fn publish(&self, lane: &LaneStats, log_bytes: u64, units_dropped: u64) {
         self.syncs.store(lane.syncs, Relaxed);
         self.bytes_synced.store(lane.bytes_synced, Relaxed);
         self.log_bytes.store(log_bytes, Relaxed);
+        self.units_dropped.store(units_dropped, Relaxed);
         self.is_direct.store(lane.mode == raftwerk_wal::AppendMode::Direct, Relaxed);
     }
 }

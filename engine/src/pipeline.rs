@@ -62,7 +62,8 @@ impl Submission {
 
     /// Answers all operations with an error that is certain.
     pub(crate) fn refuse(self, error: &ProposeError) {
-        let refused = |operation: &Operation| Completion { token: operation.token, result: Err(error.clone()) };
+        let refused =
+            |operation: &Operation| Completion { token: operation.token, result: Err(error.clone()) };
         let mut list: Vec<Completion> = self.operations.iter().map(refused).collect();
         if !list.is_empty() {
             self.shared.finish(&mut list);
@@ -77,6 +78,7 @@ pub(crate) struct PipelineShared {
     spare_lists: ArrayQueue<Vec<Completion>>,
     spare_submissions: ArrayQueue<Submission>,
     sleeping: AtomicBool,
+    gone: AtomicBool,
     unparker: Unparker,
 }
 
@@ -91,6 +93,11 @@ impl PipelineShared {
         if self.sleeping.load(Ordering::Relaxed) && self.sleeping.swap(false, Ordering::AcqRel) {
             self.unparker.unpark();
         }
+    }
+
+    /// Whether nobody is left to take completions.
+    pub(crate) fn is_gone(&self) -> bool {
+        self.gone.load(Ordering::Acquire)
     }
 
     /// Gives a worked-off submission back for its memory.
@@ -137,6 +144,7 @@ impl Pipeline {
             spare_lists: ArrayQueue::new(16),
             spare_submissions: ArrayQueue::new(16),
             sleeping: AtomicBool::new(false),
+            gone: AtomicBool::new(false),
             unparker: parker.unparker().clone(),
         });
         let filling = (0..engine.inboxes.len()).map(|_| None).collect();
@@ -181,7 +189,8 @@ impl Pipeline {
                 Submission { shared, operations: Vec::new(), arena: Vec::new() }
             })
         });
-        let full = submission.operations.len() >= SUBMISSION_OPS || submission.arena.len() >= SUBMISSION_BYTES;
+        let full =
+            submission.operations.len() >= SUBMISSION_OPS || submission.arena.len() >= SUBMISSION_BYTES;
         if full && !self.hand_over(worker) {
             return Err(ProposeError::Busy);
         }
@@ -204,7 +213,8 @@ impl Pipeline {
     }
 
     fn hand_over(&mut self, worker: usize) -> bool {
-        let Some(submission) = self.filling[worker].take_if(|submission| !submission.operations.is_empty()) else {
+        let Some(submission) = self.filling[worker].take_if(|submission| !submission.operations.is_empty())
+        else {
             return true;
         };
         match self.engine.inboxes[worker].request(Request::Submission(submission)) {
@@ -266,6 +276,7 @@ impl Pipeline {
 
 impl Drop for Pipeline {
     fn drop(&mut self) {
+        self.shared.gone.store(true, Ordering::Release);
         for inbox in &self.engine.inboxes {
             inbox.order(Order::PipelineGone { pipeline: self.shared.number });
         }

@@ -27,6 +27,15 @@ fn patient(config: &mut Config) {
     config.election_timeout = PATIENCE * 2;
 }
 
+/// Waits until so many entries are in the leader's log that are not committed.
+fn wait_for_log(nodes: &Nodes, leader: NodeId, uncommitted: u64) {
+    let group = nodes.replica(leader, GROUP);
+    until("what was proposed is in the log", || {
+        let status = group.status()?;
+        (status.last.index.0 == status.commit.0 + uncommitted).then_some(())
+    });
+}
+
 fn outcome(what: &str, proposal: Proposal) -> Result<raftwerk::Applied, ProposeError> {
     ends(what, || proposal.wait())
 }
@@ -37,8 +46,7 @@ fn calls_that_wait_for_a_quorum_end_when_the_node_shuts_down() {
     let group = nodes.replica(leader, GROUP);
     let proposals: Vec<Proposal> = (0..100).map(|n| group.propose(format!("{n}"))).collect();
     let reads: Vec<_> = (0..10).map(|_| group.read("")).collect();
-    let status = group.status().unwrap();
-    assert_eq!(status.last.index.0, status.commit.0 + 100, "all are in the log, none is committed");
+    wait_for_log(&nodes, leader, 100);
     nodes.close(leader);
     for proposal in proposals {
         assert_eq!(outcome("a proposal of a closed node", proposal), Err(ProposeError::Unknown));
@@ -59,11 +67,7 @@ fn the_operations_of_a_pipeline_end_when_the_node_shuts_down() {
     }
     assert_eq!(pipeline.propose(GROUP, 1000, b"one too many"), Err(ProposeError::Busy));
     pipeline.flush();
-    let group = nodes.replica(leader, GROUP);
-    until("all are in the log", || {
-        let status = group.status()?;
-        (status.last.index.0 == status.commit.0 + 1000).then_some(())
-    });
+    wait_for_log(&nodes, leader, 1000);
     nodes.close(leader);
     let mut done = Vec::new();
     until("all completions", || {
@@ -112,7 +116,7 @@ fn what_waits_for_a_quorum_is_bounded_and_beyond_it_callers_are_told_to_wait() {
     let group = nodes.replica(leader, GROUP);
     let payload = || vec![0; 600];
     let first = group.propose(payload());
-    assert!(group.status().is_some(), "the first was seen in a turn before the second");
+    wait_for_log(&nodes, leader, 1);
     assert_eq!(outcome("a proposal beyond the bound", group.propose(payload())), Err(ProposeError::Busy));
     assert!(nodes.engine(leader).remove_group(GROUP));
     assert_eq!(outcome("the one within", first), Err(ProposeError::Unknown));

@@ -298,7 +298,8 @@ impl<'a> FrameWriter<'a> {
     #[must_use]
     pub fn push(&mut self, kind: EntryKind, payload: &[u8]) -> bool {
         let end = self.at + ENTRY_OVERHEAD_BYTES + payload.len();
-        if payload.len() > PAYLOAD_BYTES_MAX || end > self.out.len() || end - HEADER_BYTES > u32::MAX as usize {
+        if payload.len() > PAYLOAD_BYTES_MAX || end > self.out.len() || end - HEADER_BYTES > u32::MAX as usize
+        {
             return false;
         }
         let prefix = (kind as u32) << 29 | payload.len() as u32;
@@ -335,7 +336,13 @@ impl<'a> FrameWriter<'a> {
 
 /// Writes a frame of any kind but entries at the start of `out`; gives its length. `None` if it does not fit.
 #[must_use]
-pub fn write_fact(out: &mut [u8], kind: FrameKind, group: GroupId, id: EntryId, body: &[u8]) -> Option<usize> {
+pub fn write_fact(
+    out: &mut [u8],
+    kind: FrameKind,
+    group: GroupId,
+    id: EntryId,
+    body: &[u8],
+) -> Option<usize> {
     debug_assert!(kind != FrameKind::Entries);
     let end = HEADER_BYTES + body.len();
     let (head, place) = out.get_mut(..end)?.split_at_mut(HEADER_BYTES);

@@ -50,8 +50,9 @@ impl<D: Disk> Worker<D> {
                 let bytes = self.lane.bytes(frame.place)?;
                 apply_frame(replica, &mut self.replies, &mut self.clients, frame, &bytes, to);
             }
-            let index = replica.applied;
-            self.step(slot, Input::Applied { index });
+            // Asks for nothing, so there is nothing to perform, and no reason for another turn.
+            self.effects.clear();
+            replica.core.step(self.now, Input::Applied { index: replica.applied }, &mut self.effects);
         }
         self.answer_reads(slot);
         Ok(())
@@ -91,10 +92,12 @@ fn apply_frame(
     replies.reset(!replica.pending.is_empty());
     replica.machine.apply(Committed::new(entries, from, last), replies);
     replica.applied = last;
+    replica.bytes_since_checkpoint += bytes.len() as u64;
     let mut given = replies.drain().peekable();
     while let Some(pending) = replica.pending.pop_front_if(|pending| pending.index <= last) {
         while given.next_if(|(index, _)| *index < pending.index).is_some() {}
-        let reply = given.next_if(|(index, _)| *index == pending.index).map_or(Bytes::new(), |(_, reply)| reply);
+        let reply =
+            given.next_if(|(index, _)| *index == pending.index).map_or(Bytes::new(), |(_, reply)| reply);
         let id = EntryId::new(frame.term, pending.index);
         clients.answer(pending.waiter, Ok(Applied { id, reply }));
     }

@@ -157,6 +157,9 @@ impl Clients {
 
     fn meet(&mut self, submission: &Submission) {
         let shared = &submission.shared;
+        if shared.is_gone() {
+            return;
+        }
         self.pipelines
             .entry(shared.number)
             .or_insert_with(|| PipelineEnd { shared: Arc::clone(shared), finished: Vec::new() });
@@ -187,6 +190,10 @@ impl<D: Disk> Worker<D> {
                 Some(Request::Read { group, query, reply }) => {
                     self.take_read(group, &query, ReadWaiter::Single(reply));
                 }
+                Some(Request::QueryLocal { group, query, reply }) => {
+                    let answer = self.replica(group).map(|replica| replica.machine.query(&query));
+                    let _caller_gone = reply.send(answer.ok_or(ReadError::NoSuchGroup(group)));
+                }
                 None => return true,
             }
         }
@@ -213,7 +220,8 @@ impl<D: Disk> Worker<D> {
                     self.stage(operation.group, staged, u64::from(operation.len));
                 }
                 OperationKind::Read => {
-                    let waiter = ReadWaiter::Pipeline { number: submission.shared.number, token: operation.token };
+                    let waiter =
+                        ReadWaiter::Pipeline { number: submission.shared.number, token: operation.token };
                     let query: SmallVec<[u8; 32]> = SmallVec::from_slice(submission.bytes_of(&operation));
                     self.take_read(operation.group, &query, waiter);
                 }
@@ -276,16 +284,16 @@ impl<D: Disk> Worker<D> {
     }
 
     /// Ends everything that anybody waits for: the outcome of what was appended is unknown.
-    pub(super) fn abandon_all(&mut self) {
+    pub(super) fn abandon_all(&mut self, reason: &ProposeError) {
         for replica in self.replicas.iter_mut().flatten() {
-            self.clients.refuse_staged(replica, &ProposeError::Poisoned);
+            self.clients.refuse_staged(replica, reason);
             let applied = replica.applied;
             self.clients.abandon(replica, applied);
             replica.reads.clear();
         }
         let reads: Vec<u64> = self.clients.reads.keys().copied().collect();
         for token in reads {
-            self.clients.answer_read(token, Err(ReadError::Closed));
+            self.clients.answer_read(token, Err(reason.clone().into()));
         }
     }
 
@@ -293,7 +301,7 @@ impl<D: Disk> Worker<D> {
     pub(super) fn close(&mut self) {
         self.is_closing = true;
         self.inbox.close();
-        self.abandon_all();
+        self.abandon_all(&ProposeError::Closed);
         self.inbox.refuse_all();
         self.clients.finish_turn();
     }

@@ -38,7 +38,7 @@ use self::replica::{Promise, Replica};
 use self::ship::Outboxes;
 use self::snapshots::Transfers;
 use self::timers::Timers;
-use crate::error::CreateError;
+use crate::error::{CreateError, ProposeError};
 use crate::inbox::Inbox;
 use crate::metric::WorkerMetrics;
 use crate::state_machine::{Replies, StateMachines};
@@ -124,9 +124,12 @@ impl<D: Disk> Worker<D> {
         self.clients.turn_is_staged();
         let applied_all = self.apply_groups();
         self.clients.finish_turn();
-        self.metrics.publish(&self.lane.stats(), self.lane.log_bytes());
+        self.metrics.publish(&self.lane.stats(), self.lane.log_bytes(), self.outboxes.dropped);
         TurnEnd {
-            is_busy: (had_room && !self.inbox.is_empty()) || !applied_all || !self.dirty.is_empty(),
+            is_busy: self.inbox.has_arrivals() && self.has_room_for_arrivals()
+                || self.inbox.has_requests() && had_room
+                || !applied_all
+                || !self.dirty.is_empty(),
             next_deadline: self.timers.next().min(self.transfers.next_deadline()),
             is_closed: self.is_closing,
         }
@@ -169,7 +172,9 @@ impl<D: Disk> Worker<D> {
     /// The deadlines that have come.
     fn take_due(&mut self) {
         while let Some((at, slot)) = self.timers.due(self.now) {
-            let Some(replica) = self.replicas.get_mut(slot.0 as usize).and_then(Option::as_mut) else { continue };
+            let Some(replica) = self.replicas.get_mut(slot.0 as usize).and_then(Option::as_mut) else {
+                continue;
+            };
             if replica.timer_at != at {
                 continue;
             }
@@ -275,10 +280,12 @@ impl<D: Disk> Worker<D> {
         tracing::error!(node = self.settings.node.0, worker = self.settings.worker, %error, "the log is poisoned");
         self.is_poisoned = true;
         self.metrics.poisoned();
-        self.held.clear();
-        self.filling = Held::default();
+        let waiting = self.held.drain(..).chain([std::mem::take(&mut self.filling)]);
+        for reply in waiting.flat_map(|held| held.created) {
+            let _caller_gone = reply.send(Err(CreateError::Poisoned));
+        }
         self.outboxes.clear();
         self.dirty.clear();
-        self.abandon_all();
+        self.abandon_all(&ProposeError::Poisoned);
     }
 }

@@ -128,7 +128,9 @@ impl<D: Disk> Worker<D> {
         let checkpointed = checkpoint.as_ref().map_or(EntryId::default(), |meta| meta.id);
         if checkpointed.index < recovered.compacted.index {
             let compacted = recovered.compacted;
-            return Err(damaged(format!("the log starts after {compacted}, its checkpoint is at {checkpointed}")));
+            return Err(damaged(format!(
+                "the log starts after {compacted}, its checkpoint is at {checkpointed}"
+            )));
         }
         if let Some(meta) = &checkpoint {
             self.finish_install(slot, &mut recovered, meta);
@@ -171,6 +173,10 @@ impl<D: Disk> Worker<D> {
     /// A new machine with a checkpoint's state, made on the disk's background thread.
     pub(super) fn restore_in_background(&mut self, token: u64, group: GroupId) {
         let machines = Arc::clone(&self.machines);
-        self.lane.load_snapshot(token, group, Box::new(move |image, _| restore_machine(&*machines, group, image)));
+        self.lane.load_snapshot(
+            token,
+            group,
+            Box::new(move |image, _| restore_machine(&*machines, group, image)),
+        );
     }
 }

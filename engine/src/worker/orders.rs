@@ -25,11 +25,8 @@ impl<D: Disk> Worker<D> {
             }
             Order::Digest { group, reply } => {
                 let replica = self.replica(group);
-                let _caller_gone = reply.send(replica.map(|replica| (replica.applied, replica.machine.digest())));
-            }
-            Order::QueryLocal { group, query, reply } => {
-                let answer = self.replica(group).map(|replica| replica.machine.query(&query));
-                let _caller_gone = reply.send(answer.ok_or(ReadError::NoSuchGroup(group)));
+                let _caller_gone =
+                    reply.send(replica.map(|replica| (replica.applied, replica.machine.digest())));
             }
             Order::Groups { reply } => {
                 let mut groups: Vec<GroupId> = self.slots.keys().copied().collect();
@@ -40,7 +37,7 @@ impl<D: Disk> Worker<D> {
         }
     }
 
-    fn replica(&self, group: GroupId) -> Option<&Replica> {
+    pub(super) fn replica(&self, group: GroupId) -> Option<&Replica> {
         self.slot_of(group).and_then(|slot| self.replicas[slot.0 as usize].as_deref())
     }
 

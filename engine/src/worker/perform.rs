@@ -74,7 +74,11 @@ impl<D: Disk> Worker<D> {
             None => return Ok(()),
             Some(Append::Own { id, noop: true, .. }) => write_noop(&mut self.lane, slot, id)?,
             Some(Append::Own { id, count, noop: false }) => {
-                assert_eq!(count as usize, replica.staged.len(), "the core takes all of a turn's proposals or none");
+                assert_eq!(
+                    count as usize,
+                    replica.staged.len(),
+                    "the core takes all of a turn's proposals or none"
+                );
                 Self::write_staged(&mut self.lane, &mut self.clients, replica, id)?;
             }
             Some(Append::Accept { from, last }) => {

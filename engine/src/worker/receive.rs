@@ -17,12 +17,17 @@ use crate::inbox::Arrival;
 
 /// Frames of one append. More than a few only in catch-up, across terms.
 type Frames<'a> = SmallVec<[ArrivedFrame<'a>; 4]>;
+/// Frames of one unit, at the usual most.
+const UNIT_BYTES: u64 = 2 << 20;
 type Runs = SmallVec<[Run; 4]>;
 
 impl<D: Disk> Worker<D> {
     /// Takes units in, at most so many a turn.
     pub(super) fn take_arrivals(&mut self) {
         for _ in 0..ARRIVALS_PER_TURN {
+            if !self.has_room_for_arrivals() {
+                return;
+            }
             match self.inbox.next_arrival() {
                 None => return,
                 Some(Arrival::Unit { from, unit }) => self.take_unit(from, &unit),
@@ -32,6 +37,12 @@ impl<D: Disk> Worker<D> {
                 return;
             }
         }
+    }
+
+    /// Whether the batch has room for another unit's frames. On a full disk it never has; then units are taken all the
+    /// same, for what else is in them, and their frames dropped.
+    pub(super) fn has_room_for_arrivals(&self) -> bool {
+        self.is_full || self.lane.room() as u64 >= UNIT_BYTES
     }
 
     fn take_unit(&mut self, from: NodeId, unit: &Bytes) {

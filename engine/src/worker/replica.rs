@@ -64,7 +64,9 @@ pub(crate) struct Replica {
     pub(crate) reads: VecDeque<(Index, u64)>,
     /// The latest durable checkpoint.
     pub(crate) checkpoint: Option<SnapshotMeta>,
-    /// A checkpoint is being written, or a snapshot is being restored for it.
+    /// Bytes of log that were applied since.
+    pub(crate) bytes_since_checkpoint: u64,
+    /// A checkpoint is being written.
     pub(crate) saving: bool,
     /// The latest hard state's way to the disk.
     pub(crate) promise: Promise,
@@ -98,6 +100,7 @@ impl Replica {
             pending: VecDeque::new(),
             reads: VecDeque::new(),
             checkpoint,
+            bytes_since_checkpoint: 0,
             saving: false,
             promise: Promise::Kept,
             timer_at: Time::NEVER,

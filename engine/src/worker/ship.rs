@@ -137,7 +137,9 @@ impl Outboxes {
         transport: &dyn Transport,
     ) -> Result<(), LogError> {
         let channel = Channel::append_for(u64::from(self.sender.worker));
-        let Some(outbox) = self.peers.get_mut(&to).filter(|outbox| outbox.appends.count > 0) else { return Ok(()) };
+        let Some(outbox) = self.peers.get_mut(&to).filter(|outbox| outbox.appends.count > 0) else {
+            return Ok(());
+        };
         let mut head = outbox.appends.take(self.sender, std::mem::take(&mut outbox.bodies_bytes));
         let mut parts = Parts::new();
         for body in outbox.bodies.drain(..) {

@@ -153,18 +153,20 @@ impl<D: Disk> Worker<D> {
     /// Takes a checkpoint if the group's log has grown enough, or holds the whole lane back.
     pub(super) fn maybe_checkpoint(&mut self, slot: GroupSlot) {
         let Some(replica) = self.replicas[slot.0 as usize].as_mut() else { return };
-        let checkpointed = replica.checkpoint.as_ref().map_or(Index(0), |meta| meta.id.index);
-        let grown = self.lane.live_bytes(slot) >= self.settings.checkpoint_log_bytes;
-        if !grown || replica.saving || replica.applied <= checkpointed {
-            return;
+        // While somebody is being sent the present one, only a log that grows far beyond its bound makes a new one.
+        let group = replica.id;
+        let is_in_use = self.transfers.outgoing.keys().any(|(of, _)| *of == group);
+        let enough = self.settings.checkpoint_log_bytes * if is_in_use { 4 } else { 1 };
+        if replica.bytes_since_checkpoint >= enough && !replica.saving {
+            self.checkpoint(slot);
         }
-        self.checkpoint(slot);
     }
 
     /// Takes a checkpoint: the machine hands out an image, the background thread writes it.
     pub(super) fn checkpoint(&mut self, slot: GroupSlot) {
         let Some(replica) = self.replicas[slot.0 as usize].as_mut() else { return };
         replica.saving = true;
+        replica.bytes_since_checkpoint = 0;
         let (group, id) = (replica.id, replica.applied_id());
         let configuration = replica.core.configuration().clone();
         let image = replica.machine.checkpoint();
@@ -177,7 +179,9 @@ impl<D: Disk> Worker<D> {
         while let Some(BackgroundDone { token, result, .. }) = self.lane.poll_background() {
             let Some(work) = self.transfers.work.remove(&token) else { continue };
             match (work, result) {
-                (Work::Save { slot, group }, Ok(BackgroundOutput::Saved(meta))) => self.saved(slot, group, Some(meta)),
+                (Work::Save { slot, group }, Ok(BackgroundOutput::Saved(meta))) => {
+                    self.saved(slot, group, Some(meta))
+                }
                 (Work::Save { slot, group }, result) => {
                     tracing::warn!(%group, error = ?result.err(), "a checkpoint could not be written");
                     self.saved(slot, group, None);
@@ -192,8 +196,13 @@ impl<D: Disk> Worker<D> {
                     let token = self.transfers.expect(Work::Restore { group });
                     self.restore_in_background(token, group);
                 }
-                (Work::Restore { group }, Ok(BackgroundOutput::Loaded { value, .. })) => self.restored(group, value),
-                (Work::WritePiece { group, .. } | Work::Finish { group } | Work::Restore { group }, result) => {
+                (Work::Restore { group }, Ok(BackgroundOutput::Loaded { value, .. })) => {
+                    self.restored(group, value)
+                }
+                (
+                    Work::WritePiece { group, .. } | Work::Finish { group } | Work::Restore { group },
+                    result,
+                ) => {
                     tracing::warn!(%group, error = ?result.err(), "a snapshot could not be taken in");
                     self.refuse_incoming(group);
                 }
@@ -397,7 +406,7 @@ impl<D: Disk> Worker<D> {
         let incoming = self.transfers.incoming.remove(&group);
         let meta = self.transfers.finished.remove(&group);
         let (Some(incoming), Some(meta), Some(slot)) = (incoming, meta, self.slot_of(group)) else { return };
-        self.step_snapshot_with(slot, incoming.from, incoming.term, &meta, Some(as_machine(machine)));
+        self.install_snapshot(slot, incoming.from, incoming.term, &meta, as_machine(machine));
     }
 
     fn step_snapshot(
@@ -416,28 +425,31 @@ impl<D: Disk> Worker<D> {
         self.perform(slot, &[]);
     }
 
-    fn step_snapshot_with(
+    fn install_snapshot(
         &mut self,
         slot: GroupSlot,
         from: NodeId,
         term: Term,
         meta: &SnapshotMeta,
-        machine: Option<Box<dyn StateMachine>>,
+        machine: Box<dyn StateMachine>,
     ) {
         let Some(replica) = self.replicas[slot.0 as usize].as_mut() else { return };
         self.effects.clear();
-        let input =
-            Input::SnapshotReceived { from, term, id: meta.id, configuration: &meta.configuration };
+        let input = Input::SnapshotReceived { from, term, id: meta.id, configuration: &meta.configuration };
         replica.core.step(self.now, input, &mut self.effects);
-        if let (Some(install), Some(machine)) = (self.effects.install.take(), machine) {
+        let install = self.effects.install.take();
+        if let Some(install) = &install {
             assert_eq!(install.id, meta.id, "the core installs what it was given");
             replica.machine = machine;
             replica.applied = meta.id.index;
             replica.checkpoint = Some(meta.clone());
+            replica.bytes_since_checkpoint = 0;
             self.metrics.installed();
-            self.lane.snapshot(slot, meta.id, &meta.configuration, install.keep_tail);
         }
         self.perform(slot, &[]);
+        if let Some(install) = install {
+            self.lane.snapshot(slot, meta.id, &meta.configuration, install.keep_tail);
+        }
     }
 
     /// Transfers whose last piece was not acknowledged in time.
@@ -445,7 +457,9 @@ impl<D: Disk> Worker<D> {
         if self.transfers.next_deadline() > self.now {
             return;
         }
-        let late = |(key, transfer): (&(GroupId, NodeId), &Outgoing)| (transfer.deadline <= self.now).then_some(*key);
+        let late = |(key, transfer): (&(GroupId, NodeId), &Outgoing)| {
+            (transfer.deadline <= self.now).then_some(*key)
+        };
         let late: Vec<(GroupId, NodeId)> = self.transfers.outgoing.iter().filter_map(late).collect();
         for (group, to) in late {
             let Some(transfer) = self.transfers.outgoing.get_mut(&(group, to)) else { continue };
