@@ -28,12 +28,34 @@ pub enum Command {
     Cluster(ClusterOptions),
     /// Write a cluster's authority and the certificates of its nodes as PEM files.
     Certs(CertsOptions),
+    /// Make a log of a given size on one node, and time how the node comes back over it.
+    Recovery(RecoveryOptions),
     /// Be one node of a cluster; started by `cluster --processes`.
     #[command(hide = true)]
     Node {
         /// The node's settings, as JSON.
         settings: String,
     },
+}
+
+/// Options of `recovery`.
+#[derive(Debug, Args)]
+pub struct RecoveryOptions {
+    /// Size of the log in MiB.
+    #[arg(long, default_value_t = 1024, value_parser = clap::value_parser!(u64).range(1..=65536))]
+    pub mib: u64,
+    /// Groups in it.
+    #[arg(long, default_value_t = 48, value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
+    pub groups: u64,
+    /// Bytes of a payload.
+    #[arg(long, default_value_t = 128)]
+    pub payload: usize,
+    /// Worker threads, each with a lane of the log.
+    #[arg(long, default_value_t = 1)]
+    pub workers: usize,
+    /// Print one JSON object as the last line.
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// Options of `certs`.

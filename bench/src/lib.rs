@@ -18,6 +18,7 @@ pub mod node;
 pub mod port;
 pub mod probe;
 pub mod protocol;
+pub mod recovery;
 pub mod report;
 pub mod rng;
 pub mod usage;

@@ -97,7 +97,9 @@ fn a_leader_without_followers_gives_up_and_its_callers_learn_it() {
 fn calls_to_a_replica_that_is_removed_end() {
     let (nodes, leader) = lonely_leader(patient);
     let group = nodes.replica(leader, GROUP);
-    let (proposal, read) = (group.propose("x"), group.read(""));
+    // Requests are taken in order: when the proposal is in the log, the read waits for its quorum too.
+    let (read, proposal) = (group.read(""), group.propose("x"));
+    wait_for_log(&nodes, leader, 1);
     assert!(nodes.engine(leader).remove_group(GROUP));
     assert_eq!(outcome("a proposal to a removed replica", proposal), Err(ProposeError::Unknown));
     assert_eq!(ends("a read of a removed replica", || read.wait()), Err(ReadError::NoSuchGroup(GROUP)));

@@ -1,4 +1,4 @@
-//! Memory-mapping sealed files, and knowing when nobody looks any more: the only unsafe code of the log.
+//! IMPURE: memory-mapping sealed files, and knowing when nobody looks any more: the only unsafe code of the log.
 //!
 //! What is not here: writing. The log is written by positioned writes (see `os_disk`); a mapped file is never
 //! written, cut or extended while a slice of its map lives. Next: `segments` for who holds a map.

@@ -1,5 +1,6 @@
 //! Steady state costs no allocation: propose, ship, accept, acknowledge, commit, apply, heartbeats and reads, on three
-//! replicas, counted by a global allocator of this test's own. What is built up at a change of leader is not counted.
+//! replicas, counted by a global allocator of this test's own. What is built up at a change of leader is not counted. The allocator is an
+//! unsafe trait, so there is unsafe code in this file.
 
 #![expect(unsafe_code, reason = "a global allocator is an unsafe trait; this one only counts and passes on")]
 

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use raftwerk_frame::{EntryId, Index};
+use raftwerk_frame::{EntryId, GroupId, Index};
 use raftwerk_raft::Input;
 use raftwerk_wal::Disk;
 use rustc_hash::FxHashMap;
@@ -26,6 +26,7 @@ enum ReadWaiter {
 }
 
 struct PendingRead {
+    group: GroupId,
     query: SmallVec<[u8; 32]>,
     waiter: ReadWaiter,
 }
@@ -110,6 +111,15 @@ impl Clients {
         }
     }
 
+    /// Ends every read of a group, also those that its core still waits with, or of all groups.
+    pub(super) fn refuse_reads(&mut self, of: Option<GroupId>, error: &ReadError) {
+        let matching = self.reads.iter().filter(|(_, read)| of.is_none_or(|group| read.group == group));
+        let tokens: Vec<u64> = matching.map(|(token, _)| *token).collect();
+        for token in tokens {
+            self.answer_read(token, Err(error.clone()));
+        }
+    }
+
     /// The bytes of a read's query.
     pub(super) fn query(&self, token: u64) -> Option<&[u8]> {
         self.reads.get(&token).map(|read| &read.query[..])
@@ -165,9 +175,9 @@ impl Clients {
             .or_insert_with(|| PipelineEnd { shared: Arc::clone(shared), finished: Vec::new() });
     }
 
-    fn add_read(&mut self, query: &[u8], waiter: ReadWaiter) -> u64 {
+    fn add_read(&mut self, group: GroupId, query: &[u8], waiter: ReadWaiter) -> u64 {
         self.next_read += 1;
-        self.reads.insert(self.next_read, PendingRead { query: SmallVec::from_slice(query), waiter });
+        self.reads.insert(self.next_read, PendingRead { group, query: SmallVec::from_slice(query), waiter });
         self.next_read
     }
 }
@@ -230,7 +240,7 @@ impl<D: Disk> Worker<D> {
     }
 
     /// Puts a payload beside its group's core until the end of the turn; refuses what cannot succeed.
-    fn stage(&mut self, group: raftwerk_frame::GroupId, staged: Staged, bytes: u64) {
+    fn stage(&mut self, group: GroupId, staged: Staged, bytes: u64) {
         let refused = if self.is_poisoned {
             Err(ProposeError::Poisoned)
         } else {
@@ -255,8 +265,8 @@ impl<D: Disk> Worker<D> {
         }
     }
 
-    fn take_read(&mut self, group: raftwerk_frame::GroupId, query: &[u8], waiter: ReadWaiter) {
-        let token = self.clients.add_read(query, waiter);
+    fn take_read(&mut self, group: GroupId, query: &[u8], waiter: ReadWaiter) {
+        let token = self.clients.add_read(group, query, waiter);
         match self.slot_of(group) {
             None => self.clients.answer_read(token, Err(ReadError::NoSuchGroup(group))),
             Some(_) if self.is_poisoned => {
@@ -291,10 +301,7 @@ impl<D: Disk> Worker<D> {
             self.clients.abandon(replica, applied);
             replica.reads.clear();
         }
-        let reads: Vec<u64> = self.clients.reads.keys().copied().collect();
-        for token in reads {
-            self.clients.answer_read(token, Err(reason.clone().into()));
-        }
+        self.clients.refuse_reads(None, &reason.clone().into());
     }
 
     /// Answers everyone; from here on the inbox refuses.

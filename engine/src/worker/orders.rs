@@ -91,13 +91,9 @@ impl<D: Disk> Worker<D> {
     fn remove(&mut self, group: GroupId) -> bool {
         let Some(slot) = self.slots.remove(&group) else { return false };
         let Some(mut replica) = self.replicas[slot.0 as usize].take() else { return false };
-        let applied = replica.applied;
         self.clients.refuse_staged(&mut replica, &crate::ProposeError::NoSuchGroup(group));
         self.clients.abandon(&mut replica, Index(0));
-        debug_assert!(replica.pending.is_empty(), "nothing is certain above {applied}");
-        for (_, token) in replica.reads.drain(..) {
-            self.clients.answer_read(token, Err(ReadError::NoSuchGroup(group)));
-        }
+        self.clients.refuse_reads(Some(group), &ReadError::NoSuchGroup(group));
         self.forget_transfers(group);
         self.metrics.groups(self.slots.len());
         let token = self.transfers.next_token();

@@ -40,8 +40,10 @@
 //! | `propose 1 a b c` | payloads for node 1, in one input |
 //! | `read 1 [3]` | that many linearizable reads at node 1, in one turn |
 //! | `deliver [from=1] [to=2] [n]` | what is on the wire now, at most n messages, arrives in order |
-//! | `deliver #7`, `drop #7`, `duplicate #7` | one message, by its number in `messages` |
 //! | `drop [from=1] [to=2] [n]` | messages are lost |
+//! | `duplicate [from=1] [to=2] [n]` | copies of messages come after all others |
+//! | `deliver from=1 last` | only the last that matches; so for `drop` and `duplicate` |
+//! | `deliver #7`, `drop #7`, `duplicate #7` | one message, by its number in `messages`, for trying things out |
 //! | `hold [from=1] [to=2]` | matching messages stay on the wire, except if named by number |
 //! | `release [from=1] [to=2]` | what was held by just these words is no longer; without any, nothing is |
 //! | `durability manual` | from now on batches wait for `durable`; `durability auto`: no more of them do |

@@ -170,7 +170,7 @@ fn filter(arguments: &mut Arguments<'_>) -> Result<Filter, String> {
 
 /// The letters that a command names: by number, or by their way and how many.
 fn letters(cluster: &Cluster, arguments: &mut Arguments<'_>) -> Result<Vec<u64>, String> {
-    let filter = filter(arguments)?;
+    let (filter, is_last) = (filter(arguments)?, arguments.switch("last"));
     let word = arguments.word();
     if let Some(number) = word.and_then(|word| word.strip_prefix('#')) {
         return Ok(vec![parse(number)?]);
@@ -178,6 +178,9 @@ fn letters(cluster: &Cluster, arguments: &mut Arguments<'_>) -> Result<Vec<u64>,
     let mut numbers = cluster.wire.select(filter);
     if numbers.is_empty() {
         return Err("there is no such message".to_owned());
+    }
+    if is_last {
+        numbers.drain(..numbers.len() - 1);
     }
     if let Some(count) = word {
         let count: usize = parse(count)?;

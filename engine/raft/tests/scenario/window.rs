@@ -93,6 +93,36 @@ fn too_much_that_waits_for_a_quorum_is_busy_and_nothing_happened() {
     assert_eq!(cluster.replica(1).rejected, None);
 }
 
+/// What waited when the lead was lost does not count when it is won again.
+#[test]
+fn a_leader_of_a_new_term_begins_with_an_empty_measure() {
+    let mut cluster = in_step(Options { uncommitted_bytes_max: 4 * ENTRY_BYTES, ..Options::of(3) });
+    cluster.isolate(1);
+    cluster.propose(1, 4);
+    cluster.run(3 * T);
+    assert!(!cluster.group(1).is_leader());
+    cluster.heal();
+    cluster.run(T);
+    for node in [2, 3] {
+        cluster.crash(node);
+        cluster.restart(node);
+    }
+    // Its log is as fresh as theirs once it has followed whoever led in between.
+    cluster.run_to_leader();
+    cluster.run(T);
+    let leader = cluster.leader().unwrap();
+    if leader != 1 {
+        cluster.give(leader, 1, raftwerk_frame::Message::TimeoutNow { term: cluster.group(1).term() });
+        cluster.settle();
+    }
+    assert_eq!(cluster.leader(), Some(1));
+    cluster.replica_mut(1).rejected = None;
+    cluster.isolate(1);
+    cluster.propose(1, 2);
+    cluster.propose(1, 2);
+    assert_eq!(cluster.replica(1).rejected, None);
+}
+
 #[test]
 fn one_proposal_is_always_let_in_however_large() {
     let mut cluster = in_step(Options { uncommitted_bytes_max: 4 * ENTRY_BYTES, ..Options::of(3) });
