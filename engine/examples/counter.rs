@@ -40,7 +40,7 @@ impl StateMachine for Counter {
     }
 }
 
-fn main() -> Result<(), Box<dyn std::error::Error>> {
+pub(crate) fn main() -> Result<(), Box<dyn std::error::Error>> {
     let dir = tempfile::tempdir()?;
     let identity = ClusterAuthority::new("example")?.issue(raftwerk::PeerId(1))?;
     let config = Config::new(NodeId(1), dir.path(), identity);

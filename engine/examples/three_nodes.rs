@@ -10,7 +10,7 @@ use raftwerk::{Config, Engine, GroupId, NodeId, PeerId};
 
 const NODES: [NodeId; 3] = [NodeId(1), NodeId(2), NodeId(3)];
 
-fn main() -> Result<(), Box<dyn Error>> {
+pub(crate) fn main() -> Result<(), Box<dyn Error>> {
     let dir = tempfile::tempdir()?;
     let authority = ClusterAuthority::new("example")?;
     let open = |node: NodeId| -> Result<Engine, Box<dyn Error>> {

@@ -46,6 +46,9 @@ pub struct Config {
     pub window_bytes: u64,
     /// Bytes of one group's entries that may be waiting for a quorum; beyond it proposals are `Busy`. Default 64 MiB.
     pub uncommitted_bytes_max: u64,
+    /// How long the news of a commit waits for an entry to travel with; a follower of a group that falls silent applies
+    /// its last entries so much later. Default 5 ms.
+    pub commit_delay: Duration,
     /// Submissions and requests that may wait for one worker; beyond it callers get `Busy`. Default 4,096.
     pub inbox_max: usize,
     /// How long a worker that ran out of work looks for more before it sleeps. Default 0: on few cores, spinning takes
@@ -79,6 +82,7 @@ impl Config {
             lane_bytes_max: 1 << 30,
             window_bytes: 4 << 20,
             uncommitted_bytes_max: 64 << 20,
+            commit_delay: Duration::from_millis(5),
             inbox_max: 4096,
             spin: Duration::ZERO,
             mtu_max: 1452,

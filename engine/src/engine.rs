@@ -270,6 +270,7 @@ fn settings(config: &Config, worker: u16, workers: u16) -> Settings {
         heartbeat_interval: config.heartbeat_interval,
         window_bytes: config.window_bytes,
         uncommitted_bytes_max: config.uncommitted_bytes_max,
+        commit_delay: config.commit_delay,
         checkpoint_log_bytes: config.checkpoint_log_bytes,
         lane_bytes_max: config.lane_bytes_max,
         seed: config.seed,

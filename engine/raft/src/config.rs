@@ -24,12 +24,15 @@ pub struct Config {
     pub first_timeout: Option<Duration>,
     /// Bytes of entries on their way to one peer.
     pub window_bytes: u64,
-    /// Appends on their way to one peer.
+    /// Appends on their way to one peer; at most 65,535.
     pub window_messages: u32,
     /// Bytes of entries in one append.
     pub append_bytes_max: u64,
     /// Bytes of proposals that are not yet committed; beyond it more are refused as busy. One is always let in.
     pub uncommitted_bytes_max: u64,
+    /// How long the news of a commit waits for an entry to travel with. With the next entry sooner than that, it costs
+    /// no message of its own.
+    pub commit_delay: Duration,
     /// Ask before campaigning (thesis, section 9.6).
     pub pre_vote: bool,
     /// A leader that does not hear a quorum within T steps down, and a follower that hears its leader ignores
@@ -41,12 +44,13 @@ pub struct Config {
 #[derive(Clone, Debug)]
 pub(crate) struct Settings {
     pub(crate) node: NodeId,
-    election_timeout_nanos: u64,
-    heartbeat_interval_nanos: u64,
+    election_timeout_micros: u32,
+    heartbeat_interval_micros: u32,
+    commit_delay_micros: u32,
     pub(crate) window_bytes: u64,
     pub(crate) append_bytes_max: u64,
     pub(crate) uncommitted_bytes_max: u64,
-    pub(crate) window_messages: u32,
+    pub(crate) window_messages: u16,
     pub(crate) pre_vote: bool,
     pub(crate) check_quorum: bool,
 }
@@ -55,24 +59,39 @@ impl Settings {
     pub(crate) const fn new(config: &Config) -> Self {
         Self {
             node: config.node,
-            election_timeout_nanos: config.election_timeout.as_nanos() as u64,
-            heartbeat_interval_nanos: config.heartbeat_interval.as_nanos() as u64,
+            election_timeout_micros: micros(config.election_timeout),
+            heartbeat_interval_micros: micros(config.heartbeat_interval),
+            commit_delay_micros: micros(config.commit_delay),
             window_bytes: config.window_bytes,
             append_bytes_max: config.append_bytes_max,
             uncommitted_bytes_max: config.uncommitted_bytes_max,
-            window_messages: config.window_messages,
+            window_messages: if config.window_messages > u16::MAX as u32 {
+                u16::MAX
+            } else {
+                config.window_messages as u16
+            },
             pre_vote: config.pre_vote,
             check_quorum: config.check_quorum,
         }
     }
 
     pub(crate) const fn election_timeout(&self) -> Duration {
-        Duration::from_nanos(self.election_timeout_nanos)
+        Duration::from_micros(self.election_timeout_micros as u64)
+    }
+
+    pub(crate) const fn commit_delay(&self) -> Duration {
+        Duration::from_micros(self.commit_delay_micros as u64)
     }
 
     pub(crate) const fn heartbeat_interval(&self) -> Duration {
-        Duration::from_nanos(self.heartbeat_interval_nanos)
+        Duration::from_micros(self.heartbeat_interval_micros as u64)
     }
+}
+
+/// Whole microseconds, up to an hour and more: enough for a timeout, in half the memory.
+const fn micros(duration: Duration) -> u32 {
+    let micros = duration.as_micros();
+    if micros > u32::MAX as u128 { u32::MAX } else { micros as u32 }
 }
 
 /// Where a replica stood when its log was read back; all zero for a new one.

@@ -67,7 +67,7 @@ impl Group {
         self.progress = Vec::new();
         self.uncommitted = VecDeque::new();
         self.uncommitted_bytes = 0;
-        self.quorum_deadline = Time::NEVER;
+        (self.quorum_deadline, self.news_at) = (Time::NEVER, Time::NEVER);
         self.reads.reject_all(effects);
     }
 

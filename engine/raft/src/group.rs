@@ -51,6 +51,10 @@ pub struct Group {
     pub(crate) heard: Time,
     /// When to campaign; for a leader, when to be heard again.
     pub(crate) deadline: Time,
+    /// When followers are told of a new commit index even without an entry; never, if there is nothing to tell.
+    pub(crate) news_at: Time,
+    /// They may be told now.
+    pub(crate) is_news_due: bool,
     /// When a leader next counts who it has heard.
     pub(crate) quorum_deadline: Time,
     /// The last index and the read round, which both only rise, in one sum: where it stood when it last did so.
@@ -85,6 +89,8 @@ impl Group {
             now,
             heard: Time(0),
             deadline,
+            news_at: Time::NEVER,
+            is_news_due: false,
             quorum_deadline: Time::NEVER,
             renewed_at: 0,
             votes: Vec::new(),
@@ -138,6 +144,9 @@ impl Group {
     pub fn flush(&mut self, now: Time, effects: &mut Effects) {
         self.now = self.now.max(now);
         if self.role == Role::Leader {
+            if self.now >= self.news_at {
+                (self.news_at, self.is_news_due) = (Time::NEVER, true);
+            }
             self.start_read_round(effects);
             self.name_snapshots(effects);
         }
@@ -146,7 +155,7 @@ impl Group {
     /// When [`Input::Timeout`] is due.
     #[must_use]
     pub fn next_deadline(&self) -> Time {
-        self.deadline.min(self.quorum_deadline)
+        self.deadline.min(self.quorum_deadline).min(self.news_at)
     }
 
     /// What to send to a peer next, if anything. Only a leader has something.

@@ -61,6 +61,9 @@ impl Group {
         let Some(index) = quorum::reached(&self.configuration, reached).map(Index) else { return };
         if index > self.commit && self.log.term_at(index) == Some(self.hard_state.term) {
             self.commit_to(index, effects);
+            if self.news_at == Time::NEVER {
+                (self.news_at, self.is_news_due) = (self.now + self.config.commit_delay(), false);
+            }
             while let Some((_, bytes)) = self.uncommitted.pop_front_if(|(last, _)| *last <= index) {
                 self.uncommitted_bytes -= bytes;
             }
@@ -129,11 +132,11 @@ impl Group {
             };
             return (!progress.is_paused).then_some(ask);
         }
-        let commit_news = self.commit.min(progress.matched) > progress.commit_told;
+        let commit_news = self.is_news_due && self.commit.min(progress.matched) > progress.commit_told;
         let room = match progress.state {
             PeerState::Probe if !progress.is_paused => self.config.append_bytes_max,
             PeerState::Replicate if progress.next <= last => {
-                progress.room(self.config.window_bytes, self.config.window_messages)?
+                progress.room(self.config.window_bytes, u32::from(self.config.window_messages))?
             }
             PeerState::Replicate if commit_news => 0,
             _ => return None,

@@ -55,6 +55,7 @@ fn replica(node: u64) -> Group {
         window_messages: 64,
         append_bytes_max: 1 << 16,
         uncommitted_bytes_max: 1 << 20,
+        commit_delay: Duration::ZERO,
         pre_vote: true,
         check_quorum: true,
     };

@@ -30,6 +30,7 @@ pub(crate) struct Settings {
     pub(crate) heartbeat_interval: Duration,
     pub(crate) window_bytes: u64,
     pub(crate) uncommitted_bytes_max: u64,
+    pub(crate) commit_delay: Duration,
     pub(crate) checkpoint_log_bytes: u64,
     pub(crate) lane_bytes_max: u64,
     pub(crate) seed: u64,
@@ -52,6 +53,7 @@ impl Settings {
             window_messages: 256,
             append_bytes_max: 1 << 20,
             uncommitted_bytes_max: self.uncommitted_bytes_max,
+            commit_delay: self.commit_delay,
             pre_vote: true,
             check_quorum: true,
         }

@@ -190,7 +190,10 @@ impl<D: Disk> Worker<D> {
         for slot in list.drain(..) {
             let Some(replica) = self.replicas[slot.0 as usize].as_mut() else { continue };
             replica.is_dirty = false;
+            // A leader whose term is not durable yet ships when it is: its first entry is in the same batch, and its
+            // notice brings the group back here.
             if replica.core.is_leader()
+                && replica.may_speak(self.durable)
                 && let Err(error) = self.ship_group(slot)
             {
                 return self.poison(&error);

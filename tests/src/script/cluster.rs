@@ -47,6 +47,7 @@ impl Cluster {
             window_messages: arguments.number("messages")?.unwrap_or(64) as u32,
             append_bytes_max: arguments.number("append")?.unwrap_or(64),
             uncommitted_bytes_max: arguments.number("uncommitted")?.unwrap_or(1000),
+            commit_delay: Duration::ZERO,
             pre_vote: arguments.is_on("pre-vote")?,
             check_quorum: arguments.is_on("check-quorum")?,
         };

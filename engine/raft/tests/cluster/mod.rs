@@ -319,6 +319,7 @@ impl Cluster {
             window_messages: options.window_messages,
             append_bytes_max: options.append_bytes_max,
             uncommitted_bytes_max: options.uncommitted_bytes_max,
+            commit_delay: Duration::ZERO,
             pre_vote: options.pre_vote,
             check_quorum: options.check_quorum,
         }
