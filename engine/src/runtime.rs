@@ -98,7 +98,8 @@ impl Bed {
                 if self.alarm.state.load(Ordering::Relaxed) == CALLED {
                     return;
                 }
-                std::hint::spin_loop();
+                // Lets whoever has work have the core: on few cores this is what makes listening affordable.
+                std::thread::yield_now();
             }
         }
         let asleep = self.alarm.state.compare_exchange(AWAKE, ASLEEP, Ordering::AcqRel, Ordering::Acquire);

@@ -220,7 +220,7 @@ impl<T> Line<T> {
                 return Some(job);
             }
             if since.is_some_and(|since| since.elapsed() < spin) {
-                std::hint::spin_loop();
+                thread::yield_now(); // whoever has work gets the core
                 continue;
             }
             self.shared.sleeps.store(true, Ordering::Relaxed);
