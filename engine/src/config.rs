@@ -30,7 +30,7 @@ pub struct Config {
     pub sync: bool,
     /// Whether to write the log past the page cache (O_DIRECT) where the file system allows it. Default true.
     pub direct_io: bool,
-    /// The longest payload or query in bytes. Default 1 MiB; at most 8 MiB and a quarter of `segment_bytes`.
+    /// The longest payload or query in bytes; the same on all nodes, or followers refuse what a leader takes. Default 1 MiB; at most 8 MiB and a quarter of `segment_bytes`.
     pub payload_bytes_max: usize,
     /// T: a follower that hears nothing from a leader for a random time in [T, 2T) campaigns. Default 500 ms.
     pub election_timeout: Duration,
@@ -94,6 +94,8 @@ impl Config {
     pub(crate) fn check(&self) -> Result<(), OpenError> {
         let rules = [
             (self.node.0 != 0, "node ids start at 1"),
+            (self.identity.node().0 == self.node.0, "the identity names another node"),
+            (self.window_bytes > 0, "window_bytes must not be 0"),
             ((1..=256).contains(&self.workers), "workers must be 1 to 256"),
             (self.segment_bytes >= 64 << 10, "segment_bytes must be at least 64 KiB"),
             (self.segment_bytes.is_multiple_of(4096), "segment_bytes must be a multiple of 4 KiB"),

@@ -80,7 +80,8 @@ impl Engine {
     /// state machines. Blocks while the log is read.
     ///
     /// # Errors
-    /// [`OpenError`]; it names file and offset where the log is damaged. Nothing on the disk was changed then.
+    /// [`OpenError`]; it names file and offset where the log is damaged. No entry was changed then, and this node has
+    /// said nothing to anyone.
     pub fn open(config: Config, machines: impl StateMachines) -> Result<Self, OpenError> {
         config.check()?;
         let directory = data_dir::open(&config)?;
@@ -104,6 +105,7 @@ impl Engine {
                 inboxes: inboxes.clone(),
             }),
         };
+        let mut opened = Vec::new();
         for (number, bed) in beds.into_iter().enumerate() {
             let surroundings = Surroundings {
                 machines: Arc::clone(&machines),
@@ -118,6 +120,9 @@ impl Engine {
             let settings = settings(&config, lane, workers);
             let worker =
                 Worker::open(settings, lane_options(&config, lane), disk, surroundings, clock.now())?;
+            opened.push((bed, worker));
+        }
+        for (number, (bed, worker)) in opened.into_iter().enumerate() {
             let name = format!("raftwerk-{}-{number}", config.node);
             let thread = bed.spawn(worker, name, clock, config.spin).map_err(OpenError::Thread)?;
             engine.shared.threads.lock().unwrap_or_else(PoisonError::into_inner).push(thread);
@@ -253,7 +258,11 @@ fn lane_options(config: &Config, lane: u16) -> LaneOptions {
 }
 
 fn net_config(config: &Config) -> QuicConfig {
-    QuicConfig { mtu_max: config.mtu_max, ..QuicConfig::new(config.identity.clone(), config.listen) }
+    let mut net = QuicConfig::new(config.identity.clone(), config.listen);
+    net.mtu_max = config.mtu_max;
+    // All groups' heartbeats fall due together.
+    net.queue_bytes_max.control = 16 << 20;
+    net
 }
 
 fn net_peers(config: &Config) -> Vec<(PeerId, SocketAddr)> {

@@ -103,10 +103,10 @@ impl From<ReadError> for ProposeError {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum CreateError {
-    /// The group is here already, with other voters.
-    #[error("group {0} exists here with other voters")]
+    /// The group is here already, with other voters; or it was removed a moment ago, and its files are still going.
+    #[error("group {0} exists here, with other voters or about to go")]
     Exists(GroupId),
-    /// The voters are empty, too many, do not name this node, or name one whose address is unknown.
+    /// The voters are none, more than seven, named twice, or do not name this node.
     #[error("these voters make no group: {0}")]
     Voters(&'static str),
     /// The disk has no room.

@@ -55,12 +55,15 @@ pub(crate) enum Order {
 
 /// The most units that may wait for one worker.
 const ARRIVALS_MAX: usize = 16 * 1024;
+/// The most bytes of payloads and queries that may wait for one worker, give or take one request.
+const REQUEST_BYTES_MAX: usize = 64 << 20;
 /// The most bytes of units that may wait for one worker.
 const ARRIVAL_BYTES_MAX: usize = 64 << 20;
 
 /// The queues of one worker.
 pub(crate) struct Inbox {
     requests: ArrayQueue<Request>,
+    request_bytes: AtomicUsize,
     arrivals: ArrayQueue<Arrival>,
     arrival_bytes: AtomicUsize,
     orders: SegQueue<Order>,
@@ -72,6 +75,7 @@ impl Inbox {
     pub(crate) fn new(requests_max: usize, waker: Waker) -> Arc<Self> {
         Arc::new(Self {
             requests: ArrayQueue::new(requests_max),
+            request_bytes: AtomicUsize::new(0),
             arrivals: ArrayQueue::new(ARRIVALS_MAX),
             arrival_bytes: AtomicUsize::new(0),
             orders: SegQueue::new(),
@@ -85,7 +89,15 @@ impl Inbox {
         if self.is_closed() {
             return Err(Refused::Closed(request));
         }
-        self.requests.push(request).map_err(Refused::Full)?;
+        let bytes = request.bytes();
+        if self.request_bytes.fetch_add(bytes, Ordering::Relaxed) > REQUEST_BYTES_MAX {
+            self.request_bytes.fetch_sub(bytes, Ordering::Relaxed);
+            return Err(Refused::Full(request));
+        }
+        self.requests.push(request).map_err(|request| {
+            self.request_bytes.fetch_sub(bytes, Ordering::Relaxed);
+            Refused::Full(request)
+        })?;
         self.pushed();
         Ok(())
     }
@@ -120,7 +132,9 @@ impl Inbox {
 
     /// Takes a request.
     pub(crate) fn next_request(&self) -> Option<Request> {
-        self.requests.pop()
+        let request = self.requests.pop()?;
+        self.request_bytes.fetch_sub(request.bytes(), Ordering::Relaxed);
+        Some(request)
     }
 
     /// Takes what the network brought.
@@ -135,9 +149,9 @@ impl Inbox {
         self.orders.pop()
     }
 
-    /// Whether callers wait.
-    pub(crate) fn has_requests(&self) -> bool {
-        !self.requests.is_empty()
+    /// How many requests wait.
+    pub(crate) fn requests_len(&self) -> usize {
+        self.requests.len()
     }
 
     /// Whether the network has brought something.
@@ -152,7 +166,7 @@ impl Inbox {
 
     /// Answers everything that is queued on a closed inbox with `Closed`.
     pub(crate) fn refuse_all(&self) {
-        while let Some(request) = self.requests.pop() {
+        while let Some(request) = self.next_request() {
             request.refuse(&ProposeError::Closed);
         }
         while self.orders.pop().is_some() {}
@@ -165,6 +179,14 @@ impl Inbox {
 }
 
 impl Request {
+    fn bytes(&self) -> usize {
+        match self {
+            Self::Submission(submission) => submission.arena.len(),
+            Self::Propose { payload, .. } => payload.len(),
+            Self::Read { query, .. } | Self::QueryLocal { query, .. } => query.len(),
+        }
+    }
+
     /// Answers with an error that is certain: nothing of it happened.
     pub(crate) fn refuse(self, error: &ProposeError) {
         match self {

@@ -97,14 +97,26 @@ impl PipelineShared {
 
     /// Whether nobody is left to take completions.
     pub(crate) fn is_gone(&self) -> bool {
-        self.gone.load(Ordering::Acquire)
+        self.gone.load(Ordering::SeqCst)
+    }
+
+    /// Lets go of spare memory, and so of the circle that spares make with what they belong to.
+    fn drop_spares(&self) {
+        while self.spare_submissions.pop().is_some() {}
     }
 
     /// Gives a worked-off submission back for its memory.
     pub(crate) fn recycle(&self, mut submission: Submission) {
+        // A spare keeps what it is a spare of alive; a pipeline that is gone wants none.
+        if self.is_gone() {
+            return;
+        }
         submission.operations.clear();
         submission.arena.clear();
         let _spare_enough = self.spare_submissions.push(submission);
+        if self.is_gone() {
+            self.drop_spares();
+        }
     }
 }
 
@@ -276,7 +288,8 @@ impl Pipeline {
 
 impl Drop for Pipeline {
     fn drop(&mut self) {
-        self.shared.gone.store(true, Ordering::Release);
+        self.shared.gone.store(true, Ordering::SeqCst);
+        self.shared.drop_spares();
         for inbox in &self.engine.inboxes {
             inbox.order(Order::PipelineGone { pipeline: self.shared.number });
         }

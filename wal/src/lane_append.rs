@@ -72,24 +72,28 @@ impl<D: Disk> Lane<D> {
     /// is full or the lane is poisoned. Facts may always be appended.
     #[must_use]
     pub fn room(&self) -> usize {
-        if self.poisoned.is_some() || !self.has_space_for_entries() {
+        if self.poisoned.is_some() {
             return 0;
         }
         let building = self.building.as_ref().map_or(0, BatchInProgress::used);
         let of_turn = self.options.batch_bytes_max.saturating_sub(self.turn_bytes + building);
         let queued = self.queued_bytes as usize + building;
-        of_turn.min(self.options.queue_bytes_max.saturating_sub(queued))
+        let of_disk = self.space_left().saturating_sub(self.options.segment_bytes / 2 + building as u64);
+        of_turn.min(self.options.queue_bytes_max.saturating_sub(queued)).min(of_disk as usize)
     }
 
-    /// While the disk is full, the last half segment is kept for facts: with them, compaction can free space.
-    fn has_space_for_entries(&self) -> bool {
+    /// Bytes that the log can still take without another segment; without end unless the disk is full.
+    ///
+    /// The last half segment is not offered to entries, so that facts, and with them compaction, go on; the last
+    /// quarter is refused to them even where a turn had begun before it was reached.
+    fn space_left(&self) -> u64 {
         if !self.segments.storage_full {
-            return true;
+            return u64::MAX;
         }
         let segment_bytes = self.options.segment_bytes;
         let is_ready = self.segments.current().append.is_some();
         let current = if is_ready { segment_bytes - self.write_offset } else { 0 };
-        current + self.segments.ready.len() as u64 * segment_bytes > segment_bytes / 2
+        current + self.segments.ready.len() as u64 * segment_bytes
     }
 
     fn check_entries(&self, slot: GroupSlot, first: Index) -> Result<(), LogError> {
@@ -98,7 +102,7 @@ impl<D: Disk> Lane<D> {
         if !log.accepts(first) {
             return Err(LogError::Gap { last: log.last, first });
         }
-        if !self.has_space_for_entries() {
+        if self.space_left() <= self.options.segment_bytes / 4 {
             return Err(LogError::StorageFull);
         }
         // `room` asked the worker to stop at the bound; what it had taken by then still fits below twice the bound.
@@ -179,6 +183,31 @@ impl<D: Disk> Lane<D> {
         let place = self.write(bytes, |out| out.copy_from_slice(frame));
         let frame = Frame { first: header.index, term: header.term, count: header.count, place };
         self.groups.log_mut(slot).entries(frame, memberships, &mut self.pins);
+        Ok(())
+    }
+
+    /// Appends the empty entry that opens a leader's term, in place of everything from its index on. Like a fact, it is
+    /// taken even when the disk is full.
+    ///
+    /// # Errors
+    /// [`LogError::Gap`], [`LogError::Poisoned`].
+    pub fn append_noop(&mut self, slot: GroupSlot, id: EntryId) -> Result<(), LogError> {
+        self.check()?;
+        let log = self.groups.log(slot);
+        if !log.accepts(id.index) {
+            return Err(LogError::Gap { last: log.last, first: id.index });
+        }
+        let group = log.group;
+        let place = self.write(HEADER_BYTES + ENTRY_OVERHEAD_BYTES, |out| {
+            let writer = FrameWriter::new(out, group, id);
+            let header = writer.and_then(|mut writer| {
+                let fits = writer.push(EntryKind::Noop, &[]);
+                writer.finish().filter(|_| fits)
+            });
+            assert!(header.is_some(), "an empty entry fills the room made for it");
+        });
+        let frame = Frame { first: id.index, term: id.term, count: 1, place };
+        self.groups.log_mut(slot).entries(frame, Memberships::new(), &mut self.pins);
         Ok(())
     }
 

@@ -103,6 +103,16 @@ impl<D: Disk> Lane<D> {
         }
     }
 
+    /// Removes what nobody needs any more: snapshot files of groups that are not in this lane, and those that were never
+    /// finished. Blocks: for opening only.
+    ///
+    /// # Errors
+    /// What the file system says.
+    pub fn drop_stray_snapshots(&self) -> Result<(), SnapshotError> {
+        let is_known = |group| self.groups.by_id.contains_key(&group);
+        snapshot_file::drop_strays(self.disk.directory().files(), self.options.lane, is_known)
+    }
+
     /// The newest complete snapshot of the group by its header; the body is not read. Blocks: for opening only.
     ///
     /// # Errors

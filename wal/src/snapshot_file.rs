@@ -59,6 +59,26 @@ pub(crate) fn latest<F: Files>(
     room.open(&room.path(id, "snap")).map(|opened| Some(opened.meta))
 }
 
+/// Removes the files of groups that are not known, and those that were never finished.
+pub(crate) fn drop_strays<F: Files>(
+    files: &F,
+    lane: u16,
+    is_known: impl Fn(GroupId) -> bool,
+) -> Result<(), SnapshotError> {
+    let dir = format!("{}/snapshots", lane_dir(lane));
+    let names = match files.list(&dir) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        listed => listed?,
+    };
+    for name in names {
+        let group = name.split('-').next().and_then(|group| u64::from_str_radix(group, 16).ok());
+        if !name.ends_with(".snap") || group.is_some_and(|group| !is_known(GroupId(group))) {
+            files.remove(&format!("{dir}/{name}"))?;
+        }
+    }
+    Ok(())
+}
+
 /// The files of one group.
 struct Room<'a, F: Files> {
     files: &'a F,

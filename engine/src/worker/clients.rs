@@ -186,8 +186,11 @@ impl<D: Disk> Worker<D> {
     /// Takes requests in while the batch has room. Whether it had to the end.
     pub(super) fn take_requests(&mut self) -> bool {
         let mut room = self.lane.room() as u64;
+        // Not those that come while these are taken: callers who retry at once must not keep a turn from its end.
+        let mut left = self.inbox.requests_len();
         let enough = (SUBMISSION_BYTES + self.settings.payload_bytes_max) as u64;
-        while room > enough {
+        while room > enough && left > 0 {
+            left -= 1;
             match self.inbox.next_request() {
                 Some(Request::Submission(submission)) => self.take_submission(submission, &mut room),
                 Some(Request::Propose { group, payload, reply }) => {
@@ -206,6 +209,9 @@ impl<D: Disk> Worker<D> {
                 }
                 None => return true,
             }
+        }
+        if left == 0 {
+            return true;
         }
         // Without a disk there is no room, and callers are told so at once rather than left waiting.
         if let Some(error) = self.refusal() {
@@ -288,8 +294,10 @@ impl<D: Disk> Worker<D> {
     }
 
     fn refuse_requests(&mut self, error: &ProposeError) {
-        while let Some(request) = self.inbox.next_request() {
-            request.refuse(error);
+        for _ in 0..self.inbox.requests_len() {
+            if let Some(request) = self.inbox.next_request() {
+                request.refuse(error);
+            }
         }
     }
 

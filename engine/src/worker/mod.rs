@@ -53,6 +53,10 @@ struct Held {
     messages: Vec<(NodeId, GroupId, Message)>,
     /// Groups that come into being with the batch.
     created: Vec<oneshot::Sender<Result<(), CreateError>>>,
+    /// Groups that are gone with it: their files may follow, and who removed them is told.
+    removed: Vec<(GroupId, oneshot::Sender<bool>)>,
+    /// When it was handed to the disk.
+    since: Time,
 }
 
 /// What a turn tells the one who drives the worker.
@@ -110,6 +114,9 @@ impl<D: Disk> Worker<D> {
         self.now = now;
         self.take_completions();
         self.take_orders();
+        if self.is_closing {
+            return TurnEnd { is_busy: false, next_deadline: Time::NEVER, is_closed: true };
+        }
         if !self.is_poisoned {
             self.take_arrivals();
             self.take_background();
@@ -127,11 +134,15 @@ impl<D: Disk> Worker<D> {
         self.metrics.publish(&self.lane.stats(), self.lane.log_bytes(), self.outboxes.dropped);
         TurnEnd {
             is_busy: self.inbox.has_arrivals() && self.has_room_for_arrivals()
-                || self.inbox.has_requests() && had_room
+                || self.inbox.requests_len() > 0 && had_room
                 || !applied_all
                 || !self.dirty.is_empty(),
-            next_deadline: self.timers.next().min(self.transfers.next_deadline()),
-            is_closed: self.is_closing,
+            next_deadline: if self.is_poisoned {
+                Time::NEVER
+            } else {
+                self.timers.next().min(self.transfers.next_deadline())
+            },
+            is_closed: false,
         }
     }
 
@@ -167,6 +178,15 @@ impl<D: Disk> Worker<D> {
         for reply in held.created.drain(..) {
             let _caller_gone = reply.send(Ok(()));
         }
+        for (group, reply) in held.removed.drain(..) {
+            self.drop_files(group, reply);
+        }
+    }
+
+    /// Whether the disk has been busy with one batch for so long that this node must not lead: it falls silent, so that
+    /// followers elect others and its own leaders, unheard, step down. It speaks again when the disk does.
+    pub(super) fn is_stalled(&self) -> bool {
+        self.held.front().is_some_and(|held| held.since + self.settings.election_timeout < self.now)
     }
 
     /// The deadlines that have come.
@@ -229,7 +249,7 @@ impl<D: Disk> Worker<D> {
         }
         match submitted {
             Ok(Some(lsn)) => {
-                self.filling.lsn = lsn;
+                (self.filling.lsn, self.filling.since) = (lsn, self.now);
                 let next = self.spare_held.pop().unwrap_or_default();
                 self.held.push_back(std::mem::replace(&mut self.filling, next));
             }
@@ -238,6 +258,7 @@ impl<D: Disk> Worker<D> {
                 Some(last) => {
                     last.messages.append(&mut self.filling.messages);
                     last.created.append(&mut self.filling.created);
+                    last.removed.append(&mut self.filling.removed);
                 }
                 None => {
                     let mut filling = std::mem::take(&mut self.filling);
@@ -287,5 +308,14 @@ impl<D: Disk> Worker<D> {
         self.outboxes.clear();
         self.dirty.clear();
         self.abandon_all(&ProposeError::Poisoned);
+    }
+}
+
+impl<D: Disk> Drop for Worker<D> {
+    /// Nobody is left waiting, even if the thread ends by a panic of a state machine.
+    fn drop(&mut self) {
+        if !self.is_closing {
+            self.close();
+        }
     }
 }

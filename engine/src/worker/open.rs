@@ -109,6 +109,8 @@ impl<D: Disk> Worker<D> {
             is_full: false,
             is_closing: false,
         };
+        let strays = worker.lane.drop_stray_snapshots();
+        strays.map_err(|error| OpenError::Checkpoint { group: GroupId(0), what: error.to_string() })?;
         for group in recovered {
             worker.reopen(group)?;
         }

@@ -16,10 +16,7 @@ impl<D: Disk> Worker<D> {
     pub(super) fn obey(&mut self, order: Order) {
         match order {
             Order::Create { group, voters, reply } => self.create(group, &voters, reply),
-            Order::Remove { group, reply } => {
-                let was_here = self.remove(group);
-                let _caller_gone = reply.send(was_here);
-            }
+            Order::Remove { group, reply } => self.remove(group, reply),
             Order::Status { group, reply } => {
                 let _caller_gone = reply.send(self.status(group));
             }
@@ -49,7 +46,13 @@ impl<D: Disk> Worker<D> {
             Err(CreateError::StorageFull)
         } else if let Some(replica) = self.replica(group) {
             let same = replica.core.configuration().voters == configuration.voters;
-            if same { Ok(()) } else { Err(CreateError::Exists(group)) }
+            if same {
+                // It may be on its way to the disk still.
+                return self.filling.created.push(reply);
+            }
+            Err(CreateError::Exists(group))
+        } else if self.transfers.is_leaving(group) {
+            Err(CreateError::Exists(group))
         } else {
             // Durable with this turn's batch; the caller waits for that.
             self.create_replica(group, configuration);
@@ -87,19 +90,24 @@ impl<D: Disk> Worker<D> {
         self.metrics.groups(self.slots.len());
     }
 
-    /// Forgets a replica, its log and its checkpoints.
-    fn remove(&mut self, group: GroupId) -> bool {
-        let Some(slot) = self.slots.remove(&group) else { return false };
-        let Some(mut replica) = self.replicas[slot.0 as usize].take() else { return false };
+    /// Forgets a replica. Its files go, and the caller is told, when the log says durably that it is gone.
+    fn remove(&mut self, group: GroupId, reply: oneshot::Sender<bool>) {
+        let slot = self.slot_of(group).filter(|_| !self.is_poisoned);
+        let Some((slot, mut replica)) =
+            slot.and_then(|slot| Some((slot, self.replicas[slot.0 as usize].take()?)))
+        else {
+            let _caller_gone = reply.send(false);
+            return;
+        };
+        self.slots.remove(&group);
         self.clients.refuse_staged(&mut replica, &crate::ProposeError::NoSuchGroup(group));
         self.clients.abandon(&mut replica, Index(0));
         self.clients.refuse_reads(Some(group), &ReadError::NoSuchGroup(group));
-        self.forget_transfers(group);
+        self.transfers.forget(group);
+        self.transfers.leave(group);
         self.metrics.groups(self.slots.len());
-        let token = self.transfers.next_token();
-        self.lane.drop_snapshots(token, group);
         self.lane.remove(slot);
-        true
+        self.filling.removed.push((group, reply));
     }
 
     fn status(&self, group: GroupId) -> Option<GroupStatus> {

@@ -72,7 +72,7 @@ impl<D: Disk> Worker<D> {
         }
         match self.effects.append.take() {
             None => return Ok(()),
-            Some(Append::Own { id, noop: true, .. }) => write_noop(&mut self.lane, slot, id)?,
+            Some(Append::Own { id, noop: true, .. }) => self.lane.append_noop(slot, id)?,
             Some(Append::Own { id, count, noop: false }) => {
                 assert_eq!(
                     count as usize,
@@ -102,31 +102,38 @@ impl<D: Disk> Worker<D> {
         replica: &mut Replica,
         first: EntryId,
     ) -> Result<(), LogError> {
-        let mut next = first;
-        let mut staged = replica.staged.drain(..).peekable();
-        while let Some(&one) = staged.peek() {
+        let mut staged = std::mem::take(&mut replica.staged);
+        let mut at = 0;
+        let written = loop {
+            let Some(&one) = staged.get(at) else { break Ok(()) };
             let longest = FRAME_BYTES.max(clients.payload(one).len() + ENTRY_OVERHEAD_BYTES);
             let hint = longest.min(replica.staged_bytes as usize);
-            let mut frame = lane.begin_frame(replica.slot, next, hint)?;
+            let mut next = EntryId::new(first.term, first.index.plus(at as u64));
+            let mut frame = match lane.begin_frame(replica.slot, next, hint) {
+                Ok(frame) => frame,
+                Err(error) => break Err(error),
+            };
             let mut frame_bytes = 0;
-            while let Some(&one) = staged.peek() {
+            while let Some(&one) = staged.get(at) {
                 let payload = clients.payload(one);
                 if frame.count() > 0 && frame_bytes + payload.len() > FRAME_BYTES
                     || !frame.push(EntryKind::Payload, payload)
                 {
                     break;
                 }
-                staged.next();
+                at += 1;
                 frame_bytes += payload.len() + ENTRY_OVERHEAD_BYTES;
                 let waiter = clients.take_waiter(one);
                 replica.pending.push_back(Pending { index: next.index, waiter });
                 next.index = next.index.next();
             }
             assert!(frame.finish().is_some(), "the first payload always fits: it is below the limit");
-        }
-        drop(staged);
+        };
+        // What was not framed stays, so that whoever waits for it can be told.
+        staged.drain(..at);
+        replica.staged = staged;
         replica.staged_bytes = 0;
-        Ok(())
+        written
     }
 
     /// Step 3: hands the proposals that gathered in this turn to the core, all at once.
@@ -155,7 +162,7 @@ impl<D: Disk> Worker<D> {
         let Some(replica) = self.replicas[slot.0 as usize].as_mut() else { return };
         let Some(checkpoint) = &replica.checkpoint else { return };
         let bytes = self.lane.live_bytes(slot);
-        let mut to = checkpoint.id.index;
+        let mut to = checkpoint.id.index.min(replica.applied);
         if replica.core.is_leader() && bytes < 4 * self.settings.checkpoint_log_bytes {
             let needed = replica.core.slowest_live_match();
             to = to.min(needed.unwrap_or(to));
@@ -167,13 +174,6 @@ impl<D: Disk> Worker<D> {
         self.lane.compact(slot, EntryId::new(term, to));
         self.step(slot, Input::Compacted { to });
     }
-}
-
-fn write_noop<D: Disk>(lane: &mut Lane<D>, slot: GroupSlot, id: EntryId) -> Result<(), LogError> {
-    let mut frame = lane.begin_frame(slot, id, 64)?;
-    assert!(frame.push(EntryKind::Noop, &[]), "an empty entry fits everywhere");
-    assert!(frame.finish().is_some(), "it holds one entry");
-    Ok(())
 }
 
 /// The number of entries from `first` to `last`.

@@ -4,7 +4,7 @@
 //! protocol treats it as lost.
 
 use bytes::Bytes;
-use raftwerk_frame::frame::{self, FrameKind};
+use raftwerk_frame::frame::{self, ENTRY_OVERHEAD_BYTES, Entries, EntryKind, FrameKind, HEADER_BYTES};
 use raftwerk_frame::wire::{self, Record, UnitHeader, UnitKind};
 use raftwerk_frame::{EntryId, GroupId, Index, Message, NodeId, Run, Term};
 use raftwerk_raft::Input;
@@ -82,7 +82,10 @@ impl<D: Disk> Worker<D> {
             if body.len() > self.lane.room() {
                 return self.metrics.no_room();
             }
-            if parse_frames(record.group, prev, body, &mut frames, &mut runs).is_none() {
+            let frame_bytes_max = HEADER_BYTES + ENTRY_OVERHEAD_BYTES + self.lane.payload_bytes_max();
+            if parse_frames(record.group, prev, body, &mut frames, &mut runs).is_none()
+                || frames.iter().any(|(_, bytes)| bytes.len() > frame_bytes_max)
+            {
                 return self.metrics.bad_unit();
             }
         }
@@ -117,8 +120,15 @@ fn parse_frames<'a>(
 ) -> Option<()> {
     let mut next: Option<Index> = None;
     let mut term = Term(0);
+    if prev.index.0 == u64::MAX {
+        return None;
+    }
     while !body.is_empty() {
-        let (header, _) = frame::parse(body).ok()?;
+        let (header, entries) = frame::parse(body).ok()?;
+        // Voters are fixed in this version: no leader appends a configuration.
+        if Entries::new(&header, entries).any(|entry| entry.kind == EntryKind::Membership) {
+            return None;
+        }
         let (bytes, rest) = body.split_at(header.frame_bytes());
         let follows = match next {
             None => header.index <= prev.index.next(),
@@ -140,7 +150,7 @@ fn parse_frames<'a>(
 
 #[cfg(test)]
 mod tests {
-    use raftwerk_frame::frame::{EntryKind, FrameWriter};
+    use raftwerk_frame::frame::FrameWriter;
 
     use super::*;
 

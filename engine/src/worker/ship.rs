@@ -186,13 +186,18 @@ impl Outboxes {
 impl<D: Disk> Worker<D> {
     /// Pulls from every touched group what its followers should get, and sends it.
     pub(super) fn ship_groups(&mut self) {
+        let is_stalled = self.is_stalled();
+        if is_stalled {
+            self.outboxes.clear();
+        }
         let mut list = std::mem::take(&mut self.dirty);
         for slot in list.drain(..) {
             let Some(replica) = self.replicas[slot.0 as usize].as_mut() else { continue };
             replica.is_dirty = false;
             // A leader whose term is not durable yet ships when it is: its first entry is in the same batch, and its
             // notice brings the group back here.
-            if replica.core.is_leader()
+            if !is_stalled
+                && replica.core.is_leader()
                 && replica.may_speak(self.durable)
                 && let Err(error) = self.ship_group(slot)
             {

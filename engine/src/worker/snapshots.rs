@@ -19,7 +19,8 @@ use raftwerk_frame::{Configuration, EntryId, GroupId, Index, NodeId, Term, Time}
 use raftwerk_net::{Channel, PeerId};
 use raftwerk_raft::Input;
 use raftwerk_wal::{BackgroundDone, BackgroundOutput, Disk, GroupSlot, SnapshotMeta};
-use rustc_hash::FxHashMap;
+use rustc_hash::{FxHashMap, FxHashSet};
+use tokio::sync::oneshot;
 
 use super::Worker;
 use crate::state_machine::{StateMachine, StateMachines};
@@ -30,6 +31,8 @@ const PIECE_BYTES: u64 = 256 << 10;
 const HEAD_BYTES: usize = 56;
 /// A piece that is not acknowledged within this is sent again …
 const RETRY: Duration = Duration::from_millis(500);
+/// What has arrived whole is given so long to be verified and installed.
+const INSTALL_MAX: Duration = Duration::from_secs(30);
 /// … at most so often in a row; then the transfer is given up, and the core decides anew.
 const RETRIES_MAX: u32 = 8;
 
@@ -41,6 +44,8 @@ struct Outgoing {
     retries: u32,
     deadline: Time,
     reading: bool,
+    /// All of it is there: when to stop waiting for the core to hear that it is installed.
+    whole_until: Option<Time>,
 }
 
 /// Where a transfer stands, at the receiver.
@@ -56,11 +61,11 @@ struct Incoming {
 /// What a piece of background work was for.
 enum Work {
     Save { slot: GroupSlot, group: GroupId },
-    ReadPiece { group: GroupId, to: NodeId, offset: u64 },
+    ReadPiece { group: GroupId, to: NodeId, id: EntryId, offset: u64 },
     WritePiece { group: GroupId, end: u64 },
     Finish { group: GroupId },
     Restore { group: GroupId },
-    Drop,
+    Drop { group: GroupId, reply: oneshot::Sender<bool> },
 }
 
 /// All transfers and background work of a worker.
@@ -71,12 +76,30 @@ pub(super) struct Transfers {
     outgoing: FxHashMap<(GroupId, NodeId), Outgoing>,
     incoming: FxHashMap<GroupId, Incoming>,
     finished: FxHashMap<GroupId, SnapshotMeta>,
+    /// Groups that are gone, whose files are not.
+    leaving: FxHashSet<GroupId>,
 }
 
 impl Transfers {
-    /// A token for work whose outcome nobody waits for.
-    pub(super) fn next_token(&mut self) -> u64 {
-        self.expect(Work::Drop)
+    /// Forgets the transfers of a group that is gone.
+    pub(super) fn forget(&mut self, group: GroupId) {
+        self.outgoing.retain(|(of, _), _| *of != group);
+        self.incoming.remove(&group);
+        self.finished.remove(&group);
+    }
+
+    /// A group is going: it cannot be made again before its files are gone, too.
+    pub(super) fn leave(&mut self, group: GroupId) {
+        self.leaving.insert(group);
+    }
+
+    /// Whether a group of this id is still going.
+    pub(super) fn is_leaving(&self, group: GroupId) -> bool {
+        self.leaving.contains(&group)
+    }
+
+    fn is_sending(&self, group: GroupId) -> bool {
+        self.outgoing.keys().any(|(of, _)| *of == group)
     }
 
     fn expect(&mut self, work: Work) -> u64 {
@@ -155,7 +178,7 @@ impl<D: Disk> Worker<D> {
         let Some(replica) = self.replicas[slot.0 as usize].as_mut() else { return };
         // While somebody is being sent the present one, only a log that grows far beyond its bound makes a new one.
         let group = replica.id;
-        let is_in_use = self.transfers.outgoing.keys().any(|(of, _)| *of == group);
+        let is_in_use = self.transfers.is_sending(group);
         let enough = self.settings.checkpoint_log_bytes * if is_in_use { 4 } else { 1 };
         if replica.bytes_since_checkpoint >= enough && !replica.saving {
             self.checkpoint(slot);
@@ -186,12 +209,20 @@ impl<D: Disk> Worker<D> {
                     tracing::warn!(%group, error = ?result.err(), "a checkpoint could not be written");
                     self.saved(slot, group, None);
                 }
-                (Work::ReadPiece { group, to, offset }, Ok(BackgroundOutput::Chunk(bytes))) => {
-                    self.send_piece(group, to, offset, &bytes);
+                (Work::ReadPiece { group, to, id, offset }, result) => {
+                    // A late answer for an older snapshot is no piece of this one.
+                    let current = self.transfers.outgoing.get(&(group, to));
+                    match result {
+                        _ if current.is_none_or(|transfer| transfer.meta.id != id) => {}
+                        Ok(BackgroundOutput::Chunk(bytes)) => self.send_piece(group, to, offset, &bytes),
+                        _ => self.give_up(group, to),
+                    }
                 }
-                (Work::ReadPiece { group, to, .. }, _) => self.give_up(group, to),
                 (Work::WritePiece { group, end }, Ok(_)) => self.piece_written(group, end),
-                (Work::Finish { group }, Ok(BackgroundOutput::Finished(meta))) => {
+                (Work::Finish { group }, Ok(BackgroundOutput::Finished(meta)))
+                    if !meta.configuration.voters.is_empty() =>
+                {
+                    self.adopt_checkpoint(group, &meta);
                     self.transfers.finished.insert(group, meta);
                     let token = self.transfers.expect(Work::Restore { group });
                     self.restore_in_background(token, group);
@@ -206,7 +237,11 @@ impl<D: Disk> Worker<D> {
                     tracing::warn!(%group, error = ?result.err(), "a snapshot could not be taken in");
                     self.refuse_incoming(group);
                 }
-                (Work::Drop, _) => {}
+                (Work::Drop { group, reply }, _) => {
+                    // What could not be removed now is removed at the next opening.
+                    self.transfers.leaving.remove(&group);
+                    let _caller_gone = reply.send(true);
+                }
             }
         }
         self.checkpoint_pinning();
@@ -221,7 +256,7 @@ impl<D: Disk> Worker<D> {
         for slot in pinning {
             let Some(replica) = self.replicas[slot.0 as usize].as_ref() else { continue };
             let checkpointed = replica.checkpoint.as_ref().map_or(Index(0), |meta| meta.id.index);
-            if replica.saving {
+            if replica.saving || self.transfers.is_sending(replica.id) {
                 continue;
             }
             if replica.applied > checkpointed { self.checkpoint(slot) } else { self.compact(slot) }
@@ -236,9 +271,25 @@ impl<D: Disk> Worker<D> {
         replica.saving = false;
         if let Some(meta) = meta {
             self.metrics.checkpointed();
-            replica.checkpoint = Some(meta);
+            self.adopt_checkpoint(group, &meta);
             self.compact(slot);
         }
+    }
+
+    /// A snapshot file of the group is complete and durable, and older ones are gone. One that is received may overtake
+    /// one's own.
+    fn adopt_checkpoint(&mut self, group: GroupId, meta: &SnapshotMeta) {
+        let slot = self.slot_of(group);
+        let Some(replica) = slot.and_then(|slot| self.replicas[slot.0 as usize].as_mut()) else { return };
+        if replica.checkpoint.as_ref().is_none_or(|known| known.id.index < meta.id.index) {
+            replica.checkpoint = Some(meta.clone());
+        }
+    }
+
+    /// Removes the files of a group whose end is durable.
+    pub(super) fn drop_files(&mut self, group: GroupId, reply: oneshot::Sender<bool>) {
+        let token = self.transfers.expect(Work::Drop { group, reply });
+        self.lane.drop_snapshots(token, group);
     }
 
     /// The core says that a peer needs a snapshot.
@@ -253,6 +304,7 @@ impl<D: Disk> Worker<D> {
             retries: 0,
             deadline: self.now + RETRY,
             reading: false,
+            whole_until: None,
         };
         self.transfers.outgoing.insert((group, to), transfer);
         self.read_piece(group, to);
@@ -267,7 +319,7 @@ impl<D: Disk> Worker<D> {
         transfer.deadline = self.now + RETRY;
         let (id, offset) = (transfer.meta.id, transfer.acked);
         let len = PIECE_BYTES.min(transfer.meta.bytes - offset) as usize;
-        let token = self.transfers.expect(Work::ReadPiece { group, to, offset });
+        let token = self.transfers.expect(Work::ReadPiece { group, to, id, offset });
         self.lane.read_snapshot_chunk(token, group, id, offset, len);
     }
 
@@ -328,8 +380,9 @@ impl<D: Disk> Worker<D> {
         }
         transfer.acked = head.offset;
         if head.offset == transfer.meta.bytes {
-            // All of it is there. The follower's own acknowledgement, from its core, says when it is installed.
-            self.transfers.outgoing.remove(&(head.group, from));
+            // All of it is there, and has yet to be verified and installed; the follower's core will tell ours.
+            transfer.whole_until = Some(self.now + INSTALL_MAX);
+            transfer.deadline = self.now + RETRY;
         } else {
             self.read_piece(head.group, from);
         }
@@ -442,8 +495,9 @@ impl<D: Disk> Worker<D> {
             assert_eq!(install.id, meta.id, "the core installs what it was given");
             replica.machine = machine;
             replica.applied = meta.id.index;
-            replica.checkpoint = Some(meta.clone());
             replica.bytes_since_checkpoint = 0;
+            // What was proposed here in an earlier life as leader is in the snapshot; its replies are lost.
+            self.clients.abandon(replica, Index(0));
             self.metrics.installed();
         }
         self.perform(slot, &[]);
@@ -462,24 +516,43 @@ impl<D: Disk> Worker<D> {
         };
         let late: Vec<(GroupId, NodeId)> = self.transfers.outgoing.iter().filter_map(late).collect();
         for (group, to) in late {
-            let Some(transfer) = self.transfers.outgoing.get_mut(&(group, to)) else { continue };
-            transfer.retries += 1;
-            transfer.deadline = self.now + RETRY;
-            let still_leads = self.slots.get(&group).and_then(|slot| self.replicas[slot.0 as usize].as_ref());
-            let still_leads = still_leads
-                .is_some_and(|replica| replica.core.is_leader() && replica.core.term() == transfer.term);
-            if transfer.retries > RETRIES_MAX || !still_leads {
-                self.give_up(group, to);
-            } else {
-                self.read_piece(group, to);
+            self.tick_transfer(group, to);
+        }
+    }
+
+    fn tick_transfer(&mut self, group: GroupId, to: NodeId) {
+        let Some(transfer) = self.transfers.outgoing.get_mut(&(group, to)) else { return };
+        transfer.deadline = self.now + RETRY;
+        let slot = self.slots.get(&group);
+        let core = slot.and_then(|slot| self.replicas[slot.0 as usize].as_ref()).map(|replica| &replica.core);
+        let leads = core.filter(|core| core.is_leader() && core.term() == transfer.term);
+        let is_wanted = leads
+            .and_then(|core| core.progress(to))
+            .is_some_and(|peer| peer.state == raftwerk_raft::PeerState::Snapshot);
+        if !is_wanted {
+            // Installed, or no longer ours to send.
+            self.transfers.outgoing.remove(&(group, to));
+            return;
+        }
+        match transfer.whole_until {
+            Some(until) if self.now < until => {}
+            Some(_) => self.give_up(group, to),
+            None if transfer.reading => {}
+            None => {
+                transfer.retries += 1;
+                if transfer.retries > RETRIES_MAX {
+                    self.give_up(group, to);
+                } else {
+                    self.read_piece(group, to);
+                }
             }
         }
     }
 
+    /// The core decides anew. It ignores this unless it still waits for the snapshot.
     fn give_up(&mut self, group: GroupId, to: NodeId) {
-        if self.transfers.outgoing.remove(&(group, to)).is_some()
-            && let Some(slot) = self.slot_of(group)
-        {
+        self.transfers.outgoing.remove(&(group, to));
+        if let Some(slot) = self.slot_of(group) {
             self.step(slot, Input::SnapshotFailed { to });
         }
     }
@@ -489,15 +562,10 @@ impl<D: Disk> Worker<D> {
         for ((_, to), transfer) in &mut self.transfers.outgoing {
             if *to == node {
                 transfer.deadline = self.now + RETRY;
+                // It may have died before it had installed what it was sent.
+                transfer.whole_until = transfer.whole_until.map(|until| until.min(self.now + 2 * RETRY));
             }
         }
-    }
-
-    /// A group is gone.
-    pub(super) fn forget_transfers(&mut self, group: GroupId) {
-        self.transfers.outgoing.retain(|(of, _), _| *of != group);
-        self.transfers.incoming.remove(&group);
-        self.transfers.finished.remove(&group);
     }
 }
 
