@@ -20,6 +20,8 @@ mod receive;
 mod replica;
 mod ship;
 mod snapshots;
+#[cfg(test)]
+mod tests;
 mod timers;
 
 use std::collections::VecDeque;

@@ -1,0 +1,333 @@
+//! One worker over a disk in memory and a wire that only listens: what happens when the disk or a machine misbehaves.
+
+use std::io::{self, Read};
+use std::net::SocketAddr;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Arc, Mutex};
+use std::task::Waker;
+use std::time::Duration;
+
+use bytes::Bytes;
+use raftwerk_frame::wire::{Record, UnitHeader, UnitKind, records};
+use raftwerk_frame::{GroupId, Message, NodeId, Term, Time};
+use raftwerk_net::{Channel, Parts, PeerId, SendError, Transport};
+use raftwerk_raft::Role;
+use raftwerk_wal::memory::{MemoryFiles, StepDisk};
+use raftwerk_wal::{AppendMode, Completion, Directory, Disk, Files, Job, LaneOptions};
+use tokio::sync::oneshot;
+
+use super::{Settings, Surroundings, Worker};
+use crate::inbox::{Arrival, Inbox, Order, Request};
+use crate::metric::WorkerMetrics;
+use crate::state_machine::{Checkpoint, Committed, Replies, StateMachine};
+use crate::{Applied, GroupStatus, ProposeError};
+
+const GROUP: GroupId = GroupId(1);
+const TIMEOUT: Duration = Duration::from_millis(500);
+
+/// A disk that works only when the test says so.
+#[derive(Clone)]
+struct SlowDisk {
+    directory: Directory<MemoryFiles>,
+    inner: Arc<Mutex<StepDisk<MemoryFiles>>>,
+}
+
+type File = <MemoryFiles as Files>::File;
+
+impl Disk for SlowDisk {
+    type Files = MemoryFiles;
+
+    fn directory(&self) -> &Directory<MemoryFiles> {
+        &self.directory
+    }
+
+    fn submit(&mut self, job: Job<File>) {
+        self.inner.lock().unwrap().submit(job);
+    }
+
+    fn poll(&mut self) -> Option<Completion<File>> {
+        self.inner.lock().unwrap().poll()
+    }
+
+    fn mode(&self) -> AppendMode {
+        AppendMode::Direct
+    }
+
+    fn is_synced(&self) -> bool {
+        true
+    }
+}
+
+/// Remembers what was said.
+#[derive(Default)]
+struct Wire(Mutex<Vec<(PeerId, Record)>>);
+
+impl Transport for Wire {
+    fn send(&self, to: PeerId, _: Channel, parts: Parts) -> Result<(), SendError> {
+        let unit = parts.concat();
+        let (_, heads, _) = UnitHeader::parse(&unit).unwrap();
+        self.0.lock().unwrap().extend(records(heads).map(|record| (to, record.unwrap())));
+        Ok(())
+    }
+
+    fn flush(&self) {}
+
+    fn add_peer(&self, _: PeerId, _: SocketAddr) {}
+
+    fn set_address(&self, _: PeerId, _: SocketAddr) {}
+}
+
+/// Counts, and panics at the payload "panic".
+#[derive(Default)]
+struct Counting(u64);
+
+impl StateMachine for Counting {
+    fn apply(&mut self, entries: Committed<'_>, _: &mut Replies) {
+        for entry in entries {
+            assert_ne!(entry.payload, b"panic", "as the test wants it");
+            self.0 += 1;
+        }
+    }
+
+    fn query(&self, _: &[u8]) -> Bytes {
+        Bytes::copy_from_slice(&self.0.to_le_bytes())
+    }
+
+    fn checkpoint(&self) -> Checkpoint {
+        let count = self.0;
+        Box::new(move |out| out.write_all(&count.to_le_bytes()))
+    }
+
+    fn restore(&mut self, image: &mut dyn Read) -> io::Result<()> {
+        let mut count = [0; 8];
+        image.read_exact(&mut count)?;
+        self.0 = u64::from_le_bytes(count);
+        Ok(())
+    }
+}
+
+struct Node {
+    worker: Worker<SlowDisk>,
+    disk: SlowDisk,
+    files: MemoryFiles,
+    inbox: Arc<Inbox>,
+    wire: Arc<Wire>,
+    now: Time,
+}
+
+impl Node {
+    fn open(files: &MemoryFiles, checkpoint_log_bytes: u64) -> Self {
+        let directory = Directory::open(files.clone(), 1, 7).unwrap();
+        let mut inner = StepDisk::new(directory.clone());
+        inner.runs_by_itself = false;
+        let inner = Arc::new(Mutex::new(inner));
+        let disk = SlowDisk { directory, inner };
+        let inbox = Inbox::new(64, Waker::noop().clone());
+        let wire = Arc::new(Wire::default());
+        let surroundings = Surroundings {
+            machines: Arc::new(|_: GroupId| Counting::default()),
+            transport: Arc::clone(&wire) as Arc<dyn Transport>,
+            inbox: Arc::clone(&inbox),
+            metrics: Arc::new(WorkerMetrics::default()),
+        };
+        let settings = Settings {
+            node: NodeId(1),
+            worker: 0,
+            workers: 1,
+            payload_bytes_max: 8 << 10,
+            election_timeout: TIMEOUT,
+            heartbeat_interval: TIMEOUT / 5,
+            window_bytes: 1 << 20,
+            uncommitted_bytes_max: 1 << 20,
+            commit_delay: Duration::ZERO,
+            checkpoint_log_bytes,
+            lane_bytes_max: u64::MAX,
+            seed: 1,
+        };
+        let options =
+            LaneOptions { segment_bytes: 64 << 10, frame_bytes_max: 16 << 10, ..LaneOptions::default() };
+        let worker = Worker::open(settings, options, disk.clone(), surroundings, Time(0)).unwrap();
+        Self { worker, disk, files: files.clone(), inbox, wire, now: Time(0) }
+    }
+
+    fn turn(&mut self, passed: Duration) {
+        self.now = self.now + passed;
+        self.worker.turn(self.now);
+    }
+
+    /// Lets the disk finish everything, and the worker with it.
+    fn settle(&mut self) {
+        for _ in 0..8 {
+            self.turn(Duration::from_millis(1));
+            let mut disk = self.disk.inner.lock().unwrap();
+            while disk.run_background() || disk.run_appends() {}
+        }
+        self.turn(Duration::from_millis(1));
+    }
+
+    fn order<T>(&self, order: impl FnOnce(oneshot::Sender<T>) -> Order) -> oneshot::Receiver<T> {
+        let (reply, answer) = oneshot::channel();
+        self.inbox.order(order(reply));
+        answer
+    }
+
+    fn create(&mut self, voters: &[u64]) {
+        let voters = voters.iter().map(|&id| NodeId(id)).collect();
+        let mut made = self.order(|reply| Order::Create { group: GROUP, voters, reply });
+        self.settle();
+        made.try_recv().unwrap().unwrap();
+    }
+
+    /// A group of one that has found its leader.
+    fn alone(files: &MemoryFiles, checkpoint_log_bytes: u64) -> Self {
+        let mut node = Self::open(files, checkpoint_log_bytes);
+        node.create(&[1]);
+        node.turn(2 * TIMEOUT);
+        node.settle();
+        node
+    }
+
+    fn propose(&self, payload: &[u8]) -> oneshot::Receiver<Result<Applied, ProposeError>> {
+        let (reply, answer) = oneshot::channel();
+        let payload = Bytes::copy_from_slice(payload);
+        assert!(self.inbox.request(Request::Propose { group: GROUP, payload, reply }).is_ok());
+        answer
+    }
+
+    fn write(&mut self, payload: &[u8]) -> Result<Applied, ProposeError> {
+        let mut answer = self.propose(payload);
+        self.settle();
+        answer.try_recv().expect("every proposal ends")
+    }
+
+    fn status(&mut self) -> Option<GroupStatus> {
+        let mut answer = self.order(|reply| Order::Status { group: GROUP, reply });
+        self.turn(Duration::ZERO);
+        answer.try_recv().unwrap()
+    }
+
+    fn hear(&self, from: u64, message: Message) {
+        let record = Record { group: GROUP, message, body_bytes: 0 };
+        let header = UnitHeader {
+            kind: UnitKind::Groups,
+            worker: 0,
+            workers: 1,
+            records: 1,
+            from: NodeId(from),
+            bodies_bytes: 0,
+        };
+        let unit = [&header.encode()[..], &record.encode()[..]].concat().into();
+        assert!(self.inbox.arrive(Arrival::Unit { from: NodeId(from), unit }));
+    }
+
+    fn said(&self) -> Vec<Message> {
+        self.wire.0.lock().unwrap().drain(..).map(|(_, record)| record.message).collect()
+    }
+}
+
+#[test]
+fn a_full_disk_refuses_writes_and_serves_again_when_there_is_room() {
+    let files = MemoryFiles::new();
+    let mut node = Node::alone(&files, u64::MAX);
+    let used: u64 =
+        files.paths().iter().filter_map(|path| files.content(path)).map(|file| file.len() as u64).sum();
+    files.limit(Some(used + 1000));
+    let refused = (0..100).find_map(|_| node.write(&[7; 4096]).err());
+    assert_eq!(refused, Some(ProposeError::StorageFull));
+    assert_eq!(node.write(b"more"), Err(ProposeError::StorageFull), "and it stays so");
+    // Terms and their empty entries are still taken: an election on a full disk breaks nothing.
+    node.hear(9, Message::Vote { term: Term(99), last: Default::default(), transfer: true });
+    node.settle();
+    files.limit(None);
+    let healed = (0..20).any(|_| {
+        node.turn(TIMEOUT);
+        node.settle();
+        node.write(b"again").is_ok()
+    });
+    assert!(healed, "service resumes by itself");
+}
+
+#[test]
+fn a_leader_whose_disk_hangs_falls_silent_steps_down_and_ends_its_calls() {
+    let mut node = Node::open(&MemoryFiles::new(), u64::MAX);
+    node.create(&[1, 2, 3]);
+    node.turn(2 * TIMEOUT);
+    node.hear(2, Message::PreVoteReply { term: Term(1), granted: true });
+    node.settle();
+    node.hear(2, Message::VoteReply { term: Term(1), granted: true });
+    node.settle();
+    assert_eq!(node.status().map(|status| status.role), Some(Role::Leader));
+
+    let mut hanging = node.propose(b"never durable");
+    node.turn(Duration::ZERO);
+    let _appends = node.said();
+    let mut silent_since = None;
+    for beat in 0..30 {
+        // Its followers would answer all it says.
+        node.hear(2, Message::HeartbeatAck { term: Term(1), round: 0 });
+        node.turn(TIMEOUT / 5);
+        let spoke = !node.said().is_empty();
+        silent_since = if spoke { None } else { silent_since.or(Some(beat)) };
+        if silent_since.is_some() {
+            break;
+        }
+    }
+    assert!(silent_since.is_some_and(|beat| beat <= 7), "silent soon after T: {silent_since:?}");
+    for _ in 0..15 {
+        node.turn(TIMEOUT / 5); // nobody answers one who says nothing
+    }
+    assert_ne!(node.status().map(|status| status.role), Some(Role::Leader));
+    assert_eq!(hanging.try_recv().unwrap(), Err(ProposeError::Unknown));
+    assert!(node.said().is_empty());
+    node.settle();
+    node.turn(2 * TIMEOUT);
+    node.settle();
+    assert!(!node.said().is_empty(), "it speaks again when the disk does");
+}
+
+#[test]
+fn a_state_machine_that_panics_leaves_nobody_waiting() {
+    let mut node = Node::alone(&MemoryFiles::new(), u64::MAX);
+    let mut answer = node.propose(b"panic");
+    assert!(catch_unwind(AssertUnwindSafe(|| node.settle())).is_err());
+    let inbox = Arc::clone(&node.inbox);
+    drop(node);
+    assert_eq!(answer.try_recv().unwrap(), Err(ProposeError::Unknown));
+    let (reply, _answer) = oneshot::channel();
+    assert!(inbox.request(Request::Propose { group: GROUP, payload: Bytes::new(), reply }).is_err());
+}
+
+#[test]
+fn a_removed_group_leaves_no_file_behind_even_if_the_node_stops_in_between() {
+    let files = MemoryFiles::new();
+    let has_snapshots = |files: &MemoryFiles| files.paths().iter().any(|path| path.ends_with(".snap"));
+    let mut node = Node::alone(&files, 4096);
+    for _ in 0..8 {
+        node.write(&[1; 1024]).unwrap();
+    }
+    assert!(has_snapshots(&files), "{:?}", files.paths());
+
+    // The log says durably that it is gone; the files are not gone yet, and nobody was told.
+    let mut gone = node.order(|reply| Order::Remove { group: GROUP, reply });
+    node.turn(Duration::ZERO);
+    assert!(has_snapshots(&files));
+    let stopped = files.copy();
+    node.settle();
+    assert!(gone.try_recv().unwrap());
+    assert!(!has_snapshots(&files));
+
+    // A stop before the removal was durable: the replica is whole.
+    let mut node = Node::open(&stopped, 4096);
+    node.settle();
+    assert!(node.status().is_some_and(|status| status.compacted.index.0 > 0));
+    let _gone = node.order(|reply| Order::Remove { group: GROUP, reply });
+    node.turn(Duration::ZERO);
+    node.disk.inner.lock().unwrap().run_appends();
+    let stopped = node.files.copy();
+    assert!(has_snapshots(&stopped));
+    // A stop after it: opening tidies up.
+    let mut node = Node::open(&stopped, 4096);
+    assert_eq!(node.status(), None);
+    assert!(!has_snapshots(&stopped));
+    node.create(&[1]);
+}
