@@ -135,7 +135,7 @@ impl<D: Disk> Worker<D> {
         self.clients.finish_turn();
         self.metrics.publish(&self.lane.stats(), self.lane.log_bytes(), self.outboxes.dropped);
         TurnEnd {
-            is_busy: self.inbox.has_arrivals() && self.has_room_for_arrivals()
+            is_busy: !self.is_poisoned && self.inbox.has_arrivals() && self.has_room_for_arrivals()
                 || self.inbox.requests_len() > 0 && had_room
                 || !applied_all
                 || !self.dirty.is_empty(),

@@ -32,7 +32,7 @@ const HEAD_BYTES: usize = 56;
 /// A piece that is not acknowledged within this is sent again …
 const RETRY: Duration = Duration::from_millis(500);
 /// What has arrived whole is given so long to be verified and installed.
-const INSTALL_MAX: Duration = Duration::from_secs(30);
+pub(super) const INSTALL_MAX: Duration = Duration::from_secs(30);
 /// … at most so often in a row; then the transfer is given up, and the core decides anew.
 const RETRIES_MAX: u32 = 8;
 
@@ -116,21 +116,21 @@ impl Transfers {
 
 /// The head of a snapshot unit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Head {
-    kind: u8,
-    group: GroupId,
-    term: Term,
-    id: EntryId,
-    offset: u64,
-    total: u64,
+pub(super) struct Head {
+    pub(super) kind: u8,
+    pub(super) group: GroupId,
+    pub(super) term: Term,
+    pub(super) id: EntryId,
+    pub(super) offset: u64,
+    pub(super) total: u64,
 }
 
-const PIECE: u8 = 1;
-const ACK: u8 = 2;
+pub(super) const PIECE: u8 = 1;
+pub(super) const ACK: u8 = 2;
 const REFUSAL: u8 = 3;
 
 impl Head {
-    fn encode(&self, out: &mut BytesMut) {
+    pub(super) fn encode(&self, out: &mut BytesMut) {
         out.extend_from_slice(&[self.kind, 0, 0, 0, 0, 0, 0, 0]);
         let words = [self.group.0, self.term.0, self.id.term.0, self.id.index.0, self.offset, self.total];
         for word in words {
@@ -138,7 +138,7 @@ impl Head {
         }
     }
 
-    fn parse(bytes: &[u8]) -> Option<(Self, usize)> {
+    pub(super) fn parse(bytes: &[u8]) -> Option<(Self, usize)> {
         let (head, rest) = bytes.split_at_checked(HEAD_BYTES)?;
         let word = |n: usize| u64::from_le_bytes(head[8 + 8 * n..][..8].try_into().expect("eight bytes"));
         let parsed = Self {

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 use std::task::Waker;
 use std::time::Duration;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use raftwerk_frame::wire::{Record, UnitHeader, UnitKind, records};
 use raftwerk_frame::{GroupId, Message, NodeId, Term, Time};
 use raftwerk_net::{Channel, Parts, PeerId, SendError, Transport};
@@ -16,6 +16,7 @@ use raftwerk_wal::memory::{MemoryFiles, StepDisk};
 use raftwerk_wal::{AppendMode, Completion, Directory, Disk, Files, Job, LaneOptions};
 use tokio::sync::oneshot;
 
+use super::snapshots::{ACK, Head, INSTALL_MAX, PIECE};
 use super::{Settings, Surroundings, Worker};
 use crate::inbox::{Arrival, Inbox, Order, Request};
 use crate::metric::WorkerMetrics;
@@ -60,12 +61,15 @@ impl Disk for SlowDisk {
 
 /// Remembers what was said.
 #[derive(Default)]
-struct Wire(Mutex<Vec<(PeerId, Record)>>);
+struct Wire(Mutex<Vec<(PeerId, Record)>>, Mutex<Vec<Head>>);
 
 impl Transport for Wire {
     fn send(&self, to: PeerId, _: Channel, parts: Parts) -> Result<(), SendError> {
         let unit = parts.concat();
-        let (_, heads, _) = UnitHeader::parse(&unit).unwrap();
+        let (header, heads, bodies) = UnitHeader::parse(&unit).unwrap();
+        if header.kind == UnitKind::Snapshot {
+            self.1.lock().unwrap().push(Head::parse(bodies).unwrap().0);
+        }
         self.0.lock().unwrap().extend(records(heads).map(|record| (to, record.unwrap())));
         Ok(())
     }
@@ -208,15 +212,14 @@ impl Node {
 
     fn hear(&self, from: u64, message: Message) {
         let record = Record { group: GROUP, message, body_bytes: 0 };
-        let header = UnitHeader {
-            kind: UnitKind::Groups,
-            worker: 0,
-            workers: 1,
-            records: 1,
-            from: NodeId(from),
-            bodies_bytes: 0,
-        };
-        let unit = [&header.encode()[..], &record.encode()[..]].concat().into();
+        self.hear_unit(from, UnitKind::Groups, 1, &record.encode());
+    }
+
+    fn hear_unit(&self, from: u64, kind: UnitKind, records: u32, rest: &[u8]) {
+        let bodies_bytes = if records == 0 { rest.len() as u64 } else { 0 };
+        let from_node = NodeId(from);
+        let header = UnitHeader { kind, worker: 0, workers: 1, records, from: from_node, bodies_bytes };
+        let unit = [&header.encode()[..], rest].concat().into();
         assert!(self.inbox.arrive(Arrival::Unit { from: NodeId(from), unit }));
     }
 
@@ -283,6 +286,52 @@ fn a_leader_whose_disk_hangs_falls_silent_steps_down_and_ends_its_calls() {
     node.turn(2 * TIMEOUT);
     node.settle();
     assert!(!node.said().is_empty(), "it speaks again when the disk does");
+}
+
+#[test]
+fn a_snapshot_that_arrived_whole_and_was_never_installed_is_sent_again() {
+    let mut node = Node::open(&MemoryFiles::new(), 4096);
+    node.create(&[1, 2, 3]);
+    node.turn(2 * TIMEOUT);
+    let term = Term(1);
+    node.hear(2, Message::PreVoteReply { term, granted: true });
+    node.settle();
+    node.hear(2, Message::VoteReply { term, granted: true });
+    node.settle();
+    // Two of three hold everything; the third hears nothing while the log is compacted.
+    for _ in 0..8 {
+        let _applied = node.propose(&[1; 1024]);
+        node.settle();
+        let matched = node.status().unwrap().last.index;
+        node.hear(2, Message::AppendAck { term, matched });
+        node.settle();
+    }
+    assert!(node.status().unwrap().compacted.index.0 > 0);
+
+    let beat = |node: &mut Node| {
+        node.hear(2, Message::HeartbeatAck { term, round: 0 });
+        node.hear(3, Message::HeartbeatAck { term, round: 0 });
+        node.turn(TIMEOUT / 5);
+        node.settle();
+    };
+    let pieces = |node: &Node| -> Vec<Head> { node.wire.1.lock().unwrap().drain(..).collect() };
+    let sent = |node: &mut Node, beats: u32| {
+        (0..beats).find_map(|_| {
+            beat(node);
+            pieces(node).first().copied()
+        })
+    };
+    let piece = sent(&mut node, 20).expect("the third needs a snapshot");
+    assert_eq!((piece.kind, piece.offset), (PIECE, 0));
+
+    // It takes all of it, and then fails to verify or install it.
+    let mut ack = BytesMut::new();
+    Head { kind: ACK, offset: piece.total, ..piece }.encode(&mut ack);
+    node.hear_unit(3, UnitKind::Snapshot, 0, &ack);
+    let patience = (INSTALL_MAX.as_millis() / (TIMEOUT / 5).as_millis()) as u32;
+    assert_eq!(sent(&mut node, patience / 2), None, "it is given time");
+    let again = sent(&mut node, patience).expect("and then another try");
+    assert_eq!((again.kind, again.offset), (PIECE, 0));
 }
 
 #[test]
