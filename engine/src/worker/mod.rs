@@ -16,6 +16,7 @@ mod clients;
 mod open;
 mod orders;
 mod perform;
+mod piece;
 mod receive;
 mod replica;
 mod ship;

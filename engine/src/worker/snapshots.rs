@@ -3,11 +3,6 @@
 //! The worker only decides. Writing, reading, verifying and restoring happen on the disk's background thread; every
 //! piece of work comes back by its token. A transfer is a chain of pieces, each acknowledged when it is on the
 //! receiver's disk: what is on its way is bounded by that credit, and a broken transfer goes on where it stopped.
-//!
-//! ```text
-//! unit body = kind u8 (1 piece, 2 ack, 3 refusal), 7 zero, group u64, leader's term u64, id.term u64, id.index u64,
-//!             offset u64, total u64, bytes of the snapshot file
-//! ```
 
 use std::any::Any;
 use std::io::{self, Read};
@@ -23,12 +18,9 @@ use rustc_hash::{FxHashMap, FxHashSet};
 use tokio::sync::oneshot;
 
 use super::Worker;
+use super::piece::{ACK, HEAD_BYTES, Head, PIECE, PIECE_BYTES, REFUSAL};
 use crate::state_machine::{StateMachine, StateMachines};
 
-/// Bytes of one piece.
-const PIECE_BYTES: u64 = 256 << 10;
-/// Bytes of a piece's head.
-const HEAD_BYTES: usize = 56;
 /// A piece that is not acknowledged within this is sent again …
 const RETRY: Duration = Duration::from_millis(500);
 /// What has arrived whole is given so long to be verified and installed.
@@ -111,47 +103,6 @@ impl Transfers {
     /// When a transfer wants to be looked at.
     pub(super) fn next_deadline(&self) -> Time {
         self.outgoing.values().map(|transfer| transfer.deadline).min().unwrap_or(Time::NEVER)
-    }
-}
-
-/// The head of a snapshot unit.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Head {
-    pub(super) kind: u8,
-    pub(super) group: GroupId,
-    pub(super) term: Term,
-    pub(super) id: EntryId,
-    pub(super) offset: u64,
-    pub(super) total: u64,
-}
-
-pub(super) const PIECE: u8 = 1;
-pub(super) const ACK: u8 = 2;
-const REFUSAL: u8 = 3;
-
-impl Head {
-    pub(super) fn encode(&self, out: &mut BytesMut) {
-        out.extend_from_slice(&[self.kind, 0, 0, 0, 0, 0, 0, 0]);
-        let words = [self.group.0, self.term.0, self.id.term.0, self.id.index.0, self.offset, self.total];
-        for word in words {
-            out.extend_from_slice(&word.to_le_bytes());
-        }
-    }
-
-    pub(super) fn parse(bytes: &[u8]) -> Option<(Self, usize)> {
-        let (head, rest) = bytes.split_at_checked(HEAD_BYTES)?;
-        let word = |n: usize| u64::from_le_bytes(head[8 + 8 * n..][..8].try_into().expect("eight bytes"));
-        let parsed = Self {
-            kind: head[0],
-            group: GroupId(word(0)),
-            term: Term(word(1)),
-            id: EntryId::new(Term(word(2)), Index(word(3))),
-            offset: word(4),
-            total: word(5),
-        };
-        let known = matches!(parsed.kind, PIECE | ACK | REFUSAL);
-        let inside = parsed.offset.checked_add(rest.len() as u64).is_some_and(|end| end <= parsed.total);
-        (known && inside && rest.len() as u64 <= PIECE_BYTES).then_some((parsed, HEAD_BYTES))
     }
 }
 
@@ -566,31 +517,5 @@ impl<D: Disk> Worker<D> {
                 transfer.whole_until = transfer.whole_until.map(|until| until.min(self.now + 2 * RETRY));
             }
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_head_survives_the_round_trip_and_nonsense_is_refused() {
-        let head = Head {
-            kind: PIECE,
-            group: GroupId(3),
-            term: Term(4),
-            id: EntryId::new(Term(2), Index(90)),
-            offset: 10,
-            total: 14,
-        };
-        let mut bytes = BytesMut::new();
-        head.encode(&mut bytes);
-        bytes.extend_from_slice(b"four");
-        assert_eq!(Head::parse(&bytes), Some((head, HEAD_BYTES)));
-        bytes.extend_from_slice(b"!");
-        assert_eq!(Head::parse(&bytes), None, "beyond the total");
-        assert_eq!(Head::parse(&bytes[..HEAD_BYTES - 1]), None, "cut short");
-        bytes[0] = 9;
-        assert_eq!(Head::parse(&bytes[..HEAD_BYTES]), None, "unknown kind");
     }
 }

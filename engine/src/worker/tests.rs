@@ -16,7 +16,8 @@ use raftwerk_wal::memory::{MemoryFiles, StepDisk};
 use raftwerk_wal::{AppendMode, Completion, Directory, Disk, Files, Job, LaneOptions};
 use tokio::sync::oneshot;
 
-use super::snapshots::{ACK, Head, INSTALL_MAX, PIECE};
+use super::piece::{ACK, Head, PIECE};
+use super::snapshots::INSTALL_MAX;
 use super::{Settings, Surroundings, Worker};
 use crate::inbox::{Arrival, Inbox, Order, Request};
 use crate::metric::WorkerMetrics;
