@@ -66,3 +66,8 @@ pub use raftwerk_frame::{Configuration, EntryId, GroupId, Index, NodeId, Term};
 pub use raftwerk_net::{NetStats, PeerId, identity};
 pub use raftwerk_raft::Role;
 pub use state_machine::{Checkpoint, Committed, CommittedEntry, Replies, StateMachine, StateMachines};
+
+/// The README's example, compiled.
+#[cfg(doctest)]
+#[doc = include_str!("../../README.md")]
+struct Readme;
