@@ -1,6 +1,6 @@
 //! Framing against what it cannot do without: a copy of the payloads and a checksum of the copy.
 //!
-//! Targets (DESIGN, section 17): at 128 B at least 75 %, at 1 KiB at least 90 % of memcpy + CRC alone. IMPURE: it
+//! Targets: at 128 B at least 75 %, at 1 KiB at least 90 % of memcpy + CRC alone. IMPURE: it
 //! measures time.
 
 use std::hint::black_box;

@@ -208,7 +208,8 @@ impl Engine {
     /// Forgets this node's replica of a group, its log and its checkpoints. `false` if there was none, or the engine
     /// is closed.
     ///
-    /// The other replicas are not told: until they reconfigure, they count this node as a voter that is down.
+    /// The other replicas are not told: they go on counting this node as a voter that is down. The id must not be used
+    /// for a group again while any of them lives: a new replica here would have forgotten its votes.
     pub fn remove_group(&self, group: GroupId) -> bool {
         let (reply, answer) = oneshot::channel();
         self.shared.inbox_of(group).order(Order::Remove { group, reply });

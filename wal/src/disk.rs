@@ -32,7 +32,7 @@ impl fmt::Display for Lsn {
     }
 }
 
-/// How batches reach the device. The table of what each costs is in DESIGN section 6.
+/// How batches reach the device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AppendMode {
     /// `O_DIRECT` with `RWF_DSYNC`: from the batch buffer to the device, without a copy in the kernel.
