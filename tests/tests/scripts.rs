@@ -1,5 +1,6 @@
 //! Runs every story in `tests/scripts` and fails with the first difference of each. With `UPDATE=1` in the
 //! environment, or `--update` after `--`, stories are written anew instead: then read what changed.
+#![allow(clippy::print_stdout, reason = "a test runner of its own says what it ran")]
 
 use std::path::{Path, PathBuf};
 use std::{env, fs};
