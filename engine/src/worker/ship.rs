@@ -14,8 +14,8 @@ use smallvec::SmallVec;
 
 use super::Worker;
 
-/// A control unit leaves when it holds this many records: it must stay small beside its neighbours on the stream.
-const CONTROL_RECORDS: u32 = 640;
+/// A control unit leaves early only when it holds this many records, 768 KiB: the transport carries at most 1 MiB.
+const CONTROL_RECORDS: u32 = 16 << 10;
 /// An append unit leaves when its frames reach this many bytes.
 const APPEND_BYTES: u64 = 1 << 20;
 /// Frames shorter than this are copied beside the records: many small slices cost the transport more than one copy.
