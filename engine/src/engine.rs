@@ -63,7 +63,8 @@ impl Drop for Shared {
     }
 }
 
-fn worker_of(group: GroupId, workers: usize) -> usize {
+/// Which of so many workers owns a group.
+pub(crate) fn worker_of(group: GroupId, workers: usize) -> usize {
     // Multiply-shift: spreads neighbouring ids, and costs a nanosecond.
     let mixed = group.0.wrapping_mul(0x9E37_79B9_7F4A_7C15);
     ((u128::from(mixed) * workers as u128) >> 64) as usize
@@ -163,15 +164,7 @@ impl Engine {
     /// # Errors
     /// The first [`CreateError`]; the groups before and after it may have been made.
     pub fn create_groups(&self, groups: &[GroupId], voters: &[NodeId]) -> Result<(), CreateError> {
-        let mut known = voters.to_vec();
-        known.sort_unstable();
-        known.dedup();
-        if known.is_empty() || known.len() > 7 || known.len() != voters.len() {
-            return Err(CreateError::Voters("there must be 1 to 7, each once"));
-        }
-        if !known.contains(&self.shared.node) {
-            return Err(CreateError::Voters("this node is not among them"));
-        }
+        let known = checked_voters(voters, self.shared.node)?;
         let ask = |group: &GroupId| {
             let (reply, answer) = oneshot::channel();
             self.shared.inbox_of(*group).order(Order::Create { group: *group, voters: known.clone(), reply });
@@ -245,6 +238,20 @@ impl Engine {
     }
 }
 
+/// The voters of a new group, in order.
+pub(crate) fn checked_voters(voters: &[NodeId], node: NodeId) -> Result<Vec<NodeId>, CreateError> {
+    let mut known = voters.to_vec();
+    known.sort_unstable();
+    known.dedup();
+    if known.is_empty() || known.len() > 7 || known.len() != voters.len() {
+        return Err(CreateError::Voters("there must be 1 to 7, each once"));
+    }
+    if !known.contains(&node) {
+        return Err(CreateError::Voters("this node is not among them"));
+    }
+    Ok(known)
+}
+
 fn lane_options(config: &Config, lane: u16) -> LaneOptions {
     LaneOptions {
         lane,
@@ -279,6 +286,8 @@ fn settings(config: &Config, worker: u16, workers: u16) -> Settings {
         election_timeout: config.election_timeout,
         heartbeat_interval: config.heartbeat_interval,
         window_bytes: config.window_bytes,
+        window_messages: 256,
+        append_bytes_max: 1 << 20,
         uncommitted_bytes_max: config.uncommitted_bytes_max,
         commit_delay: config.commit_delay,
         checkpoint_log_bytes: config.checkpoint_log_bytes,

@@ -69,46 +69,21 @@ impl Group {
     ///
     /// For many proposals a second, use a [`Pipeline`](crate::Pipeline): this call allocates.
     pub fn propose(&self, payload: impl Into<Bytes>) -> Proposal {
-        let payload = payload.into();
-        let max = self.shared.payload_bytes_max;
-        if payload.len() > max {
-            return Proposal(Answer::Now(Some(Err(ProposeError::TooLarge { bytes: payload.len(), max }))));
-        }
-        let (reply, answer) = oneshot::channel();
-        Proposal(match self.inbox().request(Request::Propose { group: self.id, payload, reply }) {
-            Ok(()) => Answer::Later(answer),
-            Err(Refused::Full(_)) => Answer::Now(Some(Err(ProposeError::Busy))),
-            Err(Refused::Closed(_)) => Answer::Now(Some(Err(ProposeError::Closed))),
-        })
+        propose(self.inbox(), self.shared.payload_bytes_max, self.id, payload.into())
     }
 
     /// Asks the state machine, linearizably: the answer reflects every write that was acknowledged before this call
     /// (read index, thesis section 6.4). Served by the leader; costs one round of heartbeats, shared by all reads of
     /// a worker's turn.
     pub fn read(&self, query: impl Into<Bytes>) -> Read {
-        self.ask(query.into(), |group, query, reply| Request::Read { group, query, reply })
+        let request = |group, query, reply| Request::Read { group, query, reply };
+        ask(self.inbox(), self.shared.payload_bytes_max, self.id, query.into(), request)
     }
 
     /// Asks this node's replica as it is: possibly stale, no guarantee of any kind. For tools and checks.
     pub fn query_local(&self, query: impl Into<Bytes>) -> Read {
-        self.ask(query.into(), |group, query, reply| Request::QueryLocal { group, query, reply })
-    }
-
-    fn ask(
-        &self,
-        query: Bytes,
-        request: impl FnOnce(GroupId, Bytes, oneshot::Sender<Result<Bytes, ReadError>>) -> Request,
-    ) -> Read {
-        let max = self.shared.payload_bytes_max;
-        if query.len() > max {
-            return Read(Answer::Now(Some(Err(ReadError::TooLarge { bytes: query.len(), max }))));
-        }
-        let (reply, answer) = oneshot::channel();
-        Read(match self.inbox().request(request(self.id, query, reply)) {
-            Ok(()) => Answer::Later(answer),
-            Err(Refused::Full(_)) => Answer::Now(Some(Err(ReadError::Busy))),
-            Err(Refused::Closed(_)) => Answer::Now(Some(Err(ReadError::Closed))),
-        })
+        let request = |group, query, reply| Request::QueryLocal { group, query, reply };
+        ask(self.inbox(), self.shared.payload_bytes_max, self.id, query.into(), request)
     }
 
     /// Looks at the replica. Blocks for about one turn of its worker, so not for async contexts, where it panics.
@@ -132,6 +107,40 @@ impl Group {
     fn inbox(&self) -> &Inbox {
         self.shared.inbox_of(self.id)
     }
+}
+
+/// Puts a proposal into the inbox of the group's worker.
+pub(crate) fn propose(inbox: &Inbox, bytes_max: usize, group: GroupId, payload: Bytes) -> Proposal {
+    if payload.len() > bytes_max {
+        let error = ProposeError::TooLarge { bytes: payload.len(), max: bytes_max };
+        return Proposal(Answer::Now(Some(Err(error))));
+    }
+    let (reply, answer) = oneshot::channel();
+    Proposal(match inbox.request(Request::Propose { group, payload, reply }) {
+        Ok(()) => Answer::Later(answer),
+        Err(Refused::Full(_)) => Answer::Now(Some(Err(ProposeError::Busy))),
+        Err(Refused::Closed(_)) => Answer::Now(Some(Err(ProposeError::Closed))),
+    })
+}
+
+/// Puts a query into the inbox of the group's worker.
+pub(crate) fn ask(
+    inbox: &Inbox,
+    bytes_max: usize,
+    group: GroupId,
+    query: Bytes,
+    request: impl FnOnce(GroupId, Bytes, oneshot::Sender<Result<Bytes, ReadError>>) -> Request,
+) -> Read {
+    if query.len() > bytes_max {
+        let error = ReadError::TooLarge { bytes: query.len(), max: bytes_max };
+        return Read(Answer::Now(Some(Err(error))));
+    }
+    let (reply, answer) = oneshot::channel();
+    Read(match inbox.request(request(group, query, reply)) {
+        Ok(()) => Answer::Later(answer),
+        Err(Refused::Full(_)) => Answer::Now(Some(Err(ReadError::Busy))),
+        Err(Refused::Closed(_)) => Answer::Now(Some(Err(ReadError::Closed))),
+    })
 }
 
 enum Answer<T, E> {

@@ -159,6 +159,11 @@ impl Inbox {
         !self.arrivals.is_empty()
     }
 
+    /// Bytes of units and of requests that wait.
+    pub(crate) fn waiting_bytes(&self) -> usize {
+        self.arrival_bytes.load(Ordering::Relaxed) + self.request_bytes.load(Ordering::Relaxed)
+    }
+
     /// Refuses everything from now on. What is queued is still to be taken.
     pub(crate) fn close(&self) {
         self.closed.store(true, Ordering::SeqCst);

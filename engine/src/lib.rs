@@ -44,6 +44,7 @@
 mod config;
 mod data_dir;
 mod dispatch;
+pub mod drive;
 mod engine;
 mod error;
 mod group;

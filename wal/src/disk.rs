@@ -8,7 +8,9 @@ use std::fmt;
 use std::io::{self, IoSlice};
 
 use bytes::Bytes;
+use raftwerk_frame::frame::{FrameHeader, HEADER_BYTES};
 
+use crate::batch::BATCH_HEADER_BYTES;
 use crate::directory::Directory;
 use crate::map::Mapped;
 use crate::segment::SegmentHeader;
@@ -121,6 +123,28 @@ pub struct AppendJob<File> {
     pub batch: Bytes,
     /// Its number.
     pub lsn: Lsn,
+}
+
+impl<File> AppendJob<File> {
+    /// Every batch up to this one was durable when this one was sealed, and it says so.
+    #[must_use]
+    pub fn claim(&self) -> Lsn {
+        let word = self.batch.get(24..32).and_then(|bytes| bytes.try_into().ok());
+        Lsn(word.map_or(0, u64::from_le_bytes))
+    }
+
+    /// Shows the header and the body of every frame in the batch, in order: for checks from outside. Nothing is
+    /// verified, since nothing was read: it is what the lane has made.
+    pub fn frames(&self, mut see: impl FnMut(FrameHeader, &[u8])) {
+        let length =
+            self.batch.get(8..12).and_then(|bytes| bytes.try_into().ok()).map_or(0, u32::from_le_bytes);
+        let mut rest = self.batch.get(BATCH_HEADER_BYTES..length as usize).unwrap_or_default();
+        while let Ok(header) = FrameHeader::parse(rest) {
+            let Some((frame, after)) = rest.split_at_checked(header.frame_bytes()) else { return };
+            see(header, &frame[HEADER_BYTES..]);
+            rest = after;
+        }
+    }
 }
 
 /// Make or retire a segment file.

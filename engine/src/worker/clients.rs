@@ -120,6 +120,11 @@ impl Clients {
         }
     }
 
+    /// How many reads are not answered.
+    pub(super) fn reads_len(&self) -> usize {
+        self.reads.len()
+    }
+
     /// The bytes of a read's query.
     pub(super) fn query(&self, token: u64) -> Option<&[u8]> {
         self.reads.get(&token).map(|read| &read.query[..])

@@ -24,6 +24,7 @@ mod snapshots;
 #[cfg(test)]
 mod tests;
 mod timers;
+mod view;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -36,11 +37,13 @@ use rustc_hash::FxHashMap;
 use tokio::sync::oneshot;
 
 use self::clients::Clients;
-pub(crate) use self::open::{Settings, Surroundings};
+pub use self::open::Settings;
+pub(crate) use self::open::Surroundings;
 use self::replica::{Promise, Replica};
 use self::ship::Outboxes;
 use self::snapshots::Transfers;
 use self::timers::Timers;
+pub use self::view::{Load, ReplicaView};
 use crate::error::{CreateError, ProposeError};
 use crate::inbox::Inbox;
 use crate::metric::WorkerMetrics;
@@ -64,13 +67,13 @@ struct Held {
 
 /// What a turn tells the one who drives the worker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct TurnEnd {
+pub struct TurnEnd {
     /// There is more to do at once.
-    pub(crate) is_busy: bool,
+    pub is_busy: bool,
     /// Otherwise, not before this time, unless something arrives.
-    pub(crate) next_deadline: Time,
+    pub next_deadline: Time,
     /// The worker has answered everyone and is done for good.
-    pub(crate) is_closed: bool,
+    pub is_closed: bool,
 }
 
 /// The most units of the network that a turn takes in.

@@ -19,21 +19,37 @@ use crate::inbox::Inbox;
 use crate::metric::WorkerMetrics;
 use crate::state_machine::{Replies, StateMachines};
 
-/// What a worker needs of the node's settings.
+/// What a worker needs of the node's settings; [`Config`](crate::Config) explains those it has, too.
 #[derive(Clone, Debug)]
-pub(crate) struct Settings {
-    pub(crate) node: NodeId,
-    pub(crate) worker: u16,
-    pub(crate) workers: u16,
-    pub(crate) payload_bytes_max: usize,
-    pub(crate) election_timeout: Duration,
-    pub(crate) heartbeat_interval: Duration,
-    pub(crate) window_bytes: u64,
-    pub(crate) uncommitted_bytes_max: u64,
-    pub(crate) commit_delay: Duration,
-    pub(crate) checkpoint_log_bytes: u64,
-    pub(crate) lane_bytes_max: u64,
-    pub(crate) seed: u64,
+pub struct Settings {
+    /// The node.
+    pub node: NodeId,
+    /// The worker's number …
+    pub worker: u16,
+    /// … of so many.
+    pub workers: u16,
+    /// The longest payload or query in bytes.
+    pub payload_bytes_max: usize,
+    /// A follower that hears nothing for a random time in [T, 2T) campaigns.
+    pub election_timeout: Duration,
+    /// How often a leader is heard when it has nothing to say.
+    pub heartbeat_interval: Duration,
+    /// Bytes of entries on their way to one follower of one group.
+    pub window_bytes: u64,
+    /// Appends on their way to one follower of one group.
+    pub window_messages: u32,
+    /// Bytes of one append; one frame is always allowed.
+    pub append_bytes_max: u64,
+    /// Bytes of one group's entries that may be waiting for a quorum.
+    pub uncommitted_bytes_max: u64,
+    /// How long the news of a commit waits for an entry to travel with.
+    pub commit_delay: Duration,
+    /// A group is checkpointed when its log holds this many bytes.
+    pub checkpoint_log_bytes: u64,
+    /// When a lane's files hold more than this, the groups that pin its oldest are checkpointed.
+    pub lane_bytes_max: u64,
+    /// Seeds the election timers.
+    pub seed: u64,
 }
 
 impl Settings {
@@ -50,8 +66,8 @@ impl Settings {
             heartbeat_interval: self.heartbeat_interval,
             first_timeout: preferred.then_some(self.heartbeat_interval / 2),
             window_bytes: self.window_bytes,
-            window_messages: 256,
-            append_bytes_max: 1 << 20,
+            window_messages: self.window_messages,
+            append_bytes_max: self.append_bytes_max,
             uncommitted_bytes_max: self.uncommitted_bytes_max,
             commit_delay: self.commit_delay,
             pre_vote: true,

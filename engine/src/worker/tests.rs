@@ -143,6 +143,8 @@ impl Node {
             election_timeout: TIMEOUT,
             heartbeat_interval: TIMEOUT / 5,
             window_bytes: 1 << 20,
+            window_messages: 256,
+            append_bytes_max: 1 << 20,
             uncommitted_bytes_max: 1 << 20,
             commit_delay: Duration::ZERO,
             checkpoint_log_bytes,

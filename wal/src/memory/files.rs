@@ -1,37 +1,74 @@
-//! A disk in memory, for tests and simulation: [`MemoryFiles`] knows what a power cut would leave, and fails on demand;
-//! [`StepDisk`] runs a lane's jobs one at a time, when it is told to.
-//!
-//! What is not here: chance. Whoever cuts the power says, sector by sector, what becomes of unsynced bytes.
+//! Files in memory: names that are durable only when their directory is, bytes that are durable only when synced.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, IoSlice};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use crate::directory::Directory;
-use crate::disk::{Access, AppendMode, Completion, Disk, Files, Job};
-use crate::execute::{run_appends, run_segment_job};
+use super::inode::{Inode, SectorFate};
+use crate::disk::{Access, Files};
 use crate::map::Mapped;
-use crate::snapshot_file::run_snapshot_job;
 
-/// What a device writes as a whole or not at all.
-pub const SECTOR_BYTES: usize = 512;
-
-/// What becomes of an unsynced sector when the power is cut.
+/// A call that is about to be made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum SectorFate {
-    /// It was not written.
-    Old,
-    /// It was written.
-    New,
-    /// It holds this byte throughout.
-    Garbage(u8),
+pub enum Call<'a> {
+    /// An empty file comes into being, or bytes are reserved.
+    Create(&'a str),
+    /// Bytes are written.
+    Write {
+        /// The file, by its first name.
+        path: &'a str,
+        /// From where on.
+        offset: u64,
+        /// How many.
+        bytes: usize,
+        /// They are to be durable when the call returns.
+        durable: bool,
+    },
+    /// A file becomes durable.
+    Sync(&'a str),
+    /// Names in a directory become durable.
+    SyncDir(&'a str),
+    /// A file gets another name.
+    Rename(&'a str, &'a str),
+    /// A name goes.
+    Remove(&'a str),
+    /// Bytes are read, or mapped.
+    Read {
+        /// The file, by its first name.
+        path: &'a str,
+        /// From where on.
+        offset: u64,
+        /// How many.
+        bytes: usize,
+    },
+}
+
+/// What becomes of a call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// What should.
+    Done,
+    /// It fails. A write may have reached the device all the same: its sectors are there, unsynced.
+    Fail(io::ErrorKind),
+    /// It succeeds, but nothing happens.
+    Lost,
+    /// A write succeeds, but somewhere else in the file.
+    Misdirected(u64),
+    /// What is read has this bit flipped, counted from the call's offset.
+    Flipped(u64),
+}
+
+/// Decides what becomes of every call. Must not call the files it decides about.
+pub trait Fate: Send {
+    /// What becomes of this one.
+    fn decide(&mut self, call: Call<'_>) -> Outcome;
 }
 
 /// Files in memory. Clones share them.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Default)]
 pub struct MemoryFiles(Arc<Mutex<State>>);
 
-#[derive(Debug, Default)]
+#[derive(Default)]
 struct State {
     names: BTreeMap<String, MemoryFile>,
     durable_names: BTreeMap<String, MemoryFile>,
@@ -41,6 +78,7 @@ struct State {
     /// Calls that change something, so far.
     changes: u64,
     fault: Option<Fault>,
+    fate: Option<Box<dyn Fate>>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -50,12 +88,6 @@ struct Fault {
     kind: io::ErrorKind,
 }
 
-#[derive(Debug, Default)]
-struct Inode {
-    live: Vec<u8>,
-    durable: Vec<u8>,
-}
-
 /// An open file in memory.
 #[derive(Clone, Debug)]
 pub struct MemoryFile {
@@ -63,10 +95,21 @@ pub struct MemoryFile {
     _lock: Option<Arc<Lock>>,
 }
 
-#[derive(Debug)]
 struct Lock {
     path: String,
     state: Arc<Mutex<State>>,
+}
+
+impl std::fmt::Debug for Lock {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("Lock").field(&self.path).finish()
+    }
+}
+
+impl std::fmt::Debug for MemoryFiles {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("MemoryFiles").field(&self.paths()).finish()
+    }
 }
 
 impl Drop for Lock {
@@ -80,17 +123,25 @@ fn held<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl MemoryFile {
-    fn new(live: Vec<u8>, durable: Vec<u8>) -> Self {
-        Self { inode: Arc::new(Mutex::new(Inode { live, durable })), _lock: None }
+    fn new(inode: Inode) -> Self {
+        Self { inode: Arc::new(Mutex::new(inode)), _lock: None }
     }
 }
 
 impl State {
-    fn change(&mut self) -> io::Result<()> {
+    /// Counts a call that changes something, and asks what becomes of it.
+    fn change(&mut self, call: Call<'_>) -> io::Result<Outcome> {
         self.changes += 1;
         match self.fault {
             Some(fault) if (fault.from..fault.to).contains(&self.changes) => Err(fault.kind.into()),
-            _ => Ok(()),
+            _ => self.decide(call),
+        }
+    }
+
+    fn decide(&mut self, call: Call<'_>) -> io::Result<Outcome> {
+        match self.fate.as_mut().map_or(Outcome::Done, |fate| fate.decide(call)) {
+            Outcome::Fail(kind) => Err(kind.into()),
+            outcome => Ok(outcome),
         }
     }
 
@@ -100,7 +151,9 @@ impl State {
 
     fn has_room(&self, more: u64) -> io::Result<()> {
         match self.capacity {
-            Some(capacity) if self.used() + more > capacity => Err(io::ErrorKind::StorageFull.into()),
+            Some(capacity) if more > 0 && self.used() + more > capacity => {
+                Err(io::ErrorKind::StorageFull.into())
+            }
             _ => Ok(()),
         }
     }
@@ -116,6 +169,12 @@ impl MemoryFiles {
     /// How many bytes all files together may have; `None` for any number. Lowering it takes nothing away.
     pub fn limit(&self, capacity: Option<u64>) {
         held(&self.0).capacity = capacity;
+    }
+
+    /// How many bytes all files together have.
+    #[must_use]
+    pub fn used(&self) -> u64 {
+        held(&self.0).used()
     }
 
     /// Calls so far that change files or names or make them durable.
@@ -136,6 +195,11 @@ impl MemoryFiles {
         held(&self.0).fault = None;
     }
 
+    /// Lets somebody decide about every call from now on; `None`: all calls do what they should.
+    pub fn decided_by(&self, fate: Option<Box<dyn Fate>>) {
+        held(&self.0).fate = fate;
+    }
+
     /// The bytes of a file.
     #[must_use]
     pub fn content(&self, path: &str) -> Option<Vec<u8>> {
@@ -145,9 +209,14 @@ impl MemoryFiles {
     /// Puts a file there, durably, in place of what was there.
     pub fn put(&self, path: &str, bytes: Vec<u8>) {
         let mut state = held(&self.0);
-        let file = MemoryFile::new(bytes.clone(), bytes);
+        let file = MemoryFile::new(Inode::durable(path, bytes));
         state.names.insert(path.to_owned(), file.clone());
         state.durable_names.insert(path.to_owned(), file);
+    }
+
+    /// Flips bits of one byte of a file, as on a device that forgets; `false` if there is no such byte.
+    pub fn rot(&self, path: &str, offset: u64, bits: u8) -> bool {
+        self.find(path).is_ok_and(|file| held(&file.inode).rot(offset as usize, bits))
     }
 
     /// The paths of all files, in order.
@@ -174,9 +243,8 @@ impl MemoryFiles {
         let names = if durable_names { &state.durable_names } else { &state.names };
         let mut image = State { dirs: state.dirs.clone(), capacity: state.capacity, ..State::default() };
         for (path, file) in names {
-            let inode = held(&file.inode);
-            let bytes = survived(&inode, &mut |sector| fate(path, sector));
-            let file = MemoryFile::new(bytes.clone(), bytes);
+            let bytes = held(&file.inode).survived(&mut |sector| fate(path, sector));
+            let file = MemoryFile::new(Inode::durable(path, bytes));
             image.names.insert(path.clone(), file.clone());
             image.durable_names.insert(path.clone(), file);
         }
@@ -188,32 +256,6 @@ impl MemoryFiles {
     }
 }
 
-/// Length counts as one sector: it is old or new with the first unsynced one beyond the durable end.
-fn survived(inode: &Inode, fate: &mut dyn FnMut(usize) -> SectorFate) -> Vec<u8> {
-    let mut bytes = inode.live.clone();
-    let mut end = bytes.len();
-    for (sector, piece) in bytes.chunks_mut(SECTOR_BYTES).enumerate() {
-        let at = sector * SECTOR_BYTES;
-        let old = inode.durable.get(at..inode.durable.len().min(at + piece.len())).unwrap_or_default();
-        if old == piece {
-            continue;
-        }
-        match fate(sector) {
-            SectorFate::New => {}
-            SectorFate::Garbage(byte) => piece.fill(byte),
-            SectorFate::Old => {
-                piece.fill(0);
-                piece[..old.len()].copy_from_slice(old);
-                if old.is_empty() {
-                    end = end.min(inode.durable.len().max(at));
-                }
-            }
-        }
-    }
-    bytes.truncate(end);
-    bytes
-}
-
 fn parent(path: &str) -> &str {
     path.rsplit_once('/').map_or("", |(dir, _)| dir)
 }
@@ -223,13 +265,13 @@ impl Files for MemoryFiles {
 
     fn create(&self, path: &str, bytes: u64) -> io::Result<MemoryFile> {
         let mut state = held(&self.0);
-        state.change()?;
+        state.change(Call::Create(path))?;
         if !parent(path).is_empty() && !state.dirs.contains(parent(path)) {
             return Err(io::ErrorKind::NotFound.into());
         }
         state.names.remove(path);
         state.has_room(bytes)?;
-        let file = MemoryFile::new(vec![0; bytes as usize], Vec::new());
+        let file = MemoryFile::new(Inode::fresh(path, bytes as usize));
         state.names.insert(path.to_owned(), file.clone());
         Ok(file)
     }
@@ -245,35 +287,44 @@ impl Files for MemoryFiles {
         parts: &[IoSlice<'_>],
         durable: bool,
     ) -> io::Result<()> {
-        let bytes: Vec<u8> = parts.iter().flat_map(|part| part.iter().copied()).collect();
-        let (from, to) = (offset as usize, offset as usize + bytes.len());
+        let bytes: usize = parts.iter().map(|part| part.len()).sum();
         let mut state = held(&self.0);
-        let outcome = state.change();
-        let more = to.saturating_sub(held(&file.inode).live.len());
-        state.has_room(more as u64)?;
+        let (path, length) = {
+            let inode = held(&file.inode);
+            (inode.path.clone(), inode.live.len())
+        };
+        let outcome = state.change(Call::Write { path: &path, offset, bytes, durable });
+        state.has_room((offset as usize + bytes).saturating_sub(length) as u64)?;
         let mut inode = held(&file.inode);
-        let end = inode.live.len().max(to);
-        inode.live.resize(end, 0);
-        inode.live[from..to].copy_from_slice(&bytes);
-        outcome?; // a failed write may have reached the device in part: its sectors are there, unsynced
-        if durable {
-            let end = inode.durable.len().max(to);
-            inode.durable.resize(end, 0);
-            inode.durable[from..to].copy_from_slice(&bytes);
+        match outcome {
+            Ok(Outcome::Lost) => {}
+            Ok(Outcome::Misdirected(other)) if other as usize + bytes <= length => {
+                inode.write_durable(other as usize, parts);
+            }
+            Ok(_) if durable => inode.write_durable(offset as usize, parts),
+            Ok(_) => inode.write(offset as usize, parts),
+            Err(error) => {
+                inode.write(offset as usize, parts);
+                return Err(error);
+            }
         }
         Ok(())
     }
 
     fn sync(&self, file: &MemoryFile) -> io::Result<()> {
-        held(&self.0).change()?;
+        let mut state = held(&self.0);
         let mut inode = held(&file.inode);
-        inode.durable = inode.live.clone();
+        if state.change(Call::Sync(&inode.path))? != Outcome::Lost {
+            inode.sync();
+        }
         Ok(())
     }
 
     fn sync_dir(&self, dir: &str) -> io::Result<()> {
         let mut state = held(&self.0);
-        state.change()?;
+        if state.change(Call::SyncDir(dir))? == Outcome::Lost {
+            return Ok(());
+        }
         let state = &mut *state;
         state.durable_names.retain(|path, _| parent(path) != dir);
         let names = state.names.iter().filter(|(path, _)| parent(path) == dir);
@@ -288,7 +339,7 @@ impl Files for MemoryFiles {
 
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {
         let mut state = held(&self.0);
-        state.change()?;
+        state.change(Call::Rename(from, to))?;
         let file = state.names.remove(from).ok_or(io::ErrorKind::NotFound)?;
         state.names.insert(to.to_owned(), file);
         Ok(())
@@ -296,15 +347,20 @@ impl Files for MemoryFiles {
 
     fn remove(&self, path: &str) -> io::Result<()> {
         let mut state = held(&self.0);
-        state.change()?;
+        state.change(Call::Remove(path))?;
         state.names.remove(path).map(drop).ok_or_else(|| io::ErrorKind::NotFound.into())
     }
 
     fn read_at(&self, file: &MemoryFile, offset: u64, into: &mut [u8]) -> io::Result<usize> {
+        let mut state = held(&self.0);
         let inode = held(&file.inode);
+        let outcome = state.decide(Call::Read { path: &inode.path, offset, bytes: into.len() })?;
         let rest = inode.live.get(offset as usize..).unwrap_or_default();
         let read = rest.len().min(into.len());
         into[..read].copy_from_slice(&rest[..read]);
+        if let Outcome::Flipped(bit) = outcome {
+            flip(&mut into[..read], bit);
+        }
         Ok(read)
     }
 
@@ -322,7 +378,15 @@ impl Files for MemoryFiles {
     }
 
     fn map(&self, file: &MemoryFile) -> io::Result<Mapped> {
-        Ok(Mapped::new(held(&file.inode).live.clone()))
+        let mut state = held(&self.0);
+        let inode = held(&file.inode);
+        let mut bytes = inode.live.clone();
+        if let Outcome::Flipped(bit) =
+            state.decide(Call::Read { path: &inode.path, offset: 0, bytes: bytes.len() })?
+        {
+            flip(&mut bytes, bit);
+        }
+        Ok(Mapped::new(bytes))
     }
 
     fn lock(&self, path: &str) -> io::Result<MemoryFile> {
@@ -330,80 +394,13 @@ impl Files for MemoryFiles {
             return Err(io::ErrorKind::WouldBlock.into());
         }
         let lock = Lock { path: path.to_owned(), state: Arc::clone(&self.0) };
-        Ok(MemoryFile { _lock: Some(Arc::new(lock)), ..MemoryFile::new(Vec::new(), Vec::new()) })
+        Ok(MemoryFile { _lock: Some(Arc::new(lock)), ..MemoryFile::new(Inode::default()) })
     }
 }
 
-/// A [`Disk`] without threads: jobs wait until [`StepDisk::run_appends`] and the like run them.
-#[derive(Debug)]
-pub struct StepDisk<F: Files> {
-    directory: Directory<F>,
-    /// Whether [`Disk::poll`] runs whatever waits, so that a lane can be used without driving its disk.
-    pub runs_by_itself: bool,
-    is_dead: bool,
-    appends: VecDeque<crate::disk::AppendJob<F::File>>,
-    others: VecDeque<Job<F::File>>,
-    done: VecDeque<Completion<F::File>>,
-}
-
-impl<F: Files> StepDisk<F> {
-    /// A disk on that directory that runs by itself.
-    #[must_use]
-    pub fn new(directory: Directory<F>) -> Self {
-        let (appends, others, done) = (VecDeque::new(), VecDeque::new(), VecDeque::new());
-        Self { directory, runs_by_itself: true, is_dead: false, appends, others, done }
-    }
-
-    /// Runs every queued append, as one group commit; whether there was any.
-    pub fn run_appends(&mut self) -> bool {
-        if self.is_dead || self.appends.is_empty() {
-            return false;
-        }
-        let done = &mut self.done;
-        let files = self.directory.files();
-        self.is_dead = !run_appends(files, &mut self.appends, true, |completion| done.push_back(completion));
-        true
-    }
-
-    /// Runs the next job on segments or snapshot files; whether there was one.
-    pub fn run_background(&mut self) -> bool {
-        let Some(job) = self.others.pop_front() else { return false };
-        let files = self.directory.files();
-        self.done.push_back(match job {
-            Job::Segment(job) => run_segment_job(files, job),
-            Job::Snapshot(job) => Completion::Snapshot(run_snapshot_job(files, job)),
-            Job::Append(_) => return true, // these wait elsewhere
-        });
-        true
-    }
-}
-
-impl<F: Files> Disk for StepDisk<F> {
-    type Files = F;
-
-    fn directory(&self) -> &Directory<F> {
-        &self.directory
-    }
-
-    fn submit(&mut self, job: Job<F::File>) {
-        match job {
-            Job::Append(job) => self.appends.push_back(job),
-            other => self.others.push_back(other),
-        }
-    }
-
-    fn poll(&mut self) -> Option<Completion<F::File>> {
-        if self.runs_by_itself && self.done.is_empty() && !self.run_background() {
-            self.run_appends();
-        }
-        self.done.pop_front()
-    }
-
-    fn mode(&self) -> AppendMode {
-        AppendMode::Buffered
-    }
-
-    fn is_synced(&self) -> bool {
-        true
+fn flip(bytes: &mut [u8], bit: u64) {
+    if !bytes.is_empty() {
+        let at = (bit / 8) as usize % bytes.len();
+        bytes[at] ^= 1 << (bit % 8);
     }
 }

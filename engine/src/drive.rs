@@ -1,0 +1,212 @@
+//! The other driver: a whole node without threads, clock, files or sockets of its own, turned by hand.
+//!
+//! [`Engine`](crate::Engine) is what a database embeds. This is the same body for whoever brings the world along: the
+//! simulator, which runs many nodes in one thread on simulated time; or an embedder with an event loop of its own. The
+//! worker, the core, the log and the codec are the very ones that the engine's threads run.
+//!
+//! ```text
+//! loop { for each worker whose waker was called, or whose deadline has come: node.turn(worker, now) }
+//! ```
+//! What is not here: how to wait. Every call returns at once, but for [`Node::open`], which reads the log.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+
+use bytes::Bytes;
+use raftwerk_frame::{GroupId, NodeId, Time};
+use raftwerk_net::{Channel, PeerId, Receive, Transport};
+use raftwerk_wal::{Disk, LaneOptions};
+use tokio::sync::oneshot;
+
+use crate::dispatch::Dispatch;
+use crate::engine::{checked_voters, worker_of};
+use crate::error::{CreateError, OpenError};
+use crate::group::{Proposal, Read, ask, propose};
+use crate::inbox::{Inbox, Order, Request};
+use crate::metric::{EngineStats, WorkerMetrics};
+use crate::state_machine::StateMachines;
+pub use crate::worker::{Load, ReplicaView, Settings, TurnEnd};
+use crate::worker::{Surroundings, Worker};
+
+/// What a worker lives on: its lane of the log, and who is called when something waits for it.
+pub struct Place<D> {
+    /// The lane's limits; `lane` must be the worker's number.
+    pub lane: LaneOptions,
+    /// The lane's disk.
+    pub disk: D,
+    /// Called when something has come into the worker's inbox.
+    pub waker: Waker,
+}
+
+/// One node, turned by hand.
+pub struct Node<D: Disk> {
+    id: NodeId,
+    payload_bytes_max: usize,
+    workers: Vec<Worker<D>>,
+    inboxes: Vec<Arc<Inbox>>,
+    metrics: Vec<Arc<WorkerMetrics>>,
+    dispatch: Dispatch,
+}
+
+impl<D: Disk> Node<D> {
+    /// Recovers the log and every group in it: one worker per place. `settings` are those of all workers; their number
+    /// is filled in here. `inbox_max`: requests that may wait for one worker. Blocks while the log is read.
+    ///
+    /// # Errors
+    /// [`OpenError`]; nothing was said to anyone then.
+    pub fn open(
+        settings: &Settings,
+        inbox_max: usize,
+        places: Vec<Place<D>>,
+        machines: &Arc<dyn StateMachines>,
+        transport: &Arc<dyn Transport>,
+        now: Time,
+    ) -> Result<Self, OpenError> {
+        let count = u16::try_from(places.len()).map_err(|_| OpenError::Config("too many workers"))?;
+        let inboxes: Vec<_> = places.iter().map(|place| Inbox::new(inbox_max, place.waker.clone())).collect();
+        let metrics: Vec<_> = places.iter().map(|_| Arc::new(WorkerMetrics::default())).collect();
+        let mut workers = Vec::with_capacity(places.len());
+        for (worker, Place { lane, disk, .. }) in places.into_iter().enumerate() {
+            let surroundings = Surroundings {
+                machines: Arc::clone(machines),
+                transport: Arc::clone(transport),
+                inbox: Arc::clone(&inboxes[worker]),
+                metrics: Arc::clone(&metrics[worker]),
+            };
+            let settings = Settings { worker: worker as u16, workers: count, ..settings.clone() };
+            workers.push(Worker::open(settings, lane, disk, surroundings, now)?);
+        }
+        let dispatch = Dispatch::new(inboxes.clone());
+        let (id, payload_bytes_max) = (settings.node, settings.payload_bytes_max);
+        Ok(Self { id, payload_bytes_max, workers, inboxes, metrics, dispatch })
+    }
+
+    /// Which node this is.
+    #[must_use]
+    pub const fn id(&self) -> NodeId {
+        self.id
+    }
+
+    /// How many workers it has.
+    #[must_use]
+    pub fn workers(&self) -> usize {
+        self.workers.len()
+    }
+
+    /// The worker that owns a group.
+    #[must_use]
+    pub fn worker_of(&self, group: GroupId) -> usize {
+        worker_of(group, self.workers.len())
+    }
+
+    /// One pass of a worker's loop. `now` must not go back.
+    ///
+    /// # Panics
+    /// If there is no such worker, and where a state machine panics; the node is lost then.
+    pub fn turn(&mut self, worker: usize, now: Time) -> TurnEnd {
+        self.workers[worker].turn(now)
+    }
+
+    /// A message has come from a peer whose identity is proven.
+    pub fn receive(&self, from: NodeId, channel: Channel, message: Bytes) {
+        self.dispatch.receive(PeerId(from.0), channel, message);
+    }
+
+    /// The connection to a peer broke: what was on its way may be lost.
+    pub fn disconnected(&self, peer: NodeId) {
+        self.dispatch.disconnected(PeerId(peer.0));
+    }
+
+    /// As [`Group::propose`](crate::Group::propose).
+    pub fn propose(&self, group: GroupId, payload: Bytes) -> Proposal {
+        propose(self.inbox_of(group), self.payload_bytes_max, group, payload)
+    }
+
+    /// As [`Group::read`](crate::Group::read).
+    pub fn read(&self, group: GroupId, query: Bytes) -> Read {
+        let request = |group, query, reply| Request::Read { group, query, reply };
+        ask(self.inbox_of(group), self.payload_bytes_max, group, query, request)
+    }
+
+    /// As [`Engine::create_group`](crate::Engine::create_group).
+    ///
+    /// # Errors
+    /// [`CreateError::Voters`]; all others come with the future.
+    pub fn create_group(&self, group: GroupId, voters: &[NodeId]) -> Result<Creation, CreateError> {
+        let voters = checked_voters(voters, self.id)?;
+        let (reply, answer) = oneshot::channel();
+        self.inbox_of(group).order(Order::Create { group, voters, reply });
+        Ok(Creation(answer))
+    }
+
+    /// As [`Engine::remove_group`](crate::Engine::remove_group).
+    pub fn remove_group(&self, group: GroupId) -> Removal {
+        let (reply, answer) = oneshot::channel();
+        self.inbox_of(group).order(Order::Remove { group, reply });
+        Removal(answer)
+    }
+
+    /// The replicas that a worker owns.
+    ///
+    /// # Panics
+    /// If there is no such worker.
+    pub fn replicas(&self, worker: usize) -> impl Iterator<Item = ReplicaView<'_>> {
+        self.workers[worker].replicas()
+    }
+
+    /// How much a worker holds.
+    ///
+    /// # Panics
+    /// If there is no such worker.
+    #[must_use]
+    pub fn load(&self, worker: usize) -> Load {
+        self.workers[worker].load()
+    }
+
+    /// What the node has done since it was opened.
+    #[must_use]
+    pub fn stats(&self) -> EngineStats {
+        let mut sum = EngineStats::default();
+        for metrics in &self.metrics {
+            sum += &metrics.read();
+        }
+        sum
+    }
+
+    /// Asks every worker to answer everyone and end; their next turn does so.
+    pub fn shutdown(&self) {
+        for inbox in &self.inboxes {
+            inbox.order(Order::Shutdown);
+        }
+    }
+
+    fn inbox_of(&self, group: GroupId) -> &Inbox {
+        &self.inboxes[self.worker_of(group)]
+    }
+}
+
+/// A replica on its way to the disk. A future.
+#[must_use = "the replica may not have been made"]
+pub struct Creation(oneshot::Receiver<Result<(), CreateError>>);
+
+impl Future for Creation {
+    type Output = Result<(), CreateError>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        Pin::new(&mut self.0).poll(cx).map(|sent| sent.unwrap_or(Err(CreateError::Closed)))
+    }
+}
+
+/// A replica on its way out: `false` if there was none. A future.
+#[must_use = "the replica may not have been removed"]
+pub struct Removal(oneshot::Receiver<bool>);
+
+impl Future for Removal {
+    type Output = bool;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        Pin::new(&mut self.0).poll(cx).map(|sent| sent.unwrap_or(false))
+    }
+}

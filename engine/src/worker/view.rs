@@ -1,0 +1,68 @@
+//! A look into a worker from outside, between two turns: for whoever drives it and wants to check it.
+//!
+//! Read-only, and costs nothing unless called.
+
+use raftwerk_frame::{GroupId, Index};
+use raftwerk_wal::{Disk, LaneStats};
+
+use super::Worker;
+use crate::state_machine::StateMachine;
+
+/// One replica, borrowed from its worker.
+pub struct ReplicaView<'a> {
+    /// Its group.
+    pub group: GroupId,
+    /// The protocol's side of it.
+    pub core: &'a raftwerk_raft::Group,
+    /// The last entry that its state machine has seen.
+    pub applied: Index,
+    /// The state machine.
+    pub machine: &'a dyn StateMachine,
+    /// Proposals appended and not answered.
+    pub pending: usize,
+}
+
+/// How much a worker holds. Everything in here is bounded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Load {
+    /// Batches on their way to the disk.
+    pub batches: usize,
+    /// Messages that wait for them.
+    pub held_messages: usize,
+    /// Reads not answered.
+    pub reads: usize,
+    /// Bytes in the inbox.
+    pub inbox_bytes: usize,
+    /// What the lane has done and holds.
+    pub lane: LaneStats,
+    /// Bytes of the lane's files.
+    pub log_bytes: u64,
+    /// The log has failed for good.
+    pub is_poisoned: bool,
+}
+
+impl<D: Disk> Worker<D> {
+    /// Its replicas, in no particular but a fixed order.
+    pub(crate) fn replicas(&self) -> impl Iterator<Item = ReplicaView<'_>> {
+        self.replicas.iter().flatten().map(|replica| ReplicaView {
+            group: replica.id,
+            core: &replica.core,
+            applied: replica.applied,
+            machine: &*replica.machine,
+            pending: replica.pending.len(),
+        })
+    }
+
+    /// What it holds.
+    pub(crate) fn load(&self) -> Load {
+        Load {
+            batches: self.held.len(),
+            held_messages: self.held.iter().map(|held| held.messages.len()).sum(),
+            reads: self.clients.reads_len(),
+            inbox_bytes: self.inbox.waiting_bytes(),
+            lane: self.lane.stats(),
+            log_bytes: self.lane.log_bytes(),
+            is_poisoned: self.is_poisoned,
+        }
+    }
+}
