@@ -219,6 +219,28 @@ impl MemoryFiles {
         self.find(path).is_ok_and(|file| held(&file.inode).rot(offset as usize, bits))
     }
 
+    /// Replaces bytes of a file, durably, behind everybody's back. Bytes beyond its end are left out.
+    pub fn overwrite(&self, path: &str, offset: u64, bytes: &[u8]) {
+        if let Ok(file) = self.find(path) {
+            let mut inode = held(&file.inode);
+            let room = inode.live.len().saturating_sub(offset as usize).min(bytes.len());
+            inode.write_durable(offset as usize, &[IoSlice::new(&bytes[..room])]);
+        }
+    }
+
+    /// A copy of some files, durable, and of nothing else; nobody holds its lock.
+    #[must_use]
+    pub fn with_only(&self, paths: impl Iterator<Item = String>) -> Self {
+        let copy = self.copy();
+        let kept: BTreeSet<String> = paths.collect();
+        {
+            let mut state = held(&copy.0);
+            state.names.retain(|path, _| kept.contains(path));
+            state.durable_names.retain(|path, _| kept.contains(path));
+        }
+        copy
+    }
+
     /// The paths of all files, in order.
     #[must_use]
     pub fn paths(&self) -> Vec<String> {

@@ -1,0 +1,182 @@
+//! A node's disk: the real log's jobs over files in memory, run when the world says so, and failing as it says.
+//!
+//! A lane has three queues, as the real disk has three threads: appends, segments, snapshot files. Within a job the
+//! calls are the real ones (`raftwerk_wal::run_appends` and its like), so a crash can come between any two of them.
+//! What is not here: when, and what fails (`world`).
+
+use std::collections::VecDeque;
+use std::io;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use raftwerk_wal::memory::{Call, Fate, MemoryFile, MemoryFiles, Outcome};
+use raftwerk_wal::{
+    AppendJob, AppendMode, Completion, Directory, Disk, Job, Lsn, SegmentJob, SnapshotJob, run_appends,
+    run_segment_job, run_snapshot_job,
+};
+
+/// One of a lane's queues.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Queue {
+    Appends,
+    Segments,
+    Snapshots,
+}
+
+impl Queue {
+    pub(crate) const ALL: [Self; 3] = [Self::Appends, Self::Segments, Self::Snapshots];
+}
+
+/// The disk of one lane. Clones share it.
+#[derive(Clone)]
+pub struct SimDisk {
+    directory: Directory<MemoryFiles>,
+    jobs: Arc<Mutex<Jobs>>,
+}
+
+#[derive(Default)]
+struct Jobs {
+    appends: VecDeque<AppendJob<MemoryFile>>,
+    segments: VecDeque<SegmentJob>,
+    snapshots: VecDeque<SnapshotJob>,
+    done: VecDeque<Completion<MemoryFile>>,
+    /// A write has failed: nothing is appended any more.
+    is_dead: bool,
+}
+
+pub(crate) fn held<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl SimDisk {
+    pub(crate) fn new(directory: Directory<MemoryFiles>) -> Self {
+        Self { directory, jobs: Arc::default() }
+    }
+
+    /// Whether anything waits in a queue.
+    pub(crate) fn has(&self, queue: Queue) -> bool {
+        let jobs = held(&self.jobs);
+        match queue {
+            Queue::Appends => !jobs.appends.is_empty() && !jobs.is_dead,
+            Queue::Segments => !jobs.segments.is_empty(),
+            Queue::Snapshots => !jobs.snapshots.is_empty(),
+        }
+    }
+
+    /// Runs every append that waits, as one group commit; gives those that are durable now.
+    pub(crate) fn run_appends(&self) -> Vec<AppendJob<MemoryFile>> {
+        let mut jobs = held(&self.jobs);
+        if jobs.is_dead {
+            return Vec::new();
+        }
+        let mut written: Vec<_> = jobs.appends.iter().cloned().collect();
+        let (mut queued, mut durable) = (std::mem::take(&mut jobs.appends), Lsn(0));
+        let is_alive = run_appends(self.directory.files(), &mut queued, true, |completion| {
+            if let Completion::Appended { last, .. } = &completion {
+                durable = *last;
+            }
+            jobs.done.push_back(completion);
+        });
+        jobs.is_dead = !is_alive;
+        written.retain(|job| job.lsn <= durable);
+        written
+    }
+
+    /// Runs the next job of another queue.
+    pub(crate) fn run_background(&self, queue: Queue) {
+        let mut jobs = held(&self.jobs);
+        let files = self.directory.files();
+        let done = match queue {
+            Queue::Appends => None,
+            Queue::Segments => jobs.segments.pop_front().map(|job| run_segment_job(files, job)),
+            Queue::Snapshots => {
+                jobs.snapshots.pop_front().map(|job| Completion::Snapshot(run_snapshot_job(files, job)))
+            }
+        };
+        jobs.done.extend(done);
+    }
+}
+
+impl Disk for SimDisk {
+    type Files = MemoryFiles;
+
+    fn directory(&self) -> &Directory<MemoryFiles> {
+        &self.directory
+    }
+
+    fn submit(&mut self, job: Job<MemoryFile>) {
+        let mut jobs = held(&self.jobs);
+        match job {
+            Job::Append(job) => jobs.appends.push_back(job),
+            Job::Segment(job) => jobs.segments.push_back(job),
+            Job::Snapshot(job) => jobs.snapshots.push_back(job),
+        }
+    }
+
+    fn poll(&mut self) -> Option<Completion<MemoryFile>> {
+        held(&self.jobs).done.pop_front()
+    }
+
+    fn mode(&self) -> AppendMode {
+        AppendMode::Direct
+    }
+
+    fn is_synced(&self) -> bool {
+        true
+    }
+}
+
+/// What goes wrong with a node's next calls. Shared by the world, which sets it, and the files, which obey.
+#[derive(Debug, Default)]
+pub(crate) struct Mishaps {
+    /// After so many more changing calls the node is dead: this one and all after it fail.
+    pub(crate) crash_after: Option<u64>,
+    /// It has died so.
+    pub(crate) has_crashed: bool,
+    /// So many changing calls fail …
+    pub(crate) failing_writes: u32,
+    /// … and so many reads.
+    pub(crate) failing_reads: u32,
+    /// The next read of a file has this bit flipped.
+    pub(crate) flip: Option<u64>,
+    /// Calls that failed, and reads that lied, since somebody looked.
+    pub(crate) struck: u64,
+}
+
+/// The [`Fate`] that obeys them.
+pub(crate) struct Obedient(pub(crate) Arc<Mutex<Mishaps>>);
+
+impl Fate for Obedient {
+    fn decide(&mut self, call: Call<'_>) -> Outcome {
+        let mut mishaps = held(&self.0);
+        if let Call::Read { .. } = call {
+            if mishaps.has_crashed {
+                return Outcome::Fail(io::ErrorKind::Other);
+            }
+            if let Some(bit) = mishaps.flip.take() {
+                mishaps.struck += 1;
+                return Outcome::Flipped(bit);
+            }
+            if mishaps.failing_reads > 0 {
+                mishaps.failing_reads -= 1;
+                mishaps.struck += 1;
+                return Outcome::Fail(io::ErrorKind::Other);
+            }
+            return Outcome::Done;
+        }
+        if let Some(left) = &mut mishaps.crash_after {
+            match left.checked_sub(1) {
+                Some(fewer) => *left = fewer,
+                None => mishaps.has_crashed = true,
+            }
+        }
+        if mishaps.has_crashed {
+            return Outcome::Fail(io::ErrorKind::Other);
+        }
+        if mishaps.failing_writes > 0 {
+            mishaps.failing_writes -= 1;
+            mishaps.struck += 1;
+            return Outcome::Fail(io::ErrorKind::Other);
+        }
+        Outcome::Done
+    }
+}

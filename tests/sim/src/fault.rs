@@ -1,0 +1,235 @@
+//! What can go wrong, by kind: names for people, counters for reports, and the schedule drawn from the seed.
+//!
+//! Ambient kinds strike call by call and message by message, at a rate; the others strike at moments drawn ahead, so
+//! that a run can be repeated without one of them. What is not here: what each one does (`world::faults`).
+
+use crate::chance::Chance;
+
+macro_rules! kinds {
+    ($($(#[$doc:meta])* $name:ident = $text:literal,)*) => {
+        /// A kind of fault.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        #[repr(u8)]
+        pub enum FaultKind { $($(#[$doc])* $name,)* }
+
+        impl FaultKind {
+            /// Every kind.
+            pub const ALL: &'static [Self] = &[$(Self::$name,)*];
+
+            /// Its name in reports and on the command line.
+            #[must_use]
+            pub const fn name(self) -> &'static str {
+                match self { $(Self::$name => $text,)* }
+            }
+        }
+    };
+}
+
+kinds! {
+    /// Ambient: a message is lost.
+    Drop = "drop",
+    /// Ambient: a message arrives twice.
+    Duplicate = "duplicate",
+    /// Ambient: a message overtakes others of its channel.
+    Reorder = "reorder",
+    /// Ambient: delays have a heavy tail.
+    Delay = "delay",
+    /// Ambient: the transport refuses a message.
+    Refuse = "refuse",
+    /// Ambient: a sync or read takes many times as long.
+    SlowDisk = "slow-disk",
+    /// The power of a node is cut: every unsynced sector is old, new or garbage.
+    PowerCut = "power-cut",
+    /// A node's process dies; what it has written stays.
+    Kill = "kill",
+    /// A node dies at one of its next calls to the disk.
+    CrashAtCall = "crash-at-call",
+    /// A node stands still: no turn, no disk.
+    Freeze = "freeze",
+    /// A node restarts with another number of workers asked for.
+    Workers = "workers",
+    /// A node hears nobody and is heard by nobody.
+    Isolate = "isolate",
+    /// Messages pass in one direction only.
+    OneWay = "one-way",
+    /// Two halves that see each other through one node only.
+    Bridge = "bridge",
+    /// Two halves that do not see each other.
+    Split = "split",
+    /// A link holds everything back for a while, then lets it all go.
+    Clog = "clog",
+    /// A link is many times slower for a while.
+    SlowLink = "slow-link",
+    /// The next writes or syncs of a node fail.
+    WriteError = "write-error",
+    /// The next reads of a node fail.
+    ReadError = "read-error",
+    /// A node's disk has no room for a while.
+    DiskFull = "disk-full",
+    /// A node's disk does nothing for a while.
+    DiskHang = "disk-hang",
+    /// A node's clock leaps ahead.
+    ClockLeap = "clock-leap",
+    /// A bit of a durable batch, segment header, snapshot or manifest flips, and the node restarts.
+    BitRot = "bit-rot",
+    /// A read of a running node gives a flipped bit, once.
+    ReadFlip = "read-flip",
+    /// A write that was called durable turns out never to have happened.
+    LostWrite = "lost-write",
+    /// A write that was called durable turns out to have gone elsewhere.
+    Misdirected = "misdirected",
+    /// A place of the log reads as it was before.
+    StaleRead = "stale-read",
+    /// A file is gone, as if its rename had never happened.
+    LostRename = "lost-rename",
+    /// A node comes back with an empty disk.
+    Wipe = "wipe",
+    /// A node comes back with an old image of its disk.
+    Rollback = "rollback",
+}
+
+impl FaultKind {
+    /// The kind of that name.
+    #[must_use]
+    pub fn named(name: &str) -> Option<Self> {
+        Self::ALL.iter().copied().find(|kind| kind.name() == name)
+    }
+
+    /// Strikes at a rate, not at moments.
+    #[must_use]
+    pub const fn is_ambient(self) -> bool {
+        (self as u8) <= Self::SlowDisk as u8
+    }
+
+    /// Takes away what was durable: only a minority of nodes may suffer such.
+    #[must_use]
+    pub const fn is_damage(self) -> bool {
+        matches!(
+            self,
+            Self::BitRot
+                | Self::LostWrite
+                | Self::Misdirected
+                | Self::StaleRead
+                | Self::LostRename
+                | Self::Wipe
+                | Self::Rollback
+        )
+    }
+}
+
+/// How often each kind has struck.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FaultCounts([u64; FaultKind::ALL.len()]);
+
+impl Default for FaultCounts {
+    fn default() -> Self {
+        Self([0; FaultKind::ALL.len()])
+    }
+}
+
+impl FaultCounts {
+    /// One more.
+    pub const fn add(&mut self, kind: FaultKind) {
+        self.0[kind as usize] += 1;
+    }
+
+    /// Adds another run's.
+    pub fn merge(&mut self, other: &Self) {
+        for (sum, more) in self.0.iter_mut().zip(&other.0) {
+            *sum += more;
+        }
+    }
+
+    /// Every kind with its count.
+    pub fn iter(&self) -> impl Iterator<Item = (FaultKind, u64)> + '_ {
+        FaultKind::ALL.iter().map(|kind| (*kind, self.0[*kind as usize]))
+    }
+}
+
+/// A set of kinds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct FaultSet(u64);
+
+impl FaultSet {
+    /// Every kind that `belongs`.
+    pub fn of(belongs: impl Fn(FaultKind) -> bool) -> Self {
+        let chosen = FaultKind::ALL.iter().filter(|kind| belongs(**kind));
+        Self(chosen.fold(0, |set, kind| set | 1 << *kind as u8))
+    }
+
+    /// Whether a kind is in it.
+    #[must_use]
+    pub const fn has(self, kind: FaultKind) -> bool {
+        self.0 & 1 << kind as u8 != 0
+    }
+
+    /// With one kind more.
+    pub const fn insert(&mut self, kind: FaultKind) {
+        self.0 |= 1 << kind as u8;
+    }
+
+    /// Those of this set that are not in the other.
+    #[must_use]
+    pub const fn without(self, other: Self) -> Self {
+        Self(self.0 & !other.0)
+    }
+
+    /// The kinds in it.
+    pub fn iter(self) -> impl Iterator<Item = FaultKind> {
+        FaultKind::ALL.iter().copied().filter(move |kind| self.has(*kind))
+    }
+}
+
+/// A fault that strikes at a moment drawn ahead. What its numbers mean depends on the kind.
+#[derive(Clone, Copy, Debug)]
+pub struct Strike {
+    /// When, in nanoseconds of the world's time.
+    pub at: u64,
+    /// What.
+    pub kind: FaultKind,
+    /// Whom, out of all nodes.
+    pub node: usize,
+    /// Somebody else, out of all nodes.
+    pub other: usize,
+    /// For how long, in nanoseconds.
+    pub span: u64,
+    /// Whatever else is to be chosen.
+    pub salt: u64,
+}
+
+/// Draws the moments of a run.
+pub(crate) fn schedule(seed: u64, kinds: FaultSet, nodes: usize, end: u64, usual_gap: u64) -> Vec<Strike> {
+    let mut chance = Chance::of(seed, "strikes");
+    let kinds: Vec<FaultKind> = kinds.iter().filter(|kind| !kind.is_ambient()).collect();
+    let (mut strikes, mut at) = (Vec::new(), usual_gap);
+    while at < end && !kinds.is_empty() {
+        let kind = chance.one_of(&kinds);
+        let node = chance.below(nodes as u64) as usize;
+        let other = (node + 1 + chance.below(nodes.max(2) as u64 - 1) as usize) % nodes;
+        let span = chance.heavy_tailed(400_000_000).min(8_000_000_000);
+        strikes.push(Strike { at, kind, node, other, span, salt: chance.any() });
+        at += chance.heavy_tailed(usual_gap);
+    }
+    strikes
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_unique_and_lead_back() {
+        for kind in FaultKind::ALL {
+            assert_eq!(FaultKind::named(kind.name()), Some(*kind));
+        }
+        assert!(FaultKind::ALL.len() <= 64, "a set is one word");
+    }
+
+    #[test]
+    fn a_schedule_repeats_and_holds_what_was_asked_for() {
+        let kinds = FaultSet::of(|kind| matches!(kind, FaultKind::Kill | FaultKind::Drop));
+        let strikes = schedule(3, kinds, 3, 60_000_000_000, 500_000_000);
+        assert!(strikes.len() > 10);
+        assert!(strikes.iter().all(|strike| strike.kind == FaultKind::Kill && strike.node != strike.other));
+    }
+}

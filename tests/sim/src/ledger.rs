@@ -1,0 +1,159 @@
+//! What state machines were fed, and what callers were told: the record outside the engine that nothing may contradict.
+//!
+//! Every machine of every node is wrapped into an [`Audited`] one, which tells the ledger of each entry it is given, and
+//! now and then of its state.
+
+use std::hash::Hasher;
+use std::io::{self, Read};
+use std::sync::{Arc, Mutex};
+
+use bytes::Bytes;
+use raftwerk::{Checkpoint, Committed, GroupId, Index, Replies, StateMachine};
+use rustc_hash::{FxHashMap, FxHashSet, FxHasher};
+
+use crate::disk::held;
+
+/// A hash of a payload.
+pub(crate) fn hash_of(bytes: &[u8]) -> u64 {
+    let mut hasher = FxHasher::default();
+    hasher.write(bytes);
+    hasher.finish()
+}
+
+/// The record of one group.
+#[derive(Debug, Default)]
+struct GroupLedger {
+    /// The payload's hash of every applied index, by index.
+    applied: FxHashMap<u64, u64>,
+    /// Where each payload was applied.
+    places: FxHashMap<u64, u64>,
+    /// States at indices, and how they were reached.
+    digests: FxHashMap<u64, u64>,
+    /// Payloads whose callers were told that they certainly never will be applied.
+    refused: FxHashSet<u64>,
+    /// The highest index that was applied anywhere.
+    last: u64,
+}
+
+/// The record of a run. What contradicts it is kept until somebody asks.
+#[derive(Debug, Default)]
+pub(crate) struct Ledger {
+    groups: FxHashMap<u64, GroupLedger>,
+    contradiction: Option<(&'static str, String)>,
+    /// Entries applied, over all replicas.
+    pub(crate) applied: u64,
+}
+
+impl Ledger {
+    /// The first contradiction since it was asked for: the rule's name, and what was seen.
+    pub(crate) const fn contradiction(&mut self) -> Option<(&'static str, String)> {
+        self.contradiction.take()
+    }
+
+    /// The highest index of a group that any machine has seen.
+    pub(crate) fn last_applied(&self, group: GroupId) -> u64 {
+        self.groups.get(&group.0).map_or(0, |of| of.last)
+    }
+
+    fn contradict(&mut self, rule: &'static str, what: String) {
+        self.contradiction.get_or_insert((rule, what));
+    }
+
+    /// A machine was given an entry.
+    fn apply(&mut self, group: GroupId, index: u64, payload: u64) {
+        self.applied += 1;
+        let of = self.groups.entry(group.0).or_default();
+        of.last = of.last.max(index);
+        let first = *of.applied.entry(index).or_insert(payload);
+        let place = *of.places.entry(payload).or_insert(index);
+        let is_refused = of.refused.contains(&payload);
+        if first != payload {
+            self.contradict("one payload per index", format!("{group}: two payloads applied at {index}"));
+        }
+        if place != index {
+            self.contradict("applied once", format!("{group}: one payload applied at {place} and {index}"));
+        }
+        if is_refused {
+            let what = format!("{group}: {index} was applied, and its caller was told it never would be");
+            self.contradict("refused is refused", what);
+        }
+    }
+
+    fn state(&mut self, group: GroupId, index: u64, digest: u64) {
+        let of = self.groups.entry(group.0).or_default();
+        if *of.digests.entry(index).or_insert(digest) != digest {
+            self.contradict("equal states", format!("{group}: two states at {index}"));
+        }
+    }
+
+    /// A caller was told that its payload is applied at an index.
+    pub(crate) fn acknowledged(&mut self, group: GroupId, index: Index, payload: u64) {
+        let known = self.groups.entry(group.0).or_default().applied.get(&index.0).copied();
+        if known != Some(payload) {
+            let what = format!("{group}: acknowledged at {index}, where {known:?} was applied");
+            self.contradict("acknowledged is applied", what);
+        }
+    }
+
+    /// A caller was told that its payload never will be applied.
+    pub(crate) fn refused(&mut self, group: GroupId, payload: u64) {
+        let of = self.groups.entry(group.0).or_default();
+        of.refused.insert(payload);
+        if let Some(index) = of.places.get(&payload) {
+            let what = format!("{group}: refused to its caller, yet applied at {index}");
+            self.contradict("refused is refused", what);
+        }
+    }
+}
+
+/// A machine that tells the ledger what it is given.
+pub(crate) struct Audited {
+    inner: Box<dyn StateMachine>,
+    group: GroupId,
+    ledger: Arc<Mutex<Ledger>>,
+    last: u64,
+}
+
+impl Audited {
+    pub(crate) fn new(inner: Box<dyn StateMachine>, group: GroupId, ledger: Arc<Mutex<Ledger>>) -> Self {
+        Self { inner, group, ledger, last: 0 }
+    }
+}
+
+/// About so many of all states are compared: a hash may cost a pass over the state.
+const STATES_COMPARED: u64 = 8;
+
+impl StateMachine for Audited {
+    fn apply(&mut self, entries: Committed<'_>, replies: &mut Replies) {
+        let mut ledger = held(&self.ledger);
+        let before = self.last;
+        for entry in entries.clone() {
+            if entry.index.0 <= self.last {
+                let what = format!("{}: {} was applied after {}", self.group, entry.index, self.last);
+                ledger.contradict("applied in order", what);
+            }
+            self.last = entry.index.0;
+            ledger.apply(self.group, entry.index.0, hash_of(entry.payload));
+        }
+        self.inner.apply(entries, replies);
+        if self.last > before && self.last.is_multiple_of(STATES_COMPARED) {
+            ledger.state(self.group, self.last, self.inner.digest());
+        }
+    }
+
+    fn query(&self, query: &[u8]) -> Bytes {
+        self.inner.query(query)
+    }
+
+    fn checkpoint(&self) -> Checkpoint {
+        self.inner.checkpoint()
+    }
+
+    fn restore(&mut self, image: &mut dyn Read) -> io::Result<()> {
+        self.inner.restore(image)
+    }
+
+    fn digest(&self) -> u64 {
+        self.inner.digest()
+    }
+}

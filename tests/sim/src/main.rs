@@ -1,0 +1,180 @@
+//! IMPURE: the command: one seed, a range, or a hunt; what it found, for people and for machines.
+
+use std::io::Write;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use clap::Parser;
+use indicatif::{ProgressBar, ProgressStyle};
+use raftwerk_sim::{Catch, FaultKind, FaultSet, KeyValueSubject, Options, Profile, Quarry, Subject, hunt};
+
+/// Lives through simulated clusters of the real engine, under faults, and checks everything it promises.
+#[derive(Parser)]
+#[command(version, about)]
+struct Arguments {
+    /// One seed; ends with the hash over all its events
+    #[arg(long, conflicts_with_all = ["seeds", "minutes"])]
+    seed: Option<u64>,
+    /// A range of seeds, A..B
+    #[arg(long, value_parser = range)]
+    seeds: Option<(u64, u64)>,
+    /// Hunt for so many minutes, from the first seed of --seeds on, or from a fresh one
+    #[arg(long)]
+    minutes: Option<f64>,
+    /// How unkind the world is
+    #[arg(long, value_enum, default_value = "swarm")]
+    profile: Profile,
+    /// Nodes, 1 to 9; drawn by the seed if not given
+    #[arg(long, value_parser = clap::value_parser!(u8).range(1..=9))]
+    nodes: Option<u8>,
+    /// Groups, 1 to 64; drawn by the seed if not given
+    #[arg(long, value_parser = clap::value_parser!(u8).range(1..=64))]
+    groups: Option<u8>,
+    /// Seconds of faults in the world's time; drawn by the seed if not given
+    #[arg(long)]
+    seconds: Option<u64>,
+    /// Kinds of faults to leave out, by name
+    #[arg(long, value_delimiter = ',', value_parser = kind)]
+    without: Vec<FaultKind>,
+    /// Of the strikes that the seed draws, only these
+    #[arg(long, value_delimiter = ',')]
+    strikes: Option<Vec<usize>>,
+    /// Print what happens, line by line
+    #[arg(long, requires = "seed")]
+    trace: bool,
+    /// Drop faults from a failing seed for as long as it still fails in the same way
+    #[arg(long, requires = "seed")]
+    shrink: bool,
+    /// Machines read the last line
+    #[arg(long)]
+    json: bool,
+    /// Threads; one per core if not given
+    #[arg(long)]
+    threads: Option<usize>,
+}
+
+fn range(text: &str) -> Result<(u64, u64), String> {
+    let (from, to) = text.split_once("..").ok_or("a range looks like 0..1000")?;
+    let number = |text: &str| text.parse::<u64>().map_err(|error| format!("{text:?}: {error}"));
+    let (from, to) = (number(from)?, number(to)?);
+    if from < to { Ok((from, to)) } else { Err("a range begins before it ends".to_owned()) }
+}
+
+fn kind(name: &str) -> Result<FaultKind, String> {
+    FaultKind::named(name).ok_or_else(|| {
+        let names: Vec<&str> = FaultKind::ALL.iter().map(|kind| kind.name()).collect();
+        format!("there is no fault {name:?}; there are {}", names.join(", "))
+    })
+}
+
+fn print(line: &str) {
+    // A reader that has gone away has seen enough.
+    let _ = writeln!(std::io::stdout(), "{line}");
+}
+
+impl Arguments {
+    fn options(&self) -> Options {
+        Options {
+            profile: self.profile,
+            nodes: self.nodes.map(usize::from),
+            groups: self.groups.map(usize::from),
+            seconds: self.seconds,
+            without: FaultSet::of(|kind| self.without.contains(&kind)),
+            strikes: self.strikes.clone(),
+            trace: self.trace.then_some(print as fn(&str)),
+        }
+    }
+
+    fn threads(&self) -> usize {
+        self.threads.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from))
+    }
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let subject: Arc<dyn Subject> = Arc::new(KeyValueSubject::default());
+    let found = match arguments.seed {
+        Some(seed) if arguments.shrink => raftwerk_sim::shrink(seed, &arguments.options(), &subject, print),
+        Some(seed) => one(seed, &arguments, &subject),
+        None => many(&arguments, &subject),
+    };
+    if arguments.json {
+        print(&found.json());
+    }
+    if found.violations.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+fn one(seed: u64, arguments: &Arguments, subject: &Arc<dyn Subject>) -> Catch {
+    let quarry =
+        Quarry { from: seed, to: Some(seed + 1), at_most: None, threads: 1, violations_max: usize::MAX };
+    let options = arguments.options();
+    hunt(quarry, &options, subject, |report| {
+        print(&format!(
+            "seed {} · {} events · {:.1} s simulated · {} calls answered, {} unknown · {} entries applied · hash {:016x}",
+            report.seed,
+            report.events,
+            report.simulated as f64 / 1e9,
+            report.answered,
+            report.unknown,
+            report.applied,
+            report.hash
+        ));
+        tell_violation(report.seed, report.violation.as_ref());
+    })
+}
+
+fn tell_violation(seed: u64, violation: Option<&raftwerk_sim::Violation>) {
+    if let Some(violation) = violation {
+        print(&format!("VIOLATION in seed {seed}: {}\n  {}", violation.invariant, violation.what));
+    }
+}
+
+fn many(arguments: &Arguments, subject: &Arc<dyn Subject>) -> Catch {
+    let minutes = arguments.minutes.map(|minutes| Duration::from_secs_f64(minutes.max(0.0) * 60.0));
+    let (from, to) = match (arguments.seeds, minutes) {
+        (Some((from, to)), None) => (from, Some(to)),
+        (Some((from, _)), Some(_)) => (from, None),
+        (None, Some(_)) => (fresh_seed(), None),
+        (None, None) => (0, Some(100)),
+    };
+    let quarry = Quarry { from, to, at_most: minutes, threads: arguments.threads(), violations_max: 20 };
+    let bar = ProgressBar::new(to.map_or(minutes.map_or(0, |limit| limit.as_secs()), |to| to - from));
+    if let Ok(style) = ProgressStyle::with_template("{bar:30} {pos}/{len} {msg} {elapsed}") {
+        bar.set_style(style);
+    }
+    print(&format!("seeds from {from}, profile {:?}", arguments.profile).to_lowercase());
+    let found = hunt(quarry, &arguments.options(), subject, |report| {
+        match minutes {
+            None => bar.inc(1),
+            Some(_) => bar.set_position(bar.elapsed().as_secs()),
+        }
+        bar.suspend(|| tell_violation(report.seed, report.violation.as_ref()));
+    });
+    bar.finish_and_clear();
+    summary(&found);
+    found
+}
+
+/// A hunt without a range begins somewhere new every time, and says where.
+fn fresh_seed() -> u64 {
+    use std::hash::BuildHasher;
+    std::hash::RandomState::new().hash_one("a fresh seed") >> 24
+}
+
+fn summary(found: &Catch) {
+    let faults: u64 = found.faults.iter().map(|(_, count)| count).sum();
+    print(&format!(
+        "{} seeds · {} events, {:.0} per second · {:.2} cluster-hours, {:.1} per minute · {} calls answered, {} unknown · \
+         {faults} faults, {} loud stops · {} violations",
+        found.seeds,
+        found.events,
+        found.events_per_second(),
+        found.simulated as f64 / 3.6e12,
+        found.hours_per_minute(),
+        found.answered,
+        found.unknown,
+        found.loud_stops,
+        found.violations.len()
+    ));
+}

@@ -1,0 +1,156 @@
+//! The network between simulated nodes: what a worker sends is collected, and the links say when, and whether, it
+//! arrives.
+//!
+//! A channel keeps its order unless a fault breaks it. What is not here: who cuts links (`world::faults`).
+
+use std::net::SocketAddr;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use bytes::Bytes;
+use raftwerk_net::{Channel, Parts, PeerId, SendError, Transport};
+
+use crate::chance::Chance;
+use crate::disk::held;
+use crate::fault::{FaultCounts, FaultKind};
+use crate::plan::NetPlan;
+
+/// A node's end of the network.
+#[derive(Default)]
+pub(crate) struct SimTransport {
+    sent: Mutex<Vec<(PeerId, Channel, Bytes)>>,
+    /// Peers, by bit, whose connection is known to be gone.
+    pub(crate) closed: AtomicU64,
+}
+
+impl SimTransport {
+    /// Swaps what was sent since for an empty list.
+    pub(crate) fn take_sent(&self, into: &mut Vec<(PeerId, Channel, Bytes)>) {
+        std::mem::swap(&mut *held(&self.sent), into);
+    }
+}
+
+impl Transport for SimTransport {
+    fn send(&self, to: PeerId, channel: Channel, parts: Parts) -> Result<(), SendError> {
+        if self.closed.load(Ordering::Relaxed) & 1 << (to.0 % 64) != 0 {
+            return Err(SendError::Closed);
+        }
+        let message = match parts.as_slice() {
+            [whole] => whole.clone(),
+            pieces => pieces.concat().into(),
+        };
+        held(&self.sent).push((to, channel, message));
+        Ok(())
+    }
+
+    fn flush(&self) {}
+
+    fn add_peer(&self, _: PeerId, _: SocketAddr) {}
+
+    fn set_address(&self, _: PeerId, _: SocketAddr) {}
+}
+
+/// One direction between two nodes.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Link {
+    /// How many faults cut it now.
+    pub(crate) cuts: u32,
+    /// Nothing passes before; then everything does.
+    pub(crate) clogged_until: u64,
+    /// Delays are so many times as long until then.
+    pub(crate) slow_until: u64,
+    latest: [u64; Channel::COUNT],
+}
+
+/// What becomes of a message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Way {
+    Lost,
+    /// Arrives at this time, and perhaps once more.
+    Arrives(u64, Option<u64>),
+}
+
+/// All links, and their chance.
+pub(crate) struct Links {
+    plan: NetPlan,
+    nodes: usize,
+    links: Vec<Link>,
+    chance: Chance,
+    /// Faults have ended: messages only take their time.
+    pub(crate) is_healed: bool,
+}
+
+const SLOW_TIMES: u64 = 50;
+
+impl Links {
+    pub(crate) fn new(seed: u64, plan: NetPlan, nodes: usize) -> Self {
+        let links = vec![Link::default(); nodes * nodes];
+        Self { plan, nodes, links, chance: Chance::of(seed, "net"), is_healed: false }
+    }
+
+    pub(crate) fn link(&mut self, from: usize, to: usize) -> &mut Link {
+        &mut self.links[from * self.nodes + to]
+    }
+
+    pub(crate) fn is_cut(&self, from: usize, to: usize) -> bool {
+        self.links[from * self.nodes + to].cuts > 0
+    }
+
+    /// Mends everything.
+    pub(crate) fn heal(&mut self) {
+        self.is_healed = true;
+        for link in &mut self.links {
+            (link.cuts, link.clogged_until, link.slow_until) = (0, 0, 0);
+        }
+    }
+
+    /// How long after a break the ends learn of it.
+    pub(crate) const fn notice(&self) -> u64 {
+        self.plan.notice
+    }
+
+    /// Decides about one message, and counts what it does to it.
+    pub(crate) fn way(
+        &mut self,
+        now: u64,
+        from: usize,
+        to: usize,
+        channel: Channel,
+        faults: &mut FaultCounts,
+    ) -> Way {
+        let mut delay = self.plan.delay + self.chance.below(self.plan.jitter);
+        let is_cut = self.is_cut(from, to);
+        let mut struck = |chance: &mut Chance, ppm: u32, kind: FaultKind| {
+            let hits = !self.is_healed && chance.hits(ppm);
+            if hits {
+                faults.add(kind);
+            }
+            hits
+        };
+        if is_cut || struck(&mut self.chance, self.plan.drop_ppm, FaultKind::Drop) {
+            return Way::Lost;
+        }
+        if struck(&mut self.chance, self.plan.refuse_ppm, FaultKind::Refuse) {
+            return Way::Lost;
+        }
+        if struck(&mut self.chance, self.plan.tail_ppm, FaultKind::Delay) {
+            delay += self.chance.heavy_tailed(self.plan.tail);
+        }
+        let is_doubled = struck(&mut self.chance, self.plan.duplicate_ppm, FaultKind::Duplicate);
+        let is_free = struck(&mut self.chance, self.plan.reorder_ppm, FaultKind::Reorder);
+        let link = &mut self.links[from * self.nodes + to];
+        if now < link.slow_until {
+            delay *= SLOW_TIMES;
+        }
+        let mut at = (now + delay).max(link.clogged_until);
+        if is_free {
+            at += self.chance.heavy_tailed(self.plan.delay);
+        } else {
+            let latest = &mut link.latest[channel.slot().unwrap_or_default()];
+            at = at.max(*latest + 1);
+            *latest = at;
+        }
+        let again = is_doubled.then(|| at + self.chance.heavy_tailed(self.plan.delay));
+        Way::Arrives(at, again)
+    }
+}

@@ -1,0 +1,162 @@
+//! One simulated node: a disk that outlives it, a clock, an end of the network, and, while it is up, the real engine.
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::task::{Wake, Waker};
+
+use bytes::Bytes;
+use raftwerk::drive::{self, Creation};
+use raftwerk::{GroupId, NodeId};
+use raftwerk_frame::Time;
+use raftwerk_wal::Lsn;
+use raftwerk_wal::memory::MemoryFiles;
+
+use crate::clock::Clock;
+use crate::disk::{Mishaps, SimDisk};
+use crate::net::SimTransport;
+
+/// Whether a node takes part.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum State {
+    /// It runs.
+    Up,
+    /// It is down, and will start again.
+    Down,
+    /// It refused to open a damaged log, loudly, and stays down.
+    Retired,
+}
+
+/// Which workers have been called.
+#[derive(Debug, Default)]
+pub(crate) struct Bells(AtomicU64);
+
+struct Bell {
+    bells: Arc<Bells>,
+    worker: usize,
+}
+
+impl Wake for Bell {
+    fn wake(self: Arc<Self>) {
+        self.wake_by_ref();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        self.bells.0.fetch_or(1 << self.worker, Ordering::Relaxed);
+    }
+}
+
+impl Bells {
+    pub(crate) fn waker(self: &Arc<Self>, worker: usize) -> Waker {
+        Waker::from(Arc::new(Bell { bells: Arc::clone(self), worker }))
+    }
+
+    /// Who was called since, as bits.
+    pub(crate) fn take(&self) -> u64 {
+        self.0.swap(0, Ordering::Relaxed)
+    }
+}
+
+/// A batch that is durable, for faults that take it away again.
+#[derive(Clone, Debug)]
+pub(crate) struct Written {
+    pub(crate) lane: usize,
+    pub(crate) path: String,
+    pub(crate) offset: u64,
+    pub(crate) batch: Bytes,
+    pub(crate) lsn: Lsn,
+}
+
+/// What a node's worker waits for.
+#[derive(Clone, Debug)]
+pub(crate) struct Rounds {
+    /// When its next turn is due, in the world's time.
+    pub(crate) turn_at: u64,
+    /// Which of its disk's queues have somebody at work.
+    pub(crate) is_working: [bool; 3],
+}
+
+/// One node.
+pub(crate) struct SimNode {
+    pub(crate) id: NodeId,
+    pub(crate) state: State,
+    /// Counts up with every start: what was scheduled for an earlier life is not for this one.
+    pub(crate) life: u32,
+    pub(crate) files: MemoryFiles,
+    pub(crate) mishaps: Arc<Mutex<Mishaps>>,
+    pub(crate) clock: Clock,
+    pub(crate) latest: Time,
+    pub(crate) body: Option<drive::Node<SimDisk>>,
+    pub(crate) disks: Vec<SimDisk>,
+    pub(crate) rounds: Vec<Rounds>,
+    pub(crate) transport: Arc<SimTransport>,
+    pub(crate) bells: Arc<Bells>,
+    /// Workers to ask for at the next start.
+    pub(crate) workers: usize,
+    pub(crate) frozen_until: u64,
+    pub(crate) hangs_until: u64,
+    /// Durable state may have been taken from it.
+    pub(crate) is_damaged: bool,
+    /// Its disk was emptied: it holds no group and never will again.
+    pub(crate) is_wiped: bool,
+    /// It must not be let near the others: its disk is an old image.
+    pub(crate) is_fenced: bool,
+    /// An old image of its disk.
+    pub(crate) image: Option<MemoryFiles>,
+    /// Groups that are to be made here, and those that are on their way.
+    pub(crate) to_create: Vec<GroupId>,
+    pub(crate) creations: Vec<(GroupId, Creation)>,
+    /// When those that were refused are tried again.
+    pub(crate) create_again_at: u64,
+    /// Clients that wait for it.
+    pub(crate) callers: Vec<usize>,
+    pub(crate) written: VecDeque<Written>,
+    /// By lane: batches up to here are vouched for by later durable ones.
+    pub(crate) vouched: Vec<Lsn>,
+    /// Somebody has noticed that its log failed, and will start it again.
+    pub(crate) is_doomed: bool,
+}
+
+impl SimNode {
+    pub(crate) fn new(at: usize, workers: usize) -> Self {
+        Self {
+            id: NodeId(at as u64 + 1),
+            state: State::Down,
+            life: 0,
+            files: MemoryFiles::new(),
+            mishaps: Arc::default(),
+            clock: Clock::new(0, 0, 0),
+            latest: Time(0),
+            body: None,
+            disks: Vec::new(),
+            rounds: Vec::new(),
+            transport: Arc::default(),
+            bells: Arc::default(),
+            workers,
+            frozen_until: 0,
+            hangs_until: 0,
+            is_damaged: false,
+            is_wiped: false,
+            is_fenced: false,
+            image: None,
+            to_create: Vec::new(),
+            creations: Vec::new(),
+            create_again_at: 0,
+            callers: Vec::new(),
+            written: VecDeque::new(),
+            vouched: Vec::new(),
+            is_doomed: false,
+        }
+    }
+
+    /// Whether it runs and may be spoken to.
+    pub(crate) const fn is_reachable(&self) -> bool {
+        matches!(self.state, State::Up) && !self.is_fenced
+    }
+
+    /// Its own time.
+    pub(crate) fn local(&mut self, now: u64) -> Time {
+        self.latest = self.latest.max(self.clock.local(now));
+        self.latest
+    }
+}

@@ -1,0 +1,261 @@
+//! What a run is made of, drawn from its seed: how many nodes and groups, how small the limits, what may go wrong.
+//!
+//! Every seed draws its own tiny limits, and every kind of fault its own rate or none ("swarm testing"): a run without
+//! some faults reaches places that a run with all of them never does.
+
+use std::time::Duration;
+
+use raftwerk::drive::Settings;
+use raftwerk_frame::NodeId;
+use raftwerk_wal::LaneOptions;
+
+use crate::chance::Chance;
+use crate::fault::{FaultKind, FaultSet, Strike, schedule};
+
+/// How unkind the world is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Profile {
+    /// Delays, and nodes that stop and start again: what every day brings.
+    Gentle,
+    /// Every kind of fault with even chance, at rates of its own; damage on at most a minority.
+    Swarm,
+    /// Every kind of fault, often.
+    Hostile,
+}
+
+/// What the caller wants of a run; the seed draws the rest.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// How unkind.
+    pub profile: Profile,
+    /// How many nodes, 1 to 9; drawn if `None`.
+    pub nodes: Option<usize>,
+    /// How many groups, 1 to 64; drawn if `None`.
+    pub groups: Option<usize>,
+    /// How long the faults go on, in seconds of the world; drawn if `None`.
+    pub seconds: Option<u64>,
+    /// Kinds of faults to leave out.
+    pub without: FaultSet,
+    /// Of the drawn strikes, only these; all if `None`.
+    pub strikes: Option<Vec<usize>>,
+    /// Who is told, line by line, what happens.
+    pub trace: Option<fn(&str)>,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            profile: Profile::Swarm,
+            nodes: None,
+            groups: None,
+            seconds: None,
+            without: FaultSet::default(),
+            strikes: None,
+            trace: None,
+        }
+    }
+}
+
+/// Rates of the network, per million messages, and delays in nanoseconds.
+#[derive(Clone, Debug, Default)]
+pub struct NetPlan {
+    /// Lost.
+    pub drop_ppm: u32,
+    /// Doubled.
+    pub duplicate_ppm: u32,
+    /// Free of their channel's order.
+    pub reorder_ppm: u32,
+    /// Refused by the sender's transport.
+    pub refuse_ppm: u32,
+    /// The usual delay.
+    pub delay: u64,
+    /// What is added to it at random, at most.
+    pub jitter: u64,
+    /// One in a million with a delay from a heavy tail.
+    pub tail_ppm: u32,
+    /// The usual delay of those.
+    pub tail: u64,
+    /// How long after a node's death, or a cut, its peers learn that the connection is gone.
+    pub notice: u64,
+}
+
+/// Rates and delays of the disks.
+#[derive(Clone, Debug, Default)]
+pub struct DiskPlan {
+    /// The usual time of a sync, in nanoseconds.
+    pub sync: u64,
+    /// Jobs in a million that take a time from a heavy tail.
+    pub slow_ppm: u32,
+    /// The usual time of those.
+    pub slow: u64,
+    /// Sectors in a hundred that keep old bytes, then those that get new ones, at a power cut; the rest is garbage.
+    pub old_percent: u64,
+    /// See above.
+    pub new_percent: u64,
+}
+
+/// What a run is made of.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// How many nodes.
+    pub nodes: usize,
+    /// How many groups.
+    pub groups: usize,
+    /// Voters of each group, as positions of nodes.
+    pub voters: Vec<Vec<usize>>,
+    /// Workers of each node.
+    pub workers: Vec<usize>,
+    /// How many clients.
+    pub clients: usize,
+    /// How long a client thinks between two calls, usually, in nanoseconds.
+    pub think: u64,
+    /// Settings of all workers; the node's number is filled in.
+    pub settings: Settings,
+    /// Limits of all lanes; the lane's number is filled in.
+    pub lane: LaneOptions,
+    /// Requests that may wait for one worker.
+    pub inbox_max: usize,
+    /// The network.
+    pub net: NetPlan,
+    /// The disks.
+    pub disk: DiskPlan,
+    /// Each node's clock drift, in parts per million, give or take.
+    pub drift_ppm: i64,
+    /// Faults that strike at a moment.
+    pub strikes: Vec<Strike>,
+    /// When faults end, in nanoseconds.
+    pub end: u64,
+}
+
+const MS: u64 = 1_000_000;
+
+impl Plan {
+    /// Draws a plan.
+    #[must_use]
+    pub fn draw(seed: u64, options: &Options) -> Self {
+        let mut chance = Chance::of(seed, "plan");
+        let kinds = kinds(&mut chance, options.profile).without(options.without);
+        let nodes = options.nodes.unwrap_or_else(|| chance.one_of(&[3, 3, 3, 3, 5, 5, 1, 2, 4, 7]));
+        let groups = options.groups.unwrap_or_else(|| chance.one_of(&[1, 1, 2, 3, 5, 8]));
+        let voters = (0..groups).map(|_| voters(&mut chance, nodes)).collect();
+        let workers = (0..nodes).map(|_| chance.one_of(&[1, 1, 1, 2, 3])).collect();
+        let election = chance.one_of(&[100, 200, 500, 500]) * MS;
+        let end = options.seconds.unwrap_or_else(|| chance.from_to(5, 30)) * 1_000 * MS;
+        let (settings, lane) = limits(&mut chance, seed, election);
+        let net = net_plan(&mut chance, kinds, election);
+        let disk = disk_plan(&mut chance, kinds);
+        let gap = match options.profile {
+            Profile::Gentle => 3_000 * MS,
+            Profile::Swarm => chance.one_of(&[300, 1_000, 2_000]) * MS,
+            Profile::Hostile => 250 * MS,
+        };
+        let mut strikes = schedule(seed, kinds, nodes, end, gap);
+        if let Some(kept) = &options.strikes {
+            let chosen = kept.iter().filter_map(|at| strikes.get(*at).copied());
+            strikes = chosen.collect();
+        }
+        Self {
+            nodes,
+            groups,
+            voters,
+            workers,
+            clients: chance.from_to(1, 6) as usize,
+            think: chance.one_of(&[1, 5, 20, 100]) * MS,
+            settings,
+            lane,
+            inbox_max: chance.one_of(&[1, 4, 64, 1024]) as usize,
+            net,
+            disk,
+            drift_ppm: if options.profile == Profile::Gentle { 50 } else { chance.one_of(&[0, 200, 20_000]) },
+            strikes,
+            end,
+        }
+    }
+}
+
+/// Which kinds of faults a run may have.
+fn kinds(chance: &mut Chance, profile: Profile) -> FaultSet {
+    let drawn = chance.any();
+    let has_damage = chance.below(2) == 0;
+    FaultSet::of(|kind| match profile {
+        Profile::Gentle => matches!(kind, FaultKind::Kill | FaultKind::Delay | FaultKind::Isolate),
+        Profile::Swarm => drawn & 1 << kind as u8 != 0 && (has_damage || !kind.is_damage()),
+        Profile::Hostile => true,
+    })
+}
+
+/// Most groups have a voter on every node; some on three or on one of more.
+fn voters(chance: &mut Chance, nodes: usize) -> Vec<usize> {
+    let count = match chance.below(6) {
+        0 if nodes > 3 => 3,
+        1 => 1,
+        _ => nodes,
+    };
+    let from = chance.below(nodes as u64) as usize;
+    let mut voters: Vec<usize> = (0..count).map(|at| (from + at) % nodes).collect();
+    voters.sort_unstable();
+    voters
+}
+
+fn limits(chance: &mut Chance, seed: u64, election: u64) -> (Settings, LaneOptions) {
+    let segment_bytes = chance.one_of(&[16 << 10, 32 << 10, 64 << 10, 256 << 10]);
+    let payload_bytes_max = 4 << 10;
+    let settings = Settings {
+        node: NodeId(0),
+        worker: 0,
+        workers: 0,
+        payload_bytes_max,
+        election_timeout: Duration::from_nanos(election),
+        heartbeat_interval: Duration::from_nanos(election / 5),
+        window_bytes: chance.one_of(&[1, 256, 4 << 10, 1 << 20]),
+        window_messages: chance.one_of(&[1, 2, 8, 256]) as u32,
+        append_bytes_max: chance.one_of(&[1, 512, 8 << 10, 1 << 20]),
+        uncommitted_bytes_max: chance.one_of(&[4 << 10, 64 << 10, 1 << 20]),
+        commit_delay: Duration::from_nanos(chance.one_of(&[0, 1, 5, 20]) * MS),
+        checkpoint_log_bytes: chance.one_of(&[128, 1 << 10, 8 << 10, 64 << 10]),
+        lane_bytes_max: segment_bytes * chance.one_of(&[2, 4, 16]),
+        seed,
+    };
+    let lane = LaneOptions {
+        lane: 0,
+        segment_bytes,
+        // A turn takes in at least one unit of the usual size: see `receive`.
+        batch_bytes_max: 4 << 20,
+        frame_bytes_max: payload_bytes_max + 1024,
+        queue_bytes_max: 8 << 20,
+        ready_segments: chance.from_to(1, 2) as usize,
+        spare_segments: chance.from_to(0, 3) as usize,
+        recent_bytes: chance.one_of(&[0, 16 << 10, 256 << 10]) as usize,
+    };
+    (settings, lane)
+}
+
+fn net_plan(chance: &mut Chance, kinds: FaultSet, election: u64) -> NetPlan {
+    let mut rate = |kind: FaultKind, rates: &[u32]| {
+        let drawn = chance.one_of(rates);
+        if kinds.has(kind) { drawn } else { 0 }
+    };
+    NetPlan {
+        drop_ppm: rate(FaultKind::Drop, &[1_000, 10_000, 100_000]),
+        duplicate_ppm: rate(FaultKind::Duplicate, &[1_000, 20_000, 200_000]),
+        reorder_ppm: rate(FaultKind::Reorder, &[10_000, 100_000, 660_000]),
+        refuse_ppm: rate(FaultKind::Refuse, &[1_000, 20_000]),
+        tail_ppm: rate(FaultKind::Delay, &[1_000, 20_000, 200_000]),
+        delay: chance.one_of(&[20_000, 100_000, 1_000_000, 5_000_000]).min(election / 40),
+        jitter: chance.one_of(&[10_000, 200_000, 2_000_000]).min(election / 40),
+        tail: chance.one_of(&[5 * MS, 50 * MS]),
+        notice: chance.one_of(&[1, 50, 1_000]) * MS,
+    }
+}
+
+fn disk_plan(chance: &mut Chance, kinds: FaultSet) -> DiskPlan {
+    let slow_ppm = chance.one_of(&[1_000, 20_000]);
+    let old_percent = chance.one_of(&[0, 10, 50, 90]);
+    DiskPlan {
+        sync: chance.one_of(&[50_000, 500_000, 4_000_000]),
+        slow_ppm: if kinds.has(FaultKind::SlowDisk) { slow_ppm } else { 0 },
+        slow: 20 * MS,
+        old_percent,
+        new_percent: (100 - old_percent) / 2 + chance.below(2) * ((100 - old_percent) / 2),
+    }
+}

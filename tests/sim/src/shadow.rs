@@ -1,0 +1,129 @@
+//! What is certainly on a node's disk of one group, told frame by frame as batches become durable.
+//!
+//! Read from the batches' own bytes and not from the engine's index, so that the two can be held against each other.
+
+use raftwerk_frame::{EntryId, HardState, Index, Term};
+
+/// One group's durable state on one node.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Shadow {
+    /// The group is there.
+    pub(crate) is_there: bool,
+    pub(crate) hard_state: HardState,
+    /// The log begins after this entry.
+    pub(crate) base: EntryId,
+    /// Terms of the log with the first index of each, in rising order.
+    runs: Vec<(Term, u64)>,
+    last: u64,
+}
+
+impl Shadow {
+    /// The state of a replica that was just opened: what recovery accepts, it has synced.
+    pub(crate) fn of(core: &raftwerk_raft::Group) -> Self {
+        Self {
+            is_there: true,
+            hard_state: core.hard_state(),
+            base: core.compacted(),
+            runs: core.runs().iter().map(|run| (run.term, run.first.0)).collect(),
+            last: core.last().index.0,
+        }
+    }
+
+    pub(crate) const fn last(&self) -> u64 {
+        if self.last > self.base.index.0 { self.last } else { self.base.index.0 }
+    }
+
+    /// The term of an entry, if it lies in the log or right before it.
+    pub(crate) fn term_at(&self, index: u64) -> Option<Term> {
+        if index == self.base.index.0 {
+            return Some(self.base.term);
+        }
+        if index < self.base.index.0 || index > self.last() {
+            return None;
+        }
+        self.runs.iter().rfind(|(_, first)| *first <= index).map(|(term, _)| *term)
+    }
+
+    /// Whether it holds an entry, in its log or below it.
+    pub(crate) fn holds(&self, id: EntryId) -> bool {
+        self.is_there && (id.index < self.base.index || self.term_at(id.index.0) == Some(id.term))
+    }
+
+    /// Entries replace everything from their first on.
+    pub(crate) fn entries(&mut self, first: Index, count: u32, term: Term) {
+        self.is_there = true;
+        let last = first.0 + u64::from(count) - 1;
+        if last <= self.base.index.0 {
+            return;
+        }
+        let first = first.0.max(self.base.index.0 + 1);
+        self.runs.retain(|(_, from)| *from < first);
+        if self.runs.last().is_none_or(|(of, _)| *of != term) {
+            self.runs.push((term, first));
+        }
+        self.last = last;
+    }
+
+    /// The log begins anew after an entry; what follows it stays if the entry is there and `keeps` says so.
+    pub(crate) fn begins_after(&mut self, id: EntryId, keeps: bool) {
+        self.is_there = true;
+        if id.index < self.base.index {
+            return;
+        }
+        if !keeps || self.last() <= id.index.0 {
+            (self.runs, self.last) = (Vec::new(), id.index.0);
+        } else {
+            let at = self.runs.iter().rposition(|(_, first)| *first <= id.index.0 + 1).unwrap_or(0);
+            self.runs.drain(..at);
+            if let Some(first) = self.runs.first_mut() {
+                first.1 = first.1.max(id.index.0 + 1);
+            }
+        }
+        self.base = id;
+    }
+
+    /// Whether a replica that was opened anew still knows all of this. `Err`: what it has forgotten.
+    pub(crate) fn is_kept_by(&self, core: &raftwerk_raft::Group) -> Result<(), String> {
+        let (was, is) = (self.hard_state, core.hard_state());
+        let keeps_vote =
+            is.term > was.term || is.term == was.term && (was.vote.is_none() || is.vote == was.vote);
+        if !keeps_vote {
+            return Err(format!("term and vote were {was:?}, and are {is:?}"));
+        }
+        let from = self.base.index.0.max(core.compacted().index.0) + 1;
+        for index in from..=self.last() {
+            let (was, is) = (self.term_at(index), core.term_at(Index(index)));
+            match is {
+                _ if was == is => {}
+                // Written after what was durable, and there by luck: entries of a later term took its place.
+                Some(term) if was.is_some_and(|was| term > was) => return Ok(()),
+                _ => return Err(format!("entry {index} was of term {was:?}, and is of {is:?}")),
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn id(index: u64, term: u64) -> EntryId {
+        EntryId::new(Term(term), Index(index))
+    }
+
+    #[test]
+    fn entries_replace_a_tail_and_compaction_keeps_what_follows() {
+        let mut shadow = Shadow::default();
+        shadow.entries(Index(1), 5, Term(1));
+        shadow.entries(Index(4), 3, Term(2));
+        assert_eq!((shadow.last(), shadow.term_at(3), shadow.term_at(4)), (6, Some(Term(1)), Some(Term(2))));
+        shadow.begins_after(id(5, 2), true);
+        assert!(shadow.holds(id(6, 2)) && shadow.holds(id(5, 2)) && !shadow.holds(id(6, 1)));
+        assert!(shadow.holds(id(2, 1)), "compacted is held");
+        shadow.begins_after(id(9, 3), false);
+        assert_eq!((shadow.last(), shadow.term_at(6)), (9, None));
+        shadow.entries(Index(8), 3, Term(3));
+        assert_eq!((shadow.last(), shadow.term_at(10)), (10, Some(Term(3))));
+    }
+}

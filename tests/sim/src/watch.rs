@@ -1,0 +1,378 @@
+//! The invariants, checked after every step, and only where something changed.
+//!
+//! | name | what |
+//! |---|---|
+//! | `core 1` … `core 6` | the rules of one replica: `raftwerk_raft::invariant::check` |
+//! | `one leader per term` | election safety (paper, section 5.2) |
+//! | `one vote per term` | a durable vote never changes within its term |
+//! | `leader append-only` | a leader's log never shrinks in its term |
+//! | `log matching` | equal entries have equal bytes and equal predecessors (section 5.3), read off the disks |
+//! | `leader completeness` | a new leader holds everything committed (section 5.4.3) |
+//! | `committed is final` | an index is committed with one term only |
+//! | `durable on a quorum` | what is committed anywhere is on the disks of a quorum of the configuration in force |
+//! | `monotone` | term, commit and applied index never go back within a life |
+//! | `applied is committed` | no machine sees what is not committed |
+//! | `nothing leaves before it is durable` | votes, acknowledgements and terms in messages are on the sender's disk |
+//! | `durable is kept` | a node that opens again knows all that was durable |
+//! | `bounds` | queues and buffers stay within their limits |
+//!
+//! The ledger adds `one payload per index`, `applied once`, `applied in order`, `refused is refused`, `acknowledged is
+//! applied` and `equal states`; the end of a run adds `linearizable`, `progress` and `convergence`.
+
+use raftwerk::drive::{Load, ReplicaView};
+use raftwerk_frame::frame::{Entries, FrameHeader, FrameKind};
+use raftwerk_frame::wire::{Record, UnitHeader, UnitKind, records};
+use raftwerk_frame::{Configuration, EntryId, GroupId, HardState, Message, NodeId, Term};
+use raftwerk_raft::{Group, Role, invariant};
+use rustc_hash::FxHashMap;
+
+use crate::ledger::hash_of;
+use crate::shadow::Shadow;
+
+/// A rule that did not hold.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+pub struct Violation {
+    /// Its name.
+    pub invariant: String,
+    /// What was seen.
+    pub what: String,
+}
+
+impl Violation {
+    pub(crate) fn new(invariant: impl Into<String>, what: impl Into<String>) -> Self {
+        Self { invariant: invariant.into(), what: what.into() }
+    }
+}
+
+pub(crate) type Checked = Result<(), Violation>;
+
+macro_rules! ensure {
+    ($holds:expr, $rule:expr, $($what:tt)*) => {
+        if !$holds {
+            return Err(Violation::new($rule, format!($($what)*)));
+        }
+    };
+}
+
+/// What a replica looked like after its last turn.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Facts {
+    hard_state: HardState,
+    is_leader: bool,
+    last: EntryId,
+    commit: u64,
+    applied: u64,
+    compacted: u64,
+}
+
+/// What is known of a group as a whole.
+#[derive(Default)]
+struct GroupWatch {
+    leaders: FxHashMap<Term, NodeId>,
+    /// The term of every committed entry, by index from 1.
+    committed: Vec<Term>,
+    /// Every entry that was ever durable: the hash of its bytes, and the term of the entry before it.
+    entries: FxHashMap<(u64, Term), (u64, Option<Term>)>,
+}
+
+/// One replica, as seen from outside.
+#[derive(Default)]
+struct ReplicaWatch {
+    shadow: Shadow,
+    facts: Option<Facts>,
+}
+
+/// All checks of a run.
+pub(crate) struct Watch {
+    nodes: usize,
+    groups: FxHashMap<u64, GroupWatch>,
+    replicas: FxHashMap<(usize, u64), ReplicaWatch>,
+    /// What may be queued for a lane's disk.
+    pub(crate) queue_bytes_max: u64,
+}
+
+impl Watch {
+    pub(crate) fn new(nodes: usize) -> Self {
+        Self {
+            nodes,
+            groups: FxHashMap::default(),
+            replicas: FxHashMap::default(),
+            queue_bytes_max: u64::MAX,
+        }
+    }
+
+    /// How many entries of a group are committed.
+    pub(crate) fn committed(&self, group: GroupId) -> u64 {
+        self.groups.get(&group.0).map_or(0, |of| of.committed.len() as u64)
+    }
+
+    /// Checks one replica after a turn of its worker. Cheap if nothing about it has changed.
+    pub(crate) fn replica(&mut self, node: usize, view: &ReplicaView<'_>) -> Result<bool, Violation> {
+        let core = view.core;
+        let now = Facts {
+            hard_state: core.hard_state(),
+            is_leader: core.role() == Role::Leader,
+            last: core.last(),
+            commit: core.commit().0,
+            applied: view.applied.0,
+            compacted: core.compacted().index.0,
+        };
+        let watch = self.replicas.entry((node, view.group.0)).or_default();
+        let before = watch.facts.replace(now);
+        if before == Some(now) {
+            return Ok(false);
+        }
+        let whose = format_args!("n{} {}", node + 1, view.group).to_string();
+        invariant::check(core).map_err(|broken| {
+            Violation::new(format!("core {}", broken.rule), format!("{whose}: {}", broken.what))
+        })?;
+        if let Some(before) = before {
+            monotone(&whose, &before, &now)?;
+        }
+        let group = self.groups.entry(view.group.0).or_default();
+        if now.is_leader
+            && !before.is_some_and(|was| was.is_leader && was.hard_state.term == now.hard_state.term)
+        {
+            new_leader(group, core, &whose)?;
+        }
+        ensure!(
+            now.applied <= now.commit,
+            "applied is committed",
+            "{whose}: applied {} of {} committed",
+            now.applied,
+            now.commit
+        );
+        if before.is_none_or(|was| was.commit < now.commit) {
+            self.check_commit(view.group, core, &whose)?;
+        }
+        Ok(true)
+    }
+
+    /// The commit index has moved: to entries that others have committed, too, or that a quorum has on its disks.
+    fn check_commit(&mut self, id: GroupId, core: &Group, whose: &str) -> Checked {
+        let group = self.groups.entry(id.0).or_default();
+        let (commit, known) = (core.commit().0, group.committed.len() as u64);
+        let from = core.compacted().index.0.max(1);
+        for index in from..=commit.min(known) {
+            let Some(term) = core.term_at(raftwerk_frame::Index(index)) else { continue };
+            let first = group.committed[index as usize - 1];
+            ensure!(
+                first == term,
+                "committed is final",
+                "{whose}: {index}@{} was committed as @{}",
+                term.0,
+                first.0
+            );
+        }
+        if commit <= known {
+            return Ok(());
+        }
+        for index in known + 1..=commit {
+            let term = core.term_at(raftwerk_frame::Index(index));
+            ensure!(
+                term.is_some(),
+                "committed is final",
+                "{whose}: {index} is committed and compacted unseen"
+            );
+            group.committed.extend(term);
+        }
+        let id_at_commit = EntryId::new(group.committed[commit as usize - 1], core.commit());
+        let configuration = core.configuration();
+        let holds = |node: &NodeId| {
+            let watch = self.replicas.get(&(node.0 as usize - 1, id.0));
+            watch.is_some_and(|watch| watch.shadow.holds(id_at_commit))
+        };
+        ensure!(
+            is_quorum(configuration, holds),
+            "durable on a quorum",
+            "{whose}: {id_at_commit} is committed, durable on {:?} of {configuration:?}",
+            (1..=self.nodes as u64).map(NodeId).filter(|node| holds(node)).collect::<Vec<_>>()
+        );
+        Ok(())
+    }
+
+    /// A batch is durable: one of its frames.
+    pub(crate) fn durable(&mut self, node: usize, header: &FrameHeader, body: &[u8]) -> Checked {
+        let whose = format_args!("n{} {}", node + 1, header.group).to_string();
+        let shadow = &mut self.replicas.entry((node, header.group.0)).or_default().shadow;
+        match header.kind {
+            FrameKind::Entries => {
+                let before = header.index.0.checked_sub(1).and_then(|index| shadow.term_at(index));
+                shadow.entries(header.index, header.count, header.term);
+                let group = self.groups.entry(header.group.0).or_default();
+                return entries_match(group, header, body, before, &whose);
+            }
+            FrameKind::HardState => {
+                let vote = <[u8; 8]>::try_from(body).map_or(0, u64::from_le_bytes);
+                let vote = Some(NodeId(vote)).filter(|node| node.0 != 0);
+                let was = shadow.hard_state;
+                let kept = header.term > was.term
+                    || header.term == was.term && (was.vote.is_none() || was.vote == vote);
+                ensure!(kept, "one vote per term", "{whose}: {was:?}, then {:?} in {}", vote, header.term);
+                (shadow.is_there, shadow.hard_state) = (true, HardState { term: header.term, vote });
+            }
+            FrameKind::Snapshot => shadow.begins_after(header.id(), false),
+            FrameKind::Compact => shadow.begins_after(header.id(), true),
+            FrameKind::Remove => *shadow = Shadow::default(),
+        }
+        Ok(())
+    }
+
+    /// A node has opened its log: every replica must know what was durable.
+    pub(crate) fn opened<'a>(
+        &mut self,
+        node: usize,
+        views: impl Iterator<Item = ReplicaView<'a>>,
+    ) -> Checked {
+        let mut there = Vec::new();
+        for view in views {
+            there.push(view.group.0);
+            let watch = self.replicas.entry((node, view.group.0)).or_default();
+            if watch.shadow.is_there {
+                watch.shadow.is_kept_by(view.core).map_err(|what| {
+                    Violation::new("durable is kept", format!("n{} {}: {what}", node + 1, view.group))
+                })?;
+            }
+            *watch = ReplicaWatch { shadow: Shadow::of(view.core), facts: None };
+        }
+        let lost = self
+            .replicas
+            .iter()
+            .find(|((of, group), watch)| *of == node && watch.shadow.is_there && !there.contains(group));
+        match lost {
+            Some(((_, group), _)) => {
+                Err(Violation::new("durable is kept", format!("n{} has forgotten g{group}", node + 1)))
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// A node's disk was replaced: what it promised is gone, and so is the node as a voter.
+    pub(crate) fn replaced(&mut self, node: usize) {
+        for ((of, _), watch) in &mut self.replicas {
+            if *of == node {
+                watch.facts = None;
+            }
+        }
+    }
+
+    /// Checks what leaves a node against what is durable there.
+    pub(crate) fn leaving(&self, node: usize, unit: &[u8]) -> Checked {
+        let Ok((header, heads, _)) = UnitHeader::parse(unit) else {
+            return Err(Violation::new("wire", format!("n{} sends what is no unit", node + 1)));
+        };
+        if header.kind != UnitKind::Groups {
+            return Ok(());
+        }
+        for record in records(heads).flatten() {
+            let Some(watch) = self.replicas.get(&(node, record.group.0)) else { continue };
+            if let Err(what) = may_leave(&watch.shadow, NodeId(node as u64 + 1), &record) {
+                let what = format!("n{} {}: {:?}, {what}", node + 1, record.group, record.message);
+                return Err(Violation::new("nothing leaves before it is durable", what));
+            }
+        }
+        Ok(())
+    }
+
+    /// Checks what a worker holds.
+    pub(crate) fn load(&self, node: usize, load: &Load) -> Checked {
+        let bounded = load.lane.queued_bytes <= self.queue_bytes_max
+            && load.batches <= 1 << 12
+            && load.held_messages <= 1 << 16
+            && load.inbox_bytes <= 192 << 20;
+        ensure!(bounded, "bounds", "n{}: {load:?}", node + 1);
+        Ok(())
+    }
+}
+
+/// Whether a majority of each half holds something.
+fn is_quorum(configuration: &Configuration, holds: impl Fn(&NodeId) -> bool) -> bool {
+    let majority = |voters: &[NodeId]| {
+        voters.is_empty() || voters.iter().filter(|node| holds(node)).count() > voters.len() / 2
+    };
+    majority(&configuration.voters) && majority(&configuration.outgoing)
+}
+
+fn monotone(whose: &str, was: &Facts, now: &Facts) -> Checked {
+    ensure!(
+        now.hard_state.term >= was.hard_state.term
+            && now.commit >= was.commit
+            && now.applied >= was.applied
+            && now.compacted >= was.compacted,
+        "monotone",
+        "{whose}: {was:?}, then {now:?}"
+    );
+    let same_term = now.hard_state.term == was.hard_state.term;
+    ensure!(
+        !same_term || was.hard_state.vote.is_none() || was.hard_state.vote == now.hard_state.vote,
+        "one vote per term",
+        "{whose}: {was:?}, then {now:?}"
+    );
+    ensure!(
+        !(same_term && was.is_leader && now.is_leader) || now.last.index >= was.last.index,
+        "leader append-only",
+        "{whose}: {was:?}, then {now:?}"
+    );
+    Ok(())
+}
+
+fn new_leader(group: &mut GroupWatch, core: &Group, whose: &str) -> Checked {
+    let first = *group.leaders.entry(core.term()).or_insert(core.node());
+    ensure!(first == core.node(), "one leader per term", "{whose}: {first} leads {}, too", core.term());
+    if let Some(term) = group.committed.last() {
+        let last = raftwerk_frame::Index(group.committed.len() as u64);
+        let holds = core.compacted().index >= last || core.term_at(last) == Some(*term);
+        // A deposed leader of an older term that comes late may lack what was committed since.
+        let is_latest = group.leaders.keys().max() == Some(&core.term());
+        ensure!(
+            holds || !is_latest,
+            "leader completeness",
+            "{whose}: leads {} without {last}@{}, which is committed",
+            core.term(),
+            term.0
+        );
+    }
+    Ok(())
+}
+
+/// Entries with the same id are the same, and so are those before them.
+fn entries_match(
+    group: &mut GroupWatch,
+    header: &FrameHeader,
+    body: &[u8],
+    mut before: Option<Term>,
+    whose: &str,
+) -> Checked {
+    for entry in Entries::new(header, body) {
+        let told = (hash_of(entry.payload) ^ entry.kind as u64, before);
+        let first = *group.entries.entry((entry.id.index.0, entry.id.term)).or_insert(told);
+        let same_before = first.1.is_none() || told.1.is_none() || first.1 == told.1;
+        ensure!(
+            first.0 == told.0 && same_before,
+            "log matching",
+            "{whose}: {} is not what it is elsewhere: {told:?}, {first:?}",
+            entry.id
+        );
+        before = Some(entry.id.term);
+    }
+    Ok(())
+}
+
+/// Whether a message speaks only of what is durable.
+fn may_leave(shadow: &Shadow, me: NodeId, record: &Record) -> Result<(), String> {
+    let durable = shadow.hard_state;
+    let term = record.message.term();
+    let voted_for =
+        |whom: Option<NodeId>| durable.term > term || durable.term == term && durable.vote == whom;
+    let good = match record.message {
+        Message::PreVote { .. } => term.0 <= durable.term.0 + 1,
+        Message::PreVoteReply { granted: true, .. } => true,
+        Message::Vote { .. } => voted_for(Some(me)),
+        Message::VoteReply { granted: true, .. } => {
+            durable.term > term || durable.term == term && durable.vote.is_some()
+        }
+        Message::AppendAck { matched, .. } => durable.term >= term && shadow.last() >= matched.0,
+        _ => durable.term >= term,
+    };
+    if good { Ok(()) } else { Err(format!("with {durable:?} and {} durable", shadow.last())) }
+}

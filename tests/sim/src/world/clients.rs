@@ -1,0 +1,194 @@
+//! The clients: each calls, waits, and calls again; what they saw is the history that is judged at the end.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::task::{Context, Poll, Waker};
+
+use bytes::Bytes;
+use raftwerk::{NodeId, Proposal, ProposeError, Read, ReadError};
+
+use super::{Event, World, group_id};
+use crate::disk::held;
+use crate::ledger::hash_of;
+use crate::subject::{Operation, Seen};
+
+/// A client that waits longer than this gives up, and does not know.
+const PATIENCE: u64 = 5_000_000_000;
+
+/// A call on its way.
+pub(super) enum Pending {
+    Write(Proposal),
+    Read(Read),
+}
+
+/// One client: at most one call at a time.
+pub(super) struct Client {
+    /// Whom it takes for each group's leader.
+    leaders: Vec<usize>,
+    waiting: Option<Waiting>,
+}
+
+struct Waiting {
+    node: usize,
+    group: usize,
+    /// Its place in the group's history.
+    at: usize,
+    since: u64,
+    pending: Pending,
+}
+
+/// What became of a call.
+enum Outcome {
+    Answered(Bytes),
+    /// Applied, at this index.
+    Applied(raftwerk::Index, Bytes),
+    /// It certainly had no effect; the leader may be there.
+    Refused(Option<NodeId>),
+    Unknown,
+}
+
+impl Client {
+    pub(super) fn new(groups: usize) -> Self {
+        Self { leaders: vec![0; groups], waiting: None }
+    }
+}
+
+impl World<'_> {
+    /// A client's time has come: it calls, or loses patience.
+    pub(super) fn act(&mut self, at: usize) {
+        if self.is_ending {
+            return;
+        }
+        if let Some(waiting) = &self.clients[at].waiting {
+            let patience = waiting.since + PATIENCE;
+            if self.now < patience {
+                self.at(patience, Event::Client { client: at as u16 });
+                return;
+            }
+            self.give_up(at);
+        }
+        self.count(4, at as u64);
+        let group = self.chances.clients.below(self.plan.groups as u64) as usize;
+        let voters = &self.plan.voters[group];
+        if self.chances.clients.below(16) == 0 {
+            self.clients[at].leaders[group] = self.chances.clients.one_of(voters);
+        }
+        let node = self.clients[at].leaders[group];
+        if !self.nodes[node].is_reachable() || !voters.contains(&node) {
+            self.clients[at].leaders[group] = self.chances.clients.one_of(voters);
+            return self.rest(at);
+        }
+        self.unique += 1;
+        let operation = self.subject.operation(&mut self.chances.clients, self.unique);
+        let Some(body) = &self.nodes[node].body else { return };
+        let pending = match &operation {
+            Operation::Write(payload) => Pending::Write(body.propose(group_id(group), payload.clone())),
+            Operation::Read(query) => Pending::Read(body.read(group_id(group), query.clone())),
+        };
+        let place = self.history[group].len();
+        self.history[group].push(Seen { client: at as u32, called: self.events, returned: None, operation });
+        self.clients[at].waiting = Some(Waiting { node, group, at: place, since: self.now, pending });
+        self.nodes[node].callers.push(at);
+        self.at(self.now + PATIENCE, Event::Client { client: at as u16 });
+        self.answer_bells(node);
+        self.answer_callers(node);
+    }
+
+    fn rest(&mut self, at: usize) {
+        let pause = self.chances.clients.heavy_tailed(self.plan.think);
+        self.at(self.now + pause, Event::Client { client: at as u16 });
+    }
+
+    /// The outcome stays unknown for good.
+    fn give_up(&mut self, at: usize) {
+        let Some(waiting) = self.clients[at].waiting.take() else { return };
+        self.nodes[waiting.node].callers.retain(|caller| *caller != at);
+        self.unknown += 1;
+    }
+
+    /// A node dies with everything its callers wait for.
+    pub(super) fn lose_callers(&mut self, node: usize) {
+        for at in std::mem::take(&mut self.nodes[node].callers) {
+            self.clients[at].waiting = None;
+            self.unknown += 1;
+            self.rest(at);
+        }
+    }
+
+    /// Hands out what a node has answered.
+    pub(super) fn answer_callers(&mut self, node: usize) {
+        let mut next = 0;
+        while let Some(&at) = self.nodes[node].callers.get(next) {
+            let Some(waiting) = &mut self.clients[at].waiting else { return };
+            match outcome(&mut waiting.pending) {
+                Poll::Pending => next += 1,
+                Poll::Ready(outcome) => {
+                    self.nodes[node].callers.swap_remove(next);
+                    self.answered(at, outcome);
+                }
+            }
+        }
+    }
+
+    fn answered(&mut self, at: usize, outcome: Outcome) {
+        let Some(waiting) = self.clients[at].waiting.take() else { return };
+        let Waiting { node, group, at: place, pending, .. } = waiting;
+        let is_write = matches!(pending, Pending::Write(_));
+        let payload = hash_of(self.history[group][place].operation.bytes());
+        self.count(5, payload ^ node as u64);
+        match outcome {
+            Outcome::Applied(index, reply) => {
+                held(&self.ledger).acknowledged(group_id(group), index, payload);
+                self.answered += 1;
+                self.history[group][place].returned = Some((self.events, reply));
+            }
+            Outcome::Answered(reply) => {
+                self.answered += 1;
+                self.history[group][place].returned = Some((self.events, reply));
+            }
+            Outcome::Refused(hint) => {
+                if is_write {
+                    held(&self.ledger).refused(group_id(group), payload);
+                }
+                // It had no effect: as if it had never been.
+                self.forget(group, place);
+                let voters = &self.plan.voters[group];
+                let guess = hint.map(|node| node.0 as usize - 1).filter(|node| voters.contains(node));
+                self.clients[at].leaders[group] =
+                    guess.unwrap_or_else(|| self.chances.clients.one_of(voters));
+            }
+            Outcome::Unknown => self.unknown += 1,
+        }
+        self.rest(at);
+    }
+
+    /// Takes a call out of the history; the last one takes its place.
+    fn forget(&mut self, group: usize, place: usize) {
+        let last = self.history[group].len() - 1;
+        self.history[group].swap_remove(place);
+        for client in &mut self.clients {
+            if let Some(waiting) = &mut client.waiting
+                && (waiting.group, waiting.at) == (group, last)
+            {
+                waiting.at = place;
+            }
+        }
+    }
+}
+
+fn outcome(pending: &mut Pending) -> Poll<Outcome> {
+    let mut cx = Context::from_waker(Waker::noop());
+    match pending {
+        Pending::Write(proposal) => Pin::new(proposal).poll(&mut cx).map(|result| match result {
+            Ok(applied) => Outcome::Applied(applied.id.index, applied.reply),
+            Err(ProposeError::Unknown) => Outcome::Unknown,
+            Err(ProposeError::NotLeader { hint }) => Outcome::Refused(hint),
+            Err(_) => Outcome::Refused(None),
+        }),
+        Pending::Read(read) => Pin::new(read).poll(&mut cx).map(|result| match result {
+            Ok(reply) => Outcome::Answered(reply),
+            Err(ReadError::NotLeader { hint }) => Outcome::Refused(hint),
+            Err(_) => Outcome::Refused(None),
+        }),
+    }
+}

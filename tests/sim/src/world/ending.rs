@@ -1,0 +1,226 @@
+//! The end of a run: faults stop, a quorum is healed, and everything that was promised is called in.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::task::{Context, Poll, Waker};
+
+use raftwerk::{Proposal, Role};
+
+use super::{Event, World, group_id};
+use crate::chance::Chance;
+use crate::disk::{Mishaps, held};
+use crate::ledger::hash_of;
+use crate::node::State;
+use crate::subject::Operation;
+use crate::watch::{Checked, Violation};
+
+/// How many election timeouts (the longest that is drawn, 2 T) every group has to commit something after the faults.
+const TIMEOUTS_TO_PROGRESS: u64 = 10;
+/// How long the replicas have to become equal; the transfer of a snapshot that went wrong is given up after 30 s.
+const TO_CONVERGE: u64 = 120_000_000_000;
+
+impl World<'_> {
+    pub(super) fn end(&mut self) -> Checked {
+        self.heal()?;
+        self.progress()?;
+        self.converge()?;
+        self.judge()
+    }
+
+    /// Everything is mended that can be. Sometimes only a quorum: the rest stays away.
+    fn heal(&mut self) -> Checked {
+        self.is_ending = true;
+        self.links.heal();
+        for at in 0..self.nodes.len() {
+            let node = &mut self.nodes[at];
+            node.files.limit(None);
+            *held(&node.mishaps) = Mishaps::default();
+            (node.frozen_until, node.hangs_until) = (0, 0);
+            if let Some(body) = node.body.as_ref()
+                && (0..body.workers()).any(|worker| body.load(worker).is_poisoned)
+            {
+                self.fall(at, false)?;
+            }
+        }
+        let away = self.who_stays_away();
+        for at in 0..self.nodes.len() {
+            if away == Some(at) {
+                self.say(|| format!("n{}  stays away", at + 1));
+                self.nodes[at].is_fenced = true;
+            }
+            let node = &self.nodes[at];
+            let (node, life) = (at as u16, node.life);
+            self.at(self.now, Event::Start { node, life });
+            self.recall(at);
+        }
+        Ok(())
+    }
+
+    /// With even chance, somebody without whom every group still has a quorum of voters that lost nothing.
+    fn who_stays_away(&mut self) -> Option<usize> {
+        let mut chance = Chance::of(self.seed, "ending");
+        let chosen = chance.below(2 * self.nodes.len() as u64) as usize;
+        let is_good = |at: &&usize| **at != chosen && !self.nodes[**at].is_damaged;
+        let is_spare =
+            self.plan.voters.iter().all(|voters| voters.iter().filter(is_good).count() > voters.len() / 2);
+        (chosen < self.nodes.len() && is_spare && !self.nodes[chosen].is_fenced).then_some(chosen)
+    }
+
+    /// Turns that a frozen or hung node put off happen now.
+    fn recall(&mut self, at: usize) {
+        for worker in 0..self.nodes[at].rounds.len() {
+            self.wake(at, worker);
+        }
+    }
+
+    /// Every group commits something new.
+    fn progress(&mut self) -> Checked {
+        let timeout = 2 * self.plan.settings.election_timeout.as_nanos() as u64;
+        let deadline = self.now + TIMEOUTS_TO_PROGRESS * timeout;
+        let mut probes: Vec<Probe> = (0..self.plan.groups).map(Probe::new).collect();
+        let all = self.run_until(deadline, |world| {
+            probes.retain_mut(|probe| !probe.is_done(world));
+            probes.is_empty()
+        })?;
+        if all {
+            return Ok(());
+        }
+        let stuck: Vec<String> = probes.iter().map(|probe| self.describe(probe.group)).collect();
+        let timeouts = TIMEOUTS_TO_PROGRESS;
+        Err(Violation::new("progress", format!("after {timeouts} election timeouts: {}", stuck.join("; "))))
+    }
+
+    fn describe(&self, group: usize) -> String {
+        let mut text = format!("{}", group_id(group));
+        for &at in &self.plan.voters[group] {
+            let node = &self.nodes[at];
+            let id = group_id(group);
+            let view = node.body.as_ref().and_then(|body| {
+                body.replicas(body.worker_of(id)).find(|view| view.group == id).map(|view| {
+                    let core = view.core;
+                    let (role, term) = (core.role(), core.term());
+                    format!(
+                        "{role:?} {term} {}..{} commit {} applied {}",
+                        core.compacted(),
+                        core.last(),
+                        core.commit(),
+                        view.applied
+                    )
+                })
+            });
+            let seen = view.unwrap_or_else(|| format!("{:?}", node.state));
+            text += &format!(", n{}{} {seen}", at + 1, if node.is_fenced { " (away)" } else { "" });
+        }
+        text
+    }
+
+    /// Whether a voter still takes part: it may be behind, but not for ever.
+    fn takes_part(&self, at: usize) -> bool {
+        let node = &self.nodes[at];
+        node.state != State::Retired && !node.is_fenced && !node.is_wiped
+    }
+
+    /// All replicas that take part reach the same index and the same state.
+    fn converge(&mut self) -> Checked {
+        let deadline = self.now + TO_CONVERGE;
+        let mut group = 0;
+        let all = self.run_until(deadline, |world| {
+            while group < world.plan.groups && world.is_equal(group).is_some() {
+                group += 1;
+            }
+            group == world.plan.groups
+        })?;
+        if !all {
+            return Err(Violation::new("convergence", format!("never equal: {}", self.describe(group))));
+        }
+        for group in 0..self.plan.groups {
+            if self.is_equal(group) == Some(false) {
+                return Err(Violation::new("equal states", format!("at the end: {}", self.describe(group))));
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether all replicas of a group are in the same state; `None` if they are not at the same index.
+    fn is_equal(&self, group: usize) -> Option<bool> {
+        let id = group_id(group);
+        let mut first = None;
+        let last = held(&self.ledger).last_applied(id).max(self.watch.committed(id));
+        for &at in self.plan.voters[group].iter().filter(|at| self.takes_part(**at)) {
+            let body = self.nodes[at].body.as_ref()?;
+            let view = body.replicas(body.worker_of(id)).find(|view| view.group == id)?;
+            if view.applied.0 < last || view.applied != view.core.commit() {
+                return None;
+            }
+            let digest = view.machine.digest();
+            if *first.get_or_insert(digest) != digest {
+                return Some(false);
+            }
+        }
+        Some(true)
+    }
+
+    /// What the clients saw, group by group.
+    fn judge(&self) -> Checked {
+        for (group, calls) in self.history.iter().enumerate() {
+            self.subject
+                .judge(group_id(group), calls)
+                .map_err(|what| Violation::new("linearizable", format!("{}: {what}", group_id(group))))?;
+        }
+        Ok(())
+    }
+}
+
+/// Somebody who wants a group to commit something.
+struct Probe {
+    group: usize,
+    asked: Option<(usize, Proposal, u64)>,
+}
+
+impl Probe {
+    const fn new(group: usize) -> Self {
+        Self { group, asked: None }
+    }
+
+    fn is_done(&mut self, world: &mut World<'_>) -> bool {
+        let id = group_id(self.group);
+        if let Some((_, proposal, payload)) = &mut self.asked {
+            match Pin::new(proposal).poll(&mut Context::from_waker(Waker::noop())) {
+                Poll::Pending => return false,
+                Poll::Ready(Ok(applied)) => {
+                    held(&world.ledger).acknowledged(id, applied.id.index, *payload);
+                    return true;
+                }
+                Poll::Ready(Err(_)) => self.asked = None,
+            }
+        }
+        for &at in &world.plan.voters[self.group] {
+            let node = &world.nodes[at];
+            let Some(body) = node.body.as_ref().filter(|_| node.is_reachable()) else { continue };
+            let leads = body
+                .replicas(body.worker_of(id))
+                .any(|view| view.group == id && view.core.role() == Role::Leader);
+            if !leads {
+                continue;
+            }
+            let mut chance = Chance::of(world.seed ^ world.events, "probe");
+            world.unique += 1;
+            let payload = loop {
+                if let Operation::Write(payload) = world.subject.operation(&mut chance, world.unique) {
+                    break payload;
+                }
+            };
+            let hash = hash_of(&payload);
+            world.history[self.group].push(crate::subject::Seen {
+                client: u32::MAX,
+                called: world.events,
+                returned: None,
+                operation: Operation::Write(payload.clone()),
+            });
+            self.asked = Some((at, body.propose(id, payload), hash));
+            world.answer_bells(at);
+            return false;
+        }
+        false
+    }
+}

@@ -1,0 +1,219 @@
+//! What each kind of fault does, and what ends it.
+//!
+//! One rule holds for all: the last good copy of a committed entry is never taken. Kinds that take away what was durable
+//! may befall a minority of each group's voters, and nobody else after that. Whatever they do, a node may lose nothing
+//! silently: it opens with all it had, or it refuses to, loudly.
+
+use raftwerk_wal::memory::{MemoryFiles, SectorFate};
+
+use super::{Event, World};
+use crate::disk::held;
+use crate::fault::{FaultKind, Strike};
+use crate::node::{State, Written};
+use crate::watch::Checked;
+
+impl World<'_> {
+    /// A fault strikes, if it may.
+    pub(super) fn strike(&mut self, at: usize) -> Checked {
+        let strike = self.plan.strikes[at];
+        if self.is_ending || !self.may(strike.kind, strike.node) {
+            return Ok(());
+        }
+        self.count(8, strike.kind as u64);
+        self.faults.add(strike.kind);
+        self.say(|| format!("fault {at}: {} n{} n{}", strike.kind.name(), strike.node + 1, strike.other + 1));
+        self.at(self.now + strike.span, Event::Relief { strike: at as u32 });
+        match strike.kind {
+            FaultKind::PowerCut => return self.fall(strike.node, true),
+            FaultKind::Kill => return self.fall(strike.node, false),
+            FaultKind::Workers => {
+                self.nodes[strike.node].workers = 1 + (strike.salt % 4) as usize;
+                return self.fall(strike.node, false);
+            }
+            kind if kind.is_damage() => return self.damage(&strike),
+            FaultKind::Isolate | FaultKind::OneWay | FaultKind::Bridge | FaultKind::Split => {
+                self.cut(&strike, 1)
+            }
+            _ => self.disturb(&strike),
+        }
+        Ok(())
+    }
+
+    /// Whether a kind may befall a node now.
+    fn may(&self, kind: FaultKind, node: usize) -> bool {
+        let up = self.nodes[node].state == State::Up;
+        if !kind.is_damage() {
+            let is_about_links =
+                matches!(kind, FaultKind::Bridge | FaultKind::Split | FaultKind::OneWay | FaultKind::Isolate);
+            return up || is_about_links;
+        }
+        up && !self.nodes[node].is_fenced
+            && self.plan.voters.iter().all(|voters| {
+                let is_hit = |at: &&usize| **at == node || self.nodes[**at].is_damaged;
+                !voters.contains(&node) || voters.iter().filter(is_hit).count() <= (voters.len() - 1) / 2
+            })
+    }
+
+    /// Faults that pass, and leave everything durable as it was.
+    fn disturb(&mut self, strike: &Strike) {
+        let until = self.now + strike.span;
+        let node = &mut self.nodes[strike.node];
+        let mut mishaps = held(&node.mishaps);
+        match strike.kind {
+            FaultKind::CrashAtCall => mishaps.crash_after = Some(strike.salt % 40),
+            FaultKind::WriteError => mishaps.failing_writes = 1 + (strike.salt % 3) as u32,
+            FaultKind::ReadError => mishaps.failing_reads = 1 + (strike.salt % 3) as u32,
+            FaultKind::ReadFlip => mishaps.flip = Some(strike.salt),
+            FaultKind::Freeze => node.frozen_until = until,
+            FaultKind::DiskHang => node.hangs_until = until,
+            FaultKind::ClockLeap => node.clock.leap(self.now, strike.span),
+            FaultKind::DiskFull => node.files.limit(Some(node.files.used() + strike.salt % (64 << 10))),
+            FaultKind::Clog => self.links.link(strike.node, strike.other).clogged_until = until,
+            FaultKind::SlowLink => self.links.link(strike.node, strike.other).slow_until = until,
+            _ => {}
+        }
+    }
+
+    /// What a fault began ends.
+    pub(super) fn relieve(&mut self, at: usize) {
+        let strike = self.plan.strikes[at];
+        match strike.kind {
+            FaultKind::Isolate | FaultKind::OneWay | FaultKind::Bridge | FaultKind::Split
+                if !self.is_ending =>
+            {
+                self.cut(&strike, -1);
+            }
+            FaultKind::DiskFull => self.nodes[strike.node].files.limit(None),
+            _ => {}
+        }
+    }
+
+    /// Cuts links, or mends them again.
+    fn cut(&mut self, strike: &Strike, by: i32) {
+        let count = self.nodes.len();
+        for from in 0..count {
+            for to in 0..count {
+                if from != to && is_between(strike, from, to) {
+                    let link = self.links.link(from, to);
+                    link.cuts = link.cuts.saturating_add_signed(by);
+                }
+            }
+        }
+        if by > 0 && strike.salt % 2 == 0 {
+            self.notice_cuts();
+        }
+    }
+
+    /// Connections that no longer work are given up by both ends, after a while.
+    fn notice_cuts(&mut self) {
+        let soon = self.now + self.links.notice();
+        for from in 0..self.nodes.len() {
+            for to in 0..self.nodes.len() {
+                if from != to && self.links.is_cut(from, to) {
+                    let life = self.nodes[from].life;
+                    self.at(soon, Event::Notice { node: from as u16, peer: to as u16, life });
+                }
+            }
+        }
+    }
+
+    /// Faults that take away what was durable. The node restarts right after, so that what it finds is what is left.
+    fn damage(&mut self, strike: &Strike) -> Checked {
+        let at = strike.node;
+        if strike.kind == FaultKind::Rollback && self.nodes[at].image.is_none() {
+            let image = self.nodes[at].files.after_power_cut(|_, _| SectorFate::Old);
+            self.nodes[at].image = Some(image);
+            return Ok(());
+        }
+        let target = self.target(strike);
+        let (lanes, files) = (self.nodes[at].vouched.len() as u64, self.nodes[at].files.paths());
+        self.fall(at, strike.salt & 1 == 0)?;
+        let node = &mut self.nodes[at];
+        match strike.kind {
+            FaultKind::Wipe => {
+                (node.files, node.is_wiped) = (MemoryFiles::new(), true);
+                self.watch.replaced(at);
+            }
+            FaultKind::Rollback => {
+                // Nothing in the log can tell an old image from the present. The operator must not let it back in.
+                (node.files, node.is_fenced) = (node.image.take().unwrap_or_default(), true);
+                self.watch.replaced(at);
+            }
+            FaultKind::LostRename => {
+                // Neither the first segment nor the last: without the one the log is as if it had been freed up to there,
+                // without the other as if it had never been begun. Nobody could tell.
+                let of_lane = format!("lane-{}/seg-", strike.salt % lanes.max(1));
+                let segments: Vec<&String> = files.iter().filter(|path| path.starts_with(&of_lane)).collect();
+                if let [_, between @ .., _] = &segments[..]
+                    && let Some(chosen) = between.get((strike.salt / 7) as usize % between.len().max(1))
+                {
+                    let chosen = (*chosen).clone();
+                    return self.lose_file(at, &chosen);
+                }
+                return Ok(());
+            }
+            _ => {
+                let Some((written, other)) = target else { return Ok(()) };
+                spoil(&node.files, strike, &written, other.as_ref());
+            }
+        }
+        self.nodes[at].is_damaged = true;
+        Ok(())
+    }
+
+    fn lose_file(&mut self, at: usize, path: &str) -> Checked {
+        let node = &mut self.nodes[at];
+        let kept = node.files.paths().into_iter().filter(|other| other != path);
+        let files = node.files.with_only(kept);
+        (node.files, node.is_damaged) = (files, true);
+        Ok(())
+    }
+
+    /// A durable batch for which later ones vouch, and another one of its file.
+    fn target(&mut self, strike: &Strike) -> Option<(Written, Option<Written>)> {
+        let node = &self.nodes[strike.node];
+        let paths = node.files.paths();
+        let is_vouched = |written: &&Written| {
+            written.lsn <= node.vouched[written.lane] && paths.binary_search(&written.path).is_ok()
+        };
+        let vouched: Vec<&Written> = node.written.iter().filter(is_vouched).collect();
+        let chosen = *vouched.get((strike.salt >> 8) as usize % vouched.len().max(1))?;
+        let other = vouched.iter().find(|other| other.path == chosen.path && other.lsn < chosen.lsn);
+        Some((chosen.clone(), other.map(|other| (*other).clone())))
+    }
+}
+
+/// Whether a cut lies on the way between two nodes.
+fn is_between(strike: &Strike, from: usize, to: usize) -> bool {
+    let side = |node: usize| strike.salt >> (node % 32) & 1;
+    match strike.kind {
+        FaultKind::Isolate => from == strike.node || to == strike.node,
+        FaultKind::OneWay => from == strike.node && (to == strike.other || strike.salt & 1 == 0),
+        FaultKind::Bridge => from != strike.node && to != strike.node && side(from) != side(to),
+        _ => side(from) != side(to),
+    }
+}
+
+/// Does to a batch what a bad device does.
+fn spoil(files: &MemoryFiles, strike: &Strike, written: &Written, other: Option<&Written>) {
+    let bytes = written.batch.len() as u64;
+    match strike.kind {
+        FaultKind::LostWrite => files.overwrite(&written.path, written.offset, &vec![0; bytes as usize]),
+        FaultKind::StaleRead | FaultKind::Misdirected => {
+            let Some(other) = other else {
+                return files.overwrite(&written.path, written.offset, &vec![0; bytes as usize]);
+            };
+            let (from, to) =
+                if strike.kind == FaultKind::StaleRead { (other, written) } else { (written, other) };
+            let cut = from.batch.len().min(to.batch.len());
+            files.overwrite(&to.path, to.offset, &from.batch[..cut]);
+        }
+        _ => {
+            // Anywhere in the bytes that count; the padding is nobody's.
+            let word =
+                |at: usize| u32::from_le_bytes([at, at + 1, at + 2, at + 3].map(|at| written.batch[at]));
+            let length = u64::from(word(8)).clamp(1, bytes);
+            files.rot(&written.path, written.offset + (strike.salt >> 16) % length, 1 << (strike.salt % 8));
+        }
+    }
+}

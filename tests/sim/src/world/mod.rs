@@ -1,0 +1,419 @@
+//! The world: time, events in order, and everything that lives in it. One thread, no clock but its own.
+//!
+//! An event is popped, something happens to one node, and every consequence becomes an event of a later time: a worker's
+//! turn, a message's arrival, a disk's job, a client's call, a fault. The order depends on the seed alone, and a hash
+//! over all events proves it. Next: `nodes` (life, turns, disks), `clients`, `faults`, `ending` (heal and judge).
+
+mod clients;
+mod ending;
+mod faults;
+mod nodes;
+
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+use std::sync::{Arc, Mutex};
+
+use bytes::Bytes;
+use raftwerk::{GroupId, NodeId, StateMachines};
+use raftwerk_net::{Channel, PeerId};
+
+use self::clients::Client;
+use crate::chance::Chance;
+use crate::disk::{Queue, held};
+use crate::fault::FaultCounts;
+use crate::ledger::{Audited, Ledger};
+use crate::net::Links;
+use crate::node::SimNode;
+use crate::plan::{Options, Plan};
+use crate::subject::{Seen, Subject};
+use crate::watch::{Checked, Violation, Watch};
+
+/// What a run has shown.
+#[derive(Clone, Debug)]
+pub struct Report {
+    /// The seed.
+    pub seed: u64,
+    /// Events that happened.
+    pub events: u64,
+    /// The world's time that passed, in nanoseconds.
+    pub simulated: u64,
+    /// Over every event: equal for equal seeds, options and code.
+    pub hash: u64,
+    /// How often each kind of fault struck.
+    pub faults: FaultCounts,
+    /// Calls that were answered.
+    pub answered: u64,
+    /// Calls whose outcome stayed unknown.
+    pub unknown: u64,
+    /// Entries applied, over all replicas.
+    pub applied: u64,
+    /// Nodes that refused to open a damaged log.
+    pub loud_stops: u64,
+    /// Snapshots installed.
+    pub installed: u64,
+    /// How many strikes the plan had: what `Options::strikes` chooses from.
+    pub strikes: usize,
+    /// The rule that did not hold, if one did not.
+    pub violation: Option<Violation>,
+}
+
+impl Report {
+    /// What is known of a run that ended in a panic.
+    pub(crate) fn of_panic(seed: u64, violation: Violation) -> Self {
+        Self {
+            seed,
+            events: 0,
+            simulated: 0,
+            hash: 0,
+            faults: FaultCounts::default(),
+            answered: 0,
+            unknown: 0,
+            applied: 0,
+            loud_stops: 0,
+            installed: 0,
+            strikes: 0,
+            violation: Some(violation),
+        }
+    }
+}
+
+/// Something that happens.
+#[derive(Clone, Copy, Debug)]
+enum Event {
+    /// A worker's turn is due.
+    Turn { node: u16, worker: u16 },
+    /// A message arrives.
+    Arrival { unit: u32 },
+    /// A disk's queue has finished what it was at.
+    Disk { node: u16, worker: u16, queue: u8, life: u32 },
+    /// A client acts.
+    Client { client: u16 },
+    /// A fault strikes …
+    Strike { strike: u32 },
+    /// … and what it began ends.
+    Relief { strike: u32 },
+    /// A node starts.
+    Start { node: u16, life: u32 },
+    /// A node whose log has failed is started again.
+    Doom { node: u16, life: u32 },
+    /// A node learns that its connection to another is gone.
+    Notice { node: u16, peer: u16, life: u32 },
+}
+
+/// A message on its way.
+struct Unit {
+    from: usize,
+    to: usize,
+    channel: Channel,
+    bytes: Bytes,
+}
+
+#[derive(Clone, Copy)]
+struct Scheduled {
+    at: u64,
+    number: u64,
+    event: Event,
+}
+
+impl PartialEq for Scheduled {
+    fn eq(&self, other: &Self) -> bool {
+        (self.at, self.number) == (other.at, other.number)
+    }
+}
+
+impl Eq for Scheduled {}
+
+impl PartialOrd for Scheduled {
+    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Scheduled {
+    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
+        (self.at, self.number).cmp(&(other.at, other.number))
+    }
+}
+
+/// Streams of chance, by concern.
+struct Chances {
+    turns: Chance,
+    disks: Chance,
+    clients: Chance,
+    faults: Chance,
+}
+
+/// A whole cluster, its world and its checkers.
+pub struct World<'a> {
+    seed: u64,
+    plan: Plan,
+    subject: &'a dyn Subject,
+    machines: Arc<dyn StateMachines>,
+    now: u64,
+    number: u64,
+    queue: BinaryHeap<Reverse<Scheduled>>,
+    nodes: Vec<SimNode>,
+    links: Links,
+    units: Vec<Option<Unit>>,
+    free_units: Vec<u32>,
+    clients: Vec<Client>,
+    history: Vec<Vec<Seen>>,
+    unique: u64,
+    watch: Watch,
+    ledger: Arc<Mutex<Ledger>>,
+    chances: Chances,
+    faults: FaultCounts,
+    events: u64,
+    hash: u64,
+    answered: u64,
+    unknown: u64,
+    loud_stops: u64,
+    installed: u64,
+    is_ending: bool,
+    sent: Vec<(PeerId, Channel, Bytes)>,
+    trace: Option<fn(&str)>,
+}
+
+/// Makes the subject's machines, audited. The engine wants it to outlive everything, so it holds the subject by name.
+struct Machines<S> {
+    subject: S,
+    ledger: Arc<Mutex<Ledger>>,
+}
+
+impl<S: Fn(GroupId) -> Box<dyn raftwerk::StateMachine> + Send + Sync + 'static> StateMachines
+    for Machines<S>
+{
+    fn create(&self, group: GroupId) -> Box<dyn raftwerk::StateMachine> {
+        Box::new(Audited::new((self.subject)(group), group, Arc::clone(&self.ledger)))
+    }
+}
+
+impl<'a> World<'a> {
+    /// A world as the seed draws it; nothing has happened yet.
+    #[must_use]
+    pub fn new(seed: u64, options: &Options, subject: &'a Arc<dyn Subject>) -> Self {
+        let plan = Plan::draw(seed, options);
+        let ledger: Arc<Mutex<Ledger>> = Arc::default();
+        let of_subject = Arc::clone(subject);
+        let machines =
+            Machines { subject: move |group| of_subject.machine(group), ledger: Arc::clone(&ledger) };
+        let links = Links::new(seed, plan.net.clone(), plan.nodes);
+        let mut watch = Watch::new(plan.nodes);
+        watch.queue_bytes_max = 2 * plan.lane.queue_bytes_max as u64 + plan.lane.segment_bytes;
+        let mut world = Self {
+            seed,
+            subject: &**subject,
+            machines: Arc::new(machines),
+            now: 0,
+            number: 0,
+            queue: BinaryHeap::new(),
+            nodes: (0..plan.nodes).map(|at| SimNode::new(at, plan.workers[at])).collect(),
+            links,
+            units: Vec::new(),
+            free_units: Vec::new(),
+            clients: (0..plan.clients).map(|_| Client::new(plan.groups)).collect(),
+            history: vec![Vec::new(); plan.groups],
+            unique: 0,
+            watch,
+            ledger,
+            chances: Chances {
+                turns: Chance::of(seed, "turns"),
+                disks: Chance::of(seed, "disks"),
+                clients: Chance::of(seed, "clients"),
+                faults: Chance::of(seed, "faults"),
+            },
+            faults: FaultCounts::default(),
+            events: 0,
+            hash: seed,
+            answered: 0,
+            unknown: 0,
+            loud_stops: 0,
+            installed: 0,
+            is_ending: false,
+            sent: Vec::new(),
+            trace: options.trace,
+            plan,
+        };
+        world.begin();
+        world
+    }
+
+    /// Everything that is known to happen.
+    fn begin(&mut self) {
+        for node in 0..self.plan.nodes {
+            let of_node = |group: &usize| self.plan.voters[*group].contains(&node);
+            let groups = (0..self.plan.groups).filter(of_node).map(group_id).collect();
+            self.nodes[node].to_create = groups;
+            self.at(node as u64, Event::Start { node: node as u16, life: 0 });
+        }
+        for client in 0..self.clients.len() {
+            let first = self.chances.clients.below(self.plan.think * 4);
+            self.at(first, Event::Client { client: client as u16 });
+        }
+        for strike in 0..self.plan.strikes.len() {
+            self.at(self.plan.strikes[strike].at, Event::Strike { strike: strike as u32 });
+        }
+    }
+
+    /// The whole run: faults, then peace, then judgement.
+    #[must_use]
+    pub fn run(mut self) -> Report {
+        let violation = self.live().err();
+        if let (Some(violation), Some(trace)) = (&violation, self.trace) {
+            trace(&format!("{}  VIOLATION {}: {}", self.clock(), violation.invariant, violation.what));
+        }
+        Report {
+            seed: self.seed,
+            events: self.events,
+            simulated: self.now,
+            hash: self.hash,
+            faults: self.faults,
+            answered: self.answered,
+            unknown: self.unknown,
+            applied: held(&self.ledger).applied,
+            loud_stops: self.loud_stops,
+            installed: self.installed,
+            strikes: self.plan.strikes.len(),
+            violation,
+        }
+    }
+
+    fn live(&mut self) -> Checked {
+        self.run_until(self.plan.end, |_| false)?;
+        self.end()
+    }
+
+    /// Lets events happen until something is so, or it is too late; whether it was so.
+    pub(crate) fn run_until(
+        &mut self,
+        deadline: u64,
+        mut done: impl FnMut(&mut Self) -> bool,
+    ) -> Result<bool, Violation> {
+        loop {
+            let next = self.queue.peek().map_or(u64::MAX, |next| next.0.at);
+            if next > deadline {
+                self.now = deadline;
+                return Ok(done(self));
+            }
+            let Some(Reverse(Scheduled { at, event, .. })) = self.queue.pop() else { return Ok(false) };
+            self.now = at;
+            self.happen(event)?;
+            if done(self) {
+                return Ok(true);
+            }
+        }
+    }
+
+    fn happen(&mut self, event: Event) -> Checked {
+        match event {
+            Event::Turn { node, worker } => self.turn(node.into(), worker.into())?,
+            Event::Arrival { unit } => self.arrive(unit),
+            Event::Disk { node, worker, queue, life } => {
+                self.work(node.into(), worker.into(), Queue::ALL[usize::from(queue)], life)?;
+            }
+            Event::Client { client } => self.act(client.into()),
+            Event::Strike { strike } => self.strike(strike as usize)?,
+            Event::Relief { strike } => self.relieve(strike as usize),
+            Event::Start { node, life } => self.start(node.into(), life)?,
+            Event::Doom { node, life } => self.doom(node.into(), life)?,
+            Event::Notice { node, peer, life } => self.notice(node.into(), peer.into(), life),
+        }
+        match held(&self.ledger).contradiction() {
+            Some((rule, what)) => Err(Violation::new(rule, what)),
+            None => Ok(()),
+        }
+    }
+
+    /// Puts an event into the future.
+    fn at(&mut self, at: u64, event: Event) {
+        self.number += 1;
+        self.queue.push(Reverse(Scheduled { at: at.max(self.now), number: self.number, event }));
+    }
+
+    /// Counts an event that really happened, and puts it into the hash.
+    fn count(&mut self, kind: u64, what: u64) {
+        self.events += 1;
+        let mixed = (self.hash ^ self.now).rotate_left(23).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+        self.hash = (mixed ^ what).rotate_left(29).wrapping_mul(0xBF58_476D_1CE4_E5B9) ^ kind;
+    }
+
+    /// Writes a line, if anybody reads.
+    fn say(&self, line: impl FnOnce() -> String) {
+        if let Some(trace) = self.trace {
+            trace(&format!("{}  {}", self.clock(), line()));
+        }
+    }
+
+    fn clock(&self) -> String {
+        format!("{:>6}.{:06}", self.now / 1_000_000_000, self.now / 1_000 % 1_000_000)
+    }
+
+    /// A message was sent: the network decides.
+    fn post(&mut self, from: usize, to: PeerId, channel: Channel, bytes: Bytes) -> Checked {
+        self.watch.leaving(from, &bytes)?;
+        let to = to.0 as usize - 1;
+        if to >= self.nodes.len() || self.nodes[from].is_fenced || self.nodes[to].is_fenced {
+            return Ok(());
+        }
+        match self.links.way(self.now, from, to, channel, &mut self.faults) {
+            crate::net::Way::Lost => {}
+            crate::net::Way::Arrives(at, again) => {
+                if let Some(again) = again {
+                    self.carry(again, Unit { from, to, channel, bytes: bytes.clone() });
+                }
+                self.carry(at, Unit { from, to, channel, bytes });
+            }
+        }
+        Ok(())
+    }
+
+    fn carry(&mut self, at: u64, unit: Unit) {
+        let slot = self.free_units.pop().unwrap_or_else(|| {
+            self.units.push(None);
+            self.units.len() as u32 - 1
+        });
+        self.units[slot as usize] = Some(unit);
+        self.at(at, Event::Arrival { unit: slot });
+    }
+
+    fn arrive(&mut self, slot: u32) {
+        let Some(Unit { from, to, channel, bytes }) = self.units[slot as usize].take() else { return };
+        self.free_units.push(slot);
+        let sum = crc32fast::hash(&bytes);
+        self.count(2, u64::from(sum) << 16 | (from as u64) << 8 | to as u64);
+        if self.trace.is_some() {
+            self.say_unit(from, to, &bytes);
+        }
+        if self.nodes[to].is_reachable()
+            && let Some(body) = &self.nodes[to].body
+        {
+            body.receive(node_id(from), channel, bytes);
+            self.answer_bells(to);
+        }
+    }
+
+    fn say_unit(&self, from: usize, to: usize, bytes: &[u8]) {
+        use raftwerk_frame::wire::{UnitHeader, UnitKind, records};
+        let Ok((header, heads, _)) = UnitHeader::parse(bytes) else { return };
+        if header.kind == UnitKind::Snapshot {
+            return self.say(|| format!("n{}>n{}  snapshot piece, {} B", from + 1, to + 1, bytes.len()));
+        }
+        for record in records(heads).flatten() {
+            self.say(|| {
+                let body =
+                    if record.body_bytes > 0 { format!(" + {} B", record.body_bytes) } else { String::new() };
+                format!("n{}>n{}  {} {:?}{body}", from + 1, to + 1, record.group, record.message)
+            });
+        }
+    }
+}
+
+/// The id of the node at a position.
+pub(crate) const fn node_id(at: usize) -> NodeId {
+    NodeId(at as u64 + 1)
+}
+
+/// The id of the group at a position.
+pub(crate) const fn group_id(at: usize) -> GroupId {
+    GroupId(at as u64 + 1)
+}

@@ -1,0 +1,391 @@
+//! The life of nodes: start, turns, disks, death.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::task::{Context, Poll, Waker};
+
+use raftwerk::drive::{self, Place, Settings};
+use raftwerk::{NodeId, OpenError};
+use raftwerk_frame::Time;
+use raftwerk_net::Transport;
+use raftwerk_wal::memory::SectorFate;
+use raftwerk_wal::{Directory, LaneOptions, OpenError as LogError};
+
+use super::{Event, World, node_id};
+use crate::clock::Clock;
+use crate::disk::{Mishaps, Obedient, Queue, SimDisk, held};
+use crate::fault::FaultKind;
+use crate::node::{Rounds, State, Written};
+use crate::watch::{Checked, Violation};
+
+/// Groups that could not be made are tried again after so long.
+const CREATE_AGAIN: u64 = 100_000_000;
+/// How far back faults can take a durable batch away.
+const WRITTEN_MAX: usize = 64;
+
+impl World<'_> {
+    /// A node starts: its log is read, and its workers have their first turns.
+    pub(super) fn start(&mut self, at: usize, life: u32) -> Checked {
+        let node = &mut self.nodes[at];
+        if node.state != State::Down || node.life != life {
+            return Ok(());
+        }
+        self.count(6, at as u64);
+        let node = &mut self.nodes[at];
+        node.life += 1;
+        let drift = self.plan.drift_ppm;
+        let drift =
+            if drift == 0 { 0 } else { self.chances.faults.below(2 * drift as u64 + 1) as i64 - drift };
+        let base = self.chances.faults.below(1 << 40);
+        node.clock = Clock::new(self.now, base, drift);
+        node.latest = Time(0);
+        node.files.decided_by(Some(Box::new(Obedient(Arc::clone(&node.mishaps)))));
+        match self.open(at) {
+            Ok(body) => self.opened(at, body),
+            Err(error) => self.refused(at, &error),
+        }
+    }
+
+    fn open(&mut self, at: usize) -> Result<drive::Node<SimDisk>, OpenError> {
+        let plan = &self.plan;
+        let node = &mut self.nodes[at];
+        let log_id = self.seed ^ (at as u64 + 1) << 32;
+        let directory = match Directory::open(node.files.clone(), node.workers as u16, log_id) {
+            Err(LogError::LaneCount { on_disk, .. }) => Directory::open(node.files.clone(), on_disk, log_id)?,
+            opened => opened?,
+        };
+        let lanes = usize::from(directory.lanes());
+        node.disks = (0..lanes).map(|_| SimDisk::new(directory.clone())).collect();
+        drop(directory);
+        let places = node.disks.iter().enumerate().map(|(lane, disk)| Place {
+            lane: LaneOptions { lane: lane as u16, ..plan.lane.clone() },
+            disk: disk.clone(),
+            waker: node.bells.waker(lane),
+        });
+        let settings = Settings { node: node.id, seed: self.seed ^ node.id.0 << 48, ..plan.settings.clone() };
+        let transport = Arc::clone(&node.transport) as Arc<dyn Transport>;
+        let now = node.clock.local(self.now);
+        drive::Node::open(&settings, plan.inbox_max, places.collect(), &self.machines, &transport, now)
+    }
+
+    fn opened(&mut self, at: usize, body: drive::Node<SimDisk>) -> Checked {
+        let node = &mut self.nodes[at];
+        let lanes = body.workers();
+        if !node.is_wiped && !node.is_fenced {
+            self.watch.opened(at, (0..lanes).flat_map(|worker| body.replicas(worker)))?;
+        }
+        node.state = State::Up;
+        node.is_doomed = false;
+        node.rounds = vec![Rounds { turn_at: u64::MAX, is_working: [false; 3] }; lanes];
+        node.written.clear();
+        node.vouched = vec![raftwerk_wal::Lsn(0); lanes];
+        node.bells.take();
+        node.transport.closed.store(0, Ordering::Relaxed);
+        node.create_again_at = 0;
+        node.body = Some(body);
+        for peer in &self.nodes {
+            peer.transport.closed.fetch_and(!(1 << (at + 1)), Ordering::Relaxed);
+        }
+        self.say(|| format!("n{}  up, life {}", at + 1, self.nodes[at].life));
+        self.mind_creations(at);
+        for worker in 0..lanes {
+            self.call(at, worker, self.now);
+            self.set_to_work(at, worker);
+        }
+        Ok(())
+    }
+
+    /// A node did not open. That is right if its disk was damaged or refused a call, and a fault of ours if not.
+    fn refused(&mut self, at: usize, error: &OpenError) -> Checked {
+        self.say(|| format!("n{}  does not open: {error}", at + 1));
+        let node = &mut self.nodes[at];
+        node.disks.clear();
+        let struck = std::mem::take(&mut held(&node.mishaps).struck) > 0;
+        let has_crashed = held(&node.mishaps).has_crashed;
+        let is_refusal = match error {
+            OpenError::Log(LogError::Io { source, .. }) => source.kind() == std::io::ErrorKind::StorageFull,
+            _ => false,
+        };
+        if has_crashed || struck || is_refusal {
+            // The same disk may answer better the next time.
+            let power = has_crashed && self.chances.faults.below(2) == 0;
+            return self.fall(at, power);
+        }
+        if self.nodes[at].is_damaged {
+            self.nodes[at].state = State::Retired;
+            self.loud_stops += 1;
+            return Ok(());
+        }
+        Err(Violation::new("opens", format!("n{} refuses its own log: {error}", at + 1)))
+    }
+
+    /// A node dies. `power`: with its machine, so that only what was synced is certain to be left.
+    pub(super) fn fall(&mut self, at: usize, power: bool) -> Checked {
+        if self.nodes[at].state == State::Retired {
+            return Ok(());
+        }
+        self.count(7, at as u64);
+        self.say(|| format!("n{}  dies{}", at + 1, if power { " of a power cut" } else { "" }));
+        self.lose_callers(at);
+        let node = &mut self.nodes[at];
+        if power && self.chances.faults.below(2) == 0 {
+            // In the middle of what it was writing.
+            held(&node.mishaps).crash_after = Some(self.chances.faults.below(4));
+            for disk in &node.disks {
+                disk.run_appends();
+                disk.run_background(Queue::Segments);
+                disk.run_background(Queue::Snapshots);
+            }
+        }
+        node.creations.clear();
+        node.body = None;
+        node.disks.clear();
+        node.state = State::Down;
+        *held(&node.mishaps) = Mishaps::default();
+        if power {
+            let disk = &self.plan.disk;
+            let chance = &mut self.chances.faults;
+            node.files = node.files.after_power_cut(|_, _| match chance.below(100) {
+                drawn if drawn < disk.old_percent => SectorFate::Old,
+                drawn if drawn < disk.old_percent + disk.new_percent => SectorFate::New,
+                drawn => SectorFate::Garbage(drawn as u8),
+            });
+        }
+        let (life, notice) = (node.life, self.links.notice());
+        for peer in (0..self.nodes.len()).filter(|peer| *peer != at) {
+            let of_peer = self.nodes[peer].life;
+            self.at(self.now + notice, Event::Notice { node: peer as u16, peer: at as u16, life: of_peer });
+        }
+        let pause = self.chances.faults.heavy_tailed(300_000_000);
+        self.at(self.now + pause, Event::Start { node: at as u16, life });
+        Ok(())
+    }
+
+    /// The operator ends a life whose log has failed.
+    pub(super) fn doom(&mut self, at: usize, life: u32) -> Checked {
+        let is_this = self.nodes[at].life == life && self.nodes[at].state == State::Up;
+        if is_this { self.fall(at, false) } else { Ok(()) }
+    }
+
+    pub(super) fn notice(&mut self, at: usize, peer: usize, life: u32) {
+        let node = &self.nodes[at];
+        if self.nodes[peer].state != State::Up {
+            node.transport.closed.fetch_or(1 << (peer + 1), Ordering::Relaxed);
+        }
+        if let Some(body) = node.body.as_ref().filter(|_| node.life == life) {
+            body.disconnected(node_id(peer));
+            self.answer_bells(at);
+        }
+    }
+
+    /// Schedules turns for workers that were called.
+    pub(super) fn answer_bells(&mut self, at: usize) {
+        let mut called = self.nodes[at].bells.take();
+        while called != 0 {
+            let worker = called.trailing_zeros() as usize;
+            called &= called - 1;
+            let soon = self.now + 1_000 + self.chances.turns.below(20_000);
+            self.call(at, worker, soon);
+        }
+    }
+
+    /// A worker has its turn now, and its disks work.
+    pub(super) fn wake(&mut self, at: usize, worker: usize) {
+        self.call(at, worker, self.now);
+        self.set_to_work(at, worker);
+    }
+
+    /// A worker has its turn at that time, or earlier.
+    fn call(&mut self, at: usize, worker: usize, when: u64) {
+        let node = &mut self.nodes[at];
+        let Some(rounds) = node.rounds.get_mut(worker) else { return };
+        let when = when.max(node.frozen_until);
+        if when < rounds.turn_at {
+            rounds.turn_at = when;
+            self.at(when, Event::Turn { node: at as u16, worker: worker as u16 });
+        }
+    }
+
+    pub(super) fn turn(&mut self, at: usize, worker: usize) -> Checked {
+        let now = self.now;
+        let node = &mut self.nodes[at];
+        let is_due = node.state == State::Up && node.rounds.get(worker).is_some_and(|of| of.turn_at == now);
+        if !is_due {
+            return Ok(());
+        }
+        node.rounds[worker].turn_at = u64::MAX;
+        if node.frozen_until > now {
+            let until = node.frozen_until;
+            self.call(at, worker, until);
+            return Ok(());
+        }
+        self.count(1, (at << 8 | worker) as u64);
+        let node = &mut self.nodes[at];
+        let local = node.local(now);
+        let Some(body) = &mut node.body else { return Ok(()) };
+        let end = body.turn(worker, local);
+        let next = if end.is_busy { now + 2_000 } else { node.clock.world(end.next_deadline) };
+        if next != u64::MAX {
+            self.call(at, worker, next.max(now + 1_000));
+        }
+        self.check_turn(at, worker)?;
+        self.mind_creations(at);
+        self.answer_callers(at);
+        self.set_to_work(at, worker);
+        let mut sent = std::mem::take(&mut self.sent);
+        self.nodes[at].transport.take_sent(&mut sent);
+        for (to, channel, bytes) in sent.drain(..) {
+            self.post(at, to, channel, bytes)?;
+        }
+        self.sent = sent;
+        self.answer_bells(at);
+        Ok(())
+    }
+
+    fn check_turn(&mut self, at: usize, worker: usize) -> Checked {
+        let Some(body) = &self.nodes[at].body else { return Ok(()) };
+        if self.nodes[at].is_fenced {
+            return Ok(());
+        }
+        for view in body.replicas(worker) {
+            let changed = self.watch.replica(at, &view)?;
+            if changed && self.trace.is_some() {
+                let (core, group) = (view.core, view.group);
+                self.say(|| {
+                    format!(
+                        "n{}  {group} {:?} in {}, log {}..{}, commit {}, applied {}",
+                        at + 1,
+                        core.role(),
+                        core.term(),
+                        core.compacted(),
+                        core.last(),
+                        core.commit(),
+                        view.applied
+                    )
+                });
+            }
+        }
+        if self.events.is_multiple_of(16) {
+            let load = body.load(worker);
+            self.watch.load(at, &load)?;
+            self.mind_poison(at, load.is_poisoned);
+        }
+        Ok(())
+    }
+
+    /// A node whose log has failed is started again by its operator, after a while.
+    fn mind_poison(&mut self, at: usize, is_poisoned: bool) {
+        let node = &mut self.nodes[at];
+        if is_poisoned && !std::mem::replace(&mut node.is_doomed, true) {
+            let life = node.life;
+            self.say(|| format!("n{}  its log has failed", at + 1));
+            let soon = self.chances.faults.heavy_tailed(200_000_000);
+            self.at(self.now + soon, Event::Doom { node: at as u16, life });
+        }
+    }
+
+    /// Gives the disks of a worker something to do.
+    fn set_to_work(&mut self, at: usize, worker: usize) {
+        for (number, queue) in Queue::ALL.into_iter().enumerate() {
+            let node = &mut self.nodes[at];
+            let Some(disk) = node.disks.get(worker) else { return };
+            if node.rounds[worker].is_working[number] || !disk.has(queue) {
+                continue;
+            }
+            node.rounds[worker].is_working[number] = true;
+            let life = node.life;
+            let mut takes = self.plan.disk.sync / 2 + self.chances.disks.below(self.plan.disk.sync);
+            if !self.is_ending && self.chances.disks.hits(self.plan.disk.slow_ppm) {
+                takes += self.chances.disks.heavy_tailed(self.plan.disk.slow);
+                self.faults.add(FaultKind::SlowDisk);
+            }
+            let event = Event::Disk { node: at as u16, worker: worker as u16, queue: number as u8, life };
+            self.at(self.now + takes, event);
+        }
+    }
+
+    /// A disk has finished what it was at.
+    pub(super) fn work(&mut self, at: usize, worker: usize, queue: Queue, life: u32) -> Checked {
+        let node = &mut self.nodes[at];
+        if node.life != life || node.state != State::Up {
+            return Ok(());
+        }
+        let until = node.hangs_until.max(node.frozen_until);
+        if until > self.now {
+            let event = Event::Disk { node: at as u16, worker: worker as u16, queue: queue as u8, life };
+            self.at(until, event);
+            return Ok(());
+        }
+        self.count(3, (at << 8 | worker << 4 | queue as usize) as u64);
+        let node = &mut self.nodes[at];
+        node.rounds[worker].is_working[queue as usize] = false;
+        let disk = node.disks[worker].clone();
+        if queue == Queue::Appends {
+            self.append(at, worker, &disk)?;
+        } else {
+            disk.run_background(queue);
+        }
+        drop(disk);
+        let has_crashed = held(&self.nodes[at].mishaps).has_crashed;
+        if has_crashed {
+            let power = self.chances.faults.below(2) == 0;
+            return self.fall(at, power);
+        }
+        self.call(at, worker, self.now + 1_000);
+        self.set_to_work(at, worker);
+        Ok(())
+    }
+
+    fn append(&mut self, at: usize, lane: usize, disk: &SimDisk) -> Checked {
+        let durable = disk.run_appends();
+        for job in durable {
+            let mut checked = Ok(());
+            job.frames(|header, body| {
+                if checked.is_ok() {
+                    checked = self.watch.durable(at, &header, body);
+                }
+            });
+            checked?;
+            let node = &mut self.nodes[at];
+            node.vouched[lane] = node.vouched[lane].max(job.claim());
+            let path = format!("lane-{lane}/seg-{:016x}.log", job.segment);
+            let (offset, batch, lsn) = (job.offset, job.batch.clone(), job.lsn);
+            node.written.push_back(Written { lane, path, offset, batch, lsn });
+            if node.written.len() > WRITTEN_MAX {
+                node.written.pop_front();
+            }
+        }
+        Ok(())
+    }
+
+    /// Asks for the groups that are still to be made here. One that is durable need not be asked for again.
+    fn mind_creations(&mut self, at: usize) {
+        let node = &mut self.nodes[at];
+        let is_here = !node.is_wiped && !node.is_fenced && !self.is_ending;
+        if node.to_create.is_empty() || !is_here {
+            return;
+        }
+        let mut cx = Context::from_waker(Waker::noop());
+        let created = &mut node.to_create;
+        node.creations.retain_mut(|(group, creation)| match Pin::new(creation).poll(&mut cx) {
+            Poll::Pending => true,
+            Poll::Ready(outcome) => {
+                created.retain(|wanted| wanted != group || outcome.is_err());
+                false
+            }
+        });
+        let Some(body) = node.body.as_ref().filter(|_| self.now >= node.create_again_at) else { return };
+        node.create_again_at = self.now + CREATE_AGAIN;
+        for group in &node.to_create {
+            let voters: Vec<NodeId> =
+                self.plan.voters[group.0 as usize - 1].iter().map(|at| node_id(*at)).collect();
+            if node.creations.iter().all(|(asked, _)| asked != group)
+                && let Ok(creation) = body.create_group(*group, &voters)
+            {
+                node.creations.push((*group, creation));
+            }
+        }
+    }
+}
