@@ -112,6 +112,14 @@ pub enum LogError {
     /// The system refused to read. The log is not poisoned: nothing was lost by it.
     #[error("reading the log failed: {0}")]
     Read(Arc<str>),
+    /// What the file holds there is not what was written, however often it is read.
+    #[error("{file} is damaged at byte {offset}")]
+    Damaged {
+        /// The file, relative to the log directory.
+        file: String,
+        /// Where the damaged bytes begin.
+        offset: u64,
+    },
     /// See [`Poisoned`].
     #[error(transparent)]
     Poisoned(#[from] Poisoned),

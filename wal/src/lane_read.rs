@@ -1,15 +1,19 @@
 //! Reading a lane: which frames cover a range, and their bytes without a copy where that is possible.
 //!
 //! Bytes come from the latest batches' own memory, from the map of a sealed segment, or, for a batch that is in the
-//! current segment but no longer in memory, from a positioned read.
+//! current segment but no longer in memory, from a positioned read. What comes from a file is checked again: a device
+//! may lose at any time what it gave back correctly at opening.
 
 use bytes::Bytes;
+use raftwerk_frame::frame;
 use raftwerk_frame::{Configuration, EntryId, HardState, Index};
 
 use crate::disk::{Disk, Files};
 use crate::error::LogError;
 use crate::index::{Frames, Place};
 use crate::lane::{GroupSlot, Lane};
+use crate::segment::segment_path;
+use crate::segments::InUse;
 
 /// Less than this is copied out of a map, so that a few small slices do not keep a segment from being used again.
 const SLICE_BYTES_MIN: u32 = 1024;
@@ -38,7 +42,8 @@ impl<D: Disk> Lane<D> {
     /// May block for one read if the bytes are in the current segment and older than `recent_bytes`.
     ///
     /// # Errors
-    /// [`LogError::Gone`] if the log holds no such place (any more), [`LogError::Read`], [`LogError::Poisoned`].
+    /// [`LogError::Gone`] if the log holds no such place (any more), [`LogError::Read`], [`LogError::Damaged`] if what
+    /// the file holds is not what was written, [`LogError::Poisoned`].
     pub fn bytes(&self, place: Place) -> Result<Bytes, LogError> {
         self.check()?;
         if let Some(bytes) = self.recent_bytes(place) {
@@ -52,25 +57,27 @@ impl<D: Disk> Lane<D> {
         if place.end() > segment.bytes {
             return Err(LogError::Gone);
         }
-        let file = segment.read.as_ref().ok_or(LogError::Gone)?;
-        let files = self.disk.directory().files();
-        let failed = |error: std::io::Error| LogError::Read(error.to_string().into());
-        let is_sealed = place.segment != current && self.is_all_durable(place.segment);
-        if !is_sealed {
-            let mut bytes = vec![0; place.bytes as usize];
-            let read = files.read_at(file, u64::from(place.offset), &mut bytes).map_err(failed)?;
-            return if read == bytes.len() { Ok(bytes.into()) } else { Err(LogError::Gone) };
-        }
-        if segment.map.get().is_none() {
-            drop(segment.map.set(files.map(file).map_err(failed)?)); // nobody else sets it in between
-        }
-        let map = segment.map.get().ok_or(LogError::Gone)?.bytes();
-        let range = place.offset as usize..place.end() as usize;
-        if range.end > map.len() {
+        if segment.read.is_none() {
             return Err(LogError::Gone);
         }
-        let is_small = place.bytes < SLICE_BYTES_MIN;
-        Ok(if is_small { Bytes::copy_from_slice(&map[range]) } else { map.slice(range) })
+        let is_sealed = place.segment != current && self.is_all_durable(place.segment);
+        if is_sealed {
+            let bytes = mapped(self.disk.directory().files(), segment, place)?;
+            if is_whole(&bytes) {
+                return Ok(bytes);
+            }
+        }
+        // What a second look shows to be whole was a slip on the way, not on the device.
+        for _ in 0..2 {
+            let bytes = read(self.disk.directory().files(), segment, place)?;
+            if is_whole(&bytes) {
+                return Ok(bytes);
+            }
+        }
+        Err(LogError::Damaged {
+            file: segment_path(self.options.lane, place.segment),
+            offset: u64::from(place.offset),
+        })
     }
 
     fn recent_bytes(&self, place: Place) -> Option<Bytes> {
@@ -133,4 +140,39 @@ impl<D: Disk> Lane<D> {
     pub fn live_bytes(&self, slot: GroupSlot) -> u64 {
         self.groups.log(slot).live_bytes
     }
+}
+
+/// A slice of the segment's map, which is made if need be; a copy if it is small.
+fn mapped<F: Files>(files: &F, segment: &InUse<F::File>, place: Place) -> Result<Bytes, LogError> {
+    let file = segment.read.as_ref().ok_or(LogError::Gone)?;
+    if segment.map.get().is_none() {
+        drop(segment.map.set(files.map(file).map_err(failed)?)); // nobody else sets it in between
+    }
+    let map = segment.map.get().ok_or(LogError::Gone)?.bytes();
+    let range = place.offset as usize..place.end() as usize;
+    if range.end > map.len() {
+        return Err(LogError::Gone);
+    }
+    let is_small = place.bytes < SLICE_BYTES_MIN;
+    Ok(if is_small { Bytes::copy_from_slice(&map[range]) } else { map.slice(range) })
+}
+
+fn read<F: Files>(files: &F, segment: &InUse<F::File>, place: Place) -> Result<Bytes, LogError> {
+    let file = segment.read.as_ref().ok_or(LogError::Gone)?;
+    let mut bytes = vec![0; place.bytes as usize];
+    let read = files.read_at(file, u64::from(place.offset), &mut bytes).map_err(failed)?;
+    if read == bytes.len() { Ok(bytes.into()) } else { Err(LogError::Gone) }
+}
+
+fn failed(error: std::io::Error) -> LogError {
+    LogError::Read(error.to_string().into())
+}
+
+/// Whether these are whole frames, back to back, each as its checksums say.
+fn is_whole(mut bytes: &[u8]) -> bool {
+    while !bytes.is_empty() {
+        let Ok((header, _)) = frame::parse(bytes) else { return false };
+        bytes = &bytes[header.frame_bytes()..];
+    }
+    true
 }

@@ -1,7 +1,11 @@
 //! Damage at every byte, and failing calls at every step: refused with file and offset, never silently less.
 
+use std::sync::{Arc, Mutex};
+
 use super::*;
 use crate::LogError;
+use crate::memory::{Call, Fate, Outcome};
+use crate::segment::segment_path;
 
 /// Options for logs small enough to damage byte by byte.
 fn tiny() -> LaneOptions {
@@ -165,5 +169,63 @@ fn after_the_first_failed_write_nothing_is_durable_any_more() {
         drop(lane);
         let (.., report) = open(&files);
         assert!(report.last >= durable);
+    }
+}
+
+/// A lane whose early entries lie in files only: some in a sealed segment, some in the current one.
+fn cold() -> (MemoryFiles, MemoryLane, GroupSlot) {
+    let files = MemoryFiles::new();
+    let (mut lane, ..) = open_in(&files, LaneOptions { recent_bytes: 0, ..small() }).unwrap();
+    let slot = lane.attach(GroupId(1));
+    for index in 1..=40 {
+        append(&mut lane, slot, id(index, 1), 1, 900);
+        settle(&mut lane);
+    }
+    (files, lane, slot)
+}
+
+/// Flips the bit of the next read, if it is set.
+struct Flips(Arc<Mutex<Option<u64>>>);
+
+impl Fate for Flips {
+    fn decide(&mut self, call: Call<'_>) -> Outcome {
+        match call {
+            Call::Read { .. } => self.0.lock().unwrap().take().map_or(Outcome::Done, Outcome::Flipped),
+            _ => Outcome::Done,
+        }
+    }
+}
+
+#[test]
+fn a_read_that_slips_once_is_made_again() {
+    let (files, lane, slot) = cold();
+    let flip = Arc::new(Mutex::new(None));
+    files.decided_by(Some(Box::new(Flips(Arc::clone(&flip)))));
+    let current = lane.segments.current().sequence;
+    let (mut in_current, mut in_sealed) = (0, 0);
+    for index in 1..=40 {
+        let frame = lane.read(slot, Index(index), Index(index), 1).unwrap()[0];
+        // A map is read as a whole, so the bit is counted from the file's start.
+        let from = if frame.place.segment == current { 0 } else { u64::from(frame.place.offset) * 8 };
+        *flip.lock().unwrap() = Some(from + 8 * 100);
+        let bytes = lane.bytes(frame.place).unwrap();
+        assert!(frame::parse(&bytes).is_ok(), "entry {index}");
+        if frame.place.segment == current { in_current += 1 } else { in_sealed += 1 }
+    }
+    assert!(in_current > 0 && in_sealed > 0, "{in_current} and {in_sealed}");
+}
+
+#[test]
+fn what_has_rotted_since_opening_is_never_given_out() {
+    let (files, lane, slot) = cold();
+    for index in [1, 40] {
+        let place = lane.read(slot, Index(index), Index(index), 1).unwrap()[0].place;
+        let path = segment_path(0, place.segment);
+        assert!(files.rot(&path, u64::from(place.offset) + 100, 4));
+        let offset = u64::from(place.offset);
+        match lane.bytes(place) {
+            Err(LogError::Damaged { file, offset: at }) => assert_eq!((file, at), (path, offset)),
+            other => panic!("entry {index}: {other:?}"),
+        }
     }
 }
