@@ -3,7 +3,7 @@
 //! ```text
 //! offset  size  field
 //!      0     4  magic "RWB1"
-//!      4     4  crc          CRC32 of bytes 8..64, seeded with the segment's incarnation
+//!      4     4  crc          CRC32 of bytes 8..64, seeded with the segment's incarnation and the batch's offset
 //!      8     4  length       bytes of header and frames, without padding
 //!     12     4  count        of frames
 //!     16     8  lsn
@@ -13,9 +13,9 @@
 //!     44    20  zero
 //!     64        frames, back to back; then zeros up to a multiple of 4 KiB
 //! ```
-//! A batch is valid if and only if its header's checksum matches under the incarnation of the segment it lies in, its
-//! frames fill its length exactly, each frame is valid by its own checksums, and those are the ones of `frames_crc`.
-//! So a frame left over from another life of the place cannot stand in for one that was not written.
+//! A batch is valid if and only if its header's checksum matches under the incarnation of the segment it lies in and the
+//! place where it lies there, its frames fill its length exactly, each frame is valid by its own checksums, and those are the ones of `frames_crc`.
+//! So a batch that a device has put elsewhere in its segment does not count there. And a frame left over from another life of the place cannot stand in for one that was not written.
 
 use bytes::Bytes;
 use crc32fast::Hasher;
@@ -48,12 +48,21 @@ struct Raw {
 const _: () = assert!(size_of::<Raw>() == BATCH_HEADER_BYTES);
 
 impl Raw {
-    fn seeded_crc(&self) -> u32 {
+    fn seeded_crc(&self, offset: u32) -> u32 {
         let incarnation = self.incarnation.get();
-        let mut hasher = Hasher::new_with_initial(incarnation as u32 ^ (incarnation >> 32) as u32);
+        let mut hasher = Hasher::new_with_initial(incarnation as u32 ^ (incarnation >> 32) as u32 ^ offset);
         hasher.update(&self.as_bytes()[8..]);
         hasher.finalize()
     }
+}
+
+/// What a batch's checksum is seeded with, so that it counts nowhere else: the life of its segment's file, and its place
+/// in it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Life {
+    pub(crate) incarnation: u64,
+    /// In bytes from the start of the file.
+    pub(crate) offset: u32,
 }
 
 /// A batch's header, decoded.
@@ -67,12 +76,12 @@ pub(crate) struct BatchHeader {
 }
 
 impl BatchHeader {
-    /// Reads the header of a batch of this incarnation; `None` if there is none. The frames are not looked at.
-    pub(crate) fn parse(bytes: &[u8], incarnation: u64) -> Option<Self> {
+    /// Reads the header of a batch of this life; `None` if there is none. The frames are not looked at.
+    pub(crate) fn parse(bytes: &[u8], life: Life) -> Option<Self> {
         let (raw, _) = Raw::ref_from_prefix(bytes).ok()?;
         let good = raw.magic == MAGIC
-            && raw.incarnation.get() == incarnation
-            && raw.crc.get() == raw.seeded_crc()
+            && raw.incarnation.get() == life.incarnation
+            && raw.crc.get() == raw.seeded_crc(life.offset)
             && raw.length.get() as usize >= BATCH_HEADER_BYTES;
         good.then(|| Self {
             bytes: raw.length.get(),
@@ -183,7 +192,7 @@ impl BatchInProgress {
     }
 
     /// Writes header and padding; from here on the bytes do not change.
-    pub(crate) fn seal(mut self, lsn: Lsn, durable: Lsn, incarnation: u64) -> Bytes {
+    pub(crate) fn seal(mut self, lsn: Lsn, durable: Lsn, life: Life) -> Bytes {
         self.sum();
         let padded = self.padded_bytes() as usize;
         self.buffer[self.end.used..padded].fill(0);
@@ -194,11 +203,11 @@ impl BatchInProgress {
             count: self.end.count.into(),
             lsn: lsn.0.into(),
             durable: durable.0.into(),
-            incarnation: incarnation.into(),
+            incarnation: life.incarnation.into(),
             frames_crc: self.crcs.finalize().into(),
             zero: [0; 20],
         };
-        raw.crc = raw.seeded_crc().into();
+        raw.crc = raw.seeded_crc(life.offset).into();
         self.buffer[..BATCH_HEADER_BYTES].copy_from_slice(raw.as_bytes());
         Bytes::from_owner(self.buffer).slice(..padded)
     }
@@ -212,6 +221,8 @@ mod tests {
     use super::*;
     use crate::pool::BufferPool;
 
+    const PLACE: u32 = 8192;
+
     fn sealed(incarnation: u64) -> Bytes {
         let mut batch = BatchInProgress::new(BufferPool::new(1 << 20).take(1), 1 << 20);
         for group in 1..4 {
@@ -220,17 +231,18 @@ mod tests {
             let bytes = frame::write_fact(out, FrameKind::HardState, GroupId(group), id, &[1; 8]).unwrap();
             end.record(bytes);
         }
-        batch.seal(Lsn(7), Lsn(5), incarnation)
+        batch.seal(Lsn(7), Lsn(5), Life { incarnation, offset: PLACE })
     }
 
     fn is_valid(bytes: &[u8], incarnation: u64) -> bool {
-        BatchHeader::parse(bytes, incarnation).is_some_and(|header| header.frames(bytes, |_, _| ()))
+        let header = BatchHeader::parse(bytes, Life { incarnation, offset: PLACE });
+        header.is_some_and(|header| header.frames(bytes, |_, _| ()))
     }
 
     #[test]
     fn a_flip_anywhere_but_in_the_padding_is_noticed() {
         let good = sealed(9);
-        let header = BatchHeader::parse(&good, 9).unwrap();
+        let header = BatchHeader::parse(&good, Life { incarnation: 9, offset: PLACE }).unwrap();
         assert_eq!((header.lsn, header.durable, header.count), (Lsn(7), Lsn(5), 3));
         for at in 0..header.bytes as usize {
             let mut bad = good.to_vec();
@@ -239,6 +251,12 @@ mod tests {
             assert!(!is_valid(&good[..at], 9), "cut at {at}");
         }
         assert!(is_valid(&good, 9));
+    }
+
+    #[test]
+    fn a_batch_that_lies_elsewhere_is_not_valid_there() {
+        let elsewhere = Life { incarnation: 9, offset: PLACE + 4096 };
+        assert!(BatchHeader::parse(&sealed(9), elsewhere).is_none());
     }
 
     #[test]

@@ -111,14 +111,16 @@ fn fill<F: Files>(files: &F, file: &F::File, bytes: u64) -> io::Result<()> {
     Ok(())
 }
 
-/// Durable before it returns: a later segment must not vanish before an earlier one.
+/// Durable before it returns: a later segment must not vanish before an earlier one. May be done again after it failed
+/// half-way: a name that is gone already is no error.
 fn retire<F: Files>(files: &F, lane: u16, sequence: u64, keep: bool) -> io::Result<Option<String>> {
     let path = segment_path(lane, sequence);
     let spare = keep.then(|| spare_path(lane, sequence));
-    match &spare {
-        Some(spare) => files.rename(&path, spare)?,
-        None => files.remove(&path)?,
-    }
+    let taken = match &spare {
+        Some(spare) => files.rename(&path, spare),
+        None => files.remove(&path),
+    };
+    taken.or_else(|error| if error.kind() == io::ErrorKind::NotFound { Ok(()) } else { Err(error) })?;
     files.sync_dir(&lane_dir(lane))?;
     Ok(spare)
 }

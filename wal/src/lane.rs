@@ -12,7 +12,7 @@ use raftwerk_frame::GroupId;
 use raftwerk_frame::frame::HEADER_BYTES;
 use rustc_hash::FxHashMap;
 
-use crate::batch::{BATCH_HEADER_BYTES, BatchInProgress};
+use crate::batch::{BATCH_HEADER_BYTES, BatchInProgress, Life};
 use crate::disk::{AppendCost, AppendJob, AppendMode, Completion, Disk, Files, Job, Lsn};
 use crate::error::{LogError, OpenError, Poisoned};
 use crate::index::GroupLog;
@@ -308,7 +308,8 @@ impl<D: Disk> Lane<D> {
         let claim = if self.disk.is_synced() { self.durable } else { self.recovered };
         let (segment, offset) = (self.segments.current().sequence, self.write_offset);
         let buffer_bytes = batch.buffer_bytes();
-        let bytes = batch.seal(lsn, claim, self.segments.incarnation(segment));
+        let life = Life { incarnation: self.segments.incarnation(segment), offset: offset as u32 };
+        let bytes = batch.seal(lsn, claim, life);
         self.counters.batches += 1;
         self.write_offset += bytes.len() as u64;
         self.turn_bytes += bytes.len();
@@ -405,10 +406,7 @@ impl<D: Disk> Lane<D> {
                         self.send_waiting();
                     }
                 }
-                Completion::Retired { result, .. } => {
-                    self.segments.retiring = self.segments.retiring.saturating_sub(1);
-                    self.segments.spares.extend(result.ok().flatten());
-                }
+                Completion::Retired { result, .. } => self.retired(result),
                 Completion::Snapshot(done) => self.background.push_back(done),
             }
         }

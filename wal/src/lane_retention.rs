@@ -90,11 +90,32 @@ impl<D: Disk> Lane<D> {
         }) {
             let Some(freed) = self.segments.in_use.pop_front() else { return };
             let is_unread = freed.map.into_inner().is_none_or(crate::map::Mapped::release);
-            let is_wanted = self.segments.spares.len() + self.segments.retiring < self.options.spare_segments;
+            let is_wanted =
+                self.segments.spares.len() + self.segments.retiring.len() < self.options.spare_segments;
             let keep = is_unread && is_wanted && freed.bytes == self.options.segment_bytes;
-            self.segments.retiring += 1;
-            let (lane, sequence) = (self.options.lane, freed.sequence);
+            self.segments.retiring.push_back((freed.sequence, keep));
+            self.retire_next();
+        }
+    }
+
+    /// Takes the oldest freed segment out of the log. One at a time: were a younger one to go where the older could not,
+    /// the log on the disk would have a hole. One that failed is tried again when the next is freed.
+    fn retire_next(&mut self) {
+        if let Some((sequence, keep)) = self.segments.retiring.front().copied()
+            && !std::mem::replace(&mut self.segments.is_retiring, true)
+        {
+            let lane = self.options.lane;
             self.disk.submit(Job::Segment(SegmentJob::Retire { lane, sequence, keep }));
+        }
+    }
+
+    /// A freed segment is out of the log, or could not be taken out.
+    pub(crate) fn retired(&mut self, result: std::io::Result<Option<String>>) {
+        self.segments.is_retiring = false;
+        if let Ok(spare) = result {
+            self.segments.retiring.pop_front();
+            self.segments.spares.extend(spare);
+            self.retire_next();
         }
     }
 }

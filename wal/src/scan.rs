@@ -4,7 +4,7 @@
 
 use std::io;
 
-use crate::batch::{BATCH_HEADER_BYTES, BatchHeader};
+use crate::batch::{BATCH_HEADER_BYTES, BatchHeader, Life};
 use crate::disk::{Access, Files, Lsn};
 use crate::error::OpenError;
 use crate::segment::{BadHeader, PAGE_BYTES, SegmentHeader, segment_path};
@@ -73,8 +73,8 @@ impl<'a, F: Files> Scan<'a, F> {
         if left < PAGE_BYTES as u64 {
             return Ok(None);
         }
-        let incarnation = self.header.incarnation();
-        let header = BatchHeader::parse(self.at(offset, BATCH_HEADER_BYTES as u64)?, incarnation);
+        let life = Life { incarnation: self.header.incarnation(), offset: offset as u32 };
+        let header = BatchHeader::parse(self.at(offset, BATCH_HEADER_BYTES as u64)?, life);
         Ok(header.filter(|header| header.padded_bytes() <= left))
     }
 

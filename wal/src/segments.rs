@@ -35,8 +35,10 @@ pub(crate) struct Segments<File> {
     pub(crate) in_use: VecDeque<InUse<File>>,
     pub(crate) ready: VecDeque<(u64, SegmentFile<File>)>,
     pub(crate) spares: Vec<String>,
-    /// Spares being made.
-    pub(crate) retiring: usize,
+    /// Segments to be taken out of the log, oldest first, and whether to keep their files as spares.
+    pub(crate) retiring: VecDeque<(u64, bool)>,
+    /// The first of them is at the disk.
+    pub(crate) is_retiring: bool,
     pub(crate) storage_full: bool,
     pub(crate) created: u64,
     pub(crate) recycled: u64,
@@ -52,7 +54,8 @@ impl<File: Clone> Segments<File> {
             in_use,
             ready: VecDeque::new(),
             spares,
-            retiring: 0,
+            retiring: VecDeque::new(),
+            is_retiring: false,
             storage_full: false,
             created: 0,
             recycled: 0,

@@ -88,9 +88,10 @@ impl Ledger {
 
     /// A caller was told that its payload is applied at an index.
     pub(crate) fn acknowledged(&mut self, group: GroupId, index: Index, payload: u64) {
-        let known = self.groups.entry(group.0).or_default().applied.get(&index.0).copied();
-        if known != Some(payload) {
-            let what = format!("{group}: acknowledged at {index}, where {known:?} was applied");
+        let of = self.groups.entry(group.0).or_default();
+        if of.applied.get(&index.0) != Some(&payload) {
+            let place = of.places.get(&payload);
+            let what = format!("{group}: acknowledged at {index}, and applied at {place:?}");
             self.contradict("acknowledged is applied", what);
         }
     }

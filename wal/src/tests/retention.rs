@@ -172,3 +172,39 @@ fn a_log_whose_beginning_was_freed_is_replayed_across_the_hole() {
     drop(lane);
     assert_eq!(stories(&open(&files).0), before);
 }
+
+/// The simulator's seed 27: one segment could not be taken out of the log, the next one could, and the log had a hole.
+#[test]
+fn a_segment_that_could_not_be_retired_holds_the_younger_ones() {
+    for failing in 1..12 {
+        let files = MemoryFiles::new();
+        let (mut lane, ..) = open(&files);
+        lane.disk_mut().runs_by_itself = false;
+        let slot = lane.attach(GroupId(1));
+        let turn = |lane: &mut MemoryLane| {
+            let last = lane.last(slot).0;
+            append(lane, slot, id(last + 1, 1), 5, 1000);
+            lane.submit().unwrap();
+            while lane.disk_mut().run_background() {}
+            lane.poll().unwrap();
+            lane.disk_mut().run_appends();
+            lane.poll().unwrap();
+        };
+        while lane.stats().segments < 5 {
+            turn(&mut lane);
+        }
+        lane.compact(slot, id(lane.last(slot).0, 1));
+        turn(&mut lane);
+        // Several are free now; calls of the first ones' retirement fail.
+        files.fail_change(failing, 1, std::io::ErrorKind::Other);
+        while lane.disk_mut().run_background() {
+            // One job at a time, as the lane hands them over.
+            lane.poll().unwrap();
+        }
+        files.heal();
+        let before = stories(&lane);
+        drop(lane);
+        let (lane, ..) = open(&files);
+        assert_eq!(stories(&lane), before, "call {failing}");
+    }
+}

@@ -154,7 +154,12 @@ impl World<'_> {
             }
             _ => {
                 let Some((written, other)) = target else { return Ok(()) };
+                let spoilt = |of: &Written| format!("{} at {} ({})", of.path, of.offset, of.lsn);
+                let others = other.as_ref().map(spoilt).unwrap_or_default();
+                let vouched = node.vouched.get(written.lane).copied().unwrap_or_default();
+                let line = format!("n{}  spoilt: {} {others}, vouched {vouched}", at + 1, spoilt(&written));
                 spoil(&node.files, strike, &written, other.as_ref());
+                self.say(|| line);
             }
         }
         self.nodes[at].is_damaged = true;
