@@ -80,7 +80,10 @@ pub(crate) struct Links {
     pub(crate) is_healed: bool,
 }
 
+/// How much slower a slow link is.
 const SLOW_TIMES: u64 = 50;
+/// The longest delay that a heavy tail adds: a channel that keeps its order stands still for so long.
+const DELAY_MAX: u64 = 3_000_000_000;
 
 impl Links {
     pub(crate) fn new(seed: u64, plan: NetPlan, nodes: usize) -> Self {
@@ -99,9 +102,7 @@ impl Links {
     /// Mends everything.
     pub(crate) fn heal(&mut self) {
         self.is_healed = true;
-        for link in &mut self.links {
-            (link.cuts, link.clogged_until, link.slow_until) = (0, 0, 0);
-        }
+        self.links.fill(Link::default());
     }
 
     /// How long after a break the ends learn of it.
@@ -134,7 +135,7 @@ impl Links {
             return Way::Lost;
         }
         if struck(&mut self.chance, self.plan.tail_ppm, FaultKind::Delay) {
-            delay += self.chance.heavy_tailed(self.plan.tail);
+            delay += self.chance.heavy_tailed(self.plan.tail).min(DELAY_MAX);
         }
         let is_doubled = struck(&mut self.chance, self.plan.duplicate_ppm, FaultKind::Duplicate);
         let is_free = struck(&mut self.chance, self.plan.reorder_ppm, FaultKind::Reorder);

@@ -66,9 +66,10 @@ impl World<'_> {
         (chosen < self.nodes.len() && is_spare && !self.nodes[chosen].is_fenced).then_some(chosen)
     }
 
-    /// Turns that a frozen or hung node put off happen now.
+    /// Turns and disks' work that a frozen or hung node put off happen now.
     fn recall(&mut self, at: usize) {
         for worker in 0..self.nodes[at].rounds.len() {
+            self.nodes[at].rounds[worker].is_working = [false; 3];
             self.wake(at, worker);
         }
     }

@@ -340,6 +340,9 @@ impl World<'_> {
 
     fn append(&mut self, at: usize, lane: usize, disk: &SimDisk) -> Checked {
         let durable = disk.run_appends();
+        if self.nodes[at].is_fenced || self.nodes[at].is_wiped {
+            return Ok(()); // what an old image says contradicts what was said since
+        }
         for job in durable {
             let mut checked = Ok(());
             job.frames(|header, body| {
