@@ -6,16 +6,21 @@
 use std::collections::VecDeque;
 use std::io::{self, IoSlice};
 
-use memmap2::MmapMut;
-
 use crate::disk::{Access, AppendCost, AppendJob, Completion, Files, Lsn, SegmentFile, SegmentJob};
 use crate::segment::{PAGE_BYTES, SegmentHeader, lane_dir, segment_path, spare_path, unfinished_path};
 
 /// The most batches, and bytes, of one write.
 const PARTS_MAX: usize = 512;
 const WRITE_BYTES_MAX: u64 = 16 << 20;
-/// A fresh segment is filled in steps of so many bytes.
-const FILL_BYTES: usize = 1 << 20;
+/// Memory aligned to a page, as direct writes want it.
+#[repr(C, align(4096))]
+struct Aligned<const BYTES: usize>([u8; BYTES]);
+
+/// Zeros to fill a fresh segment with, over and over.
+static ZEROS: Aligned<ZERO_BYTES> = Aligned([0; ZERO_BYTES]);
+const ZERO_BYTES: usize = 64 << 10;
+/// So many of them by one call.
+const FILL_PARTS: usize = 16;
 
 /// Writes all `queued` batches in order: those that lie side by side by one call. Calls `done` after each write; after
 /// a failed one the rest is dropped.
@@ -84,9 +89,9 @@ fn prepare<F: Files>(
     let append = files.open(from, Access::Append)?;
     let filled = if spare.is_none() { fill(files, &append, header.bytes) } else { Ok(()) };
     let named = filled.and_then(|()| {
-        let mut page = MmapMut::map_anon(PAGE_BYTES)?;
-        header.encode(&mut page);
-        files.write_at(&append, 0, &[IoSlice::new(&page)], false)?;
+        let mut page = Box::new(Aligned([0; PAGE_BYTES]));
+        header.encode(&mut page.0);
+        files.write_at(&append, 0, &[IoSlice::new(&page.0)], false)?;
         files.sync(&append)?;
         files.rename(from, &path)?;
         files.sync_dir(&lane_dir(header.lane))
@@ -101,11 +106,16 @@ fn prepare<F: Files>(
 
 /// Zeros in every block: an append then changes no metadata, which makes its sync cost one device write.
 fn fill<F: Files>(files: &F, file: &F::File, bytes: u64) -> io::Result<()> {
-    let zeros = MmapMut::map_anon(FILL_BYTES)?;
     let mut at = 0;
     while at < bytes {
-        let step = (bytes - at).min(FILL_BYTES as u64);
-        files.write_at(file, at, &[IoSlice::new(&zeros[..step as usize])], false)?;
+        let mut parts = Vec::with_capacity(FILL_PARTS);
+        let mut step = 0;
+        while parts.len() < FILL_PARTS && at + step < bytes {
+            let part = (bytes - at - step).min(ZERO_BYTES as u64);
+            parts.push(IoSlice::new(&ZEROS.0[..part as usize]));
+            step += part;
+        }
+        files.write_at(file, at, &parts, false)?;
         at += step;
     }
     Ok(())

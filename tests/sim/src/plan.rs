@@ -123,6 +123,8 @@ pub struct Plan {
     pub drift_ppm: i64,
     /// Faults that strike at a moment.
     pub strikes: Vec<Strike>,
+    /// Batches are remembered, because a fault may take them away.
+    pub remembers_batches: bool,
     /// When faults end, in nanoseconds.
     pub end: u64,
 }
@@ -136,11 +138,11 @@ impl Plan {
         let mut chance = Chance::of(seed, "plan");
         let kinds = kinds(&mut chance, options.profile).without(options.without);
         let nodes = options.nodes.unwrap_or_else(|| chance.one_of(&[3, 3, 3, 3, 5, 5, 1, 2, 4, 7]));
-        let groups = options.groups.unwrap_or_else(|| chance.one_of(&[1, 1, 2, 3, 5, 8]));
+        let groups = options.groups.unwrap_or_else(|| chance.one_of(&[1, 1, 1, 2, 3, 6]));
         let voters = (0..groups).map(|_| voters(&mut chance, nodes)).collect();
         let workers = (0..nodes).map(|_| chance.one_of(&[1, 1, 1, 2, 3])).collect();
-        let election = chance.one_of(&[100, 200, 500, 500]) * MS;
-        let end = options.seconds.unwrap_or_else(|| chance.from_to(5, 30)) * 1_000 * MS;
+        let election = chance.one_of(&[200, 500, 1_000, 1_000]) * MS;
+        let end = options.seconds.unwrap_or_else(|| chance.from_to(10, 60)) * 1_000 * MS;
         let (settings, lane) = limits(&mut chance, seed, election);
         let net = net_plan(&mut chance, kinds, election);
         let disk = disk_plan(&mut chance, kinds);
@@ -159,14 +161,15 @@ impl Plan {
             groups,
             voters,
             workers,
-            clients: chance.from_to(1, 6) as usize,
-            think: chance.one_of(&[1, 5, 20, 100]) * MS,
+            clients: chance.from_to(1, 5) as usize,
+            think: chance.one_of(&[5, 50, 100, 300, 1_000, 1_000]) * MS,
             settings,
             lane,
             inbox_max: chance.one_of(&[1, 4, 64, 1024]) as usize,
             net,
             disk,
             drift_ppm: if options.profile == Profile::Gentle { 50 } else { chance.one_of(&[0, 200, 20_000]) },
+            remembers_batches: strikes.iter().any(|strike| strike.kind.is_damage()),
             strikes,
             end,
         }

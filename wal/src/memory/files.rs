@@ -72,6 +72,8 @@ pub struct MemoryFiles(Arc<Mutex<State>>);
 struct State {
     names: BTreeMap<String, MemoryFile>,
     durable_names: BTreeMap<String, MemoryFile>,
+    /// Names given or taken since their directory was last made durable.
+    changed: BTreeSet<String>,
     dirs: BTreeSet<String>,
     locks: BTreeSet<String>,
     capacity: Option<u64>,
@@ -291,6 +293,7 @@ impl Files for MemoryFiles {
         if !parent(path).is_empty() && !state.dirs.contains(parent(path)) {
             return Err(io::ErrorKind::NotFound.into());
         }
+        state.changed.insert(path.to_owned());
         state.names.remove(path);
         state.has_room(bytes)?;
         let file = MemoryFile::new(Inode::fresh(path, bytes as usize));
@@ -347,10 +350,17 @@ impl Files for MemoryFiles {
         if state.change(Call::SyncDir(dir))? == Outcome::Lost {
             return Ok(());
         }
-        let state = &mut *state;
-        state.durable_names.retain(|path, _| parent(path) != dir);
-        let names = state.names.iter().filter(|(path, _)| parent(path) == dir);
-        state.durable_names.extend(names.map(|(path, file)| (path.clone(), file.clone())));
+        let State { names, durable_names, changed, .. } = &mut *state;
+        changed.retain(|path| {
+            let is_here = parent(path) == dir;
+            if is_here {
+                match names.get(path) {
+                    Some(file) => durable_names.insert(path.clone(), file.clone()),
+                    None => durable_names.remove(path),
+                };
+            }
+            !is_here
+        });
         Ok(())
     }
 
@@ -364,12 +374,14 @@ impl Files for MemoryFiles {
         state.change(Call::Rename(from, to))?;
         let file = state.names.remove(from).ok_or(io::ErrorKind::NotFound)?;
         state.names.insert(to.to_owned(), file);
+        state.changed.extend([from.to_owned(), to.to_owned()]);
         Ok(())
     }
 
     fn remove(&self, path: &str) -> io::Result<()> {
         let mut state = held(&self.0);
         state.change(Call::Remove(path))?;
+        state.changed.insert(path.to_owned());
         state.names.remove(path).map(drop).ok_or_else(|| io::ErrorKind::NotFound.into())
     }
 

@@ -115,9 +115,16 @@ struct Scheduled {
     event: Event,
 }
 
+impl Scheduled {
+    /// By time, then in the order in which they were scheduled.
+    fn key(&self) -> u128 {
+        u128::from(self.at) << 64 | u128::from(self.number)
+    }
+}
+
 impl PartialEq for Scheduled {
     fn eq(&self, other: &Self) -> bool {
-        (self.at, self.number) == (other.at, other.number)
+        self.key() == other.key()
     }
 }
 
@@ -127,11 +134,19 @@ impl PartialOrd for Scheduled {
     fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
         Some(self.cmp(other))
     }
+
+    fn lt(&self, other: &Self) -> bool {
+        self.key() < other.key()
+    }
+
+    fn le(&self, other: &Self) -> bool {
+        self.key() <= other.key()
+    }
 }
 
 impl Ord for Scheduled {
     fn cmp(&self, other: &Self) -> std::cmp::Ordering {
-        (self.at, self.number).cmp(&(other.at, other.number))
+        self.key().cmp(&other.key())
     }
 }
 
@@ -350,11 +365,11 @@ impl<'a> World<'a> {
 
     /// A message was sent: the network decides.
     fn post(&mut self, from: usize, to: PeerId, channel: Channel, bytes: Bytes) -> Checked {
-        self.watch.leaving(from, &bytes)?;
         let to = to.0 as usize - 1;
-        if to >= self.nodes.len() || self.nodes[from].is_fenced || self.nodes[to].is_fenced {
+        if self.nodes[from].is_fenced || self.nodes.get(to).is_none_or(|node| node.is_fenced) {
             return Ok(());
         }
+        self.watch.leaving(from, &bytes)?;
         match self.links.way(self.now, from, to, channel, &mut self.faults) {
             crate::net::Way::Lost => {}
             crate::net::Way::Arrives(at, again) => {

@@ -353,8 +353,12 @@ impl World<'_> {
             checked?;
             let node = &mut self.nodes[at];
             node.vouched[lane] = node.vouched[lane].max(job.claim());
+            if !self.plan.remembers_batches {
+                continue;
+            }
             let path = format!("lane-{lane}/seg-{:016x}.log", job.segment);
-            let (offset, batch, lsn) = (job.offset, job.batch.clone(), job.lsn);
+            // A copy: the buffer is the lane's, which wants it back.
+            let (offset, batch, lsn) = (job.offset, bytes::Bytes::copy_from_slice(&job.batch), job.lsn);
             node.written.push_back(Written { lane, path, offset, batch, lsn });
             if node.written.len() > WRITTEN_MAX {
                 node.written.pop_front();
