@@ -1,0 +1,121 @@
+//! The conformance suites as tests: on the data beside the checkout, where it is there, and on small folders made here, to
+//! see that a suite notices what is wrong.
+#![allow(clippy::print_stdout, reason = "a skipped suite must be seen to be skipped")]
+
+use std::fs;
+use std::path::Path;
+
+use raftwerk_tests::conformance::{Case, Outcome, SUITES, SuiteError, default_folder};
+
+fn run(suite: &str, folder: &Path) -> Result<Vec<Case>, SuiteError> {
+    let suite = SUITES.iter().find(|known| known.name == suite).expect("a suite of this name");
+    (suite.run)(folder)
+}
+
+/// Every case passes or is waived, and there are at least so many. Without the data it says so, and checks nothing.
+fn all_pass(suite: &str, at_least: usize) {
+    let cases = match run(suite, &default_folder()) {
+        Ok(cases) => cases,
+        Err(SuiteError::Absent { path }) => {
+            println!("SKIPPED: {suite}, {} is not there", path.display());
+            return;
+        }
+        Err(error) => panic!("{suite}: {error}"),
+    };
+    let failed: Vec<_> = cases.iter().filter(|case| matches!(case.outcome, Outcome::Failed(_))).collect();
+    assert!(failed.is_empty(), "{failed:#?}");
+    assert!(cases.len() >= at_least, "only {} cases", cases.len());
+}
+
+#[test]
+fn etcd_quorums() {
+    all_pass("etcd-quorum", 4);
+}
+
+#[test]
+fn raft_rs() {
+    all_pass("raft-rs", 5);
+}
+
+#[test]
+fn linearizability() {
+    all_pass("linearizability", 108);
+}
+
+/// The outcomes of a suite over a folder with one file.
+fn outcomes(suite: &str, path: &str, text: &str) -> Vec<Outcome> {
+    let folder = tempfile::tempdir().expect("a folder of its own");
+    let path = folder.path().join(path);
+    fs::create_dir_all(path.parent().expect("it lies in a folder")).expect("folders can be made");
+    fs::write(&path, text).expect("files can be written");
+    run(suite, folder.path()).expect("it runs").into_iter().map(|case| case.outcome).collect()
+}
+
+fn is_failed(outcomes: &[Outcome], with: &str) -> bool {
+    matches!(outcomes, [Outcome::Failed(what)] if what.contains(with))
+}
+
+#[test]
+fn a_wrong_vote_or_index_in_a_quorum_file_is_found() {
+    let etcd = |text: &str| outcomes("etcd-quorum", "etcd-raft/quorum/testdata/x.txt", text);
+    assert_eq!(etcd("vote cfg=(7,9,12) votes=(y,_,y)\n----\nVoteWon\n"), [Outcome::Passed]);
+    assert!(is_failed(&etcd("vote cfg=(7,9,12) votes=(y,_,n)\n----\nVoteWon\n"), "VotePending"));
+    assert!(is_failed(&etcd("vote cfg=(7,9) votes=(y)\n----\nVoteWon\n"), "2 voters, 1 answers"));
+    assert!(is_failed(&etcd("fly cfg=(7)\n----\nno\n"), "`fly` is no command"));
+    let tables = [
+        (
+            "committed cfg=(4,6) idx=(8,3)\n----\n      idx\nx>      8    (id=4)\n>       3    (id=6)\n3\n",
+            true,
+        ),
+        (
+            "committed cfg=(4,6) idx=(8,3)\n----\n      idx\nx>      8    (id=4)\n>       3    (id=6)\n8\n",
+            false,
+        ),
+        (
+            "committed cfg=(4,6) idx=(8,3)\n----\n      idx\n>       8    (id=4)\n>       3    (id=6)\n3\n",
+            false,
+        ),
+    ];
+    for (text, is_right) in tables {
+        assert_eq!(etcd(text) == [Outcome::Passed], is_right, "{text}");
+    }
+}
+
+#[test]
+fn what_is_waived_of_raft_rs_is_the_drawing_of_ties_and_never_a_number() {
+    let raft_rs = |text: &str| outcomes("raft-rs", "raft-rs/quorum/x.txt", text);
+    let told = |second: &str, number: u64| {
+        let voters = format!("x>       5    (id=1)\n{second}       5    (id=2)\n>        4    (id=3)");
+        raft_rs(&format!("committed cfg=(1,2,3) idx=(5,5,4)\n----\n       idx\n{voters}\n{number}\n"))
+    };
+    assert_eq!(told("x>", 5), [Outcome::Passed]);
+    assert!(matches!(&told("> ", 5)[..], [Outcome::Waived(_)]));
+    assert!(is_failed(&told("> ", 4), "line 1"));
+    assert!(is_failed(&told("xx>", 5), "line 1"));
+}
+
+#[test]
+fn a_wrong_verdict_is_found_and_the_counterexample_told() {
+    let folder = tempfile::tempdir().expect("a folder of its own");
+    let suite = folder.path().join("linearizability");
+    fs::create_dir_all(suite.join("test_data/jepsen")).expect("folders can be made");
+    let log = "INFO  jepsen.util - 0 :invoke :read nil\nINFO  jepsen.util - 0 :ok :read 7\n";
+    fs::write(suite.join("test_data/jepsen/mine.log"), log).expect("files can be written");
+    let verdict = |verdict: &str| {
+        fs::write(suite.join("EXPECTED_VERDICTS.txt"), format!("mine.log {verdict}\n"))
+            .expect("files can be written");
+        run("linearizability", folder.path()).map(|cases| cases[0].outcome.clone())
+    };
+    assert_eq!(verdict("not_linearizable").expect("it runs"), Outcome::Passed);
+    let wrong = verdict("linearizable").expect("it runs");
+    assert!(matches!(&wrong, Outcome::Failed(what) if what.contains("does not fit: client 0")), "{wrong:?}");
+    assert!(matches!(verdict("perhaps"), Err(SuiteError::Malformed { .. })));
+}
+
+#[test]
+fn a_suite_that_is_not_there_is_said_to_be_absent() {
+    let folder = tempfile::tempdir().expect("a folder of its own");
+    for suite in SUITES {
+        assert!(matches!((suite.run)(folder.path()), Err(SuiteError::Absent { .. })), "{}", suite.name);
+    }
+}
