@@ -15,10 +15,13 @@ impl Group {
         let (term, mine) = (message.term(), self.hard_state.term);
         if term > mine {
             return match *message {
+                // Whoever hears its leader does not let others disturb it, unless the leader itself wants them to; nor
+                // does it answer their questions.
+                Message::Vote { transfer: false, .. } | Message::PreVote { .. } if self.hears_leader() => {
+                    false
+                }
                 // A question about the future changes nothing; neither does a friendly answer to ours.
                 Message::PreVote { .. } | Message::PreVoteReply { granted: true, .. } => true,
-                // Whoever hears its leader does not let others disturb it, unless the leader itself wants them to.
-                Message::Vote { transfer: false, .. } if self.hears_leader() => false,
                 Message::Append { .. } | Message::Heartbeat { .. } => {
                     self.follow(term, Some(from), effects);
                     true
@@ -123,7 +126,7 @@ impl Group {
 
     /// Would this replica vote for one whose log ends so? Promises nothing.
     pub(crate) fn answer_pre_vote(&self, from: NodeId, term: Term, last: EntryId, effects: &mut Effects) {
-        let granted = term > self.hard_state.term && last >= self.log.last() && !self.hears_leader();
+        let granted = term > self.hard_state.term && last >= self.log.last();
         let term = if granted { term } else { self.hard_state.term };
         effects.send_durable.push((from, Message::PreVoteReply { term, granted }));
     }
