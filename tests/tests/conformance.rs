@@ -119,3 +119,105 @@ fn a_suite_that_is_not_there_is_said_to_be_absent() {
         assert!(matches!((suite.run)(folder.path()), Err(SuiteError::Absent { .. })), "{}", suite.name);
     }
 }
+
+/// A script of two voters that elect one, in etcd's words, with what they print after it is told to settle.
+const ELECTION: &str = "\
+add-nodes 2 voters=(1,2) index=6
+----
+INFO newRaft 1 [peers: [1,2], term: 0, commit: 6, applied: 6, lastindex: 6, lastterm: 1]
+
+campaign 2
+----
+INFO a word
+
+stabilize
+----
+> 1 handling Ready
+  HardState Term:1 Vote:2 Commit:6
+  Messages:
+  1->2 MsgVoteResp Term:1 Log:0/0
+> 2 handling Ready
+  Lead:2 State:StateLeader
+  Entries:
+  1/7 EntryNormal \"\"
+> 1 handling Ready
+  Lead:2 State:StateFollower
+  Entries:
+  1/7 EntryNormal \"\"
+> 2 handling Ready
+  HardState Term:1 Vote:2 Commit:7
+  CommittedEntries:
+  1/7 EntryNormal \"\"
+> 1 handling Ready
+  HardState Term:1 Vote:2 Commit:7
+  CommittedEntries:
+  1/7 EntryNormal \"\"
+
+raft-log 1
+----
+1/7 EntryNormal \"\"
+
+raft-state
+----
+1: StateFollower (Voter) Term:1 Lead:2
+2: StateLeader (Voter) Term:1 Lead:2
+";
+
+fn interaction(suite: &str, text: &str) -> Vec<Outcome> {
+    outcomes(suite, "etcd-raft/testdata/x.txt", text)
+}
+
+#[test]
+fn a_script_is_judged_at_rest_by_all_that_it_tells() {
+    assert_eq!(interaction("etcd-interaction-a", ELECTION), [Outcome::Passed]);
+    let wrong = [
+        ("Lead:2 State:StateFollower", "Lead:1 State:StateFollower", "leader: expected 1, found 2"),
+        ("Lead:2 State:StateLeader", "Lead:2 State:StateFollower", "role: expected StateFollower"),
+        ("HardState Term:1 Vote:2 Commit:7", "HardState Term:2 Vote:2 Commit:7", "term: expected 2, found 1"),
+        ("HardState Term:1 Vote:2 Commit:7", "HardState Term:1 Vote:1 Commit:7", "vote: expected 1, found 2"),
+        (
+            "HardState Term:1 Vote:2 Commit:7",
+            "HardState Term:1 Vote:2 Commit:8",
+            "commit: expected 8, found 7",
+        ),
+        ("1/7 EntryNormal \"\"\n> 1 handling", "1/7 EntryNormal \"x\"\n> 1 handling", "entry: expected 1/7"),
+        ("1: StateFollower (Voter)", "1: StateFollower (Non-Voter)", "StateFollower (Non-Voter)"),
+        ("----\n1/7", "----\n1/8", "expected [\"1/8"),
+        (
+            "INFO a word",
+            "INFO 2 switched to configuration voters=(1 2 3)",
+            "configuration: expected voters=(1 2 3)",
+        ),
+        ("campaign 2", "levitate 2", "the core cannot do that"),
+    ];
+    for (right, wrong, told) in wrong {
+        let text = ELECTION.replacen(right, wrong, 1);
+        assert_ne!(text, ELECTION);
+        let found = interaction("etcd-interaction-a", &text);
+        assert!(is_failed(&found, told), "{wrong}: {found:?}");
+    }
+    let silent = "add-nodes 1 voters=(1) index=2\n----\nok\n\nstabilize\n----\nok\n";
+    assert!(is_failed(&interaction("etcd-interaction-a", silent), "nothing in it could be compared"));
+}
+
+#[test]
+fn a_script_is_judged_step_by_step_by_every_fact() {
+    let facts = |text: &str| {
+        let found = interaction("etcd-interaction-b", text);
+        let passed = found.iter().filter(|outcome| **outcome == Outcome::Passed).count();
+        (passed, found.len())
+    };
+    assert_eq!(facts(ELECTION), (5, 5));
+    // A fact that is wrong is one that is missing, and another that should not be.
+    assert_eq!(
+        facts(&ELECTION.replacen(
+            "MsgVoteResp Term:1 Log:0/0",
+            "MsgVoteResp Term:1 Log:0/0 Rejected (Hint: 0)",
+            1
+        )),
+        (4, 6)
+    );
+    assert_eq!(facts(&ELECTION.replacen("CommittedEntries:\n  1/7", "CommittedEntries:\n  1/8", 1)), (4, 6));
+    assert_eq!(facts(&ELECTION.replacen("Entries:\n  1/7", "Entries:\n  2/7", 1)), (4, 6));
+    assert_eq!(facts(&ELECTION.replace("  CommittedEntries:\n  1/7 EntryNormal \"\"\n", "")), (3, 5));
+}

@@ -7,6 +7,7 @@
 //! What is not here: stories of our own, which are in [`script`](crate::script).
 
 mod datadriven;
+mod interaction;
 mod linearizability;
 mod quorum;
 
@@ -70,8 +71,10 @@ pub struct Suite {
 }
 
 /// All suites, in the order in which they are run.
-pub const SUITES: [Suite; 3] = [
+pub const SUITES: [Suite; 5] = [
     Suite { name: "etcd-quorum", run: quorum::etcd },
+    Suite { name: "etcd-interaction-a", run: interaction::at_rest },
+    Suite { name: "etcd-interaction-b", run: interaction::step_by_step },
     Suite { name: "raft-rs", run: quorum::raft_rs },
     Suite { name: "linearizability", run: linearizability::run },
 ];
