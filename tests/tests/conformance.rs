@@ -110,6 +110,9 @@ fn a_wrong_verdict_is_found_and_the_counterexample_told() {
     let wrong = verdict("linearizable").expect("it runs");
     assert!(matches!(&wrong, Outcome::Failed(what) if what.contains("does not fit: client 0")), "{wrong:?}");
     assert!(matches!(verdict("perhaps"), Err(SuiteError::Malformed { .. })));
+    fs::remove_file(suite.join("test_data/jepsen/mine.log")).expect("it is there");
+    let gone = verdict("linearizable").expect("it runs");
+    assert!(matches!(&gone, Outcome::Failed(what) if what.contains("mine.log: not there")), "{gone:?}");
 }
 
 #[test]

@@ -132,7 +132,7 @@ const SHARE_GROWTH: u64 = 8;
 /// `budget` bounds the steps of the model over all keys. A history that is linearizable takes about as many steps as it
 /// has calls times those that run at once; finding that there is no order can take exponentially many. So the keys get
 /// their steps in rounds: where one is hard and another is easily seen to have no order, that one ends the search. Takes
-/// memory for a few words per step at most.
+/// memory for at most one position a step: a bit for each of the key's calls, and a word.
 ///
 /// # Panics
 /// If a call returned before it was made, or there are 2³¹ calls.

@@ -10,7 +10,8 @@ use raftwerk_frame::{Configuration, Index, NodeId};
 
 use super::super::datadriven::Command;
 use super::cluster::Cluster;
-use super::node::{Node, role_name};
+use super::node::Node;
+use super::parcel::role_name;
 use super::printed::{first_node, is_entry, is_look, is_silent, section};
 
 /// What is known of a replica.

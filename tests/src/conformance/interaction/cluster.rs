@@ -3,11 +3,12 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use raftwerk_frame::{Configuration, EntryId, GroupId, Index, Message, NodeId, Term};
+use raftwerk_frame::{Configuration, EntryId, GroupId, Index, NodeId, Term};
 use raftwerk_raft::Config;
 
 use super::super::datadriven::Command;
-use super::node::{ELECTION_TICKS, Node, Options, Outcome, Parcel};
+use super::node::{ELECTION_TICKS, Node, Options, Outcome};
+use super::parcel::{Parcel, content, kind_of};
 use super::printed::Fact;
 
 /// More rounds than any script needs: a cluster that never settles is a finding.
@@ -174,7 +175,7 @@ impl Cluster {
     fn send_snapshot(&mut self, from: NodeId, to: NodeId) -> Result<(), String> {
         let parcel = self.at(from)?.snapshot().ok_or("there is nothing to take a snapshot of")?;
         if let Parcel::Snapshot { id, configuration, .. } = &parcel {
-            let what = super::node::content(*id, configuration);
+            let what = content(*id, configuration);
             self.facts.push(Fact::SnapshotSent { from: from.0, to: to.0, what: &what }.to_string());
         }
         self.letters.push(Letter { from, to, parcel });
@@ -257,27 +258,6 @@ impl Cluster {
             due.into_iter().for_each(|letter| node.receive(letter.from, letter.parcel));
         }
         is_any
-    }
-}
-
-/// What etcd calls it.
-const fn kind_of(parcel: &Parcel) -> &'static str {
-    match parcel {
-        Parcel::Message { message, .. } => match message {
-            Message::PreVote { .. } => "MsgPreVote",
-            Message::PreVoteReply { .. } => "MsgPreVoteResp",
-            Message::Vote { .. } => "MsgVote",
-            Message::VoteReply { .. } => "MsgVoteResp",
-            Message::Append { .. } => "MsgApp",
-            Message::AppendAck { .. } | Message::AppendReject { .. } => "MsgAppResp",
-            Message::Heartbeat { .. } => "MsgHeartbeat",
-            Message::HeartbeatAck { .. } => "MsgHeartbeatResp",
-            Message::TimeoutNow { .. } => "MsgTimeoutNow",
-        },
-        Parcel::Snapshot { .. } => "MsgSnap",
-        Parcel::Proposal(_) => "MsgProp",
-        Parcel::Durable(_) => "MsgStorageAppendResp",
-        Parcel::Applied(_) => "MsgStorageApplyResp",
     }
 }
 

@@ -17,6 +17,7 @@
 mod belief;
 mod cluster;
 mod node;
+mod parcel;
 mod printed;
 
 use std::collections::BTreeMap;
