@@ -26,6 +26,8 @@ pub(super) struct Client {
     /// Whom it takes for each group's leader.
     leaders: Vec<usize>,
     waiting: Option<Waiting>,
+    /// The event that counts: a call that was answered leaves behind the one for its caller's patience.
+    due: u64,
 }
 
 struct Waiting {
@@ -33,7 +35,6 @@ struct Waiting {
     group: usize,
     /// Its place in the group's history.
     at: usize,
-    since: u64,
     pending: Pending,
 }
 
@@ -49,24 +50,17 @@ enum Outcome {
 
 impl Client {
     pub(super) fn new(groups: usize) -> Self {
-        Self { leaders: vec![0; groups], waiting: None }
+        Self { leaders: vec![0; groups], waiting: None, due: 0 }
     }
 }
 
 impl World<'_> {
     /// A client's time has come: it calls, or loses patience.
     pub(super) fn act(&mut self, at: usize) {
-        if self.is_ending {
+        if self.is_ending || self.clients[at].due != self.now {
             return;
         }
-        if let Some(waiting) = &self.clients[at].waiting {
-            let patience = waiting.since + PATIENCE;
-            if self.now < patience {
-                self.at(patience, Event::Client { client: at as u16 });
-                return;
-            }
-            self.give_up(at);
-        }
+        self.give_up(at);
         self.count(4, at as u64);
         let group = self.chances.clients.below(self.plan.groups as u64) as usize;
         let voters = &self.plan.voters[group];
@@ -87,19 +81,25 @@ impl World<'_> {
         };
         let place = self.history[group].len();
         self.history[group].push(Seen { client: at as u32, called: self.events, returned: None, operation });
-        self.clients[at].waiting = Some(Waiting { node, group, at: place, since: self.now, pending });
+        self.clients[at].waiting = Some(Waiting { node, group, at: place, pending });
         self.nodes[node].callers.push(at);
-        self.at(self.now + PATIENCE, Event::Client { client: at as u16 });
+        self.expect(at, self.now + PATIENCE);
         self.answer_bells(node);
         self.answer_callers(node);
     }
 
     fn rest(&mut self, at: usize) {
         let pause = self.chances.clients.heavy_tailed(self.plan.think);
-        self.at(self.now + pause, Event::Client { client: at as u16 });
+        self.expect(at, self.now + pause);
     }
 
-    /// The outcome stays unknown for good.
+    /// A client acts at that time, and not before.
+    pub(super) fn expect(&mut self, at: usize, when: u64) {
+        self.clients[at].due = when;
+        self.at(when, Event::Client { client: at as u16 });
+    }
+
+    /// What it still waits for stays unknown for good.
     fn give_up(&mut self, at: usize) {
         let Some(waiting) = self.clients[at].waiting.take() else { return };
         self.nodes[waiting.node].callers.retain(|caller| *caller != at);

@@ -263,7 +263,7 @@ impl<'a> World<'a> {
         }
         for client in 0..self.clients.len() {
             let first = self.chances.clients.below(self.plan.think * 4);
-            self.at(first, Event::Client { client: client as u16 });
+            self.expect(client, first);
         }
         for strike in 0..self.plan.strikes.len() {
             self.at(self.plan.strikes[strike].at, Event::Strike { strike: strike as u32 });
