@@ -289,6 +289,14 @@ impl<D: Disk> Worker<D> {
         self.send_snapshot_unit(to, &head, bytes);
     }
 
+    /// An empty piece behind the last one: whoever does not hold all the others asks for them.
+    fn ask_for_more(&mut self, group: GroupId, to: NodeId) {
+        let Some(transfer) = self.transfers.outgoing.get(&(group, to)) else { return };
+        let (term, meta) = (transfer.term, &transfer.meta);
+        let head = Head { kind: PIECE, group, term, id: meta.id, offset: meta.bytes, total: meta.bytes };
+        self.send_snapshot_unit(to, &head, &[]);
+    }
+
     fn send_snapshot_unit(&mut self, to: NodeId, head: &Head, bytes: &[u8]) {
         let body_bytes = HEAD_BYTES + bytes.len();
         let header = UnitHeader {
@@ -323,7 +331,15 @@ impl<D: Disk> Worker<D> {
 
     fn take_ack(&mut self, from: NodeId, head: &Head) {
         let Some(transfer) = self.transfers.outgoing.get_mut(&(head.group, from)) else { return };
-        if transfer.meta.id != head.id || head.offset > transfer.meta.bytes || head.offset < transfer.acked {
+        if transfer.meta.id != head.id || head.offset > transfer.meta.bytes {
+            return;
+        }
+        if head.offset == 0 && transfer.acked > 0 {
+            // The receiver holds nothing, or no longer: it has started anew, or thrown away what it could not install.
+            (transfer.acked, transfer.whole_until) = (0, None);
+            return self.read_piece(head.group, from);
+        }
+        if head.offset < transfer.acked {
             return;
         }
         if head.offset > transfer.acked {
@@ -486,7 +502,8 @@ impl<D: Disk> Worker<D> {
             return;
         }
         match transfer.whole_until {
-            Some(until) if self.now < until => {}
+            // It is busy with what it has, and says nothing; or it has nothing, and says so.
+            Some(until) if self.now < until => self.ask_for_more(group, to),
             Some(_) => self.give_up(group, to),
             None if transfer.reading => {}
             None => {
