@@ -28,7 +28,7 @@ impl Queue {
 
 /// The disk of one lane. Clones share it.
 #[derive(Clone)]
-pub struct SimDisk {
+pub(crate) struct SimDisk {
     directory: Directory<MemoryFiles>,
     jobs: Arc<Mutex<Jobs>>,
 }

@@ -1,0 +1,146 @@
+//! The simulator itself: it repeats, it is clean on the engine as it is, and it is not blind.
+
+use std::io::{self, Read};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use bytes::Bytes;
+use raftwerk::{Checkpoint, Committed, GroupId, Replies, StateMachine};
+use raftwerk_sim::{
+    Chance, FaultKind, FaultSet, KeyValueSubject, Operation, Options, Profile, Quarry, Subject, hunt, run,
+};
+
+fn key_value() -> Arc<dyn Subject> {
+    Arc::new(KeyValueSubject::default())
+}
+
+fn quarry(from: u64, to: u64) -> Quarry {
+    Quarry { from, to: Some(to), at_most: None, threads: 2, violations_max: usize::MAX }
+}
+
+#[test]
+fn the_same_seed_gives_the_same_events_and_watching_changes_none() {
+    let silent = Options { seconds: Some(5), ..Options::default() };
+    let watched = Options { trace: Some(|_| ()), ..silent.clone() };
+    let mut hashes = Vec::new();
+    for seed in 0..4 {
+        let [one, other] = [&silent, &watched].map(|options| run(seed, options, &key_value()));
+        assert_eq!((one.hash, one.events), (other.hash, other.events), "seed {seed}");
+        assert!(one.events > 100 && one.answered > 0, "seed {seed} lives: {one:?}");
+        hashes.push(one.hash);
+    }
+    hashes.sort_unstable();
+    hashes.dedup();
+    assert_eq!(hashes.len(), 4, "other seeds are other lives");
+}
+
+#[test]
+fn a_few_seeds_of_every_profile_break_no_rule() {
+    for profile in [Profile::Gentle, Profile::Swarm, Profile::Hostile] {
+        let options = Options { profile, seconds: Some(8), ..Options::default() };
+        let found = hunt(quarry(0, 12), &options, &key_value(), |_| ());
+        assert_eq!(found.violations, [], "{profile:?}");
+        assert!(found.answered > 100, "{profile:?}: {found:?}");
+    }
+}
+
+#[test]
+fn every_kind_of_fault_strikes() {
+    let options = Options { profile: Profile::Hostile, seconds: Some(20), ..Options::default() };
+    let found = hunt(quarry(0, 12), &options, &key_value(), |_| ());
+    let never: Vec<&str> =
+        found.faults.iter().filter(|(_, count)| *count == 0).map(|(kind, _)| kind.name()).collect();
+    assert_eq!(never, [""; 0]);
+    assert!(found.loud_stops > 0, "damage is refused loudly");
+}
+
+/// Seeds that once failed, each with its options; see the file's head.
+#[test]
+fn seeds_that_failed_once_fail_no_more() {
+    let corpus = include_str!("../corpus.txt");
+    let mut lived = 0;
+    for line in corpus.lines().filter(|line| !line.starts_with('#') && !line.trim().is_empty()) {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        let [seed, profile, ..] = words[..] else { panic!("{line}: a seed and a profile") };
+        let profile = match profile {
+            "gentle" => Profile::Gentle,
+            "swarm" => Profile::Swarm,
+            "hostile" => Profile::Hostile,
+            other => panic!("{line}: there is no profile {other}"),
+        };
+        let seed = seed.parse().unwrap();
+        let report = run(seed, &Options { profile, ..Options::default() }, &key_value());
+        assert_eq!(report.violation, None, "{line}");
+        lived += 1;
+    }
+    assert!(lived > 5, "{lived} seeds");
+}
+
+/// A register that gives each replica's own count to whoever asks, and each machine a digest of its own.
+struct Broken {
+    made: u64,
+    applied: u64,
+    how: How,
+}
+
+#[derive(Clone, Copy)]
+enum How {
+    DigestOfItsOwn,
+    ForgetsItsCheckpoint,
+}
+
+impl StateMachine for Broken {
+    fn apply(&mut self, entries: Committed<'_>, _: &mut Replies) {
+        self.applied += entries.count() as u64;
+    }
+
+    fn query(&self, _: &[u8]) -> Bytes {
+        Bytes::new()
+    }
+
+    fn checkpoint(&self) -> Checkpoint {
+        let applied = self.applied;
+        Box::new(move |out| out.write_all(&applied.to_le_bytes()))
+    }
+
+    fn restore(&mut self, image: &mut dyn Read) -> io::Result<()> {
+        let mut applied = [0; 8];
+        image.read_exact(&mut applied)?;
+        if matches!(self.how, How::DigestOfItsOwn) {
+            self.applied = u64::from_le_bytes(applied);
+        }
+        Ok(())
+    }
+
+    fn digest(&self) -> u64 {
+        match self.how {
+            How::DigestOfItsOwn => self.applied ^ self.made << 32,
+            How::ForgetsItsCheckpoint => self.applied,
+        }
+    }
+}
+
+struct BrokenSubject(AtomicU64, How);
+
+impl Subject for BrokenSubject {
+    fn machine(&self, _: GroupId) -> Box<dyn StateMachine> {
+        Box::new(Broken { made: self.0.fetch_add(1, Ordering::Relaxed), applied: 0, how: self.1 })
+    }
+
+    fn operation(&self, _: &mut Chance, unique: u64) -> Operation {
+        Operation::Write(unique.to_le_bytes().to_vec().into())
+    }
+}
+
+#[test]
+fn a_state_machine_that_is_not_deterministic_is_caught() {
+    for how in [How::DigestOfItsOwn, How::ForgetsItsCheckpoint] {
+        let subject: Arc<dyn Subject> = Arc::new(BrokenSubject(AtomicU64::new(0), how));
+        let quiet = FaultSet::of(|kind| kind != FaultKind::Kill);
+        let options = Options { nodes: Some(3), without: quiet, ..Options::default() };
+        let enough = Quarry { violations_max: 1, ..quarry(0, 60) };
+        let found = hunt(enough, &options, &subject, |_| ());
+        let (_, violation) = found.violations.first().expect("some seed shows it");
+        assert_eq!(violation.invariant, "equal states");
+    }
+}
