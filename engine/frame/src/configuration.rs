@@ -2,7 +2,7 @@
 
 use alloc::vec::Vec;
 
-use crate::NodeId;
+use crate::{Index, NodeId};
 
 /// The replicas of a group, by part. Lists are sorted and free of doubles.
 ///
@@ -19,6 +19,15 @@ pub struct Configuration {
     pub learners_next: Vec<NodeId>,
     /// Whether the leader leaves the joint configuration by itself.
     pub auto_leave: bool,
+}
+
+/// A configuration and where the log has it. A group's first configuration, which no entry brought, stands at index 0.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Membership {
+    /// The index of its entry.
+    pub index: Index,
+    /// Who takes part from there on.
+    pub configuration: Configuration,
 }
 
 /// Why bytes or lists are not a configuration.
@@ -58,6 +67,18 @@ impl Configuration {
     #[must_use]
     pub fn is_voter(&self, node: NodeId) -> bool {
         self.voters.contains(&node) || self.outgoing.contains(&node)
+    }
+
+    /// Whether `node` takes part at all.
+    #[must_use]
+    pub fn contains(&self, node: NodeId) -> bool {
+        self.lists().iter().any(|list| list.contains(&node))
+    }
+
+    /// Whether nobody is named: what a replica knows that has yet to be told of its group.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.lists().iter().all(|list| list.is_empty())
     }
 
     /// Every replica once, in ascending order.
@@ -136,6 +157,16 @@ mod tests {
         assert_eq!(Configuration::decode(&bytes), Ok(joint.clone()));
         assert_eq!(joint.replicas(), [NodeId(1), NodeId(2), NodeId(3)]);
         assert_eq!(Configuration::decode(&bytes[..bytes.len() - 1]), Err(ConfigurationError::Length));
+    }
+
+    #[test]
+    fn a_configuration_without_a_voter_is_refused() {
+        let lonely = Configuration { learners: alloc::vec![NodeId(1)], ..Configuration::default() };
+        let mut bytes = Vec::new();
+        lonely.encode(&mut bytes);
+        assert_eq!(Configuration::decode(&bytes), Err(ConfigurationError::Lists));
+        assert!(lonely.contains(NodeId(1)) && !lonely.contains(NodeId(2)));
+        assert!(Configuration::default().is_empty() && !lonely.is_empty());
     }
 
     #[test]

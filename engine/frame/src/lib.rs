@@ -18,7 +18,7 @@ mod message;
 mod time;
 pub mod wire;
 
-pub use configuration::{Configuration, ConfigurationError};
+pub use configuration::{Configuration, ConfigurationError, Membership};
 pub use id::{EntryId, GroupId, Index, NodeId, Term};
 pub use message::{HardState, Message, Run};
 pub use time::Time;

@@ -101,6 +101,30 @@ pub enum Message {
         /// The leader's term.
         term: Term,
     },
+    /// "You take no part any longer": a committed configuration is without the receiver (thesis, section 4.2.2). Changes
+    /// no term.
+    Removed {
+        /// The sender's term.
+        term: Term,
+        /// The entry of that configuration. A receiver that knows a later one is not meant.
+        configuration: EntryId,
+    },
+    /// A follower asks its leader up to where to read (thesis, section 6.4).
+    ReadIndex {
+        /// The follower's term.
+        term: Term,
+        /// The follower's own number for all reads that it asks for together.
+        round: u64,
+    },
+    /// The answer: a quorum has confirmed the leader since the question came.
+    ReadIndexReply {
+        /// The leader's term.
+        term: Term,
+        /// The number of the question.
+        round: u64,
+        /// The reads may be answered once this is applied.
+        index: Index,
+    },
 }
 
 impl Message {
@@ -117,7 +141,10 @@ impl Message {
             | Self::AppendReject { term, .. }
             | Self::Heartbeat { term, .. }
             | Self::HeartbeatAck { term, .. }
-            | Self::TimeoutNow { term } => term,
+            | Self::TimeoutNow { term }
+            | Self::Removed { term, .. }
+            | Self::ReadIndex { term, .. }
+            | Self::ReadIndexReply { term, .. } => term,
         }
     }
 }

@@ -170,6 +170,9 @@ impl Record {
             Message::Heartbeat { commit, round, .. } => (8, 0, commit.0, round, 0),
             Message::HeartbeatAck { round, .. } => (9, 0, round, 0, 0),
             Message::TimeoutNow { .. } => (10, 0, 0, 0, 0),
+            Message::Removed { configuration, .. } => (11, 0, configuration.index.0, configuration.term.0, 0),
+            Message::ReadIndex { round, .. } => (12, 0, round, 0, 0),
+            Message::ReadIndexReply { round, index, .. } => (13, 0, round, index.0, 0),
         };
         let raw = RawRecord {
             kind,
@@ -209,6 +212,9 @@ impl Record {
             8 => Message::Heartbeat { term, commit: Index(a), round: b },
             9 => Message::HeartbeatAck { term, round: a },
             10 => Message::TimeoutNow { term },
+            11 => Message::Removed { term, configuration: a_at_b },
+            12 => Message::ReadIndex { term, round: a },
+            13 => Message::ReadIndexReply { term, round: a, index: Index(b) },
             other => return Err(WireError::Kind(other)),
         };
         let record = Self { group: GroupId(raw.group.get()), message, body_bytes: raw.body_len.get() };
@@ -234,7 +240,7 @@ mod tests {
 
     fn message() -> impl Strategy<Value = Message> {
         let n = any::<u64>;
-        (0..10u8, (n(), n(), n(), n()), any::<bool>()).prop_map(|(kind, (term, a, b, c), flag)| {
+        (0..13u8, (n(), n(), n(), n()), any::<bool>()).prop_map(|(kind, (term, a, b, c), flag)| {
             let (term, id) = (Term(term), EntryId::new(Term(b), Index(a)));
             match kind {
                 0 => Message::PreVote { term, last: id },
@@ -246,6 +252,9 @@ mod tests {
                 6 => Message::AppendReject { term, rejected: Index(c), hint: id },
                 7 => Message::Heartbeat { term, commit: Index(a), round: b },
                 8 => Message::HeartbeatAck { term, round: a },
+                9 => Message::Removed { term, configuration: id },
+                10 => Message::ReadIndex { term, round: a },
+                11 => Message::ReadIndexReply { term, round: a, index: Index(b) },
                 _ => Message::TimeoutNow { term },
             }
         })
