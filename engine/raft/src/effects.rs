@@ -4,6 +4,9 @@ use alloc::vec::Vec;
 
 use raftwerk_frame::{Configuration, EntryId, HardState, Index, Message, NodeId, Term};
 
+use crate::membership::Reconfigured;
+use crate::transfer::Transfer;
+
 /// What a step asks for. Reused from step to step, so that a step allocates nothing once the lists have grown.
 #[derive(Clone, Debug, Default)]
 pub struct Effects {
@@ -31,6 +34,16 @@ pub struct Effects {
     pub role_changed: bool,
     /// The leader is another.
     pub leader_changed: bool,
+    /// The single entry of `append`, which is the leader's own, is this configuration.
+    pub membership: Option<Configuration>,
+    /// Another configuration is in force.
+    pub configuration_changed: bool,
+    /// What became of a wish for another configuration.
+    pub reconfigured: Option<Reconfigured>,
+    /// In a leader: a change is done. The configuration of this index is committed, and is not joint.
+    pub settled: Option<Index>,
+    /// A transfer of the lead was refused, or given up.
+    pub transfer: Option<Transfer>,
 }
 
 /// Entries for the log.
@@ -74,7 +87,7 @@ pub enum Rejected {
         /// Who does, as far as it knows.
         leader: Option<NodeId>,
     },
-    /// Too much is waiting for a quorum already.
+    /// Too much is waiting for a quorum already, or the lead is being handed over.
     Busy,
 }
 
@@ -106,6 +119,8 @@ impl Effects {
         snapshot_to.clear();
         (self.hard_state, self.append, self.install) = (None, None, None);
         (self.commit, self.rejected) = (None, None);
-        (self.role_changed, self.leader_changed) = (false, false);
+        (self.role_changed, self.leader_changed, self.configuration_changed) = (false, false, false);
+        (self.membership, self.reconfigured) = (None, None);
+        (self.settled, self.transfer) = (None, None);
     }
 }

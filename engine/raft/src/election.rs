@@ -66,11 +66,12 @@ impl Group {
         self.role = Role::Follower;
         self.leader = leader;
         // Memory goes back: most replicas that led once will not do so again soon.
-        self.votes = Vec::new();
+        self.votes.clear();
         self.progress = Vec::new();
         self.uncommitted = VecDeque::new();
         self.uncommitted_bytes = 0;
         (self.quorum_deadline, self.news_at) = (Time::NEVER, Time::NEVER);
+        (self.admission, self.handover) = (None, None);
         self.reads.reject_all(effects);
     }
 
@@ -80,13 +81,20 @@ impl Group {
             if self.now >= self.quorum_deadline && !self.renew_quorum() {
                 return self.follow(self.hard_state.term, None, effects);
             }
+            self.give_up_handover(effects);
             if self.now >= self.deadline {
                 self.send_heartbeats(effects);
+                self.hurry_handover(effects);
                 self.rearm_heartbeat();
             }
         } else if self.now >= self.deadline {
             self.leader = None;
             self.rearm_election();
+            if self.is_removed() || self.priority == 0 {
+                // It has nobody to wait for; only a message wakes it.
+                self.deadline = Time::NEVER;
+                return;
+            }
             self.campaign(self.config.pre_vote, false, effects);
         }
     }
@@ -94,7 +102,7 @@ impl Group {
     /// Campaigns, or first asks whether it would help. Only voters do.
     pub(crate) fn campaign(&mut self, ask_first: bool, transfer: bool, effects: &mut Effects) {
         let me = self.config.node;
-        if self.role == Role::Leader || !self.configuration.is_voter(me) {
+        if self.role == Role::Leader || !self.may_campaign() {
             return;
         }
         self.leader = None;

@@ -1,9 +1,9 @@
 //! What a follower does: checks that the logs agree, takes entries in, acknowledges what is durable (paper, 5.3).
 
-use raftwerk_frame::{EntryId, Index, Message, NodeId, Run, Term};
+use raftwerk_frame::{EntryId, Index, Membership, Message, NodeId, Run, Term};
 
 use crate::effects::{Append, Effects};
-use crate::group::{Group, NUMBER_MAX, Role};
+use crate::group::{Brought, Group, NUMBER_MAX, Role};
 
 impl Group {
     /// Takes note that `from` leads this term. `false` if that cannot be: this replica leads it.
@@ -35,9 +35,10 @@ impl Group {
         from: NodeId,
         prev: EntryId,
         commit: Index,
-        runs: &[Run],
+        brought: Brought<'_>,
         effects: &mut Effects,
     ) {
+        let (runs, memberships) = brought;
         let term = self.hard_state.term;
         let Some(verified) = span_end(prev, runs, term) else { return };
         if !self.hear_leader(from, effects) {
@@ -59,7 +60,9 @@ impl Group {
         {
             return;
         }
-        self.take_entries(prev.index, runs, verified, effects);
+        if let Some(from) = self.take_entries(prev.index, runs, verified, effects) {
+            self.take_memberships(memberships, from, verified, effects);
+        }
         let matched = verified.max(self.commit);
         self.commit_to(commit.min(verified), effects);
         // Held until all that was written is durable, so what it says will be true when it leaves.
@@ -68,7 +71,14 @@ impl Group {
 
     /// Goes along the runs up to the first entry that is missing or of another term; from there on they replace ours.
     /// Entries that agree are left alone: an append that is late and short must not cut off what was acknowledged.
-    fn take_entries(&mut self, prev: Index, runs: &[Run], verified: Index, effects: &mut Effects) {
+    /// Tells from where on they are new.
+    fn take_entries(
+        &mut self,
+        prev: Index,
+        runs: &[Run],
+        verified: Index,
+        effects: &mut Effects,
+    ) -> Option<Index> {
         let mut first = prev.next();
         let mut conflict = None;
         for run in runs {
@@ -93,12 +103,23 @@ impl Group {
                 conflict = Some(from);
                 if from <= self.log.last().index {
                     self.log.replace_from(from);
+                    self.roll_back(from, effects);
                 }
             }
             self.log.append(run.term, end.0 + 1 - from.0);
         }
         if let Some(from) = conflict {
             effects.append = Some(Append::Accept { from, last: verified });
+        }
+        conflict
+    }
+
+    /// Configurations among the entries that are new here count from now on (paper, section 6).
+    fn take_memberships(&mut self, all: &[Membership], from: Index, last: Index, effects: &mut Effects) {
+        for membership in all {
+            if (from..=last).contains(&membership.index) && membership.index > self.configuration_at {
+                self.put_in_force(membership.clone(), effects);
+            }
         }
     }
 }

@@ -2,10 +2,14 @@
 
 use core::time::Duration;
 
+use alloc::boxed::Box;
 use alloc::vec::Vec;
-use raftwerk_frame::{Configuration, EntryId, HardState, Index, Message, NodeId, Run, Term, Time};
+use raftwerk_frame::{
+    Configuration, EntryId, HardState, Index, Membership, Message, NodeId, Run, Term, Time,
+};
 use smallvec::SmallVec;
 
+use crate::admission::Admission;
 use crate::config::{Config, Restored, Settings};
 use crate::effects::{Effects, Shipment};
 use crate::input::Input;
@@ -14,9 +18,17 @@ use crate::log::Log;
 use crate::progress::{PeerStatus, Progress};
 use crate::read::Reads;
 use crate::rng::Rng;
+use crate::seldom::Seldom;
+use crate::transfer::Handover;
 
 /// No replica gets so far by counting. A peer's number beyond it is not a replica's, and adding to it might overflow.
 pub(crate) const NUMBER_MAX: u64 = u64::MAX >> 1;
+
+/// The highest, and the usual, willingness to lead.
+pub const PRIORITY_MAX: u8 = 3;
+
+/// What comes with an append: its entries as runs, and the configurations among them.
+pub(crate) type Brought<'a> = (&'a [Run], &'a [Membership]);
 
 /// What a replica is at the moment (paper, section 5.1; thesis, section 9.6 for the pre-candidate).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,7 +47,16 @@ pub enum Role {
 #[derive(Clone, Debug)]
 pub struct Group {
     pub(crate) config: Settings,
+    /// In force: the latest in the log.
     pub(crate) configuration: Configuration,
+    pub(crate) configuration_at: Index,
+    /// Those before it, down to the one at the log's beginning.
+    pub(crate) earlier: Seldom<Membership>,
+    /// Somebody has said that this replica takes no part any longer.
+    pub(crate) is_told_removed: bool,
+    pub(crate) priority: u8,
+    pub(crate) admission: Option<Box<Admission>>,
+    pub(crate) handover: Option<Box<Handover>>,
     /// Everyone else in the configuration, in rising order.
     pub(crate) peers: SmallVec<[NodeId; 4]>,
     pub(crate) hard_state: HardState,
@@ -59,7 +80,7 @@ pub struct Group {
     pub(crate) quorum_deadline: Time,
     /// The last index and the read round, which both only rise, in one sum: where it stood when it last did so.
     pub(crate) renewed_at: u64,
-    pub(crate) votes: Vec<(NodeId, bool)>,
+    pub(crate) votes: Seldom<(NodeId, bool)>,
     /// As long as `peers`, and in its order; empty unless leading.
     pub(crate) progress: Vec<Progress>,
     pub(crate) uncommitted: alloc::collections::VecDeque<(Index, u64)>,
@@ -79,6 +100,12 @@ impl Group {
         let mut group = Self {
             peers: SmallVec::new(),
             configuration,
+            configuration_at: compacted.index,
+            earlier: Seldom::new(),
+            is_told_removed: false,
+            priority: PRIORITY_MAX,
+            admission: None,
+            handover: None,
             hard_state,
             role: Role::Follower,
             leader: None,
@@ -93,7 +120,7 @@ impl Group {
             is_news_due: false,
             quorum_deadline: Time::NEVER,
             renewed_at: 0,
-            votes: Vec::new(),
+            votes: Seldom::new(),
             progress: Vec::new(),
             uncommitted: alloc::collections::VecDeque::new(),
             uncommitted_bytes: 0,
@@ -104,6 +131,34 @@ impl Group {
         group
     }
 
+    /// As [`Group::new`], of a log that holds configurations: those of its entries, in rising order. The one in `restored`
+    /// is in force where the log begins.
+    #[must_use]
+    pub fn restore(
+        config: Config,
+        restored: Restored,
+        memberships: impl IntoIterator<Item = Membership>,
+        now: Time,
+    ) -> Self {
+        let mut group = Self::new(config, restored, now);
+        for membership in memberships {
+            if membership.index > group.configuration_at {
+                group.put_in_force(membership, &mut Effects::default());
+            }
+        }
+        group
+    }
+
+    /// How willing this replica is to lead, from [`PRIORITY_MAX`], which is what all begin with, down to 0. For each step
+    /// down it lets one more election timeout pass before it campaigns; with 0 it never does by itself, and leads only if
+    /// it is told to.
+    pub fn set_priority(&mut self, priority: u8) {
+        self.priority = priority.min(PRIORITY_MAX);
+        if self.role == Role::Follower && self.deadline != Time::NEVER {
+            self.rearm_election();
+        }
+    }
+
     /// Takes one input. Never fails, never waits; allocates nothing in steady state.
     pub fn step(&mut self, now: Time, input: Input<'_>, effects: &mut Effects) {
         self.now = self.now.max(now);
@@ -112,7 +167,12 @@ impl Group {
             Input::Timeout => self.time_out(effects),
             Input::Campaign => self.campaign(self.config.pre_vote, false, effects),
             Input::Propose { count, bytes } => self.propose(count, bytes, effects),
-            Input::Message { from, message, runs } => self.take(from, message, runs, effects),
+            Input::Message { from, message, runs } => self.take(from, message, (runs, &[]), effects),
+            Input::Memberships { from, message, runs, memberships } => {
+                self.take(from, message, (runs, memberships), effects);
+            }
+            Input::Reconfigure(wish) => self.reconfigure(&wish, effects),
+            Input::Transfer { to } => self.transfer(to, effects),
             Input::Durable { id } => {
                 if self.log.set_durable(id) && self.role == Role::Leader {
                     self.advance_commit(effects);
@@ -123,6 +183,7 @@ impl Group {
             Input::Compacted { to } => {
                 if to > self.log.compacted().index && to <= self.applied {
                     self.log.compact(to);
+                    self.forget_before(to);
                 }
             }
             Input::SnapshotReceived { from, term, id, configuration } => {
@@ -155,7 +216,7 @@ impl Group {
     /// When [`Input::Timeout`] is due.
     #[must_use]
     pub fn next_deadline(&self) -> Time {
-        self.deadline.min(self.quorum_deadline).min(self.news_at)
+        self.deadline.min(self.quorum_deadline).min(self.news_at).min(self.handover_deadline())
     }
 
     /// What to send to a peer next, if anything. Only a leader has something.
@@ -169,24 +230,36 @@ impl Group {
         self.note_shipped(to, last, bytes);
     }
 
-    fn take(&mut self, from: NodeId, message: Message, runs: &[Run], effects: &mut Effects) {
-        if !self.peers.contains(&from)
+    fn take(&mut self, from: NodeId, message: Message, brought: Brought<'_>, effects: &mut Effects) {
+        if from == self.config.node
+            || !self.peers.contains(&from) && !may_come_from_anyone(&message)
             || message.term().0 > NUMBER_MAX
-            || !self.admit(from, &message, effects)
         {
             return;
+        }
+        match message {
+            // What these say has nothing to do with terms.
+            Message::Removed { configuration, .. } => return self.take_removed(configuration),
+            Message::PreVote { last, .. } | Message::Vote { last, .. }
+                if self.answer_removed(from, last, effects) =>
+            {
+                return;
+            }
+            _ if !self.admit(from, &message, effects) => return,
+            _ => {}
         }
         match message {
             Message::PreVote { term, last } => self.answer_pre_vote(from, term, last, effects),
             Message::PreVoteReply { term, granted } => self.count_pre_vote(from, term, granted, effects),
             Message::Vote { last, .. } => self.answer_vote(from, last, effects),
             Message::VoteReply { granted, .. } => self.count_vote(from, granted, effects),
-            Message::Append { prev, commit, .. } => self.take_append(from, prev, commit, runs, effects),
+            Message::Append { prev, commit, .. } => self.take_append(from, prev, commit, brought, effects),
             Message::Heartbeat { commit, round, .. } => self.take_heartbeat(from, commit, round, effects),
             Message::AppendAck { matched, .. } => self.take_ack(from, matched, effects),
             Message::AppendReject { rejected, hint, .. } => self.take_reject(from, rejected, hint),
             Message::HeartbeatAck { round, .. } => self.take_heartbeat_ack(from, round, effects),
             Message::TimeoutNow { .. } => self.take_timeout_now(from, effects),
+            Message::Removed { .. } | Message::ReadIndex { .. } | Message::ReadIndexReply { .. } => {}
         }
     }
 
@@ -201,7 +274,9 @@ impl Group {
     }
 
     pub(crate) fn rearm_election(&mut self) {
-        self.deadline = self.now + random_timeout(&mut self.rng, self.config.election_timeout());
+        let timeout = self.config.election_timeout();
+        let patience = timeout * u32::from(PRIORITY_MAX - self.priority);
+        self.deadline = self.now + random_timeout(&mut self.rng, timeout) + patience;
     }
 
     pub(crate) fn name_peers(&mut self) {
@@ -321,7 +396,8 @@ impl Group {
         let peers = self.progress.capacity() * size_of::<Progress>();
         let in_flight: usize = self.progress.iter().map(Progress::in_flight_capacity_bytes).sum();
         let uncommitted = self.uncommitted.capacity() * size_of::<(Index, u64)>();
-        peers + in_flight + uncommitted + self.reads.capacity_bytes()
+        let earlier = self.earlier.bytes();
+        peers + in_flight + uncommitted + self.reads.capacity_bytes() + earlier
     }
 
     /// The node this replica is on.
@@ -329,6 +405,20 @@ impl Group {
     pub const fn node(&self) -> NodeId {
         self.config.node
     }
+}
+
+/// Leaders and candidates may be of a configuration that has not arrived here yet: they are listened to, as the paper has
+/// it (section 6). Answers are expected only from those who were asked.
+const fn may_come_from_anyone(message: &Message) -> bool {
+    matches!(
+        message,
+        Message::Append { .. }
+            | Message::Heartbeat { .. }
+            | Message::PreVote { .. }
+            | Message::Vote { .. }
+            | Message::TimeoutNow { .. }
+            | Message::Removed { .. }
+    )
 }
 
 /// A time in [T, 2T) (paper, section 5.2).

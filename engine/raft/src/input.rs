@@ -1,6 +1,8 @@
 //! What can happen to a group.
 
-use raftwerk_frame::{Configuration, EntryId, Index, Message, NodeId, Run, Term};
+use raftwerk_frame::{Configuration, EntryId, Index, Membership, Message, NodeId, Run, Term};
+
+use crate::membership::Reconfigure;
 
 /// What can happen to a group.
 #[derive(Clone, Copy, Debug)]
@@ -24,6 +26,24 @@ pub enum Input<'a> {
         message: Message,
         /// For an append: the entries just after its `prev`.
         runs: &'a [Run],
+    },
+    /// A peer speaks, and among the entries that come with its append are configurations. As [`Input::Message`] otherwise.
+    Memberships {
+        /// Who.
+        from: NodeId,
+        /// What.
+        message: Message,
+        /// The entries just after its `prev`.
+        runs: &'a [Run],
+        /// Those among them that are configurations, in rising order.
+        memberships: &'a [Membership],
+    },
+    /// Somebody wants another configuration.
+    Reconfigure(Reconfigure<'a>),
+    /// Somebody wants another leader.
+    Transfer {
+        /// Who is to lead.
+        to: NodeId,
     },
     /// This replica's log is durable up to this entry, as it was written.
     Durable {

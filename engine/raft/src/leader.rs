@@ -16,7 +16,7 @@ impl Group {
     pub(crate) fn lead(&mut self, effects: &mut Effects) {
         self.role = Role::Leader;
         self.leader = Some(self.config.node);
-        self.votes = Vec::new();
+        self.votes.clear();
         let next = self.log.last().index.next();
         self.progress = Vec::with_capacity(self.peers.len());
         self.progress.extend(self.peers.iter().map(|_| Progress::new(next)));
@@ -27,7 +27,7 @@ impl Group {
         self.send_heartbeats(effects);
     }
 
-    fn append_own(&mut self, count: u32, noop: bool, effects: &mut Effects) {
+    pub(crate) fn append_own(&mut self, count: u32, noop: bool, effects: &mut Effects) {
         let id = EntryId::new(self.hard_state.term, self.log.last().index.next());
         self.log.append(id.term, u64::from(count));
         assert!(effects.append.is_none(), "a step appends once");
@@ -43,7 +43,9 @@ impl Group {
         // What waits is bounded for empty payloads, too.
         let bytes = bytes.max(u64::from(count));
         let waiting = self.uncommitted_bytes;
-        if waiting > 0 && waiting.saturating_add(bytes) > self.config.uncommitted_bytes_max {
+        if self.handover.is_some()
+            || waiting > 0 && waiting.saturating_add(bytes) > self.config.uncommitted_bytes_max
+        {
             effects.rejected = Some(Rejected::Busy);
         } else if count > 0 {
             self.append_own(count, false, effects);
@@ -60,6 +62,7 @@ impl Group {
         };
         let Some(index) = quorum::reached(&self.configuration, reached).map(Index) else { return };
         if index > self.commit && self.log.term_at(index) == Some(self.hard_state.term) {
+            let before = self.commit;
             self.commit_to(index, effects);
             if self.news_at == Time::NEVER {
                 (self.news_at, self.is_news_due) = (self.now + self.config.commit_delay(), false);
@@ -68,6 +71,7 @@ impl Group {
                 self.uncommitted_bytes -= bytes;
             }
             self.reads.open(index);
+            self.follow_up(before, effects);
         }
     }
 
@@ -94,7 +98,7 @@ impl Group {
         };
         let alive = quorum::vote_result(&self.configuration, heard) == VoteResult::Won;
         for progress in &mut self.progress {
-            progress.is_active = false;
+            progress.was_active = core::mem::replace(&mut progress.is_active, false);
         }
         self.quorum_deadline = self.now + self.config.election_timeout();
         let position = self.log.last().index.0.wrapping_add(self.reads.round());
@@ -121,7 +125,7 @@ impl Group {
         let last = self.log.last().index;
         if progress.state == PeerState::Snapshot {
             // Asks whether it has arrived: the answer to it may have been lost.
-            let (prev, commit) = (progress.snapshot_at, self.commit);
+            let (prev, commit) = (progress.snapshot_at(), self.commit);
             let ask = Shipment {
                 term: self.hard_state.term,
                 prev,
@@ -176,11 +180,13 @@ impl Group {
         let news = progress.acknowledged(matched);
         match progress.state {
             PeerState::Probe => progress.replicate(),
-            PeerState::Snapshot if progress.matched >= progress.snapshot_at.index => progress.replicate(),
+            PeerState::Snapshot if progress.matched >= progress.snapshot_at().index => progress.replicate(),
             PeerState::Replicate | PeerState::Snapshot => {}
         }
         if news {
             self.advance_commit(effects);
+            self.continue_admission(effects);
+            self.hurry_handover_to(from, effects);
         }
     }
 

@@ -16,9 +16,12 @@
 //!
 //! Messages may be lost, delayed, doubled and reordered. Nothing in here trusts a peer's numbers enough to panic.
 //!
-//! What is not here: payloads, I/O, clocks, reconfiguration (the type for configurations stands, and every quorum in
-//! here is a joint one). Where to go next: `election`, `leader`, `follower`, `snapshot`, `read`; the rules that must
-//! always hold are numbered in [`invariant`].
+//! The one kind of entry whose content it knows is a configuration: [`Effects::membership`] on the way out,
+//! [`Input::Memberships`] and [`Group::restore`] on the way in.
+//!
+//! What is not here: payloads, I/O, clocks. Where to go next: `election`, `leader`, `follower`, `snapshot`, `read`; for
+//! changes of who takes part `membership`, with [`reconfig`] below and `admission` beside it; `transfer`. The rules that
+//! must always hold are numbered in [`invariant`].
 #![no_std]
 #![forbid(unsafe_code)]
 
@@ -26,6 +29,7 @@ extern crate alloc;
 #[cfg(test)]
 extern crate std;
 
+mod admission;
 mod config;
 mod effects;
 mod election;
@@ -35,15 +39,22 @@ mod input;
 pub mod invariant;
 mod leader;
 mod log;
+mod membership;
 mod progress;
 pub mod quorum;
 mod read;
+pub mod reconfig;
 mod rng;
+mod seldom;
 mod snapshot;
+mod transfer;
 
+pub use admission::NewcomerStatus;
 pub use config::{Config, Restored};
 pub use effects::{Append, Effects, Install, Rejected, Shipment};
-pub use group::{Group, Role};
+pub use group::{Group, PRIORITY_MAX, Role};
 pub use input::Input;
 pub use log::TermRun;
+pub use membership::{Newcomers, Reconfigure, Reconfigured, Refusal, Route};
 pub use progress::{PeerState, PeerStatus};
+pub use transfer::{Transfer, Unfit};

@@ -1,9 +1,10 @@
 //! What a leader knows of each peer, and how much is on its way there (paper, section 5.3; thesis, 10.2.1).
 
+use alloc::boxed::Box;
 use alloc::collections::VecDeque;
 use core::time::Duration;
 
-use raftwerk_frame::{EntryId, Index, Term, Time};
+use raftwerk_frame::{EntryId, Index, Time};
 
 /// How a peer is being served.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,8 +49,10 @@ pub(crate) struct Progress {
     pub(crate) is_paused: bool,
     paused_at: Time,
     /// What was compacted when the peer was found to need a snapshot: whichever it gets holds at least this.
-    pub(crate) snapshot_at: EntryId,
+    snapshot_at: Option<Box<EntryId>>,
     pub(crate) is_active: bool,
+    /// Whether it was heard in the period before this.
+    pub(crate) was_active: bool,
     /// The commit index it was last told.
     pub(crate) commit_told: Index,
     /// The latest read round it has answered.
@@ -66,13 +69,24 @@ impl Progress {
             next,
             is_paused: false,
             paused_at: Time(0),
-            snapshot_at: EntryId::new(Term(0), Index(0)),
+            snapshot_at: None,
             is_active: false,
+            was_active: false,
             commit_told: Index(0),
             round: 0,
             in_flight: VecDeque::new(),
             in_flight_bytes: 0,
         }
+    }
+
+    /// Of a peer that has just come: it had no time to be heard, and is not counted as silent.
+    pub(crate) fn newcomer(next: Index) -> Self {
+        Self { is_active: true, ..Self::new(next) }
+    }
+
+    /// Whether it was heard in this period or the one before.
+    pub(crate) const fn was_heard(&self) -> bool {
+        self.is_active || self.was_active
     }
 
     pub(crate) const fn status(&self) -> PeerStatus {
@@ -96,6 +110,7 @@ impl Progress {
     /// The match is known: on with it, pipelined.
     pub(crate) fn replicate(&mut self) {
         self.state = PeerState::Replicate;
+        self.snapshot_at = None;
         self.next = self.matched.next();
         self.is_paused = false;
         self.clear_in_flight();
@@ -104,9 +119,13 @@ impl Progress {
     /// No appends until a snapshot has arrived, or failed.
     pub(crate) fn snapshot(&mut self, compacted: EntryId, now: Time) {
         self.state = PeerState::Snapshot;
-        self.snapshot_at = compacted;
+        self.snapshot_at = Some(Box::new(compacted));
         self.pause(now);
         self.clear_in_flight();
+    }
+
+    pub(crate) fn snapshot_at(&self) -> EntryId {
+        self.snapshot_at.as_deref().copied().unwrap_or_default()
     }
 
     /// Nothing more for this peer before it answers, or answers a heartbeat.

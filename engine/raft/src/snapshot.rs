@@ -42,7 +42,7 @@ impl Group {
     ) {
         let mine = self.hard_state.term;
         let is_sane = id.term <= term && term.0 <= NUMBER_MAX && id.index.0 <= NUMBER_MAX;
-        if !is_sane || !self.peers.contains(&from) || self.role == Role::Leader && term == mine {
+        if !is_sane || from == self.config.node || self.role == Role::Leader && term == mine {
             return;
         }
         if term < mine {
@@ -61,8 +61,7 @@ impl Group {
                 self.log.reset(id);
             }
             (self.commit, self.applied) = (id.index, id.index);
-            self.configuration = configuration.clone();
-            self.name_peers();
+            self.rebase(id.index, keep_tail, configuration, effects);
             effects.install = Some(Install { id, configuration: configuration.clone(), keep_tail });
         }
         effects.send_durable.push((from, Message::AppendAck { term, matched: self.commit }));

@@ -65,6 +65,11 @@ fn message(message: &Message, entries: &[Entry]) -> String {
         }
         Message::HeartbeatAck { term, round } => format!("heartbeat-ack {term}{}", of_round(round)),
         Message::TimeoutNow { term } => format!("timeout-now {term}"),
+        Message::Removed { configuration, .. } => format!("removed by {configuration}"),
+        Message::ReadIndex { term, round } => format!("read-index {term} number {round}"),
+        Message::ReadIndexReply { term, round, index } => {
+            format!("read-index {term} number {round} at {index}")
+        }
     }
 }
 

@@ -1,0 +1,369 @@
+//! Changes of who takes part: when a leader may make one, what is in force, and what ends a change (paper, section 6;
+//! thesis, chapter 4).
+//!
+//! A configuration is in force from the moment its entry is in the log, committed or not, and no longer once the entry
+//! is replaced. So a replica keeps those that it may have to fall back to, down to the one at its log's beginning.
+//!
+//! A leader has at most one change under way: it begins none before an entry of its own term is committed (or two
+//! leaders could take steps whose majorities do not meet) and none before the last is committed. A joint configuration
+//! that is to be left by itself is left by whoever leads when it is committed.
+//!
+//! What is not here: which configuration follows from which changes (`reconfig`), the waiting for newcomers
+//! (`admission`), handing over the lead (`transfer`).
+
+use alloc::vec::Vec;
+
+use raftwerk_frame::{Configuration, EntryId, Index, Membership, Message, NodeId, Time};
+use smallvec::SmallVec;
+
+use crate::effects::Effects;
+use crate::group::{Group, Role};
+use crate::progress::Progress;
+use crate::quorum::{self, VoteResult};
+use crate::reconfig::{self, Change, ChangeError};
+
+/// A wish for another configuration.
+#[derive(Clone, Copy, Debug)]
+pub struct Reconfigure<'a> {
+    /// What is to become of whom; all in one step. None: leave a joint configuration, or wait for newcomers no longer.
+    pub changes: &'a [Change],
+    /// The index of the configuration that whoever asks has seen. If the log has a later one by now, the wish is refused.
+    pub seen: Option<Index>,
+    /// By which way.
+    pub route: Route,
+    /// What is asked of nodes before they may vote.
+    pub newcomers: Newcomers,
+    /// Only tells what would happen.
+    pub dry_run: bool,
+}
+
+/// The way to a new configuration.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Route {
+    /// One step if at most one voter changes; otherwise through a joint configuration, which is left by itself.
+    Auto,
+    /// Through a joint configuration, which is left by itself.
+    Joint,
+    /// Into a joint configuration, which stays until a wish without changes leaves it.
+    JointHeld,
+}
+
+/// What is asked of nodes before they may vote, and of voters before others are let go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Newcomers {
+    /// Nothing: nobody's health is looked at. A group may so lose its majority.
+    Unchecked,
+    /// New voters are learners that have caught up, and a majority of the new configuration was heard lately.
+    Checked,
+    /// The same, but new voters are waited for: those that take no part yet come in as learners first.
+    Awaited,
+}
+
+/// What became of a wish, at once. That a change is done is told by [`Effects::settled`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Reconfigured {
+    /// Nothing happened.
+    Refused(Refusal),
+    /// A dry run: so would the next entry read.
+    Planned(Configuration),
+    /// Everything is so already, with the configuration at this index.
+    Unchanged(Index),
+    /// Nodes are on their way to being voters; the change follows when they have caught up.
+    Admitting,
+    /// The change has begun, with the entry at this index.
+    Started(Index),
+    /// Nodes have been waited for, and now the change is refused. They stay learners.
+    Abandoned(Refusal),
+}
+
+/// Why a change is not begun.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// This replica does not lead.
+    NotLeader {
+        /// Who does, as far as it knows.
+        leader: Option<NodeId>,
+    },
+    /// No entry of the leader's term is committed yet. Soon there will be.
+    NotReady,
+    /// The lead is being handed over.
+    Transferring,
+    /// Another change is under way; its latest configuration has this index.
+    InProgress(Index),
+    /// The configuration is a later one than whoever asks has seen; this is its index.
+    Stale(Index),
+    /// No configuration follows from these changes.
+    Change(ChangeError),
+    /// This node has not caught up, or takes no part yet.
+    NotCaughtUp(NodeId),
+    /// No majority of the new configuration was heard lately.
+    QuorumAtRisk,
+}
+
+impl Group {
+    /// A wish for another configuration.
+    pub(crate) fn reconfigure(&mut self, wish: &Reconfigure<'_>, effects: &mut Effects) {
+        let is_withdrawal = wish.changes.is_empty() && !wish.dry_run && self.role == Role::Leader;
+        if is_withdrawal && self.admission.take().is_some() {
+            effects.reconfigured = Some(Reconfigured::Unchanged(self.configuration_at));
+            return;
+        }
+        let outcome = match self.plan(wish) {
+            Err(Refusal::NotCaughtUp(_)) if wish.newcomers == Newcomers::Awaited => {
+                self.begin_admission(wish, effects)
+            }
+            Err(refusal) => Reconfigured::Refused(refusal),
+            Ok(to) if to == self.configuration => Reconfigured::Unchanged(self.configuration_at),
+            Ok(to) if wish.dry_run => Reconfigured::Planned(to),
+            Ok(to) => Reconfigured::Started(self.append_configuration(to, effects)),
+        };
+        effects.reconfigured = Some(outcome);
+    }
+
+    /// The configuration that a wish leads to next, if it may be had now.
+    pub(crate) fn plan(&self, wish: &Reconfigure<'_>) -> Result<Configuration, Refusal> {
+        self.may_change(wish.seen)?;
+        let from = &self.configuration;
+        let to = match wish.route {
+            _ if from.is_joint() && wish.changes.is_empty() => return self.plan_leave(),
+            _ if from.is_joint() => return Err(Refusal::InProgress(self.configuration_at)),
+            Route::Auto => match reconfig::simple(from, wish.changes) {
+                Err(ChangeError::ManyVoters) => reconfig::enter_joint(from, wish.changes, true),
+                other => other,
+            },
+            Route::Joint => reconfig::enter_joint(from, wish.changes, true),
+            Route::JointHeld => reconfig::enter_joint(from, wish.changes, false),
+        };
+        let to = to.map_err(Refusal::Change)?;
+        if wish.newcomers != Newcomers::Unchecked {
+            if let Some(node) =
+                to.voters.iter().find(|node| !from.is_voter(**node) && !self.is_caught_up(**node))
+            {
+                return Err(Refusal::NotCaughtUp(*node));
+            }
+            self.keeps_quorum(&to)?;
+        }
+        Ok(to)
+    }
+
+    /// Whether a change may begin at all.
+    fn may_change(&self, seen: Option<Index>) -> Result<(), Refusal> {
+        if self.role != Role::Leader {
+            return Err(Refusal::NotLeader { leader: self.leader });
+        }
+        if self.handover.is_some() {
+            return Err(Refusal::Transferring);
+        }
+        if !self.has_committed_in_term() {
+            return Err(Refusal::NotReady);
+        }
+        if self.configuration_at > self.commit || self.admission.is_some() {
+            return Err(Refusal::InProgress(self.configuration_at));
+        }
+        match seen {
+            Some(seen) if seen < self.configuration_at => Err(Refusal::Stale(self.configuration_at)),
+            _ => Ok(()),
+        }
+    }
+
+    fn plan_leave(&self) -> Result<Configuration, Refusal> {
+        reconfig::leave_joint(&self.configuration).map_err(Refusal::Change)
+    }
+
+    /// Whether an entry of this leader's term is committed: before, it does not know what is, nor whether another's
+    /// configuration is.
+    pub(crate) fn has_committed_in_term(&self) -> bool {
+        self.log.term_at(self.commit) == Some(self.hard_state.term)
+    }
+
+    fn keeps_quorum(&self, to: &Configuration) -> Result<(), Refusal> {
+        let heard = |node| Some(node == self.config.node || self.peer(node).is_some_and(Progress::was_heard));
+        match quorum::vote_result(to, heard) {
+            VoteResult::Won => Ok(()),
+            VoteResult::Lost | VoteResult::Pending => Err(Refusal::QuorumAtRisk),
+        }
+    }
+
+    /// Appends a configuration, which is in force from here on.
+    pub(crate) fn append_configuration(&mut self, to: Configuration, effects: &mut Effects) -> Index {
+        self.append_own(1, false, effects);
+        let index = self.log.last().index;
+        effects.membership = Some(to.clone());
+        self.put_in_force(Membership { index, configuration: to }, effects);
+        index
+    }
+
+    /// A configuration is in the log: it counts from here on.
+    pub(crate) fn put_in_force(&mut self, next: Membership, effects: &mut Effects) {
+        let configuration = core::mem::replace(&mut self.configuration, next.configuration);
+        self.earlier.push(Membership { index: self.configuration_at, configuration });
+        self.configuration_at = next.index;
+        self.take_shape(effects);
+    }
+
+    /// The log is replaced from `from` on, and with it the configurations there.
+    pub(crate) fn roll_back(&mut self, from: Index, effects: &mut Effects) {
+        while self.configuration_at >= from
+            && let Some(before) = self.earlier.pop()
+        {
+            (self.configuration_at, self.configuration) = (before.index, before.configuration);
+            self.take_shape(effects);
+        }
+    }
+
+    /// A snapshot takes the place of the log up to `index`. What the log still has after it stays in force.
+    pub(crate) fn rebase(
+        &mut self,
+        index: Index,
+        keep_tail: bool,
+        configuration: &Configuration,
+        effects: &mut Effects,
+    ) {
+        if keep_tail && self.configuration_at > index {
+            self.earlier.retain(|membership| membership.index > index);
+            self.earlier.push_front(Membership { index, configuration: configuration.clone() });
+        } else {
+            self.earlier.clear();
+            (self.configuration_at, self.configuration) = (index, configuration.clone());
+            self.take_shape(effects);
+        }
+    }
+
+    /// The log begins after `to`: of what was in force there and before, the latest is enough.
+    pub(crate) fn forget_before(&mut self, to: Index) {
+        if self.configuration_at <= to {
+            self.earlier.clear();
+        } else if let Some(base) = self.earlier.iter().rposition(|membership| membership.index <= to) {
+            self.earlier.drop_front(base);
+        }
+    }
+
+    /// Another configuration is in force: other peers, perhaps.
+    fn take_shape(&mut self, effects: &mut Effects) {
+        effects.configuration_changed = true;
+        self.is_told_removed = false;
+        let before: SmallVec<[NodeId; 4]> = core::mem::take(&mut self.peers);
+        self.name_peers();
+        if self.role == Role::Leader && before != self.peers {
+            let next = self.log.last().index.next();
+            let mut known: Vec<(NodeId, Progress)> =
+                before.into_iter().zip(self.progress.drain(..)).collect();
+            self.progress = Vec::with_capacity(self.peers.len());
+            for &peer in &self.peers {
+                let at = known.iter().position(|(node, _)| *node == peer);
+                // Who has just come counts as heard for a first period: it had no chance to speak yet.
+                self.progress.push(at.map_or_else(|| Progress::newcomer(next), |at| known.swap_remove(at).1));
+            }
+        }
+    }
+
+    /// The commit index has passed `before` in a leader: a configuration may have become committed, and ask for more.
+    pub(crate) fn follow_up(&mut self, before: Index, effects: &mut Effects) {
+        if self.configuration_at > self.commit {
+            return;
+        }
+        if self.configuration.is_joint() {
+            if self.configuration.auto_leave
+                && effects.append.is_none()
+                && let Ok(to) = self.plan_leave()
+            {
+                self.append_configuration(to, effects);
+            }
+            return;
+        }
+        if self.configuration_at > before {
+            effects.settled = Some(self.configuration_at);
+            self.tell_removed(effects);
+        }
+        if !self.configuration.is_voter(self.config.node) {
+            return self.retire(effects);
+        }
+        self.continue_admission(effects);
+    }
+
+    /// Who took part before the configuration that is committed now, and does not any longer, is told so.
+    fn tell_removed(&mut self, effects: &mut Effects) {
+        let Some(before) = self.earlier.last() else { return };
+        let me = self.config.node;
+        let gone = |node: &NodeId| !self.configuration.contains(*node) && *node != me;
+        let notice = self.notice_of_removal();
+        effects
+            .send
+            .extend(before.configuration.replicas().into_iter().filter(gone).map(|node| (node, notice)));
+    }
+
+    fn notice_of_removal(&self) -> Message {
+        let term = self.log.term_at(self.configuration_at).unwrap_or_default();
+        let configuration = EntryId::new(term, self.configuration_at);
+        Message::Removed { term: self.hard_state.term, configuration }
+    }
+
+    /// One who takes no part asks for votes with a log that is behind: it was removed and does not know.
+    pub(crate) fn answer_removed(&self, from: NodeId, last: EntryId, effects: &mut Effects) -> bool {
+        let is_gone = self.configuration_at <= self.commit
+            && !self.configuration.is_empty()
+            && !self.configuration.contains(from)
+            && last < self.log.last();
+        if is_gone {
+            effects.send_durable.push((from, self.notice_of_removal()));
+        }
+        is_gone
+    }
+
+    /// Somebody says that a committed configuration is without this replica. True unless a later one is known here.
+    pub(crate) fn take_removed(&mut self, configuration: EntryId) {
+        let is_later = if self.configuration_at <= self.commit {
+            configuration.index > self.configuration_at
+        } else {
+            self.log
+                .term_at(self.configuration_at)
+                .is_some_and(|term| configuration > EntryId::new(term, self.configuration_at))
+        };
+        if is_later && self.role != Role::Leader && !self.configuration.is_empty() {
+            self.is_told_removed = true;
+            self.deadline = Time::NEVER;
+        }
+    }
+
+    /// Whether this replica takes no part any longer, as far as it knows: it was told so, or has committed a configuration
+    /// without itself. It neither campaigns nor answers for the group; whoever drives it may drop it.
+    #[must_use]
+    pub fn is_removed(&self) -> bool {
+        let is_without = !self.configuration.is_empty() && !self.configuration.contains(self.config.node);
+        self.is_told_removed || is_without && self.configuration_at <= self.commit
+    }
+
+    /// Whether this replica may ask for votes: a voter of the configuration in force; or of the one before, while its
+    /// removal is not committed, since then the others may still need it (thesis, section 4.2.2).
+    pub(crate) fn may_campaign(&self) -> bool {
+        let me = self.config.node;
+        let was_voter = || self.earlier.last().is_some_and(|before| before.configuration.is_voter(me));
+        !self.is_told_removed
+            && (self.configuration.is_voter(me) || self.configuration_at > self.commit && was_voter())
+    }
+
+    /// The index of the configuration in force. After a restart, that of one older than the log is told as the entry
+    /// before the log's first.
+    #[must_use]
+    pub const fn configuration_index(&self) -> Index {
+        self.configuration_at
+    }
+
+    /// The configuration in force at `index` of the log, and where it stands; `None` before the log's beginning. What a
+    /// snapshot of the state at `index` has to carry.
+    #[must_use]
+    pub fn configuration_up_to(&self, index: Index) -> Option<(Index, &Configuration)> {
+        if self.configuration_at <= index {
+            return Some((self.configuration_at, &self.configuration));
+        }
+        let found = self.earlier.iter().rfind(|membership| membership.index <= index);
+        found.map(|membership| (membership.index, &membership.configuration))
+    }
+
+    /// Every configuration of the log, oldest first, the last one in force. The first stands at or before the log's
+    /// beginning.
+    pub fn memberships(&self) -> impl Iterator<Item = (Index, &Configuration)> + '_ {
+        let earlier = self.earlier.iter().map(|membership| (membership.index, &membership.configuration));
+        earlier.chain([(self.configuration_at, &self.configuration)])
+    }
+}

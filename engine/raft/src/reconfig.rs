@@ -1,0 +1,278 @@
+//! The algebra of configurations: which one follows from another by a set of changes (paper, section 6; thesis, 4.3).
+//!
+//! Pure functions on [`Configuration`]s: no leader, no log, nobody's health. When a leader may take such a step is in
+//! `membership`. There are two ways:
+//! - [`simple`] changes at most one voter, so that any majority before and any after have a replica in common;
+//! - [`enter_joint`] takes any set of changes, to a configuration in which both majorities must agree, and
+//!   [`leave_joint`] ends it.
+//!
+//! In a set of changes the last word on a node counts. Node 0 is nobody: a change that names it does nothing.
+
+use alloc::vec::Vec;
+
+use raftwerk_frame::{Configuration, NodeId};
+
+/// What becomes of one node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Change {
+    /// It votes. Adds it, or promotes a learner.
+    Voter(NodeId),
+    /// It receives the log and does not vote. Adds it, or demotes a voter.
+    Learner(NodeId),
+    /// It takes no part. Does nothing if it does not.
+    Remove(NodeId),
+}
+
+impl Change {
+    /// The node.
+    #[must_use]
+    pub const fn node(self) -> NodeId {
+        match self {
+            Self::Voter(node) | Self::Learner(node) | Self::Remove(node) => node,
+        }
+    }
+}
+
+/// Why a set of changes leads nowhere.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ChangeError {
+    /// The configuration is joint already: one change at a time.
+    AlreadyJoint,
+    /// A simple change in a joint configuration.
+    SimpleInJoint,
+    /// There is nothing to leave.
+    NotJoint,
+    /// There is no voter whose majority could agree.
+    NoVoters,
+    /// No voter would be left.
+    AllVotersRemoved,
+    /// More than one voter changes: only a joint configuration makes that safe.
+    ManyVoters,
+    /// More replicas than a configuration may name.
+    TooMany,
+}
+
+/// The configuration after changes of at most one voter, and of any number of learners.
+///
+/// # Errors
+/// [`ChangeError`] if there is none.
+pub fn simple(from: &Configuration, changes: &[Change]) -> Result<Configuration, ChangeError> {
+    if from.is_joint() {
+        return Err(ChangeError::SimpleInJoint);
+    }
+    let to = changed(from.clone(), changes)?;
+    let differ = |one: &[NodeId], other: &[NodeId]| one.iter().filter(|node| !other.contains(node)).count();
+    if differ(&from.voters, &to.voters) + differ(&to.voters, &from.voters) > 1 {
+        return Err(ChangeError::ManyVoters);
+    }
+    checked(to)
+}
+
+/// The joint configuration with which changes of any kind and number begin. A voter that is to become a learner waits
+/// for that until the joint configuration is left: as a voter of the old half it is still needed.
+///
+/// # Errors
+/// [`ChangeError`] if there is none.
+pub fn enter_joint(
+    from: &Configuration,
+    changes: &[Change],
+    auto_leave: bool,
+) -> Result<Configuration, ChangeError> {
+    if from.is_joint() {
+        return Err(ChangeError::AlreadyJoint);
+    }
+    if from.voters.is_empty() {
+        return Err(ChangeError::NoVoters);
+    }
+    let joint = Configuration { outgoing: from.voters.clone(), auto_leave, ..from.clone() };
+    checked(changed(joint, changes)?)
+}
+
+/// The configuration after a joint one.
+///
+/// # Errors
+/// [`ChangeError::NotJoint`].
+pub fn leave_joint(from: &Configuration) -> Result<Configuration, ChangeError> {
+    if !from.is_joint() {
+        return Err(ChangeError::NotJoint);
+    }
+    let mut to = Configuration {
+        voters: from.voters.clone(),
+        learners: from.learners.clone(),
+        ..Configuration::default()
+    };
+    for &node in &from.learners_next {
+        put(&mut to.learners, node);
+    }
+    Ok(to)
+}
+
+/// Whether a log may have `to` as the next configuration after `from`.
+#[must_use]
+pub fn may_follow(from: &Configuration, to: &Configuration) -> bool {
+    if from.is_joint() {
+        return leave_joint(from).as_ref() == Ok(to);
+    }
+    if to.is_joint() {
+        return to.outgoing == from.voters;
+    }
+    let differ = |one: &[NodeId], other: &[NodeId]| one.iter().filter(|node| !other.contains(node)).count();
+    differ(&from.voters, &to.voters) + differ(&to.voters, &from.voters) <= 1
+}
+
+fn changed(mut to: Configuration, changes: &[Change]) -> Result<Configuration, ChangeError> {
+    for change in changes.iter().filter(|change| change.node() != NodeId(0)) {
+        match *change {
+            Change::Voter(node) => {
+                take(&mut to.learners, node);
+                take(&mut to.learners_next, node);
+                put(&mut to.voters, node);
+            }
+            Change::Learner(node) if to.learners.contains(&node) => {}
+            Change::Learner(node) => {
+                take(&mut to.voters, node);
+                let still_votes = to.outgoing.contains(&node);
+                put(if still_votes { &mut to.learners_next } else { &mut to.learners }, node);
+            }
+            Change::Remove(node) => {
+                take(&mut to.voters, node);
+                take(&mut to.learners, node);
+                take(&mut to.learners_next, node);
+            }
+        }
+    }
+    if to.voters.is_empty() { Err(ChangeError::AllVotersRemoved) } else { Ok(to) }
+}
+
+fn checked(to: Configuration) -> Result<Configuration, ChangeError> {
+    let named = to.voters.len() + to.outgoing.len() + to.learners.len() + to.learners_next.len();
+    if named > Configuration::REPLICAS_MAX { Err(ChangeError::TooMany) } else { Ok(to) }
+}
+
+fn put(list: &mut Vec<NodeId>, node: NodeId) {
+    if let Err(at) = list.binary_search(&node) {
+        list.insert(at, node);
+    }
+}
+
+fn take(list: &mut Vec<NodeId>, node: NodeId) {
+    if let Ok(at) = list.binary_search(&node) {
+        list.remove(at);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use alloc::vec;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn nodes(ids: &[u64]) -> Vec<NodeId> {
+        ids.iter().map(|&id| NodeId(id)).collect()
+    }
+
+    fn voters(ids: &[u64]) -> Configuration {
+        Configuration::of_voters(nodes(ids))
+    }
+
+    #[test]
+    fn one_voter_more_or_less_goes_the_short_way_and_two_do_not() {
+        use Change::{Learner, Remove, Voter};
+        let three = voters(&[1, 2, 3]);
+        assert_eq!(simple(&three, &[Voter(NodeId(4))]), Ok(voters(&[1, 2, 3, 4])));
+        assert_eq!(simple(&three, &[Remove(NodeId(3)), Remove(NodeId(3))]), Ok(voters(&[1, 2])));
+        let replace = [Remove(NodeId(3)), Voter(NodeId(4))];
+        assert_eq!(simple(&three, &replace), Err(ChangeError::ManyVoters));
+        let away_and_back = [Learner(NodeId(3)), Voter(NodeId(3))];
+        assert_eq!(simple(&three, &away_and_back), Ok(three));
+        assert_eq!(simple(&voters(&[1]), &[Learner(NodeId(1))]), Err(ChangeError::AllVotersRemoved));
+    }
+
+    #[test]
+    fn a_voter_that_is_demoted_votes_until_the_joint_configuration_is_left() {
+        let changes = [Change::Learner(NodeId(1)), Change::Voter(NodeId(2)), Change::Learner(NodeId(5))];
+        let joint = enter_joint(&voters(&[1]), &changes, true).unwrap();
+        assert_eq!((&joint.voters, &joint.outgoing), (&nodes(&[2]), &nodes(&[1])));
+        assert_eq!((&joint.learners, &joint.learners_next), (&nodes(&[5]), &nodes(&[1])));
+        assert_eq!(enter_joint(&joint, &[], false), Err(ChangeError::AlreadyJoint));
+        assert_eq!(simple(&joint, &[]), Err(ChangeError::SimpleInJoint));
+        let left = leave_joint(&joint).unwrap();
+        assert_eq!((left.voters, left.learners), (nodes(&[2]), nodes(&[1, 5])));
+        assert!(left.outgoing.is_empty() && left.learners_next.is_empty() && !left.auto_leave);
+        assert_eq!(leave_joint(&voters(&[1])), Err(ChangeError::NotJoint));
+    }
+
+    #[test]
+    fn nobody_is_node_zero_and_nobody_makes_a_group_joint() {
+        let zero = [Change::Voter(NodeId(1)), Change::Remove(NodeId(0)), Change::Voter(NodeId(0))];
+        assert_eq!(simple(&Configuration::default(), &zero), Ok(voters(&[1])));
+        assert_eq!(enter_joint(&Configuration::default(), &zero, false), Err(ChangeError::NoVoters));
+    }
+
+    #[test]
+    fn a_configuration_stays_within_what_its_byte_form_holds() {
+        let many: Vec<Change> = (1..=65).map(|id| Change::Learner(NodeId(id))).collect();
+        assert_eq!(simple(&voters(&[99]), &many), Err(ChangeError::TooMany));
+        assert!(simple(&voters(&[99]), &many[..63]).is_ok());
+    }
+
+    fn change() -> impl Strategy<Value = Change> {
+        (0..3u8, 0..8u64).prop_map(|(kind, id)| match kind {
+            0 => Change::Voter(NodeId(id)),
+            1 => Change::Learner(NodeId(id)),
+            _ => Change::Remove(NodeId(id)),
+        })
+    }
+
+    proptest! {
+        /// Whichever way is taken, the end is the same, every list is sorted, and nobody is in two lists but in both
+        /// halves of the voters.
+        #[test]
+        fn both_ways_lead_to_the_same_end(
+            first in prop::collection::vec(1..8u64, 1..5),
+            changes in prop::collection::vec(change(), 0..8),
+        ) {
+            let from = voters(&first);
+            let joint = enter_joint(&from, &changes, true);
+            if let Ok(joint) = &joint {
+                let left = leave_joint(joint).unwrap();
+                prop_assert!(may_follow(&from, joint) && may_follow(joint, &left));
+                for list in [&left.voters, &left.learners, &joint.voters, &joint.learners, &joint.learners_next] {
+                    prop_assert!(list.windows(2).all(|pair| pair[0] < pair[1]));
+                }
+                prop_assert!(left.voters.iter().all(|node| !left.learners.contains(node)));
+                prop_assert!(joint.learners_next.iter().all(|node| joint.outgoing.contains(node)));
+                if let Ok(short) = simple(&from, &changes) {
+                    prop_assert!(may_follow(&from, &short));
+                    prop_assert_eq!(short, left);
+                }
+            }
+            prop_assert_eq!(joint.is_err(), matches!(joint, Err(ChangeError::AllVotersRemoved)));
+        }
+
+        /// Any majority before a simple change and any after it have a replica in common.
+        #[test]
+        fn majorities_across_a_simple_change_meet(
+            first in prop::collection::vec(1..7u64, 1..6),
+            one in change(),
+        ) {
+            let from = voters(&first);
+            let Ok(to) = simple(&from, &[one]) else { return Ok(()) };
+            for before in 0u32..128 {
+                let after = !before & 127;
+                let agree = |list: &[NodeId], set: u32| {
+                    list.iter().filter(|node| set & (1 << node.0) != 0).count() > list.len() / 2
+                };
+                prop_assert!(!(agree(&from.voters, before) && agree(&to.voters, after)));
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_unknown_is_removed_without_a_trace() {
+        let changes = vec![Change::Remove(NodeId(9))];
+        assert_eq!(simple(&voters(&[1, 2]), &changes), Ok(voters(&[1, 2])));
+    }
+}

@@ -1,0 +1,87 @@
+//! A list that is nearly always empty, and then weighs one word: there are many groups.
+
+use alloc::boxed::Box;
+use alloc::vec::Vec;
+use core::ops::Deref;
+
+/// A growable list behind a pointer. Empty, it holds no memory.
+#[derive(Clone, Debug)]
+#[expect(clippy::box_collection, reason = "a word instead of three, in every idle group")]
+pub(crate) struct Seldom<T>(Option<Box<Vec<T>>>);
+
+impl<T> Seldom<T> {
+    pub(crate) const fn new() -> Self {
+        Self(None)
+    }
+
+    pub(crate) fn push(&mut self, one: T) {
+        self.0.get_or_insert_default().push(one);
+    }
+
+    pub(crate) fn pop(&mut self) -> Option<T> {
+        let one = self.0.as_mut().and_then(|list| list.pop());
+        self.shrink();
+        one
+    }
+
+    /// Puts it before all others.
+    pub(crate) fn push_front(&mut self, one: T) {
+        self.0.get_or_insert_default().insert(0, one);
+    }
+
+    pub(crate) fn retain(&mut self, keep: impl FnMut(&T) -> bool) {
+        if let Some(list) = &mut self.0 {
+            list.retain(keep);
+        }
+        self.shrink();
+    }
+
+    /// Drops the first `count`.
+    pub(crate) fn drop_front(&mut self, count: usize) {
+        if let Some(list) = &mut self.0 {
+            list.drain(..count.min(list.len()));
+        }
+        self.shrink();
+    }
+
+    pub(crate) fn clear(&mut self) {
+        self.0 = None;
+    }
+
+    fn shrink(&mut self) {
+        if self.is_empty() {
+            self.0 = None;
+        }
+    }
+
+    pub(crate) fn bytes(&self) -> usize {
+        self.0.as_ref().map_or(0, |list| size_of::<Vec<T>>() + list.capacity() * size_of::<T>())
+    }
+}
+
+impl<T> Deref for Seldom<T> {
+    type Target = [T];
+
+    fn deref(&self) -> &[T] {
+        self.0.as_ref().map_or(&[], |list| list)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_list_that_is_empty_again_weighs_a_word() {
+        let mut list = Seldom::new();
+        assert_eq!((list.len(), list.bytes(), size_of_val(&list)), (0, 0, size_of::<usize>()));
+        list.push(2u64);
+        list.push_front(1);
+        list.push(3);
+        assert_eq!(&list[..], [1, 2, 3]);
+        list.retain(|one| *one != 2);
+        list.drop_front(1);
+        assert_eq!(&list[..], [3]);
+        assert_eq!((list.pop(), list.pop(), list.bytes()), (Some(3), None, 0));
+    }
+}
