@@ -60,7 +60,7 @@ pub enum Input<'a> {
         /// Comes back in `reads` or `reads_rejected`.
         token: u64,
     },
-    /// The driver has dropped the log up to here. At most the applied index.
+    /// The driver has dropped the log up to here: at most to the applied index, and to what is durable here.
     Compacted {
         /// The last of the dropped entries.
         to: Index,

@@ -6,6 +6,7 @@ use alloc::string::String;
 use raftwerk_frame::{EntryId, Index, NodeId, Term};
 
 use crate::group::{Group, Role};
+use crate::reconfig::may_follow;
 
 /// A rule that did not hold.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -32,6 +33,7 @@ macro_rules! rule {
 /// 4. Only the leader has followers' progress, and it names itself as leader.
 /// 5. For every follower: `matched < next ≤ last + 1`.
 /// 6. A candidate has voted for itself.
+/// 11. Configurations stand in the log in rising order, none after its end, the first at or before its beginning.
 ///
 /// # Errors
 /// The first rule that does not hold.
@@ -68,7 +70,19 @@ pub fn check(group: &Group) -> Result<(), Violation> {
         );
     }
     let voted = group.hard_state().vote == Some(group.node());
+    check_memberships(group)?;
     rule!(6, group.role() != Role::Candidate || voted, "a candidate voted for {:?}", group.hard_state().vote);
+    Ok(())
+}
+
+fn check_memberships(group: &Group) -> Result<(), Violation> {
+    let mut before = None;
+    for (index, _) in group.memberships() {
+        let rises = before.is_none_or(|before| before < index) && index <= group.last().index;
+        let reaches_back = before.is_some() || index <= group.compacted().index;
+        rule!(11, rises && reaches_back, "a configuration at {index} after {before:?}");
+        before = Some(index);
+    }
     Ok(())
 }
 
@@ -78,6 +92,8 @@ pub fn check(group: &Group) -> Result<(), Violation> {
 /// 8. Logs that agree on an entry agree on all before it (log matching, section 5.3): checked on the terms.
 /// 9. What is committed anywhere is the same everywhere (state machine safety, section 5.4.3).
 /// 10. A leader's log holds everything that is committed (leader completeness, section 5.4.3).
+/// 12. At most one configuration of a log is not committed (section 6; thesis, section 4.1).
+/// 13. Every configuration of a log may follow the one before it: one voter more or less, or through a joint one.
 #[derive(Clone, Debug, Default)]
 pub struct ClusterChecker {
     leaders: alloc::collections::BTreeMap<Term, NodeId>,
@@ -95,6 +111,9 @@ impl ClusterChecker {
             self.check_leader(group)?;
             self.check_committed(group)?;
         }
+        for group in groups.clone() {
+            self.check_changes(group)?;
+        }
         for group in groups.clone().filter(|group| group.is_leader()) {
             // A deposed leader that does not know it yet is behind; only the latest term's must have everything.
             if self.leaders.last_key_value() == Some((&group.term(), &group.node())) {
@@ -105,6 +124,20 @@ impl ClusterChecker {
             for other in groups.clone() {
                 check_matching(one, other)?;
             }
+        }
+        Ok(())
+    }
+
+    fn check_changes(&self, group: &Group) -> Result<(), Violation> {
+        let is_open = |index: Index| {
+            let committed = self.committed.get((index.0 as usize).wrapping_sub(1)).copied();
+            index > group.compacted().index && group.term_at(index) != committed
+        };
+        let open = group.memberships().filter(|(index, _)| is_open(*index)).count();
+        rule!(12, open <= 1, "{} has {open} configurations that are not committed", group.node());
+        for ((_, from), (at, to)) in group.memberships().zip(group.memberships().skip(1)) {
+            let follows = from.is_empty() || may_follow(from, to);
+            rule!(13, follows, "{}: {to:?} at {at} after {from:?}", group.node());
         }
         Ok(())
     }

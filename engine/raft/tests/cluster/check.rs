@@ -11,7 +11,7 @@
 
 use std::collections::BTreeMap;
 
-use raftwerk_frame::{EntryId, HardState, Index, Message, NodeId, Term};
+use raftwerk_frame::{Configuration, EntryId, HardState, Index, Message, NodeId, Term};
 use raftwerk_raft::invariant::ClusterChecker;
 use raftwerk_raft::quorum::{self, VoteResult};
 
@@ -30,13 +30,15 @@ pub(super) struct Ledger {
 }
 
 /// An entry that is committed.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 struct Committed {
     entry: Entry,
     /// Of a state machine that has seen everything up to it.
     state: u64,
     /// The term of the leader that counted it.
     term: Term,
+    /// The configuration that it counted by.
+    by: Configuration,
 }
 
 /// How a replica looked after the last turn.
@@ -71,9 +73,10 @@ impl Cluster {
             return assert_eq!(known.entry, entry, "node {node} has another entry committed at {index}");
         }
         assert_eq!(at, self.ledger.committed.len(), "entries are committed in order");
-        assert!(self.group(node).is_leader(), "a leader is the first to know");
+        let by = self.counted_by.clone().expect("a leader is the first to know");
         let before = self.ledger.committed.last().map_or(0, |last| last.state);
-        let committed = Committed { entry, state: state_after(before, entry), term: self.group(node).term() };
+        let term = self.group(node).term();
+        let committed = Committed { entry, state: state_after(before, entry), term, by };
         self.ledger.committed.push(committed);
         self.seen.committed += 1;
     }
@@ -112,6 +115,10 @@ impl Cluster {
         assert_eq!(group.runs(), written.term_runs(), "node {node}");
         assert_eq!(group.hard_state(), written.hard_state, "node {node}");
         assert_eq!(group.applied(), replica.applied, "node {node}");
+        let mut told: Vec<_> = written.memberships().collect();
+        told.insert(0, (Index(0), written.membership));
+        let told = told.into_iter().map(|(_, payload)| self.configuration_of(payload));
+        assert!(told.eq(group.memberships().map(|(_, known)| known.clone())), "node {node}: configurations");
         let state = replica.applied.0.checked_sub(1).map_or(0, |at| self.ledger.committed[at as usize].state);
         assert_eq!(replica.state, state, "node {node}: states at {}", replica.applied);
         let durable = EntryId::new(group.term(), group.durable());
@@ -157,7 +164,7 @@ impl Cluster {
     fn check_leader_completeness(&self, node: u64) {
         let (written, term) = (&self.replica(node).disk.written, self.group(node).term());
         for at in written.compacted.index.0..self.ledger.len() {
-            let known = self.ledger.committed[at as usize];
+            let known = &self.ledger.committed[at as usize];
             let held = written.entry(Index(at + 1)) == Some(known.entry);
             assert!(held || known.term > term, "leader {node} of {term} lacks {}, {known:?}", at + 1);
         }
@@ -168,7 +175,7 @@ impl Cluster {
         let Some(last) = self.ledger.committed.last() else { return };
         let id = EntryId::new(last.entry.term, Index(self.ledger.len()));
         let holds = |node: NodeId| Some(self.replica(node.0).disk.durable.covers(id));
-        let result = quorum::vote_result(&self.options.configuration(), holds);
+        let result = quorum::vote_result(&last.by, holds);
         assert_eq!(result, VoteResult::Won, "{id} is committed, and not durable on a quorum");
     }
 

@@ -6,6 +6,9 @@ use std::collections::VecDeque;
 use raftwerk_frame::{EntryId, HardState, Index, Run, Term};
 use raftwerk_raft::TermRun;
 
+/// Payloads from here on stand for configurations.
+pub(crate) const MEMBERSHIPS: u64 = 1 << 60;
+
 /// One entry; its payload is a number that no other entry has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Entry {
@@ -13,11 +16,19 @@ pub(crate) struct Entry {
     pub(crate) payload: u64,
 }
 
+impl Entry {
+    pub(crate) const fn is_membership(self) -> bool {
+        self.payload >= MEMBERSHIPS
+    }
+}
+
 /// A state machine's own image: what it had seen, and what came of it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Checkpoint {
     pub(crate) id: EntryId,
     pub(crate) state: u64,
+    /// The payload that stands for the configuration there; 0 for one that names nobody.
+    pub(crate) membership: u64,
 }
 
 /// All that one replica keeps.
@@ -28,6 +39,8 @@ pub(crate) struct Image {
     /// The first of them stands just after `compacted`.
     pub(crate) entries: Vec<Entry>,
     pub(crate) checkpoint: Checkpoint,
+    /// As in [`Checkpoint`], at `compacted`.
+    pub(crate) membership: u64,
 }
 
 /// One thing written.
@@ -81,6 +94,18 @@ impl Image {
         runs
     }
 
+    /// Every configuration among the entries, and where it stands.
+    pub(crate) fn memberships(&self) -> impl DoubleEndedIterator<Item = (Index, u64)> + '_ {
+        let found = self.entries.iter().enumerate().filter(|(_, entry)| entry.is_membership());
+        found.map(|(at, entry)| (self.compacted.index.plus(at as u64 + 1), entry.payload))
+    }
+
+    /// What stands for the configuration in force at `index`.
+    pub(crate) fn membership_up_to(&self, index: Index) -> u64 {
+        let found = self.memberships().rfind(|(at, _)| *at <= index);
+        found.map_or(self.membership, |(_, payload)| payload)
+    }
+
     fn apply(&mut self, write: &Write) {
         match write {
             Write::HardState(hard_state) => self.hard_state = *hard_state,
@@ -100,6 +125,7 @@ impl Image {
                     self.entries.clear();
                     self.compacted = snapshot.id;
                 }
+                self.membership = snapshot.membership;
                 assert_eq!(self.compacted, snapshot.id);
                 self.checkpoint = *snapshot;
             }
@@ -110,6 +136,7 @@ impl Image {
 
     fn compact(&mut self, to: Index) {
         let term = self.term_at(to).expect("what is compacted is held");
+        self.membership = self.membership_up_to(to);
         self.entries.drain(..(to.0 - self.compacted.index.0) as usize);
         self.compacted = EntryId::new(term, to);
     }

@@ -1,6 +1,6 @@
 //! What goes wrong, and what is chosen to go right: delivery, loss, doubles, cuts, crashes, and when writes are durable.
 
-use raftwerk_frame::{EntryId, Message, NodeId};
+use raftwerk_frame::{EntryId, Membership, Message, NodeId};
 use raftwerk_raft::Input;
 
 use super::disk::runs_of;
@@ -16,13 +16,24 @@ impl Cluster {
         let Packet { from, to, body } = packet;
         match body {
             Body::Message { message, entries } => {
-                let input = Input::Message { from: NodeId(from), message, runs: &runs_of(&entries) };
                 let prev =
                     if let Message::Append { prev, .. } = message { prev.index } else { Default::default() };
+                let found = entries.iter().enumerate().filter(|(_, entry)| entry.is_membership());
+                let placed = found.map(|(at, entry)| Membership {
+                    index: prev.plus(at as u64 + 1),
+                    configuration: self.configuration_of(entry.payload),
+                });
+                let memberships: Vec<Membership> = placed.collect();
+                let (from, runs) = (NodeId(from), &runs_of(&entries));
+                let input = if memberships.is_empty() {
+                    Input::Message { from, message, runs }
+                } else {
+                    Input::Memberships { from, message, runs, memberships: &memberships }
+                };
                 self.input_with(to, input, Some((prev, &entries)), None);
             }
             Body::Snapshot { term, snapshot } => {
-                let configuration = self.group(to).configuration().clone();
+                let configuration = self.configuration_of(snapshot.membership);
                 let (from, id) = (NodeId(from), snapshot.id);
                 let input = Input::SnapshotReceived { from, term, id, configuration: &configuration };
                 self.input_with(to, input, None, Some(snapshot));

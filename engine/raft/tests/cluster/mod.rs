@@ -10,11 +10,15 @@ mod perform;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
-use raftwerk_frame::{Configuration, EntryId, GroupId, Index, Message, NodeId, Term, Time};
-use raftwerk_raft::{Config, Effects, Group, Input, PeerStatus, Rejected, Restored, Role};
+use raftwerk_frame::{Configuration, EntryId, GroupId, Index, Membership, Message, NodeId, Term, Time};
+use raftwerk_raft::reconfig::Change;
+use raftwerk_raft::{
+    Config, Effects, Group, Input, Newcomers, PeerStatus, Reconfigure, Reconfigured, Rejected, Restored,
+    Role, Route, Transfer,
+};
 
 use check::Ledger;
-use disk::{Disk, Entry, Image};
+use disk::{Disk, Entry, Image, MEMBERSHIPS};
 
 /// A millisecond of the cluster's clock.
 pub(crate) const MS: u64 = 1_000_000;
@@ -28,6 +32,8 @@ pub(crate) const ENTRY_BYTES: u64 = 10;
 pub(crate) struct Options {
     pub(crate) voters: u64,
     pub(crate) learners: u64,
+    /// Nodes with an empty replica that know nothing of the group.
+    pub(crate) newcomers: u64,
     pub(crate) seed: u64,
     pub(crate) pre_vote: bool,
     pub(crate) check_quorum: bool,
@@ -44,6 +50,7 @@ impl Options {
         Self {
             voters,
             learners: 0,
+            newcomers: 0,
             seed: 1,
             pre_vote: true,
             check_quorum: true,
@@ -57,12 +64,13 @@ impl Options {
 
     fn configuration(&self) -> Configuration {
         let mut configuration = Configuration::of_voters((1..=self.voters).map(NodeId));
-        configuration.learners = (self.voters + 1..=self.replicas()).map(NodeId).collect();
+        let last = self.voters + self.learners;
+        configuration.learners = (self.voters + 1..=last).map(NodeId).collect();
         configuration
     }
 
     pub(crate) const fn replicas(&self) -> u64 {
-        self.voters + self.learners
+        self.voters + self.learners + self.newcomers
     }
 }
 
@@ -135,6 +143,11 @@ pub(crate) struct Replica {
     pub(crate) applied: Index,
     pub(crate) state: u64,
     pub(crate) rejected: Option<Rejected>,
+    /// What became of wishes, in order.
+    pub(crate) reconfigured: Vec<Reconfigured>,
+    pub(crate) transfers: Vec<Transfer>,
+    /// The configurations whose settling it has told.
+    pub(crate) settled: Vec<Index>,
     pub(crate) reads: Vec<(u64, Index)>,
     pub(crate) reads_rejected: Vec<u64>,
 }
@@ -150,6 +163,12 @@ pub(crate) struct Seen {
     pub(crate) reads: u64,
     pub(crate) reads_rejected: u64,
     pub(crate) lost_writes: u64,
+    pub(crate) changes: u64,
+    pub(crate) settled: u64,
+    pub(crate) rolled_back: u64,
+    pub(crate) joint_leaders: u64,
+    pub(crate) transfers: u64,
+    pub(crate) removed: u64,
 }
 
 impl std::ops::Add for Seen {
@@ -165,6 +184,12 @@ impl std::ops::Add for Seen {
             reads: self.reads + other.reads,
             reads_rejected: self.reads_rejected + other.reads_rejected,
             lost_writes: self.lost_writes + other.lost_writes,
+            changes: self.changes + other.changes,
+            settled: self.settled + other.settled,
+            rolled_back: self.rolled_back + other.rolled_back,
+            joint_leaders: self.joint_leaders + other.joint_leaders,
+            transfers: self.transfers + other.transfers,
+            removed: self.removed + other.removed,
         }
     }
 }
@@ -180,8 +205,12 @@ pub(crate) struct Cluster {
     /// One-way links that lose everything.
     cut: BTreeSet<(u64, u64)>,
     effects: Effects,
+    /// In a leader's step: the configuration that it counted by.
+    counted_by: Option<Configuration>,
     ledger: Ledger,
     payload_next: u64,
+    /// What the payloads of configurations stand for.
+    configurations: Vec<Configuration>,
     read_next: u64,
     /// For a read that is not answered: what was committed anywhere when it came.
     reads_open: BTreeMap<u64, Index>,
@@ -214,6 +243,14 @@ impl Cluster {
     }
 
     fn with_images(options: Options, images: Vec<Image>) -> Self {
+        let begun_with = options.configuration();
+        let of_node = |(at, mut image): (usize, Image)| {
+            let knows = begun_with.contains(NodeId(at as u64 + 1));
+            image.membership = if knows { MEMBERSHIPS } else { 0 };
+            image.checkpoint.membership = image.membership;
+            image
+        };
+        let images: Vec<Image> = images.into_iter().enumerate().map(of_node).collect();
         let replica = |image| Replica {
             group: None,
             disk: Disk::new(image),
@@ -221,6 +258,9 @@ impl Cluster {
             applied: Index(0),
             state: 0,
             rejected: None,
+            reconfigured: Vec::new(),
+            transfers: Vec::new(),
+            settled: Vec::new(),
             reads: Vec::new(),
             reads_rejected: Vec::new(),
         };
@@ -232,8 +272,10 @@ impl Cluster {
             seen: Seen::default(),
             cut: BTreeSet::new(),
             effects: Effects::default(),
+            counted_by: None,
             ledger: Ledger::default(),
             payload_next: 1_000_000,
+            configurations: vec![begun_with.clone()],
             read_next: 1,
             reads_open: BTreeMap::new(),
         };
@@ -288,11 +330,16 @@ impl Cluster {
     /// Starts a replica from what is durable there.
     pub(crate) fn restart(&mut self, node: u64) {
         let config = self.config(node);
-        let (now, configuration) = (self.now, self.options.configuration());
+        let now = self.now;
         let replica = self.replica_mut(node);
         replica.disk.crash();
         replica.held.clear();
-        let image = &replica.disk.durable;
+        let image = replica.disk.durable.clone();
+        let configuration = self.configuration_of(image.membership);
+        let memberships = image
+            .memberships()
+            .map(|(index, payload)| Membership { index, configuration: self.configuration_of(payload) });
+        let memberships: Vec<Membership> = memberships.collect();
         let restored = Restored {
             hard_state: image.hard_state,
             compacted: image.compacted,
@@ -301,9 +348,18 @@ impl Cluster {
             last: image.last().index,
             applied: image.checkpoint.id.index,
         };
+        let replica = self.replica_mut(node);
         (replica.applied, replica.state) = (image.checkpoint.id.index, image.checkpoint.state);
-        replica.group = Some(Group::new(config, restored, now));
+        replica.group = Some(Group::restore(config, restored, memberships, now));
         self.ledger.forget(node);
+    }
+
+    /// What a payload stands for; 0 for a configuration that names nobody.
+    pub(crate) fn configuration_of(&self, payload: u64) -> Configuration {
+        match payload.checked_sub(MEMBERSHIPS) {
+            Some(at) => self.configurations[at as usize].clone(),
+            None => Configuration::default(),
+        }
     }
 
     fn config(&self, node: u64) -> Config {
@@ -367,6 +423,30 @@ impl Cluster {
         first
     }
 
+    /// Asks for another configuration; what became of it at once, if anything was told.
+    pub(crate) fn reconfigure(&mut self, node: u64, wish: Reconfigure<'_>) -> Option<Reconfigured> {
+        let told = self.replica(node).reconfigured.len();
+        self.input(node, Input::Reconfigure(wish));
+        let outcome = self.replica(node).reconfigured.get(told).cloned();
+        self.finish(node);
+        outcome
+    }
+
+    /// As [`Cluster::reconfigure`], of changes that must begin: nobody's health is looked at.
+    pub(crate) fn change(&mut self, node: u64, route: Route, changes: &[Change]) -> Index {
+        let newcomers = Newcomers::Unchecked;
+        let wish = Reconfigure { changes, seen: None, route, newcomers, dry_run: false };
+        match self.reconfigure(node, wish) {
+            Some(Reconfigured::Started(index)) => index,
+            other => panic!("{changes:?}: {other:?}"),
+        }
+    }
+
+    pub(crate) fn transfer(&mut self, node: u64, to: u64) {
+        self.input(node, Input::Transfer { to: NodeId(to) });
+        self.finish(node);
+    }
+
     pub(crate) fn unreachable(&mut self, node: u64, peer: u64) {
         self.input(node, Input::Unreachable { node: NodeId(peer) });
         self.finish(node);
@@ -393,12 +473,16 @@ impl Cluster {
     /// The state machine makes its state durable; with `compact`, the log up to there goes.
     pub(crate) fn checkpoint(&mut self, node: u64, compact: bool) {
         let replica = self.replica_mut(node);
+        // A log begins where it is durable.
         let to = replica.applied;
-        if to <= replica.disk.written.checkpoint.id.index && !compact {
+        if replica.group.as_ref().is_some_and(|group| group.durable() < to)
+            || to <= replica.disk.written.checkpoint.id.index && !compact
+        {
             return;
         }
         let term = replica.disk.written.term_at(to).expect("what is applied is held or just compacted");
-        let checkpoint = disk::Checkpoint { id: EntryId::new(term, to), state: replica.state };
+        let membership = replica.disk.written.membership_up_to(to);
+        let checkpoint = disk::Checkpoint { id: EntryId::new(term, to), state: replica.state, membership };
         replica.disk.write(disk::Write::Checkpoint(checkpoint));
         if compact {
             replica.disk.write(disk::Write::Compact(to));

@@ -1,9 +1,9 @@
 //! The driver's half of the contract: effects are carried out in the order that the crate's head lays down.
 
-use raftwerk_frame::{EntryId, Index, Message, NodeId};
+use raftwerk_frame::{Configuration, EntryId, Index, Message, NodeId};
 use raftwerk_raft::{Append, Effects, Input, Shipment};
 
-use super::disk::{Checkpoint, Entry, Write};
+use super::disk::{Checkpoint, Entry, MEMBERSHIPS, Write};
 use super::{Body, Cluster, ENTRY_BYTES, Packet};
 
 impl Cluster {
@@ -24,7 +24,15 @@ impl Cluster {
         let mut effects = std::mem::take(&mut self.effects);
         let group = self.replica_mut(node).group.as_mut().expect("the replica is up");
         let was_leader = group.is_leader();
+        let before = group.configuration_index();
+        let counted_by = was_leader.then(|| group.configuration().clone());
         group.step(now, input, &mut effects);
+        self.counted_by = counted_by;
+        let after = self.group(node);
+        let is_rolled_back = after.configuration_index() < before;
+        let leads_joint = !was_leader && after.is_leader() && after.configuration().is_joint();
+        self.seen.rolled_back += u64::from(is_rolled_back);
+        self.seen.joint_leaders += u64::from(leads_joint);
         self.seen.leaders += u64::from(!was_leader && self.group(node).is_leader());
         self.perform(node, &mut effects, frames, snapshot);
         self.effects = effects;
@@ -61,7 +69,9 @@ impl Cluster {
             self.replica_mut(node).disk.write(Write::HardState(hard_state));
         }
         match effects.append {
-            Some(Append::Own { id, count, .. }) => self.append_own(node, id, count),
+            Some(Append::Own { id, count, .. }) => {
+                self.append_own(node, id, count, effects.membership.take())
+            }
             Some(Append::Accept { from, last }) => {
                 let (prev, entries) = frames.expect("entries are accepted from a message");
                 let (skip, end) = ((from.0 - prev.0 - 1) as usize, (last.0 - prev.0) as usize);
@@ -78,6 +88,9 @@ impl Cluster {
             replica.disk.write(Write::Install { snapshot, keep_tail: install.keep_tail });
             (replica.applied, replica.state) = (snapshot.id.index, snapshot.state);
         }
+        let hands_over =
+            effects.send.iter().any(|(_, message)| matches!(message, Message::TimeoutNow { .. }));
+        self.seen.transfers += u64::from(hands_over);
         self.send(node, effects);
         if let Some((first, last)) = effects.commit {
             self.apply(node, first, last);
@@ -89,10 +102,24 @@ impl Cluster {
         if effects.rejected.is_some() {
             self.replica_mut(node).rejected = effects.rejected;
         }
+        self.seen.changes +=
+            u64::from(matches!(effects.reconfigured, Some(raftwerk_raft::Reconfigured::Started(_))));
+        self.seen.settled += u64::from(effects.settled.is_some());
+        let replica = self.replica_mut(node);
+        replica.reconfigured.extend(effects.reconfigured.take());
+        replica.transfers.extend(effects.transfer);
+        replica.settled.extend(effects.settled);
         effects.clear();
     }
 
-    fn append_own(&mut self, node: u64, id: EntryId, count: u32) {
+    fn append_own(&mut self, node: u64, id: EntryId, count: u32, membership: Option<Configuration>) {
+        if let Some(configuration) = membership {
+            assert_eq!(count, 1, "a configuration comes alone");
+            let payload = MEMBERSHIPS + self.configurations.len() as u64;
+            self.configurations.push(configuration);
+            let entries = vec![Entry { term: id.term, payload }];
+            return self.replica_mut(node).disk.write(Write::Entries { from: id.index, entries });
+        }
         let first = self.payload_next;
         self.payload_next += u64::from(count);
         let entries = (first..self.payload_next).map(|payload| Entry { term: id.term, payload }).collect();

@@ -7,11 +7,14 @@ use std::cell::Cell;
 
 use proptest::prelude::*;
 use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
+use raftwerk_frame::NodeId;
+use raftwerk_raft::reconfig::Change;
+use raftwerk_raft::{Newcomers, PRIORITY_MAX, Reconfigure, Route};
 
 use crate::cluster::{Cluster, ENTRY_BYTES, Options, Seen, T};
 
 /// Something that happens. Numbers choose among what there is.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 enum Event {
     /// Milliseconds pass.
     Pass(u64),
@@ -39,6 +42,12 @@ enum Event {
     Checkpoint(u64, bool),
     Campaign(u64),
     Unreachable(u64, u64),
+    /// To whoever leads: another configuration.
+    Reconfigure(Vec<(u8, u64)>, u8, u8),
+    Transfer(u64),
+    Priority(u64, u8),
+    /// All that is under way arrives, and what that brings about.
+    Calm,
 }
 
 fn event() -> impl Strategy<Value = Event> {
@@ -61,17 +70,23 @@ fn event() -> impl Strategy<Value = Event> {
         2 => node().prop_map(Event::Isolate),
         1 => (node(), node()).prop_map(|(from, to)| Event::CutOneWay(from, to)),
         4 => Just(Event::Heal),
-        5 => (node(), any::<bool>()).prop_map(|(node, compact)| Event::Checkpoint(node, compact)),
+        9 => (node(), any::<bool>()).prop_map(|(node, compact)| Event::Checkpoint(node, compact)),
         4 => node().prop_map(Event::Campaign),
         1 => (node(), node()).prop_map(|(node, peer)| Event::Unreachable(node, peer)),
+        7 => (prop::collection::vec((0..3u8, node()), 0..4), 0..6u8, 0..4u8)
+            .prop_map(|(changes, route, newcomers)| Event::Reconfigure(changes, route, newcomers)),
+        2 => node().prop_map(Event::Transfer),
+        1 => (node(), 0..4u8).prop_map(|(node, priority)| Event::Priority(node, priority)),
+        16 => Just(Event::Calm),
     ]
 }
 
 fn options(voters: u64) -> impl Strategy<Value = Options> {
     let flags = (any::<bool>(), any::<bool>(), any::<bool>());
-    (any::<u64>(), flags, 1..6u64, 1..4u32, 1..4u64, 0..2u64).prop_map(
-        move |(seed, (pre_vote, check_quorum, syncs_at_once), window, messages, append, learners)| Options {
-            learners,
+    (any::<u64>(), flags, 1..6u64, 1..4u32, 1..4u64, (0..2u64, 0..3u64)).prop_map(
+        move |(seed, (pre_vote, check_quorum, syncs_at_once), window, messages, append, others)| Options {
+            learners: others.0,
+            newcomers: others.1,
             seed,
             pre_vote,
             check_quorum,
@@ -146,6 +161,36 @@ fn happen(cluster: &mut Cluster, event: Event) {
                 cluster.campaign(node);
             }
         }
+        Event::Reconfigure(changes, route, newcomers) => {
+            if let Some(leader) = cluster.leader() {
+                let change = |&(kind, node): &(u8, u64)| match kind {
+                    0 => Change::Voter(NodeId(pick(node))),
+                    1 => Change::Learner(NodeId(pick(node))),
+                    _ => Change::Remove(NodeId(pick(node))),
+                };
+                let changes: Vec<Change> = changes.iter().map(change).collect();
+                let route =
+                    [Route::Auto, Route::Auto, Route::Auto, Route::Joint, Route::Joint, Route::JointHeld]
+                        [usize::from(route)];
+                let newcomers =
+                    [Newcomers::Unchecked, Newcomers::Unchecked, Newcomers::Checked, Newcomers::Awaited]
+                        [usize::from(newcomers)];
+                let wish = Reconfigure { changes: &changes, seen: None, route, newcomers, dry_run: false };
+                cluster.reconfigure(leader, wish);
+            }
+        }
+        Event::Transfer(to) => {
+            if let Some(leader) = cluster.leader() {
+                cluster.transfer(leader, pick(to));
+            }
+        }
+        Event::Priority(node, priority) => {
+            let node = pick(node);
+            if let Some(group) = cluster.replica_mut(node).group.as_mut() {
+                group.set_priority(priority);
+            }
+        }
+        Event::Calm => cluster.settle(),
         Event::Unreachable(node, peer) => {
             if let Some(node) = up(pick(node)) {
                 let peer = pick(peer);
@@ -164,6 +209,8 @@ fn recover(cluster: &mut Cluster) {
             cluster.restart(node);
         }
         cluster.sync(node);
+        let group = cluster.replica_mut(node).group.as_mut().expect("it is up");
+        group.set_priority(PRIORITY_MAX);
     }
     let before = cluster.committed();
     // What is cut may take so long to be missed; candidates may collide.
@@ -174,8 +221,14 @@ fn recover(cluster: &mut Cluster) {
     cluster.run(5 * T);
     assert!(cluster.committed() >= before + 2, "no progress after {before}");
     let leader = cluster.leader().expect("who led goes on leading");
+    let configuration = cluster.group(leader).configuration().clone();
+    assert!(!configuration.is_joint() || !configuration.auto_leave, "{configuration:?} is never left");
     for node in cluster.nodes() {
         let group = cluster.group(node);
+        if !configuration.contains(NodeId(node)) {
+            cluster.seen.removed += u64::from(group.is_removed());
+            continue;
+        }
         assert_eq!(group.last(), cluster.group(leader).last(), "node {node}");
         assert_eq!(group.commit().0, cluster.committed(), "node {node}");
     }
@@ -185,7 +238,7 @@ fn run_schedules(voters: u64, cases: u32) -> Seen {
     let total = Cell::new(Seen::default());
     let config = Config { cases, failure_persistence: None, max_shrink_iters: 20_000, ..Config::default() };
     let rng = TestRng::deterministic_rng(RngAlgorithm::ChaCha);
-    let schedule = (options(voters), prop::collection::vec(event(), 300));
+    let schedule = (options(voters), prop::collection::vec(event(), 400));
     let result = TestRunner::new_with_rng(config, rng).run(&schedule, |(options, events)| {
         let mut cluster = Cluster::new(options);
         for event in events {
@@ -212,6 +265,12 @@ fn assert_eventful(seen: &Seen, cases: u64) {
         ("reads", seen.reads, 2 * cases),
         ("reads rejected", seen.reads_rejected, 5 * cases),
         ("lost writes", seen.lost_writes, cases),
+        ("changes begun", seen.changes, cases),
+        ("changes done", seen.settled, cases / 2),
+        ("configurations rolled back", seen.rolled_back, cases / 20),
+        ("leaders of joint configurations", seen.joint_leaders, cases / 10),
+        ("transfers", seen.transfers, cases / 2),
+        ("removed and told", seen.removed, cases / 10),
     ];
     for (what, count, floor) in floors {
         assert!(count >= floor, "{what}: {count}, expected {floor}: {seen:?}");
