@@ -224,8 +224,11 @@ impl Group {
             self.earlier.push_front(Membership { index, configuration: configuration.clone() });
         } else {
             self.earlier.clear();
-            (self.configuration_at, self.configuration) = (index, configuration.clone());
-            self.take_shape(effects);
+            self.configuration_at = index;
+            if self.configuration != *configuration {
+                self.configuration = configuration.clone();
+                self.take_shape(effects);
+            }
         }
     }
 

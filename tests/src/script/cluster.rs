@@ -5,10 +5,11 @@ use std::time::Duration;
 
 use raftwerk_frame::{Configuration, EntryId, GroupId, HardState, Index, NodeId, Term, Time};
 use raftwerk_raft::invariant::ClusterChecker;
+use raftwerk_raft::quorum::{self, VoteResult};
 use raftwerk_raft::{Config, Group, Input};
 
 use super::arguments::{Arguments, parse};
-use super::image::{Entry, Image, runs};
+use super::image::{Entry, Image, memberships, runs};
 use super::replica::{Beside, Replica};
 use super::trace::Trace;
 use super::wire::{Letter, Parcel, Wire};
@@ -52,15 +53,28 @@ impl Cluster {
             check_quorum: arguments.is_on("check-quorum")?,
         };
         let nodes = arguments.number("nodes")?.unwrap_or(3);
-        let configuration = Configuration::of_voters((1..=nodes).map(NodeId));
+        let learners = arguments.number("learners")?.unwrap_or(0);
+        let mut configuration = Configuration::of_voters((1..=nodes).map(NodeId));
+        configuration.learners = (nodes + 1..=nodes + learners).map(NodeId).collect();
         *self = Self::default();
         self.set_durability(arguments.text("durability").unwrap_or("auto"))?;
-        for node in configuration.voters.clone() {
+        for node in configuration.replicas() {
             let mut disk = Image::default();
             disk.checkpoint.configuration = configuration.clone();
             let config = Config { node, ..config.clone() };
             self.replicas.insert(node, Replica::new(config, disk, self.now));
         }
+        Ok(())
+    }
+
+    /// A node with an empty replica that knows nobody.
+    pub(crate) fn join(&mut self, node: NodeId) -> Result<(), String> {
+        if self.replicas.contains_key(&node) {
+            return Err(format!("node {} is there already", node.0));
+        }
+        let like = self.replicas.values().next().ok_or("there is no cluster to join")?;
+        let config = Config { node, ..like.config.clone() };
+        self.replicas.insert(node, Replica::new(config, Image::default(), self.now));
         Ok(())
     }
 
@@ -81,7 +95,7 @@ impl Cluster {
         let mut log = Vec::new();
         for text in arguments.text("log").unwrap_or_default().split(',').filter(|text| !text.is_empty()) {
             let id = EntryId::new(Term(parse(text)?), Index(log.len() as u64 + 1));
-            log.push(Entry { id, payload: Some(id.to_string()) });
+            log.push(Entry::with_payload(id, Some(id.to_string())));
         }
         let now = self.now;
         let replica = self.replica(node)?;
@@ -170,8 +184,11 @@ impl Cluster {
         let from = letter.from;
         let result = self.turn(letter.to, |replica, now, trace| match &letter.parcel {
             Parcel::Message { message, entries } => {
-                let runs = runs(entries);
-                let input = Input::Message { from, message: *message, runs: &runs };
+                let (runs, memberships, message) = (runs(entries), memberships(entries), *message);
+                let input = match &memberships[..] {
+                    [] => Input::Message { from, message, runs: &runs },
+                    memberships => Input::Memberships { from, message, runs: &runs, memberships },
+                };
                 replica.step(now, input, Beside { entries, ..Beside::default() }, trace);
             }
             Parcel::Snapshot { term, checkpoint } => {
@@ -236,17 +253,18 @@ impl Cluster {
                 }
             }
         }
-        let highest = groups.map(|group| (group.commit(), group.term_at(group.commit()))).max();
-        if let Some((index, Some(term))) = highest {
-            let id = EntryId::new(term, index);
-            let holds = |replica: &&Replica| {
-                let disk = &replica.disk;
-                disk.checkpoint.id.index >= index || disk.log.iter().any(|entry| entry.id == id)
-            };
-            let durable = self.replicas.values().filter(holds).count();
-            if index > Index(0) && durable <= self.replicas.len() / 2 {
-                return Err(format!("{id} is committed, and durable on {durable} only"));
-            }
+        let highest = groups.clone().max_by_key(|group| group.commit());
+        let Some((group, term)) = highest.and_then(|group| Some((group, group.term_at(group.commit())?)))
+        else {
+            return Ok(());
+        };
+        let id = EntryId::new(term, group.commit());
+        // Counted by the configuration in force at the leader, or by the one just left with this step.
+        let mut by = group.memberships().map(|(_, configuration)| configuration.clone()).collect::<Vec<_>>();
+        by.drain(..by.len().saturating_sub(2));
+        let holds = |node: NodeId| self.replicas.get(&node).map(|replica| replica.has_durable(id));
+        if id.index > Index(0) && !by.iter().any(|by| quorum::vote_result(by, holds) == VoteResult::Won) {
+            return Err(format!("{id} is committed, and not durable on a majority"));
         }
         Ok(())
     }

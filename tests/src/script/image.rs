@@ -1,6 +1,6 @@
 //! A replica's disk: what a sequence of writes amounts to.
 
-use raftwerk_frame::{Configuration, EntryId, HardState, Index, Run};
+use raftwerk_frame::{Configuration, EntryId, HardState, Index, Membership, Run};
 use raftwerk_raft::{Restored, TermRun};
 
 /// An entry as logs and the wire hold it.
@@ -9,6 +9,23 @@ pub(crate) struct Entry {
     pub(crate) id: EntryId,
     /// `None` is the no-op that opens a leader's term.
     pub(crate) payload: Option<String>,
+    /// Of an entry that has no payload and is no no-op.
+    pub(crate) configuration: Option<Configuration>,
+}
+
+impl Entry {
+    pub(crate) const fn with_payload(id: EntryId, payload: Option<String>) -> Self {
+        Self { id, payload, configuration: None }
+    }
+}
+
+/// The configurations among entries.
+pub(crate) fn memberships(entries: &[Entry]) -> Vec<Membership> {
+    let membership = |entry: &Entry| {
+        let configuration = entry.configuration.clone()?;
+        Some(Membership { index: entry.id.index, configuration })
+    };
+    entries.iter().filter_map(membership).collect()
 }
 
 /// What a state machine holds: the entries it was given.

@@ -4,7 +4,7 @@ use raftwerk_frame::{Index, NodeId};
 use raftwerk_raft::PeerState;
 
 use super::cluster::Cluster;
-use super::trace::{parcel, payloads, role, spans};
+use super::trace::{self, parcel, payloads, role, spans};
 
 /// One line per replica, or only one's: what it is and how far its log is.
 pub(crate) fn status(cluster: &mut Cluster, only: Option<NodeId>) {
@@ -47,6 +47,22 @@ pub(crate) fn state(cluster: &mut Cluster, only: Option<NodeId>) {
     let Cluster { replicas, trace, .. } = cluster;
     for (node, replica) in replicas.iter().filter(|(node, _)| only.is_none_or(|only| only == **node)) {
         trace.deed(format_args!("{}: {}", node.0, payloads(replica.state.iter())));
+    }
+}
+
+/// Who takes part, as every replica knows it, or only one.
+pub(crate) fn configuration(cluster: &mut Cluster, only: Option<NodeId>) {
+    let Cluster { replicas, trace, .. } = cluster;
+    for (node, replica) in replicas.iter().filter(|(node, _)| only.is_none_or(|only| only == **node)) {
+        let Some(group) = &replica.group else { continue };
+        let (index, now) = (group.configuration_index(), trace::configuration(group.configuration()));
+        let committed = if index <= group.commit() { "" } else { ", not committed" };
+        let waiting = group.newcomers().map(|newcomer| {
+            let (node, matched, target) = (newcomer.node.0, newcomer.matched, newcomer.target);
+            format!("; {node} has {matched} of {target}")
+        });
+        let waiting: String = waiting.collect();
+        trace.deed(format_args!("{}: {now} since {index}{committed}{waiting}", node.0));
     }
 }
 

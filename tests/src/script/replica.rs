@@ -5,11 +5,12 @@
 
 use std::collections::VecDeque;
 
-use raftwerk_frame::{EntryId, Index, Message, NodeId, Time};
+use raftwerk_frame::{Configuration, EntryId, Index, Message, NodeId, Time};
 use raftwerk_raft::{Append, Config, Effects, Group, Input, Rejected};
 
-use super::image::{Checkpoint, Entry, Image, State, Write};
-use super::trace::{Trace, payloads, range, role, spans};
+use super::image::{Checkpoint, Entry, Image, State, Write, memberships};
+use super::outcome::{reconfigured, transfer};
+use super::trace::{Trace, configuration, payloads, range, role, spans};
 use super::wire::Parcel;
 
 /// What lies beside an input, as the core sees headers only.
@@ -53,11 +54,13 @@ pub(crate) struct Replica {
     /// Reads that wait for the state machine.
     reads: Vec<(u64, Index)>,
     effects: Effects,
+    /// Whether the trace has said that it is removed.
+    is_told_removed: bool,
 }
 
 impl Replica {
     pub(crate) fn new(config: Config, disk: Image, now: Time) -> Self {
-        let group = Group::new(config.clone(), disk.restored(), now);
+        let group = Group::restore(config.clone(), disk.restored(), memberships(&disk.log), now);
         Self {
             config,
             group: Some(group),
@@ -71,6 +74,7 @@ impl Replica {
             held: Vec::new(),
             reads: Vec::new(),
             effects: Effects::default(),
+            is_told_removed: false,
         }
     }
 
@@ -138,7 +142,8 @@ impl Replica {
         let term = group.term_at(to).filter(|_| to <= group.applied() && to > group.compacted().index);
         let id = EntryId::new(term.ok_or("only what is applied, and still there, can be compacted")?, to);
         let state = self.state.iter().filter(|entry| entry.id.index <= to).cloned().collect();
-        let configuration = group.configuration().clone();
+        let (_, configuration) = group.configuration_up_to(to).ok_or("the configuration there is gone")?;
+        let configuration = configuration.clone();
         self.write(Write::Compact(Checkpoint { id, configuration, state }));
         self.step(now, Input::Compacted { to }, Beside::default(), trace);
         trace.deed(format_args!("{} compacts to {id}", self.name()));
@@ -170,7 +175,7 @@ impl Replica {
             self.hard_state_in = self.last_batch();
         }
         if let Some(append) = effects.append {
-            self.append(append, beside, trace);
+            self.append(append, effects.membership.as_ref(), beside, trace);
         }
         if let (Some(install), Some(checkpoint)) = (&effects.install, beside.checkpoint) {
             let tail = if install.keep_tail { " and keeps its log after it" } else { "" };
@@ -183,6 +188,12 @@ impl Replica {
                 Write::Restart(checkpoint)
             });
         }
+        if effects.configuration_changed
+            && let Some(group) = &self.group
+        {
+            let (index, now) = (group.configuration_index(), configuration(group.configuration()));
+            trace.deed(format_args!("{} is in {now} since {index}", self.name()));
+        }
         self.post_all(effects);
         if let Some((first, last)) = effects.commit {
             let entries: Vec<Entry> = self.written.between(first, last).cloned().collect();
@@ -190,7 +201,20 @@ impl Replica {
             trace.deed(format_args!("{} commits {}: {what}", self.name(), range(first, last)));
             self.state.extend(entries);
         }
+        if let Some(index) = effects.settled {
+            trace.deed(format_args!("{} has settled the change at {index}", self.name()));
+        }
+        if self.group.as_ref().is_some_and(Group::is_removed) != self.is_told_removed {
+            self.is_told_removed = !self.is_told_removed;
+            let what = if self.is_told_removed { "knows that it is removed" } else { "takes part again" };
+            trace.deed(format_args!("{} {what}", self.name()));
+        }
         self.answer(effects, trace);
+    }
+
+    /// Whether an entry, or a snapshot of it, would survive a crash.
+    pub(crate) fn has_durable(&self, id: EntryId) -> bool {
+        self.disk.checkpoint.id.index >= id.index || self.disk.log.iter().any(|entry| entry.id == id)
     }
 
     fn tell_role(&self, trace: &mut Trace) {
@@ -203,12 +227,25 @@ impl Replica {
         }
     }
 
-    fn append(&mut self, append: Append, beside: Beside<'_>, trace: &mut Trace) {
+    fn append(
+        &mut self,
+        append: Append,
+        membership: Option<&Configuration>,
+        beside: Beside<'_>,
+        trace: &mut Trace,
+    ) {
         let (verb, entries): (_, Vec<Entry>) = match append {
             Append::Own { id, count, noop } => {
                 let entry = |n: u64| {
-                    let payload = (!noop).then(|| beside.payloads[n as usize].to_owned());
-                    Entry { id: EntryId::new(id.term, id.index.plus(n)), payload }
+                    let id = EntryId::new(id.term, id.index.plus(n));
+                    match membership {
+                        Some(configuration) => {
+                            Entry { id, payload: None, configuration: Some(configuration.clone()) }
+                        }
+                        None => {
+                            Entry::with_payload(id, (!noop).then(|| beside.payloads[n as usize].to_owned()))
+                        }
+                    }
                 };
                 ("appends", (0..u64::from(count)).map(entry).collect())
             }
@@ -252,6 +289,12 @@ impl Replica {
             }
             Some(Rejected::Busy) => trace.deed(format_args!("{} refuses the proposal: busy", self.name())),
             None => {}
+        }
+        if let Some(outcome) = &effects.reconfigured {
+            trace.deed(format_args!("{} {}", self.name(), reconfigured(outcome)));
+        }
+        if let Some(outcome) = effects.transfer {
+            trace.deed(format_args!("{} {}", self.name(), transfer(outcome)));
         }
         for token in &effects.reads_rejected {
             trace.deed(format_args!("{} refuses read {token}", self.name()));

@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use raftwerk_frame::{Index, NodeId};
-use raftwerk_raft::Input;
+use raftwerk_raft::reconfig::Change;
+use raftwerk_raft::{Input, Newcomers, Reconfigure, Route};
 
 use super::arguments::{Arguments, parse};
 use super::cluster::Cluster;
@@ -74,14 +75,29 @@ fn perform(cluster: &mut Cluster, line: &str) -> Result<(), String> {
             cluster.give(node, &mut arguments)?;
         }
         "timeout" | "heartbeat" | "advance" | "run" | "wait" => pass_time(cluster, &mut arguments)?,
-        "propose" | "read" | "campaign" | "snapshot-failed" | "unreachable" => ask(cluster, &mut arguments)?,
+        "propose" | "read" | "campaign" | "snapshot-failed" | "unreachable" | "transfer" => {
+            ask(cluster, &mut arguments)?;
+        }
+        "reconfigure" => reconfigure(cluster, &mut arguments)?,
+        "join" => {
+            let node = arguments.need_node()?;
+            cluster.join(node)?;
+        }
+        "priority" => {
+            let (node, priority) = (arguments.need_node()?, arguments.need_number("a priority")?);
+            cluster.group(node)?;
+            let group = cluster.replica(node)?.group.as_mut();
+            group.into_iter().for_each(|group| group.set_priority(priority.min(255) as u8));
+        }
         "deliver" | "drop" | "duplicate" | "hold" | "release" | "partition" | "isolate" | "heal"
         | "stabilize" => {
             use_wire(cluster, &mut arguments)?;
         }
         "durability" => cluster.set_durability(arguments.word().unwrap_or_default())?,
         "durable" | "crash" | "restart" | "compact" => use_disk(cluster, &mut arguments)?,
-        "status" | "log" | "progress" | "state" | "messages" => look_at(cluster, &mut arguments)?,
+        "status" | "log" | "progress" | "state" | "messages" | "configuration" => {
+            look_at(cluster, &mut arguments)?
+        }
         other => return Err(format!("there is no command {other:?}")),
     }
     arguments.done()
@@ -128,9 +144,41 @@ fn ask(cluster: &mut Cluster, arguments: &mut Arguments<'_>) -> Result<(), Strin
             })
         }
         "campaign" => cluster.input(node, Input::Campaign),
+        "transfer" => cluster.input(node, Input::Transfer { to: peer? }),
         "snapshot-failed" => cluster.input(node, Input::SnapshotFailed { to: peer? }),
         _ => cluster.input(node, Input::Unreachable { node: peer? }),
     }
+}
+
+fn reconfigure(cluster: &mut Cluster, arguments: &mut Arguments<'_>) -> Result<(), String> {
+    let node = arguments.need_node()?;
+    let seen = arguments.number("seen")?.map(Index);
+    let dry_run = arguments.switch("dry-run");
+    let route = match arguments.text("route") {
+        None | Some("auto") => Route::Auto,
+        Some("joint") => Route::Joint,
+        Some("held") => Route::JointHeld,
+        Some(other) => return Err(format!("route={other}: auto, joint or held")),
+    };
+    let newcomers = match arguments.text("newcomers") {
+        None | Some("checked") => Newcomers::Checked,
+        Some("unchecked") => Newcomers::Unchecked,
+        Some("awaited") => Newcomers::Awaited,
+        Some(other) => return Err(format!("newcomers={other}: checked, unchecked or awaited")),
+    };
+    let change = |word: &&str| {
+        let (kind, node) = word.split_at_checked(1).ok_or("which change?")?;
+        let node = parse(node).map(NodeId)?;
+        match kind {
+            "v" => Ok(Change::Voter(node)),
+            "l" => Ok(Change::Learner(node)),
+            "r" => Ok(Change::Remove(node)),
+            _ => Err(format!("{word}: v, l or r, and a node")),
+        }
+    };
+    let changes: Result<Vec<Change>, String> = arguments.words().iter().map(change).collect();
+    let wish = Reconfigure { changes: &changes?, seen, route, newcomers, dry_run };
+    cluster.input(node, Input::Reconfigure(wish))
 }
 
 fn use_wire(cluster: &mut Cluster, arguments: &mut Arguments<'_>) -> Result<(), String> {
@@ -257,6 +305,7 @@ fn look_at(cluster: &mut Cluster, arguments: &mut Arguments<'_>) -> Result<(), S
         "status" => look::status(cluster, node),
         "log" => look::log(cluster, node),
         "state" => look::state(cluster, node),
+        "configuration" => look::configuration(cluster, node),
         "messages" => look::messages(cluster),
         _ => look::progress(cluster, node.ok_or("progress wants a node")?)?,
     }

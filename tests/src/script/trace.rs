@@ -2,7 +2,7 @@
 
 use std::fmt::Display;
 
-use raftwerk_frame::{EntryId, Index, Message};
+use raftwerk_frame::{Configuration, EntryId, Index, Message, NodeId};
 use raftwerk_raft::Role;
 
 use super::image::{Entry, runs};
@@ -92,7 +92,28 @@ pub(crate) fn range(first: Index, last: Index) -> String {
 
 /// What entries say: their payloads, `-` for a no-op.
 pub(crate) fn payloads<'a>(entries: impl Iterator<Item = &'a Entry>) -> String {
-    entries.map(|entry| entry.payload.as_deref().unwrap_or("-")).collect::<Vec<_>>().join(" ")
+    let one = |entry: &'a Entry| match &entry.configuration {
+        Some(configuration) => self::configuration(configuration),
+        None => entry.payload.as_deref().unwrap_or("-").to_owned(),
+    };
+    entries.map(one).collect::<Vec<_>>().join(" ")
+}
+
+/// `{1 2 3}`; `{1 2}&{2 3}` while it is joint, new half first; then learners `+4`, and those to be learners `~3`.
+pub(crate) fn configuration(configuration: &Configuration) -> String {
+    let list = |nodes: &[NodeId], mark: &str| {
+        nodes.iter().map(|node| format!("{mark}{}", node.0)).collect::<Vec<_>>().join(" ")
+    };
+    let mut text = format!("{{{}}}", list(&configuration.voters, ""));
+    if configuration.is_joint() {
+        text += &format!("&{{{}}}", list(&configuration.outgoing, ""));
+    }
+    for (nodes, mark) in [(&configuration.learners, "+"), (&configuration.learners_next, "~")] {
+        if !nodes.is_empty() {
+            text += &format!(" {}", list(nodes, mark));
+        }
+    }
+    text
 }
 
 pub(crate) const fn role(role: Role) -> &'static str {
@@ -112,7 +133,7 @@ mod tests {
 
     #[test]
     fn entries_are_shown_a_run_at_a_time() {
-        let entry = |index, term| Entry { id: EntryId::new(Term(term), Index(index)), payload: None };
+        let entry = |index, term| Entry::with_payload(EntryId::new(Term(term), Index(index)), None);
         assert_eq!(spans(&[entry(3, 1), entry(4, 2), entry(5, 2), entry(6, 4)]), "3@1 4..5@2 6@4");
         assert_eq!(spans(&[]), "");
         assert_eq!(range(Index(2), Index(2)), "2");
