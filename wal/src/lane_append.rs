@@ -192,22 +192,50 @@ impl<D: Disk> Lane<D> {
     /// # Errors
     /// [`LogError::Gap`], [`LogError::Poisoned`].
     pub fn append_noop(&mut self, slot: GroupSlot, id: EntryId) -> Result<(), LogError> {
+        self.append_alone(slot, id, EntryKind::Noop, &[], Memberships::new())
+    }
+
+    /// Appends a configuration as a frame of its own. As with [`Lane::append_noop`], a full disk still has room for it: a
+    /// change that was begun must be able to end.
+    ///
+    /// # Errors
+    /// As [`Lane::append_noop`].
+    pub fn append_membership(
+        &mut self,
+        slot: GroupSlot,
+        id: EntryId,
+        configuration: &Configuration,
+    ) -> Result<(), LogError> {
+        let mut payload = Vec::new();
+        configuration.encode(&mut payload);
+        let found = smallvec::smallvec![(id.index, configuration.clone())];
+        self.append_alone(slot, id, EntryKind::Membership, &payload, found)
+    }
+
+    fn append_alone(
+        &mut self,
+        slot: GroupSlot,
+        id: EntryId,
+        kind: EntryKind,
+        payload: &[u8],
+        found: Memberships,
+    ) -> Result<(), LogError> {
         self.check()?;
         let log = self.groups.log(slot);
         if !log.accepts(id.index) {
             return Err(LogError::Gap { last: log.last, first: id.index });
         }
         let group = log.group;
-        let place = self.write(HEADER_BYTES + ENTRY_OVERHEAD_BYTES, |out| {
+        let place = self.write(HEADER_BYTES + ENTRY_OVERHEAD_BYTES + payload.len(), |out| {
             let writer = FrameWriter::new(out, group, id);
             let header = writer.and_then(|mut writer| {
-                let fits = writer.push(EntryKind::Noop, &[]);
+                let fits = writer.push(kind, payload);
                 writer.finish().filter(|_| fits)
             });
-            assert!(header.is_some(), "an empty entry fills the room made for it");
+            assert!(header.is_some(), "an entry fills the room made for it");
         });
         let frame = Frame { first: id.index, term: id.term, count: 1, place };
-        self.groups.log_mut(slot).entries(frame, Memberships::new(), &mut self.pins);
+        self.groups.log_mut(slot).entries(frame, found, &mut self.pins);
         Ok(())
     }
 

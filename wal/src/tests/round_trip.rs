@@ -134,6 +134,25 @@ fn what_does_not_belong_is_refused_and_leaves_no_trace() {
 }
 
 #[test]
+fn a_configuration_appended_alone_is_in_force_and_recovered() {
+    let files = MemoryFiles::new();
+    {
+        let (mut lane, ..) = open(&files);
+        let slot = lane.attach(GroupId(1));
+        lane.snapshot(slot, EntryId::default(), &voters(3), false);
+        lane.append_noop(slot, id(1, 1)).unwrap();
+        lane.append_membership(slot, id(2, 1), &voters(4)).unwrap();
+        assert_eq!(lane.configuration_at(slot, Index(1)), &voters(3));
+        assert_eq!(lane.configuration_at(slot, Index(2)), &voters(4));
+        assert!(matches!(lane.append_membership(slot, id(9, 1), &voters(4)), Err(LogError::Gap { .. })));
+        settle(&mut lane);
+    }
+    let (_, recovered, _) = open(&files);
+    assert_eq!(recovered[0].configurations, [(Index(0), voters(3)), (Index(2), voters(4))]);
+    assert_eq!((&recovered[0].configuration, recovered[0].last), (&voters(4), Index(2)));
+}
+
+#[test]
 fn a_removed_group_stays_removed_and_its_slot_is_free_again() {
     let files = MemoryFiles::new();
     let (mut lane, ..) = open(&files);
