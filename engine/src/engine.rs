@@ -178,6 +178,19 @@ impl Engine {
         made
     }
 
+    /// Makes an empty replica here that knows nothing of its group, durably: what a node needs before a leader adds it
+    /// ([`Group::reconfigure`]). It does nothing until it is spoken to. Doing it again changes nothing. Blocks for about
+    /// one sync.
+    ///
+    /// # Errors
+    /// [`CreateError`]; the replica was not made.
+    pub fn join_group(&self, group: GroupId) -> Result<Group, CreateError> {
+        let (reply, answer) = oneshot::channel();
+        self.shared.inbox_of(group).order(Order::Create { group, voters: Vec::new(), reply });
+        answer.blocking_recv().unwrap_or(Err(CreateError::Closed))?;
+        Ok(Group::new(group, Arc::clone(&self.shared)))
+    }
+
     /// A handle of a group that has a replica on this node. Blocks for about one turn of its worker.
     #[must_use]
     pub fn group(&self, group: GroupId) -> Option<Group> {
@@ -201,8 +214,9 @@ impl Engine {
     /// Forgets this node's replica of a group, its log and its checkpoints. `false` if there was none, or the engine
     /// is closed.
     ///
-    /// The other replicas are not told: they go on counting this node as a voter that is down. The id must not be used
-    /// for a group again while any of them lives: a new replica here would have forgotten its votes.
+    /// The other replicas are not told: unless this one was taken out of the configuration first
+    /// ([`Group::reconfigure`]), they go on counting this node as a voter that is down, and it must not be made here again
+    /// while any of them lives: a new replica would have forgotten its votes.
     pub fn remove_group(&self, group: GroupId) -> bool {
         let (reply, answer) = oneshot::channel();
         self.shared.inbox_of(group).order(Order::Remove { group, reply });

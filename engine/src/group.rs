@@ -7,7 +7,7 @@ use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use raftwerk_frame::{Configuration, EntryId, GroupId, Index, NodeId, Term};
-use raftwerk_raft::Role;
+use raftwerk_raft::{NewcomerStatus, PeerStatus, Role};
 use tokio::sync::oneshot;
 
 use crate::engine::Shared;
@@ -49,6 +49,18 @@ pub struct GroupStatus {
     pub applied: Index,
     /// Who takes part.
     pub configuration: Configuration,
+    /// The index of that configuration. It is committed if `commit` has reached it. What
+    /// [`Reconfiguration::seen`](crate::Reconfiguration) wants.
+    pub configuration_index: Index,
+    /// In a leader: how far every other replica is.
+    pub peers: Vec<(NodeId, PeerStatus)>,
+    /// In a leader: nodes that are on their way to being voters.
+    pub newcomers: Vec<NewcomerStatus>,
+    /// In a leader: to whom it is handing over.
+    pub transfer_to: Option<NodeId>,
+    /// Whether this replica takes no part any longer, and may be forgotten:
+    /// [`Engine::remove_group`](crate::Engine::remove_group).
+    pub is_removed: bool,
     /// Bytes of its entries in the log.
     pub log_bytes: u64,
 }
@@ -104,6 +116,10 @@ impl Group {
         answer.blocking_recv().ok().flatten()
     }
 
+    pub(crate) fn order(&self, order: Order) {
+        self.inbox().order(order);
+    }
+
     fn inbox(&self) -> &Inbox {
         self.shared.inbox_of(self.id)
     }
@@ -143,20 +159,21 @@ pub(crate) fn ask(
     })
 }
 
-enum Answer<T, E> {
+/// What a future of this crate holds: an answer, or where it will come from.
+pub(crate) enum Answer<T, E> {
     Now(Option<Result<T, E>>),
     Later(oneshot::Receiver<Result<T, E>>),
 }
 
 impl<T: Unpin, E: Unpin> Answer<T, E> {
-    fn poll(&mut self, cx: &mut Context<'_>, lost: E) -> Poll<Result<T, E>> {
+    pub(crate) fn poll(&mut self, cx: &mut Context<'_>, lost: E) -> Poll<Result<T, E>> {
         match self {
             Self::Now(result) => Poll::Ready(result.take().expect("a finished future is not polled again")),
             Self::Later(receiver) => Pin::new(receiver).poll(cx).map(|sent| sent.unwrap_or(Err(lost))),
         }
     }
 
-    fn wait(self, lost: E) -> Result<T, E> {
+    pub(crate) fn wait(self, lost: E) -> Result<T, E> {
         match self {
             Self::Now(result) => result.expect("a finished future is not waited for again"),
             Self::Later(receiver) => receiver.blocking_recv().unwrap_or(Err(lost)),

@@ -8,11 +8,12 @@ use std::task::Waker;
 
 use bytes::Bytes;
 use crossbeam_queue::{ArrayQueue, SegQueue};
-use raftwerk_frame::{GroupId, Index, NodeId};
+use raftwerk_frame::{GroupId, Index, Membership, NodeId};
 use tokio::sync::oneshot;
 
 use crate::error::{CreateError, ProposeError, ReadError};
 use crate::group::{Applied, GroupStatus};
+use crate::membership::{Reconfiguration, ReconfigureError, TransferError};
 use crate::pipeline::Submission;
 
 /// One call's worth of work for a worker.
@@ -37,10 +38,18 @@ pub(crate) enum Arrival {
 
 /// Orders of the engine; rare, and never refused.
 pub(crate) enum Order {
-    /// Make a replica here.
+    /// Make a replica here; without voters, one that is to be told of its group.
     Create { group: GroupId, voters: Vec<NodeId>, reply: oneshot::Sender<Result<(), CreateError>> },
     /// Forget a replica and its log.
     Remove { group: GroupId, reply: oneshot::Sender<bool> },
+    /// Want another configuration.
+    Reconfigure {
+        group: GroupId,
+        wish: Reconfiguration,
+        reply: oneshot::Sender<Result<Membership, ReconfigureError>>,
+    },
+    /// Want another leader.
+    Transfer { group: GroupId, to: NodeId, reply: oneshot::Sender<Result<(), TransferError>> },
     /// Tell about a replica.
     Status { group: GroupId, reply: oneshot::Sender<Option<GroupStatus>> },
     /// Hash a replica's state.

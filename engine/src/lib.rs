@@ -49,6 +49,7 @@ mod engine;
 mod error;
 mod group;
 mod inbox;
+mod membership;
 mod metric;
 mod pipeline;
 mod runtime;
@@ -61,11 +62,13 @@ pub use config::Config;
 pub use engine::Engine;
 pub use error::{CreateError, OpenError, ProposeError, ReadError};
 pub use group::{Applied, Group, GroupStatus, Proposal, Read};
+pub use membership::{Reconfiguration, ReconfigureError, Reconfiguring, TransferError, Transferring};
 pub use metric::EngineStats;
 pub use pipeline::{Completion, Pipeline};
-pub use raftwerk_frame::{Configuration, EntryId, GroupId, Index, NodeId, Term};
+pub use raftwerk_frame::{Configuration, EntryId, GroupId, Index, Membership, NodeId, Term};
 pub use raftwerk_net::{NetStats, PeerId, identity};
-pub use raftwerk_raft::Role;
+pub use raftwerk_raft::reconfig::{Change, ChangeError};
+pub use raftwerk_raft::{NewcomerStatus, Newcomers, PeerState, PeerStatus, Refusal, Role, Route, Unfit};
 pub use state_machine::{Checkpoint, Committed, CommittedEntry, Replies, StateMachine, StateMachines};
 
 /// The README's example, compiled.

@@ -40,7 +40,7 @@ pub struct Effects {
     pub configuration_changed: bool,
     /// What became of a wish for another configuration.
     pub reconfigured: Option<Reconfigured>,
-    /// In a leader: a change is done. The configuration of this index is committed, and is not joint.
+    /// In a leader: a change is done. The configuration of this index is committed, and stays until somebody wants another.
     pub settled: Option<Index>,
     /// A transfer of the lead was refused, or given up.
     pub transfer: Option<Transfer>,

@@ -266,8 +266,9 @@ impl Group {
             return;
         }
         if self.configuration.is_joint() {
-            if self.configuration.auto_leave
-                && effects.append.is_none()
+            if !self.configuration.auto_leave {
+                effects.settled = Some(self.configuration_at).filter(|at| *at > before);
+            } else if effects.append.is_none()
                 && let Ok(to) = self.plan_leave()
             {
                 self.append_configuration(to, effects);

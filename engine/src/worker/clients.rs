@@ -313,6 +313,8 @@ impl<D: Disk> Worker<D> {
             let applied = replica.applied;
             self.clients.abandon(replica, applied);
             replica.reads.clear();
+            super::membership::abandon_change(replica);
+            replica.transfer = None;
         }
         self.clients.refuse_reads(None, &reason.clone().into());
     }

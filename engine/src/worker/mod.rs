@@ -13,6 +13,7 @@
 
 mod apply;
 mod clients;
+mod membership;
 mod open;
 mod orders;
 mod perform;

@@ -4,7 +4,7 @@ use std::io::Read;
 use std::sync::Arc;
 use std::time::Duration;
 
-use raftwerk_frame::{Configuration, EntryId, GroupId, NodeId, Time};
+use raftwerk_frame::{Configuration, EntryId, GroupId, Membership, NodeId, Time};
 use raftwerk_net::Transport;
 use raftwerk_raft as raft;
 use raftwerk_wal::{Disk, Lane, LaneOptions, Lsn, RecoveredGroup, SnapshotMeta};
@@ -57,7 +57,8 @@ impl Settings {
     pub(super) fn core_config(&self, group: GroupId, configuration: &Configuration) -> raft::Config {
         // A new group's first leader is chosen by its id, so that leaders spread evenly over the voters.
         let voters = &configuration.voters;
-        let preferred = voters[(group.0 % voters.len() as u64) as usize] == self.node;
+        let place = group.0.checked_rem(voters.len() as u64);
+        let preferred = place.is_some_and(|place| voters[place as usize] == self.node);
         raft::Config {
             node: self.node,
             group,
@@ -156,15 +157,20 @@ impl<D: Disk> Worker<D> {
             self.finish_install(slot, &mut recovered, meta);
         }
         let config = self.settings.core_config(group, &recovered.configuration);
+        // The first is in force where the log begins, the others are its entries.
+        let mut configurations = recovered.configurations.into_iter();
+        let begins_in = configurations.next().map(|(_, configuration)| configuration);
         let state = raft::Restored {
             hard_state: recovered.hard_state,
             compacted: recovered.compacted,
-            configuration: recovered.configuration,
+            configuration: begins_in.unwrap_or(recovered.configuration),
             runs: recovered.runs.iter().map(|&(term, first)| raft::TermRun { term, first }).collect(),
             last: recovered.last,
             applied: checkpointed.index,
         };
-        let core = raft::Group::new(raft::Config { first_timeout: None, ..config }, state, self.now);
+        let memberships = configurations.map(|(index, configuration)| Membership { index, configuration });
+        let config = raft::Config { first_timeout: None, ..config };
+        let core = raft::Group::restore(config, state, memberships, self.now);
         self.add_replica(Replica::new(group, slot, core, machine, checkpoint));
         Ok(())
     }
@@ -185,6 +191,7 @@ impl<D: Disk> Worker<D> {
         }
         recovered.compacted = id;
         recovered.configuration = meta.configuration.clone();
+        recovered.configurations = vec![(id.index, meta.configuration.clone())];
         recovered.runs.clear();
         recovered.last = id.index;
         self.lane.snapshot(slot, id, &meta.configuration, false);

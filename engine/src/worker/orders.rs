@@ -17,6 +17,8 @@ impl<D: Disk> Worker<D> {
         match order {
             Order::Create { group, voters, reply } => self.create(group, &voters, reply),
             Order::Remove { group, reply } => self.remove(group, reply),
+            Order::Reconfigure { group, wish, reply } => self.reconfigure(group, &wish, reply),
+            Order::Transfer { group, to, reply } => self.transfer(group, to, reply),
             Order::Status { group, reply } => {
                 let _caller_gone = reply.send(self.status(group));
             }
@@ -45,7 +47,11 @@ impl<D: Disk> Worker<D> {
         } else if self.is_full {
             Err(CreateError::StorageFull)
         } else if let Some(replica) = self.replica(group) {
-            let same = replica.core.configuration().voters == configuration.voters;
+            // A group that has changed since is the same group; and who joins one does not know its voters.
+            let core = &replica.core;
+            let same = core.configuration().voters == configuration.voters
+                || core.configuration_index() > Index(0)
+                || configuration.is_empty();
             if same {
                 // It may be on its way to the disk still.
                 return self.filling.created.push(reply);
@@ -102,6 +108,7 @@ impl<D: Disk> Worker<D> {
         self.slots.remove(&group);
         self.clients.refuse_staged(&mut replica, &crate::ProposeError::NoSuchGroup(group));
         self.clients.abandon(&mut replica, Index(0));
+        super::membership::abandon_change(&mut replica);
         self.clients.refuse_reads(Some(group), &ReadError::NoSuchGroup(group));
         self.transfers.forget(group);
         self.transfers.leave(group);
@@ -122,6 +129,11 @@ impl<D: Disk> Worker<D> {
             commit: core.commit(),
             applied: replica.applied,
             configuration: core.configuration().clone(),
+            configuration_index: core.configuration_index(),
+            peers: core.peers().filter_map(|peer| Some((peer, core.progress(peer)?))).collect(),
+            newcomers: core.newcomers().collect(),
+            transfer_to: core.transfer_target(),
+            is_removed: core.is_removed(),
             log_bytes: self.lane.live_bytes(replica.slot),
         })
     }

@@ -40,11 +40,13 @@ impl<D: Disk> Worker<D> {
         for token in self.effects.reads_rejected.drain(..) {
             self.clients.answer_read(token, Err(ReadError::NotLeader { hint: replica.core.leader() }));
         }
+        self.clients.tell_of_changes(replica, &mut self.effects);
         if self.effects.role_changed {
             tracing::debug!(node = self.settings.node.0, %group, role = ?replica.core.role(),
                 term = replica.core.term().0, "role changed");
             if !replica.core.is_leader() {
                 self.clients.abandon(replica, replica.core.commit());
+                super::membership::abandon_change(replica);
             }
         }
         let wants_apply = replica.may_apply_to() > replica.applied
@@ -73,6 +75,9 @@ impl<D: Disk> Worker<D> {
         match self.effects.append.take() {
             None => return Ok(()),
             Some(Append::Own { id, noop: true, .. }) => self.lane.append_noop(slot, id)?,
+            Some(Append::Own { id, .. }) if let Some(to) = self.effects.membership.take() => {
+                self.lane.append_membership(slot, id, &to)?;
+            }
             Some(Append::Own { id, count, noop: false }) => {
                 assert_eq!(
                     count as usize,

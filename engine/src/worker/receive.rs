@@ -6,7 +6,7 @@
 use bytes::Bytes;
 use raftwerk_frame::frame::{self, ENTRY_OVERHEAD_BYTES, Entries, EntryKind, FrameKind, HEADER_BYTES};
 use raftwerk_frame::wire::{self, Record, UnitHeader, UnitKind};
-use raftwerk_frame::{EntryId, GroupId, Index, Message, NodeId, Run, Term};
+use raftwerk_frame::{Configuration, EntryId, GroupId, Index, Membership, Message, NodeId, Run, Term};
 use raftwerk_raft::Input;
 use raftwerk_wal::{Disk, GroupSlot};
 use smallvec::SmallVec;
@@ -20,6 +20,8 @@ type Frames<'a> = SmallVec<[ArrivedFrame<'a>; 4]>;
 /// Frames of one unit, at the usual most.
 const UNIT_BYTES: u64 = 2 << 20;
 type Runs = SmallVec<[Run; 4]>;
+/// The configurations among the entries of one append: rare.
+type Memberships = Vec<Membership>;
 
 impl<D: Disk> Worker<D> {
     /// Takes units in, at most so many a turn.
@@ -74,7 +76,7 @@ impl<D: Disk> Worker<D> {
     }
 
     fn take_record(&mut self, slot: GroupSlot, from: NodeId, record: &Record, body: &[u8]) {
-        let (mut frames, mut runs) = (Frames::new(), Runs::new());
+        let (mut frames, mut runs, mut memberships) = (Frames::new(), Runs::new(), Memberships::new());
         if let Message::Append { prev, .. } = record.message
             && !body.is_empty()
         {
@@ -83,7 +85,7 @@ impl<D: Disk> Worker<D> {
                 return self.metrics.no_room();
             }
             let frame_bytes_max = HEADER_BYTES + ENTRY_OVERHEAD_BYTES + self.lane.payload_bytes_max();
-            if parse_frames(record.group, prev, body, &mut frames, &mut runs).is_none()
+            if parse_frames(record.group, prev, body, &mut frames, &mut runs, &mut memberships).is_none()
                 || frames.iter().any(|(_, bytes)| bytes.len() > frame_bytes_max)
             {
                 return self.metrics.bad_unit();
@@ -91,7 +93,12 @@ impl<D: Disk> Worker<D> {
         }
         let Some(replica) = self.replicas[slot.0 as usize].as_mut() else { return };
         self.effects.clear();
-        let input = Input::Message { from, message: record.message, runs: &runs };
+        let message = record.message;
+        let input = if memberships.is_empty() {
+            Input::Message { from, message, runs: &runs }
+        } else {
+            Input::Memberships { from, message, runs: &runs, memberships: &memberships }
+        };
         replica.core.step(self.now, input, &mut self.effects);
         self.perform(slot, &frames);
     }
@@ -109,14 +116,15 @@ impl<D: Disk> Worker<D> {
     }
 }
 
-/// Reads the frames that follow `prev`: valid, of this group, without gaps, terms not falling. The runs begin just
-/// after `prev`, even where the first frame begins before it.
+/// Reads the frames that follow `prev`: valid, of this group, without gaps, terms not falling, every configuration one.
+/// The runs begin just after `prev`, even where the first frame begins before it.
 fn parse_frames<'a>(
     group: GroupId,
     prev: EntryId,
     mut body: &'a [u8],
     frames: &mut Frames<'a>,
     runs: &mut Runs,
+    memberships: &mut Memberships,
 ) -> Option<()> {
     let mut next: Option<Index> = None;
     let mut term = Term(0);
@@ -125,9 +133,11 @@ fn parse_frames<'a>(
     }
     while !body.is_empty() {
         let (header, entries) = frame::parse(body).ok()?;
-        // Voters are fixed in this version: no leader appends a configuration.
-        if Entries::new(&header, entries).any(|entry| entry.kind == EntryKind::Membership) {
-            return None;
+        for entry in Entries::new(&header, entries).filter(|entry| entry.kind == EntryKind::Membership) {
+            let configuration = Configuration::decode(entry.payload).ok()?;
+            if entry.id.index > prev.index {
+                memberships.push(Membership { index: entry.id.index, configuration });
+            }
         }
         let (bytes, rest) = body.split_at(header.frame_bytes());
         let follows = match next {
@@ -167,9 +177,9 @@ mod tests {
     }
 
     fn parsed(prev: (u64, u64), body: &[u8]) -> Option<Vec<(u64, u64)>> {
-        let (mut frames, mut runs) = (Frames::new(), Runs::new());
+        let (mut frames, mut runs, mut memberships) = (Frames::new(), Runs::new(), Memberships::new());
         let prev = EntryId::new(Term(prev.1), Index(prev.0));
-        parse_frames(GroupId(1), prev, body, &mut frames, &mut runs)?;
+        parse_frames(GroupId(1), prev, body, &mut frames, &mut runs, &mut memberships)?;
         Some(runs.iter().map(|run| (run.term.0, run.count)).collect())
     }
 
@@ -179,6 +189,35 @@ mod tests {
         assert_eq!(parsed((2, 2), &body), Some(vec![(2, 5), (4, 2)]));
         assert_eq!(parsed((5, 2), &body), Some(vec![(2, 2), (4, 2)]));
         assert_eq!(parsed((7, 2), &body), Some(vec![(4, 2)]));
+    }
+
+    #[test]
+    fn configurations_are_found_behind_prev_and_must_be_some() {
+        let two = Configuration::of_voters([NodeId(1), NodeId(2)]);
+        let mut payload = Vec::new();
+        two.encode(&mut payload);
+        let framed = |payload: &[u8]| {
+            let mut out = vec![0; 4096];
+            let first = EntryId::new(Term(2), Index(3));
+            let mut writer = FrameWriter::new(&mut out, GroupId(1), first).unwrap();
+            assert!(
+                writer.push(EntryKind::Payload, b"payload") && writer.push(EntryKind::Membership, payload)
+            );
+            let bytes = writer.finish().unwrap().frame_bytes();
+            out.truncate(bytes);
+            out
+        };
+        let found = |prev: u64, body: &[u8]| {
+            let (mut frames, mut runs, mut memberships) = (Frames::new(), Runs::new(), Memberships::new());
+            let prev = EntryId::new(Term(2), Index(prev));
+            parse_frames(GroupId(1), prev, body, &mut frames, &mut runs, &mut memberships)?;
+            Some(memberships)
+        };
+        let membership = Membership { index: Index(4), configuration: two };
+        assert_eq!(found(2, &framed(&payload)), Some(vec![membership]));
+        assert_eq!(found(4, &framed(&payload)), Some(Vec::new()), "known already");
+        assert_eq!(found(2, &framed(&payload[1..])), None, "not a configuration");
+        assert_eq!(found(2, &framed(&[])), None, "nothing at all");
     }
 
     #[test]

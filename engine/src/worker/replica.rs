@@ -2,13 +2,14 @@
 
 use std::collections::VecDeque;
 
-use raftwerk_frame::{EntryId, GroupId, Index, Time};
+use raftwerk_frame::{EntryId, GroupId, Index, Membership, Time};
 use raftwerk_raft as raft;
 use raftwerk_wal::{GroupSlot, Lsn, SnapshotMeta};
 use tokio::sync::oneshot;
 
 use crate::error::ProposeError;
 use crate::group::Applied;
+use crate::membership::{ReconfigureError, TransferError};
 use crate::state_machine::StateMachine;
 
 /// Where a staged payload lies until the core has said whether it becomes an entry.
@@ -47,6 +48,13 @@ pub(crate) struct Pending {
     pub(crate) waiter: Waiter,
 }
 
+/// Somebody who waits for another configuration.
+pub(crate) struct PendingChange {
+    /// Where it stands in the log; `None` while newcomers are waited for.
+    pub(crate) index: Option<Index>,
+    pub(crate) reply: oneshot::Sender<Result<Membership, ReconfigureError>>,
+}
+
 /// A replica of a group, as its worker holds it.
 pub(crate) struct Replica {
     pub(crate) id: GroupId,
@@ -60,6 +68,10 @@ pub(crate) struct Replica {
     pub(crate) staged_bytes: u64,
     /// Proposals appended in this leadership, in order of their indices.
     pub(crate) pending: VecDeque<Pending>,
+    /// Who waits for a change of the configuration …
+    pub(crate) change: Option<PendingChange>,
+    /// … or of the leader.
+    pub(crate) transfer: Option<oneshot::Sender<Result<(), TransferError>>>,
     /// Reads whose index is known: answered once it is applied. In rising order.
     pub(crate) reads: VecDeque<(Index, u64)>,
     /// The latest durable checkpoint.
@@ -98,6 +110,8 @@ impl Replica {
             staged: Vec::new(),
             staged_bytes: 0,
             pending: VecDeque::new(),
+            change: None,
+            transfer: None,
             reads: VecDeque::new(),
             checkpoint,
             bytes_since_checkpoint: 0,

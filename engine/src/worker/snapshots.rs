@@ -142,7 +142,9 @@ impl<D: Disk> Worker<D> {
         replica.saving = true;
         replica.bytes_since_checkpoint = 0;
         let (group, id) = (replica.id, replica.applied_id());
-        let configuration = replica.core.configuration().clone();
+        let in_force = replica.core.configuration_up_to(replica.applied);
+        let (_, configuration) = in_force.expect("the log reaches back to the applied entry");
+        let configuration = configuration.clone();
         let image = replica.machine.checkpoint();
         let token = self.transfers.expect(Work::Save { slot, group });
         self.lane.save_snapshot(token, group, id, configuration, image);

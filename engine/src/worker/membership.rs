@@ -1,0 +1,142 @@
+//! Changes of who takes part and who leads: orders go into the core, and its news go to those who wait.
+
+use raftwerk_frame::{GroupId, Membership, NodeId};
+use raftwerk_raft::{Effects, Input, Reconfigure, Reconfigured, Transfer};
+use raftwerk_wal::Disk;
+use tokio::sync::oneshot;
+
+use super::Worker;
+use super::clients::Clients;
+use super::replica::{PendingChange, Replica};
+use crate::membership::{Reconfiguration, ReconfigureError, TransferError};
+
+impl<D: Disk> Worker<D> {
+    /// Somebody wants another configuration. At most one waits for its end; the core refuses a second.
+    pub(super) fn reconfigure(
+        &mut self,
+        group: GroupId,
+        wish: &Reconfiguration,
+        reply: oneshot::Sender<Result<Membership, ReconfigureError>>,
+    ) {
+        let refused = match self.slot_of(group) {
+            _ if self.is_poisoned => ReconfigureError::Poisoned,
+            _ if self.is_full => ReconfigureError::StorageFull,
+            None => ReconfigureError::NoSuchGroup,
+            Some(slot) => {
+                let Some(replica) = self.replicas[slot.0 as usize].as_mut() else { return };
+                let Reconfiguration { changes, seen, route, newcomers, dry_run } = wish;
+                let wish = Reconfigure {
+                    changes,
+                    seen: *seen,
+                    route: *route,
+                    newcomers: *newcomers,
+                    dry_run: *dry_run,
+                };
+                self.effects.clear();
+                replica.core.step(self.now, Input::Reconfigure(wish), &mut self.effects);
+                answer_wish(replica, self.effects.reconfigured.take(), reply);
+                return self.perform(slot, &[]);
+            }
+        };
+        let _caller_gone = reply.send(Err(refused));
+    }
+
+    /// Somebody wants another leader.
+    pub(super) fn transfer(
+        &mut self,
+        group: GroupId,
+        to: NodeId,
+        reply: oneshot::Sender<Result<(), TransferError>>,
+    ) {
+        let slot = self.slot_of(group).filter(|_| !self.is_poisoned);
+        let Some((slot, replica)) =
+            slot.and_then(|slot| Some((slot, self.replicas[slot.0 as usize].as_mut()?)))
+        else {
+            let _caller_gone = reply.send(Err(TransferError::NoSuchGroup));
+            return;
+        };
+        self.effects.clear();
+        replica.core.step(self.now, Input::Transfer { to }, &mut self.effects);
+        match self.effects.transfer.take() {
+            Some(Transfer::Refused(unfit)) => drop(reply.send(Err(TransferError::Refused(unfit)))),
+            // A transfer gives no other answer at once; and the core refuses a second.
+            Some(Transfer::Abandoned(_)) | None => replica.transfer = Some(reply),
+        }
+        self.perform(slot, &[]);
+    }
+}
+
+fn answer_wish(
+    replica: &mut Replica,
+    outcome: Option<Reconfigured>,
+    reply: oneshot::Sender<Result<Membership, ReconfigureError>>,
+) {
+    let core = &replica.core;
+    let (index, now) = (core.configuration_index(), core.configuration().clone());
+    let answer = match outcome {
+        Some(Reconfigured::Started(index)) => {
+            replica.change = Some(PendingChange { index: Some(index), reply });
+            return;
+        }
+        Some(Reconfigured::Admitting) => {
+            replica.change = Some(PendingChange { index: None, reply });
+            return;
+        }
+        Some(Reconfigured::Unchanged(index)) => {
+            // Whoever waited for newcomers need wait no longer: nobody does.
+            abandon_change(replica);
+            Ok(Membership { index, configuration: now })
+        }
+        Some(Reconfigured::Planned(configuration)) => Ok(Membership { index, configuration }),
+        Some(Reconfigured::Refused(refusal) | Reconfigured::Abandoned(refusal)) => {
+            Err(ReconfigureError::Refused(refusal))
+        }
+        None => Err(ReconfigureError::Unknown),
+    };
+    let _caller_gone = reply.send(answer);
+}
+
+/// Nobody will learn here what becomes of a change; and if this replica leads no longer, a transfer has done its work.
+pub(super) fn abandon_change(replica: &mut Replica) {
+    if let Some(change) = replica.change.take() {
+        let _caller_gone = change.reply.send(Err(ReconfigureError::Unknown));
+    }
+    if !replica.core.is_leader()
+        && let Some(reply) = replica.transfer.take()
+    {
+        let _caller_gone = reply.send(Ok(()));
+    }
+}
+
+impl Clients {
+    /// What a step says of changes that somebody waits for.
+    pub(super) fn tell_of_changes(&self, replica: &mut Replica, effects: &mut Effects) {
+        match effects.reconfigured.take() {
+            Some(Reconfigured::Started(index)) => {
+                if let Some(change) = &mut replica.change {
+                    change.index = Some(index);
+                }
+            }
+            Some(Reconfigured::Abandoned(refusal)) => {
+                if let Some(change) = replica.change.take() {
+                    let _caller_gone = change.reply.send(Err(ReconfigureError::Refused(refusal)));
+                }
+            }
+            // Answers to a wish were taken where it was made.
+            _ => {}
+        }
+        if let Some(settled) = effects.settled
+            && let Some(change) =
+                replica.change.take_if(|change| change.index.is_some_and(|index| index <= settled))
+            && let Some((index, configuration)) = replica.core.configuration_up_to(settled)
+        {
+            let configuration = configuration.clone();
+            let _caller_gone = change.reply.send(Ok(Membership { index, configuration }));
+        }
+        if let Some(Transfer::Abandoned(to)) = effects.transfer
+            && let Some(reply) = replica.transfer.take()
+        {
+            let _caller_gone = reply.send(Err(TransferError::Abandoned(to)));
+        }
+    }
+}
