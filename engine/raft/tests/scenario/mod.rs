@@ -3,9 +3,11 @@
 mod commit;
 mod election;
 mod liveness;
+mod membership;
 mod read;
 mod replication;
 mod size;
 mod snapshot;
 mod stranger;
+mod transfer;
 mod window;
