@@ -52,7 +52,7 @@ pub struct Group {
     pub(crate) configuration_at: Index,
     /// Those before it, down to the one at the log's beginning.
     pub(crate) earlier: Seldom<Membership>,
-    /// Somebody has said that this replica takes no part any longer.
+    /// Somebody has said that this replica takes no part any longer, or it was seen.
     pub(crate) is_told_removed: bool,
     pub(crate) priority: u8,
     pub(crate) admission: Option<Box<Admission>>,
@@ -239,7 +239,7 @@ impl Group {
         }
         match message {
             // What these say has nothing to do with terms.
-            Message::Removed { configuration, .. } => return self.take_removed(configuration),
+            Message::Removed { configuration, .. } => return self.take_removed(configuration, effects),
             Message::PreVote { last, .. } | Message::Vote { last, .. }
                 if self.answer_removed(from, last, effects) =>
             {

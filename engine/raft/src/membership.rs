@@ -234,6 +234,7 @@ impl Group {
 
     /// The log begins after `to`: of what was in force there and before, the latest is enough.
     pub(crate) fn forget_before(&mut self, to: Index) {
+        self.is_told_removed = self.is_removed();
         if self.configuration_at <= to {
             self.earlier.clear();
         } else if let Some(base) = self.earlier.iter().rposition(|membership| membership.index <= to) {
@@ -315,7 +316,7 @@ impl Group {
     }
 
     /// Somebody says that a committed configuration is without this replica. True unless a later one is known here.
-    pub(crate) fn take_removed(&mut self, configuration: EntryId) {
+    pub(crate) fn take_removed(&mut self, configuration: EntryId, effects: &mut Effects) {
         let is_later = if self.configuration_at <= self.commit {
             configuration.index > self.configuration_at
         } else {
@@ -324,17 +325,23 @@ impl Group {
                 .is_some_and(|term| configuration > EntryId::new(term, self.configuration_at))
         };
         if is_later && self.role != Role::Leader && !self.configuration.is_empty() {
+            if self.role != Role::Follower {
+                self.follow(self.hard_state.term, None, effects);
+            }
             self.is_told_removed = true;
             self.deadline = Time::NEVER;
         }
     }
 
-    /// Whether this replica takes no part any longer, as far as it knows: it was told so, or has committed a configuration
-    /// without itself. It neither campaigns nor answers for the group; whoever drives it may drop it.
+    /// Whether this replica takes no part any longer: it was told so, or has seen a configuration without itself become
+    /// committed after one that named it. It does not campaign; whoever drives it may drop it. One that has yet to hear of
+    /// its own arrival is not removed. What was only seen, not told, is forgotten with a restart after the log's compaction.
     #[must_use]
     pub fn is_removed(&self) -> bool {
-        let is_without = !self.configuration.is_empty() && !self.configuration.contains(self.config.node);
-        self.is_told_removed || is_without && self.configuration_at <= self.commit
+        let me = self.config.node;
+        let is_without = self.configuration_at <= self.commit && !self.configuration.contains(me);
+        self.is_told_removed
+            || is_without && self.earlier.iter().any(|before| before.configuration.contains(me))
     }
 
     /// Whether this replica may ask for votes: a voter of the configuration in force; or of the one before, while its
