@@ -89,6 +89,7 @@ impl Group {
             }
         } else if self.now >= self.deadline {
             self.leader = None;
+            self.reject_asked(effects);
             self.rearm_election();
             if self.is_removed() || self.priority == 0 {
                 // It has nobody to wait for; only a message wakes it.

@@ -12,6 +12,7 @@ impl Group {
             return false;
         }
         if self.role != Role::Follower || self.leader != Some(from) {
+            self.ask_again(true);
             self.follow(self.hard_state.term, Some(from), effects);
         }
         self.heard = self.now;
@@ -26,6 +27,7 @@ impl Group {
                 self.commit_to(commit, effects);
             }
             effects.send.push((from, Message::HeartbeatAck { term: self.hard_state.term, round }));
+            self.ask_again(false);
         }
     }
 

@@ -10,6 +10,7 @@ use raftwerk_frame::{
 use smallvec::SmallVec;
 
 use crate::admission::Admission;
+use crate::asked::Asked;
 use crate::config::{Config, Restored, Settings};
 use crate::effects::{Effects, Shipment};
 use crate::input::Input;
@@ -86,6 +87,8 @@ pub struct Group {
     pub(crate) uncommitted: alloc::collections::VecDeque<(Index, u64)>,
     pub(crate) uncommitted_bytes: u64,
     pub(crate) reads: Reads,
+    /// A follower's reads.
+    pub(crate) asked: Option<Box<Asked>>,
 }
 
 impl Group {
@@ -125,6 +128,7 @@ impl Group {
             uncommitted: alloc::collections::VecDeque::new(),
             uncommitted_bytes: 0,
             reads: Reads::default(),
+            asked: None,
             config: Settings::new(&config),
         };
         group.name_peers();
@@ -180,6 +184,7 @@ impl Group {
             }
             Input::Applied { index } => self.applied = self.applied.max(index.min(self.commit)),
             Input::Read { token } => self.read(token, effects),
+            Input::ReadAnywhere { token } => self.read_anywhere(token, effects),
             Input::Compacted { to } => {
                 if to > self.log.compacted().index && to <= self.applied {
                     self.log.compact(to);
@@ -210,6 +215,8 @@ impl Group {
             }
             self.start_read_round(effects);
             self.name_snapshots(effects);
+        } else {
+            self.ask_for_reads(effects);
         }
     }
 
@@ -259,7 +266,9 @@ impl Group {
             Message::AppendReject { rejected, hint, .. } => self.take_reject(from, rejected, hint),
             Message::HeartbeatAck { round, .. } => self.take_heartbeat_ack(from, round, effects),
             Message::TimeoutNow { .. } => self.take_timeout_now(from, effects),
-            Message::Removed { .. } | Message::ReadIndex { .. } | Message::ReadIndexReply { .. } => {}
+            Message::ReadIndex { round, .. } => self.take_read_question(from, round),
+            Message::ReadIndexReply { round, index, .. } => self.take_read_index(from, round, index, effects),
+            Message::Removed { .. } => {}
         }
     }
 

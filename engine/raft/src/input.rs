@@ -60,6 +60,11 @@ pub enum Input<'a> {
         /// Comes back in `reads` or `reads_rejected`.
         token: u64,
     },
+    /// The same, at any replica: a follower asks its leader up to where to read, and answers when it has applied that.
+    ReadAnywhere {
+        /// Comes back in `reads` or `reads_rejected`.
+        token: u64,
+    },
     /// The driver has dropped the log up to here: at most to the applied index, and to what is durable here.
     Compacted {
         /// The last of the dropped entries.

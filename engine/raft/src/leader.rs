@@ -24,6 +24,7 @@ impl Group {
             if self.config.check_quorum { self.now + self.config.election_timeout() } else { Time::NEVER };
         self.rearm_heartbeat();
         self.append_own(1, true, effects);
+        self.adopt_asked(effects);
         self.send_heartbeats(effects);
     }
 

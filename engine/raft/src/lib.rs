@@ -30,6 +30,7 @@ extern crate alloc;
 extern crate std;
 
 mod admission;
+mod asked;
 mod config;
 mod effects;
 mod election;

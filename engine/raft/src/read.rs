@@ -2,16 +2,22 @@
 
 use alloc::collections::VecDeque;
 
-use raftwerk_frame::Index;
+use raftwerk_frame::{Index, Message, NodeId};
 
 use crate::effects::Effects;
 use crate::group::{Group, Role};
 use crate::quorum;
 
+/// Beyond so many reads that wait, followers are not answered any longer: their questions are not this replica's to bound.
+const WAITING_MAX: usize = 64 * 1024;
+
 /// A read that waits for a quorum to say that its leader still leads.
 #[derive(Clone, Copy, Debug)]
 struct Waiting {
+    /// The driver's; or the number of a follower's question.
     token: u64,
+    /// The follower that asked.
+    asker: Option<NodeId>,
     /// The commit index when it came, once that is known to be up to date.
     index: Option<Index>,
     /// The round that must be answered; `None` until the turn's flush.
@@ -54,7 +60,9 @@ impl Reads {
 
     pub(crate) fn reject_all(&mut self, effects: &mut Effects) {
         self.is_open = false;
-        effects.reads_rejected.extend(self.waiting.drain(..).map(|read| read.token));
+        // A follower asks the next leader.
+        let own = self.waiting.drain(..).filter(|read| read.asker.is_none());
+        effects.reads_rejected.extend(own.map(|read| read.token));
         self.give_back();
     }
 }
@@ -66,7 +74,16 @@ impl Group {
             return;
         }
         let index = self.reads.is_open.then_some(self.commit);
-        self.reads.waiting.push_back(Waiting { token, index, round: None });
+        self.reads.waiting.push_back(Waiting { token, asker: None, index, round: None });
+    }
+
+    /// A follower asks up to where to read. It asks again if this is lost, or refused because too many wait.
+    pub(crate) fn take_read_question(&mut self, from: NodeId, round: u64) {
+        let is_known = self.peers.binary_search(&from).is_ok();
+        if self.role == Role::Leader && is_known && self.reads.waiting.len() < WAITING_MAX {
+            let index = self.reads.is_open.then_some(self.commit);
+            self.reads.waiting.push_back(Waiting { token: round, asker: Some(from), index, round: None });
+        }
     }
 
     /// Starts a round for the reads that gathered in this turn.
@@ -91,12 +108,18 @@ impl Group {
             at.map_or(self.reads.round, |at| self.progress[at].round)
         };
         let Some(reached) = quorum::reached(&self.configuration, round_of) else { return };
-        while let Some(&Waiting { token, index: Some(index), round: Some(round) }) =
+        let term = self.hard_state.term;
+        while let Some(&Waiting { token, asker, index: Some(index), round: Some(round) }) =
             self.reads.waiting.front()
             && round <= reached
         {
             self.reads.waiting.pop_front();
-            effects.reads.push((token, index));
+            match asker {
+                None => effects.reads.push((token, index)),
+                Some(asker) => {
+                    effects.send.push((asker, Message::ReadIndexReply { term, round: token, index }));
+                }
+            }
         }
     }
 }

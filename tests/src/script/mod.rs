@@ -39,6 +39,7 @@
 //! | `wait 500` | 500 ms pass and nobody notices: late timers |
 //! | `propose 1 a b c` | payloads for node 1, in one input |
 //! | `read 1 [3]` | that many linearizable reads at node 1, in one turn |
+//! | `read-anywhere 2 [3]` | the same, at a follower, too |
 //! | `deliver [from=1] [to=2] [n]` | what is on the wire now, at most n messages, arrives in order |
 //! | `drop [from=1] [to=2] [n]` | messages are lost |
 //! | `duplicate [from=1] [to=2] [n]` | copies of messages come after all others |

@@ -75,7 +75,8 @@ fn perform(cluster: &mut Cluster, line: &str) -> Result<(), String> {
             cluster.give(node, &mut arguments)?;
         }
         "timeout" | "heartbeat" | "advance" | "run" | "wait" => pass_time(cluster, &mut arguments)?,
-        "propose" | "read" | "campaign" | "snapshot-failed" | "unreachable" | "transfer" => {
+        "propose" | "read" | "read-anywhere" | "campaign" | "snapshot-failed" | "unreachable"
+        | "transfer" => {
             ask(cluster, &mut arguments)?;
         }
         "reconfigure" => reconfigure(cluster, &mut arguments)?,
@@ -133,13 +134,16 @@ fn ask(cluster: &mut Cluster, arguments: &mut Arguments<'_>) -> Result<(), Strin
             let beside = Beside { payloads: &payloads, ..Beside::default() };
             cluster.turn(node, |replica, now, trace| replica.step(now, input, beside, trace))
         }
-        "read" => {
+        "read" | "read-anywhere" => {
+            let is_anywhere = arguments.name == "read-anywhere";
             let count = arguments.next_number()?.unwrap_or(1);
             let first = cluster.reads + 1;
             cluster.reads += count;
             cluster.turn(node, |replica, now, trace| {
                 for token in first..first + count {
-                    replica.step(now, Input::Read { token }, Beside::default(), trace);
+                    let input =
+                        if is_anywhere { Input::ReadAnywhere { token } } else { Input::Read { token } };
+                    replica.step(now, input, Beside::default(), trace);
                 }
             })
         }

@@ -109,6 +109,19 @@ impl Cluster {
         replica.disk.crash();
         self.seen.lost_writes += lost;
         self.check();
+        self.give_up_snapshots(node);
+    }
+
+    /// A snapshot may have arrived at a node that crashed before it was durable there: nobody will answer for it, and its
+    /// sender's driver runs out of patience.
+    fn give_up_snapshots(&mut self, to: u64) {
+        for from in self.nodes() {
+            let is_travelling =
+                |packet: &Packet| packet.is_snapshot() && (packet.from, packet.to) == (from, to);
+            if from != to && self.is_up(from) && !self.network.iter().any(is_travelling) {
+                self.snapshot_failed(from, to);
+            }
+        }
     }
 
     /// All that this replica has written becomes durable.

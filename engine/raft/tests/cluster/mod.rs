@@ -447,6 +447,18 @@ impl Cluster {
         self.finish(node);
     }
 
+    /// As [`Cluster::read`], at a replica of any kind.
+    pub(crate) fn read_anywhere(&mut self, node: u64, count: u64) -> u64 {
+        let first = self.read_next;
+        for token in first..first + count {
+            self.reads_open.insert(token, Index(self.committed()));
+            self.read_next += 1;
+            self.input(node, Input::ReadAnywhere { token });
+        }
+        self.finish(node);
+        first
+    }
+
     pub(crate) fn unreachable(&mut self, node: u64, peer: u64) {
         self.input(node, Input::Unreachable { node: NodeId(peer) });
         self.finish(node);

@@ -123,3 +123,87 @@ fn a_group_of_one_answers_without_asking() {
     cluster.read(1, 1);
     assert_eq!(cluster.replica(1).reads.len(), 2, "in the same turn");
 }
+
+/// Thesis, section 6.4: any replica can answer, once for all reads of a turn, after one message to its leader and back.
+#[test]
+fn a_follower_answers_many_reads_with_one_question() {
+    let mut cluster = Cluster::new(Options::of(3));
+    cluster.elect(1);
+    cluster.propose(1, 2);
+    cluster.settle();
+    let first = cluster.read_anywhere(2, 5);
+    let questions = |cluster: &Cluster| {
+        cluster.count_where(|packet| matches!(packet.message(), Some(Message::ReadIndex { .. })))
+    };
+    assert_eq!(questions(&cluster), 1);
+    cluster.settle();
+    let read = &cluster.replica(2).reads;
+    assert_eq!(
+        read.iter().map(|(token, _)| *token).collect::<Vec<_>>(),
+        (first..first + 5).collect::<Vec<_>>()
+    );
+    assert!(read.iter().all(|(_, index)| *index == cluster.group(1).commit()));
+    assert!(cluster.replica(1).reads.is_empty(), "the leader was only asked");
+}
+
+/// A leader that was unseated cannot confirm itself: the read waits for the next one, and sees what that committed.
+#[test]
+fn a_followers_read_is_asked_again_of_the_next_leader() {
+    let mut cluster = Cluster::new(Options::of(5));
+    cluster.elect(1);
+    cluster.run(T / 2);
+    // Node 2 hears node 1 only, and the other way about.
+    for (one, other) in [(1, 3), (1, 4), (1, 5), (2, 3), (2, 4), (2, 5)] {
+        cluster.cut_one_way(one, other);
+        cluster.cut_one_way(other, one);
+    }
+    let token = cluster.read_anywhere(2, 1);
+    cluster.settle();
+    cluster.crash(3);
+    cluster.restart(3);
+    cluster.crash(4);
+    cluster.restart(4);
+    cluster.crash(5);
+    cluster.restart(5);
+    cluster.campaign(3);
+    cluster.deliver_where(|packet| packet.from > 2 && packet.to > 2);
+    cluster.propose(3, 1);
+    cluster.deliver_where(|packet| packet.from > 2 && packet.to > 2);
+    let committed = cluster.committed();
+    assert_eq!(cluster.leader(), Some(3));
+    assert!(cluster.replica(2).reads.is_empty(), "node 1 has no quorum to confirm it");
+    cluster.heal();
+    cluster.run(T / 2);
+    let answer = cluster.replica(2).reads.iter().find(|(read, _)| *read == token);
+    assert!(answer.is_some_and(|(_, index)| index.0 >= committed), "{answer:?}");
+}
+
+/// The question, or the answer, is lost: the next heartbeat brings it up again.
+#[test]
+fn a_lost_question_is_asked_again() {
+    let mut cluster = Cluster::new(Options::of(3));
+    cluster.elect(1);
+    cluster.run(T / 2);
+    let token = cluster.read_anywhere(2, 1);
+    cluster.drop_where(|packet| matches!(packet.message(), Some(Message::ReadIndex { .. })));
+    cluster.run(T / 2);
+    assert_eq!(cluster.replica(2).reads.iter().filter(|(read, _)| *read == token).count(), 1);
+}
+
+/// Without a leader there is nobody to ask, and whoever waits is told so.
+#[test]
+fn a_followers_read_ends_with_its_patience() {
+    let mut cluster = Cluster::new(Options::of(3));
+    cluster.elect(1);
+    cluster.run(T / 2);
+    cluster.isolate(2);
+    let token = cluster.read_anywhere(2, 1);
+    cluster.run(3 * T);
+    assert_eq!(cluster.replica(2).reads_rejected, [token]);
+    let token = cluster.read_anywhere(2, 1);
+    assert_eq!(
+        cluster.replica(2).reads_rejected.last(),
+        Some(&token),
+        "and at once, while it knows no leader"
+    );
+}

@@ -1,0 +1,105 @@
+//! Linearizable reads at a follower (thesis, section 6.4): it asks its leader up to where it has to have applied, once for
+//! all reads of a turn, and answers them itself.
+//!
+//! A question has a number of the asker's own, and any later answer serves all earlier questions. What is not answered is
+//! asked again with the leader's next heartbeat, and of the next leader; when this replica loses patience with its leaders,
+//! so do its reads. The leader's half is in `read`.
+
+use alloc::boxed::Box;
+use alloc::vec::Vec;
+
+use raftwerk_frame::{Index, Message, NodeId, Time};
+
+use crate::effects::Effects;
+use crate::group::{Group, NUMBER_MAX, Role};
+
+/// Reads that wait for a leader's word.
+#[derive(Clone, Debug)]
+pub(crate) struct Asked {
+    /// The number of the last question. Begins anywhere, so that an answer from before a restart fits none.
+    round: u64,
+    /// Whether there is something to ask at the end of the turn.
+    is_due: bool,
+    /// When it was asked last.
+    at: Time,
+    /// Tokens, and the question that each was in; 0 for none yet.
+    waiting: Vec<(u64, u64)>,
+}
+
+impl Group {
+    /// A read, whatever this replica is.
+    pub(crate) fn read_anywhere(&mut self, token: u64, effects: &mut Effects) {
+        if self.role == Role::Leader {
+            return self.read(token, effects);
+        }
+        if self.leader.is_none() {
+            effects.reads_rejected.push(token);
+            return;
+        }
+        if self.asked.is_none() {
+            let round = self.rng.below(NUMBER_MAX) ^ (self.now.0 & (NUMBER_MAX >> 8));
+            self.asked = Some(Box::new(Asked { round, is_due: true, at: self.now, waiting: Vec::new() }));
+        }
+        if let Some(asked) = &mut self.asked {
+            asked.waiting.push((token, 0));
+            asked.is_due = true;
+        }
+    }
+
+    /// At the end of a turn: one question for all that have not been in one.
+    pub(crate) fn ask_for_reads(&mut self, effects: &mut Effects) {
+        let term = self.hard_state.term;
+        if let (Some(asked), Some(leader)) = (&mut self.asked, self.leader)
+            && self.role == Role::Follower
+            && core::mem::take(&mut asked.is_due)
+            && !asked.waiting.is_empty()
+        {
+            asked.round += 1;
+            asked.at = self.now;
+            let round = asked.round;
+            asked.waiting.iter_mut().filter(|(_, asked)| *asked == 0).for_each(|(_, asked)| *asked = round);
+            effects.send.push((leader, Message::ReadIndex { term, round }));
+        }
+    }
+
+    /// The leader lives, or `is_another`: what was asked may be lost, and is asked again, after a heartbeat interval at the
+    /// earliest: a question makes a leader send heartbeats. An answer to the first question still counts.
+    pub(crate) fn ask_again(&mut self, is_another: bool) {
+        let interval = self.config.heartbeat_interval();
+        if let Some(asked) = &mut self.asked {
+            asked.is_due |= is_another || self.now >= asked.at + interval;
+        }
+    }
+
+    /// The leader's answer.
+    pub(crate) fn take_read_index(&mut self, from: NodeId, round: u64, index: Index, effects: &mut Effects) {
+        if self.role != Role::Follower || self.leader != Some(from) || index.0 > NUMBER_MAX {
+            return;
+        }
+        let Some(asked) = &mut self.asked else { return };
+        if round > asked.round {
+            return;
+        }
+        asked.waiting.retain(|(token, asked_in)| {
+            let is_answered = *asked_in != 0 && *asked_in <= round;
+            if is_answered {
+                effects.reads.push((*token, index));
+            }
+            !is_answered
+        });
+    }
+
+    /// This replica leads now: it answers what it would have asked.
+    pub(crate) fn adopt_asked(&mut self, effects: &mut Effects) {
+        if let Some(asked) = self.asked.take() {
+            asked.waiting.into_iter().for_each(|(token, _)| self.read(token, effects));
+        }
+    }
+
+    /// There is nobody to ask.
+    pub(crate) fn reject_asked(&mut self, effects: &mut Effects) {
+        if let Some(asked) = self.asked.take() {
+            effects.reads_rejected.extend(asked.waiting.into_iter().map(|(token, _)| token));
+        }
+    }
+}
