@@ -92,6 +92,12 @@ impl Group {
         ask(self.inbox(), self.shared.payload_bytes_max, self.id, query.into(), request)
     }
 
+    /// As [`Group::read`], answered by this node's replica, whoever leads: it asks the leader up to where it has to have
+    /// applied, once for all reads of a turn. Fails if it knows no leader, or loses it before there is an answer.
+    pub fn read_anywhere(&self, query: impl Into<Bytes>) -> Read {
+        self.ask(query.into(), |group, query, reply| Request::ReadAnywhere { group, query, reply })
+    }
+
     /// Asks this node's replica as it is: possibly stale, no guarantee of any kind. For tools and checks.
     pub fn query_local(&self, query: impl Into<Bytes>) -> Read {
         let request = |group, query, reply| Request::QueryLocal { group, query, reply };

@@ -24,6 +24,8 @@ pub(crate) enum Request {
     Propose { group: GroupId, payload: Bytes, reply: oneshot::Sender<Result<Applied, ProposeError>> },
     /// A single linearizable read.
     Read { group: GroupId, query: Bytes, reply: oneshot::Sender<Result<Bytes, ReadError>> },
+    /// The same, answered by this node's replica whoever leads.
+    ReadAnywhere { group: GroupId, query: Bytes, reply: oneshot::Sender<Result<Bytes, ReadError>> },
     /// A look at this replica's state machine, as it is.
     QueryLocal { group: GroupId, query: Bytes, reply: oneshot::Sender<Result<Bytes, ReadError>> },
 }
@@ -197,7 +199,9 @@ impl Request {
         match self {
             Self::Submission(submission) => submission.arena.len(),
             Self::Propose { payload, .. } => payload.len(),
-            Self::Read { query, .. } | Self::QueryLocal { query, .. } => query.len(),
+            Self::Read { query, .. } | Self::ReadAnywhere { query, .. } | Self::QueryLocal { query, .. } => {
+                query.len()
+            }
         }
     }
 
@@ -206,7 +210,7 @@ impl Request {
         match self {
             // Whoever dropped the receiving end does not want to know.
             Self::Propose { reply, .. } => drop(reply.send(Err(error.clone()))),
-            Self::Read { reply, .. } | Self::QueryLocal { reply, .. } => {
+            Self::Read { reply, .. } | Self::ReadAnywhere { reply, .. } | Self::QueryLocal { reply, .. } => {
                 drop(reply.send(Err(error.clone().into())));
             }
             Self::Submission(submission) => submission.refuse(error),

@@ -8,6 +8,7 @@ use raftwerk::{
     ReconfigureError, Refusal, Route, TransferError, Unfit,
 };
 use raftwerk_tests::facts::until;
+use raftwerk_tests::journal;
 use raftwerk_tests::nodes::{Nodes, assert_kept};
 
 const GROUP: GroupId = GroupId(1);
@@ -226,4 +227,21 @@ fn wishes_are_guarded_and_a_joint_configuration_can_be_held_across_a_restart() {
     let left = reconfigure(&nodes, &Reconfiguration::of([]));
     assert_eq!(left.configuration, voters(&[2, 3, 4]));
     assert_same(&nodes, &[2, 3, 4], &written);
+}
+
+#[test]
+fn every_replica_reads_what_was_acknowledged_also_while_the_lead_goes_round() {
+    let nodes = start(3, &[1, 2, 3], 1 << 30);
+    let mut written = Vec::new();
+    for round in 0..9u64 {
+        written.push(nodes.write(GROUP, 100));
+        let reader = nodes.replica(NodeId(round % 3 + 1), GROUP);
+        let answer = until("a read at any node", || reader.read_anywhere("").wait().ok());
+        assert_kept(&journal::read(&answer).expect("the journal answers with itself"), &written);
+        if round % 3 == 2 {
+            let leader = nodes.leader(GROUP);
+            // Whether it succeeds is not the question here.
+            let _outcome = nodes.replica(leader, GROUP).transfer_leadership(NodeId(leader.0 % 3 + 1)).wait();
+        }
+    }
 }

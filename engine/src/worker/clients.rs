@@ -206,7 +206,10 @@ impl<D: Disk> Worker<D> {
                     self.stage(group, Staged::Single { request }, bytes);
                 }
                 Some(Request::Read { group, query, reply }) => {
-                    self.take_read(group, &query, ReadWaiter::Single(reply));
+                    self.take_read(group, &query, ReadWaiter::Single(reply), false);
+                }
+                Some(Request::ReadAnywhere { group, query, reply }) => {
+                    self.take_read(group, &query, ReadWaiter::Single(reply), true);
                 }
                 Some(Request::QueryLocal { group, query, reply }) => {
                     let answer = self.replica(group).map(|replica| replica.machine.query(&query));
@@ -244,7 +247,7 @@ impl<D: Disk> Worker<D> {
                     let waiter =
                         ReadWaiter::Pipeline { number: submission.shared.number, token: operation.token };
                     let query: SmallVec<[u8; 32]> = SmallVec::from_slice(submission.bytes_of(&operation));
-                    self.take_read(operation.group, &query, waiter);
+                    self.take_read(operation.group, &query, waiter, false);
                 }
             }
         }
@@ -276,13 +279,14 @@ impl<D: Disk> Worker<D> {
         }
     }
 
-    fn take_read(&mut self, group: GroupId, query: &[u8], waiter: ReadWaiter) {
+    fn take_read(&mut self, group: GroupId, query: &[u8], waiter: ReadWaiter, is_anywhere: bool) {
         let token = self.clients.add_read(group, query, waiter);
         match self.slot_of(group) {
             None => self.clients.answer_read(token, Err(ReadError::NoSuchGroup(group))),
             Some(_) if self.is_poisoned => {
                 self.clients.answer_read(token, Err(ReadError::NotLeader { hint: None }));
             }
+            Some(slot) if is_anywhere => self.step(slot, Input::ReadAnywhere { token }),
             Some(slot) => self.step(slot, Input::Read { token }),
         }
     }
