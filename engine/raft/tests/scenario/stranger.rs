@@ -5,8 +5,9 @@ use std::cell::Cell;
 
 use proptest::prelude::*;
 use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
-use raftwerk_frame::{Configuration, EntryId, Index, Message, NodeId, Run, Term, Time};
-use raftwerk_raft::{Effects, Group, Input, invariant};
+use raftwerk_frame::{Configuration, EntryId, Index, Membership, Message, NodeId, Run, Term, Time};
+use raftwerk_raft::reconfig::Change;
+use raftwerk_raft::{Effects, Group, Input, Newcomers, Reconfigure, Route, invariant};
 
 use crate::cluster::disk::Entry;
 use crate::cluster::{Cluster, MS, Options};
@@ -84,7 +85,7 @@ fn id() -> impl Strategy<Value = EntryId> {
 }
 
 fn message() -> impl Strategy<Value = Message> {
-    (0..10u8, number(), id(), number(), any::<bool>()).prop_map(|(kind, term, id, number, flag)| {
+    (0..13u8, number(), id(), number(), any::<bool>()).prop_map(|(kind, term, id, number, flag)| {
         let (term, index) = (Term(term), Index(number));
         match kind {
             0 => Message::PreVote { term, last: id },
@@ -96,6 +97,9 @@ fn message() -> impl Strategy<Value = Message> {
             6 => Message::AppendReject { term, rejected: index, hint: id },
             7 => Message::Heartbeat { term, commit: index, round: number },
             8 => Message::HeartbeatAck { term, round: number },
+            9 => Message::Removed { term, configuration: id },
+            10 => Message::ReadIndex { term, round: number },
+            11 => Message::ReadIndexReply { term, round: number, index },
             _ => Message::TimeoutNow { term },
         }
     })
@@ -103,8 +107,26 @@ fn message() -> impl Strategy<Value = Message> {
 
 #[derive(Clone, Debug)]
 enum Noise {
-    Message { from: u64, message: Message, runs: Vec<(u64, u64)> },
-    Snapshot { from: u64, term: u64, id: EntryId },
+    Message {
+        from: u64,
+        message: Message,
+        runs: Vec<(u64, u64)>,
+    },
+    /// The same, with configurations at these indices.
+    Memberships {
+        from: u64,
+        message: Message,
+        runs: Vec<(u64, u64)>,
+        at: Vec<(u64, Vec<u64>)>,
+    },
+    Reconfigure(Vec<(u8, u64)>, u8, u8),
+    Transfer(u64),
+    ReadAnywhere,
+    Snapshot {
+        from: u64,
+        term: u64,
+        id: EntryId,
+    },
     Durable(EntryId),
     Applied(u64),
     Compacted(u64),
@@ -116,10 +138,29 @@ enum Noise {
     Unreachable(u64),
 }
 
+fn append() -> impl Strategy<Value = Message> {
+    (number(), id(), number()).prop_map(|(term, prev, commit)| Message::Append {
+        term: Term(term),
+        prev,
+        commit: Index(commit),
+    })
+}
+
+/// Lists of voters, sensible or not, at indices that may be anywhere, in any order.
+fn memberships() -> impl Strategy<Value = Vec<(u64, Vec<u64>)>> {
+    prop::collection::vec((number(), prop::collection::vec(0..6u64, 0..5)), 0..4)
+}
+
 fn noise() -> impl Strategy<Value = Noise> {
     let runs = prop::collection::vec((number(), number()), 0..4);
     prop_oneof![
         12 => (1..5u64, message(), runs).prop_map(|(from, message, runs)| Noise::Message { from, message, runs }),
+        4 => (1..5u64, append(), prop::collection::vec((number(), number()), 0..4), memberships())
+            .prop_map(|(from, message, runs, at)| Noise::Memberships { from, message, runs, at }),
+        2 => (prop::collection::vec((0..3u8, 0..6u64), 0..4), 0..3u8, 0..3u8)
+            .prop_map(|(changes, route, newcomers)| Noise::Reconfigure(changes, route, newcomers)),
+        1 => (0..6u64).prop_map(Noise::Transfer),
+        1 => Just(Noise::ReadAnywhere),
         1 => (1..5u64, number(), id()).prop_map(|(from, term, id)| Noise::Snapshot { from, term, id }),
         2 => id().prop_map(Noise::Durable),
         1 => number().prop_map(Noise::Applied),
@@ -138,7 +179,36 @@ fn turn(group: &mut Group, now: &mut Time, noise: &Noise, effects: &mut Effects)
     let configuration = group.configuration().clone();
     let of_run = |&(term, count): &(u64, u64)| Run { term: Term(term), count };
     let mut given = Vec::new();
+    let mut placed = Vec::new();
+    let mut changes = Vec::new();
     let input = match noise {
+        Noise::Memberships { from, message, runs, at } => {
+            given.extend(runs.iter().map(of_run));
+            placed.extend(at.iter().map(|(index, voters)| {
+                let voters = voters.iter().copied().map(NodeId).collect();
+                let configuration = Configuration { voters, ..Configuration::default() };
+                Membership { index: Index(*index), configuration }
+            }));
+            let (from, message) = (NodeId(*from), *message);
+            Input::Memberships { from, message, runs: &given, memberships: &placed }
+        }
+        Noise::Reconfigure(wanted, route, newcomers) => {
+            changes.extend(wanted.iter().map(|&(kind, node)| match kind {
+                0 => Change::Voter(NodeId(node)),
+                1 => Change::Learner(NodeId(node)),
+                _ => Change::Remove(NodeId(node)),
+            }));
+            Input::Reconfigure(Reconfigure {
+                changes: &changes,
+                seen: None,
+                route: [Route::Auto, Route::Joint, Route::JointHeld][usize::from(*route)],
+                newcomers: [Newcomers::Unchecked, Newcomers::Checked, Newcomers::Awaited]
+                    [usize::from(*newcomers)],
+                dry_run: false,
+            })
+        }
+        Noise::Transfer(to) => Input::Transfer { to: NodeId(*to) },
+        Noise::ReadAnywhere => Input::ReadAnywhere { token: 1 },
         Noise::Message { from, message, runs } => {
             given.extend(runs.iter().map(of_run));
             Input::Message { from: NodeId(*from), message: *message, runs: &given }
