@@ -95,7 +95,8 @@ impl Group {
     /// As [`Group::read`], answered by this node's replica, whoever leads: it asks the leader up to where it has to have
     /// applied, once for all reads of a turn. Fails if it knows no leader, or loses it before there is an answer.
     pub fn read_anywhere(&self, query: impl Into<Bytes>) -> Read {
-        self.ask(query.into(), |group, query, reply| Request::ReadAnywhere { group, query, reply })
+        let request = |group, query, reply| Request::ReadAnywhere { group, query, reply };
+        ask(self.inbox(), self.shared.payload_bytes_max, self.id, query.into(), request)
     }
 
     /// Asks this node's replica as it is: possibly stale, no guarantee of any kind. For tools and checks.
