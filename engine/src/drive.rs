@@ -25,6 +25,7 @@ use crate::engine::{checked_voters, worker_of};
 use crate::error::{CreateError, OpenError};
 use crate::group::{Proposal, Read, ask, propose};
 use crate::inbox::{Inbox, Order, Request};
+use crate::membership::{Reconfiguration, Reconfiguring, Transferring, reconfigure, transfer};
 use crate::metric::{EngineStats, WorkerMetrics};
 use crate::state_machine::StateMachines;
 pub use crate::worker::{Load, ReplicaView, Settings, TurnEnd};
@@ -128,6 +129,29 @@ impl<D: Disk> Node<D> {
     pub fn read(&self, group: GroupId, query: Bytes) -> Read {
         let request = |group, query, reply| Request::Read { group, query, reply };
         ask(self.inbox_of(group), self.payload_bytes_max, group, query, request)
+    }
+
+    /// As [`Group::read_anywhere`](crate::Group::read_anywhere).
+    pub fn read_anywhere(&self, group: GroupId, query: Bytes) -> Read {
+        let request = |group, query, reply| Request::ReadAnywhere { group, query, reply };
+        ask(self.inbox_of(group), self.payload_bytes_max, group, query, request)
+    }
+
+    /// As [`Group::reconfigure`](crate::Group::reconfigure).
+    pub fn reconfigure(&self, group: GroupId, wish: Reconfiguration) -> Reconfiguring {
+        reconfigure(self.inbox_of(group), group, wish)
+    }
+
+    /// As [`Group::transfer_leadership`](crate::Group::transfer_leadership).
+    pub fn transfer_leadership(&self, group: GroupId, to: NodeId) -> Transferring {
+        transfer(self.inbox_of(group), group, to)
+    }
+
+    /// As [`Engine::join_group`](crate::Engine::join_group).
+    pub fn join_group(&self, group: GroupId) -> Creation {
+        let (reply, answer) = oneshot::channel();
+        self.inbox_of(group).order(Order::Create { group, voters: Vec::new(), reply });
+        Creation(answer)
     }
 
     /// As [`Engine::create_group`](crate::Engine::create_group).

@@ -123,11 +123,7 @@ impl Group {
         answer.blocking_recv().ok().flatten()
     }
 
-    pub(crate) fn order(&self, order: Order) {
-        self.inbox().order(order);
-    }
-
-    fn inbox(&self) -> &Inbox {
+    pub(crate) fn inbox(&self) -> &Inbox {
         self.shared.inbox_of(self.id)
     }
 }

@@ -7,13 +7,13 @@ use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
-use raftwerk_frame::{Index, Membership, NodeId};
+use raftwerk_frame::{GroupId, Index, Membership, NodeId};
 use raftwerk_raft::reconfig::Change;
 use raftwerk_raft::{Newcomers, Refusal, Route, Unfit};
 use tokio::sync::oneshot;
 
 use crate::group::{Answer, Group};
-use crate::inbox::Order;
+use crate::inbox::{Inbox, Order};
 
 /// A wish for another configuration.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -92,18 +92,28 @@ impl Group {
     /// A new node needs an empty replica first: [`Engine::join_group`](crate::Engine::join_group), and must be known to the
     /// others by address: [`Engine::set_address`](crate::Engine::set_address).
     pub fn reconfigure(&self, wish: Reconfiguration) -> Reconfiguring {
-        let (reply, answer) = oneshot::channel();
-        self.order(Order::Reconfigure { group: self.id(), wish, reply });
-        Reconfiguring(Answer::Later(answer))
+        reconfigure(self.inbox(), self.id(), wish)
     }
 
     /// Asks the leader to hand over to another voter (thesis, section 3.10). Writes are refused as busy meanwhile, for at
     /// most an election timeout. Ends with `Ok` when this node leads no longer.
     pub fn transfer_leadership(&self, to: NodeId) -> Transferring {
-        let (reply, answer) = oneshot::channel();
-        self.order(Order::Transfer { group: self.id(), to, reply });
-        Transferring(Answer::Later(answer))
+        transfer(self.inbox(), self.id(), to)
     }
+}
+
+/// Puts a wish into the inbox of the group's worker.
+pub(crate) fn reconfigure(inbox: &Inbox, group: GroupId, wish: Reconfiguration) -> Reconfiguring {
+    let (reply, answer) = oneshot::channel();
+    inbox.order(Order::Reconfigure { group, wish, reply });
+    Reconfiguring(Answer::Later(answer))
+}
+
+/// Puts a transfer into the inbox of the group's worker.
+pub(crate) fn transfer(inbox: &Inbox, group: GroupId, to: NodeId) -> Transferring {
+    let (reply, answer) = oneshot::channel();
+    inbox.order(Order::Transfer { group, to, reply });
+    Transferring(Answer::Later(answer))
 }
 
 /// A change on its way. A future; or block on it with [`Reconfiguring::wait`].

@@ -70,6 +70,10 @@ kinds! {
     DiskHang = "disk-hang",
     /// A node's clock leaps ahead.
     ClockLeap = "clock-leap",
+    /// A leader is asked to hand over.
+    Transfer = "transfer",
+    /// A group is asked for other voters and learners.
+    Reconfigure = "reconfigure",
     /// A bit of a durable batch, segment header, snapshot or manifest flips, and the node restarts.
     BitRot = "bit-rot",
     /// A read of a running node gives a flipped bit, once.

@@ -21,6 +21,9 @@ pub enum Profile {
     Swarm,
     /// Every kind of fault, often.
     Hostile,
+    /// Groups of changing membership on more nodes than they have voters, and leaders that hand over, under every kind
+    /// of fault that damages nothing.
+    Churn,
 }
 
 /// What the caller wants of a run; the seed draws the rest.
@@ -101,8 +104,10 @@ pub struct Plan {
     pub nodes: usize,
     /// How many groups.
     pub groups: usize,
-    /// Voters of each group, as positions of nodes.
+    /// The first voters of each group, as positions of nodes.
     pub voters: Vec<Vec<usize>>,
+    /// Groups change their membership: every node has a replica of each, if only an empty one.
+    pub is_churning: bool,
     /// Workers of each node.
     pub workers: Vec<usize>,
     /// How many clients.
@@ -137,9 +142,11 @@ impl Plan {
     pub fn draw(seed: u64, options: &Options) -> Self {
         let mut chance = Chance::of(seed, "plan");
         let kinds = kinds(&mut chance, options.profile).without(options.without);
-        let nodes = options.nodes.unwrap_or_else(|| chance.one_of(&[3, 3, 3, 3, 5, 5, 1, 2, 4, 7]));
+        let counts: &[usize] =
+            if options.profile == Profile::Churn { &[3, 4, 5, 6] } else { &[3, 3, 3, 3, 5, 5, 1, 2, 4, 7] };
+        let nodes = options.nodes.unwrap_or_else(|| chance.one_of(counts));
         let groups = options.groups.unwrap_or_else(|| chance.one_of(&[1, 1, 1, 2, 3, 6]));
-        let voters = (0..groups).map(|_| voters(&mut chance, nodes)).collect();
+        let voters = (0..groups).map(|_| voters(&mut chance, nodes, options.profile)).collect();
         let workers = (0..nodes).map(|_| chance.one_of(&[1, 1, 1, 2, 3])).collect();
         let election = chance.one_of(&[200, 500, 1_000, 1_000]) * MS;
         let end = options.seconds.unwrap_or_else(|| chance.from_to(10, 60)) * 1_000 * MS;
@@ -149,7 +156,7 @@ impl Plan {
         let gap = match options.profile {
             Profile::Gentle => 3_000 * MS,
             Profile::Swarm => chance.one_of(&[300, 1_000, 2_000]) * MS,
-            Profile::Hostile => 250 * MS,
+            Profile::Hostile | Profile::Churn => 250 * MS,
         };
         let mut strikes = schedule(seed, kinds, nodes, end, gap);
         if let Some(kept) = &options.strikes {
@@ -160,6 +167,7 @@ impl Plan {
             nodes,
             groups,
             voters,
+            is_churning: options.profile == Profile::Churn,
             workers,
             clients: chance.from_to(1, 6) as usize,
             think: chance.one_of(&[1, 5, 10, 50, 200, 1_000]) * MS,
@@ -180,16 +188,22 @@ impl Plan {
 fn kinds(chance: &mut Chance, profile: Profile) -> FaultSet {
     let drawn = chance.any();
     let has_damage = chance.below(2) == 0;
+    let is_drawn = |kind: FaultKind| drawn & 1 << kind as u8 != 0;
+    // How many voters may be damaged depends on who they are: where that changes, nobody is.
     FaultSet::of(|kind| match profile {
         Profile::Gentle => matches!(kind, FaultKind::Kill | FaultKind::Delay | FaultKind::Isolate),
-        Profile::Swarm => drawn & 1 << kind as u8 != 0 && (has_damage || !kind.is_damage()),
+        Profile::Swarm | Profile::Hostile if kind == FaultKind::Reconfigure => false,
+        Profile::Swarm => is_drawn(kind) && (has_damage || !kind.is_damage()),
         Profile::Hostile => true,
+        Profile::Churn if kind.is_damage() => false,
+        Profile::Churn => matches!(kind, FaultKind::Transfer | FaultKind::Reconfigure) || is_drawn(kind),
     })
 }
 
 /// Most groups have a voter on every node; some on three or on one of more.
-fn voters(chance: &mut Chance, nodes: usize) -> Vec<usize> {
+fn voters(chance: &mut Chance, nodes: usize, profile: Profile) -> Vec<usize> {
     let count = match chance.below(6) {
+        _ if profile == Profile::Churn => nodes.min(3),
         0 if nodes > 3 => 3,
         1 => 1,
         _ => nodes,

@@ -80,6 +80,8 @@ struct GroupWatch {
 struct ReplicaWatch {
     shadow: Shadow,
     facts: Option<Facts>,
+    /// The configuration in force after its last turn, and where it stands in the log.
+    configuration: Option<(u64, Configuration)>,
 }
 
 /// All checks of a run.
@@ -122,6 +124,10 @@ impl Watch {
         if before == Some(now) {
             return Ok(false);
         }
+        let index = core.configuration_index().0;
+        let is_other = watch.configuration.as_ref().is_none_or(|(of, _)| *of != index);
+        let earlier =
+            is_other.then(|| watch.configuration.replace((index, core.configuration().clone()))).flatten();
         let whose = format_args!("n{} {}", node + 1, view.group).to_string();
         invariant::check(core).map_err(|broken| {
             Violation::new(format!("core {}", broken.rule), format!("{whose}: {}", broken.what))
@@ -143,13 +149,20 @@ impl Watch {
             now.commit
         );
         if before.is_none_or(|was| was.commit < now.commit) {
-            self.check_commit(view.group, core, &whose)?;
+            self.check_commit(view.group, core, earlier.map(|(_, earlier)| earlier).as_ref(), &whose)?;
         }
         Ok(true)
     }
 
     /// The commit index has moved: to entries that others have committed, too, or that a quorum has on its disks.
-    fn check_commit(&mut self, id: GroupId, core: &Group, whose: &str) -> Checked {
+    /// `earlier`: the configuration before this turn, if it has changed: the entries may have been committed before that.
+    fn check_commit(
+        &mut self,
+        id: GroupId,
+        core: &Group,
+        earlier: Option<&Configuration>,
+        whose: &str,
+    ) -> Checked {
         let group = self.groups.entry(id.0).or_default();
         let (commit, known) = (core.commit().0, group.committed.len() as u64);
         let from = core.compacted().index.0.max(1);
@@ -183,7 +196,7 @@ impl Watch {
             watch.is_some_and(|watch| watch.shadow.holds(id_at_commit))
         };
         ensure!(
-            is_quorum(configuration, holds),
+            is_quorum(configuration, holds) || earlier.is_some_and(|earlier| is_quorum(earlier, holds)),
             "durable on a quorum",
             "{whose}: {id_at_commit} is committed, durable on {:?} of {configuration:?}",
             (1..=self.nodes as u64).map(NodeId).filter(|node| holds(node)).collect::<Vec<_>>()
@@ -233,7 +246,7 @@ impl Watch {
                     Violation::new("durable is kept", format!("n{} {}: {what}", node + 1, view.group))
                 })?;
             }
-            *watch = ReplicaWatch { shadow: Shadow::of(view.core), facts: None };
+            *watch = ReplicaWatch { shadow: Shadow::of(view.core), ..ReplicaWatch::default() };
         }
         let lost = self
             .replicas

@@ -63,20 +63,24 @@ impl World<'_> {
         self.give_up(at);
         self.count(4, at as u64);
         let group = self.chances.clients.below(self.plan.groups as u64) as usize;
-        let voters = &self.plan.voters[group];
+        let places = self.places(group);
         if self.chances.clients.below(16) == 0 {
-            self.clients[at].leaders[group] = self.chances.clients.one_of(voters);
+            self.clients[at].leaders[group] = self.chances.clients.one_of(&places);
         }
         let node = self.clients[at].leaders[group];
-        if !self.nodes[node].is_reachable() || !voters.contains(&node) {
-            self.clients[at].leaders[group] = self.chances.clients.one_of(voters);
+        if !self.nodes[node].is_reachable() || !places.contains(&node) {
+            self.clients[at].leaders[group] = self.chances.clients.one_of(&places);
             return self.rest(at);
         }
         self.unique += 1;
         let operation = self.subject.operation(&mut self.chances.clients, self.unique);
         let Some(body) = &self.nodes[node].body else { return };
+        let anywhere = self.chances.clients.below(2) == 0;
         let pending = match &operation {
             Operation::Write(payload) => Pending::Write(body.propose(group_id(group), payload.clone())),
+            Operation::Read(query) if anywhere => {
+                Pending::Read(body.read_anywhere(group_id(group), query.clone()))
+            }
             Operation::Read(query) => Pending::Read(body.read(group_id(group), query.clone())),
         };
         let place = self.history[group].len();
@@ -152,10 +156,10 @@ impl World<'_> {
                 }
                 // It had no effect: as if it had never been.
                 self.forget(group, place);
-                let voters = &self.plan.voters[group];
-                let guess = hint.map(|node| node.0 as usize - 1).filter(|node| voters.contains(node));
+                let places = self.places(group);
+                let guess = hint.map(|node| node.0 as usize - 1).filter(|node| places.contains(node));
                 self.clients[at].leaders[group] =
-                    guess.unwrap_or_else(|| self.chances.clients.one_of(voters));
+                    guess.unwrap_or_else(|| self.chances.clients.one_of(&places));
             }
             Outcome::Unknown => self.unknown += 1,
         }

@@ -63,7 +63,8 @@ impl World<'_> {
         let is_good = |at: &&usize| **at != chosen && !self.nodes[**at].is_damaged;
         let is_spare =
             self.plan.voters.iter().all(|voters| voters.iter().filter(is_good).count() > voters.len() / 2);
-        (chosen < self.nodes.len() && is_spare && !self.nodes[chosen].is_fenced).then_some(chosen)
+        (chosen < self.nodes.len() && is_spare && !self.plan.is_churning && !self.nodes[chosen].is_fenced)
+            .then_some(chosen)
     }
 
     /// Turns and disks' work that a frozen or hung node put off happen now.
@@ -93,7 +94,7 @@ impl World<'_> {
 
     fn describe(&self, group: usize) -> String {
         let mut text = format!("{}", group_id(group));
-        for &at in &self.plan.voters[group] {
+        for at in self.places(group) {
             let node = &self.nodes[at];
             let id = group_id(group);
             let view = node.body.as_ref().and_then(|body| {
@@ -147,7 +148,7 @@ impl World<'_> {
         let id = group_id(group);
         let mut first = None;
         let last = held(&self.ledger).last_applied(id).max(self.watch.committed(id));
-        for &at in self.plan.voters[group].iter().filter(|at| self.takes_part(**at)) {
+        for at in self.members(group).into_iter().filter(|at| self.takes_part(*at)) {
             let body = self.nodes[at].body.as_ref()?;
             let view = body.replicas(body.worker_of(id)).find(|view| view.group == id)?;
             if view.applied.0 < last || view.applied != view.core.commit() {
@@ -195,7 +196,7 @@ impl Probe {
                 Poll::Ready(Err(_)) => self.asked = None,
             }
         }
-        for &at in &world.plan.voters[self.group] {
+        for at in world.places(self.group) {
             let node = &world.nodes[at];
             let Some(body) = node.body.as_ref().filter(|_| node.is_reachable()) else { continue };
             let leads = body

@@ -4,9 +4,10 @@
 //! may befall a minority of each group's voters, and nobody else after that. Whatever they do, a node may lose nothing
 //! silently: it opens with all it had, or it refuses to, loudly.
 
+use raftwerk::{Change, Newcomers, Reconfiguration, Route};
 use raftwerk_wal::memory::{MemoryFiles, SectorFate};
 
-use super::{Event, World};
+use super::{Event, World, group_id, node_id};
 use crate::disk::held;
 use crate::fault::{FaultKind, Strike};
 use crate::node::{State, Written};
@@ -30,6 +31,7 @@ impl World<'_> {
                 self.nodes[strike.node].workers = 1 + (strike.salt % 4) as usize;
                 return self.fall(strike.node, false);
             }
+            FaultKind::Transfer | FaultKind::Reconfigure => self.wish(&strike),
             kind if kind.is_damage() => return self.damage(&strike),
             FaultKind::Isolate | FaultKind::OneWay | FaultKind::Bridge | FaultKind::Split => {
                 self.cut(&strike, 1)
@@ -42,6 +44,9 @@ impl World<'_> {
     /// Whether a kind may befall a node now.
     fn may(&self, kind: FaultKind, node: usize) -> bool {
         let up = self.nodes[node].state == State::Up;
+        if matches!(kind, FaultKind::Transfer | FaultKind::Reconfigure) {
+            return true;
+        }
         if !kind.is_damage() {
             let is_about_links =
                 matches!(kind, FaultKind::Bridge | FaultKind::Split | FaultKind::OneWay | FaultKind::Isolate);
@@ -52,6 +57,26 @@ impl World<'_> {
                 let is_hit = |at: &&usize| **at == node || self.nodes[**at].is_damaged;
                 !voters.contains(&node) || voters.iter().filter(is_hit).count() <= (voters.len() - 1) / 2
             })
+    }
+
+    /// The operator wants other leaders, or other members. Nobody waits for the outcome.
+    fn wish(&mut self, strike: &Strike) {
+        let group = (strike.salt >> 32) as usize % self.plan.groups;
+        let id = group_id(group);
+        let leader = self.nodes.iter().position(|node| {
+            node.is_reachable()
+                && node.body.as_ref().is_some_and(|body| {
+                    body.replicas(body.worker_of(id)).any(|view| view.group == id && view.core.is_leader())
+                })
+        });
+        let Some(leader) = leader else { return };
+        let Some(body) = &self.nodes[leader].body else { return };
+        if strike.kind == FaultKind::Transfer {
+            drop(body.transfer_leadership(id, node_id(strike.other)));
+        } else {
+            drop(body.reconfigure(id, wish(strike, self.plan.nodes)));
+        }
+        self.answer_bells(leader);
     }
 
     /// Faults that pass, and leave everything durable as it was.
@@ -186,6 +211,30 @@ impl World<'_> {
         let other = vouched.iter().find(|other| other.path == chosen.path && other.lsn < chosen.lsn);
         Some((chosen.clone(), other.map(|other| (*other).clone())))
     }
+}
+
+/// Some changes for some nodes: of one, of two, of all.
+fn wish(strike: &Strike, nodes: usize) -> Reconfiguration {
+    let mut bits = strike.salt;
+    let mut next = |below: u64| {
+        let drawn = bits % below;
+        bits /= below;
+        drawn
+    };
+    let change = |node: usize, kind: u64| match kind {
+        0 | 1 => Change::Voter(node_id(node)),
+        2 => Change::Learner(node_id(node)),
+        _ => Change::Remove(node_id(node)),
+    };
+    let mut changes = vec![change(strike.node, next(4))];
+    match next(3) {
+        0 => {}
+        1 => changes.push(change(strike.other, next(4))),
+        _ => changes.extend((0..nodes).map(|node| change(node, next(4)))),
+    }
+    let newcomers = if next(4) == 0 { Newcomers::Checked } else { Newcomers::Awaited };
+    let route = if next(4) == 0 { Route::Joint } else { Route::Auto };
+    Reconfiguration { route, newcomers, ..Reconfiguration::of(changes) }
 }
 
 /// Whether a cut lies on the way between two nodes.

@@ -256,7 +256,7 @@ impl<'a> World<'a> {
     /// Everything that is known to happen.
     fn begin(&mut self) {
         for node in 0..self.plan.nodes {
-            let of_node = |group: &usize| self.plan.voters[*group].contains(&node);
+            let of_node = |group: &usize| self.plan.is_churning || self.plan.voters[*group].contains(&node);
             let groups = (0..self.plan.groups).filter(of_node).map(group_id).collect();
             self.nodes[node].to_create = groups;
             self.at(node as u64, Event::Start { node: node as u16, life: 0 });
@@ -350,6 +350,27 @@ impl<'a> World<'a> {
         self.events += 1;
         let mixed = (self.hash ^ self.now).rotate_left(23).wrapping_mul(0x9E37_79B9_7F4A_7C15);
         self.hash = (mixed ^ what).rotate_left(29).wrapping_mul(0xBF58_476D_1CE4_E5B9) ^ kind;
+    }
+
+    /// The nodes that may have to do with a group, as positions.
+    fn places(&self, group: usize) -> Vec<usize> {
+        if self.plan.is_churning { (0..self.plan.nodes).collect() } else { self.plan.voters[group].clone() }
+    }
+
+    /// The nodes that take part in a group now: as its latest leader says, or else as it began.
+    fn members(&self, group: usize) -> Vec<usize> {
+        let id = group_id(group);
+        let leaders = self.nodes.iter().filter_map(|node| {
+            let body = node.body.as_ref().filter(|_| node.is_reachable())?;
+            let view = body.replicas(body.worker_of(id)).find(|view| view.group == id)?;
+            view.core.is_leader().then(|| (view.core.term(), view.core.configuration().replicas()))
+        });
+        match leaders.max_by_key(|(term, _)| *term) {
+            Some((_, members)) if self.plan.is_churning => {
+                members.iter().map(|node| node.0 as usize - 1).collect()
+            }
+            _ => self.plan.voters[group].clone(),
+        }
     }
 
     /// Writes a line, if anybody reads.

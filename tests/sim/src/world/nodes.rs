@@ -386,11 +386,14 @@ impl World<'_> {
         let Some(body) = node.body.as_ref().filter(|_| self.now >= node.create_again_at) else { return };
         node.create_again_at = self.now + CREATE_AGAIN;
         for group in &node.to_create {
-            let voters: Vec<NodeId> =
-                self.plan.voters[group.0 as usize - 1].iter().map(|at| node_id(*at)).collect();
-            if node.creations.iter().all(|(asked, _)| asked != group)
-                && let Ok(creation) = body.create_group(*group, &voters)
-            {
+            if node.creations.iter().any(|(asked, _)| asked == group) {
+                continue;
+            }
+            let first = &self.plan.voters[group.0 as usize - 1];
+            let voters: Vec<NodeId> = first.iter().map(|at| node_id(*at)).collect();
+            if !first.contains(&at) {
+                node.creations.push((*group, body.join_group(*group)));
+            } else if let Ok(creation) = body.create_group(*group, &voters) {
                 node.creations.push((*group, creation));
             }
         }
