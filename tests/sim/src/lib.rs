@@ -15,6 +15,7 @@ mod fault;
 mod hunt;
 mod ledger;
 pub mod linearizability;
+pub mod mutants;
 mod net;
 mod node;
 mod plan;

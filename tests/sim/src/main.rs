@@ -7,7 +7,9 @@ use std::time::Duration;
 
 use clap::Parser;
 use indicatif::{ProgressBar, ProgressStyle};
-use raftwerk_sim::{Catch, FaultKind, FaultSet, KeyValueSubject, Options, Profile, Quarry, Subject, hunt};
+use raftwerk_sim::{
+    Catch, FaultKind, FaultSet, KeyValueSubject, Options, Profile, Quarry, Subject, hunt, mutants,
+};
 
 /// Lives through simulated clusters of the real engine, under faults, and checks everything it promises.
 #[derive(Parser)]
@@ -46,6 +48,12 @@ struct Arguments {
     /// Drop faults from a failing seed for as long as it still fails in the same way
     #[arg(long, requires = "seed")]
     shrink: bool,
+    /// How many violations are enough
+    #[arg(long, default_value_t = 20)]
+    violations: usize,
+    /// Hunt planted bugs, all or those named, in a copy of the sources; --minutes is the limit for each, 10 if not given
+    #[arg(long, num_args = 0.., value_name = "NAME", conflicts_with_all = ["seed", "seeds", "strikes", "without"])]
+    mutants: Option<Vec<String>>,
     /// Machines read the last line
     #[arg(long)]
     json: bool,
@@ -93,6 +101,9 @@ impl Arguments {
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
+    if let Some(names) = &arguments.mutants {
+        return hunt_mutants(names, &arguments);
+    }
     let subject: Arc<dyn Subject> = Arc::new(KeyValueSubject::default());
     let found = match arguments.seed {
         Some(seed) if arguments.shrink => raftwerk_sim::shrink(seed, &arguments.options(), &subject, print),
@@ -103,6 +114,26 @@ fn main() -> ExitCode {
         print(&found.json());
     }
     if found.violations.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// Success only if every planted bug was caught.
+fn hunt_mutants(names: &[String], arguments: &Arguments) -> ExitCode {
+    let at_most = Duration::from_secs_f64(arguments.minutes.unwrap_or(10.0).max(0.0) * 60.0);
+    let wanted = mutants::Wanted { names: names.to_vec(), at_most, threads: arguments.threads() };
+    match mutants::hunt_all(&wanted, print) {
+        Ok(outcomes) => {
+            print(&mutants::summary(&outcomes));
+            if arguments.json {
+                print(&mutants::json(&outcomes));
+            }
+            let all = outcomes.iter().all(|outcome| outcome.caught_by.is_some());
+            if all { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+        }
+        Err(error) => {
+            print(&error.to_string());
+            ExitCode::FAILURE
+        }
+    }
 }
 
 fn one(seed: u64, arguments: &Arguments, subject: &Arc<dyn Subject>) -> Catch {
@@ -138,7 +169,13 @@ fn many(arguments: &Arguments, subject: &Arc<dyn Subject>) -> Catch {
         (None, Some(_)) => (fresh_seed(), None),
         (None, None) => (0, Some(100)),
     };
-    let quarry = Quarry { from, to, at_most: minutes, threads: arguments.threads(), violations_max: 20 };
+    let quarry = Quarry {
+        from,
+        to,
+        at_most: minutes,
+        threads: arguments.threads(),
+        violations_max: arguments.violations,
+    };
     let bar = ProgressBar::new(to.map_or(minutes.map_or(0, |limit| limit.as_secs()), |to| to - from));
     if let Ok(style) = ProgressStyle::with_template("{bar:30} {pos}/{len} {msg} {elapsed}") {
         bar.set_style(style);

@@ -1,0 +1,302 @@
+//! IMPURE: the hunt for planted bugs: a simulator that misses one is not finished.
+//!
+//! The bugs of the catalogue are planted, all at once and all switched off, into a copy of the sources; the simulator is
+//! built there once, and run with one bug switched on at a time until a rule breaks. A catch counts only if the same seed
+//! is clean with the bug switched off. Next: [`catalogue`] for what an entry is, `workshop` for the copy,
+//! `tests/sim/mutants/README.md` for how to add one.
+
+pub mod catalogue;
+mod workshop;
+
+use std::fmt::Write as _;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+pub use self::catalogue::{CatalogueError, Edit, Mutant};
+use self::workshop::{SWITCH, Workshop};
+use crate::Profile;
+
+/// Seeds on which the copy, with nothing switched on, must do exactly what the original does.
+const SEEDS_COMPARED: u64 = 24;
+/// How much longer than it was told a run may take before it is stopped: its last seeds may be long ones.
+const GRACE: Duration = Duration::from_secs(120);
+/// How much is kept of what was seen: a history that is not linearizable may fill pages.
+const WHAT_CHARS_MAX: usize = 300;
+
+/// What is wanted of a hunt.
+#[derive(Clone, Debug)]
+pub struct Wanted {
+    /// Only these, by name; all if empty.
+    pub names: Vec<String>,
+    /// The most time for one bug: half of it in one profile, half in the other.
+    pub at_most: Duration,
+    /// Threads of a run.
+    pub threads: usize,
+}
+
+/// What became of one bug.
+#[derive(Clone, Debug, serde::Serialize)]
+pub struct Outcome {
+    /// Its number …
+    pub number: u32,
+    /// … and name.
+    pub name: String,
+    /// The rule that broke; `None` if it escaped.
+    pub caught_by: Option<String>,
+    /// What was seen.
+    pub what: String,
+    /// In which profile.
+    pub profile: String,
+    /// The seed that shows it.
+    pub seed: u64,
+    /// Seeds lived through until then.
+    pub seeds: u64,
+    /// Seconds until then, on the wall.
+    pub seconds: f64,
+}
+
+/// Why a hunt did not take place.
+#[derive(Debug, thiserror::Error)]
+pub enum HuntError {
+    /// The catalogue does not fit.
+    #[error(transparent)]
+    Catalogue(#[from] CatalogueError),
+    /// The copy could not be built or run.
+    #[error("{0}")]
+    Io(#[from] io::Error),
+    /// There is no such bug.
+    #[error("there is no planted bug of the name {0:?}")]
+    NoSuch(String),
+    /// A run said something that cannot be understood.
+    #[error("a run's last line is not what it should be: {0:?}")]
+    Said(String),
+    /// The bugs show although none is switched on.
+    #[error("with nothing switched on the copy differs from the original: {copy}, not {original}")]
+    Differs {
+        /// What the copy did.
+        copy: String,
+        /// What the original did.
+        original: String,
+    },
+}
+
+/// The checkout that this simulator was built from.
+#[must_use]
+pub fn checkout() -> PathBuf {
+    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
+    here.ancestors().nth(2).unwrap_or(here).to_owned()
+}
+
+/// The catalogue's folder in a checkout.
+#[must_use]
+pub fn folder(checkout: &Path) -> PathBuf {
+    checkout.join("tests/sim/mutants")
+}
+
+/// Hunts the bugs of the catalogue, one after another. `tell` is given a line for people whenever there is news.
+///
+/// # Errors
+/// [`HuntError`] if there was no hunt; a bug that escaped is an [`Outcome`].
+pub fn hunt_all(wanted: &Wanted, tell: impl Fn(&str)) -> Result<Vec<Outcome>, HuntError> {
+    let root = checkout();
+    let mutants = catalogue::read(&folder(&root))?;
+    if let Some(name) = wanted.names.iter().find(|name| mutants.iter().all(|mutant| mutant.name != **name)) {
+        return Err(HuntError::NoSuch(name.clone()));
+    }
+    let original = std::env::current_exe()?;
+    let workshop = Workshop::new(&original.with_file_name("mutants"));
+    workshop.plant(&root, &mutants)?;
+    tell(&format!("{} bugs planted; building", mutants.len()));
+    let copy = workshop.build(|line| {
+        if line.trim_start().starts_with("Compiling raftwerk") {
+            tell(line.trim());
+        }
+    })?;
+    compare(&original, &copy, wanted.threads)?;
+    tell(&format!("with none switched on, {SEEDS_COMPARED} seeds are the same as ever"));
+    tell(&row("bug", "caught by", "profile", "seeds", "seconds"));
+    let chosen =
+        mutants.iter().filter(|mutant| wanted.names.is_empty() || wanted.names.contains(&mutant.name));
+    let mut outcomes = Vec::new();
+    for mutant in chosen {
+        let outcome = hunt_one(&copy, mutant, wanted)?;
+        tell(&told(&outcome));
+        outcomes.push(outcome);
+    }
+    Ok(outcomes)
+}
+
+fn row(bug: &str, caught_by: &str, profile: &str, seeds: &str, seconds: &str) -> String {
+    format!("{bug:<38} {caught_by:<36} {profile:<8} {seeds:>7} {seconds:>8}")
+}
+
+fn told(outcome: &Outcome) -> String {
+    let bug = format!("{:>2} {}", outcome.number, outcome.name);
+    let caught_by = outcome.caught_by.as_deref().unwrap_or("ESCAPED");
+    row(&bug, caught_by, &outcome.profile, &outcome.seeds.to_string(), &format!("{:.1}", outcome.seconds))
+}
+
+/// What machines read: one line.
+#[must_use]
+pub fn json(outcomes: &[Outcome]) -> String {
+    let escaped = outcomes.iter().filter(|outcome| outcome.caught_by.is_none()).count();
+    serde_json::json!({ "caught": outcomes.len() - escaped, "escaped": escaped, "bugs": outcomes })
+        .to_string()
+}
+
+/// For people: how many were caught, and how soon.
+#[must_use]
+pub fn summary(outcomes: &[Outcome]) -> String {
+    let caught: Vec<&Outcome> = outcomes.iter().filter(|outcome| outcome.caught_by.is_some()).collect();
+    let within = |seconds: f64| caught.iter().filter(|outcome| outcome.seconds <= seconds).count();
+    let mut text = format!(
+        "{} of {} caught, {} within 10 s, {} within 2 min",
+        caught.len(),
+        outcomes.len(),
+        within(10.0),
+        within(120.0)
+    );
+    for escaped in outcomes.iter().filter(|outcome| outcome.caught_by.is_none()) {
+        let _ = write!(text, "\nESCAPED: {} {}", escaped.name, escaped.what);
+    }
+    text
+}
+
+/// The same seeds must give the same hash, or the copy is not the simulator it is a copy of.
+fn compare(original: &Path, copy: &Path, threads: usize) -> Result<(), HuntError> {
+    let hash_of = |binary: &Path| {
+        let to = SEEDS_COMPARED.to_string();
+        let said = run(binary, 0, Profile::Swarm, (0, None), &["--seeds", &format!("0..{to}")], threads)?;
+        Ok::<_, HuntError>(format!("hash {} of {} seeds", said.hash, said.seeds))
+    };
+    let (original, copy) = (hash_of(original)?, hash_of(copy)?);
+    if original == copy { Ok(()) } else { Err(HuntError::Differs { copy, original }) }
+}
+
+fn hunt_one(copy: &Path, mutant: &Mutant, wanted: &Wanted) -> Result<Outcome, HuntError> {
+    let mut outcome = Outcome {
+        number: mutant.number,
+        name: mutant.name.clone(),
+        caught_by: None,
+        what: String::new(),
+        profile: String::new(),
+        seed: 0,
+        seeds: 0,
+        seconds: 0.0,
+    };
+    let began = Instant::now();
+    for (profile, until) in [(Profile::Swarm, wanted.at_most / 2), (Profile::Hostile, wanted.at_most)] {
+        outcome.profile = format!("{profile:?}").to_lowercase();
+        let mut from = 0;
+        while let Some(left) = until.checked_sub(began.elapsed()).filter(|left| !left.is_zero()) {
+            let said = run(copy, mutant.number, profile, (from, Some(left)), &[], wanted.threads)?;
+            outcome.seeds += said.seeds;
+            outcome.seconds = began.elapsed().as_secs_f64();
+            let Some(found) = said.first else { break };
+            (outcome.seed, outcome.what) = (found.seed, found.what.chars().take(WHAT_CHARS_MAX).collect());
+            if is_clean(copy, profile, found.seed)? {
+                outcome.caught_by = Some(found.invariant);
+                return Ok(outcome);
+            }
+            // The seed fails without the bug, too: that is another bug's doing, and proves nothing about this one.
+            outcome.what = format!("(seed {} fails with every bug switched off, too)", found.seed);
+            from = found.seed + 1;
+        }
+    }
+    Ok(outcome)
+}
+
+fn is_clean(copy: &Path, profile: Profile, seed: u64) -> Result<bool, HuntError> {
+    let seeds = format!("{seed}..{}", seed + 1);
+    Ok(run(copy, 0, profile, (seed, None), &["--seeds", &seeds], 1)?.first.is_none())
+}
+
+/// What a run said at its end.
+struct Said {
+    seeds: u64,
+    hash: String,
+    first: Option<Found>,
+}
+
+#[derive(serde::Deserialize)]
+struct Found {
+    seed: u64,
+    invariant: String,
+    what: String,
+}
+
+/// Runs a simulator to its first violation, or for so long.
+fn run(
+    binary: &Path,
+    number: u32,
+    profile: Profile,
+    (from, at_most): (u64, Option<Duration>),
+    more: &[&str],
+    threads: usize,
+) -> Result<Said, HuntError> {
+    let mut command = Command::new(binary);
+    command
+        .args(["--json", "--violations", "1", "--threads", &threads.to_string()])
+        .args(["--profile", &format!("{profile:?}").to_lowercase()])
+        .args(more)
+        .env(SWITCH, number.to_string())
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null());
+    if let Some(at_most) = at_most {
+        let minutes = at_most.as_secs_f64() / 60.0;
+        command.args(["--seeds", &format!("{from}..{}", u64::MAX), "--minutes", &minutes.to_string()]);
+    }
+    let patience = at_most.map_or(Duration::MAX, |at_most| at_most + GRACE);
+    let child = command.spawn()?;
+    let (said, is_stopped) = listen(child, patience)?;
+    let last = said.lines().last().unwrap_or_default();
+    if is_stopped || !last.starts_with('{') {
+        if at_most.is_none() {
+            return Err(HuntError::Said(last.to_owned()));
+        }
+        // A process that ended without a word was torn down by the bug; one that never ends has not been caught.
+        let torn =
+            Found { seed: from, invariant: "no panic".to_owned(), what: "the process died".to_owned() };
+        return Ok(Said { seeds: 0, hash: String::new(), first: (!is_stopped).then_some(torn) });
+    }
+    parse_said(last).ok_or_else(|| HuntError::Said(last.to_owned()))
+}
+
+fn parse_said(line: &str) -> Option<Said> {
+    let value: serde_json::Value = serde_json::from_str(line).ok()?;
+    let first = match value.get("violations")?.as_array()?.first() {
+        Some(first) => Some(serde_json::from_value(first.clone()).ok()?),
+        None => None,
+    };
+    Some(Said { seeds: value.get("seeds")?.as_u64()?, hash: value.get("hash")?.as_str()?.to_owned(), first })
+}
+
+/// Everything that a process says; it is ended if it says nothing more for too long. Whether it had to be.
+fn listen(mut child: Child, patience: Duration) -> io::Result<(String, bool)> {
+    let out = child.stdout.take();
+    let (tell, told) = std::sync::mpsc::channel();
+    let reader = std::thread::spawn(move || {
+        let text = out.map_or_else(|| Ok(String::new()), io::read_to_string);
+        let _listener_gone = tell.send(text);
+    });
+    let text = if patience == Duration::MAX {
+        told.recv().map_err(io::Error::other)
+    } else {
+        match told.recv_timeout(patience) {
+            Ok(text) => Ok(text),
+            Err(_) => {
+                child.kill()?;
+                child.wait()?;
+                return Ok((String::new(), true));
+            }
+        }
+    };
+    child.wait()?;
+    if reader.join().is_err() {
+        return Err(io::Error::other("what a run said could not be read"));
+    }
+    Ok((text??, false))
+}

@@ -1,0 +1,170 @@
+//! IMPURE: a copy of the sources in which every bug of the catalogue is planted and none is switched on, and the simulator
+//! built from it.
+//!
+//! The sources themselves are never touched: no switch, no bug and no trace of them is in what is shipped. What is not
+//! here: what the bugs are (`catalogue`), and the hunt for them (`super`).
+
+use std::collections::BTreeSet;
+use std::ffi::OsStr;
+use std::fs;
+use std::io::{self, BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use super::catalogue::{self, CatalogueError, Mutant};
+
+/// The variable that switches a bug on in the copy's simulator.
+pub(super) const SWITCH: &str = "RAFTWERK_PLANTED";
+
+/// The module that the copy's lowest crate gets.
+const PLANTED: &str = r#"//! Which planted bug is switched on. Only in a copy that was made for hunting it.
+
+use core::sync::atomic::{AtomicU32, Ordering};
+
+static NUMBER: AtomicU32 = AtomicU32::new(0);
+
+/// Whether this bug is on.
+#[inline]
+pub fn is(number: u32) -> bool {
+    NUMBER.load(Ordering::Relaxed) == number
+}
+
+/// Switches a bug on, and every other off.
+pub fn switch_on(number: u32) {
+    NUMBER.store(number, Ordering::Relaxed);
+}
+"#;
+
+/// Where the copy lies.
+pub(super) struct Workshop {
+    sources: PathBuf,
+    build: PathBuf,
+}
+
+impl Workshop {
+    /// Below a folder that may be made, and is kept: the next build goes faster.
+    pub(super) fn new(folder: &Path) -> Self {
+        Self { sources: folder.join("sources"), build: folder.join("build") }
+    }
+
+    /// Copies the checkout at `root` and plants the bugs in the copy.
+    pub(super) fn plant(&self, root: &Path, mutants: &[Mutant]) -> Result<(), CatalogueError> {
+        let mut planted = catalogue::plant(root, mutants)?;
+        for (file, find, put) in switchboard() {
+            let text = match planted.remove(file) {
+                Some(text) => text,
+                None => {
+                    let path = root.join(file);
+                    fs::read_to_string(&path).map_err(CatalogueError::io(&path))?
+                }
+            };
+            let times = text.matches(find).count();
+            if times != 1 {
+                let (name, file, find) = ("the switch".to_owned(), file.to_owned(), find.to_owned());
+                return Err(CatalogueError::NotOnce { name, file, times, find });
+            }
+            planted.insert(file.to_owned(), text.replacen(find, &put, 1));
+        }
+        planted.insert("engine/frame/src/planted.rs".to_owned(), PLANTED.to_owned());
+        let mut kept = BTreeSet::new();
+        for file in files_of(root)? {
+            if !planted.contains_key(&file) {
+                let from = root.join(&file);
+                let bytes = fs::read(&from).map_err(CatalogueError::io(&from))?;
+                write_if_new(&self.sources.join(&file), &bytes)?;
+            }
+            kept.insert(file);
+        }
+        for (file, text) in planted {
+            write_if_new(&self.sources.join(&file), text.as_bytes())?;
+            kept.insert(file);
+        }
+        for file in files_of(&self.sources)? {
+            if !kept.contains(&file) {
+                let path = self.sources.join(&file);
+                fs::remove_file(&path).map_err(CatalogueError::io(&path))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Builds the copy's simulator; tells each line of the compiler. Gives the binary.
+    pub(super) fn build(&self, tell: impl Fn(&str)) -> io::Result<PathBuf> {
+        let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+        let mut child = Command::new(cargo)
+            .args(["build", "--release", "--locked", "--package", "raftwerk-sim"])
+            .arg("--manifest-path")
+            .arg(self.sources.join("Cargo.toml"))
+            .arg("--target-dir")
+            .arg(&self.build)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()?;
+        let mut said = Vec::new();
+        for line in child.stderr.take().into_iter().flat_map(|out| BufReader::new(out).lines()) {
+            let line = line?;
+            tell(&line);
+            said.push(line);
+        }
+        if !child.wait()?.success() {
+            let errors = said.iter().skip_while(|line| !line.starts_with("error"));
+            let errors: Vec<&str> = errors.map(String::as_str).collect();
+            return Err(io::Error::other(format!("the copy does not build:\n{}", errors.join("\n"))));
+        }
+        Ok(self.build.join("release").join(format!("raftwerk-sim{}", std::env::consts::EXE_SUFFIX)))
+    }
+}
+
+/// What makes the bugs switchable: file, text to find, text to put there.
+fn switchboard() -> [(&'static str, &'static str, String); 2] {
+    let on = format!(
+        "fn main() -> ExitCode {{\n    let number = std::env::var(\"{SWITCH}\").ok().and_then(|number| number.parse().ok());\n    \
+         raftwerk_frame::planted::switch_on(number.unwrap_or_default());\n"
+    );
+    let module = "extern crate alloc;\nextern crate self as raftwerk_frame;\n\npub mod planted;\n";
+    [
+        ("engine/frame/src/lib.rs", "extern crate alloc;\n", module.to_owned()),
+        ("tests/sim/src/main.rs", "fn main() -> ExitCode {\n", on),
+    ]
+}
+
+/// Every file below a folder, from there, with `/`; without hidden ones and build output. None if it is not there.
+fn files_of(root: &Path) -> Result<Vec<String>, CatalogueError> {
+    let (mut files, mut folders) = (Vec::new(), vec![String::new()]);
+    while let Some(folder) = folders.pop() {
+        let path = root.join(&folder);
+        let entries = match fs::read_dir(&path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+            listed => listed.map_err(CatalogueError::io(&path))?,
+        };
+        for entry in entries {
+            let entry = entry.map_err(CatalogueError::io(&path))?;
+            let kind = entry.file_type().map_err(CatalogueError::io(&path))?;
+            let name = entry.file_name();
+            if name == OsStr::new("target") || name.as_encoded_bytes().starts_with(b".") {
+                continue;
+            }
+            let Some(name) = name.to_str() else { continue };
+            let whole = if folder.is_empty() { name.to_owned() } else { format!("{folder}/{name}") };
+            if kind.is_dir() {
+                folders.push(whole);
+            } else if kind.is_file() {
+                files.push(whole);
+            }
+        }
+    }
+    files.sort();
+    Ok(files)
+}
+
+/// Writes a file unless it says so already: the compiler goes by times.
+fn write_if_new(path: &Path, bytes: &[u8]) -> Result<(), CatalogueError> {
+    if fs::read(path).is_ok_and(|there| there == bytes) {
+        return Ok(());
+    }
+    if let Some(folder) = path.parent() {
+        fs::create_dir_all(folder).map_err(CatalogueError::io(folder))?;
+    }
+    fs::write(path, bytes).map_err(CatalogueError::io(path))
+}

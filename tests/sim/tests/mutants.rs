@@ -1,0 +1,34 @@
+//! Every planted bug of the catalogue still fits the sources: its text is there, exactly once, and no two entries want
+//! the same place. Nothing is built here, and nothing is changed.
+
+use std::collections::BTreeSet;
+
+use raftwerk_sim::mutants::{catalogue, checkout, folder};
+
+/// Fewer than this are no catalogue.
+const BUGS_MIN: usize = 40;
+
+#[test]
+fn every_planted_bug_still_fits_the_sources() {
+    let root = checkout();
+    let mutants = catalogue::read(&folder(&root)).unwrap_or_else(|error| panic!("{error}"));
+    assert!(mutants.len() >= BUGS_MIN, "{} planted bugs", mutants.len());
+    let planted = catalogue::plant(&root, &mutants).unwrap_or_else(|error| panic!("{error}"));
+    let files: BTreeSet<&str> =
+        mutants.iter().flat_map(|mutant| &mutant.edits).map(|edit| edit.file.as_str()).collect();
+    assert_eq!(planted.len(), files.len());
+    for mutant in &mutants {
+        let is_on = format!("planted::is({})", mutant.number);
+        assert!(planted.values().any(|text| text.contains(&is_on)), "{} is nowhere", mutant.name);
+    }
+}
+
+#[test]
+fn no_planted_bug_is_in_the_sources_themselves() {
+    let root = checkout();
+    let mutants = catalogue::read(&folder(&root)).unwrap_or_else(|error| panic!("{error}"));
+    for edit in mutants.iter().flat_map(|mutant| &mutant.edits) {
+        let text = std::fs::read_to_string(root.join(&edit.file)).unwrap();
+        assert!(!text.contains("planted::is("), "{}", edit.file);
+    }
+}
