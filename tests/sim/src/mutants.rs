@@ -9,9 +9,10 @@ pub mod catalogue;
 mod workshop;
 
 use std::fmt::Write as _;
-use std::io;
+use std::io::{self, BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::mpsc::RecvTimeoutError;
 use std::time::{Duration, Instant};
 
 pub use self::catalogue::{CatalogueError, Edit, Mutant};
@@ -195,7 +196,7 @@ fn hunt_one(copy: &Path, mutant: &Mutant, wanted: &Wanted) -> Result<Outcome, Hu
             outcome.seeds += said.seeds;
             outcome.seconds = began.elapsed().as_secs_f64();
             let Some(found) = said.first else { break };
-            (outcome.seed, outcome.what) = (found.seed, found.what.chars().take(WHAT_CHARS_MAX).collect());
+            (outcome.seed, outcome.what) = (found.seed, found.what);
             if is_clean(copy, profile, found.seed)? {
                 outcome.caught_by = Some(found.invariant);
                 return Ok(outcome);
@@ -213,14 +214,15 @@ fn is_clean(copy: &Path, profile: Profile, seed: u64) -> Result<bool, HuntError>
     Ok(run(copy, 0, profile, (seed, None), &["--seeds", &seeds], 1)?.first.is_none())
 }
 
-/// What a run said at its end.
+/// What a run said.
 struct Said {
+    /// Seeds lived through; up to the first violation, if there was one.
     seeds: u64,
     hash: String,
     first: Option<Found>,
 }
 
-#[derive(serde::Deserialize)]
+/// A violation as it is told.
 struct Found {
     seed: u64,
     invariant: String,
@@ -249,54 +251,82 @@ fn run(
         let minutes = at_most.as_secs_f64() / 60.0;
         command.args(["--seeds", &format!("{from}..{}", u64::MAX), "--minutes", &minutes.to_string()]);
     }
-    let patience = at_most.map_or(Duration::MAX, |at_most| at_most + GRACE);
-    let child = command.spawn()?;
-    let (said, is_stopped) = listen(child, patience)?;
-    let last = said.lines().last().unwrap_or_default();
-    if is_stopped || !last.starts_with('{') {
-        if at_most.is_none() {
-            return Err(HuntError::Said(last.to_owned()));
-        }
-        // A process that ended without a word was torn down by the bug; one that never ends has not been caught.
-        let torn =
-            Found { seed: from, invariant: "no panic".to_owned(), what: "the process died".to_owned() };
-        return Ok(Said { seeds: 0, hash: String::new(), first: (!is_stopped).then_some(torn) });
-    }
-    parse_said(last).ok_or_else(|| HuntError::Said(last.to_owned()))
+    let mut child = command.spawn()?;
+    let said = listen(&mut child, from, at_most.map(|at_most| at_most + GRACE));
+    // Other threads may be in the middle of a seed; nobody waits for that.
+    child.kill()?;
+    child.wait()?;
+    said
 }
 
-fn parse_said(line: &str) -> Option<Said> {
-    let value: serde_json::Value = serde_json::from_str(line).ok()?;
-    let first = match value.get("violations")?.as_array()?.first() {
-        Some(first) => Some(serde_json::from_value(first.clone()).ok()?),
-        None => None,
-    };
-    Some(Said { seeds: value.get("seeds")?.as_u64()?, hash: value.get("hash")?.as_str()?.to_owned(), first })
-}
-
-/// Everything that a process says; it is ended if it says nothing more for too long. Whether it had to be.
-fn listen(mut child: Child, patience: Duration) -> io::Result<(String, bool)> {
-    let out = child.stdout.take();
+/// Reads what a process says, up to its first violation or its end.
+fn listen(child: &mut Child, from: u64, patience: Option<Duration>) -> Result<Said, HuntError> {
+    let deadline = patience.map(|patience| Instant::now() + patience);
     let (tell, told) = std::sync::mpsc::channel();
-    let reader = std::thread::spawn(move || {
-        let text = out.map_or_else(|| Ok(String::new()), io::read_to_string);
-        let _listener_gone = tell.send(text);
-    });
-    let text = if patience == Duration::MAX {
-        told.recv().map_err(io::Error::other)
-    } else {
-        match told.recv_timeout(patience) {
-            Ok(text) => Ok(text),
-            Err(_) => {
-                child.kill()?;
-                child.wait()?;
-                return Ok((String::new(), true));
+    let out = child.stdout.take();
+    std::thread::spawn(move || {
+        for line in out.into_iter().flat_map(|out| BufReader::new(out).lines()) {
+            if tell.send(line).is_err() {
+                return;
             }
         }
-    };
-    child.wait()?;
-    if reader.join().is_err() {
-        return Err(io::Error::other("what a run said could not be read"));
+    });
+    let mut found: Option<Found> = None;
+    loop {
+        let line = match deadline {
+            None => told.recv().map_err(|_| RecvTimeoutError::Disconnected),
+            Some(deadline) => told.recv_timeout(deadline.saturating_duration_since(Instant::now())),
+        };
+        let line = match line {
+            Ok(line) => line?,
+            // One that never ends has not been caught.
+            Err(RecvTimeoutError::Timeout) => {
+                return Ok(Said { seeds: 0, hash: String::new(), first: None });
+            }
+            // One that ends without a word was torn down by the bug.
+            Err(RecvTimeoutError::Disconnected) => {
+                let (invariant, what) = ("no panic".to_owned(), "the process died".to_owned());
+                let first = Some(Found { seed: from, invariant, what });
+                return Ok(Said { seeds: 1, hash: String::new(), first });
+            }
+        };
+        if let Some(mut found) = found.take() {
+            found.what = line.trim().chars().take(WHAT_CHARS_MAX).collect();
+            let seeds = found.seed - from + 1;
+            return Ok(Said { seeds, hash: String::new(), first: Some(found) });
+        }
+        found = violation(&line);
+        if line.starts_with('{') {
+            return summed_up(&line).ok_or(HuntError::Said(line));
+        }
     }
-    Ok((text??, false))
+}
+
+/// The first of the two lines in which a violation is told.
+fn violation(line: &str) -> Option<Found> {
+    let (seed, invariant) = line.strip_prefix("VIOLATION in seed ")?.split_once(": ")?;
+    Some(Found { seed: seed.parse().ok()?, invariant: invariant.to_owned(), what: String::new() })
+}
+
+/// The last line: there was no violation.
+fn summed_up(line: &str) -> Option<Said> {
+    let value: serde_json::Value = serde_json::from_str(line).ok()?;
+    let hash = value.get("hash")?.as_str()?.to_owned();
+    Some(Said { seeds: value.get("seeds")?.as_u64()?, hash, first: None })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_run_says_is_understood() {
+        let found = violation("VIOLATION in seed 17: one leader per term").unwrap();
+        assert_eq!((found.seed, found.invariant.as_str()), (17, "one leader per term"));
+        assert!(violation("20 seeds, 0 violations").is_none());
+        let said = summed_up(r#"{"hash":"00ff","seeds":24,"violations":[]}"#).unwrap();
+        assert_eq!((said.seeds, said.hash.as_str()), (24, "00ff"));
+        assert!(said.first.is_none());
+        assert!(summed_up("{}").is_none());
+    }
 }
