@@ -386,11 +386,15 @@ impl<'a> World<'a> {
 
     /// A message was sent: the network decides.
     fn post(&mut self, from: usize, to: PeerId, channel: Channel, bytes: Bytes) -> Checked {
-        let to = to.0 as usize - 1;
-        if self.nodes[from].is_fenced || self.nodes.get(to).is_none_or(|node| node.is_fenced) {
+        if self.nodes[from].is_fenced {
+            return Ok(()); // nobody hears it, and what it has on its disk is no longer noted
+        }
+        let at = to.0 as usize - 1;
+        if self.nodes.get(at).is_none_or(|node| node.is_fenced) {
             return Ok(());
         }
-        self.watch.leaving(from, &bytes)?;
+        self.watch.leaving(from, NodeId(to.0), &bytes)?;
+        let to = at;
         match self.links.way(self.now, from, to, channel, &mut self.faults) {
             crate::net::Way::Lost => {}
             crate::net::Way::Arrives(at, again) => {
