@@ -12,6 +12,8 @@
 //! | `durable on a quorum` | what is committed anywhere is on the disks of a quorum of the configuration in force |
 //! | `monotone` | term, commit and applied index never go back within a life |
 //! | `applied is committed` | no machine sees what is not committed |
+//! | `applied is durable` | no machine sees what was never on its own node's disk |
+//! | `votes go to fresh logs` | votes and pre-votes are given to logs that are no older than the voter's (section 5.4.1) |
 //! | `nothing leaves before it is durable` | votes, acknowledgements and terms in messages are on the sender's disk |
 //! | `durable is kept` | a node that opens again knows all that was durable |
 //! | `bounds` | queues and buffers stay within their limits |
@@ -71,8 +73,30 @@ struct GroupWatch {
     leaders: FxHashMap<Term, NodeId>,
     /// The term of every committed entry, by index from 1.
     committed: Vec<Term>,
-    /// Every entry that was ever durable: the hash of its bytes, and the term of the entry before it.
-    entries: FxHashMap<(u64, Term), (u64, Option<Term>)>,
+    /// Every entry that was ever durable.
+    entries: FxHashMap<(u64, Term), Durable>,
+    /// What candidates have asked for votes with: by candidate and term, pre-votes apart.
+    asked: FxHashMap<(NodeId, Term, bool), Asked>,
+}
+
+/// An entry that was durable somewhere.
+#[derive(Clone, Copy)]
+struct Durable {
+    /// The hash of its bytes.
+    hash: u64,
+    /// The term of the entry before it, if that was known.
+    before: Option<Term>,
+    /// On which nodes, by bit.
+    nodes: u64,
+}
+
+/// A question for votes.
+#[derive(Clone, Copy)]
+struct Asked {
+    /// The newest log end that it was asked with.
+    last: EntryId,
+    /// When it was asked first.
+    since: u64,
 }
 
 /// One replica, as seen from outside.
@@ -82,11 +106,15 @@ struct ReplicaWatch {
     facts: Option<Facts>,
     /// The configuration in force after its last turn, and where it stands in the log.
     configuration: Option<(u64, Configuration)>,
+    /// When its log's end was last seen to be another.
+    last_changed: u64,
 }
 
 /// All checks of a run.
 pub(crate) struct Watch {
     nodes: usize,
+    /// Counts what it was told: the order of things.
+    told: u64,
     groups: FxHashMap<u64, GroupWatch>,
     replicas: FxHashMap<(usize, u64), ReplicaWatch>,
     /// What may be queued for a lane's disk.
@@ -97,6 +125,7 @@ impl Watch {
     pub(crate) fn new(nodes: usize) -> Self {
         Self {
             nodes,
+            told: 0,
             groups: FxHashMap::default(),
             replicas: FxHashMap::default(),
             queue_bytes_max: u64::MAX,
@@ -128,6 +157,10 @@ impl Watch {
         let is_other = watch.configuration.as_ref().is_none_or(|(of, _)| *of != index);
         let earlier =
             is_other.then(|| watch.configuration.replace((index, core.configuration().clone()))).flatten();
+        self.told += 1;
+        if before.is_none_or(|was| was.last != now.last) {
+            watch.last_changed = self.told;
+        }
         let whose = format_args!("n{} {}", node + 1, view.group).to_string();
         invariant::check(core).map_err(|broken| {
             Violation::new(format!("core {}", broken.rule), format!("{whose}: {}", broken.what))
@@ -148,6 +181,19 @@ impl Watch {
             now.applied,
             now.commit
         );
+        if now.applied > now.compacted && before.is_none_or(|was| was.applied < now.applied) {
+            let term = core.term_at(view.applied).unwrap_or_default();
+            let was_here = |entry: &Durable| entry.nodes & 1 << node != 0;
+            ensure!(
+                watch.shadow.holds(EntryId::new(term, view.applied))
+                    || group.entries.get(&(now.applied, term)).is_some_and(was_here),
+                "applied is durable",
+                "{whose}: applied {}@{}, and {} durable",
+                now.applied,
+                term.0,
+                watch.shadow.last()
+            );
+        }
         if before.is_none_or(|was| was.commit < now.commit) {
             self.check_commit(view.group, core, earlier.map(|(_, earlier)| earlier).as_ref(), &whose)?;
         }
@@ -213,7 +259,7 @@ impl Watch {
                 let before = header.index.0.checked_sub(1).and_then(|index| shadow.term_at(index));
                 shadow.entries(header.index, header.count, header.term);
                 let group = self.groups.entry(header.group.0).or_default();
-                return entries_match(group, header, body, before, &whose);
+                return entries_match(group, node, header, body, before, &whose);
             }
             FrameKind::HardState => {
                 let vote = <[u8; 8]>::try_from(body).map_or(0, u64::from_le_bytes);
@@ -270,7 +316,7 @@ impl Watch {
     }
 
     /// Checks what leaves a node against what is durable there.
-    pub(crate) fn leaving(&self, node: usize, unit: &[u8]) -> Checked {
+    pub(crate) fn leaving(&mut self, node: usize, to: NodeId, unit: &[u8]) -> Checked {
         let Ok((header, heads, _)) = UnitHeader::parse(unit) else {
             return Err(Violation::new("wire", format!("n{} sends what is no unit", node + 1)));
         };
@@ -283,7 +329,47 @@ impl Watch {
                 let what = format!("n{} {}: {:?}, {what}", node + 1, record.group, record.message);
                 return Err(Violation::new("nothing leaves before it is durable", what));
             }
+            match record.message {
+                Message::PreVote { term, last } => self.asks(node, record.group, term, last, true),
+                Message::Vote { term, last, .. } => self.asks(node, record.group, term, last, false),
+                Message::PreVoteReply { term, granted: true } => {
+                    self.grants(node, to, record.group, term, true)?;
+                }
+                Message::VoteReply { term, granted: true } => {
+                    self.grants(node, to, record.group, term, false)?;
+                }
+                _ => {}
+            }
         }
+        Ok(())
+    }
+
+    /// A candidate asks for votes.
+    fn asks(&mut self, node: usize, group: GroupId, term: Term, last: EntryId, is_pre: bool) {
+        self.told += 1;
+        let asked = &mut self.groups.entry(group.0).or_default().asked;
+        if asked.len() >= QUESTIONS_KEPT {
+            asked.retain(|(_, of, _), _| *of >= term);
+        }
+        let key = (NodeId(node as u64 + 1), term, is_pre);
+        let question = asked.entry(key).or_insert(Asked { last, since: self.told });
+        question.last = question.last.max(last);
+    }
+
+    /// A voter grants a vote. Its log may have grown while the answer waited for the disk: only one that has not changed
+    /// since the question is certainly the one that was compared.
+    fn grants(&self, node: usize, to: NodeId, group: GroupId, term: Term, is_pre: bool) -> Checked {
+        let asked = self.groups.get(&group.0).and_then(|of| of.asked.get(&(to, term, is_pre)));
+        let (Some(asked), Some(watch)) = (asked, self.replicas.get(&(node, group.0))) else { return Ok(()) };
+        let Some(facts) = watch.facts.filter(|_| watch.last_changed < asked.since) else { return Ok(()) };
+        ensure!(
+            asked.last >= facts.last,
+            "votes go to fresh logs",
+            "n{} {group}: with {} for {to} with {} in {term}, pre-vote: {is_pre}",
+            node + 1,
+            facts.last,
+            asked.last
+        );
         Ok(())
     }
 
@@ -297,6 +383,9 @@ impl Watch {
         Ok(())
     }
 }
+
+/// Questions for votes that are remembered for a group, of all its nodes, before older terms' are forgotten.
+const QUESTIONS_KEPT: usize = 64;
 
 /// Whether a majority of each half holds something.
 fn is_quorum(configuration: &Configuration, holds: impl Fn(&NodeId) -> bool) -> bool {
@@ -351,21 +440,27 @@ fn new_leader(group: &mut GroupWatch, core: &Group, whose: &str) -> Checked {
 /// Entries with the same id are the same, and so are those before them.
 fn entries_match(
     group: &mut GroupWatch,
+    node: usize,
     header: &FrameHeader,
     body: &[u8],
     mut before: Option<Term>,
     whose: &str,
 ) -> Checked {
     for entry in Entries::new(header, body) {
-        let told = (hash_of(entry.payload) ^ entry.kind as u64, before);
-        let first = *group.entries.entry((entry.id.index.0, entry.id.term)).or_insert(told);
-        let same_before = first.1.is_none() || told.1.is_none() || first.1 == told.1;
+        let hash = hash_of(entry.payload) ^ entry.kind as u64;
+        let first = group.entries.entry((entry.id.index.0, entry.id.term));
+        let first = first.or_insert(Durable { hash, before, nodes: 0 });
+        first.nodes |= 1 << node;
+        let same_before = first.before.is_none() || before.is_none() || first.before == before;
         ensure!(
-            first.0 == told.0 && same_before,
+            first.hash == hash && same_before,
             "log matching",
-            "{whose}: {} is not what it is elsewhere: {told:?}, {first:?}",
-            entry.id
+            "{whose}: {} is not what it is elsewhere: {hash:x} after {before:?}, {:x} after {:?}",
+            entry.id,
+            first.hash,
+            first.before
         );
+        first.before = first.before.or(before);
         before = Some(entry.id.term);
     }
     Ok(())
