@@ -5,6 +5,8 @@
 //! | `core 1` … `core 6` | the rules of one replica: `raftwerk_raft::invariant::check` |
 //! | `one leader per term` | election safety (paper, section 5.2) |
 //! | `one vote per term` | a durable vote never changes within its term |
+//! | `elected by a quorum` | a leader's term is on the disks of a quorum with a vote for it (section 5.2) |
+//! | `acknowledged stays` | what a follower has acknowledged in a term, it keeps in that term |
 //! | `leader append-only` | a leader's log never shrinks in its term |
 //! | `log matching` | equal entries have equal bytes and equal predecessors (section 5.3), read off the disks |
 //! | `leader completeness` | a new leader holds everything committed (section 5.4.3) |
@@ -108,6 +110,8 @@ struct ReplicaWatch {
     configuration: Option<(u64, Configuration)>,
     /// When its log's end was last seen to be another.
     last_changed: u64,
+    /// What it has acknowledged in the latest term in which it did.
+    acknowledged: (Term, u64),
 }
 
 /// All checks of a run.
@@ -168,12 +172,22 @@ impl Watch {
         if let Some(before) = before {
             monotone(&whose, &before, &now)?;
         }
+        let (term, matched) = watch.acknowledged;
+        ensure!(
+            term != now.hard_state.term || matched <= now.last.index.0,
+            "acknowledged stays",
+            "{whose}: has acknowledged {matched} in {term}, and ends at {}",
+            now.last
+        );
         let group = self.groups.entry(view.group.0).or_default();
         if now.is_leader
             && !before.is_some_and(|was| was.is_leader && was.hard_state.term == now.hard_state.term)
         {
             new_leader(group, core, &whose)?;
+            self.check_elected(view.group, core, &whose)?;
         }
+        let watch = self.replicas.entry((node, view.group.0)).or_default();
+        let group = self.groups.entry(view.group.0).or_default();
         ensure!(
             now.applied <= now.commit,
             "applied is committed",
@@ -198,6 +212,24 @@ impl Watch {
             self.check_commit(view.group, core, earlier.map(|(_, earlier)| earlier).as_ref(), &whose)?;
         }
         Ok(true)
+    }
+
+    /// A leader has the votes of a quorum, each on its voter's disk. Its own may still be on the way there, and a voter
+    /// that has moved on to a later term no longer says how it voted.
+    fn check_elected(&self, id: GroupId, core: &Group, whose: &str) -> Checked {
+        let (me, term) = (core.node(), core.term());
+        let voted = |node: &NodeId| {
+            let watch = self.replicas.get(&(node.0 as usize - 1, id.0));
+            let durable = watch.map(|watch| watch.shadow.hard_state).unwrap_or_default();
+            *node == me || durable.term > term || durable.term == term && durable.vote == Some(me)
+        };
+        ensure!(
+            is_quorum(core.configuration(), voted),
+            "elected by a quorum",
+            "{whose}: leads {term} with the votes of {:?}",
+            (1..=self.nodes as u64).map(NodeId).filter(|node| voted(node)).collect::<Vec<_>>()
+        );
+        Ok(())
     }
 
     /// The commit index has moved: to entries that others have committed, too, or that a quorum has on its disks.
@@ -330,6 +362,10 @@ impl Watch {
                 return Err(Violation::new("nothing leaves before it is durable", what));
             }
             match record.message {
+                Message::AppendAck { term, matched } => {
+                    let watch = self.replicas.entry((node, record.group.0)).or_default();
+                    watch.acknowledged = watch.acknowledged.max((term, matched.0));
+                }
                 Message::PreVote { term, last } => self.asks(node, record.group, term, last, true),
                 Message::Vote { term, last, .. } => self.asks(node, record.group, term, last, false),
                 Message::PreVoteReply { term, granted: true } => {
