@@ -7,6 +7,8 @@
 //! | `one vote per term` | a durable vote never changes within its term |
 //! | `elected by a quorum` | a leader's term is on the disks of a quorum with a vote for it (section 5.2) |
 //! | `acknowledged stays` | what a follower has acknowledged in a term, it keeps in that term |
+//! | `counted as acknowledged` | what a leader counts for a follower, that follower has acknowledged in this term |
+//! | `commits its own term` | a leader's commit index moves to entries of its own term only (section 5.4.2, Figure 8) |
 //! | `leader append-only` | a leader's log never shrinks in its term |
 //! | `log matching` | equal entries have equal bytes and equal predecessors (section 5.3), read off the disks |
 //! | `leader completeness` | a new leader holds everything committed (section 5.4.3) |
@@ -14,7 +16,7 @@
 //! | `durable on a quorum` | what is committed anywhere is on the disks of a quorum of the configuration in force |
 //! | `monotone` | term, commit and applied index never go back within a life |
 //! | `applied is committed` | no machine sees what is not committed |
-//! | `applied is durable` | no machine sees what was never on its own node's disk |
+//! | `applied is durable` | no machine sees, and no core takes for durable, what was never on its own node's disk |
 //! | `votes go to fresh logs` | votes and pre-votes are given to logs that are no older than the voter's (section 5.4.1) |
 //! | `nothing leaves before it is durable` | votes, acknowledgements and terms in messages are on the sender's disk |
 //! | `durable is kept` | a node that opens again knows all that was durable |
@@ -26,7 +28,7 @@
 use raftwerk::drive::{Load, ReplicaView};
 use raftwerk_frame::frame::{Entries, FrameHeader, FrameKind};
 use raftwerk_frame::wire::{Record, UnitHeader, UnitKind, records};
-use raftwerk_frame::{Configuration, EntryId, GroupId, HardState, Message, NodeId, Term};
+use raftwerk_frame::{Configuration, EntryId, GroupId, HardState, Index, Message, NodeId, Term};
 use raftwerk_raft::{Group, Role, invariant};
 use rustc_hash::FxHashMap;
 
@@ -195,23 +197,55 @@ impl Watch {
             now.applied,
             now.commit
         );
-        if now.applied > now.compacted && before.is_none_or(|was| was.applied < now.applied) {
-            let term = core.term_at(view.applied).unwrap_or_default();
+        for index in [now.applied, core.durable().0] {
+            let id = EntryId::new(core.term_at(Index(index)).unwrap_or_default(), Index(index));
             let was_here = |entry: &Durable| entry.nodes & 1 << node != 0;
             ensure!(
-                watch.shadow.holds(EntryId::new(term, view.applied))
-                    || group.entries.get(&(now.applied, term)).is_some_and(was_here),
+                index <= now.compacted
+                    || watch.shadow.holds(id)
+                    || group.entries.get(&(index, id.term)).is_some_and(was_here),
                 "applied is durable",
-                "{whose}: applied {}@{}, and {} durable",
-                now.applied,
-                term.0,
+                "{whose}: {id} is applied, or taken for durable, and {} is",
                 watch.shadow.last()
             );
+        }
+        if let Some(before) = before.filter(|was| was.is_leader && now.is_leader)
+            && before.hard_state.term == now.hard_state.term
+            && before.commit < now.commit
+        {
+            ensure!(
+                core.term_at(core.commit()) == Some(core.term()),
+                "commits its own term",
+                "{whose}: leads {} and commits {}, of {:?}",
+                core.term(),
+                now.commit,
+                core.term_at(core.commit())
+            );
+        }
+        if now.is_leader {
+            self.check_counted(view.group, core, &whose)?;
         }
         if before.is_none_or(|was| was.commit < now.commit) {
             self.check_commit(view.group, core, earlier.map(|(_, earlier)| earlier).as_ref(), &whose)?;
         }
         Ok(true)
+    }
+
+    /// What a leader counts for each follower, it has been told by it in this term.
+    fn check_counted(&self, id: GroupId, core: &Group, whose: &str) -> Checked {
+        for peer in core.peers() {
+            let watch = self.replicas.get(&(peer.0 as usize - 1, id.0));
+            let (term, matched) = watch.map(|watch| watch.acknowledged).unwrap_or_default();
+            let told = if term == core.term() { matched } else { 0 };
+            let counted = core.progress(peer).map_or(0, |status| status.matched.0);
+            ensure!(
+                // A follower of a later term no longer says what it acknowledged in this one.
+                counted <= told || term > core.term(),
+                "counted as acknowledged",
+                "{whose}: counts {counted} for {peer}, which has acknowledged {matched} in {term}"
+            );
+        }
+        Ok(())
     }
 
     /// A leader has the votes of a quorum, each on its voter's disk. Its own may still be on the way there, and a voter
@@ -245,7 +279,7 @@ impl Watch {
         let (commit, known) = (core.commit().0, group.committed.len() as u64);
         let from = core.compacted().index.0.max(1);
         for index in from..=commit.min(known) {
-            let Some(term) = core.term_at(raftwerk_frame::Index(index)) else { continue };
+            let Some(term) = core.term_at(Index(index)) else { continue };
             let first = group.committed[index as usize - 1];
             ensure!(
                 first == term,
@@ -259,7 +293,7 @@ impl Watch {
             return Ok(());
         }
         for index in known + 1..=commit {
-            let term = core.term_at(raftwerk_frame::Index(index));
+            let term = core.term_at(Index(index));
             ensure!(
                 term.is_some(),
                 "committed is final",
@@ -324,7 +358,8 @@ impl Watch {
                     Violation::new("durable is kept", format!("n{} {}: {what}", node + 1, view.group))
                 })?;
             }
-            *watch = ReplicaWatch { shadow: Shadow::of(view.core), ..ReplicaWatch::default() };
+            let (shadow, acknowledged) = (Shadow::of(view.core), watch.acknowledged);
+            *watch = ReplicaWatch { shadow, acknowledged, ..ReplicaWatch::default() };
         }
         let lost = self
             .replicas
@@ -458,7 +493,7 @@ fn new_leader(group: &mut GroupWatch, core: &Group, whose: &str) -> Checked {
     let first = *group.leaders.entry(core.term()).or_insert(core.node());
     ensure!(first == core.node(), "one leader per term", "{whose}: {first} leads {}, too", core.term());
     if let Some(term) = group.committed.last() {
-        let last = raftwerk_frame::Index(group.committed.len() as u64);
+        let last = Index(group.committed.len() as u64);
         let holds = core.compacted().index >= last || core.term_at(last) == Some(*term);
         // A deposed leader of an older term that comes late may lack what was committed since.
         let is_latest = group.leaders.keys().max() == Some(&core.term());
