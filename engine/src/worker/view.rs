@@ -20,6 +20,8 @@ pub struct ReplicaView<'a> {
     pub machine: &'a dyn StateMachine,
     /// Proposals appended and not answered.
     pub pending: usize,
+    /// Bytes of its log: frames that are neither compacted nor replaced.
+    pub log_bytes: u64,
 }
 
 /// How much a worker holds. Everything in here is bounded.
@@ -50,6 +52,7 @@ impl<D: Disk> Worker<D> {
             applied: replica.applied,
             machine: &*replica.machine,
             pending: replica.pending.len(),
+            log_bytes: self.lane.live_bytes(replica.slot),
         })
     }
 

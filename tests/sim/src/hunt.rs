@@ -76,7 +76,11 @@ const RUNNER: &str = "run";
 /// Lives through one seed on this thread; a panic of the engine is a violation like any other.
 #[must_use]
 pub fn run_guarded(seed: u64, options: &Options, subject: &Arc<dyn Subject>) -> Report {
-    catch_unwind(AssertUnwindSafe(|| run(seed, options, subject))).unwrap_or_else(|payload| {
+    guarded(seed, || run(seed, options, subject))
+}
+
+fn guarded(seed: u64, live: impl FnOnce() -> Report) -> Report {
+    catch_unwind(AssertUnwindSafe(live)).unwrap_or_else(|payload| {
         let kept = LAST_PANIC.with_borrow_mut(std::mem::take);
         let told = payload.downcast_ref::<String>().map(String::as_str);
         let told = told.or_else(|| payload.downcast_ref::<&str>().copied()).unwrap_or("a panic");
@@ -92,6 +96,11 @@ pub fn hunt(
     subject: &Arc<dyn Subject>,
     seen: impl Fn(&Report) + Sync,
 ) -> Catch {
+    hunt_by(quarry, |seed| run(seed, options, subject), seen)
+}
+
+/// Lives through many seeds in a way of its own: [`hunt`] with [`run`] for `live`.
+pub fn hunt_by(quarry: Quarry, live: impl Fn(u64) -> Report + Sync, seen: impl Fn(&Report) + Sync) -> Catch {
     keep_panics();
     let began = Instant::now();
     let (next, enough) = (AtomicU64::new(quarry.from), AtomicBool::new(false));
@@ -106,7 +115,7 @@ pub fn hunt(
                     if quarry.to.is_some_and(|to| seed >= to) {
                         return;
                     }
-                    let report = run_guarded(seed, options, subject);
+                    let report = guarded(seed, || live(seed));
                     let mut total = held(&total);
                     total.add(&report);
                     if total.violations.len() >= quarry.violations_max {

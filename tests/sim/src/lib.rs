@@ -4,7 +4,7 @@
 //! [`run`] lives through one seed: the same seed, options and code give the same events, to the hash. What is real: the
 //! worker, the core, the log and the codec, by way of `raftwerk::drive`. What is simulated: files, network, clocks and
 //! clients. Next: `world` for how it turns, `fault` for what goes wrong, `watch` for what must hold, [`hunt()`] for many
-//! seeds at once, [`Subject`] for a state machine of your own.
+//! seeds at once, [`scenario`] for directed runs, [`Subject`] for a state machine of your own.
 //!
 //! What is not here: a model of the engine, threads within a run, or a clock.
 
@@ -19,6 +19,7 @@ pub mod mutants;
 mod net;
 mod node;
 mod plan;
+pub mod scenario;
 mod shadow;
 mod shrink;
 mod subject;
@@ -29,7 +30,7 @@ use std::sync::Arc;
 
 pub use chance::Chance;
 pub use fault::{FaultCounts, FaultKind, FaultSet, Strike};
-pub use hunt::{Catch, Quarry, hunt, run_guarded};
+pub use hunt::{Catch, Quarry, hunt, hunt_by, run_guarded};
 pub use plan::{DiskPlan, NetPlan, Options, Plan, Profile};
 pub use shrink::shrink;
 pub use subject::{KeyValueSubject, Operation, Seen, Subject};

@@ -7,8 +7,9 @@ use std::time::Duration;
 
 use clap::Parser;
 use indicatif::{ProgressBar, ProgressStyle};
+use raftwerk_sim::scenario::{self, Scenario};
 use raftwerk_sim::{
-    Catch, FaultKind, FaultSet, KeyValueSubject, Options, Profile, Quarry, Subject, hunt, mutants,
+    Catch, FaultKind, FaultSet, KeyValueSubject, Options, Profile, Quarry, Subject, hunt, hunt_by, mutants,
 };
 
 /// Lives through simulated clusters of the real engine, under faults, and checks everything it promises.
@@ -24,6 +25,10 @@ struct Arguments {
     /// Hunt for so many minutes, from the first seed of --seeds on, or from a fresh one
     #[arg(long)]
     minutes: Option<f64>,
+    /// Named scenarios instead of faults at random: names, `all`, or `list`; seeds 0..1000 if none are given
+    #[arg(long, value_delimiter = ',', value_parser = scenarios, conflicts_with_all = ["minutes", "profile", "nodes",
+        "groups", "seconds", "without", "strikes", "shrink"])]
+    scenario: Vec<Scenes>,
     /// How unkind the world is
     #[arg(long, value_enum, default_value = "swarm")]
     profile: Profile,
@@ -105,6 +110,9 @@ fn main() -> ExitCode {
         return hunt_mutants(names, &arguments);
     }
     let subject: Arc<dyn Subject> = Arc::new(KeyValueSubject::default());
+    if !arguments.scenario.is_empty() {
+        return play(&arguments);
+    }
     let found = match arguments.seed {
         Some(seed) if arguments.shrink => raftwerk_sim::shrink(seed, &arguments.options(), &subject, print),
         Some(seed) => one(seed, &arguments, &subject),
@@ -153,6 +161,77 @@ fn one(seed: u64, arguments: &Arguments, subject: &Arc<dyn Subject>) -> Catch {
         ));
         tell_violation(report.seed, report.violation.as_ref());
     })
+}
+
+/// What is asked for by one word of `--scenario`.
+#[derive(Clone, Copy)]
+enum Scenes {
+    List,
+    All,
+    One(&'static Scenario),
+}
+
+fn scenarios(name: &str) -> Result<Scenes, String> {
+    match name {
+        "list" => Ok(Scenes::List),
+        "all" => Ok(Scenes::All),
+        name => Scenario::named(name).map(Scenes::One).ok_or_else(|| {
+            let names: Vec<&str> = scenario::all().map(Scenario::name).collect();
+            format!("there is no scenario {name:?}; there are all, list, {}", names.join(", "))
+        }),
+    }
+}
+
+/// Plays scenarios, one after the other, each with every seed.
+fn play(arguments: &Arguments) -> ExitCode {
+    if arguments.scenario.iter().any(|scenes| matches!(scenes, Scenes::List)) {
+        for scenario in scenario::all() {
+            print(&format!("{:22} {}", scenario.name(), scenario.tells()));
+        }
+        return ExitCode::SUCCESS;
+    }
+    let mut violations = 0;
+    for scenes in &arguments.scenario {
+        let chosen: Vec<&Scenario> = match scenes {
+            Scenes::One(scenario) => vec![scenario],
+            _ => scenario::all().collect(),
+        };
+        violations += chosen.into_iter().map(|scenario| play_one(scenario, arguments)).sum::<usize>();
+    }
+    if violations == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// Plays one scenario; how many seeds broke a rule.
+fn play_one(scenario: &Scenario, arguments: &Arguments) -> usize {
+    let (from, to) = match arguments.seed {
+        Some(seed) => (seed, seed.saturating_add(1)),
+        None => arguments.seeds.unwrap_or((0, 1_000)),
+    };
+    let trace = arguments.trace.then_some(print as fn(&str));
+    let quarry =
+        Quarry { from, to: Some(to), at_most: None, threads: arguments.threads(), violations_max: 20 };
+    let found = hunt_by(
+        quarry,
+        |seed| scenario.run(seed, trace),
+        |report| {
+            tell_violation(report.seed, report.violation.as_ref());
+        },
+    );
+    print(&format!(
+        "{:22} {} seeds · {} events · {:.0} s simulated · {} calls answered, {} unknown · {} violations · {:.1} s",
+        scenario.name(),
+        found.seeds,
+        found.events,
+        found.simulated as f64 / 1e9,
+        found.answered,
+        found.unknown,
+        found.violations.len(),
+        found.took.as_secs_f64()
+    ));
+    if arguments.json {
+        print(&found.json());
+    }
+    found.violations.len()
 }
 
 fn tell_violation(seed: u64, violation: Option<&raftwerk_sim::Violation>) {

@@ -39,7 +39,7 @@ struct Waiting {
 }
 
 /// What became of a call.
-enum Outcome {
+pub(super) enum Outcome {
     Answered(Bytes),
     /// Applied, at this index.
     Applied(raftwerk::Index, Bytes),
@@ -180,7 +180,7 @@ impl World<'_> {
     }
 }
 
-fn outcome(pending: &mut Pending) -> Poll<Outcome> {
+pub(super) fn outcome(pending: &mut Pending) -> Poll<Outcome> {
     let mut cx = Context::from_waker(Waker::noop());
     match pending {
         Pending::Write(proposal) => Pin::new(proposal).poll(&mut cx).map(|result| match result {

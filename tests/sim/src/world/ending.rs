@@ -92,7 +92,7 @@ impl World<'_> {
         Err(Violation::new("progress", format!("after {timeouts} election timeouts: {}", stuck.join("; "))))
     }
 
-    fn describe(&self, group: usize) -> String {
+    pub(super) fn describe(&self, group: usize) -> String {
         let mut text = format!("{}", group_id(group));
         for at in self.places(group) {
             let node = &self.nodes[at];

@@ -130,7 +130,7 @@ impl World<'_> {
     }
 
     /// Connections that no longer work are given up by both ends, after a while.
-    fn notice_cuts(&mut self) {
+    pub(super) fn notice_cuts(&mut self) {
         let soon = self.now + self.links.notice();
         for from in 0..self.nodes.len() {
             for to in 0..self.nodes.len() {

@@ -8,6 +8,7 @@ mod clients;
 mod ending;
 mod faults;
 mod nodes;
+mod stage;
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -18,6 +19,8 @@ use raftwerk::{GroupId, NodeId, StateMachines};
 use raftwerk_net::{Channel, PeerId};
 
 use self::clients::Client;
+use self::stage::Stage;
+pub(crate) use self::stage::Told;
 use crate::chance::Chance;
 use crate::disk::{Queue, held};
 use crate::fault::FaultCounts;
@@ -187,6 +190,8 @@ pub struct World<'a> {
     is_ending: bool,
     sent: Vec<(PeerId, Channel, Bytes)>,
     trace: Option<fn(&str)>,
+    /// Somebody directs: nothing falls or rises but at a word.
+    stage: Option<Box<Stage>>,
 }
 
 /// Makes the subject's machines, audited. The engine wants it to outlive everything, so it holds the subject by name.
@@ -207,7 +212,16 @@ impl<'a> World<'a> {
     /// A world as the seed draws it; nothing has happened yet.
     #[must_use]
     pub fn new(seed: u64, options: &Options, subject: &'a Arc<dyn Subject>) -> Self {
-        let plan = Plan::draw(seed, options);
+        Self::of_plan(seed, Plan::draw(seed, options), options.trace, subject)
+    }
+
+    /// A world as the plan has it; nothing has happened yet.
+    pub(crate) fn of_plan(
+        seed: u64,
+        plan: Plan,
+        trace: Option<fn(&str)>,
+        subject: &'a Arc<dyn Subject>,
+    ) -> Self {
         let ledger: Arc<Mutex<Ledger>> = Arc::default();
         let of_subject = Arc::clone(subject);
         let machines =
@@ -246,7 +260,8 @@ impl<'a> World<'a> {
             installed: 0,
             is_ending: false,
             sent: Vec::new(),
-            trace: options.trace,
+            trace,
+            stage: None,
             plan,
         };
         world.begin();
@@ -273,7 +288,12 @@ impl<'a> World<'a> {
     /// The whole run: faults, then peace, then judgement.
     #[must_use]
     pub fn run(mut self) -> Report {
-        let violation = self.live().err();
+        let outcome = self.live();
+        self.report(outcome)
+    }
+
+    fn report(self, outcome: Checked) -> Report {
+        let (violation, installed) = (outcome.err(), self.installed());
         if let (Some(violation), Some(trace)) = (&violation, self.trace) {
             trace(&format!("{}  VIOLATION {}: {}", self.clock(), violation.invariant, violation.what));
         }
@@ -287,10 +307,16 @@ impl<'a> World<'a> {
             unknown: self.unknown,
             applied: held(&self.ledger).applied,
             loud_stops: self.loud_stops,
-            installed: self.installed,
+            installed,
             strikes: self.plan.strikes.len(),
             violation,
         }
+    }
+
+    /// Snapshots installed so far.
+    fn installed(&self) -> u64 {
+        let alive = self.nodes.iter().filter_map(|node| node.body.as_ref());
+        self.installed + alive.map(|body| body.stats().installs).sum::<u64>()
     }
 
     fn live(&mut self) -> Checked {
@@ -394,10 +420,12 @@ impl<'a> World<'a> {
             return Ok(());
         }
         self.watch.leaving(from, NodeId(to.0), &bytes)?;
+        let late = self.stage.as_mut().map_or(0, |stage| stage.posted(&bytes, self.links.is_healed));
         let to = at;
         match self.links.way(self.now, from, to, channel, &mut self.faults) {
             crate::net::Way::Lost => {}
             crate::net::Way::Arrives(at, again) => {
+                let at = at + late;
                 if let Some(again) = again {
                     self.carry(again, Unit { from, to, channel, bytes: bytes.clone() });
                 }
@@ -419,6 +447,9 @@ impl<'a> World<'a> {
     fn arrive(&mut self, slot: u32) {
         let Some(Unit { from, to, channel, bytes }) = self.units[slot as usize].take() else { return };
         self.free_units.push(slot);
+        if self.stage.is_some() && self.links.is_cut(from, to) {
+            return; // a cut takes what was on its way, so that a scenario knows what has passed
+        }
         let sum = crc32fast::hash(&bytes);
         self.count(2, u64::from(sum) << 16 | (from as u64) << 8 | to as u64);
         if self.trace.is_some() {

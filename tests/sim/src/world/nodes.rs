@@ -140,7 +140,7 @@ impl World<'_> {
             }
         }
         node.creations.clear();
-        node.body = None;
+        self.installed += node.body.take().map_or(0, |body| body.stats().installs);
         node.disks.clear();
         node.state = State::Down;
         *held(&node.mishaps) = Mishaps::default();
@@ -158,8 +158,10 @@ impl World<'_> {
             let of_peer = self.nodes[peer].life;
             self.at(self.now + notice, Event::Notice { node: peer as u16, peer: at as u16, life: of_peer });
         }
-        let pause = self.chances.faults.heavy_tailed(300_000_000);
-        self.at(self.now + pause, Event::Start { node: at as u16, life });
+        if self.stage.is_none() || self.is_ending {
+            let pause = self.chances.faults.heavy_tailed(300_000_000);
+            self.at(self.now + pause, Event::Start { node: at as u16, life });
+        }
         Ok(())
     }
 
