@@ -163,6 +163,11 @@ impl World<'_> {
         Violation::new(format!("scenario {}", self.staged().name), format!("{}: {what}", at.trim_start()))
     }
 
+    /// A line for whoever traces.
+    pub(crate) fn note(&self, what: impl std::fmt::Display) {
+        self.say(|| format!("note: {what}"));
+    }
+
     // Chance and time.
 
     /// A number below `n`, from the scenario's own stream.
