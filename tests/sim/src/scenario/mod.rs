@@ -130,6 +130,7 @@ impl Scenario {
         let (settings, lane) = self.limits(&mut chance, seed);
         let old_percent = chance.one_of(&[0, 10, 50, 90]);
         Plan {
+            is_churning: false,
             nodes,
             groups: 1,
             voters: vec![(0..nodes).collect()],
