@@ -124,7 +124,7 @@ impl World<'_> {
                 }
             }
         }
-        if by > 0 && strike.salt % 2 == 0 {
+        if by > 0 && strike.salt.is_multiple_of(2) {
             self.notice_cuts();
         }
     }
