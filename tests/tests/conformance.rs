@@ -33,8 +33,13 @@ fn etcd_quorums() {
 }
 
 #[test]
+fn etcd_configurations() {
+    all_pass("etcd-confchange", 9);
+}
+
+#[test]
 fn raft_rs() {
-    all_pass("raft-rs", 5);
+    all_pass("raft-rs", 13);
 }
 
 #[test]
@@ -92,6 +97,37 @@ fn what_is_waived_of_raft_rs_is_the_drawing_of_ties_and_never_a_number() {
     assert!(matches!(&told("> ", 5)[..], [Outcome::Waived(_)]));
     assert!(is_failed(&told("> ", 4), "line 1"));
     assert!(is_failed(&told("xx>", 5), "line 1"));
+
+    let chain = |text: &str| outcomes("raft-rs", "raft-rs/confchange/x.txt", text);
+    let numbered = |number| format!("simple\nv3\n----\nvoters=(3)\n3: StateProbe match=0 next={number}\n");
+    assert_eq!(chain(&numbered(1)), [Outcome::Passed]);
+    assert!(matches!(&chain(&numbered(0))[..], [Outcome::Waived(_)]));
+    assert!(is_failed(&chain(&numbered(2)), "line 1"));
+}
+
+#[test]
+fn a_wrong_configuration_or_refusal_is_found() {
+    let etcd = |text: &str| outcomes("etcd-confchange", "etcd-raft/confchange/testdata/x.txt", text);
+    let replica = |next: u64| format!("7: StateProbe match=0 next={next}");
+    let begin = format!("simple\nv7\n----\nvoters=(7)\n{}\n\n", replica(1));
+    assert_eq!(etcd(&begin), [Outcome::Passed]);
+    let twice = format!("{begin}simple\nv8 v9\n----\n");
+    assert_eq!(
+        etcd(&format!("{twice}more than one voter changed without entering joint config\n")),
+        [Outcome::Passed]
+    );
+    assert!(is_failed(&etcd(&format!("{twice}voters=(7 8 9)\n")), "line 6"));
+    // One that goes and comes back in a single step is another.
+    let back = |number| {
+        format!(
+            "{begin}leave-joint\n----\ncan't leave a non-joint config\n\nsimple\nl8 r7 v7\n----\nvoters=(7) learners=(8)\n{}\n8: StateProbe match=0 next=2 learner\n",
+            replica(number)
+        )
+    };
+    assert_eq!(etcd(&back(2)), [Outcome::Passed]);
+    assert!(is_failed(&etcd(&back(1)), "line 10"));
+    assert!(is_failed(&etcd("simple\nz7\n----\nvoters=()\n"), "`z7` is no change"));
+    assert!(is_failed(&etcd("leap\nv7\n----\nvoters=(7)\n"), "no command"));
 }
 
 #[test]

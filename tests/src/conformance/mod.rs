@@ -6,6 +6,7 @@
 //!
 //! What is not here: stories of our own, which are in [`script`](crate::script).
 
+mod confchange;
 mod datadriven;
 mod interaction;
 mod linearizability;
@@ -71,13 +72,29 @@ pub struct Suite {
 }
 
 /// All suites, in the order in which they are run.
-pub const SUITES: [Suite; 5] = [
+pub const SUITES: [Suite; 6] = [
     Suite { name: "etcd-quorum", run: quorum::etcd },
+    Suite { name: "etcd-confchange", run: confchange::etcd },
     Suite { name: "etcd-interaction-a", run: interaction::at_rest },
     Suite { name: "etcd-interaction-b", run: interaction::step_by_step },
-    Suite { name: "raft-rs", run: quorum::raft_rs },
+    Suite { name: "raft-rs", run: raft_rs },
     Suite { name: "linearizability", run: linearizability::run },
 ];
+
+/// Both of raft-rs' folders; either may be missing.
+fn raft_rs(folder: &Path) -> Result<Vec<Case>, SuiteError> {
+    let mut cases = Vec::new();
+    let halves = [quorum::raft_rs(folder), confchange::raft_rs(folder)];
+    let mut absent = None;
+    for half in halves {
+        match half {
+            Ok(half) => cases.extend(half),
+            Err(error @ SuiteError::Absent { .. }) => absent = Some(error),
+            Err(error) => return Err(error),
+        }
+    }
+    absent.filter(|_| cases.is_empty()).map_or(Ok(cases), Err)
+}
 
 /// Where the data lies unless somebody says otherwise: `RAFTWERK_CONFORMANCE`, or beside the checkout.
 #[must_use]

@@ -6,8 +6,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use raftwerk_frame::{Configuration, Index, NodeId};
+use raftwerk_frame::{Index, NodeId};
 
+use super::super::confchange::in_words;
 use super::super::datadriven::Command;
 use super::cluster::Cluster;
 use super::node::Node;
@@ -225,21 +226,4 @@ fn switched(line: &str) -> Option<(u64, &str)> {
 /// The number after `name` in `A:1 B:2`.
 fn field(text: &str, name: &str) -> Option<u64> {
     text.split(' ').find_map(|word| word.strip_prefix(name))?.parse().ok()
-}
-
-/// A configuration in etcd's words.
-fn in_words(configuration: &Configuration) -> String {
-    let list = |nodes: &[NodeId]| nodes.iter().map(|node| node.0.to_string()).collect::<Vec<_>>().join(" ");
-    let mut text = format!("voters=({})", list(&configuration.voters));
-    let mut add = |is_there: bool, more: String| {
-        if is_there {
-            text.push_str(&more);
-        }
-    };
-    let Configuration { outgoing, learners, learners_next, auto_leave, .. } = configuration;
-    add(!outgoing.is_empty(), format!("&&({})", list(outgoing)));
-    add(!learners.is_empty(), format!(" learners=({})", list(learners)));
-    add(!learners_next.is_empty(), format!(" learners_next=({})", list(learners_next)));
-    add(*auto_leave, " autoleave".to_owned());
-    text
 }

@@ -52,6 +52,10 @@ pub(super) const fn kind_of(parcel: &Parcel) -> &'static str {
             Message::Heartbeat { .. } => "MsgHeartbeat",
             Message::HeartbeatAck { .. } => "MsgHeartbeatResp",
             Message::TimeoutNow { .. } => "MsgTimeoutNow",
+            Message::ReadIndex { .. } => "MsgReadIndex",
+            Message::ReadIndexReply { .. } => "MsgReadIndexResp",
+            // etcd tells nobody.
+            Message::Removed { .. } => "",
         },
         Parcel::Snapshot { .. } => "MsgSnap",
         Parcel::Proposal(_) => "MsgProp",
