@@ -31,6 +31,9 @@ use crate::plan::{Options, Plan};
 use crate::subject::{Seen, Subject};
 use crate::watch::{Checked, Violation, Watch};
 
+/// The faults of a run end after so many events, if not before: many seeds find more than a few long ones.
+const EVENTS_MAX: u64 = 300_000;
+
 /// What a run has shown.
 #[derive(Clone, Debug)]
 pub struct Report {
@@ -320,7 +323,7 @@ impl<'a> World<'a> {
     }
 
     fn live(&mut self) -> Checked {
-        self.run_until(self.plan.end, |_| false)?;
+        self.run_until(self.plan.end, |world| world.events >= EVENTS_MAX)?;
         self.end()
     }
 
