@@ -19,11 +19,13 @@
 //! | `applied is durable` | no machine sees, and no core takes for durable, what was never on its own node's disk |
 //! | `votes go to fresh logs` | votes and pre-votes are given to logs that are no older than the voter's (section 5.4.1) |
 //! | `nothing leaves before it is durable` | votes, acknowledgements and terms in messages are on the sender's disk |
+//! | `created is durable` | a group that its creator was told of is on the disk |
 //! | `durable is kept` | a node that opens again knows all that was durable |
 //! | `bounds` | queues and buffers stay within their limits |
 //!
 //! The ledger adds `one payload per index`, `applied once`, `applied in order`, `refused is refused`, `acknowledged is
-//! applied` and `equal states`; the end of a run adds `linearizable`, `progress` and `convergence`.
+//! applied`, `reads see what is committed` and `equal states`; the end of a run adds `linearizable`, `progress` and
+//! `convergence`.
 
 use raftwerk::drive::{Load, ReplicaView};
 use raftwerk_frame::frame::{Entries, FrameHeader, FrameKind};
@@ -371,6 +373,13 @@ impl Watch {
             }
             None => Ok(()),
         }
+    }
+
+    /// Whoever asked for a group was told that it is there: so it is durable.
+    pub(crate) fn created(&self, node: usize, group: GroupId) -> Checked {
+        let is_there = self.replicas.get(&(node, group.0)).is_some_and(|watch| watch.shadow.is_there);
+        ensure!(is_there, "created is durable", "n{} {group}: it is not on the disk", node + 1);
+        Ok(())
     }
 
     /// A node's disk was replaced: what it promised is gone, and so is the node as a voter.

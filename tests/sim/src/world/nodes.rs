@@ -89,7 +89,7 @@ impl World<'_> {
             peer.transport.closed.fetch_and(!(1 << (at + 1)), Ordering::Relaxed);
         }
         self.say(|| format!("n{}  up, life {}", at + 1, self.nodes[at].life));
-        self.mind_creations(at);
+        self.mind_creations(at)?;
         for worker in 0..lanes {
             self.call(at, worker, self.now);
             self.set_to_work(at, worker);
@@ -233,7 +233,7 @@ impl World<'_> {
             self.call(at, worker, next.max(now + 1_000));
         }
         self.check_turn(at, worker)?;
-        self.mind_creations(at);
+        self.mind_creations(at)?;
         self.answer_callers(at);
         self.set_to_work(at, worker);
         let mut sent = std::mem::take(&mut self.sent);
@@ -370,22 +370,28 @@ impl World<'_> {
     }
 
     /// Asks for the groups that are still to be made here. One that is durable need not be asked for again.
-    fn mind_creations(&mut self, at: usize) {
+    fn mind_creations(&mut self, at: usize) -> Checked {
         let node = &mut self.nodes[at];
         let is_here = !node.is_wiped && !node.is_fenced && !self.is_ending;
         if node.to_create.is_empty() || !is_here {
-            return;
+            return Ok(());
         }
         let mut cx = Context::from_waker(Waker::noop());
-        let created = &mut node.to_create;
+        let (created, watch, mut checked) = (&mut node.to_create, &self.watch, Ok(()));
         node.creations.retain_mut(|(group, creation)| match Pin::new(creation).poll(&mut cx) {
             Poll::Pending => true,
             Poll::Ready(outcome) => {
+                if outcome.is_ok() && checked.is_ok() {
+                    checked = watch.created(at, *group);
+                }
                 created.retain(|wanted| wanted != group || outcome.is_err());
                 false
             }
         });
-        let Some(body) = node.body.as_ref().filter(|_| self.now >= node.create_again_at) else { return };
+        checked?;
+        let Some(body) = node.body.as_ref().filter(|_| self.now >= node.create_again_at) else {
+            return Ok(());
+        };
         node.create_again_at = self.now + CREATE_AGAIN;
         for group in &node.to_create {
             if node.creations.iter().any(|(asked, _)| asked == group) {
@@ -399,5 +405,6 @@ impl World<'_> {
                 node.creations.push((*group, creation));
             }
         }
+        Ok(())
     }
 }
