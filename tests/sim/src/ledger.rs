@@ -96,6 +96,12 @@ impl Ledger {
         }
     }
 
+    /// A read was answered by a machine that had not seen what was committed when the read was called.
+    pub(crate) fn stale_read(&mut self, group: GroupId, applied: Index, committed: u64) {
+        let what = format!("{group}: read at {applied}, and {committed} were committed before");
+        self.contradict("reads see what is committed", what);
+    }
+
     /// A caller was told that its payload never will be applied.
     pub(crate) fn refused(&mut self, group: GroupId, payload: u64) {
         let of = self.groups.entry(group.0).or_default();

@@ -114,6 +114,10 @@ pub struct Plan {
     pub clients: usize,
     /// How long a client thinks between two calls, usually, in nanoseconds.
     pub think: u64,
+    /// One call in so many goes to any voter, whoever leads.
+    pub stray: u64,
+    /// Calls in a million that come with proposals nobody waits for.
+    pub noise_ppm: u32,
     /// Settings of all workers; the node's number is filled in.
     pub settings: Settings,
     /// Limits of all lanes; the lane's number is filled in.
@@ -171,6 +175,8 @@ impl Plan {
             workers,
             clients: chance.from_to(1, 6) as usize,
             think: chance.one_of(&[1, 5, 10, 50, 200, 1_000]) * MS,
+            stray: chance.one_of(&[2, 16]),
+            noise_ppm: chance.one_of(&[0, 50_000, 500_000]),
             settings,
             lane,
             inbox_max: chance.one_of(&[1, 4, 64, 1024]) as usize,

@@ -50,6 +50,13 @@ pub trait Subject: Send + Sync {
     /// What a client asks for next. `unique` is another number every time.
     fn operation(&self, chance: &mut Chance, unique: u64) -> Operation;
 
+    /// A payload that changes nothing any operation sees, unlike every other; proposed in bursts that nobody waits for and
+    /// that are not part of what is judged. `None`: there is no such thing.
+    fn noise(&self, unique: u64) -> Option<Bytes> {
+        let _ = unique;
+        None
+    }
+
     /// Whether the answers of a group were right, after the fact.
     ///
     /// # Errors
@@ -107,6 +114,12 @@ impl Subject for KeyValueSubject {
             }
         }
         Operation::Write(bytes.into())
+    }
+
+    fn noise(&self, unique: u64) -> Option<Bytes> {
+        let mut bytes = Vec::new();
+        codec::put(&mut bytes, b"marker", &unique.to_le_bytes());
+        Some(bytes.into())
     }
 
     fn judge(&self, _: GroupId, calls: &[Seen]) -> Result<(), String> {

@@ -15,6 +15,9 @@ use crate::subject::{Operation, Seen};
 /// A client that waits longer than this gives up, and does not know.
 const PATIENCE: u64 = 5_000_000_000;
 
+/// The most proposals of a moment that nobody waits for.
+const NOISE_MAX: u64 = 8;
+
 /// A call on its way.
 pub(super) enum Pending {
     Write(Proposal),
@@ -35,6 +38,8 @@ struct Waiting {
     group: usize,
     /// Its place in the group's history.
     at: usize,
+    /// How much of the group was committed when it called.
+    committed: u64,
     pending: Pending,
 }
 
@@ -63,8 +68,9 @@ impl World<'_> {
         self.give_up(at);
         self.count(4, at as u64);
         let group = self.chances.clients.below(self.plan.groups as u64) as usize;
+        self.make_noise(group);
         let places = self.places(group);
-        if self.chances.clients.below(16) == 0 {
+        if self.chances.clients.below(self.plan.stray) == 0 {
             self.clients[at].leaders[group] = self.chances.clients.one_of(&places);
         }
         let node = self.clients[at].leaders[group];
@@ -85,11 +91,32 @@ impl World<'_> {
         };
         let place = self.history[group].len();
         self.history[group].push(Seen { client: at as u32, called: self.events, returned: None, operation });
-        self.clients[at].waiting = Some(Waiting { node, group, at: place, pending });
+        let committed = self.watch.committed(group_id(group));
+        let waiting = Waiting { node, group, at: place, committed, pending };
+        self.clients[at].waiting = Some(waiting);
         self.nodes[node].callers.push(at);
         self.expect(at, self.now + PATIENCE);
         self.answer_bells(node);
         self.answer_callers(node);
+    }
+
+    /// Somebody proposes several things at once, at any voter, and does not wait: so frames hold more than one entry, and
+    /// a leader that is cut off has a tail that others replace.
+    fn make_noise(&mut self, group: usize) {
+        if !self.chances.clients.hits(self.plan.noise_ppm) {
+            return;
+        }
+        let node = self.chances.clients.one_of(&self.plan.voters[group]);
+        let Some(body) = self.nodes[node].body.as_ref().filter(|_| self.nodes[node].is_reachable()) else {
+            return;
+        };
+        for _ in 0..self.chances.clients.from_to(1, NOISE_MAX) {
+            self.unique += 1;
+            if let Some(payload) = self.subject.noise(self.unique) {
+                drop(body.propose(group_id(group), payload));
+            }
+        }
+        self.answer_bells(node);
     }
 
     fn rest(&mut self, at: usize) {
@@ -136,7 +163,7 @@ impl World<'_> {
 
     fn answered(&mut self, at: usize, outcome: Outcome) {
         let Some(waiting) = self.clients[at].waiting.take() else { return };
-        let Waiting { node, group, at: place, pending, .. } = waiting;
+        let Waiting { node, group, at: place, pending, committed, .. } = waiting;
         let is_write = matches!(pending, Pending::Write(_));
         let payload = hash_of(self.history[group][place].operation.bytes());
         self.count(5, payload ^ node as u64);
@@ -147,6 +174,7 @@ impl World<'_> {
                 self.history[group][place].returned = Some((self.events, reply));
             }
             Outcome::Answered(reply) => {
+                self.check_read(node, group, committed);
                 self.answered += 1;
                 self.history[group][place].returned = Some((self.events, reply));
             }
@@ -164,6 +192,17 @@ impl World<'_> {
             Outcome::Unknown => self.unknown += 1,
         }
         self.rest(at);
+    }
+
+    /// A read that was answered has seen what was committed anywhere when it was called: a leader commits before anyone
+    /// else does, and a new one commits all there was before it answers (thesis, section 6.4).
+    fn check_read(&self, node: usize, group: usize, committed: u64) {
+        let id = group_id(group);
+        let Some(body) = &self.nodes[node].body else { return };
+        let seen = body.replicas(body.worker_of(id)).find(|view| view.group == id);
+        if let Some(view) = seen.filter(|view| view.applied.0 < committed) {
+            held(&self.ledger).stale_read(id, view.applied, committed);
+        }
     }
 
     /// Takes a call out of the history; the last one takes its place.
