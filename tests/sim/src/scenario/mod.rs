@@ -131,6 +131,8 @@ impl Scenario {
         let old_percent = chance.one_of(&[0, 10, 50, 90]);
         Plan {
             is_churning: false,
+            stray: 16,
+            noise_ppm: 0,
             nodes,
             groups: 1,
             voters: vec![(0..nodes).collect()],
