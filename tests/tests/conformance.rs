@@ -116,7 +116,7 @@ fn a_wrong_configuration_or_refusal_is_found() {
         etcd(&format!("{twice}more than one voter changed without entering joint config\n")),
         [Outcome::Passed]
     );
-    assert!(is_failed(&etcd(&format!("{twice}voters=(7 8 9)\n")), "line 6"));
+    assert!(is_failed(&etcd(&format!("{twice}voters=(7 8 9)\n")), "line 7"));
     // One that goes and comes back in a single step is another.
     let back = |number| {
         format!(
@@ -125,7 +125,7 @@ fn a_wrong_configuration_or_refusal_is_found() {
         )
     };
     assert_eq!(etcd(&back(2)), [Outcome::Passed]);
-    assert!(is_failed(&etcd(&back(1)), "line 10"));
+    assert!(is_failed(&etcd(&back(1)), "line 11"));
     assert!(is_failed(&etcd("simple\nz7\n----\nvoters=()\n"), "`z7` is no change"));
     assert!(is_failed(&etcd("leap\nv7\n----\nvoters=(7)\n"), "no command"));
 }

@@ -8,7 +8,7 @@ use raftwerk_raft::Config;
 
 use super::super::datadriven::Command;
 use super::node::{ELECTION_TICKS, Node, Options, Outcome};
-use super::parcel::{Parcel, content, kind_of};
+use super::parcel::{Parcel, Wish, content, kind_of};
 use super::printed::Fact;
 
 /// More rounds than any script needs: a cluster that never settles is a finding.
@@ -61,6 +61,15 @@ impl Cluster {
             "add-nodes" => self.add_nodes(command),
             "campaign" => self.at(first()?).map(Node::campaign),
             "propose" => self.propose(command),
+            "propose-conf-change" => {
+                let wish = Wish::of(command)?;
+                self.at(first()?)?.wish(wish)
+            }
+            "transfer-leadership" => {
+                let node = |key| number(command, key)?.map(NodeId).ok_or(format!("`{key}` is missing"));
+                let (from, to) = (node("from")?, node("to")?);
+                self.at(from).map(|node| node.transfer(to))
+            }
             "stabilize" => self.stabilize(&nodes()?),
             "process-ready" => self.each(&nodes()?, |node, outcome| node.ready(outcome)),
             "process-append-thread" => self.each(&nodes()?, |node, outcome| _ = node.append_work(outcome)),
@@ -122,16 +131,11 @@ impl Cluster {
         configuration.learners.sort_unstable();
         let index = Index(number(command, "index")?.unwrap_or(0));
         let at = EntryId::new(Term(u64::from(index > Index(0))), index);
-        let is_blank = configuration.replicas().is_empty();
-        if is_blank {
-            // Somebody has to tell a new replica whom to listen to.
-            configuration = self.latest_configuration();
-        }
         let is_on = |key: &str| command.list(key) == ["true"];
         self.is_async |= is_on("async-storage-writes");
         let options = Options {
             is_async: self.is_async,
-            is_blank,
+            takes_all_changes: is_on("disable-conf-change-validation"),
             applies_singly: number(command, "max-committed-size-per-ready")?.is_some(),
             has_leases: command.list("read-only") == ["lease-based"],
         };
@@ -155,12 +159,6 @@ impl Cluster {
             self.nodes.insert(node, Node::new(config, options, at, configuration.clone()));
         }
         Ok(())
-    }
-
-    /// The configuration of the replica that knows most.
-    fn latest_configuration(&self) -> Configuration {
-        let latest = self.nodes.values().max_by_key(|node| (node.group.commit(), node.group.last()));
-        latest.map(|node| node.group.configuration().clone()).unwrap_or_default()
     }
 
     fn propose(&mut self, command: &Command) -> Result<(), String> {

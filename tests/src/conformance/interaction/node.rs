@@ -5,16 +5,17 @@
 //! asynchronous writes, entries go through a queue, and so do the messages that need them and the notice that they are
 //! durable. Terms and votes are on disk before anything leaves, always.
 
+mod change;
 mod look;
 mod ready;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
-use raftwerk_frame::{Configuration, EntryId, HardState, Index, Message, NodeId, Time};
-use raftwerk_raft::{Append, Config, Effects, Group, Input, Install, Rejected, Restored, Role};
+use raftwerk_frame::{Configuration, EntryId, HardState, Index, Membership, Message, NodeId, Time};
+use raftwerk_raft::{Append, Config, Effects, Group, Input, Install, Reconfigured, Rejected, Restored, Role};
 
-use super::parcel::{Entry, Parcel, runs};
+use super::parcel::{Content, Entry, Parcel, Wish, memberships, runs};
 use super::printed::Fact;
 
 /// etcd counts in ticks: a heartbeat each, an election after so many.
@@ -25,10 +26,10 @@ pub(super) const ELECTION_TICKS: u32 = 3;
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Options {
     pub(super) is_async: bool,
+    /// A change that cannot be yet is taken nevertheless.
+    pub(super) takes_all_changes: bool,
     /// Entries are applied one a Ready.
     pub(super) applies_singly: bool,
-    /// It begins without a configuration of its own; that it was told one counts for nothing before it holds something.
-    pub(super) is_blank: bool,
     /// `forget-leader` does nothing, as leases depend on the leader.
     pub(super) has_leases: bool,
 }
@@ -83,6 +84,11 @@ pub(super) struct Node {
     told_commit: Index,
     /// What was handed to the state machine.
     handed: Index,
+    /// Changes that wait until the core takes them.
+    wishes: VecDeque<Wish>,
+    outcome_of_wish: Option<Reconfigured>,
+    /// Words by which a leader that is removed would hurry its heir. etcd's leaders give none.
+    pub(super) withheld: Vec<(NodeId, Parcel)>,
     writes: VecDeque<Batch>,
     applies: VecDeque<Index>,
     effects: Effects,
@@ -121,6 +127,9 @@ impl Node {
             unready: Unready::default(),
             told_commit: at.index,
             handed: at.index,
+            wishes: VecDeque::new(),
+            outcome_of_wish: None,
+            withheld: Vec::new(),
             writes: VecDeque::new(),
             applies: VecDeque::new(),
             effects: Effects::default(),
@@ -147,13 +156,18 @@ impl Node {
     /// Proposes a payload. A follower passes it on. `false`: nobody takes it.
     pub(super) fn propose(&mut self, payload: String) -> bool {
         let input = Input::Propose { count: 1, bytes: payload.len() as u64 };
-        match self.turn(input, &[], Some(&payload)) {
+        match self.turn(input, &[], &Content::Payload(payload.clone())) {
             Some(Rejected::NotLeader { leader: Some(leader) }) => {
                 self.unready.send.push((leader, Parcel::Proposal(payload)));
                 true
             }
             other => other.is_none(),
         }
+    }
+
+    /// Hands over the lead.
+    pub(super) fn transfer(&mut self, to: NodeId) {
+        self.step(Input::Transfer { to });
     }
 
     pub(super) fn unreachable(&mut self, node: NodeId) {
@@ -164,16 +178,23 @@ impl Node {
     pub(super) fn receive(&mut self, from: NodeId, parcel: Parcel) {
         match parcel {
             Parcel::Message { message, entries } => {
-                let runs = runs(&entries);
-                self.turn(Input::Message { from, message, runs: &runs }, &entries, None);
+                let (runs, memberships) = (runs(&entries), memberships(&entries));
+                let input = if memberships.is_empty() {
+                    Input::Message { from, message, runs: &runs }
+                } else {
+                    Input::Memberships { from, message, runs: &runs, memberships: &memberships }
+                };
+                self.turn(input, &entries, &Content::Opening);
             }
             Parcel::Snapshot { term, id, configuration } => {
                 self.step(Input::SnapshotReceived { from, term, id, configuration: &configuration });
             }
             Parcel::Proposal(payload) => _ = self.propose(payload),
+            Parcel::Wish(wish) => _ = self.wish(wish),
             Parcel::Durable(id) => self.step(Input::Durable { id }),
             Parcel::Applied(index) => self.step(Input::Applied { index }),
         }
+        self.grant_wishes();
     }
 
     /// etcd lets a follower forget its leader while it keeps all else. The nearest that Raft has is a restart.
@@ -185,15 +206,21 @@ impl Node {
         if !self.unready.entries.is_empty() || !self.writes.is_empty() || self.unready.hard_state.is_some() {
             return Err("a restart would lose what is not durable yet".to_owned());
         }
+        let mut known = self
+            .group
+            .memberships()
+            .map(|(index, configuration)| Membership { index, configuration: configuration.clone() });
+        let base = known.next().map(|membership| membership.configuration).unwrap_or_default();
+        let known: Vec<Membership> = known.collect();
         let restored = Restored {
             hard_state: self.group.hard_state(),
             compacted: self.group.compacted(),
-            configuration: self.group.configuration().clone(),
+            configuration: base,
             runs: self.group.runs().to_vec(),
             last: self.group.last().index,
             applied: self.group.applied(),
         };
-        self.group = Group::new(self.config.clone(), restored, self.now);
+        self.group = Group::restore(self.config.clone(), restored, known, self.now);
         // The timer that runs goes on.
         self.deadline = self.group.next_deadline();
         Ok(())
@@ -218,24 +245,31 @@ impl Node {
         Some(Parcel::Snapshot {
             term: self.group.term(),
             id,
-            configuration: self.group.configuration().clone(),
+            configuration: self.group.configuration_up_to(index)?.1.clone(),
         })
     }
 
     fn step(&mut self, input: Input<'_>) {
-        self.turn(input, &[], None);
+        self.turn(input, &[], &Content::Opening);
+        self.grant_wishes();
     }
 
-    /// Steps an input with what lies beside it, ends the turn, and says whether proposals were refused.
-    fn turn(&mut self, input: Input<'_>, entries: &[Entry], payload: Option<&str>) -> Option<Rejected> {
+    /// Steps an input with what lies beside it, ends the turn, and says whether proposals were refused. `own` is what an
+    /// entry of the leader's holds that this input makes.
+    fn turn(&mut self, input: Input<'_>, entries: &[Entry], own: &Content) -> Option<Rejected> {
+        let (was_leader, term) = (self.group.is_leader(), self.group.term());
         let mut effects = std::mem::take(&mut self.effects);
         effects.clear();
         self.group.step(self.now, input, &mut effects);
-        self.collect(&effects, entries, payload);
+        if was_leader && !self.group.is_leader() && self.group.term() == term {
+            self.withhold(&mut effects);
+        }
+        self.collect(&effects, entries, own);
         let rejected = effects.rejected;
+        self.outcome_of_wish = effects.reconfigured.take();
         effects.clear();
         self.group.flush(self.now, &mut effects);
-        self.collect(&effects, &[], None);
+        self.collect(&effects, &[], &Content::Opening);
         self.effects = effects;
         self.ship();
         if std::mem::replace(&mut self.deadline, self.group.next_deadline()) != self.deadline {
@@ -244,12 +278,12 @@ impl Node {
         rejected
     }
 
-    fn collect(&mut self, effects: &Effects, entries: &[Entry], payload: Option<&str>) {
+    fn collect(&mut self, effects: &Effects, entries: &[Entry], own: &Content) {
         self.unready.hard_state = effects.hard_state.or(self.unready.hard_state);
         match effects.append {
             Some(Append::Own { id, noop, .. }) => {
-                let payload = if noop { None } else { payload.map(str::to_owned) };
-                self.append(id.index, vec![Entry { id, payload }]);
+                let content = self.content_of(effects, noop, own);
+                self.append(id.index, vec![Entry { id, content }]);
             }
             Some(Append::Accept { from, last }) => {
                 let accepted = entries.iter().filter(|entry| (from..=last).contains(&entry.id.index));

@@ -2,20 +2,78 @@
 
 use std::fmt;
 
-use raftwerk_frame::{Configuration, EntryId, Index, Message, NodeId, Run, Term};
-use raftwerk_raft::Role;
+use raftwerk_frame::{Configuration, EntryId, Index, Membership, Message, NodeId, Run, Term};
+use raftwerk_raft::{Role, Route};
 
-/// An entry with its payload; `None` opens a leader's term.
+use super::super::confchange;
+use super::super::datadriven::Command;
+
+/// An entry with what it holds.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Entry {
     pub(super) id: EntryId,
-    pub(super) payload: Option<String>,
+    pub(super) content: Content,
+}
+
+/// What an entry holds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Content {
+    /// Nothing: it opens a leader's term.
+    Opening,
+    Payload(String),
+    /// A change, as etcd words it. Without a configuration, it is one that changes nothing.
+    Change {
+        kind: &'static str,
+        words: String,
+        to: Option<Configuration>,
+    },
+}
+
+/// A change of who takes part, as a script wants it.
+#[derive(Clone, Debug)]
+pub(super) struct Wish {
+    pub(super) is_v1: bool,
+    pub(super) route: Route,
+    /// `v1 l2 r3`
+    pub(super) words: String,
+}
+
+impl Wish {
+    /// From a command: how in its first line, what in those that follow.
+    pub(super) fn of(command: &Command) -> Result<Self, String> {
+        let words = command.body.join(" ");
+        let words = words.split_whitespace().collect::<Vec<_>>();
+        let count = confchange::changes(words.iter().copied())?.len();
+        let route = match command.list("transition") {
+            // etcd takes one change in one step, and several through a joint configuration.
+            [] if count < 2 => Route::Auto,
+            [auto] if auto == "auto" && count < 2 => Route::Auto,
+            [] => Route::Joint,
+            [way] if way == "auto" || way == "implicit" => Route::Joint,
+            [way] if way == "explicit" => Route::JointHeld,
+            way => return Err(format!("{way:?} is no transition")),
+        };
+        let is_v1 = command.list("v1") == ["true"];
+        if is_v1 && (count != 1 || route != Route::Auto) {
+            return Err("in the first version a change is about one node".to_owned());
+        }
+        Ok(Self { is_v1, route, words: words.join(" ") })
+    }
+
+    pub(super) const fn kind(&self) -> &'static str {
+        if self.is_v1 { "EntryConfChange" } else { "EntryConfChangeV2" }
+    }
 }
 
 impl fmt::Display for Entry {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let payload = self.payload.as_deref().unwrap_or_default();
-        write!(f, "{}/{} EntryNormal {payload:?}", self.id.term.0, self.id.index.0)
+        write!(f, "{}/{} ", self.id.term.0, self.id.index.0)?;
+        match &self.content {
+            Content::Opening => f.write_str("EntryNormal \"\""),
+            Content::Payload(payload) => write!(f, "EntryNormal {payload:?}"),
+            Content::Change { kind, words, .. } if words.is_empty() => f.write_str(kind),
+            Content::Change { kind, words, .. } => write!(f, "{kind} {words}"),
+        }
     }
 }
 
@@ -33,6 +91,8 @@ pub(super) enum Parcel {
     },
     /// A payload that a follower passes on to its leader.
     Proposal(String),
+    /// The same with a change of who takes part.
+    Wish(Wish),
     /// From the node's own disk.
     Durable(EntryId),
     /// From the node's own state machine.
@@ -58,7 +118,7 @@ pub(super) const fn kind_of(parcel: &Parcel) -> &'static str {
             Message::Removed { .. } => "",
         },
         Parcel::Snapshot { .. } => "MsgSnap",
-        Parcel::Proposal(_) => "MsgProp",
+        Parcel::Proposal(_) | Parcel::Wish(_) => "MsgProp",
         Parcel::Durable(_) => "MsgStorageAppendResp",
         Parcel::Applied(_) => "MsgStorageApplyResp",
     }
@@ -92,6 +152,17 @@ pub(super) fn content(id: EntryId, configuration: &Configuration) -> String {
         list(&configuration.learners_next),
         configuration.auto_leave
     )
+}
+
+/// The configurations among entries.
+pub(super) fn memberships(entries: &[Entry]) -> Vec<Membership> {
+    let configuration = |entry: &Entry| match &entry.content {
+        Content::Change { to: Some(to), .. } => {
+            Some(Membership { index: entry.id.index, configuration: to.clone() })
+        }
+        _ => None,
+    };
+    entries.iter().filter_map(configuration).collect()
 }
 
 /// Entries as the core sees them.

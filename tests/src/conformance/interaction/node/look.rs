@@ -15,10 +15,10 @@ impl Node {
         self.disk.values().map(Entry::to_string).collect()
     }
 
-    /// Who takes part, as far as this replica holds it.
+    /// Who takes part, as far as this replica has applied it: that is where etcd's configurations begin to count.
     pub(in super::super) fn configuration(&self) -> Configuration {
-        let holds_nothing = self.options.is_blank && self.group.last().index == Index(0);
-        if holds_nothing { Configuration::default() } else { self.group.configuration().clone() }
+        let applied = self.group.configuration_up_to(self.group.applied());
+        applied.map(|(_, configuration)| configuration.clone()).unwrap_or_default()
     }
 
     /// The lines of `status`, as far as they are compared: how far each replica is known to match, in the leader's eyes.
