@@ -38,6 +38,16 @@ fn etcd_configurations() {
 }
 
 #[test]
+fn etcd_scripts_at_rest() {
+    all_pass("etcd-interaction-a", 28);
+}
+
+#[test]
+fn etcd_scripts_step_by_step() {
+    all_pass("etcd-interaction-b", 331);
+}
+
+#[test]
 fn raft_rs() {
     all_pass("raft-rs", 13);
 }

@@ -19,15 +19,17 @@ mod cluster;
 mod node;
 mod parcel;
 mod printed;
+mod waiver;
 
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use belief::Belief;
+use belief::{Belief, Strictness};
 use cluster::Cluster;
 
 use super::datadriven::{self, Command};
 use super::{Case, Outcome, SuiteError, files, name_of, read};
+use waiver::Loose;
 
 /// By how many heartbeats something may be late.
 const HEARTBEATS_LATE_MAX: u32 = 2;
@@ -62,11 +64,17 @@ struct Run {
     compared: usize,
     /// Where replicas at rest are not as they should be.
     differences: Vec<String>,
-    /// Where they only are so later, and how much.
-    late: Vec<String>,
+    /// Where they are not, with a reason.
+    waived: Vec<String>,
     facts: Vec<Case>,
-    /// Those of `facts` that are missing, as they would be told.
-    missing: Vec<(usize, String)>,
+    /// Facts that are missing, or that should not be.
+    loose: Vec<Loose>,
+    /// Facts of commands whose output is switched off.
+    unseen: Vec<String>,
+    /// Counts the rests: times at which the whole cluster had settled.
+    span: usize,
+    /// The spans in which a configuration was being changed.
+    changing: Vec<usize>,
 }
 
 impl Run {
@@ -91,14 +99,21 @@ impl Run {
             if !printed::is_look(command) {
                 run.compare_facts(name, command, expected.as_deref(), &found, is_stopped.as_deref());
             }
+            if cluster.is_changing() && run.changing.last() != Some(&run.span) {
+                run.changing.push(run.span);
+            }
             belief.learn(command, &cluster);
             if is_stopped.is_none() && (printed::is_look(command) || command.name == "stabilize") {
                 run.compare_at_rest(command, expected.as_deref(), &belief, &cluster);
             }
+            if command.name == "stabilize" && cluster.is_at_rest() {
+                run.span += 1;
+            }
         }
         if is_stopped.is_none() {
-            run.waive_late_facts(cluster);
+            run.judge_loose_facts(&cluster);
         }
+        run.facts.extend(run.loose.iter().filter_map(|loose| loose.case(name)));
         run.differences.extend(is_stopped);
         run
     }
@@ -108,8 +123,8 @@ impl Run {
             Outcome::Failed(self.differences.join("\n  "))
         } else if self.compared == 0 {
             Outcome::Failed("nothing in it could be compared at rest".to_owned())
-        } else if !self.late.is_empty() {
-            Outcome::Waived(self.late.join("; "))
+        } else if !self.waived.is_empty() {
+            Outcome::Waived(self.waived.join("; "))
         } else {
             Outcome::Passed
         }
@@ -124,38 +139,31 @@ impl Run {
         belief: &Belief,
         cluster: &Cluster,
     ) {
-        let (compared, differences) = differences(command, expected, belief, cluster);
-        self.compared += compared;
+        let (compared, differences) = differences(command, expected, belief, cluster, Strictness::Exact);
         if differences.is_empty() {
+            self.compared += compared;
             return;
         }
+        if cluster.is_changing() && !cluster.is_at_rest() {
+            // In the middle of a change the two may differ: put off until all has settled.
+            return;
+        }
+        self.compared += compared;
         let mut later = cluster.clone();
         for heartbeats in 1..=HEARTBEATS_LATE_MAX {
             let Ok(after) = later.after_heartbeat() else { break };
             later = after;
-            if self::differences(command, expected, belief, &later).1.is_empty() {
+            if self::differences(command, expected, belief, &later, Strictness::Exact).1.is_empty() {
                 let what = differences.join(", ");
                 return self
-                    .late
+                    .waived
                     .push(format!("{what}, as it should {heartbeats} heartbeats later ({WHY_LATE})"));
             }
         }
-        self.differences.extend(differences);
-    }
-
-    fn waive_late_facts(&mut self, mut cluster: Cluster) {
-        for heartbeats in 1..=HEARTBEATS_LATE_MAX {
-            let Ok(after) = cluster.after_heartbeat() else { return };
-            cluster = after;
-            let mut late = cluster.take_facts();
-            self.missing.retain(|(at, fact)| {
-                let Some(found) = late.iter().position(|late| late == fact) else { return true };
-                late.swap_remove(found);
-                self.facts[*at].outcome =
-                    Outcome::Waived(format!("{heartbeats} heartbeats later: {WHY_LATE}"));
-                false
-            });
+        if waiver::is_so_after_removal(command, expected, belief, cluster) {
+            return self.waived.push(format!("{} ({})", differences.join(", "), waiver::WHY_REMOVED));
         }
+        self.differences.extend(differences);
     }
 
     /// Facts of a command, each as often as it was seen. Where etcd's output is switched off, there is nothing to compare.
@@ -167,7 +175,10 @@ impl Run {
         found: &[String],
         stopped: Option<&str>,
     ) {
-        let Some(expected) = expected else { return };
+        let Some(expected) = expected else {
+            self.unseen.extend_from_slice(found);
+            return;
+        };
         let mut counts: BTreeMap<&str, (usize, usize)> = BTreeMap::new();
         for fact in expected {
             counts.entry(fact).or_default().0 += 1;
@@ -178,17 +189,20 @@ impl Run {
         for (fact, (expected, found)) in counts {
             let case_name = format!("{name}:{}: {fact}", command.line);
             for at in 0..expected.max(found) {
-                let outcome = match (at < expected, at < found) {
-                    (true, true) => Outcome::Passed,
-                    (true, false) => Outcome::Failed(
-                        stopped.map_or("is missing".to_owned(), |why| format!("not reached: {why}")),
-                    ),
-                    _ => Outcome::Failed("should not be".to_owned()),
-                };
-                if at >= found {
-                    self.missing.push((self.facts.len(), fact.to_owned()));
+                if at < expected && at < found {
+                    self.facts.push(Case { name: case_name.clone(), outcome: Outcome::Passed });
+                    continue;
                 }
-                self.facts.push(Case { name: case_name.clone(), outcome });
+                let missing = || stopped.map_or("is missing".to_owned(), |why| format!("not reached: {why}"));
+                let is_missing = at < expected;
+                let what = if is_missing { missing() } else { "should not be".to_owned() };
+                self.loose.push(Loose {
+                    line: command.line,
+                    span: self.span,
+                    fact: fact.to_owned(),
+                    is_missing,
+                    outcome: Some(Outcome::Failed(what)),
+                });
             }
         }
     }
@@ -200,8 +214,9 @@ fn differences(
     expected: Option<&[String]>,
     belief: &Belief,
     cluster: &Cluster,
+    strictness: Strictness,
 ) -> (usize, Vec<String>) {
-    let (mut compared, mut differences) = belief.differences(command, cluster);
+    let (mut compared, mut differences) = belief.differences(command, cluster, strictness);
     if let Some(expected) = expected.filter(|_| printed::is_look(command)) {
         let mut looking = cluster.clone();
         looking.take_facts();

@@ -22,6 +22,11 @@ impl Node {
         }
     }
 
+    /// Whether a change waits for the core.
+    pub(in super::super) fn has_wishes(&self) -> bool {
+        !self.wishes.is_empty()
+    }
+
     /// Tries again what the core was not ready for.
     pub(super) fn grant_wishes(&mut self) {
         for wish in std::mem::take(&mut self.wishes) {
