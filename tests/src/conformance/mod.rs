@@ -6,6 +6,7 @@
 //!
 //! What is not here: stories of our own, which are in [`script`](crate::script).
 
+mod ccf;
 mod confchange;
 mod datadriven;
 mod interaction;
@@ -72,12 +73,13 @@ pub struct Suite {
 }
 
 /// All suites, in the order in which they are run.
-pub const SUITES: [Suite; 6] = [
+pub const SUITES: [Suite; 7] = [
     Suite { name: "etcd-quorum", run: quorum::etcd },
     Suite { name: "etcd-confchange", run: confchange::etcd },
     Suite { name: "etcd-interaction-a", run: interaction::at_rest },
     Suite { name: "etcd-interaction-b", run: interaction::step_by_step },
     Suite { name: "raft-rs", run: raft_rs },
+    Suite { name: "ccf", run: ccf::run },
     Suite { name: "linearizability", run: linearizability::run },
 ];
 
