@@ -186,6 +186,11 @@ impl World<'_> {
         nodes
     }
 
+    /// Nanoseconds since the world began.
+    pub(crate) const fn now(&self) -> u64 {
+        self.now
+    }
+
     /// The shortest election timeout, in nanoseconds; the longest is twice as long.
     pub(crate) fn timeout(&self) -> u64 {
         self.plan.settings.election_timeout.as_nanos() as u64
@@ -426,8 +431,12 @@ impl World<'_> {
     /// # Errors
     /// If there is none within the time that progress may take.
     pub(crate) fn await_leader(&mut self) -> Result<usize, Violation> {
+        self.await_leader_within(PATIENCE_TIMEOUTS * self.timeout())
+    }
+
+    fn await_leader_within(&mut self, span: u64) -> Result<usize, Violation> {
         let mut leader = None;
-        self.wait(PATIENCE_TIMEOUTS * self.timeout(), |world| {
+        self.wait(span, |world| {
             leader = world.leader();
             leader.is_some()
         })?;
@@ -439,9 +448,22 @@ impl World<'_> {
     /// # Errors
     /// If that does not come about within the time that progress may take.
     pub(crate) fn agree(&mut self, expected: usize, bytes: usize) -> Result<u64, Violation> {
-        let deadline = self.now + PATIENCE_TIMEOUTS * self.timeout();
+        self.agree_within(PATIENCE_TIMEOUTS * self.timeout(), expected, bytes)
+    }
+
+    /// As [`World::agree`], with so many nanoseconds of patience.
+    ///
+    /// # Errors
+    /// As there.
+    pub(crate) fn agree_within(
+        &mut self,
+        span: u64,
+        expected: usize,
+        bytes: usize,
+    ) -> Result<u64, Violation> {
+        let deadline = self.now + span;
         while self.now < deadline {
-            let leader = self.await_leader()?;
+            let leader = self.await_leader_within(deadline - self.now)?;
             let ask = self.ask(leader, bytes)?;
             let mut told = None;
             let retry = deadline.min(self.now + RETRY);
