@@ -4,10 +4,11 @@
 //! |---|---|
 //! | `core 1` … `core 6` | the rules of one replica: `raftwerk_raft::invariant::check` |
 //! | `one leader per term` | election safety (paper, section 5.2) |
+//! | `follows its leader` | whom a replica takes for its term's leader leads that term |
 //! | `one vote per term` | a durable vote never changes within its term |
 //! | `elected by a quorum` | a leader's term is on the disks of a quorum with a vote for it (section 5.2) |
 //! | `acknowledged stays` | what a follower has acknowledged in a term, it keeps in that term |
-//! | `counted as acknowledged` | what a leader counts for a follower, that follower has acknowledged in this term |
+//! | `counted as acknowledged` | what a leader counts for a follower, it has acknowledged in this term, and has on its disk |
 //! | `commits its own term` | a leader's commit index moves to entries of its own term only (section 5.4.2, Figure 8) |
 //! | `leader append-only` | a leader's log never shrinks in its term |
 //! | `log matching` | equal entries have equal bytes and equal predecessors (section 5.3), read off the disks |
@@ -199,6 +200,14 @@ impl Watch {
             now.applied,
             now.commit
         );
+        let leader = group.leaders.get(&core.term()).copied();
+        ensure!(
+            core.leader().is_none_or(|followed| leader.is_none_or(|leader| followed == leader)),
+            "follows its leader",
+            "{whose}: follows {:?} in {}, which {leader:?} leads",
+            core.leader(),
+            core.term()
+        );
         for index in [now.applied, core.durable().0] {
             let id = EntryId::new(core.term_at(Index(index)).unwrap_or_default(), Index(index));
             let was_here = |entry: &Durable| entry.nodes & 1 << node != 0;
@@ -236,8 +245,8 @@ impl Watch {
     /// What a leader counts for each follower, it has been told by it in this term.
     fn check_counted(&self, id: GroupId, core: &Group, whose: &str) -> Checked {
         for peer in core.peers() {
-            let watch = self.replicas.get(&(peer.0 as usize - 1, id.0));
-            let (term, matched) = watch.map(|watch| watch.acknowledged).unwrap_or_default();
+            let Some(watch) = self.replicas.get(&(peer.0 as usize - 1, id.0)) else { continue };
+            let (term, matched) = watch.acknowledged;
             let told = if term == core.term() { matched } else { 0 };
             let counted = core.progress(peer).map_or(0, |status| status.matched.0);
             ensure!(
@@ -245,6 +254,15 @@ impl Watch {
                 counted <= told || term > core.term(),
                 "counted as acknowledged",
                 "{whose}: counts {counted} for {peer}, which has acknowledged {matched} in {term}"
+            );
+            let term = core.term_at(Index(counted)).filter(|_| counted > core.compacted().index.0);
+            ensure!(
+                watch.shadow.hard_state.term > core.term()
+                    || term.is_none_or(|term| watch.shadow.holds(EntryId::new(term, Index(counted)))),
+                "counted as acknowledged",
+                "{whose}: counts {counted}@{} for {peer}, which has {:?} there",
+                term.unwrap_or_default().0,
+                watch.shadow.term_at(counted)
             );
         }
         Ok(())
