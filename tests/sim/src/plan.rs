@@ -156,7 +156,7 @@ impl Plan {
         let end = options.seconds.unwrap_or_else(|| chance.from_to(10, 60)) * 1_000 * MS;
         let (settings, lane) = limits(&mut chance, seed, election);
         let net = net_plan(&mut chance, kinds, election);
-        let disk = disk_plan(&mut chance, kinds);
+        let disk = disk_plan(&mut chance, kinds, election);
         let gap = match options.profile {
             Profile::Gentle => 3_000 * MS,
             Profile::Swarm => chance.one_of(&[300, 1_000, 2_000]) * MS,
@@ -271,11 +271,12 @@ fn net_plan(chance: &mut Chance, kinds: FaultSet, election: u64) -> NetPlan {
     }
 }
 
-fn disk_plan(chance: &mut Chance, kinds: FaultSet) -> DiskPlan {
+fn disk_plan(chance: &mut Chance, kinds: FaultSet, election: u64) -> DiskPlan {
     let slow_ppm = chance.one_of(&[1_000, 20_000]);
     let old_percent = chance.one_of(&[0, 10, 50, 90]);
     DiskPlan {
-        sync: chance.one_of(&[50_000, 500_000, 4_000_000]),
+        // The slowest is slow enough for leaders to change while batches are on their way.
+        sync: chance.one_of(&[50_000, 500_000, 4_000_000, election / 10]),
         slow_ppm: if kinds.has(FaultKind::SlowDisk) { slow_ppm } else { 0 },
         slow: 20 * MS,
         old_percent,
