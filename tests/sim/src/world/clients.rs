@@ -15,6 +15,8 @@ use crate::subject::{Operation, Seen};
 /// A client that waits longer than this gives up, and does not know.
 const PATIENCE: u64 = 5_000_000_000;
 
+/// How often a client that only reads draws again; there are state machines without reads.
+const READ_TRIES: usize = 32;
 /// The most proposals of a moment that nobody waits for.
 const NOISE_MAX: u64 = 8;
 
@@ -79,7 +81,7 @@ impl World<'_> {
             return self.rest(at);
         }
         self.unique += 1;
-        let operation = self.subject.operation(&mut self.chances.clients, self.unique);
+        let operation = self.operation(at);
         let Some(body) = &self.nodes[node].body else { return };
         let anywhere = self.chances.clients.below(2) == 0;
         let pending = match &operation {
@@ -98,6 +100,19 @@ impl World<'_> {
         self.expect(at, self.now + PATIENCE);
         self.answer_bells(node);
         self.answer_callers(node);
+    }
+
+    /// What a client asks for. Every third one only reads: a write at a leader that is cut off keeps its client waiting,
+    /// and nobody would be left to see what such a leader answers.
+    fn operation(&mut self, at: usize) -> Operation {
+        let mut operation = self.subject.operation(&mut self.chances.clients, self.unique);
+        for _ in 0..READ_TRIES {
+            if at % 3 != 2 || matches!(operation, Operation::Read(_)) {
+                break;
+            }
+            operation = self.subject.operation(&mut self.chances.clients, self.unique);
+        }
+        operation
     }
 
     /// Somebody proposes several things at once, at any voter, and does not wait: so frames hold more than one entry, and
