@@ -53,6 +53,11 @@ fn raft_rs() {
 }
 
 #[test]
+fn ccf() {
+    all_pass("ccf", 31);
+}
+
+#[test]
 fn linearizability() {
     all_pass("linearizability", 108);
 }
@@ -269,4 +274,81 @@ fn a_script_is_judged_step_by_step_by_every_fact() {
     assert_eq!(facts(&ELECTION.replacen("CommittedEntries:\n  1/7", "CommittedEntries:\n  1/8", 1)), (4, 6));
     assert_eq!(facts(&ELECTION.replacen("Entries:\n  1/7", "Entries:\n  2/7", 1)), (4, 6));
     assert_eq!(facts(&ELECTION.replace("  CommittedEntries:\n  1/7 EntryNormal \"\"\n", "")), (3, 5));
+}
+
+/// Two nodes; the second comes with a configuration that is signed, and both hear of it.
+const SCENARIO: &str = "\
+start_node,n7
+emit_signature,2
+assert_commit_idx,n7,2
+trust_node,2,n9   # the third entry
+emit_signature,2
+periodic_all,10
+dispatch_all
+periodic_all,10
+dispatch_all
+assert_state_sync
+replicate,2,never signed
+periodic_all,10
+dispatch_all
+assert_commit_idx,n9,4
+assert_commit_safety,n7
+assert_detail,n9,leadership_state,Follower
+";
+
+#[test]
+fn a_scenario_is_judged_by_all_that_it_asserts() {
+    let ccf = |text: &str| outcomes("ccf", "ccf/scenarios/mine", text);
+    assert_eq!(ccf(SCENARIO), [Outcome::Passed]);
+    let wrong = [
+        ("idx,n7,2", "idx,n7,3", "line 3: `assert_commit_idx,n7,3`: found 2"),
+        ("idx,n9,4", "idx,n9,5", "found 4"),
+        ("n9,leadership_state,Follower", "n9,leadership_state,Leader", "n9 is Follower in term 2"),
+        ("n9,leadership_state,Follower", "n9,retirement_phase,Signed", "retirement: none"),
+        ("dispatch_all\nassert_state_sync", "assert_state_sync", "n7 is Leader"),
+        ("replicate,2", "replicate,3", "nobody leads in this term"),
+        ("periodic_all,10", "meditate_all,10", "no command"),
+        ("trust_node,2,n9", "trust_node,2,n7", "there is a node n7 already"),
+    ];
+    for (right, wrong, told) in wrong {
+        let text = SCENARIO.replacen(right, wrong, 1);
+        assert_ne!(text, SCENARIO);
+        let found = ccf(&text);
+        assert!(is_failed(&found, told), "{wrong}: {found:?}");
+    }
+    assert!(is_failed(&ccf("start_node,n7\n"), "asserts nothing"));
+}
+
+/// A script of three voters, of which the leader removes one, by the change that is given.
+fn removal(change: &str, configuration: &str) -> String {
+    format!(
+        "log-level none\n----\nok\n\nadd-nodes 3 voters=(1,2,3) index=6\n----\nok\n\ncampaign 2\n----\nok\n\n\
+        stabilize\n----\nok\n\nlog-level info\n----\nok\n\npropose-conf-change 2 v1=true\n{change}\n----\nok\n\n\
+        stabilize\n----\n> 2 handling Ready\n  Entries:\n  1/8 EntryConfChange {change}\n> 1 handling Ready\n  Entries:\n  \
+        1/8 EntryConfChange {change}\n> 2 handling Ready\n  HardState Term:1 Vote:2 Commit:8\n  CommittedEntries:\n  \
+        1/8 EntryConfChange {change}\n  INFO 2 switched to configuration {configuration}\n> 1 handling Ready\n  HardState \
+        Term:1 Vote:2 Commit:8\n  CommittedEntries:\n  1/8 EntryConfChange {change}\n  INFO 1 switched to configuration \
+        {configuration}\n"
+    )
+}
+
+#[test]
+fn a_change_in_a_script_is_judged_and_waived_only_for_who_is_removed() {
+    let at_rest = |text: &str| interaction("etcd-interaction-a", text);
+    let right = removal("r3", "voters=(1 2)");
+    assert_eq!(at_rest(&right), [Outcome::Passed]);
+    assert!(is_failed(&at_rest(&removal("r3", "voters=(2 3)")), "configuration: expected voters=(2 3)"));
+    let settled = right.replace("Commit:8", "Commit:9");
+    assert!(is_failed(&at_rest(&settled), "commit: expected 9, found 8"));
+    // Who is removed may be behind, and nobody else.
+    let entry = |node: u64, index: u64| {
+        format!("{right}> {node} handling Ready\n  Entries:\n  1/{index} EntryConfChange r3\n")
+    };
+    assert!(matches!(&at_rest(&entry(3, 8))[..], [Outcome::Waived(why)] if why.contains("sent nothing")));
+    assert!(is_failed(&at_rest(&entry(1, 9)), "node 1"));
+    // What it holds must be the same nevertheless.
+    assert!(is_failed(
+        &at_rest(&entry(3, 7)),
+        "entry: expected 1/7 EntryConfChange r3, found 1/7 EntryNormal"
+    ));
 }

@@ -10,6 +10,9 @@
 //! - **Configurations.** One that removes nodes needs both majorities, so it is joint; it is left by `cleanup_nodes`, with
 //!   which CCF ends a retirement, or by the next change.
 //! - **Appends** are shipped by `periodic`, and when a follower answers that it is behind. Voters listen to all candidates.
+//! - **Time.** A leader that has heard no quorum for an election timeout steps down; the core notices at the end of a period
+//!   in which it heard none, so it is given the time for that. A candidate that was refused by too many is a follower here,
+//!   and a candidate in CCF until its time is over.
 //!
 //! What is not here: CCF's ledger, snapshots, and keys.
 
@@ -21,6 +24,10 @@ use std::path::Path;
 use network::Network;
 
 use super::{Case, Outcome, SuiteError, files, name_of, read};
+
+const WHY_AHEAD: &str = "a leader opens its term with an entry, which CCF's does not; who holds that entry refuses \
+    candidates without it, so another election than CCF's was lost. Connected again, all nodes come to agree, and what was \
+    committed stays";
 
 /// Every scenario.
 pub(super) fn run(folder: &Path) -> Result<Vec<Case>, SuiteError> {
@@ -40,10 +47,20 @@ fn judge(text: &str) -> Outcome {
         }
         let words: Vec<&str> = command.split(',').map(str::trim).collect();
         asserted += usize::from(words[0].starts_with("assert_"));
-        if !command.is_empty()
-            && let Err(what) = network.perform(words[0], &words[1..])
-        {
+        if command.is_empty() {
+            continue;
+        }
+        let done = network.perform(words[0], &words[1..]);
+        if let Err(what) = network.assert_agreement() {
             return Outcome::Failed(format!("line {number}: `{command}`: {what}"));
+        }
+        if let Err(what) = done {
+            let what = format!("line {number}: `{command}`: {what}");
+            return if network.is_ahead_by_uncounted() && network.heal().is_ok() {
+                Outcome::Waived(format!("{what} ({WHY_AHEAD})"))
+            } else {
+                Outcome::Failed(what)
+            };
         }
     }
     if asserted == 0 { Outcome::Failed("it asserts nothing".to_owned()) } else { Outcome::Passed }

@@ -1,18 +1,20 @@
 //! A node of a scenario: a group, its log, and what it has to send. Its disk is as fast as its memory.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use raftwerk_frame::{
     Configuration, EntryId, GroupId, HardState, Index, Membership, Message, NodeId, Run, Term, Time,
 };
+use raftwerk_raft::quorum::{self, VoteResult};
 use raftwerk_raft::reconfig::Change;
 use raftwerk_raft::{
-    Append, Config, Effects, Group, Input, Newcomers, Reconfigure, Reconfigured, Refusal, Restored, Route,
+    Append, Config, Effects, Group, Input, Newcomers, Reconfigure, Reconfigured, Refusal, Restored, Role,
+    Route,
 };
 
 /// What CCF's driver sets.
-const ELECTION_TIMEOUT: Duration = Duration::from_millis(100);
+pub(super) const ELECTION_TIMEOUT: Duration = Duration::from_millis(100);
 const HEARTBEAT_INTERVAL: Duration = Duration::from_millis(10);
 
 /// What an entry is to a scenario.
@@ -47,6 +49,8 @@ pub(super) struct Letter {
     entries: Vec<Entry>,
     /// What counts as committed where it comes from.
     signed: Index,
+    /// The last entry there that CCF has, too: its term, and how many there are.
+    last_counted: (Term, usize),
 }
 
 pub(super) struct Node {
@@ -61,6 +65,13 @@ pub(super) struct Node {
     waiting: VecDeque<Kind>,
     pub(super) outbox: VecDeque<Letter>,
     signed: Index,
+    /// Since when it leads, and when it last heard each of the others.
+    led_since: Time,
+    heard: BTreeMap<NodeId, Time>,
+    /// The term in which it campaigned and was refused by too many.
+    lost: Option<Term>,
+    /// It has refused a candidate only for entries that CCF has not.
+    pub(super) is_ahead_by_uncounted: bool,
 }
 
 impl Node {
@@ -95,6 +106,10 @@ impl Node {
             waiting: VecDeque::new(),
             outbox: VecDeque::new(),
             signed: Index(0),
+            led_since: now,
+            heard: BTreeMap::new(),
+            lost: None,
+            is_ahead_by_uncounted: false,
         }
     }
 
@@ -113,6 +128,17 @@ impl Node {
             }
             return Ok(());
         }
+        if !self.hears_quorum() {
+            // The core looks back at the end of each of its periods, and this one may have begun well: two are enough.
+            for _ in 0..2 {
+                self.now = self.now + ELECTION_TIMEOUT;
+                self.turn(Input::Timeout, &[], &Kind::Uncounted)?;
+                if !self.group.is_leader() {
+                    return Ok(());
+                }
+            }
+            return Err("the leader has heard no quorum for three election timeouts".to_owned());
+        }
         let before = self.outbox.len();
         self.turn(Input::Timeout, &[], &Kind::Uncounted)?;
         for node in self.group.peers().collect::<Vec<_>>() {
@@ -128,10 +154,19 @@ impl Node {
         Ok(())
     }
 
+    fn hears_quorum(&self) -> bool {
+        let me = self.group.node();
+        let is_heard = |node: NodeId| {
+            let last = self.heard.get(&node).copied().unwrap_or_default().max(self.led_since);
+            Some(node == me || self.now.since(last) < ELECTION_TIMEOUT)
+        };
+        quorum::vote_result(self.group.configuration(), is_heard) == VoteResult::Won
+    }
+
     pub(super) fn receive(&mut self, from: NodeId, letter: Letter) -> Result<(), String> {
-        let Letter { message, entries, signed, .. } = letter;
+        let Letter { message, ref entries, signed, .. } = letter;
         let (mut runs, mut memberships) = (Vec::<Run>::new(), Vec::new());
-        for entry in &entries {
+        for entry in entries {
             match runs.last_mut() {
                 Some(run) if run.term == entry.id.term => run.count += 1,
                 _ => runs.push(Run { term: entry.id.term, count: 1 }),
@@ -142,8 +177,11 @@ impl Node {
             };
             memberships.extend(entry.configuration.as_ref().map(membership));
         }
+        let asked = self.last_counted();
         let input = Input::Memberships { from, message, runs: &runs, memberships: &memberships };
-        self.turn(input, &entries, &Kind::Uncounted)?;
+        self.turn(input, entries, &Kind::Uncounted)?;
+        self.note_refusal(from, asked, letter.last_counted);
+        self.heard.insert(from, self.now);
         if matches!(message, Message::Append { .. } | Message::Heartbeat { .. }) {
             self.signed = self.signed.max(signed.min(self.group.commit()));
         }
@@ -151,6 +189,29 @@ impl Node {
             self.ship();
         }
         Ok(())
+    }
+
+    /// Whether the last message that was sent refuses a vote to one whose log is as good as ours without the entries that
+    /// only our terms open with.
+    fn note_refusal(&mut self, to: NodeId, mine: (Term, usize), theirs: (Term, usize)) {
+        let is_refusal = self.outbox.back().is_some_and(|letter| {
+            letter.to == to && matches!(letter.message, Message::VoteReply { granted: false, .. })
+        });
+        self.is_ahead_by_uncounted |= is_refusal && theirs >= mine && self.group.hard_state().vote.is_none();
+    }
+
+    /// The last entry that CCF has, too: its term, and how many there are.
+    fn last_counted(&self) -> (Term, usize) {
+        let counted = self.counted(self.group.last().index);
+        (counted.last().map_or(Term(0), |(term, _)| *term), counted.len())
+    }
+
+    /// Whether it campaigned in this term, was refused by too many, and has heard of nobody else. The core goes back to being
+    /// a follower then; CCF's nodes stay candidates.
+    pub(super) fn has_lost(&self) -> bool {
+        self.lost == Some(self.group.term())
+            && self.group.leader().is_none()
+            && self.group.role() == Role::Follower
     }
 
     /// A leader's entry. It goes into the log with the signature that follows it.
@@ -228,6 +289,7 @@ impl Node {
         brought: &[Entry],
         own: &Kind,
     ) -> Result<Option<Reconfigured>, String> {
+        let before = (self.group.role(), self.group.term());
         let led = self.group.is_leader().then(|| self.group.term());
         let mut effects = Effects::default();
         self.group.step(self.now, input, &mut effects);
@@ -260,6 +322,13 @@ impl Node {
             let latest = self.log.iter().rev().find(is_signature).map(|entry| entry.id.index);
             self.signed = self.signed.max(latest.unwrap_or_default());
         }
+        let after = (self.group.role(), self.group.term());
+        if before == (Role::Candidate, after.1) && after.0 == Role::Follower {
+            self.lost = Some(after.1);
+        }
+        if before.0 != Role::Leader && after.0 == Role::Leader {
+            self.led_since = self.now;
+        }
         if std::mem::replace(&mut self.deadline, self.group.next_deadline()) != self.deadline {
             self.elapsed = Duration::ZERO;
         }
@@ -290,7 +359,13 @@ impl Node {
                 Message::Vote { term, last, .. } => Message::Vote { term, last, transfer: true },
                 other => other,
             };
-            self.outbox.push_back(Letter { to: *to, message, entries: Vec::new(), signed: self.signed });
+            self.outbox.push_back(Letter {
+                to: *to,
+                message,
+                entries: Vec::new(),
+                signed: self.signed,
+                last_counted: self.last_counted(),
+            });
         }
         Ok(effects.append.is_some())
     }
@@ -305,7 +380,13 @@ impl Node {
                 self.group.shipped(to, last, entries.len() as u64);
                 let message =
                     Message::Append { term: shipment.term, prev: shipment.prev, commit: shipment.commit };
-                self.outbox.push_back(Letter { to, message, entries, signed: self.signed });
+                self.outbox.push_back(Letter {
+                    to,
+                    message,
+                    entries,
+                    signed: self.signed,
+                    last_counted: self.last_counted(),
+                });
             }
         }
     }
