@@ -412,11 +412,11 @@ impl Node {
         let me = self.group.node();
         let log = || self.log.iter().map(|entry| (entry.id.index, &entry.kind));
         let waiting = self.waiting.iter().map(|kind| (Index(u64::MAX), kind));
-        let changes = log().chain(waiting).filter_map(|(at, kind)| match kind {
+        let mut changes = log().chain(waiting).filter_map(|(at, kind)| match kind {
             Kind::Change { voters } => Some((at, voters)),
             _ => None,
         });
-        let (at, voters) = changes.last()?;
+        let (at, voters) = changes.next_back()?;
         if voters.contains(&me) || !self.has_taken_part() {
             return None;
         }
