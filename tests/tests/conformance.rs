@@ -319,6 +319,25 @@ fn a_scenario_is_judged_by_all_that_it_asserts() {
     assert!(is_failed(&ccf("start_node,n7\n"), "asserts nothing"));
 }
 
+/// A change that is wanted before the leader's term has a committed entry has to wait, and what is proposed after it, too.
+#[test]
+fn a_change_that_has_to_wait_keeps_its_place() {
+    let script = |first: &str, second: &str| {
+        format!(
+            "add-nodes 1 voters=(1) index=4\n----\nINFO a word\n\ncampaign 1\n----\nINFO a word\n\n\
+            propose-conf-change 1 transition=auto\nl1 v1\n----\nok\n\npropose 1 x\n----\nok\n\n\
+            propose-conf-change 1\nu1\n----\nok\n\nstabilize\n----\n> 1 handling Ready\n  Entries:\n  1/5 EntryNormal \"\"\n  \
+            1/6 {first}\n  1/7 {second}\n"
+        )
+    };
+    let at_rest = |first, second| interaction("etcd-interaction-a", &script(first, second));
+    let (change, payload) = ("EntryConfChangeV2 l1 v1", "EntryNormal \"x\"");
+    assert!(is_failed(&at_rest(payload, change), "entry: expected 1/6 EntryNormal"));
+    let found = at_rest(change, payload);
+    // The leader leaves the joint configuration, and the third change is about nothing.
+    assert!(is_failed(&found, "last index: expected 7, found 9") && !is_failed(&found, "entry"), "{found:?}");
+}
+
 /// A script of three voters, of which the leader removes one, by the change that is given.
 fn removal(change: &str, configuration: &str) -> String {
     format!(

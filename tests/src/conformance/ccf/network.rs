@@ -10,6 +10,8 @@ use super::node::{ELECTION_TIMEOUT, Kind, Letter, Node};
 
 /// Messages that answer messages are dispatched so many times over.
 const DISPATCHES: usize = 5;
+/// The longest time that passes at once.
+const MILLIS_MAX: u64 = 3_600_000;
 /// The first node's.
 const ID_MAX: u64 = 1 << 20;
 /// Rounds in which a network must come to agree.
@@ -335,5 +337,6 @@ fn expect(expected: &str, found: &str) -> Result<(), String> {
 }
 
 fn time(millis: &str) -> Result<Duration, String> {
-    millis.parse().map(Duration::from_millis).map_err(|_| format!("`{millis}` is no time"))
+    let millis = millis.parse().ok().filter(|millis| *millis <= MILLIS_MAX);
+    millis.map(Duration::from_millis).ok_or_else(|| format!("no time of at most {MILLIS_MAX} ms"))
 }

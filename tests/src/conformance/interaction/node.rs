@@ -15,7 +15,7 @@ use std::time::Duration;
 use raftwerk_frame::{Configuration, EntryId, HardState, Index, Membership, Message, NodeId, Time};
 use raftwerk_raft::{Append, Config, Effects, Group, Input, Install, Reconfigured, Rejected, Restored, Role};
 
-use super::parcel::{Content, Entry, Parcel, Wish, memberships, runs};
+use super::parcel::{Content, Entry, Parcel, memberships, runs};
 use super::printed::Fact;
 
 /// etcd counts in ticks: a heartbeat each, an election after so many.
@@ -84,8 +84,8 @@ pub(super) struct Node {
     told_commit: Index,
     /// What was handed to the state machine.
     handed: Index,
-    /// Changes that wait until the core takes them.
-    wishes: VecDeque<Wish>,
+    /// Changes that wait until the core takes them, and proposals behind them.
+    wishes: VecDeque<Parcel>,
     outcome_of_wish: Option<Reconfigured>,
     /// Words by which a leader that is removed would hurry its heir. etcd's leaders give none.
     pub(super) withheld: Vec<(NodeId, Parcel)>,
@@ -155,6 +155,10 @@ impl Node {
 
     /// Proposes a payload. A follower passes it on. `false`: nobody takes it.
     pub(super) fn propose(&mut self, payload: String) -> bool {
+        if !self.wishes.is_empty() {
+            self.wishes.push_back(Parcel::Proposal(payload));
+            return true;
+        }
         let input = Input::Propose { count: 1, bytes: payload.len() as u64 };
         match self.turn(input, &[], &Content::Payload(payload.clone())) {
             Some(Rejected::NotLeader { leader: Some(leader) }) => {

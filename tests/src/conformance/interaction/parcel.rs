@@ -43,7 +43,8 @@ impl Wish {
     pub(super) fn of(command: &Command) -> Result<Self, String> {
         let words = command.body.join(" ");
         let words = words.split_whitespace().collect::<Vec<_>>();
-        let count = confchange::changes(words.iter().copied())?.len();
+        confchange::changes(words.iter().copied())?;
+        let count = words.len();
         let route = match command.list("transition") {
             // etcd takes one change in one step, and several through a joint configuration.
             [] if count < 2 => Route::Auto,

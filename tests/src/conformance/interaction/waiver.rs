@@ -162,12 +162,19 @@ impl Run {
         }
         let mut late = std::mem::take(&mut self.unseen);
         late.extend(cluster.after_handover().map(|mut after| after.take_facts()).unwrap_or_default());
+        // What was missed before anybody changed anything has nothing to do with it.
+        let (mut others, all) = (Vec::new(), std::mem::take(&mut self.loose));
+        for loose in all {
+            let list = if self.changing.contains(&loose.span) { &mut self.loose } else { &mut others };
+            list.push(loose);
+        }
         self.waive_found(late, WHY_HEIR);
         for loose in self.loose.iter_mut().filter(|loose| loose.is_open() && loose.is_missing) {
             if entry_of(&loose.fact).is_some_and(|(node, _)| cluster.is_left_out(node)) {
                 loose.outcome = Some(Outcome::Waived(WHY_LEFT_OUT.to_owned()));
             }
         }
+        self.loose.append(&mut others);
     }
 
     fn waive_found(&mut self, mut late: Vec<String>, why: &str) {

@@ -17,7 +17,7 @@ impl Node {
         if self.wishes.is_empty() {
             self.try_wish(wish)
         } else {
-            self.wishes.push_back(wish);
+            self.wishes.push_back(Parcel::Wish(wish));
             Ok(())
         }
     }
@@ -27,13 +27,14 @@ impl Node {
         !self.wishes.is_empty()
     }
 
-    /// Tries again what the core was not ready for.
+    /// Tries again what the core was not ready for, and what came after it.
     pub(super) fn grant_wishes(&mut self) {
-        for wish in std::mem::take(&mut self.wishes) {
-            if self.wishes.is_empty() {
-                _ = self.try_wish(wish);
-            } else {
-                self.wishes.push_back(wish);
+        for parcel in std::mem::take(&mut self.wishes) {
+            match parcel {
+                parcel if !self.wishes.is_empty() => self.wishes.push_back(parcel),
+                Parcel::Wish(wish) => _ = self.try_wish(wish),
+                Parcel::Proposal(payload) => _ = self.propose(payload),
+                _ => {}
             }
         }
     }
@@ -41,6 +42,10 @@ impl Node {
     fn try_wish(&mut self, wish: Wish) -> Result<(), String> {
         let changes = confchange::changes(wish.words.split(' ').filter(|word| !word.is_empty()))?;
         let own = Content::Change { kind: wish.kind(), words: wish.words.clone(), to: None };
+        if changes.is_empty() && !wish.words.is_empty() && self.group.is_leader() {
+            // It is about what is nothing to Raft.
+            return self.take_instead(own);
+        }
         let reconfigure = Reconfigure {
             changes: &changes,
             seen: None,
@@ -66,7 +71,7 @@ impl Node {
                     self.take_instead(Content::Payload(String::new()))
                 }
                 Refusal::NotReady | Refusal::InProgress(_) => {
-                    self.wishes.push_back(wish);
+                    self.wishes.push_back(Parcel::Wish(wish));
                     Ok(())
                 }
                 Refusal::NotLeader { leader: None } | Refusal::Transferring => Ok(()),
