@@ -22,13 +22,15 @@ fn quarry(from: u64, to: u64) -> Quarry {
 fn the_same_seed_gives_the_same_events_and_watching_changes_none() {
     let silent = Options { seconds: Some(5), ..Options::default() };
     let watched = Options { trace: Some(|_| ()), ..silent.clone() };
-    let mut hashes = Vec::new();
+    let (mut hashes, mut answered) = (Vec::new(), 0);
     for seed in 0..4 {
         let [one, other] = [&silent, &watched].map(|options| run(seed, options, &key_value()));
         assert_eq!((one.hash, one.events), (other.hash, other.events), "seed {seed}");
-        assert!(one.events > 100 && one.answered > 0, "seed {seed} lives: {one:?}");
+        assert!(one.events > 100, "seed {seed} lives: {one:?}");
+        answered += one.answered;
         hashes.push(one.hash);
     }
+    assert!(answered > 0, "some of them long enough to be of use");
     hashes.sort_unstable();
     hashes.dedup();
     assert_eq!(hashes.len(), 4, "other seeds are other lives");
@@ -36,7 +38,7 @@ fn the_same_seed_gives_the_same_events_and_watching_changes_none() {
 
 #[test]
 fn a_few_seeds_of_every_profile_break_no_rule() {
-    for profile in [Profile::Gentle, Profile::Swarm, Profile::Hostile] {
+    for profile in [Profile::Gentle, Profile::Swarm, Profile::Hostile, Profile::Churn] {
         let options = Options { profile, seconds: Some(8), ..Options::default() };
         let found = hunt(quarry(0, 12), &options, &key_value(), |_| ());
         assert_eq!(found.violations, [], "{profile:?}");
@@ -46,12 +48,17 @@ fn a_few_seeds_of_every_profile_break_no_rule() {
 
 #[test]
 fn every_kind_of_fault_strikes() {
-    let options = Options { profile: Profile::Hostile, seconds: Some(20), ..Options::default() };
-    let found = hunt(quarry(0, 12), &options, &key_value(), |_| ());
+    let hunted = |profile| {
+        let options = Options { profile, seconds: Some(20), ..Options::default() };
+        hunt(quarry(0, 12), &options, &key_value(), |_| ())
+    };
+    let (hostile, churn) = (hunted(Profile::Hostile), hunted(Profile::Churn));
+    let mut struck = hostile.faults;
+    struck.merge(&churn.faults);
     let never: Vec<&str> =
-        found.faults.iter().filter(|(_, count)| *count == 0).map(|(kind, _)| kind.name()).collect();
+        struck.iter().filter(|(_, count)| *count == 0).map(|(kind, _)| kind.name()).collect();
     assert_eq!(never, [""; 0]);
-    assert!(found.loud_stops > 0, "damage is refused loudly");
+    assert!(hostile.loud_stops > 0, "damage is refused loudly");
 }
 
 /// Seeds that once failed, each with its options; see the file's head.
