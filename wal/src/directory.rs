@@ -58,7 +58,11 @@ impl<F: Files> Directory<F> {
             _ => OpenError::Io { file: LOCK.to_owned(), source },
         })?;
         let (on_disk, log_id) = match read_manifest(&files)? {
-            Some(manifest) => manifest,
+            Some(manifest) => {
+                // Its name may have been given by a life that ended before that was durable.
+                files.sync_dir("").map_err(OpenError::io(MANIFEST))?;
+                manifest
+            }
             None => {
                 write_manifest(&files, lanes, fresh_log_id).map_err(OpenError::io(MANIFEST))?;
                 (lanes, fresh_log_id)

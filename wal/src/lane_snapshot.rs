@@ -104,7 +104,7 @@ impl<D: Disk> Lane<D> {
     }
 
     /// Removes what nobody needs any more: snapshot files of groups that are not in this lane, and those that were never
-    /// finished. Blocks: for opening only.
+    /// finished; and makes the names of all others durable, before anybody relies on them. Blocks: for opening only.
     ///
     /// # Errors
     /// What the file system says.

@@ -76,6 +76,9 @@ pub(crate) fn drop_strays<F: Files>(
             files.remove(&format!("{dir}/{name}"))?;
         }
     }
+    // A life that ended between giving a name and making it durable left one that a power cut could still take, and
+    // logs will be compacted by what is found now.
+    files.sync_dir(&dir)?;
     Ok(())
 }
 

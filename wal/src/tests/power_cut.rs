@@ -156,6 +156,25 @@ fn the_lives_go_through_torn_batches_unacknowledged_ones_and_used_files() {
     assert!(sum.torn > 20 && sum.unclaimed > 20 && sum.recycled > 20, "{sum:?}");
 }
 
+/// A process that dies right after it has named the manifest leaves one whose name may still go.
+#[test]
+fn a_manifest_that_a_new_life_finds_is_durable_before_it_is_relied_on() {
+    for n in 1..8 {
+        let files = MemoryFiles::new();
+        files.fail_change(n, u64::MAX, std::io::ErrorKind::Other);
+        let _died = open_in(&files, small()).map(|_| ());
+        files.heal();
+        let (mut lane, ..) = open_in(&files, small()).unwrap();
+        let slot = lane.attach(GroupId(1));
+        append(&mut lane, slot, id(1, 1), 1, 20);
+        settle(&mut lane);
+        drop(lane);
+        let files = files.after_power_cut(|_, _| SectorFate::Old);
+        let (lane, ..) = open_in(&files, small()).unwrap();
+        assert_eq!(stories(&lane)[&GroupId(1)].entries.len(), 1, "call {n}");
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 150, ..ProptestConfig::default() })]
     #[test]
