@@ -577,7 +577,10 @@ fn may_leave(shadow: &Shadow, me: NodeId, record: &Record) -> Result<(), String>
         Message::VoteReply { granted: true, .. } => {
             durable.term > term || durable.term == term && durable.vote.is_some()
         }
-        Message::AppendAck { matched, .. } => durable.term >= term && shadow.last() >= matched.0,
+        // Of an earlier term: since then another leader may have replaced what was acknowledged and is now gone.
+        Message::AppendAck { matched, .. } => {
+            durable.term > term || durable.term == term && shadow.last() >= matched.0
+        }
         _ => durable.term >= term,
     };
     if good { Ok(()) } else { Err(format!("with {durable:?} and {} durable", shadow.last())) }
