@@ -10,7 +10,7 @@ use std::path::PathBuf;
 
 use rcgen::{
     BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
-    KeyUsagePurpose,
+    KeyUsagePurpose, PKCS_ED25519, PublicKeyData as _, SerialNumber,
 };
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
@@ -61,9 +61,10 @@ impl ClusterAuthority {
         if !names::is_cluster_name(cluster) {
             return Err(IdentityError::ClusterName(cluster.to_owned()));
         }
-        let key = KeyPair::generate()?;
+        let key = KeyPair::generate_for(&PKCS_ED25519)?;
         let mut params = CertificateParams::new(vec![names::authority_name(cluster)])?;
         params.distinguished_name.push(DnType::CommonName, names::authority_name(cluster));
+        params.serial_number = Some(serial(&key));
         params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
         let certificate_pem = params.self_signed(&key)?.pem();
@@ -89,9 +90,10 @@ impl ClusterAuthority {
     /// The certificate library's.
     pub fn issue(&self, node: PeerId) -> Result<Identity, IdentityError> {
         let name = names::node_name(&self.cluster, node);
-        let key = KeyPair::generate()?;
+        let key = KeyPair::generate_for(&PKCS_ED25519)?;
         let mut params = CertificateParams::new(vec![name.clone()])?;
         params.distinguished_name.push(DnType::CommonName, name);
+        params.serial_number = Some(serial(&key));
         params.use_authority_key_identifier_extension = true;
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
         params.extended_key_usages =
@@ -114,6 +116,15 @@ impl ClusterAuthority {
     pub fn key_pem(&self) -> String {
         self.issuer.key().serialize_pem()
     }
+}
+
+/// A number for a certificate, from its key. Keys, signatures and these are of one length each, so that all handshakes
+/// are as long as each other.
+fn serial(key: &KeyPair) -> SerialNumber {
+    let hash = ring::digest::digest(&ring::digest::SHA256, key.der_bytes());
+    let mut number = hash.as_ref()[..16].to_vec();
+    number[0] = number[0] & 0x3f | 0x40;
+    SerialNumber::from(number)
 }
 
 impl fmt::Debug for ClusterAuthority {

@@ -8,7 +8,7 @@
 //!
 //! What is not here: the meaning of a message, retries of a message, flow control of snapshots (the caller grants
 //! credit), any other crate of the project. Next: [`transport`] for the seam, [`quic`] for the implementation,
-//! [`identity`] for certificates, `frames.rs` for the bytes on a stream.
+//! [`identity`] for certificates, [`ground`] for other sockets and clocks, `frames.rs` for the bytes on a stream.
 #![forbid(unsafe_code)]
 
 mod backoff;
@@ -16,6 +16,7 @@ mod coalesce;
 pub mod config;
 mod error;
 mod frames;
+pub mod ground;
 pub mod identity;
 mod identity_files;
 mod names;
@@ -32,6 +33,7 @@ mod wake;
 
 pub use config::{PerChannel, QuicConfig};
 pub use error::NetError;
+pub use ground::Ground;
 pub use identity::{ClusterAuthority, Identity, IdentityError, write_cluster};
 pub use quic::QuicTransport;
 pub use stats::NetStats;

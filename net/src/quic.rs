@@ -12,11 +12,12 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use rustc_hash::FxHashMap;
-use tokio::runtime::{Builder, Runtime};
+use tokio::runtime::Builder;
 use tokio::sync::mpsc;
 
 use crate::config::QuicConfig;
 use crate::error::NetError;
+use crate::ground::{self, Ground};
 use crate::peer::{NO_EPOCH, Peer};
 use crate::quic_endpoint::{self, CloseCode};
 use crate::stats::{Counters, NetStats, add};
@@ -45,6 +46,9 @@ pub(crate) struct Net {
     pub(crate) receive: Arc<dyn Receive>,
     pub(crate) counters: Counters,
     pub(crate) wake: Arc<Wake>,
+    /// Different for every transport, unless its ground says otherwise.
+    pub(crate) seed: u64,
+    runtime: Arc<dyn quinn::Runtime>,
     /// Incoming connections that do not carry messages yet.
     pub(crate) half_open: AtomicUsize,
     peers: ArcSwap<Peers>,
@@ -72,14 +76,53 @@ impl QuicTransport {
         receive: Arc<dyn Receive>,
     ) -> Result<Self, NetError> {
         config.check()?;
-        let server = tls::server(&config.identity)?;
-        let client = tls::client(&config.identity)?;
         let wake = Arc::new(Wake::default());
         let runtime = runtime(&wake)?;
-        let endpoint = {
+        let (transport, inbox) = {
             let _inside = runtime.enter();
-            quic_endpoint::open(&config, server, &wake)?
+            let ground = quic_endpoint::ground(&config, &wake)?;
+            Self::new(config, receive, ground, wake, None)?
         };
+        let served = Arc::clone(&transport.net);
+        let thread = thread::Builder::new()
+            .name("raftwerk-net".to_owned())
+            .spawn(move || runtime.block_on(serve(served, inbox)))
+            .map_err(NetError::Thread)?;
+        *transport.thread() = Some(thread);
+        transport.add_peers(peers);
+        Ok(transport)
+    }
+
+    /// The same on ground of the caller's, without a thread: everything happens in the tasks that the ground runs, one
+    /// at a time. A shutdown does not wait for them.
+    ///
+    /// # Errors
+    /// [`NetError`]: the configuration or the certificates are unfit.
+    pub fn start_on(
+        ground: Ground,
+        config: QuicConfig,
+        peers: Vec<(PeerId, SocketAddr)>,
+        receive: Arc<dyn Receive>,
+    ) -> Result<Self, NetError> {
+        config.check()?;
+        let runtime = Arc::clone(&ground.runtime);
+        let seed = ground.seed;
+        let (transport, inbox) = Self::new(config, receive, ground, Arc::default(), Some(seed))?;
+        runtime.spawn(Box::pin(serve(Arc::clone(&transport.net), inbox)));
+        transport.add_peers(peers);
+        Ok(transport)
+    }
+
+    fn new(
+        config: QuicConfig,
+        receive: Arc<dyn Receive>,
+        ground: Ground,
+        wake: Arc<Wake>,
+        quic_seed: Option<u64>,
+    ) -> Result<(Self, mpsc::UnboundedReceiver<Order>), NetError> {
+        let server = tls::server(&config.identity)?;
+        let client = tls::client(&config.identity)?;
+        let endpoint = quic_endpoint::open(&config, server, &ground, quic_seed)?;
         let local =
             endpoint.local_addr().map_err(|source| NetError::Listen { address: config.listen, source })?;
         let net = Arc::new(Net {
@@ -88,6 +131,8 @@ impl QuicTransport {
             receive,
             counters: Counters::default(),
             wake,
+            seed: ground.seed,
+            runtime: ground.runtime,
             half_open: AtomicUsize::new(0),
             peers: ArcSwap::default(),
             membership: Mutex::new(()),
@@ -96,16 +141,17 @@ impl QuicTransport {
             config,
         });
         let (orders, inbox) = mpsc::unbounded_channel();
-        let served = Arc::clone(&net);
-        let thread = thread::Builder::new()
-            .name("raftwerk-net".to_owned())
-            .spawn(move || runtime.block_on(serve(served, inbox)))
-            .map_err(NetError::Thread)?;
-        let transport = Self { net, orders, thread: Mutex::new(Some(thread)), local };
+        Ok((Self { net, orders, thread: Mutex::new(None), local }, inbox))
+    }
+
+    fn add_peers(&self, peers: Vec<(PeerId, SocketAddr)>) {
         for (peer, address) in peers {
-            transport.add_peer(peer, address);
+            self.add_peer(peer, address);
         }
-        Ok(transport)
+    }
+
+    fn thread(&self) -> std::sync::MutexGuard<'_, Option<JoinHandle<()>>> {
+        self.thread.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The address in use, with the port the system chose if the configuration left it open.
@@ -143,7 +189,7 @@ impl QuicTransport {
         self.net.stopping.store(true, Ordering::Release);
         // An error means that the thread is gone already.
         let _ = self.orders.send(Order::Stop);
-        let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let thread = self.thread().take();
         if let Some(thread) = thread
             && thread.thread().id() != thread::current().id()
             && thread.join().is_err()
@@ -260,7 +306,12 @@ impl Net {
 
     /// On the net thread: starts a task.
     pub(crate) fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
-        tokio::spawn(self.wake.watch(task));
+        self.runtime.spawn(Box::pin(task));
+    }
+
+    /// Waits for something, for so long at most.
+    pub(crate) async fn within<F: Future>(&self, limit: Duration, future: F) -> Option<F::Output> {
+        ground::within(&*self.runtime, limit, future).await
     }
 
     fn membership(&self) -> std::sync::MutexGuard<'_, ()> {
@@ -268,7 +319,7 @@ impl Net {
     }
 }
 
-fn runtime(wake: &Arc<Wake>) -> Result<Runtime, NetError> {
+fn runtime(wake: &Arc<Wake>) -> Result<tokio::runtime::Runtime, NetError> {
     let (before, after) = (Arc::clone(wake), Arc::clone(wake));
     Builder::new_current_thread()
         .enable_io()
@@ -287,7 +338,7 @@ async fn serve(net: Arc<Net>, mut orders: mpsc::UnboundedReceiver<Order>) {
         net.spawn(quic_dial::keep_connected(Arc::clone(&net), peer));
     }
     net.endpoint.close(CloseCode::Shutdown.into(), b"shutdown");
-    let _ = tokio::time::timeout(GOODBYE_MAX, net.endpoint.wait_idle()).await;
+    let _ = net.within(GOODBYE_MAX, net.endpoint.wait_idle()).await;
     for peer in net.peers.load().values() {
         net.take_down(peer, peer.epoch());
     }

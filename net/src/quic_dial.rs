@@ -2,11 +2,7 @@
 //!
 //! Of two nodes the one with the lower number dials. What is not here: the accepting side (`quic_endpoint.rs`), the
 //! length of the waits (`backoff.rs`).
-use std::collections::hash_map::RandomState;
-use std::hash::BuildHasher as _;
 use std::sync::Arc;
-
-use tokio::time::timeout;
 
 use crate::backoff::Backoff;
 use crate::names;
@@ -19,9 +15,8 @@ use crate::stats::add;
 /// Keeps the peer connected until it is removed or the transport stops.
 pub(crate) async fn keep_connected(net: Arc<Net>, peer: Arc<Peer>) {
     let (first, last) = net.config.backoff;
-    // Nodes that lost the same peer must not come back in step, so the seed is the process's own.
-    let seed = RandomState::new().hash_one((net.config.node, peer.id));
-    let mut backoff = Backoff::new(first, last, seed);
+    // Nodes that lost the same peer must not come back in step.
+    let mut backoff = Backoff::new(first, last, net.seed ^ peer.id.0.rotate_left(32));
     while !peer.is_removed() && !net.is_stopping() {
         let dialled = tokio::select! {
             biased;
@@ -36,7 +31,7 @@ pub(crate) async fn keep_connected(net: Arc<Net>, peer: Arc<Peer>) {
             None => add(&net.counters.dials_failed, 1),
         }
         // Either the wait is over or there is news worth an attempt at once.
-        let _ = timeout(backoff.next(), peer.changed.notified()).await;
+        let _ = net.within(backoff.next(), peer.changed.notified()).await;
     }
 }
 
@@ -51,15 +46,15 @@ async fn dial(net: &Net, peer: &Peer) -> Option<(quinn::Connection, quic_session
             return None;
         }
     };
-    let connection = match timeout(net.config.handshake_deadline, connecting).await {
-        Ok(Ok(connection)) => connection,
-        Ok(Err(error)) => {
+    let connection = match net.within(net.config.handshake_deadline, connecting).await {
+        Some(Ok(connection)) => connection,
+        Some(Err(error)) => {
             // A certificate we refuse is our own verdict; anything else is the network's or the peer's.
             add(&net.counters.strangers_refused, u64::from(is_crypto_refusal(&error)));
             tracing::debug!(peer = %peer.id, %address, %error, "dial failed");
             return None;
         }
-        Err(_) => return None,
+        None => return None,
     };
     if proven_node(net, &connection) != Some(peer.id) {
         add(&net.counters.strangers_refused, 1);

@@ -2,6 +2,8 @@
 //!
 //! A stranger costs a bounded number of half-open connections for a bounded time and learns nothing. What is not
 //! here: connecting to others (`quic_dial.rs`), a connection once it is let in (`quic_session.rs`).
+use std::collections::hash_map::RandomState;
+use std::hash::BuildHasher as _;
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -15,10 +17,10 @@ use quinn::{
 };
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use socket2::{Domain, Protocol, Socket, Type};
-use tokio::time::timeout;
 
 use crate::config::QuicConfig;
 use crate::error::NetError;
+use crate::ground::Ground;
 use crate::identity::node_of;
 use crate::peer::Peer;
 use crate::quic::Net;
@@ -53,21 +55,38 @@ impl From<CloseCode> for VarInt {
     }
 }
 
-/// Opens socket and endpoint; to be called inside the net thread's runtime.
+/// The system's socket under tokio; to be called inside the net thread's runtime.
+///
+/// # Errors
+/// [`NetError::Listen`].
+pub(crate) fn ground(config: &QuicConfig, wake: &Arc<Wake>) -> Result<Ground, NetError> {
+    let runtime = Arc::new(WatchedRuntime { wake: Arc::clone(wake) });
+    let socket = socket(config).and_then(|socket| runtime.wrap_udp_socket(socket));
+    let socket = socket.map_err(|source| NetError::Listen { address: config.listen, source })?;
+    Ok(Ground { runtime, socket, seed: RandomState::new().hash_one(config.node) })
+}
+
+/// Opens the endpoint.
 ///
 /// # Errors
 /// [`NetError::Listen`].
 pub(crate) fn open(
     config: &QuicConfig,
     server: QuicServerConfig,
-    wake: &Arc<Wake>,
+    ground: &Ground,
+    quic_seed: Option<u64>,
 ) -> Result<quinn::Endpoint, NetError> {
-    let failed = |source| NetError::Listen { address: config.listen, source };
-    let socket = socket(config).map_err(failed)?;
     let mut server = quinn::ServerConfig::with_crypto(Arc::new(server));
     server.transport_config(transport_config(config)).migration(false).max_incoming(2 * config.half_open_max);
-    let runtime = Arc::new(WatchedRuntime { wake: Arc::clone(wake) });
-    quinn::Endpoint::new(endpoint_config(config), Some(server), socket, runtime).map_err(failed)
+    let (socket, runtime) = (Arc::clone(&ground.socket), Arc::clone(&ground.runtime));
+    let mut endpoint = endpoint_config(config);
+    if let Some(seed) = quic_seed {
+        let mut whole = [0; 32];
+        whole[..8].copy_from_slice(&seed.to_le_bytes());
+        endpoint.rng_seed(Some(whole));
+    }
+    quinn::Endpoint::new_with_abstract_socket(endpoint, Some(server), socket, runtime)
+        .map_err(|source| NetError::Listen { address: config.listen, source })
 }
 
 /// quinn's settings for a dialled connection.
@@ -174,14 +193,14 @@ impl Drop for HalfOpen {
 async fn admit(net: Arc<Net>, incoming: quinn::Incoming, place: HalfOpen) {
     let remote = incoming.remote_address();
     let handshake = async { incoming.accept()?.await };
-    let connection = match timeout(net.config.handshake_deadline, handshake).await {
-        Ok(Ok(connection)) => connection,
-        Ok(Err(error)) => {
+    let connection = match net.within(net.config.handshake_deadline, handshake).await {
+        Some(Ok(connection)) => connection,
+        Some(Err(error)) => {
             add(&net.counters.strangers_refused, 1);
             tracing::warn!(%remote, %error, "connection refused in the handshake");
             return;
         }
-        Err(_) => {
+        None => {
             add(&net.counters.handshakes_expired, 1);
             return;
         }

@@ -1,15 +1,17 @@
 //! IMPURE: one connection in use: six streams out, six streams in, until the first of them fails.
 //!
-//! Each stream has its own task, so that a full one holds up nothing else. Priorities are quinn's: control before
+//! Each stream is carried by itself, so that a full one holds up nothing else. Priorities are quinn's: control before
 //! append before bulk. What is not here: who may connect (`quic_endpoint.rs`), the layout of bytes (`frames.rs`,
 //! `coalesce.rs`).
 use std::mem;
+use std::panic::AssertUnwindSafe;
+use std::pin::Pin;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use futures_util::FutureExt as _;
+use futures_util::stream::{FuturesUnordered, StreamExt as _};
 use quinn::{RecvStream, SendStream};
-use tokio::task::JoinSet;
-use tokio::time::timeout;
 
 use crate::coalesce::Unit;
 use crate::frames::{self, Decoder, FrameError, HELLO_BYTES, LENGTH_BYTES};
@@ -48,10 +50,10 @@ pub(crate) async fn establish(net: &Net, connection: &quinn::Connection) -> Opti
         let receive = accept_streams(connection).await?;
         Ok(Streams { send, receive })
     };
-    match timeout(net.config.handshake_deadline, both).await {
-        Ok(Ok(streams)) => return Some(streams),
-        Ok(Err(ending)) => close(net, connection, ending),
-        Err(_) => CloseCode::NotReady.close(connection),
+    match net.within(net.config.handshake_deadline, both).await {
+        Some(Ok(streams)) => return Some(streams),
+        Some(Err(ending)) => close(net, connection, ending),
+        None => CloseCode::NotReady.close(connection),
     }
     None
 }
@@ -96,22 +98,23 @@ pub(crate) async fn run(net: Arc<Net>, peer: Arc<Peer>, connection: quinn::Conne
         CloseCode::Unwanted.close(&connection);
         return;
     };
-    let mut tasks = JoinSet::new();
+    let mut carriers: FuturesUnordered<Pin<Box<dyn Future<Output = Ending> + Send + '_>>> =
+        FuturesUnordered::new();
     for (slot, stream) in streams.send.into_iter().enumerate() {
-        tasks.spawn(net.wake.watch(write(Arc::clone(&net), Arc::clone(&peer), epoch, slot, stream)));
+        carriers.push(Box::pin(write(&net, &peer, epoch, slot, stream)));
     }
     for (slot, stream) in streams.receive {
-        tasks.spawn(net.wake.watch(read(Arc::clone(&net), Arc::clone(&peer), epoch, slot, stream)));
+        carriers.push(Box::pin(read(&net, &peer, epoch, slot, stream)));
     }
-    match tasks.join_next().await {
-        Some(Ok(ending)) => close(&net, &connection, ending),
-        _ => {
+    match AssertUnwindSafe(carriers.next()).catch_unwind().await {
+        Ok(Some(ending)) => close(&net, &connection, ending),
+        Ok(None) | Err(_) => {
             tracing::error!(peer = %peer.id, "the receiver of messages panicked");
             CloseCode::Protocol.close(&connection);
         }
     }
-    // Dropping the set aborts the other tasks, whose charges on the outboxes are given back with them.
-    drop(tasks);
+    // The others end where they are; their charges on the outboxes are given back with them.
+    drop(carriers);
     net.take_down(&peer, epoch);
 }
 
@@ -138,7 +141,7 @@ fn close(net: &Net, connection: &quinn::Connection, ending: Ending) {
 }
 
 /// Writes what the outbox of a slot holds, unit by unit.
-async fn write(net: Arc<Net>, peer: Arc<Peer>, epoch: u64, slot: usize, mut stream: SendStream) -> Ending {
+async fn write(net: &Net, peer: &Peer, epoch: u64, slot: usize, mut stream: SendStream) -> Ending {
     let outbox = &peer.outboxes[slot];
     let watched = Channel::ALL[slot] == Channel::Control;
     let mut unit = Unit::default();
@@ -146,7 +149,7 @@ async fn write(net: Arc<Net>, peer: Arc<Peer>, epoch: u64, slot: usize, mut stre
         let mut dropped = 0;
         while let Some(charge) = outbox.fill(epoch, &mut unit, &mut dropped) {
             let (messages, bytes) = (unit.messages() as u64, unit.bytes() as u64);
-            if let Err(ending) = write_slices(&net, &mut stream, unit.finish(), watched).await {
+            if let Err(ending) = write_slices(net, &mut stream, unit.finish(), watched).await {
                 return ending;
             }
             drop(charge);
@@ -168,9 +171,9 @@ async fn write_slices(
 ) -> Result<(), Ending> {
     while !slices.is_empty() {
         let written = if watched {
-            match timeout(net.config.control_stall_max, stream.write_chunks(slices)).await {
-                Ok(written) => written,
-                Err(_) => return Err(Ending::Stalled),
+            match net.within(net.config.control_stall_max, stream.write_chunks(slices)).await {
+                Some(written) => written,
+                None => return Err(Ending::Stalled),
             }
         } else {
             stream.write_chunks(slices).await
@@ -182,7 +185,7 @@ async fn write_slices(
 }
 
 /// Passes the messages of one incoming stream on while their connection is the one in force.
-async fn read(net: Arc<Net>, peer: Arc<Peer>, epoch: u64, slot: usize, mut stream: RecvStream) -> Ending {
+async fn read(net: &Net, peer: &Peer, epoch: u64, slot: usize, mut stream: RecvStream) -> Ending {
     let channel = Channel::ALL[slot];
     let mut decoder = Decoder::new(net.config.message_bytes_max.of(channel));
     let mut chunks: [Bytes; CHUNKS] = std::array::from_fn(|_| Bytes::new());

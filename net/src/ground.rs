@@ -1,0 +1,42 @@
+//! What a transport stands on: who runs its tasks and tells its time, and the socket it speaks through.
+//!
+//! In production that is tokio on a thread of its own ([`crate::QuicTransport::start`]). Another [`Ground`] puts the very
+//! same transport under somebody else's time and network: the simulator does. What is not here: tokio's (`quic.rs`,
+//! `quic_endpoint.rs`).
+use std::future::poll_fn;
+use std::pin::pin;
+use std::sync::Arc;
+use std::task::Poll;
+use std::time::Duration;
+
+use quinn::{AsyncUdpSocket, Runtime};
+
+/// Tasks, time, datagrams and chance for one transport. With the same answers from all four a transport does the same:
+/// what else is drawn (keys of a handshake, connection ids) decides bytes, and no lengths or times.
+#[derive(Clone, Debug)]
+pub struct Ground {
+    /// Runs the transport's tasks, on one thread at a time, and tells its time. Its sockets are not asked for.
+    pub runtime: Arc<dyn Runtime>,
+    /// Carries the datagrams.
+    pub socket: Arc<dyn AsyncUdpSocket>,
+    /// For the lengths of waits, and for what QUIC leaves to chance.
+    pub seed: u64,
+}
+
+/// Waits for something, for so long at most; `None` if it did not come about. Costs nothing of note unless it waits.
+pub(crate) async fn within<F: Future>(
+    runtime: &dyn Runtime,
+    limit: Duration,
+    future: F,
+) -> Option<F::Output> {
+    let mut future = pin!(future);
+    let mut timer = None;
+    poll_fn(|context| {
+        if let Poll::Ready(output) = future.as_mut().poll(context) {
+            return Poll::Ready(Some(output));
+        }
+        let timer = timer.get_or_insert_with(|| runtime.new_timer(runtime.now() + limit));
+        timer.as_mut().poll(context).map(|()| None)
+    })
+    .await
+}
