@@ -90,6 +90,8 @@ kinds! {
     Wipe = "wipe",
     /// A node comes back with an old image of its disk.
     Rollback = "rollback",
+    /// Ambient: a datagram arrives with a flipped bit.
+    Corrupt = "corrupt",
 }
 
 impl FaultKind {
@@ -102,7 +104,7 @@ impl FaultKind {
     /// Strikes at a rate, not at moments.
     #[must_use]
     pub const fn is_ambient(self) -> bool {
-        (self as u8) <= Self::SlowDisk as u8
+        (self as u8) <= Self::SlowDisk as u8 || matches!(self, Self::Corrupt)
     }
 
     /// Takes away what was durable: only a minority of nodes may suffer such.

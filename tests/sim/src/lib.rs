@@ -19,6 +19,7 @@ pub mod mutants;
 mod net;
 mod node;
 mod plan;
+mod quic;
 pub mod scenario;
 mod shadow;
 mod shrink;

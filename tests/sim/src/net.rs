@@ -4,11 +4,11 @@
 //! A channel keeps its order unless a fault breaks it. What is not here: who cuts links (`world::faults`).
 
 use std::net::SocketAddr;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
-use raftwerk_net::{Channel, Parts, PeerId, SendError, Transport};
+use raftwerk_net::{Channel, Parts, PeerId, QuicTransport, SendError, Transport};
 
 use crate::chance::Chance;
 use crate::disk::held;
@@ -19,6 +19,8 @@ use crate::plan::NetPlan;
 #[derive(Default)]
 pub(crate) struct SimTransport {
     sent: Mutex<Vec<(PeerId, Channel, Bytes)>>,
+    /// The real transport, where there is one: it carries what is sent, and here is only a copy of it to be judged.
+    pub(crate) quic: Mutex<Option<Arc<QuicTransport>>>,
     /// Peers, by bit, whose connection is known to be gone.
     pub(crate) closed: AtomicU64,
 }
@@ -39,11 +41,18 @@ impl Transport for SimTransport {
             [whole] => whole.clone(),
             pieces => pieces.concat().into(),
         };
+        if let Some(quic) = &*held(&self.quic) {
+            quic.send(to, channel, parts)?;
+        }
         held(&self.sent).push((to, channel, message));
         Ok(())
     }
 
-    fn flush(&self) {}
+    fn flush(&self) {
+        if let Some(quic) = &*held(&self.quic) {
+            quic.flush();
+        }
+    }
 
     fn add_peer(&self, _: PeerId, _: SocketAddr) {}
 
@@ -116,7 +125,7 @@ impl Links {
         now: u64,
         from: usize,
         to: usize,
-        channel: Channel,
+        order: Option<Channel>,
         faults: &mut FaultCounts,
     ) -> Way {
         let mut delay = self.plan.delay + self.chance.below(self.plan.jitter);
@@ -144,12 +153,14 @@ impl Links {
             delay *= SLOW_TIMES;
         }
         let mut at = (now + delay).max(link.clogged_until);
-        if is_free {
-            at += self.chance.heavy_tailed(self.plan.delay);
-        } else {
-            let latest = &mut link.latest[channel.slot().unwrap_or_default()];
-            at = at.max(*latest + 1);
-            *latest = at;
+        match order.filter(|_| !is_free) {
+            Some(channel) => {
+                let latest = &mut link.latest[channel.slot().unwrap_or_default()];
+                at = at.max(*latest + 1);
+                *latest = at;
+            }
+            None if is_free => at += self.chance.heavy_tailed(self.plan.delay),
+            None => {}
         }
         let again = is_doubled.then(|| at + self.chance.heavy_tailed(self.plan.delay));
         Way::Arrives(at, again)

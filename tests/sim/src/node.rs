@@ -15,6 +15,7 @@ use raftwerk_wal::memory::MemoryFiles;
 use crate::clock::Clock;
 use crate::disk::{Mishaps, SimDisk};
 use crate::net::SimTransport;
+use crate::quic::QuicEnd;
 
 /// Whether a node takes part.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -90,6 +91,8 @@ pub(crate) struct SimNode {
     pub(crate) disks: Vec<SimDisk>,
     pub(crate) rounds: Vec<Rounds>,
     pub(crate) transport: Arc<SimTransport>,
+    /// Its end of the network, where transports are real and it is up.
+    pub(crate) quic: Option<QuicEnd>,
     pub(crate) bells: Arc<Bells>,
     /// Workers to ask for at the next start.
     pub(crate) workers: usize,
@@ -131,6 +134,7 @@ impl SimNode {
             disks: Vec::new(),
             rounds: Vec::new(),
             transport: Arc::default(),
+            quic: None,
             bells: Arc::default(),
             workers,
             frozen_until: 0,

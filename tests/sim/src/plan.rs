@@ -11,6 +11,7 @@ use raftwerk_wal::LaneOptions;
 
 use crate::chance::Chance;
 use crate::fault::{FaultKind, FaultSet, Strike, schedule};
+use crate::quic::QuicPlan;
 
 /// How unkind the world is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -21,6 +22,8 @@ pub enum Profile {
     Swarm,
     /// Every kind of fault, often.
     Hostile,
+    /// As swarm, over the real transport: QUIC, over datagrams that are lost, doubled, reordered, corrupted. Slower.
+    Quic,
     /// Groups of changing membership on more nodes than they have voters, and leaders that hand over, under every kind
     /// of fault that damages nothing.
     Churn,
@@ -126,6 +129,8 @@ pub struct Plan {
     pub inbox_max: usize,
     /// The network.
     pub net: NetPlan,
+    /// Real transports over it, and their limits.
+    pub(crate) quic: Option<QuicPlan>,
     /// The disks.
     pub disk: DiskPlan,
     /// Each node's clock drift, in parts per million, give or take.
@@ -159,7 +164,7 @@ impl Plan {
         let disk = disk_plan(&mut chance, kinds, election);
         let gap = match options.profile {
             Profile::Gentle => 3_000 * MS,
-            Profile::Swarm => chance.one_of(&[300, 1_000, 2_000]) * MS,
+            Profile::Swarm | Profile::Quic => chance.one_of(&[300, 1_000, 2_000]) * MS,
             Profile::Hostile | Profile::Churn => 250 * MS,
         };
         let mut strikes = schedule(seed, kinds, nodes, end, gap);
@@ -181,6 +186,7 @@ impl Plan {
             lane,
             inbox_max: chance.one_of(&[1, 4, 64, 1024]) as usize,
             net,
+            quic: (options.profile == Profile::Quic).then(|| QuicPlan::draw(seed, kinds)),
             disk,
             drift_ppm: if options.profile == Profile::Gentle { 50 } else { chance.one_of(&[0, 200, 20_000]) },
             remembers_batches: strikes.iter().any(|strike| strike.kind.is_damage()),
@@ -198,8 +204,8 @@ fn kinds(chance: &mut Chance, profile: Profile) -> FaultSet {
     // How many voters may be damaged depends on who they are: where that changes, nobody is.
     FaultSet::of(|kind| match profile {
         Profile::Gentle => matches!(kind, FaultKind::Kill | FaultKind::Delay | FaultKind::Isolate),
-        Profile::Swarm | Profile::Hostile if kind == FaultKind::Reconfigure => false,
-        Profile::Swarm => is_drawn(kind) && (has_damage || !kind.is_damage()),
+        Profile::Swarm | Profile::Quic | Profile::Hostile if kind == FaultKind::Reconfigure => false,
+        Profile::Swarm | Profile::Quic => is_drawn(kind) && (has_damage || !kind.is_damage()),
         Profile::Hostile => true,
         Profile::Churn if kind.is_damage() => false,
         Profile::Churn => matches!(kind, FaultKind::Transfer | FaultKind::Reconfigure) || is_drawn(kind),

@@ -83,16 +83,21 @@ impl Shadow {
     }
 
     /// Whether a replica that was opened anew still knows all of this. `Err`: what it has forgotten.
-    pub(crate) fn is_kept_by(&self, core: &raftwerk_raft::Group) -> Result<(), String> {
-        let (was, is) = (self.hard_state, core.hard_state());
+    pub(crate) fn is_kept_by(&self, opened: &Self) -> Result<(), String> {
+        let (was, is) = (self.hard_state, opened.hard_state);
         let keeps_vote =
             is.term > was.term || is.term == was.term && (was.vote.is_none() || is.vote == was.vote);
         if !keeps_vote {
             return Err(format!("term and vote were {was:?}, and are {is:?}"));
         }
-        let from = self.base.index.0.max(core.compacted().index.0) + 1;
+        let base = opened.base;
+        if base.index > self.base.index && self.term_at(base.index.0).is_some_and(|was| was != base.term) {
+            // A snapshot was whole on the disk, and its log did not say so yet: what contradicts it is gone with reason.
+            return Ok(());
+        }
+        let from = self.base.index.0.max(base.index.0) + 1;
         for index in from..=self.last() {
-            let (was, is) = (self.term_at(index), core.term_at(Index(index)));
+            let (was, is) = (self.term_at(index), opened.term_at(index));
             match is {
                 _ if was == is => {}
                 // Written after what was durable, and there by luck: entries of a later term took its place.
@@ -110,6 +115,16 @@ mod tests {
 
     fn id(index: u64, term: u64) -> EntryId {
         EntryId::new(Term(term), Index(index))
+    }
+
+    #[test]
+    fn a_snapshot_takes_what_contradicts_it_and_nothing_else() {
+        let restored = |base: EntryId| Shadow { base, last: base.index.0, ..Shadow::default() };
+        let mut shadow = Shadow::default();
+        shadow.entries(Index(1), 6, Term(1));
+        assert!(shadow.is_kept_by(&restored(id(5, 2))).is_ok(), "it had another entry 5");
+        assert!(shadow.is_kept_by(&restored(id(5, 1))).is_err(), "entry 6 follows the snapshot, and is gone");
+        assert!(shadow.is_kept_by(&restored(id(6, 1))).is_ok());
     }
 
     #[test]

@@ -373,12 +373,13 @@ impl Watch {
         for view in views {
             there.push(view.group.0);
             let watch = self.replicas.entry((node, view.group.0)).or_default();
+            let shadow = Shadow::of(view.core);
             if watch.shadow.is_there {
-                watch.shadow.is_kept_by(view.core).map_err(|what| {
+                watch.shadow.is_kept_by(&shadow).map_err(|what| {
                     Violation::new("durable is kept", format!("n{} {}: {what}", node + 1, view.group))
                 })?;
             }
-            let (shadow, acknowledged) = (Shadow::of(view.core), watch.acknowledged);
+            let acknowledged = watch.acknowledged;
             *watch = ReplicaWatch { shadow, acknowledged, ..ReplicaWatch::default() };
         }
         let lost = self

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
+use clap::ValueEnum as _;
 use raftwerk::{Checkpoint, Committed, GroupId, Replies, StateMachine};
 use raftwerk_sim::{
     Chance, FaultKind, FaultSet, KeyValueSubject, Operation, Options, Profile, Quarry, Subject, hunt, run,
@@ -20,7 +21,12 @@ fn quarry(from: u64, to: u64) -> Quarry {
 
 #[test]
 fn the_same_seed_gives_the_same_events_and_watching_changes_none() {
-    let silent = Options { seconds: Some(5), ..Options::default() };
+    repeats(Profile::Swarm);
+    repeats(Profile::Quic);
+}
+
+fn repeats(profile: Profile) {
+    let silent = Options { profile, seconds: Some(5), ..Options::default() };
     let watched = Options { trace: Some(|_| ()), ..silent.clone() };
     let (mut hashes, mut answered) = (Vec::new(), 0);
     for seed in 0..4 {
@@ -36,9 +42,35 @@ fn the_same_seed_gives_the_same_events_and_watching_changes_none() {
     assert_eq!(hashes.len(), 4, "other seeds are other lives");
 }
 
+/// Keys, connection ids and hash tables are other ones in every process.
+#[test]
+fn another_process_sees_the_same_events() {
+    for profile in ["swarm", "quic"] {
+        let lived = || {
+            let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_raftwerk-sim"));
+            command.args([
+                "--seeds",
+                "0..4",
+                "--seconds",
+                "4",
+                "--threads",
+                "1",
+                "--json",
+                "--profile",
+                profile,
+            ]);
+            let output = String::from_utf8(command.output().unwrap().stdout).unwrap();
+            let report: serde_json::Value = serde_json::from_str(output.lines().last().unwrap()).unwrap();
+            assert!(report["events"].as_u64().unwrap() > 1_000, "{report}");
+            report["hash"].clone()
+        };
+        assert_eq!(lived(), lived(), "{profile}");
+    }
+}
+
 #[test]
 fn a_few_seeds_of_every_profile_break_no_rule() {
-    for profile in [Profile::Gentle, Profile::Swarm, Profile::Hostile, Profile::Churn] {
+    for profile in Profile::value_variants().iter().copied() {
         let options = Options { profile, seconds: Some(8), ..Options::default() };
         let found = hunt(quarry(0, 12), &options, &key_value(), |_| ());
         assert_eq!(found.violations, [], "{profile:?}");
@@ -55,6 +87,7 @@ fn every_kind_of_fault_strikes() {
     let (hostile, churn) = (hunted(Profile::Hostile), hunted(Profile::Churn));
     let mut struck = hostile.faults;
     struck.merge(&churn.faults);
+    struck.merge(&hunted(Profile::Quic).faults);
     let never: Vec<&str> =
         struck.iter().filter(|(_, count)| *count == 0).map(|(kind, _)| kind.name()).collect();
     assert_eq!(never, [""; 0]);
@@ -69,12 +102,7 @@ fn seeds_that_failed_once_fail_no_more() {
     for line in corpus.lines().filter(|line| !line.starts_with('#') && !line.trim().is_empty()) {
         let words: Vec<&str> = line.split_whitespace().collect();
         let [seed, profile, ..] = words[..] else { panic!("{line}: a seed and a profile") };
-        let profile = match profile {
-            "gentle" => Profile::Gentle,
-            "swarm" => Profile::Swarm,
-            "hostile" => Profile::Hostile,
-            other => panic!("{line}: there is no profile {other}"),
-        };
+        let profile = Profile::from_str(profile, false).unwrap();
         let seed = seed.parse().unwrap();
         let report = run(seed, &Options { profile, ..Options::default() }, &key_value());
         assert_eq!(report.violation, None, "{line}");

@@ -152,6 +152,7 @@ impl Scenario {
             },
             drift_ppm: chance.one_of(&[0, 200]),
             strikes: Vec::new(),
+            quic: None,
             remembers_batches: false,
             end: 0,
         }

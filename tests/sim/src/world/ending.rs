@@ -11,6 +11,7 @@ use crate::chance::Chance;
 use crate::disk::{Mishaps, held};
 use crate::ledger::hash_of;
 use crate::node::State;
+use crate::quic::QuicPlan;
 use crate::subject::Operation;
 use crate::watch::{Checked, Violation};
 
@@ -52,6 +53,7 @@ impl World<'_> {
             let (node, life) = (at as u16, node.life);
             self.at(self.now, Event::Start { node, life });
             self.recall(at);
+            self.tend(at);
         }
         Ok(())
     }
@@ -75,21 +77,25 @@ impl World<'_> {
         }
     }
 
-    /// Every group commits something new.
+    /// Every group commits something new. One that still has much to commit from before may take its time for that, as
+    /// long as it never stands still.
     fn progress(&mut self) -> Checked {
         let timeout = 2 * self.plan.settings.election_timeout.as_nanos() as u64;
-        let deadline = self.now + TIMEOUTS_TO_PROGRESS * timeout;
-        let mut probes: Vec<Probe> = (0..self.plan.groups).map(Probe::new).collect();
-        let all = self.run_until(deadline, |world| {
+        let to_connect = self.plan.quic.as_ref().map_or(0, QuicPlan::patience);
+        let patience = TIMEOUTS_TO_PROGRESS * timeout + to_connect;
+        let mut probes: Vec<Probe> = (0..self.plan.groups).map(|group| Probe::new(group, self)).collect();
+        let mut stuck = None;
+        let ended = self.run_until(self.now + TO_CONVERGE, |world| {
             probes.retain_mut(|probe| !probe.is_done(world));
-            probes.is_empty()
+            stuck = probes.iter().position(|probe| world.now > probe.moved_at + patience);
+            probes.is_empty() || stuck.is_some()
         })?;
-        if all {
+        if ended && stuck.is_none() {
             return Ok(());
         }
         let stuck: Vec<String> = probes.iter().map(|probe| self.describe(probe.group)).collect();
         let timeouts = TIMEOUTS_TO_PROGRESS;
-        Err(Violation::new("progress", format!("after {timeouts} election timeouts: {}", stuck.join("; "))))
+        Err(Violation::new("progress", format!("for {timeouts} election timeouts: {}", stuck.join("; "))))
     }
 
     pub(super) fn describe(&self, group: usize) -> String {
@@ -177,15 +183,22 @@ impl World<'_> {
 struct Probe {
     group: usize,
     asked: Option<(usize, Proposal, u64)>,
+    /// What the group has committed, and since when it is no more.
+    committed: u64,
+    moved_at: u64,
 }
 
 impl Probe {
-    const fn new(group: usize) -> Self {
-        Self { group, asked: None }
+    fn new(group: usize, world: &World<'_>) -> Self {
+        Self { group, asked: None, committed: world.watch.committed(group_id(group)), moved_at: world.now }
     }
 
     fn is_done(&mut self, world: &mut World<'_>) -> bool {
         let id = group_id(self.group);
+        let committed = world.watch.committed(id);
+        if committed > self.committed {
+            (self.committed, self.moved_at) = (committed, world.now);
+        }
         if let Some((_, proposal, payload)) = &mut self.asked {
             match Pin::new(proposal).poll(&mut Context::from_waker(Waker::noop())) {
                 Poll::Pending => return false,

@@ -9,6 +9,7 @@ mod ending;
 mod faults;
 mod nodes;
 mod stage;
+mod wire;
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -104,6 +105,8 @@ enum Event {
     Doom { node: u16, life: u32 },
     /// A node learns that its connection to another is gone.
     Notice { node: u16, peer: u16, life: u32 },
+    /// A timer of a node's real transport is due.
+    Tend { node: u16, life: u32 },
 }
 
 /// A message on its way.
@@ -361,6 +364,7 @@ impl<'a> World<'a> {
             Event::Start { node, life } => self.start(node.into(), life)?,
             Event::Doom { node, life } => self.doom(node.into(), life)?,
             Event::Notice { node, peer, life } => self.notice(node.into(), peer.into(), life),
+            Event::Tend { node, life } => self.tend_in_time(node.into(), life),
         }
         match held(&self.ledger).contradiction() {
             Some((rule, what)) => Err(Violation::new(rule, what)),
@@ -411,74 +415,6 @@ impl<'a> World<'a> {
 
     fn clock(&self) -> String {
         format!("{:>6}.{:06}", self.now / 1_000_000_000, self.now / 1_000 % 1_000_000)
-    }
-
-    /// A message was sent: the network decides.
-    fn post(&mut self, from: usize, to: PeerId, channel: Channel, bytes: Bytes) -> Checked {
-        if self.nodes[from].is_fenced {
-            return Ok(()); // nobody hears it, and what it has on its disk is no longer noted
-        }
-        let at = to.0 as usize - 1;
-        if self.nodes.get(at).is_none_or(|node| node.is_fenced) {
-            return Ok(());
-        }
-        self.watch.leaving(from, NodeId(to.0), &bytes)?;
-        let late = self.stage.as_mut().map_or(0, |stage| stage.posted(&bytes, self.links.is_healed));
-        let to = at;
-        match self.links.way(self.now, from, to, channel, &mut self.faults) {
-            crate::net::Way::Lost => {}
-            crate::net::Way::Arrives(at, again) => {
-                let at = at + late;
-                if let Some(again) = again {
-                    self.carry(again, Unit { from, to, channel, bytes: bytes.clone() });
-                }
-                self.carry(at, Unit { from, to, channel, bytes });
-            }
-        }
-        Ok(())
-    }
-
-    fn carry(&mut self, at: u64, unit: Unit) {
-        let slot = self.free_units.pop().unwrap_or_else(|| {
-            self.units.push(None);
-            self.units.len() as u32 - 1
-        });
-        self.units[slot as usize] = Some(unit);
-        self.at(at, Event::Arrival { unit: slot });
-    }
-
-    fn arrive(&mut self, slot: u32) {
-        let Some(Unit { from, to, channel, bytes }) = self.units[slot as usize].take() else { return };
-        self.free_units.push(slot);
-        if self.stage.is_some() && self.links.is_cut(from, to) {
-            return; // a cut takes what was on its way, so that a scenario knows what has passed
-        }
-        let sum = crc32fast::hash(&bytes);
-        self.count(2, u64::from(sum) << 16 | (from as u64) << 8 | to as u64);
-        if self.trace.is_some() {
-            self.say_unit(from, to, &bytes);
-        }
-        if self.nodes[to].is_reachable()
-            && let Some(body) = &self.nodes[to].body
-        {
-            body.receive(node_id(from), channel, bytes);
-            self.answer_bells(to);
-        }
-    }
-
-    fn say_unit(&self, from: usize, to: usize, bytes: &[u8]) {
-        use raftwerk_frame::wire::{UnitHeader, UnitKind, records};
-        let Ok((header, heads, _)) = UnitHeader::parse(bytes) else { return };
-        if header.kind == UnitKind::Snapshot {
-            return self.say(|| format!("n{}>n{}  snapshot piece, {} B", from + 1, to + 1, bytes.len()));
-        }
-        for record in records(heads).flatten() {
-            self.say(|| {
-                let body =
-                    if record.body_bytes > 0 { format!(" + {} B", record.body_bytes) } else { String::new() };
-                format!("n{}>n{}  {} {:?}{body}", from + 1, to + 1, record.group, record.message)
-            });
-        }
     }
 }
 

@@ -42,6 +42,7 @@ impl World<'_> {
         node.clock = Clock::new(self.now, base, drift);
         node.latest = Time(0);
         node.files.decided_by(Some(Box::new(Obedient(Arc::clone(&node.mishaps)))));
+        self.plug_in(at);
         match self.open(at) {
             Ok(body) => self.opened(at, body),
             Err(error) => self.refused(at, &error),
@@ -85,6 +86,7 @@ impl World<'_> {
         node.transport.closed.store(0, Ordering::Relaxed);
         node.create_again_at = 0;
         node.body = Some(body);
+        self.tend(at);
         for peer in &self.nodes {
             peer.transport.closed.fetch_and(!(1 << (at + 1)), Ordering::Relaxed);
         }
@@ -102,6 +104,8 @@ impl World<'_> {
         self.say(|| format!("n{}  does not open: {error}", at + 1));
         let node = &mut self.nodes[at];
         node.disks.clear();
+        self.unplug(at);
+        let node = &mut self.nodes[at];
         let struck = std::mem::take(&mut held(&node.mishaps).struck) > 0;
         let has_crashed = held(&node.mishaps).has_crashed;
         let is_refusal = match error {
@@ -143,6 +147,8 @@ impl World<'_> {
         self.installed += node.body.take().map_or(0, |body| body.stats().installs);
         node.disks.clear();
         node.state = State::Down;
+        self.unplug(at);
+        let node = &mut self.nodes[at];
         *held(&node.mishaps) = Mishaps::default();
         if power {
             let disk = &self.plan.disk;
@@ -172,6 +178,9 @@ impl World<'_> {
     }
 
     pub(super) fn notice(&mut self, at: usize, peer: usize, life: u32) {
+        if self.plan.quic.is_some() {
+            return; // it finds out by itself
+        }
         let node = &self.nodes[at];
         if self.nodes[peer].state != State::Up {
             node.transport.closed.fetch_or(1 << (peer + 1), Ordering::Relaxed);
@@ -242,6 +251,7 @@ impl World<'_> {
             self.post(at, to, channel, bytes)?;
         }
         self.sent = sent;
+        self.tend(at);
         self.answer_bells(at);
         Ok(())
     }
