@@ -1,4 +1,5 @@
-//! From the net thread to the workers: a message goes to the worker whose groups it speaks of.
+//! From the net thread to the workers: a message goes to the worker whose groups it speaks of, if its sender is who it
+//! was.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -8,18 +9,46 @@ use raftwerk_frame::NodeId;
 use raftwerk_frame::wire::UnitHeader;
 use raftwerk_net::{Channel, PeerId, Receive};
 
-use crate::inbox::{Arrival, Inbox};
+use crate::inbox::{Arrival, Inbox, Order};
+use crate::peers::{Peers, Standing};
 
 /// Hands what the net thread receives to the inboxes.
 pub(crate) struct Dispatch {
     inboxes: Vec<Arc<Inbox>>,
+    peers: Peers,
     /// Messages that no inbox had room for, or that were not units at all.
     dropped: AtomicU64,
 }
 
 impl Dispatch {
-    pub(crate) const fn new(inboxes: Vec<Arc<Inbox>>) -> Self {
-        Self { inboxes, dropped: AtomicU64::new(0) }
+    pub(crate) const fn new(inboxes: Vec<Arc<Inbox>>, peers: Peers) -> Self {
+        Self { inboxes, peers, dropped: AtomicU64::new(0) }
+    }
+
+    pub(crate) const fn peers(&self) -> &Peers {
+        &self.peers
+    }
+
+    /// Gives a worker an order.
+    pub(crate) fn order(&self, worker: usize, order: Order) {
+        self.inboxes[worker].order(order);
+    }
+
+    /// Hands a unit of a peer that is known to the workers whose groups it speaks of.
+    pub(crate) fn route(&self, from: NodeId, unit: Bytes) {
+        let Ok((header, _, _)) = UnitHeader::parse(&unit) else {
+            self.dropped.fetch_add(1, Ordering::Relaxed);
+            return;
+        };
+        if usize::from(header.workers) == self.inboxes.len()
+            && let Some(inbox) = self.inboxes.get(usize::from(header.worker))
+        {
+            return self.hand(inbox, Arrival::Unit { from, unit });
+        }
+        // A node with another number of workers: each of ours picks out its own groups.
+        for inbox in &self.inboxes {
+            self.hand(inbox, Arrival::Unit { from, unit: unit.clone() });
+        }
     }
 
     fn hand(&self, inbox: &Inbox, arrival: Arrival) {
@@ -35,15 +64,11 @@ impl Receive for Dispatch {
             self.dropped.fetch_add(1, Ordering::Relaxed);
             return;
         };
-        let from = NodeId(from.0);
-        if usize::from(header.workers) == self.inboxes.len()
-            && let Some(inbox) = self.inboxes.get(usize::from(header.worker))
-        {
-            return self.hand(inbox, Arrival::Unit { from, unit: message });
-        }
-        // A node with another number of workers: each of ours picks out its own groups.
-        for inbox in &self.inboxes {
-            self.hand(inbox, Arrival::Unit { from, unit: message.clone() });
+        let (from, log) = (NodeId(from.0), header.log);
+        match self.peers.standing(from, log) {
+            Standing::Known => self.route(from, message),
+            Standing::New => self.hand(&self.inboxes[0], Arrival::Introduction { from, log, unit: message }),
+            Standing::Replaced => {}
         }
     }
 

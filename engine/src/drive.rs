@@ -15,18 +15,19 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
 use bytes::Bytes;
-use raftwerk_frame::{GroupId, NodeId, Time};
+use raftwerk_frame::{GroupId, LogId, NodeId, Time};
 use raftwerk_net::{Channel, PeerId, Receive, Transport};
 use raftwerk_wal::{Disk, LaneOptions};
 use tokio::sync::oneshot;
 
 use crate::dispatch::Dispatch;
 use crate::engine::{checked_voters, worker_of};
-use crate::error::{CreateError, OpenError};
+use crate::error::{CreateError, ForgetError, OpenError};
 use crate::group::{Proposal, Read, ask, propose};
 use crate::inbox::{Inbox, Order, Request};
 use crate::membership::{Reconfiguration, Reconfiguring, Transferring, reconfigure, transfer};
 use crate::metric::{EngineStats, WorkerMetrics};
+use crate::peers::Peers;
 use crate::state_machine::StateMachines;
 pub use crate::worker::{Load, ReplicaView, Settings, TurnEnd};
 use crate::worker::{Surroundings, Worker};
@@ -48,7 +49,7 @@ pub struct Node<D: Disk> {
     workers: Vec<Worker<D>>,
     inboxes: Vec<Arc<Inbox>>,
     metrics: Vec<Arc<WorkerMetrics>>,
-    dispatch: Dispatch,
+    dispatch: Arc<Dispatch>,
 }
 
 impl<D: Disk> Node<D> {
@@ -68,18 +69,21 @@ impl<D: Disk> Node<D> {
         let count = u16::try_from(places.len()).map_err(|_| OpenError::Config("too many workers"))?;
         let inboxes: Vec<_> = places.iter().map(|place| Inbox::new(inbox_max, place.waker.clone())).collect();
         let metrics: Vec<_> = places.iter().map(|_| Arc::new(WorkerMetrics::default())).collect();
+        let noted = places.first().map(|place| place.disk.directory().peers().to_vec());
+        let peers = Peers::new(&noted.unwrap_or_default());
+        let dispatch = Arc::new(Dispatch::new(inboxes.clone(), peers));
         let mut workers = Vec::with_capacity(places.len());
         for (worker, Place { lane, disk, .. }) in places.into_iter().enumerate() {
             let surroundings = Surroundings {
                 machines: Arc::clone(machines),
                 transport: Arc::clone(transport),
                 inbox: Arc::clone(&inboxes[worker]),
+                dispatch: Arc::clone(&dispatch),
                 metrics: Arc::clone(&metrics[worker]),
             };
             let settings = Settings { worker: worker as u16, workers: count, ..settings.clone() };
             workers.push(Worker::open(settings, lane, disk, surroundings, now)?);
         }
-        let dispatch = Dispatch::new(inboxes.clone());
         let (id, payload_bytes_max) = (settings.node, settings.payload_bytes_max);
         Ok(Self { id, payload_bytes_max, workers, inboxes, metrics, dispatch })
     }
@@ -172,6 +176,19 @@ impl<D: Disk> Node<D> {
         Removal(answer)
     }
 
+    /// As [`Engine::forget_peer`](crate::Engine::forget_peer).
+    pub fn forget_peer(&self, node: NodeId) -> Forgetting {
+        let (reply, answer) = oneshot::channel();
+        self.inboxes[0].order(Order::ForgetPeer { node, asked: 0, reply });
+        Forgetting(answer)
+    }
+
+    /// The peers that were heard, and the log that each of them had first.
+    #[must_use]
+    pub fn peers(&self) -> Vec<(NodeId, LogId)> {
+        self.dispatch.peers().list()
+    }
+
     /// The replicas that a worker owns.
     ///
     /// # Panics
@@ -196,6 +213,7 @@ impl<D: Disk> Node<D> {
         for metrics in &self.metrics {
             sum += &metrics.read();
         }
+        sum.refused_units = self.dispatch.peers().refused();
         sum
     }
 
@@ -232,5 +250,17 @@ impl Future for Removal {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         Pin::new(&mut self.0).poll(cx).map(|sent| sent.unwrap_or(false))
+    }
+}
+
+/// A peer's old log on its way to be forgotten. A future.
+#[must_use = "the peer may not have been forgotten"]
+pub struct Forgetting(oneshot::Receiver<Result<(), ForgetError>>);
+
+impl Future for Forgetting {
+    type Output = Result<(), ForgetError>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        Pin::new(&mut self.0).poll(cx).map(|sent| sent.unwrap_or(Err(ForgetError::Closed)))
     }
 }

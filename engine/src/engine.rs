@@ -6,17 +6,18 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
 use raftwerk_frame::{GroupId, NodeId};
-use raftwerk_net::{PeerId, QuicConfig, QuicTransport, Transport};
+use raftwerk_net::{PeerId, QuicConfig, QuicTransport, Receive, Transport};
 use raftwerk_wal::{LaneOptions, OsDisk, OsDiskOptions};
 use tokio::sync::oneshot;
 
 use crate::config::Config;
 use crate::data_dir;
 use crate::dispatch::Dispatch;
-use crate::error::{CreateError, OpenError};
+use crate::error::{CreateError, ForgetError, OpenError};
 use crate::group::Group;
 use crate::inbox::{Inbox, Order};
 use crate::metric::{EngineStats, WorkerMetrics};
+use crate::peers::Peers;
 use crate::pipeline::Pipeline;
 use crate::runtime::{Bed, Clock};
 use crate::state_machine::StateMachines;
@@ -29,6 +30,7 @@ pub(crate) struct Shared {
     pub(crate) payload_bytes_max: usize,
     metrics: Vec<Arc<WorkerMetrics>>,
     transport: Arc<QuicTransport>,
+    dispatch: Arc<Dispatch>,
     pipelines: AtomicU32,
     threads: Mutex<Vec<JoinHandle<()>>>,
 }
@@ -90,8 +92,9 @@ impl Engine {
         let beds: Vec<Bed> = (0..workers).map(|_| Bed::new()).collect();
         let inboxes: Vec<Arc<Inbox>> =
             beds.iter().map(|bed| Inbox::new(config.inbox_max, bed.waker())).collect();
-        let dispatch = Arc::new(Dispatch::new(inboxes.clone()));
-        let transport = Arc::new(QuicTransport::start(net_config(&config), net_peers(&config), dispatch)?);
+        let dispatch = Arc::new(Dispatch::new(inboxes.clone(), Peers::new(directory.peers())));
+        let receive = Arc::clone(&dispatch) as Arc<dyn Receive>;
+        let transport = Arc::new(QuicTransport::start(net_config(&config), net_peers(&config), receive)?);
         let metrics: Vec<_> = (0..workers).map(|_| Arc::new(WorkerMetrics::default())).collect();
         let clock = Clock::start();
         let machines: Arc<dyn StateMachines> = Arc::new(machines);
@@ -104,6 +107,7 @@ impl Engine {
                 pipelines: AtomicU32::new(0),
                 threads: Mutex::default(),
                 inboxes: inboxes.clone(),
+                dispatch: Arc::clone(&dispatch),
             }),
         };
         let mut opened = Vec::new();
@@ -112,6 +116,7 @@ impl Engine {
                 machines: Arc::clone(&machines),
                 transport: Arc::clone(&transport) as Arc<dyn Transport>,
                 inbox: Arc::clone(&inboxes[number]),
+                dispatch: Arc::clone(&dispatch),
                 metrics: Arc::clone(&metrics[number]),
             };
             let lane = number as u16;
@@ -223,6 +228,21 @@ impl Engine {
         answer.blocking_recv().unwrap_or(false)
     }
 
+    /// Says that a node's old log is gone for good: whoever is heard next under its id is taken as it comes.
+    ///
+    /// A node that lost its disk and comes back under its id has forgotten its votes and its entries. Its peers, who have
+    /// noted which log it had, do not hear it. It can take part again, as a new learner, when it was taken out of all its
+    /// groups ([`Group::reconfigure`]) and every other node has forgotten its old log by this call. Blocks for about one
+    /// sync.
+    ///
+    /// # Errors
+    /// [`ForgetError`]; nothing was forgotten.
+    pub fn forget_peer(&self, node: NodeId) -> Result<(), ForgetError> {
+        let (reply, answer) = oneshot::channel();
+        self.shared.dispatch.order(0, Order::ForgetPeer { node, asked: 0, reply });
+        answer.blocking_recv().unwrap_or(Err(ForgetError::Closed))
+    }
+
     /// A thread's own way in, for up to `in_flight_max` operations at a time.
     #[must_use]
     pub fn pipeline(&self, in_flight_max: usize) -> Pipeline {
@@ -237,6 +257,7 @@ impl Engine {
         for metrics in &self.shared.metrics {
             sum += &metrics.read();
         }
+        sum.refused_units = self.shared.dispatch.peers().refused();
         sum
     }
 

@@ -120,6 +120,22 @@ pub enum CreateError {
     Closed,
 }
 
+/// Why a peer's old log could not be forgotten.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ForgetError {
+    /// A replica on this node takes the peer for a member still: take it out of the group first, and let this node hear
+    /// of that.
+    #[error("group {0} has the peer for a member")]
+    Member(GroupId),
+    /// It could not be noted; nothing has changed.
+    #[error("the disk refused the note")]
+    Disk,
+    /// The engine is shutting down or has shut down.
+    #[error("the engine is closed")]
+    Closed,
+}
+
 /// Why an engine could not be opened.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]

@@ -8,10 +8,10 @@ use std::task::Waker;
 
 use bytes::Bytes;
 use crossbeam_queue::{ArrayQueue, SegQueue};
-use raftwerk_frame::{GroupId, Index, Membership, NodeId};
+use raftwerk_frame::{GroupId, Index, LogId, Membership, NodeId};
 use tokio::sync::oneshot;
 
-use crate::error::{CreateError, ProposeError, ReadError};
+use crate::error::{CreateError, ForgetError, ProposeError, ReadError};
 use crate::group::{Applied, GroupStatus};
 use crate::membership::{Reconfiguration, ReconfigureError, TransferError};
 use crate::pipeline::Submission;
@@ -34,6 +34,8 @@ pub(crate) enum Request {
 pub(crate) enum Arrival {
     /// A message of a peer whose identity is proven.
     Unit { from: NodeId, unit: Bytes },
+    /// The same, of one that has not been heard before, with this log.
+    Introduction { from: NodeId, log: LogId, unit: Bytes },
     /// The connection to a peer broke.
     Lost(NodeId),
 }
@@ -58,6 +60,8 @@ pub(crate) enum Order {
     Digest { group: GroupId, reply: oneshot::Sender<Option<(Index, u64)>> },
     /// List the replicas.
     Groups { reply: oneshot::Sender<Vec<GroupId>> },
+    /// Take whoever comes next under an id as it comes. So many workers were asked whether a group of theirs knows it.
+    ForgetPeer { node: NodeId, asked: u16, reply: oneshot::Sender<Result<(), ForgetError>> },
     /// A pipeline is gone.
     PipelineGone { pipeline: u32 },
     /// Answer everyone and stop.
@@ -221,7 +225,7 @@ impl Request {
 impl Arrival {
     fn bytes(&self) -> usize {
         match self {
-            Self::Unit { unit, .. } => unit.len(),
+            Self::Unit { unit, .. } | Self::Introduction { unit, .. } => unit.len(),
             Self::Lost(_) => 0,
         }
     }

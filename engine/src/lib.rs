@@ -51,6 +51,7 @@ mod group;
 mod inbox;
 mod membership;
 mod metric;
+mod peers;
 mod pipeline;
 mod runtime;
 mod state_machine;
@@ -60,7 +61,7 @@ pub mod kv;
 
 pub use config::Config;
 pub use engine::Engine;
-pub use error::{CreateError, OpenError, ProposeError, ReadError};
+pub use error::{CreateError, ForgetError, OpenError, ProposeError, ReadError};
 pub use group::{Applied, Group, GroupStatus, Proposal, Read};
 pub use membership::{Reconfiguration, ReconfigureError, Reconfiguring, TransferError, Transferring};
 pub use metric::EngineStats;

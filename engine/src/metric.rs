@@ -14,6 +14,10 @@ macro_rules! counters {
             $($(#[$doc])* pub $name: u64,)*
             /// How the log is written: `direct` or `buffered`.
             pub append_mode: &'static str,
+            /// Units of peers that have another log than they had, and are not heard ([`Engine::forget_peer`]).
+            ///
+            /// [`Engine::forget_peer`]: crate::Engine::forget_peer
+            pub refused_units: u64,
             /// Whether a worker's log has failed; its groups take no more writes until the engine is opened again.
             pub is_poisoned: bool,
         }
@@ -22,6 +26,7 @@ macro_rules! counters {
             fn add_assign(&mut self, other: &Self) {
                 $(self.$name += other.$name;)*
                 self.append_mode = if other.append_mode.is_empty() { self.append_mode } else { other.append_mode };
+                self.refused_units += other.refused_units;
                 self.is_poisoned |= other.is_poisoned;
             }
         }
@@ -39,6 +44,7 @@ macro_rules! counters {
                 EngineStats {
                     $($name: self.$name.load(Relaxed),)*
                     append_mode: if self.is_direct.load(Relaxed) { "direct" } else { "buffered" },
+                    refused_units: 0,
                     is_poisoned: self.is_poisoned.load(Relaxed),
                 }
             }

@@ -3,6 +3,7 @@
 //! ```text
 //! lock                    held by the engine that has the log open
 //! manifest                magic "RWLOG\0\0\1", version u32, lanes u32, log id u64, zero u32, crc u32 of the 28 bytes before
+//! peers                   see `peers_file`
 //! lane-<n>/seg-<sequence>.log      a segment; lane-<n>/spare-<sequence>.old is one waiting to be used again
 //! lane-<n>/snapshots/              see `snapshot_file`
 //! ```
@@ -11,8 +12,11 @@
 use std::io::{self, IoSlice};
 use std::sync::Arc;
 
+use raftwerk_frame::{LogId, NodeId};
+
 use crate::disk::{Access, Files};
 use crate::error::OpenError;
+use crate::peers_file;
 
 const LOCK: &str = "lock";
 const MANIFEST: &str = "manifest";
@@ -31,6 +35,7 @@ struct Locked<F: Files> {
     files: F,
     lanes: u16,
     log_id: u64,
+    peers: Vec<(NodeId, LogId)>,
     _lock: F::File,
 }
 
@@ -71,7 +76,8 @@ impl<F: Files> Directory<F> {
         if on_disk != lanes {
             return Err(OpenError::LaneCount { on_disk, wanted: lanes });
         }
-        Ok(Self(Arc::new(Locked { files, lanes, log_id, _lock: lock })))
+        let peers = peers_file::read(&files)?;
+        Ok(Self(Arc::new(Locked { files, lanes, log_id, peers, _lock: lock })))
     }
 
     /// The calls on the directory.
@@ -90,6 +96,14 @@ impl<F: Files> Directory<F> {
     #[must_use]
     pub fn log_id(&self) -> u64 {
         self.0.log_id
+    }
+
+    /// Which log each peer had, as it was noted when the directory was opened ([`Lane::note_peers`]).
+    ///
+    /// [`Lane::note_peers`]: crate::Lane::note_peers
+    #[must_use]
+    pub fn peers(&self) -> &[(NodeId, LogId)] {
+        &self.0.peers
     }
 }
 

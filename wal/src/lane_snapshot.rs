@@ -4,7 +4,7 @@
 use std::any::Any;
 
 use bytes::Bytes;
-use raftwerk_frame::{Configuration, EntryId, GroupId};
+use raftwerk_frame::{Configuration, EntryId, GroupId, LogId, NodeId};
 
 use crate::disk::{Disk, Job};
 use crate::error::SnapshotError;
@@ -72,6 +72,12 @@ impl<D: Disk> Lane<D> {
     /// Removes every snapshot file of the group. Gives [`Dropped`](crate::BackgroundOutput::Dropped).
     pub fn drop_snapshots(&mut self, token: u64, group: GroupId) {
         self.submit_snapshot(token, group, SnapshotWork::Drop);
+    }
+
+    /// Notes which log each peer has, for whoever opens the directory next, in place of what was noted before. Of one lane
+    /// only. Gives [`Noted`](crate::BackgroundOutput::Noted).
+    pub fn note_peers(&mut self, token: u64, peers: Vec<(NodeId, LogId)>) {
+        self.submit_snapshot(token, GroupId(0), SnapshotWork::NotePeers { peers });
     }
 
     fn submit_snapshot(&mut self, token: u64, group: GroupId, work: SnapshotWork) {

@@ -31,6 +31,7 @@ mod map;
 pub mod memory;
 mod os_disk;
 mod os_files;
+mod peers_file;
 mod pool;
 mod recovery;
 mod replay;

@@ -7,7 +7,7 @@ use std::fmt;
 use std::io;
 
 use bytes::Bytes;
-use raftwerk_frame::{Configuration, EntryId, GroupId};
+use raftwerk_frame::{Configuration, EntryId, GroupId, LogId, NodeId};
 
 use crate::error::SnapshotError;
 
@@ -32,7 +32,7 @@ pub type SnapshotSource = Box<dyn FnOnce(&mut dyn io::Write) -> io::Result<()> +
 pub type SnapshotReader =
     Box<dyn FnOnce(&mut dyn io::Read, &SnapshotMeta) -> io::Result<Box<dyn Any + Send>> + Send>;
 
-/// A job on the snapshot files of one group.
+/// A job on the snapshot files of one group, or on the one file beside the lanes.
 #[derive(Debug)]
 pub struct SnapshotJob {
     pub(crate) lane: u16,
@@ -48,6 +48,7 @@ pub(crate) enum SnapshotWork {
     Finish { id: EntryId, bytes: u64 },
     Load { with: SnapshotReader },
     Drop,
+    NotePeers { peers: Vec<(NodeId, LogId)> },
 }
 
 impl fmt::Debug for SnapshotWork {
@@ -61,6 +62,7 @@ impl fmt::Debug for SnapshotWork {
             Self::Finish { id, .. } => write!(f, "Finish({id})"),
             Self::Load { .. } => f.write_str("Load"),
             Self::Drop => f.write_str("Drop"),
+            Self::NotePeers { peers } => write!(f, "NotePeers({})", peers.len()),
         }
     }
 }
@@ -98,6 +100,8 @@ pub enum BackgroundOutput {
     },
     /// The group has no snapshot files any more.
     Dropped,
+    /// The peers' logs are noted, durably.
+    Noted,
 }
 
 impl fmt::Debug for BackgroundOutput {
@@ -109,6 +113,7 @@ impl fmt::Debug for BackgroundOutput {
             Self::Finished(meta) => f.debug_tuple("Finished").field(meta).finish(),
             Self::Loaded { meta, .. } => f.debug_tuple("Loaded").field(meta).finish_non_exhaustive(),
             Self::Dropped => f.write_str("Dropped"),
+            Self::Noted => f.write_str("Noted"),
         }
     }
 }

@@ -26,6 +26,7 @@ use raftwerk_frame::{Configuration, EntryId, GroupId, Index, Term};
 
 use crate::disk::{Access, Files};
 use crate::error::SnapshotError;
+use crate::peers_file;
 use crate::segment::lane_dir;
 use crate::snapshot::{BackgroundDone, BackgroundOutput, SnapshotJob, SnapshotMeta, SnapshotReader};
 use crate::snapshot::{SnapshotSource, SnapshotWork};
@@ -104,6 +105,9 @@ impl<F: Files> Room<'_, F> {
             SnapshotWork::Finish { id, bytes } => self.finish(id, bytes),
             SnapshotWork::Load { with } => self.load(with),
             SnapshotWork::Drop => self.drop_all(),
+            SnapshotWork::NotePeers { peers } => {
+                Ok(peers_file::write(self.files, &peers).map(|()| BackgroundOutput::Noted)?)
+            }
         }
     }
 

@@ -17,8 +17,12 @@ macro_rules! id {
 }
 
 id!(
-    /// One running engine. Never reused: a node whose disk was lost comes back under a new id.
+    /// One running engine.
     NodeId, "n"
+);
+id!(
+    /// One log, from its first byte on: a node whose disk was lost has another one than before.
+    LogId, "log "
 );
 id!(
     /// One Raft consensus group.

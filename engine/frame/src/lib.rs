@@ -19,6 +19,6 @@ mod time;
 pub mod wire;
 
 pub use configuration::{Configuration, ConfigurationError, Membership};
-pub use id::{EntryId, GroupId, Index, NodeId, Term};
+pub use id::{EntryId, GroupId, Index, LogId, NodeId, Term};
 pub use message::{HardState, Message, Run};
 pub use time::Time;

@@ -2,8 +2,8 @@
 //!
 //! ```text
 //! unit    = header (40 B), records (48 B each), bodies
-//! header  = magic "RWU1", kind u8, zero u8, worker u16, workers u16, zero u16, records u32,
-//!           from u64, bodies u64, zero u64
+//! header  = magic "RWU2", kind u8, zero u8, worker u16, workers u16, zero u16, records u32,
+//!           from u64, bodies u64, log u64
 //! record  = kind u8, flags u8, zero u16, body_len u32, group u64, term u64, a u64, b u64, c u64
 //! ```
 //! Bodies are the frames of append records, one after another, in the order of the records; `body_len` tells where
@@ -12,13 +12,13 @@
 use zerocopy::little_endian::{U16, U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
-use crate::{EntryId, GroupId, Index, Message, NodeId, Term};
+use crate::{EntryId, GroupId, Index, LogId, Message, NodeId, Term};
 
 /// Bytes of a unit's header.
 pub const UNIT_HEADER_BYTES: usize = 40;
 /// Bytes of a record.
 pub const RECORD_BYTES: usize = 48;
-const MAGIC: [u8; 4] = *b"RWU1";
+const MAGIC: [u8; 4] = *b"RWU2";
 
 /// What a unit holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,6 +45,8 @@ pub struct UnitHeader {
     pub from: NodeId,
     /// Bytes of all bodies.
     pub bodies_bytes: u64,
+    /// The sender's log: what is said is said by whoever has written that one.
+    pub log: LogId,
 }
 
 /// Why bytes are not a unit or a record.
@@ -73,7 +75,7 @@ struct RawUnitHeader {
     records: U32,
     from: U64,
     bodies_bytes: U64,
-    zero_c: U64,
+    log: U64,
 }
 
 const _: () = assert!(size_of::<RawUnitHeader>() == UNIT_HEADER_BYTES);
@@ -92,7 +94,7 @@ impl UnitHeader {
             records: self.records.into(),
             from: self.from.0.into(),
             bodies_bytes: self.bodies_bytes.into(),
-            zero_c: U64::ZERO,
+            log: self.log.0.into(),
         };
         zerocopy::transmute!(raw)
     }
@@ -118,6 +120,7 @@ impl UnitHeader {
             records: raw.records.get(),
             from: NodeId(raw.from.get()),
             bodies_bytes: raw.bodies_bytes.get(),
+            log: LogId(raw.log.get()),
         };
         let records_bytes = (header.records as usize).checked_mul(RECORD_BYTES).ok_or(WireError::Length)?;
         let (records, bodies) = rest.split_at_checked(records_bytes).ok_or(WireError::Length)?;
@@ -286,6 +289,7 @@ mod tests {
             records: 1,
             from: NodeId(7),
             bodies_bytes: 3,
+            log: LogId(5),
         };
         let mut unit = header.encode().to_vec();
         unit.extend_from_slice(&record.encode());

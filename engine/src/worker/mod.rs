@@ -13,6 +13,7 @@
 
 mod apply;
 mod clients;
+mod introductions;
 mod membership;
 mod open;
 mod orders;
@@ -38,6 +39,7 @@ use rustc_hash::FxHashMap;
 use tokio::sync::oneshot;
 
 use self::clients::Clients;
+use self::introductions::Introductions;
 pub use self::open::Settings;
 pub(crate) use self::open::Surroundings;
 use self::replica::{Promise, Replica};
@@ -45,6 +47,7 @@ use self::ship::Outboxes;
 use self::snapshots::Transfers;
 use self::timers::Timers;
 pub use self::view::{Load, ReplicaView};
+use crate::dispatch::Dispatch;
 use crate::error::{CreateError, ProposeError};
 use crate::inbox::Inbox;
 use crate::metric::WorkerMetrics;
@@ -87,6 +90,7 @@ pub(crate) struct Worker<D: Disk> {
     lane: Lane<D>,
     transport: Arc<dyn Transport>,
     inbox: Arc<Inbox>,
+    dispatch: Arc<Dispatch>,
     metrics: Arc<WorkerMetrics>,
     now: Time,
     replicas: Vec<Option<Box<Replica>>>,
@@ -109,6 +113,7 @@ pub(crate) struct Worker<D: Disk> {
     outboxes: Outboxes,
     clients: Clients,
     transfers: Transfers,
+    introductions: Introductions,
     replies: Replies,
     is_poisoned: bool,
     is_full: bool,

@@ -4,7 +4,7 @@ use std::io::Read;
 use std::sync::Arc;
 use std::time::Duration;
 
-use raftwerk_frame::{Configuration, EntryId, GroupId, Membership, NodeId, Time};
+use raftwerk_frame::{Configuration, EntryId, GroupId, LogId, Membership, NodeId, Time};
 use raftwerk_net::Transport;
 use raftwerk_raft as raft;
 use raftwerk_wal::{Disk, Lane, LaneOptions, Lsn, RecoveredGroup, SnapshotMeta};
@@ -14,6 +14,7 @@ use super::replica::Replica;
 use super::ship::{Outboxes, Sender};
 use super::snapshots::{Transfers, as_machine, restore_machine};
 use super::{Held, Worker};
+use crate::dispatch::Dispatch;
 use crate::error::OpenError;
 use crate::inbox::Inbox;
 use crate::metric::WorkerMetrics;
@@ -82,6 +83,7 @@ pub(crate) struct Surroundings {
     pub(crate) machines: Arc<dyn StateMachines>,
     pub(crate) transport: Arc<dyn Transport>,
     pub(crate) inbox: Arc<Inbox>,
+    pub(crate) dispatch: Arc<Dispatch>,
     pub(crate) metrics: Arc<WorkerMetrics>,
 }
 
@@ -94,16 +96,18 @@ impl<D: Disk> Worker<D> {
         surroundings: Surroundings,
         now: Time,
     ) -> Result<Self, OpenError> {
+        let log = LogId(disk.directory().log_id());
         let (lane, recovered, report) = Lane::open(disk, options)?;
         tracing::info!(node = settings.node.0, worker = settings.worker, ?report, "log recovered");
-        let sender = Sender { node: settings.node, worker: settings.worker, workers: settings.workers };
-        let Surroundings { machines, transport, inbox, metrics } = surroundings;
+        let sender = Sender { node: settings.node, worker: settings.worker, workers: settings.workers, log };
+        let Surroundings { machines, transport, inbox, dispatch, metrics } = surroundings;
         let mut worker = Self {
             settings,
             machines,
             lane,
             transport,
             inbox,
+            dispatch,
             metrics,
             now,
             replicas: Vec::new(),
@@ -121,6 +125,7 @@ impl<D: Disk> Worker<D> {
             outboxes: Outboxes::new(sender),
             clients: super::Clients::default(),
             transfers: Transfers::default(),
+            introductions: super::Introductions::default(),
             replies: Replies::default(),
             is_poisoned: false,
             is_full: false,

@@ -33,6 +33,7 @@ impl<D: Disk> Worker<D> {
             match self.inbox.next_arrival() {
                 None => return,
                 Some(Arrival::Unit { from, unit }) => self.take_unit(from, &unit),
+                Some(Arrival::Introduction { from, log, unit }) => self.take_introduction(from, log, unit),
                 Some(Arrival::Lost(node)) => self.take_lost(node),
             }
             if self.is_poisoned {

@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use raftwerk_frame::{EntryId, GroupId, Index, Membership, Time};
+use raftwerk_frame::{Configuration, EntryId, GroupId, Index, Membership, NodeId, Time};
 use raftwerk_raft as raft;
 use raftwerk_wal::{GroupSlot, Lsn, SnapshotMeta};
 use tokio::sync::oneshot;
@@ -122,6 +122,14 @@ impl Replica {
             has_appended: false,
             is_to_apply: false,
         }
+    }
+
+    /// Whether it takes a node for a member: by what is committed, or by what may be.
+    pub(crate) fn names(&self, node: NodeId) -> bool {
+        let committed = self.core.configuration_up_to(self.core.commit());
+        let is_named = |configuration: &Configuration| configuration.replicas().contains(&node);
+        is_named(self.core.configuration())
+            || committed.is_some_and(|(_, configuration)| is_named(configuration))
     }
 
     /// Whether term and vote are durable, so that messages may speak of them.

@@ -6,7 +6,7 @@
 use bytes::{Bytes, BytesMut};
 use raftwerk_frame::frame::{Entries, FrameWriter, HEADER_BYTES, parse};
 use raftwerk_frame::wire::{RECORD_BYTES, Record, UNIT_HEADER_BYTES, UnitHeader, UnitKind};
-use raftwerk_frame::{EntryId, GroupId, Message, NodeId};
+use raftwerk_frame::{EntryId, GroupId, LogId, Message, NodeId};
 use raftwerk_net::{Channel, Parts, PeerId, Transport};
 use raftwerk_wal::{Disk, FrameRef, GroupSlot, Lane, LogError, Place};
 use rustc_hash::FxHashMap;
@@ -47,6 +47,7 @@ impl Records {
             records: std::mem::take(&mut self.count),
             from: sender.node,
             bodies_bytes,
+            log: sender.log,
         };
         self.bytes[..UNIT_HEADER_BYTES].copy_from_slice(&header.encode());
         self.bytes.split()
@@ -59,6 +60,7 @@ pub(super) struct Sender {
     pub(super) node: NodeId,
     pub(super) worker: u16,
     pub(super) workers: u16,
+    pub(super) log: LogId,
 }
 
 /// Frames that follow an append.
@@ -89,6 +91,11 @@ pub(super) struct Outboxes {
 impl Outboxes {
     pub(super) fn new(sender: Sender) -> Self {
         Self { sender, peers: FxHashMap::default(), dropped: 0, full: Vec::new() }
+    }
+
+    /// Whose words these are.
+    pub(super) const fn log(&self) -> LogId {
+        self.sender.log
     }
 
     /// Says something small to a peer at the end of the turn.

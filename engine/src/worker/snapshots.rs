@@ -18,6 +18,7 @@ use rustc_hash::{FxHashMap, FxHashSet};
 use tokio::sync::oneshot;
 
 use super::Worker;
+use super::introductions::Note;
 use super::piece::{ACK, HEAD_BYTES, Head, PIECE, PIECE_BYTES, REFUSAL};
 use crate::state_machine::{StateMachine, StateMachines};
 
@@ -51,13 +52,14 @@ struct Incoming {
 }
 
 /// What a piece of background work was for.
-enum Work {
+pub(super) enum Work {
     Save { slot: GroupSlot, group: GroupId },
     ReadPiece { group: GroupId, to: NodeId, id: EntryId, offset: u64 },
     WritePiece { group: GroupId, end: u64 },
     Finish { group: GroupId },
     Restore { group: GroupId },
     Drop { group: GroupId, reply: oneshot::Sender<bool> },
+    Note(Note),
 }
 
 /// All transfers and background work of a worker.
@@ -94,7 +96,7 @@ impl Transfers {
         self.outgoing.keys().any(|(of, _)| *of == group)
     }
 
-    fn expect(&mut self, work: Work) -> u64 {
+    pub(super) fn expect(&mut self, work: Work) -> u64 {
         self.token += 1;
         self.work.insert(self.token, work);
         self.token
@@ -195,6 +197,7 @@ impl<D: Disk> Worker<D> {
                     self.transfers.leaving.remove(&group);
                     let _caller_gone = reply.send(true);
                 }
+                (Work::Note(note), result) => self.noted(note, result.is_ok()),
             }
         }
         self.checkpoint_pinning();
@@ -308,6 +311,7 @@ impl<D: Disk> Worker<D> {
             records: 0,
             from: self.settings.node,
             bodies_bytes: body_bytes as u64,
+            log: self.outboxes.log(),
         };
         let mut unit = BytesMut::with_capacity(UNIT_HEADER_BYTES + body_bytes);
         unit.extend_from_slice(&header.encode());

@@ -9,20 +9,22 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use raftwerk_frame::wire::{Record, UnitHeader, UnitKind, records};
-use raftwerk_frame::{GroupId, Message, NodeId, Term, Time};
-use raftwerk_net::{Channel, Parts, PeerId, SendError, Transport};
+use raftwerk_frame::{EntryId, GroupId, Index, LogId, Message, NodeId, Term, Time};
+use raftwerk_net::{Channel, Parts, PeerId, Receive as _, SendError, Transport};
 use raftwerk_raft::Role;
-use raftwerk_wal::memory::{MemoryFiles, StepDisk};
+use raftwerk_wal::memory::{MemoryFiles, SectorFate, StepDisk};
 use raftwerk_wal::{AppendMode, Completion, Directory, Disk, Files, Job, LaneOptions};
 use tokio::sync::oneshot;
 
 use super::piece::{ACK, Head, PIECE};
 use super::snapshots::INSTALL_MAX;
 use super::{Settings, Surroundings, Worker};
+use crate::dispatch::Dispatch;
 use crate::inbox::{Arrival, Inbox, Order, Request};
 use crate::metric::WorkerMetrics;
+use crate::peers::Peers;
 use crate::state_machine::{Checkpoint, Committed, Replies, StateMachine};
-use crate::{Applied, GroupStatus, ProposeError};
+use crate::{Applied, ForgetError, GroupStatus, ProposeError};
 
 const GROUP: GroupId = GroupId(1);
 const TIMEOUT: Duration = Duration::from_millis(500);
@@ -116,6 +118,7 @@ struct Node {
     disk: SlowDisk,
     files: MemoryFiles,
     inbox: Arc<Inbox>,
+    dispatch: Arc<Dispatch>,
     wire: Arc<Wire>,
     now: Time,
 }
@@ -126,13 +129,15 @@ impl Node {
         let mut inner = StepDisk::new(directory.clone());
         inner.runs_by_itself = false;
         let inner = Arc::new(Mutex::new(inner));
-        let disk = SlowDisk { directory, inner };
         let inbox = Inbox::new(64, Waker::noop().clone());
+        let dispatch = Arc::new(Dispatch::new(vec![Arc::clone(&inbox)], Peers::new(directory.peers())));
+        let disk = SlowDisk { directory, inner };
         let wire = Arc::new(Wire::default());
         let surroundings = Surroundings {
             machines: Arc::new(|_: GroupId| Counting::default()),
             transport: Arc::clone(&wire) as Arc<dyn Transport>,
             inbox: Arc::clone(&inbox),
+            dispatch: Arc::clone(&dispatch),
             metrics: Arc::new(WorkerMetrics::default()),
         };
         let settings = Settings {
@@ -154,7 +159,7 @@ impl Node {
         let options =
             LaneOptions { segment_bytes: 64 << 10, frame_bytes_max: 16 << 10, ..LaneOptions::default() };
         let worker = Worker::open(settings, options, disk.clone(), surroundings, Time(0)).unwrap();
-        Self { worker, disk, files: files.clone(), inbox, wire, now: Time(0) }
+        Self { worker, disk, files: files.clone(), inbox, dispatch, wire, now: Time(0) }
     }
 
     fn turn(&mut self, passed: Duration) {
@@ -221,14 +226,78 @@ impl Node {
     fn hear_unit(&self, from: u64, kind: UnitKind, records: u32, rest: &[u8]) {
         let bodies_bytes = if records == 0 { rest.len() as u64 } else { 0 };
         let from_node = NodeId(from);
-        let header = UnitHeader { kind, worker: 0, workers: 1, records, from: from_node, bodies_bytes };
+        let log = LogId(from);
+        let header = UnitHeader { kind, worker: 0, workers: 1, records, from: from_node, bodies_bytes, log };
         let unit = [&header.encode()[..], rest].concat().into();
         assert!(self.inbox.arrive(Arrival::Unit { from: NodeId(from), unit }));
+    }
+
+    /// What node 2 says when it has that log; how many answers come.
+    fn answers_to(&mut self, log: u64) -> usize {
+        let message = Message::PreVote { term: Term(9), last: EntryId::new(Term(8), Index(8)) };
+        let record = Record { group: GROUP, message, body_bytes: 0 };
+        let header = UnitHeader {
+            kind: UnitKind::Groups,
+            worker: 0,
+            workers: 1,
+            records: 1,
+            from: NodeId(2),
+            bodies_bytes: 0,
+            log: LogId(log),
+        };
+        let unit = [&header.encode()[..], &record.encode()].concat().into();
+        self.dispatch.receive(PeerId(2), Channel::Control, unit);
+        self.settle();
+        self.said().iter().filter(|said| matches!(said, Message::PreVoteReply { .. })).count()
+    }
+
+    fn forget_peer(&mut self, node: u64) -> Result<(), ForgetError> {
+        let mut told = self.order(|reply| Order::ForgetPeer { node: NodeId(node), asked: 0, reply });
+        self.settle();
+        told.try_recv().expect("every order ends")
     }
 
     fn said(&self) -> Vec<Message> {
         self.wire.0.lock().unwrap().drain(..).map(|(_, record)| record.message).collect()
     }
+}
+
+#[test]
+fn a_peer_that_lost_its_log_is_not_heard_until_the_old_one_is_forgotten() {
+    let files = MemoryFiles::new();
+    let mut node = Node::open(&files, u64::MAX);
+    node.create(&[1, 2, 3]);
+    assert_eq!(node.answers_to(5), 1, "whoever comes first is noted, and heard");
+    assert_eq!((node.answers_to(6), node.dispatch.peers().refused()), (0, 1), "another log is another node");
+    assert_eq!(node.answers_to(5), 1);
+
+    // The note outlives a power cut.
+    let files = files.after_power_cut(|_, _| SectorFate::Old);
+    drop(node);
+    let mut node = Node::open(&files, u64::MAX);
+    assert_eq!(node.answers_to(6), 0);
+    assert_eq!(node.forget_peer(2), Err(ForgetError::Member(GROUP)), "it is counted on still");
+    assert_eq!(node.answers_to(6), 0);
+
+    let mut gone = node.order(|reply| Order::Remove { group: GROUP, reply });
+    node.settle();
+    assert_eq!(gone.try_recv(), Ok(true));
+    assert_eq!(node.forget_peer(2), Ok(()));
+    node.create(&[1, 3]);
+    node.answers_to(6);
+    assert_eq!(node.dispatch.peers().list(), [(NodeId(2), LogId(6))]);
+}
+
+#[test]
+fn a_peer_that_cannot_be_noted_is_not_heard_and_can_be_later() {
+    let files = MemoryFiles::new();
+    let mut node = Node::open(&files, u64::MAX);
+    node.create(&[1, 2, 3]);
+    files.limit(Some(0));
+    assert_eq!(node.answers_to(5), 0);
+    assert_eq!(node.dispatch.peers().list(), []);
+    files.limit(None);
+    assert_eq!(node.answers_to(5), 1);
 }
 
 #[test]

@@ -1,0 +1,119 @@
+//! Peers that this node hears for the first time: which log they have is noted before anything they say counts.
+//!
+//! The first worker does this for all. What they say meanwhile waits, a little of it.
+
+use bytes::Bytes;
+use raftwerk_frame::{GroupId, LogId, NodeId};
+use raftwerk_wal::Disk;
+use tokio::sync::oneshot;
+
+use super::Worker;
+use super::snapshots::Work;
+use crate::error::ForgetError;
+use crate::inbox::Order;
+use crate::peers::Standing;
+
+/// Units that wait for their senders to be noted; what comes beyond is lost, as on any network.
+const WAITING_MAX: usize = 64;
+
+/// What is to be noted next, and who waits for it.
+#[derive(Default)]
+pub(super) struct Introductions {
+    waiting: Vec<(NodeId, LogId, Bytes)>,
+    forgetting: Vec<(NodeId, oneshot::Sender<Result<(), ForgetError>>)>,
+    is_noting: bool,
+}
+
+/// What a note on its way to the disk says.
+pub(super) struct Note {
+    learned: Vec<(NodeId, LogId)>,
+    forgotten: Vec<(NodeId, oneshot::Sender<Result<(), ForgetError>>)>,
+}
+
+impl<D: Disk> Worker<D> {
+    /// A unit of somebody who was not known when it came.
+    pub(super) fn take_introduction(&mut self, from: NodeId, log: LogId, unit: Bytes) {
+        match self.dispatch.peers().standing(from, log) {
+            Standing::Known => self.dispatch.route(from, unit),
+            Standing::Replaced => {}
+            Standing::New => {
+                if self.introductions.waiting.len() < WAITING_MAX {
+                    self.introductions.waiting.push((from, log, unit));
+                }
+                self.note();
+            }
+        }
+    }
+
+    /// Whether a group of this worker knows the node; if not, the next worker is asked, and at last the first one forgets.
+    pub(super) fn forget_peer(
+        &mut self,
+        node: NodeId,
+        asked: u16,
+        reply: oneshot::Sender<Result<(), ForgetError>>,
+    ) {
+        let names = |group: &GroupId| self.replica(*group).is_some_and(|replica| replica.names(node));
+        if asked < self.settings.workers {
+            if let Some(group) = self.slots.keys().copied().filter(names).min() {
+                let _caller_gone = reply.send(Err(ForgetError::Member(group)));
+                return;
+            }
+            let next = (usize::from(asked) + 1) % usize::from(self.settings.workers);
+            return self.dispatch.order(next, Order::ForgetPeer { node, asked: asked + 1, reply });
+        }
+        self.introductions.forgetting.push((node, reply));
+        self.note();
+    }
+
+    /// Writes down what is new, unless that is being done.
+    fn note(&mut self) {
+        let introductions = &mut self.introductions;
+        if introductions.is_noting {
+            return;
+        }
+        let mut list = self.dispatch.peers().list();
+        let forgotten = std::mem::take(&mut introductions.forgetting);
+        list.retain(|(node, _)| !forgotten.iter().any(|(gone, _)| gone == node));
+        let mut learned: Vec<(NodeId, LogId)> = Vec::new();
+        for (node, log, _) in &introductions.waiting {
+            // Of two logs under one id the first counts.
+            if !list.iter().any(|(known, _)| known == node) {
+                list.push((*node, *log));
+                learned.push((*node, *log));
+            }
+        }
+        if learned.is_empty() && forgotten.is_empty() {
+            return;
+        }
+        introductions.is_noting = true;
+        let token = self.transfers.expect(Work::Note(Note { learned, forgotten }));
+        self.lane.note_peers(token, list);
+    }
+
+    /// A note is durable, or it failed; then nothing is known that was not known before.
+    pub(super) fn noted(&mut self, note: Note, is_durable: bool) {
+        self.introductions.is_noting = false;
+        let peers = self.dispatch.peers();
+        if is_durable {
+            note.forgotten.iter().for_each(|(node, _)| peers.forget(*node));
+            note.learned.iter().for_each(|(node, log)| peers.learn(*node, *log));
+        }
+        for (_, reply) in note.forgotten {
+            let _caller_gone = reply.send(if is_durable { Ok(()) } else { Err(ForgetError::Disk) });
+        }
+        let waiting = std::mem::take(&mut self.introductions.waiting);
+        if is_durable {
+            for (from, log, unit) in waiting {
+                self.take_introduction(from, log, unit);
+            }
+        } else {
+            tracing::warn!(
+                node = self.settings.node.0,
+                "new peers could not be noted: they are not heard yet"
+            );
+        }
+        if !self.introductions.forgetting.is_empty() {
+            self.note();
+        }
+    }
+}
