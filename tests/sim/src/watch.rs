@@ -6,6 +6,7 @@
 //! | `one leader per term` | election safety (paper, section 5.2) |
 //! | `follows its leader` | whom a replica takes for its term's leader leads that term |
 //! | `one vote per term` | a durable vote never changes within its term |
+//! | `hands over` | who campaigns at its leader's word was given it, in the term before |
 //! | `elected by a quorum` | a leader's term is on the disks of a quorum with a vote for it (section 5.2) |
 //! | `acknowledged stays` | what a follower has acknowledged in a term, it keeps in that term |
 //! | `counted as acknowledged` | what a leader counts for a follower, it has acknowledged in this term, and has on its disk |
@@ -20,6 +21,11 @@
 //! | `applied is durable` | no machine sees, and no core takes for durable, what was never on its own node's disk |
 //! | `votes go to fresh logs` | votes and pre-votes are given to logs that are no older than the voter's (section 5.4.1) |
 //! | `nothing leaves before it is durable` | votes, acknowledgements and terms in messages are on the sender's disk |
+//! | `acknowledges what its leader has` | what a follower acknowledges is in the log of the leader that it tells |
+//! | `snapshots replace what differs` | a snapshot drops nothing that follows its last entry in a log that has that entry |
+//! | `configuration in force` | it is the latest in the log, or the latest committed one before the log's beginning |
+//! | `one change at a time` | one configuration of a log is not committed, it may follow the one before, and whoever appends it has committed in its term |
+//! | `newcomers have caught up` | who becomes a voter has acknowledged something to the leader that makes it one |
 //! | `created is durable` | a group that its creator was told of is on the disk |
 //! | `durable is kept` | a node that opens again knows all that was durable |
 //! | `bounds` | queues and buffers stay within their limits |
@@ -29,12 +35,17 @@
 //! `convergence`.
 
 use raftwerk::drive::{Load, ReplicaView};
-use raftwerk_frame::frame::{Entries, FrameHeader, FrameKind};
-use raftwerk_frame::wire::{Record, UnitHeader, UnitKind, records};
-use raftwerk_frame::{Configuration, EntryId, GroupId, HardState, Index, Message, NodeId, Term};
-use raftwerk_raft::{Group, Role, invariant};
-use rustc_hash::FxHashMap;
+mod configurations;
+mod leaving;
 
+use std::collections::BTreeMap;
+
+use raftwerk_frame::frame::{Entries, EntryKind, FrameHeader, FrameKind};
+use raftwerk_frame::{Configuration, EntryId, GroupId, HardState, Index, NodeId, Term};
+use raftwerk_raft::{Group, Role, invariant};
+use rustc_hash::{FxHashMap, FxHashSet};
+
+use self::configurations::{check_changes, check_in_force};
 use crate::ledger::hash_of;
 use crate::shadow::Shadow;
 
@@ -62,6 +73,7 @@ macro_rules! ensure {
         }
     };
 }
+use ensure;
 
 /// What a replica looked like after its last turn.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -84,6 +96,10 @@ struct GroupWatch {
     entries: FxHashMap<(u64, Term), Durable>,
     /// What candidates have asked for votes with: by candidate and term, pre-votes apart.
     asked: FxHashMap<(NodeId, Term, bool), Asked>,
+    /// Who was told by its leader to campaign, and in which term.
+    told_to_campaign: FxHashSet<(NodeId, Term)>,
+    /// Every configuration that was ever durable.
+    configurations: BTreeMap<(u64, Term), Configuration>,
 }
 
 /// An entry that was durable somewhere.
@@ -184,7 +200,11 @@ impl Watch {
             "{whose}: has acknowledged {matched} in {term}, and ends at {}",
             now.last
         );
+        if is_other && now.is_leader {
+            self.check_newcomers(view.group, core, earlier.as_ref().map(|(_, earlier)| earlier), &whose)?;
+        }
         let group = self.groups.entry(view.group.0).or_default();
+        check_in_force(group, core, &whose)?;
         if now.is_leader
             && !before.is_some_and(|was| was.is_leader && was.hard_state.term == now.hard_state.term)
         {
@@ -202,7 +222,7 @@ impl Watch {
         );
         let leader = group.leaders.get(&core.term()).copied();
         ensure!(
-            core.leader().is_none_or(|followed| leader.is_none_or(|leader| followed == leader)),
+            core.leader().is_none_or(|followed| leader == Some(followed)),
             "follows its leader",
             "{whose}: follows {:?} in {}, which {leader:?} leads",
             core.leader(),
@@ -238,6 +258,9 @@ impl Watch {
         }
         if before.is_none_or(|was| was.commit < now.commit) {
             self.check_commit(view.group, core, earlier.map(|(_, earlier)| earlier).as_ref(), &whose)?;
+        }
+        if is_other {
+            check_changes(self.groups.entry(view.group.0).or_default(), core, &whose)?;
         }
         Ok(true)
     }
@@ -278,7 +301,7 @@ impl Watch {
             *node == me || durable.term > term || durable.term == term && durable.vote == Some(me)
         };
         ensure!(
-            is_quorum(core.configuration(), voted),
+            !core.configuration().is_empty() && is_quorum(core.configuration(), voted),
             "elected by a quorum",
             "{whose}: leads {term} with the votes of {:?}",
             (1..=self.nodes as u64).map(NodeId).filter(|node| voted(node)).collect::<Vec<_>>()
@@ -356,7 +379,16 @@ impl Watch {
                 ensure!(kept, "one vote per term", "{whose}: {was:?}, then {:?} in {}", vote, header.term);
                 (shadow.is_there, shadow.hard_state) = (true, HardState { term: header.term, vote });
             }
-            FrameKind::Snapshot => shadow.begins_after(header.id(), false),
+            FrameKind::Snapshot => {
+                let id = header.id();
+                ensure!(
+                    shadow.term_at(id.index.0) != Some(id.term) || shadow.last() == id.index.0,
+                    "snapshots replace what differs",
+                    "{whose}: a snapshot at {id} drops the log up to {}, which agrees with it",
+                    shadow.last()
+                );
+                shadow.begins_after(id, false);
+            }
             FrameKind::Compact => shadow.begins_after(header.id(), true),
             FrameKind::Remove => *shadow = Shadow::default(),
         }
@@ -381,6 +413,11 @@ impl Watch {
             }
             let acknowledged = watch.acknowledged;
             *watch = ReplicaWatch { shadow, acknowledged, ..ReplicaWatch::default() };
+        }
+        for ((of, group), watch) in &mut self.replicas {
+            if *of == node && !there.contains(group) {
+                watch.facts = None; // it may come again, as if it had never been
+            }
         }
         let lost = self
             .replicas
@@ -410,68 +447,6 @@ impl Watch {
         }
     }
 
-    /// Checks what leaves a node against what is durable there.
-    pub(crate) fn leaving(&mut self, node: usize, to: NodeId, unit: &[u8]) -> Checked {
-        let Ok((header, heads, _)) = UnitHeader::parse(unit) else {
-            return Err(Violation::new("wire", format!("n{} sends what is no unit", node + 1)));
-        };
-        if header.kind != UnitKind::Groups {
-            return Ok(());
-        }
-        for record in records(heads).flatten() {
-            let Some(watch) = self.replicas.get(&(node, record.group.0)) else { continue };
-            if let Err(what) = may_leave(&watch.shadow, NodeId(node as u64 + 1), &record) {
-                let what = format!("n{} {}: {:?}, {what}", node + 1, record.group, record.message);
-                return Err(Violation::new("nothing leaves before it is durable", what));
-            }
-            match record.message {
-                Message::AppendAck { term, matched } => {
-                    let watch = self.replicas.entry((node, record.group.0)).or_default();
-                    watch.acknowledged = watch.acknowledged.max((term, matched.0));
-                }
-                Message::PreVote { term, last } => self.asks(node, record.group, term, last, true),
-                Message::Vote { term, last, .. } => self.asks(node, record.group, term, last, false),
-                Message::PreVoteReply { term, granted: true } => {
-                    self.grants(node, to, record.group, term, true)?;
-                }
-                Message::VoteReply { term, granted: true } => {
-                    self.grants(node, to, record.group, term, false)?;
-                }
-                _ => {}
-            }
-        }
-        Ok(())
-    }
-
-    /// A candidate asks for votes.
-    fn asks(&mut self, node: usize, group: GroupId, term: Term, last: EntryId, is_pre: bool) {
-        self.told += 1;
-        let asked = &mut self.groups.entry(group.0).or_default().asked;
-        if asked.len() >= QUESTIONS_KEPT {
-            asked.retain(|(_, of, _), _| *of >= term);
-        }
-        let key = (NodeId(node as u64 + 1), term, is_pre);
-        let question = asked.entry(key).or_insert(Asked { last, since: self.told });
-        question.last = question.last.max(last);
-    }
-
-    /// A voter grants a vote. Its log may have grown while the answer waited for the disk: only one that has not changed
-    /// since the question is certainly the one that was compared.
-    fn grants(&self, node: usize, to: NodeId, group: GroupId, term: Term, is_pre: bool) -> Checked {
-        let asked = self.groups.get(&group.0).and_then(|of| of.asked.get(&(to, term, is_pre)));
-        let (Some(asked), Some(watch)) = (asked, self.replicas.get(&(node, group.0))) else { return Ok(()) };
-        let Some(facts) = watch.facts.filter(|_| watch.last_changed < asked.since) else { return Ok(()) };
-        ensure!(
-            asked.last >= facts.last,
-            "votes go to fresh logs",
-            "n{} {group}: with {} for {to} with {} in {term}, pre-vote: {is_pre}",
-            node + 1,
-            facts.last,
-            asked.last
-        );
-        Ok(())
-    }
-
     /// Checks what a worker holds.
     pub(crate) fn load(&self, node: usize, load: &Load) -> Checked {
         let bounded = load.lane.queued_bytes <= self.queue_bytes_max
@@ -482,9 +457,6 @@ impl Watch {
         Ok(())
     }
 }
-
-/// Questions for votes that are remembered for a group, of all its nodes, before older terms' are forgotten.
-const QUESTIONS_KEPT: usize = 64;
 
 /// Whether a majority of each half holds something.
 fn is_quorum(configuration: &Configuration, holds: impl Fn(&NodeId) -> bool) -> bool {
@@ -547,6 +519,11 @@ fn entries_match(
 ) -> Checked {
     for entry in Entries::new(header, body) {
         let hash = hash_of(entry.payload) ^ entry.kind as u64;
+        if entry.kind == EntryKind::Membership
+            && let Ok(configuration) = Configuration::decode(entry.payload)
+        {
+            group.configurations.entry((entry.id.index.0, entry.id.term)).or_insert(configuration);
+        }
         let first = group.entries.entry((entry.id.index.0, entry.id.term));
         let first = first.or_insert(Durable { hash, before, nodes: 0 });
         first.nodes |= 1 << node;
@@ -563,26 +540,4 @@ fn entries_match(
         before = Some(entry.id.term);
     }
     Ok(())
-}
-
-/// Whether a message speaks only of what is durable.
-fn may_leave(shadow: &Shadow, me: NodeId, record: &Record) -> Result<(), String> {
-    let durable = shadow.hard_state;
-    let term = record.message.term();
-    let voted_for =
-        |whom: Option<NodeId>| durable.term > term || durable.term == term && durable.vote == whom;
-    let good = match record.message {
-        Message::PreVote { .. } => term.0 <= durable.term.0 + 1,
-        Message::PreVoteReply { granted: true, .. } => true,
-        Message::Vote { .. } => voted_for(Some(me)),
-        Message::VoteReply { granted: true, .. } => {
-            durable.term > term || durable.term == term && durable.vote.is_some()
-        }
-        // Of an earlier term: since then another leader may have replaced what was acknowledged and is now gone.
-        Message::AppendAck { matched, .. } => {
-            durable.term > term || durable.term == term && shadow.last() >= matched.0
-        }
-        _ => durable.term >= term,
-    };
-    if good { Ok(()) } else { Err(format!("with {durable:?} and {} durable", shadow.last())) }
 }
