@@ -62,14 +62,22 @@ impl SimDisk {
         }
     }
 
-    /// Runs every append that waits, as one group commit; gives those that are durable now.
-    pub(crate) fn run_appends(&self) -> Vec<AppendJob<MemoryFile>> {
+    /// How many appends wait.
+    pub(crate) fn appends(&self) -> usize {
+        held(&self.jobs).appends.len()
+    }
+
+    /// Runs the first of the appends that wait, so many at the most, as one group commit; gives those that are durable
+    /// now.
+    pub(crate) fn run_appends(&self, most: usize) -> Vec<AppendJob<MemoryFile>> {
         let mut jobs = held(&self.jobs);
         if jobs.is_dead {
             return Vec::new();
         }
-        let mut written: Vec<_> = jobs.appends.iter().cloned().collect();
-        let (mut queued, mut durable) = (std::mem::take(&mut jobs.appends), Lsn(0));
+        let most = most.min(jobs.appends.len());
+        let later = jobs.appends.split_off(most);
+        let (mut queued, mut durable) = (std::mem::replace(&mut jobs.appends, later), Lsn(0));
+        let mut written: Vec<_> = queued.iter().cloned().collect();
         let is_alive = run_appends(self.directory.files(), &mut queued, true, |completion| {
             if let Completion::Appended { last, .. } = &completion {
                 durable = *last;
@@ -77,6 +85,9 @@ impl SimDisk {
             jobs.done.push_back(completion);
         });
         jobs.is_dead = !is_alive;
+        if jobs.is_dead {
+            jobs.appends.clear();
+        }
         written.retain(|job| job.lsn <= durable);
         written
     }

@@ -36,6 +36,8 @@ kinds! {
     Delay = "delay",
     /// Ambient: the transport refuses a message.
     Refuse = "refuse",
+    /// Ambient: a second copy of a message arrives when leaders have come and gone.
+    Late = "late",
     /// Ambient: a sync or read takes many times as long.
     SlowDisk = "slow-disk",
     /// The power of a node is cut: every unsynced sector is old, new or garbage.
@@ -60,6 +62,10 @@ kinds! {
     Clog = "clog",
     /// A link is many times slower for a while.
     SlowLink = "slow-link",
+    /// A connection breaks and is made again: what was on its way in it is lost.
+    Reset = "reset",
+    /// A leader is cut off, with proposals that nobody else has and clients that hold on to it.
+    Depose = "depose",
     /// The next writes or syncs of a node fail.
     WriteError = "write-error",
     /// The next reads of a node fail.
@@ -203,16 +209,34 @@ pub struct Strike {
     pub salt: u64,
 }
 
-/// Draws the moments of a run.
-pub(crate) fn schedule(seed: u64, kinds: FaultSet, nodes: usize, end: u64, usual_gap: u64) -> Vec<Strike> {
+/// Out of so many strikes of a run without stable leaders, one is of a kind drawn like any other; the rest depose.
+const OTHERS_AMONG_DEPOSED: u64 = 3;
+
+/// Draws the moments of a run. `election`: the election timeout in nanoseconds, since what is shorter deposes nobody.
+pub(crate) fn schedule(
+    seed: u64,
+    kinds: FaultSet,
+    nodes: usize,
+    end: u64,
+    usual_gap: u64,
+    election: u64,
+) -> Vec<Strike> {
     let mut chance = Chance::of(seed, "strikes");
     let kinds: Vec<FaultKind> = kinds.iter().filter(|kind| !kind.is_ambient()).collect();
+    // Logs part where leaders change before they have told anybody what they know, again and again.
+    let is_unstable = kinds.contains(&FaultKind::Depose) && chance.below(3) == 0;
+    let usual_span = chance.one_of(&[400_000_000, 400_000_000, 2 * election]);
     let (mut strikes, mut at) = (Vec::new(), usual_gap);
     while at < end && !kinds.is_empty() {
         let kind = chance.one_of(&kinds);
+        let deposes = is_unstable && chance.below(OTHERS_AMONG_DEPOSED) > 0;
+        let kind = if deposes { FaultKind::Depose } else { kind };
         let node = chance.below(nodes as u64) as usize;
         let other = (node + 1 + chance.below(nodes.max(2) as u64 - 1) as usize) % nodes;
-        let span = chance.heavy_tailed(400_000_000).min(8_000_000_000);
+        let span = match kind {
+            FaultKind::Depose => chance.from_to(election, 6 * election),
+            _ => chance.heavy_tailed(usual_span).min(8_000_000_000),
+        };
         strikes.push(Strike { at, kind, node, other, span, salt: chance.any() });
         at += chance.heavy_tailed(usual_gap);
     }
@@ -234,7 +258,7 @@ mod tests {
     #[test]
     fn a_schedule_repeats_and_holds_what_was_asked_for() {
         let kinds = FaultSet::of(|kind| matches!(kind, FaultKind::Kill | FaultKind::Drop));
-        let strikes = schedule(3, kinds, 3, 60_000_000_000, 500_000_000);
+        let strikes = schedule(3, kinds, 3, 60_000_000_000, 500_000_000, 1_000_000_000);
         assert!(strikes.len() > 10);
         assert!(strikes.iter().all(|strike| strike.kind == FaultKind::Kill && strike.node != strike.other));
     }

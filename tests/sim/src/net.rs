@@ -68,6 +68,8 @@ pub(crate) struct Link {
     pub(crate) clogged_until: u64,
     /// Delays are so many times as long until then.
     pub(crate) slow_until: u64,
+    /// The connection was made anew then: what was sent before does not arrive.
+    pub(crate) made_at: u64,
     latest: [u64; Channel::COUNT],
 }
 
@@ -77,6 +79,8 @@ pub(crate) enum Way {
     Lost,
     /// Arrives at this time, and perhaps once more.
     Arrives(u64, Option<u64>),
+    /// Arrives at the first time, and once more at the second, by which everything may have changed.
+    Haunts(u64, u64),
 }
 
 /// All links, and their chance.
@@ -112,6 +116,14 @@ impl Links {
     pub(crate) fn heal(&mut self) {
         self.is_healed = true;
         self.links.fill(Link::default());
+    }
+
+    /// The connection between two nodes is made anew: its channels wait for nothing that was sent before.
+    pub(crate) fn remake(&mut self, now: u64, one: usize, other: usize) {
+        for (from, to) in [(one, other), (other, one)] {
+            let link = self.link(from, to);
+            (link.made_at, link.latest) = (now, [0; Channel::COUNT]);
+        }
     }
 
     /// How long after a break the ends learn of it.
@@ -161,6 +173,9 @@ impl Links {
             }
             None if is_free => at += self.chance.heavy_tailed(self.plan.delay),
             None => {}
+        }
+        if struck(&mut self.chance, self.plan.late_ppm, FaultKind::Late) {
+            return Way::Haunts(at, at + self.chance.below(self.plan.late));
         }
         let again = is_doubled.then(|| at + self.chance.heavy_tailed(self.plan.delay));
         Way::Arrives(at, again)

@@ -75,6 +75,8 @@ pub(crate) struct Rounds {
     pub(crate) turn_at: u64,
     /// Which of its disk's queues have somebody at work.
     pub(crate) is_working: [bool; 3],
+    /// How many batches the write that is going on takes along: those that came since have to wait.
+    pub(crate) batches: usize,
 }
 
 /// One node.

@@ -73,6 +73,10 @@ pub struct NetPlan {
     pub reorder_ppm: u32,
     /// Refused by the sender's transport.
     pub refuse_ppm: u32,
+    /// Arriving once more, much later.
+    pub late_ppm: u32,
+    /// How much later at the most.
+    pub late: u64,
     /// The usual delay.
     pub delay: u64,
     /// What is added to it at random, at most.
@@ -167,7 +171,7 @@ impl Plan {
             Profile::Swarm | Profile::Quic => chance.one_of(&[300, 1_000, 2_000]) * MS,
             Profile::Hostile | Profile::Churn => 250 * MS,
         };
-        let mut strikes = schedule(seed, kinds, nodes, end, gap);
+        let mut strikes = schedule(seed, kinds, nodes, end, gap, election);
         if let Some(kept) = &options.strikes {
             let chosen = kept.iter().filter_map(|at| strikes.get(*at).copied());
             strikes = chosen.collect();
@@ -269,6 +273,8 @@ fn net_plan(chance: &mut Chance, kinds: FaultSet, election: u64) -> NetPlan {
         duplicate_ppm: rate(FaultKind::Duplicate, &[1_000, 20_000, 200_000]),
         reorder_ppm: rate(FaultKind::Reorder, &[10_000, 100_000, 660_000]),
         refuse_ppm: rate(FaultKind::Refuse, &[1_000, 20_000]),
+        late_ppm: rate(FaultKind::Late, &[1_000, 10_000, 100_000]),
+        late: 8 * election,
         tail_ppm: rate(FaultKind::Delay, &[1_000, 20_000, 200_000]),
         delay: chance.one_of(&[20_000, 100_000, 1_000_000, 5_000_000]).min(election / 40),
         jitter: chance.one_of(&[10_000, 200_000, 2_000_000]).min(election / 40),

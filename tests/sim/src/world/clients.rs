@@ -122,16 +122,27 @@ impl World<'_> {
             return;
         }
         let node = self.chances.clients.one_of(&self.plan.voters[group]);
+        let count = self.chances.clients.from_to(1, NOISE_MAX);
+        self.propose_unheard(group, node, count);
+    }
+
+    /// Proposals for a replica, wanted by nobody who waits.
+    pub(super) fn propose_unheard(&mut self, group: usize, node: usize, count: u64) {
         let Some(body) = self.nodes[node].body.as_ref().filter(|_| self.nodes[node].is_reachable()) else {
             return;
         };
-        for _ in 0..self.chances.clients.from_to(1, NOISE_MAX) {
+        for _ in 0..count {
             self.unique += 1;
             if let Some(payload) = self.subject.noise(self.unique) {
                 drop(body.propose(group_id(group), payload));
             }
         }
         self.answer_bells(node);
+    }
+
+    /// A client takes this node for the leader, until it learns better.
+    pub(super) fn hold_on(&mut self, client: usize, group: usize, node: usize) {
+        self.clients[client].leaders[group] = node;
     }
 
     fn rest(&mut self, at: usize) {

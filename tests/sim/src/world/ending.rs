@@ -160,6 +160,9 @@ impl World<'_> {
             if view.applied.0 < last || view.applied != view.core.commit() {
                 return None;
             }
+            if view.core.configuration().auto_leave {
+                return None; // a joint configuration that leaders leave by themselves
+            }
             let digest = view.machine.digest();
             if *first.get_or_insert(digest) != digest {
                 return Some(false);

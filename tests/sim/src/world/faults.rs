@@ -4,13 +4,13 @@
 //! may befall a minority of each group's voters, and nobody else after that. Whatever they do, a node may lose nothing
 //! silently: it opens with all it had, or it refuses to, loudly.
 
-use raftwerk::{Change, Newcomers, Reconfiguration, Route};
+use raftwerk::{Change, GroupId, Newcomers, Reconfiguration, Route};
 use raftwerk_wal::memory::{MemoryFiles, SectorFate};
 
 use super::{Event, World, group_id, node_id};
 use crate::disk::held;
 use crate::fault::{FaultKind, Strike};
-use crate::node::{State, Written};
+use crate::node::{SimNode, State, Written};
 use crate::watch::Checked;
 
 impl World<'_> {
@@ -36,6 +36,8 @@ impl World<'_> {
             FaultKind::Isolate | FaultKind::OneWay | FaultKind::Bridge | FaultKind::Split => {
                 self.cut(&strike, 1)
             }
+            FaultKind::Depose => self.depose(at),
+            FaultKind::Reset => self.reset(strike.node, strike.other),
             _ => self.disturb(&strike),
         }
         Ok(())
@@ -44,7 +46,7 @@ impl World<'_> {
     /// Whether a kind may befall a node now.
     fn may(&self, kind: FaultKind, node: usize) -> bool {
         let up = self.nodes[node].state == State::Up;
-        if matches!(kind, FaultKind::Transfer | FaultKind::Reconfigure) {
+        if matches!(kind, FaultKind::Transfer | FaultKind::Reconfigure | FaultKind::Depose) {
             return true;
         }
         if !kind.is_damage() {
@@ -63,13 +65,7 @@ impl World<'_> {
     fn wish(&mut self, strike: &Strike) {
         let group = (strike.salt >> 32) as usize % self.plan.groups;
         let id = group_id(group);
-        let leader = self.nodes.iter().position(|node| {
-            node.is_reachable()
-                && node.body.as_ref().is_some_and(|body| {
-                    body.replicas(body.worker_of(id)).any(|view| view.group == id && view.core.is_leader())
-                })
-        });
-        let Some(leader) = leader else { return };
+        let Some(leader) = self.leading(id) else { return };
         let Some(body) = &self.nodes[leader].body else { return };
         if strike.kind == FaultKind::Transfer {
             drop(body.transfer_leadership(id, node_id(strike.other)));
@@ -77,6 +73,57 @@ impl World<'_> {
             drop(body.reconfigure(id, wish(strike, self.plan.nodes)));
         }
         self.answer_bells(leader);
+    }
+
+    /// Somebody who leads a group, or thinks so: the one of the latest term.
+    fn leading(&self, id: GroupId) -> Option<usize> {
+        let leads = |node: &SimNode| {
+            let body = node.body.as_ref().filter(|_| node.is_reachable())?;
+            let view = body.replicas(body.worker_of(id)).find(|view| view.group == id)?;
+            view.core.is_leader().then(|| view.core.term())
+        };
+        let leaders = self.nodes.iter().enumerate().filter_map(|(at, node)| Some((leads(node)?, at)));
+        leaders.max_by_key(|(term, _)| *term).map(|(_, at)| at)
+    }
+
+    /// A leader is cut off, alone or, in a larger group, with a follower; then it is given proposals, which nobody will
+    /// ever have or another leader has to replace. Some clients do not notice; some leaders' disks stand still meanwhile.
+    fn depose(&mut self, at: usize) {
+        let mut strike = self.plan.strikes[at];
+        let group = (strike.salt >> 32) as usize % self.plan.groups;
+        strike.node = self.leading(group_id(group)).unwrap_or(strike.node);
+        if self.nodes.len() < 5 || strike.salt & 2 != 0 {
+            strike.other = strike.node;
+        }
+        self.plan.strikes[at] = strike;
+        if strike.salt >> 3 & 3 == 0 && self.nodes[strike.node].state == State::Up {
+            // Until after it is heard again: what it has is replaced before it is durable.
+            self.nodes[strike.node].hangs_until = self.now + strike.span + strike.span / 4;
+            self.faults.add(FaultKind::DiskHang);
+        }
+        if strike.salt & 4 != 0 {
+            self.propose_unheard(group, strike.node, strike.salt >> 8 & 7);
+        }
+        self.cut(&strike, 1);
+        // A few, or so many that others' logs are still shorter when they begin after it.
+        self.propose_unheard(group, strike.node, (strike.salt >> 11 & 7) << (strike.salt >> 5 & 3));
+        for client in 0..self.plan.clients {
+            if strike.salt >> (16 + client) & 1 == 0 {
+                self.hold_on(client, group, strike.node);
+            }
+        }
+    }
+
+    /// A connection breaks, both ends know, and there is another at once.
+    fn reset(&mut self, one: usize, other: usize) {
+        if one == other {
+            return;
+        }
+        self.links.remake(self.now, one, other);
+        for (node, peer) in [(one, other), (other, one)] {
+            let life = self.nodes[node].life;
+            self.at(self.now, Event::Notice { node: node as u16, peer: peer as u16, life });
+        }
     }
 
     /// Faults that pass, and leave everything durable as it was.
@@ -103,7 +150,11 @@ impl World<'_> {
     pub(super) fn relieve(&mut self, at: usize) {
         let strike = self.plan.strikes[at];
         match strike.kind {
-            FaultKind::Isolate | FaultKind::OneWay | FaultKind::Bridge | FaultKind::Split
+            FaultKind::Isolate
+            | FaultKind::OneWay
+            | FaultKind::Bridge
+            | FaultKind::Split
+            | FaultKind::Depose
                 if !self.is_ending =>
             {
                 self.cut(&strike, -1);
@@ -241,6 +292,10 @@ fn wish(strike: &Strike, nodes: usize) -> Reconfiguration {
 fn is_between(strike: &Strike, from: usize, to: usize) -> bool {
     let side = |node: usize| strike.salt >> (node % 32) & 1;
     match strike.kind {
+        FaultKind::Depose => {
+            let is_inside = |node: usize| node == strike.node || node == strike.other;
+            is_inside(from) != is_inside(to)
+        }
         FaultKind::Isolate => from == strike.node || to == strike.node,
         FaultKind::OneWay => from == strike.node && (to == strike.other || strike.salt & 1 == 0),
         FaultKind::Bridge => from != strike.node && to != strike.node && side(from) != side(to),

@@ -115,6 +115,9 @@ struct Unit {
     to: usize,
     channel: Channel,
     bytes: Bytes,
+    sent: u64,
+    /// It has arrived once, long ago.
+    is_late: bool,
 }
 
 #[derive(Clone, Copy)]

@@ -79,7 +79,7 @@ impl World<'_> {
         }
         node.state = State::Up;
         node.is_doomed = false;
-        node.rounds = vec![Rounds { turn_at: u64::MAX, is_working: [false; 3] }; lanes];
+        node.rounds = vec![Rounds { turn_at: u64::MAX, is_working: [false; 3], batches: 0 }; lanes];
         node.written.clear();
         node.vouched = vec![raftwerk_wal::Lsn(0); lanes];
         node.bells.take();
@@ -138,7 +138,7 @@ impl World<'_> {
             // In the middle of what it was writing.
             held(&node.mishaps).crash_after = Some(self.chances.faults.below(4));
             for disk in &node.disks {
-                disk.run_appends();
+                disk.run_appends(usize::MAX);
                 disk.run_background(Queue::Segments);
                 disk.run_background(Queue::Snapshots);
             }
@@ -307,6 +307,9 @@ impl World<'_> {
                 continue;
             }
             node.rounds[worker].is_working[number] = true;
+            if queue == Queue::Appends {
+                node.rounds[worker].batches = disk.appends();
+            }
             let life = node.life;
             let mut takes = self.plan.disk.sync / 2 + self.chances.disks.below(self.plan.disk.sync);
             if !self.is_ending && self.chances.disks.hits(self.plan.disk.slow_ppm) {
@@ -351,7 +354,7 @@ impl World<'_> {
     }
 
     fn append(&mut self, at: usize, lane: usize, disk: &SimDisk) -> Checked {
-        let durable = disk.run_appends();
+        let durable = disk.run_appends(self.nodes[at].rounds[lane].batches);
         if self.nodes[at].is_fenced || self.nodes[at].is_wiped {
             return Ok(()); // what an old image says contradicts what was said since
         }

@@ -29,17 +29,30 @@ impl World<'_> {
         }
         let late = self.stage.as_mut().map_or(0, |stage| stage.posted(&bytes, self.links.is_healed));
         let to = at;
-        match self.links.way(self.now, from, to, Some(channel), &mut self.faults) {
-            Way::Lost => {}
-            Way::Arrives(at, again) => {
-                let at = at + late;
-                if let Some(again) = again {
-                    self.carry(again, Unit { from, to, channel, bytes: bytes.clone() });
-                }
-                self.carry(at, Unit { from, to, channel, bytes });
-            }
-        }
+        let unit = Unit { from, to, channel, bytes, sent: self.now, is_late: false };
+        self.send_off(unit, Some(channel), late, |_, bytes| bytes);
         Ok(())
+    }
+
+    /// Decides about one message or datagram, and lets it go. `struck`: what may befall its bytes, but not those of a copy.
+    fn send_off(
+        &mut self,
+        unit: Unit,
+        order: Option<Channel>,
+        late: u64,
+        struck: impl FnOnce(&mut Self, Bytes) -> Bytes,
+    ) {
+        let (at, again, is_late) = match self.links.way(self.now, unit.from, unit.to, order, &mut self.faults)
+        {
+            Way::Lost => return,
+            Way::Arrives(at, again) => (at + late, again, false),
+            Way::Haunts(at, again) => (at + late, Some(again), true),
+        };
+        if let Some(again) = again {
+            self.carry(again, Unit { bytes: unit.bytes.clone(), is_late, ..unit });
+        }
+        let bytes = struck(self, unit.bytes);
+        self.carry(at, Unit { bytes, ..unit });
     }
 
     fn carry(&mut self, at: u64, unit: Unit) {
@@ -52,8 +65,13 @@ impl World<'_> {
     }
 
     pub(super) fn arrive(&mut self, slot: u32) {
-        let Some(Unit { from, to, channel, bytes }) = self.units[slot as usize].take() else { return };
+        let Some(unit) = self.units[slot as usize].take() else { return };
+        let Unit { from, to, channel, bytes, sent, is_late } = unit;
         self.free_units.push(slot);
+        let is_gone = if is_late { self.links.is_healed } else { sent < self.links.link(from, to).made_at };
+        if is_gone {
+            return;
+        }
         if self.stage.is_some() && self.links.is_cut(from, to) {
             return; // a cut takes what was on its way, so that a scenario knows what has passed
         }
@@ -158,16 +176,13 @@ impl World<'_> {
             return;
         }
         let corrupt_ppm = plan.corrupt_ppm;
-        let Way::Arrives(at, again) = self.links.way(self.now, from, to, None, &mut self.faults) else {
-            return;
-        };
-        let channel = Channel::Control;
-        if let Some(again) = again {
-            self.carry(again, Unit { from, to, channel, bytes: datagram.clone() });
-        }
-        let is_struck = !self.is_ending && self.chances.faults.hits(corrupt_ppm);
-        let bytes = if is_struck { self.corrupted(datagram) } else { datagram };
-        self.carry(at, Unit { from, to, channel, bytes });
+        // No order is kept among datagrams, and they belong to no connection that the links know of.
+        let unit =
+            Unit { from, to, channel: Channel::Control, bytes: datagram, sent: u64::MAX, is_late: false };
+        self.send_off(unit, None, 0, |world, bytes| {
+            let is_struck = !world.is_ending && world.chances.faults.hits(corrupt_ppm);
+            if is_struck { world.corrupted(bytes) } else { bytes }
+        });
     }
 
     fn corrupted(&mut self, datagram: Bytes) -> Bytes {
