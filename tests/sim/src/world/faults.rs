@@ -284,7 +284,14 @@ fn wish(strike: &Strike, nodes: usize) -> Reconfiguration {
         _ => changes.extend((0..nodes).map(|node| change(node, next(4)))),
     }
     let newcomers = if next(4) == 0 { Newcomers::Checked } else { Newcomers::Awaited };
-    let route = if next(4) == 0 { Route::Joint } else { Route::Auto };
+    let route = match next(8) {
+        0 | 1 => Route::Joint,
+        2 | 3 => Route::JointHeld,
+        _ => Route::Auto,
+    };
+    if next(3) == 0 {
+        changes.clear(); // leaves a joint configuration that was to be held
+    }
     Reconfiguration { route, newcomers, ..Reconfiguration::of(changes) }
 }
 

@@ -101,8 +101,8 @@ enum Event {
     Relief { strike: u32 },
     /// A node starts.
     Start { node: u16, life: u32 },
-    /// A node whose log has failed is started again.
-    Doom { node: u16, life: u32 },
+    /// A node whose log has failed is started again, or one that has just come back dies with its machine.
+    Doom { node: u16, life: u32, power: bool },
     /// A node learns that its connection to another is gone.
     Notice { node: u16, peer: u16, life: u32 },
     /// A timer of a node's real transport is due.
@@ -365,7 +365,7 @@ impl<'a> World<'a> {
             Event::Strike { strike } => self.strike(strike as usize)?,
             Event::Relief { strike } => self.relieve(strike as usize),
             Event::Start { node, life } => self.start(node.into(), life)?,
-            Event::Doom { node, life } => self.doom(node.into(), life)?,
+            Event::Doom { node, life, power } => self.doom(node.into(), life, power)?,
             Event::Notice { node, peer, life } => self.notice(node.into(), peer.into(), life),
             Event::Tend { node, life } => self.tend_in_time(node.into(), life),
         }

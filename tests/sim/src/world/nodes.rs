@@ -79,6 +79,7 @@ impl World<'_> {
         }
         node.state = State::Up;
         node.is_doomed = false;
+        let (life, dies_again) = (node.life, std::mem::take(&mut node.dies_again));
         node.rounds = vec![Rounds { turn_at: u64::MAX, is_working: [false; 3], batches: 0 }; lanes];
         node.written.clear();
         node.vouched = vec![raftwerk_wal::Lsn(0); lanes];
@@ -89,6 +90,10 @@ impl World<'_> {
         self.tend(at);
         for peer in &self.nodes {
             peer.transport.closed.fetch_and(!(1 << (at + 1)), Ordering::Relaxed);
+        }
+        if dies_again {
+            let soon = self.now + self.chances.faults.heavy_tailed(20_000_000);
+            self.at(soon, Event::Doom { node: at as u16, life, power: true });
         }
         self.say(|| format!("n{}  up, life {}", at + 1, self.nodes[at].life));
         self.mind_creations(at)?;
@@ -171,10 +176,10 @@ impl World<'_> {
         Ok(())
     }
 
-    /// The operator ends a life whose log has failed.
-    pub(super) fn doom(&mut self, at: usize, life: u32) -> Checked {
+    /// The operator ends a life whose log has failed, or the machine one that had begun only just.
+    pub(super) fn doom(&mut self, at: usize, life: u32, power: bool) -> Checked {
         let is_this = self.nodes[at].life == life && self.nodes[at].state == State::Up;
-        if is_this { self.fall(at, false) } else { Ok(()) }
+        if is_this && !(power && self.is_ending) { self.fall(at, power) } else { Ok(()) }
     }
 
     pub(super) fn notice(&mut self, at: usize, peer: usize, life: u32) {
@@ -294,7 +299,7 @@ impl World<'_> {
             let life = node.life;
             self.say(|| format!("n{}  its log has failed", at + 1));
             let soon = self.chances.faults.heavy_tailed(200_000_000);
-            self.at(self.now + soon, Event::Doom { node: at as u16, life });
+            self.at(self.now + soon, Event::Doom { node: at as u16, life, power: false });
         }
     }
 
@@ -346,6 +351,8 @@ impl World<'_> {
         let has_crashed = held(&self.nodes[at].mishaps).has_crashed;
         if has_crashed {
             let power = self.chances.faults.below(2) == 0;
+            // What the first death left written and not durable, a second one may take from a life that relies on it.
+            self.nodes[at].dies_again = !power && self.chances.faults.below(2) == 0;
             return self.fall(at, power);
         }
         self.call(at, worker, self.now + 1_000);
