@@ -21,6 +21,10 @@ use crate::Profile;
 
 /// Seeds on which the copy, with nothing switched on, must do exactly what the original does.
 const SEEDS_COMPARED: u64 = 24;
+/// The profiles that a bug is hunted in, in turns, unless its entry names one.
+const PROFILES: [Profile; 3] = [Profile::Swarm, Profile::Hostile, Profile::Churn];
+/// How long a turn lasts.
+const SLICE: Duration = Duration::from_secs(12);
 /// How much longer than it was told a run may take before it is stopped: its last seeds may be long ones.
 const GRACE: Duration = Duration::from_secs(120);
 /// How much is kept of what was seen: a history that is not linearizable may fill pages.
@@ -31,7 +35,7 @@ const WHAT_CHARS_MAX: usize = 300;
 pub struct Wanted {
     /// Only these, by name; all if empty.
     pub names: Vec<String>,
-    /// The most time for one bug: half of it in one profile, half in the other.
+    /// The most time for one bug, over all profiles.
     pub at_most: Duration,
     /// Threads of a run.
     pub threads: usize,
@@ -188,13 +192,22 @@ fn hunt_one(copy: &Path, mutant: &Mutant, wanted: &Wanted) -> Result<Outcome, Hu
         seconds: 0.0,
     };
     let began = Instant::now();
-    for (profile, until) in [(Profile::Swarm, wanted.at_most / 2), (Profile::Hostile, wanted.at_most)] {
-        outcome.profile = format!("{profile:?}").to_lowercase();
-        let mut from = 0;
+    let profiles: Vec<Profile> = mutant.profile.map_or_else(|| PROFILES.to_vec(), |only| vec![only]);
+    let slice = SLICE.min(wanted.at_most / profiles.len() as u32);
+    // Where each profile goes on when its turn comes again.
+    let mut nexts: Vec<(Profile, u64)> = profiles.into_iter().map(|profile| (profile, 0)).collect();
+    for turn in 0.. {
+        let turns = nexts.len();
+        let (profile, next) = &mut nexts[turn % turns];
+        let profile = *profile;
+        let until = began.elapsed() + slice;
+        let until = until.min(wanted.at_most);
         while let Some(left) = until.checked_sub(began.elapsed()).filter(|left| !left.is_zero()) {
-            let said = run(copy, mutant.number, profile, (from, Some(left)), &[], wanted.threads)?;
+            outcome.profile = format!("{profile:?}").to_lowercase();
+            let said = run(copy, mutant.number, profile, (*next, Some(left)), &[], wanted.threads)?;
             outcome.seeds += said.seeds;
             outcome.seconds = began.elapsed().as_secs_f64();
+            *next += said.seeds;
             let Some(found) = said.first else { break };
             (outcome.seed, outcome.what) = (found.seed, found.what);
             if is_clean(copy, profile, found.seed)? {
@@ -203,7 +216,10 @@ fn hunt_one(copy: &Path, mutant: &Mutant, wanted: &Wanted) -> Result<Outcome, Hu
             }
             // The seed fails without the bug, too: that is another bug's doing, and proves nothing about this one.
             outcome.what = format!("(seed {} fails with every bug switched off, too)", found.seed);
-            from = found.seed + 1;
+            *next = found.seed + 1;
+        }
+        if began.elapsed() >= wanted.at_most {
+            break;
         }
     }
     Ok(outcome)

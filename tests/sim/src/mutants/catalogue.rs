@@ -9,6 +9,10 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use clap::ValueEnum as _;
+
+use crate::Profile;
+
 /// What stands in an entry for "this bug is switched on".
 const PLACEHOLDER: &str = "{planted}";
 
@@ -19,6 +23,8 @@ pub struct Mutant {
     pub number: u32,
     /// Its name, unique.
     pub name: String,
+    /// The one profile in which it can show, if there is one.
+    pub profile: Option<Profile>,
     /// What goes wrong, and what it would cost.
     pub title: String,
     /// What is changed.
@@ -180,11 +186,19 @@ pub fn parse(file: &str, text: &str) -> Result<Vec<Mutant>, CatalogueError> {
 }
 
 fn begin(entry: &str) -> Option<Mutant> {
-    let (number, name) = entry.trim().split_once(' ')?;
+    let (number, rest) = entry.trim().split_once(' ')?;
+    let (name, profile) = match rest.split_once(' ') {
+        None => (rest, None),
+        Some((name, in_profile)) => {
+            let profile = in_profile.strip_prefix('(')?.strip_suffix(')')?;
+            (name, Some(Profile::from_str(profile, false).ok()?))
+        }
+    };
     let is_name = name.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-');
     let mutant = Mutant {
         number: number.parse().ok()?,
         name: name.to_owned(),
+        profile,
         title: String::new(),
         edits: Vec::new(),
     };
@@ -265,7 +279,7 @@ mod tests {
     use super::*;
 
     const TWO: &str = "words about the file\n\n== 3 late\nIt comes\ntoo late.\n-- a.rs\n    one < two\n++\n    one < two || {planted}\n\n\
-                       == 5 twice\nTwice.\n-- a.rs\nthree\n++\nif {planted} { 3 } else { three }\n-- b.rs\nx\n++\n{planted}\n";
+                       == 5 twice (churn)\nTwice.\n-- a.rs\nthree\n++\nif {planted} { 3 } else { three }\n-- b.rs\nx\n++\n{planted}\n";
 
     #[test]
     fn entries_are_read_with_their_lines_and_planted_side_by_side() {
@@ -273,6 +287,10 @@ mod tests {
         assert_eq!(mutants[0].title, "It comes too late.");
         assert_eq!(mutants[0].edits[0].find, "    one < two");
         assert_eq!(mutants[1].edits.len(), 2);
+        assert_eq!(
+            mutants.iter().map(|mutant| mutant.profile).collect::<Vec<_>>(),
+            [None, Some(Profile::Churn)]
+        );
         let edits: Vec<(&Mutant, &Edit)> =
             vec![(&mutants[1], &mutants[1].edits[0]), (&mutants[0], &mutants[0].edits[0])];
         let text = changed("a.rs", "if     one < two { three }", &edits).unwrap();
@@ -297,6 +315,7 @@ mod tests {
     fn an_entry_that_lacks_something_is_refused() {
         for bad in [
             "== x late\n",
+            "== 1 late (often)\nt\n-- a\nb\n++\n{planted}\n",
             "== 1 Late\nt\n-- a\nb\n++\n{planted}\n",
             "== 1 late\n-- a\nb\n++\n{planted}\n",
             "== 1 late\nt\n-- a\nb\n++\nnothing\n",
