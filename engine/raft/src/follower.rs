@@ -65,6 +65,8 @@ impl Group {
         if let Some(from) = self.take_entries(prev.index, runs, verified, effects) {
             self.take_memberships(memberships, from, verified, effects);
         }
+        // What follows `verified` here is of this term, so the leader's own: where the logs part, an append brings the entry
+        // that replaces ours (a leader ships none that ends before, see `shipment`).
         let matched = verified.max(self.commit);
         self.commit_to(commit.min(verified), effects);
         // Held until all that was written is durable, so what it says will be true when it leaves.

@@ -254,7 +254,8 @@ impl Body {
     }
 }
 
-/// The frames as they are to be sent: where they lie, but for one whose tail was replaced since.
+/// The frames as they are to be sent: where they lie, but for one whose tail was replaced since. No leader of this version
+/// makes such: a frame travels whole and is acknowledged whole, so logs part between frames.
 fn bodies<D: Disk>(
     group: GroupId,
     frames: &[FrameRef],
