@@ -8,7 +8,7 @@ use std::task::{Wake, Waker};
 use bytes::Bytes;
 use raftwerk::drive::{self, Creation};
 use raftwerk::{GroupId, NodeId};
-use raftwerk_frame::Time;
+use raftwerk_frame::{LogId, Time};
 use raftwerk_wal::Lsn;
 use raftwerk_wal::memory::MemoryFiles;
 
@@ -16,6 +16,7 @@ use crate::clock::Clock;
 use crate::disk::{Mishaps, SimDisk};
 use crate::net::SimTransport;
 use crate::quic::QuicEnd;
+use crate::world::Farewell;
 
 /// Whether a node takes part.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -102,8 +103,14 @@ pub(crate) struct SimNode {
     pub(crate) hangs_until: u64,
     /// Durable state may have been taken from it.
     pub(crate) is_damaged: bool,
-    /// Its disk was emptied: it holds no group and never will again.
+    /// Its disk was emptied: it knows nothing of what it promised, and nobody may hear it.
     pub(crate) is_wiped: bool,
+    /// How often that has happened.
+    pub(crate) disks_lost: u64,
+    /// What is done about it.
+    pub(crate) farewell: Option<Farewell>,
+    /// Which logs its peers had, as it knew when it fell.
+    pub(crate) noted: Vec<(NodeId, LogId)>,
     /// It must not be let near the others: its disk is an old image.
     pub(crate) is_fenced: bool,
     /// An old image of its disk.
@@ -145,6 +152,9 @@ impl SimNode {
             hangs_until: 0,
             is_damaged: false,
             is_wiped: false,
+            disks_lost: 0,
+            farewell: None,
+            noted: Vec::new(),
             is_fenced: false,
             image: None,
             to_create: Vec::new(),

@@ -438,6 +438,11 @@ impl Watch {
         Ok(())
     }
 
+    /// A node is nobody that was known before.
+    pub(crate) fn reborn(&mut self, node: usize) {
+        self.replicas.retain(|(of, _), _| *of != node);
+    }
+
     /// A node's disk was replaced: what it promised is gone, and so is the node as a voter.
     pub(crate) fn replaced(&mut self, node: usize) {
         for ((of, _), watch) in &mut self.replicas {

@@ -28,15 +28,15 @@ fn the_same_seed_gives_the_same_events_and_watching_changes_none() {
 fn repeats(profile: Profile) {
     let silent = Options { profile, seconds: Some(5), ..Options::default() };
     let watched = Options { trace: Some(|_| ()), ..silent.clone() };
-    let (mut hashes, mut answered) = (Vec::new(), 0);
+    let (mut hashes, mut answered, mut events) = (Vec::new(), 0, 0);
     for seed in 0..4 {
         let [one, other] = [&silent, &watched].map(|options| run(seed, options, &key_value()));
         assert_eq!((one.hash, one.events), (other.hash, other.events), "seed {seed}");
-        assert!(one.events > 100, "seed {seed} lives: {one:?}");
         answered += one.answered;
+        events += one.events;
         hashes.push(one.hash);
     }
-    assert!(answered > 0, "some of them long enough to be of use");
+    assert!(answered > 0 && events > 1_000, "some of them long enough to be of use: {events} events");
     hashes.sort_unstable();
     hashes.dedup();
     assert_eq!(hashes.len(), 4, "other seeds are other lives");

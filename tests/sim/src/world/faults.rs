@@ -46,7 +46,11 @@ impl World<'_> {
     /// Whether a kind may befall a node now.
     fn may(&self, kind: FaultKind, node: usize) -> bool {
         let up = self.nodes[node].state == State::Up;
-        if matches!(kind, FaultKind::Transfer | FaultKind::Reconfigure | FaultKind::Depose) {
+        if kind == FaultKind::Reconfigure {
+            // The operator has something else to do while a node is to be taken out everywhere.
+            return !self.nodes.iter().any(|node| node.is_wiped);
+        }
+        if matches!(kind, FaultKind::Transfer | FaultKind::Depose) {
             return true;
         }
         if !kind.is_damage() {
@@ -54,7 +58,12 @@ impl World<'_> {
                 matches!(kind, FaultKind::Bridge | FaultKind::Split | FaultKind::OneWay | FaultKind::Isolate);
             return up || is_about_links;
         }
-        up && !self.nodes[node].is_fenced
+        let is_told_apart = kind != FaultKind::Wipe || self.is_noted_by_all(node);
+        if self.plan.is_churning {
+            return up && is_told_apart && self.can_do_without(node);
+        }
+        up && is_told_apart
+            && !self.nodes[node].is_fenced
             && self.plan.voters.iter().all(|voters| {
                 let is_hit = |at: &&usize| **at == node || self.nodes[**at].is_damaged;
                 !voters.contains(&node) || voters.iter().filter(is_hit).count() <= (voters.len() - 1) / 2
@@ -76,7 +85,7 @@ impl World<'_> {
     }
 
     /// Somebody who leads a group, or thinks so: the one of the latest term.
-    fn leading(&self, id: GroupId) -> Option<usize> {
+    pub(super) fn leading(&self, id: GroupId) -> Option<usize> {
         let leads = |node: &SimNode| {
             let body = node.body.as_ref().filter(|_| node.is_reachable())?;
             let view = body.replicas(body.worker_of(id)).find(|view| view.group == id)?;
@@ -204,11 +213,17 @@ impl World<'_> {
         let target = self.target(strike);
         let (lanes, files) = (self.nodes[at].vouched.len() as u64, self.nodes[at].files.paths());
         self.fall(at, strike.salt & 1 == 0)?;
+        let first_groups = self.first_groups(at);
         let node = &mut self.nodes[at];
         match strike.kind {
             FaultKind::Wipe => {
                 (node.files, node.is_wiped) = (MemoryFiles::new(), true);
+                node.disks_lost += 1;
+                node.to_create = first_groups;
                 self.watch.replaced(at);
+                if self.plan.is_churning {
+                    self.look_after(at);
+                }
             }
             FaultKind::Rollback => {
                 // Nothing in the log can tell an old image from the present. The operator must not let it back in.

@@ -8,6 +8,7 @@ mod clients;
 mod ending;
 mod faults;
 mod nodes;
+mod operator;
 mod stage;
 mod wire;
 
@@ -20,6 +21,7 @@ use raftwerk::{GroupId, NodeId, StateMachines};
 use raftwerk_net::{Channel, PeerId};
 
 use self::clients::Client;
+pub(crate) use self::operator::Farewell;
 use self::stage::Stage;
 pub(crate) use self::stage::Told;
 use crate::chance::Chance;
@@ -105,6 +107,8 @@ enum Event {
     Doom { node: u16, life: u32, power: bool },
     /// A node learns that its connection to another is gone.
     Notice { node: u16, peer: u16, life: u32 },
+    /// The operator looks after a node that lost its disk.
+    Operate { node: u16 },
     /// A timer of a node's real transport is due.
     Tend { node: u16, life: u32 },
 }
@@ -280,9 +284,7 @@ impl<'a> World<'a> {
     /// Everything that is known to happen.
     fn begin(&mut self) {
         for node in 0..self.plan.nodes {
-            let of_node = |group: &usize| self.plan.is_churning || self.plan.voters[*group].contains(&node);
-            let groups = (0..self.plan.groups).filter(of_node).map(group_id).collect();
-            self.nodes[node].to_create = groups;
+            self.nodes[node].to_create = self.first_groups(node);
             self.at(node as u64, Event::Start { node: node as u16, life: 0 });
         }
         for client in 0..self.clients.len() {
@@ -292,6 +294,12 @@ impl<'a> World<'a> {
         for strike in 0..self.plan.strikes.len() {
             self.at(self.plan.strikes[strike].at, Event::Strike { strike: strike as u32 });
         }
+    }
+
+    /// The groups that a node makes when its disk is empty.
+    fn first_groups(&self, node: usize) -> Vec<GroupId> {
+        let of_node = |group: &usize| self.plan.is_churning || self.plan.voters[*group].contains(&node);
+        (0..self.plan.groups).filter(of_node).map(group_id).collect()
     }
 
     /// The whole run: faults, then peace, then judgement.
@@ -367,6 +375,7 @@ impl<'a> World<'a> {
             Event::Start { node, life } => self.start(node.into(), life)?,
             Event::Doom { node, life, power } => self.doom(node.into(), life, power)?,
             Event::Notice { node, peer, life } => self.notice(node.into(), peer.into(), life),
+            Event::Operate { node } => self.operate(node.into())?,
             Event::Tend { node, life } => self.tend_in_time(node.into(), life),
         }
         match held(&self.ledger).contradiction() {

@@ -50,9 +50,9 @@ impl World<'_> {
     }
 
     fn open(&mut self, at: usize) -> Result<drive::Node<SimDisk>, OpenError> {
+        let log_id = self.log_of(at);
         let plan = &self.plan;
         let node = &mut self.nodes[at];
-        let log_id = self.seed ^ (at as u64 + 1) << 32;
         let directory = match Directory::open(node.files.clone(), node.workers as u16, log_id) {
             Err(LogError::LaneCount { on_disk, .. }) => Directory::open(node.files.clone(), on_disk, log_id)?,
             opened => opened?,
@@ -149,7 +149,10 @@ impl World<'_> {
             }
         }
         node.creations.clear();
-        self.installed += node.body.take().map_or(0, |body| body.stats().installs);
+        if let Some(body) = node.body.take() {
+            self.installed += body.stats().installs;
+            node.noted = body.peers();
+        }
         node.disks.clear();
         node.state = State::Down;
         self.unplug(at);
@@ -266,7 +269,7 @@ impl World<'_> {
         if self.nodes[at].is_fenced {
             return Ok(());
         }
-        for view in body.replicas(worker) {
+        for view in body.replicas(worker).filter(|_| !self.nodes[at].is_wiped) {
             let changed = self.watch.replica(at, &view)?;
             if changed && self.trace.is_some() {
                 let (core, group) = (view.core, view.group);
@@ -392,16 +395,17 @@ impl World<'_> {
     /// Asks for the groups that are still to be made here. One that is durable need not be asked for again.
     fn mind_creations(&mut self, at: usize) -> Checked {
         let node = &mut self.nodes[at];
-        let is_here = !node.is_wiped && !node.is_fenced && !self.is_ending;
+        let is_here = !node.is_fenced && !self.is_ending;
         if node.to_create.is_empty() || !is_here {
             return Ok(());
         }
         let mut cx = Context::from_waker(Waker::noop());
+        let is_wiped = node.is_wiped;
         let (created, watch, mut checked) = (&mut node.to_create, &self.watch, Ok(()));
         node.creations.retain_mut(|(group, creation)| match Pin::new(creation).poll(&mut cx) {
             Poll::Pending => true,
             Poll::Ready(outcome) => {
-                if outcome.is_ok() && checked.is_ok() {
+                if outcome.is_ok() && checked.is_ok() && !is_wiped {
                     checked = watch.created(at, *group);
                 }
                 created.retain(|wanted| wanted != group || outcome.is_err());

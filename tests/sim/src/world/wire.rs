@@ -23,7 +23,9 @@ impl World<'_> {
         if self.nodes.get(at).is_none_or(|node| node.is_fenced) {
             return Ok(());
         }
-        self.watch.leaving(from, NodeId(to.0), &bytes)?;
+        if !self.nodes[from].is_wiped {
+            self.watch.leaving(from, NodeId(to.0), &bytes)?;
+        }
         if self.plan.quic.is_some() {
             return Ok(()); // on its way already, or waiting where it cannot be seen from here
         }
