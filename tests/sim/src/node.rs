@@ -125,6 +125,8 @@ pub(crate) struct SimNode {
     pub(crate) written: VecDeque<Written>,
     /// By lane: batches up to here are vouched for by later durable ones.
     pub(crate) vouched: Vec<Lsn>,
+    /// Snapshots installed in this life.
+    pub(crate) installs: u64,
     /// It has died in the middle of a call, and will soon after it has come back: of a power cut.
     pub(crate) dies_again: bool,
     /// Somebody has noticed that its log failed, and will start it again.
@@ -163,6 +165,7 @@ impl SimNode {
             callers: Vec::new(),
             written: VecDeque::new(),
             vouched: Vec::new(),
+            installs: 0,
             dies_again: false,
             is_doomed: false,
         }

@@ -141,6 +141,8 @@ pub struct Plan {
     pub drift_ppm: i64,
     /// Faults that strike at a moment.
     pub strikes: Vec<Strike>,
+    /// Nodes also die where it is most delicate: while they open, and when their logs have begun anew.
+    pub crashes: bool,
     /// Batches are remembered, because a fault may take them away.
     pub remembers_batches: bool,
     /// When faults end, in nanoseconds.
@@ -193,6 +195,7 @@ impl Plan {
             quic: (options.profile == Profile::Quic).then(|| QuicPlan::draw(seed, kinds)),
             disk,
             drift_ppm: if options.profile == Profile::Gentle { 50 } else { chance.one_of(&[0, 200, 20_000]) },
+            crashes: strikes.iter().any(|strike| strike.kind == FaultKind::CrashAtCall),
             remembers_batches: strikes.iter().any(|strike| strike.kind.is_damage()),
             strikes,
             end,

@@ -28,6 +28,7 @@
 //! | `newcomers have caught up` | who becomes a voter has acknowledged something to the leader that makes it one |
 //! | `created is durable` | a group that its creator was told of is on the disk |
 //! | `durable is kept` | a node that opens again knows all that was durable |
+//! | `found is durable` | what a node finds under a name when it opens, and goes on with, has that name durably |
 //! | `bounds` | queues and buffers stay within their limits |
 //!
 //! The ledger adds `one payload per index`, `applied once`, `applied in order`, `refused is refused`, `acknowledged is
@@ -127,6 +128,8 @@ struct Asked {
 struct ReplicaWatch {
     shadow: Shadow,
     facts: Option<Facts>,
+    /// What it took for durable after its last turn.
+    durable: u64,
     /// The configuration in force after its last turn, and where it stands in the log.
     configuration: Option<(u64, Configuration)>,
     /// When its log's end was last seen to be another.
@@ -175,7 +178,11 @@ impl Watch {
         };
         let watch = self.replicas.entry((node, view.group.0)).or_default();
         let before = watch.facts.replace(now);
+        let was_durable = std::mem::replace(&mut watch.durable, core.durable().0);
         if before == Some(now) {
+            if was_durable != core.durable().0 {
+                self.check_durable(node, view, core.durable())?;
+            }
             return Ok(false);
         }
         let index = core.configuration_index().0;
@@ -211,7 +218,6 @@ impl Watch {
             new_leader(group, core, &whose)?;
             self.check_elected(view.group, core, &whose)?;
         }
-        let watch = self.replicas.entry((node, view.group.0)).or_default();
         let group = self.groups.entry(view.group.0).or_default();
         ensure!(
             now.applied <= now.commit,
@@ -228,18 +234,8 @@ impl Watch {
             core.leader(),
             core.term()
         );
-        for index in [now.applied, core.durable().0] {
-            let id = EntryId::new(core.term_at(Index(index)).unwrap_or_default(), Index(index));
-            let was_here = |entry: &Durable| entry.nodes & 1 << node != 0;
-            ensure!(
-                index <= now.compacted
-                    || watch.shadow.holds(id)
-                    || group.entries.get(&(index, id.term)).is_some_and(was_here),
-                "applied is durable",
-                "{whose}: {id} is applied, or taken for durable, and {} is",
-                watch.shadow.last()
-            );
-        }
+        self.check_durable(node, view, view.applied)?;
+        self.check_durable(node, view, core.durable())?;
         if let Some(before) = before.filter(|was| was.is_leader && now.is_leader)
             && before.hard_state.term == now.hard_state.term
             && before.commit < now.commit
@@ -263,6 +259,26 @@ impl Watch {
             check_changes(self.groups.entry(view.group.0).or_default(), core, &whose)?;
         }
         Ok(true)
+    }
+
+    /// Something is applied, or taken for durable: it is, or was, on this node's disk.
+    fn check_durable(&self, node: usize, view: &ReplicaView<'_>, index: Index) -> Checked {
+        let core = view.core;
+        let Some(watch) = self.replicas.get(&(node, view.group.0)) else { return Ok(()) };
+        let id = EntryId::new(core.term_at(index).unwrap_or_default(), index);
+        let was_here = || {
+            let entry = self.groups.get(&view.group.0).and_then(|of| of.entries.get(&(index.0, id.term)));
+            entry.is_some_and(|entry| entry.nodes & 1 << node != 0)
+        };
+        ensure!(
+            index <= core.compacted().index || watch.shadow.holds(id) || was_here(),
+            "applied is durable",
+            "n{} {}: {id} is applied, or taken for durable, and {} is",
+            node + 1,
+            view.group,
+            watch.shadow.last()
+        );
+        Ok(())
     }
 
     /// What a leader counts for each follower, it has been told by it in this term.

@@ -249,6 +249,14 @@ impl MemoryFiles {
         held(&self.0).names.keys().cloned().collect()
     }
 
+    /// Those of them that a power cut now would take away.
+    #[must_use]
+    pub fn paths_not_durable(&self) -> Vec<String> {
+        let state = held(&self.0);
+        let is_fleeting = |path: &&String| !state.durable_names.contains_key(*path);
+        state.names.keys().filter(is_fleeting).cloned().collect()
+    }
+
     /// A copy of everything, as after a clean end.
     #[must_use]
     pub fn copy(&self) -> Self {

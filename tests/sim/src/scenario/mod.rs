@@ -153,6 +153,7 @@ impl Scenario {
             drift_ppm: chance.one_of(&[0, 200]),
             strikes: Vec::new(),
             quic: None,
+            crashes: false,
             remembers_batches: false,
             end: 0,
         }

@@ -117,8 +117,10 @@ impl World<'_> {
         // A few, or so many that others' logs are still shorter when they begin after it.
         self.propose_unheard(group, strike.node, (strike.salt >> 11 & 7) << (strike.salt >> 5 & 3));
         for client in 0..self.plan.clients {
-            if strike.salt >> (16 + client) & 1 == 0 {
-                self.hold_on(client, group, strike.node);
+            match strike.salt >> (16 + 2 * client) & 3 {
+                0 | 1 => self.hold_on(client, group, strike.node),
+                2 => self.hold_on(client, group, strike.other),
+                _ => {}
             }
         }
     }

@@ -20,6 +20,11 @@ use crate::fault::FaultKind;
 use crate::node::{Rounds, State, Written};
 use crate::watch::{Checked, Violation};
 
+/// Whether a node that opens goes on with what it finds under a name: all but what is thrown away or written anew.
+fn is_relied_on(path: &str) -> bool {
+    path == "manifest" || path.ends_with(".snap") || path.ends_with(".log")
+}
+
 /// Groups that could not be made are tried again after so long.
 const CREATE_AGAIN: u64 = 100_000_000;
 /// How far back faults can take a durable batch away.
@@ -43,6 +48,13 @@ impl World<'_> {
         node.latest = Time(0);
         node.files.decided_by(Some(Box::new(Obedient(Arc::clone(&node.mishaps)))));
         self.plug_in(at);
+        // It may die before it has opened what it found, or made.
+        if self.plan.crashes
+            && !self.is_ending
+            && self.chances.faults.below(if life == 0 { 4 } else { 16 }) == 0
+        {
+            held(&self.nodes[at].mishaps).crash_after = Some(self.chances.faults.below(20));
+        }
         match self.open(at) {
             Ok(body) => self.opened(at, body),
             Err(error) => self.refused(at, &error),
@@ -77,8 +89,13 @@ impl World<'_> {
         if !node.is_wiped && !node.is_fenced {
             self.watch.opened(at, (0..lanes).flat_map(|worker| body.replicas(worker)))?;
         }
+        let fleeting = node.files.paths_not_durable();
+        if let Some(path) = fleeting.iter().find(|path| is_relied_on(path)) {
+            let what = format!("n{} goes on with {path}, which a power cut would take away", at + 1);
+            return Err(Violation::new("found is durable", what));
+        }
         node.state = State::Up;
-        node.is_doomed = false;
+        (node.is_doomed, node.installs) = (false, 0);
         let (life, dies_again) = (node.life, std::mem::take(&mut node.dies_again));
         node.rounds = vec![Rounds { turn_at: u64::MAX, is_working: [false; 3], batches: 0 }; lanes];
         node.written.clear();
@@ -250,6 +267,7 @@ impl World<'_> {
             self.call(at, worker, next.max(now + 1_000));
         }
         self.check_turn(at, worker)?;
+        self.mind_install(at);
         self.mind_creations(at)?;
         self.answer_callers(at);
         self.set_to_work(at, worker);
@@ -293,6 +311,21 @@ impl World<'_> {
             self.mind_poison(at, load.is_poisoned);
         }
         Ok(())
+    }
+
+    /// A node whose log has just begun anew may die before anything follows in it.
+    fn mind_install(&mut self, at: usize) {
+        if !self.plan.crashes {
+            return;
+        }
+        let node = &mut self.nodes[at];
+        let installs = node.body.as_ref().map_or(0, |body| body.stats().installs);
+        let is_news = installs > std::mem::replace(&mut node.installs, installs);
+        if is_news && !self.is_ending && self.chances.faults.below(4) == 0 {
+            let (life, power) = (node.life, self.chances.faults.below(2) == 0);
+            let soon = self.now + self.chances.faults.below(4 * self.plan.disk.sync);
+            self.at(soon, Event::Doom { node: at as u16, life, power });
+        }
     }
 
     /// A node whose log has failed is started again by its operator, after a while.
