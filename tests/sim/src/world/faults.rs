@@ -101,12 +101,12 @@ impl World<'_> {
         let mut strike = self.plan.strikes[at];
         let group = (strike.salt >> 32) as usize % self.plan.groups;
         strike.node = self.leading(group_id(group)).unwrap_or(strike.node);
-        if self.nodes.len() < 5 || strike.salt & 2 != 0 {
+        if self.nodes.len() < 4 || strike.salt & 2 != 0 {
             strike.other = strike.node;
         }
         self.plan.strikes[at] = strike;
-        if strike.salt >> 3 & 3 == 0 && self.nodes[strike.node].state == State::Up {
-            // Until after it is heard again: what it has is replaced before it is durable.
+        if is_mute(&strike) && self.nodes[strike.node].state == State::Up {
+            // It hears its successor meanwhile: what it has is replaced before it is durable.
             self.nodes[strike.node].hangs_until = self.now + strike.span + strike.span / 4;
             self.faults.add(FaultKind::DiskHang);
         }
@@ -118,8 +118,8 @@ impl World<'_> {
         self.propose_unheard(group, strike.node, (strike.salt >> 11 & 7) << (strike.salt >> 5 & 3));
         for client in 0..self.plan.clients {
             match strike.salt >> (16 + 2 * client) & 3 {
-                0 | 1 => self.hold_on(client, group, strike.node),
-                2 => self.hold_on(client, group, strike.other),
+                0 => self.hold_on(client, group, strike.node),
+                1 | 2 => self.hold_on(client, group, strike.other),
                 _ => {}
             }
         }
@@ -312,13 +312,18 @@ fn wish(strike: &Strike, nodes: usize) -> Reconfiguration {
     Reconfiguration { route, newcomers, ..Reconfiguration::of(changes) }
 }
 
+/// Whether a leader is deposed by a disk that stands still, and can only not be heard.
+const fn is_mute(strike: &Strike) -> bool {
+    strike.salt >> 3 & 3 == 0
+}
+
 /// Whether a cut lies on the way between two nodes.
 fn is_between(strike: &Strike, from: usize, to: usize) -> bool {
     let side = |node: usize| strike.salt >> (node % 32) & 1;
     match strike.kind {
         FaultKind::Depose => {
             let is_inside = |node: usize| node == strike.node || node == strike.other;
-            is_inside(from) != is_inside(to)
+            is_inside(from) != is_inside(to) && (is_inside(from) || !is_mute(strike))
         }
         FaultKind::Isolate => from == strike.node || to == strike.node,
         FaultKind::OneWay => from == strike.node && (to == strike.other || strike.salt & 1 == 0),

@@ -428,7 +428,7 @@ impl World<'_> {
     /// Asks for the groups that are still to be made here. One that is durable need not be asked for again.
     fn mind_creations(&mut self, at: usize) -> Checked {
         let node = &mut self.nodes[at];
-        let is_here = !node.is_fenced && !self.is_ending;
+        let is_here = !node.is_fenced;
         if node.to_create.is_empty() || !is_here {
             return Ok(());
         }
