@@ -81,7 +81,8 @@ impl Group {
     pub(crate) fn is_caught_up(&self, node: NodeId) -> bool {
         let patience = self.config.election_timeout();
         self.peer(node).is_some_and(|progress| {
-            progress.state == PeerState::Replicate
+            !self.is_leaving(node)
+                && progress.state == PeerState::Replicate
                 && progress.was_heard()
                 && progress.next > self.commit
                 && progress.oldest_in_flight().is_none_or(|sent| self.now < sent + patience)

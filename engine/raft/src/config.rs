@@ -26,7 +26,7 @@ pub struct Config {
     pub window_bytes: u64,
     /// Appends on their way to one peer; at most 65,535.
     pub window_messages: u32,
-    /// Bytes of entries in one append.
+    /// Bytes of entries in one append; less than 4 GiB.
     pub append_bytes_max: u64,
     /// Bytes of proposals that are not yet committed; beyond it more are refused as busy. One is always let in.
     pub uncommitted_bytes_max: u64,
@@ -35,6 +35,10 @@ pub struct Config {
     pub commit_delay: Duration,
     /// Ask before campaigning (thesis, section 9.6).
     pub pre_vote: bool,
+    /// How long a leader that the committed configuration gives no vote goes on, waiting for another voter to take over from
+    /// it; T at the most. It takes no proposals meanwhile. T is a good choice: an heir that does not answer is followed by the
+    /// next. Zero: it goes as soon as a voter has been sent the news that it may.
+    pub retirement: Duration,
     /// A leader that does not hear a quorum within T steps down, and a follower that hears its leader ignores
     /// candidates (thesis, section 6.2 and 4.2.3).
     pub check_quorum: bool,
@@ -47,8 +51,9 @@ pub(crate) struct Settings {
     election_timeout_micros: u32,
     heartbeat_interval_micros: u32,
     commit_delay_micros: u32,
+    retirement_micros: u32,
     pub(crate) window_bytes: u64,
-    pub(crate) append_bytes_max: u64,
+    append_bytes_max: u32,
     pub(crate) uncommitted_bytes_max: u64,
     pub(crate) window_messages: u16,
     pub(crate) pre_vote: bool,
@@ -62,8 +67,13 @@ impl Settings {
             election_timeout_micros: micros(config.election_timeout),
             heartbeat_interval_micros: micros(config.heartbeat_interval),
             commit_delay_micros: micros(config.commit_delay),
+            retirement_micros: micros(config.retirement),
             window_bytes: config.window_bytes,
-            append_bytes_max: config.append_bytes_max,
+            append_bytes_max: if config.append_bytes_max > u32::MAX as u64 {
+                u32::MAX
+            } else {
+                config.append_bytes_max as u32
+            },
             uncommitted_bytes_max: config.uncommitted_bytes_max,
             window_messages: if config.window_messages > u16::MAX as u32 {
                 u16::MAX
@@ -75,12 +85,20 @@ impl Settings {
         }
     }
 
+    pub(crate) const fn append_bytes_max(&self) -> u64 {
+        self.append_bytes_max as u64
+    }
+
     pub(crate) const fn election_timeout(&self) -> Duration {
         Duration::from_micros(self.election_timeout_micros as u64)
     }
 
     pub(crate) const fn commit_delay(&self) -> Duration {
         Duration::from_micros(self.commit_delay_micros as u64)
+    }
+
+    pub(crate) const fn retirement(&self) -> Duration {
+        Duration::from_micros(self.retirement_micros as u64)
     }
 
     pub(crate) const fn heartbeat_interval(&self) -> Duration {

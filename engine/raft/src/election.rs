@@ -56,6 +56,9 @@ impl Group {
 
     /// Becomes a follower of `leader` in `term`. A vote given in the same term stays given.
     pub(crate) fn follow(&mut self, term: Term, leader: Option<NodeId>, effects: &mut Effects) {
+        if self.role == Role::Leader {
+            self.leave_farewells(effects);
+        }
         if term > self.hard_state.term {
             self.hard_state.term = term;
             self.hard_state.vote = None;
@@ -81,10 +84,13 @@ impl Group {
             if self.now >= self.quorum_deadline && !self.renew_quorum() {
                 return self.follow(self.hard_state.term, None, effects);
             }
-            self.give_up_handover(effects);
+            if self.give_up_handover(effects) {
+                return self.follow(self.hard_state.term, None, effects);
+            }
             if self.now >= self.deadline {
+                self.end_farewells(effects);
                 self.send_heartbeats(effects);
-                self.hurry_handover(effects);
+                self.hurry_again(effects);
                 self.rearm_heartbeat();
             }
         } else if self.now >= self.deadline {

@@ -12,6 +12,7 @@ use smallvec::SmallVec;
 use crate::admission::Admission;
 use crate::asked::Asked;
 use crate::config::{Config, Restored, Settings};
+use crate::departure::Departure;
 use crate::effects::{Effects, Shipment};
 use crate::input::Input;
 use crate::invariant;
@@ -57,8 +58,10 @@ pub struct Group {
     pub(crate) is_told_removed: bool,
     pub(crate) priority: u8,
     pub(crate) admission: Option<Box<Admission>>,
+    /// Peers of a leader that take part no longer.
+    pub(crate) leaving: Seldom<Departure>,
     pub(crate) handover: Option<Box<Handover>>,
-    /// Everyone else in the configuration, in rising order.
+    /// Everyone else in the configuration, and who is leaving; in rising order.
     pub(crate) peers: SmallVec<[NodeId; 4]>,
     pub(crate) hard_state: HardState,
     pub(crate) role: Role,
@@ -108,6 +111,7 @@ impl Group {
             is_told_removed: false,
             priority: PRIORITY_MAX,
             admission: None,
+            leaving: Seldom::new(),
             handover: None,
             hard_state,
             role: Role::Follower,
@@ -298,7 +302,8 @@ impl Group {
         self.progress.get_mut(at)
     }
 
-    /// Everyone else in the configuration, in rising order.
+    /// Everyone else in the configuration, in rising order; in a leader also those that have yet to hear of their removal, see
+    /// [`Group::is_leaving`].
     pub fn peers(&self) -> impl Iterator<Item = NodeId> + '_ {
         self.peers.iter().copied()
     }
@@ -405,8 +410,8 @@ impl Group {
         let peers = self.progress.capacity() * size_of::<Progress>();
         let in_flight: usize = self.progress.iter().map(Progress::in_flight_capacity_bytes).sum();
         let uncommitted = self.uncommitted.capacity() * size_of::<(Index, u64)>();
-        let earlier = self.earlier.bytes();
-        peers + in_flight + uncommitted + self.reads.capacity_bytes() + earlier
+        let seldom = self.earlier.bytes() + self.leaving.bytes();
+        peers + in_flight + uncommitted + self.reads.capacity_bytes() + seldom
     }
 
     /// The node this replica is on.

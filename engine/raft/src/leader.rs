@@ -20,6 +20,7 @@ impl Group {
         let next = self.log.last().index.next();
         self.progress = Vec::with_capacity(self.peers.len());
         self.progress.extend(self.peers.iter().map(|_| Progress::new(next)));
+        self.place_leaving();
         self.quorum_deadline =
             if self.config.check_quorum { self.now + self.config.election_timeout() } else { Time::NEVER };
         self.rearm_heartbeat();
@@ -137,14 +138,20 @@ impl Group {
             };
             return (!progress.is_paused).then_some(ask);
         }
-        let commit_news = self.is_news_due && self.commit.min(progress.matched) > progress.commit_told;
+        // Usually who has not acknowledged the entry hears of its commit later; a leader that goes may not be there then.
+        let known = if self.is_retiring() { self.commit } else { self.commit.min(progress.matched) };
+        let commit_news = self.is_news_due && known > progress.commit_told;
         let room = match progress.state {
-            PeerState::Probe if !progress.is_paused => self.config.append_bytes_max,
-            PeerState::Replicate if progress.next <= last => {
-                progress.room(self.config.window_bytes, u32::from(self.config.window_messages))?
+            PeerState::Probe if !progress.is_paused => self.config.append_bytes_max(),
+            PeerState::Replicate => {
+                let (bytes, messages) = (self.config.window_bytes, u32::from(self.config.window_messages));
+                match progress.room(bytes, messages).filter(|_| progress.next <= last) {
+                    Some(room) => room,
+                    None if progress.is_question_due || commit_news && progress.next > last => 0,
+                    None => return None,
+                }
             }
-            PeerState::Replicate if commit_news => 0,
-            _ => return None,
+            PeerState::Probe | PeerState::Snapshot => return None,
         };
         let prev = progress.next.prev();
         // What comes before is compacted: a snapshot has to do it, see `name_snapshots`.
@@ -153,9 +160,9 @@ impl Group {
             term: self.hard_state.term,
             prev: EntryId::new(term, prev),
             first: progress.next,
-            last,
+            last: if room == 0 { prev } else { last },
             commit: self.commit,
-            bytes_max: room.min(self.config.append_bytes_max),
+            bytes_max: room.min(self.config.append_bytes_max()),
         })
     }
 
@@ -164,11 +171,18 @@ impl Group {
         let end = self.log.last().index;
         let Some(progress) = self.progress_of(to) else { return };
         progress.commit_told = commit.min(last);
+        let told = progress.commit_told;
         match progress.state {
             PeerState::Probe | PeerState::Snapshot => progress.pause(now),
-            PeerState::Replicate if last >= progress.next => progress.sent(last.min(end), bytes, now),
-            PeerState::Replicate => {}
+            PeerState::Replicate => {
+                progress.asked(now);
+                if last >= progress.next {
+                    progress.sent(last.min(end), bytes, now);
+                }
+            }
         }
+        self.note_told(to, told);
+        self.note_farewell(to, last);
     }
 
     /// A follower holds the log durably up to `matched`.
@@ -189,6 +203,7 @@ impl Group {
             self.continue_admission(effects);
             self.hurry_handover_to(from, effects);
         }
+        self.end_farewell(from, effects);
     }
 
     /// A follower's log does not agree at `rejected`. Skips back over a whole conflicting term at once, by the
@@ -219,17 +234,10 @@ impl Group {
             return;
         }
         let interval = self.config.heartbeat_interval();
-        let patience = (self.config.election_timeout() / 2).max(interval * 2);
         let (now, known) = (self.now, self.reads.round());
         let Some(progress) = self.progress_of(from) else { return };
         progress.heard(now, interval);
         progress.round = progress.round.max(round.min(known));
-        // The peer lives, and yet an append has gone unanswered for long: it is lost, and all after it.
-        if progress.state == PeerState::Replicate
-            && progress.oldest_in_flight().is_some_and(|sent| sent + patience < now)
-        {
-            progress.probe();
-        }
         self.answer_reads(effects);
     }
 

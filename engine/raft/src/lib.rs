@@ -20,7 +20,7 @@
 //! [`Input::Memberships`] and [`Group::restore`] on the way in.
 //!
 //! What is not here: payloads, I/O, clocks. Where to go next: `election`, `leader`, `follower`, `snapshot`, `read`; for
-//! changes of who takes part `membership`, with [`reconfig`] below and `admission` beside it; `transfer`. The rules that
+//! changes of who takes part `membership`, with [`reconfig`] below, `admission` and `departure` beside it; `transfer`. The rules that
 //! must always hold are numbered in [`invariant`].
 #![no_std]
 #![forbid(unsafe_code)]
@@ -32,6 +32,7 @@ extern crate std;
 mod admission;
 mod asked;
 mod config;
+mod departure;
 mod effects;
 mod election;
 mod follower;

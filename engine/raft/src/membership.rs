@@ -11,8 +11,6 @@
 //! What is not here: which configuration follows from which changes (`reconfig`), the waiting for newcomers
 //! (`admission`), handing over the lead (`transfer`).
 
-use alloc::vec::Vec;
-
 use raftwerk_frame::{Configuration, EntryId, Index, Membership, Message, NodeId, Time};
 use smallvec::SmallVec;
 
@@ -248,21 +246,14 @@ impl Group {
         self.is_told_removed = false;
         let before: SmallVec<[NodeId; 4]> = core::mem::take(&mut self.peers);
         self.name_peers();
-        if self.role == Role::Leader && before != self.peers {
-            let next = self.log.last().index.next();
-            let mut known: Vec<(NodeId, Progress)> =
-                before.into_iter().zip(self.progress.drain(..)).collect();
-            self.progress = Vec::with_capacity(self.peers.len());
-            for &peer in &self.peers {
-                let at = known.iter().position(|(node, _)| *node == peer);
-                // Who has just come counts as heard for a first period: it had no chance to speak yet.
-                self.progress.push(at.map_or_else(|| Progress::newcomer(next), |at| known.swap_remove(at).1));
-            }
+        if self.role == Role::Leader {
+            self.place_peers(before, effects);
         }
     }
 
     /// The commit index has passed `before` in a leader: a configuration may have become committed, and ask for more.
     pub(crate) fn follow_up(&mut self, before: Index, effects: &mut Effects) {
+        self.begin_farewells();
         if self.configuration_at > self.commit {
             return;
         }
@@ -278,7 +269,6 @@ impl Group {
         }
         if self.configuration_at > before {
             effects.settled = Some(self.configuration_at);
-            self.tell_removed(effects);
         }
         if !self.configuration.is_voter(self.config.node) {
             return self.retire(effects);
@@ -286,43 +276,27 @@ impl Group {
         self.continue_admission(effects);
     }
 
-    /// Who took part before the configuration that is committed now, and does not any longer, is told so.
-    fn tell_removed(&mut self, effects: &mut Effects) {
-        let Some(before) = self.earlier.last() else { return };
-        let me = self.config.node;
-        let gone = |node: &NodeId| !self.configuration.contains(*node) && *node != me;
-        let notice = self.notice_of_removal();
-        effects
-            .send
-            .extend(before.configuration.replicas().into_iter().filter(gone).map(|node| (node, notice)));
-    }
-
-    fn notice_of_removal(&self) -> Message {
-        let term = self.log.term_at(self.configuration_at).unwrap_or_default();
-        let configuration = EntryId::new(term, self.configuration_at);
-        Message::Removed { term: self.hard_state.term, configuration }
-    }
-
-    /// One who takes no part asks for votes with a log that is behind: it was removed and does not know.
+    /// One who takes no part asks for votes, with nothing that is not known here: it was removed and does not know.
     pub(crate) fn answer_removed(&self, from: NodeId, last: EntryId, effects: &mut Effects) -> bool {
         let is_gone = self.configuration_at <= self.commit
             && !self.configuration.is_empty()
             && !self.configuration.contains(from)
-            && last < self.log.last();
+            && last <= self.log.last();
         if is_gone {
-            effects.send_durable.push((from, self.notice_of_removal()));
+            let (term, configuration) = (self.hard_state.term, self.configuration_id());
+            effects.send_durable.push((from, Message::Removed { term, configuration }));
         }
         is_gone
     }
 
-    /// Somebody says that a committed configuration is without this replica. True unless a later one is known here.
+    /// Somebody says that a committed configuration is without this replica. So it is, unless a later one is known here.
     pub(crate) fn take_removed(&mut self, configuration: EntryId, effects: &mut Effects) {
         let is_later = if self.configuration_at <= self.commit {
             configuration.index > self.configuration_at
         } else {
-            self.log
-                .term_at(self.configuration_at)
-                .is_some_and(|term| configuration > EntryId::new(term, self.configuration_at))
+            // That the one in force here is committed is news, too.
+            let (known, me) = (self.configuration_id(), self.config.node);
+            configuration > known || configuration == known && !self.configuration.contains(me)
         };
         if is_later && self.role != Role::Leader && !self.configuration.is_empty() {
             if self.role != Role::Follower {

@@ -47,7 +47,10 @@ pub(crate) struct Progress {
     pub(crate) next: Index,
     /// A probe, or a failed snapshot, waits for an answer or a heartbeat's.
     pub(crate) is_paused: bool,
-    paused_at: Time,
+    /// When it was last sent something that it will answer.
+    asked_at: Time,
+    /// It lives, and has left appends unanswered for long: it is asked what it holds.
+    pub(crate) is_question_due: bool,
     /// What was compacted when the peer was found to need a snapshot: whichever it gets holds at least this.
     snapshot_at: Option<Box<EntryId>>,
     pub(crate) is_active: bool,
@@ -68,7 +71,8 @@ impl Progress {
             matched: Index(0),
             next,
             is_paused: false,
-            paused_at: Time(0),
+            asked_at: Time(0),
+            is_question_due: false,
             snapshot_at: None,
             is_active: false,
             was_active: false,
@@ -131,14 +135,24 @@ impl Progress {
     /// Nothing more for this peer before it answers, or answers a heartbeat.
     pub(crate) fn pause(&mut self, now: Time) {
         self.is_paused = true;
-        self.paused_at = now;
+        self.asked_at = now;
     }
 
-    /// The peer lives. What has gone unanswered for `patience` is lost; before that the answer may be on its way, and a
-    /// heartbeat that overtook a probe is no reason to send it twice.
+    /// The peer lives. A probe that has gone unanswered for `patience` is lost; before that the answer may be on its way, and
+    /// a heartbeat that overtook a probe is no reason to send it twice.
+    ///
+    /// Where appends are pipelined, a long silence may be a slow disk's, and the window stays what it is. The peer is asked
+    /// once per `patience`, by an append without entries after all that was sent: what it answers tells what was lost.
     pub(crate) fn heard(&mut self, now: Time, patience: Duration) {
         self.is_active = true;
-        self.is_paused &= now < self.paused_at + patience;
+        self.is_paused &= now < self.asked_at + patience;
+        let oldest = self.in_flight.front().filter(|_| self.state == PeerState::Replicate);
+        self.is_question_due = oldest.is_some_and(|sent| now >= sent.at.max(self.asked_at) + patience);
+    }
+
+    /// It has been sent something that it will answer.
+    pub(crate) fn asked(&mut self, now: Time) {
+        (self.is_question_due, self.asked_at) = (false, now);
     }
 
     /// How many bytes may still leave; `None` if the window is full.
@@ -184,6 +198,7 @@ impl Progress {
     fn clear_in_flight(&mut self) {
         self.in_flight.clear();
         self.in_flight_bytes = 0;
+        self.is_question_due = false;
     }
 }
 

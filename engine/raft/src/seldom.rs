@@ -2,7 +2,7 @@
 
 use alloc::boxed::Box;
 use alloc::vec::Vec;
-use core::ops::Deref;
+use core::ops::{Deref, DerefMut};
 
 /// A growable list behind a pointer. Empty, it holds no memory.
 #[derive(Clone, Debug)]
@@ -20,6 +20,14 @@ impl<T> Seldom<T> {
 
     pub(crate) fn pop(&mut self) -> Option<T> {
         let one = self.0.as_mut().and_then(|list| list.pop());
+        self.shrink();
+        one
+    }
+
+    /// Takes out the one at `at`, which there is.
+    pub(crate) fn remove(&mut self, at: usize) -> T {
+        let list = self.0.as_mut().expect("what is removed is there");
+        let one = list.remove(at);
         self.shrink();
         one
     }
@@ -67,6 +75,12 @@ impl<T> Deref for Seldom<T> {
     }
 }
 
+impl<T> DerefMut for Seldom<T> {
+    fn deref_mut(&mut self) -> &mut [T] {
+        self.0.as_mut().map_or(&mut [], |list| list)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -82,6 +96,8 @@ mod tests {
         list.retain(|one| *one != 2);
         list.drop_front(1);
         assert_eq!(&list[..], [3]);
-        assert_eq!((list.pop(), list.pop(), list.bytes()), (Some(3), None, 0));
+        list.push(4);
+        list[1] += 1;
+        assert_eq!((list.remove(1), list.pop(), list.pop(), list.bytes()), (5, Some(3), None, 0));
     }
 }

@@ -10,10 +10,12 @@ impl Group {
     /// Names the peers whose next entry is compacted. Each once, until its snapshot arrives or fails.
     pub(crate) fn name_snapshots(&mut self, effects: &mut Effects) {
         let (compacted, now) = (self.log.compacted(), self.now);
-        for (peer, progress) in self.peers.iter().zip(&mut self.progress) {
+        let Self { peers, progress, leaving, .. } = self;
+        for (peer, progress) in peers.iter().zip(progress) {
             // Sending needs the term of the entry before `next`.
             let behind = progress.next.prev() < compacted.index;
-            if behind && progress.state != PeerState::Snapshot && !progress.is_paused {
+            let is_due = behind && progress.state != PeerState::Snapshot && !progress.is_paused;
+            if is_due && !leaving.iter().any(|departure| departure.node == *peer) {
                 progress.snapshot(compacted, now);
                 effects.snapshot_to.push(*peer);
             }

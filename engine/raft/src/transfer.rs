@@ -1,7 +1,8 @@
 //! Handing over the lead (thesis, section 3.10): the leader stops taking proposals, waits until the chosen follower holds
 //! its whole log, and tells it to campaign at once. If nothing comes of it within an election timeout, writes resume.
 //!
-//! A leader that is no voter of the committed configuration hands over, too, and does not wait (thesis, section 4.2.2).
+//! A leader that is no voter of the committed configuration hands over, too, to whoever is fit; and when its time is over it
+//! goes, whether anybody took over or not (thesis, section 4.2.2).
 
 use alloc::boxed::Box;
 
@@ -16,6 +17,10 @@ use crate::progress::{PeerState, Progress};
 pub(crate) struct Handover {
     to: NodeId,
     deadline: Time,
+    /// This leader is going, whoever follows: then, or as soon after as somebody knows.
+    goes_after: Option<Time>,
+    /// When the target was told last.
+    hurried: Option<Time>,
 }
 
 /// What became of a transfer that did not succeed. That it did is told by the change of leader.
@@ -54,7 +59,7 @@ impl Group {
             return;
         }
         let deadline = self.now + self.config.election_timeout();
-        self.handover = Some(Box::new(Handover { to, deadline }));
+        self.handover = Some(Box::new(Handover { to, deadline, goes_after: None, hurried: None }));
         self.hurry_handover(effects);
     }
 
@@ -80,24 +85,58 @@ impl Group {
 
     /// Tells the target to campaign if it holds everything. Again with every heartbeat: the first time may have been lost.
     pub(crate) fn hurry_handover(&mut self, effects: &mut Effects) {
-        let Some(handover) = &self.handover else { return };
-        let (to, last) = (handover.to, self.log.last().index);
-        if self.peer(to).is_some_and(|progress| progress.matched == last) {
-            effects.send.push((to, Message::TimeoutNow { term: self.hard_state.term }));
-        }
+        let Some(to) = self.transfer_target().filter(|to| self.holds_all(*to)) else { return };
+        effects.send.push((to, Message::TimeoutNow { term: self.hard_state.term }));
+        let now = self.now;
+        self.handover.iter_mut().for_each(|handover| handover.hurried = Some(now));
     }
 
-    /// The target may now hold everything.
+    /// A node holds more than before: the target may hold everything now; or this one may be the heir.
     pub(crate) fn hurry_handover_to(&mut self, node: NodeId, effects: &mut Effects) {
-        if self.transfer_target() == Some(node) {
+        let Some(to) = self.transfer_target() else { return };
+        if to != node && self.is_retiring() && self.holds_all(node) && !self.holds_all(to) {
+            self.set_heir(node);
+        }
+        if self.handover.as_ref().is_some_and(|handover| handover.to == node && handover.hurried.is_none()) {
             self.hurry_handover(effects);
         }
     }
 
-    /// Gives up a transfer whose time is over.
-    pub(crate) fn give_up_handover(&mut self, effects: &mut Effects) {
-        let over = self.handover.take_if(|handover| handover.deadline <= self.now);
-        effects.transfer = over.map(|handover| Transfer::Abandoned(handover.to)).or(effects.transfer);
+    /// A heartbeat later the target still does not lead. Of a retiring leader, the next voter that holds everything is the
+    /// heir, unless the last one has just been told: two at once would be rivals.
+    pub(crate) fn hurry_again(&mut self, effects: &mut Effects) {
+        let interval = self.config.heartbeat_interval();
+        if let Some(handover) = self.handover.as_ref().filter(|handover| handover.goes_after.is_some()) {
+            if handover.hurried.is_some_and(|hurried| self.now < hurried + interval) {
+                return;
+            }
+            let to = handover.to;
+            let is_fit =
+                |node: &NodeId| self.holds_all(*node) && self.peer(*node).is_some_and(Progress::was_heard);
+            let fit = || self.configuration.voters.iter().copied().filter(is_fit);
+            let next = fit().filter(|node| *node > to).min().or_else(|| fit().min());
+            next.into_iter().for_each(|next| self.set_heir(next));
+        }
+        self.hurry_handover(effects);
+    }
+
+    fn holds_all(&self, node: NodeId) -> bool {
+        self.peer(node).is_some_and(|progress| progress.matched == self.log.last().index)
+    }
+
+    fn set_heir(&mut self, node: NodeId) {
+        self.handover.iter_mut().for_each(|handover| (handover.to, handover.hurried) = (node, None));
+    }
+
+    /// Gives up a transfer whose time is over. `true`: and the lead with it.
+    pub(crate) fn give_up_handover(&mut self, effects: &mut Effects) -> bool {
+        let Some(over) = self.handover.take_if(|handover| handover.deadline <= self.now) else {
+            return false;
+        };
+        if over.goes_after.is_none() {
+            effects.transfer = Some(Transfer::Abandoned(over.to));
+        }
+        over.goes_after.is_some()
     }
 
     pub(crate) fn handover_deadline(&self) -> Time {
@@ -110,14 +149,42 @@ impl Group {
         self.handover.as_ref().map(|handover| handover.to)
     }
 
-    /// The committed configuration does not let this leader vote: the voter with the longest log is told to campaign, and
-    /// the lead is given up.
+    /// Whether this replica leads without a vote in the committed configuration, and only until another takes over.
+    #[must_use]
+    pub fn is_retiring(&self) -> bool {
+        self.handover.as_ref().is_some_and(|handover| handover.goes_after.is_some())
+    }
+
+    /// The committed configuration does not let this leader vote. It leads on, without taking proposals, until the voter with
+    /// the longest log has taken over from it; that one is told to, as soon as it holds everything.
     pub(crate) fn retire(&mut self, effects: &mut Effects) {
-        let matched = |node: &NodeId| self.peer(*node).map_or(Index(0), |progress| progress.matched);
-        let heir = self.configuration.voters.iter().copied().max_by_key(matched);
-        let term = self.hard_state.term;
-        effects.send.extend(heir.map(|heir| (heir, Message::TimeoutNow { term })));
-        self.follow(term, None, effects);
+        if self.is_retiring() {
+            return;
+        }
+        let rank = |node: &NodeId| self.peer(*node).map(|progress| (progress.was_heard(), progress.matched));
+        let Some(heir) = self.configuration.voters.iter().copied().max_by_key(rank) else {
+            return self.follow(self.hard_state.term, None, effects);
+        };
+        // A voter that somebody chose goes first.
+        let chosen = self.transfer_target().filter(|chosen| self.configuration.voters.contains(chosen));
+        let deadline = self.now + self.config.election_timeout();
+        let goes_after = Some(self.now + self.config.retirement());
+        self.admission = None;
+        self.handover =
+            Some(Box::new(Handover { to: chosen.unwrap_or(heir), deadline, goes_after, hurried: None }));
+        self.hurry_handover(effects);
+    }
+
+    /// A peer is being sent the commit index. Of a leader that goes, the successors know now that it may.
+    pub(crate) fn note_told(&mut self, to: NodeId, commit: Index) {
+        let now = self.now;
+        if let Some(handover) = &mut self.handover
+            && let Some(goes_after) = handover.goes_after
+            && commit >= self.configuration_at
+            && self.configuration.voters.contains(&to)
+        {
+            handover.deadline = handover.deadline.min(now.max(goes_after));
+        }
     }
 
     pub(crate) fn peer(&self, node: NodeId) -> Option<&Progress> {

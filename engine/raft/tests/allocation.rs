@@ -56,6 +56,7 @@ fn replica(node: u64) -> Group {
         append_bytes_max: 1 << 16,
         uncommitted_bytes_max: 1 << 20,
         commit_delay: Duration::ZERO,
+        retirement: Duration::from_millis(100),
         pre_vote: true,
         check_quorum: true,
     };

@@ -72,6 +72,7 @@ impl Settings {
             append_bytes_max: self.append_bytes_max,
             uncommitted_bytes_max: self.uncommitted_bytes_max,
             commit_delay: self.commit_delay,
+            retirement: self.election_timeout,
             pre_vote: true,
             check_quorum: true,
         }

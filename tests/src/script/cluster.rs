@@ -49,6 +49,7 @@ impl Cluster {
             append_bytes_max: arguments.number("append")?.unwrap_or(64),
             uncommitted_bytes_max: arguments.number("uncommitted")?.unwrap_or(1000),
             commit_delay: Duration::ZERO,
+            retirement: ELECTION_TIMEOUT,
             pre_vote: arguments.is_on("pre-vote")?,
             check_quorum: arguments.is_on("check-quorum")?,
         };

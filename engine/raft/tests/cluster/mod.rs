@@ -376,6 +376,7 @@ impl Cluster {
             append_bytes_max: options.append_bytes_max,
             uncommitted_bytes_max: options.uncommitted_bytes_max,
             commit_delay: Duration::ZERO,
+            retirement: Duration::from_nanos(T * MS),
             pre_vote: options.pre_vote,
             check_quorum: options.check_quorum,
         }

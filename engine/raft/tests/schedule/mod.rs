@@ -298,5 +298,5 @@ fn random_schedules_on_three_voters_keep_every_rule() {
 
 #[test]
 fn random_schedules_on_five_voters_keep_every_rule() {
-    assert_eventful(&run_schedules(5, 400), 400);
+    assert_eventful(&run_schedules(5, 500), 500);
 }

@@ -88,6 +88,8 @@ impl Node {
             append_bytes_max: u64::MAX >> 1,
             uncommitted_bytes_max: u64::MAX >> 1,
             commit_delay: Duration::ZERO,
+            // CCF's leaders go when their retirement is committed.
+            retirement: Duration::ZERO,
             pre_vote: false,
             check_quorum: true,
         };
@@ -332,6 +334,12 @@ impl Node {
         if std::mem::replace(&mut self.deadline, self.group.next_deadline()) != self.deadline {
             self.elapsed = Duration::ZERO;
         }
+        if self.group.is_retiring() {
+            self.ship();
+            if self.group.next_deadline() <= self.now {
+                self.turn(Input::Timeout, &[], &Kind::Uncounted)?;
+            }
+        }
         Ok(reconfigured)
     }
 
@@ -355,6 +363,7 @@ impl Node {
         }
         for (to, message) in effects.send.iter().chain(&effects.send_durable) {
             let message = match *message {
+                Message::Heartbeat { .. } if self.group.is_leaving(*to) => continue,
                 // CCF's voters listen to whoever asks.
                 Message::Vote { term, last, .. } => Message::Vote { term, last, transfer: true },
                 other => other,
@@ -370,8 +379,10 @@ impl Node {
         Ok(effects.append.is_some())
     }
 
+    /// CCF's leaders send nothing to those that the configuration in force is without: to them, it is as if it was lost.
     fn ship(&mut self) {
-        for to in self.group.peers().collect::<Vec<_>>() {
+        let peers: Vec<NodeId> = self.group.peers().filter(|peer| !self.group.is_leaving(*peer)).collect();
+        for to in peers {
             while let Some(shipment) = self.group.next_shipment(to) {
                 let range =
                     shipment.prev.index.0 as usize..shipment.last.0.max(shipment.prev.index.0) as usize;

@@ -138,6 +138,7 @@ impl Cluster {
             takes_all_changes: is_on("disable-conf-change-validation"),
             applies_singly: number(command, "max-committed-size-per-ready")?.is_some(),
             has_leases: command.list("read-only") == ["lease-based"],
+            retires_at_once: is_on("step-down-on-removal"),
         };
         for _ in 0..count {
             let node = NodeId(self.nodes.last_key_value().map_or(0, |(node, _)| node.0) + 1);
@@ -153,6 +154,7 @@ impl Cluster {
                 append_bytes_max: u64::MAX >> 1,
                 uncommitted_bytes_max: u64::MAX >> 1,
                 commit_delay: Duration::ZERO,
+                retirement: Duration::ZERO,
                 pre_vote: is_on("prevote"),
                 check_quorum: is_on("checkquorum"),
             };

@@ -32,6 +32,8 @@ pub(super) struct Options {
     pub(super) applies_singly: bool,
     /// `forget-leader` does nothing, as leases depend on the leader.
     pub(super) has_leases: bool,
+    /// A leader that removed itself goes as soon as it has told of it. etcd's other leaders stay for good; ours for a while.
+    pub(super) retires_at_once: bool,
 }
 
 /// What waits to be handed on.
@@ -103,6 +105,7 @@ impl Node {
         configuration: Configuration,
     ) -> Self {
         (config.election_timeout, config.heartbeat_interval) = (TICK * ELECTION_TICKS, TICK);
+        config.retirement = if options.retires_at_once { Duration::ZERO } else { config.election_timeout };
         let restored = Restored {
             compacted: at,
             configuration,
@@ -261,11 +264,11 @@ impl Node {
     /// Steps an input with what lies beside it, ends the turn, and says whether proposals were refused. `own` is what an
     /// entry of the leader's holds that this input makes.
     fn turn(&mut self, input: Input<'_>, entries: &[Entry], own: &Content) -> Option<Rejected> {
-        let (was_leader, term) = (self.group.is_leader(), self.group.term());
+        let was_retiring = self.group.is_retiring();
         let mut effects = std::mem::take(&mut self.effects);
         effects.clear();
         self.group.step(self.now, input, &mut effects);
-        if was_leader && !self.group.is_leader() && self.group.term() == term {
+        if was_retiring || self.group.is_retiring() {
             self.withhold(&mut effects);
         }
         self.collect(&effects, entries, own);
@@ -276,6 +279,10 @@ impl Node {
         self.collect(&effects, &[], &Content::Opening);
         self.effects = effects;
         self.ship();
+        if self.group.is_retiring() && self.group.next_deadline() <= self.now {
+            // It has told of its removal, and its time is over.
+            return self.turn(Input::Timeout, &[], &Content::Opening).or(rejected);
+        }
         if std::mem::replace(&mut self.deadline, self.group.next_deadline()) != self.deadline {
             self.elapsed = 0;
         }
@@ -334,8 +341,24 @@ impl Node {
                 self.group.shipped(to, last, entries.len() as u64);
                 let message =
                     Message::Append { term: shipment.term, prev: shipment.prev, commit: shipment.commit };
-                self.unready.send.push((to, Parcel::Message { message, entries }));
+                self.post_append(to, message, entries);
             }
         }
+    }
+
+    /// All that goes to a peer with one Ready goes in one append, as far as it follows one another.
+    fn post_append(&mut self, to: NodeId, message: Message, mut entries: Vec<Entry>) {
+        if let Message::Append { term, prev, commit } = message
+            && let Some((_, Parcel::Message { message, entries: before })) =
+                self.unready.send.iter_mut().rfind(|(node, _)| *node == to)
+            && let Message::Append { term: same, commit: earlier, prev: from } = message
+            && *same == term
+            && before.last().map_or(*from, |entry| entry.id) == prev
+        {
+            *earlier = commit.max(*earlier);
+            before.append(&mut entries);
+            return;
+        }
+        self.unready.send.push((to, Parcel::Message { message, entries }));
     }
 }

@@ -1,0 +1,161 @@
+//! Replicas that are on their way out: they count for nothing any more, and yet are served until they know.
+//!
+//! A configuration is in force at its leader before anybody else has it. Whom it leaves out goes on being sent the log, up
+//! to the commit of that configuration: so it learns of its removal the way it learns of everything. It stands in no
+//! quorum, is asked for no vote, and is given no snapshot. The service ends when the commit was acknowledged, or an election
+//! timeout after it, since whoever leaves may be gone already; then one message says the rest ([`Message::Removed`]).
+//!
+//! What is not here: what a replica makes of its own removal (`membership`), leaders that are left out (`transfer`).
+
+use alloc::vec::Vec;
+
+use raftwerk_frame::{EntryId, Index, Message, NodeId, Time};
+use smallvec::SmallVec;
+
+use crate::effects::Effects;
+use crate::group::Group;
+use crate::progress::Progress;
+
+/// So many are served at a time. Changes that follow each other faster push out those that left first.
+const LEAVING_MAX: usize = 16;
+
+/// How far a farewell has come. Its node is among the leader's peers as long as this is there.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Departure {
+    pub(crate) node: NodeId,
+    /// The configuration that is without it.
+    configuration: EntryId,
+    /// The append that told it that this is committed ended here.
+    told_to: Option<Index>,
+    /// When it is told no longer; never, while its removal is not committed.
+    until: Time,
+}
+
+impl Group {
+    /// Another configuration is in force in this leader: newcomers get a place, and those that it is without keep theirs for
+    /// a while.
+    pub(crate) fn place_peers(&mut self, before: SmallVec<[NodeId; 4]>, effects: &mut Effects) {
+        let next = self.log.last().index.next();
+        let mut known: Vec<(NodeId, Progress)> = before.into_iter().zip(self.progress.drain(..)).collect();
+        let mut placed = Vec::with_capacity(known.len().max(self.peers.len()));
+        for &peer in &self.peers {
+            // What is known of one that left and comes back is of its earlier life.
+            let stays = |(node, _): &(NodeId, Progress)| *node == peer && !self.is_leaving(peer);
+            let at = known.iter().position(stays);
+            // Who has just come counts as heard for a first period: it had no chance to speak yet.
+            let progress = at.map_or_else(|| Progress::newcomer(next), |at| known.swap_remove(at).1);
+            placed.push((peer, progress));
+        }
+        let (peers, configuration) = (&self.peers, self.configuration_id());
+        self.leaving.retain(|departure| peers.binary_search(&departure.node).is_err());
+        known.retain(|(node, _)| peers.binary_search(node).is_err());
+        for &(node, _) in &known {
+            if !self.is_leaving(node) {
+                self.leave(node, configuration);
+            }
+        }
+        placed.append(&mut known);
+        self.set_peers(placed);
+        while self.leaving.len() > LEAVING_MAX {
+            self.let_go(0, effects);
+        }
+    }
+
+    /// This replica leads now, with a configuration that may not be committed: whom that is without has not been told either.
+    pub(crate) fn place_leaving(&mut self) {
+        let Some(before) = self.earlier.last().filter(|_| self.configuration_at > self.commit) else {
+            return;
+        };
+        let me = self.config.node;
+        let mut gone = before.configuration.replicas();
+        gone.retain(|node| *node != me && !self.configuration.contains(*node));
+        gone.truncate(LEAVING_MAX);
+        if gone.is_empty() {
+            return;
+        }
+        let (next, configuration) = (self.log.last().index.next(), self.configuration_id());
+        let mut placed: Vec<_> = self.peers.iter().copied().zip(self.progress.drain(..)).collect();
+        for node in gone {
+            self.leave(node, configuration);
+            placed.push((node, Progress::new(next)));
+        }
+        self.set_peers(placed);
+    }
+
+    fn leave(&mut self, node: NodeId, configuration: EntryId) {
+        self.leaving.push(Departure { node, configuration, told_to: None, until: Time::NEVER });
+    }
+
+    fn set_peers(&mut self, mut placed: Vec<(NodeId, Progress)>) {
+        placed.sort_unstable_by_key(|(node, _)| *node);
+        (self.peers, self.progress) = placed.into_iter().unzip();
+    }
+
+    /// The commit index has risen: from here on, those whose removal is committed are waited for no longer than this.
+    pub(crate) fn begin_farewells(&mut self) {
+        let (commit, until) = (self.commit, self.now + self.config.election_timeout());
+        for departure in self.leaving.iter_mut().filter(|departure| departure.configuration.index <= commit) {
+            departure.until = departure.until.min(until);
+        }
+    }
+
+    /// An append up to `last`, which tells the commit index, is on its way.
+    pub(crate) fn note_farewell(&mut self, node: NodeId, last: Index) {
+        let told = self.commit.min(last);
+        for departure in self.leaving.iter_mut().filter(|departure| departure.node == node) {
+            if departure.configuration.index <= told {
+                departure.told_to.get_or_insert(last);
+            }
+        }
+    }
+
+    /// A peer has acknowledged something: perhaps that it knows.
+    pub(crate) fn end_farewell(&mut self, node: NodeId, effects: &mut Effects) {
+        let Some(at) = self.leaving.iter().position(|departure| departure.node == node) else { return };
+        let matched = self.peer(node).map_or(Index(0), |progress| progress.matched);
+        if self.leaving[at].told_to.is_some_and(|told_to| matched >= told_to) {
+            self.let_go(at, effects);
+        }
+    }
+
+    /// Those that have not answered for too long are waited for no longer.
+    pub(crate) fn end_farewells(&mut self, effects: &mut Effects) {
+        for at in (0..self.leaving.len()).rev() {
+            if self.leaving[at].until <= self.now {
+                self.let_go(at, effects);
+            }
+        }
+    }
+
+    /// This replica leads no longer, and serves nobody.
+    pub(crate) fn leave_farewells(&mut self, effects: &mut Effects) {
+        while !self.leaving.is_empty() {
+            self.let_go(self.leaving.len() - 1, effects);
+        }
+    }
+
+    /// A peer is served no longer. If its removal is committed, this is the last that it hears of it.
+    fn let_go(&mut self, at: usize, effects: &mut Effects) {
+        let Departure { node, configuration, .. } = self.leaving.remove(at);
+        if let Ok(at) = self.peers.binary_search(&node) {
+            self.peers.remove(at);
+            self.progress.remove(at);
+        }
+        if configuration.index <= self.commit {
+            let term = self.hard_state.term;
+            effects.send.push((node, Message::Removed { term, configuration }));
+        }
+    }
+
+    /// Whether this replica leads, and serves a peer only because that has yet to hear of its removal.
+    #[must_use]
+    pub fn is_leaving(&self, peer: NodeId) -> bool {
+        self.leaving.iter().any(|departure| departure.node == peer)
+    }
+
+    /// The entry that holds the configuration in force.
+    pub(crate) fn configuration_id(&self) -> EntryId {
+        let term = self.log.term_at(self.configuration_at).unwrap_or_default();
+        EntryId::new(term, self.configuration_at)
+    }
+}
