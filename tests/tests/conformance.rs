@@ -12,8 +12,8 @@ fn run(suite: &str, folder: &Path) -> Result<Vec<Case>, SuiteError> {
     (suite.run)(folder)
 }
 
-/// Every case passes or is waived, and there are at least so many. Without the data it says so, and checks nothing.
-fn all_pass(suite: &str, at_least: usize) {
+/// Every case passes or is waived, of which there are at most so many, and there are at least so many cases. Without the data it says so, and checks nothing.
+fn all_pass(suite: &str, at_least: usize, waived_max: usize) {
     let cases = match run(suite, &default_folder()) {
         Ok(cases) => cases,
         Err(SuiteError::Absent { path }) => {
@@ -25,41 +25,43 @@ fn all_pass(suite: &str, at_least: usize) {
     let failed: Vec<_> = cases.iter().filter(|case| matches!(case.outcome, Outcome::Failed(_))).collect();
     assert!(failed.is_empty(), "{failed:#?}");
     assert!(cases.len() >= at_least, "only {} cases", cases.len());
+    let waived: Vec<_> = cases.iter().filter(|case| matches!(case.outcome, Outcome::Waived(_))).collect();
+    assert!(waived.len() <= waived_max, "{waived:#?}");
 }
 
 #[test]
 fn etcd_quorums() {
-    all_pass("etcd-quorum", 4);
+    all_pass("etcd-quorum", 4, 0);
 }
 
 #[test]
 fn etcd_configurations() {
-    all_pass("etcd-confchange", 9);
+    all_pass("etcd-confchange", 9, 0);
 }
 
 #[test]
 fn etcd_scripts_at_rest() {
-    all_pass("etcd-interaction-a", 28);
+    all_pass("etcd-interaction-a", 28, 0);
 }
 
 #[test]
 fn etcd_scripts_step_by_step() {
-    all_pass("etcd-interaction-b", 331);
+    all_pass("etcd-interaction-b", 331, 12);
 }
 
 #[test]
 fn raft_rs() {
-    all_pass("raft-rs", 13);
+    all_pass("raft-rs", 13, 9);
 }
 
 #[test]
 fn ccf() {
-    all_pass("ccf", 31);
+    all_pass("ccf", 31, 3);
 }
 
 #[test]
 fn linearizability() {
-    all_pass("linearizability", 108);
+    all_pass("linearizability", 108, 0);
 }
 
 /// The outcomes of a suite over a folder with one file.
@@ -352,20 +354,20 @@ fn removal(change: &str, configuration: &str) -> String {
 }
 
 #[test]
-fn a_change_in_a_script_is_judged_and_waived_only_for_who_is_removed() {
+fn a_change_in_a_script_is_judged_in_all_replicas_the_removed_one_too() {
     let at_rest = |text: &str| interaction("etcd-interaction-a", text);
     let right = removal("r3", "voters=(1 2)");
     assert_eq!(at_rest(&right), [Outcome::Passed]);
     assert!(is_failed(&at_rest(&removal("r3", "voters=(2 3)")), "configuration: expected voters=(2 3)"));
     let settled = right.replace("Commit:8", "Commit:9");
     assert!(is_failed(&at_rest(&settled), "commit: expected 9, found 8"));
-    // Who is removed may be behind, and nobody else.
+    // Who is removed learns of it like the others; and of nothing that comes later.
     let entry = |node: u64, index: u64| {
         format!("{right}> {node} handling Ready\n  Entries:\n  1/{index} EntryConfChange r3\n")
     };
-    assert!(matches!(&at_rest(&entry(3, 8))[..], [Outcome::Waived(why)] if why.contains("sent nothing")));
+    assert_eq!(at_rest(&entry(3, 8)), [Outcome::Passed]);
+    assert!(is_failed(&at_rest(&entry(3, 9)), "node 3"));
     assert!(is_failed(&at_rest(&entry(1, 9)), "node 1"));
-    // What it holds must be the same nevertheless.
     assert!(is_failed(
         &at_rest(&entry(3, 7)),
         "entry: expected 1/7 EntryConfChange r3, found 1/7 EntryNormal"

@@ -15,15 +15,6 @@ use super::node::Node;
 use super::parcel::role_name;
 use super::printed::{first_node, is_entry, is_look, is_silent, section};
 
-/// How replicas are compared with what is known of them.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Strictness {
-    /// In everything.
-    Exact,
-    /// In what holds whoever leads after a removal, and however long who was removed goes on.
-    AfterRemoval,
-}
-
 /// What is known of a replica.
 #[derive(Debug, Default)]
 struct Known {
@@ -161,12 +152,7 @@ impl Belief {
     }
 
     /// Where the replicas are not what is known of them; and how many things were compared.
-    pub(super) fn differences(
-        &self,
-        command: &Command,
-        cluster: &Cluster,
-        strictness: Strictness,
-    ) -> (usize, Vec<String>) {
+    pub(super) fn differences(&self, command: &Command, cluster: &Cluster) -> (usize, Vec<String>) {
         let (mut compared, mut differences) = (0, Vec::new());
         for (&id, known) in self.nodes.iter().filter(|(id, _)| self.settled.contains(id)) {
             let mut differ = |what: &str, expected: String, found: String| {
@@ -175,9 +161,6 @@ impl Belief {
                     .push(format!("line {line}: node {id}: {what}: expected {expected}, found {found}"));
             };
             match cluster.node(id) {
-                Some(node) if strictness == Strictness::AfterRemoval => {
-                    known.compare_after_removal(node, cluster.is_left_out(id), &mut differ);
-                }
                 Some(node) => compared += known.compare(node, &mut differ),
                 None => differ("it", "is there".to_owned(), "is not".to_owned()),
             }
@@ -187,48 +170,6 @@ impl Belief {
 }
 
 impl Known {
-    /// What must be so after a removal, whoever leads now: of a replica that takes part, that it holds and has committed
-    /// all that it should, under the configuration it should; of one that does not, that what it holds is the same.
-    fn compare_after_removal(
-        &self,
-        node: &Node,
-        is_left_out: bool,
-        differ: &mut impl FnMut(&str, String, String),
-    ) {
-        let group = &node.group;
-        if is_left_out && group.is_leader() {
-            differ("role", "no leader".to_owned(), role_name(group.role()).to_owned());
-        }
-        for (&index, entry) in self.log.range(group.compacted().index.0 + 1..) {
-            match node.entry(Index(index)) {
-                Some(found) if found.to_string() != *entry => {
-                    differ("entry", entry.clone(), found.to_string());
-                }
-                None if !is_left_out => differ("entry", entry.clone(), "nothing".to_owned()),
-                _ => {}
-            }
-        }
-        if is_left_out {
-            return;
-        }
-        for (what, at_least, found) in
-            [("term", self.term, group.term().0), ("commit", self.commit, group.commit().0)]
-        {
-            if let Some(at_least) = at_least.filter(|at_least| found < *at_least) {
-                differ(what, at_least.to_string(), found.to_string());
-            }
-        }
-        let configuration = node.configuration();
-        let found = in_words(&configuration);
-        if let Some(expected) = self.configuration.clone().filter(|expected| *expected != found) {
-            differ("configuration", expected, found);
-        }
-        let is_voter = configuration.is_voter(group.node());
-        if let Some(expected) = self.is_voter.filter(|expected| *expected != is_voter) {
-            differ("voter", expected.to_string(), is_voter.to_string());
-        }
-    }
-
     /// Tells what differs, and gives the number of things that were compared.
     fn compare(&self, node: &Node, differ: &mut impl FnMut(&str, String, String)) -> usize {
         let group = &node.group;

@@ -220,27 +220,6 @@ impl Cluster {
         Err(format!("not settled after {ROUNDS_MAX} rounds"))
     }
 
-    /// What the cluster is when every leader's clock has ticked once, and everything has settled.
-    pub(super) fn after_heartbeat(&self) -> Result<Self, String> {
-        let mut after = Self { facts: Vec::new(), ..self.clone() };
-        after.nodes.values_mut().filter(|node| node.group.is_leader()).for_each(Node::tick);
-        after.stabilize(&[])?;
-        Ok(after)
-    }
-
-    /// What the cluster is when removed leaders' heirs were hurried after all, and everything has settled. `None` if there
-    /// are none.
-    pub(super) fn after_handover(&self) -> Option<Self> {
-        let mut after = Self { facts: Vec::new(), ..self.clone() };
-        for (from, node) in &self.nodes {
-            let letter =
-                |(to, parcel): &(NodeId, Parcel)| Letter { from: *from, to: *to, parcel: parcel.clone() };
-            after.letters.extend(node.withheld.iter().map(letter));
-        }
-        let is_any = after.letters.len() > self.letters.len();
-        (is_any && after.stabilize(&[]).is_ok()).then_some(after)
-    }
-
     /// Whether nothing is on its way or waits.
     pub(super) fn is_at_rest(&self) -> bool {
         let is_idle = |node: &Node| !node.has_ready() && !node.has_append_work() && !node.has_apply_work();
@@ -254,18 +233,6 @@ impl Cluster {
             let at = node.group.configuration_index();
             Some(at) != latest || at > node.group.applied() || node.has_wishes()
         })
-    }
-
-    /// Whether a node takes no part in the latest committed configuration.
-    pub(super) fn is_left_out(&self, node: u64) -> bool {
-        let latest = self.nodes.values().max_by_key(|node| node.group.commit());
-        let latest = latest.and_then(|node| node.group.configuration_up_to(node.group.commit()));
-        latest.is_some_and(|(_, latest)| !latest.is_empty() && !latest.contains(NodeId(node)))
-    }
-
-    /// Whether somebody leads.
-    pub(super) fn is_led(&self) -> bool {
-        self.nodes.values().any(|node| node.group.is_leader())
     }
 
     fn deliver_command(&mut self, command: &Command) -> Result<(), String> {

@@ -24,17 +24,12 @@ mod waiver;
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use belief::{Belief, Strictness};
+use belief::Belief;
 use cluster::Cluster;
 
 use super::datadriven::{self, Command};
 use super::{Case, Outcome, SuiteError, files, name_of, read};
 use waiver::Loose;
-
-/// By how many heartbeats something may be late.
-const HEARTBEATS_LATE_MAX: u32 = 2;
-const WHY_LATE: &str =
-    "an append is repeated when it has gone unanswered for two heartbeat intervals, not one";
 
 /// Every script at rest.
 pub(super) fn at_rest(folder: &Path) -> Result<Vec<Case>, SuiteError> {
@@ -64,13 +59,9 @@ struct Run {
     compared: usize,
     /// Where replicas at rest are not as they should be.
     differences: Vec<String>,
-    /// Where they are not, with a reason.
-    waived: Vec<String>,
     facts: Vec<Case>,
     /// Facts that are missing, or that should not be.
     loose: Vec<Loose>,
-    /// Facts of commands whose output is switched off.
-    unseen: Vec<String>,
     /// Counts the rests: times at which the whole cluster had settled.
     span: usize,
     /// The spans in which a configuration was being changed.
@@ -111,7 +102,7 @@ impl Run {
             }
         }
         if is_stopped.is_none() {
-            run.judge_loose_facts(&cluster);
+            run.judge_loose_facts();
         }
         run.facts.extend(run.loose.iter().filter_map(|loose| loose.case(name)));
         run.differences.extend(is_stopped);
@@ -123,15 +114,12 @@ impl Run {
             Outcome::Failed(self.differences.join("\n  "))
         } else if self.compared == 0 {
             Outcome::Failed("nothing in it could be compared at rest".to_owned())
-        } else if !self.waived.is_empty() {
-            Outcome::Waived(self.waived.join("; "))
         } else {
             Outcome::Passed
         }
     }
 
-    /// Where messages were lost, etcd repeats them after one heartbeat; here a leader first waits whether the answer is
-    /// still on its way. So if something differs, a few more heartbeats are tried, on a copy of the cluster.
+    /// In the middle of a change the two may differ: then it is put off until all has settled.
     fn compare_at_rest(
         &mut self,
         command: &Command,
@@ -139,31 +127,11 @@ impl Run {
         belief: &Belief,
         cluster: &Cluster,
     ) {
-        let (compared, differences) = differences(command, expected, belief, cluster, Strictness::Exact);
-        if differences.is_empty() {
+        let (compared, differences) = differences(command, expected, belief, cluster);
+        if differences.is_empty() || !cluster.is_changing() || cluster.is_at_rest() {
             self.compared += compared;
-            return;
+            self.differences.extend(differences);
         }
-        if cluster.is_changing() && !cluster.is_at_rest() {
-            // In the middle of a change the two may differ: put off until all has settled.
-            return;
-        }
-        self.compared += compared;
-        let mut later = cluster.clone();
-        for heartbeats in 1..=HEARTBEATS_LATE_MAX {
-            let Ok(after) = later.after_heartbeat() else { break };
-            later = after;
-            if self::differences(command, expected, belief, &later, Strictness::Exact).1.is_empty() {
-                let what = differences.join(", ");
-                return self
-                    .waived
-                    .push(format!("{what}, as it should {heartbeats} heartbeats later ({WHY_LATE})"));
-            }
-        }
-        if waiver::is_so_after_removal(command, expected, belief, cluster) {
-            return self.waived.push(format!("{} ({})", differences.join(", "), waiver::WHY_REMOVED));
-        }
-        self.differences.extend(differences);
     }
 
     /// Facts of a command, each as often as it was seen. Where etcd's output is switched off, there is nothing to compare.
@@ -175,10 +143,7 @@ impl Run {
         found: &[String],
         stopped: Option<&str>,
     ) {
-        let Some(expected) = expected else {
-            self.unseen.extend_from_slice(found);
-            return;
-        };
+        let Some(expected) = expected else { return };
         let mut counts: BTreeMap<&str, (usize, usize)> = BTreeMap::new();
         for fact in expected {
             counts.entry(fact).or_default().0 += 1;
@@ -214,9 +179,8 @@ fn differences(
     expected: Option<&[String]>,
     belief: &Belief,
     cluster: &Cluster,
-    strictness: Strictness,
 ) -> (usize, Vec<String>) {
-    let (mut compared, mut differences) = belief.differences(command, cluster, strictness);
+    let (mut compared, mut differences) = belief.differences(command, cluster);
     if let Some(expected) = expected.filter(|_| printed::is_look(command)) {
         let mut looking = cluster.clone();
         looking.take_facts();

@@ -89,8 +89,6 @@ pub(super) struct Node {
     /// Changes that wait until the core takes them, and proposals behind them.
     wishes: VecDeque<Parcel>,
     outcome_of_wish: Option<Reconfigured>,
-    /// Words by which a leader that is removed would hurry its heir. etcd's leaders give none.
-    pub(super) withheld: Vec<(NodeId, Parcel)>,
     writes: VecDeque<Batch>,
     applies: VecDeque<Index>,
     effects: Effects,
@@ -132,7 +130,6 @@ impl Node {
             handed: at.index,
             wishes: VecDeque::new(),
             outcome_of_wish: None,
-            withheld: Vec::new(),
             writes: VecDeque::new(),
             applies: VecDeque::new(),
             effects: Effects::default(),
@@ -264,12 +261,12 @@ impl Node {
     /// Steps an input with what lies beside it, ends the turn, and says whether proposals were refused. `own` is what an
     /// entry of the leader's holds that this input makes.
     fn turn(&mut self, input: Input<'_>, entries: &[Entry], own: &Content) -> Option<Rejected> {
-        let was_retiring = self.group.is_retiring();
         let mut effects = std::mem::take(&mut self.effects);
         effects.clear();
         self.group.step(self.now, input, &mut effects);
-        if was_retiring || self.group.is_retiring() {
-            self.withhold(&mut effects);
+        if self.group.is_retiring() {
+            // etcd's leaders do not hurry their heirs: scripts go on as if that word was lost.
+            effects.send.retain(|(_, message)| !matches!(message, Message::TimeoutNow { .. }));
         }
         self.collect(&effects, entries, own);
         let rejected = effects.rejected;

@@ -1,10 +1,9 @@
-//! Changes of who takes part, and leaders that go: where etcd's way and the core's differ, and what is made of it.
+//! Changes of who takes part: where etcd's way and the core's differ, and what is made of it.
 //!
 //! etcd puts a change into the log at once, if no other is under way, and in force when it is applied. The core waits until
 //! an entry of the leader's own term is committed; so does the wish here. Where etcd refuses a change, it takes an empty
 //! entry instead: the entries that follow must have the same places.
 
-use raftwerk_frame::Message;
 use raftwerk_raft::{Effects, Input, Newcomers, Reconfigure, Reconfigured, Refusal};
 
 use super::super::super::confchange;
@@ -102,16 +101,4 @@ impl Node {
             (None, own) => own.clone(),
         }
     }
-
-    /// A leader that its configuration is without has given up the lead: it hurries its heir. etcd's does not; scripts go on
-    /// as if that word was lost.
-    pub(super) fn withhold(&mut self, effects: &mut Effects) {
-        for (to, message) in effects.send.extract_if(.., |(_, message)| is_hurry(message)) {
-            self.withheld.push((to, Parcel::Message { message, entries: Vec::new() }));
-        }
-    }
-}
-
-const fn is_hurry(message: &Message) -> bool {
-    matches!(message, Message::TimeoutNow { .. })
 }
