@@ -1,6 +1,7 @@
 //! One story per test, named after the section that tells it.
 
 mod commit;
+mod departure;
 mod election;
 mod liveness;
 mod membership;
