@@ -56,7 +56,7 @@ fn raft_rs() {
 
 #[test]
 fn ccf() {
-    all_pass("ccf", 31, 3);
+    all_pass("ccf", 31, 0);
 }
 
 #[test]

@@ -33,6 +33,8 @@ pub struct Config {
     /// How long the news of a commit waits for an entry to travel with. With the next entry sooner than that, it costs
     /// no message of its own.
     pub commit_delay: Duration,
+    /// Who writes the entry that opens a leader's term.
+    pub opening: Opening,
     /// Ask before campaigning (thesis, section 9.6).
     pub pre_vote: bool,
     /// How long a leader that the committed configuration gives no vote goes on, waiting for another voter to take over from
@@ -42,6 +44,18 @@ pub struct Config {
     /// A leader that does not hear a quorum within T steps down, and a follower that hears its leader ignores
     /// candidates (thesis, section 6.2 and 4.2.3).
     pub check_quorum: bool,
+}
+
+/// Who writes the entry that opens a leader's term. Before one of its own term is committed, a leader does not know what is:
+/// it commits nothing, answers no read and begins no change (paper, sections 5.4.2 and 8).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Opening {
+    /// The core, at once, and it is empty. The usual choice.
+    Core,
+    /// The driver, by its first proposal. For state machines whose terms begin with something of their own, a signature or the
+    /// new leader's clock; and for groups that are to write nothing when their leader changes and nobody asks anything of
+    /// them. That there will be a proposal is then the driver's business.
+    Driver,
 }
 
 /// What a group keeps of its [`Config`], and no more: there are many groups.

@@ -11,7 +11,7 @@ use smallvec::SmallVec;
 
 use crate::admission::Admission;
 use crate::asked::Asked;
-use crate::config::{Config, Restored, Settings};
+use crate::config::{Config, Opening, Restored, Settings};
 use crate::departure::Departure;
 use crate::effects::{Effects, Shipment};
 use crate::input::Input;
@@ -57,6 +57,7 @@ pub struct Group {
     /// Somebody has said that this replica takes no part any longer, or it was seen.
     pub(crate) is_told_removed: bool,
     pub(crate) priority: u8,
+    pub(crate) opening: Opening,
     pub(crate) admission: Option<Box<Admission>>,
     /// Peers of a leader that take part no longer.
     pub(crate) leaving: Seldom<Departure>,
@@ -110,6 +111,7 @@ impl Group {
             earlier: Seldom::new(),
             is_told_removed: false,
             priority: PRIORITY_MAX,
+            opening: config.opening,
             admission: None,
             leaving: Seldom::new(),
             handover: None,

@@ -5,14 +5,15 @@ use alloc::vec::Vec;
 
 use raftwerk_frame::{EntryId, Index, Message, NodeId, Time};
 
+use crate::config::Opening;
 use crate::effects::{Append, Effects, Rejected, Shipment};
 use crate::group::{Group, Role};
 use crate::progress::{PeerState, Progress};
 use crate::quorum::{self, VoteResult};
 
 impl Group {
-    /// Takes the lead, and opens the term with an empty entry: only an entry of its own term tells a leader what is
-    /// committed (paper, section 5.4.2 and 8).
+    /// Takes the lead, and opens the term with an empty entry, unless the driver does: only an entry of its own term tells a
+    /// leader what is committed (paper, section 5.4.2 and 8).
     pub(crate) fn lead(&mut self, effects: &mut Effects) {
         self.role = Role::Leader;
         self.leader = Some(self.config.node);
@@ -24,7 +25,9 @@ impl Group {
         self.quorum_deadline =
             if self.config.check_quorum { self.now + self.config.election_timeout() } else { Time::NEVER };
         self.rearm_heartbeat();
-        self.append_own(1, true, effects);
+        if self.opening == Opening::Core {
+            self.append_own(1, true, effects);
+        }
         self.adopt_asked(effects);
         self.send_heartbeats(effects);
     }

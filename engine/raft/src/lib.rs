@@ -52,7 +52,7 @@ mod snapshot;
 mod transfer;
 
 pub use admission::NewcomerStatus;
-pub use config::{Config, Restored};
+pub use config::{Config, Opening, Restored};
 pub use effects::{Append, Effects, Install, Rejected, Shipment};
 pub use group::{Group, PRIORITY_MAX, Role};
 pub use input::Input;

@@ -9,7 +9,7 @@ use std::cell::Cell;
 use std::time::Duration;
 
 use raftwerk_frame::{Configuration, EntryId, GroupId, Index, Message, NodeId, Run, Time};
-use raftwerk_raft::{Append, Config, Effects, Group, Input, Restored};
+use raftwerk_raft::{Append, Config, Effects, Group, Input, Opening, Restored};
 
 thread_local! {
     static COUNT: Cell<u64> = const { Cell::new(0) };
@@ -57,6 +57,7 @@ fn replica(node: u64) -> Group {
         uncommitted_bytes_max: 1 << 20,
         commit_delay: Duration::ZERO,
         retirement: Duration::from_millis(100),
+        opening: Opening::Core,
         pre_vote: true,
         check_quorum: true,
     };

@@ -73,6 +73,7 @@ impl Settings {
             uncommitted_bytes_max: self.uncommitted_bytes_max,
             commit_delay: self.commit_delay,
             retirement: self.election_timeout,
+            opening: raft::Opening::Core,
             pre_vote: true,
             check_quorum: true,
         }

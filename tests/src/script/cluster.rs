@@ -6,7 +6,7 @@ use std::time::Duration;
 use raftwerk_frame::{Configuration, EntryId, GroupId, HardState, Index, NodeId, Term, Time};
 use raftwerk_raft::invariant::ClusterChecker;
 use raftwerk_raft::quorum::{self, VoteResult};
-use raftwerk_raft::{Config, Group, Input};
+use raftwerk_raft::{Config, Group, Input, Opening};
 
 use super::arguments::{Arguments, parse};
 use super::image::{Entry, Image, memberships, runs};
@@ -50,6 +50,11 @@ impl Cluster {
             uncommitted_bytes_max: arguments.number("uncommitted")?.unwrap_or(1000),
             commit_delay: Duration::ZERO,
             retirement: ELECTION_TIMEOUT,
+            opening: match arguments.text("opening") {
+                None => Opening::Core,
+                Some("driver") => Opening::Driver,
+                Some(other) => return Err(format!("opening={other}: driver, or nothing")),
+            },
             pre_vote: arguments.is_on("pre-vote")?,
             check_quorum: arguments.is_on("check-quorum")?,
         };

@@ -65,7 +65,8 @@
 //! | `status [1]`, `log [1]`, `progress 1`, `state [1]`, `messages` | look at things |
 //!
 //! Options of `cluster`: `durability=manual` (default `auto`: what a turn writes is durable at its end),
-//! `pre-vote=on`, `check-quorum=on` (default off, as in the paper), `append=n` entries in one message (64),
+//! `pre-vote=on`, `check-quorum=on` (default off, as in the paper), `opening=driver` (a term is opened by the first
+//! proposal, not by the core), `append=n` entries in one message (64),
 //! `window=n` entries (256) and `messages=n` (64) on their way to one peer, `uncommitted=n` entries that may wait for a
 //! quorum (1000), `learners=n` more replicas that do not vote. An entry weighs one byte. The election timeout T is 1000 ms, the heartbeat interval 100 ms.
 //!

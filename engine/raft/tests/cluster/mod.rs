@@ -13,8 +13,8 @@ use std::time::Duration;
 use raftwerk_frame::{Configuration, EntryId, GroupId, Index, Membership, Message, NodeId, Term, Time};
 use raftwerk_raft::reconfig::Change;
 use raftwerk_raft::{
-    Config, Effects, Group, Input, Newcomers, PeerStatus, Reconfigure, Reconfigured, Rejected, Restored,
-    Role, Route, Transfer,
+    Config, Effects, Group, Input, Newcomers, Opening, PeerStatus, Reconfigure, Reconfigured, Rejected,
+    Restored, Role, Route, Transfer,
 };
 
 use check::Ledger;
@@ -41,6 +41,7 @@ pub(crate) struct Options {
     pub(crate) window_messages: u32,
     pub(crate) append_bytes_max: u64,
     pub(crate) uncommitted_bytes_max: u64,
+    pub(crate) opening: Opening,
     /// Whether everything written is durable at the end of its turn.
     pub(crate) syncs_at_once: bool,
 }
@@ -58,6 +59,7 @@ impl Options {
             window_messages: 8,
             append_bytes_max: 10 * ENTRY_BYTES,
             uncommitted_bytes_max: 1000 * ENTRY_BYTES,
+            opening: Opening::Core,
             syncs_at_once: true,
         }
     }
@@ -377,6 +379,7 @@ impl Cluster {
             uncommitted_bytes_max: options.uncommitted_bytes_max,
             commit_delay: Duration::ZERO,
             retirement: Duration::from_nanos(T * MS),
+            opening: options.opening,
             pre_vote: options.pre_vote,
             check_quorum: options.check_quorum,
         }

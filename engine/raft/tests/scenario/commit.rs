@@ -1,7 +1,7 @@
 //! When an entry is committed, and what counts as held (paper, sections 5.3 and 5.4.2; thesis, section 10.2.1).
 
 use raftwerk_frame::{EntryId, Index, Message, Term};
-use raftwerk_raft::Input;
+use raftwerk_raft::{Input, Opening};
 
 use crate::cluster::disk::Entry;
 use crate::cluster::{Cluster, ENTRY_BYTES, Options, Packet, T};
@@ -218,4 +218,27 @@ fn followers_learn_of_a_commit_without_waiting_for_a_heartbeat() {
     for node in cluster.nodes() {
         assert_eq!(cluster.group(node).commit(), Index(5));
     }
+}
+
+/// A term that the driver opens: an old entry is not committed by counting before that, and no read is answered.
+#[test]
+fn a_term_that_the_driver_opens_begins_with_its_first_proposal() {
+    let mut cluster = Cluster::new(Options { opening: Opening::Driver, ..Options::of(3) });
+    cluster.elect(1);
+    assert_eq!((cluster.group(1).last().index, cluster.committed()), (Index(0), 0), "nothing was written");
+    cluster.propose(1, 1);
+    cluster.drop_where(|packet| packet.to == 3 || packet.from == 3);
+    cluster.deliver_where(Packet::is_append);
+    cluster.crash(1);
+    cluster.drop_where(|_| true);
+    cluster.elect_among(2);
+    let token = cluster.read(2, 1);
+    cluster.run(T / 2);
+    assert_eq!(cluster.log(3), cluster.log(2), "all that live hold it");
+    assert_eq!(cluster.committed(), 0, "and yet it is another term's");
+    assert!(cluster.replica(2).reads.is_empty());
+    cluster.propose(2, 1);
+    cluster.run(T / 2);
+    assert_eq!(cluster.committed(), 2);
+    assert_eq!(cluster.replica(2).reads.first().map(|(read, _)| *read), Some(token));
 }

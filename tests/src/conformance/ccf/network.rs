@@ -6,7 +6,7 @@ use std::time::Duration;
 use raftwerk_frame::{Configuration, NodeId};
 use raftwerk_raft::Role;
 
-use super::node::{ELECTION_TIMEOUT, Kind, Letter, Node};
+use super::node::{Kind, Letter, Node};
 
 /// Messages that answer messages are dispatched so many times over.
 const DISPATCHES: usize = 5;
@@ -218,46 +218,6 @@ impl Network {
             }
             self.names().iter().try_for_each(|name| self.periodic(name, ROUND))?;
             (0..DISPATCHES).try_for_each(|_| self.dispatch_all_once())?;
-        }
-        self.assert_sync()
-    }
-
-    /// Whether somebody was refused a vote only for entries that CCF has not.
-    pub(super) fn is_ahead_by_uncounted(&self) -> bool {
-        self.nodes.values().any(|node| node.is_ahead_by_uncounted)
-    }
-
-    /// Connects all nodes and lets them agree, with what each holds to be committed: whatever a scenario left behind, the
-    /// network must come to that.
-    pub(super) fn heal(&mut self) -> Result<(), String> {
-        let names = self.names();
-        for one in &names {
-            names.iter().filter(|other| *other != one).try_for_each(|other| self.link(one, other, true))?;
-        }
-        let owned = |(term, kind): (_, &Kind)| (term, kind.clone());
-        let committed: Vec<Vec<_>> = self
-            .nodes
-            .values()
-            .map(|node| node.counted(node.signed()).into_iter().map(owned).collect())
-            .collect();
-        for name in names.iter().cycle().take(ROUNDS_MAX) {
-            (0..DISPATCHES).try_for_each(|_| self.dispatch_all_once())?;
-            if !self.nodes.values().any(|node| node.group.is_leader()) {
-                self.periodic(name, ELECTION_TIMEOUT)?;
-                continue;
-            }
-            self.replicate("latest", Kind::Signature)?;
-            names.iter().try_for_each(|name| self.periodic(name, ROUND))?;
-            (0..DISPATCHES).try_for_each(|_| self.dispatch_all_once())?;
-            names.iter().try_for_each(|name| self.periodic(name, ROUND))?;
-            (0..DISPATCHES).try_for_each(|_| self.dispatch_all_once())?;
-            if self.assert_sync().is_ok() {
-                let one = self.nodes.values().next();
-                let now: Vec<_> = one
-                    .map_or_else(Vec::new, |one| one.counted(one.signed()).into_iter().map(owned).collect());
-                let is_kept = committed.iter().all(|before| now.get(..before.len()) == Some(&before[..]));
-                return if is_kept { Ok(()) } else { Err("what was committed is lost".to_owned()) };
-            }
         }
         self.assert_sync()
     }

@@ -9,8 +9,8 @@ use raftwerk_frame::{
 use raftwerk_raft::quorum::{self, VoteResult};
 use raftwerk_raft::reconfig::Change;
 use raftwerk_raft::{
-    Append, Config, Effects, Group, Input, Newcomers, Reconfigure, Reconfigured, Refusal, Restored, Role,
-    Route,
+    Append, Config, Effects, Group, Input, Newcomers, Opening, Reconfigure, Reconfigured, Refusal, Restored,
+    Role, Route,
 };
 
 /// What CCF's driver sets.
@@ -49,8 +49,6 @@ pub(super) struct Letter {
     entries: Vec<Entry>,
     /// What counts as committed where it comes from.
     signed: Index,
-    /// The last entry there that CCF has, too: its term, and how many there are.
-    last_counted: (Term, usize),
 }
 
 pub(super) struct Node {
@@ -70,8 +68,6 @@ pub(super) struct Node {
     heard: BTreeMap<NodeId, Time>,
     /// The term in which it campaigned and was refused by too many.
     lost: Option<Term>,
-    /// It has refused a candidate only for entries that CCF has not.
-    pub(super) is_ahead_by_uncounted: bool,
 }
 
 impl Node {
@@ -90,6 +86,7 @@ impl Node {
             commit_delay: Duration::ZERO,
             // CCF's leaders go when their retirement is committed.
             retirement: Duration::ZERO,
+            opening: Opening::Driver,
             pre_vote: false,
             check_quorum: true,
         };
@@ -111,7 +108,6 @@ impl Node {
             led_since: now,
             heard: BTreeMap::new(),
             lost: None,
-            is_ahead_by_uncounted: false,
         }
     }
 
@@ -179,10 +175,8 @@ impl Node {
             };
             memberships.extend(entry.configuration.as_ref().map(membership));
         }
-        let asked = self.last_counted();
         let input = Input::Memberships { from, message, runs: &runs, memberships: &memberships };
         self.turn(input, entries, &Kind::Uncounted)?;
-        self.note_refusal(from, asked, letter.last_counted);
         self.heard.insert(from, self.now);
         if matches!(message, Message::Append { .. } | Message::Heartbeat { .. }) {
             self.signed = self.signed.max(signed.min(self.group.commit()));
@@ -191,21 +185,6 @@ impl Node {
             self.ship();
         }
         Ok(())
-    }
-
-    /// Whether the last message that was sent refuses a vote to one whose log is as good as ours without the entries that
-    /// only our terms open with.
-    fn note_refusal(&mut self, to: NodeId, mine: (Term, usize), theirs: (Term, usize)) {
-        let is_refusal = self.outbox.back().is_some_and(|letter| {
-            letter.to == to && matches!(letter.message, Message::VoteReply { granted: false, .. })
-        });
-        self.is_ahead_by_uncounted |= is_refusal && theirs >= mine && self.group.hard_state().vote.is_none();
-    }
-
-    /// The last entry that CCF has, too: its term, and how many there are.
-    fn last_counted(&self) -> (Term, usize) {
-        let counted = self.counted(self.group.last().index);
-        (counted.last().map_or(Term(0), |(term, _)| *term), counted.len())
     }
 
     /// Whether it campaigned in this term, was refused by too many, and has heard of nobody else. The core goes back to being
@@ -278,6 +257,11 @@ impl Node {
             Some(Reconfigured::Unchanged(_)) => {
                 self.turn(Input::Propose { count: 1, bytes: 1 }, &[], own)?;
                 Ok(true)
+            }
+            Some(Reconfigured::Refused(Refusal::NotReady)) if self.group.last().term < self.group.term() => {
+                // CCF's leaders may begin with a change, ours with something that is committed.
+                self.turn(Input::Propose { count: 1, bytes: 1 }, &[], &Kind::Uncounted)?;
+                self.reconfigure(changes, route, own)
             }
             Some(Reconfigured::Refused(Refusal::NotReady | Refusal::InProgress(_))) => Ok(false),
             other => Err(format!("the core answers {other:?} to a change")),
@@ -368,13 +352,7 @@ impl Node {
                 Message::Vote { term, last, .. } => Message::Vote { term, last, transfer: true },
                 other => other,
             };
-            self.outbox.push_back(Letter {
-                to: *to,
-                message,
-                entries: Vec::new(),
-                signed: self.signed,
-                last_counted: self.last_counted(),
-            });
+            self.outbox.push_back(Letter { to: *to, message, entries: Vec::new(), signed: self.signed });
         }
         Ok(effects.append.is_some())
     }
@@ -391,13 +369,7 @@ impl Node {
                 self.group.shipped(to, last, entries.len() as u64);
                 let message =
                     Message::Append { term: shipment.term, prev: shipment.prev, commit: shipment.commit };
-                self.outbox.push_back(Letter {
-                    to,
-                    message,
-                    entries,
-                    signed: self.signed,
-                    last_counted: self.last_counted(),
-                });
+                self.outbox.push_back(Letter { to, message, entries, signed: self.signed });
             }
         }
     }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use raftwerk_frame::{Configuration, EntryId, GroupId, Index, NodeId, Term};
-use raftwerk_raft::Config;
+use raftwerk_raft::{Config, Opening};
 
 use super::super::datadriven::Command;
 use super::node::{ELECTION_TICKS, Node, Options, Outcome};
@@ -155,6 +155,7 @@ impl Cluster {
                 uncommitted_bytes_max: u64::MAX >> 1,
                 commit_delay: Duration::ZERO,
                 retirement: Duration::ZERO,
+                opening: Opening::Core,
                 pre_vote: is_on("prevote"),
                 check_quorum: is_on("checkquorum"),
             };
