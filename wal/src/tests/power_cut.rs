@@ -175,6 +175,22 @@ fn a_manifest_that_a_new_life_finds_is_durable_before_it_is_relied_on() {
     }
 }
 
+#[test]
+fn a_name_that_is_not_durable_is_one_that_a_power_cut_takes() {
+    let files = MemoryFiles::new();
+    for n in 1..8 {
+        files.fail_change(n, u64::MAX, std::io::ErrorKind::Other);
+        let _died = open_in(&files, small()).map(|_| ());
+        files.heal();
+        let cut = files.after_power_cut(|_, _| SectorFate::Old).paths();
+        let gone: Vec<String> = files.paths().into_iter().filter(|path| !cut.contains(path)).collect();
+        assert_eq!(files.paths_not_durable(), gone, "call {n}");
+    }
+    let (lane, ..) = open_in(&files, small()).unwrap();
+    drop(lane);
+    assert!(!files.paths_not_durable().contains(&"manifest".to_owned()));
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 150, ..ProptestConfig::default() })]
     #[test]
