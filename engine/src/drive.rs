@@ -17,12 +17,13 @@ use std::task::{Context, Poll, Waker};
 use bytes::Bytes;
 use raftwerk_frame::{GroupId, LogId, NodeId, Time};
 use raftwerk_net::{Channel, PeerId, Receive, Transport};
+pub use raftwerk_wal::PeerNote;
 use raftwerk_wal::{Disk, LaneOptions};
 use tokio::sync::oneshot;
 
 use crate::dispatch::Dispatch;
 use crate::engine::{checked_voters, worker_of};
-use crate::error::{CreateError, ForgetError, OpenError};
+use crate::error::{CreateError, OpenError, ReplaceError};
 use crate::group::{Proposal, Read, ask, propose};
 use crate::inbox::{Inbox, Order, Request};
 use crate::membership::{Reconfiguration, Reconfiguring, Transferring, reconfigure, transfer};
@@ -176,16 +177,17 @@ impl<D: Disk> Node<D> {
         Removal(answer)
     }
 
-    /// As [`Engine::forget_peer`](crate::Engine::forget_peer).
-    pub fn forget_peer(&self, node: NodeId) -> Forgetting {
+    /// As [`Engine::replace_peer`](crate::Engine::replace_peer).
+    pub fn replace_peer(&self, node: NodeId, log: LogId) -> Replacing {
         let (reply, answer) = oneshot::channel();
-        self.inboxes[0].order(Order::ForgetPeer { node, asked: 0, reply });
-        Forgetting(answer)
+        let peer = PeerNote { node, log };
+        self.inboxes[0].order(Order::ReplacePeer { peer, asked: 0, reply });
+        Replacing(answer)
     }
 
-    /// The peers that were heard, and the log that each of them had first.
+    /// The peers that were heard, and the log that each of them has.
     #[must_use]
-    pub fn peers(&self) -> Vec<(NodeId, LogId)> {
+    pub fn peers(&self) -> Vec<PeerNote> {
         self.dispatch.peers().list()
     }
 
@@ -253,14 +255,14 @@ impl Future for Removal {
     }
 }
 
-/// A peer's old log on its way to be forgotten. A future.
-#[must_use = "the peer may not have been forgotten"]
-pub struct Forgetting(oneshot::Receiver<Result<(), ForgetError>>);
+/// A peer's new log on its way to be noted. A future.
+#[must_use = "it may not have been noted"]
+pub struct Replacing(oneshot::Receiver<Result<(), ReplaceError>>);
 
-impl Future for Forgetting {
-    type Output = Result<(), ForgetError>;
+impl Future for Replacing {
+    type Output = Result<(), ReplaceError>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        Pin::new(&mut self.0).poll(cx).map(|sent| sent.unwrap_or(Err(ForgetError::Closed)))
+        Pin::new(&mut self.0).poll(cx).map(|sent| sent.unwrap_or(Err(ReplaceError::Closed)))
     }
 }

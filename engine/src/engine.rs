@@ -5,15 +5,15 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
-use raftwerk_frame::{GroupId, NodeId};
+use raftwerk_frame::{GroupId, LogId, NodeId};
 use raftwerk_net::{PeerId, QuicConfig, QuicTransport, Receive, Transport};
-use raftwerk_wal::{LaneOptions, OsDisk, OsDiskOptions};
+use raftwerk_wal::{LaneOptions, OsDisk, OsDiskOptions, PeerNote};
 use tokio::sync::oneshot;
 
 use crate::config::Config;
 use crate::data_dir;
 use crate::dispatch::Dispatch;
-use crate::error::{CreateError, ForgetError, OpenError};
+use crate::error::{CreateError, OpenError, ReplaceError};
 use crate::group::Group;
 use crate::inbox::{Inbox, Order};
 use crate::metric::{EngineStats, WorkerMetrics};
@@ -26,6 +26,7 @@ use crate::worker::{Settings, Surroundings, Worker};
 /// What all handles of an engine share.
 pub(crate) struct Shared {
     node: NodeId,
+    log: LogId,
     pub(crate) inboxes: Vec<Arc<Inbox>>,
     pub(crate) payload_bytes_max: usize,
     metrics: Vec<Arc<WorkerMetrics>>,
@@ -101,6 +102,7 @@ impl Engine {
         let engine = Self {
             shared: Arc::new(Shared {
                 node: config.node,
+                log: LogId(directory.log_id()),
                 payload_bytes_max: config.payload_bytes_max,
                 metrics: metrics.clone(),
                 transport: Arc::clone(&transport),
@@ -228,19 +230,27 @@ impl Engine {
         answer.blocking_recv().unwrap_or(false)
     }
 
-    /// Says that a node's old log is gone for good: whoever is heard next under its id is taken as it comes.
+    /// What tells this node's log from every other, and from an earlier one of this node.
+    #[must_use]
+    pub fn log_id(&self) -> LogId {
+        self.shared.log
+    }
+
+    /// Says that a node has another log now, and its old one is gone for good.
     ///
     /// A node that lost its disk and comes back under its id has forgotten its votes and its entries. Its peers, who have
-    /// noted which log it had, do not hear it. It can take part again, as a new learner, when it was taken out of all its
-    /// groups ([`Group::reconfigure`]) and every other node has forgotten its old log by this call. Blocks for about one
-    /// sync.
+    /// noted which log it had, do not hear it. To have it take part again: take it out of all its groups
+    /// ([`Group::reconfigure`]), start it with an empty directory, tell every other node its new log
+    /// ([`Engine::log_id`]) by this call, let it join its groups ([`Engine::join_group`], not `create_group`: it was never
+    /// there before), and add it again. Blocks for about one sync.
     ///
     /// # Errors
-    /// [`ForgetError`]; nothing was forgotten.
-    pub fn forget_peer(&self, node: NodeId) -> Result<(), ForgetError> {
+    /// [`ReplaceError`]; nothing was noted.
+    pub fn replace_peer(&self, node: NodeId, log: LogId) -> Result<(), ReplaceError> {
         let (reply, answer) = oneshot::channel();
-        self.shared.dispatch.order(0, Order::ForgetPeer { node, asked: 0, reply });
-        answer.blocking_recv().unwrap_or(Err(ForgetError::Closed))
+        let peer = PeerNote { node, log };
+        self.shared.dispatch.order(0, Order::ReplacePeer { peer, asked: 0, reply });
+        answer.blocking_recv().unwrap_or(Err(ReplaceError::Closed))
     }
 
     /// A thread's own way in, for up to `in_flight_max` operations at a time.

@@ -120,10 +120,10 @@ pub enum CreateError {
     Closed,
 }
 
-/// Why a peer's old log could not be forgotten.
+/// Why a peer's new log could not be noted.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
-pub enum ForgetError {
+pub enum ReplaceError {
     /// A replica on this node takes the peer for a member still: take it out of the group first, and let this node hear
     /// of that.
     #[error("group {0} has the peer for a member")]

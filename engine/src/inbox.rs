@@ -9,9 +9,10 @@ use std::task::Waker;
 use bytes::Bytes;
 use crossbeam_queue::{ArrayQueue, SegQueue};
 use raftwerk_frame::{GroupId, Index, LogId, Membership, NodeId};
+use raftwerk_wal::PeerNote;
 use tokio::sync::oneshot;
 
-use crate::error::{CreateError, ForgetError, ProposeError, ReadError};
+use crate::error::{CreateError, ProposeError, ReadError, ReplaceError};
 use crate::group::{Applied, GroupStatus};
 use crate::membership::{Reconfiguration, ReconfigureError, TransferError};
 use crate::pipeline::Submission;
@@ -60,8 +61,8 @@ pub(crate) enum Order {
     Digest { group: GroupId, reply: oneshot::Sender<Option<(Index, u64)>> },
     /// List the replicas.
     Groups { reply: oneshot::Sender<Vec<GroupId>> },
-    /// Take whoever comes next under an id as it comes. So many workers were asked whether a group of theirs knows it.
-    ForgetPeer { node: NodeId, asked: u16, reply: oneshot::Sender<Result<(), ForgetError>> },
+    /// A peer has another log now. So many workers were asked whether a group of theirs counts on it.
+    ReplacePeer { peer: PeerNote, asked: u16, reply: oneshot::Sender<Result<(), ReplaceError>> },
     /// A pipeline is gone.
     PipelineGone { pipeline: u32 },
     /// Answer everyone and stop.

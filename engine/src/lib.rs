@@ -61,7 +61,7 @@ pub mod kv;
 
 pub use config::Config;
 pub use engine::Engine;
-pub use error::{CreateError, ForgetError, OpenError, ProposeError, ReadError};
+pub use error::{CreateError, OpenError, ProposeError, ReadError, ReplaceError};
 pub use group::{Applied, Group, GroupStatus, Proposal, Read};
 pub use membership::{Reconfiguration, ReconfigureError, Reconfiguring, TransferError, Transferring};
 pub use metric::EngineStats;

@@ -14,9 +14,9 @@ macro_rules! counters {
             $($(#[$doc])* pub $name: u64,)*
             /// How the log is written: `direct` or `buffered`.
             pub append_mode: &'static str,
-            /// Units of peers that have another log than they had, and are not heard ([`Engine::forget_peer`]).
+            /// Units of peers that have another log than they had, and are not heard ([`Engine::replace_peer`]).
             ///
-            /// [`Engine::forget_peer`]: crate::Engine::forget_peer
+            /// [`Engine::replace_peer`]: crate::Engine::replace_peer
             pub refused_units: u64,
             /// Whether a worker's log has failed; its groups take no more writes until the engine is opened again.
             pub is_poisoned: bool,

@@ -2,7 +2,7 @@
 //!
 //! A node that comes back under its id with another log has forgotten its votes and its entries, and does not know it. So
 //! a node notes, durably, the first log that it hears a peer speak for, and is deaf to any other under that id until the
-//! operator says that the old one is gone for good ([`Engine::forget_peer`](crate::Engine::forget_peer)).
+//! operator says that the peer has another one now ([`Engine::replace_peer`](crate::Engine::replace_peer)).
 //!
 //! What is not here: how it is noted (`worker::introductions`). A peer that was never heard is taken as it first comes.
 
@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use raftwerk_frame::{LogId, NodeId};
+use raftwerk_wal::PeerNote;
 use rustc_hash::FxHashMap;
 
 /// What a peer is to this node.
@@ -38,9 +39,9 @@ pub(crate) struct Peers {
 }
 
 impl Peers {
-    pub(crate) fn new(noted: &[(NodeId, LogId)]) -> Self {
+    pub(crate) fn new(noted: &[PeerNote]) -> Self {
         let peers = Self::default();
-        noted.iter().for_each(|(node, log)| peers.learn(*node, *log));
+        noted.iter().for_each(|note| peers.learn(note));
         peers
     }
 
@@ -61,19 +62,15 @@ impl Peers {
         }
     }
 
-    /// It is noted: from now on this is its log.
-    pub(crate) fn learn(&self, node: NodeId, log: LogId) {
-        self.write().insert(node, Peer { log, stranger: None });
+    /// It is noted durably: from now on it is so.
+    pub(crate) fn learn(&self, note: &PeerNote) {
+        self.write().insert(note.node, Peer { log: note.log, stranger: None });
     }
 
-    /// It is noted that nothing is known of it.
-    pub(crate) fn forget(&self, node: NodeId) {
-        self.write().remove(&node);
-    }
-
-    /// Everyone that is known, by number.
-    pub(crate) fn list(&self) -> Vec<(NodeId, LogId)> {
-        let mut list: Vec<_> = self.read().iter().map(|(node, peer)| (*node, peer.log)).collect();
+    /// All that is noted, by number.
+    pub(crate) fn list(&self) -> Vec<PeerNote> {
+        let note = |(node, peer): (&NodeId, &Peer)| PeerNote { node: *node, log: peer.log };
+        let mut list: Vec<PeerNote> = self.read().iter().map(note).collect();
         list.sort_unstable();
         list
     }

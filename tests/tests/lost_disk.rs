@@ -2,7 +2,7 @@
 //! and let it in again only as a newcomer.
 
 use raftwerk::{
-    Change, Configuration, ForgetError, GroupId, NodeId, Reconfiguration, ReconfigureError, Refusal,
+    Change, Configuration, GroupId, NodeId, Reconfiguration, ReconfigureError, Refusal, ReplaceError,
 };
 use raftwerk_tests::facts::until;
 use raftwerk_tests::nodes::{Nodes, assert_kept};
@@ -46,14 +46,20 @@ fn a_node_that_lost_its_disk_is_not_heard_until_it_comes_as_a_newcomer() {
         others.iter().any(|node| nodes.engine(*node).stats().refused_units > 0).then_some(())
     });
     written.extend((0..20).map(|_| nodes.write(GROUP, 100)));
+    let log = nodes.engine(LOST).log_id();
     for node in &others {
-        assert_eq!(nodes.engine(*node).forget_peer(LOST), Err(ForgetError::Member(GROUP)));
+        assert_eq!(nodes.engine(*node).replace_peer(LOST, log), Err(ReplaceError::Member(GROUP)));
     }
 
     reconfigure(&nodes, Change::Remove(LOST));
+    nodes.close(LOST);
+    std::fs::remove_dir_all(nodes.config(LOST).data_dir).unwrap();
+    nodes.open(LOST);
+    let log = nodes.engine(LOST).log_id();
     for node in &others {
-        until("the word of its removal everywhere", || nodes.engine(*node).forget_peer(LOST).ok());
+        until("the word of its removal everywhere", || nodes.engine(*node).replace_peer(LOST, log).ok());
     }
+    nodes.engine(LOST).join_group(GROUP).unwrap();
     let now = reconfigure(&nodes, Change::Voter(LOST));
     assert_eq!(now, Configuration::of_voters(nodes.ids().iter().copied()));
     written.push(nodes.write(GROUP, 100));

@@ -12,11 +12,9 @@
 use std::io::{self, IoSlice};
 use std::sync::Arc;
 
-use raftwerk_frame::{LogId, NodeId};
-
 use crate::disk::{Access, Files};
 use crate::error::OpenError;
-use crate::peers_file;
+use crate::peers_file::{self, PeerNote};
 
 const LOCK: &str = "lock";
 const MANIFEST: &str = "manifest";
@@ -35,7 +33,7 @@ struct Locked<F: Files> {
     files: F,
     lanes: u16,
     log_id: u64,
-    peers: Vec<(NodeId, LogId)>,
+    peers: Vec<PeerNote>,
     _lock: F::File,
 }
 
@@ -102,7 +100,7 @@ impl<F: Files> Directory<F> {
     ///
     /// [`Lane::note_peers`]: crate::Lane::note_peers
     #[must_use]
-    pub fn peers(&self) -> &[(NodeId, LogId)] {
+    pub fn peers(&self) -> &[PeerNote] {
         &self.0.peers
     }
 }

@@ -4,11 +4,12 @@
 use std::any::Any;
 
 use bytes::Bytes;
-use raftwerk_frame::{Configuration, EntryId, GroupId, LogId, NodeId};
+use raftwerk_frame::{Configuration, EntryId, GroupId};
 
 use crate::disk::{Disk, Job};
 use crate::error::SnapshotError;
 use crate::lane::Lane;
+use crate::peers_file::PeerNote;
 use crate::snapshot::{
     BackgroundDone, BackgroundOutput, SnapshotJob, SnapshotMeta, SnapshotReader, SnapshotSource, SnapshotWork,
 };
@@ -76,7 +77,7 @@ impl<D: Disk> Lane<D> {
 
     /// Notes which log each peer has, for whoever opens the directory next, in place of what was noted before. Of one lane
     /// only. Gives [`Noted`](crate::BackgroundOutput::Noted).
-    pub fn note_peers(&mut self, token: u64, peers: Vec<(NodeId, LogId)>) {
+    pub fn note_peers(&mut self, token: u64, peers: Vec<PeerNote>) {
         self.submit_snapshot(token, GroupId(0), SnapshotWork::NotePeers { peers });
     }
 

@@ -57,6 +57,7 @@ pub use lane_snapshot::LoadedSnapshot;
 pub use map::Mapped;
 pub use os_disk::{OsDisk, OsDiskOptions};
 pub use os_files::OsFiles;
+pub use peers_file::PeerNote;
 pub use recovery::{RecoveredGroup, RecoveryReport, TornTail};
 pub use segment::SegmentHeader;
 pub use snapshot::{

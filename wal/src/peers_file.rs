@@ -1,7 +1,8 @@
 //! Whose log each peer had when it was first heard: one small file, replaced as a whole.
 //!
 //! ```text
-//! peers = magic "RWPEERS\x01", count u32, zero u32, (node u64, log u64) × count, crc u32 of all before
+//! peers = magic "RWPEERS\x01", count u32, zero u32, entry × count, crc u32 of all before
+//! entry = node u64, log u64
 //! ```
 //! What is not here: what is done with it; that is the engine's.
 
@@ -20,8 +21,17 @@ const ENTRY_BYTES: usize = 16;
 /// Far more than the nodes of any cluster; checked before memory is taken.
 const PEERS_MAX: usize = 1 << 16;
 
+/// What is noted of a peer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct PeerNote {
+    /// The peer.
+    pub node: NodeId,
+    /// Its log.
+    pub log: LogId,
+}
+
 /// What the file says; nothing if there is none.
-pub(crate) fn read<F: Files>(files: &F) -> Result<Vec<(NodeId, LogId)>, OpenError> {
+pub(crate) fn read<F: Files>(files: &F) -> Result<Vec<PeerNote>, OpenError> {
     let file = match files.open(PEERS, Access::Plain) {
         Ok(file) => file,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
@@ -38,7 +48,7 @@ pub(crate) fn read<F: Files>(files: &F) -> Result<Vec<(NodeId, LogId)>, OpenErro
 }
 
 /// Replaces the file: whole and durable when it returns, or as it was.
-pub(crate) fn write<F: Files>(files: &F, peers: &[(NodeId, LogId)]) -> io::Result<()> {
+pub(crate) fn write<F: Files>(files: &F, peers: &[PeerNote]) -> io::Result<()> {
     if peers.len() > PEERS_MAX {
         return Err(io::ErrorKind::InvalidInput.into());
     }
@@ -49,12 +59,12 @@ pub(crate) fn write<F: Files>(files: &F, peers: &[(NodeId, LogId)]) -> io::Resul
     files.sync_dir("")
 }
 
-fn encode(peers: &[(NodeId, LogId)]) -> Vec<u8> {
+fn encode(peers: &[PeerNote]) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(HEAD_BYTES + peers.len() * ENTRY_BYTES + 4);
     bytes.extend_from_slice(&MAGIC);
     bytes.extend_from_slice(&(peers.len() as u32).to_le_bytes());
     bytes.extend_from_slice(&[0; 4]);
-    for (node, log) in peers {
+    for PeerNote { node, log } in peers {
         bytes.extend_from_slice(&node.0.to_le_bytes());
         bytes.extend_from_slice(&log.0.to_le_bytes());
     }
@@ -63,7 +73,7 @@ fn encode(peers: &[(NodeId, LogId)]) -> Vec<u8> {
     bytes
 }
 
-fn decode(bytes: &[u8]) -> Option<Vec<(NodeId, LogId)>> {
+fn decode(bytes: &[u8]) -> Option<Vec<PeerNote>> {
     let (body, crc) = bytes.split_last_chunk::<4>()?;
     let (head, entries) = body.split_first_chunk::<HEAD_BYTES>()?;
     let count = u32::from_le_bytes(*head[8..].first_chunk()?) as usize;
@@ -71,7 +81,7 @@ fn decode(bytes: &[u8]) -> Option<Vec<(NodeId, LogId)>> {
         && entries.len() == count.checked_mul(ENTRY_BYTES)?
         && crc32fast::hash(body) == u32::from_le_bytes(*crc);
     let word = |entry: &[u8], at: usize| entry[at..].first_chunk().map(|word| u64::from_le_bytes(*word));
-    let entry = |entry: &[u8]| Some((NodeId(word(entry, 0)?), LogId(word(entry, 8)?)));
+    let entry = |entry: &[u8]| Some(PeerNote { node: NodeId(word(entry, 0)?), log: LogId(word(entry, 8)?) });
     if is_whole { entries.chunks_exact(ENTRY_BYTES).map(entry).collect() } else { None }
 }
 
@@ -82,7 +92,8 @@ mod tests {
 
     #[test]
     fn what_was_noted_is_read_and_a_flip_or_a_cut_anywhere_is_refused() {
-        let peers = vec![(NodeId(2), LogId(77)), (NodeId(9), LogId(u64::MAX))];
+        let note = |node, log| PeerNote { node: NodeId(node), log: LogId(log) };
+        let peers = vec![note(2, 77), note(9, u64::MAX)];
         let bytes = encode(&peers);
         assert_eq!(decode(&bytes), Some(peers.clone()));
         for at in 0..bytes.len() {

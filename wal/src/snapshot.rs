@@ -7,9 +7,10 @@ use std::fmt;
 use std::io;
 
 use bytes::Bytes;
-use raftwerk_frame::{Configuration, EntryId, GroupId, LogId, NodeId};
+use raftwerk_frame::{Configuration, EntryId, GroupId};
 
 use crate::error::SnapshotError;
+use crate::peers_file::PeerNote;
 
 /// What is known of a complete snapshot file without reading its body.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -48,7 +49,7 @@ pub(crate) enum SnapshotWork {
     Finish { id: EntryId, bytes: u64 },
     Load { with: SnapshotReader },
     Drop,
-    NotePeers { peers: Vec<(NodeId, LogId)> },
+    NotePeers { peers: Vec<PeerNote> },
 }
 
 impl fmt::Debug for SnapshotWork {

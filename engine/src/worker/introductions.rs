@@ -4,12 +4,12 @@
 
 use bytes::Bytes;
 use raftwerk_frame::{GroupId, LogId, NodeId};
-use raftwerk_wal::Disk;
+use raftwerk_wal::{Disk, PeerNote};
 use tokio::sync::oneshot;
 
 use super::Worker;
 use super::snapshots::Work;
-use crate::error::ForgetError;
+use crate::error::ReplaceError;
 use crate::inbox::Order;
 use crate::peers::Standing;
 
@@ -20,14 +20,14 @@ const WAITING_MAX: usize = 64;
 #[derive(Default)]
 pub(super) struct Introductions {
     waiting: Vec<(NodeId, LogId, Bytes)>,
-    forgetting: Vec<(NodeId, oneshot::Sender<Result<(), ForgetError>>)>,
+    replacing: Vec<(PeerNote, oneshot::Sender<Result<(), ReplaceError>>)>,
     is_noting: bool,
 }
 
-/// What a note on its way to the disk says.
+/// What a note on its way to the disk says that was not known, and who waits for it.
 pub(super) struct Note {
-    learned: Vec<(NodeId, LogId)>,
-    forgotten: Vec<(NodeId, oneshot::Sender<Result<(), ForgetError>>)>,
+    news: Vec<PeerNote>,
+    replaced: Vec<oneshot::Sender<Result<(), ReplaceError>>>,
 }
 
 impl<D: Disk> Worker<D> {
@@ -45,23 +45,24 @@ impl<D: Disk> Worker<D> {
         }
     }
 
-    /// Whether a group of this worker knows the node; if not, the next worker is asked, and at last the first one forgets.
-    pub(super) fn forget_peer(
+    /// Whether a group of this worker knows the node; if not, the next worker is asked, and at last the first one
+    /// notes its new log.
+    pub(super) fn replace_peer(
         &mut self,
-        node: NodeId,
+        peer: PeerNote,
         asked: u16,
-        reply: oneshot::Sender<Result<(), ForgetError>>,
+        reply: oneshot::Sender<Result<(), ReplaceError>>,
     ) {
-        let names = |group: &GroupId| self.replica(*group).is_some_and(|replica| replica.names(node));
+        let names = |group: &GroupId| self.replica(*group).is_some_and(|replica| replica.names(peer.node));
         if asked < self.settings.workers {
             if let Some(group) = self.slots.keys().copied().filter(names).min() {
-                let _caller_gone = reply.send(Err(ForgetError::Member(group)));
+                let _caller_gone = reply.send(Err(ReplaceError::Member(group)));
                 return;
             }
             let next = (usize::from(asked) + 1) % usize::from(self.settings.workers);
-            return self.dispatch.order(next, Order::ForgetPeer { node, asked: asked + 1, reply });
+            return self.dispatch.order(next, Order::ReplacePeer { peer, asked: asked + 1, reply });
         }
-        self.introductions.forgetting.push((node, reply));
+        self.introductions.replacing.push((peer, reply));
         self.note();
     }
 
@@ -71,22 +72,27 @@ impl<D: Disk> Worker<D> {
         if introductions.is_noting {
             return;
         }
-        let mut list = self.dispatch.peers().list();
-        let forgotten = std::mem::take(&mut introductions.forgetting);
-        list.retain(|(node, _)| !forgotten.iter().any(|(gone, _)| gone == node));
-        let mut learned: Vec<(NodeId, LogId)> = Vec::new();
-        for (node, log, _) in &introductions.waiting {
+        let known = self.dispatch.peers().list();
+        let mut news: Vec<PeerNote> = Vec::new();
+        let mut replaced = Vec::new();
+        for (peer, reply) in introductions.replacing.drain(..) {
+            news.retain(|note| note.node != peer.node);
+            news.push(peer);
+            replaced.push(reply);
+        }
+        for &(node, log, _) in &introductions.waiting {
             // Of two logs under one id the first counts.
-            if !list.iter().any(|(known, _)| known == node) {
-                list.push((*node, *log));
-                learned.push((*node, *log));
+            if !news.iter().any(|note| note.node == node) {
+                news.push(PeerNote { node, log });
             }
         }
-        if learned.is_empty() && forgotten.is_empty() {
+        if news.is_empty() {
             return;
         }
         introductions.is_noting = true;
-        let token = self.transfers.expect(Work::Note(Note { learned, forgotten }));
+        let mut list = news.clone();
+        list.extend(known.into_iter().filter(|note| !news.iter().any(|new| new.node == note.node)));
+        let token = self.transfers.expect(Work::Note(Note { news, replaced }));
         self.lane.note_peers(token, list);
     }
 
@@ -95,11 +101,10 @@ impl<D: Disk> Worker<D> {
         self.introductions.is_noting = false;
         let peers = self.dispatch.peers();
         if is_durable {
-            note.forgotten.iter().for_each(|(node, _)| peers.forget(*node));
-            note.learned.iter().for_each(|(node, log)| peers.learn(*node, *log));
+            note.news.iter().for_each(|note| peers.learn(note));
         }
-        for (_, reply) in note.forgotten {
-            let _caller_gone = reply.send(if is_durable { Ok(()) } else { Err(ForgetError::Disk) });
+        for reply in note.replaced {
+            let _caller_gone = reply.send(if is_durable { Ok(()) } else { Err(ReplaceError::Disk) });
         }
         let waiting = std::mem::take(&mut self.introductions.waiting);
         if is_durable {
@@ -112,7 +117,7 @@ impl<D: Disk> Worker<D> {
                 "new peers could not be noted: they are not heard yet"
             );
         }
-        if !self.introductions.forgetting.is_empty() {
+        if !self.introductions.replacing.is_empty() {
             self.note();
         }
     }

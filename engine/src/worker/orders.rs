@@ -32,7 +32,7 @@ impl<D: Disk> Worker<D> {
                 groups.sort_unstable();
                 let _caller_gone = reply.send(groups);
             }
-            Order::ForgetPeer { node, asked, reply } => self.forget_peer(node, asked, reply),
+            Order::ReplacePeer { peer, asked, reply } => self.replace_peer(peer, asked, reply),
             Order::PipelineGone { .. } | Order::Shutdown => unreachable!("taken by take_orders"),
         }
     }

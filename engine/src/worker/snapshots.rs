@@ -69,7 +69,6 @@ pub(super) struct Transfers {
     work: FxHashMap<u64, Work>,
     outgoing: FxHashMap<(GroupId, NodeId), Outgoing>,
     incoming: FxHashMap<GroupId, Incoming>,
-    finished: FxHashMap<GroupId, SnapshotMeta>,
     /// Groups that are gone, whose files are not.
     leaving: FxHashSet<GroupId>,
 }
@@ -79,7 +78,6 @@ impl Transfers {
     pub(super) fn forget(&mut self, group: GroupId) {
         self.outgoing.retain(|(of, _), _| *of != group);
         self.incoming.remove(&group);
-        self.finished.remove(&group);
     }
 
     /// A group is going: it cannot be made again before its files are gone, too.
@@ -178,12 +176,11 @@ impl<D: Disk> Worker<D> {
                     if !meta.configuration.voters.is_empty() =>
                 {
                     self.adopt_checkpoint(group, &meta);
-                    self.transfers.finished.insert(group, meta);
                     let token = self.transfers.expect(Work::Restore { group });
                     self.restore_in_background(token, group);
                 }
-                (Work::Restore { group }, Ok(BackgroundOutput::Loaded { value, .. })) => {
-                    self.restored(group, value)
+                (Work::Restore { group }, Ok(BackgroundOutput::Loaded { meta, value })) => {
+                    self.restored(group, &meta, value);
                 }
                 (
                     Work::WritePiece { group, .. } | Work::Finish { group } | Work::Restore { group },
@@ -419,20 +416,19 @@ impl<D: Disk> Worker<D> {
     }
 
     fn refuse_incoming(&mut self, group: GroupId) {
-        self.transfers.finished.remove(&group);
         if let Some(incoming) = self.transfers.incoming.remove(&group) {
             let Incoming { from, term, id, total, .. } = incoming;
             self.acknowledge(from, Head { kind: REFUSAL, group, term, id, offset: 0, total });
         }
     }
 
-    /// The snapshot is durable here and its state is in a new machine: now the core decides, and if it agrees, machine
-    /// and log change in one step.
-    fn restored(&mut self, group: GroupId, machine: Box<dyn Any + Send>) {
+    /// The newest snapshot that is durable here is in a new machine: now the core decides, and if it agrees, machine and
+    /// log change in one step. It may be a later one than was just received, from a leader who was deposed before it was
+    /// installed: what it holds is committed all the same.
+    fn restored(&mut self, group: GroupId, meta: &SnapshotMeta, machine: Box<dyn Any + Send>) {
         let incoming = self.transfers.incoming.remove(&group);
-        let meta = self.transfers.finished.remove(&group);
-        let (Some(incoming), Some(meta), Some(slot)) = (incoming, meta, self.slot_of(group)) else { return };
-        self.install_snapshot(slot, incoming.from, incoming.term, &meta, as_machine(machine));
+        let (Some(incoming), Some(slot)) = (incoming, self.slot_of(group)) else { return };
+        self.install_snapshot(slot, incoming.from, incoming.term, meta, as_machine(machine));
     }
 
     fn step_snapshot(

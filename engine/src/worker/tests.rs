@@ -13,7 +13,7 @@ use raftwerk_frame::{EntryId, GroupId, Index, LogId, Message, NodeId, Term, Time
 use raftwerk_net::{Channel, Parts, PeerId, Receive as _, SendError, Transport};
 use raftwerk_raft::Role;
 use raftwerk_wal::memory::{MemoryFiles, SectorFate, StepDisk};
-use raftwerk_wal::{AppendMode, Completion, Directory, Disk, Files, Job, LaneOptions};
+use raftwerk_wal::{AppendMode, Completion, Directory, Disk, Files, Job, LaneOptions, PeerNote};
 use tokio::sync::oneshot;
 
 use super::piece::{ACK, Head, PIECE};
@@ -24,7 +24,7 @@ use crate::inbox::{Arrival, Inbox, Order, Request};
 use crate::metric::WorkerMetrics;
 use crate::peers::Peers;
 use crate::state_machine::{Checkpoint, Committed, Replies, StateMachine};
-use crate::{Applied, ForgetError, GroupStatus, ProposeError};
+use crate::{Applied, GroupStatus, ProposeError, ReplaceError};
 
 const GROUP: GroupId = GroupId(1);
 const TIMEOUT: Duration = Duration::from_millis(500);
@@ -251,8 +251,9 @@ impl Node {
         self.said().iter().filter(|said| matches!(said, Message::PreVoteReply { .. })).count()
     }
 
-    fn forget_peer(&mut self, node: u64) -> Result<(), ForgetError> {
-        let mut told = self.order(|reply| Order::ForgetPeer { node: NodeId(node), asked: 0, reply });
+    fn replace_peer(&mut self, log: u64) -> Result<(), ReplaceError> {
+        let peer = PeerNote { node: NodeId(2), log: LogId(log) };
+        let mut told = self.order(|reply| Order::ReplacePeer { peer, asked: 0, reply });
         self.settle();
         told.try_recv().expect("every order ends")
     }
@@ -263,7 +264,7 @@ impl Node {
 }
 
 #[test]
-fn a_peer_that_lost_its_log_is_not_heard_until_the_old_one_is_forgotten() {
+fn a_peer_that_lost_its_log_is_not_heard_until_its_new_one_is_noted() {
     let files = MemoryFiles::new();
     let mut node = Node::open(&files, u64::MAX);
     node.create(&[1, 2, 3]);
@@ -276,16 +277,17 @@ fn a_peer_that_lost_its_log_is_not_heard_until_the_old_one_is_forgotten() {
     drop(node);
     let mut node = Node::open(&files, u64::MAX);
     assert_eq!(node.answers_to(6), 0);
-    assert_eq!(node.forget_peer(2), Err(ForgetError::Member(GROUP)), "it is counted on still");
+    assert_eq!(node.replace_peer(6), Err(ReplaceError::Member(GROUP)), "it is counted on still");
     assert_eq!(node.answers_to(6), 0);
 
     let mut gone = node.order(|reply| Order::Remove { group: GROUP, reply });
     node.settle();
     assert_eq!(gone.try_recv(), Ok(true));
-    assert_eq!(node.forget_peer(2), Ok(()));
+    assert_eq!(node.replace_peer(6), Ok(()));
     node.create(&[1, 3]);
     node.answers_to(6);
-    assert_eq!(node.dispatch.peers().list(), [(NodeId(2), LogId(6))]);
+    let noted = PeerNote { node: NodeId(2), log: LogId(6) };
+    assert_eq!(node.dispatch.peers().list(), [noted]);
 }
 
 #[test]
@@ -415,6 +417,55 @@ fn a_snapshot_that_arrived_whole_and_was_never_installed_is_sent_again() {
     node.hear_unit(3, UnitKind::Snapshot, 0, &nothing);
     let again = sent(&mut node, 2).expect("whoever holds nothing is sent it at once");
     assert_eq!((again.kind, again.offset), (PIECE, 0));
+}
+
+/// Checkpoints of a group of one, the earlier first: the files, and what they stand for.
+fn checkpoints() -> Vec<(Bytes, EntryId)> {
+    let files = MemoryFiles::new();
+    let mut node = Node::alone(&files, 4096);
+    let mut taken = Vec::new();
+    for _ in 0..40 {
+        node.write(&[1; 1024]).unwrap();
+        let id = node.worker.replica(GROUP).and_then(|replica| Some(replica.checkpoint.as_ref()?.id));
+        let Some(id) = id.filter(|id| taken.last().is_none_or(|(_, last)| last != id)) else { continue };
+        let path = files.paths().into_iter().find(|path| path.ends_with(".snap")).unwrap();
+        taken.push((files.content(&path).unwrap().into(), id));
+    }
+    taken
+}
+
+#[test]
+fn an_older_snapshot_after_one_that_was_not_installed_brings_the_state_that_its_log_begins_with() {
+    let taken = checkpoints();
+    let [(older, older_id), .., (newer, newer_id)] = &taken[..] else { panic!("two at least") };
+    let mut node = Node::open(&MemoryFiles::new(), u64::MAX);
+    node.create(&[1, 2, 3]);
+    let piece = |file: &Bytes, id: EntryId, term: u64| {
+        let mut unit = BytesMut::new();
+        let total = file.len() as u64;
+        Head { kind: PIECE, group: GROUP, term: Term(term), id, offset: 0, total }.encode(&mut unit);
+        unit.extend_from_slice(file);
+        unit
+    };
+    // All of the newer one is on the disk when its sender is deposed.
+    node.hear_unit(2, UnitKind::Snapshot, 0, &piece(newer, *newer_id, 5));
+    for _written_then_verified in 0..2 {
+        node.turn(Duration::ZERO);
+        assert!(node.disk.inner.lock().unwrap().run_background());
+    }
+    node.turn(Duration::ZERO);
+    node.hear(3, Message::Heartbeat { term: Term(6), commit: Index(0), round: 0 });
+    node.settle();
+    assert_eq!(node.status().unwrap().applied, Index(0));
+
+    // The next leader's is older (simulator, seed 508 of churn).
+    node.hear_unit(3, UnitKind::Snapshot, 0, &piece(older, *older_id, 6));
+    node.settle();
+    let status = node.status().unwrap();
+    let state = node.worker.replica(GROUP).unwrap().machine.query(&[]);
+    assert_eq!((status.applied, status.compacted), (newer_id.index, *newer_id), "it is here already");
+    let counted = u64::from_le_bytes(state[..].try_into().unwrap());
+    assert_eq!(counted, newer_id.index.0 - 1, "all but the entry that opened the term");
 }
 
 #[test]

@@ -6,9 +6,9 @@ use std::sync::{Arc, Mutex};
 use std::task::{Wake, Waker};
 
 use bytes::Bytes;
-use raftwerk::drive::{self, Creation};
+use raftwerk::drive::{self, Creation, PeerNote};
 use raftwerk::{GroupId, NodeId};
-use raftwerk_frame::{LogId, Time};
+use raftwerk_frame::Time;
 use raftwerk_wal::Lsn;
 use raftwerk_wal::memory::MemoryFiles;
 
@@ -105,12 +105,14 @@ pub(crate) struct SimNode {
     pub(crate) is_damaged: bool,
     /// Its disk was emptied: it knows nothing of what it promised, and nobody may hear it.
     pub(crate) is_wiped: bool,
-    /// How often that has happened.
+    /// It joins its groups, whoever was in them first.
+    pub(crate) is_newcomer: bool,
+    /// How many disks it has had before.
     pub(crate) disks_lost: u64,
     /// What is done about it.
     pub(crate) farewell: Option<Farewell>,
     /// Which logs its peers had, as it knew when it fell.
-    pub(crate) noted: Vec<(NodeId, LogId)>,
+    pub(crate) noted: Vec<PeerNote>,
     /// It must not be let near the others: its disk is an old image.
     pub(crate) is_fenced: bool,
     /// An old image of its disk.
@@ -154,6 +156,7 @@ impl SimNode {
             hangs_until: 0,
             is_damaged: false,
             is_wiped: false,
+            is_newcomer: false,
             disks_lost: 0,
             farewell: None,
             noted: Vec::new(),

@@ -283,7 +283,8 @@ impl Watch {
 
     /// What a leader counts for each follower, it has been told by it in this term.
     fn check_counted(&self, id: GroupId, core: &Group, whose: &str) -> Checked {
-        for peer in core.peers() {
+        // Who is on its way out counts for nothing.
+        for peer in core.peers().filter(|peer| !core.is_leaving(*peer)) {
             let Some(watch) = self.replicas.get(&(peer.0 as usize - 1, id.0)) else { continue };
             let (term, matched) = watch.acknowledged;
             let told = if term == core.term() { matched } else { 0 };

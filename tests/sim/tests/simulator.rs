@@ -102,13 +102,7 @@ fn seeds_that_failed_once_fail_no_more() {
     for line in corpus.lines().filter(|line| !line.starts_with('#') && !line.trim().is_empty()) {
         let words: Vec<&str> = line.split_whitespace().collect();
         let [seed, profile, ..] = words[..] else { panic!("{line}: a seed and a profile") };
-        let profile = match profile {
-            "gentle" => Profile::Gentle,
-            "swarm" => Profile::Swarm,
-            "hostile" => Profile::Hostile,
-            "churn" => Profile::Churn,
-            other => panic!("{line}: there is no profile {other}"),
-        };
+        let profile = Profile::from_str(profile, false).unwrap();
         let seed = seed.parse().unwrap();
         let report = run(seed, &Options { profile, ..Options::default() }, &key_value());
         assert_eq!(report.violation, None, "{line}");

@@ -221,7 +221,7 @@ impl World<'_> {
             FaultKind::Wipe => {
                 (node.files, node.is_wiped) = (MemoryFiles::new(), true);
                 node.disks_lost += 1;
-                node.to_create = first_groups;
+                (node.to_create, node.is_newcomer) = (first_groups, false);
                 self.watch.replaced(at);
                 if self.plan.is_churning {
                     self.look_after(at);

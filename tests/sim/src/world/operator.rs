@@ -1,12 +1,13 @@
-//! The operator of a cluster in which a node has lost its disk: the node is taken out of its groups, its peers forget its
-//! old log, and then it may come again, as a newcomer.
+//! The operator of a cluster in which a node has lost its disk: the node is taken out of its groups; then it comes again,
+//! with an empty disk, as a newcomer that joins groups and makes none, and its peers are told its new log.
 //!
 //! Until then it runs under its old id, and does what it would do at every start: makes its groups. Nobody may hear it.
 //! What is not here: the loss itself (`faults`).
 
-use raftwerk::drive::Forgetting;
+use raftwerk::drive::{PeerNote, Replacing};
 use raftwerk::{Change, Newcomers, NodeId, Reconfiguration};
 use raftwerk_frame::LogId;
+use raftwerk_wal::memory::MemoryFiles;
 
 use super::{Event, World, group_id, node_id};
 use crate::node::State;
@@ -18,12 +19,12 @@ use std::task::{Context, Poll, Waker};
 /// How often the operator looks.
 const EVERY: u64 = 300_000_000;
 
-/// How far the peers of a node that lost its disk are with forgetting its log.
+/// How far the peers of a node that lost its disk are with noting its new log.
 #[derive(Default)]
 pub(crate) struct Farewell {
     /// By position: asked, and not answered yet.
-    asked: Vec<Option<Forgetting>>,
-    /// By position: it has forgotten.
+    asked: Vec<Option<Replacing>>,
+    /// By position: it has noted it.
     done: Vec<bool>,
 }
 
@@ -36,7 +37,7 @@ impl World<'_> {
 
     /// Whether all others have noted which log a node has: only then is it told from what comes after.
     pub(super) fn is_noted_by_all(&self, at: usize) -> bool {
-        let noted = (node_id(at), LogId(self.log_of(at)));
+        let noted = PeerNote { node: node_id(at), log: LogId(self.log_of(at)) };
         let mut others = self.nodes.iter().enumerate().filter(|(other, _)| *other != at);
         others.all(|(_, other)| match &other.body {
             Some(body) => body.peers().contains(&noted),
@@ -72,16 +73,21 @@ impl World<'_> {
 
     /// Does the next step for a node that lost its disk.
     pub(super) fn operate(&mut self, at: usize) -> Checked {
-        if self.is_ending || !self.nodes[at].is_wiped {
+        if self.is_ending || self.nodes[at].farewell.is_none() {
             return Ok(());
         }
-        let is_out = self.take_out(at);
-        if is_out && self.has_everyone_forgotten(at) {
+        if self.nodes[at].is_wiped && self.take_out(at) {
             self.say(|| format!("n{}  is a newcomer now", at + 1));
             self.fall(at, false)?;
             self.watch.reborn(at);
+            let first_groups = self.first_groups(at);
             let node = &mut self.nodes[at];
-            (node.is_wiped, node.is_damaged, node.farewell) = (false, false, None);
+            (node.files, node.disks_lost) = (MemoryFiles::new(), node.disks_lost + 1);
+            (node.to_create, node.is_newcomer, node.is_wiped) = (first_groups, true, false);
+        }
+        if !self.nodes[at].is_wiped && self.has_everyone_noted(at) {
+            let node = &mut self.nodes[at];
+            (node.is_damaged, node.farewell) = (false, None);
             return Ok(());
         }
         self.at(self.now + EVERY, Event::Operate { node: at as u16 });
@@ -115,9 +121,10 @@ impl World<'_> {
         is_out
     }
 
-    /// Has all others forget the node's old log; whether they have.
-    fn has_everyone_forgotten(&mut self, at: usize) -> bool {
+    /// Tells all others the node's new log; whether they have noted it.
+    fn has_everyone_noted(&mut self, at: usize) -> bool {
         let Some(mut farewell) = self.nodes[at].farewell.take() else { return true };
+        let log = LogId(self.log_of(at));
         for other in (0..self.nodes.len()).filter(|other| *other != at) {
             let answer = farewell.asked[other]
                 .as_mut()
@@ -129,7 +136,7 @@ impl World<'_> {
             }
             let node = &self.nodes[other];
             if node.state == State::Up && !farewell.done[other] && farewell.asked[other].is_none() {
-                farewell.asked[other] = node.body.as_ref().map(|body| body.forget_peer(node_id(at)));
+                farewell.asked[other] = node.body.as_ref().map(|body| body.replace_peer(node_id(at), log));
                 self.answer_bells(other);
             }
         }
