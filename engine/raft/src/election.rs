@@ -2,11 +2,12 @@
 
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
+use core::time::Duration;
 
 use raftwerk_frame::{EntryId, Message, NodeId, Term, Time};
 
 use crate::effects::Effects;
-use crate::group::{Group, Role};
+use crate::group::{Group, PRIORITY_MAX, Role};
 use crate::quorum::{self, VoteResult};
 
 impl Group {
@@ -63,6 +64,7 @@ impl Group {
             self.hard_state.term = term;
             self.hard_state.vote = None;
         }
+        self.has_deferred &= leader.is_none();
         if self.role != Role::Follower || leader.is_none() {
             self.rearm_election();
         }
@@ -140,10 +142,28 @@ impl Group {
     }
 
     /// Would this replica vote for one whose log ends so? Promises nothing.
-    pub(crate) fn answer_pre_vote(&self, from: NodeId, term: Term, last: EntryId, effects: &mut Effects) {
-        let granted = term > self.hard_state.term && last >= self.log.last();
-        let term = if granted { term } else { self.hard_state.term };
-        effects.send_durable.push((from, Message::PreVoteReply { term, granted }));
+    ///
+    /// If its own log is better, and it has heard no leader for T, it is about to campaign itself, and does so soon: there will
+    /// be an election anyway. Not at once, since it may not be the only one.
+    pub(crate) fn answer_pre_vote(&mut self, from: NodeId, term: Term, last: EntryId, effects: &mut Effects) {
+        let (mine, is_worse) = (self.hard_state.term, last < self.log.last());
+        let granted = term > mine && !is_worse;
+        let answer = Message::PreVoteReply { term: if granted { term } else { mine }, granted };
+        effects.send_durable.push((from, answer));
+        let timeout = self.config.election_timeout();
+        let is_alone = self.role == Role::Follower && self.now >= self.heard + timeout;
+        if is_worse && is_alone && self.config.pre_vote && self.priority == PRIORITY_MAX {
+            let soon = self.rng.below(timeout.as_nanos() as u64 / 4);
+            self.deadline = self.deadline.min(self.now + Duration::from_nanos(soon));
+        }
+    }
+
+    /// Would win, but knows of a voter with a better log: lets it go first, once, and for T at most.
+    fn defer(&mut self, effects: &mut Effects) {
+        self.follow(self.hard_state.term, None, effects);
+        self.has_deferred = true;
+        let nanos = self.config.election_timeout().as_nanos() as u64 / 2;
+        self.deadline = self.now + Duration::from_nanos(nanos + self.rng.below(nanos.max(1)));
     }
 
     /// Gives at most one vote a term, and only to a log that is no older than ours (paper, section 5.4.1).
@@ -185,6 +205,12 @@ impl Group {
     fn count_votes(&mut self, effects: &mut Effects) {
         let vote = |node| self.votes.iter().find(|(voter, _)| *voter == node).map(|(_, granted)| *granted);
         match (quorum::vote_result(&self.configuration, vote), self.role) {
+            // Who refuses a question about a term of the future does so for the better log.
+            (VoteResult::Won, Role::PreCandidate)
+                if !self.has_deferred && self.votes.iter().any(|(_, granted)| !granted) =>
+            {
+                self.defer(effects);
+            }
             (VoteResult::Won, Role::PreCandidate) => self.campaign(false, false, effects),
             (VoteResult::Won, _) => self.lead(effects),
             (VoteResult::Lost, _) => self.follow(self.hard_state.term, None, effects),

@@ -58,6 +58,8 @@ pub struct Group {
     pub(crate) is_told_removed: bool,
     pub(crate) priority: u8,
     pub(crate) opening: Opening,
+    /// It would have won, and let somebody with a better log go first; or it was told not to wait. Nobody has led since.
+    pub(crate) has_deferred: bool,
     pub(crate) admission: Option<Box<Admission>>,
     /// Peers of a leader that take part no longer.
     pub(crate) leaving: Seldom<Departure>,
@@ -112,6 +114,7 @@ impl Group {
             is_told_removed: false,
             priority: PRIORITY_MAX,
             opening: config.opening,
+            has_deferred: false,
             admission: None,
             leaving: Seldom::new(),
             handover: None,
@@ -175,7 +178,10 @@ impl Group {
         let before = (self.role, self.hard_state, self.leader);
         match input {
             Input::Timeout => self.time_out(effects),
-            Input::Campaign => self.campaign(self.config.pre_vote, false, effects),
+            Input::Campaign => {
+                self.has_deferred = true;
+                self.campaign(self.config.pre_vote, false, effects);
+            }
             Input::Propose { count, bytes } => self.propose(count, bytes, effects),
             Input::Message { from, message, runs } => self.take(from, message, (runs, &[]), effects),
             Input::Memberships { from, message, runs, memberships } => {

@@ -18,6 +18,7 @@ impl Group {
         self.role = Role::Leader;
         self.leader = Some(self.config.node);
         self.votes.clear();
+        self.has_deferred = false;
         let next = self.log.last().index.next();
         self.progress = Vec::with_capacity(self.peers.len());
         self.progress.extend(self.peers.iter().map(|_| Progress::new(next)));
