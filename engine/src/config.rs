@@ -57,6 +57,10 @@ pub struct Config {
     /// Largest UDP payload to try on the way to peers, 1,200 to 6,500 bytes. Default 1,452; more is cheaper where the
     /// network carries it.
     pub mtu_max: u16,
+    /// How willing this node is to lead its groups, from [`PRIORITY_MAX`](crate::PRIORITY_MAX), the default, down to 0. For
+    /// each step down it lets one more election timeout pass before it campaigns, so the others are first as long as they
+    /// live; with 0 it leads only if the lead is transferred to it. It may vote, and win, like any other.
+    pub priority: u8,
     /// Seeds the election timers. Default: made from the node's id. Two nodes of a group should differ.
     pub seed: u64,
 }
@@ -86,6 +90,7 @@ impl Config {
             inbox_max: 4096,
             spin: Duration::ZERO,
             mtu_max: 1452,
+            priority: raftwerk_raft::PRIORITY_MAX,
             seed: node.0,
         }
     }
@@ -109,6 +114,7 @@ impl Config {
                 self.heartbeat_interval * 2 < self.election_timeout,
                 "heartbeat_interval must be below half of election_timeout",
             ),
+            (self.priority <= raftwerk_raft::PRIORITY_MAX, "priority must be at most PRIORITY_MAX"),
             (self.inbox_max >= 1, "inbox_max must be at least 1"),
             ((1200..=6500).contains(&self.mtu_max), "mtu_max must be 1,200 to 6,500"),
         ];

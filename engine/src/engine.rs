@@ -337,6 +337,7 @@ fn settings(config: &Config, worker: u16, workers: u16) -> Settings {
         commit_delay: config.commit_delay,
         checkpoint_log_bytes: config.checkpoint_log_bytes,
         lane_bytes_max: config.lane_bytes_max,
+        priority: config.priority,
         seed: config.seed,
     }
 }

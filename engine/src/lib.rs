@@ -69,7 +69,9 @@ pub use pipeline::{Completion, Pipeline};
 pub use raftwerk_frame::{Configuration, EntryId, GroupId, Index, Membership, NodeId, Term};
 pub use raftwerk_net::{NetStats, PeerId, identity};
 pub use raftwerk_raft::reconfig::{Change, ChangeError};
-pub use raftwerk_raft::{NewcomerStatus, Newcomers, PeerState, PeerStatus, Refusal, Role, Route, Unfit};
+pub use raftwerk_raft::{
+    NewcomerStatus, Newcomers, PRIORITY_MAX, PeerState, PeerStatus, Refusal, Role, Route, Unfit,
+};
 pub use state_machine::{Checkpoint, Committed, CommittedEntry, Replies, StateMachine, StateMachines};
 
 /// The README's example, compiled.

@@ -4,7 +4,7 @@
 
 use bytes::Bytes;
 use raftwerk::{
-    Applied, Change, Configuration, GroupId, Membership, Newcomers, NodeId, Reconfiguration,
+    Applied, Change, Configuration, GroupId, Membership, Newcomers, NodeId, PRIORITY_MAX, Reconfiguration,
     ReconfigureError, Refusal, Route, TransferError, Unfit,
 };
 use raftwerk_tests::facts::until;
@@ -194,6 +194,32 @@ fn a_transfer_goes_to_the_chosen_node_and_unfit_ones_are_refused() {
         Err(_) => None,
     });
     until("the chosen leader", || (nodes.leader(GROUP) == to).then_some(()));
+    assert_same(&nodes, &[1, 2, 3], &written);
+}
+
+/// Node 2 is the one that a group of this number prefers. It does not lead unless it is told to.
+#[test]
+fn a_node_of_the_lowest_priority_leads_only_if_it_is_told_to() {
+    let unwilling = NodeId(2);
+    let nodes = Nodes::start(3, move |config| {
+        config.priority = if config.node == unwilling { 0 } else { PRIORITY_MAX };
+    });
+    nodes.create(&[GROUP]);
+    let mut written = writes(&nodes, 5, 100);
+    for _ in 0..3 {
+        // Whoever leads hands over to the other that is willing.
+        let leader = nodes.leader(GROUP);
+        assert_ne!(leader, unwilling);
+        let to = NodeId(4 - leader.0);
+        _ = nodes.replica(leader, GROUP).transfer_leadership(to).wait();
+        written.extend(writes(&nodes, 5, 100));
+    }
+    until("a transfer", || {
+        match nodes.replica(nodes.leader(GROUP), GROUP).transfer_leadership(unwilling).wait() {
+            Ok(()) | Err(TransferError::Refused(Unfit::LeadsAlready)) => Some(()),
+            Err(_) => None,
+        }
+    });
     assert_same(&nodes, &[1, 2, 3], &written);
 }
 

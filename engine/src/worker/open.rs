@@ -49,11 +49,20 @@ pub struct Settings {
     pub checkpoint_log_bytes: u64,
     /// When a lane's files hold more than this, the groups that pin its oldest are checkpointed.
     pub lane_bytes_max: u64,
+    /// How willing this node is to lead.
+    pub priority: u8,
     /// Seeds the election timers.
     pub seed: u64,
 }
 
 impl Settings {
+    /// Makes a core as willing to lead as the node is. The usual willingness leaves a first timeout as it is.
+    pub(super) fn rank(&self, core: &mut raft::Group) {
+        if self.priority != raft::PRIORITY_MAX {
+            core.set_priority(self.priority);
+        }
+    }
+
     /// The settings of one group's core.
     pub(super) fn core_config(&self, group: GroupId, configuration: &Configuration) -> raft::Config {
         // A new group's first leader is chosen by its id, so that leaders spread evenly over the voters.
@@ -177,7 +186,8 @@ impl<D: Disk> Worker<D> {
         };
         let memberships = configurations.map(|(index, configuration)| Membership { index, configuration });
         let config = raft::Config { first_timeout: None, ..config };
-        let core = raft::Group::restore(config, state, memberships, self.now);
+        let mut core = raft::Group::restore(config, state, memberships, self.now);
+        self.settings.rank(&mut core);
         self.add_replica(Replica::new(group, slot, core, machine, checkpoint));
         Ok(())
     }

@@ -80,7 +80,8 @@ impl<D: Disk> Worker<D> {
             last: Index(0),
             applied: Index(0),
         };
-        let core = raft::Group::new(config, restored, self.now);
+        let mut core = raft::Group::new(config, restored, self.now);
+        self.settings.rank(&mut core);
         let replica = Replica::new(group, slot, core, self.machines.create(group), None);
         self.add_replica(replica);
     }

@@ -154,6 +154,7 @@ impl Node {
             commit_delay: Duration::ZERO,
             checkpoint_log_bytes,
             lane_bytes_max: u64::MAX,
+            priority: raftwerk_raft::PRIORITY_MAX,
             seed: 1,
         };
         let options =

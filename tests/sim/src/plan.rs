@@ -250,6 +250,7 @@ fn limits(chance: &mut Chance, seed: u64, election: u64) -> (Settings, LaneOptio
         commit_delay: Duration::from_nanos(chance.one_of(&[0, 1, 5, 20]) * MS),
         checkpoint_log_bytes: chance.one_of(&[128, 1 << 10, 8 << 10, 64 << 10]),
         lane_bytes_max: segment_bytes * chance.one_of(&[2, 4, 16]),
+        priority: raftwerk::PRIORITY_MAX,
         seed,
     };
     let lane = LaneOptions {

@@ -196,6 +196,7 @@ impl Scenario {
             commit_delay: Duration::from_nanos(chance.one_of(&[0, 1, 5]) * MS),
             checkpoint_log_bytes: self.checkpoint_bytes,
             lane_bytes_max: 64 << 20,
+            priority: raftwerk::PRIORITY_MAX,
             seed,
         };
         let lane = LaneOptions {
