@@ -240,9 +240,10 @@ impl Engine {
     ///
     /// A node that lost its disk and comes back under its id has forgotten its votes and its entries. Its peers, who have
     /// noted which log it had, do not hear it. To have it take part again: take it out of all its groups
-    /// ([`Group::reconfigure`]), start it with an empty directory, tell every other node its new log
+    /// ([`Group::reconfigure`]), remove replicas of them that no longer belong ([`Engine::remove_group`]), and wait until all
+    /// others have applied that. Then start it with an empty directory, tell every other node its new log
     /// ([`Engine::log_id`]) by this call, let it join its groups ([`Engine::join_group`], not `create_group`: it was never
-    /// there before), and add it again. Blocks for about one sync.
+    /// there before), and add it again. Why each step is needed: `engine/docs/raft.md`. Blocks for about one sync.
     ///
     /// # Errors
     /// [`ReplaceError`]; nothing was noted.

@@ -124,12 +124,9 @@ impl Replica {
         }
     }
 
-    /// Whether it takes a node for a member, by what is committed or by what may be; and could act upon it, which one that
-    /// knows itself removed does no more.
+    /// Whether it takes a node for a member, by what is committed or by what may be. One that was told that it is removed
+    /// may forget that, and act upon the configuration that it has.
     pub(crate) fn names(&self, node: NodeId) -> bool {
-        if self.core.is_removed() {
-            return false;
-        }
         let committed = self.core.configuration_up_to(self.core.commit());
         let is_named = |configuration: &Configuration| configuration.replicas().contains(&node);
         is_named(self.core.configuration())

@@ -16,7 +16,6 @@ use crate::clock::Clock;
 use crate::disk::{Mishaps, SimDisk};
 use crate::net::SimTransport;
 use crate::quic::QuicEnd;
-use crate::world::Farewell;
 
 /// Whether a node takes part.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -105,12 +104,6 @@ pub(crate) struct SimNode {
     pub(crate) is_damaged: bool,
     /// Its disk was emptied: it knows nothing of what it promised, and nobody may hear it.
     pub(crate) is_wiped: bool,
-    /// It joins its groups, whoever was in them first.
-    pub(crate) is_newcomer: bool,
-    /// How many disks it has had before.
-    pub(crate) disks_lost: u64,
-    /// What is done about it.
-    pub(crate) farewell: Option<Farewell>,
     /// Which logs its peers had, as it knew when it fell.
     pub(crate) noted: Vec<PeerNote>,
     /// It must not be let near the others: its disk is an old image.
@@ -156,9 +149,6 @@ impl SimNode {
             hangs_until: 0,
             is_damaged: false,
             is_wiped: false,
-            is_newcomer: false,
-            disks_lost: 0,
-            farewell: None,
             noted: Vec::new(),
             is_fenced: false,
             image: None,

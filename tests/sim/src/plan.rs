@@ -208,13 +208,13 @@ fn kinds(chance: &mut Chance, profile: Profile) -> FaultSet {
     let drawn = chance.any();
     let has_damage = chance.below(2) == 0;
     let is_drawn = |kind: FaultKind| drawn & 1 << kind as u8 != 0;
-    // How many voters may be damaged depends on who they are: where that changes, one node at a time loses all it has.
+    // How many voters may be damaged depends on who they are: where that changes, nobody is.
     FaultSet::of(|kind| match profile {
         Profile::Gentle => matches!(kind, FaultKind::Kill | FaultKind::Delay | FaultKind::Isolate),
         Profile::Swarm | Profile::Quic | Profile::Hostile if kind == FaultKind::Reconfigure => false,
         Profile::Swarm | Profile::Quic => is_drawn(kind) && (has_damage || !kind.is_damage()),
         Profile::Hostile => true,
-        Profile::Churn if kind.is_damage() && kind != FaultKind::Wipe => false,
+        Profile::Churn if kind.is_damage() => false,
         Profile::Churn => matches!(kind, FaultKind::Transfer | FaultKind::Reconfigure) || is_drawn(kind),
     })
 }

@@ -283,8 +283,7 @@ impl Watch {
 
     /// What a leader counts for each follower, it has been told by it in this term.
     fn check_counted(&self, id: GroupId, core: &Group, whose: &str) -> Checked {
-        // Who is on its way out counts for nothing.
-        for peer in core.peers().filter(|peer| !core.is_leaving(*peer)) {
+        for peer in core.peers() {
             let Some(watch) = self.replicas.get(&(peer.0 as usize - 1, id.0)) else { continue };
             let (term, matched) = watch.acknowledged;
             let told = if term == core.term() { matched } else { 0 };
@@ -430,6 +429,13 @@ impl Watch {
             }
             let acknowledged = watch.acknowledged;
             *watch = ReplicaWatch { shadow, acknowledged, ..ReplicaWatch::default() };
+            // What was on the disk by luck, since it died before that was certain, was not read off a batch.
+            let group = self.groups.entry(view.group.0).or_default();
+            for (index, configuration) in view.core.memberships() {
+                if let Some(term) = view.core.term_at(index).filter(|_| index > view.core.compacted().index) {
+                    group.configurations.entry((index.0, term)).or_insert_with(|| configuration.clone());
+                }
+            }
         }
         for ((of, group), watch) in &mut self.replicas {
             if *of == node && !there.contains(group) {
@@ -453,11 +459,6 @@ impl Watch {
         let is_there = self.replicas.get(&(node, group.0)).is_some_and(|watch| watch.shadow.is_there);
         ensure!(is_there, "created is durable", "n{} {group}: it is not on the disk", node + 1);
         Ok(())
-    }
-
-    /// A node is nobody that was known before.
-    pub(crate) fn reborn(&mut self, node: usize) {
-        self.replicas.retain(|(of, _), _| *of != node);
     }
 
     /// A node's disk was replaced: what it promised is gone, and so is the node as a voter.

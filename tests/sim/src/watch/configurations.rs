@@ -60,7 +60,7 @@ pub(super) fn check_in_force(group: &GroupWatch, core: &Group, whose: &str) -> C
     ensure!(
         expected.is_none_or(|expected| expected == core.configuration()),
         "configuration in force",
-        "{whose}: goes by {:?} of {at}, and it is {expected:?}",
+        "{whose}: goes by {:?} of {at}, its log begins after {compacted}, and it is {expected:?}",
         core.configuration()
     );
     Ok(())

@@ -77,8 +77,8 @@ impl World<'_> {
         }
     }
 
-    /// Every group commits something new. One that still has much to commit from before may take its time for that, as
-    /// long as it never stands still.
+    /// Every group commits something new. One that still has much to commit from before, or to bring to its followers
+    /// before it may commit (paper, section 5.4.2), may take its time for that, as long as it never stands still.
     fn progress(&mut self) -> Checked {
         let timeout = 2 * self.plan.settings.election_timeout.as_nanos() as u64;
         let to_connect = self.plan.quic.as_ref().map_or(0, QuicPlan::patience);
@@ -87,7 +87,9 @@ impl World<'_> {
         let mut stuck = None;
         let ended = self.run_until(self.now + TO_CONVERGE, |world| {
             probes.retain_mut(|probe| !probe.is_done(world));
-            stuck = probes.iter().position(|probe| world.now > probe.moved_at + patience);
+            stuck = probes
+                .iter_mut()
+                .position(|probe| world.now > probe.moved_at + patience && !probe.has_reached_more(world));
             probes.is_empty() || stuck.is_some()
         })?;
         if ended && stuck.is_none() {
@@ -189,11 +191,47 @@ struct Probe {
     /// What the group has committed, and since when it is no more.
     committed: u64,
     moved_at: u64,
+    /// How far its followers were when somebody looked.
+    reach: Reach,
+}
+
+/// How far the logs of a group's followers reach, all together, in the term of its leader.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Reach {
+    term: u64,
+    last: u64,
+}
+
+impl Reach {
+    fn of(world: &World<'_>, group: usize) -> Self {
+        let id = group_id(group);
+        let bodies =
+            world.nodes.iter().filter(|node| node.is_reachable()).filter_map(|node| node.body.as_ref());
+        let cores: Vec<_> = bodies
+            .filter_map(|body| body.replicas(body.worker_of(id)).find(|view| view.group == id))
+            .map(|view| view.core)
+            .collect();
+        let leader = cores.iter().filter(|core| core.is_leader()).map(|core| core.term()).max();
+        let follows = |core: &&&raftwerk_raft::Group| !core.is_leader() && Some(core.term()) == leader;
+        let last = cores.iter().filter(follows).map(|core| core.last().index.0).sum();
+        Self { term: leader.unwrap_or_default().0, last }
+    }
 }
 
 impl Probe {
     fn new(group: usize, world: &World<'_>) -> Self {
-        Self { group, asked: None, committed: world.watch.committed(group_id(group)), moved_at: world.now }
+        let committed = world.watch.committed(group_id(group));
+        Self { group, asked: None, committed, moved_at: world.now, reach: Reach::of(world, group) }
+    }
+
+    /// Whether, under the same leader, followers have more than when this was asked last.
+    fn has_reached_more(&mut self, world: &World<'_>) -> bool {
+        let before = std::mem::replace(&mut self.reach, Reach::of(world, self.group));
+        let has = before.term == self.reach.term && before.last < self.reach.last;
+        if has {
+            self.moved_at = world.now;
+        }
+        has
     }
 
     fn is_done(&mut self, world: &mut World<'_>) -> bool {

@@ -4,7 +4,9 @@
 //! may befall a minority of each group's voters, and nobody else after that. Whatever they do, a node may lose nothing
 //! silently: it opens with all it had, or it refuses to, loudly.
 
+use raftwerk::drive::PeerNote;
 use raftwerk::{Change, GroupId, Newcomers, Reconfiguration, Route};
+use raftwerk_frame::LogId;
 use raftwerk_wal::memory::{MemoryFiles, SectorFate};
 
 use super::{Event, World, group_id, node_id};
@@ -43,14 +45,26 @@ impl World<'_> {
         Ok(())
     }
 
+    /// The log that a node has now.
+    pub(super) fn log_of(&self, at: usize) -> u64 {
+        let node = &self.nodes[at];
+        self.seed ^ (at as u64 + 1) << 32 ^ u64::from(node.is_wiped) << 56
+    }
+
+    /// Whether all others have noted which log a node has: only then is it told from what comes after.
+    fn is_noted_by_all(&self, at: usize) -> bool {
+        let noted = PeerNote { node: node_id(at), log: LogId(self.log_of(at)) };
+        let mut others = self.nodes.iter().enumerate().filter(|(other, _)| *other != at);
+        others.all(|(_, other)| match &other.body {
+            Some(body) => body.peers().contains(&noted),
+            None => other.noted.contains(&noted),
+        })
+    }
+
     /// Whether a kind may befall a node now.
     fn may(&self, kind: FaultKind, node: usize) -> bool {
         let up = self.nodes[node].state == State::Up;
-        if kind == FaultKind::Reconfigure {
-            // The operator has something else to do while a node is to be taken out everywhere.
-            return !self.nodes.iter().any(|node| node.is_wiped);
-        }
-        if matches!(kind, FaultKind::Transfer | FaultKind::Depose) {
+        if matches!(kind, FaultKind::Transfer | FaultKind::Reconfigure | FaultKind::Depose) {
             return true;
         }
         if !kind.is_damage() {
@@ -58,11 +72,7 @@ impl World<'_> {
                 matches!(kind, FaultKind::Bridge | FaultKind::Split | FaultKind::OneWay | FaultKind::Isolate);
             return up || is_about_links;
         }
-        let is_told_apart = kind != FaultKind::Wipe || self.is_noted_by_all(node);
-        if self.plan.is_churning {
-            return up && is_told_apart && self.can_do_without(node);
-        }
-        up && is_told_apart
+        up && (kind != FaultKind::Wipe || self.is_noted_by_all(node))
             && !self.nodes[node].is_fenced
             && self.plan.voters.iter().all(|voters| {
                 let is_hit = |at: &&usize| **at == node || self.nodes[**at].is_damaged;
@@ -85,7 +95,7 @@ impl World<'_> {
     }
 
     /// Somebody who leads a group, or thinks so: the one of the latest term.
-    pub(super) fn leading(&self, id: GroupId) -> Option<usize> {
+    fn leading(&self, id: GroupId) -> Option<usize> {
         let leads = |node: &SimNode| {
             let body = node.body.as_ref().filter(|_| node.is_reachable())?;
             let view = body.replicas(body.worker_of(id)).find(|view| view.group == id)?;
@@ -220,12 +230,8 @@ impl World<'_> {
         match strike.kind {
             FaultKind::Wipe => {
                 (node.files, node.is_wiped) = (MemoryFiles::new(), true);
-                node.disks_lost += 1;
-                (node.to_create, node.is_newcomer) = (first_groups, false);
+                node.to_create = first_groups;
                 self.watch.replaced(at);
-                if self.plan.is_churning {
-                    self.look_after(at);
-                }
             }
             FaultKind::Rollback => {
                 // Nothing in the log can tell an old image from the present. The operator must not let it back in.

@@ -8,7 +8,6 @@ mod clients;
 mod ending;
 mod faults;
 mod nodes;
-mod operator;
 mod stage;
 mod wire;
 
@@ -21,7 +20,6 @@ use raftwerk::{GroupId, NodeId, StateMachines};
 use raftwerk_net::{Channel, PeerId};
 
 use self::clients::Client;
-pub(crate) use self::operator::Farewell;
 use self::stage::Stage;
 pub(crate) use self::stage::Told;
 use crate::chance::Chance;
@@ -107,8 +105,6 @@ enum Event {
     Doom { node: u16, life: u32, power: bool },
     /// A node learns that its connection to another is gone.
     Notice { node: u16, peer: u16, life: u32 },
-    /// The operator looks after a node that lost its disk.
-    Operate { node: u16 },
     /// A timer of a node's real transport is due.
     Tend { node: u16, life: u32 },
 }
@@ -375,7 +371,6 @@ impl<'a> World<'a> {
             Event::Start { node, life } => self.start(node.into(), life)?,
             Event::Doom { node, life, power } => self.doom(node.into(), life, power)?,
             Event::Notice { node, peer, life } => self.notice(node.into(), peer.into(), life),
-            Event::Operate { node } => self.operate(node.into())?,
             Event::Tend { node, life } => self.tend_in_time(node.into(), life),
         }
         match held(&self.ledger).contradiction() {

@@ -456,7 +456,7 @@ impl World<'_> {
             }
             let first = &self.plan.voters[group.0 as usize - 1];
             let voters: Vec<NodeId> = first.iter().map(|at| node_id(*at)).collect();
-            if !first.contains(&at) || node.is_newcomer {
+            if !first.contains(&at) {
                 node.creations.push((*group, body.join_group(*group)));
             } else if let Ok(creation) = body.create_group(*group, &voters) {
                 node.creations.push((*group, creation));
