@@ -26,6 +26,8 @@
 //! | `configuration in force` | it is the latest in the log, or the latest committed one before the log's beginning |
 //! | `one change at a time` | one configuration of a log is not committed, it may follow the one before, and whoever appends it has committed in its term |
 //! | `newcomers have caught up` | who becomes a voter has acknowledged something to the leader that makes it one |
+//! | `removed is removed` | who is told, or thinks, that it takes no part any longer: a committed configuration is without it |
+//! | `no vote, no entries` | a leader without a vote in the committed configuration takes in no more entries |
 //! | `created is durable` | a group that its creator was told of is on the disk |
 //! | `durable is kept` | a node that opens again knows all that was durable |
 //! | `found is durable` | what a node finds under a name when it opens, and goes on with, has that name durably |
@@ -46,7 +48,7 @@ use raftwerk_frame::{Configuration, EntryId, GroupId, HardState, Index, NodeId, 
 use raftwerk_raft::{Group, Role, invariant};
 use rustc_hash::{FxHashMap, FxHashSet};
 
-use self::configurations::{check_changes, check_in_force};
+use self::configurations::{check_changes, check_in_force, check_removed, is_voteless};
 use crate::ledger::hash_of;
 use crate::shadow::Shadow;
 
@@ -85,6 +87,9 @@ struct Facts {
     commit: u64,
     applied: u64,
     compacted: u64,
+    is_removed: bool,
+    /// Leads, and has no vote in the committed configuration.
+    is_voteless: bool,
 }
 
 /// What is known of a group as a whole.
@@ -175,6 +180,8 @@ impl Watch {
             commit: core.commit().0,
             applied: view.applied.0,
             compacted: core.compacted().index.0,
+            is_removed: core.is_removed(),
+            is_voteless: is_voteless(core),
         };
         let watch = self.replicas.entry((node, view.group.0)).or_default();
         let before = watch.facts.replace(now);
@@ -212,6 +219,7 @@ impl Watch {
         }
         let group = self.groups.entry(view.group.0).or_default();
         check_in_force(group, core, &whose)?;
+        check_removed(group, core, &whose)?;
         if now.is_leader
             && !before.is_some_and(|was| was.is_leader && was.hard_state.term == now.hard_state.term)
         {
@@ -507,6 +515,11 @@ fn monotone(whose: &str, was: &Facts, now: &Facts) -> Checked {
     ensure!(
         !(same_term && was.is_leader && now.is_leader) || now.last.index >= was.last.index,
         "leader append-only",
+        "{whose}: {was:?}, then {now:?}"
+    );
+    ensure!(
+        !(same_term && was.is_voteless && now.is_voteless) || now.last == was.last,
+        "no vote, no entries",
         "{whose}: {was:?}, then {now:?}"
     );
     Ok(())

@@ -16,7 +16,10 @@ use super::catalogue::{self, CatalogueError, Mutant};
 /// The variable that switches a bug on in the copy's simulator.
 pub(super) const SWITCH: &str = "RAFTWERK_PLANTED";
 
-/// The module that the copy's lowest crate gets.
+/// Where the copy gets a module of switches: in its lowest crates.
+const PLANTED_AT: [&str; 2] = ["engine/frame/src/planted.rs", "net/src/planted.rs"];
+
+/// That module.
 const PLANTED: &str = r#"//! Which planted bug is switched on. Only in a copy that was made for hunting it.
 
 use core::sync::atomic::{AtomicU32, Ordering};
@@ -65,7 +68,9 @@ impl Workshop {
             }
             planted.insert(file.to_owned(), text.replacen(find, &put, 1));
         }
-        planted.insert("engine/frame/src/planted.rs".to_owned(), PLANTED.to_owned());
+        for module in PLANTED_AT {
+            planted.insert(module.to_owned(), PLANTED.to_owned());
+        }
         let mut kept = BTreeSet::new();
         for file in files_of(root)? {
             if !planted.contains_key(&file) {
@@ -117,14 +122,18 @@ impl Workshop {
 }
 
 /// What makes the bugs switchable: file, text to find, text to put there.
-fn switchboard() -> [(&'static str, &'static str, String); 2] {
+fn switchboard() -> [(&'static str, &'static str, String); 3] {
     let on = format!(
         "fn main() -> ExitCode {{\n    let number = std::env::var(\"{SWITCH}\").ok().and_then(|number| number.parse().ok());\n    \
-         raftwerk_frame::planted::switch_on(number.unwrap_or_default());\n"
+         raftwerk_frame::planted::switch_on(number.unwrap_or_default());\n    \
+         raftwerk_net::planted::switch_on(number.unwrap_or_default());\n"
     );
     let module = "extern crate alloc;\nextern crate self as raftwerk_frame;\n\npub mod planted;\n";
+    // The transport knows no other crate: it has a switch of its own, of the same name.
+    let net_module = "mod backoff;\nextern crate self as raftwerk_frame;\n\npub mod planted;\n";
     [
         ("engine/frame/src/lib.rs", "extern crate alloc;\n", module.to_owned()),
+        ("net/src/lib.rs", "mod backoff;\n", net_module.to_owned()),
         ("tests/sim/src/main.rs", "fn main() -> ExitCode {\n", on),
     ]
 }

@@ -1,10 +1,10 @@
-//! What must hold of who takes part: the rules `configuration in force`, `one change at a time` and `newcomers have caught
-//! up`.
+//! What must hold of who takes part: the rules `configuration in force`, `one change at a time`, `newcomers have caught
+//! up`, `removed is removed` and `no vote, no entries`.
 //!
 //! Configurations are read off the disks, so that the core's own account of them is held against something. What is not
 //! here: which majorities an election or a commit needs (the parent).
 
-use raftwerk_frame::{Configuration, GroupId, Index, Term};
+use raftwerk_frame::{Configuration, EntryId, GroupId, Index, NodeId, Term};
 use raftwerk_raft::{Group, Role, reconfig};
 
 use super::{Checked, GroupWatch, Violation, Watch, ensure};
@@ -32,6 +32,61 @@ impl Watch {
         }
         Ok(())
     }
+
+    /// A notice of removal leaves a node: the configuration that it names is committed, and without whom it tells.
+    pub(super) fn check_notice(&self, to: NodeId, id: GroupId, named: EntryId, whose: usize) -> Checked {
+        let Some(group) = self.groups.get(&id.0) else { return Ok(()) };
+        let index = named.index.0;
+        let term = index.checked_sub(1).and_then(|at| group.committed.get(at as usize));
+        // The first configuration is no entry; of one that is compacted, the term is not told.
+        let is_committed = index == 0 || term.is_some_and(|term| *term == named.term || named.term.0 == 0);
+        // After a restart a configuration is told as of the entry before the log's first.
+        let latest = group.committed_configurations(0, index).next_back();
+        ensure!(
+            is_committed && latest.is_none_or(|latest| !latest.contains(to)),
+            "removed is removed",
+            "n{} {id}: tells {to} that {named} is without it, committed: {is_committed}, {latest:?}",
+            whose + 1
+        );
+        Ok(())
+    }
+}
+
+impl GroupWatch {
+    /// The configurations after one entry, and up to another, that are committed; in order.
+    fn committed_configurations(
+        &self,
+        after: u64,
+        up_to: u64,
+    ) -> impl DoubleEndedIterator<Item = &Configuration> {
+        let is_committed =
+            |(index, term): &(u64, Term)| self.committed.get((*index as usize).wrapping_sub(1)) == Some(term);
+        let between = self.configurations.range((after, Term(u64::MAX))..=(up_to, Term(u64::MAX)));
+        between.filter(move |(id, _)| is_committed(id)).map(|(_, configuration)| configuration)
+    }
+}
+
+/// Whether a replica leads, and has no vote in the committed configuration.
+pub(super) fn is_voteless(core: &Group) -> bool {
+    let configuration = core.configuration();
+    core.role() == Role::Leader
+        && core.configuration_index() <= core.commit()
+        && !configuration.is_joint()
+        && !configuration.is_voter(core.node())
+}
+
+/// Who takes itself for removed is: the last configuration that it knows to be committed is without it, or a later one.
+pub(super) fn check_removed(group: &GroupWatch, core: &Group, whose: &str) -> Checked {
+    let me = core.node();
+    let known = core.configuration_up_to(core.commit()).filter(|_| core.is_removed());
+    let Some((at, known)) = known.filter(|(_, known)| known.contains(me)) else { return Ok(()) };
+    let mut later = group.committed_configurations(at.0, u64::MAX);
+    ensure!(
+        later.any(|configuration| !configuration.contains(me)),
+        "removed is removed",
+        "{whose}: takes itself for removed, and nothing that is committed after {known:?} at {at} is without it"
+    );
+    Ok(())
 }
 
 /// A replica goes by the latest configuration of its log; where the log has none, by the latest before it.

@@ -48,6 +48,9 @@ impl Watch {
                     let watch = self.replicas.entry((node, record.group.0)).or_default();
                     watch.acknowledged = watch.acknowledged.max((term, matched.0));
                 }
+                Message::Removed { configuration, .. } => {
+                    self.check_notice(to, record.group, configuration, node)?;
+                }
                 Message::PreVote { term, last } => self.asks(node, record.group, term, last, true),
                 Message::Vote { term, last, transfer } => {
                     let group = self.groups.entry(record.group.0).or_default();
