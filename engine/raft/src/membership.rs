@@ -227,6 +227,8 @@ impl Group {
                 self.configuration = configuration.clone();
                 self.take_shape(effects);
             }
+            // Whoever is sent snapshots takes part, also with the configuration that it knew: it has come back.
+            self.is_told_removed = false;
         }
     }
 

@@ -1,7 +1,7 @@
 //! Replicas that are removed, from there on to their last message (thesis, section 4.2.2 and 4.2.3): followers that learn it
 //! from the log, leaders that wait to be relieved.
 
-use raftwerk_frame::{Configuration, Index, Message, NodeId, Term};
+use raftwerk_frame::{Configuration, EntryId, Index, Message, NodeId, Term};
 use raftwerk_raft::reconfig::Change;
 use raftwerk_raft::{Newcomers, PeerState, Reconfigure, Rejected, Route};
 
@@ -244,4 +244,28 @@ fn a_slow_disk_is_asked_and_keeps_its_window() {
     cluster.sync(3);
     cluster.settle();
     assert!(cluster.group(3).last().index > Index(10));
+}
+
+#[test]
+fn who_comes_back_by_a_snapshot_with_the_configuration_that_it_knew_is_no_longer_removed() {
+    let mut cluster = led_by_one(Options::of(3));
+    cluster.isolate(3);
+    let at = cluster.change(1, Route::Auto, &[remove(3)]);
+    cluster.run(3 * T);
+    assert!(cluster.group(1).commit() >= at);
+    let configuration = EntryId::new(cluster.group(1).term_at(at).unwrap(), at);
+    let term = cluster.group(1).term();
+    cluster.give(2, 3, Message::Removed { term, configuration });
+    assert!(cluster.group(3).is_removed());
+    cluster.change(1, Route::Auto, &[Change::Voter(NodeId(3))]);
+    cluster.run(T);
+    cluster.propose(1, 3);
+    cluster.run(T);
+    cluster.checkpoint(1, true);
+    cluster.heal();
+    cluster.run(5 * T);
+    assert!(cluster.group(3).configuration().is_voter(NodeId(3)));
+    assert_eq!(cluster.seen.installed, 1);
+    assert!(cluster.group(3).commit() > at);
+    assert!(!cluster.group(3).is_removed());
 }
