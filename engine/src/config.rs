@@ -61,6 +61,10 @@ pub struct Config {
     /// each step down it lets one more election timeout pass before it campaigns, so the others are first as long as they
     /// live; with 0 it leads only if the lead is transferred to it. It may vote, and win, like any other.
     pub priority: u8,
+    /// How far the rate of each node's clock may be from the right one, in parts per million. Leases, by which leaders answer
+    /// reads without asking anybody, are shorter by it; nothing else rests on clocks. Default 50,000, which is 5 %. From
+    /// 1,000,000 on there are no leases: for clocks that may stop, as a virtual machine's does when that is suspended.
+    pub clock_drift_ppm: u32,
     /// Seeds the election timers. Default: made from the node's id. Two nodes of a group should differ.
     pub seed: u64,
 }
@@ -91,6 +95,7 @@ impl Config {
             spin: Duration::ZERO,
             mtu_max: 1452,
             priority: raftwerk_raft::PRIORITY_MAX,
+            clock_drift_ppm: 50_000,
             seed: node.0,
         }
     }

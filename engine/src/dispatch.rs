@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
-use raftwerk_frame::NodeId;
-use raftwerk_frame::wire::UnitHeader;
+use raftwerk_frame::wire::{UnitHeader, UnitKind};
+use raftwerk_frame::{Beat, NodeId};
 use raftwerk_net::{Channel, PeerId, Receive};
 
 use crate::inbox::{Arrival, Inbox, Order};
@@ -36,10 +36,13 @@ impl Dispatch {
 
     /// Hands a unit of a peer that is known to the workers whose groups it speaks of.
     pub(crate) fn route(&self, from: NodeId, unit: Bytes) {
-        let Ok((header, _, _)) = UnitHeader::parse(&unit) else {
+        let Ok((header, _, bodies)) = UnitHeader::parse(&unit) else {
             self.dropped.fetch_add(1, Ordering::Relaxed);
             return;
         };
+        if header.kind == UnitKind::Beat {
+            return self.route_beat(from, &header, bodies);
+        }
         if usize::from(header.workers) == self.inboxes.len()
             && let Some(inbox) = self.inboxes.get(usize::from(header.worker))
         {
@@ -48,6 +51,19 @@ impl Dispatch {
         // A node with another number of workers: each of ours picks out its own groups.
         for inbox in &self.inboxes {
             self.hand(inbox, Arrival::Unit { from, unit: unit.clone() });
+        }
+    }
+
+    /// To the worker of the same number; with another number of workers than ours, a node's groups are spread over several
+    /// of ours, and its beats say nothing to any.
+    fn route_beat(&self, from: NodeId, header: &UnitHeader, body: &[u8]) {
+        match (Beat::parse(body), self.inboxes.get(usize::from(header.worker))) {
+            (Some(beat), Some(inbox)) if header.from == from => {
+                if usize::from(header.workers) == self.inboxes.len() {
+                    inbox.beat(from, beat);
+                }
+            }
+            _ => drop(self.dropped.fetch_add(1, Ordering::Relaxed)),
         }
     }
 

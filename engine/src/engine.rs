@@ -19,7 +19,7 @@ use crate::inbox::{Inbox, Order};
 use crate::metric::{EngineStats, WorkerMetrics};
 use crate::peers::Peers;
 use crate::pipeline::Pipeline;
-use crate::runtime::{Bed, Clock};
+use crate::runtime::{Bed, Clock, new_life};
 use crate::state_machine::StateMachines;
 use crate::worker::{Settings, Surroundings, Worker};
 
@@ -98,6 +98,7 @@ impl Engine {
         let transport = Arc::new(QuicTransport::start(net_config(&config), net_peers(&config), receive)?);
         let metrics: Vec<_> = (0..workers).map(|_| Arc::new(WorkerMetrics::default())).collect();
         let clock = Clock::start();
+        let life = new_life();
         let machines: Arc<dyn StateMachines> = Arc::new(machines);
         let engine = Self {
             shared: Arc::new(Shared {
@@ -125,7 +126,7 @@ impl Engine {
             let options =
                 OsDiskOptions { lane, sync: config.sync, spin: config.spin, ..OsDiskOptions::default() };
             let disk = OsDisk::open(&directory, &options, bed.waker()).map_err(OpenError::Thread)?;
-            let settings = settings(&config, lane, workers);
+            let settings = settings(&config, lane, workers, life);
             let worker =
                 Worker::open(settings, lane_options(&config, lane), disk, surroundings, clock.now())?;
             opened.push((bed, worker));
@@ -323,7 +324,7 @@ fn net_peers(config: &Config) -> Vec<(PeerId, SocketAddr)> {
     config.peers.iter().map(|(node, address)| (PeerId(node.0), *address)).collect()
 }
 
-fn settings(config: &Config, worker: u16, workers: u16) -> Settings {
+fn settings(config: &Config, worker: u16, workers: u16, life: u64) -> Settings {
     Settings {
         node: config.node,
         worker,
@@ -340,5 +341,7 @@ fn settings(config: &Config, worker: u16, workers: u16) -> Settings {
         lane_bytes_max: config.lane_bytes_max,
         priority: config.priority,
         seed: config.seed,
+        life,
+        clock_drift_ppm: config.clock_drift_ppm,
     }
 }

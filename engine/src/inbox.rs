@@ -8,7 +8,7 @@ use std::task::Waker;
 
 use bytes::Bytes;
 use crossbeam_queue::{ArrayQueue, SegQueue};
-use raftwerk_frame::{GroupId, Index, LogId, Membership, NodeId};
+use raftwerk_frame::{Beat, GroupId, Index, LogId, Membership, NodeId};
 use raftwerk_wal::PeerNote;
 use tokio::sync::oneshot;
 
@@ -71,6 +71,8 @@ pub(crate) enum Order {
 
 /// The most units that may wait for one worker.
 const ARRIVALS_MAX: usize = 16 * 1024;
+/// The most beats that may wait for one worker: newer ones push out older ones.
+const BEATS_MAX: usize = 1024;
 /// The most bytes of payloads and queries that may wait for one worker, give or take one request.
 const REQUEST_BYTES_MAX: usize = 64 << 20;
 /// The most bytes of units that may wait for one worker.
@@ -81,6 +83,7 @@ pub(crate) struct Inbox {
     requests: ArrayQueue<Request>,
     request_bytes: AtomicUsize,
     arrivals: ArrayQueue<Arrival>,
+    beats: ArrayQueue<(NodeId, Beat)>,
     arrival_bytes: AtomicUsize,
     orders: SegQueue<Order>,
     closed: AtomicBool,
@@ -93,6 +96,7 @@ impl Inbox {
             requests: ArrayQueue::new(requests_max),
             request_bytes: AtomicUsize::new(0),
             arrivals: ArrayQueue::new(ARRIVALS_MAX),
+            beats: ArrayQueue::new(BEATS_MAX),
             arrival_bytes: AtomicUsize::new(0),
             orders: SegQueue::new(),
             closed: AtomicBool::new(false),
@@ -133,6 +137,14 @@ impl Inbox {
         true
     }
 
+    /// Queues a sign of life. It waits behind nothing else: a worker with much to do is to know who lives.
+    pub(crate) fn beat(&self, from: NodeId, beat: Beat) {
+        if !self.is_closed() {
+            self.beats.force_push((from, beat));
+            self.waker.wake_by_ref();
+        }
+    }
+
     /// Queues an order. On a closed inbox it is dropped, and so its caller is told.
     pub(crate) fn order(&self, order: Order) {
         if !self.is_closed() {
@@ -158,6 +170,11 @@ impl Inbox {
         let arrival = self.arrivals.pop()?;
         self.arrival_bytes.fetch_sub(arrival.bytes(), Ordering::Relaxed);
         Some(arrival)
+    }
+
+    /// Takes a sign of life.
+    pub(crate) fn next_beat(&self) -> Option<(NodeId, Beat)> {
+        self.beats.pop()
     }
 
     /// Takes an order.
@@ -192,6 +209,7 @@ impl Inbox {
         }
         while self.orders.pop().is_some() {}
         while self.next_arrival().is_some() {}
+        while self.next_beat().is_some() {}
     }
 
     fn is_closed(&self) -> bool {

@@ -49,6 +49,7 @@ mod engine;
 mod error;
 mod group;
 mod inbox;
+mod liveness;
 mod membership;
 mod metric;
 mod peers;

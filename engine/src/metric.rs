@@ -73,6 +73,12 @@ counters! {
     installs,
     /// Units or frames of peers that were not what they claimed to be.
     bad_units,
+    /// Units handed to the transport, signs of life included.
+    units_sent,
+    /// Times that a replica here began to lead.
+    leaderships,
+    /// Linearizable reads answered by lease, without a question to anybody.
+    leased_reads,
     /// Units that the transport would not take: no connection, or a peer too slow.
     units_dropped,
     /// Appends that were dropped because the log had no room for them at that moment.
@@ -109,6 +115,14 @@ impl WorkerMetrics {
         add(&self.installs, 1);
     }
 
+    pub(crate) fn leads(&self) {
+        add(&self.leaderships, 1);
+    }
+
+    pub(crate) fn leased_read(&self) {
+        add(&self.leased_reads, 1);
+    }
+
     pub(crate) fn bad_unit(&self) {
         add(&self.bad_units, 1);
     }
@@ -122,10 +136,11 @@ impl WorkerMetrics {
     }
 
     /// What the lane counted, at the end of a turn.
-    pub(crate) fn publish(&self, lane: &LaneStats, log_bytes: u64, units_dropped: u64) {
+    pub(crate) fn publish(&self, lane: &LaneStats, log_bytes: u64, units_sent: u64, units_dropped: u64) {
         self.syncs.store(lane.syncs, Relaxed);
         self.bytes_synced.store(lane.bytes_synced, Relaxed);
         self.log_bytes.store(log_bytes, Relaxed);
+        self.units_sent.store(units_sent, Relaxed);
         self.units_dropped.store(units_dropped, Relaxed);
         self.is_direct.store(lane.mode == raftwerk_wal::AppendMode::Direct, Relaxed);
     }

@@ -1,5 +1,6 @@
 //! IMPURE: the threads and the clock. A worker's turn has neither; this file lends it both.
 
+use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::task::{Wake, Waker};
@@ -24,6 +25,11 @@ impl Clock {
     pub(crate) fn now(self) -> Time {
         Time(self.0.elapsed().as_nanos() as u64)
     }
+}
+
+/// A name for this life of a node, at random: 64 bits of which no life before it had the same, as far as luck goes.
+pub(crate) fn new_life() -> u64 {
+    RandomState::new().hash_one(0) | 1
 }
 
 /// Awake, and nothing has come since the last turn began.

@@ -181,6 +181,7 @@ fn replica(node: u64) -> Group {
         uncommitted_bytes_max: 1 << 20,
         commit_delay: Duration::ZERO,
         retirement: Duration::from_secs(1),
+        abstains: false,
         opening: Opening::Core,
         pre_vote: true,
         check_quorum: true,
@@ -202,7 +203,7 @@ pub(crate) fn heartbeats_at_the_leader() -> Scene {
 pub(crate) fn heartbeat_at_a_follower() -> Scene {
     let trio = Trio::busy();
     let (term, commit) = (trio.groups[0].term(), trio.groups[1].commit());
-    trio.hears(1, 0, Message::Heartbeat { term, commit, round: 0 }, Vec::new())
+    trio.hears(1, 0, Message::Heartbeat { term, commit, round: 0, rest: false }, Vec::new())
 }
 
 /// A leader takes proposals, and ships them to both followers.

@@ -11,6 +11,7 @@
 
 extern crate alloc;
 
+mod beat;
 mod configuration;
 pub mod frame;
 mod id;
@@ -18,6 +19,7 @@ mod message;
 mod time;
 pub mod wire;
 
+pub use beat::{BEAT_BYTES, Beat};
 pub use configuration::{Configuration, ConfigurationError, Membership};
 pub use id::{EntryId, GroupId, Index, LogId, NodeId, Term};
 pub use message::{HardState, Message, Run};

@@ -88,6 +88,8 @@ pub enum Message {
         commit: Index,
         /// The number of the leader's latest read round.
         round: u64,
+        /// There is nothing more to say, for now: the receiver need not expect to hear this leader.
+        rest: bool,
     },
     /// The answer to a heartbeat.
     HeartbeatAck {
@@ -95,6 +97,10 @@ pub enum Message {
         term: Term,
         /// The round that was answered.
         round: u64,
+        /// The follower waits for this leader: its node supports the leader's.
+        binds: bool,
+        /// The follower agrees, and waits for nothing.
+        rest: bool,
     },
     /// "Campaign at once": leadership transfer (thesis, section 3.10).
     TimeoutNow {
@@ -125,6 +131,17 @@ pub enum Message {
         /// The reads may be answered once this is applied.
         index: Index,
     },
+    /// A follower asks whether its leader still leads: it has promised to wait for it, and heard nothing. Changes no term.
+    Doubt {
+        /// The term in question.
+        term: Term,
+    },
+    /// The answer of a node that does not lead that term, and never will again. A leader answers with a heartbeat. Changes
+    /// no term.
+    Renounce {
+        /// The term in question.
+        term: Term,
+    },
 }
 
 impl Message {
@@ -142,6 +159,8 @@ impl Message {
             | Self::Heartbeat { term, .. }
             | Self::HeartbeatAck { term, .. }
             | Self::TimeoutNow { term }
+            | Self::Doubt { term }
+            | Self::Renounce { term }
             | Self::Removed { term, .. }
             | Self::ReadIndex { term, .. }
             | Self::ReadIndexReply { term, .. } => term,

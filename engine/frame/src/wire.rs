@@ -28,6 +28,8 @@ pub enum UnitKind {
     Groups = 1,
     /// A piece of a snapshot, or what became of one; its layout belongs to the engine.
     Snapshot = 2,
+    /// A sign of life: one [`Beat`](crate::Beat).
+    Beat = 3,
 }
 
 /// A unit's header, decoded.
@@ -111,6 +113,7 @@ impl UnitHeader {
         let kind = match raw.kind {
             1 => UnitKind::Groups,
             2 => UnitKind::Snapshot,
+            3 => UnitKind::Beat,
             other => return Err(WireError::Kind(other)),
         };
         let header = Self {
@@ -170,12 +173,16 @@ impl Record {
             Message::Append { prev, commit, .. } => (5, 0, prev.index.0, prev.term.0, commit.0),
             Message::AppendAck { matched, .. } => (6, 0, matched.0, 0, 0),
             Message::AppendReject { rejected, hint, .. } => (7, 0, rejected.0, hint.index.0, hint.term.0),
-            Message::Heartbeat { commit, round, .. } => (8, 0, commit.0, round, 0),
-            Message::HeartbeatAck { round, .. } => (9, 0, round, 0, 0),
+            Message::Heartbeat { commit, round, rest, .. } => (8, u8::from(rest), commit.0, round, 0),
+            Message::HeartbeatAck { round, binds, rest, .. } => {
+                (9, u8::from(rest) | u8::from(binds) << 1, round, 0, 0)
+            }
             Message::TimeoutNow { .. } => (10, 0, 0, 0, 0),
             Message::Removed { configuration, .. } => (11, 0, configuration.index.0, configuration.term.0, 0),
             Message::ReadIndex { round, .. } => (12, 0, round, 0, 0),
             Message::ReadIndexReply { round, index, .. } => (13, 0, round, index.0, 0),
+            Message::Doubt { .. } => (14, 0, 0, 0, 0),
+            Message::Renounce { .. } => (15, 0, 0, 0, 0),
         };
         let raw = RawRecord {
             kind,
@@ -212,12 +219,16 @@ impl Record {
                 let hint = EntryId::new(Term(c), Index(b));
                 Message::AppendReject { term, rejected: Index(a), hint }
             }
-            8 => Message::Heartbeat { term, commit: Index(a), round: b },
-            9 => Message::HeartbeatAck { term, round: a },
+            8 => Message::Heartbeat { term, commit: Index(a), round: b, rest: flag },
+            9 => {
+                Message::HeartbeatAck { term, round: a, binds: raw.flags & 2 != 0, rest: raw.flags & 1 != 0 }
+            }
             10 => Message::TimeoutNow { term },
             11 => Message::Removed { term, configuration: a_at_b },
             12 => Message::ReadIndex { term, round: a },
             13 => Message::ReadIndexReply { term, round: a, index: Index(b) },
+            14 => Message::Doubt { term },
+            15 => Message::Renounce { term },
             other => return Err(WireError::Kind(other)),
         };
         let record = Self { group: GroupId(raw.group.get()), message, body_bytes: raw.body_len.get() };
@@ -243,7 +254,7 @@ mod tests {
 
     fn message() -> impl Strategy<Value = Message> {
         let n = any::<u64>;
-        (0..13u8, (n(), n(), n(), n()), any::<bool>()).prop_map(|(kind, (term, a, b, c), flag)| {
+        (0..15u8, (n(), n(), n(), n()), any::<bool>()).prop_map(|(kind, (term, a, b, c), flag)| {
             let (term, id) = (Term(term), EntryId::new(Term(b), Index(a)));
             match kind {
                 0 => Message::PreVote { term, last: id },
@@ -253,11 +264,13 @@ mod tests {
                 4 => Message::Append { term, prev: id, commit: Index(c) },
                 5 => Message::AppendAck { term, matched: Index(a) },
                 6 => Message::AppendReject { term, rejected: Index(c), hint: id },
-                7 => Message::Heartbeat { term, commit: Index(a), round: b },
-                8 => Message::HeartbeatAck { term, round: a },
+                7 => Message::Heartbeat { term, commit: Index(a), round: b, rest: flag },
+                8 => Message::HeartbeatAck { term, round: a, binds: b % 2 == 0, rest: flag },
                 9 => Message::Removed { term, configuration: id },
                 10 => Message::ReadIndex { term, round: a },
                 11 => Message::ReadIndexReply { term, round: a, index: Index(b) },
+                12 => Message::Doubt { term },
+                13 => Message::Renounce { term },
                 _ => Message::TimeoutNow { term },
             }
         })

@@ -26,6 +26,13 @@ pub(crate) struct Asked {
     waiting: Vec<(u64, u64)>,
 }
 
+impl Asked {
+    /// Whether nobody waits any longer.
+    pub(crate) const fn is_answered(&self) -> bool {
+        self.waiting.is_empty()
+    }
+}
+
 impl Group {
     /// A read, whatever this replica is.
     pub(crate) fn read_anywhere(&mut self, token: u64, effects: &mut Effects) {

@@ -88,6 +88,7 @@ impl Group {
 
     fn set_peers(&mut self, mut placed: Vec<(NodeId, Progress)>) {
         placed.sort_unstable_by_key(|(node, _)| *node);
+        self.ties.forget_nodes();
         (self.peers, self.progress) = placed.into_iter().unzip();
     }
 
@@ -140,6 +141,7 @@ impl Group {
         if let Ok(at) = self.peers.binary_search(&node) {
             self.peers.remove(at);
             self.progress.remove(at);
+            self.ties.forget_node(at);
         }
         if configuration.index <= self.commit {
             let term = self.hard_state.term;

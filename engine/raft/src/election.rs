@@ -18,7 +18,8 @@ impl Group {
             return match *message {
                 // Whoever hears its leader does not let others disturb it, unless the leader itself wants them to; nor
                 // does it answer their questions.
-                Message::Vote { transfer: false, .. } | Message::PreVote { .. } if self.hears_leader() => {
+                Message::Vote { transfer: false, .. } | Message::PreVote { .. } if self.waits(from) => {
+                    self.show_who_leads(effects);
                     false
                 }
                 // A question about the future changes nothing; neither does a friendly answer to ours.
@@ -27,6 +28,12 @@ impl Group {
                     self.follow(term, Some(from), effects);
                     true
                 }
+                Message::Vote { .. } => {
+                    self.follow(term, None, effects);
+                    true
+                }
+                // Only a leader of that term, or one that ours wants, ends a promise.
+                _ if self.is_bound() => false,
                 _ => {
                     self.follow(term, None, effects);
                     true
@@ -37,7 +44,7 @@ impl Group {
             // A peer that fell behind is told the term: a deposed leader steps down, a straggler catches up.
             let answer = match message {
                 Message::Append { .. } | Message::Heartbeat { .. } => {
-                    Some(Message::HeartbeatAck { term: mine, round: 0 })
+                    Some(Message::HeartbeatAck { term: mine, round: 0, binds: false, rest: false })
                 }
                 Message::PreVote { .. } => Some(Message::PreVoteReply { term: mine, granted: false }),
                 Message::Vote { .. } => Some(Message::VoteReply { term: mine, granted: false }),
@@ -49,10 +56,23 @@ impl Group {
         true
     }
 
-    /// Whether a leader was heard within T: then there is no need for another.
-    fn hears_leader(&self) -> bool {
+    /// Whether there is a leader, as far as this replica knows, so that there is no need for another; or may be, as far as it
+    /// knew before it restarted. A candidate that leads no longer may well be a leader again.
+    fn waits(&mut self, candidate: NodeId) -> bool {
+        self.unbind(candidate);
         let within = self.now < self.heard + self.config.election_timeout();
-        self.config.check_quorum && (self.role == Role::Leader || self.leader.is_some() && within)
+        let hears =
+            self.config.check_quorum && (self.role == Role::Leader || self.leader.is_some() && within);
+        hears || self.is_bound() || self.abstains && within
+    }
+
+    /// Somebody does not know that there is a leader. If there is, it wakes up and tells.
+    fn show_who_leads(&mut self, effects: &mut Effects) {
+        if self.role == Role::Leader {
+            self.wake();
+        } else if self.is_resting() {
+            self.doubt(effects);
+        }
     }
 
     /// Becomes a follower of `leader` in `term`. A vote given in the same term stays given.
@@ -63,7 +83,9 @@ impl Group {
         if term > self.hard_state.term {
             self.hard_state.term = term;
             self.hard_state.vote = None;
+            self.forget_binding();
         }
+        self.wake();
         self.has_deferred &= leader.is_none();
         if self.role != Role::Follower || leader.is_none() {
             self.rearm_election();
@@ -95,6 +117,9 @@ impl Group {
                 self.hurry_again(effects);
                 self.rearm_heartbeat();
             }
+        } else if self.now >= self.deadline && self.is_bound() {
+            self.doubt(effects);
+            self.rearm_election();
         } else if self.now >= self.deadline {
             self.leader = None;
             self.reject_asked(effects);
@@ -111,7 +136,7 @@ impl Group {
     /// Campaigns, or first asks whether it would help. Only voters do.
     pub(crate) fn campaign(&mut self, ask_first: bool, transfer: bool, effects: &mut Effects) {
         let me = self.config.node;
-        if self.role == Role::Leader || !self.may_campaign() {
+        if self.role == Role::Leader || !self.may_campaign() || self.is_bound() && !transfer {
             return;
         }
         self.leader = None;

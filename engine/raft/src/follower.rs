@@ -16,17 +16,29 @@ impl Group {
             self.follow(self.hard_state.term, Some(from), effects);
         }
         self.heard = self.now;
+        self.bind();
         self.rearm_election();
         true
     }
 
-    pub(crate) fn take_heartbeat(&mut self, from: NodeId, commit: Index, round: u64, effects: &mut Effects) {
+    pub(crate) fn take_heartbeat(
+        &mut self,
+        from: NodeId,
+        commit: Index,
+        round: u64,
+        rest: bool,
+        effects: &mut Effects,
+    ) {
         if self.hear_leader(from, effects) {
             // The leader speaks of entries that we have acknowledged to it; a sum that does not add up is ignored.
             if commit <= self.log.last().index {
                 self.commit_to(commit, effects);
             }
-            effects.send.push((from, Message::HeartbeatAck { term: self.hard_state.term, round }));
+            let rest = rest && self.accept_rest(commit);
+            let binds = self.is_bound();
+            effects
+                .send
+                .push((from, Message::HeartbeatAck { term: self.hard_state.term, round, binds, rest }));
             self.ask_again(false);
         }
     }

@@ -19,6 +19,7 @@ use crate::invariant;
 use crate::log::Log;
 use crate::progress::{PeerStatus, Progress};
 use crate::read::Reads;
+use crate::rest::Ties;
 use crate::rng::Rng;
 use crate::seldom::Seldom;
 use crate::transfer::Handover;
@@ -93,6 +94,9 @@ pub struct Group {
     pub(crate) uncommitted: alloc::collections::VecDeque<(Index, u64)>,
     pub(crate) uncommitted_bytes: u64,
     pub(crate) reads: Reads,
+    pub(crate) ties: Ties,
+    /// Nobody is voted for within T of `heard`, whoever was heard: a promise from before a restart may stand.
+    pub(crate) abstains: bool,
     /// A follower's reads.
     pub(crate) asked: Option<Box<Asked>>,
 }
@@ -126,7 +130,7 @@ impl Group {
             applied,
             rng,
             now,
-            heard: Time(0),
+            heard: if config.abstains { now } else { Time(0) },
             deadline,
             news_at: Time::NEVER,
             is_news_due: false,
@@ -137,6 +141,8 @@ impl Group {
             uncommitted: alloc::collections::VecDeque::new(),
             uncommitted_bytes: 0,
             reads: Reads::default(),
+            ties: Ties::default(),
+            abstains: config.abstains,
             asked: None,
             config: Settings::new(&config),
         };
@@ -208,6 +214,8 @@ impl Group {
             }
             Input::SnapshotFailed { to } => self.snapshot_failed(to),
             Input::Unreachable { node } => self.unreachable(node),
+            Input::Supports { node, yes } => self.supports(node, yes),
+            Input::SupportedBy { node, yes } => self.supported_by(node, yes),
         }
         effects.role_changed |= before.0 != self.role || before.1.term != self.hard_state.term;
         effects.leader_changed |= before.2 != self.leader;
@@ -259,6 +267,8 @@ impl Group {
         match message {
             // What these say has nothing to do with terms.
             Message::Removed { configuration, .. } => return self.take_removed(configuration, effects),
+            Message::Doubt { term } => return self.take_doubt(from, term, effects),
+            Message::Renounce { term } => return self.take_renounce(from, term),
             Message::PreVote { last, .. } | Message::Vote { last, .. }
                 if self.answer_removed(from, last, effects) =>
             {
@@ -273,14 +283,18 @@ impl Group {
             Message::Vote { last, .. } => self.answer_vote(from, last, effects),
             Message::VoteReply { granted, .. } => self.count_vote(from, granted, effects),
             Message::Append { prev, commit, .. } => self.take_append(from, prev, commit, brought, effects),
-            Message::Heartbeat { commit, round, .. } => self.take_heartbeat(from, commit, round, effects),
+            Message::Heartbeat { commit, round, rest, .. } => {
+                self.take_heartbeat(from, commit, round, rest, effects);
+            }
             Message::AppendAck { matched, .. } => self.take_ack(from, matched, effects),
             Message::AppendReject { rejected, hint, .. } => self.take_reject(from, rejected, hint),
-            Message::HeartbeatAck { round, .. } => self.take_heartbeat_ack(from, round, effects),
+            Message::HeartbeatAck { round, binds, rest, .. } => {
+                self.take_heartbeat_ack(from, round, binds, rest, effects);
+            }
             Message::TimeoutNow { .. } => self.take_timeout_now(from, effects),
             Message::ReadIndex { round, .. } => self.take_read_question(from, round),
             Message::ReadIndexReply { round, index, .. } => self.take_read_index(from, round, index, effects),
-            Message::Removed { .. } => {}
+            Message::Removed { .. } | Message::Doubt { .. } | Message::Renounce { .. } => {}
         }
     }
 
@@ -296,13 +310,18 @@ impl Group {
 
     pub(crate) fn rearm_election(&mut self) {
         let timeout = self.config.election_timeout();
-        let patience = timeout * u32::from(PRIORITY_MAX - self.priority);
-        self.deadline = self.now + random_timeout(&mut self.rng, timeout) + patience;
+        self.deadline = self.now + random_timeout(&mut self.rng, timeout) + self.patience();
+    }
+
+    /// How much longer than others this replica waits before it campaigns.
+    pub(crate) fn patience(&self) -> Duration {
+        self.config.election_timeout() * u32::from(PRIORITY_MAX - self.priority)
     }
 
     pub(crate) fn name_peers(&mut self) {
         let me = self.config.node;
         self.peers = self.configuration.replicas().into_iter().filter(|node| *node != me).collect();
+        self.ties.forget_nodes();
     }
 
     pub(crate) fn progress_of(&mut self, node: NodeId) -> Option<&mut Progress> {
@@ -440,6 +459,8 @@ const fn may_come_from_anyone(message: &Message) -> bool {
             | Message::Vote { .. }
             | Message::TimeoutNow { .. }
             | Message::Removed { .. }
+            | Message::Doubt { .. }
+            | Message::Renounce { .. }
     )
 }
 

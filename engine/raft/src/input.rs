@@ -91,4 +91,20 @@ pub enum Input<'a> {
         /// Which peer.
         node: NodeId,
     },
+    /// This node promises, or has ceased, to support another: as long as it does, no replica here acts against a leader
+    /// there that it follows. To be told before the other can know of the promise, and after the promise has ended.
+    Supports {
+        /// Which node.
+        node: NodeId,
+        /// Whether it is supported from now on.
+        yes: bool,
+    },
+    /// Another node is known, or known no longer, to support this one. To be told of every end, also where support begins
+    /// anew at once.
+    SupportedBy {
+        /// Which node.
+        node: NodeId,
+        /// Whether it supports this one from now on.
+        yes: bool,
+    },
 }

@@ -23,6 +23,7 @@ impl Group {
         self.progress = Vec::with_capacity(self.peers.len());
         self.progress.extend(self.peers.iter().map(|_| Progress::new(next)));
         self.place_leaving();
+        self.begin_binding();
         self.quorum_deadline =
             if self.config.check_quorum { self.now + self.config.election_timeout() } else { Time::NEVER };
         self.rearm_heartbeat();
@@ -34,6 +35,7 @@ impl Group {
     }
 
     pub(crate) fn append_own(&mut self, count: u32, noop: bool, effects: &mut Effects) {
+        self.wake();
         let id = EntryId::new(self.hard_state.term, self.log.last().index.next());
         self.log.append(id.term, u64::from(count));
         assert!(effects.append.is_none(), "a step appends once");
@@ -88,11 +90,12 @@ impl Group {
     }
 
     pub(crate) fn send_heartbeats(&mut self, effects: &mut Effects) {
+        let rest = self.offer_rest();
         let (term, round) = (self.hard_state.term, self.reads.round());
         for (peer, progress) in self.peers.iter().zip(&self.progress) {
             // Never beyond what the peer has acknowledged: the rest of its log may not be ours.
             let commit = self.commit.min(progress.matched);
-            effects.send.push((*peer, Message::Heartbeat { term, commit, round }));
+            effects.send.push((*peer, Message::Heartbeat { term, commit, round, rest }));
         }
     }
 
@@ -116,7 +119,7 @@ impl Group {
 
     /// After a period without proposals and reads, queues that grew in busy times and are empty now return their memory:
     /// most groups of a node are idle.
-    fn give_back(&mut self) {
+    pub(crate) fn give_back(&mut self) {
         self.progress.iter_mut().for_each(Progress::give_back);
         self.reads.give_back();
         if self.uncommitted.is_empty() {
@@ -233,7 +236,14 @@ impl Group {
         }
     }
 
-    pub(crate) fn take_heartbeat_ack(&mut self, from: NodeId, round: u64, effects: &mut Effects) {
+    pub(crate) fn take_heartbeat_ack(
+        &mut self,
+        from: NodeId,
+        round: u64,
+        binds: bool,
+        rest: bool,
+        effects: &mut Effects,
+    ) {
         if self.role != Role::Leader {
             return;
         }
@@ -242,12 +252,15 @@ impl Group {
         let Some(progress) = self.progress_of(from) else { return };
         progress.heard(now, interval);
         progress.round = progress.round.max(round.min(known));
+        self.take_standing(from, round, binds, rest);
         self.answer_reads(effects);
     }
 
     /// The connection to a peer broke: what was on its way counts as lost.
     pub(crate) fn unreachable(&mut self, node: NodeId) {
-        if let Some(progress) = self.progress_of(node)
+        // At rest, nothing was on its way.
+        if !self.is_resting()
+            && let Some(progress) = self.progress_of(node)
             && progress.state == PeerState::Replicate
         {
             progress.probe();

@@ -46,6 +46,7 @@ mod progress;
 pub mod quorum;
 mod read;
 pub mod reconfig;
+mod rest;
 mod rng;
 mod seldom;
 mod snapshot;

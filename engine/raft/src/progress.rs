@@ -39,6 +39,25 @@ struct Sent {
     at: Time,
 }
 
+/// Appends on their way, oldest first. Behind a pointer, since most leaders are idle; it stays while there is work.
+#[derive(Clone, Debug)]
+#[expect(clippy::box_collection, reason = "a word instead of four, for every peer of every idle leader")]
+struct InFlight(Option<Box<VecDeque<Sent>>>);
+
+impl InFlight {
+    fn len(&self) -> usize {
+        self.0.as_ref().map_or(0, |sent| sent.len())
+    }
+
+    fn front(&self) -> Option<&Sent> {
+        self.0.as_ref()?.front()
+    }
+
+    fn pop_front_if(&mut self, is_due: impl FnOnce(&mut Sent) -> bool) -> Option<Sent> {
+        self.0.as_mut()?.pop_front_if(is_due)
+    }
+}
+
 /// What a leader knows of one peer.
 #[derive(Clone, Debug)]
 pub(crate) struct Progress {
@@ -60,7 +79,11 @@ pub(crate) struct Progress {
     pub(crate) commit_told: Index,
     /// The latest read round it has answered.
     pub(crate) round: u64,
-    in_flight: VecDeque<Sent>,
+    /// It waits for this leader, as long as its node supports this one.
+    pub(crate) is_bound: bool,
+    /// It has agreed that there is nothing more to say.
+    pub(crate) is_resting: bool,
+    in_flight: InFlight,
     in_flight_bytes: u64,
 }
 
@@ -78,7 +101,9 @@ impl Progress {
             was_active: false,
             commit_told: Index(0),
             round: 0,
-            in_flight: VecDeque::new(),
+            is_bound: false,
+            is_resting: false,
+            in_flight: InFlight(None),
             in_flight_bytes: 0,
         }
     }
@@ -86,6 +111,11 @@ impl Progress {
     /// Of a peer that has just come: it had no time to be heard, and is not counted as silent.
     pub(crate) fn newcomer(next: Index) -> Self {
         Self { is_active: true, ..Self::new(next) }
+    }
+
+    /// Its node has ceased to support this one: what it agreed to is void.
+    pub(crate) const fn let_loose(&mut self) {
+        (self.is_bound, self.is_resting) = (false, false);
     }
 
     /// Whether it was heard in this period or the one before.
@@ -162,7 +192,7 @@ impl Progress {
     }
 
     pub(crate) fn sent(&mut self, last: Index, bytes: u64, at: Time) {
-        self.in_flight.push_back(Sent { last, bytes, at });
+        self.in_flight.0.get_or_insert_default().push_back(Sent { last, bytes, at });
         self.in_flight_bytes += bytes;
         self.next = last.next();
     }
@@ -186,17 +216,16 @@ impl Progress {
     }
 
     pub(crate) fn give_back(&mut self) {
-        if self.in_flight.is_empty() {
-            self.in_flight = VecDeque::new();
-        }
+        self.in_flight.0.take_if(|sent| sent.is_empty());
     }
 
     pub(crate) fn in_flight_capacity_bytes(&self) -> usize {
-        self.in_flight.capacity() * size_of::<Sent>()
+        let bytes = |sent: &VecDeque<Sent>| size_of_val(sent) + sent.capacity() * size_of::<Sent>();
+        self.in_flight.0.as_deref().map_or(0, bytes)
     }
 
     fn clear_in_flight(&mut self) {
-        self.in_flight.clear();
+        self.in_flight.0.iter_mut().for_each(|sent| sent.clear());
         self.in_flight_bytes = 0;
         self.is_question_due = false;
     }

@@ -38,6 +38,22 @@ impl Reads {
         self.round
     }
 
+    /// Begins a round: its answers come from whoever was heard from now on.
+    pub(crate) const fn next_round(&mut self) -> u64 {
+        self.round += 1;
+        self.round
+    }
+
+    /// Whether a leader knows what is committed.
+    pub(crate) const fn is_open(&self) -> bool {
+        self.is_open
+    }
+
+    /// Whether nobody waits.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.waiting.is_empty()
+    }
+
     /// An entry of this term is committed: reads that came before it may be answered at its index.
     pub(crate) fn open(&mut self, commit: Index) {
         if !self.is_open {
@@ -73,6 +89,7 @@ impl Group {
             effects.reads_rejected.push(token);
             return;
         }
+        self.wake();
         let index = self.reads.is_open.then_some(self.commit);
         self.reads.waiting.push_back(Waiting { token, asker: None, index, round: None });
     }
@@ -81,6 +98,7 @@ impl Group {
     pub(crate) fn take_read_question(&mut self, from: NodeId, round: u64) {
         let is_known = self.peers.binary_search(&from).is_ok();
         if self.role == Role::Leader && is_known && self.reads.waiting.len() < WAITING_MAX {
+            self.wake();
             let index = self.reads.is_open.then_some(self.commit);
             self.reads.waiting.push_back(Waiting { token: round, asker: Some(from), index, round: None });
         }
@@ -89,8 +107,7 @@ impl Group {
     /// Starts a round for the reads that gathered in this turn.
     pub(crate) fn start_read_round(&mut self, effects: &mut Effects) {
         if self.reads.waiting.back().is_some_and(|read| read.round.is_none()) {
-            self.reads.round += 1;
-            let round = self.reads.round;
+            let round = self.reads.next_round();
             let gathered = self.reads.waiting.iter_mut().rev().take_while(|read| read.round.is_none());
             gathered.for_each(|read| read.round = Some(round));
             self.send_heartbeats(effects);

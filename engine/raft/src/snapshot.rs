@@ -49,11 +49,14 @@ impl Group {
         }
         if term < mine {
             // The sender no longer leads; it learns so from our term.
-            effects.send_durable.push((from, Message::HeartbeatAck { term: mine, round: 0 }));
+            effects
+                .send_durable
+                .push((from, Message::HeartbeatAck { term: mine, round: 0, binds: false, rest: false }));
             return;
         }
         self.follow(term, Some(from), effects);
         self.heard = self.now;
+        self.bind();
         self.rearm_election();
         if id.index > self.commit {
             let keep_tail = self.log.holds(id);

@@ -59,6 +59,7 @@ impl Group {
             return;
         }
         let deadline = self.now + self.config.election_timeout();
+        self.wake();
         self.handover = Some(Box::new(Handover { to, deadline, goes_after: None, hurried: None }));
         self.hurry_handover(effects);
     }
@@ -86,6 +87,7 @@ impl Group {
     /// Tells the target to campaign if it holds everything. Again with every heartbeat: the first time may have been lost.
     pub(crate) fn hurry_handover(&mut self, effects: &mut Effects) {
         let Some(to) = self.transfer_target().filter(|to| self.holds_all(*to)) else { return };
+        self.ties.has_hurried = true;
         effects.send.push((to, Message::TimeoutNow { term: self.hard_state.term }));
         let now = self.now;
         self.handover.iter_mut().for_each(|handover| handover.hurried = Some(now));

@@ -286,6 +286,7 @@ impl<D: Disk> Worker<D> {
             Some(_) if self.is_poisoned => {
                 self.clients.answer_read(token, Err(ReadError::NotLeader { hint: None }));
             }
+            Some(slot) if self.lease_of(slot).is_some() => self.leased.push((slot, group, token)),
             Some(slot) if is_anywhere => self.step(slot, Input::ReadAnywhere { token }),
             Some(slot) => self.step(slot, Input::Read { token }),
         }

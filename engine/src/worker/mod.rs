@@ -15,6 +15,7 @@ mod apply;
 mod clients;
 mod introductions;
 mod membership;
+mod nodes;
 mod open;
 mod orders;
 mod perform;
@@ -31,7 +32,7 @@ mod view;
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use raftwerk_frame::{EntryId, GroupId, Message, NodeId, Time};
+use raftwerk_frame::{Beat, EntryId, GroupId, Message, NodeId, Time};
 use raftwerk_net::Transport;
 use raftwerk_raft::{Effects, Input};
 use raftwerk_wal::{Disk, GroupSlot, Lane, Lsn};
@@ -50,6 +51,7 @@ pub use self::view::{Load, ReplicaView};
 use crate::dispatch::Dispatch;
 use crate::error::{CreateError, ProposeError};
 use crate::inbox::Inbox;
+use crate::liveness::Liveness;
 use crate::metric::WorkerMetrics;
 use crate::state_machine::{Replies, StateMachines};
 
@@ -80,6 +82,8 @@ pub struct TurnEnd {
     pub is_closed: bool,
 }
 
+/// The most deadlines of groups that a turn lets come.
+const DEADLINES_PER_TURN: usize = 1024;
 /// The most units of the network that a turn takes in.
 const ARRIVALS_PER_TURN: usize = 256;
 
@@ -114,6 +118,13 @@ pub(crate) struct Worker<D: Disk> {
     clients: Clients,
     transfers: Transfers,
     introductions: Introductions,
+    liveness: Liveness,
+    /// Beats that this turn has brought.
+    beats_heard: Vec<(NodeId, Beat)>,
+    /// Reads that this turn has brought, for the next to answer by lease.
+    leased: Vec<(GroupSlot, GroupId, u64)>,
+    /// The nodes that groups are shared with may be others than before.
+    are_nodes_stale: bool,
     replies: Replies,
     is_poisoned: bool,
     is_full: bool,
@@ -130,6 +141,9 @@ impl<D: Disk> Worker<D> {
             return TurnEnd { is_busy: false, next_deadline: Time::NEVER, is_closed: true };
         }
         if !self.is_poisoned {
+            self.tend_nodes();
+            self.answer_leased();
+            self.take_beats();
             self.take_arrivals();
             self.take_background();
             self.take_due();
@@ -138,21 +152,25 @@ impl<D: Disk> Worker<D> {
         if !self.is_poisoned {
             self.flush_groups();
             self.submit_batch();
+            self.send_beats();
             self.ship_groups();
         }
         self.clients.turn_is_staged();
         let applied_all = self.apply_groups();
         self.clients.finish_turn();
-        self.metrics.publish(&self.lane.stats(), self.lane.log_bytes(), self.outboxes.dropped);
+        let Outboxes { sent, dropped, .. } = self.outboxes;
+        self.metrics.publish(&self.lane.stats(), self.lane.log_bytes(), sent, dropped);
         TurnEnd {
             is_busy: !self.is_poisoned && self.inbox.has_arrivals() && self.has_room_for_arrivals()
                 || self.inbox.requests_len() > 0 && had_room
                 || !applied_all
+                || !self.beats_heard.is_empty()
+                || !self.leased.is_empty()
                 || !self.dirty.is_empty(),
             next_deadline: if self.is_poisoned {
                 Time::NEVER
             } else {
-                self.timers.next().min(self.transfers.next_deadline())
+                self.timers.next().min(self.transfers.next_deadline()).min(self.liveness.next_deadline())
             },
             is_closed: false,
         }
@@ -201,9 +219,11 @@ impl<D: Disk> Worker<D> {
         self.held.front().is_some_and(|held| held.since + self.settings.election_timeout < self.now)
     }
 
-    /// The deadlines that have come.
+    /// The deadlines that have come, so many a turn: where thousands of groups wake together, what they say must find room,
+    /// and others a hearing.
     fn take_due(&mut self) {
-        while let Some((at, slot)) = self.timers.due(self.now) {
+        for _ in 0..DEADLINES_PER_TURN {
+            let Some((at, slot)) = self.timers.due(self.now) else { break };
             let Some(replica) = self.replicas.get_mut(slot.0 as usize).and_then(Option::as_mut) else {
                 continue;
             };
@@ -303,6 +323,12 @@ impl<D: Disk> Worker<D> {
         self.replicas.get(slot.0 as usize).and_then(Option::as_ref).is_some_and(|replica| replica.id == group)
     }
 
+    /// Whether a group would be this worker's, if it were here.
+    fn owns(&self, group: GroupId) -> bool {
+        crate::engine::worker_of(group, usize::from(self.settings.workers))
+            == usize::from(self.settings.worker)
+    }
+
     fn slot_of(&self, group: GroupId) -> Option<GroupSlot> {
         self.slots.get(&group).copied()
     }
@@ -319,6 +345,8 @@ impl<D: Disk> Worker<D> {
         }
         self.outboxes.clear();
         self.dirty.clear();
+        self.leased.clear();
+        self.beats_heard.clear();
         self.abandon_all(&ProposeError::Poisoned);
     }
 }

@@ -17,6 +17,7 @@ use super::{Held, Worker};
 use crate::dispatch::Dispatch;
 use crate::error::OpenError;
 use crate::inbox::Inbox;
+use crate::liveness::{Liveness, Terms};
 use crate::metric::WorkerMetrics;
 use crate::state_machine::{Replies, StateMachines};
 
@@ -53,6 +54,10 @@ pub struct Settings {
     pub priority: u8,
     /// Seeds the election timers.
     pub seed: u64,
+    /// This life of the node: any number but 0 that no life before it had.
+    pub life: u64,
+    /// How far each node's clock may be from the right rate, in parts per million.
+    pub clock_drift_ppm: u32,
 }
 
 impl Settings {
@@ -82,6 +87,7 @@ impl Settings {
             uncommitted_bytes_max: self.uncommitted_bytes_max,
             commit_delay: self.commit_delay,
             retirement: self.election_timeout,
+            abstains: false,
             opening: raft::Opening::Core,
             pre_vote: true,
             check_quorum: true,
@@ -112,6 +118,13 @@ impl<D: Disk> Worker<D> {
         tracing::info!(node = settings.node.0, worker = settings.worker, ?report, "log recovered");
         let sender = Sender { node: settings.node, worker: settings.worker, workers: settings.workers, log };
         let Surroundings { machines, transport, inbox, dispatch, metrics } = surroundings;
+        let liveness = Liveness::new(Terms {
+            life: settings.life,
+            // Two may be late or lost before support ends.
+            interval: settings.election_timeout * 2 / 5,
+            promise: settings.election_timeout,
+            drift_ppm: settings.clock_drift_ppm,
+        });
         let mut worker = Self {
             settings,
             machines,
@@ -137,6 +150,10 @@ impl<D: Disk> Worker<D> {
             clients: super::Clients::default(),
             transfers: Transfers::default(),
             introductions: super::Introductions::default(),
+            liveness,
+            beats_heard: Vec::new(),
+            leased: Vec::new(),
+            are_nodes_stale: false,
             replies: Replies::default(),
             is_poisoned: false,
             is_full: false,
@@ -185,7 +202,8 @@ impl<D: Disk> Worker<D> {
             applied: checkpointed.index,
         };
         let memberships = configurations.map(|(index, configuration)| Membership { index, configuration });
-        let config = raft::Config { first_timeout: None, ..config };
+        // It may have promised to wait for others before it stopped.
+        let config = raft::Config { first_timeout: None, abstains: true, ..config };
         let mut core = raft::Group::restore(config, state, memberships, self.now);
         self.settings.rank(&mut core);
         self.add_replica(Replica::new(group, slot, core, machine, checkpoint));

@@ -71,7 +71,11 @@ impl<D: Disk> Worker<D> {
     fn create_replica(&mut self, group: GroupId, configuration: Configuration) {
         let slot = self.lane.attach(group);
         self.lane.snapshot(slot, EntryId::default(), &configuration, false);
-        let config = self.settings.core_config(group, &configuration);
+        let mut config = self.settings.core_config(group, &configuration);
+        if configuration.is_empty() {
+            // A replica of this group that was here before may have promised to wait for others.
+            config.abstains = true;
+        }
         let restored = raft::Restored {
             hard_state: raftwerk_frame::HardState::default(),
             compacted: EntryId::default(),
@@ -96,6 +100,8 @@ impl<D: Disk> Worker<D> {
         Self::arm(&mut self.timers, replica);
         self.slots.insert(group, slot);
         self.metrics.groups(self.slots.len());
+        self.are_nodes_stale = true;
+        self.introduce_nodes(slot);
     }
 
     /// Forgets a replica. Its files go, and the caller is told, when the log says durably that it is gone.
@@ -108,6 +114,7 @@ impl<D: Disk> Worker<D> {
             return;
         };
         self.slots.remove(&group);
+        self.are_nodes_stale = true;
         self.clients.refuse_staged(&mut replica, &crate::ProposeError::NoSuchGroup(group));
         self.clients.abandon(&mut replica, Index(0));
         super::membership::abandon_change(&mut replica);

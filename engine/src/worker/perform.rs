@@ -24,6 +24,8 @@ impl<D: Disk> Worker<D> {
         let Some(replica) = self.replicas[slot.0 as usize].as_mut() else { return };
         let group = replica.id;
         let may_speak = replica.may_speak(self.durable);
+        let are_others = self.effects.configuration_changed || self.effects.leader_changed;
+        self.are_nodes_stale |= self.effects.configuration_changed;
         for (to, message) in self.effects.send.drain(..) {
             if may_speak {
                 self.outboxes.control(to, group, message);
@@ -44,7 +46,9 @@ impl<D: Disk> Worker<D> {
         if self.effects.role_changed {
             tracing::debug!(node = self.settings.node.0, %group, role = ?replica.core.role(),
                 term = replica.core.term().0, "role changed");
-            if !replica.core.is_leader() {
+            if replica.core.is_leader() {
+                self.metrics.leads();
+            } else {
                 self.clients.abandon(replica, replica.core.commit());
                 super::membership::abandon_change(replica);
             }
@@ -60,6 +64,9 @@ impl<D: Disk> Worker<D> {
         }
         self.effects.snapshot_to = wanted_by;
         self.touch(slot);
+        if are_others {
+            self.introduce_nodes(slot);
+        }
     }
 
     /// Hard state, then entries, then a new beginning of the log: all into this turn's batch.

@@ -54,6 +54,8 @@ impl<D: Disk> Worker<D> {
             Ok((header, records, bodies)) => match header.kind {
                 UnitKind::Groups => self.take_records(from, records, bodies),
                 UnitKind::Snapshot => self.take_snapshot_unit(from, unit.slice_ref(bodies)),
+                // Those do not come this way.
+                UnitKind::Beat => self.metrics.bad_unit(),
             },
             Err(_) => self.metrics.bad_unit(),
         }
@@ -69,6 +71,10 @@ impl<D: Disk> Worker<D> {
             // Groups of other workers, and groups that are not here, pass by.
             if let Some(slot) = self.slot_of(record.group) {
                 self.take_record(slot, from, &record, body);
+            } else if let Message::Doubt { term } = record.message
+                && self.owns(record.group)
+            {
+                self.outboxes.control(from, record.group, Message::Renounce { term });
             }
             if self.is_poisoned {
                 return;

@@ -83,14 +83,20 @@ struct Outbox {
 pub(super) struct Outboxes {
     sender: Sender,
     peers: FxHashMap<NodeId, Outbox>,
-    /// Units that the transport refused: lost, as far as the protocol is concerned.
+    /// Units that were handed to the transport …
+    pub(super) sent: u64,
+    /// … and those that it refused: lost, as far as the protocol is concerned.
     pub(super) dropped: u64,
     full: Vec<(NodeId, Bytes)>,
 }
 
 impl Outboxes {
     pub(super) fn new(sender: Sender) -> Self {
-        Self { sender, peers: FxHashMap::default(), dropped: 0, full: Vec::new() }
+        Self { sender, peers: FxHashMap::default(), sent: 0, dropped: 0, full: Vec::new() }
+    }
+
+    pub(super) const fn sender(&self) -> Sender {
+        self.sender
     }
 
     /// Whose words these are.
@@ -130,7 +136,8 @@ impl Outboxes {
         self.full.clear();
     }
 
-    fn send(&mut self, transport: &dyn Transport, to: NodeId, channel: Channel, parts: Parts) {
+    pub(super) fn send(&mut self, transport: &dyn Transport, to: NodeId, channel: Channel, parts: Parts) {
+        self.sent += 1;
         if transport.send(PeerId(to.0), channel, parts).is_err() {
             self.dropped += 1;
         }

@@ -156,6 +156,8 @@ impl Node {
             lane_bytes_max: u64::MAX,
             priority: raftwerk_raft::PRIORITY_MAX,
             seed: 1,
+            life: 1,
+            clock_drift_ppm: 50_000,
         };
         let options =
             LaneOptions { segment_bytes: 64 << 10, frame_bytes_max: 16 << 10, ..LaneOptions::default() };
@@ -342,7 +344,7 @@ fn a_leader_whose_disk_hangs_falls_silent_steps_down_and_ends_its_calls() {
     let mut silent_since = None;
     for beat in 0..30 {
         // Its followers would answer all it says.
-        node.hear(2, Message::HeartbeatAck { term: Term(1), round: 0 });
+        node.hear(2, Message::HeartbeatAck { term: Term(1), round: 0, binds: false, rest: false });
         node.turn(TIMEOUT / 5);
         let spoke = !node.said().is_empty();
         silent_since = if spoke { None } else { silent_since.or(Some(beat)) };
@@ -384,8 +386,8 @@ fn a_snapshot_that_arrived_whole_and_was_never_installed_is_sent_again() {
     assert!(node.status().unwrap().compacted.index.0 > 0);
 
     let beat = |node: &mut Node| {
-        node.hear(2, Message::HeartbeatAck { term, round: 0 });
-        node.hear(3, Message::HeartbeatAck { term, round: 0 });
+        node.hear(2, Message::HeartbeatAck { term, round: 0, binds: false, rest: false });
+        node.hear(3, Message::HeartbeatAck { term, round: 0, binds: false, rest: false });
         node.turn(TIMEOUT / 5);
         node.settle();
     };
@@ -455,7 +457,7 @@ fn an_older_snapshot_after_one_that_was_not_installed_brings_the_state_that_its_
         assert!(node.disk.inner.lock().unwrap().run_background());
     }
     node.turn(Duration::ZERO);
-    node.hear(3, Message::Heartbeat { term: Term(6), commit: Index(0), round: 0 });
+    node.hear(3, Message::Heartbeat { term: Term(6), commit: Index(0), round: 0, rest: false });
     node.settle();
     assert_eq!(node.status().unwrap().applied, Index(0));
 

@@ -162,10 +162,13 @@ impl Plan {
         let nodes = options.nodes.unwrap_or_else(|| chance.one_of(counts));
         let groups = options.groups.unwrap_or_else(|| chance.one_of(&[1, 1, 1, 2, 3, 6]));
         let voters = (0..groups).map(|_| voters(&mut chance, nodes, options.profile)).collect();
-        let workers = (0..nodes).map(|_| chance.one_of(&[1, 1, 1, 2, 3])).collect();
+        // Nodes support each other only where they have as many workers.
+        let (alike, usual) = (chance.below(4) > 0, chance.one_of(&[1, 1, 2, 3]));
+        let one = |chance: &mut Chance| if alike { usual } else { chance.one_of(&[1, 1, 1, 2, 3]) };
+        let workers = (0..nodes).map(|_| one(&mut chance)).collect();
         let election = chance.one_of(&[200, 500, 1_000, 1_000]) * MS;
         let end = options.seconds.unwrap_or_else(|| chance.from_to(10, 60)) * 1_000 * MS;
-        let (settings, lane) = limits(&mut chance, seed, election);
+        let (mut settings, lane) = limits(&mut chance, seed, election);
         let net = net_plan(&mut chance, kinds, election);
         let disk = disk_plan(&mut chance, kinds, election);
         let gap = match options.profile {
@@ -177,6 +180,10 @@ impl Plan {
         if let Some(kept) = &options.strikes {
             let chosen = kept.iter().filter_map(|at| strikes.get(*at).copied());
             strikes = chosen.collect();
+        }
+        // Leases rest on clocks that run, if not at the right rate. Where one may leap, there are none.
+        if strikes.iter().any(|strike| strike.kind == FaultKind::ClockLeap) {
+            settings.clock_drift_ppm = 1_000_000;
         }
         Self {
             nodes,
@@ -194,7 +201,11 @@ impl Plan {
             net,
             quic: (options.profile == Profile::Quic).then(|| QuicPlan::draw(seed, kinds)),
             disk,
-            drift_ppm: if options.profile == Profile::Gentle { 50 } else { chance.one_of(&[0, 200, 20_000]) },
+            drift_ppm: if options.profile == Profile::Gentle {
+                50
+            } else {
+                chance.one_of(&[0, 200, 20_000, 50_000])
+            },
             crashes: strikes.iter().any(|strike| strike.kind == FaultKind::CrashAtCall),
             remembers_batches: strikes.iter().any(|strike| strike.kind.is_damage()),
             strikes,
@@ -252,6 +263,8 @@ fn limits(chance: &mut Chance, seed: u64, election: u64) -> (Settings, LaneOptio
         lane_bytes_max: segment_bytes * chance.one_of(&[2, 4, 16]),
         priority: raftwerk::PRIORITY_MAX,
         seed,
+        life: 0,
+        clock_drift_ppm: 50_000,
     };
     let lane = LaneOptions {
         lane: 0,

@@ -48,6 +48,7 @@ pub(crate) fn parcel(parcel: &Parcel) -> String {
 fn message(message: &Message, entries: &[Entry]) -> String {
     let yes = |granted: bool| if granted { "yes" } else { "no" };
     let of_round = |round: u64| if round == 0 { String::new() } else { format!(" round {round}") };
+    let of_rest = |rest: bool| if rest { " rest" } else { "" };
     match *message {
         Message::PreVote { term, last } => format!("pre-vote {term} log {last}"),
         Message::PreVoteReply { term, granted } => format!("pre-vote {} {term}", yes(granted)),
@@ -60,10 +61,14 @@ fn message(message: &Message, entries: &[Entry]) -> String {
         }
         Message::AppendAck { term, matched } => format!("ack {term} to {matched}"),
         Message::AppendReject { term, rejected, hint } => format!("reject {term} at {rejected} hint {hint}"),
-        Message::Heartbeat { term, commit, round } => {
-            format!("heartbeat {term} commit {commit}{}", of_round(round))
+        Message::Heartbeat { term, commit, round, rest } => {
+            format!("heartbeat {term} commit {commit}{}{}", of_round(round), of_rest(rest))
         }
-        Message::HeartbeatAck { term, round } => format!("heartbeat-ack {term}{}", of_round(round)),
+        Message::HeartbeatAck { term, round, rest, .. } => {
+            format!("heartbeat-ack {term}{}{}", of_round(round), of_rest(rest))
+        }
+        Message::Doubt { term } => format!("doubt {term}"),
+        Message::Renounce { term } => format!("renounce {term}"),
         Message::TimeoutNow { term } => format!("timeout-now {term}"),
         Message::Removed { configuration, .. } => format!("removed by {configuration}"),
         Message::ReadIndex { term, round } => format!("read-index {term} number {round}"),

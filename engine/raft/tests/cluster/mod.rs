@@ -6,6 +6,7 @@ mod check;
 pub(crate) mod disk;
 mod faults;
 mod perform;
+mod support;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
@@ -44,6 +45,8 @@ pub(crate) struct Options {
     pub(crate) opening: Opening,
     /// Whether everything written is durable at the end of its turn.
     pub(crate) syncs_at_once: bool,
+    /// Whether a replica that comes back votes for nobody for a while.
+    pub(crate) abstains: bool,
 }
 
 impl Options {
@@ -61,6 +64,7 @@ impl Options {
             uncommitted_bytes_max: 1000 * ENTRY_BYTES,
             opening: Opening::Core,
             syncs_at_once: true,
+            abstains: false,
         }
     }
 
@@ -171,6 +175,7 @@ pub(crate) struct Seen {
     pub(crate) joint_leaders: u64,
     pub(crate) transfers: u64,
     pub(crate) removed: u64,
+    pub(crate) sent: u64,
 }
 
 impl std::ops::Add for Seen {
@@ -192,6 +197,7 @@ impl std::ops::Add for Seen {
             joint_leaders: self.joint_leaders + other.joint_leaders,
             transfers: self.transfers + other.transfers,
             removed: self.removed + other.removed,
+            sent: self.sent + other.sent,
         }
     }
 }
@@ -379,6 +385,7 @@ impl Cluster {
             uncommitted_bytes_max: options.uncommitted_bytes_max,
             commit_delay: Duration::ZERO,
             retirement: Duration::from_nanos(T * MS),
+            abstains: options.abstains,
             opening: options.opening,
             pre_vote: options.pre_vote,
             check_quorum: options.check_quorum,

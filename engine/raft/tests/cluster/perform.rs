@@ -157,6 +157,7 @@ impl Cluster {
         for (position, packet) in held {
             if position <= synced {
                 self.check_departure(&packet);
+                self.seen.sent += 1;
                 self.network.push_back(packet);
             } else {
                 self.replica_mut(node).held.push_back((position, packet));

@@ -7,6 +7,7 @@ mod liveness;
 mod membership;
 mod read;
 mod replication;
+mod rest;
 mod size;
 mod snapshot;
 mod stranger;

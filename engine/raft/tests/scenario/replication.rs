@@ -139,7 +139,7 @@ fn an_empty_append_with_a_high_commit_commits_nothing_that_was_not_compared() {
     assert_eq!(effects.send_durable, [(leader, ack)], "nor is it acknowledged");
     // The same for a heartbeat whose commit is beyond the log.
     effects.clear();
-    let message = Message::Heartbeat { term, commit: Index(9), round: 0 };
+    let message = Message::Heartbeat { term, commit: Index(9), round: 0, rest: false };
     group.step(cluster.now, Input::Message { from: leader, message, runs: &[] }, &mut effects);
     assert_eq!((group.commit(), effects.commit), (Index(2), None));
 }

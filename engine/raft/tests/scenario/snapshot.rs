@@ -130,7 +130,7 @@ fn a_snapshot_of_a_stale_term_is_refused() {
     cluster.network.push_front(late);
     cluster.deliver(0);
     assert_eq!(cluster.seen.installed, installed);
-    let answer = Message::HeartbeatAck { term, round: 0 };
+    let answer = Message::HeartbeatAck { term, round: 0, binds: false, rest: false };
     assert_eq!(cluster.network.back().unwrap().message(), Some(answer));
     cluster.run(2 * T);
     assert_eq!(cluster.log(3), cluster.log(2));

@@ -29,9 +29,9 @@ fn strangers_change_nothing_by_answers_nor_by_campaigns_while_a_leader_is_heard(
         Message::AppendAck { term: Term(1), matched: Index(1) },
         Message::AppendAck { term, matched: Index(1) },
         Message::AppendReject { term, rejected: Index(1), hint: EntryId::default() },
-        Message::HeartbeatAck { term, round: 1 },
+        Message::HeartbeatAck { term, round: 1, binds: false, rest: false },
         Message::Append { term: Term(0), prev: EntryId::default(), commit: Index(1) },
-        Message::Heartbeat { term: Term(0), commit: Index(1), round: 1 },
+        Message::Heartbeat { term: Term(0), commit: Index(1), round: 1, rest: false },
         Message::TimeoutNow { term: Term(1) },
     ];
     for node in cluster.nodes() {
@@ -95,8 +95,8 @@ fn message() -> impl Strategy<Value = Message> {
             4 => Message::Append { term, prev: id, commit: index },
             5 => Message::AppendAck { term, matched: index },
             6 => Message::AppendReject { term, rejected: index, hint: id },
-            7 => Message::Heartbeat { term, commit: index, round: number },
-            8 => Message::HeartbeatAck { term, round: number },
+            7 => Message::Heartbeat { term, commit: index, round: number, rest: false },
+            8 => Message::HeartbeatAck { term, round: number, binds: false, rest: false },
             9 => Message::Removed { term, configuration: id },
             10 => Message::ReadIndex { term, round: number },
             11 => Message::ReadIndexReply { term, round: number, index },

@@ -198,6 +198,8 @@ impl Scenario {
             lane_bytes_max: 64 << 20,
             priority: raftwerk::PRIORITY_MAX,
             seed,
+            life: 0,
+            clock_drift_ppm: 50_000,
         };
         let lane = LaneOptions {
             lane: 0,

@@ -77,7 +77,9 @@ impl World<'_> {
             disk: disk.clone(),
             waker: node.bells.waker(lane),
         });
-        let settings = Settings { node: node.id, seed: self.seed ^ node.id.0 << 48, ..plan.settings.clone() };
+        let seed = self.seed ^ node.id.0 << 48;
+        let settings =
+            Settings { node: node.id, seed, life: u64::from(node.life) + 1, ..plan.settings.clone() };
         let transport = Arc::clone(&node.transport) as Arc<dyn Transport>;
         let now = node.clock.local(self.now);
         drive::Node::open(&settings, plan.inbox_max, places.collect(), &self.machines, &transport, now)

@@ -115,8 +115,8 @@ pub(super) const fn kind_of(parcel: &Parcel) -> &'static str {
             Message::TimeoutNow { .. } => "MsgTimeoutNow",
             Message::ReadIndex { .. } => "MsgReadIndex",
             Message::ReadIndexReply { .. } => "MsgReadIndexResp",
-            // etcd tells nobody.
-            Message::Removed { .. } => "",
+            // etcd tells nobody, and asks nobody.
+            Message::Removed { .. } | Message::Doubt { .. } | Message::Renounce { .. } => "",
         },
         Parcel::Snapshot { .. } => "MsgSnap",
         Parcel::Proposal(_) | Parcel::Wish(_) => "MsgProp",

@@ -1,0 +1,221 @@
+//! Liveness by node (the head of `raft::rest`): who is bound, groups at rest, and leases (thesis, section 6.4.1). Who supports
+//! whom is what a test says; clocks and promises are the engine's.
+
+use std::time::Duration;
+
+use raftwerk_frame::{Index, Message, NodeId, Term, Time};
+use raftwerk_raft::Role;
+
+use crate::cluster::{Cluster, MS, Options, Packet, T};
+
+/// Everybody supports everybody, 1 leads, and there is nothing more to say.
+fn resting(voters: u64) -> Cluster {
+    let mut cluster = Cluster::new(Options::of(voters));
+    cluster.elect(1);
+    cluster.befriend_all();
+    cluster.propose(1, 1);
+    cluster.settle();
+    cluster.run(2 * T);
+    for node in cluster.nodes() {
+        assert!(cluster.group(node).is_resting(), "{node}");
+        assert_eq!(cluster.group(node).next_deadline(), Time::NEVER);
+    }
+    cluster
+}
+
+/// Every node's support for `leader` ends at 50 by its clock, and 1 has no later word.
+fn lease(cluster: &Cluster, leader: u64) -> Option<(Index, Time)> {
+    cluster.group(leader).lease(|_| Time(50)).filter(|(_, until)| *until > Time(0))
+}
+
+#[test]
+fn a_group_with_nothing_to_say_says_nothing_and_wakes_for_a_proposal() {
+    let mut cluster = resting(3);
+    let sent = cluster.seen.sent;
+    cluster.run(100 * T);
+    assert_eq!(cluster.seen.sent, sent, "a hundred timeouts, and not a word");
+    assert_eq!(cluster.leader(), Some(1));
+    cluster.propose(1, 1);
+    cluster.settle();
+    assert_eq!(cluster.group(1).commit(), cluster.group(1).last().index);
+    cluster.run(2 * T);
+    assert!(cluster.group(3).is_resting());
+    assert_eq!(cluster.group(3).commit(), cluster.group(1).last().index, "the news came before the rest");
+}
+
+#[test]
+fn a_group_without_support_keeps_its_heartbeats() {
+    let mut cluster = Cluster::new(Options::of(3));
+    cluster.elect(1);
+    cluster.run(3 * T);
+    let sent = cluster.seen.sent;
+    cluster.run(T);
+    assert!(cluster.seen.sent > sent);
+    assert!(!cluster.group(1).is_resting());
+}
+
+#[test]
+fn a_dead_node_keeps_nobody_awake_and_is_caught_up_when_it_is_back() {
+    let mut cluster = resting(3);
+    cluster.isolate(3);
+    cluster.befriend(1, 3, false);
+    cluster.befriend(2, 3, false);
+    cluster.propose(1, 2);
+    cluster.run(5 * T);
+    assert!(cluster.group(1).is_resting() && cluster.group(2).is_resting());
+    cluster.heal();
+    cluster.befriend(1, 3, true);
+    cluster.befriend(2, 3, true);
+    cluster.run(3 * T);
+    assert_eq!(cluster.group(3).commit(), cluster.group(1).last().index);
+    assert!(cluster.group(3).is_resting() && cluster.group(1).is_resting());
+}
+
+#[test]
+fn when_the_leaders_node_is_supported_no_longer_another_leads_within_a_timeout() {
+    let mut cluster = resting(3);
+    cluster.isolate(1);
+    cluster.supports(2, 1, false);
+    cluster.supports(3, 1, false);
+    cluster.run(T);
+    assert!(cluster.leader().is_some_and(|leader| leader != 1));
+}
+
+#[test]
+fn a_resting_leader_without_a_supported_quorum_wakes_and_steps_down() {
+    let mut cluster = resting(3);
+    cluster.isolate(1);
+    cluster.supported_by(1, 2, false);
+    assert!(cluster.group(1).is_resting(), "two are enough");
+    cluster.supported_by(1, 3, false);
+    assert!(!cluster.group(1).is_resting());
+    cluster.run(3 * T);
+    assert_ne!(cluster.group(1).role(), Role::Leader);
+}
+
+/// A promise outlasts silence: only the leader's own word, or the end of support, sets a follower free.
+#[test]
+fn a_bound_follower_neither_votes_nor_campaigns_and_asks_its_leader() {
+    let mut cluster = resting(5);
+    cluster.supports(3, 1, false);
+    cluster.isolate(1);
+    cluster.run(10 * T);
+    for node in [2, 4, 5] {
+        assert_eq!((cluster.group(node).term(), cluster.group(node).leader()), (Term(1), Some(NodeId(1))));
+    }
+    assert_ne!(cluster.leader(), Some(3), "three has campaigned for ten timeouts, in vain");
+    let question = Message::PreVote { term: Term(2), last: cluster.group(3).last() };
+    cluster.give(3, 2, question);
+    assert_eq!(cluster.count_where(|packet| matches!(packet.message(), Some(Message::Doubt { .. }))), 1);
+    cluster.heal();
+    cluster.run(2 * T);
+    assert_eq!((cluster.leader(), cluster.group(3).leader()), (Some(1), Some(NodeId(1))));
+}
+
+/// The leader lost its lead, and its followers do not know: its node lives, so they wait for it. They ask, and it says so.
+#[test]
+fn who_does_not_lead_any_longer_says_so_and_sets_its_followers_free() {
+    let mut cluster = resting(3);
+    cluster.supported_by(1, 2, false);
+    cluster.supported_by(1, 3, false);
+    cluster.isolate(1);
+    cluster.run(2 * T);
+    assert_eq!(cluster.group(1).role(), Role::Follower);
+    let before = cluster.group(2).term();
+    // It never campaigns again.
+    cluster.replica_mut(1).group.as_mut().expect("it is up").set_priority(0);
+    cluster.heal();
+    cluster.give(3, 2, Message::PreVote { term: before.next(), last: cluster.group(3).last() });
+    cluster.run(4 * T);
+    assert!(cluster.leader().is_some_and(|leader| leader != 1), "{:?}", cluster.leader());
+}
+
+#[test]
+fn a_lease_needs_a_quorum_that_answered_after_support_began() {
+    let mut cluster = Cluster::new(Options::of(5));
+    cluster.elect(1);
+    cluster.run(T);
+    assert_eq!(lease(&cluster, 1), None, "nobody has promised anything");
+    // One learns of the support of two, and of three: no answer yet.
+    for node in [2, 3] {
+        cluster.supports(node, 1, true);
+        cluster.supported_by(1, node, true);
+    }
+    assert_eq!(lease(&cluster, 1), None);
+    cluster.run(T / 2);
+    assert_eq!(lease(&cluster, 1), Some((cluster.group(1).commit(), Time(50))));
+    // Support that ended and began anew is another.
+    cluster.supported_by(1, 3, false);
+    cluster.supported_by(1, 3, true);
+    assert_eq!(lease(&cluster, 1), None);
+}
+
+/// An answer that left before the new promise tells nothing of it.
+#[test]
+fn an_answer_from_before_a_gap_in_support_binds_nobody() {
+    let mut cluster = Cluster::new(Options::of(3));
+    cluster.elect(1);
+    cluster.befriend_all();
+    cluster.advance(T / 5);
+    cluster.deliver_where(|packet| packet.from == 1);
+    let acks: Vec<Packet> = cluster.network.drain(..).collect();
+    assert!(acks.iter().any(Packet::is_heartbeat));
+    for node in [2, 3] {
+        cluster.supported_by(1, node, false);
+        cluster.supported_by(1, node, true);
+    }
+    cluster.network.extend(acks);
+    cluster.deliver_where(|packet| packet.to == 1);
+    assert_eq!(lease(&cluster, 1), None);
+}
+
+/// Thesis, section 4.2.3 and 6.4.1: whoever was told to take over does so against every promise.
+#[test]
+fn no_lease_is_left_once_another_was_told_to_take_over() {
+    let mut cluster = resting(3);
+    assert!(lease(&cluster, 1).is_some());
+    cluster.transfer(1, 2);
+    assert_eq!(lease(&cluster, 1), None);
+    for _ in 0..3 * T {
+        cluster.drop_where(|packet| matches!(packet.message(), Some(Message::TimeoutNow { .. })));
+        cluster.settle();
+        cluster.advance(1);
+    }
+    assert_eq!((cluster.leader(), lease(&cluster, 1)), (Some(1), None), "the word may still arrive");
+}
+
+/// A replica that comes back may have promised before it stopped.
+#[test]
+fn a_replica_that_abstains_votes_for_nobody_within_a_timeout() {
+    let mut cluster = Cluster::new(Options { abstains: true, ..Options::of(3) });
+    let leader = cluster.run_to_leader();
+    let (back, rival) = (leader % 3 + 1, (leader + 1) % 3 + 1);
+    cluster.crash(back);
+    cluster.restart(back);
+    cluster.isolate(leader);
+    cluster.campaign(rival);
+    cluster.settle();
+    assert_eq!(cluster.leader(), Some(leader), "nobody answers");
+    cluster.advance(T);
+    cluster.campaign(rival);
+    cluster.settle();
+    assert_eq!(cluster.leader(), Some(rival));
+}
+
+#[test]
+fn groups_that_lose_their_leader_together_do_not_campaign_together() {
+    let soon = |seed: u64| {
+        let mut cluster = Cluster::new(Options { seed, ..Options::of(3) });
+        cluster.elect(1);
+        cluster.befriend_all();
+        cluster.run(3 * T);
+        let now = cluster.now;
+        cluster.supports(2, 1, false);
+        cluster.group(2).next_deadline().since(now)
+    };
+    let all: Vec<Duration> = (1..=64).map(soon).collect();
+    let half = Duration::from_nanos(T * MS / 2);
+    assert!(all.iter().all(|deadline| *deadline < half));
+    let early = all.iter().filter(|deadline| **deadline < half / 2).count();
+    assert!((16..=48).contains(&early), "{early} of 64 in the first half");
+}

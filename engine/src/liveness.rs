@@ -1,0 +1,403 @@
+//! Liveness at the cost of nodes, not of groups: who supports whom, and until when.
+//!
+//! Once per interval, a worker sends one small [`Beat`] to the worker of the same number on every node that it shares a group
+//! with; those of a node's workers leave together. Whoever hears a beat *promises* to support its sender for T, by its own
+//! monotonic clock, and says so in its next beat. What a promise means to a group is told in the core (`raft::rest`): a
+//! replica that follows a leader over there waits for it. So a group that has nothing to say needs no heartbeat, and a leader whose
+//! followers have promised may answer reads by itself.
+//!
+//! The rules:
+//! 1. A promise counts from when it is *given* to whoever gives it, and from when the beat that it answers was *sent* to whoever
+//!    has it; a lease is shorter than that by what the clocks' rates may differ. No two clocks are ever compared.
+//! 2. A promise is never taken back early, but where its receiver says itself that it is not well; and what was asked for before
+//!    that does not count there.
+//! 3. A beat is answered only if its sender has heard one of ours lately: who hears nobody cannot lead.
+//! 4. Each promise that does not continue the one before has another number, so that its receiver knows of the gap.
+//! 5. A node that restarts has another life. What was promised to the former stands until it ends, and the new one is not
+//!    heard before; what the former promised stands, too: the core abstains from votes for T (`raft::Config::abstention`).
+//!
+//! Why by worker: a worker is what can hang. Its beats come out of its own turns, so there is nobody to vouch for it, and no
+//! other worker's groups suffer with it. Nodes with different numbers of workers do not support each other: their groups
+//! keep to heartbeats of their own.
+//!
+//! What is not here: sending, and telling groups (`worker::nodes`). Pure: time is a number.
+
+use std::time::Duration;
+
+use raftwerk_frame::{Beat, NodeId, Time};
+
+/// What has become of a node; to be told to every group that knows it, in order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum News {
+    /// We support it from now on, or no longer.
+    Supports(NodeId, bool),
+    /// It supports us from now on, or no longer.
+    SupportedBy(NodeId, bool),
+}
+
+/// What two workers know of each other.
+#[derive(Clone, Copy, Debug)]
+struct Link {
+    node: NodeId,
+    /// Its life; 0 before it was heard.
+    life: u64,
+    /// The last beat of it: its clock.
+    heard: u64,
+    /// Our promise: its end, which beat it answers, and its number. No end: nothing is promised.
+    promised_until: Option<Time>,
+    promised_at: u64,
+    promise: u32,
+    /// Its promise: when we asked for it, for how long, and its number.
+    asked_at: Time,
+    given: Duration,
+    given_promise: u32,
+    is_supported: bool,
+    is_named: bool,
+}
+
+impl Link {
+    const fn new(node: NodeId) -> Self {
+        Self {
+            node,
+            life: 0,
+            heard: 0,
+            promised_until: None,
+            promised_at: 0,
+            promise: 0,
+            asked_at: Time(0),
+            given: Duration::ZERO,
+            given_promise: 0,
+            is_supported: false,
+            is_named: true,
+        }
+    }
+
+    const fn is_tied(&self) -> bool {
+        self.promised_until.is_some() || self.is_supported
+    }
+}
+
+/// How support is given and counted.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Terms {
+    /// This worker's life: any number but 0 that no life before it had.
+    pub(crate) life: u64,
+    /// How often a beat leaves.
+    pub(crate) interval: Duration,
+    /// T: for how long support is promised.
+    pub(crate) promise: Duration,
+    /// How far each node's clock may be from the right rate, in parts per million. From a million on there are no leases.
+    pub(crate) drift_ppm: u32,
+}
+
+/// A worker's table of those that it shares groups with. Few, and looked up by walking.
+#[derive(Debug)]
+pub(crate) struct Liveness {
+    terms: Terms,
+    links: Vec<Link>,
+    last_beat: Time,
+    next_beat: Time,
+    promises: u32,
+    /// Answers to what we asked for before this do not count: we were not well since.
+    asks_from: Time,
+    is_well: bool,
+    news: Vec<News>,
+}
+
+impl Liveness {
+    pub(crate) const fn new(terms: Terms) -> Self {
+        Self {
+            terms,
+            links: Vec::new(),
+            last_beat: Time(0),
+            next_beat: Time::NEVER,
+            promises: 0,
+            asks_from: Time(0),
+            is_well: true,
+            news: Vec::new(),
+        }
+    }
+
+    /// These are the nodes that groups are shared with. What was promised to others stands until it ends.
+    pub(crate) fn name(&mut self, now: Time, nodes: &[NodeId]) {
+        self.links.iter_mut().for_each(|link| link.is_named = false);
+        for &node in nodes {
+            match self.links.iter_mut().find(|link| link.node == node) {
+                Some(link) => link.is_named = true,
+                None => self.links.push(Link::new(node)),
+            }
+        }
+        self.links.retain(|link| link.is_named || link.is_tied());
+        self.next_beat = if self.links.is_empty() { Time::NEVER } else { self.next_beat.min(now) };
+    }
+
+    /// A beat has come. Before [`Liveness::lapse`] in the same turn: what ended while the beat waited has not ended for
+    /// anybody.
+    pub(crate) fn hear(&mut self, now: Time, from: NodeId, beat: &Beat) {
+        let Self { terms, links, news, promises, asks_from, is_well, last_beat, next_beat } = self;
+        let Some(link) = links.iter_mut().find(|link| link.node == from) else { return };
+        if link.life != beat.life {
+            if link.is_tied() || beat.life == 0 {
+                return;
+            }
+            *link = Link { life: beat.life, is_named: link.is_named, ..Link::new(from) };
+        }
+        // Late, or doubled.
+        if beat.sent <= link.heard {
+            return;
+        }
+        link.heard = beat.sent;
+        // Nodes fall into step: an answer at once carries the transport's acknowledgement along, and wakes nobody twice.
+        if now >= *last_beat + terms.interval / 2 {
+            *next_beat = now;
+        }
+        let is_ours = beat.your_life == terms.life;
+        let hears_us = is_ours && beat.heard != 0 && now.since(Time(beat.heard)) < terms.promise;
+        if !beat.is_well {
+            if link.promised_until.take().is_some() {
+                news.push(News::Supports(from, false));
+            }
+        } else if hears_us {
+            if link.promised_until.is_none() {
+                *promises += 1;
+                link.promise = *promises;
+                news.push(News::Supports(from, true));
+            }
+            (link.promised_until, link.promised_at) = (Some(now + terms.promise), beat.sent);
+        }
+        let given = Duration::from_micros(u64::from(beat.promise_us));
+        let asked_at = Time(beat.promised_at);
+        let counts = is_ours && *is_well && beat.promised_at != 0 && asked_at >= *asks_from;
+        if counts && asked_at + given > now {
+            if link.is_supported && link.given_promise != beat.promise {
+                link.is_supported = false;
+                news.push(News::SupportedBy(from, false));
+            }
+            if !link.is_supported {
+                link.is_supported = true;
+                news.push(News::SupportedBy(from, true));
+            }
+            (link.asked_at, link.given, link.given_promise) = (asked_at, given, beat.promise);
+        }
+    }
+
+    /// Ends what has lasted long enough.
+    pub(crate) fn lapse(&mut self, now: Time) {
+        for link in &mut self.links {
+            if link.promised_until.take_if(|until| *until <= now).is_some() {
+                self.news.push(News::Supports(link.node, false));
+            }
+            if link.is_supported && link.asked_at + link.given <= now {
+                link.is_supported = false;
+                self.news.push(News::SupportedBy(link.node, false));
+            }
+        }
+    }
+
+    /// Whether this worker makes progress. One that does not leads nobody: it asks for no support, and counts on none.
+    pub(crate) fn is_well(&mut self, now: Time, is_well: bool) {
+        if std::mem::replace(&mut self.is_well, is_well) == is_well {
+            return;
+        }
+        // Strictly later than anything that was asked for.
+        self.asks_from = Time(now.0 + 1);
+        self.next_beat = self.next_beat.min(now);
+        for link in self.links.iter_mut().filter(|link| link.is_supported) {
+            link.is_supported = false;
+            self.news.push(News::SupportedBy(link.node, false));
+        }
+    }
+
+    /// The beats that are due: to all nodes at once.
+    pub(crate) fn beats(&mut self, now: Time) -> impl Iterator<Item = (NodeId, Beat)> + '_ {
+        let is_due = now >= self.next_beat;
+        if is_due {
+            self.last_beat = now;
+            self.next_beat = now + self.terms.interval;
+        }
+        let (terms, is_well) = (self.terms, self.is_well);
+        // A clock that shows 0 has not begun to run; a beat's time is never 0.
+        let sent = now.0.max(1);
+        self.links.iter().filter(move |_| is_due).map(move |link| {
+            let is_promised = link.promised_until.is_some();
+            let beat = Beat {
+                life: terms.life,
+                your_life: link.life,
+                sent,
+                heard: link.heard,
+                promised_at: if is_promised { link.promised_at } else { 0 },
+                promise_us: if is_promised { terms.promise.as_micros() as u32 } else { 0 },
+                promise: link.promise,
+                is_well,
+            };
+            (link.node, beat)
+        })
+    }
+
+    /// Until when, by our clock, a node certainly keeps what it promised: what a lease may count on.
+    pub(crate) fn kept_until(&self, node: NodeId) -> Time {
+        let link = self.links.iter().find(|link| link.node == node && link.is_supported);
+        link.map_or(Time(0), |link| {
+            let drift = u64::from(self.terms.drift_ppm.min(1_000_000));
+            let given = u128::from(link.given.as_nanos() as u64);
+            let kept = given * u128::from(1_000_000 - drift) / u128::from(1_000_000 + drift);
+            link.asked_at + Duration::from_nanos(kept as u64)
+        })
+    }
+
+    /// Whether we support a node, and whether it supports us.
+    pub(crate) fn tie(&self, node: NodeId) -> (bool, bool) {
+        let link = self.links.iter().find(|link| link.node == node);
+        link.map_or((false, false), |link| (link.promised_until.is_some(), link.is_supported))
+    }
+
+    /// What happened since this was last asked.
+    pub(crate) fn take_news(&mut self) -> Vec<News> {
+        std::mem::take(&mut self.news)
+    }
+
+    /// When a beat is due, or a promise ends.
+    pub(crate) fn next_deadline(&self) -> Time {
+        let ends = self.links.iter().filter_map(|link| link.promised_until);
+        ends.min().unwrap_or(Time::NEVER).min(self.next_beat)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const T: Duration = Duration::from_millis(500);
+    const MS: u64 = 1_000_000;
+    const ONE: NodeId = NodeId(1);
+    const TWO: NodeId = NodeId(2);
+
+    fn at(ms: u64) -> Time {
+        Time(ms * MS)
+    }
+
+    fn one_of(life: u64, other: NodeId) -> Liveness {
+        let interval = Duration::from_millis(100);
+        let mut liveness = Liveness::new(Terms { life, interval, promise: T, drift_ppm: 50_000 });
+        liveness.name(at(0), &[other]);
+        liveness
+    }
+
+    /// The beat that is due now.
+    fn beat(of: &mut Liveness, ms: u64) -> Beat {
+        of.beats(at(ms)).next().map(|(_, beat)| beat).expect("a beat is due")
+    }
+
+    /// Both beat at every 100 ms up to `to`, and hear each other at once; the clock of the second is a second ahead.
+    fn converse(one: &mut Liveness, two: &mut Liveness, from: u64, to: u64) {
+        for ms in (from..=to).step_by(100) {
+            let (mine, theirs) = (beat(one, ms), beat(two, ms + 1000));
+            two.hear(at(ms + 1000), ONE, &mine);
+            one.hear(at(ms), TWO, &theirs);
+        }
+    }
+
+    fn friends() -> (Liveness, Liveness) {
+        let (mut one, mut two) = (one_of(11, TWO), one_of(22, ONE));
+        converse(&mut one, &mut two, 100, 400);
+        assert_eq!(one.tie(TWO), (true, true));
+        assert_eq!(two.tie(ONE), (true, true));
+        (one, two)
+    }
+
+    #[test]
+    fn who_hear_each_other_support_each_other_and_a_lease_ends_before_the_promise() {
+        let (mut one, mut two) = friends();
+        let (asked, kept) = (at(300), one.kept_until(TWO));
+        assert!(kept > asked + T * 9 / 10 && kept < asked + T * 10 / 11, "{kept:?}");
+        // Silence: the lease is over first, then the promise.
+        assert_eq!(two.next_deadline(), at(1500));
+        two.take_news();
+        two.lapse(at(1900));
+        assert_eq!(two.take_news(), [News::Supports(ONE, false), News::SupportedBy(ONE, false)]);
+        one.take_news();
+        one.lapse(at(900));
+        assert_eq!(one.take_news(), [News::Supports(TWO, false), News::SupportedBy(TWO, false)]);
+        assert_eq!(one.kept_until(TWO), Time(0));
+    }
+
+    #[test]
+    fn who_hears_nobody_is_not_supported() {
+        let (mut one, mut two) = friends();
+        // Two's beats are lost from now on; one's are not.
+        for ms in (500..2000).step_by(100) {
+            let mine = beat(&mut one, ms);
+            two.hear(at(ms + 1000), ONE, &mine);
+            two.lapse(at(ms + 1000));
+            one.lapse(at(ms));
+        }
+        assert_eq!(one.tie(TWO), (false, false));
+        assert_eq!(two.tie(ONE), (false, false), "it was heard, and did not hear");
+    }
+
+    #[test]
+    fn a_gap_in_a_promise_is_seen_even_by_who_did_not_look() {
+        let (mut one, mut two) = friends();
+        two.lapse(at(2000));
+        // They converse again. One has not looked at its clock meanwhile, and first hears of the new promise.
+        one.take_news();
+        let theirs = beat(&mut two, 2000);
+        one.hear(at(1000), TWO, &theirs);
+        let mine = beat(&mut one, 1100);
+        two.hear(at(2100), ONE, &mine);
+        let theirs = beat(&mut two, 2100);
+        one.hear(at(1100), TWO, &theirs);
+        assert_eq!(one.take_news(), [News::SupportedBy(TWO, false), News::SupportedBy(TWO, true)]);
+    }
+
+    #[test]
+    fn one_that_is_not_well_is_let_go_at_once_and_counts_on_nothing_that_it_asked_for_before() {
+        let (mut one, mut two) = friends();
+        let older = beat(&mut two, 1500);
+        one.is_well(at(450), false);
+        assert_eq!((one.tie(TWO).1, one.kept_until(TWO)), (false, Time(0)));
+        let sigh = beat(&mut one, 450);
+        two.take_news();
+        two.hear(at(1450), ONE, &sigh);
+        assert_eq!(two.take_news(), [News::Supports(ONE, false)]);
+        one.is_well(at(460), true);
+        one.hear(at(460), TWO, &older);
+        assert!(!one.tie(TWO).1, "that was promised before");
+        converse(&mut one, &mut two, 600, 800);
+        assert_eq!(one.tie(TWO), (true, true));
+    }
+
+    #[test]
+    fn another_life_is_not_heard_before_what_was_promised_to_the_former_is_over() {
+        let (_, mut two) = friends();
+        let mut reborn = one_of(12, TWO);
+        let cry = beat(&mut reborn, 0);
+        two.take_news();
+        two.hear(at(1410), ONE, &cry);
+        assert_eq!((two.tie(ONE).0, two.take_news().len()), (true, 0));
+        two.lapse(at(1900));
+        assert_eq!(two.tie(ONE), (false, false));
+        let cry = beat(&mut reborn, 100);
+        two.hear(at(2000), ONE, &cry);
+        assert_eq!(beat(&mut two, 2000).your_life, 12);
+    }
+
+    #[test]
+    fn a_beat_that_is_late_or_doubled_changes_nothing() {
+        let (mut one, mut two) = friends();
+        let first = beat(&mut one, 500);
+        let second = beat(&mut one, 600);
+        two.hear(at(1600), ONE, &second);
+        let until = two.next_deadline();
+        two.hear(at(1700), ONE, &first);
+        two.hear(at(1700), ONE, &second);
+        assert_eq!(two.next_deadline(), until);
+    }
+
+    #[test]
+    fn nobody_is_beaten_for_and_nothing_is_due_where_no_group_is_shared() {
+        let mut one = one_of(11, TWO);
+        one.name(at(1), &[]);
+        assert_eq!((one.next_deadline(), one.beats(at(5)).count()), (Time::NEVER, 0));
+    }
+}

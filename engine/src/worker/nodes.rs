@@ -1,0 +1,142 @@
+//! The worker's half of liveness by node: its beats leave, those of others come, and its groups hear what came of it.
+//! The rules are at the head of [`crate::liveness`].
+
+use bytes::Bytes;
+use raftwerk_frame::wire::{UNIT_HEADER_BYTES, UnitHeader, UnitKind};
+use raftwerk_frame::{BEAT_BYTES, Index, NodeId};
+use raftwerk_net::Channel;
+use raftwerk_raft::Input;
+use raftwerk_wal::{Disk, GroupSlot};
+use smallvec::SmallVec;
+
+use super::Worker;
+use crate::liveness::News;
+
+impl<D: Disk> Worker<D> {
+    /// Takes in the beats that have come. What they ask for is promised in the next turn: a promise counts from a time after
+    /// the question, and this turn may have begun long before it.
+    pub(super) fn take_beats(&mut self) {
+        while let Some(beat) = self.inbox.next_beat() {
+            self.beats_heard.push(beat);
+        }
+    }
+
+    /// Looks after support: what ends, whether this worker may be supported itself, and the beats that are due.
+    pub(super) fn tend_nodes(&mut self) {
+        if std::mem::take(&mut self.are_nodes_stale) {
+            let mut nodes: Vec<NodeId> =
+                self.replicas.iter().flatten().flat_map(|replica| replica.core.peers()).collect();
+            nodes.sort_unstable();
+            nodes.dedup();
+            self.liveness.name(self.now, &nodes);
+        }
+        for (from, beat) in self.beats_heard.drain(..) {
+            self.liveness.hear(self.now, from, &beat);
+        }
+        self.liveness.lapse(self.now);
+        let is_well = !self.is_stalled();
+        self.liveness.is_well(self.now, is_well);
+        self.spread_news();
+    }
+
+    /// Sends the beats that are due. They go past the outboxes: a worker whose disk hangs says nothing but this.
+    pub(super) fn send_beats(&mut self) {
+        if self.now < self.liveness.next_deadline() {
+            return;
+        }
+        let sender = self.outboxes.sender();
+        let mut said = false;
+        for (to, beat) in self.liveness.beats(self.now) {
+            let header = UnitHeader {
+                kind: UnitKind::Beat,
+                worker: sender.worker,
+                workers: sender.workers,
+                records: 0,
+                from: sender.node,
+                bodies_bytes: BEAT_BYTES as u64,
+                log: sender.log,
+            };
+            let mut unit = [0; UNIT_HEADER_BYTES + BEAT_BYTES];
+            unit[..UNIT_HEADER_BYTES].copy_from_slice(&header.encode());
+            unit[UNIT_HEADER_BYTES..].copy_from_slice(&beat.encode());
+            let parts = smallvec::smallvec![Bytes::copy_from_slice(&unit)];
+            self.outboxes.send(&*self.transport, to, Channel::Control, parts);
+            said = true;
+        }
+        if said {
+            self.transport.flush();
+        }
+    }
+
+    /// Tells every group that knows a node what has become of it.
+    fn spread_news(&mut self) {
+        for news in self.liveness.take_news() {
+            let (node, input) = match news {
+                News::Supports(node, yes) => (node, Input::Supports { node, yes }),
+                News::SupportedBy(node, yes) => (node, Input::SupportedBy { node, yes }),
+            };
+            tracing::debug!(node = self.settings.node.0, worker = self.settings.worker, ?news);
+            for at in 0..self.replicas.len() {
+                if let Some(replica) = &self.replicas[at]
+                    && replica.core.peers().any(|peer| peer == node)
+                {
+                    let slot = replica.slot;
+                    self.step(slot, input);
+                }
+            }
+        }
+    }
+
+    /// A group is new, or knows other nodes than before: it hears who is supported, before anything it says can leave.
+    pub(super) fn introduce_nodes(&mut self, slot: GroupSlot) {
+        let Some(replica) = self.replicas[slot.0 as usize].as_ref() else { return };
+        let nodes: SmallVec<[NodeId; 8]> = replica.core.peers().collect();
+        for node in nodes {
+            let Some(replica) = self.replicas[slot.0 as usize].as_ref() else { return };
+            let (supports, is_supported) = self.liveness.tie(node);
+            let (knows_support, knows_supported) = replica.core.tie(node);
+            if supports != knows_support {
+                self.step(slot, Input::Supports { node, yes: supports });
+            }
+            if is_supported != knows_supported {
+                self.step(slot, Input::SupportedBy { node, yes: is_supported });
+            }
+        }
+    }
+
+    /// Up to where a group may be read without asking anybody, at this turn's time.
+    pub(super) fn lease_of(&self, slot: GroupSlot) -> Option<Index> {
+        let replica = self.replicas[slot.0 as usize].as_ref()?;
+        let (index, until) = replica.core.lease(|node| self.liveness.kept_until(node))?;
+        (until > self.now).then_some(index)
+    }
+
+    /// Answers the reads that the last turn brought, where their groups still have a lease. Not in that turn: its time was
+    /// read before they came, and whoever was stopped in between may have lost the lease, and another may have written.
+    pub(super) fn answer_leased(&mut self) {
+        let mut leased = std::mem::take(&mut self.leased);
+        let mut last = None;
+        for (slot, group, token) in leased.drain(..) {
+            if !self.holds(slot, group) {
+                // Whoever asked was told when the group went.
+                continue;
+            }
+            let index = match last {
+                Some((known, index)) if known == slot => index,
+                _ => self.lease_of(slot),
+            };
+            last = Some((slot, index));
+            let Some(index) = index else {
+                self.step(slot, Input::Read { token });
+                continue;
+            };
+            let Some(replica) = self.replicas[slot.0 as usize].as_mut() else { continue };
+            self.metrics.leased_read();
+            replica.reads.push_back((index, token));
+            if !std::mem::replace(&mut replica.is_to_apply, true) {
+                self.to_apply.push(slot);
+            }
+        }
+        self.leased = leased;
+    }
+}
