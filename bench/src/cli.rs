@@ -30,6 +30,8 @@ pub enum Command {
     Certs(CertsOptions),
     /// Make a log of a given size on one node, and time how the node comes back over it.
     Recovery(RecoveryOptions),
+    /// Make many groups on three nodes, and tell what they cost while nobody uses them.
+    Idle(IdleOptions),
     /// Be one node of a cluster; started by `cluster --processes`.
     #[command(hide = true)]
     Node {
@@ -56,6 +58,26 @@ pub struct RecoveryOptions {
     /// Print one JSON object as the last line.
     #[arg(long)]
     pub json: bool,
+}
+
+/// Options of `idle`.
+#[derive(Debug, Args)]
+pub struct IdleOptions {
+    /// Groups, each replicated on all three nodes.
+    #[arg(long, default_value_t = 100_000, value_parser = clap::value_parser!(u64).range(3..=1_000_000))]
+    pub groups: u64,
+    /// Seconds to watch them.
+    #[arg(long, default_value_t = 20.0)]
+    pub seconds: f64,
+    /// Worker threads per node.
+    #[arg(long, default_value_t = 1)]
+    pub workers: usize,
+    /// Print one JSON object as the last line.
+    #[arg(long)]
+    pub json: bool,
+    /// Seeds the election timers.
+    #[arg(long, default_value_t = 1)]
+    pub seed: u64,
 }
 
 /// Options of `certs`.

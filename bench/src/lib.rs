@@ -12,6 +12,7 @@ pub mod cli;
 pub mod client;
 pub mod cluster;
 pub mod hash_machine;
+pub mod idle;
 pub mod latency;
 pub mod ledger;
 pub mod node;

@@ -1,0 +1,218 @@
+//! `idle`: what groups cost that nobody uses. IMPURE: clock, files, threads of its engines.
+//!
+//! Three nodes in this process, each with a replica of every group. Every group takes one write, so that each has a leader and
+//! a log; then nobody asks for anything, and what the process uses meanwhile is what idle groups cost. Afterwards the first write
+//! to groups that rest is timed against a second one to the same groups, and one node is opened again over all of them.
+
+use std::io::Write;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use raftwerk::identity::ClusterAuthority;
+use raftwerk::{Config, Engine, EngineStats, Group, GroupId, NodeId, PeerId, ProposeError};
+use serde::Serialize;
+
+use crate::cli::IdleOptions;
+use crate::hash_machine::HashMachine;
+use crate::usage::{own_cpu_nanos, own_resident_bytes};
+
+const NODES: u64 = 3;
+/// Writes on their way while every group gets one.
+const IN_FLIGHT: usize = 4096;
+/// Groups whose first write is timed.
+const SAMPLE: usize = 400;
+/// How long to wait for something that should take seconds.
+const PATIENCE: Duration = Duration::from_secs(300);
+/// After the last write, for the last words: several election timeouts.
+const SETTLING: Duration = Duration::from_secs(4);
+
+/// What was seen.
+#[derive(Debug, Serialize)]
+pub struct Idle {
+    /// Groups, each with a replica on each of three nodes.
+    pub groups: u64,
+    /// CPU time of all three nodes, in percent of one core.
+    pub cpu_percent: f64,
+    /// Resident memory that came with the groups, per replica.
+    pub bytes_per_replica: u64,
+    /// Units that all three nodes have sent.
+    pub messages_per_second: f64,
+    /// How long one node took to open again over its replicas.
+    pub open_seconds: f64,
+    /// One write at a time, medians.
+    pub first_write_us: FirstWrite,
+}
+
+/// The time of a write, from call to answer, in microseconds.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct FirstWrite {
+    /// To a group that was at rest.
+    pub cold: f64,
+    /// To the same group, just after.
+    pub warm: f64,
+}
+
+/// Runs the whole thing.
+///
+/// # Errors
+/// What the file system or an engine says, or that something did not happen in time.
+pub fn run(options: &IdleOptions, out: &mut dyn Write) -> Result<bool, String> {
+    let parent =
+        if Path::new("target").is_dir() { Path::new("target").to_owned() } else { std::env::temp_dir() };
+    let folder = tempfile::Builder::new().prefix("raftwerk-idle-").tempdir_in(parent).map_err(sentence)?;
+    let authority = ClusterAuthority::new("idle").map_err(sentence)?;
+    let configs = (1..=NODES).map(|node| {
+        let identity = authority.issue(PeerId(node)).map_err(sentence)?;
+        let mut config = Config::new(NodeId(node), folder.path().join(format!("n{node}")), identity);
+        (config.workers, config.seed) = (options.workers, options.seed.wrapping_mul(1009).wrapping_add(node));
+        Ok(config)
+    });
+    let configs = configs.collect::<Result<Vec<Config>, String>>()?;
+    let mut engines = configs.iter().map(open).collect::<Result<Vec<Engine>, String>>()?;
+    introduce(&engines);
+    let before = own_resident_bytes();
+    let groups: Vec<GroupId> = (1..=options.groups).map(GroupId).collect();
+    create(&engines, &groups)?;
+    write_to_all(&engines, &groups)?;
+    std::thread::sleep(SETTLING);
+
+    let (cpu, sent, started) = (own_cpu_nanos(), sent(&engines), Instant::now());
+    std::thread::sleep(Duration::from_secs_f64(options.seconds));
+    let seconds = started.elapsed().as_secs_f64();
+    let cpu_percent = (own_cpu_nanos() - cpu) as f64 / 1e7 / seconds;
+    let messages_per_second = (self::sent(&engines) - sent) as f64 / seconds;
+    let bytes_per_replica = own_resident_bytes().saturating_sub(before) / (NODES * options.groups);
+    let first_write_us = time_first_writes(&engines[0], &groups)?;
+
+    let last = engines.pop().ok_or("three nodes were started")?;
+    last.shutdown();
+    drop(last);
+    let started = Instant::now();
+    engines.push(open(&configs[NODES as usize - 1])?);
+    let open_seconds = started.elapsed().as_secs_f64();
+    engines.iter().for_each(Engine::shutdown);
+
+    let groups = options.groups;
+    let seen =
+        Idle { groups, cpu_percent, bytes_per_replica, messages_per_second, open_seconds, first_write_us };
+    report(&seen, options.json, out).map_err(sentence)?;
+    Ok(true)
+}
+
+fn report(seen: &Idle, json: bool, out: &mut dyn Write) -> std::io::Result<()> {
+    writeln!(
+        out,
+        "{} idle groups on three nodes: {:.2} % of a core, {} B per replica, {:.0} messages/s; a first write takes {:.0} µs, \
+         the next {:.0} µs; a node opens over them in {:.2} s",
+        seen.groups,
+        seen.cpu_percent,
+        seen.bytes_per_replica,
+        seen.messages_per_second,
+        seen.first_write_us.cold,
+        seen.first_write_us.warm,
+        seen.open_seconds,
+    )?;
+    if json {
+        writeln!(out, "{}", serde_json::to_string(seen)?)?;
+    }
+    Ok(())
+}
+
+fn sentence(error: impl std::fmt::Display) -> String {
+    error.to_string()
+}
+
+fn open(config: &Config) -> Result<Engine, String> {
+    Engine::open(config.clone(), |_| HashMachine::default()).map_err(sentence)
+}
+
+fn introduce(engines: &[Engine]) {
+    for (at, engine) in engines.iter().enumerate() {
+        for (other, peer) in engines.iter().enumerate().filter(|(other, _)| *other != at) {
+            engine.set_address(NodeId(other as u64 + 1), peer.local_addr());
+        }
+    }
+}
+
+fn sent(engines: &[Engine]) -> u64 {
+    engines.iter().map(Engine::stats).map(|EngineStats { units_sent, .. }| units_sent).sum()
+}
+
+fn create(engines: &[Engine], groups: &[GroupId]) -> Result<(), String> {
+    let voters: Vec<NodeId> = (1..=NODES).map(NodeId).collect();
+    std::thread::scope(|scope| {
+        let one = |engine: &Engine| engine.create_groups(groups, &voters).map_err(sentence);
+        let running: Vec<_> = engines.iter().map(|engine| scope.spawn(move || one(engine))).collect();
+        running
+            .into_iter()
+            .try_for_each(|one| one.join().map_err(|_| "creating groups panicked".to_owned())?)
+    })
+}
+
+/// One write to each group, by whoever leads it.
+fn write_to_all(engines: &[Engine], groups: &[GroupId]) -> Result<(), String> {
+    let started = Instant::now();
+    let mut pipelines: Vec<_> = engines.iter().map(|engine| engine.pipeline(IN_FLIGHT)).collect();
+    // Where a group is thought to be led. Leaders of new groups are spread over the nodes.
+    let mut todo: Vec<(GroupId, usize)> = groups.iter().map(|group| (*group, group.0 as usize % 3)).collect();
+    let (mut done, mut left) = (Vec::new(), groups.len());
+    while left > 0 {
+        let waiting = todo.split_off(0);
+        for (group, node) in waiting {
+            if pipelines[node].propose(group, group.0, b"a write to each").is_err() {
+                todo.push((group, node));
+            }
+        }
+        for at in 0..pipelines.len() {
+            pipelines[at].wait(Duration::from_millis(20));
+            pipelines[at].take(&mut done);
+            for completion in done.drain(..) {
+                let group = GroupId(completion.token);
+                match completion.result {
+                    Ok(_) => left -= 1,
+                    Err(ProposeError::NotLeader { hint: Some(hint) }) => {
+                        todo.push((group, hint.0 as usize - 1))
+                    }
+                    Err(ProposeError::NotLeader { hint: None }) => todo.push((group, (at + 1) % 3)),
+                    Err(_) => todo.push((group, at)),
+                }
+            }
+        }
+        if started.elapsed() > PATIENCE {
+            return Err(format!("{left} groups took no write within {} s", PATIENCE.as_secs()));
+        }
+    }
+    Ok(())
+}
+
+/// The median time of a first and of a second write, one group after the other.
+fn time_first_writes(engine: &Engine, groups: &[GroupId]) -> Result<FirstWrite, String> {
+    let mut times = (Vec::new(), Vec::new());
+    for group in groups.iter().rev().filter_map(|group| engine.group(*group)) {
+        if times.0.len() == SAMPLE {
+            break;
+        }
+        // Another node leads it, and a refusal wakes nobody.
+        let Some(cold) = time_write(&group)? else { continue };
+        let Some(warm) = time_write(&group)? else { continue };
+        times.0.push(cold);
+        times.1.push(warm);
+    }
+    if times.0.is_empty() {
+        return Err("the first node leads no group".to_owned());
+    }
+    let median = |mut times: Vec<f64>| {
+        times.sort_by(f64::total_cmp);
+        times[times.len() / 2]
+    };
+    Ok(FirstWrite { cold: median(times.0), warm: median(times.1) })
+}
+
+fn time_write(group: &Group) -> Result<Option<f64>, String> {
+    let started = Instant::now();
+    match group.propose(&b"timed"[..]).wait() {
+        Ok(_) => Ok(Some(started.elapsed().as_secs_f64() * 1e6)),
+        Err(ProposeError::NotLeader { .. }) => Ok(None),
+        Err(error) => Err(error.to_string()),
+    }
+}
