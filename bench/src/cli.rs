@@ -4,9 +4,11 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use raftwerk::Consistency;
 
 use crate::client::Load;
 use crate::ledger::MachineKind;
+use crate::reading::{Replica, consistency};
 use crate::workload::WorkloadKind;
 
 /// Operations that may be under way in an open loop.
@@ -132,9 +134,15 @@ pub struct ClusterOptions {
     /// Whether the log is synced before anything is acknowledged.
     #[arg(long, value_enum, default_value_t = Switch::On)]
     pub sync: Switch,
-    /// Share of linearizable reads; `uniform` and `zipfian` only.
+    /// Share of reads; `uniform` and `zipfian` only.
     #[arg(long, value_name = "PERCENT", default_value_t = 0, value_parser = clap::value_parser!(u32).range(0..=100))]
     pub reads: u32,
+    /// What reads may show: strong, bounded:TIME, monotonic, read-my-writes, consistent-prefix, eventual.
+    #[arg(long, value_name = "LEVEL", default_value = "strong", value_parser = consistency)]
+    pub consistency: Consistency,
+    /// Who answers reads; any replica waits for what it lacks.
+    #[arg(long, value_enum, default_value_t = Replica::Leader)]
+    pub replica: Replica,
     /// Which keys, and which mix.
     #[arg(long, value_enum, default_value_t = WorkloadKind::Uniform)]
     pub workload: WorkloadKind,
@@ -232,7 +240,7 @@ impl ClusterOptions {
 }
 
 /// Reads `3s`, `500ms`, `1.5m`, or a bare number of seconds.
-fn duration(text: &str) -> Result<Duration, String> {
+pub(crate) fn duration(text: &str) -> Result<Duration, String> {
     let digits = text.trim_end_matches(|letter: char| letter.is_ascii_alphabetic());
     let unit = match &text[digits.len()..] {
         "ms" => 0.001,
@@ -276,11 +284,13 @@ mod tests {
     fn everything_can_be_said() {
         let all = "--nodes 5 --groups 100 --payload 128 --rate 50000 --seconds 4 --data-dir /x --state-machine hash \
              --sync off --reads 20 --workload zipfian --kill-leader-after 1500ms --processes --json --seed 9 --workers 2 \
-             --keys 50";
+             --keys 50 --consistency bounded:50ms --replica any";
         let options = cluster(all).unwrap();
         assert_eq!(options.check(), Ok(()));
         assert_eq!(options.kill_leader_after, Some(Duration::from_millis(1500)));
         assert!(matches!(options.load(), Load::Open { per_second: 50000.0, .. }));
+        assert_eq!(options.consistency, Consistency::BoundedStaleness(Duration::from_millis(50)));
+        assert_eq!(options.replica, Replica::Any);
     }
 
     #[test]

@@ -9,7 +9,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use raftwerk::identity::ClusterAuthority;
-use raftwerk::{Config, Engine, EngineStats, Group, GroupId, NodeId, PeerId, ProposeError};
+use raftwerk::{Config, Engine, EngineStats, Group, GroupId, NodeId, Outcome, PeerId, ProposeError};
 use serde::Serialize;
 
 use crate::cli::IdleOptions;
@@ -168,13 +168,15 @@ fn write_to_all(engines: &[Engine], groups: &[GroupId]) -> Result<(), String> {
             pipelines[at].take(&mut done);
             for completion in done.drain(..) {
                 let group = GroupId(completion.token);
-                match completion.result {
-                    Ok(_) => left -= 1,
-                    Err(ProposeError::NotLeader { hint: Some(hint) }) => {
+                match completion.outcome {
+                    Outcome::Proposal(Ok(_)) => left -= 1,
+                    Outcome::Proposal(Err(ProposeError::NotLeader { hint: Some(hint) })) => {
                         todo.push((group, hint.0 as usize - 1))
                     }
-                    Err(ProposeError::NotLeader { hint: None }) => todo.push((group, (at + 1) % 3)),
-                    Err(_) => todo.push((group, at)),
+                    Outcome::Proposal(Err(ProposeError::NotLeader { hint: None })) => {
+                        todo.push((group, (at + 1) % 3))
+                    }
+                    _ => todo.push((group, at)),
                 }
             }
         }
@@ -212,7 +214,7 @@ fn time_write(group: &Group) -> Result<Option<f64>, String> {
     let started = Instant::now();
     match group.propose(&b"timed"[..]).wait() {
         Ok(_) => Ok(Some(started.elapsed().as_secs_f64() * 1e6)),
-        Err(ProposeError::NotLeader { .. }) => Ok(None),
+        Err(ProposeError::NotLeader { .. } | ProposeError::Unknown) => Ok(None),
         Err(error) => Err(error.to_string()),
     }
 }

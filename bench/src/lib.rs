@@ -19,6 +19,7 @@ pub mod node;
 pub mod port;
 pub mod probe;
 pub mod protocol;
+pub mod reading;
 pub mod recovery;
 pub mod report;
 pub mod rng;

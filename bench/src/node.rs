@@ -8,7 +8,7 @@ use std::io::{self, BufRead, ErrorKind, Read, Write};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::time::Duration;
 
-use raftwerk::{Completion, Engine, NodeId, Pipeline, ProposeError};
+use raftwerk::{Completion, Engine, NodeId, Outcome, Pipeline};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use crate::cluster::child::{Answer, Question, to_hex};
@@ -147,14 +147,19 @@ impl Service {
         {
             let token = operation.token;
             let taken = match operation.kind {
-                OperationKind::Propose => self.pipeline.propose(operation.group, token, operation.bytes),
-                OperationKind::Read => {
-                    let read = self.pipeline.read(operation.group, token, operation.bytes);
-                    read.map_err(|_| ProposeError::Busy)
+                OperationKind::Propose => {
+                    let proposed = self.pipeline.propose(operation.group, token, operation.bytes);
+                    proposed.map_err(|error| Outcome::Proposal(Err(error)))
+                }
+                OperationKind::Read(demand) => {
+                    let session = demand.session(operation.group);
+                    let options = demand.options(&session);
+                    let read = self.pipeline.query(operation.group, token, operation.bytes, options);
+                    read.map_err(|error| Outcome::Read(Err(error)))
                 }
             };
-            if let Err(error) = taken {
-                write_completion(&mut self.outgoing, &Completion { token, result: Err(error) });
+            if let Err(outcome) = taken {
+                write_completion(&mut self.outgoing, &Completion { token, outcome });
             }
         }
         self.incoming.copy_within(at..self.filled, 0);

@@ -32,6 +32,9 @@ pub struct ClusterReport {
     pub reads: u64,
     pub reads_per_second: f64,
     pub read_latency_us: Option<LatencyUs>,
+    pub consistency: String,
+    pub any_replica: bool,
+    pub staleness_us: Option<LatencyUs>,
     pub cpu_us_per_write: Option<f64>,
     pub cpu_us_per_operation: Option<f64>,
     pub client_cpu_us_per_operation: Option<f64>,
@@ -114,6 +117,12 @@ impl ClusterReport {
         if let Some(latency) = &self.read_latency_us {
             row("reads/s", thousands(self.reads_per_second));
             row("read latency p50 / p99", format!("{} / {}", time(latency.p50), time(latency.p99)));
+            let place = if self.any_replica { "any replica" } else { "the leader" };
+            row("reads' level, served by", format!("{}, {place}", self.consistency));
+            let age = self.staleness_us.as_ref().filter(|_| self.any_replica);
+            if let Some(age) = age {
+                row("age where known p50 / max", format!("{} / {}", time(age.p50), time(age.max)));
+            }
         }
         if let Some(cpu) = self.cpu_us_per_write {
             row("CPU per write, everything", format!("{cpu:.2} µs"));
@@ -229,6 +238,9 @@ pub(crate) mod tests {
             reads: 0,
             reads_per_second: 0.0,
             read_latency_us: None,
+            consistency: "strong".into(),
+            any_replica: false,
+            staleness_us: None,
             cpu_us_per_write: Some(3.25),
             cpu_us_per_operation: Some(3.25),
             client_cpu_us_per_operation: Some(0.25),

@@ -5,7 +5,7 @@
 use std::path::Path;
 use std::time::Duration;
 
-use raftwerk::{Completion, EntryId, GroupId, Index, ProposeError, Term};
+use raftwerk::{Completion, EntryId, GroupId, Index, Outcome, ProposeError, Term};
 use raftwerk_bench::cluster::control::{NodeControl, NodeSettings};
 use raftwerk_bench::cluster::local::LocalNode;
 use raftwerk_bench::cluster::verify::{Verification, verify};
@@ -64,13 +64,13 @@ fn write_all(nodes: &mut [LocalNode], subject: &mut Subject) -> Write {
         for node in (0..ports.len()).cycle() {
             write = Write { group: subject.group_of(key), key, counter: write.counter + 1 };
             let payload = subject.payload(&write).to_vec();
-            match attempt(&mut ports, node, GroupId(u64::from(write.group) + 1), &payload).result {
-                Ok(applied) => {
+            match attempt(&mut ports, node, GroupId(u64::from(write.group) + 1), &payload).outcome {
+                Outcome::Proposal(Ok(applied)) => {
                     subject.acknowledged(&write, applied.id);
                     break;
                 }
-                Err(ProposeError::Unknown) => subject.unknown(&write),
-                Err(_) => {}
+                Outcome::Proposal(Err(ProposeError::Unknown)) => subject.unknown(&write),
+                _ => {}
             }
         }
     }

@@ -61,7 +61,7 @@ pub(crate) fn main() -> Result<(), Box<dyn std::error::Error>> {
     let counter = engine.group(group).ok_or("the group is still there")?;
     let sum = loop {
         match counter.read("").wait() {
-            Ok(sum) => break u64::from_le_bytes(sum.as_ref().try_into()?),
+            Ok(sum) => break u64::from_le_bytes(sum.reply.as_ref().try_into()?),
             Err(_) => std::thread::yield_now(),
         }
     };

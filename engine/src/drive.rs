@@ -21,11 +21,12 @@ pub use raftwerk_wal::PeerNote;
 use raftwerk_wal::{Disk, LaneOptions};
 use tokio::sync::oneshot;
 
+use crate::consistency::ReadOptions;
 use crate::dispatch::Dispatch;
 use crate::engine::{checked_voters, worker_of};
 use crate::error::{CreateError, OpenError, ReplaceError};
-use crate::group::{Proposal, Read, ask, propose};
-use crate::inbox::{Inbox, Order, Request};
+use crate::group::{Freezing, Proposal, Read, ask, freeze, propose};
+use crate::inbox::{Inbox, Order};
 use crate::membership::{Reconfiguration, Reconfiguring, Transferring, reconfigure, transfer};
 use crate::metric::{EngineStats, WorkerMetrics};
 use crate::peers::Peers;
@@ -107,11 +108,13 @@ impl<D: Disk> Node<D> {
         worker_of(group, self.workers.len())
     }
 
-    /// One pass of a worker's loop. `now` must not go back.
+    /// One pass of a worker's loop. `now` must not go back, and must have been read after the last call was made: a call
+    /// is judged by it.
     ///
     /// # Panics
     /// If there is no such worker, and where a state machine panics; the node is lost then.
     pub fn turn(&mut self, worker: usize, now: Time) -> TurnEnd {
+        self.workers[worker].count_requests();
         self.workers[worker].turn(now)
     }
 
@@ -130,16 +133,14 @@ impl<D: Disk> Node<D> {
         propose(self.inbox_of(group), self.payload_bytes_max, group, payload)
     }
 
-    /// As [`Group::read`](crate::Group::read).
-    pub fn read(&self, group: GroupId, query: Bytes) -> Read {
-        let request = |group, query, reply| Request::Read { group, query, reply };
-        ask(self.inbox_of(group), self.payload_bytes_max, group, query, request)
+    /// As [`Group::query`](crate::Group::query).
+    pub fn query<'a>(&self, group: GroupId, query: Bytes, options: impl Into<ReadOptions<'a>>) -> Read {
+        ask(self.inbox_of(group), self.payload_bytes_max, group, query, &options.into())
     }
 
-    /// As [`Group::read_anywhere`](crate::Group::read_anywhere).
-    pub fn read_anywhere(&self, group: GroupId, query: Bytes) -> Read {
-        let request = |group, query, reply| Request::ReadAnywhere { group, query, reply };
-        ask(self.inbox_of(group), self.payload_bytes_max, group, query, request)
+    /// As [`Group::freeze`](crate::Group::freeze).
+    pub fn freeze<'a>(&self, group: GroupId, options: impl Into<ReadOptions<'a>>) -> Freezing {
+        freeze(self.inbox_of(group), group, &options.into())
     }
 
     /// As [`Group::reconfigure`](crate::Group::reconfigure).

@@ -1,8 +1,9 @@
 //! Errors, named by what the caller may do next. Certain and uncertain failure never share a variant.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
-use raftwerk_frame::{GroupId, NodeId};
+use raftwerk_frame::{GroupId, Index, NodeId};
 
 /// Why a proposal was not acknowledged. Every variant but [`ProposeError::Unknown`] means: it was not and will not be
 /// applied.
@@ -50,7 +51,8 @@ pub enum ReadError {
     /// A bounded queue is full: retry after a pause.
     #[error("busy, try again later")]
     Busy,
-    /// This node does not lead the group, or lost the lead before it could answer.
+    /// This node does not lead the group, or lost the lead before it could answer; or, where the read was to wait, no
+    /// leader has answered in time.
     #[error("not the leader{}", hint.map(|node| format!(", which may be {node}")).unwrap_or_default())]
     NotLeader {
         /// The leader, as far as this node knows.
@@ -64,6 +66,27 @@ pub enum ReadError {
         /// The limit.
         max: usize,
     },
+    /// The state of this node's replica may be older than the bound allows, and in the given time nobody has said
+    /// otherwise. The leader's node can serve the read; so can this one, a moment after it was asked.
+    #[error("too stale{}", staleness.map(|age| format!(": {age:?}")).unwrap_or_default())]
+    Stale {
+        /// What is known of its age; `None`: nothing.
+        staleness: Option<Duration>,
+    },
+    /// This node's replica has not yet seen what the session has. Another may have.
+    #[error("behind the session: at {applied}, not {wanted}")]
+    Behind {
+        /// Its last entry.
+        applied: Index,
+        /// The session's.
+        wanted: Index,
+    },
+    /// The level is one of a session, and none was given.
+    #[error("this level wants a session")]
+    NoSession,
+    /// The state machine cannot be frozen: see [`StateMachine::freeze`](crate::StateMachine::freeze).
+    #[error("the state machine cannot be frozen")]
+    NotFreezable,
     /// This node has no such group.
     #[error("there is no group {0} on this node")]
     NoSuchGroup(GroupId),
@@ -82,19 +105,6 @@ impl From<ProposeError> for ReadError {
             ProposeError::NoSuchGroup(group) => Self::NoSuchGroup(group),
             ProposeError::Poisoned | ProposeError::StorageFull => Self::NotLeader { hint: None },
             ProposeError::Closed | ProposeError::Unknown => Self::Closed,
-        }
-    }
-}
-
-/// The same reason, said of an operation of a pipeline.
-impl From<ReadError> for ProposeError {
-    fn from(error: ReadError) -> Self {
-        match error {
-            ReadError::Busy => Self::Busy,
-            ReadError::NotLeader { hint } => Self::NotLeader { hint },
-            ReadError::TooLarge { bytes, max } => Self::TooLarge { bytes, max },
-            ReadError::NoSuchGroup(group) => Self::NoSuchGroup(group),
-            ReadError::Closed => Self::Closed,
         }
     }
 }

@@ -4,15 +4,19 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use bytes::Bytes;
 use raftwerk_frame::{Configuration, EntryId, GroupId, Index, NodeId, Term};
 use raftwerk_raft::{NewcomerStatus, PeerStatus, Role};
 use tokio::sync::oneshot;
 
+use crate::consistency::{ReadAnswer, ReadOptions};
 use crate::engine::Shared;
 use crate::error::{ProposeError, ReadError};
 use crate::inbox::{Inbox, Order, Refused, Request};
+use crate::session::Session;
+use crate::state_machine::Frozen;
 
 /// A group of this node. Cheap to clone; usable from any thread.
 #[derive(Clone)]
@@ -84,25 +88,30 @@ impl Group {
         propose(self.inbox(), self.shared.payload_bytes_max, self.id, payload.into())
     }
 
+    /// As [`Group::propose`]; the acknowledgement raises the session, so that it reads its own write wherever it goes.
+    pub fn propose_in(&self, payload: impl Into<Bytes>, session: &Session) -> Proposal {
+        let mut proposal = self.propose(payload);
+        proposal.session = Some((session.clone(), self.id));
+        proposal
+    }
+
     /// Asks the state machine, linearizably: the answer reflects every write that was acknowledged before this call
-    /// (read index, thesis section 6.4). Served by the leader; costs one round of heartbeats, shared by all reads of
-    /// a worker's turn.
+    /// (read index, thesis section 6.4). Served by the leader alone; costs one round of heartbeats, shared by all reads of
+    /// a worker's turn. The same as [`Group::query`] at [`Consistency::Strong`](crate::Consistency::Strong).
     pub fn read(&self, query: impl Into<Bytes>) -> Read {
-        let request = |group, query, reply| Request::Read { group, query, reply };
-        ask(self.inbox(), self.shared.payload_bytes_max, self.id, query.into(), request)
+        self.query(query, ReadOptions::default())
     }
 
-    /// As [`Group::read`], answered by this node's replica, whoever leads: it asks the leader up to where it has to have
-    /// applied, once for all reads of a turn. Fails if it knows no leader, or loses it before there is an answer.
-    pub fn read_anywhere(&self, query: impl Into<Bytes>) -> Read {
-        let request = |group, query, reply| Request::ReadAnywhere { group, query, reply };
-        ask(self.inbox(), self.shared.payload_bytes_max, self.id, query.into(), request)
+    /// Asks this node's replica, at the level that the options name; they also say what is to happen if it cannot answer
+    /// at once. For many reads a second, use a [`Pipeline`](crate::Pipeline): this call allocates.
+    pub fn query<'a>(&self, query: impl Into<Bytes>, options: impl Into<ReadOptions<'a>>) -> Read {
+        ask(self.inbox(), self.shared.payload_bytes_max, self.id, query.into(), &options.into())
     }
 
-    /// Asks this node's replica as it is: possibly stale, no guarantee of any kind. For tools and checks.
-    pub fn query_local(&self, query: impl Into<Bytes>) -> Read {
-        let request = |group, query, reply| Request::QueryLocal { group, query, reply };
-        ask(self.inbox(), self.shared.payload_bytes_max, self.id, query.into(), request)
+    /// The state of this node's replica, frozen as the options allow, for any number of queries that are all of one
+    /// moment and cost the worker nothing. What it holds is shared with the live state, and is freed when it is dropped.
+    pub fn freeze<'a>(&self, options: impl Into<ReadOptions<'a>>) -> Freezing {
+        freeze(self.inbox(), self.id, &options.into())
     }
 
     /// Looks at the replica. Blocks for about one turn of its worker, so not for async contexts, where it panics.
@@ -132,10 +141,10 @@ impl Group {
 pub(crate) fn propose(inbox: &Inbox, bytes_max: usize, group: GroupId, payload: Bytes) -> Proposal {
     if payload.len() > bytes_max {
         let error = ProposeError::TooLarge { bytes: payload.len(), max: bytes_max };
-        return Proposal(Answer::Now(Some(Err(error))));
+        return Proposal::new(Answer::Now(Some(Err(error))));
     }
     let (reply, answer) = oneshot::channel();
-    Proposal(match inbox.request(Request::Propose { group, payload, reply }) {
+    Proposal::new(match inbox.request(Request::Propose { group, payload, reply }) {
         Ok(()) => Answer::Later(answer),
         Err(Refused::Full(_)) => Answer::Now(Some(Err(ProposeError::Busy))),
         Err(Refused::Closed(_)) => Answer::Now(Some(Err(ProposeError::Closed))),
@@ -148,18 +157,43 @@ pub(crate) fn ask(
     bytes_max: usize,
     group: GroupId,
     query: Bytes,
-    request: impl FnOnce(GroupId, Bytes, oneshot::Sender<Result<Bytes, ReadError>>) -> Request,
+    options: &ReadOptions<'_>,
 ) -> Read {
-    if query.len() > bytes_max {
-        let error = ReadError::TooLarge { bytes: query.len(), max: bytes_max };
-        return Read(Answer::Now(Some(Err(error))));
-    }
-    let (reply, answer) = oneshot::channel();
-    Read(match inbox.request(request(group, query, reply)) {
+    let session = options.session.map(|session| (session.clone(), group));
+    let now = |error| Answer::Now(Some(Err(error)));
+    let answer = match options.demand(group) {
+        Err(error) => now(error),
+        Ok(_) if query.len() > bytes_max => now(ReadError::TooLarge { bytes: query.len(), max: bytes_max }),
+        Ok(demand) => {
+            let (reply, answer) = oneshot::channel();
+            sent(inbox.request(Request::Read { group, query, demand, reply }), answer)
+        }
+    };
+    Read { answer, session }
+}
+
+/// Puts the wish for a frozen state into the inbox of the group's worker.
+pub(crate) fn freeze(inbox: &Inbox, group: GroupId, options: &ReadOptions<'_>) -> Freezing {
+    let session = options.session.map(|session| (session.clone(), group));
+    let answer = match options.demand(group) {
+        Err(error) => Answer::Now(Some(Err(error))),
+        Ok(demand) => {
+            let (reply, answer) = oneshot::channel();
+            sent(inbox.request(Request::Freeze { group, demand, reply }), answer)
+        }
+    };
+    Freezing { answer, session }
+}
+
+fn sent<T>(
+    outcome: Result<(), Refused>,
+    answer: oneshot::Receiver<Result<T, ReadError>>,
+) -> Answer<T, ReadError> {
+    match outcome {
         Ok(()) => Answer::Later(answer),
         Err(Refused::Full(_)) => Answer::Now(Some(Err(ReadError::Busy))),
         Err(Refused::Closed(_)) => Answer::Now(Some(Err(ReadError::Closed))),
-    })
+    }
 }
 
 /// What a future of this crate holds: an answer, or where it will come from.
@@ -186,9 +220,16 @@ impl<T: Unpin, E: Unpin> Answer<T, E> {
 
 /// A proposal on its way. A future; or block on it with [`Proposal::wait`].
 #[must_use = "the outcome of a proposal should be looked at"]
-pub struct Proposal(Answer<Applied, ProposeError>);
+pub struct Proposal {
+    answer: Answer<Applied, ProposeError>,
+    session: Option<(Session, GroupId)>,
+}
 
 impl Proposal {
+    const fn new(answer: Answer<Applied, ProposeError>) -> Self {
+        Self { answer, session: None }
+    }
+
     /// Blocks until the outcome is known.
     ///
     /// # Errors
@@ -197,7 +238,9 @@ impl Proposal {
     /// # Panics
     /// In an async context, which must not block: await it there.
     pub fn wait(self) -> Result<Applied, ProposeError> {
-        self.0.wait(ProposeError::Unknown)
+        let applied = self.answer.wait(ProposeError::Unknown)?;
+        note_written(self.session.as_ref(), &applied);
+        Ok(applied)
     }
 }
 
@@ -205,13 +248,32 @@ impl Future for Proposal {
     type Output = Result<Applied, ProposeError>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        self.0.poll(cx, ProposeError::Unknown)
+        let polled = self.answer.poll(cx, ProposeError::Unknown);
+        if let Poll::Ready(Ok(applied)) = &polled {
+            note_written(self.session.as_ref(), applied);
+        }
+        polled
+    }
+}
+
+fn note_written(session: Option<&(Session, GroupId)>, applied: &Applied) {
+    if let Some((session, group)) = session {
+        session.wrote(*group, applied.id.index);
+    }
+}
+
+fn note_seen(session: Option<&(Session, GroupId)>, index: Index) {
+    if let Some((session, group)) = session {
+        session.saw(*group, index);
     }
 }
 
 /// A read on its way. A future; or block on it with [`Read::wait`].
 #[must_use = "a read does nothing but answer"]
-pub struct Read(Answer<Bytes, ReadError>);
+pub struct Read {
+    answer: Answer<ReadAnswer, ReadError>,
+    session: Option<(Session, GroupId)>,
+}
 
 impl Read {
     /// Blocks until there is an answer.
@@ -221,15 +283,93 @@ impl Read {
     ///
     /// # Panics
     /// In an async context, which must not block: await it there.
-    pub fn wait(self) -> Result<Bytes, ReadError> {
-        self.0.wait(ReadError::Closed)
+    pub fn wait(self) -> Result<ReadAnswer, ReadError> {
+        let answer = self.answer.wait(ReadError::Closed)?;
+        note_seen(self.session.as_ref(), answer.index);
+        Ok(answer)
     }
 }
 
 impl Future for Read {
-    type Output = Result<Bytes, ReadError>;
+    type Output = Result<ReadAnswer, ReadError>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        self.0.poll(cx, ReadError::Closed)
+        let polled = self.answer.poll(cx, ReadError::Closed);
+        if let Poll::Ready(Ok(answer)) = &polled {
+            note_seen(self.session.as_ref(), answer.index);
+        }
+        polled
+    }
+}
+
+/// A frozen state on its way. A future; or block on it with [`Freezing::wait`].
+#[must_use = "a frozen state is there to be asked"]
+pub struct Freezing {
+    answer: Answer<FrozenState, ReadError>,
+    session: Option<(Session, GroupId)>,
+}
+
+impl Freezing {
+    /// Blocks until it is there.
+    ///
+    /// # Errors
+    /// [`ReadError`]; all but `NotFreezable` may be retried.
+    ///
+    /// # Panics
+    /// In an async context, which must not block: await it there.
+    pub fn wait(self) -> Result<FrozenState, ReadError> {
+        let state = self.answer.wait(ReadError::Closed)?;
+        note_seen(self.session.as_ref(), state.index);
+        Ok(state)
+    }
+}
+
+impl Future for Freezing {
+    type Output = Result<FrozenState, ReadError>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let polled = self.answer.poll(cx, ReadError::Closed);
+        if let Poll::Ready(Ok(state)) = &polled {
+            note_seen(self.session.as_ref(), state.index);
+        }
+        polled
+    }
+}
+
+/// A group's state at one index. Cheap to clone; usable from any thread.
+#[derive(Clone)]
+pub struct FrozenState {
+    state: Arc<dyn Frozen>,
+    index: Index,
+    staleness: Option<Duration>,
+}
+
+impl FrozenState {
+    pub(crate) fn new(state: Box<dyn Frozen>, index: Index, staleness: Option<Duration>) -> Self {
+        Self { state: state.into(), index, staleness }
+    }
+
+    /// Asks it, on this thread.
+    #[must_use]
+    pub fn query(&self, query: &[u8]) -> ReadAnswer {
+        ReadAnswer { reply: self.state.query(query), index: self.index, staleness: self.staleness }
+    }
+
+    /// The last entry that it has seen.
+    #[must_use]
+    pub const fn index(&self) -> Index {
+        self.index
+    }
+
+    /// How old it was when it was frozen, at most: see [`ReadAnswer::staleness`].
+    #[must_use]
+    pub const fn staleness(&self) -> Option<Duration> {
+        self.staleness
+    }
+}
+
+impl std::fmt::Debug for FrozenState {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("FrozenState").field("index", &self.index).finish_non_exhaustive()
     }
 }

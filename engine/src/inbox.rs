@@ -12,8 +12,9 @@ use raftwerk_frame::{Beat, GroupId, Index, LogId, Membership, NodeId};
 use raftwerk_wal::PeerNote;
 use tokio::sync::oneshot;
 
+use crate::consistency::{Demand, ReadAnswer};
 use crate::error::{CreateError, ProposeError, ReadError, ReplaceError};
-use crate::group::{Applied, GroupStatus};
+use crate::group::{Applied, FrozenState, GroupStatus};
 use crate::membership::{Reconfiguration, ReconfigureError, TransferError};
 use crate::pipeline::Submission;
 
@@ -23,12 +24,15 @@ pub(crate) enum Request {
     Submission(Submission),
     /// A single proposal.
     Propose { group: GroupId, payload: Bytes, reply: oneshot::Sender<Result<Applied, ProposeError>> },
-    /// A single linearizable read.
-    Read { group: GroupId, query: Bytes, reply: oneshot::Sender<Result<Bytes, ReadError>> },
-    /// The same, answered by this node's replica whoever leads.
-    ReadAnywhere { group: GroupId, query: Bytes, reply: oneshot::Sender<Result<Bytes, ReadError>> },
-    /// A look at this replica's state machine, as it is.
-    QueryLocal { group: GroupId, query: Bytes, reply: oneshot::Sender<Result<Bytes, ReadError>> },
+    /// A single read.
+    Read {
+        group: GroupId,
+        query: Bytes,
+        demand: Demand,
+        reply: oneshot::Sender<Result<ReadAnswer, ReadError>>,
+    },
+    /// The state itself, to be read elsewhere.
+    Freeze { group: GroupId, demand: Demand, reply: oneshot::Sender<Result<FrozenState, ReadError>> },
 }
 
 /// What the net thread saw.
@@ -222,9 +226,8 @@ impl Request {
         match self {
             Self::Submission(submission) => submission.arena.len(),
             Self::Propose { payload, .. } => payload.len(),
-            Self::Read { query, .. } | Self::ReadAnywhere { query, .. } | Self::QueryLocal { query, .. } => {
-                query.len()
-            }
+            Self::Read { query, .. } => query.len(),
+            Self::Freeze { .. } => 0,
         }
     }
 
@@ -233,9 +236,8 @@ impl Request {
         match self {
             // Whoever dropped the receiving end does not want to know.
             Self::Propose { reply, .. } => drop(reply.send(Err(error.clone()))),
-            Self::Read { reply, .. } | Self::ReadAnywhere { reply, .. } | Self::QueryLocal { reply, .. } => {
-                drop(reply.send(Err(error.clone().into())));
-            }
+            Self::Read { reply, .. } => drop(reply.send(Err(error.clone().into()))),
+            Self::Freeze { reply, .. } => drop(reply.send(Err(error.clone().into()))),
             Self::Submission(submission) => submission.refuse(error),
         }
     }

@@ -42,6 +42,7 @@
 //! write; in the source, `worker` is the heart.
 
 mod config;
+mod consistency;
 mod data_dir;
 mod dispatch;
 pub mod drive;
@@ -55,25 +56,30 @@ mod metric;
 mod peers;
 mod pipeline;
 mod runtime;
+mod session;
 mod state_machine;
 mod worker;
 
 pub mod kv;
 
 pub use config::Config;
+pub use consistency::{Consistency, ReadAnswer, ReadOptions};
 pub use engine::Engine;
 pub use error::{CreateError, OpenError, ProposeError, ReadError, ReplaceError};
-pub use group::{Applied, Group, GroupStatus, Proposal, Read};
+pub use group::{Applied, Freezing, FrozenState, Group, GroupStatus, Proposal, Read};
 pub use membership::{Reconfiguration, ReconfigureError, Reconfiguring, TransferError, Transferring};
 pub use metric::EngineStats;
-pub use pipeline::{Completion, Pipeline};
+pub use pipeline::{Completion, Outcome, Pipeline};
 pub use raftwerk_frame::{Configuration, EntryId, GroupId, Index, Membership, NodeId, Term};
 pub use raftwerk_net::{NetStats, PeerId, identity};
 pub use raftwerk_raft::reconfig::{Change, ChangeError};
 pub use raftwerk_raft::{
     NewcomerStatus, Newcomers, PRIORITY_MAX, PeerState, PeerStatus, Refusal, Role, Route, Unfit,
 };
-pub use state_machine::{Checkpoint, Committed, CommittedEntry, Replies, StateMachine, StateMachines};
+pub use session::{Session, SessionError};
+pub use state_machine::{
+    Checkpoint, Committed, CommittedEntry, Frozen, Replies, StateMachine, StateMachines,
+};
 
 /// The README's example, compiled.
 #[cfg(doctest)]

@@ -11,6 +11,7 @@ use crossbeam_queue::ArrayQueue;
 use crossbeam_utils::sync::{Parker, Unparker};
 use raftwerk_frame::GroupId;
 
+use crate::consistency::{Demand, ReadAnswer, ReadOptions};
 use crate::engine::Shared;
 use crate::error::{ProposeError, ReadError};
 use crate::group::Applied;
@@ -26,15 +27,35 @@ pub(crate) const SUBMISSION_BYTES: usize = 256 << 10;
 pub struct Completion {
     /// The caller's mark.
     pub token: u64,
-    /// For a proposal, its outcome. For a read, the answer with an empty id, or the [`ReadError`] under the same name.
-    pub result: Result<Applied, ProposeError>,
+    /// What became of it.
+    pub outcome: Outcome,
+}
+
+/// What became of an operation, by what it was.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// Of a proposal.
+    Proposal(Result<Applied, ProposeError>),
+    /// Of a read.
+    Read(Result<ReadAnswer, ReadError>),
+}
+
+impl Outcome {
+    /// Whether it was acknowledged, or answered.
+    #[must_use]
+    pub const fn is_ok(&self) -> bool {
+        matches!(self, Self::Proposal(Ok(_)) | Self::Read(Ok(_)))
+    }
 }
 
 /// Whether an operation proposes or asks.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum OperationKind {
     Propose,
-    Read,
+    /// What it asks for is at this place of the submission's demands.
+    Read {
+        demand: u32,
+    },
 }
 
 /// One operation of a submission; its bytes are in the submission's arena.
@@ -47,11 +68,24 @@ pub(crate) struct Operation {
     pub(crate) kind: OperationKind,
 }
 
+impl Operation {
+    /// How it ends by an error that is certain.
+    fn refused(&self, error: &ProposeError) -> Completion {
+        let outcome = match self.kind {
+            OperationKind::Propose => Outcome::Proposal(Err(error.clone())),
+            OperationKind::Read { .. } => Outcome::Read(Err(error.clone().into())),
+        };
+        Completion { token: self.token, outcome }
+    }
+}
+
 /// Operations of one pipeline for one worker.
 pub(crate) struct Submission {
     pub(crate) shared: Arc<PipelineShared>,
     pub(crate) operations: Vec<Operation>,
     pub(crate) arena: Vec<u8>,
+    /// What its reads ask for; neighbours that ask for the same share one.
+    pub(crate) demands: Vec<Demand>,
 }
 
 impl Submission {
@@ -60,11 +94,17 @@ impl Submission {
         &self.arena[operation.start as usize..][..operation.len as usize]
     }
 
+    fn read_of(&mut self, demand: Demand) -> OperationKind {
+        if self.demands.last() != Some(&demand) {
+            self.demands.push(demand);
+        }
+        OperationKind::Read { demand: self.demands.len() as u32 - 1 }
+    }
+
     /// Answers all operations with an error that is certain.
     pub(crate) fn refuse(self, error: &ProposeError) {
-        let refused =
-            |operation: &Operation| Completion { token: operation.token, result: Err(error.clone()) };
-        let mut list: Vec<Completion> = self.operations.iter().map(refused).collect();
+        let mut list: Vec<Completion> =
+            self.operations.iter().map(|operation| operation.refused(error)).collect();
         if !list.is_empty() {
             self.shared.finish(&mut list);
         }
@@ -113,6 +153,7 @@ impl PipelineShared {
         }
         submission.operations.clear();
         submission.arena.clear();
+        submission.demands.clear();
         let _spare_enough = self.spare_submissions.push(submission);
         if self.is_gone() {
             self.drop_spares();
@@ -169,15 +210,31 @@ impl Pipeline {
     /// # Errors
     /// `Busy` when as many operations are in flight as the pipeline allows, `TooLarge`, `Closed`. Nothing was taken.
     pub fn propose(&mut self, group: GroupId, token: u64, payload: &[u8]) -> Result<(), ProposeError> {
-        self.submit(group, token, payload, OperationKind::Propose)
+        self.submit(group, token, payload, None)
     }
 
-    /// Takes a linearizable read in, likewise.
+    /// Takes a linearizable read in, likewise, to be answered where the leader is.
     ///
     /// # Errors
     /// As for [`Pipeline::propose`].
     pub fn read(&mut self, group: GroupId, token: u64, query: &[u8]) -> Result<(), ReadError> {
-        self.submit(group, token, query, OperationKind::Read).map_err(ReadError::from)
+        self.submit(group, token, query, Some(Demand::STRONG)).map_err(ReadError::from)
+    }
+
+    /// Takes a read in, as [`Group::query`](crate::Group::query) does. A session is looked at now; what the completion
+    /// says has to be noted in it by [`Session::saw`](crate::Session::saw).
+    ///
+    /// # Errors
+    /// As for [`Pipeline::propose`], and `NoSession`.
+    pub fn query(
+        &mut self,
+        group: GroupId,
+        token: u64,
+        query: &[u8],
+        options: ReadOptions<'_>,
+    ) -> Result<(), ReadError> {
+        let demand = options.demand(group)?;
+        self.submit(group, token, query, Some(demand)).map_err(ReadError::from)
     }
 
     fn submit(
@@ -185,7 +242,7 @@ impl Pipeline {
         group: GroupId,
         token: u64,
         bytes: &[u8],
-        kind: OperationKind,
+        demand: Option<Demand>,
     ) -> Result<(), ProposeError> {
         let max = self.engine.payload_bytes_max;
         if bytes.len() > max {
@@ -198,7 +255,7 @@ impl Pipeline {
         let submission = self.filling[worker].get_or_insert_with(|| {
             self.shared.spare_submissions.pop().unwrap_or_else(|| {
                 let shared = Arc::clone(&self.shared);
-                Submission { shared, operations: Vec::new(), arena: Vec::new() }
+                Submission { shared, operations: Vec::new(), arena: Vec::new(), demands: Vec::new() }
             })
         });
         let full =
@@ -207,11 +264,12 @@ impl Pipeline {
             return Err(ProposeError::Busy);
         }
         if full {
-            return self.submit(group, token, bytes, kind);
+            return self.submit(group, token, bytes, demand);
         }
         let submission = self.filling[worker].as_mut().expect("was just filled");
         let start = submission.arena.len() as u32;
         submission.arena.extend_from_slice(bytes);
+        let kind = demand.map_or(OperationKind::Propose, |demand| submission.read_of(demand));
         submission.operations.push(Operation { group, token, start, len: bytes.len() as u32, kind });
         self.in_flight += 1;
         Ok(())
@@ -236,10 +294,7 @@ impl Pipeline {
                 false
             }
             Err(Refused::Closed(Request::Submission(submission))) => {
-                let closed = |operation: &Operation| Completion {
-                    token: operation.token,
-                    result: Err(ProposeError::Closed),
-                };
+                let closed = |operation: &Operation| operation.refused(&ProposeError::Closed);
                 self.early.extend(submission.operations.iter().map(closed));
                 true
             }

@@ -85,6 +85,8 @@ impl Bed {
         std::thread::Builder::new().name(name).spawn(move || {
             loop {
                 self.alarm.state.store(AWAKE, Ordering::SeqCst);
+                // Before the clock: what is there now was called before the time that the turn is told.
+                worker.count_requests();
                 let end = worker.turn(clock.now());
                 if end.is_closed {
                     return;

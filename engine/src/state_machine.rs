@@ -35,6 +35,13 @@ pub trait StateMachine: Send + 'static {
     /// Any error of the source, and `InvalidData` if it is not such an image.
     fn restore(&mut self, image: &mut dyn Read) -> io::Result<()>;
 
+    /// The state as it is now, for queries that go on while the machine applies more: what scans at
+    /// [`ConsistentPrefix`](crate::Consistency::ConsistentPrefix) read. Must be cheap (share, do not copy). `None`, which is
+    /// the default: this machine cannot.
+    fn freeze(&self) -> Option<Box<dyn Frozen>> {
+        None
+    }
+
     /// A hash of the whole state, for comparing replicas at equal applied indices. Costs a pass over the state unless
     /// the machine keeps one.
     fn digest(&self) -> u64 {
@@ -44,6 +51,12 @@ pub trait StateMachine: Send + 'static {
             Err(error) => unreachable!("writing to memory failed: {error}"),
         }
     }
+}
+
+/// A state machine's state at one index, which nothing changes any more. Queried on the caller's own thread.
+pub trait Frozen: Send + Sync {
+    /// As [`StateMachine::query`].
+    fn query(&self, query: &[u8]) -> Bytes;
 }
 
 /// Makes the state machines of a node's groups: at creation, at restart, and when a snapshot is installed.

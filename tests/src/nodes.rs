@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use raftwerk::identity::{ClusterAuthority, Identity};
-use raftwerk::{Applied, Config, Engine, GroupId, Index, NodeId, PeerId, ProposeError, ReadError, Role};
+use raftwerk::{
+    Applied, Config, Consistency, Engine, GroupId, Index, NodeId, PeerId, ProposeError, ReadError, Role,
+};
 use tempfile::TempDir;
 
 use crate::facts::until;
@@ -174,7 +176,7 @@ impl Nodes {
     pub fn read(&self, group: GroupId) -> Vec<Line> {
         until("a linearizable read", || {
             self.engines.values().find_map(|engine| match engine.group(group)?.read("").wait() {
-                Ok(answer) => Some(journal::read(&answer).expect("the journal answers with itself")),
+                Ok(answer) => Some(journal::read(&answer.reply).expect("the journal answers with itself")),
                 Err(ReadError::NotLeader { .. } | ReadError::Busy) => None,
                 Err(error) => panic!("a read of {group}: {error}"),
             })
@@ -201,8 +203,9 @@ impl Nodes {
     /// If the node has none.
     #[must_use]
     pub fn local(&self, node: NodeId, group: GroupId) -> Vec<Line> {
-        let answer = self.replica(node, group).query_local("").wait().expect("the replica answers");
-        journal::read(&answer).expect("the journal answers with itself")
+        let answer =
+            self.replica(node, group).query("", Consistency::Eventual).wait().expect("the replica answers");
+        journal::read(&answer.reply).expect("the journal answers with itself")
     }
 }
 

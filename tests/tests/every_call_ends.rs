@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use raftwerk::{Config, Engine, GroupId, NodeId, Proposal, ProposeError, ReadError};
+use raftwerk::{Config, Engine, GroupId, NodeId, Outcome, Proposal, ProposeError, ReadError};
 use raftwerk_tests::facts::{PATIENCE, ends, until};
 use raftwerk_tests::journal::Journal;
 use raftwerk_tests::nodes::Nodes;
@@ -77,7 +77,9 @@ fn the_operations_of_a_pipeline_end_when_the_node_shuts_down() {
     let mut tokens: Vec<u64> = done.iter().map(|completion| completion.token).collect();
     tokens.sort_unstable();
     assert_eq!(tokens, (0..1000).collect::<Vec<_>>(), "each once");
-    assert!(done.iter().all(|completion| completion.result == Err(ProposeError::Unknown)));
+    assert!(
+        done.iter().all(|completion| completion.outcome == Outcome::Proposal(Err(ProposeError::Unknown)))
+    );
 }
 
 #[test]
@@ -148,7 +150,7 @@ fn a_full_inbox_says_busy_and_nothing_of_it_happens() {
     });
     let answer = until("a read", || group.read("").wait().ok());
     assert_eq!(
-        raftwerk_tests::journal::read(&answer).unwrap().len(),
+        raftwerk_tests::journal::read(&answer.reply).unwrap().len(),
         done,
         "what was refused did not happen"
     );
@@ -172,5 +174,5 @@ fn what_cannot_be_is_refused_with_certainty() {
     let mut done = Vec::new();
     pipeline.take(&mut done);
     assert_eq!(done[0].token, 7);
-    assert_eq!(done[0].result, Err(ProposeError::NoSuchGroup(GroupId(9))));
+    assert_eq!(done[0].outcome, Outcome::Proposal(Err(ProposeError::NoSuchGroup(GroupId(9)))));
 }

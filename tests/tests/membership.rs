@@ -2,10 +2,12 @@
 //! once, on every replica (paper, section 6; thesis, sections 3.10 and 4). What the protocol does on the way is told by the
 //! stories in `scripts`.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use raftwerk::{
-    Applied, Change, Configuration, GroupId, Membership, Newcomers, NodeId, PRIORITY_MAX, Reconfiguration,
-    ReconfigureError, Refusal, Route, TransferError, Unfit,
+    Applied, Change, Configuration, Consistency, GroupId, Membership, Newcomers, NodeId, PRIORITY_MAX,
+    ReadOptions, Reconfiguration, ReconfigureError, Refusal, Route, TransferError, Unfit,
 };
 use raftwerk_tests::facts::until;
 use raftwerk_tests::journal;
@@ -262,8 +264,9 @@ fn every_replica_reads_what_was_acknowledged_also_while_the_lead_goes_round() {
     for round in 0..9u64 {
         written.push(nodes.write(GROUP, 100));
         let reader = nodes.replica(NodeId(round % 3 + 1), GROUP);
-        let answer = until("a read at any node", || reader.read_anywhere("").wait().ok());
-        assert_kept(&journal::read(&answer).expect("the journal answers with itself"), &written);
+        let options = ReadOptions::new(Consistency::Strong).or_wait(Duration::from_secs(5));
+        let answer = until("a read at any node", || reader.query("", options).wait().ok());
+        assert_kept(&journal::read(&answer.reply).expect("the journal answers with itself"), &written);
         if round % 3 == 2 {
             let leader = nodes.leader(GROUP);
             // Whether it succeeds is not the question here.

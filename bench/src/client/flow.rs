@@ -2,7 +2,7 @@
 
 use std::sync::atomic::Ordering;
 
-use raftwerk::{Applied, Completion, GroupId, ProposeError};
+use raftwerk::{Applied, Completion, GroupId, NodeId, Outcome, ProposeError, ReadAnswer, ReadError};
 
 use super::slots::{Stage, Step};
 use super::{Client, Load, Phase, RETRIES_SOON, RETRY_NANOS};
@@ -52,7 +52,8 @@ impl<P: NodePort, C: FnMut() -> u64> Client<P, C> {
             self.counter += 1;
             write.counter = self.counter;
         }
-        let floor = if step == Step::Write { 0 } else { self.subject.floor(write.group, write.key) };
+        let is_held_to = step != Step::Write && self.reading.sees_own_writes();
+        let floor = if is_held_to { self.subject.floor(write.group, write.key) } else { 0 };
         let at = self.slots.take(step, write, started, floor).expect("the caller saw a free slot");
         self.send(at, started);
     }
@@ -61,20 +62,22 @@ impl<P: NodePort, C: FnMut() -> u64> Client<P, C> {
     #[inline]
     fn send(&mut self, at: u32, now: u64) {
         let token = self.slots.new_token(at);
-        let slot = self.slots.slot(at);
-        let (write, step) = (slot.write, slot.step);
-        let node = self.routes.node_of(write.group);
+        let (write, step) = (self.slots.slot(at).write, self.slots.slot(at).step);
+        let node = self.node_for(step, write.group);
         let refused = match &mut self.ports[node] {
             None => Err(Refused::Closed),
             Some(port) if step == Step::Write => {
                 port.submit(group_id(write.group), token, self.subject.payload(&write))
             }
-            Some(port) => port.read(group_id(write.group), token, self.subject.query(write.key)),
+            Some(port) => {
+                let query = self.subject.query(write.key);
+                port.read(group_id(write.group), token, query, self.reading.options())
+            }
         };
         match refused {
             Ok(()) => {
-                slot.node = node as u8;
-                slot.stage = Stage::Sent;
+                let slot = self.slots.slot(at);
+                (slot.node, slot.stage) = (node as u8, Stage::Sent);
                 self.dirty[node] = true;
             }
             Err(refused) => {
@@ -84,6 +87,21 @@ impl<P: NodePort, C: FnMut() -> u64> Client<P, C> {
                 self.wait(at, now);
             }
         }
+    }
+
+    /// Where an operation goes: to its group's leader, unless any replica will do.
+    #[inline]
+    fn node_for(&mut self, step: Step, group: u32) -> usize {
+        if step == Step::Write || !self.reading.is_anywhere() {
+            return self.routes.node_of(group);
+        }
+        for _ in 0..self.ports.len() {
+            self.next_reader = (self.next_reader + 1) % self.ports.len();
+            if self.ports[self.next_reader].is_some() {
+                break;
+            }
+        }
+        self.next_reader
     }
 
     fn wait(&mut self, at: u32, now: u64) {
@@ -126,45 +144,51 @@ impl<P: NodePort, C: FnMut() -> u64> Client<P, C> {
     #[inline]
     pub(super) fn complete(&mut self, completion: Completion, now: u64) {
         let Some(at) = self.slots.sent_as(completion.token) else { return };
-        match completion.result {
-            Ok(applied) => self.succeed(at, &applied, now),
-            Err(error) => self.fail(at, &error, now),
+        match completion.outcome {
+            Outcome::Proposal(Ok(applied)) => self.acknowledged(at, &applied, now),
+            Outcome::Proposal(Err(error)) => self.fail(at, &error, now),
+            Outcome::Read(Ok(answer)) => self.answered(at, &answer, now),
+            Outcome::Read(Err(error)) => self.fail_read(at, &error, now),
         }
     }
 
     #[inline]
-    fn succeed(&mut self, at: u32, applied: &Applied, now: u64) {
+    fn acknowledged(&mut self, at: u32, applied: &Applied, now: u64) {
         let slot = *self.slots.slot(at);
-        match slot.step {
-            Step::Write => {
-                self.subject.acknowledged(&slot.write, applied.id);
-                self.tally.acknowledged += 1;
-                self.progress.writes.store(self.tally.acknowledged, Ordering::Relaxed);
-                if !self.outages.is_empty() {
-                    self.note_recovery(slot.write.group, usize::from(slot.node), now);
-                }
-                if slot.write.key == KeyNumber::BARRIER {
-                    self.barriers_left = self.barriers_left.saturating_sub(1);
-                } else {
-                    self.time(slot.started, now, true);
-                }
-                self.slots.release(at);
-            }
-            Step::Read | Step::ReadFirst => {
-                self.tally.answered += 1;
-                self.progress.reads.store(self.tally.answered, Ordering::Relaxed);
-                self.tally.stale_reads += u64::from(!self.subject.is_fresh(&applied.reply, slot.floor));
-                self.time(slot.started, now, false);
-                if slot.step == Step::ReadFirst && self.is_issuing() {
-                    self.counter += 1;
-                    let slot = self.slots.slot(at);
-                    slot.write.counter = self.counter;
-                    (slot.step, slot.started) = (Step::Write, now);
-                    self.send(at, now);
-                } else {
-                    self.slots.release(at);
-                }
-            }
+        self.reading.wrote(group_id(slot.write.group), applied.id.index);
+        self.subject.acknowledged(&slot.write, applied.id);
+        self.tally.acknowledged += 1;
+        self.progress.writes.store(self.tally.acknowledged, Ordering::Relaxed);
+        if !self.outages.is_empty() {
+            self.note_recovery(slot.write.group, usize::from(slot.node), now);
+        }
+        if slot.write.key == KeyNumber::BARRIER {
+            self.barriers_left = self.barriers_left.saturating_sub(1);
+        } else {
+            self.time(slot.started, now, true);
+        }
+        self.slots.release(at);
+    }
+
+    #[inline]
+    fn answered(&mut self, at: u32, answer: &ReadAnswer, now: u64) {
+        let slot = *self.slots.slot(at);
+        self.reading.saw(group_id(slot.write.group), answer.index);
+        self.tally.answered += 1;
+        self.progress.reads.store(self.tally.answered, Ordering::Relaxed);
+        self.tally.stale_reads += u64::from(!self.subject.is_fresh(&answer.reply, slot.floor));
+        self.time(slot.started, now, false);
+        if let (Phase::Measure { .. }, Some(staleness)) = (&self.phase, answer.staleness) {
+            self.tally.staleness.record(staleness.as_nanos() as u64);
+        }
+        if slot.step == Step::ReadFirst && self.is_issuing() {
+            self.counter += 1;
+            let slot = self.slots.slot(at);
+            slot.write.counter = self.counter;
+            (slot.step, slot.started) = (Step::Write, now);
+            self.send(at, now);
+        } else {
+            self.slots.release(at);
         }
     }
 
@@ -190,31 +214,48 @@ impl<P: NodePort, C: FnMut() -> u64> Client<P, C> {
     }
 
     fn fail(&mut self, at: u32, error: &ProposeError, now: u64) {
-        let slot = *self.slots.slot(at);
-        let group = slot.write.group;
         match error {
-            ProposeError::NotLeader { hint } => {
-                let hint = hint.map(|node| node.0 as usize - 1);
-                let hint = hint.filter(|&node| self.ports.get(node).is_some_and(Option::is_some));
-                if self.routes.correct(group, usize::from(slot.node), hint) && hint.is_some() {
-                    self.tally.retries += 1;
-                    self.send(at, now);
-                } else {
-                    self.wait(at, now);
-                }
-            }
-            ProposeError::NoSuchGroup(_) | ProposeError::Closed => {
-                self.routes.correct(group, usize::from(slot.node), None);
-                self.wait(at, now);
-            }
+            ProposeError::NotLeader { hint } => self.go_elsewhere(at, *hint, now),
+            ProposeError::NoSuchGroup(_) | ProposeError::Closed => self.move_on(at, now),
             ProposeError::Busy | ProposeError::StorageFull => self.wait(at, now),
-            ProposeError::Unknown if slot.step != Step::Write => self.wait(at, now),
             ProposeError::Unknown => self.give_up(at),
             other => {
                 self.tally.fail(other.to_string());
                 self.give_up(at);
             }
         }
+    }
+
+    fn fail_read(&mut self, at: u32, error: &ReadError, now: u64) {
+        match error {
+            ReadError::NotLeader { hint } => self.go_elsewhere(at, *hint, now),
+            ReadError::NoSuchGroup(_) | ReadError::Closed => self.move_on(at, now),
+            ReadError::Busy | ReadError::Stale { .. } | ReadError::Behind { .. } => self.wait(at, now),
+            other => {
+                self.tally.fail(other.to_string());
+                self.give_up(at);
+            }
+        }
+    }
+
+    /// The node does not lead the operation's group.
+    fn go_elsewhere(&mut self, at: u32, hint: Option<NodeId>, now: u64) {
+        let slot = *self.slots.slot(at);
+        let hint = hint.map(|node| node.0 as usize - 1);
+        let hint = hint.filter(|&node| self.ports.get(node).is_some_and(Option::is_some));
+        if self.routes.correct(slot.write.group, usize::from(slot.node), hint) && hint.is_some() {
+            self.tally.retries += 1;
+            self.send(at, now);
+        } else {
+            self.wait(at, now);
+        }
+    }
+
+    /// The node does not have the operation's group, or is about to leave.
+    fn move_on(&mut self, at: u32, now: u64) {
+        let slot = *self.slots.slot(at);
+        self.routes.correct(slot.write.group, usize::from(slot.node), None);
+        self.wait(at, now);
     }
 
     /// Ends an operation without an acknowledgement. A write that may have left this client counts as unknown.

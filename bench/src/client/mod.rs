@@ -23,10 +23,11 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender};
 use std::time::Duration;
 
-use raftwerk::Completion;
+use raftwerk::{Completion, Consistency};
 
 use crate::ledger::Subject;
 use crate::port::NodePort;
+use crate::reading::{Reading, Replica};
 use crate::workload::Workload;
 pub(crate) use flow::group_id;
 use routes::Routes;
@@ -110,6 +111,9 @@ pub struct Client<P, C> {
     slots: Slots,
     routes: Routes,
     progress: Arc<Progress>,
+    reading: Reading,
+    /// The node of the last read that could go anywhere.
+    next_reader: usize,
     orders: Receiver<Order<P>>,
     phase: Phase,
     /// Operations to repeat, and when: those refused once or twice, and those refused more often. Each in order, since
@@ -159,6 +163,8 @@ impl<P: NodePort, C: FnMut() -> u64> Client<P, C> {
             load,
             routes: Routes::new(groups, Arc::clone(&progress)),
             progress,
+            reading: Reading::new(Consistency::Strong, Replica::Leader),
+            next_reader: 0,
             orders,
             phase: Phase::Barrier,
             waiting: [VecDeque::new(), VecDeque::new()],
@@ -171,6 +177,12 @@ impl<P: NodePort, C: FnMut() -> u64> Client<P, C> {
             done: Vec::new(),
             tally: Tally::default(),
         }
+    }
+
+    /// The client, reading otherwise than linearizably at leaders.
+    #[must_use]
+    pub fn reading(self, reading: Reading) -> Self {
+        Self { reading, ..self }
     }
 
     /// Writes once to each of `groups` and waits until all have acknowledged: each has a leader then, and the client

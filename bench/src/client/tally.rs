@@ -45,6 +45,8 @@ pub struct Tally {
     pub write_latencies: Latencies,
     /// Latencies of reads that started inside the measured time.
     pub read_latencies: Latencies,
+    /// How old the states were that reads were answered from, inside the measured time, where that was known.
+    pub staleness: Latencies,
     /// Length of the measured time in nanoseconds.
     pub measured_nanos: u64,
     /// Writes acknowledged in all.

@@ -6,7 +6,9 @@ use std::rc::Rc;
 use std::sync::mpsc;
 
 use bytes::Bytes;
-use raftwerk::{Applied, EntryId, GroupId, Index, NodeId, ProposeError, Term};
+use raftwerk::{
+    Applied, EntryId, GroupId, Index, NodeId, Outcome, ProposeError, ReadAnswer, ReadError, ReadOptions, Term,
+};
 
 use super::*;
 use crate::hash_machine::{BUCKETS, SUMS_QUERY, bucket_of, payload_hash};
@@ -53,7 +55,13 @@ impl NodePort for FakePort {
         self.queue(group, token, Some(payload))
     }
 
-    fn read(&mut self, group: GroupId, token: u64, _query: &[u8]) -> Result<(), Refused> {
+    fn read(
+        &mut self,
+        group: GroupId,
+        token: u64,
+        _query: &[u8],
+        _options: ReadOptions<'_>,
+    ) -> Result<(), Refused> {
         self.queue(group, token, None)
     }
 
@@ -71,17 +79,27 @@ impl NodePort for FakePort {
             self.queue.pop_front_if(|(due, ..)| *due <= cluster.now && !stalled)
         {
             let group = group.0 as usize - 1;
-            let result = if cluster.leader[group] != self.node {
-                Err(ProposeError::NotLeader { hint: Some(NodeId(cluster.leader[group] as u64 + 1)) })
-            } else if let Some(payload) = payload {
+            let hint = Some(NodeId(cluster.leader[group] as u64 + 1));
+            let leads = cluster.leader[group] == self.node;
+            let outcome = if let Some(payload) = payload {
+                if !leads {
+                    out.push(Completion {
+                        token,
+                        outcome: Outcome::Proposal(Err(ProposeError::NotLeader { hint })),
+                    });
+                    continue;
+                }
                 cluster.applied[group].push(payload_hash(&payload));
                 let index = Index(cluster.applied[group].len() as u64);
-                Ok(Applied { id: EntryId::new(Term(1), index), reply: Bytes::new() })
-            } else {
+                Outcome::Proposal(Ok(Applied { id: EntryId::new(Term(1), index), reply: Bytes::new() }))
+            } else if leads {
                 let count = cluster.applied[group].len() as u64;
-                Ok(Applied { id: EntryId::default(), reply: count.to_le_bytes().to_vec().into() })
+                let reply = count.to_le_bytes().to_vec().into();
+                Outcome::Read(Ok(ReadAnswer { reply, ..ReadAnswer::default() }))
+            } else {
+                Outcome::Read(Err(ReadError::NotLeader { hint }))
             };
-            out.push(Completion { token, result });
+            out.push(Completion { token, outcome });
         }
         out.len() - before
     }

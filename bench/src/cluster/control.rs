@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use bytes::Bytes;
 use raftwerk::kv::KvMachine;
-use raftwerk::{Config, Engine, GroupId, NodeId, StateMachine, StateMachines};
+use raftwerk::{Config, Consistency, Engine, GroupId, NodeId, StateMachine, StateMachines};
 use raftwerk_net::identity::Identity;
 use serde::{Deserialize, Serialize};
 
@@ -209,7 +209,8 @@ pub fn digests(engine: &Engine, count: u32) -> Result<Vec<(u64, u64)>, String> {
 /// The group is missing, or the engine closed.
 pub fn query(engine: &Engine, group: u32, query: &[u8]) -> Result<Bytes, String> {
     let replica = engine.group(group_id(group)).ok_or_else(|| missing(group))?;
-    replica.query_local(query.to_vec()).wait().map_err(|error| error.to_string())
+    let answer = replica.query(query.to_vec(), Consistency::Eventual).wait();
+    answer.map(|answer| answer.reply).map_err(|error| error.to_string())
 }
 
 fn missing(group: u32) -> String {

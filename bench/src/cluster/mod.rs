@@ -27,6 +27,7 @@ use crate::client::{Client, Order, Progress, Tally};
 use crate::ledger::{MachineKind, Subject};
 use crate::port::NodePort;
 use crate::probe::raw_sync_us;
+use crate::reading::{self, Reading, Replica};
 use crate::report::{BeforeAfter, ClusterReport, FailoverReport};
 use crate::usage::{own_cpu_nanos, own_resident_bytes, thread_cpu_nanos};
 use crate::workload::Workload;
@@ -165,7 +166,9 @@ fn client<P: NodePort>(
     let clock = move || origin.elapsed().as_nanos() as u64;
     let subject = Subject::new(options.state_machine, options.groups, options.keys, options.payload);
     let workload = Workload::new(options.workload, options.keys, options.reads, options.seed);
-    Client::new(ports, clock, options.groups, subject, workload, options.load(), orders, Arc::clone(progress))
+    let reading = Reading::new(options.consistency, options.replica);
+    let (load, progress) = (options.load(), Arc::clone(progress));
+    Client::new(ports, clock, options.groups, subject, workload, load, orders, progress).reading(reading)
 }
 
 fn run_client<P: NodePort, C: FnMut() -> u64>(
@@ -353,6 +356,9 @@ fn report(
         reads: tally.reads,
         reads_per_second: tally.reads as f64 / seconds,
         read_latency_us: tally.read_latencies.summary(),
+        consistency: reading::name(options.consistency),
+        any_replica: options.replica == Replica::Any,
+        staleness_us: tally.staleness.summary(),
         cpu_us_per_write: per(tally.writes),
         cpu_us_per_operation: per(tally.writes + tally.reads),
         client_cpu_us_per_operation: (ended > 0).then(|| client_nanos as f64 / 1000.0 / ended as f64),

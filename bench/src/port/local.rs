@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use raftwerk::{Completion, GroupId, Pipeline, ProposeError, ReadError};
+use raftwerk::{Completion, GroupId, Pipeline, ProposeError, ReadError, ReadOptions};
 
 use super::{NodePort, Refused};
 
@@ -28,8 +28,14 @@ impl NodePort for LocalPort {
         })
     }
 
-    fn read(&mut self, group: GroupId, token: u64, query: &[u8]) -> Result<(), Refused> {
-        self.0.read(group, token, query).map_err(|error| match error {
+    fn read(
+        &mut self,
+        group: GroupId,
+        token: u64,
+        query: &[u8],
+        options: ReadOptions<'_>,
+    ) -> Result<(), Refused> {
+        self.0.query(group, token, query, options).map_err(|error| match error {
             ReadError::Busy => Refused::Busy,
             _ => Refused::Closed,
         })

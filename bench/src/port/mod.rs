@@ -11,7 +11,7 @@ use std::time::Duration;
 pub use local::LocalPort;
 pub use remote::RemotePort;
 
-use raftwerk::{Completion, GroupId};
+use raftwerk::{Completion, GroupId, ReadOptions};
 
 /// Why a port did not take an operation. Nothing happened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,11 +30,17 @@ pub trait NodePort {
     /// [`Refused`]; nothing was taken.
     fn submit(&mut self, group: GroupId, token: u64, payload: &[u8]) -> Result<(), Refused>;
 
-    /// Takes a linearizable read in, likewise.
+    /// Takes a read in, likewise.
     ///
     /// # Errors
     /// [`Refused`]; nothing was taken.
-    fn read(&mut self, group: GroupId, token: u64, query: &[u8]) -> Result<(), Refused>;
+    fn read(
+        &mut self,
+        group: GroupId,
+        token: u64,
+        query: &[u8],
+        options: ReadOptions<'_>,
+    ) -> Result<(), Refused>;
 
     /// Sends what was taken in on its way.
     fn flush(&mut self);

@@ -5,11 +5,11 @@ use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::Duration;
 
-use raftwerk::{Completion, GroupId};
+use raftwerk::{Completion, GroupId, ReadOptions};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::{NodePort, Refused};
-use crate::protocol::{OperationKind, OperationRecord, read_completion, write_operation};
+use crate::protocol::{OperationKind, OperationRecord, ReadDemand, read_completion, write_operation};
 
 /// Bytes that may wait to be sent; beyond it submissions are refused as busy.
 const OUTGOING_BYTES_MAX: usize = 8 << 20;
@@ -89,8 +89,14 @@ impl NodePort for RemotePort {
         self.queue(OperationKind::Propose, group, token, payload)
     }
 
-    fn read(&mut self, group: GroupId, token: u64, query: &[u8]) -> Result<(), Refused> {
-        self.queue(OperationKind::Read, group, token, query)
+    fn read(
+        &mut self,
+        group: GroupId,
+        token: u64,
+        query: &[u8],
+        options: ReadOptions<'_>,
+    ) -> Result<(), Refused> {
+        self.queue(OperationKind::Read(ReadDemand::of(&options, group)), group, token, query)
     }
 
     fn flush(&mut self) {
@@ -151,7 +157,7 @@ impl NodePort for RemotePort {
 mod tests {
     use std::os::unix::net::UnixListener;
 
-    use raftwerk::{Applied, EntryId, Index, ProposeError, Term};
+    use raftwerk::{Applied, EntryId, Index, Outcome, ReadError, Term};
 
     use super::*;
     use crate::protocol::{read_operation, write_completion};
@@ -164,11 +170,11 @@ mod tests {
         let mut port = RemotePort::connect(&path, 2).unwrap();
         let (mut node, _) = listener.accept().unwrap();
         port.submit(GroupId(3), 7, b"payload").unwrap();
-        port.read(GroupId(4), 8, b"query").unwrap();
+        port.read(GroupId(4), 8, b"query", ReadOptions::default()).unwrap();
         assert_eq!(port.submit(GroupId(3), 9, b"payload"), Err(Refused::Busy));
         port.flush();
 
-        let mut bytes = [0; 54];
+        let mut bytes = [0; 71];
         node.read_exact(&mut bytes).unwrap();
         let mut at = 0;
         let proposal = read_operation(&bytes, &mut at).unwrap().unwrap();
@@ -177,8 +183,8 @@ mod tests {
 
         let ok = Applied { id: EntryId::new(Term(1), Index(2)), reply: "r".into() };
         let answers = [
-            Completion { token: 7, result: Ok(ok) },
-            Completion { token: 8, result: Err(ProposeError::Unknown) },
+            Completion { token: 7, outcome: Outcome::Proposal(Ok(ok)) },
+            Completion { token: 8, outcome: Outcome::Read(Err(ReadError::Closed)) },
         ];
         let mut bytes = Vec::new();
         answers.iter().for_each(|answer| write_completion(&mut bytes, answer));

@@ -12,11 +12,13 @@
 //! query      = 0x01 key bytes to the end                                     get
 //!            | 0x02 key bytes to the end                                     version
 //!            | 0x03 bound (from), 0x00 | 0x01 bound (to), varint items_max, varint bytes_max    scan [from, to)
+//!            | 0x04 varint count, count × key                                get many
 //! bound      = as key, but up to BOUND_BYTES_MAX long, so that "just after this key" is always a bound
 //!
 //! put, batch → nothing                     delete → 0x00 (was absent) | 0x01
 //! compare    → 0x01 (applied) | 0x00 found                            get     → found
 //! found      = 0x00 (absent) | 0x01 u64 version, value bytes to the end
+//! get many   → count × { 0x00 (absent) | 0x01 u64 version, value }
 //! version    → 0x00 (absent) | 0x01 u64 version
 //! scan       → 0x00 (complete) | 0x01 (more), then items to the end: { key, value, u64 version }
 //! anything malformed → 0xFF
@@ -37,16 +39,19 @@ mod query;
 mod reply;
 
 pub use operation::{Change, Changes, Operation, batch, compare_and_set, delete, put};
-pub use query::{Query, Scan, get, scan, version};
+pub use query::{Keys, Query, Scan, get, get_many, scan, version};
 pub use reply::{
-    Found, INVALID, Item, Page, PageWriter, Swap, existed, found, found_version, nothing, page, swapped,
+    Found, INVALID, Item, Page, PageWriter, Swap, existed, found, found_many, found_version, nothing, page,
+    swapped,
 };
-pub(crate) use reply::{found_reply, refused_reply, version_reply};
+pub(crate) use reply::{found_reply, many_reply, refused_reply, version_reply};
 
 /// The longest key, in bytes. Part of the format: replicas that disagreed about it would diverge.
 pub const KEY_BYTES_MAX: usize = 4096;
 /// The longest bound of a scan, in bytes: one more than a key.
 pub const BOUND_BYTES_MAX: usize = KEY_BYTES_MAX + 1;
+/// The most keys of one query for many.
+pub const MANY_KEYS_MAX: usize = 1024;
 /// What a put adds to its key and value when the key is shorter than [`SHORT_KEY_BYTES`].
 pub const PUT_OVERHEAD_BYTES: usize = 2;
 /// Keys shorter than this, in bytes, have a length of one byte.
@@ -77,8 +82,8 @@ pub enum CodecError {
         /// Its length.
         bytes: u64,
     },
-    /// A scan asks for no items at all, or for more than 32 bits can count.
-    #[error("a scan's limit is out of bounds")]
+    /// A scan asks for no items at all, or for more than 32 bits can count; or a query is for too many keys.
+    #[error("a query's limit is out of bounds")]
     Limit,
     /// The reply says that the state machine could not read the operation or query.
     #[error("the state machine refused the bytes as malformed")]

@@ -13,7 +13,7 @@ use raftwerk_frame::Index;
 use super::codec::{self, Change, INVALID, Operation, PageWriter, Query, Scan};
 use super::image;
 use super::tree::{Tree, TreeItem};
-use crate::state_machine::{Checkpoint, Committed, Replies, StateMachine};
+use crate::state_machine::{Checkpoint, Committed, Frozen, Replies, StateMachine};
 
 /// The most items the machine puts on a page, whatever a scan asks for: it must not hold up its worker.
 pub const PAGE_ITEMS_MAX: u32 = 4096;
@@ -127,8 +127,14 @@ impl StateMachine for KvMachine {
             Ok(Query::Get { key }) => codec::found_reply(self.tree.get(key).map(versioned)),
             Ok(Query::Version { key }) => codec::version_reply(self.tree.get(key).map(|item| item.version)),
             Ok(Query::Scan(scan)) => self.page(&scan),
+            Ok(Query::GetMany(keys)) => codec::many_reply(keys.map(|key| self.tree.get(key).map(versioned))),
             Err(_) => Bytes::from_static(INVALID),
         }
+    }
+
+    /// A copy, which shares everything that is not changed later.
+    fn freeze(&self) -> Option<Box<dyn Frozen>> {
+        Some(Box::new(FrozenKv(self.clone())))
     }
 
     fn checkpoint(&self) -> Checkpoint {
@@ -154,6 +160,15 @@ impl StateMachine for KvMachine {
             hasher.write_u64(item.version.0);
         }
         hasher.finish()
+    }
+}
+
+/// A machine that applies nothing more.
+struct FrozenKv(KvMachine);
+
+impl Frozen for FrozenKv {
+    fn query(&self, query: &[u8]) -> Bytes {
+        self.0.query(query)
     }
 }
 

@@ -1,6 +1,7 @@
 //! A key-value store on groups: the state machine, its bytes, the map of shards, and the routing face.
 //!
-//! - [`Store`]: put, get, compare-and-set, batch, scan over many shards. Start here to *use* one.
+//! - [`Store`]: put, get, compare-and-set, batch, scan over many shards. Start here to *use* one; [`Reader`]: at the level
+//!   of your choice.
 //! - [`KvMachine`]: the [`StateMachine`](crate::StateMachine) of one shard, in memory.
 //! - [`Tree`]: the ordered map in it, whose copies cost next to nothing: that is how checkpoints are taken.
 //! - [`ShardMap`]: which group holds which keys; fixed when made.
@@ -35,5 +36,5 @@ pub use image::ImageError;
 pub use machine::{KvMachine, PAGE_BYTES_MAX, PAGE_ITEMS_MAX};
 pub use shard_file::ShardFileError;
 pub use shard_map::{Shard, ShardMap, ShardMapError};
-pub use store::{Answer, Scanner, Store, StoreError, StoreOpenError, Write};
+pub use store::{Answer, Many, Reader, Scanner, Served, Store, StoreError, StoreOpenError, Write};
 pub use tree::{Range, Tree, TreeItem};

@@ -6,6 +6,7 @@
 
 mod error;
 mod pending;
+mod reader;
 mod scan;
 
 use std::collections::hash_map::Entry;
@@ -17,10 +18,11 @@ use rustc_hash::FxHashMap;
 
 use super::codec::{self, Change, Found, KEY_BYTES_MAX, Swap};
 use super::shard_map::ShardMap;
-use crate::{Applied, Engine, Group};
+use crate::{Applied, Consistency, Engine, Group, ReadAnswer, ReadOptions, Session};
 
 pub use error::{StoreError, StoreOpenError};
-pub use pending::{Answer, Write};
+pub use pending::{Answer, Served, Write};
+pub use reader::{Many, Reader};
 pub use scan::Scanner;
 
 /// A key-value store. Cheap to clone; usable from any thread.
@@ -55,6 +57,7 @@ pub use scan::Scanner;
 #[derive(Clone)]
 pub struct Store {
     shards: Arc<Shards>,
+    session: Option<Session>,
 }
 
 struct Shards {
@@ -104,7 +107,7 @@ impl Store {
                 place.insert(engine.group(shard.group).ok_or(StoreOpenError::NoSuchGroup(shard.group))?);
             }
         }
-        Ok(Self { shards: Arc::new(Shards { map, groups }) })
+        Ok(Self { shards: Arc::new(Shards { map, groups }), session: None })
     }
 
     /// Which group holds which keys.
@@ -151,23 +154,55 @@ impl Store {
         self.write(first.key(), 0, |out| codec::batch(out, changes), version_of)
     }
 
+    /// Reads at another level than the store's own calls do, which are linearizable; also tells from which state the
+    /// answers are.
+    /// ```no_run
+    /// # fn example(store: &raftwerk::kv::Store) -> Result<(), raftwerk::kv::StoreError> {
+    /// use std::time::Duration;
+    /// use raftwerk::{Consistency, ReadOptions};
+    ///
+    /// let level = Consistency::BoundedStaleness(Duration::from_millis(50));
+    /// let nearby = store.at(ReadOptions::new(level).or_wait(Duration::from_secs(1)));
+    /// let found = nearby.get(b"apple").wait()?;
+    /// println!("{:?}, at most {:?} old", found.value, found.staleness);
+    /// # Ok(()) }
+    /// ```
+    pub fn at<'a>(&'a self, options: impl Into<ReadOptions<'a>>) -> Reader<'a> {
+        Reader::new(self, options.into())
+    }
+
+    /// The same store, as part of a session: its writes and reads raise it, and levels that want one look at it.
+    #[must_use]
+    pub fn in_session(&self, session: &Session) -> Self {
+        Self { session: Some(session.clone()), ..self.clone() }
+    }
+
     /// What a key holds, linearizably: as of some moment between call and answer.
     pub fn get(&self, key: &[u8]) -> Answer<Option<Found>> {
         let encode = |out: &mut Vec<u8>| codec::get(out, key);
-        self.read(key, encode, |reply| Ok(codec::found(&reply)?))
+        self.read(key, &self.strong(), encode, |answer| Ok(codec::found(&answer.reply)?))
+    }
+
+    /// What several keys hold, linearizably, in their order: see [`Reader::get_many`].
+    pub fn get_many(&self, keys: &[&[u8]]) -> Many {
+        self.at(Consistency::Strong).get_many(keys)
     }
 
     /// The version of a key, linearizably; `None` if it is absent.
     pub fn version(&self, key: &[u8]) -> Answer<Option<Index>> {
         let encode = |out: &mut Vec<u8>| codec::version(out, key);
-        self.read(key, encode, |reply| Ok(codec::found_version(&reply)?))
+        self.read(key, &self.strong(), encode, |answer| Ok(codec::found_version(&answer.reply)?))
     }
 
     /// Walks through the keys from `from` on, and below `to` if there is one, in key order, across shards.
     ///
     /// Each page is linearizable, the walk as a whole is not: a page does not see writes that came after it.
     pub fn scan(&self, from: &[u8], to: Option<&[u8]>) -> Scanner {
-        Scanner::new(self.clone(), from, to)
+        self.at(Consistency::Strong).scan(from, to)
+    }
+
+    fn strong(&self) -> ReadOptions<'_> {
+        ReadOptions { session: self.session.as_ref(), ..ReadOptions::default() }
     }
 
     fn group_of(&self, key: &[u8]) -> &Group {
@@ -186,21 +221,27 @@ impl Store {
         }
         let mut payload = Vec::with_capacity(bytes);
         encode(&mut payload);
-        Write::sent(self.group_of(key).propose(payload), read)
+        let group = self.group_of(key);
+        let proposal = match &self.session {
+            Some(session) => group.propose_in(payload, session),
+            None => group.propose(payload),
+        };
+        Write::sent(proposal, read)
     }
 
     fn read<T>(
         &self,
         key: &[u8],
+        options: &ReadOptions<'_>,
         encode: impl FnOnce(&mut Vec<u8>),
-        read: fn(bytes::Bytes) -> Result<T, StoreError>,
+        read: fn(ReadAnswer) -> Result<T, StoreError>,
     ) -> Answer<T> {
         if key.len() > KEY_BYTES_MAX {
             return Answer::failed(StoreError::key_too_large(key));
         }
         let mut query = Vec::with_capacity(1 + key.len());
         encode(&mut query);
-        Answer::sent(self.group_of(key).read(query), read)
+        Answer::sent(self.group_of(key).query(query, *options), read)
     }
 }
 

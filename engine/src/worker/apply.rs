@@ -57,17 +57,6 @@ impl<D: Disk> Worker<D> {
         self.answer_reads(slot);
         Ok(())
     }
-
-    /// Answers the reads whose index is applied.
-    fn answer_reads(&mut self, slot: GroupSlot) {
-        let Some(replica) = self.replicas[slot.0 as usize].as_mut() else { return };
-        while let Some((_, token)) = replica.reads.pop_front_if(|(index, _)| *index <= replica.applied) {
-            if let Some(query) = self.clients.query(token) {
-                let answer = replica.machine.query(query);
-                self.clients.answer_read(token, Ok(answer));
-            }
-        }
-    }
 }
 
 fn apply_frame(

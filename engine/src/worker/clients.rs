@@ -3,33 +3,22 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use raftwerk_frame::{EntryId, GroupId, Index};
-use raftwerk_raft::Input;
+use raftwerk_frame::{GroupId, Index};
 use raftwerk_wal::Disk;
 use rustc_hash::FxHashMap;
-use smallvec::SmallVec;
 use tokio::sync::oneshot;
 
 use super::Worker;
+use super::reads::{ReadBatch, ReadWaiter, SPARE_BATCHES, refuse_reads};
 use super::replica::{Replica, Staged, Waiter};
+use crate::consistency::ReadAnswer;
 use crate::error::{ProposeError, ReadError};
 use crate::group::Applied;
 use crate::inbox::{Order, Request};
-use crate::pipeline::{Completion, OperationKind, PipelineShared, SUBMISSION_BYTES, Submission};
+use crate::pipeline::{Completion, OperationKind, Outcome, PipelineShared, SUBMISSION_BYTES, Submission};
 
 /// Bytes of a payload's neighbourhood in the batch: what a proposal is counted as, besides itself.
 const ENTRY_BYTES: u64 = 4;
-
-enum ReadWaiter {
-    Pipeline { number: u32, token: u64 },
-    Single(oneshot::Sender<Result<Bytes, ReadError>>),
-}
-
-struct PendingRead {
-    group: GroupId,
-    query: SmallVec<[u8; 32]>,
-    waiter: ReadWaiter,
-}
 
 struct PipelineEnd {
     shared: Arc<PipelineShared>,
@@ -51,8 +40,7 @@ pub(super) struct Clients {
     pipelines: FxHashMap<u32, PipelineEnd>,
     /// Pipelines with completions of this turn.
     touched: Vec<u32>,
-    reads: FxHashMap<u64, PendingRead>,
-    next_read: u64,
+    spare_batches: Vec<ReadBatch>,
 }
 
 impl Clients {
@@ -85,7 +73,9 @@ impl Clients {
     /// Ends a proposal.
     pub(super) fn answer(&mut self, waiter: Waiter, result: Result<Applied, ProposeError>) {
         match waiter {
-            Waiter::Pipeline { number, token } => self.complete(number, Completion { token, result }),
+            Waiter::Pipeline { number, token } => {
+                self.complete(number, Completion { token, outcome: Outcome::Proposal(result) });
+            }
             Waiter::Single(reply) => drop(reply.send(result)),
         }
     }
@@ -100,34 +90,29 @@ impl Clients {
     }
 
     /// Ends a read.
-    pub(super) fn answer_read(&mut self, token: u64, result: Result<Bytes, ReadError>) {
-        let Some(read) = self.reads.remove(&token) else { return };
-        match read.waiter {
+    pub(super) fn answer_read(&mut self, waiter: ReadWaiter, result: Result<ReadAnswer, ReadError>) {
+        match waiter {
             ReadWaiter::Single(reply) => drop(reply.send(result)),
             ReadWaiter::Pipeline { number, token } => {
-                let result = result.map(|reply| Applied { id: EntryId::default(), reply });
-                self.complete(number, Completion { token, result: result.map_err(ProposeError::from) });
+                self.complete(number, Completion { token, outcome: Outcome::Read(result) });
+            }
+            ReadWaiter::Freezing(reply) => {
+                let error = result.err().unwrap_or(ReadError::NotFreezable);
+                drop(reply.send(Err(error)));
             }
         }
     }
 
-    /// Ends every read of a group, also those that its core still waits with, or of all groups.
-    pub(super) fn refuse_reads(&mut self, of: Option<GroupId>, error: &ReadError) {
-        let matching = self.reads.iter().filter(|(_, read)| of.is_none_or(|group| read.group == group));
-        let tokens: Vec<u64> = matching.map(|(token, _)| *token).collect();
-        for token in tokens {
-            self.answer_read(token, Err(error.clone()));
+    /// An empty batch of reads, with memory of an older one where there is some.
+    pub(super) fn spare_batch(&mut self) -> ReadBatch {
+        self.spare_batches.pop().unwrap_or_default()
+    }
+
+    /// Gives a batch that was answered back for its memory.
+    pub(super) fn recycle_batch(&mut self, batch: ReadBatch) {
+        if self.spare_batches.len() < SPARE_BATCHES && batch.is_spare() {
+            self.spare_batches.push(batch);
         }
-    }
-
-    /// How many reads are not answered.
-    pub(super) fn reads_len(&self) -> usize {
-        self.reads.len()
-    }
-
-    /// The bytes of a read's query.
-    pub(super) fn query(&self, token: u64) -> Option<&[u8]> {
-        self.reads.get(&token).map(|read| &read.query[..])
     }
 
     /// Ends the staged proposals of a group with an error that is certain.
@@ -179,20 +164,19 @@ impl Clients {
             .entry(shared.number)
             .or_insert_with(|| PipelineEnd { shared: Arc::clone(shared), finished: Vec::new() });
     }
-
-    fn add_read(&mut self, group: GroupId, query: &[u8], waiter: ReadWaiter) -> u64 {
-        self.next_read += 1;
-        self.reads.insert(self.next_read, PendingRead { group, query: SmallVec::from_slice(query), waiter });
-        self.next_read
-    }
 }
 
 impl<D: Disk> Worker<D> {
-    /// Takes requests in while the batch has room. Whether it had to the end.
+    /// Sees what requests there are. To be called before the turn's time is read: what is judged by that time was there
+    /// then, and callers who retry at once cannot keep a turn from its end.
+    pub(crate) fn count_requests(&mut self) {
+        self.requests_seen = self.inbox.requests_len();
+    }
+
+    /// Takes the turn's requests in while the batch has room. Whether it had to the end.
     pub(super) fn take_requests(&mut self) -> bool {
         let mut room = self.lane.room() as u64;
-        // Not those that come while these are taken: callers who retry at once must not keep a turn from its end.
-        let mut left = self.inbox.requests_len();
+        let mut left = std::mem::take(&mut self.requests_seen);
         let enough = (SUBMISSION_BYTES + self.settings.payload_bytes_max) as u64;
         while room > enough && left > 0 {
             left -= 1;
@@ -205,15 +189,11 @@ impl<D: Disk> Worker<D> {
                     self.clients.singles.push(Single { payload, reply: Some(reply) });
                     self.stage(group, Staged::Single { request }, bytes);
                 }
-                Some(Request::Read { group, query, reply }) => {
-                    self.take_read(group, &query, ReadWaiter::Single(reply), false);
+                Some(Request::Read { group, query, demand, reply }) => {
+                    self.take_read(group, &query, demand, ReadWaiter::Single(reply));
                 }
-                Some(Request::ReadAnywhere { group, query, reply }) => {
-                    self.take_read(group, &query, ReadWaiter::Single(reply), true);
-                }
-                Some(Request::QueryLocal { group, query, reply }) => {
-                    let answer = self.replica(group).map(|replica| replica.machine.query(&query));
-                    let _caller_gone = reply.send(answer.ok_or(ReadError::NoSuchGroup(group)));
+                Some(Request::Freeze { group, demand, reply }) => {
+                    self.take_read(group, &[], demand, ReadWaiter::Freezing(reply));
                 }
                 None => return true,
             }
@@ -233,7 +213,10 @@ impl<D: Disk> Worker<D> {
         self.clients.meet(&submission);
         let number = self.clients.submissions.len() as u32;
         self.clients.submissions.push(submission);
-        let count = self.clients.submissions[number as usize].operations.len();
+        let submission = &mut self.clients.submissions[number as usize];
+        let count = submission.operations.len();
+        // Queries are read in place; payloads are not looked at before the end of the turn.
+        let arena = std::mem::take(&mut submission.arena);
         for at in 0..count {
             let submission = &self.clients.submissions[number as usize];
             let operation = submission.operations[at];
@@ -243,14 +226,16 @@ impl<D: Disk> Worker<D> {
                     let staged = Staged::Operation { submission: number, operation: at as u32 };
                     self.stage(operation.group, staged, u64::from(operation.len));
                 }
-                OperationKind::Read => {
+                OperationKind::Read { demand } => {
+                    let demand = submission.demands[demand as usize];
                     let waiter =
                         ReadWaiter::Pipeline { number: submission.shared.number, token: operation.token };
-                    let query: SmallVec<[u8; 32]> = SmallVec::from_slice(submission.bytes_of(&operation));
-                    self.take_read(operation.group, &query, waiter, false);
+                    let query = &arena[operation.start as usize..][..operation.len as usize];
+                    self.take_read(operation.group, query, demand, waiter);
                 }
             }
         }
+        self.clients.submissions[number as usize].arena = arena;
     }
 
     /// Puts a payload beside its group's core until the end of the turn; refuses what cannot succeed.
@@ -279,19 +264,6 @@ impl<D: Disk> Worker<D> {
         }
     }
 
-    fn take_read(&mut self, group: GroupId, query: &[u8], waiter: ReadWaiter, is_anywhere: bool) {
-        let token = self.clients.add_read(group, query, waiter);
-        match self.slot_of(group) {
-            None => self.clients.answer_read(token, Err(ReadError::NoSuchGroup(group))),
-            Some(_) if self.is_poisoned => {
-                self.clients.answer_read(token, Err(ReadError::NotLeader { hint: None }));
-            }
-            Some(slot) if self.lease_of(slot).is_some() => self.leased.push((slot, group, token)),
-            Some(slot) if is_anywhere => self.step(slot, Input::ReadAnywhere { token }),
-            Some(slot) => self.step(slot, Input::Read { token }),
-        }
-    }
-
     /// Why nothing at all can be written now, if so.
     fn refusal(&self) -> Option<ProposeError> {
         if self.is_poisoned {
@@ -317,11 +289,10 @@ impl<D: Disk> Worker<D> {
             self.clients.refuse_staged(replica, reason);
             let applied = replica.applied;
             self.clients.abandon(replica, applied);
-            replica.reads.clear();
+            refuse_reads(replica, &mut self.clients, &reason.clone().into());
             super::membership::abandon_change(replica);
             replica.transfer = None;
         }
-        self.clients.refuse_reads(None, &reason.clone().into());
     }
 
     /// Answers everyone; from here on the inbox refuses.

@@ -20,6 +20,7 @@ mod open;
 mod orders;
 mod perform;
 mod piece;
+mod reads;
 mod receive;
 mod replica;
 mod ship;
@@ -116,13 +117,16 @@ pub(crate) struct Worker<D: Disk> {
     durable: Lsn,
     outboxes: Outboxes,
     clients: Clients,
+    /// Requests that were there before the turn's time was read.
+    requests_seen: usize,
+    /// Counts the questions of reads to the cores.
+    read_tokens: u64,
+    reads_due: Timers,
     transfers: Transfers,
     introductions: Introductions,
     liveness: Liveness,
     /// Beats that this turn has brought.
     beats_heard: Vec<(NodeId, Beat)>,
-    /// Reads that this turn has brought, for the next to answer by lease.
-    leased: Vec<(GroupSlot, GroupId, u64)>,
     /// The nodes that groups are shared with may be others than before.
     are_nodes_stale: bool,
     replies: Replies,
@@ -142,7 +146,6 @@ impl<D: Disk> Worker<D> {
         }
         if !self.is_poisoned {
             self.tend_nodes();
-            self.answer_leased();
             self.take_beats();
             self.take_arrivals();
             self.take_background();
@@ -165,12 +168,12 @@ impl<D: Disk> Worker<D> {
                 || self.inbox.requests_len() > 0 && had_room
                 || !applied_all
                 || !self.beats_heard.is_empty()
-                || !self.leased.is_empty()
                 || !self.dirty.is_empty(),
             next_deadline: if self.is_poisoned {
                 Time::NEVER
             } else {
-                self.timers.next().min(self.transfers.next_deadline()).min(self.liveness.next_deadline())
+                let own = self.transfers.next_deadline().min(self.liveness.next_deadline());
+                self.timers.next().min(self.reads_due.next()).min(own)
             },
             is_closed: false,
         }
@@ -237,6 +240,7 @@ impl<D: Disk> Worker<D> {
                 Self::arm(&mut self.timers, replica);
             }
         }
+        self.take_reads_due();
         self.tick_transfers();
     }
 
@@ -255,6 +259,7 @@ impl<D: Disk> Worker<D> {
         while let Some(&slot) = self.dirty.get(at) {
             at += 1;
             self.propose_staged(slot);
+            self.ask_staged(slot);
             let Some(replica) = self.replicas[slot.0 as usize].as_mut() else { continue };
             self.effects.clear();
             replica.core.flush(self.now, &mut self.effects);
@@ -345,7 +350,6 @@ impl<D: Disk> Worker<D> {
         }
         self.outboxes.clear();
         self.dirty.clear();
-        self.leased.clear();
         self.beats_heard.clear();
         self.abandon_all(&ProposeError::Poisoned);
     }

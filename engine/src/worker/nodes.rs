@@ -104,39 +104,11 @@ impl<D: Disk> Worker<D> {
         }
     }
 
-    /// Up to where a group may be read without asking anybody, at this turn's time.
+    /// Up to where a group may be read without asking anybody, at this turn's time. For reads that were called before it: a
+    /// worker that was stopped may have lost the lease since, and another may have written.
     pub(super) fn lease_of(&self, slot: GroupSlot) -> Option<Index> {
         let replica = self.replicas[slot.0 as usize].as_ref()?;
         let (index, until) = replica.core.lease(|node| self.liveness.kept_until(node))?;
         (until > self.now).then_some(index)
-    }
-
-    /// Answers the reads that the last turn brought, where their groups still have a lease. Not in that turn: its time was
-    /// read before they came, and whoever was stopped in between may have lost the lease, and another may have written.
-    pub(super) fn answer_leased(&mut self) {
-        let mut leased = std::mem::take(&mut self.leased);
-        let mut last = None;
-        for (slot, group, token) in leased.drain(..) {
-            if !self.holds(slot, group) {
-                // Whoever asked was told when the group went.
-                continue;
-            }
-            let index = match last {
-                Some((known, index)) if known == slot => index,
-                _ => self.lease_of(slot),
-            };
-            last = Some((slot, index));
-            let Some(index) = index else {
-                self.step(slot, Input::Read { token });
-                continue;
-            };
-            let Some(replica) = self.replicas[slot.0 as usize].as_mut() else { continue };
-            self.metrics.leased_read();
-            replica.reads.push_back((index, token));
-            if !std::mem::replace(&mut replica.is_to_apply, true) {
-                self.to_apply.push(slot);
-            }
-        }
-        self.leased = leased;
     }
 }

@@ -6,6 +6,7 @@ use raftwerk_wal::Disk;
 use tokio::sync::oneshot;
 
 use super::Worker;
+use super::reads::refuse_reads;
 use super::replica::Replica;
 use crate::error::{CreateError, ReadError};
 use crate::group::GroupStatus;
@@ -118,7 +119,7 @@ impl<D: Disk> Worker<D> {
         self.clients.refuse_staged(&mut replica, &crate::ProposeError::NoSuchGroup(group));
         self.clients.abandon(&mut replica, Index(0));
         super::membership::abandon_change(&mut replica);
-        self.clients.refuse_reads(Some(group), &ReadError::NoSuchGroup(group));
+        refuse_reads(&mut replica, &mut self.clients, &ReadError::NoSuchGroup(group));
         self.transfers.forget(group);
         self.transfers.leave(group);
         self.metrics.groups(self.slots.len());

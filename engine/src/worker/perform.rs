@@ -7,7 +7,7 @@ use raftwerk_wal::{Disk, GroupSlot, Lane, LogError};
 
 use super::Worker;
 use super::replica::{Pending, Promise, Replica};
-use crate::error::{ProposeError, ReadError};
+use crate::error::ProposeError;
 
 /// A frame of the leader's is closed at this size: large enough to make its header cheap, small enough for a window.
 const FRAME_BYTES: usize = 128 << 10;
@@ -37,10 +37,7 @@ impl<D: Disk> Worker<D> {
             self.filling.messages.push((to, group, message));
         }
         for (token, index) in self.effects.reads.drain(..) {
-            replica.reads.push_back((index, token));
-        }
-        for token in self.effects.reads_rejected.drain(..) {
-            self.clients.answer_read(token, Err(ReadError::NotLeader { hint: replica.core.leader() }));
+            Self::confirm_read(replica, token, index);
         }
         self.clients.tell_of_changes(replica, &mut self.effects);
         if self.effects.role_changed {
@@ -53,11 +50,15 @@ impl<D: Disk> Worker<D> {
                 super::membership::abandon_change(replica);
             }
         }
-        let wants_apply = replica.may_apply_to() > replica.applied
-            || replica.reads.front().is_some_and(|(index, _)| *index <= replica.applied);
+        let wants_apply = replica.may_apply_to() > replica.applied || replica.has_answerable_reads();
         if wants_apply && !std::mem::replace(&mut replica.is_to_apply, true) {
             self.to_apply.push(slot);
         }
+        let rejected = std::mem::take(&mut self.effects.reads_rejected);
+        for &token in &rejected {
+            self.reject_read(slot, token);
+        }
+        self.effects.reads_rejected = rejected;
         let wanted_by = std::mem::take(&mut self.effects.snapshot_to);
         for &to in &wanted_by {
             self.start_transfer(slot, to);

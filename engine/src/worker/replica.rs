@@ -7,6 +7,7 @@ use raftwerk_raft as raft;
 use raftwerk_wal::{GroupSlot, Lsn, SnapshotMeta};
 use tokio::sync::oneshot;
 
+use super::reads::Reading;
 use crate::error::ProposeError;
 use crate::group::Applied;
 use crate::membership::{ReconfigureError, TransferError};
@@ -72,8 +73,10 @@ pub(crate) struct Replica {
     pub(crate) change: Option<PendingChange>,
     /// … or of the leader.
     pub(crate) transfer: Option<oneshot::Sender<Result<(), TransferError>>>,
-    /// Reads whose index is known: answered once it is applied. In rising order.
-    pub(crate) reads: VecDeque<(Index, u64)>,
+    /// Reads that wait, if any do.
+    pub(crate) reading: Option<Box<Reading>>,
+    /// Everything that was committed anywhere before then is applied here.
+    pub(crate) reflects: Option<Time>,
     /// The latest durable checkpoint.
     pub(crate) checkpoint: Option<SnapshotMeta>,
     /// Bytes of log that were applied since.
@@ -112,7 +115,8 @@ impl Replica {
             pending: VecDeque::new(),
             change: None,
             transfer: None,
-            reads: VecDeque::new(),
+            reading: None,
+            reflects: None,
             checkpoint,
             bytes_since_checkpoint: 0,
             saving: false,

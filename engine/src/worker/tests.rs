@@ -167,6 +167,7 @@ impl Node {
 
     fn turn(&mut self, passed: Duration) {
         self.now = self.now + passed;
+        self.worker.count_requests();
         self.worker.turn(self.now);
     }
 

@@ -2,7 +2,7 @@
 //!
 //! Read-only, and costs nothing unless called.
 
-use raftwerk_frame::{GroupId, Index};
+use raftwerk_frame::{GroupId, Index, Time};
 use raftwerk_wal::{Disk, LaneStats};
 
 use super::Worker;
@@ -20,6 +20,8 @@ pub struct ReplicaView<'a> {
     pub machine: &'a dyn StateMachine,
     /// Proposals appended and not answered.
     pub pending: usize,
+    /// Its state has everything that was committed anywhere before then; `None`: it does not know.
+    pub reflects: Option<Time>,
     /// Bytes of its log: frames that are neither compacted nor replaced.
     pub log_bytes: u64,
 }
@@ -52,6 +54,7 @@ impl<D: Disk> Worker<D> {
             applied: replica.applied,
             machine: &*replica.machine,
             pending: replica.pending.len(),
+            reflects: replica.reflects,
             log_bytes: self.lane.live_bytes(replica.slot),
         })
     }
@@ -61,7 +64,7 @@ impl<D: Disk> Worker<D> {
         Load {
             batches: self.held.len(),
             held_messages: self.held.iter().map(|held| held.messages.len()).sum(),
-            reads: self.clients.reads_len(),
+            reads: self.replicas.iter().flatten().map(|replica| replica.reads_len()).sum(),
             inbox_bytes: self.inbox.waiting_bytes(),
             lane: self.lane.stats(),
             log_bytes: self.lane.log_bytes(),

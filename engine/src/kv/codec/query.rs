@@ -1,10 +1,11 @@
 //! Queries: what is asked of a shard's group without changing it. Pure; see [`super`] for the bytes.
 
-use super::{CodecError, KEY_BYTES_MAX, Reader, write_slice, write_varint};
+use super::{CodecError, KEY_BYTES_MAX, MANY_KEYS_MAX, Reader, write_slice, write_varint};
 
 const GET: u8 = 1;
 const VERSION: u8 = 2;
 const SCAN: u8 = 3;
+const GET_MANY: u8 = 4;
 
 /// One query, borrowed from its bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,6 +22,27 @@ pub enum Query<'a> {
     },
     /// The items of a range.
     Scan(Scan<'a>),
+    /// The values and versions of several keys, all of one moment.
+    GetMany(Keys<'a>),
+}
+
+/// The keys of a query for many; all are there, and within their limit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Keys<'a> {
+    left: usize,
+    bytes: &'a [u8],
+}
+
+impl<'a> Iterator for Keys<'a> {
+    type Item = &'a [u8];
+
+    fn next(&mut self) -> Option<&'a [u8]> {
+        self.left = self.left.checked_sub(1)?;
+        let mut reader = Reader::new(self.bytes);
+        let key = reader.key().expect("the keys were read when the query was");
+        self.bytes = reader.rest();
+        Some(key)
+    }
 }
 
 /// A range `from..to` in key order, a page at a time.
@@ -60,6 +82,18 @@ impl<'a> Query<'a> {
                 }
                 Ok(Self::Scan(Scan { from, to, items_max, bytes_max }))
             }
+            GET_MANY => {
+                let count = reader.varint()?;
+                if count == 0 || count > MANY_KEYS_MAX as u64 {
+                    return Err(CodecError::Limit);
+                }
+                let keys = Keys { left: count as usize, bytes: reader.rest() };
+                for _ in 0..count {
+                    reader.key()?;
+                }
+                reader.finish()?;
+                Ok(Self::GetMany(keys))
+            }
             other => Err(CodecError::Tag(other)),
         }
     }
@@ -89,6 +123,13 @@ pub fn version(out: &mut Vec<u8>, key: &[u8]) {
     out.extend_from_slice(key);
 }
 
+/// Appends a query for the values and versions of several keys: at least one, at most [`MANY_KEYS_MAX`].
+pub fn get_many<'k>(out: &mut Vec<u8>, keys: impl ExactSizeIterator<Item = &'k [u8]>) {
+    out.push(GET_MANY);
+    write_varint(out, keys.len() as u64);
+    keys.for_each(|key| write_slice(out, key));
+}
+
 /// Appends a query for one page of a range.
 pub fn scan(out: &mut Vec<u8>, scan: &Scan<'_>) {
     out.push(SCAN);
@@ -114,6 +155,7 @@ mod tests {
             Query::Get { key } => get(&mut out, key),
             Query::Version { key } => version(&mut out, key),
             Query::Scan(range) => scan(&mut out, range),
+            Query::GetMany(keys) => get_many(&mut out, keys.collect::<Vec<_>>().into_iter()),
         }
         out
     }
@@ -130,6 +172,11 @@ mod tests {
                 let bytes = encoded(&query);
                 prop_assert_eq!(Query::decode(&bytes), Ok(query));
             }
+            let keys = [&a[..], b"", &a[..a.len() / 2]];
+            let mut bytes = Vec::new();
+            get_many(&mut bytes, keys.into_iter());
+            let Ok(Query::GetMany(read)) = Query::decode(&bytes) else { panic!("another query") };
+            prop_assert_eq!(read.collect::<Vec<_>>(), keys);
         }
 
         #[test]

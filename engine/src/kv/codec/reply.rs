@@ -109,6 +109,19 @@ fn with_found(head: &[u8], item: Option<(&[u8], Index)>) -> Bytes {
     out.into()
 }
 
+/// The reply to a query for several keys.
+pub(crate) fn many_reply<'a>(items: impl Iterator<Item = Option<(&'a [u8], Index)>>) -> Bytes {
+    let mut out = Vec::new();
+    for item in items {
+        out.push(u8::from(item.is_some()));
+        if let Some((value, version)) = item {
+            out.extend_from_slice(&version.0.to_le_bytes());
+            write_slice(&mut out, value);
+        }
+    }
+    out.into()
+}
+
 fn accepted(reply: &[u8]) -> Result<Reader<'_>, CodecError> {
     if reply == INVALID { Err(CodecError::Refused) } else { Ok(Reader::new(reply)) }
 }
@@ -151,6 +164,25 @@ pub fn swapped(reply: &Bytes) -> Result<Swap, CodecError> {
 /// As [`nothing`].
 pub fn found(reply: &Bytes) -> Result<Option<Found>, CodecError> {
     found_in(reply, accepted(reply)?)
+}
+
+/// Reads the reply to a query for so many keys, in their order.
+///
+/// # Errors
+/// As [`nothing`].
+pub fn found_many(reply: &Bytes, keys: usize) -> Result<Vec<Option<Found>>, CodecError> {
+    let mut reader = accepted(reply)?;
+    let mut all = Vec::with_capacity(keys.min(reply.len()));
+    for _ in 0..keys {
+        all.push(if reader.flag()? {
+            let version = Index(reader.u64()?);
+            Some(Found { value: reply.slice_ref(reader.slice()?), version })
+        } else {
+            None
+        });
+    }
+    reader.finish()?;
+    Ok(all)
 }
 
 /// Reads the reply to a query for a version.

@@ -3,7 +3,7 @@
 use raftwerk_frame::GroupId;
 
 use crate::error::{CreateError, ProposeError, ReadError};
-use crate::kv::codec::{CodecError, KEY_BYTES_MAX};
+use crate::kv::codec::{CodecError, KEY_BYTES_MAX, MANY_KEYS_MAX};
 use crate::kv::shard_file::ShardFileError;
 
 /// Why a call was not answered. Only [`ProposeError::Unknown`] and [`StoreError::Reply`] to a write leave open whether
@@ -33,6 +33,14 @@ pub enum StoreError {
     KeyTooLarge {
         /// Its length.
         bytes: usize,
+    },
+    /// A query is for more keys of one shard than one query may be for.
+    #[error("{keys} keys of group {group} are over the limit of {MANY_KEYS_MAX} for one read")]
+    TooManyKeys {
+        /// The shard's group.
+        group: GroupId,
+        /// How many.
+        keys: usize,
     },
     /// The group answered, but not as a key-value machine of this version does.
     #[error("the reply cannot be read: {0}")]

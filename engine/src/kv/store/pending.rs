@@ -3,11 +3,12 @@
 use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
-use bytes::Bytes;
+use raftwerk_frame::Index;
 
 use super::StoreError;
-use crate::{Applied, Proposal, Read};
+use crate::{Applied, Proposal, Read, ReadAnswer};
 
 /// A write on its way. Dropping it does not take the write back.
 #[must_use = "the outcome of a write should be looked at"]
@@ -53,22 +54,42 @@ impl<T> Future for Write<T> {
     }
 }
 
+/// What was read, and the state of its shard that it was read from.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Served<T> {
+    /// What was asked for.
+    pub value: T,
+    /// The last entry that the shard's replica had seen.
+    pub index: Index,
+    /// How old that state was at most; `None`: unknown. See [`ReadAnswer::staleness`].
+    pub staleness: Option<Duration>,
+}
+
 /// A read on its way.
 #[must_use = "a read does nothing but answer"]
-pub struct Answer<T>(Result<Asked<T>, Option<StoreError>>);
+pub struct Answer<T>(State<T>);
+
+enum State<T> {
+    Asked(Asked<T>),
+    Known(Option<Result<T, StoreError>>),
+}
 
 struct Asked<T> {
     answer: Read,
-    read: fn(Bytes) -> Result<T, StoreError>,
+    read: fn(ReadAnswer) -> Result<T, StoreError>,
 }
 
 impl<T> Answer<T> {
-    pub(super) fn sent(answer: Read, read: fn(Bytes) -> Result<T, StoreError>) -> Self {
-        Self(Ok(Asked { answer, read }))
+    pub(super) fn sent(answer: Read, read: fn(ReadAnswer) -> Result<T, StoreError>) -> Self {
+        Self(State::Asked(Asked { answer, read }))
+    }
+
+    pub(super) const fn known(value: T) -> Self {
+        Self(State::Known(Some(Ok(value))))
     }
 
     pub(super) const fn failed(error: StoreError) -> Self {
-        Self(Err(Some(error)))
+        Self(State::Known(Some(Err(error))))
     }
 
     /// Blocks until there is an answer.
@@ -80,19 +101,19 @@ impl<T> Answer<T> {
     /// In an async context, which must not block: await it there.
     pub fn wait(self) -> Result<T, StoreError> {
         match self.0 {
-            Ok(Asked { answer, read }) => read(answer.wait()?),
-            Err(error) => Err(error.expect(POLLED_AGAIN)),
+            State::Asked(Asked { answer, read }) => read(answer.wait()?),
+            State::Known(known) => known.expect(POLLED_AGAIN),
         }
     }
 }
 
-impl<T> Future for Answer<T> {
+impl<T: Unpin> Future for Answer<T> {
     type Output = Result<T, StoreError>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         match &mut self.0 {
-            Ok(Asked { answer, read }) => Poll::Ready(read(ready!(Pin::new(answer).poll(cx))?)),
-            Err(error) => Poll::Ready(Err(error.take().expect(POLLED_AGAIN))),
+            State::Asked(Asked { answer, read }) => Poll::Ready(read(ready!(Pin::new(answer).poll(cx))?)),
+            State::Known(known) => Poll::Ready(known.take().expect(POLLED_AGAIN)),
         }
     }
 }

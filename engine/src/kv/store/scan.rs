@@ -1,9 +1,13 @@
 //! Walking a key range across shards, a page at a time.
 
-use super::{Answer, Store, StoreError};
+use raftwerk_frame::GroupId;
+
+use super::reader::HeldOptions;
+use super::{Answer, Served, Store, StoreError};
 use crate::kv::codec::{self, Item, Page, Scan};
 use crate::kv::machine::{PAGE_BYTES_MAX, PAGE_ITEMS_MAX};
 use crate::kv::shard_map::ShardMap;
+use crate::{Consistency, Freezing, FrozenState, ReadAnswer};
 
 /// Where a walk stands: pure, so that it can be tested without groups.
 #[derive(Clone, Debug)]
@@ -30,22 +34,35 @@ impl Walk {
     }
 }
 
-/// Walks through a range of keys. Each page comes from one shard, linearizably; in between, nothing is held anywhere.
+/// Walks through a range of keys. Each page comes from one shard, at the level of [`Store::at`]; in between nothing is held
+/// anywhere, but for a shard's state at [`ConsistentPrefix`](Consistency::ConsistentPrefix).
 ///
 /// After an error the same page can be asked for again.
 #[derive(Clone, Debug)]
 #[must_use = "a scanner does nothing until a page is asked for"]
 pub struct Scanner {
     store: Store,
+    options: HeldOptions,
     walk: Walk,
+    /// The state that all pages of a shard are from, where they have to be from one.
+    frozen: Option<(GroupId, FrozenState)>,
+    /// What the last page was from.
+    origin: Option<Served<GroupId>>,
     items_max: u32,
     bytes_max: u32,
 }
 
 impl Scanner {
-    pub(super) fn new(store: Store, from: &[u8], to: Option<&[u8]>) -> Self {
+    pub(super) fn new(store: Store, options: HeldOptions, from: &[u8], to: Option<&[u8]>) -> Self {
         let (items_max, bytes_max) = (PAGE_ITEMS_MAX, PAGE_BYTES_MAX);
-        Self { store, walk: Walk::new(from, to), items_max, bytes_max }
+        let walk = Walk::new(from, to);
+        Self { store, options, walk, frozen: None, origin: None, items_max, bytes_max }
+    }
+
+    /// The shard that the last page is from, and the state of it.
+    #[must_use]
+    pub const fn origin(&self) -> Option<Served<GroupId>> {
+        self.origin
     }
 
     /// Bounds the following pages: to so many items (0 counts as 1), and so many bytes of keys and values unless a
@@ -61,9 +78,14 @@ impl Scanner {
     /// # Errors
     /// [`StoreError`]; the scanner stands where it stood.
     pub async fn next_page(&mut self) -> Result<Option<Vec<Item>>, StoreError> {
-        while let Some(answer) = self.ask() {
-            let page = answer.await?;
-            if let Some(items) = self.take(page) {
+        while let Some(group) = self.group() {
+            let answer = if let Some(freezing) = self.freeze(group) {
+                let state = freezing.await?;
+                self.page_of(group, state)
+            } else {
+                self.ask(group).await?
+            };
+            if let Some(items) = self.take(group, &answer)? {
                 return Ok(Some(items));
             }
         }
@@ -78,36 +100,72 @@ impl Scanner {
     /// # Panics
     /// In an async context, which must not block.
     pub fn next_page_wait(&mut self) -> Result<Option<Vec<Item>>, StoreError> {
-        while let Some(answer) = self.ask() {
-            let page = answer.wait()?;
-            if let Some(items) = self.take(page) {
+        while let Some(group) = self.group() {
+            let answer = if let Some(freezing) = self.freeze(group) {
+                let state = freezing.wait()?;
+                self.page_of(group, state)
+            } else {
+                self.ask(group).wait()?
+            };
+            if let Some(items) = self.take(group, &answer)? {
                 return Ok(Some(items));
             }
         }
         Ok(None)
     }
 
-    fn ask(&self) -> Option<Answer<Page>> {
-        let from = self.walk.from.as_deref()?;
-        let group = self.store.group_of(from);
+    /// The group of the next page.
+    fn group(&self) -> Option<GroupId> {
+        self.walk.from.as_deref().map(|from| self.store.shard_map().route(from))
+    }
+
+    /// Freezes a shard's state, if its pages have to be from one and it is not frozen yet.
+    fn freeze(&self, group: GroupId) -> Option<Freezing> {
+        let options = self.options.options();
+        let is_wanted = options.consistency == Consistency::ConsistentPrefix
+            && self.frozen.as_ref().is_none_or(|(of, _)| *of != group);
+        is_wanted.then(|| self.store.shards.groups[&group].freeze(options))
+    }
+
+    fn page_of(&mut self, group: GroupId, state: FrozenState) -> ReadAnswer {
+        let answer = state.query(&self.query());
+        self.frozen = Some((group, state));
+        answer
+    }
+
+    fn ask(&self, group: GroupId) -> Answer<ReadAnswer> {
+        let query = self.query();
+        match &self.frozen {
+            Some((of, state)) if *of == group => Answer::known(state.query(&query)),
+            _ => Answer::sent(self.store.shards.groups[&group].query(query, self.options.options()), Ok),
+        }
+    }
+
+    fn query(&self) -> Vec<u8> {
+        let from = self.walk.from.as_deref().unwrap_or_default();
         // The shard's own end needs no mention: its group holds no keys beyond.
         let (items_max, bytes_max) = (self.items_max, self.bytes_max);
         let scan = Scan { from, to: self.walk.to.as_deref(), items_max, bytes_max };
         let mut query = Vec::with_capacity(32 + from.len());
         codec::scan(&mut query, &scan);
-        Some(Answer::sent(group.read(query), |reply| Ok(codec::page(&reply)?)))
+        query
     }
 
-    fn take(&mut self, page: Page) -> Option<Vec<Item>> {
+    fn take(&mut self, group: GroupId, answer: &ReadAnswer) -> Result<Option<Vec<Item>>, StoreError> {
+        let page = codec::page(&answer.reply)?;
+        self.origin = Some(Served { value: group, index: answer.index, staleness: answer.staleness });
         self.walk.advance(&self.store.shards.map, &page);
-        (!page.items.is_empty()).then_some(page.items)
+        if self.group() != Some(group) {
+            self.frozen = None;
+        }
+        Ok((!page.items.is_empty()).then_some(page.items))
     }
 }
 
 #[cfg(test)]
 mod tests {
     use bytes::Bytes;
-    use raftwerk_frame::{GroupId, Index};
+    use raftwerk_frame::Index;
 
     use super::*;
 

@@ -3,9 +3,10 @@
 use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll, Waker};
+use std::time::Duration;
 
 use bytes::Bytes;
-use raftwerk::{NodeId, Proposal, ProposeError, Read, ReadError};
+use raftwerk::{NodeId, Proposal, ProposeError, Read, ReadAnswer, ReadError, ReadOptions};
 
 use super::{Event, World, group_id};
 use crate::disk::held;
@@ -14,6 +15,9 @@ use crate::subject::{Operation, Seen};
 
 /// A client that waits longer than this gives up, and does not know.
 const PATIENCE: u64 = 5_000_000_000;
+
+/// A read at any replica waits no longer than this for what that replica lacks.
+const ELSEWHERE: Duration = Duration::from_secs(2);
 
 /// How often a client that only reads draws again; there are state machines without reads.
 const READ_TRIES: usize = 32;
@@ -47,7 +51,7 @@ struct Waiting {
 
 /// What became of a call.
 pub(super) enum Outcome {
-    Answered(Bytes),
+    Answered(ReadAnswer),
     /// Applied, at this index.
     Applied(raftwerk::Index, Bytes),
     /// It certainly had no effect; the leader may be there.
@@ -87,9 +91,12 @@ impl World<'_> {
         let pending = match &operation {
             Operation::Write(payload) => Pending::Write(body.propose(group_id(group), payload.clone())),
             Operation::Read(query) if anywhere => {
-                Pending::Read(body.read_anywhere(group_id(group), query.clone()))
+                let options = ReadOptions::default().or_wait(ELSEWHERE);
+                Pending::Read(body.query(group_id(group), query.clone(), options))
             }
-            Operation::Read(query) => Pending::Read(body.read(group_id(group), query.clone())),
+            Operation::Read(query) => {
+                Pending::Read(body.query(group_id(group), query.clone(), ReadOptions::default()))
+            }
         };
         let place = self.history[group].len();
         self.history[group].push(Seen { client: at as u32, called: self.events, returned: None, operation });
@@ -189,7 +196,7 @@ impl World<'_> {
 
     fn answered(&mut self, at: usize, outcome: Outcome) {
         let Some(waiting) = self.clients[at].waiting.take() else { return };
-        let Waiting { node, group, at: place, pending, committed, .. } = waiting;
+        let Waiting { node, group, at: place, pending, committed } = waiting;
         let is_write = matches!(pending, Pending::Write(_));
         let payload = hash_of(self.history[group][place].operation.bytes());
         self.count(5, payload ^ node as u64);
@@ -199,10 +206,10 @@ impl World<'_> {
                 self.answered += 1;
                 self.history[group][place].returned = Some((self.events, reply));
             }
-            Outcome::Answered(reply) => {
-                self.check_read(node, group, committed);
+            Outcome::Answered(answer) => {
+                self.check_read(group, &answer, committed);
                 self.answered += 1;
-                self.history[group][place].returned = Some((self.events, reply));
+                self.history[group][place].returned = Some((self.events, answer.reply));
             }
             Outcome::Refused(hint) => {
                 if is_write {
@@ -222,12 +229,9 @@ impl World<'_> {
 
     /// A read that was answered has seen what was committed anywhere when it was called: a leader commits before anyone
     /// else does, and a new one commits all there was before it answers (thesis, section 6.4).
-    fn check_read(&self, node: usize, group: usize, committed: u64) {
-        let id = group_id(group);
-        let Some(body) = &self.nodes[node].body else { return };
-        let seen = body.replicas(body.worker_of(id)).find(|view| view.group == id);
-        if let Some(view) = seen.filter(|view| view.applied.0 < committed) {
-            held(&self.ledger).stale_read(id, view.applied, committed);
+    fn check_read(&self, group: usize, answer: &ReadAnswer, committed: u64) {
+        if answer.index.0 < committed {
+            held(&self.ledger).stale_read(group_id(group), answer.index, committed);
         }
     }
 
@@ -255,7 +259,7 @@ pub(super) fn outcome(pending: &mut Pending) -> Poll<Outcome> {
             Err(_) => Outcome::Refused(None),
         }),
         Pending::Read(read) => Pin::new(read).poll(&mut cx).map(|result| match result {
-            Ok(reply) => Outcome::Answered(reply),
+            Ok(answer) => Outcome::Answered(answer),
             Err(ReadError::NotLeader { hint }) => Outcome::Refused(hint),
             Err(_) => Outcome::Refused(None),
         }),

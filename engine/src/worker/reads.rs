@@ -1,0 +1,455 @@
+//! Reads: what of this replica's state may answer which of them, and when.
+//!
+//! A read that this replica may answer as it is, is answered when it is taken in. Those that want the latest state gather,
+//! and at the end of the turn the core is asked once for all of them, whatever their number; what it says is true of the
+//! moment of asking. So a replica knows of its state a time that it *reflects*: all that was committed anywhere before
+//! then is in it. A read of bounded staleness looks at that, and has it renewed when half of its bound has passed: one
+//! question for a group and half a bound while there are readers, and no message for a read.
+//!
+//! Times are those of the worker's turn, and a turn takes in only what was called before its time was read: what is old
+//! enough for the turn is old enough for the call.
+//!
+//! What is not here: how a core finds out up to where to read (`raft/src/read.rs`, `asked.rs`).
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use raftwerk_frame::{GroupId, Index, Time};
+use raftwerk_raft::Input;
+use raftwerk_wal::{Disk, GroupSlot};
+use tokio::sync::oneshot;
+
+use super::Worker;
+use super::clients::Clients;
+use super::replica::Replica;
+use super::timers::Timers;
+use crate::consistency::{Demand, ReadAnswer, Wanted};
+use crate::error::ReadError;
+use crate::group::FrozenState;
+
+/// Who waits for an answer.
+pub(crate) enum ReadWaiter {
+    /// A pipeline, and its mark.
+    Pipeline { number: u32, token: u64 },
+    /// A single caller.
+    Single(oneshot::Sender<Result<ReadAnswer, ReadError>>),
+    /// Somebody who wants the state itself.
+    Freezing(oneshot::Sender<Result<FrozenState, ReadError>>),
+}
+
+/// A read that waits.
+struct PendingRead {
+    /// Where its query lies in the batch.
+    start: u32,
+    len: u32,
+    wanted: Wanted,
+    /// When it gives up; `None`: when there is nobody to ask any more.
+    until: Option<Time>,
+    waiter: ReadWaiter,
+}
+
+/// Reads of one group, and the bytes of their queries.
+#[derive(Default)]
+pub(crate) struct ReadBatch {
+    queries: Vec<u8>,
+    reads: Vec<PendingRead>,
+}
+
+/// A batch of this many bytes of queries is not kept for its memory.
+const SPARE_BYTES: usize = 64 << 10;
+/// Batches that are.
+pub(super) const SPARE_BATCHES: usize = 16;
+
+impl ReadBatch {
+    fn push(&mut self, query: &[u8], wanted: Wanted, until: Option<Time>, waiter: ReadWaiter) {
+        let start = self.queries.len() as u32;
+        self.queries.extend_from_slice(query);
+        self.reads.push(PendingRead { start, len: query.len() as u32, wanted, until, waiter });
+    }
+
+    /// Takes out the reads that are so, with their queries.
+    fn extract(
+        &mut self,
+        mut is_so: impl FnMut(&PendingRead) -> bool,
+        mut then: impl FnMut(&[u8], PendingRead),
+    ) {
+        let Self { queries, reads } = self;
+        for read in reads.extract_if(.., |read| is_so(read)) {
+            then(&queries[read.start as usize..][..read.len as usize], read);
+        }
+        if reads.is_empty() {
+            queries.clear();
+        }
+    }
+
+    /// Whether its memory is worth keeping.
+    pub(super) fn is_spare(&self) -> bool {
+        self.reads.is_empty() && self.reads.capacity() > 0 && self.queries.capacity() <= SPARE_BYTES
+    }
+}
+
+/// A question to the core, and who waits for its answer.
+struct Asked {
+    token: u64,
+    /// When: the answer is true of this moment.
+    at: Time,
+    /// The answer: to be applied first.
+    index: Option<Index>,
+    batch: ReadBatch,
+}
+
+/// The reads of one group that wait. There only while there are some.
+pub(crate) struct Reading {
+    /// Those of this turn that want somebody to be asked.
+    staged: ReadBatch,
+    /// Somebody is to be asked at the end of the turn, for them or to have the state's age renewed.
+    is_wanted: bool,
+    /// With the core, in the order in which they were asked.
+    asked: VecDeque<Asked>,
+    /// Those that wait for entries, or for somebody to ask.
+    parked: ReadBatch,
+    /// How many of them for somebody to ask …
+    parked_asks: usize,
+    /// … and the lowest entry that any of the others waits for.
+    parked_index: Index,
+    /// The timer entry that counts.
+    due: Time,
+}
+
+impl Reading {
+    fn new() -> Box<Self> {
+        Box::new(Self {
+            staged: ReadBatch::default(),
+            is_wanted: false,
+            asked: VecDeque::new(),
+            parked: ReadBatch::default(),
+            parked_asks: 0,
+            parked_index: Index(u64::MAX),
+            due: Time::NEVER,
+        })
+    }
+
+    fn park(&mut self, query: &[u8], wanted: Wanted, until: Option<Time>, waiter: ReadWaiter) {
+        self.parked.push(query, wanted, until, waiter);
+        self.note_parked(wanted);
+    }
+
+    fn note_parked(&mut self, wanted: Wanted) {
+        self.parked_asks += usize::from(wanted.is_of_time());
+        if let Wanted::AtLeast(index) = wanted {
+            self.parked_index = self.parked_index.min(index);
+        }
+    }
+
+    /// After some have left.
+    fn recount_parked(&mut self) {
+        (self.parked_asks, self.parked_index) = (0, Index(u64::MAX));
+        for at in 0..self.parked.reads.len() {
+            self.note_parked(self.parked.reads[at].wanted);
+        }
+    }
+
+    /// The core has answered. What is true of that moment is true of all earlier ones.
+    fn confirm(&mut self, token: u64, index: Index) {
+        for asked in self.asked.iter_mut().take_while(|asked| asked.token <= token) {
+            asked.index.get_or_insert(index);
+        }
+    }
+
+    /// Nothing is asked, and nothing about to be.
+    fn is_quiet(&self) -> bool {
+        self.asked.is_empty() && !self.is_wanted
+    }
+
+    fn is_empty(&self) -> bool {
+        self.is_quiet() && self.staged.reads.is_empty() && self.parked.reads.is_empty()
+    }
+
+    fn len(&self) -> usize {
+        let asked: usize = self.asked.iter().map(|asked| asked.batch.reads.len()).sum();
+        self.staged.reads.len() + asked + self.parked.reads.len()
+    }
+
+    /// When the first of them loses patience.
+    fn first_until(&self) -> Time {
+        let batches =
+            [&self.staged, &self.parked].into_iter().chain(self.asked.iter().map(|asked| &asked.batch));
+        batches.flat_map(|batch| &batch.reads).filter_map(|read| read.until).min().unwrap_or(Time::NEVER)
+    }
+
+    /// Keeps its entry in the timers no later than this.
+    fn arm(&mut self, timers: &mut Timers, slot: GroupSlot, at: Time) {
+        if at < self.due {
+            self.due = at;
+            timers.add(at, slot);
+        }
+    }
+}
+
+impl Replica {
+    /// Whether its state is what a read wants.
+    fn may_answer(&self, wanted: Wanted, now: Time) -> bool {
+        match wanted {
+            Wanted::Any => true,
+            Wanted::AtLeast(index) => index <= self.applied,
+            Wanted::Within(at_most) => self.staleness(now).is_some_and(|staleness| staleness <= at_most),
+            Wanted::Latest => false,
+        }
+    }
+
+    /// How old its state is at most, as far as it knows.
+    fn staleness(&self, now: Time) -> Option<Duration> {
+        self.reflects.map(|at| now.since(at))
+    }
+
+    /// Why it does not answer a read.
+    fn refusal(&self, wanted: Wanted, now: Time) -> ReadError {
+        match wanted {
+            Wanted::Latest | Wanted::Any => ReadError::NotLeader { hint: self.core.leader() },
+            Wanted::Within(_) => ReadError::Stale { staleness: self.staleness(now) },
+            Wanted::AtLeast(wanted) => ReadError::Behind { applied: self.applied, wanted },
+        }
+    }
+
+    /// Whether a read that waits can be answered now.
+    pub(super) fn has_answerable_reads(&self) -> bool {
+        self.reading.as_ref().is_some_and(|reading| {
+            let first = reading.asked.front().and_then(|asked| asked.index);
+            first.is_some_and(|index| index <= self.applied) || reading.parked_index <= self.applied
+        })
+    }
+
+    /// How many reads wait.
+    pub(super) fn reads_len(&self) -> usize {
+        self.reading.as_ref().map_or(0, |reading| reading.len())
+    }
+
+    fn answer(&self, clients: &mut Clients, now: Time, query: &[u8], waiter: ReadWaiter) {
+        let (index, staleness) = (self.applied, self.staleness(now));
+        if let ReadWaiter::Freezing(reply) = waiter {
+            let frozen = self.machine.freeze().map(|state| FrozenState::new(state, index, staleness));
+            return drop(reply.send(frozen.ok_or(ReadError::NotFreezable)));
+        }
+        let reply = self.machine.query(query);
+        clients.answer_read(waiter, Ok(ReadAnswer { reply, index, staleness }));
+    }
+}
+
+/// Ends every read of a replica with an error.
+pub(super) fn refuse_reads(replica: &mut Replica, clients: &mut Clients, error: &ReadError) {
+    let Some(reading) = replica.reading.take() else { return };
+    let asked = reading.asked.into_iter().map(|asked| asked.batch);
+    for batch in asked.chain([reading.staged, reading.parked]) {
+        for read in batch.reads {
+            clients.answer_read(read.waiter, Err(error.clone()));
+        }
+    }
+}
+
+impl<D: Disk> Worker<D> {
+    /// Takes a read in: answers it, refuses it, or keeps it.
+    pub(super) fn take_read(&mut self, group: GroupId, query: &[u8], demand: Demand, waiter: ReadWaiter) {
+        let Some(slot) = self.slot_of(group) else {
+            return self.clients.answer_read(waiter, Err(ReadError::NoSuchGroup(group)));
+        };
+        let Some(replica) = self.replicas[slot.0 as usize].as_mut() else { return };
+        let (Demand { wanted, patience }, now) = (demand, self.now);
+        if replica.may_answer(wanted, now) {
+            replica.answer(&mut self.clients, now, query, waiter);
+            return self.renew(slot, wanted);
+        }
+        if wanted.is_of_time() && self.lease_of(slot).is_some_and(|index| index <= self.applied_of(slot)) {
+            return self.answer_by_lease(slot, query, waiter);
+        }
+        let Some(replica) = self.replicas[slot.0 as usize].as_mut() else { return };
+        let leads = replica.core.is_leader();
+        if self.is_poisoned || patience.is_none() && !(leads && wanted.is_of_time()) {
+            let refusal = if self.is_poisoned && wanted == Wanted::Latest {
+                ReadError::NotLeader { hint: None }
+            } else {
+                replica.refusal(wanted, now)
+            };
+            self.clients.answer_read(waiter, Err(refusal));
+            return self.renew(slot, wanted);
+        }
+        let until = patience.map(|patience| now + patience);
+        let reading = replica.reading.get_or_insert_with(Reading::new);
+        if let Some(until) = until {
+            reading.arm(&mut self.reads_due, slot, until);
+        }
+        if wanted.is_of_time() {
+            reading.staged.push(query, wanted, until, waiter);
+            reading.is_wanted = true;
+            self.touch(slot);
+        } else {
+            reading.park(query, wanted, until, waiter);
+        }
+    }
+
+    /// Everything committed anywhere is applied here, and nobody else leads.
+    fn answer_by_lease(&mut self, slot: GroupSlot, query: &[u8], waiter: ReadWaiter) {
+        let Some(replica) = self.replicas[slot.0 as usize].as_mut() else { return };
+        replica.reflects = Some(self.now);
+        replica.answer(&mut self.clients, self.now, query, waiter);
+        self.metrics.leased_read();
+    }
+
+    fn applied_of(&self, slot: GroupSlot) -> Index {
+        self.replicas[slot.0 as usize].as_ref().map_or(Index(0), |replica| replica.applied)
+    }
+
+    /// A reader of bounded staleness was here: the state's age is renewed when half of the bound has passed, so that the
+    /// next one need not wait.
+    fn renew(&mut self, slot: GroupSlot, wanted: Wanted) {
+        let Wanted::Within(at_most) = wanted else { return };
+        let Some(replica) = self.replicas[slot.0 as usize].as_mut() else { return };
+        let is_fresh = replica.staleness(self.now).is_some_and(|staleness| staleness <= at_most / 2);
+        let is_asking = replica.reading.as_ref().is_some_and(|reading| !reading.is_quiet());
+        if is_fresh || is_asking || self.is_poisoned || replica.core.leader().is_none() {
+            return;
+        }
+        replica.reading.get_or_insert_with(Reading::new).is_wanted = true;
+        self.touch(slot);
+    }
+
+    /// Step 3: asks the core up to where to read, once for all reads of a group and turn.
+    pub(super) fn ask_staged(&mut self, slot: GroupSlot) {
+        let Some(replica) = self.replicas[slot.0 as usize].as_mut() else { return };
+        let Some(reading) = replica.reading.as_mut() else { return };
+        let is_anyone = replica.core.leader().is_some();
+        if !(reading.is_wanted || is_anyone && reading.parked_asks > 0) {
+            return;
+        }
+        reading.is_wanted = false;
+        if !is_anyone {
+            let staged = std::mem::take(&mut reading.staged);
+            return self.put_off(slot, staged);
+        }
+        if reading.parked_asks > 0 {
+            let Reading { staged, parked, .. } = &mut **reading;
+            parked.extract(
+                |read| read.wanted.is_of_time(),
+                |query, read| staged.push(query, read.wanted, read.until, read.waiter),
+            );
+            reading.recount_parked();
+        }
+        self.read_tokens += 1;
+        let (token, at) = (self.read_tokens, self.now);
+        let batch = std::mem::replace(&mut reading.staged, self.clients.spare_batch());
+        reading.asked.push_back(Asked { token, at, index: None, batch });
+        reading.arm(&mut self.reads_due, slot, at + self.settings.heartbeat_interval);
+        let Some(index) = self.lease_of(slot) else {
+            return self.step(slot, Input::ReadAnywhere { token });
+        };
+        // Nobody needs to be asked.
+        let Some(replica) = self.replicas[slot.0 as usize].as_mut() else { return };
+        Self::confirm_read(replica, token, index);
+        if !std::mem::replace(&mut replica.is_to_apply, true) {
+            self.to_apply.push(slot);
+        }
+    }
+
+    /// The core has found out up to where to read.
+    pub(super) fn confirm_read(replica: &mut Replica, token: u64, index: Index) {
+        if let Some(reading) = replica.reading.as_mut() {
+            reading.confirm(token, index);
+        }
+    }
+
+    /// The core has nobody to ask any longer: who may wait, waits for the next leader.
+    pub(super) fn reject_read(&mut self, slot: GroupSlot, token: u64) {
+        let Some(replica) = self.replicas[slot.0 as usize].as_mut() else { return };
+        let Some(reading) = replica.reading.as_mut() else { return };
+        if let Some(at) = reading.asked.iter().position(|asked| asked.token == token)
+            && let Some(asked) = reading.asked.remove(at)
+        {
+            self.put_off(slot, asked.batch);
+        }
+    }
+
+    /// There is nobody to ask: reads that wait are asked for later, the others end.
+    fn put_off(&mut self, slot: GroupSlot, mut batch: ReadBatch) {
+        let Some(replica) = self.replicas[slot.0 as usize].as_mut() else { return };
+        let Some(mut reading) = replica.reading.take() else { return };
+        batch.extract(
+            |_| true,
+            |query, read| {
+                if read.until.is_some() {
+                    reading.park(query, read.wanted, read.until, read.waiter);
+                } else {
+                    self.clients.answer_read(read.waiter, Err(replica.refusal(read.wanted, self.now)));
+                }
+            },
+        );
+        reading.arm(&mut self.reads_due, slot, self.now + self.settings.heartbeat_interval);
+        replica.reading = Some(reading);
+        self.clients.recycle_batch(batch);
+    }
+
+    /// Step 5: answers the reads whose index is applied.
+    pub(super) fn answer_reads(&mut self, slot: GroupSlot) {
+        let Some(replica) = self.replicas[slot.0 as usize].as_mut() else { return };
+        let Some(mut reading) = replica.reading.take() else { return };
+        let now = self.now;
+        let is_applied = |asked: &mut Asked| asked.index.is_some_and(|index| index <= replica.applied);
+        while let Some(mut asked) = reading.asked.pop_front_if(is_applied) {
+            replica.reflects = replica.reflects.max(Some(asked.at));
+            asked
+                .batch
+                .extract(|_| true, |query, read| replica.answer(&mut self.clients, now, query, read.waiter));
+            self.clients.recycle_batch(asked.batch);
+        }
+        if !reading.parked.reads.is_empty() {
+            reading.parked.extract(
+                |read| replica.may_answer(read.wanted, now),
+                |query, read| replica.answer(&mut self.clients, now, query, read.waiter),
+            );
+            reading.recount_parked();
+        }
+        replica.reading = Some(reading);
+    }
+
+    /// Reads whose patience may have ended, and questions that may have been lost.
+    pub(super) fn take_reads_due(&mut self) {
+        while let Some((at, slot)) = self.reads_due.due(self.now) {
+            let replica = self.replicas.get_mut(slot.0 as usize).and_then(Option::as_mut);
+            let reading = replica.and_then(|replica| replica.reading.as_mut());
+            if let Some(reading) = reading.filter(|reading| reading.due == at) {
+                reading.due = Time::NEVER;
+                self.look_after_reads(slot);
+            }
+        }
+    }
+
+    fn look_after_reads(&mut self, slot: GroupSlot) {
+        let Some(replica) = self.replicas[slot.0 as usize].as_mut() else { return };
+        let Some(mut reading) = replica.reading.take() else { return };
+        let (now, interval) = (self.now, self.settings.heartbeat_interval);
+        let Reading { parked, asked, .. } = &mut *reading;
+        for batch in asked.iter_mut().map(|asked| &mut asked.batch).chain([parked]) {
+            batch.extract(
+                |read| read.until.is_some_and(|until| until <= now),
+                |_, read| {
+                    self.clients.answer_read(read.waiter, Err(replica.refusal(read.wanted, now)));
+                },
+            );
+        }
+        reading.recount_parked();
+        // A later question's answer serves the earlier ones.
+        while reading.asked.len() > 1
+            && reading.asked.pop_front_if(|asked| asked.batch.reads.is_empty()).is_some()
+        {}
+        reading.is_wanted |= reading.asked.back().is_some_and(|last| last.at + interval <= now);
+        if reading.is_empty() {
+            return;
+        }
+        let is_asking = !reading.is_quiet() || reading.parked_asks > 0;
+        let again = if is_asking { now + interval } else { Time::NEVER };
+        let until = reading.first_until();
+        reading.arm(&mut self.reads_due, slot, until.min(again));
+        replica.reading = Some(reading);
+        if is_asking {
+            self.touch(slot);
+        }
+    }
+}
