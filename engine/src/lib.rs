@@ -38,6 +38,8 @@
 //! - [`Pipeline`]: thousands in flight from one thread, submitted and completed in bulk, no allocation per entry.
 //! - [`kv::Store`]: keys routed to shards.
 //!
+//! Reads at other levels than linearizable: [`Consistency`]. Retries that are applied once: [`exactly_once`].
+//!
 //! Next: `engine/docs/architecture.md` for the rooms of the project, `engine/docs/write_path.md` for the life of one
 //! write; in the source, `worker` is the heart.
 
@@ -48,6 +50,7 @@ mod dispatch;
 pub mod drive;
 mod engine;
 mod error;
+pub mod exactly_once;
 mod group;
 mod inbox;
 mod liveness;

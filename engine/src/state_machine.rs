@@ -86,16 +86,24 @@ pub struct CommittedEntry<'a> {
 
 /// The entries to apply, in order; all of one frame.
 #[derive(Clone, Debug)]
-pub struct Committed<'a> {
-    entries: raftwerk_frame::frame::Entries<'a>,
-    from: Index,
-    to: Index,
+pub struct Committed<'a>(Source<'a>);
+
+#[derive(Clone, Debug)]
+enum Source<'a> {
+    Frame { entries: raftwerk_frame::frame::Entries<'a>, from: Index, to: Index },
+    One(Option<CommittedEntry<'a>>),
 }
 
 impl<'a> Committed<'a> {
     /// The payload entries of a frame with indices `from..=to`.
     pub(crate) const fn new(entries: raftwerk_frame::frame::Entries<'a>, from: Index, to: Index) -> Self {
-        Self { entries, from, to }
+        Self(Source::Frame { entries, from, to })
+    }
+
+    /// One entry: what a machine that wraps another hands on, and what a machine's own tests apply.
+    #[must_use]
+    pub const fn one(entry: CommittedEntry<'a>) -> Self {
+        Self(Source::One(Some(entry)))
     }
 }
 
@@ -104,12 +112,16 @@ impl<'a> Iterator for Committed<'a> {
 
     #[inline]
     fn next(&mut self) -> Option<Self::Item> {
+        let (entries, from, to) = match &mut self.0 {
+            Source::Frame { entries, from, to } => (entries, *from, *to),
+            Source::One(entry) => return entry.take(),
+        };
         loop {
-            let entry = self.entries.next()?;
-            if entry.id.index > self.to {
+            let entry = entries.next()?;
+            if entry.id.index > to {
                 return None;
             }
-            if entry.id.index >= self.from && entry.kind == raftwerk_frame::frame::EntryKind::Payload {
+            if entry.id.index >= from && entry.kind == raftwerk_frame::frame::EntryKind::Payload {
                 return Some(CommittedEntry { index: entry.id.index, payload: entry.payload });
             }
         }
@@ -124,6 +136,19 @@ pub struct Replies {
 }
 
 impl Replies {
+    /// For a machine's own tests, and machines that wrap another: replies that somebody waits for, or that nobody does.
+    #[must_use]
+    pub const fn new(wanted: bool) -> Self {
+        Self { wanted, given: Vec::new() }
+    }
+
+    /// What was answered to the entry at `index`; `None` if nothing was, or if nobody waits.
+    #[must_use]
+    pub fn to_entry(&self, index: Index) -> Option<&Bytes> {
+        let at = self.given.binary_search_by_key(&index, |(index, _)| *index).ok()?;
+        Some(&self.given[at].1)
+    }
+
     /// Empties it for the next frame; keeps its memory.
     pub(crate) fn reset(&mut self, wanted: bool) {
         self.wanted = wanted;

@@ -2,6 +2,7 @@
 //!
 //! - [`Store`]: put, get, compare-and-set, batch, scan over many shards. Start here to *use* one; [`Reader`]: at the level
 //!   of your choice.
+//! - [`Client`]: writes that may be sent again and again, and are applied once.
 //! - [`KvMachine`]: the [`StateMachine`](crate::StateMachine) of one shard, in memory.
 //! - [`Tree`]: the ordered map in it, whose copies cost next to nothing: that is how checkpoints are taken.
 //! - [`ShardMap`]: which group holds which keys; fixed when made.
@@ -21,6 +22,7 @@
 //! # Ok(()) }
 //! ```
 
+mod client;
 pub mod codec;
 mod image;
 mod machine;
@@ -32,6 +34,7 @@ mod sorted;
 mod store;
 mod tree;
 
+pub use client::{Attempt, Client, Once, Registering};
 pub use image::ImageError;
 pub use machine::{KvMachine, PAGE_BYTES_MAX, PAGE_ITEMS_MAX};
 pub use shard_file::ShardFileError;

@@ -13,12 +13,13 @@ use std::collections::hash_map::Entry;
 use std::path::Path;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use raftwerk_frame::{GroupId, Index, NodeId};
 use rustc_hash::FxHashMap;
 
 use super::codec::{self, Change, Found, KEY_BYTES_MAX, Swap};
 use super::shard_map::ShardMap;
-use crate::{Applied, Consistency, Engine, Group, ReadAnswer, ReadOptions, Session};
+use crate::{Applied, Consistency, Engine, Group, Proposal, ReadAnswer, ReadOptions, Session};
 
 pub use error::{StoreError, StoreOpenError};
 pub use pending::{Answer, Served, Write};
@@ -139,19 +140,36 @@ impl Store {
     ///
     /// All keys must be of one shard: else it ends with [`StoreError::CrossShard`], and nothing happens.
     pub fn batch(&self, changes: &[Change<'_>]) -> Write<Index> {
-        let Some(first) = changes.first() else { return Write::failed(StoreError::EmptyBatch) };
+        match (self.check_batch(changes), changes.first()) {
+            (Ok(()), Some(first)) => self.write(first.key(), 0, |out| codec::batch(out, changes), version_of),
+            (checked, _) => Write::failed(checked.err().unwrap_or(StoreError::EmptyBatch)),
+        }
+    }
+
+    /// Whether these are changes of one shard.
+    pub(super) fn check_batch(&self, changes: &[Change<'_>]) -> Result<(), StoreError> {
+        let first = changes.first().ok_or(StoreError::EmptyBatch)?;
         let home = self.shards.map.route(first.key());
         for change in changes {
             let key = change.key();
             if key.len() > KEY_BYTES_MAX {
-                return Write::failed(StoreError::key_too_large(key));
+                return Err(StoreError::key_too_large(key));
             }
             let group = self.shards.map.route(key);
             if group != home {
-                return Write::failed(StoreError::CrossShard { first: home, other: group });
+                return Err(StoreError::CrossShard { first: home, other: group });
             }
         }
-        self.write(first.key(), 0, |out| codec::batch(out, changes), version_of)
+        Ok(())
+    }
+
+    /// Proposes to a group of the store's map.
+    pub(super) fn propose(&self, group: GroupId, payload: impl Into<Bytes>) -> Proposal {
+        let group = &self.shards.groups[&group];
+        match &self.session {
+            Some(session) => group.propose_in(payload, session),
+            None => group.propose(payload),
+        }
     }
 
     /// Reads at another level than the store's own calls do, which are linearizable; also tells from which state the
@@ -221,12 +239,7 @@ impl Store {
         }
         let mut payload = Vec::with_capacity(bytes);
         encode(&mut payload);
-        let group = self.group_of(key);
-        let proposal = match &self.session {
-            Some(session) => group.propose_in(payload, session),
-            None => group.propose(payload),
-        };
-        Write::sent(proposal, read)
+        Write::sent(self.propose(self.shards.map.route(key), payload), read)
     }
 
     fn read<T>(
@@ -251,7 +264,7 @@ impl std::fmt::Debug for Store {
     }
 }
 
-fn version_of(applied: Applied) -> Result<Index, StoreError> {
+pub(super) fn version_of(applied: Applied) -> Result<Index, StoreError> {
     codec::nothing(&applied.reply)?;
     Ok(applied.id.index)
 }

@@ -3,6 +3,7 @@
 use raftwerk_frame::GroupId;
 
 use crate::error::{CreateError, ProposeError, ReadError};
+use crate::exactly_once::OnceError;
 use crate::kv::codec::{CodecError, KEY_BYTES_MAX, MANY_KEYS_MAX};
 use crate::kv::shard_file::ShardFileError;
 
@@ -42,6 +43,15 @@ pub enum StoreError {
         /// How many.
         keys: usize,
     },
+    /// The client is not known in the group: [`Client::register`](crate::kv::Client::register). Nothing was sent.
+    #[error("the client is not registered in group {0}")]
+    NotRegistered(GroupId),
+    /// So many writes of the client are open in the group that it would not keep the answers. Nothing was sent.
+    #[error("too many writes are open in group {0}")]
+    TooManyOpen(GroupId),
+    /// A write that is to be applied once has no answer.
+    #[error(transparent)]
+    Once(#[from] OnceError),
     /// The group answered, but not as a key-value machine of this version does.
     #[error("the reply cannot be read: {0}")]
     Reply(#[from] CodecError),

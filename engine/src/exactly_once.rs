@@ -1,0 +1,218 @@
+//! Exactly once: a proposal that may be sent as often as it takes, and is applied at most once (thesis, section 6.3).
+//!
+//! A proposal whose outcome is [`Unknown`](crate::ProposeError::Unknown) may yet be applied; sent again, it would be applied
+//! twice. So clients register in the replicated state, number their proposals, and say which answers they have. The machine
+//! in [`ExactlyOnce`] remembers, by client and number, what it answered: a repetition gets that answer, and changes
+//! nothing. The memory is part of every checkpoint, so it survives whatever the state survives.
+//!
+//! ```text
+//! payload  = 0xEE 0x01                                              register
+//!          | 0xEE 0x02 varint client, varint number, varint floor, payload of the machine      once
+//!          | 0xEE 0x00 payload of the machine                       plain: for one that begins with 0xEE itself
+//!          | payload of the machine                                 plain
+//! reply    = (to a plain one) the machine's
+//!          | 0x00 u64 index, reply     registered, or applied now   | 0x01 u64 index, reply     applied before
+//!          | 0x02 the client is unknown                             | 0x03 its answer was acknowledged
+//!          | 0x04 too many unacknowledged answers                   | 0x05 u64 index            applied before, reply not kept
+//!          | 0xFF malformed
+//! ```
+//! A client's id is the index of the entry that registered it. `floor`: it has the answers to all numbers below.
+//!
+//! **Bounds**, the same on every replica: [`CLIENTS_MAX`] clients, the least recently used of which makes room for a new one;
+//! [`REPLIES_MAX`] unacknowledged answers of a client, with at most [`REPLY_BYTES_MAX`] bytes between them. No clock is in it: a
+//! client expires by what others do. One that has expired is told so, and nothing of it is applied any more.
+//!
+//! Next: [`crate::kv::Client`] for the key-value store; `table` for what is remembered.
+
+mod client;
+mod table;
+
+use std::fmt;
+use std::hash::Hasher;
+use std::io::{self, Read};
+
+use bytes::{BufMut, Bytes, BytesMut};
+use raftwerk_frame::Index;
+
+pub use client::{Numbered, OnceApplied, OnceError, OnceSession, outcome, plain, register};
+pub use table::{CLIENTS_MAX, REPLIES_MAX, REPLY_BYTES_MAX};
+
+use self::table::{Table, Verdict};
+use crate::kv::codec::Reader;
+use crate::state_machine::{Checkpoint, Committed, CommittedEntry, Frozen, Replies, StateMachine};
+
+const MARK: u8 = 0xEE;
+const PLAIN: u8 = 0;
+const REGISTER: u8 = 1;
+const ONCE: u8 = 2;
+
+const APPLIED: u8 = 0;
+const REPEATED: u8 = 1;
+const EXPIRED: u8 = 2;
+const ACKNOWLEDGED: u8 = 3;
+const FULL: u8 = 4;
+const REPLY_GONE: u8 = 5;
+const MALFORMED: u8 = 0xFF;
+
+/// A state machine whose clients may repeat themselves.
+///
+/// Payloads that do not say otherwise are the inner machine's, as they are: a group of such machines serves who does not
+/// care as well. All replicas of a group must have it, from the beginning.
+/// ```no_run
+/// # fn example(config: raftwerk::Config) -> Result<(), raftwerk::OpenError> {
+/// use raftwerk::exactly_once::ExactlyOnce;
+/// use raftwerk::kv::KvMachine;
+///
+/// let engine = raftwerk::Engine::open(config, |_group| ExactlyOnce::new(KvMachine::new()))?;
+/// # Ok(()) }
+/// ```
+#[derive(Default)]
+pub struct ExactlyOnce<M> {
+    inner: M,
+    table: Table,
+    /// The inner machine's replies to one entry.
+    replies: Replies,
+}
+
+impl<M> ExactlyOnce<M> {
+    /// A machine that knows no clients.
+    #[must_use]
+    pub fn new(inner: M) -> Self {
+        Self { inner, table: Table::default(), replies: Replies::default() }
+    }
+
+    /// The machine inside.
+    #[must_use]
+    pub const fn inner(&self) -> &M {
+        &self.inner
+    }
+
+    /// How many clients are registered.
+    #[must_use]
+    pub fn clients(&self) -> usize {
+        self.table.len()
+    }
+}
+
+impl<M> fmt::Debug for ExactlyOnce<M> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ExactlyOnce").field("clients", &self.clients()).finish_non_exhaustive()
+    }
+}
+
+/// What a payload asks for.
+enum Envelope<'a> {
+    Plain(&'a [u8]),
+    Register,
+    Once { client: u64, number: u64, floor: u64, payload: &'a [u8] },
+    Malformed,
+}
+
+impl<'a> Envelope<'a> {
+    fn open(payload: &'a [u8]) -> Self {
+        match payload {
+            [MARK, PLAIN, inner @ ..] => Self::Plain(inner),
+            [MARK, REGISTER] => Self::Register,
+            [MARK, ONCE, rest @ ..] => {
+                let mut reader = Reader::new(rest);
+                match (reader.varint(), reader.varint(), reader.varint()) {
+                    (Ok(client), Ok(number), Ok(floor)) if number >= floor => {
+                        Self::Once { client, number, floor, payload: reader.rest() }
+                    }
+                    _ => Self::Malformed,
+                }
+            }
+            [MARK, ..] => Self::Malformed,
+            plain => Self::Plain(plain),
+        }
+    }
+}
+
+fn reply(status: u8, index: Index, inner: &[u8]) -> Bytes {
+    let mut out = BytesMut::with_capacity(9 + inner.len());
+    out.put_u8(status);
+    out.put_u64_le(index.0);
+    out.put_slice(inner);
+    out.freeze()
+}
+
+impl<M: StateMachine> ExactlyOnce<M> {
+    fn apply_one(&mut self, entry: CommittedEntry<'_>, replies: &mut Replies) {
+        let index = entry.index;
+        match Envelope::open(entry.payload) {
+            Envelope::Plain(payload) => {
+                self.inner.apply(Committed::one(CommittedEntry { index, payload }), replies);
+            }
+            Envelope::Register => {
+                self.table.register(index);
+                replies.push(index, reply(APPLIED, index, &[]));
+            }
+            Envelope::Once { client, number, floor, payload } => {
+                let answer = match self.table.admit(index, client, number, floor) {
+                    Verdict::New => {
+                        self.replies.reset(true);
+                        let entry = CommittedEntry { index, payload };
+                        self.inner.apply(Committed::one(entry), &mut self.replies);
+                        let inner = self.replies.drain().next().map(|(_, reply)| reply).unwrap_or_default();
+                        let answer = reply(APPLIED, index, &inner);
+                        self.table.keep(client, number, index, inner);
+                        answer
+                    }
+                    Verdict::Repeated { index, reply: Some(kept) } => reply(REPEATED, index, &kept),
+                    Verdict::Repeated { index, reply: None } => reply(REPLY_GONE, index, &[]),
+                    Verdict::Expired => Bytes::from_static(&[EXPIRED]),
+                    Verdict::Acknowledged => Bytes::from_static(&[ACKNOWLEDGED]),
+                    Verdict::Full => Bytes::from_static(&[FULL]),
+                };
+                replies.push(index, answer);
+            }
+            Envelope::Malformed => replies.push(index, Bytes::from_static(&[MALFORMED])),
+        }
+    }
+}
+
+impl<M: StateMachine> StateMachine for ExactlyOnce<M> {
+    fn apply(&mut self, entries: Committed<'_>, replies: &mut Replies) {
+        // The usual run of plain payloads costs a look at each one's first byte.
+        if entries.clone().all(|entry| entry.payload.first() != Some(&MARK)) {
+            return self.inner.apply(entries, replies);
+        }
+        for entry in entries {
+            self.apply_one(entry, replies);
+        }
+    }
+
+    fn query(&self, query: &[u8]) -> Bytes {
+        self.inner.query(query)
+    }
+
+    /// The table, then the inner machine's image.
+    fn checkpoint(&self) -> Checkpoint {
+        let (table, inner) = (self.table.clone(), self.inner.checkpoint());
+        Box::new(move |out| {
+            table.write(out)?;
+            inner(out)
+        })
+    }
+
+    fn restore(&mut self, image: &mut dyn Read) -> io::Result<()> {
+        let table = Table::read(image)?;
+        self.inner.restore(image)?;
+        self.table = table;
+        Ok(())
+    }
+
+    fn freeze(&self) -> Option<Box<dyn Frozen>> {
+        self.inner.freeze()
+    }
+
+    fn digest(&self) -> u64 {
+        let mut hasher = rustc_hash::FxHasher::default();
+        self.table.hash(&mut hasher);
+        hasher.write_u64(self.inner.digest());
+        hasher.finish()
+    }
+}
+
+#[cfg(test)]
+mod tests;
