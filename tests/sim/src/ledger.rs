@@ -8,7 +8,7 @@ use std::io::{self, Read};
 use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
-use raftwerk::{Checkpoint, Committed, GroupId, Index, Replies, StateMachine};
+use raftwerk::{Checkpoint, Committed, Frozen, GroupId, Index, Replies, StateMachine};
 use rustc_hash::{FxHashMap, FxHashSet, FxHasher};
 
 use crate::disk::held;
@@ -33,6 +33,10 @@ struct GroupLedger {
     refused: FxHashSet<u64>,
     /// The highest index that was applied anywhere.
     last: u64,
+    /// The indices in `applied`, in rising order.
+    order: Vec<u64>,
+    /// What was answered, by the last entry that the state had seen and the query: one answer, whoever was asked.
+    answers: FxHashMap<(u64, u64), u64>,
 }
 
 /// The record of a run. What contradicts it is kept until somebody asks.
@@ -64,6 +68,9 @@ impl Ledger {
         self.applied += 1;
         let of = self.groups.entry(group.0).or_default();
         of.last = of.last.max(index);
+        if let Err(at) = of.order.binary_search(&index) {
+            of.order.insert(at, index);
+        }
         let first = *of.applied.entry(index).or_insert(payload);
         let place = *of.places.entry(payload).or_insert(index);
         let is_refused = of.refused.contains(&payload);
@@ -84,6 +91,25 @@ impl Ledger {
         if *of.digests.entry(index).or_insert(digest) != digest {
             self.contradict("equal states", format!("{group}: two states at {index}"));
         }
+    }
+
+    /// A machine that had seen the entries up to one was asked.
+    fn answered(&mut self, group: GroupId, last: u64, query: u64, reply: u64) {
+        let of = self.groups.entry(group.0).or_default();
+        if *of.answers.entry((last, query)).or_insert(reply) != reply {
+            self.contradict(
+                "an answer is of its index",
+                format!("{group}: two answers of the state at {last}"),
+            );
+        }
+    }
+
+    /// Whether a state after the entries up to an index, and no others, has given that answer.
+    pub(crate) fn has_answered(&self, group: GroupId, index: Index, query: u64, reply: u64) -> bool {
+        let Some(of) = self.groups.get(&group.0) else { return false };
+        let seen = of.order.partition_point(|at| *at <= index.0);
+        let last = seen.checked_sub(1).map_or(0, |at| of.order[at]);
+        of.answers.get(&(last, query)) == Some(&reply)
     }
 
     /// A caller was told that its payload is applied at an index.
@@ -149,18 +175,51 @@ impl StateMachine for Audited {
     }
 
     fn query(&self, query: &[u8]) -> Bytes {
-        self.inner.query(query)
+        let reply = self.inner.query(query);
+        held(&self.ledger).answered(self.group, self.last, hash_of(query), hash_of(&reply));
+        reply
     }
 
+    /// The last entry that it has seen, and the inner machine's image.
     fn checkpoint(&self) -> Checkpoint {
-        self.inner.checkpoint()
+        let (last, inner) = (self.last, self.inner.checkpoint());
+        Box::new(move |out| {
+            out.write_all(&last.to_le_bytes())?;
+            inner(out)
+        })
     }
 
     fn restore(&mut self, image: &mut dyn Read) -> io::Result<()> {
-        self.inner.restore(image)
+        let mut last = [0; 8];
+        image.read_exact(&mut last)?;
+        self.inner.restore(image)?;
+        self.last = u64::from_le_bytes(last);
+        Ok(())
+    }
+
+    fn freeze(&self) -> Option<Box<dyn Frozen>> {
+        let state = self.inner.freeze()?;
+        let ledger = Arc::clone(&self.ledger);
+        Some(Box::new(AuditedState { state, group: self.group, last: self.last, ledger }))
     }
 
     fn digest(&self) -> u64 {
         self.inner.digest()
+    }
+}
+
+/// A frozen state of such a machine.
+struct AuditedState {
+    state: Box<dyn Frozen>,
+    group: GroupId,
+    last: u64,
+    ledger: Arc<Mutex<Ledger>>,
+}
+
+impl Frozen for AuditedState {
+    fn query(&self, query: &[u8]) -> Bytes {
+        let reply = self.state.query(query);
+        held(&self.ledger).answered(self.group, self.last, hash_of(query), hash_of(&reply));
+        reply
     }
 }

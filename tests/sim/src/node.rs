@@ -117,6 +117,8 @@ pub(crate) struct SimNode {
     pub(crate) create_again_at: u64,
     /// Clients that wait for it.
     pub(crate) callers: Vec<usize>,
+    /// Readers that wait for it.
+    pub(crate) readers: Vec<usize>,
     pub(crate) written: VecDeque<Written>,
     /// By lane: batches up to here are vouched for by later durable ones.
     pub(crate) vouched: Vec<Lsn>,
@@ -156,6 +158,7 @@ impl SimNode {
             creations: Vec::new(),
             create_again_at: 0,
             callers: Vec::new(),
+            readers: Vec::new(),
             written: VecDeque::new(),
             vouched: Vec::new(),
             installs: 0,

@@ -119,6 +119,8 @@ pub struct Plan {
     pub workers: Vec<usize>,
     /// How many clients.
     pub clients: usize,
+    /// How many readers, besides: at every level, at any replica.
+    pub readers: usize,
     /// How long a client thinks between two calls, usually, in nanoseconds.
     pub think: u64,
     /// One call in so many goes to any voter, whoever leads.
@@ -192,6 +194,7 @@ impl Plan {
             is_churning: options.profile == Profile::Churn,
             workers,
             clients: chance.from_to(1, 6) as usize,
+            readers: Chance::of(seed, "readers planned").below(4) as usize,
             think: chance.one_of(&[1, 5, 10, 50, 200, 1_000]) * MS,
             stray: chance.one_of(&[2, 16]),
             noise_ppm: chance.one_of(&[0, 50_000, 500_000]),

@@ -138,6 +138,7 @@ impl Scenario {
             voters: vec![(0..nodes).collect()],
             workers: vec![1; nodes],
             clients: self.clients,
+            readers: if self.clients > 0 { 2 } else { 0 },
             think: chance.one_of(&[1, 5, 20]) * MS,
             settings,
             lane,

@@ -8,6 +8,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use raftwerk::{NodeId, Proposal, ProposeError, Read, ReadAnswer, ReadError, ReadOptions};
 
+use super::readers::Sight;
 use super::{Event, World, group_id};
 use crate::disk::held;
 use crate::ledger::hash_of;
@@ -35,6 +36,7 @@ pub(super) struct Client {
     /// Whom it takes for each group's leader.
     leaders: Vec<usize>,
     waiting: Option<Waiting>,
+    sight: Sight,
     /// The event that counts: a call that was answered leaves behind the one for its caller's patience.
     due: u64,
 }
@@ -61,7 +63,12 @@ pub(super) enum Outcome {
 
 impl Client {
     pub(super) fn new(groups: usize) -> Self {
-        Self { leaders: vec![0; groups], waiting: None, due: 0 }
+        Self { leaders: vec![0; groups], waiting: None, sight: Sight::new(groups), due: 0 }
+    }
+
+    /// What it has been shown, and has written.
+    pub(super) const fn sight(&self) -> &Sight {
+        &self.sight
     }
 }
 
@@ -203,11 +210,13 @@ impl World<'_> {
         match outcome {
             Outcome::Applied(index, reply) => {
                 held(&self.ledger).acknowledged(group_id(group), index, payload);
+                self.clients[at].sight.wrote(group, index);
                 self.answered += 1;
                 self.history[group][place].returned = Some((self.events, reply));
             }
             Outcome::Answered(answer) => {
                 self.check_read(group, &answer, committed);
+                self.clients[at].sight.saw(group, answer.index);
                 self.answered += 1;
                 self.history[group][place].returned = Some((self.events, answer.reply));
             }

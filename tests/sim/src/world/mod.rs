@@ -2,12 +2,13 @@
 //!
 //! An event is popped, something happens to one node, and every consequence becomes an event of a later time: a worker's
 //! turn, a message's arrival, a disk's job, a client's call, a fault. The order depends on the seed alone, and a hash
-//! over all events proves it. Next: `nodes` (life, turns, disks), `clients`, `faults`, `ending` (heal and judge).
+//! over all events proves it. Next: `nodes` (life, turns, disks), `clients`, `readers`, `faults`, `ending` (heal and judge).
 
 mod clients;
 mod ending;
 mod faults;
 mod nodes;
+mod readers;
 mod stage;
 mod wire;
 
@@ -20,6 +21,7 @@ use raftwerk::{GroupId, NodeId, StateMachines};
 use raftwerk_net::{Channel, PeerId};
 
 use self::clients::Client;
+use self::readers::{Commits, Reader};
 use self::stage::Stage;
 pub(crate) use self::stage::Told;
 use crate::chance::Chance;
@@ -95,6 +97,8 @@ enum Event {
     Disk { node: u16, worker: u16, queue: u8, life: u32 },
     /// A client acts.
     Client { client: u16 },
+    /// A reader reads.
+    Reader { reader: u16 },
     /// A fault strikes …
     Strike { strike: u32 },
     /// … and what it began ends.
@@ -167,6 +171,7 @@ struct Chances {
     turns: Chance,
     disks: Chance,
     clients: Chance,
+    readers: Chance,
     faults: Chance,
 }
 
@@ -184,6 +189,9 @@ pub struct World<'a> {
     units: Vec<Option<Unit>>,
     free_units: Vec<u32>,
     clients: Vec<Client>,
+    readers: Vec<Reader>,
+    /// By group.
+    commits: Vec<Commits>,
     history: Vec<Vec<Seen>>,
     unique: u64,
     watch: Watch,
@@ -250,6 +258,8 @@ impl<'a> World<'a> {
             units: Vec::new(),
             free_units: Vec::new(),
             clients: (0..plan.clients).map(|_| Client::new(plan.groups)).collect(),
+            readers: (0..plan.readers).map(|_| Reader::new(plan.groups)).collect(),
+            commits: (0..plan.groups).map(|_| Commits::default()).collect(),
             history: vec![Vec::new(); plan.groups],
             unique: 0,
             watch,
@@ -258,6 +268,7 @@ impl<'a> World<'a> {
                 turns: Chance::of(seed, "turns"),
                 disks: Chance::of(seed, "disks"),
                 clients: Chance::of(seed, "clients"),
+                readers: Chance::of(seed, "readers"),
                 faults: Chance::of(seed, "faults"),
             },
             faults: FaultCounts::default(),
@@ -286,6 +297,9 @@ impl<'a> World<'a> {
         for client in 0..self.clients.len() {
             let first = self.chances.clients.below(self.plan.think * 4);
             self.expect(client, first);
+        }
+        for reader in 0..self.readers.len() {
+            self.pause_reader(reader);
         }
         for strike in 0..self.plan.strikes.len() {
             self.at(self.plan.strikes[strike].at, Event::Strike { strike: strike as u32 });
@@ -366,6 +380,7 @@ impl<'a> World<'a> {
                 self.work(node.into(), worker.into(), Queue::ALL[usize::from(queue)], life)?;
             }
             Event::Client { client } => self.act(client.into()),
+            Event::Reader { reader } => self.read(reader.into())?,
             Event::Strike { strike } => self.strike(strike as usize)?,
             Event::Relief { strike } => self.relieve(strike as usize),
             Event::Start { node, life } => self.start(node.into(), life)?,

@@ -157,6 +157,7 @@ impl World<'_> {
         self.count(7, at as u64);
         self.say(|| format!("n{}  dies{}", at + 1, if power { " of a power cut" } else { "" }));
         self.lose_callers(at);
+        self.lose_readers(at);
         let node = &mut self.nodes[at];
         if power && self.chances.faults.below(2) == 0 {
             // In the middle of what it was writing.
@@ -272,6 +273,7 @@ impl World<'_> {
         self.mind_install(at);
         self.mind_creations(at)?;
         self.answer_callers(at);
+        self.answer_readers(at)?;
         self.set_to_work(at, worker);
         let mut sent = std::mem::take(&mut self.sent);
         self.nodes[at].transport.take_sent(&mut sent);
@@ -291,6 +293,10 @@ impl World<'_> {
         }
         for view in body.replicas(worker).filter(|_| !self.nodes[at].is_wiped) {
             let changed = self.watch.replica(at, &view)?;
+            if changed {
+                let committed = self.watch.committed(view.group);
+                self.commits[view.group.0 as usize - 1].note(self.now, committed);
+            }
             if changed && self.trace.is_some() {
                 let (core, group) = (view.core, view.group);
                 self.say(|| {
