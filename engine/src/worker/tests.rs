@@ -26,6 +26,8 @@ use crate::peers::Peers;
 use crate::state_machine::{Checkpoint, Committed, Replies, StateMachine};
 use crate::{Applied, GroupStatus, ProposeError, ReplaceError};
 
+mod reads;
+
 const GROUP: GroupId = GroupId(1);
 const TIMEOUT: Duration = Duration::from_millis(500);
 
