@@ -13,7 +13,7 @@ const INTERVAL: Duration = Duration::from_millis(100);
 fn follower() -> Node {
     let mut node = Node::open(&MemoryFiles::new(), 1 << 20);
     node.create(&[1, 2, 3]);
-    node.hear(2, Message::Heartbeat { term: Term(1), commit: Index(0), round: 0 });
+    node.hear(2, Message::Heartbeat { term: Term(1), commit: Index(0), round: 0, rest: false });
     node.settle();
     node.wire.0.lock().unwrap().clear();
     node
@@ -133,7 +133,7 @@ fn a_read_that_may_wait_outlasts_a_time_without_a_leader() {
     node.turn(MS);
     assert!(patient.try_recv().is_err());
     assert_eq!(node.questions(), [], "there is nobody to ask");
-    node.hear(2, Message::Heartbeat { term: Term(1), commit: Index(0), round: 0 });
+    node.hear(2, Message::Heartbeat { term: Term(1), commit: Index(0), round: 0, rest: false });
     // Term 1 has to be on the disk first.
     node.settle();
     let questions = node.questions();
