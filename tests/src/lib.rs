@@ -2,7 +2,7 @@
 //!
 //! [`script`] runs protocol stories written as text files. [`nodes`] is a cluster of engines in one process,
 //! [`processes`] one of real processes that can be killed; both drive [`journal`], a state machine that forgets
-//! nothing. [`conformance`] runs other projects' test data. The tests themselves are in `tests/tests`, the stories in `tests/scripts`; `tests/README.md` tells what is
+//! nothing. [`stores`] is a key-value store on such a cluster. [`conformance`] runs other projects' test data. The tests themselves are in `tests/tests`, the stories in `tests/scripts`; `tests/README.md` tells what is
 //! tested where. What is not here: unit tests, which stand beside the code they test.
 
 pub mod conformance;
@@ -12,3 +12,4 @@ pub mod nodes;
 pub mod processes;
 
 pub mod script;
+pub mod stores;

@@ -10,7 +10,7 @@ use std::time::Duration;
 use std::{env, thread};
 
 use raftwerk::identity::Identity;
-use raftwerk::{Completion, Config, Engine, GroupId, NodeId, Pipeline, ProposeError};
+use raftwerk::{Applied, Config, Engine, GroupId, NodeId, Outcome, Pipeline, ProposeError};
 use raftwerk_tests::journal::{self, Journal};
 
 /// Proposals under way in this node; more are refused as busy.
@@ -54,7 +54,9 @@ fn main() -> Result<(), Box<dyn Error>> {
         pipeline.wait(Duration::from_millis(1));
         pipeline.take(&mut done);
         for completion in done.drain(..) {
-            tell(&completion, &mut answer)?;
+            if let Outcome::Proposal(result) = &completion.outcome {
+                tell(completion.token, result, &mut answer)?;
+            }
         }
         say(&answer)?;
     }
@@ -83,14 +85,14 @@ fn obey(
         ["put", group, token] => {
             let (group, token) = (GroupId(group.parse()?), token.parse::<u64>()?);
             if let Err(error) = pipeline.propose(group, token, &token.to_le_bytes()) {
-                tell(&Completion { token, result: Err(error) }, answer)?;
+                tell(token, &Err(error), answer)?;
             }
         }
         ["journal", group] => {
             match engine.group(GroupId(group.parse()?)).map(|group| group.read("").wait()) {
                 Some(Ok(image)) => {
                     write!(answer, "journal {group}")?;
-                    for line in journal::read(&image).ok_or("the journal answers with itself")? {
+                    for line in journal::read(&image.reply).ok_or("the journal answers with itself")? {
                         write!(
                             answer,
                             " {}@{}",
@@ -113,9 +115,8 @@ fn obey(
     Ok(())
 }
 
-fn tell(completion: &Completion, answer: &mut String) -> std::fmt::Result {
-    let token = completion.token;
-    match &completion.result {
+fn tell(token: u64, result: &Result<Applied, ProposeError>, answer: &mut String) -> std::fmt::Result {
+    match result {
         Ok(applied) => writeln!(answer, "done {token} {}", applied.id.index),
         Err(ProposeError::NotLeader { hint: Some(node) }) => {
             writeln!(answer, "not {token} leader {}", node.0)
