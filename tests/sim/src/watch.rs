@@ -35,7 +35,7 @@
 //!
 //! The ledger adds `one payload per index`, `applied once`, `applied in order`, `refused is refused`, `acknowledged is
 //! applied`, `reads see what is committed` and `equal states`; the end of a run adds `linearizable`, `progress` and
-//! `convergence`.
+//! `convergence`. What readers at the six levels add is listed at the head of `world/readers.rs`.
 
 use raftwerk::drive::{Load, ReplicaView};
 mod configurations;
