@@ -97,14 +97,15 @@ impl BatchHeader {
         (self.bytes as u64).next_multiple_of(PAGE_BYTES as u64)
     }
 
-    /// Checks the frames of the whole batch and calls `see` with the offset in the batch and the header of each.
-    pub(crate) fn frames(&self, batch: &[u8], mut see: impl FnMut(u32, FrameHeader)) -> bool {
+    /// Checks the frames of the whole batch and calls `see` with the offset in the batch, the header and the body of
+    /// each, before it is known whether all of them are good.
+    pub(crate) fn frames(&self, batch: &[u8], mut see: impl FnMut(u32, FrameHeader, &[u8])) -> bool {
         let Some(mut rest) = batch.get(BATCH_HEADER_BYTES..self.bytes as usize) else { return false };
         let (mut at, mut count, mut crcs) = (BATCH_HEADER_BYTES, 0, Hasher::new());
         while !rest.is_empty() {
-            let Ok((header, _)) = frame::parse(rest) else { return false };
+            let Ok((header, body)) = frame::parse(rest) else { return false };
             crcs.update(&rest[..8]);
-            see(at as u32, header);
+            see(at as u32, header, body);
             at += header.frame_bytes();
             rest = &rest[header.frame_bytes()..];
             count += 1;
@@ -236,7 +237,7 @@ mod tests {
 
     fn is_valid(bytes: &[u8], incarnation: u64) -> bool {
         let header = BatchHeader::parse(bytes, Life { incarnation, offset: PLACE });
-        header.is_some_and(|header| header.frames(bytes, |_, _| ()))
+        header.is_some_and(|header| header.frames(bytes, |_, _, _| ()))
     }
 
     #[test]

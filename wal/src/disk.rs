@@ -50,6 +50,8 @@ pub enum Access {
     Append,
     /// Reads, and writes of any alignment, through the page cache.
     Plain,
+    /// Large reads, past the page cache if the system lets them. Aligned like appends.
+    Scan,
 }
 
 /// Single calls on files below one directory. Paths are relative to it, with `/` between parts.
@@ -94,6 +96,15 @@ pub trait Files: Send + Sync + 'static {
     fn len(&self, file: &Self::File) -> io::Result<u64>;
     /// The names of the files in `dir`, in any order.
     fn list(&self, dir: &str) -> io::Result<Vec<String>>;
+    /// As [`Files::read_at`] of what is in memory already: as many bytes, from the first on, as need no device. May
+    /// always give none.
+    fn read_cached(&self, _file: &Self::File, _offset: u64, _into: &mut [u8]) -> io::Result<usize> {
+        Ok(0)
+    }
+    /// Runs `task` with every number below `count`: begun in that order, perhaps side by side.
+    fn spread(&self, count: usize, task: &(dyn Fn(usize) + Sync)) {
+        (0..count).for_each(task);
+    }
     /// The whole file, read-only. The caller promises not to write it until the map is released.
     fn map(&self, file: &Self::File) -> io::Result<Mapped>;
     /// Takes the lock file, making it if need be; held until the last clone is dropped.

@@ -41,6 +41,7 @@ mod segment;
 mod segments;
 mod snapshot;
 mod snapshot_file;
+mod survey;
 #[cfg(test)]
 mod tests;
 

@@ -1,12 +1,15 @@
-//! IMPURE: [`Files`] on Linux. Single calls, no threads.
+//! IMPURE: [`Files`] on Linux. Single calls; threads only while a log is opened ([`Files::spread`]).
 //!
 //! What is not here: the order of calls (`execute`), queues (`os_disk`), the unsafe part of mapping (`map`).
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, IoSlice};
+use std::io::{self, IoSlice, IoSliceMut};
+use std::num::NonZero;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
 
 use memmap2::MmapMut;
 use rustix::fs::{FallocateFlags, FlockOperation, OFlags};
@@ -82,8 +85,8 @@ impl Files for OsFiles {
 
     fn open(&self, path: &str, access: Access) -> io::Result<Arc<File>> {
         let mut options = OpenOptions::new();
-        options.read(true).write(true);
-        if access == Access::Append && self.mode == AppendMode::Direct {
+        options.read(true).write(access != Access::Scan);
+        if access == Access::Scan || access == Access::Append && self.mode == AppendMode::Direct {
             options.custom_flags(OFlags::DIRECT.bits() as i32);
         }
         options.open(self.path(path)).map(Arc::new)
@@ -146,6 +149,28 @@ impl Files for OsFiles {
             }
         }
         Ok(done)
+    }
+
+    fn read_cached(&self, file: &Arc<File>, offset: u64, into: &mut [u8]) -> io::Result<usize> {
+        let read = rustix::io::preadv2(file, &mut [IoSliceMut::new(into)], offset, ReadWriteFlags::NOWAIT);
+        Ok(read.unwrap_or(0)) // nothing at hand, or a file system that does not tell
+    }
+
+    fn spread(&self, count: usize, task: &(dyn Fn(usize) + Sync)) {
+        // Some wait for the device while others compute.
+        let hands = 2 * thread::available_parallelism().map_or(1, NonZero::get);
+        let next = AtomicUsize::new(0);
+        let work = || {
+            while let Some(task_number) = Some(next.fetch_add(1, Ordering::Relaxed)).filter(|n| *n < count) {
+                task(task_number);
+            }
+        };
+        thread::scope(|scope| {
+            for _ in 1..hands.min(count) {
+                scope.spawn(work);
+            }
+            work();
+        });
     }
 
     fn len(&self, file: &Arc<File>) -> io::Result<u64> {

@@ -11,24 +11,25 @@
 //! Where a log ends it is never continued: what was torn stays behind in a segment that takes no more batches, so that
 //! no later write can make it whole again. Segments after the end become spares before anything new is written.
 //!
-//! What is not here: reading a file (`scan`), the meaning of frames (`replay`).
+//! What is not here: reading a file (`scan`, `survey`), the meaning of frames (`replay`).
 
 use std::collections::VecDeque;
+use std::sync::{Mutex, OnceLock};
 
-use raftwerk_frame::frame::{FrameHeader, HEADER_BYTES};
+use raftwerk_frame::frame::FrameHeader;
 use raftwerk_frame::{Configuration, EntryId, GroupId, HardState, Index, Term};
 
-use crate::batch::BatchHeader;
 use crate::directory::Directory;
 use crate::disk::{Access, Files, Lsn};
 use crate::error::OpenError;
-use crate::index::{GroupLog, Place};
+use crate::index::GroupLog;
 use crate::lane::{Groups, LaneOptions};
 use crate::replay::Replay;
 use crate::retention::Pins;
 use crate::scan::Scan;
 use crate::segment::{self, PAGE_BYTES, lane_dir, segment_path, spare_path};
 use crate::segments::InUse;
+use crate::survey::Survey;
 
 /// A group as its log tells it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -97,6 +98,12 @@ struct End {
     is_torn: bool,
 }
 
+impl Default for End {
+    fn default() -> Self {
+        Self { offset: PAGE_BYTES as u64, batches: 0, is_torn: false }
+    }
+}
+
 struct Names {
     segments: Vec<u64>,
     spares: Vec<u64>,
@@ -115,7 +122,7 @@ pub(crate) fn recover<F: Files>(
         scans.push(Scan::open(files, options.lane, *sequence, directory.log_id())?);
     }
     let mut walk = Walk::default();
-    let accepted = walk.all(&mut scans)?;
+    let accepted = walk.all(files, &scans)?;
     let Walk { replay, mut report, .. } = walk;
     for scan in &scans[..accepted] {
         files.sync(&scan.file).map_err(OpenError::io(&scan.path))?;
@@ -230,108 +237,116 @@ struct Walk {
     report: RecoveryReport,
     /// The number of the next batch; `None` before the first.
     expected: Option<Lsn>,
-    /// The frames of the batch at hand.
-    found: Vec<(u32, FrameHeader)>,
+    /// Segments, from the first on, with batches that count.
+    accepted: usize,
+    /// Where the log ends: in the last of them, or right at the first one's start.
+    end: End,
+    is_over: bool,
 }
+
+/// How many segments are surveyed side by side; their surveys are in memory until they are put together.
+const SURVEYS_MAX: usize = 8;
+
+type Surveyed = OnceLock<Result<Survey, OpenError>>;
 
 impl Walk {
     /// Gives how many segments, from the first on, have batches that count.
-    fn all<F: Files>(&mut self, scans: &mut [Scan<'_, F>]) -> Result<usize, OpenError> {
+    fn all<F: Files>(&mut self, files: &F, scans: &[Scan<'_, F>]) -> Result<usize, OpenError> {
         refuse_missing(scans)?;
-        let mut accepted = 0;
-        let mut end = End { offset: PAGE_BYTES as u64, batches: 0, is_torn: false };
-        for (at, scan) in scans.iter_mut().enumerate() {
-            let here = self.segment(scan)?;
-            if here.is_torn {
-                self.report.torn = Some(TornTail { file: scan.path.clone(), offset: here.offset });
-            }
-            if here.batches == 0 {
-                if at == 0 {
-                    end = here;
+        let mut at = 0;
+        let mut surveyed: Vec<Surveyed> = Vec::new();
+        // Some are put together while the next are surveyed.
+        while !self.is_over && (at < scans.len() || !surveyed.is_empty()) {
+            let next = &scans[at..scans.len().min(at + SURVEYS_MAX)];
+            let surveys: Vec<Surveyed> = next.iter().map(|_| OnceLock::new()).collect();
+            let before = &scans[at - surveyed.len()..at];
+            let join = Mutex::new(Some((&mut *self, std::mem::take(&mut surveyed))));
+            let joined = OnceLock::new();
+            files.spread(1 + next.len(), &|task| {
+                if let Some(task) = task.checked_sub(1) {
+                    drop(surveys[task].set(Survey::of(&next[task])));
+                } else if let Some((walk, surveyed)) = join.lock().expect("taken once").take() {
+                    drop(joined.set(walk.join(before, surveyed)));
                 }
-                break;
-            }
-            if !here.is_torn {
-                self.report.torn = None; // an earlier recovery ended the log before, and went on here
-            }
-            accepted = at + 1;
-            end = here;
+            });
+            joined.into_inner().expect("the first task was run")?;
+            at += next.len();
+            surveyed = surveys;
         }
-        // Where the log ends: in the last accepted segment, or right at the first one's start.
-        let from = accepted.saturating_sub(1);
-        self.refuse_lost(scans, from, &end)?;
+        let from = self.accepted.saturating_sub(1);
+        self.refuse_lost(scans, from)?;
         let holes = self.replay.holes();
         if !holes.is_empty() {
             let (file, what) = (scans[0].path.clone(), "the start of a group's log is missing");
             return Err(OpenError::Corrupt { file, offset: PAGE_BYTES as u64, what, groups: holes });
         }
-        Ok(accepted)
+        Ok(self.accepted)
+    }
+
+    /// Accepts the batches of some segments, in order, until the log ends.
+    fn join<F: Files>(&mut self, scans: &[Scan<'_, F>], surveyed: Vec<Surveyed>) -> Result<(), OpenError> {
+        for (scan, survey) in scans.iter().zip(surveyed) {
+            if self.is_over {
+                break;
+            }
+            let here = self.segment(scan, survey.into_inner().expect("every task was run")?)?;
+            if here.is_torn {
+                self.report.torn = Some(TornTail { file: scan.path.clone(), offset: here.offset });
+            }
+            if here.batches == 0 {
+                if self.accepted == 0 {
+                    self.end = here;
+                }
+                self.is_over = true;
+                break;
+            }
+            if !here.is_torn {
+                self.report.torn = None; // an earlier recovery ended the log before, and went on here
+            }
+            self.accepted += 1;
+            self.end = here;
+        }
+        Ok(())
     }
 
     /// Accepts batches from the segment's start on.
-    fn segment<F: Files>(&mut self, scan: &mut Scan<'_, F>) -> Result<End, OpenError> {
-        let (mut offset, mut batches) = (PAGE_BYTES as u64, 0);
-        loop {
-            let Some(header) = scan.batch_header(offset)? else {
-                return Ok(End { offset, batches, is_torn: false });
-            };
+    fn segment<F: Files>(&mut self, scan: &Scan<'_, F>, survey: Survey) -> Result<End, OpenError> {
+        let Survey { batches, frames, extras, end, is_torn } = survey;
+        let (mut frames, mut extras) = (frames.iter(), extras.into_iter());
+        for (count, batch) in batches.iter().enumerate() {
+            let header = &batch.header;
             let follows = self.expected.is_none_or(|expected| expected == header.lsn) && header.lsn.0 > 0;
-            if !follows || !self.accept(scan, offset, &header)? {
-                return Ok(End { offset, batches, is_torn: true });
+            if !follows {
+                return Ok(End { offset: batch.offset, batches: count as u64, is_torn: true });
             }
-            offset += header.padded_bytes();
-            batches += 1;
-        }
-    }
-
-    /// Checks all of a batch, then replays it. `false`, and nothing replayed, if it is not valid.
-    fn accept<F: Files>(
-        &mut self,
-        scan: &mut Scan<'_, F>,
-        offset: u64,
-        header: &BatchHeader,
-    ) -> Result<bool, OpenError> {
-        let segment = scan.header.sequence;
-        self.found.clear();
-        let batch = scan.batch(offset, header)?;
-        if !header.frames(batch, |at, frame| self.found.push((at, frame))) {
-            return Ok(false);
-        }
-        for (at, frame) in &self.found {
-            let place = Place { segment, offset: offset as u32 + at, bytes: frame.frame_bytes() as u32 };
-            let whole = &batch[*at as usize..*at as usize + frame.frame_bytes()];
-            if let Err(what) = self.replay.frame(frame, &whole[HEADER_BYTES..], place) {
-                let (file, groups) = (scan.path.clone(), vec![frame.group]);
-                return Err(OpenError::Corrupt { file, offset, what, groups });
+            for frame in frames.by_ref().take(header.count as usize) {
+                if let Err(what) = self.replay.frame(scan.header.sequence, frame, &mut extras) {
+                    let (file, offset, groups) = (scan.path.clone(), batch.offset, vec![frame.group]);
+                    return Err(OpenError::Corrupt { file, offset, what, groups });
+                }
             }
+            self.report.batches += 1;
+            self.report.bytes += header.padded_bytes();
+            self.report.last = header.lsn;
+            self.expected = Some(header.lsn.next());
         }
-        self.report.batches += 1;
-        self.report.bytes += header.padded_bytes();
-        self.report.last = header.lsn;
-        self.expected = Some(header.lsn.next());
-        Ok(true)
+        Ok(End { offset: end, batches: batches.len() as u64, is_torn })
     }
 
     /// The log ends at `end` of the segment at `from`. Refuses that if anything later claims there was more.
-    fn refuse_lost<F: Files>(
-        &self,
-        scans: &mut [Scan<'_, F>],
-        from: usize,
-        end: &End,
-    ) -> Result<(), OpenError> {
+    fn refuse_lost<F: Files>(&self, scans: &[Scan<'_, F>], from: usize) -> Result<(), OpenError> {
+        let end = &self.end;
         let missing = self.expected.unwrap_or(Lsn(1));
         for at in from..scans.len() {
             let start = if at == from { end.offset } else { PAGE_BYTES as u64 };
             let floor = (scans[at].header.floor >= missing).then_some(0);
-            let Some(claim) = floor.map_or_else(|| scans[at].claim(start, missing), |at| Ok(Some(at)))?
-            else {
-                continue;
-            };
+            let claim = floor.map_or_else(|| scans[at].reader().claim(start, missing), |at| Ok(Some(at)));
+            let Some(claim) = claim? else { continue };
             // The gap lies before the claim: at the start of its segment if there is room for it, else where the
             // log ended.
             let is_here = at > from && claim > PAGE_BYTES as u64 && !end.is_torn;
             let (place, offset) = if is_here { (at, PAGE_BYTES as u64) } else { (from, end.offset) };
-            let groups = groups_in(&mut scans[place], offset)?;
+            let groups = groups_in(&scans[place], offset)?;
             let (file, what) = (scans[place].path.clone(), "a batch that was durable is damaged or missing");
             return Err(OpenError::Corrupt { file, offset, what, groups });
         }
@@ -352,10 +367,11 @@ fn refuse_missing<F: Files>(scans: &[Scan<'_, F>]) -> Result<(), OpenError> {
 }
 
 /// The groups whose frames can still be made out in a damaged batch.
-fn groups_in<F: Files>(scan: &mut Scan<'_, F>, offset: u64) -> Result<Vec<GroupId>, OpenError> {
+fn groups_in<F: Files>(scan: &Scan<'_, F>, offset: u64) -> Result<Vec<GroupId>, OpenError> {
     let mut groups = Vec::new();
-    let Some(header) = scan.batch_header(offset)? else { return Ok(groups) };
-    let batch = scan.batch(offset, &header)?;
+    let mut reader = scan.reader();
+    let Some(header) = reader.batch_header(offset)? else { return Ok(groups) };
+    let batch = reader.batch(offset, &header)?;
     let mut rest = batch.get(crate::batch::BATCH_HEADER_BYTES..).unwrap_or_default();
     while let Ok(frame) = FrameHeader::parse(rest) {
         groups.push(frame.group);

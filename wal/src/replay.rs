@@ -2,13 +2,12 @@
 //!
 //! What is not here: which batches are accepted (`recovery`).
 
-use raftwerk_frame::frame::{FrameHeader, FrameKind};
-use raftwerk_frame::{Configuration, GroupId, HardState, NodeId};
+use raftwerk_frame::GroupId;
 
-use crate::index::{Frame, Place};
+use crate::index::{Frame, GroupLog, Memberships, Place};
 use crate::lane::{GroupSlot, Groups};
-use crate::lane_append::memberships;
 use crate::retention::Pins;
+use crate::survey::{Extra, Says, SurveyedFrame};
 
 /// The groups as far as they are replayed.
 #[derive(Debug, Default)]
@@ -19,40 +18,63 @@ pub(crate) struct Replay {
 }
 
 impl Replay {
-    /// One frame, already verified. `Err` says why it cannot follow what came before.
+    /// One frame of that segment, already verified; `extras` are those of the frames from this one on. `Err` says why it
+    /// cannot follow what came before.
     pub(crate) fn frame(
         &mut self,
-        header: &FrameHeader,
-        body: &[u8],
-        place: Place,
+        segment: u64,
+        frame: &SurveyedFrame,
+        extras: &mut impl Iterator<Item = Extra>,
     ) -> Result<(), &'static str> {
         self.frames += 1;
-        if header.kind == FrameKind::Remove {
-            self.remove(header.group);
-            return Ok(());
-        }
-        let slot = GroupSlot(self.groups.attach(header.group));
-        let (log, pins) = (self.groups.log_mut(slot), &mut self.pins);
-        match header.kind {
-            FrameKind::Entries => {
-                let found = memberships(header, body).ok_or("a membership entry holds no configuration")?;
-                // Without frames the last index is not known yet: frames before these may have lain in segments freed
-                // since, because a record still to come made them unnecessary. If none comes, `holes` tells.
-                if log.has_frames() && !log.accepts(header.index) {
-                    return Err("entries leave a hole in a group's log");
+        let place = Place { segment, offset: frame.offset, bytes: frame.bytes };
+        match frame.says {
+            Says::Entries => self.entries(frame, place, Memberships::new()),
+            Says::HardState(vote) => {
+                let (log, pins) = self.log(frame.group);
+                log.hard_state(frame.hard_state(vote), segment, pins);
+                Ok(())
+            }
+            Says::Remove => {
+                self.remove(frame.group);
+                Ok(())
+            }
+            Says::Extra => match extras.next().expect("every such frame has one") {
+                Extra::Memberships(found) => self.entries(frame, place, found),
+                Extra::Snapshot(configuration) => {
+                    let (log, pins) = self.log(frame.group);
+                    log.restart(frame.id, configuration, segment, pins);
+                    Ok(())
                 }
-                let (first, term, count) = (header.index, header.term, header.count);
-                log.entries(Frame { first, term, count, place }, found, pins);
-            }
-            FrameKind::HardState => {
-                let vote = <[u8; 8]>::try_from(body).map_err(|_| "a hard state has the wrong length")?;
-                let vote = Some(NodeId(u64::from_le_bytes(vote))).filter(|node| node.0 != 0);
-                log.hard_state(HardState { term: header.term, vote }, place.segment, pins);
-            }
-            FrameKind::Snapshot => log.restart(header.id(), configuration(body)?, place.segment, pins),
-            FrameKind::Compact => log.compact(header.id(), configuration(body)?, place.segment, pins),
-            FrameKind::Remove => {}
+                Extra::Compact(configuration) => {
+                    let (log, pins) = self.log(frame.group);
+                    log.compact(frame.id, configuration, segment, pins);
+                    Ok(())
+                }
+                Extra::Nonsense(what) => Err(what),
+            },
         }
+    }
+
+    fn log(&mut self, group: GroupId) -> (&mut GroupLog, &mut Pins) {
+        let slot = GroupSlot(self.groups.attach(group));
+        (self.groups.log_mut(slot), &mut self.pins)
+    }
+
+    fn entries(
+        &mut self,
+        frame: &SurveyedFrame,
+        place: Place,
+        found: Memberships,
+    ) -> Result<(), &'static str> {
+        let (log, pins) = self.log(frame.group);
+        let (first, term, count) = (frame.first(), frame.term(), frame.count);
+        // Without frames the last index is not known yet: frames before these may have lain in segments freed since,
+        // because a record still to come made them unnecessary. If none comes, `holes` tells.
+        if log.has_frames() && !log.accepts(first) {
+            return Err("entries leave a hole in a group's log");
+        }
+        log.entries(Frame { first, term, count, place }, found, pins);
         Ok(())
     }
 
@@ -68,11 +90,4 @@ impl Replay {
         let logs = self.groups.slots.iter().flatten();
         logs.filter(|log| log.begins_with_hole()).map(|log| log.group).collect()
     }
-}
-
-fn configuration(body: &[u8]) -> Result<Configuration, &'static str> {
-    if body.is_empty() {
-        return Ok(Configuration::default());
-    }
-    Configuration::decode(body).map_err(|_| "a record's configuration cannot be read")
 }

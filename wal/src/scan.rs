@@ -1,25 +1,26 @@
 //! Reading one segment file: its first page, a batch at a place, claims of durability anywhere in the rest.
 //!
-//! What is not here: what follows from them (`recovery`).
+//! Reads are large and, where the system lets them, past its page cache: a log is read once, and what is in the cache
+//! already is taken from there. What is not here: what follows from them (`survey`, `recovery`).
 
 use std::io;
+use std::sync::Arc;
 
 use crate::batch::{BATCH_HEADER_BYTES, BatchHeader, Life};
 use crate::disk::{Access, Files, Lsn};
 use crate::error::OpenError;
+use crate::pool::{BufferPool, PooledBuffer};
 use crate::segment::{BadHeader, PAGE_BYTES, SegmentHeader, segment_path};
 
 /// Bytes read at once.
-const WINDOW_BYTES: u64 = 1 << 20;
+const WINDOW_BYTES: u64 = 2 << 20;
 
-/// A segment file being read.
+/// A segment file whose first page was read.
 pub(crate) struct Scan<'a, F: Files> {
     files: &'a F,
     pub(crate) file: F::File,
     pub(crate) path: String,
     pub(crate) header: SegmentHeader,
-    window: Vec<u8>,
-    window_at: u64,
 }
 
 impl<'a, F: Files> Scan<'a, F> {
@@ -47,33 +48,90 @@ impl<'a, F: Files> Scan<'a, F> {
                 if bytes < header.bytes { "the segment is cut short" } else { "the segment is too long" };
             return Err(OpenError::corrupt(&path, bytes.min(header.bytes), what));
         }
-        Ok(Self { files, file, path, header, window: Vec::new(), window_at: 0 })
+        Ok(Self { files, file, path, header })
     }
 
-    /// `bytes` bytes from `offset` on, which must lie in the file.
+    /// A reader of the batches. Takes a window of memory.
+    pub(crate) fn reader(&self) -> Reader<'_, 'a, F> {
+        // What a system refuses to read so can still be read plainly.
+        let past_cache = self.files.open(&self.path, Access::Scan).ok();
+        Reader { scan: self, past_cache, window: None, at: 0, bytes: 0 }
+    }
+}
+
+/// Reads a segment from front to back, a window at a time.
+pub(crate) struct Reader<'s, 'a, F: Files> {
+    scan: &'s Scan<'a, F>,
+    past_cache: Option<F::File>,
+    window: Option<(PooledBuffer, Arc<BufferPool>)>,
+    /// Where the window begins in the file, and how many bytes of it are there.
+    at: u64,
+    bytes: u64,
+}
+
+impl<F: Files> Reader<'_, '_, F> {
+    /// `bytes` bytes from `offset` on, a multiple of a page; they must lie in the file.
     fn at(&mut self, offset: u64, bytes: u64) -> Result<&[u8], OpenError> {
-        let end = self.window_at + self.window.len() as u64;
-        if offset < self.window_at || offset + bytes > end {
-            let wanted = bytes.max(WINDOW_BYTES).min(self.header.bytes - offset);
-            self.window.resize(wanted as usize, 0);
-            self.window_at = offset;
-            let read = self.files.read_at(&self.file, offset, &mut self.window);
-            if read.map_err(OpenError::io(&self.path))? < self.window.len() {
-                let source = io::ErrorKind::UnexpectedEof.into();
-                return Err(OpenError::Io { file: self.path.clone(), source });
-            }
+        if offset < self.at || offset + bytes > self.at + self.bytes {
+            self.fill(offset, bytes)?;
         }
-        let from = (offset - self.window_at) as usize;
-        Ok(&self.window[from..from + bytes as usize])
+        let from = (offset - self.at) as usize;
+        let window = self.window.as_ref().map_or(&[][..], |(window, _)| window);
+        Ok(&window[from..from + bytes as usize])
+    }
+
+    /// Moves the window to `offset`, and keeps what it has of that already.
+    fn fill(&mut self, offset: u64, bytes: u64) -> Result<(), OpenError> {
+        let wanted = bytes.next_multiple_of(PAGE_BYTES as u64).max(WINDOW_BYTES);
+        let wanted = wanted.min(self.scan.header.bytes - offset) as usize;
+        let (have, at) = (self.at + self.bytes, self.at);
+        let (mut window, pool) = match self.window.take() {
+            Some((window, pool)) if window.len() >= wanted => (window, pool),
+            Some((old, pool)) => {
+                let mut window = pool.take(wanted);
+                window[..self.bytes as usize].copy_from_slice(&old[..self.bytes as usize]);
+                (window, pool)
+            }
+            None => {
+                let pool = BufferPool::new(0);
+                (pool.take(wanted), pool)
+            }
+        };
+        let kept = if (at..have).contains(&offset) { (have - offset) as usize } else { 0 };
+        window.copy_within((self.bytes as usize - kept)..self.bytes as usize, 0);
+        self.read(offset + kept as u64, &mut window[kept..wanted])?;
+        (self.at, self.bytes) = (offset, wanted as u64);
+        self.window = Some((window, pool));
+        Ok(())
+    }
+
+    /// From the system's cache what is there, from the device the rest.
+    fn read(&self, offset: u64, into: &mut [u8]) -> Result<(), OpenError> {
+        let Scan { files, file, path, .. } = self.scan;
+        let mut done = files.read_cached(file, offset, into).unwrap_or(0) / PAGE_BYTES * PAGE_BYTES;
+        if let Some(past_cache) = &self.past_cache
+            && done < into.len()
+        {
+            done += files.read_at(past_cache, offset + done as u64, &mut into[done..]).unwrap_or(0);
+        }
+        if done < into.len() {
+            done +=
+                files.read_at(file, offset + done as u64, &mut into[done..]).map_err(OpenError::io(path))?;
+        }
+        if done < into.len() {
+            let source = io::ErrorKind::UnexpectedEof.into();
+            return Err(OpenError::Io { file: path.clone(), source });
+        }
+        Ok(())
     }
 
     /// The header of a batch at `offset`, if there is one of this segment's life.
     pub(crate) fn batch_header(&mut self, offset: u64) -> Result<Option<BatchHeader>, OpenError> {
-        let left = self.header.bytes - offset;
+        let left = self.scan.header.bytes - offset;
         if left < PAGE_BYTES as u64 {
             return Ok(None);
         }
-        let life = Life { incarnation: self.header.incarnation(), offset: offset as u32 };
+        let life = Life { incarnation: self.scan.header.incarnation(), offset: offset as u32 };
         let header = BatchHeader::parse(self.at(offset, BATCH_HEADER_BYTES as u64)?, life);
         Ok(header.filter(|header| header.padded_bytes() <= left))
     }
@@ -85,7 +143,7 @@ impl<'a, F: Files> Scan<'a, F> {
 
     /// Where a batch header at or after `offset` claims that batch `lsn` was durable, if one does.
     pub(crate) fn claim(&mut self, offset: u64, lsn: Lsn) -> Result<Option<u64>, OpenError> {
-        for at in (offset..self.header.bytes).step_by(PAGE_BYTES) {
+        for at in (offset..self.scan.header.bytes).step_by(PAGE_BYTES) {
             if self.batch_header(at)?.is_some_and(|header| header.durable >= lsn) {
                 return Ok(Some(at));
             }

@@ -1,0 +1,154 @@
+//! The survey of one segment: which batches lie in it, back to back and whole, and what their frames say.
+//!
+//! All that costs time in recovery is here, and asks nothing of other segments: reading, checksums, decoding. So the
+//! segments are surveyed side by side, and `recovery` only has to put the surveys together, in order. What is not here:
+//! which of the batches count.
+
+use raftwerk_frame::frame::{FrameHeader, FrameKind};
+use raftwerk_frame::{Configuration, EntryId, GroupId, HardState, Index, NodeId, Term};
+
+use crate::batch::BatchHeader;
+use crate::disk::Files;
+use crate::error::OpenError;
+use crate::index::Memberships;
+use crate::lane_append::memberships;
+use crate::scan::{Reader, Scan};
+use crate::segment::PAGE_BYTES;
+
+/// A batch that is whole.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct SurveyedBatch {
+    pub(crate) offset: u64,
+    pub(crate) header: BatchHeader,
+}
+
+/// What a frame says, without its bytes.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct SurveyedFrame {
+    pub(crate) group: GroupId,
+    /// The first entry's, or that of the fact.
+    pub(crate) id: EntryId,
+    /// Where it begins in the segment, and how long it is.
+    pub(crate) offset: u32,
+    pub(crate) bytes: u32,
+    /// Of entries.
+    pub(crate) count: u32,
+    pub(crate) says: Says,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Says {
+    /// Entries, and no configuration among them.
+    Entries,
+    HardState(Option<NodeId>),
+    Remove,
+    /// More than fits here: the next of the survey's `extras`.
+    Extra,
+}
+
+/// What few frames hold.
+#[derive(Debug)]
+pub(crate) enum Extra {
+    Memberships(Memberships),
+    Snapshot(Configuration),
+    Compact(Configuration),
+    /// The checksums match, and still it makes no sense.
+    Nonsense(&'static str),
+}
+
+/// What a segment holds.
+#[derive(Debug, Default)]
+pub(crate) struct Survey {
+    pub(crate) batches: Vec<SurveyedBatch>,
+    /// Of all batches, in order.
+    pub(crate) frames: Vec<SurveyedFrame>,
+    pub(crate) extras: Vec<Extra>,
+    /// Where the whole batches end.
+    pub(crate) end: u64,
+    /// Whether a batch was begun there.
+    pub(crate) is_torn: bool,
+}
+
+impl Survey {
+    /// Reads a segment up to the first place where no whole batch is.
+    pub(crate) fn of<F: Files>(scan: &Scan<'_, F>) -> Result<Self, OpenError> {
+        let mut survey = Self { end: PAGE_BYTES as u64, ..Self::default() };
+        let mut reader = scan.reader();
+        while let Some(header) = reader.batch_header(survey.end)? {
+            if !survey.take(&mut reader, header)? {
+                survey.is_torn = true;
+                break;
+            }
+        }
+        Ok(survey)
+    }
+
+    /// Checks all of a batch. `false`, and nothing taken, if it is not whole.
+    fn take<F: Files>(
+        &mut self,
+        reader: &mut Reader<'_, '_, F>,
+        header: BatchHeader,
+    ) -> Result<bool, OpenError> {
+        let (offset, frames, extras) = (self.end, self.frames.len(), self.extras.len());
+        let batch = reader.batch(offset, &header)?;
+        if !header.frames(batch, |at, frame, body| self.frame(offset as u32 + at, &frame, body)) {
+            self.frames.truncate(frames);
+            self.extras.truncate(extras);
+            return Ok(false);
+        }
+        self.batches.push(SurveyedBatch { offset, header });
+        self.end += header.padded_bytes();
+        Ok(true)
+    }
+
+    #[inline]
+    fn frame(&mut self, offset: u32, header: &FrameHeader, body: &[u8]) {
+        let says = match header.kind {
+            FrameKind::Entries => match memberships(header, body) {
+                Some(found) if found.is_empty() => Says::Entries,
+                Some(found) => self.extra(Extra::Memberships(found)),
+                None => self.extra(Extra::Nonsense("a membership entry holds no configuration")),
+            },
+            FrameKind::HardState => match <[u8; 8]>::try_from(body) {
+                Ok(vote) => {
+                    Says::HardState(Some(NodeId(u64::from_le_bytes(vote))).filter(|node| node.0 != 0))
+                }
+                Err(_) => self.extra(Extra::Nonsense("a hard state has the wrong length")),
+            },
+            FrameKind::Snapshot => self.base(body, Extra::Snapshot),
+            FrameKind::Compact => self.base(body, Extra::Compact),
+            FrameKind::Remove => Says::Remove,
+        };
+        let (group, id, bytes) = (header.group, header.id(), header.frame_bytes() as u32);
+        self.frames.push(SurveyedFrame { group, id, offset, bytes, count: header.count, says });
+    }
+
+    fn base(&mut self, body: &[u8], extra: impl FnOnce(Configuration) -> Extra) -> Says {
+        let configuration = if body.is_empty() {
+            Ok(Configuration::default())
+        } else {
+            Configuration::decode(body).map_err(|_| "a record's configuration cannot be read")
+        };
+        self.extra(configuration.map_or_else(Extra::Nonsense, extra))
+    }
+
+    fn extra(&mut self, extra: Extra) -> Says {
+        self.extras.push(extra);
+        Says::Extra
+    }
+}
+
+impl SurveyedFrame {
+    /// The term and vote that it says.
+    pub(crate) const fn hard_state(&self, vote: Option<NodeId>) -> HardState {
+        HardState { term: self.id.term, vote }
+    }
+
+    pub(crate) const fn first(&self) -> Index {
+        self.id.index
+    }
+
+    pub(crate) const fn term(&self) -> Term {
+        self.id.term
+    }
+}
