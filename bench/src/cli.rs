@@ -57,6 +57,9 @@ pub struct RecoveryOptions {
     /// Worker threads, each with a lane of the log.
     #[arg(long, default_value_t = 1)]
     pub workers: usize,
+    /// Read the log into the system's page cache before the node opens. Otherwise it is not there: the log is written past it.
+    #[arg(long)]
+    pub hot: bool,
     /// Print one JSON object as the last line.
     #[arg(long)]
     pub json: bool,
