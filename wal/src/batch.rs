@@ -10,7 +10,9 @@
 //!     24     8  durable      every batch up to this LSN was durable when this one was sealed
 //!     32     8  incarnation  of the segment
 //!     40     4  frames_crc   CRC32 over the first 8 bytes of every frame, its two checksums
-//!     44    20  zero
+//!     44     4  zero
+//!     48     8  terms        the highest term in this lane so far, this batch included
+//!     56     8  zero
 //!     64        frames, back to back; then zeros up to a multiple of 4 KiB
 //! ```
 //! A batch is valid if and only if its header's checksum matches under the incarnation of the segment it lies in and the
@@ -20,6 +22,7 @@
 use bytes::Bytes;
 use crc32fast::Hasher;
 use raftwerk_frame::frame::{self, FrameHeader};
+use raftwerk_frame::{GroupId, Term};
 use zerocopy::little_endian::{U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
@@ -42,7 +45,9 @@ struct Raw {
     durable: U64,
     incarnation: U64,
     frames_crc: U32,
-    zero: [u8; 20],
+    zero_a: U32,
+    terms: U64,
+    zero_b: [u8; 8],
 }
 
 const _: () = assert!(size_of::<Raw>() == BATCH_HEADER_BYTES);
@@ -73,6 +78,8 @@ pub(crate) struct BatchHeader {
     pub(crate) lsn: Lsn,
     pub(crate) durable: Lsn,
     pub(crate) frames_crc: u32,
+    /// No frame of this lane, up to the end of this batch, is of a later term.
+    pub(crate) terms: Term,
 }
 
 impl BatchHeader {
@@ -89,6 +96,7 @@ impl BatchHeader {
             lsn: Lsn(raw.lsn.get()),
             durable: Lsn(raw.durable.get()),
             frames_crc: raw.frames_crc.get(),
+            terms: Term(raw.terms.get()),
         })
     }
 
@@ -112,6 +120,34 @@ impl BatchHeader {
         }
         count == self.count && crcs.finalize() == self.frames_crc
     }
+
+    /// Of a batch that is not whole: the frames whose own bytes are as they were written, and the groups of the others.
+    /// `None` if it cannot be told which frames there were.
+    pub(crate) fn remains<'a>(&self, batch: &'a [u8]) -> Option<Vec<Remains<'a>>> {
+        let mut rest = batch.get(BATCH_HEADER_BYTES..self.bytes as usize)?;
+        let (mut at, mut found, mut crcs) = (BATCH_HEADER_BYTES as u32, Vec::new(), Hasher::new());
+        while !rest.is_empty() {
+            let header = FrameHeader::parse(rest).ok()?;
+            crcs.update(&rest[..8]);
+            let bytes = header.frame_bytes();
+            found.push(match frame::parse(rest) {
+                Ok((header, body)) => Remains::Frame { at, header, body },
+                Err(_) => Remains::Lost(header.group),
+            });
+            rest = rest.get(bytes..)?;
+            at += bytes as u32;
+        }
+        (found.len() == self.count as usize && crcs.finalize() == self.frames_crc).then_some(found)
+    }
+}
+
+/// A frame of a damaged batch.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Remains<'a> {
+    /// Whole: where it begins in the batch, and what it is.
+    Frame { at: u32, header: FrameHeader, body: &'a [u8] },
+    /// Not whole; it was of this group.
+    Lost(GroupId),
 }
 
 /// A batch being filled.
@@ -193,7 +229,7 @@ impl BatchInProgress {
     }
 
     /// Writes header and padding; from here on the bytes do not change.
-    pub(crate) fn seal(mut self, lsn: Lsn, durable: Lsn, life: Life) -> Bytes {
+    pub(crate) fn seal(mut self, lsn: Lsn, durable: Lsn, terms: Term, life: Life) -> Bytes {
         self.sum();
         let padded = self.padded_bytes() as usize;
         self.buffer[self.end.used..padded].fill(0);
@@ -206,7 +242,9 @@ impl BatchInProgress {
             durable: durable.0.into(),
             incarnation: life.incarnation.into(),
             frames_crc: self.crcs.finalize().into(),
-            zero: [0; 20],
+            zero_a: U32::ZERO,
+            terms: terms.0.into(),
+            zero_b: [0; 8],
         };
         raw.crc = raw.seeded_crc(life.offset).into();
         self.buffer[..BATCH_HEADER_BYTES].copy_from_slice(raw.as_bytes());
@@ -216,8 +254,8 @@ impl BatchInProgress {
 
 #[cfg(test)]
 mod tests {
+    use raftwerk_frame::EntryId;
     use raftwerk_frame::frame::FrameKind;
-    use raftwerk_frame::{EntryId, GroupId};
 
     use super::*;
     use crate::pool::BufferPool;
@@ -232,7 +270,7 @@ mod tests {
             let bytes = frame::write_fact(out, FrameKind::HardState, GroupId(group), id, &[1; 8]).unwrap();
             end.record(bytes);
         }
-        batch.seal(Lsn(7), Lsn(5), Life { incarnation, offset: PLACE })
+        batch.seal(Lsn(7), Lsn(5), Term(9), Life { incarnation, offset: PLACE })
     }
 
     fn is_valid(bytes: &[u8], incarnation: u64) -> bool {
@@ -244,7 +282,7 @@ mod tests {
     fn a_flip_anywhere_but_in_the_padding_is_noticed() {
         let good = sealed(9);
         let header = BatchHeader::parse(&good, Life { incarnation: 9, offset: PLACE }).unwrap();
-        assert_eq!((header.lsn, header.durable, header.count), (Lsn(7), Lsn(5), 3));
+        assert_eq!((header.lsn, header.durable, header.count, header.terms), (Lsn(7), Lsn(5), 3, Term(9)));
         for at in 0..header.bytes as usize {
             let mut bad = good.to_vec();
             bad[at] ^= 0x40;

@@ -22,7 +22,7 @@ const MANIFEST_TMP: &str = "manifest.tmp";
 const MANIFEST_BYTES: usize = 32;
 const MAGIC: [u8; 8] = *b"RWLOG\0\0\x01";
 /// The version of everything below the directory.
-pub(crate) const FORMAT_VERSION: u32 = 2;
+pub(crate) const FORMAT_VERSION: u32 = 3;
 
 /// A locked log directory. Clones share the lock; it is let go with the last one.
 #[derive(Debug)]
@@ -127,7 +127,7 @@ fn write_manifest<F: Files>(files: &F, lanes: u16, log_id: u64) -> io::Result<()
     files.sync_dir("")
 }
 
-fn read_manifest<F: Files>(files: &F) -> Result<Option<(u16, u64)>, OpenError> {
+pub(crate) fn read_manifest<F: Files>(files: &F) -> Result<Option<(u16, u64)>, OpenError> {
     let file = match files.open(MANIFEST, Access::Plain) {
         Ok(file) => file,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return without_manifest(files),

@@ -4,7 +4,8 @@
 //! life. Rules, by kind of frame:
 //! 1. entries replace everything from their first index on; at or below the base they are ignored;
 //! 2. a snapshot drops all entries and sets the base; a compact record drops those up to its id and sets the base;
-//! 3. the later of two hard states counts.
+//! 3. the later of two hard states counts;
+//! 4. a fence stays until the log holds an entry, or a base, of a later term than the fence's.
 //!
 //! What is not here: bytes, and I/O. Next: `retention` for what the pins are for.
 
@@ -94,6 +95,14 @@ pub(crate) struct GroupLog {
     pub(crate) live_bytes: u64,
     frames: VecDeque<Frame>,
     memberships: Vec<(Index, Configuration)>,
+    fence: Option<Box<Fence>>,
+}
+
+/// The log has lost something, in terms up to this one.
+#[derive(Clone, Copy, Debug)]
+struct Fence {
+    term: Term,
+    segment: u64,
 }
 
 impl GroupLog {
@@ -109,6 +118,7 @@ impl GroupLog {
             live_bytes: 0,
             frames: VecDeque::new(),
             memberships: Vec::new(),
+            fence: None,
         }
     }
 
@@ -122,6 +132,7 @@ impl GroupLog {
         self.live_bytes += u64::from(frame.place.bytes);
         self.last = frame.last();
         self.frames.push_back(frame);
+        self.lift_fence(frame.term, pins);
         let base = self.base.index;
         self.memberships.extend(memberships.into_iter().filter(|(index, _)| *index > base));
         self.drop_covered(pins);
@@ -176,6 +187,11 @@ impl GroupLog {
         self.drop_covered(pins);
     }
 
+    /// Only during recovery: what there is does not follow the base.
+    pub(crate) fn drop_entries(&mut self, pins: &mut Pins) {
+        self.replace_from(Index(0), pins);
+    }
+
     /// Rule 2, snapshot.
     pub(crate) fn restart(&mut self, id: EntryId, at: Configuration, segment: u64, pins: &mut Pins) {
         self.replace_from(Index(0), pins);
@@ -190,6 +206,32 @@ impl GroupLog {
         }
         self.base = id;
         self.base_configuration = at;
+        self.lift_fence(id.term, pins);
+    }
+
+    /// Rule 4. `segment` holds the record. Of two fences the later term counts.
+    pub(crate) fn fence(&mut self, term: Term, segment: u64, pins: &mut Pins) {
+        pins.pin(segment, Pin::Fact);
+        let term = term.max(self.fence_term().unwrap_or_default());
+        if let Some(old) = self.fence.replace(Box::new(Fence { term, segment })) {
+            pins.unpin(old.segment, Pin::Fact);
+        }
+    }
+
+    fn lift_fence(&mut self, term: Term, pins: &mut Pins) {
+        if let Some(fence) = self.fence.take_if(|fence| fence.term < term) {
+            pins.unpin(fence.segment, Pin::Fact);
+        }
+    }
+
+    /// While something that was lost has not been brought back.
+    pub(crate) fn fence_term(&self) -> Option<Term> {
+        self.fence.as_ref().map(|fence| fence.term)
+    }
+
+    /// The same, if the record lies in `segment`.
+    pub(crate) fn fence_in(&self, segment: u64) -> Option<Term> {
+        self.fence.as_ref().filter(|fence| fence.segment == segment).map(|fence| fence.term)
     }
 
     /// Rule 3.
@@ -204,7 +246,9 @@ impl GroupLog {
     /// Lets go of everything, because the replica is gone.
     pub(crate) fn release(&mut self, pins: &mut Pins) {
         self.replace_from(Index(0), pins);
-        for segment in [self.base_segment.take(), self.hard_state_segment.take()].into_iter().flatten() {
+        let fence = self.fence.take().map(|fence| fence.segment);
+        for segment in [self.base_segment.take(), self.hard_state_segment.take(), fence].into_iter().flatten()
+        {
             pins.unpin(segment, Pin::Fact);
         }
     }

@@ -8,8 +8,8 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use raftwerk_frame::GroupId;
 use raftwerk_frame::frame::HEADER_BYTES;
+use raftwerk_frame::{GroupId, Term};
 use rustc_hash::FxHashMap;
 
 use crate::batch::{BATCH_HEADER_BYTES, BatchInProgress, Life};
@@ -18,6 +18,7 @@ use crate::error::{LogError, OpenError, Poisoned};
 use crate::index::GroupLog;
 use crate::pool::BufferPool;
 use crate::recovery::{self, RecoveredGroup, RecoveryReport};
+use crate::replay::EVERY_GROUP;
 use crate::retention::Pins;
 use crate::segment::{PAGE_BYTES, SegmentHeader};
 use crate::segments::Segments;
@@ -42,6 +43,21 @@ pub struct LaneOptions {
     pub spare_segments: usize,
     /// Memory for the latest batches, from which followers' tails are read. Default 16 MiB.
     pub recent_bytes: usize,
+    /// What to do where something that was durable is damaged. Default: refuse.
+    pub on_damage: OnDamage,
+}
+
+/// What opening a lane does where bytes that were once durable are damaged or gone. In no case is anything cut off
+/// silently.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum OnDamage {
+    /// The lane does not open: [`OpenError::Corrupt`].
+    #[default]
+    Refuse,
+    /// It opens with what is left, and says what is not ([`RecoveryReport::damage`]). Every group that may have lost
+    /// something is fenced ([`RecoveredGroup::fence`]): its replica must take no part in votes until its log holds an
+    /// entry of a later term, brought by a leader that was elected without it.
+    Fence,
 }
 
 impl Default for LaneOptions {
@@ -55,6 +71,7 @@ impl Default for LaneOptions {
             ready_segments: 2,
             spare_segments: 4,
             recent_bytes: 16 << 20,
+            on_damage: OnDamage::Refuse,
         }
     }
 }
@@ -129,6 +146,8 @@ pub(crate) struct Counters {
     pub(crate) batches: u64,
     pub(crate) frames: u64,
     pub(crate) frame_bytes: u64,
+    /// The highest term of any frame.
+    pub(crate) terms: Term,
 }
 
 /// A batch whose bytes are final.
@@ -235,20 +254,21 @@ impl<D: Disk> Lane<D> {
         if options.lane >= directory.lanes() {
             return Err(OpenError::Options("there is no such lane"));
         }
-        let found = recovery::recover(&directory, &options)?;
+        let mut found = recovery::recover(&directory, &options)?;
         let template = SegmentHeader {
             lane: options.lane,
             sequence: found.next_sequence,
             log_id: directory.log_id(),
             bytes: options.segment_bytes,
             floor: Lsn(0),
+            terms: found.terms,
             previous: found.segments.back().map_or(0, |segment| segment.sequence),
         };
         let mut segments = Segments::new(found.segments, found.spares, template);
-        if let Some(job) = segments.prepare(options.ready_segments, found.last) {
+        if let Some(job) = segments.prepare(options.ready_segments, found.last, found.terms) {
             disk.submit(Job::Segment(job));
         }
-        let lane = Self {
+        let mut lane = Self {
             disk,
             pool: BufferPool::new(options.recent_bytes),
             options,
@@ -273,8 +293,14 @@ impl<D: Disk> Lane<D> {
             poisoned: None,
             background: VecDeque::new(),
             carry_from: 0,
-            counters: Counters::default(),
+            counters: Counters { terms: found.terms, ..Counters::default() },
         };
+        for group in &mut found.recovered {
+            lane.fence_if_hit(group, found.terms);
+        }
+        if found.is_any_hit {
+            lane.write_fence(EVERY_GROUP, found.terms);
+        }
         Ok((lane, found.recovered, found.report))
     }
 
@@ -309,7 +335,7 @@ impl<D: Disk> Lane<D> {
         let (segment, offset) = (self.segments.current().sequence, self.write_offset);
         let buffer_bytes = batch.buffer_bytes();
         let life = Life { incarnation: self.segments.incarnation(segment), offset: offset as u32 };
-        let bytes = batch.seal(lsn, claim, life);
+        let bytes = batch.seal(lsn, claim, self.counters.terms, life);
         self.counters.batches += 1;
         self.write_offset += bytes.len() as u64;
         self.turn_bytes += bytes.len();
@@ -365,7 +391,7 @@ impl<D: Disk> Lane<D> {
 
     pub(crate) fn prepare_ahead(&mut self) {
         let floor = if self.disk.is_synced() { self.durable } else { self.recovered };
-        if let Some(job) = self.segments.prepare(self.options.ready_segments, floor) {
+        if let Some(job) = self.segments.prepare(self.options.ready_segments, floor, self.counters.terms) {
             self.disk.submit(Job::Segment(job));
         }
     }

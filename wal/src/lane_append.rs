@@ -11,6 +11,7 @@ use crate::disk::Disk;
 use crate::error::LogError;
 use crate::index::{Frame, FrameRef, GroupLog, Memberships, Place};
 use crate::lane::{Counters, FRAME_BYTES_MIN, GroupSlot, Lane};
+use crate::recovery::RecoveredGroup;
 use crate::retention::Pins;
 
 /// A frame of entries being written in place: the leader's only copy of a payload. Dropped unfinished, it leaves no
@@ -60,6 +61,7 @@ impl FrameInProgress<'_> {
         self.end.record(bytes);
         self.counters.frames += 1;
         self.counters.frame_bytes += bytes as u64;
+        self.counters.terms = self.counters.terms.max(header.term);
         let place = Place { bytes: bytes as u32, ..self.place };
         let (first, term, last) = (header.index, header.term, header.last_index());
         self.log.entries(Frame { first, term, count: header.count, place }, self.memberships, self.pins);
@@ -180,6 +182,7 @@ impl<D: Disk> Lane<D> {
         }
         self.check_entries(slot, header.index)?;
         let memberships = memberships(header, &frame[HEADER_BYTES..]).ok_or(LogError::Frame)?;
+        self.counters.terms = self.counters.terms.max(header.term);
         let place = self.write(bytes, |out| out.copy_from_slice(frame));
         let frame = Frame { first: header.index, term: header.term, count: header.count, place };
         self.groups.log_mut(slot).entries(frame, memberships, &mut self.pins);
@@ -226,6 +229,7 @@ impl<D: Disk> Lane<D> {
             return Err(LogError::Gap { last: log.last, first: id.index });
         }
         let group = log.group;
+        self.counters.terms = self.counters.terms.max(id.term);
         let place = self.write(HEADER_BYTES + ENTRY_OVERHEAD_BYTES + payload.len(), |out| {
             let writer = FrameWriter::new(out, group, id);
             let header = writer.and_then(|mut writer| {
@@ -310,7 +314,22 @@ impl<D: Disk> Lane<D> {
         self.groups.detach(slot.0);
     }
 
+    /// The group may have lost something: so it says from now on, and in the log. Its log goes on from what is left.
+    pub(crate) fn fence_if_hit(&mut self, recovered: &mut RecoveredGroup, terms: Term) {
+        let slot = GroupSlot(self.groups.attach(recovered.group));
+        if recovered.is_hit {
+            let place = self.write_fence(recovered.group, terms);
+            self.groups.log_mut(slot).fence(terms, place.segment, &mut self.pins);
+        }
+        recovered.fence = self.groups.log(slot).fence_term();
+    }
+
+    pub(crate) fn write_fence(&mut self, group: GroupId, term: Term) -> Place {
+        self.write_fact(FrameKind::Fence, group, EntryId::new(term, Index(0)), &[])
+    }
+
     fn write_fact(&mut self, kind: FrameKind, group: GroupId, id: EntryId, body: &[u8]) -> Place {
+        self.counters.terms = self.counters.terms.max(id.term);
         self.write(HEADER_BYTES + body.len(), |out| {
             let written = write_fact(out, kind, group, id, body);
             assert!(written == Some(out.len()), "a fact fills the room made for it");

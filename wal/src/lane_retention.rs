@@ -64,6 +64,12 @@ impl<D: Disk> Lane<D> {
                 log.hard_state(hard_state, place.segment, &mut self.pins);
             }
         }
+        if let Some(term) = self.groups.slots[slot].as_ref().and_then(|log| log.fence_in(oldest)) {
+            let place = self.write_fence(group, term);
+            if let Some(log) = &mut self.groups.slots[slot] {
+                log.fence(term, place.segment, &mut self.pins);
+            }
+        }
         if has_base_there && let Some(log) = &self.groups.slots[slot] {
             let configuration = log.base_configuration.clone();
             let place = self.write_base(FrameKind::Compact, group, base, &configuration);

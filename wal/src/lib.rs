@@ -22,6 +22,7 @@ mod disk;
 mod error;
 mod execute;
 mod index;
+pub mod inspect;
 mod lane;
 mod lane_append;
 mod lane_read;
@@ -36,6 +37,7 @@ mod pool;
 mod recovery;
 mod replay;
 mod retention;
+mod salvage;
 mod scan;
 mod segment;
 mod segments;
@@ -52,14 +54,14 @@ pub use disk::{
 pub use error::{LogError, OpenError, Poisoned, SnapshotError};
 pub use execute::{run_appends, run_segment_job};
 pub use index::{FrameRef, Frames, Place};
-pub use lane::{GroupSlot, Lane, LaneOptions, LaneStats, Progress};
+pub use lane::{GroupSlot, Lane, LaneOptions, LaneStats, OnDamage, Progress};
 pub use lane_append::FrameInProgress;
 pub use lane_snapshot::LoadedSnapshot;
 pub use map::Mapped;
 pub use os_disk::{OsDisk, OsDiskOptions};
 pub use os_files::OsFiles;
 pub use peers_file::PeerNote;
-pub use recovery::{RecoveredGroup, RecoveryReport, TornTail};
+pub use recovery::{Damage, RecoveredGroup, RecoveryReport, TornTail};
 pub use segment::SegmentHeader;
 pub use snapshot::{
     BackgroundDone, BackgroundOutput, SnapshotJob, SnapshotMeta, SnapshotReader, SnapshotSource,

@@ -26,6 +26,7 @@ const PROBE: &str = "probe.tmp";
 pub struct OsFiles {
     root: Arc<Path>,
     mode: AppendMode,
+    is_read_only: bool,
 }
 
 impl OsFiles {
@@ -37,11 +38,21 @@ impl OsFiles {
     pub fn new(root: impl Into<PathBuf>, wanted: AppendMode) -> io::Result<Self> {
         let root: PathBuf = root.into();
         fs::create_dir_all(&root)?;
-        let mut files = Self { root: root.into(), mode: wanted };
+        let mut files = Self { root: root.into(), mode: wanted, is_read_only: false };
         if wanted == AppendMode::Direct && !files.takes_direct()? {
             files.mode = AppendMode::Buffered;
         }
         Ok(files)
+    }
+
+    /// Files to be looked at only: nothing below `root` is made, changed or locked, and a call that would fails.
+    #[must_use]
+    pub fn read_only(root: impl Into<PathBuf>) -> Self {
+        Self { root: root.into().into(), mode: AppendMode::Buffered, is_read_only: true }
+    }
+
+    fn check_writable(&self) -> io::Result<()> {
+        if self.is_read_only { Err(io::ErrorKind::ReadOnlyFilesystem.into()) } else { Ok(()) }
     }
 
     /// How appends are written.
@@ -68,6 +79,7 @@ impl Files for OsFiles {
     type File = Arc<File>;
 
     fn create(&self, path: &str, bytes: u64) -> io::Result<Arc<File>> {
+        self.check_writable()?;
         let path = self.path(path);
         match fs::remove_file(&path) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
@@ -85,7 +97,7 @@ impl Files for OsFiles {
 
     fn open(&self, path: &str, access: Access) -> io::Result<Arc<File>> {
         let mut options = OpenOptions::new();
-        options.read(true).write(access != Access::Scan);
+        options.read(true).write(access != Access::Scan && !self.is_read_only);
         if access == Access::Scan || access == Access::Append && self.mode == AppendMode::Direct {
             options.custom_flags(OFlags::DIRECT.bits() as i32);
         }
@@ -127,14 +139,17 @@ impl Files for OsFiles {
     }
 
     fn create_dir(&self, dir: &str) -> io::Result<()> {
+        self.check_writable()?;
         fs::create_dir_all(self.path(dir))
     }
 
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+        self.check_writable()?;
         fs::rename(self.path(from), self.path(to))
     }
 
     fn remove(&self, path: &str) -> io::Result<()> {
+        self.check_writable()?;
         fs::remove_file(self.path(path))
     }
 
@@ -195,6 +210,7 @@ impl Files for OsFiles {
     }
 
     fn lock(&self, path: &str) -> io::Result<Arc<File>> {
+        self.check_writable()?;
         let file = OpenOptions::new().write(true).create(true).truncate(false).open(self.path(path))?;
         rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive)?;
         Ok(Arc::new(file))

@@ -6,7 +6,8 @@
 //!    segment's first page, if its durable LSN is at least L.
 //!
 //! Otherwise, or if a segment is not the one that the next names as the one before it, something durable is damaged or
-//! gone, and opening fails: nothing is cut off. (firm)
+//! gone, and opening fails: nothing is cut off. (firm) Or, if it was told to live with that, it opens with what is left, and
+//! every group that may have lost something says so for ever after (`salvage`).
 //!
 //! Where a log ends it is never continued: what was torn stays behind in a segment that takes no more batches, so that
 //! no later write can make it whole again. Segments after the end become spares before anything new is written.
@@ -19,13 +20,15 @@ use std::sync::{Mutex, OnceLock};
 use raftwerk_frame::frame::FrameHeader;
 use raftwerk_frame::{Configuration, EntryId, GroupId, HardState, Index, Term};
 
+use crate::batch::BatchHeader;
 use crate::directory::Directory;
 use crate::disk::{Access, Files, Lsn};
 use crate::error::OpenError;
 use crate::index::GroupLog;
-use crate::lane::{Groups, LaneOptions};
+use crate::lane::{Groups, LaneOptions, OnDamage};
 use crate::replay::Replay;
 use crate::retention::Pins;
+use crate::salvage::salvage;
 use crate::scan::Scan;
 use crate::segment::{self, PAGE_BYTES, lane_dir, segment_path, spare_path};
 use crate::segments::InUse;
@@ -49,6 +52,24 @@ pub struct RecoveredGroup {
     pub runs: Vec<(Term, Index)>,
     /// The last entry's index.
     pub last: Index,
+    /// Something of this group was lost, in terms up to this one, and has not been brought back: the replica may have voted,
+    /// and acknowledged entries, that it does not know of. See [`OnDamage::Fence`](crate::OnDamage::Fence).
+    pub fence: Option<Term>,
+    /// It was found to be lost just now.
+    pub is_hit: bool,
+}
+
+/// A place where bytes that were once durable are damaged or gone.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Damage {
+    /// The damaged file, relative to the log directory.
+    pub file: String,
+    /// Where it was noticed.
+    pub offset: u64,
+    /// What is wrong there.
+    pub what: &'static str,
+    /// Whose frames were lost; empty if that cannot be told, so any group of the lane.
+    pub groups: Vec<GroupId>,
 }
 
 /// The place where an unfinished batch, never called durable, ended the log.
@@ -77,6 +98,9 @@ pub struct RecoveryReport {
     pub torn: Option<TornTail>,
     /// Segments that held nothing that counts.
     pub discarded_segments: usize,
+    /// What was lost, in order; only with [`OnDamage::Fence`](crate::OnDamage::Fence). Stays in the report until the
+    /// damaged segments are freed.
+    pub damage: Vec<Damage>,
 }
 
 pub(crate) struct Recovered<File> {
@@ -86,7 +110,11 @@ pub(crate) struct Recovered<File> {
     pub(crate) spares: Vec<String>,
     pub(crate) next_sequence: u64,
     pub(crate) last: Lsn,
+    /// No frame that was ever durable is of a later term.
+    pub(crate) terms: Term,
     pub(crate) recovered: Vec<RecoveredGroup>,
+    /// Any group may have lost something, and the log does not say so yet.
+    pub(crate) is_any_hit: bool,
     pub(crate) report: RecoveryReport,
 }
 
@@ -104,10 +132,10 @@ impl Default for End {
     }
 }
 
-struct Names {
-    segments: Vec<u64>,
-    spares: Vec<u64>,
-    unfinished: Vec<String>,
+pub(crate) struct Names {
+    pub(crate) segments: Vec<u64>,
+    pub(crate) spares: Vec<u64>,
+    pub(crate) unfinished: Vec<String>,
     next_sequence: u64,
 }
 
@@ -117,13 +145,8 @@ pub(crate) fn recover<F: Files>(
 ) -> Result<Recovered<F::File>, OpenError> {
     let files = directory.files();
     let names = list(files, options.lane)?;
-    let mut scans = Vec::new();
-    for sequence in &names.segments {
-        scans.push(Scan::open(files, options.lane, *sequence, directory.log_id())?);
-    }
-    let mut walk = Walk::default();
-    let accepted = walk.all(files, &scans)?;
-    let Walk { replay, mut report, .. } = walk;
+    let (mut scans, walk) = read(files, options, &names.segments, directory.log_id())?;
+    let Walk { replay, mut report, accepted, terms, .. } = walk;
     for scan in &scans[..accepted] {
         files.sync(&scan.file).map_err(OpenError::io(&scan.path))?;
     }
@@ -136,20 +159,45 @@ pub(crate) fn recover<F: Files>(
     scans.truncate(accepted);
     let segments =
         scans.into_iter().map(|scan| InUse::recovered(scan.header.sequence, scan.header.bytes, scan.file));
-    let recovered = replay.groups.slots.iter().flatten().map(told).collect();
+    let recovered = replay.groups.slots.iter().flatten().map(|log| told(log, replay.is_hit(log.group)));
+    let recovered = recovered.collect();
     Ok(Recovered {
         segments: segments.collect(),
         spares,
         next_sequence: names.next_sequence,
         last: report.last,
+        terms,
         recovered,
+        is_any_hit: replay.is_any_hit,
         groups: replay.groups,
         pins: replay.pins,
         report,
     })
 }
 
-fn told(log: &GroupLog) -> RecoveredGroup {
+/// Reads the lane's segments, strictly; or, if damage is to be lived with and there is some, as `salvage` does.
+pub(crate) fn read<'a, F: Files>(
+    files: &'a F,
+    options: &LaneOptions,
+    sequences: &[u64],
+    log_id: u64,
+) -> Result<(Vec<Scan<'a, F>>, Walk), OpenError> {
+    let strictly = || {
+        let open = |sequence: &u64| Scan::open(files, options.lane, *sequence, log_id);
+        let scans: Vec<_> = sequences.iter().map(open).collect::<Result<_, _>>()?;
+        let mut walk = Walk::default();
+        walk.all(files, &scans)?;
+        Ok((scans, walk))
+    };
+    match strictly() {
+        Err(refusal @ OpenError::Corrupt { .. }) if options.on_damage == OnDamage::Fence => {
+            salvage(files, options.lane, sequences, log_id, refusal)
+        }
+        read => read,
+    }
+}
+
+pub(crate) fn told(log: &GroupLog, is_hit: bool) -> RecoveredGroup {
     let mut configurations = vec![(log.base.index, log.base_configuration.clone())];
     configurations.extend_from_slice(log.memberships());
     RecoveredGroup {
@@ -160,10 +208,12 @@ fn told(log: &GroupLog) -> RecoveredGroup {
         configurations,
         runs: log.runs(),
         last: log.last,
+        fence: log.fence_term(),
+        is_hit,
     }
 }
 
-fn list<F: Files>(files: &F, lane: u16) -> Result<Names, OpenError> {
+pub(crate) fn list<F: Files>(files: &F, lane: u16) -> Result<Names, OpenError> {
     let dir = lane_dir(lane);
     let found = files.list(&dir).map_err(OpenError::io(&dir))?;
     let mut names = Names { segments: vec![], spares: vec![], unfinished: vec![], next_sequence: 1 };
@@ -232,26 +282,27 @@ fn clear_away<F: Files>(
 
 /// A walk over all segments, in order.
 #[derive(Default)]
-struct Walk {
-    replay: Replay,
-    report: RecoveryReport,
+pub(crate) struct Walk {
+    pub(crate) replay: Replay,
+    pub(crate) report: RecoveryReport,
+    pub(crate) terms: Term,
     /// The number of the next batch; `None` before the first.
     expected: Option<Lsn>,
     /// Segments, from the first on, with batches that count.
-    accepted: usize,
+    pub(crate) accepted: usize,
     /// Where the log ends: in the last of them, or right at the first one's start.
     end: End,
     is_over: bool,
 }
 
 /// How many segments are surveyed side by side; their surveys are in memory until they are put together.
-const SURVEYS_MAX: usize = 8;
+pub(crate) const SURVEYS_MAX: usize = 8;
 
 type Surveyed = OnceLock<Result<Survey, OpenError>>;
 
 impl Walk {
     /// Gives how many segments, from the first on, have batches that count.
-    fn all<F: Files>(&mut self, files: &F, scans: &[Scan<'_, F>]) -> Result<usize, OpenError> {
+    fn all<F: Files>(&mut self, files: &F, scans: &[Scan<'_, F>]) -> Result<(), OpenError> {
         refuse_missing(scans)?;
         let mut at = 0;
         let mut surveyed: Vec<Surveyed> = Vec::new();
@@ -275,12 +326,13 @@ impl Walk {
         }
         let from = self.accepted.saturating_sub(1);
         self.refuse_lost(scans, from)?;
+        self.terms = self.terms.max(self.replay.terms);
         let holes = self.replay.holes();
         if !holes.is_empty() {
             let (file, what) = (scans[0].path.clone(), "the start of a group's log is missing");
             return Err(OpenError::Corrupt { file, offset: PAGE_BYTES as u64, what, groups: holes });
         }
-        Ok(self.accepted)
+        Ok(())
     }
 
     /// Accepts the batches of some segments, in order, until the log ends.
@@ -325,12 +377,18 @@ impl Walk {
                     return Err(OpenError::Corrupt { file, offset, what, groups });
                 }
             }
-            self.report.batches += 1;
-            self.report.bytes += header.padded_bytes();
-            self.report.last = header.lsn;
-            self.expected = Some(header.lsn.next());
+            self.count(header);
         }
         Ok(End { offset: end, batches: batches.len() as u64, is_torn })
+    }
+
+    /// The batch counts.
+    pub(crate) fn count(&mut self, header: &BatchHeader) {
+        self.terms = self.terms.max(header.terms);
+        self.report.batches += 1;
+        self.report.bytes += header.padded_bytes();
+        self.report.last = header.lsn;
+        self.expected = Some(header.lsn.next());
     }
 
     /// The log ends at `end` of the segment at `from`. Refuses that if anything later claims there was more.

@@ -2,7 +2,8 @@
 //!
 //! What is not here: which batches are accepted (`recovery`).
 
-use raftwerk_frame::GroupId;
+use raftwerk_frame::{GroupId, Term};
+use rustc_hash::FxHashMap;
 
 use crate::index::{Frame, GroupLog, Memberships, Place};
 use crate::lane::{GroupSlot, Groups};
@@ -15,6 +16,27 @@ pub(crate) struct Replay {
     pub(crate) groups: Groups,
     pub(crate) pins: Pins,
     pub(crate) frames: u64,
+    /// The highest term of any of them.
+    pub(crate) terms: Term,
+    /// Groups that have lost something, and not said so in the log since. Whether what follows for them can be put after
+    /// what they have.
+    hit: FxHashMap<GroupId, IsBroken>,
+    /// Any group may have lost something, one not met yet too.
+    pub(crate) is_any_hit: bool,
+}
+
+type IsBroken = bool;
+
+/// Whom a fence is about that all groups have answered for.
+pub(crate) const EVERY_GROUP: GroupId = GroupId(u64::MAX);
+
+/// Whose frames were lost.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Lost {
+    /// Nobody can tell.
+    Any,
+    /// Of these.
+    Of(Vec<GroupId>),
 }
 
 impl Replay {
@@ -27,6 +49,10 @@ impl Replay {
         extras: &mut impl Iterator<Item = Extra>,
     ) -> Result<(), &'static str> {
         self.frames += 1;
+        self.terms = self.terms.max(frame.term());
+        if frame.group != EVERY_GROUP {
+            self.meet(frame.group);
+        }
         let place = Place { segment, offset: frame.offset, bytes: frame.bytes };
         match frame.says {
             Says::Entries => self.entries(frame, place, Memberships::new()),
@@ -39,16 +65,34 @@ impl Replay {
                 self.remove(frame.group);
                 Ok(())
             }
+            Says::Fence if frame.group == EVERY_GROUP => {
+                self.is_any_hit = false;
+                Ok(())
+            }
+            Says::Fence => {
+                self.hit.remove(&frame.group);
+                let (log, pins) = self.log(frame.group);
+                log.fence(frame.term(), segment, pins);
+                Ok(())
+            }
             Says::Extra => match extras.next().expect("every such frame has one") {
                 Extra::Memberships(found) => self.entries(frame, place, found),
                 Extra::Snapshot(configuration) => {
+                    self.mend(frame.group);
                     let (log, pins) = self.log(frame.group);
                     log.restart(frame.id, configuration, segment, pins);
                     Ok(())
                 }
                 Extra::Compact(configuration) => {
+                    let is_broken = self.is_broken(frame.group);
+                    self.mend(frame.group);
                     let (log, pins) = self.log(frame.group);
-                    log.compact(frame.id, configuration, segment, pins);
+                    if is_broken {
+                        // Whether what is left after it belongs there cannot be told.
+                        log.restart(frame.id, configuration, segment, pins);
+                    } else {
+                        log.compact(frame.id, configuration, segment, pins);
+                    }
                     Ok(())
                 }
                 Extra::Nonsense(what) => Err(what),
@@ -67,6 +111,16 @@ impl Replay {
         place: Place,
         found: Memberships,
     ) -> Result<(), &'static str> {
+        if let Some(is_broken) = self.hit.get(&frame.group).copied() {
+            let (log, _) = self.log(frame.group);
+            let begins = frame.first() <= log.base.index.next();
+            // It replaces all that is there, or follows what is whole.
+            let counts = begins || !is_broken && log.accepts(frame.first());
+            self.hit.insert(frame.group, !counts);
+            if !counts {
+                return Ok(());
+            }
+        }
         let (log, pins) = self.log(frame.group);
         let (first, term, count) = (frame.first(), frame.term(), frame.count);
         // Without frames the last index is not known yet: frames before these may have lain in segments freed since,
@@ -78,7 +132,60 @@ impl Replay {
         Ok(())
     }
 
+    /// Frames were lost here. What follows for these groups counts only where it does not depend on what was lost.
+    pub(crate) fn lose(&mut self, lost: &Lost) {
+        match lost {
+            Lost::Of(groups) => {
+                for group in groups {
+                    self.log(*group);
+                    self.hit.insert(*group, true);
+                }
+            }
+            Lost::Any => {
+                self.is_any_hit = true;
+                for log in self.groups.slots.iter().flatten() {
+                    self.hit.insert(log.group, true);
+                }
+            }
+        }
+    }
+
+    /// A group that comes out of the dark has lost what came before.
+    fn meet(&mut self, group: GroupId) {
+        if self.is_any_hit && !self.groups.by_id.contains_key(&group) {
+            self.hit.insert(group, true);
+        }
+    }
+
+    fn is_broken(&self, group: GroupId) -> bool {
+        self.hit.get(&group).is_some_and(|is_broken| *is_broken)
+    }
+
+    /// The group's log is again what was written, though not all of it may be there.
+    fn mend(&mut self, group: GroupId) {
+        if let Some(is_broken) = self.hit.get_mut(&group) {
+            *is_broken = false;
+        }
+    }
+
+    /// Whether the group may have lost something that its log does not speak of.
+    pub(crate) fn is_hit(&self, group: GroupId) -> bool {
+        self.hit.contains_key(&group)
+    }
+
+    /// Groups whose log does not follow its base go on from there without entries.
+    pub(crate) fn fill_holes(&mut self) -> Vec<GroupId> {
+        let holes = self.holes();
+        for group in &holes {
+            let (log, pins) = self.log(*group);
+            log.drop_entries(pins);
+            self.hit.insert(*group, false);
+        }
+        holes
+    }
+
     fn remove(&mut self, group: GroupId) {
+        self.hit.remove(&group);
         if let Some(slot) = self.groups.by_id.get(&group).copied() {
             self.groups.log_mut(GroupSlot(slot)).release(&mut self.pins);
             self.groups.detach(slot);

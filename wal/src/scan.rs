@@ -6,10 +6,13 @@
 use std::io;
 use std::sync::Arc;
 
+use raftwerk_frame::Term;
+
 use crate::batch::{BATCH_HEADER_BYTES, BatchHeader, Life};
 use crate::disk::{Access, Files, Lsn};
 use crate::error::OpenError;
 use crate::pool::{BufferPool, PooledBuffer};
+use crate::recovery::Damage;
 use crate::segment::{BadHeader, PAGE_BYTES, SegmentHeader, segment_path};
 
 /// Bytes read at once.
@@ -49,6 +52,28 @@ impl<'a, F: Files> Scan<'a, F> {
             return Err(OpenError::corrupt(&path, bytes.min(header.bytes), what));
         }
         Ok(Self { files, file, path, header })
+    }
+
+    /// Opens a file that may be damaged. What its first page said of its life follows from its name; what it said of others
+    /// is unknown then.
+    pub(crate) fn open_damaged(
+        files: &'a F,
+        lane: u16,
+        sequence: u64,
+        log_id: u64,
+    ) -> Result<(Self, Option<Damage>), OpenError> {
+        let (path, offset, what) = match Self::open(files, lane, sequence, log_id) {
+            Ok(scan) => return Ok((scan, None)),
+            Err(OpenError::Corrupt { file, offset, what, .. }) => (file, offset, what),
+            Err(error) => return Err(error),
+        };
+        let file = files.open(&path, Access::Plain).map_err(OpenError::io(&path))?;
+        let bytes = files.len(&file).map_err(OpenError::io(&path))?;
+        let bytes = bytes.min(u64::from(u32::MAX)) / PAGE_BYTES as u64 * PAGE_BYTES as u64;
+        let (floor, previous, terms) = (Lsn(0), 0, Term(0));
+        let header = SegmentHeader { lane, sequence, log_id, bytes, floor, previous, terms };
+        let damage = Damage { file: path.clone(), offset, what, groups: Vec::new() };
+        Ok((Self { files, file, path, header }, Some(damage)))
     }
 
     /// A reader of the batches. Takes a window of memory.

@@ -11,13 +11,15 @@
 //!     40     8  bytes         of the whole file
 //!     48     8  floor         every batch up to this LSN was durable when the page was written
 //!     56     8  previous      the sequence number of the segment before; 0 for none
-//!     64     4  zero
-//!     68     4  CRC32 of the 68 bytes before
+//!     64     8  terms         the highest term in the lane when the page was written
+//!     72     4  zero
+//!     76     4  CRC32 of the 76 bytes before
 //!   4096        batches, see `batch`
 //! ```
 //! The rest of a recycled file is what was there before: no batch of an earlier incarnation can validate. A page is
 //! durable before its file gets a segment's name, so a bad one is damage, never an interrupted write.
 
+use raftwerk_frame::Term;
 use zerocopy::little_endian::{U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
@@ -43,6 +45,8 @@ pub struct SegmentHeader {
     pub floor: Lsn,
     /// The sequence number of the segment before it in the lane when the page was written; 0 for none.
     pub previous: u64,
+    /// No frame of the lane was of a later term when the page was written.
+    pub terms: Term,
 }
 
 #[derive(FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
@@ -57,12 +61,13 @@ struct Raw {
     bytes: U64,
     floor: U64,
     previous: U64,
+    terms: U64,
     zero: U32,
     crc: U32,
 }
 
 const RAW_BYTES: usize = size_of::<Raw>();
-const _: () = assert!(RAW_BYTES == 72);
+const _: () = assert!(RAW_BYTES == 80);
 
 /// Why a first page is not one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -90,6 +95,7 @@ impl SegmentHeader {
             bytes: self.bytes.into(),
             floor: self.floor.0.into(),
             previous: self.previous.into(),
+            terms: self.terms.0.into(),
             zero: U32::ZERO,
             crc: U32::ZERO,
         };
@@ -118,6 +124,7 @@ impl SegmentHeader {
             bytes: raw.bytes.get(),
             floor: Lsn(raw.floor.get()),
             previous: raw.previous.get(),
+            terms: Term(raw.terms.get()),
         };
         if raw.incarnation.get() != header.incarnation() {
             return Err(BadHeader::Damaged("the segment's incarnation does not match"));
@@ -186,6 +193,7 @@ mod tests {
             bytes: 1 << 20,
             floor: Lsn(5),
             previous: 9,
+            terms: Term(4),
         };
         let mut page = vec![0xAA; PAGE_BYTES];
         header.encode(&mut page);

@@ -6,6 +6,8 @@
 use std::cell::OnceCell;
 use std::collections::VecDeque;
 
+use raftwerk_frame::Term;
+
 use crate::disk::{Lsn, SegmentFile, SegmentJob};
 use crate::map::Mapped;
 use crate::segment::SegmentHeader;
@@ -96,7 +98,7 @@ impl<File: Clone> Segments<File> {
     }
 
     /// The next segment to prepare, if one is wanted and none is under way.
-    pub(crate) fn prepare(&mut self, ready_wanted: usize, floor: Lsn) -> Option<SegmentJob> {
+    pub(crate) fn prepare(&mut self, ready_wanted: usize, floor: Lsn, terms: Term) -> Option<SegmentJob> {
         let is_wanted = self.ready.len() < ready_wanted || self.current().append.is_none();
         if self.is_preparing || !is_wanted {
             return None;
@@ -104,7 +106,7 @@ impl<File: Clone> Segments<File> {
         self.is_preparing = true;
         let sequence = self.next_to_prepare;
         let previous = if sequence == self.template.sequence { self.template.previous } else { sequence - 1 };
-        let header = SegmentHeader { sequence, floor, previous, ..self.template };
+        let header = SegmentHeader { sequence, floor, previous, terms, ..self.template };
         Some(SegmentJob::Prepare { header, spare: self.spares.pop() })
     }
 

@@ -7,7 +7,7 @@
 use raftwerk_frame::frame::{FrameHeader, FrameKind};
 use raftwerk_frame::{Configuration, EntryId, GroupId, HardState, Index, NodeId, Term};
 
-use crate::batch::BatchHeader;
+use crate::batch::{BatchHeader, Remains};
 use crate::disk::Files;
 use crate::error::OpenError;
 use crate::index::Memberships;
@@ -15,11 +15,24 @@ use crate::lane_append::memberships;
 use crate::scan::{Reader, Scan};
 use crate::segment::PAGE_BYTES;
 
-/// A batch that is whole.
-#[derive(Clone, Copy, Debug)]
+/// A batch with a good header.
+#[derive(Clone, Debug)]
 pub(crate) struct SurveyedBatch {
     pub(crate) offset: u64,
     pub(crate) header: BatchHeader,
+    pub(crate) state: BatchState,
+    /// How many of its frames are in the survey.
+    pub(crate) frames: u32,
+}
+
+/// Whether a batch is what was written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum BatchState {
+    Whole,
+    /// Some frames are not, all of them of these groups.
+    Hit(Vec<GroupId>),
+    /// What it held cannot be told.
+    Lost,
 }
 
 /// What a frame says, without its bytes.
@@ -42,6 +55,7 @@ pub(crate) enum Says {
     Entries,
     HardState(Option<NodeId>),
     Remove,
+    Fence,
     /// More than fits here: the next of the survey's `extras`.
     Extra,
 }
@@ -96,9 +110,55 @@ impl Survey {
             self.extras.truncate(extras);
             return Ok(false);
         }
-        self.batches.push(SurveyedBatch { offset, header });
+        self.note(offset, header, BatchState::Whole, frames);
         self.end += header.padded_bytes();
         Ok(true)
+    }
+
+    fn note(&mut self, offset: u64, header: BatchHeader, state: BatchState, frames_before: usize) {
+        let frames = (self.frames.len() - frames_before) as u32;
+        self.batches.push(SurveyedBatch { offset, header, state, frames });
+    }
+
+    /// Reads all of a segment: every batch with a good header, wherever it lies, with what is left of it. What is between
+    /// them is damaged, or was never written in this life.
+    pub(crate) fn through<F: Files>(scan: &Scan<'_, F>) -> Result<Self, OpenError> {
+        let mut survey = Self { end: PAGE_BYTES as u64, ..Self::default() };
+        let mut reader = scan.reader();
+        while survey.end < scan.header.bytes {
+            match reader.batch_header(survey.end)? {
+                None => survey.end += PAGE_BYTES as u64,
+                Some(header) if survey.take(&mut reader, header)? => {}
+                Some(header) => {
+                    survey.take_remains(&mut reader, header)?;
+                    survey.end += header.padded_bytes();
+                }
+            }
+        }
+        Ok(survey)
+    }
+
+    fn take_remains<F: Files>(
+        &mut self,
+        reader: &mut Reader<'_, '_, F>,
+        header: BatchHeader,
+    ) -> Result<(), OpenError> {
+        let (offset, before) = (self.end, self.frames.len());
+        let Some(remains) = header.remains(reader.batch(offset, &header)?) else {
+            self.note(offset, header, BatchState::Lost, before);
+            return Ok(());
+        };
+        let mut hit = Vec::new();
+        for one in remains {
+            match one {
+                Remains::Frame { at, header, body } => self.frame(offset as u32 + at, &header, body),
+                Remains::Lost(group) => hit.push(group),
+            }
+        }
+        hit.sort_unstable();
+        hit.dedup();
+        self.note(offset, header, BatchState::Hit(hit), before);
+        Ok(())
     }
 
     #[inline]
@@ -118,6 +178,7 @@ impl Survey {
             FrameKind::Snapshot => self.base(body, Extra::Snapshot),
             FrameKind::Compact => self.base(body, Extra::Compact),
             FrameKind::Remove => Says::Remove,
+            FrameKind::Fence => Says::Fence,
         };
         let (group, id, bytes) = (header.group, header.id(), header.frame_bytes() as u32);
         self.frames.push(SurveyedFrame { group, id, offset, bytes, count: header.count, says });

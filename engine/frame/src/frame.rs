@@ -46,6 +46,9 @@ pub enum FrameKind {
     Compact = 4,
     /// The replica is gone from this node. No body.
     Remove = 5,
+    /// The log has lost some of what this replica once made durable, in terms up to this id's. What is written from here
+    /// on follows what is left; until it holds an entry of a later term, the replica takes no part in votes. No body.
+    Fence = 6,
 }
 
 impl FrameKind {
@@ -56,6 +59,7 @@ impl FrameKind {
             3 => Self::Snapshot,
             4 => Self::Compact,
             5 => Self::Remove,
+            6 => Self::Fence,
             _ => return None,
         })
     }

@@ -5,6 +5,7 @@ mod disk_full;
 mod power_cut;
 mod retention;
 mod round_trip;
+mod salvage;
 mod snapshots;
 
 use std::collections::BTreeMap;

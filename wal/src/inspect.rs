@@ -1,0 +1,170 @@
+//! A look at a log from outside: what is in it, and whether it is whole. Never writes, never repairs, takes no lock.
+//!
+//! It reads with the very code that opens a log, so its verdict is the one that opening would come to. A log that is open
+//! may be looked at; its end may then look torn, and segments may be freed under the eyes of whoever looks.
+//!
+//! What is not here: opening (`recovery`), what damage means (`salvage`), a command line (`raftwerk-bench log`).
+
+use std::collections::BTreeSet;
+
+use raftwerk_frame::{EntryId, GroupId, HardState, Index, Term};
+
+use crate::directory::{self, FORMAT_VERSION};
+use crate::disk::{Files, Lsn};
+use crate::error::OpenError;
+use crate::lane::{LaneOptions, OnDamage};
+use crate::recovery::{self, Damage, TornTail, Walk};
+use crate::salvage::in_order;
+use crate::scan::Scan;
+use crate::survey::{BatchState, Survey};
+
+/// A log, as its files tell it.
+#[derive(Debug)]
+pub struct Inspection {
+    /// The version of its format.
+    pub version: u32,
+    /// What tells it from every other log.
+    pub log_id: u64,
+    /// Its lanes, in order.
+    pub lanes: Vec<LaneInspection>,
+}
+
+/// A lane of it.
+#[derive(Debug)]
+pub struct LaneInspection {
+    /// Its number.
+    pub lane: u16,
+    /// Whether it is whole.
+    pub verdict: Verdict,
+    /// The last batch that counts.
+    pub last: Lsn,
+    /// Its segments, oldest first.
+    pub segments: Vec<SegmentInspection>,
+    /// Files that wait to be used again.
+    pub spares: usize,
+    /// Files whose preparation was interrupted.
+    pub unfinished: usize,
+    /// Its groups, in rising order: what opening it would find. Empty if it cannot be opened at all.
+    pub groups: Vec<GroupInspection>,
+}
+
+/// Whether a lane is whole.
+#[derive(Debug)]
+pub enum Verdict {
+    /// It ends where its last batch ends.
+    Clean,
+    /// It ends in a batch that was never called durable. This happens when a machine stops; opening drops it.
+    Torn(TornTail),
+    /// Something that was durable is damaged or gone; opening can go on with the rest.
+    Damaged(Vec<Damage>),
+    /// It cannot be opened, not even with losses.
+    Unreadable(OpenError),
+}
+
+impl Verdict {
+    /// Whether all that was ever durable is there.
+    #[must_use]
+    pub const fn is_whole(&self) -> bool {
+        matches!(self, Self::Clean | Self::Torn(_))
+    }
+}
+
+/// A segment file.
+#[derive(Debug, Default)]
+pub struct SegmentInspection {
+    /// Its path below the log's directory.
+    pub file: String,
+    /// Its place in the lane's order.
+    pub sequence: u64,
+    /// Its length.
+    pub bytes: u64,
+    /// The first and the last batch in it.
+    pub batches: Option<(Lsn, Lsn)>,
+    /// How many batches have good headers …
+    pub batch_count: usize,
+    /// … and how many of them are not whole. One at the end of the log may never have been finished.
+    pub broken: usize,
+    /// Whole frames in them.
+    pub frames: usize,
+    /// Bytes of those frames.
+    pub frame_bytes: u64,
+    /// Different groups in them.
+    pub groups: usize,
+}
+
+/// A group, as the lane's frames tell it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GroupInspection {
+    /// The group.
+    pub group: GroupId,
+    /// Its latest term and vote.
+    pub hard_state: HardState,
+    /// The entry after which its log begins.
+    pub compacted: EntryId,
+    /// Its last entry.
+    pub last: Index,
+    /// Bytes of its frames that count.
+    pub live_bytes: u64,
+    /// It has lost something; see [`RecoveredGroup::fence`](crate::RecoveredGroup::fence).
+    pub fence: Option<Term>,
+}
+
+/// Looks at all of a log. Cost: each segment is read twice, a damaged lane four times.
+///
+/// # Errors
+/// If there is no log, its manifest is damaged or of an unknown version, or the system refuses a call. Damage in a lane is
+/// no error: see [`Verdict`].
+pub fn inspect<F: Files>(files: &F) -> Result<Inspection, OpenError> {
+    let Some((lanes, log_id)) = directory::read_manifest(files)? else {
+        let source = std::io::ErrorKind::NotFound.into();
+        return Err(OpenError::Io { file: "manifest".to_owned(), source });
+    };
+    let lanes = (0..lanes).map(|lane| inspect_lane(files, lane, log_id)).collect::<Result<_, _>>()?;
+    Ok(Inspection { version: FORMAT_VERSION, log_id, lanes })
+}
+
+fn inspect_lane<F: Files>(files: &F, lane: u16, log_id: u64) -> Result<LaneInspection, OpenError> {
+    let names = recovery::list(files, lane)?;
+    let open = |sequence: &u64| Scan::open_damaged(files, lane, *sequence, log_id).map(|(scan, _)| scan);
+    let scans: Vec<_> = names.segments.iter().map(open).collect::<Result<_, _>>()?;
+    let mut segments = Vec::new();
+    in_order(files, &scans, |scan, survey| segments.push(inspect_segment(scan, &survey)))?;
+    let options = LaneOptions { lane, on_damage: OnDamage::Fence, ..LaneOptions::default() };
+    let (verdict, walk) = match recovery::read(files, &options, &names.segments, log_id) {
+        Ok((_, mut walk)) if !walk.report.damage.is_empty() => {
+            (Verdict::Damaged(std::mem::take(&mut walk.report.damage)), walk)
+        }
+        Ok((_, mut walk)) => (walk.report.torn.take().map_or(Verdict::Clean, Verdict::Torn), walk),
+        Err(error) => (Verdict::Unreadable(error), Walk::default()),
+    };
+    let logs = walk.replay.groups.slots.iter().flatten();
+    let mut groups: Vec<GroupInspection> = logs
+        .map(|log| GroupInspection {
+            group: log.group,
+            hard_state: log.hard_state,
+            compacted: log.base,
+            last: log.last,
+            live_bytes: log.live_bytes,
+            fence: log.fence_term().or_else(|| walk.replay.is_hit(log.group).then_some(walk.terms)),
+        })
+        .collect();
+    groups.sort_unstable_by_key(|group| group.group);
+    let (spares, unfinished) = (names.spares.len(), names.unfinished.len());
+    Ok(LaneInspection { lane, verdict, last: walk.report.last, segments, spares, unfinished, groups })
+}
+
+fn inspect_segment<F: Files>(scan: &Scan<'_, F>, survey: &Survey) -> SegmentInspection {
+    let ends = survey.batches.first().zip(survey.batches.last());
+    let groups: BTreeSet<GroupId> = survey.frames.iter().map(|frame| frame.group).collect();
+    SegmentInspection {
+        file: scan.path.clone(),
+        sequence: scan.header.sequence,
+        bytes: scan.header.bytes,
+        batches: ends.map(|(first, last)| (first.header.lsn, last.header.lsn)),
+        batch_count: survey.batches.len(),
+        broken: survey.batches.iter().filter(|batch| batch.state != BatchState::Whole).count(),
+        frames: survey.frames.len(),
+        frame_bytes: survey.frames.iter().map(|frame| u64::from(frame.bytes)).sum(),
+        groups: groups.len(),
+    }
+}

@@ -1,0 +1,238 @@
+//! Opening a damaged lane with what is left of it, so that it can be repaired from its peers.
+//!
+//! What is lost is not known; what was promised with it (votes, acknowledged entries) must still be kept. So of every group
+//! that may have lost something two things are told: its log, as far as it is certain, and a *fence*, a term which none of
+//! the lost promises was later than. It is known because every batch, and every segment's first page, names the highest
+//! term of the lane so far, and damage is told from the log's end only by something later that vouches for what is lost.
+//!
+//! Rules. Batches with good headers are taken in order of segment and place, and count up:
+//! 1. Where the next one is missing or not whole, and a later segment begins with its number, an earlier opening ended the
+//!    log here and went on there.
+//! 2. Where it is missing, and something later claims that it was durable, everything up to the next batch found is lost,
+//!    and nobody can tell of whom: every group is hit.
+//! 3. Where it is there but not whole, and something later claims that it was durable: if the headers of all its frames
+//!    are, the groups of the damaged frames are hit, and the other frames count; otherwise every group is hit.
+//! 4. Where nothing later claims that it was durable, the log ends.
+//! 5. Of a group that was hit, later frames count only if they do not depend on what was lost: hard states; the beginnings
+//!    of the log; entries from there on.
+//! 6. A fence in the log answers for all losses of its group before it; one of every group, for those of groups not met yet.
+//!
+//! Where no batch at all is left, nothing is known of any group: that is refused still.
+//!
+//! It is read twice: once to know what claims what, once to replay. What is not here: the usual case (`recovery`).
+
+use std::sync::OnceLock;
+
+use crate::disk::{Files, Lsn};
+use crate::error::OpenError;
+use crate::recovery::{Damage, SURVEYS_MAX, Walk};
+use crate::replay::Lost;
+use crate::scan::Scan;
+use crate::segment::PAGE_BYTES;
+use crate::survey::{BatchState, Survey, SurveyedBatch};
+
+const GONE: &str = "a batch that was durable is damaged or missing";
+const HIT: &str = "frames that were durable are damaged";
+
+/// What to do at a batch.
+enum Step {
+    /// It counts, as far as it is whole.
+    Take { offset: u64 },
+    /// Before it, something is lost.
+    Gap { offset: u64 },
+}
+
+/// A segment in outline.
+struct Outline {
+    floor: Lsn,
+    batches: Vec<SurveyedBatch>,
+}
+
+/// Recovers what is left. See the head of this file.
+pub(crate) fn salvage<'a, F: Files>(
+    files: &'a F,
+    lane: u16,
+    sequences: &[u64],
+    log_id: u64,
+    refusal: OpenError,
+) -> Result<(Vec<Scan<'a, F>>, Walk), OpenError> {
+    let mut walk = Walk::default();
+    let mut scans = Vec::new();
+    for sequence in sequences {
+        let (scan, damage) = Scan::open_damaged(files, lane, *sequence, log_id)?;
+        walk.report.damage.extend(damage);
+        walk.terms = walk.terms.max(scan.header.terms);
+        scans.push(scan);
+    }
+    let mut outlines = Vec::new();
+    in_order(files, &scans, |scan, survey| {
+        outlines.push(Outline { floor: scan.header.floor, batches: survey.batches });
+    })?;
+    for batch in outlines.iter().flat_map(|outline| &outline.batches) {
+        walk.terms = walk.terms.max(batch.header.terms);
+    }
+    let plan = Plan::new(&outlines).steps();
+    walk.accepted = plan.iter().rposition(|steps| takes_any(steps)).map_or(0, |last| last + 1);
+    if walk.accepted == 0 {
+        return Err(refusal); // nothing is left that could say which groups there were
+    }
+    let mut plan = plan.into_iter();
+    in_order(files, &scans[..walk.accepted], |scan, survey| {
+        walk.follow(scan, survey, plan.next().unwrap_or_default());
+    })?;
+    // What was lost at the end, after all that counts.
+    for (scan, steps) in scans[walk.accepted..].iter().zip(plan) {
+        walk.follow(scan, Survey::default(), steps);
+    }
+    walk.terms = walk.terms.max(walk.replay.terms);
+    let holes = walk.replay.fill_holes();
+    if !holes.is_empty() {
+        let (file, what) = (scans[0].path.clone(), "the start of a group's log is missing");
+        walk.report.damage.push(Damage { file, offset: PAGE_BYTES as u64, what, groups: holes });
+    }
+    Ok((scans, walk))
+}
+
+fn takes_any(steps: &[Step]) -> bool {
+    steps.iter().any(|step| matches!(step, Step::Take { .. }))
+}
+
+/// Surveys all of every segment, some at a time, and gives the surveys in order.
+pub(crate) fn in_order<F: Files>(
+    files: &F,
+    scans: &[Scan<'_, F>],
+    mut take: impl FnMut(&Scan<'_, F>, Survey),
+) -> Result<(), OpenError> {
+    for chunk in scans.chunks(SURVEYS_MAX) {
+        let surveys: Vec<OnceLock<Result<Survey, OpenError>>> =
+            chunk.iter().map(|_| OnceLock::new()).collect();
+        files.spread(chunk.len(), &|at| drop(surveys[at].set(Survey::through(&chunk[at]))));
+        for (scan, survey) in chunk.iter().zip(surveys) {
+            take(scan, survey.into_inner().expect("every task was run")?);
+        }
+    }
+    Ok(())
+}
+
+/// Rules 1 to 4.
+struct Plan<'o> {
+    outlines: &'o [Outline],
+    /// The highest number that anything claims to have been durable.
+    claimed: Lsn,
+    /// The next number; `None` before the first batch that counts.
+    expected: Option<Lsn>,
+    /// The loss of what comes before the next batch was told.
+    is_told: bool,
+    is_over: bool,
+}
+
+impl<'o> Plan<'o> {
+    fn new(outlines: &'o [Outline]) -> Self {
+        let claims = |outline: &Outline| {
+            let of_batches = outline.batches.iter().map(|batch| batch.header.durable);
+            of_batches.max().unwrap_or_default().max(outline.floor)
+        };
+        let claimed = outlines.iter().map(claims).max().unwrap_or_default();
+        Self { outlines, claimed, expected: None, is_told: false, is_over: false }
+    }
+
+    fn steps(mut self) -> Vec<Vec<Step>> {
+        (0..self.outlines.len()).map(|at| self.of_segment(at)).collect()
+    }
+
+    fn of_segment(&mut self, at: usize) -> Vec<Step> {
+        let (mut steps, mut end) = (Vec::new(), PAGE_BYTES as u64);
+        let outlines = self.outlines;
+        for batch in &outlines[at].batches {
+            let lsn = batch.header.lsn;
+            // A log begins with something durable, at the start of its first segment.
+            let (missing, expected) = (self.expected.unwrap_or(Lsn(1)), self.expected.unwrap_or(lsn));
+            if self.is_over || lsn < expected {
+                continue;
+            }
+            let is_next = lsn == expected && batch.offset == end;
+            if !(is_next && batch.state == BatchState::Whole) {
+                if self.expected.is_some() && self.goes_on_after(at, expected) {
+                    return steps; // rule 1
+                }
+                if missing > self.claimed {
+                    self.is_over = true; // rule 4
+                    return steps;
+                }
+                if !is_next && !self.is_told {
+                    steps.push(Step::Gap { offset: end }); // rule 2
+                }
+            }
+            steps.push(Step::Take { offset: batch.offset });
+            (self.expected, self.is_told) = (Some(lsn.next()), false);
+            end = batch.offset + batch.header.padded_bytes();
+        }
+        // Something may be missing here at the end, with nothing in this segment to tell.
+        let expected = self.expected.unwrap_or(Lsn(1));
+        let is_lost = expected <= self.claimed && !self.goes_on_after(at, expected);
+        if is_lost && !self.is_over && !self.is_told {
+            self.is_told = true;
+            steps.push(Step::Gap { offset: end });
+        }
+        steps
+    }
+
+    /// Whether a later segment begins with this number.
+    fn goes_on_after(&self, at: usize, lsn: Lsn) -> bool {
+        self.outlines[at + 1..].iter().any(|outline| {
+            let first = outline.batches.first();
+            first.is_some_and(|first| first.header.lsn == lsn && first.offset == PAGE_BYTES as u64)
+        })
+    }
+}
+
+impl Walk {
+    /// Replays what counts of a segment.
+    fn follow<F: Files>(&mut self, scan: &Scan<'_, F>, survey: Survey, steps: Vec<Step>) {
+        let Survey { batches, frames, extras, .. } = survey;
+        let (mut batches, mut frames, mut extras) = (batches.iter(), frames.iter(), extras.into_iter());
+        for step in steps {
+            let offset = match step {
+                Step::Gap { offset } => {
+                    self.lose(scan, offset, GONE, Lost::Any);
+                    continue;
+                }
+                Step::Take { offset } => offset,
+            };
+            for batch in batches.by_ref() {
+                let is_taken = batch.offset == offset;
+                if is_taken {
+                    match &batch.state {
+                        BatchState::Whole => {}
+                        BatchState::Hit(groups) => self.lose(scan, offset, HIT, Lost::Of(groups.clone())),
+                        BatchState::Lost => self.lose(scan, offset, GONE, Lost::Any),
+                    }
+                    self.count(&batch.header);
+                }
+                for frame in frames.by_ref().take(batch.frames as usize) {
+                    if !is_taken {
+                        skip(frame.says, &mut extras);
+                    } else if let Err(what) = self.replay.frame(scan.header.sequence, frame, &mut extras) {
+                        self.lose(scan, offset, what, Lost::Of(vec![frame.group]));
+                    }
+                }
+                if is_taken {
+                    break;
+                }
+            }
+        }
+    }
+
+    fn lose<F: Files>(&mut self, scan: &Scan<'_, F>, offset: u64, what: &'static str, lost: Lost) {
+        self.replay.lose(&lost);
+        let groups = if let Lost::Of(groups) = lost { groups } else { Vec::new() };
+        self.report.damage.push(Damage { file: scan.path.clone(), offset, what, groups });
+    }
+}
+
+/// What a frame that does not count brought with it does not count either.
+fn skip(says: crate::survey::Says, extras: &mut impl Iterator<Item = crate::survey::Extra>) {
+    if says == crate::survey::Says::Extra {
+        drop(extras.next());
+    }
+}
