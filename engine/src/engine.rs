@@ -7,7 +7,7 @@ use std::thread::JoinHandle;
 
 use raftwerk_frame::{GroupId, LogId, NodeId};
 use raftwerk_net::{PeerId, QuicConfig, QuicTransport, Receive, Transport};
-use raftwerk_wal::{LaneOptions, OsDisk, OsDiskOptions, PeerNote};
+use raftwerk_wal::{LaneOptions, OnDamage, OsDisk, OsDiskOptions, PeerNote};
 use tokio::sync::oneshot;
 
 use crate::config::Config;
@@ -308,6 +308,7 @@ fn lane_options(config: &Config, lane: u16) -> LaneOptions {
         frame_bytes_max: (256 << 10)
             .min(config.segment_bytes as usize / 2)
             .max(config.payload_bytes_max + 1024),
+        on_damage: OnDamage::Fence,
         ..LaneOptions::default()
     }
 }

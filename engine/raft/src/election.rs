@@ -171,6 +171,9 @@ impl Group {
     /// If its own log is better, and it has heard no leader for T, it is about to campaign itself, and does so soon: there will
     /// be an election anyway. Not at once, since it may not be the only one.
     pub(crate) fn answer_pre_vote(&mut self, from: NodeId, term: Term, last: EntryId, effects: &mut Effects) {
+        if self.is_fenced() {
+            return; // it may have a better log than it knows: neither a yes nor a no
+        }
         let (mine, is_worse) = (self.hard_state.term, last < self.log.last());
         let granted = term > mine && !is_worse;
         let answer = Message::PreVoteReply { term: if granted { term } else { mine }, granted };
@@ -193,6 +196,9 @@ impl Group {
 
     /// Gives at most one vote a term, and only to a log that is no older than ours (paper, section 5.4.1).
     pub(crate) fn answer_vote(&mut self, from: NodeId, last: EntryId, effects: &mut Effects) {
+        if self.is_fenced() {
+            return;
+        }
         let free = match self.hard_state.vote {
             Some(other) => other == from,
             None => self.leader.is_none(),

@@ -76,6 +76,7 @@ impl Group {
         }
         if let Some(from) = self.take_entries(prev.index, runs, verified, effects) {
             self.take_memberships(memberships, from, verified, effects);
+            self.lift_fence();
         }
         // What follows `verified` here is of this term, so the leader's own: where the logs part, an append brings the entry
         // that replaces ours (a leader ships none that ends before, see `shipment`).

@@ -326,6 +326,7 @@ impl Group {
         let me = self.config.node;
         let was_voter = || self.earlier.last().is_some_and(|before| before.configuration.is_voter(me));
         !self.is_told_removed
+            && !self.is_fenced()
             && (self.configuration.is_voter(me) || self.configuration_at > self.commit && was_voter())
     }
 

@@ -67,6 +67,7 @@ impl Group {
             }
             (self.commit, self.applied) = (id.index, id.index);
             self.rebase(id.index, keep_tail, configuration, effects);
+            self.lift_fence();
             effects.install = Some(Install { id, configuration: configuration.clone(), keep_tail });
         }
         effects.send_durable.push((from, Message::AppendAck { term, matched: self.commit }));

@@ -4,13 +4,13 @@ use std::io::Read;
 use std::sync::Arc;
 use std::time::Duration;
 
-use raftwerk_frame::{Configuration, EntryId, GroupId, LogId, Membership, NodeId, Time};
+use raftwerk_frame::{Configuration, EntryId, GroupId, HardState, LogId, Membership, NodeId, Term, Time};
 use raftwerk_net::Transport;
 use raftwerk_raft as raft;
 use raftwerk_wal::{Disk, Lane, LaneOptions, Lsn, RecoveredGroup, SnapshotMeta};
 use rustc_hash::FxHashMap;
 
-use super::replica::Replica;
+use super::replica::{Promise, Replica};
 use super::ship::{Outboxes, Sender};
 use super::snapshots::{Transfers, as_machine, restore_machine};
 use super::{Held, Worker};
@@ -116,6 +116,10 @@ impl<D: Disk> Worker<D> {
         let log = LogId(disk.directory().log_id());
         let (lane, recovered, report) = Lane::open(disk, options)?;
         tracing::info!(node = settings.node.0, worker = settings.worker, ?report, "log recovered");
+        for damage in &report.damage {
+            tracing::error!(node = settings.node.0, worker = settings.worker, file = damage.file,
+                offset = damage.offset, groups = ?damage.groups, "the log is damaged: {}", damage.what);
+        }
         let sender = Sender { node: settings.node, worker: settings.worker, workers: settings.workers, log };
         let Surroundings { machines, transport, inbox, dispatch, metrics } = surroundings;
         let liveness = Liveness::new(Terms {
@@ -191,6 +195,8 @@ impl<D: Disk> Worker<D> {
         if let Some(meta) = &checkpoint {
             self.finish_install(slot, &mut recovered, meta);
         }
+        let steps_over = recovered.fence.map(|fence| self.step_over(slot, fence, &mut recovered));
+        let has_promised = steps_over.unwrap_or(Ok(false))?;
         let config = self.settings.core_config(group, &recovered.configuration);
         // The first is in force where the log begins, the others are its entries.
         let mut configurations = recovered.configurations.into_iter();
@@ -208,8 +214,37 @@ impl<D: Disk> Worker<D> {
         let config = raft::Config { first_timeout: None, abstains: true, ..config };
         let mut core = raft::Group::restore(config, state, memberships, self.now);
         self.settings.rank(&mut core);
+        if let Some(fence) = recovered.fence {
+            core.set_fence(fence);
+        }
         self.add_replica(Replica::new(group, slot, core, machine, checkpoint));
+        if has_promised && let Some(replica) = self.replicas[slot.0 as usize].as_mut() {
+            replica.promise = Promise::InTurn;
+            self.promised.push(slot);
+        }
         Ok(())
+    }
+
+    /// The log has lost some of what this replica said in terms up to `fence`: whom it voted for, what it acknowledged. So it
+    /// has no say in those any more. It steps into the next one, and votes for itself there, which it does not use: nobody
+    /// else gets that vote, whoever leads the group in an older term learns that it is over, and who is elected then, without
+    /// this replica, brings it what it has lost. Tells whether that was written now.
+    fn step_over(
+        &mut self,
+        slot: raftwerk_wal::GroupSlot,
+        fence: Term,
+        recovered: &mut RecoveredGroup,
+    ) -> Result<bool, OpenError> {
+        let (node, group) = (self.settings.node, recovered.group);
+        tracing::error!(node = node.0, %group, fence = fence.0, last = recovered.last.0,
+            "the replica has lost something, and votes for nobody until a new leader has repaired it");
+        let is_due = recovered.hard_state.term <= fence;
+        if is_due {
+            recovered.hard_state = HardState { term: Term(fence.0 + 1), vote: Some(node) };
+            let written = self.lane.hard_state(slot, recovered.hard_state);
+            written.map_err(|error| OpenError::Checkpoint { group, what: error.to_string() })?;
+        }
+        Ok(is_due)
     }
 
     /// A snapshot was received whole, and the node stopped before its log said so: the log is made to say so now. What

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use raftwerk::drive::Settings;
 use raftwerk_frame::NodeId;
-use raftwerk_wal::LaneOptions;
+use raftwerk_wal::{LaneOptions, OnDamage};
 
 use crate::chance::Chance;
 use crate::fault::{FaultKind, FaultSet, Strike, schedule};
@@ -279,6 +279,8 @@ fn limits(chance: &mut Chance, seed: u64, election: u64) -> (Settings, LaneOptio
         ready_segments: chance.from_to(1, 2) as usize,
         spare_segments: chance.from_to(0, 3) as usize,
         recent_bytes: chance.one_of(&[0, 16 << 10, 256 << 10]) as usize,
+        // Every other run lives with damage; in the rest, a damaged node stops.
+        on_damage: if seed.is_multiple_of(2) { OnDamage::Fence } else { OnDamage::Refuse },
     };
     (settings, lane)
 }

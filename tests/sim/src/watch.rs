@@ -39,6 +39,7 @@
 
 use raftwerk::drive::{Load, ReplicaView};
 mod configurations;
+mod damaged;
 mod leaving;
 
 use std::collections::BTreeMap;
@@ -49,6 +50,7 @@ use raftwerk_raft::{Group, Role, invariant};
 use rustc_hash::{FxHashMap, FxHashSet};
 
 use self::configurations::{check_changes, check_in_force, check_removed, is_voteless};
+use self::damaged::{Loss, check_fenced};
 use crate::ledger::hash_of;
 use crate::shadow::Shadow;
 
@@ -141,6 +143,8 @@ struct ReplicaWatch {
     last_changed: u64,
     /// What it has acknowledged in the latest term in which it did.
     acknowledged: (Term, u64),
+    /// Its disk has lost something.
+    loss: Option<Loss>,
 }
 
 /// All checks of a run.
@@ -220,6 +224,7 @@ impl Watch {
         let group = self.groups.entry(view.group.0).or_default();
         check_in_force(group, core, &whose)?;
         check_removed(group, core, &whose)?;
+        check_fenced(core, &whose)?;
         if now.is_leader
             && !before.is_some_and(|was| was.is_leader && was.hard_state.term == now.hard_state.term)
         {
@@ -372,7 +377,7 @@ impl Watch {
         let configuration = core.configuration();
         let holds = |node: &NodeId| {
             let watch = self.replicas.get(&(node.0 as usize - 1, id.0));
-            watch.is_some_and(|watch| watch.shadow.holds(id_at_commit))
+            watch.is_some_and(|watch| watch.holds_or_held(id_at_commit))
         };
         ensure!(
             is_quorum(configuration, holds) || earlier.is_some_and(|earlier| is_quorum(earlier, holds)),
@@ -415,6 +420,7 @@ impl Watch {
             }
             FrameKind::Compact => shadow.begins_after(header.id(), true),
             FrameKind::Remove => *shadow = Shadow::default(),
+            FrameKind::Fence => {}
         }
         Ok(())
     }
@@ -430,13 +436,15 @@ impl Watch {
             there.push(view.group.0);
             let watch = self.replicas.entry((node, view.group.0)).or_default();
             let shadow = Shadow::of(view.core);
-            if watch.shadow.is_there {
+            if watch.has_lost(view.core) {
+                watch.lose(view.core);
+            } else if watch.shadow.is_there {
                 watch.shadow.is_kept_by(&shadow).map_err(|what| {
                     Violation::new("durable is kept", format!("n{} {}: {what}", node + 1, view.group))
                 })?;
             }
-            let acknowledged = watch.acknowledged;
-            *watch = ReplicaWatch { shadow, acknowledged, ..ReplicaWatch::default() };
+            let (acknowledged, loss) = (watch.acknowledged, watch.loss.take());
+            *watch = ReplicaWatch { shadow, acknowledged, loss, ..ReplicaWatch::default() };
             // What was on the disk by luck, since it died before that was certain, was not read off a batch.
             let group = self.groups.entry(view.group.0).or_default();
             for (index, configuration) in view.core.memberships() {
@@ -460,6 +468,12 @@ impl Watch {
             }
             None => Ok(()),
         }
+    }
+
+    /// Whether a group that is durable on a node is not among those found there.
+    pub(crate) fn forgets(&self, node: usize, found: &[u64]) -> bool {
+        let of_node = self.replicas.iter().filter(|((of, _), _)| *of == node);
+        of_node.into_iter().any(|((_, group), watch)| watch.shadow.is_there && !found.contains(group))
     }
 
     /// Whoever asked for a group was told that it is there: so it is durable.

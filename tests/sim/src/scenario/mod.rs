@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use raftwerk::drive::Settings;
 use raftwerk_frame::NodeId;
-use raftwerk_wal::LaneOptions;
+use raftwerk_wal::{LaneOptions, OnDamage};
 
 use crate::chance::Chance;
 use crate::plan::{DiskPlan, NetPlan, Plan};
@@ -211,6 +211,7 @@ impl Scenario {
             ready_segments: 1,
             spare_segments: 1,
             recent_bytes: chance.one_of(&[0, 256 << 10]) as usize,
+            on_damage: OnDamage::Refuse,
         };
         (settings, lane)
     }

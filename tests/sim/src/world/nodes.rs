@@ -86,6 +86,11 @@ impl World<'_> {
     }
 
     fn opened(&mut self, at: usize, body: drive::Node<SimDisk>) -> Checked {
+        if self.nodes[at].is_damaged && self.has_forgotten(at, &body) {
+            // All that was known of a group was in what is lost. The operator must not let it go on.
+            drop(body);
+            return self.retire(at);
+        }
         let node = &mut self.nodes[at];
         let lanes = body.workers();
         if !node.is_wiped && !node.is_fenced {
@@ -123,6 +128,22 @@ impl World<'_> {
         Ok(())
     }
 
+    /// A node stays down, loudly.
+    fn retire(&mut self, at: usize) -> Checked {
+        self.nodes[at].disks.clear();
+        self.unplug(at);
+        self.nodes[at].state = State::Retired;
+        self.loud_stops += 1;
+        Ok(())
+    }
+
+    /// Whether a group that was durable here is not known any more.
+    fn has_forgotten(&self, at: usize, body: &drive::Node<SimDisk>) -> bool {
+        let found = (0..body.workers()).flat_map(|worker| body.replicas(worker)).map(|view| view.group.0);
+        let found: Vec<u64> = found.collect();
+        !self.nodes[at].is_wiped && !self.nodes[at].is_fenced && self.watch.forgets(at, &found)
+    }
+
     /// A node did not open. That is right if its disk was damaged or refused a call, and a fault of ours if not.
     fn refused(&mut self, at: usize, error: &OpenError) -> Checked {
         self.say(|| format!("n{}  does not open: {error}", at + 1));
@@ -142,9 +163,7 @@ impl World<'_> {
             return self.fall(at, power);
         }
         if self.nodes[at].is_damaged {
-            self.nodes[at].state = State::Retired;
-            self.loud_stops += 1;
-            return Ok(());
+            return self.retire(at);
         }
         Err(Violation::new("opens", format!("n{} refuses its own log: {error}", at + 1)))
     }

@@ -1,0 +1,50 @@
+//! Replicas whose disks have lost something: what is still asked of them, and what no longer.
+//!
+//! Such a replica is *fenced*: it takes part in no vote until a later leader has brought it everything. What it had
+//! acknowledged may be counted by a leader that does not know of the loss yet, as for any disk that fails right after an
+//! acknowledgement; but nobody may be elected who lacks it, which `leader completeness` and `committed is final` check.
+
+use raftwerk_raft::Group;
+
+use super::{Checked, EntryId, ReplicaWatch, Shadow, Term, Violation, ensure};
+
+/// What a disk has lost.
+pub(super) struct Loss {
+    /// Up to this term.
+    fence: Term,
+    /// What it held before.
+    before: Shadow,
+}
+
+impl ReplicaWatch {
+    /// Whether a replica that was just opened says that something is gone which was there when it was opened before.
+    pub(super) fn has_lost(&self, core: &Group) -> bool {
+        core.fence().is_some() && core.fence() != self.loss.as_ref().map(|loss| loss.fence)
+    }
+
+    /// It begins anew, in a term in which it has promised nothing.
+    pub(super) fn lose(&mut self, core: &Group) {
+        let fence = core.fence().unwrap_or_default();
+        self.loss = Some(Loss { fence, before: std::mem::take(&mut self.shadow) });
+        self.acknowledged = (core.term(), 0);
+    }
+
+    /// Whether an entry is on the disk, or was before the disk lost it.
+    pub(super) fn holds_or_held(&self, id: EntryId) -> bool {
+        self.shadow.holds(id) || self.loss.as_ref().is_some_and(|loss| loss.before.holds(id))
+    }
+}
+
+/// Whoever is fenced neither asks for votes nor leads.
+pub(super) fn check_fenced(core: &Group, whose: &str) -> Checked {
+    use raftwerk_raft::Role;
+    ensure!(
+        !core.is_fenced() || core.role() == Role::Follower,
+        "fenced",
+        "{whose}: is {:?} in {}, and has lost something up to {:?}",
+        core.role(),
+        core.term(),
+        core.fence()
+    );
+    Ok(())
+}
