@@ -13,6 +13,9 @@
 //! 3. Where it is there but not whole, and something later claims that it was durable: if the headers of all its frames
 //!    are, the groups of the damaged frames are hit, and the other frames count; otherwise every group is hit.
 //! 4. Where nothing later claims that it was durable, the log ends.
+//!    But a segment that the next one names as the one before it, and that is gone, has held something durable, whoever
+//!    claims it: everything up to the next batch found is lost. If none is found, nothing bounds the terms of what was in it:
+//!    that is refused still.
 //! 5. Of a group that was hit, later frames count only if they do not depend on what was lost: hard states; the beginnings
 //!    of the log; entries from there on.
 //! 6. A fence in the log answers for all losses of its group before it; one of every group, for those of groups not met yet.
@@ -45,6 +48,8 @@ enum Step {
 /// A segment in outline.
 struct Outline {
     floor: Lsn,
+    /// The segment before it is gone.
+    is_after_gap: bool,
     batches: Vec<SurveyedBatch>,
 }
 
@@ -64,10 +69,17 @@ pub(crate) fn salvage<'a, F: Files>(
         walk.terms = walk.terms.max(scan.header.terms);
         scans.push(scan);
     }
-    let mut outlines = Vec::new();
+    let mut outlines: Vec<Outline> = Vec::new();
     in_order(files, &scans, |scan, survey| {
-        outlines.push(Outline { floor: scan.header.floor, batches: survey.batches });
+        let before = outlines.len().checked_sub(1).map(|before| sequences[before]);
+        let names = scan.header.previous;
+        let is_after_gap = before.is_some_and(|before| names != 0 && names != before);
+        outlines.push(Outline { floor: scan.header.floor, is_after_gap, batches: survey.batches });
     })?;
+    let is_found = |from: usize| outlines[from..].iter().any(|outline| !outline.batches.is_empty());
+    if (0..outlines.len()).any(|at| outlines[at].is_after_gap && !is_found(at)) {
+        return Err(refusal);
+    }
     for batch in outlines.iter().flat_map(|outline| &outline.batches) {
         walk.terms = walk.terms.max(batch.header.terms);
     }
@@ -123,6 +135,8 @@ struct Plan<'o> {
     expected: Option<Lsn>,
     /// The loss of what comes before the next batch was told.
     is_told: bool,
+    /// A segment was there before the next batch, and is gone.
+    is_gone: bool,
     is_over: bool,
 }
 
@@ -133,7 +147,7 @@ impl<'o> Plan<'o> {
             of_batches.max().unwrap_or_default().max(outline.floor)
         };
         let claimed = outlines.iter().map(claims).max().unwrap_or_default();
-        Self { outlines, claimed, expected: None, is_told: false, is_over: false }
+        Self { outlines, claimed, expected: None, is_told: false, is_gone: false, is_over: false }
     }
 
     fn steps(mut self) -> Vec<Vec<Step>> {
@@ -143,6 +157,7 @@ impl<'o> Plan<'o> {
     fn of_segment(&mut self, at: usize) -> Vec<Step> {
         let (mut steps, mut end) = (Vec::new(), PAGE_BYTES as u64);
         let outlines = self.outlines;
+        self.is_gone |= outlines[at].is_after_gap;
         for batch in &outlines[at].batches {
             let lsn = batch.header.lsn;
             // A log begins with something durable, at the start of its first segment.
@@ -155,7 +170,7 @@ impl<'o> Plan<'o> {
                 if self.expected.is_some() && self.goes_on_after(at, expected) {
                     return steps; // rule 1
                 }
-                if missing > self.claimed {
+                if missing > self.claimed && !self.is_gone {
                     self.is_over = true; // rule 4
                     return steps;
                 }
@@ -164,7 +179,7 @@ impl<'o> Plan<'o> {
                 }
             }
             steps.push(Step::Take { offset: batch.offset });
-            (self.expected, self.is_told) = (Some(lsn.next()), false);
+            (self.expected, self.is_told, self.is_gone) = (Some(lsn.next()), false, false);
             end = batch.offset + batch.header.padded_bytes();
         }
         // Something may be missing here at the end, with nothing in this segment to tell.
@@ -177,11 +192,12 @@ impl<'o> Plan<'o> {
         steps
     }
 
-    /// Whether a later segment begins with this number.
+    /// Whether a later segment begins with this number, or may have done so and is gone.
     fn goes_on_after(&self, at: usize, lsn: Lsn) -> bool {
         self.outlines[at + 1..].iter().any(|outline| {
             let first = outline.batches.first();
-            first.is_some_and(|first| first.header.lsn == lsn && first.offset == PAGE_BYTES as u64)
+            let begins = |first: &SurveyedBatch| first.header.lsn == lsn && first.offset == PAGE_BYTES as u64;
+            outline.is_after_gap || first.is_some_and(begins)
         })
     }
 }

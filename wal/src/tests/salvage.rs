@@ -128,8 +128,9 @@ fn a_flip_at_any_byte_is_fenced_or_changes_nothing() {
     for path in segments(&files) {
         let good = files.content(&path).unwrap();
         for at in 0..good.len() {
-            // Bytes that are zero far behind the last batch are nobody's.
-            if at % 4096 > 1100 && at % 97 != 0 {
+            // Every byte of headers and of the first frames; of the rest, and of the padding, some.
+            let within = at % 4096;
+            if within > 220 && at % 17 != 0 || within > 1100 && at % 289 != 0 {
                 continue;
             }
             let damaged = files.copy();
@@ -137,7 +138,7 @@ fn a_flip_at_any_byte_is_fenced_or_changes_nothing() {
             fenced += usize::from(check(&damaged, &said, &format!("{path} byte {at}")));
         }
     }
-    assert!(fenced > 1000, "{fenced}");
+    assert!(fenced > 300, "{fenced}");
 }
 
 #[test]
@@ -171,7 +172,7 @@ fn a_segment_cut_or_gone_is_fenced_or_changes_nothing() {
         let is_empty = next + 1 >= paths.len();
         assert!(check(&damaged, &said, path) || is_empty);
         let good = files.content(path).unwrap();
-        for cut in (0..good.len()).step_by(1024) {
+        for cut in (0..good.len()).step_by(4096) {
             let damaged = files.copy();
             damaged.put(path, good[..cut].to_vec());
             check(&damaged, &said, &format!("{path} cut at {cut}"));
