@@ -163,9 +163,9 @@ fn write_to_all(engines: &[Engine], groups: &[GroupId]) -> Result<(), String> {
                 todo.push((group, node));
             }
         }
-        for at in 0..pipelines.len() {
-            pipelines[at].wait(Duration::from_millis(20));
-            pipelines[at].take(&mut done);
+        for (at, pipeline) in pipelines.iter_mut().enumerate() {
+            pipeline.wait(Duration::from_millis(20));
+            pipeline.take(&mut done);
             for completion in done.drain(..) {
                 let group = GroupId(completion.token);
                 match completion.outcome {
