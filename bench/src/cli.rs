@@ -7,6 +7,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use raftwerk::Consistency;
 
 use crate::client::Load;
+use crate::failover::Fault;
 use crate::ledger::MachineKind;
 use crate::reading::{Replica, consistency};
 use crate::workload::WorkloadKind;
@@ -34,6 +35,8 @@ pub enum Command {
     Recovery(RecoveryOptions),
     /// Make many groups on three nodes, and tell what they cost while nobody uses them.
     Idle(IdleOptions),
+    /// Strike the node that leads most groups, and time until all of them take writes again.
+    Failover(FailoverOptions),
     /// Be one node of a cluster; started by `cluster --processes`.
     #[command(hide = true)]
     Node {
@@ -83,6 +86,41 @@ pub struct IdleOptions {
     /// Seeds the election timers.
     #[arg(long, default_value_t = 1)]
     pub seed: u64,
+}
+
+/// Options of `failover`.
+#[derive(Debug, Args)]
+pub struct FailoverOptions {
+    /// Groups, each replicated on all three nodes.
+    #[arg(long, default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(3..=1_000_000))]
+    pub groups: u32,
+    /// What happens to the node.
+    #[arg(long, value_enum, default_value_t = Fault::Kill)]
+    pub fault: Fault,
+    /// Writes under way at any time.
+    #[arg(long, default_value_t = 1024, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    pub in_flight: u32,
+    /// Print one JSON object as the last line.
+    #[arg(long)]
+    pub json: bool,
+    /// Seeds workload and election timers.
+    #[arg(long, default_value_t = 1)]
+    pub seed: u64,
+}
+
+impl FailoverOptions {
+    /// The cluster that is struck: `after` its measured time began, which lasts `in_all`.
+    #[must_use]
+    pub fn cluster(&self, after: Duration, in_all: Duration) -> ClusterOptions {
+        let words = ["raftwerk-bench", "cluster", "--processes", "--state-machine", "hash"];
+        let mut options = match Cli::parse_from(words).command {
+            Command::Cluster(options) => options,
+            _ => unreachable!("the words say so"),
+        };
+        (options.groups, options.in_flight, options.seed) = (self.groups, self.in_flight, self.seed);
+        (options.kill_leader_after, options.seconds) = (Some(after), in_all.as_secs_f64());
+        options
+    }
 }
 
 /// Options of `certs`.

@@ -11,6 +11,7 @@ pub mod certs;
 pub mod cli;
 pub mod client;
 pub mod cluster;
+pub mod failover;
 pub mod hash_machine;
 pub mod idle;
 pub mod latency;

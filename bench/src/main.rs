@@ -5,13 +5,14 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use raftwerk_bench::cli::{Cli, ClusterOptions, Command};
-use raftwerk_bench::{certs, cluster, idle, node, recovery};
+use raftwerk_bench::{certs, cluster, failover, idle, node, recovery};
 
 fn main() -> ExitCode {
     let ended = match Cli::parse().command {
         Command::Cluster(options) => run_cluster(&options),
         Command::Certs(options) => certs::run(&options).map(|()| true).map_err(|error| error.to_string()),
         Command::Recovery(options) => recovery::run(&options, &mut std::io::stdout().lock()),
+        Command::Failover(options) => failover::run(&options, &mut std::io::stdout().lock()),
         Command::Idle(options) => idle::run(&options, &mut std::io::stdout().lock()),
         Command::Node { settings } => node::run(&settings).map(|()| true),
     };

@@ -46,6 +46,7 @@ pub struct ClusterReport {
     pub unknown_outcomes: u64,
     pub shortfall: u64,
     pub acknowledged: u64,
+    pub elections: u64,
     pub lost_acknowledged: u64,
     pub stale_reads: u64,
     pub replicas_agree: bool,
@@ -68,6 +69,8 @@ pub struct FailoverReport {
     pub node: u64,
     pub groups_led: u32,
     pub unavailable_ms: Option<f64>,
+    pub unavailable_p50_ms: Option<f64>,
+    pub unavailable_p99_ms: Option<f64>,
     pub caught_up_ms: Option<f64>,
 }
 
@@ -293,7 +296,14 @@ pub(crate) mod tests {
     #[test]
     fn any_loss_makes_a_run_bad() {
         assert!(report().is_good());
-        let failover = FailoverReport { node: 1, groups_led: 3, unavailable_ms: None, caught_up_ms: None };
+        let failover = FailoverReport {
+            node: 1,
+            groups_led: 3,
+            unavailable_ms: None,
+            unavailable_p50_ms: None,
+            unavailable_p99_ms: None,
+            caught_up_ms: None,
+        };
         let bad = [
             ClusterReport { lost_acknowledged: 1, ..report() },
             ClusterReport { stale_reads: 1, ..report() },

@@ -294,8 +294,10 @@ impl<P: NodePort, C: FnMut() -> u64> Client<P, C> {
             if let Some(out) = out.filter(|_| node != outage.node || outage.back) {
                 *out = false;
                 outage.left -= 1;
+                let failover = &mut self.tally.failovers[outage.number];
+                failover.group_nanos.push(now - outage.at);
                 if outage.left == 0 {
-                    self.tally.failovers[outage.number].unavailable_nanos = Some(now - outage.at);
+                    failover.unavailable_nanos = Some(now - outage.at);
                 }
             }
         }

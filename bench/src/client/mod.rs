@@ -301,7 +301,12 @@ impl<P: NodePort, C: FnMut() -> u64> Client<P, C> {
             left += 1;
         }
         let unavailable_nanos = (left == 0).then_some(0);
-        self.tally.failovers.push(Failover { node, groups: left, unavailable_nanos });
+        self.tally.failovers.push(Failover {
+            node,
+            groups: left,
+            unavailable_nanos,
+            group_nanos: Vec::new(),
+        });
         let number = self.tally.failovers.len() - 1;
         self.outages.push(Outage { node, at: now, groups, left, back: false, number });
     }

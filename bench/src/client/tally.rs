@@ -78,6 +78,17 @@ pub struct Failover {
     pub groups: u32,
     /// From its death to the first acknowledgement of the last of these groups, in nanoseconds; `None`: never.
     pub unavailable_nanos: Option<u64>,
+    /// The same of each of these groups, in the order in which they came back.
+    pub group_nanos: Vec<u64>,
+}
+
+impl Failover {
+    /// So many of the groups were back after this time, in nanoseconds: a half is the median. `None` if they were not.
+    #[must_use]
+    pub fn of_groups(&self, share: f64) -> Option<u64> {
+        let rank = (f64::from(self.groups) * share).ceil().max(1.0) as usize;
+        self.group_nanos.get(rank - 1).copied()
+    }
 }
 
 impl Tally {

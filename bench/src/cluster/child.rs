@@ -8,6 +8,7 @@ use std::net::SocketAddr;
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 
 use bytes::Bytes;
+use rustix::process::{Pid, Signal, kill_process};
 use serde::{Deserialize, Serialize};
 
 use super::control::{NodeControl, NodeSettings, NodeUsage};
@@ -120,6 +121,18 @@ impl Drop for Life {
 }
 
 impl ChildNode {
+    /// Stops the process where it is, or lets it go on.
+    ///
+    /// # Errors
+    /// The node is down, or cannot be stopped.
+    pub fn freeze(&mut self, freeze: bool) -> Result<(), String> {
+        let node = self.settings.node;
+        let life = self.life.as_ref().ok_or_else(|| format!("node n{node} is down"))?;
+        let signal = if freeze { Signal::STOP } else { Signal::CONT };
+        kill_process(Pid::from_child(&life.process), signal)
+            .map_err(|error| format!("stopping node n{node}: {error}"))
+    }
+
     fn ask(&mut self, question: &Question) -> Result<Answer, String> {
         let node = self.settings.node;
         let life = self.life.as_mut().ok_or_else(|| format!("node n{node} is down"))?;

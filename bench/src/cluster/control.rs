@@ -66,6 +66,8 @@ impl StateMachines for Machines {
 /// What a node has used and done since its run began, over all its lives.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NodeUsage {
+    /// Times that a replica there began to lead.
+    pub leaderships: u64,
     /// Synced writes to the log.
     pub syncs: u64,
     /// Their bytes, padding included.
@@ -85,6 +87,7 @@ impl NodeUsage {
         let stats = engine.stats();
         let append_mode = stats.append_mode.to_owned();
         Self {
+            leaderships: stats.leaderships,
             syncs: stats.syncs,
             bytes_synced: stats.bytes_synced,
             append_mode,
@@ -96,6 +99,7 @@ impl NodeUsage {
     /// Adds what an earlier life has used.
     #[must_use]
     pub fn plus(mut self, earlier: &Self) -> Self {
+        self.leaderships += earlier.leaderships;
         self.syncs += earlier.syncs;
         self.bytes_synced += earlier.bytes_synced;
         self.cpu_nanos += earlier.cpu_nanos;

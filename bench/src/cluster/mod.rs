@@ -50,8 +50,6 @@ const PATIENCE: Duration = Duration::from_secs(60);
 pub fn run(options: &ClusterOptions) -> Result<ClusterReport, String> {
     options.check().map_err(|error| error.to_string())?;
     let place = Place::make(options)?;
-    let peers: Vec<PeerId> = (1..=options.nodes).map(PeerId).collect();
-    write_cluster(&place.path.join("certificates"), "bench", &peers).map_err(|error| error.to_string())?;
     if options.processes {
         run_with::<ChildNode>(options, &place)
     } else {
@@ -60,15 +58,15 @@ pub fn run(options: &ClusterOptions) -> Result<ClusterReport, String> {
 }
 
 /// Where the data is: the user's folder, or one that is removed.
-struct Place {
-    path: PathBuf,
+pub(crate) struct Place {
+    pub(crate) path: PathBuf,
     /// Sockets live apart: their paths must be short.
     sockets: TempDir,
     _removed: Option<TempDir>,
 }
 
 impl Place {
-    fn make(options: &ClusterOptions) -> Result<Self, String> {
+    pub(crate) fn make(options: &ClusterOptions) -> Result<Self, String> {
         let sentence = |error: std::io::Error| format!("making a folder for the data: {error}");
         let sockets = tempfile::tempdir().map_err(sentence)?;
         if let Some(path) = &options.data_dir {
@@ -77,7 +75,7 @@ impl Place {
             if std::fs::read_dir(&path).map_err(sentence)?.next().is_some() {
                 return Err(format!("--data-dir {} is not empty", path.display()));
             }
-            return Ok(Self { path, sockets, _removed: None });
+            return Self { path, sockets, _removed: None }.certified(options);
         }
         // The build folder is on a real disk, which the system's folder for temporary files may not be.
         let build = Path::new("target");
@@ -85,10 +83,17 @@ impl Place {
         let folder =
             tempfile::Builder::new().prefix("raftwerk-bench-").tempdir_in(parent).map_err(sentence)?;
         let path = folder.path().canonicalize().map_err(sentence)?;
-        Ok(Self { path, sockets, _removed: Some(folder) })
+        Self { path, sockets, _removed: Some(folder) }.certified(options)
     }
 
-    fn settings(&self, options: &ClusterOptions, node: u64) -> NodeSettings {
+    /// With certificates of all nodes.
+    fn certified(self, options: &ClusterOptions) -> Result<Self, String> {
+        let peers: Vec<PeerId> = (1..=options.nodes).map(PeerId).collect();
+        write_cluster(&self.path.join("certificates"), "bench", &peers).map_err(|error| error.to_string())?;
+        Ok(self)
+    }
+
+    pub(crate) fn settings(&self, options: &ClusterOptions, node: u64) -> NodeSettings {
         NodeSettings {
             node,
             data_dir: self.path.join(format!("n{node}")),
@@ -104,7 +109,30 @@ impl Place {
 }
 
 fn run_with<N: NodeControl>(options: &ClusterOptions, place: &Place) -> Result<ClusterReport, String> {
-    let mut nodes = start_nodes::<N>(options, place)?;
+    let mut nodes = (1..=options.nodes)
+        .map(|node| N::start(place.settings(options, node)))
+        .collect::<Result<Vec<N>, _>>()?;
+    for node in 0..nodes.len() {
+        tell_address(&mut nodes, node)?;
+    }
+    run_nodes(options, place, nodes, &kill_and_restart)
+}
+
+/// What befalls a node in the middle of a run, and what is done about it. Tells how long the node then took to catch up;
+/// `None` if longer than patience lasts.
+pub(crate) type Strike<'a, N> =
+    dyn Fn(&mut [N], usize, &Orders<N>, u32) -> Result<Option<Duration>, String> + Sync + 'a;
+/// To the client.
+pub(crate) type Orders<N> = Sender<Order<<N as NodeControl>::Port>>;
+
+/// Loads nodes that know each other, measures them, and proves that nothing was lost.
+pub(crate) fn run_nodes<N: NodeControl>(
+    options: &ClusterOptions,
+    place: &Place,
+    mut nodes: Vec<N>,
+    strike: &Strike<'_, N>,
+) -> Result<ClusterReport, String> {
+    make_groups(options, &mut nodes)?;
     let before = probe(place)?;
     let ports = nodes.iter_mut().map(N::port).collect::<Result<Vec<_>, _>>()?;
     let progress = Arc::new(Progress::new(nodes.len()));
@@ -113,7 +141,7 @@ fn run_with<N: NodeControl>(options: &ClusterOptions, place: &Place) -> Result<C
     let client = client(options, ports, obeyed, &progress);
     let (results, measured) = thread::scope(|scope| {
         let running = scope.spawn(move || run_client(client, options.groups, &say_ready));
-        let measured = measure(options, &mut nodes, &orders, &ready, &progress);
+        let measured = measure(options, &mut nodes, strike, &orders, &ready, &progress);
         // Whatever happened, the client is to end.
         let _ended = orders.send(Order::Finish);
         let results = running.join().map_err(|_| "the client panicked".to_owned());
@@ -130,12 +158,7 @@ fn probe(place: &Place) -> Result<f64, String> {
     raw_sync_us(&place.path).map_err(|error| format!("probing the disk: {error}"))
 }
 
-fn start_nodes<N: NodeControl>(options: &ClusterOptions, place: &Place) -> Result<Vec<N>, String> {
-    let start = |node| N::start(place.settings(options, node));
-    let mut nodes = (1..=options.nodes).map(start).collect::<Result<Vec<N>, _>>()?;
-    for node in 0..nodes.len() {
-        tell_address(&mut nodes, node)?;
-    }
+fn make_groups<N: NodeControl>(options: &ClusterOptions, nodes: &mut [N]) -> Result<(), String> {
     // Creating a group waits for the disk: let the nodes wait side by side.
     thread::scope(|scope| {
         let running: Vec<_> = nodes
@@ -145,12 +168,11 @@ fn start_nodes<N: NodeControl>(options: &ClusterOptions, place: &Place) -> Resul
         running
             .into_iter()
             .try_for_each(|one| one.join().unwrap_or_else(|_| Err("creating groups panicked".into())))
-    })?;
-    Ok(nodes)
+    })
 }
 
 /// Tells every other node where a node is.
-fn tell_address<N: NodeControl>(nodes: &mut [N], of: usize) -> Result<(), String> {
+pub(crate) fn tell_address<N: NodeControl>(nodes: &mut [N], of: usize) -> Result<(), String> {
     let address = nodes[of].address();
     let mut others = nodes.iter_mut().enumerate().filter(|(other, _)| *other != of);
     others.try_for_each(|(_, node)| node.set_address(of as u64 + 1, address))
@@ -190,6 +212,7 @@ fn run_client<P: NodePort, C: FnMut() -> u64>(
 /// What the measured time has cost.
 struct Measured {
     cpu_nanos: u64,
+    elections: u64,
     syncs: u64,
     bytes_synced: u64,
     resident_bytes: u64,
@@ -201,7 +224,8 @@ struct Measured {
 fn measure<N: NodeControl>(
     options: &ClusterOptions,
     nodes: &mut [N],
-    orders: &Sender<Order<N::Port>>,
+    strike: &Strike<'_, N>,
+    orders: &Orders<N>,
     ready: &Receiver<bool>,
     progress: &Progress,
 ) -> Result<Measured, String> {
@@ -218,7 +242,7 @@ fn measure<N: NodeControl>(
             let nodes = &mut *nodes;
             scope.spawn(move || {
                 thread::sleep(after);
-                kill_and_restart(nodes, progress.leads_most(), orders, options.groups)
+                strike(nodes, progress.leads_most(), orders, options.groups)
             })
         });
         show_progress(options.seconds, progress);
@@ -234,6 +258,7 @@ fn measure<N: NodeControl>(
     orders.send(Order::Finish).map_err(told)?;
     Ok(Measured {
         cpu_nanos: cpu_after - cpu,
+        elections: used_after.leaderships - used.leaderships,
         syncs: used_after.syncs - used.syncs,
         bytes_synced: used_after.bytes_synced - used.bytes_synced,
         resident_bytes,
@@ -282,27 +307,44 @@ fn show_progress(seconds: f64, progress: &Progress) {
     bar.finish_and_clear();
 }
 
-/// Kills a node, starts it again, and waits until it has applied what the others had when it came back. How long that
-/// took; `None` if longer than patience lasts.
+/// Kills a node, starts it again, and waits until it has applied what the others had when it came back.
 fn kill_and_restart<N: NodeControl>(
     nodes: &mut [N],
     victim: usize,
-    orders: &Sender<Order<N::Port>>,
+    orders: &Orders<N>,
     groups: u32,
 ) -> Result<Option<Duration>, String> {
-    let told = |_| "the client ended early".to_owned();
-    let (seen, expected) = mpsc::channel();
-    orders.send(Order::Killing(victim, seen)).map_err(told)?;
-    expected.recv().map_err(|_| "the client ended early".to_owned())?;
+    expect_outage::<N>(victim, orders)?;
     nodes[victim].kill()?;
-    orders.send(Order::Gone(victim)).map_err(told)?;
+    orders.send(Order::Gone(victim)).map_err(|_| ended_early())?;
     thread::sleep(DOWN_TIME);
     let start = Instant::now();
     nodes[victim].restart()?;
     tell_address(nodes, victim)?;
+    orders.send(Order::Back(victim, nodes[victim].port()?)).map_err(|_| ended_early())?;
+    caught_up(nodes, victim, start, groups)
+}
+
+fn ended_early() -> String {
+    "the client ended early".to_owned()
+}
+
+/// Tells the client that a node is about to be struck, and waits until it knows.
+pub(crate) fn expect_outage<N: NodeControl>(victim: usize, orders: &Orders<N>) -> Result<(), String> {
+    let (seen, expected) = mpsc::channel();
+    orders.send(Order::Killing(victim, seen)).map_err(|_| ended_early())?;
+    expected.recv().map_err(|_| ended_early())
+}
+
+/// How long after `start` a node had applied what another has now.
+pub(crate) fn caught_up<N: NodeControl>(
+    nodes: &mut [N],
+    victim: usize,
+    start: Instant,
+    groups: u32,
+) -> Result<Option<Duration>, String> {
     let other = (victim + 1) % nodes.len();
     let wanted = nodes[other].applied(groups)?;
-    orders.send(Order::Back(victim, nodes[victim].port()?)).map_err(told)?;
     while start.elapsed() < PATIENCE {
         let applied = nodes[victim].applied(groups)?;
         if applied.iter().zip(&wanted).all(|(applied, wanted)| applied >= wanted) {
@@ -323,11 +365,14 @@ fn report(
 ) -> ClusterReport {
     let seconds = tally.measured_nanos as f64 / 1e9;
     let per = |of: u64| (of > 0).then(|| measured.cpu_nanos as f64 / 1000.0 / of as f64);
+    let millis = |nanos: u64| (nanos / 1000) as f64 / 1000.0;
     let ended = tally.acknowledged + tally.answered;
     let failovers = tally.failovers.iter().enumerate().map(|(number, failover)| FailoverReport {
         node: failover.node as u64 + 1,
         groups_led: failover.groups,
-        unavailable_ms: failover.unavailable_nanos.map(|nanos| (nanos / 1000) as f64 / 1000.0),
+        unavailable_ms: failover.unavailable_nanos.map(millis),
+        unavailable_p50_ms: failover.of_groups(0.5).map(millis),
+        unavailable_p99_ms: failover.of_groups(0.99).map(millis),
         caught_up_ms: measured.caught_up.get(number).copied().flatten().map(|time| time.as_millis() as f64),
     });
     let mut errors = [tally.failures.clone(), measured.errors.clone(), verification.errors].concat();
@@ -370,6 +415,7 @@ fn report(
         unknown_outcomes: tally.unknown,
         shortfall: tally.shortfall,
         acknowledged: tally.acknowledged,
+        elections: measured.elections,
         lost_acknowledged: verification.lost,
         stale_reads: tally.stale_reads,
         replicas_agree: verification.replicas_agree,

@@ -1,0 +1,224 @@
+//! `failover`: how long groups take no writes when the node that leads them fails, in one of several ways. IMPURE: clock,
+//! threads, signals.
+//!
+//! Three nodes, each a process; as many writes under way as there are groups. In the middle the node that leads most of them is
+//! struck. Of each group that it led, the time until another node acknowledges a write counts. The client turns away from the
+//! node at once: what is measured is the cluster's time, not a client's patience. Then the fault ends, the node catches up, and
+//! every acknowledged write is looked for in every replica.
+
+mod hang;
+mod relay;
+
+use std::io::Write;
+use std::net::SocketAddr;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use clap::ValueEnum;
+use serde::Serialize;
+
+use self::hang::FrozenDisk;
+use self::relay::{Relay, Way};
+use crate::cli::{ClusterOptions, FailoverOptions};
+use crate::client::Order;
+use crate::cluster::child::ChildNode;
+use crate::cluster::control::NodeControl;
+use crate::cluster::{self, Orders, Place};
+
+const NODES: u64 = 3;
+/// How long a fault lasts: longer than anybody should need to get over it.
+const FAULT_TIME: Duration = Duration::from_secs(5);
+/// When it begins, counted from the beginning of the measured time.
+const FAULT_AFTER: Duration = Duration::from_secs(3);
+
+/// What happens to the node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Fault {
+    /// SIGKILL, and a new start.
+    Kill,
+    /// SIGSTOP, and SIGCONT.
+    Freeze,
+    /// Its file system takes no writes; the process lives. Needs root: the file system is a loop-mounted one of its own.
+    DiskHang,
+    /// Nothing passes between it and the others.
+    Partition,
+    /// What the others send does not reach it; what it sends arrives.
+    OneWay,
+}
+
+/// What was seen.
+#[derive(Debug, Serialize)]
+pub struct Failover {
+    /// The fault's name.
+    pub fault: String,
+    /// All groups; a third of them was led by the node.
+    pub groups: u32,
+    /// Of the groups that the node led, from the fault to the first write that another node acknowledged.
+    pub unavailable_ms: UnavailableMs,
+    /// How often a replica began to lead in the measured time.
+    pub elections: u64,
+    /// Acknowledged writes that a replica lacks at the end.
+    pub lost_acknowledged: u64,
+}
+
+/// In milliseconds; `None`: never, in this run.
+#[derive(Clone, Copy, Debug, Serialize)]
+#[expect(missing_docs, reason = "the names say it")]
+pub struct UnavailableMs {
+    pub p50: Option<f64>,
+    pub p99: Option<f64>,
+    pub max: Option<f64>,
+}
+
+/// Runs the whole thing. `false`: something was lost, or did not come back.
+///
+/// # Errors
+/// What kept it from being measured.
+pub fn run(options: &FailoverOptions, out: &mut dyn Write) -> Result<bool, String> {
+    let cluster = options.cluster(FAULT_AFTER, FAULT_AFTER + FAULT_TIME + Duration::from_secs(2));
+    cluster.check().map_err(|error| error.to_string())?;
+    let place = Place::make(&cluster)?;
+    let disk = (options.fault == Fault::DiskHang).then(|| FrozenDisk::mount(&place.path)).transpose()?;
+    let mut nodes = start(&cluster, &place, disk.as_ref())?;
+    let relays = connect(&mut nodes, options.fault)?;
+    let strike = |nodes: &mut [ChildNode], most: usize, orders: &Orders<ChildNode>, groups: u32| {
+        // Only the first node is on a disk that can be made to hang.
+        let victim = if disk.is_some() { 0 } else { most };
+        let ill = Ill { fault: options.fault, victim, relays: &relays, disk: disk.as_ref() };
+        cluster::expect_outage::<ChildNode>(victim, orders)?;
+        ill.begin(nodes)?;
+        orders.send(Order::Gone(victim)).map_err(|_| "the client ended early".to_owned())?;
+        thread::sleep(FAULT_TIME);
+        let start = Instant::now();
+        ill.end(nodes)?;
+        orders
+            .send(Order::Back(victim, nodes[victim].port()?))
+            .map_err(|_| "the client ended early".to_owned())?;
+        cluster::caught_up(nodes, victim, start, groups)
+    };
+    let report = cluster::run_nodes(&cluster, &place, nodes, &strike)?;
+    let failover = report.failovers.first().ok_or("the node was not struck")?;
+    let unavailable_ms = UnavailableMs {
+        p50: failover.unavailable_p50_ms,
+        p99: failover.unavailable_p99_ms,
+        max: failover.unavailable_ms,
+    };
+    let (fault, elections) = (options.fault.name(), report.elections);
+    let lost_acknowledged = report.lost_acknowledged;
+    let seen = Failover { fault, groups: options.groups, unavailable_ms, elections, lost_acknowledged };
+    let said = tell(&seen, failover.groups_led, failover.caught_up_ms, &report.errors, options.json, out);
+    said.map_err(|error| error.to_string())?;
+    Ok(report.is_good())
+}
+
+fn tell(
+    seen: &Failover,
+    led: u32,
+    caught_up_ms: Option<f64>,
+    errors: &[String],
+    json: bool,
+    out: &mut dyn Write,
+) -> std::io::Result<()> {
+    let ms = |time: Option<f64>| time.map_or_else(|| "for ever".to_owned(), |ms| format!("{ms:.0} ms"));
+    let UnavailableMs { p50, p99, max } = seen.unavailable_ms;
+    writeln!(
+        out,
+        "{}: {led} of {} groups took no writes for {} (p50), {} (p99), {} (the last); {} elections; the node had caught up \
+         {} after the fault's end; {} acknowledged writes lost",
+        seen.fault,
+        seen.groups,
+        ms(p50),
+        ms(p99),
+        ms(max),
+        seen.elections,
+        ms(caught_up_ms),
+        seen.lost_acknowledged,
+    )?;
+    for error in errors {
+        writeln!(out, "FAILED: {error}")?;
+    }
+    if json {
+        writeln!(out, "{}", serde_json::to_string(seen)?)?;
+    }
+    Ok(())
+}
+
+impl Fault {
+    fn name(self) -> String {
+        self.to_possible_value().map_or_else(String::new, |value| value.get_name().to_owned())
+    }
+}
+
+fn start(
+    options: &ClusterOptions,
+    place: &Place,
+    disk: Option<&FrozenDisk>,
+) -> Result<Vec<ChildNode>, String> {
+    let one = |node| {
+        let mut settings = place.settings(options, node);
+        if let Some(disk) = disk.filter(|_| node == 1) {
+            settings.data_dir = disk.path().join("n1");
+        }
+        ChildNode::start(settings)
+    };
+    (1..=NODES).map(one).collect()
+}
+
+/// Tells the nodes of each other; by way of relays, where the fault is in the network.
+fn connect(nodes: &mut [ChildNode], fault: Fault) -> Result<Vec<Relay>, String> {
+    let mut relays = Vec::new();
+    let addresses: Vec<SocketAddr> = nodes.iter().map(NodeControl::address).collect();
+    for (from, node) in nodes.iter_mut().enumerate() {
+        for (to, address) in addresses.iter().enumerate().filter(|(to, _)| *to != from) {
+            let mut way = *address;
+            if matches!(fault, Fault::Partition | Fault::OneWay) {
+                let relay = Relay::start(from, to, *address).map_err(|error| format!("a relay: {error}"))?;
+                way = relay.address();
+                relays.push(relay);
+            }
+            node.set_address(to as u64 + 1, way)?;
+        }
+    }
+    Ok(relays)
+}
+
+/// A fault while it lasts.
+struct Ill<'a> {
+    fault: Fault,
+    victim: usize,
+    relays: &'a [Relay],
+    disk: Option<&'a FrozenDisk>,
+}
+
+impl Ill<'_> {
+    fn begin(&self, nodes: &mut [ChildNode]) -> Result<(), String> {
+        match self.fault {
+            Fault::Kill => nodes[self.victim].kill(),
+            Fault::Freeze => nodes[self.victim].freeze(true),
+            Fault::DiskHang => self.disk.map_or(Ok(()), |disk| disk.freeze(true)),
+            Fault::Partition => {
+                self.relays.iter().for_each(|relay| relay.cut(self.victim, Way::Both, true));
+                Ok(())
+            }
+            Fault::OneWay => {
+                self.relays.iter().for_each(|relay| relay.cut(self.victim, Way::Towards, true));
+                Ok(())
+            }
+        }
+    }
+
+    fn end(&self, nodes: &mut [ChildNode]) -> Result<(), String> {
+        match self.fault {
+            Fault::Kill => {
+                nodes[self.victim].restart()?;
+                cluster::tell_address(nodes, self.victim)
+            }
+            Fault::Freeze => nodes[self.victim].freeze(false),
+            Fault::DiskHang => self.disk.map_or(Ok(()), |disk| disk.freeze(false)),
+            Fault::Partition | Fault::OneWay => {
+                self.relays.iter().for_each(|relay| relay.cut(self.victim, Way::Both, false));
+                Ok(())
+            }
+        }
+    }
+}
