@@ -97,8 +97,8 @@ pub struct FailoverOptions {
     /// What happens to the node.
     #[arg(long, value_enum, default_value_t = Fault::Kill)]
     pub fault: Fault,
-    /// Writes under way at any time.
-    #[arg(long, default_value_t = 1024, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    /// Writes under way at any time. As many as the node leads groups, or more: then each of them is looked for at once.
+    #[arg(long, default_value_t = 4096, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     pub in_flight: u32,
     /// Print one JSON object as the last line.
     #[arg(long)]

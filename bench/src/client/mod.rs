@@ -264,7 +264,10 @@ impl<P: NodePort, C: FnMut() -> u64> Client<P, C> {
                     // Whoever no longer waits kills without knowing that this client does not measure it yet.
                     let _seen = ready.send(());
                 }
-                Order::Gone(node) => self.lose(node, now),
+                Order::Gone(node) => {
+                    self.lose(node, now);
+                    self.look_for_lost(node);
+                }
                 Order::Back(node, port) => {
                     self.ports[node] = Some(port);
                     self.outages
@@ -309,6 +312,16 @@ impl<P: NodePort, C: FnMut() -> u64> Client<P, C> {
         });
         let number = self.tally.failovers.len() - 1;
         self.outages.push(Outage { node, at: now, groups, left, back: false, number });
+    }
+
+    /// A write to each of the groups that a node led, before anything else: chance would come upon the last of thousands
+    /// seconds after it is back.
+    fn look_for_lost(&mut self, node: usize) {
+        for outage in self.outages.iter().filter(|outage| outage.node == node) {
+            let lost = outage.groups.iter().enumerate().filter(|(_, out)| **out);
+            self.barriers.extend(lost.map(|(group, _)| group as u32));
+        }
+        self.barriers_left = self.barriers_left.max(self.barriers.len());
     }
 
     /// How long there is nothing to do but wait for completions.
