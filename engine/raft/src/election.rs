@@ -178,6 +178,9 @@ impl Group {
         let granted = term > mine && !is_worse;
         let answer = Message::PreVoteReply { term: if granted { term } else { mine }, granted };
         effects.send_durable.push((from, answer));
+        if granted {
+            return self.let_go_first(from, effects);
+        }
         let timeout = self.config.election_timeout();
         let is_alone = self.role == Role::Follower && self.now >= self.heard + timeout;
         if is_worse && is_alone && self.config.pre_vote && self.priority == PRIORITY_MAX {
@@ -244,7 +247,10 @@ impl Group {
             }
             (VoteResult::Won, Role::PreCandidate) => self.campaign(false, false, effects),
             (VoteResult::Won, _) => self.lead(effects),
-            (VoteResult::Lost, _) => self.follow(self.hard_state.term, None, effects),
+            (VoteResult::Lost, _) => {
+                self.follow(self.hard_state.term, None, effects);
+                self.try_again_soon();
+            }
             (VoteResult::Pending, _) => {}
         }
     }

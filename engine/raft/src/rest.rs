@@ -41,6 +41,8 @@ pub(crate) struct Ties {
     supported_by: u16,
     /// The leader was heard in this term, and has not renounced.
     waits: bool,
+    /// Its leader's node is supported no longer, and others look for a new one at the same time.
+    is_hasty: bool,
     /// Nothing is due until something is wanted.
     is_resting: bool,
     /// A leader has told the others that there is nothing more to say.
@@ -148,13 +150,13 @@ impl Group {
 
     /// This replica leads from now on, and has been answered by nobody.
     pub(crate) fn begin_binding(&mut self) {
-        self.ties.has_hurried = false;
+        (self.ties.has_hurried, self.ties.is_hasty) = (false, false);
         self.ties.since = self.reads.next_round();
     }
 
     /// The leader of this term was heard: from now on this replica waits for it, as long as its node is supported.
     pub(crate) const fn bind(&mut self) {
-        (self.ties.waits, self.ties.is_resting) = (true, false);
+        (self.ties.waits, self.ties.is_resting, self.ties.is_hasty) = (true, false, false);
     }
 
     /// Nobody is known to lead this term: it is new.
@@ -168,11 +170,33 @@ impl Group {
         if self.leader != Some(leader) || self.role == Role::Leader || !self.ties.waits {
             return;
         }
-        (self.ties.waits, self.ties.is_resting) = (false, false);
+        (self.ties.waits, self.ties.is_resting, self.ties.is_hasty) = (false, false, true);
         self.heard = Time(0);
         let timeout = self.config.election_timeout();
         let soon = Duration::from_nanos(self.rng.below(timeout.as_nanos() as u64 / 2));
         self.deadline = self.deadline.min(self.now + soon + self.patience());
+    }
+
+    /// A pre-vote was granted to `candidate`. Where all followers lost their leader at the same moment, they campaign at nearly
+    /// the same moment, and two that do split the votes; so whoever has granted lets the other go first. Of two that ask each
+    /// other, the one with the higher id goes on.
+    pub(crate) fn let_go_first(&mut self, candidate: NodeId, effects: &mut Effects) {
+        let asks_too = self.role == Role::PreCandidate;
+        if !self.ties.is_hasty || asks_too && candidate < self.config.node {
+            return;
+        }
+        if asks_too {
+            self.follow(self.hard_state.term, None, effects);
+        }
+        self.try_again_soon();
+    }
+
+    /// After an election that nobody won, or for another's sake: sooner than after silence.
+    pub(crate) fn try_again_soon(&mut self) {
+        if self.ties.is_hasty && self.role == Role::Follower {
+            let half = self.config.election_timeout().as_nanos() as u64 / 2;
+            self.deadline = self.now + Duration::from_nanos(half + self.rng.below(half)) + self.patience();
+        }
     }
 
     /// A bound replica that is asked for its vote, or hears nothing: does that node still lead?
