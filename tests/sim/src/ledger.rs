@@ -29,6 +29,8 @@ struct GroupLedger {
     places: FxHashMap<u64, u64>,
     /// States at indices, and how they were reached.
     digests: FxHashMap<u64, u64>,
+    /// Payloads that may be applied more than once, because what they mean is not.
+    repeated: FxHashSet<u64>,
     /// Payloads whose callers were told that they certainly never will be applied.
     refused: FxHashSet<u64>,
     /// The highest index that was applied anywhere.
@@ -74,10 +76,11 @@ impl Ledger {
         let first = *of.applied.entry(index).or_insert(payload);
         let place = *of.places.entry(payload).or_insert(index);
         let is_refused = of.refused.contains(&payload);
+        let is_repeated = of.repeated.contains(&payload);
         if first != payload {
             self.contradict("one payload per index", format!("{group}: two payloads applied at {index}"));
         }
-        if place != index {
+        if place != index && !is_repeated {
             self.contradict("applied once", format!("{group}: one payload applied at {place} and {index}"));
         }
         if is_refused {
@@ -91,6 +94,11 @@ impl Ledger {
         if *of.digests.entry(index).or_insert(digest) != digest {
             self.contradict("equal states", format!("{group}: two states at {index}"));
         }
+    }
+
+    /// A payload may come again: the machine, and not the log, sees to it that it counts once.
+    pub(crate) fn may_repeat(&mut self, group: GroupId, payload: u64) {
+        self.groups.entry(group.0).or_default().repeated.insert(payload);
     }
 
     /// A machine that had seen the entries up to one was asked.

@@ -119,6 +119,8 @@ pub(crate) struct SimNode {
     pub(crate) callers: Vec<usize>,
     /// Readers that wait for it.
     pub(crate) readers: Vec<usize>,
+    /// Clients with an attempt at it.
+    pub(crate) repeaters: Vec<usize>,
     pub(crate) written: VecDeque<Written>,
     /// By lane: batches up to here are vouched for by later durable ones.
     pub(crate) vouched: Vec<Lsn>,
@@ -159,6 +161,7 @@ impl SimNode {
             create_again_at: 0,
             callers: Vec::new(),
             readers: Vec::new(),
+            repeaters: Vec::new(),
             written: VecDeque::new(),
             vouched: Vec::new(),
             installs: 0,

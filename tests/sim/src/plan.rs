@@ -121,6 +121,8 @@ pub struct Plan {
     pub clients: usize,
     /// How many readers, besides: at every level, at any replica.
     pub readers: usize,
+    /// How many clients that repeat what they are not sure of.
+    pub repeaters: usize,
     /// How long a client thinks between two calls, usually, in nanoseconds.
     pub think: u64,
     /// One call in so many goes to any voter, whoever leads.
@@ -195,6 +197,7 @@ impl Plan {
             workers,
             clients: chance.from_to(1, 6) as usize,
             readers: Chance::of(seed, "readers planned").below(4) as usize,
+            repeaters: Chance::of(seed, "repeaters planned").below(3) as usize,
             think: chance.one_of(&[1, 5, 10, 50, 200, 1_000]) * MS,
             stray: chance.one_of(&[2, 16]),
             noise_ppm: chance.one_of(&[0, 50_000, 500_000]),

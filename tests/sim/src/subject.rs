@@ -4,6 +4,7 @@
 //! is in `engine/docs/simulation.md`.
 
 use bytes::Bytes;
+use raftwerk::exactly_once::ExactlyOnce;
 use raftwerk::kv::{KvMachine, codec};
 use raftwerk::{GroupId, StateMachine};
 
@@ -57,6 +58,12 @@ pub trait Subject: Send + Sync {
         None
     }
 
+    /// Whether the machines are [`ExactlyOnce`] ones around a key-value machine: then there are clients that repeat what
+    /// they are not sure of, on keys of two bytes that begin with an `o`.
+    fn remembers_clients(&self) -> bool {
+        false
+    }
+
     /// Whether the answers of a group were right, after the fact.
     ///
     /// # Errors
@@ -85,7 +92,11 @@ const STEPS_PER_CALL: u64 = 20_000;
 
 impl Subject for KeyValueSubject {
     fn machine(&self, _: GroupId) -> Box<dyn StateMachine> {
-        Box::new(KvMachine::new())
+        Box::new(ExactlyOnce::new(KvMachine::new()))
+    }
+
+    fn remembers_clients(&self) -> bool {
+        true
     }
 
     fn operation(&self, chance: &mut Chance, unique: u64) -> Operation {

@@ -139,6 +139,7 @@ impl Scenario {
             workers: vec![1; nodes],
             clients: self.clients,
             readers: if self.clients > 0 { 2 } else { 0 },
+            repeaters: usize::from(self.clients > 0),
             think: chance.one_of(&[1, 5, 20]) * MS,
             settings,
             lane,

@@ -2,13 +2,14 @@
 //!
 //! An event is popped, something happens to one node, and every consequence becomes an event of a later time: a worker's
 //! turn, a message's arrival, a disk's job, a client's call, a fault. The order depends on the seed alone, and a hash
-//! over all events proves it. Next: `nodes` (life, turns, disks), `clients`, `readers`, `faults`, `ending` (heal and judge).
+//! over all events proves it. Next: `nodes` (life, turns, disks), `clients`, `readers`, `repeaters`, `faults`, `ending` (heal and judge).
 
 mod clients;
 mod ending;
 mod faults;
 mod nodes;
 mod readers;
+mod repeaters;
 mod stage;
 mod wire;
 
@@ -22,6 +23,7 @@ use raftwerk_net::{Channel, PeerId};
 
 use self::clients::Client;
 use self::readers::{Commits, Reader};
+use self::repeaters::Repeater;
 use self::stage::Stage;
 pub(crate) use self::stage::Told;
 use crate::chance::Chance;
@@ -99,6 +101,8 @@ enum Event {
     Client { client: u16 },
     /// A reader reads.
     Reader { reader: u16 },
+    /// A client repeats itself.
+    Repeater { repeater: u16 },
     /// A fault strikes …
     Strike { strike: u32 },
     /// … and what it began ends.
@@ -172,6 +176,7 @@ struct Chances {
     disks: Chance,
     clients: Chance,
     readers: Chance,
+    repeaters: Chance,
     faults: Chance,
 }
 
@@ -190,6 +195,9 @@ pub struct World<'a> {
     free_units: Vec<u32>,
     clients: Vec<Client>,
     readers: Vec<Reader>,
+    repeaters: Vec<Repeater>,
+    /// Registrations of clients that were answered.
+    registered: u64,
     /// By group.
     commits: Vec<Commits>,
     history: Vec<Vec<Seen>>,
@@ -258,6 +266,8 @@ impl<'a> World<'a> {
             units: Vec::new(),
             free_units: Vec::new(),
             clients: (0..plan.clients).map(|_| Client::new(plan.groups)).collect(),
+            repeaters: repeaters(&plan, &**subject),
+            registered: 0,
             readers: (0..plan.readers).map(|_| Reader::new(plan.groups)).collect(),
             commits: (0..plan.groups).map(|_| Commits::default()).collect(),
             history: vec![Vec::new(); plan.groups],
@@ -269,6 +279,7 @@ impl<'a> World<'a> {
                 disks: Chance::of(seed, "disks"),
                 clients: Chance::of(seed, "clients"),
                 readers: Chance::of(seed, "readers"),
+                repeaters: Chance::of(seed, "repeaters"),
                 faults: Chance::of(seed, "faults"),
             },
             faults: FaultCounts::default(),
@@ -300,6 +311,9 @@ impl<'a> World<'a> {
         }
         for reader in 0..self.readers.len() {
             self.pause_reader(reader);
+        }
+        for repeater in 0..self.repeaters.len() {
+            self.pause_repeater(repeater);
         }
         for strike in 0..self.plan.strikes.len() {
             self.at(self.plan.strikes[strike].at, Event::Strike { strike: strike as u32 });
@@ -381,6 +395,7 @@ impl<'a> World<'a> {
             }
             Event::Client { client } => self.act(client.into()),
             Event::Reader { reader } => self.read(reader.into())?,
+            Event::Repeater { repeater } => self.repeat(repeater.into())?,
             Event::Strike { strike } => self.strike(strike as usize)?,
             Event::Relief { strike } => self.relieve(strike as usize),
             Event::Start { node, life } => self.start(node.into(), life)?,
@@ -438,6 +453,12 @@ impl<'a> World<'a> {
     fn clock(&self) -> String {
         format!("{:>6}.{:06}", self.now / 1_000_000_000, self.now / 1_000 % 1_000_000)
     }
+}
+
+/// Clients that repeat themselves, where the machines remember them: in one group after the other.
+fn repeaters(plan: &Plan, subject: &dyn Subject) -> Vec<Repeater> {
+    let count = if subject.remembers_clients() { plan.repeaters } else { 0 };
+    (0..count).map(|at| Repeater::new(at % plan.groups)).collect()
 }
 
 /// The id of the node at a position.

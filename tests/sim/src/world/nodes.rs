@@ -177,6 +177,7 @@ impl World<'_> {
         self.say(|| format!("n{}  dies{}", at + 1, if power { " of a power cut" } else { "" }));
         self.lose_callers(at);
         self.lose_readers(at);
+        self.lose_repeaters(at);
         let node = &mut self.nodes[at];
         if power && self.chances.faults.below(2) == 0 {
             // In the middle of what it was writing.
@@ -293,6 +294,7 @@ impl World<'_> {
         self.mind_creations(at)?;
         self.answer_callers(at);
         self.answer_readers(at)?;
+        self.answer_repeaters(at)?;
         self.set_to_work(at, worker);
         let mut sent = std::mem::take(&mut self.sent);
         self.nodes[at].transport.take_sent(&mut sent);
