@@ -122,6 +122,10 @@ pub(crate) struct Worker<D: Disk> {
     /// Counts the questions of reads to the cores.
     read_tokens: u64,
     reads_due: Timers,
+    /// Followers' questions up to where to read, which the lease of the next turn may answer.
+    questions: Vec<(GroupSlot, GroupId, NodeId, Message)>,
+    /// Groups that follow, and were read at bounded staleness since their leader was asked.
+    watched: Vec<GroupSlot>,
     transfers: Transfers,
     introductions: Introductions,
     liveness: Liveness,
@@ -147,6 +151,7 @@ impl<D: Disk> Worker<D> {
         if !self.is_poisoned {
             self.tend_nodes();
             self.take_beats();
+            self.answer_questions();
             self.take_arrivals();
             self.take_background();
             self.take_due();
@@ -168,6 +173,7 @@ impl<D: Disk> Worker<D> {
                 || self.inbox.requests_len() > 0 && had_room
                 || !applied_all
                 || !self.beats_heard.is_empty()
+                || !self.questions.is_empty()
                 || !self.dirty.is_empty(),
             next_deadline: if self.is_poisoned {
                 Time::NEVER

@@ -155,6 +155,8 @@ impl<D: Disk> Worker<D> {
             requests_seen: 0,
             read_tokens: 0,
             reads_due: super::Timers::default(),
+            questions: Vec::new(),
+            watched: Vec::new(),
             transfers: Transfers::default(),
             introductions: super::Introductions::default(),
             liveness,

@@ -3,8 +3,9 @@
 //! A read that this replica may answer as it is, is answered when it is taken in. Those that want the latest state gather,
 //! and at the end of the turn the core is asked once for all of them, whatever their number; what it says is true of the
 //! moment of asking. So a replica knows of its state a time that it *reflects*: all that was committed anywhere before
-//! then is in it. A read of bounded staleness looks at that, and has it renewed when half of its bound has passed: one
-//! question for a group and half a bound while there are readers, and no message for a read.
+//! then is in it. A read of bounded staleness looks at that, and has it renewed when half of its bound has passed, together
+//! with all other groups of that leader that are read: one message for a pair of nodes and half a bound while there are
+//! readers, and none for a read.
 //!
 //! Times are those of the worker's turn, and a turn takes in only what was called before its time was read: what is old
 //! enough for the turn is old enough for the call.
@@ -14,7 +15,7 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use raftwerk_frame::{GroupId, Index, Time};
+use raftwerk_frame::{GroupId, Index, Message, NodeId, Time};
 use raftwerk_raft::Input;
 use raftwerk_wal::{Disk, GroupSlot};
 use tokio::sync::oneshot;
@@ -53,6 +54,8 @@ struct PendingRead {
 pub(crate) struct ReadBatch {
     queries: Vec<u8>,
     reads: Vec<PendingRead>,
+    /// Some of them may do with an answer to an earlier question.
+    has_bounded: bool,
 }
 
 /// A batch of this many bytes of queries is not kept for its memory.
@@ -62,6 +65,7 @@ pub(super) const SPARE_BATCHES: usize = 16;
 
 impl ReadBatch {
     fn push(&mut self, query: &[u8], wanted: Wanted, until: Option<Time>, waiter: ReadWaiter) {
+        self.has_bounded |= matches!(wanted, Wanted::Within(_));
         let start = self.queries.len() as u32;
         self.queries.extend_from_slice(query);
         self.reads.push(PendingRead { start, len: query.len() as u32, wanted, until, waiter });
@@ -73,12 +77,13 @@ impl ReadBatch {
         mut is_so: impl FnMut(&PendingRead) -> bool,
         mut then: impl FnMut(&[u8], PendingRead),
     ) {
-        let Self { queries, reads } = self;
+        let Self { queries, reads, has_bounded } = self;
         for read in reads.extract_if(.., |read| is_so(read)) {
             then(&queries[read.start as usize..][..read.len as usize], read);
         }
         if reads.is_empty() {
             queries.clear();
+            *has_bounded = false;
         }
     }
 
@@ -303,13 +308,64 @@ impl<D: Disk> Worker<D> {
     fn renew(&mut self, slot: GroupSlot, wanted: Wanted) {
         let Wanted::Within(at_most) = wanted else { return };
         let Some(replica) = self.replicas[slot.0 as usize].as_mut() else { return };
+        if replica.watched.is_zero() {
+            self.watched.push(slot);
+        }
+        replica.watched = if replica.watched.is_zero() { at_most } else { replica.watched.min(at_most) };
         let is_fresh = replica.staleness(self.now).is_some_and(|staleness| staleness <= at_most / 2);
         let is_asking = replica.reading.as_ref().is_some_and(|reading| !reading.is_quiet());
-        if is_fresh || is_asking || self.is_poisoned || replica.core.leader().is_none() {
-            return;
+        if let Some(leader) = replica.core.leader().filter(|_| !(is_fresh || is_asking || self.is_poisoned)) {
+            self.renew_all(leader);
         }
-        replica.reading.get_or_insert_with(Reading::new).is_wanted = true;
-        self.touch(slot);
+    }
+
+    /// Renews all groups of a leader that are read and whose turn would come soon: their questions travel as one message for
+    /// a pair of nodes, and so do the answers.
+    fn renew_all(&mut self, leader: NodeId) {
+        let watched = std::mem::take(&mut self.watched);
+        for slot in watched {
+            let Some(replica) = self.replicas.get_mut(slot.0 as usize).and_then(Option::as_mut) else {
+                continue;
+            };
+            let is_soon = replica.staleness(self.now).is_none_or(|staleness| staleness > replica.watched / 4);
+            if replica.core.leader() != Some(leader) || !is_soon {
+                // Of whoever was removed meanwhile, nobody watches the successor.
+                if !replica.watched.is_zero() {
+                    self.watched.push(slot);
+                }
+                continue;
+            }
+            replica.watched = Duration::ZERO;
+            let reading = replica.reading.get_or_insert_with(Reading::new);
+            if reading.is_quiet() {
+                reading.is_wanted = true;
+                self.touch(slot);
+            }
+        }
+    }
+
+    /// Questions of followers that came before this turn's time was read: a lease that stands now stood when they were
+    /// asked, and answers them without another word. The others are the core's.
+    pub(super) fn answer_questions(&mut self) {
+        let mut questions = std::mem::take(&mut self.questions);
+        for (slot, group, from, message) in questions.drain(..) {
+            if !self.holds(slot, group) {
+                continue;
+            }
+            let leased = self.lease_of(slot).filter(|_| !self.is_stalled());
+            let Some(replica) = self.replicas[slot.0 as usize].as_mut() else { continue };
+            let (term, is_known) = (replica.core.term(), replica.core.peers().any(|peer| peer == from));
+            match (message, leased) {
+                (Message::ReadIndex { term: asked_in, round }, Some(index))
+                    if asked_in == term && is_known && replica.may_speak(self.durable) =>
+                {
+                    self.outboxes.control(from, group, Message::ReadIndexReply { term, round, index });
+                    self.metrics.leased_read();
+                }
+                _ => self.step(slot, Input::Message { from, message, runs: &[] }),
+            }
+        }
+        self.questions = questions;
     }
 
     /// Step 3: asks the core up to where to read, once for all reads of a group and turn.
@@ -399,11 +455,17 @@ impl<D: Disk> Worker<D> {
                 .extract(|_| true, |query, read| replica.answer(&mut self.clients, now, query, read.waiter));
             self.clients.recycle_batch(asked.batch);
         }
-        if !reading.parked.reads.is_empty() {
-            reading.parked.extract(
+        let Reading { asked, parked, .. } = &mut *reading;
+        let bounded = asked.iter_mut().map(|asked| &mut asked.batch).filter(|batch| batch.has_bounded);
+        let parked = (!parked.reads.is_empty()).then_some(parked);
+        let has_parked = parked.is_some();
+        for batch in bounded.chain(parked) {
+            batch.extract(
                 |read| replica.may_answer(read.wanted, now),
                 |query, read| replica.answer(&mut self.clients, now, query, read.waiter),
             );
+        }
+        if has_parked {
             reading.recount_parked();
         }
         replica.reading = Some(reading);

@@ -83,6 +83,9 @@ impl<D: Disk> Worker<D> {
     }
 
     fn take_record(&mut self, slot: GroupSlot, from: NodeId, record: &Record, body: &[u8]) {
+        if matches!(record.message, Message::ReadIndex { .. }) && self.lease_of(slot).is_some() {
+            return self.questions.push((slot, record.group, from, record.message));
+        }
         let (mut frames, mut runs, mut memberships) = (Frames::new(), Runs::new(), Memberships::new());
         if let Message::Append { prev, .. } = record.message
             && !body.is_empty()

@@ -1,6 +1,7 @@
 //! One group's presence on this node: the core, the state machine, and those who wait for them.
 
 use std::collections::VecDeque;
+use std::time::Duration;
 
 use raftwerk_frame::{Configuration, EntryId, GroupId, Index, Membership, NodeId, Time};
 use raftwerk_raft as raft;
@@ -77,6 +78,8 @@ pub(crate) struct Replica {
     pub(crate) reading: Option<Box<Reading>>,
     /// Everything that was committed anywhere before then is applied here.
     pub(crate) reflects: Option<Time>,
+    /// The least bound of those who have read it since its leader was asked; zero for none.
+    pub(crate) watched: Duration,
     /// The latest durable checkpoint.
     pub(crate) checkpoint: Option<SnapshotMeta>,
     /// Bytes of log that were applied since.
@@ -117,6 +120,7 @@ impl Replica {
             transfer: None,
             reading: None,
             reflects: None,
+            watched: Duration::ZERO,
             checkpoint,
             bytes_since_checkpoint: 0,
             saving: false,

@@ -153,3 +153,53 @@ fn a_turn_takes_in_only_what_was_called_before_its_time_was_read() {
     node.turn(Duration::ZERO);
     assert!(late.try_recv().unwrap().is_ok());
 }
+
+#[test]
+fn groups_of_one_leader_that_are_read_are_renewed_together() {
+    const OTHER: GroupId = GroupId(2);
+    let mut node = follower();
+    let voters = [1, 2, 3].map(NodeId).to_vec();
+    let mut made = node.order(|reply| Order::Create { group: OTHER, voters, reply });
+    node.settle();
+    made.try_recv().unwrap().unwrap();
+    let told = |group, message| Record { group, message, body_bytes: 0 }.encode();
+    let heartbeat = Message::Heartbeat { term: Term(1), commit: Index(0), round: 0, rest: false };
+    node.hear_unit(2, UnitKind::Groups, 1, &told(OTHER, heartbeat));
+    node.settle();
+    let read = |node: &Node, group| {
+        let (reply, answer) = oneshot::channel();
+        let demand = Demand { wanted: Wanted::Within(100 * MS), patience: Some(1000 * MS) };
+        let query = Bytes::new();
+        assert!(node.inbox.request(Request::Read { group, query, demand, reply }).is_ok());
+        let answer: Answer = answer;
+        answer
+    };
+    let asked = |node: &Node| -> Vec<(GroupId, u64)> {
+        let asked = |(_, record): (PeerId, Record)| match record.message {
+            Message::ReadIndex { round, .. } => Some((record.group, round)),
+            _ => None,
+        };
+        node.wire.0.lock().unwrap().drain(..).filter_map(asked).collect()
+    };
+    // The one is read 20 ms after the other, so it would be renewed as much later.
+    for group in [GROUP, OTHER] {
+        let mut first = read(&node, group);
+        node.turn(MS);
+        let questions = asked(&node);
+        assert_eq!(questions.len(), 1, "{questions:?}");
+        let answer = Message::ReadIndexReply { term: Term(1), round: questions[0].1, index: Index(0) };
+        node.hear_unit(2, UnitKind::Groups, 1, &told(group, answer));
+        node.turn(MS);
+        assert!(first.try_recv().unwrap().is_ok());
+        let mut again = read(&node, group);
+        node.turn(18 * MS);
+        assert!(again.try_recv().unwrap().is_ok());
+    }
+    assert_eq!(asked(&node), []);
+    let mut late = read(&node, GROUP);
+    node.turn(12 * MS);
+    assert!(late.try_recv().unwrap().is_ok());
+    let mut groups: Vec<GroupId> = asked(&node).into_iter().map(|(group, _)| group).collect();
+    groups.sort_unstable();
+    assert_eq!(groups, [GROUP, OTHER]);
+}
