@@ -357,6 +357,7 @@ impl<D: Disk> Worker<D> {
         self.outboxes.clear();
         self.dirty.clear();
         self.beats_heard.clear();
+        self.questions.clear();
         self.abandon_all(&ProposeError::Poisoned);
     }
 }
