@@ -1,32 +1,39 @@
-//! From the net thread to the workers: a message goes to the worker whose groups it speaks of, if its sender is who it
-//! was.
+//! From the net thread to the workers: a message goes to the worker whose groups it speaks of, if it is for the log that is
+//! here.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
 use raftwerk_frame::wire::{UnitHeader, UnitKind};
-use raftwerk_frame::{Beat, NodeId};
+use raftwerk_frame::{Beat, LogId, NodeId};
 use raftwerk_net::{Channel, PeerId, Receive};
 
 use crate::inbox::{Arrival, Inbox, Order};
-use crate::peers::{Peers, Standing};
+use crate::peers::Peers;
 
 /// Hands what the net thread receives to the inboxes.
 pub(crate) struct Dispatch {
     inboxes: Vec<Arc<Inbox>>,
     peers: Peers,
+    /// The log of this node.
+    log: LogId,
     /// Messages that no inbox had room for, or that were not units at all.
     dropped: AtomicU64,
 }
 
 impl Dispatch {
-    pub(crate) const fn new(inboxes: Vec<Arc<Inbox>>, peers: Peers) -> Self {
-        Self { inboxes, peers, dropped: AtomicU64::new(0) }
+    pub(crate) const fn new(inboxes: Vec<Arc<Inbox>>, peers: Peers, log: LogId) -> Self {
+        Self { inboxes, peers, log, dropped: AtomicU64::new(0) }
     }
 
     pub(crate) const fn peers(&self) -> &Peers {
         &self.peers
+    }
+
+    /// Whether a unit may be for the log of this node.
+    pub(crate) fn may_be_meant(&self, to_log: LogId) -> bool {
+        to_log == self.log || to_log == LogId(0)
     }
 
     /// Gives a worker an order.
@@ -34,8 +41,9 @@ impl Dispatch {
         self.inboxes[worker].order(order);
     }
 
-    /// Hands a unit of a peer that is known to the workers whose groups it speaks of.
-    pub(crate) fn route(&self, from: NodeId, unit: Bytes) {
+    /// Hands a unit of a peer that is known to the workers whose groups it speaks of. `is_first`: it speaks for the log that
+    /// was first heard of it.
+    pub(crate) fn route(&self, from: NodeId, is_first: bool, unit: Bytes) {
         let Ok((header, _, bodies)) = UnitHeader::parse(&unit) else {
             self.dropped.fetch_add(1, Ordering::Relaxed);
             return;
@@ -46,11 +54,11 @@ impl Dispatch {
         if usize::from(header.workers) == self.inboxes.len()
             && let Some(inbox) = self.inboxes.get(usize::from(header.worker))
         {
-            return self.hand(inbox, Arrival::Unit { from, unit });
+            return self.hand(inbox, Arrival::Unit { from, is_first, unit });
         }
         // A node with another number of workers: each of ours picks out its own groups.
         for inbox in &self.inboxes {
-            self.hand(inbox, Arrival::Unit { from, unit: unit.clone() });
+            self.hand(inbox, Arrival::Unit { from, is_first, unit: unit.clone() });
         }
     }
 
@@ -81,14 +89,22 @@ impl Receive for Dispatch {
             return;
         };
         let (from, log) = (NodeId(from.0), header.log);
-        match self.peers.standing(from, log) {
-            Standing::Known => self.route(from, message),
-            Standing::New => self.hand(&self.inboxes[0], Arrival::Introduction { from, log, unit: message }),
-            Standing::Replaced => {}
+        let is_meant = header.to_log == self.log;
+        match self.peers.hear(from, log) {
+            None => return self.hand(&self.inboxes[0], Arrival::Introduction { from, log, unit: message }),
+            Some(is_first) if is_meant || header.to_log == LogId(0) => self.route(from, is_first, message),
+            // It is for whoever was here before.
+            Some(_) => self.peers.refuse(),
+        }
+        if !is_meant {
+            self.hand(&self.inboxes[0], Arrival::Question { from });
         }
     }
 
-    fn connected(&self, _: PeerId) {}
+    /// They introduce themselves, before one of them is to take part in something.
+    fn connected(&self, peer: PeerId) {
+        self.hand(&self.inboxes[0], Arrival::Question { from: NodeId(peer.0) });
+    }
 
     fn disconnected(&self, peer: PeerId) {
         for inbox in &self.inboxes {

@@ -73,7 +73,8 @@ impl<D: Disk> Node<D> {
         let metrics: Vec<_> = places.iter().map(|_| Arc::new(WorkerMetrics::default())).collect();
         let noted = places.first().map(|place| place.disk.directory().peers().to_vec());
         let peers = Peers::new(&noted.unwrap_or_default());
-        let dispatch = Arc::new(Dispatch::new(inboxes.clone(), peers));
+        let log = LogId(places.first().map_or(0, |place| place.disk.directory().log_id()));
+        let dispatch = Arc::new(Dispatch::new(inboxes.clone(), peers, log));
         let mut workers = Vec::with_capacity(places.len());
         for (worker, Place { lane, disk, .. }) in places.into_iter().enumerate() {
             let surroundings = Surroundings {

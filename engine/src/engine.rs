@@ -93,7 +93,8 @@ impl Engine {
         let beds: Vec<Bed> = (0..workers).map(|_| Bed::new()).collect();
         let inboxes: Vec<Arc<Inbox>> =
             beds.iter().map(|bed| Inbox::new(config.inbox_max, bed.waker())).collect();
-        let dispatch = Arc::new(Dispatch::new(inboxes.clone(), Peers::new(directory.peers())));
+        let (peers, log) = (Peers::new(directory.peers()), LogId(directory.log_id()));
+        let dispatch = Arc::new(Dispatch::new(inboxes.clone(), peers, log));
         let receive = Arc::clone(&dispatch) as Arc<dyn Receive>;
         let transport = Arc::new(QuicTransport::start(net_config(&config), net_peers(&config), receive)?);
         let metrics: Vec<_> = (0..workers).map(|_| Arc::new(WorkerMetrics::default())).collect();
@@ -103,7 +104,7 @@ impl Engine {
         let engine = Self {
             shared: Arc::new(Shared {
                 node: config.node,
-                log: LogId(directory.log_id()),
+                log,
                 payload_bytes_max: config.payload_bytes_max,
                 metrics: metrics.clone(),
                 transport: Arc::clone(&transport),

@@ -116,6 +116,10 @@ pub enum CreateError {
     /// The group is here already, with other voters; or it was removed a moment ago, and its files are still going.
     #[error("group {0} exists here, with other voters or about to go")]
     Exists(GroupId),
+    /// A replica of the group was here and was removed. What it promised binds whoever comes after it in this log: the group
+    /// can be joined here, and not founded again.
+    #[error("group {0} was here before, and can only be joined")]
+    Removed(GroupId),
     /// The voters are none, more than seven, named twice, or do not name this node.
     #[error("these voters make no group: {0}")]
     Voters(&'static str),
@@ -134,9 +138,9 @@ pub enum CreateError {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ReplaceError {
-    /// A replica on this node takes the peer for a member still: take it out of the group first, and let this node hear
-    /// of that.
-    #[error("group {0} has the peer for a member")]
+    /// A replica on this node takes the peer for one of its group's first voters still: take it out of the group first, and
+    /// let this node hear of that.
+    #[error("group {0} has the peer for a first voter")]
     Member(GroupId),
     /// It could not be noted; nothing has changed.
     #[error("the disk refused the note")]

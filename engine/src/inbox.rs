@@ -38,9 +38,11 @@ pub(crate) enum Request {
 /// What the net thread saw.
 pub(crate) enum Arrival {
     /// A message of a peer whose identity is proven.
-    Unit { from: NodeId, unit: Bytes },
+    Unit { from: NodeId, is_first: bool, unit: Bytes },
     /// The same, of one that has not been heard before, with this log.
     Introduction { from: NodeId, log: LogId, unit: Bytes },
+    /// A peer does not know, or not rightly, which log this node has.
+    Question { from: NodeId },
     /// The connection to a peer broke.
     Lost(NodeId),
 }
@@ -247,7 +249,7 @@ impl Arrival {
     fn bytes(&self) -> usize {
         match self {
             Self::Unit { unit, .. } | Self::Introduction { unit, .. } => unit.len(),
-            Self::Lost(_) => 0,
+            Self::Question { .. } | Self::Lost(_) => 0,
         }
     }
 }

@@ -53,6 +53,14 @@ pub enum ReconfigureError {
     /// The leader refuses it, or this node does not lead. Nothing happened, except that nodes may have come in as learners.
     #[error("the change is refused: {0:?}")]
     Refused(Refusal),
+    /// The leader has never heard this node, which is to come in, and does not know which log it has. It has asked: try again
+    /// when they are connected. Nothing happened.
+    #[error("{0} has not been heard yet")]
+    NotIntroduced(NodeId),
+    /// This node takes part with another log than it has now: it has lost its disk. Remove it, and when that is done, add it
+    /// again. Nothing happened.
+    #[error("{0} takes part with a log that it no longer has")]
+    OtherLog(NodeId),
     /// It may have happened, or may yet. Look at the configuration before asking again.
     #[error("the outcome of the change is unknown")]
     Unknown,
@@ -90,7 +98,8 @@ impl Group {
     /// committed and no longer joint, unless it was to be held so; newcomers may take as long as they need to catch up.
     ///
     /// A new node needs an empty replica first: [`Engine::join_group`](crate::Engine::join_group), and must be known to the
-    /// others by address: [`Engine::set_address`](crate::Engine::set_address).
+    /// others by address: [`Engine::set_address`](crate::Engine::set_address). It comes in with the log that it has now: the
+    /// configuration names it, and nobody takes another log under the node's number for it.
     pub fn reconfigure(&self, wish: Reconfiguration) -> Reconfiguring {
         reconfigure(self.inbox(), self.id(), wish)
     }

@@ -1,10 +1,11 @@
-//! Which log each peer had when this node first heard of it.
+//! Which logs each peer was heard with: the first one, which is noted durably, and the latest.
 //!
-//! A node that comes back under its id with another log has forgotten its votes and its entries, and does not know it. So
-//! a node notes, durably, the first log that it hears a peer speak for, and is deaf to any other under that id until the
-//! operator says that the peer has another one now ([`Engine::replace_peer`](crate::Engine::replace_peer)).
+//! A node that comes back under its id with another log has forgotten its votes and its entries, and does not know it. Which
+//! log takes part in a group is what the group's configuration says; of its first voters it says nothing, and means the one
+//! that was first heard. So a node notes, durably, the first log that it hears a peer speak for, before anything that it says
+//! counts. The latest is what a peer is added to a group with, and where messages go that may be for whoever it is now.
 //!
-//! What is not here: how it is noted (`worker::introductions`). A peer that was never heard is taken as it first comes.
+//! What is not here: how it is noted (`worker::introductions`), who is heard by which group (`raftwerk_raft::Group::hears`).
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
@@ -13,28 +14,21 @@ use raftwerk_frame::{LogId, NodeId};
 use raftwerk_wal::PeerNote;
 use rustc_hash::FxHashMap;
 
-/// What a peer is to this node.
+/// The logs of a peer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Standing {
-    /// It has the log it always had.
-    Known,
-    /// It was never heard.
-    New,
-    /// It has another log than it had.
-    Replaced,
+pub(crate) struct PeerLogs {
+    /// As noted.
+    pub(crate) first: LogId,
+    /// As heard last.
+    pub(crate) latest: LogId,
 }
 
-#[derive(Clone, Copy)]
-struct Peer {
-    log: LogId,
-    /// The last other log that was heard under its id.
-    stranger: Option<LogId>,
-}
-
-/// The table, shared by the net thread, which looks, and the worker that notes.
+/// The table, shared by the net thread, which looks, and the workers.
 #[derive(Default)]
 pub(crate) struct Peers {
-    known: RwLock<FxHashMap<NodeId, Peer>>,
+    known: RwLock<FxHashMap<NodeId, PeerLogs>>,
+    /// Counts up with every change.
+    version: AtomicU64,
     refused: AtomicU64,
 }
 
@@ -45,47 +39,56 @@ impl Peers {
         peers
     }
 
-    /// Who it is that speaks. Counts, and tells once, whom it refuses.
-    pub(crate) fn standing(&self, node: NodeId, log: LogId) -> Standing {
-        let known = self.read().get(&node).copied();
-        match known {
-            None => Standing::New,
-            Some(peer) if peer.log == log => Standing::Known,
-            Some(peer) => {
-                self.refused.fetch_add(1, Ordering::Relaxed);
-                if peer.stranger != Some(log) {
-                    tracing::error!(%node, had = %peer.log, has = %log, "a peer has lost its log: it is not heard");
-                    self.write().insert(node, Peer { stranger: Some(log), ..peer });
-                }
-                Standing::Replaced
-            }
+    /// A peer speaks for a log: whether it is its first. `None` if the peer was never heard.
+    pub(crate) fn hear(&self, node: NodeId, log: LogId) -> Option<bool> {
+        let peer = self.read().get(&node).copied()?;
+        if peer.latest != log {
+            tracing::warn!(%node, had = %peer.latest, has = %log, "a peer has another log");
+            self.write().insert(node, PeerLogs { latest: log, ..peer });
+            self.version.fetch_add(1, Ordering::Release);
         }
+        Some(peer.first == log)
     }
 
     /// It is noted durably: from now on it is so.
     pub(crate) fn learn(&self, note: &PeerNote) {
-        self.write().insert(note.node, Peer { log: note.log, stranger: None });
+        self.write().insert(note.node, PeerLogs { first: note.log, latest: note.log });
+        self.version.fetch_add(1, Ordering::Release);
     }
 
     /// All that is noted, by number.
     pub(crate) fn list(&self) -> Vec<PeerNote> {
-        let note = |(node, peer): (&NodeId, &Peer)| PeerNote { node: *node, log: peer.log };
+        let note = |(node, peer): (&NodeId, &PeerLogs)| PeerNote { node: *node, log: peer.first };
         let mut list: Vec<PeerNote> = self.read().iter().map(note).collect();
         list.sort_unstable();
         list
     }
 
-    /// Units that were refused because their sender has another log than it had.
+    /// Copies the table, if it has changed since `version`; gives its version.
+    pub(crate) fn copy_since(&self, version: u64, to: &mut FxHashMap<NodeId, PeerLogs>) -> u64 {
+        let now = self.version.load(Ordering::Acquire);
+        if now != version {
+            to.clone_from(&self.read());
+        }
+        now
+    }
+
+    /// A unit, or a part of it, was dropped because of the log that speaks or the one that is meant.
+    pub(crate) fn refuse(&self) {
+        self.refused.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// How many were.
     pub(crate) fn refused(&self) -> u64 {
         self.refused.load(Ordering::Relaxed)
     }
 
     // Every change under the lock is complete at each step, so a poisoned one is as good as any.
-    fn read(&self) -> RwLockReadGuard<'_, FxHashMap<NodeId, Peer>> {
+    fn read(&self) -> RwLockReadGuard<'_, FxHashMap<NodeId, PeerLogs>> {
         self.known.read().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn write(&self) -> RwLockWriteGuard<'_, FxHashMap<NodeId, Peer>> {
+    fn write(&self) -> RwLockWriteGuard<'_, FxHashMap<NodeId, PeerLogs>> {
         self.known.write().unwrap_or_else(PoisonError::into_inner)
     }
 }

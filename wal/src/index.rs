@@ -5,7 +5,9 @@
 //! 1. entries replace everything from their first index on; at or below the base they are ignored;
 //! 2. a snapshot drops all entries and sets the base; a compact record drops those up to its id and sets the base;
 //! 3. the later of two hard states counts;
-//! 4. a fence stays until the log holds an entry, or a base, of a later term than the fence's.
+//! 4. a fence stays until the log holds an entry, or a base, of a later term than the fence's;
+//! 5. a remove record drops everything but the hard state and the floor: how far any log of the group has reached here. A
+//!    join record sets the floor of a log to come. Both stay for good: what was acknowledged and is gone may be committed.
 //!
 //! What is not here: bytes, and I/O. Next: `retention` for what the pins are for.
 
@@ -92,6 +94,11 @@ pub(crate) struct GroupLog {
     pub(crate) base_configuration: Configuration,
     pub(crate) base_segment: Option<u64>,
     pub(crate) last: Index,
+    /// Of a replica that is gone, or has joined: how far earlier ones reached.
+    pub(crate) floor: Option<EntryId>,
+    pub(crate) floor_segment: Option<u64>,
+    /// The replica is gone; what it promised is not.
+    pub(crate) is_removed: bool,
     pub(crate) live_bytes: u64,
     frames: VecDeque<Frame>,
     memberships: Vec<(Index, Configuration)>,
@@ -115,6 +122,9 @@ impl GroupLog {
             base_configuration: Configuration::default(),
             base_segment: None,
             last: Index(0),
+            floor: None,
+            floor_segment: None,
+            is_removed: false,
             live_bytes: 0,
             frames: VecDeque::new(),
             memberships: Vec::new(),
@@ -127,6 +137,7 @@ impl GroupLog {
         if frame.last() <= self.base.index {
             return;
         }
+        self.is_removed = false;
         self.replace_from(frame.first, pins);
         pins.pin(frame.place.segment, Pin::Frame);
         self.live_bytes += u64::from(frame.place.bytes);
@@ -181,6 +192,7 @@ impl GroupLog {
 
     /// Rule 2, compact. `segment` holds the record.
     pub(crate) fn compact(&mut self, to: EntryId, at: Configuration, segment: u64, pins: &mut Pins) {
+        self.is_removed = false;
         self.set_base(to, at, segment, pins);
         self.last = self.last.max(to.index);
         self.memberships.retain(|(index, _)| *index > to.index);
@@ -192,8 +204,9 @@ impl GroupLog {
         self.replace_from(Index(0), pins);
     }
 
-    /// Rule 2, snapshot.
+    /// Rule 2, snapshot. Also how a replica begins.
     pub(crate) fn restart(&mut self, id: EntryId, at: Configuration, segment: u64, pins: &mut Pins) {
+        self.is_removed = false;
         self.replace_from(Index(0), pins);
         self.set_base(id, at, segment, pins);
         self.last = id.index;
@@ -243,12 +256,44 @@ impl GroupLog {
         self.hard_state = hard_state;
     }
 
-    /// Lets go of everything, because the replica is gone.
+    /// Rule 5, join.
+    pub(crate) fn join(&mut self, floor: EntryId, segment: u64, pins: &mut Pins) {
+        pins.pin(segment, Pin::Fact);
+        if let Some(old) = self.floor_segment.replace(segment) {
+            pins.unpin(old, Pin::Fact);
+        }
+        self.floor = self.floor.max(Some(floor).filter(|floor| *floor != EntryId::default()));
+    }
+
+    /// Rule 5, remove. `segment` holds the record.
+    pub(crate) fn remove(&mut self, floor: EntryId, segment: u64, pins: &mut Pins) {
+        self.join(floor, segment, pins);
+        self.replace_from(Index(0), pins);
+        let fence = self.fence.take().map(|fence| fence.segment);
+        for segment in self.base_segment.take().into_iter().chain(fence) {
+            pins.unpin(segment, Pin::Fact);
+        }
+        (self.base, self.base_configuration) = (EntryId::default(), Configuration::default());
+        (self.last, self.is_removed) = (Index(0), true);
+    }
+
+    /// Whether nothing was ever promised here: then there is nothing to keep of it.
+    pub(crate) fn is_blank(&self) -> bool {
+        self.hard_state == HardState::default() && self.floor.unwrap_or_default() == EntryId::default()
+    }
+
+    /// How far this log, or an earlier one of the group, has reached here.
+    pub(crate) fn has_reached(&self) -> EntryId {
+        let term = self.frames.back().map_or(self.base.term, |frame| frame.term);
+        self.floor.unwrap_or_default().max(EntryId::new(term, self.last))
+    }
+
+    /// Lets go of everything.
     pub(crate) fn release(&mut self, pins: &mut Pins) {
         self.replace_from(Index(0), pins);
         let fence = self.fence.take().map(|fence| fence.segment);
-        for segment in [self.base_segment.take(), self.hard_state_segment.take(), fence].into_iter().flatten()
-        {
+        let facts = [&mut self.base_segment, &mut self.hard_state_segment, &mut self.floor_segment];
+        for segment in facts.into_iter().filter_map(Option::take).chain(fence) {
             pins.unpin(segment, Pin::Fact);
         }
     }

@@ -58,6 +58,15 @@ impl<D: Disk> Lane<D> {
         let Some(log) = &self.groups.slots[slot] else { return };
         let (group, hard_state, base) = (log.group, log.hard_state, log.base);
         let has_base_there = log.base_segment == Some(oldest);
+        if log.floor_segment == Some(oldest) {
+            let kind = if log.is_removed { FrameKind::Remove } else { FrameKind::Join };
+            let floor = log.floor.unwrap_or_default();
+            let place = self.write_floor(kind, group, floor);
+            if let Some(log) = &mut self.groups.slots[slot] {
+                log.join(floor, place.segment, &mut self.pins);
+            }
+        }
+        let Some(log) = &self.groups.slots[slot] else { return };
         if log.hard_state_segment == Some(oldest) {
             let place = self.write_hard_state(group, hard_state);
             if let Some(log) = &mut self.groups.slots[slot] {

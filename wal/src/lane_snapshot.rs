@@ -8,7 +8,7 @@ use raftwerk_frame::{Configuration, EntryId, GroupId};
 
 use crate::disk::{Disk, Job};
 use crate::error::SnapshotError;
-use crate::lane::Lane;
+use crate::lane::{GroupSlot, Lane};
 use crate::peers_file::PeerNote;
 use crate::snapshot::{
     BackgroundDone, BackgroundOutput, SnapshotJob, SnapshotMeta, SnapshotReader, SnapshotSource, SnapshotWork,
@@ -116,7 +116,8 @@ impl<D: Disk> Lane<D> {
     /// # Errors
     /// What the file system says.
     pub fn drop_stray_snapshots(&self) -> Result<(), SnapshotError> {
-        let is_known = |group| self.groups.by_id.contains_key(&group);
+        let is_there = |slot: &u32| !self.groups.log(GroupSlot(*slot)).is_removed;
+        let is_known = |group| self.groups.by_id.get(&group).is_some_and(is_there);
         snapshot_file::drop_strays(self.disk.directory().files(), self.options.lane, is_known)
     }
 

@@ -41,6 +41,9 @@ pub struct RecoveredGroup {
     pub group: GroupId,
     /// Its latest term and vote.
     pub hard_state: HardState,
+    /// Of a replica that has joined its group: how far the log of an earlier one reached here, zero if there was none. `None`
+    /// for one that founded it.
+    pub floor: Option<EntryId>,
     /// The entry after which the log begins.
     pub compacted: EntryId,
     /// The latest configuration in the log, committed or not.
@@ -146,7 +149,7 @@ pub(crate) fn recover<F: Files>(
     let files = directory.files();
     let names = list(files, options.lane)?;
     let (mut scans, walk) = read(files, options, &names.segments, directory.log_id())?;
-    let Walk { replay, mut report, accepted, terms, .. } = walk;
+    let Walk { mut replay, mut report, accepted, terms, .. } = walk;
     for scan in &scans[..accepted] {
         files.sync(&scan.file).map_err(OpenError::io(&scan.path))?;
     }
@@ -159,8 +162,9 @@ pub(crate) fn recover<F: Files>(
     scans.truncate(accepted);
     let segments =
         scans.into_iter().map(|scan| InUse::recovered(scan.header.sequence, scan.header.bytes, scan.file));
-    let recovered = replay.groups.slots.iter().flatten().map(|log| told(log, replay.is_hit(log.group)));
-    let recovered = recovered.collect();
+    replay.forget_blank();
+    let logs = replay.groups.slots.iter().flatten().filter(|log| !log.is_removed);
+    let recovered = logs.map(|log| told(log, replay.is_hit(log.group))).collect();
     Ok(Recovered {
         segments: segments.collect(),
         spares,
@@ -203,6 +207,7 @@ pub(crate) fn told(log: &GroupLog, is_hit: bool) -> RecoveredGroup {
     RecoveredGroup {
         group: log.group,
         hard_state: log.hard_state,
+        floor: log.floor,
         compacted: log.base,
         configuration: log.configuration_at(log.last).clone(),
         configurations,

@@ -2,7 +2,7 @@
 //!
 //! What is not here: which batches are accepted (`recovery`).
 
-use raftwerk_frame::{GroupId, Term};
+use raftwerk_frame::{EntryId, GroupId, Term};
 use rustc_hash::FxHashMap;
 
 use crate::index::{Frame, GroupLog, Memberships, Place};
@@ -62,7 +62,12 @@ impl Replay {
                 Ok(())
             }
             Says::Remove => {
-                self.remove(frame.group);
+                self.remove(frame.group, frame.id, segment);
+                Ok(())
+            }
+            Says::Join => {
+                let (log, pins) = self.log(frame.group);
+                log.join(frame.id, segment, pins);
                 Ok(())
             }
             Says::Fence if frame.group == EVERY_GROUP => {
@@ -184,9 +189,21 @@ impl Replay {
         holes
     }
 
-    fn remove(&mut self, group: GroupId) {
+    /// The replica is gone; what it has promised stays.
+    fn remove(&mut self, group: GroupId, floor: EntryId, segment: u64) {
         self.hit.remove(&group);
-        if let Some(slot) = self.groups.by_id.get(&group).copied() {
+        let slot = GroupSlot(self.groups.attach(group));
+        let (log, pins) = (self.groups.log_mut(slot), &mut self.pins);
+        // Whether there is anything to keep is known at the end: its hard state may have been carried forward, past this.
+        log.remove(floor, segment, pins);
+    }
+
+    /// Forgets the groups that are gone and have promised nothing.
+    pub(crate) fn forget_blank(&mut self) {
+        let is_blank = |log: &GroupLog| log.is_removed && log.is_blank();
+        let slots = self.groups.slots.iter().enumerate();
+        let blank = slots.filter(|(_, log)| log.as_ref().is_some_and(is_blank)).map(|(slot, _)| slot as u32);
+        for slot in blank.collect::<Vec<u32>>() {
             self.groups.log_mut(GroupSlot(slot)).release(&mut self.pins);
             self.groups.detach(slot);
         }

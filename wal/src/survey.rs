@@ -55,6 +55,7 @@ pub(crate) enum Says {
     Entries,
     HardState(Option<NodeId>),
     Remove,
+    Join,
     Fence,
     /// More than fits here: the next of the survey's `extras`.
     Extra,
@@ -178,6 +179,7 @@ impl Survey {
             FrameKind::Snapshot => self.base(body, Extra::Snapshot),
             FrameKind::Compact => self.base(body, Extra::Compact),
             FrameKind::Remove => Says::Remove,
+            FrameKind::Join => Says::Join,
             FrameKind::Fence => Says::Fence,
         };
         let (group, id, bytes) = (header.group, header.id(), header.frame_bytes() as u32);

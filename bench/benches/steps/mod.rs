@@ -137,7 +137,7 @@ impl Trio {
                 self.letters.push(Letter {
                     from: 0,
                     to,
-                    message: Message::Append { term, prev, commit },
+                    message: Message::Append { term, prev, commit, account: 0 },
                     runs,
                 });
             }
@@ -170,6 +170,7 @@ impl Trio {
 fn replica(node: u64) -> Group {
     let config = Config {
         node: NodeId(node),
+        log: raftwerk_frame::LogId(0),
         group: GroupId(1),
         seed: 1,
         election_timeout: Duration::from_secs(1),
@@ -215,7 +216,7 @@ pub(crate) fn append_at_the_leader(count: u32) -> Scene {
 pub(crate) fn append_at_a_follower(count: u64) -> Scene {
     let trio = Trio::busy();
     let (term, prev, commit) = (trio.groups[0].term(), trio.groups[1].last(), trio.groups[1].commit());
-    trio.hears(1, 0, Message::Append { term, prev, commit }, vec![Run { term, count }])
+    trio.hears(1, 0, Message::Append { term, prev, commit, account: 0 }, vec![Run { term, count }])
 }
 
 /// A leader hears of the second replica that holds an entry: it is committed.
@@ -224,7 +225,7 @@ pub(crate) fn acknowledgement_that_commits() -> Scene {
     trio.step(0, Input::Propose { count: 1, bytes: PAYLOAD_BYTES });
     trio.ship();
     let (term, matched) = (trio.groups[0].term(), trio.groups[0].last().index);
-    trio.hears(0, 1, Message::AppendAck { term, matched }, Vec::new())
+    trio.hears(0, 1, Message::AppendAck { term, matched, account: 0 }, Vec::new())
 }
 
 /// A follower asks, campaigns, wins and opens its term.

@@ -1,12 +1,17 @@
 //! Who takes part in a group: the configuration that joint consensus moves between (paper section 6, thesis 4.3).
 
+use alloc::boxed::Box;
 use alloc::vec::Vec;
 
-use crate::{Index, NodeId};
+use crate::{Index, LogId, NodeId};
 
 /// The replicas of a group, by part. Lists are sorted and free of doubles.
 ///
 /// Outside a change, `outgoing` and `learners_next` are empty. During one, both `voters` and `outgoing` must agree.
+///
+/// Who takes part is a log rather than a node: a node that comes back without its disk knows nothing of what it promised.
+/// Those that are added are named with the log that they have; the first voters cannot be, since nobody knows their logs yet.
+/// A node is in a configuration with one log only, also while it is joint.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Configuration {
     /// The (incoming) voters.
@@ -19,6 +24,64 @@ pub struct Configuration {
     pub learners_next: Vec<NodeId>,
     /// Whether the leader leaves the joint configuration by itself.
     pub auto_leave: bool,
+    /// The logs that replicas were added with, by node; of the first voters there is none.
+    pub logs: Logs,
+}
+
+/// The logs of replicas, by node. A word where there are none, since there are many groups.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+#[expect(clippy::box_collection, reason = "a word instead of three, in every group")]
+pub struct Logs(Option<Box<Vec<(NodeId, LogId)>>>);
+
+impl Logs {
+    /// All of them, by node.
+    #[must_use]
+    pub fn as_slice(&self) -> &[(NodeId, LogId)] {
+        self.0.as_ref().map_or(&[], |list| list)
+    }
+
+    /// The log of a node.
+    #[must_use]
+    pub fn of(&self, node: NodeId) -> Option<LogId> {
+        let list = self.as_slice();
+        let at = list.binary_search_by_key(&node, |(named, _)| *named).ok()?;
+        Some(list[at].1)
+    }
+
+    /// Names the log of a node, unless one is named already.
+    pub fn name(&mut self, node: NodeId, log: LogId) {
+        let list = self.0.get_or_insert_default();
+        if let Err(at) = list.binary_search_by_key(&node, |(named, _)| *named) {
+            list.insert(at, (node, log));
+        }
+    }
+
+    /// Keeps those of these nodes.
+    pub fn retain(&mut self, keep: impl Fn(NodeId) -> bool) {
+        if let Some(list) = &mut self.0 {
+            list.retain(|(node, _)| keep(*node));
+            if list.is_empty() {
+                self.0 = None;
+            }
+        }
+    }
+
+    /// Bytes of memory beside the word.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        let of =
+            |list: &Vec<(NodeId, LogId)>| size_of_val(list) + list.capacity() * size_of::<(NodeId, LogId)>();
+        self.0.as_deref().map_or(0, of)
+    }
+}
+
+impl FromIterator<(NodeId, LogId)> for Logs {
+    /// In any order; the first log of a node counts.
+    fn from_iter<I: IntoIterator<Item = (NodeId, LogId)>>(logs: I) -> Self {
+        let mut named = Self::default();
+        logs.into_iter().for_each(|(node, log)| named.name(node, log));
+        named
+    }
 }
 
 /// A configuration and where the log has it. A group's first configuration, which no entry brought, stands at index 0.
@@ -42,7 +105,17 @@ pub enum ConfigurationError {
     /// A list is unsorted or names a node twice, or there is no voter.
     #[error("a configuration's lists must be sorted, without doubles, and name a voter")]
     Lists,
+    /// A log is named that is none, or of a node that takes no part.
+    #[error("a configuration may name one log of each replica, and of nobody else")]
+    Logs,
+    /// A flag is set that this version does not know.
+    #[error("a configuration's flags are unknown")]
+    Flags,
 }
+
+/// Flags of the byte form.
+const AUTO_LEAVE: u8 = 1;
+const HAS_LOGS: u8 = 2;
 
 impl Configuration {
     /// The most entries all lists together may hold.
@@ -75,6 +148,12 @@ impl Configuration {
         self.lists().iter().any(|list| list.contains(&node))
     }
 
+    /// The log that a replica was added with; `None` for first voters, and for nodes that take no part.
+    #[must_use]
+    pub fn log_of(&self, node: NodeId) -> Option<LogId> {
+        self.logs.of(node)
+    }
+
     /// Whether nobody is named: what a replica knows that has yet to be told of its group.
     #[must_use]
     pub fn is_empty(&self) -> bool {
@@ -94,17 +173,28 @@ impl Configuration {
         [&self.voters, &self.outgoing, &self.learners, &self.learners_next]
     }
 
-    /// Appends the byte form: `auto_leave` u8, four list lengths u8, then every node id, little-endian.
+    /// Appends the byte form: flags u8 (1: leaves by itself, 2: names logs), four list lengths u8, then every node id; and
+    /// where it names logs, their count u8, then node and log of each. Little-endian.
     ///
     /// # Panics
-    /// If the lists hold more than [`Configuration::REPLICAS_MAX`] entries together.
+    /// If the lists hold more than [`Configuration::REPLICAS_MAX`] entries together, or more logs are named than replicas.
     pub fn encode(&self, out: &mut Vec<u8>) {
         let lists = self.lists();
         assert!(lists.iter().map(|list| list.len()).sum::<usize>() <= Self::REPLICAS_MAX);
-        out.push(u8::from(self.auto_leave));
+        let logs = self.logs.as_slice();
+        assert!(logs.len() <= Self::REPLICAS_MAX);
+        let leaves = if self.auto_leave { AUTO_LEAVE } else { 0 };
+        out.push(if logs.is_empty() { leaves } else { leaves | HAS_LOGS });
         out.extend(lists.iter().map(|list| list.len() as u8));
         for node in lists.into_iter().flatten() {
             out.extend_from_slice(&node.0.to_le_bytes());
+        }
+        if !logs.is_empty() {
+            out.push(logs.len() as u8);
+        }
+        for (node, log) in logs {
+            out.extend_from_slice(&node.0.to_le_bytes());
+            out.extend_from_slice(&log.0.to_le_bytes());
         }
     }
 
@@ -118,7 +208,11 @@ impl Configuration {
         if total > Self::REPLICAS_MAX {
             return Err(ConfigurationError::TooMany);
         }
-        if rest.len() != total * 8 {
+        let flags = head[0];
+        if flags & !(AUTO_LEAVE | HAS_LOGS) != 0 {
+            return Err(ConfigurationError::Flags);
+        }
+        if rest.len() < total * 8 {
             return Err(ConfigurationError::Length);
         }
         let mut take = |n: u8| -> Vec<NodeId> {
@@ -127,18 +221,42 @@ impl Configuration {
             let (ids, _) = list.as_chunks::<8>();
             ids.iter().map(|id| NodeId(u64::from_le_bytes(*id))).collect()
         };
-        let configuration = Self {
+        let mut configuration = Self {
             voters: take(head[1]),
             outgoing: take(head[2]),
             learners: take(head[3]),
             learners_next: take(head[4]),
-            auto_leave: head[0] != 0,
+            auto_leave: flags & AUTO_LEAVE != 0,
+            logs: Logs::default(),
         };
+        if flags & HAS_LOGS != 0 {
+            configuration.logs = configuration.decode_logs(rest)?;
+        } else if !rest.is_empty() {
+            return Err(ConfigurationError::Length);
+        }
         let sorted = |list: &&Vec<NodeId>| list.windows(2).all(|pair| pair[0] < pair[1]);
         if configuration.voters.is_empty() || !configuration.lists().iter().all(sorted) {
             return Err(ConfigurationError::Lists);
         }
         Ok(configuration)
+    }
+
+    fn decode_logs(&self, bytes: &[u8]) -> Result<Logs, ConfigurationError> {
+        let (&count, entries) = bytes.split_first().ok_or(ConfigurationError::Length)?;
+        let (pairs, rest) = entries.as_chunks::<16>();
+        if usize::from(count) > Self::REPLICAS_MAX {
+            return Err(ConfigurationError::TooMany);
+        }
+        if pairs.len() != usize::from(count) || !rest.is_empty() {
+            return Err(ConfigurationError::Length);
+        }
+        let word = |bytes: &[u8]| bytes.first_chunk().map_or(0, |word| u64::from_le_bytes(*word));
+        let pair = |pair: &[u8; 16]| (NodeId(word(pair)), LogId(word(&pair[8..])));
+        let logs: Vec<(NodeId, LogId)> = pairs.iter().map(pair).collect();
+        let is_good = !logs.is_empty()
+            && logs.windows(2).all(|pair| pair[0].0 < pair[1].0)
+            && logs.iter().all(|(node, log)| log.0 != 0 && self.contains(*node));
+        if is_good { Ok(Logs(Some(Box::new(logs)))) } else { Err(ConfigurationError::Logs) }
     }
 }
 
@@ -157,6 +275,35 @@ mod tests {
         assert_eq!(Configuration::decode(&bytes), Ok(joint.clone()));
         assert_eq!(joint.replicas(), [NodeId(1), NodeId(2), NodeId(3)]);
         assert_eq!(Configuration::decode(&bytes[..bytes.len() - 1]), Err(ConfigurationError::Length));
+    }
+
+    #[test]
+    fn logs_are_named_of_replicas_only_each_once_and_a_cut_anywhere_is_refused() {
+        let mut named = Configuration::of_voters([NodeId(1), NodeId(2)]);
+        named.learners = alloc::vec![NodeId(7)];
+        named.logs = [(NodeId(7), LogId(u64::MAX)), (NodeId(2), LogId(22))].into_iter().collect();
+        let mut bytes = Vec::new();
+        named.encode(&mut bytes);
+        assert_eq!(Configuration::decode(&bytes), Ok(named.clone()));
+        assert_eq!(
+            [1, 2, 7, 9].map(|node| named.log_of(NodeId(node)).map(|log| log.0)),
+            [None, Some(22), Some(u64::MAX), None]
+        );
+        for at in 0..bytes.len() {
+            assert_eq!(Configuration::decode(&bytes[..at]), Err(ConfigurationError::Length), "{at}");
+        }
+        let with = |logs: &[(u64, u64)]| {
+            let logs: Vec<_> = logs.iter().map(|&(node, log)| (NodeId(node), LogId(log))).collect();
+            let logs = Logs(Some(Box::new(logs)));
+            let mut bytes = Vec::new();
+            Configuration { logs, ..named.clone() }.encode(&mut bytes);
+            Configuration::decode(&bytes)
+        };
+        for bad in [&[(3, 5)][..], &[(2, 0)], &[(7, 1), (2, 1)], &[(2, 1), (2, 3)]] {
+            assert_eq!(with(bad), Err(ConfigurationError::Logs), "{bad:?}");
+        }
+        bytes[0] |= 4;
+        assert_eq!(Configuration::decode(&bytes), Err(ConfigurationError::Flags));
     }
 
     #[test]

@@ -5,7 +5,7 @@
 //!      0     4  header_crc   CRC32 of bytes 4..48
 //!      4     4  body_crc     CRC32 of the body
 //!      8     4  body_len     bytes that follow the header
-//!     12     1  kind         1 entries, 2 hard state, 3 snapshot, 4 compact, 5 remove
+//!     12     1  kind         1 entries, 2 hard state, 3 snapshot, 4 compact, 5 remove, 6 join
 //!     13     3  zero
 //!     16     8  group
 //!     24     8  term         of every entry | of the hard state | of the id
@@ -44,11 +44,14 @@ pub enum FrameKind {
     Snapshot = 3,
     /// Entries up to this id are no longer needed. Body: the configuration there.
     Compact = 4,
-    /// The replica is gone from this node. No body.
+    /// The replica is gone from this node; its log reached up to this id, or an earlier one's here did. No body. Its term and
+    /// vote are kept.
     Remove = 5,
     /// The log has lost some of what this replica once made durable, in terms up to this id's. What is written from here
     /// on follows what is left; until it holds an entry of a later term, the replica takes no part in votes. No body.
     Fence = 6,
+    /// The replica has joined its group, and did not found it; an earlier one's log here reached up to this id. No body.
+    Join = 7,
 }
 
 impl FrameKind {
@@ -60,6 +63,7 @@ impl FrameKind {
             4 => Self::Compact,
             5 => Self::Remove,
             6 => Self::Fence,
+            7 => Self::Join,
             _ => return None,
         })
     }

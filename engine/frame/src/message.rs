@@ -63,6 +63,8 @@ pub enum Message {
         prev: EntryId,
         /// The leader's commit index.
         commit: Index,
+        /// Which of the accounts that this leader has kept of the receiver: another one each time that it was added.
+        account: u16,
     },
     /// The log up to `matched` equals the leader's, and is durable here.
     AppendAck {
@@ -70,6 +72,9 @@ pub enum Message {
         term: Term,
         /// The highest index known to match and to be durable.
         matched: Index,
+        /// The account in the append or snapshot that is answered. What belongs into an earlier one says nothing of the log
+        /// that the follower has now: it may have been removed in between, and have begun anew.
+        account: u16,
     },
     /// The consistency check failed.
     AppendReject {

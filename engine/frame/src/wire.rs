@@ -1,11 +1,13 @@
 //! What one worker sends to one peer in one turn: a *unit* of fixed-size records, and the frames they announce.
 //!
 //! ```text
-//! unit    = header (40 B), records (48 B each), bodies
-//! header  = magic "RWU2", kind u8, zero u8, worker u16, workers u16, zero u16, records u32,
-//!           from u64, bodies u64, log u64
-//! record  = kind u8, flags u8, zero u16, body_len u32, group u64, term u64, a u64, b u64, c u64
+//! unit    = header (48 B), records (48 B each), bodies
+//! header  = magic "RWU3", kind u8, zero u8, worker u16, workers u16, zero u16, records u32,
+//!           from u64, bodies u64, log u64, to_log u64
+//! record  = kind u8, flags u8, account u16, body_len u32, group u64, term u64, a u64, b u64, c u64
+//! flags   = 1 yes, 128 the sender's configuration names the receiver's log
 //! ```
+//! A unit may have no record: it says whose log speaks, and that is all.
 //! Bodies are the frames of append records, one after another, in the order of the records; `body_len` tells where
 //! each ends. Frames that lie side by side in the leader's batch therefore travel as one slice.
 
@@ -15,10 +17,10 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 use crate::{EntryId, GroupId, Index, LogId, Message, NodeId, Term};
 
 /// Bytes of a unit's header.
-pub const UNIT_HEADER_BYTES: usize = 40;
+pub const UNIT_HEADER_BYTES: usize = 48;
 /// Bytes of a record.
 pub const RECORD_BYTES: usize = 48;
-const MAGIC: [u8; 4] = *b"RWU2";
+const MAGIC: [u8; 4] = *b"RWU3";
 
 /// What a unit holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,6 +51,8 @@ pub struct UnitHeader {
     pub bodies_bytes: u64,
     /// The sender's log: what is said is said by whoever has written that one.
     pub log: LogId,
+    /// The log that it is said to: nobody else is meant. 0 if the sender does not know which one the receiver has.
+    pub to_log: LogId,
 }
 
 /// Why bytes are not a unit or a record.
@@ -78,6 +82,7 @@ struct RawUnitHeader {
     from: U64,
     bodies_bytes: U64,
     log: U64,
+    to_log: U64,
 }
 
 const _: () = assert!(size_of::<RawUnitHeader>() == UNIT_HEADER_BYTES);
@@ -97,6 +102,7 @@ impl UnitHeader {
             from: self.from.0.into(),
             bodies_bytes: self.bodies_bytes.into(),
             log: self.log.0.into(),
+            to_log: self.to_log.0.into(),
         };
         zerocopy::transmute!(raw)
     }
@@ -124,6 +130,7 @@ impl UnitHeader {
             from: NodeId(raw.from.get()),
             bodies_bytes: raw.bodies_bytes.get(),
             log: LogId(raw.log.get()),
+            to_log: LogId(raw.to_log.get()),
         };
         let records_bytes = (header.records as usize).checked_mul(RECORD_BYTES).ok_or(WireError::Length)?;
         let (records, bodies) = rest.split_at_checked(records_bytes).ok_or(WireError::Length)?;
@@ -139,7 +146,7 @@ impl UnitHeader {
 struct RawRecord {
     kind: u8,
     flags: u8,
-    zero: U16,
+    account: U16,
     body_len: U32,
     group: U64,
     term: U64,
@@ -159,7 +166,13 @@ pub struct Record {
     pub message: Message,
     /// Bytes of frames in the unit's bodies that belong to it; 0 unless it is an append.
     pub body_bytes: u32,
+    /// The sender's configuration names the receiver, with the log that the unit is addressed to.
+    pub is_named: bool,
 }
+
+/// Flags of a record.
+const YES: u8 = 1;
+const IS_NAMED: u8 = 128;
 
 impl Record {
     /// The record's bytes.
@@ -184,10 +197,14 @@ impl Record {
             Message::Doubt { .. } => (14, 0, 0, 0, 0),
             Message::Renounce { .. } => (15, 0, 0, 0, 0),
         };
+        let account = match self.message {
+            Message::Append { account, .. } | Message::AppendAck { account, .. } => account,
+            _ => 0,
+        };
         let raw = RawRecord {
             kind,
-            flags,
-            zero: U16::ZERO,
+            flags: flags | if self.is_named { IS_NAMED } else { 0 },
+            account: account.into(),
             body_len: self.body_bytes.into(),
             group: self.group.0.into(),
             term: self.message.term().0.into(),
@@ -207,14 +224,14 @@ impl Record {
         let term = Term(raw.term.get());
         let (a, b, c) = (raw.a.get(), raw.b.get(), raw.c.get());
         let a_at_b = EntryId::new(Term(b), Index(a));
-        let flag = raw.flags != 0;
+        let (flag, account) = (raw.flags & YES != 0, raw.account.get());
         let message = match raw.kind {
             1 => Message::PreVote { term, last: a_at_b },
             2 => Message::PreVoteReply { term, granted: flag },
             3 => Message::Vote { term, last: a_at_b, transfer: flag },
             4 => Message::VoteReply { term, granted: flag },
-            5 => Message::Append { term, prev: a_at_b, commit: Index(c) },
-            6 => Message::AppendAck { term, matched: Index(a) },
+            5 => Message::Append { term, prev: a_at_b, commit: Index(c), account },
+            6 => Message::AppendAck { term, matched: Index(a), account },
             7 => {
                 let hint = EntryId::new(Term(c), Index(b));
                 Message::AppendReject { term, rejected: Index(a), hint }
@@ -231,7 +248,9 @@ impl Record {
             15 => Message::Renounce { term },
             other => return Err(WireError::Kind(other)),
         };
-        let record = Self { group: GroupId(raw.group.get()), message, body_bytes: raw.body_len.get() };
+        let is_named = raw.flags & IS_NAMED != 0;
+        let record =
+            Self { group: GroupId(raw.group.get()), message, body_bytes: raw.body_len.get(), is_named };
         if record.body_bytes > 0 && !matches!(message, Message::Append { .. }) {
             return Err(WireError::Length);
         }
@@ -255,14 +274,15 @@ mod tests {
     fn message() -> impl Strategy<Value = Message> {
         let n = any::<u64>;
         (0..15u8, (n(), n(), n(), n()), any::<bool>()).prop_map(|(kind, (term, a, b, c), flag)| {
+            let account = (a ^ c) as u16;
             let (term, id) = (Term(term), EntryId::new(Term(b), Index(a)));
             match kind {
                 0 => Message::PreVote { term, last: id },
                 1 => Message::PreVoteReply { term, granted: flag },
                 2 => Message::Vote { term, last: id, transfer: flag },
                 3 => Message::VoteReply { term, granted: flag },
-                4 => Message::Append { term, prev: id, commit: Index(c) },
-                5 => Message::AppendAck { term, matched: Index(a) },
+                4 => Message::Append { term, prev: id, commit: Index(c), account },
+                5 => Message::AppendAck { term, matched: Index(a), account },
                 6 => Message::AppendReject { term, rejected: Index(c), hint: id },
                 7 => Message::Heartbeat { term, commit: Index(a), round: b, rest: flag },
                 8 => Message::HeartbeatAck { term, round: a, binds: b % 2 == 0, rest: flag },
@@ -278,8 +298,8 @@ mod tests {
 
     proptest! {
         #[test]
-        fn every_message_survives_the_round_trip(message in message(), group in any::<u64>()) {
-            let record = Record { group: GroupId(group), message, body_bytes: 0 };
+        fn every_message_survives_the_round_trip(message in message(), group in any::<u64>(), is_named in any::<bool>()) {
+            let record = Record { group: GroupId(group), message, body_bytes: 0, is_named };
             prop_assert_eq!(Record::parse(&record.encode()), Ok(record));
         }
 
@@ -293,8 +313,9 @@ mod tests {
 
     #[test]
     fn a_unit_splits_into_records_and_bodies_and_a_cut_anywhere_is_refused() {
-        let append = Message::Append { term: Term(2), prev: EntryId::default(), commit: Index(0) };
-        let record = Record { group: GroupId(4), message: append, body_bytes: 3 };
+        let append =
+            Message::Append { term: Term(2), prev: EntryId::default(), commit: Index(0), account: 9 };
+        let record = Record { group: GroupId(4), message: append, body_bytes: 3, is_named: true };
         let header = UnitHeader {
             kind: UnitKind::Groups,
             worker: 1,
@@ -303,6 +324,7 @@ mod tests {
             from: NodeId(7),
             bodies_bytes: 3,
             log: LogId(5),
+            to_log: LogId(6),
         };
         let mut unit = header.encode().to_vec();
         unit.extend_from_slice(&record.encode());

@@ -8,7 +8,7 @@
 
 use alloc::boxed::Box;
 
-use raftwerk_frame::{Index, NodeId, Time};
+use raftwerk_frame::{Index, LogId, NodeId, Time};
 use smallvec::SmallVec;
 
 use crate::effects::Effects;
@@ -21,6 +21,7 @@ use crate::reconfig::{self, Change};
 #[derive(Clone, Debug)]
 pub(crate) struct Admission {
     changes: SmallVec<[Change; 4]>,
+    logs: SmallVec<[(NodeId, LogId); 2]>,
     route: Route,
     newcomers: SmallVec<[Newcomer; 2]>,
 }
@@ -48,7 +49,8 @@ pub struct NewcomerStatus {
 impl Group {
     /// New voters are not ready: those that take no part yet come in as learners, and all are waited for.
     pub(crate) fn begin_admission(&mut self, wish: &Reconfigure<'_>, effects: &mut Effects) -> Reconfigured {
-        let end = reconfig::enter_joint(&self.configuration, wish.changes, true);
+        let end = reconfig::enter_joint(&self.configuration, wish.changes, true)
+            .and_then(|end| reconfig::name(&self.configuration, end, wish.logs));
         let Ok(end) = end else { return Reconfigured::Refused(Refusal::NotReady) };
         let joining: SmallVec<[NodeId; 4]> =
             end.voters.iter().copied().filter(|node| !self.configuration.is_voter(*node)).collect();
@@ -57,7 +59,9 @@ impl Group {
             .filter(|node| !self.configuration.contains(**node))
             .map(|node| Change::Learner(*node))
             .collect();
-        let first = match reconfig::simple(&self.configuration, &unknown) {
+        let first = reconfig::simple(&self.configuration, &unknown)
+            .and_then(|first| reconfig::name(&self.configuration, first, wish.logs));
+        let first = match first {
             Ok(first) => first,
             Err(error) => return Reconfigured::Refused(Refusal::Change(error)),
         };
@@ -71,6 +75,7 @@ impl Group {
         let newcomer = |node| Newcomer { node, target, began, is_caught_up: false };
         self.admission = Some(Box::new(Admission {
             changes: SmallVec::from_slice(wish.changes),
+            logs: SmallVec::from_slice(wish.logs),
             route: wish.route,
             newcomers: joining.into_iter().map(newcomer).collect(),
         }));
@@ -105,8 +110,11 @@ impl Group {
             self.admission = Some(admission);
             return;
         }
+        // Those that have come in by now are named already.
+        admission.logs.retain(|(node, _)| !self.configuration.contains(*node));
         let wish = Reconfigure {
             changes: &admission.changes,
+            logs: &admission.logs,
             seen: None,
             route: admission.route,
             newcomers: Newcomers::Checked,

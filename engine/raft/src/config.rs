@@ -3,7 +3,7 @@
 use alloc::vec::Vec;
 use core::time::Duration;
 
-use raftwerk_frame::{Configuration, EntryId, GroupId, HardState, Index, NodeId};
+use raftwerk_frame::{Configuration, EntryId, GroupId, HardState, Index, LogId, NodeId};
 
 use crate::TermRun;
 
@@ -12,6 +12,8 @@ use crate::TermRun;
 pub struct Config {
     /// The node this replica is on.
     pub node: NodeId,
+    /// The log that it is in, by which configurations name it once it was added to one. 0: they never do.
+    pub log: LogId,
     /// The group it belongs to.
     pub group: GroupId,
     /// Seeds the election timeouts. Replicas of one group need different ones.
@@ -22,13 +24,13 @@ pub struct Config {
     pub heartbeat_interval: Duration,
     /// In a group without any history, this replica campaigns so soon. `None`: after a usual timeout.
     pub first_timeout: Option<Duration>,
-    /// Bytes of entries on their way to one peer.
+    /// Bytes of entries on their way to one peer; less than 4 GiB.
     pub window_bytes: u64,
     /// Appends on their way to one peer; at most 65,535.
     pub window_messages: u32,
     /// Bytes of entries in one append; less than 4 GiB.
     pub append_bytes_max: u64,
-    /// Bytes of proposals that are not yet committed; beyond it more are refused as busy. One is always let in.
+    /// Bytes of proposals that are not yet committed; beyond it more are refused as busy. One is always let in. Less than 4 GiB.
     pub uncommitted_bytes_max: u64,
     /// How long the news of a commit waits for an entry to travel with. With the next entry sooner than that, it costs
     /// no message of its own.
@@ -69,9 +71,9 @@ pub(crate) struct Settings {
     heartbeat_interval_micros: u32,
     commit_delay_micros: u32,
     retirement_micros: u32,
-    pub(crate) window_bytes: u64,
+    window_bytes: u32,
     append_bytes_max: u32,
-    pub(crate) uncommitted_bytes_max: u64,
+    uncommitted_bytes_max: u32,
     pub(crate) window_messages: u16,
     pub(crate) pre_vote: bool,
     pub(crate) check_quorum: bool,
@@ -85,13 +87,9 @@ impl Settings {
             heartbeat_interval_micros: micros(config.heartbeat_interval),
             commit_delay_micros: micros(config.commit_delay),
             retirement_micros: micros(config.retirement),
-            window_bytes: config.window_bytes,
-            append_bytes_max: if config.append_bytes_max > u32::MAX as u64 {
-                u32::MAX
-            } else {
-                config.append_bytes_max as u32
-            },
-            uncommitted_bytes_max: config.uncommitted_bytes_max,
+            window_bytes: below_4_gib(config.window_bytes),
+            append_bytes_max: below_4_gib(config.append_bytes_max),
+            uncommitted_bytes_max: below_4_gib(config.uncommitted_bytes_max),
             window_messages: if config.window_messages > u16::MAX as u32 {
                 u16::MAX
             } else {
@@ -100,6 +98,14 @@ impl Settings {
             pre_vote: config.pre_vote,
             check_quorum: config.check_quorum,
         }
+    }
+
+    pub(crate) const fn window_bytes(&self) -> u64 {
+        self.window_bytes as u64
+    }
+
+    pub(crate) const fn uncommitted_bytes_max(&self) -> u64 {
+        self.uncommitted_bytes_max as u64
     }
 
     pub(crate) const fn append_bytes_max(&self) -> u64 {
@@ -123,16 +129,47 @@ impl Settings {
     }
 }
 
+const fn below_4_gib(bytes: u64) -> u32 {
+    if bytes > u32::MAX as u64 { u32::MAX } else { bytes as u32 }
+}
+
 /// Whole microseconds, up to an hour and more: enough for a timeout, in half the memory.
 const fn micros(duration: Duration) -> u32 {
     let micros = duration.as_micros();
     if micros > u32::MAX as u128 { u32::MAX } else { micros as u32 }
 }
 
+/// How a replica came into being.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Origin {
+    /// With its group: configurations that name no log of its node mean it, too.
+    #[default]
+    Founder,
+    /// Later: only configurations that name its log mean it.
+    Joined {
+        /// There was a replica of this group in this log before, whose log reached up to here; zero if there was none. What
+        /// it had acknowledged may be committed: nobody whose log ends before gets a vote.
+        floor: EntryId,
+    },
+}
+
+impl Origin {
+    /// No vote for a log that ends before this.
+    #[must_use]
+    pub const fn floor(self) -> EntryId {
+        match self {
+            Self::Founder => EntryId::new(raftwerk_frame::Term(0), Index(0)),
+            Self::Joined { floor } => floor,
+        }
+    }
+}
+
 /// Where a replica stood when its log was read back; all zero for a new one.
 #[derive(Clone, Debug, Default)]
 pub struct Restored {
-    /// Term and vote.
+    /// How it came into being.
+    pub origin: Origin,
+    /// Term and vote. One that was removed and has joined again still keeps them.
     pub hard_state: HardState,
     /// The entry just before the log's first.
     pub compacted: EntryId,

@@ -9,7 +9,7 @@
 
 use alloc::vec::Vec;
 
-use raftwerk_frame::{EntryId, Index, Message, NodeId, Time};
+use raftwerk_frame::{EntryId, Index, LogId, Message, NodeId, Time};
 use smallvec::SmallVec;
 
 use crate::effects::Effects;
@@ -23,6 +23,8 @@ const LEAVING_MAX: usize = 16;
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Departure {
     pub(crate) node: NodeId,
+    /// The log that it was a member with, if that was named.
+    pub(crate) log: Option<LogId>,
     /// The configuration that is without it.
     configuration: EntryId,
     /// The append that told it that this is committed ended here.
@@ -43,15 +45,21 @@ impl Group {
             let stays = |(node, _): &(NodeId, Progress)| *node == peer && !self.is_leaving(peer);
             let at = known.iter().position(stays);
             // Who has just come counts as heard for a first period: it had no chance to speak yet.
-            let progress = at.map_or_else(|| Progress::newcomer(next), |at| known.swap_remove(at).1);
+            let progress = at.map(|at| known.swap_remove(at).1).unwrap_or_else(|| {
+                self.accounts = self.accounts.saturating_add(1);
+                Progress::newcomer(next, self.accounts)
+            });
             placed.push((peer, progress));
         }
         let (peers, configuration) = (&self.peers, self.configuration_id());
+        let log_of = |node| self.earlier.last().and_then(|before| before.configuration.log_of(node));
+        let gone: Vec<(NodeId, Option<LogId>)> =
+            known.iter().map(|(node, _)| (*node, log_of(*node))).collect();
         self.leaving.retain(|departure| peers.binary_search(&departure.node).is_err());
         known.retain(|(node, _)| peers.binary_search(node).is_err());
-        for &(node, _) in &known {
-            if !self.is_leaving(node) {
-                self.leave(node, configuration);
+        for (node, log) in gone {
+            if self.peers.binary_search(&node).is_err() && !self.is_leaving(node) {
+                self.leave(node, log, configuration);
             }
         }
         placed.append(&mut known);
@@ -73,17 +81,18 @@ impl Group {
         if gone.is_empty() {
             return;
         }
+        let gone: Vec<_> = gone.into_iter().map(|node| (node, before.configuration.log_of(node))).collect();
         let (next, configuration) = (self.log.last().index.next(), self.configuration_id());
         let mut placed: Vec<_> = self.peers.iter().copied().zip(self.progress.drain(..)).collect();
-        for node in gone {
-            self.leave(node, configuration);
+        for (node, log) in gone {
+            self.leave(node, log, configuration);
             placed.push((node, Progress::new(next)));
         }
         self.set_peers(placed);
     }
 
-    fn leave(&mut self, node: NodeId, configuration: EntryId) {
-        self.leaving.push(Departure { node, configuration, told_to: None, until: Time::NEVER });
+    fn leave(&mut self, node: NodeId, log: Option<LogId>, configuration: EntryId) {
+        self.leaving.push(Departure { node, log, configuration, told_to: None, until: Time::NEVER });
     }
 
     fn set_peers(&mut self, mut placed: Vec<(NodeId, Progress)>) {

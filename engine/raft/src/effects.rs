@@ -106,6 +106,8 @@ pub struct Shipment {
     pub commit: Index,
     /// How many bytes of entries to send at most; one frame is always allowed.
     pub bytes_max: u64,
+    /// The leader's account of the peer.
+    pub account: u16,
 }
 
 impl Effects {

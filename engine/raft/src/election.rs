@@ -1,6 +1,5 @@
 //! Terms, votes and campaigns (paper, section 5.2 and 5.4.1; thesis, sections 4.2.3, 6.2 and 9.6).
 
-use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 use core::time::Duration;
 
@@ -95,7 +94,7 @@ impl Group {
         // Memory goes back: most replicas that led once will not do so again soon.
         self.votes.clear();
         self.progress = Vec::new();
-        self.uncommitted = VecDeque::new();
+        self.uncommitted = None;
         self.uncommitted_bytes = 0;
         (self.quorum_deadline, self.news_at) = (Time::NEVER, Time::NEVER);
         (self.admission, self.handover) = (None, None);
@@ -174,7 +173,7 @@ impl Group {
         if self.is_fenced() {
             return; // it may have a better log than it knows: neither a yes nor a no
         }
-        let (mine, is_worse) = (self.hard_state.term, last < self.log.last());
+        let (mine, is_worse) = (self.hard_state.term, last < self.has_held());
         let granted = term > mine && !is_worse;
         let answer = Message::PreVoteReply { term: if granted { term } else { mine }, granted };
         effects.send_durable.push((from, answer));
@@ -197,7 +196,15 @@ impl Group {
         self.deadline = self.now + Duration::from_nanos(nanos + self.rng.below(nanos.max(1)));
     }
 
+    /// Up to where this replica's log reaches, or did before it was removed and joined again.
+    fn has_held(&self) -> EntryId {
+        self.log.last().max(self.origin().floor())
+    }
+
     /// Gives at most one vote a term, and only to a log that is no older than ours (paper, section 5.4.1).
+    ///
+    /// By node: whoever campaigns under the same number with another log does so in a later term. Its log was added after the
+    /// other's removal was committed, by a leader of a later term than any in which the other can have led.
     pub(crate) fn answer_vote(&mut self, from: NodeId, last: EntryId, effects: &mut Effects) {
         if self.is_fenced() {
             return;
@@ -206,7 +213,7 @@ impl Group {
             Some(other) => other == from,
             None => self.leader.is_none(),
         };
-        let granted = free && last >= self.log.last();
+        let granted = free && last >= self.has_held();
         if granted {
             self.hard_state.vote = Some(from);
             self.rearm_election();

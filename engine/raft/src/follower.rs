@@ -48,7 +48,7 @@ impl Group {
         &mut self,
         from: NodeId,
         prev: EntryId,
-        commit: Index,
+        (commit, account): (Index, u16),
         brought: Brought<'_>,
         effects: &mut Effects,
     ) {
@@ -83,7 +83,7 @@ impl Group {
         let matched = verified.max(self.commit);
         self.commit_to(commit.min(verified), effects);
         // Held until all that was written is durable, so what it says will be true when it leaves.
-        effects.send_durable.push((from, Message::AppendAck { term, matched }));
+        effects.send_durable.push((from, Message::AppendAck { term, matched, account }));
     }
 
     /// Goes along the runs up to the first entry that is missing or of another term; from there on they replace ours.

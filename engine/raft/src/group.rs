@@ -5,13 +5,13 @@ use core::time::Duration;
 use alloc::boxed::Box;
 use alloc::vec::Vec;
 use raftwerk_frame::{
-    Configuration, EntryId, HardState, Index, Membership, Message, NodeId, Run, Term, Time,
+    Configuration, EntryId, HardState, Index, LogId, Membership, Message, NodeId, Run, Term, Time,
 };
 use smallvec::SmallVec;
 
 use crate::admission::Admission;
 use crate::asked::Asked;
-use crate::config::{Config, Opening, Restored, Settings};
+use crate::config::{Config, Opening, Origin, Restored, Settings};
 use crate::departure::Departure;
 use crate::effects::{Effects, Shipment};
 use crate::input::Input;
@@ -33,6 +33,9 @@ pub const PRIORITY_MAX: u8 = 3;
 /// What comes with an append: its entries as runs, and the configurations among them.
 pub(crate) type Brought<'a> = (&'a [Run], &'a [Membership]);
 
+/// A leader's proposals that are not committed: the last index of each, and its bytes. A word where there are none.
+pub(crate) type Uncommitted = Option<Box<alloc::collections::VecDeque<(Index, u64)>>>;
+
 /// What a replica is at the moment (paper, section 5.1; thesis, section 9.6 for the pre-candidate).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Role {
@@ -50,6 +53,10 @@ pub enum Role {
 #[derive(Clone, Debug)]
 pub struct Group {
     pub(crate) config: Settings,
+    /// The log that this replica is in.
+    pub(crate) home: LogId,
+    /// Of one that has joined: its floor.
+    pub(crate) joined: Option<Box<EntryId>>,
     /// In force: the latest in the log.
     pub(crate) configuration: Configuration,
     pub(crate) configuration_at: Index,
@@ -93,7 +100,9 @@ pub struct Group {
     pub(crate) votes: Seldom<(NodeId, bool)>,
     /// As long as `peers`, and in its order; empty unless leading.
     pub(crate) progress: Vec<Progress>,
-    pub(crate) uncommitted: alloc::collections::VecDeque<(Index, u64)>,
+    /// In a leader: how many peers were added in its term.
+    pub(crate) accounts: u16,
+    pub(crate) uncommitted: Uncommitted,
     pub(crate) uncommitted_bytes: u64,
     pub(crate) reads: Reads,
     pub(crate) ties: Ties,
@@ -107,13 +116,18 @@ impl Group {
     /// A replica as its log left it; a follower, whatever it was.
     #[must_use]
     pub fn new(config: Config, restored: Restored, now: Time) -> Self {
-        let Restored { hard_state, compacted, configuration, runs, last, applied } = restored;
+        let Restored { origin, hard_state, compacted, configuration, runs, last, applied } = restored;
         let mut rng = Rng::new(config.seed ^ config.node.0.rotate_left(32));
         let is_new = hard_state == HardState::default() && last == Index(0);
         let timeout = random_timeout(&mut rng, config.election_timeout);
         let deadline = now + config.first_timeout.filter(|_| is_new).unwrap_or(timeout);
         let mut group = Self {
             peers: SmallVec::new(),
+            home: config.log,
+            joined: match origin {
+                Origin::Founder => None,
+                Origin::Joined { floor } => Some(Box::new(floor)),
+            },
             configuration,
             configuration_at: compacted.index,
             earlier: Seldom::new(),
@@ -141,7 +155,8 @@ impl Group {
             renewed_at: 0,
             votes: Seldom::new(),
             progress: Vec::new(),
-            uncommitted: alloc::collections::VecDeque::new(),
+            accounts: 0,
+            uncommitted: None,
             uncommitted_bytes: 0,
             reads: Reads::default(),
             ties: Ties::default(),
@@ -247,8 +262,8 @@ impl Group {
                     self.forget_before(to);
                 }
             }
-            Input::SnapshotReceived { from, term, id, configuration } => {
-                self.take_snapshot(from, term, id, configuration, effects);
+            Input::SnapshotReceived { from, term, id, configuration, account } => {
+                self.take_snapshot(from, term, id, (configuration, account), effects);
             }
             Input::SnapshotFailed { to } => self.snapshot_failed(to),
             Input::Unreachable { node } => self.unreachable(node),
@@ -320,11 +335,13 @@ impl Group {
             Message::PreVoteReply { term, granted } => self.count_pre_vote(from, term, granted, effects),
             Message::Vote { last, .. } => self.answer_vote(from, last, effects),
             Message::VoteReply { granted, .. } => self.count_vote(from, granted, effects),
-            Message::Append { prev, commit, .. } => self.take_append(from, prev, commit, brought, effects),
+            Message::Append { prev, commit, account, .. } => {
+                self.take_append(from, prev, (commit, account), brought, effects);
+            }
             Message::Heartbeat { commit, round, rest, .. } => {
                 self.take_heartbeat(from, commit, round, rest, effects);
             }
-            Message::AppendAck { matched, .. } => self.take_ack(from, matched, effects),
+            Message::AppendAck { matched, account, .. } => self.take_ack(from, matched, account, effects),
             Message::AppendReject { rejected, hint, .. } => self.take_reject(from, rejected, hint),
             Message::HeartbeatAck { round, binds, rest, .. } => {
                 self.take_heartbeat_ack(from, round, binds, rest, effects);
@@ -474,8 +491,11 @@ impl Group {
     pub fn leading_bytes(&self) -> usize {
         let peers = self.progress.capacity() * size_of::<Progress>();
         let in_flight: usize = self.progress.iter().map(Progress::in_flight_capacity_bytes).sum();
-        let uncommitted = self.uncommitted.capacity() * size_of::<(Index, u64)>();
-        let seldom = self.earlier.bytes() + self.leaving.bytes();
+        let uncommitted = self
+            .uncommitted
+            .as_ref()
+            .map_or(0, |queue| size_of_val(&**queue) + queue.capacity() * size_of::<(Index, u64)>());
+        let seldom = self.earlier.bytes() + self.leaving.bytes() + self.configuration.logs.bytes();
         peers + in_flight + uncommitted + self.reads.capacity_bytes() + seldom
     }
 

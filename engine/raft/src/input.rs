@@ -80,6 +80,8 @@ pub enum Input<'a> {
         id: EntryId,
         /// The configuration there.
         configuration: &'a Configuration,
+        /// The sender's account of this replica: comes back in the acknowledgement.
+        account: u16,
     },
     /// A snapshot did not reach a peer.
     SnapshotFailed {

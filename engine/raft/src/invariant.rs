@@ -33,6 +33,7 @@ macro_rules! rule {
 /// 4. Only the leader has followers' progress, and it names itself as leader.
 /// 5. For every follower: `matched < next ≤ last + 1`.
 /// 6. A candidate has voted for itself.
+/// 14. Who campaigns or leads has got back all that it held before it was removed and joined again.
 /// 11. Configurations stand in the log in rising order, none after its end, the first at or before its beginning.
 ///
 /// # Errors
@@ -70,6 +71,13 @@ pub fn check(group: &Group) -> Result<(), Violation> {
         );
     }
     let voted = group.hard_state().vote == Some(group.node());
+    let floor = group.origin().floor();
+    rule!(
+        14,
+        group.role() == Role::Follower || last >= floor,
+        "{:?} with {last}, and held {floor}",
+        group.role()
+    );
     check_memberships(group)?;
     rule!(6, group.role() != Role::Candidate || voted, "a candidate voted for {:?}", group.hard_state().vote);
     Ok(())

@@ -1,6 +1,5 @@
 //! What a leader does: opens its term, takes proposals, ships them, counts who has them (paper, sections 5.3, 5.4.2).
 
-use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 
 use raftwerk_frame::{EntryId, Index, Message, NodeId, Time};
@@ -22,6 +21,7 @@ impl Group {
         let next = self.log.last().index.next();
         self.progress = Vec::with_capacity(self.peers.len());
         self.progress.extend(self.peers.iter().map(|_| Progress::new(next)));
+        self.accounts = 0;
         self.place_leaving();
         self.begin_binding();
         self.quorum_deadline =
@@ -52,12 +52,13 @@ impl Group {
         let bytes = bytes.max(u64::from(count));
         let waiting = self.uncommitted_bytes;
         if self.handover.is_some()
-            || waiting > 0 && waiting.saturating_add(bytes) > self.config.uncommitted_bytes_max
+            || waiting > 0 && waiting.saturating_add(bytes) > self.config.uncommitted_bytes_max()
         {
             effects.rejected = Some(Rejected::Busy);
         } else if count > 0 {
             self.append_own(count, false, effects);
-            self.uncommitted.push_back((self.log.last().index, bytes));
+            let last = self.log.last().index;
+            self.uncommitted.get_or_insert_default().push_back((last, bytes));
             self.uncommitted_bytes += bytes;
         }
     }
@@ -75,8 +76,10 @@ impl Group {
             if self.news_at == Time::NEVER {
                 (self.news_at, self.is_news_due) = (self.now + self.config.commit_delay(), false);
             }
-            while let Some((_, bytes)) = self.uncommitted.pop_front_if(|(last, _)| *last <= index) {
-                self.uncommitted_bytes -= bytes;
+            if let Some(queue) = &mut self.uncommitted {
+                while let Some((_, bytes)) = queue.pop_front_if(|(last, _)| *last <= index) {
+                    self.uncommitted_bytes -= bytes;
+                }
             }
             self.reads.open(index);
             self.follow_up(before, effects);
@@ -122,9 +125,7 @@ impl Group {
     pub(crate) fn give_back(&mut self) {
         self.progress.iter_mut().for_each(Progress::give_back);
         self.reads.give_back();
-        if self.uncommitted.is_empty() {
-            self.uncommitted = VecDeque::new();
-        }
+        self.uncommitted.take_if(|queue| queue.is_empty());
     }
 
     /// What a peer should get next.
@@ -134,7 +135,7 @@ impl Group {
         let last = self.log.last().index;
         if progress.state == PeerState::Snapshot {
             // Asks whether it has arrived: the answer to it may have been lost.
-            let (prev, commit) = (progress.snapshot_at(), self.commit);
+            let (prev, commit, account) = (progress.snapshot_at(), self.commit, progress.account);
             let ask = Shipment {
                 term: self.hard_state.term,
                 prev,
@@ -142,6 +143,7 @@ impl Group {
                 last: prev.index,
                 commit,
                 bytes_max: 0,
+                account,
             };
             return (!progress.is_paused).then_some(ask);
         }
@@ -151,7 +153,7 @@ impl Group {
         let room = match progress.state {
             PeerState::Probe if !progress.is_paused => self.config.append_bytes_max(),
             PeerState::Replicate => {
-                let (bytes, messages) = (self.config.window_bytes, u32::from(self.config.window_messages));
+                let (bytes, messages) = (self.config.window_bytes(), u32::from(self.config.window_messages));
                 match progress.room(bytes, messages).filter(|_| progress.next <= last) {
                     Some(room) => room,
                     None if progress.is_question_due || commit_news && progress.next > last => 0,
@@ -170,6 +172,7 @@ impl Group {
             last: if room == 0 { prev } else { last },
             commit: self.commit,
             bytes_max: room.min(self.config.append_bytes_max()),
+            account: progress.account,
         })
     }
 
@@ -192,12 +195,16 @@ impl Group {
         self.note_farewell(to, last);
     }
 
-    /// A follower holds the log durably up to `matched`.
-    pub(crate) fn take_ack(&mut self, from: NodeId, matched: Index, effects: &mut Effects) {
+    /// A follower holds the log durably up to `matched`. One that was removed and added again since it said so may have begun
+    /// anew in between; then the account is an earlier one. What else it may have said then is harmless: rejections move `next`
+    /// only, and who has answered a heartbeat has kept its term.
+    pub(crate) fn take_ack(&mut self, from: NodeId, matched: Index, account: u16, effects: &mut Effects) {
         if self.role != Role::Leader || matched > self.log.last().index {
             return;
         }
-        let Some(progress) = self.progress_of(from) else { return };
+        let Some(progress) = self.progress_of(from).filter(|progress| progress.account == account) else {
+            return;
+        };
         progress.is_active = true;
         let news = progress.acknowledged(matched);
         match progress.state {

@@ -20,7 +20,8 @@
 //! [`Input::Memberships`] and [`Group::restore`] on the way in.
 //!
 //! What is not here: payloads, I/O, clocks. Where to go next: `election`, `leader`, `follower`, `snapshot`, `read`; for
-//! changes of who takes part `membership`, with [`reconfig`] below, `admission` and `departure` beside it; `transfer`. The rules that
+//! changes of who takes part `membership`, with [`reconfig`] below, `admission` and `departure` beside it; `transfer`; whose
+//! words count, where nodes come back with other logs, `hearing`. The rules that
 //! must always hold are numbered in [`invariant`].
 #![no_std]
 #![forbid(unsafe_code)]
@@ -37,6 +38,7 @@ mod effects;
 mod election;
 mod follower;
 mod group;
+mod hearing;
 mod input;
 pub mod invariant;
 mod leader;
@@ -53,9 +55,10 @@ mod snapshot;
 mod transfer;
 
 pub use admission::NewcomerStatus;
-pub use config::{Config, Opening, Restored};
+pub use config::{Config, Opening, Origin, Restored};
 pub use effects::{Append, Effects, Install, Rejected, Shipment};
 pub use group::{Group, PRIORITY_MAX, Role};
+pub use hearing::{Address, Voice, is_request};
 pub use input::Input;
 pub use log::TermRun;
 pub use membership::{Newcomers, Reconfigure, Reconfigured, Refusal, Route};

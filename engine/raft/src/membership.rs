@@ -11,7 +11,7 @@
 //! What is not here: which configuration follows from which changes (`reconfig`), the waiting for newcomers
 //! (`admission`), handing over the lead (`transfer`).
 
-use raftwerk_frame::{Configuration, EntryId, Index, Membership, Message, NodeId, Time};
+use raftwerk_frame::{Configuration, EntryId, Index, LogId, Membership, Message, NodeId, Time};
 use smallvec::SmallVec;
 
 use crate::effects::Effects;
@@ -25,6 +25,8 @@ use crate::reconfig::{self, Change, ChangeError};
 pub struct Reconfigure<'a> {
     /// What is to become of whom; all in one step. None: leave a joint configuration, or wait for newcomers no longer.
     pub changes: &'a [Change],
+    /// The logs of nodes that come in by it, as far as configurations are to name logs.
+    pub logs: &'a [(NodeId, LogId)],
     /// The index of the configuration that whoever asks has seen. If the log has a later one by now, the wish is refused.
     pub seen: Option<Index>,
     /// By which way.
@@ -96,6 +98,8 @@ pub enum Refusal {
     NotCaughtUp(NodeId),
     /// No majority of the new configuration was heard lately.
     QuorumAtRisk,
+    /// So many replicas were added in this term that there is no telling them apart any more: hand over the lead first.
+    TermExhausted,
 }
 
 impl Group {
@@ -132,7 +136,7 @@ impl Group {
             Route::Joint => reconfig::enter_joint(from, wish.changes, true),
             Route::JointHeld => reconfig::enter_joint(from, wish.changes, false),
         };
-        let to = to.map_err(Refusal::Change)?;
+        let to = to.and_then(|to| reconfig::name(from, to, wish.logs)).map_err(Refusal::Change)?;
         if wish.newcomers != Newcomers::Unchecked {
             if let Some(node) =
                 to.voters.iter().find(|node| !from.is_voter(**node) && !self.is_caught_up(**node))
@@ -157,6 +161,9 @@ impl Group {
         }
         if self.configuration_at > self.commit || self.admission.is_some() {
             return Err(Refusal::InProgress(self.configuration_at));
+        }
+        if usize::from(u16::MAX - self.accounts) < Configuration::REPLICAS_MAX {
+            return Err(Refusal::TermExhausted);
         }
         match seen {
             Some(seen) if seen < self.configuration_at => Err(Refusal::Stale(self.configuration_at)),
@@ -272,7 +279,7 @@ impl Group {
         if self.configuration_at > before {
             effects.settled = Some(self.configuration_at);
         }
-        if !self.configuration.is_voter(self.config.node) {
+        if !self.is_voter_of(&self.configuration) {
             return self.retire(effects);
         }
         self.continue_admission(effects);
@@ -297,8 +304,8 @@ impl Group {
             configuration.index > self.configuration_at
         } else {
             // That the one in force here is committed is news, too.
-            let (known, me) = (self.configuration_id(), self.config.node);
-            configuration > known || configuration == known && !self.configuration.contains(me)
+            let known = self.configuration_id();
+            configuration > known || configuration == known && !self.is_named_in(&self.configuration)
         };
         if is_later && self.role != Role::Leader && !self.configuration.is_empty() {
             if self.role != Role::Follower {
@@ -314,20 +321,34 @@ impl Group {
     /// its own arrival is not removed. What was only seen, not told, is forgotten with a restart after the log's compaction.
     #[must_use]
     pub fn is_removed(&self) -> bool {
-        let me = self.config.node;
-        let is_without = self.configuration_at <= self.commit && !self.configuration.contains(me);
+        let is_without = self.configuration_at <= self.commit && !self.is_named_in(&self.configuration);
         self.is_told_removed
-            || is_without && self.earlier.iter().any(|before| before.configuration.contains(me))
+            || is_without && self.earlier.iter().any(|before| self.is_named_in(&before.configuration))
     }
 
     /// Whether this replica may ask for votes: a voter of the configuration in force; or of the one before, while its
-    /// removal is not committed, since then the others may still need it (thesis, section 4.2.2).
+    /// removal is not committed, since then the others may still need it (thesis, section 4.2.2). One that has joined again and
+    /// has yet to get back what it once held asks for nothing: it would not vote for itself.
     pub(crate) fn may_campaign(&self) -> bool {
-        let me = self.config.node;
-        let was_voter = || self.earlier.last().is_some_and(|before| before.configuration.is_voter(me));
+        let was_voter = || self.earlier.last().is_some_and(|before| self.is_voter_of(&before.configuration));
         !self.is_told_removed
             && !self.is_fenced()
-            && (self.configuration.is_voter(me) || self.configuration_at > self.commit && was_voter())
+            && self.log.last() >= self.origin().floor()
+            && (self.is_voter_of(&self.configuration) || self.configuration_at > self.commit && was_voter())
+    }
+
+    /// Whether a configuration means this replica: it names its node, and its log; or no log, and it is one of the first.
+    pub(crate) fn is_named_in(&self, configuration: &Configuration) -> bool {
+        let me = self.config.node;
+        configuration.contains(me)
+            && match configuration.log_of(me) {
+                Some(log) => log == self.home,
+                None => self.joined.is_none(),
+            }
+    }
+
+    fn is_voter_of(&self, configuration: &Configuration) -> bool {
+        configuration.is_voter(self.config.node) && self.is_named_in(configuration)
     }
 
     /// The index of the configuration in force. After a restart, that of one older than the log is told as the entry

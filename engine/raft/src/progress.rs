@@ -83,6 +83,8 @@ pub(crate) struct Progress {
     pub(crate) is_bound: bool,
     /// It has agreed that there is nothing more to say.
     pub(crate) is_resting: bool,
+    /// Which of the leader's accounts of this peer it is: what is answered to an earlier one does not count here.
+    pub(crate) account: u16,
     in_flight: InFlight,
     in_flight_bytes: u64,
 }
@@ -103,14 +105,15 @@ impl Progress {
             round: 0,
             is_bound: false,
             is_resting: false,
+            account: 0,
             in_flight: InFlight(None),
             in_flight_bytes: 0,
         }
     }
 
     /// Of a peer that has just come: it had no time to be heard, and is not counted as silent.
-    pub(crate) fn newcomer(next: Index) -> Self {
-        Self { is_active: true, ..Self::new(next) }
+    pub(crate) fn newcomer(next: Index, account: u16) -> Self {
+        Self { is_active: true, account, ..Self::new(next) }
     }
 
     /// Its node has ceased to support this one: what it agreed to is void.

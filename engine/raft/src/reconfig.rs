@@ -10,7 +10,7 @@
 
 use alloc::vec::Vec;
 
-use raftwerk_frame::{Configuration, NodeId};
+use raftwerk_frame::{Configuration, LogId, NodeId};
 
 /// What becomes of one node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -50,6 +50,8 @@ pub enum ChangeError {
     ManyVoters,
     /// More replicas than a configuration may name.
     TooMany,
+    /// The node takes part with another log. That one has to go first, and its removal to be committed.
+    OtherLog(NodeId),
 }
 
 /// The configuration after changes of at most one voter, and of any number of learners.
@@ -99,12 +101,42 @@ pub fn leave_joint(from: &Configuration) -> Result<Configuration, ChangeError> {
     let mut to = Configuration {
         voters: from.voters.clone(),
         learners: from.learners.clone(),
+        logs: from.logs.clone(),
         ..Configuration::default()
     };
     for &node in &from.learners_next {
         put(&mut to.learners, node);
     }
+    forget_logs(&mut to);
     Ok(to)
+}
+
+/// `to`, which follows from `from`, with the logs of those that it brings in. Who took part before does so with the log that
+/// it had: a majority of `from` and one of `to` have a replica in common only if that is the same one.
+///
+/// # Errors
+/// [`ChangeError::OtherLog`].
+pub fn name(
+    from: &Configuration,
+    mut to: Configuration,
+    logs: &[(NodeId, LogId)],
+) -> Result<Configuration, ChangeError> {
+    for &(node, log) in logs {
+        if from.contains(node) {
+            if from.log_of(node) != Some(log) {
+                return Err(ChangeError::OtherLog(node));
+            }
+        } else if to.contains(node) {
+            to.logs.name(node, log);
+        }
+    }
+    Ok(to)
+}
+
+fn forget_logs(to: &mut Configuration) {
+    let mut logs = core::mem::take(&mut to.logs);
+    logs.retain(|node| to.contains(node));
+    to.logs = logs;
 }
 
 /// Whether a log may have `to` as the next configuration after `from`.
@@ -112,6 +144,10 @@ pub fn leave_joint(from: &Configuration) -> Result<Configuration, ChangeError> {
 pub fn may_follow(from: &Configuration, to: &Configuration) -> bool {
     if from.is_joint() {
         return leave_joint(from).as_ref() == Ok(to);
+    }
+    let stays = |node: &NodeId| !to.contains(*node) || to.log_of(*node) == from.log_of(*node);
+    if !from.replicas().iter().all(stays) {
+        return false;
     }
     if to.is_joint() {
         return to.outgoing == from.voters;
@@ -144,7 +180,8 @@ fn changed(mut to: Configuration, changes: &[Change]) -> Result<Configuration, C
     if to.voters.is_empty() { Err(ChangeError::AllVotersRemoved) } else { Ok(to) }
 }
 
-fn checked(to: Configuration) -> Result<Configuration, ChangeError> {
+fn checked(mut to: Configuration) -> Result<Configuration, ChangeError> {
+    forget_logs(&mut to);
     let named = to.voters.len() + to.outgoing.len() + to.learners.len() + to.learners_next.len();
     if named > Configuration::REPLICAS_MAX { Err(ChangeError::TooMany) } else { Ok(to) }
 }
@@ -268,6 +305,35 @@ mod tests {
                 prop_assert!(!(agree(&from.voters, before) && agree(&to.voters, after)));
             }
         }
+    }
+
+    #[test]
+    fn a_node_is_named_with_one_log_until_it_has_left_and_may_come_back_with_another() {
+        let (one, other) = ((NodeId(3), LogId(31)), (NodeId(3), LogId(32)));
+        let add = |from: &Configuration, log| {
+            simple(from, &[Change::Voter(NodeId(3))]).and_then(|to| name(from, to, &[log]))
+        };
+        let first = voters(&[1, 2]);
+        let named = add(&first, one).unwrap();
+        assert_eq!((named.log_of(NodeId(3)), named.log_of(NodeId(1))), (Some(LogId(31)), None));
+        assert_eq!(add(&named, one).as_ref(), Ok(&named));
+        assert_eq!(add(&named, other), Err(ChangeError::OtherLog(NodeId(3))));
+        let founder = name(&first, first.clone(), &[(NodeId(1), LogId(9))]);
+        assert_eq!(founder, Err(ChangeError::OtherLog(NodeId(1))), "whose log nobody has named");
+        let away_and_back = enter_joint(&named, &[Change::Remove(NodeId(3)), Change::Voter(NodeId(4))], true);
+        let joint = away_and_back.unwrap();
+        assert_eq!(joint.log_of(NodeId(3)), Some(LogId(31)), "it has a say until that is left");
+        assert_eq!(name(&joint, joint.clone(), &[other]), Err(ChangeError::OtherLog(NodeId(3))));
+        let gone = leave_joint(&joint).unwrap();
+        assert!(gone.logs.as_slice().is_empty() && may_follow(&joint, &gone));
+        let again = add(&gone, other).unwrap();
+        assert!(
+            may_follow(&gone, &again)
+                && !may_follow(
+                    &named,
+                    &Configuration { logs: [other].into_iter().collect(), ..named.clone() }
+                )
+        );
     }
 
     #[test]

@@ -39,7 +39,7 @@ impl Group {
         from: NodeId,
         term: Term,
         id: EntryId,
-        configuration: &Configuration,
+        (configuration, account): (&Configuration, u16),
         effects: &mut Effects,
     ) {
         let mine = self.hard_state.term;
@@ -70,6 +70,6 @@ impl Group {
             self.lift_fence();
             effects.install = Some(Install { id, configuration: configuration.clone(), keep_tail });
         }
-        effects.send_durable.push((from, Message::AppendAck { term, matched: self.commit }));
+        effects.send_durable.push((from, Message::AppendAck { term, matched: self.commit, account }));
     }
 }

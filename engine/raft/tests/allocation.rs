@@ -8,7 +8,7 @@ use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 use std::time::Duration;
 
-use raftwerk_frame::{Configuration, EntryId, GroupId, Index, Message, NodeId, Run, Time};
+use raftwerk_frame::{Configuration, EntryId, GroupId, Index, LogId, Message, NodeId, Run, Time};
 use raftwerk_raft::{Append, Config, Effects, Group, Input, Opening, Restored};
 
 thread_local! {
@@ -46,6 +46,7 @@ const MS: u64 = 1_000_000;
 fn replica(node: u64) -> Group {
     let config = Config {
         node: NodeId(node),
+        log: LogId(0),
         group: GroupId(1),
         seed: 1,
         election_timeout: Duration::from_millis(100),
@@ -114,8 +115,12 @@ impl Trio {
                 let last = shipment.last.max(shipment.prev.index);
                 let count = last.0 - shipment.prev.index.0;
                 self.groups[at].shipped(to, last, count * 16);
-                let message =
-                    Message::Append { term: shipment.term, prev: shipment.prev, commit: shipment.commit };
+                let message = Message::Append {
+                    term: shipment.term,
+                    prev: shipment.prev,
+                    commit: shipment.commit,
+                    account: shipment.account,
+                };
                 let run = (count > 0).then_some(Run { term: self.groups[at].last().term, count });
                 self.network.push((from, to, message, run));
             }

@@ -3,6 +3,7 @@
 //! The first worker does this for all. What they say meanwhile waits, a little of it.
 
 use bytes::Bytes;
+use raftwerk_frame::wire::UnitHeader;
 use raftwerk_frame::{GroupId, LogId, NodeId};
 use raftwerk_wal::{Disk, PeerNote};
 use tokio::sync::oneshot;
@@ -11,7 +12,6 @@ use super::Worker;
 use super::snapshots::Work;
 use crate::error::ReplaceError;
 use crate::inbox::Order;
-use crate::peers::Standing;
 
 /// Units that wait for their senders to be noted; what comes beyond is lost, as on any network.
 const WAITING_MAX: usize = 64;
@@ -33,10 +33,17 @@ pub(super) struct Note {
 impl<D: Disk> Worker<D> {
     /// A unit of somebody who was not known when it came.
     pub(super) fn take_introduction(&mut self, from: NodeId, log: LogId, unit: Bytes) {
-        match self.dispatch.peers().standing(from, log) {
-            Standing::Known => self.dispatch.route(from, unit),
-            Standing::Replaced => {}
-            Standing::New => {
+        match self.dispatch.peers().hear(from, log) {
+            Some(is_first) => {
+                let meant = UnitHeader::parse(&unit).map_or(LogId(0), |(header, ..)| header.to_log);
+                if self.dispatch.may_be_meant(meant) {
+                    self.dispatch.route(from, is_first, unit);
+                }
+                if meant != self.outboxes.log() {
+                    self.take_question(from);
+                }
+            }
+            None => {
                 if self.introductions.waiting.len() < WAITING_MAX {
                     self.introductions.waiting.push((from, log, unit));
                 }
@@ -45,7 +52,14 @@ impl<D: Disk> Worker<D> {
         }
     }
 
-    /// Whether a group of this worker knows the node; if not, the next worker is asked, and at last the first one
+    /// A peer wants to know which log this node has: any unit tells it.
+    pub(super) fn take_question(&mut self, from: NodeId) {
+        self.outboxes.look_up(self.dispatch.peers());
+        let log = self.outboxes.latest_of(from).unwrap_or_default();
+        self.outboxes.greet(from, log);
+    }
+
+    /// Whether a group of this worker has the node for a first voter; if not, the next worker is asked, and at last the first one
     /// notes its new log.
     pub(super) fn replace_peer(
         &mut self,
@@ -53,7 +67,8 @@ impl<D: Disk> Worker<D> {
         asked: u16,
         reply: oneshot::Sender<Result<(), ReplaceError>>,
     ) {
-        let names = |group: &GroupId| self.replica(*group).is_some_and(|replica| replica.names(peer.node));
+        let names =
+            |group: &GroupId| self.replica(*group).is_some_and(|replica| replica.has_for_founder(peer.node));
         if asked < self.settings.workers {
             if let Some(group) = self.slots.keys().copied().filter(names).min() {
                 let _caller_gone = reply.send(Err(ReplaceError::Member(group)));

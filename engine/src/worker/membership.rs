@@ -1,13 +1,16 @@
 //! Changes of who takes part and who leads: orders go into the core, and its news go to those who wait.
 
-use raftwerk_frame::{GroupId, Membership, NodeId};
-use raftwerk_raft::{Effects, Input, Reconfigure, Reconfigured, Transfer};
+use raftwerk_frame::{GroupId, LogId, Membership, NodeId};
+use raftwerk_raft::reconfig::Change;
+use raftwerk_raft::{Address, Effects, Group, Input, Reconfigure, Reconfigured, Transfer};
 use raftwerk_wal::Disk;
+use smallvec::SmallVec;
 use tokio::sync::oneshot;
 
 use super::Worker;
 use super::clients::Clients;
 use super::replica::{PendingChange, Replica};
+use super::ship::Outboxes;
 use crate::membership::{Reconfiguration, ReconfigureError, TransferError};
 
 impl<D: Disk> Worker<D> {
@@ -24,9 +27,20 @@ impl<D: Disk> Worker<D> {
             None => ReconfigureError::NoSuchGroup,
             Some(slot) => {
                 let Some(replica) = self.replicas[slot.0 as usize].as_mut() else { return };
+                let logs = match logs_of(&replica.core, &self.outboxes, &wish.changes) {
+                    Ok(logs) => logs,
+                    Err(refused) => {
+                        if let ReconfigureError::NotIntroduced(node) = refused {
+                            self.outboxes.greet(node, LogId(0));
+                        }
+                        let _caller_gone = reply.send(Err(refused));
+                        return;
+                    }
+                };
                 let Reconfiguration { changes, seen, route, newcomers, dry_run } = wish;
                 let wish = Reconfigure {
                     changes,
+                    logs: &logs,
                     seen: *seen,
                     route: *route,
                     newcomers: *newcomers,
@@ -35,7 +49,7 @@ impl<D: Disk> Worker<D> {
                 self.effects.clear();
                 replica.core.step(self.now, Input::Reconfigure(wish), &mut self.effects);
                 answer_wish(replica, self.effects.reconfigured.take(), reply);
-                return self.perform(slot, &[]);
+                return self.perform(slot);
             }
         };
         let _caller_gone = reply.send(Err(refused));
@@ -62,8 +76,36 @@ impl<D: Disk> Worker<D> {
             // A transfer gives no other answer at once; and the core refuses a second.
             Some(Transfer::Abandoned(_)) | None => replica.transfer = Some(reply),
         }
-        self.perform(slot, &[]);
+        self.perform(slot);
     }
+}
+
+/// The logs of those that a wish brings in: those that they were last heard with. Who takes part already does so with the log
+/// that it was added with, or first heard with; if it has another by now, it has to go first.
+fn logs_of(
+    core: &Group,
+    outboxes: &Outboxes,
+    changes: &[Change],
+) -> Result<SmallVec<[(NodeId, LogId); 2]>, ReconfigureError> {
+    let mut logs = SmallVec::new();
+    let added = changes.iter().filter(|change| !matches!(change, Change::Remove(_)));
+    for node in added.map(|change| change.node()).filter(|node| core.is_leader() && *node != NodeId(0)) {
+        let latest = outboxes.latest_of(node);
+        let expected = match core.address_of(node) {
+            _ if !core.configuration().contains(node) => None,
+            Address::Named(log) => Some(log),
+            Address::Founder | Address::Anyone => outboxes.first_of(node).or(latest),
+        };
+        match (expected, latest) {
+            (None, None) => return Err(ReconfigureError::NotIntroduced(node)),
+            (None, Some(log)) => logs.push((node, log)),
+            (Some(expected), Some(latest)) if expected != latest => {
+                return Err(ReconfigureError::OtherLog(node));
+            }
+            (Some(_), _) => {}
+        }
+    }
+    Ok(logs)
 }
 
 fn answer_wish(

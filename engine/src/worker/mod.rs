@@ -45,7 +45,7 @@ use self::introductions::Introductions;
 pub use self::open::Settings;
 pub(crate) use self::open::Surroundings;
 use self::replica::{Promise, Replica};
-use self::ship::Outboxes;
+use self::ship::{Addressee, Outboxes};
 use self::snapshots::Transfers;
 use self::timers::Timers;
 pub use self::view::{Load, ReplicaView};
@@ -63,7 +63,7 @@ struct Held {
     /// Groups with entries in the batch, and the last entry of each.
     durable: Vec<(GroupSlot, GroupId, EntryId)>,
     /// Votes, vote requests, acknowledgements.
-    messages: Vec<(NodeId, GroupId, Message)>,
+    messages: Vec<(Addressee, GroupId, Message)>,
     /// Groups that come into being with the batch.
     created: Vec<oneshot::Sender<Result<(), CreateError>>>,
     /// Groups that are gone with it: their files may follow, and who removed them is told.
@@ -143,6 +143,7 @@ impl<D: Disk> Worker<D> {
     /// One pass. `now` must not go back.
     pub(crate) fn turn(&mut self, now: Time) -> TurnEnd {
         self.now = now;
+        self.outboxes.look_up(self.dispatch.peers());
         self.take_completions();
         self.take_orders();
         if self.is_closing {
@@ -269,7 +270,7 @@ impl<D: Disk> Worker<D> {
             let Some(replica) = self.replicas[slot.0 as usize].as_mut() else { continue };
             self.effects.clear();
             replica.core.flush(self.now, &mut self.effects);
-            self.perform(slot, &[]);
+            self.perform(slot);
             if let Some(replica) = self.replicas[slot.0 as usize].as_mut() {
                 Self::arm(&mut self.timers, replica);
             }
@@ -318,7 +319,7 @@ impl<D: Disk> Worker<D> {
         let Some(replica) = self.replicas[slot.0 as usize].as_mut() else { return };
         self.effects.clear();
         replica.core.step(self.now, input, &mut self.effects);
-        self.perform(slot, &[]);
+        self.perform(slot);
     }
 
     /// Puts a group on the list of those to flush.

@@ -55,6 +55,7 @@ impl<D: Disk> Worker<D> {
                 from: sender.node,
                 bodies_bytes: BEAT_BYTES as u64,
                 log: sender.log,
+                to_log: self.outboxes.latest_of(to).unwrap_or_default(),
             };
             let mut unit = [0; UNIT_HEADER_BYTES + BEAT_BYTES];
             unit[..UNIT_HEADER_BYTES].copy_from_slice(&header.encode());

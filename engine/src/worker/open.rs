@@ -69,13 +69,19 @@ impl Settings {
     }
 
     /// The settings of one group's core.
-    pub(super) fn core_config(&self, group: GroupId, configuration: &Configuration) -> raft::Config {
+    pub(super) fn core_config(
+        &self,
+        group: GroupId,
+        log: LogId,
+        configuration: &Configuration,
+    ) -> raft::Config {
         // A new group's first leader is chosen by its id, so that leaders spread evenly over the voters.
         let voters = &configuration.voters;
         let place = group.0.checked_rem(voters.len() as u64);
         let preferred = place.is_some_and(|place| voters[place as usize] == self.node);
         raft::Config {
             node: self.node,
+            log,
             group,
             seed: self.seed ^ group.0.wrapping_mul(0x9E37_79B9_7F4A_7C15),
             election_timeout: self.election_timeout,
@@ -199,11 +205,12 @@ impl<D: Disk> Worker<D> {
         }
         let steps_over = recovered.fence.map(|fence| self.step_over(slot, fence, &mut recovered));
         let has_promised = steps_over.unwrap_or(Ok(false))?;
-        let config = self.settings.core_config(group, &recovered.configuration);
+        let config = self.settings.core_config(group, self.outboxes.log(), &recovered.configuration);
         // The first is in force where the log begins, the others are its entries.
         let mut configurations = recovered.configurations.into_iter();
         let begins_in = configurations.next().map(|(_, configuration)| configuration);
         let state = raft::Restored {
+            origin: recovered.floor.map_or(raft::Origin::Founder, |floor| raft::Origin::Joined { floor }),
             hard_state: recovered.hard_state,
             compacted: recovered.compacted,
             configuration: begins_in.unwrap_or(recovered.configuration),

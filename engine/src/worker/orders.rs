@@ -44,6 +44,7 @@ impl<D: Disk> Worker<D> {
 
     fn create(&mut self, group: GroupId, voters: &[NodeId], reply: oneshot::Sender<Result<(), CreateError>>) {
         let configuration = Configuration::of_voters(voters.iter().copied());
+        let joins = configuration.is_empty();
         let answer = if self.is_poisoned {
             Err(CreateError::Poisoned)
         } else if self.is_full {
@@ -53,7 +54,7 @@ impl<D: Disk> Worker<D> {
             let core = &replica.core;
             let same = core.configuration().voters == configuration.voters
                 || core.configuration_index() > Index(0)
-                || configuration.is_empty();
+                || joins;
             if same {
                 // It may be on its way to the disk still.
                 return self.filling.created.push(reply);
@@ -61,6 +62,8 @@ impl<D: Disk> Worker<D> {
             Err(CreateError::Exists(group))
         } else if self.transfers.is_leaving(group) {
             Err(CreateError::Exists(group))
+        } else if !joins && self.has_past(group) {
+            Err(CreateError::Removed(group))
         } else {
             // Durable with this turn's batch; the caller waits for that.
             self.create_replica(group, configuration);
@@ -69,16 +72,31 @@ impl<D: Disk> Worker<D> {
         let _caller_gone = reply.send(answer);
     }
 
+    /// Whether a replica of a group was here, and has promised something.
+    fn has_past(&mut self, group: GroupId) -> bool {
+        let slot = self.lane.attach(group);
+        self.lane.past(slot).is_some()
+    }
+
+    /// A new replica; without a configuration, one that joins, and keeps what an earlier one has promised.
     fn create_replica(&mut self, group: GroupId, configuration: Configuration) {
         let slot = self.lane.attach(group);
-        self.lane.snapshot(slot, EntryId::default(), &configuration, false);
-        let mut config = self.settings.core_config(group, &configuration);
+        let (hard_state, floor) = self.lane.past(slot).unwrap_or_default();
+        let origin = if configuration.is_empty() {
+            self.lane.join(slot);
+            raft::Origin::Joined { floor }
+        } else {
+            self.lane.snapshot(slot, EntryId::default(), &configuration, false);
+            raft::Origin::Founder
+        };
+        let mut config = self.settings.core_config(group, self.outboxes.log(), &configuration);
         if configuration.is_empty() {
             // A replica of this group that was here before may have promised to wait for others.
             config.abstains = true;
         }
         let restored = raft::Restored {
-            hard_state: raftwerk_frame::HardState::default(),
+            origin,
+            hard_state,
             compacted: EntryId::default(),
             configuration,
             runs: Vec::new(),

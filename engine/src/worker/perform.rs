@@ -2,7 +2,7 @@
 
 use raftwerk_frame::frame::{ENTRY_OVERHEAD_BYTES, EntryKind, FrameHeader};
 use raftwerk_frame::{EntryId, Index};
-use raftwerk_raft::{Append, Input, Rejected};
+use raftwerk_raft::{Append, Input, Rejected, Voice};
 use raftwerk_wal::{Disk, GroupSlot, Lane, LogError};
 
 use super::Worker;
@@ -16,8 +16,14 @@ const FRAME_BYTES: usize = 128 << 10;
 pub(super) type ArrivedFrame<'a> = (FrameHeader, &'a [u8]);
 
 impl<D: Disk> Worker<D> {
-    /// Performs `self.effects` for a group, whose message brought `frames`.
-    pub(super) fn perform(&mut self, slot: GroupSlot, frames: &[ArrivedFrame<'_>]) {
+    /// Performs `self.effects` for a group.
+    pub(super) fn perform(&mut self, slot: GroupSlot) {
+        self.perform_for(slot, &[], None);
+    }
+
+    /// Performs `self.effects` for a group, whose message brought `frames`. What is said to the one that was `heard` is said
+    /// to the log that it spoke for.
+    pub(super) fn perform_for(&mut self, slot: GroupSlot, frames: &[ArrivedFrame<'_>], heard: Option<Voice>) {
         if let Err(error) = self.write_effects(slot, frames) {
             return self.poison(&error);
         }
@@ -27,6 +33,7 @@ impl<D: Disk> Worker<D> {
         let are_others = self.effects.configuration_changed || self.effects.leader_changed;
         self.are_nodes_stale |= self.effects.configuration_changed;
         for (to, message) in self.effects.send.drain(..) {
+            let to = self.outboxes.addressee(&replica.core, to, heard);
             if may_speak {
                 self.outboxes.control(to, group, message);
             } else {
@@ -34,6 +41,7 @@ impl<D: Disk> Worker<D> {
             }
         }
         for (to, message) in self.effects.send_durable.drain(..) {
+            let to = self.outboxes.addressee(&replica.core, to, heard);
             self.filling.messages.push((to, group, message));
         }
         for (token, index) in self.effects.reads.drain(..) {
@@ -167,7 +175,7 @@ impl<D: Disk> Worker<D> {
         } else {
             self.metrics.proposed(u64::from(count));
         }
-        self.perform(slot, &[]);
+        self.perform(slot);
     }
 
     /// Drops the log's prefix that is in a durable checkpoint, as far as no follower that keeps up still needs it.

@@ -1,7 +1,7 @@
 //! The bytes of a snapshot transfer: a head, and perhaps a piece of the file.
 //!
 //! ```text
-//! unit body = kind u8 (1 piece, 2 ack, 3 refusal), 7 zero, group u64, leader's term u64, id.term u64, id.index u64,
+//! unit body = kind u8 (1 piece, 2 ack, 3 refusal), named u8, account u16, 4 zero, group u64, leader's term u64, id.term u64, id.index u64,
 //!             offset u64, total u64, bytes of the snapshot file
 //! ```
 
@@ -17,6 +17,10 @@ pub(super) const HEAD_BYTES: usize = 56;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Head {
     pub(super) kind: u8,
+    /// The sender's configuration names the receiver's log.
+    pub(super) is_named: bool,
+    /// The leader's account of the receiver.
+    pub(super) account: u16,
     pub(super) group: GroupId,
     pub(super) term: Term,
     pub(super) id: EntryId,
@@ -30,7 +34,8 @@ pub(super) const REFUSAL: u8 = 3;
 
 impl Head {
     pub(super) fn encode(&self, out: &mut BytesMut) {
-        out.extend_from_slice(&[self.kind, 0, 0, 0, 0, 0, 0, 0]);
+        let [low, high] = self.account.to_le_bytes();
+        out.extend_from_slice(&[self.kind, u8::from(self.is_named), low, high, 0, 0, 0, 0]);
         let words = [self.group.0, self.term.0, self.id.term.0, self.id.index.0, self.offset, self.total];
         for word in words {
             out.extend_from_slice(&word.to_le_bytes());
@@ -42,6 +47,8 @@ impl Head {
         let word = |n: usize| u64::from_le_bytes(head[8 + 8 * n..][..8].try_into().expect("eight bytes"));
         let parsed = Self {
             kind: head[0],
+            is_named: head[1] != 0,
+            account: u16::from_le_bytes([head[2], head[3]]),
             group: GroupId(word(0)),
             term: Term(word(1)),
             id: EntryId::new(Term(word(2)), Index(word(3))),
@@ -62,6 +69,8 @@ mod tests {
     fn a_head_survives_the_round_trip_and_nonsense_is_refused() {
         let head = Head {
             kind: PIECE,
+            is_named: true,
+            account: 513,
             group: GroupId(3),
             term: Term(4),
             id: EntryId::new(Term(2), Index(90)),

@@ -359,7 +359,8 @@ impl<D: Disk> Worker<D> {
                 (Message::ReadIndex { term: asked_in, round }, Some(index))
                     if asked_in == term && is_known && replica.may_speak(self.durable) =>
                 {
-                    self.outboxes.control(from, group, Message::ReadIndexReply { term, round, index });
+                    let to = self.outboxes.addressee(&replica.core, from, None);
+                    self.outboxes.control(to, group, Message::ReadIndexReply { term, round, index });
                     self.metrics.leased_read();
                 }
                 _ => self.step(slot, Input::Message { from, message, runs: &[] }),

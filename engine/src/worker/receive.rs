@@ -7,11 +7,12 @@ use bytes::Bytes;
 use raftwerk_frame::frame::{self, ENTRY_OVERHEAD_BYTES, Entries, EntryKind, FrameKind, HEADER_BYTES};
 use raftwerk_frame::wire::{self, Record, UnitHeader, UnitKind};
 use raftwerk_frame::{Configuration, EntryId, GroupId, Index, Membership, Message, NodeId, Run, Term};
-use raftwerk_raft::Input;
+use raftwerk_raft::{Input, Voice, is_request};
 use raftwerk_wal::{Disk, GroupSlot};
 use smallvec::SmallVec;
 
 use super::perform::ArrivedFrame;
+use super::ship::Addressee;
 use super::{ARRIVALS_PER_TURN, Worker};
 use crate::inbox::Arrival;
 
@@ -32,7 +33,8 @@ impl<D: Disk> Worker<D> {
             }
             match self.inbox.next_arrival() {
                 None => return,
-                Some(Arrival::Unit { from, unit }) => self.take_unit(from, &unit),
+                Some(Arrival::Unit { from, is_first, unit }) => self.take_unit(from, is_first, &unit),
+                Some(Arrival::Question { from }) => self.take_question(from),
                 Some(Arrival::Introduction { from, log, unit }) => self.take_introduction(from, log, unit),
                 Some(Arrival::Lost(node)) => self.take_lost(node),
             }
@@ -48,20 +50,24 @@ impl<D: Disk> Worker<D> {
         self.is_full || self.lane.room() as u64 >= UNIT_BYTES
     }
 
-    fn take_unit(&mut self, from: NodeId, unit: &Bytes) {
+    fn take_unit(&mut self, from: NodeId, is_first: bool, unit: &Bytes) {
         match UnitHeader::parse(unit) {
             Ok((header, _, _)) if header.from != from => self.metrics.bad_unit(),
-            Ok((header, records, bodies)) => match header.kind {
-                UnitKind::Groups => self.take_records(from, records, bodies),
-                UnitKind::Snapshot => self.take_snapshot_unit(from, unit.slice_ref(bodies)),
-                // Those do not come this way.
-                UnitKind::Beat => self.metrics.bad_unit(),
-            },
+            Ok((header, records, bodies)) => {
+                let voice = Voice { from, log: header.log, is_first, is_named: false };
+                match header.kind {
+                    UnitKind::Groups => self.take_records(voice, records, bodies),
+                    UnitKind::Snapshot => self.take_snapshot_unit(voice, unit.slice_ref(bodies)),
+                    // Those do not come this way.
+                    UnitKind::Beat => self.metrics.bad_unit(),
+                }
+            }
             Err(_) => self.metrics.bad_unit(),
         }
     }
 
-    fn take_records(&mut self, from: NodeId, records: &[u8], mut bodies: &[u8]) {
+    fn take_records(&mut self, voice: Voice, records: &[u8], mut bodies: &[u8]) {
+        let mut is_refused = false;
         for record in wire::records(records) {
             let Ok(record) = record else { return self.metrics.bad_unit() };
             let Some((body, rest)) = bodies.split_at_checked(record.body_bytes as usize) else {
@@ -70,11 +76,17 @@ impl<D: Disk> Worker<D> {
             bodies = rest;
             // Groups of other workers, and groups that are not here, pass by.
             if let Some(slot) = self.slot_of(record.group) {
-                self.take_record(slot, from, &record, body);
+                let voice = Voice { is_named: record.is_named, ..voice };
+                if self.hears(slot, voice, is_request(&record.message)) {
+                    self.take_record(slot, voice, &record, body);
+                } else if !std::mem::replace(&mut is_refused, true) {
+                    self.dispatch.peers().refuse();
+                }
             } else if let Message::Doubt { term } = record.message
                 && self.owns(record.group)
             {
-                self.outboxes.control(from, record.group, Message::Renounce { term });
+                let to = Addressee { node: voice.from, log: voice.log, is_named: false };
+                self.outboxes.control(to, record.group, Message::Renounce { term });
             }
             if self.is_poisoned {
                 return;
@@ -82,10 +94,17 @@ impl<D: Disk> Worker<D> {
         }
     }
 
-    fn take_record(&mut self, slot: GroupSlot, from: NodeId, record: &Record, body: &[u8]) {
+    /// Whether a group looks at what is said: by whom, and to whom.
+    pub(super) fn hears(&self, slot: GroupSlot, voice: Voice, is_request: bool) -> bool {
+        let replica = self.replicas[slot.0 as usize].as_ref();
+        replica.is_some_and(|replica| replica.core.hears(voice, is_request))
+    }
+
+    fn take_record(&mut self, slot: GroupSlot, voice: Voice, record: &Record, body: &[u8]) {
         if matches!(record.message, Message::ReadIndex { .. }) && self.lease_of(slot).is_some() {
-            return self.questions.push((slot, record.group, from, record.message));
+            return self.questions.push((slot, record.group, voice.from, record.message));
         }
+        let from = voice.from;
         let (mut frames, mut runs, mut memberships) = (Frames::new(), Runs::new(), Memberships::new());
         if let Message::Append { prev, .. } = record.message
             && !body.is_empty()
@@ -110,7 +129,7 @@ impl<D: Disk> Worker<D> {
             Input::Memberships { from, message, runs: &runs, memberships: &memberships }
         };
         replica.core.step(self.now, input, &mut self.effects);
-        self.perform(slot, &frames);
+        self.perform_for(slot, &frames, Some(voice));
     }
 
     fn take_lost(&mut self, node: NodeId) {

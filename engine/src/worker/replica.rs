@@ -132,13 +132,15 @@ impl Replica {
         }
     }
 
-    /// Whether it takes a node for a member, by what is committed or by what may be. One that was told that it is removed
-    /// may forget that, and act upon the configuration that it has.
-    pub(crate) fn names(&self, node: NodeId) -> bool {
+    /// Whether it takes a node for one of the first voters, whose log no configuration names: by what is committed or by what
+    /// may be. One that was told that it is removed may forget that, and act upon the configuration that it has.
+    pub(crate) fn has_for_founder(&self, node: NodeId) -> bool {
         let committed = self.core.configuration_up_to(self.core.commit());
-        let is_named = |configuration: &Configuration| configuration.replicas().contains(&node);
-        is_named(self.core.configuration())
-            || committed.is_some_and(|(_, configuration)| is_named(configuration))
+        let is_unnamed = |configuration: &Configuration| {
+            configuration.contains(node) && configuration.log_of(node).is_none()
+        };
+        is_unnamed(self.core.configuration())
+            || committed.is_some_and(|(_, configuration)| is_unnamed(configuration))
     }
 
     /// Whether term and vote are durable, so that messages may speak of them.

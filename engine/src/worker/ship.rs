@@ -8,11 +8,13 @@ use raftwerk_frame::frame::{Entries, FrameWriter, HEADER_BYTES, parse};
 use raftwerk_frame::wire::{RECORD_BYTES, Record, UNIT_HEADER_BYTES, UnitHeader, UnitKind};
 use raftwerk_frame::{EntryId, GroupId, LogId, Message, NodeId};
 use raftwerk_net::{Channel, Parts, PeerId, Transport};
+use raftwerk_raft::{Address, Group, Voice};
 use raftwerk_wal::{Disk, FrameRef, GroupSlot, Lane, LogError, Place};
 use rustc_hash::FxHashMap;
 use smallvec::SmallVec;
 
 use super::Worker;
+use crate::peers::{PeerLogs, Peers};
 
 /// A control unit leaves early only when it holds this many records, 768 KiB: the transport carries at most 1 MiB.
 const CONTROL_RECORDS: u32 = 16 << 10;
@@ -39,7 +41,8 @@ impl Records {
     }
 
     /// The unit's first bytes: header and records.
-    fn take(&mut self, sender: Sender, bodies_bytes: u64) -> BytesMut {
+    fn take(&mut self, sender: Sender, to_log: LogId, bodies_bytes: u64) -> BytesMut {
+        self.bytes.resize(self.bytes.len().max(UNIT_HEADER_BYTES), 0);
         let header = UnitHeader {
             kind: UnitKind::Groups,
             worker: sender.worker,
@@ -48,6 +51,7 @@ impl Records {
             from: sender.node,
             bodies_bytes,
             log: sender.log,
+            to_log,
         };
         self.bytes[..UNIT_HEADER_BYTES].copy_from_slice(&header.encode());
         self.bytes.split()
@@ -63,6 +67,16 @@ pub(super) struct Sender {
     pub(super) log: LogId,
 }
 
+/// Who is spoken to.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Addressee {
+    pub(super) node: NodeId,
+    /// The log that is meant; 0 if that is not known.
+    pub(super) log: LogId,
+    /// The group's configuration names it.
+    pub(super) is_named: bool,
+}
+
 /// Frames that follow an append.
 enum Body {
     /// In the log, as they are.
@@ -74,6 +88,8 @@ enum Body {
 #[derive(Default)]
 struct Outbox {
     control: Records,
+    /// Something is to be said, if only who speaks.
+    greets: bool,
     appends: Records,
     bodies: SmallVec<[Body; 4]>,
     bodies_bytes: u64,
@@ -82,7 +98,11 @@ struct Outbox {
 /// The outboxes of all peers.
 pub(super) struct Outboxes {
     sender: Sender,
-    peers: FxHashMap<NodeId, Outbox>,
+    /// By node and log.
+    peers: FxHashMap<(NodeId, LogId), Outbox>,
+    /// The logs of the peers, and as of which version.
+    logs: FxHashMap<NodeId, PeerLogs>,
+    logs_version: u64,
     /// Units that were handed to the transport …
     pub(super) sent: u64,
     /// … and those that it refused: lost, as far as the protocol is concerned.
@@ -92,7 +112,15 @@ pub(super) struct Outboxes {
 
 impl Outboxes {
     pub(super) fn new(sender: Sender) -> Self {
-        Self { sender, peers: FxHashMap::default(), sent: 0, dropped: 0, full: Vec::new() }
+        Self {
+            sender,
+            peers: FxHashMap::default(),
+            logs: FxHashMap::default(),
+            logs_version: 0,
+            sent: 0,
+            dropped: 0,
+            full: Vec::new(),
+        }
     }
 
     pub(super) const fn sender(&self) -> Sender {
@@ -104,18 +132,57 @@ impl Outboxes {
         self.sender.log
     }
 
+    /// Looks again which logs the peers have, if anything has changed.
+    pub(super) fn look_up(&mut self, peers: &Peers) {
+        self.logs_version = peers.copy_since(self.logs_version, &mut self.logs);
+    }
+
+    /// The log that a node has now, as far as it was heard.
+    pub(super) fn latest_of(&self, node: NodeId) -> Option<LogId> {
+        if node == self.sender.node {
+            return Some(self.sender.log);
+        }
+        self.logs.get(&node).map(|logs| logs.latest)
+    }
+
+    /// The log that a node had when it was first heard.
+    pub(super) fn first_of(&self, node: NodeId) -> Option<LogId> {
+        if node == self.sender.node {
+            return Some(self.sender.log);
+        }
+        self.logs.get(&node).map(|logs| logs.first)
+    }
+
+    /// Which log of a node a group speaks to: the one that it names, or the one that was `heard` just now.
+    pub(super) fn addressee(&self, core: &Group, node: NodeId, heard: Option<Voice>) -> Addressee {
+        let address = core.address_of(node);
+        let is_named = matches!(address, Address::Named(_));
+        let log = match (address, heard) {
+            (Address::Named(log), _) => log,
+            (_, Some(voice)) if voice.from == node => voice.log,
+            (Address::Founder, _) => self.first_of(node).unwrap_or_default(),
+            (Address::Anyone, _) => self.latest_of(node).unwrap_or_default(),
+        };
+        Addressee { node, log, is_named }
+    }
+
     /// Says something small to a peer at the end of the turn.
-    pub(super) fn control(&mut self, to: NodeId, group: GroupId, message: Message) {
-        let control = &mut self.peers.entry(to).or_default().control;
-        control.push(&Record { group, message, body_bytes: 0 });
+    pub(super) fn control(&mut self, to: Addressee, group: GroupId, message: Message) {
+        let control = &mut self.peers.entry((to.node, to.log)).or_default().control;
+        control.push(&Record { group, message, body_bytes: 0, is_named: to.is_named });
         if control.count == CONTROL_RECORDS {
-            self.full.push((to, control.take(self.sender, 0).freeze()));
+            self.full.push((to.node, control.take(self.sender, to.log, 0).freeze()));
         }
     }
 
+    /// Tells a peer who speaks. With a log of 0 it is also asked who it is.
+    pub(super) fn greet(&mut self, to: NodeId, log: LogId) {
+        self.peers.entry((to, log)).or_default().greets = true;
+    }
+
     /// Adds an append with its frames. Whether the unit is full and should leave.
-    fn append(&mut self, to: NodeId, record: &Record, bodies: impl Iterator<Item = Body>) -> bool {
-        let outbox = self.peers.entry(to).or_default();
+    fn append(&mut self, to: Addressee, record: &Record, bodies: impl Iterator<Item = Body>) -> bool {
+        let outbox = self.peers.entry((to.node, to.log)).or_default();
         outbox.appends.push(record);
         outbox.bodies_bytes += u64::from(record.body_bytes);
         for body in bodies {
@@ -146,15 +213,15 @@ impl Outboxes {
     /// Sends a peer's appends.
     fn flush_appends<D: Disk>(
         &mut self,
-        to: NodeId,
+        (to, log): (NodeId, LogId),
         lane: &Lane<D>,
         transport: &dyn Transport,
     ) -> Result<(), LogError> {
         let channel = Channel::append_for(u64::from(self.sender.worker));
-        let Some(outbox) = self.peers.get_mut(&to).filter(|outbox| outbox.appends.count > 0) else {
+        let Some(outbox) = self.peers.get_mut(&(to, log)).filter(|outbox| outbox.appends.count > 0) else {
             return Ok(());
         };
-        let mut head = outbox.appends.take(self.sender, std::mem::take(&mut outbox.bodies_bytes));
+        let mut head = outbox.appends.take(self.sender, log, std::mem::take(&mut outbox.bodies_bytes));
         let mut parts = Parts::new();
         for body in outbox.bodies.drain(..) {
             let frames = match body {
@@ -180,15 +247,19 @@ impl Outboxes {
         for (to, unit) in std::mem::take(&mut self.full) {
             self.send(transport, to, Channel::Control, smallvec::smallvec![unit]);
         }
-        let peers: SmallVec<[NodeId; 8]> = self.peers.keys().copied().collect();
-        for to in peers {
-            let outbox = self.peers.get_mut(&to).expect("is one of the keys");
-            said |= outbox.control.count + outbox.appends.count > 0;
-            if outbox.control.count > 0 {
-                let unit = outbox.control.take(self.sender, 0).freeze();
+        let peers: SmallVec<[(NodeId, LogId); 8]> = self.peers.keys().copied().collect();
+        for (to, log) in peers {
+            let outbox = self.peers.get_mut(&(to, log)).expect("is one of the keys");
+            let greets = std::mem::take(&mut outbox.greets);
+            said |= greets || outbox.control.count + outbox.appends.count > 0;
+            if greets || outbox.control.count > 0 {
+                let unit = outbox.control.take(self.sender, log, 0).freeze();
                 self.send(transport, to, Channel::Control, smallvec::smallvec![unit]);
             }
-            self.flush_appends(to, lane, transport)?;
+            self.flush_appends((to, log), lane, transport)?;
+            if self.logs.get(&to).is_some_and(|logs| log != logs.latest && log != logs.first) {
+                self.peers.remove(&(to, log)); // whoever that was is no more
+            }
         }
         if said {
             transport.flush();
@@ -229,12 +300,19 @@ impl<D: Disk> Worker<D> {
         let group = replica.id;
         let peers: SmallVec<[NodeId; 8]> = replica.core.peers().collect();
         for to in peers {
+            let addressee = self.outboxes.addressee(&replica.core, to, None);
+            let is_named = addressee.is_named;
             while let Some(shipment) = replica.core.next_shipment(to) {
-                let message =
-                    Message::Append { term: shipment.term, prev: shipment.prev, commit: shipment.commit };
+                let message = Message::Append {
+                    term: shipment.term,
+                    prev: shipment.prev,
+                    commit: shipment.commit,
+                    account: shipment.account,
+                };
                 if shipment.first > shipment.last {
                     replica.core.shipped(to, shipment.prev.index, 0);
-                    self.outboxes.append(to, &Record { group, message, body_bytes: 0 }, std::iter::empty());
+                    let record = Record { group, message, body_bytes: 0, is_named };
+                    self.outboxes.append(addressee, &record, std::iter::empty());
                     continue;
                 }
                 let frames = self.lane.read(slot, shipment.first, shipment.last, shipment.bytes_max)?;
@@ -242,9 +320,9 @@ impl<D: Disk> Worker<D> {
                 let bodies = bodies(group, &frames, &self.lane)?;
                 let bytes: u64 = bodies.iter().map(Body::bytes).sum();
                 replica.core.shipped(to, last, bytes);
-                let record = Record { group, message, body_bytes: bytes as u32 };
-                if self.outboxes.append(to, &record, bodies.into_iter()) {
-                    self.outboxes.flush_appends(to, &self.lane, &*self.transport)?;
+                let record = Record { group, message, body_bytes: bytes as u32, is_named };
+                if self.outboxes.append(addressee, &record, bodies.into_iter()) {
+                    self.outboxes.flush_appends((to, addressee.log), &self.lane, &*self.transport)?;
                 }
             }
         }

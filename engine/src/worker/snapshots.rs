@@ -12,7 +12,7 @@ use bytes::{Bytes, BytesMut};
 use raftwerk_frame::wire::{UNIT_HEADER_BYTES, UnitHeader, UnitKind};
 use raftwerk_frame::{Configuration, EntryId, GroupId, Index, NodeId, Term, Time};
 use raftwerk_net::{Channel, PeerId};
-use raftwerk_raft::Input;
+use raftwerk_raft::{Input, Voice};
 use raftwerk_wal::{BackgroundDone, BackgroundOutput, Disk, GroupSlot, SnapshotMeta};
 use rustc_hash::{FxHashMap, FxHashSet};
 use tokio::sync::oneshot;
@@ -32,6 +32,7 @@ const RETRIES_MAX: u32 = 8;
 /// Where a transfer stands, at the sender.
 struct Outgoing {
     term: Term,
+    account: u16,
     meta: SnapshotMeta,
     acked: u64,
     retries: u32,
@@ -45,6 +46,7 @@ struct Outgoing {
 struct Incoming {
     from: NodeId,
     term: Term,
+    account: u16,
     id: EntryId,
     total: u64,
     written: u64,
@@ -252,6 +254,7 @@ impl<D: Disk> Worker<D> {
         let Some(meta) = replica.checkpoint.clone() else { return };
         let transfer = Outgoing {
             term: replica.core.term(),
+            account: replica.core.account_of(to),
             meta,
             acked: 0,
             retries: 0,
@@ -281,6 +284,8 @@ impl<D: Disk> Worker<D> {
         transfer.reading = false;
         let head = Head {
             kind: PIECE,
+            is_named: false,
+            account: transfer.account,
             group,
             term: transfer.term,
             id: transfer.meta.id,
@@ -294,12 +299,17 @@ impl<D: Disk> Worker<D> {
     /// An empty piece behind the last one: whoever does not hold all the others asks for them.
     fn ask_for_more(&mut self, group: GroupId, to: NodeId) {
         let Some(transfer) = self.transfers.outgoing.get(&(group, to)) else { return };
-        let (term, meta) = (transfer.term, &transfer.meta);
-        let head = Head { kind: PIECE, group, term, id: meta.id, offset: meta.bytes, total: meta.bytes };
+        let (term, account, meta) = (transfer.term, transfer.account, &transfer.meta);
+        let (id, offset, total) = (meta.id, meta.bytes, meta.bytes);
+        let head = Head { kind: PIECE, is_named: false, account, group, term, id, offset, total };
         self.send_snapshot_unit(to, &head, &[]);
     }
 
+    /// Says something of a snapshot to the log of a peer that the group means.
     fn send_snapshot_unit(&mut self, to: NodeId, head: &Head, bytes: &[u8]) {
+        let Some(replica) = self.replica(head.group) else { return };
+        let addressee = self.outboxes.addressee(&replica.core, to, None);
+        let head = Head { is_named: addressee.is_named, ..*head };
         let body_bytes = HEAD_BYTES + bytes.len();
         let header = UnitHeader {
             kind: UnitKind::Snapshot,
@@ -309,6 +319,7 @@ impl<D: Disk> Worker<D> {
             from: self.settings.node,
             bodies_bytes: body_bytes as u64,
             log: self.outboxes.log(),
+            to_log: addressee.log,
         };
         let mut unit = BytesMut::with_capacity(UNIT_HEADER_BYTES + body_bytes);
         unit.extend_from_slice(&header.encode());
@@ -320,10 +331,12 @@ impl<D: Disk> Worker<D> {
     }
 
     /// A piece, or what became of one, has arrived.
-    pub(super) fn take_snapshot_unit(&mut self, from: NodeId, body: Bytes) {
+    pub(super) fn take_snapshot_unit(&mut self, voice: Voice, body: Bytes) {
         let Some((head, head_bytes)) = Head::parse(&body) else { return self.metrics.bad_unit() };
-        if self.slot_of(head.group).is_none() {
-            return;
+        let Some(slot) = self.slot_of(head.group) else { return };
+        let from = voice.from;
+        if !self.hears(slot, Voice { is_named: head.is_named, ..voice }, head.kind == PIECE) {
+            return self.dispatch.peers().refuse();
         }
         match head.kind {
             PIECE => self.take_piece(from, &head, body.slice(head_bytes..)),
@@ -364,7 +377,7 @@ impl<D: Disk> Worker<D> {
         if head.term < replica.core.term() || head.id.index <= replica.core.commit() {
             // An old leader's, or old news: the core answers it, and the sender's core moves on.
             let configuration = replica.core.configuration().clone();
-            return self.step_snapshot(slot, from, head.term, head.id, &configuration);
+            return self.step_snapshot(slot, from, head, &configuration);
         }
         let incoming = self.transfers.incoming.get(&head.group);
         let same = incoming.is_some_and(|incoming| incoming.id == head.id && incoming.total == head.total);
@@ -375,12 +388,19 @@ impl<D: Disk> Worker<D> {
             if head.offset != 0 {
                 return self.acknowledge(from, Head { kind: ACK, offset: 0, ..*head });
             }
-            let fresh =
-                Incoming { from, term: head.term, id: head.id, total: head.total, written: 0, busy: false };
+            let fresh = Incoming {
+                from,
+                term: head.term,
+                account: head.account,
+                id: head.id,
+                total: head.total,
+                written: 0,
+                busy: false,
+            };
             self.transfers.incoming.insert(head.group, fresh);
         }
         let incoming = self.transfers.incoming.get_mut(&head.group).expect("was just put there");
-        (incoming.from, incoming.term) = (from, head.term);
+        (incoming.from, incoming.term, incoming.account) = (from, head.term, head.account);
         if head.offset != incoming.written || bytes.is_empty() {
             let offset = incoming.written;
             return self.acknowledge(from, Head { kind: ACK, offset, ..*head });
@@ -402,6 +422,8 @@ impl<D: Disk> Worker<D> {
         incoming.busy = done;
         let head = Head {
             kind: ACK,
+            is_named: false,
+            account: incoming.account,
             group,
             term: incoming.term,
             id: incoming.id,
@@ -417,8 +439,9 @@ impl<D: Disk> Worker<D> {
 
     fn refuse_incoming(&mut self, group: GroupId) {
         if let Some(incoming) = self.transfers.incoming.remove(&group) {
-            let Incoming { from, term, id, total, .. } = incoming;
-            self.acknowledge(from, Head { kind: REFUSAL, group, term, id, offset: 0, total });
+            let Incoming { from, term, account, id, total, .. } = incoming;
+            let head = Head { kind: REFUSAL, is_named: false, account, group, term, id, offset: 0, total };
+            self.acknowledge(from, head);
         }
     }
 
@@ -428,36 +451,30 @@ impl<D: Disk> Worker<D> {
     fn restored(&mut self, group: GroupId, meta: &SnapshotMeta, machine: Box<dyn Any + Send>) {
         let incoming = self.transfers.incoming.remove(&group);
         let (Some(incoming), Some(slot)) = (incoming, self.slot_of(group)) else { return };
-        self.install_snapshot(slot, incoming.from, incoming.term, meta, as_machine(machine));
+        self.install_snapshot(slot, &incoming, meta, as_machine(machine));
     }
 
-    fn step_snapshot(
-        &mut self,
-        slot: GroupSlot,
-        from: NodeId,
-        term: Term,
-        id: EntryId,
-        configuration: &Configuration,
-    ) {
+    fn step_snapshot(&mut self, slot: GroupSlot, from: NodeId, head: &Head, configuration: &Configuration) {
         let Some(replica) = self.replicas[slot.0 as usize].as_mut() else { return };
         self.effects.clear();
-        let input = Input::SnapshotReceived { from, term, id, configuration };
+        let Head { term, id, account, .. } = *head;
+        let input = Input::SnapshotReceived { from, term, id, configuration, account };
         replica.core.step(self.now, input, &mut self.effects);
         assert!(self.effects.install.is_none(), "a snapshot at or below the commit index is never installed");
-        self.perform(slot, &[]);
+        self.perform(slot);
     }
 
     fn install_snapshot(
         &mut self,
         slot: GroupSlot,
-        from: NodeId,
-        term: Term,
+        &Incoming { from, term, account, .. }: &Incoming,
         meta: &SnapshotMeta,
         machine: Box<dyn StateMachine>,
     ) {
         let Some(replica) = self.replicas[slot.0 as usize].as_mut() else { return };
         self.effects.clear();
-        let input = Input::SnapshotReceived { from, term, id: meta.id, configuration: &meta.configuration };
+        let (id, configuration) = (meta.id, &meta.configuration);
+        let input = Input::SnapshotReceived { from, term, id, configuration, account };
         replica.core.step(self.now, input, &mut self.effects);
         let install = self.effects.install.take();
         if let Some(install) = &install {
@@ -469,7 +486,7 @@ impl<D: Disk> Worker<D> {
             self.clients.abandon(replica, Index(0));
             self.metrics.installed();
         }
-        self.perform(slot, &[]);
+        self.perform(slot);
         if let Some(install) = install {
             self.lane.snapshot(slot, meta.id, &meta.configuration, install.keep_tail);
         }

@@ -24,7 +24,10 @@ use crate::inbox::{Arrival, Inbox, Order, Request};
 use crate::metric::WorkerMetrics;
 use crate::peers::Peers;
 use crate::state_machine::{Checkpoint, Committed, Replies, StateMachine};
-use crate::{Applied, GroupStatus, ProposeError, ReplaceError};
+use crate::{
+    Applied, Change, CreateError, GroupStatus, Newcomers, ProposeError, Reconfiguration, ReconfigureError,
+    ReplaceError,
+};
 
 mod reads;
 
@@ -66,7 +69,7 @@ impl Disk for SlowDisk {
 
 /// Remembers what was said.
 #[derive(Default)]
-struct Wire(Mutex<Vec<(PeerId, Record)>>, Mutex<Vec<Head>>);
+struct Wire(Mutex<Vec<(PeerId, Record)>>, Mutex<Vec<Head>>, Mutex<Vec<(PeerId, LogId)>>);
 
 impl Transport for Wire {
     fn send(&self, to: PeerId, _: Channel, parts: Parts) -> Result<(), SendError> {
@@ -75,6 +78,7 @@ impl Transport for Wire {
         if header.kind == UnitKind::Snapshot {
             self.1.lock().unwrap().push(Head::parse(bodies).unwrap().0);
         }
+        self.2.lock().unwrap().push((to, header.to_log));
         self.0.lock().unwrap().extend(records(heads).map(|record| (to, record.unwrap())));
         Ok(())
     }
@@ -132,7 +136,8 @@ impl Node {
         inner.runs_by_itself = false;
         let inner = Arc::new(Mutex::new(inner));
         let inbox = Inbox::new(64, Waker::noop().clone());
-        let dispatch = Arc::new(Dispatch::new(vec![Arc::clone(&inbox)], Peers::new(directory.peers())));
+        let dispatch =
+            Arc::new(Dispatch::new(vec![Arc::clone(&inbox)], Peers::new(directory.peers()), LogId(7)));
         let disk = SlowDisk { directory, inner };
         let wire = Arc::new(Wire::default());
         let surroundings = Surroundings {
@@ -225,7 +230,7 @@ impl Node {
     }
 
     fn hear(&self, from: u64, message: Message) {
-        let record = Record { group: GROUP, message, body_bytes: 0 };
+        let record = Record { group: GROUP, message, body_bytes: 0, is_named: false };
         self.hear_unit(from, UnitKind::Groups, 1, &record.encode());
     }
 
@@ -233,15 +238,17 @@ impl Node {
         let bodies_bytes = if records == 0 { rest.len() as u64 } else { 0 };
         let from_node = NodeId(from);
         let log = LogId(from);
-        let header = UnitHeader { kind, worker: 0, workers: 1, records, from: from_node, bodies_bytes, log };
+        let to_log = LogId(7);
+        let header =
+            UnitHeader { kind, worker: 0, workers: 1, records, from: from_node, bodies_bytes, log, to_log };
         let unit = [&header.encode()[..], rest].concat().into();
-        assert!(self.inbox.arrive(Arrival::Unit { from: NodeId(from), unit }));
+        assert!(self.inbox.arrive(Arrival::Unit { from: NodeId(from), is_first: true, unit }));
     }
 
     /// What node 2 says when it has that log; how many answers come.
     fn answers_to(&mut self, log: u64) -> usize {
         let message = Message::PreVote { term: Term(9), last: EntryId::new(Term(8), Index(8)) };
-        let record = Record { group: GROUP, message, body_bytes: 0 };
+        let record = Record { group: GROUP, message, body_bytes: 0, is_named: false };
         let header = UnitHeader {
             kind: UnitKind::Groups,
             worker: 0,
@@ -250,11 +257,29 @@ impl Node {
             from: NodeId(2),
             bodies_bytes: 0,
             log: LogId(log),
+            to_log: LogId(7),
         };
         let unit = [&header.encode()[..], &record.encode()].concat().into();
         self.dispatch.receive(PeerId(2), Channel::Control, unit);
         self.settle();
         self.said().iter().filter(|said| matches!(said, Message::PreVoteReply { .. })).count()
+    }
+
+    /// A unit as it comes from the network; a greeting, if there is nothing in it.
+    fn receive(&self, from: u64, log: u64, to_log: u64, record: Option<&Record>) {
+        let header = UnitHeader {
+            kind: UnitKind::Groups,
+            worker: 0,
+            workers: 1,
+            records: u32::from(record.is_some()),
+            from: NodeId(from),
+            bodies_bytes: 0,
+            log: LogId(log),
+            to_log: LogId(to_log),
+        };
+        let mut unit = header.encode().to_vec();
+        unit.extend(record.iter().flat_map(|record| record.encode()));
+        self.dispatch.receive(PeerId(from), Channel::Control, unit.into());
     }
 
     fn replace_peer(&mut self, log: u64) -> Result<(), ReplaceError> {
@@ -383,7 +408,7 @@ fn a_snapshot_that_arrived_whole_and_was_never_installed_is_sent_again() {
         let _applied = node.propose(&[1; 1024]);
         node.settle();
         let matched = node.status().unwrap().last.index;
-        node.hear(2, Message::AppendAck { term, matched });
+        node.hear(2, Message::AppendAck { term, matched, account: 0 });
         node.settle();
     }
     assert!(node.status().unwrap().compacted.index.0 > 0);
@@ -449,7 +474,17 @@ fn an_older_snapshot_after_one_that_was_not_installed_brings_the_state_that_its_
     let piece = |file: &Bytes, id: EntryId, term: u64| {
         let mut unit = BytesMut::new();
         let total = file.len() as u64;
-        Head { kind: PIECE, group: GROUP, term: Term(term), id, offset: 0, total }.encode(&mut unit);
+        let head = Head {
+            kind: PIECE,
+            is_named: false,
+            account: 0,
+            group: GROUP,
+            term: Term(term),
+            id,
+            offset: 0,
+            total,
+        };
+        head.encode(&mut unit);
         unit.extend_from_slice(file);
         unit
     };
@@ -518,5 +553,70 @@ fn a_removed_group_leaves_no_file_behind_even_if_the_node_stops_in_between() {
     let mut node = Node::open(&stopped, 4096);
     assert_eq!(node.status(), None);
     assert!(!has_snapshots(&stopped));
-    node.create(&[1]);
+
+    // What it promised is there still: the group cannot be founded here again, and joining begins with that.
+    let voters = vec![NodeId(1)];
+    let mut made = node.order(|reply| Order::Create { group: GROUP, voters, reply });
+    node.settle();
+    assert_eq!(made.try_recv().unwrap(), Err(CreateError::Removed(GROUP)));
+    node.create(&[]);
+    let status = node.status().unwrap();
+    assert!(status.term > Term(0) && status.last == EntryId::default(), "{status:?}");
+    let floor = |node: &Node| node.worker.replicas().next().unwrap().core.origin().floor();
+    assert_eq!(floor(&node).index, Index(9), "the empty entry, and eight");
+    let files = node.files.after_power_cut(|_, _| SectorFate::Old);
+    let reopened = Node::open(&files, 4096);
+    assert_eq!(floor(&reopened), floor(&node));
+}
+
+/// A replica that has joined obeys those only whose configuration names its log.
+#[test]
+fn a_replica_that_joined_answers_only_who_means_it() {
+    let mut node = Node::open(&MemoryFiles::new(), u64::MAX);
+    node.create(&[]);
+    let last = EntryId::new(Term(8), Index(8));
+    let ask = |node: &mut Node, term: u64, is_named: bool, to_log: u64| {
+        let message = Message::Vote { term: Term(term), last, transfer: true };
+        let record = Record { group: GROUP, message, body_bytes: 0, is_named };
+        node.receive(2, 5, to_log, Some(&record));
+        node.settle();
+        let said = node.said();
+        said.iter().filter(|said| matches!(said, Message::VoteReply { granted: true, .. })).count()
+    };
+    assert_eq!(ask(&mut node, 9, false, 0), 0, "a straggler does not know who is here");
+    assert_eq!(ask(&mut node, 10, false, 7), 0, "or it does, and its configuration does not");
+    assert_eq!(ask(&mut node, 11, true, 6), 0, "that was another log");
+    assert_eq!(node.dispatch.peers().refused(), 3);
+    assert_eq!(ask(&mut node, 12, true, 7), 1);
+}
+
+/// Whoever does not know which log is here is told; and a node is added with the log that it has, or not at all.
+#[test]
+fn a_node_is_added_with_the_log_that_it_was_last_heard_with() {
+    let files = MemoryFiles::new();
+    let mut node = Node::alone(&files, u64::MAX);
+    let wish = |node: &mut Node, change| {
+        let wish = Reconfiguration { newcomers: Newcomers::Unchecked, ..Reconfiguration::of([change]) };
+        let mut told = node.order(|reply| Order::Reconfigure { group: GROUP, wish, reply });
+        node.settle();
+        told.try_recv().ok()
+    };
+    let learner = Change::Learner(NodeId(2));
+    assert_eq!(wish(&mut node, learner), Some(Err(ReconfigureError::NotIntroduced(NodeId(2)))));
+    let asked = (PeerId(2), LogId(0));
+    assert_eq!(node.wire.2.lock().unwrap().drain(..).collect::<Vec<_>>(), [asked]);
+    node.receive(2, 5, 0, None);
+    node.settle();
+    assert!(node.wire.2.lock().unwrap().contains(&(PeerId(2), LogId(5))), "who asks is answered");
+    let named = wish(&mut node, learner).unwrap().unwrap();
+    assert_eq!(named.configuration.log_of(NodeId(2)), Some(LogId(5)));
+
+    node.receive(2, 6, 7, None);
+    let voter = Change::Voter(NodeId(2));
+    assert_eq!(wish(&mut node, voter), Some(Err(ReconfigureError::OtherLog(NodeId(2)))));
+    wish(&mut node, Change::Remove(NodeId(2))).unwrap().unwrap();
+    let again = wish(&mut node, learner).unwrap().unwrap();
+    assert_eq!(again.configuration.log_of(NodeId(2)), Some(LogId(6)));
+    let mut reopened = Node::open(&files.after_power_cut(|_, _| SectorFate::Old), u64::MAX);
+    assert_eq!(reopened.status().unwrap().configuration, again.configuration);
 }

@@ -10,6 +10,8 @@ pub(crate) struct Shadow {
     /// The group is there.
     pub(crate) is_there: bool,
     pub(crate) hard_state: HardState,
+    /// How far logs of the group reached here that are gone.
+    pub(crate) floor: EntryId,
     /// The log begins after this entry.
     pub(crate) base: EntryId,
     /// Terms of the log with the first index of each, in rising order.
@@ -23,10 +25,16 @@ impl Shadow {
         Self {
             is_there: true,
             hard_state: core.hard_state(),
+            floor: core.origin().floor(),
             base: core.compacted(),
             runs: core.runs().iter().map(|run| (run.term, run.first.0)).collect(),
             last: core.last().index.0,
         }
+    }
+
+    /// The replica is gone; what it promised is left.
+    pub(crate) fn gone(&self, floor: EntryId) -> Self {
+        Self { hard_state: self.hard_state, floor: self.floor.max(floor), ..Self::default() }
     }
 
     pub(crate) const fn last(&self) -> u64 {
@@ -89,6 +97,9 @@ impl Shadow {
             is.term > was.term || is.term == was.term && (was.vote.is_none() || is.vote == was.vote);
         if !keeps_vote {
             return Err(format!("term and vote were {was:?}, and are {is:?}"));
+        }
+        if opened.floor < self.floor {
+            return Err(format!("its floor was {}, and is {}", self.floor, opened.floor));
         }
         let base = opened.base;
         if base.index > self.base.index && self.term_at(base.index.0).is_some_and(|was| was != base.term) {

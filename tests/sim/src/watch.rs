@@ -28,6 +28,7 @@
 //! | `newcomers have caught up` | who becomes a voter has acknowledged something to the leader that makes it one |
 //! | `removed is removed` | who is told, or thinks, that it takes no part any longer: a committed configuration is without it |
 //! | `no vote, no entries` | a leader without a vote in the committed configuration takes in no more entries |
+//! | `promises outlive a log` | who joins again is bound by term, vote and log of the replica that was there before |
 //! | `created is durable` | a group that its creator was told of is on the disk |
 //! | `durable is kept` | a node that opens again knows all that was durable |
 //! | `found is durable` | what a node finds under a name when it opens, and goes on with, has that name durably |
@@ -419,8 +420,21 @@ impl Watch {
                 shadow.begins_after(id, false);
             }
             FrameKind::Compact => shadow.begins_after(header.id(), true),
-            FrameKind::Remove => *shadow = Shadow::default(),
             FrameKind::Fence => {}
+            FrameKind::Remove => {
+                let shadow = shadow.gone(header.id());
+                let watch = ReplicaWatch { shadow, ..ReplicaWatch::default() };
+                self.replicas.insert((node, header.group.0), watch);
+            }
+            FrameKind::Join => {
+                let (floor, known) = (header.id(), shadow.floor);
+                ensure!(
+                    floor >= known,
+                    "promises outlive a log",
+                    "{whose}: joins with {floor}, and held {known}"
+                );
+                shadow.floor = floor;
+            }
         }
         Ok(())
     }

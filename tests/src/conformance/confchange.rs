@@ -175,6 +175,7 @@ const fn in_etcds_words(error: ChangeError) -> &'static str {
         ChangeError::AllVotersRemoved => "removed all voters",
         ChangeError::ManyVoters => "more than one voter changed without entering joint config",
         ChangeError::TooMany => "more replicas than a configuration may name",
+        ChangeError::OtherLog(_) => "a replica with another log",
     }
 }
 

@@ -39,6 +39,7 @@ impl Cluster {
     pub(crate) fn start(&mut self, arguments: &mut Arguments<'_>) -> Result<(), String> {
         let config = Config {
             node: NodeId(0),
+            log: raftwerk_frame::LogId(0),
             group: GroupId(1),
             seed: 7,
             election_timeout: ELECTION_TIMEOUT,
@@ -200,7 +201,7 @@ impl Cluster {
             }
             Parcel::Snapshot { term, checkpoint } => {
                 let (id, configuration) = (checkpoint.id, &checkpoint.configuration);
-                let input = Input::SnapshotReceived { from, term: *term, id, configuration };
+                let input = Input::SnapshotReceived { from, term: *term, id, configuration, account: 0 };
                 replica.step(now, input, Beside { checkpoint: Some(checkpoint), ..Beside::default() }, trace);
             }
         });

@@ -100,6 +100,7 @@ impl Image {
             }
         }
         Restored {
+            origin: Default::default(),
             hard_state: self.hard_state,
             compacted: self.checkpoint.id,
             configuration: self.checkpoint.configuration.clone(),

@@ -26,6 +26,7 @@ fn refusal(refusal: Refusal) -> String {
         Refusal::Stale(index) => format!("the configuration is of {index}"),
         Refusal::NotCaughtUp(node) => format!("{} has not caught up", node.0),
         Refusal::QuorumAtRisk => "no majority of the new voters was heard lately".to_owned(),
+        Refusal::TermExhausted => "too many were added in its term".to_owned(),
         Refusal::Change(error) => match error {
             ChangeError::AlreadyJoint => "it is joint already",
             ChangeError::SimpleInJoint => "it is joint",
@@ -34,6 +35,7 @@ fn refusal(refusal: Refusal) -> String {
             ChangeError::AllVotersRemoved => "no voter would be left",
             ChangeError::ManyVoters => "more than one voter changes",
             ChangeError::TooMany => "too many replicas",
+            ChangeError::OtherLog(_) => "one takes part with another log",
         }
         .to_owned(),
     }

@@ -317,8 +317,12 @@ impl Replica {
                 let entries: Vec<Entry> = entries.cloned().collect();
                 let last = entries.last().map_or(shipment.prev.index, |entry| entry.id.index);
                 group.shipped(to, last, entries.len() as u64);
-                let message =
-                    Message::Append { term: shipment.term, prev: shipment.prev, commit: shipment.commit };
+                let message = Message::Append {
+                    term: shipment.term,
+                    prev: shipment.prev,
+                    commit: shipment.commit,
+                    account: shipment.account,
+                };
                 self.post(self.hard_state_in, to, Parcel::Message { message, entries });
             }
         }

@@ -181,7 +181,7 @@ fn reconfigure(cluster: &mut Cluster, arguments: &mut Arguments<'_>) -> Result<(
         }
     };
     let changes: Result<Vec<Change>, String> = arguments.words().iter().map(change).collect();
-    let wish = Reconfigure { changes: &changes?, seen, route, newcomers, dry_run };
+    let wish = Reconfigure { changes: &changes?, logs: &[], seen, route, newcomers, dry_run };
     cluster.input(node, Input::Reconfigure(wish))
 }
 

@@ -56,10 +56,10 @@ fn message(message: &Message, entries: &[Entry]) -> String {
             format!("vote {term} log {last}{}", if transfer { " transfer" } else { "" })
         }
         Message::VoteReply { term, granted } => format!("vote {} {term}", yes(granted)),
-        Message::Append { term, prev, commit } => {
+        Message::Append { term, prev, commit, .. } => {
             format!("append {term} prev {prev} [{}] commit {commit}", spans(entries))
         }
-        Message::AppendAck { term, matched } => format!("ack {term} to {matched}"),
+        Message::AppendAck { term, matched, .. } => format!("ack {term} to {matched}"),
         Message::AppendReject { term, rejected, hint } => format!("reject {term} at {rejected} hint {hint}"),
         Message::Heartbeat { term, commit, round, rest } => {
             format!("heartbeat {term} commit {commit}{}{}", of_round(round), of_rest(rest))

@@ -109,6 +109,7 @@ fn membership(n: u64) -> (EntryKind, Vec<u8>) {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct Story {
     hard_state: HardState,
+    floor: Option<EntryId>,
     base: EntryId,
     configuration: Configuration,
     entries: BTreeMap<u64, (u64, Vec<u8>)>,
@@ -119,6 +120,7 @@ fn story<D: Disk>(lane: &Lane<D>, slot: GroupSlot) -> Story {
     let (first, last) = (lane.first(slot), lane.last(slot));
     let mut story = Story {
         hard_state: lane.latest_hard_state(slot),
+        floor: lane.groups.log(slot).floor,
         base: lane.compacted(slot),
         configuration: lane.configuration_at(slot, last).clone(),
         entries: BTreeMap::new(),

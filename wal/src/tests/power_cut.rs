@@ -31,17 +31,23 @@ impl Life<'_> {
     fn step(&mut self) {
         let group = GroupId(1 + self.chance.below(4));
         let slot = self.lane.attach(group);
-        let choice = self.chance.below(12);
+        let choice = self.chance.below(13);
         if choice == 0 && self.lane.latest_hard_state(slot) == HardState::default() {
             return;
         }
         let story = self.model.entry(group).or_default();
         let last = story.entries.keys().next_back().map_or(story.base.index.0, |last| *last);
-        let term = story.hard_state.term.0 + 1;
+        let term = story.hard_state.term.0.max(story.floor.map_or(0, |floor| floor.term.0)) + 1;
         match choice {
             0 => {
                 self.lane.remove(slot);
-                self.model.remove(&group);
+                let reached = story.entries.get(&last).map_or(story.base, |(term, _)| id(last, *term));
+                let floor = story.floor.max(Some(reached).filter(|reached| *reached != EntryId::default()));
+                *story = Story { hard_state: story.hard_state, floor, ..Story::default() };
+            }
+            12 if let Some((hard_state, floor)) = self.lane.past(slot) => {
+                assert_eq!((hard_state, floor), (story.hard_state, story.floor.unwrap_or_default()));
+                self.lane.join(slot);
             }
             1 | 2 => {
                 story.hard_state = HardState { term: Term(term), vote: Some(NodeId(term)) };

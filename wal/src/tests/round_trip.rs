@@ -174,6 +174,54 @@ fn a_removed_group_stays_removed_and_its_slot_is_free_again() {
     assert_eq!((groups.len(), stories(&lane)[&GroupId(1)].entries.len()), (2, 1));
 }
 
+/// Through segments that come and go, and lives of the lane.
+#[test]
+fn what_a_removed_replica_promised_outlives_its_log_for_good() {
+    let files = MemoryFiles::new();
+    let (mut lane, ..) = open(&files);
+    let gone = lane.attach(GroupId(1));
+    let voted = HardState { term: Term(7), vote: Some(NodeId(3)) };
+    lane.snapshot(gone, EntryId::default(), &voters(3), false);
+    lane.hard_state(gone, voted).unwrap();
+    append(&mut lane, gone, id(1, 6), 4, 10);
+    assert_eq!(lane.past(gone), None);
+    lane.remove(gone);
+    for life in 0..3 {
+        let (before, busy) = (lane.segments.current().sequence, lane.attach(GroupId(2)));
+        for at in 0..60 {
+            let last = lane.last(busy).0;
+            append(&mut lane, busy, id(last + 1, 1), 5, 1000);
+            lane.compact(busy, id(lane.last(busy).0, 1));
+            settle(&mut lane);
+            lane.poll().unwrap();
+            assert!(at < 59 || lane.segments.in_use.front().unwrap().sequence > before);
+        }
+        drop(lane);
+        let (reopened, groups, _) = open(&files);
+        lane = reopened;
+        let mut told: Vec<_> = groups.iter().map(|group| (group.group, group.floor)).collect();
+        told.sort_unstable();
+        let slot = lane.attach(GroupId(1));
+        if life == 0 {
+            assert_eq!(told, [(GroupId(2), None)]);
+            assert_eq!(lane.past(slot), Some((voted, id(4, 6))));
+            lane.join(slot);
+            settle(&mut lane);
+        } else {
+            assert_eq!(told, [(GroupId(1), Some(id(4, 6))), (GroupId(2), None)]);
+        }
+        assert_eq!((lane.past(slot), lane.latest_hard_state(slot)), (None, voted));
+    }
+    let slot = lane.attach(GroupId(1));
+    append(&mut lane, slot, id(1, 6), 2, 10);
+    lane.remove(slot);
+    assert_eq!(lane.past(slot), Some((voted, id(4, 6))), "a shorter log takes nothing back");
+    let fresh = lane.attach(GroupId(3));
+    lane.join(fresh);
+    lane.remove(fresh);
+    assert_eq!(lane.groups.by_id.len(), 2, "who promised nothing leaves nothing behind");
+}
+
 #[test]
 fn a_turn_of_many_groups_costs_one_sync_per_lane() {
     let files = MemoryFiles::new();

@@ -4,7 +4,7 @@
 use std::collections::VecDeque;
 
 use raftwerk_frame::{EntryId, HardState, Index, Run, Term};
-use raftwerk_raft::TermRun;
+use raftwerk_raft::{Origin, TermRun};
 
 /// Payloads from here on stand for configurations.
 pub(crate) const MEMBERSHIPS: u64 = 1 << 60;
@@ -34,6 +34,7 @@ pub(crate) struct Checkpoint {
 /// All that one replica keeps.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Image {
+    pub(crate) origin: Origin,
     pub(crate) hard_state: HardState,
     pub(crate) compacted: EntryId,
     /// The first of them stands just after `compacted`.

@@ -1,7 +1,7 @@
 //! What goes wrong, and what is chosen to go right: delivery, loss, doubles, cuts, crashes, and when writes are durable.
 
-use raftwerk_frame::{EntryId, Membership, Message, NodeId};
-use raftwerk_raft::Input;
+use raftwerk_frame::{EntryId, LogId, Membership, Message, NodeId};
+use raftwerk_raft::{Address, Input, Voice, is_request};
 
 use super::disk::runs_of;
 use super::{Body, Cluster, Packet};
@@ -13,7 +13,10 @@ impl Cluster {
         if self.cut.contains(&(packet.from, packet.to)) || !self.is_up(packet.to) {
             return self.lose(&packet);
         }
-        let Packet { from, to, body } = packet;
+        if !self.is_for(&packet) {
+            return;
+        }
+        let Packet { from, to, body, .. } = packet;
         match body {
             Body::Message { message, entries } => {
                 let prev =
@@ -32,14 +35,33 @@ impl Cluster {
                 };
                 self.input_with(to, input, Some((prev, &entries)), None);
             }
-            Body::Snapshot { term, snapshot } => {
+            Body::Snapshot { term, snapshot, account } => {
                 let configuration = self.configuration_of(snapshot.membership);
                 let (from, id) = (NodeId(from), snapshot.id);
-                let input = Input::SnapshotReceived { from, term, id, configuration: &configuration };
+                let input =
+                    Input::SnapshotReceived { from, term, id, configuration: &configuration, account };
                 self.input_with(to, input, None, Some(snapshot));
             }
         }
         self.finish(to);
+    }
+
+    /// The driver's half of `hearing`: who speaks, and who is meant.
+    fn is_for(&mut self, packet: &Packet) -> bool {
+        let Some((log, address)) = packet.logs else { return true };
+        let sender_knows = self.replica(packet.from).first.get(&packet.to).copied();
+        let meant = match address {
+            Address::Named(log) => Some(log),
+            Address::Founder => sender_knows,
+            Address::Anyone => None,
+        };
+        let receiver = self.replica_mut(packet.to);
+        let is_first = *receiver.first.entry(packet.from).or_insert(log) == log;
+        let is_named = matches!(address, Address::Named(_));
+        let is_request = packet.message().is_none_or(|message| is_request(&message));
+        let voice = Voice { from: NodeId(packet.from), log, is_first, is_named };
+        let mine: LogId = receiver.log;
+        meant.is_none_or(|meant| meant == mine) && self.group(packet.to).hears(voice, is_request)
     }
 
     /// The packet at this place never arrives.

@@ -11,11 +11,13 @@ mod support;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
-use raftwerk_frame::{Configuration, EntryId, GroupId, Index, Membership, Message, NodeId, Term, Time};
+use raftwerk_frame::{
+    Configuration, EntryId, GroupId, Index, LogId, Membership, Message, NodeId, Term, Time,
+};
 use raftwerk_raft::reconfig::Change;
 use raftwerk_raft::{
-    Config, Effects, Group, Input, Newcomers, Opening, PeerStatus, Reconfigure, Reconfigured, Rejected,
-    Restored, Role, Route, Transfer,
+    Address, Config, Effects, Group, Input, Newcomers, Opening, Origin, PeerStatus, Reconfigure,
+    Reconfigured, Rejected, Restored, Role, Route, Transfer,
 };
 
 use check::Ledger;
@@ -47,6 +49,8 @@ pub(crate) struct Options {
     pub(crate) syncs_at_once: bool,
     /// Whether a replica that comes back votes for nobody for a while.
     pub(crate) abstains: bool,
+    /// Whether configurations name the logs of those that are added.
+    pub(crate) names_logs: bool,
 }
 
 impl Options {
@@ -65,6 +69,7 @@ impl Options {
             opening: Opening::Core,
             syncs_at_once: true,
             abstains: false,
+            names_logs: false,
         }
     }
 
@@ -84,13 +89,15 @@ impl Options {
 #[derive(Clone, Debug)]
 pub(crate) enum Body {
     Message { message: Message, entries: Vec<Entry> },
-    Snapshot { term: Term, snapshot: disk::Checkpoint },
+    Snapshot { term: Term, snapshot: disk::Checkpoint, account: u16 },
 }
 
 #[derive(Clone, Debug)]
 pub(crate) struct Packet {
     pub(crate) from: u64,
     pub(crate) to: u64,
+    /// Which log speaks, and what the sender takes the receiver's for; nothing of either where a test says something itself.
+    pub(crate) logs: Option<(LogId, Address)>,
     pub(crate) body: Body,
 }
 
@@ -144,6 +151,10 @@ impl Packet {
 pub(crate) struct Replica {
     pub(crate) group: Option<Group>,
     pub(crate) disk: Disk,
+    /// Another one each time that the disk was lost.
+    pub(crate) log: LogId,
+    /// Which log was first heard under each node's number.
+    pub(crate) first: BTreeMap<u64, LogId>,
     /// Messages that wait until so much is durable.
     held: VecDeque<(u64, Packet)>,
     pub(crate) applied: Index,
@@ -259,7 +270,9 @@ impl Cluster {
             image
         };
         let images: Vec<Image> = images.into_iter().enumerate().map(of_node).collect();
-        let replica = |image| Replica {
+        let replica = |(at, image): (usize, Image)| Replica {
+            log: LogId(100 * (at as u64 + 1)),
+            first: BTreeMap::new(),
             group: None,
             disk: Disk::new(image),
             held: VecDeque::new(),
@@ -273,7 +286,7 @@ impl Cluster {
             reads_rejected: Vec::new(),
         };
         let mut cluster = Self {
-            replicas: images.into_iter().map(replica).collect(),
+            replicas: images.into_iter().enumerate().map(replica).collect(),
             options,
             now: Time(MS),
             network: VecDeque::new(),
@@ -349,6 +362,7 @@ impl Cluster {
             .map(|(index, payload)| Membership { index, configuration: self.configuration_of(payload) });
         let memberships: Vec<Membership> = memberships.collect();
         let restored = Restored {
+            origin: image.origin,
             hard_state: image.hard_state,
             compacted: image.compacted,
             configuration,
@@ -374,6 +388,7 @@ impl Cluster {
         let options = &self.options;
         Config {
             node: NodeId(node),
+            log: self.replica(node).log,
             group: GroupId(1),
             seed: options.seed,
             election_timeout: Duration::from_nanos(T * MS),
@@ -446,11 +461,55 @@ impl Cluster {
     /// As [`Cluster::reconfigure`], of changes that must begin: nobody's health is looked at.
     pub(crate) fn change(&mut self, node: u64, route: Route, changes: &[Change]) -> Index {
         let newcomers = Newcomers::Unchecked;
-        let wish = Reconfigure { changes, seen: None, route, newcomers, dry_run: false };
+        let logs = self.logs_of(node, changes);
+        let wish = Reconfigure { changes, logs: &logs, seen: None, route, newcomers, dry_run: false };
         match self.reconfigure(node, wish) {
             Some(Reconfigured::Started(index)) => index,
             other => panic!("{changes:?}: {other:?}"),
         }
+    }
+
+    /// The logs of nodes that changes bring in, where configurations name them.
+    fn logs_of(&self, leader: u64, changes: &[Change]) -> Vec<(NodeId, LogId)> {
+        let nodes = changes.iter().map(|change| change.node());
+        let is_new = |node: &NodeId| !self.group(leader).configuration().contains(*node);
+        let nodes = nodes.filter(|node| self.options.names_logs && is_new(node));
+        nodes.map(|node| (node, self.replica(node.0).log)).collect()
+    }
+
+    /// A node's disk is lost, and the node is back with an empty one, to join.
+    pub(crate) fn lose_disk(&mut self, node: u64) {
+        let origin = Origin::Joined { floor: EntryId::default() };
+        self.lose_disk_and_begin_with(node, Image { origin, ..Image::default() });
+    }
+
+    /// As [`Cluster::lose_disk`], but the node makes the group again, as it did when everything began.
+    pub(crate) fn lose_disk_and_make_anew(&mut self, node: u64) {
+        let mut image = Image { membership: MEMBERSHIPS, ..Image::default() };
+        image.checkpoint.membership = MEMBERSHIPS;
+        self.lose_disk_and_begin_with(node, image);
+    }
+
+    fn lose_disk_and_begin_with(&mut self, node: u64, image: Image) {
+        let replica = self.replica_mut(node);
+        replica.log.0 += 1;
+        replica.first.clear();
+        self.begin_anew(node, image);
+    }
+
+    /// A replica is removed from a node that keeps its disk, and joins again.
+    pub(crate) fn leave_and_join(&mut self, node: u64) {
+        let was = &self.replica(node).disk.written;
+        let floor = was.last().max(was.origin.floor());
+        let origin = Origin::Joined { floor };
+        let image = Image { origin, hard_state: was.hard_state, ..Image::default() };
+        self.begin_anew(node, image);
+    }
+
+    fn begin_anew(&mut self, node: u64, image: Image) {
+        self.replica_mut(node).disk = Disk::new(image);
+        self.restart(node);
+        self.check();
     }
 
     pub(crate) fn transfer(&mut self, node: u64, to: u64) {
@@ -483,7 +542,7 @@ impl Cluster {
     /// Gives a message of the test's own making.
     pub(crate) fn say(&mut self, from: u64, to: u64, message: Message, entries: &[Entry]) {
         let body = Body::Message { message, entries: entries.to_vec() };
-        self.network.push_front(Packet { from, to, body });
+        self.network.push_front(Packet { from, to, logs: None, body });
         self.deliver(0);
     }
 

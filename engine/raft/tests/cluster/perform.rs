@@ -147,7 +147,8 @@ impl Cluster {
     }
 
     fn hold(&mut self, position: u64, from: u64, to: u64, body: Body) {
-        self.replica_mut(from).held.push_back((position, Packet { from, to, body }));
+        let logs = Some((self.replica(from).log, self.group(from).address_of(NodeId(to))));
+        self.replica_mut(from).held.push_back((position, Packet { from, to, logs, body }));
     }
 
     /// What need not wait any longer leaves.
@@ -195,9 +196,9 @@ impl Cluster {
         let replica = self.replica(node);
         let snapshot = replica.disk.written.checkpoint;
         assert!(snapshot.id.index >= replica.disk.written.compacted.index);
-        let term = self.group(node).term();
+        let (term, account) = (self.group(node).term(), self.group(node).account_of(NodeId(to)));
         let position = replica.disk.hard_state_at();
-        self.hold(position, node, to, Body::Snapshot { term, snapshot });
+        self.hold(position, node, to, Body::Snapshot { term, snapshot, account });
         self.release(node);
     }
 
@@ -212,8 +213,8 @@ impl Cluster {
                 let bytes = entries.len() as u64 * ENTRY_BYTES;
                 let group = self.replica_mut(node).group.as_mut().expect("the replica is up");
                 group.shipped(NodeId(to), last, bytes);
-                let Shipment { term, prev, commit, .. } = shipment;
-                let message = Message::Append { term, prev, commit };
+                let Shipment { term, prev, commit, account, .. } = shipment;
+                let message = Message::Append { term, prev, commit, account };
                 let position = self.replica(node).disk.hard_state_at();
                 self.hold(position, node, to, Body::Message { message, entries });
                 rounds += 1;

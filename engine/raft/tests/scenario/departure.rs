@@ -111,6 +111,7 @@ fn what_is_kept_for_those_that_left_is_bounded() {
         for change in [Change::Learner(NodeId(node)), remove(node)] {
             let wish = Reconfigure {
                 changes: &[change],
+                logs: &[],
                 seen: None,
                 route: Route::Auto,
                 newcomers: Newcomers::Unchecked,

@@ -19,7 +19,7 @@ fn voters(nodes: &[u64]) -> Configuration {
 }
 
 const fn wish(changes: &[Change], newcomers: Newcomers) -> Reconfigure<'_> {
-    Reconfigure { changes, seen: None, route: Route::Auto, newcomers, dry_run: false }
+    Reconfigure { changes, logs: &[], seen: None, route: Route::Auto, newcomers, dry_run: false }
 }
 
 /// Three voters led by node 1, and nodes 4 to `last` that know nothing.

@@ -72,12 +72,15 @@ fn a_snapshot_older_than_the_commit_index_is_not_installed() {
     let term = cluster.group(1).term();
     let (last, configuration) = (cluster.group(2).last(), cluster.group(2).configuration().clone());
     let id = EntryId::new(term, Index(3));
-    cluster.input(2, Input::SnapshotReceived { from: NodeId(1), term, id, configuration: &configuration });
+    cluster.input(
+        2,
+        Input::SnapshotReceived { from: NodeId(1), term, id, configuration: &configuration, account: 0 },
+    );
     cluster.finish(2);
     assert_eq!((cluster.seen.installed, cluster.group(2).last()), (0, last));
     assert_eq!(
         cluster.network.back().unwrap().message(),
-        Some(Message::AppendAck { term, matched: Index(6) })
+        Some(Message::AppendAck { term, matched: Index(6), account: 0 })
     );
 }
 
@@ -98,7 +101,7 @@ fn a_snapshot_of_a_prefix_keeps_the_tail() {
     cluster.say(
         1,
         3,
-        Message::Append { term, prev: EntryId::new(term, Index(1)), commit: Index(1) },
+        Message::Append { term, prev: EntryId::new(term, Index(1)), commit: Index(1), account: 0 },
         &entries,
     );
     cluster.drop_where(|_| true);
@@ -106,7 +109,12 @@ fn a_snapshot_of_a_prefix_keeps_the_tail() {
     cluster.checkpoint(2, false);
     let snapshot = cluster.replica(2).disk.written.checkpoint;
     assert!(snapshot.id.index > Index(1));
-    cluster.network.push_back(Packet { from: 1, to: 3, body: Body::Snapshot { term, snapshot } });
+    cluster.network.push_back(Packet {
+        from: 1,
+        to: 3,
+        logs: None,
+        body: Body::Snapshot { term, snapshot, account: 0 },
+    });
     cluster.settle();
     assert_eq!((cluster.seen.installed, cluster.seen.tails_kept), (1, 1));
     assert_eq!((cluster.group(3).compacted(), cluster.group(3).last().index), (snapshot.id, Index(6)));
@@ -143,7 +151,10 @@ fn a_leader_ignores_a_snapshot_of_its_own_term() {
     cluster.elect(1);
     let (term, configuration) = (cluster.group(1).term(), cluster.group(1).configuration().clone());
     let id = EntryId::new(term, Index(50));
-    cluster.input(1, Input::SnapshotReceived { from: NodeId(2), term, id, configuration: &configuration });
+    cluster.input(
+        1,
+        Input::SnapshotReceived { from: NodeId(2), term, id, configuration: &configuration, account: 0 },
+    );
     cluster.finish(1);
     assert_eq!((cluster.leader(), cluster.group(1).last().index), (Some(1), Index(1)));
 }
@@ -222,13 +233,24 @@ fn a_lost_answer_to_a_snapshot_does_not_leave_the_peer_behind() {
 fn a_conflicting_tail_gives_way_to_the_snapshot() {
     let mut cluster = Cluster::new(Options { syncs_at_once: false, pre_vote: false, ..Options::of(3) });
     let old = [1, 2].map(|at| Entry { term: Term(1), payload: at });
-    cluster.say(2, 3, Message::Append { term: Term(1), prev: EntryId::default(), commit: Index(0) }, &old);
+    cluster.say(
+        2,
+        3,
+        Message::Append { term: Term(1), prev: EntryId::default(), commit: Index(0), account: 0 },
+        &old,
+    );
     cluster.drop_where(|_| true);
     let configuration = cluster.group(3).configuration().clone();
     let id = EntryId::new(Term(2), Index(1));
     let mut group = cluster.group(3).clone();
     let mut effects = Effects::default();
-    let input = Input::SnapshotReceived { from: NodeId(1), term: Term(2), id, configuration: &configuration };
+    let input = Input::SnapshotReceived {
+        from: NodeId(1),
+        term: Term(2),
+        id,
+        configuration: &configuration,
+        account: 0,
+    };
     group.step(cluster.now, input, &mut effects);
     let install = effects.install.clone().unwrap();
     assert_eq!((install.id, install.keep_tail, group.last()), (id, false, id));

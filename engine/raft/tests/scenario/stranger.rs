@@ -26,11 +26,11 @@ fn strangers_change_nothing_by_answers_nor_by_campaigns_while_a_leader_is_heard(
         Message::Vote { term, last, transfer: false },
         Message::PreVoteReply { term, granted: true },
         Message::VoteReply { term, granted: true },
-        Message::AppendAck { term: Term(1), matched: Index(1) },
-        Message::AppendAck { term, matched: Index(1) },
+        Message::AppendAck { term: Term(1), matched: Index(1), account: 0 },
+        Message::AppendAck { term, matched: Index(1), account: 0 },
         Message::AppendReject { term, rejected: Index(1), hint: EntryId::default() },
         Message::HeartbeatAck { term, round: 1, binds: false, rest: false },
-        Message::Append { term: Term(0), prev: EntryId::default(), commit: Index(1) },
+        Message::Append { term: Term(0), prev: EntryId::default(), commit: Index(1), account: 0 },
         Message::Heartbeat { term: Term(0), commit: Index(1), round: 1, rest: false },
         Message::TimeoutNow { term: Term(1) },
     ];
@@ -43,7 +43,8 @@ fn strangers_change_nothing_by_answers_nor_by_campaigns_while_a_leader_is_heard(
         for from in [NodeId(4), NodeId(node)] {
             let configuration = Configuration::of_voters([NodeId(4)]);
             let term = Term(u64::from(from.0 == node) * 99);
-            let input = Input::SnapshotReceived { from, term, id: last, configuration: &configuration };
+            let input =
+                Input::SnapshotReceived { from, term, id: last, configuration: &configuration, account: 0 };
             cluster.input(node, input);
             cluster.finish(node);
         }
@@ -70,7 +71,7 @@ fn an_append_whose_terms_fall_or_come_from_the_future_is_ignored() {
     let entry = |term| Entry { term: Term(term), payload: 0 };
     for terms in [&[1][..], &[3, 2], &[4]] {
         let entries: Vec<_> = terms.iter().map(|&term| entry(term)).collect();
-        cluster.say(1, 2, Message::Append { term: Term(3), prev, commit: Index(0) }, &entries);
+        cluster.say(1, 2, Message::Append { term: Term(3), prev, commit: Index(0), account: 0 }, &entries);
         assert_eq!((cluster.log(2), cluster.network.len()), (vec![1, 2], 0), "{terms:?}");
     }
 }
@@ -92,8 +93,8 @@ fn message() -> impl Strategy<Value = Message> {
             1 => Message::PreVoteReply { term, granted: flag },
             2 => Message::Vote { term, last: id, transfer: flag },
             3 => Message::VoteReply { term, granted: flag },
-            4 => Message::Append { term, prev: id, commit: index },
-            5 => Message::AppendAck { term, matched: index },
+            4 => Message::Append { term, prev: id, commit: index, account: 0 },
+            5 => Message::AppendAck { term, matched: index, account: 0 },
             6 => Message::AppendReject { term, rejected: index, hint: id },
             7 => Message::Heartbeat { term, commit: index, round: number, rest: false },
             8 => Message::HeartbeatAck { term, round: number, binds: false, rest: false },
@@ -143,6 +144,7 @@ fn append() -> impl Strategy<Value = Message> {
         term: Term(term),
         prev,
         commit: Index(commit),
+        account: (term ^ commit) as u16 & 1,
     })
 }
 
@@ -200,6 +202,7 @@ fn turn(group: &mut Group, now: &mut Time, noise: &Noise, effects: &mut Effects)
             }));
             Input::Reconfigure(Reconfigure {
                 changes: &changes,
+                logs: &[],
                 seen: None,
                 route: [Route::Auto, Route::Joint, Route::JointHeld][usize::from(*route)],
                 newcomers: [Newcomers::Unchecked, Newcomers::Checked, Newcomers::Awaited]
@@ -215,7 +218,13 @@ fn turn(group: &mut Group, now: &mut Time, noise: &Noise, effects: &mut Effects)
         }
         Noise::Snapshot { from, term, id } => {
             let term = Term(*term);
-            Input::SnapshotReceived { from: NodeId(*from), term, id: *id, configuration: &configuration }
+            Input::SnapshotReceived {
+                from: NodeId(*from),
+                term,
+                id: *id,
+                configuration: &configuration,
+                account: 0,
+            }
         }
         Noise::Durable(id) => Input::Durable { id: *id },
         Noise::Applied(index) => Input::Applied { index: Index(*index) },

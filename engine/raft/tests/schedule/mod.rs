@@ -182,7 +182,14 @@ fn happen(cluster: &mut Cluster, event: Event) {
                 let newcomers =
                     [Newcomers::Unchecked, Newcomers::Unchecked, Newcomers::Checked, Newcomers::Awaited]
                         [usize::from(newcomers)];
-                let wish = Reconfigure { changes: &changes, seen: None, route, newcomers, dry_run: false };
+                let wish = Reconfigure {
+                    changes: &changes,
+                    seen: None,
+                    route,
+                    newcomers,
+                    dry_run: false,
+                    logs: &[],
+                };
                 cluster.reconfigure(leader, wish);
             }
         }

@@ -43,7 +43,7 @@ impl Watch {
                     let group = self.groups.entry(record.group.0).or_default();
                     group.told_to_campaign.insert((to, term.next()));
                 }
-                Message::AppendAck { term, matched } => {
+                Message::AppendAck { term, matched, .. } => {
                     self.acknowledges(node, to, record.group, term, matched.0)?;
                     let watch = self.replicas.entry((node, record.group.0)).or_default();
                     watch.acknowledged = watch.acknowledged.max((term, matched.0));
@@ -112,11 +112,12 @@ impl Watch {
         let (Some(asked), Some(watch)) = (asked, self.replicas.get(&(node, group.0))) else { return Ok(()) };
         let Some(facts) = watch.facts.filter(|_| watch.last_changed < asked.since) else { return Ok(()) };
         ensure!(
-            asked.last >= facts.last,
+            asked.last >= facts.last.max(watch.shadow.floor),
             "votes go to fresh logs",
-            "n{} {group}: with {} for {to} with {} in {term}, pre-vote: {is_pre}",
+            "n{} {group}: with {} (once {}) for {to} with {} in {term}, pre-vote: {is_pre}",
             node + 1,
             facts.last,
+            watch.shadow.floor,
             asked.last
         );
         Ok(())

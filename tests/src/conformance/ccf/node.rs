@@ -74,6 +74,7 @@ impl Node {
     pub(super) fn new(node: NodeId, configuration: Configuration) -> Self {
         let config = Config {
             node,
+            log: raftwerk_frame::LogId(0),
             group: GroupId(1),
             seed: node.0,
             election_timeout: ELECTION_TIMEOUT,
@@ -251,8 +252,14 @@ impl Node {
 
     /// Wants a change. `false`: it has to wait.
     fn reconfigure(&mut self, changes: &[Change], route: Route, own: &Kind) -> Result<bool, String> {
-        let wish =
-            Reconfigure { changes, seen: None, route, newcomers: Newcomers::Unchecked, dry_run: false };
+        let wish = Reconfigure {
+            changes,
+            logs: &[],
+            seen: None,
+            route,
+            newcomers: Newcomers::Unchecked,
+            dry_run: false,
+        };
         match self.turn(Input::Reconfigure(wish), &[], own)? {
             Some(Reconfigured::Started(_)) => Ok(true),
             Some(Reconfigured::Unchanged(_)) => {
@@ -368,8 +375,12 @@ impl Node {
                 let entries = self.log[range].to_vec();
                 let last = entries.last().map_or(shipment.prev.index, |entry| entry.id.index);
                 self.group.shipped(to, last, entries.len() as u64);
-                let message =
-                    Message::Append { term: shipment.term, prev: shipment.prev, commit: shipment.commit };
+                let message = Message::Append {
+                    term: shipment.term,
+                    prev: shipment.prev,
+                    commit: shipment.commit,
+                    account: shipment.account,
+                };
                 self.outbox.push_back(Letter { to, message, entries, signed: self.signed });
             }
         }

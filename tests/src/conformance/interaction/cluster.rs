@@ -144,6 +144,7 @@ impl Cluster {
             let node = NodeId(self.nodes.last_key_value().map_or(0, |(node, _)| node.0) + 1);
             let config = Config {
                 node,
+                log: raftwerk_frame::LogId(0),
                 group: GroupId(1),
                 seed: node.0,
                 election_timeout: Duration::ZERO,

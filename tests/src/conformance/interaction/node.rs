@@ -191,7 +191,13 @@ impl Node {
                 self.turn(input, &entries, &Content::Opening);
             }
             Parcel::Snapshot { term, id, configuration } => {
-                self.step(Input::SnapshotReceived { from, term, id, configuration: &configuration });
+                self.step(Input::SnapshotReceived {
+                    from,
+                    term,
+                    id,
+                    configuration: &configuration,
+                    account: 0,
+                });
             }
             Parcel::Proposal(payload) => _ = self.propose(payload),
             Parcel::Wish(wish) => _ = self.wish(wish),
@@ -217,6 +223,7 @@ impl Node {
         let base = known.next().map(|membership| membership.configuration).unwrap_or_default();
         let known: Vec<Membership> = known.collect();
         let restored = Restored {
+            origin: Default::default(),
             hard_state: self.group.hard_state(),
             compacted: self.group.compacted(),
             configuration: base,
@@ -336,8 +343,12 @@ impl Node {
                 };
                 let last = entries.last().map_or(shipment.prev.index, |entry| entry.id.index);
                 self.group.shipped(to, last, entries.len() as u64);
-                let message =
-                    Message::Append { term: shipment.term, prev: shipment.prev, commit: shipment.commit };
+                let message = Message::Append {
+                    term: shipment.term,
+                    prev: shipment.prev,
+                    commit: shipment.commit,
+                    account: shipment.account,
+                };
                 self.post_append(to, message, entries);
             }
         }
@@ -345,10 +356,10 @@ impl Node {
 
     /// All that goes to a peer with one Ready goes in one append, as far as it follows one another.
     fn post_append(&mut self, to: NodeId, message: Message, mut entries: Vec<Entry>) {
-        if let Message::Append { term, prev, commit } = message
+        if let Message::Append { term, prev, commit, .. } = message
             && let Some((_, Parcel::Message { message, entries: before })) =
                 self.unready.send.iter_mut().rfind(|(node, _)| *node == to)
-            && let Message::Append { term: same, commit: earlier, prev: from } = message
+            && let Message::Append { term: same, commit: earlier, prev: from, .. } = message
             && *same == term
             && before.last().map_or(*from, |entry| entry.id) == prev
         {

@@ -47,6 +47,7 @@ impl Node {
         }
         let reconfigure = Reconfigure {
             changes: &changes,
+            logs: &[],
             seen: None,
             route: wish.route,
             newcomers: Newcomers::Unchecked,

@@ -1,0 +1,95 @@
+//! Whose words count, where a node may come back with another log (or none), and a log with another replica.
+//!
+//! Who takes part in a group is a log, not a node; the driver knows which log speaks, and which one a message is meant for.
+//! Three rules keep apart what must not be mixed up:
+//! 1. **A member is heard if it speaks for the log that the configuration names.** Of the first voters no log is named: there
+//!    it is the one that was first heard under the node's number. So nobody counts the vote or the acknowledgement of a log
+//!    that has promised nothing.
+//! 2. **Who takes no part here is heard whatever its log**: a candidate or leader of a configuration that has yet to arrive.
+//!    Requests are true whoever they come from, and answers of strangers are not looked at.
+//! 3. **A replica that has joined obeys those only whose configuration names its log.** A straggler whose configuration
+//!    means an earlier log of the node gets neither vote nor acknowledgement from the new one, not even by mistake.
+//!
+//! And a message is for the log that its sender has in mind ([`Address`]); any other drops it.
+//!
+//! What is not here: how a driver knows logs; which configuration means this replica (`membership`).
+
+use raftwerk_frame::{LogId, Message, NodeId};
+
+use crate::config::Origin;
+use crate::group::Group;
+
+/// Which log of a node a group means when it speaks to it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Address {
+    /// The one that the configuration names.
+    Named(LogId),
+    /// The one that was first heard: the node is one of the first voters.
+    Founder,
+    /// Whichever the node has: it takes no part.
+    Anyone,
+}
+
+/// A message, as far as it matters who says it.
+#[derive(Clone, Copy, Debug)]
+pub struct Voice {
+    /// The node that speaks.
+    pub from: NodeId,
+    /// The log that it speaks for.
+    pub log: LogId,
+    /// No other log was heard under the node's number before.
+    pub is_first: bool,
+    /// The sender's configuration names the log that the message is for.
+    pub is_named: bool,
+}
+
+impl Group {
+    /// Which log of a node is meant by what this replica sends there. One that leaves is still the one that it was.
+    #[must_use]
+    pub fn address_of(&self, node: NodeId) -> Address {
+        if self.configuration.contains(node) {
+            return self.configuration.log_of(node).map_or(Address::Founder, Address::Named);
+        }
+        match self.leaving.iter().find(|departure| departure.node == node) {
+            Some(departure) => departure.log.map_or(Address::Founder, Address::Named),
+            None => Address::Anyone,
+        }
+    }
+
+    /// Whether what is said is to be looked at; whatever is not is to be dropped. `is_request`: see [`is_request`]; a piece of a
+    /// snapshot is one.
+    #[must_use]
+    pub fn hears(&self, voice: Voice, is_request: bool) -> bool {
+        let speaks_for_its_log = match self.address_of(voice.from) {
+            Address::Named(log) => voice.log == log,
+            Address::Founder => voice.is_first,
+            Address::Anyone => true,
+        };
+        speaks_for_its_log && (!is_request || voice.is_named || self.joined.is_none())
+    }
+
+    /// A leader's account of a peer, which goes with what it is sent; 0 if there is none.
+    #[must_use]
+    pub fn account_of(&self, peer: NodeId) -> u16 {
+        self.peer(peer).map_or(0, |progress| progress.account)
+    }
+
+    /// How this replica came into being.
+    #[must_use]
+    pub fn origin(&self) -> Origin {
+        self.joined.as_deref().map_or(Origin::Founder, |floor| Origin::Joined { floor: *floor })
+    }
+}
+
+/// Whether a message wants something that a replica which has joined promises to those only that mean it.
+#[must_use]
+pub const fn is_request(message: &Message) -> bool {
+    matches!(
+        message,
+        Message::Append { .. }
+            | Message::Heartbeat { .. }
+            | Message::PreVote { .. }
+            | Message::Vote { .. }
+            | Message::TimeoutNow { .. }
+    )
+}
