@@ -5,7 +5,7 @@
 //! header  = magic "RWU3", kind u8, zero u8, worker u16, workers u16, zero u16, records u32,
 //!           from u64, bodies u64, log u64, to_log u64
 //! record  = kind u8, flags u8, account u16, body_len u32, group u64, term u64, a u64, b u64, c u64
-//! flags   = 1 yes, 128 the sender's configuration names the receiver's log
+//! flags   = 1 yes, 128 the sender's configuration names the receiver's log, 64 it names the sender's
 //! ```
 //! A unit may have no record: it says whose log speaks, and that is all.
 //! Bodies are the frames of append records, one after another, in the order of the records; `body_len` tells where
@@ -168,10 +168,13 @@ pub struct Record {
     pub body_bytes: u32,
     /// The sender's configuration names the receiver, with the log that the unit is addressed to.
     pub is_named: bool,
+    /// The sender's configuration names the sender, with its log.
+    pub names_itself: bool,
 }
 
 /// Flags of a record.
 const YES: u8 = 1;
+const NAMES_ITSELF: u8 = 64;
 const IS_NAMED: u8 = 128;
 
 impl Record {
@@ -203,7 +206,9 @@ impl Record {
         };
         let raw = RawRecord {
             kind,
-            flags: flags | if self.is_named { IS_NAMED } else { 0 },
+            flags: flags
+                | if self.is_named { IS_NAMED } else { 0 }
+                | if self.names_itself { NAMES_ITSELF } else { 0 },
             account: account.into(),
             body_len: self.body_bytes.into(),
             group: self.group.0.into(),
@@ -248,9 +253,14 @@ impl Record {
             15 => Message::Renounce { term },
             other => return Err(WireError::Kind(other)),
         };
-        let is_named = raw.flags & IS_NAMED != 0;
-        let record =
-            Self { group: GroupId(raw.group.get()), message, body_bytes: raw.body_len.get(), is_named };
+        let (is_named, names_itself) = (raw.flags & IS_NAMED != 0, raw.flags & NAMES_ITSELF != 0);
+        let record = Self {
+            group: GroupId(raw.group.get()),
+            message,
+            body_bytes: raw.body_len.get(),
+            is_named,
+            names_itself,
+        };
         if record.body_bytes > 0 && !matches!(message, Message::Append { .. }) {
             return Err(WireError::Length);
         }
@@ -299,7 +309,7 @@ mod tests {
     proptest! {
         #[test]
         fn every_message_survives_the_round_trip(message in message(), group in any::<u64>(), is_named in any::<bool>()) {
-            let record = Record { group: GroupId(group), message, body_bytes: 0, is_named };
+            let record = Record { group: GroupId(group), message, body_bytes: 0, is_named, names_itself: !is_named };
             prop_assert_eq!(Record::parse(&record.encode()), Ok(record));
         }
 
@@ -315,7 +325,8 @@ mod tests {
     fn a_unit_splits_into_records_and_bodies_and_a_cut_anywhere_is_refused() {
         let append =
             Message::Append { term: Term(2), prev: EntryId::default(), commit: Index(0), account: 9 };
-        let record = Record { group: GroupId(4), message: append, body_bytes: 3, is_named: true };
+        let record =
+            Record { group: GroupId(4), message: append, body_bytes: 3, is_named: true, names_itself: false };
         let header = UnitHeader {
             kind: UnitKind::Groups,
             worker: 1,

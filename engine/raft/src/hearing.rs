@@ -5,8 +5,10 @@
 //! 1. **A member is heard if it speaks for the log that the configuration names.** Of the first voters no log is named: there
 //!    it is the one that was first heard under the node's number. So nobody counts the vote or the acknowledgement of a log
 //!    that has promised nothing.
-//! 2. **Who takes no part here is heard whatever its log**: a candidate or leader of a configuration that has yet to arrive.
-//!    Requests are true whoever they come from, and answers of strangers are not looked at.
+//! 2. **Who is a member of a configuration that has yet to arrive may ask**: a candidate or leader whose own configuration
+//!    names its log, whichever log is known of its node here; and who takes no part here, whatever its log. What they ask for
+//!    is theirs to ask; answers of strangers are not looked at. Only a node that makes its group anew, having lost its disk,
+//!    is named nowhere, and is not heard.
 //! 3. **A replica that has joined obeys those only whose configuration names its log.** A straggler whose configuration
 //!    means an earlier log of the node gets neither vote nor acknowledgement from the new one, not even by mistake.
 //!
@@ -14,7 +16,7 @@
 //!
 //! What is not here: how a driver knows logs; which configuration means this replica (`membership`).
 
-use raftwerk_frame::{LogId, Message, NodeId};
+use raftwerk_frame::{Configuration, LogId, Message, NodeId};
 
 use crate::config::Origin;
 use crate::group::Group;
@@ -41,6 +43,8 @@ pub struct Voice {
     pub is_first: bool,
     /// The sender's configuration names the log that the message is for.
     pub is_named: bool,
+    /// The sender's configuration names the sender's log.
+    pub names_itself: bool,
 }
 
 impl Group {
@@ -65,7 +69,16 @@ impl Group {
             Address::Founder => voice.is_first,
             Address::Anyone => true,
         };
-        speaks_for_its_log && (!is_request || voice.is_named || self.joined.is_none())
+        let may_ask = is_request && voice.names_itself;
+        (speaks_for_its_log || may_ask) && (!is_request || voice.is_named || self.joined.is_none())
+    }
+
+    /// Whether the configuration in force names the log that this replica is in; or the one before, which a leader that is on its
+    /// way out is still known by.
+    #[must_use]
+    pub fn names_itself(&self) -> bool {
+        let names = |of: &Configuration| of.log_of(self.config.node).is_some_and(|log| log == self.home);
+        names(&self.configuration) || self.earlier.last().is_some_and(|before| names(&before.configuration))
     }
 
     /// A leader's account of a peer, which goes with what it is sent; 0 if there is none.

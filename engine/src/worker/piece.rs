@@ -1,7 +1,7 @@
 //! The bytes of a snapshot transfer: a head, and perhaps a piece of the file.
 //!
 //! ```text
-//! unit body = kind u8 (1 piece, 2 ack, 3 refusal), named u8, account u16, 4 zero, group u64, leader's term u64, id.term u64, id.index u64,
+//! unit body = kind u8 (1 piece, 2 ack, 3 refusal), flags u8 (1 names the receiver, 2 names the sender), account u16, 4 zero, group u64, leader's term u64, id.term u64, id.index u64,
 //!             offset u64, total u64, bytes of the snapshot file
 //! ```
 
@@ -19,6 +19,8 @@ pub(super) struct Head {
     pub(super) kind: u8,
     /// The sender's configuration names the receiver's log.
     pub(super) is_named: bool,
+    /// The sender's configuration names the sender's log.
+    pub(super) names_itself: bool,
     /// The leader's account of the receiver.
     pub(super) account: u16,
     pub(super) group: GroupId,
@@ -35,7 +37,16 @@ pub(super) const REFUSAL: u8 = 3;
 impl Head {
     pub(super) fn encode(&self, out: &mut BytesMut) {
         let [low, high] = self.account.to_le_bytes();
-        out.extend_from_slice(&[self.kind, u8::from(self.is_named), low, high, 0, 0, 0, 0]);
+        out.extend_from_slice(&[
+            self.kind,
+            u8::from(self.is_named) | u8::from(self.names_itself) << 1,
+            low,
+            high,
+            0,
+            0,
+            0,
+            0,
+        ]);
         let words = [self.group.0, self.term.0, self.id.term.0, self.id.index.0, self.offset, self.total];
         for word in words {
             out.extend_from_slice(&word.to_le_bytes());
@@ -47,7 +58,8 @@ impl Head {
         let word = |n: usize| u64::from_le_bytes(head[8 + 8 * n..][..8].try_into().expect("eight bytes"));
         let parsed = Self {
             kind: head[0],
-            is_named: head[1] != 0,
+            is_named: head[1] & 1 != 0,
+            names_itself: head[1] & 2 != 0,
             account: u16::from_le_bytes([head[2], head[3]]),
             group: GroupId(word(0)),
             term: Term(word(1)),
@@ -70,6 +82,7 @@ mod tests {
         let head = Head {
             kind: PIECE,
             is_named: true,
+            names_itself: false,
             account: 513,
             group: GroupId(3),
             term: Term(4),

@@ -54,7 +54,7 @@ impl<D: Disk> Worker<D> {
         match UnitHeader::parse(unit) {
             Ok((header, _, _)) if header.from != from => self.metrics.bad_unit(),
             Ok((header, records, bodies)) => {
-                let voice = Voice { from, log: header.log, is_first, is_named: false };
+                let voice = Voice { from, log: header.log, is_first, is_named: false, names_itself: false };
                 match header.kind {
                     UnitKind::Groups => self.take_records(voice, records, bodies),
                     UnitKind::Snapshot => self.take_snapshot_unit(voice, unit.slice_ref(bodies)),
@@ -76,7 +76,7 @@ impl<D: Disk> Worker<D> {
             bodies = rest;
             // Groups of other workers, and groups that are not here, pass by.
             if let Some(slot) = self.slot_of(record.group) {
-                let voice = Voice { is_named: record.is_named, ..voice };
+                let voice = Voice { is_named: record.is_named, names_itself: record.names_itself, ..voice };
                 if self.hears(slot, voice, is_request(&record.message)) {
                     self.take_record(slot, voice, &record, body);
                 } else if !std::mem::replace(&mut is_refused, true) {
@@ -85,7 +85,7 @@ impl<D: Disk> Worker<D> {
             } else if let Message::Doubt { term } = record.message
                 && self.owns(record.group)
             {
-                let to = Addressee { node: voice.from, log: voice.log, is_named: false };
+                let to = Addressee { node: voice.from, log: voice.log, is_named: false, names_itself: false };
                 self.outboxes.control(to, record.group, Message::Renounce { term });
             }
             if self.is_poisoned {

@@ -75,6 +75,8 @@ pub(super) struct Addressee {
     pub(super) log: LogId,
     /// The group's configuration names it.
     pub(super) is_named: bool,
+    /// The group's configuration names this node's log.
+    pub(super) names_itself: bool,
 }
 
 /// Frames that follow an append.
@@ -156,20 +158,22 @@ impl Outboxes {
     /// Which log of a node a group speaks to: the one that it names, or the one that was `heard` just now.
     pub(super) fn addressee(&self, core: &Group, node: NodeId, heard: Option<Voice>) -> Addressee {
         let address = core.address_of(node);
-        let is_named = matches!(address, Address::Named(_));
         let log = match (address, heard) {
-            (Address::Named(log), _) => log,
+            // Perhaps not the one that is named here: of a leader that has another log than those behind know.
             (_, Some(voice)) if voice.from == node => voice.log,
+            (Address::Named(log), _) => log,
             (Address::Founder, _) => self.first_of(node).unwrap_or_default(),
             (Address::Anyone, _) => self.latest_of(node).unwrap_or_default(),
         };
-        Addressee { node, log, is_named }
+        let is_named = address == Address::Named(log);
+        Addressee { node, log, is_named, names_itself: core.names_itself() }
     }
 
     /// Says something small to a peer at the end of the turn.
     pub(super) fn control(&mut self, to: Addressee, group: GroupId, message: Message) {
         let control = &mut self.peers.entry((to.node, to.log)).or_default().control;
-        control.push(&Record { group, message, body_bytes: 0, is_named: to.is_named });
+        let Addressee { is_named, names_itself, .. } = to;
+        control.push(&Record { group, message, body_bytes: 0, is_named, names_itself });
         if control.count == CONTROL_RECORDS {
             self.full.push((to.node, control.take(self.sender, to.log, 0).freeze()));
         }
@@ -301,7 +305,7 @@ impl<D: Disk> Worker<D> {
         let peers: SmallVec<[NodeId; 8]> = replica.core.peers().collect();
         for to in peers {
             let addressee = self.outboxes.addressee(&replica.core, to, None);
-            let is_named = addressee.is_named;
+            let Addressee { is_named, names_itself, .. } = addressee;
             while let Some(shipment) = replica.core.next_shipment(to) {
                 let message = Message::Append {
                     term: shipment.term,
@@ -311,7 +315,7 @@ impl<D: Disk> Worker<D> {
                 };
                 if shipment.first > shipment.last {
                     replica.core.shipped(to, shipment.prev.index, 0);
-                    let record = Record { group, message, body_bytes: 0, is_named };
+                    let record = Record { group, message, body_bytes: 0, is_named, names_itself };
                     self.outboxes.append(addressee, &record, std::iter::empty());
                     continue;
                 }
@@ -320,7 +324,7 @@ impl<D: Disk> Worker<D> {
                 let bodies = bodies(group, &frames, &self.lane)?;
                 let bytes: u64 = bodies.iter().map(Body::bytes).sum();
                 replica.core.shipped(to, last, bytes);
-                let record = Record { group, message, body_bytes: bytes as u32, is_named };
+                let record = Record { group, message, body_bytes: bytes as u32, is_named, names_itself };
                 if self.outboxes.append(addressee, &record, bodies.into_iter()) {
                     self.outboxes.flush_appends((to, addressee.log), &self.lane, &*self.transport)?;
                 }

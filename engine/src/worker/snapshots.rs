@@ -44,7 +44,7 @@ struct Outgoing {
 
 /// Where a transfer stands, at the receiver.
 struct Incoming {
-    from: NodeId,
+    from: Voice,
     term: Term,
     account: u16,
     id: EntryId,
@@ -285,6 +285,7 @@ impl<D: Disk> Worker<D> {
         let head = Head {
             kind: PIECE,
             is_named: false,
+            names_itself: false,
             account: transfer.account,
             group,
             term: transfer.term,
@@ -293,7 +294,7 @@ impl<D: Disk> Worker<D> {
             total: transfer.meta.bytes,
         };
         self.metrics.snapshot_bytes(bytes.len() as u64);
-        self.send_snapshot_unit(to, &head, bytes);
+        self.send_snapshot_unit(to, None, &head, bytes);
     }
 
     /// An empty piece behind the last one: whoever does not hold all the others asks for them.
@@ -301,15 +302,26 @@ impl<D: Disk> Worker<D> {
         let Some(transfer) = self.transfers.outgoing.get(&(group, to)) else { return };
         let (term, account, meta) = (transfer.term, transfer.account, &transfer.meta);
         let (id, offset, total) = (meta.id, meta.bytes, meta.bytes);
-        let head = Head { kind: PIECE, is_named: false, account, group, term, id, offset, total };
-        self.send_snapshot_unit(to, &head, &[]);
+        let head = Head {
+            kind: PIECE,
+            is_named: false,
+            names_itself: false,
+            account,
+            group,
+            term,
+            id,
+            offset,
+            total,
+        };
+        self.send_snapshot_unit(to, None, &head, &[]);
     }
 
     /// Says something of a snapshot to the log of a peer that the group means.
-    fn send_snapshot_unit(&mut self, to: NodeId, head: &Head, bytes: &[u8]) {
+    fn send_snapshot_unit(&mut self, to: NodeId, heard: Option<Voice>, head: &Head, bytes: &[u8]) {
         let Some(replica) = self.replica(head.group) else { return };
-        let addressee = self.outboxes.addressee(&replica.core, to, None);
-        let head = Head { is_named: addressee.is_named, ..*head };
+        let addressee = self.outboxes.addressee(&replica.core, to, heard);
+        let (is_named, names_itself) = (addressee.is_named, addressee.names_itself);
+        let head = Head { is_named, names_itself, ..*head };
         let body_bytes = HEAD_BYTES + bytes.len();
         let header = UnitHeader {
             kind: UnitKind::Snapshot,
@@ -335,11 +347,15 @@ impl<D: Disk> Worker<D> {
         let Some((head, head_bytes)) = Head::parse(&body) else { return self.metrics.bad_unit() };
         let Some(slot) = self.slot_of(head.group) else { return };
         let from = voice.from;
-        if !self.hears(slot, Voice { is_named: head.is_named, ..voice }, head.kind == PIECE) {
+        if !self.hears(
+            slot,
+            Voice { is_named: head.is_named, names_itself: head.names_itself, ..voice },
+            head.kind == PIECE,
+        ) {
             return self.dispatch.peers().refuse();
         }
         match head.kind {
-            PIECE => self.take_piece(from, &head, body.slice(head_bytes..)),
+            PIECE => self.take_piece(voice, &head, body.slice(head_bytes..)),
             ACK => self.take_ack(from, &head),
             _ => self.give_up(head.group, from),
         }
@@ -371,7 +387,7 @@ impl<D: Disk> Worker<D> {
         }
     }
 
-    fn take_piece(&mut self, from: NodeId, head: &Head, bytes: Bytes) {
+    fn take_piece(&mut self, from: Voice, head: &Head, bytes: Bytes) {
         let Some(slot) = self.slot_of(head.group) else { return };
         let Some(replica) = self.replicas[slot.0 as usize].as_ref() else { return };
         if head.term < replica.core.term() || head.id.index <= replica.core.commit() {
@@ -411,8 +427,8 @@ impl<D: Disk> Worker<D> {
         self.lane.write_snapshot_chunk(token, head.group, head.id, head.offset, bytes);
     }
 
-    fn acknowledge(&mut self, to: NodeId, head: Head) {
-        self.send_snapshot_unit(to, &head, &[]);
+    fn acknowledge(&mut self, to: Voice, head: Head) {
+        self.send_snapshot_unit(to.from, Some(to), &head, &[]);
     }
 
     fn piece_written(&mut self, group: GroupId, end: u64) {
@@ -423,6 +439,7 @@ impl<D: Disk> Worker<D> {
         let head = Head {
             kind: ACK,
             is_named: false,
+            names_itself: false,
             account: incoming.account,
             group,
             term: incoming.term,
@@ -440,7 +457,17 @@ impl<D: Disk> Worker<D> {
     fn refuse_incoming(&mut self, group: GroupId) {
         if let Some(incoming) = self.transfers.incoming.remove(&group) {
             let Incoming { from, term, account, id, total, .. } = incoming;
-            let head = Head { kind: REFUSAL, is_named: false, account, group, term, id, offset: 0, total };
+            let head = Head {
+                kind: REFUSAL,
+                is_named: false,
+                names_itself: false,
+                account,
+                group,
+                term,
+                id,
+                offset: 0,
+                total,
+            };
             self.acknowledge(from, head);
         }
     }
@@ -454,14 +481,15 @@ impl<D: Disk> Worker<D> {
         self.install_snapshot(slot, &incoming, meta, as_machine(machine));
     }
 
-    fn step_snapshot(&mut self, slot: GroupSlot, from: NodeId, head: &Head, configuration: &Configuration) {
+    fn step_snapshot(&mut self, slot: GroupSlot, voice: Voice, head: &Head, configuration: &Configuration) {
         let Some(replica) = self.replicas[slot.0 as usize].as_mut() else { return };
         self.effects.clear();
         let Head { term, id, account, .. } = *head;
+        let from = voice.from;
         let input = Input::SnapshotReceived { from, term, id, configuration, account };
         replica.core.step(self.now, input, &mut self.effects);
         assert!(self.effects.install.is_none(), "a snapshot at or below the commit index is never installed");
-        self.perform(slot);
+        self.perform_for(slot, &[], Some(voice));
     }
 
     fn install_snapshot(
@@ -473,7 +501,7 @@ impl<D: Disk> Worker<D> {
     ) {
         let Some(replica) = self.replicas[slot.0 as usize].as_mut() else { return };
         self.effects.clear();
-        let (id, configuration) = (meta.id, &meta.configuration);
+        let (voice, from, id, configuration) = (from, from.from, meta.id, &meta.configuration);
         let input = Input::SnapshotReceived { from, term, id, configuration, account };
         replica.core.step(self.now, input, &mut self.effects);
         let install = self.effects.install.take();
@@ -486,7 +514,7 @@ impl<D: Disk> Worker<D> {
             self.clients.abandon(replica, Index(0));
             self.metrics.installed();
         }
-        self.perform(slot);
+        self.perform_for(slot, &[], Some(voice));
         if let Some(install) = install {
             self.lane.snapshot(slot, meta.id, &meta.configuration, install.keep_tail);
         }

@@ -230,7 +230,7 @@ impl Node {
     }
 
     fn hear(&self, from: u64, message: Message) {
-        let record = Record { group: GROUP, message, body_bytes: 0, is_named: false };
+        let record = Record { group: GROUP, message, body_bytes: 0, is_named: false, names_itself: false };
         self.hear_unit(from, UnitKind::Groups, 1, &record.encode());
     }
 
@@ -248,7 +248,7 @@ impl Node {
     /// What node 2 says when it has that log; how many answers come.
     fn answers_to(&mut self, log: u64) -> usize {
         let message = Message::PreVote { term: Term(9), last: EntryId::new(Term(8), Index(8)) };
-        let record = Record { group: GROUP, message, body_bytes: 0, is_named: false };
+        let record = Record { group: GROUP, message, body_bytes: 0, is_named: false, names_itself: false };
         let header = UnitHeader {
             kind: UnitKind::Groups,
             worker: 0,
@@ -477,6 +477,7 @@ fn an_older_snapshot_after_one_that_was_not_installed_brings_the_state_that_its_
         let head = Head {
             kind: PIECE,
             is_named: false,
+            names_itself: false,
             account: 0,
             group: GROUP,
             term: Term(term),
@@ -577,7 +578,7 @@ fn a_replica_that_joined_answers_only_who_means_it() {
     let last = EntryId::new(Term(8), Index(8));
     let ask = |node: &mut Node, term: u64, is_named: bool, to_log: u64| {
         let message = Message::Vote { term: Term(term), last, transfer: true };
-        let record = Record { group: GROUP, message, body_bytes: 0, is_named };
+        let record = Record { group: GROUP, message, body_bytes: 0, is_named, names_itself: false };
         node.receive(2, 5, to_log, Some(&record));
         node.settle();
         let said = node.said();

@@ -98,6 +98,8 @@ kinds! {
     Rollback = "rollback",
     /// Ambient: a datagram arrives with a flipped bit.
     Corrupt = "corrupt",
+    /// A replica that was removed is dropped from a disk that is kept, and joins again.
+    Rejoin = "rejoin",
 }
 
 impl FaultKind {

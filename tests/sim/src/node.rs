@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use std::task::{Wake, Waker};
 
 use bytes::Bytes;
-use raftwerk::drive::{self, Creation, PeerNote};
+use raftwerk::drive::{self, Creation, PeerNote, Removal};
 use raftwerk::{GroupId, NodeId};
 use raftwerk_frame::Time;
 use raftwerk_wal::Lsn;
@@ -104,6 +104,16 @@ pub(crate) struct SimNode {
     pub(crate) is_damaged: bool,
     /// Its disk was emptied: it knows nothing of what it promised, and nobody may hear it.
     pub(crate) is_wiped: bool,
+    /// How often its disk was lost.
+    pub(crate) disks_lost: u64,
+    /// Its groups are to forget its earlier log, and to let it in again.
+    pub(crate) farewell: bool,
+    /// Groups that it joins, and does not make.
+    pub(crate) joins: Vec<GroupId>,
+    /// Replicas that were being dropped when it fell.
+    pub(crate) dropped: Vec<GroupId>,
+    /// Replicas that are being dropped.
+    pub(crate) leaving: Vec<(GroupId, Removal)>,
     /// Which logs its peers had, as it knew when it fell.
     pub(crate) noted: Vec<PeerNote>,
     /// It must not be let near the others: its disk is an old image.
@@ -153,6 +163,11 @@ impl SimNode {
             hangs_until: 0,
             is_damaged: false,
             is_wiped: false,
+            disks_lost: 0,
+            farewell: false,
+            joins: Vec::new(),
+            leaving: Vec::new(),
+            dropped: Vec::new(),
             noted: Vec::new(),
             is_fenced: false,
             image: None,

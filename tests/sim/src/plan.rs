@@ -213,7 +213,8 @@ impl Plan {
                 chance.one_of(&[0, 200, 20_000, 50_000])
             },
             crashes: strikes.iter().any(|strike| strike.kind == FaultKind::CrashAtCall),
-            remembers_batches: strikes.iter().any(|strike| strike.kind.is_damage()),
+            remembers_batches: options.profile != Profile::Churn
+                && strikes.iter().any(|strike| strike.kind.is_damage()),
             strikes,
             end,
         }
@@ -225,13 +226,17 @@ fn kinds(chance: &mut Chance, profile: Profile) -> FaultSet {
     let drawn = chance.any();
     let has_damage = chance.below(2) == 0;
     let is_drawn = |kind: FaultKind| drawn & 1 << kind as u8 != 0;
-    // How many voters may be damaged depends on who they are: where that changes, nobody is.
+    // How many voters may be damaged depends on who they are: where that changes, only disks are lost, one at a time.
     FaultSet::of(|kind| match profile {
         Profile::Gentle => matches!(kind, FaultKind::Kill | FaultKind::Delay | FaultKind::Isolate),
-        Profile::Swarm | Profile::Quic | Profile::Hostile if kind == FaultKind::Reconfigure => false,
+        Profile::Swarm | Profile::Quic | Profile::Hostile
+            if matches!(kind, FaultKind::Reconfigure | FaultKind::Rejoin) =>
+        {
+            false
+        }
         Profile::Swarm | Profile::Quic => is_drawn(kind) && (has_damage || !kind.is_damage()),
         Profile::Hostile => true,
-        Profile::Churn if kind.is_damage() => false,
+        Profile::Churn if kind.is_damage() && kind != FaultKind::Wipe => false,
         Profile::Churn => matches!(kind, FaultKind::Transfer | FaultKind::Reconfigure) || is_drawn(kind),
     })
 }

@@ -46,7 +46,7 @@ mod leaving;
 use std::collections::BTreeMap;
 
 use raftwerk_frame::frame::{Entries, EntryKind, FrameHeader, FrameKind};
-use raftwerk_frame::{Configuration, EntryId, GroupId, HardState, Index, NodeId, Term};
+use raftwerk_frame::{Configuration, EntryId, GroupId, HardState, Index, LogId, NodeId, Term};
 use raftwerk_raft::{Group, Role, invariant};
 use rustc_hash::{FxHashMap, FxHashSet};
 
@@ -155,6 +155,8 @@ pub(crate) struct Watch {
     told: u64,
     groups: FxHashMap<u64, GroupWatch>,
     replicas: FxHashMap<(usize, u64), ReplicaWatch>,
+    /// Nodes that have lost their disks, and the logs that they have since.
+    reborn: FxHashMap<NodeId, LogId>,
     /// What may be queued for a lane's disk.
     pub(crate) queue_bytes_max: u64,
 }
@@ -166,6 +168,7 @@ impl Watch {
             told: 0,
             groups: FxHashMap::default(),
             replicas: FxHashMap::default(),
+            reborn: FxHashMap::default(),
             queue_bytes_max: u64::MAX,
         }
     }
@@ -214,7 +217,7 @@ impl Watch {
         }
         let (term, matched) = watch.acknowledged;
         ensure!(
-            term != now.hard_state.term || matched <= now.last.index.0,
+            term != now.hard_state.term || matched <= now.last.index.max(core.origin().floor().index).0,
             "acknowledged stays",
             "{whose}: has acknowledged {matched} in {term}, and ends at {}",
             now.last
@@ -297,7 +300,9 @@ impl Watch {
 
     /// What a leader counts for each follower, it has been told by it in this term.
     fn check_counted(&self, id: GroupId, core: &Group, whose: &str) -> Checked {
-        for peer in core.peers() {
+        for peer in
+            core.peers().filter(|peer| !core.is_leaving(*peer) && self.is_meant(core.configuration(), *peer))
+        {
             let Some(watch) = self.replicas.get(&(peer.0 as usize - 1, id.0)) else { continue };
             let (term, matched) = watch.acknowledged;
             let told = if term == core.term() { matched } else { 0 };
@@ -328,7 +333,10 @@ impl Watch {
         let voted = |node: &NodeId| {
             let watch = self.replicas.get(&(node.0 as usize - 1, id.0));
             let durable = watch.map(|watch| watch.shadow.hard_state).unwrap_or_default();
-            *node == me || durable.term > term || durable.term == term && durable.vote == Some(me)
+            !self.is_meant(core.configuration(), *node)
+                || *node == me
+                || durable.term > term
+                || durable.term == term && durable.vote == Some(me)
         };
         ensure!(
             !core.configuration().is_empty() && is_quorum(core.configuration(), voted),
@@ -378,7 +386,10 @@ impl Watch {
         let configuration = core.configuration();
         let holds = |node: &NodeId| {
             let watch = self.replicas.get(&(node.0 as usize - 1, id.0));
-            watch.is_some_and(|watch| watch.holds_or_held(id_at_commit))
+            let has = |watch: &ReplicaWatch| {
+                watch.holds_or_held(id_at_commit) || watch.shadow.floor >= id_at_commit
+            };
+            watch.is_some_and(has) || !is_meant(&self.reborn, configuration, *node)
         };
         ensure!(
             is_quorum(configuration, holds) || earlier.is_some_and(|earlier| is_quorum(earlier, holds)),
@@ -407,7 +418,8 @@ impl Watch {
                 let kept = header.term > was.term
                     || header.term == was.term && (was.vote.is_none() || was.vote == vote);
                 ensure!(kept, "one vote per term", "{whose}: {was:?}, then {:?} in {}", vote, header.term);
-                (shadow.is_there, shadow.hard_state) = (true, HardState { term: header.term, vote });
+                // Of a replica that is gone it may be written again: that does not bring it back.
+                shadow.hard_state = HardState { term: header.term, vote };
             }
             FrameKind::Snapshot => {
                 let id = header.id();
@@ -423,7 +435,8 @@ impl Watch {
             FrameKind::Fence => {}
             FrameKind::Remove => {
                 let shadow = shadow.gone(header.id());
-                let watch = ReplicaWatch { shadow, ..ReplicaWatch::default() };
+                let acknowledged = self.replicas[&(node, header.group.0)].acknowledged;
+                let watch = ReplicaWatch { shadow, acknowledged, ..ReplicaWatch::default() };
                 self.replicas.insert((node, header.group.0), watch);
             }
             FrameKind::Join => {
@@ -440,9 +453,12 @@ impl Watch {
     }
 
     /// A node has opened its log: every replica must know what was durable.
+    ///
+    /// `dropped`: replicas that were being dropped when it fell; they may be gone.
     pub(crate) fn opened<'a>(
         &mut self,
         node: usize,
+        dropped: &[GroupId],
         views: impl Iterator<Item = ReplicaView<'a>>,
     ) -> Checked {
         let mut there = Vec::new();
@@ -470,6 +486,9 @@ impl Watch {
         for ((of, group), watch) in &mut self.replicas {
             if *of == node && !there.contains(group) {
                 watch.facts = None; // it may come again, as if it had never been
+                if dropped.contains(&GroupId(*group)) {
+                    watch.shadow = watch.shadow.gone(EntryId::default());
+                }
             }
         }
         let lost = self
@@ -506,6 +525,17 @@ impl Watch {
         }
     }
 
+    /// A node has lost its disk, and has another log: it is as if it had never been.
+    pub(crate) fn reborn(&mut self, node: usize, log: LogId) {
+        self.replicas.retain(|(of, _), _| *of != node);
+        self.reborn.insert(NodeId(node as u64 + 1), log);
+    }
+
+    /// Whether a configuration means the log that a node has now. What an earlier one had, nobody can look at any more.
+    fn is_meant(&self, configuration: &Configuration, node: NodeId) -> bool {
+        is_meant(&self.reborn, configuration, node)
+    }
+
     /// Checks what a worker holds.
     pub(crate) fn load(&self, node: usize, load: &Load) -> Checked {
         let bounded = load.lane.queued_bytes <= self.queue_bytes_max
@@ -515,6 +545,10 @@ impl Watch {
         ensure!(bounded, "bounds", "n{}: {load:?}", node + 1);
         Ok(())
     }
+}
+
+fn is_meant(reborn: &FxHashMap<NodeId, LogId>, configuration: &Configuration, node: NodeId) -> bool {
+    reborn.get(&node).is_none_or(|log| configuration.log_of(node) == Some(*log))
 }
 
 /// Whether a majority of each half holds something.

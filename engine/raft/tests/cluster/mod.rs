@@ -96,8 +96,8 @@ pub(crate) enum Body {
 pub(crate) struct Packet {
     pub(crate) from: u64,
     pub(crate) to: u64,
-    /// Which log speaks, and what the sender takes the receiver's for; nothing of either where a test says something itself.
-    pub(crate) logs: Option<(LogId, Address)>,
+    /// Which log speaks, what the sender takes the receiver's for, and whether its configuration names itself; nothing of either where a test says something itself.
+    pub(crate) logs: Option<(LogId, Address, bool)>,
     pub(crate) body: Body,
 }
 

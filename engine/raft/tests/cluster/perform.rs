@@ -1,7 +1,7 @@
 //! The driver's half of the contract: effects are carried out in the order that the crate's head lays down.
 
 use raftwerk_frame::{Configuration, EntryId, Index, Message, NodeId};
-use raftwerk_raft::{Append, Effects, Input, Shipment};
+use raftwerk_raft::{Address, Append, Effects, Input, Shipment, is_request};
 
 use super::disk::{Checkpoint, Entry, MEMBERSHIPS, Write};
 use super::{Body, Cluster, ENTRY_BYTES, Packet};
@@ -147,7 +147,13 @@ impl Cluster {
     }
 
     fn hold(&mut self, position: u64, from: u64, to: u64, body: Body) {
-        let logs = Some((self.replica(from).log, self.group(from).address_of(NodeId(to))));
+        let group = self.group(from);
+        // An answer goes to the log that was heard.
+        let address = match &body {
+            Body::Message { message, .. } if !is_request(message) => Address::Named(self.replica(to).log),
+            _ => group.address_of(NodeId(to)),
+        };
+        let logs = Some((self.replica(from).log, address, group.names_itself()));
         self.replica_mut(from).held.push_back((position, Packet { from, to, logs, body }));
     }
 

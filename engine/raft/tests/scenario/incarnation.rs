@@ -177,6 +177,26 @@ fn a_first_voter_that_lost_its_disk_and_makes_its_group_again_is_not_heard() {
     assert!(leader != 3 && cluster.group(3).last() == EntryId::default(), "and gets nothing either");
 }
 
+/// Whoever is behind knows the node by its lost log, and has yet to hear that it leads with another.
+#[test]
+fn a_leader_with_a_new_log_is_followed_by_those_who_know_the_old_one() {
+    for is_grown in [false, true] {
+        let mut cluster = left_behind(is_grown);
+        cluster.lose_disk(2);
+        cluster.heal();
+        cluster.isolate(3);
+        change(&mut cluster, add(2));
+        cluster.run(T);
+        cluster.transfer(1, 2);
+        cluster.settle();
+        assert_eq!(cluster.leader(), Some(2));
+        cluster.heal();
+        cluster.run(4 * T);
+        let leader = cluster.run_to_leader();
+        assert_eq!(cluster.group(3).last(), cluster.group(leader).last(), "grown: {is_grown}");
+    }
+}
+
 /// A leader that has removed and added a peer takes nothing for the newcomer's that the earlier one has said.
 #[test]
 fn an_acknowledgement_of_before_a_removal_does_not_count_after_it() {

@@ -15,6 +15,9 @@ use crate::fault::{FaultKind, Strike};
 use crate::node::{SimNode, State, Written};
 use crate::watch::Checked;
 
+/// Groups that are not made yet are nothing that an operator waits for.
+const EARLY: u64 = 5_000_000_000;
+
 impl World<'_> {
     /// A fault strikes, if it may.
     pub(super) fn strike(&mut self, at: usize) -> Checked {
@@ -34,6 +37,8 @@ impl World<'_> {
                 return self.fall(strike.node, false);
             }
             FaultKind::Transfer | FaultKind::Reconfigure => self.wish(&strike),
+            FaultKind::Rejoin => self.drop_replica(&strike),
+            FaultKind::Wipe if self.plan.is_churning => return self.lose_disk(&strike),
             kind if kind.is_damage() => return self.damage(&strike),
             FaultKind::Isolate | FaultKind::OneWay | FaultKind::Bridge | FaultKind::Split => {
                 self.cut(&strike, 1)
@@ -43,12 +48,6 @@ impl World<'_> {
             _ => self.disturb(&strike),
         }
         Ok(())
-    }
-
-    /// The log that a node has now.
-    pub(super) fn log_of(&self, at: usize) -> u64 {
-        let node = &self.nodes[at];
-        self.seed ^ (at as u64 + 1) << 32 ^ u64::from(node.is_wiped) << 56
     }
 
     /// Whether all others have noted which log a node has: only then is it told from what comes after.
@@ -64,8 +63,14 @@ impl World<'_> {
     /// Whether a kind may befall a node now.
     fn may(&self, kind: FaultKind, node: usize) -> bool {
         let up = self.nodes[node].state == State::Up;
-        if matches!(kind, FaultKind::Transfer | FaultKind::Reconfigure | FaultKind::Depose) {
+        if matches!(
+            kind,
+            FaultKind::Transfer | FaultKind::Reconfigure | FaultKind::Rejoin | FaultKind::Depose
+        ) {
             return true;
+        }
+        if kind == FaultKind::Wipe && self.plan.is_churning {
+            return up && self.can_do_without(node);
         }
         if !kind.is_damage() {
             let is_about_links =
@@ -84,6 +89,12 @@ impl World<'_> {
     fn wish(&mut self, strike: &Strike) {
         let group = (strike.salt >> 32) as usize % self.plan.groups;
         let id = group_id(group);
+        if strike.kind == FaultKind::Reconfigure
+            && (0..self.nodes.len()).any(|at| self.is_busy_with(at))
+            && self.now > EARLY
+        {
+            return; // one thing at a time
+        }
         let Some(leader) = self.leading(id) else { return };
         let Some(body) = &self.nodes[leader].body else { return };
         if strike.kind == FaultKind::Transfer {
@@ -95,7 +106,7 @@ impl World<'_> {
     }
 
     /// Somebody who leads a group, or thinks so: the one of the latest term.
-    fn leading(&self, id: GroupId) -> Option<usize> {
+    pub(super) fn leading(&self, id: GroupId) -> Option<usize> {
         let leads = |node: &SimNode| {
             let body = node.body.as_ref().filter(|_| node.is_reachable())?;
             let view = body.replicas(body.worker_of(id)).find(|view| view.group == id)?;
@@ -229,7 +240,7 @@ impl World<'_> {
         let node = &mut self.nodes[at];
         match strike.kind {
             FaultKind::Wipe => {
-                (node.files, node.is_wiped) = (MemoryFiles::new(), true);
+                (node.files, node.is_wiped, node.disks_lost) = (MemoryFiles::new(), true, 1);
                 node.to_create = first_groups;
                 self.watch.replaced(at);
             }

@@ -2,12 +2,14 @@
 //!
 //! An event is popped, something happens to one node, and every consequence becomes an event of a later time: a worker's
 //! turn, a message's arrival, a disk's job, a client's call, a fault. The order depends on the seed alone, and a hash
-//! over all events proves it. Next: `nodes` (life, turns, disks), `clients`, `readers`, `repeaters`, `faults`, `ending` (heal and judge).
+//! over all events proves it. Next: `nodes` (life, turns, disks), `clients`, `readers`, `repeaters`, `faults`, `operator`,
+//! `ending` (heal and judge).
 
 mod clients;
 mod ending;
 mod faults;
 mod nodes;
+mod operator;
 mod readers;
 mod repeaters;
 mod stage;
@@ -113,6 +115,8 @@ enum Event {
     Doom { node: u16, life: u32, power: bool },
     /// A node learns that its connection to another is gone.
     Notice { node: u16, peer: u16, life: u32 },
+    /// The operator looks after a node that lost its disk.
+    Operate { node: u16 },
     /// A timer of a node's real transport is due.
     Tend { node: u16, life: u32 },
 }
@@ -401,6 +405,7 @@ impl<'a> World<'a> {
             Event::Start { node, life } => self.start(node.into(), life)?,
             Event::Doom { node, life, power } => self.doom(node.into(), life, power)?,
             Event::Notice { node, peer, life } => self.notice(node.into(), peer.into(), life),
+            Event::Operate { node } => self.operate(node.into())?,
             Event::Tend { node, life } => self.tend_in_time(node.into(), life),
         }
         match held(&self.ledger).contradiction() {
@@ -433,11 +438,13 @@ impl<'a> World<'a> {
         let leaders = self.nodes.iter().filter_map(|node| {
             let body = node.body.as_ref().filter(|_| node.is_reachable())?;
             let view = body.replicas(body.worker_of(id)).find(|view| view.group == id)?;
-            view.core.is_leader().then(|| (view.core.term(), view.core.configuration().replicas()))
+            view.core.is_leader().then(|| (view.core.term(), view.core.configuration()))
         });
         match leaders.max_by_key(|(term, _)| *term) {
             Some((_, members)) if self.plan.is_churning => {
-                members.iter().map(|node| node.0 as usize - 1).collect()
+                let places = members.replicas().into_iter().map(|node| node.0 as usize - 1);
+                // Who takes part with a log that is gone, or without knowing it, is nobody to wait for.
+                places.filter(|at| self.is_meant(*at, id, members)).collect()
             }
             _ => self.plan.voters[group].clone(),
         }

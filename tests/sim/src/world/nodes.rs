@@ -94,7 +94,8 @@ impl World<'_> {
         let node = &mut self.nodes[at];
         let lanes = body.workers();
         if !node.is_wiped && !node.is_fenced {
-            self.watch.opened(at, (0..lanes).flat_map(|worker| body.replicas(worker)))?;
+            let dropped: Vec<_> = std::mem::take(&mut node.dropped);
+            self.watch.opened(at, &dropped, (0..lanes).flat_map(|worker| body.replicas(worker)))?;
         }
         let fleeting = node.files.paths_not_durable();
         if let Some(path) = fleeting.iter().find(|path| is_relied_on(path)) {
@@ -189,6 +190,12 @@ impl World<'_> {
             }
         }
         node.creations.clear();
+        for (group, _) in std::mem::take(&mut node.leaving) {
+            // Perhaps it is gone, and perhaps not.
+            node.dropped.push(group);
+            node.joins.push(group);
+            node.to_create.push(group);
+        }
         if let Some(body) = node.body.take() {
             self.installed += body.stats().installs;
             node.noted = body.peers();
@@ -456,6 +463,7 @@ impl World<'_> {
 
     /// Asks for the groups that are still to be made here. One that is durable need not be asked for again.
     fn mind_creations(&mut self, at: usize) -> Checked {
+        self.mind_leaving(at);
         let node = &mut self.nodes[at];
         let is_here = !node.is_fenced;
         if node.to_create.is_empty() || !is_here {
@@ -485,7 +493,7 @@ impl World<'_> {
             }
             let first = &self.plan.voters[group.0 as usize - 1];
             let voters: Vec<NodeId> = first.iter().map(|at| node_id(*at)).collect();
-            if !first.contains(&at) {
+            if !first.contains(&at) || node.joins.contains(group) {
                 node.creations.push((*group, body.join_group(*group)));
             } else if let Ok(creation) = body.create_group(*group, &voters) {
                 node.creations.push((*group, creation));
