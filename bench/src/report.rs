@@ -259,6 +259,7 @@ pub(crate) mod tests {
             lost_acknowledged: 0,
             stale_reads: 0,
             replicas_agree: true,
+            elections: 3,
             failovers: Vec::new(),
             errors: Vec::new(),
         }
