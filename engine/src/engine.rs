@@ -223,9 +223,9 @@ impl Engine {
     /// Forgets this node's replica of a group, its log and its checkpoints. `false` if there was none, or the engine
     /// is closed.
     ///
-    /// The other replicas are not told: unless this one was taken out of the configuration first
-    /// ([`Group::reconfigure`]), they go on counting this node as a voter that is down, and it must not be made here again
-    /// while any of them lives: a new replica would have forgotten its votes.
+    /// The other replicas are not told: take this one out of the configuration first ([`Group::reconfigure`]), and wait until
+    /// it knows ([`GroupStatus::is_removed`](crate::GroupStatus)). What it has promised stays on this disk, some hundred bytes,
+    /// and binds a replica that joins here again ([`Engine::join_group`]); the group cannot be founded here again.
     pub fn remove_group(&self, group: GroupId) -> bool {
         let (reply, answer) = oneshot::channel();
         self.shared.inbox_of(group).order(Order::Remove { group, reply });
@@ -238,14 +238,9 @@ impl Engine {
         self.shared.log
     }
 
-    /// Says that a node has another log now, and its old one is gone for good.
-    ///
-    /// A node that lost its disk and comes back under its id has forgotten its votes and its entries. Its peers, who have
-    /// noted which log it had, do not hear it. To have it take part again: take it out of all its groups
-    /// ([`Group::reconfigure`]), remove replicas of them that no longer belong ([`Engine::remove_group`]), and wait until all
-    /// others have applied that. Then start it with an empty directory, tell every other node its new log
-    /// ([`Engine::log_id`]) by this call, let it join its groups ([`Engine::join_group`], not `create_group`: it was never
-    /// there before), and add it again. Why each step is needed: `engine/docs/raft.md`. Blocks for about one sync.
+    /// Says that a node has another log now, and its old one is gone for good: for the sake of groups that are to be founded
+    /// with it. In groups that there are, it is taken out and added again ([`Group::reconfigure`]), and joins them
+    /// ([`Engine::join_group`]); nobody has to be told. Why: `engine/docs/raft.md`. Blocks for about one sync.
     ///
     /// # Errors
     /// [`ReplaceError`]; nothing was noted.
