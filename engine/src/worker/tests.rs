@@ -1,5 +1,7 @@
 //! One worker over a disk in memory and a wire that only listens: what happens when the disk or a machine misbehaves.
 
+mod incarnation;
+
 use std::io::{self, Read};
 use std::net::SocketAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -24,10 +26,7 @@ use crate::inbox::{Arrival, Inbox, Order, Request};
 use crate::metric::WorkerMetrics;
 use crate::peers::Peers;
 use crate::state_machine::{Checkpoint, Committed, Replies, StateMachine};
-use crate::{
-    Applied, Change, CreateError, GroupStatus, Newcomers, ProposeError, Reconfiguration, ReconfigureError,
-    ReplaceError,
-};
+use crate::{Applied, CreateError, GroupStatus, ProposeError, ReplaceError};
 
 mod reads;
 
@@ -568,56 +567,4 @@ fn a_removed_group_leaves_no_file_behind_even_if_the_node_stops_in_between() {
     let files = node.files.after_power_cut(|_, _| SectorFate::Old);
     let reopened = Node::open(&files, 4096);
     assert_eq!(floor(&reopened), floor(&node));
-}
-
-/// A replica that has joined obeys those only whose configuration names its log.
-#[test]
-fn a_replica_that_joined_answers_only_who_means_it() {
-    let mut node = Node::open(&MemoryFiles::new(), u64::MAX);
-    node.create(&[]);
-    let last = EntryId::new(Term(8), Index(8));
-    let ask = |node: &mut Node, term: u64, is_named: bool, to_log: u64| {
-        let message = Message::Vote { term: Term(term), last, transfer: true };
-        let record = Record { group: GROUP, message, body_bytes: 0, is_named, names_itself: false };
-        node.receive(2, 5, to_log, Some(&record));
-        node.settle();
-        let said = node.said();
-        said.iter().filter(|said| matches!(said, Message::VoteReply { granted: true, .. })).count()
-    };
-    assert_eq!(ask(&mut node, 9, false, 0), 0, "a straggler does not know who is here");
-    assert_eq!(ask(&mut node, 10, false, 7), 0, "or it does, and its configuration does not");
-    assert_eq!(ask(&mut node, 11, true, 6), 0, "that was another log");
-    assert_eq!(node.dispatch.peers().refused(), 3);
-    assert_eq!(ask(&mut node, 12, true, 7), 1);
-}
-
-/// Whoever does not know which log is here is told; and a node is added with the log that it has, or not at all.
-#[test]
-fn a_node_is_added_with_the_log_that_it_was_last_heard_with() {
-    let files = MemoryFiles::new();
-    let mut node = Node::alone(&files, u64::MAX);
-    let wish = |node: &mut Node, change| {
-        let wish = Reconfiguration { newcomers: Newcomers::Unchecked, ..Reconfiguration::of([change]) };
-        let mut told = node.order(|reply| Order::Reconfigure { group: GROUP, wish, reply });
-        node.settle();
-        told.try_recv().ok()
-    };
-    let learner = Change::Learner(NodeId(2));
-    assert_eq!(wish(&mut node, learner), Some(Err(ReconfigureError::NotIntroduced(NodeId(2)))));
-    let asked = (PeerId(2), LogId(0));
-    assert_eq!(node.wire.2.lock().unwrap().drain(..).collect::<Vec<_>>(), [asked]);
-    node.receive(2, 5, 0, None);
-    node.settle();
-    assert!(node.wire.2.lock().unwrap().contains(&(PeerId(2), LogId(5))), "who asks is answered");
-    let named = wish(&mut node, learner).unwrap().unwrap();
-    assert_eq!(named.configuration.log_of(NodeId(2)), Some(LogId(5)));
-
-    node.receive(2, 6, 7, None);
-    let voter = Change::Voter(NodeId(2));
-    assert_eq!(wish(&mut node, voter), Some(Err(ReconfigureError::OtherLog(NodeId(2)))));
-    wish(&mut node, Change::Remove(NodeId(2))).unwrap().unwrap();
-    let again = wish(&mut node, learner).unwrap().unwrap();
-    assert_eq!(again.configuration.log_of(NodeId(2)), Some(LogId(6)));
-    let mut reopened = Node::open(&files.after_power_cut(|_, _| SectorFate::Old), u64::MAX);
-    assert_eq!(reopened.status().unwrap().configuration, again.configuration);
 }

@@ -41,18 +41,19 @@
 use raftwerk::drive::{Load, ReplicaView};
 mod configurations;
 mod damaged;
+mod entries;
 mod leaving;
 
 use std::collections::BTreeMap;
 
-use raftwerk_frame::frame::{Entries, EntryKind, FrameHeader, FrameKind};
+use raftwerk_frame::frame::{FrameHeader, FrameKind};
 use raftwerk_frame::{Configuration, EntryId, GroupId, HardState, Index, LogId, NodeId, Term};
 use raftwerk_raft::{Group, Role, invariant};
 use rustc_hash::{FxHashMap, FxHashSet};
 
 use self::configurations::{check_changes, check_in_force, check_removed, is_voteless};
 use self::damaged::{Loss, check_fenced};
-use crate::ledger::hash_of;
+use self::entries::entries_match;
 use crate::shadow::Shadow;
 
 /// A rule that did not hold.
@@ -602,40 +603,6 @@ fn new_leader(group: &mut GroupWatch, core: &Group, whose: &str) -> Checked {
             core.term(),
             term.0
         );
-    }
-    Ok(())
-}
-
-/// Entries with the same id are the same, and so are those before them.
-fn entries_match(
-    group: &mut GroupWatch,
-    node: usize,
-    header: &FrameHeader,
-    body: &[u8],
-    mut before: Option<Term>,
-    whose: &str,
-) -> Checked {
-    for entry in Entries::new(header, body) {
-        let hash = hash_of(entry.payload) ^ entry.kind as u64;
-        if entry.kind == EntryKind::Membership
-            && let Ok(configuration) = Configuration::decode(entry.payload)
-        {
-            group.configurations.entry((entry.id.index.0, entry.id.term)).or_insert(configuration);
-        }
-        let first = group.entries.entry((entry.id.index.0, entry.id.term));
-        let first = first.or_insert(Durable { hash, before, nodes: 0 });
-        first.nodes |= 1 << node;
-        let same_before = first.before.is_none() || before.is_none() || first.before == before;
-        ensure!(
-            first.hash == hash && same_before,
-            "log matching",
-            "{whose}: {} is not what it is elsewhere: {hash:x} after {before:?}, {:x} after {:?}",
-            entry.id,
-            first.hash,
-            first.before
-        );
-        first.before = first.before.or(before);
-        before = Some(entry.id.term);
     }
     Ok(())
 }

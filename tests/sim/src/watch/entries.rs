@@ -1,0 +1,43 @@
+//! What must hold of entries as they become durable: the rule `log matching`.
+//!
+//! What is not here: what a log is as a whole (`shadow`).
+
+use raftwerk_frame::frame::{Entries, EntryKind, FrameHeader};
+use raftwerk_frame::{Configuration, Term};
+
+use super::{Checked, Durable, GroupWatch, Violation, ensure};
+use crate::ledger::hash_of;
+
+/// Entries with the same id are the same, and so are those before them.
+pub(super) fn entries_match(
+    group: &mut GroupWatch,
+    node: usize,
+    header: &FrameHeader,
+    body: &[u8],
+    mut before: Option<Term>,
+    whose: &str,
+) -> Checked {
+    for entry in Entries::new(header, body) {
+        let hash = hash_of(entry.payload) ^ entry.kind as u64;
+        if entry.kind == EntryKind::Membership
+            && let Ok(configuration) = Configuration::decode(entry.payload)
+        {
+            group.configurations.entry((entry.id.index.0, entry.id.term)).or_insert(configuration);
+        }
+        let first = group.entries.entry((entry.id.index.0, entry.id.term));
+        let first = first.or_insert(Durable { hash, before, nodes: 0 });
+        first.nodes |= 1 << node;
+        let same_before = first.before.is_none() || before.is_none() || first.before == before;
+        ensure!(
+            first.hash == hash && same_before,
+            "log matching",
+            "{whose}: {} is not what it is elsewhere: {hash:x} after {before:?}, {:x} after {:?}",
+            entry.id,
+            first.hash,
+            first.before
+        );
+        first.before = first.before.or(before);
+        before = Some(entry.id.term);
+    }
+    Ok(())
+}
