@@ -305,6 +305,7 @@ fn lane_options(config: &Config, lane: u16) -> LaneOptions {
             .min(config.segment_bytes as usize / 2)
             .max(config.payload_bytes_max + 1024),
         on_damage: OnDamage::Fence,
+        log_bytes_max: config.lane_bytes_max,
         ..LaneOptions::default()
     }
 }

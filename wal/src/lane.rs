@@ -43,6 +43,9 @@ pub struct LaneOptions {
     pub spare_segments: usize,
     /// Memory for the latest batches, from which followers' tails are read. Default 16 MiB.
     pub recent_bytes: usize,
+    /// When the files hold more than this, groups with little in the log have it moved forward, so that they do not keep
+    /// old segments; those with more are named ([`Lane::pinning`]). Default 1 GiB.
+    pub log_bytes_max: u64,
     /// What to do where something that was durable is damaged. Default: refuse.
     pub on_damage: OnDamage,
 }
@@ -71,6 +74,7 @@ impl Default for LaneOptions {
             ready_segments: 2,
             spare_segments: 4,
             recent_bytes: 16 << 20,
+            log_bytes_max: 1 << 30,
             on_damage: OnDamage::Refuse,
         }
     }
@@ -236,6 +240,8 @@ pub struct Lane<D: Disk> {
     pub(crate) poisoned: Option<Poisoned>,
     pub(crate) background: VecDeque<BackgroundDone>,
     pub(crate) carry_from: usize,
+    /// The newest segment when every group was last looked at for something to move forward.
+    pub(crate) carried_at: u64,
     pub(crate) counters: Counters,
 }
 
@@ -293,6 +299,7 @@ impl<D: Disk> Lane<D> {
             poisoned: None,
             background: VecDeque::new(),
             carry_from: 0,
+            carried_at: 0,
             counters: Counters { terms: found.terms, ..Counters::default() },
         };
         for group in &mut found.recovered {

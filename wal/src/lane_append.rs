@@ -369,7 +369,7 @@ impl<D: Disk> Lane<D> {
         })
     }
 
-    fn write(&mut self, bytes: usize, fill: impl FnOnce(&mut [u8])) -> Place {
+    pub(crate) fn write(&mut self, bytes: usize, fill: impl FnOnce(&mut [u8])) -> Place {
         let batch = self.reserve(bytes);
         let at = batch.used() as u32;
         let (out, end) = batch.spare();

@@ -1,17 +1,23 @@
-//! Letting go of old segments: groups' facts are carried forward, the dead are freed, oldest first.
+//! Letting go of old segments: groups' facts, and the entries of those that have few, are carried forward; the dead are
+//! freed, oldest first.
 //!
 //! A segment that nothing live is in goes only when the batch that was the last at that time is durable, and lies in
 //! a later segment: so the log on the disk always begins with something durable. Next: `retention` for the counts.
 
-use raftwerk_frame::GroupId;
-use raftwerk_frame::frame::FrameKind;
+use bytes::Bytes;
+use raftwerk_frame::frame::{self, FrameKind};
+use raftwerk_frame::{GroupId, Index};
 
 use crate::disk::{Disk, Job, SegmentJob};
+use crate::index::{Frame, GroupLog};
 use crate::lane::Lane;
+use crate::lane_append::memberships;
 
 /// Bytes of facts carried forward per turn, and slots looked at, so that no turn grows long.
 const CARRIED_BYTES_MAX: u64 = 256 << 10;
 const CARRIED_SLOTS_MAX: usize = 16 << 10;
+/// A group with at most so many bytes in the log has them moved forward rather than keep old segments.
+const MOVED_BYTES_MAX: u64 = 64 << 10;
 
 impl<D: Disk> Lane<D> {
     /// Bytes of all segments in use, the current one included.
@@ -20,14 +26,19 @@ impl<D: Disk> Lane<D> {
         self.segments.in_use.iter().map(|segment| segment.bytes).sum()
     }
 
-    /// The groups whose live entries hold back the oldest segment: compacting them frees it. Nothing while the log is
-    /// a single segment. Cost: a look at every group.
+    /// The groups whose live entries hold back the oldest segment: compacting them frees it. Those with so little in the
+    /// log that it is moved forward are not among them. Nothing while the log is a single segment. Cost: a look at every
+    /// group.
     pub fn pinning(&self) -> impl Iterator<Item = GroupId> + '_ {
         let current = self.segments.current().sequence;
         let oldest = self.segments.in_use.front().map(|segment| segment.sequence);
         let held = oldest.filter(|oldest| *oldest != current && self.pins.has_frames(*oldest));
         let logs = self.groups.slots.iter().flatten();
-        logs.filter(move |log| held.is_some_and(|oldest| log.is_in(oldest))).map(|log| log.group)
+        let is_over = self.log_bytes() > self.options.log_bytes_max;
+        let moved_max = if is_over { self.moved_bytes_max() } else { 0 };
+        let holds =
+            move |log: &&GroupLog| log.live_bytes > moved_max && held.is_some_and(|oldest| log.is_in(oldest));
+        logs.filter(holds).map(|log| log.group)
     }
 
     /// Writes again, into the batch being built, the facts that alone hold the oldest segment; a part per turn.
@@ -36,21 +47,58 @@ impl<D: Disk> Lane<D> {
             return;
         };
         let oldest = oldest.sequence;
-        let is_idle = oldest == self.segments.current().sequence
-            || !self.pins.is_pinned(oldest)
-            || self.pins.has_frames(oldest);
-        if is_idle {
+        let current = self.segments.current().sequence;
+        let has_frames = self.pins.has_frames(oldest);
+        // All groups are looked at once for each new segment: what is too much to be moved waits for its compaction.
+        let is_kept =
+            has_frames && (self.log_bytes() <= self.options.log_bytes_max || self.carried_at == current);
+        if oldest == current || !self.pins.is_pinned(oldest) || is_kept {
             self.carry_from = 0;
             return;
         }
         let bytes_before = self.counters.frame_bytes;
         let end = self.groups.slots.len().min(self.carry_from + CARRIED_SLOTS_MAX);
         while self.carry_from < end && self.counters.frame_bytes - bytes_before < CARRIED_BYTES_MAX {
+            if has_frames {
+                self.move_entries(self.carry_from, oldest);
+            }
             self.carry(self.carry_from, oldest);
             self.carry_from += 1;
         }
         if self.carry_from >= self.groups.slots.len() {
+            if has_frames {
+                self.carried_at = current;
+            }
             self.carry_from = 0; // a group attached to a slot already passed has no facts in an old segment
+        }
+    }
+
+    fn moved_bytes_max(&self) -> u64 {
+        MOVED_BYTES_MAX.min(self.options.segment_bytes / 4)
+    }
+
+    /// Writes again all of a group's entries, if some lie in the oldest segment and there are few. All in one batch: a frame
+    /// replaces everything from its first entry on, so those that follow must not be lost without it.
+    fn move_entries(&mut self, slot: usize, oldest: u64) {
+        let Some(log) = &self.groups.slots[slot] else { return };
+        if log.live_bytes > self.moved_bytes_max() || !log.is_in(oldest) {
+            return;
+        }
+        let mut frames = Vec::new();
+        for frame in log.frames(log.base.index.next(), Index(u64::MAX), u64::MAX) {
+            // What cannot be read stays where it is, and is found when it is needed.
+            let Ok(bytes) = self.bytes(frame.place) else { return };
+            frames.push(bytes);
+        }
+        self.reserve(frames.iter().map(Bytes::len).sum());
+        for bytes in frames {
+            let Ok((header, body)) = frame::parse(&bytes) else { return };
+            let Some(found) = memberships(&header, body) else { return };
+            let place = self.write(bytes.len(), |out| out.copy_from_slice(&bytes));
+            let moved = Frame { first: header.index, term: header.term, count: header.count, place };
+            if let Some(log) = &mut self.groups.slots[slot] {
+                log.entries(moved, found, &mut self.pins);
+            }
         }
     }
 

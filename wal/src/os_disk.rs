@@ -51,6 +51,9 @@ pub struct OsDisk {
     is_synced: bool,
     done: Arc<Done>,
     appends: Room<AppendJob<File>>,
+    /// Without syncs a write is a copy: it is made where it is asked for, without a hand-off.
+    unsynced: VecDeque<AppendJob<File>>,
+    has_failed: bool,
     segments: Room<SegmentJob>,
     snapshots: Room<SnapshotJob>,
 }
@@ -103,7 +106,16 @@ impl OsDisk {
                 to.push(Completion::Snapshot(run_snapshot_job(files.files(), job)));
             }
         })?;
-        Ok(Self { directory: directory.clone(), is_synced: durable, done, appends, segments, snapshots })
+        Ok(Self {
+            directory: directory.clone(),
+            is_synced: durable,
+            done,
+            appends,
+            unsynced: VecDeque::new(),
+            has_failed: false,
+            segments,
+            snapshots,
+        })
     }
 }
 
@@ -142,6 +154,14 @@ impl Disk for OsDisk {
 
     fn submit(&mut self, job: Job<File>) {
         match job {
+            Job::Append(job) if !self.is_synced && self.directory.files().mode() == AppendMode::Buffered => {
+                self.unsynced.push_back(job);
+                if !self.has_failed {
+                    let done = &self.done;
+                    let files = self.directory.files();
+                    self.has_failed = !run_appends(files, &mut self.unsynced, false, |one| done.push(one));
+                }
+            }
             Job::Append(job) => self.appends.push(job),
             Job::Segment(job) => self.segments.push(job),
             Job::Snapshot(job) => self.snapshots.push(job),

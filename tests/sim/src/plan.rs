@@ -287,6 +287,7 @@ fn limits(chance: &mut Chance, seed: u64, election: u64) -> (Settings, LaneOptio
         ready_segments: chance.from_to(1, 2) as usize,
         spare_segments: chance.from_to(0, 3) as usize,
         recent_bytes: chance.one_of(&[0, 16 << 10, 256 << 10]) as usize,
+        log_bytes_max: settings.lane_bytes_max,
         // Every other run lives with damage; in the rest, a damaged node stops.
         on_damage: if seed.is_multiple_of(2) { OnDamage::Fence } else { OnDamage::Refuse },
     };

@@ -36,6 +36,7 @@ fn small() -> LaneOptions {
         ready_segments: 1,
         spare_segments: 2,
         recent_bytes: 64 << 10,
+        log_bytes_max: 96 << 10,
         ..LaneOptions::default()
     }
 }

@@ -37,7 +37,7 @@ fn facts_survive_the_segment_they_were_written_in() {
 #[test]
 fn the_groups_that_hold_the_log_back_are_named() {
     let files = MemoryFiles::new();
-    let (mut lane, ..) = open(&files);
+    let (mut lane, ..) = open_in(&files, LaneOptions { log_bytes_max: u64::MAX, ..small() }).unwrap();
     let (cold, hot) = (lane.attach(GroupId(2)), lane.attach(GroupId(1)));
     append(&mut lane, cold, id(1, 1), 1, 16);
     for at in 0..20 {
@@ -211,4 +211,65 @@ fn a_segment_that_could_not_be_retired_holds_the_younger_ones() {
         let (lane, ..) = open(&files);
         assert_eq!(stories(&lane), before, "call {failing}");
     }
+}
+
+/// The design's hazard of a few cold groups that pin gigabytes, small: many groups with one entry each, and a busy one.
+#[test]
+fn cold_groups_are_moved_forward_and_the_log_keeps_its_bound() {
+    let files = MemoryFiles::new();
+    let options = LaneOptions { log_bytes_max: 256 << 10, ..small() };
+    let (mut lane, ..) = open_in(&files, options.clone()).unwrap();
+    for group in 2..300 {
+        let slot = lane.attach(GroupId(group));
+        lane.snapshot(slot, id(4, 1), &voters(3), false);
+        append(&mut lane, slot, id(5, 2), 1, 40);
+        if group % 3 == 0 {
+            append(&mut lane, slot, id(6, 2), 2, 20);
+            append(&mut lane, slot, id(7, 3), 3, 20); // replaces the second of them
+        }
+        settle(&mut lane);
+    }
+    let before = stories(&lane);
+    let busy = lane.attach(GroupId(1));
+    for turn in 0..2000u64 {
+        append(&mut lane, busy, id(turn * 4 + 1, 3), 4, 900);
+        if turn > 8 {
+            lane.compact(busy, id(turn * 4 - 31, 3));
+        }
+        settle(&mut lane);
+        lane.poll().unwrap();
+        assert!(turn < 500 || lane.log_bytes() <= 2 * options.log_bytes_max, "{} B", lane.log_bytes());
+    }
+    let mut after = stories(&lane);
+    after.remove(&GroupId(1));
+    assert_eq!(after, before);
+    let all = stories(&lane);
+    drop(lane);
+    let (lane, ..) = open_in(&files, options).unwrap();
+    assert_eq!(stories(&lane), all);
+}
+
+#[test]
+fn a_group_with_much_in_the_log_is_named_and_not_moved() {
+    let files = MemoryFiles::new();
+    let (mut lane, ..) = open(&files);
+    let (large, busy) = (lane.attach(GroupId(1)), lane.attach(GroupId(2)));
+    append(&mut lane, large, id(1, 1), 8, 900);
+    append(&mut lane, large, id(9, 1), 4, 900);
+    for turn in 0..200 {
+        append(&mut lane, busy, id(turn * 4 + 1, 1), 4, 900);
+        lane.compact(busy, id(turn * 4 + 4, 1));
+        settle(&mut lane);
+        lane.poll().unwrap();
+    }
+    assert!(lane.log_bytes() > 4 * small().log_bytes_max);
+    assert_eq!(lane.pinning().collect::<Vec<_>>(), [GroupId(1)]);
+    lane.compact(large, id(12, 1));
+    for _ in 0..4 {
+        let next = lane.last(busy).next();
+        append(&mut lane, busy, EntryId::new(Term(1), next), 1, 10);
+        settle(&mut lane);
+        lane.poll().unwrap();
+    }
+    assert!(lane.log_bytes() <= small().log_bytes_max);
 }

@@ -212,6 +212,7 @@ impl Scenario {
             ready_segments: 1,
             spare_segments: 1,
             recent_bytes: chance.one_of(&[0, 256 << 10]) as usize,
+            log_bytes_max: 8 << 20,
             on_damage: OnDamage::Refuse,
         };
         (settings, lane)
