@@ -31,6 +31,8 @@ pub enum Command {
     Cluster(ClusterOptions),
     /// Write a cluster's authority and the certificates of its nodes as PEM files.
     Certs(CertsOptions),
+    /// Measure the log alone against the device under it, or look into one.
+    Log(crate::log::LogOptions),
     /// Make a log of a given size on one node, and time how the node comes back over it.
     Recovery(RecoveryOptions),
     /// Make many groups on three nodes, and tell what they cost while nobody uses them.

@@ -26,6 +26,12 @@ impl Latencies {
         self.0.saturating_record(nanos);
     }
 
+    /// Counts all that another has counted, too.
+    pub fn merge(&mut self, other: &Self) {
+        // Both have the same bounds, so nothing is out of range.
+        let _fits = self.0.add(&other.0);
+    }
+
     /// How many were counted.
     #[must_use]
     pub fn count(&self) -> u64 {

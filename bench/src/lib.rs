@@ -16,6 +16,7 @@ pub mod hash_machine;
 pub mod idle;
 pub mod latency;
 pub mod ledger;
+pub mod log;
 pub mod node;
 pub mod port;
 pub mod probe;

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use raftwerk_bench::cli::{Cli, ClusterOptions, Command};
-use raftwerk_bench::{certs, cluster, failover, idle, node, recovery};
+use raftwerk_bench::{certs, cluster, failover, idle, log, node, recovery};
 
 fn main() -> ExitCode {
     let ended = match Cli::parse().command {
@@ -14,6 +14,10 @@ fn main() -> ExitCode {
         Command::Recovery(options) => recovery::run(&options, &mut std::io::stdout().lock()),
         Command::Failover(options) => failover::run(&options, &mut std::io::stdout().lock()),
         Command::Idle(options) => idle::run(&options, &mut std::io::stdout().lock()),
+        Command::Log(options) => match log::run(&options, &mut std::io::stdout().lock()) {
+            Ok(ending) => return ExitCode::from(ending as u8),
+            Err(error) => Err(error),
+        },
         Command::Node { settings } => node::run(&settings).map(|()| true),
     };
     match ended {
