@@ -13,6 +13,9 @@
 //! 4. A segment is freed only when nothing live is in it and what replaced its content is durable; oldest first.
 //! 5. After the first failed write nothing is called durable any more.
 //! 6. A file is never written while a slice of its map is alive.
+//! 7. What was lost is fenced in the log itself before anything else is said of the group.
+//!
+//! The bytes, and what opening does with them: `engine/docs/log_format.md`.
 //!
 //! What is not here: what entries mean, who leads, the network, when to compact.
 

@@ -1,6 +1,6 @@
 //! What goes wrong, and what is chosen to go right: delivery, loss, doubles, cuts, crashes, and when writes are durable.
 
-use raftwerk_frame::{EntryId, LogId, Membership, Message, NodeId};
+use raftwerk_frame::{EntryId, HardState, LogId, Membership, Message, NodeId, Term};
 use raftwerk_raft::{Address, Input, Voice, is_request};
 
 use super::disk::runs_of;
@@ -132,6 +132,18 @@ impl Cluster {
         self.seen.lost_writes += lost;
         self.check();
         self.give_up_snapshots(node);
+    }
+
+    /// The process ends, and its disk has lost all but the first `kept` entries, and the vote; it starts again as its log is
+    /// told to do then.
+    pub(crate) fn damage(&mut self, node: u64, kept: usize) {
+        self.crash(node);
+        let durable = &mut self.replica_mut(node).disk.durable;
+        let fence = durable.hard_state.term;
+        durable.entries.truncate(kept);
+        durable.hard_state = HardState { term: Term(fence.0 + 1), vote: Some(NodeId(node)) };
+        self.restart(node);
+        self.replica_mut(node).group.as_mut().expect("just started").set_fence(fence);
     }
 
     /// A snapshot may have arrived at a node that crashed before it was durable there: nobody will answer for it, and its

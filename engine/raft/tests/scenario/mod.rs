@@ -3,6 +3,7 @@
 mod commit;
 mod departure;
 mod election;
+mod fence;
 mod incarnation;
 mod liveness;
 mod membership;
