@@ -18,7 +18,6 @@ use crate::error::{LogError, OpenError, Poisoned};
 use crate::index::GroupLog;
 use crate::pool::BufferPool;
 use crate::recovery::{self, RecoveredGroup, RecoveryReport};
-use crate::replay::EVERY_GROUP;
 use crate::retention::Pins;
 use crate::segment::{PAGE_BYTES, SegmentHeader};
 use crate::segments::Segments;
@@ -305,8 +304,8 @@ impl<D: Disk> Lane<D> {
         for group in &mut found.recovered {
             lane.fence_if_hit(group, found.terms);
         }
-        if found.is_any_hit {
-            lane.write_fence(EVERY_GROUP, found.terms);
+        if let Some(losses) = found.unanswered {
+            lane.answer(&losses, found.terms);
         }
         Ok((lane, found.recovered, found.report))
     }

@@ -12,6 +12,7 @@ use crate::error::LogError;
 use crate::index::{Frame, FrameRef, GroupLog, Memberships, Place};
 use crate::lane::{Counters, FRAME_BYTES_MIN, GroupSlot, Lane};
 use crate::recovery::RecoveredGroup;
+use crate::replay::{EVERY_GROUP, Loss};
 use crate::retention::Pins;
 
 /// A frame of entries being written in place: the leader's only copy of a payload. Dropped unfinished, it leaves no
@@ -355,6 +356,12 @@ impl<D: Disk> Lane<D> {
             self.groups.log_mut(slot).fence(terms, place.segment, &mut self.pins);
         }
         recovered.fence = self.groups.log(slot).fence_term();
+    }
+
+    /// All groups that these losses hit are fenced.
+    pub(crate) fn answer(&mut self, losses: &[Loss], terms: Term) {
+        let body: Vec<u8> = losses.iter().flatten().flat_map(|word| word.to_le_bytes()).collect();
+        self.write_fact(FrameKind::Fence, EVERY_GROUP, EntryId::new(terms, Index(0)), &body);
     }
 
     pub(crate) fn write_fence(&mut self, group: GroupId, term: Term) -> Place {

@@ -6,7 +6,7 @@
 
 use bytes::Bytes;
 use raftwerk_frame::frame;
-use raftwerk_frame::{Configuration, EntryId, HardState, Index};
+use raftwerk_frame::{Configuration, EntryId, HardState, Index, Term};
 
 use crate::disk::{Disk, Files};
 use crate::error::LogError;
@@ -121,6 +121,12 @@ impl<D: Disk> Lane<D> {
     #[must_use]
     pub fn compacted(&self, slot: GroupSlot) -> EntryId {
         self.groups.log(slot).base
+    }
+
+    /// Something of the group's log was lost, in terms up to this one, and no entry of a later one has come since.
+    #[must_use]
+    pub fn fence(&self, slot: GroupSlot) -> Option<Term> {
+        self.groups.log(slot).fence_term()
     }
 
     /// The latest term and vote, durable or not.

@@ -26,7 +26,7 @@ use crate::disk::{Access, Files, Lsn};
 use crate::error::OpenError;
 use crate::index::GroupLog;
 use crate::lane::{Groups, LaneOptions, OnDamage};
-use crate::replay::Replay;
+use crate::replay::{Loss, Replay};
 use crate::retention::Pins;
 use crate::salvage::salvage;
 use crate::scan::Scan;
@@ -116,8 +116,8 @@ pub(crate) struct Recovered<File> {
     /// No frame that was ever durable is of a later term.
     pub(crate) terms: Term,
     pub(crate) recovered: Vec<RecoveredGroup>,
-    /// Any group may have lost something, and the log does not say so yet.
-    pub(crate) is_any_hit: bool,
+    /// What was lost, if the log does not say so yet.
+    pub(crate) unanswered: Option<Vec<Loss>>,
     pub(crate) report: RecoveryReport,
 }
 
@@ -172,7 +172,7 @@ pub(crate) fn recover<F: Files>(
         last: report.last,
         terms,
         recovered,
-        is_any_hit: replay.is_any_hit,
+        unanswered: replay.unanswered(),
         groups: replay.groups,
         pins: replay.pins,
         report,

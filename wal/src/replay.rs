@@ -22,12 +22,18 @@ pub(crate) struct Replay {
     /// what they have.
     hit: FxHashMap<GroupId, IsBroken>,
     /// Any group may have lost something, one not met yet too.
-    pub(crate) is_any_hit: bool,
+    is_any_hit: bool,
+    /// All losses met so far.
+    losses: Vec<Loss>,
 }
 
 type IsBroken = bool;
 
-/// Whom a fence is about that all groups have answered for.
+/// What tells a loss from others: the first batch that is not whole, the next one that is found, and a hash of the groups
+/// that were hit.
+pub(crate) type Loss = [u64; 3];
+
+/// Whom a fence is about that names losses: all groups that they hit have been fenced before it.
 pub(crate) const EVERY_GROUP: GroupId = GroupId(u64::MAX);
 
 /// Whose frames were lost.
@@ -70,12 +76,7 @@ impl Replay {
                 log.join(frame.id, segment, pins);
                 Ok(())
             }
-            Says::Fence if frame.group == EVERY_GROUP => {
-                self.is_any_hit = false;
-                Ok(())
-            }
             Says::Fence => {
-                self.hit.remove(&frame.group);
                 let (log, pins) = self.log(frame.group);
                 log.fence(frame.term(), segment, pins);
                 Ok(())
@@ -97,6 +98,14 @@ impl Replay {
                         log.restart(frame.id, configuration, segment, pins);
                     } else {
                         log.compact(frame.id, configuration, segment, pins);
+                    }
+                    Ok(())
+                }
+                Extra::Losses(answered) => {
+                    // A loss of later, of something older, is not among them: then everybody has to answer again.
+                    if self.losses.iter().all(|loss| answered.contains(loss)) {
+                        self.hit.clear();
+                        self.is_any_hit = false;
                     }
                     Ok(())
                 }
@@ -138,7 +147,8 @@ impl Replay {
     }
 
     /// Frames were lost here. What follows for these groups counts only where it does not depend on what was lost.
-    pub(crate) fn lose(&mut self, lost: &Lost) {
+    pub(crate) fn lose(&mut self, loss: Loss, lost: &Lost) {
+        self.losses.push(loss);
         match lost {
             Lost::Of(groups) => {
                 for group in groups {
@@ -176,6 +186,11 @@ impl Replay {
     /// Whether the group may have lost something that its log does not speak of.
     pub(crate) fn is_hit(&self, group: GroupId) -> bool {
         self.hit.contains_key(&group)
+    }
+
+    /// All losses, if some are not answered for yet.
+    pub(crate) fn unanswered(&self) -> Option<Vec<Loss>> {
+        (self.is_any_hit || !self.hit.is_empty()).then(|| self.losses.clone())
     }
 
     /// Groups whose log does not follow its base go on from there without entries.

@@ -18,7 +18,8 @@
 //!    that is refused still.
 //! 5. Of a group that was hit, later frames count only if they do not depend on what was lost: hard states; the beginnings
 //!    of the log; entries from there on.
-//! 6. A fence in the log answers for all losses of its group before it; one of every group, for those of groups not met yet.
+//! 6. When all groups that were hit are fenced, a list of the losses follows in the log. It answers for them, unless there
+//!    is one before it now that it does not name: one of later, of something older.
 //!
 //! Where no batch at all is left, nothing is known of any group: that is refused still.
 //!
@@ -41,8 +42,8 @@ const HIT: &str = "frames that were durable are damaged";
 enum Step {
     /// It counts, as far as it is whole.
     Take { offset: u64 },
-    /// Before it, something is lost.
-    Gap { offset: u64 },
+    /// Batches from one on are lost; the next one found, or 0.
+    Gap { offset: u64, from: Lsn, to: Lsn },
 }
 
 /// A segment in outline.
@@ -175,7 +176,7 @@ impl<'o> Plan<'o> {
                     return steps;
                 }
                 if !is_next && !self.is_told {
-                    steps.push(Step::Gap { offset: end }); // rule 2
+                    steps.push(Step::Gap { offset: end, from: missing, to: lsn }); // rule 2
                 }
             }
             steps.push(Step::Take { offset: batch.offset });
@@ -187,9 +188,14 @@ impl<'o> Plan<'o> {
         let is_lost = expected <= self.claimed && !self.goes_on_after(at, expected);
         if is_lost && !self.is_over && !self.is_told {
             self.is_told = true;
-            steps.push(Step::Gap { offset: end });
+            steps.push(Step::Gap { offset: end, from: expected, to: self.first_after(at, expected) });
         }
         steps
+    }
+
+    fn first_after(&self, at: usize, lsn: Lsn) -> Lsn {
+        let batches = self.outlines[at + 1..].iter().flat_map(|outline| &outline.batches);
+        batches.map(|batch| batch.header.lsn).find(|found| *found > lsn).unwrap_or_default()
     }
 
     /// Whether a later segment begins with this number, or may have done so and is gone.
@@ -209,19 +215,20 @@ impl Walk {
         let (mut batches, mut frames, mut extras) = (batches.iter(), frames.iter(), extras.into_iter());
         for step in steps {
             let offset = match step {
-                Step::Gap { offset } => {
-                    self.lose(scan, offset, GONE, Lost::Any);
+                Step::Gap { offset, from, to } => {
+                    self.lose(scan, offset, (from, to), GONE, Lost::Any);
                     continue;
                 }
                 Step::Take { offset } => offset,
             };
             for batch in batches.by_ref() {
                 let is_taken = batch.offset == offset;
+                let span = (batch.header.lsn, batch.header.lsn.next());
                 if is_taken {
                     match &batch.state {
                         BatchState::Whole => {}
-                        BatchState::Hit(groups) => self.lose(scan, offset, HIT, Lost::Of(groups.clone())),
-                        BatchState::Lost => self.lose(scan, offset, GONE, Lost::Any),
+                        BatchState::Hit(of) => self.lose(scan, offset, span, HIT, Lost::Of(of.clone())),
+                        BatchState::Lost => self.lose(scan, offset, span, GONE, Lost::Any),
                     }
                     self.count(&batch.header);
                 }
@@ -229,7 +236,7 @@ impl Walk {
                     if !is_taken {
                         skip(frame.says, &mut extras);
                     } else if let Err(what) = self.replay.frame(scan.header.sequence, frame, &mut extras) {
-                        self.lose(scan, offset, what, Lost::Of(vec![frame.group]));
+                        self.lose(scan, offset, span, what, Lost::Of(vec![frame.group]));
                     }
                 }
                 if is_taken {
@@ -239,9 +246,17 @@ impl Walk {
         }
     }
 
-    fn lose<F: Files>(&mut self, scan: &Scan<'_, F>, offset: u64, what: &'static str, lost: Lost) {
-        self.replay.lose(&lost);
-        let groups = if let Lost::Of(groups) = lost { groups } else { Vec::new() };
+    fn lose<F: Files>(
+        &mut self,
+        scan: &Scan<'_, F>,
+        offset: u64,
+        (from, to): (Lsn, Lsn),
+        what: &'static str,
+        lost: Lost,
+    ) {
+        let groups = if let Lost::Of(groups) = &lost { groups.clone() } else { Vec::new() };
+        let named: Vec<u8> = groups.iter().flat_map(|group| group.0.to_le_bytes()).collect();
+        self.replay.lose([from.0, to.0, u64::from(crc32fast::hash(&named))], &lost);
         self.report.damage.push(Damage { file: scan.path.clone(), offset, what, groups });
     }
 }

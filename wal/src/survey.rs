@@ -12,6 +12,7 @@ use crate::disk::Files;
 use crate::error::OpenError;
 use crate::index::Memberships;
 use crate::lane_append::memberships;
+use crate::replay::{EVERY_GROUP, Loss};
 use crate::scan::{Reader, Scan};
 use crate::segment::PAGE_BYTES;
 
@@ -67,6 +68,8 @@ pub(crate) enum Extra {
     Memberships(Memberships),
     Snapshot(Configuration),
     Compact(Configuration),
+    /// Losses that all groups have answered for.
+    Losses(Vec<Loss>),
     /// The checksums match, and still it makes no sense.
     Nonsense(&'static str),
 }
@@ -180,6 +183,16 @@ impl Survey {
             FrameKind::Compact => self.base(body, Extra::Compact),
             FrameKind::Remove => Says::Remove,
             FrameKind::Join => Says::Join,
+            FrameKind::Fence if header.group == EVERY_GROUP => {
+                let (words, rest) = body.as_chunks::<8>();
+                let words: Vec<u64> = words.iter().map(|word| u64::from_le_bytes(*word)).collect();
+                let (losses, odd) = words.as_chunks::<3>();
+                if rest.is_empty() && odd.is_empty() {
+                    self.extra(Extra::Losses(losses.to_vec()))
+                } else {
+                    self.extra(Extra::Nonsense("a list of losses has the wrong length"))
+                }
+            }
             FrameKind::Fence => Says::Fence,
         };
         let (group, id, bytes) = (header.group, header.id(), header.frame_bytes() as u32);

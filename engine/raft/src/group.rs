@@ -75,8 +75,8 @@ pub struct Group {
     /// Everyone else in the configuration, and who is leaving; in rising order.
     pub(crate) peers: SmallVec<[NodeId; 4]>,
     pub(crate) hard_state: HardState,
-    /// What this replica promised in terms up to this one it may have forgotten: see [`Group::set_fence`]. 0 for none.
-    pub(crate) fence: Term,
+    /// Some of what this replica promised in earlier terms is forgotten: see [`Group::set_fence`].
+    pub(crate) is_fenced: bool,
     pub(crate) role: Role,
     pub(crate) leader: Option<NodeId>,
     pub(crate) log: Log,
@@ -139,7 +139,7 @@ impl Group {
             leaving: Seldom::new(),
             handover: None,
             hard_state,
-            fence: Term(0),
+            is_fenced: false,
             role: Role::Follower,
             leader: None,
             log: Log::new(compacted, runs, last),
@@ -188,7 +188,7 @@ impl Group {
 
     /// Says that this replica's log has lost something: votes, and entries that it acknowledged, in terms up to `fence`.
     ///
-    /// It takes part in no vote until its log holds an entry of a later term. That entry's leader was elected without this
+    /// It takes part in no vote until its log holds an entry of the term that it is in then, which is a later one. That entry's leader was elected without this
     /// replica, by a quorum that remembers; so its log had everything that was committed with this replica's help, and
     /// now this one has it, too (leader completeness and log matching, paper sections 5.4.3 and 5.3). Until then it follows
     /// and acknowledges as any other: what it says of entries it is given now is true. To be called before the first
@@ -199,26 +199,18 @@ impl Group {
     /// If the term is not later than `fence`.
     pub fn set_fence(&mut self, fence: Term) {
         assert!(self.hard_state.term > fence, "promises of the fenced terms are lost");
-        self.fence = fence;
+        self.is_fenced = true;
         self.lift_fence();
     }
 
     /// Whether something was lost and has not been brought back: see [`Group::set_fence`].
     #[must_use]
     pub const fn is_fenced(&self) -> bool {
-        self.fence.0 > 0
-    }
-
-    /// The term up to which promises are lost, while they are.
-    #[must_use]
-    pub fn fence(&self) -> Option<Term> {
-        Some(self.fence).filter(|_| self.is_fenced())
+        self.is_fenced
     }
 
     pub(crate) fn lift_fence(&mut self) {
-        if self.log.last().term > self.fence {
-            self.fence = Term(0);
-        }
+        self.is_fenced &= self.log.last().term < self.hard_state.term;
     }
 
     /// How willing this replica is to lead, from [`PRIORITY_MAX`], which is what all begin with, down to 0. For each step

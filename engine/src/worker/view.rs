@@ -2,7 +2,7 @@
 //!
 //! Read-only, and costs nothing unless called.
 
-use raftwerk_frame::{GroupId, Index, Time};
+use raftwerk_frame::{GroupId, Index, Term, Time};
 use raftwerk_wal::{Disk, LaneStats};
 
 use super::Worker;
@@ -22,6 +22,8 @@ pub struct ReplicaView<'a> {
     pub pending: usize,
     /// Its state has everything that was committed anywhere before then; `None`: it does not know.
     pub reflects: Option<Time>,
+    /// Something of its log was lost, in terms up to this one, and has not been brought back.
+    pub fence: Option<Term>,
     /// Bytes of its log: frames that are neither compacted nor replaced.
     pub log_bytes: u64,
 }
@@ -55,6 +57,7 @@ impl<D: Disk> Worker<D> {
             machine: &*replica.machine,
             pending: replica.pending.len(),
             reflects: replica.reflects,
+            fence: self.lane.fence(replica.slot),
             log_bytes: self.lane.live_bytes(replica.slot),
         })
     }

@@ -467,8 +467,8 @@ impl Watch {
             there.push(view.group.0);
             let watch = self.replicas.entry((node, view.group.0)).or_default();
             let shadow = Shadow::of(view.core);
-            if watch.has_lost(view.core) {
-                watch.lose(view.core);
+            if watch.has_lost(view.fence) {
+                watch.lose(view.core, view.fence.unwrap_or_default());
             } else if watch.shadow.is_there {
                 watch.shadow.is_kept_by(&shadow).map_err(|what| {
                     Violation::new("durable is kept", format!("n{} {}: {what}", node + 1, view.group))

@@ -12,7 +12,6 @@
 use std::collections::BTreeMap;
 
 use raftwerk_frame::{Configuration, EntryId, HardState, Index, Message, NodeId, Term};
-use raftwerk_raft::Group;
 use raftwerk_raft::invariant::ClusterChecker;
 use raftwerk_raft::quorum::{self, VoteResult};
 
@@ -175,8 +174,7 @@ impl Cluster {
     fn check_committed(&self) {
         let Some(last) = self.ledger.committed.last() else { return };
         let id = EntryId::new(last.entry.term, Index(self.ledger.len()));
-        // A disk may have lost it since; then its replica says so.
-        let is_lost = |node| self.replica(node).group.as_ref().is_some_and(Group::is_fenced);
+        let is_lost = |node| self.replica(node).has_lost;
         let holds = |node: NodeId| Some(self.replica(node.0).disk.durable.covers(id) || is_lost(node.0));
         let result = quorum::vote_result(&last.by, holds);
         assert_eq!(result, VoteResult::Won, "{id} is committed, and not durable on a quorum");

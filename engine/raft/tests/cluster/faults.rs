@@ -138,6 +138,7 @@ impl Cluster {
     /// told to do then.
     pub(crate) fn damage(&mut self, node: u64, kept: usize) {
         self.crash(node);
+        self.replica_mut(node).has_lost = true;
         let durable = &mut self.replica_mut(node).disk.durable;
         let fence = durable.hard_state.term;
         durable.entries.truncate(kept);

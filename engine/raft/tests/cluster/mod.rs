@@ -156,6 +156,8 @@ pub(crate) struct Replica {
     pub(crate) log: LogId,
     /// Which log was first heard under each node's number.
     pub(crate) first: BTreeMap<u64, LogId>,
+    /// The disk has lost some of what was durable.
+    pub(crate) has_lost: bool,
     /// Messages that wait until so much is durable.
     held: VecDeque<(u64, Packet)>,
     pub(crate) applied: Index,
@@ -277,6 +279,7 @@ impl Cluster {
             group: None,
             disk: Disk::new(image),
             held: VecDeque::new(),
+            has_lost: false,
             applied: Index(0),
             state: 0,
             rejected: None,

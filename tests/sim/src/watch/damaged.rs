@@ -18,13 +18,12 @@ pub(super) struct Loss {
 
 impl ReplicaWatch {
     /// Whether a replica that was just opened says that something is gone which was there when it was opened before.
-    pub(super) fn has_lost(&self, core: &Group) -> bool {
-        core.fence().is_some() && core.fence() != self.loss.as_ref().map(|loss| loss.fence)
+    pub(super) fn has_lost(&self, fence: Option<Term>) -> bool {
+        fence.is_some() && fence != self.loss.as_ref().map(|loss| loss.fence)
     }
 
     /// It begins anew, in a term in which it has promised nothing.
-    pub(super) fn lose(&mut self, core: &Group) {
-        let fence = core.fence().unwrap_or_default();
+    pub(super) fn lose(&mut self, core: &Group, fence: Term) {
         self.loss = Some(Loss { fence, before: std::mem::take(&mut self.shadow) });
         self.acknowledged = (core.term(), 0);
     }
@@ -41,10 +40,9 @@ pub(super) fn check_fenced(core: &Group, whose: &str) -> Checked {
     ensure!(
         !core.is_fenced() || core.role() == Role::Follower,
         "fenced",
-        "{whose}: is {:?} in {}, and has lost something up to {:?}",
+        "{whose}: is {:?} in {}, and has lost something",
         core.role(),
-        core.term(),
-        core.fence()
+        core.term()
     );
     Ok(())
 }
