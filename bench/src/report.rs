@@ -255,7 +255,6 @@ pub(crate) mod tests {
             unknown_outcomes: 0,
             shortfall: 0,
             acknowledged: 1_300_000,
-            elections: 0,
             lost_acknowledged: 0,
             stale_reads: 0,
             replicas_agree: true,
