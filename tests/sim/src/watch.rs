@@ -51,7 +51,7 @@ use raftwerk_frame::{Configuration, EntryId, GroupId, HardState, Index, LogId, N
 use raftwerk_raft::{Group, Role, invariant};
 use rustc_hash::{FxHashMap, FxHashSet};
 
-use self::configurations::{check_changes, check_in_force, check_removed, is_voteless};
+use self::configurations::{check_changes, check_in_force, check_removed, is_meant, is_quorum, is_voteless};
 use self::damaged::{Loss, check_fenced};
 use self::entries::entries_match;
 use crate::shadow::Shadow;
@@ -546,18 +546,6 @@ impl Watch {
         ensure!(bounded, "bounds", "n{}: {load:?}", node + 1);
         Ok(())
     }
-}
-
-fn is_meant(reborn: &FxHashMap<NodeId, LogId>, configuration: &Configuration, node: NodeId) -> bool {
-    reborn.get(&node).is_none_or(|log| configuration.log_of(node) == Some(*log))
-}
-
-/// Whether a majority of each half holds something.
-fn is_quorum(configuration: &Configuration, holds: impl Fn(&NodeId) -> bool) -> bool {
-    let majority = |voters: &[NodeId]| {
-        voters.is_empty() || voters.iter().filter(|node| holds(node)).count() > voters.len() / 2
-    };
-    majority(&configuration.voters) && majority(&configuration.outgoing)
 }
 
 fn monotone(whose: &str, was: &Facts, now: &Facts) -> Checked {

@@ -199,9 +199,9 @@ impl Cluster {
                 };
                 replica.step(now, input, Beside { entries, ..Beside::default() }, trace);
             }
-            Parcel::Snapshot { term, checkpoint } => {
-                let (id, configuration) = (checkpoint.id, &checkpoint.configuration);
-                let input = Input::SnapshotReceived { from, term: *term, id, configuration, account: 0 };
+            Parcel::Snapshot { term, checkpoint, account } => {
+                let (id, configuration, account) = (checkpoint.id, &checkpoint.configuration, *account);
+                let input = Input::SnapshotReceived { from, term: *term, id, configuration, account };
                 replica.step(now, input, Beside { checkpoint: Some(checkpoint), ..Beside::default() }, trace);
             }
         });

@@ -275,7 +275,8 @@ impl Replica {
         let Some(term) = self.group.as_ref().map(Group::term) else { return };
         for &to in &effects.snapshot_to {
             let checkpoint = self.written.checkpoint.clone();
-            self.post(self.hard_state_in, to, Parcel::Snapshot { term, checkpoint });
+            let account = self.group.as_ref().map_or(0, |group| group.account_of(to));
+            self.post(self.hard_state_in, to, Parcel::Snapshot { term, checkpoint, account });
         }
     }
 

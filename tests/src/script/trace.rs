@@ -41,7 +41,7 @@ impl Trace {
 pub(crate) fn parcel(parcel: &Parcel) -> String {
     match parcel {
         Parcel::Message { message, entries } => self::message(message, entries),
-        Parcel::Snapshot { term, checkpoint } => format!("snapshot {term} at {}", checkpoint.id),
+        Parcel::Snapshot { term, checkpoint, .. } => format!("snapshot {term} at {}", checkpoint.id),
     }
 }
 

@@ -1,6 +1,6 @@
 //! The driver's half of the contract: effects are carried out in the order that the crate's head lays down.
 
-use raftwerk_frame::{Configuration, EntryId, Index, Message, NodeId};
+use raftwerk_frame::{Configuration, EntryId, Index, LogId, Message, NodeId};
 use raftwerk_raft::{Address, Append, Effects, Input, Shipment, is_request};
 
 use super::disk::{Checkpoint, Entry, MEMBERSHIPS, Write};
@@ -150,7 +150,10 @@ impl Cluster {
         let group = self.group(from);
         // An answer goes to the log that was heard.
         let address = match &body {
-            Body::Message { message, .. } if !is_request(message) => Address::Named(self.replica(to).log),
+            Body::Message { message, .. } if !is_request(message) => {
+                // A stranger of the test's making has none.
+                Address::Named(self.replicas.get(to as usize - 1).map_or(LogId(0), |replica| replica.log))
+            }
             _ => group.address_of(NodeId(to)),
         };
         let logs = Some((self.replica(from).log, address, group.names_itself()));

@@ -4,8 +4,9 @@
 //! Configurations are read off the disks, so that the core's own account of them is held against something. What is not
 //! here: which majorities an election or a commit needs (the parent).
 
-use raftwerk_frame::{Configuration, EntryId, GroupId, Index, NodeId, Term};
+use raftwerk_frame::{Configuration, EntryId, GroupId, Index, LogId, NodeId, Term};
 use raftwerk_raft::{Group, Role, reconfig};
+use rustc_hash::FxHashMap;
 
 use super::{Checked, GroupWatch, Violation, Watch, ensure};
 
@@ -147,4 +148,21 @@ pub(super) fn check_changes(group: &GroupWatch, core: &Group, whose: &str) -> Ch
         core.term_at(core.commit())
     );
     Ok(())
+}
+
+/// Whether a configuration that names a node means the log that it has now.
+pub(super) fn is_meant(
+    reborn: &FxHashMap<NodeId, LogId>,
+    configuration: &Configuration,
+    node: NodeId,
+) -> bool {
+    reborn.get(&node).is_none_or(|log| configuration.log_of(node) == Some(*log))
+}
+
+/// Whether a majority of each half holds something.
+pub(super) fn is_quorum(configuration: &Configuration, holds: impl Fn(&NodeId) -> bool) -> bool {
+    let majority = |voters: &[NodeId]| {
+        voters.is_empty() || voters.iter().filter(|node| holds(node)).count() > voters.len() / 2
+    };
+    majority(&configuration.voters) && majority(&configuration.outgoing)
 }

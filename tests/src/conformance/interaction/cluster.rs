@@ -176,7 +176,7 @@ impl Cluster {
     }
 
     fn send_snapshot(&mut self, from: NodeId, to: NodeId) -> Result<(), String> {
-        let parcel = self.at(from)?.snapshot().ok_or("there is nothing to take a snapshot of")?;
+        let parcel = self.at(from)?.snapshot(to).ok_or("there is nothing to take a snapshot of")?;
         if let Parcel::Snapshot { id, configuration, .. } = &parcel {
             let what = content(*id, configuration);
             self.facts.push(Fact::SnapshotSent { from: from.0, to: to.0, what: &what }.to_string());

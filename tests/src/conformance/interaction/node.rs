@@ -190,14 +190,9 @@ impl Node {
                 };
                 self.turn(input, &entries, &Content::Opening);
             }
-            Parcel::Snapshot { term, id, configuration } => {
-                self.step(Input::SnapshotReceived {
-                    from,
-                    term,
-                    id,
-                    configuration: &configuration,
-                    account: 0,
-                });
+            Parcel::Snapshot { term, id, configuration, account } => {
+                let configuration = &configuration;
+                self.step(Input::SnapshotReceived { from, term, id, configuration, account });
             }
             Parcel::Proposal(payload) => _ = self.propose(payload),
             Parcel::Wish(wish) => _ = self.wish(wish),
@@ -249,14 +244,15 @@ impl Node {
         Ok(())
     }
 
-    /// A snapshot of what is applied here.
-    pub(super) fn snapshot(&self) -> Option<Parcel> {
+    /// A snapshot of what is applied here, for a node.
+    pub(super) fn snapshot(&self, to: NodeId) -> Option<Parcel> {
         let index = self.group.applied();
         let id = EntryId::new(self.group.term_at(index)?, index);
         Some(Parcel::Snapshot {
             term: self.group.term(),
             id,
             configuration: self.group.configuration_up_to(index)?.1.clone(),
+            account: self.group.account_of(to),
         })
     }
 
@@ -321,7 +317,7 @@ impl Node {
         self.unready.send.extend(effects.send.iter().map(message));
         self.unready.send_durable.extend(effects.send_durable.iter().map(message));
         for &peer in &effects.snapshot_to {
-            self.unready.send.extend(self.snapshot().map(|snapshot| (peer, snapshot)));
+            self.unready.send.extend(self.snapshot(peer).map(|snapshot| (peer, snapshot)));
         }
     }
 

@@ -89,6 +89,8 @@ pub(super) enum Parcel {
         term: Term,
         id: EntryId,
         configuration: Configuration,
+        /// Which of the leader's accounts of its receiver it belongs to.
+        account: u16,
     },
     /// A payload that a follower passes on to its leader.
     Proposal(String),
