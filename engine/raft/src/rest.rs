@@ -151,7 +151,9 @@ impl Group {
     /// This replica leads from now on, and has been answered by nobody.
     pub(crate) fn begin_binding(&mut self) {
         (self.ties.has_hurried, self.ties.is_hasty) = (false, false);
-        self.ties.since = self.reads.next_round();
+        // Where nobody is supported, nothing is asked: support that begins begins a round of its own.
+        let is_supported = self.ties.supported_by != 0;
+        self.ties.since = if is_supported { self.reads.next_round() } else { self.reads.round() };
     }
 
     /// The leader of this term was heard: from now on this replica waits for it, as long as its node is supported.
