@@ -107,6 +107,7 @@ impl Receive for Dispatch {
     }
 
     fn disconnected(&self, peer: PeerId) {
+        self.peers.gone(NodeId(peer.0));
         for inbox in &self.inboxes {
             self.hand(inbox, Arrival::Lost(NodeId(peer.0)));
         }

@@ -21,6 +21,8 @@ pub(crate) struct PeerLogs {
     pub(crate) first: LogId,
     /// As heard last.
     pub(crate) latest: LogId,
+    /// It was heard since it was last out of reach. Whoever was not may have lost its disk meanwhile.
+    pub(crate) is_here: bool,
 }
 
 /// The table, shared by the net thread, which looks, and the workers.
@@ -35,7 +37,10 @@ pub(crate) struct Peers {
 impl Peers {
     pub(crate) fn new(noted: &[PeerNote]) -> Self {
         let peers = Self::default();
-        noted.iter().for_each(|note| peers.learn(note));
+        for note in noted {
+            peers.learn(note);
+            peers.gone(note.node);
+        }
         peers
     }
 
@@ -44,7 +49,9 @@ impl Peers {
         let peer = self.read().get(&node).copied()?;
         if peer.latest != log {
             tracing::warn!(%node, had = %peer.latest, has = %log, "a peer has another log");
-            self.write().insert(node, PeerLogs { latest: log, ..peer });
+        }
+        if peer.latest != log || !peer.is_here {
+            self.write().insert(node, PeerLogs { latest: log, is_here: true, ..peer });
             self.version.fetch_add(1, Ordering::Release);
         }
         Some(peer.first == log)
@@ -52,8 +59,16 @@ impl Peers {
 
     /// It is noted durably: from now on it is so.
     pub(crate) fn learn(&self, note: &PeerNote) {
-        self.write().insert(note.node, PeerLogs { first: note.log, latest: note.log });
+        self.write().insert(note.node, PeerLogs { first: note.log, latest: note.log, is_here: true });
         self.version.fetch_add(1, Ordering::Release);
+    }
+
+    /// The connection to a peer broke.
+    pub(crate) fn gone(&self, node: NodeId) {
+        if let Some(peer) = self.write().get_mut(&node) {
+            peer.is_here = false;
+            self.version.fetch_add(1, Ordering::Release);
+        }
     }
 
     /// All that is noted, by number.

@@ -90,7 +90,8 @@ fn logs_of(
     let mut logs = SmallVec::new();
     let added = changes.iter().filter(|change| !matches!(change, Change::Remove(_)));
     for node in added.map(|change| change.node()).filter(|node| core.is_leader() && *node != NodeId(0)) {
-        let latest = outboxes.latest_of(node);
+        // Whoever is out of reach may come back with another.
+        let latest = outboxes.latest_of(node).filter(|_| outboxes.is_here(node));
         let expected = match core.address_of(node) {
             _ if !core.configuration().contains(node) => None,
             Address::Named(log) => Some(log),

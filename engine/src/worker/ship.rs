@@ -147,6 +147,11 @@ impl Outboxes {
         self.logs.get(&node).map(|logs| logs.latest)
     }
 
+    /// Whether a node was heard since it was last out of reach.
+    pub(super) fn is_here(&self, node: NodeId) -> bool {
+        node == self.sender.node || self.logs.get(&node).is_some_and(|logs| logs.is_here)
+    }
+
     /// The log that a node had when it was first heard.
     pub(super) fn first_of(&self, node: NodeId) -> Option<LogId> {
         if node == self.sender.node {
