@@ -139,7 +139,7 @@ impl GroupLog {
         }
         self.is_removed = false;
         self.replace_from(frame.first, pins);
-        pins.pin(frame.place.segment, Pin::Frame);
+        pins.pin(frame.place.segment, Pin::Frame { bytes: frame.place.bytes });
         self.live_bytes += u64::from(frame.place.bytes);
         self.last = frame.last();
         self.frames.push_back(frame);
@@ -174,7 +174,7 @@ impl GroupLog {
     }
 
     fn forget(&mut self, frame: Frame, pins: &mut Pins) {
-        pins.unpin(frame.place.segment, Pin::Frame);
+        pins.unpin(frame.place.segment, Pin::Frame { bytes: frame.place.bytes });
         self.live_bytes -= u64::from(frame.place.bytes);
     }
 

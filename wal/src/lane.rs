@@ -361,7 +361,7 @@ impl<D: Disk> Lane<D> {
     /// [`LogError::Poisoned`].
     pub fn submit(&mut self) -> Result<Option<Lsn>, LogError> {
         self.check()?;
-        self.carry_facts();
+        self.carry_forward();
         self.seal();
         self.mark_dead();
         if self.sealed.is_empty() {

@@ -41,24 +41,37 @@ impl<D: Disk> Lane<D> {
         logs.filter(holds).map(|log| log.group)
     }
 
-    /// Writes again, into the batch being built, the facts that alone hold the oldest segment; a part per turn.
-    pub(crate) fn carry_facts(&mut self) {
-        let Some(oldest) = self.segments.in_use.iter().find(|segment| segment.dead_at.is_none()) else {
-            return;
-        };
-        let oldest = oldest.sequence;
+    /// Whether carrying is due: the oldest segment is held by what can be written again, and more of the log is dead than
+    /// alive. Otherwise what was carried would soon be the oldest again, and all of it go around in circles. The device must
+    /// keep up besides: entries come first.
+    fn may_carry(&self, oldest: u64) -> bool {
         let current = self.segments.current().sequence;
-        let has_frames = self.pins.has_frames(oldest);
+        let closed = self.segments.in_use.iter().filter(|segment| segment.sequence != current);
+        let (log_bytes, staying) = closed.fold((0, 0), |(all, staying), segment| {
+            (all + segment.bytes, staying + if segment.dead_at.is_none() { segment.bytes } else { 0 })
+        });
+        let is_worth_it = staying > 2 * self.pins.live_bytes();
+        let is_behind = self.queued_bytes >= self.options.queue_bytes_max as u64 / 2;
         // All groups are looked at once for each new segment: what is too much to be moved waits for its compaction.
-        let is_kept =
-            has_frames && (self.log_bytes() <= self.options.log_bytes_max || self.carried_at == current);
-        if oldest == current || !self.pins.is_pinned(oldest) || is_kept {
+        let is_kept = self.pins.has_frames(oldest)
+            && (log_bytes <= self.options.log_bytes_max || self.carried_at == current);
+        oldest != current && self.pins.is_pinned(oldest) && is_worth_it && !is_behind && !is_kept
+    }
+
+    /// Writes again, into the batch being built, what holds the oldest segment: facts, and over the bound of the log entries
+    /// as well. A part per turn. What is written altogether is at most about as much as what dies meanwhile.
+    pub(crate) fn carry_forward(&mut self) {
+        let oldest = self.segments.in_use.iter().find(|segment| segment.dead_at.is_none());
+        let Some(oldest) = oldest.map(|segment| segment.sequence).filter(|oldest| self.may_carry(*oldest))
+        else {
             self.carry_from = 0;
             return;
-        }
+        };
+        let has_frames = self.pins.has_frames(oldest);
+        let bytes_max = CARRIED_BYTES_MAX.min(self.options.queue_bytes_max as u64 / 4);
         let bytes_before = self.counters.frame_bytes;
         let end = self.groups.slots.len().min(self.carry_from + CARRIED_SLOTS_MAX);
-        while self.carry_from < end && self.counters.frame_bytes - bytes_before < CARRIED_BYTES_MAX {
+        while self.carry_from < end && self.counters.frame_bytes - bytes_before < bytes_max {
             if has_frames {
                 self.move_entries(self.carry_from, oldest);
             }
@@ -67,7 +80,7 @@ impl<D: Disk> Lane<D> {
         }
         if self.carry_from >= self.groups.slots.len() {
             if has_frames {
-                self.carried_at = current;
+                self.carried_at = self.segments.current().sequence;
             }
             self.carry_from = 0; // a group attached to a slot already passed has no facts in an old segment
         }

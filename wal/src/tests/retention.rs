@@ -1,6 +1,7 @@
 //! Old segments go when nothing live is in them; facts move on; slices keep a file from being written again.
 
 use super::*;
+use crate::segment::PAGE_BYTES;
 
 /// Appends turns to group 1 and compacts behind them, until the lane has freed `freed` segments.
 fn churn<D: Disk>(lane: &mut Lane<D>, freed: u64) {
@@ -272,4 +273,78 @@ fn a_group_with_much_in_the_log_is_named_and_not_moved() {
         lane.poll().unwrap();
     }
     assert!(lane.log_bytes() <= small().log_bytes_max);
+}
+
+/// Many groups with one entry each, in `lane`; more than `log_bytes_max` altogether.
+fn many_cold_groups(lane: &mut MemoryLane) {
+    for group in 1..=1500 {
+        let slot = lane.attach(GroupId(group));
+        lane.snapshot(slot, id(4, 1), &voters(3), false);
+        append(lane, slot, id(5, 2), 1, 100);
+        if group % 50 == 0 {
+            settle(lane);
+        }
+    }
+    assert!(lane.pins.live_bytes() > 2 * small().log_bytes_max);
+}
+
+/// Whatever has been carried is at the end of the log, and would be at its beginning again soon.
+#[test]
+fn what_is_alive_is_not_carried_around_in_circles() {
+    let files = MemoryFiles::new();
+    let (mut lane, ..) = open(&files);
+    many_cold_groups(&mut lane);
+    let turns = |lane: &mut MemoryLane, count| {
+        let before = lane.stats().frame_bytes;
+        for _ in 0..count {
+            settle(lane);
+        }
+        lane.stats().frame_bytes - before
+    };
+    let live = lane.pins.live_bytes();
+    assert!(turns(&mut lane, 1000) <= 2 * live);
+    assert_eq!(turns(&mut lane, 1000), 0, "a log that nobody writes to comes to rest");
+    let busy = lane.attach(GroupId(1));
+    let before = lane.stats().frame_bytes;
+    for turn in 0..2000u64 {
+        append(&mut lane, busy, id(turn * 4 + 6, 3), 4, 900);
+        lane.compact(busy, id(turn * 4 + 8, 3));
+        settle(&mut lane);
+    }
+    let (written, appended) = (lane.stats().frame_bytes - before, 2000 * 4 * 900);
+    assert!(written <= 5 * appended / 2, "{written} B for {appended}");
+    assert!(lane.log_bytes() <= 3 * lane.pins.live_bytes(), "{} B", lane.log_bytes());
+}
+
+/// Seed 784047759013 of the churn profile: each turn added to what waited for the disk.
+#[test]
+fn nothing_is_carried_while_the_device_is_behind() {
+    let files = MemoryFiles::new();
+    let (mut lane, ..) = open_in(&files, LaneOptions { log_bytes_max: u64::MAX, ..small() }).unwrap();
+    many_cold_groups(&mut lane);
+    // Most of the log is of no use any more, and the rest lies between.
+    for (group, term) in (3..9).flat_map(|term| (1..=1500).map(move |group| (group, term))) {
+        let slot = lane.attach(GroupId(group));
+        if group % 3 != 0 {
+            append(&mut lane, slot, id(5, term), 1, 100);
+        }
+        if group % 50 == 0 {
+            settle(&mut lane);
+        }
+    }
+    lane.options.log_bytes_max = small().log_bytes_max;
+    lane.disk_mut().runs_by_itself = false;
+    let (before, turns) = (lane.stats().frame_bytes, 300);
+    for term in 1..=turns {
+        let slot = lane.attach(GroupId(1));
+        lane.hard_state(slot, HardState { term: Term(9 + term), vote: None }).unwrap();
+        lane.submit().unwrap();
+    }
+    assert!(lane.stats().frame_bytes - before > 2 * turns * 56, "something is carried");
+    let bound = turns * PAGE_BYTES as u64 + lane.options.queue_bytes_max as u64;
+    assert!(lane.stats().queued_bytes <= bound, "{} B of {bound}", lane.stats().queued_bytes);
+    let all = stories(&lane);
+    lane.disk_mut().runs_by_itself = true;
+    settle(&mut lane);
+    assert_eq!(stories(&lane), all);
 }
