@@ -7,7 +7,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use raftwerk::identity::{ClusterAuthority, Identity};
 use raftwerk::{
-    Applied, Config, Consistency, Engine, GroupId, Index, NodeId, PeerId, ProposeError, ReadError, Role,
+    Applied, Config, Consistency, Engine, GroupId, Index, Membership, NodeId, PeerId, ProposeError,
+    ReadError, Reconfiguration, ReconfigureError, Refusal, Role,
 };
 use tempfile::TempDir;
 
@@ -22,6 +23,21 @@ pub struct Nodes {
     tune: Box<dyn Fn(&mut Config)>,
     writes: Cell<u64>,
     dir: TempDir,
+}
+
+/// The first of some nodes that leads a group, as it says itself, and has committed something in its term.
+pub(crate) fn leader_among<T>(
+    open: &BTreeMap<NodeId, T>,
+    engine_of: impl Fn(&T) -> &Engine,
+    group: GroupId,
+) -> NodeId {
+    until("a leader", || {
+        let leads = |one: &T| {
+            let status = engine_of(one).group(group).and_then(|group| group.status());
+            status.is_some_and(|status| status.role == Role::Leader && status.commit >= status.last.index)
+        };
+        open.iter().find(|(_, one)| leads(one)).map(|(node, _)| *node)
+    })
 }
 
 impl Nodes {
@@ -130,12 +146,31 @@ impl Nodes {
     /// A node that leads a group and has committed something in its term, as it says itself.
     #[must_use]
     pub fn leader(&self, group: GroupId) -> NodeId {
-        until("a leader", || {
-            let leads = |engine: &Engine| {
-                let status = engine.group(group).and_then(|group| group.status());
-                status.is_some_and(|status| status.role == Role::Leader && status.commit >= status.last.index)
-            };
-            self.engines.iter().find(|(_, engine)| leads(engine)).map(|(node, _)| *node)
+        leader_among(&self.engines, |engine| engine, group)
+    }
+
+    /// Asks whoever leads until the change is made.
+    ///
+    /// # Panics
+    /// If a refusal makes no sense of leaders that have just been elected or unseated: all others can be asked again, and what
+    /// was left unknown is so already then.
+    pub fn reconfigure(&self, group: GroupId, wish: &Reconfiguration) -> Membership {
+        until("a change of the configuration", || {
+            let leader = self.leader(group);
+            match self.replica(leader, group).reconfigure(wish.clone()).wait() {
+                Ok(membership) => Some(membership),
+                Err(
+                    ReconfigureError::Unknown
+                    | ReconfigureError::NotIntroduced(_)
+                    | ReconfigureError::Refused(
+                        Refusal::NotReady
+                        | Refusal::NotLeader { .. }
+                        | Refusal::InProgress(_)
+                        | Refusal::QuorumAtRisk,
+                    ),
+                ) => None,
+                Err(error) => panic!("{wish:?}: {error}"),
+            }
         })
     }
 

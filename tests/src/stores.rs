@@ -6,10 +6,11 @@ use std::time::Duration;
 use raftwerk::exactly_once::ExactlyOnce;
 use raftwerk::identity::ClusterAuthority;
 use raftwerk::kv::{KvMachine, ShardMap, Store, StoreError};
-use raftwerk::{Config, Engine, GroupId, NodeId, PeerId, Role};
+use raftwerk::{Config, Engine, GroupId, NodeId, PeerId};
 use tempfile::TempDir;
 
 use crate::facts::until;
+use crate::nodes::leader_among;
 
 /// Nodes 1, 2, …, each with a replica of every shard.
 pub struct Stores {
@@ -92,13 +93,7 @@ impl Stores {
     /// A node that leads a shard and has committed something in its term.
     #[must_use]
     pub fn leader(&self, group: GroupId) -> NodeId {
-        until("a leader", || {
-            let leads = |engine: &Engine| {
-                let status = engine.group(group).and_then(|group| group.status());
-                status.is_some_and(|status| status.role == Role::Leader && status.commit >= status.last.index)
-            };
-            self.open.iter().find(|(_, (engine, _))| leads(engine)).map(|(node, _)| *node)
-        })
+        leader_among(&self.open, |(engine, _)| engine, group)
     }
 
     /// The open nodes that do not lead a shard.

@@ -3,7 +3,7 @@
 //! keeps its promises.
 
 use raftwerk::{
-    Change, Configuration, CreateError, GroupId, Index, NodeId, Reconfiguration, ReconfigureError, Refusal,
+    Change, Configuration, CreateError, GroupId, Index, NodeId, Reconfiguration, ReconfigureError,
     ReplaceError,
 };
 use raftwerk_tests::facts::until;
@@ -14,23 +14,7 @@ const LATER: GroupId = GroupId(2);
 const LOST: NodeId = NodeId(3);
 
 fn reconfigure(nodes: &Nodes, change: Change) -> Configuration {
-    until("a change of the configuration", || {
-        let leader = nodes.leader(GROUP);
-        match nodes.replica(leader, GROUP).reconfigure(Reconfiguration::of([change])).wait() {
-            Ok(membership) => Some(membership.configuration),
-            Err(
-                ReconfigureError::Unknown
-                | ReconfigureError::NotIntroduced(_)
-                | ReconfigureError::Refused(
-                    Refusal::NotReady
-                    | Refusal::NotLeader { .. }
-                    | Refusal::InProgress(_)
-                    | Refusal::QuorumAtRisk,
-                ),
-            ) => None,
-            Err(error) => panic!("{change:?}: {error}"),
-        }
-    })
+    nodes.reconfigure(GROUP, &Reconfiguration::of([change])).configuration
 }
 
 fn lose_disk(nodes: &mut Nodes, node: NodeId) {

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use raftwerk::{
-    Applied, Change, Configuration, Consistency, GroupId, Membership, Newcomers, NodeId, PRIORITY_MAX,
-    ReadOptions, Reconfiguration, ReconfigureError, Refusal, Route, TransferError, Unfit,
+    Applied, Change, Configuration, Consistency, GroupId, Newcomers, NodeId, PRIORITY_MAX, ReadOptions,
+    Reconfiguration, ReconfigureError, Refusal, Route, TransferError, Unfit,
 };
 use raftwerk_tests::facts::until;
 use raftwerk_tests::journal;
@@ -46,28 +46,6 @@ fn nodes_of(configuration: Configuration) -> Configuration {
     Configuration { logs: Default::default(), ..configuration }
 }
 
-/// Asks whoever leads until the change is made.
-fn reconfigure(nodes: &Nodes, wish: &Reconfiguration) -> Membership {
-    until("a change of the configuration", || {
-        let leader = nodes.leader(GROUP);
-        match nodes.replica(leader, GROUP).reconfigure(wish.clone()).wait() {
-            Ok(membership) => Some(membership),
-            // Just elected, or just unseated; what it left unknown is asked for again, and then is so already.
-            Err(
-                ReconfigureError::Unknown
-                | ReconfigureError::NotIntroduced(_)
-                | ReconfigureError::Refused(
-                    Refusal::NotReady
-                    | Refusal::NotLeader { .. }
-                    | Refusal::InProgress(_)
-                    | Refusal::QuorumAtRisk,
-                ),
-            ) => None,
-            Err(error) => panic!("{wish:?}: {error}"),
-        }
-    })
-}
-
 /// Waits until these nodes have all that is written; compares them, and looks for every acknowledged write.
 fn assert_same(nodes: &Nodes, on: &[u64], written: &[(Bytes, Applied)]) {
     let on: Vec<NodeId> = on.iter().copied().map(NodeId).collect();
@@ -91,7 +69,7 @@ fn a_group_grows_from_one_to_three_and_survives_the_loss_of_the_first() {
     let mut nodes = start(3, &[1], 1 << 30);
     let mut written = writes(&nodes, 20, 100);
     let planned = Reconfiguration { dry_run: true, ..Reconfiguration::of([voter(2), voter(3)]) };
-    let planned = reconfigure(&nodes, &planned);
+    let planned = nodes.reconfigure(GROUP, &planned);
     assert_eq!(planned.configuration.learners, [NodeId(2), NodeId(3)], "first they catch up");
     assert_eq!(
         nodes.replica(NodeId(1), GROUP).status().unwrap().configuration,
@@ -99,7 +77,7 @@ fn a_group_grows_from_one_to_three_and_survives_the_loss_of_the_first() {
         "it was a dry run"
     );
 
-    let grown = reconfigure(&nodes, &Reconfiguration::of([voter(2), voter(3)]));
+    let grown = nodes.reconfigure(GROUP, &Reconfiguration::of([voter(2), voter(3)]));
     let named = |node| grown.configuration.log_of(NodeId(node));
     assert_eq!((named(1), named(2)), (None, Some(nodes.engine(NodeId(2)).log_id())));
     assert_eq!(nodes_of(grown.configuration), voters(&[1, 2, 3]));
@@ -130,7 +108,7 @@ fn a_node_is_replaced_in_one_change_under_load_and_by_snapshot() {
     let left: Vec<u64> = (1..=4).filter(|node| *node != gone).collect();
     let outcome = change.wait();
     assert!(matches!(outcome, Ok(_) | Err(ReconfigureError::Unknown)), "{outcome:?}");
-    let now = reconfigure(&nodes, &Reconfiguration::of([voter(4), remove(gone)]));
+    let now = nodes.reconfigure(GROUP, &Reconfiguration::of([voter(4), remove(gone)]));
     assert_eq!(nodes_of(now.configuration), voters(&left));
     assert!(nodes.engine(NodeId(4)).stats().installs >= 1, "the log alone could not have done it");
 
@@ -150,7 +128,7 @@ fn a_leader_that_removes_itself_hands_over() {
     let mut written = writes(&nodes, 10, 100);
     let old = nodes.leader(GROUP);
     let left: Vec<u64> = (1..=3).filter(|node| NodeId(*node) != old).collect();
-    let now = reconfigure(&nodes, &Reconfiguration::of([remove(old.0)]));
+    let now = nodes.reconfigure(GROUP, &Reconfiguration::of([remove(old.0)]));
     assert_eq!(nodes_of(now.configuration), voters(&left));
     let new = until("another leader", || Some(nodes.leader(GROUP)).filter(|leader| *leader != old));
     assert!(left.contains(&new.0));
@@ -247,12 +225,12 @@ fn wishes_are_guarded_and_a_joint_configuration_can_be_held_across_a_restart() {
     let refusal = Refusal::NotCaughtUp(NodeId(4));
     assert_eq!(ask(&nodes, unready), Err(ReconfigureError::Refused(refusal)));
 
-    let learner = reconfigure(&nodes, &Reconfiguration::of([Change::Learner(NodeId(4))]));
+    let learner = nodes.reconfigure(GROUP, &Reconfiguration::of([Change::Learner(NodeId(4))]));
     let late = Reconfiguration { seen: Some(raftwerk::Index(0)), ..Reconfiguration::of([remove(4)]) };
     assert_eq!(ask(&nodes, late), Err(ReconfigureError::Refused(Refusal::Stale(learner.index))));
 
     let held = Reconfiguration { route: Route::JointHeld, ..Reconfiguration::of([voter(4), remove(1)]) };
-    let joint = reconfigure(&nodes, &held).configuration;
+    let joint = nodes.reconfigure(GROUP, &held).configuration;
     assert_eq!((joint.voters.len(), joint.outgoing.len(), joint.auto_leave), (3, 3, false));
     for node in [1, 2, 3, 4].map(NodeId) {
         nodes.close(node);
@@ -261,7 +239,7 @@ fn wishes_are_guarded_and_a_joint_configuration_can_be_held_across_a_restart() {
         nodes.open(node);
     }
     assert_eq!(nodes.replica(nodes.leader(GROUP), GROUP).status().unwrap().configuration, joint);
-    let left = reconfigure(&nodes, &Reconfiguration::of([]));
+    let left = nodes.reconfigure(GROUP, &Reconfiguration::of([]));
     assert_eq!(nodes_of(left.configuration), voters(&[2, 3, 4]));
     assert_same(&nodes, &[2, 3, 4], &written);
 }

@@ -14,6 +14,7 @@ use crate::asked::Asked;
 use crate::config::{Config, Opening, Origin, Restored, Settings};
 use crate::departure::Departure;
 use crate::effects::{Effects, Shipment};
+use crate::hearing::is_request;
 use crate::input::Input;
 use crate::invariant;
 use crate::log::Log;
@@ -501,17 +502,8 @@ impl Group {
 /// Leaders and candidates may be of a configuration that has not arrived here yet: they are listened to, as the paper has
 /// it (section 6). Answers are expected only from those who were asked.
 const fn may_come_from_anyone(message: &Message) -> bool {
-    matches!(
-        message,
-        Message::Append { .. }
-            | Message::Heartbeat { .. }
-            | Message::PreVote { .. }
-            | Message::Vote { .. }
-            | Message::TimeoutNow { .. }
-            | Message::Removed { .. }
-            | Message::Doubt { .. }
-            | Message::Renounce { .. }
-    )
+    is_request(message)
+        || matches!(message, Message::Removed { .. } | Message::Doubt { .. } | Message::Renounce { .. })
 }
 
 /// A time in [T, 2T) (paper, section 5.2).
