@@ -10,6 +10,7 @@ use raftwerk_frame::{Beat, LogId, NodeId};
 use raftwerk_net::{Channel, PeerId, Receive};
 
 use crate::inbox::{Arrival, Inbox, Order};
+use crate::liveness::Heard;
 use crate::peers::Peers;
 
 /// Hands what the net thread receives to the inboxes.
@@ -68,7 +69,7 @@ impl Dispatch {
         match (Beat::parse(body), self.inboxes.get(usize::from(header.worker))) {
             (Some(beat), Some(inbox)) if header.from == from => {
                 if usize::from(header.workers) == self.inboxes.len() {
-                    inbox.beat(from, beat);
+                    inbox.beat(Heard { from, log: header.log, beat });
                 }
             }
             _ => drop(self.dropped.fetch_add(1, Ordering::Relaxed)),

@@ -8,13 +8,14 @@ use std::task::Waker;
 
 use bytes::Bytes;
 use crossbeam_queue::{ArrayQueue, SegQueue};
-use raftwerk_frame::{Beat, GroupId, Index, LogId, Membership, NodeId};
+use raftwerk_frame::{GroupId, Index, LogId, Membership, NodeId};
 use raftwerk_wal::PeerNote;
 use tokio::sync::oneshot;
 
 use crate::consistency::{Demand, ReadAnswer};
 use crate::error::{CreateError, ProposeError, ReadError, ReplaceError};
 use crate::group::{Applied, FrozenState, GroupStatus};
+use crate::liveness::Heard;
 use crate::membership::{Reconfiguration, ReconfigureError, TransferError};
 use crate::pipeline::Submission;
 
@@ -89,7 +90,7 @@ pub(crate) struct Inbox {
     requests: ArrayQueue<Request>,
     request_bytes: AtomicUsize,
     arrivals: ArrayQueue<Arrival>,
-    beats: ArrayQueue<(NodeId, Beat)>,
+    beats: ArrayQueue<Heard>,
     arrival_bytes: AtomicUsize,
     orders: SegQueue<Order>,
     closed: AtomicBool,
@@ -144,9 +145,9 @@ impl Inbox {
     }
 
     /// Queues a sign of life. It waits behind nothing else: a worker with much to do is to know who lives.
-    pub(crate) fn beat(&self, from: NodeId, beat: Beat) {
+    pub(crate) fn beat(&self, heard: Heard) {
         if !self.is_closed() {
-            self.beats.force_push((from, beat));
+            self.beats.force_push(heard);
             self.waker.wake_by_ref();
         }
     }
@@ -179,7 +180,7 @@ impl Inbox {
     }
 
     /// Takes a sign of life.
-    pub(crate) fn next_beat(&self) -> Option<(NodeId, Beat)> {
+    pub(crate) fn next_beat(&self) -> Option<Heard> {
         self.beats.pop()
     }
 

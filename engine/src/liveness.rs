@@ -15,6 +15,8 @@
 //! 4. Each promise that does not continue the one before has another number, so that its receiver knows of the gap.
 //! 5. A node that restarts has another life. What was promised to the former stands until it ends, and the new one is not
 //!    heard before; what the former promised stands, too: the core abstains from votes for T (`raft::Config::abstention`).
+//! 6. A life speaks for one log. Groups that mean another log of that node are told of no support: what the lost one led,
+//!    nobody leads.
 //!
 //! Why by worker: a worker is what can hang. Its beats come out of its own turns, so there is nobody to vouch for it, and no
 //! other worker's groups suffer with it. Nodes with different numbers of workers do not support each other: their groups
@@ -24,7 +26,7 @@
 
 use std::time::Duration;
 
-use raftwerk_frame::{Beat, NodeId, Time};
+use raftwerk_frame::{Beat, LogId, NodeId, Time};
 
 /// What has become of a node; to be told to every group that knows it, in order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,12 +37,23 @@ pub(crate) enum News {
     SupportedBy(NodeId, bool),
 }
 
+/// A beat that has come.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Heard {
+    pub(crate) from: NodeId,
+    /// The log that the sender speaks for.
+    pub(crate) log: LogId,
+    pub(crate) beat: Beat,
+}
+
 /// What two workers know of each other.
 #[derive(Clone, Copy, Debug)]
 struct Link {
     node: NodeId,
     /// Its life; 0 before it was heard.
     life: u64,
+    /// The log of that life.
+    log: LogId,
     /// The last beat of it: its clock.
     heard: u64,
     /// Our promise: its end, which beat it answers, and its number. No end: nothing is promised.
@@ -60,6 +73,7 @@ impl Link {
         Self {
             node,
             life: 0,
+            log: LogId(0),
             heard: 0,
             promised_until: None,
             promised_at: 0,
@@ -133,14 +147,15 @@ impl Liveness {
 
     /// A beat has come. Before [`Liveness::lapse`] in the same turn: what ended while the beat waited has not ended for
     /// anybody.
-    pub(crate) fn hear(&mut self, now: Time, from: NodeId, beat: &Beat) {
+    pub(crate) fn hear(&mut self, now: Time, heard: &Heard) {
+        let Heard { from, log, ref beat } = *heard;
         let Self { terms, links, news, promises, asks_from, is_well, last_beat, next_beat } = self;
         let Some(link) = links.iter_mut().find(|link| link.node == from) else { return };
         if link.life != beat.life {
             if link.is_tied() || beat.life == 0 {
                 return;
             }
-            *link = Link { life: beat.life, is_named: link.is_named, ..Link::new(from) };
+            *link = Link { life: beat.life, log, is_named: link.is_named, ..Link::new(from) };
         }
         // Late, or doubled.
         if beat.sent <= link.heard {
@@ -245,9 +260,10 @@ impl Liveness {
         })
     }
 
-    /// Whether we support a node, and whether it supports us.
-    pub(crate) fn tie(&self, node: NodeId) -> (bool, bool) {
-        let link = self.links.iter().find(|link| link.node == node);
+    /// Whether we support a node, and whether it supports us; to a group that means the node's log `log` when it speaks of it.
+    /// A node that lives again with another log does not lead what the earlier one led: nobody must wait for it.
+    pub(crate) fn tie(&self, node: NodeId, log: LogId) -> (bool, bool) {
+        let link = self.links.iter().find(|link| link.node == node && link.log == log);
         link.map_or((false, false), |link| (link.promised_until.is_some(), link.is_supported))
     }
 
@@ -283,6 +299,12 @@ mod tests {
         liveness
     }
 
+    const LOG: LogId = LogId(9);
+
+    const fn heard(from: NodeId, beat: Beat) -> Heard {
+        Heard { from, log: LOG, beat }
+    }
+
     /// The beat that is due now.
     fn beat(of: &mut Liveness, ms: u64) -> Beat {
         of.beats(at(ms)).next().map(|(_, beat)| beat).expect("a beat is due")
@@ -292,16 +314,16 @@ mod tests {
     fn converse(one: &mut Liveness, two: &mut Liveness, from: u64, to: u64) {
         for ms in (from..=to).step_by(100) {
             let (mine, theirs) = (beat(one, ms), beat(two, ms + 1000));
-            two.hear(at(ms + 1000), ONE, &mine);
-            one.hear(at(ms), TWO, &theirs);
+            two.hear(at(ms + 1000), &heard(ONE, mine));
+            one.hear(at(ms), &heard(TWO, theirs));
         }
     }
 
     fn friends() -> (Liveness, Liveness) {
         let (mut one, mut two) = (one_of(11, TWO), one_of(22, ONE));
         converse(&mut one, &mut two, 100, 400);
-        assert_eq!(one.tie(TWO), (true, true));
-        assert_eq!(two.tie(ONE), (true, true));
+        assert_eq!(one.tie(TWO, LOG), (true, true));
+        assert_eq!(two.tie(ONE, LOG), (true, true));
         (one, two)
     }
 
@@ -327,12 +349,12 @@ mod tests {
         // Two's beats are lost from now on; one's are not.
         for ms in (500..2000).step_by(100) {
             let mine = beat(&mut one, ms);
-            two.hear(at(ms + 1000), ONE, &mine);
+            two.hear(at(ms + 1000), &heard(ONE, mine));
             two.lapse(at(ms + 1000));
             one.lapse(at(ms));
         }
-        assert_eq!(one.tie(TWO), (false, false));
-        assert_eq!(two.tie(ONE), (false, false), "it was heard, and did not hear");
+        assert_eq!(one.tie(TWO, LOG), (false, false));
+        assert_eq!(two.tie(ONE, LOG), (false, false), "it was heard, and did not hear");
     }
 
     #[test]
@@ -342,11 +364,11 @@ mod tests {
         // They converse again. One has not looked at its clock meanwhile, and first hears of the new promise.
         one.take_news();
         let theirs = beat(&mut two, 2000);
-        one.hear(at(1000), TWO, &theirs);
+        one.hear(at(1000), &heard(TWO, theirs));
         let mine = beat(&mut one, 1100);
-        two.hear(at(2100), ONE, &mine);
+        two.hear(at(2100), &heard(ONE, mine));
         let theirs = beat(&mut two, 2100);
-        one.hear(at(1100), TWO, &theirs);
+        one.hear(at(1100), &heard(TWO, theirs));
         assert_eq!(one.take_news(), [News::SupportedBy(TWO, false), News::SupportedBy(TWO, true)]);
     }
 
@@ -355,16 +377,16 @@ mod tests {
         let (mut one, mut two) = friends();
         let older = beat(&mut two, 1500);
         one.is_well(at(450), false);
-        assert_eq!((one.tie(TWO).1, one.kept_until(TWO)), (false, Time(0)));
+        assert_eq!((one.tie(TWO, LOG).1, one.kept_until(TWO)), (false, Time(0)));
         let sigh = beat(&mut one, 450);
         two.take_news();
-        two.hear(at(1450), ONE, &sigh);
+        two.hear(at(1450), &heard(ONE, sigh));
         assert_eq!(two.take_news(), [News::Supports(ONE, false)]);
         one.is_well(at(460), true);
-        one.hear(at(460), TWO, &older);
-        assert!(!one.tie(TWO).1, "that was promised before");
+        one.hear(at(460), &heard(TWO, older));
+        assert!(!one.tie(TWO, LOG).1, "that was promised before");
         converse(&mut one, &mut two, 600, 800);
-        assert_eq!(one.tie(TWO), (true, true));
+        assert_eq!(one.tie(TWO, LOG), (true, true));
     }
 
     #[test]
@@ -373,12 +395,12 @@ mod tests {
         let mut reborn = one_of(12, TWO);
         let cry = beat(&mut reborn, 0);
         two.take_news();
-        two.hear(at(1410), ONE, &cry);
-        assert_eq!((two.tie(ONE).0, two.take_news().len()), (true, 0));
+        two.hear(at(1410), &heard(ONE, cry));
+        assert_eq!((two.tie(ONE, LOG).0, two.take_news().len()), (true, 0));
         two.lapse(at(1900));
-        assert_eq!(two.tie(ONE), (false, false));
+        assert_eq!(two.tie(ONE, LOG), (false, false));
         let cry = beat(&mut reborn, 100);
-        two.hear(at(2000), ONE, &cry);
+        two.hear(at(2000), &heard(ONE, cry));
         assert_eq!(beat(&mut two, 2000).your_life, 12);
     }
 
@@ -387,10 +409,10 @@ mod tests {
         let (mut one, mut two) = friends();
         let first = beat(&mut one, 500);
         let second = beat(&mut one, 600);
-        two.hear(at(1600), ONE, &second);
+        two.hear(at(1600), &heard(ONE, second));
         let until = two.next_deadline();
-        two.hear(at(1700), ONE, &first);
-        two.hear(at(1700), ONE, &second);
+        two.hear(at(1700), &heard(ONE, first));
+        two.hear(at(1700), &heard(ONE, second));
         assert_eq!(two.next_deadline(), until);
     }
 

@@ -33,7 +33,7 @@ mod view;
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use raftwerk_frame::{Beat, EntryId, GroupId, Message, NodeId, Time};
+use raftwerk_frame::{EntryId, GroupId, Message, NodeId, Time};
 use raftwerk_net::Transport;
 use raftwerk_raft::{Effects, Input};
 use raftwerk_wal::{Disk, GroupSlot, Lane, Lsn};
@@ -52,7 +52,7 @@ pub use self::view::{Load, ReplicaView};
 use crate::dispatch::Dispatch;
 use crate::error::{CreateError, ProposeError};
 use crate::inbox::Inbox;
-use crate::liveness::Liveness;
+use crate::liveness::{Heard, Liveness};
 use crate::metric::WorkerMetrics;
 use crate::state_machine::{Replies, StateMachines};
 
@@ -130,7 +130,7 @@ pub(crate) struct Worker<D: Disk> {
     introductions: Introductions,
     liveness: Liveness,
     /// Beats that this turn has brought.
-    beats_heard: Vec<(NodeId, Beat)>,
+    beats_heard: Vec<Heard>,
     /// The nodes that groups are shared with may be others than before.
     are_nodes_stale: bool,
     replies: Replies,

@@ -5,7 +5,7 @@ use bytes::Bytes;
 use raftwerk_frame::wire::{UNIT_HEADER_BYTES, UnitHeader, UnitKind};
 use raftwerk_frame::{BEAT_BYTES, Index, NodeId};
 use raftwerk_net::Channel;
-use raftwerk_raft::Input;
+use raftwerk_raft::{Group, Input};
 use raftwerk_wal::{Disk, GroupSlot};
 use smallvec::SmallVec;
 
@@ -30,8 +30,8 @@ impl<D: Disk> Worker<D> {
             nodes.dedup();
             self.liveness.name(self.now, &nodes);
         }
-        for (from, beat) in self.beats_heard.drain(..) {
-            self.liveness.hear(self.now, from, &beat);
+        for heard in self.beats_heard.drain(..) {
+            self.liveness.hear(self.now, &heard);
         }
         self.liveness.lapse(self.now);
         let is_well = !self.is_stalled();
@@ -71,21 +71,32 @@ impl<D: Disk> Worker<D> {
 
     /// Tells every group that knows a node what has become of it.
     fn spread_news(&mut self) {
-        for news in self.liveness.take_news() {
-            let (node, input) = match news {
-                News::Supports(node, yes) => (node, Input::Supports { node, yes }),
-                News::SupportedBy(node, yes) => (node, Input::SupportedBy { node, yes }),
-            };
+        let news = self.liveness.take_news();
+        if !news.is_empty() {
+            self.outboxes.look_up(self.dispatch.peers());
+        }
+        for news in news {
+            let (News::Supports(node, yes) | News::SupportedBy(node, yes)) = news;
             tracing::debug!(node = self.settings.node.0, worker = self.settings.worker, ?news);
             for at in 0..self.replicas.len() {
                 if let Some(replica) = &self.replicas[at]
                     && replica.core.peers().any(|peer| peer == node)
+                    && (!yes || self.tie_of(&replica.core, node) != (false, false))
                 {
+                    let input = match news {
+                        News::Supports(..) => Input::Supports { node, yes },
+                        News::SupportedBy(..) => Input::SupportedBy { node, yes },
+                    };
                     let slot = replica.slot;
                     self.step(slot, input);
                 }
             }
         }
+    }
+
+    /// What a group is to know of a node: what has become of the log that it means.
+    fn tie_of(&self, core: &Group, node: NodeId) -> (bool, bool) {
+        self.liveness.tie(node, self.outboxes.addressee(core, node, None).log)
     }
 
     /// A group is new, or knows other nodes than before: it hears who is supported, before anything it says can leave.
@@ -94,7 +105,7 @@ impl<D: Disk> Worker<D> {
         let nodes: SmallVec<[NodeId; 8]> = replica.core.peers().collect();
         for node in nodes {
             let Some(replica) = self.replicas[slot.0 as usize].as_ref() else { return };
-            let (supports, is_supported) = self.liveness.tie(node);
+            let (supports, is_supported) = self.tie_of(&replica.core, node);
             let (knows_support, knows_supported) = replica.core.tie(node);
             if supports != knows_support {
                 self.step(slot, Input::Supports { node, yes: supports });

@@ -226,8 +226,8 @@ fn kinds(chance: &mut Chance, profile: Profile) -> FaultSet {
     let drawn = chance.any();
     let has_damage = chance.below(2) == 0;
     let is_drawn = |kind: FaultKind| drawn & 1 << kind as u8 != 0;
-    // How many voters may be damaged depends on who they are: where that changes, nobody is. Lost disks alone would do there,
-    // but for one that a configuration under way cannot do without (seed 1079835326336: nobody is elected again).
+    // How many voters may be damaged depends on who they are: where that changes, nobody is, but for lost disks, after which
+    // an operator looks.
     FaultSet::of(|kind| match profile {
         Profile::Gentle => matches!(kind, FaultKind::Kill | FaultKind::Delay | FaultKind::Isolate),
         Profile::Swarm | Profile::Quic | Profile::Hostile
@@ -237,7 +237,7 @@ fn kinds(chance: &mut Chance, profile: Profile) -> FaultSet {
         }
         Profile::Swarm | Profile::Quic => is_drawn(kind) && (has_damage || !kind.is_damage()),
         Profile::Hostile => true,
-        Profile::Churn if kind.is_damage() => false,
+        Profile::Churn if kind.is_damage() && kind != FaultKind::Wipe => false,
         Profile::Churn => matches!(kind, FaultKind::Transfer | FaultKind::Reconfigure) || is_drawn(kind),
     })
 }

@@ -89,10 +89,8 @@ impl World<'_> {
     fn wish(&mut self, strike: &Strike) {
         let group = (strike.salt >> 32) as usize % self.plan.groups;
         let id = group_id(group);
-        if strike.kind == FaultKind::Reconfigure
-            && (0..self.nodes.len()).any(|at| self.is_busy_with(at))
-            && self.now > EARLY
-        {
+        let is_busy = |at: usize| self.nodes[at].farewell || (self.is_busy_with(at) && self.now > EARLY);
+        if strike.kind == FaultKind::Reconfigure && (0..self.nodes.len()).any(is_busy) {
             return; // one thing at a time
         }
         let Some(leader) = self.leading(id) else { return };
