@@ -49,6 +49,10 @@ pub struct Config {
     /// How long the news of a commit waits for an entry to travel with; a follower of a group that falls silent applies
     /// its last entries so much later. Default 5 ms.
     pub commit_delay: Duration,
+    /// Until when at the latest relaxed proposals ([`Group::propose_relaxed`](crate::Group::propose_relaxed)) are synced on
+    /// each node that has written them, counted from the first write; also how much later than others they are applied.
+    /// Default 10 ms; zero syncs them at once; at most `heartbeat_interval`.
+    pub relaxed_sync_interval: Duration,
     /// Submissions and requests that may wait for one worker; beyond it callers get `Busy`. Default 4,096.
     pub inbox_max: usize,
     /// How long a worker that ran out of work looks for more before it sleeps. Default 0: on few cores, spinning takes
@@ -91,6 +95,7 @@ impl Config {
             window_bytes: 4 << 20,
             uncommitted_bytes_max: 64 << 20,
             commit_delay: Duration::from_millis(5),
+            relaxed_sync_interval: Duration::from_millis(10),
             inbox_max: 4096,
             spin: Duration::ZERO,
             mtu_max: 1452,
@@ -118,6 +123,10 @@ impl Config {
             (
                 self.heartbeat_interval * 2 < self.election_timeout,
                 "heartbeat_interval must be below half of election_timeout",
+            ),
+            (
+                self.relaxed_sync_interval <= self.heartbeat_interval,
+                "relaxed_sync_interval must be at most heartbeat_interval",
             ),
             (self.priority <= raftwerk_raft::PRIORITY_MAX, "priority must be at most PRIORITY_MAX"),
             (self.inbox_max >= 1, "inbox_max must be at least 1"),

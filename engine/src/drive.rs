@@ -30,6 +30,7 @@ use crate::inbox::{Inbox, Order};
 use crate::membership::{Reconfiguration, Reconfiguring, Transferring, reconfigure, transfer};
 use crate::metric::{EngineStats, WorkerMetrics};
 use crate::peers::Peers;
+use crate::relaxed::{RelaxedProposal, propose_relaxed};
 use crate::state_machine::StateMachines;
 pub use crate::worker::{Load, ReplicaView, Settings, TurnEnd};
 use crate::worker::{Surroundings, Worker};
@@ -132,6 +133,11 @@ impl<D: Disk> Node<D> {
     /// As [`Group::propose`](crate::Group::propose).
     pub fn propose(&self, group: GroupId, payload: Bytes) -> Proposal {
         propose(self.inbox_of(group), self.payload_bytes_max, group, payload)
+    }
+
+    /// As [`Group::propose_relaxed`](crate::Group::propose_relaxed).
+    pub fn propose_relaxed(&self, group: GroupId, payload: Bytes) -> RelaxedProposal {
+        propose_relaxed(self.inbox_of(group), self.payload_bytes_max, group, payload)
     }
 
     /// As [`Group::query`](crate::Group::query).

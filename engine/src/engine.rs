@@ -335,6 +335,7 @@ fn settings(config: &Config, worker: u16, workers: u16, life: u64) -> Settings {
         append_bytes_max: 1 << 20,
         uncommitted_bytes_max: config.uncommitted_bytes_max,
         commit_delay: config.commit_delay,
+        relaxed_sync_interval: config.relaxed_sync_interval,
         checkpoint_log_bytes: config.checkpoint_log_bytes,
         lane_bytes_max: config.lane_bytes_max,
         priority: config.priority,

@@ -15,6 +15,7 @@ use crate::consistency::{ReadAnswer, ReadOptions};
 use crate::engine::Shared;
 use crate::error::{ProposeError, ReadError};
 use crate::inbox::{Inbox, Order, Refused, Request};
+use crate::relaxed::{RelaxedProposal, propose_relaxed};
 use crate::session::Session;
 use crate::state_machine::Frozen;
 
@@ -86,6 +87,12 @@ impl Group {
     /// For many proposals a second, use a [`Pipeline`](crate::Pipeline): this call allocates.
     pub fn propose(&self, payload: impl Into<Bytes>) -> Proposal {
         propose(self.inbox(), self.shared.payload_bytes_max, self.id, payload.into())
+    }
+
+    /// Proposes a payload that need not be durable to be acknowledged. The future ends when a quorum has written it: sooner
+    /// than [`Group::propose`] by a sync on each node, and less of a promise, see [`Received`](crate::Received).
+    pub fn propose_relaxed(&self, payload: impl Into<Bytes>) -> RelaxedProposal {
+        propose_relaxed(self.inbox(), self.shared.payload_bytes_max, self.id, payload.into())
     }
 
     /// As [`Group::propose`]; the acknowledgement raises the session, so that it reads its own write wherever it goes.

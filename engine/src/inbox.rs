@@ -18,6 +18,7 @@ use crate::group::{Applied, FrozenState, GroupStatus};
 use crate::liveness::Heard;
 use crate::membership::{Reconfiguration, ReconfigureError, TransferError};
 use crate::pipeline::Submission;
+use crate::relaxed::Received;
 
 /// One call's worth of work for a worker.
 pub(crate) enum Request {
@@ -25,6 +26,8 @@ pub(crate) enum Request {
     Submission(Submission),
     /// A single proposal.
     Propose { group: GroupId, payload: Bytes, reply: oneshot::Sender<Result<Applied, ProposeError>> },
+    /// A single relaxed proposal.
+    ProposeRelaxed { group: GroupId, payload: Bytes, reply: oneshot::Sender<Result<Received, ProposeError>> },
     /// A single read.
     Read {
         group: GroupId,
@@ -228,7 +231,7 @@ impl Request {
     fn bytes(&self) -> usize {
         match self {
             Self::Submission(submission) => submission.arena.len(),
-            Self::Propose { payload, .. } => payload.len(),
+            Self::Propose { payload, .. } | Self::ProposeRelaxed { payload, .. } => payload.len(),
             Self::Read { query, .. } => query.len(),
             Self::Freeze { .. } => 0,
         }
@@ -239,6 +242,7 @@ impl Request {
         match self {
             // Whoever dropped the receiving end does not want to know.
             Self::Propose { reply, .. } => drop(reply.send(Err(error.clone()))),
+            Self::ProposeRelaxed { reply, .. } => drop(reply.send(Err(error.clone()))),
             Self::Read { reply, .. } => drop(reply.send(Err(error.clone().into()))),
             Self::Freeze { reply, .. } => drop(reply.send(Err(error.clone().into()))),
             Self::Submission(submission) => submission.refuse(error),

@@ -31,7 +31,8 @@
 //!
 //! # What a proposal's outcome means
 //! `Ok`: durable on a quorum, applied on this node. [`ProposeError::Unknown`]: it may yet be applied; never retry it
-//! blindly. Every other error: it certainly was not and will not be applied.
+//! blindly. Every other error: it certainly was not and will not be applied. Of a relaxed proposal `Ok` says less:
+//! [`Received`].
 //!
 //! # Ways in
 //! - [`Group::propose`] and [`Group::read`]: futures that can also be waited for; one allocation each.
@@ -58,6 +59,7 @@ mod membership;
 mod metric;
 mod peers;
 mod pipeline;
+mod relaxed;
 mod runtime;
 mod session;
 mod state_machine;
@@ -79,6 +81,7 @@ pub use raftwerk_raft::reconfig::{Change, ChangeError};
 pub use raftwerk_raft::{
     NewcomerStatus, Newcomers, PRIORITY_MAX, PeerState, PeerStatus, Refusal, Role, Route, Unfit,
 };
+pub use relaxed::{Received, RelaxedProposal};
 pub use session::{Session, SessionError};
 pub use state_machine::{
     Checkpoint, Committed, CommittedEntry, Frozen, Replies, StateMachine, StateMachines,

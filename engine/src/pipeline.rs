@@ -16,6 +16,7 @@ use crate::engine::Shared;
 use crate::error::{ProposeError, ReadError};
 use crate::group::Applied;
 use crate::inbox::{Order, Refused, Request};
+use crate::relaxed::Received;
 
 /// A submission is handed over when it holds this many operations …
 const SUBMISSION_OPS: usize = 1024;
@@ -36,6 +37,8 @@ pub struct Completion {
 pub enum Outcome {
     /// Of a proposal.
     Proposal(Result<Applied, ProposeError>),
+    /// Of a relaxed proposal.
+    Relaxed(Result<Received, ProposeError>),
     /// Of a read.
     Read(Result<ReadAnswer, ReadError>),
 }
@@ -44,7 +47,7 @@ impl Outcome {
     /// Whether it was acknowledged, or answered.
     #[must_use]
     pub const fn is_ok(&self) -> bool {
-        matches!(self, Self::Proposal(Ok(_)) | Self::Read(Ok(_)))
+        matches!(self, Self::Proposal(Ok(_)) | Self::Relaxed(Ok(_)) | Self::Read(Ok(_)))
     }
 }
 
@@ -52,10 +55,19 @@ impl Outcome {
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum OperationKind {
     Propose,
+    ProposeRelaxed,
     /// What it asks for is at this place of the submission's demands.
     Read {
         demand: u32,
     },
+}
+
+/// What a caller wants done with its bytes.
+#[derive(Clone, Copy)]
+enum Wanted {
+    Apply,
+    Receive,
+    Answer(Demand),
 }
 
 /// One operation of a submission; its bytes are in the submission's arena.
@@ -73,6 +85,7 @@ impl Operation {
     fn refused(&self, error: &ProposeError) -> Completion {
         let outcome = match self.kind {
             OperationKind::Propose => Outcome::Proposal(Err(error.clone())),
+            OperationKind::ProposeRelaxed => Outcome::Relaxed(Err(error.clone())),
             OperationKind::Read { .. } => Outcome::Read(Err(error.clone().into())),
         };
         Completion { token: self.token, outcome }
@@ -210,7 +223,21 @@ impl Pipeline {
     /// # Errors
     /// `Busy` when as many operations are in flight as the pipeline allows, `TooLarge`, `Closed`. Nothing was taken.
     pub fn propose(&mut self, group: GroupId, token: u64, payload: &[u8]) -> Result<(), ProposeError> {
-        self.submit(group, token, payload, None)
+        self.submit(group, token, payload, Wanted::Apply)
+    }
+
+    /// As [`Pipeline::propose`], of a payload that need not be durable to be acknowledged: see [`Received`] for what its
+    /// completion promises, and what it does not.
+    ///
+    /// # Errors
+    /// As for [`Pipeline::propose`].
+    pub fn propose_relaxed(
+        &mut self,
+        group: GroupId,
+        token: u64,
+        payload: &[u8],
+    ) -> Result<(), ProposeError> {
+        self.submit(group, token, payload, Wanted::Receive)
     }
 
     /// Takes a linearizable read in, likewise, to be answered where the leader is.
@@ -218,7 +245,7 @@ impl Pipeline {
     /// # Errors
     /// As for [`Pipeline::propose`].
     pub fn read(&mut self, group: GroupId, token: u64, query: &[u8]) -> Result<(), ReadError> {
-        self.submit(group, token, query, Some(Demand::STRONG)).map_err(ReadError::from)
+        self.submit(group, token, query, Wanted::Answer(Demand::STRONG)).map_err(ReadError::from)
     }
 
     /// Takes a read in, as [`Group::query`](crate::Group::query) does. A session is looked at now; what the completion
@@ -234,7 +261,7 @@ impl Pipeline {
         options: ReadOptions<'_>,
     ) -> Result<(), ReadError> {
         let demand = options.demand(group)?;
-        self.submit(group, token, query, Some(demand)).map_err(ReadError::from)
+        self.submit(group, token, query, Wanted::Answer(demand)).map_err(ReadError::from)
     }
 
     fn submit(
@@ -242,7 +269,7 @@ impl Pipeline {
         group: GroupId,
         token: u64,
         bytes: &[u8],
-        demand: Option<Demand>,
+        wanted: Wanted,
     ) -> Result<(), ProposeError> {
         let max = self.engine.payload_bytes_max;
         if bytes.len() > max {
@@ -264,12 +291,16 @@ impl Pipeline {
             return Err(ProposeError::Busy);
         }
         if full {
-            return self.submit(group, token, bytes, demand);
+            return self.submit(group, token, bytes, wanted);
         }
         let submission = self.filling[worker].as_mut().expect("was just filled");
         let start = submission.arena.len() as u32;
         submission.arena.extend_from_slice(bytes);
-        let kind = demand.map_or(OperationKind::Propose, |demand| submission.read_of(demand));
+        let kind = match wanted {
+            Wanted::Apply => OperationKind::Propose,
+            Wanted::Receive => OperationKind::ProposeRelaxed,
+            Wanted::Answer(demand) => submission.read_of(demand),
+        };
         submission.operations.push(Operation { group, token, start, len: bytes.len() as u32, kind });
         self.in_flight += 1;
         Ok(())

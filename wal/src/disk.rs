@@ -134,6 +134,8 @@ pub struct AppendJob<File> {
     pub batch: Bytes,
     /// Its number.
     pub lsn: Lsn,
+    /// It need not be synced before a later batch is that does: then it is written to this file, through the page cache.
+    pub relaxed: Option<File>,
 }
 
 impl<File> AppendJob<File> {
@@ -204,6 +206,13 @@ pub struct AppendCost {
 /// What became of a job.
 #[derive(Debug)]
 pub enum Completion<File> {
+    /// Every batch up to `last` is written, and nothing of what came after the last `Appended` is durable.
+    Written {
+        /// The highest number written.
+        last: Lsn,
+        /// What it took; no sync.
+        cost: AppendCost,
+    },
     /// Every batch up to `last` is durable.
     Appended {
         /// The highest number written.

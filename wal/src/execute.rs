@@ -22,8 +22,22 @@ const ZERO_BYTES: usize = 64 << 10;
 /// So many of them by one call.
 const FILL_PARTS: usize = 16;
 
+/// Files with batches that were written and not synced. Belongs to whoever runs a lane's appends, for the lane's life.
+#[derive(Debug)]
+pub struct Unsynced<File> {
+    /// By their segments, in order; nearly always at most one.
+    files: Vec<(u64, File)>,
+}
+
+impl<File> Default for Unsynced<File> {
+    fn default() -> Self {
+        Self { files: Vec::new() }
+    }
+}
+
 /// Writes all `queued` batches in order: those that lie side by side by one call. Calls `done` after each write; after
-/// a failed one the rest is dropped.
+/// a failed one the rest is dropped. A batch that need not be synced is written as far as the system's memory; the next one
+/// that must be makes all of them durable, in whichever segment they are.
 ///
 /// `durable`: whether each write is on the device before it counts as done.
 ///
@@ -32,22 +46,31 @@ const FILL_PARTS: usize = 16;
 pub fn run_appends<F: Files>(
     files: &F,
     queued: &mut VecDeque<AppendJob<F::File>>,
+    unsynced: &mut Unsynced<F::File>,
     durable: bool,
     mut done: impl FnMut(Completion<F::File>),
 ) -> bool {
     while let Some(first) = queued.front() {
         let (mut parts, mut bytes, mut last) = (Vec::new(), 0, Lsn(0));
+        let mut is_relaxed = durable;
         for job in queued.iter().take(PARTS_MAX) {
             let follows = job.segment == first.segment && job.offset == first.offset + bytes;
             if !follows || bytes > WRITE_BYTES_MAX {
                 break;
             }
+            is_relaxed &= job.relaxed.is_some();
             parts.push(IoSlice::new(&job.batch));
             bytes += job.batch.len() as u64;
             last = job.lsn;
         }
         let taken = parts.len();
-        let result = files.write_at(&first.file, first.offset, &parts, durable);
+        let result = if is_relaxed {
+            write_relaxed(files, first, &parts, unsynced)
+        } else if durable && !unsynced.files.is_empty() {
+            write_after_relaxed(files, first, &parts, unsynced)
+        } else {
+            files.write_at(&first.file, first.offset, &parts, durable)
+        };
         drop(parts);
         if let Err(error) = result {
             queued.clear();
@@ -55,9 +78,46 @@ pub fn run_appends<F: Files>(
             return false;
         }
         queued.drain(..taken);
-        done(Completion::Appended { last, cost: AppendCost { syncs: 1, bytes, nanos: 0 } });
+        let cost = AppendCost { syncs: u64::from(!is_relaxed), bytes, nanos: 0 };
+        done(if is_relaxed {
+            Completion::Written { last, cost }
+        } else {
+            Completion::Appended { last, cost }
+        });
     }
     true
+}
+
+/// Through the page cache, whatever the append mode: a copy, which the next sync of the file makes durable.
+fn write_relaxed<F: Files>(
+    files: &F,
+    first: &AppendJob<F::File>,
+    parts: &[IoSlice<'_>],
+    unsynced: &mut Unsynced<F::File>,
+) -> io::Result<()> {
+    let file = first.relaxed.as_ref().unwrap_or(&first.file);
+    files.write_at(file, first.offset, parts, false)?;
+    if unsynced.files.last().is_none_or(|(segment, _)| *segment != first.segment) {
+        unsynced.files.push((first.segment, file.clone()));
+    }
+    Ok(())
+}
+
+/// A write that must be durable is so only with all that was written before it: what recovery finds must have no hole.
+fn write_after_relaxed<F: Files>(
+    files: &F,
+    first: &AppendJob<F::File>,
+    parts: &[IoSlice<'_>],
+    unsynced: &mut Unsynced<F::File>,
+) -> io::Result<()> {
+    // One sync covers both where they share a file; only another file's needs its own.
+    let shares = unsynced.files.last().is_some_and(|(segment, _)| *segment == first.segment);
+    files.write_at(&first.file, first.offset, parts, !shares)?;
+    for (_, file) in &unsynced.files {
+        files.sync(file)?;
+    }
+    unsynced.files.clear();
+    Ok(())
 }
 
 /// Makes or retires a segment file.

@@ -1,7 +1,7 @@
-//! The lane: a worker's ordered log. This file holds its shape, opening, submitting and polling.
+//! The lane: a worker's ordered log. This file holds its shape, opening and polling.
 //!
 //! Pure: no thread, clock or file of its own; a [`Disk`] does the work. A turn of the worker appends frames
-//! (`lane_append`), calls [`Lane::submit`] once, and takes what became durable from [`Lane::poll`]. Reading is in
+//! (`lane_append`), calls [`Lane::submit`] once (`lane_submit`), and takes what became durable from [`Lane::poll`]. Reading is in
 //! `lane_read`, letting go of old segments in `lane_retention`, snapshot files in `lane_snapshot`.
 
 use std::collections::VecDeque;
@@ -13,8 +13,8 @@ use raftwerk_frame::{GroupId, Term};
 use rustc_hash::FxHashMap;
 
 use crate::batch::{BATCH_HEADER_BYTES, BatchInProgress, Life};
-use crate::disk::{AppendCost, AppendJob, AppendMode, Completion, Disk, Files, Job, Lsn};
-use crate::error::{LogError, OpenError, Poisoned};
+use crate::disk::{AppendCost, AppendMode, Completion, Disk, Files, Job, Lsn};
+use crate::error::{OpenError, Poisoned};
 use crate::index::GroupLog;
 use crate::pool::BufferPool;
 use crate::recovery::{self, RecoveredGroup, RecoveryReport};
@@ -108,6 +108,8 @@ pub struct GroupSlot(pub u32);
 pub struct Progress {
     /// Every batch up to this one is durable.
     pub durable: Lsn,
+    /// Every batch up to this one is written, which no end of the process can undo; at least `durable`.
+    pub written: Lsn,
     /// The latest batch submitted.
     pub submitted: Lsn,
     /// No new segment can be made: entries will soon be, or are, refused.
@@ -125,6 +127,8 @@ pub struct LaneStats {
     pub sync_nanos: u64,
     /// Batches sealed.
     pub batches: u64,
+    /// Of these, written without a sync of their own: [`Lane::submit_relaxed`].
+    pub relaxed_batches: u64,
     /// Frames appended, facts included.
     pub frames: u64,
     /// Bytes of those frames, without batch headers and padding.
@@ -147,10 +151,13 @@ pub struct LaneStats {
 pub(crate) struct Counters {
     pub(crate) cost: AppendCost,
     pub(crate) batches: u64,
+    pub(crate) relaxed_batches: u64,
     pub(crate) frames: u64,
     pub(crate) frame_bytes: u64,
     /// The highest term of any frame.
     pub(crate) terms: Term,
+    /// This turn has a frame that wants to be synced.
+    pub(crate) wants_sync: bool,
 }
 
 /// A batch whose bytes are final.
@@ -162,6 +169,8 @@ pub(crate) struct Sealed {
     pub(crate) bytes: Bytes,
     /// Memory it holds.
     pub(crate) buffer_bytes: usize,
+    /// It need not be synced before the next batch that must be.
+    pub(crate) is_relaxed: bool,
 }
 
 /// The groups of a lane, by slot.
@@ -234,6 +243,10 @@ pub struct Lane<D: Disk> {
     pub(crate) last_sealed_segment: Option<u64>,
     pub(crate) submitted: Lsn,
     pub(crate) durable: Lsn,
+    /// At least `durable`.
+    pub(crate) written: Lsn,
+    /// The latest batch with which everything before it becomes durable.
+    pub(crate) synced: Lsn,
     /// What was durable when the lane was opened.
     pub(crate) recovered: Lsn,
     pub(crate) poisoned: Option<Poisoned>,
@@ -294,6 +307,8 @@ impl<D: Disk> Lane<D> {
             last_sealed_segment: None,
             submitted: found.last,
             durable: found.last,
+            written: found.last,
+            synced: found.last,
             recovered: found.last,
             poisoned: None,
             background: VecDeque::new(),
@@ -334,8 +349,14 @@ impl<D: Disk> Lane<D> {
     }
 
     /// Ends the batch being built, unless it is empty.
-    fn seal(&mut self) {
-        let Some(batch) = self.building.take_if(|batch| batch.count() > 0) else { return };
+    pub(crate) fn seal(&mut self) {
+        if self.building.as_ref().is_some_and(|batch| batch.count() > 0) {
+            self.seal_even_empty();
+        }
+    }
+
+    pub(crate) fn seal_even_empty(&mut self) {
+        let Some(batch) = self.building.take() else { return };
         let lsn = self.last_sealed.next();
         let claim = if self.disk.is_synced() { self.durable } else { self.recovered };
         let (segment, offset) = (self.segments.current().sequence, self.write_offset);
@@ -349,50 +370,9 @@ impl<D: Disk> Lane<D> {
         self.recent_bytes += buffer_bytes;
         self.last_sealed = lsn;
         self.last_sealed_segment = Some(segment);
-        let sealed = Sealed { lsn, segment, offset, bytes, buffer_bytes };
+        let sealed = Sealed { lsn, segment, offset, bytes, buffer_bytes, is_relaxed: false };
         self.recent.push_back(sealed.clone());
         self.sealed.push(sealed);
-    }
-
-    /// Ends the turn: seals what was appended and hands it to the disk. Gives the number whose durability covers the
-    /// whole turn; `None` if nothing was appended.
-    ///
-    /// # Errors
-    /// [`LogError::Poisoned`].
-    pub fn submit(&mut self) -> Result<Option<Lsn>, LogError> {
-        self.check()?;
-        self.carry_forward();
-        self.seal();
-        self.mark_dead();
-        if self.sealed.is_empty() {
-            return Ok(None);
-        }
-        let mut sealed = std::mem::take(&mut self.sealed);
-        for batch in sealed.drain(..) {
-            self.in_flight.push_back((batch.lsn, batch.bytes.len() as u64));
-            self.waiting.push_back(batch);
-        }
-        self.sealed = sealed; // keeps its memory
-        self.submitted = self.last_sealed;
-        self.send_waiting();
-        self.prepare_ahead();
-        self.usual_bytes = self.turn_bytes.max(self.usual_bytes - self.usual_bytes / 8);
-        self.turn_bytes = 0;
-        self.forget_recent();
-        Ok(Some(self.submitted))
-    }
-
-    /// Hands over every waiting batch whose segment is READY, in order.
-    fn send_waiting(&mut self) {
-        while let Some(front) = self.waiting.front() {
-            let segment =
-                self.segments.find(front.segment).expect("a segment with waiting batches is in use");
-            let Some(file) = segment.append.clone() else { break };
-            let Some(Sealed { lsn, segment, offset, bytes: batch, .. }) = self.waiting.pop_front() else {
-                break;
-            };
-            self.disk.submit(Job::Append(AppendJob { file, segment, offset, batch, lsn }));
-        }
     }
 
     pub(crate) fn prepare_ahead(&mut self) {
@@ -403,7 +383,7 @@ impl<D: Disk> Lane<D> {
     }
 
     /// Batches beyond the budget are read from the file from now on. Those not yet durable must stay.
-    fn forget_recent(&mut self) {
+    pub(crate) fn forget_recent(&mut self) {
         while self.recent_bytes > self.options.recent_bytes
             && let Some(front) = self.recent.pop_front_if_durable(self.durable)
         {
@@ -423,6 +403,7 @@ impl<D: Disk> Lane<D> {
         self.forget_recent();
         Ok(Progress {
             durable: self.durable,
+            written: self.written,
             submitted: self.submitted,
             storage_full: self.segments.storage_full,
         })
@@ -431,6 +412,7 @@ impl<D: Disk> Lane<D> {
     pub(crate) fn take_completions(&mut self) {
         while let Some(completion) = self.disk.poll() {
             match completion {
+                Completion::Written { last, cost } => self.written(last, cost),
                 Completion::Appended { last, cost } => self.appended(last, cost),
                 Completion::AppendFailed { error } => self.poison(&error),
                 Completion::Prepared { sequence, reused, result } => {
@@ -449,10 +431,22 @@ impl<D: Disk> Lane<D> {
             return;
         }
         assert!(self.durable < last && last <= self.submitted, "appends complete in order");
-        self.durable = last;
+        (self.durable, self.written) = (last, last);
         while let Some((_, bytes)) = self.in_flight.pop_front_if_durable(last) {
             self.queued_bytes -= bytes;
         }
+        self.spent(cost);
+    }
+
+    fn written(&mut self, last: Lsn, cost: AppendCost) {
+        if self.poisoned.is_none() {
+            assert!(self.written < last && last <= self.submitted, "writes complete in order");
+            self.written = last;
+            self.spent(cost);
+        }
+    }
+
+    const fn spent(&mut self, cost: AppendCost) {
         self.counters.cost.syncs += cost.syncs;
         self.counters.cost.bytes += cost.bytes;
         self.counters.cost.nanos += cost.nanos;
@@ -475,6 +469,7 @@ impl<D: Disk> Lane<D> {
             bytes_synced: self.counters.cost.bytes,
             sync_nanos: self.counters.cost.nanos,
             batches: self.counters.batches,
+            relaxed_batches: self.counters.relaxed_batches,
             frames: self.counters.frames,
             frame_bytes: self.counters.frame_bytes,
             segments: self.segments.in_use.len(),

@@ -27,9 +27,17 @@ pub struct FrameInProgress<'a> {
     counters: &'a mut Counters,
     place: Place,
     end: &'a mut BatchEnd,
+    is_relaxed: bool,
 }
 
 impl FrameInProgress<'_> {
+    /// Whoever proposed the entries asks for no sync: the frame says so in the log and on the wire, and a turn of such frames
+    /// alone need not be synced ([`Lane::submit_relaxed`]).
+    pub const fn relax(&mut self) {
+        self.is_relaxed = true;
+        self.writer.relax();
+    }
+
     /// Appends an entry. `false`, and nothing written, if the frame is full: finish it, and begin another.
     ///
     /// # Panics
@@ -58,6 +66,7 @@ impl FrameInProgress<'_> {
     #[must_use]
     pub fn finish(self) -> Option<FrameRef> {
         let header = self.writer.finish()?;
+        self.counters.wants_sync |= !self.is_relaxed;
         let bytes = header.frame_bytes();
         self.end.record(bytes);
         self.counters.frames += 1;
@@ -143,7 +152,8 @@ impl<D: Disk> Lane<D> {
         let writer = FrameWriter::new(&mut out[..out_bytes], log.group, first).expect("reserved just now");
         let memberships = Memberships::new();
         let (pins, counters) = (&mut self.pins, &mut self.counters);
-        Ok(FrameInProgress { writer, first, memberships, log, pins, counters, place, end })
+        let is_relaxed = false;
+        Ok(FrameInProgress { writer, first, memberships, log, pins, counters, place, end, is_relaxed })
     }
 
     /// The longest payload a frame of its own can hold.
@@ -184,7 +194,9 @@ impl<D: Disk> Lane<D> {
         self.check_entries(slot, header.index)?;
         let memberships = memberships(header, &frame[HEADER_BYTES..]).ok_or(LogError::Frame)?;
         self.counters.terms = self.counters.terms.max(header.term);
+        let wants_sync = self.counters.wants_sync || !header.is_relaxed;
         let place = self.write(bytes, |out| out.copy_from_slice(frame));
+        self.counters.wants_sync = wants_sync;
         let frame = Frame { first: header.index, term: header.term, count: header.count, place };
         self.groups.log_mut(slot).entries(frame, memberships, &mut self.pins);
         Ok(())
@@ -384,6 +396,7 @@ impl<D: Disk> Lane<D> {
         end.record(bytes);
         self.counters.frames += 1;
         self.counters.frame_bytes += bytes as u64;
+        self.counters.wants_sync = true;
         let segment = self.segments.current().sequence;
         Place { segment, offset: self.write_offset as u32 + at, bytes: bytes as u32 }
     }

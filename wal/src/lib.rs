@@ -31,6 +31,7 @@ mod lane_append;
 mod lane_read;
 mod lane_retention;
 mod lane_snapshot;
+mod lane_submit;
 mod map;
 pub mod memory;
 mod os_disk;
@@ -55,7 +56,7 @@ pub use disk::{
     Access, AppendCost, AppendJob, AppendMode, Completion, Disk, Files, Job, Lsn, SegmentFile, SegmentJob,
 };
 pub use error::{LogError, OpenError, Poisoned, SnapshotError};
-pub use execute::{run_appends, run_segment_job};
+pub use execute::{Unsynced, run_appends, run_segment_job};
 pub use index::{FrameRef, Frames, Place};
 pub use lane::{GroupSlot, Lane, LaneOptions, LaneStats, OnDamage, Progress};
 pub use lane_append::FrameInProgress;

@@ -18,7 +18,7 @@ use crossbeam_utils::sync::{Parker, Unparker};
 
 use crate::directory::Directory;
 use crate::disk::{AppendCost, AppendJob, AppendMode, Completion, Disk, Files, Job, SegmentJob};
-use crate::execute::{run_appends, run_segment_job};
+use crate::execute::{Unsynced, run_appends, run_segment_job};
 use crate::os_files::OsFiles;
 use crate::snapshot::SnapshotJob;
 use crate::snapshot_file::run_snapshot_job;
@@ -121,20 +121,23 @@ impl OsDisk {
 
 /// The appending thread's life.
 fn append(files: &OsFiles, line: &Line<AppendJob<File>>, to: &Done, durable: bool, spin: Duration) {
-    let mut queued = VecDeque::new();
+    let (mut queued, mut unsynced) = (VecDeque::new(), Unsynced::default());
     while let Some(job) = line.next(spin) {
         queued.push_back(job);
         while let Some(job) = line.shared.queue.pop() {
             queued.push_back(job);
         }
         let mut before = Instant::now();
-        let is_alive = run_appends(files, &mut queued, durable, |completion| {
+        let is_alive = run_appends(files, &mut queued, &mut unsynced, durable, |completion| {
             let now = Instant::now();
             let nanos = now.duration_since(before).as_nanos() as u64;
             before = now;
             to.push(match completion {
                 Completion::Appended { last, cost } => {
                     Completion::Appended { last, cost: AppendCost { nanos, ..cost } }
+                }
+                Completion::Written { last, cost } => {
+                    Completion::Written { last, cost: AppendCost { nanos, ..cost } }
                 }
                 other => other,
             });
@@ -159,7 +162,13 @@ impl Disk for OsDisk {
                 if !self.has_failed {
                     let done = &self.done;
                     let files = self.directory.files();
-                    self.has_failed = !run_appends(files, &mut self.unsynced, false, |one| done.push(one));
+                    self.has_failed = !run_appends(
+                        files,
+                        &mut self.unsynced,
+                        &mut Unsynced::default(), // nothing is ever synced here
+                        false,
+                        |one| done.push(one),
+                    );
                 }
             }
             Job::Append(job) => self.appends.push(job),

@@ -6,7 +6,8 @@
 //!      4     4  body_crc     CRC32 of the body
 //!      8     4  body_len     bytes that follow the header
 //!     12     1  kind         1 entries, 2 hard state, 3 snapshot, 4 compact, 5 remove, 6 join
-//!     13     3  zero
+//!     13     1  flags        1 relaxed: whoever proposed these entries asked for no sync; only for entries
+//!     14     2  zero
 //!     16     8  group
 //!     24     8  term         of every entry | of the hard state | of the id
 //!     32     8  index        of the first entry | of the id
@@ -113,7 +114,8 @@ struct RawHeader {
     body_crc: U32,
     body_len: U32,
     kind: u8,
-    zero_a: [u8; 3],
+    flags: u8,
+    zero_a: [u8; 2],
     group: U64,
     term: U64,
     index: U64,
@@ -122,6 +124,9 @@ struct RawHeader {
 }
 
 const _: () = assert!(size_of::<RawHeader>() == HEADER_BYTES);
+
+/// The flag of entries that nobody waits to see synced.
+const RELAXED: u8 = 1;
 
 /// A frame's header, decoded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -140,6 +145,8 @@ pub struct FrameHeader {
     pub body_bytes: u32,
     /// CRC32 of the body.
     pub body_crc: u32,
+    /// Whoever proposed these entries asked for no sync: a log may write them at once and make them durable later.
+    pub is_relaxed: bool,
 }
 
 impl FrameHeader {
@@ -175,6 +182,7 @@ impl FrameHeader {
             count,
             body_bytes,
             body_crc: raw.body_crc.get(),
+            is_relaxed: kind == FrameKind::Entries && raw.flags & RELAXED != 0,
         })
     }
 
@@ -289,6 +297,7 @@ pub struct FrameWriter<'a> {
     count: u32,
     group: GroupId,
     first: EntryId,
+    is_relaxed: bool,
 }
 
 impl<'a> FrameWriter<'a> {
@@ -298,7 +307,12 @@ impl<'a> FrameWriter<'a> {
         if out.len() < HEADER_BYTES {
             return None;
         }
-        Some(Self { out, at: HEADER_BYTES, count: 0, group, first })
+        Some(Self { out, at: HEADER_BYTES, count: 0, group, first, is_relaxed: false })
+    }
+
+    /// Marks the frame: whoever proposed its entries asked for no sync.
+    pub const fn relax(&mut self) {
+        self.is_relaxed = true;
     }
 
     /// Appends an entry. `false`, and nothing written, if it does not fit.
@@ -338,7 +352,14 @@ impl<'a> FrameWriter<'a> {
             return None;
         }
         let (head, body) = self.out[..self.at].split_at_mut(HEADER_BYTES);
-        Some(write_header(head, FrameKind::Entries, self.group, self.first, self.count, body))
+        Some(write_header(
+            head,
+            FrameKind::Entries,
+            self.group,
+            self.first,
+            (self.count, self.is_relaxed),
+            body,
+        ))
     }
 }
 
@@ -355,7 +376,7 @@ pub fn write_fact(
     let end = HEADER_BYTES + body.len();
     let (head, place) = out.get_mut(..end)?.split_at_mut(HEADER_BYTES);
     place.copy_from_slice(body);
-    write_header(head, kind, group, id, 0, body);
+    write_header(head, kind, group, id, (0, false), body);
     Some(end)
 }
 
@@ -364,7 +385,7 @@ fn write_header(
     kind: FrameKind,
     group: GroupId,
     id: EntryId,
-    count: u32,
+    (count, is_relaxed): (u32, bool),
     body: &[u8],
 ) -> FrameHeader {
     let header = FrameHeader {
@@ -375,13 +396,15 @@ fn write_header(
         count,
         body_bytes: body.len() as u32,
         body_crc: crc32(body),
+        is_relaxed,
     };
     let mut raw = RawHeader {
         header_crc: U32::ZERO,
         body_crc: header.body_crc.into(),
         body_len: header.body_bytes.into(),
         kind: kind as u8,
-        zero_a: [0; 3],
+        flags: if is_relaxed { RELAXED } else { 0 },
+        zero_a: [0; 2],
         group: group.0.into(),
         term: id.term.0.into(),
         index: id.index.0.into(),
@@ -428,7 +451,7 @@ mod tests {
         fn no_bytes_make_the_reader_panic(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
             let _ = parse(&bytes);
             let header = FrameHeader { kind: FrameKind::Entries, group: GroupId(1), term: Term(1), index: Index(1),
-                count: 7, body_bytes: bytes.len() as u32, body_crc: 0 };
+                count: 7, body_bytes: bytes.len() as u32, body_crc: 0, is_relaxed: false };
             let _ = Entries::new(&header, &bytes).count();
         }
     }
@@ -456,6 +479,20 @@ mod tests {
         assert_eq!(writer.finish().unwrap().count, 1);
         assert!(parse(&out).is_ok());
         assert!(FrameWriter::new(&mut out[..9], GroupId(1), EntryId::default()).is_none());
+    }
+
+    #[test]
+    fn a_relaxed_frame_says_so() {
+        for is_relaxed in [false, true] {
+            let mut out = [0; 64];
+            let mut writer = FrameWriter::new(&mut out, GroupId(1), EntryId::new(Term(1), Index(1))).unwrap();
+            if is_relaxed {
+                writer.relax();
+            }
+            assert!(writer.push(EntryKind::Payload, b"x"));
+            let header = writer.finish().unwrap();
+            assert_eq!((header.is_relaxed, parse(&out).unwrap().0), (is_relaxed, header));
+        }
     }
 
     #[test]

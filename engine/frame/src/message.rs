@@ -66,6 +66,16 @@ pub enum Message {
         /// Which of the accounts that this leader has kept of the receiver: another one each time that it was added.
         account: u16,
     },
+    /// The log up to `matched` equals the leader's, and is written here, if not yet durable: a process that dies keeps it, a
+    /// machine that dies may not. Only where a leader's entries ask for no more; never counted for a commit.
+    AppendWritten {
+        /// The follower's term.
+        term: Term,
+        /// The highest index known to match and to be written.
+        matched: Index,
+        /// As in the acknowledgement.
+        account: u16,
+    },
     /// The log up to `matched` equals the leader's, and is durable here.
     AppendAck {
         /// The follower's term.
@@ -160,6 +170,7 @@ impl Message {
             | Self::VoteReply { term, .. }
             | Self::Append { term, .. }
             | Self::AppendAck { term, .. }
+            | Self::AppendWritten { term, .. }
             | Self::AppendReject { term, .. }
             | Self::Heartbeat { term, .. }
             | Self::HeartbeatAck { term, .. }

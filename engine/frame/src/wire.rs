@@ -199,9 +199,12 @@ impl Record {
             Message::ReadIndexReply { round, index, .. } => (13, 0, round, index.0, 0),
             Message::Doubt { .. } => (14, 0, 0, 0, 0),
             Message::Renounce { .. } => (15, 0, 0, 0, 0),
+            Message::AppendWritten { matched, .. } => (16, 0, matched.0, 0, 0),
         };
         let account = match self.message {
-            Message::Append { account, .. } | Message::AppendAck { account, .. } => account,
+            Message::Append { account, .. }
+            | Message::AppendAck { account, .. }
+            | Message::AppendWritten { account, .. } => account,
             _ => 0,
         };
         let raw = RawRecord {
@@ -251,6 +254,7 @@ impl Record {
             13 => Message::ReadIndexReply { term, round: a, index: Index(b) },
             14 => Message::Doubt { term },
             15 => Message::Renounce { term },
+            16 => Message::AppendWritten { term, matched: Index(a), account },
             other => return Err(WireError::Kind(other)),
         };
         let (is_named, names_itself) = (raw.flags & IS_NAMED != 0, raw.flags & NAMES_ITSELF != 0);
@@ -283,7 +287,7 @@ mod tests {
 
     fn message() -> impl Strategy<Value = Message> {
         let n = any::<u64>;
-        (0..15u8, (n(), n(), n(), n()), any::<bool>()).prop_map(|(kind, (term, a, b, c), flag)| {
+        (0..16u8, (n(), n(), n(), n()), any::<bool>()).prop_map(|(kind, (term, a, b, c), flag)| {
             let account = (a ^ c) as u16;
             let (term, id) = (Term(term), EntryId::new(Term(b), Index(a)));
             match kind {
@@ -301,6 +305,7 @@ mod tests {
                 11 => Message::ReadIndexReply { term, round: a, index: Index(b) },
                 12 => Message::Doubt { term },
                 13 => Message::Renounce { term },
+                14 => Message::AppendWritten { term, matched: Index(a), account },
                 _ => Message::TimeoutNow { term },
             }
         })

@@ -335,6 +335,7 @@ impl Group {
                 self.take_heartbeat(from, commit, round, rest, effects);
             }
             Message::AppendAck { matched, account, .. } => self.take_ack(from, matched, account, effects),
+            Message::AppendWritten { matched, account, .. } => self.take_written(from, matched, account),
             Message::AppendReject { rejected, hint, .. } => self.take_reject(from, rejected, hint),
             Message::HeartbeatAck { round, binds, rest, .. } => {
                 self.take_heartbeat_ack(from, round, binds, rest, effects);

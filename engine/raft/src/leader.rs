@@ -220,6 +220,34 @@ impl Group {
         self.end_farewell(from, effects);
     }
 
+    /// A follower has written the log up to `matched`, and will say so again when it is durable. It counts for nothing but
+    /// [`Group::written_by_quorum`].
+    pub(crate) fn take_written(&mut self, from: NodeId, matched: Index, account: u16) {
+        if self.role != Role::Leader || matched > self.log.last().index {
+            return;
+        }
+        if let Some(progress) = self.progress_of(from).filter(|progress| progress.account == account) {
+            progress.is_active = true;
+            progress.written = progress.written.max(matched);
+        }
+    }
+
+    /// In a leader: up to where a quorum of the configuration in force has written the log, durably or not. `own`: up to where
+    /// this replica has. What is durable is written. Entries of this leader's term up to there are lost only if machines of
+    /// that quorum lose what they have not synced; nothing else rests on it, above all no commit.
+    #[must_use]
+    pub fn written_by_quorum(&self, own: EntryId) -> Index {
+        let own = if self.log.holds(own) { own.index.max(self.log.durable()) } else { self.log.durable() };
+        let reached = |node: NodeId| {
+            let at = self.peers.binary_search(&node).ok();
+            at.map_or(own.0, |at| self.progress[at].matched.max(self.progress[at].written).0)
+        };
+        if self.role != Role::Leader {
+            return self.commit;
+        }
+        quorum::reached(&self.configuration, reached).map_or(self.commit, Index).max(self.commit)
+    }
+
     /// A follower's log does not agree at `rejected`. Skips back over a whole conflicting term at once, by the
     /// follower's hint and by our own log (paper, section 5.3, last paragraphs).
     pub(crate) fn take_reject(&mut self, from: NodeId, rejected: Index, hint: EntryId) {

@@ -63,6 +63,8 @@ impl InFlight {
 pub(crate) struct Progress {
     pub(crate) state: PeerState,
     pub(crate) matched: Index,
+    /// Written there, if not known to be durable; may lie below `matched`.
+    pub(crate) written: Index,
     pub(crate) next: Index,
     /// A probe, or a failed snapshot, waits for an answer or a heartbeat's.
     pub(crate) is_paused: bool,
@@ -94,6 +96,7 @@ impl Progress {
         Self {
             state: PeerState::Probe,
             matched: Index(0),
+            written: Index(0),
             next,
             is_paused: false,
             asked_at: Time(0),

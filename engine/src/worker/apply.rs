@@ -75,6 +75,7 @@ fn apply_frame(
         count: (frame.frame_last.0 + 1 - frame.first.0) as u32,
         body_bytes: (bytes.len() - HEADER_BYTES) as u32,
         body_crc: 0,
+        is_relaxed: false,
     };
     let (from, last) = (replica.applied.next(), frame.last.min(to));
     let entries = Entries::new(&header, &bytes[HEADER_BYTES..]);

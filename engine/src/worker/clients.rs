@@ -3,19 +3,21 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use raftwerk_frame::{GroupId, Index};
+use raftwerk_frame::{EntryId, GroupId, Index};
 use raftwerk_wal::Disk;
 use rustc_hash::FxHashMap;
-use tokio::sync::oneshot;
 
 use super::Worker;
 use super::reads::{ReadBatch, ReadWaiter, SPARE_BATCHES, refuse_reads};
-use super::replica::{Replica, Staged, Waiter};
+use super::replica::{Pending, Replica, Staged, Waiter};
 use crate::consistency::ReadAnswer;
 use crate::error::{ProposeError, ReadError};
 use crate::group::Applied;
 use crate::inbox::{Order, Request};
-use crate::pipeline::{Completion, OperationKind, Outcome, PipelineShared, SUBMISSION_BYTES, Submission};
+use crate::pipeline::{
+    Completion, Operation, OperationKind, Outcome, PipelineShared, SUBMISSION_BYTES, Submission,
+};
+use crate::relaxed::Received;
 
 /// Bytes of a payload's neighbourhood in the batch: what a proposal is counted as, besides itself.
 const ENTRY_BYTES: u64 = 4;
@@ -28,7 +30,8 @@ struct PipelineEnd {
 /// A single proposal of this turn.
 struct Single {
     payload: Bytes,
-    reply: Option<oneshot::Sender<Result<Applied, ProposeError>>>,
+    waiter: Option<Waiter>,
+    is_relaxed: bool,
 }
 
 /// Everything between the callers and the groups.
@@ -60,12 +63,16 @@ impl Clients {
         match staged {
             Staged::Operation { submission, operation } => {
                 let submission = &self.submissions[submission as usize];
-                let token = submission.operations[operation as usize].token;
-                Waiter::Pipeline { number: submission.shared.number, token }
+                let Operation { token, kind, .. } = submission.operations[operation as usize];
+                let number = submission.shared.number;
+                if kind == OperationKind::ProposeRelaxed {
+                    Waiter::RelaxedPipeline { number, token }
+                } else {
+                    Waiter::Pipeline { number, token }
+                }
             }
             Staged::Single { request } => {
-                let reply = self.singles[request as usize].reply.take();
-                Waiter::Single(reply.expect("a payload is framed once"))
+                self.singles[request as usize].waiter.take().expect("a payload is framed once")
             }
         }
     }
@@ -77,6 +84,24 @@ impl Clients {
                 self.complete(number, Completion { token, outcome: Outcome::Proposal(result) });
             }
             Waiter::Single(reply) => drop(reply.send(result)),
+            Waiter::RelaxedPipeline { number, token } => {
+                let received = result.map(|applied| Received { id: applied.id });
+                self.complete(number, Completion { token, outcome: Outcome::Relaxed(received) });
+            }
+            Waiter::RelaxedSingle(reply) => {
+                drop(reply.send(result.map(|applied| Received { id: applied.id })));
+            }
+        }
+    }
+
+    /// Whether a receipt is enough for whoever waits for a staged payload.
+    pub(super) fn is_relaxed(&self, staged: Staged) -> bool {
+        match staged {
+            Staged::Operation { submission, operation } => {
+                let operations = &self.submissions[submission as usize].operations;
+                operations[operation as usize].kind == OperationKind::ProposeRelaxed
+            }
+            Staged::Single { request } => self.singles[request as usize].is_relaxed,
         }
     }
 
@@ -129,6 +154,11 @@ impl Clients {
         let kept = replica.pending.partition_point(|pending| pending.index <= certain);
         for pending in replica.pending.split_off(kept) {
             self.answer(pending.waiter, Err(ProposeError::Unknown));
+        }
+        for Pending { index, waiter } in replica.relaxed.take().into_iter().flat_map(|of| of.pending) {
+            let term = replica.core.term_at(index).filter(|_| index <= certain);
+            let receipt = term.map(|term| Applied { id: EntryId::new(term, index), reply: Bytes::new() });
+            self.answer(waiter, receipt.ok_or(ProposeError::Unknown));
         }
     }
 
@@ -184,10 +214,11 @@ impl<D: Disk> Worker<D> {
                 Some(Request::Submission(submission)) => self.take_submission(submission, &mut room),
                 Some(Request::Propose { group, payload, reply }) => {
                     room = room.saturating_sub(payload.len() as u64 + ENTRY_BYTES);
-                    let bytes = payload.len() as u64;
-                    let request = self.clients.singles.len() as u32;
-                    self.clients.singles.push(Single { payload, reply: Some(reply) });
-                    self.stage(group, Staged::Single { request }, bytes);
+                    self.stage_single(group, payload, Waiter::Single(reply));
+                }
+                Some(Request::ProposeRelaxed { group, payload, reply }) => {
+                    room = room.saturating_sub(payload.len() as u64 + ENTRY_BYTES);
+                    self.stage_single(group, payload, Waiter::RelaxedSingle(reply));
                 }
                 Some(Request::Read { group, query, demand, reply }) => {
                     self.take_read(group, &query, demand, ReadWaiter::Single(reply));
@@ -221,7 +252,7 @@ impl<D: Disk> Worker<D> {
             let submission = &self.clients.submissions[number as usize];
             let operation = submission.operations[at];
             match operation.kind {
-                OperationKind::Propose => {
+                OperationKind::Propose | OperationKind::ProposeRelaxed => {
                     *room = room.saturating_sub(u64::from(operation.len) + ENTRY_BYTES);
                     let staged = Staged::Operation { submission: number, operation: at as u32 };
                     self.stage(operation.group, staged, u64::from(operation.len));
@@ -236,6 +267,13 @@ impl<D: Disk> Worker<D> {
             }
         }
         self.clients.submissions[number as usize].arena = arena;
+    }
+
+    fn stage_single(&mut self, group: GroupId, payload: Bytes, waiter: Waiter) {
+        let (bytes, request) = (payload.len() as u64, self.clients.singles.len() as u32);
+        let is_relaxed = waiter.is_relaxed();
+        self.clients.singles.push(Single { payload, waiter: Some(waiter), is_relaxed });
+        self.stage(group, Staged::Single { request }, bytes);
     }
 
     /// Puts a payload beside its group's core until the end of the turn; refuses what cannot succeed.

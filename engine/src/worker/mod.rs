@@ -22,6 +22,7 @@ mod perform;
 mod piece;
 mod reads;
 mod receive;
+mod relaxed;
 mod replica;
 mod ship;
 mod snapshots;
@@ -64,6 +65,10 @@ struct Held {
     durable: Vec<(GroupSlot, GroupId, EntryId)>,
     /// Votes, vote requests, acknowledgements.
     messages: Vec<(Addressee, GroupId, Message)>,
+    /// What may leave when it is written: notes of that.
+    written: Vec<(Addressee, GroupId, Message)>,
+    /// It is synced with a later one.
+    is_relaxed: bool,
     /// Groups that come into being with the batch.
     created: Vec<oneshot::Sender<Result<(), CreateError>>>,
     /// Groups that are gone with it: their files may follow, and who removed them is told.
@@ -114,6 +119,10 @@ pub(crate) struct Worker<D: Disk> {
     /// … and for those on their way to the disk, oldest first.
     held: VecDeque<Held>,
     spare_held: Vec<Held>,
+    /// So many of those held, from the oldest on, are known to be written.
+    told_written: usize,
+    /// When the first of what is written and not on its way to be synced was handed over.
+    relaxed_since: Option<Time>,
     durable: Lsn,
     outboxes: Outboxes,
     clients: Clients,
@@ -180,6 +189,7 @@ impl<D: Disk> Worker<D> {
                 Time::NEVER
             } else {
                 let own = self.transfers.next_deadline().min(self.liveness.next_deadline());
+                let own = own.min(self.relaxed_due());
                 self.timers.next().min(self.reads_due.next()).min(own)
             },
             is_closed: false,
@@ -195,11 +205,13 @@ impl<D: Disk> Worker<D> {
             Ok(progress) => {
                 self.durable = progress.durable;
                 self.is_full = progress.storage_full;
+                self.take_written(progress.written);
             }
             Err(poisoned) => return self.poison(&poisoned),
         }
         while self.held.front().is_some_and(|held| held.lsn <= self.durable) {
             let mut held = self.held.pop_front().expect("was just seen");
+            self.told_written = self.told_written.saturating_sub(1);
             for (slot, group, id) in held.durable.drain(..) {
                 if self.holds(slot, group) {
                     self.step(slot, Input::Durable { id });
@@ -285,7 +297,7 @@ impl<D: Disk> Worker<D> {
                 self.filling.durable.push((slot, replica.id, replica.core.last()));
             }
         }
-        let submitted = self.lane.submit();
+        let submitted = self.hand_batch_over();
         for slot in self.promised.drain(..) {
             if let (Some(replica), Ok(Some(lsn))) = (self.replicas[slot.0 as usize].as_mut(), &submitted) {
                 replica.promise = Promise::InBatch(*lsn);

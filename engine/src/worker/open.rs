@@ -46,6 +46,8 @@ pub struct Settings {
     pub uncommitted_bytes_max: u64,
     /// How long the news of a commit waits for an entry to travel with.
     pub commit_delay: Duration,
+    /// How long what was written without a sync may wait for one.
+    pub relaxed_sync_interval: Duration,
     /// A group is checkpointed when its log holds this many bytes.
     pub checkpoint_log_bytes: u64,
     /// When a lane's files hold more than this, the groups that pin its oldest are checkpointed.
@@ -155,6 +157,8 @@ impl<D: Disk> Worker<D> {
             filling: Held::default(),
             held: std::collections::VecDeque::new(),
             spare_held: Vec::new(),
+            told_written: 0,
+            relaxed_since: None,
             durable: Lsn::default(),
             outboxes: Outboxes::new(sender),
             clients: super::Clients::default(),

@@ -1,8 +1,8 @@
 //! Does what a core asks for: hard state and entries into the batch, messages into the outboxes, in that order.
 
 use raftwerk_frame::frame::{ENTRY_OVERHEAD_BYTES, EntryKind, FrameHeader};
-use raftwerk_frame::{EntryId, Index};
-use raftwerk_raft::{Append, Input, Rejected, Voice};
+use raftwerk_frame::{EntryId, Index, Message};
+use raftwerk_raft::{Append, Effects, Input, Rejected, Voice};
 use raftwerk_wal::{Disk, GroupSlot, Lane, LogError};
 
 use super::Worker;
@@ -24,6 +24,7 @@ impl<D: Disk> Worker<D> {
     /// Performs `self.effects` for a group, whose message brought `frames`. What is said to the one that was `heard` is said
     /// to the log that it spoke for.
     pub(super) fn perform_for(&mut self, slot: GroupSlot, frames: &[ArrivedFrame<'_>], heard: Option<Voice>) {
+        let is_relaxed = are_relaxed(&self.effects, frames);
         if let Err(error) = self.write_effects(slot, frames) {
             return self.poison(&error);
         }
@@ -42,6 +43,11 @@ impl<D: Disk> Worker<D> {
         }
         for (to, message) in self.effects.send_durable.drain(..) {
             let to = self.outboxes.addressee(&replica.core, to, heard);
+            if let Message::AppendAck { term, matched, account } = message
+                && is_relaxed
+            {
+                self.filling.written.push((to, group, Message::AppendWritten { term, matched, account }));
+            }
             self.filling.messages.push((to, group, message));
         }
         for (token, index) in self.effects.reads.drain(..) {
@@ -57,6 +63,9 @@ impl<D: Disk> Worker<D> {
                 self.clients.abandon(replica, replica.core.commit());
                 super::membership::abandon_change(replica);
             }
+        }
+        if replica.relaxed.is_some() {
+            self.clients.give_receipts(replica);
         }
         let wants_apply = replica.may_apply_to() > replica.applied || replica.has_answerable_reads();
         if wants_apply && !std::mem::replace(&mut replica.is_to_apply, true) {
@@ -124,6 +133,8 @@ impl<D: Disk> Worker<D> {
         first: EntryId,
     ) -> Result<(), LogError> {
         let mut staged = std::mem::take(&mut replica.staged);
+        // Of several kinds in one turn, all are synced: they share the batch.
+        let is_relaxed = staged.iter().all(|one| clients.is_relaxed(*one));
         let mut at = 0;
         let written = loop {
             let Some(&one) = staged.get(at) else { break Ok(()) };
@@ -134,6 +145,9 @@ impl<D: Disk> Worker<D> {
                 Ok(frame) => frame,
                 Err(error) => break Err(error),
             };
+            if is_relaxed {
+                frame.relax();
+            }
             let mut frame_bytes = 0;
             while let Some(&one) = staged.get(at) {
                 let payload = clients.payload(one);
@@ -145,7 +159,12 @@ impl<D: Disk> Worker<D> {
                 at += 1;
                 frame_bytes += payload.len() + ENTRY_OVERHEAD_BYTES;
                 let waiter = clients.take_waiter(one);
-                replica.pending.push_back(Pending { index: next.index, waiter });
+                let pending = Pending { index: next.index, waiter };
+                if pending.waiter.is_relaxed() {
+                    replica.relaxed.get_or_insert_default().pending.push_back(pending);
+                } else {
+                    replica.pending.push_back(pending);
+                }
                 next.index = next.index.next();
             }
             assert!(frame.finish().is_some(), "the first payload always fits: it is below the limit");
@@ -195,6 +214,12 @@ impl<D: Disk> Worker<D> {
         self.lane.compact(slot, EntryId::new(term, to));
         self.step(slot, Input::Compacted { to });
     }
+}
+
+/// Whether all entries that a message has brought ask for no sync, and some are new here.
+fn are_relaxed(effects: &Effects, frames: &[ArrivedFrame<'_>]) -> bool {
+    matches!(effects.append, Some(Append::Accept { .. }))
+        && frames.iter().all(|(header, _)| header.is_relaxed)
 }
 
 /// The number of entries from `first` to `last`.

@@ -9,9 +9,11 @@ use raftwerk_wal::{GroupSlot, Lsn, SnapshotMeta};
 use tokio::sync::oneshot;
 
 use super::reads::Reading;
+use super::relaxed::RelaxedWrites;
 use crate::error::ProposeError;
 use crate::group::Applied;
 use crate::membership::{ReconfigureError, TransferError};
+use crate::relaxed::Received;
 use crate::state_machine::StateMachine;
 
 /// Where a staged payload lies until the core has said whether it becomes an entry.
@@ -41,6 +43,17 @@ pub(crate) enum Waiter {
     Pipeline { number: u32, token: u64 },
     /// A single caller.
     Single(oneshot::Sender<Result<Applied, ProposeError>>),
+    /// A pipeline, and its mark, for a receipt.
+    RelaxedPipeline { number: u32, token: u64 },
+    /// A single caller, for a receipt.
+    RelaxedSingle(oneshot::Sender<Result<Received, ProposeError>>),
+}
+
+impl Waiter {
+    /// Whether a receipt is enough.
+    pub(crate) const fn is_relaxed(&self) -> bool {
+        matches!(self, Self::RelaxedPipeline { .. } | Self::RelaxedSingle(_))
+    }
 }
 
 /// An appended proposal that somebody waits for.
@@ -70,6 +83,8 @@ pub(crate) struct Replica {
     pub(crate) staged_bytes: u64,
     /// Proposals appended in this leadership, in order of their indices.
     pub(crate) pending: VecDeque<Pending>,
+    /// The relaxed ones, while there are any that are not committed.
+    pub(crate) relaxed: Option<Box<RelaxedWrites>>,
     /// Who waits for a change of the configuration …
     pub(crate) change: Option<PendingChange>,
     /// … or of the leader.
@@ -116,6 +131,7 @@ impl Replica {
             staged: Vec::new(),
             staged_bytes: 0,
             pending: VecDeque::new(),
+            relaxed: None,
             change: None,
             transfer: None,
             reading: None,

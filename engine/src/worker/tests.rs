@@ -29,6 +29,7 @@ use crate::state_machine::{Checkpoint, Committed, Replies, StateMachine};
 use crate::{Applied, CreateError, GroupStatus, ProposeError, ReplaceError};
 
 mod reads;
+mod relaxed;
 
 const GROUP: GroupId = GroupId(1);
 const TIMEOUT: Duration = Duration::from_millis(500);
@@ -158,6 +159,7 @@ impl Node {
             append_bytes_max: 1 << 20,
             uncommitted_bytes_max: 1 << 20,
             commit_delay: Duration::ZERO,
+            relaxed_sync_interval: Duration::from_millis(10),
             checkpoint_log_bytes,
             lane_bytes_max: u64::MAX,
             priority: raftwerk_raft::PRIORITY_MAX,

@@ -10,8 +10,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use raftwerk_wal::memory::{Call, Fate, MemoryFile, MemoryFiles, Outcome};
 use raftwerk_wal::{
-    AppendJob, AppendMode, Completion, Directory, Disk, Job, Lsn, SegmentJob, SnapshotJob, run_appends,
-    run_segment_job, run_snapshot_job,
+    AppendJob, AppendMode, Completion, Directory, Disk, Job, Lsn, SegmentJob, SnapshotJob, Unsynced,
+    run_appends, run_segment_job, run_snapshot_job,
 };
 
 /// One of a lane's queues.
@@ -36,6 +36,10 @@ pub(crate) struct SimDisk {
 #[derive(Default)]
 struct Jobs {
     appends: VecDeque<AppendJob<MemoryFile>>,
+    /// Written and not synced: the files …
+    unsynced: Unsynced<MemoryFile>,
+    /// … and the batches.
+    relaxed: Vec<AppendJob<MemoryFile>>,
     segments: VecDeque<SegmentJob>,
     snapshots: VecDeque<SnapshotJob>,
     done: VecDeque<Completion<MemoryFile>>,
@@ -77,18 +81,24 @@ impl SimDisk {
         let most = most.min(jobs.appends.len());
         let later = jobs.appends.split_off(most);
         let (mut queued, mut durable) = (std::mem::replace(&mut jobs.appends, later), Lsn(0));
-        let mut written: Vec<_> = queued.iter().cloned().collect();
-        let is_alive = run_appends(self.directory.files(), &mut queued, true, |completion| {
+        let mut written = std::mem::take(&mut jobs.relaxed);
+        written.extend(queued.iter().cloned());
+        let mut unsynced = std::mem::take(&mut jobs.unsynced);
+        let is_alive = run_appends(self.directory.files(), &mut queued, &mut unsynced, true, |completion| {
             if let Completion::Appended { last, .. } = &completion {
                 durable = *last;
             }
             jobs.done.push_back(completion);
         });
+        jobs.unsynced = unsynced;
         jobs.is_dead = !is_alive;
         if jobs.is_dead {
             jobs.appends.clear();
         }
-        written.retain(|job| job.lsn <= durable);
+        let is_durable = |job: &AppendJob<MemoryFile>| job.lsn <= durable;
+        let waits = written.iter().filter(|job| !is_durable(job)).cloned();
+        jobs.relaxed = if is_alive { waits.collect() } else { Vec::new() };
+        written.retain(is_durable);
         written
     }
 

@@ -3,6 +3,7 @@
 //! Every machine of every node is wrapped into an [`Audited`] one, which tells the ledger of each entry it is given, and
 //! now and then of its state.
 
+use std::collections::BTreeMap;
 use std::hash::Hasher;
 use std::io::{self, Read};
 use std::sync::{Arc, Mutex};
@@ -33,6 +34,10 @@ struct GroupLedger {
     repeated: FxHashSet<u64>,
     /// Payloads whose callers were told that they certainly never will be applied.
     refused: FxHashSet<u64>,
+    /// Payloads whose callers have a receipt, by index: those that nothing that has happened can have taken away.
+    receipts: BTreeMap<u64, u64>,
+    /// Receipts up to this index may be for something that a machine has lost, unless it is committed.
+    excused: u64,
     /// The highest index that was applied anywhere.
     last: u64,
     /// The indices in `applied`, in rising order.
@@ -48,6 +53,8 @@ pub(crate) struct Ledger {
     contradiction: Option<(&'static str, String)>,
     /// Entries applied, over all replicas.
     pub(crate) applied: u64,
+    /// Receipts given for relaxed proposals.
+    pub(crate) receipts: u64,
 }
 
 impl Ledger {
@@ -77,6 +84,11 @@ impl Ledger {
         let place = *of.places.entry(payload).or_insert(index);
         let is_refused = of.refused.contains(&payload);
         let is_repeated = of.repeated.contains(&payload);
+        let is_kept = of.receipts.get(&index).is_none_or(|received| *received == payload);
+        if !is_kept {
+            let what = format!("{group}: {index} is another's, and was received");
+            self.contradict("a receipt is kept", what);
+        }
         if first != payload {
             self.contradict("one payload per index", format!("{group}: two payloads applied at {index}"));
         }
@@ -128,6 +140,33 @@ impl Ledger {
             let what = format!("{group}: acknowledged at {index}, and applied at {place:?}");
             self.contradict("acknowledged is applied", what);
         }
+    }
+
+    /// A caller was told that a quorum has written its payload.
+    pub(crate) fn received(&mut self, group: GroupId, index: Index, payload: u64) {
+        let of = self.groups.entry(group.0).or_default();
+        self.receipts += 1;
+        if index.0 > of.excused {
+            of.receipts.insert(index.0, payload);
+            if of.applied.get(&index.0).is_some_and(|applied| *applied != payload) {
+                let what = format!("{group}: received at {index}, which is another's");
+                self.contradict("a receipt is kept", what);
+            }
+        }
+    }
+
+    /// A machine has lost what it had not synced: what is not committed, and in a log, may be lost.
+    pub(crate) fn excuse(&mut self, group: GroupId, committed: u64, last: u64) {
+        let of = self.groups.entry(group.0).or_default();
+        of.receipts.retain(|index, _| *index <= committed);
+        of.excused = of.excused.max(last);
+    }
+
+    /// At the end, everything that was received is applied.
+    pub(crate) fn keeps_receipts(&self, group: GroupId) -> Result<(), String> {
+        let Some(of) = self.groups.get(&group.0) else { return Ok(()) };
+        let lost = of.receipts.iter().find(|(index, payload)| of.applied.get(index) != Some(payload));
+        lost.map_or(Ok(()), |(index, _)| Err(format!("{group}: {index} was received, and is lost")))
     }
 
     /// A read was answered by a machine that had not seen what was committed when the read was called.

@@ -27,6 +27,8 @@ pub enum Profile {
     /// Groups of changing membership on more nodes than they have voters, and leaders that hand over, under every kind
     /// of fault that damages nothing.
     Churn,
+    /// As swarm, without damage, with relaxed proposals beside the others.
+    Relaxed,
 }
 
 /// What the caller wants of a run; the seed draws the rest.
@@ -129,6 +131,8 @@ pub struct Plan {
     pub stray: u64,
     /// Calls in a million that come with proposals nobody waits for.
     pub noise_ppm: u32,
+    /// One call in so many comes with a relaxed proposal; none if 0.
+    pub relaxed: u64,
     /// Settings of all workers; the node's number is filled in.
     pub settings: Settings,
     /// Limits of all lanes; the lane's number is filled in.
@@ -154,6 +158,8 @@ pub struct Plan {
 }
 
 const MS: u64 = 1_000_000;
+/// Much, where a sync takes little: so that nodes die with something unsynced.
+const RELAXED_SYNC_INTERVAL: u64 = 20 * MS;
 
 impl Plan {
     /// Draws a plan.
@@ -177,7 +183,7 @@ impl Plan {
         let disk = disk_plan(&mut chance, kinds, election);
         let gap = match options.profile {
             Profile::Gentle => 3_000 * MS,
-            Profile::Swarm | Profile::Quic => chance.one_of(&[300, 1_000, 2_000]) * MS,
+            Profile::Swarm | Profile::Quic | Profile::Relaxed => chance.one_of(&[300, 1_000, 2_000]) * MS,
             Profile::Hostile | Profile::Churn => 250 * MS,
         };
         let mut strikes = schedule(seed, kinds, nodes, end, gap, election);
@@ -201,6 +207,7 @@ impl Plan {
             think: chance.one_of(&[1, 5, 10, 50, 200, 1_000]) * MS,
             stray: chance.one_of(&[2, 16]),
             noise_ppm: chance.one_of(&[0, 50_000, 500_000]),
+            relaxed: if options.profile == Profile::Relaxed { chance.one_of(&[1, 2, 8]) } else { 0 },
             settings,
             lane,
             inbox_max: chance.one_of(&[1, 4, 64, 1024]) as usize,
@@ -230,7 +237,7 @@ fn kinds(chance: &mut Chance, profile: Profile) -> FaultSet {
     // an operator looks.
     FaultSet::of(|kind| match profile {
         Profile::Gentle => matches!(kind, FaultKind::Kill | FaultKind::Delay | FaultKind::Isolate),
-        Profile::Swarm | Profile::Quic | Profile::Hostile
+        Profile::Swarm | Profile::Quic | Profile::Hostile | Profile::Relaxed
             if matches!(kind, FaultKind::Reconfigure | FaultKind::Rejoin) =>
         {
             false
@@ -238,6 +245,7 @@ fn kinds(chance: &mut Chance, profile: Profile) -> FaultSet {
         Profile::Swarm | Profile::Quic => is_drawn(kind) && (has_damage || !kind.is_damage()),
         Profile::Hostile => true,
         Profile::Churn if kind.is_damage() && kind != FaultKind::Wipe => false,
+        Profile::Relaxed => is_drawn(kind) && !kind.is_damage(),
         Profile::Churn => matches!(kind, FaultKind::Transfer | FaultKind::Reconfigure) || is_drawn(kind),
     })
 }
@@ -271,6 +279,7 @@ fn limits(chance: &mut Chance, seed: u64, election: u64) -> (Settings, LaneOptio
         append_bytes_max: chance.one_of(&[1, 512, 8 << 10, 1 << 20]),
         uncommitted_bytes_max: chance.one_of(&[4 << 10, 64 << 10, 1 << 20]),
         commit_delay: Duration::from_nanos(chance.one_of(&[0, 1, 5, 20]) * MS),
+        relaxed_sync_interval: Duration::from_nanos(RELAXED_SYNC_INTERVAL),
         checkpoint_log_bytes: chance.one_of(&[128, 1 << 10, 8 << 10, 64 << 10]),
         lane_bytes_max: segment_bytes * chance.one_of(&[2, 4, 16]),
         priority: raftwerk::PRIORITY_MAX,

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 
 use crate::directory::Directory;
 use crate::disk::{AppendMode, Completion, Disk, Files, Job};
-use crate::execute::{run_appends, run_segment_job};
+use crate::execute::{Unsynced, run_appends, run_segment_job};
 use crate::snapshot_file::run_snapshot_job;
 
 /// A [`Disk`] without threads: jobs wait until [`StepDisk::run_appends`] and the like run them.
@@ -15,6 +15,7 @@ pub struct StepDisk<F: Files> {
     pub runs_by_itself: bool,
     is_dead: bool,
     appends: VecDeque<crate::disk::AppendJob<F::File>>,
+    unsynced: Unsynced<F::File>,
     others: VecDeque<Job<F::File>>,
     done: VecDeque<Completion<F::File>>,
 }
@@ -24,7 +25,15 @@ impl<F: Files> StepDisk<F> {
     #[must_use]
     pub fn new(directory: Directory<F>) -> Self {
         let (appends, others, done) = (VecDeque::new(), VecDeque::new(), VecDeque::new());
-        Self { directory, runs_by_itself: true, is_dead: false, appends, others, done }
+        Self {
+            directory,
+            runs_by_itself: true,
+            is_dead: false,
+            appends,
+            unsynced: Unsynced::default(),
+            others,
+            done,
+        }
     }
 
     /// Runs every queued append, as one group commit; whether there was any.
@@ -34,7 +43,8 @@ impl<F: Files> StepDisk<F> {
         }
         let done = &mut self.done;
         let files = self.directory.files();
-        self.is_dead = !run_appends(files, &mut self.appends, true, |completion| done.push_back(completion));
+        let (appends, unsynced) = (&mut self.appends, &mut self.unsynced);
+        self.is_dead = !run_appends(files, appends, unsynced, true, |completion| done.push_back(completion));
         true
     }
 

@@ -3,6 +3,7 @@
 mod damage;
 mod disk_full;
 mod power_cut;
+mod relaxed;
 mod retention;
 mod round_trip;
 mod salvage;

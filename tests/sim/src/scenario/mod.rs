@@ -132,6 +132,7 @@ impl Scenario {
         Plan {
             is_churning: false,
             stray: 16,
+            relaxed: 0,
             noise_ppm: 0,
             nodes,
             groups: 1,
@@ -196,6 +197,7 @@ impl Scenario {
             append_bytes_max: chance.one_of(&[64 << 10, 1 << 20]),
             uncommitted_bytes_max: 1 << 20,
             commit_delay: Duration::from_nanos(chance.one_of(&[0, 1, 5]) * MS),
+            relaxed_sync_interval: Duration::from_nanos(20 * MS),
             checkpoint_log_bytes: self.checkpoint_bytes,
             lane_bytes_max: 64 << 20,
             priority: raftwerk::PRIORITY_MAX,

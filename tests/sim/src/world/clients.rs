@@ -87,6 +87,7 @@ impl World<'_> {
             self.clients[at].leaders[group] = self.chances.clients.one_of(&places);
         }
         let node = self.clients[at].leaders[group];
+        self.propose_relaxed(group, node);
         if !self.nodes[node].is_reachable() || !places.contains(&node) {
             self.clients[at].leaders[group] = self.chances.clients.one_of(&places);
             return self.rest(at);

@@ -175,6 +175,7 @@ impl World<'_> {
 
     /// What the clients saw, group by group.
     fn judge(&self) -> Checked {
+        self.judge_receipts()?;
         for (group, calls) in self.history.iter().enumerate() {
             self.subject
                 .judge(group_id(group), calls)

@@ -11,6 +11,7 @@ mod faults;
 mod nodes;
 mod operator;
 mod readers;
+mod relaxed;
 mod repeaters;
 mod stage;
 mod wire;
@@ -25,6 +26,7 @@ use raftwerk_net::{Channel, PeerId};
 
 use self::clients::Client;
 use self::readers::{Commits, Reader};
+use self::relaxed::Awaited;
 use self::repeaters::Repeater;
 use self::stage::Stage;
 pub(crate) use self::stage::Told;
@@ -200,6 +202,7 @@ pub struct World<'a> {
     clients: Vec<Client>,
     readers: Vec<Reader>,
     repeaters: Vec<Repeater>,
+    awaited: Vec<Awaited>,
     /// Registrations of clients that were answered.
     registered: u64,
     /// By group.
@@ -271,6 +274,7 @@ impl<'a> World<'a> {
             free_units: Vec::new(),
             clients: (0..plan.clients).map(|_| Client::new(plan.groups)).collect(),
             repeaters: repeaters(&plan, &**subject),
+            awaited: Vec::new(),
             registered: 0,
             readers: (0..plan.readers).map(|_| Reader::new(plan.groups)).collect(),
             commits: (0..plan.groups).map(|_| Commits::default()).collect(),

@@ -179,6 +179,7 @@ impl World<'_> {
         self.lose_callers(at);
         self.lose_readers(at);
         self.lose_repeaters(at);
+        self.lose_received(at, power);
         let node = &mut self.nodes[at];
         if power && self.chances.faults.below(2) == 0 {
             // In the middle of what it was writing.
@@ -302,6 +303,7 @@ impl World<'_> {
         self.answer_callers(at);
         self.answer_readers(at)?;
         self.answer_repeaters(at)?;
+        self.take_receipts(at);
         self.set_to_work(at, worker);
         let mut sent = std::mem::take(&mut self.sent);
         self.nodes[at].transport.take_sent(&mut sent);

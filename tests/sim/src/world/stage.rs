@@ -80,6 +80,7 @@ const fn is_answer(message: &Message) -> bool {
         Message::PreVoteReply { .. }
             | Message::VoteReply { .. }
             | Message::AppendAck { .. }
+            | Message::AppendWritten { .. }
             | Message::AppendReject { .. }
             | Message::HeartbeatAck { .. }
     )

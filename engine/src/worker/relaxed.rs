@@ -1,0 +1,91 @@
+//! Relaxed proposals on a worker: what is written and not durable, who is told so, and when it is synced at the latest.
+//!
+//! A turn that holds nothing but relaxed entries is written without a sync. When it is written, a follower says so
+//! (`AppendWritten`), and a leader counts itself; when a quorum has written an entry, its caller gets a receipt. All else
+//! waits for the sync as ever: acknowledgements, the commit, the state machine. Promises never wait: a turn with a term, a
+//! vote or any other fact in it is synced at once, and what is synced is all that was written before.
+//!
+//! What is not here: the public side (`crate::relaxed`), which batch needs a sync (`raftwerk_wal::Lane`).
+
+use std::collections::VecDeque;
+
+use bytes::Bytes;
+use raftwerk_frame::{EntryId, Time};
+use raftwerk_wal::{Disk, LogError, Lsn};
+
+use super::Worker;
+use super::clients::Clients;
+use super::replica::{Pending, Replica};
+use crate::group::Applied;
+
+/// A leader's relaxed proposals.
+#[derive(Debug, Default)]
+pub(crate) struct RelaxedWrites {
+    /// Those that wait for their receipts, in order of their indices.
+    pub(crate) pending: VecDeque<Pending>,
+    /// Up to where this node's log is written. Of an entry that was replaced it says nothing.
+    written: EntryId,
+}
+
+impl Clients {
+    /// Gives receipts for what a quorum has written.
+    pub(super) fn give_receipts(&mut self, replica: &mut Replica) {
+        let Some(relaxed) = &mut replica.relaxed else { return };
+        let to = replica.core.written_by_quorum(relaxed.written);
+        while let Some(pending) = relaxed.pending.pop_front_if(|pending| pending.index <= to) {
+            let term = replica.core.term_at(pending.index).unwrap_or_else(|| replica.core.term());
+            let id = EntryId::new(term, pending.index);
+            self.answer(pending.waiter, Ok(Applied { id, reply: Bytes::new() }));
+        }
+        if relaxed.pending.is_empty() && replica.core.commit() >= relaxed.written.index {
+            replica.relaxed = None;
+        }
+    }
+}
+
+impl<D: Disk> Worker<D> {
+    /// Step 1: batches that are written, in front of those that are durable.
+    pub(super) fn take_written(&mut self, written: Lsn) {
+        while let Some(held) = self.held.get_mut(self.told_written).filter(|held| held.lsn <= written) {
+            self.told_written += 1;
+            if !held.is_relaxed {
+                continue; // durable, too, and told so in a moment
+            }
+            for (to, group, message) in held.written.drain(..) {
+                self.outboxes.control(to, group, message);
+            }
+            for (slot, group, id) in &held.durable {
+                let replica = self.replicas[slot.0 as usize].as_mut().filter(|replica| replica.id == *group);
+                if let Some(replica) = replica
+                    && let Some(relaxed) = &mut replica.relaxed
+                {
+                    relaxed.written = *id;
+                    self.clients.give_receipts(replica);
+                }
+            }
+        }
+    }
+
+    /// Step 4a: hands the turn's batch over, synced if something in it wants that or what was written before is due.
+    pub(super) fn hand_batch_over(&mut self) -> Result<Option<Lsn>, LogError> {
+        let is_due = self.relaxed_due() <= self.now;
+        let interval = self.settings.relaxed_sync_interval;
+        let submitted =
+            if is_due || interval.is_zero() { self.lane.submit()? } else { self.lane.submit_relaxed()? };
+        self.filling.is_relaxed = submitted.is_some() && self.lane.has_unsynced();
+        if !self.filling.is_relaxed {
+            self.filling.written.clear(); // an acknowledgement says more, and comes at the same time
+        }
+        if is_due {
+            self.lane.sync()?;
+        }
+        let since = self.relaxed_since.unwrap_or(self.now);
+        self.relaxed_since = self.lane.has_unsynced().then_some(since);
+        Ok(submitted)
+    }
+
+    /// When what was written without a sync must be synced; never, if there is nothing.
+    pub(super) fn relaxed_due(&self) -> Time {
+        self.relaxed_since.map_or(Time::NEVER, |since| since + self.settings.relaxed_sync_interval)
+    }
+}

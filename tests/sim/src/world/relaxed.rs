@@ -1,0 +1,89 @@
+//! Callers of relaxed proposals: they get receipts, and what was received must be kept, whoever dies.
+//!
+//! | rule | what |
+//! |---|---|
+//! | `a receipt is kept` | what was received is applied, at its index, unless a machine's power was cut before it was committed |
+//!
+//! Such proposals are of the kind that nobody reads, so they are no part of any history. What is not here: the record
+//! (`ledger`).
+
+use std::future::Future;
+use std::pin::Pin;
+use std::task::{Context, Poll, Waker};
+
+use raftwerk::RelaxedProposal;
+
+use super::{World, group_id};
+use crate::disk::held;
+use crate::ledger::hash_of;
+use crate::watch::{Checked, Violation};
+
+/// A relaxed proposal on its way.
+pub(super) struct Awaited {
+    node: usize,
+    group: usize,
+    payload: u64,
+    proposal: RelaxedProposal,
+}
+
+impl World<'_> {
+    /// Somebody makes a relaxed proposal where a group's leader is thought to be.
+    pub(super) fn propose_relaxed(&mut self, group: usize, node: usize) {
+        if self.plan.relaxed == 0 || self.chances.clients.below(self.plan.relaxed) > 0 {
+            return;
+        }
+        let Some(body) = self.nodes[node].body.as_ref().filter(|_| self.nodes[node].is_reachable()) else {
+            return;
+        };
+        for _ in 0..1 + self.chances.clients.below(3) {
+            self.unique += 1;
+            let Some(payload) = self.subject.noise(self.unique) else { return };
+            let hash = hash_of(&payload);
+            let proposal = body.propose_relaxed(group_id(group), payload);
+            self.awaited.push(Awaited { node, group, payload: hash, proposal });
+        }
+        self.answer_bells(node);
+    }
+
+    /// Takes the receipts that a node has given.
+    pub(super) fn take_receipts(&mut self, node: usize) {
+        let (mut cx, mut ledger) = (Context::from_waker(Waker::noop()), held(&self.ledger));
+        self.awaited.retain_mut(|awaited| {
+            if awaited.node != node {
+                return true;
+            }
+            let Poll::Ready(outcome) = Pin::new(&mut awaited.proposal).poll(&mut cx) else { return true };
+            if let Ok(received) = outcome {
+                ledger.received(group_id(awaited.group), received.id.index, awaited.payload);
+            }
+            false
+        });
+    }
+
+    /// A node dies with its callers. `power`: its machine loses what it had not synced.
+    pub(super) fn lose_received(&mut self, node: usize, power: bool) {
+        self.awaited.retain(|awaited| awaited.node != node);
+        if !power || self.plan.relaxed == 0 {
+            return;
+        }
+        for group in (0..self.plan.groups).map(group_id) {
+            let views = self
+                .nodes
+                .iter()
+                .filter_map(|node| node.body.as_ref())
+                .filter_map(|body| body.replicas(body.worker_of(group)).find(|view| view.group == group));
+            let last = views.map(|view| view.core.last().index.0).max().unwrap_or_default();
+            held(&self.ledger).excuse(group, self.watch.committed(group), last);
+        }
+    }
+
+    /// Everything that was received is applied.
+    pub(super) fn judge_receipts(&self) -> Checked {
+        for group in (0..self.plan.groups).map(group_id) {
+            held(&self.ledger)
+                .keeps_receipts(group)
+                .map_err(|what| Violation::new("a receipt is kept", what))?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,100 @@
+//! The end of a turn: what was appended is sealed and handed to the disk, to be synced now or with something later.
+//!
+//! What is not here: what a disk does with a batch (`execute`), what it has done (`lane`, at [`Lane::poll`]).
+
+use crate::disk::{AppendJob, Disk, Job, Lsn};
+use crate::error::LogError;
+use crate::lane::{Lane, Sealed};
+
+impl<D: Disk> Lane<D> {
+    /// Ends the turn: seals what was appended and hands it to the disk. Gives the number whose durability covers the
+    /// whole turn; `None` if nothing was appended.
+    ///
+    /// # Errors
+    /// [`LogError::Poisoned`].
+    pub fn submit(&mut self) -> Result<Option<Lsn>, LogError> {
+        self.counters.wants_sync = true;
+        self.submit_relaxed()
+    }
+
+    /// As [`Lane::submit`]; but a turn in which every frame asks for no sync ([`FrameInProgress::relax`]) is written, and
+    /// becomes durable with the next batch that is synced: see [`Lane::has_unsynced`]. Until then [`Progress::written`] tells
+    /// of it. Whoever wants a bound on how long that takes calls [`Lane::sync`] in time; so much unsynced that it would soon
+    /// take up the queue is synced at once.
+    ///
+    /// # Errors
+    /// [`LogError::Poisoned`].
+    ///
+    /// [`FrameInProgress::relax`]: crate::FrameInProgress::relax
+    pub fn submit_relaxed(&mut self) -> Result<Option<Lsn>, LogError> {
+        self.check()?;
+        self.carry_forward();
+        self.seal();
+        self.mark_dead();
+        self.hand_over()
+    }
+
+    /// Whether something was handed over that no sync is on its way for.
+    #[must_use]
+    pub fn has_unsynced(&self) -> bool {
+        self.synced < self.submitted
+    }
+
+    /// Has everything that was handed over synced, by a batch without frames. Gives its number; `None` if there is nothing
+    /// to sync. Not between a turn's first frame and its end.
+    ///
+    /// # Errors
+    /// [`LogError::Poisoned`].
+    pub fn sync(&mut self) -> Result<Option<Lsn>, LogError> {
+        self.check()?;
+        if !self.has_unsynced() {
+            return Ok(None);
+        }
+        self.reserve(0);
+        self.counters.wants_sync = true;
+        self.seal_even_empty();
+        self.hand_over()
+    }
+
+    /// Hands what was sealed to the disk.
+    fn hand_over(&mut self) -> Result<Option<Lsn>, LogError> {
+        let wants_sync = std::mem::take(&mut self.counters.wants_sync);
+        if self.sealed.is_empty() {
+            return Ok(None);
+        }
+        let is_much = self.queued_bytes > self.options.queue_bytes_max as u64 / 4;
+        let is_relaxed = !wants_sync && !is_much && self.disk.is_synced();
+        let mut sealed = std::mem::take(&mut self.sealed);
+        let last = sealed.last().map(|batch| batch.lsn);
+        for mut batch in sealed.drain(..) {
+            // Of a turn's batches the last one's sync is that of all.
+            batch.is_relaxed = is_relaxed;
+            self.counters.relaxed_batches += u64::from(is_relaxed);
+            self.in_flight.push_back((batch.lsn, batch.bytes.len() as u64));
+            self.waiting.push_back(batch);
+        }
+        self.sealed = sealed; // keeps its memory
+        self.submitted = self.last_sealed;
+        self.synced = if is_relaxed { self.synced } else { last.unwrap_or(self.synced) };
+        self.send_waiting();
+        self.prepare_ahead();
+        self.usual_bytes = self.turn_bytes.max(self.usual_bytes - self.usual_bytes / 8);
+        self.turn_bytes = 0;
+        self.forget_recent();
+        Ok(Some(self.submitted))
+    }
+
+    /// Hands over every waiting batch whose segment is READY, in order.
+    pub(crate) fn send_waiting(&mut self) {
+        while let Some(front) = self.waiting.front() {
+            let segment =
+                self.segments.find(front.segment).expect("a segment with waiting batches is in use");
+            let Some(file) = segment.append.clone() else { break };
+            let relaxed = segment.read.clone().filter(|_| front.is_relaxed);
+            let Some(Sealed { lsn, segment, offset, bytes: batch, .. }) = self.waiting.pop_front() else {
+                break;
+            };
+            self.disk.submit(Job::Append(AppendJob { file, segment, offset, batch, lsn, relaxed }));
+        }
+    }
+}

@@ -1,0 +1,194 @@
+//! Batches that need not be synced: written at once, durable with the next one that is, and never a hole.
+
+use super::*;
+use crate::memory::SectorFate;
+
+/// One frame that asks for no sync.
+fn relaxed<D: Disk>(lane: &mut Lane<D>, slot: GroupSlot, index: u64) {
+    let mut frame = lane.begin_frame(slot, id(index, 1), 1000).unwrap();
+    frame.relax();
+    assert!(frame.push(EntryKind::Payload, &payload(index, 1, 900)));
+    assert!(frame.finish().is_some());
+}
+
+/// A lane with one entry that is durable.
+fn begun(files: &MemoryFiles) -> (MemoryLane, GroupSlot) {
+    let (mut lane, ..) = open(files);
+    let slot = lane.attach(GroupId(1));
+    append(&mut lane, slot, id(1, 1), 1, 900);
+    settle(&mut lane);
+    (lane, slot)
+}
+
+fn entries(files: &MemoryFiles) -> usize {
+    stories(&open(files).0)[&GroupId(1)].entries.len()
+}
+
+fn power_cut(files: &MemoryFiles, fate: SectorFate) -> MemoryFiles {
+    files.after_power_cut(|_, _| fate)
+}
+
+#[test]
+fn what_asks_for_no_sync_is_written_and_not_called_durable() {
+    let files = MemoryFiles::new();
+    let (mut lane, slot) = begun(&files);
+    let syncs = lane.stats().syncs;
+    relaxed(&mut lane, slot, 2);
+    let submitted = lane.submit_relaxed().unwrap().unwrap();
+    let progress = lane.poll().unwrap();
+    assert_eq!((progress.written, progress.durable), (submitted, Lsn(1)));
+    assert!(lane.has_unsynced());
+    let stats = lane.stats();
+    assert_eq!((stats.syncs, stats.relaxed_batches, stats.queued_bytes > 0), (syncs, 1, true));
+    drop(lane);
+    assert_eq!(entries(&power_cut(&files, SectorFate::Old)), 1, "a power cut may take it");
+    assert_eq!(entries(&power_cut(&files, SectorFate::Garbage(7))), 1, "and that is no damage");
+    assert_eq!(entries(&files), 2, "the end of the process does not");
+}
+
+#[test]
+fn the_next_synced_batch_makes_everything_before_it_durable() {
+    let files = MemoryFiles::new();
+    let (mut lane, slot) = begun(&files);
+    relaxed(&mut lane, slot, 2);
+    lane.submit_relaxed().unwrap();
+    append(&mut lane, slot, id(3, 1), 1, 900);
+    let last = settle(&mut lane);
+    assert!(!lane.has_unsynced() && lane.poll().unwrap().written == last);
+    drop(lane);
+    assert_eq!(entries(&power_cut(&files, SectorFate::Old)), 3);
+}
+
+#[test]
+fn a_sync_on_demand_makes_it_durable_and_says_nothing_new() {
+    let files = MemoryFiles::new();
+    let (mut lane, slot) = begun(&files);
+    assert_eq!(lane.sync().unwrap(), None, "there is nothing to sync");
+    relaxed(&mut lane, slot, 2);
+    lane.submit_relaxed().unwrap();
+    let synced = lane.sync().unwrap().unwrap();
+    while lane.poll().unwrap().durable < synced {}
+    assert!(!lane.has_unsynced());
+    relaxed(&mut lane, slot, 3);
+    settle(&mut lane);
+    let before = stories(&lane);
+    drop(lane);
+    let (lane, _, report) = open(&power_cut(&files, SectorFate::Old));
+    assert_eq!((stories(&lane), report.batches), (before, 4));
+}
+
+#[test]
+fn a_sync_covers_every_segment_that_was_written_without() {
+    let files = MemoryFiles::new();
+    let (mut lane, slot) = begun(&files);
+    let mut index = 1;
+    let first = lane.segments.current().sequence;
+    // Under the bound at which it would be synced at once.
+    lane.options.queue_bytes_max = 1 << 20;
+    while lane.segments.current().sequence < first + 2 {
+        index += 1;
+        relaxed(&mut lane, slot, index);
+        lane.submit_relaxed().unwrap();
+        lane.poll().unwrap();
+    }
+    assert_eq!(lane.poll().unwrap().durable, Lsn(1));
+    index += 1;
+    append(&mut lane, slot, id(index, 1), 1, 900);
+    settle(&mut lane);
+    drop(lane);
+    assert_eq!(entries(&power_cut(&files, SectorFate::Old)) as u64, index);
+}
+
+#[test]
+fn a_turn_with_a_fact_or_an_entry_of_the_usual_kind_is_synced() {
+    let files = MemoryFiles::new();
+    let (mut lane, slot) = begun(&files);
+    relaxed(&mut lane, slot, 2);
+    lane.hard_state(slot, HardState { term: Term(2), vote: None }).unwrap();
+    lane.submit_relaxed().unwrap();
+    assert!(!lane.has_unsynced(), "a vote waits for nobody");
+    let other = lane.attach(GroupId(2));
+    relaxed(&mut lane, slot, 3);
+    append(&mut lane, other, id(1, 1), 1, 20);
+    let last = lane.submit_relaxed().unwrap().unwrap();
+    assert!(!lane.has_unsynced());
+    while lane.poll().unwrap().durable < last {}
+    assert_eq!(lane.stats().relaxed_batches, 0);
+}
+
+#[test]
+fn a_follower_puts_off_the_sync_of_frames_that_say_so() {
+    let files = MemoryFiles::new();
+    let (mut lane, slot) = begun(&files);
+    let mut out = vec![0; 4096];
+    let mut writer = FrameWriter::new(&mut out, GroupId(1), id(2, 1)).unwrap();
+    writer.relax();
+    assert!(writer.push(EntryKind::Payload, b"two"));
+    let header = writer.finish().unwrap();
+    lane.append_frame(slot, &out[..header.frame_bytes()], &header).unwrap();
+    lane.submit_relaxed().unwrap();
+    assert!(lane.has_unsynced());
+    let plain = frame_of(1, id(3, 1), &[(EntryKind::Payload, b"three".to_vec())]);
+    let (header, _) = frame::parse(&plain).unwrap();
+    lane.append_frame(slot, &plain, &header).unwrap();
+    lane.submit_relaxed().unwrap();
+    assert!(!lane.has_unsynced());
+}
+
+#[test]
+fn much_that_is_unsynced_is_synced_before_it_fills_the_queue() {
+    let files = MemoryFiles::new();
+    let (mut lane, slot) = begun(&files);
+    for index in 2..100 {
+        relaxed(&mut lane, slot, index);
+        lane.submit_relaxed().unwrap();
+        lane.poll().unwrap();
+        assert!(lane.stats().queued_bytes <= lane.options.queue_bytes_max as u64 / 2);
+    }
+    assert!(lane.poll().unwrap().durable > Lsn(50));
+}
+
+#[test]
+fn a_failed_sync_poisons_what_was_written_before_it_too() {
+    let files = MemoryFiles::new();
+    let (mut lane, slot) = begun(&files);
+    for _ in 0..9 {
+        lane.poll().unwrap(); // segments are made ahead
+    }
+    relaxed(&mut lane, slot, 2);
+    lane.submit_relaxed().unwrap();
+    lane.poll().unwrap();
+    lane.sync().unwrap();
+    files.fail_change(2, 1, std::io::ErrorKind::Other); // the write, then the sync
+    assert!(lane.poll().is_err());
+    files.heal();
+    assert!(lane.sync().is_err() && lane.durable == Lsn(1));
+}
+
+#[test]
+fn the_real_disk_writes_first_and_syncs_later_in_every_mode() {
+    for mode in [AppendMode::Direct, AppendMode::Buffered] {
+        let dir = tempfile::tempdir().unwrap();
+        let (mut lane, ..) = open_os(dir.path(), mode, small());
+        let slot = lane.attach(GroupId(1));
+        append(&mut lane, slot, id(1, 1), 1, 900);
+        settle(&mut lane);
+        let (durable, mut index) = (lane.durable, 1);
+        for _ in 0..3 {
+            index += 1;
+            relaxed(&mut lane, slot, index);
+            let submitted = lane.submit_relaxed().unwrap().unwrap();
+            while lane.poll().unwrap().written < submitted {
+                std::thread::yield_now();
+            }
+            assert_eq!(lane.durable, durable, "{mode:?}");
+        }
+        let synced = lane.sync().unwrap().unwrap();
+        while lane.poll().unwrap().durable < synced {
+            std::thread::yield_now();
+        }
+        let before = stories(&lane);
+        drop(lane);
+        assert_eq!(stories(&open_os(dir.path(), mode, small()).0), before);
+    }
+}
