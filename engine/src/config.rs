@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use raftwerk_frame::NodeId;
 use raftwerk_net::identity::Identity;
+use raftwerk_wal::AppendMode;
 
 use crate::OpenError;
 
@@ -28,8 +29,9 @@ pub struct Config {
     /// Whether the log is synced before anything is acknowledged. Default true. Without it a crash of the machine can
     /// lose acknowledged writes: for measuring what syncs cost, not for data.
     pub sync: bool,
-    /// Whether to write the log past the page cache (O_DIRECT) where the file system allows it. Default true.
-    pub direct_io: bool,
+    /// How the log is written. Default [`AppendMode::Direct`], past the page cache. What the file system refuses is buffered
+    /// instead; the node's log, and [`EngineStats::append_mode`](crate::EngineStats), say which mode is in use.
+    pub append_mode: AppendMode,
     /// The longest payload or query in bytes; the same on all nodes, or followers refuse what a leader takes. Default 1 MiB; at most 8 MiB and a quarter of `segment_bytes`.
     pub payload_bytes_max: usize,
     /// T: a follower that hears nothing from a leader for a random time in [T, 2T) campaigns. Default 500 ms.
@@ -85,7 +87,7 @@ impl Config {
             identity,
             workers: std::thread::available_parallelism().map_or(1, usize::from),
             sync: true,
-            direct_io: true,
+            append_mode: AppendMode::Direct,
             payload_bytes_max: 1 << 20,
             election_timeout: Duration::from_millis(500),
             heartbeat_interval: Duration::from_millis(100),

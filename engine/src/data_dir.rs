@@ -24,7 +24,7 @@ pub(crate) fn open(config: &Config) -> Result<Directory<OsFiles>, OpenError> {
         move |source| OpenError::Directory { path, source }
     };
     fs::create_dir_all(&log).map_err(at(&log))?;
-    let wanted = if config.direct_io { AppendMode::Direct } else { AppendMode::Buffered };
+    let wanted = config.append_mode;
     let files = || OsFiles::new(&log, wanted).map_err(at(&log));
     let lanes = config.workers as u16;
     // Random, so that one log's bytes are never taken for another's.
@@ -43,6 +43,17 @@ pub(crate) fn open(config: &Config) -> Result<Directory<OsFiles>, OpenError> {
         }
         Owner::Io(source) => OpenError::Directory { path: config.data_dir.join("node"), source },
     })?;
+    let used = directory.files().mode();
+    if used == wanted {
+        tracing::info!(node = config.node.0, mode = used.name(), "the log's append mode");
+    } else {
+        tracing::warn!(
+            node = config.node.0,
+            mode = used.name(),
+            refused = wanted.name(),
+            "the file system refuses the log's append mode"
+        );
+    }
     Ok(directory)
 }
 

@@ -81,6 +81,7 @@ pub use raftwerk_raft::reconfig::{Change, ChangeError};
 pub use raftwerk_raft::{
     NewcomerStatus, Newcomers, PRIORITY_MAX, PeerState, PeerStatus, Refusal, Role, Route, Unfit,
 };
+pub use raftwerk_wal::AppendMode;
 pub use relaxed::{Received, RelaxedProposal};
 pub use session::{Session, SessionError};
 pub use state_machine::{

@@ -1,9 +1,9 @@
 //! What a worker counts, for everyone to read: plain atomics with one writer, published once a turn.
 
 use std::ops::AddAssign;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering::Relaxed};
 
-use raftwerk_wal::LaneStats;
+use raftwerk_wal::{AppendMode, LaneStats};
 
 macro_rules! counters {
     ($($(#[$doc:meta])* $name:ident),* $(,)?) => {
@@ -12,7 +12,7 @@ macro_rules! counters {
         #[non_exhaustive]
         pub struct EngineStats {
             $($(#[$doc])* pub $name: u64,)*
-            /// How the log is written: `direct` or `buffered`.
+            /// How the log is written: `direct`, `buffered` or `mapped`.
             pub append_mode: &'static str,
             /// Units of peers that have another log than they had, and are not heard ([`Engine::replace_peer`]).
             ///
@@ -34,7 +34,7 @@ macro_rules! counters {
         #[derive(Debug, Default)]
         pub(crate) struct WorkerMetrics {
             $($name: AtomicU64,)*
-            is_direct: AtomicBool,
+            append_mode: AtomicU8,
             is_poisoned: AtomicBool,
         }
 
@@ -43,7 +43,7 @@ macro_rules! counters {
             pub(crate) fn read(&self) -> EngineStats {
                 EngineStats {
                     $($name: self.$name.load(Relaxed),)*
-                    append_mode: if self.is_direct.load(Relaxed) { "direct" } else { "buffered" },
+                    append_mode: AppendMode::ALL[usize::from(self.append_mode.load(Relaxed))].name(),
                     refused_units: 0,
                     is_poisoned: self.is_poisoned.load(Relaxed),
                 }
@@ -142,6 +142,6 @@ impl WorkerMetrics {
         self.log_bytes.store(log_bytes, Relaxed);
         self.units_sent.store(units_sent, Relaxed);
         self.units_dropped.store(units_dropped, Relaxed);
-        self.is_direct.store(lane.mode == raftwerk_wal::AppendMode::Direct, Relaxed);
+        self.append_mode.store(lane.mode as u8, Relaxed); // its place in `AppendMode::ALL`
     }
 }

@@ -41,6 +41,24 @@ pub enum AppendMode {
     Direct,
     /// `pwritev2` through the page cache, then `fdatasync`. Where `O_DIRECT` is refused.
     Buffered,
+    /// Stores through a map of the file, then `msync` of what was stored. Cheapest where little is synced: a store is no
+    /// system call; dearest where everything is: each page is write-protected again by each sync.
+    Mapped,
+}
+
+impl AppendMode {
+    /// Every mode; all of them keep the same promises.
+    pub const ALL: [Self; 3] = [Self::Direct, Self::Buffered, Self::Mapped];
+
+    /// Its name in reports.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Direct => "direct",
+            Self::Buffered => "buffered",
+            Self::Mapped => "mapped",
+        }
+    }
 }
 
 /// How an opened file will be used.
@@ -52,6 +70,9 @@ pub enum Access {
     Plain,
     /// Large reads, past the page cache if the system lets them. Aligned like appends.
     Scan,
+    /// Large writes ahead of all others, likewise: what fills a file in big pieces should leave nothing big in the page cache,
+    /// or every small write that comes later would make the device write a big one.
+    Fill,
 }
 
 /// Single calls on files below one directory. Paths are relative to it, with `/` between parts.

@@ -146,20 +146,27 @@ fn prepare<F: Files>(
     if spare.is_none() {
         drop(files.create(&unfinished, header.bytes)?);
     }
-    let append = files.open(from, Access::Append)?;
-    let filled = if spare.is_none() { fill(files, &append, header.bytes) } else { Ok(()) };
+    let filled = match spare {
+        None => files.open(from, Access::Fill).and_then(|file| fill(files, &file, header.bytes)),
+        Some(_) => Ok(()),
+    };
     let named = filled.and_then(|()| {
+        let append = files.open(from, Access::Append)?;
         let mut page = Box::new(Aligned([0; PAGE_BYTES]));
         header.encode(&mut page.0);
         files.write_at(&append, 0, &[IoSlice::new(&page.0)], false)?;
         files.sync(&append)?;
         files.rename(from, &path)?;
-        files.sync_dir(&lane_dir(header.lane))
+        files.sync_dir(&lane_dir(header.lane))?;
+        Ok(append)
     });
-    if let Err(error) = named {
-        let _ = files.remove(&unfinished); // gives the space back; if it is not there, so much the better
-        return Err(error);
-    }
+    let append = match named {
+        Ok(append) => append,
+        Err(error) => {
+            let _ = files.remove(&unfinished); // gives the space back; if it is not there, so much the better
+            return Err(error);
+        }
+    };
     let read = files.open(&path, Access::Plain)?;
     Ok(SegmentFile { append, read })
 }

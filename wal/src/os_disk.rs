@@ -157,7 +157,7 @@ impl Disk for OsDisk {
 
     fn submit(&mut self, job: Job<File>) {
         match job {
-            Job::Append(job) if !self.is_synced && self.directory.files().mode() == AppendMode::Buffered => {
+            Job::Append(job) if !self.is_synced && self.directory.files().mode() != AppendMode::Direct => {
                 self.unsynced.push_back(job);
                 if !self.has_failed {
                     let done = &self.done;

@@ -12,11 +12,11 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
 use memmap2::MmapMut;
-use rustix::fs::{FallocateFlags, FlockOperation, OFlags};
+use rustix::fs::{Advice, FallocateFlags, FlockOperation, OFlags};
 use rustix::io::ReadWriteFlags;
 
 use crate::disk::{Access, AppendMode, Files};
-use crate::map::{self, Mapped};
+use crate::map::{self, Mapped, WritableMap};
 use crate::segment::PAGE_BYTES;
 
 const PROBE: &str = "probe.tmp";
@@ -26,20 +26,40 @@ const PROBE: &str = "probe.tmp";
 pub struct OsFiles {
     root: Arc<Path>,
     mode: AppendMode,
+    takes_direct: bool,
     is_read_only: bool,
 }
 
+/// An open file, and its map if it is appended to through one.
+#[derive(Debug)]
+pub struct OsFile {
+    file: File,
+    map: Option<WritableMap>,
+}
+
+impl From<File> for OsFile {
+    fn from(file: File) -> Self {
+        Self { file, map: None }
+    }
+}
+
 impl OsFiles {
-    /// Makes the directory if need be, and finds out whether it takes the wanted mode: where `O_DIRECT` is refused,
-    /// appends are [`AppendMode::Buffered`].
+    /// Makes the directory if need be, and finds out whether it takes the wanted mode: where `O_DIRECT`, or a map that can be
+    /// stored to, is refused, appends are [`AppendMode::Buffered`]. [`OsFiles::mode`] tells.
     ///
     /// # Errors
     /// If the directory cannot be made or written to.
     pub fn new(root: impl Into<PathBuf>, wanted: AppendMode) -> io::Result<Self> {
         let root: PathBuf = root.into();
         fs::create_dir_all(&root)?;
-        let mut files = Self { root: root.into(), mode: wanted, is_read_only: false };
-        if wanted == AppendMode::Direct && !files.takes_direct()? {
+        let mut files = Self { root: root.into(), mode: wanted, takes_direct: true, is_read_only: false };
+        files.takes_direct = files.takes(Access::Fill)?;
+        let is_taken = match wanted {
+            AppendMode::Direct => files.takes_direct,
+            AppendMode::Buffered => true,
+            AppendMode::Mapped => files.takes(Access::Append)?,
+        };
+        if !is_taken {
             files.mode = AppendMode::Buffered;
         }
         Ok(files)
@@ -48,7 +68,7 @@ impl OsFiles {
     /// Files to be looked at only: nothing below `root` is made, changed or locked, and a call that would fails.
     #[must_use]
     pub fn read_only(root: impl Into<PathBuf>) -> Self {
-        Self { root: root.into().into(), mode: AppendMode::Buffered, is_read_only: true }
+        Self { root: root.into().into(), mode: AppendMode::Buffered, takes_direct: false, is_read_only: true }
     }
 
     fn check_writable(&self) -> io::Result<()> {
@@ -61,10 +81,11 @@ impl OsFiles {
         self.mode
     }
 
-    fn takes_direct(&self) -> io::Result<bool> {
+    /// Whether a page can be written so.
+    fn takes(&self, access: Access) -> io::Result<bool> {
         let page = MmapMut::map_anon(PAGE_BYTES)?;
         drop(self.create(PROBE, PAGE_BYTES as u64)?);
-        let file = self.open(PROBE, Access::Append);
+        let file = self.open(PROBE, access);
         let taken = file.and_then(|file| self.write_at(&file, 0, &[IoSlice::new(&page)], false));
         self.remove(PROBE)?;
         Ok(taken.is_ok())
@@ -76,9 +97,9 @@ impl OsFiles {
 }
 
 impl Files for OsFiles {
-    type File = Arc<File>;
+    type File = Arc<OsFile>;
 
-    fn create(&self, path: &str, bytes: u64) -> io::Result<Arc<File>> {
+    fn create(&self, path: &str, bytes: u64) -> io::Result<Arc<OsFile>> {
         self.check_writable()?;
         let path = self.path(path);
         match fs::remove_file(&path) {
@@ -92,32 +113,48 @@ impl Files for OsFiles {
             let _ = fs::remove_file(&path); // what was allocated would fill a full disk further
             return Err(error.into());
         }
-        Ok(Arc::new(file))
+        Ok(Arc::new(file.into()))
     }
 
-    fn open(&self, path: &str, access: Access) -> io::Result<Arc<File>> {
+    fn open(&self, path: &str, access: Access) -> io::Result<Arc<OsFile>> {
         let mut options = OpenOptions::new();
         options.read(true).write(access != Access::Scan && !self.is_read_only);
-        if access == Access::Scan || access == Access::Append && self.mode == AppendMode::Direct {
+        let is_direct = match access {
+            Access::Scan => true,
+            Access::Fill => self.takes_direct,
+            Access::Append => self.mode == AppendMode::Direct,
+            Access::Plain => false,
+        };
+        if is_direct {
             options.custom_flags(OFlags::DIRECT.bits() as i32);
         }
-        options.open(self.path(path)).map(Arc::new)
+        let file = options.open(self.path(path))?;
+        let is_mapped = access == Access::Append && self.mode == AppendMode::Mapped;
+        if is_mapped {
+            // What an earlier life has left in the page cache may lie there in large pieces. It is a wish, not a must.
+            let _ = rustix::fs::fadvise(&file, 0, None, Advice::DontNeed);
+        }
+        let map = if is_mapped { Some(WritableMap::of(&file)?) } else { None };
+        Ok(Arc::new(OsFile { file, map }))
     }
 
     fn write_at(
         &self,
-        file: &Arc<File>,
+        file: &Arc<OsFile>,
         mut offset: u64,
         parts: &[IoSlice<'_>],
         durable: bool,
     ) -> io::Result<()> {
+        if let Some(map) = &file.map {
+            return store(map, offset, parts, durable);
+        }
         let is_direct = self.mode == AppendMode::Direct;
         let flags = if durable && is_direct { ReadWriteFlags::DSYNC } else { ReadWriteFlags::empty() };
         let mut parts = parts.to_vec();
         let mut parts = &mut parts[..];
         IoSlice::advance_slices(&mut parts, 0); // leaves out empty ones
         while !parts.is_empty() {
-            match rustix::io::pwritev2(file, parts, offset, flags) {
+            match rustix::io::pwritev2(&file.file, parts, offset, flags) {
                 Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
                 Ok(written) => {
                     offset += written as u64;
@@ -130,8 +167,8 @@ impl Files for OsFiles {
         if durable && !is_direct { self.sync(file) } else { Ok(()) }
     }
 
-    fn sync(&self, file: &Arc<File>) -> io::Result<()> {
-        file.sync_data()
+    fn sync(&self, file: &Arc<OsFile>) -> io::Result<()> {
+        file.file.sync_data()
     }
 
     fn sync_dir(&self, dir: &str) -> io::Result<()> {
@@ -153,10 +190,10 @@ impl Files for OsFiles {
         fs::remove_file(self.path(path))
     }
 
-    fn read_at(&self, file: &Arc<File>, offset: u64, into: &mut [u8]) -> io::Result<usize> {
+    fn read_at(&self, file: &Arc<OsFile>, offset: u64, into: &mut [u8]) -> io::Result<usize> {
         let mut done = 0;
         while done < into.len() {
-            match file.read_at(&mut into[done..], offset + done as u64) {
+            match file.file.read_at(&mut into[done..], offset + done as u64) {
                 Ok(0) => break,
                 Ok(read) => done += read,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
@@ -166,8 +203,9 @@ impl Files for OsFiles {
         Ok(done)
     }
 
-    fn read_cached(&self, file: &Arc<File>, offset: u64, into: &mut [u8]) -> io::Result<usize> {
-        let read = rustix::io::preadv2(file, &mut [IoSliceMut::new(into)], offset, ReadWriteFlags::NOWAIT);
+    fn read_cached(&self, file: &Arc<OsFile>, offset: u64, into: &mut [u8]) -> io::Result<usize> {
+        let read =
+            rustix::io::preadv2(&file.file, &mut [IoSliceMut::new(into)], offset, ReadWriteFlags::NOWAIT);
         Ok(read.unwrap_or(0)) // nothing at hand, or a file system that does not tell
     }
 
@@ -188,8 +226,8 @@ impl Files for OsFiles {
         });
     }
 
-    fn len(&self, file: &Arc<File>) -> io::Result<u64> {
-        Ok(file.metadata()?.len())
+    fn len(&self, file: &Arc<OsFile>) -> io::Result<u64> {
+        Ok(file.file.metadata()?.len())
     }
 
     fn list(&self, dir: &str) -> io::Result<Vec<String>> {
@@ -205,14 +243,25 @@ impl Files for OsFiles {
         Ok(names)
     }
 
-    fn map(&self, file: &Arc<File>) -> io::Result<Mapped> {
-        map::map_file(file)
+    fn map(&self, file: &Arc<OsFile>) -> io::Result<Mapped> {
+        map::map_file(&file.file)
     }
 
-    fn lock(&self, path: &str) -> io::Result<Arc<File>> {
+    fn lock(&self, path: &str) -> io::Result<Arc<OsFile>> {
         self.check_writable()?;
         let file = OpenOptions::new().write(true).create(true).truncate(false).open(self.path(path))?;
         rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive)?;
-        Ok(Arc::new(file))
+        Ok(Arc::new(file.into()))
     }
+}
+
+/// All parts, one after another, through the map.
+fn store(map: &WritableMap, offset: u64, parts: &[IoSlice<'_>], durable: bool) -> io::Result<()> {
+    let from = usize::try_from(offset).map_err(|_| io::ErrorKind::InvalidInput)?;
+    let mut at = from;
+    for part in parts {
+        map.store(at, part)?;
+        at += part.len();
+    }
+    if durable { map.sync(from, at - from) } else { Ok(()) }
 }

@@ -51,6 +51,9 @@ pub(super) struct Rig {
     written: Written,
 }
 
+/// As a node's default.
+const RELAXED_SYNC_INTERVAL: Duration = Duration::from_millis(10);
+
 /// What the log has written, and what the device has.
 #[derive(Clone, Copy, Default)]
 pub(super) struct Written {
@@ -72,8 +75,11 @@ struct Writer {
 
 impl Rig {
     pub(super) fn open(dir: &Path, options: &LogOptions, synced: bool) -> Result<Self, String> {
-        let mode =
-            if synced && options.mode == Mode::Direct { AppendMode::Direct } else { AppendMode::Buffered };
+        let mode = match options.mode {
+            Mode::Direct if synced => AppendMode::Direct,
+            Mode::Direct | Mode::Buffered => AppendMode::Buffered,
+            Mode::Mapped => AppendMode::Mapped,
+        };
         let bell = Arc::new(Bell { thread: std::thread::current(), rung: AtomicBool::new(false) });
         let open = || -> Result<_, Box<dyn std::error::Error>> {
             let directory = Directory::open(OsFiles::new(dir, mode)?, 1, 0xBE7C)?;
@@ -111,11 +117,7 @@ impl Rig {
             self.lane.remove(slot);
         }
         self.settle()?;
-        let mode = match self.lane.stats().mode {
-            AppendMode::Direct => "direct",
-            AppendMode::Buffered => "buffered",
-        };
-        Ok(Seen::new("raftwerk", mode, cell, &run))
+        Ok(Seen::new("raftwerk", self.lane.stats().mode.name(), cell, &run))
     }
 
     /// Keeps the writers busy for a while, then waits for the last of them.
@@ -130,15 +132,17 @@ impl Rig {
         let mut writers: Vec<Writer> =
             (0..cell.writers).map(|at| Writer { waits: None, group: at % slots.len() }).collect();
         let (mut run, started, cpu_before) = (Run::default(), Instant::now(), own_cpu_nanos());
-        let mut is_over = false;
+        let (mut is_over, mut synced_at) = (false, started);
+        let is_relaxed = options.relaxed && cell.synced;
         while !is_over || writers.iter().any(|writer| writer.waits.is_some()) {
             is_over = is_over || started.elapsed() >= length;
             self.bell.rung.store(false, Ordering::Release);
             let progress = self.lane.poll().map_err(|error| error.to_string())?;
             let now = Instant::now();
+            let reached = if is_relaxed { progress.written } else { progress.durable };
             let mut has_moved = false;
             for writer in &mut writers {
-                if let Some((_, since)) = writer.waits.take_if(|(lsn, _)| *lsn <= progress.durable) {
+                if let Some((_, since)) = writer.waits.take_if(|(lsn, _)| *lsn <= reached) {
                     run.latencies.record(now.duration_since(since).as_nanos() as u64);
                     run.records += cell.batch as u64;
                     has_moved = true;
@@ -147,7 +151,7 @@ impl Rig {
             let next = progress.submitted.next();
             for writer in writers.iter_mut().filter(|writer| writer.waits.is_none() && !is_over) {
                 let slot = slots[writer.group];
-                if self.lane.room() == 0 || !self.append(slot, cell.batch, &payload)? {
+                if self.lane.room() == 0 || !self.append(slot, cell.batch, &payload, is_relaxed)? {
                     break;
                 }
                 writer.group = (writer.group + cell.writers) % slots.len();
@@ -160,7 +164,12 @@ impl Rig {
                     self.lane.compact(*slot, EntryId::new(Term(1), last));
                 }
             }
-            if let Some(lsn) = self.lane.submit().map_err(|error| error.to_string())? {
+            let is_due = !is_relaxed || now.duration_since(synced_at) >= RELAXED_SYNC_INTERVAL;
+            let submitted = if is_due { self.lane.submit() } else { self.lane.submit_relaxed() };
+            if is_due {
+                synced_at = now;
+            }
+            if let Some(lsn) = submitted.map_err(|error| error.to_string())? {
                 // A turn may fill more than one batch: whoever wrote in it waits for the last.
                 for writer in &mut writers {
                     if let Some((waits, _)) = writer.waits.as_mut().filter(|(waits, _)| *waits >= next) {
@@ -178,13 +187,22 @@ impl Rig {
     }
 
     /// `false`, and nothing written, if there is no room at the moment.
-    fn append(&mut self, slot: GroupSlot, batch: usize, payload: &[u8]) -> Result<bool, String> {
+    fn append(
+        &mut self,
+        slot: GroupSlot,
+        batch: usize,
+        payload: &[u8],
+        is_relaxed: bool,
+    ) -> Result<bool, String> {
         let id = EntryId::new(Term(1), self.lane.last(slot).next());
         let mut frame = match self.lane.begin_frame(slot, id, batch * (payload.len() + 4)) {
             Ok(frame) => frame,
             Err(raftwerk_wal::LogError::Busy) => return Ok(false),
             Err(error) => return Err(error.to_string()),
         };
+        if is_relaxed {
+            frame.relax();
+        }
         for _ in 0..batch {
             if !frame.push(EntryKind::Payload, payload) {
                 return Err("a write does not fit into a frame".to_owned());

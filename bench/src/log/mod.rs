@@ -38,6 +38,9 @@ pub struct LogOptions {
     /// How synced appends are written.
     #[arg(long, value_enum, default_value_t = Mode::Direct)]
     pub mode: Mode,
+    /// Synced cells wait for the write only, and sync every 10 ms: what a node does for relaxed proposals.
+    #[arg(long)]
+    pub relaxed: bool,
     /// How long a waiter looks for its outcome before it sleeps, in microseconds.
     #[arg(long, default_value_t = 50)]
     pub poll_us: u64,
@@ -74,6 +77,8 @@ pub enum Mode {
     Direct,
     /// Through it, then fdatasync.
     Buffered,
+    /// Through a map of the file, then msync.
+    Mapped,
 }
 
 /// What a cell asks for.

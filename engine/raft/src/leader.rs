@@ -226,7 +226,7 @@ impl Group {
         if self.role != Role::Leader || matched > self.log.last().index {
             return;
         }
-        if let Some(progress) = self.progress_of(from).filter(|progress| progress.account == account) {
+        if let Some(progress) = self.progress_of(from).filter(|progress| account == progress.account) {
             progress.is_active = true;
             progress.written = progress.written.max(matched);
         }
@@ -238,14 +238,14 @@ impl Group {
     #[must_use]
     pub fn written_by_quorum(&self, own: EntryId) -> Index {
         let own = if self.log.holds(own) { own.index.max(self.log.durable()) } else { self.log.durable() };
-        let reached = |node: NodeId| {
+        let written = |node: NodeId| {
             let at = self.peers.binary_search(&node).ok();
             at.map_or(own.0, |at| self.progress[at].matched.max(self.progress[at].written).0)
         };
         if self.role != Role::Leader {
             return self.commit;
         }
-        quorum::reached(&self.configuration, reached).map_or(self.commit, Index).max(self.commit)
+        quorum::reached(&self.configuration, written).map_or(self.commit, Index).max(self.commit)
     }
 
     /// A follower's log does not agree at `rejected`. Skips back over a whole conflicting term at once, by the

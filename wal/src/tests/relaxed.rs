@@ -167,7 +167,7 @@ fn a_failed_sync_poisons_what_was_written_before_it_too() {
 
 #[test]
 fn the_real_disk_writes_first_and_syncs_later_in_every_mode() {
-    for mode in [AppendMode::Direct, AppendMode::Buffered] {
+    for mode in AppendMode::ALL {
         let dir = tempfile::tempdir().unwrap();
         let (mut lane, ..) = open_os(dir.path(), mode, small());
         let slot = lane.attach(GroupId(1));

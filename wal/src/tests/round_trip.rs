@@ -59,7 +59,7 @@ fn in_memory() {
 
 #[test]
 fn in_files_directly_and_through_the_page_cache() {
-    for mode in [AppendMode::Direct, AppendMode::Buffered] {
+    for mode in AppendMode::ALL {
         let dir = tempfile::tempdir_in(env!("CARGO_MANIFEST_DIR")).unwrap();
         everything(&mut || open_os(dir.path(), mode, small()));
     }
@@ -73,7 +73,7 @@ fn a_file_system_that_may_refuse_direct_appends_still_takes_a_log() {
 
 #[test]
 fn bytes_come_from_the_batch_then_the_file_then_the_map_and_stay_the_same() {
-    for mode in [AppendMode::Direct, AppendMode::Buffered] {
+    for mode in AppendMode::ALL {
         let dir = tempfile::tempdir_in(env!("CARGO_MANIFEST_DIR")).unwrap();
         let (mut lane, ..) = open_os(dir.path(), mode, LaneOptions { recent_bytes: 0, ..small() });
         let slot = lane.attach(GroupId(1));
