@@ -11,7 +11,7 @@ use std::io::{self, Write};
 use std::path::Path;
 
 use raftwerk_frame::NodeId;
-use raftwerk_wal::{AppendMode, Directory, OsFiles};
+use raftwerk_wal::{Directory, OsFiles};
 
 use crate::config::Config;
 use crate::error::OpenError;

@@ -431,7 +431,8 @@ impl<D: Disk> Lane<D> {
             return;
         }
         assert!(self.durable < last && last <= self.submitted, "appends complete in order");
-        (self.durable, self.written) = (last, last);
+        self.durable = last;
+        self.written = last;
         while let Some((_, bytes)) = self.in_flight.pop_front_if_durable(last) {
             self.queued_bytes -= bytes;
         }

@@ -146,7 +146,11 @@ impl<P: NodePort, C: FnMut() -> u64> Client<P, C> {
         let Some(at) = self.slots.sent_as(completion.token) else { return };
         match completion.outcome {
             Outcome::Proposal(Ok(applied)) => self.acknowledged(at, &applied, now),
-            Outcome::Proposal(Err(error)) => self.fail(at, &error, now),
+            // Nothing here proposes relaxed.
+            Outcome::Relaxed(Ok(received)) => {
+                self.acknowledged(at, &Applied { id: received.id, ..Applied::default() }, now);
+            }
+            Outcome::Proposal(Err(error)) | Outcome::Relaxed(Err(error)) => self.fail(at, &error, now),
             Outcome::Read(Ok(answer)) => self.answered(at, &answer, now),
             Outcome::Read(Err(error)) => self.fail_read(at, &error, now),
         }

@@ -41,13 +41,17 @@ impl<D: Disk> Worker<D> {
                 self.filling.messages.push((to, group, message));
             }
         }
+        if is_relaxed {
+            for (to, message) in &self.effects.send_durable {
+                if let Message::AppendAck { term, matched, account } = *message {
+                    let to = self.outboxes.addressee(&replica.core, *to, heard);
+                    let message = Message::AppendWritten { term, matched, account };
+                    self.filling.written.push((to, group, message));
+                }
+            }
+        }
         for (to, message) in self.effects.send_durable.drain(..) {
             let to = self.outboxes.addressee(&replica.core, to, heard);
-            if let Message::AppendAck { term, matched, account } = message
-                && is_relaxed
-            {
-                self.filling.written.push((to, group, Message::AppendWritten { term, matched, account }));
-            }
             self.filling.messages.push((to, group, message));
         }
         for (token, index) in self.effects.reads.drain(..) {
