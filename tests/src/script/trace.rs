@@ -59,6 +59,7 @@ fn message(message: &Message, entries: &[Entry]) -> String {
         Message::Append { term, prev, commit, .. } => {
             format!("append {term} prev {prev} [{}] commit {commit}", spans(entries))
         }
+        Message::AppendWritten { term, matched, .. } => format!("written {term} to {matched}"),
         Message::AppendAck { term, matched, .. } => format!("ack {term} to {matched}"),
         Message::AppendReject { term, rejected, hint } => format!("reject {term} at {rejected} hint {hint}"),
         Message::Heartbeat { term, commit, round, rest } => {

@@ -2,6 +2,7 @@
 
 mod damage;
 mod disk_full;
+mod losses;
 mod power_cut;
 mod relaxed;
 mod retention;

@@ -118,7 +118,10 @@ pub(super) const fn kind_of(parcel: &Parcel) -> &'static str {
             Message::ReadIndex { .. } => "MsgReadIndex",
             Message::ReadIndexReply { .. } => "MsgReadIndexResp",
             // etcd tells nobody, and asks nobody.
-            Message::Removed { .. } | Message::Doubt { .. } | Message::Renounce { .. } => "",
+            Message::Removed { .. }
+            | Message::Doubt { .. }
+            | Message::Renounce { .. }
+            | Message::AppendWritten { .. } => "",
         },
         Parcel::Snapshot { .. } => "MsgSnap",
         Parcel::Proposal(_) | Parcel::Wish(_) => "MsgProp",

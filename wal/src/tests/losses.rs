@@ -1,0 +1,147 @@
+//! Losses that only whole clusters had shown: who vouches for a segment that is gone, and what an old fence answers for.
+//! And what is the same in every append mode.
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::{Files, OnDamage};
+
+fn fencing() -> LaneOptions {
+    LaneOptions { segment_bytes: 16 << 10, frame_bytes_max: 4 << 10, on_damage: OnDamage::Fence, ..small() }
+}
+
+fn segments(files: &MemoryFiles) -> Vec<String> {
+    files.paths().into_iter().filter(|path| path.contains("/seg-")).collect()
+}
+
+/// The simulator's swarm seeds 48, 124, 300 and 350.
+#[test]
+fn a_missing_segment_that_nobody_claims_is_not_passed_over() {
+    let files = MemoryFiles::new();
+    let (mut lane, ..) = open_in(&files, LaneOptions { ready_segments: 3, ..fencing() }).unwrap();
+    let slot = lane.attach(GroupId(1));
+    for _ in 0..20 {
+        lane.poll().unwrap(); // segments are made ahead
+    }
+    lane.disk_mut().runs_by_itself = false;
+    for index in 1..=8 {
+        append(&mut lane, slot, id(index, 1), 1, 900);
+        lane.submit().unwrap();
+    }
+    while lane.disk_mut().run_appends() {}
+    lane.poll().unwrap();
+    assert_eq!((lane.durable, lane.segments.in_use.len()), (lane.submitted, 3));
+    drop(lane);
+    let gone = segments(&files)[1].clone();
+    files.remove(&gone).unwrap();
+    let strict = LaneOptions { on_damage: OnDamage::Refuse, ..fencing() };
+    assert!(matches!(open_in(&files.copy(), strict), Err(OpenError::Corrupt { .. })));
+    let (_, groups, report) = open_in(&files, fencing()).unwrap();
+    assert!(!report.damage.is_empty());
+    assert_eq!(
+        groups.iter().map(|group| (group.group, group.is_hit)).collect::<Vec<_>>(),
+        [(GroupId(1), true)]
+    );
+}
+
+/// The simulator's hostile seed 22.
+#[test]
+fn a_fence_answers_for_no_loss_that_was_found_after_it() {
+    let files = MemoryFiles::new();
+    let (mut lane, ..) = open_in(&files, fencing()).unwrap();
+    for index in 1..=4 {
+        for group in 1..=2 {
+            let slot = lane.attach(GroupId(group));
+            append(&mut lane, slot, id(index, 1), 1, 400);
+        }
+        settle(&mut lane);
+    }
+    drop(lane);
+    let hit = |groups: &[RecoveredGroup]| -> Vec<u64> {
+        groups.iter().filter(|group| group.is_hit).map(|group| group.group.0).collect()
+    };
+    let path = &segments(&files)[0];
+    let (first, second) = (4096 + 64 + 48 + 20, 2 * 4096 + 64 + 48 + 20);
+    // In the second batch, the first group's frame; it is answered for.
+    assert!(files.rot(path, second, 1));
+    let (mut lane, groups, _) = open_in(&files, fencing()).unwrap();
+    assert_eq!(hit(&groups), [1]);
+    settle(&mut lane);
+    drop(lane);
+    let (lane, groups, _) = open_in(&files, fencing()).unwrap();
+    assert_eq!(hit(&groups), [0; 0], "answered for");
+    drop(lane);
+    // Then in the first batch, the second group's.
+    assert!(files.rot(path, first + 48 + 404, 1));
+    let (_, groups, report) = open_in(&files, fencing()).unwrap();
+    assert_eq!(report.damage.len(), 2);
+    assert!(hit(&groups).contains(&2), "a loss of later, of something older");
+}
+
+/// What is proven of the bytes in memory, flip by flip and cut by cut, holds for each append mode: the bytes are the same.
+#[test]
+fn every_append_mode_writes_the_same_bytes() {
+    let written: Vec<Vec<u8>> = AppendMode::ALL
+        .into_iter()
+        .map(|mode| {
+            let dir = tempfile::tempdir().unwrap();
+            let (mut lane, ..) = open_os(dir.path(), mode, fencing());
+            let slot = lane.attach(GroupId(1));
+            lane.hard_state(slot, HardState { term: Term(1), vote: Some(NodeId(2)) }).unwrap();
+            settle(&mut lane);
+            append(&mut lane, slot, id(1, 1), 3, 700);
+            settle(&mut lane);
+            drop(lane);
+            // The first page says what was durable when it was made, which may be one thing or another.
+            std::fs::read(dir.path().join("lane-0/seg-0000000000000001.log")).unwrap().split_off(4096)
+        })
+        .collect();
+    assert!(written[0].starts_with(b"RWB1"));
+    assert!(written.iter().all(|bytes| *bytes == written[0]));
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 200, ..ProptestConfig::default() })]
+
+    /// Pieces of one life of a log in places of another, and noise: nothing that a disk gives makes opening panic, and what
+    /// opens twice is the same twice.
+    #[test]
+    fn no_bytes_of_a_segment_make_opening_panic(
+        splices in prop::collection::vec((any::<u16>(), any::<u16>(), 0..700usize, any::<Option<u8>>()), 1..6),
+        fences in any::<bool>(),
+    ) {
+        let files = MemoryFiles::new();
+        let (mut lane, ..) = open_in(&files, fencing()).unwrap();
+        let slot = lane.attach(GroupId(1));
+        for index in 1..=6 {
+            append(&mut lane, slot, id(index, 1), 1, 500);
+            settle(&mut lane);
+        }
+        drop(lane);
+        let path = segments(&files)[0].clone();
+        let mut bytes = files.content(&path).unwrap();
+        for (from, to, count, noise) in splices {
+            let (from, to) = (usize::from(from) % bytes.len(), usize::from(to) % bytes.len());
+            let count = count.min(bytes.len() - from.max(to));
+            match noise {
+                Some(noise) => bytes[to..to + count].fill(noise),
+                None => bytes.copy_within(from..from + count, to),
+            }
+        }
+        files.put(&path, bytes);
+        let on_damage = if fences { OnDamage::Fence } else { OnDamage::Refuse };
+        let options = LaneOptions { on_damage, ..fencing() };
+        match open_in(&files, options.clone()) {
+            Ok((mut lane, ..)) => {
+                settle(&mut lane);
+                let told = stories(&lane);
+                drop(lane);
+                prop_assert_eq!(stories(&open_in(&files, options).unwrap().0), told);
+            }
+            Err(error) => {
+                let is_refusal = matches!(error, OpenError::Corrupt { .. } | OpenError::Version { .. });
+                prop_assert!(is_refusal, "{}", error);
+            }
+        }
+    }
+}
