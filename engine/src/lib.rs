@@ -58,6 +58,7 @@ mod membership;
 mod metric;
 mod peers;
 mod pipeline;
+mod pulse;
 mod runtime;
 mod session;
 mod state_machine;

@@ -17,6 +17,8 @@
 //!    heard before; what the former promised stands, too: the core abstains from votes for T (`raft::Config::abstention`).
 //! 6. A life speaks for one log. Groups that mean another log of that node are told of no support: what the lost one led,
 //!    nobody leads.
+//! 7. A beat asks for support only if its worker's log makes progress ([`crate::pulse`]). Whatever else may stop, a worker
+//!    that does not turn sends no beat at all.
 //!
 //! Why by worker: a worker is what can hang. Its beats come out of its own turns, so there is nobody to vouch for it, and no
 //! other worker's groups suffer with it. Nodes with different numbers of workers do not support each other: their groups

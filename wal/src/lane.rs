@@ -125,6 +125,8 @@ pub struct LaneStats {
     pub sync_nanos: u64,
     /// Batches sealed.
     pub batches: u64,
+    /// Probes written ([`Lane::probe`]).
+    pub probes: u64,
     /// Frames appended, facts included.
     pub frames: u64,
     /// Bytes of those frames, without batch headers and padding.
@@ -149,6 +151,7 @@ pub(crate) struct Counters {
     pub(crate) batches: u64,
     pub(crate) frames: u64,
     pub(crate) frame_bytes: u64,
+    pub(crate) probes: u64,
     /// The highest term of any frame.
     pub(crate) terms: Term,
 }
@@ -242,6 +245,8 @@ pub struct Lane<D: Disk> {
     /// The newest segment when every group was last looked at for something to move forward.
     pub(crate) carried_at: u64,
     pub(crate) counters: Counters,
+    /// A probe is on its way.
+    pub(crate) is_probing: bool,
 }
 
 impl<D: Disk> Lane<D> {
@@ -300,6 +305,7 @@ impl<D: Disk> Lane<D> {
             carry_from: 0,
             carried_at: 0,
             counters: Counters { terms: found.terms, ..Counters::default() },
+            is_probing: false,
         };
         for group in &mut found.recovered {
             lane.fence_if_hit(group, found.terms);
@@ -448,7 +454,12 @@ impl<D: Disk> Lane<D> {
         if self.poisoned.is_some() {
             return;
         }
-        assert!(self.durable < last && last <= self.submitted, "appends complete in order");
+        let is_probe = self.is_probing && last == self.durable;
+        if is_probe {
+            self.is_probing = false;
+            self.counters.probes += 1;
+        }
+        assert!(is_probe || self.durable < last && last <= self.submitted, "appends complete in order");
         self.durable = last;
         while let Some((_, bytes)) = self.in_flight.pop_front_if_durable(last) {
             self.queued_bytes -= bytes;
@@ -475,6 +486,7 @@ impl<D: Disk> Lane<D> {
             bytes_synced: self.counters.cost.bytes,
             sync_nanos: self.counters.cost.nanos,
             batches: self.counters.batches,
+            probes: self.counters.probes,
             frames: self.counters.frames,
             frame_bytes: self.counters.frame_bytes,
             segments: self.segments.in_use.len(),

@@ -54,6 +54,7 @@ use crate::error::{CreateError, ProposeError};
 use crate::inbox::Inbox;
 use crate::liveness::{Heard, Liveness};
 use crate::metric::WorkerMetrics;
+use crate::pulse::Pulse;
 use crate::state_machine::{Replies, StateMachines};
 
 /// What may leave only when a batch is durable.
@@ -129,6 +130,7 @@ pub(crate) struct Worker<D: Disk> {
     transfers: Transfers,
     introductions: Introductions,
     liveness: Liveness,
+    pulse: Pulse,
     /// Beats that this turn has brought.
     beats_heard: Vec<Heard>,
     /// The nodes that groups are shared with may be others than before.
@@ -179,7 +181,8 @@ impl<D: Disk> Worker<D> {
             next_deadline: if self.is_poisoned {
                 Time::NEVER
             } else {
-                let own = self.transfers.next_deadline().min(self.liveness.next_deadline());
+                let hangs_at = self.pulse.next_deadline(now, self.oldest_batch());
+                let own = self.transfers.next_deadline().min(self.liveness.next_deadline()).min(hangs_at);
                 self.timers.next().min(self.reads_due.next()).min(own)
             },
             is_closed: false,
@@ -198,6 +201,7 @@ impl<D: Disk> Worker<D> {
             }
             Err(poisoned) => return self.poison(&poisoned),
         }
+        self.pulse.probes(self.now, self.lane.is_probing());
         while self.held.front().is_some_and(|held| held.lsn <= self.durable) {
             let mut held = self.held.pop_front().expect("was just seen");
             for (slot, group, id) in held.durable.drain(..) {
@@ -206,6 +210,7 @@ impl<D: Disk> Worker<D> {
                 }
             }
             self.release(&mut held);
+            self.pulse.finished(self.now);
             self.spare_held.push(held);
         }
     }
@@ -223,10 +228,15 @@ impl<D: Disk> Worker<D> {
         }
     }
 
-    /// Whether the disk has been busy with one batch for so long that this node must not lead: it falls silent, so that
+    /// Whether the disk has been busy with one write for so long that this node must not lead: it falls silent, so that
     /// followers elect others and its own leaders, unheard, step down. It speaks again when the disk does.
     pub(super) fn is_stalled(&self) -> bool {
-        self.held.front().is_some_and(|held| held.since + self.settings.election_timeout < self.now)
+        self.pulse.is_hung(self.now, self.oldest_batch())
+    }
+
+    /// Since when the oldest batch has been on its way to the disk.
+    fn oldest_batch(&self) -> Option<Time> {
+        self.held.front().map(|held| held.since)
     }
 
     /// The deadlines that have come, so many a turn: where thousands of groups wake together, what they say must find room,

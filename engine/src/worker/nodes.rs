@@ -34,7 +34,7 @@ impl<D: Disk> Worker<D> {
             self.liveness.hear(self.now, &heard);
         }
         self.liveness.lapse(self.now);
-        let is_well = !self.is_stalled();
+        let is_well = self.pulse.look(self.now, self.oldest_batch());
         self.liveness.is_well(self.now, is_well);
         self.spread_news();
     }
@@ -66,6 +66,19 @@ impl<D: Disk> Worker<D> {
         }
         if said {
             self.transport.flush();
+            self.probe_log();
+        }
+    }
+
+    /// A beat vouches for the log. Where nothing was written to that lately, a probe is: whoever shares no group vouches for
+    /// nothing, and writes none.
+    fn probe_log(&mut self) {
+        if self.is_poisoned || !self.pulse.wants_probe(self.now, self.oldest_batch()) {
+            return;
+        }
+        match self.lane.probe() {
+            Ok(is_probing) => self.pulse.probes(self.now, is_probing),
+            Err(error) => self.poison(&error),
         }
     }
 

@@ -3,6 +3,7 @@
 mod damage;
 mod disk_full;
 mod power_cut;
+mod probe;
 mod retention;
 mod round_trip;
 mod salvage;

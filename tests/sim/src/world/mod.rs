@@ -13,6 +13,7 @@ mod operator;
 mod readers;
 mod repeaters;
 mod stage;
+mod vouching;
 mod wire;
 
 use std::cmp::Reverse;
