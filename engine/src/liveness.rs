@@ -147,6 +147,17 @@ impl Liveness {
         self.next_beat = if self.links.is_empty() { Time::NEVER } else { self.next_beat.min(now) };
     }
 
+    /// A group is shared with this node, too.
+    pub(crate) fn meet(&mut self, now: Time, node: NodeId) {
+        match self.links.iter_mut().find(|link| link.node == node) {
+            Some(link) => link.is_named = true,
+            None => {
+                self.links.push(Link::new(node));
+                self.next_beat = self.next_beat.min(now);
+            }
+        }
+    }
+
     /// A beat has come. Before [`Liveness::lapse`] in the same turn: what ended while the beat waited has not ended for
     /// anybody.
     pub(crate) fn hear(&mut self, now: Time, heard: &Heard) {
