@@ -3,7 +3,7 @@
 
 use bytes::Bytes;
 use raftwerk_frame::wire::{UNIT_HEADER_BYTES, UnitHeader, UnitKind};
-use raftwerk_frame::{BEAT_BYTES, Index, NodeId, Time};
+use raftwerk_frame::{BEAT_BYTES, GroupId, Index, NodeId, Time};
 use raftwerk_net::Channel;
 use raftwerk_raft::{Effects, Group, Input};
 use raftwerk_wal::{Disk, GroupSlot};
@@ -154,11 +154,22 @@ impl<D: Disk> Worker<D> {
     /// worker that was stopped may have lost the lease since, and another may have written.
     pub(super) fn lease_of(&self, slot: GroupSlot) -> Option<Index> {
         let replica = self.replicas[slot.0 as usize].as_ref()?;
+        let (index, until) = self.lease_with(replica)?;
+        (until > self.now).then_some(index)
+    }
+
+    /// Until when a group's lease lasts, and the index up to which it may be read until then.
+    fn lease_with(&self, replica: &Replica) -> Option<(Index, Time)> {
         if !self.news.is_empty() {
             return None; // a promise that has ended, and begun again, is another one
         }
-        let (index, until) = replica.core.lease(|node| self.liveness.kept_until(node))?;
-        (until > self.now).then_some(index)
+        replica.core.lease(|node| self.liveness.kept_until(node))
+    }
+
+    /// Until when a group's lease lasts, as far as is known now.
+    pub(crate) fn lease_until(&self, group: GroupId) -> Option<Time> {
+        let replica = self.replica(group)?;
+        self.lease_with(replica).map(|(_, until)| until)
     }
 }
 

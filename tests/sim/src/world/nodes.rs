@@ -200,6 +200,7 @@ impl World<'_> {
         }
         if let Some(body) = node.body.take() {
             self.installed += body.stats().installs;
+            self.leased_reads += body.stats().leased_reads;
             node.noted = body.peers();
         }
         node.disks.clear();
