@@ -102,6 +102,9 @@ pub struct FailoverOptions {
     /// Writes under way at any time. As many as the node leads groups, or more: then each of them is looked for at once.
     #[arg(long, default_value_t = 4096, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     pub in_flight: u32,
+    /// Nobody writes while the fault lasts: what counts is when others lead.
+    #[arg(long)]
+    pub idle: bool,
     /// Print one JSON object as the last line.
     #[arg(long)]
     pub json: bool,
@@ -121,6 +124,9 @@ impl FailoverOptions {
         };
         (options.groups, options.in_flight, options.seed) = (self.groups, self.in_flight, self.seed);
         (options.kill_leader_after, options.seconds) = (Some(after), in_all.as_secs_f64());
+        if self.fault == Fault::WorkerStuck {
+            options.workers = 1; // all groups of the node are with the one that is stuck
+        }
         options
     }
 }

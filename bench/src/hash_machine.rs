@@ -3,8 +3,11 @@
 //!
 //! Beside a rolling hash of everything in order it keeps 256 sums, payload by payload hash, from which a
 //! [`ledger`](crate::ledger::hash) can tell whether each acknowledged payload was applied exactly once.
+//!
+//! IMPURE: there is a question that it takes as long to answer as whoever asks wants: a worker is stuck meanwhile.
 
 use std::io::{self, ErrorKind, Read, Write};
+use std::time::Duration;
 
 use bytes::Bytes;
 use raftwerk::{Checkpoint, Committed, Replies, StateMachine};
@@ -17,6 +20,8 @@ pub const BUCKETS: usize = 256;
 pub const COUNT_QUERY: &[u8] = b"count";
 /// Asks for everything: count, rolling hash, sums; all little-endian u64.
 pub const SUMS_QUERY: &[u8] = b"sums";
+/// Before so many milliseconds, a little-endian u64: does nothing for so long, and then answers nothing.
+pub const STALL_QUERY: &[u8] = b"stall";
 /// Bytes of the answer to [`SUMS_QUERY`].
 pub const SUMS_BYTES: usize = 8 * (2 + BUCKETS);
 const MAGIC: [u8; 8] = *b"RWhash1\n";
@@ -90,7 +95,11 @@ impl StateMachine for HashMachine {
         match query {
             COUNT_QUERY => Bytes::copy_from_slice(&self.count.to_le_bytes()),
             SUMS_QUERY => self.image().into(),
-            _ => Bytes::new(),
+            _ => {
+                let millis = query.strip_prefix(STALL_QUERY).and_then(|rest| rest.try_into().ok());
+                std::thread::sleep(Duration::from_millis(millis.map_or(0, u64::from_le_bytes)));
+                Bytes::new()
+            }
         }
     }
 

@@ -207,6 +207,12 @@ impl<D: Disk> Node<D> {
         self.workers[worker].replicas()
     }
 
+    /// Until when, by its own clock, this node answers strong reads of a group by itself: the lease that it has as its leader.
+    #[must_use]
+    pub fn lease_until(&self, group: GroupId) -> Option<Time> {
+        self.workers[self.worker_of(group)].lease_until(group)
+    }
+
     /// How much a worker holds.
     ///
     /// # Panics

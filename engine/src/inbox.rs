@@ -192,6 +192,11 @@ impl Inbox {
         self.orders.pop()
     }
 
+    /// Whether the engine wants something.
+    pub(crate) fn has_orders(&self) -> bool {
+        !self.orders.is_empty()
+    }
+
     /// How many requests wait.
     pub(crate) fn requests_len(&self) -> usize {
         self.requests.len()

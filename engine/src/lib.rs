@@ -59,6 +59,7 @@ mod membership;
 mod metric;
 mod peers;
 mod pipeline;
+mod pulse;
 mod relaxed;
 mod runtime;
 mod session;

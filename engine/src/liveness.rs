@@ -17,6 +17,8 @@
 //!    heard before; what the former promised stands, too: the core abstains from votes for T (`raft::Config::abstention`).
 //! 6. A life speaks for one log. Groups that mean another log of that node are told of no support: what the lost one led,
 //!    nobody leads.
+//! 7. A beat asks for support only if its worker's log makes progress ([`crate::pulse`]). Whatever else may stop, a worker
+//!    that does not turn sends no beat at all.
 //!
 //! Why by worker: a worker is what can hang. Its beats come out of its own turns, so there is nobody to vouch for it, and no
 //! other worker's groups suffer with it. Nodes with different numbers of workers do not support each other: their groups
@@ -143,6 +145,17 @@ impl Liveness {
         }
         self.links.retain(|link| link.is_named || link.is_tied());
         self.next_beat = if self.links.is_empty() { Time::NEVER } else { self.next_beat.min(now) };
+    }
+
+    /// A group is shared with this node, too.
+    pub(crate) fn meet(&mut self, now: Time, node: NodeId) {
+        match self.links.iter_mut().find(|link| link.node == node) {
+            Some(link) => link.is_named = true,
+            None => {
+                self.links.push(Link::new(node));
+                self.next_beat = self.next_beat.min(now);
+            }
+        }
     }
 
     /// A beat has come. Before [`Liveness::lapse`] in the same turn: what ended while the beat waited has not ended for

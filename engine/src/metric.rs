@@ -61,6 +61,8 @@ counters! {
     applied,
     /// Writes to the log that were followed by a sync, or, without syncs, that were made.
     syncs,
+    /// Of those, probes: pages of zeros where nothing else was written, to see whether the disk does anything.
+    probes,
     /// Bytes of those writes, padding included.
     bytes_synced,
     /// Bytes of the log's files in use.
@@ -138,6 +140,7 @@ impl WorkerMetrics {
     /// What the lane counted, at the end of a turn.
     pub(crate) fn publish(&self, lane: &LaneStats, log_bytes: u64, units_sent: u64, units_dropped: u64) {
         self.syncs.store(lane.syncs, Relaxed);
+        self.probes.store(lane.probes, Relaxed);
         self.bytes_synced.store(lane.bytes_synced, Relaxed);
         self.log_bytes.store(log_bytes, Relaxed);
         self.units_sent.store(units_sent, Relaxed);

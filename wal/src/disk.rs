@@ -151,15 +151,21 @@ pub struct AppendJob<File> {
     pub segment: u64,
     /// Where in the file, a multiple of 4 KiB.
     pub offset: u64,
-    /// The padded batch, a multiple of 4 KiB.
+    /// The padded batch, a multiple of 4 KiB; or a page of zeros: see [`AppendJob::is_probe`].
     pub batch: Bytes,
-    /// Its number.
+    /// Its number; a probe's is that of the batch before it.
     pub lsn: Lsn,
     /// It need not be synced before a later batch is that does: then it is written to this file, through the page cache.
     pub relaxed: Option<File>,
 }
 
 impl<File> AppendJob<File> {
+    /// Whether it is no batch, but a page of zeros where the next one will lie: to see whether the disk does anything.
+    #[must_use]
+    pub fn is_probe(&self) -> bool {
+        self.batch.first().is_none_or(|first| *first == 0)
+    }
+
     /// Every batch up to this one was durable when this one was sealed, and it says so.
     #[must_use]
     pub fn claim(&self) -> Lsn {
@@ -234,9 +240,9 @@ pub enum Completion<File> {
         /// What it took; no sync.
         cost: AppendCost,
     },
-    /// Every batch up to `last` is durable.
+    /// Every batch up to `last` is durable, and so is every probe before it.
     Appended {
-        /// The highest number written.
+        /// The highest number written; once more the same after a probe.
         last: Lsn,
         /// What it took.
         cost: AppendCost,

@@ -6,6 +6,8 @@
 use std::collections::VecDeque;
 use std::io::{self, IoSlice};
 
+use bytes::Bytes;
+
 use crate::disk::{Access, AppendCost, AppendJob, Completion, Files, Lsn, SegmentFile, SegmentJob};
 use crate::segment::{PAGE_BYTES, SegmentHeader, lane_dir, segment_path, spare_path, unfinished_path};
 
@@ -19,6 +21,11 @@ struct Aligned<const BYTES: usize>([u8; BYTES]);
 /// Zeros to fill a fresh segment with, over and over.
 static ZEROS: Aligned<ZERO_BYTES> = Aligned([0; ZERO_BYTES]);
 const ZERO_BYTES: usize = 64 << 10;
+/// A page of them, aligned as appends must be.
+pub(crate) fn zero_page() -> Bytes {
+    Bytes::from_static(&ZEROS.0[..PAGE_BYTES])
+}
+
 /// So many of them by one call.
 const FILL_PARTS: usize = 16;
 

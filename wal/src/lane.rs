@@ -127,6 +127,8 @@ pub struct LaneStats {
     pub sync_nanos: u64,
     /// Batches sealed.
     pub batches: u64,
+    /// Probes written ([`Lane::probe`]).
+    pub probes: u64,
     /// Of these, written without a sync of their own: [`Lane::submit_relaxed`].
     pub relaxed_batches: u64,
     /// Frames appended, facts included.
@@ -154,6 +156,7 @@ pub(crate) struct Counters {
     pub(crate) relaxed_batches: u64,
     pub(crate) frames: u64,
     pub(crate) frame_bytes: u64,
+    pub(crate) probes: u64,
     /// The highest term of any frame.
     pub(crate) terms: Term,
     /// This turn has a frame that wants to be synced.
@@ -255,6 +258,8 @@ pub struct Lane<D: Disk> {
     /// The newest segment when every group was last looked at for something to move forward.
     pub(crate) carried_at: u64,
     pub(crate) counters: Counters,
+    /// A probe is on its way.
+    pub(crate) is_probing: bool,
 }
 
 impl<D: Disk> Lane<D> {
@@ -315,6 +320,7 @@ impl<D: Disk> Lane<D> {
             carry_from: 0,
             carried_at: 0,
             counters: Counters { terms: found.terms, ..Counters::default() },
+            is_probing: false,
         };
         for group in &mut found.recovered {
             lane.fence_if_hit(group, found.terms);
@@ -430,7 +436,12 @@ impl<D: Disk> Lane<D> {
         if self.poisoned.is_some() {
             return;
         }
-        assert!(self.durable < last && last <= self.submitted, "appends complete in order");
+        let is_probe = self.is_probing && last == self.durable;
+        if is_probe {
+            self.is_probing = false;
+            self.counters.probes += 1;
+        }
+        assert!(is_probe || self.durable < last && last <= self.submitted, "appends complete in order");
         self.durable = last;
         self.written = last;
         while let Some((_, bytes)) = self.in_flight.pop_front_if_durable(last) {
@@ -470,6 +481,7 @@ impl<D: Disk> Lane<D> {
             bytes_synced: self.counters.cost.bytes,
             sync_nanos: self.counters.cost.nanos,
             batches: self.counters.batches,
+            probes: self.counters.probes,
             relaxed_batches: self.counters.relaxed_batches,
             frames: self.counters.frames,
             frame_bytes: self.counters.frame_bytes,

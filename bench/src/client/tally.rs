@@ -32,6 +32,12 @@ impl Progress {
         let led = self.led.iter().map(|led| led.load(Ordering::Relaxed)).enumerate();
         led.rev().max_by_key(|(_, led)| *led).map_or(0, |(node, _)| node)
     }
+
+    /// How many groups a node, counted from 0, leads, as far as the client knows.
+    #[must_use]
+    pub fn leads(&self, node: usize) -> u32 {
+        self.led[node].load(Ordering::Relaxed)
+    }
 }
 
 /// What became of everything.

@@ -6,12 +6,14 @@
 use std::io::{BufRead, BufReader, Write};
 use std::net::SocketAddr;
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::time::Duration;
 
 use bytes::Bytes;
 use rustix::process::{Pid, Signal, kill_process};
 use serde::{Deserialize, Serialize};
 
 use super::control::{NodeControl, NodeSettings, NodeUsage};
+use crate::hash_machine::STALL_QUERY;
 use crate::port::RemotePort;
 use crate::usage::cpu_nanos_of;
 
@@ -69,7 +71,7 @@ pub struct ChildNode {
 }
 
 impl Life {
-    fn begin(settings: &NodeSettings) -> Result<Self, String> {
+    fn start(settings: &NodeSettings) -> Result<Self, String> {
         let program = std::env::current_exe().map_err(|error| format!("finding this program: {error}"))?;
         let settings = serde_json::to_string(settings).map_err(|error| error.to_string())?;
         let mut process = Command::new(program)
@@ -101,10 +103,14 @@ impl Life {
         }
     }
 
-    fn ask(&mut self, question: &Question) -> Result<Answer, String> {
+    fn begin(&mut self, question: &Question) -> Result<(), String> {
         let mut line = serde_json::to_string(question).map_err(|error| error.to_string())?;
         line.push('\n');
-        self.questions.write_all(line.as_bytes()).map_err(|error| format!("a node's questions: {error}"))?;
+        self.questions.write_all(line.as_bytes()).map_err(|error| format!("a node's questions: {error}"))
+    }
+
+    fn ask(&mut self, question: &Question) -> Result<Answer, String> {
+        self.begin(question)?;
         match self.answer()? {
             Answer::Failed(why) => Err(why),
             answer => Ok(answer),
@@ -133,6 +139,28 @@ impl ChildNode {
             .map_err(|error| format!("stopping node n{node}: {error}"))
     }
 
+    /// The worker of a group is stuck from now on, for so long: in its state machine, which must be the hash machine. The node
+    /// can be asked nothing else before [`ChildNode::end_stall`].
+    ///
+    /// # Errors
+    /// The node is down.
+    pub fn begin_stall(&mut self, group: u32, span: Duration) -> Result<(), String> {
+        let node = self.settings.node;
+        let query = [STALL_QUERY, &(span.as_millis() as u64).to_le_bytes()].concat();
+        let life = self.life.as_mut().ok_or_else(|| format!("node n{node} is down"))?;
+        life.begin(&Question::Query(group, query)).map_err(|error| format!("node n{node}: {error}"))
+    }
+
+    /// Waits until the worker is stuck no longer.
+    ///
+    /// # Errors
+    /// The node is gone.
+    pub fn end_stall(&mut self) -> Result<(), String> {
+        let node = self.settings.node;
+        let life = self.life.as_mut().ok_or_else(|| format!("node n{node} is down"))?;
+        life.answer().map(drop).map_err(|error| format!("node n{node}: {error}"))
+    }
+
     fn ask(&mut self, question: &Question) -> Result<Answer, String> {
         let node = self.settings.node;
         let life = self.life.as_mut().ok_or_else(|| format!("node n{node} is down"))?;
@@ -144,7 +172,7 @@ impl NodeControl for ChildNode {
     type Port = RemotePort;
 
     fn start(settings: NodeSettings) -> Result<Self, String> {
-        let life = Some(Life::begin(&settings)?);
+        let life = Some(Life::start(&settings)?);
         Ok(Self { settings, life, others: Vec::new(), earlier: NodeUsage::default() })
     }
 
@@ -207,7 +235,7 @@ impl NodeControl for ChildNode {
     }
 
     fn restart(&mut self) -> Result<(), String> {
-        self.life = Some(Life::begin(&self.settings)?);
+        self.life = Some(Life::start(&self.settings)?);
         for (node, address) in self.others.clone() {
             self.ask(&Question::SetAddress(node, address))?;
         }

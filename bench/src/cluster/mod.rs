@@ -41,7 +41,7 @@ const WARM_UP: Duration = Duration::from_secs(1);
 /// How long a killed node stays down, so that the others have to do without it.
 const DOWN_TIME: Duration = Duration::from_secs(1);
 /// The longest wait for leaders, for operations to end, and for replicas to become equal.
-const PATIENCE: Duration = Duration::from_secs(60);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Runs the whole thing.
 ///
@@ -158,7 +158,7 @@ fn probe(place: &Place) -> Result<f64, String> {
     raw_sync_us(&place.path).map_err(|error| format!("probing the disk: {error}"))
 }
 
-fn make_groups<N: NodeControl>(options: &ClusterOptions, nodes: &mut [N]) -> Result<(), String> {
+pub(crate) fn make_groups<N: NodeControl>(options: &ClusterOptions, nodes: &mut [N]) -> Result<(), String> {
     // Creating a group waits for the disk: let the nodes wait side by side.
     thread::scope(|scope| {
         let running: Vec<_> = nodes
@@ -178,7 +178,7 @@ pub(crate) fn tell_address<N: NodeControl>(nodes: &mut [N], of: usize) -> Result
     others.try_for_each(|(_, node)| node.set_address(of as u64 + 1, address))
 }
 
-fn client<P: NodePort>(
+pub(crate) fn client<P: NodePort>(
     options: &ClusterOptions,
     ports: Vec<P>,
     orders: Receiver<Order<P>>,

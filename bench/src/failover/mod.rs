@@ -7,6 +7,7 @@
 //! every acknowledged write is looked for in every replica.
 
 mod hang;
+mod idle;
 mod relay;
 
 use std::io::Write;
@@ -28,6 +29,8 @@ use crate::cluster::{self, Orders, Place};
 const NODES: u64 = 3;
 /// How long a fault lasts: longer than anybody should need to get over it.
 const FAULT_TIME: Duration = Duration::from_secs(5);
+/// How long a pause lasts.
+const PAUSE: Duration = Duration::from_millis(100);
 /// When it begins, counted from the beginning of the measured time.
 const FAULT_AFTER: Duration = Duration::from_secs(3);
 
@@ -44,6 +47,10 @@ pub enum Fault {
     Partition,
     /// What the others send does not reach it; what it sends arrives.
     OneWay,
+    /// Its worker, of which there is one then, is stuck in a state machine; the process lives.
+    WorkerStuck,
+    /// SIGSTOP, and SIGCONT a tenth of a second later: nobody is to be elected.
+    Pause,
 }
 
 /// What was seen.
@@ -53,7 +60,10 @@ pub struct Failover {
     pub fault: String,
     /// All groups; a third of them was led by the node.
     pub groups: u32,
-    /// Of the groups that the node led, from the fault to the first write that another node acknowledged.
+    /// Nobody wrote anything.
+    pub idle: bool,
+    /// Of the groups that the node led, from the fault to the first write that another node acknowledged; of idle ones, until
+    /// another node led them.
     pub unavailable_ms: UnavailableMs,
     /// How often a replica began to lead in the measured time.
     pub elections: u64,
@@ -81,16 +91,28 @@ pub fn run(options: &FailoverOptions, out: &mut dyn Write) -> Result<bool, Strin
     let disk = (options.fault == Fault::DiskHang).then(|| FrozenDisk::mount(&place.path)).transpose()?;
     let mut nodes = start(&cluster, &place, disk.as_ref())?;
     let relays = connect(&mut nodes, options.fault)?;
+    if options.idle {
+        let seen = idle::run(options, &cluster, nodes, &relays, disk.as_ref())?;
+        let is_good = seen.errors.is_empty() && seen.failover.lost_acknowledged == 0;
+        let said = tell(&seen.failover, seen.led, None, &seen.errors, options.json, out);
+        return said.map(|()| is_good).map_err(|error| error.to_string());
+    }
     let strike = |nodes: &mut [ChildNode], most: usize, orders: &Orders<ChildNode>, groups: u32| {
         // Only the first node is on a disk that can be made to hang.
         let victim = if disk.is_some() { 0 } else { most };
         let ill = Ill { fault: options.fault, victim, relays: &relays, disk: disk.as_ref() };
         cluster::expect_outage::<ChildNode>(victim, orders)?;
         ill.begin(nodes)?;
-        orders.send(Order::Gone(victim)).map_err(|_| "the client ended early".to_owned())?;
-        thread::sleep(FAULT_TIME);
+        let gone = || orders.send(Order::Gone(victim)).map_err(|_| "the client ended early".to_owned());
+        if options.fault != Fault::Pause {
+            gone()?;
+        }
+        thread::sleep(options.fault.lasts());
         let start = Instant::now();
         ill.end(nodes)?;
+        if options.fault == Fault::Pause {
+            gone()?;
+        }
         orders
             .send(Order::Back(victim, nodes[victim].port()?))
             .map_err(|_| "the client ended early".to_owned())?;
@@ -105,7 +127,8 @@ pub fn run(options: &FailoverOptions, out: &mut dyn Write) -> Result<bool, Strin
     };
     let (fault, elections) = (options.fault.name(), report.elections);
     let lost_acknowledged = report.lost_acknowledged;
-    let seen = Failover { fault, groups: options.groups, unavailable_ms, elections, lost_acknowledged };
+    let (groups, idle) = (options.groups, false);
+    let seen = Failover { fault, groups, idle, unavailable_ms, elections, lost_acknowledged };
     let said = tell(&seen, failover.groups_led, failover.caught_up_ms, &report.errors, options.json, out);
     said.map_err(|error| error.to_string())?;
     Ok(report.is_good())
@@ -123,10 +146,11 @@ fn tell(
     let UnavailableMs { p50, p99, max } = seen.unavailable_ms;
     writeln!(
         out,
-        "{}: {led} of {} groups took no writes for {} (p50), {} (p99), {} (the last); {} elections; the node had caught up \
-         {} after the fault's end; {} acknowledged writes lost",
+        "{}: {led} of {} groups {} for {} (p50), {} (p99), {} (the last); {} elections; the node had caught up {} after \
+         the fault's end; {} acknowledged writes lost",
         seen.fault,
         seen.groups,
+        if seen.idle { "had no other leader" } else { "took no writes" },
         ms(p50),
         ms(p99),
         ms(max),
@@ -144,6 +168,10 @@ fn tell(
 }
 
 impl Fault {
+    const fn lasts(self) -> Duration {
+        if matches!(self, Self::Pause) { PAUSE } else { FAULT_TIME }
+    }
+
     fn name(self) -> String {
         self.to_possible_value().map_or_else(String::new, |value| value.get_name().to_owned())
     }
@@ -194,7 +222,8 @@ impl Ill<'_> {
     fn begin(&self, nodes: &mut [ChildNode]) -> Result<(), String> {
         match self.fault {
             Fault::Kill => nodes[self.victim].kill(),
-            Fault::Freeze => nodes[self.victim].freeze(true),
+            Fault::Freeze | Fault::Pause => nodes[self.victim].freeze(true),
+            Fault::WorkerStuck => nodes[self.victim].begin_stall(0, FAULT_TIME),
             Fault::DiskHang => self.disk.map_or(Ok(()), |disk| disk.freeze(true)),
             Fault::Partition => {
                 self.relays.iter().for_each(|relay| relay.cut(self.victim, Way::Both, true));
@@ -213,7 +242,8 @@ impl Ill<'_> {
                 nodes[self.victim].restart()?;
                 cluster::tell_address(nodes, self.victim)
             }
-            Fault::Freeze => nodes[self.victim].freeze(false),
+            Fault::Freeze | Fault::Pause => nodes[self.victim].freeze(false),
+            Fault::WorkerStuck => nodes[self.victim].end_stall(),
             Fault::DiskHang => self.disk.map_or(Ok(()), |disk| disk.freeze(false)),
             Fault::Partition | Fault::OneWay => {
                 self.relays.iter().for_each(|relay| relay.cut(self.victim, Way::Both, false));

@@ -344,7 +344,8 @@ impl<D: Disk> Worker<D> {
 
     /// What the engine wants of the worker.
     pub(super) fn take_orders(&mut self) {
-        while let Some(order) = self.inbox.next_order() {
+        for _ in 0..super::ORDERS_PER_TURN {
+            let Some(order) = self.inbox.next_order() else { return };
             match order {
                 Order::PipelineGone { pipeline } => self.clients.forget(pipeline),
                 Order::Shutdown => return self.close(),

@@ -53,8 +53,9 @@ pub use self::view::{Load, ReplicaView};
 use crate::dispatch::Dispatch;
 use crate::error::{CreateError, ProposeError};
 use crate::inbox::Inbox;
-use crate::liveness::{Heard, Liveness};
+use crate::liveness::{Heard, Liveness, News};
 use crate::metric::WorkerMetrics;
+use crate::pulse::Pulse;
 use crate::state_machine::{Replies, StateMachines};
 
 /// What may leave only when a batch is durable.
@@ -90,8 +91,18 @@ pub struct TurnEnd {
 
 /// The most deadlines of groups that a turn lets come.
 const DEADLINES_PER_TURN: usize = 1024;
-/// The most units of the network that a turn takes in.
+/// The most units of the network that a turn takes in …
 const ARRIVALS_PER_TURN: usize = 256;
+/// … and about the most messages in them. A turn is to be short even where thousands of groups speak at once: signs of life
+/// leave in turns.
+const RECORDS_PER_TURN: u32 = 4096;
+/// The most orders that a turn obeys.
+const ORDERS_PER_TURN: usize = 512;
+/// The most replicas that a turn tells of nodes that are, or are no longer, supported.
+const TOLD_PER_TURN: usize = 8192;
+/// While the network has brought more than a turn takes in, deadlines come in one of so many turns: what a group waits for
+/// may be among it, and who campaigns for nothing makes more work for those who have too much.
+const TURNS_BEHIND_MAX: u32 = 8;
 
 /// The owner of some groups. See the module's head.
 pub(crate) struct Worker<D: Disk> {
@@ -138,8 +149,14 @@ pub(crate) struct Worker<D: Disk> {
     transfers: Transfers,
     introductions: Introductions,
     liveness: Liveness,
+    pulse: Pulse,
     /// Beats that this turn has brought.
     beats_heard: Vec<Heard>,
+    /// What not every replica has been told yet, in order; and how many have been told of the first.
+    news: VecDeque<News>,
+    news_told: usize,
+    /// So many turns have left something of the network's waiting.
+    turns_behind: u32,
     /// The nodes that groups are shared with may be others than before.
     are_nodes_stale: bool,
     replies: Replies,
@@ -183,12 +200,15 @@ impl<D: Disk> Worker<D> {
                 || self.inbox.requests_len() > 0 && had_room
                 || !applied_all
                 || !self.beats_heard.is_empty()
+                || !self.news.is_empty()
+                || self.inbox.has_orders()
                 || !self.questions.is_empty()
                 || !self.dirty.is_empty(),
             next_deadline: if self.is_poisoned {
                 Time::NEVER
             } else {
-                let own = self.transfers.next_deadline().min(self.liveness.next_deadline());
+                let hangs_at = self.pulse.next_deadline(now, self.oldest_batch());
+                let own = self.transfers.next_deadline().min(self.liveness.next_deadline()).min(hangs_at);
                 let own = own.min(self.relaxed_due());
                 self.timers.next().min(self.reads_due.next()).min(own)
             },
@@ -209,6 +229,7 @@ impl<D: Disk> Worker<D> {
             }
             Err(poisoned) => return self.poison(&poisoned),
         }
+        self.pulse.probes(self.now, self.lane.is_probing());
         while self.held.front().is_some_and(|held| held.lsn <= self.durable) {
             let mut held = self.held.pop_front().expect("was just seen");
             self.told_written = self.told_written.saturating_sub(1);
@@ -218,6 +239,7 @@ impl<D: Disk> Worker<D> {
                 }
             }
             self.release(&mut held);
+            self.pulse.finished(self.now);
             self.spare_held.push(held);
         }
     }
@@ -235,16 +257,23 @@ impl<D: Disk> Worker<D> {
         }
     }
 
-    /// Whether the disk has been busy with one batch for so long that this node must not lead: it falls silent, so that
+    /// Whether the disk has been busy with one write for so long that this node must not lead: it falls silent, so that
     /// followers elect others and its own leaders, unheard, step down. It speaks again when the disk does.
     pub(super) fn is_stalled(&self) -> bool {
-        self.held.front().is_some_and(|held| held.since + self.settings.election_timeout < self.now)
+        self.pulse.is_hung(self.now, self.oldest_batch())
+    }
+
+    /// Since when the oldest batch has been on its way to the disk.
+    fn oldest_batch(&self) -> Option<Time> {
+        self.held.front().map(|held| held.since)
     }
 
     /// The deadlines that have come, so many a turn: where thousands of groups wake together, what they say must find room,
     /// and others a hearing.
     fn take_due(&mut self) {
-        for _ in 0..DEADLINES_PER_TURN {
+        self.turns_behind = if self.inbox.has_arrivals() { self.turns_behind + 1 } else { 0 };
+        let deadlines = if self.turns_behind % TURNS_BEHIND_MAX == 0 { DEADLINES_PER_TURN } else { 0 };
+        for _ in 0..deadlines {
             let Some((at, slot)) = self.timers.due(self.now) else { break };
             let Some(replica) = self.replicas.get_mut(slot.0 as usize).and_then(Option::as_mut) else {
                 continue;
@@ -370,6 +399,7 @@ impl<D: Disk> Worker<D> {
         self.outboxes.clear();
         self.dirty.clear();
         self.beats_heard.clear();
+        self.news.clear();
         self.questions.clear();
         self.abandon_all(&ProposeError::Poisoned);
     }

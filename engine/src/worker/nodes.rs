@@ -3,14 +3,16 @@
 
 use bytes::Bytes;
 use raftwerk_frame::wire::{UNIT_HEADER_BYTES, UnitHeader, UnitKind};
-use raftwerk_frame::{BEAT_BYTES, Index, NodeId};
+use raftwerk_frame::{BEAT_BYTES, GroupId, Index, NodeId, Time};
 use raftwerk_net::Channel;
-use raftwerk_raft::{Group, Input};
+use raftwerk_raft::{Effects, Group, Input};
 use raftwerk_wal::{Disk, GroupSlot};
 use smallvec::SmallVec;
 
-use super::Worker;
-use crate::liveness::News;
+use super::replica::Replica;
+use super::ship::Outboxes;
+use super::{TOLD_PER_TURN, Timers, Worker};
+use crate::liveness::{Liveness, News};
 
 impl<D: Disk> Worker<D> {
     /// Takes in the beats that have come. What they ask for is promised in the next turn: a promise counts from a time after
@@ -23,18 +25,22 @@ impl<D: Disk> Worker<D> {
 
     /// Looks after support: what ends, whether this worker may be supported itself, and the beats that are due.
     pub(super) fn tend_nodes(&mut self) {
-        if std::mem::take(&mut self.are_nodes_stale) {
-            let mut nodes: Vec<NodeId> =
-                self.replicas.iter().flatten().flat_map(|replica| replica.core.peers()).collect();
-            nodes.sort_unstable();
-            nodes.dedup();
+        // Who comes is met at once, and who is missed no longer is noticed before the next beat.
+        if self.are_nodes_stale && self.now >= self.liveness.next_deadline() {
+            self.are_nodes_stale = false;
+            let mut nodes: SmallVec<[NodeId; 16]> = SmallVec::new();
+            for peer in self.replicas.iter().flatten().flat_map(|replica| replica.core.peers()) {
+                if !nodes.contains(&peer) {
+                    nodes.push(peer);
+                }
+            }
             self.liveness.name(self.now, &nodes);
         }
         for heard in self.beats_heard.drain(..) {
             self.liveness.hear(self.now, &heard);
         }
         self.liveness.lapse(self.now);
-        let is_well = !self.is_stalled();
+        let is_well = self.pulse.look(self.now, self.oldest_batch());
         self.liveness.is_well(self.now, is_well);
         self.spread_news();
     }
@@ -66,37 +72,63 @@ impl<D: Disk> Worker<D> {
         }
         if said {
             self.transport.flush();
+            self.probe_log();
         }
     }
 
-    /// Tells every group that knows a node what has become of it.
+    /// A beat vouches for the log. Where nothing was written to that lately, a probe is: whoever shares no group vouches for
+    /// nothing, and writes none.
+    fn probe_log(&mut self) {
+        if self.is_poisoned || !self.pulse.wants_probe(self.now, self.oldest_batch()) {
+            return;
+        }
+        match self.lane.probe() {
+            Ok(is_probing) => self.pulse.probes(self.now, is_probing),
+            Err(error) => self.poison(&error),
+        }
+    }
+
+    /// Tells every group that knows a node what has become of it: all groups of one piece of news before any of the next, some
+    /// in this turn, the others in those to come.
     fn spread_news(&mut self) {
-        let news = self.liveness.take_news();
-        if !news.is_empty() {
+        let fresh = self.liveness.take_news();
+        if !fresh.is_empty() {
             self.outboxes.look_up(self.dispatch.peers());
         }
-        for news in news {
+        self.news.extend(fresh);
+        let mut left = TOLD_PER_TURN;
+        while let Some(&news) = self.news.front() {
             let (News::Supports(node, yes) | News::SupportedBy(node, yes)) = news;
-            tracing::debug!(node = self.settings.node.0, worker = self.settings.worker, ?news);
-            for at in 0..self.replicas.len() {
-                if let Some(replica) = &self.replicas[at]
+            let input = match news {
+                News::Supports(..) => Input::Supports { node, yes },
+                News::SupportedBy(..) => Input::SupportedBy { node, yes },
+            };
+            if self.news_told == 0 {
+                tracing::debug!(node = self.settings.node.0, worker = self.settings.worker, ?news);
+            }
+            while let Some(replica) = self.replicas.get_mut(self.news_told) {
+                if left == 0 {
+                    return;
+                }
+                (left, self.news_told) = (left - 1, self.news_told + 1);
+                if let Some(replica) = replica
                     && replica.core.peers().any(|peer| peer == node)
-                    && (!yes || self.tie_of(&replica.core, node) != (false, false))
+                    && (!yes || tie_of(&self.liveness, &self.outboxes, &replica.core, node) != (false, false))
                 {
-                    let input = match news {
-                        News::Supports(..) => Input::Supports { node, yes },
-                        News::SupportedBy(..) => Input::SupportedBy { node, yes },
-                    };
-                    let slot = replica.slot;
-                    self.step(slot, input);
+                    Self::tell(&mut self.timers, &mut self.effects, replica, self.now, input);
                 }
             }
+            self.news.pop_front();
+            self.news_told = 0;
         }
     }
 
-    /// What a group is to know of a node: what has become of the log that it means.
-    fn tie_of(&self, core: &Group, node: NodeId) -> (bool, bool) {
-        self.liveness.tie(node, self.outboxes.addressee(core, node, None).log)
+    /// A group is told of a node. It does nothing at once, though it may have another deadline.
+    fn tell(timers: &mut Timers, effects: &mut Effects, replica: &mut Replica, now: Time, input: Input<'_>) {
+        effects.clear();
+        replica.core.step(now, input, effects);
+        debug_assert!(effects.send.is_empty() && effects.send_durable.is_empty() && !effects.role_changed);
+        Self::arm(timers, replica);
     }
 
     /// A group is new, or knows other nodes than before: it hears who is supported, before anything it says can leave.
@@ -104,14 +136,16 @@ impl<D: Disk> Worker<D> {
         let Some(replica) = self.replicas[slot.0 as usize].as_ref() else { return };
         let nodes: SmallVec<[NodeId; 8]> = replica.core.peers().collect();
         for node in nodes {
-            let Some(replica) = self.replicas[slot.0 as usize].as_ref() else { return };
-            let (supports, is_supported) = self.tie_of(&replica.core, node);
+            self.liveness.meet(self.now, node);
+            let Some(replica) = self.replicas[slot.0 as usize].as_mut() else { return };
+            let (supports, is_supported) = tie_of(&self.liveness, &self.outboxes, &replica.core, node);
             let (knows_support, knows_supported) = replica.core.tie(node);
-            if supports != knows_support {
-                self.step(slot, Input::Supports { node, yes: supports });
-            }
-            if is_supported != knows_supported {
-                self.step(slot, Input::SupportedBy { node, yes: is_supported });
+            let news = [
+                (supports != knows_support).then_some(Input::Supports { node, yes: supports }),
+                (is_supported != knows_supported).then_some(Input::SupportedBy { node, yes: is_supported }),
+            ];
+            for input in news.into_iter().flatten() {
+                Self::tell(&mut self.timers, &mut self.effects, replica, self.now, input);
             }
         }
     }
@@ -120,7 +154,26 @@ impl<D: Disk> Worker<D> {
     /// worker that was stopped may have lost the lease since, and another may have written.
     pub(super) fn lease_of(&self, slot: GroupSlot) -> Option<Index> {
         let replica = self.replicas[slot.0 as usize].as_ref()?;
-        let (index, until) = replica.core.lease(|node| self.liveness.kept_until(node))?;
+        let (index, until) = self.lease_with(replica)?;
         (until > self.now).then_some(index)
     }
+
+    /// Until when a group's lease lasts, and the index up to which it may be read until then.
+    fn lease_with(&self, replica: &Replica) -> Option<(Index, Time)> {
+        if !self.news.is_empty() {
+            return None; // a promise that has ended, and begun again, is another one
+        }
+        replica.core.lease(|node| self.liveness.kept_until(node))
+    }
+
+    /// Until when a group's lease lasts, as far as is known now.
+    pub(crate) fn lease_until(&self, group: GroupId) -> Option<Time> {
+        let replica = self.replica(group)?;
+        self.lease_with(replica).map(|(_, until)| until)
+    }
+}
+
+/// What a group is to know of a node: what has become of the log that it means.
+fn tie_of(liveness: &Liveness, outboxes: &Outboxes, core: &Group, node: NodeId) -> (bool, bool) {
+    liveness.tie(node, outboxes.addressee(core, node, None).log)
 }

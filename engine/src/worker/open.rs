@@ -19,6 +19,7 @@ use crate::error::OpenError;
 use crate::inbox::Inbox;
 use crate::liveness::{Liveness, Terms};
 use crate::metric::WorkerMetrics;
+use crate::pulse::Pulse;
 use crate::state_machine::{Replies, StateMachines};
 
 /// What a worker needs of the node's settings; [`Config`](crate::Config) explains those it has, too.
@@ -137,6 +138,7 @@ impl<D: Disk> Worker<D> {
             promise: settings.election_timeout,
             drift_ppm: settings.clock_drift_ppm,
         });
+        let pulse = Pulse::new(now, settings.election_timeout);
         let mut worker = Self {
             settings,
             machines,
@@ -170,7 +172,11 @@ impl<D: Disk> Worker<D> {
             transfers: Transfers::default(),
             introductions: super::Introductions::default(),
             liveness,
+            pulse,
             beats_heard: Vec::new(),
+            news: std::collections::VecDeque::new(),
+            news_told: 0,
+            turns_behind: 0,
             are_nodes_stale: false,
             replies: Replies::default(),
             is_poisoned: false,

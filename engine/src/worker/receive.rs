@@ -13,7 +13,7 @@ use smallvec::SmallVec;
 
 use super::perform::ArrivedFrame;
 use super::ship::Addressee;
-use super::{ARRIVALS_PER_TURN, Worker};
+use super::{ARRIVALS_PER_TURN, RECORDS_PER_TURN, Worker};
 use crate::inbox::Arrival;
 
 /// Frames of one append. More than a few only in catch-up, across terms.
@@ -27,13 +27,16 @@ type Memberships = Vec<Membership>;
 impl<D: Disk> Worker<D> {
     /// Takes units in, at most so many a turn.
     pub(super) fn take_arrivals(&mut self) {
+        let mut records = 0;
         for _ in 0..ARRIVALS_PER_TURN {
-            if !self.has_room_for_arrivals() {
+            if !self.has_room_for_arrivals() || records >= RECORDS_PER_TURN {
                 return;
             }
             match self.inbox.next_arrival() {
                 None => return,
-                Some(Arrival::Unit { from, is_first, unit }) => self.take_unit(from, is_first, &unit),
+                Some(Arrival::Unit { from, is_first, unit }) => {
+                    records = records.saturating_add(self.take_unit(from, is_first, &unit));
+                }
                 Some(Arrival::Question { from }) => self.take_question(from),
                 Some(Arrival::Introduction { from, log, unit }) => self.take_introduction(from, log, unit),
                 Some(Arrival::Lost(node)) => self.take_lost(node),
@@ -50,20 +53,21 @@ impl<D: Disk> Worker<D> {
         self.is_full || self.lane.room() as u64 >= UNIT_BYTES
     }
 
-    fn take_unit(&mut self, from: NodeId, is_first: bool, unit: &Bytes) {
-        match UnitHeader::parse(unit) {
-            Ok((header, _, _)) if header.from != from => self.metrics.bad_unit(),
-            Ok((header, records, bodies)) => {
-                let voice = Voice { from, log: header.log, is_first, is_named: false, names_itself: false };
-                match header.kind {
-                    UnitKind::Groups => self.take_records(voice, records, bodies),
-                    UnitKind::Snapshot => self.take_snapshot_unit(voice, unit.slice_ref(bodies)),
-                    // Those do not come this way.
-                    UnitKind::Beat => self.metrics.bad_unit(),
-                }
-            }
-            Err(_) => self.metrics.bad_unit(),
+    /// Takes a unit apart; how many messages it said to hold.
+    fn take_unit(&mut self, from: NodeId, is_first: bool, unit: &Bytes) -> u32 {
+        let Ok((header, records, bodies)) = UnitHeader::parse(unit) else {
+            self.metrics.bad_unit();
+            return 0;
+        };
+        let voice = Voice { from, log: header.log, is_first, is_named: false, names_itself: false };
+        match header.kind {
+            _ if header.from != from => self.metrics.bad_unit(),
+            UnitKind::Groups => self.take_records(voice, records, bodies),
+            UnitKind::Snapshot => self.take_snapshot_unit(voice, unit.slice_ref(bodies)),
+            // Those do not come this way.
+            UnitKind::Beat => self.metrics.bad_unit(),
         }
+        header.records
     }
 
     fn take_records(&mut self, voice: Voice, records: &[u8], mut bodies: &[u8]) {

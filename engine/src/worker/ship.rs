@@ -17,7 +17,7 @@ use super::Worker;
 use crate::peers::{PeerLogs, Peers};
 
 /// A control unit leaves early only when it holds this many records, 768 KiB: the transport carries at most 1 MiB.
-const CONTROL_RECORDS: u32 = 16 << 10;
+const CONTROL_RECORDS: u32 = 4 << 10;
 /// An append unit leaves when its frames reach this many bytes.
 const APPEND_BYTES: u64 = 1 << 20;
 /// Frames shorter than this are copied beside the records: many small slices cost the transport more than one copy.

@@ -100,6 +100,8 @@ kinds! {
     Corrupt = "corrupt",
     /// A replica that was removed is dropped from a disk that is kept, and joins again.
     Rejoin = "rejoin",
+    /// A worker of a node gets no turns for a while; the others do.
+    Stuck = "stuck",
 }
 
 impl FaultKind {

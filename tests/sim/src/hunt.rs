@@ -27,6 +27,8 @@ pub struct Catch {
     pub unknown: u64,
     /// Nodes that refused to open a damaged log.
     pub loud_stops: u64,
+    /// Strong reads that leaders answered by lease.
+    pub leased_reads: u64,
     /// Faults by kind.
     pub faults: FaultCounts,
     /// Over the hashes of all seeds, whatever their order.
@@ -144,6 +146,7 @@ impl Catch {
         self.answered += report.answered;
         self.unknown += report.unknown;
         self.loud_stops += report.loud_stops;
+        self.leased_reads += report.leased_reads;
         self.faults.merge(&report.faults);
         self.hash ^= report.hash.wrapping_mul(report.seed | 1);
         self.violations.extend(report.violation.clone().map(|violation| (report.seed, violation)));
@@ -185,6 +188,7 @@ impl Catch {
             "answered": self.answered,
             "unknown": self.unknown,
             "loud_stops": self.loud_stops,
+            "leased_reads": self.leased_reads,
             "hash": format!("{:016x}", self.hash),
             "faults": faults,
             "violations": violations,

@@ -281,8 +281,8 @@ fn fresh_seed() -> u64 {
 fn summary(found: &Catch) {
     let faults: u64 = found.faults.iter().map(|(_, count)| count).sum();
     print(&format!(
-        "{} seeds · {} events, {:.0} per second · {:.2} cluster-hours, {:.1} per minute · {} calls answered, {} unknown · \
-         {faults} faults, {} loud stops · {} violations",
+        "{} seeds · {} events, {:.0} per second · {:.2} cluster-hours, {:.1} per minute · {} calls answered, {} unknown, {} reads \
+         by lease · {faults} faults, {} loud stops · {} violations",
         found.seeds,
         found.events,
         found.events_per_second(),
@@ -290,6 +290,7 @@ fn summary(found: &Catch) {
         found.hours_per_minute(),
         found.answered,
         found.unknown,
+        found.leased_reads,
         found.loud_stops,
         found.violations.len()
     ));

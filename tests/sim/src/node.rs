@@ -100,6 +100,13 @@ pub(crate) struct SimNode {
     pub(crate) workers: usize,
     pub(crate) frozen_until: u64,
     pub(crate) hangs_until: u64,
+    /// When that hang began.
+    pub(crate) hangs_since: u64,
+    /// This worker has no turns until then.
+    pub(crate) stuck: (usize, u64),
+    /// When the node was last opened, and when each worker last had a turn, in this life or the one before.
+    pub(crate) opened: u64,
+    pub(crate) turned: Vec<u64>,
     /// Durable state may have been taken from it.
     pub(crate) is_damaged: bool,
     /// Its disk was emptied: it knows nothing of what it promised, and nobody may hear it.
@@ -161,6 +168,10 @@ impl SimNode {
             workers,
             frozen_until: 0,
             hangs_until: 0,
+            hangs_since: 0,
+            stuck: (0, 0),
+            opened: 0,
+            turned: Vec::new(),
             is_damaged: false,
             is_wiped: false,
             disks_lost: 0,
@@ -188,6 +199,20 @@ impl SimNode {
     /// Whether it runs and may be spoken to.
     pub(crate) const fn is_reachable(&self) -> bool {
         matches!(self.state, State::Up) && !self.is_fenced
+    }
+
+    /// Its disk does nothing until then.
+    pub(crate) const fn hang(&mut self, now: u64, until: u64) {
+        if self.hangs_until <= now {
+            self.hangs_since = now;
+        }
+        self.hangs_until = until;
+    }
+
+    /// Until when a worker has no turns.
+    pub(crate) const fn still_until(&self, worker: usize) -> u64 {
+        let (stuck, until) = self.stuck;
+        if stuck == worker && until > self.frozen_until { until } else { self.frozen_until }
     }
 
     /// Its own time.

@@ -24,6 +24,9 @@ pub enum Profile {
     Hostile,
     /// As swarm, over the real transport: QUIC, over datagrams that are lost, doubled, reordered, corrupted. Slower.
     Quic,
+    /// Clocks that gain or lose up to 5 %, nodes, workers and disks that stand still, leaders that are cut off or hand over, and
+    /// many readers: whether leases hold.
+    Leases,
     /// Groups of changing membership on more nodes than they have voters, and leaders that hand over, under every kind
     /// of fault that damages nothing.
     Churn,
@@ -167,13 +170,17 @@ impl Plan {
     pub fn draw(seed: u64, options: &Options) -> Self {
         let mut chance = Chance::of(seed, "plan");
         let kinds = kinds(&mut chance, options.profile).without(options.without);
-        let counts: &[usize] =
-            if options.profile == Profile::Churn { &[3, 4, 5, 6] } else { &[3, 3, 3, 3, 5, 5, 1, 2, 4, 7] };
+        let counts: &[usize] = match options.profile {
+            Profile::Churn => &[3, 4, 5, 6],
+            Profile::Leases => &[3, 5],
+            _ => &[3, 3, 3, 3, 5, 5, 1, 2, 4, 7],
+        };
         let nodes = options.nodes.unwrap_or_else(|| chance.one_of(counts));
         let groups = options.groups.unwrap_or_else(|| chance.one_of(&[1, 1, 1, 2, 3, 6]));
         let voters = (0..groups).map(|_| voters(&mut chance, nodes, options.profile)).collect();
         // Nodes support each other only where they have as many workers.
-        let (alike, usual) = (chance.below(4) > 0, chance.one_of(&[1, 1, 2, 3]));
+        let is_about_leases = options.profile == Profile::Leases;
+        let (alike, usual) = (chance.below(4) > 0 || is_about_leases, chance.one_of(&[1, 1, 2, 3]));
         let one = |chance: &mut Chance| if alike { usual } else { chance.one_of(&[1, 1, 1, 2, 3]) };
         let workers = (0..nodes).map(|_| one(&mut chance)).collect();
         let election = chance.one_of(&[200, 500, 1_000, 1_000]) * MS;
@@ -183,6 +190,7 @@ impl Plan {
         let disk = disk_plan(&mut chance, kinds, election);
         let gap = match options.profile {
             Profile::Gentle => 3_000 * MS,
+            Profile::Leases => chance.one_of(&[500, 1_000]) * MS,
             Profile::Swarm | Profile::Quic | Profile::Relaxed => chance.one_of(&[300, 1_000, 2_000]) * MS,
             Profile::Hostile | Profile::Churn => 250 * MS,
         };
@@ -202,7 +210,7 @@ impl Plan {
             is_churning: options.profile == Profile::Churn,
             workers,
             clients: chance.from_to(1, 6) as usize,
-            readers: Chance::of(seed, "readers planned").below(4) as usize,
+            readers: if is_about_leases { 4 } else { Chance::of(seed, "readers planned").below(4) as usize },
             repeaters: Chance::of(seed, "repeaters planned").below(3) as usize,
             think: chance.one_of(&[1, 5, 10, 50, 200, 1_000]) * MS,
             stray: chance.one_of(&[2, 16]),
@@ -214,10 +222,10 @@ impl Plan {
             net,
             quic: (options.profile == Profile::Quic).then(|| QuicPlan::draw(seed, kinds)),
             disk,
-            drift_ppm: if options.profile == Profile::Gentle {
-                50
-            } else {
-                chance.one_of(&[0, 200, 20_000, 50_000])
+            drift_ppm: match options.profile {
+                Profile::Gentle => 50,
+                Profile::Leases => 50_000,
+                _ => chance.one_of(&[0, 200, 20_000, 50_000]),
             },
             crashes: strikes.iter().any(|strike| strike.kind == FaultKind::CrashAtCall),
             remembers_batches: options.profile != Profile::Churn
@@ -237,6 +245,19 @@ fn kinds(chance: &mut Chance, profile: Profile) -> FaultSet {
     // an operator looks.
     FaultSet::of(|kind| match profile {
         Profile::Gentle => matches!(kind, FaultKind::Kill | FaultKind::Delay | FaultKind::Isolate),
+        Profile::Leases => matches!(
+            kind,
+            FaultKind::Freeze
+                | FaultKind::Stuck
+                | FaultKind::DiskHang
+                | FaultKind::Transfer
+                | FaultKind::Depose
+                | FaultKind::Isolate
+                | FaultKind::OneWay
+                | FaultKind::Kill
+                | FaultKind::Delay
+                | FaultKind::Late
+        ),
         Profile::Swarm | Profile::Quic | Profile::Hostile | Profile::Relaxed
             if matches!(kind, FaultKind::Reconfigure | FaultKind::Rejoin) =>
         {
@@ -254,6 +275,7 @@ fn kinds(chance: &mut Chance, profile: Profile) -> FaultSet {
 fn voters(chance: &mut Chance, nodes: usize, profile: Profile) -> Vec<usize> {
     let count = match chance.below(6) {
         _ if profile == Profile::Churn => nodes.min(3),
+        _ if profile == Profile::Leases => nodes,
         0 if nodes > 3 => 3,
         1 => 1,
         _ => nodes,

@@ -4,6 +4,7 @@ mod damage;
 mod disk_full;
 mod losses;
 mod power_cut;
+mod probe;
 mod relaxed;
 mod retention;
 mod round_trip;

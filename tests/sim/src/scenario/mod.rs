@@ -7,6 +7,7 @@
 mod agreement;
 mod elections;
 mod key_value;
+mod liveness;
 mod persistence;
 mod snapshots;
 
@@ -52,6 +53,8 @@ pub struct Scenario {
     tells: &'static str,
     /// One of these, as the seed has it.
     nodes: &'static [usize],
+    /// Workers of each node.
+    workers: usize,
     clients: usize,
     weather: Weather,
     /// A checkpoint is due after so many bytes of log.
@@ -67,6 +70,7 @@ pub fn all() -> impl Iterator<Item = &'static Scenario> {
         persistence::SCENARIOS,
         snapshots::SCENARIOS,
         key_value::SCENARIOS,
+        liveness::SCENARIOS,
     ];
     themes.into_iter().flatten()
 }
@@ -80,11 +84,16 @@ impl Scenario {
     ) -> Self {
         // So much that no checkpoint is due unless a scenario is about them.
         let checkpoint_bytes = 64 << 20;
-        Self { name, tells, nodes, clients: 0, weather: Weather::Fair, checkpoint_bytes, direct }
+        Self { name, tells, nodes, workers: 1, clients: 0, weather: Weather::Fair, checkpoint_bytes, direct }
     }
 
     const fn in_foul_weather(mut self) -> Self {
         self.weather = Weather::Foul;
+        self
+    }
+
+    const fn with_workers(mut self, workers: usize) -> Self {
+        self.workers = workers;
         self
     }
 
@@ -137,7 +146,7 @@ impl Scenario {
             nodes,
             groups: 1,
             voters: vec![(0..nodes).collect()],
-            workers: vec![1; nodes],
+            workers: vec![self.workers; nodes],
             clients: self.clients,
             readers: if self.clients > 0 { 2 } else { 0 },
             repeaters: usize::from(self.clients > 0),

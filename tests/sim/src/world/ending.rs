@@ -36,7 +36,7 @@ impl World<'_> {
             let node = &mut self.nodes[at];
             node.files.limit(None);
             *held(&node.mishaps) = Mishaps::default();
-            (node.frozen_until, node.hangs_until) = (0, 0);
+            (node.frozen_until, node.hangs_until, node.stuck) = (0, 0, (0, 0));
             if let Some(body) = node.body.as_ref()
                 && (0..body.workers()).any(|worker| body.load(worker).is_poisoned)
             {

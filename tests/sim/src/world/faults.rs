@@ -126,7 +126,8 @@ impl World<'_> {
         self.plan.strikes[at] = strike;
         if is_mute(&strike) && self.nodes[strike.node].state == State::Up {
             // It hears its successor meanwhile: what it has is replaced before it is durable.
-            self.nodes[strike.node].hangs_until = self.now + strike.span + strike.span / 4;
+            let until = self.now + strike.span + strike.span / 4;
+            self.nodes[strike.node].hang(self.now, until);
             self.faults.add(FaultKind::DiskHang);
         }
         if strike.salt & 4 != 0 {
@@ -167,7 +168,11 @@ impl World<'_> {
             FaultKind::ReadError => mishaps.failing_reads = 1 + (strike.salt % 3) as u32,
             FaultKind::ReadFlip => mishaps.flip = Some(strike.salt),
             FaultKind::Freeze => node.frozen_until = until,
-            FaultKind::DiskHang => node.hangs_until = until,
+            FaultKind::DiskHang => {
+                drop(mishaps);
+                node.hang(self.now, until);
+            }
+            FaultKind::Stuck => node.stuck = ((strike.salt % 4) as usize % node.rounds.len().max(1), until),
             FaultKind::ClockLeap => node.clock.leap(self.now, strike.span),
             FaultKind::DiskFull => node.files.limit(Some(node.files.used() + strike.salt % (64 << 10))),
             FaultKind::Clog => self.links.link(strike.node, strike.other).clogged_until = until,

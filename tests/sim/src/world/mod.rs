@@ -14,6 +14,7 @@ mod readers;
 mod relaxed;
 mod repeaters;
 mod stage;
+mod vouching;
 mod wire;
 
 use std::cmp::Reverse;
@@ -23,6 +24,7 @@ use std::sync::{Arc, Mutex};
 use bytes::Bytes;
 use raftwerk::{GroupId, NodeId, StateMachines};
 use raftwerk_net::{Channel, PeerId};
+use rustc_hash::FxHashMap;
 
 use self::clients::Client;
 use self::readers::{Commits, Reader};
@@ -66,6 +68,8 @@ pub struct Report {
     pub loud_stops: u64,
     /// Snapshots installed.
     pub installed: u64,
+    /// Strong reads that leaders answered by lease.
+    pub leased_reads: u64,
     /// How many strikes the plan had: what `Options::strikes` chooses from.
     pub strikes: usize,
     /// The rule that did not hold, if one did not.
@@ -86,6 +90,7 @@ impl Report {
             applied: 0,
             loud_stops: 0,
             installed: 0,
+            leased_reads: 0,
             strikes: 0,
             violation: Some(violation),
         }
@@ -219,6 +224,9 @@ pub struct World<'a> {
     unknown: u64,
     loud_stops: u64,
     installed: u64,
+    leased_reads: u64,
+    /// By node: the latest term in which its replica of a group was seen to lead.
+    latest_led: Vec<FxHashMap<GroupId, u64>>,
     is_ending: bool,
     sent: Vec<(PeerId, Channel, Bytes)>,
     trace: Option<fn(&str)>,
@@ -258,8 +266,9 @@ impl<'a> World<'a> {
         let of_subject = Arc::clone(subject);
         let machines =
             Machines { subject: move |group| of_subject.machine(group), ledger: Arc::clone(&ledger) };
-        let links = Links::new(seed, plan.net.clone(), plan.nodes);
-        let mut watch = Watch::new(plan.nodes);
+        let nodes = plan.nodes;
+        let links = Links::new(seed, plan.net.clone(), nodes);
+        let mut watch = Watch::new(nodes);
         watch.queue_bytes_max = 2 * plan.lane.queue_bytes_max as u64 + plan.lane.segment_bytes;
         let mut world = Self {
             seed,
@@ -268,7 +277,7 @@ impl<'a> World<'a> {
             now: 0,
             number: 0,
             queue: BinaryHeap::new(),
-            nodes: (0..plan.nodes).map(|at| SimNode::new(at, plan.workers[at])).collect(),
+            nodes: (0..nodes).map(|at| SimNode::new(at, plan.workers[at])).collect(),
             links,
             units: Vec::new(),
             free_units: Vec::new(),
@@ -297,6 +306,8 @@ impl<'a> World<'a> {
             unknown: 0,
             loud_stops: 0,
             installed: 0,
+            leased_reads: 0,
+            latest_led: vec![FxHashMap::default(); nodes],
             is_ending: false,
             sent: Vec::new(),
             trace,
@@ -343,6 +354,8 @@ impl<'a> World<'a> {
 
     fn report(self, outcome: Checked) -> Report {
         let (violation, installed) = (outcome.err(), self.installed());
+        let alive = self.nodes.iter().filter_map(|node| node.body.as_ref());
+        let leased_reads = self.leased_reads + alive.map(|body| body.stats().leased_reads).sum::<u64>();
         if let (Some(violation), Some(trace)) = (&violation, self.trace) {
             trace(&format!("{}  VIOLATION {}: {}", self.clock(), violation.invariant, violation.what));
         }
@@ -357,6 +370,7 @@ impl<'a> World<'a> {
             applied: held(&self.ledger).applied,
             loud_stops: self.loud_stops,
             installed,
+            leased_reads,
             strikes: self.plan.strikes.len(),
             violation,
         }

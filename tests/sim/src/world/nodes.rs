@@ -103,6 +103,8 @@ impl World<'_> {
             return Err(Violation::new("found is durable", what));
         }
         node.state = State::Up;
+        node.opened = self.now;
+        node.turned.resize(lanes.max(node.turned.len()), 0);
         (node.is_doomed, node.installs) = (false, 0);
         let (life, dies_again) = (node.life, std::mem::take(&mut node.dies_again));
         node.rounds = vec![Rounds { turn_at: u64::MAX, is_working: [false; 3], batches: 0 }; lanes];
@@ -199,6 +201,7 @@ impl World<'_> {
         }
         if let Some(body) = node.body.take() {
             self.installed += body.stats().installs;
+            self.leased_reads += body.stats().leased_reads;
             node.noted = body.peers();
         }
         node.disks.clear();
@@ -267,8 +270,9 @@ impl World<'_> {
     /// A worker has its turn at that time, or earlier.
     fn call(&mut self, at: usize, worker: usize, when: u64) {
         let node = &mut self.nodes[at];
+        let still = node.still_until(worker);
         let Some(rounds) = node.rounds.get_mut(worker) else { return };
-        let when = when.max(node.frozen_until);
+        let when = when.max(still);
         if when < rounds.turn_at {
             rounds.turn_at = when;
             self.at(when, Event::Turn { node: at as u16, worker: worker as u16 });
@@ -283,8 +287,8 @@ impl World<'_> {
             return Ok(());
         }
         node.rounds[worker].turn_at = u64::MAX;
-        if node.frozen_until > now {
-            let until = node.frozen_until;
+        let until = node.still_until(worker);
+        if until > now {
             self.call(at, worker, until);
             return Ok(());
         }
@@ -293,11 +297,13 @@ impl World<'_> {
         let local = node.local(now);
         let Some(body) = &mut node.body else { return Ok(()) };
         let end = body.turn(worker, local);
+        node.turned[worker] = now;
         let next = if end.is_busy { now + 2_000 } else { node.clock.world(end.next_deadline) };
         if next != u64::MAX {
             self.call(at, worker, next.max(now + 1_000));
         }
         self.check_turn(at, worker)?;
+        self.check_vouching(at, worker)?;
         self.mind_install(at);
         self.mind_creations(at)?;
         self.answer_callers(at);

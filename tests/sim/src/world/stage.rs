@@ -286,6 +286,31 @@ impl World<'_> {
         self.start(node, life)
     }
 
+    /// A node stands still for so many nanoseconds.
+    pub(crate) fn freeze(&mut self, node: usize, span: u64) {
+        self.say(|| format!("n{}  freezes", node + 1));
+        self.nodes[node].frozen_until = self.now + span;
+    }
+
+    /// A node's disk does nothing for so many nanoseconds.
+    pub(crate) fn hang_disk(&mut self, node: usize, span: u64) {
+        self.say(|| format!("n{}  its disk hangs", node + 1));
+        let now = self.now;
+        self.nodes[node].hang(now, now + span);
+    }
+
+    /// The worker that has the group has no turns for so many nanoseconds; others of its node do.
+    pub(crate) fn stick_worker(&mut self, node: usize, span: u64) {
+        self.say(|| format!("n{}  its worker is stuck", node + 1));
+        let worker = self.nodes[node].body.as_ref().map_or(0, |body| body.worker_of(group_id(0)));
+        self.nodes[node].stuck = (worker, self.now + span);
+    }
+
+    /// A sync takes so many nanoseconds from now on, give or take half of them.
+    pub(crate) const fn slow_disks(&mut self, sync: u64) {
+        self.plan.disk.sync = sync;
+    }
+
     // What is to be seen.
 
     /// The scenario's only group, at a node that runs.

@@ -1,0 +1,191 @@
+//! Whether a worker's log makes progress: what its signs of life rest on (rule 7 of [`crate::liveness`]).
+//!
+//! Something is always under way to the disk, or was finished lately: where no batch is, a *probe* is, once in T, which is
+//! the election timeout. So a disk that hangs is noticed 2 T later at the latest, whether or not anybody writes.
+//!
+//! Slow is not dead. A write that takes no longer than T changes nothing. One that takes longer is a hang, and there a worker
+//! is *ill*: it leads nobody that others can lead. When the disk answers again, the worker is well after a calm of T, in which
+//! nothing hung; if it falls ill again soon after that, the calm that is asked for doubles, up to [`CALM_MAX`]. So a disk
+//! that hangs again and again does not pull leaders to and fro, and none is shut out for good.
+//!
+//! What is not here: writing probes, and what the illness means to others (`worker::nodes`). Pure: time is a number.
+
+use std::time::Duration;
+
+use raftwerk_frame::Time;
+
+/// The longest calm that is asked for, in T.
+const CALM_MAX: u32 = 8;
+/// Who was well for so long, in T, begins anew.
+const FORGIVEN_AFTER: u32 = 32;
+
+/// How a worker's log does.
+#[derive(Debug)]
+pub(crate) struct Pulse {
+    /// T.
+    patience: Duration,
+    /// When something was last finished, or the worker began.
+    finished: Time,
+    /// A probe is under way, since then.
+    probed: Option<Time>,
+    is_well: bool,
+    /// When the last change between well and ill was.
+    changed: Time,
+    /// How much calm makes it well again.
+    calm: Duration,
+    /// Since when it has been calm, if it is ill.
+    calm_since: Option<Time>,
+}
+
+impl Pulse {
+    pub(crate) const fn new(now: Time, patience: Duration) -> Self {
+        Self {
+            patience,
+            finished: now,
+            probed: None,
+            is_well: true,
+            changed: Time(0),
+            calm: Duration::ZERO,
+            calm_since: None,
+        }
+    }
+
+    /// A batch, or a probe, is durable.
+    pub(crate) fn finished(&mut self, now: Time) {
+        self.finished = now;
+    }
+
+    /// A probe is on its way to the disk, or no longer.
+    pub(crate) fn probes(&mut self, now: Time, is_probing: bool) {
+        match (is_probing, self.probed) {
+            (true, None) => self.probed = Some(now),
+            (false, Some(_)) => {
+                self.probed = None;
+                self.finished(now);
+            }
+            _ => {}
+        }
+    }
+
+    /// Whether nothing was heard of the disk for so long that it is time to ask. Not where something is under way.
+    pub(crate) fn wants_probe(&self, now: Time, oldest: Option<Time>) -> bool {
+        self.since(oldest).is_none() && self.finished + self.patience <= now
+    }
+
+    /// Whether the disk owes an answer for longer than T. `oldest`: since when the oldest batch has been under way.
+    pub(crate) fn is_hung(&self, now: Time, oldest: Option<Time>) -> bool {
+        self.since(oldest).is_some_and(|since| since + self.patience < now)
+    }
+
+    /// Looks again; whether the worker is well.
+    pub(crate) fn look(&mut self, now: Time, oldest: Option<Time>) -> bool {
+        if self.is_hung(now, oldest) {
+            self.calm_since = None;
+            if self.is_well {
+                let is_relapse =
+                    self.calm > Duration::ZERO && now < self.changed + self.patience * FORGIVEN_AFTER;
+                self.calm =
+                    if is_relapse { 2 * self.calm } else { self.patience }.min(self.patience * CALM_MAX);
+                (self.is_well, self.changed) = (false, now);
+            }
+        } else if !self.is_well && self.finished >= *self.calm_since.get_or_insert(now) + self.calm {
+            (self.is_well, self.changed) = (true, now);
+        }
+        self.is_well
+    }
+
+    /// When what is under way will have hung.
+    pub(crate) fn next_deadline(&self, now: Time, oldest: Option<Time>) -> Time {
+        let hangs_at = self.since(oldest).map_or(Time::NEVER, |since| Time((since + self.patience).0 + 1));
+        if hangs_at > now { hangs_at } else { Time::NEVER }
+    }
+
+    /// Since when the disk has owed an answer. What it was given while it was busy, it could not begin before it had finished
+    /// what came first.
+    fn since(&self, oldest: Option<Time>) -> Option<Time> {
+        oldest.into_iter().chain(self.probed).min().map(|since| since.max(self.finished))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const T: Duration = Duration::from_millis(500);
+
+    fn at(ms: u64) -> Time {
+        Time(ms * 1_000_000)
+    }
+
+    /// A write hangs from `from` to `to`; then others follow, each as quick as the next, until the worker is well. Since when.
+    fn hang(pulse: &mut Pulse, from: u64, to: u64) -> u64 {
+        assert!(pulse.look(at(from), Some(at(from))));
+        assert!(!pulse.look(at(to), Some(at(from))));
+        pulse.finished(at(to));
+        (to..)
+            .step_by(10)
+            .find(|ms| {
+                pulse.finished(at(*ms));
+                pulse.look(at(*ms), None)
+            })
+            .unwrap()
+    }
+
+    #[test]
+    fn where_nothing_is_written_it_asks_once_in_t_and_a_disk_that_does_not_answer_hangs() {
+        let mut pulse = Pulse::new(at(0), T);
+        assert!(!pulse.wants_probe(at(499), None) && pulse.wants_probe(at(500), None));
+        assert!(!pulse.wants_probe(at(500), Some(at(400))), "a batch tells as much");
+        pulse.probes(at(500), true);
+        assert_eq!(pulse.next_deadline(at(600), None), Time(at(1000).0 + 1));
+        assert!(!pulse.wants_probe(at(5000), None), "one is enough");
+        assert!(pulse.look(at(1000), None) && !pulse.look(at(1001), None));
+        assert_eq!(pulse.next_deadline(at(1001), None), Time::NEVER);
+        pulse.probes(at(2000), false);
+        assert!(!pulse.wants_probe(at(2499), None) && pulse.wants_probe(at(2500), None));
+    }
+
+    #[test]
+    fn slow_is_not_dead() {
+        let mut pulse = Pulse::new(at(0), T);
+        for ms in (0..60_000).step_by(500) {
+            assert!(pulse.look(at(ms + 500), Some(at(ms))));
+            pulse.finished(at(ms + 500));
+        }
+    }
+
+    #[test]
+    fn a_batch_that_waits_for_others_does_not_hang() {
+        let mut pulse = Pulse::new(at(0), T);
+        // Given at the same time, four batches are written one after the other.
+        for ms in [400, 800, 1_200, 1_600] {
+            assert!(pulse.look(at(ms), Some(at(0))));
+            pulse.finished(at(ms));
+        }
+    }
+
+    #[test]
+    fn who_hung_is_well_after_a_calm_and_after_a_longer_one_each_time_that_it_happens_again() {
+        let mut pulse = Pulse::new(at(0), T);
+        let mut now = 1_000;
+        for calm in [500, 1_000, 2_000, 4_000, 4_000, 4_000] {
+            let well_at = hang(&mut pulse, now, now + 900);
+            assert_eq!(well_at, now + 900 + calm);
+            now = well_at + 1_000;
+        }
+        now += 20_000;
+        assert_eq!(hang(&mut pulse, now, now + 900), now + 900 + 500, "that was long ago");
+    }
+
+    #[test]
+    fn calm_is_only_where_something_was_finished() {
+        let mut pulse = Pulse::new(at(0), T);
+        assert!(!pulse.look(at(1_000), Some(at(0))));
+        pulse.finished(at(1_100));
+        assert!(!pulse.look(at(1_100), None) && !pulse.look(at(9_000), None));
+        pulse.probes(at(9_000), true);
+        assert!(!pulse.look(at(9_100), None));
+        pulse.probes(at(9_200), false);
+        assert!(pulse.look(at(9_200), None));
+    }
+}

@@ -1,0 +1,93 @@
+//! Whether support is given to whoever lives, and what rests on it: the rules `vouched for` and `leases exclude`, after each
+//! turn of a worker.
+//!
+//! Both halves of the first hold whatever the network does. A beat is answered only if it was sent after one of ours that is younger
+//! than T, and a promise lasts T: so who is supported has had a turn within 2 T. And a worker finds out by itself that its disk
+//! hangs, and that it is supported no longer; then it leads nobody that could not also be led by others.
+
+use raftwerk::GroupId;
+use smallvec::SmallVec;
+
+use super::World;
+use crate::fault::FaultKind;
+use crate::node::State;
+use crate::watch::{Checked, Violation};
+
+/// Within so many twentieths of T a supported worker has had a turn: 2 T, and what clocks and steps may add.
+const ALIVE_WITHIN: u64 = 50;
+/// So many T after its disk began to hang, a worker leads nobody: a probe comes within 1.5 T and hangs for T, and who hears
+/// no quorum steps down within 2 T.
+const HUNG_AND_LEADING: u64 = 6;
+
+impl World<'_> {
+    pub(super) fn check_vouching(&mut self, at: usize, worker: usize) -> Checked {
+        let mut began = SmallVec::<[(GroupId, u64); 4]>::new();
+        let node = &self.nodes[at];
+        let Some(body) = node.body.as_ref().filter(|_| node.state == State::Up) else { return Ok(()) };
+        let timeout = self.plan.settings.election_timeout.as_nanos() as u64;
+        let begun = node.hangs_since.max(node.opened).max(node.frozen_until).max(node.stuck.1);
+        let hangs = node.hangs_until > self.now && self.now > begun + HUNG_AND_LEADING * timeout;
+        let leaps = self.plan.strikes.iter().any(|strike| strike.kind == FaultKind::ClockLeap);
+        for view in body.replicas(worker) {
+            for peer in view.core.peers().filter(|peer| view.core.tie(*peer).0) {
+                let other = &self.nodes[peer.0 as usize - 1];
+                let turned = other.turned.get(worker).copied().unwrap_or_default();
+                if !leaps && self.now > turned + timeout * ALIVE_WITHIN / 20 {
+                    let what = format!(
+                        "n{} supports worker {worker} of n{}, which has had no turn for {} ms",
+                        at + 1,
+                        peer.0,
+                        (self.now - turned) / 1_000_000
+                    );
+                    return Err(Violation::new("vouched for", what));
+                }
+            }
+            let (term, led) = (view.core.term().0, &self.latest_led[at]);
+            if view.core.is_leader() && led.get(&view.group).is_none_or(|led| *led < term) {
+                began.push((view.group, term));
+            }
+            let is_alone = view.core.configuration().voters.len() < 2;
+            if hangs && view.core.is_leader() && !is_alone {
+                let load = body.load(worker);
+                // Where no segment has room, nothing can be asked of the disk.
+                if !load.is_poisoned && load.lane.ready_segments > 0 {
+                    let what = format!(
+                        "n{} leads {}, and its disk has done nothing for {} ms",
+                        at + 1,
+                        view.group,
+                        (self.now - begun) / 1_000_000
+                    );
+                    return Err(Violation::new("vouched for", what));
+                }
+            }
+        }
+        for (group, term) in began {
+            self.latest_led[at].insert(group, term);
+            self.check_leases(at, group, term)?;
+        }
+        Ok(())
+    }
+
+    /// A replica has begun to lead a term: whether all leases of earlier ones are over.
+    fn check_leases(&self, leader: usize, group: GroupId, term: u64) -> Checked {
+        for (at, node) in
+            self.nodes.iter().enumerate().filter(|(at, node)| *at != leader && node.is_reachable())
+        {
+            let Some(body) = &node.body else { continue };
+            let view = body.replicas(body.worker_of(group)).find(|view| view.group == group);
+            let is_earlier = view.is_some_and(|view| view.core.is_leader() && view.core.term().0 < term);
+            let until = body.lease_until(group).filter(|_| is_earlier);
+            let now = node.clock.local(self.now).max(node.latest);
+            if let Some(until) = until.filter(|until| *until > now) {
+                let what = format!(
+                    "n{} begins to lead {group} in term {term}, and n{} has a lease of an earlier one for {} µs",
+                    leader + 1,
+                    at + 1,
+                    (until.0 - now.0) / 1_000
+                );
+                return Err(Violation::new("leases exclude", what));
+            }
+        }
+        Ok(())
+    }
+}
