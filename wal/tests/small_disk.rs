@@ -1,5 +1,6 @@
 //! A log on a real file system that is too small for it, in every append mode: writes are refused, facts go through, and
 //! service resumes by itself. Needs root, `mkfs.ext4` and a loop device; says so where they are missing.
+#![allow(clippy::unwrap_used, reason = "tests, whose shared functions the lint does not know as such")]
 
 use std::path::{Path, PathBuf};
 use std::process::Command;

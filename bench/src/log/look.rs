@@ -137,6 +137,7 @@ mod tests {
             seconds: 0.01,
             groups: vec![],
             record: vec![],
+            relaxed: false,
             mode: super::super::Mode::Direct,
             poll_us: 0,
             dir: None,
