@@ -33,13 +33,17 @@ pub struct OsDiskOptions {
     /// Whether an append is durable before it completes. Default true. `false` is for benchmarks only: it loses
     /// acknowledged writes when the machine stops.
     pub sync: bool,
+    /// Whether appends are made by whoever submits them, who waits for the device: no hand-off between threads, and nothing
+    /// else gets done meanwhile. For whoever has one thing to do at a time. Default false.
+    pub inline: bool,
     /// How long to wait after a segment could not be made, before the lane may ask again. Default 100 ms.
     pub retry_pause: Duration,
 }
 
 impl Default for OsDiskOptions {
     fn default() -> Self {
-        Self { lane: 0, spin: Duration::from_micros(20), sync: true, retry_pause: Duration::from_millis(100) }
+        let (spin, retry_pause) = (Duration::from_micros(20), Duration::from_millis(100));
+        Self { lane: 0, spin, sync: true, inline: false, retry_pause }
     }
 }
 
@@ -51,9 +55,8 @@ pub struct OsDisk {
     is_synced: bool,
     done: Arc<Done>,
     appends: Room<AppendJob<File>>,
-    /// Without syncs a write is a copy: it is made where it is asked for, without a hand-off.
-    unsynced: VecDeque<AppendJob<File>>,
-    has_failed: bool,
+    /// Appends that are made where they are asked for. Without syncs, a write is but a copy.
+    inline: Option<Writing>,
     segments: Room<SegmentJob>,
     snapshots: Room<SnapshotJob>,
 }
@@ -106,29 +109,35 @@ impl OsDisk {
                 to.push(Completion::Snapshot(run_snapshot_job(files.files(), job)));
             }
         })?;
+        let is_copy = !durable && directory.files().mode() != AppendMode::Direct;
         Ok(Self {
             directory: directory.clone(),
             is_synced: durable,
             done,
             appends,
-            unsynced: VecDeque::new(),
-            has_failed: false,
+            inline: (options.inline || is_copy).then(Writing::default),
             segments,
             snapshots,
         })
     }
 }
 
-/// The appending thread's life.
-fn append(files: &OsFiles, line: &Line<AppendJob<File>>, to: &Done, durable: bool, spin: Duration) {
-    let (mut queued, mut unsynced) = (VecDeque::new(), Unsynced::default());
-    while let Some(job) = line.next(spin) {
-        queued.push_back(job);
-        while let Some(job) = line.shared.queue.pop() {
-            queued.push_back(job);
+/// Batches on their way into the file.
+#[derive(Default)]
+struct Writing {
+    queued: VecDeque<AppendJob<File>>,
+    unsynced: Unsynced<File>,
+    has_failed: bool,
+}
+
+impl Writing {
+    /// Writes all that is queued; after a failure, never again: whatever is queued then is never acknowledged.
+    fn run(&mut self, files: &OsFiles, to: &Done, durable: bool) {
+        if self.has_failed {
+            return;
         }
         let mut before = Instant::now();
-        let is_alive = run_appends(files, &mut queued, &mut unsynced, durable, |completion| {
+        let is_alive = run_appends(files, &mut self.queued, &mut self.unsynced, durable, |completion| {
             let now = Instant::now();
             let nanos = now.duration_since(before).as_nanos() as u64;
             before = now;
@@ -142,8 +151,21 @@ fn append(files: &OsFiles, line: &Line<AppendJob<File>>, to: &Done, durable: boo
                 other => other,
             });
         });
-        if !is_alive {
-            return; // whatever is queued is never acknowledged
+        self.has_failed = !is_alive;
+    }
+}
+
+/// The appending thread's life.
+fn append(files: &OsFiles, line: &Line<AppendJob<File>>, to: &Done, durable: bool, spin: Duration) {
+    let mut writing = Writing::default();
+    while let Some(job) = line.next(spin) {
+        writing.queued.push_back(job);
+        while let Some(job) = line.shared.queue.pop() {
+            writing.queued.push_back(job);
+        }
+        writing.run(files, to, durable);
+        if writing.has_failed {
+            return;
         }
     }
 }
@@ -157,21 +179,13 @@ impl Disk for OsDisk {
 
     fn submit(&mut self, job: Job<File>) {
         match job {
-            Job::Append(job) if !self.is_synced && self.directory.files().mode() != AppendMode::Direct => {
-                self.unsynced.push_back(job);
-                if !self.has_failed {
-                    let done = &self.done;
-                    let files = self.directory.files();
-                    self.has_failed = !run_appends(
-                        files,
-                        &mut self.unsynced,
-                        &mut Unsynced::default(), // nothing is ever synced here
-                        false,
-                        |one| done.push(one),
-                    );
+            Job::Append(job) => match &mut self.inline {
+                Some(writing) => {
+                    writing.queued.push_back(job);
+                    writing.run(self.directory.files(), &self.done, self.is_synced);
                 }
-            }
-            Job::Append(job) => self.appends.push(job),
+                None => self.appends.push(job),
+            },
             Job::Segment(job) => self.segments.push(job),
             Job::Snapshot(job) => self.snapshots.push(job),
         }

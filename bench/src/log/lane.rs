@@ -21,6 +21,8 @@ use crate::usage::own_cpu_nanos;
 
 /// When the log holds so much, what was written is let go of.
 const KEPT_BYTES: u64 = 192 << 20;
+/// Segments that are kept ready.
+const READY: usize = 3;
 /// Written before a cell is measured, so that segments are used again in it as they are in the long run.
 const WARM_UP: Duration = Duration::from_millis(100);
 
@@ -83,17 +85,23 @@ impl Rig {
         let bell = Arc::new(Bell { thread: std::thread::current(), rung: AtomicBool::new(false) });
         let open = || -> Result<_, Box<dyn std::error::Error>> {
             let directory = Directory::open(OsFiles::new(dir, mode)?, 1, 0xBE7C)?;
-            let disk_options = OsDiskOptions { sync: synced, ..OsDiskOptions::default() };
+            let disk_options =
+                OsDiskOptions { sync: synced, inline: options.inline, ..OsDiskOptions::default() };
             let disk = OsDisk::open(&directory, &disk_options, Waker::from(Arc::clone(&bell)))?;
             let lane_options = LaneOptions {
                 segment_bytes: 32 << 20,
-                ready_segments: 3,
+                ready_segments: READY,
                 spare_segments: 12,
                 ..LaneOptions::default()
             };
             Ok(Lane::open(disk, lane_options)?.0)
         };
-        let lane = open().map_err(|error| error.to_string())?;
+        let mut lane = open().map_err(|error| error.to_string())?;
+        // Segments are made once and used again: what making them costs is not a write's.
+        while lane.stats().ready_segments < READY {
+            lane.poll().map_err(|error| error.to_string())?;
+            std::thread::park_timeout(Duration::from_millis(1));
+        }
         Ok(Self { lane, bell, dir: dir.to_owned(), next_group: 1, written: Written::default() })
     }
 

@@ -139,6 +139,7 @@ mod tests {
             record: vec![],
             relaxed: false,
             mode: super::super::Mode::Direct,
+            inline: false,
             poll_us: 0,
             dir: None,
             json: false,
