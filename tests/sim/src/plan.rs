@@ -199,6 +199,12 @@ impl Plan {
             let chosen = kept.iter().filter_map(|at| strikes.get(*at).copied());
             strikes = chosen.collect();
         }
+        // Long enough to be noticed; and in every third run, while hardly anybody writes.
+        let is_quiet = is_about_leases && seed.is_multiple_of(3);
+        let hangs = |kind: FaultKind| matches!(kind, FaultKind::DiskHang | FaultKind::Stuck);
+        for strike in strikes.iter_mut().filter(|strike| is_about_leases && hangs(strike.kind)) {
+            strike.span = election * (2 + strike.salt % 11);
+        }
         // Leases rest on clocks that run, if not at the right rate. Where one may leap, there are none.
         if strikes.iter().any(|strike| strike.kind == FaultKind::ClockLeap) {
             settings.clock_drift_ppm = 1_000_000;
@@ -211,8 +217,8 @@ impl Plan {
             workers,
             clients: chance.from_to(1, 6) as usize,
             readers: if is_about_leases { 4 } else { Chance::of(seed, "readers planned").below(4) as usize },
-            repeaters: Chance::of(seed, "repeaters planned").below(3) as usize,
-            think: chance.one_of(&[1, 5, 10, 50, 200, 1_000]) * MS,
+            repeaters: if is_quiet { 0 } else { Chance::of(seed, "repeaters planned").below(3) as usize },
+            think: chance.one_of(&[1, 5, 10, 50, 200, 1_000]) * MS * if is_quiet { 100 } else { 1 },
             stray: chance.one_of(&[2, 16]),
             noise_ppm: chance.one_of(&[0, 50_000, 500_000]),
             relaxed: if options.profile == Profile::Relaxed { chance.one_of(&[1, 2, 8]) } else { 0 },
@@ -245,19 +251,20 @@ fn kinds(chance: &mut Chance, profile: Profile) -> FaultSet {
     // an operator looks.
     FaultSet::of(|kind| match profile {
         Profile::Gentle => matches!(kind, FaultKind::Kill | FaultKind::Delay | FaultKind::Isolate),
-        Profile::Leases => matches!(
-            kind,
-            FaultKind::Freeze
-                | FaultKind::Stuck
-                | FaultKind::DiskHang
-                | FaultKind::Transfer
-                | FaultKind::Depose
-                | FaultKind::Isolate
-                | FaultKind::OneWay
-                | FaultKind::Kill
-                | FaultKind::Delay
-                | FaultKind::Late
-        ),
+        Profile::Leases => {
+            matches!(
+                kind,
+                FaultKind::Freeze
+                    | FaultKind::Stuck
+                    | FaultKind::DiskHang
+                    | FaultKind::Transfer
+                    | FaultKind::Depose
+                    | FaultKind::Isolate
+                    | FaultKind::OneWay
+                    | FaultKind::Kill
+                    | FaultKind::Delay
+            ) || kind == FaultKind::Late && is_drawn(kind)
+        }
         Profile::Swarm | Profile::Quic | Profile::Hostile | Profile::Relaxed
             if matches!(kind, FaultKind::Reconfigure | FaultKind::Rejoin) =>
         {

@@ -455,7 +455,8 @@ impl World<'_> {
             checked?;
             let node = &mut self.nodes[at];
             node.vouched[lane] = node.vouched[lane].max(job.claim());
-            if !self.plan.remembers_batches {
+            // Where a probe lay, there is another batch by now.
+            if !self.plan.remembers_batches || job.is_probe() {
                 continue;
             }
             let path = format!("lane-{lane}/seg-{:016x}.log", job.segment);

@@ -26,7 +26,10 @@ impl World<'_> {
         let Some(body) = node.body.as_ref().filter(|_| node.state == State::Up) else { return Ok(()) };
         let timeout = self.plan.settings.election_timeout.as_nanos() as u64;
         let begun = node.hangs_since.max(node.opened).max(node.frozen_until).max(node.stuck.1);
-        let hangs = node.hangs_until > self.now && self.now > begun + HUNG_AND_LEADING * timeout;
+        // An answer that comes twice, the second time much later, makes a leader think that it was heard.
+        let is_heard_late = self.plan.net.late_ppm > 0;
+        let hangs =
+            !is_heard_late && node.hangs_until > self.now && self.now > begun + HUNG_AND_LEADING * timeout;
         let leaps = self.plan.strikes.iter().any(|strike| strike.kind == FaultKind::ClockLeap);
         for view in body.replicas(worker) {
             for peer in view.core.peers().filter(|peer| view.core.tie(*peer).0) {
