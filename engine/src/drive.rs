@@ -167,6 +167,13 @@ impl<D: Disk> Node<D> {
         Creation(answer)
     }
 
+    /// As [`Engine::join_group_as_witness`](crate::Engine::join_group_as_witness).
+    pub fn join_group_as_witness(&self, group: GroupId) -> Creation {
+        let (reply, answer) = oneshot::channel();
+        self.inbox_of(group).order(Order::Witness { group, reply });
+        Creation(answer)
+    }
+
     /// As [`Engine::create_group`](crate::Engine::create_group).
     ///
     /// # Errors

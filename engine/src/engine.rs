@@ -200,6 +200,18 @@ impl Engine {
         Ok(Group::new(group, Arc::clone(&self.shared)))
     }
 
+    /// As [`Engine::join_group`], of a replica that is a witness for as long as it is there: it votes and acknowledges, and holds
+    /// no payload and no state. A leader adds it by [`Change::Witness`](crate::Change), and by no other change.
+    ///
+    /// # Errors
+    /// [`CreateError`]; the replica was not made.
+    pub fn join_group_as_witness(&self, group: GroupId) -> Result<Group, CreateError> {
+        let (reply, answer) = oneshot::channel();
+        self.shared.inbox_of(group).order(Order::Witness { group, reply });
+        answer.blocking_recv().unwrap_or(Err(CreateError::Closed))?;
+        Ok(Group::new(group, Arc::clone(&self.shared)))
+    }
+
     /// A handle of a group that has a replica on this node. Blocks for about one turn of its worker.
     #[must_use]
     pub fn group(&self, group: GroupId) -> Option<Group> {

@@ -87,6 +87,12 @@ pub enum ReadError {
     /// The state machine cannot be frozen: see [`StateMachine::freeze`](crate::StateMachine::freeze).
     #[error("the state machine cannot be frozen")]
     NotFreezable,
+    /// This node's replica is a witness: it has no state, at any level. Go to another.
+    #[error("a witness has no state{}", hint.map(|node| format!("; the leader may be {node}")).unwrap_or_default())]
+    Witness {
+        /// The leader, as far as this node knows.
+        hint: Option<NodeId>,
+    },
     /// This node has no such group.
     #[error("there is no group {0} on this node")]
     NoSuchGroup(GroupId),
@@ -113,7 +119,7 @@ impl From<ProposeError> for ReadError {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum CreateError {
-    /// The group is here already, with other voters; or it was removed a moment ago, and its files are still going.
+    /// The group is here already, with other voters, or as a witness where none is meant, or the other way about; or it was removed a moment ago, and its files are still going.
     #[error("group {0} exists here, with other voters or about to go")]
     Exists(GroupId),
     /// A replica of the group was here and was removed. What it promised binds whoever comes after it in this log: the group

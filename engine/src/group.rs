@@ -66,6 +66,8 @@ pub struct GroupStatus {
     /// Whether this replica takes no part any longer, and may be forgotten:
     /// [`Engine::remove_group`](crate::Engine::remove_group).
     pub is_removed: bool,
+    /// Whether this replica is a witness: it votes, and has no state.
+    pub is_witness: bool,
     /// Bytes of its entries in the log.
     pub log_bytes: u64,
 }
@@ -131,7 +133,8 @@ impl Group {
     }
 
     /// The applied index of this node's replica and a hash of its state there. Blocks, and keeps the worker from its
-    /// other groups, while the state is hashed; panics in async contexts. `None` if the replica is no longer there.
+    /// other groups, while the state is hashed; panics in async contexts. `None` if the replica is no longer there, or is
+    /// a witness.
     #[must_use]
     pub fn digest(&self) -> Option<(Index, u64)> {
         let (reply, answer) = oneshot::channel();

@@ -55,6 +55,8 @@ pub(crate) enum Arrival {
 pub(crate) enum Order {
     /// Make a replica here; without voters, one that is to be told of its group.
     Create { group: GroupId, voters: Vec<NodeId>, reply: oneshot::Sender<Result<(), CreateError>> },
+    /// Make a replica here that is a witness, and is to be told of its group.
+    Witness { group: GroupId, reply: oneshot::Sender<Result<(), CreateError>> },
     /// Forget a replica and its log.
     Remove { group: GroupId, reply: oneshot::Sender<bool> },
     /// Want another configuration.

@@ -212,7 +212,7 @@ impl Nodes {
         until("a linearizable read", || {
             self.engines.values().find_map(|engine| match engine.group(group)?.read("").wait() {
                 Ok(answer) => Some(journal::read(&answer.reply).expect("the journal answers with itself")),
-                Err(ReadError::NotLeader { .. } | ReadError::Busy) => None,
+                Err(ReadError::NotLeader { .. } | ReadError::Witness { .. } | ReadError::Busy) => None,
                 Err(error) => panic!("a read of {group}: {error}"),
             })
         })

@@ -103,9 +103,16 @@ pub enum LogError {
         /// The last compacted index.
         compacted: Index,
     },
-    /// The frame is not one of entries, or not one of this group.
+    /// The frame is not one of entries, or not one of this group; or it is one of payloads and this a witness's log, or the other
+    /// way about.
     #[error("the frame does not belong here")]
     Frame,
+    /// A witness's log has no payloads to give.
+    #[error("the payloads from {first} on are withheld here")]
+    Withheld {
+        /// The first entry that was wanted.
+        first: Index,
+    },
     /// The place is not in the log (any more).
     #[error("the place is not in the log")]
     Gone,

@@ -7,7 +7,7 @@
 //! 3. the later of two hard states counts;
 //! 4. a fence stays until the log holds an entry, or a base, of a later term than the fence's;
 //! 5. a remove record drops everything but the hard state and the floor: how far any log of the group has reached here. A
-//!    join record sets the floor of a log to come. Both stay for good: what was acknowledged and is gone may be committed.
+//!    join record sets the floor of a log to come, and says whether it is a witness's. Both stay for good: what was acknowledged and is gone may be committed.
 //!
 //! What is not here: bytes, and I/O. Next: `retention` for what the pins are for.
 
@@ -71,6 +71,8 @@ pub(crate) struct Frame {
     pub(crate) first: Index,
     pub(crate) term: Term,
     pub(crate) count: u32,
+    /// Its payloads are not there.
+    pub(crate) is_withheld: bool,
     pub(crate) place: Place,
 }
 
@@ -99,6 +101,8 @@ pub(crate) struct GroupLog {
     pub(crate) floor_segment: Option<u64>,
     /// The replica is gone; what it promised is not.
     pub(crate) is_removed: bool,
+    /// It has joined as a witness.
+    pub(crate) is_witness: bool,
     pub(crate) live_bytes: u64,
     frames: VecDeque<Frame>,
     memberships: Vec<(Index, Configuration)>,
@@ -125,6 +129,7 @@ impl GroupLog {
             floor: None,
             floor_segment: None,
             is_removed: false,
+            is_witness: false,
             live_bytes: 0,
             frames: VecDeque::new(),
             memberships: Vec::new(),
@@ -274,7 +279,7 @@ impl GroupLog {
             pins.unpin(segment, Pin::Fact);
         }
         (self.base, self.base_configuration) = (EntryId::default(), Configuration::default());
-        (self.last, self.is_removed) = (Index(0), true);
+        (self.last, self.is_removed, self.is_witness) = (Index(0), true, false);
     }
 
     /// Whether nothing was ever promised here: then there is nothing to keep of it.
@@ -346,6 +351,11 @@ impl GroupLog {
         found
     }
 
+    /// Whether any of its payloads is withheld.
+    pub(crate) fn has_withheld(&self) -> bool {
+        self.frames.iter().any(|frame| frame.is_withheld)
+    }
+
     /// Whether a frame of this group lies in `segment`. Frames are in segment order.
     pub(crate) fn is_in(&self, segment: u64) -> bool {
         let at = self.frames.partition_point(|frame| frame.place.segment < segment);
@@ -361,7 +371,7 @@ mod tests {
 
     fn frame(first: u64, count: u32, term: u64, segment: u64) -> Frame {
         let place = Place { segment, offset: 64, bytes: 100 };
-        Frame { first: Index(first), term: Term(term), count, place }
+        Frame { first: Index(first), term: Term(term), count, is_withheld: false, place }
     }
 
     fn log(frames: &[Frame]) -> (GroupLog, Pins) {

@@ -74,7 +74,8 @@ impl FrameInProgress<'_> {
         self.counters.terms = self.counters.terms.max(header.term);
         let place = Place { bytes: bytes as u32, ..self.place };
         let (first, term, last) = (header.index, header.term, header.last_index());
-        self.log.entries(Frame { first, term, count: header.count, place }, self.memberships, self.pins);
+        let frame = Frame { first, term, count: header.count, is_withheld: false, place };
+        self.log.entries(frame, self.memberships, self.pins);
         Some(FrameRef { first, last, frame_last: last, term, place })
     }
 }
@@ -166,10 +167,12 @@ impl<D: Disk> Lane<D> {
     /// first entry on. What lies at or below the compacted index is ignored; a frame that lies there wholly is not
     /// even written.
     ///
+    /// A witness's log takes entries that are withheld, and configurations; any other takes entries that are whole.
+    ///
     /// Cost: one copy, and a walk over the entries' lengths in search of configurations.
     ///
     /// # Errors
-    /// [`LogError::Frame`] if it is not a frame of this group's entries or holds a configuration that is none,
+    /// [`LogError::Frame`] if it is not a frame of this group's entries, as this log takes them, or holds a configuration that is none,
     /// [`LogError::TooLarge`], [`LogError::Gap`], [`LogError::StorageFull`], [`LogError::Busy`],
     /// [`LogError::Poisoned`].
     pub fn append_frame(
@@ -183,7 +186,13 @@ impl<D: Disk> Lane<D> {
             return Err(LogError::TooLarge { bytes, bytes_max });
         }
         let log = self.groups.log(slot);
-        let is_ours = header.kind == FrameKind::Entries && header.group == log.group;
+        let is_withheld = header.kind == FrameKind::Withheld;
+        let is_kept_so = if log.is_witness {
+            is_withheld || holds_configurations_only(header, &frame[HEADER_BYTES.min(bytes)..])
+        } else {
+            !is_withheld
+        };
+        let is_ours = header.kind.is_of_entries() && header.group == log.group && is_kept_so;
         if !is_ours || bytes != header.frame_bytes() {
             return Err(LogError::Frame);
         }
@@ -197,7 +206,7 @@ impl<D: Disk> Lane<D> {
         let wants_sync = self.counters.wants_sync || !header.is_relaxed;
         let place = self.write(bytes, |out| out.copy_from_slice(frame));
         self.counters.wants_sync = wants_sync;
-        let frame = Frame { first: header.index, term: header.term, count: header.count, place };
+        let frame = Frame { first: header.index, term: header.term, count: header.count, is_withheld, place };
         self.groups.log_mut(slot).entries(frame, memberships, &mut self.pins);
         Ok(())
     }
@@ -251,7 +260,7 @@ impl<D: Disk> Lane<D> {
             });
             assert!(header.is_some(), "an entry fills the room made for it");
         });
-        let frame = Frame { first: id.index, term: id.term, count: 1, place };
+        let frame = Frame { first: id.index, term: id.term, count: 1, is_withheld: false, place };
         self.groups.log_mut(slot).entries(frame, found, &mut self.pins);
         Ok(())
     }
@@ -326,7 +335,7 @@ impl<D: Disk> Lane<D> {
         }
         let log = self.groups.log(slot);
         let (group, floor) = (log.group, log.has_reached());
-        let place = self.write_fact(FrameKind::Remove, group, floor, &[]);
+        let place = self.write_remove(group, floor);
         let log = self.groups.log_mut(slot);
         log.remove(floor, place.segment, &mut self.pins);
         if log.is_blank() {
@@ -343,21 +352,27 @@ impl<D: Disk> Lane<D> {
         log.is_removed.then(|| (log.hard_state, log.floor.unwrap_or_default()))
     }
 
-    /// An empty replica that knows nothing of its group begins here, bound by what an earlier one has promised. Does nothing
-    /// if the lane is poisoned.
-    pub fn join(&mut self, slot: GroupSlot) {
+    /// An empty replica that knows nothing of its group begins here, bound by what an earlier one has promised. With
+    /// `as_witness` its log takes no payloads, for as long as it is there. Does nothing if the lane is poisoned.
+    pub fn join(&mut self, slot: GroupSlot, as_witness: bool) {
         if self.poisoned.is_some() {
             return;
         }
         let log = self.groups.log(slot);
         let (group, floor) = (log.group, log.floor.unwrap_or_default());
-        let place = self.write_fact(FrameKind::Join, group, floor, &[]);
-        self.groups.log_mut(slot).join(floor, place.segment, &mut self.pins);
+        let place = self.write_join(group, floor, as_witness);
+        let log = self.groups.log_mut(slot);
+        log.join(floor, place.segment, &mut self.pins);
+        log.is_witness = as_witness;
         self.snapshot(slot, EntryId::default(), &Configuration::default(), false);
     }
 
-    pub(crate) fn write_floor(&mut self, kind: FrameKind, group: GroupId, floor: EntryId) -> Place {
-        self.write_fact(kind, group, floor, &[])
+    pub(crate) fn write_join(&mut self, group: GroupId, floor: EntryId, as_witness: bool) -> Place {
+        self.write_fact(FrameKind::Join, group, floor, if as_witness { &[1] } else { &[] })
+    }
+
+    pub(crate) fn write_remove(&mut self, group: GroupId, floor: EntryId) -> Place {
+        self.write_fact(FrameKind::Remove, group, floor, &[])
     }
 
     /// The group may have lost something: so it says from now on, and in the log. Its log goes on from what is left.
@@ -400,6 +415,11 @@ impl<D: Disk> Lane<D> {
         let segment = self.segments.current().sequence;
         Place { segment, offset: self.write_offset as u32 + at, bytes: bytes as u32 }
     }
+}
+
+/// Whether a frame of entries has no payload of anybody's in it.
+fn holds_configurations_only(header: &FrameHeader, body: &[u8]) -> bool {
+    Entries::new(header, body).all(|entry| entry.kind == EntryKind::Membership)
 }
 
 /// The configurations among a frame's entries; `None` if one is not what it says it is.

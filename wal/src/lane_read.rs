@@ -23,7 +23,7 @@ impl<D: Disk> Lane<D> {
     /// The first may begin before `from`, the last end after `to`.
     ///
     /// # Errors
-    /// [`LogError::Compacted`] if `from` is gone, [`LogError::Poisoned`].
+    /// [`LogError::Compacted`] if `from` is gone, [`LogError::Withheld`] if this is a witness's log, [`LogError::Poisoned`].
     pub fn read(&self, slot: GroupSlot, from: Index, to: Index, bytes_max: u64) -> Result<Frames, LogError> {
         self.check()?;
         let log = self.groups.log(slot);
@@ -32,6 +32,9 @@ impl<D: Disk> Lane<D> {
         }
         if from > to || from > log.last {
             return Ok(Frames::new());
+        }
+        if log.is_witness {
+            return Err(LogError::Withheld { first: from });
         }
         Ok(log.frames(from, to, bytes_max))
     }
@@ -127,6 +130,12 @@ impl<D: Disk> Lane<D> {
     #[must_use]
     pub fn fence(&self, slot: GroupSlot) -> Option<Term> {
         self.groups.log(slot).fence_term()
+    }
+
+    /// Whether it is a witness's log.
+    #[must_use]
+    pub fn is_witness(&self, slot: GroupSlot) -> bool {
+        self.groups.log(slot).is_witness
     }
 
     /// The latest term and vote, durable or not.

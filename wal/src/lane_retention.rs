@@ -108,7 +108,9 @@ impl<D: Disk> Lane<D> {
             let Ok((header, body)) = frame::parse(&bytes) else { return };
             let Some(found) = memberships(&header, body) else { return };
             let place = self.write(bytes.len(), |out| out.copy_from_slice(&bytes));
-            let moved = Frame { first: header.index, term: header.term, count: header.count, place };
+            let is_withheld = header.kind == FrameKind::Withheld;
+            let moved =
+                Frame { first: header.index, term: header.term, count: header.count, is_withheld, place };
             if let Some(log) = &mut self.groups.slots[slot] {
                 log.entries(moved, found, &mut self.pins);
             }
@@ -120,9 +122,13 @@ impl<D: Disk> Lane<D> {
         let (group, hard_state, base) = (log.group, log.hard_state, log.base);
         let has_base_there = log.base_segment == Some(oldest);
         if log.floor_segment == Some(oldest) {
-            let kind = if log.is_removed { FrameKind::Remove } else { FrameKind::Join };
-            let floor = log.floor.unwrap_or_default();
-            let place = self.write_floor(kind, group, floor);
+            let (floor, is_removed, is_witness) =
+                (log.floor.unwrap_or_default(), log.is_removed, log.is_witness);
+            let place = if is_removed {
+                self.write_remove(group, floor)
+            } else {
+                self.write_join(group, floor, is_witness)
+            };
             if let Some(log) = &mut self.groups.slots[slot] {
                 log.join(floor, place.segment, &mut self.pins);
             }

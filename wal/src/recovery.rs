@@ -44,6 +44,8 @@ pub struct RecoveredGroup {
     /// Of a replica that has joined its group: how far the log of an earlier one reached here, zero if there was none. `None`
     /// for one that founded it.
     pub floor: Option<EntryId>,
+    /// It has joined as a witness, or its log holds entries that are withheld.
+    pub is_witness: bool,
     /// The entry after which the log begins.
     pub compacted: EntryId,
     /// The latest configuration in the log, committed or not.
@@ -208,6 +210,7 @@ pub(crate) fn told(log: &GroupLog, is_hit: bool) -> RecoveredGroup {
         group: log.group,
         hard_state: log.hard_state,
         floor: log.floor,
+        is_witness: log.is_witness || log.has_withheld(),
         compacted: log.base,
         configuration: log.configuration_at(log.last).clone(),
         configurations,

@@ -61,7 +61,7 @@ impl Replay {
         }
         let place = Place { segment, offset: frame.offset, bytes: frame.bytes };
         match frame.says {
-            Says::Entries => self.entries(frame, place, Memberships::new()),
+            Says::Entries | Says::Withheld => self.entries(frame, place, Memberships::new()),
             Says::HardState(vote) => {
                 let (log, pins) = self.log(frame.group);
                 log.hard_state(frame.hard_state(vote), segment, pins);
@@ -71,9 +71,10 @@ impl Replay {
                 self.remove(frame.group, frame.id, segment);
                 Ok(())
             }
-            Says::Join => {
+            Says::Join { as_witness } => {
                 let (log, pins) = self.log(frame.group);
                 log.join(frame.id, segment, pins);
+                log.is_witness = as_witness;
                 Ok(())
             }
             Says::Fence => {
@@ -142,7 +143,8 @@ impl Replay {
         if log.has_frames() && !log.accepts(first) {
             return Err("entries leave a hole in a group's log");
         }
-        log.entries(Frame { first, term, count, place }, found, pins);
+        let is_withheld = frame.says == Says::Withheld;
+        log.entries(Frame { first, term, count, is_withheld, place }, found, pins);
         Ok(())
     }
 

@@ -54,9 +54,13 @@ pub(crate) struct SurveyedFrame {
 pub(crate) enum Says {
     /// Entries, and no configuration among them.
     Entries,
+    /// The same, without what they say.
+    Withheld,
     HardState(Option<NodeId>),
     Remove,
-    Join,
+    Join {
+        as_witness: bool,
+    },
     Fence,
     /// More than fits here: the next of the survey's `extras`.
     Extra,
@@ -182,7 +186,11 @@ impl Survey {
             FrameKind::Snapshot => self.base(body, Extra::Snapshot),
             FrameKind::Compact => self.base(body, Extra::Compact),
             FrameKind::Remove => Says::Remove,
-            FrameKind::Join => Says::Join,
+            FrameKind::Join if body.len() > 1 || body.iter().any(|byte| *byte != 1) => {
+                self.extra(Extra::Nonsense("a join record says what nobody knows"))
+            }
+            FrameKind::Join => Says::Join { as_witness: !body.is_empty() },
+            FrameKind::Withheld => Says::Withheld,
             FrameKind::Fence if header.group == EVERY_GROUP => {
                 let (words, rest) = body.as_chunks::<8>();
                 let words: Vec<u64> = words.iter().map(|word| u64::from_le_bytes(*word)).collect();

@@ -11,7 +11,7 @@ use crate::{Index, LogId, NodeId};
 ///
 /// Who takes part is a log rather than a node: a node that comes back without its disk knows nothing of what it promised.
 /// Those that are added are named with the log that they have; the first voters cannot be, since nobody knows their logs yet.
-/// A node is in a configuration with one log only, also while it is joint.
+/// A node is in a configuration with one log only, also while it is joint. It is a witness in all of it, or in none.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Configuration {
     /// The (incoming) voters.
@@ -26,6 +26,60 @@ pub struct Configuration {
     pub auto_leave: bool,
     /// The logs that replicas were added with, by node; of the first voters there is none.
     pub logs: Logs,
+    /// Who of all these holds no payloads: a witness acknowledges headers, and votes by them.
+    pub witnesses: Witnesses,
+}
+
+/// Replicas that hold no payloads, in rising order. A word where there are none, since there are many groups.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+#[expect(clippy::box_collection, reason = "a word instead of three, in every group")]
+pub struct Witnesses(Option<Box<Vec<NodeId>>>);
+
+impl Witnesses {
+    /// All of them.
+    #[must_use]
+    pub fn as_slice(&self) -> &[NodeId] {
+        self.0.as_ref().map_or(&[], |list| list)
+    }
+
+    /// Whether `node` is one.
+    #[must_use]
+    pub fn contains(&self, node: NodeId) -> bool {
+        self.as_slice().binary_search(&node).is_ok()
+    }
+
+    /// Puts a node among them.
+    pub fn put(&mut self, node: NodeId) {
+        let list = self.0.get_or_insert_default();
+        if let Err(at) = list.binary_search(&node) {
+            list.insert(at, node);
+        }
+    }
+
+    /// Keeps those of these nodes.
+    pub fn retain(&mut self, keep: impl Fn(NodeId) -> bool) {
+        if let Some(list) = &mut self.0 {
+            list.retain(|node| keep(*node));
+            if list.is_empty() {
+                self.0 = None;
+            }
+        }
+    }
+
+    /// Bytes of memory beside the word.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.0.as_deref().map_or(0, |list| size_of_val(list) + list.capacity() * size_of::<NodeId>())
+    }
+}
+
+impl FromIterator<NodeId> for Witnesses {
+    /// In any order, doubles or not.
+    fn from_iter<I: IntoIterator<Item = NodeId>>(nodes: I) -> Self {
+        let mut witnesses = Self::default();
+        nodes.into_iter().for_each(|node| witnesses.put(node));
+        witnesses
+    }
 }
 
 /// The logs of replicas, by node. A word where there are none, since there are many groups.
@@ -108,6 +162,9 @@ pub enum ConfigurationError {
     /// A log is named that is none, or of a node that takes no part.
     #[error("a configuration may name one log of each replica, and of nobody else")]
     Logs,
+    /// A witness is named that takes no part, or twice.
+    #[error("a configuration may name each replica once as a witness, and nobody else")]
+    Witnesses,
     /// A flag is set that this version does not know.
     #[error("a configuration's flags are unknown")]
     Flags,
@@ -116,6 +173,7 @@ pub enum ConfigurationError {
 /// Flags of the byte form.
 const AUTO_LEAVE: u8 = 1;
 const HAS_LOGS: u8 = 2;
+const HAS_WITNESSES: u8 = 4;
 
 impl Configuration {
     /// The most entries all lists together may hold.
@@ -140,6 +198,29 @@ impl Configuration {
     #[must_use]
     pub fn is_voter(&self, node: NodeId) -> bool {
         self.voters.contains(&node) || self.outgoing.contains(&node)
+    }
+
+    /// Whether `node` takes part, and holds no payloads.
+    #[must_use]
+    pub fn is_witness(&self, node: NodeId) -> bool {
+        self.witnesses.contains(node)
+    }
+
+    /// Whether `node` votes in the (incoming) half, and holds payloads: who may lead.
+    #[must_use]
+    pub fn may_lead(&self, node: NodeId) -> bool {
+        self.voters.contains(&node) && !self.is_witness(node)
+    }
+
+    /// Whether the voters of each half that hold payloads outnumber the witnesses among them, and are two at least where there
+    /// is one. So any majority holds every entry whole, and the loss of one of those voters leaves another.
+    #[must_use]
+    pub fn holds_enough(&self) -> bool {
+        [&self.voters, &self.outgoing].into_iter().all(|voters| {
+            let witnesses = voters.iter().filter(|node| self.is_witness(**node)).count();
+            let whole = voters.len() - witnesses;
+            witnesses == 0 || whole >= 2 && whole > witnesses
+        })
     }
 
     /// Whether `node` takes part at all.
@@ -173,18 +254,22 @@ impl Configuration {
         [&self.voters, &self.outgoing, &self.learners, &self.learners_next]
     }
 
-    /// Appends the byte form: flags u8 (1: leaves by itself, 2: names logs), four list lengths u8, then every node id; and
-    /// where it names logs, their count u8, then node and log of each. Little-endian.
+    /// Appends the byte form: flags u8 (1: leaves by itself, 2: names logs, 4: has witnesses), four list lengths u8, then every
+    /// node id; where it names logs, their count u8, then node and log of each; where it has witnesses, their count u8, then
+    /// every id. Little-endian.
     ///
     /// # Panics
-    /// If the lists hold more than [`Configuration::REPLICAS_MAX`] entries together, or more logs are named than replicas.
+    /// If the lists hold more than [`Configuration::REPLICAS_MAX`] entries together, or more logs or witnesses are named than
+    /// that.
     pub fn encode(&self, out: &mut Vec<u8>) {
         let lists = self.lists();
         assert!(lists.iter().map(|list| list.len()).sum::<usize>() <= Self::REPLICAS_MAX);
         let logs = self.logs.as_slice();
-        assert!(logs.len() <= Self::REPLICAS_MAX);
+        let witnesses = self.witnesses.as_slice();
+        assert!(logs.len() <= Self::REPLICAS_MAX && witnesses.len() <= Self::REPLICAS_MAX);
         let leaves = if self.auto_leave { AUTO_LEAVE } else { 0 };
-        out.push(if logs.is_empty() { leaves } else { leaves | HAS_LOGS });
+        let has_logs = if logs.is_empty() { 0 } else { HAS_LOGS };
+        out.push(leaves | has_logs | if witnesses.is_empty() { 0 } else { HAS_WITNESSES });
         out.extend(lists.iter().map(|list| list.len() as u8));
         for node in lists.into_iter().flatten() {
             out.extend_from_slice(&node.0.to_le_bytes());
@@ -195,6 +280,12 @@ impl Configuration {
         for (node, log) in logs {
             out.extend_from_slice(&node.0.to_le_bytes());
             out.extend_from_slice(&log.0.to_le_bytes());
+        }
+        if !witnesses.is_empty() {
+            out.push(witnesses.len() as u8);
+        }
+        for node in witnesses {
+            out.extend_from_slice(&node.0.to_le_bytes());
         }
     }
 
@@ -209,7 +300,7 @@ impl Configuration {
             return Err(ConfigurationError::TooMany);
         }
         let flags = head[0];
-        if flags & !(AUTO_LEAVE | HAS_LOGS) != 0 {
+        if flags & !(AUTO_LEAVE | HAS_LOGS | HAS_WITNESSES) != 0 {
             return Err(ConfigurationError::Flags);
         }
         if rest.len() < total * 8 {
@@ -228,10 +319,15 @@ impl Configuration {
             learners_next: take(head[4]),
             auto_leave: flags & AUTO_LEAVE != 0,
             logs: Logs::default(),
+            witnesses: Witnesses::default(),
         };
         if flags & HAS_LOGS != 0 {
-            configuration.logs = configuration.decode_logs(rest)?;
-        } else if !rest.is_empty() {
+            (configuration.logs, rest) = configuration.decode_logs(rest)?;
+        }
+        if flags & HAS_WITNESSES != 0 {
+            (configuration.witnesses, rest) = configuration.decode_witnesses(rest)?;
+        }
+        if !rest.is_empty() {
             return Err(ConfigurationError::Length);
         }
         let sorted = |list: &&Vec<NodeId>| list.windows(2).all(|pair| pair[0] < pair[1]);
@@ -241,23 +337,39 @@ impl Configuration {
         Ok(configuration)
     }
 
-    fn decode_logs(&self, bytes: &[u8]) -> Result<Logs, ConfigurationError> {
-        let (&count, entries) = bytes.split_first().ok_or(ConfigurationError::Length)?;
-        let (pairs, rest) = entries.as_chunks::<16>();
-        if usize::from(count) > Self::REPLICAS_MAX {
-            return Err(ConfigurationError::TooMany);
-        }
-        if pairs.len() != usize::from(count) || !rest.is_empty() {
-            return Err(ConfigurationError::Length);
-        }
+    fn decode_logs<'a>(&self, bytes: &'a [u8]) -> Result<(Logs, &'a [u8]), ConfigurationError> {
+        let (pairs, rest) = counted::<16>(bytes)?;
         let word = |bytes: &[u8]| bytes.first_chunk().map_or(0, |word| u64::from_le_bytes(*word));
         let pair = |pair: &[u8; 16]| (NodeId(word(pair)), LogId(word(&pair[8..])));
         let logs: Vec<(NodeId, LogId)> = pairs.iter().map(pair).collect();
         let is_good = !logs.is_empty()
             && logs.windows(2).all(|pair| pair[0].0 < pair[1].0)
             && logs.iter().all(|(node, log)| log.0 != 0 && self.contains(*node));
-        if is_good { Ok(Logs(Some(Box::new(logs)))) } else { Err(ConfigurationError::Logs) }
+        if is_good { Ok((Logs(Some(Box::new(logs))), rest)) } else { Err(ConfigurationError::Logs) }
     }
+
+    fn decode_witnesses<'a>(&self, bytes: &'a [u8]) -> Result<(Witnesses, &'a [u8]), ConfigurationError> {
+        let (ids, rest) = counted::<8>(bytes)?;
+        let nodes: Vec<NodeId> = ids.iter().map(|id| NodeId(u64::from_le_bytes(*id))).collect();
+        let is_good = !nodes.is_empty()
+            && nodes.windows(2).all(|pair| pair[0] < pair[1])
+            && nodes.iter().all(|node| self.contains(*node));
+        if is_good {
+            Ok((Witnesses(Some(Box::new(nodes))), rest))
+        } else {
+            Err(ConfigurationError::Witnesses)
+        }
+    }
+}
+
+/// A count u8 and so many pieces of N bytes; and what follows them.
+fn counted<const N: usize>(bytes: &[u8]) -> Result<(&[[u8; N]], &[u8]), ConfigurationError> {
+    let (&count, rest) = bytes.split_first().ok_or(ConfigurationError::Length)?;
+    if usize::from(count) > Configuration::REPLICAS_MAX {
+        return Err(ConfigurationError::TooMany);
+    }
+    let (pieces, rest) = rest.split_at_checked(usize::from(count) * N).ok_or(ConfigurationError::Length)?;
+    Ok((pieces.as_chunks::<N>().0, rest))
 }
 
 #[cfg(test)]
@@ -302,8 +414,46 @@ mod tests {
         for bad in [&[(3, 5)][..], &[(2, 0)], &[(7, 1), (2, 1)], &[(2, 1), (2, 3)]] {
             assert_eq!(with(bad), Err(ConfigurationError::Logs), "{bad:?}");
         }
-        bytes[0] |= 4;
+        bytes[0] |= 8;
         assert_eq!(Configuration::decode(&bytes), Err(ConfigurationError::Flags));
+    }
+
+    #[test]
+    fn witnesses_are_replicas_each_once_and_a_cut_anywhere_is_refused() {
+        let mut named = Configuration::of_voters([NodeId(1), NodeId(2), NodeId(5)]);
+        named.learners = alloc::vec![NodeId(7)];
+        named.witnesses = [NodeId(7), NodeId(5), NodeId(5)].into_iter().collect();
+        for logs in [&[][..], &[(NodeId(5), LogId(50))]] {
+            named.logs = logs.iter().copied().collect();
+            let mut bytes = Vec::new();
+            named.encode(&mut bytes);
+            assert_eq!(Configuration::decode(&bytes), Ok(named.clone()));
+            for at in 0..bytes.len() {
+                assert_eq!(Configuration::decode(&bytes[..at]), Err(ConfigurationError::Length), "{at}");
+            }
+            bytes.push(0);
+            assert_eq!(Configuration::decode(&bytes), Err(ConfigurationError::Length));
+        }
+        assert_eq!([1, 5, 7, 9].map(|node| named.is_witness(NodeId(node))), [false, true, true, false]);
+        assert_eq!([1, 5, 7].map(|node| named.may_lead(NodeId(node))), [true, false, false]);
+        for bad in [&[9][..], &[7, 5], &[5, 5]] {
+            let witnesses = Witnesses(Some(Box::new(bad.iter().map(|node| NodeId(*node)).collect())));
+            let mut bytes = Vec::new();
+            Configuration { witnesses, ..named.clone() }.encode(&mut bytes);
+            assert_eq!(Configuration::decode(&bytes), Err(ConfigurationError::Witnesses), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn two_voters_at_least_hold_everything_and_more_than_there_are_witnesses() {
+        let of = |voters: u64, witnesses: &[u64]| Configuration {
+            witnesses: witnesses.iter().map(|node| NodeId(*node)).collect(),
+            ..Configuration::of_voters((1..=voters).map(NodeId))
+        };
+        assert!(of(1, &[]).holds_enough() && of(3, &[2]).holds_enough() && of(5, &[1, 2]).holds_enough());
+        assert!(!of(2, &[2]).holds_enough() && !of(4, &[1, 2]).holds_enough() && !of(1, &[1]).holds_enough());
+        let leaving = Configuration { outgoing: alloc::vec![NodeId(1), NodeId(2)], ..of(3, &[2]) };
+        assert!(!leaving.holds_enough(), "either half");
     }
 
     #[test]

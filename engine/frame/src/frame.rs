@@ -5,20 +5,21 @@
 //!      0     4  header_crc   CRC32 of bytes 4..48
 //!      4     4  body_crc     CRC32 of the body
 //!      8     4  body_len     bytes that follow the header
-//!     12     1  kind         1 entries, 2 hard state, 3 snapshot, 4 compact, 5 remove, 6 join
+//!     12     1  kind         which of `FrameKind`
 //!     13     1  flags        1 relaxed: whoever proposed these entries asked for no sync; only for entries
 //!     14     2  zero
 //!     16     8  group
 //!     24     8  term         of every entry | of the hard state | of the id
 //!     32     8  index        of the first entry | of the id
-//!     40     4  count        entries in the body; 0 for other kinds
+//!     40     4  count        entries in the body, or withheld; 0 for other kinds
 //!     44     4  zero
 //!     48        body
 //! ```
 //! All integers are little-endian. The body of an `entries` frame is `count` times {u32: length in the low 29 bits,
 //! [`EntryKind`] in the high 3; payload}. A frame is valid if and only if both checksums match, its kind is known,
 //! and its entries fill the body exactly. The header's checksum stands apart so that a frame can be told from noise,
-//! and a header trusted, without its body.
+//! and a header trusted, without its body. A `withheld` frame is nothing but such a header: it names `count` entries of one
+//! term to a witness, whose payloads are not there.
 
 use crc32fast::hash as crc32;
 use zerocopy::little_endian::{U32, U64};
@@ -51,8 +52,12 @@ pub enum FrameKind {
     /// The log has lost some of what this replica once made durable, in terms up to this id's. What is written from here
     /// on follows what is left; until it holds an entry of a later term, the replica takes no part in votes. No body.
     Fence = 6,
-    /// The replica has joined its group, and did not found it; an earlier one's log here reached up to this id. No body.
+    /// The replica has joined its group, and did not found it; an earlier one's log here reached up to this id. The body is
+    /// empty, or one byte, 1: it is a witness.
     Join = 7,
+    /// A run of entries of one group and term, as a witness holds them: that they are there, and nothing of what they say. No
+    /// body. In a log it replaces everything from its first index on.
+    Withheld = 8,
 }
 
 impl FrameKind {
@@ -65,8 +70,15 @@ impl FrameKind {
             5 => Self::Remove,
             6 => Self::Fence,
             7 => Self::Join,
+            8 => Self::Withheld,
             _ => return None,
         })
+    }
+
+    /// Whether it is of entries, whole or withheld.
+    #[must_use]
+    pub const fn is_of_entries(self) -> bool {
+        matches!(self, Self::Entries | Self::Withheld)
     }
 }
 
@@ -139,7 +151,7 @@ pub struct FrameHeader {
     pub term: Term,
     /// The first entry's index, or the id's.
     pub index: Index,
-    /// How many entries the body holds.
+    /// How many entries there are.
     pub count: u32,
     /// Bytes of the body.
     pub body_bytes: u32,
@@ -162,13 +174,13 @@ impl FrameHeader {
         }
         let kind = FrameKind::from_u8(raw.kind).ok_or(FrameError::Kind(raw.kind))?;
         let (count, body_bytes) = (raw.count.get(), raw.body_len.get());
+        let is_span =
+            count > 0 && raw.index.get() > 0 && raw.index.get().checked_add(u64::from(count)).is_some();
         let fits = match kind {
             FrameKind::Entries => {
-                count > 0
-                    && u64::from(count) * ENTRY_OVERHEAD_BYTES as u64 <= u64::from(body_bytes)
-                    && raw.index.get() > 0
-                    && raw.index.get().checked_add(u64::from(count)).is_some()
+                is_span && u64::from(count) * ENTRY_OVERHEAD_BYTES as u64 <= u64::from(body_bytes)
             }
+            FrameKind::Withheld => is_span && body_bytes == 0,
             _ => count == 0,
         };
         if !fits {
@@ -192,7 +204,7 @@ impl FrameHeader {
         HEADER_BYTES + self.body_bytes as usize
     }
 
-    /// The index of the last entry. Only for frames of entries.
+    /// The index of the last entry. Only for frames of entries, whole or withheld.
     #[must_use]
     pub const fn last_index(&self) -> Index {
         Index(self.index.0 + self.count as u64 - 1)
@@ -372,12 +384,24 @@ pub fn write_fact(
     id: EntryId,
     body: &[u8],
 ) -> Option<usize> {
-    debug_assert!(kind != FrameKind::Entries);
+    debug_assert!(!kind.is_of_entries());
     let end = HEADER_BYTES + body.len();
     let (head, place) = out.get_mut(..end)?.split_at_mut(HEADER_BYTES);
     place.copy_from_slice(body);
     write_header(head, kind, group, id, (0, false), body);
     Some(end)
+}
+
+/// A frame that names `count` entries from `first` on, all of its term, and holds none. `None` if there are none, or too many
+/// to be counted.
+#[must_use]
+pub fn withheld(group: GroupId, first: EntryId, count: u32) -> Option<[u8; HEADER_BYTES]> {
+    if count == 0 || first.index.0 == 0 || first.index.0.checked_add(u64::from(count)).is_none() {
+        return None;
+    }
+    let mut out = [0; HEADER_BYTES];
+    write_header(&mut out, FrameKind::Withheld, group, first, (count, false), &[]);
+    Some(out)
 }
 
 fn write_header(
@@ -493,6 +517,37 @@ mod tests {
             let header = writer.finish().unwrap();
             assert_eq!((header.is_relaxed, parse(&out).unwrap().0), (is_relaxed, header));
         }
+    }
+
+    #[test]
+    fn a_withheld_frame_counts_entries_and_has_none() {
+        let first = EntryId::new(Term(3), Index(7));
+        let bytes = withheld(GroupId(9), first, 1000).unwrap();
+        let (header, body) = parse(&bytes).unwrap();
+        assert_eq!(
+            (header.kind, header.id(), header.last_index()),
+            (FrameKind::Withheld, first, Index(1006))
+        );
+        assert!(body.is_empty() && Entries::new(&header, body).next().is_none());
+        for at in 0..bytes.len() {
+            assert!(parse(&bytes[..at]).is_err(), "cut at {at}");
+            let mut bad = bytes;
+            bad[at] ^= 0x10;
+            assert!(parse(&bad).is_err(), "byte {at}");
+        }
+        assert_eq!(withheld(GroupId(9), first, 0), None);
+        assert_eq!(withheld(GroupId(9), EntryId::new(Term(3), Index(u64::MAX)), 1), None);
+        assert_eq!(withheld(GroupId(9), EntryId::new(Term(3), Index(0)), 1), None);
+        let mut forged = [0; HEADER_BYTES + 4];
+        write_header(
+            &mut forged[..HEADER_BYTES],
+            FrameKind::Withheld,
+            GroupId(9),
+            first,
+            (1, false),
+            &[0; 4],
+        );
+        assert_eq!(parse(&forged), Err(FrameError::Entries), "a body where there is none");
     }
 
     #[test]

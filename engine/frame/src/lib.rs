@@ -20,7 +20,7 @@ mod time;
 pub mod wire;
 
 pub use beat::{BEAT_BYTES, Beat};
-pub use configuration::{Configuration, ConfigurationError, Logs, Membership};
+pub use configuration::{Configuration, ConfigurationError, Logs, Membership, Witnesses};
 pub use id::{EntryId, GroupId, Index, LogId, NodeId, Term};
 pub use message::{HardState, Message, Run};
 pub use time::Time;

@@ -5,7 +5,8 @@
 //! header  = magic "RWU3", kind u8, zero u8, worker u16, workers u16, zero u16, records u32,
 //!           from u64, bodies u64, log u64, to_log u64
 //! record  = kind u8, flags u8, account u16, body_len u32, group u64, term u64, a u64, b u64, c u64
-//! flags   = 1 yes, 128 the sender's configuration names the receiver's log, 64 it names the sender's
+//! flags   = 1 yes, 128 the sender's configuration names the receiver's log, 64 it names the sender's,
+//!           32 it has the receiver for a witness
 //! ```
 //! A unit may have no record: it says whose log speaks, and that is all.
 //! Bodies are the frames of append records, one after another, in the order of the records; `body_len` tells where
@@ -170,10 +171,13 @@ pub struct Record {
     pub is_named: bool,
     /// The sender's configuration names the sender, with its log.
     pub names_itself: bool,
+    /// The sender's configuration has the receiver for a witness.
+    pub to_witness: bool,
 }
 
 /// Flags of a record.
 const YES: u8 = 1;
+const TO_WITNESS: u8 = 32;
 const NAMES_ITSELF: u8 = 64;
 const IS_NAMED: u8 = 128;
 
@@ -211,7 +215,8 @@ impl Record {
             kind,
             flags: flags
                 | if self.is_named { IS_NAMED } else { 0 }
-                | if self.names_itself { NAMES_ITSELF } else { 0 },
+                | if self.names_itself { NAMES_ITSELF } else { 0 }
+                | if self.to_witness { TO_WITNESS } else { 0 },
             account: account.into(),
             body_len: self.body_bytes.into(),
             group: self.group.0.into(),
@@ -258,12 +263,14 @@ impl Record {
             other => return Err(WireError::Kind(other)),
         };
         let (is_named, names_itself) = (raw.flags & IS_NAMED != 0, raw.flags & NAMES_ITSELF != 0);
+        let to_witness = raw.flags & TO_WITNESS != 0;
         let record = Self {
             group: GroupId(raw.group.get()),
             message,
             body_bytes: raw.body_len.get(),
             is_named,
             names_itself,
+            to_witness,
         };
         if record.body_bytes > 0 && !matches!(message, Message::Append { .. }) {
             return Err(WireError::Length);
@@ -313,8 +320,10 @@ mod tests {
 
     proptest! {
         #[test]
-        fn every_message_survives_the_round_trip(message in message(), group in any::<u64>(), is_named in any::<bool>()) {
-            let record = Record { group: GroupId(group), message, body_bytes: 0, is_named, names_itself: !is_named };
+        fn every_message_survives_the_round_trip(message in message(), group in any::<u64>(), flags in any::<[bool; 2]>()) {
+            let [is_named, to_witness] = flags;
+            let record = Record {
+                group: GroupId(group), message, body_bytes: 0, is_named, names_itself: !is_named, to_witness };
             prop_assert_eq!(Record::parse(&record.encode()), Ok(record));
         }
 
@@ -330,8 +339,14 @@ mod tests {
     fn a_unit_splits_into_records_and_bodies_and_a_cut_anywhere_is_refused() {
         let append =
             Message::Append { term: Term(2), prev: EntryId::default(), commit: Index(0), account: 9 };
-        let record =
-            Record { group: GroupId(4), message: append, body_bytes: 3, is_named: true, names_itself: false };
+        let record = Record {
+            group: GroupId(4),
+            message: append,
+            body_bytes: 3,
+            is_named: true,
+            names_itself: false,
+            to_witness: true,
+        };
         let header = UnitHeader {
             kind: UnitKind::Groups,
             worker: 1,

@@ -14,7 +14,6 @@ use smallvec::SmallVec;
 use crate::effects::Effects;
 use crate::group::Group;
 use crate::membership::{Newcomers, Reconfigure, Reconfigured, Refusal, Route};
-use crate::progress::PeerState;
 use crate::reconfig::{self, Change};
 
 /// A change that waits for newcomers.
@@ -57,7 +56,11 @@ impl Group {
         let unknown: SmallVec<[Change; 4]> = joining
             .iter()
             .filter(|node| !self.configuration.contains(**node))
-            .map(|node| Change::Learner(*node))
+            .map(
+                |&node| {
+                    if end.is_witness(node) { Change::WitnessLearner(node) } else { Change::Learner(node) }
+                },
+            )
             .collect();
         let first = reconfig::simple(&self.configuration, &unknown)
             .and_then(|first| reconfig::name(&self.configuration, first, wish.logs));
@@ -86,11 +89,7 @@ impl Group {
     pub(crate) fn is_caught_up(&self, node: NodeId) -> bool {
         let patience = self.config.election_timeout();
         self.peer(node).is_some_and(|progress| {
-            !self.is_leaving(node)
-                && progress.state == PeerState::Replicate
-                && progress.was_heard()
-                && progress.next > self.commit
-                && progress.oldest_in_flight().is_none_or(|sent| self.now < sent + patience)
+            !self.is_leaving(node) && progress.next > self.commit && progress.keeps_up(self.now, patience)
         })
     }
 

@@ -39,7 +39,7 @@ impl Group {
         if self.role == Role::Leader {
             return self.read(token, effects);
         }
-        if self.leader.is_none() {
+        if self.leader.is_none() || self.is_witness {
             effects.reads_rejected.push(token);
             return;
         }

@@ -169,6 +169,9 @@ impl Origin {
 pub struct Restored {
     /// How it came into being.
     pub origin: Origin,
+    /// Whether it holds no payloads: a witness for as long as it is there. It votes and acknowledges where configurations have
+    /// it for one, hears nobody else, and never campaigns.
+    pub is_witness: bool,
     /// Term and vote. One that was removed and has joined again still keeps them.
     pub hard_state: HardState,
     /// The entry just before the log's first.
@@ -180,6 +183,7 @@ pub struct Restored {
     /// The log's last index; `compacted.index` if it is empty.
     pub last: Index,
     /// What the state machine holds: at least `compacted.index`, at most `last`. Known to be committed. Where a state
-    /// machine is ahead of its log, restore as from a snapshot: an empty log after what it holds.
+    /// machine is ahead of its log, restore as from a snapshot: an empty log after what it holds. Of a witness, which has no
+    /// state machine, `compacted.index`.
     pub applied: Index,
 }

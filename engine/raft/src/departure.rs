@@ -47,7 +47,7 @@ impl Group {
             // Who has just come counts as heard for a first period: it had no chance to speak yet.
             let progress = at.map(|at| known.swap_remove(at).1).unwrap_or_else(|| {
                 self.accounts = self.accounts.saturating_add(1);
-                Progress::newcomer(next, self.accounts)
+                Progress::newcomer(next, self.accounts, self.configuration.is_witness(peer))
             });
             placed.push((peer, progress));
         }
@@ -81,12 +81,13 @@ impl Group {
         if gone.is_empty() {
             return;
         }
-        let gone: Vec<_> = gone.into_iter().map(|node| (node, before.configuration.log_of(node))).collect();
+        let of = |node| (node, before.configuration.log_of(node), before.configuration.is_witness(node));
+        let gone: Vec<_> = gone.into_iter().map(of).collect();
         let (next, configuration) = (self.log.last().index.next(), self.configuration_id());
         let mut placed: Vec<_> = self.peers.iter().copied().zip(self.progress.drain(..)).collect();
-        for (node, log) in gone {
+        for (node, log, is_witness) in gone {
             self.leave(node, log, configuration);
-            placed.push((node, Progress::new(next)));
+            placed.push((node, Progress::new(next, is_witness)));
         }
         self.set_peers(placed);
     }

@@ -28,7 +28,8 @@ pub struct Effects {
     pub reads_rejected: Vec<u64>,
     /// The proposals of this step were not taken.
     pub rejected: Option<Rejected>,
-    /// Peers that need a snapshot, which holds at least what is compacted now. Once each, until it arrives or fails.
+    /// Peers that need a snapshot, which holds at least what is compacted now. Once each, until it arrives or fails. Of a witness
+    /// ([`Group::has_for_witness`](crate::Group::has_for_witness)): the id at which the log begins, and the configuration there.
     pub snapshot_to: Vec<NodeId>,
     /// The role or the term is another.
     pub role_changed: bool,
@@ -108,6 +109,8 @@ pub struct Shipment {
     pub bytes_max: u64,
     /// The leader's account of the peer.
     pub account: u16,
+    /// It is a witness: entries go without payloads, all but configurations.
+    pub is_withheld: bool,
 }
 
 impl Effects {

@@ -123,7 +123,7 @@ impl Group {
             self.leader = None;
             self.reject_asked(effects);
             self.rearm_election();
-            if self.is_removed() || self.priority == 0 {
+            if self.is_removed() || self.is_witness || self.priority == 0 {
                 // It has nobody to wait for; only a message wakes it.
                 self.deadline = Time::NEVER;
                 return;
@@ -181,7 +181,7 @@ impl Group {
             return self.let_go_first(from, effects);
         }
         let timeout = self.config.election_timeout();
-        let is_alone = self.role == Role::Follower && self.now >= self.heard + timeout;
+        let is_alone = self.role == Role::Follower && self.now >= self.heard + timeout && !self.is_witness;
         if is_worse && is_alone && self.config.pre_vote && self.priority == PRIORITY_MAX {
             let soon = self.rng.below(timeout.as_nanos() as u64 / 4);
             self.deadline = self.deadline.min(self.now + Duration::from_nanos(soon));
@@ -245,10 +245,12 @@ impl Group {
 
     fn count_votes(&mut self, effects: &mut Effects) {
         let vote = |node| self.votes.iter().find(|(voter, _)| *voter == node).map(|(_, granted)| *granted);
+        let can_go = |node: NodeId| !self.configuration.is_witness(node);
         match (quorum::vote_result(&self.configuration, vote), self.role) {
-            // Who refuses a question about a term of the future does so for the better log.
+            // Who refuses a question about a term of the future does so for the better log. A witness cannot use it.
             (VoteResult::Won, Role::PreCandidate)
-                if !self.has_deferred && self.votes.iter().any(|(_, granted)| !granted) =>
+                if !self.has_deferred
+                    && self.votes.iter().any(|(node, granted)| !granted && can_go(*node)) =>
             {
                 self.defer(effects);
             }

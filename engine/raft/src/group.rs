@@ -58,6 +58,8 @@ pub struct Group {
     pub(crate) home: LogId,
     /// Of one that has joined: its floor.
     pub(crate) joined: Option<Box<EntryId>>,
+    /// It holds no payloads.
+    pub(crate) is_witness: bool,
     /// In force: the latest in the log.
     pub(crate) configuration: Configuration,
     pub(crate) configuration_at: Index,
@@ -117,7 +119,8 @@ impl Group {
     /// A replica as its log left it; a follower, whatever it was.
     #[must_use]
     pub fn new(config: Config, restored: Restored, now: Time) -> Self {
-        let Restored { origin, hard_state, compacted, configuration, runs, last, applied } = restored;
+        let Restored { origin, is_witness, hard_state, compacted, configuration, runs, last, applied } =
+            restored;
         let mut rng = Rng::new(config.seed ^ config.node.0.rotate_left(32));
         let is_new = hard_state == HardState::default() && last == Index(0);
         let timeout = random_timeout(&mut rng, config.election_timeout);
@@ -130,6 +133,7 @@ impl Group {
                 Origin::Joined { floor } => Some(Box::new(floor)),
             },
             configuration,
+            is_witness,
             configuration_at: compacted.index,
             earlier: Seldom::new(),
             is_told_removed: false,
@@ -490,7 +494,22 @@ impl Group {
             .as_ref()
             .map_or(0, |queue| size_of_val(&**queue) + queue.capacity() * size_of::<(Index, u64)>());
         let seldom = self.earlier.bytes() + self.leaving.bytes() + self.configuration.logs.bytes();
+        let seldom = seldom + self.configuration.witnesses.bytes();
         peers + in_flight + uncommitted + self.reads.capacity_bytes() + seldom
+    }
+
+    /// Whether it holds no payloads, and is heard as a witness.
+    #[must_use]
+    pub const fn is_witness(&self) -> bool {
+        self.is_witness
+    }
+
+    /// Whether a node's replica is a witness, as far as it takes part here, or as a leader still serves it.
+    #[must_use]
+    pub fn has_for_witness(&self, node: NodeId) -> bool {
+        let leaves_as_one =
+            || self.is_leaving(node) && self.peer(node).is_some_and(|progress| progress.is_witness);
+        self.configuration.is_witness(node) || leaves_as_one()
     }
 
     /// The node this replica is on.

@@ -1,7 +1,7 @@
 //! Whose words count, where a node may come back with another log (or none), and a log with another replica.
 //!
 //! Who takes part in a group is a log, not a node; the driver knows which log speaks, and which one a message is meant for.
-//! Three rules keep apart what must not be mixed up:
+//! Four rules keep apart what must not be mixed up:
 //! 1. **A member is heard if it speaks for the log that the configuration names.** Of the first voters no log is named: there
 //!    it is the one that was first heard under the node's number. So nobody counts the vote or the acknowledgement of a log
 //!    that has promised nothing.
@@ -11,6 +11,9 @@
 //!    is named nowhere, and is not heard.
 //! 3. **A replica that has joined obeys those only whose configuration names its log.** A straggler whose configuration
 //!    means an earlier log of the node gets neither vote nor acknowledgement from the new one, not even by mistake.
+//!
+//! 4. **A witness hears those only who have it for one, and whoever holds payloads only those who do not.** A replica is one or
+//!    the other from its beginning to its end. So nobody counts a log of headers for one of entries, whatever was asked for.
 //!
 //! And a message is for the log that its sender has in mind ([`Address`]); any other drops it.
 //!
@@ -45,6 +48,8 @@ pub struct Voice {
     pub is_named: bool,
     /// The sender's configuration names the sender's log.
     pub names_itself: bool,
+    /// The sender's configuration has the one that it speaks to for a witness.
+    pub to_witness: bool,
 }
 
 impl Group {
@@ -70,7 +75,8 @@ impl Group {
             Address::Anyone => true,
         };
         let may_ask = is_request && voice.names_itself;
-        (speaks_for_its_log || may_ask) && (!is_request || voice.is_named || self.joined.is_none())
+        let is_meant = voice.to_witness == self.is_witness && (voice.is_named || self.joined.is_none());
+        (speaks_for_its_log || may_ask) && (!is_request || is_meant)
     }
 
     /// Whether the configuration in force names the log that this replica is in; or the one before, which a leader that is on its

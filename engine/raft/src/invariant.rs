@@ -34,6 +34,9 @@ macro_rules! rule {
 /// 5. For every follower: `matched < next ≤ last + 1`.
 /// 6. A candidate has voted for itself.
 /// 14. Who campaigns or leads has got back all that it held before it was removed and joined again.
+/// 15. A witness is a follower.
+/// 16. In every configuration of the log, more voters hold payloads than do not, and two where one does not.
+/// 17. A leader takes those for witnesses whom its configuration has for such, and itself for none.
 /// 11. Configurations stand in the log in rising order, none after its end, the first at or before its beginning.
 ///
 /// # Errors
@@ -69,7 +72,16 @@ pub fn check(group: &Group) -> Result<(), Violation> {
             matched < next && next <= last.index.next(),
             "{peer}: matched {matched}, next {next}, last {last}"
         );
+        let (configuration, is_witness) = (group.configuration(), progress.is_witness);
+        rule!(
+            17,
+            !configuration.contains(*peer) || configuration.is_witness(*peer) == is_witness,
+            "{peer}: taken for a witness: {is_witness}, in {configuration:?}"
+        );
     }
+    let is_fit = group.role() == Role::Follower || !group.is_witness();
+    rule!(15, is_fit, "a witness is {:?}", group.role());
+    rule!(17, !leads || !group.configuration().is_witness(group.node()), "a witness leads");
     let voted = group.hard_state().vote == Some(group.node());
     let floor = group.origin().floor();
     rule!(
@@ -85,7 +97,8 @@ pub fn check(group: &Group) -> Result<(), Violation> {
 
 fn check_memberships(group: &Group) -> Result<(), Violation> {
     let mut before = None;
-    for (index, _) in group.memberships() {
+    for (index, configuration) in group.memberships() {
+        rule!(16, configuration.holds_enough(), "{configuration:?} at {index}");
         let rises = before.is_none_or(|before| before < index) && index <= group.last().index;
         let reaches_back = before.is_some() || index <= group.compacted().index;
         rule!(11, rises && reaches_back, "a configuration at {index} after {before:?}");

@@ -20,7 +20,8 @@ impl Group {
         self.has_deferred = false;
         let next = self.log.last().index.next();
         self.progress = Vec::with_capacity(self.peers.len());
-        self.progress.extend(self.peers.iter().map(|_| Progress::new(next)));
+        let witnesses = &self.configuration.witnesses;
+        self.progress.extend(self.peers.iter().map(|peer| Progress::new(next, witnesses.contains(*peer))));
         self.accounts = 0;
         self.place_leaving();
         self.begin_binding();
@@ -132,7 +133,8 @@ impl Group {
     pub(crate) fn shipment(&mut self, to: NodeId) -> Option<Shipment> {
         let at = self.peers.binary_search(&to).ok()?;
         let progress = self.progress.get(at)?;
-        let last = self.log.last().index;
+        let is_withheld = progress.is_witness;
+        let last = if is_withheld { self.shown_to_witnesses() } else { self.log.last().index };
         if progress.state == PeerState::Snapshot {
             // Asks whether it has arrived: the answer to it may have been lost.
             let (prev, commit, account) = (progress.snapshot_at(), self.commit, progress.account);
@@ -144,6 +146,7 @@ impl Group {
                 commit,
                 bytes_max: 0,
                 account,
+                is_withheld,
             };
             return (!progress.is_paused).then_some(ask);
         }
@@ -173,7 +176,27 @@ impl Group {
             commit: self.commit,
             bytes_max: room.min(self.config.append_bytes_max()),
             account: progress.account,
+            is_withheld,
         })
+    }
+
+    /// Up to where witnesses are told of entries: what is committed, and what is durable here and with every voter that holds
+    /// payloads, keeps up, and has all that is committed.
+    ///
+    /// A header is of use for a quorum only where the payload is. Were a witness quicker than those who hold payloads, it would
+    /// know of entries that are with this leader alone, and refuse its vote to all others when this one is gone; or with nobody
+    /// any more, if this one had not made them durable. A voter that is silent for an election timeout is waited for no longer.
+    fn shown_to_witnesses(&self) -> Index {
+        let (now, patience) = (self.now, self.config.election_timeout());
+        let is_waited_for = |(node, progress): &(&NodeId, &Progress)| {
+            !progress.is_witness
+                && progress.matched >= self.commit
+                && self.configuration.is_voter(**node)
+                && progress.keeps_up(now, patience)
+        };
+        let mine = self.log.durable();
+        let waited_for = self.peers.iter().zip(&self.progress).filter(is_waited_for);
+        waited_for.map(|(_, progress)| progress.matched).min().unwrap_or(mine).min(mine).max(self.commit)
     }
 
     pub(crate) fn note_shipped(&mut self, to: NodeId, last: Index, bytes: u64) {

@@ -328,11 +328,13 @@ impl Group {
 
     /// Whether this replica may ask for votes: a voter of the configuration in force; or of the one before, while its
     /// removal is not committed, since then the others may still need it (thesis, section 4.2.2). One that has joined again and
-    /// has yet to get back what it once held asks for nothing: it would not vote for itself.
+    /// has yet to get back what it once held asks for nothing: it would not vote for itself. A witness could not lead: it would
+    /// have nothing to send, and nothing to apply.
     pub(crate) fn may_campaign(&self) -> bool {
         let was_voter = || self.earlier.last().is_some_and(|before| self.is_voter_of(&before.configuration));
         !self.is_told_removed
             && !self.is_fenced()
+            && !self.is_witness
             && self.log.last() >= self.origin().floor()
             && (self.is_voter_of(&self.configuration) || self.configuration_at > self.commit && was_voter())
     }

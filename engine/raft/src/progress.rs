@@ -87,12 +87,14 @@ pub(crate) struct Progress {
     pub(crate) is_resting: bool,
     /// Which of the leader's accounts of this peer it is: what is answered to an earlier one does not count here.
     pub(crate) account: u16,
+    /// It holds no payloads.
+    pub(crate) is_witness: bool,
     in_flight: InFlight,
     in_flight_bytes: u64,
 }
 
 impl Progress {
-    pub(crate) const fn new(next: Index) -> Self {
+    pub(crate) const fn new(next: Index, is_witness: bool) -> Self {
         Self {
             state: PeerState::Probe,
             matched: Index(0),
@@ -109,14 +111,15 @@ impl Progress {
             is_bound: false,
             is_resting: false,
             account: 0,
+            is_witness,
             in_flight: InFlight(None),
             in_flight_bytes: 0,
         }
     }
 
     /// Of a peer that has just come: it had no time to be heard, and is not counted as silent.
-    pub(crate) fn newcomer(next: Index, account: u16) -> Self {
-        Self { is_active: true, account, ..Self::new(next) }
+    pub(crate) fn newcomer(next: Index, account: u16, is_witness: bool) -> Self {
+        Self { is_active: true, account, ..Self::new(next, is_witness) }
     }
 
     /// Its node has ceased to support this one: what it agreed to is void.
@@ -216,6 +219,13 @@ impl Progress {
         news
     }
 
+    /// Whether it is sent the log as it grows, and has left nothing unanswered for as long as `patience`.
+    pub(crate) fn keeps_up(&self, now: Time, patience: Duration) -> bool {
+        self.state == PeerState::Replicate
+            && self.was_heard()
+            && self.oldest_in_flight().is_none_or(|sent| now < sent + patience)
+    }
+
     /// When the oldest append that is still unanswered left.
     pub(crate) fn oldest_in_flight(&self) -> Option<Time> {
         self.in_flight.front().map(|sent| sent.at)
@@ -243,7 +253,7 @@ mod tests {
 
     #[test]
     fn the_window_is_bounded_in_bytes_and_messages_and_acks_open_it() {
-        let mut progress = Progress::new(Index(1));
+        let mut progress = Progress::new(Index(1), false);
         progress.replicate();
         progress.sent(Index(3), 60, Time(1));
         assert_eq!(progress.room(100, 2), Some(40));

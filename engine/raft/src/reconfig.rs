@@ -21,6 +21,10 @@ pub enum Change {
     Learner(NodeId),
     /// It takes no part. Does nothing if it does not.
     Remove(NodeId),
+    /// It votes, and holds no payloads. Adds it, or promotes a learner that is a witness.
+    Witness(NodeId),
+    /// It is told of entries, holds no payloads and does not vote: a witness that has yet to catch up. Adds it, or demotes one.
+    WitnessLearner(NodeId),
 }
 
 impl Change {
@@ -28,7 +32,11 @@ impl Change {
     #[must_use]
     pub const fn node(self) -> NodeId {
         match self {
-            Self::Voter(node) | Self::Learner(node) | Self::Remove(node) => node,
+            Self::Voter(node)
+            | Self::Learner(node)
+            | Self::Remove(node)
+            | Self::Witness(node)
+            | Self::WitnessLearner(node) => node,
         }
     }
 }
@@ -52,6 +60,11 @@ pub enum ChangeError {
     TooMany,
     /// The node takes part with another log. That one has to go first, and its removal to be committed.
     OtherLog(NodeId),
+    /// The node takes part as a witness, and should hold payloads; or the other way about. Its log cannot become what it is not:
+    /// it has to go first, and a new replica to join.
+    OtherKind(NodeId),
+    /// Of the voters, fewer than two would hold payloads, or no more than there are witnesses.
+    TooManyWitnesses,
 }
 
 /// The configuration after changes of at most one voter, and of any number of learners.
@@ -67,7 +80,7 @@ pub fn simple(from: &Configuration, changes: &[Change]) -> Result<Configuration,
     if differ(&from.voters, &to.voters) + differ(&to.voters, &from.voters) > 1 {
         return Err(ChangeError::ManyVoters);
     }
-    checked(to)
+    checked(from, to)
 }
 
 /// The joint configuration with which changes of any kind and number begin. A voter that is to become a learner waits
@@ -87,7 +100,7 @@ pub fn enter_joint(
         return Err(ChangeError::NoVoters);
     }
     let joint = Configuration { outgoing: from.voters.clone(), auto_leave, ..from.clone() };
-    checked(changed(joint, changes)?)
+    checked(from, changed(joint, changes)?)
 }
 
 /// The configuration after a joint one.
@@ -102,12 +115,13 @@ pub fn leave_joint(from: &Configuration) -> Result<Configuration, ChangeError> {
         voters: from.voters.clone(),
         learners: from.learners.clone(),
         logs: from.logs.clone(),
+        witnesses: from.witnesses.clone(),
         ..Configuration::default()
     };
     for &node in &from.learners_next {
         put(&mut to.learners, node);
     }
-    forget_logs(&mut to);
+    forget_absent(&mut to);
     Ok(to)
 }
 
@@ -133,10 +147,21 @@ pub fn name(
     Ok(to)
 }
 
-fn forget_logs(to: &mut Configuration) {
-    let mut logs = core::mem::take(&mut to.logs);
+/// Logs are named of those only who take part; and so are witnesses.
+fn forget_absent(to: &mut Configuration) {
+    let (mut logs, mut witnesses) = (core::mem::take(&mut to.logs), core::mem::take(&mut to.witnesses));
     logs.retain(|node| to.contains(node));
-    to.logs = logs;
+    witnesses.retain(|node| to.contains(node));
+    (to.logs, to.witnesses) = (logs, witnesses);
+}
+
+/// Who takes part in both as a witness in one, and with payloads in the other.
+fn other_kind(from: &Configuration, to: &Configuration) -> Option<NodeId> {
+    if from.witnesses == to.witnesses {
+        return None;
+    }
+    let is_other = |node: &NodeId| to.contains(*node) && to.is_witness(*node) != from.is_witness(*node);
+    from.replicas().into_iter().find(is_other)
 }
 
 /// Whether a log may have `to` as the next configuration after `from`.
@@ -146,7 +171,7 @@ pub fn may_follow(from: &Configuration, to: &Configuration) -> bool {
         return leave_joint(from).as_ref() == Ok(to);
     }
     let stays = |node: &NodeId| !to.contains(*node) || to.log_of(*node) == from.log_of(*node);
-    if !from.replicas().iter().all(stays) {
+    if !from.replicas().iter().all(stays) || other_kind(from, to).is_some() || !to.holds_enough() {
         return false;
     }
     if to.is_joint() {
@@ -159,13 +184,20 @@ pub fn may_follow(from: &Configuration, to: &Configuration) -> bool {
 fn changed(mut to: Configuration, changes: &[Change]) -> Result<Configuration, ChangeError> {
     for change in changes.iter().filter(|change| change.node() != NodeId(0)) {
         match *change {
-            Change::Voter(node) => {
+            Change::Voter(node) | Change::Learner(node) => {
+                to.witnesses.retain(|witness| witness != node);
+            }
+            Change::Witness(node) | Change::WitnessLearner(node) => to.witnesses.put(node),
+            Change::Remove(_) => {}
+        }
+        match *change {
+            Change::Voter(node) | Change::Witness(node) => {
                 take(&mut to.learners, node);
                 take(&mut to.learners_next, node);
                 put(&mut to.voters, node);
             }
-            Change::Learner(node) if to.learners.contains(&node) => {}
-            Change::Learner(node) => {
+            Change::Learner(node) | Change::WitnessLearner(node) if to.learners.contains(&node) => {}
+            Change::Learner(node) | Change::WitnessLearner(node) => {
                 take(&mut to.voters, node);
                 let still_votes = to.outgoing.contains(&node);
                 put(if still_votes { &mut to.learners_next } else { &mut to.learners }, node);
@@ -180,10 +212,16 @@ fn changed(mut to: Configuration, changes: &[Change]) -> Result<Configuration, C
     if to.voters.is_empty() { Err(ChangeError::AllVotersRemoved) } else { Ok(to) }
 }
 
-fn checked(mut to: Configuration) -> Result<Configuration, ChangeError> {
-    forget_logs(&mut to);
+fn checked(from: &Configuration, mut to: Configuration) -> Result<Configuration, ChangeError> {
+    forget_absent(&mut to);
     let named = to.voters.len() + to.outgoing.len() + to.learners.len() + to.learners_next.len();
-    if named > Configuration::REPLICAS_MAX { Err(ChangeError::TooMany) } else { Ok(to) }
+    if named > Configuration::REPLICAS_MAX {
+        return Err(ChangeError::TooMany);
+    }
+    if let Some(node) = other_kind(from, &to) {
+        return Err(ChangeError::OtherKind(node));
+    }
+    if to.holds_enough() { Ok(to) } else { Err(ChangeError::TooManyWitnesses) }
 }
 
 fn put(list: &mut Vec<NodeId>, node: NodeId) {
@@ -256,9 +294,11 @@ mod tests {
     }
 
     fn change() -> impl Strategy<Value = Change> {
-        (0..3u8, 0..8u64).prop_map(|(kind, id)| match kind {
+        (0..5u8, 0..8u64).prop_map(|(kind, id)| match kind {
             0 => Change::Voter(NodeId(id)),
             1 => Change::Learner(NodeId(id)),
+            2 => Change::Witness(NodeId(id)),
+            3 => Change::WitnessLearner(NodeId(id)),
             _ => Change::Remove(NodeId(id)),
         })
     }
@@ -286,7 +326,15 @@ mod tests {
                     prop_assert_eq!(short, left);
                 }
             }
-            prop_assert_eq!(joint.is_err(), matches!(joint, Err(ChangeError::AllVotersRemoved)));
+            let is_expected = matches!(
+                joint,
+                Err(ChangeError::AllVotersRemoved | ChangeError::OtherKind(_) | ChangeError::TooManyWitnesses)
+            );
+            prop_assert_eq!(joint.is_err(), is_expected);
+            if let Ok(joint) = &joint {
+                prop_assert!(joint.holds_enough() && other_kind(&from, joint).is_none());
+                prop_assert!(joint.witnesses.as_slice().iter().all(|node| joint.contains(*node)));
+            }
         }
 
         /// Any majority before a simple change and any after it have a replica in common.
@@ -334,6 +382,32 @@ mod tests {
                     &Configuration { logs: [other].into_iter().collect(), ..named.clone() }
                 )
         );
+    }
+
+    #[test]
+    fn a_witness_stays_one_until_it_is_gone_and_never_outweighs_those_who_hold_everything() {
+        use Change::{Learner, Remove, Voter, Witness, WitnessLearner};
+        let (one, three) = (NodeId(1), NodeId(3));
+        assert_eq!(simple(&voters(&[1]), &[Witness(three)]), Err(ChangeError::TooManyWitnesses));
+        let two = simple(&voters(&[1, 2]), &[Witness(three)]).unwrap();
+        assert!(two.is_witness(three) && two.voters == nodes(&[1, 2, 3]));
+        for change in [Voter(three), Learner(three)] {
+            assert_eq!(simple(&two, &[change]), Err(ChangeError::OtherKind(three)));
+            assert_eq!(enter_joint(&two, &[Remove(three), change], true), Err(ChangeError::OtherKind(three)));
+        }
+        assert_eq!(simple(&two, &[Witness(one)]), Err(ChangeError::OtherKind(one)));
+        assert_eq!(simple(&two, &[Remove(one)]), Err(ChangeError::TooManyWitnesses));
+        assert_eq!(simple(&two, &[Witness(NodeId(4))]), Err(ChangeError::TooManyWitnesses));
+        let demoted = simple(&two, &[WitnessLearner(three)]).unwrap();
+        assert!(demoted.is_witness(three) && demoted.learners == nodes(&[3]));
+        assert_eq!(simple(&demoted, &[Witness(three)]), Ok(two.clone()));
+        let joint = enter_joint(&two, &[Remove(three), Voter(NodeId(4))], true).unwrap();
+        assert!(joint.is_witness(three), "it has a say until that is left");
+        let gone = leave_joint(&joint).unwrap();
+        assert_eq!(gone, voters(&[1, 2, 4]));
+        assert!(may_follow(&joint, &gone) && may_follow(&gone, &simple(&gone, &[Voter(three)]).unwrap()));
+        let whole = Configuration { witnesses: Default::default(), ..two.clone() };
+        assert!(!may_follow(&two, &whole) && !may_follow(&whole, &two));
     }
 
     #[test]

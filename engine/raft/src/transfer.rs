@@ -44,6 +44,8 @@ pub enum Unfit {
     LeadsAlready,
     /// The target is no voter of the configuration that is, or is coming to be.
     NotAVoter,
+    /// The target is a witness: it holds nothing that it could lead with.
+    Witness,
     /// The target was not heard lately.
     NotHeard,
     /// The target is so far behind that it is waiting for a snapshot.
@@ -77,6 +79,9 @@ impl Group {
         if !self.configuration.voters.contains(&to) {
             return Err(Unfit::NotAVoter);
         }
+        if !self.configuration.may_lead(to) {
+            return Err(Unfit::Witness);
+        }
         match self.peer(to) {
             Some(progress) if progress.state == PeerState::Snapshot => Err(Unfit::TooFarBehind),
             Some(progress) if progress.was_heard() => Ok(()),
@@ -96,7 +101,8 @@ impl Group {
     /// A node holds more than before: the target may hold everything now; or this one may be the heir.
     pub(crate) fn hurry_handover_to(&mut self, node: NodeId, effects: &mut Effects) {
         let Some(to) = self.transfer_target() else { return };
-        if to != node && self.is_retiring() && self.holds_all(node) && !self.holds_all(to) {
+        let may_inherit = self.configuration.may_lead(node) && self.holds_all(node);
+        if to != node && self.is_retiring() && may_inherit && !self.holds_all(to) {
             self.set_heir(node);
         }
         if self.handover.as_ref().is_some_and(|handover| handover.to == node && handover.hurried.is_none()) {
@@ -115,11 +121,16 @@ impl Group {
             let to = handover.to;
             let is_fit =
                 |node: &NodeId| self.holds_all(*node) && self.peer(*node).is_some_and(Progress::was_heard);
-            let fit = || self.configuration.voters.iter().copied().filter(is_fit);
+            let fit = || self.heirs().filter(is_fit);
             let next = fit().filter(|node| *node > to).min().or_else(|| fit().min());
             next.into_iter().for_each(|next| self.set_heir(next));
         }
         self.hurry_handover(effects);
+    }
+
+    /// The voters that hold payloads.
+    fn heirs(&self) -> impl Iterator<Item = NodeId> + '_ {
+        self.configuration.voters.iter().copied().filter(|node| self.configuration.may_lead(*node))
     }
 
     fn holds_all(&self, node: NodeId) -> bool {
@@ -164,11 +175,11 @@ impl Group {
             return;
         }
         let rank = |node: &NodeId| self.peer(*node).map(|progress| (progress.was_heard(), progress.matched));
-        let Some(heir) = self.configuration.voters.iter().copied().max_by_key(rank) else {
+        let Some(heir) = self.heirs().max_by_key(rank) else {
             return self.follow(self.hard_state.term, None, effects);
         };
         // A voter that somebody chose goes first.
-        let chosen = self.transfer_target().filter(|chosen| self.configuration.voters.contains(chosen));
+        let chosen = self.transfer_target().filter(|chosen| self.configuration.may_lead(*chosen));
         let deadline = self.now + self.config.election_timeout();
         let goes_after = Some(self.now + self.config.retirement());
         self.admission = None;
@@ -183,7 +194,7 @@ impl Group {
         if let Some(handover) = &mut self.handover
             && let Some(goes_after) = handover.goes_after
             && commit >= self.configuration_at
-            && self.configuration.voters.contains(&to)
+            && self.configuration.may_lead(to)
         {
             handover.deadline = handover.deadline.min(now.max(goes_after));
         }

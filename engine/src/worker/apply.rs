@@ -43,6 +43,10 @@ impl<D: Disk> Worker<D> {
 
     fn apply_group(&mut self, slot: GroupSlot) -> Result<(), LogError> {
         let Some(replica) = self.replicas[slot.0 as usize].as_mut() else { return Ok(()) };
+        if replica.machine.is_none() {
+            self.pass_over(slot);
+            return Ok(());
+        }
         let to = replica.may_apply_to();
         if to > replica.applied {
             let frames = self.lane.read(slot, replica.applied.next(), to, APPLY_BYTES_PER_TURN)?;
@@ -80,7 +84,9 @@ fn apply_frame(
     let (from, last) = (replica.applied.next(), frame.last.min(to));
     let entries = Entries::new(&header, &bytes[HEADER_BYTES..]);
     replies.reset(!replica.pending.is_empty());
-    replica.machine.apply(Committed::new(entries, from, last), replies);
+    if let Some(machine) = &mut replica.machine {
+        machine.apply(Committed::new(entries, from, last), replies);
+    }
     replica.applied = last;
     replica.bytes_since_checkpoint += bytes.len() as u64;
     let mut given = replies.drain().peekable();

@@ -30,6 +30,7 @@ mod snapshots;
 mod tests;
 mod timers;
 mod view;
+mod witness;
 
 use std::collections::VecDeque;
 use std::sync::Arc;

@@ -199,11 +199,17 @@ impl<D: Disk> Worker<D> {
         let machines = Arc::clone(&self.machines);
         let restore = move |image: &mut dyn Read, _: &SnapshotMeta| restore_machine(&*machines, group, image);
         let (checkpoint, machine) = match self.lane.load_latest(group, Box::new(restore)) {
-            Ok(Some((meta, machine))) => (Some(meta), as_machine(machine)),
-            Ok(None) => (None, self.machines.create(group)),
+            Ok(Some((meta, machine))) => (Some(meta), Some(as_machine(machine))),
+            Ok(None) => (None, None),
             Err(error) => return Err(damaged(error.to_string())),
         };
-        let checkpointed = checkpoint.as_ref().map_or(EntryId::default(), |meta| meta.id);
+        // Damage may have taken the record that says so; a log without its beginning and without a checkpoint says it, too.
+        let is_bare = checkpoint.is_none() && recovered.compacted != EntryId::default();
+        let is_witness =
+            recovered.is_witness || is_bare && recovered.configuration.is_witness(self.settings.node);
+        let machine = machine.or_else(|| (!is_witness).then(|| self.machines.create(group)));
+        let begins_at = if is_witness { recovered.compacted } else { EntryId::default() };
+        let checkpointed = checkpoint.as_ref().map_or(begins_at, |meta| meta.id);
         if checkpointed.index < recovered.compacted.index {
             let compacted = recovered.compacted;
             return Err(damaged(format!(
@@ -221,6 +227,7 @@ impl<D: Disk> Worker<D> {
         let begins_in = configurations.next().map(|(_, configuration)| configuration);
         let state = raft::Restored {
             origin: recovered.floor.map_or(raft::Origin::Founder, |floor| raft::Origin::Joined { floor }),
+            is_witness,
             hard_state: recovered.hard_state,
             compacted: recovered.compacted,
             configuration: begins_in.unwrap_or(recovered.configuration),

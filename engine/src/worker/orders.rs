@@ -16,7 +16,8 @@ impl<D: Disk> Worker<D> {
     /// Does one order.
     pub(super) fn obey(&mut self, order: Order) {
         match order {
-            Order::Create { group, voters, reply } => self.create(group, &voters, reply),
+            Order::Create { group, voters, reply } => self.create(group, &voters, false, reply),
+            Order::Witness { group, reply } => self.create(group, &[], true, reply),
             Order::Remove { group, reply } => self.remove(group, reply),
             Order::Reconfigure { group, wish, reply } => self.reconfigure(group, &wish, reply),
             Order::Transfer { group, to, reply } => self.transfer(group, to, reply),
@@ -25,8 +26,8 @@ impl<D: Disk> Worker<D> {
             }
             Order::Digest { group, reply } => {
                 let replica = self.replica(group);
-                let _caller_gone =
-                    reply.send(replica.map(|replica| (replica.applied, replica.machine.digest())));
+                let digest = |replica: &Replica| Some((replica.applied, replica.machine.as_ref()?.digest()));
+                let _caller_gone = reply.send(replica.and_then(digest));
             }
             Order::Groups { reply } => {
                 let mut groups: Vec<GroupId> = self.slots.keys().copied().collect();
@@ -42,7 +43,13 @@ impl<D: Disk> Worker<D> {
         self.slot_of(group).and_then(|slot| self.replicas[slot.0 as usize].as_deref())
     }
 
-    fn create(&mut self, group: GroupId, voters: &[NodeId], reply: oneshot::Sender<Result<(), CreateError>>) {
+    fn create(
+        &mut self,
+        group: GroupId,
+        voters: &[NodeId],
+        as_witness: bool,
+        reply: oneshot::Sender<Result<(), CreateError>>,
+    ) {
         let configuration = Configuration::of_voters(voters.iter().copied());
         let joins = configuration.is_empty();
         let answer = if self.is_poisoned {
@@ -55,7 +62,7 @@ impl<D: Disk> Worker<D> {
             let same = core.configuration().voters == configuration.voters
                 || core.configuration_index() > Index(0)
                 || joins;
-            if same {
+            if same && (!joins || core.is_witness() == as_witness) {
                 // It may be on its way to the disk still.
                 return self.filling.created.push(reply);
             }
@@ -66,7 +73,7 @@ impl<D: Disk> Worker<D> {
             Err(CreateError::Removed(group))
         } else {
             // Durable with this turn's batch; the caller waits for that.
-            self.create_replica(group, configuration);
+            self.create_replica(group, configuration, as_witness);
             return self.filling.created.push(reply);
         };
         let _caller_gone = reply.send(answer);
@@ -79,11 +86,11 @@ impl<D: Disk> Worker<D> {
     }
 
     /// A new replica; without a configuration, one that joins, and keeps what an earlier one has promised.
-    fn create_replica(&mut self, group: GroupId, configuration: Configuration) {
+    fn create_replica(&mut self, group: GroupId, configuration: Configuration, as_witness: bool) {
         let slot = self.lane.attach(group);
         let (hard_state, floor) = self.lane.past(slot).unwrap_or_default();
         let origin = if configuration.is_empty() {
-            self.lane.join(slot);
+            self.lane.join(slot, as_witness);
             raft::Origin::Joined { floor }
         } else {
             self.lane.snapshot(slot, EntryId::default(), &configuration, false);
@@ -96,6 +103,7 @@ impl<D: Disk> Worker<D> {
         }
         let restored = raft::Restored {
             origin,
+            is_witness: as_witness,
             hard_state,
             compacted: EntryId::default(),
             configuration,
@@ -105,8 +113,8 @@ impl<D: Disk> Worker<D> {
         };
         let mut core = raft::Group::new(config, restored, self.now);
         self.settings.rank(&mut core);
-        let replica = Replica::new(group, slot, core, self.machines.create(group), None);
-        self.add_replica(replica);
+        let machine = (!as_witness).then(|| self.machines.create(group));
+        self.add_replica(Replica::new(group, slot, core, machine, None));
     }
 
     /// Puts a replica in its place and arms its timer.
@@ -162,6 +170,7 @@ impl<D: Disk> Worker<D> {
             newcomers: core.newcomers().collect(),
             transfer_to: core.transfer_target(),
             is_removed: core.is_removed(),
+            is_witness: core.is_witness(),
             log_bytes: self.lane.live_bytes(replica.slot),
         })
     }

@@ -1,8 +1,9 @@
 //! The bytes of a snapshot transfer: a head, and perhaps a piece of the file.
 //!
 //! ```text
-//! unit body = kind u8 (1 piece, 2 ack, 3 refusal), flags u8 (1 names the receiver, 2 names the sender), account u16, 4 zero, group u64, leader's term u64, id.term u64, id.index u64,
-//!             offset u64, total u64, bytes of the snapshot file
+//! unit body = kind u8 (1 piece, 2 ack, 3 refusal, 4 facts), flags u8 (1 names the receiver, 2 names the sender, 4 has the
+//!             receiver for a witness), account u16, 4 zero, group u64, leader's term u64, id.term u64, id.index u64,
+//!             offset u64, total u64, bytes of the snapshot file; or of facts: the configuration
 //! ```
 
 use bytes::BytesMut;
@@ -14,13 +15,15 @@ pub(super) const PIECE_BYTES: u64 = 256 << 10;
 pub(super) const HEAD_BYTES: usize = 56;
 
 /// The head of a snapshot unit.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Head {
     pub(super) kind: u8,
     /// The sender's configuration names the receiver's log.
     pub(super) is_named: bool,
     /// The sender's configuration names the sender's log.
     pub(super) names_itself: bool,
+    /// The sender's configuration has the receiver for a witness.
+    pub(super) to_witness: bool,
     /// The leader's account of the receiver.
     pub(super) account: u16,
     pub(super) group: GroupId,
@@ -33,13 +36,15 @@ pub(super) struct Head {
 pub(super) const PIECE: u8 = 1;
 pub(super) const ACK: u8 = 2;
 pub(super) const REFUSAL: u8 = 3;
+/// What a witness gets: where the log begins, and the configuration there.
+pub(super) const FACTS: u8 = 4;
 
 impl Head {
     pub(super) fn encode(&self, out: &mut BytesMut) {
         let [low, high] = self.account.to_le_bytes();
         out.extend_from_slice(&[
             self.kind,
-            u8::from(self.is_named) | u8::from(self.names_itself) << 1,
+            u8::from(self.is_named) | u8::from(self.names_itself) << 1 | u8::from(self.to_witness) << 2,
             low,
             high,
             0,
@@ -60,6 +65,7 @@ impl Head {
             kind: head[0],
             is_named: head[1] & 1 != 0,
             names_itself: head[1] & 2 != 0,
+            to_witness: head[1] & 4 != 0,
             account: u16::from_le_bytes([head[2], head[3]]),
             group: GroupId(word(0)),
             term: Term(word(1)),
@@ -67,7 +73,7 @@ impl Head {
             offset: word(4),
             total: word(5),
         };
-        let known = matches!(parsed.kind, PIECE | ACK | REFUSAL);
+        let known = matches!(parsed.kind, PIECE | ACK | REFUSAL | FACTS);
         let inside = parsed.offset.checked_add(rest.len() as u64).is_some_and(|end| end <= parsed.total);
         (known && inside && rest.len() as u64 <= PIECE_BYTES).then_some((parsed, HEAD_BYTES))
     }
@@ -83,6 +89,7 @@ mod tests {
             kind: PIECE,
             is_named: true,
             names_itself: false,
+            to_witness: true,
             account: 513,
             group: GroupId(3),
             term: Term(4),

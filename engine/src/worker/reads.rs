@@ -231,11 +231,14 @@ impl Replica {
 
     fn answer(&self, clients: &mut Clients, now: Time, query: &[u8], waiter: ReadWaiter) {
         let (index, staleness) = (self.applied, self.staleness(now));
+        let Some(machine) = &self.machine else {
+            return clients.answer_read(waiter, Err(ReadError::Witness { hint: self.core.leader() }));
+        };
         if let ReadWaiter::Freezing(reply) = waiter {
-            let frozen = self.machine.freeze().map(|state| FrozenState::new(state, index, staleness));
+            let frozen = machine.freeze().map(|state| FrozenState::new(state, index, staleness));
             return drop(reply.send(frozen.ok_or(ReadError::NotFreezable)));
         }
-        let reply = self.machine.query(query);
+        let reply = machine.query(query);
         clients.answer_read(waiter, Ok(ReadAnswer { reply, index, staleness }));
     }
 }
@@ -259,6 +262,9 @@ impl<D: Disk> Worker<D> {
         };
         let Some(replica) = self.replicas[slot.0 as usize].as_mut() else { return };
         let (Demand { wanted, patience }, now) = (demand, self.now);
+        if replica.machine.is_none() {
+            return replica.answer(&mut self.clients, now, query, waiter); // at every level: it has no state
+        }
         if replica.may_answer(wanted, now) {
             replica.answer(&mut self.clients, now, query, waiter);
             return self.renew(slot, wanted);

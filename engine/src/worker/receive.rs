@@ -4,7 +4,7 @@
 //! protocol treats it as lost.
 
 use bytes::Bytes;
-use raftwerk_frame::frame::{self, ENTRY_OVERHEAD_BYTES, Entries, EntryKind, FrameKind, HEADER_BYTES};
+use raftwerk_frame::frame::{self, ENTRY_OVERHEAD_BYTES, Entries, EntryKind, HEADER_BYTES};
 use raftwerk_frame::wire::{self, Record, UnitHeader, UnitKind};
 use raftwerk_frame::{Configuration, EntryId, GroupId, Index, Membership, Message, NodeId, Run, Term};
 use raftwerk_raft::{Input, Voice, is_request};
@@ -13,6 +13,7 @@ use smallvec::SmallVec;
 
 use super::perform::ArrivedFrame;
 use super::ship::Addressee;
+use super::witness::suits;
 use super::{ARRIVALS_PER_TURN, RECORDS_PER_TURN, Worker};
 use crate::inbox::Arrival;
 
@@ -59,7 +60,8 @@ impl<D: Disk> Worker<D> {
             self.metrics.bad_unit();
             return 0;
         };
-        let voice = Voice { from, log: header.log, is_first, is_named: false, names_itself: false };
+        let (log, is_named, names_itself, to_witness) = (header.log, false, false, false);
+        let voice = Voice { from, log, is_first, is_named, names_itself, to_witness };
         match header.kind {
             _ if header.from != from => self.metrics.bad_unit(),
             UnitKind::Groups => self.take_records(voice, records, bodies),
@@ -80,7 +82,8 @@ impl<D: Disk> Worker<D> {
             bodies = rest;
             // Groups of other workers, and groups that are not here, pass by.
             if let Some(slot) = self.slot_of(record.group) {
-                let voice = Voice { is_named: record.is_named, names_itself: record.names_itself, ..voice };
+                let Record { is_named, names_itself, to_witness, .. } = record;
+                let voice = Voice { is_named, names_itself, to_witness, ..voice };
                 if self.hears(slot, voice, is_request(&record.message)) {
                     self.take_record(slot, voice, &record, body);
                 } else if !std::mem::replace(&mut is_refused, true) {
@@ -89,7 +92,8 @@ impl<D: Disk> Worker<D> {
             } else if let Message::Doubt { term } = record.message
                 && self.owns(record.group)
             {
-                let to = Addressee { node: voice.from, log: voice.log, is_named: false, names_itself: false };
+                let Voice { from: node, log, .. } = voice;
+                let to = Addressee { node, log, is_named: false, names_itself: false, to_witness: false };
                 self.outboxes.control(to, record.group, Message::Renounce { term });
             }
             if self.is_poisoned {
@@ -118,7 +122,8 @@ impl<D: Disk> Worker<D> {
                 return self.metrics.no_room();
             }
             let frame_bytes_max = HEADER_BYTES + ENTRY_OVERHEAD_BYTES + self.lane.payload_bytes_max();
-            if parse_frames(record.group, prev, body, &mut frames, &mut runs, &mut memberships).is_none()
+            let kept = Kept { group: record.group, is_witness: self.lane.is_witness(slot) };
+            if parse_frames(kept, prev, body, &mut frames, &mut runs, &mut memberships).is_none()
                 || frames.iter().any(|(_, bytes)| bytes.len() > frame_bytes_max)
             {
                 return self.metrics.bad_unit();
@@ -149,10 +154,18 @@ impl<D: Disk> Worker<D> {
     }
 }
 
-/// Reads the frames that follow `prev`: valid, of this group, without gaps, terms not falling, every configuration one.
-/// The runs begin just after `prev`, even where the first frame begins before it.
-fn parse_frames<'a>(
+/// Whose log the frames are for.
+#[derive(Clone, Copy)]
+struct Kept {
     group: GroupId,
+    /// It takes none with payloads in it; any other none without.
+    is_witness: bool,
+}
+
+/// Reads the frames that follow `prev`: valid, of this group and as its log keeps them, without gaps, terms not falling, every
+/// configuration one. The runs begin just after `prev`, even where the first frame begins before it.
+fn parse_frames<'a>(
+    Kept { group, is_witness }: Kept,
     prev: EntryId,
     mut body: &'a [u8],
     frames: &mut Frames<'a>,
@@ -177,7 +190,8 @@ fn parse_frames<'a>(
             None => header.index <= prev.index.next(),
             Some(next) => header.index == next,
         };
-        if header.kind != FrameKind::Entries || header.group != group || !follows || header.term < term {
+        let is_kept = header.group == group && suits(&header, entries, is_witness);
+        if !is_kept || !follows || header.term < term {
             return None;
         }
         let last = header.last_index();
@@ -197,6 +211,8 @@ mod tests {
 
     use super::*;
 
+    const WHOLE: Kept = Kept { group: GroupId(1), is_witness: false };
+
     fn framed(group: u64, term: u64, first: u64, count: u64) -> Vec<u8> {
         let mut out = vec![0; 4096];
         let id = EntryId::new(Term(term), Index(first));
@@ -212,7 +228,7 @@ mod tests {
     fn parsed(prev: (u64, u64), body: &[u8]) -> Option<Vec<(u64, u64)>> {
         let (mut frames, mut runs, mut memberships) = (Frames::new(), Runs::new(), Memberships::new());
         let prev = EntryId::new(Term(prev.1), Index(prev.0));
-        parse_frames(GroupId(1), prev, body, &mut frames, &mut runs, &mut memberships)?;
+        parse_frames(WHOLE, prev, body, &mut frames, &mut runs, &mut memberships)?;
         Some(runs.iter().map(|run| (run.term.0, run.count)).collect())
     }
 
@@ -243,7 +259,7 @@ mod tests {
         let found = |prev: u64, body: &[u8]| {
             let (mut frames, mut runs, mut memberships) = (Frames::new(), Runs::new(), Memberships::new());
             let prev = EntryId::new(Term(2), Index(prev));
-            parse_frames(GroupId(1), prev, body, &mut frames, &mut runs, &mut memberships)?;
+            parse_frames(WHOLE, prev, body, &mut frames, &mut runs, &mut memberships)?;
             Some(memberships)
         };
         let membership = Membership { index: Index(4), configuration: two };
@@ -251,6 +267,23 @@ mod tests {
         assert_eq!(found(4, &framed(&payload)), Some(Vec::new()), "known already");
         assert_eq!(found(2, &framed(&payload[1..])), None, "not a configuration");
         assert_eq!(found(2, &framed(&[])), None, "nothing at all");
+    }
+
+    #[test]
+    fn who_keeps_payloads_refuses_to_be_told_of_them_only_and_a_witness_refuses_them() {
+        let told = frame::withheld(GroupId(1), EntryId::new(Term(2), Index(3)), 5).unwrap();
+        let read = |is_witness: bool, body: &[u8]| {
+            let (mut frames, mut runs, mut memberships) = (Frames::new(), Runs::new(), Memberships::new());
+            let kept = Kept { is_witness, ..WHOLE };
+            let prev = EntryId::new(Term(2), Index(2));
+            parse_frames(kept, prev, body, &mut frames, &mut runs, &mut memberships)?;
+            Some(runs.iter().map(|run| run.count).sum::<u64>())
+        };
+        assert_eq!((read(true, &told), read(false, &told)), (Some(5), None));
+        let whole = framed(1, 2, 3, 5);
+        assert_eq!((read(true, &whole), read(false, &whole)), (None, Some(5)));
+        let both = [&told[..], &framed(1, 2, 8, 1)].concat();
+        assert_eq!((read(true, &both), read(false, &both)), (None, None));
     }
 
     #[test]

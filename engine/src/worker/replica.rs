@@ -75,8 +75,9 @@ pub(crate) struct Replica {
     pub(crate) id: GroupId,
     pub(crate) slot: GroupSlot,
     pub(crate) core: raft::Group,
-    pub(crate) machine: Box<dyn StateMachine>,
-    /// The last entry that the state machine has seen.
+    /// `None` for a witness, which has no state.
+    pub(crate) machine: Option<Box<dyn StateMachine>>,
+    /// The last entry that the state machine has seen; of a witness, that it knows to be committed.
     pub(crate) applied: Index,
     /// Payloads of this turn, in order.
     pub(crate) staged: Vec<Staged>,
@@ -118,7 +119,7 @@ impl Replica {
         id: GroupId,
         slot: GroupSlot,
         core: raft::Group,
-        machine: Box<dyn StateMachine>,
+        machine: Option<Box<dyn StateMachine>>,
         checkpoint: Option<SnapshotMeta>,
     ) -> Self {
         let applied = core.applied();

@@ -14,6 +14,7 @@ use rustc_hash::FxHashMap;
 use smallvec::SmallVec;
 
 use super::Worker;
+use super::witness::withheld_frames;
 use crate::peers::{PeerLogs, Peers};
 
 /// A control unit leaves early only when it holds this many records, 768 KiB: the transport carries at most 1 MiB.
@@ -77,14 +78,16 @@ pub(super) struct Addressee {
     pub(super) is_named: bool,
     /// The group's configuration names this node's log.
     pub(super) names_itself: bool,
+    /// The group's configuration has it for a witness.
+    pub(super) to_witness: bool,
 }
 
 /// Frames that follow an append.
 enum Body {
     /// In the log, as they are.
     Place(Place),
-    /// Made anew, because part of what is in the log no longer counts.
-    Cut(Bytes),
+    /// Made anew, because part of what is in the log no longer counts; or is not for the one that it goes to.
+    Made(Bytes),
 }
 
 #[derive(Default)]
@@ -171,14 +174,14 @@ impl Outboxes {
             (Address::Anyone, _) => self.latest_of(node).unwrap_or_default(),
         };
         let is_named = address == Address::Named(log);
-        Addressee { node, log, is_named, names_itself: core.names_itself() }
+        let (names_itself, to_witness) = (core.names_itself(), core.has_for_witness(node));
+        Addressee { node, log, is_named, names_itself, to_witness }
     }
 
     /// Says something small to a peer at the end of the turn.
     pub(super) fn control(&mut self, to: Addressee, group: GroupId, message: Message) {
         let control = &mut self.peers.entry((to.node, to.log)).or_default().control;
-        let Addressee { is_named, names_itself, .. } = to;
-        control.push(&Record { group, message, body_bytes: 0, is_named, names_itself });
+        control.push(&record(to, group, message, 0));
         if control.count == CONTROL_RECORDS {
             self.full.push((to.node, control.take(self.sender, to.log, 0).freeze()));
         }
@@ -235,7 +238,7 @@ impl Outboxes {
         for body in outbox.bodies.drain(..) {
             let frames = match body {
                 Body::Place(place) => lane.bytes(place)?,
-                Body::Cut(frame) => frame,
+                Body::Made(frame) => frame,
             };
             if frames.len() < SLICE_BYTES {
                 head.extend_from_slice(&frames);
@@ -310,7 +313,6 @@ impl<D: Disk> Worker<D> {
         let peers: SmallVec<[NodeId; 8]> = replica.core.peers().collect();
         for to in peers {
             let addressee = self.outboxes.addressee(&replica.core, to, None);
-            let Addressee { is_named, names_itself, .. } = addressee;
             while let Some(shipment) = replica.core.next_shipment(to) {
                 let message = Message::Append {
                     term: shipment.term,
@@ -320,16 +322,22 @@ impl<D: Disk> Worker<D> {
                 };
                 if shipment.first > shipment.last {
                     replica.core.shipped(to, shipment.prev.index, 0);
-                    let record = Record { group, message, body_bytes: 0, is_named, names_itself };
+                    let record = record(addressee, group, message, 0);
                     self.outboxes.append(addressee, &record, std::iter::empty());
                     continue;
                 }
-                let frames = self.lane.read(slot, shipment.first, shipment.last, shipment.bytes_max)?;
-                let last = frames.last().expect("a read gives at least one frame").last;
-                let bodies = bodies(group, &frames, &self.lane)?;
+                let (bodies, last) = if shipment.is_withheld {
+                    let frames = withheld_frames(group, &replica.core, &shipment);
+                    let (frames, last) = frames.expect("a leader knows the terms of what it ships");
+                    (smallvec::smallvec![Body::Made(frames)], last)
+                } else {
+                    let frames = self.lane.read(slot, shipment.first, shipment.last, shipment.bytes_max)?;
+                    let last = frames.last().expect("a read gives at least one frame").last;
+                    (bodies(group, &frames, &self.lane)?, last)
+                };
                 let bytes: u64 = bodies.iter().map(Body::bytes).sum();
                 replica.core.shipped(to, last, bytes);
-                let record = Record { group, message, body_bytes: bytes as u32, is_named, names_itself };
+                let record = record(addressee, group, message, bytes as u32);
                 if self.outboxes.append(addressee, &record, bodies.into_iter()) {
                     self.outboxes.flush_appends((to, addressee.log), &self.lane, &*self.transport)?;
                 }
@@ -339,11 +347,17 @@ impl<D: Disk> Worker<D> {
     }
 }
 
+/// What is said to somebody, as a record.
+fn record(to: Addressee, group: GroupId, message: Message, body_bytes: u32) -> Record {
+    let Addressee { is_named, names_itself, to_witness, .. } = to;
+    Record { group, message, body_bytes, is_named, names_itself, to_witness }
+}
+
 impl Body {
     fn bytes(&self) -> u64 {
         match self {
             Self::Place(place) => u64::from(place.bytes),
-            Self::Cut(frame) => frame.len() as u64,
+            Self::Made(frame) => frame.len() as u64,
         }
     }
 }
@@ -360,7 +374,7 @@ fn bodies<D: Disk>(
         bodies.push(if frame.frame_last == frame.last {
             Body::Place(frame.place)
         } else {
-            Body::Cut(cut(group, frame, &lane.bytes(frame.place)?).ok_or(LogError::Frame)?)
+            Body::Made(cut(group, frame, &lane.bytes(frame.place)?).ok_or(LogError::Frame)?)
         });
     }
     Ok(bodies)

@@ -17,9 +17,10 @@ use raftwerk_wal::{BackgroundDone, BackgroundOutput, Disk, GroupSlot, SnapshotMe
 use rustc_hash::{FxHashMap, FxHashSet};
 use tokio::sync::oneshot;
 
+use super::Addressee;
 use super::Worker;
 use super::introductions::Note;
-use super::piece::{ACK, HEAD_BYTES, Head, PIECE, PIECE_BYTES, REFUSAL};
+use super::piece::{ACK, FACTS, HEAD_BYTES, Head, PIECE, PIECE_BYTES, REFUSAL};
 use crate::state_machine::{StateMachine, StateMachines};
 
 /// A piece that is not acknowledged within this is sent again …
@@ -38,6 +39,8 @@ struct Outgoing {
     retries: u32,
     deadline: Time,
     reading: bool,
+    /// To a witness: what `meta` says is all.
+    is_bare: bool,
     /// All of it is there: when to stop waiting for the core to hear that it is installed.
     whole_until: Option<Time>,
 }
@@ -141,13 +144,14 @@ impl<D: Disk> Worker<D> {
     /// Takes a checkpoint: the machine hands out an image, the background thread writes it.
     pub(super) fn checkpoint(&mut self, slot: GroupSlot) {
         let Some(replica) = self.replicas[slot.0 as usize].as_mut() else { return };
+        let Some(machine) = &replica.machine else { return self.cut_log(slot) };
         replica.saving = true;
         replica.bytes_since_checkpoint = 0;
         let (group, id) = (replica.id, replica.applied_id());
         let in_force = replica.core.configuration_up_to(replica.applied);
         let (_, configuration) = in_force.expect("the log reaches back to the applied entry");
         let configuration = configuration.clone();
-        let image = replica.machine.checkpoint();
+        let image = machine.checkpoint();
         let token = self.transfers.expect(Work::Save { slot, group });
         self.lane.save_snapshot(token, group, id, configuration, image);
     }
@@ -250,8 +254,9 @@ impl<D: Disk> Worker<D> {
     /// The core says that a peer needs a snapshot.
     pub(super) fn start_transfer(&mut self, slot: GroupSlot, to: NodeId) {
         let Some(replica) = self.replicas[slot.0 as usize].as_ref() else { return };
-        let group = replica.id;
-        let Some(meta) = replica.checkpoint.clone() else { return };
+        let (group, is_bare) = (replica.id, replica.core.has_for_witness(to));
+        let meta = if is_bare { self.facts(slot) } else { replica.checkpoint.clone() };
+        let Some(meta) = meta else { return };
         let transfer = Outgoing {
             term: replica.core.term(),
             account: replica.core.account_of(to),
@@ -260,6 +265,7 @@ impl<D: Disk> Worker<D> {
             retries: 0,
             deadline: self.now + RETRY,
             reading: false,
+            is_bare,
             whole_until: None,
         };
         self.transfers.outgoing.insert((group, to), transfer);
@@ -271,8 +277,14 @@ impl<D: Disk> Worker<D> {
         if transfer.reading {
             return;
         }
-        transfer.reading = true;
         transfer.deadline = self.now + RETRY;
+        if transfer.is_bare {
+            let (account, term, id) = (transfer.account, transfer.term, transfer.meta.id);
+            let configuration = transfer.meta.configuration.clone();
+            let head = Head { account, group, term, id, ..Head::default() };
+            return self.send_facts(to, &head, &configuration);
+        }
+        transfer.reading = true;
         let (id, offset) = (transfer.meta.id, transfer.acked);
         let len = PIECE_BYTES.min(transfer.meta.bytes - offset) as usize;
         let token = self.transfers.expect(Work::ReadPiece { group, to, id, offset });
@@ -284,14 +296,13 @@ impl<D: Disk> Worker<D> {
         transfer.reading = false;
         let head = Head {
             kind: PIECE,
-            is_named: false,
-            names_itself: false,
             account: transfer.account,
             group,
             term: transfer.term,
             id: transfer.meta.id,
             offset,
             total: transfer.meta.bytes,
+            ..Head::default()
         };
         self.metrics.snapshot_bytes(bytes.len() as u64);
         self.send_snapshot_unit(to, None, &head, bytes);
@@ -302,26 +313,16 @@ impl<D: Disk> Worker<D> {
         let Some(transfer) = self.transfers.outgoing.get(&(group, to)) else { return };
         let (term, account, meta) = (transfer.term, transfer.account, &transfer.meta);
         let (id, offset, total) = (meta.id, meta.bytes, meta.bytes);
-        let head = Head {
-            kind: PIECE,
-            is_named: false,
-            names_itself: false,
-            account,
-            group,
-            term,
-            id,
-            offset,
-            total,
-        };
+        let head = Head { kind: PIECE, account, group, term, id, offset, total, ..Head::default() };
         self.send_snapshot_unit(to, None, &head, &[]);
     }
 
     /// Says something of a snapshot to the log of a peer that the group means.
-    fn send_snapshot_unit(&mut self, to: NodeId, heard: Option<Voice>, head: &Head, bytes: &[u8]) {
+    pub(super) fn send_snapshot_unit(&mut self, to: NodeId, heard: Option<Voice>, head: &Head, bytes: &[u8]) {
         let Some(replica) = self.replica(head.group) else { return };
         let addressee = self.outboxes.addressee(&replica.core, to, heard);
-        let (is_named, names_itself) = (addressee.is_named, addressee.names_itself);
-        let head = Head { is_named, names_itself, ..*head };
+        let Addressee { is_named, names_itself, to_witness, .. } = addressee;
+        let head = Head { is_named, names_itself, to_witness, ..*head };
         let body_bytes = HEAD_BYTES + bytes.len();
         let header = UnitHeader {
             kind: UnitKind::Snapshot,
@@ -347,15 +348,16 @@ impl<D: Disk> Worker<D> {
         let Some((head, head_bytes)) = Head::parse(&body) else { return self.metrics.bad_unit() };
         let Some(slot) = self.slot_of(head.group) else { return };
         let from = voice.from;
-        if !self.hears(
-            slot,
-            Voice { is_named: head.is_named, names_itself: head.names_itself, ..voice },
-            head.kind == PIECE,
-        ) {
+        let Head { is_named, names_itself, to_witness, .. } = head;
+        let voice = Voice { is_named, names_itself, to_witness, ..voice };
+        if !self.hears(slot, voice, matches!(head.kind, PIECE | FACTS)) {
             return self.dispatch.peers().refuse();
         }
         match head.kind {
+            // A witness has no state to be given, and nobody else can do without.
+            PIECE | FACTS if self.lane.is_witness(slot) != (head.kind == FACTS) => self.metrics.bad_unit(),
             PIECE => self.take_piece(voice, &head, body.slice(head_bytes..)),
+            FACTS => self.take_facts(slot, voice, &head, &body[head_bytes..]),
             ACK => self.take_ack(from, &head),
             _ => self.give_up(head.group, from),
         }
@@ -363,7 +365,7 @@ impl<D: Disk> Worker<D> {
 
     fn take_ack(&mut self, from: NodeId, head: &Head) {
         let Some(transfer) = self.transfers.outgoing.get_mut(&(head.group, from)) else { return };
-        if transfer.meta.id != head.id || head.offset > transfer.meta.bytes {
+        if transfer.meta.id != head.id || head.offset > transfer.meta.bytes || transfer.is_bare {
             return;
         }
         if head.offset == 0 && transfer.acked > 0 {
@@ -438,14 +440,13 @@ impl<D: Disk> Worker<D> {
         incoming.busy = done;
         let head = Head {
             kind: ACK,
-            is_named: false,
-            names_itself: false,
             account: incoming.account,
             group,
             term: incoming.term,
             id: incoming.id,
             offset: end,
             total: incoming.total,
+            ..Head::default()
         };
         self.acknowledge(to, head);
         if done {
@@ -457,17 +458,7 @@ impl<D: Disk> Worker<D> {
     fn refuse_incoming(&mut self, group: GroupId) {
         if let Some(incoming) = self.transfers.incoming.remove(&group) {
             let Incoming { from, term, account, id, total, .. } = incoming;
-            let head = Head {
-                kind: REFUSAL,
-                is_named: false,
-                names_itself: false,
-                account,
-                group,
-                term,
-                id,
-                offset: 0,
-                total,
-            };
+            let head = Head { kind: REFUSAL, account, group, term, id, total, ..Head::default() };
             self.acknowledge(from, head);
         }
     }
@@ -507,7 +498,7 @@ impl<D: Disk> Worker<D> {
         let install = self.effects.install.take();
         if let Some(install) = &install {
             assert_eq!(install.id, meta.id, "the core installs what it was given");
-            replica.machine = machine;
+            replica.machine = Some(machine);
             replica.applied = meta.id.index;
             replica.bytes_since_checkpoint = 0;
             // What was proposed here in an earlier life as leader is in the snapshot; its replies are lost.

@@ -231,7 +231,14 @@ impl Node {
     }
 
     fn hear(&self, from: u64, message: Message) {
-        let record = Record { group: GROUP, message, body_bytes: 0, is_named: false, names_itself: false };
+        let record = Record {
+            group: GROUP,
+            message,
+            body_bytes: 0,
+            is_named: false,
+            names_itself: false,
+            to_witness: false,
+        };
         self.hear_unit(from, UnitKind::Groups, 1, &record.encode());
     }
 
@@ -249,7 +256,14 @@ impl Node {
     /// What node 2 says when it has that log; how many answers come.
     fn answers_to(&mut self, log: u64) -> usize {
         let message = Message::PreVote { term: Term(9), last: EntryId::new(Term(8), Index(8)) };
-        let record = Record { group: GROUP, message, body_bytes: 0, is_named: false, names_itself: false };
+        let record = Record {
+            group: GROUP,
+            message,
+            body_bytes: 0,
+            is_named: false,
+            names_itself: false,
+            to_witness: false,
+        };
         let header = UnitHeader {
             kind: UnitKind::Groups,
             worker: 0,
@@ -479,6 +493,7 @@ fn an_older_snapshot_after_one_that_was_not_installed_brings_the_state_that_its_
             kind: PIECE,
             is_named: false,
             names_itself: false,
+            to_witness: false,
             account: 0,
             group: GROUP,
             term: Term(term),
@@ -505,7 +520,7 @@ fn an_older_snapshot_after_one_that_was_not_installed_brings_the_state_that_its_
     node.hear_unit(3, UnitKind::Snapshot, 0, &piece(older, *older_id, 6));
     node.settle();
     let status = node.status().unwrap();
-    let state = node.worker.replica(GROUP).unwrap().machine.query(&[]);
+    let state = node.worker.replica(GROUP).unwrap().machine.as_ref().unwrap().query(&[]);
     assert_eq!((status.applied, status.compacted), (newer_id.index, *newer_id), "it is here already");
     let counted = u64::from_le_bytes(state[..].try_into().unwrap());
     assert_eq!(counted, newer_id.index.0 - 1, "all but the entry that opened the term");

@@ -16,8 +16,8 @@ pub struct ReplicaView<'a> {
     pub core: &'a raftwerk_raft::Group,
     /// The last entry that its state machine has seen.
     pub applied: Index,
-    /// The state machine.
-    pub machine: &'a dyn StateMachine,
+    /// The state machine; a witness has none.
+    pub machine: Option<&'a dyn StateMachine>,
     /// Proposals appended and not answered.
     pub pending: usize,
     /// Its state has everything that was committed anywhere before then; `None`: it does not know.
@@ -54,7 +54,7 @@ impl<D: Disk> Worker<D> {
             group: replica.id,
             core: &replica.core,
             applied: replica.applied,
-            machine: &*replica.machine,
+            machine: replica.machine.as_deref(),
             pending: replica.pending.len(),
             reflects: replica.reflects,
             fence: self.lane.fence(replica.slot),

@@ -2,7 +2,7 @@
 //!
 //! | name | what |
 //! |---|---|
-//! | `core 1` … `core 6` | the rules of one replica: `raftwerk_raft::invariant::check` |
+//! | `core 1` … `core 17` | the rules of one replica: `raftwerk_raft::invariant::check` |
 //! | `one leader per term` | election safety (paper, section 5.2) |
 //! | `follows its leader` | whom a replica takes for its term's leader leads that term |
 //! | `one vote per term` | a durable vote never changes within its term |
@@ -16,6 +16,9 @@
 //! | `leader completeness` | a new leader holds everything committed (section 5.4.3) |
 //! | `committed is final` | an index is committed with one term only |
 //! | `durable on a quorum` | what is committed anywhere is on the disks of a quorum of the configuration in force |
+//! | `somebody holds it whole` | and on the disk of one of them that is no witness |
+//! | `witnesses` | they are sent no payloads, told of nothing but what is durable with the leader or committed, and not told to campaign |
+//! | `configurations are told` | none is withheld from a witness |
 //! | `monotone` | term, commit and applied index never go back within a life |
 //! | `applied is committed` | no machine sees what is not committed |
 //! | `applied is durable` | no machine sees, and no core takes for durable, what was never on its own node's disk |
@@ -45,6 +48,7 @@ mod configurations;
 mod damaged;
 mod entries;
 mod leaving;
+mod lives;
 
 use std::collections::BTreeMap;
 
@@ -55,7 +59,8 @@ use rustc_hash::{FxHashMap, FxHashSet};
 
 use self::configurations::{check_changes, check_in_force, check_removed, is_meant, is_quorum, is_voteless};
 use self::damaged::{Loss, check_fenced};
-use self::entries::entries_match;
+use self::entries::{entries_match, spans_match};
+use self::lives::{monotone, new_leader};
 use crate::shadow::Shadow;
 
 /// A rule that did not hold.
@@ -400,6 +405,14 @@ impl Watch {
             "{whose}: {id_at_commit} is committed, durable on {:?} of {configuration:?}",
             (1..=self.nodes as u64).map(NodeId).filter(|node| holds(node)).collect::<Vec<_>>()
         );
+        let is_whole_in = |of: &Configuration| {
+            of.replicas().iter().any(|node| !of.is_witness(*node) && holds(node)) || of.is_empty()
+        };
+        ensure!(
+            is_whole_in(configuration) || earlier.is_some_and(is_whole_in),
+            "somebody holds it whole",
+            "{whose}: {id_at_commit} is committed, durable with witnesses only of {configuration:?}"
+        );
         Ok(())
     }
 
@@ -413,6 +426,12 @@ impl Watch {
                 shadow.entries(header.index, header.count, header.term);
                 let group = self.groups.entry(header.group.0).or_default();
                 return entries_match(group, node, header, body, before, &whose);
+            }
+            FrameKind::Withheld => {
+                let before = header.index.0.checked_sub(1).and_then(|index| shadow.term_at(index));
+                shadow.entries(header.index, header.count, header.term);
+                let group = self.groups.entry(header.group.0).or_default();
+                return spans_match(group, header, before, &whose);
             }
             FrameKind::HardState => {
                 let vote = <[u8; 8]>::try_from(body).map_or(0, u64::from_le_bytes);
@@ -548,51 +567,4 @@ impl Watch {
         ensure!(bounded, "bounds", "n{}: {load:?}", node + 1);
         Ok(())
     }
-}
-
-fn monotone(whose: &str, was: &Facts, now: &Facts) -> Checked {
-    ensure!(
-        now.hard_state.term >= was.hard_state.term
-            && now.commit >= was.commit
-            && now.applied >= was.applied
-            && now.compacted >= was.compacted,
-        "monotone",
-        "{whose}: {was:?}, then {now:?}"
-    );
-    let same_term = now.hard_state.term == was.hard_state.term;
-    ensure!(
-        !same_term || was.hard_state.vote.is_none() || was.hard_state.vote == now.hard_state.vote,
-        "one vote per term",
-        "{whose}: {was:?}, then {now:?}"
-    );
-    ensure!(
-        !(same_term && was.is_leader && now.is_leader) || now.last.index >= was.last.index,
-        "leader append-only",
-        "{whose}: {was:?}, then {now:?}"
-    );
-    ensure!(
-        !(same_term && was.is_voteless && now.is_voteless) || now.last == was.last,
-        "no vote, no entries",
-        "{whose}: {was:?}, then {now:?}"
-    );
-    Ok(())
-}
-
-fn new_leader(group: &mut GroupWatch, core: &Group, whose: &str) -> Checked {
-    let first = *group.leaders.entry(core.term()).or_insert(core.node());
-    ensure!(first == core.node(), "one leader per term", "{whose}: {first} leads {}, too", core.term());
-    if let Some(term) = group.committed.last() {
-        let last = Index(group.committed.len() as u64);
-        let holds = core.compacted().index >= last || core.term_at(last) == Some(*term);
-        // A deposed leader of an older term that comes late may lack what was committed since.
-        let is_latest = group.leaders.keys().max() == Some(&core.term());
-        ensure!(
-            holds || !is_latest,
-            "leader completeness",
-            "{whose}: leads {} without {last}@{}, which is committed",
-            core.term(),
-            term.0
-        );
-    }
-    Ok(())
 }

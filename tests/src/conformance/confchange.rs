@@ -176,6 +176,8 @@ const fn in_etcds_words(error: ChangeError) -> &'static str {
         ChangeError::ManyVoters => "more than one voter changed without entering joint config",
         ChangeError::TooMany => "more replicas than a configuration may name",
         ChangeError::OtherLog(_) => "a replica with another log",
+        ChangeError::OtherKind(_) => "a witness that was none, or is to be none",
+        ChangeError::TooManyWitnesses => "too many witnesses",
     }
 }
 

@@ -64,25 +64,28 @@ impl Cluster {
         let learners = arguments.number("learners")?.unwrap_or(0);
         let mut configuration = Configuration::of_voters((1..=nodes).map(NodeId));
         configuration.learners = (nodes + 1..=nodes + learners).map(NodeId).collect();
+        let witnesses = arguments.number("witnesses")?.unwrap_or(0);
+        configuration.witnesses = (nodes.saturating_sub(witnesses) + 1..=nodes).map(NodeId).collect();
         *self = Self::default();
         self.set_durability(arguments.text("durability").unwrap_or("auto"))?;
         for node in configuration.replicas() {
             let mut disk = Image::default();
             disk.checkpoint.configuration = configuration.clone();
             let config = Config { node, ..config.clone() };
-            self.replicas.insert(node, Replica::new(config, disk, self.now));
+            let is_witness = configuration.is_witness(node);
+            self.replicas.insert(node, Replica::new(config, disk, is_witness, self.now));
         }
         Ok(())
     }
 
     /// A node with an empty replica that knows nobody.
-    pub(crate) fn join(&mut self, node: NodeId) -> Result<(), String> {
+    pub(crate) fn join(&mut self, node: NodeId, is_witness: bool) -> Result<(), String> {
         if self.replicas.contains_key(&node) {
             return Err(format!("node {} is there already", node.0));
         }
         let like = self.replicas.values().next().ok_or("there is no cluster to join")?;
         let config = Config { node, ..like.config.clone() };
-        self.replicas.insert(node, Replica::new(config, Image::default(), self.now));
+        self.replicas.insert(node, Replica::new(config, Image::default(), is_witness, self.now));
         Ok(())
     }
 
@@ -109,7 +112,7 @@ impl Cluster {
         let replica = self.replica(node)?;
         let checkpoint = replica.disk.checkpoint.clone();
         let disk = Image { hard_state: HardState { term, vote }, checkpoint, log };
-        *replica = Replica::new(replica.config.clone(), disk, now);
+        *replica = replica.again(disk, now);
         Ok(())
     }
 
@@ -254,7 +257,7 @@ impl Cluster {
         let checked = self.checker.check(groups.clone());
         checked.map_err(|violation| format!("rule {} is broken: {}", violation.rule, violation.what))?;
         for (node, replica) in &self.replicas {
-            for entry in &replica.state {
+            for entry in replica.state.iter().filter(|entry| !entry.is_withheld) {
                 let first = self.applied.entry(entry.id.index).or_insert_with(|| entry.clone());
                 if first != entry {
                     return Err(format!("node {} applied {entry:?}, another {first:?}", node.0));
@@ -273,6 +276,13 @@ impl Cluster {
         let holds = |node: NodeId| self.replicas.get(&node).map(|replica| replica.has_durable(id));
         if id.index > Index(0) && !by.iter().any(|by| quorum::vote_result(by, holds) == VoteResult::Won) {
             return Err(format!("{id} is committed, and not durable on a majority"));
+        }
+        let whole = |by: &Configuration| {
+            let mut whole = by.replicas().into_iter().filter(|node| !by.is_witness(*node));
+            whole.any(|node| holds(node) == Some(true))
+        };
+        if id.index > Index(0) && !by.iter().any(whole) {
+            return Err(format!("{id} is committed, and nobody holds it whole"));
         }
         Ok(())
     }

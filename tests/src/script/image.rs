@@ -11,11 +11,21 @@ pub(crate) struct Entry {
     pub(crate) payload: Option<String>,
     /// Of an entry that has no payload and is no no-op.
     pub(crate) configuration: Option<Configuration>,
+    /// What it says is not here: as witnesses have entries, all but configurations.
+    pub(crate) is_withheld: bool,
 }
 
 impl Entry {
     pub(crate) const fn with_payload(id: EntryId, payload: Option<String>) -> Self {
-        Self { id, payload, configuration: None }
+        Self { id, payload, configuration: None, is_withheld: false }
+    }
+
+    /// As a witness gets it.
+    pub(crate) fn withheld(self) -> Self {
+        match self.configuration {
+            Some(_) => self,
+            None => Self { is_withheld: true, ..Self::with_payload(self.id, None) },
+        }
     }
 }
 
@@ -92,7 +102,7 @@ impl Image {
     }
 
     /// What a replica is told when it starts from this.
-    pub(crate) fn restored(&self) -> Restored {
+    pub(crate) fn restored(&self, is_witness: bool) -> Restored {
         let mut runs: Vec<TermRun> = Vec::new();
         for entry in &self.log {
             if runs.last().is_none_or(|run| run.term != entry.id.term) {
@@ -101,6 +111,7 @@ impl Image {
         }
         Restored {
             origin: Default::default(),
+            is_witness,
             hard_state: self.hard_state,
             compacted: self.checkpoint.id,
             configuration: self.checkpoint.configuration.clone(),

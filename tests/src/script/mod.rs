@@ -57,9 +57,9 @@
 //! | `compact 1 to=5` | checkpoint, and the log begins after 5 |
 //! | `snapshot-failed 1 to=2` | node 1 learns that its transfer broke |
 //! | `unreachable 1 to=2` | node 1 learns that its connection broke |
-//! | `reconfigure 1 v4 l5 r2 [option…]` | voter 4, learner 5, away with 2, in one change; see below |
+//! | `reconfigure 1 v4 l5 r2 w6 x7 [option…]` | voter 4, learner 5, away with 2, witness 6, learner 7 that is a witness; all in one change; see below |
 //! | `transfer 1 to=2` | node 1 is told to hand its lead over |
-//! | `join 4` | a new node with an empty replica that knows nobody |
+//! | `join 4 [witness]` | a new node with an empty replica that knows nobody |
 //! | `priority 2 0` | how willing node 2 is to lead: 3 is usual, 0 never |
 //! | `configuration [1]` | who takes part, as each replica knows it |
 //! | `status [1]`, `log [1]`, `progress 1`, `state [1]`, `messages` | look at things |
@@ -68,12 +68,13 @@
 //! `pre-vote=on`, `check-quorum=on` (default off, as in the paper), `opening=driver` (a term is opened by the first
 //! proposal, not by the core), `append=n` entries in one message (64),
 //! `window=n` entries (256) and `messages=n` (64) on their way to one peer, `uncommitted=n` entries that may wait for a
-//! quorum (1000), `learners=n` more replicas that do not vote. An entry weighs one byte. The election timeout T is 1000 ms, the heartbeat interval 100 ms.
+//! quorum (1000), `learners=n` more replicas that do not vote, `witnesses=n` of the voters, the last ones, that hold no payloads. An entry weighs one byte. The election timeout T is 1000 ms, the heartbeat interval 100 ms.
 //!
 //! Options of `reconfigure`: `route=joint` (default `auto`: one voter goes the short way), `route=held` (joint until a
 //! `reconfigure` without changes), `newcomers=unchecked` or `awaited` (default `checked`: new voters must have caught
 //! up), `seen=n` (the configuration that was looked at), `dry-run`. A configuration is shown as `{1 2 3}`, joint as
-//! `{new}&{old}`, learners as `+4`, voters that are about to be learners as `~3`.
+//! `{new}&{old}`, learners as `+4`, voters that are about to be learners as `~3`, witnesses as `3w`. What a witness is not told
+//! is shown as `?`.
 //!
 //! Where to go next: `runner` for the commands, `cluster` for turns and the wire, `replica` and `image` for what a
 //! driver owes the core, `text` for the file format.

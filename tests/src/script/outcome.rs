@@ -36,6 +36,10 @@ fn refusal(refusal: Refusal) -> String {
             ChangeError::ManyVoters => "more than one voter changes",
             ChangeError::TooMany => "too many replicas",
             ChangeError::OtherLog(_) => "one takes part with another log",
+            ChangeError::OtherKind(_) => {
+                "who holds no payloads has to go first, to hold them; and the other way about"
+            }
+            ChangeError::TooManyWitnesses => "too few voters would hold payloads",
         }
         .to_owned(),
     }
@@ -54,6 +58,7 @@ fn unfit(unfit: Unfit) -> String {
         Unfit::NotLeader { leader: None } => "it knows no leader".to_owned(),
         Unfit::LeadsAlready => "it leads already".to_owned(),
         Unfit::NotAVoter => "no voter".to_owned(),
+        Unfit::Witness => "a witness".to_owned(),
         Unfit::NotHeard => "not heard lately".to_owned(),
         Unfit::TooFarBehind => "it waits for a snapshot".to_owned(),
         Unfit::InProgress(to) => format!("one to {} is under way", to.0),

@@ -35,6 +35,7 @@ struct Held {
 #[derive(Debug)]
 pub(crate) struct Replica {
     pub(crate) config: Config,
+    is_witness: bool,
     /// `None` while the node is down.
     pub(crate) group: Option<Group>,
     /// What was written, durable or not.
@@ -59,10 +60,12 @@ pub(crate) struct Replica {
 }
 
 impl Replica {
-    pub(crate) fn new(config: Config, disk: Image, now: Time) -> Self {
-        let group = Group::restore(config.clone(), disk.restored(), memberships(&disk.log), now);
+    pub(crate) fn new(config: Config, disk: Image, is_witness: bool, now: Time) -> Self {
+        let restored = disk.restored(is_witness);
+        let group = Group::restore(config.clone(), restored, memberships(&disk.log), now);
         Self {
             config,
+            is_witness,
             group: Some(group),
             written: disk.clone(),
             state: disk.checkpoint.state.clone(),
@@ -84,7 +87,12 @@ impl Replica {
 
     /// Everything that is not durable is gone.
     pub(crate) fn crash(&mut self) {
-        *self = Self { group: None, ..Self::new(self.config.clone(), self.disk.clone(), Time(0)) };
+        *self = Self { group: None, ..self.again(self.disk.clone(), Time(0)) };
+    }
+
+    /// The same replica, begun from a disk.
+    pub(crate) fn again(&self, disk: Image, now: Time) -> Self {
+        Self::new(self.config.clone(), disk, self.is_witness, now)
     }
 
     /// Gives the group an input, does what it asks, and tells it at once what was applied.
@@ -240,7 +248,8 @@ impl Replica {
                     let id = EntryId::new(id.term, id.index.plus(n));
                     match membership {
                         Some(configuration) => {
-                            Entry { id, payload: None, configuration: Some(configuration.clone()) }
+                            let configuration = Some(configuration.clone());
+                            Entry { configuration, ..Entry::with_payload(id, None) }
                         }
                         None => {
                             Entry::with_payload(id, (!noop).then(|| beside.payloads[n as usize].to_owned()))
@@ -260,6 +269,9 @@ impl Replica {
             true => String::new(),
             false => format!(" in place of {}", spans(&replaced)),
         };
+        let is_kept_so =
+            |entry: &Entry| entry.configuration.is_some() || entry.is_withheld == self.is_witness;
+        assert!(entries.iter().all(is_kept_so), "{} takes {entries:?}", self.name());
         trace.deed(format_args!("{} {verb} {}{instead}", self.name(), spans(&entries)));
         self.write(Write::Entries(entries));
     }
@@ -274,7 +286,10 @@ impl Replica {
         }
         let Some(term) = self.group.as_ref().map(Group::term) else { return };
         for &to in &effects.snapshot_to {
-            let checkpoint = self.written.checkpoint.clone();
+            // A witness gets where the log begins, and no state.
+            let is_bare = self.group.as_ref().is_some_and(|group| group.has_for_witness(to));
+            let whole = self.written.checkpoint.clone();
+            let checkpoint = if is_bare { Checkpoint { state: Vec::new(), ..whole } } else { whole };
             let account = self.group.as_ref().map_or(0, |group| group.account_of(to));
             self.post(self.hard_state_in, to, Parcel::Snapshot { term, checkpoint, account });
         }
@@ -315,7 +330,8 @@ impl Replica {
             while let Some(shipment) = group.next_shipment(to) {
                 let count = if shipment.first > shipment.last { 0 } else { shipment.bytes_max.max(1) };
                 let entries = self.written.between(shipment.first, shipment.last).take(count as usize);
-                let entries: Vec<Entry> = entries.cloned().collect();
+                let as_sent = |entry: Entry| if shipment.is_withheld { entry.withheld() } else { entry };
+                let entries: Vec<Entry> = entries.cloned().map(as_sent).collect();
                 let last = entries.last().map_or(shipment.prev.index, |entry| entry.id.index);
                 group.shipped(to, last, entries.len() as u64);
                 let message = Message::Append {

@@ -9,7 +9,7 @@ use raftwerk_raft::{Input, Newcomers, Reconfigure, Route};
 use super::arguments::{Arguments, parse};
 use super::cluster::Cluster;
 use super::look;
-use super::replica::{Beside, Replica};
+use super::replica::Beside;
 use super::text::Text;
 use super::wire::Filter;
 
@@ -81,8 +81,8 @@ fn perform(cluster: &mut Cluster, line: &str) -> Result<(), String> {
         }
         "reconfigure" => reconfigure(cluster, &mut arguments)?,
         "join" => {
-            let node = arguments.need_node()?;
-            cluster.join(node)?;
+            let (node, is_witness) = (arguments.need_node()?, arguments.switch("witness"));
+            cluster.join(node, is_witness)?;
         }
         "priority" => {
             let (node, priority) = (arguments.need_node()?, arguments.need_number("a priority")?);
@@ -177,7 +177,9 @@ fn reconfigure(cluster: &mut Cluster, arguments: &mut Arguments<'_>) -> Result<(
             "v" => Ok(Change::Voter(node)),
             "l" => Ok(Change::Learner(node)),
             "r" => Ok(Change::Remove(node)),
-            _ => Err(format!("{word}: v, l or r, and a node")),
+            "w" => Ok(Change::Witness(node)),
+            "x" => Ok(Change::WitnessLearner(node)),
+            _ => Err(format!("{word}: v, l, r, w or x, and a node")),
         }
     };
     let changes: Result<Vec<Change>, String> = arguments.words().iter().map(change).collect();
@@ -290,7 +292,7 @@ fn use_disk(cluster: &mut Cluster, arguments: &mut Arguments<'_>) -> Result<(), 
             if replica.group.is_some() {
                 return Err(format!("node {} is up", node.0));
             }
-            *replica = Replica::new(replica.config.clone(), replica.disk.clone(), now);
+            *replica = replica.again(replica.disk.clone(), now);
             look::status(cluster, Some(node));
             Ok(())
         }

@@ -96,19 +96,22 @@ pub(crate) fn range(first: Index, last: Index) -> String {
     if first == last { first.to_string() } else { format!("{first}..{last}") }
 }
 
-/// What entries say: their payloads, `-` for a no-op.
+/// What entries say: their payloads, `-` for a no-op, `?` where that is withheld.
 pub(crate) fn payloads<'a>(entries: impl Iterator<Item = &'a Entry>) -> String {
     let one = |entry: &'a Entry| match &entry.configuration {
         Some(configuration) => self::configuration(configuration),
+        None if entry.is_withheld => "?".to_owned(),
         None => entry.payload.as_deref().unwrap_or("-").to_owned(),
     };
     entries.map(one).collect::<Vec<_>>().join(" ")
 }
 
-/// `{1 2 3}`; `{1 2}&{2 3}` while it is joint, new half first; then learners `+4`, and those to be learners `~3`.
+/// `{1 2 3}`; `{1 2}&{2 3}` while it is joint, new half first; then learners `+4`, and those to be learners `~3`. Witnesses are
+/// marked: `3w`.
 pub(crate) fn configuration(configuration: &Configuration) -> String {
     let list = |nodes: &[NodeId], mark: &str| {
-        nodes.iter().map(|node| format!("{mark}{}", node.0)).collect::<Vec<_>>().join(" ")
+        let kind = |node: NodeId| if configuration.is_witness(node) { "w" } else { "" };
+        nodes.iter().map(|node| format!("{mark}{}{}", node.0, kind(*node))).collect::<Vec<_>>().join(" ")
     };
     let mut text = format!("{{{}}}", list(&configuration.voters, ""));
     if configuration.is_joint() {

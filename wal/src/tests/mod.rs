@@ -10,6 +10,7 @@ mod retention;
 mod round_trip;
 mod salvage;
 mod snapshots;
+mod witness;
 
 use std::collections::BTreeMap;
 use std::task::Waker;

@@ -47,7 +47,7 @@ impl Life<'_> {
             }
             12 if let Some((hard_state, floor)) = self.lane.past(slot) => {
                 assert_eq!((hard_state, floor), (story.hard_state, story.floor.unwrap_or_default()));
-                self.lane.join(slot);
+                self.lane.join(slot, false);
             }
             1 | 2 => {
                 story.hard_state = HardState { term: Term(term), vote: Some(NodeId(term)) };

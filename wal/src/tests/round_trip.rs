@@ -205,7 +205,7 @@ fn what_a_removed_replica_promised_outlives_its_log_for_good() {
         if life == 0 {
             assert_eq!(told, [(GroupId(2), None)]);
             assert_eq!(lane.past(slot), Some((voted, id(4, 6))));
-            lane.join(slot);
+            lane.join(slot, false);
             settle(&mut lane);
         } else {
             assert_eq!(told, [(GroupId(1), Some(id(4, 6))), (GroupId(2), None)]);
@@ -217,7 +217,7 @@ fn what_a_removed_replica_promised_outlives_its_log_for_good() {
     lane.remove(slot);
     assert_eq!(lane.past(slot), Some((voted, id(4, 6))), "a shorter log takes nothing back");
     let fresh = lane.attach(GroupId(3));
-    lane.join(fresh);
+    lane.join(fresh, false);
     lane.remove(fresh);
     assert_eq!(lane.groups.by_id.len(), 2, "who promised nothing leaves nothing behind");
 }

@@ -3,7 +3,7 @@
 //! turn; a failure panics with the rule broken.
 //!
 //! - One payload for each entry id, and one entry for each committed index.
-//! - What is committed is durable on a quorum, then and for ever.
+//! - What is committed is durable on a quorum, then and for ever, and whole with somebody who is no witness.
 //! - A vote is given once a term, whatever crashes; term, commit and applied never go back.
 //! - A leader only appends (paper, Figure 3). It holds everything that is committed, payload by payload.
 //! - The core's picture of the log is the log.
@@ -70,7 +70,8 @@ impl Cluster {
     pub(super) fn note_committed(&mut self, node: u64, index: Index, entry: Entry) {
         let at = index.0 as usize - 1;
         if let Some(known) = self.ledger.committed.get(at) {
-            return assert_eq!(known.entry, entry, "node {node} has another entry committed at {index}");
+            let known = if self.options.is_witness(node) { known.entry.withheld() } else { known.entry };
+            return assert_eq!(known, entry, "node {node} has another entry committed at {index}");
         }
         assert_eq!(at, self.ledger.committed.len(), "entries are committed in order");
         let by = self.counted_by.clone().expect("a leader is the first to know");
@@ -79,6 +80,11 @@ impl Cluster {
         let committed = Committed { entry, state: state_after(before, entry), term, by };
         self.ledger.committed.push(committed);
         self.seen.committed += 1;
+    }
+
+    /// What a state machine that has seen everything up to here is like.
+    pub(super) fn state_at(&self, index: Index) -> u64 {
+        index.0.checked_sub(1).map_or(0, |at| self.ledger.committed[at as usize].state)
     }
 
     /// Looks at everything.
@@ -98,10 +104,19 @@ impl Cluster {
     }
 
     fn check_payloads(&mut self, node: u64) {
-        let Self { replicas, ledger, .. } = self;
+        let Self { replicas, ledger, options, .. } = self;
+        let is_witness = options.is_witness(node);
         let image = &replicas[node as usize - 1].disk.written;
         for (at, entry) in image.entries.iter().enumerate() {
             let id = EntryId::new(entry.term, image.compacted.index.plus(at as u64 + 1));
+            // Logs that a test begins with are whole.
+            assert!(
+                !is_witness || *entry == entry.withheld() || entry.payload < 1_000_000,
+                "node {node}: {id}"
+            );
+            if is_witness && *entry == entry.withheld() && !entry.is_membership() {
+                continue;
+            }
             let first = *ledger.payloads.entry(id).or_insert(entry.payload);
             assert_eq!(first, entry.payload, "node {node} has another payload at {id}");
         }
@@ -119,7 +134,7 @@ impl Cluster {
         told.insert(0, (Index(0), written.membership));
         let told = told.into_iter().map(|(_, payload)| self.configuration_of(payload));
         assert!(told.eq(group.memberships().map(|(_, known)| known.clone())), "node {node}: configurations");
-        let state = replica.applied.0.checked_sub(1).map_or(0, |at| self.ledger.committed[at as usize].state);
+        let state = self.state_at(replica.applied);
         assert_eq!(replica.state, state, "node {node}: states at {}", replica.applied);
         let durable = EntryId::new(group.term(), group.durable());
         // Entries of earlier terms may be replaced and come back, and then an old notice may speak of the first time;
@@ -178,6 +193,8 @@ impl Cluster {
         let holds = |node: NodeId| Some(self.replica(node.0).disk.durable.covers(id) || is_lost(node.0));
         let result = quorum::vote_result(&last.by, holds);
         assert_eq!(result, VoteResult::Won, "{id} is committed, and not durable on a quorum");
+        let holds_whole = |node: &NodeId| !last.by.is_witness(*node) && holds(*node) == Some(true);
+        assert!(last.by.replicas().iter().any(holds_whole), "{id} is committed, and nobody holds it whole");
     }
 
     /// Nothing leaves that depends on what is not durable.

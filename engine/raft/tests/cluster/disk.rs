@@ -9,6 +9,9 @@ use raftwerk_raft::{Origin, TermRun};
 /// Payloads from here on stand for configurations.
 pub(crate) const MEMBERSHIPS: u64 = 1 << 60;
 
+/// Stands for any payload where there is none.
+pub(crate) const WITHHELD: u64 = 0;
+
 /// One entry; its payload is a number that no other entry has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Entry {
@@ -19,6 +22,11 @@ pub(crate) struct Entry {
 impl Entry {
     pub(crate) const fn is_membership(self) -> bool {
         self.payload >= MEMBERSHIPS
+    }
+
+    /// As a witness gets it: whole only if it is a configuration.
+    pub(crate) const fn withheld(self) -> Self {
+        if self.is_membership() { self } else { Self { payload: WITHHELD, ..self } }
     }
 }
 

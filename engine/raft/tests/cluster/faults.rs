@@ -48,7 +48,7 @@ impl Cluster {
 
     /// The driver's half of `hearing`: who speaks, and who is meant.
     fn is_for(&mut self, packet: &Packet) -> bool {
-        let Some((log, address, names_itself)) = packet.logs else { return true };
+        let Some((log, address, names_itself, to_witness)) = packet.logs else { return true };
         let sender_knows = self.replica(packet.from).first.get(&packet.to).copied();
         let meant = match address {
             Address::Named(log) => Some(log),
@@ -59,7 +59,7 @@ impl Cluster {
         let is_first = *receiver.first.entry(packet.from).or_insert(log) == log;
         let is_named = matches!(address, Address::Named(_));
         let is_request = packet.message().is_none_or(|message| is_request(&message));
-        let voice = Voice { from: NodeId(packet.from), log, is_first, is_named, names_itself };
+        let voice = Voice { from: NodeId(packet.from), log, is_first, is_named, names_itself, to_witness };
         let mine: LogId = receiver.log;
         meant.is_none_or(|meant| meant == mine) && self.group(packet.to).hears(voice, is_request)
     }

@@ -7,6 +7,7 @@ pub(crate) mod disk;
 mod faults;
 mod incarnation;
 mod perform;
+mod seen;
 mod support;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -22,6 +23,8 @@ use raftwerk_raft::{
 };
 
 use check::Ledger;
+pub(crate) use seen::Seen;
+
 use disk::{Disk, Entry, Image, MEMBERSHIPS};
 
 /// A millisecond of the cluster's clock.
@@ -38,6 +41,10 @@ pub(crate) struct Options {
     pub(crate) learners: u64,
     /// Nodes with an empty replica that know nothing of the group.
     pub(crate) newcomers: u64,
+    /// So many of the voters, the last of them, are witnesses …
+    pub(crate) witnesses: u64,
+    /// … and so many of the newcomers.
+    pub(crate) witness_newcomers: u64,
     pub(crate) seed: u64,
     pub(crate) pre_vote: bool,
     pub(crate) check_quorum: bool,
@@ -60,6 +67,8 @@ impl Options {
             voters,
             learners: 0,
             newcomers: 0,
+            witnesses: 0,
+            witness_newcomers: 0,
             seed: 1,
             pre_vote: true,
             check_quorum: true,
@@ -78,7 +87,15 @@ impl Options {
         let mut configuration = Configuration::of_voters((1..=self.voters).map(NodeId));
         let last = self.voters + self.learners;
         configuration.learners = (self.voters + 1..=last).map(NodeId).collect();
+        configuration.witnesses =
+            (1..=self.voters).filter(|node| self.is_witness(*node)).map(NodeId).collect();
         configuration
+    }
+
+    /// Whether a node holds no payloads, from the beginning to the end.
+    pub(crate) const fn is_witness(&self, node: u64) -> bool {
+        let is_founder = node <= self.voters && node > self.voters - self.witnesses;
+        is_founder || node > self.replicas() - self.witness_newcomers
     }
 
     pub(crate) const fn replicas(&self) -> u64 {
@@ -97,8 +114,9 @@ pub(crate) enum Body {
 pub(crate) struct Packet {
     pub(crate) from: u64,
     pub(crate) to: u64,
-    /// Which log speaks, what the sender takes the receiver's for, and whether its configuration names itself; nothing of either where a test says something itself.
-    pub(crate) logs: Option<(LogId, Address, bool)>,
+    /// Which log speaks, what the sender takes the receiver's for, whether its configuration names itself, and whether it has the
+    /// receiver for a witness; nothing of all that where a test says something itself.
+    pub(crate) logs: Option<(LogId, Address, bool, bool)>,
     pub(crate) body: Body,
 }
 
@@ -170,50 +188,6 @@ pub(crate) struct Replica {
     pub(crate) settled: Vec<Index>,
     pub(crate) reads: Vec<(u64, Index)>,
     pub(crate) reads_rejected: Vec<u64>,
-}
-
-/// How often things happened: a random test that never saw them has tested nothing.
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Seen {
-    pub(crate) leaders: u64,
-    pub(crate) committed: u64,
-    pub(crate) replaced: u64,
-    pub(crate) installed: u64,
-    pub(crate) tails_kept: u64,
-    pub(crate) reads: u64,
-    pub(crate) reads_rejected: u64,
-    pub(crate) lost_writes: u64,
-    pub(crate) changes: u64,
-    pub(crate) settled: u64,
-    pub(crate) rolled_back: u64,
-    pub(crate) joint_leaders: u64,
-    pub(crate) transfers: u64,
-    pub(crate) removed: u64,
-    pub(crate) sent: u64,
-}
-
-impl std::ops::Add for Seen {
-    type Output = Self;
-
-    fn add(self, other: Self) -> Self {
-        Self {
-            leaders: self.leaders + other.leaders,
-            committed: self.committed + other.committed,
-            replaced: self.replaced + other.replaced,
-            installed: self.installed + other.installed,
-            tails_kept: self.tails_kept + other.tails_kept,
-            reads: self.reads + other.reads,
-            reads_rejected: self.reads_rejected + other.reads_rejected,
-            lost_writes: self.lost_writes + other.lost_writes,
-            changes: self.changes + other.changes,
-            settled: self.settled + other.settled,
-            rolled_back: self.rolled_back + other.rolled_back,
-            joint_leaders: self.joint_leaders + other.joint_leaders,
-            transfers: self.transfers + other.transfers,
-            removed: self.removed + other.removed,
-            sent: self.sent + other.sent,
-        }
-    }
 }
 
 /// Nodes 1..=n, what is between them, and what is known to be true for good.
@@ -367,6 +341,7 @@ impl Cluster {
         let memberships: Vec<Membership> = memberships.collect();
         let restored = Restored {
             origin: image.origin,
+            is_witness: self.options.is_witness(node),
             hard_state: image.hard_state,
             compacted: image.compacted,
             configuration,

@@ -3,7 +3,7 @@
 use raftwerk_frame::{Configuration, EntryId, Index, LogId, Message, NodeId};
 use raftwerk_raft::{Address, Append, Effects, Input, Shipment, is_request};
 
-use super::disk::{Checkpoint, Entry, MEMBERSHIPS, Write};
+use super::disk::{Checkpoint, Entry, MEMBERSHIPS, WITHHELD, Write};
 use super::{Body, Cluster, ENTRY_BYTES, Packet};
 
 impl Cluster {
@@ -131,6 +131,11 @@ impl Cluster {
     fn accept(&mut self, node: u64, from: Index, entries: Vec<Entry>) {
         let replaces = from <= self.replica(node).disk.written.last().index;
         self.seen.replaced += u64::from(replaces);
+        let is_witness = self.options.is_witness(node);
+        let is_right =
+            |entry: &Entry| if is_witness { *entry == entry.withheld() } else { entry.payload != WITHHELD };
+        assert!(entries.iter().all(is_right), "node {node} takes {entries:?}");
+        self.seen.withheld += if is_witness { entries.len() as u64 } else { 0 };
         self.replica_mut(node).disk.write(Write::Entries { from, entries });
     }
 
@@ -156,7 +161,8 @@ impl Cluster {
             }
             _ => group.address_of(NodeId(to)),
         };
-        let logs = Some((self.replica(from).log, address, group.names_itself()));
+        let to_witness = group.has_for_witness(NodeId(to));
+        let logs = Some((self.replica(from).log, address, group.names_itself(), to_witness));
         self.replica_mut(from).held.push_back((position, Packet { from, to, logs, body }));
     }
 
@@ -180,9 +186,12 @@ impl Cluster {
         for at in first.0..=last.0 {
             let entry = self.replica(node).disk.written.entry(Index(at)).expect("what is committed is held");
             self.note_committed(node, Index(at), entry);
+            // A witness has no state; what a state machine would have made of it stands for that.
+            let state = self.state_at(Index(at));
+            let is_witness = self.options.is_witness(node);
             let replica = self.replica_mut(node);
             replica.applied = Index(at);
-            replica.state = super::check::state_after(replica.state, entry);
+            replica.state = if is_witness { state } else { super::check::state_after(replica.state, entry) };
         }
     }
 
@@ -203,7 +212,13 @@ impl Cluster {
     /// The latest checkpoint goes; it may be older than what the log has been compacted to since it left.
     fn send_snapshot(&mut self, node: u64, to: u64) {
         let replica = self.replica(node);
-        let snapshot = replica.disk.written.checkpoint;
+        let (written, is_bare) = (&replica.disk.written, self.group(node).has_for_witness(NodeId(to)));
+        let snapshot = if is_bare {
+            let (id, membership) = (written.compacted, written.membership);
+            Checkpoint { id, state: self.state_at(id.index), membership }
+        } else {
+            written.checkpoint
+        };
         assert!(snapshot.id.index >= replica.disk.written.compacted.index);
         let (term, account) = (self.group(node).term(), self.group(node).account_of(NodeId(to)));
         let position = replica.disk.hard_state_at();
@@ -235,10 +250,11 @@ impl Cluster {
 
     /// As many entries as fit; one always does.
     fn cut_shipment(&self, node: u64, shipment: &Shipment) -> Vec<Entry> {
-        let Shipment { first, last, bytes_max, .. } = *shipment;
+        let Shipment { first, last, bytes_max, is_withheld, .. } = *shipment;
         let count_max = (bytes_max / ENTRY_BYTES).max(1);
         let written = &self.replica(node).disk.written;
         let indices = (first.0..=last.0).take(count_max as usize);
-        indices.map(|at| written.entry(Index(at)).expect("what is shipped is held")).collect()
+        let entries = indices.map(|at| written.entry(Index(at)).expect("what is shipped is held"));
+        entries.map(|entry| if is_withheld { entry.withheld() } else { entry }).collect()
     }
 }

@@ -15,3 +15,4 @@ mod snapshot;
 mod stranger;
 mod transfer;
 mod window;
+mod witness;

@@ -83,12 +83,16 @@ fn event() -> impl Strategy<Value = Event> {
     ]
 }
 
-fn options(voters: u64) -> impl Strategy<Value = Options> {
+/// `witnesses`: how many there may be; of them one may come later.
+fn options(voters: u64, witnesses: impl Strategy<Value = u64>) -> impl Strategy<Value = Options> {
     let flags = (any::<bool>(), any::<bool>(), any::<bool>());
-    (any::<u64>(), flags, 1..6u64, 1..4u32, 1..4u64, (0..2u64, 0..3u64)).prop_map(
+    (any::<u64>(), flags, 1..6u64, 1..4u32, 1..4u64, (0..2u64, 0..3u64, witnesses)).prop_map(
         move |(seed, (pre_vote, check_quorum, syncs_at_once), window, messages, append, others)| Options {
             learners: others.0,
             newcomers: others.1,
+            // Fewer than those who hold payloads: one of three, up to two of five.
+            witnesses: others.2.min(voters.saturating_sub(1) / 2),
+            witness_newcomers: others.1.min(others.2 % 2),
             seed,
             pre_vote,
             check_quorum,
@@ -170,9 +174,12 @@ fn happen(cluster: &mut Cluster, event: Event) {
         }
         Event::Reconfigure(changes, route, newcomers) => {
             if let Some(leader) = cluster.leader() {
-                let change = |&(kind, node): &(u8, u64)| match kind {
-                    0 => Change::Voter(NodeId(pick(node))),
-                    1 => Change::Learner(NodeId(pick(node))),
+                let options = &cluster.options;
+                let change = |&(kind, node): &(u8, u64)| match (kind, options.is_witness(pick(node))) {
+                    (0, false) => Change::Voter(NodeId(pick(node))),
+                    (1, false) => Change::Learner(NodeId(pick(node))),
+                    (0, true) => Change::Witness(NodeId(pick(node))),
+                    (1, true) => Change::WitnessLearner(NodeId(pick(node))),
                     _ => Change::Remove(NodeId(pick(node))),
                 };
                 let changes: Vec<Change> = changes.iter().map(change).collect();
@@ -232,7 +239,8 @@ fn recover(cluster: &mut Cluster) {
     let leader = cluster.run_to_leader();
     cluster.propose(leader, 2);
     cluster.read(leader, 2);
-    let others: Vec<u64> = cluster.group(leader).peers().map(|peer| peer.0).collect();
+    let serves = |node: &u64| !cluster.options.is_witness(*node);
+    let others: Vec<u64> = cluster.group(leader).peers().map(|peer| peer.0).filter(serves).collect();
     for node in others {
         let token = cluster.read_anywhere(node, 1);
         cluster.run(2 * T);
@@ -255,11 +263,11 @@ fn recover(cluster: &mut Cluster) {
     }
 }
 
-fn run_schedules(voters: u64, cases: u32) -> Seen {
+fn run_schedules(voters: u64, witnesses: impl Strategy<Value = u64>, cases: u32) -> Seen {
     let total = Cell::new(Seen::default());
     let config = Config { cases, failure_persistence: None, max_shrink_iters: 5_000, ..Config::default() };
     let rng = TestRng::deterministic_rng(RngAlgorithm::ChaCha);
-    let schedule = (options(voters), prop::collection::vec(event(), 400));
+    let schedule = (options(voters, witnesses), prop::collection::vec(event(), 400));
     let result = TestRunner::new_with_rng(config, rng).run(&schedule, |(options, events)| {
         let mut cluster = Cluster::new(options);
         for event in events {
@@ -293,17 +301,40 @@ fn assert_eventful(seen: &Seen, cases: u64) {
         ("transfers", seen.transfers, cases / 2),
         ("removed and told", seen.removed, cases / 10),
     ];
-    for (what, count, floor) in floors {
+    assert_floors(seen, &floors);
+}
+
+fn assert_floors(seen: &Seen, floors: &[(&str, u64, u64)]) {
+    for &(what, count, floor) in floors {
         assert!(count >= floor, "{what}: {count}, expected {floor}: {seen:?}");
     }
 }
 
 #[test]
 fn random_schedules_on_three_voters_keep_every_rule() {
-    assert_eventful(&run_schedules(3, 500), 500);
+    assert_eventful(&run_schedules(3, Just(0), 500), 500);
 }
 
 #[test]
 fn random_schedules_on_five_voters_keep_every_rule() {
-    assert_eventful(&run_schedules(5, 500), 500);
+    assert_eventful(&run_schedules(5, Just(0), 500), 500);
+}
+
+/// Some of the voters hold no payloads, or come in as such.
+#[test]
+fn random_schedules_with_witnesses_keep_every_rule() {
+    let cases = 200;
+    let seen = run_schedules(3, 1..3u64, cases) + run_schedules(5, 1..3u64, cases);
+    let cases = 2 * u64::from(cases);
+    let floors = [
+        ("leaders", seen.leaders, 2 * cases),
+        ("committed", seen.committed, 8 * cases),
+        ("withheld", seen.withheld, 10 * cases),
+        ("installed", seen.installed, cases / 8),
+        ("lost writes", seen.lost_writes, cases),
+        ("changes done", seen.settled, cases / 2),
+        ("leaders of joint configurations", seen.joint_leaders, cases / 10),
+        ("transfers", seen.transfers, cases / 4),
+    ];
+    assert_floors(&seen, &floors);
 }

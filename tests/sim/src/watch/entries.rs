@@ -8,6 +8,33 @@ use raftwerk_frame::{Configuration, Term};
 use super::{Checked, Durable, GroupWatch, Violation, ensure};
 use crate::ledger::hash_of;
 
+/// Entries that a witness is told of, and of which it holds nothing: as far as they are known, they follow what they follow
+/// elsewhere; and no configuration is among them.
+pub(super) fn spans_match(
+    group: &GroupWatch,
+    header: &FrameHeader,
+    mut before: Option<Term>,
+    whose: &str,
+) -> Checked {
+    for index in header.index.0..=header.last_index().0 {
+        let known = group.entries.get(&(index, header.term)).and_then(|entry| entry.before);
+        ensure!(
+            known.is_none() || before.is_none() || known == before,
+            "log matching",
+            "{whose}: is told of {index}@{} after {before:?}, and elsewhere it is after {known:?}",
+            header.term.0
+        );
+        ensure!(
+            !group.configurations.contains_key(&(index, header.term)),
+            "configurations are told",
+            "{whose}: {index}@{} is a configuration, and withheld",
+            header.term.0
+        );
+        before = Some(header.term);
+    }
+    Ok(())
+}
+
 /// Entries with the same id are the same, and so are those before them.
 pub(super) fn entries_match(
     group: &mut GroupWatch,

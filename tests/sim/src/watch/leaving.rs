@@ -2,6 +2,7 @@
 //!
 //! What is not here: what becomes of them on the way (`net`).
 
+use raftwerk_frame::frame::{self, Entries, EntryKind, FrameKind};
 use raftwerk_frame::wire::{Record, UnitHeader, UnitKind, records};
 use raftwerk_frame::{EntryId, GroupId, Index, Message, NodeId, Term};
 
@@ -14,13 +15,14 @@ const QUESTIONS_KEPT: usize = 64;
 impl Watch {
     /// Checks what leaves a node against what is durable there.
     pub(crate) fn leaving(&mut self, node: usize, to: NodeId, unit: &[u8]) -> Checked {
-        let Ok((header, heads, _)) = UnitHeader::parse(unit) else {
+        let Ok((header, heads, mut bodies)) = UnitHeader::parse(unit) else {
             return Err(Violation::new("wire", format!("n{} sends what is no unit", node + 1)));
         };
         if header.kind != UnitKind::Groups {
             return Ok(());
         }
         for record in records(heads).flatten() {
+            let body = bodies.split_off(..record.body_bytes as usize).unwrap_or_default();
             let Some(watch) = self.replicas.get(&(node, record.group.0)) else { continue };
             if let Err(what) = may_leave(&watch.shadow, NodeId(node as u64 + 1), &record) {
                 let what = format!("n{} {}: {:?}, {what}", node + 1, record.group, record.message);
@@ -29,6 +31,11 @@ impl Watch {
             let me = NodeId(node as u64 + 1);
             match record.message {
                 Message::Append { term, .. } | Message::Heartbeat { term, .. } => {
+                    if record.to_witness {
+                        tells_a_witness(&watch.shadow, &record, body).map_err(|what| {
+                            Violation::new("witnesses", format!("n{} {}: {what}", node + 1, record.group))
+                        })?;
+                    }
                     let group = self.groups.entry(record.group.0).or_default();
                     let first = *group.leaders.entry(term).or_insert(me);
                     ensure!(
@@ -40,6 +47,13 @@ impl Watch {
                     );
                 }
                 Message::TimeoutNow { term } => {
+                    ensure!(
+                        !record.to_witness,
+                        "witnesses",
+                        "n{} {}: tells {to} to campaign, which holds nothing to lead with",
+                        node + 1,
+                        record.group
+                    );
                     let group = self.groups.entry(record.group.0).or_default();
                     group.told_to_campaign.insert((to, term.next()));
                 }
@@ -122,6 +136,24 @@ impl Watch {
         );
         Ok(())
     }
+}
+
+/// Whether an append brings a witness no payloads, and tells it of nothing but what is durable here or committed.
+fn tells_a_witness(shadow: &Shadow, record: &Record, mut body: &[u8]) -> Result<(), String> {
+    let Message::Append { commit, .. } = record.message else { return Ok(()) };
+    while !body.is_empty() {
+        let (header, entries) = frame::parse(body).map_err(|error| error.to_string())?;
+        let is_withheld = header.kind == FrameKind::Withheld;
+        if !is_withheld && Entries::new(&header, entries).any(|entry| entry.kind != EntryKind::Membership) {
+            return Err(format!("a witness is sent the payloads from {} on", header.index));
+        }
+        let (last, durable) = (header.last_index(), shadow.last());
+        if last.0 > durable && last > commit {
+            return Err(format!("a witness is told of {last}, {durable} is durable, {commit} committed"));
+        }
+        body = &body[header.frame_bytes()..];
+    }
+    Ok(())
 }
 
 /// Whether a message speaks only of what is durable.

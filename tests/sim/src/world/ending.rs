@@ -165,7 +165,8 @@ impl World<'_> {
             if view.core.configuration().auto_leave {
                 return None; // a joint configuration that leaders leave by themselves
             }
-            let digest = view.machine.digest();
+            let Some(machine) = view.machine else { continue }; // a witness, which has no state
+            let digest = machine.digest();
             if *first.get_or_insert(digest) != digest {
                 return Some(false);
             }

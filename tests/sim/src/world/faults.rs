@@ -98,7 +98,8 @@ impl World<'_> {
         if strike.kind == FaultKind::Transfer {
             drop(body.transfer_leadership(id, node_id(strike.other)));
         } else {
-            drop(body.reconfigure(id, wish(strike, self.plan.nodes)));
+            let is_witness = |at: usize| self.is_witness(at, id);
+            drop(body.reconfigure(id, wish(strike, self.plan.nodes, is_witness)));
         }
         self.answer_bells(leader);
     }
@@ -302,7 +303,7 @@ impl World<'_> {
 }
 
 /// Some changes for some nodes: of one, of two, of all.
-fn wish(strike: &Strike, nodes: usize) -> Reconfiguration {
+fn wish(strike: &Strike, nodes: usize, is_witness: impl Fn(usize) -> bool) -> Reconfiguration {
     let mut bits = strike.salt;
     let mut next = |below: u64| {
         let drawn = bits % below;
@@ -310,7 +311,9 @@ fn wish(strike: &Strike, nodes: usize) -> Reconfiguration {
         drawn
     };
     let change = |node: usize, kind: u64| match kind {
+        0 | 1 if is_witness(node) => Change::Witness(node_id(node)),
         0 | 1 => Change::Voter(node_id(node)),
+        2 if is_witness(node) => Change::WitnessLearner(node_id(node)),
         2 => Change::Learner(node_id(node)),
         _ => Change::Remove(node_id(node)),
     };

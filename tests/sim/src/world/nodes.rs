@@ -473,6 +473,8 @@ impl World<'_> {
     /// Asks for the groups that are still to be made here. One that is durable need not be asked for again.
     fn mind_creations(&mut self, at: usize) -> Checked {
         self.mind_leaving(at);
+        let wanted = self.nodes[at].to_create.iter().copied();
+        let as_witness: Vec<_> = wanted.filter(|group| self.is_witness(at, *group)).collect();
         let node = &mut self.nodes[at];
         let is_here = !node.is_fenced;
         if node.to_create.is_empty() || !is_here {
@@ -502,7 +504,9 @@ impl World<'_> {
             }
             let first = &self.plan.voters[group.0 as usize - 1];
             let voters: Vec<NodeId> = first.iter().map(|at| node_id(*at)).collect();
-            if !first.contains(&at) || node.joins.contains(group) {
+            if as_witness.contains(group) {
+                node.creations.push((*group, body.join_group_as_witness(*group)));
+            } else if !first.contains(&at) || node.joins.contains(group) {
                 node.creations.push((*group, body.join_group(*group)));
             } else if let Ok(creation) = body.create_group(*group, &voters) {
                 node.creations.push((*group, creation));

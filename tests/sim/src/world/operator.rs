@@ -40,6 +40,13 @@ impl World<'_> {
         }
     }
 
+    /// Whether a node's replicas of a group are witnesses: some of those on nodes that did not found it, where groups change.
+    pub(super) fn is_witness(&self, at: usize, group: GroupId) -> bool {
+        let founders = &self.plan.voters[group.0 as usize - 1];
+        let mixed = (self.seed ^ (at as u64) << 32 ^ group.0 << 48).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+        self.plan.is_churning && !founders.contains(&at) && mixed >> 63 == 0
+    }
+
     /// Whether the operator has something to do with a node.
     pub(super) fn is_busy_with(&self, at: usize) -> bool {
         let node = &self.nodes[at];
@@ -59,6 +66,8 @@ impl World<'_> {
                 let committed = core.configuration_up_to(core.commit()).map(|(_, committed)| committed);
                 let is_settled = committed == Some(now) && now.outgoing.is_empty();
                 let is_spare = !now.voters.contains(&id) || now.voters.len() > 2;
+                // What witnesses know to be committed may be whole with one voter only.
+                let is_spare = is_spare && (now.witnesses.as_slice().is_empty() || !now.may_lead(id));
                 is_settled && is_spare && core.newcomers().next().is_none()
             })
         })

@@ -219,6 +219,7 @@ impl Node {
         let known: Vec<Membership> = known.collect();
         let restored = Restored {
             origin: Default::default(),
+            is_witness: false,
             hard_state: self.group.hard_state(),
             compacted: self.group.compacted(),
             configuration: base,

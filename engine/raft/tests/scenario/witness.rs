@@ -1,0 +1,121 @@
+//! Replicas that vote by headers and hold no payload. Stories with them are in `tests/scripts/witness_*`; what needs a look at
+//! single messages is here.
+
+use raftwerk_frame::{Index, LogId, Message, NodeId};
+use raftwerk_raft::reconfig::Change;
+use raftwerk_raft::{PeerState, Role, Route, Voice};
+
+use crate::cluster::{Cluster, Options, Packet, T};
+
+/// Two voters with payloads, and node 3.
+fn two_and_a_witness() -> Options {
+    Options { witnesses: 1, ..Options::of(3) }
+}
+
+fn entries_to(cluster: &Cluster, node: u64) -> usize {
+    cluster.network.iter().filter(|packet| packet.to == node).map(|packet| packet.entries().len()).sum()
+}
+
+#[test]
+fn a_witness_is_told_of_what_its_leader_and_the_other_voter_hold_durably() {
+    let mut cluster = Cluster::new(two_and_a_witness());
+    cluster.elect(1);
+    cluster.run(T);
+    cluster.options.syncs_at_once = false;
+    cluster.propose(1, 3);
+    assert_eq!((entries_to(&cluster, 2), entries_to(&cluster, 3)), (3, 0), "nobody has it durably");
+    cluster.sync(1);
+    assert_eq!(entries_to(&cluster, 3), 0, "the leader alone has");
+    cluster.deliver_where(|packet| packet.to == 2);
+    cluster.sync(2);
+    cluster.deliver_where(|packet| packet.to == 1);
+    assert_eq!(entries_to(&cluster, 3), 3);
+    assert_eq!(cluster.group(1).commit(), Index(4), "it was committed without the witness");
+}
+
+/// The other voter is silent: for an election timeout it may come back, and then the witness stands in for it.
+#[test]
+fn a_witness_stands_in_for_a_voter_that_is_silent_for_an_election_timeout_and_not_sooner() {
+    let mut cluster = Cluster::new(two_and_a_witness());
+    cluster.elect(1);
+    cluster.run(T);
+    cluster.isolate(2);
+    cluster.propose(1, 1);
+    cluster.run(T - T / 5);
+    assert_eq!((cluster.group(1).commit(), cluster.progress(1, 2).state), (Index(1), PeerState::Replicate));
+    cluster.run(T);
+    assert_eq!(cluster.group(1).commit(), Index(2));
+    assert!(cluster.group(1).is_leader() && cluster.group(3).last() == cluster.group(1).last());
+    // A connection that is known to be broken is not waited for.
+    cluster.unreachable(1, 2);
+    cluster.propose(1, 1);
+    cluster.settle();
+    assert_eq!(cluster.group(1).commit(), Index(3));
+}
+
+/// A leader that is removed hands over to those only who can lead; also where the witness is the first to hold everything.
+#[test]
+fn a_removed_leader_tells_no_witness_and_no_learner_to_campaign() {
+    let mut cluster = Cluster::new(Options { witnesses: 1, learners: 1, ..Options::of(4) });
+    cluster.elect(1);
+    cluster.run(T);
+    cluster.change(1, Route::Auto, &[Change::Remove(NodeId(1))]);
+    cluster.deliver_where(|packet| packet.to != 1);
+    // The learner, the witness, and only then those who may lead.
+    for node in [5, 4, 2, 3] {
+        cluster.deliver_where(|packet| (packet.from, packet.to) == (node, 1));
+    }
+    let is_told = |packet: &Packet| matches!(packet.message(), Some(Message::TimeoutNow { .. }));
+    let told: Vec<u64> =
+        cluster.network.iter().filter(|packet| is_told(packet)).map(|packet| packet.to).collect();
+    assert!(!told.is_empty() && told.iter().all(|node| [2, 3].contains(node)), "{told:?}");
+    cluster.run(5 * T);
+    let leader = cluster.leader().unwrap();
+    assert!([2, 3].contains(&leader), "{leader} leads");
+}
+
+/// Who takes a log of headers for one of entries, or the other way about, is not heard; and so nothing is counted wrongly.
+#[test]
+fn requests_are_heard_of_those_only_who_take_the_replica_for_what_it_is() {
+    let cluster = Cluster::new(two_and_a_witness());
+    let voice = |to_witness| Voice {
+        from: NodeId(1),
+        log: LogId(100),
+        is_first: true,
+        is_named: true,
+        names_itself: true,
+        to_witness,
+    };
+    for (node, is_witness) in [(2, false), (3, true)] {
+        for to_witness in [false, true] {
+            let heard = cluster.group(node).hears(voice(to_witness), true);
+            assert_eq!(heard, to_witness == is_witness, "node {node}, as a witness: {to_witness}");
+            assert!(cluster.group(node).hears(voice(to_witness), false), "an answer is an answer");
+        }
+    }
+    assert!(cluster.group(1).has_for_witness(NodeId(3)) && !cluster.group(1).has_for_witness(NodeId(2)));
+}
+
+/// A newcomer that is a witness catches up as a learner, from where the leader's log begins.
+#[test]
+fn a_witness_comes_in_by_the_configuration_where_the_log_begins() {
+    let mut cluster =
+        Cluster::new(Options { newcomers: 1, witness_newcomers: 1, names_logs: true, ..Options::of(2) });
+    cluster.elect(1);
+    cluster.propose(1, 6);
+    cluster.run(T);
+    cluster.checkpoint(1, true);
+    cluster.propose(1, 2);
+    cluster.settle();
+    cluster.change(1, Route::Auto, &[Change::WitnessLearner(NodeId(3))]);
+    cluster.run(2 * T);
+    assert_eq!((cluster.seen.installed, cluster.group(3).compacted().index), (1, Index(7)));
+    assert_eq!(cluster.group(3).last(), cluster.group(1).last());
+    cluster.change(1, Route::Auto, &[Change::Witness(NodeId(3))]);
+    cluster.run(T);
+    cluster.crash(2);
+    cluster.propose(1, 1);
+    cluster.run(3 * T);
+    assert_eq!(cluster.group(1).commit(), cluster.group(1).last().index);
+    assert_eq!((cluster.group(3).role(), cluster.leader()), (Role::Follower, Some(1)));
+}

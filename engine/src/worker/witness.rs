@@ -1,0 +1,133 @@
+//! Witnesses: replicas that vote and acknowledge by headers, and hold no payload (see `engine/docs/raft.md`).
+//!
+//! Both ends are here. A leader's: entries go as frames that only count them, made of what the core knows, so no log is read
+//! and no payload touched; a configuration goes whole; in the place of a snapshot goes where the log begins, and the
+//! configuration there. And the witness's own: nothing is applied, and its log begins anew at what is committed each time
+//! that it has grown a little.
+//!
+//! What is not here: who may be one, and up to where it is told (`raft/src/reconfig.rs`, `leader.rs`).
+
+use bytes::{Bytes, BytesMut};
+use raftwerk_frame::frame::{
+    ENTRY_OVERHEAD_BYTES, Entries, EntryKind, FrameHeader, FrameKind, FrameWriter, HEADER_BYTES, withheld,
+};
+use raftwerk_frame::{Configuration, EntryId, GroupId, Index, NodeId};
+use raftwerk_raft::{Group, Input, Shipment, Voice};
+use raftwerk_wal::{Disk, GroupSlot, SnapshotMeta};
+
+use super::Worker;
+use super::piece::{FACTS, Head};
+
+/// A witness's log is cut when it holds this many bytes, some three hundred frames: each cut costs a record of its own.
+const LOG_BYTES: u64 = 16 << 10;
+
+/// The entries of a shipment as a witness gets them, and the last of them: so many frames as the shipment allows, at least one.
+/// One frame for all neighbours of a term, and one for each configuration.
+pub(super) fn withheld_frames(group: GroupId, core: &Group, shipment: &Shipment) -> Option<(Bytes, Index)> {
+    let mut out = BytesMut::new();
+    let mut first = shipment.first;
+    while first <= shipment.last && (out.is_empty() || (out.len() as u64) < shipment.bytes_max) {
+        let term = core.term_at(first)?;
+        let next = core.memberships().find(|(index, _)| *index >= first);
+        if let Some((_, configuration)) = next.filter(|(index, _)| *index == first) {
+            out.extend_from_slice(&configuration_frame(group, EntryId::new(term, first), configuration)?);
+            first = first.next();
+            continue;
+        }
+        let run_end = core.runs().iter().find(|run| run.first > first).map(|run| run.first.prev());
+        let before_next = next.map(|(index, _)| index.prev());
+        let last = [run_end, before_next].into_iter().flatten().fold(shipment.last, Index::min);
+        let count = u32::try_from(super::perform::span(first, last)).unwrap_or(u32::MAX);
+        out.extend_from_slice(&withheld(group, EntryId::new(term, first), count)?);
+        first = first.plus(u64::from(count));
+    }
+    Some((out.freeze(), first.prev()))
+}
+
+/// A configuration as its entry has it, in a frame of its own.
+fn configuration_frame(group: GroupId, id: EntryId, configuration: &Configuration) -> Option<Vec<u8>> {
+    let mut payload = Vec::new();
+    configuration.encode(&mut payload);
+    let mut out = vec![0; HEADER_BYTES + ENTRY_OVERHEAD_BYTES + payload.len()];
+    let mut writer = FrameWriter::new(&mut out, group, id)?;
+    let fits = writer.push(EntryKind::Membership, &payload);
+    writer.finish().filter(|_| fits)?;
+    Some(out)
+}
+
+/// Whether a replica takes such a frame: a witness none with payloads in it, everybody else none that withholds them.
+pub(super) fn suits(header: &FrameHeader, body: &[u8], is_witness: bool) -> bool {
+    match header.kind {
+        FrameKind::Withheld => is_witness,
+        FrameKind::Entries if is_witness => {
+            Entries::new(header, body).all(|entry| entry.kind == EntryKind::Membership)
+        }
+        FrameKind::Entries => true,
+        _ => false,
+    }
+}
+
+impl<D: Disk> Worker<D> {
+    /// What a witness does in place of applying what is committed: it takes note of it, and drops it when there is enough.
+    pub(super) fn pass_over(&mut self, slot: GroupSlot) {
+        let Some(replica) = self.replicas[slot.0 as usize].as_mut() else { return };
+        let to = replica.may_apply_to();
+        if to > replica.applied {
+            replica.applied = to;
+            self.effects.clear();
+            replica.core.step(self.now, Input::Applied { index: to }, &mut self.effects);
+        }
+        if self.lane.live_bytes(slot) >= LOG_BYTES.min(self.settings.checkpoint_log_bytes) {
+            self.cut_log(slot);
+        }
+    }
+
+    /// A witness's log begins after what it knows to be committed.
+    pub(super) fn cut_log(&mut self, slot: GroupSlot) {
+        let Some(replica) = self.replicas[slot.0 as usize].as_mut() else { return };
+        let to = replica.applied;
+        if to <= replica.core.compacted().index {
+            return;
+        }
+        let Some(term) = replica.core.term_at(to) else { return };
+        self.lane.compact(slot, EntryId::new(term, to));
+        self.step(slot, Input::Compacted { to });
+    }
+
+    /// What a witness gets where others get a checkpoint: nothing but where this log begins, and the configuration there.
+    pub(super) fn facts(&self, slot: GroupSlot) -> Option<SnapshotMeta> {
+        let replica = self.replicas[slot.0 as usize].as_ref()?;
+        let id = replica.core.compacted();
+        let (_, configuration) = replica.core.configuration_up_to(id.index)?;
+        Some(SnapshotMeta { group: replica.id, id, configuration: configuration.clone(), bytes: 0, crc: 0 })
+    }
+
+    /// Sends them, in one unit.
+    pub(super) fn send_facts(&mut self, to: NodeId, head: &Head, configuration: &Configuration) {
+        let mut body = Vec::new();
+        configuration.encode(&mut body);
+        let head = Head { kind: FACTS, offset: 0, total: body.len() as u64, ..*head };
+        self.send_snapshot_unit(to, None, &head, &body);
+    }
+
+    /// A leader's log begins after what this witness needs next: so does this one from now on, unless that is known to be
+    /// committed here already. Log and configuration change in one record; the answer waits until it is durable.
+    pub(super) fn take_facts(&mut self, slot: GroupSlot, voice: Voice, head: &Head, body: &[u8]) {
+        let Ok(configuration) = Configuration::decode(body) else { return self.metrics.bad_unit() };
+        let Some(replica) = self.replicas[slot.0 as usize].as_mut() else { return };
+        let (from, configuration) = (voice.from, &configuration);
+        let &Head { term, id, account, .. } = head;
+        let input = Input::SnapshotReceived { from, term, id, configuration, account };
+        self.effects.clear();
+        replica.core.step(self.now, input, &mut self.effects);
+        let install = self.effects.install.take();
+        if install.is_some() {
+            replica.applied = id.index;
+            self.metrics.installed();
+        }
+        self.perform_for(slot, &[], Some(voice));
+        if let Some(install) = install {
+            self.lane.snapshot(slot, install.id, &install.configuration, install.keep_tail);
+        }
+    }
+}

@@ -1,0 +1,58 @@
+//! What must hold of a replica from one turn to the next, and of who begins to lead: the rules `monotone`, `leader append-only`,
+//! `no vote, no entries`, `one leader per term` and `leader completeness`.
+//!
+//! What is not here: what it has on its disk (`shadow`), and the votes that a leader needs (the parent).
+
+use raftwerk_frame::Index;
+use raftwerk_raft::Group;
+
+use super::{Checked, Facts, GroupWatch, Violation, ensure};
+
+/// What a replica looks like now, after what it looked like before, in the same life.
+pub(super) fn monotone(whose: &str, was: &Facts, now: &Facts) -> Checked {
+    ensure!(
+        now.hard_state.term >= was.hard_state.term
+            && now.commit >= was.commit
+            && now.applied >= was.applied
+            && now.compacted >= was.compacted,
+        "monotone",
+        "{whose}: {was:?}, then {now:?}"
+    );
+    let same_term = now.hard_state.term == was.hard_state.term;
+    ensure!(
+        !same_term || was.hard_state.vote.is_none() || was.hard_state.vote == now.hard_state.vote,
+        "one vote per term",
+        "{whose}: {was:?}, then {now:?}"
+    );
+    ensure!(
+        !(same_term && was.is_leader && now.is_leader) || now.last.index >= was.last.index,
+        "leader append-only",
+        "{whose}: {was:?}, then {now:?}"
+    );
+    ensure!(
+        !(same_term && was.is_voteless && now.is_voteless) || now.last == was.last,
+        "no vote, no entries",
+        "{whose}: {was:?}, then {now:?}"
+    );
+    Ok(())
+}
+
+/// A replica leads a term that it did not lead before.
+pub(super) fn new_leader(group: &mut GroupWatch, core: &Group, whose: &str) -> Checked {
+    let first = *group.leaders.entry(core.term()).or_insert(core.node());
+    ensure!(first == core.node(), "one leader per term", "{whose}: {first} leads {}, too", core.term());
+    if let Some(term) = group.committed.last() {
+        let last = Index(group.committed.len() as u64);
+        let holds = core.compacted().index >= last || core.term_at(last) == Some(*term);
+        // A deposed leader of an older term that comes late may lack what was committed since.
+        let is_latest = group.leaders.keys().max() == Some(&core.term());
+        ensure!(
+            holds || !is_latest,
+            "leader completeness",
+            "{whose}: leads {} without {last}@{}, which is committed",
+            core.term(),
+            term.0
+        );
+    }
+    Ok(())
+}
