@@ -337,8 +337,9 @@ impl World<'_> {
                 let (core, group) = (view.core, view.group);
                 self.say(|| {
                     format!(
-                        "n{}  {group} {:?} in {}, log {}..{}, commit {}, applied {}",
+                        "n{}  {group} {}{:?} in {}, log {}..{}, commit {}, applied {}",
                         at + 1,
+                        if core.is_witness() { "witness, " } else { "" },
                         core.role(),
                         core.term(),
                         core.compacted(),

@@ -1,0 +1,162 @@
+//! Witnesses on real engines: two nodes that hold a group's payloads, and one that votes and acknowledges headers. With one of
+//! the two gone the other goes on; and no payload is ever found on the third one's disk.
+
+use std::path::Path;
+use std::time::Duration;
+
+use raftwerk::{
+    Change, ChangeError, Consistency, CreateError, GroupId, Membership, Newcomers, NodeId, ReadError,
+    ReadOptions, Reconfiguration, ReconfigureError, Refusal, Role, Session, TransferError, Unfit,
+};
+use raftwerk_tests::facts::until;
+use raftwerk_tests::nodes::{Nodes, assert_kept};
+
+const GROUP: GroupId = GroupId(1);
+const WITNESS: NodeId = NodeId(3);
+/// What every payload of these tests begins with.
+const MARK: &[u8] = b"write ";
+
+/// Two voters with payloads, and a witness.
+fn start() -> Nodes {
+    let nodes = Nodes::start(3, |config| config.checkpoint_log_bytes = 64 << 10);
+    let whole = [NodeId(1), NodeId(2)];
+    for node in whole {
+        nodes.engine(node).create_group(GROUP, &whole).expect("a group can be made");
+    }
+    nodes.engine(WITNESS).join_group_as_witness(GROUP).expect("a witness can be made");
+    let made = change(&nodes, Change::Witness(WITNESS)).expect("a witness can be added");
+    assert!(made.configuration.is_witness(WITNESS) && made.configuration.is_voter(WITNESS));
+    nodes
+}
+
+/// Asks whoever leads until there is an answer that does not pass.
+fn change(nodes: &Nodes, change: Change) -> Result<Membership, ReconfigureError> {
+    wish(nodes, &Reconfiguration::of([change]))
+}
+
+fn wish(nodes: &Nodes, wish: &Reconfiguration) -> Result<Membership, ReconfigureError> {
+    until("a change of the configuration", || {
+        let leader = nodes.leader(GROUP);
+        match nodes.replica(leader, GROUP).reconfigure(wish.clone()).wait() {
+            Err(
+                ReconfigureError::Unknown
+                | ReconfigureError::NotIntroduced(_)
+                | ReconfigureError::Refused(
+                    Refusal::NotReady
+                    | Refusal::NotLeader { .. }
+                    | Refusal::InProgress(_)
+                    | Refusal::QuorumAtRisk,
+                ),
+            ) => None,
+            answer => Some(answer),
+        }
+    })
+}
+
+/// Whether some bytes are anywhere in the files below a folder.
+fn holds(folder: &Path, mark: &[u8]) -> bool {
+    let entries = std::fs::read_dir(folder).expect("the folder can be listed");
+    entries.map(|entry| entry.expect("it is there").path()).any(|path| {
+        if path.is_dir() {
+            return holds(&path, mark);
+        }
+        let bytes = std::fs::read(&path).expect("the file can be read");
+        bytes.windows(mark.len()).any(|window| window == mark)
+    })
+}
+
+#[test]
+fn two_nodes_and_a_witness_outlive_either_of_the_two_and_the_witness_holds_no_payload() {
+    let mut nodes = start();
+    let mut written: Vec<_> = (0..40).map(|_| nodes.write(GROUP, 4000)).collect();
+    for lost in [NodeId(1), NodeId(2)] {
+        // The one that stays has everything: otherwise nobody could lead without the other.
+        let last = written.last().expect("something is written").1.id.index;
+        until("both to have all of it", || {
+            let has = |node| nodes.replica(node, GROUP).status().is_some_and(|now| now.applied >= last);
+            [NodeId(1), NodeId(2)].into_iter().all(has).then_some(())
+        });
+        nodes.close(lost);
+        written.extend((0..40).map(|_| nodes.write(GROUP, 4000)));
+        nodes.close(WITNESS);
+        nodes.open(WITNESS);
+        written.extend((0..10).map(|_| nodes.write(GROUP, 4000)));
+        nodes.open(lost);
+    }
+    assert_kept(&nodes.read(GROUP), &written);
+    let last = written.last().expect("something is written").1.id.index;
+    until("the witness to know what is committed", || {
+        nodes.replica(WITNESS, GROUP).status().filter(|now| now.commit >= last)
+    });
+    let status = nodes.replica(WITNESS, GROUP).status().expect("it is there");
+    assert!(status.is_witness && status.role == Role::Follower);
+    assert!(status.log_bytes < 64 << 10, "its log is cut: {} bytes", status.log_bytes);
+    assert_eq!(nodes.replica(WITNESS, GROUP).digest(), None);
+    let folders = nodes.ids().iter().map(|node| nodes.config(*node).data_dir).collect::<Vec<_>>();
+    for node in nodes.ids().to_vec() {
+        nodes.close(node);
+    }
+    assert_eq!(folders.iter().map(|folder| holds(folder, MARK)).collect::<Vec<_>>(), [true, true, false]);
+}
+
+#[test]
+fn a_witness_answers_no_read_and_is_handed_no_lead() {
+    let nodes = start();
+    nodes.write(GROUP, 100);
+    let session = Session::new();
+    let levels = [
+        Consistency::Strong,
+        Consistency::BoundedStaleness(Duration::from_secs(9)),
+        Consistency::Monotonic,
+        Consistency::ReadMyWrites,
+        Consistency::ConsistentPrefix,
+        Consistency::Eventual,
+    ];
+    let witness = nodes.replica(WITNESS, GROUP);
+    for level in levels {
+        let options = ReadOptions::new(level).in_session(&session).or_wait(Duration::from_secs(1));
+        let refused = witness.query("", options).wait();
+        assert!(matches!(refused, Err(ReadError::Witness { .. })), "{level:?}: {refused:?}");
+        let refused = witness.freeze(options).wait();
+        assert!(matches!(refused, Err(ReadError::Witness { .. })), "{level:?}: {refused:?}");
+    }
+    let refused = until("a leader that refuses", || {
+        match nodes.replica(nodes.leader(GROUP), GROUP).transfer_leadership(WITNESS).wait() {
+            Err(TransferError::Refused(Unfit::NotLeader { .. })) => None,
+            answer => Some(answer),
+        }
+    });
+    assert_eq!(refused, Err(TransferError::Refused(Unfit::Witness)));
+}
+
+#[test]
+fn a_replica_is_a_witness_or_none_until_it_is_gone() {
+    let nodes = start();
+    let refused = |made: Change| match change(&nodes, made) {
+        Err(ReconfigureError::Refused(Refusal::Change(error))) => error,
+        other => panic!("{made:?}: {other:?}"),
+    };
+    assert_eq!(refused(Change::Voter(WITNESS)), ChangeError::OtherKind(WITNESS));
+    assert_eq!(refused(Change::Learner(WITNESS)), ChangeError::OtherKind(WITNESS));
+    assert_eq!(refused(Change::Witness(NodeId(2))), ChangeError::OtherKind(NodeId(2)));
+    assert_eq!(refused(Change::Remove(NodeId(2))), ChangeError::TooManyWitnesses);
+    let dry_run = Reconfiguration { dry_run: true, ..Reconfiguration::of([Change::Remove(NodeId(2))]) };
+    let planned = wish(&nodes, &dry_run);
+    assert_eq!(planned, Err(ReconfigureError::Refused(Refusal::Change(ChangeError::TooManyWitnesses))));
+    assert_eq!(nodes.engine(WITNESS).join_group(GROUP).err(), Some(CreateError::Exists(GROUP)));
+
+    // Added again as what it is not, it is not heard, and so never catches up; dropped and joined anew, it is.
+    change(&nodes, Change::Remove(WITNESS)).unwrap();
+    until("it to know", || nodes.replica(WITNESS, GROUP).status().filter(|now| now.is_removed));
+    let checked =
+        Reconfiguration { newcomers: Newcomers::Checked, ..Reconfiguration::of([Change::Voter(WITNESS)]) };
+    let asked = wish(&nodes, &checked);
+    assert_eq!(asked, Err(ReconfigureError::Refused(Refusal::NotCaughtUp(WITNESS))));
+    assert!(nodes.engine(WITNESS).remove_group(GROUP));
+    nodes.engine(WITNESS).join_group(GROUP).unwrap();
+    let written: Vec<_> = (0..5).map(|_| nodes.write(GROUP, 100)).collect();
+    let made = change(&nodes, Change::Voter(WITNESS)).unwrap();
+    assert!(made.configuration.may_lead(WITNESS));
+    nodes.assert_equal(GROUP);
+    assert_kept(&nodes.local(WITNESS, GROUP), &written);
+}
