@@ -273,7 +273,8 @@ impl<D: Disk> Worker<D> {
     /// and others a hearing.
     fn take_due(&mut self) {
         self.turns_behind = if self.inbox.has_arrivals() { self.turns_behind + 1 } else { 0 };
-        let deadlines = if self.turns_behind % TURNS_BEHIND_MAX == 0 { DEADLINES_PER_TURN } else { 0 };
+        let deadlines =
+            if self.turns_behind.is_multiple_of(TURNS_BEHIND_MAX) { DEADLINES_PER_TURN } else { 0 };
         for _ in 0..deadlines {
             let Some((at, slot)) = self.timers.due(self.now) else { break };
             let Some(replica) = self.replicas.get_mut(slot.0 as usize).and_then(Option::as_mut) else {

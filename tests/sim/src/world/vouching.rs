@@ -24,6 +24,9 @@ impl World<'_> {
         let mut began = SmallVec::<[(GroupId, u64); 4]>::new();
         let node = &self.nodes[at];
         let Some(body) = node.body.as_ref().filter(|_| node.state == State::Up) else { return Ok(()) };
+        if body.load(worker).is_poisoned {
+            return Ok(()); // it takes part in nothing any more
+        }
         let timeout = self.plan.settings.election_timeout.as_nanos() as u64;
         let begun = node.hangs_since.max(node.opened).max(node.frozen_until).max(node.stuck.1);
         // An answer that comes twice, the second time much later, makes a leader think that it was heard.
@@ -51,9 +54,8 @@ impl World<'_> {
             }
             let is_alone = view.core.configuration().voters.len() < 2;
             if hangs && view.core.is_leader() && !is_alone {
-                let load = body.load(worker);
                 // Where no segment has room, nothing can be asked of the disk.
-                if !load.is_poisoned && load.lane.ready_segments > 0 {
+                if body.load(worker).lane.ready_segments > 0 {
                     let what = format!(
                         "n{} leads {}, and its disk has done nothing for {} ms",
                         at + 1,
