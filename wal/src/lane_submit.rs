@@ -18,7 +18,7 @@ impl<D: Disk> Lane<D> {
     }
 
     /// As [`Lane::submit`]; but a turn in which every frame asks for no sync ([`FrameInProgress::relax`]) is written, and
-    /// becomes durable with the next batch that is synced: see [`Lane::has_unsynced`]. Until then [`Progress::written`] tells
+    /// becomes durable with the next batch that is synced: see [`Lane::has_unsynced`]. Until then [`Progress::written`](crate::Progress::written) tells
     /// of it. Whoever wants a bound on how long that takes calls [`Lane::sync`] in time; so much unsynced that it would soon
     /// take up the queue is synced at once.
     ///
