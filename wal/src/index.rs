@@ -263,16 +263,24 @@ impl GroupLog {
 
     /// Rule 5, join.
     pub(crate) fn join(&mut self, floor: EntryId, segment: u64, pins: &mut Pins) {
-        pins.pin(segment, Pin::Fact);
-        if let Some(old) = self.floor_segment.replace(segment) {
+        self.keep_floor(Some(segment), pins);
+        self.floor = self.floor.max(Some(floor)); // also if nobody was here before
+    }
+
+    /// `segment` holds the floor from now on; none does where there is none.
+    pub(crate) fn keep_floor(&mut self, segment: Option<u64>, pins: &mut Pins) {
+        if let Some(segment) = segment {
+            pins.pin(segment, Pin::Fact);
+        }
+        if let Some(old) = std::mem::replace(&mut self.floor_segment, segment) {
             pins.unpin(old, Pin::Fact);
         }
-        self.floor = self.floor.max(Some(floor).filter(|floor| *floor != EntryId::default()));
     }
 
     /// Rule 5, remove. `segment` holds the record.
     pub(crate) fn remove(&mut self, floor: EntryId, segment: u64, pins: &mut Pins) {
-        self.join(floor, segment, pins);
+        self.keep_floor(Some(segment), pins);
+        self.floor = self.floor.max(Some(floor).filter(|floor| *floor != EntryId::default()));
         self.replace_from(Index(0), pins);
         let fence = self.fence.take().map(|fence| fence.segment);
         for segment in self.base_segment.take().into_iter().chain(fence) {

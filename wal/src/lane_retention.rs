@@ -122,15 +122,14 @@ impl<D: Disk> Lane<D> {
         let (group, hard_state, base) = (log.group, log.hard_state, log.base);
         let has_base_there = log.base_segment == Some(oldest);
         if log.floor_segment == Some(oldest) {
-            let (floor, is_removed, is_witness) =
-                (log.floor.unwrap_or_default(), log.is_removed, log.is_witness);
-            let place = if is_removed {
-                self.write_remove(group, floor)
-            } else {
-                self.write_join(group, floor, is_witness)
+            let (floor, is_removed, is_witness) = (log.floor, log.is_removed, log.is_witness);
+            let place = match floor {
+                _ if is_removed => Some(self.write_remove(group, floor.unwrap_or_default())),
+                Some(floor) => Some(self.write_join(group, floor, is_witness)),
+                None => None, // it was removed, had nothing, and began anew
             };
             if let Some(log) = &mut self.groups.slots[slot] {
-                log.join(floor, place.segment, &mut self.pins);
+                log.keep_floor(place.map(|place| place.segment), &mut self.pins);
             }
         }
         let Some(log) = &self.groups.slots[slot] else { return };

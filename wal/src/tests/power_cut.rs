@@ -48,6 +48,7 @@ impl Life<'_> {
             12 if let Some((hard_state, floor)) = self.lane.past(slot) => {
                 assert_eq!((hard_state, floor), (story.hard_state, story.floor.unwrap_or_default()));
                 self.lane.join(slot, false);
+                story.floor = Some(floor);
             }
             1 | 2 => {
                 story.hard_state = HardState { term: Term(term), vote: Some(NodeId(term)) };

@@ -222,6 +222,31 @@ fn what_a_removed_replica_promised_outlives_its_log_for_good() {
     assert_eq!(lane.groups.by_id.len(), 2, "who promised nothing leaves nothing behind");
 }
 
+/// It is bound by less than a founder: that must not change with a restart.
+#[test]
+fn who_joined_has_joined_for_good_though_nobody_was_here_before() {
+    let files = MemoryFiles::new();
+    let (mut lane, ..) = open(&files);
+    let slot = lane.attach(GroupId(1));
+    lane.join(slot, false);
+    settle(&mut lane);
+    let busy = lane.attach(GroupId(2));
+    for life in 0..2 {
+        for _ in 0..30 {
+            let last = lane.last(busy).0;
+            append(&mut lane, busy, id(last + 1, 1), 5, 1000);
+            lane.compact(busy, id(lane.last(busy).0, 1));
+            settle(&mut lane);
+            lane.poll().unwrap();
+        }
+        drop(lane);
+        let (reopened, groups, _) = open(&files);
+        lane = reopened;
+        let floor_of = |id: u64| groups.iter().find(|group| group.group == GroupId(id)).unwrap().floor;
+        assert_eq!((floor_of(1), floor_of(2)), (Some(EntryId::default()), None), "life {life}");
+    }
+}
+
 #[test]
 fn a_turn_of_many_groups_costs_one_sync_per_lane() {
     let files = MemoryFiles::new();
