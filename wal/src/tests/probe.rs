@@ -12,9 +12,12 @@ impl Fate for Broken {
     }
 }
 
-/// Writes a probe, and waits for it.
+/// Writes a probe, as soon as there is a segment for it, and waits for it.
 fn probe<D: Disk>(lane: &mut Lane<D>) {
-    assert!(lane.probe().unwrap());
+    while !lane.probe().unwrap() {
+        lane.poll().unwrap();
+        std::thread::yield_now();
+    }
     while lane.is_probing() {
         lane.poll().unwrap();
         std::thread::yield_now();
