@@ -152,13 +152,24 @@ impl Nodes {
     /// Asks whoever leads until the change is made.
     ///
     /// # Panics
-    /// If a refusal makes no sense of leaders that have just been elected or unseated: all others can be asked again, and what
-    /// was left unknown is so already then.
+    /// If it is refused for good.
     pub fn reconfigure(&self, group: GroupId, wish: &Reconfiguration) -> Membership {
+        self.try_reconfigure(group, wish).unwrap_or_else(|error| panic!("{wish:?}: {error}"))
+    }
+
+    /// Asks whoever leads until there is an answer that does not pass.
+    ///
+    /// # Errors
+    /// Refusals that make no sense of leaders that have just been elected or unseated. All others are asked again; what was
+    /// left unknown is so already then.
+    pub fn try_reconfigure(
+        &self,
+        group: GroupId,
+        wish: &Reconfiguration,
+    ) -> Result<Membership, ReconfigureError> {
         until("a change of the configuration", || {
             let leader = self.leader(group);
             match self.replica(leader, group).reconfigure(wish.clone()).wait() {
-                Ok(membership) => Some(membership),
                 Err(
                     ReconfigureError::Unknown
                     | ReconfigureError::NotIntroduced(_)
@@ -169,7 +180,7 @@ impl Nodes {
                         | Refusal::QuorumAtRisk,
                     ),
                 ) => None,
-                Err(error) => panic!("{wish:?}: {error}"),
+                answer => Some(answer),
             }
         })
     }

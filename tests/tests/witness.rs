@@ -29,28 +29,8 @@ fn start() -> Nodes {
     nodes
 }
 
-/// Asks whoever leads until there is an answer that does not pass.
 fn change(nodes: &Nodes, change: Change) -> Result<Membership, ReconfigureError> {
-    wish(nodes, &Reconfiguration::of([change]))
-}
-
-fn wish(nodes: &Nodes, wish: &Reconfiguration) -> Result<Membership, ReconfigureError> {
-    until("a change of the configuration", || {
-        let leader = nodes.leader(GROUP);
-        match nodes.replica(leader, GROUP).reconfigure(wish.clone()).wait() {
-            Err(
-                ReconfigureError::Unknown
-                | ReconfigureError::NotIntroduced(_)
-                | ReconfigureError::Refused(
-                    Refusal::NotReady
-                    | Refusal::NotLeader { .. }
-                    | Refusal::InProgress(_)
-                    | Refusal::QuorumAtRisk,
-                ),
-            ) => None,
-            answer => Some(answer),
-        }
-    })
+    nodes.try_reconfigure(GROUP, &Reconfiguration::of([change]))
 }
 
 /// Whether some bytes are anywhere in the files below a folder.
@@ -141,7 +121,7 @@ fn a_replica_is_a_witness_or_none_until_it_is_gone() {
     assert_eq!(refused(Change::Witness(NodeId(2))), ChangeError::OtherKind(NodeId(2)));
     assert_eq!(refused(Change::Remove(NodeId(2))), ChangeError::TooManyWitnesses);
     let dry_run = Reconfiguration { dry_run: true, ..Reconfiguration::of([Change::Remove(NodeId(2))]) };
-    let planned = wish(&nodes, &dry_run);
+    let planned = nodes.try_reconfigure(GROUP, &dry_run);
     assert_eq!(planned, Err(ReconfigureError::Refused(Refusal::Change(ChangeError::TooManyWitnesses))));
     assert_eq!(nodes.engine(WITNESS).join_group(GROUP).err(), Some(CreateError::Exists(GROUP)));
 
@@ -150,7 +130,7 @@ fn a_replica_is_a_witness_or_none_until_it_is_gone() {
     until("it to know", || nodes.replica(WITNESS, GROUP).status().filter(|now| now.is_removed));
     let checked =
         Reconfiguration { newcomers: Newcomers::Checked, ..Reconfiguration::of([Change::Voter(WITNESS)]) };
-    let asked = wish(&nodes, &checked);
+    let asked = nodes.try_reconfigure(GROUP, &checked);
     assert_eq!(asked, Err(ReconfigureError::Refused(Refusal::NotCaughtUp(WITNESS))));
     assert!(nodes.engine(WITNESS).remove_group(GROUP));
     nodes.engine(WITNESS).join_group(GROUP).unwrap();

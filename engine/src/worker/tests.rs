@@ -129,6 +129,12 @@ struct Node {
     now: Time,
 }
 
+/// A message to the group, from somebody whose configuration names no logs.
+fn record_of(message: Message) -> Record {
+    let (is_named, names_itself, to_witness) = (false, false, false);
+    Record { group: GROUP, message, body_bytes: 0, is_named, names_itself, to_witness }
+}
+
 impl Node {
     fn open(files: &MemoryFiles, checkpoint_log_bytes: u64) -> Self {
         let directory = Directory::open(files.clone(), 1, 7).unwrap();
@@ -231,14 +237,7 @@ impl Node {
     }
 
     fn hear(&self, from: u64, message: Message) {
-        let record = Record {
-            group: GROUP,
-            message,
-            body_bytes: 0,
-            is_named: false,
-            names_itself: false,
-            to_witness: false,
-        };
+        let record = record_of(message);
         self.hear_unit(from, UnitKind::Groups, 1, &record.encode());
     }
 
@@ -256,14 +255,7 @@ impl Node {
     /// What node 2 says when it has that log; how many answers come.
     fn answers_to(&mut self, log: u64) -> usize {
         let message = Message::PreVote { term: Term(9), last: EntryId::new(Term(8), Index(8)) };
-        let record = Record {
-            group: GROUP,
-            message,
-            body_bytes: 0,
-            is_named: false,
-            names_itself: false,
-            to_witness: false,
-        };
+        let record = record_of(message);
         let header = UnitHeader {
             kind: UnitKind::Groups,
             worker: 0,

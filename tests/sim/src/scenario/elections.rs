@@ -33,7 +33,7 @@ fn initial_election(world: &mut World<'_>) -> Checked {
 }
 
 /// It still leads in the same term.
-fn remains(world: &World<'_>, leader: usize, term: u64) -> Checked {
+pub(super) fn remains(world: &World<'_>, leader: usize, term: u64) -> Checked {
     let now = world.leader();
     claim!(
         world,

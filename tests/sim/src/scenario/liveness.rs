@@ -1,5 +1,6 @@
 //! Leaders that live and can do nothing are replaced; those that are only slow are not.
 
+use super::elections::remains;
 use super::{ELECTION, MS, Scenario, claim};
 use crate::watch::Checked;
 use crate::world::World;
@@ -61,20 +62,7 @@ fn is_replaced_for_good(world: &mut World<'_>, old: usize, span: u64) -> Checked
     world.run_for(began + span - world.now())?;
     world.agree(world.count_nodes(), 10)?;
     world.run_for(10 * ELECTION)?;
-    leads_still(world, new, term)
-}
-
-fn leads_still(world: &World<'_>, leader: usize, term: u64) -> Checked {
-    let now = world.leader();
-    claim!(
-        world,
-        now == Some(leader) && world.term(leader) == term,
-        "n{} led in term {term}; now {:?} does in term {}",
-        leader + 1,
-        now.map(|at| at + 1),
-        now.map_or(0, |at| world.term(at))
-    );
-    Ok(())
+    remains(world, new, term)
 }
 
 fn idle_disk_hang(world: &mut World<'_>) -> Checked {
@@ -100,7 +88,7 @@ fn slow_is_not_dead(world: &mut World<'_>) -> Checked {
         world.agree(2, 10)?;
     }
     world.run_for(10 * ELECTION)?;
-    leads_still(world, leader, term)?;
+    remains(world, leader, term)?;
     world.slow_disks(MS);
     Ok(())
 }
@@ -117,7 +105,7 @@ fn pauses(world: &mut World<'_>) -> Checked {
         let span = ELECTION / 5 + world.draw(ELECTION);
         world.run_for(span)?;
     }
-    leads_still(world, leader, term)
+    remains(world, leader, term)
 }
 
 fn disk_hangs_now_and_then(world: &mut World<'_>) -> Checked {
