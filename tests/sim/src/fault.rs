@@ -117,6 +117,11 @@ impl FaultKind {
         (self as u8) <= Self::SlowDisk as u8 || matches!(self, Self::Corrupt)
     }
 
+    /// Not a fault, but what an operator asks for.
+    pub(crate) const fn is_wish(self) -> bool {
+        matches!(self, Self::Transfer | Self::Reconfigure | Self::Rejoin)
+    }
+
     /// Takes away what was durable: only a minority of nodes may suffer such.
     #[must_use]
     pub const fn is_damage(self) -> bool {
@@ -218,14 +223,13 @@ const OTHERS_AMONG_DEPOSED: u64 = 3;
 
 /// Draws the moments of a run. `election`: the election timeout in nanoseconds, since what is shorter deposes nobody.
 pub(crate) fn schedule(
-    seed: u64,
+    mut chance: Chance,
     kinds: FaultSet,
     nodes: usize,
     end: u64,
     usual_gap: u64,
     election: u64,
 ) -> Vec<Strike> {
-    let mut chance = Chance::of(seed, "strikes");
     let kinds: Vec<FaultKind> = kinds.iter().filter(|kind| !kind.is_ambient()).collect();
     // Logs part where leaders change before they have told anybody what they know, again and again.
     let is_unstable = kinds.contains(&FaultKind::Depose) && chance.below(3) == 0;
@@ -262,7 +266,8 @@ mod tests {
     #[test]
     fn a_schedule_repeats_and_holds_what_was_asked_for() {
         let kinds = FaultSet::of(|kind| matches!(kind, FaultKind::Kill | FaultKind::Drop));
-        let strikes = schedule(3, kinds, 3, 60_000_000_000, 500_000_000, 1_000_000_000);
+        let strikes =
+            schedule(Chance::of(3, "strikes"), kinds, 3, 60_000_000_000, 500_000_000, 1_000_000_000);
         assert!(strikes.len() > 10);
         assert!(strikes.iter().all(|strike| strike.kind == FaultKind::Kill && strike.node != strike.other));
     }

@@ -32,6 +32,9 @@ pub enum Profile {
     Churn,
     /// As swarm, without damage, with relaxed proposals beside the others.
     Relaxed,
+    /// As churn, with membership that is asked to change all the time; in every second run most nodes that did not found a group
+    /// are witnesses in it, and in some there are relaxed proposals.
+    Members,
 }
 
 /// What the caller wants of a run; the seed draws the rest.
@@ -120,6 +123,8 @@ pub struct Plan {
     pub voters: Vec<Vec<usize>>,
     /// Groups change their membership: every node has a replica of each, if only an empty one.
     pub is_churning: bool,
+    /// Most nodes that did not found a group are witnesses in it, not half of them, and one is asked for where none votes.
+    pub insists_on_witnesses: bool,
     /// Workers of each node.
     pub workers: Vec<usize>,
     /// How many clients.
@@ -172,6 +177,7 @@ impl Plan {
         let kinds = kinds(&mut chance, options.profile).without(options.without);
         let counts: &[usize] = match options.profile {
             Profile::Churn => &[3, 4, 5, 6],
+            Profile::Members => &[3, 4, 5, 6],
             Profile::Leases => &[3, 5],
             _ => &[3, 3, 3, 3, 5, 5, 1, 2, 4, 7],
         };
@@ -179,6 +185,7 @@ impl Plan {
         let groups = options.groups.unwrap_or_else(|| chance.one_of(&[1, 1, 1, 2, 3, 6]));
         let voters = (0..groups).map(|_| voters(&mut chance, nodes, options.profile)).collect();
         // Nodes support each other only where they have as many workers.
+        let is_churning = matches!(options.profile, Profile::Churn | Profile::Members);
         let is_about_leases = options.profile == Profile::Leases;
         let (alike, usual) = (chance.below(4) > 0 || is_about_leases, chance.one_of(&[1, 1, 2, 3]));
         let one = |chance: &mut Chance| if alike { usual } else { chance.one_of(&[1, 1, 1, 2, 3]) };
@@ -192,9 +199,15 @@ impl Plan {
             Profile::Gentle => 3_000 * MS,
             Profile::Leases => chance.one_of(&[500, 1_000]) * MS,
             Profile::Swarm | Profile::Quic | Profile::Relaxed => chance.one_of(&[300, 1_000, 2_000]) * MS,
-            Profile::Hostile | Profile::Churn => 250 * MS,
+            Profile::Hostile | Profile::Churn | Profile::Members => 250 * MS,
         };
-        let mut strikes = schedule(seed, kinds, nodes, end, gap, election);
+        let mut strikes = schedule(Chance::of(seed, "strikes"), kinds, nodes, end, gap, election);
+        if options.profile == Profile::Members {
+            let wishes = FaultSet::of(|kind| kind.is_wish()).without(options.without);
+            let gap = chance.one_of(&[50, 150, 500]) * MS;
+            strikes.extend(schedule(Chance::of(seed, "wishes"), wishes, nodes, end, gap, election));
+            strikes.sort_by_key(|strike| strike.at);
+        }
         if let Some(kept) = &options.strikes {
             let chosen = kept.iter().filter_map(|at| strikes.get(*at).copied());
             strikes = chosen.collect();
@@ -213,7 +226,8 @@ impl Plan {
             nodes,
             groups,
             voters,
-            is_churning: options.profile == Profile::Churn,
+            is_churning,
+            insists_on_witnesses: options.profile == Profile::Members && seed.is_multiple_of(2),
             workers,
             clients: chance.from_to(1, 6) as usize,
             readers: if is_about_leases { 4 } else { Chance::of(seed, "readers planned").below(4) as usize },
@@ -221,7 +235,11 @@ impl Plan {
             think: chance.one_of(&[1, 5, 10, 50, 200, 1_000]) * MS * if is_quiet { 100 } else { 1 },
             stray: chance.one_of(&[2, 16]),
             noise_ppm: chance.one_of(&[0, 50_000, 500_000]),
-            relaxed: if options.profile == Profile::Relaxed { chance.one_of(&[1, 2, 8]) } else { 0 },
+            relaxed: match options.profile {
+                Profile::Relaxed => chance.one_of(&[1, 2, 8]),
+                Profile::Members => chance.one_of(&[0, 0, 2]),
+                _ => 0,
+            },
             settings,
             lane,
             inbox_max: chance.one_of(&[1, 4, 64, 1024]) as usize,
@@ -234,8 +252,7 @@ impl Plan {
                 _ => chance.one_of(&[0, 200, 20_000, 50_000]),
             },
             crashes: strikes.iter().any(|strike| strike.kind == FaultKind::CrashAtCall),
-            remembers_batches: options.profile != Profile::Churn
-                && strikes.iter().any(|strike| strike.kind.is_damage()),
+            remembers_batches: !is_churning && strikes.iter().any(|strike| strike.kind.is_damage()),
             strikes,
             end,
         }
@@ -272,9 +289,11 @@ fn kinds(chance: &mut Chance, profile: Profile) -> FaultSet {
         }
         Profile::Swarm | Profile::Quic => is_drawn(kind) && (has_damage || !kind.is_damage()),
         Profile::Hostile => true,
-        Profile::Churn if kind.is_damage() && kind != FaultKind::Wipe => false,
+        Profile::Churn | Profile::Members if kind.is_damage() && kind != FaultKind::Wipe => false,
         Profile::Relaxed => is_drawn(kind) && !kind.is_damage(),
-        Profile::Churn => matches!(kind, FaultKind::Transfer | FaultKind::Reconfigure) || is_drawn(kind),
+        Profile::Churn | Profile::Members => {
+            matches!(kind, FaultKind::Transfer | FaultKind::Reconfigure) || is_drawn(kind)
+        }
     })
 }
 
@@ -282,6 +301,7 @@ fn kinds(chance: &mut Chance, profile: Profile) -> FaultSet {
 fn voters(chance: &mut Chance, nodes: usize, profile: Profile) -> Vec<usize> {
     let count = match chance.below(6) {
         _ if profile == Profile::Churn => nodes.min(3),
+        of_six if profile == Profile::Members => (nodes - 1).min(if of_six < 4 { 2 } else { 3 }),
         _ if profile == Profile::Leases => nodes,
         0 if nodes > 3 => 3,
         1 => 1,

@@ -170,8 +170,10 @@ fn may_leave(shadow: &Shadow, me: NodeId, record: &Record) -> Result<(), String>
             durable.term > term || durable.term == term && durable.vote.is_some()
         }
         // Of an earlier term: since then another leader may have replaced what was acknowledged and is now gone.
+        // Of a replica that is gone by now, what it held is its floor; nobody counts it who has read why it may go.
         Message::AppendAck { matched, .. } => {
-            durable.term > term || durable.term == term && shadow.last() >= matched.0
+            let held = if shadow.is_there { shadow.last() } else { shadow.floor.index.0 };
+            durable.term > term || durable.term == term && held >= matched.0
         }
         _ => durable.term >= term,
     };

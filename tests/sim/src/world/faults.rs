@@ -99,7 +99,14 @@ impl World<'_> {
             drop(body.transfer_leadership(id, node_id(strike.other)));
         } else {
             let is_witness = |at: usize| self.is_witness(at, id);
-            drop(body.reconfigure(id, wish(strike, self.plan.nodes, is_witness)));
+            let mut wish = wish(strike, self.plan.nodes, is_witness);
+            // Where witnesses are what the run is about, a group is not without one for long.
+            if self.plan.insists_on_witnesses && !self.has_witness(id) {
+                let witnesses: Vec<_> = (0..self.plan.nodes).filter(|at| is_witness(*at)).collect();
+                let chosen = witnesses.get((strike.salt >> 16) as usize % witnesses.len().max(1));
+                wish.changes = chosen.map(|at| Change::Witness(node_id(*at))).into_iter().collect();
+            }
+            drop(body.reconfigure(id, wish));
         }
         self.answer_bells(leader);
     }

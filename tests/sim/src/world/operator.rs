@@ -44,7 +44,14 @@ impl World<'_> {
     pub(super) fn is_witness(&self, at: usize, group: GroupId) -> bool {
         let founders = &self.plan.voters[group.0 as usize - 1];
         let mixed = (self.seed ^ (at as u64) << 32 ^ group.0 << 48).wrapping_mul(0x9E37_79B9_7F4A_7C15);
-        self.plan.is_churning && !founders.contains(&at) && mixed >> 63 == 0
+        let of_eight = if self.plan.insists_on_witnesses { 7 } else { 4 };
+        self.plan.is_churning && !founders.contains(&at) && mixed >> 61 < of_eight
+    }
+
+    /// Whether a witness votes in a group, as far as who leads it knows.
+    pub(super) fn has_witness(&self, group: GroupId) -> bool {
+        let votes = |now: &Configuration| now.voters.iter().any(|node| now.is_witness(*node));
+        self.led_by(group).is_some_and(|(_, now, _)| votes(&now))
     }
 
     /// Whether the operator has something to do with a node.
