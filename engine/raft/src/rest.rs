@@ -193,9 +193,11 @@ impl Group {
         self.try_again_soon();
     }
 
-    /// After an election that nobody won, or for another's sake: sooner than after silence.
+    /// After an election that nobody won, or for another's sake: sooner than after silence. Only where a try is a question first:
+    /// a request for votes makes all others wait anew, and whoever is always sooner than they, with a log that is too short, would
+    /// keep them from campaigning for good.
     pub(crate) fn try_again_soon(&mut self) {
-        if self.ties.is_hasty && self.role == Role::Follower {
+        if self.ties.is_hasty && self.config.pre_vote && self.role == Role::Follower {
             let half = self.config.election_timeout().as_nanos() as u64 / 2;
             self.deadline = self.now + Duration::from_nanos(half + self.rng.below(half)) + self.patience();
         }

@@ -81,6 +81,26 @@ fn when_the_leaders_node_is_supported_no_longer_another_leads_within_a_timeout()
     assert!(cluster.leader().is_some_and(|leader| leader != 1));
 }
 
+/// Without pre-votes each try makes the others wait anew: one in haste, whose log is too short to win, must not keep those from
+/// trying who could.
+#[test]
+fn haste_without_pre_votes_does_not_keep_a_better_log_from_campaigning() {
+    for seed in 1..20 {
+        let mut cluster = Cluster::new(Options { pre_vote: false, seed, ..Options::of(5) });
+        cluster.elect(1);
+        cluster.befriend(1, 2, true);
+        cluster.isolate(2);
+        cluster.propose(1, 1);
+        cluster.settle();
+        cluster.crash(1);
+        cluster.heal();
+        cluster.supports(2, 1, false);
+        cluster.run(30 * T);
+        let leader = cluster.leader();
+        assert!(leader > Some(2), "seed {seed}: {leader:?} in {}", cluster.group(2).term());
+    }
+}
+
 #[test]
 fn a_resting_leader_without_a_supported_quorum_wakes_and_steps_down() {
     let mut cluster = resting(3);
