@@ -16,6 +16,7 @@
 //! | `leader completeness` | a new leader holds everything committed (section 5.4.3) |
 //! | `committed is final` | an index is committed with one term only |
 //! | `durable on a quorum` | what is committed anywhere is on the disks of a quorum of the configuration in force |
+//! | `dropped is committed` | nobody compacts its log beyond what it knows to be committed |
 //! | `somebody holds it whole` | and on the disk of one of them that is no witness |
 //! | `witnesses` | they are sent no payloads, told of nothing but what is durable with the leader or committed, and not told to campaign |
 //! | `configurations are told` | none is withheld from a witness |
@@ -419,7 +420,8 @@ impl Watch {
     /// A batch is durable: one of its frames.
     pub(crate) fn durable(&mut self, node: usize, header: &FrameHeader, body: &[u8]) -> Checked {
         let whose = format_args!("n{} {}", node + 1, header.group).to_string();
-        let shadow = &mut self.replicas.entry((node, header.group.0)).or_default().shadow;
+        let watch = self.replicas.entry((node, header.group.0)).or_default();
+        let (shadow, facts) = (&mut watch.shadow, watch.facts);
         match header.kind {
             FrameKind::Entries => {
                 let before = header.index.0.checked_sub(1).and_then(|index| shadow.term_at(index));
@@ -453,7 +455,12 @@ impl Watch {
                 );
                 shadow.begins_after(id, false);
             }
-            FrameKind::Compact => shadow.begins_after(header.id(), true),
+            FrameKind::Compact => {
+                let commit = facts.map_or(u64::MAX, |facts| facts.commit);
+                let (id, what) = (header.id(), "drops its log up to");
+                ensure!(id.index.0 <= commit, "dropped is committed", "{whose}: {what} {id}, knows {commit}");
+                shadow.begins_after(id, true);
+            }
             FrameKind::Fence => {}
             FrameKind::Remove => {
                 let shadow = shadow.gone(header.id());
