@@ -23,6 +23,7 @@ pub mod probe;
 pub mod protocol;
 pub mod reading;
 pub mod recovery;
+pub mod relay;
 pub mod report;
 pub mod rng;
 pub mod usage;
