@@ -9,6 +9,7 @@ use raftwerk_net::identity::Identity;
 use raftwerk_wal::AppendMode;
 
 use crate::OpenError;
+use crate::runtime::RIGHT_RATE;
 
 /// The settings of one node. Start from [`Config::new`] and change what you must.
 #[derive(Clone, Debug)]
@@ -71,6 +72,10 @@ pub struct Config {
     /// reads without asking anybody, are shorter by it; nothing else rests on clocks. Default 50,000, which is 5 %. From
     /// 1,000,000 on there are no leases: for clocks that may stop, as a virtual machine's does when that is suspended.
     pub clock_drift_ppm: u32,
+    /// For tests of drift: the rate at which this node's clock runs, in parts per million of the right one. Default 1,000,000;
+    /// 500,000 to 2,000,000.
+    #[doc(hidden)]
+    pub clock_rate_ppm: u32,
     /// Seeds the election timers. Default: made from the node's id. Two nodes of a group should differ.
     pub seed: u64,
 }
@@ -103,6 +108,7 @@ impl Config {
             mtu_max: 1452,
             priority: raftwerk_raft::PRIORITY_MAX,
             clock_drift_ppm: 50_000,
+            clock_rate_ppm: RIGHT_RATE,
             seed: node.0,
         }
     }
@@ -131,6 +137,10 @@ impl Config {
                 "relaxed_sync_interval must be at most heartbeat_interval",
             ),
             (self.priority <= raftwerk_raft::PRIORITY_MAX, "priority must be at most PRIORITY_MAX"),
+            (
+                (RIGHT_RATE / 2..=2 * RIGHT_RATE).contains(&self.clock_rate_ppm),
+                "clock_rate_ppm must be 500,000 to 2,000,000",
+            ),
             (self.inbox_max >= 1, "inbox_max must be at least 1"),
             ((1200..=6500).contains(&self.mtu_max), "mtu_max must be 1,200 to 6,500"),
         ];

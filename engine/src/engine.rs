@@ -98,7 +98,7 @@ impl Engine {
         let receive = Arc::clone(&dispatch) as Arc<dyn Receive>;
         let transport = Arc::new(QuicTransport::start(net_config(&config), net_peers(&config), receive)?);
         let metrics: Vec<_> = (0..workers).map(|_| Arc::new(WorkerMetrics::default())).collect();
-        let clock = Clock::start();
+        let clock = Clock::start(config.clock_rate_ppm);
         let life = new_life();
         let machines: Arc<dyn StateMachines> = Arc::new(machines);
         let engine = Self {

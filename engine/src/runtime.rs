@@ -13,18 +13,38 @@ use raftwerk_wal::Disk;
 
 use crate::worker::Worker;
 
-/// The node's clock: nanoseconds since it was opened.
+/// The rate of a clock that is right, in parts per million.
+pub(crate) const RIGHT_RATE: u32 = 1_000_000;
+
+/// The node's clock: nanoseconds since it was opened. Tests give it another rate ([`crate::Config`]); everything a node does by
+/// time, it does by this clock.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Clock(Instant);
+pub(crate) struct Clock {
+    start: Instant,
+    rate_ppm: u32,
+}
 
 impl Clock {
-    pub(crate) fn start() -> Self {
-        Self(Instant::now())
+    pub(crate) fn start(rate_ppm: u32) -> Self {
+        Self { start: Instant::now(), rate_ppm }
     }
 
     pub(crate) fn now(self) -> Time {
-        Time(self.0.elapsed().as_nanos() as u64)
+        Time(scaled(self.start.elapsed(), self.rate_ppm, RIGHT_RATE))
     }
+
+    /// How long the world takes for so much of this clock, or a nanosecond less.
+    fn in_the_world(self, span: Duration) -> Duration {
+        Duration::from_nanos(scaled(span, RIGHT_RATE, self.rate_ppm))
+    }
+}
+
+/// A span by a clock of one rate, as one of another shows it, in nanoseconds.
+fn scaled(span: Duration, to: u32, from: u32) -> u64 {
+    if to == from {
+        return span.as_nanos() as u64;
+    }
+    (span.as_nanos() * u128::from(to) / u128::from(from)) as u64
 }
 
 /// A name for this life of a node, at random: 64 bits of which no life before it had the same, as far as luck goes.
@@ -116,8 +136,22 @@ impl Bed {
             if deadline == Time::NEVER {
                 self.parker.park();
             } else if deadline > now {
-                self.parker.park_timeout(deadline.since(now));
+                self.parker.park_timeout(clock.in_the_world(deadline.since(now)));
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_span_is_shown_at_the_rate_of_the_clock_and_a_right_one_shows_it_as_it_is() {
+        let second = Duration::from_secs(1);
+        assert_eq!(scaled(second, RIGHT_RATE, RIGHT_RATE), 1_000_000_000);
+        assert_eq!(scaled(second, 1_050_000, RIGHT_RATE), 1_050_000_000);
+        let slow = Clock { start: Instant::now(), rate_ppm: 950_000 };
+        assert_eq!(slow.in_the_world(Duration::from_millis(95)), Duration::from_millis(100));
     }
 }
