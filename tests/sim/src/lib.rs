@@ -14,6 +14,7 @@ mod disk;
 mod fault;
 mod hunt;
 mod ledger;
+pub mod levels;
 pub mod linearizability;
 pub mod mutants;
 mod net;

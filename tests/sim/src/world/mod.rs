@@ -27,7 +27,7 @@ use raftwerk_net::{Channel, PeerId};
 use rustc_hash::FxHashMap;
 
 use self::clients::Client;
-use self::readers::{Commits, Reader};
+use self::readers::Reader;
 use self::relaxed::Awaited;
 use self::repeaters::Repeater;
 use self::stage::Stage;
@@ -36,6 +36,8 @@ use crate::chance::Chance;
 use crate::disk::{Queue, held};
 use crate::fault::FaultCounts;
 use crate::ledger::{Audited, Ledger};
+use crate::levels::Commits;
+use crate::levels::Commits;
 use crate::net::Links;
 use crate::node::SimNode;
 use crate::plan::{Options, Plan};

@@ -1,14 +1,8 @@
 //! The readers: they read at every level, at any replica, and take up each other's sessions. What an answer may show is
 //! judged at once, from what the world knows and no replica does: when what was committed, and what a state answers.
 //!
-//! | rule | what |
-//! |---|---|
-//! | `an answer is of its index` | the reply is that of a state after exactly the entries up to the index it names |
-//! | `an age is what it says` | the state had all that was committed so long before, and longer |
-//! | `strong reads are strong` | … all that was committed when the read was called |
-//! | `bounded staleness` | … all that was committed so long before the read was called |
-//! | `monotonic reads` | … all that the session was shown, wherever that was |
-//! | `reads see own writes` | … all that the session has written |
+//! The rules are those of [`crate::levels`], and `an answer is of its index`: the reply is that of a state after exactly the
+//! entries up to the index it names.
 //!
 //! Times are the world's; a node's clock that gains or loses is allowed for. What is not here: linearizability, which is
 //! judged over the whole history at the end (`clients`, `ending`).
@@ -27,6 +21,7 @@ use super::{Event, World, group_id};
 use crate::chance::Chance;
 use crate::disk::held;
 use crate::ledger::hash_of;
+use crate::levels::{Asked, Shown};
 use crate::subject::Operation;
 use crate::watch::{Checked, Violation};
 
@@ -34,8 +29,6 @@ use crate::watch::{Checked, Violation};
 const PATIENCE: u64 = 5_000_000_000;
 /// How often a query is drawn again; there are state machines without reads.
 const READ_TRIES: usize = 32;
-/// What rounding costs at most, from a clock to the world and back, in nanoseconds.
-const ROUNDING: u64 = 16;
 const MS: u64 = 1_000_000;
 
 /// What one client has been shown and has written: as its session says, and as the world knows.
@@ -90,12 +83,7 @@ enum Pending {
 struct Waiting {
     node: usize,
     group: usize,
-    called: u64,
-    /// How much of the group was committed then.
-    committed: u64,
-    level: Consistency,
-    /// What a level of a session has to show.
-    floor: u64,
+    asked: Asked,
     query: Bytes,
     pending: Pending,
 }
@@ -112,25 +100,6 @@ pub(super) struct Reader {
 impl Reader {
     pub(super) fn new(groups: usize) -> Self {
         Self { sight: Sight::new(groups), waiting: None, kept: None, due: 0 }
-    }
-}
-
-/// When how much of a group was committed.
-#[derive(Default)]
-pub(super) struct Commits(Vec<(u64, u64)>);
-
-impl Commits {
-    /// So much is committed now.
-    pub(super) fn note(&mut self, now: u64, committed: u64) {
-        if self.0.last().is_none_or(|(_, last)| *last < committed) {
-            self.0.push((now, committed));
-        }
-    }
-
-    /// How much was at that time.
-    fn at(&self, time: u64) -> u64 {
-        let after = self.0.partition_point(|(at, _)| *at <= time);
-        after.checked_sub(1).map_or(0, |last| self.0[last].1)
     }
 }
 
@@ -181,14 +150,14 @@ impl World<'_> {
         } else {
             Pending::Read(body.query(id, query.clone(), options))
         };
-        let floor = match level {
-            Consistency::Monotonic => reader.sight.seen[group],
-            Consistency::ReadMyWrites => reader.sight.written[group],
-            _ => 0,
+        let asked = Asked {
+            level,
+            called: self.now,
+            committed: self.watch.committed(id),
+            floor: Asked::floor(level, reader.sight.seen[group], reader.sight.written[group]),
+            rate_ppm: 1_000_000 - self.plan.drift_ppm.unsigned_abs() as u32,
         };
-        let committed = self.watch.committed(id);
-        let called = self.now;
-        reader.waiting = Some(Waiting { node, group, called, committed, level, floor, query, pending });
+        reader.waiting = Some(Waiting { node, group, asked, query, pending });
         self.nodes[node].readers.push(at);
         self.expect_reader(at, self.now + PATIENCE);
         self.answer_bells(node);
@@ -289,7 +258,7 @@ impl World<'_> {
         self.count(15, hash_of(&waiting.query) ^ waiting.node as u64);
         let (answer, state) = match outcome {
             Ok(answered) => answered,
-            Err(error) => return judge_refusal(&waiting, &error),
+            Err(error) => return waiting.asked.judge_refusal(&error),
         };
         self.answered += 1;
         self.judge_answer(&waiting, &answer)?;
@@ -308,53 +277,13 @@ impl World<'_> {
             let what = format!("{}: no state at {} answers so", about(waiting, id), answer.index);
             return Err(Violation::new("an answer is of its index", what));
         }
-        if let Some(staleness) = answer.staleness {
-            let least = self.committed_before(waiting.group, self.now, staleness);
-            if answer.index.0 < least {
-                let what = format!(
-                    "{}: at {}, {staleness:?} old, and {least} were committed before",
-                    about(waiting, id),
-                    answer.index
-                );
-                return Err(Violation::new("an age is what it says", what));
-            }
-        }
-        let (rule, least) = match waiting.level {
-            Consistency::Strong => ("strong reads are strong", waiting.committed),
-            Consistency::BoundedStaleness(bound) => {
-                ("bounded staleness", self.committed_before(waiting.group, waiting.called, bound))
-            }
-            Consistency::Monotonic => ("monotonic reads", waiting.floor),
-            Consistency::ReadMyWrites => ("reads see own writes", waiting.floor),
-            Consistency::ConsistentPrefix | Consistency::Eventual => return Ok(()),
-        };
-        if answer.index.0 < least {
-            let what = format!("{}: at {}, and not at {least}", about(waiting, id), answer.index);
-            return Err(Violation::new(rule, what));
-        }
-        Ok(())
+        let shown = Shown { at: self.now, index: answer.index.0, staleness: answer.staleness };
+        waiting.asked.judge(&shown, &self.commits[waiting.group]).map_err(|violation| {
+            Violation::new(violation.invariant, format!("{}: {}", about(waiting, id), violation.what))
+        })
     }
-
-    /// How much of a group was committed so long before a moment, as measured by the slowest of clocks.
-    fn committed_before(&self, group: usize, moment: u64, by: Duration) -> u64 {
-        let slowest = 1_000_000 - self.plan.drift_ppm.unsigned_abs();
-        let by = by.as_nanos().saturating_mul(1_000_000) / u128::from(slowest);
-        let by = u64::try_from(by).unwrap_or(u64::MAX).saturating_add(ROUNDING);
-        moment.checked_sub(by).map_or(0, |time| self.commits[group].at(time))
-    }
-}
-
-/// A replica that says it is behind, is: by what the session really has.
-fn judge_refusal(waiting: &Waiting, error: &ReadError) -> Checked {
-    if let ReadError::Behind { applied, wanted } = error
-        && (wanted.0 != waiting.floor || applied >= wanted)
-    {
-        let what = format!("at {applied}, not {wanted}; the session is at {}", waiting.floor);
-        return Err(Violation::new("who is behind says how far", what));
-    }
-    Ok(())
 }
 
 fn about(waiting: &Waiting, group: GroupId) -> String {
-    format!("{group} read at n{}, {:?}", waiting.node + 1, waiting.level)
+    format!("{group} read at n{}, {:?}", waiting.node + 1, waiting.asked.level)
 }
