@@ -8,7 +8,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::env;
 use std::path::Path;
 
-use raftwerk_tests::facts::until;
 use raftwerk_tests::processes::{Processes, Said};
 
 const GROUPS: u64 = 6;
@@ -125,17 +124,8 @@ fn no_acknowledged_write_is_lost_by_killed_processes() {
 }
 
 fn check(nodes: &mut Processes, load: &Load, group: u64) {
-    let journal = until("a linearizable read", || {
-        (1..=3).find_map(|node| {
-            nodes.tell(node, &format!("journal {group}"));
-            let said = nodes.wait_for_one_of(node, &["journal ", "refused "]);
-            said.strip_prefix(&format!("journal {group} ")).map(str::to_owned)
-        })
-    });
     let mut found: BTreeMap<u64, u64> = BTreeMap::new();
-    for line in journal.split(' ') {
-        let (token, index) = line.split_once('@').expect("token and index");
-        let (token, index) = (token.parse().expect("a token"), index.parse().expect("an index"));
+    for (token, index) in nodes.journal(group) {
         assert_eq!(found.insert(token, index), None, "{token} is there twice");
         assert!(
             token < load.next_token && token % GROUPS + 1 == group,
@@ -146,15 +136,5 @@ fn check(nodes: &mut Processes, load: &Load, group: u64) {
     for (token, (_, index)) in load.acknowledged.iter().filter(|(_, (of, _))| *of == group) {
         assert_eq!(found.get(token), Some(index), "{token} was acknowledged at {index} in group {group}");
     }
-    let digests = until("replicas that have applied as much", || {
-        let digests: Vec<String> = (1..=3)
-            .map(|node| {
-                nodes.tell(node, &format!("digest {group}"));
-                nodes.wait_for_one_of(node, &["digest "])
-            })
-            .collect();
-        let applied = |digest: &String| digest.split(' ').nth(2).map(str::to_owned);
-        digests.iter().all(|digest| applied(digest) == applied(&digests[0])).then_some(digests)
-    });
-    assert!(digests.iter().all(|digest| *digest == digests[0]), "{digests:?}");
+    nodes.assert_equal(group);
 }

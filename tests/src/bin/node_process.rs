@@ -1,9 +1,9 @@
-//! `node_process NODE DATA IDENTITY`: one engine as a process of its own, for tests that kill it. The lines it speaks are
-//! described at the head of `raftwerk_tests::processes`.
+//! `node_process NODE DATA IDENTITY CLOCK_RATE_PPM`: one engine as a process of its own, for tests that kill it. The lines it
+//! speaks are described at the head of `raftwerk_tests::processes`.
 
 use std::error::Error;
 use std::fmt::Write as _;
-use std::io::{BufRead, Write, stdin, stdout};
+use std::io::{BufRead, stdin};
 use std::path::Path;
 use std::sync::mpsc;
 use std::time::Duration;
@@ -11,6 +11,7 @@ use std::{env, thread};
 
 use raftwerk::identity::Identity;
 use raftwerk::{Applied, Config, Engine, GroupId, NodeId, Outcome, Pipeline, ProposeError};
+use raftwerk_tests::calls::{Calls, say};
 use raftwerk_tests::journal::{self, Journal};
 
 /// Proposals under way in this node; more are refused as busy.
@@ -18,11 +19,12 @@ const IN_FLIGHT_MAX: usize = 1024;
 
 fn main() -> Result<(), Box<dyn Error>> {
     let words: Vec<String> = env::args().skip(1).collect();
-    let [node, data, identity] = &words[..] else {
-        return Err("usage: node_process NODE DATA IDENTITY".into());
+    let [node, data, identity, clock_rate_ppm] = &words[..] else {
+        return Err("usage: node_process NODE DATA IDENTITY CLOCK_RATE_PPM".into());
     };
     let mut config = Config::new(NodeId(node.parse()?), data, Identity::load(Path::new(identity))?);
     config.workers = 2;
+    config.clock_rate_ppm = clock_rate_ppm.parse()?;
     config.segment_bytes = 1 << 20;
     config.payload_bytes_max = 64 << 10;
     // Small, so that nodes die in the middle of checkpoints too.
@@ -31,9 +33,10 @@ fn main() -> Result<(), Box<dyn Error>> {
     say(&format!("listening {}\n", engine.local_addr()))?;
 
     let (read, lines) = mpsc::channel();
+    let calls = Calls::start(&engine);
     thread::spawn(move || {
         for line in stdin().lock().lines().map_while(Result::ok) {
-            if read.send(line).is_err() {
+            if !calls.take(&line) && read.send(line).is_err() {
                 break;
             }
         }
@@ -60,12 +63,6 @@ fn main() -> Result<(), Box<dyn Error>> {
         }
         say(&answer)?;
     }
-}
-
-fn say(text: &str) -> std::io::Result<()> {
-    let mut out = stdout().lock();
-    out.write_all(text.as_bytes())?;
-    out.flush()
 }
 
 fn obey(

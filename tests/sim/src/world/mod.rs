@@ -37,7 +37,6 @@ use crate::disk::{Queue, held};
 use crate::fault::FaultCounts;
 use crate::ledger::{Audited, Ledger};
 use crate::levels::Commits;
-use crate::levels::Commits;
 use crate::net::Links;
 use crate::node::SimNode;
 use crate::plan::{Options, Plan};
