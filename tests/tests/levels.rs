@@ -66,18 +66,24 @@ fn number(name: &str, usual: u64) -> u64 {
     env::var(name).map_or(usual, |text| text.parse().expect("a number"))
 }
 
+const fn next(node: u64) -> u64 {
+    node % NODES + 1
+}
+
 /// The other nodes.
 fn others(node: u64) -> impl Iterator<Item = u64> {
     (1..=NODES).filter(move |other| *other != node)
 }
 
 impl Fault {
-    /// Whether the others can do without the node meanwhile, and must.
-    const fn takes_away(self) -> bool {
-        matches!(
-            self,
-            Self::Isolate | Self::Deafen | Self::Mute | Self::Pause | Self::Kill | Self::HandOverDeaf
-        )
+    /// Whether a node still answers at every level meanwhile: others do without the one that is struck, and of two that do not
+    /// hear each other, one may lead what the other is asked for.
+    fn leaves(self, node: u64, victim: u64) -> bool {
+        match self {
+            Self::Delay | Self::Lose | Self::HandOver => true,
+            Self::Part => node != victim && node != next(victim),
+            _ => node != victim,
+        }
     }
 
     fn begin(self, nodes: &mut Processes, load: &Load, victim: u64) {
@@ -89,7 +95,7 @@ impl Fault {
             Self::Deafen => others(victim).for_each(|other| nodes.cut(other, victim)),
             Self::Mute => others(victim).for_each(|other| nodes.cut(victim, other)),
             Self::Part => {
-                let other = victim % NODES + 1;
+                let other = next(victim);
                 nodes.cut(other, victim);
                 nodes.cut(victim, other);
             }
@@ -159,8 +165,7 @@ fn every_level_shows_what_it_promises_whatever_becomes_of_nodes_and_ways() {
         let before = load.counts().clone();
         fault.begin(&mut nodes, &load, victim);
         let what = format!("round {round}, {fault:?} of node {victim}");
-        // Where the node is not there to acknowledge, others must have begun to lead.
-        let by = |node: &u64| !fault.takes_away() || *node != victim;
+        let by = |node: &u64| fault.leaves(*node, victim);
         load.run(&mut nodes, &what, |now| has_done(&before, now, WRITES, (1..=NODES).filter(by)));
         fault.end(&mut nodes, victim, round);
         everybody(&mut load, &mut nodes, &format!("after {what}"));

@@ -102,6 +102,10 @@ kinds! {
     Rejoin = "rejoin",
     /// A worker of a node gets no turns for a while; the others do.
     Stuck = "stuck",
+    /// Two nodes do not hear each other; others hear both.
+    Part = "part",
+    /// A leader loses its followers one by one, and what they have promised with them.
+    Oust = "oust",
 }
 
 impl FaultKind {
@@ -243,6 +247,7 @@ pub(crate) fn schedule(
         let other = (node + 1 + chance.below(nodes.max(2) as u64 - 1) as usize) % nodes;
         let span = match kind {
             FaultKind::Depose => chance.from_to(election, 6 * election),
+            FaultKind::Oust => chance.from_to(3 * election, 5 * election),
             _ => chance.heavy_tailed(usual_span).min(8_000_000_000),
         };
         strikes.push(Strike { at, kind, node, other, span, salt: chance.any() });

@@ -64,6 +64,8 @@ impl Transport for SimTransport {
 pub(crate) struct Link {
     /// How many faults cut it now.
     pub(crate) cuts: u32,
+    /// How many let nothing but signs of life pass.
+    pub(crate) murmurs: u32,
     /// Nothing passes before; then everything does.
     pub(crate) clogged_until: u64,
     /// Delays are so many times as long until then.

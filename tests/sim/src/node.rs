@@ -104,6 +104,8 @@ pub(crate) struct SimNode {
     pub(crate) hangs_since: u64,
     /// This worker has no turns until then.
     pub(crate) stuck: (usize, u64),
+    /// When it dies next, it is back at once.
+    pub(crate) hurries: bool,
     /// When the node was last opened, and when each worker last had a turn, in this life or the one before.
     pub(crate) opened: u64,
     pub(crate) turned: Vec<u64>,
@@ -170,6 +172,7 @@ impl SimNode {
             hangs_until: 0,
             hangs_since: 0,
             stuck: (0, 0),
+            hurries: false,
             opened: 0,
             turned: Vec::new(),
             is_damaged: false,

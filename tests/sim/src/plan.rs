@@ -267,6 +267,9 @@ fn kinds(chance: &mut Chance, profile: Profile) -> FaultSet {
     // How many voters may be damaged depends on who they are: where that changes, nobody is, but for lost disks, after which
     // an operator looks.
     FaultSet::of(|kind| match profile {
+        // What they try are leases, and elsewhere much else is in the way.
+        Profile::Leases if matches!(kind, FaultKind::Part | FaultKind::Oust) => true,
+        _ if matches!(kind, FaultKind::Part | FaultKind::Oust) => false,
         Profile::Gentle => matches!(kind, FaultKind::Kill | FaultKind::Delay | FaultKind::Isolate),
         Profile::Leases => {
             matches!(

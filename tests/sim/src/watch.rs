@@ -38,6 +38,7 @@
 //! | `found is durable` | what a node finds under a name when it opens, and goes on with, has that name durably |
 //! | `bounds` | queues and buffers stay within their limits |
 //! | `leases exclude` | when a replica begins to lead, nobody has a lease of an earlier term, by its own clock |
+//! | `rest is earned` | a leader lets its group rest only if all that support its node hold everything |
 //! | `vouched for` | who supports a worker, does so by signs of life of that worker; one whose disk hangs leads nobody |
 //!
 //! The ledger adds `one payload per index`, `applied once`, `applied in order`, `refused is refused`, `acknowledged is

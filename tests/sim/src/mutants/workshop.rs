@@ -122,19 +122,24 @@ impl Workshop {
 }
 
 /// What makes the bugs switchable: file, text to find, text to put there.
-fn switchboard() -> [(&'static str, &'static str, String); 3] {
-    let on = format!(
-        "fn main() -> ExitCode {{\n    let number = std::env::var(\"{SWITCH}\").ok().and_then(|number| number.parse().ok());\n    \
-         raftwerk_frame::planted::switch_on(number.unwrap_or_default());\n    \
-         raftwerk_net::planted::switch_on(number.unwrap_or_default());\n"
+fn switchboard() -> [(&'static str, &'static str, String); 4] {
+    let number = format!(
+        "    let number = std::env::var(\"{SWITCH}\").ok().and_then(|number| number.parse().ok());\n    \
+         raftwerk_frame::planted::switch_on(number.unwrap_or_default());\n"
     );
+    let main = "fn main() -> ExitCode {\n";
+    let on = format!("{main}{number}    raftwerk_net::planted::switch_on(number.unwrap_or_default());\n");
+    // Real processes have the switch, too, for the tests of the copy.
+    let process_main = "fn main() -> Result<(), Box<dyn Error>> {\n";
+    let process_on = format!("{process_main}{number}");
     let module = "extern crate alloc;\nextern crate self as raftwerk_frame;\n\npub mod planted;\n";
     // The transport knows no other crate: it has a switch of its own, of the same name.
     let net_module = "mod backoff;\nextern crate self as raftwerk_frame;\n\npub mod planted;\n";
     [
         ("engine/frame/src/lib.rs", "extern crate alloc;\n", module.to_owned()),
         ("net/src/lib.rs", "mod backoff;\n", net_module.to_owned()),
-        ("tests/sim/src/main.rs", "fn main() -> ExitCode {\n", on),
+        ("tests/sim/src/main.rs", main, on),
+        ("tests/src/bin/node_process.rs", process_main, process_on),
     ]
 }
 

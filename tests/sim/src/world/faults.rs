@@ -43,7 +43,9 @@ impl World<'_> {
             FaultKind::Isolate | FaultKind::OneWay | FaultKind::Bridge | FaultKind::Split => {
                 self.cut(&strike, 1)
             }
+            FaultKind::Part => self.cut(&strike, 1),
             FaultKind::Depose => self.depose(at),
+            FaultKind::Oust => self.oust(at),
             FaultKind::Reset => self.reset(strike.node, strike.other),
             _ => self.disturb(&strike),
         }
@@ -65,7 +67,12 @@ impl World<'_> {
         let up = self.nodes[node].state == State::Up;
         if matches!(
             kind,
-            FaultKind::Transfer | FaultKind::Reconfigure | FaultKind::Rejoin | FaultKind::Depose
+            FaultKind::Transfer
+                | FaultKind::Reconfigure
+                | FaultKind::Rejoin
+                | FaultKind::Depose
+                | FaultKind::Oust
+                | FaultKind::Part
         ) {
             return true;
         }
@@ -198,10 +205,12 @@ impl World<'_> {
             | FaultKind::Bridge
             | FaultKind::Split
             | FaultKind::Depose
+            | FaultKind::Part
                 if !self.is_ending =>
             {
                 self.cut(&strike, -1);
             }
+            FaultKind::Oust => self.end_ousting(&strike),
             FaultKind::DiskFull => self.nodes[strike.node].files.limit(None),
             _ => {}
         }
@@ -354,6 +363,9 @@ fn is_between(strike: &Strike, from: usize, to: usize) -> bool {
         FaultKind::Depose => {
             let is_inside = |node: usize| node == strike.node || node == strike.other;
             is_inside(from) != is_inside(to) && (is_inside(from) || !is_mute(strike))
+        }
+        FaultKind::Part => {
+            [from, to] == [strike.node, strike.other] || [to, from] == [strike.node, strike.other]
         }
         FaultKind::Isolate => from == strike.node || to == strike.node,
         FaultKind::OneWay => from == strike.node && (to == strike.other || strike.salt & 1 == 0),

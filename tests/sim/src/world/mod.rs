@@ -10,6 +10,7 @@ mod ending;
 mod faults;
 mod nodes;
 mod operator;
+mod ousting;
 mod readers;
 mod relaxed;
 mod repeaters;
@@ -228,6 +229,8 @@ pub struct World<'a> {
     leased_reads: u64,
     /// By node: the latest term in which its replica of a group was seen to lead.
     latest_led: Vec<FxHashMap<GroupId, u64>>,
+    /// By node, the groups that it led when they came to rest: term and last index.
+    rested: Vec<FxHashMap<GroupId, (u64, u64)>>,
     is_ending: bool,
     sent: Vec<(PeerId, Channel, Bytes)>,
     trace: Option<fn(&str)>,
@@ -309,6 +312,7 @@ impl<'a> World<'a> {
             installed: 0,
             leased_reads: 0,
             latest_led: vec![FxHashMap::default(); nodes],
+            rested: vec![FxHashMap::default(); nodes],
             is_ending: false,
             sent: Vec::new(),
             trace,

@@ -224,7 +224,9 @@ impl World<'_> {
             self.at(self.now + notice, Event::Notice { node: peer as u16, peer: at as u16, life: of_peer });
         }
         if self.stage.is_none() || self.is_ending {
-            let pause = self.chances.faults.heavy_tailed(300_000_000);
+            let hurries = std::mem::take(&mut self.nodes[at].hurries);
+            let usual = if hurries { 2_000_000 } else { 300_000_000 };
+            let pause = self.chances.faults.heavy_tailed(usual);
             self.at(self.now + pause, Event::Start { node: at as u16, life });
         }
         Ok(())

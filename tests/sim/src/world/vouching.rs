@@ -1,5 +1,5 @@
-//! Whether support is given to whoever lives, and what rests on it: the rules `vouched for` and `leases exclude`, after each
-//! turn of a worker.
+//! Whether support is given to whoever lives, and what rests on it: the rules `vouched for`, `leases exclude` and `rest is
+//! earned`, after each turn of a worker.
 //!
 //! Both halves of the first hold whatever the network does. A beat is answered only if it was sent after one of ours that is younger
 //! than T, and a promise lasts T: so who is supported has had a turn within 2 T. And a worker finds out by itself that its disk
@@ -22,6 +22,7 @@ const HUNG_AND_LEADING: u64 = 6;
 impl World<'_> {
     pub(super) fn check_vouching(&mut self, at: usize, worker: usize) -> Checked {
         let mut began = SmallVec::<[(GroupId, u64); 4]>::new();
+        let mut resting = SmallVec::<[GroupId; 4]>::new();
         let node = &self.nodes[at];
         let Some(body) = node.body.as_ref().filter(|_| node.state == State::Up) else { return Ok(()) };
         if body.load(worker).is_poisoned {
@@ -48,6 +49,12 @@ impl World<'_> {
                     return Err(Violation::new("vouched for", what));
                 }
             }
+            if view.core.is_leader() && view.core.is_resting() {
+                let now = (view.core.term().0, view.core.last().index.0);
+                if self.rested[at].get(&view.group) != Some(&now) {
+                    resting.push(view.group);
+                }
+            }
             let (term, led) = (view.core.term().0, &self.latest_led[at]);
             if view.core.is_leader() && led.get(&view.group).is_none_or(|led| *led < term) {
                 began.push((view.group, term));
@@ -66,11 +73,37 @@ impl World<'_> {
                 }
             }
         }
+        for group in resting {
+            let rested = self.check_rest(at, group)?;
+            self.rested[at].insert(group, rested);
+        }
         for (group, term) in began {
             self.latest_led[at].insert(group, term);
             self.check_leases(at, group, term)?;
         }
         Ok(())
+    }
+
+    /// A leader lets its group rest: whether all whose nodes support its node have everything, so that nothing is left to be said.
+    /// Disks that have lost something since are another matter. Gives the leader's term and last index.
+    fn check_rest(&self, leader: usize, group: GroupId) -> Result<(u64, u64), Violation> {
+        let core_at = |at: usize| {
+            let body = self.nodes[at].body.as_ref().filter(|_| self.nodes[at].is_reachable())?;
+            body.replicas(body.worker_of(group)).find(|view| view.group == group).map(|view| view.core)
+        };
+        let Some(core) = core_at(leader) else { return Ok((0, 0)) };
+        let last = core.last().index;
+        for peer in core.peers().filter(|peer| core.tie(*peer).1) {
+            let at = peer.0 as usize - 1;
+            let is_whole = !self.nodes[at].is_damaged && self.nodes[at].disks_lost == 0;
+            let behind =
+                core_at(at).map(raftwerk_raft::Group::durable).filter(|durable| is_whole && *durable < last);
+            if let Some(durable) = behind {
+                let what = format!("n{} lets {group} rest at {last}, and {peer} has {durable}", leader + 1);
+                return Err(Violation::new("rest is earned", what));
+            }
+        }
+        Ok((core.term().0, last.0))
     }
 
     /// A replica has begun to lead a term: whether all leases of earlier ones are over.

@@ -26,6 +26,11 @@ impl World<'_> {
         if !self.nodes[from].is_wiped {
             self.watch.leaving(from, NodeId(to.0), &bytes)?;
         }
+        if self.links.link(from, at).murmurs > 0
+            && UnitHeader::parse(&bytes).is_ok_and(|(header, ..)| header.kind != UnitKind::Beat)
+        {
+            return Ok(());
+        }
         if self.plan.quic.is_some() {
             return Ok(()); // on its way already, or waiting where it cannot be seen from here
         }
