@@ -14,8 +14,8 @@
 //!    are, the groups of the damaged frames are hit, and the other frames count; otherwise every group is hit.
 //! 4. Where nothing later claims that it was durable, the log ends.
 //!    But a segment that the next one names as the one before it, and that is gone, has held something durable, whoever
-//!    claims it: everything up to the next batch found is lost. If none is found, nothing bounds the terms of what was in it:
-//!    that is refused still.
+//!    claims it: everything up to the next batch found is lost. So has the end of a segment that is cut short, for all that
+//!    anybody can tell. If none is found, nothing bounds the terms of what was in it: that is refused still.
 //! 5. Of a group that was hit, later frames count only if they do not depend on what was lost: hard states; the beginnings
 //!    of the log; entries from there on.
 //! 6. When all groups that were hit are fenced, a list of the losses follows in the log. It answers for them, unless there
@@ -31,7 +31,7 @@ use crate::disk::{Files, Lsn};
 use crate::error::OpenError;
 use crate::recovery::{Damage, SURVEYS_MAX, Walk};
 use crate::replay::Lost;
-use crate::scan::Scan;
+use crate::scan::{CUT_SHORT, Scan};
 use crate::segment::PAGE_BYTES;
 use crate::survey::{BatchState, Survey, SurveyedBatch};
 
@@ -51,6 +51,8 @@ struct Outline {
     floor: Lsn,
     /// The segment before it is gone.
     is_after_gap: bool,
+    /// Its end is gone, and whatever lay there.
+    is_cut: bool,
     batches: Vec<SurveyedBatch>,
 }
 
@@ -63,9 +65,10 @@ pub(crate) fn salvage<'a, F: Files>(
     refusal: OpenError,
 ) -> Result<(Vec<Scan<'a, F>>, Walk), OpenError> {
     let mut walk = Walk::default();
-    let mut scans = Vec::new();
+    let (mut scans, mut cut) = (Vec::new(), Vec::new());
     for sequence in sequences {
         let (scan, damage) = Scan::open_damaged(files, lane, *sequence, log_id)?;
+        cut.push(damage.as_ref().is_some_and(|damage| damage.what == CUT_SHORT));
         walk.report.damage.extend(damage);
         walk.terms = walk.terms.max(scan.header.terms);
         scans.push(scan);
@@ -75,10 +78,13 @@ pub(crate) fn salvage<'a, F: Files>(
         let before = outlines.len().checked_sub(1).map(|before| sequences[before]);
         let names = scan.header.previous;
         let is_after_gap = before.is_some_and(|before| names != 0 && names != before);
-        outlines.push(Outline { floor: scan.header.floor, is_after_gap, batches: survey.batches });
+        let (floor, is_cut) = (scan.header.floor, cut[outlines.len()]);
+        outlines.push(Outline { floor, is_after_gap, is_cut, batches: survey.batches });
     })?;
     let is_found = |from: usize| outlines[from..].iter().any(|outline| !outline.batches.is_empty());
-    if (0..outlines.len()).any(|at| outlines[at].is_after_gap && !is_found(at)) {
+    let is_unbounded =
+        |at: usize| outlines[at].is_after_gap && !is_found(at) || outlines[at].is_cut && !is_found(at + 1);
+    if (0..outlines.len()).any(is_unbounded) {
         return Err(refusal);
     }
     for batch in outlines.iter().flat_map(|outline| &outline.batches) {
@@ -183,6 +189,7 @@ impl<'o> Plan<'o> {
             (self.expected, self.is_told, self.is_gone) = (Some(lsn.next()), false, false);
             end = batch.offset + batch.header.padded_bytes();
         }
+        self.is_gone |= outlines[at].is_cut;
         // Something may be missing here at the end, with nothing in this segment to tell.
         let expected = self.expected.unwrap_or(Lsn(1));
         let is_lost = expected <= self.claimed && !self.goes_on_after(at, expected);

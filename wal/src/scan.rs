@@ -17,6 +17,8 @@ use crate::segment::{BadHeader, PAGE_BYTES, SegmentHeader, segment_path};
 
 /// Bytes read at once.
 const WINDOW_BYTES: u64 = 2 << 20;
+/// What is wrong with a file whose end is gone.
+pub(crate) const CUT_SHORT: &str = "the segment is cut short";
 
 /// A segment file whose first page was read.
 pub(crate) struct Scan<'a, F: Files> {
@@ -34,7 +36,7 @@ impl<'a, F: Files> Scan<'a, F> {
         let mut page = vec![0; PAGE_BYTES];
         let read = files.read_at(&file, 0, &mut page).map_err(OpenError::io(&path))?;
         if read < PAGE_BYTES {
-            return Err(OpenError::corrupt(&path, read as u64, "the segment is cut short"));
+            return Err(OpenError::corrupt(&path, read as u64, CUT_SHORT));
         }
         let header = SegmentHeader::parse(&page).map_err(|bad| match bad {
             BadHeader::Version(found) => {
@@ -47,8 +49,7 @@ impl<'a, F: Files> Scan<'a, F> {
         }
         let bytes = files.len(&file).map_err(OpenError::io(&path))?;
         if bytes != header.bytes || bytes > u64::from(u32::MAX) {
-            let what =
-                if bytes < header.bytes { "the segment is cut short" } else { "the segment is too long" };
+            let what = if bytes < header.bytes { CUT_SHORT } else { "the segment is too long" };
             return Err(OpenError::corrupt(&path, bytes.min(header.bytes), what));
         }
         Ok(Self { files, file, path, header })

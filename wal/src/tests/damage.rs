@@ -1,4 +1,5 @@
-//! Damage at every byte, and failing calls at every step: refused with file and offset, never silently less.
+//! Damage of whole pieces, rot while the log is open, and failing calls: refused with file and offset, never silently less.
+//! One wrong byte, wherever it is: `every_byte`.
 
 use std::sync::{Arc, Mutex};
 
@@ -27,79 +28,8 @@ fn sample() -> (MemoryFiles, BTreeMap<Lsn, BTreeMap<GroupId, Story>>) {
     (files, said)
 }
 
-/// How many batches, from the first, are claimed as durable by a later batch or segment.
-fn claimed(files: &MemoryFiles) -> Lsn {
-    let mut claimed = Lsn(0);
-    for path in files.paths().iter().filter(|path| path.ends_with(".log")) {
-        let bytes = files.content(path).unwrap();
-        let header = crate::SegmentHeader::parse(&bytes).unwrap();
-        claimed = claimed.max(header.floor);
-        for (at, page) in bytes.chunks(4096).enumerate().skip(1) {
-            let life = crate::batch::Life { incarnation: header.incarnation(), offset: at as u32 * 4096 };
-            if let Some(batch) = crate::batch::BatchHeader::parse(page, life) {
-                claimed = claimed.max(batch.durable);
-            }
-        }
-    }
-    claimed
-}
-
 fn segments(files: &MemoryFiles) -> Vec<String> {
     files.paths().into_iter().filter(|path| path.contains("/seg-")).collect()
-}
-
-fn check_damaged(
-    files: &MemoryFiles,
-    path: &str,
-    at: usize,
-    said: &BTreeMap<Lsn, BTreeMap<GroupId, Story>>,
-    claimed: Lsn,
-) {
-    match open_in(files, tiny()) {
-        Ok((lane, _, report)) => {
-            assert!(report.last >= claimed, "{path} byte {at}: {} of {claimed} is left", report.last);
-            assert_eq!(stories(&lane), said[&report.last], "{path} byte {at}");
-        }
-        Err(OpenError::Corrupt { file, offset, .. }) => {
-            assert_eq!(file, path, "byte {at}");
-            assert!(offset as usize <= at, "{path} byte {at} was noticed at {offset}");
-        }
-        Err(other) => panic!("{path} byte {at}: {other}"),
-    }
-}
-
-#[test]
-fn a_flip_at_any_byte_leaves_all_that_was_claimed_durable_or_is_refused() {
-    let (files, said) = sample();
-    let claimed = claimed(&files);
-    assert!(claimed >= Lsn(4));
-    for path in segments(&files) {
-        let good = files.content(&path).unwrap();
-        for at in 0..good.len() {
-            let mut bad = good.clone();
-            bad[at] ^= 0x20;
-            let damaged = files.copy();
-            damaged.put(&path, bad);
-            check_damaged(&damaged, &path, at, &said, claimed);
-        }
-    }
-}
-
-#[test]
-fn a_segment_cut_short_anywhere_is_refused_by_name() {
-    let (files, _) = sample();
-    for path in segments(&files) {
-        let good = files.content(&path).unwrap();
-        for at in 0..good.len() {
-            let damaged = files.copy();
-            damaged.put(&path, good[..at].to_vec());
-            let refused = open_in(&damaged, tiny()).map(|_| ());
-            let Err(OpenError::Corrupt { file, offset, .. }) = refused else {
-                panic!("{path} cut at {at}: {refused:?}")
-            };
-            assert!(file == path && offset as usize <= at);
-        }
-    }
 }
 
 #[test]

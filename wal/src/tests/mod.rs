@@ -1,7 +1,8 @@
-//! Scenarios of whole lanes: over memory with power cuts and faults, and over real files in both append modes.
+//! Scenarios of whole lanes: over memory with power cuts and faults, and over real files in each append mode.
 
 mod damage;
 mod disk_full;
+mod every_byte;
 mod losses;
 mod power_cut;
 mod probe;
