@@ -270,6 +270,12 @@ impl MemoryFiles {
         self.image(true, &mut fate)
     }
 
+    /// The same, but every name that was given or taken has reached the device in time, though nobody had asked for it.
+    #[must_use]
+    pub fn after_power_cut_with_all_names(&self, mut fate: impl FnMut(&str, usize) -> SectorFate) -> Self {
+        self.image(false, &mut fate)
+    }
+
     fn image(&self, durable_names: bool, fate: &mut dyn FnMut(&str, usize) -> SectorFate) -> Self {
         let state = held(&self.0);
         let names = if durable_names { &state.durable_names } else { &state.names };

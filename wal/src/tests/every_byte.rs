@@ -8,6 +8,7 @@
 //! What is not here: more than one wrong byte (`losses`, `crash_images`), and all that fenced replicas do afterwards (`salvage`).
 
 use std::fs;
+use std::iter::once;
 use std::ops::Range;
 use std::os::unix::fs::FileExt;
 
@@ -110,12 +111,7 @@ fn tiny(on_damage: OnDamage) -> LaneOptions {
     LaneOptions { segment_bytes, frame_bytes_max: 4 << 10, spare_segments, on_damage, ..small() }
 }
 
-type StepLane<F> = Lane<StepDisk<F>>;
-
-fn open_on<G: Ground>(
-    ground: &G,
-    on_damage: OnDamage,
-) -> Result<(StepLane<G::Files>, Vec<RecoveredGroup>, RecoveryReport), OpenError> {
+fn open_on<G: Ground>(ground: &G, on_damage: OnDamage) -> Result<Opened<StepDisk<G::Files>>, OpenError> {
     let directory = Directory::open(ground.files(), 1, 0x1_0917)?;
     Lane::open(StepDisk::new(directory), tiny(on_damage))
 }
@@ -180,7 +176,7 @@ impl Sample {
     fn meaning(&self, path: &str) -> (Vec<Range<usize>>, Option<Range<usize>>) {
         let bytes = &self.good[path];
         let header = SegmentHeader::parse(bytes).unwrap();
-        let (mut live, mut last, mut at) = (Vec::from([0..80]), None, PAGE_BYTES);
+        let (mut live, mut last, mut at) = (once(0..80).collect::<Vec<_>>(), None, PAGE_BYTES);
         while at < bytes.len() {
             let life = Life { incarnation: header.incarnation(), offset: at as u32 };
             let Some(batch) = BatchHeader::parse(&bytes[at..], life) else { break };
@@ -307,7 +303,7 @@ fn every_byte<G: Ground>(ground: &G) {
     for (path, good) in &sample.good {
         let (live, last) = match path.as_str() {
             path if is_segment(path) => sample.meaning(path),
-            "manifest" => (Vec::from([0..good.len()]), None),
+            "manifest" => (once(0..good.len()).collect(), None),
             _ => (Vec::new(), None), // a spare: nothing in it counts
         };
         for at in 0..good.len() {

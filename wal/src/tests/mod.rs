@@ -1,5 +1,6 @@
 //! Scenarios of whole lanes: over memory with power cuts and faults, and over real files in each append mode.
 
+mod crash_images;
 mod damage;
 mod disk_full;
 mod every_byte;

@@ -1,0 +1,235 @@
+//! Short runs, the power cut at every call, and every image that such a cut can leave: each unsynced sector old, new or garbage,
+//! in every mix; names that were given or taken and not synced, all lost and all there.
+//!
+//! A run's crash with k sectors in doubt has 3^k images; all of them are opened while that is at most [`IMAGES_MAX`]. Above,
+//! it is every mix of old and new, and one sector of garbage at a time among all old and among all new ones: the test says how
+//! many runs it was. A sector in doubt is one in which old and new differ, of a segment, a manifest or the like; files in which
+//! nothing counts are garbage throughout. Longer runs, by chance: `power_cut`.
+
+use super::*;
+use crate::memory::SectorFate;
+use crate::{LogError, Poisoned};
+
+/// So many images of one crash are all opened.
+const IMAGES_MAX: usize = 3usize.pow(8);
+/// Even of mixes of old and new alone there are not more than so many.
+const SECTORS_MAX: usize = 14;
+const GARBAGE: SectorFate = SectorFate::Garbage(0xA5);
+
+fn tiny() -> LaneOptions {
+    LaneOptions { segment_bytes: 16 << 10, frame_bytes_max: 4 << 10, spare_segments: 1, ..small() }
+}
+
+type Said = BTreeMap<Lsn, BTreeMap<GroupId, Story>>;
+
+/// A run, up to where it was cut.
+struct Run {
+    files: MemoryFiles,
+    said: Said,
+    durable: Lsn,
+    written: Lsn,
+    /// How many batches are written without a sync of their own.
+    relaxed: u64,
+}
+
+impl Run {
+    /// One life of a lane on a copy of `base`, cut at its `cut`th changing call if it has so many.
+    fn of(base: &MemoryFiles, said: &Said, relaxed: u64, cut: u64) -> Self {
+        let files = base.copy();
+        files.fail_change(cut, u64::MAX - 1, std::io::ErrorKind::Other);
+        let last = said.keys().next_back().copied().unwrap();
+        let mut run =
+            Self { files: files.clone(), said: said.clone(), durable: last, written: last, relaxed };
+        if let Ok((mut lane, ..)) = open_in(&files, tiny()) {
+            let _cut = run.live(&mut lane); // by the power, wherever it was
+        }
+        files.heal();
+        run
+    }
+
+    /// Batches that wait together, some unsynced, over the end of a segment; a vote, a replaced tail, a compaction.
+    fn live(&mut self, lane: &mut MemoryLane) -> Result<(), LogError> {
+        let (one, two) = (lane.attach(GroupId(1)), lane.attach(GroupId(2)));
+        let (last_one, last_two) = (lane.last(one), lane.last(two));
+        lane.disk_mut().runs_by_itself = false;
+        append(lane, one, EntryId::new(Term(8), last_one.next()), 1, 300);
+        self.submit(lane, false)?;
+        append(lane, two, EntryId::new(Term(8), last_two.next()), 2, 20);
+        lane.hard_state(two, HardState { term: Term(8), vote: Some(NodeId(2)) })?;
+        self.submit(lane, false)?;
+        self.settle(lane)?;
+        for _ in 0..self.relaxed {
+            let next = lane.last(one).next();
+            let mut frame = lane.begin_frame(one, EntryId::new(Term(8), next), 400)?;
+            frame.relax();
+            assert!(frame.push(EntryKind::Payload, &payload(next.0, 8, 300)) && frame.finish().is_some());
+            self.submit(lane, true)?;
+            self.settle(lane)?;
+        }
+        append(lane, two, EntryId::new(Term(9), last_two.next()), 1, 20);
+        lane.compact(one, EntryId::new(Term(8), last_one.next()));
+        self.submit(lane, false)?;
+        self.settle(lane)?;
+        Ok(())
+    }
+
+    fn submit(&mut self, lane: &mut MemoryLane, is_relaxed: bool) -> Result<(), LogError> {
+        let (told, before) = (stories(lane), lane.last_sealed.0);
+        if is_relaxed {
+            lane.submit_relaxed()?
+        } else {
+            lane.submit()?
+        };
+        self.said.extend((before + 1..=lane.last_sealed.0).map(|lsn| (Lsn(lsn), told.clone())));
+        Ok(())
+    }
+
+    /// Lets the disk do what waits, one thing after the other. A segment that cannot be made is asked for again and again.
+    fn settle(&mut self, lane: &mut MemoryLane) -> Result<(), Poisoned> {
+        for _ in 0..12 {
+            let _is_busy = lane.disk_mut().run_background() || lane.disk_mut().run_appends();
+            let progress = lane.poll()?;
+            (self.durable, self.written) = (progress.durable, progress.written);
+        }
+        Ok(())
+    }
+
+    fn image(&self, all_names: bool, fate: impl FnMut(&str, usize) -> SectorFate) -> MemoryFiles {
+        if all_names {
+            self.files.after_power_cut_with_all_names(fate)
+        } else {
+            self.files.after_power_cut(fate)
+        }
+    }
+
+    /// The unsynced sectors in which old and new differ, of files in which anything counts.
+    fn in_doubt(&self, all_names: bool) -> Vec<(String, usize)> {
+        let mut asked = Vec::new();
+        let old = self.image(all_names, |path, sector| {
+            if !is_scratch(path) {
+                asked.push((path.to_owned(), sector));
+            }
+            SectorFate::Old
+        });
+        let new = self.image(all_names, |_, _| SectorFate::New);
+        let sector_of = |files: &MemoryFiles, (path, sector): &(String, usize)| {
+            let bytes = files.content(path).unwrap_or_default();
+            bytes.chunks(crate::memory::SECTOR_BYTES).nth(*sector).map(<[u8]>::to_vec)
+        };
+        asked.retain(|at| sector_of(&old, at) != sector_of(&new, at));
+        asked
+    }
+
+    fn check(&self, image: &MemoryFiles, least: Lsn, context: &str) -> Lsn {
+        let (lane, _, report) = match open_in(image, tiny()) {
+            Ok(opened) => opened,
+            Err(error) => panic!("{context}: an honest crash looks like damage: {error}"),
+        };
+        assert!(report.last >= least, "{context}: {} of {least} is left", report.last);
+        let mut expected = self.said[&report.last].clone();
+        let mut found = stories(&lane);
+        for all in [&mut expected, &mut found] {
+            all.retain(|_, story| *story != Story::default());
+        }
+        assert_eq!(found, expected, "{context}");
+        report.last
+    }
+}
+
+/// A file that waits to be a segment.
+fn is_scratch(path: &str) -> bool {
+    path.ends_with(".tmp") || path.ends_with(".old")
+}
+
+#[derive(Debug, Default)]
+struct Seen {
+    crashes: u64,
+    images: u64,
+    /// Crashes of which not every image was opened.
+    bounded: u64,
+    /// Images in which something unacknowledged was left, and such as ended in what was called durable.
+    longer: u64,
+    exact: u64,
+}
+
+/// The fates of `count` sectors, one mix after the other.
+fn mixes(count: usize) -> (Box<dyn Iterator<Item = Vec<SectorFate>>>, bool) {
+    let all = |of: &'static [SectorFate], count: usize| {
+        let total = of.len().pow(count as u32);
+        (0..total).map(move |mix| {
+            (0..count).map(|at| of[mix / of.len().pow(at as u32) % of.len()]).collect::<Vec<_>>()
+        })
+    };
+    if 3usize.checked_pow(count as u32).is_some_and(|images| images <= IMAGES_MAX) {
+        return (Box::new(all(&[SectorFate::Old, SectorFate::New, GARBAGE], count)), true);
+    }
+    assert!(count <= SECTORS_MAX, "{count} sectors are in doubt: the run is not short");
+    let one_of_garbage = (0..2 * count).map(move |at| {
+        let mut fates = vec![if at % 2 == 0 { SectorFate::Old } else { SectorFate::New }; count];
+        fates[at / 2] = GARBAGE;
+        fates
+    });
+    (Box::new(all(&[SectorFate::Old, SectorFate::New], count).chain(one_of_garbage)), false)
+}
+
+fn every_image(base: &MemoryFiles, said: &Said, relaxed: u64) -> Seen {
+    let mut seen = Seen::default();
+    let calls = {
+        let run = Run::of(base, said, relaxed, u64::MAX / 2);
+        assert_eq!(run.durable, *run.said.keys().next_back().unwrap(), "the run comes to its end");
+        run.files.changes()
+    };
+    for cut in 1..=calls + 1 {
+        let run = Run::of(base, said, relaxed, cut);
+        seen.crashes += 1;
+        // Only the process dies.
+        run.check(&run.files.copy(), run.written, &format!("the process ends at call {cut}"));
+        for all_names in [false, true] {
+            let in_doubt = run.in_doubt(all_names);
+            let (mixes, is_all) = mixes(in_doubt.len());
+            seen.bounded += u64::from(!is_all);
+            for fates in mixes {
+                let of: BTreeMap<&(String, usize), SectorFate> = in_doubt.iter().zip(fates).collect();
+                let image = run.image(all_names, |path, sector| {
+                    let other = if is_scratch(path) { GARBAGE } else { SectorFate::New };
+                    of.get(&(path.to_owned(), sector)).copied().unwrap_or(other)
+                });
+                let context = format!("call {cut}, all names: {all_names}, {of:?}");
+                let last = run.check(&image, run.durable, &context);
+                seen.images += 1;
+                seen.longer += u64::from(last > run.durable);
+                seen.exact += u64::from(last == run.durable);
+            }
+        }
+    }
+    eprintln!("{seen:?}");
+    assert!(seen.images > 200 && seen.longer > 50 && seen.exact > 50, "{seen:?}");
+    seen
+}
+
+#[test]
+fn every_crash_image_of_a_short_first_life() {
+    let seen = every_image(&MemoryFiles::new(), &Said::from([(Lsn(0), BTreeMap::new())]), 4);
+    assert_eq!(seen.bounded, 0, "every image was opened");
+}
+
+/// In files that were used before, the old content of a sector is a piece of an earlier life of the log.
+#[test]
+fn every_crash_image_of_a_short_life_in_used_files() {
+    let files = MemoryFiles::new();
+    let (mut lane, ..) = open_in(&files, tiny()).unwrap();
+    let slots = [1, 2].map(|group| lane.attach(GroupId(group)));
+    for turn in 0..14 {
+        for slot in slots {
+            append(&mut lane, slot, id(turn * 2 + 1, 1), 2, 400);
+            lane.compact(slot, id(turn * 2, 1));
+        }
+        settle(&mut lane);
+        lane.poll().unwrap();
+    }
+    assert!(lane.stats().recycled >= 2);
+    let said = Said::from([(lane.durable, stories(&lane))]);
+    drop(lane);
+    let seen = every_image(&files, &said, 1);
+    assert!(seen.bounded == 0 && seen.images > 10_000, "every image was opened: {seen:?}");
+}
