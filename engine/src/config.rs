@@ -45,6 +45,12 @@ pub struct Config {
     pub checkpoint_log_bytes: u64,
     /// When a lane's files hold more than this, the groups that pin its oldest are checkpointed. Default 1 GiB.
     pub lane_bytes_max: u64,
+    /// How fast the node reads its own log, where nothing is written any more, in search of damage: bytes a second, over all
+    /// workers. Default 8 MiB; 0: never. What is found is said in the node's log and in
+    /// [`EngineStats::damaged_bytes`](crate::EngineStats::damaged_bytes), and repaired.
+    pub scrub_bytes_per_second: u64,
+    /// How long after such a pass over the log began the next one begins, at the earliest. Default 1 hour.
+    pub scrub_interval: Duration,
     /// Bytes of entries on their way to one follower of one group. Default 4 MiB.
     pub window_bytes: u64,
     /// Bytes of one group's entries that may be waiting for a quorum; beyond it proposals are `Busy`. Default 64 MiB.
@@ -99,6 +105,8 @@ impl Config {
             segment_bytes: 64 << 20,
             checkpoint_log_bytes: 64 << 20,
             lane_bytes_max: 1 << 30,
+            scrub_bytes_per_second: 8 << 20,
+            scrub_interval: Duration::from_secs(3600),
             window_bytes: 4 << 20,
             uncommitted_bytes_max: 64 << 20,
             commit_delay: Duration::from_millis(5),

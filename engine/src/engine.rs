@@ -350,6 +350,8 @@ fn settings(config: &Config, worker: u16, workers: u16, life: u64) -> Settings {
         relaxed_sync_interval: config.relaxed_sync_interval,
         checkpoint_log_bytes: config.checkpoint_log_bytes,
         lane_bytes_max: config.lane_bytes_max,
+        scrub_bytes_per_second: config.scrub_bytes_per_second.div_ceil(u64::from(workers.max(1))),
+        scrub_interval: config.scrub_interval,
         priority: config.priority,
         seed: config.seed,
         life,

@@ -67,6 +67,14 @@ counters! {
     bytes_synced,
     /// Bytes of the log's files in use.
     log_bytes,
+    /// Bytes of the log that were read in search of damage ([`Config::scrub_bytes_per_second`](crate::Config)).
+    scrubbed_bytes,
+    /// Bytes of the log known to be damaged, in files that are still in use. They were found while the node ran.
+    damaged_bytes,
+    /// Bytes of entries that were damaged and are needed still: until a checkpoint, or the group's leader, makes up for them.
+    at_risk_bytes,
+    /// Replicas that have lost entries while the node ran, and vote for nobody until a later leader has brought them back.
+    replicas_fenced,
     /// Checkpoints written.
     checkpoints,
     /// Bytes of snapshots sent.
@@ -103,6 +111,14 @@ impl WorkerMetrics {
 
     pub(crate) fn groups(&self, count: usize) {
         self.groups.store(count as u64, Relaxed);
+    }
+
+    pub(crate) fn at_risk(&self, bytes: u64) {
+        self.at_risk_bytes.store(bytes, Relaxed);
+    }
+
+    pub(crate) fn fenced(&self) {
+        add(&self.replicas_fenced, 1);
     }
 
     pub(crate) fn checkpointed(&self) {
@@ -143,6 +159,8 @@ impl WorkerMetrics {
         self.probes.store(lane.probes, Relaxed);
         self.bytes_synced.store(lane.bytes_synced, Relaxed);
         self.log_bytes.store(log_bytes, Relaxed);
+        self.scrubbed_bytes.store(lane.scrubbed_bytes, Relaxed);
+        self.damaged_bytes.store(lane.damaged_bytes, Relaxed);
         self.units_sent.store(units_sent, Relaxed);
         self.units_dropped.store(units_dropped, Relaxed);
         self.append_mode.store(lane.mode as u8, Relaxed); // its place in `AppendMode::ALL`

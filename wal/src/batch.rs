@@ -132,7 +132,7 @@ impl BatchHeader {
             let bytes = header.frame_bytes();
             found.push(match frame::parse(rest) {
                 Ok((header, body)) => Remains::Frame { at, header, body },
-                Err(_) => Remains::Lost(header.group),
+                Err(_) => Remains::Lost { group: header.group, bytes: bytes as u32 },
             });
             rest = rest.get(bytes..)?;
             at += bytes as u32;
@@ -146,8 +146,8 @@ impl BatchHeader {
 pub(crate) enum Remains<'a> {
     /// Whole: where it begins in the batch, and what it is.
     Frame { at: u32, header: FrameHeader, body: &'a [u8] },
-    /// Not whole; it was of this group.
-    Lost(GroupId),
+    /// Not whole; it was of this group, and so long.
+    Lost { group: GroupId, bytes: u32 },
 }
 
 /// A batch being filled.

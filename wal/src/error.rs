@@ -5,6 +5,8 @@ use std::sync::Arc;
 
 use raftwerk_frame::{GroupId, Index};
 
+use crate::index::Place;
+
 /// Why a log did not open. Nothing was changed on the disk unless said so.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
@@ -126,6 +128,8 @@ pub enum LogError {
         file: String,
         /// Where the damaged bytes begin.
         offset: u64,
+        /// What was to be read.
+        place: Place,
     },
     /// See [`Poisoned`].
     #[error(transparent)]

@@ -204,6 +204,11 @@ impl GroupLog {
         self.drop_covered(pins);
     }
 
+    /// What there was from an entry on is gone.
+    pub(crate) fn lose_from(&mut self, from: Index, pins: &mut Pins) {
+        self.replace_from(from, pins);
+    }
+
     /// Only during recovery: what there is does not follow the base.
     pub(crate) fn drop_entries(&mut self, pins: &mut Pins) {
         self.replace_from(Index(0), pins);

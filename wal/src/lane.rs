@@ -16,6 +16,7 @@ use crate::batch::{BATCH_HEADER_BYTES, BatchInProgress, Life};
 use crate::disk::{AppendCost, AppendMode, Completion, Disk, Files, Job, Lsn};
 use crate::error::{OpenError, Poisoned};
 use crate::index::GroupLog;
+use crate::lane_scrub::Scrubbing;
 use crate::pool::BufferPool;
 use crate::recovery::{self, RecoveredGroup, RecoveryReport};
 use crate::retention::Pins;
@@ -145,6 +146,10 @@ pub struct LaneStats {
     pub recycled: u64,
     /// Bytes sealed and not yet durable.
     pub queued_bytes: u64,
+    /// Bytes looked at for damage ([`Lane::scrub`]).
+    pub scrubbed_bytes: u64,
+    /// Bytes found damaged while the lane was open, in segments that are still in use.
+    pub damaged_bytes: u64,
     /// How appends are written.
     pub mode: AppendMode,
 }
@@ -260,6 +265,7 @@ pub struct Lane<D: Disk> {
     pub(crate) counters: Counters,
     /// A probe is on its way.
     pub(crate) is_probing: bool,
+    pub(crate) scrubbing: Scrubbing,
 }
 
 impl<D: Disk> Lane<D> {
@@ -321,6 +327,7 @@ impl<D: Disk> Lane<D> {
             carried_at: 0,
             counters: Counters { terms: found.terms, ..Counters::default() },
             is_probing: false,
+            scrubbing: Scrubbing::default(),
         };
         for group in &mut found.recovered {
             lane.fence_if_hit(group, found.terms);
@@ -343,7 +350,7 @@ impl<D: Disk> Lane<D> {
             self.building = None;
             let need = BATCH_HEADER_BYTES + frame_bytes;
             if self.write_offset + need.next_multiple_of(PAGE_BYTES) as u64 > self.options.segment_bytes {
-                self.segments.roll();
+                self.segments.roll(self.write_offset);
                 self.write_offset = PAGE_BYTES as u64;
             }
             let room = self.options.segment_bytes - self.write_offset;
@@ -490,6 +497,8 @@ impl<D: Disk> Lane<D> {
             created: self.segments.created,
             recycled: self.segments.recycled,
             queued_bytes: self.queued_bytes,
+            scrubbed_bytes: self.scrubbing.bytes,
+            damaged_bytes: self.scrubbing.damaged_bytes(),
             mode: self.disk.mode(),
         }
     }

@@ -35,7 +35,7 @@ impl<D: Disk> Lane<D> {
                 return Ok(false);
             }
             self.building = None;
-            self.segments.roll();
+            self.segments.roll(self.write_offset);
             self.write_offset = PAGE_BYTES as u64;
         }
         let current = self.segments.current();

@@ -80,6 +80,7 @@ impl<D: Disk> Lane<D> {
         Err(LogError::Damaged {
             file: segment_path(self.options.lane, place.segment),
             offset: u64::from(place.offset),
+            place,
         })
     }
 
@@ -100,7 +101,7 @@ impl<D: Disk> Lane<D> {
     }
 
     /// Whether no batch for that segment is queued or in flight: its bytes will not change while it is in use.
-    fn is_all_durable(&self, segment: u64) -> bool {
+    pub(crate) fn is_all_durable(&self, segment: u64) -> bool {
         self.recent
             .iter()
             .rev()

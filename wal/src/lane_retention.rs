@@ -9,6 +9,7 @@ use raftwerk_frame::frame::{self, FrameKind};
 use raftwerk_frame::{GroupId, Index};
 
 use crate::disk::{Disk, Job, SegmentJob};
+use crate::error::LogError;
 use crate::index::{Frame, GroupLog};
 use crate::lane::Lane;
 use crate::lane_append::memberships;
@@ -61,6 +62,7 @@ impl<D: Disk> Lane<D> {
     /// Writes again, into the batch being built, what holds the oldest segment: facts, and over the bound of the log entries
     /// as well. A part per turn. What is written altogether is at most about as much as what dies meanwhile.
     pub(crate) fn carry_forward(&mut self) {
+        self.leave_damaged();
         let oldest = self.segments.in_use.iter().find(|segment| segment.dead_at.is_none());
         let Some(oldest) = oldest.map(|segment| segment.sequence).filter(|oldest| self.may_carry(*oldest))
         else {
@@ -86,6 +88,31 @@ impl<D: Disk> Lane<D> {
         }
     }
 
+    /// Writes again the facts that lie in a damaged segment, a part per turn: they are known, whatever became of it.
+    fn leave_damaged(&mut self) {
+        let current = self.segments.current().sequence;
+        let is_behind = self.queued_bytes >= self.options.queue_bytes_max as u64 / 2;
+        let leaving = &mut self.scrubbing.leaving;
+        let Some(segment) = leaving.front().copied().filter(|segment| *segment != current && !is_behind)
+        else {
+            leaving.rotate_left(usize::from(leaving.len() > 1)); // the current one's turn comes
+            self.scrubbing.leave_from = 0;
+            return;
+        };
+        let bytes_before = self.counters.frame_bytes;
+        let mut at = self.scrubbing.leave_from;
+        let end = self.groups.slots.len().min(at + CARRIED_SLOTS_MAX);
+        while at < end && self.counters.frame_bytes - bytes_before < CARRIED_BYTES_MAX {
+            self.carry(at, segment);
+            at += 1;
+        }
+        self.scrubbing.leave_from = at;
+        if at >= self.groups.slots.len() {
+            self.scrubbing.leaving.pop_front();
+            self.scrubbing.leave_from = 0;
+        }
+    }
+
     fn moved_bytes_max(&self) -> u64 {
         MOVED_BYTES_MAX.min(self.options.segment_bytes / 4)
     }
@@ -94,19 +121,34 @@ impl<D: Disk> Lane<D> {
     /// replaces everything from its first entry on, so those that follow must not be lost without it.
     fn move_entries(&mut self, slot: usize, oldest: u64) {
         let Some(log) = &self.groups.slots[slot] else { return };
-        if log.live_bytes > self.moved_bytes_max() || !log.is_in(oldest) {
-            return;
+        if log.is_in(oldest) {
+            self.rewrite_entries(slot);
+        }
+    }
+
+    /// Writes again all of a group's entries, in one batch, unless they are many or one of them cannot be read. Whether it did.
+    pub(crate) fn rewrite_entries(&mut self, slot: usize) -> bool {
+        let Some(log) = &self.groups.slots[slot] else { return false };
+        if log.live_bytes > self.moved_bytes_max() {
+            return false;
         }
         let mut frames = Vec::new();
         for frame in log.frames(log.base.index.next(), Index(u64::MAX), u64::MAX) {
-            // What cannot be read stays where it is, and is found when it is needed.
-            let Ok(bytes) = self.bytes(frame.place) else { return };
-            frames.push(bytes);
+            match self.bytes(frame.place) {
+                Ok(bytes) => frames.push(bytes),
+                Err(error) => {
+                    // It stays where it is.
+                    if let LogError::Damaged { place, .. } = error {
+                        self.scrubbing.met.push(place);
+                    }
+                    return false;
+                }
+            }
         }
         self.reserve(frames.iter().map(Bytes::len).sum());
         for bytes in frames {
-            let Ok((header, body)) = frame::parse(&bytes) else { return };
-            let Some(found) = memberships(&header, body) else { return };
+            let Ok((header, body)) = frame::parse(&bytes) else { return false };
+            let Some(found) = memberships(&header, body) else { return false };
             let place = self.write(bytes.len(), |out| out.copy_from_slice(&bytes));
             let is_withheld = header.kind == FrameKind::Withheld;
             let moved =
@@ -115,6 +157,7 @@ impl<D: Disk> Lane<D> {
                 log.entries(moved, found, &mut self.pins);
             }
         }
+        true
     }
 
     fn carry(&mut self, slot: usize, oldest: u64) {
@@ -170,6 +213,7 @@ impl<D: Disk> Lane<D> {
             oldest.dead_at.is_some_and(|at| at <= self.durable) && self.segments.in_use.len() > 1
         }) {
             let Some(freed) = self.segments.in_use.pop_front() else { return };
+            self.scrubbing.forget(freed.sequence);
             let is_unread = freed.map.into_inner().is_none_or(crate::map::Mapped::release);
             let is_wanted =
                 self.segments.spares.len() + self.segments.retiring.len() < self.options.spare_segments;

@@ -151,7 +151,7 @@ pub(crate) fn recover<F: Files>(
     let files = directory.files();
     let names = list(files, options.lane)?;
     let (mut scans, walk) = read(files, options, &names.segments, directory.log_id())?;
-    let Walk { mut replay, mut report, accepted, terms, .. } = walk;
+    let Walk { mut replay, mut report, accepted, terms, ends, .. } = walk;
     for scan in &scans[..accepted] {
         files.sync(&scan.file).map_err(OpenError::io(&scan.path))?;
     }
@@ -162,8 +162,10 @@ pub(crate) fn recover<F: Files>(
         scans[accepted..].iter().map(|scan| (scan.header.sequence, scan.header.bytes)).collect();
     let spares = clear_away(files, options, &names, &discarded)?;
     scans.truncate(accepted);
-    let segments =
-        scans.into_iter().map(|scan| InUse::recovered(scan.header.sequence, scan.header.bytes, scan.file));
+    let segments = scans
+        .into_iter()
+        .zip(ends)
+        .map(|(scan, end)| InUse::recovered(scan.header.sequence, scan.header.bytes, scan.file, end));
     replay.forget_blank();
     let logs = replay.groups.slots.iter().flatten().filter(|log| !log.is_removed);
     let recovered = logs.map(|log| told(log, replay.is_hit(log.group))).collect();
@@ -301,6 +303,8 @@ pub(crate) struct Walk {
     /// Where the log ends: in the last of them, or right at the first one's start.
     end: End,
     is_over: bool,
+    /// Where the batches of each of those segments end; `None` where something is damaged.
+    pub(crate) ends: Vec<Option<u64>>,
 }
 
 /// How many segments are surveyed side by side; their surveys are in memory until they are put together.
@@ -364,6 +368,7 @@ impl Walk {
                 self.report.torn = None; // an earlier recovery ended the log before, and went on here
             }
             self.accepted += 1;
+            self.ends.push(Some(here.offset));
             self.end = here;
         }
         Ok(())

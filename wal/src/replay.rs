@@ -92,6 +92,12 @@ impl Replay {
                 }
                 Extra::Compact(configuration) => {
                     let is_broken = self.is_broken(frame.group);
+                    let (log, pins) = self.log(frame.group);
+                    if is_broken && log.base == frame.id {
+                        // Where the log begins is only said again: what follows there is as certain as it was.
+                        log.compact(frame.id, configuration, segment, pins);
+                        return Ok(());
+                    }
                     self.mend(frame.group);
                     let (log, pins) = self.log(frame.group);
                     if is_broken {

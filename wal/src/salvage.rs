@@ -17,7 +17,7 @@
 //!    claims it: everything up to the next batch found is lost. So has the end of a segment that is cut short, for all that
 //!    anybody can tell. If none is found, nothing bounds the terms of what was in it: that is refused still.
 //! 5. Of a group that was hit, later frames count only if they do not depend on what was lost: hard states; the beginnings
-//!    of the log; entries from there on.
+//!    of the log; entries from there on. Where its beginning is only said again, what it has stays.
 //! 6. When all groups that were hit are fenced, a list of the losses follows in the log. It answers for them, unless there
 //!    is one before it now that it does not name: one of later, of something older.
 //!
@@ -220,6 +220,7 @@ impl Walk {
     fn follow<F: Files>(&mut self, scan: &Scan<'_, F>, survey: Survey, steps: Vec<Step>) {
         let Survey { batches, frames, extras, .. } = survey;
         let (mut batches, mut frames, mut extras) = (batches.iter(), frames.iter(), extras.into_iter());
+        let (damage, mut end) = (self.report.damage.len(), None);
         for step in steps {
             let offset = match step {
                 Step::Gap { offset, from, to } => {
@@ -232,6 +233,7 @@ impl Walk {
                 let is_taken = batch.offset == offset;
                 let span = (batch.header.lsn, batch.header.lsn.next());
                 if is_taken {
+                    end = Some(offset + batch.header.padded_bytes());
                     match &batch.state {
                         BatchState::Whole => {}
                         BatchState::Hit(of) => self.lose(scan, offset, span, HIT, Lost::Of(of.clone())),
@@ -251,6 +253,7 @@ impl Walk {
                 }
             }
         }
+        self.ends.push(end.filter(|_| self.report.damage.len() == damage));
     }
 
     fn lose<F: Files>(

@@ -21,13 +21,15 @@ pub(crate) struct InUse<File> {
     pub(crate) append: Option<File>,
     pub(crate) read: Option<File>,
     pub(crate) map: OnceCell<Mapped>,
+    /// Where its batches end, once that is certain. Not known of one that was damaged when the lane was opened.
+    pub(crate) end: Option<u64>,
     /// Once nothing live is in it: the batch that must be durable before it may go.
     pub(crate) dead_at: Option<Lsn>,
 }
 
 impl<File> InUse<File> {
-    pub(crate) const fn recovered(sequence: u64, bytes: u64, read: File) -> Self {
-        Self { sequence, bytes, append: None, read: Some(read), map: OnceCell::new(), dead_at: None }
+    pub(crate) const fn recovered(sequence: u64, bytes: u64, read: File, end: Option<u64>) -> Self {
+        Self { sequence, bytes, append: None, read: Some(read), map: OnceCell::new(), end, dead_at: None }
     }
 }
 
@@ -75,7 +77,8 @@ impl<File: Clone> Segments<File> {
             None => (None, None),
         };
         let bytes = self.template.bytes;
-        self.in_use.push_back(InUse { sequence, bytes, append, read, map: OnceCell::new(), dead_at: None });
+        let (map, end, dead_at) = (OnceCell::new(), None, None);
+        self.in_use.push_back(InUse { sequence, bytes, append, read, map, end, dead_at });
     }
 
     /// The segment that batches go to now.
@@ -83,9 +86,13 @@ impl<File: Clone> Segments<File> {
         self.in_use.back().expect("there is always a current segment")
     }
 
-    /// Begins the next segment.
-    pub(crate) fn roll(&mut self) {
-        self.push(self.current().sequence + 1);
+    /// Begins the next segment; the batches of this one end there.
+    pub(crate) fn roll(&mut self, end: u64) {
+        let sequence = self.current().sequence + 1;
+        if let Some(current) = self.in_use.back_mut() {
+            current.end = Some(end);
+        }
+        self.push(sequence);
     }
 
     pub(crate) const fn incarnation(&self, sequence: u64) -> u64 {

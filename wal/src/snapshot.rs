@@ -11,6 +11,7 @@ use raftwerk_frame::{Configuration, EntryId, GroupId};
 
 use crate::error::SnapshotError;
 use crate::peers_file::PeerNote;
+use crate::scrub::{ScrubPiece, Scrubbed};
 
 /// What is known of a complete snapshot file without reading its body.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -33,7 +34,7 @@ pub type SnapshotSource = Box<dyn FnOnce(&mut dyn io::Write) -> io::Result<()> +
 pub type SnapshotReader =
     Box<dyn FnOnce(&mut dyn io::Read, &SnapshotMeta) -> io::Result<Box<dyn Any + Send>> + Send>;
 
-/// A job on the snapshot files of one group, or on the one file beside the lanes.
+/// A job on the snapshot files of one group, on the one file beside the lanes, or a look at a piece of a segment.
 #[derive(Debug)]
 pub struct SnapshotJob {
     pub(crate) lane: u16,
@@ -50,6 +51,7 @@ pub(crate) enum SnapshotWork {
     Load { with: SnapshotReader },
     Drop,
     NotePeers { peers: Vec<PeerNote> },
+    Scrub { piece: ScrubPiece },
 }
 
 impl fmt::Debug for SnapshotWork {
@@ -63,6 +65,7 @@ impl fmt::Debug for SnapshotWork {
             Self::Finish { id, .. } => write!(f, "Finish({id})"),
             Self::Load { .. } => f.write_str("Load"),
             Self::Drop => f.write_str("Drop"),
+            Self::Scrub { piece } => write!(f, "Scrub({piece:?})"),
             Self::NotePeers { peers } => write!(f, "NotePeers({})", peers.len()),
         }
     }
@@ -103,6 +106,8 @@ pub enum BackgroundOutput {
     Dropped,
     /// The peers' logs are noted, durably.
     Noted,
+    /// A piece of a segment was looked at for damage; `None` if the segment was freed meanwhile.
+    Scrubbed(Option<Scrubbed>),
 }
 
 impl fmt::Debug for BackgroundOutput {
@@ -115,6 +120,7 @@ impl fmt::Debug for BackgroundOutput {
             Self::Loaded { meta, .. } => f.debug_tuple("Loaded").field(meta).finish_non_exhaustive(),
             Self::Dropped => f.write_str("Dropped"),
             Self::Noted => f.write_str("Noted"),
+            Self::Scrubbed(seen) => f.debug_tuple("Scrubbed").field(seen).finish(),
         }
     }
 }

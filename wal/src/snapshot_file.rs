@@ -27,6 +27,7 @@ use raftwerk_frame::{Configuration, EntryId, GroupId, Index, Term};
 use crate::disk::{Access, Files};
 use crate::error::SnapshotError;
 use crate::peers_file;
+use crate::scrub;
 use crate::segment::lane_dir;
 use crate::snapshot::{BackgroundDone, BackgroundOutput, SnapshotJob, SnapshotMeta, SnapshotReader};
 use crate::snapshot::{SnapshotSource, SnapshotWork};
@@ -43,7 +44,7 @@ type Outcome = Result<BackgroundOutput, SnapshotError>;
 /// Runs a job to its end.
 pub fn run_snapshot_job<F: Files>(files: &F, job: SnapshotJob) -> BackgroundDone {
     let SnapshotJob { lane, token, group, work } = job;
-    let room = Room { files, dir: format!("{}/snapshots", lane_dir(lane)), group };
+    let room = Room { files, lane, dir: format!("{}/snapshots", lane_dir(lane)), group };
     // A panic in the state machine's code must not take the thread with it: the caller waits for an answer.
     let result = catch_unwind(AssertUnwindSafe(|| room.run(work)));
     BackgroundDone { token, group, result: result.unwrap_or(Err(SnapshotError::Panicked)) }
@@ -55,7 +56,7 @@ pub(crate) fn latest<F: Files>(
     lane: u16,
     group: GroupId,
 ) -> Result<Option<SnapshotMeta>, SnapshotError> {
-    let room = Room { files, dir: format!("{}/snapshots", lane_dir(lane)), group };
+    let room = Room { files, lane, dir: format!("{}/snapshots", lane_dir(lane)), group };
     let Some(id) = room.complete()?.into_iter().max_by_key(|id| id.index) else { return Ok(None) };
     room.open(&room.path(id, "snap")).map(|opened| Some(opened.meta))
 }
@@ -86,6 +87,7 @@ pub(crate) fn drop_strays<F: Files>(
 /// The files of one group.
 struct Room<'a, F: Files> {
     files: &'a F,
+    lane: u16,
     dir: String,
     group: GroupId,
 }
@@ -105,6 +107,9 @@ impl<F: Files> Room<'_, F> {
             SnapshotWork::Finish { id, bytes } => self.finish(id, bytes),
             SnapshotWork::Load { with } => self.load(with),
             SnapshotWork::Drop => self.drop_all(),
+            SnapshotWork::Scrub { piece } => {
+                Ok(BackgroundOutput::Scrubbed(scrub::scrub(self.files, self.lane, &piece)?))
+            }
             SnapshotWork::NotePeers { peers } => {
                 Ok(peers_file::write(self.files, &peers).map(|()| BackgroundOutput::Noted)?)
             }

@@ -160,7 +160,7 @@ impl Survey {
         for one in remains {
             match one {
                 Remains::Frame { at, header, body } => self.frame(offset as u32 + at, &header, body),
-                Remains::Lost(group) => hit.push(group),
+                Remains::Lost { group, .. } => hit.push(group),
             }
         }
         hit.sort_unstable();

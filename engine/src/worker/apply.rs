@@ -24,13 +24,20 @@ impl<D: Disk> Worker<D> {
             let Some(replica) = self.replicas[slot.0 as usize].as_mut() else { continue };
             replica.is_to_apply = false;
             let before = replica.applied;
-            if let Err(error) = self.apply_group(slot) {
-                self.poison(&error);
-                break;
-            }
+            let is_stuck = match self.apply_group(slot) {
+                Ok(()) => false,
+                Err(LogError::Damaged { place, .. }) => {
+                    self.found_damage(place);
+                    true
+                }
+                Err(error) => {
+                    self.poison(&error);
+                    break;
+                }
+            };
             let Some(replica) = self.replicas[slot.0 as usize].as_mut() else { continue };
             self.metrics.applied(replica.applied.0 - before.0);
-            if replica.may_apply_to() > replica.applied {
+            if replica.may_apply_to() > replica.applied && !is_stuck {
                 replica.is_to_apply = true;
                 left.push(slot);
             }
@@ -50,13 +57,23 @@ impl<D: Disk> Worker<D> {
         let to = replica.may_apply_to();
         if to > replica.applied {
             let frames = self.lane.read(slot, replica.applied.next(), to, APPLY_BYTES_PER_TURN)?;
+            let mut read = Ok(());
             for frame in &frames {
-                let bytes = self.lane.bytes(frame.place)?;
-                apply_frame(replica, &mut self.replies, &mut self.clients, frame, &bytes, to);
+                match self.lane.bytes(frame.place) {
+                    Ok(bytes) => {
+                        apply_frame(replica, &mut self.replies, &mut self.clients, frame, &bytes, to);
+                    }
+                    Err(error) => {
+                        read = Err(error);
+                        break;
+                    }
+                }
             }
             // Asks for nothing, so there is nothing to perform, and no reason for another turn.
             self.effects.clear();
             replica.core.step(self.now, Input::Applied { index: replica.applied }, &mut self.effects);
+            self.answer_reads(slot);
+            return read;
         }
         self.answer_reads(slot);
         Ok(())

@@ -24,6 +24,7 @@ mod reads;
 mod receive;
 mod relaxed;
 mod replica;
+mod scrub;
 mod ship;
 mod snapshots;
 #[cfg(test)]
@@ -47,6 +48,7 @@ use self::introductions::Introductions;
 pub use self::open::Settings;
 pub(crate) use self::open::Surroundings;
 use self::replica::{Promise, Replica};
+use self::scrub::Scrubbing;
 use self::ship::{Addressee, Outboxes};
 use self::snapshots::Transfers;
 use self::timers::Timers;
@@ -148,6 +150,7 @@ pub(crate) struct Worker<D: Disk> {
     /// Groups that follow, and were read at bounded staleness since their leader was asked.
     watched: Vec<GroupSlot>,
     transfers: Transfers,
+    scrubbing: Scrubbing,
     introductions: Introductions,
     liveness: Liveness,
     pulse: Pulse,
@@ -182,6 +185,7 @@ impl<D: Disk> Worker<D> {
             self.answer_questions();
             self.take_arrivals();
             self.take_background();
+            self.scrub();
             self.take_due();
         }
         let had_room = self.take_requests();
@@ -210,7 +214,7 @@ impl<D: Disk> Worker<D> {
             } else {
                 let hangs_at = self.pulse.next_deadline(now, self.oldest_batch());
                 let own = self.transfers.next_deadline().min(self.liveness.next_deadline()).min(hangs_at);
-                let own = own.min(self.relaxed_due());
+                let own = own.min(self.relaxed_due()).min(self.scrub_due());
                 self.timers.next().min(self.reads_due.next()).min(own)
             },
             is_closed: false,

@@ -4,7 +4,9 @@ use std::io::Read;
 use std::sync::Arc;
 use std::time::Duration;
 
-use raftwerk_frame::{Configuration, EntryId, GroupId, HardState, LogId, Membership, NodeId, Term, Time};
+use raftwerk_frame::{
+    Configuration, EntryId, GroupId, HardState, Index, LogId, Membership, NodeId, Term, Time,
+};
 use raftwerk_net::Transport;
 use raftwerk_raft as raft;
 use raftwerk_wal::{Disk, Lane, LaneOptions, Lsn, RecoveredGroup, SnapshotMeta};
@@ -20,7 +22,7 @@ use crate::inbox::Inbox;
 use crate::liveness::{Liveness, Terms};
 use crate::metric::WorkerMetrics;
 use crate::pulse::Pulse;
-use crate::state_machine::{Replies, StateMachines};
+use crate::state_machine::{Replies, StateMachine, StateMachines};
 
 /// What a worker needs of the node's settings; [`Config`](crate::Config) explains those it has, too.
 #[derive(Clone, Debug)]
@@ -53,6 +55,10 @@ pub struct Settings {
     pub checkpoint_log_bytes: u64,
     /// When a lane's files hold more than this, the groups that pin its oldest are checkpointed.
     pub lane_bytes_max: u64,
+    /// How fast the worker has its part of the log read in search of damage; 0: never.
+    pub scrub_bytes_per_second: u64,
+    /// How long after such a pass began the next one begins, at the earliest.
+    pub scrub_interval: Duration,
     /// How willing this node is to lead.
     pub priority: u8,
     /// Seeds the election timers.
@@ -170,6 +176,7 @@ impl<D: Disk> Worker<D> {
             questions: Vec::new(),
             watched: Vec::new(),
             transfers: Transfers::default(),
+            scrubbing: super::Scrubbing::begin_at(now),
             introductions: super::Introductions::default(),
             liveness,
             pulse,
@@ -219,6 +226,20 @@ impl<D: Disk> Worker<D> {
         if let Some(meta) = &checkpoint {
             self.finish_install(slot, &mut recovered, meta);
         }
+        self.revive(slot, recovered, checkpointed.index, is_witness, machine, checkpoint)
+    }
+
+    /// A replica as its log has it, with a machine that has seen everything up to `applied`.
+    pub(super) fn revive(
+        &mut self,
+        slot: raftwerk_wal::GroupSlot,
+        mut recovered: RecoveredGroup,
+        applied: Index,
+        is_witness: bool,
+        machine: Option<Box<dyn StateMachine>>,
+        checkpoint: Option<SnapshotMeta>,
+    ) -> Result<(), OpenError> {
+        let group = recovered.group;
         let steps_over = recovered.fence.map(|fence| self.step_over(slot, fence, &mut recovered));
         let has_promised = steps_over.unwrap_or(Ok(false))?;
         let config = self.settings.core_config(group, self.outboxes.log(), &recovered.configuration);
@@ -233,7 +254,7 @@ impl<D: Disk> Worker<D> {
             configuration: begins_in.unwrap_or(recovered.configuration),
             runs: recovered.runs.iter().map(|&(term, first)| raft::TermRun { term, first }).collect(),
             last: recovered.last,
-            applied: checkpointed.index,
+            applied: applied.max(recovered.compacted.index),
         };
         let memberships = configurations.map(|(index, configuration)| Membership { index, configuration });
         // It may have promised to wait for others before it stopped.

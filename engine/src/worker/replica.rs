@@ -70,6 +70,15 @@ pub(crate) struct PendingChange {
     pub(crate) reply: oneshot::Sender<Result<Membership, ReconfigureError>>,
 }
 
+/// Entries that are damaged in the log.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Damage {
+    pub(crate) first: Index,
+    pub(crate) last: Index,
+    /// Of their frames.
+    pub(crate) bytes: u64,
+}
+
 /// A replica of a group, as its worker holds it.
 pub(crate) struct Replica {
     pub(crate) id: GroupId,
@@ -102,6 +111,8 @@ pub(crate) struct Replica {
     pub(crate) bytes_since_checkpoint: u64,
     /// A checkpoint is being written.
     pub(crate) saving: bool,
+    /// Entries of its log that cannot be read.
+    pub(crate) damage: Option<Damage>,
     /// The latest hard state's way to the disk.
     pub(crate) promise: Promise,
     /// The timer entry that counts.
@@ -141,6 +152,7 @@ impl Replica {
             checkpoint,
             bytes_since_checkpoint: 0,
             saving: false,
+            damage: None,
             promise: Promise::Kept,
             timer_at: Time::NEVER,
             is_dirty: false,
@@ -173,7 +185,14 @@ impl Replica {
     /// Up to where entries may be applied: committed, and durable on this node too, so that no state machine ever
     /// knows more than its own log.
     pub(crate) fn may_apply_to(&self) -> Index {
-        self.core.commit().min(self.core.durable())
+        let to = self.core.commit().min(self.core.durable());
+        match self.damage {
+            // A witness reads nothing.
+            Some(damage) if self.machine.is_some() && damage.first <= to && damage.last > self.applied => {
+                damage.first.prev().max(self.applied)
+            }
+            _ => to,
+        }
     }
 
     /// The id of the last applied entry.

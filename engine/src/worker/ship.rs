@@ -113,6 +113,8 @@ pub(super) struct Outboxes {
     /// … and those that it refused: lost, as far as the protocol is concerned.
     pub(super) dropped: u64,
     full: Vec<(NodeId, Bytes)>,
+    /// What was to be sent and could not be read.
+    unread: Vec<Place>,
 }
 
 impl Outboxes {
@@ -125,6 +127,7 @@ impl Outboxes {
             sent: 0,
             dropped: 0,
             full: Vec::new(),
+            unread: Vec::new(),
         }
     }
 
@@ -237,7 +240,15 @@ impl Outboxes {
         let mut parts = Parts::new();
         for body in outbox.bodies.drain(..) {
             let frames = match body {
-                Body::Place(place) => lane.bytes(place)?,
+                Body::Place(place) => match lane.bytes(place) {
+                    Ok(frames) => frames,
+                    Err(LogError::Damaged { place, .. }) => {
+                        // The unit is lost, as on the way. Its groups come back with what is whole.
+                        self.unread.push(place);
+                        return Ok(());
+                    }
+                    Err(error) => return Err(error),
+                },
                 Body::Made(frame) => frame,
             };
             if frames.len() < SLICE_BYTES {
@@ -298,12 +309,16 @@ impl<D: Disk> Worker<D> {
                 && replica.may_speak(self.durable)
                 && let Err(error) = self.ship_group(slot)
             {
-                return self.poison(&error);
+                let LogError::Damaged { place, .. } = error else { return self.poison(&error) };
+                self.found_damage(place);
             }
         }
         self.dirty = list;
         if let Err(error) = self.outboxes.flush(&self.lane, &*self.transport) {
             self.poison(&error);
+        }
+        for place in std::mem::take(&mut self.outboxes.unread) {
+            self.found_damage(place);
         }
     }
 
@@ -325,6 +340,9 @@ impl<D: Disk> Worker<D> {
                     let record = record(addressee, group, message, 0);
                     self.outboxes.append(addressee, &record, std::iter::empty());
                     continue;
+                }
+                if replica.is_damaged_in(shipment.first, shipment.last) && !shipment.is_withheld {
+                    break; // there will be a snapshot instead
                 }
                 let (bodies, last) = if shipment.is_withheld {
                     let frames = withheld_frames(group, &replica.core, &shipment);

@@ -65,6 +65,7 @@ pub(super) enum Work {
     Restore { group: GroupId },
     Drop { group: GroupId, reply: oneshot::Sender<bool> },
     Note(Note),
+    Scrub,
 }
 
 /// All transfers and background work of a worker.
@@ -105,6 +106,11 @@ impl Transfers {
         self.token
     }
 
+    /// Nothing will come of it.
+    pub(super) fn expect_no_more(&mut self, token: u64) {
+        self.work.remove(&token);
+    }
+
     /// When a transfer wants to be looked at.
     pub(super) fn next_deadline(&self) -> Time {
         self.outgoing.values().map(|transfer| transfer.deadline).min().unwrap_or(Time::NEVER)
@@ -135,7 +141,7 @@ impl<D: Disk> Worker<D> {
         // While somebody is being sent the present one, only a log that grows far beyond its bound makes a new one.
         let group = replica.id;
         let is_in_use = self.transfers.is_sending(group);
-        let enough = self.settings.checkpoint_log_bytes * if is_in_use { 4 } else { 1 };
+        let enough = self.settings.checkpoint_log_bytes.saturating_mul(if is_in_use { 4 } else { 1 });
         if replica.bytes_since_checkpoint >= enough && !replica.saving {
             self.checkpoint(slot);
         }
@@ -201,6 +207,8 @@ impl<D: Disk> Worker<D> {
                     let _caller_gone = reply.send(true);
                 }
                 (Work::Note(note), result) => self.noted(note, result.is_ok()),
+                (Work::Scrub, Ok(BackgroundOutput::Scrubbed(seen))) => self.scrubbed(seen),
+                (Work::Scrub, _) => self.scrubbed(None),
             }
         }
         self.checkpoint_pinning();
@@ -232,6 +240,7 @@ impl<D: Disk> Worker<D> {
             self.metrics.checkpointed();
             self.adopt_checkpoint(group, &meta);
             self.compact(slot);
+            self.mend(slot);
         }
     }
 

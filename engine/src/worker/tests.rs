@@ -30,6 +30,7 @@ use crate::{Applied, CreateError, GroupStatus, ProposeError, ReplaceError};
 
 mod reads;
 mod relaxed;
+mod scrub;
 
 const GROUP: GroupId = GroupId(1);
 const TIMEOUT: Duration = Duration::from_millis(500);
@@ -137,6 +138,14 @@ fn record_of(message: Message) -> Record {
 
 impl Node {
     fn open(files: &MemoryFiles, checkpoint_log_bytes: u64) -> Self {
+        Self::open_with(files, checkpoint_log_bytes, |_, _| ())
+    }
+
+    fn open_with(
+        files: &MemoryFiles,
+        checkpoint_log_bytes: u64,
+        change: impl FnOnce(&mut Settings, &mut LaneOptions),
+    ) -> Self {
         let directory = Directory::open(files.clone(), 1, 7).unwrap();
         let mut inner = StepDisk::new(directory.clone());
         inner.runs_by_itself = false;
@@ -153,7 +162,7 @@ impl Node {
             dispatch: Arc::clone(&dispatch),
             metrics: Arc::new(WorkerMetrics::default()),
         };
-        let settings = Settings {
+        let mut settings = Settings {
             node: NodeId(1),
             worker: 0,
             workers: 1,
@@ -168,13 +177,16 @@ impl Node {
             relaxed_sync_interval: Duration::from_millis(10),
             checkpoint_log_bytes,
             lane_bytes_max: u64::MAX,
+            scrub_bytes_per_second: 0,
+            scrub_interval: Duration::ZERO,
             priority: raftwerk_raft::PRIORITY_MAX,
             seed: 1,
             life: 1,
             clock_drift_ppm: 50_000,
         };
-        let options =
+        let mut options =
             LaneOptions { segment_bytes: 64 << 10, frame_bytes_max: 16 << 10, ..LaneOptions::default() };
+        change(&mut settings, &mut options);
         let worker = Worker::open(settings, options, disk.clone(), surroundings, Time(0)).unwrap();
         Self { worker, disk, files: files.clone(), inbox, dispatch, wire, now: Time(0) }
     }

@@ -106,6 +106,8 @@ kinds! {
     Part = "part",
     /// A leader loses its followers one by one, and what they have promised with them.
     Oust = "oust",
+    /// A bit of a durable batch flips while the node runs, and nobody has read it yet.
+    Decay = "decay",
 }
 
 impl FaultKind {
@@ -138,6 +140,7 @@ impl FaultKind {
                 | Self::LostRename
                 | Self::Wipe
                 | Self::Rollback
+                | Self::Decay
         )
     }
 }
@@ -254,6 +257,17 @@ pub(crate) fn schedule(
         at += chance.heavy_tailed(usual_gap);
     }
     strikes
+}
+
+/// Bits that flip at rest, behind a running node's back: drawn apart, so that everything else strikes as it would without.
+pub(crate) fn decays(seed: u64, nodes: usize, end: u64) -> Vec<Strike> {
+    let mut chance = Chance::of(seed, "decay");
+    let count = chance.below(4);
+    let mut strike = || {
+        let (at, node) = (chance.from_to(end / 10, end), chance.below(nodes as u64) as usize);
+        Strike { at, kind: FaultKind::Decay, node, other: node, span: 0, salt: chance.any() }
+    };
+    (0..count).map(|_| strike()).collect()
 }
 
 #[cfg(test)]

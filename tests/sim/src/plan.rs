@@ -10,7 +10,7 @@ use raftwerk_frame::NodeId;
 use raftwerk_wal::{LaneOptions, OnDamage};
 
 use crate::chance::Chance;
-use crate::fault::{FaultKind, FaultSet, Strike, schedule};
+use crate::fault::{FaultKind, FaultSet, Strike, decays, schedule};
 use crate::quic::QuicPlan;
 
 /// How unkind the world is.
@@ -208,6 +208,14 @@ impl Plan {
             strikes.extend(schedule(Chance::of(seed, "wishes"), wishes, nodes, end, gap, election));
             strikes.sort_by_key(|strike| strike.at);
         }
+        if kinds.has(FaultKind::BitRot) && !options.without.has(FaultKind::Decay) {
+            let decays = decays(seed, nodes, end);
+            // It is looked for in some runs, and met by whoever reads in the others.
+            if !decays.is_empty() && Chance::of(seed, "scrub").below(3) > 0 {
+                settings.scrub_bytes_per_second = 256 << 10;
+            }
+            strikes.extend(decays);
+        }
         if let Some(kept) = &options.strikes {
             let chosen = kept.iter().filter_map(|at| strikes.get(*at).copied());
             strikes = chosen.collect();
@@ -270,6 +278,7 @@ fn kinds(chance: &mut Chance, profile: Profile) -> FaultSet {
         // What they try are leases, and elsewhere much else is in the way.
         Profile::Leases if matches!(kind, FaultKind::Part | FaultKind::Oust) => true,
         _ if matches!(kind, FaultKind::Part | FaultKind::Oust) => false,
+        _ if kind == FaultKind::Decay => false, // drawn apart
         Profile::Gentle => matches!(kind, FaultKind::Kill | FaultKind::Delay | FaultKind::Isolate),
         Profile::Leases => {
             matches!(
@@ -334,6 +343,8 @@ fn limits(chance: &mut Chance, seed: u64, election: u64) -> (Settings, LaneOptio
         relaxed_sync_interval: Duration::from_nanos(RELAXED_SYNC_INTERVAL),
         checkpoint_log_bytes: chance.one_of(&[128, 1 << 10, 8 << 10, 64 << 10]),
         lane_bytes_max: segment_bytes * chance.one_of(&[2, 4, 16]),
+        scrub_bytes_per_second: 0,
+        scrub_interval: Duration::ZERO,
         priority: raftwerk::PRIORITY_MAX,
         seed,
         life: 0,

@@ -202,6 +202,7 @@ impl Watch {
             is_voteless: is_voteless(core),
         };
         let watch = self.replicas.entry((node, view.group.0)).or_default();
+        watch.may_lose(core, view.fence);
         let before = watch.facts.replace(now);
         let was_durable = std::mem::replace(&mut watch.durable, core.durable().0);
         if before == Some(now) {
@@ -326,7 +327,7 @@ impl Watch {
             let term = core.term_at(Index(counted)).filter(|_| counted > core.compacted().index.0);
             ensure!(
                 watch.shadow.hard_state.term > core.term()
-                    || term.is_none_or(|term| watch.shadow.holds(EntryId::new(term, Index(counted)))),
+                    || term.is_none_or(|term| watch.holds_or_held(EntryId::new(term, Index(counted)))),
                 "counted as acknowledged",
                 "{whose}: counts {counted}@{} for {peer}, which has {:?} there",
                 term.unwrap_or_default().0,

@@ -155,7 +155,7 @@ fn what_has_rotted_since_opening_is_never_given_out() {
         assert!(files.rot(&path, u64::from(place.offset) + 100, 4));
         let offset = u64::from(place.offset);
         match lane.bytes(place) {
-            Err(LogError::Damaged { file, offset: at }) => assert_eq!((file, at), (path, offset)),
+            Err(LogError::Damaged { file, offset: at, .. }) => assert_eq!((file, at), (path, offset)),
             other => panic!("entry {index}: {other:?}"),
         }
     }

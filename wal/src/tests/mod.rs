@@ -11,6 +11,7 @@ mod relaxed;
 mod retention;
 mod round_trip;
 mod salvage;
+mod scrub;
 mod snapshots;
 mod witness;
 

@@ -14,18 +14,37 @@ pub(super) struct Loss {
     fence: Term,
     /// What it held before.
     before: Shadow,
+    /// It was found out while the node ran, so opening may find the same once more.
+    is_new: bool,
 }
 
 impl ReplicaWatch {
     /// Whether a replica that was just opened says that something is gone which was there when it was opened before.
     pub(super) fn has_lost(&self, fence: Option<Term>) -> bool {
-        fence.is_some() && fence != self.loss.as_ref().map(|loss| loss.fence)
+        let is_new = self.loss.as_ref().is_some_and(|loss| loss.is_new);
+        fence.is_some() && (is_new || fence != self.loss.as_ref().map(|loss| loss.fence))
     }
 
     /// It begins anew, in a term in which it has promised nothing.
     pub(super) fn lose(&mut self, core: &Group, fence: Term) {
-        self.loss = Some(Loss { fence, before: std::mem::take(&mut self.shadow) });
+        self.loss = Some(Loss { fence, before: std::mem::take(&mut self.shadow), is_new: false });
         self.acknowledged = (core.term(), 0);
+    }
+
+    /// A running replica may say the same of itself: then it goes on with what is left, and keeps its term and vote until the
+    /// next are durable.
+    pub(super) fn may_lose(&mut self, core: &Group, fence: Option<Term>) {
+        let is_known = fence.is_none() || fence == self.loss.as_ref().map(|loss| loss.fence);
+        if is_known || self.facts.is_none() {
+            return;
+        }
+        let hard_state = self.shadow.hard_state;
+        self.lose(core, fence.unwrap_or_default());
+        self.shadow = Shadow { hard_state, ..Shadow::of(core) };
+        self.facts = None;
+        if let Some(loss) = &mut self.loss {
+            loss.is_new = true;
+        }
     }
 
     /// Whether an entry is on the disk, or was before the disk lost it.

@@ -245,12 +245,23 @@ impl World<'_> {
         }
     }
 
-    /// Faults that take away what was durable. The node restarts right after, so that what it finds is what is left.
+    /// Faults that take away what was durable. The node restarts right after, so that what it finds is what is left; but where
+    /// it is to find out while it runs.
     fn damage(&mut self, strike: &Strike) -> Checked {
         let at = strike.node;
         if strike.kind == FaultKind::Rollback && self.nodes[at].image.is_none() {
             let image = self.nodes[at].files.after_power_cut(|_, _| SectorFate::Old);
             self.nodes[at].image = Some(image);
+            return Ok(());
+        }
+        if strike.kind == FaultKind::Decay {
+            if let Some((written, _)) = self.target(strike) {
+                spoil(&self.nodes[at].files, strike, &written, None);
+                self.nodes[at].is_damaged = true;
+                self.say(|| {
+                    format!("n{}  decays: {} at {} ({})", at + 1, written.path, written.offset, written.lsn)
+                });
+            }
             return Ok(());
         }
         let target = self.target(strike);

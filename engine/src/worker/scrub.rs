@@ -1,0 +1,221 @@
+//! Damage in the log of a running worker: it is looked for at a bounded rate, and whatever finds it, it is mended at once.
+//!
+//! Nothing but payloads can be lost here: what was promised is in memory, and so is which entries a damaged place held.
+//! 1. Facts in a damaged segment are written again; so are a group's entries, where few, and where a copy is whole.
+//! 2. Entries that this replica has applied are not needed but for followers: a checkpoint takes their place, and followers
+//!    that lack them get that.
+//! 3. Entries that it has not applied are lost. The replica is fenced as if the loss had been found at opening: it forgets
+//!    them, steps into a later term, votes for nobody, and is brought them by a leader that was elected without it
+//!    (`engine/docs/log_format.md`). All others of the worker go on.
+//!
+//! Until then nobody is sent what is damaged, nor is it applied. What is not here: reading (`raftwerk_wal::Lane::scrub`).
+
+use raftwerk_frame::{GroupId, Index, Time};
+use raftwerk_wal::{Disk, GroupSlot, Hit, Place, Scrubbed};
+
+use super::Worker;
+use super::reads::refuse_reads;
+use super::replica::{Damage, Replica};
+use super::snapshots::Work;
+use crate::error::{ProposeError, ReadError};
+
+/// What is looked at by one job.
+const PIECE_BYTES: u64 = 256 << 10;
+/// What could not be mended, for want of room perhaps, is tried again after this.
+const RETRY: std::time::Duration = std::time::Duration::from_secs(1);
+
+/// How far the worker has come with it.
+#[derive(Debug)]
+pub(super) struct Scrubbing {
+    /// When the next piece is due, unless one is being looked at.
+    due: Time,
+    is_looking: bool,
+    /// When this pass began.
+    began: Time,
+    /// Places that a read has found damaged.
+    found: Vec<Place>,
+    /// Groups with entries that are damaged, and when to see after them.
+    hit: Vec<GroupSlot>,
+    mend_at: Time,
+}
+
+impl Scrubbing {
+    pub(super) const fn begin_at(now: Time) -> Self {
+        Self {
+            due: now,
+            is_looking: false,
+            began: now,
+            found: Vec::new(),
+            hit: Vec::new(),
+            mend_at: Time::NEVER,
+        }
+    }
+}
+
+impl Replica {
+    /// Whether some of these entries cannot be read.
+    pub(super) fn is_damaged_in(&self, first: Index, last: Index) -> bool {
+        self.damage.is_some_and(|damage| damage.first <= last && first <= damage.last)
+    }
+}
+
+impl<D: Disk> Worker<D> {
+    /// When the worker wants a turn for this.
+    pub(super) fn scrub_due(&self) -> Time {
+        let is_off = self.settings.scrub_bytes_per_second == 0 || self.scrubbing.is_looking;
+        let due = if is_off { Time::NEVER } else { self.scrubbing.due };
+        let found = if self.scrubbing.found.is_empty() { Time::NEVER } else { self.now };
+        due.min(self.scrubbing.mend_at).min(found)
+    }
+
+    /// Takes what was found damaged, and has more looked at when that is due.
+    pub(super) fn scrub(&mut self) {
+        for place in self.lane.damage_met() {
+            if !self.lane.is_known_damage(place) {
+                self.scrubbing.found.push(place);
+            }
+        }
+        for place in std::mem::take(&mut self.scrubbing.found) {
+            self.take_damage(place, true);
+        }
+        if self.scrubbing.mend_at <= self.now {
+            for slot in self.scrubbing.hit.clone() {
+                self.mend(slot);
+            }
+            self.tally_damage();
+        }
+        let rate = self.settings.scrub_bytes_per_second;
+        if rate == 0 || self.scrubbing.is_looking || self.now < self.scrubbing.due || self.is_poisoned {
+            return;
+        }
+        let token = self.transfers.expect(Work::Scrub);
+        self.scrubbing.is_looking = self.lane.scrub(token, PIECE_BYTES);
+        if !self.scrubbing.is_looking {
+            self.transfers.expect_no_more(token);
+            let interval = self.settings.scrub_interval.max(RETRY);
+            self.scrubbing.due = (self.scrubbing.began + interval).max(self.now + RETRY);
+            self.scrubbing.began = self.scrubbing.due;
+        }
+    }
+
+    /// A piece was looked at; `None`: it is gone, or could not be opened.
+    pub(super) fn scrubbed(&mut self, seen: Option<Scrubbed>) {
+        self.scrubbing.is_looking = false;
+        let Some(seen) = seen else {
+            self.scrubbing.due = self.now + RETRY;
+            return;
+        };
+        let nanos =
+            u128::from(seen.bytes) * 1_000_000_000 / u128::from(self.settings.scrub_bytes_per_second.max(1));
+        self.scrubbing.due = self.now + std::time::Duration::from_nanos(nanos as u64);
+        for place in self.lane.scrubbed(&seen) {
+            self.take_damage(place, false);
+        }
+    }
+
+    /// A read has met damage. It is taken up in the next turn, which follows at once.
+    pub(super) fn found_damage(&mut self, place: Place) {
+        if !self.scrubbing.found.contains(&place) {
+            self.scrubbing.found.push(place);
+        }
+    }
+
+    /// A place of the log is damaged. `is_joined`: not all of it need be.
+    fn take_damage(&mut self, place: Place, is_joined: bool) {
+        self.lane.damaged(place);
+        let hits = self.lane.hit_by(place, is_joined);
+        let groups: Vec<GroupId> = hits.iter().map(|hit| hit.group).collect();
+        let error = self.lane.damage_at(place);
+        tracing::error!(node = self.settings.node.0, worker = self.settings.worker, %error, bytes = place.bytes,
+            ?groups, "the log is damaged");
+        if !self.lane.lives_with_damage() {
+            return self.poison(&error);
+        }
+        for hit in hits {
+            self.hit(&hit, is_joined);
+        }
+        self.tally_damage();
+    }
+
+    fn hit(&mut self, hit: &Hit, is_unreadable: bool) {
+        if !is_unreadable && self.lane.write_again(hit.slot) {
+            return;
+        }
+        let Some(replica) = self.replicas[hit.slot.0 as usize].as_mut() else { return };
+        let damage = replica.damage.get_or_insert(Damage { first: hit.first, last: hit.last, bytes: 0 });
+        damage.first = damage.first.min(hit.first);
+        damage.last = damage.last.max(hit.last);
+        damage.bytes = damage.bytes.max(hit.bytes);
+        if !self.scrubbing.hit.contains(&hit.slot) {
+            self.scrubbing.hit.push(hit.slot);
+        }
+        self.mend(hit.slot);
+    }
+
+    /// Does what can be done now for a replica with damaged entries.
+    pub(super) fn mend(&mut self, slot: GroupSlot) {
+        let Some(replica) = self.replicas[slot.0 as usize].as_mut() else { return };
+        let Some(damage) = replica.damage else { return };
+        let applied = replica.applied;
+        if damage.first > applied {
+            return self.lose_entries(slot, damage.first);
+        }
+        let checkpointed = match &replica.checkpoint {
+            _ if replica.machine.is_none() => applied, // it has none, and needs none
+            Some(meta) => meta.id.index,
+            None => Index(0),
+        };
+        if checkpointed < damage.last.min(applied) {
+            if !replica.saving {
+                self.checkpoint(slot); // and again, when it is written
+            }
+            return;
+        }
+        if replica.machine.is_none() {
+            self.cut_log(slot)
+        } else {
+            self.compact(slot)
+        }
+        if damage.last > applied {
+            return self.lose_entries(slot, applied.next());
+        }
+        let Some(replica) = self.replicas[slot.0 as usize].as_mut() else { return };
+        if replica.core.compacted().index >= damage.last {
+            replica.damage = None;
+            tracing::warn!(
+                node = self.settings.node.0,
+                group = replica.id.0,
+                "a checkpoint has taken the place of damaged entries"
+            );
+        }
+    }
+
+    /// Entries that are not applied are gone, with all that follow them: the replica begins anew from what is left.
+    fn lose_entries(&mut self, slot: GroupSlot, from: Index) {
+        let Some(recovered) = self.lane.lose(slot, from) else { return };
+        let Some(mut old) = self.replicas[slot.0 as usize].take() else { return };
+        let hint = None;
+        self.clients.refuse_staged(&mut old, &ProposeError::NotLeader { hint });
+        self.clients.abandon(&mut old, Index(0));
+        super::membership::abandon_change(&mut old);
+        refuse_reads(&mut old, &mut self.clients, &ReadError::NotLeader { hint });
+        self.transfers.forget(old.id);
+        self.metrics.fenced();
+        let is_witness = old.machine.is_none();
+        let Replica { machine, checkpoint, applied, bytes_since_checkpoint, saving, .. } = *old;
+        if let Err(error) = self.revive(slot, recovered, applied, is_witness, machine, checkpoint) {
+            return self.poison(&error);
+        }
+        if let Some(replica) = self.replicas[slot.0 as usize].as_mut() {
+            (replica.bytes_since_checkpoint, replica.saving) = (bytes_since_checkpoint, saving);
+        }
+    }
+
+    fn tally_damage(&mut self) {
+        let damage =
+            |slot: &GroupSlot| self.replicas[slot.0 as usize].as_ref().and_then(|replica| replica.damage);
+        self.scrubbing.hit.retain(|slot| damage(slot).is_some());
+        self.metrics.at_risk(self.scrubbing.hit.iter().filter_map(damage).map(|damage| damage.bytes).sum());
+        self.scrubbing.mend_at = if self.scrubbing.hit.is_empty() { Time::NEVER } else { self.now + RETRY };
+    }
+}

@@ -1,0 +1,155 @@
+//! A look at a piece of a sealed segment that nobody has asked for: whether the device still gives back what was written.
+//!
+//! It is read past the system's cache, where that can be done, since the device is what is in question. A page that cannot be
+//! read counts as one whose bytes are wrong. What does not match is looked at once more, so that a slip on the way is not
+//! taken for damage. Runs where snapshot files are worked on, a piece at a time; never in a worker's turn.
+//!
+//! What is not here: which piece is next, and whom damage hits (`lane_scrub`).
+
+use std::io;
+
+use crate::batch::{BATCH_HEADER_BYTES, BatchHeader, Life, Remains};
+use crate::disk::{Access, Files};
+use crate::pool::{BufferPool, PooledBuffer};
+use crate::segment::{PAGE_BYTES, SegmentHeader, segment_path};
+
+const PAGE: u64 = PAGE_BYTES as u64;
+
+/// Which piece to look at.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct ScrubPiece {
+    pub(crate) sequence: u64,
+    pub(crate) incarnation: u64,
+    /// Where to begin: at the file's start, or where a batch does.
+    pub(crate) from: u64,
+    /// Where the segment's batches end.
+    pub(crate) end: u64,
+    /// How much to look at, about: whole batches, at least one.
+    pub(crate) bytes: u64,
+}
+
+/// What was seen of a piece of a segment.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Scrubbed {
+    /// The file, relative to the log directory.
+    pub file: String,
+    pub(crate) sequence: u64,
+    /// Where the next piece begins.
+    pub(crate) next: u64,
+    /// Bytes read.
+    pub bytes: u64,
+    /// Where it is not what was written, in order: from byte, to byte.
+    pub damage: Vec<(u64, u64)>,
+}
+
+/// Looks at a piece. `None` if there is no such file: it was freed meanwhile.
+///
+/// # Errors
+/// If the file cannot be opened.
+pub(crate) fn scrub<F: Files>(files: &F, lane: u16, piece: &ScrubPiece) -> io::Result<Option<Scrubbed>> {
+    let path = segment_path(lane, piece.sequence);
+    let opened = files.open(&path, Access::Scan).or_else(|_| files.open(&path, Access::Plain));
+    let file = match opened {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        opened => opened?,
+    };
+    let mut seen = look(files, &file, lane, piece);
+    if !seen.damage.is_empty() {
+        seen = look(files, &file, lane, piece);
+    }
+    Ok(Some(seen))
+}
+
+fn look<F: Files>(files: &F, file: &F::File, lane: u16, piece: &ScrubPiece) -> Scrubbed {
+    let pool = BufferPool::new(0);
+    let mut window = pool.take(piece.bytes.min(piece.end - piece.from) as usize);
+    let mut held = fill(files, file, &mut window, (piece.from, piece.end), piece.bytes);
+    let mut seen = Scrubbed {
+        file: segment_path(lane, piece.sequence),
+        sequence: piece.sequence,
+        next: piece.from,
+        bytes: held,
+        damage: Vec::new(),
+    };
+    if piece.from == 0 {
+        let header = SegmentHeader::parse(&window[..PAGE_BYTES]);
+        let is_good = header.is_ok_and(|header| (header.lane, header.sequence) == (lane, piece.sequence));
+        if !is_good {
+            seen.damage.push((0, PAGE));
+        }
+        seen.next = PAGE;
+    }
+    while seen.next < piece.end && seen.next < piece.from + held {
+        let at = (seen.next - piece.from) as usize;
+        let life = Life { incarnation: piece.incarnation, offset: seen.next as u32 };
+        let header = BatchHeader::parse(&window[at..at + BATCH_HEADER_BYTES], life);
+        let Some(header) = header.filter(|header| seen.next + header.padded_bytes() <= piece.end) else {
+            // Nobody can tell where the next batch begins: wherever there is one.
+            spoilt(&mut seen.damage, seen.next, seen.next + PAGE);
+            seen.next += PAGE;
+            continue;
+        };
+        if seen.next + header.padded_bytes() > piece.from + held {
+            if at > 0 {
+                break; // for the next piece
+            }
+            let bytes = header.padded_bytes();
+            window = pool.take(bytes as usize);
+            held = fill(files, file, &mut window, (piece.from, piece.end), bytes);
+            seen.bytes += held;
+        }
+        let batch = &window[at..at + header.padded_bytes() as usize];
+        if !header.frames(batch, |_, _, _| ()) {
+            broken_frames(&header, batch, seen.next, &mut seen.damage);
+        }
+        seen.next += header.padded_bytes();
+    }
+    seen
+}
+
+/// Which bytes of a batch are not whole; all of them, if that cannot be told.
+fn broken_frames(header: &BatchHeader, batch: &[u8], at: u64, damage: &mut Vec<(u64, u64)>) {
+    let Some(remains) = header.remains(batch) else {
+        return spoilt(damage, at, at + header.padded_bytes());
+    };
+    let mut from = at + BATCH_HEADER_BYTES as u64;
+    for one in remains {
+        match one {
+            Remains::Frame { header, .. } => from += header.frame_bytes() as u64,
+            Remains::Lost { bytes, .. } => {
+                spoilt(damage, from, from + u64::from(bytes));
+                from += u64::from(bytes);
+            }
+        }
+    }
+}
+
+/// Adds a range; what lies side by side is one.
+fn spoilt(damage: &mut Vec<(u64, u64)>, from: u64, to: u64) {
+    match damage.last_mut() {
+        Some(last) if last.1 == from => last.1 = to,
+        _ => damage.push((from, to)),
+    }
+}
+
+/// Reads so many bytes, up to the end, page by page where the device refuses some: those are left as zeros.
+fn fill<F: Files>(
+    files: &F,
+    file: &F::File,
+    window: &mut PooledBuffer,
+    (from, end): (u64, u64),
+    bytes: u64,
+) -> u64 {
+    let held = bytes.min(end - from).next_multiple_of(PAGE).min(window.len() as u64);
+    let window = &mut window[..held as usize];
+    if files.read_at(file, from, window).is_ok_and(|read| read as u64 == held) {
+        return held;
+    }
+    for (number, page) in window.chunks_mut(PAGE_BYTES).enumerate() {
+        let read = files.read_at(file, from + number as u64 * PAGE, page);
+        if read.map_or(0, |read| read) < page.len() {
+            page.fill(0);
+        }
+    }
+    held
+}
