@@ -45,6 +45,10 @@ pub struct Config {
     pub checkpoint_log_bytes: u64,
     /// When a lane's files hold more than this, the groups that pin its oldest are checkpointed. Default 1 GiB.
     pub lane_bytes_max: u64,
+    /// When a file of the log has been full for so long, what is alive in it is moved forward, or the groups it belongs to are
+    /// checkpointed, so that it goes, however little the log holds. At least a minute. Counted from opening for files that were
+    /// there before. Default: none; what is alive is written again about once in this time.
+    pub log_age_max: Option<Duration>,
     /// How fast the node reads its own log, where nothing is written any more, in search of damage: bytes a second, over all
     /// workers. Default 8 MiB; 0: never. What is found is said in the node's log and in
     /// [`EngineStats::damaged_bytes`](crate::EngineStats::damaged_bytes), and repaired.
@@ -105,6 +109,7 @@ impl Config {
             segment_bytes: 64 << 20,
             checkpoint_log_bytes: 64 << 20,
             lane_bytes_max: 1 << 30,
+            log_age_max: None,
             scrub_bytes_per_second: 8 << 20,
             scrub_interval: Duration::from_secs(3600),
             window_bytes: 4 << 20,
@@ -143,6 +148,10 @@ impl Config {
             (
                 self.relaxed_sync_interval <= self.heartbeat_interval,
                 "relaxed_sync_interval must be at most heartbeat_interval",
+            ),
+            (
+                self.log_age_max.is_none_or(|age| age >= Duration::from_secs(60)),
+                "log_age_max must be at least a minute",
             ),
             (self.priority <= raftwerk_raft::PRIORITY_MAX, "priority must be at most PRIORITY_MAX"),
             (

@@ -318,6 +318,7 @@ fn lane_options(config: &Config, lane: u16) -> LaneOptions {
             .max(config.payload_bytes_max + 1024),
         on_damage: OnDamage::Fence,
         log_bytes_max: config.lane_bytes_max,
+        age_max: config.log_age_max,
         ..LaneOptions::default()
     }
 }

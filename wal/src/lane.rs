@@ -6,10 +6,11 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use raftwerk_frame::frame::HEADER_BYTES;
-use raftwerk_frame::{GroupId, Term};
+use raftwerk_frame::{GroupId, Term, Time};
 use rustc_hash::FxHashMap;
 
 use crate::batch::{BATCH_HEADER_BYTES, BatchInProgress, Life};
@@ -46,6 +47,10 @@ pub struct LaneOptions {
     /// When the files hold more than this, groups with little in the log have it moved forward, so that they do not keep
     /// old segments; those with more are named ([`Lane::pinning`]). Default 1 GiB.
     pub log_bytes_max: u64,
+    /// When a segment has been full for so long, it is to go, however little the log holds: groups with little in it have it
+    /// moved forward, those with more are named ([`Lane::pinning`]). Counted from opening for what was there before. Default:
+    /// never. What is alive is written again about once in this time, so not much less than minutes.
+    pub age_max: Option<Duration>,
     /// What to do where something that was durable is damaged. Default: refuse.
     pub on_damage: OnDamage,
 }
@@ -75,6 +80,7 @@ impl Default for LaneOptions {
             spare_segments: 4,
             recent_bytes: 16 << 20,
             log_bytes_max: 1 << 30,
+            age_max: None,
             on_damage: OnDamage::Refuse,
         }
     }
@@ -92,6 +98,9 @@ impl LaneOptions {
         let room = self.segment_bytes as usize - PAGE_BYTES - BATCH_HEADER_BYTES;
         if !(1024..=room).contains(&self.frame_bytes_max) {
             return bad("frame_bytes_max must be from 1 KiB to what a segment holds");
+        }
+        if self.age_max.is_some_and(|age| age.is_zero()) {
+            return bad("age_max must not be zero");
         }
         if self.ready_segments == 0 || self.batch_bytes_max == 0 || self.queue_bytes_max == 0 {
             return bad("ready_segments, batch_bytes_max and queue_bytes_max must not be 0");
@@ -260,8 +269,12 @@ pub struct Lane<D: Disk> {
     pub(crate) poisoned: Option<Poisoned>,
     pub(crate) background: VecDeque<BackgroundDone>,
     pub(crate) carry_from: usize,
-    /// The newest segment when every group was last looked at for something to move forward.
+    /// The newest segment when every group was last looked at for something to move forward …
     pub(crate) carried_at: u64,
+    /// … and the oldest.
+    pub(crate) carried_of: u64,
+    /// The time, as it was last told.
+    pub(crate) now: Time,
     pub(crate) counters: Counters,
     /// A probe is on its way.
     pub(crate) is_probing: bool,
@@ -325,6 +338,8 @@ impl<D: Disk> Lane<D> {
             background: VecDeque::new(),
             carry_from: 0,
             carried_at: 0,
+            carried_of: 0,
+            now: Time(0),
             counters: Counters { terms: found.terms, ..Counters::default() },
             is_probing: false,
             scrubbing: Scrubbing::default(),

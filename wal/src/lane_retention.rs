@@ -6,15 +6,16 @@
 
 use bytes::Bytes;
 use raftwerk_frame::frame::{self, FrameKind};
-use raftwerk_frame::{GroupId, Index};
+use raftwerk_frame::{GroupId, Index, Time};
 
+use crate::batch::BatchInProgress;
 use crate::disk::{Disk, Job, SegmentJob};
 use crate::error::LogError;
 use crate::index::{Frame, GroupLog};
 use crate::lane::Lane;
 use crate::lane_append::memberships;
 
-/// Bytes of facts carried forward per turn, and slots looked at, so that no turn grows long.
+/// Bytes carried forward per turn that brings less, and slots looked at, so that no turn grows long.
 const CARRIED_BYTES_MAX: u64 = 256 << 10;
 const CARRIED_SLOTS_MAX: usize = 16 << 10;
 /// A group with at most so many bytes in the log has them moved forward rather than keep old segments.
@@ -35,27 +36,59 @@ impl<D: Disk> Lane<D> {
         let oldest = self.segments.in_use.front().map(|segment| segment.sequence);
         let held = oldest.filter(|oldest| *oldest != current && self.pins.has_frames(*oldest));
         let logs = self.groups.slots.iter().flatten();
-        let is_over = self.log_bytes() > self.options.log_bytes_max;
+        let is_over = self.log_bytes() > self.options.log_bytes_max || self.is_too_old();
         let moved_max = if is_over { self.moved_bytes_max() } else { 0 };
         let holds =
             move |log: &&GroupLog| log.live_bytes > moved_max && held.is_some_and(|oldest| log.is_in(oldest));
         logs.filter(holds).map(|log| log.group)
     }
 
+    /// Says what time it is: for [`LaneOptions::age_max`](crate::LaneOptions). Any clock will do that does not go back.
+    pub fn tell_time(&mut self, now: Time) {
+        self.now = now;
+        if self.options.age_max.is_some() {
+            let current = self.segments.current().sequence;
+            for segment in self.segments.in_use.iter_mut().filter(|segment| segment.sequence != current) {
+                segment.full_since.get_or_insert(now);
+            }
+        }
+    }
+
+    /// When the oldest segment will have been full for too long. It may be due.
+    fn old_at(&self) -> Option<Time> {
+        let oldest = self.segments.in_use.iter().find(|segment| segment.dead_at.is_none())?;
+        Some(oldest.full_since? + self.options.age_max?)
+    }
+
+    /// Whether the oldest segment that anything live is in has been full for longer than
+    /// [`LaneOptions::age_max`](crate::LaneOptions).
+    #[must_use]
+    pub fn is_too_old(&self) -> bool {
+        self.old_at().is_some_and(|at| at <= self.now)
+    }
+
+    /// When that will be so next; never, if it is so: then what is on its way to the disk brings the next turn.
+    #[must_use]
+    pub fn next_too_old(&self) -> Time {
+        self.old_at().filter(|at| *at > self.now).unwrap_or(Time::NEVER)
+    }
+
     /// Whether carrying is due: the oldest segment is held by what can be written again, and more of the log is dead than
     /// alive. Otherwise what was carried would soon be the oldest again, and all of it go around in circles. The device must
-    /// keep up besides: entries come first.
+    /// keep up besides: entries come first. What is too old is carried in any case: what is alive, about once in that time.
     fn may_carry(&self, oldest: u64) -> bool {
         let current = self.segments.current().sequence;
         let closed = self.segments.in_use.iter().filter(|segment| segment.sequence != current);
         let (log_bytes, staying) = closed.fold((0, 0), |(all, staying), segment| {
             (all + segment.bytes, staying + if segment.dead_at.is_none() { segment.bytes } else { 0 })
         });
-        let is_worth_it = staying > 2 * self.pins.live_bytes();
+        let is_old = self.is_too_old();
+        let is_worth_it = is_old || staying > 2 * self.pins.live_bytes();
         let is_behind = self.queued_bytes >= self.options.queue_bytes_max as u64 / 2;
         // All groups are looked at once for each new segment: what is too much to be moved waits for its compaction.
+        let was_looked_at = self.carried_at == current && (!is_old || self.carried_of == oldest);
         let is_kept = self.pins.has_frames(oldest)
-            && (log_bytes <= self.options.log_bytes_max || self.carried_at == current);
+            && (log_bytes <= self.options.log_bytes_max && !is_old || was_looked_at);
         oldest != current && self.pins.is_pinned(oldest) && is_worth_it && !is_behind && !is_kept
     }
 
@@ -70,7 +103,12 @@ impl<D: Disk> Lane<D> {
             return;
         };
         let has_frames = self.pins.has_frames(oldest);
-        let bytes_max = CARRIED_BYTES_MAX.min(self.options.queue_bytes_max as u64 / 4);
+        if self.is_too_old() && std::mem::replace(&mut self.carried_of, oldest) != oldest {
+            (self.carry_from, self.carried_at) = (0, 0); // all groups are looked at for each
+        }
+        // As much as the turn brings, at least: or the log would grow by more than goes.
+        let brought = self.turn_bytes + self.building.as_ref().map_or(0, BatchInProgress::used);
+        let bytes_max = CARRIED_BYTES_MAX.max(brought as u64).min(self.options.queue_bytes_max as u64 / 4);
         let bytes_before = self.counters.frame_bytes;
         let end = self.groups.slots.len().min(self.carry_from + CARRIED_SLOTS_MAX);
         while self.carry_from < end && self.counters.frame_bytes - bytes_before < bytes_max {

@@ -6,7 +6,7 @@
 use std::cell::OnceCell;
 use std::collections::VecDeque;
 
-use raftwerk_frame::Term;
+use raftwerk_frame::{Term, Time};
 
 use crate::disk::{Lsn, SegmentFile, SegmentJob};
 use crate::map::Mapped;
@@ -23,13 +23,16 @@ pub(crate) struct InUse<File> {
     pub(crate) map: OnceCell<Mapped>,
     /// Where its batches end, once that is certain. Not known of one that was damaged when the lane was opened.
     pub(crate) end: Option<u64>,
+    /// Since when it has been full, as far as that was noticed.
+    pub(crate) full_since: Option<Time>,
     /// Once nothing live is in it: the batch that must be durable before it may go.
     pub(crate) dead_at: Option<Lsn>,
 }
 
 impl<File> InUse<File> {
-    pub(crate) const fn recovered(sequence: u64, bytes: u64, read: File, end: Option<u64>) -> Self {
-        Self { sequence, bytes, append: None, read: Some(read), map: OnceCell::new(), end, dead_at: None }
+    pub(crate) fn recovered(sequence: u64, bytes: u64, read: File, end: Option<u64>) -> Self {
+        let (append, map, full_since, dead_at) = (None, OnceCell::new(), None, None);
+        Self { sequence, bytes, append, read: Some(read), map, end, full_since, dead_at }
     }
 }
 
@@ -77,8 +80,8 @@ impl<File: Clone> Segments<File> {
             None => (None, None),
         };
         let bytes = self.template.bytes;
-        let (map, end, dead_at) = (OnceCell::new(), None, None);
-        self.in_use.push_back(InUse { sequence, bytes, append, read, map, end, dead_at });
+        let (map, end, full_since, dead_at) = (OnceCell::new(), None, None, None);
+        self.in_use.push_back(InUse { sequence, bytes, append, read, map, end, full_since, dead_at });
     }
 
     /// The segment that batches go to now.

@@ -173,6 +173,7 @@ impl<D: Disk> Worker<D> {
     /// One pass. `now` must not go back.
     pub(crate) fn turn(&mut self, now: Time) -> TurnEnd {
         self.now = now;
+        self.lane.tell_time(now);
         self.outboxes.look_up(self.dispatch.peers());
         self.take_completions();
         self.take_orders();
@@ -214,7 +215,7 @@ impl<D: Disk> Worker<D> {
             } else {
                 let hangs_at = self.pulse.next_deadline(now, self.oldest_batch());
                 let own = self.transfers.next_deadline().min(self.liveness.next_deadline()).min(hangs_at);
-                let own = own.min(self.relaxed_due()).min(self.scrub_due());
+                let own = own.min(self.relaxed_due()).min(self.scrub_due()).min(self.lane.next_too_old());
                 self.timers.next().min(self.reads_due.next()).min(own)
             },
             is_closed: false,

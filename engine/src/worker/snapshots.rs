@@ -214,9 +214,9 @@ impl<D: Disk> Worker<D> {
         self.checkpoint_pinning();
     }
 
-    /// When the lane is over its bound, checkpoints the groups that hold its oldest segment back.
+    /// When the lane is over its bound, or its oldest segment too old, checkpoints the groups that hold its oldest segment back.
     fn checkpoint_pinning(&mut self) {
-        if self.lane.log_bytes() <= self.settings.lane_bytes_max {
+        if self.lane.log_bytes() <= self.settings.lane_bytes_max && !self.lane.is_too_old() {
             return;
         }
         let pinning: Vec<GroupSlot> = self.lane.pinning().filter_map(|group| self.slot_of(group)).collect();

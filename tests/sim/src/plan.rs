@@ -361,10 +361,17 @@ fn limits(chance: &mut Chance, seed: u64, election: u64) -> (Settings, LaneOptio
         spare_segments: chance.from_to(0, 3) as usize,
         recent_bytes: chance.one_of(&[0, 16 << 10, 256 << 10]) as usize,
         log_bytes_max: settings.lane_bytes_max,
+        age_max: age_max(seed),
         // Every other run lives with damage; in the rest, a damaged node stops.
         on_damage: if seed.is_multiple_of(2) { OnDamage::Fence } else { OnDamage::Refuse },
     };
     (settings, lane)
+}
+
+/// In one run of four what has been in the log for some seconds is to go. Drawn apart.
+fn age_max(seed: u64) -> Option<Duration> {
+    let mut chance = Chance::of(seed, "age");
+    (chance.below(4) == 0).then(|| Duration::from_nanos(chance.from_to(500, 8_000) * MS))
 }
 
 fn net_plan(chance: &mut Chance, kinds: FaultSet, election: u64) -> NetPlan {

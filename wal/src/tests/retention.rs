@@ -348,3 +348,134 @@ fn nothing_is_carried_while_the_device_is_behind() {
     settle(&mut lane);
     assert_eq!(stories(&lane), all);
 }
+
+fn aging() -> LaneOptions {
+    LaneOptions { log_bytes_max: u64::MAX, age_max: Some(std::time::Duration::from_secs(60)), ..small() }
+}
+
+fn seconds(at: u64) -> raftwerk_frame::Time {
+    raftwerk_frame::Time(at * 1_000_000_000)
+}
+
+/// Cold groups, and a busy one that is compacted: little is alive, in every segment.
+fn some_cold_groups(lane: &mut MemoryLane) {
+    let busy = lane.attach(GroupId(1));
+    for group in 2..40 {
+        let slot = lane.attach(GroupId(group));
+        lane.snapshot(slot, id(4, 1), &voters(3), false);
+        append(lane, slot, id(5, 2), 2, 40);
+        let last = lane.last(busy).0;
+        append(lane, busy, id(last + 1, 1), 4, 900);
+        lane.compact(busy, id(last + 4, 1));
+        settle(lane);
+    }
+}
+
+#[test]
+fn a_segment_that_is_too_old_goes_and_one_that_is_not_stays() {
+    let files = MemoryFiles::new();
+    let (mut lane, ..) = open_in(&files, aging()).unwrap();
+    some_cold_groups(&mut lane);
+    let (before, segments) = (stories(&lane), lane.stats().segments);
+    assert!(segments > 4);
+    lane.tell_time(seconds(5));
+    assert_eq!(lane.next_too_old(), seconds(65));
+    for at in 5..65 {
+        lane.tell_time(seconds(at));
+        settle(&mut lane);
+    }
+    assert_eq!(lane.stats().segments, segments, "none is old enough");
+    let written = lane.stats().frame_bytes;
+    lane.tell_time(seconds(65));
+    for _ in 0..20 {
+        settle(&mut lane);
+    }
+    assert!(lane.stats().segments <= 2, "{}", lane.stats().segments);
+    assert!(lane.stats().frame_bytes - written <= 2 * lane.pins.live_bytes());
+    assert_eq!(stories(&lane), before);
+
+    // Nobody writes: so the log is at rest, and stays so.
+    let written = lane.stats().frame_bytes;
+    for at in 65..1000 {
+        lane.tell_time(seconds(at));
+        settle(&mut lane);
+    }
+    assert!(lane.stats().frame_bytes - written <= 2 * lane.pins.live_bytes());
+    drop(lane);
+    assert_eq!(stories(&open_in(&files, aging()).unwrap().0), before);
+}
+
+#[test]
+fn what_is_alive_is_written_again_about_once_in_the_time_that_it_may_stay() {
+    let files = MemoryFiles::new();
+    let (mut lane, ..) = open_in(&files, aging()).unwrap();
+    many_cold_groups(&mut lane);
+    let (live, before) = (lane.pins.live_bytes(), lane.stats().frame_bytes);
+    let times = 10;
+    for at in 0..=60 * times {
+        lane.tell_time(seconds(at));
+        for _ in 0..3 {
+            settle(&mut lane);
+        }
+    }
+    let written = lane.stats().frame_bytes - before;
+    assert!(written >= live && written <= 2 * times * live, "{written} B for {live}");
+}
+
+#[test]
+fn a_group_with_much_in_a_segment_that_is_too_old_is_named() {
+    let files = MemoryFiles::new();
+    let (mut lane, ..) = open_in(&files, aging()).unwrap();
+    let large = lane.attach(GroupId(77));
+    append(&mut lane, large, id(1, 1), 8, 900);
+    append(&mut lane, large, id(9, 1), 4, 900);
+    some_cold_groups(&mut lane);
+    lane.tell_time(seconds(1));
+    lane.tell_time(seconds(70));
+    for _ in 0..20 {
+        settle(&mut lane);
+    }
+    assert_eq!(lane.pinning().collect::<Vec<_>>(), [GroupId(77)]);
+    lane.compact(large, id(12, 1));
+    for _ in 0..20 {
+        settle(&mut lane);
+    }
+    assert!(lane.stats().segments <= 2);
+    drop(lane);
+    // What was there before is as old as the opening.
+    let (mut lane, ..) = open_in(&files, aging()).unwrap();
+    lane.tell_time(seconds(500));
+    assert!(!lane.is_too_old());
+}
+
+/// The same hazard at the size that it bites at.
+#[test]
+fn a_hundred_thousand_cold_groups_and_a_hot_one_keep_the_log_within_twice_its_bound() {
+    let files = MemoryFiles::new();
+    let bound = 64 << 20;
+    let options = LaneOptions { log_bytes_max: bound, ..LaneOptions::default() };
+    let options = LaneOptions { segment_bytes: 4 << 20, recent_bytes: 4 << 20, ..options };
+    let (mut lane, ..) = open_in(&files, options).unwrap();
+    for group in 2..=100_001 {
+        let slot = lane.attach(GroupId(group));
+        lane.snapshot(slot, id(4, 1), &voters(3), false);
+        append(&mut lane, slot, id(5, 2), 1, 16);
+        if group % 1000 == 0 {
+            settle(&mut lane);
+        }
+    }
+    let hot = lane.attach(GroupId(1));
+    let mut most = 0;
+    for turn in 0..400u64 {
+        append(&mut lane, hot, id(turn * 64 + 1, 3), 64, 15 << 10);
+        if turn > 0 {
+            lane.compact(hot, id(turn * 64, 3));
+        }
+        settle(&mut lane);
+        lane.poll().unwrap();
+        most = most.max(lane.log_bytes());
+    }
+    assert!(most <= 2 * bound, "{most} B");
+    let cold = lane.attach(GroupId(50_000));
+    assert_eq!(story(&lane, cold).entries.len(), 1);
+}

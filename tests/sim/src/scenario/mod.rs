@@ -210,6 +210,8 @@ impl Scenario {
             relaxed_sync_interval: Duration::from_nanos(20 * MS),
             checkpoint_log_bytes: self.checkpoint_bytes,
             lane_bytes_max: 64 << 20,
+            scrub_bytes_per_second: 0,
+            scrub_interval: Duration::ZERO,
             priority: raftwerk::PRIORITY_MAX,
             seed,
             life: 0,
@@ -225,6 +227,7 @@ impl Scenario {
             spare_segments: 1,
             recent_bytes: chance.one_of(&[0, 256 << 10]) as usize,
             log_bytes_max: 8 << 20,
+            age_max: None,
             on_damage: OnDamage::Refuse,
         };
         (settings, lane)

@@ -40,7 +40,8 @@ impl ReplicaWatch {
         }
         let hard_state = self.shadow.hard_state;
         self.lose(core, fence.unwrap_or_default());
-        self.shadow = Shadow { hard_state, ..Shadow::of(core) };
+        self.shadow = Shadow::of(core);
+        self.shadow.hard_state = hard_state;
         self.facts = None;
         if let Some(loss) = &mut self.loss {
             loss.is_new = true;
