@@ -87,6 +87,9 @@ counters! {
     units_sent,
     /// Times that a replica here began to lead.
     leaderships,
+    /// Times that a node ended its support of a worker here, or was not heard any more: each wakes all groups that the two share.
+    /// More than a few, where no node failed, tell of nodes that are too busy to be heard in time.
+    supports_ended,
     /// Linearizable reads answered by lease, without a question to anybody.
     leased_reads,
     /// Units that the transport would not take: no connection, or a peer too slow.
@@ -135,6 +138,10 @@ impl WorkerMetrics {
 
     pub(crate) fn leads(&self) {
         add(&self.leaderships, 1);
+    }
+
+    pub(crate) fn supports_ended(&self, count: u64) {
+        add(&self.supports_ended, count);
     }
 
     pub(crate) fn leased_read(&self) {

@@ -2,10 +2,13 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use bytes::Bytes;
 use raftwerk::kv::KvMachine;
-use raftwerk::{Config, Consistency, Engine, GroupId, NodeId, StateMachine, StateMachines};
+use raftwerk::{
+    Config, Consistency, Engine, GroupId, NodeId, Outcome, ReadError, StateMachine, StateMachines,
+};
 use raftwerk_net::identity::Identity;
 use serde::{Deserialize, Serialize};
 
@@ -68,6 +71,8 @@ impl StateMachines for Machines {
 pub struct NodeUsage {
     /// Times that a replica there began to lead.
     pub leaderships: u64,
+    /// Times that another node ended its support of a worker there.
+    pub supports_ended: u64,
     /// Synced writes to the log.
     pub syncs: u64,
     /// Their bytes, padding included.
@@ -88,6 +93,7 @@ impl NodeUsage {
         let append_mode = stats.append_mode.to_owned();
         Self {
             leaderships: stats.leaderships,
+            supports_ended: stats.supports_ended,
             syncs: stats.syncs,
             bytes_synced: stats.bytes_synced,
             append_mode,
@@ -100,6 +106,7 @@ impl NodeUsage {
     #[must_use]
     pub fn plus(mut self, earlier: &Self) -> Self {
         self.leaderships += earlier.leaderships;
+        self.supports_ended += earlier.supports_ended;
         self.syncs += earlier.syncs;
         self.bytes_synced += earlier.bytes_synced;
         self.cpu_nanos += earlier.cpu_nanos;
@@ -189,13 +196,41 @@ pub fn create_groups(engine: &Engine, count: u32, voters: u64) -> Result<(), Str
     engine.create_groups(&groups, &voters).map_err(|error| error.to_string())
 }
 
-/// The applied index of each of the groups `0..count`.
+/// Groups that are asked at one time.
+const ASKED_AT_ONCE: usize = 1024;
+
+/// The applied index of each of the groups `0..count`. Many are asked in a turn: a turn for each would keep a node busy with
+/// answering, when it should be catching up.
 ///
 /// # Errors
 /// A group is missing.
 pub fn applied(engine: &Engine, count: u32) -> Result<Vec<u64>, String> {
-    let one = |group| engine.group(group_id(group))?.status().map(|status| status.applied.0);
-    (0..count).map(|group| one(group).ok_or_else(|| missing(group))).collect()
+    let mut applied = vec![0; count as usize];
+    let mut pipeline = engine.pipeline(ASKED_AT_ONCE);
+    let (mut done, mut next, mut left) = (Vec::new(), 0, count);
+    while left > 0 {
+        while next < count && pipeline.in_flight() < ASKED_AT_ONCE {
+            match pipeline.query(group_id(next), next.into(), b"", Consistency::Eventual.into()) {
+                Ok(()) => next += 1,
+                Err(ReadError::Busy) => break,
+                Err(error) => return Err(error.to_string()),
+            }
+        }
+        pipeline.flush();
+        pipeline.wait(Duration::from_millis(10));
+        pipeline.take(&mut done);
+        for completion in done.drain(..) {
+            match completion.outcome {
+                Outcome::Read(Ok(answer)) => applied[completion.token as usize] = answer.index.0,
+                Outcome::Read(Err(ReadError::Busy)) => {
+                    return Err("the node is too busy to answer".to_owned());
+                }
+                _ => return Err(missing(completion.token as u32)),
+            }
+            left -= 1;
+        }
+    }
+    Ok(applied)
 }
 
 /// Applied index and hash of each of the groups `0..count`.

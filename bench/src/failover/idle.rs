@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use super::hang::FrozenDisk;
 use super::relay::Relay;
-use super::{Failover, Fault, Ill, UnavailableMs};
+use super::{Failover, Fault, Ill, UnavailableMs, of_others};
 use crate::cli::{ClusterOptions, FailoverOptions};
 use crate::client::{Order, Progress};
 use crate::cluster::child::ChildNode;
@@ -47,19 +47,20 @@ pub(super) fn run(
 
     let victim = if disk.is_some() { 0 } else { progress.leads_most() };
     let led = progress.leads(victim);
-    let before = leaderships(&mut nodes, None)?;
-    let begun = leaderships(&mut nodes, Some(victim))?;
+    let before = leaderships(&mut nodes)?;
+    let begun = of_others(&mut nodes, victim)?;
     let ill = Ill { fault: options.fault, victim, relays, disk };
     let struck = Instant::now();
     ill.begin(&mut nodes)?;
     let mut times = Vec::new();
     while struck.elapsed() < options.fault.lasts() {
         if times.len() < led as usize {
-            let now = leaderships(&mut nodes, Some(victim))? - begun;
+            let now = of_others(&mut nodes, victim)?.0 - begun.0;
             times.resize((now as usize).min(led as usize), struck.elapsed());
         }
         thread::sleep(LOOK_EVERY.min(options.fault.lasts().saturating_sub(struck.elapsed())));
     }
+    let after = of_others(&mut nodes, victim)?;
     ill.end(&mut nodes)?;
 
     let told = |_| "the client ended early".to_owned();
@@ -69,7 +70,8 @@ pub(super) fn run(
     if !client.barrier(0..options.groups, PATIENCE) {
         errors.push(late());
     }
-    let elections = leaderships(&mut nodes, None)? - before;
+    let elections = leaderships(&mut nodes)? - before;
+    let supports_ended_afterwards = of_others(&mut nodes, victim)?.1 - after.1;
     let (_, mut subject) = client.into_results();
     let verification = verify::verify(&mut nodes, options.groups, &mut subject, PATIENCE);
     nodes.into_iter().for_each(ChildNode::stop);
@@ -84,12 +86,21 @@ pub(super) fn run(
     let unavailable_ms = UnavailableMs { p50: of_groups(0.5), p99: of_groups(0.99), max: of_groups(1.0) };
     let (fault, groups, idle) = (options.fault.name(), options.groups, true);
     let lost_acknowledged = verification.lost;
-    let failover = Failover { fault, groups, idle, unavailable_ms, elections, lost_acknowledged };
+    let failover = Failover {
+        fault,
+        groups,
+        idle,
+        unavailable_ms,
+        elections,
+        elections_meanwhile: after.0 - begun.0,
+        supports_ended_meanwhile: after.1 - begun.1,
+        supports_ended_afterwards,
+        lost_acknowledged,
+    };
     Ok(Seen { failover, led, errors })
 }
 
-/// How often replicas have begun to lead, on all nodes but one.
-fn leaderships(nodes: &mut [ChildNode], but: Option<usize>) -> Result<u64, String> {
-    let asked = nodes.iter_mut().enumerate().filter(|(at, _)| Some(*at) != but);
-    asked.map(|(_, node)| node.usage().map(|usage| usage.leaderships)).sum()
+/// How often replicas have begun to lead, on all nodes.
+fn leaderships(nodes: &mut [ChildNode]) -> Result<u64, String> {
+    nodes.iter_mut().map(|node| node.usage().map(|usage| usage.leaderships)).sum()
 }

@@ -12,6 +12,7 @@ mod relay;
 
 use std::io::Write;
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -65,8 +66,15 @@ pub struct Failover {
     /// Of the groups that the node led, from the fault to the first write that another node acknowledged; of idle ones, until
     /// another node led them.
     pub unavailable_ms: UnavailableMs,
-    /// How often a replica began to lead in the measured time.
+    /// How often a replica began to lead in the measured time, which ends when the node has caught up.
     pub elections: u64,
+    /// Of those, on the other nodes while the fault lasted: one for each group that the node led, if all goes well.
+    pub elections_meanwhile: u64,
+    /// How often, meanwhile, a worker of another node lost a node's support: once for each worker of the struck node that could be
+    /// heard, if all goes well. Each more wakes all groups of a node that lives.
+    pub supports_ended_meanwhile: u64,
+    /// The same after the fault's end, until the node has caught up.
+    pub supports_ended_afterwards: u64,
     /// Acknowledged writes that a replica lacks at the end.
     pub lost_acknowledged: u64,
 }
@@ -97,17 +105,23 @@ pub fn run(options: &FailoverOptions, out: &mut dyn Write) -> Result<bool, Strin
         let said = tell(&seen.failover, seen.led, None, &seen.errors, options.json, out);
         return said.map(|()| is_good).map_err(|error| error.to_string());
     }
+    let [elections_meanwhile, supports_ended_meanwhile, supports_ended_afterwards] =
+        std::array::from_fn(|_| AtomicU64::new(0));
     let strike = |nodes: &mut [ChildNode], most: usize, orders: &Orders<ChildNode>, groups: u32| {
         // Only the first node is on a disk that can be made to hang.
         let victim = if disk.is_some() { 0 } else { most };
         let ill = Ill { fault: options.fault, victim, relays: &relays, disk: disk.as_ref() };
         cluster::expect_outage::<ChildNode>(victim, orders)?;
+        let before = of_others(nodes, victim)?;
         ill.begin(nodes)?;
         let gone = || orders.send(Order::Gone(victim)).map_err(|_| "the client ended early".to_owned());
         if options.fault != Fault::Pause {
             gone()?;
         }
         thread::sleep(options.fault.lasts());
+        let after = of_others(nodes, victim)?;
+        elections_meanwhile.store(after.0 - before.0, Ordering::Relaxed);
+        supports_ended_meanwhile.store(after.1 - before.1, Ordering::Relaxed);
         let start = Instant::now();
         ill.end(nodes)?;
         if options.fault == Fault::Pause {
@@ -116,7 +130,9 @@ pub fn run(options: &FailoverOptions, out: &mut dyn Write) -> Result<bool, Strin
         orders
             .send(Order::Back(victim, nodes[victim].port()?))
             .map_err(|_| "the client ended early".to_owned())?;
-        cluster::caught_up(nodes, victim, start, groups)
+        let caught_up = cluster::caught_up(nodes, victim, start, groups);
+        supports_ended_afterwards.store(of_others(nodes, victim)?.1 - after.1, Ordering::Relaxed);
+        caught_up
     };
     let report = cluster::run_nodes(&cluster, &place, nodes, &strike)?;
     let failover = report.failovers.first().ok_or("the node was not struck")?;
@@ -128,7 +144,17 @@ pub fn run(options: &FailoverOptions, out: &mut dyn Write) -> Result<bool, Strin
     let (fault, elections) = (options.fault.name(), report.elections);
     let lost_acknowledged = report.lost_acknowledged;
     let (groups, idle) = (options.groups, false);
-    let seen = Failover { fault, groups, idle, unavailable_ms, elections, lost_acknowledged };
+    let seen = Failover {
+        fault,
+        groups,
+        idle,
+        unavailable_ms,
+        elections,
+        elections_meanwhile: elections_meanwhile.into_inner(),
+        supports_ended_meanwhile: supports_ended_meanwhile.into_inner(),
+        supports_ended_afterwards: supports_ended_afterwards.into_inner(),
+        lost_acknowledged,
+    };
     let said = tell(&seen, failover.groups_led, failover.caught_up_ms, &report.errors, options.json, out);
     said.map_err(|error| error.to_string())?;
     Ok(report.is_good())
@@ -146,8 +172,8 @@ fn tell(
     let UnavailableMs { p50, p99, max } = seen.unavailable_ms;
     writeln!(
         out,
-        "{}: {led} of {} groups {} for {} (p50), {} (p99), {} (the last); {} elections; the node had caught up {} after \
-         the fault's end; {} acknowledged writes lost",
+        "{}: {led} of {} groups {} for {} (p50), {} (p99), {} (the last); {} elections, {} of them meanwhile, when \
+         support ended {} times, and {} times afterwards; the node had caught up {} after the fault's end; {} acknowledged writes lost",
         seen.fault,
         seen.groups,
         if seen.idle { "had no other leader" } else { "took no writes" },
@@ -155,6 +181,9 @@ fn tell(
         ms(p99),
         ms(max),
         seen.elections,
+        seen.elections_meanwhile,
+        seen.supports_ended_meanwhile,
+        seen.supports_ended_afterwards,
         ms(caught_up_ms),
         seen.lost_acknowledged,
     )?;
@@ -165,6 +194,16 @@ fn tell(
         writeln!(out, "{}", serde_json::to_string(seen)?)?;
     }
     Ok(())
+}
+
+/// How often replicas of all nodes but one have begun to lead, and workers have lost a node's support.
+fn of_others(nodes: &mut [ChildNode], but: usize) -> Result<(u64, u64), String> {
+    let mut sums = (0, 0);
+    for (_, node) in nodes.iter_mut().enumerate().filter(|(at, _)| *at != but) {
+        let usage = node.usage()?;
+        sums = (sums.0 + usage.leaderships, sums.1 + usage.supports_ended);
+    }
+    Ok(sums)
 }
 
 impl Fault {

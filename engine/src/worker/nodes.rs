@@ -94,6 +94,8 @@ impl<D: Disk> Worker<D> {
         let fresh = self.liveness.take_news();
         if !fresh.is_empty() {
             self.outboxes.look_up(self.dispatch.peers());
+            let ended = fresh.iter().filter(|news| matches!(news, News::SupportedBy(_, false)));
+            self.metrics.supports_ended(ended.count() as u64);
         }
         self.news.extend(fresh);
         let mut left = TOLD_PER_TURN;
