@@ -21,6 +21,8 @@ const RATES: [u32; 3] = [1_050_000, 950_000, 1_000_000];
 const WRITES: u64 = 12;
 /// … and how many answers each node gives at each level.
 const ANSWERS: u64 = 4;
+/// How often a follower that has lost its leader refuses to answer before more happens.
+const REFUSALS: u64 = 12;
 const LAG: Duration = Duration::from_millis(40);
 const LOSS_PPM: u32 = 100_000;
 
@@ -47,9 +49,11 @@ enum Fault {
     HandOver,
     /// It hands over, and does not hear that it has.
     HandOverDeaf,
+    /// It loses one follower, which waits until it may campaign; then the other.
+    Oust,
 }
 
-const FAULTS: [Fault; 10] = [
+const FAULTS: [Fault; 11] = [
     Fault::Isolate,
     Fault::HandOver,
     Fault::Pause,
@@ -60,6 +64,7 @@ const FAULTS: [Fault; 10] = [
     Fault::Lose,
     Fault::Mute,
     Fault::Part,
+    Fault::Oust,
 ];
 
 fn number(name: &str, usual: u64) -> u64 {
@@ -86,18 +91,19 @@ impl Fault {
         }
     }
 
-    fn begin(self, nodes: &mut Processes, load: &Load, victim: u64) {
+    fn begin(self, nodes: &mut Processes, load: &mut Load, victim: u64) {
         match self {
-            Self::Isolate => others(victim).for_each(|other| {
-                nodes.cut(other, victim);
-                nodes.cut(victim, other);
-            }),
+            Self::Isolate => others(victim).for_each(|other| part(nodes, victim, other)),
             Self::Deafen => others(victim).for_each(|other| nodes.cut(other, victim)),
             Self::Mute => others(victim).for_each(|other| nodes.cut(victim, other)),
-            Self::Part => {
-                let other = next(victim);
-                nodes.cut(other, victim);
-                nodes.cut(victim, other);
+            Self::Part => part(nodes, victim, next(victim)),
+            Self::Oust => {
+                let before = load.counts().refused.get(&next(victim)).copied().unwrap_or_default();
+                part(nodes, victim, next(victim));
+                load.run(nodes, "a follower that misses its leader", |now| {
+                    now.refused.get(&next(victim)).is_some_and(|refused| *refused > before + REFUSALS)
+                });
+                others(victim).for_each(|other| part(nodes, victim, other));
             }
             Self::Pause => nodes.pause(victim, true),
             Self::Kill => nodes.kill(victim),
@@ -122,6 +128,12 @@ impl Fault {
             _ => {}
         }
     }
+}
+
+/// Two nodes do not hear each other any more.
+fn part(nodes: &Processes, one: u64, other: u64) {
+    nodes.cut(one, other);
+    nodes.cut(other, one);
 }
 
 /// Asks a node to hand over whatever it leads.
@@ -163,7 +175,7 @@ fn every_level_shows_what_it_promises_whatever_becomes_of_nodes_and_ways() {
         let fault = FAULTS[round as usize % FAULTS.len()];
         let victim = load.leader(round % GROUPS + 1);
         let before = load.counts().clone();
-        fault.begin(&mut nodes, &load, victim);
+        fault.begin(&mut nodes, &mut load, victim);
         let what = format!("round {round}, {fault:?} of node {victim}");
         let by = |node: &u64| fault.leaves(*node, victim);
         load.run(&mut nodes, &what, |now| has_done(&before, now, WRITES, (1..=NODES).filter(by)));

@@ -92,6 +92,8 @@ pub struct Counts {
     pub written: BTreeMap<u64, u64>,
     /// Answers, by node, and by level in each.
     pub shown: BTreeMap<u64, [u64; LEVELS]>,
+    /// Reads that were refused for now, by node.
+    pub refused: BTreeMap<u64, u64>,
     /// Kept states that were asked again.
     pub again: u64,
 }
@@ -357,7 +359,7 @@ impl Load {
                     panic!("{}: {}", violation.invariant, violation.what);
                 }
             }
-            ("hidden", What::Look { .. }) => {}
+            ("hidden", What::Look { .. }) => *self.counts.refused.entry(said.node).or_default() += 1,
             ("again", What::Again(kept)) => {
                 let is_same = (kept.index, kept.brief) == (number(2), brief(3));
                 assert!(is_same, "kept states stay: {:?} answers {:?}", kept.brief, said.line);
