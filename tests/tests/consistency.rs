@@ -1,6 +1,6 @@
 //! Reads at six levels on real engines: what each level shows at every replica, what it does where it cannot serve, and
 //! sessions that go from node to node; and writes that are sent again, and applied once. That no level ever shows less
-//! than it says, under faults of every kind, is the simulator's to prove (`sim/src/world/readers.rs`).
+//! than it says, under faults of every kind, is for `levels.rs` and the simulator to prove (`sim/src/world/readers.rs`).
 
 use std::time::Duration;
 
