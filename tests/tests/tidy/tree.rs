@@ -104,7 +104,7 @@ fn walk(folder: &Path, name: &str, endings: &[&str], found: &mut Vec<Source>) {
     for entry in fs::read_dir(folder).expect("a folder of the checkout can be read") {
         let path = entry.expect("it still can").path();
         let file = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        let is_output = file == "target" && name.is_empty();
+        let is_output = file == "target" && (name.is_empty() || name.ends_with("fuzz"));
         if file.starts_with('.') || is_output {
             continue;
         }
