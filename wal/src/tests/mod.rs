@@ -4,6 +4,7 @@ mod crash_images;
 mod damage;
 mod disk_full;
 mod every_byte;
+mod hazards;
 mod losses;
 mod power_cut;
 mod probe;
