@@ -24,9 +24,19 @@ pub struct Config {
     pub peers: Vec<(NodeId, SocketAddr)>,
     /// This node's certificate and key, and the cluster's authority.
     pub identity: Identity,
-    /// Threads that own groups, each with a lane of the log. Default: the number of cores. 1 to 256. A directory keeps
-    /// the number it was made with.
+    /// Threads that own groups. Default: the number of cores. 1 to 256. May be another number each time that a directory is
+    /// opened: each thread then has some of the directory's lanes; there are no more threads than lanes.
     pub workers: usize,
+    /// Lanes of a log that is made: parts with syncs of their own, one to each thread at the least. 1 to 256. A directory keeps the
+    /// number that it was made with, and so does every group its lane. Default: as many as `workers`. More of them leave room for
+    /// more workers later.
+    pub lanes: Option<usize>,
+    /// Memory of the node for the log's batch buffers, its index, and what readers of the log hold: one budget, in equal parts for
+    /// the lanes. Not counted: state machines, queues of callers and of the network, which have bounds of their own. When it gets
+    /// short the latest entries are no longer kept for followers, then followers wait, then proposals are
+    /// [`Busy`](crate::ProposeError::Busy); compaction frees it. Default 1 GiB; at least 16 MiB and 16 payloads for each worker.
+    /// A group takes about 400 bytes of it, an entry that came alone 60.
+    pub memory_bytes: u64,
     /// Whether the log is synced before anything is acknowledged. Default true. Without it a crash of the machine can
     /// lose acknowledged writes: for measuring what syncs cost, not for data.
     pub sync: bool,
@@ -101,6 +111,8 @@ impl Config {
             peers: Vec::new(),
             identity,
             workers: std::thread::available_parallelism().map_or(1, usize::from),
+            lanes: None,
+            memory_bytes: 1 << 30,
             sync: true,
             append_mode: AppendMode::Direct,
             payload_bytes_max: 1 << 20,
@@ -133,6 +145,12 @@ impl Config {
             (self.identity.node().0 == self.node.0, "the identity names another node"),
             (self.window_bytes > 0, "window_bytes must not be 0"),
             ((1..=256).contains(&self.workers), "workers must be 1 to 256"),
+            (self.lanes.is_none_or(|lanes| (1..=256).contains(&lanes)), "lanes must be 1 to 256"),
+            (
+                self.memory_bytes / (self.workers.max(1) as u64)
+                    >= (16 << 20) + 16 * self.payload_bytes_max as u64,
+                "memory_bytes must be at least 16 MiB and 16 payloads for each worker",
+            ),
             (self.segment_bytes >= 64 << 10, "segment_bytes must be at least 64 KiB"),
             (self.segment_bytes.is_multiple_of(4096), "segment_bytes must be a multiple of 4 KiB"),
             (

@@ -26,7 +26,7 @@ pub(crate) fn open(config: &Config) -> Result<Directory<OsFiles>, OpenError> {
     fs::create_dir_all(&log).map_err(at(&log))?;
     let wanted = config.append_mode;
     let files = || OsFiles::new(&log, wanted).map_err(at(&log));
-    let lanes = config.workers as u16;
+    let lanes = config.lanes.unwrap_or(config.workers) as u16;
     // Random, so that one log's bytes are never taken for another's.
     let fresh_log_id = RandomState::new().hash_one(config.node.0);
     let directory = match Directory::open(files()?, lanes, fresh_log_id) {

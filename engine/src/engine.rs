@@ -89,10 +89,13 @@ impl Engine {
     pub fn open(config: Config, machines: impl StateMachines) -> Result<Self, OpenError> {
         config.check()?;
         let directory = data_dir::open(&config)?;
+        // A group's lane is for good; which thread a lane belongs to is not.
         let workers = directory.lanes();
-        let beds: Vec<Bed> = (0..workers).map(|_| Bed::new()).collect();
+        let threads = config.workers.min(usize::from(workers));
+        let beds: Vec<Bed> = (0..threads).map(|_| Bed::new()).collect();
+        let bed_of = |lane: u16| &beds[usize::from(lane) % threads];
         let inboxes: Vec<Arc<Inbox>> =
-            beds.iter().map(|bed| Inbox::new(config.inbox_max, bed.waker())).collect();
+            (0..workers).map(|lane| Inbox::new(config.inbox_max, bed_of(lane).waker())).collect();
         let (peers, log) = (Peers::new(directory.peers()), LogId(directory.log_id()));
         let dispatch = Arc::new(Dispatch::new(inboxes.clone(), peers, log));
         let receive = Arc::clone(&dispatch) as Arc<dyn Receive>;
@@ -114,8 +117,8 @@ impl Engine {
                 dispatch: Arc::clone(&dispatch),
             }),
         };
-        let mut opened = Vec::new();
-        for (number, bed) in beds.into_iter().enumerate() {
+        let mut opened: Vec<Vec<_>> = beds.iter().map(|_| Vec::new()).collect();
+        for number in 0..usize::from(workers) {
             let surroundings = Surroundings {
                 machines: Arc::clone(&machines),
                 transport: Arc::clone(&transport) as Arc<dyn Transport>,
@@ -126,15 +129,18 @@ impl Engine {
             let lane = number as u16;
             let options =
                 OsDiskOptions { lane, sync: config.sync, spin: config.spin, ..OsDiskOptions::default() };
-            let disk = OsDisk::open(&directory, &options, bed.waker()).map_err(OpenError::Thread)?;
+            let disk = OsDisk::open(&directory, &options, bed_of(lane).waker()).map_err(OpenError::Thread)?;
             let settings = settings(&config, lane, workers, life);
-            let worker =
-                Worker::open(settings, lane_options(&config, lane), disk, surroundings, clock.now())?;
-            opened.push((bed, worker));
+            let options = LaneOptions {
+                memory_bytes: (config.memory_bytes / u64::from(workers)).max(LANE_MEMORY_MIN),
+                ..lane_options(&config, lane)
+            };
+            let worker = Worker::open(settings, options, disk, surroundings, clock.now())?;
+            opened[number % threads].push(worker);
         }
-        for (number, (bed, worker)) in opened.into_iter().enumerate() {
+        for (number, (bed, workers)) in beds.into_iter().zip(opened).enumerate() {
             let name = format!("raftwerk-{}-{number}", config.node);
-            let thread = bed.spawn(worker, name, clock, config.spin).map_err(OpenError::Thread)?;
+            let thread = bed.spawn(workers, name, clock, config.spin).map_err(OpenError::Thread)?;
             engine.shared.threads.lock().unwrap_or_else(PoisonError::into_inner).push(thread);
         }
         Ok(engine)
@@ -306,6 +312,9 @@ pub(crate) fn checked_voters(voters: &[NodeId], node: NodeId) -> Result<Vec<Node
     }
     Ok(known)
 }
+
+/// The least memory of a lane: of a directory with many lanes and few workers the budget may not reach that far.
+const LANE_MEMORY_MIN: u64 = 8 << 20;
 
 fn lane_options(config: &Config, lane: u16) -> LaneOptions {
     LaneOptions {

@@ -67,6 +67,14 @@ counters! {
     bytes_synced,
     /// Bytes of the log's files in use.
     log_bytes,
+    /// Bytes of memory in the log's batch buffers, in use or kept for use.
+    buffer_bytes,
+    /// Bytes of memory that the log's index takes, about: see [`EngineStats::index_bytes_per_entry`].
+    index_bytes,
+    /// Entries that it covers.
+    index_entries,
+    /// Bytes of the log's files that readers hold, followers' appends above all.
+    pinned_bytes,
     /// Bytes of the log that were read in search of damage ([`Config::scrub_bytes_per_second`](crate::Config)).
     scrubbed_bytes,
     /// Bytes of the log known to be damaged, in files that are still in use. They were found while the node ran.
@@ -96,6 +104,20 @@ counters! {
     units_dropped,
     /// Appends that were dropped because the log had no room for them at that moment.
     no_room,
+}
+
+impl EngineStats {
+    /// What an entry costs of the log's index, groups included. Zero without entries.
+    #[must_use]
+    pub fn index_bytes_per_entry(&self) -> f64 {
+        if self.index_entries == 0 { 0.0 } else { self.index_bytes as f64 / self.index_entries as f64 }
+    }
+
+    /// What is counted against [`Config::memory_bytes`](crate::Config).
+    #[must_use]
+    pub const fn memory_bytes(&self) -> u64 {
+        self.buffer_bytes + self.index_bytes + self.pinned_bytes
+    }
 }
 
 /// One writer: a load and a store are enough.
@@ -166,6 +188,10 @@ impl WorkerMetrics {
         self.probes.store(lane.probes, Relaxed);
         self.bytes_synced.store(lane.bytes_synced, Relaxed);
         self.log_bytes.store(log_bytes, Relaxed);
+        self.buffer_bytes.store(lane.buffer_bytes, Relaxed);
+        self.index_bytes.store(lane.index_bytes, Relaxed);
+        self.index_entries.store(lane.index_entries, Relaxed);
+        self.pinned_bytes.store(lane.pinned_bytes, Relaxed);
         self.scrubbed_bytes.store(lane.scrubbed_bytes, Relaxed);
         self.damaged_bytes.store(lane.damaged_bytes, Relaxed);
         self.units_sent.store(units_sent, Relaxed);

@@ -94,25 +94,28 @@ impl Bed {
         Waker::from(Arc::clone(&self.alarm))
     }
 
-    /// Starts a thread that turns the worker until it has closed.
+    /// Starts a thread that turns its workers, one after another, until all have closed.
     pub(crate) fn spawn<D: Disk + Send + 'static>(
         self,
-        mut worker: Worker<D>,
+        mut workers: Vec<Worker<D>>,
         name: String,
         clock: Clock,
         spin: Duration,
     ) -> std::io::Result<JoinHandle<()>> {
         std::thread::Builder::new().name(name).spawn(move || {
-            loop {
+            while !workers.is_empty() {
                 self.alarm.state.store(AWAKE, Ordering::SeqCst);
-                // Before the clock: what is there now was called before the time that the turn is told.
-                worker.count_requests();
-                let end = worker.turn(clock.now());
-                if end.is_closed {
-                    return;
-                }
-                if !end.is_busy {
-                    self.rest(clock, spin, end.next_deadline);
+                let (mut is_busy, mut deadline) = (false, Time::NEVER);
+                workers.retain_mut(|worker| {
+                    // Before the clock: what is there now was called before the time that the turn is told.
+                    worker.count_requests();
+                    let end = worker.turn(clock.now());
+                    is_busy |= end.is_busy;
+                    deadline = deadline.min(end.next_deadline);
+                    !end.is_closed
+                });
+                if !is_busy && !workers.is_empty() {
+                    self.rest(clock, spin, deadline);
                 }
             }
         })

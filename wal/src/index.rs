@@ -104,10 +104,17 @@ pub(crate) struct GroupLog {
     /// It has joined as a witness.
     pub(crate) is_witness: bool,
     pub(crate) live_bytes: u64,
+    /// How many entries of it are in the lane's sum.
+    counted: u64,
     frames: VecDeque<Frame>,
     memberships: Vec<(Index, Configuration)>,
     fence: Option<Box<Fence>>,
 }
+
+/// What a group takes in memory besides its frames, about: its log, its slot, its place by id, and a small configuration.
+pub(crate) const GROUP_BYTES: u64 = size_of::<Option<GroupLog>>() as u64 + 96;
+/// What a frame takes; the queue of a log may have room for as many again.
+pub(crate) const FRAME_BYTES: u64 = 3 * size_of::<Frame>() as u64 / 2;
 
 /// The log has lost something, in terms up to this one.
 #[derive(Clone, Copy, Debug)]
@@ -131,6 +138,7 @@ impl GroupLog {
             is_removed: false,
             is_witness: false,
             live_bytes: 0,
+            counted: 0,
             frames: VecDeque::new(),
             memberships: Vec::new(),
             fence: None,
@@ -152,6 +160,7 @@ impl GroupLog {
         let base = self.base.index;
         self.memberships.extend(memberships.into_iter().filter(|(index, _)| *index > base));
         self.drop_covered(pins);
+        self.count_entries(pins);
     }
 
     /// Whether entries from `first` on would leave no hole.
@@ -178,6 +187,17 @@ impl GroupLog {
         while self.memberships.pop_if(|(index, _)| *index >= first).is_some() {}
     }
 
+    /// Keeps the lane's sum of entries right.
+    fn count_entries(&mut self, pins: &mut Pins) {
+        let entries = self.last.0.saturating_sub(self.base.index.0);
+        pins.entries = pins.entries - self.counted + entries;
+        self.counted = entries;
+    }
+
+    pub(crate) fn frames_len(&self) -> usize {
+        self.frames.len()
+    }
+
     fn forget(&mut self, frame: Frame, pins: &mut Pins) {
         pins.unpin(frame.place.segment, Pin::Frame { bytes: frame.place.bytes });
         self.live_bytes -= u64::from(frame.place.bytes);
@@ -202,16 +222,19 @@ impl GroupLog {
         self.last = self.last.max(to.index);
         self.memberships.retain(|(index, _)| *index > to.index);
         self.drop_covered(pins);
+        self.count_entries(pins);
     }
 
     /// What there was from an entry on is gone.
     pub(crate) fn lose_from(&mut self, from: Index, pins: &mut Pins) {
         self.replace_from(from, pins);
+        self.count_entries(pins);
     }
 
     /// Only during recovery: what there is does not follow the base.
     pub(crate) fn drop_entries(&mut self, pins: &mut Pins) {
         self.replace_from(Index(0), pins);
+        self.count_entries(pins);
     }
 
     /// Rule 2, snapshot. Also how a replica begins.
@@ -220,6 +243,7 @@ impl GroupLog {
         self.replace_from(Index(0), pins);
         self.set_base(id, at, segment, pins);
         self.last = id.index;
+        self.count_entries(pins);
     }
 
     fn set_base(&mut self, id: EntryId, at: Configuration, segment: u64, pins: &mut Pins) {
@@ -293,6 +317,7 @@ impl GroupLog {
         }
         (self.base, self.base_configuration) = (EntryId::default(), Configuration::default());
         (self.last, self.is_removed, self.is_witness) = (Index(0), true, false);
+        self.count_entries(pins);
     }
 
     /// Whether nothing was ever promised here: then there is nothing to keep of it.
@@ -309,6 +334,7 @@ impl GroupLog {
     /// Lets go of everything.
     pub(crate) fn release(&mut self, pins: &mut Pins) {
         self.replace_from(Index(0), pins);
+        pins.entries -= std::mem::take(&mut self.counted);
         let fence = self.fence.take().map(|fence| fence.segment);
         let facts = [&mut self.base_segment, &mut self.hard_state_segment, &mut self.floor_segment];
         for segment in facts.into_iter().filter_map(Option::take).chain(fence) {

@@ -12,6 +12,7 @@ use raftwerk_frame::{EntryId, GroupId, HardState, Index, Term};
 use crate::directory::{self, FORMAT_VERSION};
 use crate::disk::{Files, Lsn};
 use crate::error::OpenError;
+use crate::index::{FRAME_BYTES, GROUP_BYTES};
 use crate::lane::{LaneOptions, OnDamage};
 use crate::recovery::{self, Damage, TornTail, Walk};
 use crate::salvage::in_order;
@@ -44,6 +45,10 @@ pub struct LaneInspection {
     pub spares: usize,
     /// Files whose preparation was interrupted.
     pub unfinished: usize,
+    /// Bytes that its index takes in memory when it is open, about.
+    pub index_bytes: u64,
+    /// Entries that count.
+    pub entries: u64,
     /// Its groups, in rising order: what opening it would find. Empty if it cannot be opened at all.
     pub groups: Vec<GroupInspection>,
 }
@@ -137,6 +142,9 @@ fn inspect_lane<F: Files>(files: &F, lane: u16, log_id: u64) -> Result<LaneInspe
         Ok((_, mut walk)) => (walk.report.torn.take().map_or(Verdict::Clean, Verdict::Torn), walk),
         Err(error) => (Verdict::Unreadable(error), Walk::default()),
     };
+    let slots = walk.replay.groups.slots.len() as u64;
+    let index_bytes = slots * GROUP_BYTES + walk.replay.pins.frames() * FRAME_BYTES;
+    let entries = walk.replay.pins.entries;
     let logs = walk.replay.groups.slots.iter().flatten();
     let mut groups: Vec<GroupInspection> = logs
         .map(|log| GroupInspection {
@@ -150,7 +158,8 @@ fn inspect_lane<F: Files>(files: &F, lane: u16, log_id: u64) -> Result<LaneInspe
         .collect();
     groups.sort_unstable_by_key(|group| group.group);
     let (spares, unfinished) = (names.spares.len(), names.unfinished.len());
-    Ok(LaneInspection { lane, verdict, last: walk.report.last, segments, spares, unfinished, groups })
+    let last = walk.report.last;
+    Ok(LaneInspection { lane, verdict, last, segments, spares, unfinished, index_bytes, entries, groups })
 }
 
 fn inspect_segment<F: Files>(scan: &Scan<'_, F>, survey: &Survey) -> SegmentInspection {

@@ -6,6 +6,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -44,6 +45,9 @@ pub struct LaneOptions {
     pub spare_segments: usize,
     /// Memory for the latest batches, from which followers' tails are read. Default 16 MiB.
     pub recent_bytes: usize,
+    /// Memory for buffers, index and what readers hold: see the head of `lane_memory`. The latest batches, and everything
+    /// else, find room in it. Default: without end; at least 1 MiB.
+    pub memory_bytes: u64,
     /// When the files hold more than this, groups with little in the log have it moved forward, so that they do not keep
     /// old segments; those with more are named ([`Lane::pinning`]). Default 1 GiB.
     pub log_bytes_max: u64,
@@ -79,6 +83,7 @@ impl Default for LaneOptions {
             ready_segments: 2,
             spare_segments: 4,
             recent_bytes: 16 << 20,
+            memory_bytes: u64::MAX,
             log_bytes_max: 1 << 30,
             age_max: None,
             on_damage: OnDamage::Refuse,
@@ -98,6 +103,9 @@ impl LaneOptions {
         let room = self.segment_bytes as usize - PAGE_BYTES - BATCH_HEADER_BYTES;
         if !(1024..=room).contains(&self.frame_bytes_max) {
             return bad("frame_bytes_max must be from 1 KiB to what a segment holds");
+        }
+        if self.memory_bytes < 1 << 20 {
+            return bad("memory_bytes must be at least 1 MiB");
         }
         if self.age_max.is_some_and(|age| age.is_zero()) {
             return bad("age_max must not be zero");
@@ -155,6 +163,14 @@ pub struct LaneStats {
     pub recycled: u64,
     /// Bytes sealed and not yet durable.
     pub queued_bytes: u64,
+    /// Bytes of batch buffers, in use or kept for use.
+    pub buffer_bytes: u64,
+    /// Bytes of the index, about.
+    pub index_bytes: u64,
+    /// Entries that it covers.
+    pub index_entries: u64,
+    /// Bytes of sealed segments that readers hold.
+    pub pinned_bytes: u64,
     /// Bytes looked at for damage ([`Lane::scrub`]).
     pub scrubbed_bytes: u64,
     /// Bytes found damaged while the lane was open, in segments that are still in use.
@@ -238,6 +254,8 @@ pub struct Lane<D: Disk> {
     pub(crate) pins: Pins,
     pub(crate) segments: Segments<<D::Files as Files>::File>,
     pub(crate) pool: Arc<BufferPool>,
+    /// Bytes of slices of maps that somebody holds.
+    pub(crate) pinned: Arc<AtomicU64>,
     pub(crate) building: Option<BatchInProgress>,
     /// Where the next batch, or the one being built, begins in the current segment.
     pub(crate) write_offset: u64,
@@ -312,7 +330,8 @@ impl<D: Disk> Lane<D> {
         }
         let mut lane = Self {
             disk,
-            pool: BufferPool::new(options.recent_bytes),
+            pool: BufferPool::new(options.recent_bytes.min((options.memory_bytes / 8) as usize)),
+            pinned: Arc::default(),
             options,
             groups: found.groups,
             pins: found.pins,
@@ -412,7 +431,7 @@ impl<D: Disk> Lane<D> {
 
     /// Batches beyond the budget are read from the file from now on. Those not yet durable must stay.
     pub(crate) fn forget_recent(&mut self) {
-        while self.recent_bytes > self.options.recent_bytes
+        while self.recent_bytes > self.recent_bytes_max()
             && let Some(front) = self.recent.pop_front_if_durable(self.durable)
         {
             self.recent_bytes -= front.buffer_bytes;
@@ -512,6 +531,10 @@ impl<D: Disk> Lane<D> {
             created: self.segments.created,
             recycled: self.segments.recycled,
             queued_bytes: self.queued_bytes,
+            buffer_bytes: self.pool.taken_bytes() + self.pool.kept_bytes(),
+            index_bytes: self.index_bytes(),
+            index_entries: self.pins.entries,
+            pinned_bytes: self.pinned_bytes(),
             scrubbed_bytes: self.scrubbing.bytes,
             damaged_bytes: self.scrubbing.damaged_bytes(),
             mode: self.disk.mode(),

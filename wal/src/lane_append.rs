@@ -82,7 +82,7 @@ impl FrameInProgress<'_> {
 
 impl<D: Disk> Lane<D> {
     /// Bytes of entries the worker may still take this turn; 0 once the turn is full, the device is behind, the disk
-    /// is full or the lane is poisoned. Facts may always be appended.
+    /// or the memory is full or the lane is poisoned. Facts may always be appended.
     #[must_use]
     pub fn room(&self) -> usize {
         if self.poisoned.is_some() {
@@ -92,7 +92,8 @@ impl<D: Disk> Lane<D> {
         let of_turn = self.options.batch_bytes_max.saturating_sub(self.turn_bytes + building);
         let queued = self.queued_bytes as usize + building;
         let of_disk = self.space_left().saturating_sub(self.options.segment_bytes / 2 + building as u64);
-        of_turn.min(self.options.queue_bytes_max.saturating_sub(queued)).min(of_disk as usize)
+        let of_memory = usize::try_from(self.memory_left()).unwrap_or(usize::MAX);
+        of_turn.min(self.options.queue_bytes_max.saturating_sub(queued)).min(of_disk as usize).min(of_memory)
     }
 
     /// Bytes that the log can still take without another segment; without end unless the disk is full.

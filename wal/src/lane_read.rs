@@ -12,6 +12,7 @@ use crate::disk::{Disk, Files};
 use crate::error::LogError;
 use crate::index::{Frames, Place};
 use crate::lane::{GroupSlot, Lane};
+use crate::lane_memory::pinned;
 use crate::segment::segment_path;
 use crate::segments::InUse;
 
@@ -67,7 +68,8 @@ impl<D: Disk> Lane<D> {
         if is_sealed {
             let bytes = mapped(self.disk.directory().files(), segment, place)?;
             if is_whole(&bytes) {
-                return Ok(bytes);
+                let is_slice = place.bytes >= SLICE_BYTES_MIN;
+                return Ok(if is_slice { pinned(bytes, &self.pinned) } else { bytes });
             }
         }
         // What a second look shows to be whole was a slip on the way, not on the device.
@@ -82,6 +84,12 @@ impl<D: Disk> Lane<D> {
             offset: u64::from(place.offset),
             place,
         })
+    }
+
+    /// Whether a place is in memory, among the latest batches: then reading it takes no more of that.
+    #[must_use]
+    pub fn is_recent(&self, place: Place) -> bool {
+        self.recent_bytes(place).is_some()
     }
 
     fn recent_bytes(&self, place: Place) -> Option<Bytes> {

@@ -28,6 +28,7 @@ mod index;
 pub mod inspect;
 mod lane;
 mod lane_append;
+mod lane_memory;
 mod lane_probe;
 mod lane_read;
 mod lane_retention;

@@ -5,6 +5,7 @@
 use std::io;
 use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crossbeam_queue::ArrayQueue;
 use memmap2::MmapMut;
@@ -17,13 +18,21 @@ const PAGE_BYTES: usize = 4096;
 #[derive(Debug)]
 pub(crate) struct BufferPool {
     classes: [ArrayQueue<MmapMut>; CLASS_BYTES.len()],
+    kept_bytes_max: usize,
+    kept_bytes: AtomicUsize,
+    taken_bytes: AtomicUsize,
 }
 
 impl BufferPool {
-    /// A pool that keeps at most `bytes_max` of each size.
+    /// A pool that keeps at most `bytes_max`.
     pub(crate) fn new(bytes_max: usize) -> Arc<Self> {
         let classes = CLASS_BYTES.map(|bytes| ArrayQueue::new((bytes_max / bytes).max(2)));
-        Arc::new(Self { classes })
+        Arc::new(Self {
+            classes,
+            kept_bytes_max: bytes_max.max(CLASS_BYTES[4]),
+            kept_bytes: AtomicUsize::new(0),
+            taken_bytes: AtomicUsize::new(0),
+        })
     }
 
     /// A buffer of at least `bytes`; its content is whatever was there.
@@ -34,14 +43,28 @@ impl BufferPool {
         self.try_take(bytes).expect("out of memory for a batch buffer")
     }
 
+    /// Bytes of buffers that are in use.
+    pub(crate) fn taken_bytes(&self) -> u64 {
+        self.taken_bytes.load(Ordering::Relaxed) as u64
+    }
+
+    /// Bytes of buffers that wait to be used again.
+    pub(crate) fn kept_bytes(&self) -> u64 {
+        self.kept_bytes.load(Ordering::Relaxed) as u64
+    }
+
     fn try_take(self: &Arc<Self>, bytes: usize) -> io::Result<PooledBuffer> {
         let class = CLASS_BYTES.iter().position(|&class| class >= bytes);
         let reused = class.and_then(|class| self.classes[class].pop());
+        if let Some(reused) = &reused {
+            self.kept_bytes.fetch_sub(reused.len(), Ordering::Relaxed);
+        }
         let memory = match (reused, class) {
             (Some(memory), _) => memory,
             (None, Some(class)) => MmapMut::map_anon(CLASS_BYTES[class])?,
             (None, None) => MmapMut::map_anon(bytes.next_multiple_of(PAGE_BYTES))?,
         };
+        self.taken_bytes.fetch_add(memory.len(), Ordering::Relaxed);
         Ok(PooledBuffer { memory: Some(memory), class, pool: Arc::clone(self) })
     }
 }
@@ -78,8 +101,14 @@ impl AsRef<[u8]> for PooledBuffer {
 
 impl Drop for PooledBuffer {
     fn drop(&mut self) {
-        if let (Some(memory), Some(class)) = (self.memory.take(), self.class) {
-            drop(self.pool.classes[class].push(memory)); // a full pool hands it back: it is freed here
+        let Some(memory) = self.memory.take() else { return };
+        let (pool, bytes) = (&self.pool, memory.len());
+        pool.taken_bytes.fetch_sub(bytes, Ordering::Relaxed);
+        let Some(class) = self.class else { return };
+        // Counted first: so it is never below what is there.
+        let kept = pool.kept_bytes.fetch_add(bytes, Ordering::Relaxed) + bytes;
+        if kept > pool.kept_bytes_max || pool.classes[class].push(memory).is_err() {
+            pool.kept_bytes.fetch_sub(bytes, Ordering::Relaxed); // it is freed here
         }
     }
 }

@@ -42,6 +42,9 @@ pub(crate) struct Pins {
     segments: VecDeque<Count>,
     /// Bytes of live frames, and of facts that count.
     live_bytes: u64,
+    /// Live frames, and entries.
+    frames: u64,
+    pub(crate) entries: u64,
 }
 
 impl Pins {
@@ -59,7 +62,10 @@ impl Pins {
         });
         let count = &mut self.segments[at];
         match pin {
-            Pin::Frame { .. } => count.frames += 1,
+            Pin::Frame { .. } => {
+                count.frames += 1;
+                self.frames += 1;
+            }
             Pin::Fact => count.facts += 1,
         }
         self.live_bytes += pin.bytes();
@@ -69,7 +75,10 @@ impl Pins {
         let at = self.at(segment).expect("what is let go was held");
         let count = &mut self.segments[at];
         match pin {
-            Pin::Frame { .. } => count.frames -= 1,
+            Pin::Frame { .. } => {
+                count.frames -= 1;
+                self.frames -= 1;
+            }
             Pin::Fact => count.facts -= 1,
         }
         self.live_bytes -= pin.bytes();
@@ -85,6 +94,11 @@ impl Pins {
     /// Whether live entries lie in it.
     pub(crate) fn has_frames(&self, segment: u64) -> bool {
         self.at(segment).is_ok_and(|at| self.segments[at].frames > 0)
+    }
+
+    /// How many frames of the log are alive.
+    pub(crate) const fn frames(&self) -> u64 {
+        self.frames
     }
 
     /// About how many bytes of the log are alive.

@@ -94,10 +94,13 @@ fn list(dir: &Path, seen: &Inspection, all: bool, out: &mut dyn Write) -> io::Re
         }
         writeln!(
             out,
-            "  {} spares, {} unfinished, {} groups",
+            "  {} spares, {} unfinished, {} groups; index {} bytes, {:.1} per entry of {}",
             lane.spares,
             lane.unfinished,
-            lane.groups.len()
+            lane.groups.len(),
+            lane.index_bytes,
+            lane.index_bytes as f64 / lane.entries.max(1) as f64,
+            lane.entries
         )?;
         for group in lane.groups.iter().filter(|group| all || group.fence.is_some()) {
             let vote = group.hard_state.vote.map_or_else(|| "nobody".to_owned(), |node| node.to_string());

@@ -232,7 +232,7 @@ impl<D: Disk> Worker<D> {
         if left == 0 {
             return true;
         }
-        // Without a disk there is no room, and callers are told so at once rather than left waiting.
+        // Without a disk, or memory, there is no room, and callers are told so at once rather than left waiting.
         if let Some(error) = self.refusal() {
             self.refuse_requests(&error);
             return true;
@@ -308,6 +308,8 @@ impl<D: Disk> Worker<D> {
             Some(ProposeError::Poisoned)
         } else if self.is_full {
             Some(ProposeError::StorageFull)
+        } else if self.is_short_of_memory() {
+            Some(ProposeError::Busy)
         } else {
             None
         }

@@ -15,6 +15,7 @@ mod apply;
 mod clients;
 mod introductions;
 mod membership;
+mod memory;
 mod nodes;
 mod open;
 mod orders;
@@ -45,6 +46,7 @@ use tokio::sync::oneshot;
 
 use self::clients::Clients;
 use self::introductions::Introductions;
+use self::memory::Shortage;
 pub use self::open::Settings;
 pub(crate) use self::open::Surroundings;
 use self::replica::{Promise, Replica};
@@ -151,6 +153,7 @@ pub(crate) struct Worker<D: Disk> {
     watched: Vec<GroupSlot>,
     transfers: Transfers,
     scrubbing: Scrubbing,
+    shortage: Shortage,
     introductions: Introductions,
     liveness: Liveness,
     pulse: Pulse,
@@ -187,6 +190,7 @@ impl<D: Disk> Worker<D> {
             self.take_arrivals();
             self.take_background();
             self.scrub();
+            self.relieve_memory();
             self.take_due();
         }
         let had_room = self.take_requests();
@@ -216,6 +220,7 @@ impl<D: Disk> Worker<D> {
                 let hangs_at = self.pulse.next_deadline(now, self.oldest_batch());
                 let own = self.transfers.next_deadline().min(self.liveness.next_deadline()).min(hangs_at);
                 let own = own.min(self.relaxed_due()).min(self.scrub_due()).min(self.lane.next_too_old());
+                let own = own.min(self.shortage_due());
                 self.timers.next().min(self.reads_due.next()).min(own)
             },
             is_closed: false,

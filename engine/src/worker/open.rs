@@ -177,6 +177,7 @@ impl<D: Disk> Worker<D> {
             watched: Vec::new(),
             transfers: Transfers::default(),
             scrubbing: super::Scrubbing::begin_at(now),
+            shortage: super::Shortage::none(),
             introductions: super::Introductions::default(),
             liveness,
             pulse,

@@ -20,7 +20,7 @@ use crate::inbox::Arrival;
 /// Frames of one append. More than a few only in catch-up, across terms.
 type Frames<'a> = SmallVec<[ArrivedFrame<'a>; 4]>;
 /// Frames of one unit, at the usual most.
-const UNIT_BYTES: u64 = 2 << 20;
+pub(super) const UNIT_BYTES: u64 = 2 << 20;
 type Runs = SmallVec<[Run; 4]>;
 /// The configurations among the entries of one append: rare.
 type Memberships = Vec<Membership>;
@@ -48,10 +48,10 @@ impl<D: Disk> Worker<D> {
         }
     }
 
-    /// Whether the batch has room for another unit's frames. On a full disk it never has; then units are taken all the
-    /// same, for what else is in them, and their frames dropped.
+    /// Whether the batch has room for another unit's frames. On a full disk it never has, nor where memory is short; then units
+    /// are taken all the same, for what else is in them, and their frames dropped.
     pub(super) fn has_room_for_arrivals(&self) -> bool {
-        self.is_full || self.lane.room() as u64 >= UNIT_BYTES
+        self.is_full || self.lane.room() as u64 >= UNIT_BYTES || self.is_short_of_memory()
     }
 
     /// Takes a unit apart; how many messages it said to hold.

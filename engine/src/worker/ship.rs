@@ -323,12 +323,15 @@ impl<D: Disk> Worker<D> {
     }
 
     fn ship_group(&mut self, slot: GroupSlot) -> Result<(), LogError> {
-        let Some(replica) = self.replicas[slot.0 as usize].as_mut() else { return Ok(()) };
+        let Some(replica) = self.replicas[slot.0 as usize].as_ref() else { return Ok(()) };
         let group = replica.id;
         let peers: SmallVec<[NodeId; 8]> = replica.core.peers().collect();
         for to in peers {
+            let Some(replica) = self.replicas[slot.0 as usize].as_mut() else { return Ok(()) };
             let addressee = self.outboxes.addressee(&replica.core, to, None);
-            while let Some(shipment) = replica.core.next_shipment(to) {
+            loop {
+                let Some(replica) = self.replicas[slot.0 as usize].as_mut() else { return Ok(()) };
+                let Some(shipment) = replica.core.next_shipment(to) else { break };
                 let message = Message::Append {
                     term: shipment.term,
                     prev: shipment.prev,
@@ -344,12 +347,21 @@ impl<D: Disk> Worker<D> {
                 if replica.is_damaged_in(shipment.first, shipment.last) && !shipment.is_withheld {
                     break; // there will be a snapshot instead
                 }
+                let frames = if shipment.is_withheld {
+                    None
+                } else {
+                    Some(self.lane.read(slot, shipment.first, shipment.last, shipment.bytes_max)?)
+                };
+                if frames.as_ref().is_some_and(|frames| self.must_wait_for(slot, frames)) {
+                    break;
+                }
+                let Some(replica) = self.replicas[slot.0 as usize].as_mut() else { return Ok(()) };
                 let (bodies, last) = if shipment.is_withheld {
                     let frames = withheld_frames(group, &replica.core, &shipment);
                     let (frames, last) = frames.expect("a leader knows the terms of what it ships");
                     (smallvec::smallvec![Body::Made(frames)], last)
                 } else {
-                    let frames = self.lane.read(slot, shipment.first, shipment.last, shipment.bytes_max)?;
+                    let frames = frames.unwrap_or_default();
                     let last = frames.last().expect("a read gives at least one frame").last;
                     (bodies(group, &frames, &self.lane)?, last)
                 };

@@ -221,13 +221,18 @@ impl<D: Disk> Worker<D> {
         }
         let pinning: Vec<GroupSlot> = self.lane.pinning().filter_map(|group| self.slot_of(group)).collect();
         for slot in pinning {
-            let Some(replica) = self.replicas[slot.0 as usize].as_ref() else { continue };
-            let checkpointed = replica.checkpoint.as_ref().map_or(Index(0), |meta| meta.id.index);
-            if replica.saving || self.transfers.is_sending(replica.id) {
-                continue;
-            }
-            if replica.applied > checkpointed { self.checkpoint(slot) } else { self.compact(slot) }
+            self.checkpoint_or_compact(slot);
         }
+    }
+
+    /// Makes a group's log shorter, if it can be just now.
+    pub(super) fn checkpoint_or_compact(&mut self, slot: GroupSlot) {
+        let Some(replica) = self.replicas[slot.0 as usize].as_ref() else { return };
+        let checkpointed = replica.checkpoint.as_ref().map_or(Index(0), |meta| meta.id.index);
+        if replica.saving || self.transfers.is_sending(replica.id) {
+            return;
+        }
+        if replica.applied > checkpointed { self.checkpoint(slot) } else { self.compact(slot) }
     }
 
     fn saved(&mut self, slot: GroupSlot, group: GroupId, meta: Option<SnapshotMeta>) {

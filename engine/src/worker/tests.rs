@@ -28,6 +28,8 @@ use crate::peers::Peers;
 use crate::state_machine::{Checkpoint, Committed, Replies, StateMachine};
 use crate::{Applied, CreateError, GroupStatus, ProposeError, ReplaceError};
 
+mod full;
+mod memory;
 mod reads;
 mod relaxed;
 mod scrub;

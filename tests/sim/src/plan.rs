@@ -361,6 +361,7 @@ fn limits(chance: &mut Chance, seed: u64, election: u64) -> (Settings, LaneOptio
         spare_segments: chance.from_to(0, 3) as usize,
         recent_bytes: chance.one_of(&[0, 16 << 10, 256 << 10]) as usize,
         log_bytes_max: settings.lane_bytes_max,
+        memory_bytes: u64::MAX,
         age_max: age_max(seed),
         // Every other run lives with damage; in the rest, a damaged node stops.
         on_damage: if seed.is_multiple_of(2) { OnDamage::Fence } else { OnDamage::Refuse },

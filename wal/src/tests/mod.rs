@@ -6,6 +6,7 @@ mod disk_full;
 mod every_byte;
 mod hazards;
 mod losses;
+mod memory;
 mod power_cut;
 mod probe;
 mod relaxed;

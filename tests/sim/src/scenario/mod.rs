@@ -227,6 +227,7 @@ impl Scenario {
             spare_segments: 1,
             recent_bytes: chance.one_of(&[0, 256 << 10]) as usize,
             log_bytes_max: 8 << 20,
+            memory_bytes: u64::MAX,
             age_max: None,
             on_damage: OnDamage::Refuse,
         };

@@ -1,0 +1,76 @@
+//! What the worker does when the memory of its lane gets short (`Config::memory_bytes`).
+//!
+//! The lane lets go of its latest batches by itself. Then proposals are `Busy`, entries of leaders are dropped as if the network
+//! had lost them, and reading the log for those behind waits for earlier reads to be let go of. Terms, votes and the rest of the
+//! protocol go on. It heals as readers let go, and as groups with much in the index are checkpointed, which begins when the index
+//! takes up half of the memory.
+
+use std::time::Duration;
+
+use raftwerk_frame::Time;
+use raftwerk_wal::{Disk, Frames, GroupSlot};
+
+use super::Worker;
+use super::receive::UNIT_BYTES;
+use crate::pipeline::SUBMISSION_BYTES;
+
+/// How long readers wait before they look again, and how often the index is looked through.
+const PAUSE: Duration = Duration::from_millis(10);
+
+/// Who waits for memory.
+#[derive(Debug)]
+pub(super) struct Shortage {
+    /// Groups with followers that are to read what is not in memory.
+    waiting: Vec<GroupSlot>,
+    readers_at: Time,
+    index_at: Time,
+}
+
+impl Shortage {
+    pub(super) const fn none() -> Self {
+        Self { waiting: Vec::new(), readers_at: Time::NEVER, index_at: Time(0) }
+    }
+}
+
+impl<D: Disk> Worker<D> {
+    /// Whether there is no memory for another turn's entries, however long the disk is waited for.
+    pub(super) fn is_short_of_memory(&self) -> bool {
+        let enough = (SUBMISSION_BYTES + self.settings.payload_bytes_max) as u64;
+        self.lane.memory_left() <= enough.max(UNIT_BYTES)
+    }
+
+    /// When the worker wants a turn for this.
+    pub(super) const fn shortage_due(&self) -> Time {
+        self.shortage.readers_at
+    }
+
+    /// Whether a follower has to wait for these frames; its group is looked at again soon.
+    pub(super) fn must_wait_for(&mut self, slot: GroupSlot, frames: &Frames) -> bool {
+        let is_in_memory =
+            |lane: &raftwerk_wal::Lane<D>| frames.iter().all(|frame| lane.is_recent(frame.place));
+        if !self.lane.must_readers_wait() || is_in_memory(&self.lane) {
+            return false;
+        }
+        self.shortage.waiting.push(slot);
+        self.shortage.readers_at = self.shortage.readers_at.min(self.now + PAUSE);
+        true
+    }
+
+    /// Lets readers look again, and has the index made smaller.
+    pub(super) fn relieve_memory(&mut self) {
+        if self.shortage.readers_at <= self.now {
+            self.shortage.readers_at = Time::NEVER;
+            for slot in std::mem::take(&mut self.shortage.waiting) {
+                self.touch(slot);
+            }
+        }
+        if self.shortage.index_at > self.now {
+            return;
+        }
+        self.shortage.index_at = self.now + PAUSE;
+        let heavy: Vec<GroupSlot> = self.lane.heavy().filter_map(|group| self.slot_of(group)).collect();
+        for slot in heavy {
+            self.checkpoint_or_compact(slot);
+        }
+    }
+}

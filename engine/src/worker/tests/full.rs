@@ -1,0 +1,80 @@
+//! What still goes on while the disk has no room for writes: elections, a change of members, compaction, by which it heals.
+
+use super::*;
+use crate::{Change, Reconfiguration};
+
+#[test]
+fn on_a_full_disk_leaders_are_elected_members_change_and_compaction_makes_room_by_itself() {
+    let files = MemoryFiles::new();
+    let mut node = Node::open(&files, u64::MAX);
+    node.create(&[1, 2, 3]);
+    let lead = |node: &mut Node| {
+        for _ in 0..12 {
+            node.turn(TIMEOUT / 2);
+            let term = node.status().unwrap().term;
+            node.hear(2, Message::PreVoteReply { term: Term(term.0 + 1), granted: true });
+            node.hear(2, Message::PreVoteReply { term, granted: true });
+            node.hear(2, Message::VoteReply { term, granted: true });
+            node.settle();
+            if node.status().unwrap().role == Role::Leader {
+                return node.status().unwrap().term;
+            }
+        }
+        panic!("no leader: {:?}", node.status());
+    };
+    let acknowledge = |node: &mut Node, term: Term| {
+        for _ in 0..3 {
+            let matched = node.status().unwrap().last.index;
+            node.hear(2, Message::AppendAck { term, matched, account: 0 });
+            node.settle();
+        }
+    };
+    let term = lead(&mut node);
+    acknowledge(&mut node, term);
+    let used: u64 =
+        files.paths().iter().filter_map(|path| files.content(path)).map(|file| file.len() as u64).sum();
+    files.limit(Some(used + 2000));
+    let mut refused = None;
+    while refused.is_none() {
+        let mut answer = node.propose(&[7; 4096]);
+        node.settle();
+        refused = answer.try_recv().ok().and_then(Result::err);
+    }
+    assert_eq!(refused, Some(ProposeError::StorageFull));
+
+    // Somebody asks for votes in a later term; it stands again, and wins.
+    node.hear(3, Message::Vote { term: Term(term.0 + 7), last: EntryId::default(), transfer: true });
+    node.settle();
+    assert_ne!(node.status().unwrap().role, Role::Leader);
+    let later = lead(&mut node);
+    assert!(later > term);
+    acknowledge(&mut node, later);
+    let mut still = node.propose(b"a write");
+    node.settle();
+    assert_eq!(still.try_recv().unwrap(), Err(ProposeError::StorageFull));
+
+    // The third voter is let go: that is an entry, and is taken.
+    let wish = Reconfiguration::of([Change::Remove(NodeId(3))]);
+    let before = node.status().unwrap().last.index;
+    let _changed = node.order(|reply| Order::Reconfigure { group: GROUP, wish, reply });
+    node.settle();
+    acknowledge(&mut node, later);
+    assert!(node.worker.is_full, "it is still full");
+    let status = node.status().unwrap();
+    assert!(status.last.index > before, "the change is in the log");
+    assert!(!status.configuration.contains(NodeId(3)), "{:?}", status.configuration);
+    assert_eq!(status.commit, status.last.index);
+    // What is applied is checkpointed, and the log is shorter by it.
+    let slot = node.worker.slot_of(GROUP).unwrap();
+    node.worker.checkpoint(slot);
+    node.settle();
+    let healed = (0..40).any(|_| {
+        let mut answer = node.propose(b"again");
+        node.turn(TIMEOUT / 10);
+        node.settle();
+        acknowledge(&mut node, later);
+        matches!(answer.try_recv(), Ok(Ok(_)))
+    });
+    assert!(healed, "it heals by itself: {:?}", node.worker.lane.stats());
+    assert!(node.status().unwrap().compacted.index > Index(0));
+}
