@@ -88,6 +88,7 @@ fn every_kind_of_fault_strikes() {
     let mut struck = hostile.faults;
     struck.merge(&churn.faults);
     struck.merge(&hunted(Profile::Quic).faults);
+    struck.merge(&hunted(Profile::Leases).faults);
     let never: Vec<&str> =
         struck.iter().filter(|(_, count)| *count == 0).map(|(kind, _)| kind.name()).collect();
     assert_eq!(never, [""; 0]);
