@@ -7,7 +7,7 @@ use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use rustix::fs::OFlags;
+use rustix::fs::{Advice, OFlags};
 use serde::Serialize;
 
 const FILE_BYTES: u64 = 64 << 20;
@@ -44,6 +44,8 @@ pub(super) fn measure(folder: &Path) -> io::Result<Raw> {
         made.write_all_at(&chunk, at * LARGE as u64)?;
     }
     made.sync_all()?;
+    // What is in the page cache has to be thrown out by every write past it. It is a wish, not a must.
+    let _ = rustix::fs::fadvise(&made, 0, None, Advice::DontNeed);
     drop(made);
     let open = |flags: OFlags| OpenOptions::new().write(true).custom_flags(flags.bits() as i32).open(&path);
     let file = open(OFlags::DIRECT | OFlags::DSYNC).or_else(|_| open(OFlags::DSYNC))?;
