@@ -96,6 +96,9 @@ pub struct Config {
     /// 500,000 to 2,000,000.
     #[doc(hidden)]
     pub clock_rate_ppm: u32,
+    /// Whether [`Engine::accept_loss`](crate::Engine::accept_loss) may be called. Default false: it gives up what is committed. To be
+    /// set for the one opening in which an operator means to call it.
+    pub accept_losses: bool,
     /// Seeds the election timers. Default: made from the node's id. Two nodes of a group should differ.
     pub seed: u64,
 }
@@ -133,6 +136,7 @@ impl Config {
             mtu_max: 1452,
             priority: raftwerk_raft::PRIORITY_MAX,
             clock_drift_ppm: 50_000,
+            accept_losses: false,
             clock_rate_ppm: RIGHT_RATE,
             seed: node.0,
         }

@@ -16,6 +16,7 @@ use crate::dispatch::Dispatch;
 use crate::error::{CreateError, OpenError, ReplaceError};
 use crate::group::Group;
 use crate::inbox::{Inbox, Order};
+use crate::loss::{AcceptLossError, Loss};
 use crate::metric::{EngineStats, WorkerMetrics};
 use crate::peers::Peers;
 use crate::pipeline::Pipeline;
@@ -269,6 +270,34 @@ impl Engine {
         answer.blocking_recv().unwrap_or(Err(ReplaceError::Closed))
     }
 
+    /// What a replica of this node has lost, and waits for: while it does, it votes for nobody and does not lead. `None` if it has
+    /// lost nothing, or was brought it. Blocks for about one turn of its worker.
+    #[must_use]
+    pub fn loss(&self, group: GroupId) -> Option<Loss> {
+        let (reply, answer) = oneshot::channel();
+        self.shared.inbox_of(group).order(Order::Loss { group, reply });
+        answer.blocking_recv().ok().flatten()
+    }
+
+    /// Has a replica vote and lead with what it has, although it has lost something: for a group that stands still because its
+    /// only voter, or too many of them, were damaged, and whose disks nobody can bring back.
+    ///
+    /// **What is given up**: writes of the group that were acknowledged may be gone, on all nodes; and in a group of several
+    /// voters replicas may part for good, if one that was thought gone comes back with them. Try first to repair it: a group
+    /// that has a leader repairs its replicas by itself, and a damaged voter can be taken out ([`Group::reconfigure`]) and join again.
+    ///
+    /// Refused unless the node was opened with [`Config::accept_losses`], and unless `loss` is what [`Engine::loss`] says. To be
+    /// called on as many voters as it takes to elect a leader. It counts until the node stops, or the replica holds an entry of a
+    /// later term, which it does soon after.
+    ///
+    /// # Errors
+    /// [`AcceptLossError`]; nothing has changed.
+    pub fn accept_loss(&self, loss: Loss) -> Result<(), AcceptLossError> {
+        let (reply, answer) = oneshot::channel();
+        self.shared.inbox_of(loss.group).order(Order::AcceptLoss { loss, reply });
+        answer.blocking_recv().unwrap_or(Err(AcceptLossError::Closed))
+    }
+
     /// A thread's own way in, for up to `in_flight_max` operations at a time.
     #[must_use]
     pub fn pipeline(&self, in_flight_max: usize) -> Pipeline {
@@ -362,6 +391,7 @@ fn settings(config: &Config, worker: u16, workers: u16, life: u64) -> Settings {
         lane_bytes_max: config.lane_bytes_max,
         scrub_bytes_per_second: config.scrub_bytes_per_second.div_ceil(u64::from(workers.max(1))),
         scrub_interval: config.scrub_interval,
+        accept_losses: config.accept_losses,
         priority: config.priority,
         seed: config.seed,
         life,

@@ -16,6 +16,7 @@ use crate::consistency::{Demand, ReadAnswer};
 use crate::error::{CreateError, ProposeError, ReadError, ReplaceError};
 use crate::group::{Applied, FrozenState, GroupStatus};
 use crate::liveness::Heard;
+use crate::loss::{AcceptLossError, Loss};
 use crate::membership::{Reconfiguration, ReconfigureError, TransferError};
 use crate::pipeline::Submission;
 use crate::relaxed::Received;
@@ -75,6 +76,10 @@ pub(crate) enum Order {
     Groups { reply: oneshot::Sender<Vec<GroupId>> },
     /// A peer has another log now. So many workers were asked whether a group of theirs counts on it.
     ReplacePeer { peer: PeerNote, asked: u16, reply: oneshot::Sender<Result<(), ReplaceError>> },
+    /// Tell what a replica has lost.
+    Loss { group: GroupId, reply: oneshot::Sender<Option<Loss>> },
+    /// Live with it.
+    AcceptLoss { loss: Loss, reply: oneshot::Sender<Result<(), AcceptLossError>> },
     /// A pipeline is gone.
     PipelineGone { pipeline: u32 },
     /// Answer everyone and stop.

@@ -64,7 +64,7 @@ pub enum ReconfigureError {
     /// It may have happened, or may yet. Look at the configuration before asking again.
     #[error("the outcome of the change is unknown")]
     Unknown,
-    /// The disk has no room. Nothing happened.
+    /// The disk has no room for more than replicas that are let go. Nothing happened.
     #[error("the disk is full")]
     StorageFull,
     /// The log failed and takes no more writes until the engine is opened again.

@@ -208,6 +208,16 @@ impl Group {
         self.lift_fence();
     }
 
+    /// Somebody has decided that what is lost will never be brought back, and that this replica is to vote and lead with what it
+    /// has. Then nothing holds any more that rests on what it had promised in the fenced terms: entries that were committed may
+    /// be lost to all, and two leaders may have been elected in one of those terms.
+    pub fn accept_loss(&mut self) {
+        self.is_fenced = false;
+        if self.role == Role::Follower {
+            self.rearm_election();
+        }
+    }
+
     /// Whether something was lost and has not been brought back: see [`Group::set_fence`].
     #[must_use]
     pub const fn is_fenced(&self) -> bool {

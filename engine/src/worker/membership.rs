@@ -23,7 +23,8 @@ impl<D: Disk> Worker<D> {
     ) {
         let refused = match self.slot_of(group) {
             _ if self.is_poisoned => ReconfigureError::Poisoned,
-            _ if self.is_full => ReconfigureError::StorageFull,
+            // Whoever has no room may still let replicas go.
+            _ if self.is_full && brings_anyone_in(&wish.changes) => ReconfigureError::StorageFull,
             None => ReconfigureError::NoSuchGroup,
             Some(slot) => {
                 let Some(replica) = self.replicas[slot.0 as usize].as_mut() else { return };
@@ -78,6 +79,10 @@ impl<D: Disk> Worker<D> {
         }
         self.perform(slot);
     }
+}
+
+fn brings_anyone_in(changes: &[Change]) -> bool {
+    changes.iter().any(|change| !matches!(change, Change::Remove(_)))
 }
 
 /// The logs of those that a wish brings in: those that they were last heard with. Who takes part already does so with the log

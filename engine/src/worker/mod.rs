@@ -14,6 +14,7 @@
 mod apply;
 mod clients;
 mod introductions;
+mod loss;
 mod membership;
 mod memory;
 mod nodes;

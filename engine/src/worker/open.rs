@@ -59,6 +59,8 @@ pub struct Settings {
     pub scrub_bytes_per_second: u64,
     /// How long after such a pass began the next one begins, at the earliest.
     pub scrub_interval: Duration,
+    /// Whether an operator's word may lift a fence.
+    pub accept_losses: bool,
     /// How willing this node is to lead.
     pub priority: u8,
     /// Seeds the election timers.

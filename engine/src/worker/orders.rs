@@ -34,6 +34,12 @@ impl<D: Disk> Worker<D> {
                 groups.sort_unstable();
                 let _caller_gone = reply.send(groups);
             }
+            Order::Loss { group, reply } => {
+                let _caller_gone = reply.send(self.loss(group));
+            }
+            Order::AcceptLoss { loss, reply } => {
+                let _caller_gone = reply.send(self.accept_loss(&loss));
+            }
             Order::ReplacePeer { peer, asked, reply } => self.replace_peer(peer, asked, reply),
             Order::PipelineGone { .. } | Order::Shutdown => unreachable!("taken by take_orders"),
         }

@@ -29,6 +29,7 @@ use crate::state_machine::{Checkpoint, Committed, Replies, StateMachine};
 use crate::{Applied, CreateError, GroupStatus, ProposeError, ReplaceError};
 
 mod full;
+mod loss;
 mod memory;
 mod reads;
 mod relaxed;
@@ -185,6 +186,7 @@ impl Node {
             seed: 1,
             life: 1,
             clock_drift_ppm: 50_000,
+            accept_losses: false,
         };
         let mut options =
             LaneOptions { segment_bytes: 64 << 10, frame_bytes_max: 16 << 10, ..LaneOptions::default() };

@@ -346,6 +346,7 @@ fn limits(chance: &mut Chance, seed: u64, election: u64) -> (Settings, LaneOptio
         relaxed_sync_interval: Duration::from_nanos(RELAXED_SYNC_INTERVAL),
         checkpoint_log_bytes: chance.one_of(&[128, 1 << 10, 8 << 10, 64 << 10]),
         lane_bytes_max: segment_bytes * chance.one_of(&[2, 4, 16]),
+        accept_losses: false,
         scrub_bytes_per_second: 0,
         scrub_interval: Duration::ZERO,
         priority: raftwerk::PRIORITY_MAX,

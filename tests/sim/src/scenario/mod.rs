@@ -210,6 +210,7 @@ impl Scenario {
             relaxed_sync_interval: Duration::from_nanos(20 * MS),
             checkpoint_log_bytes: self.checkpoint_bytes,
             lane_bytes_max: 64 << 20,
+            accept_losses: false,
             scrub_bytes_per_second: 0,
             scrub_interval: Duration::ZERO,
             priority: raftwerk::PRIORITY_MAX,
