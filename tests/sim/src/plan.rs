@@ -32,8 +32,8 @@ pub enum Profile {
     Churn,
     /// As swarm, without damage, with relaxed proposals beside the others.
     Relaxed,
-    /// As churn, with membership that is asked to change all the time; in every second run most nodes that did not found a group
-    /// are witnesses in it, and in some there are relaxed proposals.
+    /// As churn, with membership that is asked to change all the time. In every second run most nodes that did not found a group
+    /// are witnesses in it; in every fourth it changes by disks that are lost. Some have relaxed proposals.
     Members,
 }
 
@@ -207,7 +207,15 @@ impl Plan {
         };
         let mut strikes = schedule(Chance::of(seed, "strikes"), kinds, nodes, end, gap, election);
         if options.profile == Profile::Members {
-            let wishes = FaultSet::of(|kind| kind.is_wish()).without(options.without);
+            let by_losses = seed % 4 == 3;
+            let is_wanted = |kind: FaultKind| match kind {
+                FaultKind::Reconfigure => !by_losses,
+                FaultKind::Wipe => by_losses,
+                kind => kind.is_wish(),
+            };
+            // A disk may be lost where nothing else is changing.
+            strikes.retain(|strike| !by_losses || strike.kind != FaultKind::Reconfigure);
+            let wishes = FaultSet::of(is_wanted).without(options.without);
             let gap = chance.one_of(&[50, 150, 500]) * MS;
             strikes.extend(schedule(Chance::of(seed, "wishes"), wishes, nodes, end, gap, election));
             strikes.sort_by_key(|strike| strike.at);
