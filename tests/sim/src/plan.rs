@@ -33,7 +33,8 @@ pub enum Profile {
     /// As swarm, without damage, with relaxed proposals beside the others.
     Relaxed,
     /// As churn, with membership that is asked to change all the time. In every second run most nodes that did not found a group
-    /// are witnesses in it; in every fourth it changes by disks that are lost. Some have relaxed proposals.
+    /// are witnesses in it; in every fourth it changes by disks that are lost, and in every fourth by nodes that go and come
+    /// back. Some have relaxed proposals.
     Members,
 }
 
@@ -123,6 +124,8 @@ pub struct Plan {
     pub voters: Vec<Vec<usize>>,
     /// Groups change their membership: every node has a replica of each, if only an empty one.
     pub is_churning: bool,
+    /// Who is in is asked to go, and who is out to come in, one node at a time: replicas of one node follow each other.
+    pub replaces: bool,
     /// Most nodes that did not found a group are witnesses in it, not half of them, and one is asked for where none votes.
     pub insists_on_witnesses: bool,
     /// Workers of each node.
@@ -246,6 +249,7 @@ impl Plan {
             groups,
             voters,
             is_churning,
+            replaces: options.profile == Profile::Members && seed % 4 == 1,
             insists_on_witnesses: options.profile == Profile::Members && seed.is_multiple_of(2),
             workers,
             clients: chance.from_to(1, 6) as usize,

@@ -140,6 +140,7 @@ impl Scenario {
         let old_percent = chance.one_of(&[0, 10, 50, 90]);
         Plan {
             is_churning: false,
+            replaces: false,
             insists_on_witnesses: false,
             stray: 16,
             relaxed: 0,

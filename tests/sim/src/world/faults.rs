@@ -113,6 +113,11 @@ impl World<'_> {
                 let chosen = witnesses.get((strike.salt >> 16) as usize % witnesses.len().max(1));
                 wish.changes = chosen.map(|at| Change::Witness(node_id(*at))).into_iter().collect();
             }
+            if self.plan.replaces {
+                let is_in = self.is_member(strike.node, id);
+                let change = if is_in { Change::Remove } else { Change::Voter };
+                wish.changes = vec![change(node_id(strike.node))];
+            }
             drop(body.reconfigure(id, wish));
         }
         self.answer_bells(leader);

@@ -45,7 +45,12 @@ impl World<'_> {
         let founders = &self.plan.voters[group.0 as usize - 1];
         let mixed = (self.seed ^ (at as u64) << 32 ^ group.0 << 48).wrapping_mul(0x9E37_79B9_7F4A_7C15);
         let of_eight = if self.plan.insists_on_witnesses { 7 } else { 4 };
-        self.plan.is_churning && !founders.contains(&at) && mixed >> 61 < of_eight
+        self.plan.is_churning && !self.plan.replaces && !founders.contains(&at) && mixed >> 61 < of_eight
+    }
+
+    /// Whether a node takes part in a group, as far as who leads it knows.
+    pub(super) fn is_member(&self, at: usize, group: GroupId) -> bool {
+        self.led_by(group).is_some_and(|(_, now, _)| now.contains(node_id(at)))
     }
 
     /// Whether a witness votes in a group, as far as who leads it knows.
