@@ -301,6 +301,10 @@ impl Group {
     /// A follower has answered a heartbeat: whether it is bound, and whether it agrees to rest. When all that are supported
     /// do, the group rests.
     pub(crate) fn take_standing(&mut self, from: NodeId, round: u64, binds: bool, rests: bool) {
+        if self.ties.is_resting && !self.tie(from).1 {
+            // It was taken to be down; it lives, and nobody would tell it anything.
+            self.wake();
+        }
         if round < self.ties.since {
             return;
         }

@@ -71,6 +71,24 @@ fn a_dead_node_keeps_nobody_awake_and_is_caught_up_when_it_is_back() {
     assert!(cluster.group(3).is_resting() && cluster.group(1).is_resting());
 }
 
+/// One whose node does not take part in support was silent for so long that it was taken to be down. Its answer comes when the
+/// others have just agreed to rest; it asks nobody anything by itself, if it has no vote.
+#[test]
+fn who_was_taken_to_be_down_and_answers_wakes_the_group() {
+    let mut cluster = resting(3);
+    cluster.isolate(3);
+    cluster.befriend(1, 3, false);
+    cluster.propose(1, 2);
+    cluster.run(5 * T);
+    assert!(cluster.group(1).is_resting());
+    let term = cluster.group(1).term();
+    cluster.give(3, 1, Message::HeartbeatAck { term, round: 0, binds: false, rest: false });
+    assert!(!cluster.group(1).is_resting());
+    cluster.heal();
+    cluster.run(3 * T);
+    assert_eq!(cluster.group(3).commit(), cluster.group(1).last().index);
+}
+
 #[test]
 fn when_the_leaders_node_is_supported_no_longer_another_leads_within_a_timeout() {
     let mut cluster = resting(3);

@@ -86,7 +86,10 @@ impl World<'_> {
         let mut probes: Vec<Probe> = (0..self.plan.groups).map(|group| Probe::new(group, self)).collect();
         let mut stuck = None;
         let ended = self.run_until(self.now + TO_CONVERGE, |world| {
-            probes.retain_mut(|probe| !probe.is_done(world));
+            probes.retain_mut(|probe| {
+                probe.note_leader(world, timeout);
+                !probe.is_done(world)
+            });
             stuck = probes
                 .iter_mut()
                 .position(|probe| world.now > probe.moved_at + patience && !probe.has_reached_more(world));
@@ -195,6 +198,8 @@ struct Probe {
     moved_at: u64,
     /// How far its followers were when somebody looked.
     reach: Reach,
+    /// When to see who leads.
+    look_at: u64,
 }
 
 /// How far the logs of a group's followers reach, all together, in the term of its leader.
@@ -223,7 +228,20 @@ impl Reach {
 impl Probe {
     fn new(group: usize, world: &World<'_>) -> Self {
         let committed = world.watch.committed(group_id(group));
-        Self { group, asked: None, committed, moved_at: world.now, reach: Reach::of(world, group) }
+        let (moved_at, reach) = (world.now, Reach::of(world, group));
+        Self { group, asked: None, committed, moved_at, reach, look_at: world.now }
+    }
+
+    /// Once in a while: what a new leader's followers have is counted from when it is seen to lead.
+    fn note_leader(&mut self, world: &World<'_>, every: u64) {
+        if world.now < self.look_at {
+            return;
+        }
+        self.look_at = world.now + every;
+        let now = Reach::of(world, self.group);
+        if now.term != self.reach.term {
+            self.reach = now;
+        }
     }
 
     /// Whether, under the same leader, followers have more than when this was asked last.
