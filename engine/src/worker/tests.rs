@@ -233,6 +233,25 @@ impl Node {
         node
     }
 
+    /// Makes the group on three nodes, leads it, and has so many writes of so many bytes; node 2 holds all of it, node 3 nothing.
+    fn lead_with_one(&mut self, writes: usize, bytes: usize) -> Term {
+        self.create(&[1, 2, 3]);
+        self.turn(2 * TIMEOUT);
+        let (term, granted) = (Term(1), true);
+        for answer in [Message::PreVoteReply { term, granted }, Message::VoteReply { term, granted }] {
+            self.hear(2, answer);
+            self.settle();
+        }
+        for _ in 0..writes {
+            drop(self.propose(&vec![1; bytes]));
+            self.settle();
+            let matched = self.status().unwrap().last.index;
+            self.hear(2, Message::AppendAck { term, matched, account: 0 });
+            self.settle();
+        }
+        term
+    }
+
     fn propose(&self, payload: &[u8]) -> oneshot::Receiver<Result<Applied, ProposeError>> {
         let (reply, answer) = oneshot::channel();
         let payload = Bytes::copy_from_slice(payload);
@@ -419,21 +438,7 @@ fn a_leader_whose_disk_hangs_falls_silent_steps_down_and_ends_its_calls() {
 #[test]
 fn a_snapshot_that_arrived_whole_and_was_never_installed_is_sent_again() {
     let mut node = Node::open(&MemoryFiles::new(), 4096);
-    node.create(&[1, 2, 3]);
-    node.turn(2 * TIMEOUT);
-    let term = Term(1);
-    node.hear(2, Message::PreVoteReply { term, granted: true });
-    node.settle();
-    node.hear(2, Message::VoteReply { term, granted: true });
-    node.settle();
-    // Two of three hold everything; the third hears nothing while the log is compacted.
-    for _ in 0..8 {
-        let _applied = node.propose(&[1; 1024]);
-        node.settle();
-        let matched = node.status().unwrap().last.index;
-        node.hear(2, Message::AppendAck { term, matched, account: 0 });
-        node.settle();
-    }
+    let term = node.lead_with_one(8, 1024);
     assert!(node.status().unwrap().compacted.index.0 > 0);
 
     let beat = |node: &mut Node| {

@@ -83,20 +83,7 @@ fn groups_with_much_in_the_index_are_checkpointed_before_it_is_full() {
 fn a_follower_that_is_behind_waits_while_readers_hold_too_much() {
     let files = MemoryFiles::new();
     let mut node = bounded(&files, 4 << 20);
-    node.create(&[1, 2, 3]);
-    node.turn(2 * TIMEOUT);
-    let term = Term(1);
-    node.hear(2, Message::PreVoteReply { term, granted: true });
-    node.settle();
-    node.hear(2, Message::VoteReply { term, granted: true });
-    node.settle();
-    for _ in 0..200 {
-        let _applied = node.propose(&[1; 8000]);
-        node.settle();
-        let matched = node.status().unwrap().last.index;
-        node.hear(2, Message::AppendAck { term, matched, account: 0 });
-        node.settle();
-    }
+    let term = node.lead_with_one(200, 8000);
     let slot = node.worker.slot_of(GROUP).unwrap();
     let mut held = Vec::new();
     for index in 2.. {

@@ -178,20 +178,7 @@ fn entries_that_were_not_applied_are_lost_and_the_replica_is_fenced_until_a_late
 fn a_leader_sends_no_damaged_entry_and_a_follower_that_lacks_it_gets_a_snapshot() {
     let files = MemoryFiles::new();
     let mut node = watchful(&files, 0);
-    node.create(&[1, 2, 3]);
-    node.turn(2 * TIMEOUT);
-    let term = Term(1);
-    node.hear(2, Message::PreVoteReply { term, granted: true });
-    node.settle();
-    node.hear(2, Message::VoteReply { term, granted: true });
-    node.settle();
-    for _ in 0..40 {
-        let _applied = node.propose(&[1; 4096]);
-        node.settle();
-        let matched = node.status().unwrap().last.index;
-        node.hear(2, Message::AppendAck { term, matched, account: 0 });
-        node.settle();
-    }
+    let term = node.lead_with_one(40, 4096);
     let before = node.status().unwrap();
     assert_eq!((before.applied, before.compacted.index), (before.last.index, Index(0)));
     // In the segment that is being written, of which there is no map.
