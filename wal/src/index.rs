@@ -82,8 +82,8 @@ impl Frame {
     }
 }
 
-/// Configurations named in a frame, by index. Nearly always empty.
-pub(crate) type Memberships = SmallVec<[(Index, Configuration); 1]>;
+/// Configurations named in a frame, by index. Nearly always empty, and passed along for every frame: so it is small where it is.
+pub(crate) type Memberships = Vec<(Index, Configuration)>;
 
 /// The in-memory side of one group's log.
 #[derive(Debug)]
@@ -159,7 +159,11 @@ impl GroupLog {
         self.lift_fence(frame.term, pins);
         let base = self.base.index;
         self.memberships.extend(memberships.into_iter().filter(|(index, _)| *index > base));
-        self.drop_covered(pins);
+        // Only a frame that reaches back to the base can have covered those before it; others need not be looked at, which
+        // is what an append to a cold log would wait for.
+        if frame.first <= base.next() {
+            self.drop_covered(pins);
+        }
         self.count_entries(pins);
     }
 
@@ -179,6 +183,9 @@ impl GroupLog {
     }
 
     fn replace_from(&mut self, first: Index, pins: &mut Pins) {
+        if first > self.last {
+            return;
+        }
         while let Some(back) = self.frames.back().copied().filter(|back| back.first >= first) {
             self.frames.pop_back();
             self.forget(back, pins);

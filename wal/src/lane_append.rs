@@ -234,7 +234,7 @@ impl<D: Disk> Lane<D> {
     ) -> Result<(), LogError> {
         let mut payload = Vec::new();
         configuration.encode(&mut payload);
-        let found = smallvec::smallvec![(id.index, configuration.clone())];
+        let found = vec![(id.index, configuration.clone())];
         self.append_alone(slot, id, EntryKind::Membership, &payload, found)
     }
 

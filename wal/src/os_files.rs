@@ -20,6 +20,8 @@ use crate::map::{self, Mapped, WritableMap};
 use crate::segment::PAGE_BYTES;
 
 const PROBE: &str = "probe.tmp";
+/// Bytes read at once of a file that is to be stored to.
+const CACHED_AT_ONCE_BYTES: usize = 1 << 20;
 
 /// Files below one directory of the operating system.
 #[derive(Clone, Debug)]
@@ -130,11 +132,7 @@ impl Files for OsFiles {
         }
         let file = options.open(self.path(path))?;
         let is_mapped = access == Access::Append && self.mode == AppendMode::Mapped;
-        if is_mapped {
-            // What an earlier life has left in the page cache may lie there in large pieces. It is a wish, not a must.
-            let _ = rustix::fs::fadvise(&file, 0, None, Advice::DontNeed);
-        }
-        let map = if is_mapped { Some(WritableMap::of(&file)?) } else { None };
+        let map = if is_mapped { Some(map_for_stores(&file)?) } else { None };
         Ok(Arc::new(OsFile { file, map }))
     }
 
@@ -256,6 +254,23 @@ impl Files for OsFiles {
 }
 
 /// All parts, one after another, through the map.
+/// Maps a file all of which is in the page cache, page by page: a store to a page that is not there waits until the device has
+/// read it, and where pages lie in large pieces a small store makes the device write a large one.
+fn map_for_stores(file: &File) -> io::Result<WritableMap> {
+    // Both are wishes: without them stores cost more, and do the same.
+    let _ = rustix::fs::fadvise(file, 0, None, Advice::DontNeed);
+    let _ = rustix::fs::fadvise(file, 0, None, Advice::Random);
+    let (mut at, mut piece) = (0, vec![0; CACHED_AT_ONCE_BYTES]);
+    loop {
+        match file.read_at(&mut piece, at) {
+            Ok(0) => return WritableMap::of(file),
+            Ok(read) => at += read as u64,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+}
+
 fn store(map: &WritableMap, offset: u64, parts: &[IoSlice<'_>], durable: bool) -> io::Result<()> {
     let from = usize::try_from(offset).map_err(|_| io::ErrorKind::InvalidInput)?;
     let mut at = from;
