@@ -316,7 +316,8 @@ impl GroupLog {
     /// Rule 5, remove. `segment` holds the record.
     pub(crate) fn remove(&mut self, floor: EntryId, segment: u64, pins: &mut Pins) {
         self.keep_floor(Some(segment), pins);
-        self.floor = self.floor.max(Some(floor).filter(|floor| *floor != EntryId::default()));
+        // A join record, too, may have set it to nothing, and may be gone when this is replayed.
+        self.floor = self.floor.max(Some(floor)).filter(|floor| *floor != EntryId::default());
         self.replace_from(Index(0), pins);
         let fence = self.fence.take().map(|fence| fence.segment);
         for segment in self.base_segment.take().into_iter().chain(fence) {

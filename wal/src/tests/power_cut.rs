@@ -42,7 +42,7 @@ impl Life<'_> {
             0 => {
                 self.lane.remove(slot);
                 let reached = story.entries.get(&last).map_or(story.base, |(term, _)| id(last, *term));
-                let floor = story.floor.max(Some(reached).filter(|reached| *reached != EntryId::default()));
+                let floor = story.floor.max(Some(reached)).filter(|floor| *floor != EntryId::default());
                 *story = Story { hard_state: story.hard_state, floor, ..Story::default() };
             }
             12 if let Some((hard_state, floor)) = self.lane.past(slot) => {
