@@ -376,23 +376,25 @@ impl Walk {
 
     /// Accepts batches from the segment's start on.
     fn segment<F: Files>(&mut self, scan: &Scan<'_, F>, survey: Survey) -> Result<End, OpenError> {
-        let Survey { batches, frames, extras, end, is_torn } = survey;
-        let (mut frames, mut extras) = (frames.iter(), extras.into_iter());
+        let Survey { batches, frames, mut extras, end, is_torn } = survey;
+        let mut end = End { offset: end, batches: batches.len() as u64, is_torn };
         for (count, batch) in batches.iter().enumerate() {
             let header = &batch.header;
             let follows = self.expected.is_none_or(|expected| expected == header.lsn) && header.lsn.0 > 0;
             if !follows {
-                return Ok(End { offset: batch.offset, batches: count as u64, is_torn: true });
-            }
-            for frame in frames.by_ref().take(header.count as usize) {
-                if let Err(what) = self.replay.frame(scan.header.sequence, frame, &mut extras) {
-                    let (file, offset, groups) = (scan.path.clone(), batch.offset, vec![frame.group]);
-                    return Err(OpenError::Corrupt { file, offset, what, groups });
-                }
+                end = End { offset: batch.offset, batches: count as u64, is_torn: true };
+                break;
             }
             self.count(header);
         }
-        Ok(End { offset: end, batches: batches.len() as u64, is_torn })
+        for frame in frames.iter().filter(|frame| u64::from(frame.offset) < end.offset) {
+            if let Err(what) = self.replay.frame(scan.header.sequence, frame, &mut extras) {
+                let within = batches.partition_point(|batch| batch.offset <= u64::from(frame.offset));
+                let (file, offset) = (scan.path.clone(), batches[within - 1].offset);
+                return Err(OpenError::Corrupt { file, offset, what, groups: vec![frame.group] });
+            }
+        }
+        Ok(end)
     }
 
     /// The batch counts.

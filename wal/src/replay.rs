@@ -16,6 +16,8 @@ pub(crate) struct Replay {
     pub(crate) groups: Groups,
     pub(crate) pins: Pins,
     pub(crate) frames: u64,
+    /// The group that was asked for last: nearly always the next one too.
+    latest: Option<(GroupId, GroupSlot)>,
     /// The highest term of any of them.
     pub(crate) terms: Term,
     /// Groups that have lost something, and not said so in the log since. Whether what follows for them can be put after
@@ -46,13 +48,13 @@ pub(crate) enum Lost {
 }
 
 impl Replay {
-    /// One frame of that segment, already verified; `extras` are those of the frames from this one on. `Err` says why it
-    /// cannot follow what came before.
+    /// One frame of that segment, already verified; `extras` are those of its survey. `Err` says why it cannot follow what
+    /// came before.
     pub(crate) fn frame(
         &mut self,
         segment: u64,
         frame: &SurveyedFrame,
-        extras: &mut impl Iterator<Item = Extra>,
+        extras: &mut [Option<Extra>],
     ) -> Result<(), &'static str> {
         self.frames += 1;
         self.terms = self.terms.max(frame.term());
@@ -82,7 +84,7 @@ impl Replay {
                 log.fence(frame.term(), segment, pins);
                 Ok(())
             }
-            Says::Extra => match extras.next().expect("every such frame has one") {
+            Says::Extra(at) => match extras[at as usize].take().expect("each is of one frame") {
                 Extra::Memberships(found) => self.entries(frame, place, found),
                 Extra::Snapshot(configuration) => {
                     self.mend(frame.group);
@@ -122,7 +124,11 @@ impl Replay {
     }
 
     fn log(&mut self, group: GroupId) -> (&mut GroupLog, &mut Pins) {
-        let slot = GroupSlot(self.groups.attach(group));
+        let slot = match self.latest {
+            Some((latest, slot)) if latest == group => slot,
+            _ => GroupSlot(self.groups.attach(group)),
+        };
+        self.latest = Some((group, slot));
         (self.groups.log_mut(slot), &mut self.pins)
     }
 
@@ -215,14 +221,14 @@ impl Replay {
     /// The replica is gone; what it has promised stays.
     fn remove(&mut self, group: GroupId, floor: EntryId, segment: u64) {
         self.hit.remove(&group);
-        let slot = GroupSlot(self.groups.attach(group));
-        let (log, pins) = (self.groups.log_mut(slot), &mut self.pins);
+        let (log, pins) = self.log(group);
         // Whether there is anything to keep is known at the end: its hard state may have been carried forward, past this.
         log.remove(floor, segment, pins);
     }
 
     /// Forgets the groups that are gone and have promised nothing.
     pub(crate) fn forget_blank(&mut self) {
+        self.latest = None;
         let is_blank = |log: &GroupLog| log.is_removed && log.is_blank();
         let slots = self.groups.slots.iter().enumerate();
         let blank = slots.filter(|(_, log)| log.as_ref().is_some_and(is_blank)).map(|(slot, _)| slot as u32);

@@ -218,8 +218,8 @@ impl<'o> Plan<'o> {
 impl Walk {
     /// Replays what counts of a segment.
     fn follow<F: Files>(&mut self, scan: &Scan<'_, F>, survey: Survey, steps: Vec<Step>) {
-        let Survey { batches, frames, extras, .. } = survey;
-        let (mut batches, mut frames, mut extras) = (batches.iter(), frames.iter(), extras.into_iter());
+        let Survey { batches, frames, mut extras, .. } = survey;
+        let (mut batches, mut frames) = (batches.iter(), frames.iter());
         let (damage, mut end) = (self.report.damage.len(), None);
         for step in steps {
             let offset = match step {
@@ -241,10 +241,8 @@ impl Walk {
                     }
                     self.count(&batch.header);
                 }
-                for frame in frames.by_ref().take(batch.frames as usize) {
-                    if !is_taken {
-                        skip(frame.says, &mut extras);
-                    } else if let Err(what) = self.replay.frame(scan.header.sequence, frame, &mut extras) {
+                for frame in frames.by_ref().take(batch.frames as usize).filter(|_| is_taken) {
+                    if let Err(what) = self.replay.frame(scan.header.sequence, frame, &mut extras) {
                         self.lose(scan, offset, span, what, Lost::Of(vec![frame.group]));
                     }
                 }
@@ -268,12 +266,5 @@ impl Walk {
         let named: Vec<u8> = groups.iter().flat_map(|group| group.0.to_le_bytes()).collect();
         self.replay.lose([from.0, to.0, u64::from(crc32fast::hash(&named))], &lost);
         self.report.damage.push(Damage { file: scan.path.clone(), offset, what, groups });
-    }
-}
-
-/// What a frame that does not count brought with it does not count either.
-fn skip(says: crate::survey::Says, extras: &mut impl Iterator<Item = crate::survey::Extra>) {
-    if says == crate::survey::Says::Extra {
-        drop(extras.next());
     }
 }

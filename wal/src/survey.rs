@@ -6,6 +6,7 @@
 
 use raftwerk_frame::frame::{FrameHeader, FrameKind};
 use raftwerk_frame::{Configuration, EntryId, GroupId, HardState, Index, NodeId, Term};
+use rustc_hash::FxHashMap;
 
 use crate::batch::{BatchHeader, Remains};
 use crate::disk::Files;
@@ -62,8 +63,8 @@ pub(crate) enum Says {
         as_witness: bool,
     },
     Fence,
-    /// More than fits here: the next of the survey's `extras`.
-    Extra,
+    /// More than fits here: so many of the survey's `extras` come before it.
+    Extra(u32),
 }
 
 /// What few frames hold.
@@ -78,13 +79,16 @@ pub(crate) enum Extra {
     Nonsense(&'static str),
 }
 
+/// Each is taken once.
+pub(crate) type Extras = Vec<Option<Extra>>;
+
 /// What a segment holds.
 #[derive(Debug, Default)]
 pub(crate) struct Survey {
     pub(crate) batches: Vec<SurveyedBatch>,
-    /// Of all batches, in order.
+    /// Of all batches. Those of a group are in order; see [`Survey::of`] for the groups.
     pub(crate) frames: Vec<SurveyedFrame>,
-    pub(crate) extras: Vec<Extra>,
+    pub(crate) extras: Extras,
     /// Where the whole batches end.
     pub(crate) end: u64,
     /// Whether a batch was begun there.
@@ -92,7 +96,7 @@ pub(crate) struct Survey {
 }
 
 impl Survey {
-    /// Reads a segment up to the first place where no whole batch is.
+    /// Reads a segment up to the first place where no whole batch is. The frames of each group lie together.
     pub(crate) fn of<F: Files>(scan: &Scan<'_, F>) -> Result<Self, OpenError> {
         let mut survey = Self { end: PAGE_BYTES as u64, ..Self::default() };
         let mut reader = scan.reader();
@@ -102,7 +106,36 @@ impl Survey {
                 break;
             }
         }
+        survey.gather();
         Ok(survey)
+    }
+
+    /// Puts the frames of each group together, in their order, and the groups in the order in which they are met. Whoever
+    /// replays them then fetches a group into the cache once, instead of once for each frame: half of the time that a log of many groups takes.
+    fn gather(&mut self) {
+        let mut numbers: FxHashMap<GroupId, u32> = FxHashMap::default();
+        // Of each group, how many frames it has; then, where the next of them goes.
+        let mut places: Vec<u32> = Vec::new();
+        let mut count = |frame: &SurveyedFrame| {
+            let number = *numbers.entry(frame.group).or_insert(places.len() as u32);
+            match places.get_mut(number as usize) {
+                Some(count) => *count += 1,
+                None => places.push(1),
+            }
+            number
+        };
+        let of_frames: Vec<u32> = self.frames.iter().map(&mut count).collect();
+        let mut start = 0;
+        for place in &mut places {
+            start += std::mem::replace(place, start);
+        }
+        let mut gathered = self.frames.clone();
+        for (frame, number) in self.frames.iter().zip(of_frames) {
+            let place = &mut places[number as usize];
+            gathered[*place as usize] = *frame;
+            *place += 1;
+        }
+        self.frames = gathered;
     }
 
     /// Checks all of a batch. `false`, and nothing taken, if it is not whole.
@@ -217,8 +250,8 @@ impl Survey {
     }
 
     fn extra(&mut self, extra: Extra) -> Says {
-        self.extras.push(extra);
-        Says::Extra
+        self.extras.push(Some(extra));
+        Says::Extra(self.extras.len() as u32 - 1)
     }
 }
 
