@@ -114,7 +114,9 @@ impl Group {
                 self.end_farewells(effects);
                 self.send_heartbeats(effects);
                 self.hurry_again(effects);
-                self.rearm_heartbeat();
+                if !self.rest_alone() {
+                    self.rearm_heartbeat();
+                }
             }
         } else if self.now >= self.deadline && self.is_bound() {
             self.doubt(effects);

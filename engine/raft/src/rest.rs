@@ -8,7 +8,7 @@
 //!
 //! - **Rest.** A leader whose followers hold everything and know that it is committed tells them so with a heartbeat. When all
 //!   that are supported have agreed, nobody of the group has a deadline, or a message to send, until something is wanted of it,
-//!   or support ends. A node that is down keeps nobody awake.
+//!   or support ends. A node that is down keeps nobody awake. A leader without peers rests by itself.
 //! - **Leases** (thesis, section 6.4.1). A quorum of bound replicas elects nobody else as long as their nodes' support lasts, so
 //!   until then a leader may answer reads by itself: [`Group::lease`].
 //!
@@ -268,7 +268,7 @@ impl Group {
                 !progress.was_heard()
             }
         };
-        self.ties.supported_by != 0
+        (self.ties.supported_by != 0 || self.peers.is_empty())
             && self.peers.len() <= NODES_MAX
             && self.role == Role::Leader
             && self.commit == last
@@ -318,10 +318,23 @@ impl Group {
         let supported_by = self.ties.supported_by;
         let mut peers = self.progress.iter().enumerate();
         if peers.all(|(at, progress)| !is_set(supported_by, at) || progress.is_resting) {
-            self.ties.is_resting = true;
-            (self.deadline, self.quorum_deadline) = (Time::NEVER, Time::NEVER);
-            self.give_back();
+            self.rest();
         }
+    }
+
+    /// A leader without peers has nobody to ask. Whether it rests.
+    pub(crate) fn rest_alone(&mut self) -> bool {
+        let may_rest = self.peers.is_empty() && self.may_rest();
+        if may_rest {
+            self.rest();
+        }
+        may_rest
+    }
+
+    fn rest(&mut self) {
+        self.ties.is_resting = true;
+        (self.deadline, self.quorum_deadline) = (Time::NEVER, Time::NEVER);
+        self.give_back();
     }
 }
 

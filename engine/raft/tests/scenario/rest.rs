@@ -4,7 +4,8 @@
 use std::time::Duration;
 
 use raftwerk_frame::{Index, Message, NodeId, Term, Time};
-use raftwerk_raft::Role;
+use raftwerk_raft::reconfig::Change;
+use raftwerk_raft::{Role, Route};
 
 use crate::cluster::{Cluster, MS, Options, Packet, T};
 
@@ -41,6 +42,26 @@ fn a_group_with_nothing_to_say_says_nothing_and_wakes_for_a_proposal() {
     cluster.run(2 * T);
     assert!(cluster.group(3).is_resting());
     assert_eq!(cluster.group(3).commit(), cluster.group(1).last().index, "the news came before the rest");
+}
+
+#[test]
+fn a_leader_without_peers_rests_and_wakes_for_a_proposal_and_a_newcomer() {
+    let mut cluster = Cluster::new(Options { newcomers: 1, ..Options::of(1) });
+    cluster.elect(1);
+    cluster.propose(1, 1);
+    cluster.settle();
+    cluster.run(2 * T);
+    assert!(cluster.group(1).is_resting());
+    assert_eq!(cluster.group(1).next_deadline(), Time::NEVER);
+    cluster.propose(1, 1);
+    cluster.settle();
+    assert_eq!(cluster.group(1).commit(), cluster.group(1).last().index);
+    cluster.run(2 * T);
+    assert!(cluster.group(1).is_resting());
+    cluster.change(1, Route::Auto, &[Change::Learner(NodeId(2))]);
+    cluster.run(2 * T);
+    assert!(!cluster.group(1).is_resting(), "it has a peer that nobody supports");
+    assert_eq!(cluster.group(2).commit(), cluster.group(1).last().index);
 }
 
 #[test]
