@@ -102,9 +102,14 @@ impl Receive for Dispatch {
         }
     }
 
-    /// They introduce themselves, before one of them is to take part in something.
+    /// They introduce themselves, before one of them is to take part in something; and whoever rests without the peer hears that
+    /// it is back.
     fn connected(&self, peer: PeerId) {
-        self.hand(&self.inboxes[0], Arrival::Question { from: NodeId(peer.0) });
+        let peer = NodeId(peer.0);
+        self.hand(&self.inboxes[0], Arrival::Question { from: peer });
+        for inbox in &self.inboxes {
+            self.hand(inbox, Arrival::Reached(peer));
+        }
     }
 
     fn disconnected(&self, peer: PeerId) {

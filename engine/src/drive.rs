@@ -130,6 +130,11 @@ impl<D: Disk> Node<D> {
         self.dispatch.disconnected(PeerId(peer.0));
     }
 
+    /// A connection to a peer was made. To be told of every one: groups that went to rest without the peer wake.
+    pub fn connected(&self, peer: NodeId) {
+        self.dispatch.connected(PeerId(peer.0));
+    }
+
     /// As [`Group::propose`](crate::Group::propose).
     pub fn propose(&self, group: GroupId, payload: Bytes) -> Proposal {
         propose(self.inbox_of(group), self.payload_bytes_max, group, payload)

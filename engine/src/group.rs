@@ -68,6 +68,8 @@ pub struct GroupStatus {
     pub is_removed: bool,
     /// Whether this replica is a witness: it votes, and has no state.
     pub is_witness: bool,
+    /// Whether nothing is due in it until something is wanted: it sends nothing, and waits for nothing.
+    pub is_resting: bool,
     /// Bytes of its entries in the log.
     pub log_bytes: u64,
 }

@@ -50,6 +50,8 @@ pub(crate) enum Arrival {
     Question { from: NodeId },
     /// The connection to a peer broke.
     Lost(NodeId),
+    /// There is one again.
+    Reached(NodeId),
 }
 
 /// Orders of the engine; rare, and never refused.
@@ -266,7 +268,7 @@ impl Arrival {
     fn bytes(&self) -> usize {
         match self {
             Self::Unit { unit, .. } | Self::Introduction { unit, .. } => unit.len(),
-            Self::Question { .. } | Self::Lost(_) => 0,
+            Self::Question { .. } | Self::Lost(_) | Self::Reached(_) => 0,
         }
     }
 }

@@ -37,6 +37,8 @@ pub(crate) enum News {
     Supports(NodeId, bool),
     /// It supports us from now on, or no longer.
     SupportedBy(NodeId, bool),
+    /// There is a connection to it again. Only those hear of this that went to rest without it.
+    Reached(NodeId),
 }
 
 /// A beat that has come.

@@ -274,6 +274,7 @@ impl Group {
             }
             Input::SnapshotFailed { to } => self.snapshot_failed(to),
             Input::Unreachable { node } => self.unreachable(node),
+            Input::Reachable { node } => self.reachable(node),
             Input::Supports { node, yes } => self.supports(node, yes),
             Input::SupportedBy { node, yes } => self.supported_by(node, yes),
         }

@@ -93,6 +93,11 @@ pub enum Input<'a> {
         /// Which peer.
         node: NodeId,
     },
+    /// There is a connection to a peer again. What a group at rest did not tell it is told now.
+    Reachable {
+        /// Which peer.
+        node: NodeId,
+    },
     /// This node promises, or has ceased, to support another: as long as it does, no replica here acts against a leader
     /// there that it follows. To be told before the other can know of the promise, and after the promise has ended.
     Supports {

@@ -148,6 +148,24 @@ impl Group {
         }
     }
 
+    /// Whether this replica leads a group that went to rest without one of its peers, or in which one is supported no longer: it
+    /// may have missed something, and if it has no vote, it asks nobody. Costs nothing but a look at two words.
+    #[must_use]
+    pub fn rests_without_a_peer(&self) -> bool {
+        self.ties.is_resting
+            && self.role == Role::Leader
+            && (self.ties.supported_by.count_ones() as usize) < self.peers.len()
+    }
+
+    /// A connection to a peer was made. If the group went to rest without it, it hears from its leader now.
+    ///
+    /// What it has acknowledged does not matter: it may have everything, and not know that it is committed.
+    pub(crate) fn reachable(&mut self, node: NodeId) {
+        if self.rests_without_a_peer() && self.peers.contains(&node) && !self.tie(node).1 {
+            self.wake();
+        }
+    }
+
     /// This replica leads from now on, and has been answered by nobody.
     pub(crate) fn begin_binding(&mut self) {
         (self.ties.has_hurried, self.ties.is_hasty) = (false, false);

@@ -160,6 +160,8 @@ pub(crate) struct Worker<D: Disk> {
     pulse: Pulse,
     /// Beats that this turn has brought.
     beats_heard: Vec<Heard>,
+    /// Groups that were seen to rest without one of their peers, some of which may have woken since.
+    left_out: Vec<GroupSlot>,
     /// What not every replica has been told yet, in order; and how many have been told of the first.
     news: VecDeque<News>,
     news_told: usize,

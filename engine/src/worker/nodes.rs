@@ -88,6 +88,15 @@ impl<D: Disk> Worker<D> {
         }
     }
 
+    /// A connection to a node was made.
+    pub(super) fn take_reached(&mut self, node: NodeId) {
+        let news = News::Reached(node);
+        // The last one has not been begun, unless it is the first.
+        if !self.left_out.is_empty() && (self.news.len() < 2 || self.news.back() != Some(&news)) {
+            self.news.push_back(news);
+        }
+    }
+
     /// Tells every group that knows a node what has become of it: all groups of one piece of news before any of the next, some
     /// in this turn, the others in those to come.
     fn spread_news(&mut self) {
@@ -100,10 +109,17 @@ impl<D: Disk> Worker<D> {
         self.news.extend(fresh);
         let mut left = TOLD_PER_TURN;
         while let Some(&news) = self.news.front() {
-            let (News::Supports(node, yes) | News::SupportedBy(node, yes)) = news;
-            let input = match news {
-                News::Supports(..) => Input::Supports { node, yes },
-                News::SupportedBy(..) => Input::SupportedBy { node, yes },
+            let (input, node, yes) = match news {
+                News::Supports(node, yes) => (Input::Supports { node, yes }, node, yes),
+                News::SupportedBy(node, yes) => (Input::SupportedBy { node, yes }, node, yes),
+                News::Reached(node) => {
+                    if !self.wake_for(node, &mut left) {
+                        return;
+                    }
+                    self.news.pop_front();
+                    self.news_told = 0;
+                    continue;
+                }
             };
             if self.news_told == 0 {
                 tracing::debug!(node = self.settings.node.0, worker = self.settings.worker, ?news);
@@ -123,6 +139,30 @@ impl<D: Disk> Worker<D> {
             self.news.pop_front();
             self.news_told = 0;
         }
+    }
+
+    /// Wakes the groups that this node leads and that went to rest without `node`. No other group is looked at, so a node that
+    /// comes and goes costs what is behind it, however many groups are idle. Whether all are awake.
+    fn wake_for(&mut self, node: NodeId, left: &mut usize) -> bool {
+        while let Some(&slot) = self.left_out.get(self.news_told) {
+            if *left == 0 {
+                return false;
+            }
+            *left -= 1;
+            let replica = self.replicas[slot.0 as usize].as_mut().filter(|replica| replica.has_left_out);
+            let rests_on = replica.is_some_and(|replica| {
+                let input = Input::Reachable { node };
+                Self::tell(&mut self.timers, &mut self.effects, replica, self.now, input);
+                replica.has_left_out = replica.core.rests_without_a_peer();
+                replica.has_left_out
+            });
+            if rests_on {
+                self.news_told += 1; // without somebody else
+            } else {
+                self.left_out.swap_remove(self.news_told);
+            }
+        }
+        true
     }
 
     /// A group is told of a node. It does nothing at once, though it may have another deadline.

@@ -184,6 +184,7 @@ impl<D: Disk> Worker<D> {
             liveness,
             pulse,
             beats_heard: Vec::new(),
+            left_out: Vec::new(),
             news: std::collections::VecDeque::new(),
             news_told: 0,
             turns_behind: 0,

@@ -177,6 +177,7 @@ impl<D: Disk> Worker<D> {
             transfer_to: core.transfer_target(),
             is_removed: core.is_removed(),
             is_witness: core.is_witness(),
+            is_resting: core.is_resting(),
             log_bytes: self.lane.live_bytes(replica.slot),
         })
     }

@@ -71,6 +71,9 @@ impl<D: Disk> Worker<D> {
         if replica.relaxed.is_some() {
             self.clients.give_receipts(replica);
         }
+        if replica.core.rests_without_a_peer() && !std::mem::replace(&mut replica.has_left_out, true) {
+            self.left_out.push(slot);
+        }
         let wants_apply = replica.may_apply_to() > replica.applied || replica.has_answerable_reads();
         if wants_apply && !std::mem::replace(&mut replica.is_to_apply, true) {
             self.to_apply.push(slot);

@@ -41,6 +41,7 @@ impl<D: Disk> Worker<D> {
                 Some(Arrival::Question { from }) => self.take_question(from),
                 Some(Arrival::Introduction { from, log, unit }) => self.take_introduction(from, log, unit),
                 Some(Arrival::Lost(node)) => self.take_lost(node),
+                Some(Arrival::Reached(node)) => self.take_reached(node),
             }
             if self.is_poisoned {
                 return;

@@ -123,6 +123,8 @@ pub(crate) struct Replica {
     pub(crate) has_appended: bool,
     /// On the list of groups with something to apply.
     pub(crate) is_to_apply: bool,
+    /// On the list of groups that went to rest without one of their peers.
+    pub(crate) has_left_out: bool,
 }
 
 impl Replica {
@@ -158,6 +160,7 @@ impl Replica {
             is_dirty: false,
             has_appended: false,
             is_to_apply: false,
+            has_left_out: false,
         }
     }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use raftwerk_frame::{Index, Message, NodeId, Term, Time};
 use raftwerk_raft::reconfig::Change;
-use raftwerk_raft::{Role, Route};
+use raftwerk_raft::{Input, Role, Route};
 
 use crate::cluster::{Cluster, MS, Options, Packet, T};
 
@@ -108,6 +108,40 @@ fn who_was_taken_to_be_down_and_answers_wakes_the_group() {
     cluster.heal();
     cluster.run(3 * T);
     assert_eq!(cluster.group(3).commit(), cluster.group(1).last().index);
+}
+
+/// The same learner, and no answer of it is on its way: there is nobody but the driver who could tell that it is back.
+#[test]
+fn a_learner_that_was_out_of_reach_while_its_group_went_to_rest_is_caught_up_when_it_is_back() {
+    let mut cluster = Cluster::new(Options { learners: 1, ..Options::of(3) });
+    cluster.elect(1);
+    // The learner's node takes no part in support.
+    for (one, other) in [(1, 2), (1, 3), (2, 3)] {
+        cluster.befriend(one, other, true);
+    }
+    cluster.propose(1, 1);
+    cluster.settle();
+    cluster.isolate(4);
+    cluster.propose(1, 2);
+    cluster.run(5 * T);
+    assert!(cluster.group(1).rests_without_a_peer());
+    assert!(!cluster.group(2).rests_without_a_peer(), "who follows sends nothing, and owes nothing");
+    cluster.heal();
+    let sent = cluster.seen.sent;
+    cluster.run(10 * T);
+    assert_eq!(cluster.seen.sent, sent, "nobody knows");
+    for other in [2, 3, 9] {
+        cluster.input(1, Input::Reachable { node: NodeId(other) });
+        cluster.finish(1);
+        assert!(cluster.group(1).is_resting(), "{other} has missed nothing");
+    }
+    cluster.input(2, Input::Reachable { node: NodeId(4) });
+    cluster.finish(2);
+    cluster.input(1, Input::Reachable { node: NodeId(4) });
+    cluster.finish(1);
+    cluster.run(3 * T);
+    assert_eq!(cluster.group(4).commit(), cluster.group(1).last().index);
+    assert!(!cluster.group(1).is_resting(), "who lives and is not supported is told that its leader does");
 }
 
 #[test]
