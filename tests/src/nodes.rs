@@ -193,8 +193,12 @@ impl Nodes {
         let mut at = 0;
         until("an acknowledged write", || {
             let engine = self.engines.values().nth(at % self.engines.len())?;
+            let Some(replica) = engine.group(group) else {
+                at += 1;
+                return None;
+            };
             let payload = self.payload(size);
-            match engine.group(group)?.propose(payload.clone()).wait() {
+            match replica.propose(payload.clone()).wait() {
                 Ok(applied) => Some((payload, applied)),
                 Err(ProposeError::NotLeader { hint }) => {
                     let hinted = hint.and_then(|hint| self.engines.keys().position(|node| *node == hint));

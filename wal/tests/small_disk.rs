@@ -2,8 +2,9 @@
 //! service resumes by itself. Needs root, `mkfs.ext4` and a loop device; says so where they are missing.
 #![allow(clippy::unwrap_used, reason = "tests, whose shared functions the lint does not know as such")]
 
-use std::path::{Path, PathBuf};
-use std::process::Command;
+mod small;
+
+use std::path::Path;
 use std::task::Waker;
 use std::time::Duration;
 
@@ -12,42 +13,7 @@ use raftwerk_frame::{Configuration, EntryId, GroupId, HardState, Index, NodeId, 
 use raftwerk_wal::{
     AppendMode, Directory, Disk, Lane, LaneOptions, LogError, Lsn, OsDisk, OsDiskOptions, OsFiles,
 };
-
-const DISK_BYTES: u64 = 64 << 20;
-
-/// A small file system, for as long as it lives.
-struct Small {
-    dir: tempfile::TempDir,
-}
-
-impl Small {
-    fn mount() -> Result<Self, String> {
-        let dir = tempfile::tempdir().map_err(|error| error.to_string())?;
-        let (image, point) = (dir.path().join("image"), dir.path().join("point"));
-        let file = std::fs::File::create(&image).map_err(|error| error.to_string())?;
-        file.set_len(DISK_BYTES).map_err(|error| error.to_string())?;
-        std::fs::create_dir(&point).map_err(|error| error.to_string())?;
-        run(Command::new("mkfs.ext4").args(["-q", "-F", "-m", "0"]).arg(&image))?;
-        run(Command::new("mount").args(["-o", "loop"]).arg(&image).arg(&point))?;
-        Ok(Self { dir })
-    }
-
-    fn log(&self) -> PathBuf {
-        self.dir.path().join("point/log")
-    }
-}
-
-impl Drop for Small {
-    fn drop(&mut self) {
-        let _ = run(Command::new("umount").arg(self.dir.path().join("point")));
-    }
-}
-
-fn run(command: &mut Command) -> Result<(), String> {
-    let output = command.output().map_err(|error| format!("{command:?}: {error}"))?;
-    let said = String::from_utf8_lossy(&output.stderr);
-    if output.status.success() { Ok(()) } else { Err(format!("{command:?}: {said}")) }
-}
+use small::{DISK_BYTES, Small};
 
 fn open(path: &Path, mode: AppendMode) -> Lane<OsDisk> {
     let directory = Directory::open(OsFiles::new(path, mode).unwrap(), 1, 7).unwrap();
@@ -79,7 +45,7 @@ fn a_full_disk_refuses_writes_takes_facts_and_heals_by_itself() {
                 return;
             }
         };
-        fills_and_heals(&small.log(), mode);
+        fills_and_heals(&small.path().join("log"), mode);
     }
 }
 

@@ -210,37 +210,49 @@ impl<D: Disk> Worker<D> {
         let enough = (SUBMISSION_BYTES + self.settings.payload_bytes_max) as u64;
         while room > enough && left > 0 {
             left -= 1;
-            match self.inbox.next_request() {
-                Some(Request::Submission(submission)) => self.take_submission(submission, &mut room),
-                Some(Request::Propose { group, payload, reply }) => {
-                    room = room.saturating_sub(payload.len() as u64 + ENTRY_BYTES);
-                    self.stage_single(group, payload, Waiter::Single(reply));
-                }
-                Some(Request::ProposeRelaxed { group, payload, reply }) => {
-                    room = room.saturating_sub(payload.len() as u64 + ENTRY_BYTES);
-                    self.stage_single(group, payload, Waiter::RelaxedSingle(reply));
-                }
-                Some(Request::Read { group, query, demand, reply }) => {
-                    self.take_read(group, &query, demand, ReadWaiter::Single(reply));
-                }
-                Some(Request::Freeze { group, demand, reply }) => {
-                    self.take_read(group, &[], demand, ReadWaiter::Freezing(reply));
-                }
-                None => return true,
-            }
+            let Some(request) = self.inbox.next_request() else { return true };
+            self.take_request(request, &mut room, None);
         }
         if left == 0 {
             return true;
         }
         // Without a disk, or memory, there is no room, and callers are told so at once rather than left waiting.
-        if let Some(error) = self.refusal() {
-            self.refuse_requests(&error);
-            return true;
+        match self.refusal() {
+            None => return false,
+            Some(error @ ProposeError::Poisoned) => self.refuse_requests(&error),
+            Some(error) => {
+                for _ in 0..left {
+                    let Some(request) = self.inbox.next_request() else { return true };
+                    self.take_request(request, &mut room, Some(&error));
+                }
+            }
         }
-        false
+        true
     }
 
-    fn take_submission(&mut self, submission: Submission, room: &mut u64) {
+    /// Takes a request in. With `refusal` nothing can be written now: whoever would otherwise be let in is told so. Reads need no
+    /// room, and go on.
+    fn take_request(&mut self, request: Request, room: &mut u64, refusal: Option<&ProposeError>) {
+        match request {
+            Request::Submission(submission) => self.take_submission(submission, room, refusal),
+            Request::Propose { group, payload, reply } => {
+                *room = room.saturating_sub(payload.len() as u64 + ENTRY_BYTES);
+                self.stage_single(group, payload, Waiter::Single(reply), refusal);
+            }
+            Request::ProposeRelaxed { group, payload, reply } => {
+                *room = room.saturating_sub(payload.len() as u64 + ENTRY_BYTES);
+                self.stage_single(group, payload, Waiter::RelaxedSingle(reply), refusal);
+            }
+            Request::Read { group, query, demand, reply } => {
+                self.take_read(group, &query, demand, ReadWaiter::Single(reply));
+            }
+            Request::Freeze { group, demand, reply } => {
+                self.take_read(group, &[], demand, ReadWaiter::Freezing(reply));
+            }
+        }
+    }
+
+    fn take_submission(&mut self, submission: Submission, room: &mut u64, refusal: Option<&ProposeError>) {
         self.clients.meet(&submission);
         let number = self.clients.submissions.len() as u32;
         self.clients.submissions.push(submission);
@@ -255,7 +267,7 @@ impl<D: Disk> Worker<D> {
                 OperationKind::Propose | OperationKind::ProposeRelaxed => {
                     *room = room.saturating_sub(u64::from(operation.len) + ENTRY_BYTES);
                     let staged = Staged::Operation { submission: number, operation: at as u32 };
-                    self.stage(operation.group, staged, u64::from(operation.len));
+                    self.stage(operation.group, staged, u64::from(operation.len), refusal);
                 }
                 OperationKind::Read { demand } => {
                     let demand = submission.demands[demand as usize];
@@ -269,15 +281,21 @@ impl<D: Disk> Worker<D> {
         self.clients.submissions[number as usize].arena = arena;
     }
 
-    fn stage_single(&mut self, group: GroupId, payload: Bytes, waiter: Waiter) {
+    fn stage_single(
+        &mut self,
+        group: GroupId,
+        payload: Bytes,
+        waiter: Waiter,
+        refusal: Option<&ProposeError>,
+    ) {
         let (bytes, request) = (payload.len() as u64, self.clients.singles.len() as u32);
         let is_relaxed = waiter.is_relaxed();
         self.clients.singles.push(Single { payload, waiter: Some(waiter), is_relaxed });
-        self.stage(group, Staged::Single { request }, bytes);
+        self.stage(group, Staged::Single { request }, bytes, refusal);
     }
 
     /// Puts a payload beside its group's core until the end of the turn; refuses what cannot succeed.
-    fn stage(&mut self, group: GroupId, staged: Staged, bytes: u64) {
+    fn stage(&mut self, group: GroupId, staged: Staged, bytes: u64, refusal: Option<&ProposeError>) {
         let refused = if self.is_poisoned {
             Err(ProposeError::Poisoned)
         } else {
@@ -286,6 +304,7 @@ impl<D: Disk> Worker<D> {
                 Some(replica) if !replica.core.is_leader() => {
                     Err(ProposeError::NotLeader { hint: replica.core.leader() })
                 }
+                Some(_) if let Some(error) = refusal => Err(error.clone()),
                 Some(replica) => {
                     replica.staged.push(staged);
                     replica.staged_bytes += bytes + ENTRY_BYTES;

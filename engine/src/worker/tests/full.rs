@@ -1,7 +1,7 @@
 //! What still goes on while the disk has no room for writes: elections, a change of members, compaction, by which it heals.
 
 use super::*;
-use crate::{Change, Reconfiguration};
+use crate::{Change, Consistency, ReadOptions, Reconfiguration};
 
 #[test]
 fn on_a_full_disk_leaders_are_elected_members_change_and_compaction_makes_room_by_itself() {
@@ -77,4 +77,26 @@ fn on_a_full_disk_leaders_are_elected_members_change_and_compaction_makes_room_b
     });
     assert!(healed, "it heals by itself: {:?}", node.worker.lane.stats());
     assert!(node.status().unwrap().compacted.index > Index(0));
+}
+
+/// A read needs no room in the log, whichever way it comes.
+#[test]
+fn on_a_full_disk_reads_are_answered() {
+    let files = MemoryFiles::new();
+    let mut node = Node::alone(&files, u64::MAX);
+    let used: u64 =
+        files.paths().iter().filter_map(|path| files.content(path)).map(|file| file.len() as u64).sum();
+    files.limit(Some(used + 1000));
+    let written = (0..100).take_while(|_| node.write(&[7; 4096]).is_ok()).count() as u64;
+    assert!(node.worker.is_full && written > 0);
+    for level in [Consistency::Strong, Consistency::Eventual] {
+        let demand = ReadOptions::new(level).demand(GROUP).unwrap();
+        let (reply, mut answer) = oneshot::channel();
+        let (group, query) = (GROUP, Bytes::new());
+        assert!(node.inbox.request(Request::Read { group, query, demand, reply }).is_ok());
+        node.settle();
+        let read = answer.try_recv().expect("every read ends").expect("and needs no room");
+        assert_eq!(read.reply, Bytes::copy_from_slice(&written.to_le_bytes()));
+    }
+    assert_eq!(node.write(b"more"), Err(ProposeError::StorageFull));
 }

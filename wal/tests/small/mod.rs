@@ -1,0 +1,46 @@
+//! A file system that is too small: an image of 64 MiB, mounted for as long as a test needs it. Needs root, `mkfs.ext4` and a loop
+//! device; where they are missing, mounting says why, and the test says that it was skipped.
+//!
+//! Shared by the tests of the log (`small_disk.rs` beside this folder) and of whole engines (`tests/tests/small_disk.rs`).
+
+use std::path::PathBuf;
+use std::process::Command;
+
+/// How much the file system's image holds; a little less is for files.
+pub(crate) const DISK_BYTES: u64 = 64 << 20;
+
+/// A small file system, for as long as it lives.
+pub(crate) struct Small {
+    dir: tempfile::TempDir,
+}
+
+impl Small {
+    /// Makes and mounts one, or says why that is not possible here.
+    pub(crate) fn mount() -> Result<Self, String> {
+        let dir = tempfile::tempdir().map_err(|error| error.to_string())?;
+        let (image, point) = (dir.path().join("image"), dir.path().join("point"));
+        let file = std::fs::File::create(&image).map_err(|error| error.to_string())?;
+        file.set_len(DISK_BYTES).map_err(|error| error.to_string())?;
+        std::fs::create_dir(&point).map_err(|error| error.to_string())?;
+        run(Command::new("mkfs.ext4").args(["-q", "-F", "-m", "0"]).arg(&image))?;
+        run(Command::new("mount").args(["-o", "loop"]).arg(&image).arg(&point))?;
+        Ok(Self { dir })
+    }
+
+    /// Where it is mounted.
+    pub(crate) fn path(&self) -> PathBuf {
+        self.dir.path().join("point")
+    }
+}
+
+impl Drop for Small {
+    fn drop(&mut self) {
+        let _ = run(Command::new("umount").arg(self.path()));
+    }
+}
+
+fn run(command: &mut Command) -> Result<(), String> {
+    let output = command.output().map_err(|error| format!("{command:?}: {error}"))?;
+    let said = String::from_utf8_lossy(&output.stderr);
+    if output.status.success() { Ok(()) } else { Err(format!("{command:?}: {said}")) }
+}
