@@ -23,8 +23,9 @@ use tokio::sync::oneshot;
 
 use crate::consistency::ReadOptions;
 use crate::dispatch::Dispatch;
-use crate::engine::{checked_voters, worker_of};
+use crate::engine::worker_of;
 use crate::error::{CreateError, OpenError, ReplaceError};
+use crate::founders::Founders;
 use crate::group::{Freezing, Proposal, Read, ask, freeze, propose};
 use crate::inbox::{Inbox, Order};
 use crate::membership::{Reconfiguration, Reconfiguring, Transferring, reconfigure, transfer};
@@ -168,25 +169,29 @@ impl<D: Disk> Node<D> {
     /// As [`Engine::join_group`](crate::Engine::join_group).
     pub fn join_group(&self, group: GroupId) -> Creation {
         let (reply, answer) = oneshot::channel();
-        self.inbox_of(group).order(Order::Create { group, voters: Vec::new(), reply });
+        self.inbox_of(group).order(Order::Join { group, as_witness: false, reply });
         Creation(answer)
     }
 
     /// As [`Engine::join_group_as_witness`](crate::Engine::join_group_as_witness).
     pub fn join_group_as_witness(&self, group: GroupId) -> Creation {
         let (reply, answer) = oneshot::channel();
-        self.inbox_of(group).order(Order::Witness { group, reply });
+        self.inbox_of(group).order(Order::Join { group, as_witness: true, reply });
         Creation(answer)
     }
 
     /// As [`Engine::create_group`](crate::Engine::create_group).
     ///
     /// # Errors
-    /// [`CreateError::Voters`]; all others come with the future.
-    pub fn create_group(&self, group: GroupId, voters: &[NodeId]) -> Result<Creation, CreateError> {
-        let voters = checked_voters(voters, self.id)?;
+    /// [`CreateError::Voters`] and [`CreateError::Founders`]; all others come with the future.
+    pub fn create_group(
+        &self,
+        group: GroupId,
+        founders: impl Into<Founders>,
+    ) -> Result<Creation, CreateError> {
+        let founders = founders.into().configuration(self.id)?;
         let (reply, answer) = oneshot::channel();
-        self.inbox_of(group).order(Order::Create { group, voters, reply });
+        self.inbox_of(group).order(Order::Found { group, founders, reply });
         Ok(Creation(answer))
     }
 

@@ -14,6 +14,7 @@ use crate::config::Config;
 use crate::data_dir;
 use crate::dispatch::Dispatch;
 use crate::error::{CreateError, OpenError, ReplaceError};
+use crate::founders::Founders;
 use crate::group::Group;
 use crate::inbox::{Inbox, Order};
 use crate::loss::{AcceptLossError, Loss};
@@ -164,26 +165,32 @@ impl Engine {
         self.shared.transport.add_peer(PeerId(node.0), address);
     }
 
-    /// Makes this node's replica of a group, durably. To be called on every voter; the group works as soon as a
-    /// majority has done so. Doing it again changes nothing. Blocks for about one sync.
+    /// Makes this node's replica of a group, durably. To be called on every founder, with the same founders everywhere: a list of
+    /// voters, or [`Founders`] with witnesses and learners among them. The group works as soon as a majority of the voters has done
+    /// so. Doing it again changes nothing. Blocks for about one sync.
     ///
     /// # Errors
     /// [`CreateError`]; the group was not made here.
-    pub fn create_group(&self, group: GroupId, voters: &[NodeId]) -> Result<Group, CreateError> {
-        self.create_groups(&[group], voters)?;
+    pub fn create_group(&self, group: GroupId, founders: impl Into<Founders>) -> Result<Group, CreateError> {
+        self.create_groups(&[group], founders)?;
         Ok(Group::new(group, Arc::clone(&self.shared)))
     }
 
-    /// Makes this node's replicas of many groups with the same voters, as [`Engine::create_group`] makes one; all
+    /// Makes this node's replicas of many groups with the same founders, as [`Engine::create_group`] makes one; all
     /// share a few syncs.
     ///
     /// # Errors
     /// The first [`CreateError`]; the groups before and after it may have been made.
-    pub fn create_groups(&self, groups: &[GroupId], voters: &[NodeId]) -> Result<(), CreateError> {
-        let known = checked_voters(voters, self.shared.node)?;
+    pub fn create_groups(
+        &self,
+        groups: &[GroupId],
+        founders: impl Into<Founders>,
+    ) -> Result<(), CreateError> {
+        let founders = founders.into().configuration(self.shared.node)?;
         let ask = |group: &GroupId| {
             let (reply, answer) = oneshot::channel();
-            self.shared.inbox_of(*group).order(Order::Create { group: *group, voters: known.clone(), reply });
+            let order = Order::Found { group: *group, founders: founders.clone(), reply };
+            self.shared.inbox_of(*group).order(order);
             answer
         };
         let answers: Vec<_> = groups.iter().map(ask).collect();
@@ -201,8 +208,12 @@ impl Engine {
     /// # Errors
     /// [`CreateError`]; the replica was not made.
     pub fn join_group(&self, group: GroupId) -> Result<Group, CreateError> {
+        self.join(group, false)
+    }
+
+    fn join(&self, group: GroupId, as_witness: bool) -> Result<Group, CreateError> {
         let (reply, answer) = oneshot::channel();
-        self.shared.inbox_of(group).order(Order::Create { group, voters: Vec::new(), reply });
+        self.shared.inbox_of(group).order(Order::Join { group, as_witness, reply });
         answer.blocking_recv().unwrap_or(Err(CreateError::Closed))?;
         Ok(Group::new(group, Arc::clone(&self.shared)))
     }
@@ -213,10 +224,7 @@ impl Engine {
     /// # Errors
     /// [`CreateError`]; the replica was not made.
     pub fn join_group_as_witness(&self, group: GroupId) -> Result<Group, CreateError> {
-        let (reply, answer) = oneshot::channel();
-        self.shared.inbox_of(group).order(Order::Witness { group, reply });
-        answer.blocking_recv().unwrap_or(Err(CreateError::Closed))?;
-        Ok(Group::new(group, Arc::clone(&self.shared)))
+        self.join(group, true)
     }
 
     /// A handle of a group that has a replica on this node. Blocks for about one turn of its worker.
@@ -326,20 +334,6 @@ impl Engine {
     pub fn shutdown(&self) {
         self.shared.close();
     }
-}
-
-/// The voters of a new group, in order.
-pub(crate) fn checked_voters(voters: &[NodeId], node: NodeId) -> Result<Vec<NodeId>, CreateError> {
-    let mut known = voters.to_vec();
-    known.sort_unstable();
-    known.dedup();
-    if known.is_empty() || known.len() > 7 || known.len() != voters.len() {
-        return Err(CreateError::Voters("there must be 1 to 7, each once"));
-    }
-    if !known.contains(&node) {
-        return Err(CreateError::Voters("this node is not among them"));
-    }
-    Ok(known)
 }
 
 /// The least memory of a lane: of a directory with many lanes and few workers the budget may not reach that far.

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use raftwerk_frame::{GroupId, Index, NodeId};
+use raftwerk_raft::reconfig::ChangeError;
 
 /// Why a proposal was not acknowledged. Every variant but [`ProposeError::Unknown`] means: it was not and will not be
 /// applied.
@@ -119,16 +120,20 @@ impl From<ProposeError> for ReadError {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum CreateError {
-    /// The group is here already, with other voters, or as a witness where none is meant, or the other way about; or it was removed a moment ago, and its files are still going.
-    #[error("group {0} exists here, with other voters or about to go")]
+    /// The group is here already, with other founders, or as a witness where none is meant, or the other way about; or it was removed a moment ago, and its files are still going.
+    #[error("group {0} exists here, with other founders or about to go")]
     Exists(GroupId),
     /// A replica of the group was here and was removed. What it promised binds whoever comes after it in this log: the group
     /// can be joined here, and not founded again.
     #[error("group {0} was here before, and can only be joined")]
     Removed(GroupId),
-    /// The voters are none, more than seven, named twice, or do not name this node.
-    #[error("these voters make no group: {0}")]
+    /// More than seven vote, somebody is named twice, or this node is not named.
+    #[error("these members make no group: {0}")]
     Voters(&'static str),
+    /// Nobody votes, too many take part, or ([`ChangeError::TooManyWitnesses`]) too few voters would hold payloads: fewer than two
+    /// beside a witness, or no more than there are witnesses.
+    #[error("these members make no group: {0:?}")]
+    Founders(ChangeError),
     /// The disk has no room.
     #[error("the disk is full")]
     StorageFull,

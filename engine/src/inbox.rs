@@ -8,7 +8,7 @@ use std::task::Waker;
 
 use bytes::Bytes;
 use crossbeam_queue::{ArrayQueue, SegQueue};
-use raftwerk_frame::{GroupId, Index, LogId, Membership, NodeId};
+use raftwerk_frame::{Configuration, GroupId, Index, LogId, Membership, NodeId};
 use raftwerk_wal::PeerNote;
 use tokio::sync::oneshot;
 
@@ -56,10 +56,10 @@ pub(crate) enum Arrival {
 
 /// Orders of the engine; rare, and never refused.
 pub(crate) enum Order {
-    /// Make a replica here; without voters, one that is to be told of its group.
-    Create { group: GroupId, voters: Vec<NodeId>, reply: oneshot::Sender<Result<(), CreateError>> },
-    /// Make a replica here that is a witness, and is to be told of its group.
-    Witness { group: GroupId, reply: oneshot::Sender<Result<(), CreateError>> },
+    /// Make a replica here of a group that begins like this.
+    Found { group: GroupId, founders: Configuration, reply: oneshot::Sender<Result<(), CreateError>> },
+    /// Make a replica here that is to be told of its group.
+    Join { group: GroupId, as_witness: bool, reply: oneshot::Sender<Result<(), CreateError>> },
     /// Forget a replica and its log.
     Remove { group: GroupId, reply: oneshot::Sender<bool> },
     /// Want another configuration.

@@ -5,8 +5,8 @@ use std::path::Path;
 use std::time::Duration;
 
 use raftwerk::{
-    Change, ChangeError, Consistency, CreateError, GroupId, Membership, Newcomers, NodeId, ReadError,
-    ReadOptions, Reconfiguration, ReconfigureError, Refusal, Role, Session, TransferError, Unfit,
+    Change, ChangeError, Consistency, CreateError, Founders, GroupId, Membership, Newcomers, NodeId,
+    ReadError, ReadOptions, Reconfiguration, ReconfigureError, Refusal, Role, Session, TransferError, Unfit,
 };
 use raftwerk_tests::facts::until;
 use raftwerk_tests::nodes::{Nodes, assert_kept};
@@ -29,6 +29,16 @@ fn start() -> Nodes {
     nodes
 }
 
+/// The same members, who found the group together.
+fn founded() -> Nodes {
+    let nodes = Nodes::start(3, |config| config.checkpoint_log_bytes = 64 << 10);
+    let founders = Founders::of_voters([NodeId(1), NodeId(2)]).and_witness(WITNESS);
+    for node in nodes.ids() {
+        nodes.engine(*node).create_group(GROUP, &founders).expect("a group can be made");
+    }
+    nodes
+}
+
 fn change(nodes: &Nodes, change: Change) -> Result<Membership, ReconfigureError> {
     nodes.try_reconfigure(GROUP, &Reconfiguration::of([change]))
 }
@@ -47,7 +57,15 @@ fn holds(folder: &Path, mark: &[u8]) -> bool {
 
 #[test]
 fn two_nodes_and_a_witness_outlive_either_of_the_two_and_the_witness_holds_no_payload() {
-    let mut nodes = start();
+    outlives_either_of_the_two(start());
+}
+
+#[test]
+fn two_nodes_and_a_witness_that_found_a_group_outlive_either_of_the_two() {
+    outlives_either_of_the_two(founded());
+}
+
+fn outlives_either_of_the_two(mut nodes: Nodes) {
     let mut written: Vec<_> = (0..40).map(|_| nodes.write(GROUP, 4000)).collect();
     for lost in [NodeId(1), NodeId(2)] {
         // The one that stays has everything: otherwise nobody could lead without the other.
@@ -137,6 +155,44 @@ fn a_replica_is_a_witness_or_none_until_it_is_gone() {
     let written: Vec<_> = (0..5).map(|_| nodes.write(GROUP, 100)).collect();
     let made = change(&nodes, Change::Voter(WITNESS)).unwrap();
     assert!(made.configuration.may_lead(WITNESS));
+    nodes.assert_equal(GROUP);
+    assert_kept(&nodes.local(WITNESS, GROUP), &written);
+}
+
+/// One of the two that hold payloads is not there yet: the other two are a majority, and begin. Who was founded as what is told
+/// again changes nothing, and nobody becomes something else.
+#[test]
+fn a_witness_and_one_voter_begin_without_the_other() {
+    let nodes = Nodes::start(3, |_| ());
+    let founders = Founders::of_voters([NodeId(1), NodeId(2)]).and_witness(WITNESS);
+    let crowded = Founders::of_voters([NodeId(1)]).and_witness(NodeId(2)).and_witness(WITNESS);
+    let refused = nodes.engine(NodeId(1)).create_group(GROUP, &crowded).err();
+    assert_eq!(refused, Some(CreateError::Founders(ChangeError::TooManyWitnesses)));
+    assert!(nodes.engine(NodeId(1)).group(GROUP).is_none(), "nothing was made");
+    for node in [NodeId(1), WITNESS] {
+        nodes.engine(node).create_group(GROUP, &founders).expect("a group can be made");
+    }
+    let mut written = vec![nodes.write(GROUP, 100)];
+    assert_eq!(nodes.leader(GROUP), NodeId(1));
+    let witness = nodes.engine(WITNESS);
+    assert!(witness.create_group(GROUP, &founders).is_ok());
+    assert_eq!(witness.create_group(GROUP, nodes.ids()).err(), Some(CreateError::Exists(GROUP)));
+    assert_eq!(witness.join_group(GROUP).err(), Some(CreateError::Exists(GROUP)));
+    nodes.engine(NodeId(2)).create_group(GROUP, &founders).expect("a group can be made");
+    written.push(nodes.write(GROUP, 100));
+    let last = written[1].1.id.index;
+    until("the second to have it", || {
+        nodes.replica(NodeId(2), GROUP).status().filter(|now| now.applied >= last)
+    });
+    assert_kept(&nodes.local(NodeId(2), GROUP), &written);
+
+    // A founder goes as any other: it is taken out, dropped, and joins as what it is to be.
+    change(&nodes, Change::Remove(WITNESS)).unwrap();
+    until("it to know", || nodes.replica(WITNESS, GROUP).status().filter(|now| now.is_removed));
+    assert!(witness.remove_group(GROUP));
+    assert_eq!(witness.create_group(GROUP, &founders).err(), Some(CreateError::Removed(GROUP)));
+    witness.join_group(GROUP).unwrap();
+    change(&nodes, Change::Voter(WITNESS)).unwrap();
     nodes.assert_equal(GROUP);
     assert_kept(&nodes.local(WITNESS, GROUP), &written);
 }

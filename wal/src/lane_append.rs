@@ -361,15 +361,37 @@ impl<D: Disk> Lane<D> {
         }
         let log = self.groups.log(slot);
         let (group, floor) = (log.group, log.floor.unwrap_or_default());
-        let place = self.write_join(group, floor, as_witness);
+        let place = self.write_join(group, Some(floor), as_witness);
         let log = self.groups.log_mut(slot);
         log.join(floor, place.segment, &mut self.pins);
         log.is_witness = as_witness;
         self.snapshot(slot, EntryId::default(), &Configuration::default(), false);
     }
 
-    pub(crate) fn write_join(&mut self, group: GroupId, floor: EntryId, as_witness: bool) -> Place {
-        self.write_fact(FrameKind::Join, group, floor, if as_witness { &[1] } else { &[] })
+    /// A replica begins here that is one of its group's founders: its log begins in this configuration. With `as_witness` it
+    /// takes no payloads, for as long as it is there. Does nothing if the lane is poisoned.
+    pub fn found(&mut self, slot: GroupSlot, configuration: &Configuration, as_witness: bool) {
+        if self.poisoned.is_some() {
+            return;
+        }
+        if as_witness {
+            let group = self.groups.log(slot).group;
+            let place = self.write_join(group, None, true);
+            let log = self.groups.log_mut(slot);
+            log.keep_floor(Some(place.segment), &mut self.pins);
+            log.is_witness = true;
+        }
+        self.snapshot(slot, EntryId::default(), configuration, false);
+    }
+
+    /// Without a floor it is a founder's.
+    pub(crate) fn write_join(&mut self, group: GroupId, floor: Option<EntryId>, as_witness: bool) -> Place {
+        let body: &[u8] = match (floor, as_witness) {
+            (None, _) => &[2],
+            (Some(_), true) => &[1],
+            (Some(_), false) => &[],
+        };
+        self.write_fact(FrameKind::Join, group, floor.unwrap_or_default(), body)
     }
 
     pub(crate) fn write_remove(&mut self, group: GroupId, floor: EntryId) -> Place {

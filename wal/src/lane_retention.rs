@@ -206,8 +206,8 @@ impl<D: Disk> Lane<D> {
             let (floor, is_removed, is_witness) = (log.floor, log.is_removed, log.is_witness);
             let place = match floor {
                 _ if is_removed => Some(self.write_remove(group, floor.unwrap_or_default())),
-                Some(floor) => Some(self.write_join(group, floor, is_witness)),
-                None => None, // it was removed, had nothing, and began anew
+                _ if is_witness || floor.is_some() => Some(self.write_join(group, floor, is_witness)),
+                _ => None, // it was removed, had nothing, and began anew
             };
             if let Some(log) = &mut self.groups.slots[slot] {
                 log.keep_floor(place.map(|place| place.segment), &mut self.pins);

@@ -79,6 +79,12 @@ impl Replay {
                 log.is_witness = as_witness;
                 Ok(())
             }
+            Says::FoundsAsWitness => {
+                let (log, pins) = self.log(frame.group);
+                log.keep_floor(Some(segment), pins);
+                log.is_witness = true;
+                Ok(())
+            }
             Says::Fence => {
                 let (log, pins) = self.log(frame.group);
                 log.fence(frame.term(), segment, pins);

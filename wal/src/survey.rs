@@ -62,6 +62,7 @@ pub(crate) enum Says {
     Join {
         as_witness: bool,
     },
+    FoundsAsWitness,
     Fence,
     /// More than fits here: so many of the survey's `extras` come before it.
     Extra(u32),
@@ -219,10 +220,12 @@ impl Survey {
             FrameKind::Snapshot => self.base(body, Extra::Snapshot),
             FrameKind::Compact => self.base(body, Extra::Compact),
             FrameKind::Remove => Says::Remove,
-            FrameKind::Join if body.len() > 1 || body.iter().any(|byte| *byte != 1) => {
-                self.extra(Extra::Nonsense("a join record says what nobody knows"))
-            }
-            FrameKind::Join => Says::Join { as_witness: !body.is_empty() },
+            FrameKind::Join => match body {
+                [] => Says::Join { as_witness: false },
+                [1] => Says::Join { as_witness: true },
+                [2] => Says::FoundsAsWitness,
+                _ => self.extra(Extra::Nonsense("a join record says what nobody knows")),
+            },
             FrameKind::Withheld => Says::Withheld,
             FrameKind::Fence if header.group == EVERY_GROUP => {
                 let (words, rest) = body.as_chunks::<8>();

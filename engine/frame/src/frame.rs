@@ -53,7 +53,7 @@ pub enum FrameKind {
     /// on follows what is left; until it holds an entry of a later term, the replica takes no part in votes. No body.
     Fence = 6,
     /// The replica has joined its group, and did not found it; an earlier one's log here reached up to this id. The body is
-    /// empty, or one byte, 1: it is a witness.
+    /// empty, or one byte. 1: it is a witness. 2: it is a witness, and did found its group.
     Join = 7,
     /// A run of entries of one group and term, as a witness holds them: that they are there, and nothing of what they say. No
     /// body. In a log it replaces everything from its first index on.

@@ -67,6 +67,16 @@ pub enum ChangeError {
     TooManyWitnesses,
 }
 
+/// The configuration that a group begins with, which these are members of; nobody's log is named.
+///
+/// # Errors
+/// [`ChangeError::NoVoters`], [`ChangeError::TooMany`], [`ChangeError::TooManyWitnesses`].
+pub fn found(members: &[Change]) -> Result<Configuration, ChangeError> {
+    let nobody = Configuration::default();
+    let to = changed(nobody.clone(), members).map_err(|_| ChangeError::NoVoters)?;
+    checked(&nobody, to)
+}
+
 /// The configuration after changes of at most one voter, and of any number of learners.
 ///
 /// # Errors

@@ -87,9 +87,9 @@ impl Settings {
         configuration: &Configuration,
     ) -> raft::Config {
         // A new group's first leader is chosen by its id, so that leaders spread evenly over the voters.
-        let voters = &configuration.voters;
-        let place = group.0.checked_rem(voters.len() as u64);
-        let preferred = place.is_some_and(|place| voters[place as usize] == self.node);
+        let may_lead = || configuration.voters.iter().filter(|node| configuration.may_lead(**node));
+        let place = group.0.checked_rem(may_lead().count() as u64);
+        let preferred = place.is_some_and(|place| may_lead().nth(place as usize) == Some(&self.node));
         raft::Config {
             node: self.node,
             log,
@@ -216,8 +216,8 @@ impl<D: Disk> Worker<D> {
         };
         // Damage may have taken the record that says so; a log without its beginning and without a checkpoint says it, too.
         let is_bare = checkpoint.is_none() && recovered.compacted != EntryId::default();
-        let is_witness =
-            recovered.is_witness || is_bare && recovered.configuration.is_witness(self.settings.node);
+        let says_so = |configuration: &Configuration| configuration.is_witness(self.settings.node);
+        let is_witness = recovered.is_witness || is_bare && says_so(&recovered.configuration);
         let machine = machine.or_else(|| (!is_witness).then(|| self.machines.create(group)));
         let begins_at = if is_witness { recovered.compacted } else { EntryId::default() };
         let checkpointed = checkpoint.as_ref().map_or(begins_at, |meta| meta.id);

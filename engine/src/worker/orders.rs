@@ -1,6 +1,6 @@
 //! What the engine asks of a worker: replicas that come and go, and what they look like.
 
-use raftwerk_frame::{Configuration, EntryId, GroupId, Index, NodeId};
+use raftwerk_frame::{Configuration, EntryId, GroupId, Index};
 use raftwerk_raft as raft;
 use raftwerk_wal::Disk;
 use tokio::sync::oneshot;
@@ -16,8 +16,13 @@ impl<D: Disk> Worker<D> {
     /// Does one order.
     pub(super) fn obey(&mut self, order: Order) {
         match order {
-            Order::Create { group, voters, reply } => self.create(group, &voters, false, reply),
-            Order::Witness { group, reply } => self.create(group, &[], true, reply),
+            Order::Found { group, founders, reply } => {
+                let as_witness = founders.is_witness(self.settings.node);
+                self.create(group, founders, as_witness, reply);
+            }
+            Order::Join { group, as_witness, reply } => {
+                self.create(group, Configuration::default(), as_witness, reply);
+            }
             Order::Remove { group, reply } => self.remove(group, reply),
             Order::Reconfigure { group, wish, reply } => self.reconfigure(group, &wish, reply),
             Order::Transfer { group, to, reply } => self.transfer(group, to, reply),
@@ -52,22 +57,20 @@ impl<D: Disk> Worker<D> {
     fn create(
         &mut self,
         group: GroupId,
-        voters: &[NodeId],
+        configuration: Configuration,
         as_witness: bool,
         reply: oneshot::Sender<Result<(), CreateError>>,
     ) {
-        let configuration = Configuration::of_voters(voters.iter().copied());
         let joins = configuration.is_empty();
         let answer = if self.is_poisoned {
             Err(CreateError::Poisoned)
         } else if self.is_full {
             Err(CreateError::StorageFull)
         } else if let Some(replica) = self.replica(group) {
-            // A group that has changed since is the same group; and who joins one does not know its voters.
+            // A group that has changed since is the same group; and who joins one does not know its members.
             let core = &replica.core;
-            let same = core.configuration().voters == configuration.voters
-                || core.configuration_index() > Index(0)
-                || joins;
+            let has_changed = core.configuration_index() > Index(0);
+            let same = *core.configuration() == configuration || has_changed || joins;
             if same && (!joins || core.is_witness() == as_witness) {
                 // It may be on its way to the disk still.
                 return self.filling.created.push(reply);
@@ -99,7 +102,7 @@ impl<D: Disk> Worker<D> {
             self.lane.join(slot, as_witness);
             raft::Origin::Joined { floor }
         } else {
-            self.lane.snapshot(slot, EntryId::default(), &configuration, false);
+            self.lane.found(slot, &configuration, as_witness);
             raft::Origin::Founder
         };
         let mut config = self.settings.core_config(group, self.outboxes.log(), &configuration);

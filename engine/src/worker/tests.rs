@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use raftwerk_frame::wire::{Record, UnitHeader, UnitKind, records};
-use raftwerk_frame::{EntryId, GroupId, Index, LogId, Message, NodeId, Term, Time};
+use raftwerk_frame::{Configuration, EntryId, GroupId, Index, LogId, Message, NodeId, Term, Time};
 use raftwerk_net::{Channel, Parts, PeerId, Receive as _, SendError, Transport};
 use raftwerk_raft::Role;
 use raftwerk_wal::memory::{MemoryFiles, SectorFate, StepDisk};
@@ -218,8 +218,11 @@ impl Node {
     }
 
     fn create(&mut self, voters: &[u64]) {
-        let voters = voters.iter().map(|&id| NodeId(id)).collect();
-        let mut made = self.order(|reply| Order::Create { group: GROUP, voters, reply });
+        let founders = Configuration::of_voters(voters.iter().map(|&id| NodeId(id)));
+        let mut made = self.order(|reply| match founders.is_empty() {
+            true => Order::Join { group: GROUP, as_witness: false, reply },
+            false => Order::Found { group: GROUP, founders, reply },
+        });
         self.settle();
         made.try_recv().unwrap().unwrap();
     }
@@ -585,8 +588,8 @@ fn a_removed_group_leaves_no_file_behind_even_if_the_node_stops_in_between() {
     assert!(!has_snapshots(&stopped));
 
     // What it promised is there still: the group cannot be founded here again, and joining begins with that.
-    let voters = vec![NodeId(1)];
-    let mut made = node.order(|reply| Order::Create { group: GROUP, voters, reply });
+    let founders = Configuration::of_voters([NodeId(1)]);
+    let mut made = node.order(|reply| Order::Found { group: GROUP, founders, reply });
     node.settle();
     assert_eq!(made.try_recv().unwrap(), Err(CreateError::Removed(GROUP)));
     node.create(&[]);

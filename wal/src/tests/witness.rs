@@ -58,10 +58,21 @@ fn who_keeps_payloads_takes_nothing_that_is_withheld() {
 /// What a witness is, and what it has promised, outlives the segments in which it was said; and its replica only.
 #[test]
 fn a_witness_is_carried_forward_and_forgotten_with_its_replica() {
+    let floor = Some(EntryId::default());
+    carried_and_forgotten(floor, |lane, slot| lane.join(slot, true));
+}
+
+#[test]
+fn a_witness_that_founded_its_group_is_carried_forward_as_a_founder() {
+    let founders = Configuration::of_voters([1, 2, 3].map(NodeId));
+    carried_and_forgotten(None, |lane, slot| lane.found(slot, &founders, true));
+}
+
+fn carried_and_forgotten(floor: Option<EntryId>, begin: impl Fn(&mut MemoryLane, GroupSlot)) {
     let files = MemoryFiles::new();
     let (mut lane, ..) = open(&files);
     let slot = lane.attach(GroupId(1));
-    lane.join(slot, true);
+    begin(&mut lane, slot);
     let voted = HardState { term: Term(7), vote: Some(NodeId(3)) };
     lane.hard_state(slot, voted).unwrap();
     take(&mut lane, slot, &hollow(id(1, 6), 40)).unwrap();
@@ -81,6 +92,7 @@ fn a_witness_is_carried_forward_and_forgotten_with_its_replica() {
         let group = groups.iter().find(|group| group.group == GroupId(1)).unwrap();
         assert!(group.is_witness && group.hard_state == voted);
         assert_eq!(group.last, Index(40), "its entries were moved");
+        assert_eq!((group.floor, group.configuration.is_empty()), (floor, floor.is_some()));
     }
     let slot = lane.attach(GroupId(1));
     lane.compact(slot, id(30, 6));

@@ -158,8 +158,8 @@ fn a_turn_takes_in_only_what_was_called_before_its_time_was_read() {
 fn groups_of_one_leader_that_are_read_are_renewed_together() {
     const OTHER: GroupId = GroupId(2);
     let mut node = follower();
-    let voters = [1, 2, 3].map(NodeId).to_vec();
-    let mut made = node.order(|reply| Order::Create { group: OTHER, voters, reply });
+    let founders = Configuration::of_voters([1, 2, 3].map(NodeId));
+    let mut made = node.order(|reply| Order::Found { group: OTHER, founders, reply });
     node.settle();
     made.try_recv().unwrap().unwrap();
     let told = |group, message| {

@@ -98,8 +98,8 @@ fn few_entries_are_written_again_where_a_copy_is_whole() {
     let path = first_segment(&files);
     // A second group fills the segment; the first has little in it, and a map of it is in memory.
     node.write(b"little").unwrap();
-    let voters = vec![NodeId(1)];
-    let _made = node.order(|reply| Order::Create { group: GroupId(2), voters, reply });
+    let founders = Configuration::of_voters([NodeId(1)]);
+    let _made = node.order(|reply| Order::Found { group: GroupId(2), founders, reply });
     node.turn(2 * TIMEOUT);
     node.settle();
     for _ in 0..20 {
