@@ -55,6 +55,11 @@ macro_rules! counters {
 counters! {
     /// Replicas on this node.
     groups,
+    /// Of those, witnesses: they vote, and hold no payloads.
+    witnesses,
+    /// Groups that this node leads and that have a witness. Where one of their nodes with payloads is down, few copies of what is
+    /// committed are left, often one.
+    led_with_witness,
     /// Proposals that became entries.
     proposals,
     /// Entries that were applied.
@@ -136,6 +141,21 @@ impl WorkerMetrics {
 
     pub(crate) fn groups(&self, count: usize) {
         self.groups.store(count as u64, Relaxed);
+    }
+
+    /// A replica has come, and is a witness or none; or it has gone.
+    pub(crate) fn came(&self, is_witness: bool) {
+        add(&self.witnesses, u64::from(is_witness));
+    }
+
+    pub(crate) fn went(&self, is_witness: bool) {
+        self.witnesses.store(self.witnesses.load(Relaxed).saturating_sub(u64::from(is_witness)), Relaxed);
+    }
+
+    /// Whether this node leads a group that has a witness: it did, and it does.
+    pub(crate) fn leads_with_witness(&self, did: bool, does: bool) {
+        let count = self.led_with_witness.load(Relaxed) + u64::from(does);
+        self.led_with_witness.store(count.saturating_sub(u64::from(did)), Relaxed);
     }
 
     pub(crate) fn at_risk(&self, bytes: u64) {

@@ -68,6 +68,11 @@ impl Nodes {
         &self.ids
     }
 
+    /// Those that are open, in order.
+    pub fn open_ids(&self) -> impl Iterator<Item = NodeId> + '_ {
+        self.engines.keys().copied()
+    }
+
     /// The settings that a node would be opened with.
     ///
     /// # Panics

@@ -172,8 +172,8 @@ fn a_witness_and_one_voter_begin_without_the_other() {
     for node in [NodeId(1), WITNESS] {
         nodes.engine(node).create_group(GROUP, &founders).expect("a group can be made");
     }
+    assert_eq!(nodes.leader(GROUP), NodeId(1), "nobody else holds what it would lead with");
     let mut written = vec![nodes.write(GROUP, 100)];
-    assert_eq!(nodes.leader(GROUP), NodeId(1));
     let witness = nodes.engine(WITNESS);
     assert!(witness.create_group(GROUP, &founders).is_ok());
     assert_eq!(witness.create_group(GROUP, nodes.ids()).err(), Some(CreateError::Exists(GROUP)));
@@ -195,4 +195,39 @@ fn a_witness_and_one_voter_begin_without_the_other() {
     change(&nodes, Change::Voter(WITNESS)).unwrap();
     nodes.assert_equal(GROUP);
     assert_kept(&nodes.local(WITNESS, GROUP), &written);
+}
+
+/// What an operator sees of witnesses, on each node and over time.
+#[test]
+fn a_node_tells_how_many_witnesses_it_has_and_how_many_groups_it_leads_with_one() {
+    let mut nodes = founded();
+    let (other, all) = (GroupId(2), nodes.ids().to_vec());
+    nodes.create(&[other]);
+    let _led = (nodes.write(GROUP, 100), nodes.write(other, 100));
+    let counts = |nodes: &Nodes| {
+        let stats = nodes.open_ids().map(|node| nodes.engine(node).stats());
+        stats.map(|stats| (stats.groups, stats.witnesses, stats.led_with_witness)).collect::<Vec<_>>()
+    };
+    let leader = nodes.leader(GROUP);
+    let of = |node: NodeId| (2, u64::from(node == WITNESS), u64::from(node == leader));
+    until("figures to be told", || {
+        (counts(&nodes) == all.iter().map(|node| of(*node)).collect::<Vec<_>>()).then_some(())
+    });
+
+    // It is so after a restart, and where another leads.
+    nodes.close(WITNESS);
+    nodes.open(WITNESS);
+    nodes.close(leader);
+    let next = nodes.leader(GROUP);
+    until("one who leads with a witness", || {
+        let expected = nodes.open_ids().map(|node| (2, u64::from(node == WITNESS), u64::from(node == next)));
+        (counts(&nodes) == expected.collect::<Vec<_>>()).then_some(())
+    });
+    nodes.open(leader);
+
+    // And no longer when it is gone.
+    change(&nodes, Change::Remove(WITNESS)).unwrap();
+    until("it to know", || nodes.replica(WITNESS, GROUP).status().filter(|now| now.is_removed));
+    assert!(nodes.engine(WITNESS).remove_group(GROUP));
+    until("nothing of it to be told", || (counts(&nodes) == [(2, 0, 0), (2, 0, 0), (1, 0, 0)]).then_some(()));
 }

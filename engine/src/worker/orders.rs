@@ -136,6 +136,7 @@ impl<D: Disk> Worker<D> {
         Self::arm(&mut self.timers, replica);
         self.slots.insert(group, slot);
         self.metrics.groups(self.slots.len());
+        self.metrics.came(replica.core.is_witness());
         self.are_nodes_stale = true;
         self.introduce_nodes(slot);
     }
@@ -149,6 +150,7 @@ impl<D: Disk> Worker<D> {
             let _caller_gone = reply.send(false);
             return;
         };
+        super::witness::uncount(&self.metrics, &replica);
         self.slots.remove(&group);
         self.are_nodes_stale = true;
         self.clients.refuse_staged(&mut replica, &crate::ProposeError::NoSuchGroup(group));

@@ -7,6 +7,7 @@ use raftwerk_wal::{Disk, GroupSlot, Lane, LogError};
 
 use super::Worker;
 use super::replica::{Pending, Promise, Replica};
+use super::witness::count_led_with_witness;
 use crate::error::ProposeError;
 
 /// A frame of the leader's is closed at this size: large enough to make its header cheap, small enough for a window.
@@ -67,6 +68,9 @@ impl<D: Disk> Worker<D> {
                 self.clients.abandon(replica, replica.core.commit());
                 super::membership::abandon_change(replica);
             }
+        }
+        if self.effects.role_changed || self.effects.configuration_changed {
+            count_led_with_witness(&self.metrics, replica);
         }
         if replica.relaxed.is_some() {
             self.clients.give_receipts(replica);

@@ -123,6 +123,8 @@ pub(crate) struct Replica {
     pub(crate) has_appended: bool,
     /// On the list of groups with something to apply.
     pub(crate) is_to_apply: bool,
+    /// Counted among the groups that this node leads and that have a witness.
+    pub(crate) is_led_with_witness: bool,
     /// On the list of groups that went to rest without one of their peers.
     pub(crate) has_left_out: bool,
 }
@@ -160,6 +162,7 @@ impl Replica {
             is_dirty: false,
             has_appended: false,
             is_to_apply: false,
+            is_led_with_witness: false,
             has_left_out: false,
         }
     }

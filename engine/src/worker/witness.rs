@@ -17,6 +17,8 @@ use raftwerk_wal::{Disk, GroupSlot, SnapshotMeta};
 
 use super::Worker;
 use super::piece::{FACTS, Head};
+use super::replica::Replica;
+use crate::metric::WorkerMetrics;
 
 /// A witness's log is cut when it holds this many bytes, some three hundred frames: each cut costs a record of its own.
 const LOG_BYTES: u64 = 16 << 10;
@@ -65,6 +67,20 @@ pub(super) fn suits(header: &FrameHeader, body: &[u8], is_witness: bool) -> bool
         FrameKind::Entries => true,
         _ => false,
     }
+}
+
+/// A group's leader or members are others than before: whether it counts among those that are led here and have a witness.
+pub(super) fn count_led_with_witness(metrics: &WorkerMetrics, replica: &mut Replica) {
+    let core = &replica.core;
+    let does = core.is_leader() && !core.configuration().witnesses.as_slice().is_empty();
+    let did = std::mem::replace(&mut replica.is_led_with_witness, does);
+    metrics.leads_with_witness(did, does);
+}
+
+/// A replica is taken away: nothing of it counts any longer.
+pub(super) fn uncount(metrics: &WorkerMetrics, replica: &Replica) {
+    metrics.went(replica.core.is_witness());
+    metrics.leads_with_witness(replica.is_led_with_witness, false);
 }
 
 impl<D: Disk> Worker<D> {
