@@ -279,7 +279,8 @@ impl Engine {
     }
 
     /// What a replica of this node has lost, and waits for: while it does, it votes for nobody and does not lead. `None` if it has
-    /// lost nothing, or was brought it. Blocks for about one turn of its worker.
+    /// lost nothing, or was brought it. Of a group that is not here: what may have been lost of it, if damage may have left nothing
+    /// of a replica; then it is not founded here. Blocks for about one turn of its worker.
     #[must_use]
     pub fn loss(&self, group: GroupId) -> Option<Loss> {
         let (reply, answer) = oneshot::channel();
@@ -295,7 +296,8 @@ impl Engine {
     /// that has a leader repairs its replicas by itself, and a damaged voter can be taken out ([`Group::reconfigure`]) and join again.
     ///
     /// Refused unless the node was opened with [`Config::accept_losses`], and unless `loss` is what [`Engine::loss`] says. To be
-    /// called on as many voters as it takes to elect a leader. It counts until the node stops, or the replica holds an entry of a
+    /// called on as many voters as it takes to elect a leader. Of a group that is not here it lets [`Engine::create_group`] found it,
+    /// as if it had never been. It counts until the node stops, or the replica holds an entry of a
     /// later term, which it does soon after.
     ///
     /// # Errors

@@ -127,6 +127,14 @@ pub enum CreateError {
     /// can be joined here, and not founded again.
     #[error("group {0} was here before, and can only be joined")]
     Removed(GroupId),
+    /// The log here was damaged, and has lost what nobody can name: a replica of this group may have been among it, with what it
+    /// had promised. If it is a member elsewhere, take it out there and let it join; if it is new, or nobody has it any longer,
+    /// an operator says so: [`Engine::loss`](crate::Engine::loss), [`Engine::accept_loss`](crate::Engine::accept_loss).
+    #[error("group {0} may have been here, and been lost")]
+    Lost(GroupId),
+    /// The two highest numbers are the log's own.
+    #[error("no group can be called {0}")]
+    Reserved(GroupId),
     /// More than seven vote, somebody is named twice, or this node is not named.
     #[error("these members make no group: {0}")]
     Voters(&'static str),

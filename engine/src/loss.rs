@@ -5,7 +5,8 @@
 //! group stands still for good. Only a person can know that what is lost will not come back from anywhere; so a person says so,
 //! of one replica and of one loss, in a node that was opened for that ([`Config::accept_losses`](crate::Config)).
 //!
-//! What is not here: groups of which the damage has left no trace at all. Those are not on this node any more.
+//! Damage may leave no trace of a group at all. Then it is not on this node any more, and where that may have happened, none is
+//! founded here ([`CreateError::Lost`](crate::CreateError)) before somebody says the same of it.
 
 use raftwerk_frame::{EntryId, GroupId, Index, Term};
 

@@ -106,6 +106,9 @@ pub struct RecoveryReport {
     /// What was lost, in order; only with [`OnDamage::Fence`](crate::OnDamage::Fence). Stays in the report until the
     /// damaged segments are freed.
     pub damage: Vec<Damage>,
+    /// Frames were lost of which nobody can tell whose they were, in terms up to this one: there may have been groups of which
+    /// nothing is left. Told by the opening that finds it, and not again.
+    pub lost_unknown: Option<Term>,
 }
 
 pub(crate) struct Recovered<File> {
@@ -158,6 +161,7 @@ pub(crate) fn recover<F: Files>(
     report.segments = accepted;
     report.discarded_segments = scans.len() - accepted;
     report.frames = replay.frames;
+    report.lost_unknown = replay.is_any_hit().then_some(terms);
     let discarded: Vec<(u64, u64)> =
         scans[accepted..].iter().map(|scan| (scan.header.sequence, scan.header.bytes)).collect();
     let spares = clear_away(files, options, &names, &discarded)?;

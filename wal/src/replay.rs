@@ -208,6 +208,11 @@ impl Replay {
         self.hit.contains_key(&group)
     }
 
+    /// Whether something was lost of groups that nobody can name, and has not been answered for yet.
+    pub(crate) const fn is_any_hit(&self) -> bool {
+        self.is_any_hit
+    }
+
     /// All losses, if some are not answered for yet.
     pub(crate) fn unanswered(&self) -> Option<Vec<Loss>> {
         (self.is_any_hit || !self.hit.is_empty()).then(|| self.losses.clone())

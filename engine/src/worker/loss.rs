@@ -1,16 +1,64 @@
-//! What a fenced replica has lost, and the order to live with that. What is not here: how it was fenced (`open`, `scrub`).
+//! What a fenced replica has lost, and the order to live with that; and groups of which damage has left nothing. What is not here:
+//! how a replica was fenced (`open`, `scrub`).
+//!
+//! Where frames were lost and nobody can tell whose they were, there may have been replicas that are gone without a trace, with
+//! all that they had promised. A lane remembers that for good: as a term, in a record of the kind that holds a term for a group,
+//! under an id that no group has. From then on it founds no group, since it may have been a voter of it, until an operator says
+//! of that very group that it lives with the loss.
 
-use raftwerk_frame::GroupId;
-use raftwerk_wal::Disk;
+use raftwerk_frame::{EntryId, GroupId, HardState, Index, Term};
+use raftwerk_wal::{Disk, LogError, RecoveredGroup};
 
 use super::Worker;
 use crate::loss::{AcceptLossError, Loss};
 
+/// No group has this id: under it a lane notes up to which term it has lost what nobody can name.
+const UNKNOWN: GroupId = GroupId(u64::MAX - 1);
+
+/// What a lane knows of replicas that it may have had.
+#[derive(Default)]
+pub(super) struct Unknown {
+    /// No promise of theirs was of a later term; `None` if there were none.
+    fence: Option<Term>,
+    /// An operator has said that these may be founded all the same.
+    accepted: Vec<GroupId>,
+}
+
+/// Whether an id is the log's own.
+pub(super) const fn is_reserved(group: GroupId) -> bool {
+    group.0 >= UNKNOWN.0
+}
+
 impl<D: Disk> Worker<D> {
+    /// Something was lost of groups that nobody can name: the log says so, in the batch that answers for the loss.
+    pub(super) fn note_unknown(&mut self, fence: Term) -> Result<(), LogError> {
+        let slot = self.lane.attach(UNKNOWN);
+        let term = self.unknown.fence.map_or(fence, |known| known.max(fence));
+        self.unknown.fence = Some(term);
+        self.lane.hard_state(slot, HardState { term, vote: None })
+    }
+
+    /// Whether this is no replica, but what the lane has noted of those that it may have lost.
+    pub(super) fn recalls_unknown(&mut self, recovered: &RecoveredGroup) -> bool {
+        if recovered.group == UNKNOWN {
+            self.unknown.fence = self.unknown.fence.max(Some(recovered.hard_state.term));
+        }
+        recovered.group == UNKNOWN
+    }
+
+    /// Whether a group that is not here may have been, and promised something, and left nothing behind.
+    pub(super) fn may_have_lost(&self, group: GroupId) -> bool {
+        self.unknown.fence.is_some() && !self.unknown.accepted.contains(&group)
+    }
+
     pub(super) fn loss(&self, group: GroupId) -> Option<Loss> {
+        let Some(slot) = self.slot_of(group) else {
+            let fence = self.unknown.fence.filter(|_| self.owns(group) && self.may_have_lost(group))?;
+            return Some(Loss { group, fence, last: EntryId::default(), applied: Index(0) });
+        };
+        let fence = self.lane.fence(slot);
         let replica = self.replica(group).filter(|replica| replica.core.is_fenced())?;
-        let fence = self.lane.fence(replica.slot)?;
-        Some(Loss { group, fence, last: replica.core.last(), applied: replica.applied })
+        Some(Loss { group, fence: fence?, last: replica.core.last(), applied: replica.applied })
     }
 
     /// The replica votes and leads again, with what it has. Its log says that it is fenced until it holds an entry of a later term:
@@ -23,7 +71,11 @@ impl<D: Disk> Worker<D> {
         if !self.settings.accept_losses {
             return Err(AcceptLossError::Forbidden);
         }
-        let slot = self.slot_of(said.group).ok_or(AcceptLossError::None)?;
+        let Some(slot) = self.slot_of(said.group) else {
+            tracing::error!(node = self.settings.node.0, loss = ?said, "an operator has accepted that a group may be lost");
+            self.unknown.accepted.push(said.group);
+            return Ok(());
+        };
         let replica = self.replicas[slot.0 as usize].as_mut().ok_or(AcceptLossError::None)?;
         tracing::error!(node = self.settings.node.0, loss = ?said, "an operator has accepted that this is lost");
         replica.core.accept_loss();

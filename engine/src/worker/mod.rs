@@ -155,6 +155,7 @@ pub(crate) struct Worker<D: Disk> {
     transfers: Transfers,
     scrubbing: Scrubbing,
     shortage: Shortage,
+    unknown: loss::Unknown,
     introductions: Introductions,
     liveness: Liveness,
     pulse: Pulse,

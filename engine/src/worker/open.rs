@@ -180,6 +180,7 @@ impl<D: Disk> Worker<D> {
             transfers: Transfers::default(),
             scrubbing: super::Scrubbing::begin_at(now),
             shortage: super::Shortage::none(),
+            unknown: super::loss::Unknown::default(),
             introductions: super::Introductions::default(),
             liveness,
             pulse,
@@ -197,7 +198,13 @@ impl<D: Disk> Worker<D> {
         let strays = worker.lane.drop_stray_snapshots();
         strays.map_err(|error| OpenError::Checkpoint { group: GroupId(0), what: error.to_string() })?;
         for group in recovered {
-            worker.reopen(group)?;
+            if !worker.recalls_unknown(&group) {
+                worker.reopen(group)?;
+            }
+        }
+        if let Some(fence) = report.lost_unknown {
+            let noted = worker.note_unknown(fence);
+            noted.map_err(|error| OpenError::Checkpoint { group: GroupId(0), what: error.to_string() })?;
         }
         Ok(worker)
     }

@@ -78,8 +78,12 @@ impl<D: Disk> Worker<D> {
             Err(CreateError::Exists(group))
         } else if self.transfers.is_leaving(group) {
             Err(CreateError::Exists(group))
+        } else if super::loss::is_reserved(group) {
+            Err(CreateError::Reserved(group))
         } else if !joins && self.has_past(group) {
             Err(CreateError::Removed(group))
+        } else if !joins && self.may_have_lost(group) {
+            Err(CreateError::Lost(group))
         } else {
             // Durable with this turn's batch; the caller waits for that.
             self.create_replica(group, configuration, as_witness);

@@ -5,6 +5,9 @@ use raftwerk_wal::OnDamage;
 use super::*;
 use crate::loss::{AcceptLossError, Loss};
 
+/// A group of several voters, of which this node's log says nothing but that it was founded.
+const GONE: GroupId = GroupId(0x5EED_1234_5678_9ABC);
+
 fn opened(files: &MemoryFiles, accept_losses: bool) -> Node {
     Node::open_with(files, u64::MAX, |settings, options| {
         (settings.accept_losses, options.on_damage) = (accept_losses, OnDamage::Fence);
@@ -13,7 +16,18 @@ fn opened(files: &MemoryFiles, accept_losses: bool) -> Node {
 
 impl Node {
     fn loss(&mut self) -> Option<Loss> {
-        let mut answer = self.order(|reply| Order::Loss { group: GROUP, reply });
+        self.loss_of(GROUP)
+    }
+
+    fn found(&mut self, group: GroupId) -> Result<(), CreateError> {
+        let founders = Configuration::of_voters([1, 2, 3].map(NodeId));
+        let mut made = self.order(|reply| Order::Found { group, founders, reply });
+        self.settle();
+        made.try_recv().unwrap()
+    }
+
+    fn loss_of(&mut self, group: GroupId) -> Option<Loss> {
+        let mut answer = self.order(|reply| Order::Loss { group, reply });
         self.turn(Duration::ZERO);
         answer.try_recv().unwrap()
     }
@@ -81,4 +95,66 @@ fn the_only_voter_stands_still_after_a_loss_until_an_operator_accepts_just_that_
     node.settle();
     assert!(node.leads_within(6), "{:?}", node.status());
     assert!(node.status().unwrap().applied >= written.id.index);
+}
+
+/// Damage may take all that a log says of a group. Nobody can tell then that it was here: so none is founded here any more, until
+/// an operator says so of that group; and the lane remembers that when the damaged file is long gone.
+#[test]
+fn a_group_that_may_have_been_lost_without_a_trace_is_not_founded_anew_unless_an_operator_says_so() {
+    let files = MemoryFiles::new();
+    let mut node = Node::alone(&files, 4096);
+    node.found(GONE).unwrap();
+    assert_eq!(node.loss_of(GroupId(9)), None);
+    for _ in 0..4 {
+        node.write(&[1; 3000]).unwrap();
+    }
+    let path = "lane-0/seg-0000000000000001.log";
+    let content = files.content(path).unwrap();
+    let found = content.windows(8).position(|bytes| bytes == GONE.0.to_le_bytes()).unwrap();
+    let damaged = files.after_power_cut(|_, _| SectorFate::Old);
+    drop(node);
+    assert!(damaged.rot(path, (found & !4095) as u64 + 9, 1), "the batch that says so, from its header on");
+
+    let mut node = opened(&damaged, false);
+    node.settle();
+    assert_eq!(node.worker.replicas().count(), 1, "nothing is left of the other");
+    assert_eq!(node.found(GONE), Err(CreateError::Lost(GONE)));
+    // The damaged segment goes, and with it all that told of the damage.
+    drop(node);
+    let mut node = opened(&damaged, true);
+    node.settle();
+    let loss = node.loss().unwrap();
+    node.accept(loss).unwrap();
+    assert!(node.leads_within(10));
+    for _ in 0..200 {
+        node.write(&[1; 3000]).unwrap();
+    }
+    assert!(damaged.content(path).is_none(), "{:?}", damaged.paths());
+    let files = damaged.after_power_cut(|_, _| SectorFate::Old);
+    let mut node = opened(&files, false);
+    node.settle();
+    assert_eq!(node.loss(), None);
+    assert_eq!(node.found(GONE), Err(CreateError::Lost(GONE)));
+    let lost = node.loss_of(GONE).unwrap();
+    assert_eq!((lost.group, lost.last, lost.applied), (GONE, EntryId::default(), Index(0)));
+    assert!(lost.fence > Term(0));
+    assert_eq!(node.accept(lost), Err(AcceptLossError::Forbidden));
+    // It may join, as anybody who has nothing.
+    let mut made = node.order(|reply| Order::Join { group: GroupId(8), as_witness: false, reply });
+    node.settle();
+    assert_eq!(made.try_recv().unwrap(), Ok(()));
+
+    drop(node);
+    let mut node = opened(&files, true);
+    node.settle();
+    assert_eq!(
+        node.accept(Loss { fence: Term(lost.fence.0 + 1), ..lost }),
+        Err(AcceptLossError::Other(lost))
+    );
+    assert_eq!(node.accept(lost), Ok(()));
+    assert_eq!(node.found(GroupId(9)), Err(CreateError::Lost(GroupId(9))), "it was said of the other");
+    assert_eq!(node.found(GONE), Ok(()));
+    assert_eq!(node.loss_of(GONE), None);
+    assert_eq!(node.found(GroupId(u64::MAX)), Err(CreateError::Reserved(GroupId(u64::MAX))));
+    assert_eq!(node.found(GroupId(u64::MAX - 1)), Err(CreateError::Reserved(GroupId(u64::MAX - 1))));
 }
