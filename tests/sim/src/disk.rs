@@ -71,6 +71,11 @@ impl SimDisk {
         held(&self.jobs).appends.len()
     }
 
+    /// Whether the next segment is to be made of a file that has been one before.
+    pub(crate) fn reuses_next(&self) -> bool {
+        matches!(held(&self.jobs).segments.front(), Some(SegmentJob::Prepare { spare: Some(_), .. }))
+    }
+
     /// Runs the first of the appends that wait, so many at the most, as one group commit; gives those that are durable
     /// now.
     pub(crate) fn run_appends(&self, most: usize) -> Vec<AppendJob<MemoryFile>> {

@@ -15,7 +15,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::RecvTimeoutError;
 use std::time::{Duration, Instant};
 
-pub use self::catalogue::{CatalogueError, Edit, Mutant};
+pub use self::catalogue::{CatalogueError, Edit, Mutant, Test};
 use self::workshop::{SWITCH, Workshop};
 use crate::Profile;
 
@@ -29,6 +29,8 @@ const SLICE: Duration = Duration::from_secs(12);
 const GRACE: Duration = Duration::from_secs(120);
 /// How much is kept of what was seen: a history that is not linearizable may fill pages.
 const WHAT_CHARS_MAX: usize = 300;
+/// How much of a test's name is shown in a table.
+const TEST_CHARS_MAX: usize = 36;
 
 /// What is wanted of a hunt.
 #[derive(Clone, Debug)]
@@ -126,7 +128,10 @@ pub fn hunt_all(wanted: &Wanted, tell: impl Fn(&str)) -> Result<Vec<Outcome>, Hu
         mutants.iter().filter(|mutant| wanted.names.is_empty() || wanted.names.contains(&mutant.name));
     let mut outcomes = Vec::new();
     for mutant in chosen {
-        let outcome = hunt_one(&copy, mutant, wanted)?;
+        let outcome = match &mutant.test {
+            Some(test) => run_test(&workshop, mutant, test)?,
+            None => hunt_one(&copy, mutant, wanted)?,
+        };
         tell(&told(&outcome));
         outcomes.push(outcome);
     }
@@ -180,17 +185,42 @@ fn compare(original: &Path, copy: &Path, threads: usize) -> Result<(), HuntError
     if original == copy { Ok(()) } else { Err(HuntError::Differs { copy, original }) }
 }
 
+impl Outcome {
+    fn of(mutant: &Mutant) -> Self {
+        Self {
+            number: mutant.number,
+            name: mutant.name.clone(),
+            caught_by: None,
+            what: String::new(),
+            profile: String::new(),
+            seed: 0,
+            seeds: 0,
+            seconds: 0.0,
+        }
+    }
+}
+
+/// A test catches a bug if it fails with it and passes without.
+fn run_test(workshop: &Workshop, mutant: &Mutant, test: &Test) -> Result<Outcome, HuntError> {
+    let mut outcome = Outcome { profile: "test".to_owned(), ..Outcome::of(mutant) };
+    let (is_clean, said) = workshop.test(test, 0)?;
+    if !is_clean {
+        outcome.what = format!("({} fails with every bug switched off, too): {said}", test.name);
+        return Ok(outcome);
+    }
+    let began = Instant::now();
+    let (passes, said) = workshop.test(test, mutant.number)?;
+    outcome.seconds = began.elapsed().as_secs_f64();
+    if !passes {
+        let name = test.name.rsplit("::").next().unwrap_or_default();
+        outcome.caught_by = Some(name.chars().take(TEST_CHARS_MAX).collect());
+        outcome.what = said.chars().take(WHAT_CHARS_MAX).collect();
+    }
+    Ok(outcome)
+}
+
 fn hunt_one(copy: &Path, mutant: &Mutant, wanted: &Wanted) -> Result<Outcome, HuntError> {
-    let mut outcome = Outcome {
-        number: mutant.number,
-        name: mutant.name.clone(),
-        caught_by: None,
-        what: String::new(),
-        profile: String::new(),
-        seed: 0,
-        seeds: 0,
-        seconds: 0.0,
-    };
+    let mut outcome = Outcome::of(mutant);
     let began = Instant::now();
     let profiles: Vec<Profile> = mutant.profile.map_or_else(|| PROFILES.to_vec(), |only| vec![only]);
     let slice = SLICE.min(wanted.at_most / profiles.len() as u32);

@@ -17,6 +17,7 @@
 //! | `committed is final` | an index is committed with one term only |
 //! | `durable on a quorum` | what is committed anywhere is on the disks of a quorum of the configuration in force |
 //! | `dropped is committed` | nobody compacts its log beyond what it knows to be committed |
+//! | `dropped is checkpointed` | and nothing that is not in a checkpoint on its disk, but for witnesses |
 //! | `somebody holds it whole` | and on the disk of one of them that is no witness |
 //! | `witnesses` | they are sent no payloads, told of nothing but what is durable with the leader or committed, and not told to campaign |
 //! | `configurations are told` | none is withheld from a witness |

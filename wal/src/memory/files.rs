@@ -257,6 +257,12 @@ impl MemoryFiles {
         state.names.keys().filter(is_fleeting).cloned().collect()
     }
 
+    /// Whether there is a file that a power cut now would leave, with such a path.
+    #[must_use]
+    pub fn has_durable(&self, is_it: impl FnMut(&str) -> bool) -> bool {
+        held(&self.0).durable_names.keys().map(String::as_str).any(is_it)
+    }
+
     /// A copy of everything, as after a clean end.
     #[must_use]
     pub fn copy(&self) -> Self {

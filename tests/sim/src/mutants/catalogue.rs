@@ -25,10 +25,21 @@ pub struct Mutant {
     pub name: String,
     /// The one profile in which it can show, if there is one.
     pub profile: Option<Profile>,
+    /// The test that fails with it, where that is what catches it and no simulated life can.
+    pub test: Option<Test>,
     /// What goes wrong, and what it would cost.
     pub title: String,
     /// What is changed.
     pub edits: Vec<Edit>,
+}
+
+/// A unit test of one of the crates.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Test {
+    /// The crate whose library it is in.
+    pub package: String,
+    /// Its name, with the modules that it is in.
+    pub name: String,
 }
 
 /// One change of one source file.
@@ -187,18 +198,23 @@ pub fn parse(file: &str, text: &str) -> Result<Vec<Mutant>, CatalogueError> {
 
 fn begin(entry: &str) -> Option<Mutant> {
     let (number, rest) = entry.trim().split_once(' ')?;
-    let (name, profile) = match rest.split_once(' ') {
-        None => (rest, None),
-        Some((name, in_profile)) => {
-            let profile = in_profile.strip_prefix('(')?.strip_suffix(')')?;
-            (name, Some(Profile::from_str(profile, false).ok()?))
+    let (name, shown_by) = rest.split_once(' ').unwrap_or((rest, "()"));
+    let (mut profile, mut test) = (None, None);
+    match shown_by.strip_prefix('(')?.strip_suffix(')')?.split_once(' ') {
+        Some(("test", which)) => {
+            let (package, name) = which.split_once(' ')?;
+            test = Some(Test { package: package.to_owned(), name: name.to_owned() });
         }
-    };
+        Some(_) => return None,
+        None if shown_by == "()" => {}
+        None => profile = Some(Profile::from_str(&shown_by[1..shown_by.len() - 1], false).ok()?),
+    }
     let is_name = name.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-');
     let mutant = Mutant {
         number: number.parse().ok()?,
         name: name.to_owned(),
         profile,
+        test,
         title: String::new(),
         edits: Vec::new(),
     };
@@ -301,6 +317,14 @@ mod tests {
     }
 
     #[test]
+    fn an_entry_may_name_the_test_that_shows_it() {
+        let entry = "== 1 late (test raftwerk-wal a::tests::b)\nt\n-- a\nb\n++\n{planted}\n";
+        let mutants = parse("one.txt", entry).unwrap();
+        let expected = Test { package: "raftwerk-wal".to_owned(), name: "a::tests::b".to_owned() };
+        assert_eq!((&mutants[0].test, mutants[0].profile), (&Some(expected), None));
+    }
+
+    #[test]
     fn a_text_that_is_missing_ambiguous_or_taken_is_refused() {
         let mutants = parse("two.txt", TWO).unwrap();
         let three = (&mutants[1], &mutants[1].edits[0]);
@@ -315,6 +339,8 @@ mod tests {
     fn an_entry_that_lacks_something_is_refused() {
         for bad in [
             "== x late\n",
+            "== 1 late (test)\nt\n-- a\nb\n++\n{planted}\n",
+            "== 1 late (test raftwerk-wal)\nt\n-- a\nb\n++\n{planted}\n",
             "== 1 late (often)\nt\n-- a\nb\n++\n{planted}\n",
             "== 1 Late\nt\n-- a\nb\n++\n{planted}\n",
             "== 1 late\n-- a\nb\n++\n{planted}\n",

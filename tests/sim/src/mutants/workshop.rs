@@ -11,7 +11,7 @@ use std::io::{self, BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use super::catalogue::{self, CatalogueError, Mutant};
+use super::catalogue::{self, CatalogueError, Mutant, Test};
 
 /// The variable that switches a bug on in the copy's simulator.
 pub(super) const SWITCH: &str = "RAFTWERK_PLANTED";
@@ -29,6 +29,13 @@ static NUMBER: AtomicU32 = AtomicU32::new(0);
 /// Whether this bug is on.
 #[inline]
 pub fn is(number: u32) -> bool {
+    // Tests have no main function that could switch it on.
+    #[cfg(debug_assertions)]
+    if NUMBER.load(Ordering::Relaxed) == 0 {
+        extern crate std;
+        let asked = std::env::var("RAFTWERK_PLANTED").ok().and_then(|number| number.parse().ok());
+        NUMBER.store(asked.unwrap_or_default(), Ordering::Relaxed);
+    }
     NUMBER.load(Ordering::Relaxed) == number
 }
 
@@ -91,6 +98,30 @@ impl Workshop {
             }
         }
         Ok(())
+    }
+
+    /// Runs one test of the copy with a bug switched on, or with none if `number` is 0; whether it passed, and what it said.
+    ///
+    /// # Errors
+    /// If there is no such test.
+    pub(super) fn test(&self, test: &Test, number: u32) -> io::Result<(bool, String)> {
+        let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+        let output = Command::new(cargo)
+            .args(["test", "--locked", "--lib", "--package", &test.package])
+            .arg("--manifest-path")
+            .arg(self.sources.join("Cargo.toml"))
+            .arg("--target-dir")
+            .arg(&self.build)
+            .args(["--", "--exact", &test.name])
+            .env(SWITCH, number.to_string())
+            .stdin(Stdio::null())
+            .output()?;
+        let said = String::from_utf8_lossy(&output.stdout).into_owned();
+        if said.contains("running 1 test\n") {
+            return Ok((output.status.success(), said));
+        }
+        let errors = String::from_utf8_lossy(&output.stderr);
+        Err(io::Error::other(format!("{} has not run one test {}:\n{errors}", test.package, test.name)))
     }
 
     /// Builds the copy's simulator; tells each line of the compiler. Gives the binary.

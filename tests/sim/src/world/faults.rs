@@ -270,8 +270,23 @@ impl World<'_> {
             return Ok(());
         }
         let target = self.target(strike);
+        let tail = if loses_all_since(strike) { self.tail(strike) } else { None };
         let (lanes, files) = (self.nodes[at].vouched.len() as u64, self.nodes[at].files.paths());
         self.fall(at, strike.salt & 1 == 0)?;
+        if let Some(written) = tail {
+            lose_all_since(&self.nodes[at].files, &written);
+            self.nodes[at].is_damaged = true;
+            self.say(|| {
+                format!(
+                    "n{}  loses all since {} at {} ({})",
+                    at + 1,
+                    written.path,
+                    written.offset,
+                    written.lsn
+                )
+            });
+            return Ok(());
+        }
         let first_groups = self.first_groups(at);
         let node = &mut self.nodes[at];
         match strike.kind {
@@ -331,6 +346,53 @@ impl World<'_> {
         let chosen = *vouched.get((strike.salt >> 8) as usize % vouched.len().max(1))?;
         let other = vouched.iter().find(|other| other.path == chosen.path && other.lsn < chosen.lsn);
         Some((chosen.clone(), other.map(|other| (*other).clone())))
+    }
+}
+
+/// Where the bytes of a segment's first page say up to which batch everything was durable, and where the batches begin
+/// (`wal/src/segment.rs`).
+const FLOOR_AT: usize = 48;
+const PAGE_BYTES: u64 = 4096;
+
+impl World<'_> {
+    /// A durable batch that only the first page of a later segment vouches for, when it and all that came after it is gone.
+    fn tail(&self, strike: &Strike) -> Option<Written> {
+        let node = &self.nodes[strike.node];
+        let paths = node.files.paths();
+        let floor_of = |path: &String| {
+            let page = node.files.content(path)?;
+            page.get(FLOOR_AT..FLOOR_AT + 8)?.try_into().ok().map(u64::from_le_bytes)
+        };
+        let is_vouched = |written: &&Written| {
+            let later = paths.iter().filter(|path| is_later_segment(path, &written.path));
+            paths.binary_search(&written.path).is_ok()
+                && later.filter_map(floor_of).any(|floor| floor >= written.lsn.0)
+        };
+        let vouched: Vec<&Written> = node.written.iter().filter(is_vouched).collect();
+        vouched.get((strike.salt >> 8) as usize % vouched.len().max(1)).map(|written| (*written).clone())
+    }
+}
+
+/// One of four lost writes is the first of many: the device has done nothing since.
+const fn loses_all_since(strike: &Strike) -> bool {
+    matches!(strike.kind, FaultKind::LostWrite) && strike.salt >> 40 & 3 == 0
+}
+
+/// Whether one is a segment of the same lane as the other, and a later one.
+fn is_later_segment(path: &str, than: &str) -> bool {
+    let lane_of = |path: &str| path.rsplit_once('/').map(|(lane, _)| lane.to_owned());
+    path > than && path.ends_with(".log") && lane_of(path) == lane_of(than)
+}
+
+/// Takes away a batch and all that was written to the lane after it. What first pages say stays: they are written ahead.
+fn lose_all_since(files: &MemoryFiles, written: &Written) {
+    let zero = |path: &str, from: u64| {
+        let bytes = files.content(path).map_or(0, |content| content.len() as u64);
+        files.overwrite(path, from, &vec![0; bytes.saturating_sub(from) as usize]);
+    };
+    zero(&written.path, written.offset);
+    for path in files.paths().iter().filter(|path| is_later_segment(path, &written.path)) {
+        zero(path, PAGE_BYTES);
     }
 }
 

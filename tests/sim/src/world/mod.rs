@@ -191,6 +191,7 @@ struct Chances {
     readers: Chance,
     repeaters: Chance,
     faults: Chance,
+    segments: Chance,
 }
 
 /// A whole cluster, its world and its checkers.
@@ -302,6 +303,7 @@ impl<'a> World<'a> {
                 readers: Chance::of(seed, "readers"),
                 repeaters: Chance::of(seed, "repeaters"),
                 faults: Chance::of(seed, "faults"),
+                segments: Chance::of(seed, "segments"),
             },
             faults: FaultCounts::default(),
             events: 0,

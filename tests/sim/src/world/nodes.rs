@@ -9,6 +9,7 @@ use std::task::{Context, Poll, Waker};
 use raftwerk::drive::{self, Place, Settings};
 use raftwerk::{NodeId, OpenError};
 use raftwerk_frame::Time;
+use raftwerk_frame::frame::{FrameHeader, FrameKind};
 use raftwerk_net::Transport;
 use raftwerk_wal::memory::SectorFate;
 use raftwerk_wal::{Directory, LaneOptions, OpenError as LogError};
@@ -27,6 +28,8 @@ fn is_relied_on(path: &str) -> bool {
 
 /// Groups that could not be made are tried again after so long.
 const CREATE_AGAIN: u64 = 100_000_000;
+/// So many times that a segment's file is used again, its machine stops in the middle of that once.
+const CUT_OFF_ONE_IN: u64 = 100;
 /// How far back faults can take a durable batch away.
 const WRITTEN_MAX: usize = 64;
 
@@ -425,6 +428,13 @@ impl World<'_> {
         let node = &mut self.nodes[at];
         node.rounds[worker].is_working[queue as usize] = false;
         let disk = node.disks[worker].clone();
+        // A file that begins another life may be cut off from it: what it was is gone, and what it is has no name yet.
+        let is_cut_off =
+            queue == Queue::Segments && self.plan.crashes && !self.is_ending && disk.reuses_next();
+        let is_cut_off = is_cut_off && self.chances.segments.below(CUT_OFF_ONE_IN) == 0;
+        if is_cut_off {
+            held(&self.nodes[at].mishaps).crash_after = Some(self.chances.segments.below(4));
+        }
         if queue == Queue::Appends {
             self.append(at, worker, &disk)?;
         } else {
@@ -433,7 +443,7 @@ impl World<'_> {
         drop(disk);
         let has_crashed = held(&self.nodes[at].mishaps).has_crashed;
         if has_crashed {
-            let power = self.chances.faults.below(2) == 0;
+            let power = is_cut_off || self.chances.faults.below(2) == 0;
             // What the first death left written and not durable, a second one may take from a life that relies on it.
             self.nodes[at].dies_again = !power && self.chances.faults.below(2) == 0;
             return self.fall(at, power);
@@ -441,6 +451,34 @@ impl World<'_> {
         self.call(at, worker, self.now + 1_000);
         self.set_to_work(at, worker);
         Ok(())
+    }
+
+    /// A log begins later from now on: a checkpoint is on the disk, under a name that a power cut would leave, that has what the
+    /// log no longer has. Witnesses have no state, and no checkpoint.
+    fn check_checkpointed(&self, at: usize, header: &FrameHeader) -> Checked {
+        let (node, group) = (&self.nodes[at], header.group);
+        let has_state = |body: &drive::Node<SimDisk>| {
+            body.replicas(body.worker_of(group)).any(|view| view.group == group && view.machine.is_some())
+        };
+        if header.index.0 == 0 || !node.body.as_ref().is_some_and(has_state) {
+            return Ok(());
+        }
+        let ours = format!("{:016x}", group.0);
+        let is_enough = |path: &str| {
+            let Some((_, name)) = path.strip_suffix(".snap").and_then(|path| path.split_once("/snapshots/"))
+            else {
+                return false;
+            };
+            let mut parts = name.split('-');
+            let index = |part: &str| u64::from_str_radix(part, 16).ok();
+            parts.next() == Some(&*ours) && parts.next().and_then(index) >= Some(header.index.0)
+        };
+        if node.files.has_durable(is_enough) {
+            return Ok(());
+        }
+        let what =
+            format!("n{} {group}: its log begins after {}, and no checkpoint has that", at + 1, header.id());
+        Err(Violation::new("dropped is checkpointed", what))
     }
 
     fn append(&mut self, at: usize, lane: usize, disk: &SimDisk) -> Checked {
@@ -453,6 +491,9 @@ impl World<'_> {
             job.frames(|header, body| {
                 if checked.is_ok() {
                     checked = self.watch.durable(at, &header, body);
+                }
+                if checked.is_ok() && matches!(header.kind, FrameKind::Compact | FrameKind::Snapshot) {
+                    checked = self.check_checkpointed(at, &header);
                 }
             });
             checked?;
