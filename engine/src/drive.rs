@@ -28,6 +28,7 @@ use crate::error::{CreateError, OpenError, ReplaceError};
 use crate::founders::Founders;
 use crate::group::{Freezing, Proposal, Read, ask, freeze, propose};
 use crate::inbox::{Inbox, Order};
+use crate::loss::{AcceptLossError, Loss};
 use crate::membership::{Reconfiguration, Reconfiguring, Transferring, reconfigure, transfer};
 use crate::metric::{EngineStats, WorkerMetrics};
 use crate::peers::Peers;
@@ -210,6 +211,19 @@ impl<D: Disk> Node<D> {
         Replacing(answer)
     }
 
+    /// As [`Engine::loss`](crate::Engine::loss).
+    #[must_use]
+    pub fn loss(&self, group: GroupId) -> Option<Loss> {
+        self.workers[self.worker_of(group)].loss(group)
+    }
+
+    /// As [`Engine::accept_loss`](crate::Engine::accept_loss).
+    pub fn accept_loss(&self, loss: Loss) -> Accepting {
+        let (reply, answer) = oneshot::channel();
+        self.inbox_of(loss.group).order(Order::AcceptLoss { loss, reply });
+        Accepting(answer)
+    }
+
     /// The peers that were heard, and the log that each of them has.
     #[must_use]
     pub fn peers(&self) -> Vec<PeerNote> {
@@ -283,6 +297,18 @@ impl Future for Removal {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         Pin::new(&mut self.0).poll(cx).map(|sent| sent.unwrap_or(false))
+    }
+}
+
+/// A loss that is on its way to be accepted. A future.
+#[must_use = "it may not have been accepted"]
+pub struct Accepting(oneshot::Receiver<Result<(), AcceptLossError>>);
+
+impl Future for Accepting {
+    type Output = Result<(), AcceptLossError>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        Pin::new(&mut self.0).poll(cx).map(|sent| sent.unwrap_or(Err(AcceptLossError::Closed)))
     }
 }
 

@@ -51,7 +51,7 @@ impl<D: Disk> Worker<D> {
         self.unknown.fence.is_some() && !self.unknown.accepted.contains(&group)
     }
 
-    pub(super) fn loss(&self, group: GroupId) -> Option<Loss> {
+    pub(crate) fn loss(&self, group: GroupId) -> Option<Loss> {
         let Some(slot) = self.slot_of(group) else {
             let fence = self.unknown.fence.filter(|_| self.owns(group) && self.may_have_lost(group))?;
             return Some(Loss { group, fence, last: EntryId::default(), applied: Index(0) });

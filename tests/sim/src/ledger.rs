@@ -162,6 +162,18 @@ impl Ledger {
         of.excused = of.excused.max(last);
     }
 
+    /// An operator has accepted that what came after an index is lost.
+    pub(crate) fn accept_loss(&mut self, group: GroupId, kept: Index) {
+        let of = self.groups.entry(group.0).or_default();
+        of.applied.retain(|index, _| *index <= kept.0);
+        of.places.retain(|_, index| *index <= kept.0);
+        of.digests.retain(|index, _| *index <= kept.0);
+        of.receipts.retain(|index, _| *index <= kept.0);
+        of.answers.retain(|(last, _), _| *last <= kept.0);
+        of.order.retain(|index| *index <= kept.0);
+        of.last = of.last.min(kept.0);
+    }
+
     /// At the end, everything that was received is applied.
     pub(crate) fn keeps_receipts(&self, group: GroupId) -> Result<(), String> {
         let Some(of) = self.groups.get(&group.0) else { return Ok(()) };

@@ -11,6 +11,7 @@ use raftwerk::{GroupId, NodeId};
 use raftwerk_frame::Time;
 use raftwerk_wal::Lsn;
 use raftwerk_wal::memory::MemoryFiles;
+use smallvec::SmallVec;
 
 use crate::clock::Clock;
 use crate::disk::{Mishaps, SimDisk};
@@ -66,6 +67,8 @@ pub(crate) struct Written {
     pub(crate) offset: u64,
     pub(crate) batch: Bytes,
     pub(crate) lsn: Lsn,
+    /// The groups that it has entries of.
+    pub(crate) groups: SmallVec<[GroupId; 2]>,
 }
 
 /// What a node's worker waits for.
@@ -125,6 +128,8 @@ pub(crate) struct SimNode {
     pub(crate) leaving: Vec<(GroupId, Removal)>,
     /// Which logs its peers had, as it knew when it fell.
     pub(crate) noted: Vec<PeerNote>,
+    /// It is opened for an operator who accepts losses.
+    pub(crate) accepts_losses: bool,
     /// It must not be let near the others: its disk is an old image.
     pub(crate) is_fenced: bool,
     /// An old image of its disk.
@@ -183,6 +188,7 @@ impl SimNode {
             leaving: Vec::new(),
             dropped: Vec::new(),
             noted: Vec::new(),
+            accepts_losses: false,
             is_fenced: false,
             image: None,
             to_create: Vec::new(),

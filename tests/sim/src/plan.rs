@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use raftwerk::drive::Settings;
 use raftwerk_frame::NodeId;
+use raftwerk_raft::PRIORITY_MAX;
 use raftwerk_wal::{LaneOptions, OnDamage};
 
 use crate::chance::Chance;
@@ -128,6 +129,12 @@ pub struct Plan {
     pub replaces: bool,
     /// Most nodes that did not found a group are witnesses in it, not half of them, and one is asked for where none votes.
     pub insists_on_witnesses: bool,
+    /// Nodes are not equally willing to lead …
+    pub is_unequal: bool,
+    /// … but so much each.
+    pub priorities: Vec<u8>,
+    /// In the end a group loses something that nobody can bring back, and an operator accepts that.
+    pub accepts_losses: bool,
     /// Workers of each node.
     pub workers: Vec<usize>,
     /// How many clients.
@@ -169,6 +176,8 @@ pub struct Plan {
 }
 
 const MS: u64 = 1_000_000;
+/// What a worker wants to be free before it takes in more, and the buffers that it always has.
+const MEMORY_LEAST: u64 = (2 << 20) + (32 << 10);
 /// Much, where a sync takes little: so that nodes die with something unsynced.
 const RELAXED_SYNC_INTERVAL: u64 = 20 * MS;
 
@@ -244,11 +253,18 @@ impl Plan {
         if strikes.iter().any(|strike| strike.kind == FaultKind::ClockLeap) {
             settings.clock_drift_ppm = 1_000_000;
         }
+        let priorities = priorities(seed, nodes, is_churning);
+        let remembers_batches = !is_churning && strikes.iter().any(|strike| strike.kind.is_damage());
+        let may_accept =
+            remembers_batches && lane.on_damage == OnDamage::Fence && options.profile != Profile::Quic;
         Self {
             nodes,
             groups,
             voters,
             is_churning,
+            is_unequal: priorities.iter().any(|priority| *priority != PRIORITY_MAX),
+            priorities,
+            accepts_losses: may_accept && Chance::of(seed, "accepts losses").below(2) == 0,
             replaces: options.profile == Profile::Members && seed % 4 == 1,
             insists_on_witnesses: options.profile == Profile::Members && seed.is_multiple_of(2),
             workers,
@@ -275,7 +291,7 @@ impl Plan {
                 _ => chance.one_of(&[0, 200, 20_000, 50_000]),
             },
             crashes: strikes.iter().any(|strike| strike.kind == FaultKind::CrashAtCall),
-            remembers_batches: !is_churning && strikes.iter().any(|strike| strike.kind.is_damage()),
+            remembers_batches,
             strikes,
             end,
         }
@@ -377,12 +393,32 @@ fn limits(chance: &mut Chance, seed: u64, election: u64) -> (Settings, LaneOptio
         spare_segments: chance.from_to(0, 3) as usize,
         recent_bytes: chance.one_of(&[0, 16 << 10, 256 << 10]) as usize,
         log_bytes_max: settings.lane_bytes_max,
-        memory_bytes: u64::MAX,
+        memory_bytes: memory_bytes(seed),
         age_max: age_max(seed),
         // Every other run lives with damage; in the rest, a damaged node stops.
         on_damage: if seed.is_multiple_of(2) { OnDamage::Fence } else { OnDamage::Refuse },
     };
     (settings, lane)
+}
+
+/// In every second run in which groups change, nodes are not equally willing to lead, and at most one not at all. Drawn apart.
+fn priorities(seed: u64, nodes: usize, is_churning: bool) -> Vec<u8> {
+    let mut chance = Chance::of(seed, "priorities");
+    if !is_churning || chance.below(2) == 0 {
+        return vec![PRIORITY_MAX; nodes];
+    }
+    let mut has_unwilling = false;
+    let mut one = || match chance.one_of(&[PRIORITY_MAX, 1, 1, 0]) {
+        0 if std::mem::replace(&mut has_unwilling, true) => 1,
+        drawn => drawn,
+    };
+    (0..nodes).map(|_| one()).collect()
+}
+
+/// In one run of four there is hardly more memory than one turn may want. Drawn apart.
+fn memory_bytes(seed: u64) -> u64 {
+    let mut chance = Chance::of(seed, "memory");
+    if chance.below(4) > 0 { u64::MAX } else { MEMORY_LEAST + chance.one_of(&[64 << 10, 256 << 10, 1 << 20]) }
 }
 
 /// In one run of four what has been in the log for some seconds is to go. Drawn apart.

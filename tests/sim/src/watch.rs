@@ -37,6 +37,7 @@
 //! | `created is durable` | a group that its creator was told of is on the disk |
 //! | `durable is kept` | a node that opens again knows all that was durable |
 //! | `found is durable` | what a node finds under a name when it opens, and goes on with, has that name durably |
+//! | `the unwilling do not ask` | a node of priority 0 asks nobody whether it could lead |
 //! | `bounds` | queues and buffers stay within their limits |
 //! | `leases exclude` | when a replica begins to lead, nobody has a lease of an earlier term, by its own clock |
 //! | `rest is earned` | a leader lets its group rest only if all that support its node hold everything |
@@ -44,7 +45,8 @@
 //!
 //! The ledger adds `one payload per index`, `applied once`, `applied in order`, `refused is refused`, `acknowledged is
 //! applied`, `reads see what is committed` and `equal states`; the end of a run adds `linearizable`, `progress` and
-//! `convergence`. What readers at the six levels add is listed at the head of `world/readers.rs`.
+//! `convergence`, `what is read is given back`, and, once that is judged, `the willing lead` (`world/preferring.rs`) and `a named loss` (`world/accepting.rs`).
+//! What readers at the six levels add is listed at the head of `world/readers.rs`.
 
 use raftwerk::drive::{Load, ReplicaView};
 mod configurations;
@@ -168,6 +170,8 @@ pub(crate) struct Watch {
     replicas: FxHashMap<(usize, u64), ReplicaWatch>,
     /// Nodes that have lost their disks, and the logs that they have since.
     reborn: FxHashMap<NodeId, LogId>,
+    /// Nodes that never campaign unasked.
+    pub(crate) unwilling: FxHashSet<NodeId>,
     /// What may be queued for a lane's disk.
     pub(crate) queue_bytes_max: u64,
 }
@@ -180,6 +184,7 @@ impl Watch {
             groups: FxHashMap::default(),
             replicas: FxHashMap::default(),
             reborn: FxHashMap::default(),
+            unwilling: FxHashSet::default(),
             queue_bytes_max: u64::MAX,
         }
     }
@@ -187,6 +192,19 @@ impl Watch {
     /// How many entries of a group are committed.
     pub(crate) fn committed(&self, group: GroupId) -> u64 {
         self.groups.get(&group.0).map_or(0, |of| of.committed.len() as u64)
+    }
+
+    /// Whether an entry can be the last of a log that holds nothing but what was committed: it is the one that was, or comes after.
+    pub(crate) fn may_be(&self, group: GroupId, last: EntryId) -> bool {
+        let committed = self.groups.get(&group.0).map(|of| &of.committed[..]).unwrap_or_default();
+        let term = last.index.0.checked_sub(1).and_then(|at| committed.get(at as usize));
+        term.is_none_or(|term| *term == last.term)
+    }
+
+    /// An operator has accepted that what was committed after an index is lost.
+    pub(crate) fn accept_loss(&mut self, group: GroupId, kept: Index) {
+        let of = self.groups.entry(group.0).or_default();
+        of.committed.truncate(kept.0 as usize);
     }
 
     /// Checks one replica after a turn of its worker. Cheap if nothing about it has changed.

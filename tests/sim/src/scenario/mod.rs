@@ -141,6 +141,9 @@ impl Scenario {
         Plan {
             is_churning: false,
             replaces: false,
+            is_unequal: false,
+            priorities: vec![raftwerk_raft::PRIORITY_MAX; nodes],
+            accepts_losses: false,
             insists_on_witnesses: false,
             stray: 16,
             relaxed: 0,

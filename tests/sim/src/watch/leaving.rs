@@ -65,6 +65,10 @@ impl Watch {
                 Message::Removed { configuration, .. } => {
                     self.check_notice(to, record.group, configuration, node)?;
                 }
+                Message::PreVote { term, .. } if self.unwilling.contains(&me) => {
+                    let what = format!("n{} {}: asks whether it could lead {term}", node + 1, record.group);
+                    return Err(Violation::new("the unwilling do not ask", what));
+                }
                 Message::PreVote { term, last } => self.asks(node, record.group, term, last, true),
                 Message::Vote { term, last, transfer } => {
                     let group = self.groups.entry(record.group.0).or_default();

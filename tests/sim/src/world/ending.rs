@@ -25,7 +25,10 @@ impl World<'_> {
         self.heal()?;
         self.progress()?;
         self.converge()?;
-        self.judge()
+        self.let_go()?;
+        self.judge()?;
+        self.prefer()?;
+        self.lose_for_good()
     }
 
     /// Everything is mended that can be. Sometimes only a quorum: the rest stays away.
@@ -43,6 +46,7 @@ impl World<'_> {
                 self.fall(at, false)?;
             }
         }
+        self.make_willing()?;
         let away = self.who_stays_away();
         for at in 0..self.nodes.len() {
             if away == Some(at) {
@@ -82,7 +86,7 @@ impl World<'_> {
     fn progress(&mut self) -> Checked {
         let timeout = 2 * self.plan.settings.election_timeout.as_nanos() as u64;
         let to_connect = self.plan.quic.as_ref().map_or(0, QuicPlan::patience);
-        let patience = TIMEOUTS_TO_PROGRESS * timeout + to_connect;
+        let patience = TIMEOUTS_TO_PROGRESS * timeout + to_connect + self.patience();
         let mut probes: Vec<Probe> = (0..self.plan.groups).map(|group| Probe::new(group, self)).collect();
         let mut stuck = None;
         let ended = self.run_until(self.now + TO_CONVERGE, |world| {
@@ -152,6 +156,23 @@ impl World<'_> {
             }
         }
         Ok(())
+    }
+
+    /// When nothing is on its way any more, nobody holds what was read of the log.
+    fn let_go(&mut self) -> Checked {
+        let held_by = |world: &Self| {
+            let alive = world.nodes.iter().filter(|node| node.is_reachable());
+            let mut bodies = alive.filter_map(|node| node.body.as_ref());
+            bodies.find_map(|body| {
+                let pinned = |worker| body.load(worker).lane.pinned_bytes;
+                (0..body.workers()).map(pinned).find(|bytes| *bytes > 0).map(|bytes| (body.id(), bytes))
+            })
+        };
+        if self.run_until(self.now + TO_CONVERGE, |world| held_by(world).is_none())? {
+            return Ok(());
+        }
+        let what = format!("what was read of the log is counted for ever: {:?}", held_by(self));
+        Err(Violation::new("what is read is given back", what))
     }
 
     /// Whether all replicas of a group are in the same state; `None` if they are not at the same index.

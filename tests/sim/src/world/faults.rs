@@ -37,6 +37,7 @@ impl World<'_> {
                 return self.fall(strike.node, false);
             }
             FaultKind::Transfer | FaultKind::Reconfigure => self.wish(&strike),
+            FaultKind::Rejoin if self.plan.replaces && self.begin_return(&strike) => {}
             FaultKind::Rejoin => self.drop_replica(&strike),
             FaultKind::Wipe if self.plan.is_churning => return self.lose_disk(&strike),
             kind if kind.is_damage() => return self.damage(&strike),
@@ -453,7 +454,7 @@ fn is_between(strike: &Strike, from: usize, to: usize) -> bool {
 }
 
 /// Does to a batch what a bad device does.
-fn spoil(files: &MemoryFiles, strike: &Strike, written: &Written, other: Option<&Written>) {
+pub(super) fn spoil(files: &MemoryFiles, strike: &Strike, written: &Written, other: Option<&Written>) {
     let bytes = written.batch.len() as u64;
     match strike.kind {
         FaultKind::LostWrite => files.overwrite(&written.path, written.offset, &vec![0; bytes as usize]),

@@ -5,15 +5,18 @@
 //! over all events proves it. Next: `nodes` (life, turns, disks), `clients`, `readers`, `repeaters`, `faults`, `operator`,
 //! `ending` (heal and judge).
 
+mod accepting;
 mod clients;
 mod ending;
 mod faults;
 mod nodes;
 mod operator;
 mod ousting;
+mod preferring;
 mod readers;
 mod relaxed;
 mod repeaters;
+mod returning;
 mod stage;
 mod vouching;
 mod wire;
@@ -31,6 +34,7 @@ use self::clients::Client;
 use self::readers::Reader;
 use self::relaxed::Awaited;
 use self::repeaters::Repeater;
+use self::returning::Returning;
 use self::stage::Stage;
 pub(crate) use self::stage::Told;
 use crate::chance::Chance;
@@ -126,6 +130,8 @@ enum Event {
     Notice { node: u16, peer: u16, life: u32 },
     /// The operator looks after a node that lost its disk.
     Operate { node: u16 },
+    /// Somebody looks how far a replica that leaves and comes back is.
+    Return,
     /// A timer of a node's real transport is due.
     Tend { node: u16, life: u32 },
 }
@@ -192,6 +198,7 @@ struct Chances {
     repeaters: Chance,
     faults: Chance,
     segments: Chance,
+    priorities: Chance,
 }
 
 /// A whole cluster, its world and its checkers.
@@ -211,6 +218,7 @@ pub struct World<'a> {
     readers: Vec<Reader>,
     repeaters: Vec<Repeater>,
     awaited: Vec<Awaited>,
+    returning: Option<Returning>,
     /// Registrations of clients that were answered.
     registered: u64,
     /// By group.
@@ -289,6 +297,7 @@ impl<'a> World<'a> {
             clients: (0..plan.clients).map(|_| Client::new(plan.groups)).collect(),
             repeaters: repeaters(&plan, &**subject),
             awaited: Vec::new(),
+            returning: None,
             registered: 0,
             readers: (0..plan.readers).map(|_| Reader::new(plan.groups)).collect(),
             commits: (0..plan.groups).map(|_| Commits::default()).collect(),
@@ -304,6 +313,7 @@ impl<'a> World<'a> {
                 repeaters: Chance::of(seed, "repeaters"),
                 faults: Chance::of(seed, "faults"),
                 segments: Chance::of(seed, "segments"),
+                priorities: Chance::of(seed, "priorities again"),
             },
             faults: FaultCounts::default(),
             events: 0,
@@ -431,6 +441,7 @@ impl<'a> World<'a> {
             Event::Doom { node, life, power } => self.doom(node.into(), life, power)?,
             Event::Notice { node, peer, life } => self.notice(node.into(), peer.into(), life),
             Event::Operate { node } => self.operate(node.into())?,
+            Event::Return => self.follow_return(),
             Event::Tend { node, life } => self.tend_in_time(node.into(), life),
         }
         match held(&self.ledger).contradiction() {

@@ -58,6 +58,7 @@ impl World<'_> {
         {
             held(&self.nodes[at].mishaps).crash_after = Some(self.chances.faults.below(20));
         }
+        self.draw_priority(at);
         match self.open(at) {
             Ok(body) => self.opened(at, body),
             Err(error) => self.refused(at, &error),
@@ -81,8 +82,16 @@ impl World<'_> {
             waker: node.bells.waker(lane),
         });
         let seed = self.seed ^ node.id.0 << 48;
+        let priority = plan.priorities[at];
+        let accept_losses = node.accepts_losses;
+        let life = u64::from(node.life) + 1;
         let settings =
-            Settings { node: node.id, seed, life: u64::from(node.life) + 1, ..plan.settings.clone() };
+            Settings { node: node.id, seed, life, priority, accept_losses, ..plan.settings.clone() };
+        if priority == 0 {
+            self.watch.unwilling.insert(settings.node);
+        } else {
+            self.watch.unwilling.remove(&settings.node);
+        }
         let transport = Arc::clone(&node.transport) as Arc<dyn Transport>;
         let now = node.clock.local(self.now);
         drive::Node::open(&settings, plan.inbox_max, places.collect(), &self.machines, &transport, now)
@@ -487,8 +496,11 @@ impl World<'_> {
             return Ok(()); // what an old image says contradicts what was said since
         }
         for job in durable {
-            let mut checked = Ok(());
+            let (mut checked, mut groups) = (Ok(()), smallvec::SmallVec::new());
             job.frames(|header, body| {
+                if header.kind == FrameKind::Entries {
+                    groups.push(header.group);
+                }
                 if checked.is_ok() {
                     checked = self.watch.durable(at, &header, body);
                 }
@@ -506,7 +518,7 @@ impl World<'_> {
             let path = format!("lane-{lane}/seg-{:016x}.log", job.segment);
             // A copy: the buffer is the lane's, which wants it back.
             let (offset, batch, lsn) = (job.offset, bytes::Bytes::copy_from_slice(&job.batch), job.lsn);
-            node.written.push_back(Written { lane, path, offset, batch, lsn });
+            node.written.push_back(Written { lane, path, offset, batch, lsn, groups });
             if node.written.len() > WRITTEN_MAX {
                 node.written.pop_front();
             }

@@ -139,7 +139,7 @@ impl World<'_> {
     }
 
     /// What the latest leader of a group goes by: in force, and committed.
-    fn led_by(&self, group: GroupId) -> Option<(usize, Configuration, Configuration)> {
+    pub(super) fn led_by(&self, group: GroupId) -> Option<(usize, Configuration, Configuration)> {
         let leader = self.leading(group)?;
         let body = self.nodes[leader].body.as_ref()?;
         let view = body.replicas(body.worker_of(group)).find(|view| view.group == group)?;
@@ -147,7 +147,7 @@ impl World<'_> {
         Some((leader, view.core.configuration().clone(), committed.clone()))
     }
 
-    fn ask_for(&mut self, leader: usize, group: GroupId, change: Change, newcomers: Newcomers) {
+    pub(super) fn ask_for(&mut self, leader: usize, group: GroupId, change: Change, newcomers: Newcomers) {
         if let Some(body) = &self.nodes[leader].body {
             drop(body.reconfigure(group, Reconfiguration { newcomers, ..Reconfiguration::of([change]) }));
         }

@@ -31,7 +31,7 @@ impl World<'_> {
         let timeout = self.plan.settings.election_timeout.as_nanos() as u64;
         let begun = node.hangs_since.max(node.opened).max(node.frozen_until).max(node.stuck.1);
         // An answer that comes twice, the second time much later, makes a leader think that it was heard.
-        let is_heard_late = self.plan.net.late_ppm > 0;
+        let is_heard_late = self.plan.net.late_ppm > 0 || self.plan.replaces;
         let hangs =
             !is_heard_late && node.hangs_until > self.now && self.now > begun + HUNG_AND_LEADING * timeout;
         let leaps = self.plan.strikes.iter().any(|strike| strike.kind == FaultKind::ClockLeap);

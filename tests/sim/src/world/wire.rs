@@ -34,6 +34,7 @@ impl World<'_> {
         if self.plan.quic.is_some() {
             return Ok(()); // on its way already, or waiting where it cannot be seen from here
         }
+        self.overhear(from, at, channel, &bytes);
         let late = self.stage.as_mut().map_or(0, |stage| stage.posted(&bytes, self.links.is_healed));
         let to = at;
         let unit = Unit { from, to, channel, bytes, sent: self.now, is_late: false };
@@ -62,7 +63,7 @@ impl World<'_> {
         self.carry(at, Unit { bytes, ..unit });
     }
 
-    fn carry(&mut self, at: u64, unit: Unit) {
+    pub(super) fn carry(&mut self, at: u64, unit: Unit) {
         let slot = self.free_units.pop().unwrap_or_else(|| {
             self.units.push(None);
             self.units.len() as u32 - 1
