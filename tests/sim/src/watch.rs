@@ -194,19 +194,6 @@ impl Watch {
         self.groups.get(&group.0).map_or(0, |of| of.committed.len() as u64)
     }
 
-    /// Whether an entry can be the last of a log that holds nothing but what was committed: it is the one that was, or comes after.
-    pub(crate) fn may_be(&self, group: GroupId, last: EntryId) -> bool {
-        let committed = self.groups.get(&group.0).map(|of| &of.committed[..]).unwrap_or_default();
-        let term = last.index.0.checked_sub(1).and_then(|at| committed.get(at as usize));
-        term.is_none_or(|term| *term == last.term)
-    }
-
-    /// An operator has accepted that what was committed after an index is lost.
-    pub(crate) fn accept_loss(&mut self, group: GroupId, kept: Index) {
-        let of = self.groups.entry(group.0).or_default();
-        of.committed.truncate(kept.0 as usize);
-    }
-
     /// Checks one replica after a turn of its worker. Cheap if nothing about it has changed.
     pub(crate) fn replica(&mut self, node: usize, view: &ReplicaView<'_>) -> Result<bool, Violation> {
         let core = view.core;

@@ -6,7 +6,7 @@
 
 use raftwerk_raft::Group;
 
-use super::{Checked, EntryId, ReplicaWatch, Shadow, Term, Violation, ensure};
+use super::{Checked, EntryId, GroupId, Index, ReplicaWatch, Shadow, Term, Violation, Watch, ensure};
 
 /// What a disk has lost.
 pub(super) struct Loss {
@@ -51,6 +51,21 @@ impl ReplicaWatch {
     /// Whether an entry is on the disk, or was before the disk lost it.
     pub(super) fn holds_or_held(&self, id: EntryId) -> bool {
         self.shadow.holds(id) || self.loss.as_ref().is_some_and(|loss| loss.before.holds(id))
+    }
+}
+
+impl Watch {
+    /// An operator has accepted that a group goes on with what its best log has, and that the rest of what was committed is lost.
+    /// Gives the last index that is not. Of a log that has lost what once replaced others' entries, those are there again: what
+    /// was committed in their place is among the lost.
+    pub(crate) fn accept_loss(&mut self, group: GroupId, best: &Group) -> Index {
+        let committed = &mut self.groups.entry(group.0).or_default().committed;
+        let (first, last) = (best.compacted().index.0 + 1, best.last().index.0);
+        let differs = |index: &u64| best.term_at(Index(*index)) != Some(committed[*index as usize - 1]);
+        let other = (first..=last.min(committed.len() as u64)).find(differs);
+        let kept = other.map_or(last, |other| other - 1);
+        committed.truncate(kept as usize);
+        Index(kept)
     }
 }
 

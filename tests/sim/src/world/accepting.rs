@@ -160,13 +160,13 @@ impl World<'_> {
         Ok(())
     }
 
-    /// What is said to be left is there, and is what was committed.
+    /// What is said to be left is there.
     fn check_loss(&self, at: usize, loss: &Loss) -> Checked {
         let body = self.nodes[at].body.as_ref();
         let view = body
             .and_then(|body| body.replicas(body.worker_of(loss.group)).find(|view| view.group == loss.group));
         let is_so = view.is_some_and(|view| view.core.last() == loss.last && view.applied == loss.applied);
-        if is_so && self.watch.may_be(loss.group, loss.last) {
+        if is_so {
             return Ok(());
         }
         Err(broken(format!(
@@ -196,25 +196,26 @@ impl World<'_> {
     /// Those who are left lead, and commit something, with all that one of them has.
     fn lead_with_the_rest(&mut self, group: usize, left: &[usize]) -> Checked {
         let id = group_id(group);
-        let lasts = left.iter().filter_map(|at| {
+        let views = left.iter().filter_map(|at| {
             let body = self.nodes[*at].body.as_ref()?;
-            body.replicas(body.worker_of(id)).find(|view| view.group == id).map(|view| view.core.last())
+            body.replicas(body.worker_of(id)).find(|view| view.group == id)
         });
-        let kept = lasts.max().unwrap_or_default();
-        self.say(|| format!("{id}  goes on after {kept}, of {} committed", self.watch.committed(id)));
-        self.watch.accept_loss(id, kept.index);
-        held(&self.ledger).accept_loss(id, kept.index);
+        let Some(best) = views.max_by_key(|view| view.core.last()) else { return Ok(()) };
+        let (last, before) = (best.core.last(), self.watch.committed(id));
+        let kept = self.watch.accept_loss(id, best.core);
+        held(&self.ledger).accept_loss(id, kept);
+        self.say(|| format!("{id}  goes on after {last}; of {before} committed, it has {kept}"));
         let timeout = 2 * self.plan.settings.election_timeout.as_nanos() as u64;
         let goes_on = |world: &mut Self| {
             left.iter().all(|at| {
                 let Some(body) = world.nodes[*at].body.as_ref() else { return false };
                 let view = body.replicas(body.worker_of(id)).find(|view| view.group == id);
-                view.is_some_and(|view| view.applied > kept.index && view.core.term() > kept.term)
+                view.is_some_and(|view| view.applied > last.index && view.core.term() > last.term)
             })
         };
         if !self.run_until(self.now + TIMEOUTS_TO_LEAD * timeout + SOON, goes_on)? {
             return Err(broken(format!(
-                "accepted, and nobody goes on after {kept}: {}",
+                "accepted, and nobody goes on after {last}: {}",
                 self.describe(group)
             )));
         }
