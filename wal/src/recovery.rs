@@ -154,7 +154,7 @@ pub(crate) fn recover<F: Files>(
     let files = directory.files();
     let names = list(files, options.lane)?;
     let (mut scans, walk) = read(files, options, &names.segments, directory.log_id())?;
-    let Walk { mut replay, mut report, accepted, terms, ends, .. } = walk;
+    let Walk { mut replay, mut report, accepted, terms, ends, claimed, .. } = walk;
     for scan in &scans[..accepted] {
         files.sync(&scan.file).map_err(OpenError::io(&scan.path))?;
     }
@@ -177,7 +177,7 @@ pub(crate) fn recover<F: Files>(
         segments: segments.collect(),
         spares,
         next_sequence: names.next_sequence,
-        last: report.last,
+        last: report.last.max(claimed),
         terms,
         recovered,
         unanswered: replay.unanswered(),
@@ -300,6 +300,8 @@ pub(crate) struct Walk {
     pub(crate) replay: Replay,
     pub(crate) report: RecoveryReport,
     pub(crate) terms: Term,
+    /// Of a damaged log: the highest number that anything in it claims to have been durable.
+    pub(crate) claimed: Lsn,
     /// The number of the next batch; `None` before the first.
     expected: Option<Lsn>,
     /// Segments, from the first on, with batches that count.

@@ -21,6 +21,10 @@
 //! 6. When all groups that were hit are fenced, a list of the losses follows in the log. It answers for them, unless there
 //!    is one before it now that it does not name: one of later, of something older.
 //!
+//! 7. Where the end of the log is lost, it may be that only first pages of later segments say so. They stay in the log, since a
+//!    life may end before its list is durable; and the next batch is numbered after all that was claimed, so that the loss is
+//!    the same one for every opening after this.
+//!
 //! Where no batch at all is left, nothing is known of any group: that is refused still.
 //!
 //! It is read twice: once to know what claims what, once to replay. What is not here: the usual case (`recovery`).
@@ -42,7 +46,7 @@ const HIT: &str = "frames that were durable are damaged";
 enum Step {
     /// It counts, as far as it is whole.
     Take { offset: u64 },
-    /// Batches from one on are lost; the next one found, or 0.
+    /// Batches from one on are lost, up to the next one found, or to be written.
     Gap { offset: u64, from: Lsn, to: Lsn },
 }
 
@@ -90,11 +94,15 @@ pub(crate) fn salvage<'a, F: Files>(
     for batch in outlines.iter().flat_map(|outline| &outline.batches) {
         walk.terms = walk.terms.max(batch.header.terms);
     }
-    let plan = Plan::new(&outlines).steps();
+    let planned = Plan::new(&outlines).steps();
+    let plan = planned.steps;
     walk.accepted = plan.iter().rposition(|steps| takes_any(steps)).map_or(0, |last| last + 1);
     if walk.accepted == 0 {
         return Err(refusal); // nothing is left that could say which groups there were
     }
+    let vouching = outlines.iter().rposition(|outline| outline.floor >= planned.missing); // rule 7
+    walk.accepted = walk.accepted.max(vouching.map_or(0, |last| last + 1));
+    walk.claimed = planned.claimed;
     let mut plan = plan.into_iter();
     in_order(files, &scans[..walk.accepted], |scan, survey| {
         walk.follow(scan, survey, plan.next().unwrap_or_default());
@@ -133,6 +141,15 @@ pub(crate) fn in_order<F: Files>(
     Ok(())
 }
 
+/// What to do, segment by segment.
+struct Planned {
+    steps: Vec<Vec<Step>>,
+    /// The number after the last batch that counts …
+    missing: Lsn,
+    /// … and the highest that anything claims to have been durable.
+    claimed: Lsn,
+}
+
 /// Rules 1 to 4.
 struct Plan<'o> {
     outlines: &'o [Outline],
@@ -157,8 +174,9 @@ impl<'o> Plan<'o> {
         Self { outlines, claimed, expected: None, is_told: false, is_gone: false, is_over: false }
     }
 
-    fn steps(mut self) -> Vec<Vec<Step>> {
-        (0..self.outlines.len()).map(|at| self.of_segment(at)).collect()
+    fn steps(mut self) -> Planned {
+        let steps = (0..self.outlines.len()).map(|at| self.of_segment(at)).collect();
+        Planned { steps, missing: self.expected.unwrap_or(Lsn(1)), claimed: self.claimed }
     }
 
     fn of_segment(&mut self, at: usize) -> Vec<Step> {
@@ -202,7 +220,8 @@ impl<'o> Plan<'o> {
 
     fn first_after(&self, at: usize, lsn: Lsn) -> Lsn {
         let batches = self.outlines[at + 1..].iter().flat_map(|outline| &outline.batches);
-        batches.map(|batch| batch.header.lsn).find(|found| *found > lsn).unwrap_or_default()
+        let found = batches.map(|batch| batch.header.lsn).find(|found| *found > lsn);
+        found.unwrap_or(self.claimed.next())
     }
 
     /// Whether a later segment begins with this number, or may have done so and is gone.

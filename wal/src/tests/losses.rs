@@ -78,6 +78,46 @@ fn a_fence_answers_for_no_loss_that_was_found_after_it() {
     assert!(hit(&groups).contains(&2), "a loss of later, of something older");
 }
 
+/// The simulator's hostile seed 1256: all batches since one were gone, and only the first page of a later segment said that there
+/// had been more. Opening made a spare of that segment, and died before anybody's fence was durable.
+#[test]
+fn who_vouches_for_what_is_lost_stays_in_the_log_until_the_loss_is_noted() {
+    let files = MemoryFiles::new();
+    let (mut lane, ..) = open_in(&files, fencing()).unwrap();
+    let slot = lane.attach(GroupId(1));
+    for index in 1..=9 {
+        append(&mut lane, slot, id(index, 1), 1, 900);
+        settle(&mut lane);
+    }
+    drop(lane);
+    for (at, path) in segments(&files).iter().enumerate() {
+        let from = if at == 0 { 8 << 10 } else { 4 << 10 };
+        files.overwrite(path, from, &vec![0; (16 << 10) - from as usize]);
+    }
+    for life in 0..3 {
+        let (lane, groups, report) = open_in(&files, fencing()).unwrap();
+        let group = &groups[0];
+        assert!(group.fence.is_some() && group.is_hit, "life {life}: {group:?} {report:?}");
+        assert_eq!(group.last, Index(1));
+        drop(lane);
+    }
+    let (mut lane, ..) = open_in(&files, fencing()).unwrap();
+    settle(&mut lane);
+    drop(lane);
+    let (mut lane, groups, report) = open_in(&files, fencing()).unwrap();
+    assert!(groups[0].fence.is_some() && !groups[0].is_hit, "noted: {groups:?} {report:?}");
+    for life in 0..3 {
+        let slot = lane.attach(GroupId(1));
+        append(&mut lane, slot, id(2 + life, 2), 1, 900);
+        settle(&mut lane);
+        drop(lane);
+        let (again, groups, report) = open_in(&files, fencing()).unwrap();
+        assert!(groups[0].fence.is_none() && !groups[0].is_hit, "life {life}: {groups:?} {report:?}");
+        assert_eq!(groups[0].last, Index(2 + life));
+        lane = again;
+    }
+}
+
 /// What is proven of the bytes in memory, flip by flip and cut by cut, holds for each append mode: the bytes are the same.
 #[test]
 fn every_append_mode_writes_the_same_bytes() {
