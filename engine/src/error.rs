@@ -132,7 +132,7 @@ pub enum CreateError {
     /// an operator says so: [`Engine::loss`](crate::Engine::loss), [`Engine::accept_loss`](crate::Engine::accept_loss).
     #[error("group {0} may have been here, and been lost")]
     Lost(GroupId),
-    /// The two highest numbers are the log's own.
+    /// The 65,537 highest numbers are the log's own.
     #[error("no group can be called {0}")]
     Reserved(GroupId),
     /// More than seven vote, somebody is named twice, or this node is not named.

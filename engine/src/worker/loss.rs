@@ -12,8 +12,9 @@ use raftwerk_wal::{Disk, LogError, RecoveredGroup};
 use super::Worker;
 use crate::loss::{AcceptLossError, Loss};
 
-/// No group has this id: under it a lane notes up to which term it has lost what nobody can name.
-const UNKNOWN: GroupId = GroupId(u64::MAX - 1);
+/// No group has this id, or a higher one: each lane has one of them, under which it notes up to which term it has lost what nobody
+/// can name. The highest is the log's.
+const RESERVED: GroupId = GroupId(u64::MAX - 1 - u16::MAX as u64);
 
 /// What a lane knows of replicas that it may have had.
 #[derive(Default)]
@@ -26,13 +27,17 @@ pub(super) struct Unknown {
 
 /// Whether an id is the log's own.
 pub(super) const fn is_reserved(group: GroupId) -> bool {
-    group.0 >= UNKNOWN.0
+    group.0 >= RESERVED.0
 }
 
 impl<D: Disk> Worker<D> {
+    fn unknown_id(&self) -> GroupId {
+        GroupId(RESERVED.0 + u64::from(self.settings.worker))
+    }
+
     /// Something was lost of groups that nobody can name: the log says so, in the batch that answers for the loss.
     pub(super) fn note_unknown(&mut self, fence: Term) -> Result<(), LogError> {
-        let slot = self.lane.attach(UNKNOWN);
+        let slot = self.lane.attach(self.unknown_id());
         let term = self.unknown.fence.map_or(fence, |known| known.max(fence));
         self.unknown.fence = Some(term);
         self.lane.hard_state(slot, HardState { term, vote: None })
@@ -40,10 +45,11 @@ impl<D: Disk> Worker<D> {
 
     /// Whether this is no replica, but what the lane has noted of those that it may have lost.
     pub(super) fn recalls_unknown(&mut self, recovered: &RecoveredGroup) -> bool {
-        if recovered.group == UNKNOWN {
+        let is_note = recovered.group == self.unknown_id();
+        if is_note {
             self.unknown.fence = self.unknown.fence.max(Some(recovered.hard_state.term));
         }
-        recovered.group == UNKNOWN
+        is_note
     }
 
     /// Whether a group that is not here may have been, and promised something, and left nothing behind.
