@@ -34,6 +34,7 @@ mod memory;
 mod reads;
 mod relaxed;
 mod scrub;
+mod snapshots;
 
 const GROUP: GroupId = GroupId(1);
 const TIMEOUT: Duration = Duration::from_millis(500);
@@ -436,110 +437,6 @@ fn a_leader_whose_disk_hangs_falls_silent_steps_down_and_ends_its_calls() {
     node.turn(2 * TIMEOUT);
     node.settle();
     assert!(!node.said().is_empty(), "it speaks again when the disk does");
-}
-
-#[test]
-fn a_snapshot_that_arrived_whole_and_was_never_installed_is_sent_again() {
-    let mut node = Node::open(&MemoryFiles::new(), 4096);
-    let term = node.lead_with_one(8, 1024);
-    assert!(node.status().unwrap().compacted.index.0 > 0);
-
-    let beat = |node: &mut Node| {
-        node.hear(2, Message::HeartbeatAck { term, round: 0, binds: false, rest: false });
-        node.hear(3, Message::HeartbeatAck { term, round: 0, binds: false, rest: false });
-        node.turn(TIMEOUT / 5);
-        node.settle();
-    };
-    // An empty piece behind the last one is a question.
-    let is_piece = |head: &Head| head.offset < head.total;
-    let pieces = |node: &Node| -> Vec<Head> { node.wire.1.lock().unwrap().drain(..).collect() };
-    let sent = |node: &mut Node, beats: u32| {
-        (0..beats).find_map(|_| {
-            beat(node);
-            pieces(node).into_iter().find(is_piece)
-        })
-    };
-    let piece = sent(&mut node, 20).expect("the third needs a snapshot");
-    assert_eq!((piece.kind, piece.offset), (PIECE, 0));
-
-    // It takes all of it, and then fails to verify or install it.
-    let mut ack = BytesMut::new();
-    Head { kind: ACK, offset: piece.total, ..piece }.encode(&mut ack);
-    node.hear_unit(3, UnitKind::Snapshot, 0, &ack);
-    let patience = (INSTALL_MAX.as_millis() / (TIMEOUT / 5).as_millis()) as u32;
-    assert_eq!(sent(&mut node, patience / 2), None, "it is given time");
-    let again = sent(&mut node, patience).expect("and then another try");
-    assert_eq!((again.kind, again.offset), (PIECE, 0));
-
-    // It takes all of it again, fails again, and this time says so when asked (simulator, seed 451).
-    node.hear_unit(3, UnitKind::Snapshot, 0, &ack);
-    assert_eq!(sent(&mut node, 20), None, "nothing was said yet");
-    let mut nothing = BytesMut::new();
-    Head { kind: ACK, offset: 0, ..piece }.encode(&mut nothing);
-    node.hear_unit(3, UnitKind::Snapshot, 0, &nothing);
-    let again = sent(&mut node, 2).expect("whoever holds nothing is sent it at once");
-    assert_eq!((again.kind, again.offset), (PIECE, 0));
-}
-
-/// Checkpoints of a group of one, the earlier first: the files, and what they stand for.
-fn checkpoints() -> Vec<(Bytes, EntryId)> {
-    let files = MemoryFiles::new();
-    let mut node = Node::alone(&files, 4096);
-    let mut taken = Vec::new();
-    for _ in 0..40 {
-        node.write(&[1; 1024]).unwrap();
-        let id = node.worker.replica(GROUP).and_then(|replica| Some(replica.checkpoint.as_ref()?.id));
-        let Some(id) = id.filter(|id| taken.last().is_none_or(|(_, last)| last != id)) else { continue };
-        let path = files.paths().into_iter().find(|path| path.ends_with(".snap")).unwrap();
-        taken.push((files.content(&path).unwrap().into(), id));
-    }
-    taken
-}
-
-#[test]
-fn an_older_snapshot_after_one_that_was_not_installed_brings_the_state_that_its_log_begins_with() {
-    let taken = checkpoints();
-    let [(older, older_id), .., (newer, newer_id)] = &taken[..] else { panic!("two at least") };
-    let mut node = Node::open(&MemoryFiles::new(), u64::MAX);
-    node.create(&[1, 2, 3]);
-    let piece = |file: &Bytes, id: EntryId, term: u64| {
-        let mut unit = BytesMut::new();
-        let total = file.len() as u64;
-        let head = Head {
-            kind: PIECE,
-            is_named: false,
-            names_itself: false,
-            to_witness: false,
-            account: 0,
-            group: GROUP,
-            term: Term(term),
-            id,
-            offset: 0,
-            total,
-        };
-        head.encode(&mut unit);
-        unit.extend_from_slice(file);
-        unit
-    };
-    // All of the newer one is on the disk when its sender is deposed.
-    node.hear_unit(2, UnitKind::Snapshot, 0, &piece(newer, *newer_id, 5));
-    for _written_then_verified in 0..2 {
-        node.turn(Duration::ZERO);
-        assert!(node.disk.inner.lock().unwrap().run_background());
-    }
-    node.turn(Duration::ZERO);
-    node.hear(3, Message::Heartbeat { term: Term(6), commit: Index(0), round: 0, rest: false });
-    node.settle();
-    assert_eq!(node.status().unwrap().applied, Index(0));
-
-    // The next leader's is older (simulator, seed 508 of churn).
-    node.hear_unit(3, UnitKind::Snapshot, 0, &piece(older, *older_id, 6));
-    node.settle();
-    let status = node.status().unwrap();
-    let state = node.worker.replica(GROUP).unwrap().machine.as_ref().unwrap().query(&[]);
-    assert_eq!((status.applied, status.compacted), (newer_id.index, *newer_id), "it is here already");
-    let counted = u64::from_le_bytes(state[..].try_into().unwrap());
-    assert_eq!(counted, newer_id.index.0 - 1, "all but the entry that opened the term");
 }
 
 #[test]
