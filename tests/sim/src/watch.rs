@@ -13,6 +13,7 @@
 //! | `commits its own term` | a leader's commit index moves to entries of its own term only (section 5.4.2, Figure 8) |
 //! | `leader append-only` | a leader's log never shrinks in its term |
 //! | `log matching` | equal entries have equal bytes and equal predecessors (section 5.3), read off the disks |
+//! | `cut off is replaced` | no batch takes entries away without another in the place of one of them: the next may never come |
 //! | `leader completeness` | a new leader holds everything committed (section 5.4.3) |
 //! | `committed is final` | an index is committed with one term only |
 //! | `durable on a quorum` | what is committed anywhere is on the disks of a quorum of the configuration in force |
@@ -170,6 +171,8 @@ pub(crate) struct Watch {
     replicas: FxHashMap<(usize, u64), ReplicaWatch>,
     /// Nodes that have lost their disks, and the logs that they have since.
     reborn: FxHashMap<NodeId, LogId>,
+    /// Whose entries the batch that is looked at holds, and what was durable before it.
+    begun: FxHashMap<(usize, GroupId), Shadow>,
     /// Nodes that never campaign unasked.
     pub(crate) unwilling: FxHashSet<NodeId>,
     /// What may be queued for a lane's disk.
@@ -184,6 +187,7 @@ impl Watch {
             groups: FxHashMap::default(),
             replicas: FxHashMap::default(),
             reborn: FxHashMap::default(),
+            begun: FxHashMap::default(),
             unwilling: FxHashSet::default(),
             queue_bytes_max: u64::MAX,
         }
@@ -430,6 +434,9 @@ impl Watch {
         let whose = format_args!("n{} {}", node + 1, header.group).to_string();
         let watch = self.replicas.entry((node, header.group.0)).or_default();
         let (shadow, facts) = (&mut watch.shadow, watch.facts);
+        if matches!(header.kind, FrameKind::Entries | FrameKind::Withheld) {
+            self.begun.entry((node, header.group)).or_insert_with(|| shadow.clone());
+        }
         match header.kind {
             FrameKind::Entries => {
                 let before = header.index.0.checked_sub(1).and_then(|index| shadow.term_at(index));

@@ -5,7 +5,7 @@
 use raftwerk_frame::frame::{Entries, EntryKind, FrameHeader};
 use raftwerk_frame::{Configuration, Term};
 
-use super::{Checked, Durable, GroupWatch, Violation, ensure};
+use super::{Checked, Durable, GroupWatch, Violation, Watch, ensure};
 use crate::ledger::hash_of;
 
 /// Entries that a witness is told of, and of which it holds nothing: as far as they are known, they follow what they follow
@@ -33,6 +33,25 @@ pub(super) fn spans_match(
         before = Some(header.term);
     }
     Ok(())
+}
+
+impl Watch {
+    /// All frames of a durable batch have been told. Batches are what is durable as a whole: entries that one of them cuts off and the
+    /// next is to write again are gone if that does not come.
+    pub(crate) fn batch_ends(&mut self) -> Checked {
+        for ((node, group), before) in std::mem::take(&mut self.begun) {
+            let Some(now) = self.replicas.get(&(node, group.0)).map(|watch| &watch.shadow) else { continue };
+            let (was, last) = (before.last(), now.last());
+            ensure!(
+                last >= was || now.base != before.base || now.term_at(last) != before.term_at(last),
+                "cut off is replaced",
+                "n{} {group}: a batch takes {} to {was} away, and has nothing in their place",
+                node + 1,
+                last + 1
+            );
+        }
+        Ok(())
+    }
 }
 
 /// Entries with the same id are the same, and so are those before them.

@@ -509,6 +509,7 @@ impl World<'_> {
                 }
             });
             checked?;
+            self.watch.batch_ends()?;
             let node = &mut self.nodes[at];
             node.vouched[lane] = node.vouched[lane].max(job.claim());
             // Where a probe lay, there is another batch by now.
