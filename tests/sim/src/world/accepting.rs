@@ -56,6 +56,7 @@ impl World<'_> {
             super::faults::spoil(&self.nodes[at].files, &strike, written, None);
             self.nodes[at].is_damaged = true;
             self.say(|| format!("n{}  loses {} at {} for good", at + 1, written.path, written.offset));
+            self.nodes[at].hurries = true;
             self.fall(at, true)?;
         }
         if !self.await_up(&left)? {
@@ -136,7 +137,7 @@ impl World<'_> {
                     at + 1
                 )));
             }
-            self.nodes[at].accepts_losses = true;
+            (self.nodes[at].accepts_losses, self.nodes[at].hurries) = (true, true);
             self.fall(at, false)?;
         }
         if !self.await_up(fenced)? {
