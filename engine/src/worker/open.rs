@@ -223,8 +223,8 @@ impl<D: Disk> Worker<D> {
         };
         // Damage may have taken the record that says so; a log without its beginning and without a checkpoint says it, too.
         let is_bare = checkpoint.is_none() && recovered.compacted != EntryId::default();
-        let says_so = |configuration: &Configuration| configuration.is_witness(self.settings.node);
-        let is_witness = recovered.is_witness || is_bare && says_so(&recovered.configuration);
+        let is_witness =
+            recovered.is_witness || is_bare && recovered.configuration.is_witness(self.settings.node);
         let machine = machine.or_else(|| (!is_witness).then(|| self.machines.create(group)));
         let begins_at = if is_witness { recovered.compacted } else { EntryId::default() };
         let checkpointed = checkpoint.as_ref().map_or(begins_at, |meta| meta.id);
