@@ -178,6 +178,21 @@ impl GroupLog {
         self.frames.front().is_some_and(|front| front.first > self.base.index.next())
     }
 
+    /// Only during recovery: the record that says where the log begins is still to come, and will say this.
+    pub(crate) fn expect_base(&mut self, id: EntryId) {
+        (self.base, self.last) = (id, id.index);
+    }
+
+    /// Whether the first entries there are can follow the base.
+    pub(crate) fn follows_base(&self) -> bool {
+        let base = self.base;
+        let follows = |front: &Frame| match front.first > base.index {
+            true => front.term >= base.term,
+            false => front.term == base.term,
+        };
+        self.frames.front().is_none_or(follows)
+    }
+
     pub(crate) fn has_frames(&self) -> bool {
         !self.frames.is_empty()
     }

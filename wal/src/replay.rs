@@ -101,7 +101,7 @@ impl Replay {
                 Extra::Compact(configuration) => {
                     let is_broken = self.is_broken(frame.group);
                     let (log, pins) = self.log(frame.group);
-                    if is_broken && log.base == frame.id {
+                    if is_broken && log.base == frame.id && log.follows_base() {
                         // Where the log begins is only said again: what follows there is as certain as it was.
                         log.compact(frame.id, configuration, segment, pins);
                         return Ok(());
@@ -166,12 +166,19 @@ impl Replay {
         Ok(())
     }
 
+    /// The first record that says where a group's log begins is still to come, and will say this: the one before it is gone, since
+    /// that one took its place. What counts after a loss is then judged as it was while that one was there.
+    pub(crate) fn expect_base(&mut self, group: GroupId, id: EntryId) {
+        self.log(group).0.expect_base(id);
+    }
+
     /// Frames were lost here. What follows for these groups counts only where it does not depend on what was lost.
     pub(crate) fn lose(&mut self, loss: Loss, lost: &Lost) {
         self.losses.push(loss);
         match lost {
             Lost::Of(groups) => {
-                for group in groups {
+                // A list of losses that is lost itself is nobody's: what it had answered for is hit as it was before.
+                for group in groups.iter().filter(|group| **group != EVERY_GROUP) {
                     self.log(*group);
                     self.hit.insert(*group, true);
                 }

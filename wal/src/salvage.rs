@@ -24,6 +24,8 @@
 //! 7. Where the end of the log is lost, it may be that only first pages of later segments say so. They stay in the log, since a
 //!    life may end before its list is durable; and the next batch is numbered after all that was claimed, so that the loss is
 //!    the same one for every opening after this.
+//! 8. Of a group whose first beginning in the log is a compaction, the one that it took the place of may be gone since the loss
+//!    was met first. It is taken to have been the same, so that rule 5 lets the same entries count as then.
 //!
 //! Where no batch at all is left, nothing is known of any group: that is refused still.
 //!
@@ -31,13 +33,16 @@
 
 use std::sync::OnceLock;
 
+use raftwerk_frame::{EntryId, GroupId};
+use rustc_hash::FxHashSet;
+
 use crate::disk::{Files, Lsn};
 use crate::error::OpenError;
 use crate::recovery::{Damage, SURVEYS_MAX, Walk};
 use crate::replay::Lost;
 use crate::scan::{CUT_SHORT, Scan};
 use crate::segment::PAGE_BYTES;
-use crate::survey::{BatchState, Survey, SurveyedBatch};
+use crate::survey::{BatchState, Extra, Says, Survey, SurveyedBatch, SurveyedFrame};
 
 const GONE: &str = "a batch that was durable is damaged or missing";
 const HIT: &str = "frames that were durable are damaged";
@@ -58,6 +63,30 @@ struct Outline {
     /// Its end is gone, and whatever lay there.
     is_cut: bool,
     batches: Vec<SurveyedBatch>,
+    beginnings: Vec<Beginning>,
+}
+
+/// A record after which a group's log begins anew, or somewhere else: where it lies, whose it is, and what it compacts to, if that
+/// is what it does.
+struct Beginning {
+    offset: u64,
+    group: GroupId,
+    compacts_to: Option<EntryId>,
+}
+
+impl Beginning {
+    fn of(frame: &SurveyedFrame, extras: &[Option<Extra>]) -> Option<Self> {
+        let compacts_to = match frame.says {
+            Says::Extra(at) => match extras.get(at as usize)? {
+                Some(Extra::Compact(_)) => Some(frame.id),
+                Some(Extra::Snapshot(_)) => None,
+                _ => return None,
+            },
+            Says::Remove | Says::Join { .. } => None,
+            _ => return None,
+        };
+        Some(Self { offset: u64::from(frame.offset), group: frame.group, compacts_to })
+    }
 }
 
 /// Recovers what is left. See the head of this file.
@@ -83,7 +112,9 @@ pub(crate) fn salvage<'a, F: Files>(
         let names = scan.header.previous;
         let is_after_gap = before.is_some_and(|before| names != 0 && names != before);
         let (floor, is_cut) = (scan.header.floor, cut[outlines.len()]);
-        outlines.push(Outline { floor, is_after_gap, is_cut, batches: survey.batches });
+        let beginnings =
+            survey.frames.iter().filter_map(|frame| Beginning::of(frame, &survey.extras)).collect();
+        outlines.push(Outline { floor, is_after_gap, is_cut, batches: survey.batches, beginnings });
     })?;
     let is_found = |from: usize| outlines[from..].iter().any(|outline| !outline.batches.is_empty());
     let is_unbounded =
@@ -103,6 +134,7 @@ pub(crate) fn salvage<'a, F: Files>(
     let vouching = outlines.iter().rposition(|outline| outline.floor >= planned.missing); // rule 7
     walk.accepted = walk.accepted.max(vouching.map_or(0, |last| last + 1));
     walk.claimed = planned.claimed;
+    walk.expect_bases(&outlines, &plan);
     let mut plan = plan.into_iter();
     in_order(files, &scans[..walk.accepted], |scan, survey| {
         walk.follow(scan, survey, plan.next().unwrap_or_default());
@@ -235,6 +267,28 @@ impl<'o> Plan<'o> {
 }
 
 impl Walk {
+    /// Rule 8.
+    fn expect_bases(&mut self, outlines: &[Outline], plan: &[Vec<Step>]) {
+        let mut met = FxHashSet::default();
+        for (outline, steps) in outlines.iter().zip(plan) {
+            let take = |step: &Step| if let Step::Take { offset } = step { Some(*offset) } else { None };
+            let taken: Vec<u64> = steps.iter().filter_map(take).collect();
+            let counts = |offset: u64| {
+                let within = outline.batches.partition_point(|batch| batch.offset <= offset);
+                within
+                    .checked_sub(1)
+                    .is_some_and(|at| taken.binary_search(&outline.batches[at].offset).is_ok())
+            };
+            for beginning in outline.beginnings.iter().filter(|beginning| counts(beginning.offset)) {
+                if met.insert(beginning.group)
+                    && let Some(id) = beginning.compacts_to
+                {
+                    self.replay.expect_base(beginning.group, id);
+                }
+            }
+        }
+    }
+
     /// Replays what counts of a segment.
     fn follow<F: Files>(&mut self, scan: &Scan<'_, F>, survey: Survey, steps: Vec<Step>) {
         let Survey { batches, frames, mut extras, .. } = survey;

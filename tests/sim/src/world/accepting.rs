@@ -71,7 +71,8 @@ impl World<'_> {
         self.lead_with_the_rest(group, &left)
     }
 
-    /// The voters of a group that take part and have lost nothing of it.
+    /// The voters of a group that take part and have lost nothing of it. Who lost the record of its founding, and has had the
+    /// entries again since, has lost the first configuration: it does not lead until it hears of another (`raft.md`).
     fn fit(&self, group: usize) -> Vec<usize> {
         let id = group_id(group);
         let is_fit = |at: &usize| {
@@ -79,7 +80,9 @@ impl World<'_> {
             let mut replicas = body.replicas(body.worker_of(id)).filter(|view| view.group == id);
             self.nodes[*at].is_reachable()
                 && !self.nodes[*at].is_wiped
-                && replicas.any(|view| view.fence.is_none() && view.machine.is_some())
+                && replicas.any(|view| {
+                    view.fence.is_none() && view.machine.is_some() && !view.core.configuration().is_empty()
+                })
         };
         self.plan.voters[group].iter().copied().filter(is_fit).collect()
     }
