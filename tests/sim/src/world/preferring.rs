@@ -7,7 +7,7 @@
 //!
 //! What is not here: how priorities are drawn (`plan`).
 
-use raftwerk_frame::{EntryId, GroupId, NodeId};
+use raftwerk_frame::{EntryId, GroupId, NodeId, Term};
 use raftwerk_raft::PRIORITY_MAX;
 
 use super::{World, group_id};
@@ -111,7 +111,9 @@ impl World<'_> {
             let node = self.nodes.get(of).filter(|node| of != leader && node.is_reachable())?;
             let body = node.body.as_ref()?;
             let view = body.replicas(body.worker_of(group)).find(|view| view.group == group)?;
-            let is_fit = !view.core.is_fenced() && view.core.configuration() == &now;
+            // Who came back empty is heard by nobody, until it is added again.
+            let is_empty = view.core.term() == Term(0);
+            let is_fit = !is_empty && !view.core.is_fenced() && view.core.configuration() == &now;
             is_fit.then(|| view.core.last())
         };
         let alive: Vec<(NodeId, EntryId)> =

@@ -53,13 +53,12 @@ impl World<'_> {
         let Some((leader, now, committed)) = self.led_by(group).filter(|_| self.returning.is_none()) else {
             return false;
         };
+        if self.is_anybody_busy() {
+            return false;
+        }
         let may_go = |at: &usize| {
             let id = node_id(*at);
-            *at != leader
-                && self.nodes[*at].state == State::Up
-                && !self.is_busy_with(*at)
-                && now.contains(id)
-                && committed.contains(id)
+            *at != leader && self.nodes[*at].state == State::Up && now.contains(id) && committed.contains(id)
         };
         let others: Vec<usize> = (0..self.nodes.len()).filter(may_go).collect();
         let Some(node) = others.get((strike.salt >> 8) as usize % others.len().max(1)).copied() else {
@@ -70,6 +69,10 @@ impl World<'_> {
         self.returning = Some(Returning { group, node, leader, term, until, ask_at, step, said });
         self.follow_return();
         true
+    }
+
+    fn is_anybody_busy(&self) -> bool {
+        (0..self.nodes.len()).any(|at| self.is_busy_with(at))
     }
 
     pub(super) fn led_term(&self, leader: usize, group: GroupId) -> u64 {
@@ -98,6 +101,8 @@ impl World<'_> {
     fn next_step(&mut self, story: &mut Returning, now: &Configuration, committed: &Configuration) -> bool {
         let (id, group) = (node_id(story.node), story.group);
         match story.step {
+            // One thing at a time: with another's disk gone, a group might not do without this one too.
+            Step::Leaves if self.is_anybody_busy() => return true,
             Step::Leaves if now.contains(id) || committed.contains(id) => {
                 self.ask_now_and_then(story, Change::Remove(id));
             }
