@@ -62,6 +62,9 @@ impl World<'_> {
         if !self.await_up(&left)? {
             return Ok(()); // somebody refuses to open: nothing to be accepted there
         }
+        if left.iter().any(|at| self.has_no_configuration(*at, id)) {
+            return Ok(()); // it has lost who its voters are, and does not lead
+        }
         let fenced: Vec<usize> = left.iter().copied().filter(|at| self.loss_at(*at, id).is_some()).collect();
         if fenced.is_empty() {
             return Ok(()); // what they lost was in their checkpoints
@@ -80,9 +83,8 @@ impl World<'_> {
             let mut replicas = body.replicas(body.worker_of(id)).filter(|view| view.group == id);
             self.nodes[*at].is_reachable()
                 && !self.nodes[*at].is_wiped
-                && replicas.any(|view| {
-                    view.fence.is_none() && view.machine.is_some() && !view.core.configuration().is_empty()
-                })
+                && !self.has_no_configuration(*at, id)
+                && replicas.any(|view| view.fence.is_none() && view.machine.is_some())
         };
         self.plan.voters[group].iter().copied().filter(is_fit).collect()
     }
@@ -112,6 +114,12 @@ impl World<'_> {
 
     fn loss_at(&self, at: usize, id: GroupId) -> Option<Loss> {
         self.nodes[at].body.as_ref()?.loss(id)
+    }
+
+    fn has_no_configuration(&self, at: usize, id: GroupId) -> bool {
+        let Some(body) = &self.nodes[at].body else { return false };
+        let mut replicas = body.replicas(body.worker_of(id)).filter(|view| view.group == id);
+        replicas.any(|view| view.core.configuration().is_empty())
     }
 
     /// Nobody may lead by the vote of one that is fenced, and there is no majority without.
