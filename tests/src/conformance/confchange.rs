@@ -20,25 +20,16 @@ use raftwerk_frame::{Configuration, NodeId};
 use raftwerk_raft::reconfig::{self, Change, ChangeError};
 
 use super::datadriven::{self, Command};
-use super::{Case, Outcome, SuiteError, files, name_of, read};
+use super::{Case, Outcome, SuiteError, cases_of};
 
 /// etcd's files: everything must be the same, to the letter.
 pub(super) fn etcd(folder: &Path) -> Result<Vec<Case>, SuiteError> {
-    run(&folder.join("etcd-raft/confchange/testdata"), "", false)
+    cases_of(&folder.join("etcd-raft/confchange/testdata"), "", |text| judge(text, false))
 }
 
 /// raft-rs' files: where they differ from what etcd would print, etcd is right.
 pub(super) fn raft_rs(folder: &Path) -> Result<Vec<Case>, SuiteError> {
-    run(&folder.join("raft-rs/confchange"), "confchange/", true)
-}
-
-fn run(folder: &Path, prefix: &str, is_raft_rs: bool) -> Result<Vec<Case>, SuiteError> {
-    let mut cases = Vec::new();
-    for path in files(folder, ".txt")? {
-        let outcome = judge(&read(&path)?, is_raft_rs);
-        cases.push(Case { name: format!("{prefix}{}", name_of(&path)), outcome });
-    }
-    Ok(cases)
+    cases_of(&folder.join("raft-rs/confchange"), "confchange/", |text| judge(text, true))
 }
 
 fn judge(text: &str, is_raft_rs: bool) -> Outcome {

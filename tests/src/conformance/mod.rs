@@ -136,3 +136,12 @@ fn files(folder: &Path, ending: &str) -> Result<Vec<PathBuf>, SuiteError> {
 fn name_of(path: &Path) -> String {
     path.file_name().unwrap_or_default().to_string_lossy().into_owned()
 }
+
+/// A case for each text file of a folder; its name begins with `prefix`.
+fn cases_of(folder: &Path, prefix: &str, judge: impl Fn(&str) -> Outcome) -> Result<Vec<Case>, SuiteError> {
+    let case = |path: &PathBuf| {
+        let outcome = judge(&read(path)?);
+        Ok(Case { name: format!("{prefix}{}", name_of(path)), outcome })
+    };
+    files(folder, ".txt")?.iter().map(case).collect()
+}

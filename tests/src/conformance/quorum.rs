@@ -15,26 +15,17 @@ use raftwerk_frame::{Configuration, NodeId};
 use raftwerk_raft::quorum::{self, VoteResult};
 
 use super::datadriven::{self, Command};
-use super::{Case, Outcome, SuiteError, files, name_of, read};
+use super::{Case, Outcome, SuiteError, cases_of};
 
 /// etcd's files: everything must be the same, to the letter.
 pub(super) fn etcd(folder: &Path) -> Result<Vec<Case>, SuiteError> {
-    run(&folder.join("etcd-raft/quorum/testdata"), "", false)
+    cases_of(&folder.join("etcd-raft/quorum/testdata"), "", |text| judge(text, false))
 }
 
 /// raft-rs' files: numbers and votes must be the same. Where that project differs from etcd's, which it was made from,
 /// etcd's is right.
 pub(super) fn raft_rs(folder: &Path) -> Result<Vec<Case>, SuiteError> {
-    run(&folder.join("raft-rs/quorum"), "quorum/", true)
-}
-
-fn run(folder: &Path, prefix: &str, is_raft_rs: bool) -> Result<Vec<Case>, SuiteError> {
-    let mut cases = Vec::new();
-    for path in files(folder, ".txt")? {
-        let outcome = judge(&read(&path)?, is_raft_rs);
-        cases.push(Case { name: format!("{prefix}{}", name_of(&path)), outcome });
-    }
-    Ok(cases)
+    cases_of(&folder.join("raft-rs/quorum"), "quorum/", |text| judge(text, true))
 }
 
 fn judge(text: &str, is_raft_rs: bool) -> Outcome {

@@ -1,7 +1,5 @@
 //! A file system that is too small: an image of 64 MiB, mounted for as long as a test needs it. Needs root, `mkfs.ext4` and a loop
-//! device; where they are missing, mounting says why, and the test says that it was skipped.
-//!
-//! Shared by the tests of the log (`small_disk.rs` beside this folder) and of whole engines (`tests/tests/small_disk.rs`).
+//! device; where they are missing, mounting says why, and the test (`small_disk.rs`) says that it was skipped.
 
 use std::path::PathBuf;
 use std::process::Command;
