@@ -8,6 +8,8 @@
 //! nothing hung; if it falls ill again soon after that, the calm that is asked for doubles, up to [`CALM_MAX`]. So a disk
 //! that hangs again and again does not pull leaders to and fro, and none is shut out for good.
 //!
+//! A segment that entries wait for is owed, too, but takes longer to make: four times T are no illness.
+//!
 //! What is not here: writing probes, and what the illness means to others (`worker::nodes`). Pure: time is a number.
 
 use std::time::Duration;
@@ -16,6 +18,8 @@ use raftwerk_frame::Time;
 
 /// The longest calm that is asked for, in T.
 const CALM_MAX: u32 = 8;
+/// How long the next segment may take to be made, in T, while entries wait for it: much is written for one.
+const SEGMENT_PATIENCE: u32 = 4;
 /// Who was well for so long, in T, begins anew.
 const FORGIVEN_AFTER: u32 = 32;
 
@@ -28,6 +32,8 @@ pub(crate) struct Pulse {
     finished: Time,
     /// A probe is under way, since then.
     probed: Option<Time>,
+    /// Entries wait for a segment, since then.
+    awaited: Option<Time>,
     is_well: bool,
     /// When the last change between well and ill was.
     changed: Time,
@@ -43,6 +49,7 @@ impl Pulse {
             patience,
             finished: now,
             probed: None,
+            awaited: None,
             is_well: true,
             changed: Time(0),
             calm: Duration::ZERO,
@@ -67,14 +74,27 @@ impl Pulse {
         }
     }
 
+    /// Entries wait until the next segment is made, or no longer.
+    pub(crate) fn awaits_segment(&mut self, now: Time, is_awaited: bool) {
+        self.awaited = is_awaited.then(|| self.awaited.unwrap_or(now));
+    }
+
     /// Whether nothing was heard of the disk for so long that it is time to ask. Not where something is under way.
     pub(crate) fn wants_probe(&self, now: Time, oldest: Option<Time>) -> bool {
         self.since(oldest).is_none() && self.finished + self.patience <= now
     }
 
-    /// Whether the disk owes an answer for longer than T. `oldest`: since when the oldest batch has been under way.
+    /// Whether the disk owes an answer for longer than T, or a segment for longer than that. `oldest`: since when the oldest
+    /// batch has been under way.
     pub(crate) fn is_hung(&self, now: Time, oldest: Option<Time>) -> bool {
-        self.since(oldest).is_some_and(|since| since + self.patience < now)
+        self.hangs_at(oldest) < now
+    }
+
+    /// From when on it hangs, if nothing is finished.
+    fn hangs_at(&self, oldest: Option<Time>) -> Time {
+        let answer = self.since(oldest).map_or(Time::NEVER, |since| since + self.patience);
+        let segment = self.awaited.map_or(Time::NEVER, |since| since + self.patience * SEGMENT_PATIENCE);
+        answer.min(segment)
     }
 
     /// Looks again; whether the worker is well.
@@ -96,7 +116,7 @@ impl Pulse {
 
     /// When what is under way will have hung.
     pub(crate) fn next_deadline(&self, now: Time, oldest: Option<Time>) -> Time {
-        let hangs_at = self.since(oldest).map_or(Time::NEVER, |since| Time((since + self.patience).0 + 1));
+        let hangs_at = Time(self.hangs_at(oldest).0.saturating_add(1));
         if hangs_at > now { hangs_at } else { Time::NEVER }
     }
 
@@ -143,6 +163,21 @@ mod tests {
         assert_eq!(pulse.next_deadline(at(1001), None), Time::NEVER);
         pulse.probes(at(2000), false);
         assert!(!pulse.wants_probe(at(2499), None) && pulse.wants_probe(at(2500), None));
+    }
+
+    #[test]
+    fn a_segment_that_is_not_made_hangs_whatever_else_the_disk_does() {
+        let mut pulse = Pulse::new(at(0), T);
+        for ms in (0..=2_000).step_by(100) {
+            pulse.finished(at(ms));
+            pulse.awaits_segment(at(ms), true);
+            assert!(pulse.look(at(ms), None));
+        }
+        assert_eq!(pulse.next_deadline(at(2_000), None), Time(at(2_000).0 + 1));
+        pulse.finished(at(2_001));
+        assert!(!pulse.look(at(2_001), None));
+        pulse.awaits_segment(at(2_002), false);
+        assert!(!pulse.is_hung(at(2_002), None) && pulse.next_deadline(at(2_002), None) == Time::NEVER);
     }
 
     #[test]

@@ -6,7 +6,7 @@ use raftwerk_frame::frame::{ENTRY_OVERHEAD_BYTES, Entries, EntryKind, FrameHeade
 use raftwerk_frame::frame::{HEADER_BYTES, write_fact};
 use raftwerk_frame::{Configuration, EntryId, GroupId, HardState, Index, Term};
 
-use crate::batch::{BatchEnd, BatchInProgress};
+use crate::batch::BatchEnd;
 use crate::disk::Disk;
 use crate::error::LogError;
 use crate::index::{Frame, FrameRef, GroupLog, Memberships, Place};
@@ -81,42 +81,13 @@ impl FrameInProgress<'_> {
 }
 
 impl<D: Disk> Lane<D> {
-    /// Bytes of entries the worker may still take this turn; 0 once the turn is full, the device is behind, the disk
-    /// or the memory is full or the lane is poisoned. Facts may always be appended.
-    #[must_use]
-    pub fn room(&self) -> usize {
-        if self.poisoned.is_some() {
-            return 0;
-        }
-        let building = self.building.as_ref().map_or(0, BatchInProgress::used);
-        let of_turn = self.options.batch_bytes_max.saturating_sub(self.turn_bytes + building);
-        let queued = self.queued_bytes as usize + building;
-        let of_disk = self.space_left().saturating_sub(self.options.segment_bytes / 2 + building as u64);
-        let of_memory = usize::try_from(self.memory_left()).unwrap_or(usize::MAX);
-        of_turn.min(self.options.queue_bytes_max.saturating_sub(queued)).min(of_disk as usize).min(of_memory)
-    }
-
-    /// Bytes that the log can still take without another segment; without end unless the disk is full.
-    ///
-    /// The last half segment is not offered to entries, so that facts, and with them compaction, go on; the last
-    /// quarter is refused to them even where a turn had begun before it was reached.
-    fn space_left(&self) -> u64 {
-        if !self.segments.storage_full {
-            return u64::MAX;
-        }
-        let segment_bytes = self.options.segment_bytes;
-        let is_ready = self.segments.current().append.is_some();
-        let current = if is_ready { segment_bytes - self.write_offset } else { 0 };
-        current + self.segments.ready.len() as u64 * segment_bytes
-    }
-
     fn check_entries(&self, slot: GroupSlot, first: Index) -> Result<(), LogError> {
         self.check()?;
         let log = self.groups.log(slot);
         if !log.accepts(first) {
             return Err(LogError::Gap { last: log.last, first });
         }
-        if self.space_left() <= self.options.segment_bytes / 4 {
+        if !self.takes_entries() {
             return Err(LogError::StorageFull);
         }
         // `room` asked the worker to stop at the bound; what it had taken by then still fits below twice the bound.
@@ -309,6 +280,9 @@ impl<D: Disk> Lane<D> {
         }
         let configuration = log.configuration_at(to.index).clone();
         self.snapshot(slot, to, &configuration, true);
+        if self.segments.storage_full {
+            self.carried_at = 0; // what it has left may be little enough to be moved
+        }
     }
 
     pub(crate) fn write_base(

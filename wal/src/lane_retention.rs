@@ -36,7 +36,8 @@ impl<D: Disk> Lane<D> {
         let oldest = self.segments.in_use.front().map(|segment| segment.sequence);
         let held = oldest.filter(|oldest| *oldest != current && self.pins.has_frames(*oldest));
         let logs = self.groups.slots.iter().flatten();
-        let is_over = self.log_bytes() > self.options.log_bytes_max || self.is_too_old();
+        let is_full = self.segments.storage_full;
+        let is_over = self.log_bytes() > self.options.log_bytes_max || self.is_too_old() || is_full;
         let moved_max = if is_over { self.moved_bytes_max() } else { 0 };
         let holds =
             move |log: &&GroupLog| log.live_bytes > moved_max && held.is_some_and(|oldest| log.is_in(oldest));
@@ -75,20 +76,21 @@ impl<D: Disk> Lane<D> {
 
     /// Whether carrying is due: the oldest segment is held by what can be written again, and more of the log is dead than
     /// alive. Otherwise what was carried would soon be the oldest again, and all of it go around in circles. The device must
-    /// keep up besides: entries come first. What is too old is carried in any case: what is alive, about once in that time.
+    /// keep up besides: entries come first. What is too old is carried in any case: what is alive, about once in that time. A log
+    /// on a full disk is over its bound, whatever that is.
     fn may_carry(&self, oldest: u64) -> bool {
         let current = self.segments.current().sequence;
         let closed = self.segments.in_use.iter().filter(|segment| segment.sequence != current);
         let (log_bytes, staying) = closed.fold((0, 0), |(all, staying), segment| {
             (all + segment.bytes, staying + if segment.dead_at.is_none() { segment.bytes } else { 0 })
         });
-        let is_old = self.is_too_old();
+        let (is_old, is_full) = (self.is_too_old(), self.segments.storage_full);
+        let is_over = log_bytes > self.options.log_bytes_max || is_old || is_full;
         let is_worth_it = is_old || staying > 2 * self.pins.live_bytes();
         let is_behind = self.queued_bytes >= self.options.queue_bytes_max as u64 / 2;
         // All groups are looked at once for each new segment: what is too much to be moved waits for its compaction.
-        let was_looked_at = self.carried_at == current && (!is_old || self.carried_of == oldest);
-        let is_kept = self.pins.has_frames(oldest)
-            && (log_bytes <= self.options.log_bytes_max && !is_old || was_looked_at);
+        let was_looked_at = self.carried_at == current && (!is_old && !is_full || self.carried_of == oldest);
+        let is_kept = self.pins.has_frames(oldest) && (!is_over || was_looked_at || !self.may_write_again());
         oldest != current && self.pins.is_pinned(oldest) && is_worth_it && !is_behind && !is_kept
     }
 
@@ -103,7 +105,8 @@ impl<D: Disk> Lane<D> {
             return;
         };
         let has_frames = self.pins.has_frames(oldest);
-        if self.is_too_old() && std::mem::replace(&mut self.carried_of, oldest) != oldest {
+        let is_pressed = self.is_too_old() || self.segments.storage_full;
+        if is_pressed && std::mem::replace(&mut self.carried_of, oldest) != oldest {
             (self.carry_from, self.carried_at) = (0, 0); // all groups are looked at for each
         }
         // As much as the turn brings, at least: or the log would grow by more than goes.

@@ -32,6 +32,7 @@ mod lane_memory;
 mod lane_probe;
 mod lane_read;
 mod lane_retention;
+mod lane_room;
 mod lane_scrub;
 mod lane_snapshot;
 mod lane_submit;

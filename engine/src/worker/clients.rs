@@ -203,12 +203,13 @@ impl<D: Disk> Worker<D> {
         self.requests_seen = self.inbox.requests_len();
     }
 
-    /// Takes the turn's requests in while the batch has room. Whether it had to the end.
+    /// Takes the turn's requests in while the batch has room, and the log a place for it. Whether they had to the end.
     pub(super) fn take_requests(&mut self) -> bool {
-        let mut room = self.lane.room() as u64;
+        let (at_first, space) = (self.lane.room() as u64, self.lane.space());
+        let mut room = at_first;
         let mut left = std::mem::take(&mut self.requests_seen);
         let enough = (SUBMISSION_BYTES + self.settings.payload_bytes_max) as u64;
-        while room > enough && left > 0 {
+        while room > enough && at_first - room < space && left > 0 {
             left -= 1;
             let Some(request) = self.inbox.next_request() else { return true };
             self.take_request(request, &mut room, None);

@@ -173,6 +173,8 @@ pub(crate) struct Worker<D: Disk> {
     replies: Replies,
     is_poisoned: bool,
     is_full: bool,
+    /// When groups are to be checkpointed again because of that.
+    press_at: Time,
     is_closing: bool,
 }
 
@@ -245,6 +247,7 @@ impl<D: Disk> Worker<D> {
             Err(poisoned) => return self.poison(&poisoned),
         }
         self.pulse.probes(self.now, self.lane.is_probing());
+        self.pulse.awaits_segment(self.now, !self.is_full && self.lane.space() == 0);
         while self.held.front().is_some_and(|held| held.lsn <= self.durable) {
             let mut held = self.held.pop_front().expect("was just seen");
             self.told_written = self.told_written.saturating_sub(1);

@@ -193,6 +193,7 @@ impl<D: Disk> Worker<D> {
             replies: Replies::default(),
             is_poisoned: false,
             is_full: false,
+            press_at: Time(0),
             is_closing: false,
         };
         let strays = worker.lane.drop_stray_snapshots();

@@ -49,10 +49,11 @@ impl<D: Disk> Worker<D> {
         }
     }
 
-    /// Whether the batch has room for another unit's frames. On a full disk it never has, nor where memory is short; then units
-    /// are taken all the same, for what else is in them, and their frames dropped.
+    /// Whether the batch has room for another unit's frames, and the log a place for it. On a full disk it never has, nor where
+    /// memory is short; then units are taken all the same, for what else is in them, and their frames dropped.
     pub(super) fn has_room_for_arrivals(&self) -> bool {
-        self.is_full || self.lane.room() as u64 >= UNIT_BYTES || self.is_short_of_memory()
+        let has_room = self.lane.room() as u64 >= UNIT_BYTES && self.lane.space() > 0;
+        has_room || self.is_full || self.is_short_of_memory()
     }
 
     /// Takes a unit apart; how many messages it said to hold.

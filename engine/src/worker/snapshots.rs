@@ -214,10 +214,14 @@ impl<D: Disk> Worker<D> {
         self.checkpoint_pinning();
     }
 
-    /// When the lane is over its bound, or its oldest segment too old, checkpoints the groups that hold its oldest segment back.
+    /// When the lane is over its bound, its oldest segment too old, or the disk full, checkpoints the groups that hold its oldest
+    /// segment back. On a full disk checkpoints may fail, too: they are tried once in an election timeout.
     fn checkpoint_pinning(&mut self) {
         if self.lane.log_bytes() <= self.settings.lane_bytes_max && !self.lane.is_too_old() {
-            return;
+            if !self.is_full || self.now < self.press_at {
+                return;
+            }
+            self.press_at = self.now + self.settings.election_timeout;
         }
         let pinning: Vec<GroupSlot> = self.lane.pinning().filter_map(|group| self.slot_of(group)).collect();
         for slot in pinning {

@@ -40,6 +40,37 @@ fn entries_are_refused_facts_go_through_and_service_resumes() {
     assert_eq!(stories(&open(&files).0), before);
 }
 
+/// Segments go the oldest first, so a single small entry may keep all that is dead behind it.
+#[test]
+fn on_a_full_disk_what_keeps_dead_segments_is_moved_forward() {
+    let files = MemoryFiles::new();
+    let options = LaneOptions { log_bytes_max: 1 << 30, ..small() };
+    let (mut lane, ..) = open_in(&files, options).unwrap();
+    let (cold, hot) = (lane.attach(GroupId(1)), lane.attach(GroupId(2)));
+    append(&mut lane, cold, id(1, 1), 1, 16);
+    settle(&mut lane);
+    files.limit(Some(300 << 10));
+    let mut last = 0;
+    while !lane.poll().unwrap().storage_full || lane.room() > 0 {
+        append(&mut lane, hot, id(last + 1, 1), 3, 1000);
+        last += 3;
+        settle(&mut lane);
+    }
+    let before = story(&lane, cold);
+    assert!(lane.log_bytes() < lane.options.log_bytes_max);
+    assert_eq!(lane.pinning().collect::<Vec<_>>(), [GroupId(2)], "what the other has is moved");
+    lane.compact(hot, id(last, 1));
+    for _ in 0..9 {
+        settle(&mut lane);
+        lane.poll().unwrap();
+    }
+    assert!(!lane.poll().unwrap().storage_full && lane.space() > 0);
+    assert_eq!(story(&lane, cold), before);
+    let stories_before = stories(&lane);
+    drop(lane);
+    assert_eq!(stories(&open(&files).0), stories_before);
+}
+
 #[test]
 fn a_log_opens_on_a_full_disk_and_goes_on_when_there_is_room() {
     let files = MemoryFiles::new();
