@@ -35,6 +35,15 @@ pub struct LogOptions {
     /// Only cells with records of so many bytes. Default: 128 and 1,024.
     #[arg(long, value_name = "BYTES")]
     pub record: Vec<usize>,
+    /// Only cells with so many records a write. Default: 1 and 32.
+    #[arg(long, value_name = "RECORDS")]
+    pub batch: Vec<usize>,
+    /// Only cells with so many writers. Default: 1 and 8.
+    #[arg(long)]
+    pub writers: Vec<usize>,
+    /// Only cells that are synced, or only those that are not.
+    #[arg(long)]
+    pub synced: Option<bool>,
     /// How synced appends are written.
     #[arg(long, value_enum, default_value_t = Mode::Direct)]
     pub mode: Mode,
@@ -165,21 +174,23 @@ struct Report {
 
 /// The cells of a run: every mix of the canonical ones, then one for latency under load and two for bandwidth.
 fn cells(options: &LogOptions) -> Vec<Cell> {
-    let or = |given: &[u64], usual: &[u64]| if given.is_empty() { usual.to_vec() } else { given.to_vec() };
-    let records: Vec<u64> = options.record.iter().map(|bytes| *bytes as u64).collect();
+    fn or<T: Copy>(given: &[T], usual: &[T]) -> Vec<T> {
+        if given.is_empty() { usual } else { given }.to_vec()
+    }
     let mut cells = Vec::new();
-    for synced in [true, false] {
+    for synced in options.synced.map_or(vec![true, false], |only| vec![only]) {
         for groups in or(&options.groups, &[1, 100, 10_000]) {
-            for record in or(&records, &[128, 1024]) {
-                for batch in [1, 32] {
-                    for writers in [1, 8] {
-                        cells.push(Cell { groups, record_bytes: record as usize, batch, writers, synced });
+            for record_bytes in or(&options.record, &[128, 1024]) {
+                for batch in or(&options.batch, &[1, 32]) {
+                    for writers in or(&options.writers, &[1, 8]) {
+                        cells.push(Cell { groups, record_bytes, batch, writers, synced });
                     }
                 }
             }
         }
     }
-    if options.groups.is_empty() && options.record.is_empty() {
+    let are_all = options.groups.is_empty() && options.record.is_empty() && options.batch.is_empty();
+    if are_all && options.writers.is_empty() && options.synced.is_none() {
         let large = |record_bytes: usize, batch, writers| Cell {
             groups: 100,
             record_bytes,
