@@ -349,13 +349,22 @@ impl<D: Disk> Lane<D> {
             return;
         }
         if as_witness {
-            let group = self.groups.log(slot).group;
-            let place = self.write_join(group, None, true);
-            let log = self.groups.log_mut(slot);
-            log.keep_floor(Some(place.segment), &mut self.pins);
-            log.is_witness = true;
+            self.begin_as_witness(slot);
         }
         self.snapshot(slot, EntryId::default(), configuration, false);
+    }
+
+    /// The replica, whose log is empty, takes no payloads from here on, for as long as it is there. Part of how it begins; or
+    /// the record that said so was lost. Does nothing if the lane is poisoned.
+    pub fn begin_as_witness(&mut self, slot: GroupSlot) {
+        if self.poisoned.is_some() {
+            return;
+        }
+        let group = self.groups.log(slot).group;
+        let place = self.write_join(group, None, true);
+        let log = self.groups.log_mut(slot);
+        log.keep_floor(Some(place.segment), &mut self.pins);
+        log.is_witness = true;
     }
 
     /// Without a floor it is a founder's.

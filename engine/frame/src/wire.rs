@@ -6,7 +6,7 @@
 //!           from u64, bodies u64, log u64, to_log u64
 //! record  = kind u8, flags u8, account u16, body_len u32, group u64, term u64, a u64, b u64, c u64
 //! flags   = 1 yes, 128 the sender's configuration names the receiver's log, 64 it names the sender's,
-//!           32 it has the receiver for a witness
+//!           32 it has the receiver for a witness, 16 the sender knows of no configuration, and founded its group
 //! ```
 //! A unit may have no record: it says whose log speaks, and that is all.
 //! Bodies are the frames of append records, one after another, in the order of the records; `body_len` tells where
@@ -173,10 +173,13 @@ pub struct Record {
     pub names_itself: bool,
     /// The sender's configuration has the receiver for a witness.
     pub to_witness: bool,
+    /// The sender founded its group, and has lost the record of that: it wants to be told who takes part.
+    pub lacks_configuration: bool,
 }
 
 /// Flags of a record.
 const YES: u8 = 1;
+const LACKS_CONFIGURATION: u8 = 16;
 const TO_WITNESS: u8 = 32;
 const NAMES_ITSELF: u8 = 64;
 const IS_NAMED: u8 = 128;
@@ -216,7 +219,8 @@ impl Record {
             flags: flags
                 | if self.is_named { IS_NAMED } else { 0 }
                 | if self.names_itself { NAMES_ITSELF } else { 0 }
-                | if self.to_witness { TO_WITNESS } else { 0 },
+                | if self.to_witness { TO_WITNESS } else { 0 }
+                | if self.lacks_configuration { LACKS_CONFIGURATION } else { 0 },
             account: account.into(),
             body_len: self.body_bytes.into(),
             group: self.group.0.into(),
@@ -264,6 +268,7 @@ impl Record {
         };
         let (is_named, names_itself) = (raw.flags & IS_NAMED != 0, raw.flags & NAMES_ITSELF != 0);
         let to_witness = raw.flags & TO_WITNESS != 0;
+        let lacks_configuration = raw.flags & LACKS_CONFIGURATION != 0;
         let record = Self {
             group: GroupId(raw.group.get()),
             message,
@@ -271,6 +276,7 @@ impl Record {
             is_named,
             names_itself,
             to_witness,
+            lacks_configuration,
         };
         if record.body_bytes > 0 && !matches!(message, Message::Append { .. }) {
             return Err(WireError::Length);
@@ -320,10 +326,11 @@ mod tests {
 
     proptest! {
         #[test]
-        fn every_message_survives_the_round_trip(message in message(), group in any::<u64>(), flags in any::<[bool; 2]>()) {
-            let [is_named, to_witness] = flags;
+        fn every_message_survives_the_round_trip(message in message(), group in any::<u64>(), flags in any::<[bool; 3]>()) {
+            let [is_named, to_witness, lacks_configuration] = flags;
             let record = Record {
-                group: GroupId(group), message, body_bytes: 0, is_named, names_itself: !is_named, to_witness };
+                group: GroupId(group), message, body_bytes: 0, is_named, names_itself: !is_named, to_witness,
+                lacks_configuration };
             prop_assert_eq!(Record::parse(&record.encode()), Ok(record));
         }
 
@@ -346,6 +353,7 @@ mod tests {
             is_named: true,
             names_itself: false,
             to_witness: true,
+            lacks_configuration: false,
         };
         let header = UnitHeader {
             kind: UnitKind::Groups,

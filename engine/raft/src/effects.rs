@@ -37,6 +37,8 @@ pub struct Effects {
     pub leader_changed: bool,
     /// The single entry of `append`, which is the leader's own, is this configuration.
     pub membership: Option<Configuration>,
+    /// The log begins in this configuration, and has not said so: to be written where it begins.
+    pub begins_in: Option<Configuration>,
     /// Another configuration is in force.
     pub configuration_changed: bool,
     /// What became of a wish for another configuration.
@@ -125,7 +127,7 @@ impl Effects {
         (self.hard_state, self.append, self.install) = (None, None, None);
         (self.commit, self.rejected) = (None, None);
         (self.role_changed, self.leader_changed, self.configuration_changed) = (false, false, false);
-        (self.membership, self.reconfigured) = (None, None);
+        (self.membership, self.begins_in, self.reconfigured) = (None, None, None);
         (self.settled, self.transfer) = (None, None);
     }
 }

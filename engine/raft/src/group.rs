@@ -272,6 +272,7 @@ impl Group {
             Input::SnapshotReceived { from, term, id, configuration, account } => {
                 self.take_snapshot(from, term, id, (configuration, account), effects);
             }
+            Input::Founding { id, configuration } => self.take_founding(id, configuration, effects),
             Input::SnapshotFailed { to } => self.snapshot_failed(to),
             Input::Unreachable { node } => self.unreachable(node),
             Input::Reachable { node } => self.reachable(node),

@@ -83,6 +83,14 @@ pub enum Input<'a> {
         /// The sender's account of this replica: comes back in the acknowledgement.
         account: u16,
     },
+    /// Somebody of the group says which configuration is in force at an entry. Heeded only by one who lacks it
+    /// ([`Group::lacks_configuration`](crate::Group::lacks_configuration)).
+    Founding {
+        /// The entry that the other's log begins after.
+        id: EntryId,
+        /// The configuration there.
+        configuration: &'a Configuration,
+    },
     /// A snapshot did not reach a peer.
     SnapshotFailed {
         /// Which peer.

@@ -21,7 +21,7 @@
 //!
 //! What is not here: payloads, I/O, clocks. Where to go next: `election`, `leader`, `follower`, `snapshot`, `read`; for
 //! changes of who takes part `membership`, with [`reconfig`] below, `admission` and `departure` beside it; `transfer`; whose
-//! words count, where nodes come back with other logs, `hearing`. The rules that
+//! words count, where nodes come back with other logs, `hearing`; founders that forgot whom they founded the group with, `founding`. The rules that
 //! must always hold are numbered in [`invariant`].
 #![no_std]
 #![forbid(unsafe_code)]
@@ -37,6 +37,7 @@ mod departure;
 mod effects;
 mod election;
 mod follower;
+mod founding;
 mod group;
 mod hearing;
 mod input;

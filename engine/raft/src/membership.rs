@@ -206,6 +206,14 @@ impl Group {
         self.take_shape(effects);
     }
 
+    /// The log begins in this configuration, and no other is known.
+    pub(crate) fn begin_in(&mut self, configuration: &Configuration, effects: &mut Effects) {
+        self.earlier.clear();
+        self.configuration = configuration.clone();
+        self.configuration_at = self.log.compacted().index;
+        self.take_shape(effects);
+    }
+
     /// The log is replaced from `from` on, and with it the configurations there.
     pub(crate) fn roll_back(&mut self, from: Index, effects: &mut Effects) {
         while self.configuration_at >= from

@@ -13,6 +13,7 @@
 
 mod apply;
 mod clients;
+mod founding;
 mod introductions;
 mod loss;
 mod membership;

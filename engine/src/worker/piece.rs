@@ -1,9 +1,9 @@
 //! The bytes of a snapshot transfer: a head, and perhaps a piece of the file.
 //!
 //! ```text
-//! unit body = kind u8 (1 piece, 2 ack, 3 refusal, 4 facts), flags u8 (1 names the receiver, 2 names the sender, 4 has the
+//! unit body = kind u8 (1 piece, 2 ack, 3 refusal, 4 facts, 5 founding), flags u8 (1 names the receiver, 2 names the sender, 4 has the
 //!             receiver for a witness), account u16, 4 zero, group u64, leader's term u64, id.term u64, id.index u64,
-//!             offset u64, total u64, bytes of the snapshot file; or of facts: the configuration
+//!             offset u64, total u64, bytes of the snapshot file; or of facts and founding: the configuration
 //! ```
 
 use bytes::BytesMut;
@@ -38,6 +38,8 @@ pub(super) const ACK: u8 = 2;
 pub(super) const REFUSAL: u8 = 3;
 /// What a witness gets: where the log begins, and the configuration there.
 pub(super) const FACTS: u8 = 4;
+/// What a founder gets that has lost the record of its founding: the same.
+pub(super) const FOUNDING: u8 = 5;
 
 impl Head {
     pub(super) fn encode(&self, out: &mut BytesMut) {
@@ -73,7 +75,7 @@ impl Head {
             offset: word(4),
             total: word(5),
         };
-        let known = matches!(parsed.kind, PIECE | ACK | REFUSAL | FACTS);
+        let known = matches!(parsed.kind, PIECE | ACK | REFUSAL | FACTS | FOUNDING);
         let inside = parsed.offset.checked_add(rest.len() as u64).is_some_and(|end| end <= parsed.total);
         (known && inside && rest.len() as u64 <= PIECE_BYTES).then_some((parsed, HEAD_BYTES))
     }

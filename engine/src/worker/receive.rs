@@ -88,6 +88,9 @@ impl<D: Disk> Worker<D> {
                 let voice = Voice { is_named, names_itself, to_witness, ..voice };
                 if self.hears(slot, voice, is_request(&record.message)) {
                     self.take_record(slot, voice, &record, body);
+                    self.tell_founding(slot, voice, &record);
+                } else if self.is_told_what_it_is(slot, &record) {
+                    self.become_witness(slot);
                 } else if !std::mem::replace(&mut is_refused, true) {
                     self.dispatch.peers().refuse();
                 }
@@ -95,7 +98,7 @@ impl<D: Disk> Worker<D> {
                 && self.owns(record.group)
             {
                 let Voice { from: node, log, .. } = voice;
-                let to = Addressee { node, log, is_named: false, names_itself: false, to_witness: false };
+                let to = Addressee { node, log, ..Addressee::default() };
                 self.outboxes.control(to, record.group, Message::Renounce { term });
             }
             if self.is_poisoned {

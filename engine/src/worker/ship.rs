@@ -69,7 +69,7 @@ pub(super) struct Sender {
 }
 
 /// Who is spoken to.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Addressee {
     pub(super) node: NodeId,
     /// The log that is meant; 0 if that is not known.
@@ -80,6 +80,8 @@ pub(super) struct Addressee {
     pub(super) names_itself: bool,
     /// The group's configuration has it for a witness.
     pub(super) to_witness: bool,
+    /// Whoever speaks lacks a configuration.
+    pub(super) lacks_configuration: bool,
 }
 
 /// Frames that follow an append.
@@ -178,7 +180,8 @@ impl Outboxes {
         };
         let is_named = address == Address::Named(log);
         let (names_itself, to_witness) = (core.names_itself(), core.has_for_witness(node));
-        Addressee { node, log, is_named, names_itself, to_witness }
+        let lacks_configuration = core.lacks_configuration();
+        Addressee { node, log, is_named, names_itself, to_witness, lacks_configuration }
     }
 
     /// Says something small to a peer at the end of the turn.
@@ -379,8 +382,8 @@ impl<D: Disk> Worker<D> {
 
 /// What is said to somebody, as a record.
 fn record(to: Addressee, group: GroupId, message: Message, body_bytes: u32) -> Record {
-    let Addressee { is_named, names_itself, to_witness, .. } = to;
-    Record { group, message, body_bytes, is_named, names_itself, to_witness }
+    let Addressee { is_named, names_itself, to_witness, lacks_configuration, .. } = to;
+    Record { group, message, body_bytes, is_named, names_itself, to_witness, lacks_configuration }
 }
 
 impl Body {

@@ -20,7 +20,7 @@ use tokio::sync::oneshot;
 use super::Addressee;
 use super::Worker;
 use super::introductions::Note;
-use super::piece::{ACK, FACTS, HEAD_BYTES, Head, PIECE, PIECE_BYTES, REFUSAL};
+use super::piece::{ACK, FACTS, FOUNDING, HEAD_BYTES, Head, PIECE, PIECE_BYTES, REFUSAL};
 use crate::state_machine::{StateMachine, StateMachines};
 
 /// A piece that is not acknowledged within this is sent again …
@@ -151,12 +151,15 @@ impl<D: Disk> Worker<D> {
     pub(super) fn checkpoint(&mut self, slot: GroupSlot) {
         let Some(replica) = self.replicas[slot.0 as usize].as_mut() else { return };
         let Some(machine) = &replica.machine else { return self.cut_log(slot) };
-        replica.saving = true;
-        replica.bytes_since_checkpoint = 0;
         let (group, id) = (replica.id, replica.applied_id());
         let in_force = replica.core.configuration_up_to(replica.applied);
         let (_, configuration) = in_force.expect("the log reaches back to the applied entry");
+        if configuration.is_empty() {
+            return; // nobody could use it: not even this replica, once its log begins there
+        }
         let configuration = configuration.clone();
+        replica.saving = true;
+        replica.bytes_since_checkpoint = 0;
         let image = machine.checkpoint();
         let token = self.transfers.expect(Work::Save { slot, group });
         self.lane.save_snapshot(token, group, id, configuration, image);
@@ -368,7 +371,7 @@ impl<D: Disk> Worker<D> {
         let from = voice.from;
         let Head { is_named, names_itself, to_witness, .. } = head;
         let voice = Voice { is_named, names_itself, to_witness, ..voice };
-        if !self.hears(slot, voice, matches!(head.kind, PIECE | FACTS)) {
+        if !self.hears(slot, voice, matches!(head.kind, PIECE | FACTS | FOUNDING)) {
             return self.dispatch.peers().refuse();
         }
         match head.kind {
@@ -376,6 +379,7 @@ impl<D: Disk> Worker<D> {
             PIECE | FACTS if self.lane.is_witness(slot) != (head.kind == FACTS) => self.metrics.bad_unit(),
             PIECE => self.take_piece(voice, &head, body.slice(head_bytes..)),
             FACTS => self.take_facts(slot, voice, &head, &body[head_bytes..]),
+            FOUNDING => self.take_founding(slot, voice, &head, &body[head_bytes..]),
             ACK => self.take_ack(from, &head),
             _ => self.give_up(head.group, from),
         }

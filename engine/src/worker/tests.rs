@@ -28,6 +28,7 @@ use crate::peers::Peers;
 use crate::state_machine::{Checkpoint, Committed, Replies, StateMachine};
 use crate::{Applied, CreateError, GroupStatus, ProposeError, ReplaceError};
 
+mod founding;
 mod full;
 mod loss;
 mod memory;
@@ -136,8 +137,8 @@ struct Node {
 
 /// A message to the group, from somebody whose configuration names no logs.
 fn record_of(message: Message) -> Record {
-    let (is_named, names_itself, to_witness) = (false, false, false);
-    Record { group: GROUP, message, body_bytes: 0, is_named, names_itself, to_witness }
+    let (is_named, names_itself, to_witness, lacks_configuration) = (false, false, false, false);
+    Record { group: GROUP, message, body_bytes: 0, is_named, names_itself, to_witness, lacks_configuration }
 }
 
 impl Node {

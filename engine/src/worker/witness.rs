@@ -105,6 +105,10 @@ impl<D: Disk> Worker<D> {
         if to <= replica.core.compacted().index {
             return;
         }
+        let in_force = replica.core.configuration_up_to(to);
+        if in_force.is_none_or(|(_, configuration)| configuration.is_empty()) {
+            return; // the log is all that could bring it
+        }
         let Some(term) = replica.core.term_at(to) else { return };
         self.lane.compact(slot, EntryId::new(term, to));
         self.step(slot, Input::Compacted { to });

@@ -67,6 +67,8 @@ pub(crate) enum Write {
     },
     Checkpoint(Checkpoint),
     Compact(Index),
+    /// The log begins in what this payload stands for.
+    Founding(u64),
 }
 
 impl Image {
@@ -140,6 +142,7 @@ impl Image {
             }
             Write::Checkpoint(checkpoint) => self.checkpoint = *checkpoint,
             Write::Compact(to) => self.compact(*to),
+            Write::Founding(membership) => self.membership = *membership,
         }
     }
 

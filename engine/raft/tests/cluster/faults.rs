@@ -147,6 +147,22 @@ impl Cluster {
         self.replica_mut(node).group.as_mut().expect("just started").set_fence(fence);
     }
 
+    /// As [`Cluster::damage`], and the record of the group's founding is lost, too.
+    pub(crate) fn damage_founding(&mut self, node: u64, kept: usize) {
+        let durable = &mut self.replica_mut(node).disk.durable;
+        assert_eq!(durable.compacted, EntryId::default(), "the log begins with the group");
+        (durable.membership, durable.checkpoint.membership) = (0, 0);
+        self.damage(node, kept);
+    }
+
+    /// `by` tells another what its log begins with.
+    pub(crate) fn tell_founding(&mut self, by: u64, to: u64) {
+        let known = self.group(by).founding().map(|(id, configuration)| (id, configuration.clone()));
+        let Some((id, configuration)) = known else { return };
+        self.input(to, Input::Founding { id, configuration: &configuration });
+        self.finish(to);
+    }
+
     /// A snapshot may have arrived at a node that crashed before it was durable there: nobody will answer for it, and its
     /// sender's driver runs out of patience.
     fn give_up_snapshots(&mut self, to: u64) {

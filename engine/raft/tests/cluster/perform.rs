@@ -88,6 +88,11 @@ impl Cluster {
             replica.disk.write(Write::Install { snapshot, keep_tail: install.keep_tail });
             (replica.applied, replica.state) = (snapshot.id.index, snapshot.state);
         }
+        if let Some(known) = effects.begins_in.take() {
+            let at = self.configurations.iter().position(|configuration| *configuration == known);
+            let payload = MEMBERSHIPS + at.expect("nobody invents a configuration") as u64;
+            self.replica_mut(node).disk.write(Write::Founding(payload));
+        }
         let hands_over =
             effects.send.iter().any(|(_, message)| matches!(message, Message::TimeoutNow { .. }));
         self.seen.transfers += u64::from(hands_over);

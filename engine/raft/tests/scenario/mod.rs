@@ -4,6 +4,7 @@ mod commit;
 mod departure;
 mod election;
 mod fence;
+mod founding;
 mod incarnation;
 mod liveness;
 mod membership;

@@ -11,8 +11,7 @@ fn a_replica_that_joined_answers_only_who_means_it() {
     let last = EntryId::new(Term(8), Index(8));
     let ask = |node: &mut Node, term: u64, is_named: bool, to_log: u64| {
         let message = Message::Vote { term: Term(term), last, transfer: true };
-        let record =
-            Record { group: GROUP, message, body_bytes: 0, is_named, names_itself: false, to_witness: false };
+        let record = Record { is_named, ..record_of(message) };
         node.receive(2, 5, to_log, Some(&record));
         node.settle();
         let said = node.said();

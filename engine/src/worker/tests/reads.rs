@@ -162,10 +162,7 @@ fn groups_of_one_leader_that_are_read_are_renewed_together() {
     let mut made = node.order(|reply| Order::Found { group: OTHER, founders, reply });
     node.settle();
     made.try_recv().unwrap().unwrap();
-    let told = |group, message| {
-        Record { group, message, body_bytes: 0, is_named: false, names_itself: false, to_witness: false }
-            .encode()
-    };
+    let told = |group, message| Record { group, ..record_of(message) }.encode();
     let heartbeat = Message::Heartbeat { term: Term(1), commit: Index(0), round: 0, rest: false };
     node.hear_unit(2, UnitKind::Groups, 1, &told(OTHER, heartbeat));
     node.settle();

@@ -1,0 +1,171 @@
+//! The record of a group's founding is lost: it is asked for, told, and written again.
+
+use raftwerk_wal::OnDamage;
+
+use super::super::piece::FOUNDING;
+use super::*;
+
+/// A founder with two others whose log has lost its first batch, in which it says so, and has fenced it.
+fn damaged(as_witness: bool) -> MemoryFiles {
+    let files = MemoryFiles::new();
+    let mut node = Node::open(&files, u64::MAX);
+    let mut founders = Configuration::of_voters([1, 2, 3].map(NodeId));
+    founders.witnesses = as_witness.then_some(NodeId(1)).into_iter().collect();
+    let mut made = node.order(|reply| Order::Found { group: GROUP, founders, reply });
+    node.settle();
+    made.try_recv().unwrap().unwrap();
+    for term in 5..8 {
+        let message = Message::Vote { term: Term(term), last: EntryId::default(), transfer: true };
+        let record = Record { to_witness: as_witness, ..record_of(message) };
+        node.hear_unit(2, UnitKind::Groups, 1, &record.encode());
+        node.settle();
+    }
+    assert_eq!(node.status().unwrap().term, Term(7));
+    drop(node);
+    let damaged = files.after_power_cut(|_, _| SectorFate::Old);
+    assert!(damaged.rot("lane-0/seg-0000000000000001.log", 4096 + 9, 1));
+    damaged
+}
+
+fn opened(files: &MemoryFiles) -> Node {
+    let mut node = Node::open_with(files, 4096, |_, options| options.on_damage = OnDamage::Fence);
+    node.settle();
+    node
+}
+
+impl Node {
+    /// A leader's heartbeat; whether the answer says that a configuration is lacking. `None`: there is no answer.
+    fn beaten(&mut self, to_witness: bool) -> Option<bool> {
+        let message = Message::Heartbeat { term: Term(20), commit: Index(0), round: 0, rest: false };
+        let record = Record { to_witness, ..record_of(message) };
+        self.hear_unit(2, UnitKind::Groups, 1, &record.encode());
+        self.settle();
+        let said: Vec<Record> = self.wire.0.lock().unwrap().drain(..).map(|(_, record)| record).collect();
+        let is_answer = |said: &&Record| matches!(said.message, Message::HeartbeatAck { .. });
+        said.iter().find(is_answer).map(|said| said.lacks_configuration)
+    }
+
+    fn is_told(&mut self, configuration: &Configuration) -> Configuration {
+        let mut body = Vec::new();
+        configuration.encode(&mut body);
+        let to_witness = configuration.is_witness(NodeId(1));
+        let total = body.len() as u64;
+        let mut unit = BytesMut::new();
+        Head { kind: FOUNDING, group: GROUP, term: Term(20), total, to_witness, ..Head::default() }
+            .encode(&mut unit);
+        unit.extend_from_slice(&body);
+        self.hear_unit(2, UnitKind::Snapshot, 0, &unit);
+        self.settle();
+        self.status().unwrap().configuration
+    }
+}
+
+#[test]
+fn a_founder_that_lost_the_record_of_its_founding_says_so_until_it_is_told_and_writes_it_again() {
+    let files = damaged(false);
+    let mut node = opened(&files);
+    let status = node.status().unwrap();
+    assert_eq!((status.configuration.is_empty(), status.term, status.is_witness), (true, Term(8), false));
+    assert_eq!(node.beaten(false), Some(true));
+    let founders = Configuration::of_voters([1, 2, 3].map(NodeId));
+    assert!(node.is_told(&Configuration::of_voters([2, 3, 4].map(NodeId))).is_empty());
+    node.hear_unit(2, UnitKind::Snapshot, 0, &[FOUNDING; 60]);
+    assert!(node.is_told(&Configuration::default()).is_empty());
+    assert_eq!(node.beaten(false), Some(true));
+    assert_eq!(node.is_told(&founders), founders);
+    assert_eq!(node.beaten(false), Some(false), "once is enough");
+
+    // The damaged batch is there still, and what was written again comes after it.
+    for _opening in 0..2 {
+        let files = node.files.after_power_cut(|_, _| SectorFate::Old);
+        node = opened(&files);
+        let status = node.status().unwrap();
+        assert_eq!((status.configuration, status.compacted), (founders.clone(), EntryId::default()));
+        assert_eq!(node.beaten(false), Some(false));
+    }
+}
+
+/// That it was a witness is lost, too, and so it hears nobody: but all who speak to it speak to a witness.
+#[test]
+fn a_witness_of_which_nothing_is_left_becomes_one_again() {
+    let files = damaged(true);
+    let mut node = opened(&files);
+    assert!(!node.status().unwrap().is_witness);
+    assert_eq!(node.beaten(true), None, "not this time");
+    assert_eq!(node.beaten(true), Some(true));
+    assert_eq!(node.beaten(false), None, "a witness, from now on");
+    let files = node.files.after_power_cut(|_, _| SectorFate::Old);
+    let mut node = opened(&files);
+    let status = node.status().unwrap();
+    assert!(status.is_witness && status.configuration.is_empty());
+    let mut founders = Configuration::of_voters([1, 2, 3].map(NodeId));
+    assert!(node.is_told(&founders).is_empty(), "not as a witness");
+    founders.witnesses = [NodeId(1)].into_iter().collect();
+    assert_eq!(node.is_told(&founders), founders);
+    let files = node.files.after_power_cut(|_, _| SectorFate::Old);
+    let status = opened(&files).status().unwrap();
+    assert_eq!((status.is_witness, status.configuration), (true, founders));
+}
+
+#[test]
+fn who_answers_and_lacks_it_is_told_once_for_each_answer() {
+    let mut node = Node::open(&MemoryFiles::new(), u64::MAX);
+    let term = node.lead_with_one(1, 16);
+    let founders = node.status().unwrap().configuration;
+    let answers = |node: &mut Node, message: Message, lacks_configuration: bool| {
+        node.wire.1.lock().unwrap().clear();
+        let record = Record { lacks_configuration, ..record_of(message) };
+        node.hear_unit(3, UnitKind::Groups, 1, &record.encode());
+        node.settle();
+        node.wire.1.lock().unwrap().iter().filter(|head| head.kind == FOUNDING).count()
+    };
+    let beaten = Message::HeartbeatAck { term, round: 0, binds: false, rest: false };
+    let refused = Message::VoteReply { term, granted: false };
+    assert_eq!(answers(&mut node, beaten, false), 0);
+    assert_eq!(answers(&mut node, beaten, true), 1);
+    assert_eq!(answers(&mut node, beaten, true), 1, "it may have been lost");
+    assert_eq!(answers(&mut node, refused, true), 1, "whoever tells need not lead");
+    assert_eq!(answers(&mut node, Message::AppendAck { term, matched: Index(0), account: 0 }, true), 0);
+    assert!(!founders.is_empty());
+}
+
+/// A checkpoint that names nobody could not be given to anybody.
+#[test]
+fn no_checkpoint_is_taken_while_nobody_knows_who_takes_part() {
+    let mut node = opened(&damaged(false));
+    let framed = |first: u64| {
+        let mut out = vec![0; 8192];
+        let id = EntryId::new(Term(20), Index(first));
+        let mut writer = raftwerk_frame::frame::FrameWriter::new(&mut out, GROUP, id).unwrap();
+        assert!(writer.push(raftwerk_frame::frame::EntryKind::Payload, &[7; 6000]));
+        let bytes = writer.finish().unwrap().frame_bytes();
+        out.truncate(bytes);
+        out
+    };
+    let append = |node: &mut Node, first: u64| {
+        let prev = EntryId::new(Term(if first == 1 { 0 } else { 20 }), Index(first - 1));
+        let message = Message::Append { term: Term(20), prev, commit: Index(first), account: 0 };
+        let body = framed(first);
+        let record = Record { body_bytes: body.len() as u32, ..record_of(message) };
+        let header = UnitHeader {
+            kind: UnitKind::Groups,
+            worker: 0,
+            workers: 1,
+            records: 1,
+            from: NodeId(2),
+            bodies_bytes: body.len() as u64,
+            log: LogId(2),
+            to_log: LogId(7),
+        };
+        let unit = [&header.encode()[..], &record.encode(), &body].concat().into();
+        assert!(node.inbox.arrive(Arrival::Unit { from: NodeId(2), is_first: true, unit }));
+        node.settle();
+        let status = node.status().unwrap();
+        (status.applied, status.compacted.index)
+    };
+    assert_eq!(append(&mut node, 1), (Index(1), Index(0)));
+    assert_eq!(append(&mut node, 2), (Index(2), Index(0)), "the log goes on, and is kept");
+    assert!(!node.files.paths().iter().any(|path| path.ends_with(".snap")));
+    node.is_told(&Configuration::of_voters([1, 2, 3].map(NodeId)));
+    assert_eq!(append(&mut node, 3).1, Index(3), "and now it is cut");
+}
