@@ -226,6 +226,9 @@ impl<D: Disk> Worker<D> {
         let is_bare = checkpoint.is_none() && recovered.compacted != EntryId::default();
         let is_witness =
             recovered.is_witness || is_bare && recovered.configuration.is_witness(self.settings.node);
+        if is_witness && !self.lane.is_witness(slot) {
+            self.lane.begin_as_witness(slot);
+        }
         let machine = machine.or_else(|| (!is_witness).then(|| self.machines.create(group)));
         let begins_at = if is_witness { recovered.compacted } else { EntryId::default() };
         let checkpointed = checkpoint.as_ref().map_or(begins_at, |meta| meta.id);

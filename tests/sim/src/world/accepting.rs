@@ -62,8 +62,8 @@ impl World<'_> {
         if !self.await_up(&left)? {
             return Ok(()); // somebody refuses to open: nothing to be accepted there
         }
-        if left.iter().any(|at| self.has_no_configuration(*at, id)) {
-            return Ok(()); // it has lost who its voters are, and does not lead
+        if left.iter().all(|at| self.has_no_configuration(*at, id)) {
+            return Ok(()); // nobody is left who could tell who takes part
         }
         let fenced: Vec<usize> = left.iter().copied().filter(|at| self.loss_at(*at, id).is_some()).collect();
         if fenced.is_empty() {
@@ -74,8 +74,7 @@ impl World<'_> {
         self.lead_with_the_rest(group, &left)
     }
 
-    /// The voters of a group that take part and have lost nothing of it. Who lost the record of its founding, and has had the
-    /// entries again since, has lost the first configuration: it does not lead until it hears of another (`raft.md`).
+    /// The voters of a group that take part and have lost nothing of it.
     fn fit(&self, group: usize) -> Vec<usize> {
         let id = group_id(group);
         let is_fit = |at: &usize| {
@@ -83,7 +82,6 @@ impl World<'_> {
             let mut replicas = body.replicas(body.worker_of(id)).filter(|view| view.group == id);
             self.nodes[*at].is_reachable()
                 && !self.nodes[*at].is_wiped
-                && !self.has_no_configuration(*at, id)
                 && replicas.any(|view| view.fence.is_none() && view.machine.is_some())
         };
         self.plan.voters[group].iter().copied().filter(is_fit).collect()

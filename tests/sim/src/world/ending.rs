@@ -186,6 +186,9 @@ impl World<'_> {
             if view.applied.0 < last || view.applied != view.core.commit() {
                 return None;
             }
+            if view.core.lacks_configuration() {
+                return None; // somebody has to tell it who takes part
+            }
             if view.core.configuration().auto_leave {
                 return None; // a joint configuration that leaders leave by themselves
             }
