@@ -202,8 +202,9 @@ impl Engine {
     }
 
     /// Makes an empty replica here that knows nothing of its group, durably: what a node needs before a leader adds it
-    /// ([`Group::reconfigure`]). It does nothing until it is spoken to. Doing it again changes nothing. Blocks for about
-    /// one sync.
+    /// ([`Group::reconfigure`]). It does nothing until it is spoken to. Doing it again changes nothing. Where damage may have taken a
+    /// replica of this group without a trace, it votes for nobody until a later leader has brought it everything
+    /// ([`Engine::loss`] tells). Blocks for about one sync.
     ///
     /// # Errors
     /// [`CreateError`]; the replica was not made.
@@ -297,8 +298,8 @@ impl Engine {
     ///
     /// Refused unless the node was opened with [`Config::accept_losses`], and unless `loss` is what [`Engine::loss`] says. To be
     /// called on as many voters as it takes to elect a leader. Of a group that is not here it lets [`Engine::create_group`] found it,
-    /// as if it had never been. It counts until the node stops, or the replica holds an entry of a
-    /// later term, which it does soon after.
+    /// as if it had never been; that is durable when this returns, and stays until the group is here. Of a replica that is here it
+    /// counts until the node stops, or the replica holds an entry of a later term, which it does soon after.
     ///
     /// # Errors
     /// [`AcceptLossError`]; nothing has changed.

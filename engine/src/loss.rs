@@ -39,6 +39,9 @@ pub enum AcceptLossError {
     /// What is lost is something else than what was said.
     #[error("what is lost now is {0:?}")]
     Other(Loss),
+    /// The log failed and takes no more writes until the engine is opened again: it may or may not say so then.
+    #[error("the log is poisoned by a failed write")]
+    Poisoned,
     /// The engine is shutting down or has shut down.
     #[error("the engine is closed")]
     Closed,

@@ -7,7 +7,8 @@
 //! 3. the later of two hard states counts;
 //! 4. a fence stays until the log holds an entry, or a base, of a later term than the fence's;
 //! 5. a remove record drops everything but the hard state and the floor: how far any log of the group has reached here. A
-//!    join record sets the floor of a log to come, and says whether it is a witness's. Both stay for good: what was acknowledged and is gone may be committed.
+//!    join record sets the floor of a log to come, and says whether it is a witness's. Both stay for good: what was acknowledged and is gone may be committed;
+//! 6. that a loss is accepted stays until the group is here again, or something else is lost.
 //!
 //! What is not here: bytes, and I/O. Next: `retention` for what the pins are for.
 
@@ -101,6 +102,8 @@ pub(crate) struct GroupLog {
     pub(crate) floor_segment: Option<u64>,
     /// The replica is gone; what it promised is not.
     pub(crate) is_removed: bool,
+    /// Damage may have taken all that there was of it, and an operator lives with that. Nothing was there since.
+    pub(crate) is_loss_accepted: bool,
     /// It has joined as a witness.
     pub(crate) is_witness: bool,
     pub(crate) live_bytes: u64,
@@ -136,6 +139,7 @@ impl GroupLog {
             floor: None,
             floor_segment: None,
             is_removed: false,
+            is_loss_accepted: false,
             is_witness: false,
             live_bytes: 0,
             counted: 0,
@@ -150,7 +154,7 @@ impl GroupLog {
         if frame.last() <= self.base.index {
             return;
         }
-        self.is_removed = false;
+        (self.is_removed, self.is_loss_accepted) = (false, false);
         self.replace_from(frame.first, pins);
         pins.pin(frame.place.segment, Pin::Frame { bytes: frame.place.bytes });
         self.live_bytes += u64::from(frame.place.bytes);
@@ -183,14 +187,15 @@ impl GroupLog {
         (self.base, self.last) = (id, id.index);
     }
 
-    /// Whether the first entries there are can follow the base.
-    pub(crate) fn follows_base(&self) -> bool {
-        let base = self.base;
-        let follows = |front: &Frame| match front.first > base.index {
-            true => front.term >= base.term,
-            false => front.term == base.term,
+    /// Whether what there is after a base can follow it. In a log whose base was expected, entries may be left that were replaced
+    /// by others before it: those were passed over.
+    pub(crate) fn follows(&self, base: EntryId) -> bool {
+        let follows = |frame: &Frame| match frame.first > base.index {
+            true => frame.term >= base.term,
+            false => frame.term == base.term,
         };
-        self.frames.front().is_none_or(follows)
+        let at = self.frames.partition_point(|frame| frame.last() <= base.index);
+        self.frames.get(at).filter(|_| self.last > base.index).is_none_or(follows)
     }
 
     pub(crate) fn has_frames(&self) -> bool {
@@ -239,7 +244,7 @@ impl GroupLog {
 
     /// Rule 2, compact. `segment` holds the record.
     pub(crate) fn compact(&mut self, to: EntryId, at: Configuration, segment: u64, pins: &mut Pins) {
-        self.is_removed = false;
+        (self.is_removed, self.is_loss_accepted) = (false, false);
         self.set_base(to, at, segment, pins);
         self.last = self.last.max(to.index);
         self.memberships.retain(|(index, _)| *index > to.index);
@@ -261,7 +266,7 @@ impl GroupLog {
 
     /// Rule 2, snapshot. Also how a replica begins.
     pub(crate) fn restart(&mut self, id: EntryId, at: Configuration, segment: u64, pins: &mut Pins) {
-        self.is_removed = false;
+        (self.is_removed, self.is_loss_accepted) = (false, false);
         self.replace_from(Index(0), pins);
         self.set_base(id, at, segment, pins);
         self.last = id.index;
@@ -340,7 +345,14 @@ impl GroupLog {
         }
         (self.base, self.base_configuration) = (EntryId::default(), Configuration::default());
         (self.last, self.is_removed, self.is_witness) = (Index(0), true, false);
+        self.is_loss_accepted = false;
         self.count_entries(pins);
+    }
+
+    /// Of a group that is not here, if it ever was: whatever it had promised is given up. `segment` holds the record.
+    pub(crate) fn accept_loss(&mut self, segment: u64, pins: &mut Pins) {
+        self.keep_floor(Some(segment), pins);
+        (self.is_removed, self.is_loss_accepted) = (true, true);
     }
 
     /// Whether nothing was ever promised here: then there is nothing to keep of it.
@@ -487,6 +499,14 @@ mod tests {
         assert_eq!(log.configuration_at(Index(8)), &one);
         log.release(&mut pins);
         assert!(!pins.is_pinned(1));
+    }
+
+    #[test]
+    fn entries_of_an_older_term_or_another_at_the_base_do_not_follow_it() {
+        let (log, _) = log(&[frame(1, 4, 3, 1), frame(5, 4, 4, 1)]);
+        let follows = |index: u64, term: u64| log.follows(EntryId::new(Term(term), Index(index)));
+        assert!(follows(2, 3) && follows(4, 3) && follows(6, 4) && follows(8, 9), "the last follows nothing");
+        assert!(!follows(2, 2) && !follows(4, 5) && !follows(6, 5));
     }
 
     #[test]

@@ -324,7 +324,7 @@ impl<D: Disk> Lane<D> {
     #[must_use]
     pub fn past(&self, slot: GroupSlot) -> Option<(HardState, EntryId)> {
         let log = self.groups.log(slot);
-        log.is_removed.then(|| (log.hard_state, log.floor.unwrap_or_default()))
+        (log.is_removed && !log.is_loss_accepted).then(|| (log.hard_state, log.floor.unwrap_or_default()))
     }
 
     /// An empty replica that knows nothing of its group begins here, bound by what an earlier one has promised. With
@@ -342,6 +342,43 @@ impl<D: Disk> Lane<D> {
         self.snapshot(slot, EntryId::default(), &Configuration::default(), false);
     }
 
+    /// As [`Lane::join`], where the log may have lost an earlier replica of the group without a trace, with promises of terms up to
+    /// `fence`: so this one is fenced from its beginning, and in a term that is later. All in one batch: no part of it is ever
+    /// there without the rest.
+    ///
+    /// # Errors
+    /// [`LogError::Poisoned`].
+    pub fn join_fenced(
+        &mut self,
+        slot: GroupSlot,
+        as_witness: bool,
+        fence: Term,
+        hard_state: HardState,
+    ) -> Result<(), LogError> {
+        self.check()?;
+        self.reserve(4 * (HEADER_BYTES + size_of::<u64>()));
+        self.join(slot, as_witness);
+        let place = self.write_fence(self.groups.log(slot).group, fence);
+        self.groups.log_mut(slot).fence(fence, place.segment, &mut self.pins);
+        self.hard_state(slot, hard_state)
+    }
+
+    /// Notes that an operator lives with whatever this lane may have lost of a group that is not here. It stays until the group
+    /// is here again, or more is lost of groups that nobody can name.
+    ///
+    /// # Errors
+    /// [`LogError::Poisoned`].
+    pub fn accept_loss(&mut self, slot: GroupSlot) -> Result<(), LogError> {
+        self.check()?;
+        let place = self.write_loss_accepted(self.groups.log(slot).group);
+        self.groups.log_mut(slot).accept_loss(place.segment, &mut self.pins);
+        Ok(())
+    }
+
+    pub(crate) fn write_loss_accepted(&mut self, group: GroupId) -> Place {
+        self.write_fact(FrameKind::Join, group, EntryId::default(), &[3])
+    }
+
     /// A replica begins here that is one of its group's founders: its log begins in this configuration. With `as_witness` it
     /// takes no payloads, for as long as it is there. Does nothing if the lane is poisoned.
     pub fn found(&mut self, slot: GroupSlot, configuration: &Configuration, as_witness: bool) {
@@ -354,7 +391,7 @@ impl<D: Disk> Lane<D> {
         self.snapshot(slot, EntryId::default(), configuration, false);
     }
 
-    /// The replica, whose log is empty, takes no payloads from here on, for as long as it is there. Part of how it begins; or
+    /// The replica, whose log holds no payloads, takes none from here on, for as long as it is there. Part of how it begins; or
     /// the record that said so was lost. Does nothing if the lane is poisoned.
     pub fn begin_as_witness(&mut self, slot: GroupSlot) {
         if self.poisoned.is_some() {

@@ -6,7 +6,7 @@
 
 use bytes::Bytes;
 use raftwerk_frame::frame;
-use raftwerk_frame::{Configuration, EntryId, HardState, Index, Term};
+use raftwerk_frame::{Configuration, EntryId, GroupId, HardState, Index, Term};
 
 use crate::disk::{Disk, Files};
 use crate::error::LogError;
@@ -145,6 +145,20 @@ impl<D: Disk> Lane<D> {
     #[must_use]
     pub fn is_witness(&self, slot: GroupSlot) -> bool {
         self.groups.log(slot).is_witness
+    }
+
+    /// Whether a replica of a group was here, and is gone, and what it has promised is known ([`Lane::past`]).
+    #[must_use]
+    pub fn has_past(&self, group: GroupId) -> bool {
+        let slot = self.groups.by_id.get(&group).copied();
+        slot.is_some_and(|slot| self.past(GroupSlot(slot)).is_some())
+    }
+
+    /// Whether an operator lives with what may have been lost of a group that is not here ([`Lane::accept_loss`]).
+    #[must_use]
+    pub fn is_loss_accepted(&self, group: GroupId) -> bool {
+        let slot = self.groups.by_id.get(&group).copied();
+        slot.is_some_and(|slot| self.groups.log(GroupSlot(slot)).is_loss_accepted)
     }
 
     /// The latest term and vote, durable or not.

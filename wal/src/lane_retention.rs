@@ -207,7 +207,9 @@ impl<D: Disk> Lane<D> {
         let has_base_there = log.base_segment == Some(oldest);
         if log.floor_segment == Some(oldest) {
             let (floor, is_removed, is_witness) = (log.floor, log.is_removed, log.is_witness);
+            let is_loss_accepted = log.is_loss_accepted;
             let place = match floor {
+                _ if is_loss_accepted => Some(self.write_loss_accepted(group)),
                 _ if is_removed => Some(self.write_remove(group, floor.unwrap_or_default())),
                 _ if is_witness || floor.is_some() => Some(self.write_join(group, floor, is_witness)),
                 _ => None, // it was removed, had nothing, and began anew

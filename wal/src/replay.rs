@@ -85,6 +85,11 @@ impl Replay {
                 log.is_witness = true;
                 Ok(())
             }
+            Says::LossAccepted => {
+                let (log, pins) = self.log(frame.group);
+                log.accept_loss(segment, pins);
+                Ok(())
+            }
             Says::Fence => {
                 let (log, pins) = self.log(frame.group);
                 log.fence(frame.term(), segment, pins);
@@ -101,14 +106,14 @@ impl Replay {
                 Extra::Compact(configuration) => {
                     let is_broken = self.is_broken(frame.group);
                     let (log, pins) = self.log(frame.group);
-                    if is_broken && log.base == frame.id && log.follows_base() {
+                    if is_broken && log.base == frame.id && log.follows(frame.id) {
                         // Where the log begins is only said again: what follows there is as certain as it was.
                         log.compact(frame.id, configuration, segment, pins);
                         return Ok(());
                     }
                     self.mend(frame.group);
                     let (log, pins) = self.log(frame.group);
-                    if is_broken {
+                    if is_broken || !log.follows(frame.id) {
                         // Whether what is left after it belongs there cannot be told.
                         log.restart(frame.id, configuration, segment, pins);
                     } else {
@@ -185,8 +190,9 @@ impl Replay {
             }
             Lost::Any => {
                 self.is_any_hit = true;
-                for log in self.groups.slots.iter().flatten() {
+                for log in self.groups.slots.iter_mut().flatten() {
                     self.hit.insert(log.group, true);
+                    log.is_loss_accepted = false; // it was another
                 }
             }
         }
@@ -247,7 +253,7 @@ impl Replay {
     /// Forgets the groups that are gone and have promised nothing.
     pub(crate) fn forget_blank(&mut self) {
         self.latest = None;
-        let is_blank = |log: &GroupLog| log.is_removed && log.is_blank();
+        let is_blank = |log: &GroupLog| log.is_removed && log.is_blank() && !log.is_loss_accepted;
         let slots = self.groups.slots.iter().enumerate();
         let blank = slots.filter(|(_, log)| log.as_ref().is_some_and(is_blank)).map(|(slot, _)| slot as u32);
         for slot in blank.collect::<Vec<u32>>() {

@@ -63,6 +63,7 @@ pub(crate) enum Says {
         as_witness: bool,
     },
     FoundsAsWitness,
+    LossAccepted,
     Fence,
     /// More than fits here: so many of the survey's `extras` come before it.
     Extra(u32),
@@ -224,6 +225,7 @@ impl Survey {
                 [] => Says::Join { as_witness: false },
                 [1] => Says::Join { as_witness: true },
                 [2] => Says::FoundsAsWitness,
+                [3] => Says::LossAccepted,
                 _ => self.extra(Extra::Nonsense("a join record says what nobody knows")),
             },
             FrameKind::Withheld => Says::Withheld,

@@ -4,10 +4,12 @@
 //! Where frames were lost and nobody can tell whose they were, there may have been replicas that are gone without a trace, with
 //! all that they had promised. A lane remembers that for good: as a term, in a record of the kind that holds a term for a group,
 //! under an id that no group has. From then on it founds no group, since it may have been a voter of it, until an operator says
-//! of that very group that it lives with the loss.
+//! of that very group that it lives with the loss; which is noted, too. And who joins a group there is fenced from the beginning,
+//! as a replica would be of which damage had left a trace: it may be named with this log, and have forgotten what it promised.
 
 use raftwerk_frame::{EntryId, GroupId, HardState, Index, Term};
 use raftwerk_wal::{Disk, LogError, RecoveredGroup};
+use tokio::sync::oneshot;
 
 use super::Worker;
 use crate::loss::{AcceptLossError, Loss};
@@ -21,8 +23,6 @@ const RESERVED: GroupId = GroupId(u64::MAX - 1 - u16::MAX as u64);
 pub(super) struct Unknown {
     /// No promise of theirs was of a later term; `None` if there were none.
     fence: Option<Term>,
-    /// An operator has said that these may be founded all the same.
-    accepted: Vec<GroupId>,
 }
 
 /// Whether an id is the log's own.
@@ -52,14 +52,15 @@ impl<D: Disk> Worker<D> {
         is_note
     }
 
-    /// Whether a group that is not here may have been, and promised something, and left nothing behind.
-    pub(super) fn may_have_lost(&self, group: GroupId) -> bool {
-        self.unknown.fence.is_some() && !self.unknown.accepted.contains(&group)
+    /// Whether a group that is not here may have been, and promised something, in terms up to this one, and left nothing behind.
+    pub(super) fn may_have_lost(&self, group: GroupId) -> Option<Term> {
+        self.unknown.fence.filter(|_| !self.lane.is_loss_accepted(group))
     }
 
     pub(crate) fn loss(&self, group: GroupId) -> Option<Loss> {
         let Some(slot) = self.slot_of(group) else {
-            let fence = self.unknown.fence.filter(|_| self.owns(group) && self.may_have_lost(group))?;
+            let is_foreign = !self.owns(group) || is_reserved(group) || self.lane.has_past(group);
+            let fence = self.may_have_lost(group).filter(|_| !is_foreign)?;
             return Some(Loss { group, fence, last: EntryId::default(), applied: Index(0) });
         };
         let fence = self.lane.fence(slot);
@@ -67,9 +68,18 @@ impl<D: Disk> Worker<D> {
         Some(Loss { group, fence: fence?, last: replica.core.last(), applied: replica.applied })
     }
 
+    /// An operator lives with a loss. Of a group that is not here, whoever said so is told when the log says so durably.
+    pub(super) fn accept_loss(&mut self, said: &Loss, reply: oneshot::Sender<Result<(), AcceptLossError>>) {
+        let answer = self.try_accept_loss(said);
+        if answer.is_ok() && self.slot_of(said.group).is_none() {
+            return self.filling.accepted.push(reply);
+        }
+        let _caller_gone = reply.send(answer);
+    }
+
     /// The replica votes and leads again, with what it has. Its log says that it is fenced until it holds an entry of a later term:
     /// a node that stops before that has to be told again.
-    pub(super) fn accept_loss(&mut self, said: &Loss) -> Result<(), AcceptLossError> {
+    fn try_accept_loss(&mut self, said: &Loss) -> Result<(), AcceptLossError> {
         let found = self.loss(said.group).ok_or(AcceptLossError::None)?;
         if found != *said {
             return Err(AcceptLossError::Other(found));
@@ -79,8 +89,8 @@ impl<D: Disk> Worker<D> {
         }
         let Some(slot) = self.slot_of(said.group) else {
             tracing::error!(node = self.settings.node.0, loss = ?said, "an operator has accepted that a group may be lost");
-            self.unknown.accepted.push(said.group);
-            return Ok(());
+            let slot = self.lane.attach(said.group);
+            return self.lane.accept_loss(slot).map_err(|_| AcceptLossError::Poisoned);
         };
         let replica = self.replicas[slot.0 as usize].as_mut().ok_or(AcceptLossError::None)?;
         tracing::error!(node = self.settings.node.0, loss = ?said, "an operator has accepted that this is lost");

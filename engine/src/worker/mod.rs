@@ -61,6 +61,7 @@ use crate::dispatch::Dispatch;
 use crate::error::{CreateError, ProposeError};
 use crate::inbox::Inbox;
 use crate::liveness::{Heard, Liveness, News};
+use crate::loss::AcceptLossError;
 use crate::metric::WorkerMetrics;
 use crate::pulse::Pulse;
 use crate::state_machine::{Replies, StateMachines};
@@ -79,6 +80,8 @@ struct Held {
     is_relaxed: bool,
     /// Groups that come into being with the batch.
     created: Vec<oneshot::Sender<Result<(), CreateError>>>,
+    /// Losses that are lived with from it on.
+    accepted: Vec<oneshot::Sender<Result<(), AcceptLossError>>>,
     /// Groups that are gone with it: their files may follow, and who removed them is told.
     removed: Vec<(GroupId, oneshot::Sender<bool>)>,
     /// When it was handed to the disk.
@@ -271,6 +274,9 @@ impl<D: Disk> Worker<D> {
         for reply in held.created.drain(..) {
             let _caller_gone = reply.send(Ok(()));
         }
+        for reply in held.accepted.drain(..) {
+            let _caller_gone = reply.send(Ok(()));
+        }
         for (group, reply) in held.removed.drain(..) {
             self.drop_files(group, reply);
         }
@@ -363,6 +369,7 @@ impl<D: Disk> Worker<D> {
                 Some(last) => {
                     last.messages.append(&mut self.filling.messages);
                     last.created.append(&mut self.filling.created);
+                    last.accepted.append(&mut self.filling.accepted);
                     last.removed.append(&mut self.filling.removed);
                 }
                 None => {
@@ -413,8 +420,13 @@ impl<D: Disk> Worker<D> {
         self.is_poisoned = true;
         self.metrics.poisoned();
         let waiting = self.held.drain(..).chain([std::mem::take(&mut self.filling)]);
-        for reply in waiting.flat_map(|held| held.created) {
-            let _caller_gone = reply.send(Err(CreateError::Poisoned));
+        for held in waiting {
+            for reply in held.created {
+                let _caller_gone = reply.send(Err(CreateError::Poisoned));
+            }
+            for reply in held.accepted {
+                let _caller_gone = reply.send(Err(AcceptLossError::Poisoned));
+            }
         }
         self.outboxes.clear();
         self.dirty.clear();

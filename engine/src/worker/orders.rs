@@ -1,13 +1,13 @@
 //! What the engine asks of a worker: replicas that come and go, and what they look like.
 
-use raftwerk_frame::{Configuration, EntryId, GroupId, Index};
+use raftwerk_frame::{Configuration, EntryId, GroupId, HardState, Index};
 use raftwerk_raft as raft;
 use raftwerk_wal::Disk;
 use tokio::sync::oneshot;
 
 use super::Worker;
 use super::reads::refuse_reads;
-use super::replica::Replica;
+use super::replica::{Promise, Replica};
 use crate::error::{CreateError, ReadError};
 use crate::group::GroupStatus;
 use crate::inbox::Order;
@@ -42,9 +42,7 @@ impl<D: Disk> Worker<D> {
             Order::Loss { group, reply } => {
                 let _caller_gone = reply.send(self.loss(group));
             }
-            Order::AcceptLoss { loss, reply } => {
-                let _caller_gone = reply.send(self.accept_loss(&loss));
-            }
+            Order::AcceptLoss { loss, reply } => self.accept_loss(&loss, reply),
             Order::ReplacePeer { peer, asked, reply } => self.replace_peer(peer, asked, reply),
             Order::PipelineGone { .. } | Order::Shutdown => unreachable!("taken by take_orders"),
         }
@@ -80,9 +78,9 @@ impl<D: Disk> Worker<D> {
             Err(CreateError::Exists(group))
         } else if super::loss::is_reserved(group) {
             Err(CreateError::Reserved(group))
-        } else if !joins && self.has_past(group) {
+        } else if !joins && self.lane.has_past(group) {
             Err(CreateError::Removed(group))
-        } else if !joins && self.may_have_lost(group) {
+        } else if !joins && self.may_have_lost(group).is_some() {
             Err(CreateError::Lost(group))
         } else {
             // Durable with this turn's batch; the caller waits for that.
@@ -92,17 +90,23 @@ impl<D: Disk> Worker<D> {
         let _caller_gone = reply.send(answer);
     }
 
-    /// Whether a replica of a group was here, and has promised something.
-    fn has_past(&mut self, group: GroupId) -> bool {
-        let slot = self.lane.attach(group);
-        self.lane.past(slot).is_some()
-    }
-
-    /// A new replica; without a configuration, one that joins, and keeps what an earlier one has promised.
+    /// A new replica; without a configuration, one that joins, and keeps what an earlier one has promised. If there may have been
+    /// one that was lost without a trace, it takes part in no vote until a later leader has brought it everything.
     fn create_replica(&mut self, group: GroupId, configuration: Configuration, as_witness: bool) {
+        let fence = self.may_have_lost(group).filter(|_| configuration.is_empty());
         let slot = self.lane.attach(group);
-        let (hard_state, floor) = self.lane.past(slot).unwrap_or_default();
-        let origin = if configuration.is_empty() {
+        let (mut hard_state, floor) = self.lane.past(slot).unwrap_or_default();
+        let origin = if let Some(fence) = fence {
+            if hard_state.term <= fence {
+                hard_state = HardState { term: fence.next(), vote: Some(self.settings.node) };
+            }
+            tracing::warn!(node = self.settings.node.0, %group, fence = fence.0,
+                "what joins may have been here, and been lost: it votes for nobody until a new leader has repaired it");
+            if let Err(error) = self.lane.join_fenced(slot, as_witness, fence, hard_state) {
+                return self.poison(&error);
+            }
+            raft::Origin::Joined { floor }
+        } else if configuration.is_empty() {
             self.lane.join(slot, as_witness);
             raft::Origin::Joined { floor }
         } else {
@@ -126,8 +130,17 @@ impl<D: Disk> Worker<D> {
         };
         let mut core = raft::Group::new(config, restored, self.now);
         self.settings.rank(&mut core);
+        if let Some(fence) = fence {
+            core.set_fence(fence);
+        }
         let machine = (!as_witness).then(|| self.machines.create(group));
         self.add_replica(Replica::new(group, slot, core, machine, None));
+        if fence.is_some()
+            && let Some(replica) = self.replicas[slot.0 as usize].as_mut()
+        {
+            replica.promise = Promise::InTurn;
+            self.promised.push(slot);
+        }
     }
 
     /// Puts a replica in its place and arms its timer.

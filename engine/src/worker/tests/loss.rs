@@ -151,10 +151,156 @@ fn a_group_that_may_have_been_lost_without_a_trace_is_not_founded_anew_unless_an
         node.accept(Loss { fence: Term(lost.fence.0 + 1), ..lost }),
         Err(AcceptLossError::Other(lost))
     );
-    assert_eq!(node.accept(lost), Ok(()));
+    // Whoever is told waits for the disk, and nobody has to say it twice.
+    let mut answer = node.order(|reply| Order::AcceptLoss { loss: lost, reply });
+    node.turn(Duration::ZERO);
+    assert!(answer.try_recv().is_err(), "nothing is durable yet");
+    let early = node.files.after_power_cut(|_, _| SectorFate::Old);
+    node.settle();
+    assert_eq!(answer.try_recv().unwrap(), Ok(()));
+    assert_eq!(node.loss_of(GONE), None);
+    assert_eq!(opened(&early, true).found(GONE), Err(CreateError::Lost(GONE)));
+    let files = node.files.after_power_cut(|_, _| SectorFate::Old);
+    let mut node = opened(&files, false);
+    node.settle();
+    assert!(node.worker.replica(GONE).is_none(), "it is not here for that");
     assert_eq!(node.found(GroupId(9)), Err(CreateError::Lost(GroupId(9))), "it was said of the other");
     assert_eq!(node.found(GONE), Ok(()));
     assert_eq!(node.loss_of(GONE), None);
     assert_eq!(node.found(GroupId(u64::MAX)), Err(CreateError::Reserved(GroupId(u64::MAX))));
     assert_eq!(node.found(GroupId(u64::MAX - 1)), Err(CreateError::Reserved(GroupId(u64::MAX - 1))));
+}
+
+/// A lane that has lost what nobody can name, in terms up to this one.
+fn bereft() -> (Node, Term) {
+    let files = MemoryFiles::new();
+    let mut node = Node::alone(&files, 4096);
+    node.found(GONE).unwrap();
+    for _ in 0..4 {
+        node.write(&[1; 3000]).unwrap();
+    }
+    let path = "lane-0/seg-0000000000000001.log";
+    let content = files.content(path).unwrap();
+    let found = content.windows(8).position(|bytes| bytes == GONE.0.to_le_bytes()).unwrap();
+    let damaged = files.after_power_cut(|_, _| SectorFate::Old);
+    drop(node);
+    assert!(damaged.rot(path, (found & !4095) as u64 + 9, 1));
+    let mut node = opened(&damaged, true);
+    node.settle();
+    let fence = node.loss_of(GONE).unwrap().fence;
+    (node, fence)
+}
+
+impl Node {
+    fn joins(&mut self, group: GroupId) -> (Term, Option<Term>) {
+        let mut made = self.order(|reply| Order::Join { group, as_witness: false, reply });
+        self.settle();
+        made.try_recv().unwrap().unwrap();
+        self.fenced(group)
+    }
+
+    fn fenced(&self, group: GroupId) -> (Term, Option<Term>) {
+        let replica = self.worker.replica(group).unwrap();
+        let fence = self.worker.lane.fence(replica.slot).filter(|_| replica.core.is_fenced());
+        (replica.core.term(), fence)
+    }
+}
+
+/// It may be named with this very log, and have promised something: so it has no say before it is repaired.
+#[test]
+fn who_joins_where_it_may_have_been_lost_is_fenced_from_the_beginning() {
+    let (mut node, fence) = bereft();
+    let stepped_over = (fence.next(), Some(fence));
+    assert_eq!(node.joins(GONE), stepped_over);
+    let files = node.files.after_power_cut(|_, _| SectorFate::Old);
+    let mut node = opened(&files, true);
+    node.settle();
+    assert_eq!(node.fenced(GONE), stepped_over);
+    let is_joined =
+        |node: &Node| node.worker.replica(GONE).unwrap().core.origin() != raftwerk_raft::Origin::Founder;
+    assert!(is_joined(&node));
+    // What an operator accepts is forgotten as anywhere.
+    let loss = node.loss_of(GONE).unwrap();
+    assert_eq!((loss.fence, loss.last), (fence, EntryId::default()));
+
+    // Whoever was removed here since is known, and what it promised; that it may have been more is not.
+    let mut gone = node.order(|reply| Order::Remove { group: GONE, reply });
+    node.settle();
+    assert_eq!(gone.try_recv(), Ok(true));
+    assert_eq!((node.loss_of(GONE), node.found(GONE)), (None, Err(CreateError::Removed(GONE))));
+    assert_eq!(node.joins(GONE), stepped_over);
+}
+
+#[test]
+fn who_joins_where_an_operator_lives_with_the_loss_is_not_fenced() {
+    let (mut node, _) = bereft();
+    let lost = node.loss_of(GONE).unwrap();
+    let mut answer = node.order(|reply| Order::AcceptLoss { loss: lost, reply });
+    node.settle();
+    assert_eq!(answer.try_recv().unwrap(), Ok(()));
+    assert_eq!(node.joins(GONE), (Term(0), None));
+}
+
+/// It was said of what was lost then.
+#[test]
+fn a_later_loss_is_not_accepted_with_the_first() {
+    let (mut node, _) = bereft();
+    let lost = node.loss_of(GONE).unwrap();
+    let mut answer = node.order(|reply| Order::AcceptLoss { loss: lost, reply });
+    node.settle();
+    assert_eq!(answer.try_recv().unwrap(), Ok(()));
+    node.found(GONE).unwrap();
+    let whole = node.loss().unwrap();
+    node.accept(whole).unwrap();
+    assert!(node.leads_within(10));
+    node.write(&[1; 3000]).unwrap();
+    node.write(&[1; 3000]).unwrap();
+    // Of the two records of the group, the later one is the founding.
+    let mut found = None;
+    for path in node.files.paths().into_iter().filter(|path| path.ends_with(".log")) {
+        let content = node.files.content(&path).unwrap();
+        let places = content.windows(8).enumerate().filter(|(_, bytes)| *bytes == GONE.0.to_le_bytes());
+        found = places.map(|(at, _)| (path.clone(), at)).last().or(found);
+    }
+    let (path, at) = found.unwrap();
+    let damaged = node.files.after_power_cut(|_, _| SectorFate::Old);
+    drop(node);
+    assert!(damaged.rot(&path, (at & !4095) as u64 + 9, 1));
+    let mut node = opened(&damaged, true);
+    node.settle();
+    assert!(node.worker.replica(GONE).is_none());
+    assert_eq!(node.found(GONE), Err(CreateError::Lost(GONE)));
+}
+
+/// The segment that says so goes, and what it says does not.
+#[test]
+fn what_an_operator_lives_with_outlives_the_segment_that_it_was_written_to() {
+    let (mut node, _) = bereft();
+    let (lost, whole) = (node.loss_of(GONE).unwrap(), node.loss().unwrap());
+    let mut answer = node.order(|reply| Order::AcceptLoss { loss: lost, reply });
+    node.settle();
+    assert_eq!(answer.try_recv().unwrap(), Ok(()));
+    let files = node.files.after_power_cut(|_, _| SectorFate::Old);
+    let says_so = |path: &&String| {
+        let content = files.content(path).unwrap();
+        path.contains("/seg-") && content.windows(8).any(|bytes| bytes == GONE.0.to_le_bytes())
+    };
+    let segment = files.paths().iter().rfind(says_so).unwrap().clone();
+    drop(node);
+    let mut node = Node::open_with(&files, 4096, |settings, options| {
+        (settings.accept_losses, options.on_damage) = (true, OnDamage::Fence);
+    });
+    node.settle();
+    node.accept(whole).unwrap();
+    assert!(node.leads_within(10));
+    for _ in 0..200 {
+        node.write(&[1; 3000]).unwrap();
+    }
+    assert!(node.files.content(&segment).is_none(), "{segment}: {:?}", node.files.paths());
+    let files = node.files.after_power_cut(|_, _| SectorFate::Old);
+    drop(node);
+    let mut node = opened(&files, false);
+    node.settle();
+    assert_eq!(node.found(GroupId(9)), Err(CreateError::Lost(GroupId(9))));
+    assert_eq!(node.found(GONE), Ok(()));
 }
