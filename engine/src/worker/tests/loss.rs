@@ -260,7 +260,7 @@ fn a_later_loss_is_not_accepted_with_the_first() {
     for path in node.files.paths().into_iter().filter(|path| path.ends_with(".log")) {
         let content = node.files.content(&path).unwrap();
         let places = content.windows(8).enumerate().filter(|(_, bytes)| *bytes == GONE.0.to_le_bytes());
-        found = places.map(|(at, _)| (path.clone(), at)).last().or(found);
+        found = places.map(|(at, _)| (path.clone(), at)).next_back().or(found);
     }
     let (path, at) = found.unwrap();
     let damaged = node.files.after_power_cut(|_, _| SectorFate::Old);
