@@ -54,6 +54,14 @@ pub(crate) enum SnapshotWork {
     Scrub { piece: ScrubPiece },
 }
 
+impl SnapshotJob {
+    /// Whether it is to give a snapshot file the name of one that is complete.
+    #[must_use]
+    pub const fn names(&self) -> bool {
+        matches!(self.work, SnapshotWork::Save { .. } | SnapshotWork::Finish { .. })
+    }
+}
+
 impl fmt::Debug for SnapshotWork {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

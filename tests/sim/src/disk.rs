@@ -76,6 +76,16 @@ impl SimDisk {
         matches!(held(&self.jobs).segments.front(), Some(SegmentJob::Prepare { spare: Some(_), .. }))
     }
 
+    /// Whether the next job on segments is to free one.
+    pub(crate) fn retires_next(&self) -> bool {
+        matches!(held(&self.jobs).segments.front(), Some(SegmentJob::Retire { .. }))
+    }
+
+    /// Whether the next job on snapshot files is to give one its name.
+    pub(crate) fn names_next(&self) -> bool {
+        held(&self.jobs).snapshots.front().is_some_and(SnapshotJob::names)
+    }
+
     /// Runs the first of the appends that wait, so many at the most, as one group commit; gives those that are durable
     /// now.
     pub(crate) fn run_appends(&self, most: usize) -> Vec<AppendJob<MemoryFile>> {

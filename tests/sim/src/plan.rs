@@ -169,6 +169,11 @@ pub struct Plan {
     pub strikes: Vec<Strike>,
     /// Nodes also die where it is most delicate: while they open, and when their logs have begun anew.
     pub crashes: bool,
+    /// In every second run: also in the middle of naming a checkpoint, and right after a snapshot; and devices that refuse do so
+    /// where a segment is to go, and leaders that are cut off have handed over before.
+    pub is_delicate: bool,
+    /// Calls to the disk are refused.
+    pub fails: bool,
     /// Batches are remembered, because a fault may take them away.
     pub remembers_batches: bool,
     /// When faults end, in nanoseconds.
@@ -290,6 +295,8 @@ impl Plan {
                 Profile::Leases => 50_000,
                 _ => chance.one_of(&[0, 200, 20_000, 50_000]),
             },
+            is_delicate: Chance::of(seed, "delicate planned").below(2) == 0,
+            fails: strikes.iter().any(|strike| strike.kind == FaultKind::WriteError),
             crashes: strikes.iter().any(|strike| strike.kind == FaultKind::CrashAtCall),
             remembers_batches,
             strikes,

@@ -37,6 +37,7 @@
 //! | `promises outlive a log` | who joins again is bound by term, vote and log of the replica that was there before |
 //! | `created is durable` | a group that its creator was told of is on the disk |
 //! | `durable is kept` | a node that opens again knows all that was durable |
+//! | `opens` | a node from whose disk nothing was taken opens, and says that nothing is lost |
 //! | `found is durable` | what a node finds under a name when it opens, and goes on with, has that name durably |
 //! | `the unwilling do not ask` | a node of priority 0 asks nobody whether it could lead |
 //! | `bounds` | queues and buffers stay within their limits |
@@ -325,14 +326,13 @@ impl Watch {
             core.peers().filter(|peer| !core.is_leaving(*peer) && self.is_meant(core.configuration(), *peer))
         {
             let Some(watch) = self.replicas.get(&(peer.0 as usize - 1, id.0)) else { continue };
-            let (term, matched) = watch.acknowledged;
-            let told = if term == core.term() { matched } else { 0 };
+            let (term, told) = (watch.acknowledged.0, watch.acknowledged_in(core.term()));
             let counted = core.progress(peer).map_or(0, |status| status.matched.0);
             ensure!(
                 // A follower of a later term no longer says what it acknowledged in this one.
                 counted <= told || term > core.term(),
                 "counted as acknowledged",
-                "{whose}: counts {counted} for {peer}, which has acknowledged {matched} in {term}"
+                "{whose}: counts {counted} for {peer}, which has acknowledged {told} in it, and was last in {term}"
             );
             let term = core.term_at(Index(counted)).filter(|_| counted > core.compacted().index.0);
             ensure!(
@@ -502,7 +502,7 @@ impl Watch {
     pub(crate) fn opened<'a>(
         &mut self,
         node: usize,
-        dropped: &[GroupId],
+        (is_damaged, dropped): (bool, &[GroupId]),
         views: impl Iterator<Item = ReplicaView<'a>>,
     ) -> Checked {
         let mut there = Vec::new();
@@ -511,6 +511,9 @@ impl Watch {
             let watch = self.replicas.entry((node, view.group.0)).or_default();
             let shadow = Shadow::of(view.core);
             if watch.has_lost(view.fence) {
+                // A tail that was never durable is not to be taken for a loss.
+                let what = "says that it has lost something, and nothing was taken from its disk";
+                ensure!(is_damaged, "opens", "n{} {}: {what}", node + 1, view.group);
                 watch.lose(view.core, view.fence.unwrap_or_default());
             } else if watch.shadow.is_there {
                 watch.shadow.is_kept_by(&shadow).map_err(|what| {

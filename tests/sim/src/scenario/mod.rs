@@ -171,6 +171,8 @@ impl Scenario {
             strikes: Vec::new(),
             quic: None,
             crashes: false,
+            is_delicate: false,
+            fails: false,
             remembers_batches: false,
             end: 0,
         }

@@ -14,6 +14,8 @@ pub(super) struct Loss {
     fence: Term,
     /// What it held before.
     before: Shadow,
+    /// What it had acknowledged, and in which term.
+    acknowledged: (Term, u64),
     /// It was found out while the node ran, so opening may find the same once more.
     is_new: bool,
 }
@@ -27,8 +29,18 @@ impl ReplicaWatch {
 
     /// It begins anew, in a term in which it has promised nothing.
     pub(super) fn lose(&mut self, core: &Group, fence: Term) {
-        self.loss = Some(Loss { fence, before: std::mem::take(&mut self.shadow), is_new: false });
-        self.acknowledged = (core.term(), 0);
+        let term = core.term();
+        let acknowledged = (term, self.acknowledged_in(term));
+        self.loss =
+            Some(Loss { fence, before: std::mem::take(&mut self.shadow), acknowledged, is_new: false });
+        self.acknowledged = (term, 0);
+    }
+
+    /// Up to where it has acknowledged its leader's log in a term, or had before its disk lost some of it.
+    pub(super) fn acknowledged_in(&self, term: Term) -> u64 {
+        let lost = self.loss.as_ref().map(|loss| loss.acknowledged);
+        let both = [Some(self.acknowledged), lost];
+        both.into_iter().flatten().filter(|(of, _)| *of == term).map(|(_, to)| to).max().unwrap_or(0)
     }
 
     /// A running replica may say the same of itself: then it goes on with what is left, and keeps its term and vote until the

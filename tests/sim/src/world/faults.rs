@@ -15,6 +15,8 @@ use crate::fault::{FaultKind, Strike};
 use crate::node::{SimNode, State, Written};
 use crate::watch::Checked;
 
+/// A leader that has handed over is cut off after so long, or twice that.
+const HANDED_OVER: u64 = 30_000;
 /// Groups that are not made yet are nothing that an operator waits for.
 const EARLY: u64 = 5_000_000_000;
 
@@ -144,6 +146,9 @@ impl World<'_> {
         if self.nodes.len() < 4 || strike.salt & 2 != 0 {
             strike.other = strike.node;
         }
+        if self.plan.is_delicate && hands_over_before(&strike) && self.nodes[strike.node].is_reachable() {
+            return self.depose_after_handing_over(at, strike, group);
+        }
         self.plan.strikes[at] = strike;
         if is_mute(&strike) && self.nodes[strike.node].state == State::Up {
             // It hears its successor meanwhile: what it has is replaced before it is durable.
@@ -163,6 +168,26 @@ impl World<'_> {
                 1 | 2 => self.hold_on(client, group, strike.other),
                 _ => {}
             }
+        }
+    }
+
+    /// A leader hands over, and is cut off before it learns what came of that: its successor leads and commits at once, while the
+    /// other has just been told by a quorum that it leads.
+    fn depose_after_handing_over(&mut self, at: usize, strike: Strike, group: usize) {
+        let mut heirs = self.plan.voters[group].clone();
+        heirs.retain(|place| *place != strike.node);
+        let Some(body) = self.nodes[strike.node].body.as_ref().filter(|_| !heirs.is_empty()) else { return };
+        let heir = heirs[(strike.salt >> 48) as usize % heirs.len()];
+        drop(body.transfer_leadership(group_id(group), node_id(heir)));
+        self.answer_bells(strike.node);
+        // The word to the heir leaves in the next turn, if it lacks nothing; what is to pass must have left by then.
+        let then = self.now + HANDED_OVER + (strike.salt >> 20) % HANDED_OVER;
+        self.at(then, Event::Strike { strike: self.plan.strikes.len() as u32 });
+        self.plan.strikes.push(Strike { at: then, kind: FaultKind::Isolate, ..strike });
+        // What ends it ends nothing: the cut ends by itself.
+        self.plan.strikes[at] = Strike { kind: FaultKind::Transfer, ..strike };
+        for client in (0..self.plan.clients).filter(|client| strike.salt >> (16 + 2 * client) & 1 == 0) {
+            self.hold_on(client, group, strike.node);
         }
     }
 
@@ -433,6 +458,11 @@ fn wish(strike: &Strike, nodes: usize, is_witness: impl Fn(usize) -> bool) -> Re
 /// Whether a leader is deposed by a disk that stands still, and can only not be heard.
 const fn is_mute(strike: &Strike) -> bool {
     strike.salt >> 3 & 3 == 0
+}
+
+/// Whether a leader is deposed by its own word.
+const fn hands_over_before(strike: &Strike) -> bool {
+    strike.salt >> 42 & 3 == 0
 }
 
 /// Whether a cut lies on the way between two nodes.

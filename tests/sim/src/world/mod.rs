@@ -7,6 +7,7 @@
 
 mod accepting;
 mod clients;
+mod delicate;
 mod ending;
 mod faults;
 mod nodes;
@@ -198,6 +199,7 @@ struct Chances {
     repeaters: Chance,
     faults: Chance,
     segments: Chance,
+    delicate: Chance,
     priorities: Chance,
 }
 
@@ -313,6 +315,7 @@ impl<'a> World<'a> {
                 repeaters: Chance::of(seed, "repeaters"),
                 faults: Chance::of(seed, "faults"),
                 segments: Chance::of(seed, "segments"),
+                delicate: Chance::of(seed, "delicate"),
                 priorities: Chance::of(seed, "priorities again"),
             },
             faults: FaultCounts::default(),

@@ -28,8 +28,6 @@ fn is_relied_on(path: &str) -> bool {
 
 /// Groups that could not be made are tried again after so long.
 const CREATE_AGAIN: u64 = 100_000_000;
-/// So many times that a segment's file is used again, its machine stops in the middle of that once.
-const CUT_OFF_ONE_IN: u64 = 100;
 /// How far back faults can take a durable batch away.
 const WRITTEN_MAX: usize = 64;
 
@@ -56,7 +54,8 @@ impl World<'_> {
             && !self.is_ending
             && self.chances.faults.below(if life == 0 { 4 } else { 16 }) == 0
         {
-            held(&self.nodes[at].mishaps).crash_after = Some(self.chances.faults.below(20));
+            let calls = self.chances.faults.below(20);
+            held(&self.nodes[at].mishaps).crash_after = Some(self.calls_of_a_start(life, calls));
         }
         self.draw_priority(at);
         match self.open(at) {
@@ -107,7 +106,8 @@ impl World<'_> {
         let lanes = body.workers();
         if !node.is_wiped && !node.is_fenced {
             let dropped: Vec<_> = std::mem::take(&mut node.dropped);
-            self.watch.opened(at, &dropped, (0..lanes).flat_map(|worker| body.replicas(worker)))?;
+            let of_disk = (node.is_damaged, &dropped[..]);
+            self.watch.opened(at, of_disk, (0..lanes).flat_map(|worker| body.replicas(worker)))?;
         }
         let fleeting = node.files.paths_not_durable();
         if let Some(path) = fleeting.iter().find(|path| is_relied_on(path)) {
@@ -372,21 +372,6 @@ impl World<'_> {
         Ok(())
     }
 
-    /// A node whose log has just begun anew may die before anything follows in it.
-    fn mind_install(&mut self, at: usize) {
-        if !self.plan.crashes {
-            return;
-        }
-        let node = &mut self.nodes[at];
-        let installs = node.body.as_ref().map_or(0, |body| body.stats().installs);
-        let is_news = installs > std::mem::replace(&mut node.installs, installs);
-        if is_news && !self.is_ending && self.chances.faults.below(4) == 0 {
-            let (life, power) = (node.life, self.chances.faults.below(2) == 0);
-            let soon = self.now + self.chances.faults.below(4 * self.plan.disk.sync);
-            self.at(soon, Event::Doom { node: at as u16, life, power });
-        }
-    }
-
     /// A node whose log has failed is started again by its operator, after a while.
     fn mind_poison(&mut self, at: usize, is_poisoned: bool) {
         let node = &mut self.nodes[at];
@@ -437,17 +422,11 @@ impl World<'_> {
         let node = &mut self.nodes[at];
         node.rounds[worker].is_working[queue as usize] = false;
         let disk = node.disks[worker].clone();
-        // A file that begins another life may be cut off from it: what it was is gone, and what it is has no name yet.
-        let is_cut_off =
-            queue == Queue::Segments && self.plan.crashes && !self.is_ending && disk.reuses_next();
-        let is_cut_off = is_cut_off && self.chances.segments.below(CUT_OFF_ONE_IN) == 0;
-        if is_cut_off {
-            held(&self.nodes[at].mishaps).crash_after = Some(self.chances.segments.below(4));
-        }
+        let is_cut_off = self.spare_nothing(at, queue, &disk);
         if queue == Queue::Appends {
             self.append(at, worker, &disk)?;
         } else {
-            disk.run_background(queue);
+            self.run_background(at, queue, &disk);
         }
         drop(disk);
         let has_crashed = held(&self.nodes[at].mishaps).has_crashed;
@@ -495,6 +474,7 @@ impl World<'_> {
         if self.nodes[at].is_fenced || self.nodes[at].is_wiped {
             return Ok(()); // what an old image says contradicts what was said since
         }
+        let mut begins_anew = false;
         for job in durable {
             let (mut checked, mut groups) = (Ok(()), smallvec::SmallVec::new());
             job.frames(|header, body| {
@@ -507,6 +487,7 @@ impl World<'_> {
                 if checked.is_ok() && matches!(header.kind, FrameKind::Compact | FrameKind::Snapshot) {
                     checked = self.check_checkpointed(at, &header);
                 }
+                begins_anew |= header.kind == FrameKind::Snapshot;
             });
             checked?;
             self.watch.batch_ends()?;
@@ -523,6 +504,9 @@ impl World<'_> {
             if node.written.len() > WRITTEN_MAX {
                 node.written.pop_front();
             }
+        }
+        if begins_anew {
+            self.mind_beginning(at);
         }
         Ok(())
     }
