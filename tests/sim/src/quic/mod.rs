@@ -93,6 +93,7 @@ fn place(address: SocketAddr) -> Option<usize> {
 /// What a transport hands up.
 pub(crate) enum Heard {
     Message(PeerId, Channel, Bytes),
+    Connected(PeerId),
     Disconnected(PeerId),
 }
 
@@ -104,7 +105,9 @@ impl Receive for Ears {
         held(&self.0).push(Heard::Message(from, channel, message));
     }
 
-    fn connected(&self, _: PeerId) {}
+    fn connected(&self, peer: PeerId) {
+        held(&self.0).push(Heard::Connected(peer));
+    }
 
     fn disconnected(&self, peer: PeerId) {
         held(&self.0).push(Heard::Disconnected(peer));

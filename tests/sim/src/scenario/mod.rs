@@ -172,6 +172,7 @@ impl Scenario {
             quic: None,
             crashes: false,
             is_delicate: false,
+            tells_of_connections: false,
             fails: false,
             remembers_batches: false,
             end: 0,

@@ -1,6 +1,7 @@
 //! The end of a run: faults stop, a quorum is healed, and everything that was promised is called in.
 
 use std::future::Future;
+use std::ops::Range;
 use std::pin::Pin;
 use std::task::{Context, Poll, Waker};
 
@@ -23,9 +24,10 @@ const TO_CONVERGE: u64 = 120_000_000_000;
 impl World<'_> {
     pub(super) fn end(&mut self) -> Checked {
         self.heal()?;
-        self.progress()?;
+        self.progress(0..self.plan.groups)?;
         self.converge()?;
         self.let_go()?;
+        self.come_within_reach()?;
         self.judge()?;
         self.prefer()?;
         self.lose_for_good()
@@ -34,7 +36,7 @@ impl World<'_> {
     /// Everything is mended that can be. Sometimes only a quorum: the rest stays away.
     fn heal(&mut self) -> Checked {
         self.is_ending = true;
-        self.links.heal();
+        self.mend_links();
         for at in 0..self.nodes.len() {
             let node = &mut self.nodes[at];
             node.files.limit(None);
@@ -81,13 +83,13 @@ impl World<'_> {
         }
     }
 
-    /// Every group commits something new. One that still has much to commit from before, or to bring to its followers
+    /// Every one of these groups commits something new. One that still has much to commit from before, or to bring to its followers
     /// before it may commit (paper, section 5.4.2), may take its time for that, as long as it never stands still.
-    fn progress(&mut self) -> Checked {
+    pub(super) fn progress(&mut self, groups: Range<usize>) -> Checked {
         let timeout = 2 * self.plan.settings.election_timeout.as_nanos() as u64;
         let to_connect = self.plan.quic.as_ref().map_or(0, QuicPlan::patience);
         let patience = TIMEOUTS_TO_PROGRESS * timeout + to_connect + self.patience();
-        let mut probes: Vec<Probe> = (0..self.plan.groups).map(|group| Probe::new(group, self)).collect();
+        let mut probes: Vec<Probe> = groups.map(|group| Probe::new(group, self)).collect();
         let mut stuck = None;
         let ended = self.run_until(self.now + TO_CONVERGE, |world| {
             probes.retain_mut(|probe| {
@@ -176,7 +178,7 @@ impl World<'_> {
     }
 
     /// Whether all replicas of a group are in the same state; `None` if they are not at the same index.
-    fn is_equal(&self, group: usize) -> Option<bool> {
+    pub(super) fn is_equal(&self, group: usize) -> Option<bool> {
         let id = group_id(group);
         let mut first = None;
         let last = held(&self.ledger).last_applied(id).max(self.watch.committed(id));

@@ -201,6 +201,7 @@ impl World<'_> {
             let life = self.nodes[node].life;
             self.at(self.now, Event::Notice { node: node as u16, peer: peer as u16, life });
         }
+        self.connect(one, other);
     }
 
     /// Faults that pass, and leave everything durable as it was.
@@ -240,6 +241,7 @@ impl World<'_> {
                 if !self.is_ending =>
             {
                 self.cut(&strike, -1);
+                self.connect_again(&strike);
             }
             FaultKind::Oust => self.end_ousting(&strike),
             FaultKind::DiskFull => self.nodes[strike.node].files.limit(None),
@@ -260,6 +262,20 @@ impl World<'_> {
         }
         if by > 0 && strike.salt.is_multiple_of(2) {
             self.notice_cuts();
+        }
+    }
+
+    /// Connections that were given up when a cut began are made again where it ends.
+    fn connect_again(&mut self, strike: &Strike) {
+        if !strike.salt.is_multiple_of(2) {
+            return;
+        }
+        for one in 0..self.nodes.len() {
+            for other in one + 1..self.nodes.len() {
+                if is_between(strike, one, other) || is_between(strike, other, one) {
+                    self.connect(one, other);
+                }
+            }
         }
     }
 

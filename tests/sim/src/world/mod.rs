@@ -14,6 +14,7 @@ mod nodes;
 mod operator;
 mod ousting;
 mod preferring;
+mod reaching;
 mod readers;
 mod relaxed;
 mod repeaters;
@@ -129,6 +130,8 @@ enum Event {
     Doom { node: u16, life: u32, power: bool },
     /// A node learns that its connection to another is gone.
     Notice { node: u16, peer: u16, life: u32 },
+    /// A node has a connection to a peer again.
+    Reached { node: u16, peer: u16, life: u32 },
     /// The operator looks after a node that lost its disk.
     Operate { node: u16 },
     /// Somebody looks how far a replica that leaves and comes back is.
@@ -200,6 +203,7 @@ struct Chances {
     faults: Chance,
     segments: Chance,
     delicate: Chance,
+    connections: Chance,
     priorities: Chance,
 }
 
@@ -316,6 +320,7 @@ impl<'a> World<'a> {
                 faults: Chance::of(seed, "faults"),
                 segments: Chance::of(seed, "segments"),
                 delicate: Chance::of(seed, "delicate"),
+                connections: Chance::of(seed, "connections"),
                 priorities: Chance::of(seed, "priorities again"),
             },
             faults: FaultCounts::default(),
@@ -443,6 +448,7 @@ impl<'a> World<'a> {
             Event::Start { node, life } => self.start(node.into(), life)?,
             Event::Doom { node, life, power } => self.doom(node.into(), life, power)?,
             Event::Notice { node, peer, life } => self.notice(node.into(), peer.into(), life),
+            Event::Reached { node, peer, life } => self.reached(node.into(), peer.into(), life),
             Event::Operate { node } => self.operate(node.into())?,
             Event::Return => self.follow_return(),
             Event::Tend { node, life } => self.tend_in_time(node.into(), life),

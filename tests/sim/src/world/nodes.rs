@@ -135,6 +135,7 @@ impl World<'_> {
             self.at(soon, Event::Doom { node: at as u16, life, power: true });
         }
         self.say(|| format!("n{}  up, life {}", at + 1, self.nodes[at].life));
+        self.connect_to_all(at);
         self.mind_creations(at)?;
         for worker in 0..lanes {
             self.call(at, worker, self.now);

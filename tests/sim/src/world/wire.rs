@@ -219,6 +219,12 @@ impl World<'_> {
         }
         match word {
             Heard::Message(from, channel, bytes) => self.receive(from.0 as usize - 1, at, channel, bytes),
+            Heard::Connected(peer) => {
+                self.count(9, peer.0 << 8 | at as u64);
+                if let Some(body) = &self.nodes[at].body {
+                    body.connected(NodeId(peer.0));
+                }
+            }
             Heard::Disconnected(peer) => {
                 self.count(5, peer.0 << 8 | at as u64);
                 self.say(|| format!("n{}  has lost its connection to {peer}", at + 1));
