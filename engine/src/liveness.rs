@@ -359,6 +359,13 @@ mod tests {
     }
 
     #[test]
+    fn a_group_that_means_another_log_of_a_node_is_tied_to_nobody() {
+        let (one, _) = friends();
+        assert_eq!(one.tie(TWO, LOG), (true, true));
+        assert_eq!(one.tie(TWO, LogId(8)), (false, false), "what speaks now is not what the group knows");
+    }
+
+    #[test]
     fn who_hears_nobody_is_not_supported() {
         let (mut one, mut two) = friends();
         // Two's beats are lost from now on; one's are not.

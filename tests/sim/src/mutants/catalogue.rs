@@ -33,11 +33,13 @@ pub struct Mutant {
     pub edits: Vec<Edit>,
 }
 
-/// A unit test of one of the crates.
+/// A test of one of the crates.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Test {
-    /// The crate whose library it is in.
+    /// The crate that it is of.
     pub package: String,
+    /// Which of the crate's test programs it is in; in its library if `None`.
+    pub program: Option<String>,
     /// Its name, with the modules that it is in.
     pub name: String,
 }
@@ -203,7 +205,10 @@ fn begin(entry: &str) -> Option<Mutant> {
     match shown_by.strip_prefix('(')?.strip_suffix(')')?.split_once(' ') {
         Some(("test", which)) => {
             let (package, name) = which.split_once(' ')?;
-            test = Some(Test { package: package.to_owned(), name: name.to_owned() });
+            let (package, program) = package
+                .split_once('/')
+                .map_or((package, None), |(package, program)| (package, Some(program.to_owned())));
+            test = Some(Test { package: package.to_owned(), program, name: name.to_owned() });
         }
         Some(_) => return None,
         None if shown_by == "()" => {}
@@ -320,8 +325,12 @@ mod tests {
     fn an_entry_may_name_the_test_that_shows_it() {
         let entry = "== 1 late (test raftwerk-wal a::tests::b)\nt\n-- a\nb\n++\n{planted}\n";
         let mutants = parse("one.txt", entry).unwrap();
-        let expected = Test { package: "raftwerk-wal".to_owned(), name: "a::tests::b".to_owned() };
-        assert_eq!((&mutants[0].test, mutants[0].profile), (&Some(expected), None));
+        let mut expected =
+            Test { package: "raftwerk-wal".to_owned(), program: None, name: "a::tests::b".to_owned() };
+        assert_eq!((&mutants[0].test, mutants[0].profile), (&Some(expected.clone()), None));
+        let mutants = parse("one.txt", &entry.replace("-wal a", "-wal/whole a")).unwrap();
+        expected.program = Some("whole".to_owned());
+        assert_eq!(mutants[0].test, Some(expected));
     }
 
     #[test]

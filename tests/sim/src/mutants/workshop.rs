@@ -107,7 +107,8 @@ impl Workshop {
     pub(super) fn test(&self, test: &Test, number: u32) -> io::Result<(bool, String)> {
         let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
         let output = Command::new(cargo)
-            .args(["test", "--locked", "--lib", "--package", &test.package])
+            .args(["test", "--locked", "--package", &test.package])
+            .args(test.program.as_ref().map_or(vec!["--lib"], |program| vec!["--test", program]))
             .arg("--manifest-path")
             .arg(self.sources.join("Cargo.toml"))
             .arg("--target-dir")
