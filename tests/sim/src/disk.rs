@@ -87,8 +87,12 @@ impl SimDisk {
     }
 
     /// Runs the first of the appends that wait, so many at the most, as one group commit; gives those that are durable
-    /// now.
-    pub(crate) fn run_appends(&self, most: usize) -> Vec<AppendJob<MemoryFile>> {
+    /// now, and tells of those that were written.
+    pub(crate) fn run_appends(
+        &self,
+        most: usize,
+        mut is_written: impl FnMut(&AppendJob<MemoryFile>),
+    ) -> Vec<AppendJob<MemoryFile>> {
         let mut jobs = held(&self.jobs);
         if jobs.is_dead {
             return Vec::new();
@@ -96,15 +100,20 @@ impl SimDisk {
         let most = most.min(jobs.appends.len());
         let later = jobs.appends.split_off(most);
         let (mut queued, mut durable) = (std::mem::replace(&mut jobs.appends, later), Lsn(0));
+        let mut last_written = Lsn(0);
         let mut written = std::mem::take(&mut jobs.relaxed);
+        let before = written.len();
         written.extend(queued.iter().cloned());
         let mut unsynced = std::mem::take(&mut jobs.unsynced);
         let is_alive = run_appends(self.directory.files(), &mut queued, &mut unsynced, true, |completion| {
-            if let Completion::Appended { last, .. } = &completion {
-                durable = *last;
+            match &completion {
+                Completion::Appended { last, .. } => (durable, last_written) = (*last, *last),
+                Completion::Written { last, .. } => last_written = *last,
+                _ => {}
             }
             jobs.done.push_back(completion);
         });
+        written[before..].iter().filter(|job| job.lsn <= last_written).for_each(&mut is_written);
         jobs.unsynced = unsynced;
         jobs.is_dead = !is_alive;
         if jobs.is_dead {

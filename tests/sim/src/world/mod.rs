@@ -224,6 +224,8 @@ pub struct World<'a> {
     readers: Vec<Reader>,
     repeaters: Vec<Repeater>,
     awaited: Vec<Awaited>,
+    /// Of each node, where there are relaxed proposals.
+    written: Vec<relaxed::Reach>,
     returning: Option<Returning>,
     /// Registrations of clients that were answered.
     registered: u64,
@@ -303,6 +305,7 @@ impl<'a> World<'a> {
             clients: (0..plan.clients).map(|_| Client::new(plan.groups)).collect(),
             repeaters: repeaters(&plan, &**subject),
             awaited: Vec::new(),
+            written: vec![relaxed::Reach::default(); nodes],
             returning: None,
             registered: 0,
             readers: (0..plan.readers).map(|_| Reader::new(plan.groups)).collect(),

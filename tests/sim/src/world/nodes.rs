@@ -14,7 +14,7 @@ use raftwerk_net::Transport;
 use raftwerk_wal::memory::SectorFate;
 use raftwerk_wal::{Directory, LaneOptions, OpenError as LogError};
 
-use super::{Event, World, node_id};
+use super::{Event, World, node_id, relaxed};
 use crate::clock::Clock;
 use crate::disk::{Mishaps, Obedient, Queue, SimDisk, held};
 use crate::fault::FaultKind;
@@ -102,6 +102,7 @@ impl World<'_> {
             drop(body);
             return self.retire(at);
         }
+        self.note_found(at, &body);
         let node = &mut self.nodes[at];
         let lanes = body.workers();
         if !node.is_wiped && !node.is_fenced {
@@ -200,7 +201,7 @@ impl World<'_> {
             // In the middle of what it was writing.
             held(&node.mishaps).crash_after = Some(self.chances.faults.below(4));
             for disk in &node.disks {
-                disk.run_appends(usize::MAX);
+                disk.run_appends(usize::MAX, |_| ());
                 disk.run_background(Queue::Segments);
                 disk.run_background(Queue::Snapshots);
             }
@@ -471,7 +472,12 @@ impl World<'_> {
     }
 
     fn append(&mut self, at: usize, lane: usize, disk: &SimDisk) -> Checked {
-        let durable = disk.run_appends(self.nodes[at].rounds[lane].batches);
+        let (is_told, tales) = (self.plan.relaxed > 0, &mut self.written[at]);
+        let durable = disk.run_appends(self.nodes[at].rounds[lane].batches, |job| {
+            if is_told {
+                relaxed::note_written(tales, job);
+            }
+        });
         if self.nodes[at].is_fenced || self.nodes[at].is_wiped {
             return Ok(()); // what an old image says contradicts what was said since
         }

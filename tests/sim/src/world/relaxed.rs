@@ -2,6 +2,7 @@
 //!
 //! | rule | what |
 //! |---|---|
+//! | `written is written` | what a follower says it has written, its process can no longer lose |
 //! | `a receipt is kept` | what was received is applied, at its index, unless a machine's power was cut before it was committed |
 //!
 //! Such proposals are of the kind that nobody reads, so they are no part of any history. What is not here: the record
@@ -11,10 +12,16 @@ use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll, Waker};
 
-use raftwerk::RelaxedProposal;
+use raftwerk::{RelaxedProposal, drive};
+use raftwerk_frame::Message;
+use raftwerk_frame::frame::FrameKind;
+use raftwerk_frame::wire::{UnitHeader, records};
+use raftwerk_wal::AppendJob;
+use raftwerk_wal::memory::MemoryFile;
+use rustc_hash::FxHashMap;
 
 use super::{World, group_id};
-use crate::disk::held;
+use crate::disk::{SimDisk, held};
 use crate::ledger::hash_of;
 use crate::watch::{Checked, Violation};
 
@@ -26,7 +33,45 @@ pub(super) struct Awaited {
     proposal: RelaxedProposal,
 }
 
+/// Up to which entry the files of a node have a group's log, by the group's number; whatever of it is durable.
+pub(super) type Reach = FxHashMap<u64, u64>;
+
+/// A batch is in its file.
+pub(super) fn note_written(reach: &mut Reach, job: &AppendJob<MemoryFile>) {
+    job.frames(|header, _| match header.kind {
+        FrameKind::Entries | FrameKind::Withheld => _ = reach.insert(header.group.0, header.last_index().0),
+        FrameKind::Snapshot => _ = reach.insert(header.group.0, header.index.0),
+        _ => {}
+    });
+}
+
 impl World<'_> {
+    /// A node has opened: what it found is in its files.
+    pub(super) fn note_found(&mut self, at: usize, body: &drive::Node<SimDisk>) {
+        if self.plan.relaxed > 0 {
+            let views = (0..body.workers()).flat_map(|worker| body.replicas(worker));
+            self.written[at] = views.map(|view| (view.group.0, view.core.last().index.0)).collect();
+        }
+    }
+
+    /// A message leaves: nothing is told in it of what is still in the process's own memory.
+    pub(super) fn check_written(&self, from: usize, unit: &[u8]) -> Checked {
+        if self.plan.relaxed == 0 {
+            return Ok(());
+        }
+        let Ok((_, heads, _)) = UnitHeader::parse(unit) else { return Ok(()) };
+        for record in records(heads).flatten() {
+            let Message::AppendWritten { matched, .. } = record.message else { continue };
+            let reach = self.written[from].get(&record.group.0).copied().unwrap_or_default();
+            if matched.0 > reach {
+                let what =
+                    format!("n{} {}: says that {matched} is written, and {reach} is", from + 1, record.group);
+                return Err(Violation::new("written is written", what));
+            }
+        }
+        Ok(())
+    }
+
     /// Somebody makes a relaxed proposal where a group's leader is thought to be.
     pub(super) fn propose_relaxed(&mut self, group: usize, node: usize) {
         if self.plan.relaxed == 0 || self.chances.clients.below(self.plan.relaxed) > 0 {

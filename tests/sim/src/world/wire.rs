@@ -25,6 +25,7 @@ impl World<'_> {
         }
         if !self.nodes[from].is_wiped {
             self.watch.leaving(from, NodeId(to.0), &bytes)?;
+            self.check_written(from, &bytes)?;
         }
         if self.links.link(from, at).murmurs > 0
             && UnitHeader::parse(&bytes).is_ok_and(|(header, ..)| header.kind != UnitKind::Beat)
