@@ -3,7 +3,7 @@
 //! What is not here: which batches are accepted (`recovery`).
 
 use raftwerk_frame::{EntryId, GroupId, Term};
-use rustc_hash::FxHashMap;
+use rustc_hash::{FxHashMap, FxHashSet};
 
 use crate::index::{Frame, GroupLog, Memberships, Place};
 use crate::lane::{GroupSlot, Groups};
@@ -25,6 +25,8 @@ pub(crate) struct Replay {
     hit: FxHashMap<GroupId, IsBroken>,
     /// Any group may have lost something, one not met yet too.
     is_any_hit: bool,
+    /// Groups whose first record of a base is still to come.
+    expected: FxHashSet<GroupId>,
     /// All losses met so far.
     losses: Vec<Loss>,
 }
@@ -105,6 +107,7 @@ impl Replay {
                 }
                 Extra::Compact(configuration) => {
                     let is_broken = self.is_broken(frame.group);
+                    let is_expected = self.expected.remove(&frame.group);
                     let (log, pins) = self.log(frame.group);
                     if is_broken && log.base == frame.id && log.follows(frame.id) {
                         // Where the log begins is only said again: what follows there is as certain as it was.
@@ -113,7 +116,7 @@ impl Replay {
                     }
                     self.mend(frame.group);
                     let (log, pins) = self.log(frame.group);
-                    if is_broken || !log.follows(frame.id) {
+                    if is_broken || is_expected && !log.follows(frame.id) {
                         // Whether what is left after it belongs there cannot be told.
                         log.restart(frame.id, configuration, segment, pins);
                     } else {
@@ -174,6 +177,7 @@ impl Replay {
     /// The first record that says where a group's log begins is still to come, and will say this: the one before it is gone, since
     /// that one took its place. What counts after a loss is then judged as it was while that one was there.
     pub(crate) fn expect_base(&mut self, group: GroupId, id: EntryId) {
+        self.expected.insert(group);
         self.log(group).0.expect_base(id);
     }
 
