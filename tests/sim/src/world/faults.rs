@@ -391,24 +391,30 @@ impl World<'_> {
     }
 }
 
-/// Where the bytes of a segment's first page say up to which batch everything was durable, and where the batches begin
-/// (`wal/src/segment.rs`).
+/// Where the bytes of a segment's first page say up to which batch everything was durable, and what the highest term was; and
+/// where the batches begin (`wal/src/segment.rs`).
 const FLOOR_AT: usize = 48;
+const TERMS_AT: usize = 64;
 const PAGE_BYTES: u64 = 4096;
 
 impl World<'_> {
-    /// A durable batch that only the first page of a later segment vouches for, when it and all that came after it is gone.
+    /// A durable batch that only the first page of a later segment vouches for, when it and all that came after it is gone. That
+    /// page must know of all terms that there were: of a later one nothing would be left, and no fence could reach that far.
     fn tail(&self, strike: &Strike) -> Option<Written> {
         let node = &self.nodes[strike.node];
-        let paths = node.files.paths();
-        let floor_of = |path: &String| {
+        let (body, paths) = (node.body.as_ref()?, node.files.paths());
+        let says = |path: &String, at: usize| {
             let page = node.files.content(path)?;
-            page.get(FLOOR_AT..FLOOR_AT + 8)?.try_into().ok().map(u64::from_le_bytes)
+            page.get(at..at + 8)?.try_into().ok().map(u64::from_le_bytes)
         };
         let is_vouched = |written: &&Written| {
-            let later = paths.iter().filter(|path| is_later_segment(path, &written.path));
+            let latest = body.replicas(written.lane).map(|view| view.core.term().0).max();
+            let vouches = |path: &String| {
+                says(path, FLOOR_AT).is_some_and(|floor| floor >= written.lsn.0)
+                    && says(path, TERMS_AT).is_some_and(|terms| terms >= latest.unwrap_or(0))
+            };
             paths.binary_search(&written.path).is_ok()
-                && later.filter_map(floor_of).any(|floor| floor >= written.lsn.0)
+                && paths.iter().any(|path| is_later_segment(path, &written.path) && vouches(path))
         };
         let vouched: Vec<&Written> = node.written.iter().filter(is_vouched).collect();
         vouched.get((strike.salt >> 8) as usize % vouched.len().max(1)).map(|written| (*written).clone())
