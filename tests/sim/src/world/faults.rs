@@ -421,9 +421,9 @@ impl World<'_> {
     }
 }
 
-/// One of four lost writes is the first of many: the device has done nothing since.
+/// Every other lost write is the first of many: the device has done nothing since.
 const fn loses_all_since(strike: &Strike) -> bool {
-    matches!(strike.kind, FaultKind::LostWrite) && strike.salt >> 40 & 3 == 0
+    matches!(strike.kind, FaultKind::LostWrite) && strike.salt >> 40 & 1 == 0
 }
 
 /// Whether one is a segment of the same lane as the other, and a later one.
