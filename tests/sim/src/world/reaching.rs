@@ -17,6 +17,8 @@ use crate::watch::{Checked, Violation};
 const CONNECTS: u64 = 2_000_000;
 /// How many election timeouts (the longest that is drawn, 2 T) a group has to go to rest.
 const TIMEOUTS_TO_REST: u64 = 20;
+/// And all, to hear of each other again.
+const TIMEOUTS_TO_CALM: u64 = 4;
 /// And whoever is back, to become equal.
 const TO_BECOME_EQUAL: u64 = 120_000_000_000;
 
@@ -105,7 +107,9 @@ impl World<'_> {
             self.connect_surely(learner, other);
         }
         if self.run_until(self.now + TO_BECOME_EQUAL, |world| world.is_equal(group).is_some())? {
-            return Ok(());
+            // Who was out of reach may be out of patience with the leaders of its other groups: they are heard first.
+            let calm = TIMEOUTS_TO_CALM * timeout + self.patience();
+            return self.run_until(self.now + calm, |_| false).map(|_| ());
         }
         let what = format!("n{} is back, and hears nothing: {}", learner + 1, self.describe(group));
         Err(Violation::new("convergence", what))
