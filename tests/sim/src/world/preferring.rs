@@ -59,7 +59,8 @@ impl World<'_> {
 
     /// Cuts off somebody who leads, and sees who is next.
     pub(super) fn prefer(&mut self) -> Checked {
-        if !self.plan.is_unequal {
+        // An old word of a leader that is cut off, if it comes that late, is one of a leader still.
+        if !self.plan.is_unequal || self.plan.net.late_ppm > 0 {
             return Ok(());
         }
         let first = group_id(self.seed as usize % self.plan.groups);

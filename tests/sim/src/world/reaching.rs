@@ -97,15 +97,18 @@ impl World<'_> {
         let Remote { group, learner } = chance.one_of(&all);
         self.say(|| format!("n{}  is out of reach, and has no vote in {}", learner + 1, group_id(group)));
         self.set_apart(learner, 1);
-        self.progress(group..group + 1)?;
+        let progress = self.progress(group..group + 1);
+        if self.has_vote(group, learner) {
+            // It was just being given one, and may be needed.
+            self.bring_back(learner);
+            return self.progress(group..group + 1);
+        }
+        progress?;
         let timeout = 2 * self.plan.settings.election_timeout.as_nanos() as u64;
         let rests =
             self.run_until(self.now + TIMEOUTS_TO_REST * timeout, |world| world.rests_without(group))?;
         self.say(|| format!("n{}  is back; at rest without it: {rests}", learner + 1));
-        self.set_apart(learner, -1);
-        for other in 0..self.nodes.len() {
-            self.connect_surely(learner, other);
-        }
+        self.bring_back(learner);
         if self.run_until(self.now + TO_BECOME_EQUAL, |world| world.is_equal(group).is_some())? {
             // Who was out of reach may be out of patience with the leaders of its other groups: they are heard first.
             let calm = TIMEOUTS_TO_CALM * timeout + self.patience();
@@ -133,6 +136,15 @@ impl World<'_> {
         Some(Remote { group, learner })
     }
 
+    /// Whether a configuration that somebody has in its log gives a node a vote, be it committed or not.
+    fn has_vote(&self, group: usize, at: usize) -> bool {
+        let id = group_id(group);
+        let bodies = self.nodes.iter().filter_map(|node| node.body.as_ref());
+        let mut views =
+            bodies.flat_map(|body| body.replicas(body.worker_of(id))).filter(|view| view.group == id);
+        views.any(|view| view.core.configuration().is_voter(node_id(at)))
+    }
+
     fn holds_configuration(&self, at: usize, id: GroupId, now: &raftwerk_frame::Configuration) -> bool {
         let Some(body) = &self.nodes[at].body else { return false };
         body.replicas(body.worker_of(id)).any(|view| view.group == id && view.core.configuration() == now)
@@ -145,6 +157,14 @@ impl World<'_> {
             return false;
         };
         body.replicas(body.worker_of(id)).any(|view| view.group == id && view.core.rests_without_a_peer())
+    }
+
+    /// Everybody reaches a node again, and both ends know.
+    fn bring_back(&mut self, at: usize) {
+        self.set_apart(at, -1);
+        for other in 0..self.nodes.len() {
+            self.connect_surely(at, other);
+        }
     }
 
     /// Nobody reaches a node, and both ends know; or all do again.
