@@ -10,7 +10,8 @@ use std::task::Waker;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use raftwerk_frame::wire::{Record, UnitHeader, UnitKind, records};
+use raftwerk_frame::frame::{EntryKind, FrameWriter};
+use raftwerk_frame::wire::{RECORD_BYTES, Record, UnitHeader, UnitKind, records};
 use raftwerk_frame::{Configuration, EntryId, GroupId, Index, LogId, Message, NodeId, Term, Time};
 use raftwerk_net::{Channel, Parts, PeerId, Receive as _, SendError, Transport};
 use raftwerk_raft::Role;
@@ -282,7 +283,7 @@ impl Node {
     }
 
     fn hear_unit(&self, from: u64, kind: UnitKind, records: u32, rest: &[u8]) {
-        let bodies_bytes = if records == 0 { rest.len() as u64 } else { 0 };
+        let bodies_bytes = (rest.len() - records as usize * RECORD_BYTES) as u64;
         let from_node = NodeId(from);
         let log = LogId(from);
         let to_log = LogId(7);
@@ -290,6 +291,21 @@ impl Node {
             UnitHeader { kind, worker: 0, workers: 1, records, from: from_node, bodies_bytes, log, to_log };
         let unit = [&header.encode()[..], rest].concat().into();
         assert!(self.inbox.arrive(Arrival::Unit { from: NodeId(from), is_first: true, unit }));
+    }
+
+    /// The leader of `term`, node 2, brings entries with payloads of so many bytes.
+    fn hear_append(&self, term: u64, prev: EntryId, count: u64, bytes: usize, commit: u64) {
+        let mut frames = vec![0; (bytes + 64) * count as usize + 64];
+        let first = EntryId::new(Term(term), prev.index.next());
+        let mut writer = FrameWriter::new(&mut frames, GROUP, first).unwrap();
+        for _ in 0..count {
+            assert!(writer.push(EntryKind::Payload, &vec![7; bytes]));
+        }
+        let length = writer.finish().map_or(0, |header| header.frame_bytes());
+        frames.truncate(length);
+        let message = Message::Append { term: Term(term), prev, commit: Index(commit), account: 0 };
+        let record = Record { body_bytes: frames.len() as u32, ..record_of(message) };
+        self.hear_unit(2, UnitKind::Groups, 1, &[&record.encode()[..], &frames].concat());
     }
 
     /// What node 2 says when it has that log; how many answers come.
@@ -380,13 +396,18 @@ fn a_peer_that_cannot_be_noted_is_not_heard_and_can_be_later() {
     assert_eq!(node.answers_to(5), 1);
 }
 
+/// From now on the disk holds so many bytes more than it does.
+fn leave_room(files: &MemoryFiles, bytes: u64) {
+    let used: u64 =
+        files.paths().iter().filter_map(|path| files.content(path)).map(|file| file.len() as u64).sum();
+    files.limit(Some(used + bytes));
+}
+
 #[test]
 fn a_full_disk_refuses_writes_and_serves_again_when_there_is_room() {
     let files = MemoryFiles::new();
     let mut node = Node::alone(&files, u64::MAX);
-    let used: u64 =
-        files.paths().iter().filter_map(|path| files.content(path)).map(|file| file.len() as u64).sum();
-    files.limit(Some(used + 1000));
+    leave_room(&files, 1000);
     let refused = (0..100).find_map(|_| node.write(&[7; 4096]).err());
     assert_eq!(refused, Some(ProposeError::StorageFull));
     assert_eq!(node.write(b"more"), Err(ProposeError::StorageFull), "and it stays so");

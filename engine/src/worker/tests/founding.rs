@@ -133,32 +133,9 @@ fn who_answers_and_lacks_it_is_told_once_for_each_answer() {
 #[test]
 fn no_checkpoint_is_taken_while_nobody_knows_who_takes_part() {
     let mut node = opened(&damaged(false));
-    let framed = |first: u64| {
-        let mut out = vec![0; 8192];
-        let id = EntryId::new(Term(20), Index(first));
-        let mut writer = raftwerk_frame::frame::FrameWriter::new(&mut out, GROUP, id).unwrap();
-        assert!(writer.push(raftwerk_frame::frame::EntryKind::Payload, &[7; 6000]));
-        let bytes = writer.finish().unwrap().frame_bytes();
-        out.truncate(bytes);
-        out
-    };
     let append = |node: &mut Node, first: u64| {
         let prev = EntryId::new(Term(if first == 1 { 0 } else { 20 }), Index(first - 1));
-        let message = Message::Append { term: Term(20), prev, commit: Index(first), account: 0 };
-        let body = framed(first);
-        let record = Record { body_bytes: body.len() as u32, ..record_of(message) };
-        let header = UnitHeader {
-            kind: UnitKind::Groups,
-            worker: 0,
-            workers: 1,
-            records: 1,
-            from: NodeId(2),
-            bodies_bytes: body.len() as u64,
-            log: LogId(2),
-            to_log: LogId(7),
-        };
-        let unit = [&header.encode()[..], &record.encode(), &body].concat().into();
-        assert!(node.inbox.arrive(Arrival::Unit { from: NodeId(2), is_first: true, unit }));
+        node.hear_append(20, prev, 1, 6000, first);
         node.settle();
         let status = node.status().unwrap();
         (status.applied, status.compacted.index)

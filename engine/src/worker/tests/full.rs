@@ -31,9 +31,7 @@ fn on_a_full_disk_leaders_are_elected_members_change_and_compaction_makes_room_b
     };
     let term = lead(&mut node);
     acknowledge(&mut node, term);
-    let used: u64 =
-        files.paths().iter().filter_map(|path| files.content(path)).map(|file| file.len() as u64).sum();
-    files.limit(Some(used + 2000));
+    leave_room(&files, 2000);
     let mut refused = None;
     while refused.is_none() {
         let mut answer = node.propose(&[7; 4096]);
@@ -76,24 +74,27 @@ fn on_a_full_disk_leaders_are_elected_members_change_and_compaction_makes_room_b
     assert!(node.status().unwrap().compacted.index > Index(0));
 }
 
+/// What a read says: how many writes there are.
+fn reads(node: &mut Node, level: Consistency) -> u64 {
+    let demand = ReadOptions::new(level).demand(GROUP).unwrap();
+    let (reply, mut answer) = oneshot::channel();
+    let (group, query) = (GROUP, Bytes::new());
+    assert!(node.inbox.request(Request::Read { group, query, demand, reply }).is_ok());
+    node.settle();
+    let read = answer.try_recv().expect("every read ends").expect("and needs no room");
+    u64::from_le_bytes(read.reply[..].try_into().expect("a count"))
+}
+
 /// A read needs no room in the log, whichever way it comes.
 #[test]
 fn on_a_full_disk_reads_are_answered() {
     let files = MemoryFiles::new();
     let mut node = Node::alone(&files, u64::MAX);
-    let used: u64 =
-        files.paths().iter().filter_map(|path| files.content(path)).map(|file| file.len() as u64).sum();
-    files.limit(Some(used + 1000));
+    leave_room(&files, 1000);
     let written = (0..100).take_while(|_| node.write(&[7; 4096]).is_ok()).count() as u64;
     assert!(node.worker.is_full && written > 0);
     for level in [Consistency::Strong, Consistency::Eventual] {
-        let demand = ReadOptions::new(level).demand(GROUP).unwrap();
-        let (reply, mut answer) = oneshot::channel();
-        let (group, query) = (GROUP, Bytes::new());
-        assert!(node.inbox.request(Request::Read { group, query, demand, reply }).is_ok());
-        node.settle();
-        let read = answer.try_recv().expect("every read ends").expect("and needs no room");
-        assert_eq!(read.reply, Bytes::copy_from_slice(&written.to_le_bytes()));
+        assert_eq!(reads(&mut node, level), written);
     }
     assert_eq!(node.write(b"more"), Err(ProposeError::StorageFull));
 }
@@ -104,9 +105,7 @@ fn on_a_full_disk_reads_are_answered() {
 fn where_the_disk_gets_full_within_a_turn_every_write_ends_and_reads_are_answered() {
     let files = MemoryFiles::new();
     let mut node = Node::alone(&files, u64::MAX);
-    let used: u64 =
-        files.paths().iter().filter_map(|path| files.content(path)).map(|file| file.len() as u64).sum();
-    files.limit(Some(used + 1000));
+    leave_room(&files, 1000);
     let answers: Vec<_> = (0..60).map(|_| node.propose(&[7; 4096])).collect();
     node.settle();
     let ended: Vec<_> =
@@ -114,13 +113,7 @@ fn where_the_disk_gets_full_within_a_turn_every_write_ends_and_reads_are_answere
     let written = ended.iter().take_while(|end| end.is_ok()).count();
     assert!(written > 10, "what has a place is taken: {written}");
     assert!(ended[written..].iter().all(|end| *end == Err(ProposeError::StorageFull)) && written < 60);
-    let demand = ReadOptions::new(Consistency::Strong).demand(GROUP).unwrap();
-    let (reply, mut answer) = oneshot::channel();
-    let (group, query) = (GROUP, Bytes::new());
-    assert!(node.inbox.request(Request::Read { group, query, demand, reply }).is_ok());
-    node.settle();
-    let read = answer.try_recv().expect("every read ends").expect("and needs no room");
-    assert_eq!(read.reply, Bytes::copy_from_slice(&(written as u64).to_le_bytes()));
+    assert_eq!(reads(&mut node, Consistency::Strong), written as u64);
     // And when there is room, there is.
     files.limit(None);
     node.settle();

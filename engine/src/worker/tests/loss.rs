@@ -97,10 +97,11 @@ fn the_only_voter_stands_still_after_a_loss_until_an_operator_accepts_just_that_
     assert!(node.status().unwrap().applied >= written.id.index);
 }
 
-/// Damage may take all that a log says of a group. Nobody can tell then that it was here: so none is founded here any more, until
-/// an operator says so of that group; and the lane remembers that when the damaged file is long gone.
-#[test]
-fn a_group_that_may_have_been_lost_without_a_trace_is_not_founded_anew_unless_an_operator_says_so() {
+/// Where a group is named for the first time.
+const NAMED_IN: &str = "lane-0/seg-0000000000000001.log";
+
+/// The files of two groups; the batch in which one of them is named for the first time is damaged, from its header on.
+fn damaged_where_one_was() -> MemoryFiles {
     let files = MemoryFiles::new();
     let mut node = Node::alone(&files, 4096);
     node.found(GONE).unwrap();
@@ -108,13 +109,18 @@ fn a_group_that_may_have_been_lost_without_a_trace_is_not_founded_anew_unless_an
     for _ in 0..4 {
         node.write(&[1; 3000]).unwrap();
     }
-    let path = "lane-0/seg-0000000000000001.log";
-    let content = files.content(path).unwrap();
+    let content = files.content(NAMED_IN).unwrap();
     let found = content.windows(8).position(|bytes| bytes == GONE.0.to_le_bytes()).unwrap();
     let damaged = files.after_power_cut(|_, _| SectorFate::Old);
-    drop(node);
-    assert!(damaged.rot(path, (found & !4095) as u64 + 9, 1), "the batch that says so, from its header on");
+    assert!(damaged.rot(NAMED_IN, (found & !4095) as u64 + 9, 1));
+    damaged
+}
 
+/// Damage may take all that a log says of a group. Nobody can tell then that it was here: so none is founded here any more, until
+/// an operator says so of that group; and the lane remembers that when the damaged file is long gone.
+#[test]
+fn a_group_that_may_have_been_lost_without_a_trace_is_not_founded_anew_unless_an_operator_says_so() {
+    let damaged = damaged_where_one_was();
     let mut node = opened(&damaged, false);
     node.settle();
     assert_eq!(node.worker.replicas().count(), 1, "nothing is left of the other");
@@ -129,7 +135,7 @@ fn a_group_that_may_have_been_lost_without_a_trace_is_not_founded_anew_unless_an
     for _ in 0..200 {
         node.write(&[1; 3000]).unwrap();
     }
-    assert!(damaged.content(path).is_none(), "{:?}", damaged.paths());
+    assert!(damaged.content(NAMED_IN).is_none(), "{:?}", damaged.paths());
     let files = damaged.after_power_cut(|_, _| SectorFate::Old);
     let mut node = opened(&files, false);
     node.settle();
@@ -173,18 +179,7 @@ fn a_group_that_may_have_been_lost_without_a_trace_is_not_founded_anew_unless_an
 
 /// A lane that has lost what nobody can name, in terms up to this one.
 fn bereft() -> (Node, Term) {
-    let files = MemoryFiles::new();
-    let mut node = Node::alone(&files, 4096);
-    node.found(GONE).unwrap();
-    for _ in 0..4 {
-        node.write(&[1; 3000]).unwrap();
-    }
-    let path = "lane-0/seg-0000000000000001.log";
-    let content = files.content(path).unwrap();
-    let found = content.windows(8).position(|bytes| bytes == GONE.0.to_le_bytes()).unwrap();
-    let damaged = files.after_power_cut(|_, _| SectorFate::Old);
-    drop(node);
-    assert!(damaged.rot(path, (found & !4095) as u64 + 9, 1));
+    let damaged = damaged_where_one_was();
     let mut node = opened(&damaged, true);
     node.settle();
     let fence = node.loss_of(GONE).unwrap().fence;

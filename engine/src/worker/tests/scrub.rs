@@ -1,7 +1,6 @@
 //! Damage that is found while the worker runs: what a checkpoint makes up for, what must come from others, and that nobody
 //! else of the worker notices.
 
-use raftwerk_frame::frame::{EntryKind, FrameWriter};
 use raftwerk_wal::OnDamage;
 
 use super::*;
@@ -26,32 +25,6 @@ impl Node {
             self.turn(time / 20);
             self.settle();
         }
-    }
-
-    /// The leader of `term`, node 2, brings entries with payloads of so many bytes.
-    fn hear_append(&self, term: u64, prev: EntryId, count: u64, bytes: usize, commit: u64) {
-        let mut frames = vec![0; (bytes + 64) * count as usize + 64];
-        let first = EntryId::new(Term(term), prev.index.next());
-        let mut writer = FrameWriter::new(&mut frames, GROUP, first).unwrap();
-        for _ in 0..count {
-            assert!(writer.push(EntryKind::Payload, &vec![7; bytes]));
-        }
-        let length = writer.finish().map_or(0, |header| header.frame_bytes());
-        frames.truncate(length);
-        let message = Message::Append { term: Term(term), prev, commit: Index(commit), account: 0 };
-        let record = Record { body_bytes: frames.len() as u32, ..record_of(message) };
-        let header = UnitHeader {
-            kind: UnitKind::Groups,
-            worker: 0,
-            workers: 1,
-            records: 1,
-            from: NodeId(2),
-            bodies_bytes: frames.len() as u64,
-            log: LogId(2),
-            to_log: LogId(7),
-        };
-        let unit = [&header.encode()[..], &record.encode(), &frames].concat().into();
-        assert!(self.inbox.arrive(Arrival::Unit { from: NodeId(2), is_first: true, unit }));
     }
 
     fn grants(&mut self, term: u64) -> bool {
