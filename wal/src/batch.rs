@@ -10,11 +10,14 @@
 //!     24     8  durable      every batch up to this LSN was durable when this one was sealed
 //!     32     8  incarnation  of the segment
 //!     40     4  frames_crc   CRC32 over the first 8 bytes of every frame, its two checksums
-//!     44     4  zero
+//!     44     4  align        the next batch begins at the next multiple of this: 4096, or 64 where it may share a page
 //!     48     8  terms        the highest term in this lane so far, this batch included
 //!     56     8  zero
-//!     64        frames, back to back; then zeros up to a multiple of 4 KiB
+//!     64        frames, back to back; then zeros up to where the next batch begins
 //! ```
+//! A batch that need not be synced by itself may share its last page with those that come after it, so that small ones cost
+//! what they hold; the first one that is synced ends the page. So nothing is ever written to a page that holds something durable.
+//!
 //! A batch is valid if and only if its header's checksum matches under the incarnation of the segment it lies in and the
 //! place where it lies there, its frames fill its length exactly, each frame is valid by its own checksums, and those are the ones of `frames_crc`.
 //! So a batch that a device has put elsewhere in its segment does not count there. And a frame left over from another life of the place cannot stand in for one that was not written.
@@ -33,6 +36,14 @@ use crate::segment::PAGE_BYTES;
 /// Bytes before the first frame.
 pub(crate) const BATCH_HEADER_BYTES: usize = 64;
 const MAGIC: [u8; 4] = *b"RWB1";
+/// What batches begin at multiples of.
+pub(crate) const ALIGN_BYTES: usize = ALIGN_SHARED as usize;
+const ALIGN_SHARED: u32 = 64;
+
+/// Bytes from a batch's start at `offset` to where the next one begins.
+const fn padded(bytes: u64, align: u32, offset: u32) -> u64 {
+    (offset as u64 + bytes).next_multiple_of(align as u64) - offset as u64
+}
 
 #[derive(FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
 #[repr(C)]
@@ -45,7 +56,7 @@ struct Raw {
     durable: U64,
     incarnation: U64,
     frames_crc: U32,
-    zero_a: U32,
+    align: U32,
     terms: U64,
     zero_b: [u8; 8],
 }
@@ -74,6 +85,8 @@ pub(crate) struct Life {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct BatchHeader {
     pub(crate) bytes: u32,
+    /// Bytes up to where the next batch begins.
+    padded_bytes: u64,
     pub(crate) count: u32,
     pub(crate) lsn: Lsn,
     pub(crate) durable: Lsn,
@@ -89,9 +102,11 @@ impl BatchHeader {
         let good = raw.magic == MAGIC
             && raw.incarnation.get() == life.incarnation
             && raw.crc.get() == raw.seeded_crc(life.offset)
-            && raw.length.get() as usize >= BATCH_HEADER_BYTES;
+            && raw.length.get() as usize >= BATCH_HEADER_BYTES
+            && [ALIGN_SHARED, PAGE_BYTES as u32].contains(&raw.align.get());
         good.then(|| Self {
             bytes: raw.length.get(),
+            padded_bytes: padded(raw.length.get().into(), raw.align.get(), life.offset),
             count: raw.count.get(),
             lsn: Lsn(raw.lsn.get()),
             durable: Lsn(raw.durable.get()),
@@ -102,7 +117,7 @@ impl BatchHeader {
 
     /// Bytes the batch takes in its segment.
     pub(crate) const fn padded_bytes(&self) -> u64 {
-        (self.bytes as u64).next_multiple_of(PAGE_BYTES as u64)
+        self.padded_bytes
     }
 
     /// Checks the frames of the whole batch and calls `see` with the offset in the batch, the header and the body of
@@ -177,9 +192,11 @@ impl BatchEnd {
 }
 
 impl BatchInProgress {
-    /// An empty batch that will not outgrow `bytes_max`, padding included (a multiple of 4 KiB).
-    pub(crate) fn new(buffer: PooledBuffer, bytes_max: u64) -> Self {
-        let bytes_max = buffer.len().min(usize::try_from(bytes_max).unwrap_or(usize::MAX));
+    /// An empty batch that begins at `offset` and will not outgrow `bytes_max`, padding included.
+    pub(crate) fn new(buffer: PooledBuffer, bytes_max: u64, offset: u64) -> Self {
+        // Up to the end of its last page it must fit into the buffer, too.
+        let fits = buffer.len() - (offset % PAGE_BYTES as u64) as usize;
+        let bytes_max = fits.min(usize::try_from(bytes_max).unwrap_or(usize::MAX));
         let end = BatchEnd { used: BATCH_HEADER_BYTES, count: 0 };
         Self { buffer, bytes_max, end, summed: BATCH_HEADER_BYTES, crcs: Hasher::new() }
     }
@@ -223,16 +240,26 @@ impl BatchInProgress {
         assert!(self.summed == self.end.used, "frames lie back to back");
     }
 
-    /// Bytes the batch would take in its segment now.
-    pub(crate) const fn padded_bytes(&self) -> u64 {
-        (self.end.used as u64).next_multiple_of(PAGE_BYTES as u64)
-    }
-
-    /// Writes header and padding; from here on the bytes do not change.
-    pub(crate) fn seal(mut self, lsn: Lsn, durable: Lsn, terms: Term, life: Life) -> Bytes {
+    /// Writes header and padding; from here on the bytes do not change. Gives what is to be written, and how much of it the
+    /// batch takes: less, where the next one begins in the page that this one ends in.
+    pub(crate) fn seal(
+        mut self,
+        lsn: Lsn,
+        durable: Lsn,
+        terms: Term,
+        life: Life,
+        shares_page: bool,
+    ) -> (Bytes, u64) {
         self.sum();
-        let padded = self.padded_bytes() as usize;
-        self.buffer[self.end.used..padded].fill(0);
+        let align = if shares_page { ALIGN_SHARED } else { PAGE_BYTES as u32 };
+        let takes = padded(self.end.used as u64, align, life.offset);
+        let to_page_end = padded(takes, PAGE_BYTES as u32, life.offset);
+        // A page that was not written to in this life is written as a whole: for a part of it, the system would have to read
+        // the rest first. One that was has zeros there already.
+        let is_in_begun_page = !life.offset.is_multiple_of(PAGE_BYTES as u32)
+            && u64::from(life.offset) % PAGE_BYTES as u64 + takes <= PAGE_BYTES as u64;
+        let written = if is_in_begun_page { takes } else { to_page_end };
+        self.buffer[self.end.used..written as usize].fill(0);
         let mut raw = Raw {
             magic: MAGIC,
             crc: U32::ZERO,
@@ -242,13 +269,13 @@ impl BatchInProgress {
             durable: durable.0.into(),
             incarnation: life.incarnation.into(),
             frames_crc: self.crcs.finalize().into(),
-            zero_a: U32::ZERO,
+            align: align.into(),
             terms: terms.0.into(),
             zero_b: [0; 8],
         };
         raw.crc = raw.seeded_crc(life.offset).into();
         self.buffer[..BATCH_HEADER_BYTES].copy_from_slice(raw.as_bytes());
-        Bytes::from_owner(self.buffer).slice(..padded)
+        (Bytes::from_owner(self.buffer).slice(..written as usize), takes)
     }
 }
 
@@ -263,14 +290,14 @@ mod tests {
     const PLACE: u32 = 8192;
 
     fn sealed(incarnation: u64) -> Bytes {
-        let mut batch = BatchInProgress::new(BufferPool::new(1 << 20).take(1), 1 << 20);
+        let mut batch = BatchInProgress::new(BufferPool::new(1 << 20).take(1), 1 << 20, u64::from(PLACE));
         for group in 1..4 {
             let id = EntryId::default();
             let (out, end) = batch.spare();
             let bytes = frame::write_fact(out, FrameKind::HardState, GroupId(group), id, &[1; 8]).unwrap();
             end.record(bytes);
         }
-        batch.seal(Lsn(7), Lsn(5), Term(9), Life { incarnation, offset: PLACE })
+        batch.seal(Lsn(7), Lsn(5), Term(9), Life { incarnation, offset: PLACE }, false).0
     }
 
     fn is_valid(bytes: &[u8], incarnation: u64) -> bool {

@@ -22,7 +22,7 @@ const MANIFEST_TMP: &str = "manifest.tmp";
 const MANIFEST_BYTES: usize = 32;
 const MAGIC: [u8; 8] = *b"RWLOG\0\0\x01";
 /// The version of everything below the directory.
-pub(crate) const FORMAT_VERSION: u32 = 3;
+pub(crate) const FORMAT_VERSION: u32 = 4;
 
 /// A locked log directory. Clones share the lock; it is let go with the last one.
 #[derive(Debug)]

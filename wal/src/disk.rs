@@ -101,6 +101,12 @@ pub trait Files: Send + Sync + 'static {
         parts: &[IoSlice<'_>],
         durable: bool,
     ) -> io::Result<()>;
+    /// Whether a file opened with [`Access::Append`] takes parts of any alignment, through the page cache.
+    fn appends_through_cache(&self) -> bool {
+        false
+    }
+    /// Has the system forget what it holds in memory of a file that is to be written anew, if appends go past that. A wish.
+    fn forget_cached(&self, _file: &Self::File) {}
     /// Makes all that was written to the file durable.
     fn sync(&self, file: &Self::File) -> io::Result<()>;
     /// Makes the names in `dir` durable.
@@ -133,11 +139,13 @@ pub trait Files: Send + Sync + 'static {
     fn lock(&self, path: &str) -> io::Result<Self::File>;
 }
 
-/// The two ways into one segment.
+/// The ways into one segment.
 #[derive(Clone, Debug)]
 pub struct SegmentFile<File> {
-    /// For appends, in the append mode.
+    /// For appends of whole pages, in the append mode. Opened with [`Access::Append`].
     pub append: File,
+    /// For appends of any alignment, which reach the page cache and no further.
+    pub cached: File,
     /// For reads and maps.
     pub read: File,
 }
@@ -145,18 +153,19 @@ pub struct SegmentFile<File> {
 /// Write one batch.
 #[derive(Clone, Debug)]
 pub struct AppendJob<File> {
-    /// Opened with [`Access::Append`].
-    pub file: File,
+    /// The segment's.
+    pub file: SegmentFile<File>,
     /// The segment's sequence number; neighbours in one segment may be written together.
     pub segment: u64,
-    /// Where in the file, a multiple of 4 KiB.
+    /// Where in the file: at a page of its own, or in one that the batch before it left room in.
     pub offset: u64,
-    /// The padded batch, a multiple of 4 KiB; or a page of zeros: see [`AppendJob::is_probe`].
+    /// The padded batch, up to the end of its last page, unless it lies within a page that was written to before; or a page of
+    /// zeros: see [`AppendJob::is_probe`].
     pub batch: Bytes,
     /// Its number; a probe's is that of the batch before it.
     pub lsn: Lsn,
-    /// It need not be synced before a later batch is that does: then it is written to this file, through the page cache.
-    pub relaxed: Option<File>,
+    /// It need not be synced before a later batch is that does: then it is written through the page cache.
+    pub is_relaxed: bool,
 }
 
 impl<File> AppendJob<File> {

@@ -57,35 +57,24 @@ pub fn run_appends<F: Files>(
     durable: bool,
     mut done: impl FnMut(Completion<F::File>),
 ) -> bool {
-    while let Some(first) = queued.front() {
-        let (mut parts, mut bytes, mut last) = (Vec::new(), 0, Lsn(0));
-        let mut is_relaxed = durable;
-        for job in queued.iter().take(PARTS_MAX) {
-            let follows = job.segment == first.segment && job.offset == first.offset + bytes;
-            if !follows || bytes > WRITE_BYTES_MAX {
-                break;
-            }
-            is_relaxed &= job.relaxed.is_some();
-            parts.push(IoSlice::new(&job.batch));
-            bytes += job.batch.len() as u64;
-            last = job.lsn;
-        }
-        let taken = parts.len();
+    while !queued.is_empty() {
+        let write = Write::of(queued);
+        let (taken, last, is_relaxed) = (write.taken, write.last, write.is_relaxed && durable);
+        let cost = AppendCost { syncs: u64::from(!is_relaxed), bytes: write.bytes(), nanos: 0 };
         let result = if is_relaxed {
-            write_relaxed(files, first, &parts, unsynced)
-        } else if durable && !unsynced.files.is_empty() {
-            write_after_relaxed(files, first, &parts, unsynced)
+            write.relaxed(files, unsynced)
+        } else if durable && !(write.is_aligned && unsynced.files.is_empty()) {
+            write.after_relaxed(files, unsynced)
         } else {
-            files.write_at(&first.file, first.offset, &parts, durable)
+            files.write_at(write.file(), write.offset, &write.parts, durable)
         };
-        drop(parts);
+        drop(write);
         if let Err(error) = result {
             queued.clear();
             done(Completion::AppendFailed { error });
             return false;
         }
         queued.drain(..taken);
-        let cost = AppendCost { syncs: u64::from(!is_relaxed), bytes, nanos: 0 };
         done(if is_relaxed {
             Completion::Written { last, cost }
         } else {
@@ -95,36 +84,95 @@ pub fn run_appends<F: Files>(
     true
 }
 
-/// Through the page cache, whatever the append mode: a copy, which the next sync of the file makes durable.
-fn write_relaxed<F: Files>(
-    files: &F,
-    first: &AppendJob<F::File>,
-    parts: &[IoSlice<'_>],
-    unsynced: &mut Unsynced<F::File>,
-) -> io::Result<()> {
-    let file = first.relaxed.as_ref().unwrap_or(&first.file);
-    files.write_at(file, first.offset, parts, false)?;
-    if unsynced.files.last().is_none_or(|(segment, _)| *segment != first.segment) {
-        unsynced.files.push((first.segment, file.clone()));
-    }
-    Ok(())
+/// Batches that lie side by side, to be written by one call.
+struct Write<'a, File> {
+    segment: u64,
+    files: &'a SegmentFile<File>,
+    offset: u64,
+    parts: Vec<IoSlice<'a>>,
+    /// How many batches.
+    taken: usize,
+    /// The last one's number.
+    last: Lsn,
+    /// None of them must be synced by itself.
+    is_relaxed: bool,
+    /// Each begins a page.
+    is_aligned: bool,
 }
 
-/// A write that must be durable is so only with all that was written before it: what recovery finds must have no hole.
-fn write_after_relaxed<F: Files>(
-    files: &F,
-    first: &AppendJob<F::File>,
-    parts: &[IoSlice<'_>],
-    unsynced: &mut Unsynced<F::File>,
-) -> io::Result<()> {
-    // One sync covers both where they share a file; only another file's needs its own.
-    let shares = unsynced.files.last().is_some_and(|(segment, _)| *segment == first.segment);
-    files.write_at(&first.file, first.offset, parts, !shares)?;
-    for (_, file) in &unsynced.files {
-        files.sync(file)?;
+impl<'a, File: Clone> Write<'a, File> {
+    /// The first ones of what is queued, which is not empty.
+    fn of(queued: &'a VecDeque<AppendJob<File>>) -> Self {
+        let first = &queued[0];
+        let (segment, offset, files) = (first.segment, first.offset, &first.file);
+        let (mut parts, mut taken, mut last): (Vec<IoSlice<'a>>, usize, _) = (Vec::new(), 0, Lsn(0));
+        let (mut is_relaxed, mut is_aligned) = (true, true);
+        // Where the last batch ends, and how far zeros are to be behind it.
+        let (mut end, mut filled) = (offset, offset);
+        for job in queued.iter().take(PARTS_MAX) {
+            let follows = job.segment == segment && (offset..=end).contains(&job.offset);
+            // What others will share a page with must not become durable with those before it.
+            let is_left_unsynced = job.is_relaxed && !is_relaxed;
+            if !follows || is_left_unsynced || end - offset > WRITE_BYTES_MAX {
+                break;
+            }
+            if job.offset < end && taken > 0 {
+                // It begins in the page that the one before it ends in, in place of zeros.
+                let before = &queued[taken - 1];
+                if job.offset <= before.offset {
+                    break; // behind a probe, which has left its place to others
+                }
+                parts[taken - 1] = IoSlice::new(&before.batch[..(job.offset - before.offset) as usize]);
+            }
+            parts.push(IoSlice::new(&job.batch));
+            end = job.offset + job.batch.len() as u64;
+            filled = filled.max(end);
+            (taken, last) = (taken + 1, job.lsn);
+            is_relaxed &= job.is_relaxed;
+            is_aligned &= job.offset.is_multiple_of(PAGE_BYTES as u64);
+        }
+        if filled > end {
+            parts.push(IoSlice::new(&ZEROS.0[..(filled - end) as usize]));
+        }
+        Self { segment, files, offset, parts, taken, last, is_relaxed, is_aligned }
     }
-    unsynced.files.clear();
-    Ok(())
+
+    fn bytes(&self) -> u64 {
+        self.parts.iter().map(|part| part.len() as u64).sum()
+    }
+
+    const fn file(&self) -> &File {
+        if self.is_aligned { &self.files.append } else { &self.files.cached }
+    }
+
+    /// Through the page cache, whatever the append mode: a copy, which the next sync of the file makes durable.
+    fn relaxed<F: Files<File = File>>(&self, files: &F, unsynced: &mut Unsynced<File>) -> io::Result<()> {
+        files.write_at(&self.files.cached, self.offset, &self.parts, false)?;
+        if unsynced.files.last().is_none_or(|(segment, _)| *segment != self.segment) {
+            unsynced.files.push((self.segment, self.files.cached.clone()));
+        }
+        Ok(())
+    }
+
+    /// A write that must be durable is so only with all that was written before it: what recovery finds must have no hole.
+    fn after_relaxed<F: Files<File = File>>(
+        &self,
+        files: &F,
+        unsynced: &mut Unsynced<File>,
+    ) -> io::Result<()> {
+        if self.is_aligned {
+            // One sync covers both where they share a file; only another file's needs its own.
+            let shares = unsynced.files.last().is_some_and(|(segment, _)| *segment == self.segment);
+            files.write_at(&self.files.append, self.offset, &self.parts, !shares)?;
+        } else {
+            self.relaxed(files, unsynced)?;
+        }
+        for (_, file) in &unsynced.files {
+            files.sync(file)?;
+        }
+        unsynced.files.clear();
+        Ok(())
+    }
 }
 
 /// Makes or retires a segment file.
@@ -163,6 +211,8 @@ fn prepare<F: Files>(
         header.encode(&mut page.0);
         files.write_at(&append, 0, &[IoSlice::new(&page.0)], false)?;
         files.sync(&append)?;
+        // Small writes to what lies in memory in large pieces, as reads leave it there, cost many times what others do.
+        files.forget_cached(&append);
         files.rename(from, &path)?;
         files.sync_dir(&lane_dir(header.lane))?;
         Ok(append)
@@ -175,7 +225,8 @@ fn prepare<F: Files>(
         }
     };
     let read = files.open(&path, Access::Plain)?;
-    Ok(SegmentFile { append, read })
+    let cached = if files.appends_through_cache() { append.clone() } else { read.clone() };
+    Ok(SegmentFile { append, cached, read })
 }
 
 /// Zeros in every block: an append then changes no metadata, which makes its sync cost one device write.

@@ -380,38 +380,41 @@ impl<D: Disk> Lane<D> {
     /// Makes room for a frame of so many bytes in the batch being built, or begins another.
     pub(crate) fn reserve(&mut self, frame_bytes: usize) -> &mut BatchInProgress {
         if self.building.as_ref().is_none_or(|batch| batch.room() < frame_bytes) {
-            self.seal();
+            self.seal(false);
             self.building = None;
             let need = BATCH_HEADER_BYTES + frame_bytes;
-            if self.write_offset + need.next_multiple_of(PAGE_BYTES) as u64 > self.options.segment_bytes {
+            if self.write_offset + need as u64 > self.options.segment_bytes {
                 self.segments.roll(self.write_offset);
                 self.write_offset = PAGE_BYTES as u64;
             }
             let room = self.options.segment_bytes - self.write_offset;
             let likely = self.usual_bytes.max(2 * self.turn_bytes).min(self.options.batch_bytes_max);
-            let buffer = self.pool.take(likely.min(room as usize).max(need));
-            self.building = Some(BatchInProgress::new(buffer, room));
+            let in_page = self.write_offset as usize % PAGE_BYTES;
+            let buffer = self.pool.take(likely.min(room as usize).max(need) + in_page);
+            self.building = Some(BatchInProgress::new(buffer, room, self.write_offset));
         }
         self.building.as_mut().expect("it was just made")
     }
 
     /// Ends the batch being built, unless it is empty.
-    pub(crate) fn seal(&mut self) {
+    pub(crate) fn seal(&mut self, shares_page: bool) {
         if self.building.as_ref().is_some_and(|batch| batch.count() > 0) {
-            self.seal_even_empty();
+            self.seal_even_empty(shares_page);
         }
     }
 
-    pub(crate) fn seal_even_empty(&mut self) {
+    /// `shares_page`: the next batch may begin in the page that this one ends in. Not where this one is synced: to what is
+    /// durable nothing is written.
+    pub(crate) fn seal_even_empty(&mut self, shares_page: bool) {
         let Some(batch) = self.building.take() else { return };
         let lsn = self.last_sealed.next();
         let claim = if self.disk.is_synced() { self.durable } else { self.recovered };
         let (segment, offset) = (self.segments.current().sequence, self.write_offset);
         let buffer_bytes = batch.buffer_bytes();
         let life = Life { incarnation: self.segments.incarnation(segment), offset: offset as u32 };
-        let bytes = batch.seal(lsn, claim, self.counters.terms, life);
+        let (bytes, takes) = batch.seal(lsn, claim, self.counters.terms, life, shares_page);
         self.counters.batches += 1;
-        self.write_offset += bytes.len() as u64;
+        self.write_offset += takes;
         self.turn_bytes += bytes.len();
         self.queued_bytes += bytes.len() as u64;
         self.recent_bytes += buffer_bytes;

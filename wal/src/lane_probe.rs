@@ -29,7 +29,7 @@ impl<D: Disk> Lane<D> {
         if self.is_probing || !self.in_flight.is_empty() {
             return Ok(false);
         }
-        if self.write_offset + PAGE_BYTES as u64 > self.options.segment_bytes {
+        if self.next_page() + PAGE_BYTES as u64 > self.options.segment_bytes {
             // What is written next begins a segment. It is there, unless the disk is full or slow.
             if self.segments.ready.is_empty() {
                 return Ok(false);
@@ -40,11 +40,15 @@ impl<D: Disk> Lane<D> {
         }
         let current = self.segments.current();
         let Some(file) = current.append.clone() else { return Ok(false) };
-        let (segment, offset, batch, lsn) =
-            (current.sequence, self.write_offset, zero_page(), self.submitted);
-        self.disk.submit(Job::Append(AppendJob { file, segment, offset, batch, lsn, relaxed: None }));
+        let (segment, offset, batch, lsn) = (current.sequence, self.next_page(), zero_page(), self.submitted);
+        self.disk.submit(Job::Append(AppendJob { file, segment, offset, batch, lsn, is_relaxed: false }));
         self.is_probing = true;
         Ok(true)
+    }
+
+    /// The first page that nothing was written to yet.
+    const fn next_page(&self) -> u64 {
+        self.write_offset.next_multiple_of(PAGE_BYTES as u64)
     }
 
     /// Whether a probe is on its way to the disk.

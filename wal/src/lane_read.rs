@@ -50,12 +50,13 @@ impl<D: Disk> Lane<D> {
     /// the file holds is not what was written, [`LogError::Poisoned`].
     pub fn bytes(&self, place: Place) -> Result<Bytes, LogError> {
         self.check()?;
-        if let Some(bytes) = self.recent_bytes(place) {
-            return Ok(bytes);
-        }
         let current = self.segments.current().sequence;
+        // Asked first: the last batch's zeros may lie there, too.
         if place.segment == current && u64::from(place.offset) >= self.write_offset {
             return self.unsealed_bytes(place).ok_or(LogError::Gone);
+        }
+        if let Some(bytes) = self.recent_bytes(place) {
+            return Ok(bytes);
         }
         let segment = self.segments.find(place.segment).ok_or(LogError::Gone)?;
         if place.end() > segment.bytes {

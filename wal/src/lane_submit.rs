@@ -2,6 +2,7 @@
 //!
 //! What is not here: what a disk does with a batch (`execute`), what it has done (`lane`, at [`Lane::poll`]).
 
+use crate::batch::BatchInProgress;
 use crate::disk::{AppendJob, Disk, Job, Lsn};
 use crate::error::LogError;
 use crate::lane::{Lane, Sealed};
@@ -29,9 +30,18 @@ impl<D: Disk> Lane<D> {
     pub fn submit_relaxed(&mut self) -> Result<Option<Lsn>, LogError> {
         self.check()?;
         self.carry_forward();
-        self.seal();
+        let is_relaxed = self.may_stay_unsynced();
+        // What is never synced shares pages, too.
+        self.seal(is_relaxed || !self.disk.is_synced());
         self.mark_dead();
-        self.hand_over()
+        self.hand_over(is_relaxed)
+    }
+
+    /// Whether this turn is one that need not be synced. So much unsynced that it would soon take up the queue is.
+    fn may_stay_unsynced(&self) -> bool {
+        let building = self.building.as_ref().map_or(0, BatchInProgress::used);
+        let is_much = self.queued_bytes + building as u64 > self.options.queue_bytes_max as u64 / 4;
+        !self.counters.wants_sync && !is_much && self.disk.is_synced()
     }
 
     /// Whether something was handed over that no sync is on its way for.
@@ -52,18 +62,16 @@ impl<D: Disk> Lane<D> {
         }
         self.reserve(0);
         self.counters.wants_sync = true;
-        self.seal_even_empty();
-        self.hand_over()
+        self.seal_even_empty(false);
+        self.hand_over(false)
     }
 
     /// Hands what was sealed to the disk.
-    fn hand_over(&mut self) -> Result<Option<Lsn>, LogError> {
-        let wants_sync = std::mem::take(&mut self.counters.wants_sync);
+    fn hand_over(&mut self, is_relaxed: bool) -> Result<Option<Lsn>, LogError> {
+        self.counters.wants_sync = false;
         if self.sealed.is_empty() {
             return Ok(None);
         }
-        let is_much = self.queued_bytes > self.options.queue_bytes_max as u64 / 4;
-        let is_relaxed = !wants_sync && !is_much && self.disk.is_synced();
         let mut sealed = std::mem::take(&mut self.sealed);
         let last = sealed.last().map(|batch| batch.lsn);
         for mut batch in sealed.drain(..) {
@@ -90,11 +98,9 @@ impl<D: Disk> Lane<D> {
             let segment =
                 self.segments.find(front.segment).expect("a segment with waiting batches is in use");
             let Some(file) = segment.append.clone() else { break };
-            let relaxed = segment.read.clone().filter(|_| front.is_relaxed);
-            let Some(Sealed { lsn, segment, offset, bytes: batch, .. }) = self.waiting.pop_front() else {
-                break;
-            };
-            self.disk.submit(Job::Append(AppendJob { file, segment, offset, batch, lsn, relaxed }));
+            let Some(sealed) = self.waiting.pop_front() else { break };
+            let Sealed { lsn, segment, offset, bytes: batch, is_relaxed, .. } = sealed;
+            self.disk.submit(Job::Append(AppendJob { file, segment, offset, batch, lsn, is_relaxed }));
         }
     }
 }

@@ -143,7 +143,9 @@ impl Files for OsFiles {
         parts: &[IoSlice<'_>],
         durable: bool,
     ) -> io::Result<()> {
-        if let Some(map) = &file.map {
+        // A whole page costs less by a call than by the fault of its first store; what is synced marks its range by storing to it.
+        let bytes: usize = parts.iter().map(|part| part.len()).sum();
+        if let Some(map) = file.map.as_ref().filter(|_| durable || bytes <= PAGE_BYTES) {
             return store(map, offset, parts, durable);
         }
         let is_direct = self.mode == AppendMode::Direct;
@@ -163,6 +165,16 @@ impl Files for OsFiles {
             }
         }
         if durable && !is_direct { self.sync(file) } else { Ok(()) }
+    }
+
+    fn appends_through_cache(&self) -> bool {
+        self.mode != AppendMode::Direct
+    }
+
+    fn forget_cached(&self, file: &Arc<OsFile>) {
+        if self.mode == AppendMode::Direct {
+            let _ = rustix::fs::fadvise(&file.file, 0, None, Advice::DontNeed);
+        }
     }
 
     fn sync(&self, file: &Arc<OsFile>) -> io::Result<()> {

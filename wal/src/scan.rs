@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use raftwerk_frame::Term;
 
-use crate::batch::{BATCH_HEADER_BYTES, BatchHeader, Life};
+use crate::batch::{ALIGN_BYTES, BATCH_HEADER_BYTES, BatchHeader, Life};
 use crate::disk::{Access, Files, Lsn};
 use crate::error::OpenError;
 use crate::pool::{BufferPool, PooledBuffer};
@@ -96,17 +96,18 @@ pub(crate) struct Reader<'s, 'a, F: Files> {
 }
 
 impl<F: Files> Reader<'_, '_, F> {
-    /// `bytes` bytes from `offset` on, a multiple of a page; they must lie in the file.
+    /// `bytes` bytes from `offset` on; they must lie in the file.
     fn at(&mut self, offset: u64, bytes: u64) -> Result<&[u8], OpenError> {
         if offset < self.at || offset + bytes > self.at + self.bytes {
-            self.fill(offset, bytes)?;
+            let in_page = offset % PAGE_BYTES as u64;
+            self.fill(offset - in_page, in_page + bytes)?;
         }
         let from = (offset - self.at) as usize;
         let window = self.window.as_ref().map_or(&[][..], |(window, _)| window);
         Ok(&window[from..from + bytes as usize])
     }
 
-    /// Moves the window to `offset`, and keeps what it has of that already.
+    /// Moves the window to `offset`, a multiple of a page, and keeps what it has of that already.
     fn fill(&mut self, offset: u64, bytes: u64) -> Result<(), OpenError> {
         let wanted = bytes.next_multiple_of(PAGE_BYTES as u64).max(WINDOW_BYTES);
         let wanted = wanted.min(self.scan.header.bytes - offset) as usize;
@@ -154,7 +155,7 @@ impl<F: Files> Reader<'_, '_, F> {
     /// The header of a batch at `offset`, if there is one of this segment's life.
     pub(crate) fn batch_header(&mut self, offset: u64) -> Result<Option<BatchHeader>, OpenError> {
         let left = self.scan.header.bytes - offset;
-        if left < PAGE_BYTES as u64 {
+        if left < BATCH_HEADER_BYTES as u64 {
             return Ok(None);
         }
         let life = Life { incarnation: self.scan.header.incarnation(), offset: offset as u32 };
@@ -169,7 +170,7 @@ impl<F: Files> Reader<'_, '_, F> {
 
     /// Where a batch header at or after `offset` claims that batch `lsn` was durable, if one does.
     pub(crate) fn claim(&mut self, offset: u64, lsn: Lsn) -> Result<Option<u64>, OpenError> {
-        for at in (offset..self.scan.header.bytes).step_by(PAGE_BYTES) {
+        for at in (offset..self.scan.header.bytes).step_by(ALIGN_BYTES) {
             if self.batch_header(at)?.is_some_and(|header| header.durable >= lsn) {
                 return Ok(Some(at));
             }

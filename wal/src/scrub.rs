@@ -8,7 +8,7 @@
 
 use std::io;
 
-use crate::batch::{BATCH_HEADER_BYTES, BatchHeader, Life, Remains};
+use crate::batch::{ALIGN_BYTES, BATCH_HEADER_BYTES, BatchHeader, Life, Remains};
 use crate::disk::{Access, Files};
 use crate::pool::{BufferPool, PooledBuffer};
 use crate::segment::{PAGE_BYTES, SegmentHeader, segment_path};
@@ -62,8 +62,11 @@ pub(crate) fn scrub<F: Files>(files: &F, lane: u16, piece: &ScrubPiece) -> io::R
 
 fn look<F: Files>(files: &F, file: &F::File, lane: u16, piece: &ScrubPiece) -> Scrubbed {
     let pool = BufferPool::new(0);
-    let mut window = pool.take(piece.bytes.min(piece.end - piece.from) as usize);
-    let mut held = fill(files, file, &mut window, (piece.from, piece.end), piece.bytes);
+    // Whole pages are read; the first batch may begin within one, and the last end so.
+    let mut from = piece.from / PAGE * PAGE;
+    let end = piece.end.next_multiple_of(PAGE);
+    let mut window = pool.take(piece.bytes.min(end - from) as usize);
+    let mut held = fill(files, file, &mut window, (from, end), piece.bytes);
     let mut seen = Scrubbed {
         file: segment_path(lane, piece.sequence),
         sequence: piece.sequence,
@@ -79,25 +82,27 @@ fn look<F: Files>(files: &F, file: &F::File, lane: u16, piece: &ScrubPiece) -> S
         }
         seen.next = PAGE;
     }
-    while seen.next < piece.end && seen.next < piece.from + held {
-        let at = (seen.next - piece.from) as usize;
+    while seen.next < piece.end && seen.next < from + held {
+        let at = (seen.next - from) as usize;
         let life = Life { incarnation: piece.incarnation, offset: seen.next as u32 };
         let header = BatchHeader::parse(&window[at..at + BATCH_HEADER_BYTES], life);
         let Some(header) = header.filter(|header| seen.next + header.padded_bytes() <= piece.end) else {
             // Nobody can tell where the next batch begins: wherever there is one.
-            spoilt(&mut seen.damage, seen.next, seen.next + PAGE);
-            seen.next += PAGE;
+            spoilt(&mut seen.damage, seen.next, seen.next + ALIGN_BYTES as u64);
+            seen.next += ALIGN_BYTES as u64;
             continue;
         };
-        if seen.next + header.padded_bytes() > piece.from + held {
-            if at > 0 {
+        if seen.next + header.padded_bytes() > from + held {
+            if seen.next > piece.from {
                 break; // for the next piece
             }
-            let bytes = header.padded_bytes();
+            from = seen.next / PAGE * PAGE;
+            let bytes = (seen.next + header.padded_bytes()).next_multiple_of(PAGE) - from;
             window = pool.take(bytes as usize);
-            held = fill(files, file, &mut window, (piece.from, piece.end), bytes);
+            held = fill(files, file, &mut window, (from, end), bytes);
             seen.bytes += held;
         }
+        let at = (seen.next - from) as usize;
         let batch = &window[at..at + header.padded_bytes() as usize];
         if !header.frames(batch, |_, _, _| ()) {
             broken_frames(&header, batch, seen.next, &mut seen.damage);

@@ -18,7 +18,7 @@ pub(crate) struct InUse<File> {
     pub(crate) sequence: u64,
     pub(crate) bytes: u64,
     /// For appends; only of segments of this life that are READY.
-    pub(crate) append: Option<File>,
+    pub(crate) append: Option<SegmentFile<File>>,
     pub(crate) read: Option<File>,
     pub(crate) map: OnceCell<Mapped>,
     /// Where its batches end, once that is certain. Not known of one that was damaged when the lane was opened.
@@ -75,10 +75,8 @@ impl<File: Clone> Segments<File> {
     }
 
     fn push(&mut self, sequence: u64) {
-        let (append, read) = match self.ready.pop_front_if_is(sequence) {
-            Some(file) => (Some(file.append), Some(file.read)),
-            None => (None, None),
-        };
+        let append = self.ready.pop_front_if_is(sequence);
+        let read = append.as_ref().map(|file| file.read.clone());
         let bytes = self.template.bytes;
         let (map, end, full_since, dead_at) = (OnceCell::new(), None, None, None);
         self.in_use.push_back(InUse { sequence, bytes, append, read, map, end, full_since, dead_at });
@@ -143,8 +141,8 @@ impl<File: Clone> Segments<File> {
         self.recycled += u64::from(reused);
         match self.in_use.iter_mut().rev().find(|segment| segment.sequence == sequence) {
             Some(waited_for) => {
-                waited_for.append = Some(file.append);
-                waited_for.read = Some(file.read);
+                waited_for.read = Some(file.read.clone());
+                waited_for.append = Some(file);
                 true
             }
             None => {

@@ -8,7 +8,7 @@ use raftwerk_frame::frame::{FrameHeader, FrameKind};
 use raftwerk_frame::{Configuration, EntryId, GroupId, HardState, Index, NodeId, Term};
 use rustc_hash::FxHashMap;
 
-use crate::batch::{BatchHeader, Remains};
+use crate::batch::{ALIGN_BYTES, BatchHeader, Remains};
 use crate::disk::Files;
 use crate::error::OpenError;
 use crate::index::Memberships;
@@ -170,7 +170,7 @@ impl Survey {
         let mut reader = scan.reader();
         while survey.end < scan.header.bytes {
             match reader.batch_header(survey.end)? {
-                None => survey.end += PAGE_BYTES as u64,
+                None => survey.end += ALIGN_BYTES as u64,
                 Some(header) if survey.take(&mut reader, header)? => {}
                 Some(header) => {
                     survey.take_remains(&mut reader, header)?;

@@ -77,6 +77,8 @@ pub fn batch(bytes: &[u8]) {
         batch[24..32].copy_from_slice(&u64::from(says[2]).to_le_bytes());
         batch[32..40].copy_from_slice(&incarnation.to_le_bytes());
         batch[40..44].copy_from_slice(&crcs.finalize().to_le_bytes());
+        batch[44..48]
+            .copy_from_slice(&or(4, if says[0] & 8 == 0 { 4096 } else { 64 }, &says[4..8]).to_le_bytes());
         batch[48..56].copy_from_slice(&u64::from(says[3]).to_le_bytes());
         let mut segment = good.clone();
         for page in 1..3 {

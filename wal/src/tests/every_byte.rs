@@ -137,9 +137,24 @@ fn sample<G: Ground>(ground: &G) -> Sample {
     let (mut lane, ..) = open_on(ground, OnDamage::Refuse).unwrap();
     let slots = [1, 2].map(|group| lane.attach(GroupId(group)));
     let (mut said, mut lives, mut last) = (BTreeMap::new(), Vec::new(), Lsn(0));
-    for turn in 0..14 {
+    for turn in 0..15 {
         for (at, slot) in slots.into_iter().enumerate() {
-            append(&mut lane, slot, id(turn * 2 + 1, 1), 2, 20 + 40 * at);
+            if turn == 10 {
+                // Batches that share a page, up to the one that syncs them.
+                for index in [turn * 2 + 1, turn * 2 + 2] {
+                    let lsn = append_relaxed(&mut lane, slot, id(index, 1), 20 + 40 * at);
+                    said.insert(lsn, stories(&lane));
+                }
+            } else {
+                append(&mut lane, slot, id(turn * 2 + 1, 1), 2, 20 + 40 * at);
+            }
+        }
+        if turn == 10 {
+            let synced = lane.sync().unwrap().unwrap();
+            while lane.poll().unwrap().durable < synced {
+                std::thread::yield_now();
+            }
+            said.insert(synced, stories(&lane));
         }
         if turn == 8 {
             lane.hard_state(slots[0], HardState { term: Term(2), vote: Some(NodeId(3)) }).unwrap();

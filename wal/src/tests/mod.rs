@@ -93,6 +93,15 @@ fn append<D: Disk>(lane: &mut Lane<D>, slot: GroupSlot, first: EntryId, count: u
     assert_eq!(frame.finish().unwrap().last.0, first.index.0 + count - 1);
 }
 
+/// One frame that asks for no sync, with one entry, in a turn of its own.
+fn append_relaxed<D: Disk>(lane: &mut Lane<D>, slot: GroupSlot, first: EntryId, bytes: usize) -> Lsn {
+    let mut frame = lane.begin_frame(slot, first, bytes + 16).unwrap();
+    frame.relax();
+    assert!(frame.push(EntryKind::Payload, &payload(first.index.0, first.term.0, bytes)));
+    assert!(frame.finish().is_some());
+    lane.submit_relaxed().unwrap().unwrap()
+}
+
 /// A frame as it comes from a leader.
 fn frame_of(group: u64, first: EntryId, entries: &[(EntryKind, Vec<u8>)]) -> Vec<u8> {
     let mut out = vec![0; 64 << 10];

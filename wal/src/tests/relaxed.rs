@@ -1,7 +1,11 @@
 //! Batches that need not be synced: written at once, durable with the next one that is, and never a hole.
 
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex};
+
 use super::*;
-use crate::memory::SectorFate;
+use crate::memory::{Call, Fate, Outcome, SectorFate};
+use crate::segment::PAGE_BYTES;
 
 /// One frame that asks for no sync.
 fn relaxed<D: Disk>(lane: &mut Lane<D>, slot: GroupSlot, index: u64) {
@@ -190,5 +194,165 @@ fn the_real_disk_writes_first_and_syncs_later_in_every_mode() {
         let before = stories(&lane);
         drop(lane);
         assert_eq!(stories(&open_os(dir.path(), mode, small()).0), before);
+    }
+}
+
+#[test]
+fn small_batches_share_a_page_up_to_the_one_that_syncs_them() {
+    let files = MemoryFiles::new();
+    let (mut lane, slot) = begun(&files);
+    let page = PAGE_BYTES as u64;
+    let (begins, bytes) = (lane.write_offset, lane.stats().bytes_synced);
+    assert!(begins.is_multiple_of(page));
+    for index in 2..=6 {
+        append_relaxed(&mut lane, slot, id(index, 1), 100);
+        lane.poll().unwrap();
+    }
+    assert!(lane.write_offset - begins < page / 2);
+    // The first one wrote its page as a whole, and each of the others no more than itself.
+    assert!(lane.stats().bytes_synced - bytes < page + page / 2);
+    let synced = lane.sync().unwrap().unwrap();
+    while lane.poll().unwrap().durable < synced {}
+    assert_eq!(lane.write_offset, begins + page, "what comes now has a page of its own");
+    append(&mut lane, slot, id(7, 1), 1, 100);
+    settle(&mut lane);
+    assert_eq!(lane.write_offset, begins + 2 * page);
+    let before = stories(&lane);
+    drop(lane);
+    let (lane, _, report) = open(&power_cut(&files, SectorFate::Old));
+    assert_eq!((stories(&lane), report.batches), (before, 8));
+}
+
+/// Panics at a write to a page that holds something durable. Pages are forgotten when a file begins anew.
+#[derive(Default)]
+struct PagesOnce {
+    written: BTreeSet<(String, u64)>,
+    durable: BTreeSet<(String, u64)>,
+    broken: Arc<Mutex<Option<String>>>,
+}
+
+impl Fate for PagesOnce {
+    fn decide(&mut self, call: Call<'_>) -> Outcome {
+        match call {
+            Call::Write { path, offset: 0, .. } => {
+                self.written.retain(|(of, _)| of != path);
+                self.durable.retain(|(of, _)| of != path);
+            }
+            Call::Write { path, offset, bytes, durable } => {
+                let page = PAGE_BYTES as u64;
+                for number in offset / page..(offset + bytes as u64).div_ceil(page) {
+                    let at = (path.to_owned(), number);
+                    if self.durable.contains(&at) {
+                        *self.broken.lock().unwrap() = Some(format!("{path}: page {number}"));
+                    }
+                    if durable {
+                        self.durable.insert(at)
+                    } else {
+                        self.written.insert(at)
+                    };
+                }
+            }
+            Call::Sync(path) => {
+                let (synced, rest) =
+                    std::mem::take(&mut self.written).into_iter().partition(|(of, _)| of == path);
+                self.written = rest;
+                self.durable.extend::<BTreeSet<_>>(synced);
+            }
+            _ => {}
+        }
+        Outcome::Done
+    }
+}
+
+#[test]
+fn nothing_is_written_to_a_page_that_holds_something_durable() {
+    let files = MemoryFiles::new();
+    let (mut lane, slot) = begun(&files);
+    lane.disk_mut().runs_by_itself = false;
+    let broken = Arc::default();
+    files.decided_by(Some(Box::new(PagesOnce { broken: Arc::clone(&broken), ..PagesOnce::default() })));
+    let (mut dice, mut index) = (0x5EED_u64, 1);
+    let mut roll = |below: u64| {
+        dice = dice.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (dice >> 33) % below
+    };
+    let (mut shared, mut synced) = (0, 0);
+    while lane.stats().recycled < 12 {
+        index += 1;
+        let bytes = [10, 90, 700, 5000][roll(4) as usize];
+        if roll(4) > 0 {
+            append_relaxed(&mut lane, slot, id(index, 1), bytes);
+            shared += u64::from(!lane.write_offset.is_multiple_of(PAGE_BYTES as u64));
+        } else {
+            append(&mut lane, slot, id(index, 1), 1, bytes);
+            synced += u64::from(lane.submit().unwrap().is_some());
+        }
+        for _ in 0..roll(4) {
+            let _is_busy = lane.disk_mut().run_background() || lane.disk_mut().run_appends();
+            lane.poll().unwrap();
+        }
+        if lane.room() == 0 || lane.live_bytes(slot) > 40 << 10 {
+            lane.disk_mut().runs_by_itself = true;
+            lane.compact(slot, id(index - 1, 1));
+            settle(&mut lane);
+            lane.disk_mut().runs_by_itself = false;
+        }
+        assert_eq!(*broken.lock().unwrap(), None, "at entry {index}");
+    }
+    assert!(shared > 20 && synced > 20, "{shared} batches left room, {synced} were synced");
+    lane.disk_mut().runs_by_itself = true;
+    lane.hard_state(slot, HardState::default()).unwrap();
+    settle(&mut lane);
+    let before = stories(&lane);
+    drop(lane);
+    files.decided_by(None);
+    assert_eq!(stories(&open(&power_cut(&files, SectorFate::Garbage(9))).0), before);
+}
+
+#[test]
+fn batches_that_wait_together_are_one_write_whether_they_share_a_page_or_not() {
+    let files = MemoryFiles::new();
+    let (mut lane, slot) = begun(&files);
+    lane.disk_mut().runs_by_itself = false;
+    while lane.disk_mut().run_background() || lane.disk_mut().run_appends() {
+        lane.poll().unwrap();
+    }
+    for index in 2..=4 {
+        append_relaxed(&mut lane, slot, id(index, 1), 30);
+    }
+    append(&mut lane, slot, id(5, 1), 1, 30);
+    let last = lane.submit().unwrap().unwrap();
+    let calls = files.changes();
+    assert!(lane.disk_mut().run_appends());
+    assert_eq!(files.changes() - calls, 2, "a write and a sync");
+    assert_eq!(lane.poll().unwrap().durable, last);
+    let before = stories(&lane);
+    drop(lane);
+    assert_eq!(stories(&open(&power_cut(&files, SectorFate::Old)).0), before);
+}
+
+#[test]
+fn a_batch_in_the_middle_of_a_page_vouches_for_what_was_durable() {
+    let files = MemoryFiles::new();
+    let (mut lane, slot) = begun(&files);
+    lane.disk_mut().runs_by_itself = false;
+    let damaged = lane.write_offset;
+    append(&mut lane, slot, id(2, 1), 1, 30);
+    let durable = lane.submit().unwrap().unwrap();
+    // Sealed before the other is known to be durable: it begins its page, and vouches for nothing new.
+    append_relaxed(&mut lane, slot, id(3, 1), 30);
+    while lane.disk_mut().run_background() || lane.disk_mut().run_appends() {
+        lane.poll().unwrap();
+    }
+    assert_eq!(lane.poll().unwrap().durable, durable, "the other one is not");
+    append_relaxed(&mut lane, slot, id(4, 1), 30);
+    assert!(lane.disk_mut().run_appends());
+    lane.poll().unwrap();
+    drop(lane);
+    let path = "lane-0/seg-0000000000000001.log";
+    assert!(files.rot(path, damaged + 70, 1));
+    match open_in(&files, small()) {
+        Err(OpenError::Corrupt { file, offset, .. }) => assert_eq!((&*file, offset), (path, damaged)),
+        other => panic!("acknowledged, and gone without a word: {:?}", other.map(|opened| opened.2)),
     }
 }
