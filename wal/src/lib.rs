@@ -14,6 +14,7 @@
 //! 5. After the first failed write nothing is called durable any more.
 //! 6. A file is never written while a slice of its map is alive.
 //! 7. What was lost is fenced in the log itself before anything else is said of the group.
+//! 8. Nothing is written to a page that holds something durable.
 //!
 //! The bytes, and what opening does with them: `engine/docs/log_format.md`.
 //!
