@@ -253,7 +253,7 @@ pub struct Lane<D: Disk> {
     pub(crate) groups: Groups,
     pub(crate) pins: Pins,
     pub(crate) segments: Segments<<D::Files as Files>::File>,
-    pub(crate) pool: Arc<BufferPool>,
+    pub(crate) pool: BufferPool,
     /// Bytes of slices of maps that somebody holds.
     pub(crate) pinned: Arc<AtomicU64>,
     pub(crate) building: Option<BatchInProgress>,
@@ -439,6 +439,7 @@ impl<D: Disk> Lane<D> {
         {
             self.recent_bytes -= front.buffer_bytes;
         }
+        self.pool.trim();
     }
 
     /// Takes what the disk has done: what is durable now, segments made and retired.

@@ -1,6 +1,7 @@
 //! Page-aligned buffers in a few sizes, handed out by the lane and returned by whoever drops the last slice.
 //!
-//! Returning is lock-free, since it may happen on any thread. What is not here: what a batch looks like (`batch`).
+//! Returning is lock-free, since it may happen on any thread. Large buffers are parts of slabs (`map`): of large pages, and the
+//! first free one is taken again first. What is not here: what a batch looks like (`batch`).
 
 use std::io;
 use std::ops::{Deref, DerefMut};
@@ -10,71 +11,137 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use crossbeam_queue::ArrayQueue;
 use memmap2::MmapMut;
 
-/// Sizes kept for reuse: 16 KiB × 4 per step up to 4 MiB. Longer buffers are made to measure and not kept.
-const CLASS_BYTES: [usize; 5] = [16 << 10, 64 << 10, 256 << 10, 1 << 20, 4 << 20];
+use crate::map::{LARGE_PAGE_BYTES, Part, Slab};
+
+/// Sizes kept for reuse. Longer buffers are made to measure and not kept.
+const SMALL_BYTES: [usize; 2] = [16 << 10, 64 << 10];
+const LARGE_BYTES: [usize; 4] = [256 << 10, 512 << 10, 1 << 20, 4 << 20];
 const PAGE_BYTES: usize = 4096;
 
 /// The reserve of unused buffers.
 #[derive(Debug)]
 pub(crate) struct BufferPool {
-    classes: [ArrayQueue<MmapMut>; CLASS_BYTES.len()],
+    shared: Arc<Shared>,
+    slabs: [Vec<Arc<Slab>>; LARGE_BYTES.len()],
+    /// Whether slabs are of large pages: not where so much at once would be much of what may be kept.
+    has_large_pages: bool,
+}
+
+/// What a buffer needs to find home.
+#[derive(Debug)]
+struct Shared {
+    small: [ArrayQueue<MmapMut>; SMALL_BYTES.len()],
     kept_bytes_max: usize,
     kept_bytes: AtomicUsize,
     taken_bytes: AtomicUsize,
 }
 
 impl BufferPool {
-    /// A pool that keeps at most `bytes_max`.
-    pub(crate) fn new(bytes_max: usize) -> Arc<Self> {
-        let classes = CLASS_BYTES.map(|bytes| ArrayQueue::new((bytes_max / bytes).max(2)));
-        Arc::new(Self {
-            classes,
-            kept_bytes_max: bytes_max.max(CLASS_BYTES[4]),
+    /// A pool that keeps at most `bytes_max`, or a few MiB.
+    pub(crate) fn new(bytes_max: usize) -> Self {
+        let small = SMALL_BYTES.map(|bytes| ArrayQueue::new((bytes_max / bytes).max(2)));
+        let shared = Shared {
+            small,
+            kept_bytes_max: bytes_max.max(4 << 20),
             kept_bytes: AtomicUsize::new(0),
             taken_bytes: AtomicUsize::new(0),
-        })
+        };
+        let has_large_pages = bytes_max >= 4 * LARGE_PAGE_BYTES;
+        Self { shared: Arc::new(shared), slabs: Default::default(), has_large_pages }
     }
 
     /// A buffer of at least `bytes`; its content is whatever was there.
     ///
     /// # Panics
     /// If the system has no memory for it, like every allocation.
-    pub(crate) fn take(self: &Arc<Self>, bytes: usize) -> PooledBuffer {
-        self.try_take(bytes).expect("out of memory for a batch buffer")
+    pub(crate) fn take(&mut self, bytes: usize) -> PooledBuffer {
+        let memory = self.memory(bytes).expect("out of memory for a batch buffer");
+        self.shared.taken_bytes.fetch_add(memory.len(), Ordering::Relaxed);
+        PooledBuffer { memory: Some(memory), shared: Arc::clone(&self.shared) }
     }
 
     /// Bytes of buffers that are in use.
     pub(crate) fn taken_bytes(&self) -> u64 {
-        self.taken_bytes.load(Ordering::Relaxed) as u64
+        self.shared.taken_bytes.load(Ordering::Relaxed) as u64
     }
 
     /// Bytes of buffers that wait to be used again.
     pub(crate) fn kept_bytes(&self) -> u64 {
-        self.kept_bytes.load(Ordering::Relaxed) as u64
+        self.shared.kept_bytes.load(Ordering::Relaxed) as u64
     }
 
-    fn try_take(self: &Arc<Self>, bytes: usize) -> io::Result<PooledBuffer> {
-        let class = CLASS_BYTES.iter().position(|&class| class >= bytes);
-        let reused = class.and_then(|class| self.classes[class].pop());
-        if let Some(reused) = &reused {
-            self.kept_bytes.fetch_sub(reused.len(), Ordering::Relaxed);
+    /// Frees slabs that nobody has a part of, if more is kept than may be. Small buffers go as they come back.
+    pub(crate) fn trim(&mut self) {
+        let Self { shared, slabs, .. } = self;
+        for slabs in slabs.iter_mut().rev() {
+            while shared.kept_bytes.load(Ordering::Relaxed) > shared.kept_bytes_max {
+                let Some(idle) = slabs.iter().rposition(|slab| slab.is_idle()) else { break };
+                let bytes = slabs.remove(idle).bytes();
+                shared.kept_bytes.fetch_sub(bytes, Ordering::Relaxed);
+            }
         }
-        let memory = match (reused, class) {
-            (Some(memory), _) => memory,
-            (None, Some(class)) => MmapMut::map_anon(CLASS_BYTES[class])?,
-            (None, None) => MmapMut::map_anon(bytes.next_multiple_of(PAGE_BYTES))?,
+    }
+
+    fn memory(&mut self, bytes: usize) -> io::Result<Memory> {
+        let shared = &*self.shared;
+        if let Some(class) = SMALL_BYTES.iter().position(|small| *small >= bytes) {
+            let Some(memory) = shared.small[class].pop() else {
+                return Ok(Memory::Small(MmapMut::map_anon(SMALL_BYTES[class])?, class));
+            };
+            shared.kept_bytes.fetch_sub(memory.len(), Ordering::Relaxed);
+            return Ok(Memory::Small(memory, class));
+        }
+        let Some(class) = LARGE_BYTES.iter().position(|large| *large >= bytes) else {
+            return Ok(Memory::Measured(MmapMut::map_anon(bytes.next_multiple_of(PAGE_BYTES))?));
         };
-        self.taken_bytes.fetch_add(memory.len(), Ordering::Relaxed);
-        Ok(PooledBuffer { memory: Some(memory), class, pool: Arc::clone(self) })
+        let part_bytes = LARGE_BYTES[class];
+        let slabs = &mut self.slabs[class];
+        let part = loop {
+            if let Some(part) = slabs.iter().find_map(Slab::take) {
+                break part;
+            }
+            let parts = if self.has_large_pages { LARGE_PAGE_BYTES.div_ceil(part_bytes) } else { 1 };
+            let slab = Slab::new(part_bytes, parts as u32)?;
+            shared.kept_bytes.fetch_add(slab.bytes(), Ordering::Relaxed);
+            slabs.push(slab);
+        };
+        shared.kept_bytes.fetch_sub(part_bytes, Ordering::Relaxed);
+        Ok(Memory::Part(part))
+    }
+}
+
+#[derive(Debug)]
+enum Memory {
+    Small(MmapMut, usize),
+    Part(Part),
+    Measured(MmapMut),
+}
+
+impl Deref for Memory {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        match self {
+            Self::Small(memory, _) | Self::Measured(memory) => memory,
+            Self::Part(part) => part,
+        }
+    }
+}
+
+impl DerefMut for Memory {
+    fn deref_mut(&mut self) -> &mut [u8] {
+        match self {
+            Self::Small(memory, _) | Self::Measured(memory) => memory,
+            Self::Part(part) => part,
+        }
     }
 }
 
 /// A page-aligned buffer that goes back to its pool when dropped.
 #[derive(Debug)]
 pub(crate) struct PooledBuffer {
-    memory: Option<MmapMut>,
-    class: Option<usize>,
-    pool: Arc<BufferPool>,
+    memory: Option<Memory>,
+    shared: Arc<Shared>,
 }
 
 const HELD: &str = "the memory is there until the buffer is dropped";
@@ -102,13 +169,21 @@ impl AsRef<[u8]> for PooledBuffer {
 impl Drop for PooledBuffer {
     fn drop(&mut self) {
         let Some(memory) = self.memory.take() else { return };
-        let (pool, bytes) = (&self.pool, memory.len());
-        pool.taken_bytes.fetch_sub(bytes, Ordering::Relaxed);
-        let Some(class) = self.class else { return };
+        let (shared, bytes) = (&self.shared, memory.len());
+        shared.taken_bytes.fetch_sub(bytes, Ordering::Relaxed);
         // Counted first: so it is never below what is there.
-        let kept = pool.kept_bytes.fetch_add(bytes, Ordering::Relaxed) + bytes;
-        if kept > pool.kept_bytes_max || pool.classes[class].push(memory).is_err() {
-            pool.kept_bytes.fetch_sub(bytes, Ordering::Relaxed); // it is freed here
+        match memory {
+            Memory::Small(memory, class) => {
+                let kept = shared.kept_bytes.fetch_add(bytes, Ordering::Relaxed) + bytes;
+                if kept > shared.kept_bytes_max || shared.small[class].push(memory).is_err() {
+                    shared.kept_bytes.fetch_sub(bytes, Ordering::Relaxed); // it is freed here
+                }
+            }
+            Memory::Part(part) => {
+                shared.kept_bytes.fetch_add(bytes, Ordering::Relaxed);
+                drop(part);
+            }
+            Memory::Measured(_) => {}
         }
     }
 }
@@ -119,17 +194,38 @@ mod tests {
 
     #[test]
     fn a_buffer_is_aligned_and_comes_back_when_its_last_slice_is_dropped() {
-        let pool = BufferPool::new(1 << 20);
-        let mut buffer = pool.take(20_000);
-        assert_eq!((buffer.len(), buffer.as_ptr() as usize % PAGE_BYTES), (64 << 10, 0));
-        buffer[7] = 9;
-        let place = buffer.as_ptr();
-        let bytes = bytes::Bytes::from_owner(buffer);
-        let slice = bytes.slice(7..8);
-        drop(bytes);
-        assert_eq!((slice[0], pool.classes[1].len()), (9, 0));
-        drop(slice);
-        assert_eq!(pool.take(64 << 10).as_ptr(), place);
-        assert_eq!(pool.take(5 << 20).len(), 5 << 20);
+        for (asked, bytes) in [(20_000, 64 << 10), (300_000, 512 << 10)] {
+            let mut pool = BufferPool::new(16 << 20);
+            let mut buffer = pool.take(asked);
+            assert_eq!((buffer.len(), buffer.as_ptr() as usize % PAGE_BYTES), (bytes, 0));
+            buffer[7] = 9;
+            let place = buffer.as_ptr();
+            let shared = bytes::Bytes::from_owner(buffer);
+            let slice = shared.slice(7..8);
+            drop(shared);
+            let kept = pool.kept_bytes();
+            assert_eq!((slice[0], pool.taken_bytes()), (9, bytes as u64));
+            drop(slice);
+            assert_eq!((pool.taken_bytes(), pool.kept_bytes()), (0, kept + bytes as u64));
+            assert_eq!(pool.take(bytes).as_ptr(), place);
+        }
+        assert_eq!(BufferPool::new(0).take(5 << 20).len(), 5 << 20);
+    }
+
+    #[test]
+    fn what_is_kept_beyond_the_bound_is_freed_when_nobody_has_a_part_of_it() {
+        for bytes_max in [0, 8 << 20] {
+            let mut pool = BufferPool::new(bytes_max);
+            let mut held: Vec<PooledBuffer> = (0..48).map(|_| pool.take(1 << 20)).collect();
+            assert_eq!((pool.taken_bytes(), pool.kept_bytes()), (48 << 20, 0));
+            let last = held.pop();
+            drop(held);
+            pool.trim();
+            let kept_max = (bytes_max as u64).max(4 << 20);
+            assert!(pool.kept_bytes() <= kept_max && pool.kept_bytes() > kept_max - (2 << 20));
+            drop(last);
+            pool.trim();
+            assert_eq!((pool.taken_bytes(), pool.kept_bytes()), (0, kept_max));
+        }
     }
 }

@@ -4,7 +4,6 @@
 //! already is taken from there. What is not here: what follows from them (`survey`, `recovery`).
 
 use std::io;
-use std::sync::Arc;
 
 use raftwerk_frame::Term;
 
@@ -89,7 +88,7 @@ impl<'a, F: Files> Scan<'a, F> {
 pub(crate) struct Reader<'s, 'a, F: Files> {
     scan: &'s Scan<'a, F>,
     past_cache: Option<F::File>,
-    window: Option<(PooledBuffer, Arc<BufferPool>)>,
+    window: Option<(PooledBuffer, BufferPool)>,
     /// Where the window begins in the file, and how many bytes of it are there.
     at: u64,
     bytes: u64,
@@ -114,14 +113,15 @@ impl<F: Files> Reader<'_, '_, F> {
         let (have, at) = (self.at + self.bytes, self.at);
         let (mut window, pool) = match self.window.take() {
             Some((window, pool)) if window.len() >= wanted => (window, pool),
-            Some((old, pool)) => {
+            Some((old, mut pool)) => {
                 let mut window = pool.take(wanted);
                 window[..self.bytes as usize].copy_from_slice(&old[..self.bytes as usize]);
                 (window, pool)
             }
             None => {
-                let pool = BufferPool::new(0);
-                (pool.take(wanted), pool)
+                let mut pool = BufferPool::new(0);
+                let window = pool.take(wanted);
+                (window, pool)
             }
         };
         let kept = if (at..have).contains(&offset) { (have - offset) as usize } else { 0 };

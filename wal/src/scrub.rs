@@ -61,7 +61,7 @@ pub(crate) fn scrub<F: Files>(files: &F, lane: u16, piece: &ScrubPiece) -> io::R
 }
 
 fn look<F: Files>(files: &F, file: &F::File, lane: u16, piece: &ScrubPiece) -> Scrubbed {
-    let pool = BufferPool::new(0);
+    let mut pool = BufferPool::new(0);
     // Whole pages are read; the first batch may begin within one, and the last end so.
     let mut from = piece.from / PAGE * PAGE;
     let end = piece.end.next_multiple_of(PAGE);
