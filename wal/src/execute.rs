@@ -11,9 +11,11 @@ use bytes::Bytes;
 use crate::disk::{Access, AppendCost, AppendJob, Completion, Files, Lsn, SegmentFile, SegmentJob};
 use crate::segment::{PAGE_BYTES, SegmentHeader, lane_dir, segment_path, spare_path, unfinished_path};
 
-/// The most batches, and bytes, of one write.
+/// The most batches of one write …
 const PARTS_MAX: usize = 512;
-const WRITE_BYTES_MAX: u64 = 16 << 20;
+/// … and the bytes after which no more are taken into it: who waits for the first of them goes on while the rest is written.
+/// Longer writes gain little: see "How appends are written" in `engine/docs/log_format.md`.
+const WRITE_BYTES_MAX: u64 = 2 << 20;
 /// Memory aligned to a page, as direct writes want it.
 #[repr(C, align(4096))]
 struct Aligned<const BYTES: usize>([u8; BYTES]);
@@ -113,7 +115,7 @@ impl<'a, File: Clone> Write<'a, File> {
             let follows = job.segment == segment && (offset..=end).contains(&job.offset);
             // What others will share a page with must not become durable with those before it.
             let is_left_unsynced = job.is_relaxed && !is_relaxed;
-            if !follows || is_left_unsynced || end - offset > WRITE_BYTES_MAX {
+            if !follows || is_left_unsynced || end - offset >= WRITE_BYTES_MAX {
                 break;
             }
             if job.offset < end && taken > 0 {

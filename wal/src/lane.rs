@@ -35,6 +35,8 @@ pub struct LaneOptions {
     pub segment_bytes: u64,
     /// What one turn should not exceed; see [`Lane::room`]. Default 4 MiB.
     pub batch_bytes_max: usize,
+    /// A turn that has appended so much goes to the disk in parts, while it goes on. Default 512 KiB.
+    pub stream_bytes: usize,
     /// The longest frame, header included. It must fit into a segment. Default 1 MiB.
     pub frame_bytes_max: usize,
     /// What may wait for the device before [`Lane::room`] says 0. Default 16 MiB.
@@ -78,6 +80,7 @@ impl Default for LaneOptions {
             lane: 0,
             segment_bytes: 64 << 20,
             batch_bytes_max: 4 << 20,
+            stream_bytes: 512 << 10,
             frame_bytes_max: 1 << 20,
             queue_bytes_max: 16 << 20,
             ready_segments: 2,
@@ -259,7 +262,7 @@ pub struct Lane<D: Disk> {
     pub(crate) building: Option<BatchInProgress>,
     /// Where the next batch, or the one being built, begins in the current segment.
     pub(crate) write_offset: u64,
-    /// Bytes sealed in this turn.
+    /// Bytes sealed in this turn, with the disk already or not.
     pub(crate) turn_bytes: usize,
     /// What a turn took lately, so that its buffer has the right size from the start.
     pub(crate) usual_bytes: usize,
@@ -388,7 +391,8 @@ impl<D: Disk> Lane<D> {
                 self.write_offset = PAGE_BYTES as u64;
             }
             let room = self.options.segment_bytes - self.write_offset;
-            let likely = self.usual_bytes.max(2 * self.turn_bytes).min(self.options.batch_bytes_max);
+            let most = self.options.batch_bytes_max.min(self.options.stream_bytes);
+            let likely = self.usual_bytes.max(2 * self.turn_bytes).min(most);
             let in_page = self.write_offset as usize % PAGE_BYTES;
             let buffer = self.pool.take(likely.min(room as usize).max(need) + in_page);
             self.building = Some(BatchInProgress::new(buffer, room, self.write_offset));

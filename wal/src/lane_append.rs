@@ -115,7 +115,9 @@ impl<D: Disk> Lane<D> {
             return Err(LogError::Compacted { compacted });
         }
         let bytes_max = self.options.frame_bytes_max;
-        self.reserve(bytes_hint.saturating_add(HEADER_BYTES).clamp(FRAME_BYTES_MIN, bytes_max));
+        let frame_bytes = bytes_hint.saturating_add(HEADER_BYTES).clamp(FRAME_BYTES_MIN, bytes_max);
+        self.stream_out(frame_bytes);
+        self.reserve(frame_bytes);
         let (segment, offset) = (self.segments.current().sequence, self.write_offset as u32);
         let batch = self.building.as_mut().expect("reserved just now");
         let log = self.groups.log_mut(slot);
@@ -175,6 +177,7 @@ impl<D: Disk> Lane<D> {
         self.check_entries(slot, header.index)?;
         let memberships = memberships(header, &frame[HEADER_BYTES..]).ok_or(LogError::Frame)?;
         self.counters.terms = self.counters.terms.max(header.term);
+        self.stream_out(bytes);
         let wants_sync = self.counters.wants_sync || !header.is_relaxed;
         let place = self.write(bytes, |out| out.copy_from_slice(frame));
         self.counters.wants_sync = wants_sync;

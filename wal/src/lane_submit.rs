@@ -1,4 +1,5 @@
-//! The end of a turn: what was appended is sealed and handed to the disk, to be synced now or with something later.
+//! The end of a turn: what was appended is sealed and handed to the disk, to be synced now or with something later. Of a turn
+//! that appends much, what came first goes ahead: device and worker work side by side.
 //!
 //! What is not here: what a disk does with a batch (`execute`), what it has done (`lane`, at [`Lane::poll`]).
 
@@ -69,11 +70,37 @@ impl<D: Disk> Lane<D> {
     /// Hands what was sealed to the disk.
     fn hand_over(&mut self, is_relaxed: bool) -> Result<Option<Lsn>, LogError> {
         self.counters.wants_sync = false;
-        if self.sealed.is_empty() {
+        if self.turn_bytes == 0 {
             return Ok(None);
         }
+        self.send_sealed(is_relaxed);
+        self.usual_bytes = self.turn_bytes.max(self.usual_bytes - self.usual_bytes / 8);
+        self.turn_bytes = 0;
+        self.forget_recent();
+        Ok(Some(self.submitted))
+    }
+
+    /// Before a frame of entries is begun: sends off what the turn has appended so far, if it is much with that frame. Not between
+    /// frames that belong into one batch. Only where it is to be synced: then so is the rest of the turn, and what
+    /// [`Lane::submit`] says of it holds for the part that went ahead. What need not be synced costs the device nothing
+    /// yet, so there is nothing to gain.
+    pub(crate) fn stream_out(&mut self, frame_bytes: usize) {
+        let used = self.building.as_ref().map_or(0, BatchInProgress::used);
+        if self.counters.wants_sync && used + frame_bytes > self.options.stream_bytes {
+            self.seal(!self.disk.is_synced());
+            self.send_sealed(false);
+        }
+    }
+
+    /// The number of the batch that what was appended last is in: it is durable with that one.
+    #[must_use]
+    pub fn last_appended(&self) -> Lsn {
+        let is_building = self.building.as_ref().is_some_and(|batch| batch.count() > 0);
+        if is_building { self.last_sealed.next() } else { self.last_sealed }
+    }
+
+    fn send_sealed(&mut self, is_relaxed: bool) {
         let mut sealed = std::mem::take(&mut self.sealed);
-        let last = sealed.last().map(|batch| batch.lsn);
         for mut batch in sealed.drain(..) {
             // Of a turn's batches the last one's sync is that of all.
             batch.is_relaxed = is_relaxed;
@@ -83,13 +110,9 @@ impl<D: Disk> Lane<D> {
         }
         self.sealed = sealed; // keeps its memory
         self.submitted = self.last_sealed;
-        self.synced = if is_relaxed { self.synced } else { last.unwrap_or(self.synced) };
+        self.synced = if is_relaxed { self.synced } else { self.last_sealed };
         self.send_waiting();
         self.prepare_ahead();
-        self.usual_bytes = self.turn_bytes.max(self.usual_bytes - self.usual_bytes / 8);
-        self.turn_bytes = 0;
-        self.forget_recent();
-        Ok(Some(self.submitted))
     }
 
     /// Hands over every waiting batch whose segment is READY, in order.

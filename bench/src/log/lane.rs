@@ -156,14 +156,13 @@ impl Rig {
                     has_moved = true;
                 }
             }
-            let next = progress.submitted.next();
             for writer in writers.iter_mut().filter(|writer| writer.waits.is_none() && !is_over) {
                 let slot = slots[writer.group];
                 if self.lane.room() == 0 || !self.append(slot, cell.batch, &payload, is_relaxed)? {
                     break;
                 }
                 writer.group = (writer.group + cell.writers) % slots.len();
-                writer.waits = Some((next, now));
+                writer.waits = Some((self.lane.last_appended(), now));
                 has_moved = true;
             }
             if self.lane.log_bytes() > KEPT_BYTES && has_moved {
@@ -177,14 +176,7 @@ impl Rig {
             if is_due {
                 synced_at = now;
             }
-            if let Some(lsn) = submitted.map_err(|error| error.to_string())? {
-                // A turn may fill more than one batch: whoever wrote in it waits for the last.
-                for writer in &mut writers {
-                    if let Some((waits, _)) = writer.waits.as_mut().filter(|(waits, _)| *waits >= next) {
-                        *waits = lsn;
-                    }
-                }
-            }
+            submitted.map_err(|error| error.to_string())?;
             if !has_moved {
                 self.wait(Duration::from_micros(options.poll_us));
             }

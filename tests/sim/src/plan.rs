@@ -397,6 +397,7 @@ fn limits(chance: &mut Chance, seed: u64, election: u64) -> (Settings, LaneOptio
         segment_bytes,
         // A turn takes in at least one unit of the usual size: see `receive`.
         batch_bytes_max: 4 << 20,
+        stream_bytes: stream_bytes(seed),
         frame_bytes_max: payload_bytes_max + 1024,
         queue_bytes_max: 8 << 20,
         ready_segments: chance.from_to(1, 2) as usize,
@@ -429,6 +430,12 @@ fn priorities(seed: u64, nodes: usize, is_churning: bool) -> Vec<u8> {
 fn memory_bytes(seed: u64) -> u64 {
     let mut chance = Chance::of(seed, "memory");
     if chance.below(4) > 0 { u64::MAX } else { MEMORY_LEAST + chance.one_of(&[64 << 10, 256 << 10, 1 << 20]) }
+}
+
+/// In every second run a turn need not be large to leave in parts. Drawn apart.
+fn stream_bytes(seed: u64) -> usize {
+    let mut chance = Chance::of(seed, "stream");
+    chance.one_of(&[1, 1 << 10, 512 << 10, 512 << 10]) as usize
 }
 
 /// In one run of four what has been in the log for some seconds is to go. Drawn apart.

@@ -15,6 +15,7 @@ mod round_trip;
 mod salvage;
 mod scrub;
 mod snapshots;
+mod streaming;
 mod witness;
 
 use std::collections::BTreeMap;

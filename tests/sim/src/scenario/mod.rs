@@ -229,6 +229,7 @@ impl Scenario {
             lane: 0,
             segment_bytes,
             batch_bytes_max: 4 << 20,
+            stream_bytes: 16 << 10,
             frame_bytes_max: payload_bytes_max + 1024,
             queue_bytes_max: 8 << 20,
             ready_segments: 1,
