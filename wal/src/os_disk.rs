@@ -2,13 +2,14 @@
 //!
 //! The appending thread takes all batches that are queued and writes those that lie side by side with one call: group
 //! commit. Before it sleeps it spins for a moment, since the next batch is often near; it is woken by a system call
-//! only if it sleeps. What is not here: what a job does (`execute`, `snapshot_file`).
+//! only if it sleeps. Whoever submits may write short batches by itself, while the thread has nothing to do
+//! ([`OsDiskOptions::inline_bytes_max`]). What is not here: what a job does (`execute`, `snapshot_file`).
 
 use std::collections::VecDeque;
 use std::fmt;
 use std::io;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering, fence};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::task::Waker;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
@@ -17,7 +18,7 @@ use crossbeam_queue::SegQueue;
 use crossbeam_utils::sync::{Parker, Unparker};
 
 use crate::directory::Directory;
-use crate::disk::{AppendCost, AppendJob, AppendMode, Completion, Disk, Files, Job, SegmentJob};
+use crate::disk::{AppendCost, AppendJob, AppendMode, Completion, Disk, Files, Job, Lsn, SegmentJob};
 use crate::execute::{Unsynced, run_appends, run_segment_job};
 use crate::os_files::OsFiles;
 use crate::snapshot::SnapshotJob;
@@ -33,9 +34,10 @@ pub struct OsDiskOptions {
     /// Whether an append is durable before it completes. Default true. `false` is for benchmarks only: it loses
     /// acknowledged writes when the machine stops.
     pub sync: bool,
-    /// Whether appends are made by whoever submits them, who waits for the device: no hand-off between threads, and nothing
-    /// else gets done meanwhile. For whoever has one thing to do at a time. Default false.
-    pub inline: bool,
+    /// Batches of at most so many bytes are written by whoever submits them, who waits for the device, if no other is under way:
+    /// that saves the hand-over between two threads, and nothing else gets done meanwhile. For whoever has one thing to do
+    /// at a time. Longer ones, and what comes while one is under way, are the thread's. Default 0: all are.
+    pub inline_bytes_max: usize,
     /// How long to wait after a segment could not be made, before the lane may ask again. Default 100 ms.
     pub retry_pause: Duration,
 }
@@ -43,7 +45,7 @@ pub struct OsDiskOptions {
 impl Default for OsDiskOptions {
     fn default() -> Self {
         let (spin, retry_pause) = (Duration::from_micros(20), Duration::from_millis(100));
-        Self { lane: 0, spin, sync: true, inline: false, retry_pause }
+        Self { lane: 0, spin, sync: true, inline_bytes_max: 0, retry_pause }
     }
 }
 
@@ -55,8 +57,10 @@ pub struct OsDisk {
     is_synced: bool,
     done: Arc<Done>,
     appends: Room<AppendJob<File>>,
-    /// Appends that are made where they are asked for. Without syncs, a write is but a copy.
-    inline: Option<Writing>,
+    writing: Arc<Mutex<Writing>>,
+    inline_bytes_max: usize,
+    /// The last batch that the thread was given, until it has told of it.
+    given: Option<Lsn>,
     segments: Room<SegmentJob>,
     snapshots: Room<SnapshotJob>,
 }
@@ -89,9 +93,10 @@ impl OsDisk {
     pub fn open(directory: &Directory<OsFiles>, options: &OsDiskOptions, waker: Waker) -> io::Result<Self> {
         let done = Arc::new(Done { queue: SegQueue::new(), waker });
         let (lane, spin, pause, durable) = (options.lane, options.spin, options.retry_pause, options.sync);
-        let (files, to) = (directory.clone(), Arc::clone(&done));
+        let writing = Arc::new(Mutex::new(Writing::default()));
+        let (files, to, of_thread) = (directory.clone(), Arc::clone(&done), Arc::clone(&writing));
         let appends = Room::start(format!("wal-sync-{lane}"), move |line| {
-            append(files.files(), line, &to, durable, spin)
+            append(files.files(), line, &of_thread, &to, durable, spin)
         })?;
         let (files, to) = (directory.clone(), Arc::clone(&done));
         let segments = Room::start(format!("wal-files-{lane}"), move |line| {
@@ -115,7 +120,10 @@ impl OsDisk {
             is_synced: durable,
             done,
             appends,
-            inline: (options.inline || is_copy).then(Writing::default),
+            writing,
+            given: None,
+            // Without syncs, a write is but a copy.
+            inline_bytes_max: if is_copy { usize::MAX } else { options.inline_bytes_max },
             segments,
             snapshots,
         })
@@ -155,10 +163,17 @@ impl Writing {
     }
 }
 
-/// The appending thread's life.
-fn append(files: &OsFiles, line: &Line<AppendJob<File>>, to: &Done, durable: bool, spin: Duration) {
-    let mut writing = Writing::default();
+/// The appending thread's life. The lock is its own while it has anything to do: see `OsDisk::write_inline`.
+fn append(
+    files: &OsFiles,
+    line: &Line<AppendJob<File>>,
+    writing: &Mutex<Writing>,
+    to: &Done,
+    durable: bool,
+    spin: Duration,
+) {
     while let Some(job) = line.next(spin) {
+        let mut writing = writing.lock().unwrap_or_else(PoisonError::into_inner);
         writing.queued.push_back(job);
         while let Some(job) = line.shared.queue.pop() {
             writing.queued.push_back(job);
@@ -167,6 +182,20 @@ fn append(files: &OsFiles, line: &Line<AppendJob<File>>, to: &Done, durable: boo
         if writing.has_failed {
             return;
         }
+    }
+}
+
+impl OsDisk {
+    /// Writes the batch here and now, unless it is long or the thread is not done: then it comes back.
+    fn write_inline(&mut self, job: AppendJob<File>) -> Option<AppendJob<File>> {
+        if job.batch.len() > self.inline_bytes_max || self.given.is_some() {
+            return Some(job);
+        }
+        // The thread has told of all that it was given, so it is not writing; at most it is about to let go of the lock.
+        let mut writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
+        writing.queued.push_back(job);
+        writing.run(self.directory.files(), &self.done, self.is_synced);
+        None
     }
 }
 
@@ -179,20 +208,23 @@ impl Disk for OsDisk {
 
     fn submit(&mut self, job: Job<File>) {
         match job {
-            Job::Append(job) => match &mut self.inline {
-                Some(writing) => {
-                    writing.queued.push_back(job);
-                    writing.run(self.directory.files(), &self.done, self.is_synced);
+            Job::Append(job) => {
+                if let Some(job) = self.write_inline(job) {
+                    self.given = Some(job.lsn);
+                    self.appends.push(job);
                 }
-                None => self.appends.push(job),
-            },
+            }
             Job::Segment(job) => self.segments.push(job),
             Job::Snapshot(job) => self.snapshots.push(job),
         }
     }
 
     fn poll(&mut self) -> Option<Completion<File>> {
-        self.done.queue.pop()
+        let completion = self.done.queue.pop();
+        if let Some(Completion::Appended { last, .. } | Completion::Written { last, .. }) = &completion {
+            self.given = self.given.filter(|given| given > last);
+        }
+        completion
     }
 
     fn mode(&self) -> AppendMode {

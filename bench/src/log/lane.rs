@@ -21,6 +21,9 @@ use crate::usage::own_cpu_nanos;
 
 /// When the log holds so much, what was written is let go of.
 const KEPT_BYTES: u64 = 192 << 20;
+/// Longer batches are worth a hand-over, since the next is framed meanwhile: of 8 writes of 32 records of 1 KiB under way, 264 KiB,
+/// 1.23 million records/s were written here and 0.91 million by a thread; of 4 writes of 128 records, 1.31 and 2.22 million.
+const INLINE_BYTES_MAX: usize = 320 << 10;
 /// Segments that are kept ready.
 const READY: usize = 3;
 /// Written before a cell is measured, so that segments are used again in it as they are in the long run.
@@ -85,8 +88,8 @@ impl Rig {
         let bell = Arc::new(Bell { thread: std::thread::current(), rung: AtomicBool::new(false) });
         let open = || -> Result<_, Box<dyn std::error::Error>> {
             let directory = Directory::open(OsFiles::new(dir, mode)?, 1, 0xBE7C)?;
-            let disk_options =
-                OsDiskOptions { sync: synced, inline: options.inline, ..OsDiskOptions::default() };
+            let inline_bytes_max = if options.own_thread { 0 } else { INLINE_BYTES_MAX };
+            let disk_options = OsDiskOptions { sync: synced, inline_bytes_max, ..OsDiskOptions::default() };
             let disk = OsDisk::open(&directory, &disk_options, Waker::from(Arc::clone(&bell)))?;
             let lane_options = LaneOptions {
                 segment_bytes: 32 << 20,

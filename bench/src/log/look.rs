@@ -145,7 +145,7 @@ mod tests {
             synced: None,
             relaxed: false,
             mode: super::super::Mode::Direct,
-            inline: false,
+            own_thread: false,
             poll_us: 0,
             dir: None,
             json: false,

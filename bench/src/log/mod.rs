@@ -50,9 +50,10 @@ pub struct LogOptions {
     /// Synced cells wait for the write only, and sync every 10 ms: what a node does for relaxed proposals.
     #[arg(long)]
     pub relaxed: bool,
-    /// Write on the thread that submits, instead of one of the log's own.
+    /// Hand every batch to a thread of the log's own, as a node does. Otherwise short ones, while none is under way, are written
+    /// by the thread that submits.
     #[arg(long)]
-    pub inline: bool,
+    pub own_thread: bool,
     /// How long a waiter looks for its outcome before it sleeps, in microseconds.
     #[arg(long, default_value_t = 50)]
     pub poll_us: u64,

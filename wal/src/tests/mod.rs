@@ -5,6 +5,7 @@ mod damage;
 mod disk_full;
 mod every_byte;
 mod hazards;
+mod inline;
 mod losses;
 mod memory;
 mod power_cut;
