@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::{Args, Subcommand, ValueEnum};
+use raftwerk_frame::frame::{ENTRY_OVERHEAD_BYTES, HEADER_BYTES};
 use serde::Serialize;
 
 mod lane;
@@ -109,6 +110,17 @@ pub struct Cell {
     pub synced: bool,
 }
 
+impl Cell {
+    /// What a write of its own takes in the log, if the device does nothing but one after another: so long does the device take, at
+    /// least.
+    fn lone_write_bytes(&self) -> Option<usize> {
+        const BATCH_HEADER_BYTES: usize = 64;
+        let entries = self.batch * (ENTRY_OVERHEAD_BYTES + self.record_bytes);
+        let bytes = (BATCH_HEADER_BYTES + HEADER_BYTES + entries).next_multiple_of(4096);
+        (self.synced && self.writers == 1 && bytes <= 1 << 20).then_some(bytes)
+    }
+}
+
 /// What was seen of a cell.
 #[derive(Clone, Debug, Serialize)]
 pub struct Seen {
@@ -131,6 +143,11 @@ pub struct Seen {
     pub p99_us: f64,
     /// Bytes of records per second, in MB/s.
     pub payload_mb_per_second: f64,
+    /// Where one writer waits for each write: half of the raw synced writes of as many bytes, padding included, took at most this
+    /// long, right before and after the cell.
+    pub raw_p50_us: Option<f64>,
+    /// The one over the other: the raw device is 1.
+    pub p50_over_raw: Option<f64>,
 }
 
 impl Seen {
@@ -148,7 +165,20 @@ impl Seen {
             p50_us: latency.map_or(0.0, |latency| latency.p50),
             p99_us: latency.map_or(0.0, |latency| latency.p99),
             payload_mb_per_second: records_per_second * cell.record_bytes as f64 / 1e6,
+            raw_p50_us: None,
+            p50_over_raw: None,
         }
+    }
+
+    /// Runs a cell, and the raw device beside it where that is a yardstick.
+    fn beside(
+        device: &raw::Device,
+        cell: Cell,
+        run: impl FnOnce() -> Result<Self, String>,
+    ) -> Result<Self, String> {
+        let Some(bytes) = cell.lone_write_bytes() else { return run() };
+        let (seen, raw_p50_us) = device.p50_us_around(bytes, run)?;
+        Ok(Self { p50_over_raw: Some(seen.p50_us / raw_p50_us), raw_p50_us: Some(raw_p50_us), ..seen })
     }
 }
 
@@ -223,16 +253,18 @@ fn measure(options: &LogOptions, out: &mut dyn Write) -> Result<(), String> {
         .clone()
         .unwrap_or_else(|| if target.is_dir() { target.to_owned() } else { std::env::temp_dir() });
     let folder = tempfile::Builder::new().prefix("raftwerk-log-").tempdir_in(parent).map_err(sentence)?;
-    let raw_before = raw::measure(folder.path()).map_err(sentence)?;
+    let device = raw::Device::open(folder.path()).map_err(sentence)?;
+    let raw_before = device.measure().map_err(sentence)?;
     writeln!(out, "raw device: {raw_before}").map_err(sentence)?;
     let cells = cells(options);
     let mut seen = Vec::new();
     let mut show = |one: Seen| -> Result<(), String> {
         let Cell { groups, record_bytes, batch, writers, synced } = one.cell;
+        let beside = one.p50_over_raw.map_or_else(String::new, |ratio| format!("  {ratio:.2} x raw"));
         writeln!(
             out,
             "{:>11} {:>8} {groups:>6} groups {record_bytes:>5} B x {batch:<4} {writers:>2} writers {} {:>10.0} records/s \
-             {:>7.2} us CPU  p50 {:>8.1} us  p99 {:>8.1} us {:>8.1} MB/s",
+             {:>7.2} us CPU  p50 {:>8.1} us  p99 {:>8.1} us {:>8.1} MB/s{beside}",
             one.engine,
             one.mode,
             if synced { "synced  " } else { "unsynced" },
@@ -252,7 +284,7 @@ fn measure(options: &LogOptions, out: &mut dyn Write) -> Result<(), String> {
         let path = folder.path().join(if synced { "synced" } else { "unsynced" });
         let mut rig = lane::Rig::open(&path, options, synced)?;
         for cell in of_kind {
-            show(rig.run(*cell, options)?)?;
+            show(Seen::beside(&device, *cell, || rig.run(*cell, options))?)?;
         }
         if synced {
             written = rig.written();
@@ -262,9 +294,9 @@ fn measure(options: &LogOptions, out: &mut dyn Write) -> Result<(), String> {
     }
     #[cfg(feature = "peers")]
     for cell in &cells {
-        show(peer::run(folder.path(), *cell, options)?)?;
+        show(Seen::beside(&device, *cell, || peer::run(folder.path(), *cell, options))?)?;
     }
-    let raw_after = raw::measure(folder.path()).map_err(sentence)?;
+    let raw_after = device.measure().map_err(sentence)?;
     writeln!(out, "raw device: {raw_after}").map_err(sentence)?;
     if let Some(ratio) = written.ratio() {
         writeln!(out, "device bytes per byte of log, padding included: {ratio:.3}").map_err(sentence)?;
