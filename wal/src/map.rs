@@ -1,7 +1,8 @@
 //! IMPURE: memory-mapping sealed files, and knowing when nobody looks any more; and cutting memory into buffers: the only
 //! unsafe code of the log.
 //!
-//! Of maps there are two kinds: [`Mapped`], read-only, of sealed files, which nobody writes, cuts or extends while a slice of the map lives; and
+//! Of maps there are two kinds: [`Mapped`], read-only, of sealed files, which nobody writes, cuts or extends while a
+//! slice of the map lives; and
 //! [`WritableMap`], through which appends are stored where that is the mode. It lends no slice, so that a store never changes
 //! memory that somebody looks at as if it could not change. A [`Slab`] is memory without a file. Next: `segments` for who holds a
 //! map, `pool` for who holds a slab.
