@@ -128,7 +128,7 @@ pub enum CreateError {
     #[error("group {0} was here before, and can only be joined")]
     Removed(GroupId),
     /// The log here was damaged, and has lost what nobody can name: a replica of this group may have been among it, with what it
-    /// had promised. If it is a member elsewhere, take it out there and let it join (joining is always possible, and never founding); if it is new, or nobody has it any longer,
+    /// had promised; or one was removed here, and some of its promises are lost. If it is a member elsewhere, take it out there and let it join (joining is always possible, and never founding); if it is new, or nobody has it any longer,
     /// an operator says so: [`Engine::loss`](crate::Engine::loss), [`Engine::accept_loss`](crate::Engine::accept_loss).
     #[error("group {0} may have been here, and been lost")]
     Lost(GroupId),

@@ -6,9 +6,10 @@
 //! 2. a snapshot drops all entries and sets the base; a compact record drops those up to its id and sets the base;
 //! 3. the later of two hard states counts;
 //! 4. a fence stays until the log holds an entry, or a base, of a later term than the fence's;
-//! 5. a remove record drops everything but the hard state and the floor: how far any log of the group has reached here. A
-//!    join record sets the floor of a log to come, and says whether it is a witness's. Both stay for good: what was acknowledged and is gone may be committed;
-//! 6. that a loss is accepted stays until the group is here again, or something else is lost.
+//! 5. a remove record drops everything but the hard state, the fence, and the floor: how far any log of the group has reached
+//!    here. A join record sets the floor of a log to come, and says whether it is a witness's. All stay for good: what was
+//!    acknowledged and is gone may be committed;
+//! 6. that a loss is accepted takes the place of all that; it stays until the group is here again, or something else is lost.
 //!
 //! What is not here: bytes, and I/O. Next: `retention` for what the pins are for.
 
@@ -339,8 +340,7 @@ impl GroupLog {
         // A join record, too, may have set it to nothing, and may be gone when this is replayed.
         self.floor = self.floor.max(Some(floor)).filter(|floor| *floor != EntryId::default());
         self.replace_from(Index(0), pins);
-        let fence = self.fence.take().map(|fence| fence.segment);
-        for segment in self.base_segment.take().into_iter().chain(fence) {
+        if let Some(segment) = self.base_segment.take() {
             pins.unpin(segment, Pin::Fact);
         }
         (self.base, self.base_configuration) = (EntryId::default(), Configuration::default());
@@ -352,12 +352,18 @@ impl GroupLog {
     /// Of a group that is not here, if it ever was: whatever it had promised is given up. `segment` holds the record.
     pub(crate) fn accept_loss(&mut self, segment: u64, pins: &mut Pins) {
         self.keep_floor(Some(segment), pins);
+        let fence = self.fence.take().map(|fence| fence.segment);
+        for segment in self.hard_state_segment.take().into_iter().chain(fence) {
+            pins.unpin(segment, Pin::Fact);
+        }
+        (self.hard_state, self.floor) = (HardState::default(), None);
         (self.is_removed, self.is_loss_accepted) = (true, true);
     }
 
-    /// Whether nothing was ever promised here: then there is nothing to keep of it.
+    /// Whether nothing was ever promised here, that anybody knows or may have forgotten: then there is nothing to keep of it.
     pub(crate) fn is_blank(&self) -> bool {
-        self.hard_state == HardState::default() && self.floor.unwrap_or_default() == EntryId::default()
+        let has_reached = self.floor.unwrap_or_default() != EntryId::default();
+        self.hard_state == HardState::default() && !has_reached && self.fence.is_none()
     }
 
     /// How far this log, or an earlier one of the group, has reached here.

@@ -369,6 +369,10 @@ impl<D: Disk> Lane<D> {
         for group in &mut found.recovered {
             lane.fence_if_hit(group, found.terms);
         }
+        for group in found.hit_and_gone {
+            let slot = lane.attach(group);
+            lane.set_fence(slot, found.terms);
+        }
         if let Some(losses) = found.unanswered {
             lane.answer(&losses, found.terms);
         }

@@ -304,9 +304,10 @@ impl<D: Disk> Lane<D> {
 
     /// The replica is gone from this node; its log is dropped. Snapshot files stay: see [`Lane::drop_snapshots`].
     ///
-    /// Term and vote, and how far its log reached, stay for good ([`Lane::past`]), unless it never had any. That costs two
-    /// frames, 104 bytes, which are written again each time that they alone hold the oldest segment, and about 300 bytes of
-    /// memory for each group that was ever removed here. The slot stays the group's then; otherwise it is freed.
+    /// Term and vote, and how far its log reached, stay for good ([`Lane::past`]), unless it never had any; and so does it that it
+    /// has lost some of that ([`Lane::past_fence`]). That costs two frames, 104 bytes, or three and 152, which are written
+    /// again each time that they alone hold the oldest segment, and about 300 bytes of memory for each group that was ever
+    /// removed here. The slot stays the group's then; otherwise it is freed.
     pub fn remove(&mut self, slot: GroupSlot) {
         if self.poisoned.is_some() {
             return;
@@ -345,8 +346,8 @@ impl<D: Disk> Lane<D> {
         self.snapshot(slot, EntryId::default(), &Configuration::default(), false);
     }
 
-    /// As [`Lane::join`], where the log may have lost an earlier replica of the group without a trace, with promises of terms up to
-    /// `fence`: so this one is fenced from its beginning, and in a term that is later. All in one batch: no part of it is ever
+    /// As [`Lane::join`], where the log may have lost an earlier replica of the group, or some of what it had promised, in terms up
+    /// to `fence`: so this one is fenced from its beginning, and in a term that is later. All in one batch: no part of it is ever
     /// there without the rest.
     ///
     /// # Errors
@@ -361,13 +362,12 @@ impl<D: Disk> Lane<D> {
         self.check()?;
         self.reserve(4 * (HEADER_BYTES + size_of::<u64>()));
         self.join(slot, as_witness);
-        let place = self.write_fence(self.groups.log(slot).group, fence);
-        self.groups.log_mut(slot).fence(fence, place.segment, &mut self.pins);
+        self.set_fence(slot, fence);
         self.hard_state(slot, hard_state)
     }
 
-    /// Notes that an operator lives with whatever this lane may have lost of a group that is not here. It stays until the group
-    /// is here again, or more is lost of groups that nobody can name.
+    /// Notes that an operator lives with whatever this lane may have lost of a group that is not here. What is left of its promises
+    /// is given up with it. It stays until the group is here again, or more is lost of it, or of groups that nobody can name.
     ///
     /// # Errors
     /// [`LogError::Poisoned`].
@@ -425,10 +425,15 @@ impl<D: Disk> Lane<D> {
     pub(crate) fn fence_if_hit(&mut self, recovered: &mut RecoveredGroup, terms: Term) {
         let slot = GroupSlot(self.groups.attach(recovered.group));
         if recovered.is_hit {
-            let place = self.write_fence(recovered.group, terms);
-            self.groups.log_mut(slot).fence(terms, place.segment, &mut self.pins);
+            self.set_fence(slot, terms);
         }
         recovered.fence = self.groups.log(slot).fence_term();
+    }
+
+    /// The log says that the group has lost something, whether it is here or not.
+    pub(crate) fn set_fence(&mut self, slot: GroupSlot, terms: Term) {
+        let place = self.write_fence(self.groups.log(slot).group, terms);
+        self.groups.log_mut(slot).fence(terms, place.segment, &mut self.pins);
     }
 
     /// All groups that these losses hit are fenced.

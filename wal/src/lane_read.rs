@@ -155,6 +155,13 @@ impl<D: Disk> Lane<D> {
         slot.is_some_and(|slot| self.past(GroupSlot(slot)).is_some())
     }
 
+    /// Of such a group, some of what it has promised in terms up to this one was lost: the lane knows not all of it.
+    #[must_use]
+    pub fn past_fence(&self, group: GroupId) -> Option<Term> {
+        let slot = self.groups.by_id.get(&group).copied();
+        slot.map(|slot| self.groups.log(GroupSlot(slot))).filter(|log| log.is_removed)?.fence_term()
+    }
+
     /// Whether an operator lives with what may have been lost of a group that is not here ([`Lane::accept_loss`]).
     #[must_use]
     pub fn is_loss_accepted(&self, group: GroupId) -> bool {

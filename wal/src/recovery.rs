@@ -121,6 +121,8 @@ pub(crate) struct Recovered<File> {
     /// No frame that was ever durable is of a later term.
     pub(crate) terms: Term,
     pub(crate) recovered: Vec<RecoveredGroup>,
+    /// Of groups that are not here any more, those that were found just now to have lost some of what they had promised.
+    pub(crate) hit_and_gone: Vec<GroupId>,
     /// What was lost, if the log does not say so yet.
     pub(crate) unanswered: Option<Vec<Loss>>,
     pub(crate) report: RecoveryReport,
@@ -180,6 +182,7 @@ pub(crate) fn recover<F: Files>(
         last: report.last.max(claimed),
         terms,
         recovered,
+        hit_and_gone: replay.hit_and_gone(),
         unanswered: replay.unanswered(),
         groups: replay.groups,
         pins: replay.pins,

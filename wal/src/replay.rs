@@ -88,6 +88,7 @@ impl Replay {
                 Ok(())
             }
             Says::LossAccepted => {
+                self.hit.remove(&frame.group); // whatever was lost before
                 let (log, pins) = self.log(frame.group);
                 log.accept_loss(segment, pins);
                 Ok(())
@@ -188,7 +189,7 @@ impl Replay {
             Lost::Of(groups) => {
                 // A list of losses that is lost itself is nobody's: what it had answered for is hit as it was before.
                 for group in groups.iter().filter(|group| **group != EVERY_GROUP) {
-                    self.log(*group);
+                    self.log(*group).0.is_loss_accepted = false; // it was another, or the group was here again
                     self.hit.insert(*group, true);
                 }
             }
@@ -246,18 +247,26 @@ impl Replay {
         holes
     }
 
-    /// The replica is gone; what it has promised stays.
+    /// The replica is gone; what it has promised stays. So does it that it has forgotten some: a term and a vote are not in this
+    /// record, nor what a loss before it had taken from the log.
     fn remove(&mut self, group: GroupId, floor: EntryId, segment: u64) {
-        self.hit.remove(&group);
+        self.mend(group);
         let (log, pins) = self.log(group);
         // Whether there is anything to keep is known at the end: its hard state may have been carried forward, past this.
         log.remove(floor, segment, pins);
     }
 
+    /// Groups that are gone, and of whose promises some were lost.
+    pub(crate) fn hit_and_gone(&self) -> Vec<GroupId> {
+        let logs = self.groups.slots.iter().flatten().filter(|log| log.is_removed && self.is_hit(log.group));
+        logs.map(|log| log.group).collect()
+    }
+
     /// Forgets the groups that are gone and have promised nothing.
     pub(crate) fn forget_blank(&mut self) {
         self.latest = None;
-        let is_blank = |log: &GroupLog| log.is_removed && log.is_blank() && !log.is_loss_accepted;
+        let is_kept = |log: &GroupLog| log.is_loss_accepted || self.is_hit(log.group);
+        let is_blank = |log: &GroupLog| log.is_removed && log.is_blank() && !is_kept(log);
         let slots = self.groups.slots.iter().enumerate();
         let blank = slots.filter(|(_, log)| log.as_ref().is_some_and(is_blank)).map(|(slot, _)| slot as u32);
         for slot in blank.collect::<Vec<u32>>() {

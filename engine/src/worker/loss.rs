@@ -47,19 +47,28 @@ impl<D: Disk> Worker<D> {
     pub(super) fn recalls_unknown(&mut self, recovered: &RecoveredGroup) -> bool {
         let is_note = recovered.group == self.unknown_id();
         if is_note {
-            self.unknown.fence = self.unknown.fence.max(Some(recovered.hard_state.term));
+            // Where damage took the note itself, its fence says up to which term.
+            let noted = Some(recovered.hard_state.term).max(recovered.fence);
+            self.unknown.fence = self.unknown.fence.max(noted);
         }
         is_note
     }
 
-    /// Whether a group that is not here may have been, and promised something, in terms up to this one, and left nothing behind.
+    /// Whether a group that is not here may have been, and promised something, in terms up to this one, of which nothing is left, or
+    /// not all.
     pub(super) fn may_have_lost(&self, group: GroupId) -> Option<Term> {
-        self.unknown.fence.filter(|_| !self.lane.is_loss_accepted(group))
+        let fence = self.unknown.fence.max(self.lane.past_fence(group));
+        fence.filter(|_| !self.lane.is_loss_accepted(group))
+    }
+
+    /// Whether a replica of the group was here and is gone, and all that it has promised is known.
+    pub(super) fn is_past_whole(&self, group: GroupId) -> bool {
+        self.lane.has_past(group) && self.lane.past_fence(group).is_none()
     }
 
     pub(crate) fn loss(&self, group: GroupId) -> Option<Loss> {
         let Some(slot) = self.slot_of(group) else {
-            let is_foreign = !self.owns(group) || is_reserved(group) || self.lane.has_past(group);
+            let is_foreign = !self.owns(group) || is_reserved(group) || self.is_past_whole(group);
             let fence = self.may_have_lost(group).filter(|_| !is_foreign)?;
             return Some(Loss { group, fence, last: EntryId::default(), applied: Index(0) });
         };

@@ -78,7 +78,7 @@ impl<D: Disk> Worker<D> {
             Err(CreateError::Exists(group))
         } else if super::loss::is_reserved(group) {
             Err(CreateError::Reserved(group))
-        } else if !joins && self.lane.has_past(group) {
+        } else if !joins && self.is_past_whole(group) {
             Err(CreateError::Removed(group))
         } else if !joins && self.may_have_lost(group).is_some() {
             Err(CreateError::Lost(group))
@@ -90,8 +90,8 @@ impl<D: Disk> Worker<D> {
         let _caller_gone = reply.send(answer);
     }
 
-    /// A new replica; without a configuration, one that joins, and keeps what an earlier one has promised. If there may have been
-    /// one that was lost without a trace, it takes part in no vote until a later leader has brought it everything.
+    /// A new replica; without a configuration, one that joins, and keeps what an earlier one has promised. If some of that may
+    /// have been lost, or one without a trace, it takes part in no vote until a later leader has brought it everything.
     fn create_replica(&mut self, group: GroupId, configuration: Configuration, as_witness: bool) {
         let fence = self.may_have_lost(group).filter(|_| configuration.is_empty());
         let slot = self.lane.attach(group);
@@ -101,7 +101,7 @@ impl<D: Disk> Worker<D> {
                 hard_state = HardState { term: fence.next(), vote: Some(self.settings.node) };
             }
             tracing::warn!(node = self.settings.node.0, %group, fence = fence.0,
-                "what joins may have been here, and been lost: it votes for nobody until a new leader has repaired it");
+                "what joins may have been here, and what it promised been lost: it votes for nobody until a new leader has repaired it");
             if let Err(error) = self.lane.join_fenced(slot, as_witness, fence, hard_state) {
                 return self.poison(&error);
             }

@@ -4,6 +4,7 @@ mod crash_images;
 mod damage;
 mod disk_full;
 mod every_byte;
+mod gone;
 mod hazards;
 mod inline;
 mod losses;

@@ -1,5 +1,6 @@
 //! The operator's way out: refused by default, and of something else; then the only voter leads again with what is left.
 
+use raftwerk_frame::HardState;
 use raftwerk_wal::OnDamage;
 
 use super::*;
@@ -187,6 +188,12 @@ fn bereft() -> (Node, Term) {
 }
 
 impl Node {
+    fn removes(&mut self, group: GroupId) {
+        let mut gone = self.order(|reply| Order::Remove { group, reply });
+        self.settle();
+        assert_eq!(gone.try_recv(), Ok(true));
+    }
+
     fn joins(&mut self, group: GroupId) -> (Term, Option<Term>) {
         let mut made = self.order(|reply| Order::Join { group, as_witness: false, reply });
         self.settle();
@@ -219,11 +226,107 @@ fn who_joins_where_it_may_have_been_lost_is_fenced_from_the_beginning() {
     assert_eq!((loss.fence, loss.last), (fence, EntryId::default()));
 
     // Whoever was removed here since is known, and what it promised; that it may have been more is not.
-    let mut gone = node.order(|reply| Order::Remove { group: GONE, reply });
-    node.settle();
-    assert_eq!(gone.try_recv(), Ok(true));
-    assert_eq!((node.loss_of(GONE), node.found(GONE)), (None, Err(CreateError::Removed(GONE))));
+    node.removes(GONE);
+    assert_eq!((node.loss_of(GONE), node.found(GONE)), (Some(loss), Err(CreateError::Lost(GONE))));
     assert_eq!(node.joins(GONE), stepped_over);
+}
+
+/// A node where a replica has voted in term 7 and was removed; then damage took that vote, and left whose it was.
+fn bereft_of_a_vote() -> Node {
+    let files = MemoryFiles::new();
+    let mut node = Node::alone(&files, u64::MAX);
+    node.found(GONE).unwrap();
+    let slot = node.worker.slot_of(GONE).unwrap();
+    node.worker.lane.hard_state(slot, HardState { term: Term(7), vote: Some(NodeId(2)) }).unwrap();
+    node.write(b"somebody else's").unwrap();
+    node.removes(GONE);
+    assert_eq!((node.loss_of(GONE), node.found(GONE)), (None, Err(CreateError::Removed(GONE))));
+    node.write(b"which vouches for what came before").unwrap();
+    drop(node);
+    rot_hard_state(&files, GONE);
+    let mut node = opened(&files, true);
+    node.settle();
+    node
+}
+
+/// Damages the body of the last record of a group's term and vote: its header still says whose it was.
+fn rot_hard_state(files: &MemoryFiles, group: GroupId) {
+    let content = files.content(NAMED_IN).unwrap();
+    let is_it = |at: &usize| content[at - 4] == 2 && content[*at..at + 8] == group.0.to_le_bytes();
+    let at = (4096..content.len() - 48).rfind(is_it).unwrap();
+    assert!(files.rot(NAMED_IN, at as u64 + 32, 1));
+}
+
+/// What a removed replica has promised binds the next one; so it has no say where some of that was lost.
+#[test]
+fn who_joins_where_a_vote_of_an_earlier_replica_was_lost_is_fenced_from_the_beginning() {
+    let mut node = bereft_of_a_vote();
+    assert!(node.worker.replica(GONE).is_none());
+    assert_eq!(node.found(GONE), Err(CreateError::Lost(GONE)));
+    assert_eq!(node.loss_of(GroupId(9)), None, "nobody else has lost anything");
+    let stepped_over = (Term(8), Some(Term(7)));
+    assert_eq!(node.joins(GONE), stepped_over);
+    let files = node.files.after_power_cut(|_, _| SectorFate::Old);
+    let mut node = opened(&files, true);
+    node.settle();
+    assert_eq!(node.fenced(GONE), stepped_over);
+    // It goes before anybody has repaired it, and comes back.
+    node.removes(GONE);
+    let files = node.files.after_power_cut(|_, _| SectorFate::Old);
+    let mut node = opened(&files, true);
+    node.settle();
+    assert_eq!(node.found(GONE), Err(CreateError::Lost(GONE)));
+    assert_eq!(node.joins(GONE), stepped_over);
+}
+
+#[test]
+fn an_operator_may_live_with_the_lost_vote_of_a_removed_replica() {
+    let mut node = bereft_of_a_vote();
+    let lost = node.loss_of(GONE).unwrap();
+    assert_eq!(lost, Loss { group: GONE, fence: Term(7), last: EntryId::default(), applied: Index(0) });
+    let mut answer = node.order(|reply| Order::AcceptLoss { loss: lost, reply });
+    node.settle();
+    assert_eq!(answer.try_recv().unwrap(), Ok(()));
+    let files = node.files.after_power_cut(|_, _| SectorFate::Old);
+    let mut node = opened(&files.after_power_cut(|_, _| SectorFate::Old), true);
+    node.settle();
+    assert_eq!(node.loss_of(GONE), None);
+    assert_eq!(node.joins(GONE), (Term(0), None));
+    let mut node = opened(&files, true);
+    node.settle();
+    assert_eq!(node.found(GONE), Ok(()));
+}
+
+/// The record of how much was lost is hit itself: it was of terms before that.
+#[test]
+fn a_lane_that_lost_the_note_of_what_it_lost_goes_on_knowing_that_it_did() {
+    let (mut node, fence) = bereft();
+    let whole = node.loss().unwrap();
+    node.accept(whole).unwrap();
+    assert!(node.leads_within(10));
+    node.write(b"which vouches for what came before").unwrap();
+    let files = node.files.after_power_cut(|_, _| SectorFate::Old);
+    drop(node);
+    let note = GroupId(u64::MAX - 1 - u64::from(u16::MAX));
+    let is_it =
+        |content: &[u8], at: usize| content[at - 4] == 2 && content[at..at + 8] == note.0.to_le_bytes();
+    let (path, at) = files
+        .paths()
+        .into_iter()
+        .filter(|path| path.contains("/seg-"))
+        .find_map(|path| {
+            let content = files.content(&path).unwrap();
+            (4096..content.len() - 48).rfind(|at| is_it(&content, *at)).map(|at| (path, at))
+        })
+        .unwrap();
+    assert!(files.rot(&path, at as u64 + 32, 1));
+    for _ in 0..2 {
+        let mut node = opened(&files, false);
+        node.settle();
+        let known = node.loss_of(GONE).map(|loss| loss.fence);
+        assert!(known >= Some(fence), "{known:?}");
+        assert_eq!(node.found(GONE), Err(CreateError::Lost(GONE)));
+    }
 }
 
 #[test]
