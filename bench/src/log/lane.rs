@@ -67,6 +67,12 @@ pub(super) struct Written {
 }
 
 impl Written {
+    pub(super) fn add(&mut self, more: Self) {
+        self.log_bytes += more.log_bytes;
+        let device = more.device_bytes.map(|bytes| bytes + self.device_bytes.unwrap_or(0));
+        self.device_bytes = device.or(self.device_bytes);
+    }
+
     pub(super) fn ratio(&self) -> Option<f64> {
         self.device_bytes.map(|device| device as f64 / self.log_bytes.max(1) as f64)
     }
@@ -121,9 +127,10 @@ impl Rig {
         let before = self.lane.stats().bytes_synced;
         let device_before = raw::device_bytes(&self.dir);
         let run = self.cycle(&slots, cell, options, Duration::from_secs_f64(options.seconds))?;
-        self.written.log_bytes += self.lane.stats().bytes_synced - before;
-        let device = raw::device_bytes(&self.dir).zip(device_before).map(|(after, before)| after - before);
-        self.written.device_bytes = device.map(|device| device + self.written.device_bytes.unwrap_or(0));
+        let log_bytes = self.lane.stats().bytes_synced - before;
+        let device_bytes =
+            raw::device_bytes(&self.dir).zip(device_before).map(|(after, before)| after - before);
+        self.written.add(Written { log_bytes, device_bytes });
         for slot in slots {
             self.lane.remove(slot);
         }

@@ -1,6 +1,6 @@
 //! `log`: the log alone, against the device under it; and a look into one. IMPURE: clock, files, threads.
 //!
-//! [`run`] measures cells: so many groups, records, writers. All cells of a run share one folder, and the raw device is
+//! [`run`] measures cells: so many groups, records, writers. Each has a log of its own, all on one device, and that is
 //! measured in the same run, before and after. With the feature `peers`, raft-engine goes through the same cells. `look` is
 //! for operators. What is not here: the cluster (`cluster`), opening a log (`recovery`).
 
@@ -279,15 +279,13 @@ fn measure(options: &LogOptions, out: &mut dyn Write) -> Result<(), String> {
         Ok(())
     };
     let mut written = lane::Written::default();
-    for synced in [true, false] {
-        let of_kind = cells.iter().filter(|cell| cell.synced == synced);
-        let path = folder.path().join(if synced { "synced" } else { "unsynced" });
-        let mut rig = lane::Rig::open(&path, options, synced)?;
-        for cell in of_kind {
-            show(Seen::beside(&device, *cell, || rig.run(*cell, options))?)?;
-        }
-        if synced {
-            written = rig.written();
+    for cell in &cells {
+        // A log of its own for each: what others have left in the page cache, and in how large pieces, changes what writes cost.
+        let path = folder.path().join("raftwerk");
+        let mut rig = lane::Rig::open(&path, options, cell.synced)?;
+        show(Seen::beside(&device, *cell, || rig.run(*cell, options))?)?;
+        if cell.synced {
+            written.add(rig.written());
         }
         drop(rig);
         std::fs::remove_dir_all(&path).map_err(sentence)?;
