@@ -491,6 +491,8 @@ impl<D: Disk> Worker<D> {
     }
 
     fn look_after_reads(&mut self, slot: GroupSlot) {
+        // What came in this turn, a snapshot above all, may be what some of them waited for.
+        self.answer_reads(slot);
         let Some(replica) = self.replicas[slot.0 as usize].as_mut() else { return };
         let Some(mut reading) = replica.reading.take() else { return };
         let (now, interval) = (self.now, self.settings.heartbeat_interval);

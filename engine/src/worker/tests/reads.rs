@@ -4,7 +4,7 @@ use super::*;
 use crate::consistency::{Demand, ReadAnswer, Wanted};
 use crate::error::ReadError;
 
-type Answer = oneshot::Receiver<Result<ReadAnswer, ReadError>>;
+pub(super) type Answer = oneshot::Receiver<Result<ReadAnswer, ReadError>>;
 
 const MS: Duration = Duration::from_millis(1);
 const INTERVAL: Duration = Duration::from_millis(100);
@@ -20,7 +20,7 @@ fn follower() -> Node {
 }
 
 impl Node {
-    fn read(&self, wanted: Wanted, patience: Option<Duration>) -> Answer {
+    pub(super) fn read(&self, wanted: Wanted, patience: Option<Duration>) -> Answer {
         let (reply, answer) = oneshot::channel();
         let demand = Demand { wanted, patience };
         let request = Request::Read { group: GROUP, query: Bytes::new(), demand, reply };

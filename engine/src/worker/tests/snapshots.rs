@@ -1,6 +1,7 @@
 //! Snapshots from a leader: whole and not installed, older than what is there.
 
 use super::*;
+use crate::consistency::Wanted;
 
 #[test]
 fn a_snapshot_that_arrived_whole_and_was_never_installed_is_sent_again() {
@@ -60,31 +61,33 @@ fn checkpoints() -> Vec<(Bytes, EntryId)> {
     taken
 }
 
+/// All of a checkpoint in one piece.
+fn piece(file: &Bytes, id: EntryId, term: u64) -> BytesMut {
+    let mut unit = BytesMut::new();
+    let total = file.len() as u64;
+    let head = Head {
+        kind: PIECE,
+        is_named: false,
+        names_itself: false,
+        to_witness: false,
+        account: 0,
+        group: GROUP,
+        term: Term(term),
+        id,
+        offset: 0,
+        total,
+    };
+    head.encode(&mut unit);
+    unit.extend_from_slice(file);
+    unit
+}
+
 #[test]
 fn an_older_snapshot_after_one_that_was_not_installed_brings_the_state_that_its_log_begins_with() {
     let taken = checkpoints();
     let [(older, older_id), .., (newer, newer_id)] = &taken[..] else { panic!("two at least") };
     let mut node = Node::open(&MemoryFiles::new(), u64::MAX);
     node.create(&[1, 2, 3]);
-    let piece = |file: &Bytes, id: EntryId, term: u64| {
-        let mut unit = BytesMut::new();
-        let total = file.len() as u64;
-        let head = Head {
-            kind: PIECE,
-            is_named: false,
-            names_itself: false,
-            to_witness: false,
-            account: 0,
-            group: GROUP,
-            term: Term(term),
-            id,
-            offset: 0,
-            total,
-        };
-        head.encode(&mut unit);
-        unit.extend_from_slice(file);
-        unit
-    };
     // All of the newer one is on the disk when its sender is deposed.
     node.hear_unit(2, UnitKind::Snapshot, 0, &piece(newer, *newer_id, 5));
     for _written_then_verified in 0..2 {
@@ -104,4 +107,22 @@ fn an_older_snapshot_after_one_that_was_not_installed_brings_the_state_that_its_
     assert_eq!((status.applied, status.compacted), (newer_id.index, *newer_id), "it is here already");
     let counted = u64::from_le_bytes(state[..].try_into().unwrap());
     assert_eq!(counted, newer_id.index.0 - 1, "all but the entry that opened the term");
+}
+
+/// The simulator's hostile seed 221462797823.
+#[test]
+fn a_read_whose_patience_ends_as_a_snapshot_comes_in_is_answered_from_it() {
+    let (file, id) = checkpoints().remove(0);
+    let mut node = Node::open(&MemoryFiles::new(), u64::MAX);
+    node.create(&[1, 2, 3]);
+    let patience = Duration::from_millis(30);
+    let mut answer = node.read(Wanted::AtLeast(id.index), Some(patience));
+    node.hear_unit(2, UnitKind::Snapshot, 0, &piece(&file, id, 5));
+    for _written_then_verified_then_named in 0..3 {
+        node.turn(Duration::ZERO);
+        assert!(node.disk.inner.lock().unwrap().run_background());
+    }
+    assert!(answer.try_recv().is_err(), "it waits");
+    node.turn(patience);
+    assert_eq!(answer.try_recv().unwrap().map(|answer| answer.index), Ok(id.index));
 }
