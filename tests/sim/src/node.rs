@@ -114,6 +114,8 @@ pub(crate) struct SimNode {
     pub(crate) turned: Vec<u64>,
     /// Durable state may have been taken from it.
     pub(crate) is_damaged: bool,
+    /// And that was since it was opened last.
+    pub(crate) is_damaged_anew: bool,
     /// Its disk was emptied: it knows nothing of what it promised, and nobody may hear it.
     pub(crate) is_wiped: bool,
     /// How often its disk was lost.
@@ -181,6 +183,7 @@ impl SimNode {
             opened: 0,
             turned: Vec::new(),
             is_damaged: false,
+            is_damaged_anew: false,
             is_wiped: false,
             disks_lost: 0,
             farewell: false,
@@ -203,6 +206,11 @@ impl SimNode {
             dies_again: false,
             is_doomed: false,
         }
+    }
+
+    /// Durable state may be taken from it.
+    pub(crate) const fn damaged(&mut self) {
+        (self.is_damaged, self.is_damaged_anew) = (true, true);
     }
 
     /// Whether it runs and may be spoken to.

@@ -498,11 +498,11 @@ impl Watch {
 
     /// A node has opened its log: every replica must know what was durable.
     ///
-    /// `dropped`: replicas that were being dropped when it fell; they may be gone.
+    /// `is_anew`: its disk was damaged since the last time. `dropped`: replicas that were being dropped when it fell; they may be gone.
     pub(crate) fn opened<'a>(
         &mut self,
         node: usize,
-        (is_damaged, dropped): (bool, &[GroupId]),
+        (is_damaged, is_anew, dropped): (bool, bool, &[GroupId]),
         views: impl Iterator<Item = ReplicaView<'a>>,
     ) -> Checked {
         let mut there = Vec::new();
@@ -510,7 +510,7 @@ impl Watch {
             there.push(view.group.0);
             let watch = self.replicas.entry((node, view.group.0)).or_default();
             let shadow = Shadow::of(view.core);
-            if watch.has_lost(view.fence) {
+            if watch.has_lost(view.fence, is_anew) {
                 // A tail that was never durable is not to be taken for a loss.
                 let what = "says that it has lost something, and nothing was taken from its disk";
                 ensure!(is_damaged, "opens", "n{} {}: {what}", node + 1, view.group);

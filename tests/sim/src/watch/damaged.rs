@@ -22,17 +22,28 @@ pub(super) struct Loss {
 
 impl ReplicaWatch {
     /// Whether a replica that was just opened says that something is gone which was there when it was opened before.
-    pub(super) fn has_lost(&self, fence: Option<Term>) -> bool {
-        let is_new = self.loss.as_ref().is_some_and(|loss| loss.is_new);
-        fence.is_some() && (is_new || fence != self.loss.as_ref().map(|loss| loss.fence))
+    /// `is_anew`: the disk was damaged in between.
+    ///
+    /// A second loss has the fence of the first if nothing of a later term was durable yet. That answers for both as long as nothing
+    /// was promised in between: what is promised after a loss is of later terms than its fence.
+    pub(super) fn has_lost(&self, fence: Option<Term>, is_anew: bool) -> bool {
+        let (Some(fence), Some(loss)) = (fence, &self.loss) else { return fence.is_some() };
+        let since = (self.shadow.hard_state.term, self.acknowledged);
+        let is_silent = since == (loss.acknowledged.0, (loss.acknowledged.0, 0));
+        fence != loss.fence || loss.is_new || is_anew && is_silent
     }
 
     /// It begins anew, in a term in which it has promised nothing.
     pub(super) fn lose(&mut self, core: &Group, fence: Term) {
         let term = core.term();
         let acknowledged = (term, self.acknowledged_in(term));
-        self.loss =
-            Some(Loss { fence, before: std::mem::take(&mut self.shadow), acknowledged, is_new: false });
+        let is_same = |loss: &Loss| loss.fence == fence && !loss.is_new;
+        // Of two losses in a row, the first one's log is the one that counted.
+        let before = match self.loss.take().filter(is_same) {
+            Some(loss) => loss.before,
+            None => std::mem::take(&mut self.shadow),
+        };
+        self.loss = Some(Loss { fence, before, acknowledged, is_new: false });
         self.acknowledged = (term, 0);
     }
 
@@ -92,4 +103,33 @@ pub(super) fn check_fenced(core: &Group, whose: &str) -> Checked {
         core.term()
     );
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use raftwerk_frame::HardState;
+
+    use super::*;
+
+    /// The simulator's hostile seed 221462797760: a segment vanished, and 27 ms after opening, before anything was said, another.
+    #[test]
+    fn a_second_loss_may_have_the_fence_of_the_first_if_nothing_was_promised_in_between() {
+        let (fence, next, later) = (Some(Term(2)), Term(3), Term(4));
+        let replica = |term: Term, acknowledged: (Term, u64)| {
+            let mut shadow = Shadow::default();
+            shadow.hard_state = HardState { term, vote: None };
+            let before = Shadow::default();
+            let loss = Loss { fence: Term(2), before, acknowledged: (next, 7), is_new: false };
+            ReplicaWatch { shadow, acknowledged, loss: Some(loss), ..ReplicaWatch::default() }
+        };
+        let silent = replica(next, (next, 0));
+        assert!(silent.has_lost(fence, true));
+        assert!(!silent.has_lost(fence, false), "nothing was taken since");
+        assert!(silent.has_lost(Some(next), false) && !silent.has_lost(None, true));
+        assert!(!replica(next, (next, 1)).has_lost(fence, true), "it has acknowledged something since");
+        assert!(!replica(later, (next, 0)).has_lost(fence, true), "it has gone on to a later term");
+        assert!(
+            !ReplicaWatch::default().has_lost(None, true) && ReplicaWatch::default().has_lost(fence, true)
+        );
+    }
 }

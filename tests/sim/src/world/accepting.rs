@@ -54,7 +54,7 @@ impl World<'_> {
             let salt = chance.any();
             let strike = Strike { at: self.now, kind: FaultKind::BitRot, node: at, other: at, span: 0, salt };
             super::faults::spoil(&self.nodes[at].files, &strike, written, None);
-            self.nodes[at].is_damaged = true;
+            self.nodes[at].damaged();
             self.say(|| format!("n{}  loses {} at {} for good", at + 1, written.path, written.offset));
             self.nodes[at].hurries = true;
             self.fall(at, true)?;

@@ -304,7 +304,7 @@ impl World<'_> {
         if strike.kind == FaultKind::Decay {
             if let Some((written, _)) = self.target(strike) {
                 spoil(&self.nodes[at].files, strike, &written, None);
-                self.nodes[at].is_damaged = true;
+                self.nodes[at].damaged();
                 self.say(|| {
                     format!("n{}  decays: {} at {} ({})", at + 1, written.path, written.offset, written.lsn)
                 });
@@ -317,7 +317,7 @@ impl World<'_> {
         self.fall(at, strike.salt & 1 == 0)?;
         if let Some(written) = tail {
             lose_all_since(&self.nodes[at].files, &written);
-            self.nodes[at].is_damaged = true;
+            self.nodes[at].damaged();
             self.say(|| {
                 format!(
                     "n{}  loses all since {} at {} ({})",
@@ -365,7 +365,7 @@ impl World<'_> {
                 self.say(|| line);
             }
         }
-        self.nodes[at].is_damaged = true;
+        self.nodes[at].damaged();
         Ok(())
     }
 
@@ -373,7 +373,9 @@ impl World<'_> {
         let node = &mut self.nodes[at];
         let kept = node.files.paths().into_iter().filter(|other| other != path);
         let files = node.files.with_only(kept);
-        (node.files, node.is_damaged) = (files, true);
+        node.files = files;
+        node.damaged();
+        self.say(|| format!("n{}  loses {path}", at + 1));
         Ok(())
     }
 

@@ -107,7 +107,8 @@ impl World<'_> {
         let lanes = body.workers();
         if !node.is_wiped && !node.is_fenced {
             let dropped: Vec<_> = std::mem::take(&mut node.dropped);
-            let of_disk = (node.is_damaged, &dropped[..]);
+            let is_anew = std::mem::take(&mut node.is_damaged_anew);
+            let of_disk = (node.is_damaged, is_anew, &dropped[..]);
             self.watch.opened(at, of_disk, (0..lanes).flat_map(|worker| body.replicas(worker)))?;
         }
         let fleeting = node.files.paths_not_durable();
