@@ -244,14 +244,14 @@ impl Group {
     }
 
     /// A follower has written the log up to `matched`, and will say so again when it is durable. It counts for nothing but
-    /// [`Group::written_by_quorum`].
+    /// [`Group::written_by_quorum`], and for the window: who is behind is not sent one window per sync.
     pub(crate) fn take_written(&mut self, from: NodeId, matched: Index, account: u16) {
         if self.role != Role::Leader || matched > self.log.last().index {
             return;
         }
         if let Some(progress) = self.progress_of(from).filter(|progress| account == progress.account) {
             progress.is_active = true;
-            progress.written = progress.written.max(matched);
+            progress.note_written(matched);
         }
     }
 

@@ -39,22 +39,50 @@ struct Sent {
     at: Time,
 }
 
-/// Appends on their way, oldest first. Behind a pointer, since most leaders are idle; it stays while there is work.
+/// Appends that are not acknowledged, oldest first.
+#[derive(Clone, Debug, Default)]
+struct Appends {
+    sent: VecDeque<Sent>,
+    /// So many of the oldest are written there, and not known to be durable. They are not on their way any more.
+    written: usize,
+}
+
+/// So many windows of appends may wait to be acknowledged, most of them written: what is remembered of them is bounded.
+const UNACKNOWLEDGED_WINDOWS: usize = 16;
+
+/// Behind a pointer, since most leaders are idle; it stays while there is work.
 #[derive(Clone, Debug)]
-#[expect(clippy::box_collection, reason = "a word instead of four, for every peer of every idle leader")]
-struct InFlight(Option<Box<VecDeque<Sent>>>);
+struct InFlight(Option<Box<Appends>>);
 
 impl InFlight {
-    fn len(&self) -> usize {
-        self.0.as_ref().map_or(0, |sent| sent.len())
+    /// Whether another append may leave.
+    fn has_room(&self, window: usize) -> bool {
+        self.0.as_ref().is_none_or(|appends| {
+            let (all, written) = (appends.sent.len(), appends.written);
+            all - written < window && all < window.saturating_mul(UNACKNOWLEDGED_WINDOWS)
+        })
     }
 
     fn front(&self) -> Option<&Sent> {
-        self.0.as_ref()?.front()
+        self.0.as_ref()?.sent.front()
     }
 
     fn pop_front_if(&mut self, is_due: impl FnOnce(&mut Sent) -> bool) -> Option<Sent> {
-        self.0.as_mut()?.pop_front_if(is_due)
+        let appends = self.0.as_mut()?;
+        let popped = appends.sent.pop_front_if(is_due)?;
+        appends.written = appends.written.saturating_sub(1);
+        Some(popped)
+    }
+
+    /// What is written up to there is on its way no longer: gives its bytes.
+    fn written(&mut self, to: Index) -> u64 {
+        let Some(appends) = self.0.as_mut() else { return 0 };
+        let mut bytes = 0;
+        while let Some(sent) = appends.sent.get_mut(appends.written).filter(|sent| sent.last <= to) {
+            bytes += core::mem::take(&mut sent.bytes);
+            appends.written += 1;
+        }
+        bytes
     }
 }
 
@@ -197,13 +225,19 @@ impl Progress {
     /// How many bytes may still leave; `None` if the window is full.
     pub(crate) fn room(&self, window_bytes: u64, window_messages: u32) -> Option<u64> {
         let room = window_bytes.saturating_sub(self.in_flight_bytes);
-        (room > 0 && self.in_flight.len() < window_messages as usize).then_some(room)
+        (room > 0 && self.in_flight.has_room(window_messages as usize)).then_some(room)
     }
 
     pub(crate) fn sent(&mut self, last: Index, bytes: u64, at: Time) {
-        self.in_flight.0.get_or_insert_default().push_back(Sent { last, bytes, at });
+        self.in_flight.0.get_or_insert_default().sent.push_back(Sent { last, bytes, at });
         self.in_flight_bytes += bytes;
         self.next = last.next();
+    }
+
+    /// It has written the log up to there, not durably. That is no acknowledgement: it opens the window, and no more.
+    pub(crate) fn note_written(&mut self, matched: Index) {
+        self.written = self.written.max(matched);
+        self.in_flight_bytes -= self.in_flight.written(matched);
     }
 
     /// Takes an acknowledgement; whether it brought news.
@@ -232,16 +266,19 @@ impl Progress {
     }
 
     pub(crate) fn give_back(&mut self) {
-        self.in_flight.0.take_if(|sent| sent.is_empty());
+        self.in_flight.0.take_if(|appends| appends.sent.is_empty());
     }
 
     pub(crate) fn in_flight_capacity_bytes(&self) -> usize {
-        let bytes = |sent: &VecDeque<Sent>| size_of_val(sent) + sent.capacity() * size_of::<Sent>();
+        let bytes = |appends: &Appends| size_of_val(appends) + appends.sent.capacity() * size_of::<Sent>();
         self.in_flight.0.as_deref().map_or(0, bytes)
     }
 
     fn clear_in_flight(&mut self) {
-        self.in_flight.0.iter_mut().for_each(|sent| sent.clear());
+        if let Some(appends) = &mut self.in_flight.0 {
+            appends.sent.clear();
+            appends.written = 0;
+        }
         self.in_flight_bytes = 0;
         self.is_question_due = false;
     }
@@ -265,5 +302,27 @@ mod tests {
         assert!(!progress.acknowledged(Index(2)), "an old ack is no news");
         progress.probe();
         assert_eq!((progress.next, progress.room(100, 2)), (Index(4), Some(100)));
+    }
+
+    #[test]
+    fn what_is_written_is_on_its_way_no_longer_and_still_not_acknowledged() {
+        let mut progress = Progress::new(Index(1), false);
+        progress.replicate();
+        for index in 1..=16 {
+            assert_eq!(progress.room(100, 1), Some(100), "{index}");
+            progress.sent(Index(index), 60, Time(index));
+            assert_eq!(progress.room(100, 1), None);
+            progress.note_written(Index(index));
+        }
+        assert_eq!((progress.matched, progress.in_flight_bytes), (Index(0), 0));
+        assert_eq!(progress.oldest_in_flight(), Some(Time(1)));
+        assert_eq!(progress.room(100, 1), None, "so many are remembered, and no more");
+        assert!(progress.acknowledged(Index(3)));
+        assert_eq!((progress.room(100, 1), progress.oldest_in_flight()), (Some(100), Some(Time(4))));
+        progress.sent(Index(17), 60, Time(17));
+        progress.note_written(Index(2));
+        assert_eq!((progress.room(100, 1), progress.in_flight_bytes), (None, 60), "old news");
+        assert!(progress.acknowledged(Index(17)));
+        assert_eq!((progress.room(100, 1), progress.in_flight_bytes), (Some(100), 0));
     }
 }

@@ -46,6 +46,24 @@ fn the_window_bounds_the_messages_on_their_way_and_each_append() {
     assert_eq!(cluster.committed(), 22);
 }
 
+/// A follower that writes without a sync (the simulator's relaxed seed 268633067795) is sent more as it writes; nothing is committed.
+#[test]
+fn what_is_written_opens_the_window_and_commits_nothing() {
+    let mut cluster =
+        in_step(Options { window_messages: 1, append_bytes_max: ENTRY_BYTES, ..Options::of(3) });
+    cluster.propose(1, 20);
+    let (term, committed) = (cluster.group(1).term(), cluster.committed());
+    for index in 3..=10 {
+        let is_sent = |packet: &Packet| packet.to == 2 && packet.is_append();
+        assert_eq!(cluster.count_where(is_sent), index - 2, "as many as were written, and one");
+        let matched = Index(index as u64);
+        cluster.give(2, 1, raftwerk_frame::Message::AppendWritten { term, matched, account: 0 });
+    }
+    assert_eq!((cluster.committed(), cluster.progress(1, 2).matched), (committed, Index(2)));
+    cluster.settle();
+    assert_eq!(cluster.committed(), 22);
+}
+
 /// An entry larger than the window still goes, alone.
 #[test]
 fn one_entry_always_fits() {
