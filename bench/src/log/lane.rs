@@ -114,6 +114,18 @@ impl Rig {
         Ok(Self { lane, bell, dir: dir.to_owned(), next_group: 1, written: Written::default() })
     }
 
+    /// Writes until segments are made of old ones, as they are in the long run: what a fresh log's are filled with is no write's.
+    pub(super) fn age(&mut self, options: &LogOptions) -> Result<(), String> {
+        let cell = Cell { groups: 1, record_bytes: 4096, batch: 62, writers: 8, synced: true };
+        let slot = self.lane.attach(GroupId(self.next_group));
+        self.next_group += 1;
+        while self.lane.stats().recycled < READY as u64 {
+            self.cycle(&[slot], cell, options, WARM_UP)?;
+        }
+        self.lane.remove(slot);
+        self.settle()
+    }
+
     pub(super) const fn written(&self) -> Written {
         self.written
     }

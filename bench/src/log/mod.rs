@@ -1,7 +1,7 @@
 //! `log`: the log alone, against the device under it; and a look into one. IMPURE: clock, files, threads.
 //!
-//! [`run`] measures cells: so many groups, records, writers. Each has a log of its own, all on one device, and that is
-//! measured in the same run, before and after. With the feature `peers`, raft-engine goes through the same cells. `look` is
+//! [`run`] measures cells: so many groups, records, writers. All logs lie on one device, and that is measured in the
+//! same run, before and after. With the feature `peers`, raft-engine goes through the same cells. `look` is
 //! for operators. What is not here: the cluster (`cluster`), opening a log (`recovery`).
 
 use std::io::Write;
@@ -278,17 +278,28 @@ fn measure(options: &LogOptions, out: &mut dyn Write) -> Result<(), String> {
         seen.push(one);
         Ok(())
     };
-    let mut written = lane::Written::default();
-    for cell in &cells {
-        // A log of its own for each: what others have left in the page cache, and in how large pieces, changes what writes cost.
-        let path = folder.path().join("raftwerk");
-        let mut rig = lane::Rig::open(&path, options, cell.synced)?;
-        show(Seen::beside(&device, *cell, || rig.run(*cell, options))?)?;
-        if cell.synced {
-            written.add(rig.written());
-        }
+    let path = folder.path().join("raftwerk");
+    let open = |synced: bool| lane::Rig::open(&path, options, synced);
+    let close = |rig: lane::Rig| -> Result<lane::Written, String> {
+        let written = rig.written();
         drop(rig);
         std::fs::remove_dir_all(&path).map_err(sentence)?;
+        Ok(written)
+    };
+    let mut written = lane::Written::default();
+    if cells.iter().any(|cell| cell.synced) {
+        let mut rig = open(true)?;
+        rig.age(options)?;
+        for cell in cells.iter().filter(|cell| cell.synced) {
+            show(Seen::beside(&device, *cell, || rig.run(*cell, options))?)?;
+        }
+        written = close(rig)?;
+    }
+    // A log for each: what others have left in the page cache, and in how large pieces, changes what a write costs.
+    for cell in cells.iter().filter(|cell| !cell.synced) {
+        let mut rig = open(false)?;
+        show(rig.run(*cell, options)?)?;
+        close(rig)?;
     }
     #[cfg(feature = "peers")]
     for cell in &cells {
