@@ -40,7 +40,12 @@ impl Watch {
     /// next is to write again are gone if that does not come.
     pub(crate) fn batch_ends(&mut self) -> Checked {
         for ((node, group), before) in std::mem::take(&mut self.begun) {
-            let Some(now) = self.replicas.get(&(node, group.0)).map(|watch| &watch.shadow) else { continue };
+            let Some(watch) = self.replicas.get(&(node, group.0)) else { continue };
+            if watch.loss.is_some() {
+                // What was on its way when the loss was found becomes durable behind it, and is gone all the same.
+                continue;
+            }
+            let now = &watch.shadow;
             let (was, last) = (before.last(), now.last());
             ensure!(
                 last >= was || now.base != before.base || now.term_at(last) != before.term_at(last),
