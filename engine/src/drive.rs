@@ -34,7 +34,7 @@ use crate::metric::{EngineStats, WorkerMetrics};
 use crate::peers::Peers;
 use crate::relaxed::{RelaxedProposal, propose_relaxed};
 use crate::state_machine::StateMachines;
-pub use crate::worker::{Load, ReplicaView, Settings, TurnEnd};
+pub use crate::worker::{Load, ReplicaView, Settings, TurnEnd, TurnLimits};
 use crate::worker::{Surroundings, Worker};
 
 /// What a worker lives on: its lane of the log, and who is called when something waits for it.

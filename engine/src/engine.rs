@@ -23,7 +23,7 @@ use crate::peers::Peers;
 use crate::pipeline::Pipeline;
 use crate::runtime::{Bed, Clock, new_life};
 use crate::state_machine::StateMachines;
-use crate::worker::{Settings, Surroundings, Worker};
+use crate::worker::{Settings, Surroundings, TurnLimits, Worker};
 
 /// What all handles of an engine share.
 pub(crate) struct Shared {
@@ -393,5 +393,6 @@ fn settings(config: &Config, worker: u16, workers: u16, life: u64) -> Settings {
         seed: config.seed,
         life,
         clock_drift_ppm: config.clock_drift_ppm,
+        limits: TurnLimits::default(),
     }
 }

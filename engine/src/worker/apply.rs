@@ -12,9 +12,6 @@ use super::replica::Replica;
 use crate::group::Applied;
 use crate::state_machine::{Committed, Replies};
 
-/// What one group may apply in one turn, in bytes of log: others wait for their turn, too.
-const APPLY_BYTES_PER_TURN: u64 = 4 << 20;
-
 impl<D: Disk> Worker<D> {
     /// Applies what is committed and answers what waits for it. Whether nothing is left.
     pub(super) fn apply_groups(&mut self) -> bool {
@@ -56,7 +53,8 @@ impl<D: Disk> Worker<D> {
         }
         let to = replica.may_apply_to();
         if to > replica.applied {
-            let frames = self.lane.read(slot, replica.applied.next(), to, APPLY_BYTES_PER_TURN)?;
+            let frames =
+                self.lane.read(slot, replica.applied.next(), to, self.settings.limits.apply_bytes)?;
             let mut read = Ok(());
             for frame in &frames {
                 match self.lane.bytes(frame.place) {

@@ -366,7 +366,7 @@ impl<D: Disk> Worker<D> {
 
     /// What the engine wants of the worker.
     pub(super) fn take_orders(&mut self) {
-        for _ in 0..super::ORDERS_PER_TURN {
+        for _ in 0..self.settings.limits.orders {
             let Some(order) = self.inbox.next_order() else { return };
             match order {
                 Order::PipelineGone { pipeline } => self.clients.forget(pipeline),

@@ -15,6 +15,7 @@ mod apply;
 mod clients;
 mod founding;
 mod introductions;
+mod limits;
 mod loss;
 mod membership;
 mod memory;
@@ -48,6 +49,7 @@ use tokio::sync::oneshot;
 
 use self::clients::Clients;
 use self::introductions::Introductions;
+pub use self::limits::TurnLimits;
 use self::memory::Shortage;
 pub use self::open::Settings;
 pub(crate) use self::open::Surroundings;
@@ -99,17 +101,6 @@ pub struct TurnEnd {
     pub is_closed: bool,
 }
 
-/// The most deadlines of groups that a turn lets come.
-const DEADLINES_PER_TURN: usize = 1024;
-/// The most units of the network that a turn takes in …
-const ARRIVALS_PER_TURN: usize = 256;
-/// … and about the most messages in them. A turn is to be short even where thousands of groups speak at once: signs of life
-/// leave in turns.
-const RECORDS_PER_TURN: u32 = 4096;
-/// The most orders that a turn obeys.
-const ORDERS_PER_TURN: usize = 512;
-/// The most replicas that a turn tells of nodes that are, or are no longer, supported.
-const TOLD_PER_TURN: usize = 8192;
 /// While the network has brought more than a turn takes in, deadlines come in one of so many turns: what a group waits for
 /// may be among it, and who campaigns for nothing makes more work for those who have too much.
 const TURNS_BEHIND_MAX: u32 = 8;
@@ -297,8 +288,11 @@ impl<D: Disk> Worker<D> {
     /// and others a hearing.
     fn take_due(&mut self) {
         self.turns_behind = if self.inbox.has_arrivals() { self.turns_behind + 1 } else { 0 };
-        let deadlines =
-            if self.turns_behind.is_multiple_of(TURNS_BEHIND_MAX) { DEADLINES_PER_TURN } else { 0 };
+        let deadlines = if self.turns_behind.is_multiple_of(TURNS_BEHIND_MAX) {
+            self.settings.limits.deadlines
+        } else {
+            0
+        };
         for _ in 0..deadlines {
             let Some((at, slot)) = self.timers.due(self.now) else { break };
             let Some(replica) = self.replicas.get_mut(slot.0 as usize).and_then(Option::as_mut) else {

@@ -11,7 +11,7 @@ use smallvec::SmallVec;
 
 use super::replica::Replica;
 use super::ship::Outboxes;
-use super::{TOLD_PER_TURN, Timers, Worker};
+use super::{Timers, Worker};
 use crate::liveness::{Liveness, News};
 
 impl<D: Disk> Worker<D> {
@@ -107,7 +107,7 @@ impl<D: Disk> Worker<D> {
             self.metrics.supports_ended(ended.count() as u64);
         }
         self.news.extend(fresh);
-        let mut left = TOLD_PER_TURN;
+        let mut left = self.settings.limits.told;
         while let Some(&news) = self.news.front() {
             let (input, node, yes) = match news {
                 News::Supports(node, yes) => (Input::Supports { node, yes }, node, yes),

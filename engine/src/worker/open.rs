@@ -15,7 +15,7 @@ use rustc_hash::FxHashMap;
 use super::replica::{Promise, Replica};
 use super::ship::{Outboxes, Sender};
 use super::snapshots::{Transfers, as_machine, restore_machine};
-use super::{Held, Worker};
+use super::{Held, TurnLimits, Worker};
 use crate::dispatch::Dispatch;
 use crate::error::OpenError;
 use crate::inbox::Inbox;
@@ -69,6 +69,8 @@ pub struct Settings {
     pub life: u64,
     /// How far each node's clock may be from the right rate, in parts per million.
     pub clock_drift_ppm: u32,
+    /// How much one turn does.
+    pub limits: TurnLimits,
 }
 
 impl Settings {
@@ -147,6 +149,7 @@ impl<D: Disk> Worker<D> {
             drift_ppm: settings.clock_drift_ppm,
         });
         let pulse = Pulse::new(now, settings.election_timeout);
+        let outboxes = Outboxes::new(sender, settings.limits.control_records);
         let mut worker = Self {
             settings,
             machines,
@@ -170,7 +173,7 @@ impl<D: Disk> Worker<D> {
             told_written: 0,
             relaxed_since: None,
             durable: Lsn::default(),
-            outboxes: Outboxes::new(sender),
+            outboxes,
             clients: super::Clients::default(),
             requests_seen: 0,
             read_tokens: 0,

@@ -11,10 +11,10 @@ use raftwerk_raft::{Input, Voice, is_request};
 use raftwerk_wal::{Disk, GroupSlot};
 use smallvec::SmallVec;
 
+use super::Worker;
 use super::perform::ArrivedFrame;
 use super::ship::Addressee;
 use super::witness::suits;
-use super::{ARRIVALS_PER_TURN, RECORDS_PER_TURN, Worker};
 use crate::inbox::Arrival;
 
 /// Frames of one append. More than a few only in catch-up, across terms.
@@ -29,8 +29,8 @@ impl<D: Disk> Worker<D> {
     /// Takes units in, at most so many a turn.
     pub(super) fn take_arrivals(&mut self) {
         let mut records = 0;
-        for _ in 0..ARRIVALS_PER_TURN {
-            if !self.has_room_for_arrivals() || records >= RECORDS_PER_TURN {
+        for _ in 0..self.settings.limits.arrivals {
+            if !self.has_room_for_arrivals() || records >= self.settings.limits.records {
                 return;
             }
             match self.inbox.next_arrival() {

@@ -17,8 +17,6 @@ use super::Worker;
 use super::witness::withheld_frames;
 use crate::peers::{PeerLogs, Peers};
 
-/// A control unit leaves early only when it holds this many records, 768 KiB: the transport carries at most 1 MiB.
-const CONTROL_RECORDS: u32 = 4 << 10;
 /// An append unit leaves when its frames reach this many bytes.
 const APPEND_BYTES: u64 = 1 << 20;
 /// Frames shorter than this are copied beside the records: many small slices cost the transport more than one copy.
@@ -105,6 +103,8 @@ struct Outbox {
 /// The outboxes of all peers.
 pub(super) struct Outboxes {
     sender: Sender,
+    /// Messages of one control unit at most.
+    control_records: u32,
     /// By node and log.
     peers: FxHashMap<(NodeId, LogId), Outbox>,
     /// The logs of the peers, and as of which version.
@@ -120,9 +120,10 @@ pub(super) struct Outboxes {
 }
 
 impl Outboxes {
-    pub(super) fn new(sender: Sender) -> Self {
+    pub(super) fn new(sender: Sender, control_records: u32) -> Self {
         Self {
             sender,
+            control_records,
             peers: FxHashMap::default(),
             logs: FxHashMap::default(),
             logs_version: 0,
@@ -188,7 +189,7 @@ impl Outboxes {
     pub(super) fn control(&mut self, to: Addressee, group: GroupId, message: Message) {
         let control = &mut self.peers.entry((to.node, to.log)).or_default().control;
         control.push(&record(to, group, message, 0));
-        if control.count == CONTROL_RECORDS {
+        if control.count >= self.control_records {
             self.full.push((to.node, control.take(self.sender, to.log, 0).freeze()));
         }
     }

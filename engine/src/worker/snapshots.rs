@@ -307,7 +307,8 @@ impl<D: Disk> Worker<D> {
         }
         transfer.reading = true;
         let (id, offset) = (transfer.meta.id, transfer.acked);
-        let len = PIECE_BYTES.min(transfer.meta.bytes - offset) as usize;
+        let chunk = self.settings.limits.chunk_bytes.clamp(1, PIECE_BYTES);
+        let len = chunk.min(transfer.meta.bytes - offset) as usize;
         let token = self.transfers.expect(Work::ReadPiece { group, to, id, offset });
         self.lane.read_snapshot_chunk(token, group, id, offset, len);
     }

@@ -189,6 +189,7 @@ impl Node {
             seed: 1,
             life: 1,
             clock_drift_ppm: 50_000,
+            limits: crate::worker::TurnLimits::default(),
             accept_losses: false,
         };
         let mut options =

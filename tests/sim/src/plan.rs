@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use raftwerk::drive::Settings;
+use raftwerk::drive::{Settings, TurnLimits};
 use raftwerk_frame::NodeId;
 use raftwerk_raft::PRIORITY_MAX;
 use raftwerk_wal::{LaneOptions, OnDamage};
@@ -391,6 +391,7 @@ fn limits(chance: &mut Chance, seed: u64, election: u64) -> (Settings, LaneOptio
         seed,
         life: 0,
         clock_drift_ppm: 50_000,
+        limits: TurnLimits::default(),
     };
     let lane = LaneOptions {
         lane: 0,

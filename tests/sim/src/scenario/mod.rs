@@ -224,6 +224,7 @@ impl Scenario {
             seed,
             life: 0,
             clock_drift_ppm: 50_000,
+            limits: raftwerk::drive::TurnLimits::default(),
         };
         let lane = LaneOptions {
             lane: 0,
