@@ -8,7 +8,8 @@ use std::task::Waker;
 
 use bytes::Bytes;
 use crossbeam_queue::{ArrayQueue, SegQueue};
-use raftwerk_frame::{Configuration, GroupId, Index, LogId, Membership, NodeId};
+use raftwerk_frame::wire::{self, Record, UnitHeader};
+use raftwerk_frame::{Configuration, GroupId, Index, LogId, Membership, Message, NodeId};
 use raftwerk_wal::PeerNote;
 use tokio::sync::oneshot;
 
@@ -88,22 +89,26 @@ pub(crate) enum Order {
     Shutdown,
 }
 
-/// The most units that may wait for one worker.
+/// The most units that may wait for one worker: so many of appends and snapshots, and as many others.
 const ARRIVALS_MAX: usize = 16 * 1024;
 /// The most beats that may wait for one worker: newer ones push out older ones.
 const BEATS_MAX: usize = 1024;
 /// The most bytes of payloads and queries that may wait for one worker, give or take one request.
 const REQUEST_BYTES_MAX: usize = 64 << 20;
-/// The most bytes of units that may wait for one worker.
-const ARRIVAL_BYTES_MAX: usize = 64 << 20;
+/// The most bytes of units of appends and snapshots that may wait for one worker, …
+const APPEND_BYTES_MAX: usize = 64 << 20;
+/// … and of all others.
+const CONTROL_BYTES_MAX: usize = 16 << 20;
 
 /// The queues of one worker.
 pub(crate) struct Inbox {
     requests: ArrayQueue<Request>,
     request_bytes: AtomicUsize,
-    arrivals: ArrayQueue<Arrival>,
+    /// Units of appends and snapshots, in order: they wait where the log has no room for what they bring, …
+    appends: Arrivals,
+    /// … and everything else, which does not wait: acknowledgements, heartbeats and votes keep leaders in place meanwhile.
+    control: Arrivals,
     beats: ArrayQueue<Heard>,
-    arrival_bytes: AtomicUsize,
     orders: SegQueue<Order>,
     closed: AtomicBool,
     waker: Waker,
@@ -114,9 +119,9 @@ impl Inbox {
         Arc::new(Self {
             requests: ArrayQueue::new(requests_max),
             request_bytes: AtomicUsize::new(0),
-            arrivals: ArrayQueue::new(ARRIVALS_MAX),
+            appends: Arrivals::new(APPEND_BYTES_MAX),
+            control: Arrivals::new(CONTROL_BYTES_MAX),
             beats: ArrayQueue::new(BEATS_MAX),
-            arrival_bytes: AtomicUsize::new(0),
             orders: SegQueue::new(),
             closed: AtomicBool::new(false),
             waker,
@@ -143,13 +148,8 @@ impl Inbox {
 
     /// Queues what the network brought; `false` if it had to be dropped, which the protocol survives.
     pub(crate) fn arrive(&self, arrival: Arrival) -> bool {
-        let bytes = arrival.bytes();
-        if self.is_closed() || self.arrival_bytes.load(Ordering::Relaxed) + bytes > ARRIVAL_BYTES_MAX {
-            return false;
-        }
-        self.arrival_bytes.fetch_add(bytes, Ordering::Relaxed);
-        if self.arrivals.push(arrival).is_err() {
-            self.arrival_bytes.fetch_sub(bytes, Ordering::Relaxed);
+        let queue = if arrival.is_append() { &self.appends } else { &self.control };
+        if self.is_closed() || !queue.push(arrival) {
             return false;
         }
         self.waker.wake_by_ref();
@@ -184,11 +184,14 @@ impl Inbox {
         Some(request)
     }
 
-    /// Takes what the network brought.
-    pub(crate) fn next_arrival(&self) -> Option<Arrival> {
-        let arrival = self.arrivals.pop()?;
-        self.arrival_bytes.fetch_sub(arrival.bytes(), Ordering::Relaxed);
-        Some(arrival)
+    /// Takes the next unit of appends or of a snapshot.
+    pub(crate) fn next_append(&self) -> Option<Arrival> {
+        self.appends.pop()
+    }
+
+    /// Takes the next of what the network brought besides.
+    pub(crate) fn next_control(&self) -> Option<Arrival> {
+        self.control.pop()
     }
 
     /// Takes a sign of life.
@@ -211,14 +214,21 @@ impl Inbox {
         self.requests.len()
     }
 
-    /// Whether the network has brought something.
-    pub(crate) fn has_arrivals(&self) -> bool {
-        !self.arrivals.is_empty()
+    /// Whether units of appends or snapshots wait.
+    pub(crate) fn has_appends(&self) -> bool {
+        !self.appends.queue.is_empty()
+    }
+
+    /// Whether anything else of the network's waits.
+    pub(crate) fn has_control(&self) -> bool {
+        !self.control.queue.is_empty()
     }
 
     /// Bytes of units and of requests that wait.
     pub(crate) fn waiting_bytes(&self) -> usize {
-        self.arrival_bytes.load(Ordering::Relaxed) + self.request_bytes.load(Ordering::Relaxed)
+        let arrivals =
+            self.appends.bytes.load(Ordering::Relaxed) + self.control.bytes.load(Ordering::Relaxed);
+        arrivals + self.request_bytes.load(Ordering::Relaxed)
     }
 
     /// Refuses everything from now on. What is queued is still to be taken.
@@ -232,7 +242,7 @@ impl Inbox {
             request.refuse(&ProposeError::Closed);
         }
         while self.orders.pop().is_some() {}
-        while self.next_arrival().is_some() {}
+        while self.next_append().is_some() || self.next_control().is_some() {}
         while self.next_beat().is_some() {}
     }
 
@@ -264,7 +274,52 @@ impl Request {
     }
 }
 
+/// A queue of what the network brought, bounded in number and bytes.
+struct Arrivals {
+    queue: ArrayQueue<Arrival>,
+    bytes: AtomicUsize,
+    bytes_max: usize,
+}
+
+impl Arrivals {
+    fn new(bytes_max: usize) -> Self {
+        Self { queue: ArrayQueue::new(ARRIVALS_MAX), bytes: AtomicUsize::new(0), bytes_max }
+    }
+
+    /// `false` if there is no room.
+    fn push(&self, arrival: Arrival) -> bool {
+        let bytes = arrival.bytes();
+        if self.bytes.load(Ordering::Relaxed) + bytes > self.bytes_max {
+            return false;
+        }
+        self.bytes.fetch_add(bytes, Ordering::Relaxed);
+        let is_taken = self.queue.push(arrival).is_ok();
+        if !is_taken {
+            self.bytes.fetch_sub(bytes, Ordering::Relaxed);
+        }
+        is_taken
+    }
+
+    fn pop(&self) -> Option<Arrival> {
+        let arrival = self.queue.pop()?;
+        self.bytes.fetch_sub(arrival.bytes(), Ordering::Relaxed);
+        Some(arrival)
+    }
+}
+
 impl Arrival {
+    /// Whether it may bring bytes for the log or a snapshot file. One that brings none, and only tells a commit, keeps its place
+    /// among those that do: ahead of them it would look like a gap. Units of newcomers wait for a note, not for room.
+    fn is_append(&self) -> bool {
+        let Self::Unit { unit, .. } = self else { return false };
+        let Ok((header, records, _)) = UnitHeader::parse(unit) else { return false };
+        let begins_with_append = || {
+            let first = wire::records(records).next();
+            matches!(first, Some(Ok(Record { message: Message::Append { .. }, .. })))
+        };
+        header.bodies_bytes > 0 || begins_with_append()
+    }
+
     fn bytes(&self) -> usize {
         match self {
             Self::Unit { unit, .. } | Self::Introduction { unit, .. } => unit.len(),

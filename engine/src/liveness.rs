@@ -12,7 +12,9 @@
 //! 2. A promise is never taken back early, but where its receiver says itself that it is not well; and what was asked for before
 //!    that does not count there.
 //! 3. A beat is answered only if its sender has heard one of ours lately: who hears nobody cannot lead.
-//! 4. Each promise that does not continue the one before has another number, so that its receiver knows of the gap.
+//! 4. Each promise that does not continue the one before has another number, so that its receiver knows of the gap. None
+//!    begins before every replica here knows that the one before has ended: a replica that does not know yet would pass for
+//!    bound by the new promise, and be released from the old one a moment later.
 //! 5. A node that restarts has another life. What was promised to the former stands until it ends, and the new one is not
 //!    heard before; what the former promised stands, too: the core abstains from votes for T (`raft::Config::abstention`).
 //! 6. A life speaks for one log. Groups that mean another log of that node are told of no support: what the lost one led,
@@ -70,6 +72,8 @@ struct Link {
     given_promise: u32,
     is_supported: bool,
     is_named: bool,
+    /// So many ends of our support not every replica has been told of.
+    ends_untold: u32,
 }
 
 impl Link {
@@ -87,11 +91,20 @@ impl Link {
             given_promise: 0,
             is_supported: false,
             is_named: true,
+            ends_untold: 0,
         }
     }
 
     const fn is_tied(&self) -> bool {
-        self.promised_until.is_some() || self.is_supported
+        self.promised_until.is_some() || self.is_supported || self.ends_untold > 0
+    }
+
+    /// Our support ends, if there is any.
+    fn end_support(&mut self, news: &mut Vec<News>) {
+        if self.promised_until.take().is_some() {
+            self.ends_untold += 1;
+            news.push(News::Supports(self.node, false));
+        }
     }
 }
 
@@ -184,10 +197,8 @@ impl Liveness {
         let is_ours = beat.your_life == terms.life;
         let hears_us = is_ours && beat.heard != 0 && now.since(Time(beat.heard)) < terms.promise;
         if !beat.is_well {
-            if link.promised_until.take().is_some() {
-                news.push(News::Supports(from, false));
-            }
-        } else if hears_us {
+            link.end_support(news);
+        } else if hears_us && link.ends_untold == 0 {
             if link.promised_until.is_none() {
                 *promises += 1;
                 link.promise = *promises;
@@ -214,8 +225,8 @@ impl Liveness {
     /// Ends what has lasted long enough.
     pub(crate) fn lapse(&mut self, now: Time) {
         for link in &mut self.links {
-            if link.promised_until.take_if(|until| *until <= now).is_some() {
-                self.news.push(News::Supports(link.node, false));
+            if link.promised_until.is_some_and(|until| until <= now) {
+                link.end_support(&mut self.news);
             }
             if link.is_supported && link.asked_at + link.given <= now {
                 link.is_supported = false;
@@ -282,6 +293,15 @@ impl Liveness {
         link.map_or((false, false), |link| (link.promised_until.is_some(), link.is_supported))
     }
 
+    /// Every replica has been told of it.
+    pub(crate) fn is_told(&mut self, news: News) {
+        if let News::Supports(node, false) = news
+            && let Some(link) = self.links.iter_mut().find(|link| link.node == node)
+        {
+            link.ends_untold = link.ends_untold.saturating_sub(1);
+        }
+    }
+
     /// What happened since this was last asked.
     pub(crate) fn take_news(&mut self) -> Vec<News> {
         std::mem::take(&mut self.news)
@@ -325,6 +345,13 @@ mod tests {
         of.beats(at(ms)).next().map(|(_, beat)| beat).expect("a beat is due")
     }
 
+    /// The news since this was last asked, which every replica is told now.
+    fn told(of: &mut Liveness) -> Vec<News> {
+        let news = of.take_news();
+        news.iter().for_each(|news| of.is_told(*news));
+        news
+    }
+
     /// Both beat at every 100 ms up to `to`, and hear each other at once; the clock of the second is a second ahead.
     fn converse(one: &mut Liveness, two: &mut Liveness, from: u64, to: u64) {
         for ms in (from..=to).step_by(100) {
@@ -349,12 +376,12 @@ mod tests {
         assert!(kept > asked + T * 9 / 10 && kept < asked + T * 10 / 11, "{kept:?}");
         // Silence: the lease is over first, then the promise.
         assert_eq!(two.next_deadline(), at(1500));
-        two.take_news();
+        told(&mut two);
         two.lapse(at(1900));
-        assert_eq!(two.take_news(), [News::Supports(ONE, false), News::SupportedBy(ONE, false)]);
-        one.take_news();
+        assert_eq!(told(&mut two), [News::Supports(ONE, false), News::SupportedBy(ONE, false)]);
+        told(&mut one);
         one.lapse(at(900));
-        assert_eq!(one.take_news(), [News::Supports(TWO, false), News::SupportedBy(TWO, false)]);
+        assert_eq!(told(&mut one), [News::Supports(TWO, false), News::SupportedBy(TWO, false)]);
         assert_eq!(one.kept_until(TWO), Time(0));
     }
 
@@ -383,15 +410,16 @@ mod tests {
     fn a_gap_in_a_promise_is_seen_even_by_who_did_not_look() {
         let (mut one, mut two) = friends();
         two.lapse(at(2000));
+        told(&mut two);
         // They converse again. One has not looked at its clock meanwhile, and first hears of the new promise.
-        one.take_news();
+        told(&mut one);
         let theirs = beat(&mut two, 2000);
         one.hear(at(1000), &heard(TWO, theirs));
         let mine = beat(&mut one, 1100);
         two.hear(at(2100), &heard(ONE, mine));
         let theirs = beat(&mut two, 2100);
         one.hear(at(1100), &heard(TWO, theirs));
-        assert_eq!(one.take_news(), [News::SupportedBy(TWO, false), News::SupportedBy(TWO, true)]);
+        assert_eq!(told(&mut one), [News::SupportedBy(TWO, false), News::SupportedBy(TWO, true)]);
     }
 
     #[test]
@@ -401,9 +429,9 @@ mod tests {
         one.is_well(at(450), false);
         assert_eq!((one.tie(TWO, LOG).1, one.kept_until(TWO)), (false, Time(0)));
         let sigh = beat(&mut one, 450);
-        two.take_news();
+        told(&mut two);
         two.hear(at(1450), &heard(ONE, sigh));
-        assert_eq!(two.take_news(), [News::Supports(ONE, false)]);
+        assert_eq!(told(&mut two), [News::Supports(ONE, false)]);
         one.is_well(at(460), true);
         one.hear(at(460), &heard(TWO, older));
         assert!(!one.tie(TWO, LOG).1, "that was promised before");
@@ -416,14 +444,44 @@ mod tests {
         let (_, mut two) = friends();
         let mut reborn = one_of(12, TWO);
         let cry = beat(&mut reborn, 0);
-        two.take_news();
+        told(&mut two);
         two.hear(at(1410), &heard(ONE, cry));
-        assert_eq!((two.tie(ONE, LOG).0, two.take_news().len()), (true, 0));
+        assert_eq!((two.tie(ONE, LOG).0, told(&mut two).len()), (true, 0));
         two.lapse(at(1900));
         assert_eq!(two.tie(ONE, LOG), (false, false));
+        told(&mut two);
         let cry = beat(&mut reborn, 100);
         two.hear(at(2000), &heard(ONE, cry));
         assert_eq!(beat(&mut two, 2000).your_life, 12);
+    }
+
+    /// A replica that has not been told yet would answer the next heartbeat as bound, by the new promise as far as its leader can
+    /// tell, and be free when the end of the old one reaches it.
+    #[test]
+    fn no_promise_begins_before_every_replica_knows_that_the_last_has_ended() {
+        let (mut one, mut two) = friends();
+        two.lapse(at(2000));
+        let news = two.take_news();
+        assert!(news.contains(&News::Supports(ONE, false)));
+        for ms in [1000, 1100, 1200] {
+            let mine = beat(&mut one, ms);
+            two.hear(at(ms + 1000), &heard(ONE, mine));
+            assert!(!two.tie(ONE, LOG).0 && !two.take_news().contains(&News::Supports(ONE, true)));
+            let theirs = beat(&mut two, ms + 1000);
+            assert_eq!(theirs.promised_at, 0);
+            one.hear(at(ms), &heard(TWO, theirs));
+        }
+        // Nor does another life begin one, or a node that is met anew.
+        two.name(at(2300), &[]);
+        two.name(at(2300), &[ONE]);
+        let mine = beat(&mut one, 1300);
+        two.hear(at(2300), &heard(ONE, mine));
+        assert!(!two.tie(ONE, LOG).0);
+        news.iter().for_each(|news| two.is_told(*news));
+        let theirs = beat(&mut two, 2400);
+        one.hear(at(1400), &heard(TWO, theirs));
+        converse(&mut one, &mut two, 1500, 1700);
+        assert!(two.tie(ONE, LOG).0);
     }
 
     #[test]

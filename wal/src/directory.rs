@@ -11,10 +11,11 @@
 
 use std::io::{self, IoSlice};
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::disk::{Access, Files};
 use crate::error::OpenError;
-use crate::peers_file::{self, PeerNote};
+use crate::peers_file::{self, Notes, PeerNote};
 
 const LOCK: &str = "lock";
 const MANIFEST: &str = "manifest";
@@ -33,7 +34,7 @@ struct Locked<F: Files> {
     files: F,
     lanes: u16,
     log_id: u64,
-    peers: Vec<PeerNote>,
+    notes: Notes,
     _lock: F::File,
 }
 
@@ -74,8 +75,8 @@ impl<F: Files> Directory<F> {
         if on_disk != lanes {
             return Err(OpenError::LaneCount { on_disk, wanted: lanes });
         }
-        let peers = peers_file::read(&files)?;
-        Ok(Self(Arc::new(Locked { files, lanes, log_id, peers, _lock: lock })))
+        let notes = peers_file::read(&files)?;
+        Ok(Self(Arc::new(Locked { files, lanes, log_id, notes, _lock: lock })))
     }
 
     /// The calls on the directory.
@@ -96,12 +97,29 @@ impl<F: Files> Directory<F> {
         self.0.log_id
     }
 
-    /// Which log each peer had, as it was noted when the directory was opened ([`Lane::note_peers`]).
+    /// Which log each peer had, as it was noted when the directory was opened ([`Lane::note`]).
     ///
-    /// [`Lane::note_peers`]: crate::Lane::note_peers
+    /// [`Lane::note`]: crate::Lane::note
     #[must_use]
     pub fn peers(&self) -> &[PeerNote] {
-        &self.0.peers
+        &self.0.notes.peers
+    }
+
+    /// For how long this node may have promised to support others before the directory was opened; zero if that was never
+    /// noted.
+    #[must_use]
+    pub fn support(&self) -> Duration {
+        self.0.notes.support
+    }
+
+    /// Notes a longer such time, durably, beside the peers that were noted at opening. Blocks for a few syncs: for opening only,
+    /// before the node gives any support.
+    ///
+    /// # Errors
+    /// [`OpenError::Io`]; what was noted before still is.
+    pub fn note_support(&self, support: Duration) -> Result<(), OpenError> {
+        let notes = Notes { peers: self.0.notes.peers.clone(), support };
+        peers_file::write(&self.0.files, &notes).map_err(OpenError::io("peers"))
     }
 }
 

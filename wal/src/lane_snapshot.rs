@@ -9,7 +9,7 @@ use raftwerk_frame::{Configuration, EntryId, GroupId};
 use crate::disk::{Disk, Job};
 use crate::error::SnapshotError;
 use crate::lane::{GroupSlot, Lane};
-use crate::peers_file::PeerNote;
+use crate::peers_file::Notes;
 use crate::snapshot::{
     BackgroundDone, BackgroundOutput, SnapshotJob, SnapshotMeta, SnapshotReader, SnapshotSource, SnapshotWork,
 };
@@ -75,10 +75,10 @@ impl<D: Disk> Lane<D> {
         self.submit_snapshot(token, group, SnapshotWork::Drop);
     }
 
-    /// Notes which log each peer has, for whoever opens the directory next, in place of what was noted before. Of one lane
-    /// only. Gives [`Noted`](crate::BackgroundOutput::Noted).
-    pub fn note_peers(&mut self, token: u64, peers: Vec<PeerNote>) {
-        self.submit_snapshot(token, GroupId(0), SnapshotWork::NotePeers { peers });
+    /// Notes what the next opening of the directory is to know, in place of what was noted before. Of one lane only. Gives
+    /// [`Noted`](crate::BackgroundOutput::Noted).
+    pub fn note(&mut self, token: u64, notes: Notes) {
+        self.submit_snapshot(token, GroupId(0), SnapshotWork::Note { notes });
     }
 
     fn submit_snapshot(&mut self, token: u64, group: GroupId, work: SnapshotWork) {

@@ -71,7 +71,7 @@ pub use lane_snapshot::LoadedSnapshot;
 pub use map::Mapped;
 pub use os_disk::{OsDisk, OsDiskOptions};
 pub use os_files::OsFiles;
-pub use peers_file::PeerNote;
+pub use peers_file::{Notes, PeerNote};
 pub use recovery::{Damage, RecoveredGroup, RecoveryReport, TornTail};
 pub use scrub::Scrubbed;
 pub use segment::SegmentHeader;

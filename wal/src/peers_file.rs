@@ -1,12 +1,14 @@
-//! Whose log each peer had when it was first heard: one small file, replaced as a whole.
+//! What a node must remember of its dealings with others, besides its groups: one small file, replaced as a whole.
 //!
 //! ```text
-//! peers = magic "RWPEERS\x01", count u32, zero u32, entry × count, crc u32 of all before
+//! peers = magic "RWPEERS\x01", count u32, support u32, entry × count, crc u32 of all before
 //! entry = node u64, log u64
 //! ```
+//! `support` is in milliseconds; 0 if nothing is noted.
 //! What is not here: what is done with it; that is the engine's.
 
 use std::io::{self, IoSlice};
+use std::time::Duration;
 
 use raftwerk_frame::{LogId, NodeId};
 
@@ -30,11 +32,21 @@ pub struct PeerNote {
     pub log: LogId,
 }
 
-/// What the file says; nothing if there is none.
-pub(crate) fn read<F: Files>(files: &F) -> Result<Vec<PeerNote>, OpenError> {
+/// All that is noted.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Notes {
+    /// Which log each peer had when it was first heard.
+    pub peers: Vec<PeerNote>,
+    /// The longest time for which this node may have promised to support another, and so has to abstain from votes after a
+    /// restart. Kept in milliseconds, rounded up; zero if nothing is noted.
+    pub support: Duration,
+}
+
+/// What the file holds; nothing if there is none.
+pub(crate) fn read<F: Files>(files: &F) -> Result<Notes, OpenError> {
     let file = match files.open(PEERS, Access::Plain) {
         Ok(file) => file,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Notes::default()),
         Err(source) => return Err(OpenError::Io { file: PEERS.to_owned(), source }),
     };
     let length = files.len(&file).map_err(OpenError::io(PEERS))?;
@@ -48,22 +60,23 @@ pub(crate) fn read<F: Files>(files: &F) -> Result<Vec<PeerNote>, OpenError> {
 }
 
 /// Replaces the file: whole and durable when it returns, or as it was.
-pub(crate) fn write<F: Files>(files: &F, peers: &[PeerNote]) -> io::Result<()> {
-    if peers.len() > PEERS_MAX {
+pub(crate) fn write<F: Files>(files: &F, notes: &Notes) -> io::Result<()> {
+    if notes.peers.len() > PEERS_MAX {
         return Err(io::ErrorKind::InvalidInput.into());
     }
     let file = files.create(PEERS_TMP, 0)?;
-    files.write_at(&file, 0, &[IoSlice::new(&encode(peers))], false)?;
+    files.write_at(&file, 0, &[IoSlice::new(&encode(notes))], false)?;
     files.sync(&file)?;
     files.rename(PEERS_TMP, PEERS)?;
     files.sync_dir("")
 }
 
-fn encode(peers: &[PeerNote]) -> Vec<u8> {
+fn encode(Notes { peers, support }: &Notes) -> Vec<u8> {
+    let support_ms = u32::try_from(support.as_nanos().div_ceil(1_000_000)).unwrap_or(u32::MAX);
     let mut bytes = Vec::with_capacity(HEAD_BYTES + peers.len() * ENTRY_BYTES + 4);
     bytes.extend_from_slice(&MAGIC);
     bytes.extend_from_slice(&(peers.len() as u32).to_le_bytes());
-    bytes.extend_from_slice(&[0; 4]);
+    bytes.extend_from_slice(&support_ms.to_le_bytes());
     for PeerNote { node, log } in peers {
         bytes.extend_from_slice(&node.0.to_le_bytes());
         bytes.extend_from_slice(&log.0.to_le_bytes());
@@ -73,7 +86,7 @@ fn encode(peers: &[PeerNote]) -> Vec<u8> {
     bytes
 }
 
-fn decode(bytes: &[u8]) -> Option<Vec<PeerNote>> {
+fn decode(bytes: &[u8]) -> Option<Notes> {
     let (body, crc) = bytes.split_last_chunk::<4>()?;
     let (head, entries) = body.split_first_chunk::<HEAD_BYTES>()?;
     let count = u32::from_le_bytes(*head[8..].first_chunk()?) as usize;
@@ -82,7 +95,11 @@ fn decode(bytes: &[u8]) -> Option<Vec<PeerNote>> {
         && crc32fast::hash(body) == u32::from_le_bytes(*crc);
     let word = |entry: &[u8], at: usize| entry[at..].first_chunk().map(|word| u64::from_le_bytes(*word));
     let entry = |entry: &[u8]| Some(PeerNote { node: NodeId(word(entry, 0)?), log: LogId(word(entry, 8)?) });
-    if is_whole { entries.chunks_exact(ENTRY_BYTES).map(entry).collect() } else { None }
+    if !is_whole {
+        return None;
+    }
+    let support = Duration::from_millis(u64::from(u32::from_le_bytes(*head[12..].first_chunk()?)));
+    Some(Notes { peers: entries.chunks_exact(ENTRY_BYTES).map(entry).collect::<Option<_>>()?, support })
 }
 
 #[cfg(test)]
@@ -94,8 +111,9 @@ mod tests {
     fn what_was_noted_is_read_and_a_flip_or_a_cut_anywhere_is_refused() {
         let note = |node, log| PeerNote { node: NodeId(node), log: LogId(log) };
         let peers = vec![note(2, 77), note(9, u64::MAX)];
-        let bytes = encode(&peers);
-        assert_eq!(decode(&bytes), Some(peers.clone()));
+        let notes = Notes { peers, support: Duration::from_millis(700) };
+        let bytes = encode(&notes);
+        assert_eq!(decode(&bytes), Some(notes.clone()));
         for at in 0..bytes.len() {
             let mut spoilt = bytes.clone();
             spoilt[at] ^= 4;
@@ -103,9 +121,11 @@ mod tests {
             assert_eq!(decode(&bytes[..at]), None);
         }
         let files = MemoryFiles::new();
-        assert_eq!(read(&files).unwrap(), []);
-        write(&files, &peers).unwrap();
-        write(&files, &peers[..1]).unwrap();
-        assert_eq!(read(&files).unwrap(), peers[..1]);
+        assert_eq!(read(&files).unwrap(), Notes::default());
+        write(&files, &notes).unwrap();
+        let fewer = Notes { peers: notes.peers[..1].to_vec(), support: Duration::from_micros(10) };
+        write(&files, &fewer).unwrap();
+        let rounded = Notes { support: Duration::from_millis(1), ..fewer };
+        assert_eq!(read(&files).unwrap(), rounded, "support is never noted shorter than it is");
     }
 }

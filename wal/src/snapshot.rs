@@ -10,7 +10,7 @@ use bytes::Bytes;
 use raftwerk_frame::{Configuration, EntryId, GroupId};
 
 use crate::error::SnapshotError;
-use crate::peers_file::PeerNote;
+use crate::peers_file::Notes;
 use crate::scrub::{ScrubPiece, Scrubbed};
 
 /// What is known of a complete snapshot file without reading its body.
@@ -50,7 +50,7 @@ pub(crate) enum SnapshotWork {
     Finish { id: EntryId, bytes: u64 },
     Load { with: SnapshotReader },
     Drop,
-    NotePeers { peers: Vec<PeerNote> },
+    Note { notes: Notes },
     Scrub { piece: ScrubPiece },
 }
 
@@ -74,7 +74,7 @@ impl fmt::Debug for SnapshotWork {
             Self::Load { .. } => f.write_str("Load"),
             Self::Drop => f.write_str("Drop"),
             Self::Scrub { piece } => write!(f, "Scrub({piece:?})"),
-            Self::NotePeers { peers } => write!(f, "NotePeers({})", peers.len()),
+            Self::Note { notes } => write!(f, "Note({} peers, {:?})", notes.peers.len(), notes.support),
         }
     }
 }

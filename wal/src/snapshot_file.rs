@@ -110,8 +110,8 @@ impl<F: Files> Room<'_, F> {
             SnapshotWork::Scrub { piece } => {
                 Ok(BackgroundOutput::Scrubbed(scrub::scrub(self.files, self.lane, &piece)?))
             }
-            SnapshotWork::NotePeers { peers } => {
-                Ok(peers_file::write(self.files, &peers).map(|()| BackgroundOutput::Noted)?)
+            SnapshotWork::Note { notes } => {
+                Ok(peers_file::write(self.files, &notes).map(|()| BackgroundOutput::Noted)?)
             }
         }
     }

@@ -182,7 +182,7 @@ fn replica(node: u64) -> Group {
         uncommitted_bytes_max: 1 << 20,
         commit_delay: Duration::ZERO,
         retirement: Duration::from_secs(1),
-        abstains: false,
+        abstention: Duration::ZERO,
         opening: Opening::Core,
         pre_vote: true,
         check_quorum: true,

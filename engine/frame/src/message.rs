@@ -146,10 +146,14 @@ pub enum Message {
         /// The reads may be answered once this is applied.
         index: Index,
     },
-    /// A follower asks whether its leader still leads: it has promised to wait for it, and heard nothing. Changes no term.
+    /// "Do you lead?" Changes no term. A leader answers with a heartbeat, also one of an earlier term, which then learns of the
+    /// later one; a follower at rest passes the question on to its own leader.
     Doubt {
-        /// The term in question.
+        /// The asker's term.
         term: Term,
+        /// The asker follows the receiver in that term, has promised to wait for it, and has not heard it. Otherwise the asker
+        /// knows no leader, and cannot campaign itself.
+        follows: bool,
     },
     /// The answer of a node that does not lead that term, and never will again. A leader answers with a heartbeat. Changes
     /// no term.
@@ -175,7 +179,7 @@ impl Message {
             | Self::Heartbeat { term, .. }
             | Self::HeartbeatAck { term, .. }
             | Self::TimeoutNow { term }
-            | Self::Doubt { term }
+            | Self::Doubt { term, .. }
             | Self::Renounce { term }
             | Self::Removed { term, .. }
             | Self::ReadIndex { term, .. }

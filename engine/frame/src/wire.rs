@@ -6,7 +6,8 @@
 //!           from u64, bodies u64, log u64, to_log u64
 //! record  = kind u8, flags u8, account u16, body_len u32, group u64, term u64, a u64, b u64, c u64
 //! flags   = 1 yes, 128 the sender's configuration names the receiver's log, 64 it names the sender's,
-//!           32 it has the receiver for a witness, 16 the sender knows of no configuration, and founded its group
+//!           32 it has the receiver for a witness, 16 the sender knows of no configuration, and founded its group,
+//!           8 the receiver is no member any more, and is served until it has its removal
 //! ```
 //! A unit may have no record: it says whose log speaks, and that is all.
 //! Bodies are the frames of append records, one after another, in the order of the records; `body_len` tells where
@@ -175,10 +176,13 @@ pub struct Record {
     pub to_witness: bool,
     /// The sender founded its group, and has lost the record of that: it wants to be told who takes part.
     pub lacks_configuration: bool,
+    /// The sender leads, its configuration is without the receiver, and the receiver is only being sent its own removal.
+    pub is_leaving: bool,
 }
 
 /// Flags of a record.
 const YES: u8 = 1;
+const IS_LEAVING: u8 = 8;
 const LACKS_CONFIGURATION: u8 = 16;
 const TO_WITNESS: u8 = 32;
 const NAMES_ITSELF: u8 = 64;
@@ -204,7 +208,7 @@ impl Record {
             Message::Removed { configuration, .. } => (11, 0, configuration.index.0, configuration.term.0, 0),
             Message::ReadIndex { round, .. } => (12, 0, round, 0, 0),
             Message::ReadIndexReply { round, index, .. } => (13, 0, round, index.0, 0),
-            Message::Doubt { .. } => (14, 0, 0, 0, 0),
+            Message::Doubt { follows, .. } => (14, u8::from(follows), 0, 0, 0),
             Message::Renounce { .. } => (15, 0, 0, 0, 0),
             Message::AppendWritten { matched, .. } => (16, 0, matched.0, 0, 0),
         };
@@ -220,7 +224,8 @@ impl Record {
                 | if self.is_named { IS_NAMED } else { 0 }
                 | if self.names_itself { NAMES_ITSELF } else { 0 }
                 | if self.to_witness { TO_WITNESS } else { 0 }
-                | if self.lacks_configuration { LACKS_CONFIGURATION } else { 0 },
+                | if self.lacks_configuration { LACKS_CONFIGURATION } else { 0 }
+                | if self.is_leaving { IS_LEAVING } else { 0 },
             account: account.into(),
             body_len: self.body_bytes.into(),
             group: self.group.0.into(),
@@ -261,7 +266,7 @@ impl Record {
             11 => Message::Removed { term, configuration: a_at_b },
             12 => Message::ReadIndex { term, round: a },
             13 => Message::ReadIndexReply { term, round: a, index: Index(b) },
-            14 => Message::Doubt { term },
+            14 => Message::Doubt { term, follows: flag },
             15 => Message::Renounce { term },
             16 => Message::AppendWritten { term, matched: Index(a), account },
             other => return Err(WireError::Kind(other)),
@@ -269,6 +274,7 @@ impl Record {
         let (is_named, names_itself) = (raw.flags & IS_NAMED != 0, raw.flags & NAMES_ITSELF != 0);
         let to_witness = raw.flags & TO_WITNESS != 0;
         let lacks_configuration = raw.flags & LACKS_CONFIGURATION != 0;
+        let is_leaving = raw.flags & IS_LEAVING != 0;
         let record = Self {
             group: GroupId(raw.group.get()),
             message,
@@ -277,6 +283,7 @@ impl Record {
             names_itself,
             to_witness,
             lacks_configuration,
+            is_leaving,
         };
         if record.body_bytes > 0 && !matches!(message, Message::Append { .. }) {
             return Err(WireError::Length);
@@ -316,7 +323,7 @@ mod tests {
                 9 => Message::Removed { term, configuration: id },
                 10 => Message::ReadIndex { term, round: a },
                 11 => Message::ReadIndexReply { term, round: a, index: Index(b) },
-                12 => Message::Doubt { term },
+                12 => Message::Doubt { term, follows: flag },
                 13 => Message::Renounce { term },
                 14 => Message::AppendWritten { term, matched: Index(a), account },
                 _ => Message::TimeoutNow { term },
@@ -326,11 +333,11 @@ mod tests {
 
     proptest! {
         #[test]
-        fn every_message_survives_the_round_trip(message in message(), group in any::<u64>(), flags in any::<[bool; 3]>()) {
-            let [is_named, to_witness, lacks_configuration] = flags;
+        fn every_message_survives_the_round_trip(message in message(), group in any::<u64>(), flags in any::<[bool; 4]>()) {
+            let [is_named, to_witness, lacks_configuration, is_leaving] = flags;
             let record = Record {
                 group: GroupId(group), message, body_bytes: 0, is_named, names_itself: !is_named, to_witness,
-                lacks_configuration };
+                lacks_configuration, is_leaving };
             prop_assert_eq!(Record::parse(&record.encode()), Ok(record));
         }
 
@@ -354,6 +361,7 @@ mod tests {
             names_itself: false,
             to_witness: true,
             lacks_configuration: false,
+            is_leaving: true,
         };
         let header = UnitHeader {
             kind: UnitKind::Groups,

@@ -43,9 +43,10 @@ pub struct Config {
     /// it; T at the most. It takes no proposals meanwhile. T is a good choice: an heir that does not answer is followed by the
     /// next. Zero: it goes as soon as a voter has been sent the news that it may.
     pub retirement: Duration,
-    /// For T after it begins, this replica votes for nobody else: before a restart its node may have promised others to wait
-    /// for them ([`Input::Supports`](crate::Input)), for so long at most.
-    pub abstains: bool,
+    /// For so long after it begins, this replica grants no vote: before a restart its node may have promised to support
+    /// others ([`Input::Supports`](crate::Input)). The longest promise that any earlier life of the node may have given; zero
+    /// for a replica that has no past.
+    pub abstention: Duration,
     /// A leader that does not hear a quorum within T steps down, and a follower that hears its leader ignores
     /// candidates (thesis, section 6.2 and 4.2.3).
     pub check_quorum: bool,

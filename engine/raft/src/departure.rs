@@ -99,6 +99,7 @@ impl Group {
     fn set_peers(&mut self, mut placed: Vec<(NodeId, Progress)>) {
         placed.sort_unstable_by_key(|(node, _)| *node);
         self.ties.forget_nodes();
+        placed.iter_mut().for_each(|(_, progress)| progress.let_loose());
         (self.peers, self.progress) = placed.into_iter().unzip();
     }
 

@@ -62,7 +62,7 @@ impl Group {
         let within = self.now < self.heard + self.config.election_timeout();
         let hears =
             self.config.check_quorum && (self.role == Role::Leader || self.leader.is_some() && within);
-        hears || self.is_bound() || self.abstains && within
+        hears || self.is_bound() || self.now < self.abstains_until
     }
 
     /// Somebody does not know that there is a leader. If there is, it wakes up and tells.
@@ -125,12 +125,14 @@ impl Group {
             self.leader = None;
             self.reject_asked(effects);
             self.rearm_election();
-            if self.is_removed() || self.is_witness || self.priority == 0 {
-                // It has nobody to wait for; only a message wakes it.
+            if self.is_removed() || self.peers.is_empty() && self.priority == 0 {
+                // It has no leader to expect; only a message wakes it.
                 self.deadline = Time::NEVER;
-                return;
+            } else if self.priority == 0 || !self.may_campaign() {
+                self.ask_around(effects);
+            } else {
+                self.campaign(self.config.pre_vote, false, effects);
             }
-            self.campaign(self.config.pre_vote, false, effects);
         }
     }
 
@@ -161,7 +163,7 @@ impl Group {
         self.count_votes(effects);
     }
 
-    fn send_to_voters(&self, message: Message, durable: bool, effects: &mut Effects) {
+    pub(crate) fn send_to_voters(&self, message: Message, durable: bool, effects: &mut Effects) {
         let list = if durable { &mut effects.send_durable } else { &mut effects.send };
         let voters = self.peers.iter().filter(|node| self.configuration.is_voter(**node));
         list.extend(voters.map(|&node| (node, message)));

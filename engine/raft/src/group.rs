@@ -28,6 +28,10 @@ use crate::transfer::Handover;
 /// No replica gets so far by counting. A peer's number beyond it is not a replica's, and adding to it might overflow.
 pub(crate) const NUMBER_MAX: u64 = u64::MAX >> 1;
 
+/// A message's term is at most so far beyond this replica's own. Terms rise by one with each election, so no honest peer is ever
+/// so far ahead; and a term near [`NUMBER_MAX`], once adopted, would leave the group without a term to elect anybody in.
+pub(crate) const TERM_LEAP_MAX: u64 = 1 << 32;
+
 /// The highest, and the usual, willingness to lead.
 pub const PRIORITY_MAX: u8 = 3;
 
@@ -65,8 +69,10 @@ pub struct Group {
     pub(crate) configuration_at: Index,
     /// Those before it, down to the one at the log's beginning.
     pub(crate) earlier: Seldom<Membership>,
-    /// Somebody has said that this replica takes no part any longer, or it was seen.
+    /// A peer has told this replica that it takes no part any longer, or the log has shown it.
     pub(crate) is_told_removed: bool,
+    /// The leader of this term has this replica for a member: see [`Group::note_standing`].
+    pub(crate) is_claimed: bool,
     pub(crate) priority: u8,
     pub(crate) opening: Opening,
     /// It would have won, and let somebody with a better log go first; or it was told not to wait. Nobody has led since.
@@ -98,8 +104,9 @@ pub struct Group {
     pub(crate) is_news_due: bool,
     /// When a leader next counts who it has heard.
     pub(crate) quorum_deadline: Time,
-    /// The last index and the read round, which both only rise, in one sum: where it stood when it last did so.
-    pub(crate) renewed_at: u64,
+    /// The low half of last index + read round at the last quorum check. Unchanged since: nothing happened for a period, so
+    /// queues give their memory back.
+    pub(crate) renewed_at: u32,
     pub(crate) votes: Seldom<(NodeId, bool)>,
     /// As long as `peers`, and in its order; empty unless leading.
     pub(crate) progress: Vec<Progress>,
@@ -109,8 +116,8 @@ pub struct Group {
     pub(crate) uncommitted_bytes: u64,
     pub(crate) reads: Reads,
     pub(crate) ties: Ties,
-    /// Nobody is voted for within T of `heard`, whoever was heard: a promise from before a restart may stand.
-    pub(crate) abstains: bool,
+    /// No vote is granted before: support that this node promised before a restart, or a join, may stand until then.
+    pub(crate) abstains_until: Time,
     /// A follower's reads.
     pub(crate) asked: Option<Box<Asked>>,
 }
@@ -137,6 +144,7 @@ impl Group {
             configuration_at: compacted.index,
             earlier: Seldom::new(),
             is_told_removed: false,
+            is_claimed: false,
             priority: PRIORITY_MAX,
             opening: config.opening,
             has_deferred: false,
@@ -152,7 +160,7 @@ impl Group {
             applied,
             rng,
             now,
-            heard: if config.abstains { now } else { Time(0) },
+            heard: if config.abstention.is_zero() { Time(0) } else { now },
             deadline,
             news_at: Time::NEVER,
             is_news_due: false,
@@ -165,7 +173,7 @@ impl Group {
             uncommitted_bytes: 0,
             reads: Reads::default(),
             ties: Ties::default(),
-            abstains: config.abstains,
+            abstains_until: now + config.abstention,
             asked: None,
             config: Settings::new(&config),
         };
@@ -322,15 +330,20 @@ impl Group {
     fn take(&mut self, from: NodeId, message: Message, brought: Brought<'_>, effects: &mut Effects) {
         if from == self.config.node
             || !self.peers.contains(&from) && !may_come_from_anyone(&message)
-            || message.term().0 > NUMBER_MAX
+            || !self.is_within_reach(message.term())
         {
             return;
         }
         match message {
             // What these say has nothing to do with terms.
             Message::Removed { configuration, .. } => return self.take_removed(configuration, effects),
-            Message::Doubt { term } => return self.take_doubt(from, term, effects),
+            Message::Doubt { term, follows } => return self.take_doubt(from, term, follows, effects),
             Message::Renounce { term } => return self.take_renounce(from, term),
+            // The asker has heard this replica lead that term.
+            Message::ReadIndex { term, .. } if self.role != Role::Leader || term != self.hard_state.term => {
+                effects.send.push((from, Message::Renounce { term }));
+                return;
+            }
             Message::PreVote { last, .. } | Message::Vote { last, .. }
                 if self.answer_removed(from, last, effects) =>
             {
@@ -361,6 +374,11 @@ impl Group {
             Message::ReadIndexReply { round, index, .. } => self.take_read_index(from, round, index, effects),
             Message::Removed { .. } | Message::Doubt { .. } | Message::Renounce { .. } => {}
         }
+    }
+
+    /// Whether elections may have led from this replica's term to that one.
+    pub(crate) fn is_within_reach(&self, term: Term) -> bool {
+        term.0 <= NUMBER_MAX.min(self.hard_state.term.0.saturating_add(TERM_LEAP_MAX))
     }
 
     /// Raises the commit index, which the caller has proven.

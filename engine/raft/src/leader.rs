@@ -47,7 +47,7 @@ impl Group {
     pub(crate) fn propose(&mut self, count: u32, bytes: u64, effects: &mut Effects) {
         if self.role != Role::Leader {
             effects.rejected = Some(Rejected::NotLeader { leader: self.leader });
-            return;
+            return self.rouse(effects);
         }
         // What waits is bounded for empty payloads, too.
         let bytes = bytes.max(u64::from(count));
@@ -114,7 +114,7 @@ impl Group {
             progress.was_active = core::mem::replace(&mut progress.is_active, false);
         }
         self.quorum_deadline = self.now + self.config.election_timeout();
-        let position = self.log.last().index.0.wrapping_add(self.reads.round());
+        let position = self.log.last().index.0.wrapping_add(self.reads.round()) as u32;
         if core::mem::replace(&mut self.renewed_at, position) == position {
             self.give_back();
         }
@@ -194,7 +194,9 @@ impl Group {
                 && self.configuration.is_voter(**node)
                 && progress.keeps_up(now, patience)
         };
-        let mine = self.log.durable();
+        // Of entries of earlier terms, which may have been replaced here and have come back, a notice may speak too early.
+        let is_own = self.log.term_at(self.log.durable()) == Some(self.hard_state.term);
+        let mine = if is_own { self.log.durable() } else { self.commit };
         let waited_for = self.peers.iter().zip(&self.progress).filter(is_waited_for);
         waited_for.map(|(_, progress)| progress.matched).min().unwrap_or(mine).min(mine).max(self.commit)
     }
@@ -229,6 +231,7 @@ impl Group {
             return;
         };
         progress.is_active = true;
+        let before = progress.matched;
         let news = progress.acknowledged(matched);
         match progress.state {
             PeerState::Probe => progress.replicate(),
@@ -236,6 +239,7 @@ impl Group {
             PeerState::Replicate | PeerState::Snapshot => {}
         }
         if news {
+            self.note_configured(before, matched);
             self.advance_commit(effects);
             self.continue_admission(effects);
             self.hurry_handover_to(from, effects);

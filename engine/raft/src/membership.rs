@@ -11,7 +11,7 @@
 //! What is not here: which configuration follows from which changes (`reconfig`), the waiting for newcomers
 //! (`admission`), handing over the lead (`transfer`).
 
-use raftwerk_frame::{Configuration, EntryId, Index, LogId, Membership, Message, NodeId, Time};
+use raftwerk_frame::{Configuration, EntryId, Index, LogId, Membership, Message, NodeId, Term, Time};
 use smallvec::SmallVec;
 
 use crate::effects::Effects;
@@ -242,7 +242,7 @@ impl Group {
                 self.configuration = configuration.clone();
                 self.take_shape(effects);
             }
-            // Whoever is sent snapshots takes part, also with the configuration that it knew: it has come back.
+            // A replica that is sent snapshots takes part, also with the configuration that it knew: it has come back.
             self.is_told_removed = false;
         }
     }
@@ -319,19 +319,30 @@ impl Group {
             if self.role != Role::Follower {
                 self.follow(self.hard_state.term, None, effects);
             }
-            self.is_told_removed = true;
+            (self.is_told_removed, self.is_claimed) = (true, false);
             self.deadline = Time::NEVER;
         }
     }
 
-    /// Whether this replica takes no part any longer: it was told so, or has seen a configuration without itself become
-    /// committed after one that named it. It does not campaign; whoever drives it may drop it. One that has yet to hear of
-    /// its own arrival is not removed. What was only seen, not told, is forgotten with a restart after the log's compaction.
+    /// Whether this replica takes no part any longer: a peer has told it so, or its log holds a committed configuration
+    /// without it after one that named it. It does not campaign, and its driver may drop it. A replica that has yet to receive
+    /// the entry that adds it is not removed; nor is one that catches up through the configurations of an earlier membership,
+    /// while the leader has it for a member. What the log alone has shown is forgotten with a restart after its compaction.
     #[must_use]
     pub fn is_removed(&self) -> bool {
         let is_without = self.configuration_at <= self.commit && !self.is_named_in(&self.configuration);
-        self.is_told_removed
-            || is_without && self.earlier.iter().any(|before| self.is_named_in(&before.configuration))
+        let was_named = || self.earlier.iter().any(|before| self.is_named_in(&before.configuration));
+        self.is_told_removed || is_without && !self.is_claimed && was_named()
+    }
+
+    /// An append or heartbeat of `term` has come, to be stepped next. `is_member`: the sender's configuration names this
+    /// replica's log, and not only in order to send it its removal. The leader's configuration is in force before this replica
+    /// has it, so it stands above what the log shows so far, and above an older message of a removal.
+    pub fn note_standing(&mut self, term: Term, is_member: bool) {
+        if term >= self.hard_state.term && self.is_within_reach(term) {
+            self.is_claimed = is_member;
+            self.is_told_removed &= !is_member;
+        }
     }
 
     /// Whether this replica may ask for votes: a voter of the configuration in force; or of the one before, while its

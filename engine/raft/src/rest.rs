@@ -13,11 +13,15 @@
 //!   until then a leader may answer reads by itself: [`Group::lease`].
 //!
 //! What binds, in order: the follower's node supports the leader's, the follower hears the leader in this term, the leader
-//! learns of that by the answer to a heartbeat that left after it knew of the support. Each end of support ends the binding
-//! on both sides, so an answer from before it counts for nothing: `Ties::since`.
+//! learns of that by the answer to a heartbeat that left after it knew of the support *and* of the follower's having the
+//! configuration in force. Each end of support ends the binding on both sides, so an answer from before it counts for
+//! nothing: `Ties::since`. A configuration ends it too: a follower keeps ties to the peers of its own configuration only, so
+//! an answer given under an earlier one does not count under this one.
 //!
-//! A bound replica that misses its leader does not campaign but asks it ([`Message::Doubt`]); who does not lead says so
-//! ([`Message::Renounce`]), and never leads that term again. So nobody waits for ever for a node that lives and does not lead.
+//! A bound replica that misses its leader does not campaign but asks it ([`Message::Doubt`]); a node that does not lead that
+//! term answers so ([`Message::Renounce`]), and never leads it again. A follower at rest misses nothing by itself: it asks
+//! when something is wanted of it (a proposal; a read asks anyway), when another asks it for its vote, or when a replica that knows of no
+//! leader and cannot campaign asks around. A leader that is dropped renounces, once; the questions repair what that loses.
 //!
 //! What is not here: clocks and promises, which are the driver's; without them, nobody is bound and no group rests.
 
@@ -31,6 +35,8 @@ use raftwerk_frame::{Index, Message, NodeId, Term, Time};
 
 /// So many peers, in the order of their ids, can be supported. Usual groups have fewer.
 const NODES_MAX: usize = u16::BITS as usize;
+/// A replica that knows no leader and cannot campaign asks around once in so many election timeouts.
+const ASKS_AROUND_AFTER: u32 = 4;
 
 /// What a replica knows of nodes, and how much it rests.
 #[derive(Clone, Debug, Default)]
@@ -109,10 +115,12 @@ impl Group {
     /// Until when, at the latest, nobody else leads, and the commit index up to which a read may be answered until then; `None`
     /// if this replica cannot tell. `until` tells the end of a node's support for this one, as this node's clock has it.
     ///
-    /// No lease is left in a term in which another was told to take over: that message may arrive at any time. Costs a walk
-    /// over the voters.
+    /// No lease is left in a term in which another was told to take over: that message may arrive at any time. Nor is there
+    /// one for a leader that the configuration in force is without: followers that have it are bound to a member only.
+    /// Costs a walk over the voters.
     pub fn lease(&self, until: impl Fn(NodeId) -> Time) -> Option<(Index, Time)> {
-        if self.role != Role::Leader || !self.reads.is_open() || self.ties.has_hurried {
+        let may_hold = self.role == Role::Leader && self.configuration.contains(self.config.node);
+        if !may_hold || !self.reads.is_open() || self.ties.has_hurried {
             return None;
         }
         let reached = |node: NodeId| {
@@ -145,6 +153,14 @@ impl Group {
             if yes || !self.has_supported_quorum() {
                 self.wake();
             }
+        }
+    }
+
+    /// A follower holds the log up to `matched`, and held it up to `before`. If the configuration in force lies between, what
+    /// the follower answers to heartbeats from now on is said under it; what is on its way may be older.
+    pub(crate) fn note_configured(&mut self, before: Index, matched: Index) {
+        if before < self.configuration_at && self.configuration_at <= matched && self.ties.supported_by != 0 {
+            self.ties.since = self.reads.next_round();
         }
     }
 
@@ -224,18 +240,39 @@ impl Group {
     /// A bound replica that is asked for its vote, or hears nothing: does that node still lead?
     pub(crate) fn doubt(&mut self, effects: &mut Effects) {
         if let Some(leader) = self.leader {
-            effects.send.push((leader, Message::Doubt { term: self.hard_state.term }));
+            effects.send.push((leader, Message::Doubt { term: self.hard_state.term, follows: true }));
         }
     }
 
-    /// A follower doubts that this replica leads `term`.
-    pub(crate) fn take_doubt(&mut self, from: NodeId, term: Term, effects: &mut Effects) {
-        if self.role == Role::Leader && term == self.hard_state.term {
+    /// Something is wanted of a follower at rest. It expects to hear its leader from now on, and asks it now.
+    pub(crate) fn rouse(&mut self, effects: &mut Effects) {
+        if self.role == Role::Follower && self.is_resting() {
+            self.wake();
+            self.rearm_election();
+            self.doubt(effects);
+        }
+    }
+
+    /// Knows no leader, and cannot campaign: asks all voters, since those that could may be at rest, bound to a leader that does
+    /// not lead any more. Seldom: where others can campaign, they do so long before.
+    pub(crate) fn ask_around(&mut self, effects: &mut Effects) {
+        self.deadline = self.now + self.config.election_timeout() * ASKS_AROUND_AFTER;
+        let question = Message::Doubt { term: self.hard_state.term, follows: false };
+        self.send_to_voters(question, false, effects);
+    }
+
+    /// A peer asks whether this replica leads.
+    pub(crate) fn take_doubt(&mut self, from: NodeId, term: Term, follows: bool, effects: &mut Effects) {
+        if self.role == Role::Leader && term >= self.hard_state.term {
             self.wake();
             self.send_heartbeats(effects);
-        } else {
-            // Who followed us in that term has heard us lead it. We do not now, so we never will again.
+        } else if follows {
+            // A replica that follows this one in that term has heard it lead. It does not now, so it never will again.
             effects.send.push((from, Message::Renounce { term }));
+        } else if self.leader != Some(from) {
+            self.rouse(effects);
+        } else if term >= self.hard_state.term {
+            self.unbind(from); // a follower of that term never leads it
         }
     }
 
@@ -326,9 +363,9 @@ impl Group {
         if round < self.ties.since {
             return;
         }
-        let wants_rest = self.ties.wants_rest;
+        let (wants_rest, configuration_at) = (self.ties.wants_rest, self.configuration_at);
         let Some(progress) = self.progress_of(from) else { return };
-        progress.is_bound |= binds;
+        progress.is_bound = binds && progress.matched >= configuration_at;
         progress.is_resting = rests && wants_rest;
         if self.ties.is_resting || !rests || !wants_rest || !self.may_rest() {
             return;

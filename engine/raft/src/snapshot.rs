@@ -43,7 +43,7 @@ impl Group {
         effects: &mut Effects,
     ) {
         let mine = self.hard_state.term;
-        let is_sane = id.term <= term && term.0 <= NUMBER_MAX && id.index.0 <= NUMBER_MAX;
+        let is_sane = id.term <= term && self.is_within_reach(term) && id.index.0 <= NUMBER_MAX;
         if !is_sane || from == self.config.node || self.role == Role::Leader && term == mine {
             return;
         }

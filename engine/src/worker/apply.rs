@@ -1,14 +1,15 @@
 //! Step 5: committed entries meet their state machine, and their callers get their answers.
 
 use bytes::Bytes;
+use raftwerk_frame::Index;
 use raftwerk_frame::frame::{Entries, FrameHeader, FrameKind, HEADER_BYTES};
-use raftwerk_frame::{EntryId, Index};
 use raftwerk_raft::Input;
 use raftwerk_wal::{Disk, FrameRef, GroupSlot, LogError};
 
 use super::Worker;
 use super::clients::Clients;
-use super::replica::Replica;
+use super::replica::{Pending, Replica};
+use crate::error::ProposeError;
 use crate::group::Applied;
 use crate::state_machine::{Committed, Replies};
 
@@ -105,11 +106,17 @@ fn apply_frame(
     replica.applied = last;
     replica.bytes_since_checkpoint += bytes.len() as u64;
     let mut given = replies.drain().peekable();
-    while let Some(pending) = replica.pending.pop_front_if(|pending| pending.index <= last) {
-        while given.next_if(|(index, _)| *index < pending.index).is_some() {}
-        let reply =
-            given.next_if(|(index, _)| *index == pending.index).map_or(Bytes::new(), |(_, reply)| reply);
-        let id = EntryId::new(frame.term, pending.index);
-        clients.answer(pending.waiter, Ok(Applied { id, reply }));
+    while let Some(Pending { id, waiter }) = replica.pending.pop_front_if(|pending| pending.id.index <= last)
+    {
+        // Another leader's entry stands there; or a snapshot took its place, and its reply is lost.
+        let is_replaced = id.term != frame.term;
+        let is_passed = id.index < from;
+        if is_replaced || is_passed {
+            clients.answer(waiter, Err(ProposeError::Unknown));
+            continue;
+        }
+        while given.next_if(|(index, _)| *index < id.index).is_some() {}
+        let reply = given.next_if(|(index, _)| *index == id.index).map_or(Bytes::new(), |(_, reply)| reply);
+        clients.answer(waiter, Ok(Applied { id, reply }));
     }
 }

@@ -149,15 +149,18 @@ impl Clients {
         }
     }
 
-    /// Ends appended proposals above `certain`: whether they will be applied is no longer in this node's hands.
+    /// Ends appended proposals above `certain`, and those whose entry has been replaced: whether they will be applied is no
+    /// longer in this node's hands. An index at or below `certain` proves nothing by itself: the step that deposed this
+    /// leader may have committed the entries that replaced its own.
     pub(super) fn abandon(&mut self, replica: &mut Replica, certain: Index) {
-        let kept = replica.pending.partition_point(|pending| pending.index <= certain);
+        let core = &replica.core;
+        let is_certain = |id: EntryId| id.index <= certain && core.term_at(id.index) == Some(id.term);
+        let kept = replica.pending.partition_point(|pending| is_certain(pending.id));
         for pending in replica.pending.split_off(kept) {
             self.answer(pending.waiter, Err(ProposeError::Unknown));
         }
-        for Pending { index, waiter } in replica.relaxed.take().into_iter().flat_map(|of| of.pending) {
-            let term = replica.core.term_at(index).filter(|_| index <= certain);
-            let receipt = term.map(|term| Applied { id: EntryId::new(term, index), reply: Bytes::new() });
+        for Pending { id, waiter } in replica.relaxed.take().into_iter().flat_map(|of| of.pending) {
+            let receipt = is_certain(id).then(|| Applied { id, reply: Bytes::new() });
             self.answer(waiter, receipt.ok_or(ProposeError::Unknown));
         }
     }

@@ -2,10 +2,12 @@
 //!
 //! The first worker does this for all. What they say meanwhile waits, a little of it.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use raftwerk_frame::wire::UnitHeader;
 use raftwerk_frame::{GroupId, LogId, NodeId};
-use raftwerk_wal::{Disk, PeerNote};
+use raftwerk_wal::{Disk, Notes, PeerNote};
 use tokio::sync::oneshot;
 
 use super::Worker;
@@ -22,11 +24,14 @@ pub(super) struct Introductions {
     waiting: Vec<(NodeId, LogId, Bytes)>,
     replacing: Vec<(PeerNote, oneshot::Sender<Result<(), ReplaceError>>)>,
     is_noting: bool,
+    /// That earlier support is over was to be noted.
+    has_noted_support: bool,
 }
 
 /// What a note on its way to the disk says that was not known, and who waits for it.
 pub(super) struct Note {
     news: Vec<PeerNote>,
+    support: Duration,
     replaced: Vec<oneshot::Sender<Result<(), ReplaceError>>>,
 }
 
@@ -81,6 +86,15 @@ impl<D: Disk> Worker<D> {
         self.note();
     }
 
+    /// The support that earlier lives promised is over: what is noted of it may be shorter from now on. Of the first worker
+    /// only; tried once, since a later note says the same, and a longer one is safe.
+    pub(super) fn note_outwaited(&mut self) {
+        let is_due = self.abstention.is_outwaited(self.now) && self.settings.worker == 0;
+        if is_due && !std::mem::replace(&mut self.introductions.has_noted_support, true) {
+            self.note();
+        }
+    }
+
     /// Writes down what is new, unless that is being done.
     fn note(&mut self) {
         let introductions = &mut self.introductions;
@@ -101,14 +115,15 @@ impl<D: Disk> Worker<D> {
                 news.push(PeerNote { node, log });
             }
         }
-        if news.is_empty() {
+        if news.is_empty() && !self.abstention.is_outwaited(self.now) {
             return;
         }
         introductions.is_noting = true;
         let mut list = news.clone();
         list.extend(known.into_iter().filter(|note| !news.iter().any(|new| new.node == note.node)));
-        let token = self.transfers.expect(Work::Note(Note { news, replaced }));
-        self.lane.note_peers(token, list);
+        let support = self.abstention.to_note(self.now);
+        let token = self.transfers.expect(Work::Note(Note { news, replaced, support }));
+        self.lane.note(token, Notes { peers: list, support });
     }
 
     /// A note is durable, or it failed; then nothing is known that was not known before.
@@ -116,6 +131,7 @@ impl<D: Disk> Worker<D> {
         self.introductions.is_noting = false;
         let peers = self.dispatch.peers();
         if is_durable {
+            self.abstention.noted(note.support);
             note.news.iter().for_each(|note| peers.learn(note));
         }
         for reply in note.replaced {

@@ -11,6 +11,7 @@
 //! 4. the batch goes to the disk, and in parallel its frames go to the peers, one message per peer;
 //! 5. committed entries are applied and their callers answered, while disk and network work.
 
+mod abstention;
 mod apply;
 mod clients;
 mod founding;
@@ -47,6 +48,7 @@ use raftwerk_wal::{Disk, GroupSlot, Lane, Lsn};
 use rustc_hash::FxHashMap;
 use tokio::sync::oneshot;
 
+use self::abstention::Abstention;
 use self::clients::Clients;
 use self::introductions::Introductions;
 pub use self::limits::TurnLimits;
@@ -152,6 +154,7 @@ pub(crate) struct Worker<D: Disk> {
     shortage: Shortage,
     unknown: loss::Unknown,
     introductions: Introductions,
+    abstention: Abstention,
     liveness: Liveness,
     pulse: Pulse,
     /// Beats that this turn has brought.
@@ -161,6 +164,8 @@ pub(crate) struct Worker<D: Disk> {
     /// What not every replica has been told yet, in order; and how many have been told of the first.
     news: VecDeque<News>,
     news_told: usize,
+    /// Of what the network brought, an append comes next, if one waits.
+    is_append_next: bool,
     /// So many turns have left something of the network's waiting.
     turns_behind: u32,
     /// The nodes that groups are shared with may be others than before.
@@ -207,7 +212,7 @@ impl<D: Disk> Worker<D> {
         let Outboxes { sent, dropped, .. } = self.outboxes;
         self.metrics.publish(&self.lane.stats(), self.lane.log_bytes(), sent, dropped);
         TurnEnd {
-            is_busy: !self.is_poisoned && self.inbox.has_arrivals() && self.has_room_for_arrivals()
+            is_busy: !self.is_poisoned && self.has_arrivals()
                 || self.inbox.requests_len() > 0 && had_room
                 || !applied_all
                 || !self.beats_heard.is_empty()
@@ -287,7 +292,7 @@ impl<D: Disk> Worker<D> {
     /// The deadlines that have come, so many a turn: where thousands of groups wake together, what they say must find room,
     /// and others a hearing.
     fn take_due(&mut self) {
-        self.turns_behind = if self.inbox.has_arrivals() { self.turns_behind + 1 } else { 0 };
+        self.turns_behind = if self.has_arrivals() { self.turns_behind + 1 } else { 0 };
         let deadlines = if self.turns_behind.is_multiple_of(TURNS_BEHIND_MAX) {
             self.settings.limits.deadlines
         } else {

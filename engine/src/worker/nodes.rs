@@ -43,6 +43,7 @@ impl<D: Disk> Worker<D> {
         let is_well = self.pulse.look(self.now, self.oldest_batch());
         self.liveness.is_well(self.now, is_well);
         self.spread_news();
+        self.note_outwaited();
     }
 
     /// Sends the beats that are due. They go past the outboxes: a worker whose disk hangs says nothing but this.
@@ -138,6 +139,7 @@ impl<D: Disk> Worker<D> {
             }
             self.news.pop_front();
             self.news_told = 0;
+            self.liveness.is_told(news);
         }
     }
 

@@ -12,6 +12,7 @@ use raftwerk_raft as raft;
 use raftwerk_wal::{Disk, Lane, LaneOptions, Lsn, RecoveredGroup, SnapshotMeta};
 use rustc_hash::FxHashMap;
 
+use super::abstention::Abstention;
 use super::replica::{Promise, Replica};
 use super::ship::{Outboxes, Sender};
 use super::snapshots::{Transfers, as_machine, restore_machine};
@@ -106,7 +107,7 @@ impl Settings {
             uncommitted_bytes_max: self.uncommitted_bytes_max,
             commit_delay: self.commit_delay,
             retirement: self.election_timeout,
-            abstains: false,
+            abstention: Duration::ZERO,
             opening: raft::Opening::Core,
             pre_vote: true,
             check_quorum: true,
@@ -133,6 +134,8 @@ impl<D: Disk> Worker<D> {
         now: Time,
     ) -> Result<Self, OpenError> {
         let log = LogId(disk.directory().log_id());
+        let is_first = settings.worker == 0;
+        let abstention = Abstention::open(&disk, is_first, settings.election_timeout, now)?;
         let (lane, recovered, report) = Lane::open(disk, options)?;
         tracing::info!(node = settings.node.0, worker = settings.worker, ?report, "log recovered");
         for damage in &report.damage {
@@ -185,12 +188,14 @@ impl<D: Disk> Worker<D> {
             shortage: super::Shortage::none(),
             unknown: super::loss::Unknown::default(),
             introductions: super::Introductions::default(),
+            abstention,
             liveness,
             pulse,
             beats_heard: Vec::new(),
             left_out: Vec::new(),
             news: std::collections::VecDeque::new(),
             news_told: 0,
+            is_append_next: false,
             turns_behind: 0,
             are_nodes_stale: false,
             replies: Replies::default(),
@@ -276,7 +281,7 @@ impl<D: Disk> Worker<D> {
         };
         let memberships = configurations.map(|(index, configuration)| Membership { index, configuration });
         // It may have promised to wait for others before it stopped.
-        let config = raft::Config { first_timeout: None, abstains: true, ..config };
+        let config = raft::Config { first_timeout: None, abstention: self.abstention.now(), ..config };
         let mut core = raft::Group::restore(config, state, memberships, self.now);
         self.settings.rank(&mut core);
         if let Some(fence) = recovered.fence {

@@ -1,6 +1,6 @@
 //! What the engine asks of a worker: replicas that come and go, and what they look like.
 
-use raftwerk_frame::{Configuration, EntryId, GroupId, HardState, Index};
+use raftwerk_frame::{Configuration, EntryId, GroupId, HardState, Index, Message};
 use raftwerk_raft as raft;
 use raftwerk_wal::Disk;
 use tokio::sync::oneshot;
@@ -116,7 +116,7 @@ impl<D: Disk> Worker<D> {
         let mut config = self.settings.core_config(group, self.outboxes.log(), &configuration);
         if configuration.is_empty() {
             // A replica of this group that was here before may have promised to wait for others.
-            config.abstains = true;
+            config.abstention = self.abstention.now();
         }
         let restored = raft::Restored {
             origin,
@@ -167,6 +167,7 @@ impl<D: Disk> Worker<D> {
             let _caller_gone = reply.send(false);
             return;
         };
+        self.renounce(&mut replica);
         super::witness::uncount(&self.metrics, &replica);
         self.slots.remove(&group);
         self.are_nodes_stale = true;
@@ -179,6 +180,19 @@ impl<D: Disk> Worker<D> {
         self.metrics.groups(self.slots.len());
         self.lane.remove(slot);
         self.filling.removed.push((group, reply));
+    }
+
+    /// A replica is about to be dropped, or made anew from a part of its log. If it leads, its followers are told that it does
+    /// so no longer: at rest they would not miss it, since their nodes go on supporting this one.
+    pub(super) fn renounce(&mut self, replica: &mut Replica) {
+        if !replica.core.is_leader() || !replica.may_speak(self.durable) {
+            return;
+        }
+        let message = Message::Renounce { term: replica.core.term() };
+        for peer in replica.core.peers() {
+            let to = self.outboxes.addressee(&replica.core, peer, None);
+            self.outboxes.control(to, replica.id, message);
+        }
     }
 
     fn status(&self, group: GroupId) -> Option<GroupStatus> {

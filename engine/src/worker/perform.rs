@@ -170,7 +170,7 @@ impl<D: Disk> Worker<D> {
                 at += 1;
                 frame_bytes += payload.len() + ENTRY_OVERHEAD_BYTES;
                 let waiter = clients.take_waiter(one);
-                let pending = Pending { index: next.index, waiter };
+                let pending = Pending { id: next, waiter };
                 if pending.waiter.is_relaxed() {
                     replica.relaxed.get_or_insert_default().pending.push_back(pending);
                 } else {

@@ -19,6 +19,9 @@ use crate::inbox::Arrival;
 
 /// Frames of one append. More than a few only in catch-up, across terms.
 type Frames<'a> = SmallVec<[ArrivedFrame<'a>; 4]>;
+/// So many batches may be on their way to the disk before nothing more is taken in, since whatever comes may add a fact to the
+/// next one. A disk that is so far behind hangs.
+const HELD_MAX: usize = 256;
 /// Frames of one unit, at the usual most.
 pub(super) const UNIT_BYTES: u64 = 2 << 20;
 type Runs = SmallVec<[Run; 4]>;
@@ -26,14 +29,20 @@ type Runs = SmallVec<[Run; 4]>;
 type Memberships = Vec<Membership>;
 
 impl<D: Disk> Worker<D> {
-    /// Takes units in, at most so many a turn.
+    /// Takes units in, at most so many a turn; appends only while there is room for them, and in turns with all else.
     pub(super) fn take_arrivals(&mut self) {
         let mut records = 0;
         for _ in 0..self.settings.limits.arrivals {
-            if !self.has_room_for_arrivals() || records >= self.settings.limits.records {
+            if records >= self.settings.limits.records {
                 return;
             }
-            match self.inbox.next_arrival() {
+            let has_room = self.has_room_for_appends();
+            let append = || if has_room { self.inbox.next_append() } else { None };
+            let control = || if self.held.len() < HELD_MAX { self.inbox.next_control() } else { None };
+            let is_append_next = self.is_append_next;
+            let arrival = if is_append_next { append().or_else(control) } else { control().or_else(append) };
+            self.is_append_next = !is_append_next;
+            match arrival {
                 None => return,
                 Some(Arrival::Unit { from, is_first, unit }) => {
                     records = records.saturating_add(self.take_unit(from, is_first, &unit));
@@ -49,9 +58,15 @@ impl<D: Disk> Worker<D> {
         }
     }
 
+    /// Whether anything waits that this turn, or the next one, may take.
+    pub(super) fn has_arrivals(&self) -> bool {
+        self.inbox.has_control() && self.held.len() < HELD_MAX
+            || self.inbox.has_appends() && self.has_room_for_appends()
+    }
+
     /// Whether the batch has room for another unit's frames, and the log a place for it. On a full disk it never has, nor where
     /// memory is short; then units are taken all the same, for what else is in them, and their frames dropped.
-    pub(super) fn has_room_for_arrivals(&self) -> bool {
+    fn has_room_for_appends(&self) -> bool {
         let has_room = self.lane.room() as u64 >= UNIT_BYTES && self.lane.space() > 0;
         has_room || self.is_full || self.is_short_of_memory()
     }
@@ -87,6 +102,7 @@ impl<D: Disk> Worker<D> {
                 let Record { is_named, names_itself, to_witness, .. } = record;
                 let voice = Voice { is_named, names_itself, to_witness, ..voice };
                 if self.hears(slot, voice, is_request(&record.message)) {
+                    self.note_standing(slot, &record);
                     self.take_record(slot, voice, &record, body);
                     self.tell_founding(slot, voice, &record);
                 } else if self.is_told_what_it_is(slot, &record) {
@@ -94,16 +110,32 @@ impl<D: Disk> Worker<D> {
                 } else if !std::mem::replace(&mut is_refused, true) {
                     self.dispatch.peers().refuse();
                 }
-            } else if let Message::Doubt { term } = record.message
-                && self.owns(record.group)
-            {
-                let Voice { from: node, log, .. } = voice;
-                let to = Addressee { node, log, ..Addressee::default() };
-                self.outboxes.control(to, record.group, Message::Renounce { term });
+            } else {
+                self.answer_for_absent(voice, &record);
             }
             if self.is_poisoned {
                 return;
             }
+        }
+    }
+
+    /// A follower takes this node for its leader, and the group is not here: it was dropped. The follower has heard this node
+    /// lead that term, so the term is in what the dropped replica leaves behind, and is not led from here again.
+    fn answer_for_absent(&mut self, voice: Voice, record: &Record) {
+        let expects_leader =
+            matches!(record.message, Message::Doubt { follows: true, .. } | Message::ReadIndex { .. });
+        if expects_leader && self.owns(record.group) {
+            let Voice { from: node, log, .. } = voice;
+            let to = Addressee { node, log, ..Addressee::default() };
+            self.outboxes.control(to, record.group, Message::Renounce { term: record.message.term() });
+        }
+    }
+
+    /// The leader's configuration may be ahead of what it has sent: whether it has this replica for a member.
+    fn note_standing(&mut self, slot: GroupSlot, record: &Record) {
+        let (Message::Append { term, .. } | Message::Heartbeat { term, .. }) = record.message else { return };
+        if let Some(replica) = self.replicas[slot.0 as usize].as_mut() {
+            replica.core.note_standing(term, record.is_named && !record.is_leaving);
         }
     }
 
@@ -128,9 +160,13 @@ impl<D: Disk> Worker<D> {
             }
             let frame_bytes_max = HEADER_BYTES + ENTRY_OVERHEAD_BYTES + self.lane.payload_bytes_max();
             let kept = Kept { group: record.group, is_witness: self.lane.is_witness(slot) };
-            if parse_frames(kept, prev, body, &mut frames, &mut runs, &mut memberships).is_none()
-                || frames.iter().any(|(_, bytes)| bytes.len() > frame_bytes_max)
-            {
+            if parse_frames(kept, prev, body, &mut frames, &mut runs, &mut memberships).is_none() {
+                return self.metrics.bad_unit();
+            }
+            if let Some((header, _)) = frames.iter().find(|(_, bytes)| bytes.len() > frame_bytes_max) {
+                tracing::error!(node = self.settings.node.0, group = %record.group, leader = %from, index = header.index.0,
+                    payload_bytes_max = self.settings.payload_bytes_max,
+                    "an entry is longer than this node takes: its payload_bytes_max must be raised to the leader's");
                 return self.metrics.bad_unit();
             }
         }

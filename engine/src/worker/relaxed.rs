@@ -32,10 +32,15 @@ impl Clients {
     pub(super) fn give_receipts(&mut self, replica: &mut Replica) {
         let Some(relaxed) = &mut replica.relaxed else { return };
         let to = replica.core.written_by_quorum(relaxed.written);
-        while let Some(pending) = relaxed.pending.pop_front_if(|pending| pending.index <= to) {
-            let term = replica.core.term_at(pending.index).unwrap_or_else(|| replica.core.term());
-            let id = EntryId::new(term, pending.index);
-            self.answer(pending.waiter, Ok(Applied { id, reply: Bytes::new() }));
+        while let Some(Pending { id, waiter }) =
+            relaxed.pending.pop_front_if(|pending| pending.id.index <= to)
+        {
+            // A leader never replaces its own entries, and what waits here is abandoned when it leads no longer.
+            debug_assert!(
+                replica.core.is_leader() && id.term == replica.core.term(),
+                "{id} is not this leader's"
+            );
+            self.answer(waiter, Ok(Applied { id, reply: Bytes::new() }));
         }
         if relaxed.pending.is_empty() && replica.core.commit() >= relaxed.written.index {
             replica.relaxed = None;

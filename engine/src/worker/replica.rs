@@ -56,10 +56,11 @@ impl Waiter {
     }
 }
 
-/// An appended proposal that somebody waits for.
+/// An appended proposal whose caller awaits its outcome.
 #[derive(Debug)]
 pub(crate) struct Pending {
-    pub(crate) index: Index,
+    /// Its entry. The term matters: another leader's entry may take the index, and its outcome is not this caller's.
+    pub(crate) id: EntryId,
     pub(crate) waiter: Waiter,
 }
 

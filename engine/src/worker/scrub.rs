@@ -194,6 +194,7 @@ impl<D: Disk> Worker<D> {
     fn lose_entries(&mut self, slot: GroupSlot, from: Index) {
         let Some(recovered) = self.lane.lose(slot, from) else { return };
         let Some(mut old) = self.replicas[slot.0 as usize].take() else { return };
+        self.renounce(&mut old);
         super::witness::uncount(&self.metrics, &old);
         let hint = None;
         self.clients.refuse_staged(&mut old, &ProposeError::NotLeader { hint });

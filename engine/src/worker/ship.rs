@@ -80,6 +80,8 @@ pub(super) struct Addressee {
     pub(super) to_witness: bool,
     /// Whoever speaks lacks a configuration.
     pub(super) lacks_configuration: bool,
+    /// It is no member any more, and is served until it has its removal.
+    pub(super) is_leaving: bool,
 }
 
 /// Frames that follow an append.
@@ -182,7 +184,8 @@ impl Outboxes {
         let is_named = address == Address::Named(log);
         let (names_itself, to_witness) = (core.names_itself(), core.has_for_witness(node));
         let lacks_configuration = core.lacks_configuration();
-        Addressee { node, log, is_named, names_itself, to_witness, lacks_configuration }
+        let is_leaving = core.is_leaving(node);
+        Addressee { node, log, is_named, names_itself, to_witness, lacks_configuration, is_leaving }
     }
 
     /// Says something small to a peer at the end of the turn.
@@ -383,8 +386,8 @@ impl<D: Disk> Worker<D> {
 
 /// What is said to somebody, as a record.
 fn record(to: Addressee, group: GroupId, message: Message, body_bytes: u32) -> Record {
-    let Addressee { is_named, names_itself, to_witness, lacks_configuration, .. } = to;
-    Record { group, message, body_bytes, is_named, names_itself, to_witness, lacks_configuration }
+    let Addressee { is_named, names_itself, to_witness, lacks_configuration, is_leaving, .. } = to;
+    Record { group, message, body_bytes, is_named, names_itself, to_witness, lacks_configuration, is_leaving }
 }
 
 impl Body {

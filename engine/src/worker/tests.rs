@@ -31,6 +31,7 @@ use crate::{Applied, CreateError, GroupStatus, ProposeError, ReplaceError};
 
 mod founding;
 mod full;
+mod leading;
 mod loss;
 mod memory;
 mod reads;
@@ -138,8 +139,16 @@ struct Node {
 
 /// A message to the group, from somebody whose configuration names no logs.
 fn record_of(message: Message) -> Record {
-    let (is_named, names_itself, to_witness, lacks_configuration) = (false, false, false, false);
-    Record { group: GROUP, message, body_bytes: 0, is_named, names_itself, to_witness, lacks_configuration }
+    Record {
+        group: GROUP,
+        message,
+        body_bytes: 0,
+        is_named: false,
+        names_itself: false,
+        to_witness: false,
+        lacks_configuration: false,
+        is_leaving: false,
+    }
 }
 
 impl Node {

@@ -51,7 +51,7 @@ impl Cluster {
             uncommitted_bytes_max: arguments.number("uncommitted")?.unwrap_or(1000),
             commit_delay: Duration::ZERO,
             retirement: ELECTION_TIMEOUT,
-            abstains: false,
+            abstention: Duration::ZERO,
             opening: match arguments.text("opening") {
                 None => Opening::Core,
                 Some("driver") => Opening::Driver,

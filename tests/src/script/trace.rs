@@ -68,7 +68,8 @@ fn message(message: &Message, entries: &[Entry]) -> String {
         Message::HeartbeatAck { term, round, rest, .. } => {
             format!("heartbeat-ack {term}{}{}", of_round(round), of_rest(rest))
         }
-        Message::Doubt { term } => format!("doubt {term}"),
+        Message::Doubt { term, follows: true } => format!("doubt {term}"),
+        Message::Doubt { term, follows: false } => format!("ask who leads {term}"),
         Message::Renounce { term } => format!("renounce {term}"),
         Message::TimeoutNow { term } => format!("timeout-now {term}"),
         Message::Removed { configuration, .. } => format!("removed by {configuration}"),

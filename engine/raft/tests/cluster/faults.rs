@@ -61,7 +61,17 @@ impl Cluster {
         let is_request = packet.message().is_none_or(|message| is_request(&message));
         let voice = Voice { from: NodeId(packet.from), log, is_first, is_named, names_itself, to_witness };
         let mine: LogId = receiver.log;
-        meant.is_none_or(|meant| meant == mine) && self.group(packet.to).hears(voice, is_request)
+        let is_heard =
+            meant.is_none_or(|meant| meant == mine) && self.group(packet.to).hears(voice, is_request);
+        if let Some(Message::Append { term, .. } | Message::Heartbeat { term, .. }) = packet.message()
+            && is_heard
+        {
+            let to = NodeId(packet.to);
+            let leaves = self.is_up(packet.from) && self.group(packet.from).is_leaving(to);
+            let receiver = self.replica_mut(packet.to).group.as_mut().expect("it is up");
+            receiver.note_standing(term, is_named && !leaves);
+        }
+        is_heard
     }
 
     /// The packet at this place never arrives.

@@ -379,7 +379,7 @@ impl Cluster {
             uncommitted_bytes_max: options.uncommitted_bytes_max,
             commit_delay: Duration::ZERO,
             retirement: Duration::from_nanos(T * MS),
-            abstains: options.abstains,
+            abstention: Duration::from_nanos(if options.abstains { T * MS } else { 0 }),
             opening: options.opening,
             pre_vote: options.pre_vote,
             check_quorum: options.check_quorum,

@@ -1,7 +1,7 @@
 //! Nodes that come back without their disk, and replicas that are removed and join again: nobody takes them for who they were,
 //! neither those that count votes and acknowledgements nor they themselves. The rules are those of `hearing`.
 
-use raftwerk_frame::{EntryId, Index, LogId, NodeId, Term};
+use raftwerk_frame::{EntryId, Index, LogId, Message, NodeId, Term};
 use raftwerk_raft::reconfig::{Change, ChangeError};
 use raftwerk_raft::{Newcomers, Reconfigure, Reconfigured, Refusal, Role, Route};
 
@@ -244,4 +244,42 @@ fn a_log_takes_the_place_of_another_only_when_that_has_left() {
     change(&mut cluster, remove(3));
     cluster.reconfigure(1, Reconfigure { changes: &[add(3)], ..wish });
     assert_eq!(cluster.group(1).configuration().log_of(NodeId(3)), Some(LogId(7)));
+}
+
+/// The same log joins a second time, and catches up through the configurations of its first membership, one entry at a time. It is
+/// a member all the while: a driver that dropped it now would drop a voter.
+#[test]
+fn a_member_that_catches_up_through_its_earlier_removal_is_not_removed() {
+    let options = Options { newcomers: 1, names_logs: true, append_bytes_max: 1, ..Options::of(3) };
+    let mut cluster = Cluster::new(options);
+    cluster.elect(1);
+    change(&mut cluster, add(4));
+    cluster.propose(1, 2);
+    cluster.settle();
+    change(&mut cluster, remove(4));
+    cluster.run(2 * T);
+    assert!(cluster.group(4).is_removed());
+    cluster.leave_and_join(4);
+    let at = cluster.change(1, Route::Auto, &[add(4)]);
+    let (term, configuration) = (cluster.group(1).term(), EntryId::new(Term(1), Index(5)));
+    let mut is_misled = false;
+    for step in 0..200 {
+        let is_from_leader = cluster.network.front().is_some_and(|packet| packet.from == 1 && packet.to == 4);
+        if cluster.network.is_empty() {
+            cluster.advance(T / 10);
+        } else {
+            cluster.deliver(0);
+        }
+        is_misled &= !is_from_leader;
+        assert!(is_misled || !cluster.group(4).is_removed(), "at {}", cluster.group(4).last());
+        if step == 12 {
+            // A notice of the first removal that comes so late holds until the leader is heard again.
+            cluster.give(2, 4, Message::Removed { term, configuration });
+            is_misled = true;
+        }
+    }
+    assert!(cluster.group(4).commit() >= at);
+    change(&mut cluster, remove(4));
+    cluster.run(2 * T);
+    assert!(cluster.group(4).is_removed(), "and now it is");
 }

@@ -127,9 +127,12 @@ fn a_learner_that_was_out_of_reach_while_its_group_went_to_rest_is_caught_up_whe
     assert!(cluster.group(1).rests_without_a_peer());
     assert!(!cluster.group(2).rests_without_a_peer(), "who follows sends nothing, and owes nothing");
     cluster.heal();
-    let sent = cluster.seen.sent;
+    // What the learner itself asks is lost.
+    for voter in 1..=3 {
+        cluster.cut_one_way(4, voter);
+    }
     cluster.run(10 * T);
-    assert_eq!(cluster.seen.sent, sent, "nobody knows");
+    assert!(cluster.group(1).is_resting(), "the voters do not know");
     for other in [2, 3, 9] {
         cluster.input(1, Input::Reachable { node: NodeId(other) });
         cluster.finish(1);
@@ -139,6 +142,7 @@ fn a_learner_that_was_out_of_reach_while_its_group_went_to_rest_is_caught_up_whe
     cluster.finish(2);
     cluster.input(1, Input::Reachable { node: NodeId(4) });
     cluster.finish(1);
+    cluster.heal();
     cluster.run(3 * T);
     assert_eq!(cluster.group(4).commit(), cluster.group(1).last().index);
     assert!(!cluster.group(1).is_resting(), "who lives and is not supported is told that its leader does");
@@ -311,4 +315,132 @@ fn groups_that_lose_their_leader_together_do_not_campaign_together() {
     assert!(all.iter().all(|deadline| *deadline < half));
     let early = all.iter().filter(|deadline| **deadline < half / 2).count();
     assert!((16..=48).contains(&early), "{early} of 64 in the first half");
+}
+
+/// A follower is bound to members of its own configuration. What it promised under an earlier one is no lease of a leader that
+/// has taken itself out, nor of any other before the follower has the configuration.
+#[test]
+fn a_lease_counts_only_answers_given_under_the_configuration_in_force() {
+    let mut cluster = Cluster::new(Options::of(3));
+    cluster.elect(1);
+    cluster.befriend_all();
+    cluster.run(T);
+    assert!(lease(&cluster, 1).is_some());
+    // A round and the change leave in one turn; the followers answer the round before they have the change.
+    cluster.read(1, 1);
+    cluster.change(1, Route::Auto, &[Change::Remove(NodeId(1))]);
+    // The driver introduces the nodes again.
+    for node in [2, 3] {
+        cluster.supported_by(1, node, true);
+    }
+    cluster.read(1, 1);
+    cluster.deliver_where(|packet| packet.from == 1 && packet.is_heartbeat());
+    cluster.deliver_where(|packet| packet.to == 1);
+    assert_eq!(lease(&cluster, 1), None, "a leader that is no member");
+}
+
+#[test]
+fn a_follower_that_lacks_the_configuration_in_force_is_not_counted_as_bound() {
+    let mut cluster = Cluster::new(Options { newcomers: 1, ..Options::of(3) });
+    cluster.elect(1);
+    cluster.befriend_all();
+    cluster.run(T);
+    cluster.change(1, Route::Auto, &[Change::Learner(NodeId(4))]);
+    for node in [2, 3, 4] {
+        cluster.supported_by(1, node, true);
+    }
+    cluster.read(1, 1);
+    cluster.deliver_where(|packet| packet.from == 1 && packet.is_heartbeat());
+    cluster.deliver_where(|packet| packet.to == 1);
+    assert_eq!(lease(&cluster, 1), None, "they answered without it");
+    // Now they have it; the support of their nodes is told again to them, too.
+    cluster.deliver_where(|packet| packet.from == 1);
+    for node in [2, 3] {
+        cluster.supports(node, 1, true);
+    }
+    cluster.deliver_where(|packet| packet.to == 1);
+    assert_eq!(lease(&cluster, 1), None, "and have not said so since");
+    cluster.run(T / 2);
+    assert!(lease(&cluster, 1).is_some());
+}
+
+#[test]
+fn a_follower_that_says_it_is_free_is_bound_no_longer() {
+    let mut cluster = Cluster::new(Options::of(3));
+    cluster.elect(1);
+    cluster.befriend_all();
+    cluster.run(T);
+    assert!(lease(&cluster, 1).is_some());
+    let term = cluster.group(1).term();
+    for node in [2, 3] {
+        cluster.give(node, 1, Message::HeartbeatAck { term, round: 1_000, binds: false, rest: false });
+    }
+    assert_eq!(lease(&cluster, 1), None);
+}
+
+/// The replica that led is dropped, while its node lives on and is supported; what told its followers is lost.
+#[test]
+fn followers_at_rest_whose_leader_is_gone_find_out_when_something_is_wanted() {
+    let mut cluster = resting(3);
+    let term = cluster.group(1).term();
+    cluster.crash(1);
+    cluster.run(20 * T);
+    assert!(cluster.group(2).is_resting(), "nothing is wanted of them");
+    cluster.propose(2, 1);
+    assert!(!cluster.group(2).is_resting());
+    let doubt = Message::Doubt { term, follows: true };
+    assert_eq!(cluster.count_where(|packet| packet.to == 1 && packet.message() == Some(doubt)), 1);
+    cluster.network.clear();
+    cluster.run(2 * T);
+    assert_eq!(cluster.leader(), None, "they are bound, and the question was lost");
+    // The driver answers for a group that is not there.
+    for node in [2, 3] {
+        cluster.give(1, node, Message::Renounce { term });
+    }
+    cluster.run(2 * T);
+    assert!(cluster.leader().is_some());
+}
+
+#[test]
+fn a_read_question_to_a_replica_that_does_not_lead_is_answered() {
+    let mut cluster = resting(3);
+    let term = cluster.group(1).term();
+    for (asked, asked_in) in [(2, term), (1, Term(term.0 - 1))] {
+        cluster.give(3, asked, Message::ReadIndex { term: asked_in, round: 7 });
+        let renounced = Message::Renounce { term: asked_in };
+        assert_eq!(cluster.count_where(|packet| packet.to == 3 && packet.message() == Some(renounced)), 1);
+        cluster.network.clear();
+    }
+}
+
+/// The leader, which never campaigns by itself, learns a later term while its group rests, and its followers do not. It knows no
+/// leader, and cannot be one: it asks around until those who can have noticed.
+#[test]
+fn a_replica_that_cannot_campaign_asks_around_until_the_group_has_a_leader() {
+    let mut cluster = resting(3);
+    let later = Term(cluster.group(1).term().0 + 3);
+    cluster.isolate(1);
+    cluster.replica_mut(1).group.as_mut().expect("it is up").set_priority(0);
+    cluster.give(3, 1, Message::HeartbeatAck { term: later, round: 0, binds: false, rest: false });
+    assert_eq!(cluster.group(1).role(), Role::Follower);
+    cluster.run(3 * T);
+    assert!(cluster.group(2).is_resting() && cluster.group(3).is_resting());
+    cluster.heal();
+    cluster.run(9 * T);
+    assert!(cluster.leader().is_some_and(|leader| leader != 1), "{:?}", cluster.leader());
+    assert!(cluster.group(1).leader().is_some());
+}
+
+/// A fenced replica holds a later term than a leader at rest, and nobody speaks.
+#[test]
+fn a_leader_at_rest_learns_a_later_term_from_a_replica_that_cannot_campaign() {
+    let mut cluster = resting(3);
+    let later = Term(cluster.group(1).term().0 + 1);
+    cluster.give(2, 3, Message::Vote { term: later, last: cluster.group(1).last(), transfer: true });
+    cluster.network.clear();
+    assert_eq!(cluster.group(3).term(), later);
+    cluster.replica_mut(3).group.as_mut().expect("it is up").set_priority(0);
+    cluster.run(12 * T);
+    let leader = cluster.leader().expect("one leads");
+    assert!(cluster.group(leader).term() > later && cluster.group(3).leader().is_some());
 }

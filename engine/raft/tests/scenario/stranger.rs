@@ -276,3 +276,52 @@ fn no_numbers_make_a_replica_panic_or_break_its_own_rules() {
     }
     assert!(led.get() > 1000, "leaders were among them: {}", led.get());
 }
+
+/// Terms rise by elections. A number far beyond is no replica's, and a group that adopted one near the end of its range could
+/// elect nobody any more, nor after any restart.
+#[test]
+fn a_term_that_no_election_can_have_reached_is_ignored() {
+    let mut cluster = Cluster::new(Options::of(3));
+    cluster.elect(1);
+    let term = cluster.group(1).term();
+    let far = [Term((u64::MAX >> 1) - 1), Term(u64::MAX >> 1), Term(u64::MAX), Term(term.0 + (1 << 32) + 1)];
+    for far in far {
+        let last = EntryId::new(far, Index(9));
+        let messages = [
+            Message::HeartbeatAck { term: far, round: 0, binds: false, rest: false },
+            Message::AppendAck { term: far, matched: Index(1), account: 0 },
+            Message::Heartbeat { term: far, commit: Index(0), round: 1, rest: false },
+            Message::Append { term: far, prev: EntryId::default(), commit: Index(0), account: 0 },
+            Message::Vote { term: far, last, transfer: true },
+            Message::VoteReply { term: far, granted: false },
+            Message::PreVoteReply { term: far, granted: false },
+        ];
+        for message in messages {
+            cluster.give(2, 1, message);
+            cluster.give(1, 2, message);
+        }
+        let configuration = Configuration::of_voters([1, 2, 3].map(NodeId));
+        let (from, id) = (NodeId(1), EntryId::new(term, Index(1)));
+        let input =
+            Input::SnapshotReceived { from, term: far, id, configuration: &configuration, account: 0 };
+        let mut effects = Effects::default();
+        let mut group = cluster.group(2).clone();
+        group.step(cluster.now, input, &mut effects);
+        assert_eq!((group.term(), effects.hard_state), (term, None));
+    }
+    assert_eq!((cluster.leader(), cluster.group(2).term()), (Some(1), term));
+    for node in cluster.nodes() {
+        cluster.crash(node);
+        cluster.restart(node);
+    }
+    let leader = cluster.run_to_leader();
+    assert!(cluster.group(leader).term().0 < 100);
+    // What elections can reach is heard.
+    let near = Term(cluster.group(leader).term().0 + (1 << 32));
+    cluster.give(
+        leader % 3 + 1,
+        leader,
+        Message::HeartbeatAck { term: near, round: 0, binds: false, rest: false },
+    );
+    assert_eq!(cluster.group(leader).term(), near);
+}

@@ -87,7 +87,7 @@ impl Node {
             commit_delay: Duration::ZERO,
             // CCF's leaders go when their retirement is committed.
             retirement: Duration::ZERO,
-            abstains: false,
+            abstention: Duration::ZERO,
             opening: Opening::Driver,
             pre_vote: false,
             check_quorum: true,

@@ -156,7 +156,7 @@ impl Cluster {
                 uncommitted_bytes_max: u64::MAX >> 1,
                 commit_delay: Duration::ZERO,
                 retirement: Duration::ZERO,
-                abstains: false,
+                abstention: Duration::ZERO,
                 opening: Opening::Core,
                 pre_vote: is_on("prevote"),
                 check_quorum: is_on("checkquorum"),

@@ -1,0 +1,167 @@
+//! What a leader may say of its term, and to whom: answers about replaced entries, leads that end, segments that take long.
+
+use super::*;
+use crate::relaxed::Received;
+
+const INTERVAL: Duration = Duration::from_millis(100);
+
+/// Leads term 1 with one committed write; the entry after it is the next.
+fn leader(files: &MemoryFiles) -> (Node, Term) {
+    let mut node = Node::open(files, u64::MAX);
+    let term = node.lead_with_one(1, 8);
+    let status = node.status().unwrap();
+    assert_eq!((status.role, status.commit), (Role::Leader, status.last.index));
+    node.said();
+    (node, term)
+}
+
+/// The next leader was elected by itself alone, so its first append already tells that its entries are committed: one step both
+/// deposes this leader and commits the entries that took the place of its own.
+#[test]
+fn a_proposal_that_is_replaced_in_the_step_that_deposes_its_leader_is_not_acknowledged() {
+    let (mut node, _) = leader(&MemoryFiles::new());
+    let before = node.status().unwrap().last;
+    let mut lost: Vec<_> = (0..2).map(|_| node.propose(b"lost")).collect();
+    node.settle();
+    assert_eq!(node.status().unwrap().last.index, before.index.plus(2));
+    node.hear_append(2, before, 3, 8, before.index.0 + 3);
+    node.settle();
+    let status = node.status().unwrap();
+    assert_eq!((status.role, status.applied), (Role::Follower, before.index.plus(3)));
+    for answer in &mut lost {
+        assert_eq!(answer.try_recv().unwrap(), Err(ProposeError::Unknown));
+    }
+}
+
+#[test]
+fn a_relaxed_proposal_that_is_replaced_gets_no_receipt() {
+    let (mut node, _) = leader(&MemoryFiles::new());
+    let before = node.status().unwrap().last;
+    let (reply, mut lost): (_, oneshot::Receiver<Result<Received, ProposeError>>) = oneshot::channel();
+    let payload = Bytes::from_static(b"lost");
+    assert!(node.inbox.request(Request::ProposeRelaxed { group: GROUP, payload, reply }).is_ok());
+    node.settle();
+    node.hear_append(2, before, 3, 8, before.index.0 + 3);
+    node.settle();
+    assert_eq!(lost.try_recv().unwrap().err(), Some(ProposeError::Unknown));
+}
+
+/// A leader that is deposed by one that kept its entries answers for them.
+#[test]
+fn a_proposal_that_the_next_leader_keeps_is_acknowledged() {
+    let (mut node, _) = leader(&MemoryFiles::new());
+    let mut kept = node.propose(b"kept");
+    node.settle();
+    let last = node.status().unwrap().last;
+    node.hear_append(2, last, 1, 8, last.index.0 + 1);
+    node.settle();
+    assert_eq!(kept.try_recv().unwrap().map(|applied| applied.id), Ok(last));
+}
+
+/// Its followers may rest, bound to this node, which lives on.
+#[test]
+fn a_leader_that_is_dropped_renounces_and_questions_about_it_are_answered() {
+    let (mut node, term) = leader(&MemoryFiles::new());
+    let mut gone = node.order(|reply| Order::Remove { group: GROUP, reply });
+    node.settle();
+    assert_eq!(gone.try_recv(), Ok(true));
+    let renounced = Message::Renounce { term };
+    let renounces = |node: &Node| node.said().iter().filter(|said| **said == renounced).count();
+    assert_eq!(renounces(&node), 2, "to each follower");
+    for question in [Message::ReadIndex { term, round: 9 }, Message::Doubt { term, follows: true }] {
+        node.hear(2, question);
+        node.settle();
+        assert_eq!(renounces(&node), 1);
+    }
+    // A replica that does not know a leader asks all; this node has never led the term that it may be in.
+    node.hear(2, Message::Doubt { term: Term(7), follows: false });
+    node.settle();
+    assert_eq!(node.said(), []);
+}
+
+#[test]
+fn a_follower_that_is_dropped_renounces_nothing() {
+    let mut node = Node::open(&MemoryFiles::new(), u64::MAX);
+    node.create(&[1, 2, 3]);
+    node.hear(2, Message::Heartbeat { term: Term(1), commit: Index(0), round: 0, rest: false });
+    node.settle();
+    node.said();
+    let _gone = node.order(|reply| Order::Remove { group: GROUP, reply });
+    node.settle();
+    assert!(node.said().iter().all(|said| !matches!(said, Message::Renounce { .. })));
+}
+
+/// Appends wait for a place in the log; acknowledgements and heartbeats need none.
+#[test]
+fn a_leader_that_waits_for_a_segment_hears_its_followers() {
+    let (mut node, term) = leader(&MemoryFiles::new());
+    while node.worker.lane.space() > 0 {
+        drop(node.propose(&[1; 4096]));
+        node.turn(Duration::from_millis(1));
+        while node.disk.inner.lock().unwrap().run_appends() {}
+    }
+    for step in 0..15 {
+        node.hear(2, Message::HeartbeatAck { term, round: 0, binds: false, rest: false });
+        node.turn(INTERVAL);
+        while node.disk.inner.lock().unwrap().run_appends() {}
+        assert_eq!(node.worker.lane.space(), 0);
+        assert_eq!(node.status().unwrap().role, Role::Leader, "after {step} intervals");
+    }
+    // One that hears no follower does step down, and one that is heard goes on when the segment is there.
+    node.settle();
+    let matched = node.status().unwrap().last.index;
+    node.hear(2, Message::AppendAck { term, matched, account: 0 });
+    node.settle();
+    assert_eq!(node.status().unwrap().commit, matched);
+    node.turn(TIMEOUT);
+    node.turn(TIMEOUT);
+    node.turn(TIMEOUT);
+    assert_ne!(node.status().unwrap().role, Role::Leader);
+}
+
+/// Whether the replica grants a vote in that term.
+fn grants(node: &mut Node, term: u64) -> bool {
+    node.said();
+    let last = EntryId::new(Term(term), Index(1000));
+    node.hear(3, Message::Vote { term: Term(term), last, transfer: false });
+    node.settle();
+    node.said().iter().any(|said| matches!(said, Message::VoteReply { granted: true, .. }))
+}
+
+fn with_timeout(files: &MemoryFiles, timeout: Duration) -> Node {
+    Node::open_with(files, u64::MAX, |settings, _| settings.election_timeout = timeout)
+}
+
+/// Support was promised for the election timeout that the node had then; a shorter one, or none of its memory, does not end it.
+#[test]
+fn a_node_that_restarts_abstains_for_the_longest_support_that_it_may_have_promised() {
+    let files = MemoryFiles::new();
+    let mut long = with_timeout(&files, 8 * TIMEOUT);
+    long.create(&[1, 2, 3]);
+    drop(long);
+    // Twice, since the second life does not know how long the first one lasted.
+    for term in [10, 20] {
+        let mut short = with_timeout(&files, TIMEOUT);
+        short.turn(7 * TIMEOUT);
+        assert!(!grants(&mut short, term), "what was promised may stand");
+        if term == 10 {
+            continue;
+        }
+        short.turn(TIMEOUT);
+        assert!(grants(&mut short, term + 1));
+        // From now on no promise is older than this life.
+        short.turn(TIMEOUT);
+        short.settle();
+    }
+    let files = files.after_power_cut(|_, _| SectorFate::Old);
+    let mut short = with_timeout(&files, TIMEOUT);
+    assert!(!grants(&mut short, 30));
+    short.turn(TIMEOUT);
+    assert!(grants(&mut short, 31), "its own is enough");
+    drop(short);
+    // A longer one is noted before any is given.
+    drop(with_timeout(&files, 4 * TIMEOUT));
+    let mut short = with_timeout(&files.after_power_cut(|_, _| SectorFate::Old), TIMEOUT);
+    short.turn(3 * TIMEOUT);
+    assert!(!grants(&mut short, 40));
+}
