@@ -43,9 +43,13 @@ pub struct Config {
     /// How the log is written. Default [`AppendMode::Direct`], past the page cache. What the file system refuses is buffered
     /// instead; the node's log, and [`EngineStats::append_mode`](crate::EngineStats), say which mode is in use.
     pub append_mode: AppendMode,
-    /// The longest payload or query in bytes; the same on all nodes, or followers refuse what a leader takes. Default 1 MiB; at most 8 MiB and a quarter of `segment_bytes`.
+    /// The longest payload or query in bytes. Default 1 MiB; at most 8 MiB and a quarter of `segment_bytes`. To be raised on all
+    /// nodes before any caller makes use of it: a follower refuses a longer entry, logs an error that names the group, and its
+    /// group waits for it until that node is opened with the longer limit.
     pub payload_bytes_max: usize,
-    /// T: a follower that hears nothing from a leader for a random time in [T, 2T) campaigns. Default 500 ms.
+    /// T: a follower that hears nothing from a leader for a random time in [T, 2T) campaigns. Default 500 ms. May differ between
+    /// nodes, and from one opening to the next: a node that is opened with a shorter one than before grants no vote, after that
+    /// opening, for the longer time.
     pub election_timeout: Duration,
     /// How often a leader is heard when it has nothing to say. Default 100 ms; below half of T.
     pub heartbeat_interval: Duration,

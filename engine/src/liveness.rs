@@ -16,7 +16,8 @@
 //!    begins before every replica here knows that the one before has ended: a replica that does not know yet would pass for
 //!    bound by the new promise, and be released from the old one a moment later.
 //! 5. A node that restarts has another life. What was promised to the former stands until it ends, and the new one is not
-//!    heard before; what the former promised stands, too: the core abstains from votes for T (`raft::Config::abstention`).
+//!    heard before; what the former promised stands, too: the core abstains from votes for as long as any earlier life may have
+//!    promised (`raft::Config::abstention`, `worker::abstention`).
 //! 6. A life speaks for one log. Groups that mean another log of that node are told of no support: what the lost one led,
 //!    nobody leads.
 //! 7. A beat asks for support only if its worker's log makes progress ([`crate::pulse`]). Whatever else may stop, a worker

@@ -3,7 +3,7 @@
 //! ```text
 //! lock                    held by the engine that has the log open
 //! manifest                magic "RWLOG\0\0\1", version u32, lanes u32, log id u64, zero u32, crc u32 of the 28 bytes before
-//! peers                   see `peers_file`
+//! peers                   what is noted of other nodes: see `peers_file`
 //! lane-<n>/seg-<sequence>.log      a segment; lane-<n>/spare-<sequence>.old is one waiting to be used again
 //! lane-<n>/snapshots/              see `snapshot_file`
 //! ```
