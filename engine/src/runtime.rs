@@ -5,38 +5,49 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::task::{Wake, Waker};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crossbeam_utils::sync::{Parker, Unparker};
 use raftwerk_frame::Time;
 use raftwerk_wal::Disk;
+use rustix::time::{ClockId, clock_gettime};
 
 use crate::worker::Worker;
 
 /// The rate of a clock that is right, in parts per million.
 pub(crate) const RIGHT_RATE: u32 = 1_000_000;
 
-/// The node's clock: nanoseconds since it was opened. Tests give it another rate ([`crate::Config`]); everything a node does by
-/// time, it does by this clock.
+/// The node's clock: nanoseconds since it was opened. Tests give it another rate ([`crate::Config`]); everything a node decides by
+/// time, it decides by this clock.
+///
+/// It goes on while the machine is suspended, as the clock of [`std::time`] does not: what a follower has promised and what a
+/// leader's lease counts on must end at the same time, and a state gets older, whoever sleeps. What *waits* for a time, a parked
+/// thread or a timer of the transport, may wait by a clock that stops, and so wake late; it asks this one before it acts.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Clock {
-    start: Instant,
+    start: Duration,
     rate_ppm: u32,
 }
 
 impl Clock {
     pub(crate) fn start(rate_ppm: u32) -> Self {
-        Self { start: Instant::now(), rate_ppm }
+        Self { start: since_boot(), rate_ppm }
     }
 
     pub(crate) fn now(self) -> Time {
-        Time(scaled(self.start.elapsed(), self.rate_ppm, RIGHT_RATE))
+        Time(scaled(since_boot().saturating_sub(self.start), self.rate_ppm, RIGHT_RATE))
     }
 
     /// How long the world takes for so much of this clock, or a nanosecond less.
     fn in_the_world(self, span: Duration) -> Duration {
         Duration::from_nanos(scaled(span, RIGHT_RATE, self.rate_ppm))
     }
+}
+
+/// How long ago the machine was started, suspensions included. No system call where the kernel lends its clock to processes.
+fn since_boot() -> Duration {
+    let time = clock_gettime(ClockId::Boottime);
+    Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
 }
 
 /// A span by a clock of one rate, as one of another shows it, in nanoseconds.
@@ -150,11 +161,22 @@ mod tests {
     use super::*;
 
     #[test]
+    fn the_clock_counts_the_time_in_which_the_machine_was_suspended() {
+        let uptime = || -> f64 {
+            let shown = std::fs::read_to_string("/proc/uptime").unwrap();
+            shown.split(' ').next().unwrap().parse().unwrap()
+        };
+        // Shown in hundredths of a second, rounded down.
+        let (before, read, after) = (uptime(), since_boot().as_secs_f64(), uptime());
+        assert!(before <= read && read < after + 0.01, "{before} <= {read} <= {after}");
+    }
+
+    #[test]
     fn a_span_is_shown_at_the_rate_of_the_clock_and_a_right_one_shows_it_as_it_is() {
         let second = Duration::from_secs(1);
         assert_eq!(scaled(second, RIGHT_RATE, RIGHT_RATE), 1_000_000_000);
         assert_eq!(scaled(second, 1_050_000, RIGHT_RATE), 1_050_000_000);
-        let slow = Clock { start: Instant::now(), rate_ppm: 950_000 };
+        let slow = Clock::start(950_000);
         assert_eq!(slow.in_the_world(Duration::from_millis(95)), Duration::from_millis(100));
     }
 }
