@@ -208,7 +208,8 @@ impl Liveness {
             (link.promised_until, link.promised_at) = (Some(now + terms.promise), beat.sent);
         }
         let given = Duration::from_micros(u64::from(beat.promise_us));
-        let asked_at = Time(beat.promised_at);
+        // A beat that left at 0 bears a 1, since 0 stands for none: nothing is to last longer for that, nor seem asked for later.
+        let asked_at = Time(if beat.promised_at == 1 { 0 } else { beat.promised_at });
         let counts = is_ours && *is_well && beat.promised_at != 0 && asked_at >= *asks_from;
         if counts && asked_at + given > now {
             if link.is_supported && link.given_promise != beat.promise {
@@ -502,5 +503,23 @@ mod tests {
         let mut one = one_of(11, TWO);
         one.name(at(1), &[]);
         assert_eq!((one.next_deadline(), one.beats(at(5)).count()), (Time::NEVER, 0));
+    }
+
+    #[test]
+    fn a_beat_that_left_as_the_clock_began_gives_no_more_than_any_other() {
+        let (mut one, mut two) = (one_of(1, TWO), one_of(2, ONE));
+        let first = beat(&mut one, 0);
+        assert_eq!(first.sent, 1, "0 stands for none");
+        two.hear(at(1), &heard(ONE, first));
+        let answer = Beat { promised_at: 1, promise_us: 500_000, promise: 1, ..beat(&mut two, 1) };
+        // Asked for before it was ill, if only just.
+        one.is_well(at(0), false);
+        one.is_well(at(0), true);
+        one.hear(at(2), &heard(TWO, answer));
+        assert_eq!(one.kept_until(TWO), Time(0));
+        let mut one = Liveness::new(Terms { drift_ppm: 0, ..one.terms });
+        one.name(at(0), &[TWO]);
+        one.hear(at(2), &heard(TWO, answer));
+        assert_eq!(one.kept_until(TWO), at(500));
     }
 }

@@ -59,9 +59,8 @@ impl Group {
     /// knew before it restarted. A candidate that leads no longer may well be a leader again.
     fn waits(&mut self, candidate: NodeId) -> bool {
         self.unbind(candidate);
-        let within = self.now < self.heard + self.config.election_timeout();
-        let hears =
-            self.config.check_quorum && (self.role == Role::Leader || self.leader.is_some() && within);
+        let hears = self.config.check_quorum
+            && (self.role == Role::Leader || self.leader.is_some() && self.has_heard_lately());
         hears || self.is_bound() || self.now < self.abstains_until
     }
 
@@ -185,7 +184,7 @@ impl Group {
             return self.let_go_first(from, effects);
         }
         let timeout = self.config.election_timeout();
-        let is_alone = self.role == Role::Follower && self.now >= self.heard + timeout && !self.is_witness;
+        let is_alone = self.role == Role::Follower && !self.has_heard_lately() && !self.is_witness;
         if is_worse && is_alone && self.config.pre_vote && self.priority == PRIORITY_MAX {
             let soon = self.rng.below(timeout.as_nanos() as u64 / 4);
             self.deadline = self.deadline.min(self.now + Duration::from_nanos(soon));

@@ -15,7 +15,7 @@ impl Group {
             self.ask_again(true);
             self.follow(self.hard_state.term, Some(from), effects);
         }
-        self.heard = self.now;
+        self.note_heard();
         self.bind();
         self.rearm_election();
         true

@@ -94,7 +94,7 @@ pub struct Group {
     pub(crate) rng: Rng,
     /// When the last input came.
     pub(crate) now: Time,
-    /// When the leader was last heard.
+    /// When the leader was last heard; 0: there was none, or it is waited for no longer. See [`Group::note_heard`].
     pub(crate) heard: Time,
     /// When to campaign; for a leader, when to be heard again.
     pub(crate) deadline: Time,
@@ -160,7 +160,7 @@ impl Group {
             applied,
             rng,
             now,
-            heard: if config.abstention.is_zero() { Time(0) } else { now },
+            heard: if config.abstention.is_zero() { Time(0) } else { Time(now.0.max(1)) },
             deadline,
             news_at: Time::NEVER,
             is_news_due: false,
@@ -379,6 +379,16 @@ impl Group {
     /// Whether elections may have led from this replica's term to that one.
     pub(crate) fn is_within_reach(&self, term: Term) -> bool {
         term.0 <= NUMBER_MAX.min(self.hard_state.term.0.saturating_add(TERM_LEAP_MAX))
+    }
+
+    /// The leader is heard now. A clock that has just begun shows 0, which stands for never.
+    pub(crate) fn note_heard(&mut self) {
+        self.heard = Time(self.now.0.max(1));
+    }
+
+    /// Whether a leader was heard within the last T, and is still waited for.
+    pub(crate) fn has_heard_lately(&self) -> bool {
+        self.heard != Time(0) && self.now < self.heard + self.config.election_timeout()
     }
 
     /// Raises the commit index, which the caller has proven.

@@ -55,7 +55,7 @@ impl Group {
             return;
         }
         self.follow(term, Some(from), effects);
-        self.heard = self.now;
+        self.note_heard();
         self.bind();
         self.rearm_election();
         if id.index > self.commit {
