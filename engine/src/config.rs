@@ -32,9 +32,10 @@ pub struct Config {
     /// more workers later.
     pub lanes: Option<usize>,
     /// Memory of the node for the log's batch buffers, its index, and what readers of the log hold: one budget, in equal parts for
-    /// the lanes. Not counted: state machines, queues of callers and of the network, which have bounds of their own. When it gets
-    /// short the latest entries are no longer kept for followers, then followers wait, then proposals are
-    /// [`Busy`](crate::ProposeError::Busy); compaction frees it. Default 1 GiB; at least 16 MiB and 16 payloads for each worker.
+    /// the lanes. Not counted: state machines, and for each worker requests that it has not taken in (`inbox_max`, 64 MiB), units of
+    /// the network (64 MiB), reads that wait (`reads_max`, `read_bytes_max`), and callers of proposals that are not committed
+    /// (`uncommitted_bytes_max` for each group). When it gets short the latest entries are no longer kept for followers,
+    /// then followers wait, then proposals are [`Busy`](crate::ProposeError::Busy); compaction frees it. Default 1 GiB; at least 16 MiB and 16 payloads for each worker.
     /// A group takes about 400 bytes of it, an entry that came alone 60.
     pub memory_bytes: u64,
     /// Whether the log is synced before anything is acknowledged. Default true. Without it a crash of the machine can
@@ -82,6 +83,13 @@ pub struct Config {
     pub relaxed_sync_interval: Duration,
     /// Submissions and requests that may wait for one worker; beyond it callers get `Busy`. Default 4,096.
     pub inbox_max: usize,
+    /// Reads of all groups that may wait for an answer at one worker, for a round of messages, for entries or for a leader;
+    /// beyond it they are refused at once as [`Busy`](crate::ReadError::Busy). A group may hold as many as it leaves free, so
+    /// one alone at most half. Each takes about 200 bytes besides its query. Default 65,536; at least 2.
+    pub reads_max: usize,
+    /// Bytes of the queries of those reads, likewise; memory for them is at most twice that. Default 64 MiB; at least 4
+    /// times `payload_bytes_max`.
+    pub read_bytes_max: usize,
     /// How long a worker that ran out of work looks for more before it sleeps. Default 0: on few cores, spinning takes
     /// time from those who have work.
     pub spin: Duration,
@@ -93,8 +101,13 @@ pub struct Config {
     /// live; with 0 it leads only if the lead is transferred to it. It may vote, and win, like any other.
     pub priority: u8,
     /// How far the rate of each node's clock may be from the right one, in parts per million. Leases, by which leaders answer
-    /// reads without asking anybody, are shorter by it; nothing else rests on clocks. Default 50,000, which is 5 %. From
-    /// 1,000,000 on there are no leases: for clocks that may stop, as a virtual machine's does when that is suspended.
+    /// reads without asking their followers, are shorter by it. Default 50,000, which is 5 %. From 1,000,000 on there are no leases.
+    ///
+    /// What else rests on the rate of a clock: a bound of staleness and the age of an answer, which are off by the part that the
+    /// clock of the answering node is off, and which no setting corrects; and when a node campaigns, which is no matter of safety.
+    /// The clock is CLOCK_BOOTTIME, which goes on while a machine is suspended. A clock that *stops*, or is set back with the
+    /// rest of the machine, is beyond any bound: that of a virtual machine which its host pauses, or takes back to a snapshot,
+    /// may. For those: no leases, and no bounded staleness that must hold.
     pub clock_drift_ppm: u32,
     /// For tests of drift: the rate at which this node's clock runs, in parts per million of the right one. Default 1,000,000;
     /// 500,000 to 2,000,000.
@@ -136,6 +149,8 @@ impl Config {
             commit_delay: Duration::from_millis(5),
             relaxed_sync_interval: Duration::from_millis(10),
             inbox_max: 4096,
+            reads_max: 64 << 10,
+            read_bytes_max: 64 << 20,
             spin: Duration::ZERO,
             mtu_max: 1452,
             priority: raftwerk_raft::PRIORITY_MAX,
@@ -185,6 +200,11 @@ impl Config {
                 "clock_rate_ppm must be 500,000 to 2,000,000",
             ),
             (self.inbox_max >= 1, "inbox_max must be at least 1"),
+            (self.reads_max >= 2, "reads_max must be at least 2"),
+            (
+                self.read_bytes_max / 4 >= self.payload_bytes_max,
+                "read_bytes_max must be at least 4 times payload_bytes_max",
+            ),
             ((1200..=6500).contains(&self.mtu_max), "mtu_max must be 1,200 to 6,500"),
         ];
         match rules.iter().find(|(holds, _)| !holds) {

@@ -393,6 +393,8 @@ fn settings(config: &Config, worker: u16, workers: u16, life: u64) -> Settings {
         seed: config.seed,
         life,
         clock_drift_ppm: config.clock_drift_ppm,
+        reads_max: config.reads_max,
+        read_bytes_max: config.read_bytes_max,
         limits: TurnLimits::default(),
     }
 }

@@ -49,7 +49,7 @@ pub enum ProposeError {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ReadError {
-    /// A bounded queue is full: retry after a pause.
+    /// A bounded queue is full, or as many reads wait here as may ([`Config::reads_max`](crate::Config)): retry after a pause.
     #[error("busy, try again later")]
     Busy,
     /// This node does not lead the group, or lost the lead before it could answer; or, where the read was to wait, no

@@ -134,8 +134,8 @@ impl Session {
     /// token's length.
     ///
     /// # Errors
-    /// [`SessionError`]. The checksum guards against accidents; who may forge tokens can only make reads wait, for
-    /// entries that never come.
+    /// [`SessionError`]. The checksum guards against accidents; a forged token makes reads wait for entries that never
+    /// come, no longer than their callers allow, and no more of them than [`Config::reads_max`](crate::Config).
     pub fn from_token(token: &[u8]) -> Result<Self, SessionError> {
         let body = token.len().checked_sub(CHECKSUM_BYTES).ok_or(SessionError::Checksum)?;
         let (body, checksum) = token.split_at(body);

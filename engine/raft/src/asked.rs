@@ -12,6 +12,7 @@ use raftwerk_frame::{Index, Message, NodeId, Time};
 
 use crate::effects::Effects;
 use crate::group::{Group, NUMBER_MAX, Role};
+use crate::read::WAITING_MAX;
 
 /// Reads that wait for a leader's word.
 #[derive(Clone, Debug)]
@@ -48,6 +49,10 @@ impl Group {
             self.asked = Some(Box::new(Asked { round, is_due: true, at: self.now, waiting: Vec::new() }));
         }
         if let Some(asked) = &mut self.asked {
+            if asked.waiting.len() >= WAITING_MAX {
+                effects.reads_rejected.push(token);
+                return;
+            }
             asked.waiting.push((token, 0));
             asked.is_due = true;
         }
@@ -64,7 +69,8 @@ impl Group {
             asked.round += 1;
             asked.at = self.now;
             let round = asked.round;
-            asked.waiting.iter_mut().filter(|(_, asked)| *asked == 0).for_each(|(_, asked)| *asked = round);
+            let fresh = asked.waiting.iter_mut().rev().take_while(|(_, asked)| *asked == 0);
+            fresh.for_each(|(_, asked)| *asked = round);
             effects.send.push((leader, Message::ReadIndex { term, round }));
         }
     }

@@ -8,8 +8,9 @@ use crate::effects::Effects;
 use crate::group::{Group, Role};
 use crate::quorum;
 
-/// Beyond so many reads that wait, followers are not answered any longer: their questions are not this replica's to bound.
-const WAITING_MAX: usize = 64 * 1024;
+/// Beyond so many reads that wait, followers are not answered any longer: their questions are not this replica's to bound. Nor
+/// are there ever more of its own, one for each turn with reads in it; those beyond it are rejected.
+pub(crate) const WAITING_MAX: usize = 64 * 1024;
 
 /// A read that waits for a quorum to say that its leader still leads.
 #[derive(Clone, Copy, Debug)]
@@ -85,7 +86,7 @@ impl Reads {
 
 impl Group {
     pub(crate) fn read(&mut self, token: u64, effects: &mut Effects) {
-        if self.role != Role::Leader {
+        if self.role != Role::Leader || self.reads.waiting.len() >= 2 * WAITING_MAX {
             effects.reads_rejected.push(token);
             return;
         }

@@ -8,7 +8,7 @@ use raftwerk_wal::Disk;
 use rustc_hash::FxHashMap;
 
 use super::Worker;
-use super::reads::{ReadBatch, ReadWaiter, SPARE_BATCHES, refuse_reads};
+use super::reads::{ReadBatch, ReadWaiter, SPARE_BATCHES, Waiting, refuse_reads};
 use super::replica::{Pending, Replica, Staged, Waiter};
 use crate::consistency::ReadAnswer;
 use crate::error::{ProposeError, ReadError};
@@ -44,6 +44,8 @@ pub(super) struct Clients {
     /// Pipelines with completions of this turn.
     touched: Vec<u32>,
     spare_batches: Vec<ReadBatch>,
+    /// Reads that wait, of all groups.
+    pub(super) waiting: Waiting,
 }
 
 impl Clients {

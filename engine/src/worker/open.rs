@@ -70,6 +70,10 @@ pub struct Settings {
     pub life: u64,
     /// How far each node's clock may be from the right rate, in parts per million.
     pub clock_drift_ppm: u32,
+    /// Reads of all groups that may wait for an answer …
+    pub reads_max: usize,
+    /// … and bytes of their queries.
+    pub read_bytes_max: usize,
     /// How much one turn does.
     pub limits: TurnLimits,
 }

@@ -12,14 +12,17 @@
 //!
 //! What is not here: how a core finds out up to where to read (`raft/src/read.rs`, `asked.rs`).
 
+mod waiting;
+
 use std::collections::VecDeque;
 use std::time::Duration;
 
 use raftwerk_frame::{GroupId, Index, Message, NodeId, Time};
 use raftwerk_raft::Input;
 use raftwerk_wal::{Disk, GroupSlot};
-use tokio::sync::oneshot;
 
+use self::waiting::{ParkedReads, PendingRead};
+pub(crate) use self::waiting::{ReadBatch, ReadWaiter, Waiting};
 use super::Worker;
 use super::clients::Clients;
 use super::replica::Replica;
@@ -28,70 +31,16 @@ use crate::consistency::{Demand, ReadAnswer, Wanted};
 use crate::error::ReadError;
 use crate::group::FrozenState;
 
-/// Who waits for an answer.
-pub(crate) enum ReadWaiter {
-    /// A pipeline, and its mark.
-    Pipeline { number: u32, token: u64 },
-    /// A single caller.
-    Single(oneshot::Sender<Result<ReadAnswer, ReadError>>),
-    /// Somebody who wants the state itself.
-    Freezing(oneshot::Sender<Result<FrozenState, ReadError>>),
-}
-
-/// A read that waits.
-struct PendingRead {
-    /// Where its query lies in the batch.
-    start: u32,
-    len: u32,
-    wanted: Wanted,
-    /// When it gives up; `None`: when there is nobody to ask any more.
-    until: Option<Time>,
-    waiter: ReadWaiter,
-}
-
-/// Reads of one group, and the bytes of their queries.
-#[derive(Default)]
-pub(crate) struct ReadBatch {
-    queries: Vec<u8>,
-    reads: Vec<PendingRead>,
-    /// Some of them may do with an answer to an earlier question.
-    has_bounded: bool,
-}
-
-/// A batch of this many bytes of queries is not kept for its memory.
-const SPARE_BYTES: usize = 64 << 10;
-/// Batches that are.
+/// Batches whose memory is kept.
 pub(super) const SPARE_BATCHES: usize = 16;
-
-impl ReadBatch {
-    fn push(&mut self, query: &[u8], wanted: Wanted, until: Option<Time>, waiter: ReadWaiter) {
-        self.has_bounded |= matches!(wanted, Wanted::Within(_));
-        let start = self.queries.len() as u32;
-        self.queries.extend_from_slice(query);
-        self.reads.push(PendingRead { start, len: query.len() as u32, wanted, until, waiter });
-    }
-
-    /// Takes out the reads that are so, with their queries.
-    fn extract(
-        &mut self,
-        mut is_so: impl FnMut(&PendingRead) -> bool,
-        mut then: impl FnMut(&[u8], PendingRead),
-    ) {
-        let Self { queries, reads, has_bounded } = self;
-        for read in reads.extract_if(.., |read| is_so(read)) {
-            then(&queries[read.start as usize..][..read.len as usize], read);
-        }
-        if reads.is_empty() {
-            queries.clear();
-            *has_bounded = false;
-        }
-    }
-
-    /// Whether its memory is worth keeping.
-    pub(super) fn is_spare(&self) -> bool {
-        self.reads.is_empty() && self.reads.capacity() > 0 && self.queries.capacity() <= SPARE_BYTES
-    }
-}
+/// Deadlines of a group's reads are looked at no more often than this, and so reads refused that much later at most.
+const GRAIN: Duration = Duration::from_millis(1);
+/// A timer entry lies no further ahead than this, so that few are left behind by reads that are answered long before.
+const AHEAD: Duration = Duration::from_secs(1);
+/// So many of the latest questions are kept after their reads have ended: their answers tell how old the state is.
+const QUESTIONS_KEPT: usize = 8;
+/// The most questions of followers that wait for the next turn; those beyond it are lost, and asked again.
+pub(super) const QUESTIONS_MAX: usize = 16 << 10;
 
 /// A question to the core, and who waits for its answer.
 struct Asked {
@@ -111,14 +60,14 @@ pub(crate) struct Reading {
     is_wanted: bool,
     /// With the core, in the order in which they were asked.
     asked: VecDeque<Asked>,
-    /// Those that wait for entries, or for somebody to ask.
-    parked: ReadBatch,
-    /// How many of them for somebody to ask …
-    parked_asks: usize,
-    /// … and the lowest entry that any of the others waits for.
-    parked_index: Index,
+    /// Those that wait for entries, or for a leader.
+    parked: ParkedReads,
+    /// How many wait in all of these.
+    waiting: Waiting,
     /// The timer entry that counts.
     due: Time,
+    /// There is to be none before this.
+    not_before: Time,
 }
 
 impl Reading {
@@ -127,31 +76,11 @@ impl Reading {
             staged: ReadBatch::default(),
             is_wanted: false,
             asked: VecDeque::new(),
-            parked: ReadBatch::default(),
-            parked_asks: 0,
-            parked_index: Index(u64::MAX),
+            parked: ParkedReads::default(),
+            waiting: Waiting::default(),
             due: Time::NEVER,
+            not_before: Time(0),
         })
-    }
-
-    fn park(&mut self, query: &[u8], wanted: Wanted, until: Option<Time>, waiter: ReadWaiter) {
-        self.parked.push(query, wanted, until, waiter);
-        self.note_parked(wanted);
-    }
-
-    fn note_parked(&mut self, wanted: Wanted) {
-        self.parked_asks += usize::from(wanted.is_of_time());
-        if let Wanted::AtLeast(index) = wanted {
-            self.parked_index = self.parked_index.min(index);
-        }
-    }
-
-    /// After some have left.
-    fn recount_parked(&mut self) {
-        (self.parked_asks, self.parked_index) = (0, Index(u64::MAX));
-        for at in 0..self.parked.reads.len() {
-            self.note_parked(self.parked.reads[at].wanted);
-        }
     }
 
     /// The core has answered. What is true of that moment is true of all earlier ones.
@@ -167,23 +96,26 @@ impl Reading {
     }
 
     fn is_empty(&self) -> bool {
-        self.is_quiet() && self.staged.reads.is_empty() && self.parked.reads.is_empty()
+        self.is_quiet() && self.staged.is_empty() && self.parked.is_empty()
     }
 
-    fn len(&self) -> usize {
-        let asked: usize = self.asked.iter().map(|asked| asked.batch.reads.len()).sum();
-        self.staged.reads.len() + asked + self.parked.reads.len()
+    /// What it holds, counted anew.
+    fn held(&self) -> Waiting {
+        let mut held = self.parked.held();
+        held += self.staged.held();
+        self.asked.iter().for_each(|asked| held += asked.batch.held());
+        held
     }
 
     /// When the first of them loses patience.
     fn first_until(&self) -> Time {
-        let batches =
-            [&self.staged, &self.parked].into_iter().chain(self.asked.iter().map(|asked| &asked.batch));
-        batches.flat_map(|batch| &batch.reads).filter_map(|read| read.until).min().unwrap_or(Time::NEVER)
+        let asked = self.asked.iter().map(|asked| asked.batch.first_until());
+        asked.fold(self.parked.first_until().min(self.staged.first_until()), Time::min)
     }
 
     /// Keeps its entry in the timers no later than this.
-    fn arm(&mut self, timers: &mut Timers, slot: GroupSlot, at: Time) {
+    fn arm(&mut self, timers: &mut Timers, slot: GroupSlot, now: Time, at: Time) {
+        let at = at.min(now + AHEAD).max(self.not_before);
         if at < self.due {
             self.due = at;
             timers.add(at, slot);
@@ -220,13 +152,18 @@ impl Replica {
     pub(super) fn has_answerable_reads(&self) -> bool {
         self.reading.as_ref().is_some_and(|reading| {
             let first = reading.asked.front().and_then(|asked| asked.index);
-            first.is_some_and(|index| index <= self.applied) || reading.parked_index <= self.applied
+            first.is_some_and(|index| index <= self.applied) || reading.parked.has_answerable(self.applied)
         })
     }
 
-    /// How many reads wait.
-    pub(super) fn reads_len(&self) -> usize {
-        self.reading.as_ref().map_or(0, |reading| reading.len())
+    /// What is held for reads that wait.
+    pub(super) fn reads_held(&self) -> Waiting {
+        self.reading.as_ref().map_or(Waiting::default(), |reading| reading.held())
+    }
+
+    /// How many of its reads wait, as they were counted.
+    fn reads_waiting(&self) -> Waiting {
+        self.reading.as_ref().map_or(Waiting::default(), |reading| reading.waiting)
     }
 
     fn answer(&self, clients: &mut Clients, now: Time, query: &[u8], waiter: ReadWaiter) {
@@ -241,17 +178,31 @@ impl Replica {
         let reply = machine.query(query);
         clients.answer_read(waiter, Ok(ReadAnswer { reply, index, staleness }));
     }
+
+    /// Refuses a read that has waited in vain.
+    fn refuse(&self, clients: &mut Clients, now: Time, read: PendingRead) {
+        clients.answer_read(read.waiter, Err(self.refusal(read.wanted, now)));
+    }
+}
+
+/// A read waits no longer.
+fn leave(clients: &mut Clients, of_group: &mut Waiting, query: &[u8]) {
+    of_group.leave(query);
+    clients.waiting.leave(query);
 }
 
 /// Ends every read of a replica with an error.
 pub(super) fn refuse_reads(replica: &mut Replica, clients: &mut Clients, error: &ReadError) {
-    let Some(reading) = replica.reading.take() else { return };
-    let asked = reading.asked.into_iter().map(|asked| asked.batch);
-    for batch in asked.chain([reading.staged, reading.parked]) {
-        for read in batch.reads {
-            clients.answer_read(read.waiter, Err(error.clone()));
-        }
+    let Some(mut reading) = replica.reading.take() else { return };
+    let Reading { staged, asked, parked, waiting, .. } = &mut *reading;
+    let mut end = |query: &[u8], read: PendingRead| {
+        leave(clients, waiting, query);
+        clients.answer_read(read.waiter, Err(error.clone()));
+    };
+    for batch in asked.iter_mut().map(|asked| &mut asked.batch).chain([staged]) {
+        batch.drain(&mut end);
     }
+    parked.drain(end);
 }
 
 impl<D: Disk> Worker<D> {
@@ -283,17 +234,24 @@ impl<D: Disk> Worker<D> {
             self.clients.answer_read(waiter, Err(refusal));
             return self.renew(slot, wanted);
         }
+        let max = Waiting { reads: self.settings.reads_max, bytes: self.settings.read_bytes_max };
+        if !self.clients.waiting.admits(replica.reads_waiting(), query.len(), max) {
+            return self.clients.answer_read(waiter, Err(ReadError::Busy));
+        }
         let until = patience.map(|patience| now + patience);
         let reading = replica.reading.get_or_insert_with(Reading::new);
+        self.clients.waiting.enter(query);
+        reading.waiting.enter(query);
         if let Some(until) = until {
-            reading.arm(&mut self.reads_due, slot, until);
+            reading.arm(&mut self.reads_due, slot, now, until);
         }
+        let read = PendingRead { wanted, until, waiter };
         if wanted.is_of_time() {
-            reading.staged.push(query, wanted, until, waiter);
+            reading.staged.push(query, read);
             reading.is_wanted = true;
             self.touch(slot);
         } else {
-            reading.park(query, wanted, until, waiter);
+            reading.parked.push(query, read);
         }
     }
 
@@ -350,6 +308,19 @@ impl<D: Disk> Worker<D> {
         }
     }
 
+    /// A follower asks up to where to read, and a lease may answer. Beyond the bound it is as if the network had lost the question.
+    pub(super) fn take_read_question(
+        &mut self,
+        slot: GroupSlot,
+        group: GroupId,
+        from: NodeId,
+        message: Message,
+    ) {
+        if self.questions.len() < QUESTIONS_MAX {
+            self.questions.push((slot, group, from, message));
+        }
+    }
+
     /// Questions of followers that came before this turn's time was read: a lease that stands now stood when they were
     /// asked, and answers them without another word. The others are the core's.
     pub(super) fn answer_questions(&mut self) {
@@ -380,7 +351,8 @@ impl<D: Disk> Worker<D> {
         let Some(replica) = self.replicas[slot.0 as usize].as_mut() else { return };
         let Some(reading) = replica.reading.as_mut() else { return };
         let is_anyone = replica.core.leader().is_some();
-        if !(reading.is_wanted || is_anyone && reading.parked_asks > 0) {
+        let is_asked_for = reading.is_wanted || is_anyone && reading.parked.wants_leader();
+        if !is_asked_for {
             return;
         }
         reading.is_wanted = false;
@@ -388,19 +360,13 @@ impl<D: Disk> Worker<D> {
             let staged = std::mem::take(&mut reading.staged);
             return self.put_off(slot, staged);
         }
-        if reading.parked_asks > 0 {
-            let Reading { staged, parked, .. } = &mut **reading;
-            parked.extract(
-                |read| read.wanted.is_of_time(),
-                |query, read| staged.push(query, read.wanted, read.until, read.waiter),
-            );
-            reading.recount_parked();
-        }
+        let Reading { staged, parked, .. } = &mut **reading;
+        parked.drain_asking(|query, read| staged.push(query, read));
         self.read_tokens += 1;
         let (token, at) = (self.read_tokens, self.now);
         let batch = std::mem::replace(&mut reading.staged, self.clients.spare_batch());
         reading.asked.push_back(Asked { token, at, index: None, batch });
-        reading.arm(&mut self.reads_due, slot, at + self.settings.heartbeat_interval);
+        reading.arm(&mut self.reads_due, slot, at, at + self.settings.heartbeat_interval);
         let Some(index) = self.lease_of(slot) else {
             return self.step(slot, Input::ReadAnywhere { token });
         };
@@ -434,17 +400,16 @@ impl<D: Disk> Worker<D> {
     fn put_off(&mut self, slot: GroupSlot, mut batch: ReadBatch) {
         let Some(replica) = self.replicas[slot.0 as usize].as_mut() else { return };
         let Some(mut reading) = replica.reading.take() else { return };
-        batch.extract(
-            |_| true,
-            |query, read| {
-                if read.until.is_some() {
-                    reading.park(query, read.wanted, read.until, read.waiter);
-                } else {
-                    self.clients.answer_read(read.waiter, Err(replica.refusal(read.wanted, self.now)));
-                }
-            },
-        );
-        reading.arm(&mut self.reads_due, slot, self.now + self.settings.heartbeat_interval);
+        let now = self.now;
+        let Reading { parked, waiting, .. } = &mut *reading;
+        batch.drain(|query, read| {
+            if read.until.is_some() {
+                return parked.push(query, read);
+            }
+            leave(&mut self.clients, waiting, query);
+            replica.refuse(&mut self.clients, now, read);
+        });
+        reading.arm(&mut self.reads_due, slot, now, now + self.settings.heartbeat_interval);
         replica.reading = Some(reading);
         self.clients.recycle_batch(batch);
     }
@@ -455,26 +420,27 @@ impl<D: Disk> Worker<D> {
         let Some(mut reading) = replica.reading.take() else { return };
         let now = self.now;
         let is_applied = |asked: &mut Asked| asked.index.is_some_and(|index| index <= replica.applied);
-        while let Some(mut asked) = reading.asked.pop_front_if(is_applied) {
+        let Reading { asked, parked, waiting, .. } = &mut *reading;
+        let mut is_younger = false;
+        while let Some(mut asked) = asked.pop_front_if(is_applied) {
             replica.reflects = replica.reflects.max(Some(asked.at));
-            asked
-                .batch
-                .extract(|_| true, |query, read| replica.answer(&mut self.clients, now, query, read.waiter));
+            is_younger = true;
+            asked.batch.drain(|query, read| {
+                leave(&mut self.clients, waiting, query);
+                replica.answer(&mut self.clients, now, query, read.waiter);
+            });
             self.clients.recycle_batch(asked.batch);
         }
-        let Reading { asked, parked, .. } = &mut *reading;
-        let bounded = asked.iter_mut().map(|asked| &mut asked.batch).filter(|batch| batch.has_bounded);
-        let parked = (!parked.reads.is_empty()).then_some(parked);
-        let has_parked = parked.is_some();
-        for batch in bounded.chain(parked) {
-            batch.extract(
-                |read| replica.may_answer(read.wanted, now),
-                |query, read| replica.answer(&mut self.clients, now, query, read.waiter),
-            );
+        let mut answer = |query: &[u8], read: PendingRead| {
+            leave(&mut self.clients, waiting, query);
+            replica.answer(&mut self.clients, now, query, read.waiter);
+        };
+        // What is known of the state's age may be enough for some of those that asked later.
+        let batches = asked.iter_mut().map(|asked| &mut asked.batch);
+        for batch in batches.filter(|batch| is_younger && batch.has_bounded()) {
+            batch.extract(|read| replica.may_answer(read.wanted, now), &mut answer);
         }
-        if has_parked {
-            reading.recount_parked();
-        }
+        parked.drain_applied(replica.applied, answer);
         replica.reading = Some(reading);
     }
 
@@ -496,28 +462,31 @@ impl<D: Disk> Worker<D> {
         let Some(replica) = self.replicas[slot.0 as usize].as_mut() else { return };
         let Some(mut reading) = replica.reading.take() else { return };
         let (now, interval) = (self.now, self.settings.heartbeat_interval);
-        let Reading { parked, asked, .. } = &mut *reading;
-        for batch in asked.iter_mut().map(|asked| &mut asked.batch).chain([parked]) {
-            batch.extract(
-                |read| read.until.is_some_and(|until| until <= now),
-                |_, read| {
-                    self.clients.answer_read(read.waiter, Err(replica.refusal(read.wanted, now)));
-                },
-            );
+        let Reading { parked, asked, waiting, .. } = &mut *reading;
+        let mut refuse = |query: &[u8], read: PendingRead| {
+            leave(&mut self.clients, waiting, query);
+            replica.refuse(&mut self.clients, now, read);
+        };
+        let batches = asked.iter_mut().map(|asked| &mut asked.batch);
+        for batch in batches.filter(|batch| batch.first_until() <= now) {
+            batch.extract(|read| read.until.is_some_and(|until| until <= now), &mut refuse);
         }
-        reading.recount_parked();
+        parked.drain_due(now, refuse);
         // A later question's answer serves the earlier ones.
-        while reading.asked.len() > 1
-            && reading.asked.pop_front_if(|asked| asked.batch.reads.is_empty()).is_some()
-        {}
+        let (mut left, kept) = (asked.len(), QUESTIONS_KEPT);
+        asked.retain(|asked| {
+            left -= 1;
+            left < kept || !asked.batch.is_empty()
+        });
         reading.is_wanted |= reading.asked.back().is_some_and(|last| last.at + interval <= now);
         if reading.is_empty() {
             return;
         }
-        let is_asking = !reading.is_quiet() || reading.parked_asks > 0;
+        let is_asking = !reading.is_quiet() || reading.parked.wants_leader();
         let again = if is_asking { now + interval } else { Time::NEVER };
         let until = reading.first_until();
-        reading.arm(&mut self.reads_due, slot, until.min(again));
+        reading.not_before = now + GRAIN;
+        reading.arm(&mut self.reads_due, slot, now, until.min(again));
         replica.reading = Some(reading);
         if is_asking {
             self.touch(slot);

@@ -147,7 +147,7 @@ impl<D: Disk> Worker<D> {
 
     fn take_record(&mut self, slot: GroupSlot, voice: Voice, record: &Record, body: &[u8]) {
         if matches!(record.message, Message::ReadIndex { .. }) && self.lease_of(slot).is_some() {
-            return self.questions.push((slot, record.group, voice.from, record.message));
+            return self.take_read_question(slot, record.group, voice.from, record.message);
         }
         let from = voice.from;
         let (mut frames, mut runs, mut memberships) = (Frames::new(), Runs::new(), Memberships::new());

@@ -202,6 +202,12 @@ impl Replica {
         }
     }
 
+    /// How many proposals wait for their outcome or receipt.
+    pub(crate) fn proposals(&self) -> usize {
+        let relaxed = self.relaxed.as_ref().map_or(0, |relaxed| relaxed.pending.len());
+        self.staged.len() + self.pending.len() + relaxed
+    }
+
     /// The id of the last applied entry.
     pub(crate) fn applied_id(&self) -> EntryId {
         let term = self.core.term_at(self.applied).expect("the log reaches back to the applied entry");

@@ -219,6 +219,13 @@ impl Outboxes {
         outbox.bodies_bytes >= APPEND_BYTES
     }
 
+    /// Bytes that have not been handed to the transport.
+    pub(super) fn bytes(&self) -> usize {
+        let full: usize = self.full.iter().map(|(_, unit)| unit.len()).sum();
+        let of = |outbox: &Outbox| outbox.control.bytes.len() + outbox.appends.bytes.len();
+        full + self.peers.values().map(|outbox| of(outbox) + outbox.bodies_bytes as usize).sum::<usize>()
+    }
+
     /// Forgets everything unsaid.
     pub(super) fn clear(&mut self) {
         self.peers.clear();

@@ -29,6 +29,7 @@ use crate::peers::Peers;
 use crate::state_machine::{Checkpoint, Committed, Replies, StateMachine};
 use crate::{Applied, CreateError, GroupStatus, ProposeError, ReplaceError};
 
+mod clock;
 mod founding;
 mod full;
 mod leading;
@@ -38,6 +39,7 @@ mod reads;
 mod relaxed;
 mod scrub;
 mod snapshots;
+mod waiting;
 
 const GROUP: GroupId = GroupId(1);
 const TIMEOUT: Duration = Duration::from_millis(500);
@@ -198,6 +200,8 @@ impl Node {
             seed: 1,
             life: 1,
             clock_drift_ppm: 50_000,
+            reads_max: 1024,
+            read_bytes_max: 1 << 20,
             limits: crate::worker::TurnLimits::default(),
             accept_losses: false,
         };

@@ -6,6 +6,7 @@ use raftwerk_frame::{GroupId, Index, Term, Time};
 use raftwerk_wal::{Disk, LaneStats};
 
 use super::Worker;
+use super::reads::Waiting;
 use crate::state_machine::StateMachine;
 
 /// One replica, borrowed from its worker.
@@ -28,16 +29,28 @@ pub struct ReplicaView<'a> {
     pub log_bytes: u64,
 }
 
-/// How much a worker holds. Everything in here is bounded.
+/// How much a worker holds, counted between two turns. What bounds each of them stands beside it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Load {
-    /// Batches on their way to the disk.
+    /// Batches on their way to the disk: by the lane's queue.
     pub batches: usize,
-    /// Messages that wait for them.
+    /// Messages that wait for them: a few for each group and batch.
     pub held_messages: usize,
-    /// Reads not answered.
+    /// Reads not answered, wherever they wait: [`Settings::reads_max`](super::Settings).
     pub reads: usize,
-    /// Bytes in the inbox.
+    /// Bytes of their queries, and of answered ones that still lie among them: twice
+    /// [`Settings::read_bytes_max`](super::Settings).
+    pub read_bytes: usize,
+    /// Questions of followers that the next turn answers: 16,384.
+    pub questions: usize,
+    /// Proposals not answered, relaxed ones included: until they are committed by
+    /// [`Settings::uncommitted_bytes_max`](super::Settings) for each group, in which an empty one counts as four bytes.
+    pub pending: usize,
+    /// Changes of nodes that not every group has been told of: a few for each node that groups are shared with.
+    pub news: usize,
+    /// Bytes to be sent: what came up after the turn's messages had left.
+    pub outbox_bytes: usize,
+    /// Bytes in the inbox: 64 MiB of requests, as much of units, and one request and one unit more.
     pub inbox_bytes: usize,
     /// What the lane has done and holds.
     pub lane: LaneStats,
@@ -64,10 +77,17 @@ impl<D: Disk> Worker<D> {
 
     /// What it holds.
     pub(crate) fn load(&self) -> Load {
+        let mut reads = Waiting::default();
+        self.replicas.iter().flatten().for_each(|replica| reads += replica.reads_held());
         Load {
             batches: self.held.len(),
             held_messages: self.held.iter().map(|held| held.messages.len()).sum(),
-            reads: self.replicas.iter().flatten().map(|replica| replica.reads_len()).sum(),
+            reads: reads.reads,
+            read_bytes: reads.bytes,
+            questions: self.questions.len(),
+            pending: self.replicas.iter().flatten().map(|replica| replica.proposals()).sum(),
+            news: self.news.len(),
+            outbox_bytes: self.outboxes.bytes(),
             inbox_bytes: self.inbox.waiting_bytes(),
             lane: self.lane.stats(),
             log_bytes: self.lane.log_bytes(),

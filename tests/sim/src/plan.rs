@@ -391,6 +391,8 @@ fn limits(chance: &mut Chance, seed: u64, election: u64) -> (Settings, LaneOptio
         seed,
         life: 0,
         clock_drift_ppm: 50_000,
+        reads_max: 4 << 10,
+        read_bytes_max: 1 << 20,
         limits: TurnLimits::default(),
     };
     let lane = LaneOptions {

@@ -10,8 +10,8 @@ const MS: Duration = Duration::from_millis(1);
 const INTERVAL: Duration = Duration::from_millis(100);
 
 /// One of three, which follows node 2.
-fn follower() -> Node {
-    let mut node = Node::open(&MemoryFiles::new(), 1 << 20);
+pub(super) fn follower(change: impl FnOnce(&mut Settings)) -> Node {
+    let mut node = Node::open_with(&MemoryFiles::new(), 1 << 20, |settings, _| change(settings));
     node.create(&[1, 2, 3]);
     node.hear(2, Message::Heartbeat { term: Term(1), commit: Index(0), round: 0, rest: false });
     node.settle();
@@ -29,7 +29,7 @@ impl Node {
     }
 
     /// The questions of reads that have left for node 2 since this was asked last.
-    fn questions(&self) -> Vec<u64> {
+    pub(super) fn questions(&self) -> Vec<u64> {
         let asked = |(to, record): (PeerId, Record)| match record.message {
             Message::ReadIndex { round, .. } if to == PeerId(2) => Some(round),
             _ => None,
@@ -37,14 +37,14 @@ impl Node {
         self.wire.0.lock().unwrap().drain(..).filter_map(asked).collect()
     }
 
-    fn answer_question(&self, round: u64) {
+    pub(super) fn answer_question(&self, round: u64) {
         self.hear(2, Message::ReadIndexReply { term: Term(1), round, index: Index(0) });
     }
 }
 
 #[test]
 fn many_reads_of_bounded_staleness_share_a_question_and_later_ones_need_none() {
-    let mut node = follower();
+    let mut node = follower(|_| ());
     let within = Wanted::Within(100 * MS);
     let mut first: Vec<Answer> = (0..32).map(|_| node.read(within, Some(1000 * MS))).collect();
     node.turn(MS);
@@ -84,7 +84,7 @@ fn many_reads_of_bounded_staleness_share_a_question_and_later_ones_need_none() {
 
 #[test]
 fn a_question_that_is_lost_is_asked_again() {
-    let mut node = follower();
+    let mut node = follower(|_| ());
     let mut answer = node.read(Wanted::Latest, Some(10_000 * MS));
     node.turn(MS);
     assert_eq!(node.questions().len(), 1);
@@ -101,7 +101,7 @@ fn a_question_that_is_lost_is_asked_again() {
 
 #[test]
 fn a_read_waits_as_long_as_it_was_told_and_says_why_in_vain() {
-    let mut node = follower();
+    let mut node = follower(|_| ());
     let mut strong = node.read(Wanted::Latest, Some(30 * MS));
     let mut behind = node.read(Wanted::AtLeast(Index(9)), Some(40 * MS));
     let mut stale = node.read(Wanted::Within(MS), Some(50 * MS));
@@ -145,7 +145,7 @@ fn a_read_that_may_wait_outlasts_a_time_without_a_leader() {
 
 #[test]
 fn a_turn_takes_in_only_what_was_called_before_its_time_was_read() {
-    let mut node = follower();
+    let mut node = follower(|_| ());
     node.worker.count_requests();
     let mut late = node.read(Wanted::Any, None);
     let end = node.worker.turn(node.now);
@@ -157,7 +157,7 @@ fn a_turn_takes_in_only_what_was_called_before_its_time_was_read() {
 #[test]
 fn groups_of_one_leader_that_are_read_are_renewed_together() {
     const OTHER: GroupId = GroupId(2);
-    let mut node = follower();
+    let mut node = follower(|_| ());
     let founders = Configuration::of_voters([1, 2, 3].map(NodeId));
     let mut made = node.order(|reply| Order::Found { group: OTHER, founders, reply });
     node.settle();

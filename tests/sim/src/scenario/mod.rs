@@ -224,6 +224,8 @@ impl Scenario {
             seed,
             life: 0,
             clock_drift_ppm: 50_000,
+            reads_max: 4 << 10,
+            read_bytes_max: 1 << 20,
             limits: raftwerk::drive::TurnLimits::default(),
         };
         let lane = LaneOptions {
