@@ -35,7 +35,8 @@ pub struct Config {
     /// the lanes. Not counted: state machines, and for each worker requests that it has not taken in (`inbox_max`, 64 MiB), units of
     /// the network (64 MiB), reads that wait (`reads_max`, `read_bytes_max`), and callers of proposals that are not committed
     /// (`uncommitted_bytes_max` for each group). When it gets short the latest entries are no longer kept for followers,
-    /// then followers wait, then proposals are [`Busy`](crate::ProposeError::Busy); compaction frees it. Default 1 GiB; at least 16 MiB and 16 payloads for each worker.
+    /// then followers wait, then proposals are [`Busy`](crate::ProposeError::Busy); compaction frees it. Default 1 GiB; at least
+    /// 16 MiB and 16 payloads for each worker.
     /// A group takes about 400 bytes of it, an entry that came alone 60.
     pub memory_bytes: u64,
     /// Whether the log is synced before anything is acknowledged. Default true. Without it a crash of the machine can

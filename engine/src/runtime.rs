@@ -21,7 +21,7 @@ pub(crate) const RIGHT_RATE: u32 = 1_000_000;
 /// time, it decides by this clock.
 ///
 /// It goes on while the machine is suspended, as the clock of [`std::time`] does not: what a follower has promised and what a
-/// leader's lease counts on must end at the same time, and a state gets older, whoever sleeps. What *waits* for a time, a parked
+/// leader's lease counts on must end at the same time, and a state gets older, whichever machine sleeps. What *waits* for a time, a parked
 /// thread or a timer of the transport, may wait by a clock that stops, and so wake late; it asks this one before it acts.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Clock {
