@@ -119,3 +119,33 @@ fn a_witness_comes_in_by_the_configuration_where_the_log_begins() {
     assert_eq!(cluster.group(1).commit(), cluster.group(1).last().index);
     assert_eq!((cluster.group(3).role(), cluster.leader()), (Role::Follower, Some(1)));
 }
+
+/// Of entries of earlier terms, which may have been replaced and have come back, a notice of durability may speak too early. A new
+/// leader shows them when its own first entry, which is written once, is durable behind them.
+#[test]
+fn a_new_leader_shows_a_witness_earlier_entries_when_its_own_is_durable() {
+    let mut cluster = Cluster::with_logs(two_and_a_witness(), &[&[1, 1], &[1, 1], &[]], &[1, 1, 1]);
+    cluster.options.syncs_at_once = false;
+    cluster.campaign(1);
+    for _ in 0..4 {
+        if cluster.group(1).role() != Role::Leader {
+            cluster.sync(1);
+        }
+        cluster.deliver_where(|packet| packet.to != 1);
+        cluster.sync(2);
+        cluster.sync(3);
+        if cluster.group(1).role() != Role::Leader {
+            cluster.deliver_where(|packet| packet.to == 1);
+        }
+    }
+    assert_eq!(cluster.group(1).role(), Role::Leader);
+    cluster.deliver_where(|packet| packet.from == 2 && packet.to == 1);
+    assert_eq!(cluster.progress(1, 2).matched, Index(3));
+    assert_eq!(entries_to(&cluster, 3), 0, "it has not made its own entry durable");
+    cluster.sync(1);
+    cluster.settle();
+    cluster.sync(3);
+    cluster.settle();
+    cluster.run(T);
+    assert!(entries_to(&cluster, 3) > 0 || cluster.group(3).last().index == Index(3));
+}

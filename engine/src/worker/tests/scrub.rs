@@ -191,3 +191,37 @@ fn a_lane_that_is_not_to_live_with_damage_stops() {
     node.pass(TIMEOUT);
     assert_eq!(node.write(b"more"), Err(ProposeError::Poisoned));
 }
+
+/// A leader that loses entries it has not applied begins anew as a fenced follower. Its own followers may rest, bound to this node.
+#[test]
+fn a_leader_that_is_made_anew_renounces() {
+    let files = MemoryFiles::new();
+    let mut node = watchful(&files, 0);
+    let term = node.lead_with_one(10, 4096);
+    for _ in 0..30 {
+        drop(node.propose(&[1; 4096]));
+        node.settle();
+    }
+    let before = node.status().unwrap();
+    assert_eq!((before.role, before.last.index.0 - before.applied.0), (Role::Leader, 30));
+    let slot = node.worker.slot_of(GROUP).unwrap();
+    let at = before.last.index.prev();
+    let place = node.worker.lane.read(slot, at, at, 1).unwrap()[0].place;
+    let path = format!("lane-0/seg-{:016x}.log", place.segment);
+    assert!(files.rot(&path, u64::from(place.offset) + 70, 1));
+    node.said();
+    // Node 3 is to be sent the log from its beginning, and that is how the damage is met.
+    node.hear(3, Message::AppendAck { term, matched: before.last.index.prev().prev(), account: 0 });
+    assert!(node.inbox.arrive(Arrival::Lost(NodeId(3))));
+    for _ in 0..40 {
+        for follower in [2, 3] {
+            node.hear(follower, Message::HeartbeatAck { term, round: 0, binds: false, rest: false });
+        }
+        node.turn(TIMEOUT / 5);
+        node.settle();
+    }
+    let after = node.status().unwrap();
+    assert_eq!((after.role, node.worker.metrics.read().replicas_fenced), (Role::Follower, 1), "{after:?}");
+    let renounced = node.said().iter().filter(|said| **said == Message::Renounce { term }).count();
+    assert_eq!(renounced, 2);
+}
