@@ -43,7 +43,7 @@ pub struct Config {
     /// it; T at the most. It takes no proposals meanwhile. T is a good choice: an heir that does not answer is followed by the
     /// next. Zero: it goes as soon as a voter has been sent the news that it may.
     pub retirement: Duration,
-    /// For so long after it begins, this replica grants no vote: before a restart its node may have promised to support
+    /// For so long after it begins, this replica grants no vote, to itself neither: before a restart its node may have promised to support
     /// others ([`Input::Supports`](crate::Input)). The longest promise that any earlier life of the node may have given; zero
     /// for a replica that has no past.
     pub abstention: Duration,

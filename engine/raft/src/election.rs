@@ -138,7 +138,8 @@ impl Group {
     /// Campaigns, or first asks whether it would help. Only voters do.
     pub(crate) fn campaign(&mut self, ask_first: bool, transfer: bool, effects: &mut Effects) {
         let me = self.config.node;
-        if self.role == Role::Leader || !self.may_campaign() || self.is_bound() && !transfer {
+        let has_promised = self.is_bound() || self.now < self.abstains_until;
+        if self.role == Role::Leader || !self.may_campaign() || has_promised && !transfer {
             return;
         }
         self.leader = None;

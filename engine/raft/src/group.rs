@@ -116,7 +116,8 @@ pub struct Group {
     pub(crate) uncommitted_bytes: u64,
     pub(crate) reads: Reads,
     pub(crate) ties: Ties,
-    /// No vote is granted before: support that this node promised before a restart, or a join, may stand until then.
+    /// No vote is granted before, nor is there a campaign unless a leader wants it: support that this node promised before a
+    /// restart, or a join, may stand until then.
     pub(crate) abstains_until: Time,
     /// A follower's reads.
     pub(crate) asked: Option<Box<Asked>>,
@@ -131,7 +132,9 @@ impl Group {
         let mut rng = Rng::new(config.seed ^ config.node.0.rotate_left(32));
         let is_new = hard_state == HardState::default() && last == Index(0);
         let timeout = random_timeout(&mut rng, config.election_timeout);
-        let deadline = now + config.first_timeout.filter(|_| is_new).unwrap_or(timeout);
+        let timeout = config.first_timeout.filter(|_| is_new).unwrap_or(timeout);
+        // A campaign is a vote, too.
+        let deadline = now + timeout + config.abstention.saturating_sub(config.election_timeout);
         let mut group = Self {
             peers: SmallVec::new(),
             home: config.log,

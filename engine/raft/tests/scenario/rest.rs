@@ -293,6 +293,9 @@ fn a_replica_that_abstains_votes_for_nobody_within_a_timeout() {
     cluster.campaign(rival);
     cluster.settle();
     assert_eq!(cluster.leader(), Some(leader), "nobody answers");
+    cluster.campaign(back);
+    cluster.settle();
+    assert_eq!(cluster.leader(), Some(leader), "nor does it vote for itself");
     cluster.advance(T);
     cluster.campaign(rival);
     cluster.settle();
