@@ -44,13 +44,13 @@ impl Abstention {
     }
 
     /// What is to be noted with whatever else is.
-    pub(super) fn to_note(&self, now: Time) -> Duration {
+    pub(super) fn worth_noting(&self, now: Time) -> Duration {
         if now >= self.outwaited_at { self.own } else { self.noted }
     }
 
     /// Whether what is noted is longer than it has to be.
     pub(super) fn is_outwaited(&self, now: Time) -> bool {
-        self.to_note(now) < self.noted
+        self.worth_noting(now) < self.noted
     }
 
     /// This is noted, durably.

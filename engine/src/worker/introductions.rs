@@ -121,7 +121,7 @@ impl<D: Disk> Worker<D> {
         introductions.is_noting = true;
         let mut list = news.clone();
         list.extend(known.into_iter().filter(|note| !news.iter().any(|new| new.node == note.node)));
-        let support = self.abstention.to_note(self.now);
+        let support = self.abstention.worth_noting(self.now);
         let token = self.transfers.expect(Work::Note(Note { news, replaced, support }));
         self.lane.note(token, Notes { peers: list, support });
     }
