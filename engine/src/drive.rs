@@ -244,6 +244,25 @@ impl<D: Disk> Node<D> {
         self.workers[self.worker_of(group)].lease_until(group)
     }
 
+    /// Whether a worker still has to tell some of its groups what has become of a node: until they know, they go by what was so
+    /// before.
+    ///
+    /// # Panics
+    /// If there is no such worker.
+    #[must_use]
+    pub fn is_telling(&self, worker: usize) -> bool {
+        self.workers[worker].is_telling()
+    }
+
+    /// Whether a worker's entries wait until its log's next segment is made.
+    ///
+    /// # Panics
+    /// If there is no such worker.
+    #[must_use]
+    pub fn awaits_segment(&self, worker: usize) -> bool {
+        self.workers[worker].awaits_segment()
+    }
+
     /// How much a worker holds.
     ///
     /// # Panics

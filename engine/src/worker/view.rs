@@ -75,6 +75,16 @@ impl<D: Disk> Worker<D> {
         })
     }
 
+    /// Whether there is news of nodes that not all of its groups have been told.
+    pub(crate) fn is_telling(&self) -> bool {
+        !self.news.is_empty()
+    }
+
+    /// Whether entries wait until the next segment is made.
+    pub(crate) fn awaits_segment(&self) -> bool {
+        !self.is_full && self.lane.space() == 0
+    }
+
     /// What it holds.
     pub(crate) fn load(&self) -> Load {
         let mut reads = Waiting::default();

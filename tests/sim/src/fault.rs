@@ -108,6 +108,22 @@ kinds! {
     Oust = "oust",
     /// A bit of a durable batch flips while the node runs, and nobody has read it yet.
     Decay = "decay",
+    /// Every turn of a node's workers takes up to a tenth of an election timeout, for a while.
+    SlowTurns = "slow-turns",
+    /// One channel of a link stands still for a while; the others go on.
+    StallChannel = "stall-channel",
+    /// A node's next segments are long in the making, and its appends are not.
+    SlowSegment = "slow-segment",
+    /// A node's clock runs at another rate from now on, within the bound.
+    ClockRate = "clock-rate",
+    /// A node's clock stands still for a while; in every second case the node with it.
+    ClockStop = "clock-stop",
+    /// Of one direction of a link, nothing but signs of life passes.
+    Murmur = "murmur",
+    /// A leader takes itself out of its group, and is heard no longer when that has just begun.
+    Resign = "resign",
+    /// A follower does not hear its leader for just about as long as a promise lasts.
+    Lapse = "lapse",
 }
 
 impl FaultKind {
@@ -126,6 +142,21 @@ impl FaultKind {
     /// Not a fault, but what an operator asks for.
     pub(crate) const fn is_wish(self) -> bool {
         matches!(self, Self::Transfer | Self::Reconfigure | Self::Rejoin)
+    }
+
+    /// Drawn apart, each kind in a stream of its own (`variety`): what is drawn in other streams stays as it was.
+    pub(crate) const fn is_drawn_apart(self) -> bool {
+        matches!(
+            self,
+            Self::SlowTurns
+                | Self::StallChannel
+                | Self::SlowSegment
+                | Self::ClockRate
+                | Self::ClockStop
+                | Self::Murmur
+                | Self::Resign
+                | Self::Lapse
+        )
     }
 
     /// Takes away what was durable: only a minority of nodes may suffer such.

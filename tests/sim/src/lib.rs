@@ -25,6 +25,7 @@ pub mod scenario;
 mod shadow;
 mod shrink;
 mod subject;
+mod variety;
 mod watch;
 mod world;
 

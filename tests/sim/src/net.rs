@@ -73,6 +73,16 @@ pub(crate) struct Link {
     /// The connection was made anew then: what was sent before does not arrive.
     pub(crate) made_at: u64,
     latest: [u64; Channel::COUNT],
+    /// Nothing of a channel passes before; then everything does.
+    stalled_until: [u64; Channel::COUNT],
+}
+
+impl Link {
+    /// A channel stands still until then.
+    pub(crate) fn stall(&mut self, slot: usize, until: u64) {
+        let stalled = &mut self.stalled_until[slot % Channel::COUNT];
+        *stalled = until.max(*stalled);
+    }
 }
 
 /// What becomes of a message.
@@ -167,6 +177,9 @@ impl Links {
             delay *= SLOW_TIMES;
         }
         let mut at = (now + delay).max(link.clogged_until);
+        if let Some(slot) = order.and_then(Channel::slot) {
+            at = at.max(link.stalled_until[slot]);
+        }
         match order.filter(|_| !is_free) {
             Some(channel) => {
                 let latest = &mut link.latest[channel.slot().unwrap_or_default()];

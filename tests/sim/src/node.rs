@@ -80,6 +80,26 @@ pub(crate) struct Rounds {
     pub(crate) is_working: [bool; 3],
     /// How many batches the write that is going on takes along: those that came since have to wait.
     pub(crate) batches: usize,
+    /// Its turn is not over before.
+    pub(crate) free_at: u64,
+    /// Its entries wait for a segment, since then.
+    pub(crate) awaits_segment: Option<u64>,
+    /// The groups that it has led while it waits for that, and in which term.
+    pub(crate) led: SmallVec<[(GroupId, u64); 2]>,
+}
+
+impl Rounds {
+    /// Of a worker that has had no turn.
+    pub(crate) fn new() -> Self {
+        Self {
+            turn_at: u64::MAX,
+            is_working: [false; 3],
+            batches: 0,
+            free_at: 0,
+            awaits_segment: None,
+            led: SmallVec::new(),
+        }
+    }
 }
 
 /// One node.
@@ -103,6 +123,14 @@ pub(crate) struct SimNode {
     pub(crate) workers: usize,
     pub(crate) frozen_until: u64,
     pub(crate) hangs_until: u64,
+    /// Its turns take so long, until then.
+    pub(crate) slow_turns: (u64, u64),
+    /// Segments are made no sooner.
+    pub(crate) segments_until: u64,
+    /// The election timeout of this life, in nanoseconds.
+    pub(crate) timeout: u64,
+    /// By node and group: when that was last heard, while entries wait for a segment here.
+    pub(crate) heard: Vec<u64>,
     /// When that hang began.
     pub(crate) hangs_since: u64,
     /// This worker has no turns until then.
@@ -177,6 +205,10 @@ impl SimNode {
             workers,
             frozen_until: 0,
             hangs_until: 0,
+            slow_turns: (0, 0),
+            segments_until: 0,
+            timeout: 0,
+            heard: Vec::new(),
             hangs_since: 0,
             stuck: (0, 0),
             hurries: false,

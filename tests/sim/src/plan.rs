@@ -13,6 +13,7 @@ use raftwerk_wal::{LaneOptions, OnDamage};
 use crate::chance::Chance;
 use crate::fault::{FaultKind, FaultSet, Strike, decays, schedule};
 use crate::quic::QuicPlan;
+use crate::variety::{self, Apart, Variety};
 
 /// How unkind the world is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -151,6 +152,10 @@ pub struct Plan {
     pub noise_ppm: u32,
     /// One call in so many comes with a relaxed proposal; none if 0.
     pub relaxed: u64,
+    /// What differs between nodes, and between the lives of one.
+    pub(crate) variety: Variety,
+    /// There are clocks that stand still: nothing that is said of ages is judged.
+    pub clocks_stop: bool,
     /// Settings of all workers; the node's number is filled in.
     pub settings: Settings,
     /// Limits of all lanes; the lane's number is filled in.
@@ -207,9 +212,15 @@ impl Plan {
         };
         let nodes = options.nodes.unwrap_or_else(|| chance.one_of(counts));
         let groups = options.groups.unwrap_or_else(|| chance.one_of(&[1, 1, 1, 2, 3, 6]));
-        let voters = (0..groups).map(|_| voters(&mut chance, nodes, options.profile)).collect();
+        let mut voters: Vec<_> = (0..groups).map(|_| voters(&mut chance, nodes, options.profile)).collect();
+        let groups = variety::many_groups(seed, options.profile)
+            .filter(|_| options.groups.is_none())
+            .unwrap_or(groups);
+        // About leases all groups have the same.
+        voters.resize_with(groups, || (0..nodes).collect());
         // Nodes support each other only where they have as many workers.
-        let is_churning = matches!(options.profile, Profile::Churn | Profile::Members);
+        let is_churning = matches!(options.profile, Profile::Churn | Profile::Members)
+            || is_about_leases && !is_quiet && variety::leases_change(seed);
         let (alike, usual) = (chance.below(4) > 0 || is_about_leases, chance.one_of(&[1, 1, 2, 3]));
         let one = |chance: &mut Chance| if alike { usual } else { chance.one_of(&[1, 1, 1, 2, 3]) };
         let workers = (0..nodes).map(|_| one(&mut chance)).collect();
@@ -247,6 +258,14 @@ impl Plan {
             }
             strikes.extend(decays);
         }
+        let variety = Variety::draw(seed, options.profile, election);
+        let damages = is_churning && lane.on_damage == OnDamage::Fence && variety::damages_members(seed);
+        let profile = options.profile;
+        let apart = Apart { profile, changes: is_churning, damages, nodes, end, election, gap };
+        strikes.extend(apart.strikes(seed, options.without));
+        // Who lost something can be told from who left only where no whole disk, and no replica, goes.
+        let goes = |kind: FaultKind| matches!(kind, FaultKind::Wipe | FaultKind::Rejoin);
+        strikes.retain(|strike| !damages || !goes(strike.kind));
         if let Some(kept) = &options.strikes {
             let chosen = kept.iter().filter_map(|at| strikes.get(*at).copied());
             strikes = chosen.collect();
@@ -257,13 +276,17 @@ impl Plan {
             strike.span = election * (2 + strike.salt % 11);
         }
         // Leases rest on clocks that run, if not at the right rate. Where one may leap, there are none.
-        if strikes.iter().any(|strike| strike.kind == FaultKind::ClockLeap) {
+        let clocks_stop = strikes.iter().any(|strike| strike.kind == FaultKind::ClockStop);
+        if clocks_stop || strikes.iter().any(|strike| strike.kind == FaultKind::ClockLeap) {
             settings.clock_drift_ppm = 1_000_000;
         }
-        let priorities = priorities(seed, nodes, is_churning);
-        let remembers_batches = !is_churning && strikes.iter().any(|strike| strike.kind.is_damage());
-        let may_accept =
-            remembers_batches && lane.on_damage == OnDamage::Fence && options.profile != Profile::Quic;
+        let remembers_batches =
+            (!is_churning || damages) && strikes.iter().any(|strike| strike.kind.is_damage());
+        let priorities = priorities(seed, nodes, is_churning, remembers_batches);
+        let may_accept = remembers_batches
+            && !is_churning
+            && lane.on_damage == OnDamage::Fence
+            && options.profile != Profile::Quic;
         Self {
             nodes,
             groups,
@@ -286,6 +309,8 @@ impl Plan {
                 Profile::Members => chance.one_of(&[0, 0, 2]),
                 _ => 0,
             },
+            variety,
+            clocks_stop,
             settings,
             lane,
             inbox_max: chance.one_of(&[1, 4, 64, 1024]) as usize,
@@ -319,7 +344,7 @@ fn kinds(chance: &mut Chance, profile: Profile) -> FaultSet {
         // What they try are leases, and elsewhere much else is in the way.
         Profile::Leases if matches!(kind, FaultKind::Part | FaultKind::Oust) => true,
         _ if matches!(kind, FaultKind::Part | FaultKind::Oust) => false,
-        _ if kind == FaultKind::Decay => false, // drawn apart
+        _ if kind == FaultKind::Decay || kind.is_drawn_apart() => false,
         Profile::Gentle => matches!(kind, FaultKind::Kill | FaultKind::Delay | FaultKind::Isolate),
         Profile::Leases => {
             matches!(
@@ -415,10 +440,12 @@ fn limits(chance: &mut Chance, seed: u64, election: u64) -> (Settings, LaneOptio
     (settings, lane)
 }
 
-/// In every second run in which groups change, nodes are not equally willing to lead, and at most one not at all. Drawn apart.
-fn priorities(seed: u64, nodes: usize, is_churning: bool) -> Vec<u8> {
+/// In every second run in which groups change, and in every fourth other one with damage, nodes are not equally willing to lead, and
+/// at most one not at all. Drawn apart.
+fn priorities(seed: u64, nodes: usize, is_churning: bool, has_damage: bool) -> Vec<u8> {
     let mut chance = Chance::of(seed, "priorities");
-    if !is_churning || chance.below(2) == 0 {
+    let is_rare = !is_churning && (!has_damage || chance.below(2) == 0);
+    if is_rare || chance.below(2) == 0 {
         return vec![PRIORITY_MAX; nodes];
     }
     let mut has_unwilling = false;

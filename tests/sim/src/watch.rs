@@ -41,7 +41,8 @@
 //! | `found is durable` | what a node finds under a name when it opens, and goes on with, has that name durably |
 //! | `the unwilling do not ask` | a node of priority 0 asks nobody whether it could lead |
 //! | `bounds` | queues and buffers stay within their limits |
-//! | `leases exclude` | when a replica begins to lead, nobody has a lease of an earlier term, by its own clock |
+//! | `leases exclude` | who has a lease, by its own clock, knows all that is committed, and nobody has led a later term |
+//! | `a segment may take its time` | a leader that waits for one, and is answered, goes on leading for 4 T |
 //! | `rest is earned` | a leader lets its group rest only if all that support its node hold everything |
 //! | `vouched for` | who supports a worker, does so by signs of life of that worker; one whose disk hangs leads nobody |
 //!

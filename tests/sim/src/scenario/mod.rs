@@ -21,6 +21,7 @@ use raftwerk_wal::{LaneOptions, OnDamage};
 use crate::chance::Chance;
 use crate::plan::{DiskPlan, NetPlan, Plan};
 use crate::subject::{KeyValueSubject, Subject};
+use crate::variety::Variety;
 use crate::watch::Checked;
 use crate::world::{Report, World};
 
@@ -156,6 +157,8 @@ impl Scenario {
             readers: if self.clients > 0 { 2 } else { 0 },
             repeaters: usize::from(self.clients > 0),
             think: chance.one_of(&[1, 5, 20]) * MS,
+            variety: Variety::none(seed),
+            clocks_stop: false,
             settings,
             lane,
             inbox_max: 1024,

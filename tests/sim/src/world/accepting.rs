@@ -38,6 +38,7 @@ impl World<'_> {
         if !self.plan.accepts_losses {
             return Ok(());
         }
+        self.mend_links();
         let mut chance = Chance::of(self.seed, "accepting");
         let group = chance.below(self.plan.groups as u64) as usize;
         let id = group_id(group);
@@ -122,7 +123,7 @@ impl World<'_> {
 
     /// Nobody may lead by the vote of one that is fenced, and there is no majority without.
     fn stay_without_a_leader(&mut self, id: GroupId) -> Checked {
-        let timeout = 2 * self.plan.settings.election_timeout.as_nanos() as u64;
+        let timeout = 2 * self.longest_timeout();
         let leads =
             self.run_until(self.now + TIMEOUTS_WITHOUT * timeout, |world| world.leading(id).is_some())?;
         if leads {
@@ -215,7 +216,7 @@ impl World<'_> {
         let kept = self.watch.accept_loss(id, best.core);
         held(&self.ledger).accept_loss(id, kept);
         self.say(|| format!("{id}  goes on after {last}; of {before} committed, it has {kept}"));
-        let timeout = 2 * self.plan.settings.election_timeout.as_nanos() as u64;
+        let timeout = 2 * self.longest_timeout();
         let goes_on = |world: &mut Self| {
             left.iter().all(|at| {
                 let Some(body) = world.nodes[*at].body.as_ref() else { return false };

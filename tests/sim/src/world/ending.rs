@@ -20,10 +20,53 @@ use crate::watch::{Checked, Violation};
 const TIMEOUTS_TO_PROGRESS: u64 = 10;
 /// How long the replicas have to become equal; the transfer of a snapshot that went wrong is given up after 30 s.
 const TO_CONVERGE: u64 = 120_000_000_000;
+/// What must happen in time, where enough nodes are there.
+const IN_TIME: [&str; 2] = ["progress", "convergence"];
 
 impl World<'_> {
     pub(super) fn end(&mut self) -> Checked {
+        match self.come_to_rest() {
+            // A node is gone for good that nobody replaces: the others may be too few.
+            Err(violation)
+                if (self.is_given_up || self.waits_for_damaged())
+                    && IN_TIME.contains(&&*violation.invariant) =>
+            {
+                Ok(())
+            }
+            ended => ended,
+        }
+    }
+
+    /// Where groups change, whether one has come to a configuration without a quorum of those that have lost nothing. One that has
+    /// has no say before a leader repairs it: such a group has no leader until an operator decides.
+    fn waits_for_damaged(&self) -> bool {
+        if !self.plan.is_churning || self.nodes.iter().all(|node| !node.is_damaged) {
+            return false;
+        }
+        let bodies =
+            || self.nodes.iter().filter(|node| node.is_reachable()).filter_map(|node| node.body.as_ref());
+        let views = |body: &'_ raftwerk::drive::Node<_>, id| {
+            let view = body.replicas(body.worker_of(id)).find(|view| view.group == id);
+            view.map(|view| (view.core.configuration().clone(), view.core.is_fenced()))
+        };
+        (0..self.plan.groups).map(group_id).any(|id| {
+            let whole: Vec<_> =
+                bodies().filter(|body| views(body, id).is_some_and(|(_, is_fenced)| !is_fenced)).collect();
+            let is_too_few = |half: &[raftwerk::NodeId]| {
+                !half.is_empty()
+                    && half.iter().filter(|node| whole.iter().any(|body| body.id() == **node)).count()
+                        <= half.len() / 2
+            };
+            let lacks = |of: &raftwerk::Configuration| is_too_few(&of.voters) || is_too_few(&of.outgoing);
+            bodies().any(|body| views(body, id).is_some_and(|(configuration, _)| lacks(&configuration)))
+        })
+    }
+
+    fn come_to_rest(&mut self) -> Checked {
         self.heal()?;
+        if self.is_given_up {
+            return Ok(());
+        }
         self.progress(0..self.plan.groups)?;
         self.converge()?;
         self.let_go()?;
@@ -42,6 +85,8 @@ impl World<'_> {
             node.files.limit(None);
             *held(&node.mishaps) = Mishaps::default();
             (node.frozen_until, node.hangs_until, node.stuck) = (0, 0, (0, 0));
+            self.restore_pace(at);
+            let node = &self.nodes[at];
             if let Some(body) = node.body.as_ref()
                 && (0..body.workers()).any(|worker| body.load(worker).is_poisoned)
             {
@@ -86,7 +131,7 @@ impl World<'_> {
     /// Every one of these groups commits something new. One that still has much to commit from before, or to bring to its followers
     /// before it may commit (paper, section 5.4.2), may take its time for that, as long as it never stands still.
     pub(super) fn progress(&mut self, groups: Range<usize>) -> Checked {
-        let timeout = 2 * self.plan.settings.election_timeout.as_nanos() as u64;
+        let timeout = 2 * self.longest_timeout();
         let to_connect = self.plan.quic.as_ref().map_or(0, QuicPlan::patience);
         let patience = TIMEOUTS_TO_PROGRESS * timeout + to_connect + self.patience();
         let mut probes: Vec<Probe> = groups.map(|group| Probe::new(group, self)).collect();

@@ -47,9 +47,17 @@ impl World<'_> {
                 self.cut(&strike, 1)
             }
             FaultKind::Part => self.cut(&strike, 1),
+            FaultKind::Murmur => self.murmur(&strike, 1),
+            FaultKind::StallChannel => self.stall_channel(&strike),
+            FaultKind::Resign if strike.span == 0 => self.last_words(&strike),
+            FaultKind::Resign => self.resign(&strike),
+            FaultKind::Lapse => self.lapse(&strike),
             FaultKind::Depose => self.depose(at),
             FaultKind::Oust => self.oust(at),
             FaultKind::Reset => self.reset(strike.node, strike.other),
+            FaultKind::SlowTurns | FaultKind::SlowSegment | FaultKind::ClockRate | FaultKind::ClockStop => {
+                self.delay(&strike)
+            }
             _ => self.disturb(&strike),
         }
         Ok(())
@@ -76,6 +84,10 @@ impl World<'_> {
                 | FaultKind::Depose
                 | FaultKind::Oust
                 | FaultKind::Part
+                | FaultKind::Murmur
+                | FaultKind::StallChannel
+                | FaultKind::Resign
+                | FaultKind::Lapse
         ) {
             return true;
         }
@@ -86,6 +98,9 @@ impl World<'_> {
             let is_about_links =
                 matches!(kind, FaultKind::Bridge | FaultKind::Split | FaultKind::OneWay | FaultKind::Isolate);
             return up || is_about_links;
+        }
+        if self.plan.is_churning {
+            return up && self.may_be_damaged(node);
         }
         up && (kind != FaultKind::Wipe || self.is_noted_by_all(node))
             && !self.nodes[node].is_fenced
@@ -244,6 +259,7 @@ impl World<'_> {
                 self.connect_again(&strike);
             }
             FaultKind::Oust => self.end_ousting(&strike),
+            FaultKind::Murmur if !self.is_ending => self.murmur(&strike, -1),
             FaultKind::DiskFull => self.nodes[strike.node].files.limit(None),
             _ => {}
         }

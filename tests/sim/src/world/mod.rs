@@ -9,10 +9,13 @@ mod accepting;
 mod clients;
 mod delicate;
 mod ending;
+mod exclusion;
 mod faults;
 mod nodes;
 mod operator;
 mod ousting;
+mod outgoing;
+mod pace;
 mod preferring;
 mod reaching;
 mod readers;
@@ -41,7 +44,7 @@ use self::stage::Stage;
 pub(crate) use self::stage::Told;
 use crate::chance::Chance;
 use crate::disk::{Queue, held};
-use crate::fault::FaultCounts;
+use crate::fault::{FaultCounts, FaultKind};
 use crate::ledger::{Audited, Ledger};
 use crate::levels::Commits;
 use crate::net::Links;
@@ -205,6 +208,7 @@ struct Chances {
     delicate: Chance,
     connections: Chance,
     priorities: Chance,
+    pace: Chance,
 }
 
 /// A whole cluster, its world and its checkers.
@@ -246,6 +250,12 @@ pub struct World<'a> {
     leased_reads: u64,
     /// By node: the latest term in which its replica of a group was seen to lead.
     latest_led: Vec<FxHashMap<GroupId, u64>>,
+    /// By group: the latest term in which anybody was seen to lead.
+    newest_led: Vec<u64>,
+    /// A node that an operator would have to replace, in a run that has none for that: it ends there.
+    is_given_up: bool,
+    /// Clocks leap, or stand still.
+    clocks_leap: bool,
     /// By node, the groups that it led when they came to rest: term and last index.
     rested: Vec<FxHashMap<GroupId, (u64, u64)>>,
     is_ending: bool,
@@ -325,6 +335,7 @@ impl<'a> World<'a> {
                 delicate: Chance::of(seed, "delicate"),
                 connections: Chance::of(seed, "connections"),
                 priorities: Chance::of(seed, "priorities again"),
+                pace: Chance::of(seed, "pace"),
             },
             faults: FaultCounts::default(),
             events: 0,
@@ -335,6 +346,10 @@ impl<'a> World<'a> {
             installed: 0,
             leased_reads: 0,
             latest_led: vec![FxHashMap::default(); nodes],
+            newest_led: vec![0; plan.groups],
+            is_given_up: false,
+            clocks_leap: plan.clocks_stop
+                || plan.strikes.iter().any(|strike| strike.kind == FaultKind::ClockLeap),
             rested: vec![FxHashMap::default(); nodes],
             is_ending: false,
             sent: Vec::new(),
@@ -411,7 +426,7 @@ impl<'a> World<'a> {
     }
 
     fn live(&mut self) -> Checked {
-        self.run_until(self.plan.end, |world| world.events >= EVENTS_MAX)?;
+        self.run_until(self.plan.end, |world| world.events >= EVENTS_MAX || world.is_given_up)?;
         self.end()
     }
 

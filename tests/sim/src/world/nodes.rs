@@ -15,7 +15,6 @@ use raftwerk_wal::memory::SectorFate;
 use raftwerk_wal::{Directory, LaneOptions, OpenError as LogError};
 
 use super::{Event, World, node_id, relaxed};
-use crate::clock::Clock;
 use crate::disk::{Mishaps, Obedient, Queue, SimDisk, held};
 use crate::fault::FaultKind;
 use crate::node::{Rounds, State, Written};
@@ -39,14 +38,10 @@ impl World<'_> {
             return Ok(());
         }
         self.count(6, at as u64);
+        self.nodes[at].life += 1;
+        let clock = self.clock_of_life(at);
         let node = &mut self.nodes[at];
-        node.life += 1;
-        let drift = self.plan.drift_ppm;
-        let drift =
-            if drift == 0 { 0 } else { self.chances.faults.below(2 * drift as u64 + 1) as i64 - drift };
-        let base = self.chances.faults.below(1 << 40);
-        node.clock = Clock::new(self.now, base, drift);
-        node.latest = Time(0);
+        (node.clock, node.latest) = (clock, Time(0));
         node.files.decided_by(Some(Box::new(Obedient(Arc::clone(&node.mishaps)))));
         self.plug_in(at);
         // It may die before it has opened what it found, or made.
@@ -65,7 +60,7 @@ impl World<'_> {
     }
 
     fn open(&mut self, at: usize) -> Result<drive::Node<SimDisk>, OpenError> {
-        let log_id = self.log_of(at);
+        let (log_id, settings) = (self.log_of(at), self.settings_of_life(at));
         let plan = &self.plan;
         let node = &mut self.nodes[at];
         let directory = match Directory::open(node.files.clone(), node.workers as u16, log_id) {
@@ -84,8 +79,7 @@ impl World<'_> {
         let priority = plan.priorities[at];
         let accept_losses = node.accepts_losses;
         let life = u64::from(node.life) + 1;
-        let settings =
-            Settings { node: node.id, seed, life, priority, accept_losses, ..plan.settings.clone() };
+        let settings = Settings { node: node.id, seed, life, priority, accept_losses, ..settings };
         if priority == 0 {
             self.watch.unwilling.insert(settings.node);
         } else {
@@ -121,7 +115,7 @@ impl World<'_> {
         node.turned.resize(lanes.max(node.turned.len()), 0);
         (node.is_doomed, node.installs) = (false, 0);
         let (life, dies_again) = (node.life, std::mem::take(&mut node.dies_again));
-        node.rounds = vec![Rounds { turn_at: u64::MAX, is_working: [false; 3], batches: 0 }; lanes];
+        node.rounds = vec![Rounds::new(); lanes];
         node.written.clear();
         node.vouched = vec![raftwerk_wal::Lsn(0); lanes];
         node.bells.take();
@@ -136,7 +130,10 @@ impl World<'_> {
             let soon = self.now + self.chances.faults.heavy_tailed(20_000_000);
             self.at(soon, Event::Doom { node: at as u16, life, power: true });
         }
-        self.say(|| format!("n{}  up, life {}", at + 1, self.nodes[at].life));
+        self.say(|| {
+            let (life, timeout) = (self.nodes[at].life, self.nodes[at].timeout / 1_000_000);
+            format!("n{}  up, life {life}, T {timeout} ms", at + 1)
+        });
         self.connect_to_all(at);
         self.mind_creations(at)?;
         for worker in 0..lanes {
@@ -152,6 +149,7 @@ impl World<'_> {
         self.unplug(at);
         self.nodes[at].state = State::Retired;
         self.loud_stops += 1;
+        self.is_given_up |= self.plan.is_churning;
         Ok(())
     }
 
@@ -289,7 +287,7 @@ impl World<'_> {
         let node = &mut self.nodes[at];
         let still = node.still_until(worker);
         let Some(rounds) = node.rounds.get_mut(worker) else { return };
-        let when = when.max(still);
+        let when = when.max(still).max(rounds.free_at);
         if when < rounds.turn_at {
             rounds.turn_at = when;
             self.at(when, Event::Turn { node: at as u16, worker: worker as u16 });
@@ -304,7 +302,7 @@ impl World<'_> {
             return Ok(());
         }
         node.rounds[worker].turn_at = u64::MAX;
-        let until = node.still_until(worker);
+        let until = node.still_until(worker).max(node.rounds[worker].free_at);
         if until > now {
             self.call(at, worker, until);
             return Ok(());
@@ -315,12 +313,15 @@ impl World<'_> {
         let Some(body) = &mut node.body else { return Ok(()) };
         let end = body.turn(worker, local);
         node.turned[worker] = now;
-        let next = if end.is_busy { now + 2_000 } else { node.clock.world(end.next_deadline) };
+        let busy = self.spend_turn(at, worker);
+        let next = if end.is_busy { busy } else { self.nodes[at].clock.world(end.next_deadline) };
         if next != u64::MAX {
             self.call(at, worker, next.max(now + 1_000));
         }
         self.check_turn(at, worker)?;
         self.check_vouching(at, worker)?;
+        self.check_exclusion(at, worker)?;
+        self.check_segments(at, worker)?;
         self.mind_install(at);
         self.mind_creations(at)?;
         self.answer_callers(at);
@@ -416,6 +417,7 @@ impl World<'_> {
             return Ok(());
         }
         let until = node.hangs_until.max(node.frozen_until);
+        let until = if queue == Queue::Segments { until.max(node.segments_until) } else { until };
         if until > self.now {
             let event = Event::Disk { node: at as u16, worker: worker as u16, queue: queue as u8, life };
             self.at(until, event);

@@ -85,6 +85,26 @@ impl World<'_> {
         })
     }
 
+    /// Whether a node of a cluster whose groups change may lose something of what was durable: one of all nodes, and only while no
+    /// configuration that anybody knows, be it in force, committed or neither, needs it. What was committed in any of them is then
+    /// on another node, too. All nodes are there to be looked at.
+    pub(super) fn may_be_damaged(&self, at: usize) -> bool {
+        let id = node_id(at);
+        let is_spared_by = |half: &[raftwerk::NodeId]| !half.contains(&id) || half.len() > 2;
+        let is_spare = |of: &Configuration| {
+            // What witnesses know to be committed may be whole with one voter only.
+            let is_one_of_few = !of.witnesses.as_slice().is_empty() && of.may_lead(id);
+            is_spared_by(&of.voters) && is_spared_by(&of.outgoing) && !is_one_of_few
+        };
+        (0..self.nodes.len()).all(|other| {
+            let node = &self.nodes[other];
+            let Some(body) = node.body.as_ref().filter(|_| !self.is_busy_with(other)) else { return false };
+            let mut views = (0..body.workers()).flat_map(|worker| body.replicas(worker));
+            (other == at || !node.is_damaged)
+                && views.all(|view| view.core.memberships().all(|(_, of)| is_spare(of)))
+        })
+    }
+
     /// A node's disk is lost, and the operator begins to look after it.
     pub(super) fn lose_disk(&mut self, strike: &Strike) -> Checked {
         let at = strike.node;

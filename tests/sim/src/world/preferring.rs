@@ -31,7 +31,7 @@ impl World<'_> {
     pub(super) fn patience(&self) -> u64 {
         let least = self.plan.priorities.iter().filter(|priority| **priority > 0).min();
         let steps = PRIORITY_MAX - least.copied().unwrap_or(PRIORITY_MAX);
-        u64::from(steps) * self.plan.settings.election_timeout.as_nanos() as u64
+        u64::from(steps) * self.longest_timeout()
     }
 
     /// A node starts: in every fourth start, where not all are equal, it is another's turn to be willing.
@@ -75,7 +75,7 @@ impl World<'_> {
             self.links.link(leader, other).cuts += 1;
             self.links.link(other, leader).cuts += 1;
         }
-        let timeout = 2 * self.plan.settings.election_timeout.as_nanos() as u64;
+        let timeout = 2 * self.longest_timeout();
         let deadline = self.now + TIMEOUTS_TO_LEAD * timeout + self.patience();
         let mut checked = Ok(());
         self.run_until(deadline, |world| {
@@ -138,7 +138,9 @@ impl World<'_> {
 
     fn check_preferred(&self, next: usize, of: &Orphaned) -> Checked {
         let priority = self.plan.priorities[next];
-        if priority + CLEAR > of.best {
+        // How long one waits is counted in its own T.
+        let are_alike = self.nodes.iter().all(|node| node.timeout == self.nodes[next].timeout);
+        if priority + CLEAR > of.best || !are_alike {
             return Ok(());
         }
         let what = format!(

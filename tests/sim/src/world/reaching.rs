@@ -104,7 +104,7 @@ impl World<'_> {
             return self.progress(group..group + 1);
         }
         progress?;
-        let timeout = 2 * self.plan.settings.election_timeout.as_nanos() as u64;
+        let timeout = 2 * self.longest_timeout();
         let rests =
             self.run_until(self.now + TIMEOUTS_TO_REST * timeout, |world| world.rests_without(group))?;
         self.say(|| format!("n{}  is back; at rest without it: {rests}", learner + 1));

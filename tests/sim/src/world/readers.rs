@@ -277,8 +277,14 @@ impl World<'_> {
             let what = format!("{}: no state at {} answers so", about(waiting, id), answer.index);
             return Err(Violation::new("an answer is of its index", what));
         }
-        let shown = Shown { at: self.now, index: answer.index.0, staleness: answer.staleness };
-        waiting.asked.judge(&shown, &self.commits[waiting.group]).map_err(|violation| {
+        // A clock that stood still makes ages of its own.
+        let staleness = answer.staleness.filter(|_| !self.plan.clocks_stop);
+        let shown = Shown { at: self.now, index: answer.index.0, staleness };
+        let mut asked = waiting.asked;
+        if self.plan.clocks_stop && matches!(asked.level, Consistency::BoundedStaleness(_)) {
+            asked.level = Consistency::Eventual;
+        }
+        asked.judge(&shown, &self.commits[waiting.group]).map_err(|violation| {
             Violation::new(violation.invariant, format!("{}: {}", about(waiting, id), violation.what))
         })
     }

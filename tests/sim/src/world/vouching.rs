@@ -9,7 +9,6 @@ use raftwerk::GroupId;
 use smallvec::SmallVec;
 
 use super::World;
-use crate::fault::FaultKind;
 use crate::node::State;
 use crate::watch::{Checked, Violation};
 
@@ -18,6 +17,8 @@ const ALIVE_WITHIN: u64 = 50;
 /// So many T after its disk began to hang, a worker leads nobody: a probe comes within 1.5 T and hangs for T, and who hears
 /// no quorum steps down within 2 T.
 const HUNG_AND_LEADING: u64 = 6;
+/// … and so many times as long where turns take long: what is due comes one by one.
+const SLOW_TIMES: u64 = 2;
 
 impl World<'_> {
     pub(super) fn check_vouching(&mut self, at: usize, worker: usize) -> Checked {
@@ -28,18 +29,21 @@ impl World<'_> {
         if body.load(worker).is_poisoned {
             return Ok(()); // it takes part in nothing any more
         }
-        let timeout = self.plan.settings.election_timeout.as_nanos() as u64;
+        let timeout = node.timeout;
+        // What a turn leaves over, those that follow tell: until then groups go by what was so before.
+        let are_told = !body.is_telling(worker);
         let begun = node.hangs_since.max(node.opened).max(node.frozen_until).max(node.stuck.1);
         // An answer that comes twice, the second time much later, makes a leader think that it was heard.
         let is_heard_late = self.plan.net.late_ppm > 0 || self.plan.replaces;
-        let hangs =
-            !is_heard_late && node.hangs_until > self.now && self.now > begun + HUNG_AND_LEADING * timeout;
-        let leaps = self.plan.strikes.iter().any(|strike| strike.kind == FaultKind::ClockLeap);
+        let is_slow = self.now < node.slow_turns.1 + HUNG_AND_LEADING * timeout;
+        let leads_for = if is_slow { SLOW_TIMES * HUNG_AND_LEADING } else { HUNG_AND_LEADING };
+        let hangs = !is_heard_late && node.hangs_until > self.now && self.now > begun + leads_for * timeout;
+        let leaps = self.clocks_leap;
         for view in body.replicas(worker) {
             for peer in view.core.peers().filter(|peer| view.core.tie(*peer).0) {
                 let other = &self.nodes[peer.0 as usize - 1];
                 let turned = other.turned.get(worker).copied().unwrap_or_default();
-                if !leaps && self.now > turned + timeout * ALIVE_WITHIN / 20 {
+                if are_told && !leaps && self.now > turned + timeout * ALIVE_WITHIN / 20 {
                     let what = format!(
                         "n{} supports worker {worker} of n{}, which has had no turn for {} ms",
                         at + 1,
@@ -60,7 +64,7 @@ impl World<'_> {
                 began.push((view.group, term));
             }
             let is_alone = view.core.configuration().voters.len() < 2;
-            if hangs && view.core.is_leader() && !is_alone {
+            if hangs && are_told && view.core.is_leader() && !is_alone {
                 // Where no segment has room, nothing can be asked of the disk.
                 if body.load(worker).lane.ready_segments > 0 {
                     let what = format!(
@@ -79,6 +83,8 @@ impl World<'_> {
         }
         for (group, term) in began {
             self.latest_led[at].insert(group, term);
+            let newest = &mut self.newest_led[group.0 as usize - 1];
+            *newest = term.max(*newest);
             self.check_leases(at, group, term)?;
         }
         Ok(())

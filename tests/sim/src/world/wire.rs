@@ -95,6 +95,7 @@ impl World<'_> {
     fn receive(&mut self, from: usize, to: usize, channel: Channel, bytes: Bytes) {
         let sum = crc32fast::hash(&bytes);
         self.count(2, u64::from(sum) << 16 | (from as u64) << 8 | to as u64);
+        self.note_heard(from, to, &bytes);
         if self.trace.is_some() {
             self.say_unit(from, to, &bytes);
         }
