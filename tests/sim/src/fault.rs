@@ -124,6 +124,12 @@ kinds! {
     Resign = "resign",
     /// A follower does not hear its leader for just about as long as a promise lasts.
     Lapse = "lapse",
+    /// A leader makes way for the last voter of its group, and is cut off from it at that moment.
+    Shrink = "shrink",
+    /// A replica is dropped that is a member, or leads.
+    DropReplica = "drop-replica",
+    /// One message arrives with a term that is far beyond everybody's.
+    FarTerm = "far-term",
 }
 
 impl FaultKind {
@@ -139,16 +145,15 @@ impl FaultKind {
         (self as u8) <= Self::SlowDisk as u8 || matches!(self, Self::Corrupt)
     }
 
-    /// Not a fault, but what an operator asks for.
-    pub(crate) const fn is_wish(self) -> bool {
-        matches!(self, Self::Transfer | Self::Reconfigure | Self::Rejoin)
-    }
-
-    /// Drawn apart, each kind in a stream of its own (`variety`): what is drawn in other streams stays as it was.
+    /// Has a stream of chance of its own: no other draw depends on whether it is drawn.
     pub(crate) const fn is_drawn_apart(self) -> bool {
         matches!(
             self,
-            Self::SlowTurns
+            Self::Decay
+                | Self::Shrink
+                | Self::DropReplica
+                | Self::FarTerm
+                | Self::SlowTurns
                 | Self::StallChannel
                 | Self::SlowSegment
                 | Self::ClockRate
@@ -157,6 +162,11 @@ impl FaultKind {
                 | Self::Resign
                 | Self::Lapse
         )
+    }
+
+    /// Not a fault, but what an operator asks for.
+    pub(crate) const fn is_wish(self) -> bool {
+        matches!(self, Self::Transfer | Self::Reconfigure | Self::Rejoin)
     }
 
     /// Takes away what was durable: only a minority of nodes may suffer such.

@@ -9,7 +9,8 @@ use std::io::{self, Read};
 use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
-use raftwerk::{Checkpoint, Committed, Frozen, GroupId, Index, Replies, StateMachine};
+use raftwerk::{Applied, Checkpoint, Committed, Frozen, GroupId, Index, Replies, StateMachine};
+use raftwerk_frame::Term;
 use rustc_hash::{FxHashMap, FxHashSet, FxHasher};
 
 use crate::disk::held;
@@ -42,6 +43,8 @@ struct GroupLedger {
     last: u64,
     /// The indices in `applied`, in rising order.
     order: Vec<u64>,
+    /// What machines have replied to entries that somebody waited for, by index.
+    replies: FxHashMap<u64, u64>,
     /// What was answered, by the last entry that the state had seen and the query: one answer, whoever was asked.
     answers: FxHashMap<(u64, u64), u64>,
 }
@@ -108,6 +111,14 @@ impl Ledger {
         }
     }
 
+    /// A machine has replied to an entry.
+    fn replied(&mut self, group: GroupId, index: u64, reply: u64) {
+        let of = self.groups.entry(group.0).or_default();
+        if *of.replies.entry(index).or_insert(reply) != reply {
+            self.contradict("equal states", format!("{group}: two replies to {index}"));
+        }
+    }
+
     /// A payload may come again: the machine, and not the log, sees to it that it counts once.
     pub(crate) fn may_repeat(&mut self, group: GroupId, payload: u64) {
         self.groups.entry(group.0).or_default().repeated.insert(payload);
@@ -130,6 +141,22 @@ impl Ledger {
         let seen = of.order.partition_point(|at| *at <= index.0);
         let last = seen.checked_sub(1).map_or(0, |at| of.order[at]);
         of.answers.get(&(last, query)) == Some(&reply)
+    }
+
+    /// A caller was told that its payload is applied, and what it was answered. `committed`: the term that is committed there,
+    /// as far as that is known.
+    pub(crate) fn told(&mut self, group: GroupId, applied: &Applied, payload: u64, committed: Option<Term>) {
+        let id = applied.id;
+        self.acknowledged(group, id.index, payload);
+        if committed.is_none_or(|term| term != id.term) {
+            let what = format!("{group}: acknowledged as {id}, and {committed:?} is committed there");
+            self.contradict("acknowledged is applied", what);
+        }
+        let given = self.groups.get(&group.0).and_then(|of| of.replies.get(&id.index.0));
+        if given.is_some_and(|given| *given != hash_of(&applied.reply)) {
+            let what = format!("{group}: the caller of {id} is given the reply to something else");
+            self.contradict("acknowledged is applied", what);
+        }
     }
 
     /// A caller was told that its payload is applied at an index.
@@ -170,6 +197,7 @@ impl Ledger {
         of.digests.retain(|index, _| *index <= kept.0);
         of.receipts.retain(|index, _| *index <= kept.0);
         of.answers.retain(|(last, _), _| *last <= kept.0);
+        of.replies.retain(|index, _| *index <= kept.0);
         of.order.retain(|index| *index <= kept.0);
         of.last = of.last.min(kept.0);
     }
@@ -190,6 +218,9 @@ impl Ledger {
     /// A caller was told that its payload never will be applied.
     pub(crate) fn refused(&mut self, group: GroupId, payload: u64) {
         let of = self.groups.entry(group.0).or_default();
+        if of.repeated.contains(&payload) {
+            return; // another attempt may have been taken in
+        }
         of.refused.insert(payload);
         if let Some(index) = of.places.get(&payload) {
             let what = format!("{group}: refused to its caller, yet applied at {index}");
@@ -198,17 +229,38 @@ impl Ledger {
     }
 }
 
+/// How queries begin that ask for nothing but proof that they were read: no machine sees them.
+pub(crate) const ECHO: &[u8] = b"\xffecho\xff";
+
+/// The answer to such a query: a hash of it.
+pub(crate) fn echo(query: &[u8]) -> Option<Bytes> {
+    query.starts_with(ECHO).then(|| Bytes::copy_from_slice(&hash_of(query).to_le_bytes()))
+}
+
+/// So many bytes that no image at another entry has.
+fn ballast_of(last: u64, bytes: u64) -> Vec<u8> {
+    let word = |at: u64| (last ^ at << 32).wrapping_mul(0x9E37_79B9_7F4A_7C15).to_le_bytes();
+    (0..bytes.div_ceil(8)).flat_map(word).take(bytes as usize).collect()
+}
+
 /// A machine that tells the ledger what it is given.
 pub(crate) struct Audited {
     inner: Box<dyn StateMachine>,
     group: GroupId,
     ledger: Arc<Mutex<Ledger>>,
     last: u64,
+    /// Bytes that its images have besides, so that they take many chunks.
+    ballast: u64,
 }
 
 impl Audited {
-    pub(crate) fn new(inner: Box<dyn StateMachine>, group: GroupId, ledger: Arc<Mutex<Ledger>>) -> Self {
-        Self { inner, group, ledger, last: 0 }
+    pub(crate) fn new(
+        inner: Box<dyn StateMachine>,
+        group: GroupId,
+        ledger: Arc<Mutex<Ledger>>,
+        ballast: u64,
+    ) -> Self {
+        Self { inner, group, ledger, last: 0, ballast }
     }
 }
 
@@ -227,32 +279,50 @@ impl StateMachine for Audited {
             self.last = entry.index.0;
             ledger.apply(self.group, entry.index.0, hash_of(entry.payload));
         }
-        self.inner.apply(entries, replies);
+        self.inner.apply(entries.clone(), replies);
+        if replies.wanted() {
+            for entry in entries {
+                let reply = replies.to_entry(entry.index).map_or(hash_of(&[]), |reply| hash_of(reply));
+                ledger.replied(self.group, entry.index.0, reply);
+            }
+        }
         if self.last > before && self.last.is_multiple_of(STATES_COMPARED) {
             ledger.state(self.group, self.last, self.inner.digest());
         }
     }
 
     fn query(&self, query: &[u8]) -> Bytes {
+        if let Some(echo) = echo(query) {
+            return echo;
+        }
         let reply = self.inner.query(query);
         held(&self.ledger).answered(self.group, self.last, hash_of(query), hash_of(&reply));
         reply
     }
 
-    /// The last entry that it has seen, and the inner machine's image.
+    /// The last entry that it has seen, ballast that only that entry has, and the inner machine's image.
     fn checkpoint(&self) -> Checkpoint {
-        let (last, inner) = (self.last, self.inner.checkpoint());
+        let (last, ballast, inner) = (self.last, self.ballast, self.inner.checkpoint());
         Box::new(move |out| {
             out.write_all(&last.to_le_bytes())?;
+            out.write_all(&ballast.to_le_bytes())?;
+            out.write_all(&ballast_of(last, ballast))?;
             inner(out)
         })
     }
 
     fn restore(&mut self, image: &mut dyn Read) -> io::Result<()> {
-        let mut last = [0; 8];
+        let (mut last, mut ballast) = ([0; 8], [0; 8]);
         image.read_exact(&mut last)?;
+        image.read_exact(&mut ballast)?;
+        let (last, ballast) = (u64::from_le_bytes(last), u64::from_le_bytes(ballast));
+        let mut bytes = Vec::new();
+        Read::take(&mut *image, ballast).read_to_end(&mut bytes)?;
+        if bytes != ballast_of(last, ballast) {
+            return Err(io::Error::new(io::ErrorKind::InvalidData, "put together of several images"));
+        }
         self.inner.restore(image)?;
-        self.last = u64::from_le_bytes(last);
+        self.last = last;
         Ok(())
     }
 
@@ -277,6 +347,9 @@ struct AuditedState {
 
 impl Frozen for AuditedState {
     fn query(&self, query: &[u8]) -> Bytes {
+        if let Some(echo) = echo(query) {
+            return echo;
+        }
         let reply = self.state.query(query);
         held(&self.ledger).answered(self.group, self.last, hash_of(query), hash_of(&reply));
         reply

@@ -124,6 +124,16 @@ impl Links {
         self.links[from * self.nodes + to].cuts > 0
     }
 
+    /// Whether nothing holds back what is sent, but for what may befall any message: what was sent last is there `soon`.
+    pub(crate) fn is_clear(&self, now: u64, from: usize, to: usize, soon: u64) -> bool {
+        let link = &self.links[from * self.nodes + to];
+        link.cuts == 0
+            && link.latest.iter().all(|at| *at <= now + soon)
+            && link.murmurs == 0
+            && link.clogged_until <= now
+            && link.slow_until <= now
+    }
+
     /// Mends everything.
     pub(crate) fn heal(&mut self) {
         self.is_healed = true;

@@ -17,6 +17,8 @@ use crate::clock::Clock;
 use crate::disk::{Mishaps, SimDisk};
 use crate::net::SimTransport;
 use crate::quic::QuicEnd;
+use crate::world::crowds::Patient;
+use crate::world::receivers::{Doorbell, Receiver};
 
 /// Whether a node takes part.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -175,6 +177,11 @@ pub(crate) struct SimNode {
     pub(crate) readers: Vec<usize>,
     /// Clients with an attempt at it.
     pub(crate) repeaters: Vec<usize>,
+    /// Receivers of its answers to proposals of no client, and what wakes them.
+    pub(crate) receivers: Vec<Receiver>,
+    pub(crate) doorbell: Doorbell,
+    /// Readers of crowds that wait for it.
+    pub(crate) patients: Vec<Patient>,
     pub(crate) written: VecDeque<Written>,
     /// By lane: batches up to here are vouched for by later durable ones.
     pub(crate) vouched: Vec<Lsn>,
@@ -232,6 +239,9 @@ impl SimNode {
             callers: Vec::new(),
             readers: Vec::new(),
             repeaters: Vec::new(),
+            receivers: Vec::new(),
+            doorbell: Doorbell::default(),
+            patients: Vec::new(),
             written: VecDeque::new(),
             vouched: Vec::new(),
             installs: 0,

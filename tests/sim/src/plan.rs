@@ -15,6 +15,10 @@ use crate::fault::{FaultKind, FaultSet, Strike, decays, schedule};
 use crate::quic::QuicPlan;
 use crate::variety::{self, Apart, Variety};
 
+mod callers;
+
+pub(crate) use callers::{Crowd, Strangers};
+
 /// How unkind the world is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum Profile {
@@ -162,6 +166,14 @@ pub struct Plan {
     pub lane: LaneOptions,
     /// Requests that may wait for one worker.
     pub inbox_max: usize,
+    /// Bytes that images have besides what machines put there.
+    pub ballast: u64,
+    /// Crowds of readers.
+    pub(crate) crowds: Vec<Crowd>,
+    /// Clients that register with a group and are never heard of again.
+    pub(crate) strangers: Option<Strangers>,
+    /// So many numbers a client that repeats itself may have open at a time.
+    pub open_numbers: usize,
     /// The network.
     pub net: NetPlan,
     /// Real transports over it, and their limits.
@@ -263,8 +275,10 @@ impl Plan {
         let profile = options.profile;
         let apart = Apart { profile, changes: is_churning, damages, nodes, end, election, gap };
         strikes.extend(apart.strikes(seed, options.without));
-        // Who lost something can be told from who left only where no whole disk, and no replica, goes.
-        let goes = |kind: FaultKind| matches!(kind, FaultKind::Wipe | FaultKind::Rejoin);
+        strikes.extend(callers::errands(seed, options, nodes, end));
+        // A member that lost something can be told from one that left only where no whole disk, and no replica, goes.
+        let goes =
+            |kind: FaultKind| matches!(kind, FaultKind::Wipe | FaultKind::Rejoin | FaultKind::DropReplica);
         strikes.retain(|strike| !damages || !goes(strike.kind));
         if let Some(kept) = &options.strikes {
             let chosen = kept.iter().filter_map(|at| strikes.get(*at).copied());
@@ -280,6 +294,10 @@ impl Plan {
         if clocks_stop || strikes.iter().any(|strike| strike.kind == FaultKind::ClockLeap) {
             settings.clock_drift_ppm = 1_000_000;
         }
+        let round_trip = 2 * (net.delay + net.jitter) + 2 * disk.sync;
+        let usual = settings.limits.chunk_bytes;
+        let chunks = callers::chunks(seed, round_trip, usual);
+        settings.limits.chunk_bytes = chunks.bytes;
         let remembers_batches =
             (!is_churning || damages) && strikes.iter().any(|strike| strike.kind.is_damage());
         let priorities = priorities(seed, nodes, is_churning, remembers_batches);
@@ -287,7 +305,7 @@ impl Plan {
             && !is_churning
             && lane.on_damage == OnDamage::Fence
             && options.profile != Profile::Quic;
-        Self {
+        let mut plan = Self {
             nodes,
             groups,
             voters,
@@ -314,6 +332,10 @@ impl Plan {
             settings,
             lane,
             inbox_max: chance.one_of(&[1, 4, 64, 1024]) as usize,
+            ballast: chunks.ballast,
+            crowds: Vec::new(),
+            strangers: callers::strangers(seed, options, end),
+            open_numbers: Chance::of(seed, "open numbers").one_of(&[1, 1, 2, 5]),
             net,
             quic: (options.profile == Profile::Quic).then(|| QuicPlan::draw(seed, kinds)),
             disk,
@@ -329,7 +351,9 @@ impl Plan {
             remembers_batches,
             strikes,
             end,
-        }
+        };
+        plan.crowds = callers::crowds(seed, options, end, plan.inbox_max);
+        plan
     }
 }
 
@@ -344,7 +368,7 @@ fn kinds(chance: &mut Chance, profile: Profile) -> FaultSet {
         // What they try are leases, and elsewhere much else is in the way.
         Profile::Leases if matches!(kind, FaultKind::Part | FaultKind::Oust) => true,
         _ if matches!(kind, FaultKind::Part | FaultKind::Oust) => false,
-        _ if kind == FaultKind::Decay || kind.is_drawn_apart() => false,
+        _ if kind.is_drawn_apart() => false,
         Profile::Gentle => matches!(kind, FaultKind::Kill | FaultKind::Delay | FaultKind::Isolate),
         Profile::Leases => {
             matches!(

@@ -32,7 +32,7 @@
 //! | `configuration in force` | it is the latest in the log, or the latest committed one before the log's beginning |
 //! | `one change at a time` | one configuration of a log is not committed, it may follow the one before, and whoever appends it has committed in its term |
 //! | `newcomers have caught up` | who becomes a voter has acknowledged something to the leader that makes it one |
-//! | `removed is removed` | who is told, or thinks, that it takes no part any longer: a committed configuration is without it |
+//! | `removed is removed` | who is told, or thinks, that it takes no part any longer: a committed configuration is without it, and no later one has it whose leader serves it |
 //! | `no vote, no entries` | a leader without a vote in the committed configuration takes in no more entries |
 //! | `promises outlive a log` | who joins again is bound by term, vote and log of the replica that was there before |
 //! | `created is durable` | a group that its creator was told of is on the disk |
@@ -51,12 +51,13 @@
 //! `convergence`, `what is read is given back`, and, once that is judged, `the willing lead` (`world/preferring.rs`) and `a named loss` (`world/accepting.rs`).
 //! What readers at the six levels add is listed at the head of `world/readers.rs`.
 
-use raftwerk::drive::{Load, ReplicaView};
+use raftwerk::drive::ReplicaView;
 mod configurations;
 mod damaged;
 mod entries;
 mod leaving;
 mod lives;
+mod load;
 
 use std::collections::BTreeMap;
 
@@ -173,12 +174,16 @@ pub(crate) struct Watch {
     replicas: FxHashMap<(usize, u64), ReplicaWatch>,
     /// Nodes that have lost their disks, and the logs that they have since.
     reborn: FxHashMap<NodeId, LogId>,
+    /// How much of its group was committed when a replica joined.
+    joined: FxHashMap<(usize, u64), u64>,
     /// Whose entries the batch that is looked at holds, and what was durable before it.
     begun: FxHashMap<(usize, GroupId), Shadow>,
     /// Nodes that never campaign unasked.
     pub(crate) unwilling: FxHashSet<NodeId>,
     /// What may be queued for a lane's disk.
     pub(crate) queue_bytes_max: u64,
+    /// How long a query may be.
+    pub(crate) query_bytes_max: usize,
 }
 
 impl Watch {
@@ -189,15 +194,23 @@ impl Watch {
             groups: FxHashMap::default(),
             replicas: FxHashMap::default(),
             reborn: FxHashMap::default(),
+            joined: FxHashMap::default(),
             begun: FxHashMap::default(),
             unwilling: FxHashSet::default(),
             queue_bytes_max: u64::MAX,
+            query_bytes_max: usize::MAX >> 32,
         }
     }
 
     /// How many entries of a group are committed.
     pub(crate) fn committed(&self, group: GroupId) -> u64 {
         self.groups.get(&group.0).map_or(0, |of| of.committed.len() as u64)
+    }
+
+    /// The term of a committed entry.
+    pub(crate) fn committed_term(&self, group: GroupId, index: Index) -> Option<Term> {
+        let committed = &self.groups.get(&group.0)?.committed;
+        committed.get(index.0.checked_sub(1)? as usize).copied()
     }
 
     /// Checks one replica after a turn of its worker. Cheap if nothing about it has changed.
@@ -248,6 +261,7 @@ impl Watch {
         if is_other && now.is_leader {
             self.check_newcomers(view.group, core, earlier.as_ref().map(|(_, earlier)| earlier), &whose)?;
         }
+        self.check_served(node, view.group, core, &whose)?;
         let group = self.groups.entry(view.group.0).or_default();
         check_in_force(group, core, &whose)?;
         check_removed(group, core, &whose)?;
@@ -338,7 +352,7 @@ impl Watch {
             let term = core.term_at(Index(counted)).filter(|_| counted > core.compacted().index.0);
             ensure!(
                 watch.shadow.hard_state.term > core.term()
-                    || term.is_none_or(|term| watch.holds_or_held(EntryId::new(term, Index(counted)))),
+                    || term.is_none_or(|term| watch.keeps(EntryId::new(term, Index(counted)))),
                 "counted as acknowledged",
                 "{whose}: counts {counted}@{} for {peer}, which has {:?} there",
                 term.unwrap_or_default().0,
@@ -408,10 +422,8 @@ impl Watch {
         let configuration = core.configuration();
         let holds = |node: &NodeId| {
             let watch = self.replicas.get(&(node.0 as usize - 1, id.0));
-            let has = |watch: &ReplicaWatch| {
-                watch.holds_or_held(id_at_commit) || watch.shadow.floor >= id_at_commit
-            };
-            watch.is_some_and(has) || !is_meant(&self.reborn, configuration, *node)
+            watch.is_some_and(|watch| watch.keeps(id_at_commit))
+                || !is_meant(&self.reborn, configuration, *node)
         };
         ensure!(
             is_quorum(configuration, holds) || earlier.is_some_and(|earlier| is_quorum(earlier, holds)),
@@ -492,6 +504,8 @@ impl Watch {
                     "{whose}: joins with {floor}, and held {known}"
                 );
                 shadow.floor = floor;
+                let committed = self.committed(header.group);
+                self.joined.insert((node, header.group.0), committed);
             }
         }
         Ok(())
@@ -582,15 +596,5 @@ impl Watch {
     /// Whether a configuration means the log that a node has now. What an earlier one had, nobody can look at any more.
     fn is_meant(&self, configuration: &Configuration, node: NodeId) -> bool {
         is_meant(&self.reborn, configuration, node)
-    }
-
-    /// Checks what a worker holds.
-    pub(crate) fn load(&self, node: usize, load: &Load) -> Checked {
-        let bounded = load.lane.queued_bytes <= self.queue_bytes_max
-            && load.batches <= 1 << 12
-            && load.held_messages <= 1 << 16
-            && load.inbox_bytes <= 192 << 20;
-        ensure!(bounded, "bounds", "n{}: {load:?}", node + 1);
-        Ok(())
     }
 }

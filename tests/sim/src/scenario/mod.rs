@@ -162,6 +162,10 @@ impl Scenario {
             settings,
             lane,
             inbox_max: 1024,
+            ballast: 0,
+            crowds: Vec::new(),
+            strangers: None,
+            open_numbers: 1,
             net: self.net(&mut chance),
             disk: DiskPlan {
                 sync: chance.one_of(&[50_000, 500_000, 4 * MS]),

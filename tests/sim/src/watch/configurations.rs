@@ -34,6 +34,23 @@ impl Watch {
         Ok(())
     }
 
+    /// Who has joined, and is served by leaders whose configuration has it, is not removed: also while its log comes by a
+    /// configuration that is without what its node had been before.
+    pub(super) fn check_served(&self, node: usize, id: GroupId, core: &Group, whose: &str) -> Checked {
+        let Some(joined) = self.joined.get(&(node, id.0)).filter(|_| core.is_removed()) else {
+            return Ok(());
+        };
+        let (me, at) = (core.node(), core.configuration_index().0);
+        let is_of_before = core.last().index.0 > 0 && at <= *joined;
+        let Some(latest) = self.latest_configuration(id).filter(|_| is_of_before) else { return Ok(()) };
+        ensure!(
+            !latest.contains(me) || latest.log_of(me).is_none() || !self.is_meant(latest, me),
+            "removed is removed",
+            "{whose}: takes itself for removed by {at}, joined after {joined} were committed, and is in {latest:?}"
+        );
+        Ok(())
+    }
+
     /// A notice of removal leaves a node: the configuration that it names is committed, and without whom it tells.
     pub(super) fn check_notice(&self, to: NodeId, id: GroupId, named: EntryId, whose: usize) -> Checked {
         let Some(group) = self.groups.get(&id.0) else { return Ok(()) };
@@ -50,6 +67,13 @@ impl Watch {
             whose + 1
         );
         Ok(())
+    }
+}
+
+impl Watch {
+    /// The latest committed configuration of a group; `None`: the one that it began with.
+    pub(crate) fn latest_configuration(&self, group: GroupId) -> Option<&Configuration> {
+        self.groups.get(&group.0)?.committed_configurations(0, u64::MAX).next_back()
     }
 }
 

@@ -71,6 +71,11 @@ impl ReplicaWatch {
         }
     }
 
+    /// Whether it holds an entry, or held it, or lets nobody lead who does not.
+    pub(super) fn keeps(&self, id: EntryId) -> bool {
+        self.holds_or_held(id) || self.shadow.floor >= id
+    }
+
     /// Whether an entry is on the disk, or was before the disk lost it.
     pub(super) fn holds_or_held(&self, id: EntryId) -> bool {
         self.shadow.holds(id) || self.loss.as_ref().is_some_and(|loss| loss.before.holds(id))

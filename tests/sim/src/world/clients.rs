@@ -5,8 +5,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use bytes::Bytes;
-use raftwerk::{NodeId, Proposal, ProposeError, Read, ReadAnswer, ReadError, ReadOptions};
+use raftwerk::{Applied, NodeId, Proposal, ProposeError, Read, ReadAnswer, ReadError, ReadOptions};
 
 use super::readers::Sight;
 use super::{Event, World, group_id};
@@ -54,8 +53,8 @@ struct Waiting {
 /// What became of a call.
 pub(super) enum Outcome {
     Answered(ReadAnswer),
-    /// Applied, at this index.
-    Applied(raftwerk::Index, Bytes),
+    /// Applied, as this entry.
+    Applied(Applied),
     /// It certainly had no effect; the leader may be there.
     Refused(Option<NodeId>),
     Unknown,
@@ -141,18 +140,9 @@ impl World<'_> {
         self.propose_unheard(group, node, count);
     }
 
-    /// Proposals for a replica, wanted by nobody who waits.
+    /// Proposals for a replica, wanted by no client.
     pub(super) fn propose_unheard(&mut self, group: usize, node: usize, count: u64) {
-        let Some(body) = self.nodes[node].body.as_ref().filter(|_| self.nodes[node].is_reachable()) else {
-            return;
-        };
-        for _ in 0..count {
-            self.unique += 1;
-            if let Some(payload) = self.subject.noise(self.unique) {
-                drop(body.propose(group_id(group), payload));
-            }
-        }
-        self.answer_bells(node);
+        self.propose_besides(group, node, count, false);
     }
 
     /// A client takes this node for the leader, until it learns better.
@@ -209,11 +199,11 @@ impl World<'_> {
         let payload = hash_of(self.history[group][place].operation.bytes());
         self.count(5, payload ^ node as u64);
         match outcome {
-            Outcome::Applied(index, reply) => {
-                held(&self.ledger).acknowledged(group_id(group), index, payload);
-                self.clients[at].sight.wrote(group, index);
+            Outcome::Applied(applied) => {
+                self.check_told(node, group_id(group), &applied, payload);
+                self.clients[at].sight.wrote(group, applied.id.index);
                 self.answered += 1;
-                self.history[group][place].returned = Some((self.events, reply));
+                self.history[group][place].returned = Some((self.events, applied.reply));
             }
             Outcome::Answered(answer) => {
                 self.check_read(group, &answer, committed);
@@ -263,7 +253,7 @@ pub(super) fn outcome(pending: &mut Pending) -> Poll<Outcome> {
     let mut cx = Context::from_waker(Waker::noop());
     match pending {
         Pending::Write(proposal) => Pin::new(proposal).poll(&mut cx).map(|result| match result {
-            Ok(applied) => Outcome::Applied(applied.id.index, applied.reply),
+            Ok(applied) => Outcome::Applied(applied),
             Err(ProposeError::Unknown) => Outcome::Unknown,
             Err(ProposeError::NotLeader { hint }) => Outcome::Refused(hint),
             Err(_) => Outcome::Refused(None),

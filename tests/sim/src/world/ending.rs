@@ -68,7 +68,9 @@ impl World<'_> {
             return Ok(());
         }
         self.progress(0..self.plan.groups)?;
+        self.make_good()?;
         self.converge()?;
+        self.arrive_late()?;
         self.let_go()?;
         self.come_within_reach()?;
         self.judge()?;
@@ -275,13 +277,13 @@ struct Probe {
 
 /// How far the logs of a group's followers reach, all together, in the term of its leader.
 #[derive(Clone, Copy, PartialEq, Eq)]
-struct Reach {
+pub(super) struct Reach {
     term: u64,
     last: u64,
 }
 
 impl Reach {
-    fn of(world: &World<'_>, group: usize) -> Self {
+    pub(super) fn of(world: &World<'_>, group: usize) -> Self {
         let id = group_id(group);
         let bodies =
             world.nodes.iter().filter(|node| node.is_reachable()).filter_map(|node| node.body.as_ref());
@@ -293,6 +295,11 @@ impl Reach {
         let follows = |core: &&&raftwerk_raft::Group| !core.is_leader() && Some(core.term()) == leader;
         let last = cores.iter().filter(follows).map(|core| core.last().index.0).sum();
         Self { term: leader.unwrap_or_default().0, last }
+    }
+
+    /// Whether, under the same leader, followers have more by now.
+    pub(super) const fn has_grown_to(&self, later: &Self) -> bool {
+        self.term == later.term && self.last < later.last
     }
 }
 
@@ -318,7 +325,7 @@ impl Probe {
     /// Whether, under the same leader, followers have more than when this was asked last.
     fn has_reached_more(&mut self, world: &World<'_>) -> bool {
         let before = std::mem::replace(&mut self.reach, Reach::of(world, self.group));
-        let has = before.term == self.reach.term && before.last < self.reach.last;
+        let has = before.has_grown_to(&self.reach);
         if has {
             self.moved_at = world.now;
         }
@@ -331,11 +338,11 @@ impl Probe {
         if committed > self.committed {
             (self.committed, self.moved_at) = (committed, world.now);
         }
-        if let Some((_, proposal, payload)) = &mut self.asked {
+        if let Some((node, proposal, payload)) = &mut self.asked {
             match Pin::new(proposal).poll(&mut Context::from_waker(Waker::noop())) {
                 Poll::Pending => return false,
                 Poll::Ready(Ok(applied)) => {
-                    held(&world.ledger).acknowledged(id, applied.id.index, *payload);
+                    world.check_told(*node, id, &applied, *payload);
                     return true;
                 }
                 Poll::Ready(Err(_)) => self.asked = None,

@@ -54,6 +54,9 @@ impl World<'_> {
             FaultKind::Lapse => self.lapse(&strike),
             FaultKind::Depose => self.depose(at),
             FaultKind::Oust => self.oust(at),
+            FaultKind::Shrink => self.begin_shrinking(&strike),
+            FaultKind::DropReplica => self.slip(&strike),
+            FaultKind::FarTerm => self.forge(&strike),
             FaultKind::Reset => self.reset(strike.node, strike.other),
             FaultKind::SlowTurns | FaultKind::SlowSegment | FaultKind::ClockRate | FaultKind::ClockStop => {
                 self.delay(&strike)
@@ -88,6 +91,9 @@ impl World<'_> {
                 | FaultKind::StallChannel
                 | FaultKind::Resign
                 | FaultKind::Lapse
+                | FaultKind::Shrink
+                | FaultKind::DropReplica
+                | FaultKind::FarTerm
         ) {
             return true;
         }

@@ -6,11 +6,15 @@
 //! `ending` (heal and judge).
 
 mod accepting;
+mod arriving;
+mod asides;
 mod clients;
+pub(crate) mod crowds;
 mod delicate;
 mod ending;
 mod exclusion;
 mod faults;
+mod hostile;
 mod nodes;
 mod operator;
 mod ousting;
@@ -19,10 +23,15 @@ mod pace;
 mod preferring;
 mod reaching;
 mod readers;
+pub(crate) mod receivers;
 mod relaxed;
 mod repeaters;
 mod returning;
+mod shipping;
+mod shrinking;
+mod slipping;
 mod stage;
+mod standing;
 mod vouching;
 mod wire;
 
@@ -35,9 +44,9 @@ use raftwerk::{GroupId, NodeId, StateMachines};
 use raftwerk_net::{Channel, PeerId};
 use rustc_hash::FxHashMap;
 
+use self::asides::{Aside, Asides};
 use self::clients::Client;
 use self::readers::Reader;
-use self::relaxed::Awaited;
 use self::repeaters::Repeater;
 use self::returning::Returning;
 use self::stage::Stage;
@@ -139,6 +148,8 @@ enum Event {
     Operate { node: u16 },
     /// Somebody looks how far a replica that leaves and comes back is.
     Return,
+    /// Something besides.
+    Aside { what: Aside },
     /// A timer of a node's real transport is due.
     Tend { node: u16, life: u32 },
 }
@@ -227,10 +238,10 @@ pub struct World<'a> {
     clients: Vec<Client>,
     readers: Vec<Reader>,
     repeaters: Vec<Repeater>,
-    awaited: Vec<Awaited>,
     /// Of each node, where there are relaxed proposals.
     written: Vec<relaxed::Reach>,
     returning: Option<Returning>,
+    asides: Asides,
     /// Registrations of clients that were answered.
     registered: u64,
     /// By group.
@@ -269,13 +280,14 @@ pub struct World<'a> {
 struct Machines<S> {
     subject: S,
     ledger: Arc<Mutex<Ledger>>,
+    ballast: u64,
 }
 
 impl<S: Fn(GroupId) -> Box<dyn raftwerk::StateMachine> + Send + Sync + 'static> StateMachines
     for Machines<S>
 {
     fn create(&self, group: GroupId) -> Box<dyn raftwerk::StateMachine> {
-        Box::new(Audited::new((self.subject)(group), group, Arc::clone(&self.ledger)))
+        Box::new(Audited::new((self.subject)(group), group, Arc::clone(&self.ledger), self.ballast))
     }
 }
 
@@ -295,11 +307,15 @@ impl<'a> World<'a> {
     ) -> Self {
         let ledger: Arc<Mutex<Ledger>> = Arc::default();
         let of_subject = Arc::clone(subject);
-        let machines =
-            Machines { subject: move |group| of_subject.machine(group), ledger: Arc::clone(&ledger) };
+        let machines = Machines {
+            subject: move |group| of_subject.machine(group),
+            ledger: Arc::clone(&ledger),
+            ballast: plan.ballast,
+        };
         let nodes = plan.nodes;
         let links = Links::new(seed, plan.net.clone(), nodes);
         let mut watch = Watch::new(nodes);
+        watch.query_bytes_max = plan.settings.payload_bytes_max;
         watch.queue_bytes_max = 2 * plan.lane.queue_bytes_max as u64 + plan.lane.segment_bytes;
         let mut world = Self {
             seed,
@@ -314,9 +330,9 @@ impl<'a> World<'a> {
             free_units: Vec::new(),
             clients: (0..plan.clients).map(|_| Client::new(plan.groups)).collect(),
             repeaters: repeaters(&plan, &**subject),
-            awaited: Vec::new(),
             written: vec![relaxed::Reach::default(); nodes],
             returning: None,
+            asides: Asides::default(),
             registered: 0,
             readers: (0..plan.readers).map(|_| Reader::new(plan.groups)).collect(),
             commits: (0..plan.groups).map(|_| Commits::default()).collect(),
@@ -377,6 +393,7 @@ impl<'a> World<'a> {
         for repeater in 0..self.repeaters.len() {
             self.pause_repeater(repeater);
         }
+        self.begin_asides();
         for strike in 0..self.plan.strikes.len() {
             self.at(self.plan.strikes[strike].at, Event::Strike { strike: strike as u32 });
         }
@@ -469,6 +486,7 @@ impl<'a> World<'a> {
             Event::Reached { node, peer, life } => self.reached(node.into(), peer.into(), life),
             Event::Operate { node } => self.operate(node.into())?,
             Event::Return => self.follow_return(),
+            Event::Aside { what } => self.go_aside(what)?,
             Event::Tend { node, life } => self.tend_in_time(node.into(), life),
         }
         match held(&self.ledger).contradiction() {
@@ -528,7 +546,7 @@ impl<'a> World<'a> {
 /// Clients that repeat themselves, where the machines remember them: in one group after the other.
 fn repeaters(plan: &Plan, subject: &dyn Subject) -> Vec<Repeater> {
     let count = if subject.remembers_clients() { plan.repeaters } else { 0 };
-    (0..count).map(|at| Repeater::new(at % plan.groups)).collect()
+    (0..count).map(|at| Repeater::new(at % plan.groups, plan.open_numbers)).collect()
 }
 
 /// The id of the node at a position.

@@ -195,6 +195,7 @@ impl World<'_> {
         self.lose_readers(at);
         self.lose_repeaters(at);
         self.lose_received(at, power);
+        self.lose_asides(at);
         let node = &mut self.nodes[at];
         if power && self.chances.faults.below(2) == 0 {
             // In the middle of what it was writing.
@@ -283,7 +284,7 @@ impl World<'_> {
     }
 
     /// A worker has its turn at that time, or earlier.
-    fn call(&mut self, at: usize, worker: usize, when: u64) {
+    pub(super) fn call(&mut self, at: usize, worker: usize, when: u64) {
         let node = &mut self.nodes[at];
         let still = node.still_until(worker);
         let Some(rounds) = node.rounds.get_mut(worker) else { return };
@@ -327,8 +328,9 @@ impl World<'_> {
         self.answer_callers(at);
         self.answer_readers(at)?;
         self.answer_repeaters(at)?;
-        self.take_receipts(at);
+        self.answer_asides(at)?;
         self.set_to_work(at, worker);
+        self.mind_shrinking(at);
         let mut sent = std::mem::take(&mut self.sent);
         self.nodes[at].transport.take_sent(&mut sent);
         for (to, channel, bytes) in sent.drain(..) {

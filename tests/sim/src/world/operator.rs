@@ -29,6 +29,9 @@ impl World<'_> {
 
     /// Whether a configuration means the log that a node has now, and the replica in it.
     pub(super) fn is_meant(&self, at: usize, group: GroupId, configuration: &Configuration) -> bool {
+        if self.was_dropped(at, group) {
+            return false;
+        }
         let node = &self.nodes[at];
         let is_founder = |body: &raftwerk::drive::Node<_>| {
             let mut replicas = body.replicas(body.worker_of(group));
@@ -62,7 +65,12 @@ impl World<'_> {
     /// Whether the operator has something to do with a node.
     pub(super) fn is_busy_with(&self, at: usize) -> bool {
         let node = &self.nodes[at];
-        node.is_wiped || node.farewell || !node.leaving.is_empty() || !node.to_create.is_empty()
+        let has_slipped = self.asides.slip.as_ref().is_some_and(|slip| slip.node == at);
+        has_slipped
+            || node.is_wiped
+            || node.farewell
+            || !node.leaving.is_empty()
+            || !node.to_create.is_empty()
     }
 
     /// Whether a node of a cluster whose groups change may lose its disk: one at a time, where every group can do without

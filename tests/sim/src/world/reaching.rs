@@ -160,7 +160,7 @@ impl World<'_> {
     }
 
     /// Everybody reaches a node again, and both ends know.
-    fn bring_back(&mut self, at: usize) {
+    pub(super) fn bring_back(&mut self, at: usize) {
         self.set_apart(at, -1);
         for other in 0..self.nodes.len() {
             self.connect_surely(at, other);
@@ -168,7 +168,7 @@ impl World<'_> {
     }
 
     /// Nobody reaches a node, and both ends know; or all do again.
-    fn set_apart(&mut self, at: usize, by: i32) {
+    pub(super) fn set_apart(&mut self, at: usize, by: i32) {
         for other in (0..self.nodes.len()).filter(|other| *other != at) {
             for (from, to) in [(at, other), (other, at)] {
                 let link = self.links.link(from, to);

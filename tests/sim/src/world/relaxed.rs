@@ -6,13 +6,9 @@
 //! | `a receipt is kept` | what was received is applied, at its index, unless a machine's power was cut before it was committed |
 //!
 //! Such proposals are of the kind that nobody reads, so they are no part of any history. What is not here: the record
-//! (`ledger`).
+//! (`ledger`), and receivers of receipts (`receivers`).
 
-use std::future::Future;
-use std::pin::Pin;
-use std::task::{Context, Poll, Waker};
-
-use raftwerk::{RelaxedProposal, drive};
+use raftwerk::drive;
 use raftwerk_frame::Message;
 use raftwerk_frame::frame::FrameKind;
 use raftwerk_frame::wire::{UnitHeader, records};
@@ -22,16 +18,7 @@ use rustc_hash::FxHashMap;
 
 use super::{World, group_id};
 use crate::disk::{SimDisk, held};
-use crate::ledger::hash_of;
 use crate::watch::{Checked, Violation};
-
-/// A relaxed proposal on its way.
-pub(super) struct Awaited {
-    node: usize,
-    group: usize,
-    payload: u64,
-    proposal: RelaxedProposal,
-}
 
 /// Up to which entry the files of a node have a group's log, by the group's number; whatever of it is durable.
 pub(super) type Reach = FxHashMap<u64, u64>;
@@ -77,37 +64,16 @@ impl World<'_> {
         if self.plan.relaxed == 0 || self.chances.clients.below(self.plan.relaxed) > 0 {
             return;
         }
-        let Some(body) = self.nodes[node].body.as_ref().filter(|_| self.nodes[node].is_reachable()) else {
+        if !self.nodes[node].is_reachable() {
             return;
-        };
-        for _ in 0..1 + self.chances.clients.below(3) {
-            self.unique += 1;
-            let Some(payload) = self.subject.noise(self.unique) else { return };
-            let hash = hash_of(&payload);
-            let proposal = body.propose_relaxed(group_id(group), payload);
-            self.awaited.push(Awaited { node, group, payload: hash, proposal });
         }
-        self.answer_bells(node);
-    }
-
-    /// Takes the receipts that a node has given.
-    pub(super) fn take_receipts(&mut self, node: usize) {
-        let (mut cx, mut ledger) = (Context::from_waker(Waker::noop()), held(&self.ledger));
-        self.awaited.retain_mut(|awaited| {
-            if awaited.node != node {
-                return true;
-            }
-            let Poll::Ready(outcome) = Pin::new(&mut awaited.proposal).poll(&mut cx) else { return true };
-            if let Ok(received) = outcome {
-                ledger.received(group_id(awaited.group), received.id.index, awaited.payload);
-            }
-            false
-        });
+        let count = 1 + self.chances.clients.below(3);
+        self.propose_besides(group, node, count, true);
     }
 
     /// A node dies with its callers. `power`: its machine loses what it had not synced.
     pub(super) fn lose_received(&mut self, node: usize, power: bool) {
-        self.awaited.retain(|awaited| awaited.node != node);
+        self.nodes[node].receivers.clear();
         if !power || self.plan.relaxed == 0 {
             return;
         }

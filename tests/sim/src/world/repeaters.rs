@@ -1,5 +1,6 @@
-//! Clients that repeat themselves: each counts on a key of its own, by compare-and-sets that are sent to one node after
-//! another until there is an answer, and sometimes once more. Whoever's repetition is applied again, or whose answer was
+//! Clients that repeat themselves: each counts on keys of its own, by compare-and-sets that are sent to one node after
+//! another until there is an answer, and sometimes once more. Some have several of them open at a time, which are answered in any
+//! order; and in some runs a group is given more clients than it can remember. Whoever's repetition is applied again, or whose answer was
 //! for nothing, sees a count that it did not write.
 //!
 //! | rule | what |
@@ -7,7 +8,7 @@
 //! | `repeated, and applied once` | a numbered compare-and-set succeeds, and each repetition has that answer, at that index |
 //! | `a client is remembered` | a group forgets a client only in favour of others |
 //!
-//! Only for subjects whose machines remember their clients. What is not here: several open numbers of one client, which
+//! Only for subjects whose machines remember their clients. What is not here: a client with more open numbers than may be, which
 //! `raftwerk::exactly_once` tries by itself.
 
 use std::future::Future;
@@ -19,6 +20,7 @@ use raftwerk::exactly_once::{self, CLIENTS_MAX, Numbered, OnceError, OnceSession
 use raftwerk::kv::codec::{self, Swap};
 use raftwerk::{Index, Proposal, ProposeError};
 
+use super::asides::Aside;
 use super::{Event, World, group_id};
 use crate::disk::held;
 use crate::ledger::hash_of;
@@ -26,6 +28,10 @@ use crate::watch::{Checked, Violation};
 
 /// How long one attempt is waited for, in nanoseconds.
 const PATIENCES: [u64; 3] = [50_000_000, 500_000_000, 3_000_000_000];
+
+/// So many strangers come at a time, and how often.
+const STRANGERS_AT_ONCE: u32 = 32;
+const STRANGERS_EVERY: u64 = 5_000_000;
 
 /// A write under way.
 struct Open {
@@ -40,16 +46,26 @@ pub(super) struct Repeater {
     group: usize,
     leader: usize,
     session: Option<OnceSession>,
-    /// What its key holds.
-    count: u64,
-    open: Option<Open>,
+    /// For each number that may be open at a time, what its key holds, and what is under way.
+    counts: Vec<u64>,
+    open: Vec<Option<Open>>,
+    /// Which of them the latest attempt is about.
+    slot: usize,
+    /// It was forgotten: what its keys hold it cannot tell any more.
+    is_lost: bool,
     attempt: Option<(usize, Proposal)>,
+    /// The payload of the latest attempt.
+    sent: u64,
     due: u64,
 }
 
 impl Repeater {
-    pub(super) const fn new(group: usize) -> Self {
-        Self { group, leader: 0, session: None, count: 0, open: None, attempt: None, due: 0 }
+    /// One that has at most so many numbers open at a time.
+    pub(super) fn new(group: usize, width: usize) -> Self {
+        let open = std::iter::repeat_with(|| None).take(width).collect();
+        let counts = vec![0; width];
+        let (session, attempt) = (None, None);
+        Self { group, leader: 0, session, counts, open, slot: 0, is_lost: false, attempt, sent: 0, due: 0 }
     }
 }
 
@@ -75,9 +91,13 @@ impl World<'_> {
             self.pause_repeater(at);
             return Ok(());
         }
+        let width = self.repeaters[at].open.len() as u64;
+        self.repeaters[at].slot = if width > 1 { self.chances.repeaters.below(width) as usize } else { 0 };
         let payload = self.repeaters[at].next_payload(at);
         let Some(body) = &self.nodes[node].body else { return Ok(()) };
-        held(&self.ledger).may_repeat(group_id(group), hash_of(&payload));
+        let sent = hash_of(&payload);
+        self.repeaters[at].sent = sent;
+        held(&self.ledger).may_repeat(group_id(group), sent);
         let proposal = body.propose(group_id(group), payload);
         self.repeaters[at].attempt = Some((node, proposal));
         self.nodes[node].repeaters.push(at);
@@ -117,9 +137,11 @@ impl World<'_> {
             };
             self.nodes[node].repeaters.swap_remove(next);
             self.repeaters[at].attempt = None;
+            let (group, payload) = (group_id(self.repeaters[at].group), self.repeaters[at].sent);
             match outcome {
                 Ok(applied) => {
                     self.answered += 1;
+                    self.check_told(node, group, &applied, payload);
                     self.take_outcome(at, &applied.reply)?;
                 }
                 Err(ProposeError::NotLeader { hint: Some(hint) }) => {
@@ -144,20 +166,24 @@ impl World<'_> {
             Ok(outcome) => outcome,
             Err(OnceError::Expired) if registered >= CLIENTS_MAX as u64 => {
                 // Others may have taken its place; what its key holds it cannot tell now.
-                *repeater = Repeater { due: repeater.due, ..Repeater::new(repeater.group) };
-                repeater.count = u64::MAX;
+                let (due, width) = (repeater.due, repeater.open.len());
+                *repeater = Repeater { due, is_lost: true, ..Repeater::new(repeater.group, width) };
                 return Ok(());
             }
             Err(error) => return wrong("a client is remembered", error.to_string()),
         };
-        let Some(open) = &mut repeater.open else {
+        let slot = repeater.slot;
+        let Some(open) = &mut repeater.open[slot] else {
             repeater.session = Some(OnceSession::new(outcome.index));
             self.registered += 1;
             return Ok(());
         };
         let swap = codec::swapped(&outcome.reply);
         if swap != Ok(Swap::Applied) {
-            return wrong("repeated, and applied once", format!("from {} on: {swap:?}", repeater.count));
+            return wrong(
+                "repeated, and applied once",
+                format!("from {} on: {swap:?}", repeater.counts[slot]),
+            );
         }
         if open.answered.is_some_and(|before| before != outcome.index) {
             return wrong(
@@ -166,11 +192,32 @@ impl World<'_> {
             );
         }
         open.answered = Some(outcome.index);
-        if !keeps_on && let (Some(open), Some(session)) = (repeater.open.take(), &mut repeater.session) {
+        if !keeps_on && let (Some(open), Some(session)) = (repeater.open[slot].take(), &mut repeater.session)
+        {
             session.end(open.number);
-            repeater.count += 1;
+            repeater.counts[slot] += 1;
         }
         Ok(())
+    }
+}
+
+impl World<'_> {
+    /// Strangers are registered with a group, some at a time, until it has more clients than it can remember.
+    pub(super) fn register_strangers(&mut self, left: u32) {
+        let Some(strangers) = self.plan.strangers.filter(|_| !self.is_ending && left > 0) else { return };
+        let group = (strangers.group % self.plan.groups as u64) as usize;
+        let mut rest = left;
+        if let Some(leader) = self.leading(group_id(group)) {
+            rest = left.saturating_sub(STRANGERS_AT_ONCE);
+            let payload = exactly_once::register();
+            held(&self.ledger).may_repeat(group_id(group), hash_of(&payload));
+            for _ in rest..left {
+                self.registered += 1;
+                self.propose_and_listen(group_id(group), leader, payload.clone(), false);
+            }
+            self.answer_bells(leader);
+        }
+        self.aside(self.now + STRANGERS_EVERY, Aside::Strangers { left: rest });
     }
 }
 
@@ -178,19 +225,21 @@ impl Repeater {
     /// What it sends next: a registration, what is open, or one more.
     fn next_payload(&mut self, at: usize) -> Bytes {
         let Some(session) = &mut self.session else { return exactly_once::register() };
-        if let Some(open) = &self.open {
+        let slot = self.slot;
+        if let Some(open) = &self.open[slot] {
             return open.payload.clone();
         }
-        if self.count == u64::MAX {
+        if self.is_lost {
             return exactly_once::register();
         }
         let Some(number) = session.begin() else { return exactly_once::register() };
-        let (before, after) = (self.count.to_le_bytes(), (self.count + 1).to_le_bytes());
-        let expected = (self.count > 0).then_some(&before[..]);
+        let count = self.counts[slot];
+        let (before, after) = (count.to_le_bytes(), (count + 1).to_le_bytes());
+        let expected = (count > 0).then_some(&before[..]);
         let mut inner = Vec::new();
-        codec::compare_and_set(&mut inner, &[b'o', at as u8], expected, Some(&after));
+        codec::compare_and_set(&mut inner, &[b'o', at as u8, slot as u8], expected, Some(&after));
         let payload = session.payload(number, &inner);
-        self.open = Some(Open { number, payload: payload.clone(), answered: None });
+        self.open[slot] = Some(Open { number, payload: payload.clone(), answered: None });
         payload
     }
 }

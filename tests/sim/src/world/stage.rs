@@ -420,9 +420,10 @@ impl World<'_> {
         let (called, payload) = (ask.called, std::mem::take(&mut ask.payload));
         let (id, hash) = (group_id(0), hash_of(&payload));
         let (told, returned) = match outcome {
-            Outcome::Applied(index, reply) => {
+            Outcome::Applied(applied) => {
+                let index = applied.id.index;
                 held(&self.ledger).acknowledged(id, index, hash);
-                (Told::Applied(index.0), Some((events, reply)))
+                (Told::Applied(index.0), Some((events, applied.reply)))
             }
             Outcome::Refused(_) | Outcome::Answered(_) => {
                 held(&self.ledger).refused(id, hash);

@@ -26,6 +26,7 @@ impl World<'_> {
         if !self.nodes[from].is_wiped {
             self.watch.leaving(from, NodeId(to.0), &bytes)?;
             self.check_written(from, &bytes)?;
+            self.note_shipped(from, at, &bytes)?;
         }
         if self.links.link(from, at).murmurs > 0
             && UnitHeader::parse(&bytes).is_ok_and(|(header, ..)| header.kind != UnitKind::Beat)
@@ -36,6 +37,7 @@ impl World<'_> {
             return Ok(()); // on its way already, or waiting where it cannot be seen from here
         }
         self.overhear(from, at, channel, &bytes);
+        let bytes = self.forged(from, at, bytes);
         let late = self.stage.as_mut().map_or(0, |stage| stage.posted(&bytes, self.links.is_healed));
         let to = at;
         let unit = Unit { from, to, channel, bytes, sent: self.now, is_late: false };
