@@ -57,13 +57,17 @@ pub struct Config {
     pub heartbeat_interval: Duration,
     /// Bytes of one log file. Default 64 MiB; at least 64 KiB, a multiple of 4 KiB.
     pub segment_bytes: u64,
-    /// A group is checkpointed, and its log compacted, when its log holds this many bytes. Default 64 MiB.
+    /// A group is checkpointed, and its log compacted, when its log holds this many bytes; not while a follower is being sent its
+    /// checkpoint. Default 64 MiB.
     pub checkpoint_log_bytes: u64,
-    /// When a lane's files hold more than this, the groups that pin its oldest are checkpointed. Default 1 GiB.
+    /// When a lane's files hold more than this, the groups that pin its oldest are checkpointed. A group whose snapshot a follower
+    /// is being sent, or is catching up after, is left alone until they hold half as much again: less room than such a transfer's
+    /// worth of writes makes it begin anew. Default 1 GiB.
     pub lane_bytes_max: u64,
     /// When a file of the log has been full for so long, what is alive in it is moved forward, or the groups it belongs to are
     /// checkpointed, so that it goes, however little the log holds. At least a minute. Counted from opening for files that were
-    /// there before. Default: none; what is alive is written again about once in this time.
+    /// there before. A snapshot that is being sent may delay it. Default: none; what is alive is written again about once in this
+    /// time.
     pub log_age_max: Option<Duration>,
     /// How fast the node reads its own log, where nothing is written any more, in search of damage: bytes a second, over all
     /// workers. Default 8 MiB; 0: never. What is found is said in the node's log and in

@@ -94,6 +94,12 @@ counters! {
     snapshot_bytes,
     /// Snapshots installed.
     installs,
+    /// Transfers of snapshots that went on where an earlier attempt had stopped.
+    transfers_resumed,
+    /// Transfers of snapshots, and followers that catch up after one, for which nothing is kept any longer, since the disk, the
+    /// lane ([`Config::lane_bytes_max`](crate::Config)) or the memory had no room for it. Such a follower may be sent a later
+    /// snapshot from its beginning.
+    transfers_yielded,
     /// Units or frames of peers that were not what they claimed to be.
     bad_units,
     /// Units handed to the transport, signs of life included.
@@ -176,6 +182,14 @@ impl WorkerMetrics {
 
     pub(crate) fn installed(&self) {
         add(&self.installs, 1);
+    }
+
+    pub(crate) fn resumed(&self) {
+        add(&self.transfers_resumed, 1);
+    }
+
+    pub(crate) fn yielded(&self, count: u64) {
+        add(&self.transfers_yielded, count);
     }
 
     pub(crate) fn leads(&self) {

@@ -45,8 +45,9 @@ impl<D: Disk> Lane<D> {
         self.submit_snapshot(token, group, SnapshotWork::ReadChunk { id, offset, bytes });
     }
 
-    /// Writes a piece of an incoming snapshot file. Offset 0 starts anew; any other must be where the last one ended,
-    /// else [`SnapshotError::Offset`] says where to go on. Gives [`Written`](crate::BackgroundOutput::Written).
+    /// Writes a piece of an incoming snapshot file. Offset 0 starts anew, and removes what an earlier transfer to this group
+    /// left unfinished; any other must be where the last one ended, else [`SnapshotError::Offset`] has the offset to go on
+    /// at. Gives [`Written`](crate::BackgroundOutput::Written).
     pub fn write_snapshot_chunk(
         &mut self,
         token: u64,
@@ -68,6 +69,12 @@ impl<D: Disk> Lane<D> {
     /// Gives [`Loaded`](crate::BackgroundOutput::Loaded).
     pub fn load_snapshot(&mut self, token: u64, group: GroupId, with: SnapshotReader) {
         self.submit_snapshot(token, group, SnapshotWork::Load { with });
+    }
+
+    /// Removes what has come in of a snapshot of the group that will not be finished. Gives
+    /// [`Dropped`](crate::BackgroundOutput::Dropped).
+    pub fn drop_incoming_snapshot(&mut self, token: u64, group: GroupId) {
+        self.submit_snapshot(token, group, SnapshotWork::DropIncoming);
     }
 
     /// Removes every snapshot file of the group. Gives [`Dropped`](crate::BackgroundOutput::Dropped).

@@ -49,6 +49,7 @@ pub(crate) enum SnapshotWork {
     WriteChunk { id: EntryId, offset: u64, chunk: Bytes },
     Finish { id: EntryId, bytes: u64 },
     Load { with: SnapshotReader },
+    DropIncoming,
     Drop,
     Note { notes: Notes },
     Scrub { piece: ScrubPiece },
@@ -72,6 +73,7 @@ impl fmt::Debug for SnapshotWork {
             }
             Self::Finish { id, .. } => write!(f, "Finish({id})"),
             Self::Load { .. } => f.write_str("Load"),
+            Self::DropIncoming => f.write_str("DropIncoming"),
             Self::Drop => f.write_str("Drop"),
             Self::Scrub { piece } => write!(f, "Scrub({piece:?})"),
             Self::Note { notes } => write!(f, "Note({} peers, {:?})", notes.peers.len(), notes.support),
@@ -110,7 +112,7 @@ pub enum BackgroundOutput {
         /// The reader's result.
         value: Box<dyn Any + Send>,
     },
-    /// The group has no snapshot files any more.
+    /// The group has no snapshot files any more, or none that was never finished.
     Dropped,
     /// The peers' logs are noted, durably.
     Noted,

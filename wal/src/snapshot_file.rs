@@ -106,7 +106,8 @@ impl<F: Files> Room<'_, F> {
             SnapshotWork::WriteChunk { id, offset, chunk } => self.write_chunk(id, offset, &chunk),
             SnapshotWork::Finish { id, bytes } => self.finish(id, bytes),
             SnapshotWork::Load { with } => self.load(with),
-            SnapshotWork::Drop => self.drop_all(),
+            SnapshotWork::DropIncoming => self.drop_where(|name| name.ends_with(".part")),
+            SnapshotWork::Drop => self.drop_where(|_| true),
             SnapshotWork::Scrub { piece } => {
                 Ok(BackgroundOutput::Scrubbed(scrub::scrub(self.files, self.lane, &piece)?))
             }
@@ -227,6 +228,10 @@ impl<F: Files> Room<'_, F> {
         let path = self.path(id, "part");
         let file = if offset == 0 {
             self.files.create_dir(&self.dir)?;
+            // A transfer that begins takes the place of an earlier one: at most one such file of a group takes room.
+            for name in self.names()?.iter().filter(|name| name.ends_with(".part")) {
+                self.files.remove(&format!("{}/{name}", self.dir))?;
+            }
             self.files.create(&path, 0)?
         } else {
             match self.files.open(&path, Access::Plain) {
@@ -267,8 +272,8 @@ impl<F: Files> Room<'_, F> {
         Ok(BackgroundOutput::Loaded { meta, value })
     }
 
-    fn drop_all(&self) -> Outcome {
-        let names = self.names()?;
+    fn drop_where(&self, is_dropped: impl Fn(&str) -> bool) -> Outcome {
+        let names: Vec<String> = self.names()?.into_iter().filter(|name| is_dropped(name)).collect();
         for name in &names {
             self.files.remove(&format!("{}/{name}", self.dir))?;
         }

@@ -32,7 +32,7 @@ impl<D: Disk> Worker<D> {
         configuration.encode(&mut body);
         let (group, term, total) = (replica.id, replica.core.term(), body.len() as u64);
         let head = Head { kind: FOUNDING, group, term, id, total, ..Head::default() };
-        self.send_snapshot_unit(voice.from, Some(voice), &head, &body);
+        let _retried = self.send_snapshot_unit(voice.from, Some(voice), &head, &body);
     }
 
     /// Somebody says with what its log begins. Where it is taken, it is written to where this one begins.

@@ -70,7 +70,7 @@ impl<D: Disk> Worker<D> {
         self.shortage.index_at = self.now + PAUSE;
         let heavy: Vec<GroupSlot> = self.lane.heavy().filter_map(|group| self.slot_of(group)).collect();
         for slot in heavy {
-            self.checkpoint_or_compact(slot);
+            let _made = self.checkpoint_or_compact(slot, true);
         }
     }
 }

@@ -27,9 +27,11 @@ mod perform;
 mod piece;
 mod reads;
 mod receive;
+mod receiving;
 mod relaxed;
 mod replica;
 mod scrub;
+mod sending;
 mod ship;
 mod snapshots;
 #[cfg(test)]

@@ -208,7 +208,8 @@ impl<D: Disk> Worker<D> {
         self.perform(slot);
     }
 
-    /// Drops the log's prefix that is in a durable checkpoint, as far as no follower that keeps up still needs it.
+    /// Drops the log's prefix that is in a durable checkpoint, as far as neither a follower that keeps up still needs it nor
+    /// one that was sent a snapshot.
     pub(super) fn compact(&mut self, slot: GroupSlot) {
         let Some(replica) = self.replicas[slot.0 as usize].as_mut() else { return };
         let Some(checkpoint) = &replica.checkpoint else { return };
@@ -219,6 +220,10 @@ impl<D: Disk> Worker<D> {
         if replica.core.is_leader() && is_spared {
             let needed = replica.core.slowest_live_match();
             to = to.min(needed.unwrap_or(to));
+        }
+        if replica.damage.is_none() {
+            let kept = self.transfers.sendings.needed_after(&replica.core, replica.id, self.now);
+            to = to.min(kept.unwrap_or(to));
         }
         if to <= replica.core.compacted().index {
             return;

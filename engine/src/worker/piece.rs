@@ -2,9 +2,12 @@
 //!
 //! ```text
 //! unit body = kind u8 (1 piece, 2 ack, 3 refusal, 4 facts, 5 founding), flags u8 (1 names the receiver, 2 names the sender, 4 has the
-//!             receiver for a witness), account u16, 4 zero, group u64, leader's term u64, id.term u64, id.index u64,
-//!             offset u64, total u64, bytes of the snapshot file; or of facts and founding: the configuration
+//!             receiver for a witness, 8 start), account u16, crc u32 of the file's body, group u64, leader's term u64,
+//!             id.term u64, id.index u64, offset u64, total u64, bytes of the snapshot file; or of facts and founding: the
+//!             configuration
 //! ```
+//! A piece without bytes asks how much of the file is there. An ack covers everything before its offset, as written; with
+//! the flag *start*, that the next piece to be sent begins there: the answer to a question, or to a piece behind a gap.
 
 use bytes::BytesMut;
 use raftwerk_frame::{EntryId, GroupId, Index, Term};
@@ -24,6 +27,10 @@ pub(super) struct Head {
     pub(super) names_itself: bool,
     /// The sender's configuration has the receiver for a witness.
     pub(super) to_witness: bool,
+    /// Of an ack: what is sent next begins at its offset.
+    pub(super) is_start: bool,
+    /// Of the file's body. With the id and the length it identifies the file: one node may make several of one entry.
+    pub(super) crc: u32,
     /// The leader's account of the receiver.
     pub(super) account: u16,
     pub(super) group: GroupId,
@@ -46,14 +53,14 @@ impl Head {
         let [low, high] = self.account.to_le_bytes();
         out.extend_from_slice(&[
             self.kind,
-            u8::from(self.is_named) | u8::from(self.names_itself) << 1 | u8::from(self.to_witness) << 2,
+            u8::from(self.is_named)
+                | u8::from(self.names_itself) << 1
+                | u8::from(self.to_witness) << 2
+                | u8::from(self.is_start) << 3,
             low,
             high,
-            0,
-            0,
-            0,
-            0,
         ]);
+        out.extend_from_slice(&self.crc.to_le_bytes());
         let words = [self.group.0, self.term.0, self.id.term.0, self.id.index.0, self.offset, self.total];
         for word in words {
             out.extend_from_slice(&word.to_le_bytes());
@@ -68,6 +75,8 @@ impl Head {
             is_named: head[1] & 1 != 0,
             names_itself: head[1] & 2 != 0,
             to_witness: head[1] & 4 != 0,
+            is_start: head[1] & 8 != 0,
+            crc: u32::from_le_bytes([head[4], head[5], head[6], head[7]]),
             account: u16::from_le_bytes([head[2], head[3]]),
             group: GroupId(word(0)),
             term: Term(word(1)),
@@ -92,6 +101,8 @@ mod tests {
             is_named: true,
             names_itself: false,
             to_witness: true,
+            is_start: true,
+            crc: 0x0403_0201,
             account: 513,
             group: GroupId(3),
             term: Term(4),

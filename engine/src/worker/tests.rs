@@ -20,7 +20,7 @@ use raftwerk_wal::{AppendMode, Completion, Directory, Disk, Files, Job, LaneOpti
 use tokio::sync::oneshot;
 
 use super::piece::{ACK, Head, PIECE};
-use super::snapshots::INSTALL_MAX;
+use super::sending::INSTALL_MAX;
 use super::{Settings, Surroundings, Worker};
 use crate::dispatch::Dispatch;
 use crate::inbox::{Arrival, Inbox, Order, Request};
@@ -39,6 +39,7 @@ mod reads;
 mod relaxed;
 mod scrub;
 mod snapshots;
+mod transfers;
 mod waiting;
 
 const GROUP: GroupId = GroupId(1);
@@ -77,16 +78,23 @@ impl Disk for SlowDisk {
     }
 }
 
-/// Remembers what was said.
+/// Remembers what was said; of snapshots the heads, and besides how many bytes came with each.
 #[derive(Default)]
-struct Wire(Mutex<Vec<(PeerId, Record)>>, Mutex<Vec<Head>>, Mutex<Vec<(PeerId, LogId)>>);
+struct Wire(
+    Mutex<Vec<(PeerId, Record)>>,
+    Mutex<Vec<Head>>,
+    Mutex<Vec<(PeerId, LogId)>>,
+    Mutex<Vec<(Head, usize)>>,
+);
 
 impl Transport for Wire {
     fn send(&self, to: PeerId, _: Channel, parts: Parts) -> Result<(), SendError> {
         let unit = parts.concat();
         let (header, heads, bodies) = UnitHeader::parse(&unit).unwrap();
         if header.kind == UnitKind::Snapshot {
-            self.1.lock().unwrap().push(Head::parse(bodies).unwrap().0);
+            let (head, head_bytes) = Head::parse(bodies).unwrap();
+            self.1.lock().unwrap().push(head);
+            self.3.lock().unwrap().push((head, bodies.len() - head_bytes));
         }
         self.2.lock().unwrap().push((to, header.to_log));
         self.0.lock().unwrap().extend(records(heads).map(|record| (to, record.unwrap())));

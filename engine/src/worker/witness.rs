@@ -127,7 +127,7 @@ impl<D: Disk> Worker<D> {
         let mut body = Vec::new();
         configuration.encode(&mut body);
         let head = Head { kind: FACTS, offset: 0, total: body.len() as u64, ..*head };
-        self.send_snapshot_unit(to, None, &head, &body);
+        let _retried = self.send_snapshot_unit(to, None, &head, &body);
     }
 
     /// A leader's log begins after what this witness needs next: so does this one from now on, unless that is known to be

@@ -226,3 +226,23 @@ fn a_snapshot_that_a_new_life_finds_is_durable_before_it_is_relied_on() {
         assert_eq!(left.id, found.id, "call {n}");
     }
 }
+
+#[test]
+fn a_group_has_one_unfinished_snapshot_at_a_time_and_none_when_it_is_dropped() {
+    let files = MemoryFiles::new();
+    let (mut lane, ..) = open(&files);
+    let kept = save(&mut lane, id(5, 1), 50);
+    let parts = || files.paths().iter().filter(|path| path.ends_with(".part")).count();
+    for index in [9, 12] {
+        lane.write_snapshot_chunk(1, GroupId(1), id(index, 1), 0, Bytes::from_static(b"abc"));
+        done(&mut lane, 1).unwrap();
+        assert_eq!(parts(), 1, "the file of the transfer before is gone");
+    }
+    // Of another group, whose number begins alike.
+    lane.write_snapshot_chunk(2, GroupId(16), id(9, 1), 0, Bytes::from_static(b"abc"));
+    while lane.poll_background().is_none() {}
+    lane.drop_incoming_snapshot(3, GroupId(1));
+    assert!(matches!(done(&mut lane, 3), Ok(BackgroundOutput::Dropped)));
+    assert_eq!(parts(), 1);
+    assert_eq!(load(&mut lane).unwrap().0, kept);
+}

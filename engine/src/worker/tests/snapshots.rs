@@ -40,14 +40,14 @@ fn a_snapshot_that_arrived_whole_and_was_never_installed_is_sent_again() {
     node.hear_unit(3, UnitKind::Snapshot, 0, &ack);
     assert_eq!(sent(&mut node, 20), None, "nothing was said yet");
     let mut nothing = BytesMut::new();
-    Head { kind: ACK, offset: 0, ..piece }.encode(&mut nothing);
+    Head { kind: ACK, is_start: true, offset: 0, ..piece }.encode(&mut nothing);
     node.hear_unit(3, UnitKind::Snapshot, 0, &nothing);
     let again = sent(&mut node, 2).expect("whoever holds nothing is sent it at once");
     assert_eq!((again.kind, again.offset), (PIECE, 0));
 }
 
 /// Checkpoints of a group of one, the earlier first: the files, and what they stand for.
-fn checkpoints() -> Vec<(Bytes, EntryId)> {
+pub(super) fn checkpoints() -> Vec<(Bytes, EntryId)> {
     let files = MemoryFiles::new();
     let mut node = Node::alone(&files, 4096);
     let mut taken = Vec::new();
@@ -70,6 +70,8 @@ fn piece(file: &Bytes, id: EntryId, term: u64) -> BytesMut {
         is_named: false,
         names_itself: false,
         to_witness: false,
+        is_start: false,
+        crc: 7,
         account: 0,
         group: GROUP,
         term: Term(term),

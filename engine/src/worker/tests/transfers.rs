@@ -1,0 +1,504 @@
+//! Transfers of snapshots in many chunks: under load, broken, starved of room, and with peers that send nonsense.
+
+use super::*;
+use crate::worker::piece::REFUSAL;
+use crate::worker::sending::{PATIENCE, RETRY, WINDOW_CHUNKS};
+
+const BEAT: Duration = Duration::from_millis(100);
+
+/// A follower on node 3 that knows as much of the protocol as a transfer needs.
+#[derive(Default)]
+struct Follower {
+    /// Which file it is being sent.
+    id: EntryId,
+    total: u64,
+    received: u64,
+    /// Chunks that brought something, and those that did not.
+    taken: usize,
+    wasted: usize,
+    /// How many files were begun.
+    begun: usize,
+    /// Everything before is installed.
+    matched: Index,
+}
+
+impl Follower {
+    /// Takes what was sent since the last time; of chunks no more than so many. What it answers.
+    fn take(&mut self, node: &Node, chunks_max: usize) -> Vec<Head> {
+        let sent: Vec<_> = node.wire.3.lock().unwrap().drain(..).collect();
+        let (mut answers, mut chunks) = (Vec::new(), 0);
+        for (head, bytes) in sent {
+            assert_eq!(head.kind, PIECE);
+            if (self.id, self.total) != (head.id, head.total) {
+                (self.id, self.total, self.received) = (head.id, head.total, 0);
+                self.begun += 1;
+            }
+            let is_chunk = bytes > 0;
+            chunks += usize::from(is_chunk);
+            if is_chunk && chunks > chunks_max {
+                continue; // lost
+            }
+            let is_next = is_chunk && head.offset == self.received;
+            if is_next {
+                self.received += bytes as u64;
+                self.taken += 1;
+            } else if is_chunk {
+                self.wasted += 1;
+            }
+            let is_old = is_chunk && head.offset < self.received;
+            let is_start = !is_next && !is_old && self.received < self.total;
+            answers.push(Head { kind: ACK, is_start, offset: self.received, ..head });
+        }
+        answers
+    }
+
+    fn is_whole(&self) -> bool {
+        self.received == self.total && self.total > 0
+    }
+}
+
+fn say(node: &Node, head: &Head) {
+    let mut unit = BytesMut::new();
+    head.encode(&mut unit);
+    node.hear_unit(3, UnitKind::Snapshot, 0, &unit);
+}
+
+/// A heartbeat of both followers, so that both are alive.
+fn beat(node: &mut Node, term: Term) {
+    for from in [2, 3] {
+        node.hear(from, Message::HeartbeatAck { term, round: 0, binds: false, rest: false });
+    }
+    node.turn(BEAT);
+    node.settle();
+}
+
+/// A write that node 2 acknowledges.
+fn write(node: &mut Node, term: Term, bytes: usize) {
+    let _answer = node.propose(&vec![1; bytes]);
+    node.settle();
+    let matched = node.status().unwrap().last.index;
+    node.hear(2, Message::AppendAck { term, matched, account: 0 });
+    node.settle();
+}
+
+/// A leader with a log of at most 4 KiB and chunks of one byte, whose third replica lacks everything.
+fn leader(change: impl FnOnce(&mut Settings, &mut LaneOptions)) -> (Node, Term) {
+    let mut node = Node::open_with(&MemoryFiles::new(), 4096, |settings, options| {
+        settings.limits.chunk_bytes = 1;
+        change(settings, options);
+    });
+    let term = node.lead_with_one(8, 1024);
+    assert!(node.status().unwrap().compacted.index.0 > 0);
+    (node, term)
+}
+
+/// Beats until the follower is asked what it has, and lets it take nothing of what came before.
+fn asked(node: &mut Node, term: Term) -> Follower {
+    let mut follower = Follower::default();
+    for _ in 0..20 {
+        beat(node, term);
+        let answers = follower.take(node, 0);
+        if follower.begun > 0 {
+            answers.iter().for_each(|answer| say(node, answer));
+            return follower;
+        }
+    }
+    panic!("the third replica is sent nothing");
+}
+
+fn install(node: &mut Node, follower: &mut Follower, term: Term) {
+    follower.matched = follower.id.index;
+    node.hear(3, Message::AppendAck { term, matched: follower.id.index, account: 0 });
+    node.settle();
+}
+
+#[test]
+fn a_transfer_under_load_ends_and_the_log_behind_it_is_there() {
+    let (mut node, term) = leader(|_, _| ());
+    let mut follower = asked(&mut node, term);
+    // All that a window brings, while the log grows by a checkpoint's worth.
+    let mut rounds = 0;
+    while !follower.is_whole() {
+        rounds += 1;
+        assert!(rounds < 100, "{} of {} bytes, {} begun", follower.received, follower.total, follower.begun);
+        write(&mut node, term, 4096);
+        beat(&mut node, term);
+        follower.take(&node, WINDOW_CHUNKS as usize).iter().for_each(|answer| say(&node, answer));
+    }
+    assert_eq!(follower.begun, 1, "of one checkpoint");
+    assert!(rounds > 8, "far more was written than the log may hold: {rounds} rounds");
+
+    // It installs it, and finds what follows in the log, though checkpoints are made again.
+    node.said();
+    install(&mut node, &mut follower, term);
+    let checkpoints = node.worker.metrics.read().checkpoints;
+    while follower.matched < node.status().unwrap().last.index {
+        rounds += 1;
+        assert!(rounds < 1000, "it catches up");
+        write(&mut node, term, 1024);
+        let compacted = node.status().unwrap().compacted.index;
+        assert!(compacted <= follower.matched, "{compacted:?} is gone, it has {:?}", follower.matched);
+        follower.matched = Index(follower.matched.0 + 3).min(node.status().unwrap().last.index);
+        node.hear(3, Message::AppendAck { term, matched: follower.matched, account: 0 });
+        beat(&mut node, term);
+    }
+    assert!(node.worker.metrics.read().checkpoints > checkpoints, "made while it catches up");
+    for _ in 0..20 {
+        let last = node.status().unwrap().last.index;
+        node.hear(3, Message::AppendAck { term, matched: last, account: 0 });
+        write(&mut node, term, 1024);
+        beat(&mut node, term);
+    }
+    assert!(node.status().unwrap().compacted.index > follower.matched, "nothing is kept any longer");
+    assert_eq!(follower.take(&node, 0), [], "no other snapshot is sent");
+    assert_eq!(node.worker.metrics.read().transfers_yielded, 0);
+}
+
+#[test]
+fn a_window_of_chunks_is_on_its_way_before_the_first_is_acknowledged() {
+    for chunk_bytes in [1, 5, 1 << 20] {
+        let (mut node, term) = leader(|settings, _| settings.limits.chunk_bytes = chunk_bytes);
+        let follower = asked(&mut node, term);
+        node.settle();
+        let sent: Vec<_> = node.wire.3.lock().unwrap().drain(..).collect();
+        let chunks = follower.total.div_ceil(chunk_bytes).min(WINDOW_CHUNKS);
+        assert_eq!(sent.len() as u64, chunks, "chunks of {chunk_bytes}");
+        let mut at = 0;
+        for (head, bytes) in sent {
+            assert_eq!((head.kind, head.offset), (PIECE, at));
+            at += bytes as u64;
+        }
+        // One acknowledgement brings one more.
+        if at < follower.total {
+            let head = node.worker.replica(GROUP).and_then(|replica| replica.checkpoint.clone()).unwrap();
+            let (group, id, total, crc) = (GROUP, head.id, head.bytes, head.crc);
+            let ack = Head { kind: ACK, term, group, id, total, crc, offset: chunk_bytes, ..Head::default() };
+            say(&node, &ack);
+            node.settle();
+            assert_eq!(node.wire.3.lock().unwrap().drain(..).map(|(head, _)| head.offset).next(), Some(at));
+        }
+    }
+}
+
+#[test]
+fn a_broken_transfer_goes_on_where_it_stopped() {
+    let (mut node, term) = leader(|_, _| ());
+    let mut follower = asked(&mut node, term);
+    let step = |node: &mut Node, follower: &mut Follower, chunks_max| {
+        beat(node, term);
+        follower.take(node, chunks_max).iter().for_each(|answer| say(node, answer));
+    };
+    for _ in 0..3 {
+        step(&mut node, &mut follower, 8);
+    }
+    // The connection breaks; what was on its way is lost.
+    assert!(node.inbox.arrive(Arrival::Lost(NodeId(3))));
+    step(&mut node, &mut follower, 0);
+    let had = follower.received;
+    assert!(had >= 16, "{had}");
+    // Nothing is heard for so long that the sender gives up.
+    let mut passed = Duration::ZERO;
+    while passed < 12 * RETRY {
+        node.hear(2, Message::HeartbeatAck { term, round: 0, binds: false, rest: false });
+        node.turn(BEAT);
+        node.settle();
+        passed += BEAT;
+    }
+    drop(node.wire.3.lock().unwrap().drain(..));
+    let (taken, wasted) = (follower.taken, follower.wasted);
+    for _ in 0..200 {
+        if follower.is_whole() {
+            break;
+        }
+        step(&mut node, &mut follower, 8);
+    }
+    assert!(follower.is_whole(), "{} of {}", follower.received, follower.total);
+    assert_eq!((follower.begun, follower.wasted), (1, wasted), "nothing was sent twice");
+    assert_eq!((follower.taken - taken) as u64, follower.total - had);
+    assert!(node.worker.metrics.read().transfers_resumed >= 1);
+}
+
+#[test]
+fn lost_chunks_are_sent_again_from_the_gap_on() {
+    let (mut node, term) = leader(|_, _| ());
+    let mut follower = asked(&mut node, term);
+    for round in 0..400 {
+        if follower.is_whole() {
+            break;
+        }
+        beat(&mut node, term);
+        // Now and then most of a window, or all of it, gets lost; and now and then the answers.
+        let answers = follower.take(&node, if round % 3 == 0 { round % 5 } else { 8 });
+        if round % 7 != 0 {
+            answers.iter().for_each(|answer| say(&node, answer));
+        }
+    }
+    assert!(follower.is_whole(), "{} of {}", follower.received, follower.total);
+    assert_eq!(follower.begun, 1);
+}
+
+#[test]
+fn what_is_kept_yields_to_a_lane_that_is_too_large_and_the_follower_gets_there_later() {
+    let (mut node, term) = leader(|settings, options| {
+        settings.lane_bytes_max = 256 << 10;
+        options.log_bytes_max = settings.lane_bytes_max;
+    });
+    let mut follower = asked(&mut node, term);
+    let mut most = 0;
+    for _ in 0..200 {
+        write(&mut node, term, 8000);
+        beat(&mut node, term);
+        follower.take(&node, 1).iter().for_each(|answer| say(&node, answer));
+        most = most.max(node.worker.lane.log_bytes());
+    }
+    assert!(node.worker.metrics.read().transfers_yielded > 0);
+    assert!(follower.begun > 1, "a later checkpoint is sent");
+    assert!(most <= 2 * (256 << 10), "{most}");
+    for _ in 0..400 {
+        if follower.is_whole() {
+            break;
+        }
+        beat(&mut node, term);
+        follower.take(&node, 8).iter().for_each(|answer| say(&node, answer));
+    }
+    assert!(follower.is_whole(), "the load is gone: {} of {}", follower.received, follower.total);
+}
+
+#[test]
+fn what_is_kept_yields_on_a_full_disk() {
+    let (mut node, term) = leader(|_, _| ());
+    let mut follower = asked(&mut node, term);
+    let files = node.files.clone();
+    for _ in 0..8 {
+        write(&mut node, term, 8000);
+        beat(&mut node, term);
+        follower.take(&node, 1).iter().for_each(|answer| say(&node, answer));
+    }
+    let before = node.status().unwrap().compacted;
+    leave_room(&files, 4 << 10); // for a checkpoint, and for no segment
+    for _ in 0..40 {
+        write(&mut node, term, 8000);
+        beat(&mut node, term);
+        node.turn(TIMEOUT);
+    }
+    assert!(node.status().unwrap().compacted.index > before.index, "the log was cut");
+    assert!(node.worker.metrics.read().transfers_yielded > 0);
+}
+
+#[test]
+fn a_follower_that_takes_nothing_keeps_nothing_for_long() {
+    let (mut node, term) = leader(|_, _| ());
+    let _follower = asked(&mut node, term);
+    let checkpoints = |node: &Node| node.worker.metrics.read().checkpoints;
+    let made = checkpoints(&node);
+    let mut rounds = 0;
+    // It is alive, is asked again and again, and does not answer.
+    while checkpoints(&node) == made {
+        write(&mut node, term, 2048);
+        beat(&mut node, term);
+        rounds += 1;
+        assert!(BEAT * rounds < 2 * PATIENCE, "still kept");
+    }
+    assert!(BEAT * rounds > PATIENCE / 2, "it was given time: {rounds} beats");
+    // Nor does another attempt.
+    let made = checkpoints(&node);
+    for _ in 0..40 {
+        write(&mut node, term, 2048);
+        beat(&mut node, term);
+    }
+    assert!(checkpoints(&node) >= made + 10, "{} and {made}", checkpoints(&node));
+}
+
+#[test]
+fn a_transfer_that_begins_while_a_checkpoint_is_written_sends_that_one() {
+    let (mut node, term) = leader(|_, _| ());
+    let slot = node.worker.slot_of(GROUP).unwrap();
+    write(&mut node, term, 100);
+    node.worker.checkpoint(slot);
+    node.worker.start_transfer(slot, NodeId(3));
+    node.turn(BEAT);
+    assert!(node.wire.3.lock().unwrap().is_empty(), "the file that is there will be gone");
+    let before = node.worker.replica(GROUP).and_then(|replica| replica.checkpoint.clone()).unwrap();
+    let follower = asked(&mut node, term);
+    assert!(follower.id.index > before.id.index);
+}
+
+#[test]
+fn a_checkpoint_that_a_follower_refuses_as_a_whole_is_made_again() {
+    let (mut node, term) = leader(|_, _| ());
+    let mut follower = asked(&mut node, term);
+    let path = node.files.paths().into_iter().find(|path| path.ends_with(".snap")).unwrap();
+    let good = node.files.content(&path).unwrap();
+    let mut bad = good.clone();
+    *bad.last_mut().unwrap() ^= 1;
+    node.files.put(&path, bad);
+    let mut last = Head::default();
+    while !follower.is_whole() {
+        beat(&mut node, term);
+        for answer in follower.take(&node, 8) {
+            say(&node, &answer);
+            last = answer;
+        }
+    }
+    node.settle();
+    say(&node, &Head { kind: REFUSAL, offset: 0, ..last });
+    node.settle();
+    let path = node.files.paths().into_iter().find(|path| path.ends_with(".snap")).unwrap();
+    let made = node.files.content(&path).unwrap();
+    assert!(
+        made == good || !path.contains(&format!("{:016x}", last.id.index.0)),
+        "as it was, or a later one"
+    );
+    // Another refusal at once is the follower's own trouble.
+    let made = node.worker.metrics.read().checkpoints;
+    for _ in 0..10 {
+        say(&node, &Head { kind: REFUSAL, offset: 0, ..last });
+        beat(&mut node, term);
+    }
+    assert_eq!(node.worker.metrics.read().checkpoints, made);
+}
+
+/// A piece of a file, from a node in a term.
+fn chunk(node: &Node, from: u64, head: &Head, bytes: &[u8]) {
+    let mut unit = BytesMut::new();
+    head.encode(&mut unit);
+    unit.extend_from_slice(bytes);
+    node.hear_unit(from, UnitKind::Snapshot, 0, &unit);
+}
+
+fn answers(node: &mut Node) -> Vec<(bool, u64)> {
+    node.settle();
+    node.wire.3.lock().unwrap().drain(..).map(|(head, _)| (head.is_start, head.offset)).collect()
+}
+
+#[test]
+fn a_receiver_takes_chunks_in_order_and_loses_nothing_to_nonsense() {
+    let (file, id) = super::snapshots::checkpoints().remove(0);
+    let mut node = Node::open(&MemoryFiles::new(), u64::MAX);
+    node.create(&[1, 2, 3]);
+    drop(node.wire.3.lock().unwrap().drain(..));
+    let total = file.len() as u64;
+    let head = Head { kind: PIECE, crc: 7, group: GROUP, term: Term(5), id, total, ..Head::default() };
+    let at = |offset: u64| Head { offset, ..head };
+    let part = |from: usize, to: usize| &file[from..to];
+
+    chunk(&node, 2, &at(8), part(8, 16));
+    assert_eq!(answers(&mut node), [(true, 0)], "a gap before anything");
+    chunk(&node, 2, &at(0), &[]);
+    assert_eq!(answers(&mut node), [(true, 0)], "a question");
+    // Several before the disk has written the first.
+    for from in [0, 8, 16] {
+        chunk(&node, 2, &at(from), part(from as usize, from as usize + 8));
+    }
+    assert_eq!(answers(&mut node), [(false, 8), (false, 16), (false, 24)]);
+
+    // An overlap, a gap, a question, an end beyond all numbers, another length, a checksum that is another file's.
+    chunk(&node, 2, &at(20), part(20, 32));
+    chunk(&node, 2, &at(32), part(32, 40));
+    chunk(&node, 2, &at(total), &[]);
+    assert_eq!(answers(&mut node), [(false, 24), (true, 24), (true, 24)]);
+    chunk(&node, 2, &Head { offset: u64::MAX, total: u64::MAX, ..head }, &[]);
+    chunk(&node, 2, &Head { offset: 24, total: u64::MAX, ..head }, part(24, 32));
+    chunk(&node, 2, &Head { offset: 24, crc: 8, ..head }, part(24, 32));
+    assert_eq!(answers(&mut node), [(true, 0); 3]);
+    let bad = node.worker.metrics.read().bad_units;
+    chunk(&node, 2, &Head { offset: u64::MAX, ..head }, part(24, 32));
+    chunk(&node, 2, &at(total), part(24, 32));
+    chunk(&node, 2, &at(24), &vec![0; 257 << 10]);
+    assert_eq!((answers(&mut node), node.worker.metrics.read().bad_units), (vec![], bad + 3));
+    // Of an older leader: nothing of it counts. Of another node in this term: none of its bytes are among these.
+    chunk(&node, 3, &Head { term: Term(4), ..at(0) }, part(0, 8));
+    chunk(&node, 3, &at(24), part(24, 32));
+    assert_eq!(answers(&mut node), [(true, 0)]);
+
+    let mut offset = 24;
+    while offset < total {
+        let end = (offset + 8).min(total);
+        chunk(&node, 2, &at(offset), part(offset as usize, end as usize));
+        offset = end;
+    }
+    node.settle();
+    assert_eq!(node.status().unwrap().applied, id.index, "installed");
+}
+
+#[test]
+fn another_leader_begins_the_file_anew_and_work_of_the_one_before_counts_for_nothing() {
+    let (file, id) = super::snapshots::checkpoints().remove(0);
+    let files = MemoryFiles::new();
+    let mut node = Node::open(&files, u64::MAX);
+    node.create(&[1, 2, 3]);
+    drop(node.wire.3.lock().unwrap().drain(..));
+    let total = file.len() as u64;
+    let head = Head { kind: PIECE, crc: 7, group: GROUP, term: Term(5), id, total, ..Head::default() };
+    // The same entry, length and checksum, and other bytes; not written when the next leader begins.
+    chunk(&node, 2, &head, &[9; 40]);
+    node.turn(Duration::ZERO);
+    let next = Head { term: Term(6), ..head };
+    chunk(&node, 3, &next, &file[..8]);
+    assert_eq!(answers(&mut node), [(false, 8)], "only the later one's");
+    chunk(&node, 2, &Head { offset: 40, ..head }, &[9; 8]);
+    assert_eq!(answers(&mut node), [], "its term is over");
+    chunk(&node, 3, &Head { offset: 8, ..next }, &file[8..]);
+    node.settle();
+    assert_eq!(node.status().unwrap().applied, id.index);
+    assert!(!files.paths().iter().any(|path| path.ends_with(".part")), "{:?}", files.paths());
+}
+
+#[test]
+fn what_is_all_here_says_so_while_it_is_verified_and_a_full_disk_leaves_no_half() {
+    let (file, id) = super::snapshots::checkpoints().remove(0);
+    let files = MemoryFiles::new();
+    let mut node = Node::open(&files, u64::MAX);
+    node.create(&[1, 2, 3]);
+    drop(node.wire.3.lock().unwrap().drain(..));
+    let total = file.len() as u64;
+    let head = Head { kind: PIECE, crc: 7, group: GROUP, term: Term(5), id, total, ..Head::default() };
+    leave_room(&files, 16);
+    chunk(&node, 2, &head, &file[..16]);
+    chunk(&node, 2, &Head { offset: 16, ..head }, &file[16..]);
+    node.settle();
+    let said: Vec<u8> = node.wire.3.lock().unwrap().drain(..).map(|(head, _)| head.kind).collect();
+    assert_eq!(said, [ACK, REFUSAL]);
+    assert!(!files.paths().iter().any(|path| path.ends_with(".part")), "{:?}", files.paths());
+    files.limit(None);
+
+    chunk(&node, 2, &head, &file);
+    node.turn(Duration::ZERO);
+    assert!(node.disk.inner.lock().unwrap().run_background());
+    node.turn(Duration::ZERO);
+    drop(node.wire.3.lock().unwrap().drain(..));
+    chunk(&node, 2, &Head { offset: total, ..head }, &[]);
+    node.turn(Duration::ZERO);
+    let said: Vec<(Head, usize)> = node.wire.3.lock().unwrap().drain(..).collect();
+    assert_eq!(
+        said.iter().map(|(head, _)| (head.kind, head.is_start, head.offset)).collect::<Vec<_>>(),
+        [(ACK, false, total)]
+    );
+    node.settle();
+    assert_eq!(node.status().unwrap().applied, id.index);
+}
+
+#[test]
+fn an_unfinished_file_is_removed_when_nothing_is_heard_of_it_or_its_replica_goes() {
+    let (file, id) = super::snapshots::checkpoints().remove(0);
+    let files = MemoryFiles::new();
+    let mut node = Node::open(&files, u64::MAX);
+    node.create(&[1, 2, 3]);
+    let total = file.len() as u64;
+    let head = Head { kind: PIECE, crc: 7, group: GROUP, term: Term(5), id, total, ..Head::default() };
+    let has_part = || files.paths().iter().any(|path| path.ends_with(".part"));
+    chunk(&node, 2, &head, &file[..16]);
+    node.settle();
+    assert!(has_part());
+    node.turn(Duration::from_secs(601));
+    node.settle();
+    assert!(!has_part());
+
+    chunk(&node, 2, &head, &file[..16]);
+    chunk(&node, 2, &Head { offset: 16, ..head }, &file[16..]);
+    node.turn(Duration::ZERO);
+    let mut gone = node.order(|reply| Order::Remove { group: GROUP, reply });
+    node.settle();
+    assert_eq!(gone.try_recv(), Ok(true));
+    assert!(!files.paths().iter().any(|path| path.contains("/snapshots/")), "{:?}", files.paths());
+}
