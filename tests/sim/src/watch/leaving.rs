@@ -98,9 +98,12 @@ impl Watch {
         let of = |node: usize| self.replicas.get(&(node, group.0)).map(|watch| &watch.shadow);
         let (Some(mine), Some(its)) = (of(node), of(to.0 as usize - 1)) else { return Ok(()) };
         let Some(here) = mine.term_at(matched).filter(|here| *here < term) else { return Ok(()) };
+        // A leader that was dropped by mistake, and has joined again, held what its floor covers.
+        let was_dropped = matched <= its.floor.index.0;
         ensure!(
             mine.hard_state.term != term
                 || its.hard_state.term != term
+                || was_dropped
                 || its.holds(EntryId::new(here, Index(matched))),
             "acknowledges what its leader has",
             "n{} {group}: acknowledges {matched}@{} to {to} in {term}, which has {:?} there",

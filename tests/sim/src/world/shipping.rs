@@ -5,7 +5,7 @@
 //! | `a snapshot arrives` | between two nodes that live, hear each other and refuse nothing, no more is sent than a few times the image, and then it is installed |
 //!
 //! What is sent is read off the units (`engine/src/worker/piece.rs`). Whatever makes a transfer begin anew with good reason, a death, a
-//! cut, a disk that hangs, a refusal, makes the count begin anew. What is not here: how small chunks are (`plan/callers.rs`).
+//! cut, a disk that hangs, a refusal, a lane that has no room for what is kept, makes the count begin anew. What is not here: how small chunks are (`plan/callers.rs`).
 
 use raftwerk_frame::wire::{UNIT_HEADER_BYTES, UnitKind};
 use rustc_hash::FxHashMap;
@@ -29,8 +29,9 @@ pub(super) struct Shipped {
     bytes: u64,
     /// Of the largest image among them.
     image: u64,
-    /// What it began with: both lives, the term, and where the follower's log began.
-    began: (u32, u32, u64, u64),
+    /// What it began with: both lives, the term, where the follower's log began, and how many transfers of the sender have
+    /// yielded, since there was no room for what they need.
+    began: (u32, u32, u64, u64, u64),
 }
 
 /// By sender, receiver and group.
@@ -56,7 +57,8 @@ impl World<'_> {
             self.asides.shipping.remove(&(from, to, group));
             return Ok(());
         };
-        let began = (self.nodes[from].life, self.nodes[to].life, term, begins);
+        let yielded = self.nodes[from].body.as_ref().map_or(0, |body| body.stats().transfers_yielded);
+        let began = (self.nodes[from].life, self.nodes[to].life, term, begins, yielded);
         let first = Shipped { bytes: 0, image, began };
         let shipped = self.asides.shipping.entry((from, to, group)).or_insert(first);
         if shipped.began != began {

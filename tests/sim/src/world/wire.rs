@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use raftwerk::NodeId;
-use raftwerk_frame::wire::{UnitHeader, UnitKind, records};
+use raftwerk_frame::wire::{UNIT_HEADER_BYTES, UnitHeader, UnitKind, records};
 use raftwerk_net::{Channel, PeerId};
 
 use super::{Event, Unit, World, node_id};
@@ -111,7 +111,13 @@ impl World<'_> {
     fn say_unit(&self, from: usize, to: usize, bytes: &[u8]) {
         let Ok((header, heads, _)) = UnitHeader::parse(bytes) else { return };
         if header.kind == UnitKind::Snapshot {
-            return self.say(|| format!("n{}>n{}  snapshot piece, {} B", from + 1, to + 1, bytes.len()));
+            return self.say(|| {
+                let word = |at: usize| bytes.get(at..at + 8).and_then(|word| word.try_into().ok()).map_or(0, u64::from_le_bytes);
+                let (kind, head) = (bytes.get(UNIT_HEADER_BYTES), UNIT_HEADER_BYTES);
+                let (group, index, offset, total) = (word(head + 8), word(head + 32), word(head + 40), word(head + 48));
+                let (from, to, bytes) = (from + 1, to + 1, bytes.len());
+                format!("n{from}>n{to}  g{group} snapshot unit {kind:?} of {index}: {offset} of {total}, {bytes} B")
+            });
         }
         for record in records(heads).flatten() {
             self.say(|| {
