@@ -340,7 +340,9 @@ impl Watch {
         for peer in
             core.peers().filter(|peer| !core.is_leaving(*peer) && self.is_meant(core.configuration(), *peer))
         {
-            let Some(watch) = self.replicas.get(&(peer.0 as usize - 1, id.0)) else { continue };
+            // What a node does that has lost its disk is not looked at before its operator knows.
+            let watch = self.replicas.get(&(peer.0 as usize - 1, id.0)).filter(|watch| watch.facts.is_some());
+            let Some(watch) = watch else { continue };
             let (term, told) = (watch.acknowledged.0, watch.acknowledged_in(core.term()));
             let counted = core.progress(peer).map_or(0, |status| status.matched.0);
             ensure!(

@@ -65,7 +65,9 @@ impl World<'_> {
         let mut chance = Chance::of(strike.salt, "resigning");
         let group = chance.below(self.plan.groups as u64) as usize;
         let is_busy = |at: usize| self.nodes[at].farewell || self.nodes[at].is_wiped;
-        if (0..self.nodes.len()).any(is_busy) {
+        // A group that lacks one that was dropped can spare no other.
+        let is_short = self.asides.slip.is_some() || self.asides.shrinking.is_some();
+        if is_short || (0..self.nodes.len()).any(is_busy) {
             return;
         }
         let Some((leader, now, _)) = self.led_by(group_id(group)) else { return };

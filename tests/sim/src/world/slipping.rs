@@ -7,7 +7,7 @@
 //!
 //! What is not here: replicas that are dropped because they were removed (`operator`).
 
-use raftwerk::{Change, GroupId, Newcomers};
+use raftwerk::{Change, GroupId, Newcomers, Reconfiguration};
 
 use super::asides::Aside;
 use super::{World, group_id, node_id};
@@ -107,6 +107,13 @@ impl World<'_> {
         let known = known.filter(|_| is_gone);
         self.aside(self.now + EVERY, Aside::Slip);
         let Some((leader, now, committed)) = known else { return };
+        if now.is_joint() && !now.auto_leave {
+            // Held by an earlier wish, and to be left by one.
+            if let Some(body) = &self.nodes[leader].body {
+                drop(body.reconfigure(group, Reconfiguration::of([])));
+            }
+            return self.answer_bells(leader);
+        }
         let is_out = was_out || !now.contains(id) && !committed.contains(id);
         if let Some(slip) = &mut self.asides.slip {
             slip.is_out = is_out;
@@ -135,8 +142,12 @@ impl World<'_> {
             return Ok(());
         }
         let Some(slip) = &self.asides.slip else { return Ok(()) };
-        let what =
-            format!("n{} never came back: {}", slip.node + 1, self.describe(slip.group.0 as usize - 1));
+        let led = self.led_by(slip.group).map(|(leader, now, _)| (leader + 1, now));
+        let (node, is_out) = (slip.node + 1, slip.is_out);
+        let what = format!(
+            "n{node} never came back (out: {is_out}, leader and members {led:?}): {}",
+            self.describe(slip.group.0 as usize - 1)
+        );
         Err(Violation::new("convergence", what))
     }
 }
