@@ -121,7 +121,7 @@ impl Group {
             self.doubt(effects);
             self.rearm_election();
         } else if self.now >= self.deadline {
-            self.leader = None;
+            (self.leader, self.is_claimed) = (None, false);
             self.reject_asked(effects);
             self.rearm_election();
             if self.is_removed() || self.peers.is_empty() && self.priority == 0 {

@@ -315,11 +315,12 @@ impl Group {
             let known = self.configuration_id();
             configuration > known || configuration == known && !self.is_named_in(&self.configuration)
         };
-        if is_later && self.role != Role::Leader && !self.configuration.is_empty() {
+        // A leader that has this replica for a member, and is heard, knows better than a notice that may be late.
+        if is_later && !self.is_claimed && self.role != Role::Leader && !self.configuration.is_empty() {
             if self.role != Role::Follower {
                 self.follow(self.hard_state.term, None, effects);
             }
-            (self.is_told_removed, self.is_claimed) = (true, false);
+            self.is_told_removed = true;
             self.deadline = Time::NEVER;
         }
     }
@@ -337,7 +338,8 @@ impl Group {
 
     /// An append or heartbeat of `term` has come, to be stepped next. `is_member`: the sender's configuration names this
     /// replica's log, and not only in order to send it its removal. The leader's configuration is in force before this replica
-    /// has it, so it stands above what the log shows so far, and above an older message of a removal.
+    /// has it, so it stands above what the log shows so far, and above a late notice of a removal, for as long as the leader is
+    /// heard.
     pub fn note_standing(&mut self, term: Term, is_member: bool) {
         if term >= self.hard_state.term && self.is_within_reach(term) {
             self.is_claimed = is_member;
