@@ -41,7 +41,7 @@ impl Watch {
             return Ok(());
         };
         let (me, at) = (core.node(), core.configuration_index().0);
-        let is_of_before = core.last().index.0 > 0 && at <= *joined;
+        let is_of_before = core.last().index.0 > 0 && at <= *joined && core.leader().is_some();
         let Some(latest) = self.latest_configuration(id).filter(|_| is_of_before) else { return Ok(()) };
         ensure!(
             !latest.contains(me) || latest.log_of(me).is_none() || !self.is_meant(latest, me),

@@ -280,6 +280,8 @@ struct Probe {
 pub(super) struct Reach {
     term: u64,
     last: u64,
+    /// Bytes of snapshots on their way to them: how many there may be is bounded by `a snapshot arrives`.
+    shipped: u64,
 }
 
 impl Reach {
@@ -294,12 +296,13 @@ impl Reach {
         let leader = cores.iter().filter(|core| core.is_leader()).map(|core| core.term()).max();
         let follows = |core: &&&raftwerk_raft::Group| !core.is_leader() && Some(core.term()) == leader;
         let last = cores.iter().filter(follows).map(|core| core.last().index.0).sum();
-        Self { term: leader.unwrap_or_default().0, last }
+        let shipped = world.shipped_of(group);
+        Self { term: leader.unwrap_or_default().0, last, shipped }
     }
 
     /// Whether, under the same leader, followers have more by now.
     pub(super) const fn has_grown_to(&self, later: &Self) -> bool {
-        self.term == later.term && self.last < later.last
+        self.term == later.term && (self.last < later.last || self.shipped < later.shipped)
     }
 }
 

@@ -80,6 +80,13 @@ impl World<'_> {
         Ok(())
     }
 
+    /// Bytes of a group's snapshots that were sent, and of which nothing has come yet.
+    pub(super) fn shipped_of(&self, group: usize) -> u64 {
+        let id = group_id(group).0;
+        let of = self.asides.shipping.iter().filter(|((_, _, of), _)| *of == id);
+        of.map(|(_, shipped)| shipped.bytes).sum()
+    }
+
     /// Where a replica's log begins, which a snapshot changes.
     fn begins_at(&self, at: usize, group: u64) -> Option<u64> {
         let id = group_id((group as usize).checked_sub(1).filter(|group| *group < self.plan.groups)?);

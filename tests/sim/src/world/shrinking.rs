@@ -166,6 +166,9 @@ impl World<'_> {
 
     /// Two nodes do not hear each other; or do again.
     fn part_for_good(&mut self, story: &Shrinking, by: i32) {
+        if by < 0 && self.links.is_healed {
+            return; // what is cut now was cut by others
+        }
         for (from, to) in [(story.leader, story.other), (story.other, story.leader)] {
             let link = self.links.link(from, to);
             link.cuts = link.cuts.saturating_add_signed(by);

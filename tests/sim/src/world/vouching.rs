@@ -102,6 +102,7 @@ impl World<'_> {
         for peer in core.peers().filter(|peer| core.tie(*peer).1) {
             let at = peer.0 as usize - 1;
             let is_whole = !self.nodes[at].is_damaged && self.nodes[at].disks_lost == 0;
+            let is_whole = is_whole && !self.was_dropped(at, group);
             let behind =
                 core_at(at).map(raftwerk_raft::Group::durable).filter(|durable| is_whole && *durable < last);
             if let Some(durable) = behind {
