@@ -7,11 +7,17 @@
 //! ```text
 //! loop { for each worker whose waker was called, or whose deadline has come: node.turn(worker, now) }
 //! ```
-//! What is not here: how to wait. Every call returns at once, but for [`Node::open`], which reads the log.
+//! The faces that a database uses, [`Group`], [`Pipeline`] and [`kv::Store`](crate::kv::Store), are the same over such a node:
+//! [`Node::group`], [`Node::pipeline`], [`Node::store`].
+//!
+//! What is not here: how to wait. Every call returns at once, but for [`Node::open`], which reads the log. What a face offers
+//! that blocks (`wait`, [`Group::status`], [`Group::digest`]) waits for a turn: on the thread that turns the node it waits for
+//! ever, and futures are polled instead.
 
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::atomic::AtomicU32;
+use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Waker};
 
 use bytes::Bytes;
@@ -23,15 +29,17 @@ use tokio::sync::oneshot;
 
 use crate::consistency::ReadOptions;
 use crate::dispatch::Dispatch;
-use crate::engine::worker_of;
+use crate::engine::Shared;
 use crate::error::{CreateError, OpenError, ReplaceError};
 use crate::founders::Founders;
-use crate::group::{Freezing, Proposal, Read, ask, freeze, propose};
+use crate::group::{Freezing, Group, Proposal, Read, ask, freeze, propose};
 use crate::inbox::{Inbox, Order};
+use crate::kv::{ShardMap, Store, StoreOpenError};
 use crate::loss::{AcceptLossError, Loss};
 use crate::membership::{Reconfiguration, Reconfiguring, Transferring, reconfigure, transfer};
 use crate::metric::{EngineStats, WorkerMetrics};
 use crate::peers::Peers;
+use crate::pipeline::Pipeline;
 use crate::relaxed::{RelaxedProposal, propose_relaxed};
 use crate::state_machine::StateMachines;
 pub use crate::worker::{Load, ReplicaView, Settings, TurnEnd, TurnLimits};
@@ -47,14 +55,10 @@ pub struct Place<D> {
     pub waker: Waker,
 }
 
-/// One node, turned by hand.
+/// One node, turned by hand. When it is dropped, every call that was made of it ends, by whatever face.
 pub struct Node<D: Disk> {
-    id: NodeId,
-    payload_bytes_max: usize,
     workers: Vec<Worker<D>>,
-    inboxes: Vec<Arc<Inbox>>,
-    metrics: Vec<Arc<WorkerMetrics>>,
-    dispatch: Arc<Dispatch>,
+    shared: Arc<Shared>,
 }
 
 impl<D: Disk> Node<D> {
@@ -90,14 +94,24 @@ impl<D: Disk> Node<D> {
             let settings = Settings { worker: worker as u16, workers: count, ..settings.clone() };
             workers.push(Worker::open(settings, lane, disk, surroundings, now)?);
         }
-        let (id, payload_bytes_max) = (settings.node, settings.payload_bytes_max);
-        Ok(Self { id, payload_bytes_max, workers, inboxes, metrics, dispatch })
+        let shared = Shared {
+            node: settings.node,
+            log,
+            inboxes,
+            payload_bytes_max: settings.payload_bytes_max,
+            metrics,
+            dispatch,
+            pipelines: AtomicU32::new(0),
+            transport: None,
+            threads: Mutex::default(),
+        };
+        Ok(Self { workers, shared: Arc::new(shared) })
     }
 
     /// Which node this is.
     #[must_use]
-    pub const fn id(&self) -> NodeId {
-        self.id
+    pub fn id(&self) -> NodeId {
+        self.shared.node
     }
 
     /// How many workers it has.
@@ -109,7 +123,7 @@ impl<D: Disk> Node<D> {
     /// The worker that owns a group.
     #[must_use]
     pub fn worker_of(&self, group: GroupId) -> usize {
-        worker_of(group, self.workers.len())
+        self.shared.worker_of(group)
     }
 
     /// One pass of a worker's loop. `now` must not go back, and must have been read after the last call was made: a call
@@ -124,32 +138,53 @@ impl<D: Disk> Node<D> {
 
     /// A message has come from a peer whose identity is proven.
     pub fn receive(&self, from: NodeId, channel: Channel, message: Bytes) {
-        self.dispatch.receive(PeerId(from.0), channel, message);
+        self.shared.dispatch.receive(PeerId(from.0), channel, message);
     }
 
     /// The connection to a peer broke: what was on its way may be lost.
     pub fn disconnected(&self, peer: NodeId) {
-        self.dispatch.disconnected(PeerId(peer.0));
+        self.shared.dispatch.disconnected(PeerId(peer.0));
     }
 
     /// A connection to a peer was made. To be told of every one: groups that went to rest without the peer wake.
     pub fn connected(&self, peer: NodeId) {
-        self.dispatch.connected(PeerId(peer.0));
+        self.shared.dispatch.connected(PeerId(peer.0));
+    }
+
+    /// As [`Engine::group`](crate::Engine::group).
+    #[must_use]
+    pub fn group(&self, group: GroupId) -> Option<Group> {
+        let is_here = self.replicas(self.worker_of(group)).any(|view| view.group == group);
+        is_here.then(|| Group::new(group, Arc::clone(&self.shared)))
+    }
+
+    /// As [`Engine::pipeline`](crate::Engine::pipeline).
+    #[must_use]
+    pub fn pipeline(&self, in_flight_max: usize) -> Pipeline {
+        self.shared.pipeline(in_flight_max)
+    }
+
+    /// As [`Store::new`].
+    ///
+    /// # Errors
+    /// [`StoreOpenError::NoSuchGroup`] if one of the map's groups is not on this node.
+    pub fn store(&self, map: ShardMap) -> Result<Store, StoreOpenError> {
+        Store::over(map, |group| self.group(group))
     }
 
     /// As [`Group::propose`](crate::Group::propose).
     pub fn propose(&self, group: GroupId, payload: Bytes) -> Proposal {
-        propose(self.inbox_of(group), self.payload_bytes_max, group, payload)
+        propose(self.inbox_of(group), self.shared.payload_bytes_max, group, payload)
     }
 
     /// As [`Group::propose_relaxed`](crate::Group::propose_relaxed).
     pub fn propose_relaxed(&self, group: GroupId, payload: Bytes) -> RelaxedProposal {
-        propose_relaxed(self.inbox_of(group), self.payload_bytes_max, group, payload)
+        propose_relaxed(self.inbox_of(group), self.shared.payload_bytes_max, group, payload)
     }
 
     /// As [`Group::query`](crate::Group::query).
     pub fn query<'a>(&self, group: GroupId, query: Bytes, options: impl Into<ReadOptions<'a>>) -> Read {
-        ask(self.inbox_of(group), self.payload_bytes_max, group, query, &options.into())
+        ask(self.inbox_of(group), self.shared.payload_bytes_max, group, query, &options.into())
     }
 
     /// As [`Group::freeze`](crate::Group::freeze).
@@ -190,7 +225,7 @@ impl<D: Disk> Node<D> {
         group: GroupId,
         founders: impl Into<Founders>,
     ) -> Result<Creation, CreateError> {
-        let founders = founders.into().configuration(self.id)?;
+        let founders = founders.into().configuration(self.id())?;
         let (reply, answer) = oneshot::channel();
         self.inbox_of(group).order(Order::Found { group, founders, reply });
         Ok(Creation(answer))
@@ -207,7 +242,7 @@ impl<D: Disk> Node<D> {
     pub fn replace_peer(&self, node: NodeId, log: LogId) -> Replacing {
         let (reply, answer) = oneshot::channel();
         let peer = PeerNote { node, log };
-        self.inboxes[0].order(Order::ReplacePeer { peer, asked: 0, reply });
+        self.shared.dispatch.order(0, Order::ReplacePeer { peer, asked: 0, reply });
         Replacing(answer)
     }
 
@@ -227,7 +262,7 @@ impl<D: Disk> Node<D> {
     /// The peers that were heard, and the log that each of them has.
     #[must_use]
     pub fn peers(&self) -> Vec<PeerNote> {
-        self.dispatch.peers().list()
+        self.shared.dispatch.peers().list()
     }
 
     /// The replicas that a worker owns.
@@ -275,23 +310,16 @@ impl<D: Disk> Node<D> {
     /// What the node has done since it was opened.
     #[must_use]
     pub fn stats(&self) -> EngineStats {
-        let mut sum = EngineStats::default();
-        for metrics in &self.metrics {
-            sum += &metrics.read();
-        }
-        sum.refused_units = self.dispatch.peers().refused();
-        sum
+        self.shared.stats()
     }
 
     /// Asks every worker to answer everyone and end; their next turn does so.
     pub fn shutdown(&self) {
-        for inbox in &self.inboxes {
-            inbox.order(Order::Shutdown);
-        }
+        self.shared.order_shutdown();
     }
 
     fn inbox_of(&self, group: GroupId) -> &Inbox {
-        &self.inboxes[self.worker_of(group)]
+        self.shared.inbox_of(group)
     }
 }
 

@@ -25,17 +25,18 @@ use crate::runtime::{Bed, Clock, new_life};
 use crate::state_machine::StateMachines;
 use crate::worker::{Settings, Surroundings, TurnLimits, Worker};
 
-/// What all handles of an engine share.
+/// What all handles of a node share, whether threads turn its workers or its owner does (`drive`).
 pub(crate) struct Shared {
-    node: NodeId,
-    log: LogId,
+    pub(crate) node: NodeId,
+    pub(crate) log: LogId,
     pub(crate) inboxes: Vec<Arc<Inbox>>,
     pub(crate) payload_bytes_max: usize,
-    metrics: Vec<Arc<WorkerMetrics>>,
-    transport: Arc<QuicTransport>,
-    dispatch: Arc<Dispatch>,
-    pipelines: AtomicU32,
-    threads: Mutex<Vec<JoinHandle<()>>>,
+    pub(crate) metrics: Vec<Arc<WorkerMetrics>>,
+    pub(crate) dispatch: Arc<Dispatch>,
+    pub(crate) pipelines: AtomicU32,
+    /// What ends with the last handle: nothing, where the node's owner brought it along.
+    pub(crate) transport: Option<Arc<QuicTransport>>,
+    pub(crate) threads: Mutex<Vec<JoinHandle<()>>>,
 }
 
 impl Shared {
@@ -48,17 +49,40 @@ impl Shared {
         &self.inboxes[self.worker_of(group)]
     }
 
-    fn close(&self) {
+    /// A way in for one caller, with a number of its own.
+    pub(crate) fn pipeline(self: &Arc<Self>, in_flight_max: usize) -> Pipeline {
+        let number = self.pipelines.fetch_add(1, Ordering::Relaxed);
+        Pipeline::new(Arc::clone(self), number, in_flight_max)
+    }
+
+    /// What the node has done since it was opened.
+    pub(crate) fn stats(&self) -> EngineStats {
+        let mut sum = EngineStats::default();
+        for metrics in &self.metrics {
+            sum += &metrics.read();
+        }
+        sum.refused_units = self.dispatch.peers().refused();
+        sum
+    }
+
+    /// Asks every worker to answer its callers and end.
+    pub(crate) fn order_shutdown(&self) {
         for inbox in &self.inboxes {
             inbox.order(Order::Shutdown);
         }
+    }
+
+    fn close(&self) {
+        self.order_shutdown();
         let threads = std::mem::take(&mut *self.threads.lock().unwrap_or_else(PoisonError::into_inner));
         for thread in threads {
             if thread.join().is_err() {
                 tracing::error!(node = self.node.0, "a worker had panicked");
             }
         }
-        self.transport.shutdown();
+        if let Some(transport) = &self.transport {
+            transport.shutdown();
+        }
     }
 }
 
@@ -79,6 +103,7 @@ pub(crate) fn worker_of(group: GroupId, workers: usize) -> usize {
 #[derive(Clone)]
 pub struct Engine {
     shared: Arc<Shared>,
+    transport: Arc<QuicTransport>,
 }
 
 impl Engine {
@@ -112,12 +137,13 @@ impl Engine {
                 log,
                 payload_bytes_max: config.payload_bytes_max,
                 metrics: metrics.clone(),
-                transport: Arc::clone(&transport),
+                transport: Some(Arc::clone(&transport)),
                 pipelines: AtomicU32::new(0),
                 threads: Mutex::default(),
                 inboxes: inboxes.clone(),
                 dispatch: Arc::clone(&dispatch),
             }),
+            transport: Arc::clone(&transport),
         };
         let mut opened: Vec<Vec<_>> = beds.iter().map(|_| Vec::new()).collect();
         for number in 0..usize::from(workers) {
@@ -157,12 +183,12 @@ impl Engine {
     /// Where this node listens; tells the port that was found when port 0 was asked for.
     #[must_use]
     pub fn local_addr(&self) -> SocketAddr {
-        self.shared.transport.local_addr()
+        self.transport.local_addr()
     }
 
     /// Tells where another node is. May be called again when it has moved.
     pub fn set_address(&self, node: NodeId, address: SocketAddr) {
-        self.shared.transport.add_peer(PeerId(node.0), address);
+        self.transport.add_peer(PeerId(node.0), address);
     }
 
     /// Makes this node's replica of a group, durably. To be called on every founder, with the same founders everywhere: a list of
@@ -312,25 +338,19 @@ impl Engine {
     /// A thread's own way in, for up to `in_flight_max` operations at a time.
     #[must_use]
     pub fn pipeline(&self, in_flight_max: usize) -> Pipeline {
-        let number = self.shared.pipelines.fetch_add(1, Ordering::Relaxed);
-        Pipeline::new(Arc::clone(&self.shared), number, in_flight_max)
+        self.shared.pipeline(in_flight_max)
     }
 
     /// What the node has done since it was opened.
     #[must_use]
     pub fn stats(&self) -> EngineStats {
-        let mut sum = EngineStats::default();
-        for metrics in &self.shared.metrics {
-            sum += &metrics.read();
-        }
-        sum.refused_units = self.shared.dispatch.peers().refused();
-        sum
+        self.shared.stats()
     }
 
     /// What the node's connections have carried.
     #[must_use]
     pub fn net_stats(&self) -> raftwerk_net::NetStats {
-        self.shared.transport.stats()
+        self.transport.stats()
     }
 
     /// Shuts the node down: every pending call ends, threads stop. Handles that remain answer `Closed`.

@@ -102,10 +102,18 @@ impl Store {
     /// # Errors
     /// [`StoreOpenError::NoSuchGroup`] if one of the map's groups is not on this node.
     pub fn new(engine: &Engine, map: ShardMap) -> Result<Self, StoreOpenError> {
+        Self::over(map, |group| engine.group(group))
+    }
+
+    /// A store over the groups that a node has, whatever turns it.
+    pub(crate) fn over(
+        map: ShardMap,
+        find: impl Fn(GroupId) -> Option<Group>,
+    ) -> Result<Self, StoreOpenError> {
         let mut groups = FxHashMap::default();
         for shard in map.ranges() {
             if let Entry::Vacant(place) = groups.entry(shard.group) {
-                place.insert(engine.group(shard.group).ok_or(StoreOpenError::NoSuchGroup(shard.group))?);
+                place.insert(find(shard.group).ok_or(StoreOpenError::NoSuchGroup(shard.group))?);
             }
         }
         Ok(Self { shards: Arc::new(Shards { map, groups }), session: None })
