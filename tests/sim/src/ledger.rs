@@ -15,6 +15,9 @@ use rustc_hash::{FxHashMap, FxHashSet, FxHasher};
 
 use crate::disk::held;
 
+/// How a payload that a client of `raftwerk::exactly_once` has numbered begins.
+const NUMBERED: [u8; 2] = [0xEE, 2];
+
 /// A hash of a payload.
 pub(crate) fn hash_of(bytes: &[u8]) -> u64 {
     let mut hasher = FxHasher::default();
@@ -75,8 +78,8 @@ impl Ledger {
         self.contradiction.get_or_insert((rule, what));
     }
 
-    /// A machine was given an entry.
-    fn apply(&mut self, group: GroupId, index: u64, payload: u64) {
+    /// A machine was given an entry. `is_numbered`: it may come again.
+    fn apply(&mut self, group: GroupId, index: u64, payload: u64, is_numbered: bool) {
         self.applied += 1;
         let of = self.groups.entry(group.0).or_default();
         of.last = of.last.max(index);
@@ -86,7 +89,7 @@ impl Ledger {
         let first = *of.applied.entry(index).or_insert(payload);
         let place = *of.places.entry(payload).or_insert(index);
         let is_refused = of.refused.contains(&payload);
-        let is_repeated = of.repeated.contains(&payload);
+        let is_repeated = is_numbered || of.repeated.contains(&payload);
         let is_kept = of.receipts.get(&index).is_none_or(|received| *received == payload);
         if !is_kept {
             let what = format!("{group}: {index} is another's, and was received");
@@ -157,6 +160,11 @@ impl Ledger {
             let what = format!("{group}: the caller of {id} is given the reply to something else");
             self.contradict("acknowledged is applied", what);
         }
+    }
+
+    /// The hash of the payload that was applied at an index.
+    pub(crate) fn applied_at(&self, group: GroupId, index: Index) -> Option<u64> {
+        self.groups.get(&group.0)?.applied.get(&index.0).copied()
     }
 
     /// A caller was told that its payload is applied at an index.
@@ -277,7 +285,9 @@ impl StateMachine for Audited {
                 ledger.contradict("applied in order", what);
             }
             self.last = entry.index.0;
-            ledger.apply(self.group, entry.index.0, hash_of(entry.payload));
+            // What a client numbers is applied once by the machine, and not by the log.
+            let is_numbered = entry.payload.starts_with(&NUMBERED);
+            ledger.apply(self.group, entry.index.0, hash_of(entry.payload), is_numbered);
         }
         self.inner.apply(entries.clone(), replies);
         if replies.wanted() {

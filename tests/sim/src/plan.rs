@@ -14,6 +14,7 @@ use crate::chance::Chance;
 use crate::fault::{FaultKind, FaultSet, Strike, decays, schedule};
 use crate::quic::QuicPlan;
 use crate::variety::{self, Apart, Variety};
+use crate::world::faces::planned;
 
 mod callers;
 
@@ -148,6 +149,8 @@ pub struct Plan {
     pub readers: usize,
     /// How many clients that repeat what they are not sure of.
     pub repeaters: usize,
+    /// How many users of the engine's own faces.
+    pub faces: usize,
     /// How long a client thinks between two calls, usually, in nanoseconds.
     pub think: u64,
     /// One call in so many goes to any voter, whoever leads.
@@ -319,6 +322,7 @@ impl Plan {
             clients: chance.from_to(1, 6) as usize,
             readers: if is_about_leases { 4 } else { Chance::of(seed, "readers planned").below(4) as usize },
             repeaters: if is_quiet { 0 } else { Chance::of(seed, "repeaters planned").below(3) as usize },
+            faces: planned(seed, options.profile),
             think: chance.one_of(&[1, 5, 10, 50, 200, 1_000]) * MS * if is_quiet { 100 } else { 1 },
             stray: chance.one_of(&[2, 16]),
             noise_ppm: chance.one_of(&[0, 50_000, 500_000]),

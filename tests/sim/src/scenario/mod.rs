@@ -156,6 +156,7 @@ impl Scenario {
             clients: self.clients,
             readers: if self.clients > 0 { 2 } else { 0 },
             repeaters: usize::from(self.clients > 0),
+            faces: 0,
             think: chance.one_of(&[1, 5, 20]) * MS,
             variety: Variety::none(seed),
             clocks_stop: false,

@@ -71,6 +71,7 @@ impl World<'_> {
         self.make_good()?;
         self.converge()?;
         self.arrive_late()?;
+        self.hear_faces_out()?;
         self.let_go()?;
         self.come_within_reach()?;
         self.judge()?;
@@ -82,6 +83,7 @@ impl World<'_> {
     fn heal(&mut self) -> Checked {
         self.is_ending = true;
         self.mend_links();
+        self.finish_leaving()?;
         for at in 0..self.nodes.len() {
             let node = &mut self.nodes[at];
             node.files.limit(None);
@@ -251,8 +253,9 @@ impl World<'_> {
     }
 
     /// What the clients saw, group by group.
-    fn judge(&self) -> Checked {
+    fn judge(&mut self) -> Checked {
         self.judge_receipts()?;
+        self.judge_faces()?;
         for (group, calls) in self.history.iter().enumerate() {
             self.subject
                 .judge(group_id(group), calls)

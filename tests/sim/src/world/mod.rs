@@ -2,8 +2,8 @@
 //!
 //! An event is popped, something happens to one node, and every consequence becomes an event of a later time: a worker's
 //! turn, a message's arrival, a disk's job, a client's call, a fault. The order depends on the seed alone, and a hash
-//! over all events proves it. Next: `nodes` (life, turns, disks), `clients`, `readers`, `repeaters`, `faults`, `operator`,
-//! `ending` (heal and judge).
+//! over all events proves it. Next: `nodes` (life, turns, disks), `clients`, `readers`, `repeaters`, `faces`, `faults`,
+//! `operator`, `ending` (heal and judge).
 
 mod accepting;
 mod arriving;
@@ -13,6 +13,7 @@ pub(crate) mod crowds;
 mod delicate;
 mod ending;
 mod exclusion;
+pub(crate) mod faces;
 mod faults;
 mod hostile;
 mod nodes;
@@ -46,6 +47,7 @@ use rustc_hash::FxHashMap;
 
 use self::asides::{Aside, Asides};
 use self::clients::Client;
+use self::faces::Faces;
 use self::readers::Reader;
 use self::repeaters::Repeater;
 use self::returning::Returning;
@@ -132,6 +134,10 @@ enum Event {
     Reader { reader: u16 },
     /// A client repeats itself.
     Repeater { repeater: u16 },
+    /// A user of the engine's own faces calls.
+    Face { user: u16 },
+    /// A node is asked to shut down.
+    Leave { node: u16 },
     /// A fault strikes …
     Strike { strike: u32 },
     /// … and what it began ends.
@@ -238,6 +244,7 @@ pub struct World<'a> {
     clients: Vec<Client>,
     readers: Vec<Reader>,
     repeaters: Vec<Repeater>,
+    faces: Faces,
     /// Of each node, where there are relaxed proposals.
     written: Vec<relaxed::Reach>,
     returning: Option<Returning>,
@@ -330,6 +337,7 @@ impl<'a> World<'a> {
             free_units: Vec::new(),
             clients: (0..plan.clients).map(|_| Client::new(plan.groups)).collect(),
             repeaters: repeaters(&plan, &**subject),
+            faces: Faces::new(seed, faces(&plan, &**subject), plan.groups, nodes),
             written: vec![relaxed::Reach::default(); nodes],
             returning: None,
             asides: Asides::default(),
@@ -394,6 +402,7 @@ impl<'a> World<'a> {
             self.pause_repeater(repeater);
         }
         self.begin_asides();
+        self.begin_faces();
         for strike in 0..self.plan.strikes.len() {
             self.at(self.plan.strikes[strike].at, Event::Strike { strike: strike as u32 });
         }
@@ -478,6 +487,8 @@ impl<'a> World<'a> {
             Event::Client { client } => self.act(client.into()),
             Event::Reader { reader } => self.read(reader.into())?,
             Event::Repeater { repeater } => self.repeat(repeater.into())?,
+            Event::Face { user } => self.act_face(user.into())?,
+            Event::Leave { node } => self.leave(node.into())?,
             Event::Strike { strike } => self.strike(strike as usize)?,
             Event::Relief { strike } => self.relieve(strike as usize),
             Event::Start { node, life } => self.start(node.into(), life)?,
@@ -547,6 +558,11 @@ impl<'a> World<'a> {
 fn repeaters(plan: &Plan, subject: &dyn Subject) -> Vec<Repeater> {
     let count = if subject.remembers_clients() { plan.repeaters } else { 0 };
     (0..count).map(|at| Repeater::new(at % plan.groups, plan.open_numbers)).collect()
+}
+
+/// Users of the engine's own faces, where the machines are those of the store.
+fn faces(plan: &Plan, subject: &dyn Subject) -> usize {
+    if subject.remembers_clients() { plan.faces } else { 0 }
 }
 
 /// The id of the node at a position.

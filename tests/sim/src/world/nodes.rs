@@ -6,8 +6,8 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::task::{Context, Poll, Waker};
 
+use raftwerk::OpenError;
 use raftwerk::drive::{self, Place, Settings};
-use raftwerk::{NodeId, OpenError};
 use raftwerk_frame::Time;
 use raftwerk_frame::frame::{FrameHeader, FrameKind};
 use raftwerk_net::Transport;
@@ -194,6 +194,7 @@ impl World<'_> {
         self.lose_callers(at);
         self.lose_readers(at);
         self.lose_repeaters(at);
+        self.lose_faces(at);
         self.lose_received(at, power);
         self.lose_asides(at);
         let node = &mut self.nodes[at];
@@ -329,6 +330,7 @@ impl World<'_> {
         self.answer_readers(at)?;
         self.answer_repeaters(at)?;
         self.answer_asides(at)?;
+        self.answer_faces(at)?;
         self.set_to_work(at, worker);
         self.mind_shrinking(at);
         let mut sent = std::mem::take(&mut self.sent);
@@ -339,7 +341,7 @@ impl World<'_> {
         self.sent = sent;
         self.tend(at);
         self.answer_bells(at);
-        Ok(())
+        if end.is_closed { self.worker_left(at, worker) } else { Ok(()) }
     }
 
     fn check_turn(&mut self, at: usize, worker: usize) -> Checked {
@@ -527,7 +529,14 @@ impl World<'_> {
     fn mind_creations(&mut self, at: usize) -> Checked {
         self.mind_leaving(at);
         let wanted = self.nodes[at].to_create.iter().copied();
-        let as_witness: Vec<_> = wanted.filter(|group| self.is_witness(at, *group)).collect();
+        let as_witness: Vec<_> = wanted.clone().filter(|group| self.is_witness(at, *group)).collect();
+        let as_founder: Vec<_> = wanted
+            .filter(|group| {
+                let of_voters = self.plan.voters[group.0 as usize - 1].contains(&at);
+                (of_voters || self.founds_beside(*group) == Some(at)) && !self.nodes[at].joins.contains(group)
+            })
+            .map(|group| (group, self.founders(group)))
+            .collect();
         let node = &mut self.nodes[at];
         let is_here = !node.is_fenced;
         if node.to_create.is_empty() || !is_here {
@@ -555,14 +564,12 @@ impl World<'_> {
             if node.creations.iter().any(|(asked, _)| asked == group) {
                 continue;
             }
-            let first = &self.plan.voters[group.0 as usize - 1];
-            let voters: Vec<NodeId> = first.iter().map(|at| node_id(*at)).collect();
-            if as_witness.contains(group) {
+            if let Some((_, founders)) = as_founder.iter().find(|(of, _)| of == group) {
+                node.creations.extend(body.create_group(*group, founders).map(|creation| (*group, creation)));
+            } else if as_witness.contains(group) {
                 node.creations.push((*group, body.join_group_as_witness(*group)));
-            } else if !first.contains(&at) || node.joins.contains(group) {
+            } else {
                 node.creations.push((*group, body.join_group(*group)));
-            } else if let Ok(creation) = body.create_group(*group, &voters) {
-                node.creations.push((*group, creation));
             }
         }
         Ok(())

@@ -72,8 +72,11 @@ impl World<'_> {
         }
         self.say(|| format!("n{}  is cut off, to see who is next", leader + 1));
         for other in (0..self.nodes.len()).filter(|other| *other != leader) {
-            self.links.link(leader, other).cuts += 1;
-            self.links.link(other, leader).cuts += 1;
+            for (from, to) in [(leader, other), (other, leader)] {
+                // What is on its way is lost with it: it would be a word of a leader for as long as it takes.
+                let link = self.links.link(from, to);
+                (link.cuts, link.made_at) = (link.cuts + 1, self.now);
+            }
         }
         let timeout = 2 * self.longest_timeout();
         let deadline = self.now + TIMEOUTS_TO_LEAD * timeout + self.patience();

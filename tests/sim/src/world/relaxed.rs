@@ -32,6 +32,9 @@ pub(super) fn note_written(reach: &mut Reach, job: &AppendJob<MemoryFile>) {
     });
 }
 
+/// How long what was written without a sync may take to be synced and committed, once the faults are over.
+const TO_SYNC: u64 = 5_000_000_000;
+
 impl World<'_> {
     /// A node has opened: what it found is in its files.
     pub(super) fn note_found(&mut self, at: usize, body: &drive::Node<SimDisk>) {
@@ -71,6 +74,11 @@ impl World<'_> {
         self.propose_besides(group, node, count, true);
     }
 
+    /// How many answers of a node are awaited, besides those of clients.
+    pub(super) fn awaited_at(&self, node: usize) -> usize {
+        self.nodes[node].receivers.len()
+    }
+
     /// A node dies with its callers. `power`: its machine loses what it had not synced.
     pub(super) fn lose_received(&mut self, node: usize, power: bool) {
         self.nodes[node].receivers.clear();
@@ -88,8 +96,12 @@ impl World<'_> {
         }
     }
 
-    /// Everything that was received is applied.
-    pub(super) fn judge_receipts(&self) -> Checked {
+    /// Everything that was received is applied, or will be when it is synced.
+    pub(super) fn judge_receipts(&mut self) -> Checked {
+        let all_kept = |world: &mut Self| {
+            (0..world.plan.groups).all(|group| held(&world.ledger).keeps_receipts(group_id(group)).is_ok())
+        };
+        self.run_until(self.now + TO_SYNC, all_kept)?;
         for group in (0..self.plan.groups).map(group_id) {
             held(&self.ledger)
                 .keeps_receipts(group)
