@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use clap::Parser;
 use indicatif::{ProgressBar, ProgressStyle};
+use raftwerk_sim::mutants::mechanical;
 use raftwerk_sim::scenario::{self, Scenario};
 use raftwerk_sim::{
     Catch, FaultKind, FaultSet, KeyValueSubject, Options, Profile, Quarry, Subject, hunt, hunt_by, mutants,
@@ -59,6 +60,16 @@ struct Arguments {
     /// Hunt planted bugs, all or those named, in a copy of the sources; --minutes is the limit for each, 10 if not given
     #[arg(long, num_args = 0.., value_name = "NAME", conflicts_with_all = ["seed", "seeds", "strikes", "without"])]
     mutants: Option<Vec<String>>,
+    /// Try mechanical mutants in a copy of the sources: of these rooms, or with this in their names, or all; --minutes is the
+    /// limit of the lives for each, 1 if not given
+    #[arg(long, num_args = 0.., value_name = "ROOM", conflicts_with_all = ["seed", "seeds", "strikes", "without", "mutants"])]
+    mechanical: Option<Vec<String>>,
+    /// What draws the mechanical mutants …
+    #[arg(long, default_value_t = 1, requires = "mechanical")]
+    draw: u64,
+    /// … and how many of each room; the room's own number if not given
+    #[arg(long, requires = "mechanical")]
+    sample: Option<usize>,
     /// Machines read the last line
     #[arg(long)]
     json: bool,
@@ -109,6 +120,9 @@ fn main() -> ExitCode {
     if let Some(names) = &arguments.mutants {
         return hunt_mutants(names, &arguments);
     }
+    if let Some(only) = &arguments.mechanical {
+        return try_mechanical(only, &arguments);
+    }
     let subject: Arc<dyn Subject> = Arc::new(KeyValueSubject::default());
     if !arguments.scenario.is_empty() {
         return play(&arguments);
@@ -136,6 +150,29 @@ fn hunt_mutants(names: &[String], arguments: &Arguments) -> ExitCode {
             }
             let all = outcomes.iter().all(|outcome| outcome.caught_by.is_some());
             if all { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+        }
+        Err(error) => {
+            print(&error.to_string());
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Success only if no mechanical mutant was missed.
+fn try_mechanical(only: &[String], arguments: &Arguments) -> ExitCode {
+    let wanted = mechanical::Wanted {
+        only: only.to_vec(),
+        draw: arguments.draw,
+        sample: arguments.sample,
+        lives: Duration::from_secs_f64(arguments.minutes.unwrap_or(1.0).max(0.0) * 60.0),
+        threads: arguments.threads(),
+    };
+    let words: Vec<String> = std::env::args().skip(1).collect();
+    let command = format!("cargo run --release -p raftwerk-sim -- {}", words.join(" "));
+    match mechanical::run_all(&wanted, &command, print) {
+        Ok(score) => {
+            print(&mechanical::summary(&score));
+            if score.total().missed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
         }
         Err(error) => {
             print(&error.to_string());

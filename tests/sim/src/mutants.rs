@@ -6,6 +6,7 @@
 //! `tests/sim/mutants/README.md` for how to add one.
 
 pub mod catalogue;
+pub mod mechanical;
 mod workshop;
 
 use std::fmt::Write as _;

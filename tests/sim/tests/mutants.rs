@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 
-use raftwerk_sim::mutants::{catalogue, checkout, folder};
+use raftwerk_sim::mutants::{catalogue, checkout, folder, mechanical};
 
 /// Fewer than this are no catalogue.
 const BUGS_MIN: usize = 40;
@@ -31,4 +31,14 @@ fn no_planted_bug_is_in_the_sources_themselves() {
         let text = std::fs::read_to_string(root.join(&edit.file)).unwrap();
         assert!(!text.contains("planted::is("), "{}", edit.file);
     }
+}
+
+#[test]
+fn every_mechanical_mutant_called_equivalent_is_still_a_place_of_the_sources() {
+    let root = checkout();
+    let names = mechanical::names(&root).unwrap_or_else(|error| panic!("{error}"));
+    let equivalents = mechanical::equivalents_of(&root).unwrap_or_else(|error| panic!("{error}"));
+    let gone = equivalents.iter().filter(|equivalent| !names.contains_key(&equivalent.name));
+    let gone: Vec<&str> = gone.map(|equivalent| equivalent.name.as_str()).collect();
+    assert!(gone.is_empty(), "what these changed is there no longer, so the reason is void: {gone:#?}");
 }

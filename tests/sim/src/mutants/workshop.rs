@@ -4,7 +4,7 @@
 //! The sources themselves are never touched: no switch, no bug and no trace of them is in what is shipped. What is not
 //! here: what the bugs are (`catalogue`), and the hunt for them (`super`).
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;
 use std::fs;
 use std::io::{self, BufRead, BufReader};
@@ -14,10 +14,25 @@ use std::process::{Command, Stdio};
 use super::catalogue::{self, CatalogueError, Mutant, Test};
 
 /// The variable that switches a bug on in the copy's simulator.
-pub(super) const SWITCH: &str = "RAFTWERK_PLANTED";
+pub(crate) const SWITCH: &str = "RAFTWERK_PLANTED";
 
 /// Where the copy gets a module of switches: in its lowest crates.
-const PLANTED_AT: [&str; 2] = ["engine/frame/src/planted.rs", "net/src/planted.rs"];
+pub(super) const PLANTED_AT: [&str; 2] = ["engine/frame/src/planted.rs", "net/src/planted.rs"];
+
+/// Where it is made known: file, text to find, text to put there. The transport knows no other crate: it has a switch of its
+/// own, of the same name.
+pub(super) const MODULES: [(&str, &str, &str); 2] = [
+    (
+        "engine/frame/src/lib.rs",
+        "extern crate alloc;\n",
+        "extern crate alloc;\nextern crate self as raftwerk_frame;\n\npub mod planted;\n",
+    ),
+    (
+        "net/src/lib.rs",
+        "mod backoff;\n",
+        "mod backoff;\nextern crate self as raftwerk_frame;\n\npub mod planted;\n",
+    ),
+];
 
 /// That module.
 const PLANTED: &str = r#"//! Which planted bug is switched on. Only in a copy that was made for hunting it.
@@ -61,23 +76,16 @@ impl Workshop {
     pub(super) fn plant(&self, root: &Path, mutants: &[Mutant]) -> Result<(), CatalogueError> {
         let mut planted = catalogue::plant(root, mutants)?;
         for (file, find, put) in switchboard() {
-            let text = match planted.remove(file) {
-                Some(text) => text,
-                None => {
-                    let path = root.join(file);
-                    fs::read_to_string(&path).map_err(CatalogueError::io(&path))?
-                }
-            };
-            let times = text.matches(find).count();
-            if times != 1 {
-                let (name, file, find) = ("the switch".to_owned(), file.to_owned(), find.to_owned());
-                return Err(CatalogueError::NotOnce { name, file, times, find });
-            }
-            planted.insert(file.to_owned(), text.replacen(find, &put, 1));
+            replace_once(root, &mut planted, file, find, &put)?;
         }
         for module in PLANTED_AT {
             planted.insert(module.to_owned(), PLANTED.to_owned());
         }
+        self.lay(root, planted)
+    }
+
+    /// Makes the copy a copy of the checkout at `root`, but for these files.
+    pub(super) fn lay(&self, root: &Path, planted: BTreeMap<String, String>) -> Result<(), CatalogueError> {
         let mut kept = BTreeSet::new();
         for file in files_of(root)? {
             if !planted.contains_key(&file) {
@@ -98,6 +106,16 @@ impl Workshop {
             }
         }
         Ok(())
+    }
+
+    /// Where the copy is …
+    pub(super) fn sources(&self) -> &Path {
+        &self.sources
+    }
+
+    /// … and what is built from it.
+    pub(super) fn target(&self) -> &Path {
+        &self.build
     }
 
     /// Runs one test of the copy with a bug switched on, or with none if `number` is 0; whether it passed, and what it said.
@@ -153,6 +171,30 @@ impl Workshop {
     }
 }
 
+/// Puts a text in the place of another, which stands in the file exactly once.
+pub(super) fn replace_once(
+    root: &Path,
+    planted: &mut BTreeMap<String, String>,
+    file: &str,
+    find: &str,
+    put: &str,
+) -> Result<(), CatalogueError> {
+    let text = match planted.remove(file) {
+        Some(text) => text,
+        None => {
+            let path = root.join(file);
+            fs::read_to_string(&path).map_err(CatalogueError::io(&path))?
+        }
+    };
+    let times = text.matches(find).count();
+    if times != 1 {
+        let (name, file, find) = ("the switch".to_owned(), file.to_owned(), find.to_owned());
+        return Err(CatalogueError::NotOnce { name, file, times, find });
+    }
+    planted.insert(file.to_owned(), text.replacen(find, put, 1));
+    Ok(())
+}
+
 /// What makes the bugs switchable: file, text to find, text to put there.
 fn switchboard() -> [(&'static str, &'static str, String); 4] {
     let number = format!(
@@ -164,19 +206,17 @@ fn switchboard() -> [(&'static str, &'static str, String); 4] {
     // Real processes have the switch, too, for the tests of the copy.
     let process_main = "fn main() -> Result<(), Box<dyn Error>> {\n";
     let process_on = format!("{process_main}{number}");
-    let module = "extern crate alloc;\nextern crate self as raftwerk_frame;\n\npub mod planted;\n";
-    // The transport knows no other crate: it has a switch of its own, of the same name.
-    let net_module = "mod backoff;\nextern crate self as raftwerk_frame;\n\npub mod planted;\n";
+    let [frame, net] = MODULES.map(|(file, find, put)| (file, find, put.to_owned()));
     [
-        ("engine/frame/src/lib.rs", "extern crate alloc;\n", module.to_owned()),
-        ("net/src/lib.rs", "mod backoff;\n", net_module.to_owned()),
+        frame,
+        net,
         ("tests/sim/src/main.rs", main, on),
         ("tests/src/bin/node_process.rs", process_main, process_on),
     ]
 }
 
 /// Every file below a folder, from there, with `/`; without hidden ones and build output. None if it is not there.
-fn files_of(root: &Path) -> Result<Vec<String>, CatalogueError> {
+pub(super) fn files_of(root: &Path) -> Result<Vec<String>, CatalogueError> {
     let (mut files, mut folders) = (Vec::new(), vec![String::new()]);
     while let Some(folder) = folders.pop() {
         let path = root.join(&folder);

@@ -1,0 +1,303 @@
+//! IMPURE: mutants by reading, not by knowing: conditions negated, comparisons shifted, statements left out, wherever the
+//! sources have them.
+//!
+//! A sample of the places, drawn by a seed, is planted into one copy of the sources, each behind a switch; the copy is
+//! built once. Then each is switched on and judged by tests, and if they pass by lives. What nothing notices is either
+//! equivalent, with a reason that is kept by hand, or missed. Next: `places` for what is changed, `rooms` for where,
+//! `judge` for what notices, `tests/sim/mutants/README.md` for how a score is read. What is not here: bugs that were
+//! thought of (`catalogue`).
+
+mod bench;
+mod judge;
+pub mod places;
+pub mod plant;
+pub mod rooms;
+pub mod score;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use self::judge::Court;
+use self::places::Place;
+use self::rooms::{Mutant, ROOMS, Room, Survey};
+use self::score::{Equivalent, Notice, Record, Records, Score, Verdict};
+use super::CatalogueError;
+use super::workshop::{Workshop, files_of};
+use crate::Chance;
+
+/// What is wanted of a run.
+#[derive(Clone, Debug)]
+pub struct Wanted {
+    /// Only mutants of these rooms, or with this in their names; all if empty.
+    pub only: Vec<String>,
+    /// What draws the sample.
+    pub draw: u64,
+    /// How many places of each room, instead of the room's own number.
+    pub sample: Option<usize>,
+    /// How long lives may go on for one mutant.
+    pub lives: Duration,
+    /// How many mutants are tried at the same time.
+    pub threads: usize,
+}
+
+/// Why there was no run.
+#[derive(Debug, thiserror::Error)]
+pub enum MechanicalError {
+    /// A file could not be read or written.
+    #[error("{}: {source}", path.display())]
+    File {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// A program could not be run.
+    #[error(transparent)]
+    Io(#[from] io::Error),
+    /// A file is not Rust.
+    #[error("{file}: {what}")]
+    Syntax {
+        /// Which.
+        file: String,
+        /// Why not.
+        what: String,
+    },
+    /// The copy could not be made.
+    #[error(transparent)]
+    Catalogue(#[from] CatalogueError),
+    /// The copy could not be run.
+    #[error(transparent)]
+    Hunt(#[from] super::HuntError),
+    /// The copy does not build, and no mutant can be blamed.
+    #[error("the copy does not build:\n{0}")]
+    Build(String),
+    /// The verdicts given by hand cannot be used.
+    #[error("equivalent.txt: {0}")]
+    Equivalents(String),
+}
+
+impl MechanicalError {
+    fn io(path: &Path) -> impl FnOnce(io::Error) -> Self {
+        let path = path.to_owned();
+        move |source| Self::File { path, source }
+    }
+}
+
+/// The verdicts that are given by hand, in a checkout.
+///
+/// # Errors
+/// If the file cannot be read or understood.
+pub fn equivalents_of(root: &Path) -> Result<Vec<Equivalent>, MechanicalError> {
+    let path = super::folder(root).join("equivalent.txt");
+    score::equivalents(&fs::read_to_string(&path).map_err(MechanicalError::io(&path))?)
+}
+
+/// Tries the mutants. `tell` is given a line for people whenever there is news. A run of all writes the score into the
+/// checkout.
+///
+/// # Errors
+/// [`MechanicalError`] if there was no run; what was missed is in the [`Score`].
+pub fn run_all(wanted: &Wanted, command: &str, tell: impl Fn(&str) + Sync) -> Result<Score, MechanicalError> {
+    let root = super::checkout();
+    let equivalents = equivalents_of(&root)?;
+    let kept = super::folder(&root).join("mechanical.json");
+    let mut run = Run::begin(wanted, root, &kept)?;
+    let court = run.build(wanted, &tell)?;
+    run.try_open(wanted, &court, &tell)?;
+    let score = Score::of(&run.survey, &run.records.by_name, &equivalents);
+    if wanted.only.is_empty() {
+        fs::write(&kept, score.json(command, wanted.draw)).map_err(MechanicalError::io(&kept))?;
+    }
+    Ok(score)
+}
+
+/// What a run goes by.
+struct Run {
+    root: PathBuf,
+    folder: PathBuf,
+    survey: Survey,
+    records: Records,
+    /// What noticed a mutant the last time.
+    hints: BTreeMap<String, Notice>,
+    /// Checksums of the sources that are mutated, and of all that may judge them.
+    sums: (u32, u32),
+}
+
+impl Run {
+    fn begin(wanted: &Wanted, root: PathBuf, kept: &Path) -> Result<Self, MechanicalError> {
+        let survey = rooms::survey(&root, wanted.draw, wanted.sample)?;
+        let folder = std::env::current_exe()?.with_file_name("mechanical");
+        fs::create_dir_all(&folder).map_err(MechanicalError::io(&folder))?;
+        let mut records = Records::open(&folder.join("records.jsonl"))?;
+        // There is none before the first run.
+        let mut hints = fs::read_to_string(kept).map(|json| score::hints(&json)).unwrap_or_default();
+        hints.extend(records.by_name.values().filter_map(|record| match &record.verdict {
+            Verdict::Noticed(notice) => Some((record.name.clone(), notice.clone())),
+            Verdict::Unnoticed | Verdict::Unbuildable => None,
+        }));
+        let sums = (sum_of_sources(&survey), sum_of_judges(&root)?);
+        records.by_name.retain(|_, record| match record.verdict {
+            // Tests that were added since, or longer lives, may notice what was not noticed.
+            Verdict::Unnoticed => (record.sources, record.judges) == sums && record.lives >= seconds(wanted),
+            Verdict::Noticed(_) | Verdict::Unbuildable => record.sources == sums.0,
+        });
+        Ok(Self { root, folder, survey, records, hints, sums })
+    }
+
+    /// What is to be tried.
+    fn open(&self, wanted: &Wanted) -> Vec<&Mutant> {
+        let is_open = |mutant: &&Mutant| {
+            let name = &mutant.place.name;
+            let is_wanted = wanted.only.is_empty()
+                || wanted.only.iter().any(|part| mutant.room.name == part || name.contains(part));
+            is_wanted && !self.records.by_name.contains_key(name)
+        };
+        self.survey.drawn.iter().filter(is_open).collect()
+    }
+
+    fn add(&mut self, wanted: &Wanted, name: &str, verdict: Verdict) -> Result<(), MechanicalError> {
+        let (name, (sources, judges)) = (name.to_owned(), self.sums);
+        self.records.add(Record { name, sources, judges, lives: seconds(wanted), verdict })
+    }
+
+    /// Builds the copy, and the judges of the rooms in which there is something to try.
+    fn build(&mut self, wanted: &Wanted, tell: &dyn Fn(&str)) -> Result<Court, MechanicalError> {
+        let open = self.open(wanted);
+        tell(&format!("{} mutants drawn, {} to try; building", self.survey.drawn.len(), open.len()));
+        let has_open = |room: &&Room| open.iter().any(|mutant| mutant.room.name == room.name);
+        let rooms: Vec<&Room> = ROOMS.iter().filter(has_open).collect();
+        let unbuildable =
+            self.records.by_name.values().filter(|record| record.verdict == Verdict::Unbuildable);
+        let known: BTreeSet<String> = unbuildable.map(|record| record.name.clone()).collect();
+        let workshop = Workshop::new(&self.folder);
+        let built = bench::build(&workshop, &self.root, &self.survey, (known, &rooms), tell)?;
+        for name in &built.unbuildable {
+            if !self.records.by_name.contains_key(name) {
+                self.add(wanted, name, Verdict::Unbuildable)?;
+            }
+        }
+        tell(&format!("built, without {} that do not compile", built.unbuildable.len()));
+        Court::new(built, &self.folder, wanted.lives, tell)
+    }
+
+    fn try_open(
+        &mut self,
+        wanted: &Wanted,
+        court: &Court,
+        tell: &(impl Fn(&str) + Sync),
+    ) -> Result<(), MechanicalError> {
+        let open: Vec<Mutant> = self.open(wanted).into_iter().cloned().collect();
+        let hints = self.hints.clone();
+        let run = Mutex::new(self);
+        try_all(&open, wanted.threads, |mutant| {
+            let name = &mutant.place.name;
+            let notice = court.try_mutant(mutant, hints.get(name))?;
+            tell(&told(mutant, notice.as_ref()));
+            let verdict = notice.map_or(Verdict::Unnoticed, Verdict::Noticed);
+            run.lock().unwrap_or_else(PoisonError::into_inner).add(wanted, name, verdict)
+        })
+    }
+}
+
+/// How long lives may go on for a mutant.
+fn seconds(wanted: &Wanted) -> f64 {
+    wanted.lives.as_secs_f64()
+}
+
+/// Several at a time; the first error ends it.
+fn try_all(
+    open: &[Mutant],
+    threads: usize,
+    try_one: impl Fn(&Mutant) -> Result<(), MechanicalError> + Sync,
+) -> Result<(), MechanicalError> {
+    let next = AtomicUsize::new(0);
+    let (next, try_one) = (&next, &try_one);
+    std::thread::scope(|scope| {
+        let work = move || {
+            while let Some(mutant) = open.get(next.fetch_add(1, Ordering::Relaxed)) {
+                if let Err(error) = try_one(mutant) {
+                    next.store(open.len(), Ordering::Relaxed);
+                    return Err(error);
+                }
+            }
+            Ok(())
+        };
+        let workers: Vec<_> = (0..threads.max(1)).map(|_| scope.spawn(work)).collect();
+        workers.into_iter().try_for_each(|worker| {
+            worker.join().unwrap_or_else(|_| Err(io::Error::other("a thread of the run panicked").into()))
+        })
+    })
+}
+
+fn told(mutant: &Mutant, notice: Option<&Notice>) -> String {
+    let name = &mutant.place.name;
+    match notice {
+        Some(Notice { judge, test, what, seed, seconds }) => {
+            let shown_by = if judge.starts_with("life ") { format!("seed {seed}") } else { test.clone() };
+            format!("noticed    {name}\n           {judge} {shown_by}: {what}, {seconds:.1} s")
+        }
+        None => format!("UNNOTICED  {name}"),
+    }
+}
+
+/// For people: the score, and what was missed.
+#[must_use]
+pub fn summary(score: &Score) -> String {
+    let mut lines = Vec::new();
+    let total = score.total();
+    for (name, counts) in score.rooms.iter().map(|(name, counts)| (*name, counts)).chain([("all", &total)]) {
+        lines.push(format!(
+            "{name:<7} {:>5} places · {:>4} tried ({} do not compile) · {:>4} noticed ({} by tests, {} by lives) · {} \
+             equivalent · {} missed",
+            counts.places,
+            counts.tried,
+            counts.unbuildable,
+            counts.noticed,
+            counts.noticed_by_tests,
+            counts.noticed_by_lives,
+            counts.equivalent,
+            counts.missed
+        ));
+    }
+    lines.extend(score.missed.iter().map(|name| format!("MISSED: {name}")));
+    if score.open > 0 {
+        lines.push(format!("{} were drawn and not tried", score.open));
+    }
+    lines.join("\n")
+}
+
+fn sum_of_sources(survey: &Survey) -> u32 {
+    let mut hasher = crc32fast::Hasher::new();
+    for (file, text) in &survey.texts {
+        hasher.update(file.as_bytes());
+        hasher.update(text.as_bytes());
+    }
+    hasher.finalize()
+}
+
+/// Every source file and every story of the checkout.
+fn sum_of_judges(root: &Path) -> Result<u32, MechanicalError> {
+    let mut hasher = crc32fast::Hasher::new();
+    for file in files_of(root)? {
+        if file.ends_with(".rs") || file.starts_with("tests/scripts/") {
+            let path = root.join(&file);
+            hasher.update(file.as_bytes());
+            hasher.update(&fs::read(&path).map_err(MechanicalError::io(&path))?);
+        }
+    }
+    Ok(hasher.finalize())
+}
+
+/// The names of all places, for verdicts that are to be checked.
+///
+/// # Errors
+/// If a file cannot be read or is not Rust.
+pub fn names(root: &Path) -> Result<BTreeMap<String, &'static str>, MechanicalError> {
+    let survey = rooms::survey(root, 0, Some(usize::MAX))?;
+    Ok(survey.drawn.into_iter().map(|mutant| (mutant.place.name, mutant.room.name)).collect())
+}
