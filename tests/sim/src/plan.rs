@@ -299,6 +299,7 @@ impl Plan {
         }
         let round_trip = 2 * (net.delay + net.jitter) + 2 * disk.sync;
         let usual = settings.limits.chunk_bytes;
+        (settings.reads_max, settings.read_bytes_max) = callers::reads_max(seed, settings.payload_bytes_max);
         let chunks = callers::chunks(seed, round_trip, usual);
         settings.limits.chunk_bytes = chunks.bytes;
         let remembers_batches =

@@ -193,7 +193,7 @@ impl Apart {
             | FaultKind::StallChannel
             | FaultKind::SlowSegment
             | FaultKind::ClockRate => 4,
-            FaultKind::ClockStop if !is_about_leases => 1,
+            FaultKind::ClockStop if !is_about_leases => 2,
             FaultKind::Part | FaultKind::Oust if self.changes && !is_about_leases => 4,
             FaultKind::Resign if self.changes => 6,
             FaultKind::Reconfigure if is_about_leases && self.changes => 8,

@@ -70,6 +70,7 @@ use self::configurations::{check_changes, check_in_force, check_removed, is_mean
 use self::damaged::{Loss, check_fenced};
 use self::entries::{entries_match, spans_match};
 use self::lives::{monotone, new_leader};
+pub(crate) use self::load::Bounds;
 use crate::shadow::Shadow;
 
 /// A rule that did not hold.
@@ -180,10 +181,8 @@ pub(crate) struct Watch {
     begun: FxHashMap<(usize, GroupId), Shadow>,
     /// Nodes that never campaign unasked.
     pub(crate) unwilling: FxHashSet<NodeId>,
-    /// What may be queued for a lane's disk.
-    pub(crate) queue_bytes_max: u64,
-    /// How long a query may be.
-    pub(crate) query_bytes_max: usize,
+    /// What a worker may hold.
+    pub(crate) bounds: Bounds,
 }
 
 impl Watch {
@@ -197,8 +196,7 @@ impl Watch {
             joined: FxHashMap::default(),
             begun: FxHashMap::default(),
             unwilling: FxHashSet::default(),
-            queue_bytes_max: u64::MAX,
-            query_bytes_max: usize::MAX >> 32,
+            bounds: Bounds::default(),
         }
     }
 

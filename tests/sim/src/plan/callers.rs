@@ -62,7 +62,7 @@ pub(super) fn crowds(seed: u64, options: &Options, end: u64, inbox_max: usize) -
     if inbox_max >= FLOOD_ROUND as usize && chance.below(32) == 0 {
         let (bytes, wait, count) = (64, 500 * MS, FLOOD_ROUND);
         let drawn = crowd(&mut chance, end);
-        crowds.push(Crowd { rounds: 80, gap: MS / 10, count, bytes, wait, is_flood: true, ..drawn });
+        crowds.push(Crowd { rounds: 8, gap: MS / 10, count, bytes, wait, is_flood: true, ..drawn });
     }
     crowds
 }
@@ -82,6 +82,12 @@ fn crowd(chance: &mut Chance, end: u64) -> Crowd {
         wait: chance.one_of(&[1, 10, 60, 3_600]) * 1_000 * MS,
         is_flood: false,
     }
+}
+
+/// How many reads may wait for a worker, and how many bytes of their queries: hardly any, in one run of four.
+pub(super) fn reads_max(seed: u64, query_bytes_max: usize) -> (usize, usize) {
+    let mut chance = Chance::of(seed, "reads that wait");
+    (chance.one_of(&[16, 256, 4 << 10, 4 << 10]), query_bytes_max * chance.one_of(&[4, 32, 256]))
 }
 
 /// How images travel.

@@ -6,10 +6,7 @@ use raftwerk::drive::Load;
 
 use super::{Checked, Violation, Watch, ensure};
 
-/// Reads that wait for one worker.
-pub(crate) const READS_MAX: usize = 1 << 16;
-/// Bytes for each of them besides its query, and for all that are gone.
-const READ_BYTES: usize = 256;
+/// Bytes of queries that are gone, besides as many as wait.
 const SPARE_BYTES: usize = 64 << 10;
 /// Questions of followers, and news that are being told, of one worker.
 const QUESTIONS_MAX: usize = 1 << 14;
@@ -19,15 +16,28 @@ const PENDING_MAX: usize = 1 << 20;
 /// Bytes that wait for the end of a turn, between two turns.
 const OUTBOX_BYTES_MAX: usize = 64 << 20;
 
+/// The bounds of a run.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Bounds {
+    /// Bytes that may be queued for a lane's disk.
+    pub(crate) queue_bytes: u64,
+    /// Bytes of a query.
+    pub(crate) query_bytes: usize,
+    /// Reads that may wait for a worker, and bytes of their queries.
+    pub(crate) reads: usize,
+    pub(crate) read_bytes: usize,
+}
+
 impl Watch {
     /// Checks what a worker holds.
     pub(crate) fn load(&self, node: usize, load: &Load) -> Checked {
-        let bounded = load.lane.queued_bytes <= self.queue_bytes_max
+        let bounded = load.lane.queued_bytes <= self.bounds.queue_bytes
             && load.batches <= 1 << 12
             && load.held_messages <= 1 << 16
             && load.inbox_bytes <= 192 << 20
-            && load.reads <= READS_MAX
-            && load.read_bytes <= load.reads * (self.query_bytes_max + READ_BYTES) + SPARE_BYTES
+            && load.reads <= self.bounds.reads
+            && load.read_bytes <= 2 * self.bounds.read_bytes
+            && load.read_bytes <= 2 * load.reads * self.bounds.query_bytes + SPARE_BYTES
             && load.questions <= QUESTIONS_MAX
             && load.news <= NEWS_MAX
             && load.pending <= PENDING_MAX

@@ -62,7 +62,7 @@ use crate::net::Links;
 use crate::node::SimNode;
 use crate::plan::{Options, Plan};
 use crate::subject::{Seen, Subject};
-use crate::watch::{Checked, Violation, Watch};
+use crate::watch::{Bounds, Checked, Violation, Watch};
 
 /// The faults of a run end after so many events, if not before: many seeds find more than a few long ones.
 const EVENTS_MAX: u64 = 300_000;
@@ -322,8 +322,12 @@ impl<'a> World<'a> {
         let nodes = plan.nodes;
         let links = Links::new(seed, plan.net.clone(), nodes);
         let mut watch = Watch::new(nodes);
-        watch.query_bytes_max = plan.settings.payload_bytes_max;
-        watch.queue_bytes_max = 2 * plan.lane.queue_bytes_max as u64 + plan.lane.segment_bytes;
+        watch.bounds = Bounds {
+            queue_bytes: 2 * plan.lane.queue_bytes_max as u64 + plan.lane.segment_bytes,
+            query_bytes: plan.settings.payload_bytes_max,
+            reads: plan.settings.reads_max,
+            read_bytes: plan.settings.read_bytes_max,
+        };
         let mut world = Self {
             seed,
             subject: &**subject,
