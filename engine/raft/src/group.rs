@@ -73,6 +73,8 @@ pub struct Group {
     pub(crate) is_told_removed: bool,
     /// The leader of this term has this replica for a member: see [`Group::note_standing`].
     pub(crate) is_claimed: bool,
+    /// The latest account of this replica that the leader of this term was heard with.
+    pub(crate) claimed_by: u16,
     pub(crate) priority: u8,
     pub(crate) opening: Opening,
     /// It would have won, and let somebody with a better log go first; or it was told not to wait. Nobody has led since.
@@ -148,6 +150,7 @@ impl Group {
             earlier: Seldom::new(),
             is_told_removed: false,
             is_claimed: false,
+            claimed_by: 0,
             priority: PRIORITY_MAX,
             opening: config.opening,
             has_deferred: false,

@@ -336,12 +336,20 @@ impl Group {
         self.is_told_removed || is_without && !self.is_claimed && was_named()
     }
 
-    /// An append or heartbeat of `term` has come, to be stepped next. `is_member`: the sender's configuration names this
-    /// replica's log, and not only in order to send it its removal. The leader's configuration is in force before this replica
-    /// has it, so it stands above what the log shows so far, and above a late notice of a removal, for as long as the leader is
-    /// heard.
-    pub fn note_standing(&mut self, term: Term, is_member: bool) {
-        if term >= self.hard_state.term && self.is_within_reach(term) {
+    /// An append (with its account) or heartbeat (without) of `term` has come, to be stepped next. `is_member`: the sender's
+    /// configuration names this replica's log, and not only in order to send it its removal. The leader's configuration is in
+    /// force before this replica has it, so it stands above what the log shows so far, and above a late notice of a removal, for
+    /// as long as the leader is heard. A late append of an earlier membership is told by its account.
+    pub fn note_standing(&mut self, term: Term, account: Option<u16>, is_member: bool) {
+        if term < self.hard_state.term || !self.is_within_reach(term) {
+            return;
+        }
+        if term > self.hard_state.term {
+            self.claimed_by = 0;
+        }
+        let is_late = account.map_or(!is_member, |account| account < self.claimed_by);
+        if !is_late {
+            self.claimed_by = account.unwrap_or(self.claimed_by);
             self.is_claimed = is_member;
             self.is_told_removed &= !is_member;
         }

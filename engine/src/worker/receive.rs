@@ -133,9 +133,13 @@ impl<D: Disk> Worker<D> {
 
     /// The leader's configuration may be ahead of what it has sent: whether it has this replica for a member.
     fn note_standing(&mut self, slot: GroupSlot, record: &Record) {
-        let (Message::Append { term, .. } | Message::Heartbeat { term, .. }) = record.message else { return };
+        let (term, account) = match record.message {
+            Message::Append { term, account, .. } => (term, Some(account)),
+            Message::Heartbeat { term, .. } => (term, None),
+            _ => return,
+        };
         if let Some(replica) = self.replicas[slot.0 as usize].as_mut() {
-            replica.core.note_standing(term, record.is_named && !record.is_leaving);
+            replica.core.note_standing(term, account, record.is_named && !record.is_leaving);
         }
     }
 

@@ -63,13 +63,16 @@ impl Cluster {
         let mine: LogId = receiver.log;
         let is_heard =
             meant.is_none_or(|meant| meant == mine) && self.group(packet.to).hears(voice, is_request);
-        if let Some(Message::Append { term, .. } | Message::Heartbeat { term, .. }) = packet.message()
-            && is_heard
-        {
+        let standing = match packet.message() {
+            Some(Message::Append { term, account, .. }) => Some((term, Some(account))),
+            Some(Message::Heartbeat { term, .. }) => Some((term, None)),
+            _ => None,
+        };
+        if let Some((term, account)) = standing.filter(|_| is_heard) {
             let to = NodeId(packet.to);
             let leaves = self.is_up(packet.from) && self.group(packet.from).is_leaving(to);
             let receiver = self.replica_mut(packet.to).group.as_mut().expect("it is up");
-            receiver.note_standing(term, is_named && !leaves);
+            receiver.note_standing(term, account, is_named && !leaves);
         }
         is_heard
     }
