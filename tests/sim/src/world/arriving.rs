@@ -10,6 +10,7 @@ use raftwerk::GroupId;
 
 use super::{World, group_id, node_id};
 use crate::chance::Chance;
+use crate::node::State;
 use crate::watch::{Checked, Violation};
 
 /// So much may be written until a log is cut, and how long that may take.
@@ -58,8 +59,11 @@ impl World<'_> {
                 drop(body.transfer_leadership(id, node_id(heir)));
                 world.answer_bells(leader);
             }
-            world.has_caught_up(id, late)
+            world.has_caught_up(id, late) || world.nodes[late].state == State::Retired
         })?;
+        if self.nodes[late].state == State::Retired {
+            return Ok(());
+        }
         if arrived {
             return self.become_equal(group, late);
         }

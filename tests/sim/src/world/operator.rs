@@ -108,7 +108,11 @@ impl World<'_> {
             let node = &self.nodes[other];
             let Some(body) = node.body.as_ref().filter(|_| !self.is_busy_with(other)) else { return false };
             let mut views = (0..body.workers()).flat_map(|worker| body.replicas(worker));
+            // A witness that joined and has lost all does not know that it is one.
+            let is_told = other != at
+                || (0..body.workers()).flat_map(|of| body.replicas(of)).all(|view| !view.core.is_witness());
             (other == at || !node.is_damaged)
+                && is_told
                 && views.all(|view| view.core.memberships().all(|(_, of)| is_spare(of)))
         })
     }

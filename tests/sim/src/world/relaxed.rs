@@ -20,15 +20,20 @@ use super::{World, group_id};
 use crate::disk::{SimDisk, held};
 use crate::watch::{Checked, Violation};
 
-/// Up to which entry the files of a node have a group's log, by the group's number; whatever of it is durable.
+/// Up to which entry the files of a node have, or had, a group's log, by the group's number; whatever of it is durable. What was
+/// replaced since may still be told of to the leader that sent it.
 pub(super) type Reach = FxHashMap<u64, u64>;
 
 /// A batch is in its file.
 pub(super) fn note_written(reach: &mut Reach, job: &AppendJob<MemoryFile>) {
-    job.frames(|header, _| match header.kind {
-        FrameKind::Entries | FrameKind::Withheld => _ = reach.insert(header.group.0, header.last_index().0),
-        FrameKind::Snapshot => _ = reach.insert(header.group.0, header.index.0),
-        _ => {}
+    job.frames(|header, _| {
+        let last = match header.kind {
+            FrameKind::Entries | FrameKind::Withheld => header.last_index().0,
+            FrameKind::Snapshot => header.index.0,
+            _ => return,
+        };
+        let known = reach.entry(header.group.0).or_default();
+        *known = last.max(*known);
     });
 }
 

@@ -29,7 +29,8 @@ impl World<'_> {
         if body.load(worker).is_poisoned {
             return Ok(()); // it takes part in nothing any more
         }
-        let timeout = node.timeout;
+        // Others may have promised for longer than this node would.
+        let timeout = self.longest_timeout();
         // What a turn leaves over, those that follow tell: until then groups go by what was so before.
         let are_told = !body.is_telling(worker);
         let begun = node.hangs_since.max(node.opened).max(node.frozen_until).max(node.stuck.1);
