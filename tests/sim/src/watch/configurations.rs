@@ -43,6 +43,12 @@ impl Watch {
         let (me, at) = (core.node(), core.configuration_index().0);
         let is_of_before = core.last().index.0 > 0 && at <= *joined && core.leader().is_some();
         let Some(latest) = self.latest_configuration(id).filter(|_| is_of_before) else { return Ok(()) };
+        // It may have been let in, taken out and let in again since, and have been told of that by a notice.
+        let group = self.groups.get(&id.0);
+        let mut since = group.into_iter().flat_map(|of| of.committed_configurations(*joined, u64::MAX));
+        if since.any(|of| !of.contains(me)) {
+            return Ok(());
+        }
         ensure!(
             !latest.contains(me) || latest.log_of(me).is_none() || !self.is_meant(latest, me),
             "removed is removed",
