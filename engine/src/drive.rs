@@ -289,6 +289,15 @@ impl<D: Disk> Node<D> {
         self.workers[worker].is_telling()
     }
 
+    /// Whether a worker has yet to take in what was ordered of it: groups that come or go, other members, other leaders.
+    ///
+    /// # Panics
+    /// If there is no such worker.
+    #[must_use]
+    pub fn has_orders(&self, worker: usize) -> bool {
+        self.shared.inboxes[worker].has_orders()
+    }
+
     /// Whether a worker's entries wait until its log's next segment is made.
     ///
     /// # Panics

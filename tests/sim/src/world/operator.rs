@@ -66,7 +66,11 @@ impl World<'_> {
     pub(super) fn is_busy_with(&self, at: usize) -> bool {
         let node = &self.nodes[at];
         let has_slipped = self.asides.slip.as_ref().is_some_and(|slip| slip.node == at);
+        // What was asked for before may still be on its way into a core, where turns are slow.
+        let has_orders =
+            node.body.as_ref().is_some_and(|body| (0..body.workers()).any(|worker| body.has_orders(worker)));
         has_slipped
+            || has_orders
             || node.is_wiped
             || node.farewell
             || !node.leaving.is_empty()
