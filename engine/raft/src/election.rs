@@ -6,7 +6,7 @@ use core::time::Duration;
 use raftwerk_frame::{EntryId, Message, NodeId, Term, Time};
 
 use crate::effects::Effects;
-use crate::group::{Group, PRIORITY_MAX, Role};
+use crate::group::{Group, PRIORITY_MAX, Role, Standing};
 use crate::quorum::{self, VoteResult};
 
 impl Group {
@@ -121,7 +121,10 @@ impl Group {
             self.doubt(effects);
             self.rearm_election();
         } else if self.now >= self.deadline {
-            (self.leader, self.is_claimed) = (None, false);
+            self.leader = None;
+            if self.standing == Standing::Member {
+                self.standing = Standing::Unknown;
+            }
             self.reject_asked(effects);
             self.rearm_election();
             if self.is_removed() || self.peers.is_empty() && self.priority == 0 {

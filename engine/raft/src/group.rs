@@ -54,6 +54,17 @@ pub enum Role {
     Leader,
 }
 
+/// What others have a replica for, beyond what its own log shows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Standing {
+    /// Nothing is known.
+    Unknown,
+    /// The leader that was heard last in this term has it for a member.
+    Member,
+    /// A peer has told it that it takes no part any longer, or a log that is gone has shown it.
+    Removed,
+}
+
 /// One replica of one group. See the crate's head for how it is driven.
 #[derive(Clone, Debug)]
 pub struct Group {
@@ -69,12 +80,10 @@ pub struct Group {
     pub(crate) configuration_at: Index,
     /// Those before it, down to the one at the log's beginning.
     pub(crate) earlier: Seldom<Membership>,
-    /// A peer has told this replica that it takes no part any longer, or the log has shown it.
-    pub(crate) is_told_removed: bool,
-    /// The leader of this term has this replica for a member: see [`Group::note_standing`].
-    pub(crate) is_claimed: bool,
-    /// The latest account of this replica that the leader of this term was heard with.
-    pub(crate) claimed_by: u16,
+    /// What others have this replica for: see [`Group::note_standing`].
+    pub(crate) standing: Standing,
+    /// The low half of the latest account of this replica that the leader of this term was heard with.
+    pub(crate) claimed_by: u8,
     pub(crate) priority: u8,
     pub(crate) opening: Opening,
     /// It would have won, and let somebody with a better log go first; or it was told not to wait. Nobody has led since.
@@ -148,8 +157,7 @@ impl Group {
             is_witness,
             configuration_at: compacted.index,
             earlier: Seldom::new(),
-            is_told_removed: false,
-            is_claimed: false,
+            standing: Standing::Unknown,
             claimed_by: 0,
             priority: PRIORITY_MAX,
             opening: config.opening,

@@ -15,7 +15,7 @@ use raftwerk_frame::{Configuration, EntryId, Index, LogId, Membership, Message, 
 use smallvec::SmallVec;
 
 use crate::effects::Effects;
-use crate::group::{Group, Role};
+use crate::group::{Group, Role, Standing};
 use crate::progress::Progress;
 use crate::quorum::{self, VoteResult};
 use crate::reconfig::{self, Change, ChangeError};
@@ -243,13 +243,15 @@ impl Group {
                 self.take_shape(effects);
             }
             // A replica that is sent snapshots takes part, also with the configuration that it knew: it has come back.
-            self.is_told_removed = false;
+            self.forget_removal();
         }
     }
 
     /// The log begins after `to`: of what was in force there and before, the latest is enough.
     pub(crate) fn forget_before(&mut self, to: Index) {
-        self.is_told_removed = self.is_removed();
+        if self.is_removed() {
+            self.standing = Standing::Removed;
+        }
         if self.configuration_at <= to {
             self.earlier.clear();
         } else if let Some(base) = self.earlier.iter().rposition(|membership| membership.index <= to) {
@@ -260,11 +262,18 @@ impl Group {
     /// Another configuration is in force: other peers, perhaps.
     fn take_shape(&mut self, effects: &mut Effects) {
         effects.configuration_changed = true;
-        self.is_told_removed = false;
+        self.forget_removal();
         let before: SmallVec<[NodeId; 4]> = core::mem::take(&mut self.peers);
         self.name_peers();
         if self.role == Role::Leader {
             self.place_peers(before, effects);
+        }
+    }
+
+    /// Another configuration is known by now.
+    fn forget_removal(&mut self) {
+        if self.standing == Standing::Removed {
+            self.standing = Standing::Unknown;
         }
     }
 
@@ -316,11 +325,15 @@ impl Group {
             configuration > known || configuration == known && !self.is_named_in(&self.configuration)
         };
         // A leader that has this replica for a member, and is heard, knows better than a notice that may be late.
-        if is_later && !self.is_claimed && self.role != Role::Leader && !self.configuration.is_empty() {
+        if is_later
+            && self.standing != Standing::Member
+            && self.role != Role::Leader
+            && !self.configuration.is_empty()
+        {
             if self.role != Role::Follower {
                 self.follow(self.hard_state.term, None, effects);
             }
-            self.is_told_removed = true;
+            self.standing = Standing::Removed;
             self.deadline = Time::NEVER;
         }
     }
@@ -333,7 +346,11 @@ impl Group {
     pub fn is_removed(&self) -> bool {
         let is_without = self.configuration_at <= self.commit && !self.is_named_in(&self.configuration);
         let was_named = || self.earlier.iter().any(|before| self.is_named_in(&before.configuration));
-        self.is_told_removed || is_without && !self.is_claimed && was_named()
+        match self.standing {
+            Standing::Removed => true,
+            Standing::Member => false,
+            Standing::Unknown => is_without && was_named(),
+        }
     }
 
     /// An append (with its account) or heartbeat (without) of `term` has come, to be stepped next. `is_member`: the sender's
@@ -347,11 +364,17 @@ impl Group {
         if term > self.hard_state.term {
             self.claimed_by = 0;
         }
-        let is_late = account.map_or(!is_member, |account| account < self.claimed_by);
-        if !is_late {
-            self.claimed_by = account.unwrap_or(self.claimed_by);
-            self.is_claimed = is_member;
-            self.is_told_removed &= !is_member;
+        // Accounts rise by one with each peer that is added; more than half a round is none ahead, but one behind.
+        let behind = |account: u16| self.claimed_by.wrapping_sub(account as u8);
+        let is_late = account.map_or(!is_member, |account| (1..128).contains(&behind(account)));
+        if is_late {
+            return;
+        }
+        self.claimed_by = account.map_or(self.claimed_by, |account| account as u8);
+        if is_member {
+            self.standing = Standing::Member;
+        } else if self.standing == Standing::Member {
+            self.standing = Standing::Unknown;
         }
     }
 
@@ -361,7 +384,7 @@ impl Group {
     /// have nothing to send, and nothing to apply.
     pub(crate) fn may_campaign(&self) -> bool {
         let was_voter = || self.earlier.last().is_some_and(|before| self.is_voter_of(&before.configuration));
-        !self.is_told_removed
+        self.standing != Standing::Removed
             && !self.is_fenced()
             && !self.is_witness
             && self.log.last() >= self.origin().floor()

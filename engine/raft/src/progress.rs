@@ -314,7 +314,7 @@ mod tests {
             assert_eq!(progress.room(100, 1), None);
             progress.note_written(Index(index));
         }
-        assert_eq!((progress.matched, progress.in_flight_bytes), (Index(0), 0));
+        assert_eq!((progress.matched, progress.written, progress.in_flight_bytes), (Index(0), Index(16), 0));
         assert_eq!(progress.oldest_in_flight(), Some(Time(1)));
         assert_eq!(progress.room(100, 1), None, "so many are remembered, and no more");
         assert!(progress.acknowledged(Index(3)));
@@ -322,7 +322,18 @@ mod tests {
         progress.sent(Index(17), 60, Time(17));
         progress.note_written(Index(2));
         assert_eq!((progress.room(100, 1), progress.in_flight_bytes), (None, 60), "old news");
+        assert_eq!(progress.written, Index(16), "never back");
         assert!(progress.acknowledged(Index(17)));
         assert_eq!((progress.room(100, 1), progress.in_flight_bytes), (Some(100), 0));
+    }
+
+    /// What was on its way is of no use to a peer that needs a snapshot.
+    #[test]
+    fn nothing_is_in_flight_to_a_peer_that_is_sent_a_snapshot() {
+        let mut progress = Progress::new(Index(1), false);
+        progress.replicate();
+        progress.sent(Index(3), 60, Time(1));
+        progress.snapshot(EntryId::default(), Time(2));
+        assert_eq!((progress.status().in_flight_bytes, progress.oldest_in_flight()), (0, None));
     }
 }

@@ -59,6 +59,10 @@ pub(crate) struct Options {
     pub(crate) abstains: bool,
     /// Whether configurations name the logs of those that are added.
     pub(crate) names_logs: bool,
+    /// How long news of a commit wait for company, in milliseconds …
+    pub(crate) commit_delay: u64,
+    /// … and how long a leader without a vote waits to be relieved.
+    pub(crate) retirement: u64,
 }
 
 impl Options {
@@ -80,6 +84,8 @@ impl Options {
             syncs_at_once: true,
             abstains: false,
             names_logs: false,
+            commit_delay: 0,
+            retirement: T,
         }
     }
 
@@ -377,8 +383,8 @@ impl Cluster {
             window_messages: options.window_messages,
             append_bytes_max: options.append_bytes_max,
             uncommitted_bytes_max: options.uncommitted_bytes_max,
-            commit_delay: Duration::ZERO,
-            retirement: Duration::from_nanos(T * MS),
+            commit_delay: Duration::from_nanos(options.commit_delay * MS),
+            retirement: Duration::from_nanos(options.retirement * MS),
             abstention: Duration::from_nanos(if options.abstains { T * MS } else { 0 }),
             opening: options.opening,
             pre_vote: options.pre_vote,

@@ -2,6 +2,7 @@
 
 mod commit;
 mod departure;
+mod edges;
 mod election;
 mod fence;
 mod founding;

@@ -131,7 +131,7 @@ fn compile(
     built: &mut Built,
 ) -> Result<Vec<CompileError>, MechanicalError> {
     let (mut packages, mut programs) = (BTreeSet::from(["raftwerk-sim"]), BTreeSet::from(["mutants"]));
-    for (package, program) in rooms.iter().flat_map(|room| room.programs) {
+    for (package, program, _) in rooms.iter().flat_map(|room| room.programs) {
         packages.insert(*package);
         programs.insert(*program);
     }

@@ -18,7 +18,7 @@ use clap::ValueEnum as _;
 
 use super::MechanicalError;
 use super::bench::{Built, Program};
-use super::rooms::Mutant;
+use super::rooms::{Judge, Mutant, ROOMS};
 use super::score::Notice;
 use crate::Profile;
 use crate::mutants::workshop::SWITCH;
@@ -52,7 +52,7 @@ struct Tried {
 /// All judges.
 #[derive(Debug)]
 pub(super) struct Court {
-    programs: BTreeMap<(String, String), Tried>,
+    programs: BTreeMap<Judge, Tried>,
     simulator: PathBuf,
     /// How long lives may go on, over all profiles.
     lives: Duration,
@@ -73,21 +73,20 @@ impl Court {
         fs::write(&simulator, script)?;
         fs::set_permissions(&simulator, fs::Permissions::from_mode(0o755))?;
         let mut programs = BTreeMap::new();
-        for (name, program) in built.programs {
-            let wanted = super::rooms::ROOMS.iter().flat_map(|room| room.programs);
-            if !wanted.into_iter().any(|(package, which)| *package == name.0 && *which == name.1) {
+        for judge in ROOMS.iter().flat_map(|room| room.programs) {
+            let Some(program) = built.programs.get(&(judge.0.to_owned(), judge.1.to_owned())) else {
                 continue;
-            }
+            };
             let began = Instant::now();
-            let ended = try_program(&program, None, 0, PATIENCE_FIRST)?;
+            let ended = try_program(program, &arguments(judge), 0, PATIENCE_FIRST)?;
             let took = began.elapsed();
-            let seconds = took.as_secs_f64();
+            let (name, seconds) = (name_of(judge), took.as_secs_f64());
             if ended == Ended::Passed {
-                tell(&format!("{}/{}: {seconds:.1} s without a mutant", name.0, name.1));
+                tell(&format!("{name}: {seconds:.1} s without a mutant"));
                 let limit = took * PATIENCE_TIMES + PATIENCE;
-                programs.insert(name, Tried { program, limit });
+                programs.insert(*judge, Tried { program: program.clone(), limit });
             } else {
-                tell(&format!("{}/{}: no judge, {ended:?} without a mutant", name.0, name.1));
+                tell(&format!("{name}: no judge, {ended:?} without a mutant"));
             }
         }
         Ok(Self { programs, simulator, lives })
@@ -105,8 +104,8 @@ impl Court {
             notice = self.as_before(mutant, hint)?;
         }
         let mut programs = mutant.room.programs.iter();
-        while let Some((package, program)) = programs.next().filter(|_| notice.is_none()) {
-            notice = self.by_program(mutant.number, package, program)?;
+        while let Some(judge) = programs.next().filter(|_| notice.is_none()) {
+            notice = self.by_program(mutant.number, judge)?;
         }
         if notice.is_none() {
             notice = self.by_lives(mutant)?;
@@ -125,29 +124,16 @@ impl Court {
             let is_clean = is_clean(&self.simulator, profile, hint.seed)?;
             return Ok(is_clean.then(|| Notice { what: found.invariant, ..hint.clone() }));
         }
-        let Some((package, program)) = judge.split_once('/') else { return Ok(None) };
-        let Some(tried) = self.programs.get(&(package.to_owned(), program.to_owned())) else {
-            return Ok(None);
-        };
-        if hint.test.is_empty() {
-            return Ok(None);
-        }
-        let ended = try_program(&tried.program, Some(&hint.test), mutant.number, tried.limit)?;
+        let known = self.programs.iter().find(|(known, _)| name_of(known) == judge);
+        let Some((_, tried)) = known.filter(|_| !hint.test.is_empty()) else { return Ok(None) };
+        let ended = try_program(&tried.program, &["--exact", &hint.test], mutant.number, tried.limit)?;
         let fails = ended != Ended::Passed && self.confirm(tried, &hint.test, mutant.number)?;
         Ok(fails.then(|| hint.clone()))
     }
 
-    fn by_program(
-        &self,
-        number: u32,
-        package: &str,
-        program: &str,
-    ) -> Result<Option<Notice>, MechanicalError> {
-        let Some(tried) = self.programs.get(&(package.to_owned(), program.to_owned())) else {
-            return Ok(None);
-        };
-        let judge = format!("{package}/{program}");
-        let (test, what) = match try_program(&tried.program, None, number, tried.limit)? {
+    fn by_program(&self, number: u32, judge: &Judge) -> Result<Option<Notice>, MechanicalError> {
+        let Some(tried) = self.programs.get(judge) else { return Ok(None) };
+        let (test, what) = match try_program(&tried.program, &arguments(judge), number, tried.limit)? {
             Ended::Passed => return Ok(None),
             Ended::TooLate => (String::new(), "it does not end".to_owned()),
             Ended::Failed(Some(test)) if self.confirm(tried, &test, number)? => (test, "it fails".to_owned()),
@@ -155,12 +141,12 @@ impl Court {
             Ended::Failed(None) if self.confirm(tried, "", number)? => (String::new(), "it fails".to_owned()),
             Ended::Failed(_) => return Ok(None),
         };
-        Ok(Some(Notice { judge, test, what, seed: 0, seconds: 0.0 }))
+        Ok(Some(Notice { judge: name_of(judge), test, what, seed: 0, seconds: 0.0 }))
     }
 
     /// Whether a test fails with the mutant once more, and passes without.
     fn confirm(&self, tried: &Tried, test: &str, number: u32) -> Result<bool, MechanicalError> {
-        let only = (!test.is_empty()).then_some(test);
+        let only: &[&str] = if test.is_empty() { &[] } else { &["--exact", test] };
         let with = try_program(&tried.program, only, number, tried.limit)?;
         Ok(with != Ended::Passed && try_program(&tried.program, only, 0, tried.limit)? == Ended::Passed)
     }
@@ -194,18 +180,27 @@ impl Court {
     }
 }
 
-/// Runs a program, or one test of it, with a mutant switched on, until a test fails.
-fn try_program(program: &Program, test: Option<&str>, number: u32, limit: Duration) -> io::Result<Ended> {
+/// As it stands in a notice.
+fn name_of((package, program, _): &Judge) -> String {
+    format!("{package}/{program}")
+}
+
+/// What chooses its tests of the program's.
+fn arguments((_, _, only): &Judge) -> Vec<&'static str> {
+    if only.is_empty() { Vec::new() } else { vec![only] }
+}
+
+/// Runs a program with a mutant switched on, until a test fails.
+fn try_program(program: &Program, arguments: &[&str], number: u32, limit: Duration) -> io::Result<Ended> {
     let bounded = format!("ulimit -v {MEMORY_KIB_MAX}; exec \"$0\" \"$@\"");
     let mut command = Command::new("/bin/sh");
-    command.args(["-c", &bounded]).arg(&program.path);
-    if let Some(test) = test {
-        command.args(["--exact", test]);
-    }
+    command.args(["-c", &bounded]).arg(&program.path).args(arguments);
     let mut child = command
         .current_dir(&program.folder)
         .env("CARGO_MANIFEST_DIR", &program.folder)
         .env("RUST_TEST_THREADS", "1")
+        // What a panic prints is thrown away, and takes longer than most tests.
+        .env("RUST_BACKTRACE", "0")
         .env(SWITCH, number.to_string())
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
@@ -278,7 +273,7 @@ mod tests {
             fs::write(&path, format!("#!/bin/sh\n{script}\n")).unwrap();
             fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
             let program = Program { path, folder: folder.path().to_owned() };
-            try_program(&program, None, 7, Duration::from_secs(limit)).unwrap()
+            try_program(&program, &[], 7, Duration::from_secs(limit)).unwrap()
         };
         assert_eq!(shell("exit 0", 60), Ended::Passed);
         assert_eq!(shell("test \"$RAFTWERK_PLANTED\" != 7", 60), Ended::Failed(None));

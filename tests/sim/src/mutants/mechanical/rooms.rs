@@ -21,11 +21,14 @@ pub struct Room {
     pub without: &'static [&'static str],
     /// How many places are drawn if no other number is asked for.
     pub sample: usize,
-    /// Test programs that run with a mutant switched on, the cheapest first: package, and program or `lib`.
-    pub programs: &'static [(&'static str, &'static str)],
+    /// Test programs that run with a mutant switched on, the cheapest first.
+    pub programs: &'static [Judge],
     /// The profiles of the lives after that, in turns.
     pub profiles: &'static [Profile],
 }
+
+/// Tests that judge: package, program or `lib`, and what must be in their names.
+pub type Judge = (&'static str, &'static str, &'static str);
 
 /// The profiles for all that the simulator runs without a wire.
 const LIVES: [Profile; 6] =
@@ -39,10 +42,11 @@ pub const ROOMS: [Room; 4] = [
         without: &["engine/raft/src/invariant.rs"],
         sample: 340,
         programs: &[
-            ("raftwerk-raft", "lib"),
-            ("raftwerk-raft", "protocol"),
-            ("raftwerk-tests", "scripts"),
-            ("raftwerk-raft", "allocation"),
+            ("raftwerk-tests", "scripts", ""),
+            ("raftwerk-raft", "lib", ""),
+            ("raftwerk-raft", "protocol", "scenario"),
+            ("raftwerk-raft", "allocation", ""),
+            ("raftwerk-raft", "protocol", "schedule"),
         ],
         profiles: &LIVES,
     },
@@ -51,7 +55,7 @@ pub const ROOMS: [Room; 4] = [
         of: &["engine/src/worker", "engine/src/liveness.rs"],
         without: &["engine/src/worker/tests", "engine/src/worker/tests.rs"],
         sample: 130,
-        programs: &[("raftwerk", "lib")],
+        programs: &[("raftwerk", "lib", "")],
         profiles: &LIVES,
     },
     Room {
@@ -60,11 +64,11 @@ pub const ROOMS: [Room; 4] = [
         without: &["wal/src/tests", "wal/src/memory"],
         sample: 130,
         programs: &[
-            ("raftwerk-wal", "lib"),
-            ("raftwerk-wal", "decoding"),
-            ("raftwerk-wal", "small_disk"),
-            ("raftwerk-wal", "forgetful_disk"),
-            ("raftwerk-wal", "failing_calls"),
+            ("raftwerk-wal", "lib", ""),
+            ("raftwerk-wal", "decoding", ""),
+            ("raftwerk-wal", "small_disk", ""),
+            ("raftwerk-wal", "forgetful_disk", ""),
+            ("raftwerk-wal", "failing_calls", ""),
         ],
         profiles: &LIVES,
     },
@@ -73,7 +77,7 @@ pub const ROOMS: [Room; 4] = [
         of: &["net/src", "engine/frame/src"],
         without: &[],
         sample: 60,
-        programs: &[("raftwerk-frame", "lib"), ("raftwerk-net", "lib"), ("raftwerk-net", "quic")],
+        programs: &[("raftwerk-frame", "lib", ""), ("raftwerk-net", "lib", ""), ("raftwerk-net", "quic", "")],
         profiles: &[Profile::Quic],
     },
 ];

@@ -1,0 +1,403 @@
+//! What shows at the edges only: at equal indices, in the turn after, when a leader leads again, when a peer's place among the
+//! others moves. Each test says what would go wrong there. Next to `membership`, `rest`, `read` and `transfer`, which tell
+//! the stories themselves.
+
+use std::time::Duration;
+
+use raftwerk_frame::{
+    Configuration, EntryId, GroupId, Index, LogId, Membership, Message, NodeId, Term, Time,
+};
+use raftwerk_raft::reconfig::Change;
+use raftwerk_raft::{
+    Config, Effects, Group, Input, Newcomers, Opening, PeerState, Reconfigure, Restored, Role, Route,
+};
+
+use crate::cluster::{Cluster, MS, Options, Packet, T};
+
+fn remove(node: u64) -> Change {
+    Change::Remove(NodeId(node))
+}
+
+fn voter(node: u64) -> Change {
+    Change::Voter(NodeId(node))
+}
+
+fn is_question(packet: &Packet) -> bool {
+    matches!(packet.message(), Some(Message::ReadIndex { .. }))
+}
+
+/// Three voters led by 1, and newcomers up to `last`.
+fn three(last: u64) -> Cluster {
+    let mut cluster = Cluster::new(Options { newcomers: last - 3, ..Options::of(3) });
+    cluster.elect(1);
+    cluster
+}
+
+/// A snapshot brings one configuration; those of the log that it replaces are gone with it.
+#[test]
+fn configurations_go_with_the_log_that_a_snapshot_replaces() {
+    let mut cluster = three(5);
+    cluster.change(1, Route::Auto, &[Change::Learner(NodeId(4))]);
+    cluster.settle();
+    assert_eq!(cluster.group(3).memberships().count(), 2);
+    cluster.crash(3);
+    cluster.change(1, Route::Auto, &[Change::Learner(NodeId(5))]);
+    cluster.propose(1, 9);
+    cluster.run(T);
+    cluster.checkpoint(1, true);
+    cluster.restart(3);
+    cluster.run(2 * T);
+    assert_eq!(cluster.seen.installed, 1);
+    let known: Vec<Index> = cluster.group(3).memberships().map(|(index, _)| index).collect();
+    assert_eq!(known, [cluster.group(3).compacted().index]);
+}
+
+/// Of what was in force at the new beginning of the log, the latest is enough; also where it stands right there.
+#[test]
+fn a_log_that_begins_after_a_configuration_knows_none_before_it() {
+    let mut cluster = three(5);
+    let first = cluster.change(1, Route::Auto, &[Change::Learner(NodeId(4))]);
+    cluster.settle();
+    cluster.checkpoint(2, false);
+    assert_eq!(cluster.replica(2).disk.written.checkpoint.id.index, first);
+    let second = cluster.change(1, Route::Auto, &[Change::Learner(NodeId(5))]);
+    cluster.settle();
+    cluster.input(2, Input::Compacted { to: first });
+    let known: Vec<Index> = cluster.group(2).memberships().map(|(index, _)| index).collect();
+    assert_eq!(known, [first, second]);
+}
+
+/// A configuration that the log begins with is not also in it.
+#[test]
+fn a_replica_that_is_restored_takes_the_configuration_of_its_logs_beginning_once() {
+    let configuration = Configuration::of_voters([NodeId(1), NodeId(2), NodeId(3)]);
+    let compacted = EntryId::new(Term(1), Index(7));
+    let at_beginning = restored_of(&[1, 2, 3]);
+    let restored = Restored { compacted, last: compacted.index, applied: compacted.index, ..at_beginning };
+    let again = Membership { index: Index(7), configuration };
+    let group = Group::restore(config_of(1, Duration::ZERO), restored, [again], Time(MS));
+    assert_eq!(group.memberships().count(), 1);
+}
+
+/// It has seen its removal become committed, and the log that shows it may go.
+#[test]
+fn a_removed_replica_knows_it_after_its_log_is_compacted() {
+    let mut cluster = three(3);
+    let at = cluster.change(1, Route::Auto, &[remove(3)]);
+    cluster.settle();
+    assert_eq!((cluster.group(3).commit(), cluster.group(3).is_removed()), (at, true));
+    cluster.input(3, Input::Compacted { to: at });
+    assert_eq!(cluster.group(3).compacted().index, at);
+    assert!(cluster.group(3).is_removed());
+}
+
+/// It waits for its second removal to be committed, and late news of the first say nothing of that: until then the others
+/// may need its vote.
+#[test]
+fn late_news_of_an_earlier_removal_remove_nobody() {
+    let mut cluster = three(3);
+    let first = cluster.change(1, Route::Auto, &[remove(3)]);
+    cluster.settle();
+    cluster.change(1, Route::Auto, &[voter(3)]);
+    cluster.settle();
+    assert!(!cluster.group(3).is_removed());
+    let second = cluster.change(1, Route::Auto, &[remove(3)]);
+    cluster.deliver_where(|packet| packet.to == 3 && packet.is_append());
+    assert_eq!(cluster.group(3).configuration_index(), second);
+    assert!(cluster.group(3).commit() < second);
+    let term = cluster.group(3).term();
+    cluster.say(1, 3, Message::Removed { term, configuration: EntryId::new(term, first) }, &[]);
+    assert!(!cluster.group(3).is_removed());
+}
+
+/// What a follower was told of its peers is told by their places among them, and these have changed.
+#[test]
+fn a_follower_forgets_its_ties_when_others_take_part() {
+    let mut cluster = three(4);
+    cluster.befriend(2, 3, true);
+    assert_eq!(cluster.group(2).tie(NodeId(3)), (true, true));
+    cluster.change(1, Route::Auto, &[Change::Learner(NodeId(4))]);
+    cluster.settle();
+    for node in [1, 3, 4] {
+        assert_eq!(cluster.group(2).tie(NodeId(node)), (false, false), "{node}");
+    }
+}
+
+/// A new leader serves whom an uncommitted configuration is without: between its peers another has come, and what was known
+/// of one must not be taken for another's.
+#[test]
+fn a_leader_forgets_its_ties_when_it_serves_one_that_leaves() {
+    let mut cluster = Cluster::new(Options::of(4));
+    cluster.elect(1);
+    cluster.change(1, Route::Auto, &[remove(2)]);
+    cluster.deliver_where(|packet| packet.is_append() && packet.to == 3);
+    cluster.drop_where(|_| true);
+    cluster.befriend(3, 4, true);
+    cluster.isolate(1);
+    cluster.run(T);
+    cluster.elect(3);
+    assert!(cluster.group(3).is_leaving(NodeId(2)) || cluster.seen.sent > 0);
+    let ties: Vec<_> = [1, 2, 4].map(|node| cluster.group(3).tie(NodeId(node))).into();
+    assert_eq!(ties, [(false, false); 3]);
+}
+
+/// One that was served until it knew of its removal is gone: the others keep what is known of them.
+#[test]
+fn ties_stay_with_their_nodes_when_a_peer_is_served_no_longer() {
+    let mut cluster = Cluster::new(Options::of(4));
+    cluster.elect(1);
+    cluster.run(T / 5);
+    cluster.change(1, Route::Auto, &[remove(2)]);
+    assert!(cluster.group(1).is_leaving(NodeId(2)));
+    cluster.supported_by(1, 3, true);
+    cluster.settle();
+    assert!(!cluster.group(1).is_leaving(NodeId(2)));
+    assert_eq!([3, 4].map(|node| cluster.group(1).tie(NodeId(node)).1), [true, false]);
+}
+
+/// Thesis, section 6.4, step 1, of a leader that led before: what it knew then is not what is committed now.
+#[test]
+fn a_leader_that_leads_again_answers_no_read_before_it_has_committed_again() {
+    let mut cluster = Cluster::new(Options::of(3));
+    cluster.elect(1);
+    cluster.run(T / 5);
+    cluster.elect_among(2);
+    cluster.propose(2, 3);
+    cluster.settle();
+    cluster.crash(3);
+    cluster.restart(3);
+    cluster.campaign(1);
+    cluster.deliver_where(|packet| packet.is_vote() || packet.is_pre_vote());
+    assert!(cluster.group(1).is_leader());
+    let token = cluster.read(1, 1);
+    cluster.deliver_where(Packet::is_heartbeat);
+    assert!(cluster.replica(1).reads.is_empty(), "a quorum has answered, and yet");
+    cluster.settle();
+    assert_eq!(cluster.replica(1).reads, [(token, cluster.group(1).commit())]);
+}
+
+/// It would have asked a leader, and is one now.
+#[test]
+fn a_follower_that_comes_to_lead_answers_the_reads_that_it_was_to_ask_about() {
+    let mut cluster = Cluster::new(Options::of(3));
+    cluster.elect(1);
+    cluster.run(T / 5);
+    let token = cluster.read_anywhere(2, 1);
+    cluster.drop_where(is_question);
+    cluster.transfer(1, 2);
+    cluster.settle();
+    assert_eq!(cluster.leader(), Some(2));
+    assert_eq!(cluster.replica(2).reads.iter().filter(|(read, _)| *read == token).count(), 1);
+}
+
+/// No heartbeat interval passes: another leader was not asked yet.
+#[test]
+fn a_new_leader_is_asked_at_once_what_the_old_one_did_not_answer() {
+    let mut cluster = Cluster::new(Options::of(3));
+    cluster.elect(1);
+    cluster.run(T / 5);
+    let token = cluster.read_anywhere(2, 1);
+    cluster.drop_where(is_question);
+    let now = cluster.now;
+    cluster.transfer(1, 3);
+    cluster.settle();
+    assert_eq!((cluster.leader(), cluster.now), (Some(3), now));
+    assert_eq!(cluster.replica(2).reads.iter().filter(|(read, _)| *read == token).count(), 1);
+}
+
+/// A rejection that was overtaken by an acknowledgement of the same entry is no reason to give up the pipeline.
+#[test]
+fn a_late_rejection_of_what_was_acknowledged_since_stops_no_pipeline() {
+    let mut cluster = Cluster::new(Options::of(3));
+    cluster.elect(1);
+    cluster.propose(1, 3);
+    cluster.settle();
+    let matched = cluster.progress(1, 2).matched;
+    assert_eq!((cluster.progress(1, 2).state, matched), (PeerState::Replicate, Index(4)));
+    let term = cluster.group(1).term();
+    let late = Message::AppendReject { term, rejected: matched, hint: EntryId::default() };
+    cluster.say(2, 1, late, &[]);
+    assert_eq!(cluster.progress(1, 2).state, PeerState::Replicate);
+}
+
+/// A question promises nothing, so it waits for no disk; a request for votes does.
+#[test]
+fn a_question_about_a_campaign_does_not_wait_for_the_disk() {
+    let mut cluster = Cluster::new(Options { syncs_at_once: false, ..Options::of(3) });
+    let entry = crate::cluster::disk::Entry { term: Term(1), payload: 1 };
+    let append = Message::Append { term: Term(1), prev: EntryId::default(), commit: Index(0), account: 0 };
+    cluster.say(1, 2, append, &[entry]);
+    for node in cluster.nodes() {
+        cluster.drop_where(|packet| packet.from == node);
+    }
+    cluster.sync_some(2, 1);
+    cluster.drop_where(|_| true);
+    cluster.campaign(2);
+    assert_eq!(cluster.count_where(Packet::is_pre_vote), 2, "its entry is not durable yet");
+    cluster.deliver_where(|packet| packet.is_pre_vote());
+    assert_eq!((cluster.group(2).role(), cluster.count_where(Packet::is_vote)), (Role::Candidate, 0));
+    cluster.sync(2);
+    assert_eq!(cluster.count_where(Packet::is_vote), 2);
+}
+
+/// Nodes that lose their leader together look for another together; one whose question was refused asks again within T.
+#[test]
+fn who_loses_an_election_for_a_leader_that_is_gone_tries_again_soon() {
+    let mut cluster = Cluster::new(Options::of(3));
+    cluster.elect(1);
+    cluster.befriend_all();
+    cluster.propose(1, 1);
+    cluster.settle();
+    cluster.run(2 * T);
+    cluster.isolate(1);
+    for seed in 0..8 {
+        cluster.supports(2, 1, false);
+        cluster.campaign(2);
+        assert_eq!(cluster.group(2).role(), Role::PreCandidate, "{seed}");
+        let term = cluster.group(2).term();
+        for node in [1, 3] {
+            cluster.give(node, 2, Message::PreVoteReply { term, granted: false });
+        }
+        assert_eq!(cluster.group(2).role(), Role::Follower);
+        assert!(cluster.group(2).next_deadline() < Time(cluster.now.0 + T * MS), "{seed}");
+    }
+}
+
+/// A leader that restarts knows that it leads no longer; who is bound to it waits for nobody when it asks to lead again.
+#[test]
+fn a_leader_that_has_restarted_is_elected_again_by_those_that_were_bound_to_it() {
+    let mut cluster = Cluster::new(Options::of(3));
+    cluster.elect(1);
+    cluster.befriend_all();
+    cluster.run(2 * T);
+    assert!(cluster.group(2).is_bound() && cluster.group(3).is_bound());
+    let now = cluster.now;
+    cluster.crash(1);
+    cluster.restart(1);
+    cluster.elect(1);
+    assert_eq!(cluster.now, now);
+}
+
+/// The head of `raft::rest`: without support nobody is bound, and no group rests, whoever has a quorum by itself.
+#[test]
+fn a_leader_that_nobody_supports_does_not_rest() {
+    let mut cluster = Cluster::new(Options { learners: 1, ..Options::of(1) });
+    cluster.elect(1);
+    cluster.crash(2);
+    cluster.run(5 * T);
+    assert!(!cluster.group(1).is_resting());
+}
+
+/// Followers are told of a commit when that is due, also in a turn that brings nothing else.
+#[test]
+fn news_of_a_commit_leave_in_the_turn_in_which_they_fall_due() {
+    let mut group = Group::new(config_of(1, Duration::from_nanos(5 * MS)), restored_of(&[1, 2]), Time(MS));
+    let mut effects = Effects::default();
+    let step = |group: &mut Group, input: Input<'_>| group.step(Time(MS), input, &mut Effects::default());
+    step(&mut group, Input::Campaign);
+    let term = group.term();
+    let message = Message::PreVoteReply { term: term.next(), granted: true };
+    step(&mut group, Input::Message { from: NodeId(2), message, runs: &[] });
+    let term = group.term();
+    let message = Message::VoteReply { term, granted: true };
+    step(&mut group, Input::Message { from: NodeId(2), message, runs: &[] });
+    assert!(group.is_leader());
+    let last = group.last();
+    assert!(group.next_shipment(NodeId(2)).is_some());
+    group.shipped(NodeId(2), last.index, 0);
+    step(&mut group, Input::Durable { id: last });
+    let message = Message::AppendAck { term, matched: last.index, account: 0 };
+    step(&mut group, Input::Message { from: NodeId(2), message, runs: &[] });
+    assert_eq!(group.commit(), last.index);
+    group.flush(Time(2 * MS), &mut effects);
+    assert_eq!(group.next_shipment(NodeId(2)), None, "it waits for company");
+    group.flush(Time(6 * MS), &mut effects);
+    assert_eq!(group.next_shipment(NodeId(2)).map(|news| news.commit), Some(last.index));
+}
+
+/// It may go as soon as a successor knows that it may, and has waited for as long as it was set.
+#[test]
+fn a_leader_without_a_vote_goes_after_its_retirement() {
+    let mut cluster = Cluster::new(Options { retirement: T / 4, ..Options::of(3) });
+    cluster.elect(1);
+    cluster.run(T / 5);
+    cluster.change(1, Route::Auto, &[remove(1)]);
+    let is_hurry = |packet: &Packet| matches!(packet.message(), Some(Message::TimeoutNow { .. }));
+    for _ in 0..T / 2 {
+        cluster.drop_where(is_hurry);
+        cluster.deliver_where(|packet| !is_hurry(packet));
+        cluster.drop_where(is_hurry);
+        cluster.advance(1);
+    }
+    assert!(!cluster.group(1).is_leader());
+}
+
+/// Thesis, section 4.2.1: rounds, each of what the log held when it began. A first one that took too long is followed by a
+/// shorter one, though the log never stands still.
+#[test]
+fn a_newcomer_whose_first_round_was_too_long_gets_in_by_a_later_one() {
+    let mut cluster = three(4);
+    cluster.propose(1, 20);
+    cluster.settle();
+    let changes = [voter(4)];
+    let wish = Reconfigure {
+        changes: &changes,
+        logs: &[],
+        seen: None,
+        route: Route::Auto,
+        newcomers: Newcomers::Awaited,
+        dry_run: false,
+    };
+    cluster.reconfigure(1, wish);
+    cluster.isolate(4);
+    cluster.run(2 * T);
+    cluster.heal();
+    for _ in 0..T {
+        // There is always something that it has not acknowledged.
+        cluster.propose(1, 1);
+        cluster.advance(1);
+        cluster.deliver_where(|packet| packet.to == 4);
+        cluster.propose(1, 1);
+        cluster.deliver_where(|_| true);
+    }
+    assert!(cluster.group(1).configuration().is_voter(NodeId(4)));
+}
+
+/// The record that it is a witness was lost with that of its founding.
+#[test]
+fn one_that_is_told_that_it_is_a_witness_is_one() {
+    let restored = Restored { configuration: Configuration::default(), ..restored_of(&[]) };
+    let mut group = Group::new(config_of(1, Duration::ZERO), restored, Time(MS));
+    assert!(group.may_be_witness() && !group.is_witness());
+    group.become_witness();
+    assert!(group.is_witness() && !group.may_be_witness());
+}
+
+fn config_of(node: u64, commit_delay: Duration) -> Config {
+    Config {
+        node: NodeId(node),
+        log: LogId(100 * node),
+        group: GroupId(1),
+        seed: 1,
+        election_timeout: Duration::from_nanos(T * MS),
+        heartbeat_interval: Duration::from_nanos(T * MS / 10),
+        first_timeout: None,
+        window_bytes: 1 << 20,
+        window_messages: 8,
+        append_bytes_max: 1 << 16,
+        uncommitted_bytes_max: 1 << 20,
+        commit_delay,
+        retirement: Duration::from_nanos(T * MS),
+        abstention: Duration::ZERO,
+        opening: Opening::Core,
+        pre_vote: true,
+        check_quorum: true,
+    }
+}
+
+fn restored_of(voters: &[u64]) -> Restored {
+    Restored {
+        configuration: Configuration::of_voters(voters.iter().copied().map(NodeId)),
+        ..Restored::default()
+    }
+}
