@@ -52,7 +52,7 @@ pub trait Subject: Send + Sync {
     fn operation(&self, chance: &mut Chance, unique: u64) -> Operation;
 
     /// A payload that changes nothing any operation sees, unlike every other; proposed in bursts that nobody waits for and
-    /// that are not part of what is judged. `None`: there is no such thing.
+    /// that are not part of what is judged. `None`: there is no such thing; then groups are not judged by `stands still` either.
     fn noise(&self, unique: u64) -> Option<Bytes> {
         let _ = unique;
         None

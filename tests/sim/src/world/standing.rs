@@ -7,7 +7,8 @@
 //! Who wants something is asked for here: where nothing was committed for a third of that time, who leads is given proposals, and
 //! who follows is asked for strong reads, as any client might. A time counts only while the same voters are sound, in the same lives,
 //! and while what is not sound is no member, or reaches none of them: a leader whose disk is full, or stands still, may hold its group
-//! back for as long as it is heard. Groups with witnesses, or with voters that do not want to lead, may have to wait for
+//! back for as long as it is heard. A subject without noise has nothing that could be proposed besides its clients' calls: nobody
+//! asks its groups to go on, and they are not judged. Groups with witnesses, or with voters that do not want to lead, may have to wait for
 //! others by their own rules, and are not judged.
 //!
 //! What is not here: progress once all faults have ended (`ending`).
@@ -49,7 +50,7 @@ pub(super) struct Stand {
 impl World<'_> {
     /// Looks at every group.
     pub(super) fn look_around(&mut self) -> Checked {
-        if self.is_ending {
+        if self.is_ending || self.subject.noise(0).is_none() {
             return Ok(());
         }
         self.aside(self.now + EVERY, Aside::Look);
