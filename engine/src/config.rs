@@ -9,6 +9,7 @@ use raftwerk_net::identity::Identity;
 use raftwerk_wal::AppendMode;
 
 use crate::OpenError;
+use crate::machine::Machine;
 use crate::runtime::RIGHT_RATE;
 
 /// The settings of one node. Start from [`Config::new`] and change what you must.
@@ -24,19 +25,21 @@ pub struct Config {
     pub peers: Vec<(NodeId, SocketAddr)>,
     /// This node's certificate and key, and the cluster's authority.
     pub identity: Identity,
-    /// Threads that own groups. Default: the number of cores. 1 to 256. May be another number each time that a directory is
-    /// opened: each thread then has some of the directory's lanes; there are no more threads than lanes.
+    /// Threads that own groups. Default: the number of cores that the process may use, but no more than 32, and one for each 128 MiB of
+    /// the memory that it may use ([`Config::machine`]). 1 to 256. May be another number each time that a directory is opened: each
+    /// thread then has some of the directory's lanes; there are no more threads than lanes.
     pub workers: usize,
     /// Lanes of a log that is made: parts with syncs of their own, one to each thread at the least. 1 to 256. A directory keeps the
     /// number that it was made with, and so does every group its lane. Default: as many as `workers`. More of them leave room for
     /// more workers later.
     pub lanes: Option<usize>,
     /// Memory of the node for the log's batch buffers, its index, and what readers of the log hold: one budget, in equal parts for
-    /// the lanes. Not counted: state machines, and for each worker requests that it has not taken in (`inbox_max`, 64 MiB), units of
-    /// the network (64 MiB), reads that wait (`reads_max`, `read_bytes_max`), and callers of proposals that are not committed
+    /// the lanes. Not counted: state machines, and for each lane requests that it has not taken in (`inbox_max`; as many bytes as the lane has
+    /// of this budget, at most 64 MiB), units of the network (likewise, and 16 MiB), reads that wait (`reads_max`, `read_bytes_max`), and callers of proposals that are not committed
     /// (`uncommitted_bytes_max` for each group). When it gets short the latest entries are no longer kept for followers,
-    /// then followers wait, then proposals are [`Busy`](crate::ProposeError::Busy); compaction frees it. Default 1 GiB; at least
-    /// 16 MiB and 16 payloads for each worker.
+    /// then followers wait, then proposals are [`Busy`](crate::ProposeError::Busy); compaction frees it. Default: 1 GiB, or 64 MiB for
+    /// each of the default's workers if that is more, but no more than a quarter of what the process may use ([`Config::machine`]). At
+    /// least 16 MiB and 16 payloads for each worker.
     /// A group takes about 400 bytes of it, an entry that came alone 60.
     pub memory_bytes: u64,
     /// Whether the log is synced before anything is acknowledged. Default true. Without it a crash of the machine can
@@ -121,23 +124,33 @@ pub struct Config {
     /// Whether [`Engine::accept_loss`](crate::Engine::accept_loss) may be called. Default false: it gives up what is committed. To be
     /// set for the one opening in which an operator means to call it.
     pub accept_losses: bool,
+    /// What the defaults were chosen by. [`Engine::open`](crate::Engine::open) says it in the node's log, beside what it opens with; to
+    /// change it afterwards changes nothing else.
+    pub machine: Machine,
     /// Seeds the election timers. Default: made from the node's id. Two nodes of a group should differ.
     pub seed: u64,
 }
 
 impl Config {
-    /// Default settings for `node`, with its log in `data_dir`.
+    /// Default settings for `node`, with its log in `data_dir`, on this machine ([`Machine::here`]).
     #[must_use]
     pub fn new(node: NodeId, data_dir: impl Into<PathBuf>, identity: Identity) -> Self {
+        Self::on(Machine::here(), node, data_dir, identity)
+    }
+
+    /// … on a machine that is described.
+    #[must_use]
+    pub fn on(machine: Machine, node: NodeId, data_dir: impl Into<PathBuf>, identity: Identity) -> Self {
+        let workers = machine.workers();
         Self {
             node,
             data_dir: data_dir.into(),
             listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
             peers: Vec::new(),
             identity,
-            workers: std::thread::available_parallelism().map_or(1, usize::from),
+            workers,
             lanes: None,
-            memory_bytes: 1 << 30,
+            memory_bytes: machine.memory_for(workers),
             sync: true,
             append_mode: AppendMode::Direct,
             payload_bytes_max: 1 << 20,
@@ -162,6 +175,7 @@ impl Config {
             clock_drift_ppm: 50_000,
             accept_losses: false,
             clock_rate_ppm: RIGHT_RATE,
+            machine,
             seed: node.0,
         }
     }
@@ -215,6 +229,32 @@ impl Config {
         match rules.iter().find(|(holds, _)| !holds) {
             Some((_, rule)) => Err(OpenError::Config(rule)),
             None => Ok(()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use raftwerk_net::PeerId;
+    use raftwerk_net::identity::ClusterAuthority;
+
+    use super::*;
+
+    #[test]
+    fn the_defaults_fit_every_machine() {
+        let identity = ClusterAuthority::new("tests").unwrap().issue(PeerId(1)).unwrap();
+        for cores in (1..=64).chain([96, 128, 192, 256, 257, 384, 512, 1024]) {
+            let memories = [64, 128, 256, 512, 1 << 10, 4 << 10, 64 << 10, 4 << 20].map(|mib: u64| mib << 20);
+            for machine in memories
+                .map(|bytes| Machine::of(cores).with_memory(bytes))
+                .into_iter()
+                .chain([Machine::of(cores)])
+            {
+                let config = Config::on(machine, NodeId(1), "unused", identity.clone());
+                assert!(config.check().is_ok(), "{machine}: {:?}", config.check());
+                let most = machine.memory_bytes.unwrap_or(u64::MAX);
+                assert!(config.memory_bytes <= (most / 4).max(32 << 20), "{machine}: {}", config.memory_bytes);
+            }
         }
     }
 }

@@ -76,7 +76,7 @@ impl<D: Disk> Node<D> {
         now: Time,
     ) -> Result<Self, OpenError> {
         let count = u16::try_from(places.len()).map_err(|_| OpenError::Config("too many workers"))?;
-        let inboxes: Vec<_> = places.iter().map(|place| Inbox::new(inbox_max, place.waker.clone())).collect();
+        let inboxes: Vec<_> = places.iter().map(|place| Inbox::new(inbox_max, u64::MAX, place.waker.clone())).collect();
         let metrics: Vec<_> = places.iter().map(|_| Arc::new(WorkerMetrics::default())).collect();
         let noted = places.first().map(|place| place.disk.directory().peers().to_vec());
         let peers = Peers::new(&noted.unwrap_or_default());

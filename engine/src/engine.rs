@@ -119,10 +119,19 @@ impl Engine {
         // A group's lane is for good; which thread a lane belongs to is not.
         let workers = directory.lanes();
         let threads = config.workers.min(usize::from(workers));
+        tracing::info!(
+            node = config.node.0,
+            machine = %config.machine,
+            workers = threads,
+            lanes = workers,
+            memory_mib = config.memory_bytes >> 20,
+            "what the node works with"
+        );
+        let lane_memory = (config.memory_bytes / u64::from(workers)).max(LANE_MEMORY_MIN);
         let beds: Vec<Bed> = (0..threads).map(|_| Bed::new()).collect();
         let bed_of = |lane: u16| &beds[usize::from(lane) % threads];
         let inboxes: Vec<Arc<Inbox>> =
-            (0..workers).map(|lane| Inbox::new(config.inbox_max, bed_of(lane).waker())).collect();
+            (0..workers).map(|lane| Inbox::new(config.inbox_max, lane_memory, bed_of(lane).waker())).collect();
         let (peers, log) = (Peers::new(directory.peers()), LogId(directory.log_id()));
         let dispatch = Arc::new(Dispatch::new(inboxes.clone(), peers, log));
         let receive = Arc::clone(&dispatch) as Arc<dyn Receive>;
@@ -160,7 +169,7 @@ impl Engine {
             let disk = OsDisk::open(&directory, &options, bed_of(lane).waker()).map_err(OpenError::Thread)?;
             let settings = settings(&config, lane, workers, life);
             let options = LaneOptions {
-                memory_bytes: (config.memory_bytes / u64::from(workers)).max(LANE_MEMORY_MIN),
+                memory_bytes: lane_memory,
                 ..lane_options(&config, lane)
             };
             let worker = Worker::open(settings, options, disk, surroundings, clock.now())?;

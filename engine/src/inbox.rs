@@ -93,17 +93,17 @@ pub(crate) enum Order {
 const ARRIVALS_MAX: usize = 16 * 1024;
 /// The most beats that may wait for one worker: newer ones push out older ones.
 const BEATS_MAX: usize = 1024;
-/// The most bytes of payloads and queries that may wait for one worker, give or take one request.
-const REQUEST_BYTES_MAX: usize = 64 << 20;
-/// The most bytes of units of appends and snapshots that may wait for one worker, …
-const APPEND_BYTES_MAX: usize = 64 << 20;
-/// … and of all others.
+/// The most bytes of payloads and queries that may wait for one worker, give or take one request, and of units of appends and
+/// snapshots; fewer where the worker has less memory than that.
+const WAITING_BYTES_MAX: usize = 64 << 20;
+/// … and of all other units.
 const CONTROL_BYTES_MAX: usize = 16 << 20;
 
 /// The queues of one worker.
 pub(crate) struct Inbox {
     requests: ArrayQueue<Request>,
     request_bytes: AtomicUsize,
+    request_bytes_max: usize,
     /// Units of appends and snapshots, in order: they wait where the log has no room for what they bring, …
     appends: Arrivals,
     /// … and everything else, which does not wait: acknowledgements, heartbeats and votes keep leaders in place meanwhile.
@@ -115,12 +115,15 @@ pub(crate) struct Inbox {
 }
 
 impl Inbox {
-    pub(crate) fn new(requests_max: usize, waker: Waker) -> Arc<Self> {
+    /// The queues of a worker that has so many bytes for its log: none holds more than that.
+    pub(crate) fn new(requests_max: usize, memory: u64, waker: Waker) -> Arc<Self> {
+        let bytes_max = usize::try_from(memory).unwrap_or(usize::MAX).min(WAITING_BYTES_MAX);
         Arc::new(Self {
             requests: ArrayQueue::new(requests_max),
             request_bytes: AtomicUsize::new(0),
-            appends: Arrivals::new(APPEND_BYTES_MAX),
-            control: Arrivals::new(CONTROL_BYTES_MAX),
+            request_bytes_max: bytes_max,
+            appends: Arrivals::new(bytes_max),
+            control: Arrivals::new(bytes_max.min(CONTROL_BYTES_MAX)),
             beats: ArrayQueue::new(BEATS_MAX),
             orders: SegQueue::new(),
             closed: AtomicBool::new(false),
@@ -134,7 +137,7 @@ impl Inbox {
             return Err(Refused::Closed(request));
         }
         let bytes = request.bytes();
-        if self.request_bytes.fetch_add(bytes, Ordering::Relaxed) > REQUEST_BYTES_MAX {
+        if self.request_bytes.fetch_add(bytes, Ordering::Relaxed) > self.request_bytes_max {
             self.request_bytes.fetch_sub(bytes, Ordering::Relaxed);
             return Err(Refused::Full(request));
         }
@@ -286,10 +289,11 @@ impl Arrivals {
         Self { queue: ArrayQueue::new(ARRIVALS_MAX), bytes: AtomicUsize::new(0), bytes_max }
     }
 
-    /// `false` if there is no room.
+    /// `false` if there is no room. What is larger than all of it is taken where nothing else waits, or it never would be.
     fn push(&self, arrival: Arrival) -> bool {
         let bytes = arrival.bytes();
-        if self.bytes.load(Ordering::Relaxed) + bytes > self.bytes_max {
+        let waiting = self.bytes.load(Ordering::Relaxed);
+        if waiting > 0 && waiting + bytes > self.bytes_max {
             return false;
         }
         self.bytes.fetch_add(bytes, Ordering::Relaxed);
@@ -334,4 +338,24 @@ pub(crate) enum Refused {
     Full(Request),
     /// The engine is closed.
     Closed(Request),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_unit_larger_than_all_the_room_is_taken_alone() {
+        let unit = |bytes: usize| Arrival::Unit {
+            from: NodeId(2),
+            is_first: true,
+            unit: Bytes::from(vec![0; bytes]),
+        };
+        let waiting = Arrivals::new(1000);
+        assert!(waiting.push(unit(2000)));
+        assert!(!waiting.push(unit(1)), "nothing else fits beside it");
+        assert!(waiting.pop().is_some());
+        assert!(waiting.push(unit(900)));
+        assert!(!waiting.push(unit(2000)), "it waits until it is alone");
+    }
 }

@@ -175,7 +175,7 @@ impl Node {
         let mut inner = StepDisk::new(directory.clone());
         inner.runs_by_itself = false;
         let inner = Arc::new(Mutex::new(inner));
-        let inbox = Inbox::new(64, Waker::noop().clone());
+        let inbox = Inbox::new(64, u64::MAX, Waker::noop().clone());
         let dispatch =
             Arc::new(Dispatch::new(vec![Arc::clone(&inbox)], Peers::new(directory.peers()), LogId(7)));
         let disk = SlowDisk { directory, inner };
