@@ -122,7 +122,9 @@ pub fn run(options: &IdleOptions, out: &mut dyn Write) -> Result<bool, String> {
     let started = Instant::now();
     engines.push(open(&configs[NODES as usize - 1])?);
     let open_seconds = started.elapsed().as_secs_f64();
-    engines.iter().for_each(Engine::shutdown);
+    for engine in &engines {
+        engine.shutdown();
+    }
 
     let groups = options.groups;
     let seen =

@@ -101,6 +101,9 @@ pub struct Config {
     /// How long a worker that ran out of work looks for more before it sleeps. Default 0: on few cores, spinning takes
     /// time from those who have work.
     pub spin: Duration,
+    /// How long [`Engine::shutdown`](crate::Engine::shutdown) waits at the most for what the threads are doing: a checkpoint, a write
+    /// that hangs, an entry that takes its time. Default 30 s.
+    pub shutdown_patience: Duration,
     /// Largest UDP payload to try on the way to peers, 1,200 to 6,500 bytes. Default 1,452; more is cheaper where the
     /// network carries it.
     pub mtu_max: u16,
@@ -170,6 +173,7 @@ impl Config {
             reads_max: 64 << 10,
             read_bytes_max: 64 << 20,
             spin: Duration::ZERO,
+            shutdown_patience: Duration::from_secs(30),
             mtu_max: 1452,
             priority: raftwerk_raft::PRIORITY_MAX,
             clock_drift_ppm: 50_000,
@@ -253,7 +257,11 @@ mod tests {
                 let config = Config::on(machine, NodeId(1), "unused", identity.clone());
                 assert!(config.check().is_ok(), "{machine}: {:?}", config.check());
                 let most = machine.memory_bytes.unwrap_or(u64::MAX);
-                assert!(config.memory_bytes <= (most / 4).max(32 << 20), "{machine}: {}", config.memory_bytes);
+                assert!(
+                    config.memory_bytes <= (most / 4).max(32 << 20),
+                    "{machine}: {}",
+                    config.memory_bytes
+                );
             }
         }
     }

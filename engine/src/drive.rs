@@ -16,9 +16,10 @@
 
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::sync::atomic::AtomicU32;
-use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Waker};
+use std::time::Duration;
 
 use bytes::Bytes;
 use raftwerk_frame::{GroupId, LogId, NodeId, Time};
@@ -76,7 +77,8 @@ impl<D: Disk> Node<D> {
         now: Time,
     ) -> Result<Self, OpenError> {
         let count = u16::try_from(places.len()).map_err(|_| OpenError::Config("too many workers"))?;
-        let inboxes: Vec<_> = places.iter().map(|place| Inbox::new(inbox_max, u64::MAX, place.waker.clone())).collect();
+        let inboxes: Vec<_> =
+            places.iter().map(|place| Inbox::new(inbox_max, u64::MAX, place.waker.clone())).collect();
         let metrics: Vec<_> = places.iter().map(|_| Arc::new(WorkerMetrics::default())).collect();
         let noted = places.first().map(|place| place.disk.directory().peers().to_vec());
         let peers = Peers::new(&noted.unwrap_or_default());
@@ -103,7 +105,8 @@ impl<D: Disk> Node<D> {
             dispatch,
             pipelines: AtomicU32::new(0),
             transport: None,
-            threads: Mutex::default(),
+            threads: Arc::default(),
+            shutdown_patience: Duration::ZERO,
         };
         Ok(Self { workers, shared: Arc::new(shared) })
     }

@@ -1,9 +1,9 @@
 //! The face: one [`Engine`] is one node.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::thread::JoinHandle;
+use std::time::Duration;
 
 use raftwerk_frame::{GroupId, LogId, NodeId};
 use raftwerk_net::{PeerId, QuicConfig, QuicTransport, Receive, Transport};
@@ -21,8 +21,10 @@ use crate::loss::{AcceptLossError, Loss};
 use crate::metric::{EngineStats, WorkerMetrics};
 use crate::peers::Peers;
 use crate::pipeline::Pipeline;
-use crate::runtime::{Bed, Clock, new_life};
+use crate::quarantine::ReviveError;
+use crate::runtime::{Bed, Clock, Threads, new_life};
 use crate::state_machine::StateMachines;
+use crate::wait::{turns_workers, wait};
 use crate::worker::{Settings, Surroundings, TurnLimits, Worker};
 
 /// What all handles of a node share, whether threads turn its workers or its owner does (`drive`).
@@ -36,7 +38,8 @@ pub(crate) struct Shared {
     pub(crate) pipelines: AtomicU32,
     /// What ends with the last handle: nothing, where the node's owner brought it along.
     pub(crate) transport: Option<Arc<QuicTransport>>,
-    pub(crate) threads: Mutex<Vec<JoinHandle<()>>>,
+    pub(crate) threads: Arc<Threads>,
+    pub(crate) shutdown_patience: Duration,
 }
 
 impl Shared {
@@ -72,17 +75,18 @@ impl Shared {
         }
     }
 
-    fn close(&self) {
+    /// Ends everything, and waits for it with patience. Whether all threads have ended.
+    fn close(&self) -> bool {
         self.order_shutdown();
-        let threads = std::mem::take(&mut *self.threads.lock().unwrap_or_else(PoisonError::into_inner));
-        for thread in threads {
-            if thread.join().is_err() {
-                tracing::error!(node = self.node.0, "a worker had panicked");
-            }
+        let have_ended = self.threads.wait(self.shutdown_patience);
+        if !have_ended && !turns_workers() {
+            tracing::error!(node = self.node.0, patience = ?self.shutdown_patience,
+                "a thread has not ended: its disk, or a state machine, does not answer");
         }
         if let Some(transport) = &self.transport {
             transport.shutdown();
         }
+        have_ended
     }
 }
 
@@ -130,8 +134,9 @@ impl Engine {
         let lane_memory = (config.memory_bytes / u64::from(workers)).max(LANE_MEMORY_MIN);
         let beds: Vec<Bed> = (0..threads).map(|_| Bed::new()).collect();
         let bed_of = |lane: u16| &beds[usize::from(lane) % threads];
-        let inboxes: Vec<Arc<Inbox>> =
-            (0..workers).map(|lane| Inbox::new(config.inbox_max, lane_memory, bed_of(lane).waker())).collect();
+        let inboxes: Vec<Arc<Inbox>> = (0..workers)
+            .map(|lane| Inbox::new(config.inbox_max, lane_memory, bed_of(lane).waker()))
+            .collect();
         let (peers, log) = (Peers::new(directory.peers()), LogId(directory.log_id()));
         let dispatch = Arc::new(Dispatch::new(inboxes.clone(), peers, log));
         let receive = Arc::clone(&dispatch) as Arc<dyn Receive>;
@@ -148,7 +153,8 @@ impl Engine {
                 metrics: metrics.clone(),
                 transport: Some(Arc::clone(&transport)),
                 pipelines: AtomicU32::new(0),
-                threads: Mutex::default(),
+                threads: Arc::default(),
+                shutdown_patience: config.shutdown_patience,
                 inboxes: inboxes.clone(),
                 dispatch: Arc::clone(&dispatch),
             }),
@@ -168,17 +174,14 @@ impl Engine {
                 OsDiskOptions { lane, sync: config.sync, spin: config.spin, ..OsDiskOptions::default() };
             let disk = OsDisk::open(&directory, &options, bed_of(lane).waker()).map_err(OpenError::Thread)?;
             let settings = settings(&config, lane, workers, life);
-            let options = LaneOptions {
-                memory_bytes: lane_memory,
-                ..lane_options(&config, lane)
-            };
+            let options = LaneOptions { memory_bytes: lane_memory, ..lane_options(&config, lane) };
             let worker = Worker::open(settings, options, disk, surroundings, clock.now())?;
             opened[number % threads].push(worker);
         }
         for (number, (bed, workers)) in beds.into_iter().zip(opened).enumerate() {
             let name = format!("raftwerk-{}-{number}", config.node);
-            let thread = bed.spawn(workers, name, clock, config.spin).map_err(OpenError::Thread)?;
-            engine.shared.threads.lock().unwrap_or_else(PoisonError::into_inner).push(thread);
+            let threads = &engine.shared.threads;
+            bed.spawn(workers, name, (clock, config.spin), threads).map_err(OpenError::Thread)?;
         }
         Ok(engine)
     }
@@ -231,7 +234,7 @@ impl Engine {
         let answers: Vec<_> = groups.iter().map(ask).collect();
         let mut made = Ok(());
         for answer in answers {
-            made = made.and(answer.blocking_recv().unwrap_or(Err(CreateError::Closed)));
+            made = made.and(wait(answer).unwrap_or(Err(CreateError::Closed)));
         }
         made
     }
@@ -250,7 +253,7 @@ impl Engine {
     fn join(&self, group: GroupId, as_witness: bool) -> Result<Group, CreateError> {
         let (reply, answer) = oneshot::channel();
         self.shared.inbox_of(group).order(Order::Join { group, as_witness, reply });
-        answer.blocking_recv().unwrap_or(Err(CreateError::Closed))?;
+        wait(answer).unwrap_or(Err(CreateError::Closed))?;
         Ok(Group::new(group, Arc::clone(&self.shared)))
     }
 
@@ -276,7 +279,7 @@ impl Engine {
         let ask = |inbox: &Arc<Inbox>| {
             let (reply, answer) = oneshot::channel();
             inbox.order(Order::Groups { reply });
-            answer.blocking_recv().unwrap_or_default()
+            wait(answer).unwrap_or_default()
         };
         let mut groups: Vec<GroupId> = self.shared.inboxes.iter().flat_map(ask).collect();
         groups.sort_unstable();
@@ -292,7 +295,7 @@ impl Engine {
     pub fn remove_group(&self, group: GroupId) -> bool {
         let (reply, answer) = oneshot::channel();
         self.shared.inbox_of(group).order(Order::Remove { group, reply });
-        answer.blocking_recv().unwrap_or(false)
+        wait(answer).unwrap_or(false)
     }
 
     /// What tells this node's log from every other, and from an earlier one of this node.
@@ -311,7 +314,7 @@ impl Engine {
         let (reply, answer) = oneshot::channel();
         let peer = PeerNote { node, log };
         self.shared.dispatch.order(0, Order::ReplacePeer { peer, asked: 0, reply });
-        answer.blocking_recv().unwrap_or(Err(ReplaceError::Closed))
+        wait(answer).unwrap_or(Err(ReplaceError::Closed))
     }
 
     /// What a replica of this node has lost, and waits for: while it does, it votes for nobody and does not lead. `None` if it has
@@ -321,7 +324,7 @@ impl Engine {
     pub fn loss(&self, group: GroupId) -> Option<Loss> {
         let (reply, answer) = oneshot::channel();
         self.shared.inbox_of(group).order(Order::Loss { group, reply });
-        answer.blocking_recv().ok().flatten()
+        wait(answer).flatten()
     }
 
     /// Has a replica vote and lead with what it has, although it has lost something: for a group that stands still because its
@@ -341,7 +344,19 @@ impl Engine {
     pub fn accept_loss(&self, loss: Loss) -> Result<(), AcceptLossError> {
         let (reply, answer) = oneshot::channel();
         self.shared.inbox_of(loss.group).order(Order::AcceptLoss { loss, reply });
-        answer.blocking_recv().unwrap_or(Err(AcceptLossError::Closed))
+        wait(answer).unwrap_or(Err(AcceptLossError::Closed))
+    }
+
+    /// Makes a new machine for a replica in [quarantine](crate::Quarantine), from its checkpoint, and has it apply what the old one had
+    /// applied. Returns when the machine is made; the quarantine ends when it has caught up ([`Group::status`]), or goes on if
+    /// the machine panics again. Blocks while the checkpoint is read.
+    ///
+    /// # Errors
+    /// [`ReviveError`]; nothing has changed.
+    pub fn revive(&self, group: GroupId) -> Result<(), ReviveError> {
+        let (reply, answer) = oneshot::channel();
+        self.shared.inbox_of(group).order(Order::Revive { group, reply });
+        wait(answer).unwrap_or(Err(ReviveError::Closed))
     }
 
     /// A thread's own way in, for up to `in_flight_max` operations at a time.
@@ -362,9 +377,13 @@ impl Engine {
         self.transport.stats()
     }
 
-    /// Shuts the node down: every pending call ends, threads stop. Handles that remain answer `Closed`.
-    pub fn shutdown(&self) {
-        self.shared.close();
+    /// Shuts the node down: every pending call ends, threads stop. Handles that remain answer `Closed`. Waits until all has ended, but
+    /// no longer than [`Config::shutdown_patience`] for the threads that own groups; `false` if some have not by then, because a disk
+    /// or a state machine does not answer: they end when it does, and the directory is theirs until then. May be called again, and
+    /// by several at once: each waits. A state machine that calls it does not wait, and is told `false`: its own thread is among
+    /// those that are to end. To drop the last handle does the same.
+    pub fn shutdown(&self) -> bool {
+        self.shared.close()
     }
 }
 

@@ -37,6 +37,9 @@ pub enum ProposeError {
     /// The log failed to sync and takes no more writes until the engine is opened again. Nothing happened.
     #[error("the log is poisoned by a failed write")]
     Poisoned,
+    /// The group's state machine on this node has panicked ([`Quarantine`](crate::Quarantine)). Nothing happened; another node may lead soon.
+    #[error("the state machine of group {0} has panicked on this node")]
+    Quarantined(GroupId),
     /// This node has no such group.
     #[error("there is no group {0} on this node")]
     NoSuchGroup(GroupId),
@@ -94,6 +97,12 @@ pub enum ReadError {
         /// The leader, as far as this node knows.
         hint: Option<NodeId>,
     },
+    /// The state machine panicked at this query, as it said. Its state is taken for untouched; the next query is answered.
+    #[error("the state machine panicked at the query: {0}")]
+    Panicked(String),
+    /// The group's state machine on this node has panicked ([`Quarantine`](crate::Quarantine)): it has no state. Go to another.
+    #[error("the state machine of group {0} has panicked on this node")]
+    Quarantined(GroupId),
     /// This node has no such group.
     #[error("there is no group {0} on this node")]
     NoSuchGroup(GroupId),
@@ -110,6 +119,7 @@ impl From<ProposeError> for ReadError {
             ProposeError::NotLeader { hint } => Self::NotLeader { hint },
             ProposeError::TooLarge { bytes, max } => Self::TooLarge { bytes, max },
             ProposeError::NoSuchGroup(group) => Self::NoSuchGroup(group),
+            ProposeError::Quarantined(group) => Self::Quarantined(group),
             ProposeError::Poisoned | ProposeError::StorageFull => Self::NotLeader { hint: None },
             ProposeError::Closed | ProposeError::Unknown => Self::Closed,
         }

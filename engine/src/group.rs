@@ -15,9 +15,11 @@ use crate::consistency::{ReadAnswer, ReadOptions};
 use crate::engine::Shared;
 use crate::error::{ProposeError, ReadError};
 use crate::inbox::{Inbox, Order, Refused, Request};
+use crate::quarantine::Quarantine;
 use crate::relaxed::{RelaxedProposal, propose_relaxed};
 use crate::session::Session;
 use crate::state_machine::Frozen;
+use crate::wait::wait;
 
 /// A group of this node. Cheap to clone; usable from any thread.
 #[derive(Clone)]
@@ -70,6 +72,8 @@ pub struct GroupStatus {
     pub is_witness: bool,
     /// Whether nothing is due in it until something is wanted: it sends nothing, and waits for nothing.
     pub is_resting: bool,
+    /// Its state machine has panicked, and the replica has no state.
+    pub quarantine: Option<Quarantine>,
     /// Bytes of its entries in the log.
     pub log_bytes: u64,
 }
@@ -131,7 +135,7 @@ impl Group {
     pub fn status(&self) -> Option<GroupStatus> {
         let (reply, answer) = oneshot::channel();
         self.inbox().order(Order::Status { group: self.id, reply });
-        answer.blocking_recv().ok().flatten()
+        wait(answer).flatten()
     }
 
     /// The applied index of this node's replica and a hash of its state there. Blocks, and keeps the worker from its
@@ -141,7 +145,7 @@ impl Group {
     pub fn digest(&self) -> Option<(Index, u64)> {
         let (reply, answer) = oneshot::channel();
         self.inbox().order(Order::Digest { group: self.id, reply });
-        answer.blocking_recv().ok().flatten()
+        wait(answer).flatten()
     }
 
     pub(crate) fn inbox(&self) -> &Inbox {
@@ -225,7 +229,7 @@ impl<T: Unpin, E: Unpin> Answer<T, E> {
     pub(crate) fn wait(self, lost: E) -> Result<T, E> {
         match self {
             Self::Now(result) => result.expect("a finished future is not waited for again"),
-            Self::Later(receiver) => receiver.blocking_recv().unwrap_or(Err(lost)),
+            Self::Later(receiver) => wait(receiver).unwrap_or(Err(lost)),
         }
     }
 }

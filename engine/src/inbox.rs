@@ -20,6 +20,7 @@ use crate::liveness::Heard;
 use crate::loss::{AcceptLossError, Loss};
 use crate::membership::{Reconfiguration, ReconfigureError, TransferError};
 use crate::pipeline::Submission;
+use crate::quarantine::ReviveError;
 use crate::relaxed::Received;
 
 /// One call's worth of work for a worker.
@@ -83,6 +84,8 @@ pub(crate) enum Order {
     Loss { group: GroupId, reply: oneshot::Sender<Option<Loss>> },
     /// Live with it.
     AcceptLoss { loss: Loss, reply: oneshot::Sender<Result<(), AcceptLossError>> },
+    /// Make a new machine for a replica in quarantine.
+    Revive { group: GroupId, reply: oneshot::Sender<Result<(), ReviveError>> },
     /// A pipeline is gone.
     PipelineGone { pipeline: u32 },
     /// Answer everyone and stop.

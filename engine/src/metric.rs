@@ -20,6 +20,8 @@ macro_rules! counters {
             pub refused_units: u64,
             /// Whether a worker's log has failed; its groups take no more writes until the engine is opened again.
             pub is_poisoned: bool,
+            /// Lanes whose worker has died of a panic; their groups answer `Closed` until the engine is opened again.
+            pub dead_lanes: u64,
         }
 
         impl AddAssign<&Self> for EngineStats {
@@ -28,6 +30,7 @@ macro_rules! counters {
                 self.append_mode = if other.append_mode.is_empty() { self.append_mode } else { other.append_mode };
                 self.refused_units += other.refused_units;
                 self.is_poisoned |= other.is_poisoned;
+                self.dead_lanes += other.dead_lanes;
             }
         }
 
@@ -36,6 +39,7 @@ macro_rules! counters {
             $($name: AtomicU64,)*
             append_mode: AtomicU8,
             is_poisoned: AtomicBool,
+            is_dead: AtomicBool,
         }
 
         impl WorkerMetrics {
@@ -46,6 +50,7 @@ macro_rules! counters {
                     append_mode: AppendMode::ALL[usize::from(self.append_mode.load(Relaxed))].name(),
                     refused_units: 0,
                     is_poisoned: self.is_poisoned.load(Relaxed),
+                    dead_lanes: u64::from(self.is_dead.load(Relaxed)),
                 }
             }
         }
@@ -88,6 +93,8 @@ counters! {
     at_risk_bytes,
     /// Replicas that have lost entries while the node ran, and vote for nobody until a later leader has brought them back.
     replicas_fenced,
+    /// Replicas that are in [quarantine](crate::Quarantine).
+    replicas_quarantined,
     /// Checkpoints written.
     checkpoints,
     /// Bytes of snapshots sent.
@@ -172,6 +179,10 @@ impl WorkerMetrics {
         add(&self.replicas_fenced, 1);
     }
 
+    pub(crate) fn quarantined(&self, count: u64) {
+        self.replicas_quarantined.store(count, Relaxed);
+    }
+
     pub(crate) fn checkpointed(&self) {
         add(&self.checkpoints, 1);
     }
@@ -214,6 +225,11 @@ impl WorkerMetrics {
 
     pub(crate) fn poisoned(&self) {
         self.is_poisoned.store(true, Relaxed);
+    }
+
+    pub(crate) fn died(&self) {
+        self.is_dead.store(true, Relaxed);
+        self.groups.store(0, Relaxed);
     }
 
     /// What the lane counted, at the end of a turn.

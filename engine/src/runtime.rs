@@ -1,10 +1,9 @@
 //! IMPURE: the threads and the clock. A worker's turn has neither; this file lends it both.
 
 use std::hash::{BuildHasher, RandomState};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::task::{Wake, Waker};
-use std::thread::JoinHandle;
 use std::time::Duration;
 
 use crossbeam_utils::sync::{Parker, Unparker};
@@ -12,7 +11,8 @@ use raftwerk_frame::Time;
 use raftwerk_wal::Disk;
 use rustix::time::{ClockId, clock_gettime};
 
-use crate::worker::Worker;
+use crate::wait::{this_thread_turns_workers, turns_workers};
+use crate::worker::{Worker, give_up, guarded};
 
 /// The rate of a clock that is right, in parts per million.
 pub(crate) const RIGHT_RATE: u32 = 1_000_000;
@@ -70,6 +70,38 @@ const CALLED: u8 = 1;
 /// Asleep, or about to be.
 const ASLEEP: u8 = 2;
 
+/// The threads of a node that turn workers: how many run, and how to wait until none does.
+#[derive(Default)]
+pub(crate) struct Threads {
+    running: Mutex<usize>,
+    ended: Condvar,
+}
+
+/// One of them, which runs until this goes.
+struct Running(Arc<Threads>);
+
+impl Threads {
+    fn begin(self: &Arc<Self>) -> Running {
+        *self.running.lock().unwrap_or_else(PoisonError::into_inner) += 1;
+        Running(Arc::clone(self))
+    }
+
+    /// Waits until all have ended, but no longer than so. Whether they have. A thread of a worker does not wait: not for itself.
+    pub(crate) fn wait(&self, at_most: Duration) -> bool {
+        let running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
+        let at_most = if turns_workers() { Duration::ZERO } else { at_most };
+        let waited = self.ended.wait_timeout_while(running, at_most, |running| *running > 0);
+        *waited.unwrap_or_else(PoisonError::into_inner).0 == 0
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        *self.0.running.lock().unwrap_or_else(PoisonError::into_inner) -= 1;
+        self.0.ended.notify_all();
+    }
+}
+
 /// Wakes a worker's thread, with a system call only if it sleeps.
 pub(crate) struct Alarm {
     state: AtomicU8,
@@ -94,6 +126,29 @@ pub(crate) struct Bed {
     alarm: Arc<Alarm>,
 }
 
+/// A turn of each; those that are done go. Whether there is more to do at once, and if not, when. A worker that panics is
+/// given up: whoever waits for it is answered, and the others of this thread go on.
+fn turn_all<D: Disk>(workers: &mut Vec<Worker<D>>, clock: Clock) -> (bool, Time) {
+    let (mut is_busy, mut deadline, mut at) = (false, Time::NEVER, 0);
+    while let Some(worker) = workers.get_mut(at) {
+        // Before the clock: what is there now was called before the time that the turn is told.
+        worker.count_requests();
+        match guarded(|| worker.turn(clock.now())) {
+            Ok(end) if end.is_closed => give_up(workers.remove(at)),
+            Ok(end) => {
+                is_busy |= end.is_busy;
+                deadline = deadline.min(end.next_deadline);
+                at += 1;
+            }
+            Err(what) => {
+                worker.dies(&what);
+                give_up(workers.remove(at));
+            }
+        }
+    }
+    (is_busy, deadline)
+}
+
 impl Bed {
     pub(crate) fn new() -> Self {
         let parker = Parker::new();
@@ -110,26 +165,24 @@ impl Bed {
         self,
         mut workers: Vec<Worker<D>>,
         name: String,
-        clock: Clock,
-        spin: Duration,
-    ) -> std::io::Result<JoinHandle<()>> {
-        std::thread::Builder::new().name(name).spawn(move || {
+        (clock, spin): (Clock, Duration),
+        threads: &Arc<Threads>,
+    ) -> std::io::Result<()> {
+        let running = threads.begin();
+        let thread = std::thread::Builder::new().name(name).spawn(move || {
+            let _until_the_end = running;
+            this_thread_turns_workers();
             while !workers.is_empty() {
                 self.alarm.state.store(AWAKE, Ordering::SeqCst);
-                let (mut is_busy, mut deadline) = (false, Time::NEVER);
-                workers.retain_mut(|worker| {
-                    // Before the clock: what is there now was called before the time that the turn is told.
-                    worker.count_requests();
-                    let end = worker.turn(clock.now());
-                    is_busy |= end.is_busy;
-                    deadline = deadline.min(end.next_deadline);
-                    !end.is_closed
-                });
+                let (is_busy, deadline) = turn_all(&mut workers, clock);
                 if !is_busy && !workers.is_empty() {
                     self.rest(clock, spin, deadline);
                 }
             }
-        })
+        })?;
+        // Whether it has ended is told by `Threads`, which can be waited for with patience.
+        drop(thread);
+        Ok(())
     }
 
     /// Listens a little longer, then sleeps until the deadline or until called.

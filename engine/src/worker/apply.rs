@@ -8,6 +8,7 @@ use raftwerk_wal::{Disk, FrameRef, GroupSlot, LogError};
 
 use super::Worker;
 use super::clients::Clients;
+use super::quarantine::guarded;
 use super::replica::{Pending, Replica};
 use crate::error::ProposeError;
 use crate::group::Applied;
@@ -56,21 +57,27 @@ impl<D: Disk> Worker<D> {
         if to > replica.applied {
             let frames =
                 self.lane.read(slot, replica.applied.next(), to, self.settings.limits.apply_bytes)?;
-            let mut read = Ok(());
+            let (mut read, mut panicked) = (Ok(()), None);
             for frame in &frames {
                 match self.lane.bytes(frame.place) {
                     Ok(bytes) => {
-                        apply_frame(replica, &mut self.replies, &mut self.clients, frame, &bytes, to);
+                        let applied =
+                            apply_frame(replica, &mut self.replies, &mut self.clients, frame, &bytes, to);
+                        panicked = applied.err();
                     }
-                    Err(error) => {
-                        read = Err(error);
-                        break;
-                    }
+                    Err(error) => read = Err(error),
+                }
+                if panicked.is_some() || read.is_err() {
+                    break;
                 }
             }
             // Asks for nothing, so there is nothing to perform, and no reason for another turn.
             self.effects.clear();
             replica.core.step(self.now, Input::Applied { index: replica.applied }, &mut self.effects);
+            match panicked {
+                Some(what) => self.quarantine(slot, what),
+                None => self.maybe_end_quarantine(slot),
+            }
             self.answer_reads(slot);
             return read;
         }
@@ -79,6 +86,7 @@ impl<D: Disk> Worker<D> {
     }
 }
 
+/// Applies what a frame has up to an entry; or says what the machine said when it panicked.
 fn apply_frame(
     replica: &mut Replica,
     replies: &mut Replies,
@@ -86,7 +94,7 @@ fn apply_frame(
     frame: &FrameRef,
     bytes: &[u8],
     to: Index,
-) {
+) -> Result<(), String> {
     let header = FrameHeader {
         kind: FrameKind::Entries,
         group: replica.id,
@@ -101,7 +109,7 @@ fn apply_frame(
     let entries = Entries::new(&header, &bytes[HEADER_BYTES..]);
     replies.reset(!replica.pending.is_empty());
     if let Some(machine) = &mut replica.machine {
-        machine.apply(Committed::new(entries, from, last), replies);
+        guarded(|| machine.apply(Committed::new(entries, from, last), replies))?;
     }
     replica.applied = last;
     replica.bytes_since_checkpoint += bytes.len() as u64;
@@ -119,4 +127,5 @@ fn apply_frame(
         let reply = given.next_if(|(index, _)| *index == id.index).map_or(Bytes::new(), |(_, reply)| reply);
         clients.answer(waiter, Ok(Applied { id, reply }));
     }
+    Ok(())
 }

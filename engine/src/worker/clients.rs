@@ -310,6 +310,7 @@ impl<D: Disk> Worker<D> {
                 Some(replica) if !replica.core.is_leader() => {
                     Err(ProposeError::NotLeader { hint: replica.core.leader() })
                 }
+                Some(replica) if replica.is_quarantined() => Err(ProposeError::Quarantined(group)),
                 Some(_) if let Some(error) = refusal => Err(error.clone()),
                 Some(replica) => {
                     replica.staged.push(staged);

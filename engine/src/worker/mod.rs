@@ -25,6 +25,7 @@ mod open;
 mod orders;
 mod perform;
 mod piece;
+mod quarantine;
 mod reads;
 mod receive;
 mod receiving;
@@ -57,6 +58,8 @@ pub use self::limits::TurnLimits;
 use self::memory::Shortage;
 pub use self::open::Settings;
 pub(crate) use self::open::Surroundings;
+use self::quarantine::Quarantined;
+pub(crate) use self::quarantine::{give_up, guarded};
 use self::replica::{Promise, Replica};
 use self::scrub::Scrubbing;
 use self::ship::{Addressee, Outboxes};
@@ -153,6 +156,7 @@ pub(crate) struct Worker<D: Disk> {
     watched: Vec<GroupSlot>,
     transfers: Transfers,
     scrubbing: Scrubbing,
+    quarantined: Quarantined,
     shortage: Shortage,
     unknown: loss::Unknown,
     introductions: Introductions,
@@ -199,6 +203,7 @@ impl<D: Disk> Worker<D> {
             self.take_background();
             self.scrub();
             self.relieve_memory();
+            self.tick_quarantined();
             self.take_due();
         }
         let had_room = self.take_requests();
@@ -228,7 +233,7 @@ impl<D: Disk> Worker<D> {
                 let hangs_at = self.pulse.next_deadline(now, self.oldest_batch());
                 let own = self.transfers.next_deadline().min(self.liveness.next_deadline()).min(hangs_at);
                 let own = own.min(self.relaxed_due()).min(self.scrub_due()).min(self.lane.next_too_old());
-                let own = own.min(self.shortage_due());
+                let own = own.min(self.shortage_due()).min(self.quarantined.next_deadline());
                 self.timers.next().min(self.reads_due.next()).min(own)
             },
             is_closed: false,
@@ -438,8 +443,21 @@ impl<D: Disk> Worker<D> {
     }
 }
 
+impl<D: Disk> Worker<D> {
+    /// It has panicked in a turn, and takes no other: what is in its memory may be half done. What it has said is in the log.
+    pub(crate) fn dies(&mut self, what: &str) {
+        tracing::error!(
+            node = self.settings.node.0,
+            worker = self.settings.worker,
+            what,
+            "a worker has panicked: its groups are closed until the node is opened again"
+        );
+        self.metrics.died();
+    }
+}
+
 impl<D: Disk> Drop for Worker<D> {
-    /// Nobody is left waiting, even if the thread ends by a panic of a state machine.
+    /// Nobody is left waiting, even if the worker ends by a panic.
     fn drop(&mut self) {
         if !self.is_closing {
             self.close();

@@ -13,6 +13,7 @@ use raftwerk_wal::{Disk, Lane, LaneOptions, Lsn, RecoveredGroup, SnapshotMeta};
 use rustc_hash::FxHashMap;
 
 use super::abstention::Abstention;
+use super::quarantine::{new_machine, split};
 use super::replica::{Promise, Replica};
 use super::ship::{Outboxes, Sender};
 use super::snapshots::{Transfers, as_machine, restore_machine};
@@ -189,6 +190,7 @@ impl<D: Disk> Worker<D> {
             watched: Vec::new(),
             transfers: Transfers::default(),
             scrubbing: super::Scrubbing::begin_at(now),
+            quarantined: super::Quarantined::default(),
             shortage: super::Shortage::none(),
             unknown: super::loss::Unknown::default(),
             introductions: super::Introductions::default(),
@@ -241,7 +243,8 @@ impl<D: Disk> Worker<D> {
         if is_witness && !self.lane.is_witness(slot) {
             self.lane.begin_as_witness(slot);
         }
-        let machine = machine.or_else(|| (!is_witness).then(|| self.machines.create(group)));
+        let made = machine.map(Ok).or_else(|| (!is_witness).then(|| new_machine(&*self.machines, group)));
+        let (machine, panicked) = split(made);
         let begins_at = if is_witness { recovered.compacted } else { EntryId::default() };
         let checkpointed = checkpoint.as_ref().map_or(begins_at, |meta| meta.id);
         if checkpointed.index < recovered.compacted.index {
@@ -253,7 +256,11 @@ impl<D: Disk> Worker<D> {
         if let Some(meta) = &checkpoint {
             self.finish_install(slot, &mut recovered, meta);
         }
-        self.revive(slot, recovered, checkpointed.index, is_witness, machine, checkpoint)
+        self.revive(slot, recovered, checkpointed.index, is_witness, machine, checkpoint)?;
+        if let Some(what) = panicked {
+            self.quarantine(slot, what);
+        }
+        Ok(())
     }
 
     /// A replica as its log has it, with a machine that has seen everything up to `applied`.

@@ -6,6 +6,7 @@ use raftwerk_wal::Disk;
 use tokio::sync::oneshot;
 
 use super::Worker;
+use super::quarantine::{give_up, guarded, new_machine, split};
 use super::reads::refuse_reads;
 use super::replica::{Promise, Replica};
 use crate::error::{CreateError, ReadError};
@@ -31,7 +32,10 @@ impl<D: Disk> Worker<D> {
             }
             Order::Digest { group, reply } => {
                 let replica = self.replica(group);
-                let digest = |replica: &Replica| Some((replica.applied, replica.machine.as_ref()?.digest()));
+                let digest = |replica: &Replica| {
+                    let machine = replica.machine.as_ref().filter(|_| !replica.is_quarantined())?;
+                    Some((replica.applied, guarded(|| machine.digest()).ok()?))
+                };
                 let _caller_gone = reply.send(replica.and_then(digest));
             }
             Order::Groups { reply } => {
@@ -43,6 +47,7 @@ impl<D: Disk> Worker<D> {
                 let _caller_gone = reply.send(self.loss(group));
             }
             Order::AcceptLoss { loss, reply } => self.accept_loss(&loss, reply),
+            Order::Revive { group, reply } => self.revive_replica(group, reply),
             Order::ReplacePeer { peer, asked, reply } => self.replace_peer(peer, asked, reply),
             Order::PipelineGone { .. } | Order::Shutdown => unreachable!("taken by take_orders"),
         }
@@ -133,8 +138,12 @@ impl<D: Disk> Worker<D> {
         if let Some(fence) = fence {
             core.set_fence(fence);
         }
-        let machine = (!as_witness).then(|| self.machines.create(group));
+        let machine = if as_witness { None } else { Some(new_machine(&*self.machines, group)) };
+        let (machine, panicked) = split(machine);
         self.add_replica(Replica::new(group, slot, core, machine, None));
+        if let Some(what) = panicked {
+            self.quarantine(slot, what);
+        }
         if fence.is_some()
             && let Some(replica) = self.replicas[slot.0 as usize].as_mut()
         {
@@ -175,6 +184,8 @@ impl<D: Disk> Worker<D> {
         self.clients.abandon(&mut replica, Index(0));
         super::membership::abandon_change(&mut replica);
         refuse_reads(&mut replica, &mut self.clients, &ReadError::NoSuchGroup(group));
+        give_up(replica.machine.take());
+        self.tally_quarantined();
         self.transfers.forget(group);
         self.transfers.leave(group);
         self.metrics.groups(self.slots.len());
@@ -214,6 +225,7 @@ impl<D: Disk> Worker<D> {
             is_removed: core.is_removed(),
             is_witness: core.is_witness(),
             is_resting: core.is_resting(),
+            quarantine: replica.quarantine.as_deref().cloned(),
             log_bytes: self.lane.live_bytes(replica.slot),
         })
     }

@@ -25,6 +25,7 @@ use self::waiting::{ParkedReads, PendingRead};
 pub(crate) use self::waiting::{ReadBatch, ReadWaiter, Waiting};
 use super::Worker;
 use super::clients::Clients;
+use super::quarantine::guarded;
 use super::replica::Replica;
 use super::timers::Timers;
 use crate::consistency::{Demand, ReadAnswer, Wanted};
@@ -172,11 +173,12 @@ impl Replica {
             return clients.answer_read(waiter, Err(ReadError::Witness { hint: self.core.leader() }));
         };
         if let ReadWaiter::Freezing(reply) = waiter {
-            let frozen = machine.freeze().map(|state| FrozenState::new(state, index, staleness));
-            return drop(reply.send(frozen.ok_or(ReadError::NotFreezable)));
+            let frozen = guarded(|| machine.freeze()).map_err(ReadError::Panicked);
+            let frozen = frozen.and_then(|frozen| frozen.ok_or(ReadError::NotFreezable));
+            return drop(reply.send(frozen.map(|state| FrozenState::new(state, index, staleness))));
         }
-        let reply = machine.query(query);
-        clients.answer_read(waiter, Ok(ReadAnswer { reply, index, staleness }));
+        let reply = guarded(|| machine.query(query)).map_err(ReadError::Panicked);
+        clients.answer_read(waiter, reply.map(|reply| ReadAnswer { reply, index, staleness }));
     }
 
     /// Refuses a read that has waited in vain.
@@ -215,6 +217,9 @@ impl<D: Disk> Worker<D> {
         let (Demand { wanted, patience }, now) = (demand, self.now);
         if replica.machine.is_none() {
             return replica.answer(&mut self.clients, now, query, waiter); // at every level: it has no state
+        }
+        if replica.is_quarantined() {
+            return self.clients.answer_read(waiter, Err(ReadError::Quarantined(group)));
         }
         if replica.may_answer(wanted, now) {
             replica.answer(&mut self.clients, now, query, waiter);

@@ -159,7 +159,7 @@ impl<D: Disk> Worker<D> {
             && !body.is_empty()
         {
             // No room: as if the network had lost it. The leader will come back with it.
-            if body.len() > self.lane.room() {
+            if body.len() > self.lane.room() || self.is_log_of_quarantine_full(slot) {
                 return self.metrics.no_room();
             }
             let frame_bytes_max = HEADER_BYTES + ENTRY_OVERHEAD_BYTES + self.lane.payload_bytes_max();

@@ -271,6 +271,7 @@ impl<D: Disk> Worker<D> {
             // What was proposed here in an earlier life as leader is in the snapshot; its replies are lost.
             self.clients.abandon(replica, Index(0));
             self.metrics.installed();
+            self.end_quarantine(slot);
         }
         self.perform_for(slot, &[], Some(voice));
         if let Some(install) = install {

@@ -13,6 +13,7 @@ use super::relaxed::RelaxedWrites;
 use crate::error::ProposeError;
 use crate::group::Applied;
 use crate::membership::{ReconfigureError, TransferError};
+use crate::quarantine::Quarantine;
 use crate::relaxed::Received;
 use crate::state_machine::StateMachine;
 
@@ -87,6 +88,8 @@ pub(crate) struct Replica {
     pub(crate) core: raft::Group,
     /// `None` for a witness, which has no state.
     pub(crate) machine: Option<Box<dyn StateMachine>>,
+    /// Its machine has panicked, and is none.
+    pub(crate) quarantine: Option<Box<Quarantine>>,
     /// The last entry that the state machine has seen; of a witness, that it knows to be committed.
     pub(crate) applied: Index,
     /// Payloads of this turn, in order.
@@ -144,6 +147,7 @@ impl Replica {
             slot,
             core,
             machine,
+            quarantine: None,
             applied,
             staged: Vec::new(),
             staged_bytes: 0,
@@ -192,6 +196,9 @@ impl Replica {
     /// Up to where entries may be applied: committed, and durable on this node too, so that no state machine ever
     /// knows more than its own log.
     pub(crate) fn may_apply_to(&self) -> Index {
+        if self.quarantine.as_ref().is_some_and(|quarantine| !quarantine.is_replaying) {
+            return self.applied;
+        }
         let to = self.core.commit().min(self.core.durable());
         match self.damage {
             // A witness reads nothing.

@@ -204,12 +204,16 @@ impl<D: Disk> Worker<D> {
         self.transfers.forget(old.id);
         self.metrics.fenced();
         let is_witness = old.machine.is_none();
-        let Replica { machine, checkpoint, applied, bytes_since_checkpoint, saving, .. } = *old;
+        let Replica { machine, quarantine, checkpoint, applied, bytes_since_checkpoint, saving, .. } = *old;
         if let Err(error) = self.revive(slot, recovered, applied, is_witness, machine, checkpoint) {
             return self.poison(&error);
         }
         if let Some(replica) = self.replicas[slot.0 as usize].as_mut() {
             (replica.bytes_since_checkpoint, replica.saving) = (bytes_since_checkpoint, saving);
+            if quarantine.is_some() {
+                replica.core.set_priority(0);
+            }
+            replica.quarantine = quarantine;
         }
     }
 

@@ -23,6 +23,7 @@ use super::Addressee;
 use super::Worker;
 use super::introductions::Note;
 use super::piece::{ACK, FACTS, FOUNDING, HEAD_BYTES, Head, PIECE};
+use super::quarantine::{Revived, guarded, guarded_image};
 use super::receiving::Receivings;
 use super::sending::Sendings;
 use crate::state_machine::{StateMachine, StateMachines};
@@ -36,6 +37,7 @@ pub(super) enum Work {
     Restore { group: GroupId, serial: u64 },
     DropIncoming,
     Drop { group: GroupId, reply: oneshot::Sender<bool> },
+    Revive { slot: GroupSlot, group: GroupId, reply: Revived },
     Note(Note),
     Scrub,
 }
@@ -91,8 +93,11 @@ pub(super) fn restore_machine(
     group: GroupId,
     image: &mut dyn Read,
 ) -> io::Result<Box<dyn Any + Send>> {
-    let mut machine = machines.create(group);
-    machine.restore(image)?;
+    let restored = guarded(|| {
+        let mut machine = machines.create(group);
+        machine.restore(image).map(|()| machine)
+    });
+    let machine = restored.unwrap_or_else(|what| Err(io::Error::other(what)))?;
     Ok(Box::new(machine))
 }
 
@@ -116,6 +121,9 @@ impl<D: Disk> Worker<D> {
     pub(super) fn checkpoint(&mut self, slot: GroupSlot) {
         let Some(replica) = self.replicas[slot.0 as usize].as_mut() else { return };
         let Some(machine) = &replica.machine else { return self.cut_log(slot) };
+        if replica.is_quarantined() {
+            return; // it has no state
+        }
         let (group, id) = (replica.id, replica.applied_id());
         let in_force = replica.core.configuration_up_to(replica.applied);
         let (_, configuration) = in_force.expect("the log reaches back to the applied entry");
@@ -123,9 +131,14 @@ impl<D: Disk> Worker<D> {
             return; // nobody could use it: not even this replica, once its log begins there
         }
         let configuration = configuration.clone();
-        replica.saving = true;
         replica.bytes_since_checkpoint = 0;
-        let image = machine.checkpoint();
+        let image = match guarded(|| machine.checkpoint()) {
+            Ok(image) => guarded_image(image),
+            Err(what) => {
+                return tracing::error!(%group, what, "the state machine panicked at a checkpoint: none is made");
+            }
+        };
+        replica.saving = true;
         let token = self.transfers.expect(Work::Save { slot, group });
         self.lane.save_snapshot(token, group, id, configuration, image);
     }
@@ -170,6 +183,13 @@ impl<D: Disk> Worker<D> {
                     // What could not be removed now is removed at the next opening.
                     self.transfers.leaving.remove(&group);
                     let _caller_gone = reply.send(true);
+                }
+                (Work::Revive { slot, group, reply }, result) => {
+                    let loaded = match result {
+                        Ok(BackgroundOutput::Loaded { meta, value }) => Ok((meta, value)),
+                        other => Err(other.err().map_or_else(String::new, |error| error.to_string())),
+                    };
+                    self.revived((slot, group), loaded, reply);
                 }
                 (Work::Note(note), result) => self.noted(note, result.is_ok()),
                 (Work::Scrub, Ok(BackgroundOutput::Scrubbed(seen))) => self.scrubbed(seen),

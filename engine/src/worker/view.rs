@@ -17,8 +17,10 @@ pub struct ReplicaView<'a> {
     pub core: &'a raftwerk_raft::Group,
     /// The last entry that its state machine has seen.
     pub applied: Index,
-    /// The state machine; a witness has none.
+    /// The state machine; a witness has none, and neither has a replica in quarantine.
     pub machine: Option<&'a dyn StateMachine>,
+    /// Its machine has panicked, and the next has not seen as much yet.
+    pub is_quarantined: bool,
     /// Proposals appended and not answered.
     pub pending: usize,
     /// Its state has everything that was committed anywhere before then; `None`: it does not know.
@@ -67,7 +69,8 @@ impl<D: Disk> Worker<D> {
             group: replica.id,
             core: &replica.core,
             applied: replica.applied,
-            machine: replica.machine.as_deref(),
+            machine: replica.machine.as_deref().filter(|_| !replica.is_quarantined()),
+            is_quarantined: replica.is_quarantined(),
             pending: replica.pending.len(),
             reflects: replica.reflects,
             fence: self.lane.fence(replica.slot),

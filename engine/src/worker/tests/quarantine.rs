@@ -1,0 +1,287 @@
+//! Machines that panic: what becomes of their replica, of those who wait, and of the others of the worker.
+
+use raftwerk_raft::PRIORITY_MAX;
+
+use super::*;
+use crate::consistency::{Demand, ReadAnswer, Wanted};
+use crate::quarantine::{Quarantine, ReviveError};
+use crate::worker::guarded;
+use crate::{CreateError, ReadError};
+
+const OTHER: GroupId = GroupId(2);
+
+impl Node {
+    fn query(&mut self, group: GroupId, query: &'static [u8]) -> Result<ReadAnswer, ReadError> {
+        let (reply, mut answer) = oneshot::channel();
+        let demand = Demand { wanted: Wanted::Any, patience: None };
+        let query = Bytes::from_static(query);
+        assert!(self.inbox.request(Request::Read { group, query, demand, reply }).is_ok());
+        self.settle();
+        answer.try_recv().expect("every read ends")
+    }
+
+    fn count(&mut self) -> Result<u64, ReadError> {
+        let answer = self.query(GROUP, b"")?;
+        Ok(u64::from_le_bytes(answer.reply[..].try_into().unwrap()))
+    }
+
+    fn revive(&mut self) -> Result<(), ReviveError> {
+        let mut answer = self.order(|reply| Order::Revive { group: GROUP, reply });
+        self.settle();
+        answer.try_recv().expect("every order ends")
+    }
+
+    fn quarantine(&mut self) -> Option<Quarantine> {
+        self.status().unwrap().quarantine
+    }
+
+    fn quarantined(&self) -> u64 {
+        self.worker.metrics.read().replicas_quarantined
+    }
+}
+
+#[test]
+fn a_panic_is_one_replicas_and_leaves_nobody_waiting() {
+    let mut node = Node::alone(&MemoryFiles::new(), u64::MAX);
+    let founders = Configuration::of_voters([NodeId(1)]);
+    let made: oneshot::Receiver<Result<(), CreateError>> =
+        node.order(|reply| Order::Found { group: OTHER, founders, reply });
+    node.turn(2 * TIMEOUT);
+    node.settle();
+    drop(made);
+    node.write(b"before").unwrap();
+    let seen = node.status().unwrap().applied;
+
+    let mut answers: Vec<_> = [&b"panic"[..], b"behind it"].map(|payload| node.propose(payload)).into();
+    node.settle();
+    for answer in &mut answers {
+        assert_eq!(answer.try_recv().unwrap(), Err(ProposeError::Unknown));
+    }
+    let quarantine = node.quarantine().expect("it has no state");
+    assert_eq!((quarantine.applied, quarantine.is_replaying), (seen, false));
+    assert_eq!(quarantine.what, "as the test wants it");
+    assert_eq!(node.quarantined(), 1);
+    assert_eq!(node.write(b"more"), Err(ProposeError::Quarantined(GROUP)));
+    assert_eq!(node.count(), Err(ReadError::Quarantined(GROUP)));
+    let mut digest = node.order(|reply| Order::Digest { group: GROUP, reply });
+    node.settle();
+    assert_eq!(digest.try_recv().unwrap(), None);
+
+    // Everybody else goes on.
+    let (reply, mut other) = oneshot::channel();
+    let request = Request::Propose { group: OTHER, payload: Bytes::from_static(b"as ever"), reply };
+    assert!(node.inbox.request(request).is_ok());
+    node.settle();
+    assert!(other.try_recv().unwrap().is_ok());
+    assert!(node.query(OTHER, b"").is_ok());
+
+    let mut gone = node.order(|reply| Order::Remove { group: GROUP, reply });
+    node.settle();
+    assert!(gone.try_recv().unwrap());
+    assert_eq!(node.quarantined(), 0);
+}
+
+#[test]
+fn a_replica_is_revived_from_its_log_and_shows_no_older_state_meanwhile() {
+    for checkpoint_log_bytes in [u64::MAX, 4096] {
+        let mut node = Node::open_with(&MemoryFiles::new(), checkpoint_log_bytes, |settings, _| {
+            settings.limits.apply_bytes = 1; // a frame in a turn
+        });
+        node.create(&[1]);
+        node.turn(2 * TIMEOUT);
+        node.settle();
+        for _ in 0..10 {
+            node.write(&[1; 1024]).unwrap();
+        }
+        let has_checkpoint = node.status().unwrap().compacted.index > Index(0);
+        assert_eq!(has_checkpoint, checkpoint_log_bytes == 4096);
+        let _lost = node.propose(b"panic");
+        node.settle();
+        assert!(node.quarantine().is_some());
+
+        // The same entry, and the same code: the same end.
+        assert_eq!(node.revive(), Ok(()));
+        for _ in 0..4 {
+            node.settle();
+        }
+        let quarantine = node.quarantine().expect("it has panicked again");
+        assert!(!quarantine.is_replaying);
+        assert_eq!(quarantine.applied, node.status().unwrap().applied, "it had caught up first");
+
+        ARE_MENDED.set(true);
+        let mut revived = node.order(|reply| Order::Revive { group: GROUP, reply });
+        let mut shown = Vec::new();
+        for _ in 0..40 {
+            node.turn(Duration::ZERO);
+            let mut disk = node.disk.inner.lock().unwrap();
+            while disk.run_background() || disk.run_appends() {}
+            drop(disk);
+            let (reply, mut answer) = oneshot::channel();
+            let demand = Demand { wanted: Wanted::Any, patience: None };
+            let request = Request::Read { group: GROUP, query: Bytes::new(), demand, reply };
+            assert!(node.inbox.request(request).is_ok());
+            node.turn(Duration::ZERO);
+            shown.extend(answer.try_recv().unwrap());
+        }
+        assert_eq!(revived.try_recv().unwrap(), Ok(()));
+        assert!(!shown.is_empty() && shown.len() < 40, "it was refused at first: {}", shown.len());
+        let counts: Vec<u64> =
+            shown.iter().map(|shown| u64::from_le_bytes(shown.reply[..].try_into().unwrap())).collect();
+        assert!(counts.iter().all(|count| *count >= 10), "{counts:?}");
+        assert_eq!(counts.last(), Some(&11), "the entry that it panicked at is applied");
+        assert_eq!((node.quarantine(), node.quarantined()), (None, 0));
+        node.write(b"as ever").unwrap();
+        assert_eq!(node.count(), Ok(12));
+        assert_eq!(node.revive(), Err(ReviveError::None));
+        ARE_MENDED.set(false);
+    }
+}
+
+#[test]
+fn an_entry_that_machines_panic_at_leaves_a_node_that_opens() {
+    let files = MemoryFiles::new();
+    let mut node = Node::alone(&files, u64::MAX);
+    node.write(b"before").unwrap();
+    let _lost = node.propose(b"panic");
+    node.settle();
+    drop(node);
+    let mut node = Node::open(&files, u64::MAX);
+    node.turn(2 * TIMEOUT);
+    node.settle();
+    assert!(node.quarantine().is_some(), "it meets the entry again");
+    drop(node);
+    ARE_MENDED.set(true);
+    let mut node = Node::open(&files, u64::MAX);
+    node.turn(2 * TIMEOUT);
+    node.settle();
+    assert_eq!((node.quarantine(), node.count()), (None, Ok(2)));
+    ARE_MENDED.set(false);
+}
+
+#[test]
+fn a_query_that_panics_is_its_readers_alone() {
+    let mut node = Node::alone(&MemoryFiles::new(), u64::MAX);
+    node.write(b"before").unwrap();
+    let panicked = ReadError::Panicked("as the test wants it".to_owned());
+    assert_eq!(node.query(GROUP, b"panic").err(), Some(panicked));
+    assert_eq!(node.count(), Ok(1));
+    assert_eq!(node.quarantine(), None);
+}
+
+/// It has the others elect one that has a state: it hands over to the voter that has most of its log, and does not campaign.
+#[test]
+fn a_leader_in_quarantine_hands_over_and_tries_less_and_less_often() {
+    let mut node = Node::open(&MemoryFiles::new(), u64::MAX);
+    let term = node.lead_with_one(1, 8);
+    let _lost = node.propose(b"panic");
+    node.settle();
+    let matched = node.status().unwrap().last.index;
+    node.said();
+    node.hear(2, Message::AppendAck { term, matched, account: 0 });
+    node.settle();
+    assert!(node.quarantine().is_some());
+    assert_eq!(node.status().unwrap().transfer_to, Some(NodeId(2)));
+    assert!(node.said().contains(&Message::TimeoutNow { term }));
+
+    // Nobody takes it: it tries again, but not all the time.
+    let (mut tries, mut was_trying) = (0, true);
+    for _ in 0..400 {
+        node.hear(2, Message::HeartbeatAck { term, round: 0, binds: true, rest: false });
+        node.hear(3, Message::HeartbeatAck { term, round: 0, binds: true, rest: false });
+        node.turn(TIMEOUT / 5);
+        node.settle();
+        let is_trying = node.status().unwrap().transfer_to.is_some();
+        tries += u32::from(is_trying && !was_trying);
+        was_trying = is_trying;
+    }
+    assert!((2..=7).contains(&tries), "{tries} tries in eighty timeouts");
+}
+
+#[test]
+fn what_a_replica_in_quarantine_keeps_of_its_log_is_bounded() {
+    let mut node = Node::open(&MemoryFiles::new(), 4096);
+    node.create(&[1, 2, 3]);
+    let mut last = EntryId::default();
+    let mut say = |node: &mut Node, count: u64, bytes: usize| {
+        node.hear_append(1, last, count, bytes, last.index.0 + count);
+        node.settle();
+        let after = node.status().unwrap().last;
+        let is_taken = after != last;
+        last = after;
+        is_taken
+    };
+    assert!(say(&mut node, 1, 100));
+    // Node 2 leads; a frame of one entry whose payload makes the machine panic.
+    let mut frames = vec![0; 128];
+    let first = EntryId::new(Term(1), Index(2));
+    let mut writer = FrameWriter::new(&mut frames, GROUP, first).unwrap();
+    assert!(writer.push(EntryKind::Payload, b"panic"));
+    let length = writer.finish().unwrap().frame_bytes();
+    let message = Message::Append {
+        term: Term(1),
+        prev: EntryId::new(Term(1), Index(1)),
+        commit: Index(2),
+        account: 0,
+    };
+    let record = Record { body_bytes: length as u32, ..record_of(message) };
+    node.hear_unit(2, UnitKind::Groups, 1, &[&record.encode()[..], &frames[..length]].concat());
+    node.settle();
+    assert!(node.quarantine().is_some());
+    last = node.status().unwrap().last;
+    let mut say = |node: &mut Node| {
+        node.hear_append(1, last, 1, 1000, last.index.0 + 1);
+        node.settle();
+        let after = node.status().unwrap().last;
+        std::mem::replace(&mut last, after) != after
+    };
+    let taken = (0..100).filter(|_| say(&mut node)).count();
+    assert!((4..=20).contains(&taken), "it acknowledges for a while: {taken}");
+    assert!(node.status().unwrap().log_bytes < 5 * 4096);
+    assert!(node.worker.metrics.read().no_room > 0);
+}
+
+#[test]
+fn a_machine_that_cannot_be_dropped_is_left() {
+    struct Stubborn;
+    impl Drop for Stubborn {
+        fn drop(&mut self) {
+            panic!("it stays");
+        }
+    }
+    crate::worker::give_up(Stubborn);
+    let said = guarded(|| std::panic::panic_any(Stubborn));
+    assert_eq!(said, Err("a panic without words".to_owned()));
+}
+
+#[test]
+fn a_replica_that_has_left_quarantine_wants_to_lead_again() {
+    let mut node = Node::open(&MemoryFiles::new(), u64::MAX);
+    let term = node.lead_with_one(1, 8);
+    let _lost = node.propose(b"panic");
+    node.settle();
+    let matched = node.status().unwrap().last.index;
+    node.hear(2, Message::AppendAck { term, matched, account: 0 });
+    node.settle();
+    assert!(node.quarantine().is_some());
+    let later = Term(term.0 + 1);
+    let last = EntryId::new(term, matched);
+    node.hear(2, Message::Vote { term: later, last, transfer: true });
+    node.settle();
+    node.said();
+    node.turn(20 * TIMEOUT);
+    node.settle();
+    assert!(!asks_for_votes(&node), "in quarantine it does not");
+    ARE_MENDED.set(true);
+    assert_eq!(node.revive(), Ok(()));
+    for _ in 0..3 {
+        node.turn(3 * TIMEOUT);
+        node.settle();
+    }
+    assert!(asks_for_votes(&node));
+    ARE_MENDED.set(false);
+    assert_eq!(PRIORITY_MAX, node.worker.settings.priority);
+}
+
+fn asks_for_votes(node: &Node) -> bool {
+    node.said().iter().any(|said| matches!(said, Message::PreVote { .. } | Message::Vote { .. }))
+}
