@@ -41,6 +41,7 @@ use crate::membership::{Reconfiguration, Reconfiguring, Transferring, reconfigur
 use crate::metric::{EngineStats, WorkerMetrics};
 use crate::peers::Peers;
 use crate::pipeline::Pipeline;
+use crate::quarantine::ReviveError;
 use crate::relaxed::{RelaxedProposal, propose_relaxed};
 use crate::state_machine::StateMachines;
 pub use crate::worker::{Load, ReplicaView, Settings, TurnEnd, TurnLimits};
@@ -241,6 +242,13 @@ impl<D: Disk> Node<D> {
         Removal(answer)
     }
 
+    /// As [`Engine::revive`](crate::Engine::revive).
+    pub fn revive(&self, group: GroupId) -> Reviving {
+        let (reply, answer) = oneshot::channel();
+        self.inbox_of(group).order(Order::Revive { group, reply });
+        Reviving(answer)
+    }
+
     /// As [`Engine::replace_peer`](crate::Engine::replace_peer).
     pub fn replace_peer(&self, node: NodeId, log: LogId) -> Replacing {
         let (reply, answer) = oneshot::channel();
@@ -356,6 +364,18 @@ impl Future for Removal {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         Pin::new(&mut self.0).poll(cx).map(|sent| sent.unwrap_or(false))
+    }
+}
+
+/// A new machine on its way. A future.
+#[must_use = "the replica may not have been revived"]
+pub struct Reviving(oneshot::Receiver<Result<(), ReviveError>>);
+
+impl Future for Reviving {
+    type Output = Result<(), ReviveError>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        Pin::new(&mut self.0).poll(cx).map(|sent| sent.unwrap_or(Err(ReviveError::Closed)))
     }
 }
 

@@ -130,6 +130,8 @@ kinds! {
     DropReplica = "drop-replica",
     /// One message arrives with a term that is far beyond everybody's.
     FarTerm = "far-term",
+    /// The machine of a group panics on whichever node applies something next.
+    PanicMachine = "panic-machine",
 }
 
 impl FaultKind {
@@ -153,6 +155,7 @@ impl FaultKind {
                 | Self::Shrink
                 | Self::DropReplica
                 | Self::FarTerm
+                | Self::PanicMachine
                 | Self::SlowTurns
                 | Self::StallChannel
                 | Self::SlowSegment

@@ -61,6 +61,8 @@ pub(crate) struct Ledger {
     pub(crate) applied: u64,
     /// Receipts given for relaxed proposals.
     pub(crate) receipts: u64,
+    /// By group: whose next machine to apply something panics, and whose has.
+    pub(crate) fuses: FxHashMap<u64, Option<Fuse>>,
 }
 
 impl Ledger {
@@ -272,12 +274,28 @@ impl Audited {
     }
 }
 
+/// The next machine of a group that applies something panics: with it applied, or before.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Fuse {
+    pub(crate) in_between: bool,
+}
+
+/// Nobody's mistake, so nobody is told on the way.
+fn panics() -> ! {
+    std::panic::resume_unwind(Box::new("as the seed wants it"))
+}
+
 /// About so many of all states are compared: a hash may cost a pass over the state.
 const STATES_COMPARED: u64 = 8;
 
 impl StateMachine for Audited {
     fn apply(&mut self, entries: Committed<'_>, replies: &mut Replies) {
         let mut ledger = held(&self.ledger);
+        let blows = ledger.fuses.get_mut(&self.group.0).and_then(Option::take);
+        if let Some(Fuse { in_between: false }) = blows {
+            drop(ledger);
+            panics();
+        }
         let before = self.last;
         for entry in entries.clone() {
             if entry.index.0 <= self.last {
@@ -290,6 +308,10 @@ impl StateMachine for Audited {
             ledger.apply(self.group, entry.index.0, hash_of(entry.payload), is_numbered);
         }
         self.inner.apply(entries.clone(), replies);
+        if blows.is_some() {
+            drop(ledger);
+            panics();
+        }
         if replies.wanted() {
             for entry in entries {
                 let reply = replies.to_entry(entry.index).map_or(hash_of(&[]), |reply| hash_of(reply));

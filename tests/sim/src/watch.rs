@@ -226,6 +226,10 @@ impl Watch {
         };
         let watch = self.replicas.entry((node, view.group.0)).or_default();
         watch.may_lose(core, view.fence);
+        // A machine that is made anew applies once more what the one before it had, and shows nothing of that.
+        let seen = watch.facts.as_ref().map_or(0, |was| was.applied);
+        let applied = if view.is_quarantined { seen.max(now.applied) } else { now.applied };
+        let now = Facts { applied, ..now };
         let before = watch.facts.replace(now);
         let was_durable = std::mem::replace(&mut watch.durable, core.durable().0);
         if before == Some(now) {

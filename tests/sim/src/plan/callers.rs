@@ -132,5 +132,8 @@ pub(super) fn errands(seed: u64, options: &Options, nodes: usize, end: u64) -> V
     if !is_calm && nodes > 1 && Chance::of(seed, "bad messages").below(8) == 0 {
         draw("far terms", FaultKind::FarTerm, 2);
     }
+    if options.profile != Profile::Gentle && Chance::of(seed, "panics").below(4) == 0 {
+        draw("machines", FaultKind::PanicMachine, 4);
+    }
     strikes
 }

@@ -21,6 +21,8 @@ pub(super) enum Aside {
     Slip,
     /// Some clients register that will never be heard of again, and so many are still to come.
     Strangers { left: u32 },
+    /// An operator looks after replicas whose machines have panicked.
+    Revive,
     /// Somebody looks whether groups go on.
     Look,
 }
@@ -61,6 +63,7 @@ impl World<'_> {
             Aside::Shrink => self.follow_shrinking(),
             Aside::Slip => self.follow_slip(),
             Aside::Strangers { left } => self.register_strangers(left),
+            Aside::Revive => self.revive_machines(),
             Aside::Look => self.look_around()?,
         }
         Ok(())

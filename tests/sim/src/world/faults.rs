@@ -57,6 +57,7 @@ impl World<'_> {
             FaultKind::Shrink => self.begin_shrinking(&strike),
             FaultKind::DropReplica => self.slip(&strike),
             FaultKind::FarTerm => self.forge(&strike),
+            FaultKind::PanicMachine => self.light_fuse(&strike),
             FaultKind::Reset => self.reset(strike.node, strike.other),
             FaultKind::SlowTurns | FaultKind::SlowSegment | FaultKind::ClockRate | FaultKind::ClockStop => {
                 self.delay(&strike)
@@ -94,6 +95,7 @@ impl World<'_> {
                 | FaultKind::Shrink
                 | FaultKind::DropReplica
                 | FaultKind::FarTerm
+                | FaultKind::PanicMachine
         ) {
             return true;
         }

@@ -21,6 +21,7 @@ mod operator;
 mod ousting;
 mod outgoing;
 mod pace;
+mod panicking;
 mod preferring;
 mod reaching;
 mod readers;
