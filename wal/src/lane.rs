@@ -172,7 +172,7 @@ pub struct LaneStats {
     pub index_bytes: u64,
     /// Entries that it covers.
     pub index_entries: u64,
-    /// Bytes of sealed segments that readers hold.
+    /// Bytes that readers hold of what was read from the files again, in pieces of 1 KiB and more.
     pub pinned_bytes: u64,
     /// Bytes looked at for damage ([`Lane::scrub`]).
     pub scrubbed_bytes: u64,
@@ -257,7 +257,7 @@ pub struct Lane<D: Disk> {
     pub(crate) pins: Pins,
     pub(crate) segments: Segments<<D::Files as Files>::File>,
     pub(crate) pool: BufferPool,
-    /// Bytes of slices of maps that somebody holds.
+    /// Bytes that readers hold of what was read from the files.
     pub(crate) pinned: Arc<AtomicU64>,
     pub(crate) building: Option<BatchInProgress>,
     /// Where the next batch, or the one being built, begins in the current segment.

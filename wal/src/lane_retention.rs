@@ -257,10 +257,9 @@ impl<D: Disk> Lane<D> {
         }) {
             let Some(freed) = self.segments.in_use.pop_front() else { return };
             self.scrubbing.forget(freed.sequence);
-            let is_unread = freed.map.into_inner().is_none_or(crate::map::Mapped::release);
             let is_wanted =
                 self.segments.spares.len() + self.segments.retiring.len() < self.options.spare_segments;
-            let keep = is_unread && is_wanted && freed.bytes == self.options.segment_bytes;
+            let keep = is_wanted && freed.bytes == self.options.segment_bytes;
             self.segments.retiring.push_back((freed.sequence, keep));
             self.retire_next();
         }

@@ -12,7 +12,7 @@
 //! 3. No byte of an earlier life of a file is ever taken for a batch.
 //! 4. A segment is freed only when nothing live is in it and what replaced its content is durable; oldest first.
 //! 5. After the first failed write nothing is called durable any more.
-//! 6. A file is never written while a slice of its map is alive.
+//! 6. Nothing that the device refuses ends the process: what is read is copied by calls that can fail, and no map is read.
 //! 7. What was lost is fenced in the log itself before anything else is said of the group.
 //! 8. Nothing is written to a page that holds something durable.
 //!
@@ -56,6 +56,7 @@ mod snapshot_file;
 mod survey;
 #[cfg(test)]
 mod tests;
+mod twin;
 
 pub use directory::Directory;
 pub use disk::{
@@ -68,7 +69,6 @@ pub use lane::{GroupSlot, Lane, LaneOptions, LaneStats, OnDamage, Progress};
 pub use lane_append::FrameInProgress;
 pub use lane_scrub::Hit;
 pub use lane_snapshot::LoadedSnapshot;
-pub use map::Mapped;
 pub use os_disk::{OsDisk, OsDiskOptions};
 pub use os_files::OsFiles;
 pub use peers_file::{Notes, PeerNote};

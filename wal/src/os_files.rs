@@ -16,7 +16,7 @@ use rustix::fs::{Advice, FallocateFlags, FlockOperation, OFlags};
 use rustix::io::ReadWriteFlags;
 
 use crate::disk::{Access, AppendMode, Files};
-use crate::map::{self, Mapped, WritableMap};
+use crate::map::WritableMap;
 use crate::segment::PAGE_BYTES;
 
 const PROBE: &str = "probe.tmp";
@@ -145,8 +145,10 @@ impl Files for OsFiles {
     ) -> io::Result<()> {
         // A whole page costs less by a call than by the fault of its first store; what is synced marks its range by storing to it.
         let bytes: usize = parts.iter().map(|part| part.len()).sum();
-        if let Some(map) = file.map.as_ref().filter(|_| durable || bytes <= PAGE_BYTES) {
-            return store(map, offset, parts, durable);
+        if let Some(map) = file.map.as_ref().filter(|_| durable || bytes <= PAGE_BYTES)
+            && store(map, offset, parts, durable)?
+        {
+            return Ok(());
         }
         let is_direct = self.mode == AppendMode::Direct;
         let flags = if durable && is_direct { ReadWriteFlags::DSYNC } else { ReadWriteFlags::empty() };
@@ -175,6 +177,10 @@ impl Files for OsFiles {
         if self.mode == AppendMode::Direct {
             let _ = rustix::fs::fadvise(&file.file, 0, None, Advice::DontNeed);
         }
+    }
+
+    fn drop_cached(&self, file: &Arc<OsFile>) {
+        let _ = rustix::fs::fadvise(&file.file, 0, None, Advice::DontNeed);
     }
 
     fn sync(&self, file: &Arc<OsFile>) -> io::Result<()> {
@@ -253,10 +259,6 @@ impl Files for OsFiles {
         Ok(names)
     }
 
-    fn map(&self, file: &Arc<OsFile>) -> io::Result<Mapped> {
-        map::map_file(&file.file)
-    }
-
     fn lock(&self, path: &str) -> io::Result<Arc<OsFile>> {
         self.check_writable()?;
         let file = OpenOptions::new().write(true).create(true).truncate(false).open(self.path(path))?;
@@ -265,7 +267,6 @@ impl Files for OsFiles {
     }
 }
 
-/// All parts, one after another, through the map.
 /// Maps a file all of which is in the page cache, page by page: a store to a page that is not there waits until the device has
 /// read it, and where pages lie in large pieces a small store makes the device write a large one.
 fn map_for_stores(file: &File) -> io::Result<WritableMap> {
@@ -283,12 +284,18 @@ fn map_for_stores(file: &File) -> io::Result<WritableMap> {
     }
 }
 
-fn store(map: &WritableMap, offset: u64, parts: &[IoSlice<'_>], durable: bool) -> io::Result<()> {
+/// All parts, one after another, through the map. `false` if some could not be stored so: all are to be written by a call.
+fn store(map: &WritableMap, offset: u64, parts: &[IoSlice<'_>], durable: bool) -> io::Result<bool> {
     let from = usize::try_from(offset).map_err(|_| io::ErrorKind::InvalidInput)?;
     let mut at = from;
     for part in parts {
-        map.store(at, part)?;
+        if !map.store(at, part)? {
+            return Ok(false);
+        }
         at += part.len();
     }
-    if durable { map.sync(from, at - from) } else { Ok(()) }
+    if durable {
+        map.sync(from, at - from)?;
+    }
+    Ok(true)
 }

@@ -3,13 +3,11 @@
 //! Sequence numbers are given to batches before the file exists: a batch whose segment is not READY waits in memory.
 //! What is not here: what keeps a segment (`retention`), how a file is made (`execute`).
 
-use std::cell::OnceCell;
 use std::collections::VecDeque;
 
 use raftwerk_frame::{Term, Time};
 
 use crate::disk::{Lsn, SegmentFile, SegmentJob};
-use crate::map::Mapped;
 use crate::segment::SegmentHeader;
 
 /// A segment that holds, or will hold, batches.
@@ -20,7 +18,6 @@ pub(crate) struct InUse<File> {
     /// For appends; only of segments of this life that are READY.
     pub(crate) append: Option<SegmentFile<File>>,
     pub(crate) read: Option<File>,
-    pub(crate) map: OnceCell<Mapped>,
     /// Where its batches end, once that is certain. Not known of one that was damaged when the lane was opened.
     pub(crate) end: Option<u64>,
     /// Since when it has been full, as far as that was noticed.
@@ -31,8 +28,8 @@ pub(crate) struct InUse<File> {
 
 impl<File> InUse<File> {
     pub(crate) fn recovered(sequence: u64, bytes: u64, read: File, end: Option<u64>) -> Self {
-        let (append, map, full_since, dead_at) = (None, OnceCell::new(), None, None);
-        Self { sequence, bytes, append, read: Some(read), map, end, full_since, dead_at }
+        let (append, full_since, dead_at) = (None, None, None);
+        Self { sequence, bytes, append, read: Some(read), end, full_since, dead_at }
     }
 }
 
@@ -78,8 +75,8 @@ impl<File: Clone> Segments<File> {
         let append = self.ready.pop_front_if_is(sequence);
         let read = append.as_ref().map(|file| file.read.clone());
         let bytes = self.template.bytes;
-        let (map, end, full_since, dead_at) = (OnceCell::new(), None, None, None);
-        self.in_use.push_back(InUse { sequence, bytes, append, read, map, end, full_since, dead_at });
+        let (end, full_since, dead_at) = (None, None, None);
+        self.in_use.push_back(InUse { sequence, bytes, append, read, end, full_since, dead_at });
     }
 
     /// The segment that batches go to now.
