@@ -192,8 +192,8 @@ pub(crate) fn read_manifest<F: Files>(files: &F) -> Result<Option<Manifest>, Ope
 }
 
 fn decode_manifest(name: &'static str, bytes: &[u8]) -> Result<(u16, u64), OpenError> {
-    let Some(bytes) = bytes.first_chunk::<MANIFEST_BYTES>() else {
-        return Err(OpenError::corrupt(name, bytes.len() as u64, "it is cut short"));
+    let Ok(bytes) = <&[u8; MANIFEST_BYTES]>::try_from(bytes) else {
+        return Err(OpenError::corrupt(name, bytes.len() as u64, "it has the wrong length"));
     };
     if bytes[..8] != MAGIC {
         return Err(OpenError::corrupt(name, 0, "it does not begin like a manifest"));

@@ -199,10 +199,20 @@ fn prepare<F: Files>(
 ) -> io::Result<SegmentFile<F::File>> {
     let unfinished = unfinished_path(header.lane, header.sequence);
     let path = segment_path(header.lane, header.sequence);
-    let from = spare.unwrap_or(&unfinished);
-    if spare.is_none() {
-        drop(files.create(&unfinished, header.bytes)?);
-    }
+    // A try that failed late has given the spare its new name already.
+    let is_named = |spare: &str| {
+        let spare = files.open(spare, Access::Plain);
+        spare.is_err_and(|error| error.kind() == io::ErrorKind::NotFound)
+            && files.open(&path, Access::Plain).is_ok()
+    };
+    let from = match spare {
+        Some(spare) if is_named(spare) => &path,
+        Some(spare) => spare,
+        None => {
+            drop(files.create(&unfinished, header.bytes)?);
+            &unfinished
+        }
+    };
     let filled = match spare {
         None => files.open(from, Access::Fill).and_then(|file| fill(files, &file, header.bytes)),
         Some(_) => Ok(()),

@@ -23,7 +23,8 @@ use crate::pool::BufferPool;
 use crate::recovery::{self, RecoveredGroup, RecoveryReport};
 use crate::retention::Pins;
 use crate::segment::{PAGE_BYTES, SegmentHeader};
-use crate::segments::Segments;
+use crate::segments::{Preparations, Segments, Shortage};
+use crate::shelf::Shelf;
 use crate::snapshot::BackgroundDone;
 
 /// The limits of a lane. All sizes in bytes.
@@ -133,8 +134,11 @@ pub struct Progress {
     pub written: Lsn,
     /// The latest batch submitted.
     pub submitted: Lsn,
-    /// No new segment can be made: entries will soon be, or are, refused.
+    /// No new segment can be made for want of space: entries will soon be, or are, refused.
     pub storage_full: bool,
+    /// Why no new segment can be made, if none can. Where it is not the space, entries wait in memory for the next one, up to
+    /// `queue_bytes_max`. It is tried again, and ends by itself.
+    pub shortage: Option<Shortage>,
 }
 
 /// What a lane has done since it was opened, and holds now.
@@ -164,6 +168,8 @@ pub struct LaneStats {
     pub created: u64,
     /// Segments made from spares.
     pub recycled: u64,
+    /// The same, and how often one could not be made, and why.
+    pub preparations: Preparations,
     /// Bytes sealed and not yet durable.
     pub queued_bytes: u64,
     /// Bytes of batch buffers, in use or kept for use.
@@ -300,6 +306,8 @@ pub struct Lane<D: Disk> {
     /// A probe is on its way.
     pub(crate) is_probing: bool,
     pub(crate) scrubbing: Scrubbing,
+    /// Its snapshot files; shared with the jobs on them.
+    pub(crate) shelf: Arc<Shelf>,
 }
 
 impl<D: Disk> Lane<D> {
@@ -365,6 +373,7 @@ impl<D: Disk> Lane<D> {
             counters: Counters { terms: found.terms, ..Counters::default() },
             is_probing: false,
             scrubbing: Scrubbing::default(),
+            shelf: Arc::default(),
         };
         for group in &mut found.recovered {
             lane.fence_if_hit(group, found.terms);
@@ -458,14 +467,30 @@ impl<D: Disk> Lane<D> {
         self.take_completions();
         self.check()?;
         self.free_dead();
+        self.close_sealed();
         self.prepare_ahead();
         self.forget_recent();
         Ok(Progress {
             durable: self.durable,
             written: self.written,
             submitted: self.submitted,
-            storage_full: self.segments.storage_full,
+            storage_full: self.segments.is_storage_full(),
+            shortage: self.segments.shortage,
         })
+    }
+
+    /// Lets go of the ways in which segments are appended to that take no more: a file in use has one descriptor then, for reading.
+    fn close_sealed(&mut self) {
+        let older = self.segments.in_use.iter().rev().skip(1);
+        let open = older.take_while(|segment| segment.append.is_some()).count();
+        for back in 0..open {
+            let at = self.segments.in_use.len() - 2 - back;
+            let sequence = self.segments.in_use[at].sequence;
+            // What waits for it, or is on its way to it, is among the latest batches until it is durable.
+            if self.is_all_durable(sequence) {
+                self.segments.in_use[at].append = None;
+            }
+        }
     }
 
     pub(crate) fn take_completions(&mut self) {
@@ -540,8 +565,9 @@ impl<D: Disk> Lane<D> {
             frame_bytes: self.counters.frame_bytes,
             segments: self.segments.in_use.len(),
             ready_segments: self.segments.ready.len(),
-            created: self.segments.created,
-            recycled: self.segments.recycled,
+            created: self.segments.preparations.created,
+            recycled: self.segments.preparations.recycled,
+            preparations: self.segments.preparations,
             queued_bytes: self.queued_bytes,
             buffer_bytes: self.pool.taken_bytes() + self.pool.kept_bytes(),
             index_bytes: self.index_bytes(),

@@ -109,6 +109,12 @@ impl<D: Disk> Lane<D> {
             .all(|batch| batch.segment != segment)
     }
 
+    /// Whose slot it is.
+    #[must_use]
+    pub fn group(&self, slot: GroupSlot) -> GroupId {
+        self.groups.log(slot).group
+    }
+
     /// The first entry still in the log; one above the last if there is none.
     #[must_use]
     pub fn first(&self, slot: GroupSlot) -> Index {

@@ -36,7 +36,7 @@ impl<D: Disk> Lane<D> {
         let oldest = self.segments.in_use.front().map(|segment| segment.sequence);
         let held = oldest.filter(|oldest| *oldest != current && self.pins.has_frames(*oldest));
         let logs = self.groups.slots.iter().flatten();
-        let is_full = self.segments.storage_full;
+        let is_full = self.segments.is_storage_full();
         let is_over = self.log_bytes() > self.options.log_bytes_max || self.is_too_old() || is_full;
         let moved_max = if is_over { self.moved_bytes_max() } else { 0 };
         let holds =
@@ -84,7 +84,7 @@ impl<D: Disk> Lane<D> {
         let (log_bytes, staying) = closed.fold((0, 0), |(all, staying), segment| {
             (all + segment.bytes, staying + if segment.dead_at.is_none() { segment.bytes } else { 0 })
         });
-        let (is_old, is_full) = (self.is_too_old(), self.segments.storage_full);
+        let (is_old, is_full) = (self.is_too_old(), self.segments.is_storage_full());
         let is_over = log_bytes > self.options.log_bytes_max || is_old || is_full;
         let is_worth_it = is_old || staying > 2 * self.pins.live_bytes();
         let is_behind = self.queued_bytes >= self.options.queue_bytes_max as u64 / 2;
@@ -105,7 +105,7 @@ impl<D: Disk> Lane<D> {
             return;
         };
         let has_frames = self.pins.has_frames(oldest);
-        let is_pressed = self.is_too_old() || self.segments.storage_full;
+        let is_pressed = self.is_too_old() || self.segments.is_storage_full();
         if is_pressed && std::mem::replace(&mut self.carried_of, oldest) != oldest {
             (self.carry_from, self.carried_at) = (0, 0); // all groups are looked at for each
         }

@@ -51,7 +51,9 @@ mod scan;
 mod scrub;
 mod segment;
 mod segments;
+mod shelf;
 mod snapshot;
+mod snapshot_check;
 mod snapshot_file;
 mod survey;
 #[cfg(test)]
@@ -70,12 +72,14 @@ pub use lane_append::FrameInProgress;
 pub use lane_scrub::Hit;
 pub use lane_snapshot::LoadedSnapshot;
 pub use os_disk::{OsDisk, OsDiskOptions};
-pub use os_files::OsFiles;
+pub use os_files::{OpenFilesLimit, OsFiles, raise_open_files_limit};
 pub use peers_file::{Notes, PeerNote};
 pub use recovery::{Damage, RecoveredGroup, RecoveryReport, TornTail};
 pub use scrub::Scrubbed;
 pub use segment::SegmentHeader;
+pub use segments::{Preparations, Shortage};
 pub use snapshot::{
     BackgroundDone, BackgroundOutput, SnapshotJob, SnapshotMeta, SnapshotReader, SnapshotSource,
 };
+pub use snapshot_check::{DamagedSnapshot, SnapshotsChecked};
 pub use snapshot_file::run_snapshot_job;

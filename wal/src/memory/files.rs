@@ -81,6 +81,8 @@ struct State {
     capacity: Option<u64>,
     /// Calls that change something, so far.
     changes: u64,
+    /// Directories listed so far.
+    listings: u64,
     fault: Option<Fault>,
     fate: Option<Box<dyn Fate>>,
 }
@@ -190,6 +192,12 @@ impl MemoryFiles {
     #[must_use]
     pub fn changes(&self) -> u64 {
         held(&self.0).changes
+    }
+
+    /// Directories listed so far.
+    #[must_use]
+    pub fn listings(&self) -> u64 {
+        held(&self.0).listings
     }
 
     /// Makes the `n`th changing call from now on (the next is 1), and the `more` after it, fail.
@@ -461,7 +469,8 @@ impl Files for MemoryFiles {
     }
 
     fn list(&self, dir: &str) -> io::Result<Vec<String>> {
-        let state = held(&self.0);
+        let mut state = held(&self.0);
+        state.listings += 1;
         if !state.dirs.contains(dir) {
             return Err(io::ErrorKind::NotFound.into());
         }

@@ -18,6 +18,7 @@ mod retention;
 mod round_trip;
 mod salvage;
 mod scrub;
+mod small_files;
 mod snapshots;
 mod streaming;
 mod witness;

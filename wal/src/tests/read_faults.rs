@@ -15,7 +15,7 @@ const PAGE: u64 = PAGE_BYTES as u64;
 
 /// What is refused. Counts the reads.
 #[derive(Clone)]
-enum Refuses {
+pub(super) enum Refuses {
     /// The read of this number, from 0 on, and so many after it.
     Calls(u64, u64),
     /// Whatever touches this page of this file.
@@ -32,7 +32,8 @@ impl Fate for Refusing {
             Refuses::Calls(from, more) => (*from..from.saturating_add(1 + more)).contains(&number),
             Refuses::Page(of, page) => {
                 // A file goes by its first name here.
-                let is_it = path == of || path == of.replace("seg-", "new-").replace(".log", ".tmp");
+                let first = of.replace("seg-", "new-").replace(".log", ".tmp").replace(".snap", ".tmp");
+                let is_it = path == of || *path == *first;
                 is_it && offset < (page + 1) * PAGE && page * PAGE < offset + bytes as u64
             }
         };
@@ -41,7 +42,7 @@ impl Fate for Refusing {
 }
 
 /// Refuses from now on; gives the count of reads.
-fn refuse(files: &MemoryFiles, what: Refuses) -> Arc<AtomicU64> {
+pub(super) fn refuse(files: &MemoryFiles, what: Refuses) -> Arc<AtomicU64> {
     let reads = Arc::default();
     files.decided_by(Some(Box::new(Refusing(what, Arc::clone(&reads)))));
     reads
