@@ -15,7 +15,7 @@ use raftwerk_frame::{GroupId, Term, Time};
 use rustc_hash::FxHashMap;
 
 use crate::batch::{BATCH_HEADER_BYTES, BatchInProgress, Life};
-use crate::disk::{AppendCost, AppendMode, Completion, Disk, Files, Job, Lsn};
+use crate::disk::{AppendCost, Completion, Disk, Files, Job, Lsn};
 use crate::error::{OpenError, Poisoned};
 use crate::index::GroupLog;
 use crate::lane_scrub::Scrubbing;
@@ -23,7 +23,7 @@ use crate::pool::BufferPool;
 use crate::recovery::{self, RecoveredGroup, RecoveryReport};
 use crate::retention::Pins;
 use crate::segment::{PAGE_BYTES, SegmentHeader};
-use crate::segments::{Preparations, Segments, Shortage};
+use crate::segments::{Segments, Shortage};
 use crate::shelf::Shelf;
 use crate::snapshot::BackgroundDone;
 
@@ -139,53 +139,6 @@ pub struct Progress {
     /// Why no new segment can be made, if none can. Where it is not the space, entries wait in memory for the next one, up to
     /// `queue_bytes_max`. It is tried again, and ends by itself.
     pub shortage: Option<Shortage>,
-}
-
-/// What a lane has done since it was opened, and holds now.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct LaneStats {
-    /// Writes or syncs waited for.
-    pub syncs: u64,
-    /// Bytes written, padding included.
-    pub bytes_synced: u64,
-    /// Time spent writing and syncing, in nanoseconds.
-    pub sync_nanos: u64,
-    /// Batches sealed.
-    pub batches: u64,
-    /// Probes written ([`Lane::probe`]).
-    pub probes: u64,
-    /// Of these, written without a sync of their own: [`Lane::submit_relaxed`].
-    pub relaxed_batches: u64,
-    /// Frames appended, facts included.
-    pub frames: u64,
-    /// Bytes of those frames, without batch headers and padding.
-    pub frame_bytes: u64,
-    /// Segments in use, the current one included.
-    pub segments: usize,
-    /// Segments prepared for use.
-    pub ready_segments: usize,
-    /// Segments made from nothing.
-    pub created: u64,
-    /// Segments made from spares.
-    pub recycled: u64,
-    /// The same, and how often one could not be made, and why.
-    pub preparations: Preparations,
-    /// Bytes sealed and not yet durable.
-    pub queued_bytes: u64,
-    /// Bytes of batch buffers, in use or kept for use.
-    pub buffer_bytes: u64,
-    /// Bytes of the index, about.
-    pub index_bytes: u64,
-    /// Entries that it covers.
-    pub index_entries: u64,
-    /// Bytes that readers hold of what was read from the files again, in pieces of 1 KiB and more.
-    pub pinned_bytes: u64,
-    /// Bytes looked at for damage ([`Lane::scrub`]).
-    pub scrubbed_bytes: u64,
-    /// Bytes found damaged while the lane was open, in segments that are still in use.
-    pub damaged_bytes: u64,
-    /// How appends are written.
-    pub mode: AppendMode,
 }
 
 #[derive(Debug, Default)]
@@ -479,20 +432,6 @@ impl<D: Disk> Lane<D> {
         })
     }
 
-    /// Lets go of the ways in which segments are appended to that take no more: a file in use has one descriptor then, for reading.
-    fn close_sealed(&mut self) {
-        let older = self.segments.in_use.iter().rev().skip(1);
-        let open = older.take_while(|segment| segment.append.is_some()).count();
-        for back in 0..open {
-            let at = self.segments.in_use.len() - 2 - back;
-            let sequence = self.segments.in_use[at].sequence;
-            // What waits for it, or is on its way to it, is among the latest batches until it is durable.
-            if self.is_all_durable(sequence) {
-                self.segments.in_use[at].append = None;
-            }
-        }
-    }
-
     pub(crate) fn take_completions(&mut self) {
         while let Some(completion) = self.disk.poll() {
             match completion {
@@ -549,34 +488,6 @@ impl<D: Disk> Lane<D> {
 
     pub(crate) fn check(&self) -> Result<(), Poisoned> {
         self.poisoned.clone().map_or(Ok(()), Err)
-    }
-
-    /// What the lane has done, and holds.
-    #[must_use]
-    pub fn stats(&self) -> LaneStats {
-        LaneStats {
-            syncs: self.counters.cost.syncs,
-            bytes_synced: self.counters.cost.bytes,
-            sync_nanos: self.counters.cost.nanos,
-            batches: self.counters.batches,
-            probes: self.counters.probes,
-            relaxed_batches: self.counters.relaxed_batches,
-            frames: self.counters.frames,
-            frame_bytes: self.counters.frame_bytes,
-            segments: self.segments.in_use.len(),
-            ready_segments: self.segments.ready.len(),
-            created: self.segments.preparations.created,
-            recycled: self.segments.preparations.recycled,
-            preparations: self.segments.preparations,
-            queued_bytes: self.queued_bytes,
-            buffer_bytes: self.pool.taken_bytes() + self.pool.kept_bytes(),
-            index_bytes: self.index_bytes(),
-            index_entries: self.pins.entries,
-            pinned_bytes: self.pinned_bytes(),
-            scrubbed_bytes: self.scrubbing.bytes,
-            damaged_bytes: self.scrubbing.damaged_bytes(),
-            mode: self.disk.mode(),
-        }
     }
 
     /// The disk, for its own switches and figures.

@@ -251,6 +251,20 @@ impl<D: Disk> Lane<D> {
         }
     }
 
+    /// Lets go of the ways in which segments are appended to that take no more: a file in use has one descriptor then, for reading.
+    pub(crate) fn close_sealed(&mut self) {
+        let older = self.segments.in_use.iter().rev().skip(1);
+        let open = older.take_while(|segment| segment.append.is_some()).count();
+        for back in 0..open {
+            let at = self.segments.in_use.len() - 2 - back;
+            let sequence = self.segments.in_use[at].sequence;
+            // What waits for it, or is on its way to it, is among the latest batches until it is durable.
+            if self.is_all_durable(sequence) {
+                self.segments.in_use[at].append = None;
+            }
+        }
+    }
+
     pub(crate) fn free_dead(&mut self) {
         while self.segments.in_use.front().is_some_and(|oldest| {
             oldest.dead_at.is_some_and(|at| at <= self.durable) && self.segments.in_use.len() > 1
