@@ -5,6 +5,8 @@
 //! memory: `wal/src/tests/read_faults.rs`.
 #![allow(clippy::unwrap_used, reason = "tests, whose shared functions the lint does not know as such")]
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::Waker;
 
 use raftwerk_frame::frame::{self, EntryKind};
@@ -134,6 +136,52 @@ fn forget(mounted: &Mounted) {
         if path.is_file() {
             let file = std::fs::File::open(path).unwrap();
             rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::DontNeed).unwrap();
+        }
+    }
+}
+
+/// The read of this number fails, once, counted from 0.
+struct RefusesOne(u64, Arc<AtomicU64>);
+
+impl Fate for RefusesOne {
+    fn decide(&mut self, call: Call<'_>) -> Outcome {
+        let Call::Read { .. } = call else { return Outcome::Done };
+        let is_it = self.1.fetch_add(1, Ordering::Relaxed) == self.0;
+        if is_it { Outcome::Fail(std::io::ErrorKind::Other) } else { Outcome::Done }
+    }
+}
+
+#[test]
+fn opening_and_reading_bear_every_read_that_is_refused_once() {
+    for mode in AppendMode::ALL {
+        let mounted = match Mounted::new(MemoryFiles::new()) {
+            Ok(mounted) => mounted,
+            Err(why) => {
+                eprintln!("SKIPPED, no file system of our own can be mounted: {why}");
+                return;
+            }
+        };
+        let (mut lane, ..) = open(&mounted, mode);
+        let places = fill(&mut lane);
+        drop(lane);
+        let files = mounted.files().copy();
+        drop(mounted);
+        for n in 0.. {
+            // A kernel that has nothing of it in memory.
+            let mounted = Mounted::new(files.copy()).unwrap();
+            let reads = Arc::new(AtomicU64::new(0));
+            mounted.files().decided_by(Some(Box::new(RefusesOne(n, Arc::clone(&reads)))));
+            let (lane, groups, report) = open(&mounted, mode);
+            let context = format!("{}, read {n}", mode.name());
+            assert!(report.damage.is_empty() && report.refused_pages == 0, "{context}: {report:?}");
+            assert!(groups.iter().all(|group| group.fence.is_none()), "{context}");
+            forget(&mounted);
+            for place in &places {
+                assert!(frame::parse(&lane.bytes(*place).unwrap()).is_ok(), "{context}");
+            }
+            if reads.load(Ordering::Relaxed) <= n {
+                break;
+            }
         }
     }
 }
