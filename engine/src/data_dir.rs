@@ -11,7 +11,7 @@ use std::io::{self, Write};
 use std::path::Path;
 
 use raftwerk_frame::NodeId;
-use raftwerk_wal::{Directory, OsFiles};
+use raftwerk_wal::{Directory, OsFiles, raise_open_files_limit};
 
 use crate::config::Config;
 use crate::error::OpenError;
@@ -36,6 +36,7 @@ pub(crate) fn open(config: &Config) -> Result<Directory<OsFiles>, OpenError> {
         }
         opened => opened?,
     };
+    check_open_files(config, directory.lanes());
     // With the lock held, so that nobody else is looking.
     check_owner(config).map_err(|error| match error {
         Owner::Other(found) => {
@@ -55,6 +56,24 @@ pub(crate) fn open(config: &Config) -> Result<Directory<OsFiles>, OpenError> {
         );
     }
     Ok(directory)
+}
+
+/// Descriptors that a lane takes with the default limits, about: a way to read each of 16 segments in use, two ways into the current
+/// one and those that are ready, one for a snapshot file.
+const FILES_OF_A_LANE: u64 = 24;
+/// Descriptors of everything else: connections, threads, what the embedder has open.
+const OTHER_FILES: u64 = 256;
+
+/// Raises the limit of open files, and says so where that is not enough.
+fn check_open_files(config: &Config, lanes: u16) {
+    let limit = raise_open_files_limit();
+    let wanted = u64::from(lanes) * FILES_OF_A_LANE + OTHER_FILES;
+    if limit.now.is_some_and(|now| now < wanted) {
+        tracing::warn!(node = config.node.0, limit = ?limit.now, wanted,
+            "few files may be open (RLIMIT_NOFILE): appends may have to wait for descriptors");
+    } else {
+        tracing::info!(node = config.node.0, before = ?limit.before, now = ?limit.now, "the limit of open files");
+    }
 }
 
 enum Owner {

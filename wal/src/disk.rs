@@ -12,7 +12,6 @@ use raftwerk_frame::frame::{FrameHeader, HEADER_BYTES};
 
 use crate::batch::BATCH_HEADER_BYTES;
 use crate::directory::Directory;
-use crate::map::Mapped;
 use crate::segment::SegmentHeader;
 use crate::snapshot::{BackgroundDone, SnapshotJob};
 
@@ -107,6 +106,9 @@ pub trait Files: Send + Sync + 'static {
     }
     /// Has the system forget what it holds in memory of a file that is to be written anew, if appends go past that. A wish.
     fn forget_cached(&self, _file: &Self::File) {}
+    /// Has the system forget what it holds in memory of the file and takes for written, so that it is read from the device again. What
+    /// is to be written still is kept. A wish.
+    fn drop_cached(&self, _file: &Self::File) {}
     /// Makes all that was written to the file durable.
     fn sync(&self, file: &Self::File) -> io::Result<()>;
     /// Makes the names in `dir` durable.
@@ -132,8 +134,6 @@ pub trait Files: Send + Sync + 'static {
     fn spread(&self, count: usize, task: &(dyn Fn(usize) + Sync)) {
         (0..count).for_each(task);
     }
-    /// The whole file, read-only. The caller promises not to write it until the map is released.
-    fn map(&self, file: &Self::File) -> io::Result<Mapped>;
     /// Takes the lock file, making it if need be; held until the last clone is dropped.
     /// Fails with [`io::ErrorKind::WouldBlock`] if somebody holds it.
     fn lock(&self, path: &str) -> io::Result<Self::File>;
@@ -146,7 +146,7 @@ pub struct SegmentFile<File> {
     pub append: File,
     /// For appends of any alignment, which reach the page cache and no further.
     pub cached: File,
-    /// For reads and maps.
+    /// For reads.
     pub read: File,
 }
 
@@ -212,7 +212,7 @@ pub enum SegmentJob {
         lane: u16,
         /// Its sequence number.
         sequence: u64,
-        /// Keep the file as a spare, or remove it because somebody still reads it or there are enough.
+        /// Keep the file as a spare, or remove it because there are enough.
         keep: bool,
     },
 }

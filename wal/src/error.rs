@@ -118,10 +118,8 @@ pub enum LogError {
     /// The place is not in the log (any more).
     #[error("the place is not in the log")]
     Gone,
-    /// The system refused to read. The log is not poisoned: nothing was lost by it.
-    #[error("reading the log failed: {0}")]
-    Read(Arc<str>),
-    /// What the file holds there is not what was written, however often it is read.
+    /// What the file holds there is not what was written, however often it is read; or the device refuses to read it. The lane is not
+    /// poisoned: it is damage of that place, and all else goes on.
     #[error("{file} is damaged at byte {offset}")]
     Damaged {
         /// The file, relative to the log directory.

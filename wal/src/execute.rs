@@ -199,10 +199,16 @@ fn prepare<F: Files>(
 ) -> io::Result<SegmentFile<F::File>> {
     let unfinished = unfinished_path(header.lane, header.sequence);
     let path = segment_path(header.lane, header.sequence);
-    let from = spare.unwrap_or(&unfinished);
-    if spare.is_none() {
-        drop(files.create(&unfinished, header.bytes)?);
-    }
+    let from = match spare {
+        Some(spare) => {
+            take_name_back(files, header.lane, spare, &path)?;
+            spare
+        }
+        None => {
+            drop(files.create(&unfinished, header.bytes)?);
+            &unfinished
+        }
+    };
     let filled = match spare {
         None => files.open(from, Access::Fill).and_then(|file| fill(files, &file, header.bytes)),
         Some(_) => Ok(()),
@@ -229,6 +235,16 @@ fn prepare<F: Files>(
     let read = files.open(&path, Access::Plain)?;
     let cached = if files.appends_through_cache() { append.clone() } else { read.clone() };
     Ok(SegmentFile { append, cached, read })
+}
+
+/// A try that failed late has given the spare its segment's name already: it gives it back. Durably, before anything is written, and
+/// also if that was begun by a try before this: the first page of a file that may have a segment's name is never in doubt.
+fn take_name_back<F: Files>(files: &F, lane: u16, spare: &str, path: &str) -> io::Result<()> {
+    match files.open(spare, Access::Plain) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => files.rename(path, spare)?,
+        opened => drop(opened?),
+    }
+    files.sync_dir(&lane_dir(lane))
 }
 
 /// Zeros in every block: an append then changes no metadata, which makes its sync cost one device write.

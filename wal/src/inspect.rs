@@ -9,14 +9,14 @@ use std::collections::BTreeSet;
 
 use raftwerk_frame::{EntryId, GroupId, HardState, Index, Term};
 
-use crate::directory::{self, FORMAT_VERSION};
+use crate::directory::{self, FORMAT_VERSION, Manifest};
 use crate::disk::{Files, Lsn};
 use crate::error::OpenError;
 use crate::index::{FRAME_BYTES, GROUP_BYTES};
 use crate::lane::{LaneOptions, OnDamage};
 use crate::recovery::{self, Damage, TornTail, Walk};
 use crate::salvage::in_order;
-use crate::scan::Scan;
+use crate::scan::{Scan, Which};
 use crate::survey::{BatchState, Survey};
 
 /// A log, as its files tell it.
@@ -120,7 +120,7 @@ pub struct GroupInspection {
 /// If there is no log, its manifest is damaged or of an unknown version, or the system refuses a call. Damage in a lane is
 /// no error: see [`Verdict`].
 pub fn inspect<F: Files>(files: &F) -> Result<Inspection, OpenError> {
-    let Some((lanes, log_id)) = directory::read_manifest(files)? else {
+    let Some(Manifest { lanes, log_id, .. }) = directory::read_manifest(files)? else {
         let source = std::io::ErrorKind::NotFound.into();
         return Err(OpenError::Io { file: "manifest".to_owned(), source });
     };
@@ -130,12 +130,14 @@ pub fn inspect<F: Files>(files: &F) -> Result<Inspection, OpenError> {
 
 fn inspect_lane<F: Files>(files: &F, lane: u16, log_id: u64) -> Result<LaneInspection, OpenError> {
     let names = recovery::list(files, lane)?;
-    let open = |sequence: &u64| Scan::open_damaged(files, lane, *sequence, log_id).map(|(scan, _)| scan);
+    let (on_damage, is_past_cache) = (OnDamage::Fence, false);
+    let which = |sequence: u64| Which { lane, sequence, log_id, on_damage, is_past_cache };
+    let open = |sequence: &u64| Scan::open_damaged(files, which(*sequence)).map(|(scan, _)| scan);
     let scans: Vec<_> = names.segments.iter().map(open).collect::<Result<_, _>>()?;
     let mut segments = Vec::new();
     in_order(files, &scans, |scan, survey| segments.push(inspect_segment(scan, &survey)))?;
-    let options = LaneOptions { lane, on_damage: OnDamage::Fence, ..LaneOptions::default() };
-    let (verdict, walk) = match recovery::read(files, &options, &names.segments, log_id) {
+    let options = LaneOptions { lane, on_damage, ..LaneOptions::default() };
+    let (verdict, walk) = match recovery::read(files, &options, &names.segments, log_id, is_past_cache) {
         Ok((_, mut walk)) if !walk.report.damage.is_empty() => {
             (Verdict::Damaged(std::mem::take(&mut walk.report.damage)), walk)
         }

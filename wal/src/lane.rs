@@ -15,7 +15,7 @@ use raftwerk_frame::{GroupId, Term, Time};
 use rustc_hash::FxHashMap;
 
 use crate::batch::{BATCH_HEADER_BYTES, BatchInProgress, Life};
-use crate::disk::{AppendCost, AppendMode, Completion, Disk, Files, Job, Lsn};
+use crate::disk::{AppendCost, Completion, Disk, Files, Job, Lsn};
 use crate::error::{OpenError, Poisoned};
 use crate::index::GroupLog;
 use crate::lane_scrub::Scrubbing;
@@ -23,7 +23,8 @@ use crate::pool::BufferPool;
 use crate::recovery::{self, RecoveredGroup, RecoveryReport};
 use crate::retention::Pins;
 use crate::segment::{PAGE_BYTES, SegmentHeader};
-use crate::segments::Segments;
+use crate::segments::{Segments, Shortage};
+use crate::shelf::Shelf;
 use crate::snapshot::BackgroundDone;
 
 /// The limits of a lane. All sizes in bytes.
@@ -133,53 +134,11 @@ pub struct Progress {
     pub written: Lsn,
     /// The latest batch submitted.
     pub submitted: Lsn,
-    /// No new segment can be made: entries will soon be, or are, refused.
+    /// No new segment can be made for want of space: entries will soon be, or are, refused.
     pub storage_full: bool,
-}
-
-/// What a lane has done since it was opened, and holds now.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct LaneStats {
-    /// Writes or syncs waited for.
-    pub syncs: u64,
-    /// Bytes written, padding included.
-    pub bytes_synced: u64,
-    /// Time spent writing and syncing, in nanoseconds.
-    pub sync_nanos: u64,
-    /// Batches sealed.
-    pub batches: u64,
-    /// Probes written ([`Lane::probe`]).
-    pub probes: u64,
-    /// Of these, written without a sync of their own: [`Lane::submit_relaxed`].
-    pub relaxed_batches: u64,
-    /// Frames appended, facts included.
-    pub frames: u64,
-    /// Bytes of those frames, without batch headers and padding.
-    pub frame_bytes: u64,
-    /// Segments in use, the current one included.
-    pub segments: usize,
-    /// Segments prepared for use.
-    pub ready_segments: usize,
-    /// Segments made from nothing.
-    pub created: u64,
-    /// Segments made from spares.
-    pub recycled: u64,
-    /// Bytes sealed and not yet durable.
-    pub queued_bytes: u64,
-    /// Bytes of batch buffers, in use or kept for use.
-    pub buffer_bytes: u64,
-    /// Bytes of the index, about.
-    pub index_bytes: u64,
-    /// Entries that it covers.
-    pub index_entries: u64,
-    /// Bytes of sealed segments that readers hold.
-    pub pinned_bytes: u64,
-    /// Bytes looked at for damage ([`Lane::scrub`]).
-    pub scrubbed_bytes: u64,
-    /// Bytes found damaged while the lane was open, in segments that are still in use.
-    pub damaged_bytes: u64,
-    /// How appends are written.
-    pub mode: AppendMode,
+    /// Why no new segment can be made, if none can. Where it is not the space, entries wait in memory for the next one, up to
+    /// `queue_bytes_max`. It is tried again, and ends by itself.
+    pub shortage: Option<Shortage>,
 }
 
 #[derive(Debug, Default)]
@@ -257,7 +216,7 @@ pub struct Lane<D: Disk> {
     pub(crate) pins: Pins,
     pub(crate) segments: Segments<<D::Files as Files>::File>,
     pub(crate) pool: BufferPool,
-    /// Bytes of slices of maps that somebody holds.
+    /// Bytes that readers hold of what was read from the files.
     pub(crate) pinned: Arc<AtomicU64>,
     pub(crate) building: Option<BatchInProgress>,
     /// Where the next batch, or the one being built, begins in the current segment.
@@ -300,6 +259,8 @@ pub struct Lane<D: Disk> {
     /// A probe is on its way.
     pub(crate) is_probing: bool,
     pub(crate) scrubbing: Scrubbing,
+    /// Its snapshot files; shared with the jobs on them.
+    pub(crate) shelf: Arc<Shelf>,
 }
 
 impl<D: Disk> Lane<D> {
@@ -365,6 +326,7 @@ impl<D: Disk> Lane<D> {
             counters: Counters { terms: found.terms, ..Counters::default() },
             is_probing: false,
             scrubbing: Scrubbing::default(),
+            shelf: Arc::default(),
         };
         for group in &mut found.recovered {
             lane.fence_if_hit(group, found.terms);
@@ -458,13 +420,15 @@ impl<D: Disk> Lane<D> {
         self.take_completions();
         self.check()?;
         self.free_dead();
+        self.close_sealed();
         self.prepare_ahead();
         self.forget_recent();
         Ok(Progress {
             durable: self.durable,
             written: self.written,
             submitted: self.submitted,
-            storage_full: self.segments.storage_full,
+            storage_full: self.segments.is_storage_full(),
+            shortage: self.segments.shortage,
         })
     }
 
@@ -524,33 +488,6 @@ impl<D: Disk> Lane<D> {
 
     pub(crate) fn check(&self) -> Result<(), Poisoned> {
         self.poisoned.clone().map_or(Ok(()), Err)
-    }
-
-    /// What the lane has done, and holds.
-    #[must_use]
-    pub fn stats(&self) -> LaneStats {
-        LaneStats {
-            syncs: self.counters.cost.syncs,
-            bytes_synced: self.counters.cost.bytes,
-            sync_nanos: self.counters.cost.nanos,
-            batches: self.counters.batches,
-            probes: self.counters.probes,
-            relaxed_batches: self.counters.relaxed_batches,
-            frames: self.counters.frames,
-            frame_bytes: self.counters.frame_bytes,
-            segments: self.segments.in_use.len(),
-            ready_segments: self.segments.ready.len(),
-            created: self.segments.created,
-            recycled: self.segments.recycled,
-            queued_bytes: self.queued_bytes,
-            buffer_bytes: self.pool.taken_bytes() + self.pool.kept_bytes(),
-            index_bytes: self.index_bytes(),
-            index_entries: self.pins.entries,
-            pinned_bytes: self.pinned_bytes(),
-            scrubbed_bytes: self.scrubbing.bytes,
-            damaged_bytes: self.scrubbing.damaged_bytes(),
-            mode: self.disk.mode(),
-        }
     }
 
     /// The disk, for its own switches and figures.

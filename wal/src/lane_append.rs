@@ -283,7 +283,7 @@ impl<D: Disk> Lane<D> {
         }
         let configuration = log.configuration_at(to.index).clone();
         self.snapshot(slot, to, &configuration, true);
-        if self.segments.storage_full {
+        if self.segments.is_storage_full() {
             self.carried_at = 0; // what it has left may be little enough to be moved
         }
     }

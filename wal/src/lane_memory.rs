@@ -1,7 +1,7 @@
 //! What a lane holds in memory, and what it does when that is too much ([`LaneOptions::memory_bytes`](crate::LaneOptions)).
 //!
-//! Counted are batch buffers, whoever holds them; those that the pool keeps; the index; and slices of sealed segments' maps that
-//! readers hold: their memory is the system's, but they keep files from being freed. When it gets short, in this order: the
+//! Counted are batch buffers, whoever holds them; those that the pool keeps; the index; and what readers hold
+//! of what was read from the files again. When it gets short, in this order: the
 //! latest batches are let go, and read from the files again; readers are asked to wait; entries find no room
 //! ([`Lane::room`]). Facts always do.
 //!
@@ -18,7 +18,7 @@ use crate::disk::Disk;
 use crate::index::{FRAME_BYTES, GROUP_BYTES};
 use crate::lane::Lane;
 
-/// A slice of a map, counted for as long as it is held.
+/// Bytes that were read from a file, counted for as long as they are held.
 struct Pinned {
     bytes: Bytes,
     sum: Arc<AtomicU64>,
@@ -36,7 +36,7 @@ impl Drop for Pinned {
     }
 }
 
-/// Counts a slice into `sum` until the last clone of it is dropped. One allocation.
+/// Counts bytes into `sum` until the last clone of them is dropped. One allocation.
 pub(crate) fn pinned(bytes: Bytes, sum: &Arc<AtomicU64>) -> Bytes {
     sum.fetch_add(bytes.len() as u64, Ordering::Relaxed);
     Bytes::from_owner(Pinned { bytes, sum: Arc::clone(sum) })

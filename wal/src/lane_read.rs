@@ -1,8 +1,9 @@
 //! Reading a lane: which frames cover a range, and their bytes without a copy where that is possible.
 //!
-//! Bytes come from the latest batches' own memory, from the map of a sealed segment, or, for a batch that is in the
-//! current segment but no longer in memory, from a positioned read. What comes from a file is checked again: a device
-//! may lose at any time what it gave back correctly at opening.
+//! Bytes come from the latest batches' own memory or, once those are forgotten, from a positioned read into memory of the
+//! reader's. Not from a map of the file: a page that the device refuses would end the process by a signal, at the first look or,
+//! since the system may drop a clean page whenever it wants to, at any later one. A read gives an error instead. What comes from
+//! a file is checked again: a device may lose at any time what it gave back correctly at opening.
 
 use bytes::Bytes;
 use raftwerk_frame::frame;
@@ -13,11 +14,11 @@ use crate::error::LogError;
 use crate::index::{Frames, Place};
 use crate::lane::{GroupSlot, Lane};
 use crate::lane_memory::pinned;
-use crate::segment::segment_path;
-use crate::segments::InUse;
 
-/// Less than this is copied out of a map, so that a few small slices do not keep a segment from being used again.
-const SLICE_BYTES_MIN: u32 = 1024;
+/// What is shorter is not counted while a reader holds it: counting takes an allocation of its own.
+const COUNTED_BYTES_MIN: u32 = 1024;
+/// How often a place is read before it counts as damaged: what a second look shows to be whole was a slip on the way.
+const LOOKS: usize = 2;
 
 impl<D: Disk> Lane<D> {
     /// The frames that cover `from..=to`, in order: as many as `bytes_max` holds, but at least one if there is any.
@@ -41,13 +42,14 @@ impl<D: Disk> Lane<D> {
     }
 
     /// The bytes at `place`: a frame's, or those of neighbours joined by [`Place::join`]. They stay readable and
-    /// unchanged as long as they are held; what holds a slice of a sealed segment keeps its file from reuse.
+    /// unchanged as long as they are held, whatever becomes of the file.
     ///
-    /// May block for one read if the bytes are in the current segment and older than `recent_bytes`.
+    /// Cost: a slice of memory for what is among the latest batches ([`Lane::is_recent`]); otherwise an allocation and a positioned
+    /// read of `place.bytes`, which blocks for the device where the system's cache does not have them, and their checksums.
     ///
     /// # Errors
-    /// [`LogError::Gone`] if the log holds no such place (any more), [`LogError::Read`], [`LogError::Damaged`] if what
-    /// the file holds is not what was written, [`LogError::Poisoned`].
+    /// [`LogError::Gone`] if the log holds no such place (any more), [`LogError::Damaged`] if what the file holds is not what
+    /// was written, or the device refuses to read it, [`LogError::Poisoned`].
     pub fn bytes(&self, place: Place) -> Result<Bytes, LogError> {
         self.check()?;
         let current = self.segments.current().sequence;
@@ -62,29 +64,18 @@ impl<D: Disk> Lane<D> {
         if place.end() > segment.bytes {
             return Err(LogError::Gone);
         }
-        if segment.read.is_none() {
-            return Err(LogError::Gone);
-        }
-        let is_sealed = place.segment != current && self.is_all_durable(place.segment);
-        if is_sealed {
-            let bytes = mapped(self.disk.directory().files(), segment, place)?;
-            if is_whole(&bytes) {
-                let is_slice = place.bytes >= SLICE_BYTES_MIN;
-                return Ok(if is_slice { pinned(bytes, &self.pinned) } else { bytes });
+        let file = segment.read.as_ref().ok_or(LogError::Gone)?;
+        let files = self.disk.directory().files();
+        let mut bytes = vec![0; place.bytes as usize];
+        for _ in 0..LOOKS {
+            // Whatever the reason of a refusal or of a file that is shorter now: these bytes are not to be had.
+            let read = files.read_at(file, u64::from(place.offset), &mut bytes);
+            if read.is_ok_and(|read| read == bytes.len()) && is_whole(&bytes) {
+                let is_counted = place.bytes >= COUNTED_BYTES_MIN;
+                return Ok(if is_counted { pinned(bytes.into(), &self.pinned) } else { bytes.into() });
             }
         }
-        // What a second look shows to be whole was a slip on the way, not on the device.
-        for _ in 0..2 {
-            let bytes = read(self.disk.directory().files(), segment, place)?;
-            if is_whole(&bytes) {
-                return Ok(bytes);
-            }
-        }
-        Err(LogError::Damaged {
-            file: segment_path(self.options.lane, place.segment),
-            offset: u64::from(place.offset),
-            place,
-        })
+        Err(self.damage_at(place))
     }
 
     /// Whether a place is in memory, among the latest batches: then reading it takes no more of that.
@@ -116,6 +107,12 @@ impl<D: Disk> Lane<D> {
             .rev()
             .take_while(|batch| batch.lsn > self.durable)
             .all(|batch| batch.segment != segment)
+    }
+
+    /// Whose slot it is.
+    #[must_use]
+    pub fn group(&self, slot: GroupSlot) -> GroupId {
+        self.groups.log(slot).group
     }
 
     /// The first entry still in the log; one above the last if there is none.
@@ -186,32 +183,6 @@ impl<D: Disk> Lane<D> {
     pub fn live_bytes(&self, slot: GroupSlot) -> u64 {
         self.groups.log(slot).live_bytes
     }
-}
-
-/// A slice of the segment's map, which is made if need be; a copy if it is small.
-fn mapped<F: Files>(files: &F, segment: &InUse<F::File>, place: Place) -> Result<Bytes, LogError> {
-    let file = segment.read.as_ref().ok_or(LogError::Gone)?;
-    if segment.map.get().is_none() {
-        drop(segment.map.set(files.map(file).map_err(failed)?)); // nobody else sets it in between
-    }
-    let map = segment.map.get().ok_or(LogError::Gone)?.bytes();
-    let range = place.offset as usize..place.end() as usize;
-    if range.end > map.len() {
-        return Err(LogError::Gone);
-    }
-    let is_small = place.bytes < SLICE_BYTES_MIN;
-    Ok(if is_small { Bytes::copy_from_slice(&map[range]) } else { map.slice(range) })
-}
-
-fn read<F: Files>(files: &F, segment: &InUse<F::File>, place: Place) -> Result<Bytes, LogError> {
-    let file = segment.read.as_ref().ok_or(LogError::Gone)?;
-    let mut bytes = vec![0; place.bytes as usize];
-    let read = files.read_at(file, u64::from(place.offset), &mut bytes).map_err(failed)?;
-    if read == bytes.len() { Ok(bytes.into()) } else { Err(LogError::Gone) }
-}
-
-fn failed(error: std::io::Error) -> LogError {
-    LogError::Read(error.to_string().into())
 }
 
 /// Whether these are whole frames, back to back, each as its checksums say.

@@ -36,7 +36,7 @@ impl<D: Disk> Lane<D> {
         let oldest = self.segments.in_use.front().map(|segment| segment.sequence);
         let held = oldest.filter(|oldest| *oldest != current && self.pins.has_frames(*oldest));
         let logs = self.groups.slots.iter().flatten();
-        let is_full = self.segments.storage_full;
+        let is_full = self.segments.is_storage_full();
         let is_over = self.log_bytes() > self.options.log_bytes_max || self.is_too_old() || is_full;
         let moved_max = if is_over { self.moved_bytes_max() } else { 0 };
         let holds =
@@ -84,7 +84,7 @@ impl<D: Disk> Lane<D> {
         let (log_bytes, staying) = closed.fold((0, 0), |(all, staying), segment| {
             (all + segment.bytes, staying + if segment.dead_at.is_none() { segment.bytes } else { 0 })
         });
-        let (is_old, is_full) = (self.is_too_old(), self.segments.storage_full);
+        let (is_old, is_full) = (self.is_too_old(), self.segments.is_storage_full());
         let is_over = log_bytes > self.options.log_bytes_max || is_old || is_full;
         let is_worth_it = is_old || staying > 2 * self.pins.live_bytes();
         let is_behind = self.queued_bytes >= self.options.queue_bytes_max as u64 / 2;
@@ -105,7 +105,7 @@ impl<D: Disk> Lane<D> {
             return;
         };
         let has_frames = self.pins.has_frames(oldest);
-        let is_pressed = self.is_too_old() || self.segments.storage_full;
+        let is_pressed = self.is_too_old() || self.segments.is_storage_full();
         if is_pressed && std::mem::replace(&mut self.carried_of, oldest) != oldest {
             (self.carry_from, self.carried_at) = (0, 0); // all groups are looked at for each
         }
@@ -251,16 +251,29 @@ impl<D: Disk> Lane<D> {
         }
     }
 
+    /// Lets go of the ways in which segments are appended to that take no more: a file in use has one descriptor then, for reading.
+    pub(crate) fn close_sealed(&mut self) {
+        let older = self.segments.in_use.iter().rev().skip(1);
+        let open = older.take_while(|segment| segment.append.is_some()).count();
+        for back in 0..open {
+            let at = self.segments.in_use.len() - 2 - back;
+            let sequence = self.segments.in_use[at].sequence;
+            // What waits for it, or is on its way to it, is among the latest batches until it is durable.
+            if self.is_all_durable(sequence) {
+                self.segments.in_use[at].append = None;
+            }
+        }
+    }
+
     pub(crate) fn free_dead(&mut self) {
         while self.segments.in_use.front().is_some_and(|oldest| {
             oldest.dead_at.is_some_and(|at| at <= self.durable) && self.segments.in_use.len() > 1
         }) {
             let Some(freed) = self.segments.in_use.pop_front() else { return };
             self.scrubbing.forget(freed.sequence);
-            let is_unread = freed.map.into_inner().is_none_or(crate::map::Mapped::release);
             let is_wanted =
                 self.segments.spares.len() + self.segments.retiring.len() < self.options.spare_segments;
-            let keep = is_unread && is_wanted && freed.bytes == self.options.segment_bytes;
+            let keep = is_wanted && freed.bytes == self.options.segment_bytes;
             self.segments.retiring.push_back((freed.sequence, keep));
             self.retire_next();
         }

@@ -20,7 +20,7 @@ impl<D: Disk> Lane<D> {
         let building = self.building.as_ref().map_or(0, BatchInProgress::used);
         let of_turn = self.options.batch_bytes_max.saturating_sub(self.turn_bytes + building);
         let queued = self.queued_bytes as usize + building;
-        let of_disk = if self.segments.storage_full {
+        let of_disk = if self.segments.is_storage_full() {
             self.bytes_there().saturating_sub(self.options.segment_bytes / 2 + building as u64)
         } else {
             u64::MAX
@@ -62,12 +62,12 @@ impl<D: Disk> Lane<D> {
     /// Whether entries are taken. The last half segment is not offered to them on a full disk, and half of that refused even where
     /// a turn had begun before.
     pub(crate) fn takes_entries(&self) -> bool {
-        !self.segments.storage_full || self.bytes_there() > self.options.segment_bytes / 4
+        !self.segments.is_storage_full() || self.bytes_there() > self.options.segment_bytes / 4
     }
 
     /// Whether what is alive may be written again, so that old segments go. On a full disk that takes of what is kept for facts,
     /// and leaves half of it to them.
     pub(crate) fn may_write_again(&self) -> bool {
-        !self.segments.storage_full || self.bytes_there() > self.options.segment_bytes / 8
+        !self.segments.is_storage_full() || self.bytes_there() > self.options.segment_bytes / 8
     }
 }

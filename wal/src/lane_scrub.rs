@@ -8,6 +8,7 @@
 //! What is not here: reading and checking (`scrub`), damage found at opening (`salvage`).
 
 use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
 
 use raftwerk_frame::{GroupId, Index};
 
@@ -19,6 +20,7 @@ use crate::recovery::{RecoveredGroup, told};
 use crate::scrub::{ScrubPiece, Scrubbed};
 use crate::segment::segment_path;
 use crate::snapshot::{SnapshotJob, SnapshotWork};
+use crate::snapshot_check::{CheckAt, SnapshotsChecked};
 
 /// Damaged places that are remembered at most; more in one lane is a disk that is gone.
 const PLACES_MAX: usize = 4096;
@@ -43,6 +45,8 @@ pub struct Hit {
 pub(crate) struct Scrubbing {
     /// The next segment to look at, and where in it.
     at: (u64, u64),
+    /// How far the pass over the snapshot files has come.
+    checked: CheckAt,
     /// Bytes looked at since the lane was opened.
     pub(crate) bytes: u64,
     /// Damaged places in segments that are in use: segment and offset, and how long.
@@ -106,9 +110,27 @@ impl<D: Disk> Lane<D> {
             lane,
             token,
             group,
+            shelf: Arc::clone(&self.shelf),
             work: SnapshotWork::Scrub { piece },
         }));
         true
+    }
+
+    /// Has the next of the groups' snapshot files looked at, about `bytes` bytes of them, in the background: whether the device
+    /// still gives what was written. Gives [`Checked`](crate::BackgroundOutput::Checked). One at a time. After the last file the
+    /// first follows.
+    ///
+    /// Cost: as of [`Lane::scrub`].
+    pub fn scrub_snapshots(&mut self, token: u64, bytes: u64) {
+        let (lane, group, shelf) = (self.options.lane, GroupId(0), Arc::clone(&self.shelf));
+        let work = SnapshotWork::Check { at: self.scrubbing.checked, bytes };
+        self.disk.submit(Job::Snapshot(SnapshotJob { lane, token, group, shelf, work }));
+    }
+
+    /// Takes note of how far that has come.
+    pub fn snapshots_scrubbed(&mut self, seen: &SnapshotsChecked) {
+        self.scrubbing.checked = seen.next;
+        self.scrubbing.bytes += seen.bytes;
     }
 
     /// Takes note of what was seen. Gives the damaged places that were not known yet: whom they hit, [`Lane::hit_by`] tells.
@@ -168,7 +190,7 @@ impl<D: Disk> Lane<D> {
     /// Writes all of a group's entries again, if they are few and can all be read: from memory, or from a copy in the system's
     /// cache. Whether it was done. With this turn's batch.
     pub fn write_again(&mut self, slot: GroupSlot) -> bool {
-        let is_possible = self.poisoned.is_none() && !self.segments.storage_full;
+        let is_possible = self.poisoned.is_none() && !self.segments.is_storage_full();
         is_possible && self.rewrite_entries(slot.0 as usize)
     }
 

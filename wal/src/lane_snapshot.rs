@@ -2,14 +2,17 @@
 //! end. Jobs of one lane run one after another, beside appends. Next: `snapshot_file` for what they do.
 
 use std::any::Any;
+use std::sync::Arc;
 
 use bytes::Bytes;
+use raftwerk_frame::frame::HEADER_BYTES;
 use raftwerk_frame::{Configuration, EntryId, GroupId};
 
 use crate::disk::{Disk, Job};
-use crate::error::SnapshotError;
+use crate::error::{LogError, SnapshotError};
 use crate::lane::{GroupSlot, Lane};
 use crate::peers_file::Notes;
+use crate::recovery::{RecoveredGroup, told};
 use crate::snapshot::{
     BackgroundDone, BackgroundOutput, SnapshotJob, SnapshotMeta, SnapshotReader, SnapshotSource, SnapshotWork,
 };
@@ -89,8 +92,12 @@ impl<D: Disk> Lane<D> {
     }
 
     fn submit_snapshot(&mut self, token: u64, group: GroupId, work: SnapshotWork) {
-        let lane = self.options.lane;
-        self.disk.submit(Job::Snapshot(SnapshotJob { lane, token, group, work }));
+        let job = self.snapshot_job(token, group, work);
+        self.disk.submit(Job::Snapshot(job));
+    }
+
+    fn snapshot_job(&self, token: u64, group: GroupId, work: SnapshotWork) -> SnapshotJob {
+        SnapshotJob { lane: self.options.lane, token, group, shelf: Arc::clone(&self.shelf), work }
     }
 
     /// A job on snapshot files that has ended, if any. Works on a poisoned lane too.
@@ -100,16 +107,17 @@ impl<D: Disk> Lane<D> {
     }
 
     /// Verifies the newest snapshot of the group and has `with` read its body; `None` if there is none. Blocks: for
-    /// opening only.
+    /// opening only. Cost: what the file's length takes; the directory is listed once a lane.
     ///
     /// # Errors
-    /// [`SnapshotError::Corrupt`], [`SnapshotError::Io`], also from `with`.
+    /// [`SnapshotError::Corrupt`] if it is damaged, or the device refuses to read it: that is this group's loss, and no other's, see
+    /// [`Lane::begin_bare`]. [`SnapshotError::Io`], also from `with`.
     pub fn load_latest(
         &self,
         group: GroupId,
         with: SnapshotReader,
     ) -> Result<Option<LoadedSnapshot>, SnapshotError> {
-        let job = SnapshotJob { lane: self.options.lane, token: 0, group, work: SnapshotWork::Load { with } };
+        let job = self.snapshot_job(0, group, SnapshotWork::Load { with });
         match snapshot_file::run_snapshot_job(self.disk.directory().files(), job).result {
             Ok(BackgroundOutput::Loaded { meta, value }) => Ok(Some((meta, value))),
             Ok(_) | Err(SnapshotError::Missing) => Ok(None),
@@ -125,7 +133,30 @@ impl<D: Disk> Lane<D> {
     pub fn drop_stray_snapshots(&self) -> Result<(), SnapshotError> {
         let is_there = |slot: &u32| !self.groups.log(GroupSlot(*slot)).is_removed;
         let is_known = |group| self.groups.by_id.get(&group).is_some_and(is_there);
-        snapshot_file::drop_strays(self.disk.directory().files(), self.options.lane, is_known)
+        snapshot_file::drop_strays(self.disk.directory().files(), self.options.lane, &self.shelf, is_known)
+    }
+
+    /// The group's newest snapshot, which its log goes on after, is damaged, or gone: the replica begins anew, empty, and says so. It
+    /// is bound by what it had promised: as one that joins, by how far its log had reached; and it is fenced in all terms up to now,
+    /// so that a leader that was elected without it brings it everything. A damaged file is set aside, under another name, until
+    /// there is another snapshot. Gives what its log is then. With this turn's batch, all in one. Blocks: for opening only.
+    ///
+    /// # Errors
+    /// [`LogError::Poisoned`].
+    pub fn begin_bare(&mut self, slot: GroupSlot) -> Result<RecoveredGroup, LogError> {
+        self.check()?;
+        let (group, terms) = (self.groups.log(slot).group, self.counters.terms);
+        // A file that cannot be set aside is found to be damaged once more by the next opening, which comes to the same.
+        let _ =
+            snapshot_file::set_aside(self.disk.directory().files(), self.options.lane, &self.shelf, group);
+        // The removal, the record of joining, where the log begins, the fence; and term and vote, which the caller appends.
+        self.reserve(5 * (HEADER_BYTES + 2 * size_of::<u64>()));
+        let floor = self.groups.log(slot).has_reached();
+        let place = self.write_remove(group, floor);
+        self.groups.log_mut(slot).remove(floor, place.segment, &mut self.pins);
+        self.join(slot, false);
+        self.set_fence(slot, terms);
+        Ok(told(self.groups.log(slot), true))
     }
 
     /// The newest complete snapshot of the group by its header; the body is not read. Blocks: for opening only.
@@ -133,6 +164,6 @@ impl<D: Disk> Lane<D> {
     /// # Errors
     /// [`SnapshotError::Corrupt`] if its header is damaged, [`SnapshotError::Io`].
     pub fn latest_snapshot(&self, group: GroupId) -> Result<Option<SnapshotMeta>, SnapshotError> {
-        snapshot_file::latest(self.disk.directory().files(), self.options.lane, group)
+        snapshot_file::latest(self.disk.directory().files(), self.options.lane, &self.shelf, group)
     }
 }

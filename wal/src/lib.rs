@@ -12,7 +12,7 @@
 //! 3. No byte of an earlier life of a file is ever taken for a batch.
 //! 4. A segment is freed only when nothing live is in it and what replaced its content is durable; oldest first.
 //! 5. After the first failed write nothing is called durable any more.
-//! 6. A file is never written while a slice of its map is alive.
+//! 6. Nothing that the device refuses ends the process: what is read is copied by calls that can fail, and no map is read.
 //! 7. What was lost is fenced in the log itself before anything else is said of the group.
 //! 8. Nothing is written to a page that holds something durable.
 //!
@@ -36,6 +36,7 @@ mod lane_retention;
 mod lane_room;
 mod lane_scrub;
 mod lane_snapshot;
+mod lane_stats;
 mod lane_submit;
 mod map;
 pub mod memory;
@@ -51,11 +52,14 @@ mod scan;
 mod scrub;
 mod segment;
 mod segments;
+mod shelf;
 mod snapshot;
+mod snapshot_check;
 mod snapshot_file;
 mod survey;
 #[cfg(test)]
 mod tests;
+mod twin;
 
 pub use directory::Directory;
 pub use disk::{
@@ -64,18 +68,20 @@ pub use disk::{
 pub use error::{LogError, OpenError, Poisoned, SnapshotError};
 pub use execute::{Unsynced, run_appends, run_segment_job};
 pub use index::{FrameRef, Frames, Place};
-pub use lane::{GroupSlot, Lane, LaneOptions, LaneStats, OnDamage, Progress};
+pub use lane::{GroupSlot, Lane, LaneOptions, OnDamage, Progress};
 pub use lane_append::FrameInProgress;
 pub use lane_scrub::Hit;
 pub use lane_snapshot::LoadedSnapshot;
-pub use map::Mapped;
+pub use lane_stats::LaneStats;
 pub use os_disk::{OsDisk, OsDiskOptions};
-pub use os_files::OsFiles;
+pub use os_files::{OpenFilesLimit, OsFiles, raise_open_files_limit};
 pub use peers_file::{Notes, PeerNote};
 pub use recovery::{Damage, RecoveredGroup, RecoveryReport, TornTail};
 pub use scrub::Scrubbed;
 pub use segment::SegmentHeader;
+pub use segments::{Preparations, Shortage};
 pub use snapshot::{
     BackgroundDone, BackgroundOutput, SnapshotJob, SnapshotMeta, SnapshotReader, SnapshotSource,
 };
+pub use snapshot_check::{DamagedSnapshot, SnapshotsChecked};
 pub use snapshot_file::run_snapshot_job;

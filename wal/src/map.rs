@@ -1,78 +1,40 @@
-//! IMPURE: memory-mapping sealed files, and knowing when nobody looks any more; and cutting memory into buffers: the only
-//! unsafe code of the log.
+//! IMPURE: storing to files through memory, and cutting memory into buffers: the only unsafe code of the log.
 //!
-//! Of maps there are two kinds: [`Mapped`], read-only, of sealed files, which nobody writes, cuts or extends while a
-//! slice of the map lives; and
-//! [`WritableMap`], through which appends are stored where that is the mode. It lends no slice, so that a store never changes
-//! memory that somebody looks at as if it could not change. A [`Slab`] is memory without a file. Next: `segments` for who holds a
-//! map, `pool` for who holds a slab.
+//! A [`WritableMap`] is what appends are stored through where that is the mode. It lends no slice, so that a store never changes
+//! memory that somebody looks at as if it could not change. Nothing is read through a map: see `lane_read`. A page that the device
+//! refuses ends the process by SIGBUS when it is touched, so a store touches only pages that are locked in memory; where the
+//! system does not lock them, the caller is told so, and writes by a call. A [`Slab`] is memory without a file. Next: `os_files`
+//! for who holds a map, `pool` for who holds a slab.
 #![allow(unsafe_code)] // memory mapping has no safe form
 
 use std::fs::File;
 use std::io;
-use std::ops::{Deref, DerefMut};
-use std::sync::Arc;
+use std::ops::{Deref, DerefMut, Range};
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
-use bytes::Bytes;
-use memmap2::{Advice, Mmap, MmapMut, MmapRaw};
+use memmap2::{Advice, MmapMut, MmapRaw};
 
-/// A whole file as shared bytes. Slices are cheap clones; [`Mapped::release`] tells whether any is still alive.
-#[derive(Debug)]
-pub struct Mapped {
-    bytes: Bytes,
-    alive: Arc<()>,
-}
-
-struct Owner<T> {
-    content: T,
-    _alive: Arc<()>, // dropped after `content`, so that a sole `alive` proves the content gone
-}
-
-impl<T: AsRef<[u8]>> AsRef<[u8]> for Owner<T> {
-    fn as_ref(&self) -> &[u8] {
-        self.content.as_ref()
-    }
-}
-
-impl Mapped {
-    /// Shares the bytes of `content`, which lives until the last slice is dropped.
-    pub fn new<T: AsRef<[u8]> + Send + 'static>(content: T) -> Self {
-        let alive = Arc::new(());
-        let bytes = Bytes::from_owner(Owner { content, _alive: Arc::clone(&alive) });
-        Self { bytes, alive }
-    }
-
-    /// The whole file.
-    #[must_use]
-    pub const fn bytes(&self) -> &Bytes {
-        &self.bytes
-    }
-
-    /// Lets go of the file; `true` if no slice of it is alive anywhere, so that its bytes may change.
-    #[must_use]
-    pub fn release(self) -> bool {
-        drop(self.bytes);
-        Arc::into_inner(self.alive).is_some()
-    }
-}
-
-/// Maps a whole file read-only.
-///
-/// # Errors
-/// If the system refuses, for instance for want of address space.
-pub(crate) fn map_file(file: &File) -> io::Result<Mapped> {
-    // SAFETY: the file lies in a directory that a lock file reserves for this engine, and the lane asks for a map
-    // only of sealed segments: no write to them is queued or in flight. A sealed segment is overwritten only after
-    // `Mapped::release` has proven that no slice is left; if one is left its name is removed, which keeps the mapped
-    // file as it is. Log files are fully allocated before use and never cut, so no page is missing behind the map.
-    let map = unsafe { Mmap::map(file) }?;
-    Ok(Mapped::new(map))
-}
+/// So much from where a store begins is locked in memory at once: two system calls for all stores to it.
+const WINDOW_BYTES: usize = 1 << 20;
+/// A page of the system's is at most so long on any machine that this runs on; a window is whole pages.
+const PAGE_BYTES_MAX: usize = 64 << 10;
 
 /// A file that is stored to through memory.
 #[derive(Debug)]
-pub(crate) struct WritableMap(MmapRaw);
+pub(crate) struct WritableMap {
+    map: MmapRaw,
+    /// Held by whoever stores, one thread at a time.
+    window: Mutex<Window>,
+}
+
+/// The part of a map that was last asked to be in memory.
+#[derive(Debug, Default)]
+struct Window {
+    range: Range<usize>,
+    /// It is, and stays: none of its pages has to be read again. Otherwise the system has refused.
+    is_locked: bool,
+}
 
 impl WritableMap {
     /// Maps the whole file. All of it must be allocated, or a store may end the process where the disk is full.
@@ -83,27 +45,50 @@ impl WritableMap {
         let map = MmapRaw::map_raw(file)?;
         // What is near is not read ahead: in large pieces it would be written back in large pieces.
         map.advise(Advice::Random)?;
-        Ok(Self(map))
+        Ok(Self { map, window: Mutex::default() })
     }
 
     /// How many bytes are mapped.
     pub(crate) fn len(&self) -> usize {
-        self.0.len()
+        self.map.len()
     }
 
-    /// Copies `bytes` to `at`. Not for two threads at one place of the file at a time.
+    /// Copies `bytes` to `at`. `false`, and nothing is done, where the pages there are not to be had in memory for certain: the device
+    /// refuses to read them, or the process may not lock so much (RLIMIT_MEMLOCK). Not for two threads at one place of the file
+    /// at a time.
     ///
     /// # Errors
     /// [`io::ErrorKind::InvalidInput`] beyond the end.
-    pub(crate) fn store(&self, at: usize, bytes: &[u8]) -> io::Result<()> {
-        if at.checked_add(bytes.len()).is_none_or(|end| end > self.len()) {
-            return Err(io::ErrorKind::InvalidInput.into());
+    pub(crate) fn store(&self, at: usize, bytes: &[u8]) -> io::Result<bool> {
+        let end = at.checked_add(bytes.len()).filter(|end| *end <= self.len());
+        let end = end.ok_or(io::ErrorKind::InvalidInput)?;
+        let mut window = self.window.lock().unwrap_or_else(PoisonError::into_inner);
+        if at < window.range.start || window.range.end < end {
+            self.move_to(&mut window, at, end);
+        }
+        if !window.is_locked {
+            return Ok(false);
         }
         // SAFETY: the range lies in the map, as was just checked; the map is shared and writable for as long as `self` lives;
         // `bytes` is memory of this process that the map, which lends no slice, does not overlap. No Rust reference to the
-        // mapped range exists: other maps of this file are made only when nothing is written to it any more (`map_file`).
-        unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), self.0.as_mut_ptr().add(at), bytes.len()) };
-        Ok(())
+        // mapped range exists: there is no other map of this file.
+        // No page of it is read from the device, which could end the process: they were all read, and are locked in memory.
+        unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), self.map.as_mut_ptr().add(at), bytes.len()) };
+        Ok(true)
+    }
+
+    /// Locks the pages from `at` to `end`, and some after them, in place of those that were.
+    fn move_to(&self, window: &mut Window, at: usize, end: usize) {
+        let from = at / PAGE_BYTES_MAX * PAGE_BYTES_MAX;
+        let to = end.max(from + WINDOW_BYTES).next_multiple_of(PAGE_BYTES_MAX).min(self.len());
+        let place = |range: &Range<usize>| self.map.as_mut_ptr().wrapping_add(range.start).cast();
+        let old = std::mem::replace(window, Window { range: from..to, is_locked: false });
+        if old.is_locked {
+            // SAFETY: the range lies in the map, which lives as long as `self`. No memory is given back by it.
+            let _ = unsafe { rustix::mm::munlock(place(&old.range), old.range.len()) }; // at worst it stays locked
+        }
+        // SAFETY: likewise. The system reads the pages; an error of the device is an error of this call.
+        window.is_locked = unsafe { rustix::mm::mlock(place(&window.range), window.range.len()) }.is_ok();
     }
 
     /// Makes a range durable.
@@ -111,7 +96,7 @@ impl WritableMap {
     /// # Errors
     /// If the system could not write it.
     pub(crate) fn sync(&self, at: usize, bytes: usize) -> io::Result<()> {
-        self.0.flush_range(at, bytes)
+        self.map.flush_range(at, bytes)
     }
 }
 
@@ -233,14 +218,5 @@ mod tests {
             drop(parts);
             assert!(slab.is_idle());
         }
-    }
-
-    #[test]
-    fn a_map_is_released_only_when_no_slice_is_alive() {
-        let held = Mapped::new(vec![1, 2, 3]);
-        let slice = held.bytes().slice(1..);
-        assert!(!held.release());
-        assert_eq!(slice, [2, 3][..]);
-        assert!(Mapped::new(vec![1]).release());
     }
 }

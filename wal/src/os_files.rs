@@ -7,8 +7,8 @@ use std::io::{self, IoSlice, IoSliceMut};
 use std::num::NonZero;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::thread;
 
 use memmap2::MmapMut;
@@ -16,10 +16,11 @@ use rustix::fs::{Advice, FallocateFlags, FlockOperation, OFlags};
 use rustix::io::ReadWriteFlags;
 
 use crate::disk::{Access, AppendMode, Files};
-use crate::map::{self, Mapped, WritableMap};
+use crate::map::WritableMap;
 use crate::segment::PAGE_BYTES;
 
-const PROBE: &str = "probe.tmp";
+/// Left over by versions that tried out their mode with a file of its own.
+const OLD_PROBE: &str = "probe.tmp";
 /// Bytes read at once of a file that is to be stored to.
 const CACHED_AT_ONCE_BYTES: usize = 1 << 20;
 
@@ -27,9 +28,19 @@ const CACHED_AT_ONCE_BYTES: usize = 1 << 20;
 #[derive(Clone, Debug)]
 pub struct OsFiles {
     root: Arc<Path>,
-    mode: AppendMode,
-    takes_direct: bool,
+    wanted: AppendMode,
+    /// What the directory was found to take, once it was locked. Clones share it.
+    taken: Arc<OnceLock<Taken>>,
     is_read_only: bool,
+    /// Segments that could not be mapped, and are written by calls.
+    unmapped: Arc<AtomicU64>,
+}
+
+/// What a file system takes.
+#[derive(Clone, Copy, Debug)]
+struct Taken {
+    mode: AppendMode,
+    direct: bool,
 }
 
 /// An open file, and its map if it is appended to through one.
@@ -46,51 +57,57 @@ impl From<File> for OsFile {
 }
 
 impl OsFiles {
-    /// Makes the directory if need be, and finds out whether it takes the wanted mode: where `O_DIRECT`, or a map that can be
-    /// stored to, is refused, appends are [`AppendMode::Buffered`]. [`OsFiles::mode`] tells.
+    /// Makes the directory if need be. Whether it takes the wanted mode is found out when it is locked ([`Files::lock`]), on the lock
+    /// file, which is nobody else's then: where `O_DIRECT`, or a map that can be stored to, is refused, appends are
+    /// [`AppendMode::Buffered`]. [`OsFiles::mode`] tells. A disk without a free block refuses neither.
     ///
     /// # Errors
-    /// If the directory cannot be made or written to.
+    /// If the directory cannot be made.
     pub fn new(root: impl Into<PathBuf>, wanted: AppendMode) -> io::Result<Self> {
         let root: PathBuf = root.into();
         fs::create_dir_all(&root)?;
-        let mut files = Self { root: root.into(), mode: wanted, takes_direct: true, is_read_only: false };
-        files.takes_direct = files.takes(Access::Fill)?;
-        let is_taken = match wanted {
-            AppendMode::Direct => files.takes_direct,
-            AppendMode::Buffered => true,
-            AppendMode::Mapped => files.takes(Access::Append)?,
-        };
-        if !is_taken {
-            files.mode = AppendMode::Buffered;
-        }
-        Ok(files)
+        let (taken, unmapped) = Default::default();
+        Ok(Self { root: root.into(), wanted, taken, is_read_only: false, unmapped })
     }
 
     /// Files to be looked at only: nothing below `root` is made, changed or locked, and a call that would fails.
     #[must_use]
     pub fn read_only(root: impl Into<PathBuf>) -> Self {
-        Self { root: root.into().into(), mode: AppendMode::Buffered, takes_direct: false, is_read_only: true }
+        let (taken, unmapped) = Default::default();
+        let (root, wanted) = (root.into().into(), AppendMode::Buffered);
+        Self { root, wanted, taken, is_read_only: true, unmapped }
     }
 
     fn check_writable(&self) -> io::Result<()> {
         if self.is_read_only { Err(io::ErrorKind::ReadOnlyFilesystem.into()) } else { Ok(()) }
     }
 
-    /// How appends are written.
+    /// How appends are written; how they are wanted to be, before the directory was locked.
     #[must_use]
-    pub const fn mode(&self) -> AppendMode {
-        self.mode
+    pub fn mode(&self) -> AppendMode {
+        self.taken.get().map_or(self.wanted, |taken| taken.mode)
     }
 
-    /// Whether a page can be written so.
-    fn takes(&self, access: Access) -> io::Result<bool> {
-        let page = MmapMut::map_anon(PAGE_BYTES)?;
-        drop(self.create(PROBE, PAGE_BYTES as u64)?);
-        let file = self.open(PROBE, access);
-        let taken = file.and_then(|file| self.write_at(&file, 0, &[IoSlice::new(&page)], false));
-        self.remove(PROBE)?;
-        Ok(taken.is_ok())
+    fn takes_direct(&self) -> bool {
+        !self.is_read_only && self.taken.get().is_none_or(|taken| taken.direct)
+    }
+
+    /// Segments that the system could not map, for want of maps, memory or a page that can be read, although appends are to be stored
+    /// through maps: they are written by calls.
+    #[must_use]
+    pub fn unmapped(&self) -> u64 {
+        self.unmapped.load(Ordering::Relaxed)
+    }
+
+    /// Finds out what the file system takes, with a page of a file that is nobody else's.
+    fn find_out(&self, path: &Path) -> Taken {
+        let direct = takes_direct(path);
+        let is_taken = match self.wanted {
+            AppendMode::Direct => direct,
+            AppendMode::Buffered => true,
+            AppendMode::Mapped => takes_map(path),
+        };
+        Taken { mode: if is_taken { self.wanted } else { AppendMode::Buffered }, direct }
     }
 
     fn path(&self, path: &str) -> PathBuf {
@@ -110,10 +127,10 @@ impl Files for OsFiles {
         }
         let file = OpenOptions::new().read(true).write(true).create_new(true).open(&path)?;
         if bytes > 0
-            && let Err(error) = rustix::fs::fallocate(&file, FallocateFlags::empty(), 0, bytes)
+            && let Err(error) = allocate(&file, bytes)
         {
             let _ = fs::remove_file(&path); // what was allocated would fill a full disk further
-            return Err(error.into());
+            return Err(error);
         }
         Ok(Arc::new(file.into()))
     }
@@ -123,16 +140,18 @@ impl Files for OsFiles {
         options.read(true).write(access != Access::Scan && !self.is_read_only);
         let is_direct = match access {
             Access::Scan => true,
-            Access::Fill => self.takes_direct,
-            Access::Append => self.mode == AppendMode::Direct,
+            Access::Fill => self.takes_direct(),
+            Access::Append => self.mode() == AppendMode::Direct,
             Access::Plain => false,
         };
         if is_direct {
             options.custom_flags(OFlags::DIRECT.bits() as i32);
         }
         let file = options.open(self.path(path))?;
-        let is_mapped = access == Access::Append && self.mode == AppendMode::Mapped;
-        let map = if is_mapped { Some(map_for_stores(&file)?) } else { None };
+        let is_mapped = access == Access::Append && self.mode() == AppendMode::Mapped;
+        // Out of maps, or of memory: then it is written by calls, which have the same bytes in the same place.
+        let map = if is_mapped { map_for_stores(&file).ok() } else { None };
+        self.unmapped.fetch_add(u64::from(is_mapped && map.is_none()), Ordering::Relaxed);
         Ok(Arc::new(OsFile { file, map }))
     }
 
@@ -145,10 +164,12 @@ impl Files for OsFiles {
     ) -> io::Result<()> {
         // A whole page costs less by a call than by the fault of its first store; what is synced marks its range by storing to it.
         let bytes: usize = parts.iter().map(|part| part.len()).sum();
-        if let Some(map) = file.map.as_ref().filter(|_| durable || bytes <= PAGE_BYTES) {
-            return store(map, offset, parts, durable);
+        if let Some(map) = file.map.as_ref().filter(|_| durable || bytes <= PAGE_BYTES)
+            && store(map, offset, parts, durable)?
+        {
+            return Ok(());
         }
-        let is_direct = self.mode == AppendMode::Direct;
+        let is_direct = self.mode() == AppendMode::Direct;
         let flags = if durable && is_direct { ReadWriteFlags::DSYNC } else { ReadWriteFlags::empty() };
         let mut parts = parts.to_vec();
         let mut parts = &mut parts[..];
@@ -168,13 +189,17 @@ impl Files for OsFiles {
     }
 
     fn appends_through_cache(&self) -> bool {
-        self.mode != AppendMode::Direct
+        self.mode() != AppendMode::Direct
     }
 
     fn forget_cached(&self, file: &Arc<OsFile>) {
-        if self.mode == AppendMode::Direct {
+        if self.mode() == AppendMode::Direct {
             let _ = rustix::fs::fadvise(&file.file, 0, None, Advice::DontNeed);
         }
+    }
+
+    fn drop_cached(&self, file: &Arc<OsFile>) {
+        let _ = rustix::fs::fadvise(&file.file, 0, None, Advice::DontNeed);
     }
 
     fn sync(&self, file: &Arc<OsFile>) -> io::Result<()> {
@@ -253,19 +278,72 @@ impl Files for OsFiles {
         Ok(names)
     }
 
-    fn map(&self, file: &Arc<OsFile>) -> io::Result<Mapped> {
-        map::map_file(&file.file)
-    }
-
     fn lock(&self, path: &str) -> io::Result<Arc<OsFile>> {
         self.check_writable()?;
         let file = OpenOptions::new().write(true).create(true).truncate(false).open(self.path(path))?;
         rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive)?;
+        // From here on nobody else is here.
+        self.taken.get_or_init(|| self.find_out(&self.path(path)));
+        let _ = fs::remove_file(self.path(OLD_PROBE));
         Ok(Arc::new(file.into()))
     }
 }
 
-/// All parts, one after another, through the map.
+/// Whether a page can be written past the cache; also if that is not known, since there is no room for one.
+fn takes_direct(path: &Path) -> bool {
+    let mut options = OpenOptions::new();
+    let direct = options.read(true).write(true).custom_flags(OFlags::DIRECT.bits() as i32).open(path);
+    let Ok(page) = MmapMut::map_anon(PAGE_BYTES) else { return false };
+    direct.and_then(|file| file.write_all_at(&page, 0)).map_or_else(|error| is_full(&error), |()| true)
+}
+
+/// Whether a page can be stored to through a map; also if that is not known, since there is no room for one: a segment that turns
+/// out not to take it is written by calls.
+fn takes_map(path: &Path) -> bool {
+    let mapped = || {
+        let file = OpenOptions::new().read(true).write(true).open(path)?;
+        // All of it is written before it is mapped: a store to a page without a block would end the process where the disk is full.
+        file.write_all_at(&[0; PAGE_BYTES], 0)?;
+        file.sync_data()?;
+        store(&WritableMap::of(&file)?, 0, &[IoSlice::new(&[0; PAGE_BYTES])], true)
+    };
+    mapped().map_or_else(|error| is_full(&error), |_| true)
+}
+
+fn is_full(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+}
+
+/// Gives a new file its blocks. A file system that does not do so by itself gives them when the file is filled, as it is before it is
+/// used.
+fn allocate(file: &File, bytes: u64) -> io::Result<()> {
+    match rustix::fs::fallocate(file, FallocateFlags::empty(), 0, bytes) {
+        Err(rustix::io::Errno::OPNOTSUPP | rustix::io::Errno::NOSYS) => file.set_len(bytes),
+        allocated => Ok(allocated?),
+    }
+}
+
+/// How many files a process may have open.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OpenFilesLimit {
+    /// What it was.
+    pub before: Option<u64>,
+    /// What it is now; `None`: any number.
+    pub now: Option<u64>,
+}
+
+/// Raises the process's limit of open files as far as it may be raised without rights (RLIMIT_NOFILE, from its soft to its hard
+/// limit): each segment in use takes one, the current and the next ones of each lane two. For the program that opens the log to
+/// call, since the limit is the whole process's.
+#[must_use]
+pub fn raise_open_files_limit() -> OpenFilesLimit {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let Rlimit { current: before, maximum } = getrlimit(Resource::Nofile);
+    let is_lower = before.is_some_and(|before| maximum.is_none_or(|maximum| before < maximum));
+    let raised = is_lower && setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }).is_ok();
+    OpenFilesLimit { before, now: if raised { maximum } else { before } }
+}
+
 /// Maps a file all of which is in the page cache, page by page: a store to a page that is not there waits until the device has
 /// read it, and where pages lie in large pieces a small store makes the device write a large one.
 fn map_for_stores(file: &File) -> io::Result<WritableMap> {
@@ -283,12 +361,18 @@ fn map_for_stores(file: &File) -> io::Result<WritableMap> {
     }
 }
 
-fn store(map: &WritableMap, offset: u64, parts: &[IoSlice<'_>], durable: bool) -> io::Result<()> {
+/// All parts, one after another, through the map. `false` if some could not be stored so: all are to be written by a call.
+fn store(map: &WritableMap, offset: u64, parts: &[IoSlice<'_>], durable: bool) -> io::Result<bool> {
     let from = usize::try_from(offset).map_err(|_| io::ErrorKind::InvalidInput)?;
     let mut at = from;
     for part in parts {
-        map.store(at, part)?;
+        if !map.store(at, part)? {
+            return Ok(false);
+        }
         at += part.len();
     }
-    if durable { map.sync(from, at - from) } else { Ok(()) }
+    if durable {
+        map.sync(from, at - from)?;
+    }
+    Ok(true)
 }

@@ -1,27 +1,32 @@
-//! What a node must remember of its dealings with others, besides its groups: one small file, replaced as a whole.
+//! What a node must remember of its dealings with others, besides its groups: one small file, replaced as a whole,
+//! and kept twice (`twin`).
 //!
 //! ```text
-//! peers = magic "RWPEERS\x01", count u32, support u32, entry × count, crc u32 of all before
+//! peers, peers.2 = magic "RWPEERS\x01", count u32, support u32, entry × count, crc u32 of all before
 //! entry = node u64, log u64
 //! ```
 //! `support` is in milliseconds; 0 if nothing is noted.
 //! What is not here: what is done with it; that is the engine's.
 
-use std::io::{self, IoSlice};
+use std::io;
 use std::time::Duration;
 
 use raftwerk_frame::{LogId, NodeId};
 
-use crate::disk::{Access, Files};
+use crate::disk::Files;
 use crate::error::OpenError;
+use crate::twin::{Found, Twin};
 
-const PEERS: &str = "peers";
-const PEERS_TMP: &str = "peers.tmp";
 const MAGIC: [u8; 8] = *b"RWPEERS\x01";
 const HEAD_BYTES: usize = 16;
 const ENTRY_BYTES: usize = 16;
 /// Far more than the nodes of any cluster; checked before memory is taken.
 const PEERS_MAX: usize = 1 << 16;
+const PEERS: Twin = Twin {
+    names: ["peers", "peers.2"],
+    unfinished: "peers.tmp",
+    bytes_max: (HEAD_BYTES + PEERS_MAX * ENTRY_BYTES + 4) as u64,
+};
 
 /// What is noted of a peer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -42,33 +47,34 @@ pub struct Notes {
     pub support: Duration,
 }
 
-/// What the file holds; nothing if there is none.
+/// What either copy holds; nothing if there is none. The other is written again if it is not whole: a wish, since there may be no
+/// room for it.
 pub(crate) fn read<F: Files>(files: &F) -> Result<Notes, OpenError> {
-    let file = match files.open(PEERS, Access::Plain) {
-        Ok(file) => file,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Notes::default()),
-        Err(source) => return Err(OpenError::Io { file: PEERS.to_owned(), source }),
+    let decoded = |name, bytes: &[u8]| {
+        decode(bytes).ok_or_else(|| OpenError::corrupt(name, 0, "its checksum does not match"))
     };
-    let length = files.len(&file).map_err(OpenError::io(PEERS))?;
-    if length > (HEAD_BYTES + PEERS_MAX * ENTRY_BYTES + 4) as u64 {
-        return Err(OpenError::corrupt(PEERS, 0, "it is too long"));
+    match PEERS.read(files, decoded) {
+        [Found::Whole(notes), other] => {
+            if !other.is_whole() {
+                let _ = PEERS.write_copy(files, 1, &encode(&notes));
+            }
+            Ok(notes)
+        }
+        [_, Found::Whole(notes)] => {
+            let _ = PEERS.write_copy(files, 0, &encode(&notes));
+            Ok(notes)
+        }
+        [Found::Absent, Found::Absent] => Ok(Notes::default()),
+        [Found::Bad(error), _] | [_, Found::Bad(error)] => Err(error),
     }
-    let mut bytes = vec![0; length as usize];
-    let read = files.read_at(&file, 0, &mut bytes).map_err(OpenError::io(PEERS))?;
-    bytes.truncate(read);
-    decode(&bytes).ok_or_else(|| OpenError::corrupt(PEERS, 0, "its checksum does not match"))
 }
 
-/// Replaces the file: whole and durable when it returns, or as it was.
+/// Replaces both copies: whole and durable when it returns, or as they were.
 pub(crate) fn write<F: Files>(files: &F, notes: &Notes) -> io::Result<()> {
     if notes.peers.len() > PEERS_MAX {
         return Err(io::ErrorKind::InvalidInput.into());
     }
-    let file = files.create(PEERS_TMP, 0)?;
-    files.write_at(&file, 0, &[IoSlice::new(&encode(notes))], false)?;
-    files.sync(&file)?;
-    files.rename(PEERS_TMP, PEERS)?;
-    files.sync_dir("")
+    PEERS.write(files, &encode(notes))
 }
 
 fn encode(Notes { peers, support }: &Notes) -> Vec<u8> {

@@ -29,7 +29,7 @@ use crate::lane::{Groups, LaneOptions, OnDamage};
 use crate::replay::{Loss, Replay};
 use crate::retention::Pins;
 use crate::salvage::salvage;
-use crate::scan::Scan;
+use crate::scan::{Scan, Which};
 use crate::segment::{self, PAGE_BYTES, lane_dir, segment_path, spare_path};
 use crate::segments::InUse;
 use crate::survey::Survey;
@@ -103,6 +103,10 @@ pub struct RecoveryReport {
     pub torn: Option<TornTail>,
     /// Segments that held nothing that counts.
     pub discarded_segments: usize,
+    /// Reads of single pages that the device has refused, and that counted as zeros; only with
+    /// [`OnDamage::Fence`](crate::OnDamage::Fence). Where they were durable batches, `damage` tells; but for the last ones, for which
+    /// nothing vouches: then `torn`, or nothing does.
+    pub refused_pages: u64,
     /// What was lost, in order; only with [`OnDamage::Fence`](crate::OnDamage::Fence). Stays in the report until the
     /// damaged segments are freed.
     pub damage: Vec<Damage>,
@@ -155,11 +159,9 @@ pub(crate) fn recover<F: Files>(
 ) -> Result<Recovered<F::File>, OpenError> {
     let files = directory.files();
     let names = list(files, options.lane)?;
-    let (mut scans, walk) = read(files, options, &names.segments, directory.log_id())?;
+    let (mut scans, walk) = read_durable(files, options, &names.segments, directory.log_id())?;
     let Walk { mut replay, mut report, accepted, terms, ends, claimed, .. } = walk;
-    for scan in &scans[..accepted] {
-        files.sync(&scan.file).map_err(OpenError::io(&scan.path))?;
-    }
+    report.refused_pages = scans.iter().map(Scan::refused).sum();
     report.segments = accepted;
     report.discarded_segments = scans.len() - accepted;
     report.frames = replay.frames;
@@ -190,15 +192,43 @@ pub(crate) fn recover<F: Files>(
     })
 }
 
+/// Reads the lane's segments, makes durable what counts of them, and finds out whether it is.
+///
+/// A sync that failed in an earlier life has left pages that the system's cache has, and takes for written, and the device has
+/// not. A sync now has nothing to do for them, and says that all is well. So the end of the log, for which no batch vouches that a
+/// sync has succeeded, is read from the device again; what is not there does not count. It is not written again: what was torn
+/// then could have been acknowledged.
+fn read_durable<'a, F: Files>(
+    files: &'a F,
+    options: &LaneOptions,
+    sequences: &[u64],
+    log_id: u64,
+) -> Result<(Vec<Scan<'a, F>>, Walk), OpenError> {
+    for is_past_cache in [false, true] {
+        let (scans, walk) = read(files, options, sequences, log_id, is_past_cache)?;
+        for scan in &scans[..walk.accepted] {
+            files.sync(&scan.file).map_err(OpenError::io(&scan.path))?;
+        }
+        if walk.is_on_device(&scans)? {
+            return Ok((scans, walk));
+        }
+    }
+    let (dir, what) = (lane_dir(options.lane), "the log's end is not the same each time that it is read");
+    Err(OpenError::corrupt(&dir, 0, what))
+}
+
 /// Reads the lane's segments, strictly; or, if damage is to be lived with and there is some, as `salvage` does.
 pub(crate) fn read<'a, F: Files>(
     files: &'a F,
     options: &LaneOptions,
     sequences: &[u64],
     log_id: u64,
+    is_past_cache: bool,
 ) -> Result<(Vec<Scan<'a, F>>, Walk), OpenError> {
+    let (lane, on_damage) = (options.lane, options.on_damage);
+    let which = |sequence: u64| Which { lane, sequence, log_id, on_damage, is_past_cache };
     let strictly = || {
-        let open = |sequence: &u64| Scan::open(files, options.lane, *sequence, log_id);
+        let open = |sequence: &u64| Scan::open(files, which(*sequence));
         let scans: Vec<_> = sequences.iter().map(open).collect::<Result<_, _>>()?;
         let mut walk = Walk::default();
         walk.all(files, &scans)?;
@@ -206,7 +236,7 @@ pub(crate) fn read<'a, F: Files>(
     };
     match strictly() {
         Err(refusal @ OpenError::Corrupt { .. }) if options.on_damage == OnDamage::Fence => {
-            salvage(files, options.lane, sequences, log_id, refusal)
+            salvage(files, sequences, which, refusal)
         }
         read => read,
     }
@@ -271,8 +301,8 @@ fn clear_away<F: Files>(
     }
     for sequence in &names.spares {
         let path = spare_path(lane, *sequence);
-        let file = files.open(&path, Access::Plain).map_err(OpenError::io(&path))?;
-        let bytes = files.len(&file).map_err(OpenError::io(&path))?;
+        // A file that cannot even be looked at is no loss: nothing in it counts.
+        let bytes = files.open(&path, Access::Plain).and_then(|file| files.len(&file)).unwrap_or(0);
         if bytes == options.segment_bytes && spares.len() < options.spare_segments {
             spares.push(path);
         } else {
@@ -307,6 +337,8 @@ pub(crate) struct Walk {
     pub(crate) claimed: Lsn,
     /// The number of the next batch; `None` before the first.
     expected: Option<Lsn>,
+    /// Batches that count, and that no later one claims to have been durable: the segment, and where in it.
+    unvouched: VecDeque<(u64, u64, BatchHeader)>,
     /// Segments, from the first on, with batches that count.
     pub(crate) accepted: usize,
     /// Where the log ends: in the last of them, or right at the first one's start.
@@ -394,7 +426,7 @@ impl Walk {
                 end = End { offset: batch.offset, batches: count as u64, is_torn: true };
                 break;
             }
-            self.count(header);
+            self.count(scan.header.sequence, batch.offset, header);
         }
         for frame in frames.iter().filter(|frame| u64::from(frame.offset) < end.offset) {
             if let Err(what) = self.replay.frame(scan.header.sequence, frame, &mut extras) {
@@ -407,12 +439,36 @@ impl Walk {
     }
 
     /// The batch counts.
-    pub(crate) fn count(&mut self, header: &BatchHeader) {
+    pub(crate) fn count(&mut self, sequence: u64, offset: u64, header: &BatchHeader) {
+        while self.unvouched.pop_front_if(|(_, _, before)| before.lsn <= header.durable).is_some() {}
+        self.unvouched.push_back((sequence, offset, *header));
         self.terms = self.terms.max(header.terms);
         self.report.batches += 1;
         self.report.bytes += header.padded_bytes();
         self.report.last = header.lsn;
         self.expected = Some(header.lsn.next());
+    }
+
+    /// Whether the device has the batches for which nothing vouches. Cost: they are read again, past the system's cache; usually the
+    /// last one.
+    fn is_on_device<F: Files>(&self, scans: &[Scan<'_, F>]) -> Result<bool, OpenError> {
+        let floor = scans.iter().map(|scan| scan.header.floor).max().unwrap_or_default().max(self.claimed);
+        let mut batches = self.unvouched.iter().filter(|(_, _, header)| header.lsn > floor).peekable();
+        for scan in &scans[..self.accepted] {
+            let mut reader = None;
+            while let Some((_, offset, header)) =
+                batches.next_if(|(sequence, _, _)| *sequence == scan.header.sequence)
+            {
+                let reader = reader.get_or_insert_with(|| scan.reader_past_cache());
+                let found = reader.batch_header(*offset)?;
+                if found.is_none_or(|found| found != *header)
+                    || !header.frames(reader.batch(*offset, header)?, |_, _, _| ())
+                {
+                    return Ok(false);
+                }
+            }
+        }
+        Ok(true)
     }
 
     /// The log ends at `end` of the segment at `from`. Refuses that if anything later claims there was more.

@@ -40,7 +40,7 @@ use crate::disk::{Files, Lsn};
 use crate::error::OpenError;
 use crate::recovery::{Damage, SURVEYS_MAX, Walk};
 use crate::replay::Lost;
-use crate::scan::{CUT_SHORT, Scan};
+use crate::scan::{CUT_SHORT, Scan, Which};
 use crate::segment::PAGE_BYTES;
 use crate::survey::{BatchState, Extra, Says, Survey, SurveyedBatch, SurveyedFrame};
 
@@ -92,15 +92,14 @@ impl Beginning {
 /// Recovers what is left. See the head of this file.
 pub(crate) fn salvage<'a, F: Files>(
     files: &'a F,
-    lane: u16,
     sequences: &[u64],
-    log_id: u64,
+    which: impl Fn(u64) -> Which,
     refusal: OpenError,
 ) -> Result<(Vec<Scan<'a, F>>, Walk), OpenError> {
     let mut walk = Walk::default();
     let (mut scans, mut cut) = (Vec::new(), Vec::new());
     for sequence in sequences {
-        let (scan, damage) = Scan::open_damaged(files, lane, *sequence, log_id)?;
+        let (scan, damage) = Scan::open_damaged(files, which(*sequence))?;
         cut.push(damage.as_ref().is_some_and(|damage| damage.what == CUT_SHORT));
         walk.report.damage.extend(damage);
         walk.terms = walk.terms.max(scan.header.terms);
@@ -312,7 +311,7 @@ impl Walk {
                         BatchState::Hit(of) => self.lose(scan, offset, span, HIT, Lost::Of(of.clone())),
                         BatchState::Lost => self.lose(scan, offset, span, GONE, Lost::Any),
                     }
-                    self.count(&batch.header);
+                    self.count(scan.header.sequence, offset, &batch.header);
                 }
                 for frame in frames.by_ref().take(batch.frames as usize).filter(|_| is_taken) {
                     if let Err(what) = self.replay.frame(scan.header.sequence, frame, &mut extras) {

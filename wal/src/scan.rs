@@ -1,21 +1,27 @@
 //! Reading one segment file: its first page, a batch at a place, claims of durability anywhere in the rest.
 //!
 //! Reads are large and, where the system lets them, past its page cache: a log is read once, and what is in the cache
-//! already is taken from there. What is not here: what follows from them (`survey`, `recovery`).
+//! already is taken from there. A page that the device refuses is read again by itself; if it still is, it counts as zeros where
+//! damage is to be lived with ([`OnDamage::Fence`]), so that it gets the verdict that wrong bytes get, and is an error otherwise.
+//! What is not here: what follows from them (`survey`, `recovery`).
 
 use std::io;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use raftwerk_frame::Term;
 
 use crate::batch::{ALIGN_BYTES, BATCH_HEADER_BYTES, BatchHeader, Life};
 use crate::disk::{Access, Files, Lsn};
 use crate::error::OpenError;
+use crate::lane::OnDamage;
 use crate::pool::{BufferPool, PooledBuffer};
 use crate::recovery::Damage;
 use crate::segment::{BadHeader, PAGE_BYTES, SegmentHeader, segment_path};
 
 /// Bytes read at once.
 const WINDOW_BYTES: u64 = 2 << 20;
+/// What is wrong with a first page that the device does not give.
+const REFUSED: &str = "the device refuses to read it";
 /// What is wrong with a file whose end is gone.
 pub(crate) const CUT_SHORT: &str = "the segment is cut short";
 
@@ -25,15 +31,34 @@ pub(crate) struct Scan<'a, F: Files> {
     pub(crate) file: F::File,
     pub(crate) path: String,
     pub(crate) header: SegmentHeader,
+    on_damage: OnDamage,
+    is_past_cache: bool,
+    /// Reads of single pages that the device has refused, and that counted as zeros.
+    refused: AtomicU64,
+}
+
+/// Which segment of which log, and what to do where it cannot be read.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Which {
+    pub(crate) lane: u16,
+    pub(crate) sequence: u64,
+    pub(crate) log_id: u64,
+    pub(crate) on_damage: OnDamage,
+    /// Whether what the system's cache has does not count.
+    pub(crate) is_past_cache: bool,
 }
 
 impl<'a, F: Files> Scan<'a, F> {
     /// Opens the file and checks its first page.
-    pub(crate) fn open(files: &'a F, lane: u16, sequence: u64, log_id: u64) -> Result<Self, OpenError> {
+    pub(crate) fn open(files: &'a F, which: Which) -> Result<Self, OpenError> {
+        let Which { lane, sequence, log_id, on_damage, is_past_cache } = which;
         let path = segment_path(lane, sequence);
         let file = files.open(&path, Access::Plain).map_err(OpenError::io(&path))?;
         let mut page = vec![0; PAGE_BYTES];
-        let read = files.read_at(&file, 0, &mut page).map_err(OpenError::io(&path))?;
+        let read = match files.read_at(&file, 0, &mut page).or_else(|_| files.read_at(&file, 0, &mut page)) {
+            Err(_) if on_damage == OnDamage::Fence => return Err(OpenError::corrupt(&path, 0, REFUSED)),
+            read => read.map_err(OpenError::io(&path))?,
+        };
         if read < PAGE_BYTES {
             return Err(OpenError::corrupt(&path, read as u64, CUT_SHORT));
         }
@@ -51,18 +76,14 @@ impl<'a, F: Files> Scan<'a, F> {
             let what = if bytes < header.bytes { CUT_SHORT } else { "the segment is too long" };
             return Err(OpenError::corrupt(&path, bytes.min(header.bytes), what));
         }
-        Ok(Self { files, file, path, header })
+        Ok(Self { files, file, path, header, on_damage, is_past_cache, refused: AtomicU64::new(0) })
     }
 
     /// Opens a file that may be damaged. What its first page said of its life follows from its name; what it said of others
     /// is unknown then.
-    pub(crate) fn open_damaged(
-        files: &'a F,
-        lane: u16,
-        sequence: u64,
-        log_id: u64,
-    ) -> Result<(Self, Option<Damage>), OpenError> {
-        let (path, offset, what) = match Self::open(files, lane, sequence, log_id) {
+    pub(crate) fn open_damaged(files: &'a F, which: Which) -> Result<(Self, Option<Damage>), OpenError> {
+        let Which { lane, sequence, log_id, on_damage, is_past_cache } = which;
+        let (path, offset, what) = match Self::open(files, which) {
             Ok(scan) => return Ok((scan, None)),
             Err(OpenError::Corrupt { file, offset, what, .. }) => (file, offset, what),
             Err(error) => return Err(error),
@@ -73,14 +94,26 @@ impl<'a, F: Files> Scan<'a, F> {
         let (floor, previous, terms) = (Lsn(0), 0, Term(0));
         let header = SegmentHeader { lane, sequence, log_id, bytes, floor, previous, terms };
         let damage = Damage { file: path.clone(), offset, what, groups: Vec::new() };
-        Ok((Self { files, file, path, header }, Some(damage)))
+        let refused = AtomicU64::new(u64::from(what == REFUSED));
+        Ok((Self { files, file, path, header, on_damage, is_past_cache, refused }, Some(damage)))
+    }
+
+    /// Reads of single pages that the device has refused so far.
+    pub(crate) fn refused(&self) -> u64 {
+        self.refused.load(Ordering::Relaxed)
     }
 
     /// A reader of the batches. Takes a window of memory.
     pub(crate) fn reader(&self) -> Reader<'_, 'a, F> {
         // What a system refuses to read so can still be read plainly.
         let past_cache = self.files.open(&self.path, Access::Scan).ok();
-        Reader { scan: self, past_cache, window: None, at: 0, bytes: 0 }
+        Reader { scan: self, past_cache, is_past_cache: self.is_past_cache, window: None, at: 0, bytes: 0 }
+    }
+
+    /// The same, of what the device has, whatever the cache has.
+    pub(crate) fn reader_past_cache(&self) -> Reader<'_, 'a, F> {
+        self.files.drop_cached(&self.file);
+        Reader { is_past_cache: true, ..self.reader() }
     }
 }
 
@@ -88,6 +121,8 @@ impl<'a, F: Files> Scan<'a, F> {
 pub(crate) struct Reader<'s, 'a, F: Files> {
     scan: &'s Scan<'a, F>,
     past_cache: Option<F::File>,
+    /// What is in the cache is not taken from there.
+    is_past_cache: bool,
     window: Option<(PooledBuffer, BufferPool)>,
     /// Where the window begins in the file, and how many bytes of it are there.
     at: u64,
@@ -134,20 +169,42 @@ impl<F: Files> Reader<'_, '_, F> {
 
     /// From the system's cache what is there, from the device the rest.
     fn read(&self, offset: u64, into: &mut [u8]) -> Result<(), OpenError> {
-        let Scan { files, file, path, .. } = self.scan;
-        let mut done = files.read_cached(file, offset, into).unwrap_or(0) / PAGE_BYTES * PAGE_BYTES;
+        let Scan { files, file, .. } = self.scan;
+        let cached = if self.is_past_cache { Ok(0) } else { files.read_cached(file, offset, into) };
+        let mut done = cached.unwrap_or(0) / PAGE_BYTES * PAGE_BYTES;
         if let Some(past_cache) = &self.past_cache
             && done < into.len()
         {
             done += files.read_at(past_cache, offset + done as u64, &mut into[done..]).unwrap_or(0);
         }
         if done < into.len() {
-            done +=
-                files.read_at(file, offset + done as u64, &mut into[done..]).map_err(OpenError::io(path))?;
+            // What is read here begins a page, and so does what the device has given of it.
+            let rest = &mut into[done..];
+            let read = files.read_at(file, offset + done as u64, rest);
+            if !read.is_ok_and(|read| read == rest.len()) {
+                self.read_by_page(offset + done as u64, rest)?;
+            }
         }
-        if done < into.len() {
-            let source = io::ErrorKind::UnexpectedEof.into();
-            return Err(OpenError::Io { file: path.clone(), source });
+        Ok(())
+    }
+
+    /// Each page by itself, so that a refused one costs no other.
+    fn read_by_page(&self, offset: u64, into: &mut [u8]) -> Result<(), OpenError> {
+        let Scan { files, file, path, on_damage, refused, .. } = self.scan;
+        for (number, page) in into.chunks_mut(PAGE_BYTES).enumerate() {
+            let at = offset + (number * PAGE_BYTES) as u64;
+            let mut give = |file: &F::File| match files.read_at(file, at, page) {
+                Ok(read) if read == page.len() => Ok(()),
+                Ok(_) => Err(io::ErrorKind::UnexpectedEof.into()),
+                Err(error) => Err(error),
+            };
+            let given = give(file).or_else(|error| self.past_cache.as_ref().map_or(Err(error), give));
+            let Err(source) = given else { continue };
+            if *on_damage == OnDamage::Refuse {
+                return Err(OpenError::Io { file: path.clone(), source });
+            }
+            page.fill(0);
+            refused.fetch_add(1, Ordering::Relaxed);
         }
         Ok(())
     }

@@ -3,24 +3,66 @@
 //! Sequence numbers are given to batches before the file exists: a batch whose segment is not READY waits in memory.
 //! What is not here: what keeps a segment (`retention`), how a file is made (`execute`).
 
-use std::cell::OnceCell;
 use std::collections::VecDeque;
+use std::io;
 
 use raftwerk_frame::{Term, Time};
 
 use crate::disk::{Lsn, SegmentFile, SegmentJob};
-use crate::map::Mapped;
 use crate::segment::SegmentHeader;
+
+/// Why the next segment cannot be made. A state: it is tried again, and service resumes by itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Shortage {
+    /// The disk, or the quota, is full.
+    Storage,
+    /// The process, or the system, has as many files open as it may (RLIMIT_NOFILE).
+    OpenFiles,
+    /// The system has no memory, or no more maps, for it.
+    Memory,
+    /// The system refuses it otherwise.
+    Other,
+}
+
+impl Shortage {
+    fn of(error: &io::Error) -> Self {
+        use io::ErrorKind::{OutOfMemory, QuotaExceeded, StorageFull};
+        const TOO_MANY_FILES: [i32; 2] =
+            [rustix::io::Errno::MFILE.raw_os_error(), rustix::io::Errno::NFILE.raw_os_error()];
+        match error.kind() {
+            StorageFull | QuotaExceeded => Self::Storage,
+            OutOfMemory => Self::Memory,
+            _ if error.raw_os_error().is_some_and(|code| TOO_MANY_FILES.contains(&code)) => Self::OpenFiles,
+            _ => Self::Other,
+        }
+    }
+}
+
+/// How often a segment was made ready, or could not be, since the lane was opened.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Preparations {
+    /// Made from nothing.
+    pub created: u64,
+    /// Made from spares.
+    pub recycled: u64,
+    /// Not made, for [`Shortage::Storage`].
+    pub no_storage: u64,
+    /// Not made, for [`Shortage::OpenFiles`].
+    pub no_open_files: u64,
+    /// Not made, for [`Shortage::Memory`].
+    pub no_memory: u64,
+    /// Not made, for [`Shortage::Other`].
+    pub refused: u64,
+}
 
 /// A segment that holds, or will hold, batches.
 #[derive(Debug)]
 pub(crate) struct InUse<File> {
     pub(crate) sequence: u64,
     pub(crate) bytes: u64,
-    /// For appends; only of segments of this life that are READY.
+    /// For appends; only of segments of this life that are READY, until all in them is durable and nothing more comes.
     pub(crate) append: Option<SegmentFile<File>>,
     pub(crate) read: Option<File>,
-    pub(crate) map: OnceCell<Mapped>,
     /// Where its batches end, once that is certain. Not known of one that was damaged when the lane was opened.
     pub(crate) end: Option<u64>,
     /// Since when it has been full, as far as that was noticed.
@@ -31,8 +73,8 @@ pub(crate) struct InUse<File> {
 
 impl<File> InUse<File> {
     pub(crate) fn recovered(sequence: u64, bytes: u64, read: File, end: Option<u64>) -> Self {
-        let (append, map, full_since, dead_at) = (None, OnceCell::new(), None, None);
-        Self { sequence, bytes, append, read: Some(read), map, end, full_since, dead_at }
+        let (append, full_since, dead_at) = (None, None, None);
+        Self { sequence, bytes, append, read: Some(read), end, full_since, dead_at }
     }
 }
 
@@ -46,11 +88,13 @@ pub(crate) struct Segments<File> {
     pub(crate) retiring: VecDeque<(u64, bool)>,
     /// The first of them is at the disk.
     pub(crate) is_retiring: bool,
-    pub(crate) storage_full: bool,
-    pub(crate) created: u64,
-    pub(crate) recycled: u64,
+    /// Why the next segment could not be made, until one is.
+    pub(crate) shortage: Option<Shortage>,
+    pub(crate) preparations: Preparations,
     template: SegmentHeader,
     is_preparing: bool,
+    /// The spare that the segment which is being prepared is made from.
+    spare_in_use: Option<String>,
     next_to_prepare: u64,
 }
 
@@ -63,11 +107,11 @@ impl<File: Clone> Segments<File> {
             spares,
             retiring: VecDeque::new(),
             is_retiring: false,
-            storage_full: false,
-            created: 0,
-            recycled: 0,
+            shortage: None,
+            preparations: Preparations::default(),
             template,
             is_preparing: false,
+            spare_in_use: None,
             next_to_prepare: template.sequence,
         };
         segments.push(template.sequence);
@@ -78,8 +122,8 @@ impl<File: Clone> Segments<File> {
         let append = self.ready.pop_front_if_is(sequence);
         let read = append.as_ref().map(|file| file.read.clone());
         let bytes = self.template.bytes;
-        let (map, end, full_since, dead_at) = (OnceCell::new(), None, None, None);
-        self.in_use.push_back(InUse { sequence, bytes, append, read, map, end, full_since, dead_at });
+        let (end, full_since, dead_at) = (None, None, None);
+        self.in_use.push_back(InUse { sequence, bytes, append, read, end, full_since, dead_at });
     }
 
     /// The segment that batches go to now.
@@ -115,7 +159,29 @@ impl<File: Clone> Segments<File> {
         let sequence = self.next_to_prepare;
         let previous = if sequence == self.template.sequence { self.template.previous } else { sequence - 1 };
         let header = SegmentHeader { sequence, floor, previous, terms, ..self.template };
-        Some(SegmentJob::Prepare { header, spare: self.spares.pop() })
+        let spare = self.spares.pop();
+        self.spare_in_use.clone_from(&spare);
+        Some(SegmentJob::Prepare { header, spare })
+    }
+
+    /// The disk is full, as far as the last try to make a segment has shown.
+    pub(crate) fn is_storage_full(&self) -> bool {
+        self.shortage == Some(Shortage::Storage)
+    }
+
+    /// Takes note of why a segment could not be made. Its spare is there for the next try, unless it is what is missing.
+    fn not_prepared(&mut self, error: &io::Error, spare: Option<String>) {
+        let shortage = Shortage::of(error);
+        self.shortage = Some(shortage);
+        match shortage {
+            Shortage::Storage => self.preparations.no_storage += 1,
+            Shortage::OpenFiles => self.preparations.no_open_files += 1,
+            Shortage::Memory => self.preparations.no_memory += 1,
+            Shortage::Other => self.preparations.refused += 1,
+        }
+        if error.kind() != io::ErrorKind::NotFound {
+            self.spares.extend(spare);
+        }
     }
 
     /// Takes note of a prepared segment; `true` if batches may wait for it.
@@ -126,19 +192,19 @@ impl<File: Clone> Segments<File> {
         result: std::io::Result<SegmentFile<File>>,
     ) -> bool {
         self.is_preparing = false;
+        let spare = self.spare_in_use.take();
         let file = match result {
             Ok(file) => file,
             Err(error) => {
-                use std::io::ErrorKind::{QuotaExceeded, StorageFull};
-                self.storage_full = matches!(error.kind(), StorageFull | QuotaExceeded);
+                self.not_prepared(&error, spare);
                 return false;
             }
         };
         assert!(sequence == self.next_to_prepare, "segments are prepared in order");
-        self.storage_full = false;
+        self.shortage = None;
         self.next_to_prepare += 1;
-        self.created += u64::from(!reused);
-        self.recycled += u64::from(reused);
+        self.preparations.created += u64::from(!reused);
+        self.preparations.recycled += u64::from(reused);
         match self.in_use.iter_mut().rev().find(|segment| segment.sequence == sequence) {
             Some(waited_for) => {
                 waited_for.read = Some(file.read.clone());

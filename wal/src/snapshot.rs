@@ -5,6 +5,7 @@
 use std::any::Any;
 use std::fmt;
 use std::io;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use raftwerk_frame::{Configuration, EntryId, GroupId};
@@ -12,6 +13,8 @@ use raftwerk_frame::{Configuration, EntryId, GroupId};
 use crate::error::SnapshotError;
 use crate::peers_file::Notes;
 use crate::scrub::{ScrubPiece, Scrubbed};
+use crate::shelf::Shelf;
+use crate::snapshot_check::{CheckAt, SnapshotsChecked};
 
 /// What is known of a complete snapshot file without reading its body.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -40,6 +43,7 @@ pub struct SnapshotJob {
     pub(crate) lane: u16,
     pub(crate) token: u64,
     pub(crate) group: GroupId,
+    pub(crate) shelf: Arc<Shelf>,
     pub(crate) work: SnapshotWork,
 }
 
@@ -53,6 +57,7 @@ pub(crate) enum SnapshotWork {
     Drop,
     Note { notes: Notes },
     Scrub { piece: ScrubPiece },
+    Check { at: CheckAt, bytes: u64 },
 }
 
 impl SnapshotJob {
@@ -76,6 +81,7 @@ impl fmt::Debug for SnapshotWork {
             Self::DropIncoming => f.write_str("DropIncoming"),
             Self::Drop => f.write_str("Drop"),
             Self::Scrub { piece } => write!(f, "Scrub({piece:?})"),
+            Self::Check { at, bytes } => write!(f, "Check({at:?}, {bytes})"),
             Self::Note { notes } => write!(f, "Note({} peers, {:?})", notes.peers.len(), notes.support),
         }
     }
@@ -118,6 +124,8 @@ pub enum BackgroundOutput {
     Noted,
     /// A piece of a segment was looked at for damage; `None` if the segment was freed meanwhile.
     Scrubbed(Option<Scrubbed>),
+    /// Some of the snapshot files were looked at for damage.
+    Checked(SnapshotsChecked),
 }
 
 impl fmt::Debug for BackgroundOutput {
@@ -131,6 +139,7 @@ impl fmt::Debug for BackgroundOutput {
             Self::Dropped => f.write_str("Dropped"),
             Self::Noted => f.write_str("Noted"),
             Self::Scrubbed(seen) => f.debug_tuple("Scrubbed").field(seen).finish(),
+            Self::Checked(seen) => f.debug_tuple("Checked").field(seen).finish(),
         }
     }
 }

@@ -1,7 +1,8 @@
 //! Snapshot files: their layout, and what each job on them does, call by call, over any [`Files`].
 //!
 //! ```text
-//! lane-<n>/snapshots/<group>-<index>-<term>.snap     complete, durable; `.part` an incoming one, `.tmp` being written
+//! lane-<n>/snapshots/<group>-<index>-<term>.snap     complete, durable; `.part` an incoming one, `.tmp` being written, `.damaged`
+//!                                                     one that was complete
 //! offset  size  field
 //!      0     8  magic "RWSNAP\0\1"
 //!      8     4  header_crc         CRC32 of the header from byte 12 on, and of the configuration
@@ -29,22 +30,26 @@ use crate::error::SnapshotError;
 use crate::peers_file;
 use crate::scrub;
 use crate::segment::lane_dir;
+use crate::shelf::{self, Kind, OfGroup, Shelf};
 use crate::snapshot::{BackgroundDone, BackgroundOutput, SnapshotJob, SnapshotMeta, SnapshotReader};
 use crate::snapshot::{SnapshotSource, SnapshotWork};
+use crate::snapshot_check;
 
 const MAGIC: [u8; 8] = *b"RWSNAP\0\x01";
 const HEADER_BYTES: usize = 56;
 const CONFIGURATION_BYTES_MAX: usize = 5 + 8 * Configuration::REPLICAS_MAX;
-const STEP_BYTES: usize = 256 << 10;
+pub(crate) const STEP_BYTES: usize = 256 << 10;
 /// The most a single chunk may carry.
 const CHUNK_BYTES_MAX: usize = 16 << 20;
+/// What is wrong with a file that the device does not give.
+pub(crate) const REFUSED: &str = "the device refuses to read it";
 
 type Outcome = Result<BackgroundOutput, SnapshotError>;
 
 /// Runs a job to its end.
 pub fn run_snapshot_job<F: Files>(files: &F, job: SnapshotJob) -> BackgroundDone {
-    let SnapshotJob { lane, token, group, work } = job;
-    let room = Room { files, lane, dir: format!("{}/snapshots", lane_dir(lane)), group };
+    let SnapshotJob { lane, token, group, shelf, work } = job;
+    let room = Room::of(files, lane, &shelf, group);
     // A panic in the state machine's code must not take the thread with it: the caller waits for an answer.
     let result = catch_unwind(AssertUnwindSafe(|| room.run(work)));
     BackgroundDone { token, group, result: result.unwrap_or(Err(SnapshotError::Panicked)) }
@@ -54,29 +59,43 @@ pub fn run_snapshot_job<F: Files>(files: &F, job: SnapshotJob) -> BackgroundDone
 pub(crate) fn latest<F: Files>(
     files: &F,
     lane: u16,
+    shelf: &Shelf,
     group: GroupId,
 ) -> Result<Option<SnapshotMeta>, SnapshotError> {
-    let room = Room { files, lane, dir: format!("{}/snapshots", lane_dir(lane)), group };
-    let Some(id) = room.complete()?.into_iter().max_by_key(|id| id.index) else { return Ok(None) };
-    room.open(&room.path(id, "snap")).map(|opened| Some(opened.meta))
+    let room = Room::of(files, lane, shelf, group);
+    let Some(id) = shelf.newest(files, &room.dir, group)? else { return Ok(None) };
+    room.open(&room.path(id, Kind::Complete)).map(|opened| Some(opened.meta))
+}
+
+/// Gives all complete snapshots of a group another name, under which nobody takes them for what they were.
+pub(crate) fn set_aside<F: Files>(files: &F, lane: u16, shelf: &Shelf, group: GroupId) -> io::Result<()> {
+    let room = Room::of(files, lane, shelf, group);
+    let complete = room.files_of(|kind| kind == Kind::Complete)?;
+    for (id, kind) in &complete {
+        files.rename(&room.path(*id, *kind), &room.path(*id, Kind::Damaged))?;
+        room.take(*id, *kind)?;
+        room.put(*id, Kind::Damaged)?;
+    }
+    if complete.is_empty() { Ok(()) } else { files.sync_dir(&room.dir) }
 }
 
 /// Removes the files of groups that are not known, and those that were never finished.
 pub(crate) fn drop_strays<F: Files>(
     files: &F,
     lane: u16,
+    shelf: &Shelf,
     is_known: impl Fn(GroupId) -> bool,
 ) -> Result<(), SnapshotError> {
-    let dir = format!("{}/snapshots", lane_dir(lane));
-    let names = match files.list(&dir) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-        listed => listed?,
-    };
-    for name in names {
-        let group = name.split('-').next().and_then(|group| u64::from_str_radix(group, 16).ok());
-        if !name.ends_with(".snap") || group.is_some_and(|group| !is_known(GroupId(group))) {
-            files.remove(&format!("{dir}/{name}"))?;
+    let dir = snapshots_dir(lane);
+    let all = shelf.all(files, &dir)?;
+    for (group, (id, kind)) in &all {
+        if matches!(kind, Kind::Incoming | Kind::Unfinished) || !is_known(*group) {
+            files.remove(&format!("{dir}/{}", shelf::name(*group, (*id, *kind))))?;
+            shelf.take(files, &dir, *group, (*id, *kind))?;
         }
+    }
+    if all.is_empty() {
+        return Ok(());
     }
     // A life that ended between giving a name and making it durable left one that a power cut could still take, and
     // logs will be compacted by what is found now.
@@ -85,17 +104,28 @@ pub(crate) fn drop_strays<F: Files>(
 }
 
 /// The files of one group.
-struct Room<'a, F: Files> {
-    files: &'a F,
+pub(crate) struct Room<'a, F: Files> {
+    pub(crate) files: &'a F,
     lane: u16,
-    dir: String,
-    group: GroupId,
+    pub(crate) dir: String,
+    pub(crate) group: GroupId,
+    shelf: &'a Shelf,
 }
 
 struct Opened<File> {
     file: File,
     meta: SnapshotMeta,
     body_at: u64,
+}
+
+fn snapshots_dir(lane: u16) -> String {
+    format!("{}/snapshots", lane_dir(lane))
+}
+
+impl<'a, F: Files> Room<'a, F> {
+    pub(crate) fn of(files: &'a F, lane: u16, shelf: &'a Shelf, group: GroupId) -> Self {
+        Self { files, lane, dir: snapshots_dir(lane), group, shelf }
+    }
 }
 
 impl<F: Files> Room<'_, F> {
@@ -106,8 +136,11 @@ impl<F: Files> Room<'_, F> {
             SnapshotWork::WriteChunk { id, offset, chunk } => self.write_chunk(id, offset, &chunk),
             SnapshotWork::Finish { id, bytes } => self.finish(id, bytes),
             SnapshotWork::Load { with } => self.load(with),
-            SnapshotWork::DropIncoming => self.drop_where(|name| name.ends_with(".part")),
+            SnapshotWork::DropIncoming => self.drop_where(|kind| kind == Kind::Incoming),
             SnapshotWork::Drop => self.drop_where(|_| true),
+            SnapshotWork::Check { at, bytes } => Ok(BackgroundOutput::Checked(snapshot_check::check(
+                self.files, self.lane, self.shelf, at, bytes,
+            )?)),
             SnapshotWork::Scrub { piece } => {
                 Ok(BackgroundOutput::Scrubbed(scrub::scrub(self.files, self.lane, &piece)?))
             }
@@ -117,27 +150,36 @@ impl<F: Files> Room<'_, F> {
         }
     }
 
-    fn path(&self, id: EntryId, kind: &str) -> String {
-        format!("{}/{}", self.dir, name(self.group, id, kind))
+    pub(crate) fn path(&self, id: EntryId, kind: Kind) -> String {
+        format!("{}/{}", self.dir, shelf::name(self.group, (id, kind)))
     }
 
-    /// The group's file names.
-    fn names(&self) -> io::Result<Vec<String>> {
-        let names = match self.files.list(&self.dir) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
-            listed => listed?,
-        };
-        let ours = format!("{:016x}-", self.group.0);
-        Ok(names.into_iter().filter(|name| name.starts_with(&ours)).collect())
+    /// The group's files of some kinds.
+    fn files_of(&self, is_wanted: impl Fn(Kind) -> bool) -> io::Result<OfGroup> {
+        let mut files = self.shelf.of(self.files, &self.dir, self.group)?;
+        files.retain(|(_, kind)| is_wanted(*kind));
+        Ok(files)
     }
 
-    fn complete(&self) -> io::Result<Vec<EntryId>> {
-        Ok(self.names()?.iter().filter_map(|name| id_of(name)).collect())
+    fn put(&self, id: EntryId, kind: Kind) -> io::Result<()> {
+        self.shelf.put(self.files, &self.dir, self.group, (id, kind))
+    }
+
+    fn take(&self, id: EntryId, kind: Kind) -> io::Result<()> {
+        self.shelf.take(self.files, &self.dir, self.group, (id, kind))
+    }
+
+    fn remove(&self, id: EntryId, kind: Kind) -> io::Result<()> {
+        match self.files.remove(&self.path(id, kind)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            _ => self.take(id, kind),
+        }
     }
 
     fn save(&self, id: EntryId, configuration: Configuration, source: SnapshotSource) -> Outcome {
         self.files.create_dir(&self.dir)?;
-        let path = self.path(id, "tmp");
+        let path = self.path(id, Kind::Unfinished);
+        self.put(id, Kind::Unfinished)?;
         let file = self.files.create(&path, 0)?;
         let head_bytes = encode(self.group, id, &configuration, 0, 0).len() as u64;
         let mut writer = BodyWriter {
@@ -149,25 +191,31 @@ impl<F: Files> Room<'_, F> {
         };
         let written = source(&mut writer).and_then(|()| writer.flush());
         if let Err(error) = written {
-            let _ = self.files.remove(&path); // a leftover is replaced by the next attempt
+            let _ = self.remove(id, Kind::Unfinished); // a leftover is replaced by the next attempt
             return Err(error.into());
         }
         let (bytes, crc) = (writer.at, writer.crc.finalize());
         let head = encode(self.group, id, &configuration, bytes - head_bytes, crc);
         self.files.write_at(&file, 0, &[IoSlice::new(&head)], false)?;
-        self.make_complete(&file, &path, id)?;
+        self.make_complete(&file, Kind::Unfinished, id)?;
         let group = self.group;
         Ok(BackgroundOutput::Saved(SnapshotMeta { group, id, configuration, bytes, crc }))
     }
 
-    fn make_complete(&self, file: &F::File, from: &str, id: EntryId) -> io::Result<()> {
-        self.files.sync(file)?;
-        self.files.rename(from, &self.path(id, "snap"))?;
+    fn make_complete(&self, file: &F::File, from: Kind, id: EntryId) -> io::Result<()> {
+        if let Err(error) = self.files.sync(file) {
+            // What the cache has of it now, and takes for written, the device may not have: nobody is to find it and go on with it.
+            let _ = self.remove(id, from);
+            return Err(error);
+        }
+        self.files.rename(&self.path(id, from), &self.path(id, Kind::Complete))?;
+        self.take(id, from)?;
+        self.put(id, Kind::Complete)?;
         self.files.sync_dir(&self.dir)?;
         self.files.sync_dir(self.dir.trim_end_matches("/snapshots"))?; // the first time, the directory is new
-        for older in self.complete()? {
-            if older.index < id.index {
-                self.files.remove(&self.path(older, "snap"))?;
+        for (older, kind) in self.files_of(|kind| matches!(kind, Kind::Complete | Kind::Damaged))? {
+            if older.index < id.index || kind == Kind::Damaged {
+                self.remove(older, kind)?;
             }
         }
         Ok(())
@@ -181,7 +229,7 @@ impl<F: Files> Room<'_, F> {
             _ => error.into(),
         })?;
         let mut head = [0; HEADER_BYTES + CONFIGURATION_BYTES_MAX];
-        let read = self.files.read_at(&file, 0, &mut head)?;
+        let read = self.files.read_at(&file, 0, &mut head).map_err(|_| corrupt(0, REFUSED))?;
         let (mut meta, body_at) = decode(&head[..read]).map_err(|(offset, what)| corrupt(offset, what))?;
         let bytes = self.files.len(&file)?;
         if bytes != meta.bytes {
@@ -197,11 +245,14 @@ impl<F: Files> Room<'_, F> {
     fn verify(&self, opened: &Opened<F::File>, path: &str) -> Result<(), SnapshotError> {
         let mut reader =
             BodyReader { files: self.files, file: &opened.file, at: opened.body_at, end: opened.meta.bytes };
-        let (mut crc, mut step) = (Hasher::new(), vec![0; STEP_BYTES]);
+        let step_bytes = (opened.meta.bytes - opened.body_at).clamp(1, STEP_BYTES as u64) as usize;
+        let (mut crc, mut step) = (Hasher::new(), vec![0; step_bytes]);
         loop {
-            match reader.read(&mut step)? {
-                0 => break,
-                read => crc.update(&step[..read]),
+            let (offset, what) = (reader.at, REFUSED);
+            match reader.read(&mut step) {
+                Ok(0) => break,
+                Ok(read) => crc.update(&step[..read]),
+                Err(_) => return Err(SnapshotError::Corrupt { file: path.to_owned(), offset, what }),
             }
         }
         if reader.at == reader.end && crc.finalize() == opened.meta.crc {
@@ -213,9 +264,11 @@ impl<F: Files> Room<'_, F> {
 
     fn read_chunk(&self, id: EntryId, offset: u64, bytes: usize) -> Outcome {
         let file =
-            self.files.open(&self.path(id, "snap"), Access::Plain).map_err(|error| match error.kind() {
-                io::ErrorKind::NotFound => SnapshotError::Missing,
-                _ => error.into(),
+            self.files.open(&self.path(id, Kind::Complete), Access::Plain).map_err(|error| {
+                match error.kind() {
+                    io::ErrorKind::NotFound => SnapshotError::Missing,
+                    _ => error.into(),
+                }
             })?;
         let left = self.files.len(&file)?.saturating_sub(offset);
         let mut chunk = vec![0; bytes.min(CHUNK_BYTES_MAX).min(usize::try_from(left).unwrap_or(usize::MAX))];
@@ -225,13 +278,14 @@ impl<F: Files> Room<'_, F> {
     }
 
     fn write_chunk(&self, id: EntryId, offset: u64, chunk: &Bytes) -> Outcome {
-        let path = self.path(id, "part");
+        let path = self.path(id, Kind::Incoming);
         let file = if offset == 0 {
             self.files.create_dir(&self.dir)?;
             // A transfer that begins takes the place of an earlier one: at most one such file of a group takes room.
-            for name in self.names()?.iter().filter(|name| name.ends_with(".part")) {
-                self.files.remove(&format!("{}/{name}", self.dir))?;
+            for (id, kind) in self.files_of(|kind| kind == Kind::Incoming)? {
+                self.remove(id, kind)?;
             }
+            self.put(id, Kind::Incoming)?;
             self.files.create(&path, 0)?
         } else {
             match self.files.open(&path, Access::Plain) {
@@ -250,50 +304,39 @@ impl<F: Files> Room<'_, F> {
     }
 
     fn finish(&self, id: EntryId, bytes: u64) -> Outcome {
-        let part = self.path(id, "part");
+        let part = self.path(id, Kind::Incoming);
         let opened = self.open(&part)?;
         if opened.meta.bytes != bytes || opened.meta.id != id {
             return Err(SnapshotError::Unexpected);
         }
         self.verify(&opened, &part)?;
-        self.make_complete(&opened.file, &part, id)?;
+        self.make_complete(&opened.file, Kind::Incoming, id)?;
         Ok(BackgroundOutput::Finished(opened.meta))
     }
 
     fn load(&self, with: SnapshotReader) -> Outcome {
-        let newest = self.complete()?.into_iter().max_by_key(|id| id.index).ok_or(SnapshotError::Missing)?;
-        let path = self.path(newest, "snap");
+        let newest = self.shelf.newest(self.files, &self.dir, self.group)?.ok_or(SnapshotError::Missing)?;
+        let path = self.path(newest, Kind::Complete);
         let opened = self.open(&path)?;
         self.verify(&opened, &path)?;
         let Opened { file, meta, body_at } = opened;
         let body = BodyReader { files: self.files, file: &file, at: body_at, end: meta.bytes };
-        let mut body = io::BufReader::with_capacity(STEP_BYTES, body);
+        let step_bytes = (meta.bytes - body_at).clamp(1, STEP_BYTES as u64) as usize;
+        let mut body = io::BufReader::with_capacity(step_bytes, body);
         let value = with(&mut body, &meta)?;
         Ok(BackgroundOutput::Loaded { meta, value })
     }
 
-    fn drop_where(&self, is_dropped: impl Fn(&str) -> bool) -> Outcome {
-        let names: Vec<String> = self.names()?.into_iter().filter(|name| is_dropped(name)).collect();
-        for name in &names {
-            self.files.remove(&format!("{}/{name}", self.dir))?;
+    fn drop_where(&self, is_dropped: impl Fn(Kind) -> bool) -> Outcome {
+        let dropped = self.files_of(is_dropped)?;
+        for (id, kind) in &dropped {
+            self.remove(*id, *kind)?;
         }
-        if !names.is_empty() {
+        if !dropped.is_empty() {
             self.files.sync_dir(&self.dir)?;
         }
         Ok(BackgroundOutput::Dropped)
     }
-}
-
-fn name(group: GroupId, id: EntryId, kind: &str) -> String {
-    format!("{:016x}-{:016x}-{:016x}.{kind}", group.0, id.index.0, id.term.0)
-}
-
-/// The id in the name of a complete snapshot.
-fn id_of(name: &str) -> Option<EntryId> {
-    let mut parts = name.strip_suffix(".snap")?.split('-').skip(1);
-    let mut number = || u64::from_str_radix(parts.next()?, 16).ok();
-    let index = Index(number()?);
-    Some(EntryId::new(Term(number()?), index))
 }
 
 fn encode(
@@ -321,7 +364,7 @@ fn encode(
 }
 
 /// Reads the head of a file; gives what it says and where the body begins, or where and why it is bad.
-fn decode(head: &[u8]) -> Result<(SnapshotMeta, u64), (u64, &'static str)> {
+pub(crate) fn decode(head: &[u8]) -> Result<(SnapshotMeta, u64), (u64, &'static str)> {
     if head.len() < HEADER_BYTES {
         return Err((head.len() as u64, "the header is cut short"));
     }

@@ -7,11 +7,13 @@
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::Waker;
 
 use raftwerk_frame::frame::{self, Entries, EntryKind};
 use raftwerk_frame::{EntryId, GroupId, Index, Term};
-use raftwerk_wal::memory::{MemoryFiles, SectorFate, StepDisk};
+use raftwerk_wal::memory::{Call, Fate, MemoryFiles, Outcome, SectorFate, StepDisk};
 use raftwerk_wal::{AppendMode, Directory, Disk, Lane, LaneOptions, Lsn, OsDisk, OsDiskOptions, OsFiles};
 
 mod forgetful;
@@ -36,6 +38,11 @@ fn options() -> LaneOptions {
         recent_bytes: 0,
         ..LaneOptions::default()
     }
+}
+
+/// Opens the log again, in place, as a process that is started anew; the machine goes on.
+fn open_again(mounted: &Mounted, mode: AppendMode) -> Lane<OsDisk> {
+    open(mounted, mode, true)
 }
 
 fn open(mounted: &Mounted, mode: AppendMode, sync: bool) -> Lane<OsDisk> {
@@ -165,4 +172,66 @@ fn only_what_is_synced_is_there_after_a_power_cut() {
     file.write_all_at(b"unsynced, and longer", 0).unwrap();
     assert_eq!(std::fs::read(mounted.path().join("file")).unwrap(), b"unsynced, and longer");
     assert_eq!(left().content("file").unwrap(), b"synced");
+}
+
+/// The next write or sync of a segment's fails, and so does nothing else.
+struct FailsNext(Arc<AtomicBool>);
+
+impl Fate for FailsNext {
+    fn decide(&mut self, call: Call<'_>) -> Outcome {
+        let is_it = matches!(call, Call::Sync(_) | Call::Write { durable: true, .. });
+        let fails = is_it && self.0.swap(false, Ordering::SeqCst);
+        if fails { Outcome::FailStale(std::io::ErrorKind::Other) } else { Outcome::Done }
+    }
+}
+
+fn append(lane: &mut Lane<OsDisk>, index: u64, is_relaxed: bool) -> Result<(), String> {
+    let slot = lane.attach(GroupId(1));
+    let bytes = payload(index);
+    let mut frame = lane.begin_frame(slot, EntryId::new(Term(1), Index(index)), bytes.len() + 4).unwrap();
+    if is_relaxed {
+        frame.relax();
+    }
+    assert!(frame.push(EntryKind::Payload, &bytes) && frame.finish().is_some());
+    let sentence = |error: &dyn std::fmt::Display| error.to_string();
+    if is_relaxed {
+        lane.submit_relaxed().map_err(|error| sentence(&error))?;
+        lane.sync().map_err(|error| sentence(&error))?;
+    }
+    let last = lane.submit().map_err(|error| sentence(&error))?.unwrap_or(lane.last_appended());
+    while lane.poll().map_err(|error| sentence(&error))?.durable < last {
+        std::thread::yield_now();
+    }
+    Ok(())
+}
+
+/// A page whose sync failed is clean, and in the cache: whoever reads finds it there, and another sync says that all is well.
+#[test]
+fn what_is_called_durable_after_a_failed_sync_is_on_the_device() {
+    for (mode, is_relaxed) in AppendMode::ALL.into_iter().flat_map(|mode| [(mode, false), (mode, true)]) {
+        let context = format!("{} {}", mode.name(), if is_relaxed { "relaxed" } else { "synced" });
+        let Some(mounted) = mounted(MemoryFiles::new()) else { return };
+        let mut lane = open(&mounted, mode, true);
+        for index in 1..=3 {
+            append(&mut lane, index, is_relaxed).unwrap();
+        }
+        let fails = Arc::new(AtomicBool::new(true));
+        mounted.files().decided_by(Some(Box::new(FailsNext(Arc::clone(&fails)))));
+        assert!(append(&mut lane, 4, is_relaxed).is_err(), "{context}");
+        assert!(!fails.load(Ordering::SeqCst), "{context}");
+        drop(lane);
+        let mut lane = open_again(&mounted, mode);
+        let reached = reach(&mut lane);
+        let left = |files: MemoryFiles| {
+            let directory = Directory::open(files, 1, 7).unwrap();
+            reach(&mut Lane::open(StepDisk::new(directory), options()).unwrap().0)
+        };
+        assert_eq!(
+            left(mounted.power_cut(|_, _| SectorFate::Old)),
+            reached,
+            "{context}: it is not on the device"
+        );
+        append(&mut lane, reached + 1, is_relaxed).unwrap();
+        assert_eq!(left(mounted.power_cut(|_, _| SectorFate::Old)), reached + 1, "{context}");
+    }
 }

@@ -94,3 +94,71 @@ fn fills_and_heals(path: &Path, mode: AppendMode) {
     assert_eq!((lane.last(slot), lane.compacted(slot)), (Index(last + 3), id(last + 2, 2)), "{mode:?}");
     assert_eq!(lane.latest_hard_state(slot).term, Term(2));
 }
+
+/// Another program fills the disk, to the last block.
+fn fill_up(path: &Path) {
+    use std::io::Write;
+    let mut file = std::fs::File::create(path.join("ballast")).unwrap();
+    for piece in [1 << 20, 4096, 1] {
+        while file.write_all(&vec![1; piece]).is_ok() {}
+        file.sync_all().unwrap();
+    }
+    let full = std::fs::write(path.join("one-more"), vec![1; 4096]);
+    assert_eq!(full.unwrap_err().kind(), std::io::ErrorKind::StorageFull);
+}
+
+#[test]
+fn a_log_on_a_disk_without_a_free_block_opens_and_goes_on_in_its_spares() {
+    for mode in AppendMode::ALL {
+        let small = match Small::mount() {
+            Ok(small) => small,
+            Err(why) => {
+                eprintln!("SKIPPED, no small disk can be had: {why}");
+                return;
+            }
+        };
+        let path = small.path().join("log");
+        let mut lane = open(&path, mode);
+        let slot = lane.attach(GroupId(1));
+        let payload = vec![7; 64 << 10];
+        let mut last = 0;
+        let mut write = |lane: &mut Lane<OsDisk>| {
+            let slot = lane.attach(GroupId(1));
+            let mut frame = lane.begin_frame(slot, id(last + 1, 1), payload.len() + 4).unwrap();
+            assert!(frame.push(EntryKind::Payload, &payload) && frame.finish().is_some());
+            last += 1;
+            settle(lane);
+            last
+        };
+        // Some segments are freed, and kept as spares.
+        for _ in 0..100 {
+            let last = write(&mut lane);
+            lane.compact(slot, id(last, 1));
+        }
+        while std::fs::read_dir(path.join("lane-0"))
+            .unwrap()
+            .flatten()
+            .all(|entry| !entry.file_name().into_string().unwrap().starts_with("spare-"))
+        {
+            write(&mut lane);
+            lane.poll().unwrap();
+        }
+        drop(lane);
+        fill_up(&small.path());
+        for life in 0..2 {
+            let mut lane = open(&path, mode);
+            assert_eq!(lane.stats().mode, mode, "a full disk refuses no mode");
+            let before = lane.stats().recycled;
+            let last = write(&mut lane);
+            assert!(lane.stats().recycled > before, "{mode:?}, life {life}: it is written to a spare");
+            let slot = lane.attach(GroupId(1));
+            assert_eq!(lane.last(slot), Index(last));
+            lane.compact(slot, id(last, 1));
+            settle(&mut lane);
+        }
+        // Two copies of small files are no reason not to open, either: there is no room to mend one.
+        std::fs::remove_file(path.join("manifest")).unwrap();
+        fill_up(&small.path());
+        drop(open(&path, mode));
+    }
+}

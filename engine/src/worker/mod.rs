@@ -179,6 +179,8 @@ pub(crate) struct Worker<D: Disk> {
     replies: Replies,
     is_poisoned: bool,
     is_full: bool,
+    /// Why no segment can be made, as it was said last.
+    segment_shortage: Option<raftwerk_wal::Shortage>,
     /// When groups are to be checkpointed again because of that.
     press_at: Time,
     is_closing: bool,
@@ -240,6 +242,20 @@ impl<D: Disk> Worker<D> {
         }
     }
 
+    /// Says once why no segment can be made, and once that one can again.
+    fn take_segment_shortage(&mut self, shortage: Option<raftwerk_wal::Shortage>) {
+        if std::mem::replace(&mut self.segment_shortage, shortage) == shortage {
+            return;
+        }
+        let (node, worker) = (self.settings.node.0, self.settings.worker);
+        match shortage {
+            Some(why) => {
+                tracing::error!(node, worker, ?why, "no segment of the log can be made: it is tried again")
+            }
+            None => tracing::info!(node, worker, "segments of the log can be made again"),
+        }
+    }
+
     /// Step 1: batches that became durable.
     fn take_completions(&mut self) {
         if self.is_poisoned {
@@ -249,6 +265,7 @@ impl<D: Disk> Worker<D> {
             Ok(progress) => {
                 self.durable = progress.durable;
                 self.is_full = progress.storage_full;
+                self.take_segment_shortage(progress.shortage);
                 self.take_written(progress.written);
             }
             Err(poisoned) => return self.poison(&poisoned),

@@ -9,7 +9,7 @@ use raftwerk_frame::{
 };
 use raftwerk_net::Transport;
 use raftwerk_raft as raft;
-use raftwerk_wal::{Disk, Lane, LaneOptions, Lsn, RecoveredGroup, SnapshotMeta};
+use raftwerk_wal::{Disk, Lane, LaneOptions, Lsn, RecoveredGroup, SnapshotError, SnapshotMeta};
 use rustc_hash::FxHashMap;
 
 use super::abstention::Abstention;
@@ -207,6 +207,7 @@ impl<D: Disk> Worker<D> {
             replies: Replies::default(),
             is_poisoned: false,
             is_full: false,
+            segment_shortage: None,
             press_at: Time(0),
             is_closing: false,
         };
@@ -234,6 +235,9 @@ impl<D: Disk> Worker<D> {
         let (checkpoint, machine) = match self.lane.load_latest(group, Box::new(restore)) {
             Ok(Some((meta, machine))) => (Some(meta), Some(as_machine(machine))),
             Ok(None) => (None, None),
+            Err(error @ SnapshotError::Corrupt { .. }) if self.lane.lives_with_damage() => {
+                return self.reopen_bare(slot, &error.to_string());
+            }
             Err(error) => return Err(damaged(error.to_string())),
         };
         // Damage may have taken the record that says so; a log without its beginning and without a checkpoint says it, too.
@@ -249,9 +253,11 @@ impl<D: Disk> Worker<D> {
         let checkpointed = checkpoint.as_ref().map_or(begins_at, |meta| meta.id);
         if checkpointed.index < recovered.compacted.index {
             let compacted = recovered.compacted;
-            return Err(damaged(format!(
-                "the log starts after {compacted}, its checkpoint is at {checkpointed}"
-            )));
+            let what = format!("the log starts after {compacted}, its checkpoint is at {checkpointed}");
+            if self.lane.lives_with_damage() {
+                return self.reopen_bare(slot, &what);
+            }
+            return Err(damaged(what));
         }
         if let Some(meta) = &checkpoint {
             self.finish_install(slot, &mut recovered, meta);
@@ -261,6 +267,18 @@ impl<D: Disk> Worker<D> {
             self.quarantine(slot, what);
         }
         Ok(())
+    }
+
+    /// Brings a replica back whose checkpoint is lost: empty, fenced, and bound by what it had promised. Its leader brings it
+    /// everything, as one that joins; all other groups go on.
+    fn reopen_bare(&mut self, slot: raftwerk_wal::GroupSlot, what: &str) -> Result<(), OpenError> {
+        let recovered = self.lane.begin_bare(slot);
+        let group = self.lane.group(slot);
+        tracing::error!(node = self.settings.node.0, %group, "the checkpoint is lost: {what}");
+        let recovered =
+            recovered.map_err(|error| OpenError::Checkpoint { group, what: error.to_string() })?;
+        let machine = Some(self.machines.create(group));
+        self.revive(slot, recovered, Index(0), false, machine, None)
     }
 
     /// A replica as its log has it, with a machine that has seen everything up to `applied`.

@@ -34,6 +34,7 @@ mod founding;
 mod full;
 mod leading;
 mod loss;
+mod lost_checkpoint;
 mod memory;
 mod quarantine;
 mod reads;

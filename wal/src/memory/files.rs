@@ -6,7 +6,6 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::inode::{Inode, SectorFate};
 use crate::disk::{Access, Files};
-use crate::map::Mapped;
 
 /// A call that is about to be made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,7 +31,7 @@ pub enum Call<'a> {
     Rename(&'a str, &'a str),
     /// A name goes.
     Remove(&'a str),
-    /// Bytes are read, or mapped.
+    /// Bytes are read.
     Read {
         /// The file, by its first name.
         path: &'a str,
@@ -50,6 +49,9 @@ pub enum Outcome {
     Done,
     /// It fails. A write may have reached the device all the same: its sectors are there, unsynced.
     Fail(io::ErrorKind),
+    /// A write or sync fails, and what was to reach the device did not, and counts as clean: it can be read from the cache until that
+    /// forgets it ([`Files::drop_cached`]), and a later sync has nothing to do. So does Linux. Any other call just fails.
+    FailStale(io::ErrorKind),
     /// It succeeds, but nothing happens.
     Lost,
     /// A write succeeds, but somewhere else in the file.
@@ -79,6 +81,8 @@ struct State {
     capacity: Option<u64>,
     /// Calls that change something, so far.
     changes: u64,
+    /// Directories listed so far.
+    listings: u64,
     fault: Option<Fault>,
     fate: Option<Box<dyn Fate>>,
 }
@@ -94,6 +98,8 @@ struct Fault {
 #[derive(Clone, Debug)]
 pub struct MemoryFile {
     inode: Arc<Mutex<Inode>>,
+    /// It is read past the cache.
+    is_past_cache: bool,
     _lock: Option<Arc<Lock>>,
 }
 
@@ -126,7 +132,7 @@ fn held<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 impl MemoryFile {
     fn new(inode: Inode) -> Self {
-        Self { inode: Arc::new(Mutex::new(inode)), _lock: None }
+        Self { inode: Arc::new(Mutex::new(inode)), is_past_cache: false, _lock: None }
     }
 }
 
@@ -143,6 +149,9 @@ impl State {
     fn decide(&mut self, call: Call<'_>) -> io::Result<Outcome> {
         match self.fate.as_mut().map_or(Outcome::Done, |fate| fate.decide(call)) {
             Outcome::Fail(kind) => Err(kind.into()),
+            Outcome::FailStale(kind) if !matches!(call, Call::Write { .. } | Call::Sync(_)) => {
+                Err(kind.into())
+            }
             outcome => Ok(outcome),
         }
     }
@@ -185,6 +194,12 @@ impl MemoryFiles {
         held(&self.0).changes
     }
 
+    /// Directories listed so far.
+    #[must_use]
+    pub fn listings(&self) -> u64 {
+        held(&self.0).listings
+    }
+
     /// Makes the `n`th changing call from now on (the next is 1), and the `more` after it, fail.
     pub fn fail_change(&self, n: u64, more: u64, kind: io::ErrorKind) {
         let mut state = held(&self.0);
@@ -219,6 +234,12 @@ impl MemoryFiles {
     /// Flips bits of one byte of a file, as on a device that forgets; `false` if there is no such byte.
     pub fn rot(&self, path: &str, offset: u64, bits: u8) -> bool {
         self.find(path).is_ok_and(|file| held(&file.inode).rot(offset as usize, bits))
+    }
+
+    /// Flips bits of one byte of the device's, of which the cache has a copy that is whole still; `false` if there is no such byte, or
+    /// it was not synced.
+    pub fn rot_below_cache(&self, path: &str, offset: u64, bits: u8) -> bool {
+        self.find(path).is_ok_and(|file| held(&file.inode).rot_below_cache(offset as usize, bits))
     }
 
     /// Replaces bytes of a file, durably, behind everybody's back. Bytes beyond its end are left out.
@@ -266,7 +287,14 @@ impl MemoryFiles {
     /// A copy of everything, as after a clean end.
     #[must_use]
     pub fn copy(&self) -> Self {
-        self.image(false, &mut |_, _| SectorFate::New)
+        let state = held(&self.0);
+        let mut copy = State { dirs: state.dirs.clone(), capacity: state.capacity, ..State::default() };
+        for (path, file) in &state.names {
+            let file = MemoryFile::new(held(&file.inode).copied(path));
+            copy.names.insert(path.clone(), file.clone());
+            copy.durable_names.insert(path.clone(), file);
+        }
+        Self(Arc::new(Mutex::new(copy)))
     }
 
     /// What a power cut now would leave, as other files. Every unsynced sector is asked for its fate, by path and
@@ -321,8 +349,8 @@ impl Files for MemoryFiles {
         Ok(file)
     }
 
-    fn open(&self, path: &str, _access: Access) -> io::Result<MemoryFile> {
-        self.find(path)
+    fn open(&self, path: &str, access: Access) -> io::Result<MemoryFile> {
+        Ok(MemoryFile { is_past_cache: access == Access::Scan, ..self.find(path)? })
     }
 
     fn write_at(
@@ -343,6 +371,11 @@ impl Files for MemoryFiles {
         let mut inode = held(&file.inode);
         match outcome {
             Ok(Outcome::Lost) => {}
+            Ok(Outcome::FailStale(kind)) => {
+                inode.write(offset as usize, parts);
+                inode.fail_sync();
+                return Err(kind.into());
+            }
             Ok(Outcome::Misdirected(other)) if other as usize + bytes <= length => {
                 inode.write_durable(other as usize, parts);
             }
@@ -359,8 +392,13 @@ impl Files for MemoryFiles {
     fn sync(&self, file: &MemoryFile) -> io::Result<()> {
         let mut state = held(&self.0);
         let mut inode = held(&file.inode);
-        if state.change(Call::Sync(&inode.path))? != Outcome::Lost {
-            inode.sync();
+        match state.change(Call::Sync(&inode.path))? {
+            Outcome::Lost => {}
+            Outcome::FailStale(kind) => {
+                inode.fail_sync();
+                return Err(kind.into());
+            }
+            _ => inode.sync(),
         }
         Ok(())
     }
@@ -409,13 +447,21 @@ impl Files for MemoryFiles {
         let mut state = held(&self.0);
         let inode = held(&file.inode);
         let outcome = state.decide(Call::Read { path: &inode.path, offset, bytes: into.len() })?;
-        let rest = inode.live.get(offset as usize..).unwrap_or_default();
-        let read = rest.len().min(into.len());
-        into[..read].copy_from_slice(&rest[..read]);
+        let read = inode.read(offset as usize, into, file.is_past_cache);
         if let Outcome::Flipped(bit) = outcome {
             flip(&mut into[..read], bit);
         }
         Ok(read)
+    }
+
+    fn read_cached(&self, file: &MemoryFile, offset: u64, into: &mut [u8]) -> io::Result<usize> {
+        // Where the cache has nothing that the device has not, it makes no difference which of them is read.
+        let inode = held(&file.inode);
+        Ok(if inode.is_stale() { inode.read(offset as usize, into, false) } else { 0 })
+    }
+
+    fn drop_cached(&self, file: &MemoryFile) {
+        held(&file.inode).drop_cached();
     }
 
     fn len(&self, file: &MemoryFile) -> io::Result<u64> {
@@ -423,24 +469,13 @@ impl Files for MemoryFiles {
     }
 
     fn list(&self, dir: &str) -> io::Result<Vec<String>> {
-        let state = held(&self.0);
+        let mut state = held(&self.0);
+        state.listings += 1;
         if !state.dirs.contains(dir) {
             return Err(io::ErrorKind::NotFound.into());
         }
         let paths = state.names.keys().filter(|path| parent(path) == dir);
         Ok(paths.map(|path| path[dir.len() + 1..].to_owned()).collect())
-    }
-
-    fn map(&self, file: &MemoryFile) -> io::Result<Mapped> {
-        let mut state = held(&self.0);
-        let inode = held(&file.inode);
-        let mut bytes = inode.live.clone();
-        if let Outcome::Flipped(bit) =
-            state.decide(Call::Read { path: &inode.path, offset: 0, bytes: bytes.len() })?
-        {
-            flip(&mut bytes, bit);
-        }
-        Ok(Mapped::new(bytes))
     }
 
     fn lock(&self, path: &str) -> io::Result<MemoryFile> {

@@ -29,6 +29,9 @@ pub(super) struct Inode {
     durable_bytes: usize,
     /// Sectors written since the last sync, with what was durable there. Those beyond `durable_bytes` hold zeros.
     unsynced: BTreeMap<usize, Box<Sector>>,
+    /// Clean sectors of which the device has something else than the cache: a sync failed, or the device has lost what it had. With
+    /// what it has.
+    stale: BTreeMap<usize, Box<Sector>>,
     /// Sectors from `durable_bytes` on were never synced; those below this may have been written.
     grown: bool,
 }
@@ -37,7 +40,7 @@ impl Inode {
     /// A file whose bytes are all durable.
     pub(super) fn durable(path: &str, live: Vec<u8>) -> Self {
         let durable_bytes = live.len();
-        Self { path: path.to_owned(), live, durable_bytes, unsynced: BTreeMap::new(), grown: false }
+        Self { path: path.to_owned(), live, durable_bytes, ..Self::default() }
     }
 
     /// A new file of so many zeros, of which nothing is durable.
@@ -52,6 +55,9 @@ impl Inode {
         for sector in at / SECTOR_BYTES..durable_end.div_ceil(SECTOR_BYTES) {
             let from = sector * SECTOR_BYTES;
             self.unsynced.entry(sector).or_insert_with(|| {
+                if let Some(old) = self.stale.remove(&sector) {
+                    return old;
+                }
                 let mut old = Box::new([0; SECTOR_BYTES]);
                 let there = &self.live[from..self.durable_bytes.min(from + SECTOR_BYTES)];
                 old[..there.len()].copy_from_slice(there);
@@ -65,6 +71,8 @@ impl Inode {
     /// Writes what is durable at once. What else is unsynced stays so.
     pub(super) fn write_durable(&mut self, at: usize, parts: &[IoSlice<'_>]) {
         let end = at + parts.iter().map(|part| part.len()).sum::<usize>();
+        let covered = at / SECTOR_BYTES..end.div_ceil(SECTOR_BYTES);
+        self.stale.retain(|sector, _| !covered.contains(sector));
         if end > self.durable_bytes || !self.unsynced.is_empty() {
             // Rare: a durable write over unsynced ones. The device is given all of it.
             self.put(at, end, parts);
@@ -90,6 +98,58 @@ impl Inode {
         self.grown = false;
     }
 
+    /// A sync has failed: what was to be written counts as clean from now on, and the device does not have it.
+    pub(super) fn fail_sync(&mut self) {
+        self.stale.append(&mut self.unsynced);
+    }
+
+    /// The cache forgets what is clean: from now on the file is what the device has.
+    pub(super) fn drop_cached(&mut self) {
+        for (sector, old) in std::mem::take(&mut self.stale) {
+            lay_over(&mut self.live, 0, sector, &old);
+        }
+    }
+
+    /// Whether the cache has something that the device has not, and takes for clean.
+    pub(super) fn is_stale(&self) -> bool {
+        !self.stale.is_empty()
+    }
+
+    /// As many bytes from `at` on as there are: from the cache, or past it.
+    pub(super) fn read(&self, at: usize, into: &mut [u8], is_past_cache: bool) -> usize {
+        let rest = self.live.get(at..).unwrap_or_default();
+        let read = rest.len().min(into.len());
+        into[..read].copy_from_slice(&rest[..read]);
+        for (sector, old) in self.stale.iter().filter(|_| is_past_cache) {
+            lay_over(&mut into[..read], at, *sector, old);
+        }
+        read
+    }
+
+    /// The same file, cache and all.
+    pub(super) fn copied(&self, path: &str) -> Self {
+        let mut copy = Self::durable(path, self.live.clone());
+        copy.stale.clone_from(&self.stale);
+        copy
+    }
+
+    /// Turns a byte of the device's into another, below a cache that has it still.
+    pub(super) fn rot_below_cache(&mut self, at: usize, bits: u8) -> bool {
+        let sector = at / SECTOR_BYTES;
+        if at >= self.live.len() || self.unsynced.contains_key(&sector) {
+            return false;
+        }
+        let from = sector * SECTOR_BYTES;
+        let there = &self.live[from..self.live.len().min(from + SECTOR_BYTES)];
+        let old = self.stale.entry(sector).or_insert_with(|| {
+            let mut old = Box::new([0; SECTOR_BYTES]);
+            old[..there.len()].copy_from_slice(there);
+            old
+        });
+        old[at - from] ^= bits;
+        true
+    }
+
     /// Turns a durable byte into another, as a device does that loses its charge.
     pub(super) fn rot(&mut self, at: usize, bits: u8) -> bool {
         let byte = self.live.get_mut(at);
@@ -100,6 +160,9 @@ impl Inode {
     /// the file ends before it.
     pub(super) fn survived(&self, fate: &mut dyn FnMut(usize) -> SectorFate) -> Vec<u8> {
         let mut bytes = self.live.clone();
+        for (sector, old) in &self.stale {
+            lay_over(&mut bytes, 0, *sector, old);
+        }
         for (&sector, old) in &self.unsynced {
             let from = sector * SECTOR_BYTES;
             let to = bytes.len().min(from + SECTOR_BYTES);
@@ -132,5 +195,15 @@ impl Inode {
             from = to;
         }
         bytes.truncate(end);
+    }
+}
+
+/// Puts a sector where it belongs in bytes that begin at `at` of the file.
+fn lay_over(bytes: &mut [u8], at: usize, sector: usize, content: &Sector) {
+    let from = (sector * SECTOR_BYTES).max(at);
+    let to = ((sector + 1) * SECTOR_BYTES).min(at + bytes.len());
+    if from < to {
+        let of = from % SECTOR_BYTES;
+        bytes[from - at..to - at].copy_from_slice(&content[of..of + (to - from)]);
     }
 }

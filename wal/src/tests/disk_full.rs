@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::LogError;
+use crate::memory::{Call, Fate, Outcome};
 
 #[test]
 fn entries_are_refused_facts_go_through_and_service_resumes() {
@@ -123,4 +124,60 @@ fn the_queue_is_bounded_while_the_device_is_behind() {
     settle(&mut lane);
     assert_eq!(lane.stats().queued_bytes, 0);
     assert_eq!(story(&lane, slot).entries.len() as u64, last);
+}
+
+/// The call of this number from now on fails.
+struct FailsCall(u64);
+
+impl Fate for FailsCall {
+    fn decide(&mut self, call: Call<'_>) -> Outcome {
+        if matches!(call, Call::Read { .. }) {
+            return Outcome::Done;
+        }
+        self.0 = self.0.wrapping_sub(1);
+        if self.0 == 0 { Outcome::Fail(std::io::ErrorKind::Other) } else { Outcome::Done }
+    }
+}
+
+#[test]
+fn a_spare_is_used_after_a_try_to_use_it_has_failed_anywhere() {
+    for n in 1..=6 {
+        let files = MemoryFiles::new();
+        let (mut lane, ..) = open_in(&files, LaneOptions { spare_segments: 4, ..small() }).unwrap();
+        let slot = lane.attach(GroupId(1));
+        for index in 1..=40 {
+            append(&mut lane, slot, id(index, 1), 1, 3000);
+            settle(&mut lane);
+        }
+        // Several segments are freed at once.
+        lane.compact(slot, id(40, 1));
+        for _ in 0..9 {
+            settle(&mut lane);
+            lane.poll().unwrap();
+        }
+        assert!(lane.segments.spares.len() >= 2, "{:?}", lane.stats());
+        // From here on there is no room for another file, and one call of the next preparation fails.
+        files.limit(Some(files.used()));
+        let (used, created) = (files.used(), lane.stats().created);
+        drop(lane);
+        let (mut lane, ..) =
+            open_in(&files, LaneOptions { spare_segments: 4, ready_segments: 1, ..small() }).unwrap();
+        lane.disk_mut().runs_by_itself = false;
+        files.decided_by(Some(Box::new(FailsCall(n))));
+        assert!(lane.disk_mut().run_background());
+        lane.take_completions();
+        files.decided_by(None);
+        let has_failed = lane.segments.shortage.is_some();
+        assert!(has_failed == (n <= 5), "call {n}: directory, write, sync, rename, directory");
+        assert_eq!(lane.stats().preparations.refused, u64::from(has_failed));
+        lane.disk_mut().runs_by_itself = true;
+        let slot = lane.attach(GroupId(1));
+        let last = lane.last(slot).0;
+        append(&mut lane, slot, id(last + 1, 1), 1, 3000);
+        settle(&mut lane);
+        lane.poll().unwrap();
+        assert_eq!(lane.segments.shortage, None, "call {n}");
+        assert!(lane.stats().recycled > 0 && lane.stats().created == 0 && created > 0, "call {n}");
+        assert!(files.used() <= used, "call {n}: no file was made");
+    }
 }

@@ -154,7 +154,7 @@ struct Seen {
 
 #[test]
 fn the_lives_go_through_torn_batches_unacknowledged_ones_and_used_files() {
-    let all = (0..60).map(|seed| lives(seed * 0x9E37_79B9, 6));
+    let all = (0..90).map(|seed| lives(seed * 0x9E37_79B9, 6));
     let sum = all.fold(Seen::default(), |sum, seen| Seen {
         torn: sum.torn + seen.torn,
         unclaimed: sum.unclaimed + seen.unclaimed,

@@ -72,7 +72,7 @@ fn a_file_system_that_may_refuse_direct_appends_still_takes_a_log() {
 }
 
 #[test]
-fn bytes_come_from_the_batch_then_the_file_then_the_map_and_stay_the_same() {
+fn bytes_come_from_the_batch_then_from_the_file_and_stay_the_same() {
     for mode in AppendMode::ALL {
         let dir = tempfile::tempdir_in(env!("CARGO_MANIFEST_DIR")).unwrap();
         let (mut lane, ..) = open_os(dir.path(), mode, LaneOptions { recent_bytes: 0, ..small() });
@@ -85,7 +85,6 @@ fn bytes_come_from_the_batch_then_the_file_then_the_map_and_stay_the_same() {
         assert!(lane.recent.is_empty() && lane.stats().segments > 3);
         let story = story(&lane, slot);
         assert_eq!(story.entries[&295], (1, payload(295, 1, 200)));
-        assert!(lane.segments.in_use.iter().any(|segment| segment.map.get().is_some()));
     }
 }
 
@@ -297,8 +296,10 @@ fn a_directory_belongs_to_one_engine_and_keeps_its_lane_count() {
 fn a_newer_format_is_refused_by_its_number() {
     let files = MemoryFiles::new();
     drop(open(&files));
-    let mut manifest = files.content("manifest").unwrap();
-    manifest[8] = 9;
-    files.put("manifest", manifest);
+    for copy in ["manifest", "manifest.2"] {
+        let mut manifest = files.content(copy).unwrap();
+        manifest[8] = 9;
+        files.put(copy, manifest);
+    }
     assert!(matches!(open_in(&files, small()), Err(OpenError::Version { found: 9, known: 4, .. })));
 }

@@ -156,10 +156,10 @@ fn entries_are_written_again_where_a_copy_is_whole_and_lost_where_there_is_none(
     lane.compact(slot, id(14, 1)); // the rest is little enough to be written again
     settle(&mut lane);
     let frame = lane.read(slot, Index(19), Index(19), 1).unwrap()[0];
-    // Read once: the map has a copy that the device's later rot does not reach.
+    // The cache has a copy that the device's rot does not reach.
     assert!(lane.bytes(frame.place).is_ok());
     let path = segment_path(0, frame.place.segment);
-    assert!(files.rot(&path, u64::from(frame.place.offset) + 60, 1));
+    assert!(files.rot_below_cache(&path, u64::from(frame.place.offset) + 60, 1));
     let found = pass(&mut lane, 1 << 20);
     assert_eq!(found.iter().flat_map(|place| hit(&lane, *place)).collect::<Vec<_>>(), [(1, 19, 20)]);
     assert!(lane.write_again(slot));

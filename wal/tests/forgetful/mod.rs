@@ -3,7 +3,8 @@
 //! What the kernel has been told to write and not to sync is there for whoever reads, and gone, sector by sector, after
 //! [`Mounted::power_cut`]; so are names whose directory was not synced. What the kernel keeps in its page cache never gets here.
 //! It has what a log needs: two levels of folders, no links, no cutting of files. Sizes and names only the kernel changes, so it
-//! may remember them.
+//! may remember them; and contents, also over a file's closing: a page whose sync has failed is there for whoever reads, until the
+//! kernel forgets it.
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
@@ -15,7 +16,7 @@ use std::time::{Duration, UNIX_EPOCH};
 use fuser::{
     BackgroundSession, BsdFileFlags, Config, Errno, FileAttr, FileHandle, FileType, Filesystem, FopenFlags,
     Generation, INodeNo, LockOwner, MountOption, OpenFlags, RenameFlags, ReplyAttr, ReplyCreate, ReplyData,
-    ReplyDirectory, ReplyEmpty, ReplyEntry, ReplyWrite, Request, TimeOrNow, WriteFlags,
+    ReplyDirectory, ReplyEmpty, ReplyEntry, ReplyOpen, ReplyWrite, Request, TimeOrNow, WriteFlags,
 };
 use raftwerk_wal::memory::{MemoryFile, MemoryFiles, SectorFate};
 use raftwerk_wal::{Access, Files};
@@ -45,6 +46,12 @@ impl Mounted {
         self.dir.path()
     }
 
+    /// The files below it.
+    pub(crate) fn files(&self) -> &MemoryFiles {
+        &self.files
+    }
+
+    #[allow(dead_code, reason = "not every program that shares this cuts the power")]
     /// What would be left if the power were cut now.
     pub(crate) fn power_cut(&self, fate: impl FnMut(&str, usize) -> SectorFate) -> MemoryFiles {
         self.files.after_power_cut(fate)
@@ -73,7 +80,8 @@ impl Nodes {
             {
                 nodes.add(dir, Node::Folder(dir.to_owned()));
             }
-            if let Ok(file) = files.open(&path, Access::Plain) {
+            // What the kernel does not have, the device is asked for.
+            if let Ok(file) = files.open(&path, Access::Scan) {
                 nodes.add(&path, Node::File(file));
             }
         }
@@ -155,7 +163,8 @@ impl Layer {
                 self.files.create_dir(&path)?;
                 Node::Folder(path.clone())
             } else {
-                Node::File(self.files.create(&path, 0)?)
+                self.files.create(&path, 0)?;
+                Node::File(self.files.open(&path, Access::Scan)?)
             };
             nodes.add(&path, node)
         };
@@ -272,7 +281,16 @@ impl Filesystem for Layer {
 
     fn create(&self, _: &Request, parent: INodeNo, name: &OsStr, _: u32, _: u32, _: i32, reply: ReplyCreate) {
         match self.make(parent, name, false) {
-            Ok(made) => reply.created(&TTL, &made, Generation(0), FileHandle(0), FopenFlags::empty()),
+            Ok(made) => {
+                reply.created(&TTL, &made, Generation(0), FileHandle(0), FopenFlags::FOPEN_KEEP_CACHE)
+            }
+            Err(error) => reply.error(error),
+        }
+    }
+
+    fn open(&self, _: &Request, number: INodeNo, _: OpenFlags, reply: ReplyOpen) {
+        match self.node(number) {
+            Ok(_) => reply.opened(FileHandle(0), FopenFlags::FOPEN_KEEP_CACHE),
             Err(error) => reply.error(error),
         }
     }

@@ -69,7 +69,7 @@ fn few_entries_are_written_again_where_a_copy_is_whole() {
     node.turn(2 * TIMEOUT);
     node.settle();
     let path = first_segment(&files);
-    // A second group fills the segment; the first has little in it, and a map of it is in memory.
+    // A second group fills the segment; the first has little in it, and the cache has what is in it.
     node.write(b"little").unwrap();
     let founders = Configuration::of_voters([NodeId(1)]);
     let _made = node.order(|reply| Order::Found { group: GroupId(2), founders, reply });
@@ -85,7 +85,7 @@ fn few_entries_are_written_again_where_a_copy_is_whole() {
     let last = node.worker.lane.last(slot);
     let place = node.worker.lane.read(slot, last, last, 1).unwrap()[0].place;
     assert!(node.worker.lane.bytes(place).is_ok());
-    assert!(files.rot(&path, u64::from(place.offset) + 50, 1));
+    assert!(files.rot_below_cache(&path, u64::from(place.offset) + 50, 1));
     node.worker.settings.scrub_bytes_per_second = RATE;
     node.pass(8 * TIMEOUT);
     let moved = node.worker.lane.read(slot, last, last, 1).unwrap()[0].place;
