@@ -1,5 +1,6 @@
 //! A worker comes to life: the log is recovered, and every replica in it stands where it stood.
 
+use std::any::Any;
 use std::io::Read;
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,7 +17,7 @@ use super::abstention::Abstention;
 use super::quarantine::{new_machine, split};
 use super::replica::{Promise, Replica};
 use super::ship::{Outboxes, Sender};
-use super::snapshots::{Transfers, as_machine, restore_machine};
+use super::snapshots::{Transfers, as_restored, restore_machine};
 use super::{Held, TurnLimits, Worker};
 use crate::dispatch::Dispatch;
 use crate::error::OpenError;
@@ -231,9 +232,12 @@ impl<D: Disk> Worker<D> {
         let damaged = |what: String| OpenError::Checkpoint { group, what };
         let slot = self.lane.attach(group);
         let machines = Arc::clone(&self.machines);
-        let restore = move |image: &mut dyn Read, _: &SnapshotMeta| restore_machine(&*machines, group, image);
-        let (checkpoint, machine) = match self.lane.load_latest(group, Box::new(restore)) {
-            Ok(Some((meta, machine))) => (Some(meta), Some(as_machine(machine))),
+        // The file is verified before: what is not taken is the machine's doing, and its replica's loss.
+        let restore = move |image: &mut dyn Read, _: &SnapshotMeta| {
+            Ok(Box::new(restore_machine(&*machines, group, image)) as Box<dyn Any + Send>)
+        };
+        let (checkpoint, restored) = match self.lane.load_latest(group, Box::new(restore)) {
+            Ok(Some((meta, restored))) => (Some(meta), Some(as_restored(restored))),
             Ok(None) => (None, None),
             Err(error @ SnapshotError::Corrupt { .. }) if self.lane.lives_with_damage() => {
                 return self.reopen_bare(slot, &error.to_string());
@@ -247,7 +251,7 @@ impl<D: Disk> Worker<D> {
         if is_witness && !self.lane.is_witness(slot) {
             self.lane.begin_as_witness(slot);
         }
-        let made = machine.map(Ok).or_else(|| (!is_witness).then(|| new_machine(&*self.machines, group)));
+        let made = restored.or_else(|| (!is_witness).then(|| new_machine(&*self.machines, group)));
         let (machine, panicked) = split(made);
         let begins_at = if is_witness { recovered.compacted } else { EntryId::default() };
         let checkpointed = checkpoint.as_ref().map_or(begins_at, |meta| meta.id);
@@ -277,8 +281,12 @@ impl<D: Disk> Worker<D> {
         tracing::error!(node = self.settings.node.0, %group, "the checkpoint is lost: {what}");
         let recovered =
             recovered.map_err(|error| OpenError::Checkpoint { group, what: error.to_string() })?;
-        let machine = Some(self.machines.create(group));
-        self.revive(slot, recovered, Index(0), false, machine, None)
+        let (machine, panicked) = split(Some(new_machine(&*self.machines, group)));
+        self.revive(slot, recovered, Index(0), false, machine, None)?;
+        if let Some(what) = panicked {
+            self.quarantine(slot, what);
+        }
+        Ok(())
     }
 
     /// A replica as its log has it, with a machine that has seen everything up to `applied`.

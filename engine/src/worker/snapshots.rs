@@ -107,6 +107,13 @@ pub(super) fn as_machine(machine: Box<dyn Any + Send>) -> Box<dyn StateMachine> 
     *machine.unwrap_or_else(|_| unreachable!("restore_machine makes a machine"))
 }
 
+/// What an attempt with [`restore_machine`] came to.
+pub(super) fn as_restored(attempt: Box<dyn Any + Send>) -> Result<Box<dyn StateMachine>, String> {
+    let attempt: Result<Box<io::Result<Box<dyn Any + Send>>>, _> = attempt.downcast();
+    let attempt = *attempt.unwrap_or_else(|_| unreachable!("it is told what became of the attempt"));
+    attempt.map(as_machine).map_err(|error| error.to_string())
+}
+
 impl<D: Disk> Worker<D> {
     /// Takes a checkpoint if the group's log has grown enough; not while a peer is being sent the present one.
     pub(super) fn maybe_checkpoint(&mut self, slot: GroupSlot) {

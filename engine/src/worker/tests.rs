@@ -113,6 +113,8 @@ impl Transport for Wire {
 thread_local! {
     /// Machines of this test have been mended: they panic no longer.
     static ARE_MENDED: Cell<bool> = const { Cell::new(false) };
+    /// Machines of this test take no image.
+    static REFUSE_IMAGES: Cell<bool> = const { Cell::new(false) };
 }
 
 /// What a machine does at these words, until it is mended.
@@ -143,6 +145,9 @@ impl StateMachine for Counting {
     }
 
     fn restore(&mut self, image: &mut dyn Read) -> io::Result<()> {
+        if REFUSE_IMAGES.get() {
+            return Err(io::Error::other("as the test wants it"));
+        }
         let mut count = [0; 8];
         image.read_exact(&mut count)?;
         self.0 = u64::from_le_bytes(count);

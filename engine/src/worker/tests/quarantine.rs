@@ -159,6 +159,29 @@ fn an_entry_that_machines_panic_at_leaves_a_node_that_opens() {
 }
 
 #[test]
+fn a_machine_that_does_not_take_its_checkpoint_is_one_replicas_loss() {
+    let files = MemoryFiles::new();
+    let mut node = Node::alone(&files, 4096);
+    for _ in 0..10 {
+        node.write(&[1; 1024]).unwrap();
+    }
+    assert!(node.status().unwrap().compacted.index > Index(0));
+    drop(node);
+    REFUSE_IMAGES.set(true);
+    let mut node = Node::open(&files, 4096);
+    node.turn(2 * TIMEOUT);
+    node.settle();
+    let what = node.quarantine().expect("the node opens, without that state").what;
+    assert_eq!(what, "as the test wants it");
+    assert!(matches!(node.revive(), Err(ReviveError::Machine(_))));
+    REFUSE_IMAGES.set(false);
+    assert_eq!(node.revive(), Ok(()));
+    node.turn(2 * TIMEOUT);
+    node.settle();
+    assert_eq!((node.quarantine(), node.count()), (None, Ok(10)));
+}
+
+#[test]
 fn a_query_that_panics_is_its_readers_alone() {
     let mut node = Node::alone(&MemoryFiles::new(), u64::MAX);
     node.write(b"before").unwrap();
