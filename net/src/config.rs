@@ -74,7 +74,7 @@ pub struct QuicConfig {
     /// and doubles up to the second. Defaults 50 ms and 1 s: a peer that comes back is dialled within a second, and one that
     /// stays away costs about one first packet a second.
     pub backoff: (Duration, Duration),
-    /// Handshakes of strangers that may be under way at once, at least 1. Default 64; each holds about 20 KiB. Past it the
+    /// Handshakes of strangers that may be under way at once, at least 1. Default 128; each is a connection with its TLS state. Past it the
     /// oldest gives way once it has been silent for half a second. Known peers do not count: their addresses have
     /// places of their own, two each, and eight for other ports of the same IP address.
     pub half_open_max: usize,
@@ -82,14 +82,15 @@ pub struct QuicConfig {
     pub half_open_per_address: usize,
     /// From so many half-open connections on a newcomer must first prove its address (QUIC Retry). Default 16.
     pub half_open_retry: usize,
-    /// Handshakes of strangers begun in a second, 1 to 1,000,000; each costs about a third of a millisecond of the net
-    /// thread. Default 64. First packets beyond it are not answered; honest senders repeat theirs.
+    /// Handshakes of strangers begun in a second, 1 to 1,000,000; each costs the net thread up to a
+    /// millisecond. Default 128. First packets beyond it are not answered; honest senders repeat theirs.
     pub strangers_per_second: u32,
     /// How long a receiver may hold back an acknowledgement. Default 1 ms: this is what bounds a heartbeat's delay
     /// when packets are lost.
     pub ack_delay_max: Duration,
-    /// The round trip assumed before the first is measured. Default 50 ms: a first packet sent to a peer that is
-    /// only just starting is repeated after three of these.
+    /// The round trip assumed before the first is measured. Default 20 ms: a first packet that is lost, or not answered by a
+    /// peer among strangers or one that is only just starting, is repeated after three of these, then twice as long each
+    /// time: five attempts within a second. A distant peer gets one or two packets twice.
     pub initial_rtt: Duration,
     /// The version of what messages hold, which the caller of this crate chooses. Nodes connect only if theirs are equal.
     /// Default 0.
@@ -124,12 +125,12 @@ impl QuicConfig {
             handshake_deadline: Duration::from_secs(2),
             control_stall_max: Duration::from_secs(2),
             backoff: (Duration::from_millis(50), Duration::from_secs(1)),
-            half_open_max: 64,
+            half_open_max: 128,
             half_open_per_address: 4,
             half_open_retry: 16,
-            strangers_per_second: 64,
+            strangers_per_second: 128,
             ack_delay_max: Duration::from_millis(1),
-            initial_rtt: Duration::from_millis(50),
+            initial_rtt: Duration::from_millis(20),
             messages_version: 0,
             wall_clock: WallClock::system(),
         }

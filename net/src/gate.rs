@@ -13,7 +13,7 @@
 //! rules would refuse it, it is asked for proof instead. Within a class handshakes are admitted at a bounded rate, since
 //! each costs a signature. Where places are taken, the oldest handshake of the class gives way if it has been
 //! silent for [`SILENT`]; a peer's newest attempt replaces its older ones at once. An address whose proven handshake
-//! came to nothing waits before its next, 1 s doubling to 64 s, so that a thousand strangers soon are as few as those
+//! came to nothing waits before its next, 1 s, then four times as long each time up to 64 s, so that a thousand strangers soon are as few as those
 //! who wait the longest. Everything that is kept has a bound: the places, the known addresses, [`DEBTORS_MAX`].
 //!
 //! What is not here: handshakes themselves and log lines (`quic_endpoint.rs`).
@@ -33,8 +33,8 @@ const PEER_RATE: u64 = 16;
 const HOST_RATE: u64 = 32;
 /// Addresses whose debts are kept.
 const DEBTORS_MAX: usize = 4096;
-/// How often the wait of an address that wastes handshakes is doubled, from a second on.
-const DOUBLINGS_MAX: u32 = 6;
+/// How often the wait of an address that wastes handshakes is made four times as long, from a second on.
+const RAISES_MAX: u32 = 3;
 
 /// What an operator may set.
 #[derive(Clone, Copy, Debug)]
@@ -337,12 +337,12 @@ impl<H> Gate<H> {
             self.forget_one();
         }
         let debt = self.debts.entry(debtor).or_insert(Debt { handshakes: 0, until: 0 });
-        let wait = SECOND << debt.handshakes.min(DOUBLINGS_MAX);
+        let wait = |handshakes: u32| SECOND << (2 * handshakes.min(RAISES_MAX));
         // A debt that was paid long ago is forgiven.
-        if now.saturating_sub(debt.until) > wait {
+        if now.saturating_sub(debt.until) > wait(debt.handshakes) {
             debt.handshakes = 0;
         }
-        debt.until = now + (SECOND << debt.handshakes.min(DOUBLINGS_MAX));
+        debt.until = now + wait(debt.handshakes);
         debt.handshakes += 1;
     }
 

@@ -78,7 +78,7 @@ fn peer_enters_at_once_whoever_else_knocks() {
     for (case, from) in floods.into_iter().enumerate() {
         for rate in [200, 500, 2_000, 10_000] {
             let mut world = World::new();
-            for second in 0..10 {
+            for second in 0..4 {
                 world.flood(rate, SECOND, from);
                 let delay = world.delay(at("10.0.0.1:7400"), rate, from);
                 assert_eq!(delay, 0, "flood {case} of {rate}/s, second {second}");
@@ -170,11 +170,11 @@ fn crowd_must_prove_its_addresses() {
 }
 
 #[test]
-fn waste_is_paid_for_by_waits_that_double_and_a_certificate_settles_it() {
+fn waste_is_paid_for_by_longer_waits_and_a_certificate_settles_it() {
     let (mut gate, known) = (Gate::new(LIMITS, 0), known());
     let stranger = at("203.0.113.9:5555");
     let mut now = 0;
-    for wait in [1, 2, 4, 8, 16, 32, 64, 64] {
+    for wait in [1, 4, 16, 64, 64] {
         let Verdict::Admit { ticket, .. } = gate.judge(now, stranger, true, &known, ()) else {
             panic!("nothing is owed before the wait of {wait} s")
         };

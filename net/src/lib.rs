@@ -8,7 +8,8 @@
 //!
 //! What is not here: the meaning of a message, retries of a message, flow control of snapshots (the caller grants
 //! credit), any other crate of the project. Next: [`transport`] for the seam, [`quic`] for the implementation,
-//! [`identity`] for certificates, [`ground`] for other sockets and clocks, `frames.rs` for the bytes on a stream.
+//! `gate.rs` for who may connect, [`identity`] for certificates, [`ground`] for other sockets and clocks,
+//! `frames.rs` for the bytes on a stream.
 #![forbid(unsafe_code)]
 
 mod backoff;

@@ -52,7 +52,7 @@ counters! {
     /// First packets not answered because all places for their kind of address were taken.
     half_open_refused,
     /// First packets not answered because their address held all it may hold, or had wasted a handshake before and had to
-    /// wait (1 s, doubling to 64 s).
+    /// wait (1 s, at most 64 s).
     address_refused,
     /// First packets not answered because so many handshakes had been begun in the last second.
     rate_refused,
