@@ -1,4 +1,4 @@
-//! How long strangers keep a peer waiting: `cargo run --release -p raftwerk-net --example strangers [trials]`.
+//! How long strangers keep a peer waiting: `cargo run --release -p raftwerk-net --example strangers [trials [rate]]`.
 //!
 //! Strangers without a certificate begin handshakes with node 2, prove their addresses, and fall silent; node 1 then
 //! starts and connects. Printed for each rate and number of addresses: the delay until node 1 is connected, with what
@@ -54,11 +54,14 @@ impl Known {
 
 fn main() -> Result<(), Box<dyn Error>> {
     let trials = std::env::args().nth(1).map_or(Ok(3), |word| word.parse::<usize>())?;
+    let only = std::env::args().nth(2).map(|word| word.parse::<u32>()).transpose()?;
     println!("| node 2 knows | addresses | handshakes/s | begun/s | delays, ms | node 2 |");
     println!("|---|---|---|---|---|---|");
     for known in [Known::Address, Known::Host, Known::Nothing] {
         for addresses in [1, 1000] {
-            for rate in [200, 500, 2_000, 10_000] {
+            for rate in
+                [200, 500, 2_000, 10_000].into_iter().filter(|rate| only.is_none_or(|only| only == *rate))
+            {
                 row(known, addresses, rate, trials)?;
             }
         }

@@ -83,7 +83,7 @@ pub struct QuicConfig {
     /// From so many half-open connections on a newcomer must first prove its address (QUIC Retry). Default 16.
     pub half_open_retry: usize,
     /// Handshakes of strangers begun in a second, 1 to 1,000,000; each costs the net thread up to a
-    /// millisecond. Default 128. First packets beyond it are not answered; honest senders repeat theirs.
+    /// millisecond. Default 64. First packets beyond it are not answered; honest senders repeat theirs.
     pub strangers_per_second: u32,
     /// How long a receiver may hold back an acknowledgement. Default 1 ms: this is what bounds a heartbeat's delay
     /// when packets are lost.
@@ -128,7 +128,7 @@ impl QuicConfig {
             half_open_max: 128,
             half_open_per_address: 4,
             half_open_retry: 16,
-            strangers_per_second: 128,
+            strangers_per_second: 64,
             ack_delay_max: Duration::from_millis(1),
             initial_rtt: Duration::from_millis(20),
             messages_version: 0,

@@ -13,8 +13,9 @@
 //! rules would refuse it, it is asked for proof instead. Within a class handshakes are admitted at a bounded rate, since
 //! each costs a signature. Where places are taken, the oldest handshake of the class gives way if it has been
 //! silent for [`SILENT`]; a peer's newest attempt replaces its older ones at once. An address whose proven handshake
-//! came to nothing waits before its next, 1 s, then four times as long each time up to 64 s, so that a thousand strangers soon are as few as those
-//! who wait the longest. Everything that is kept has a bound: the places, the known addresses, [`DEBTORS_MAX`].
+//! came to nothing waits before its next, 1 s, then four times as long each time up to 64 s (a peer's host: 4 s), so that
+//! a thousand strangers soon are as few as a hundred; first packets of who waits, and more than a bounded number
+//! of all strangers', are dropped unread.  Everything that is kept has a bound: the places, the known addresses, [`DEBTORS_MAX`].
 //!
 //! What is not here: handshakes themselves and log lines (`quic_endpoint.rs`).
 use std::collections::{BTreeMap, BTreeSet};
@@ -31,10 +32,15 @@ const PER_HOST_MAX: usize = 8;
 const PEER_RATE: u64 = 16;
 /// Handshakes a second from other ports of a known peer's IP address.
 const HOST_RATE: u64 = 32;
+/// First packets read for each handshake that may be begun: keys must be made to look into one, some twenty microseconds, and
+/// a net thread that is late loses packets of peers.
+const READ_PER_HANDSHAKE: u64 = 20;
 /// Addresses whose debts are kept.
 const DEBTORS_MAX: usize = 4096;
-/// How often the wait of an address that wastes handshakes is made four times as long, from a second on.
+/// How often the wait of a stranger that wastes handshakes is made four times as long, from a second on.
 const RAISES_MAX: u32 = 3;
+/// Likewise for a port of a known peer's host, which may be that peer in trouble.
+const HOST_RAISES_MAX: u32 = 1;
 
 /// What an operator may set.
 #[derive(Clone, Copy, Debug)]
@@ -211,6 +217,8 @@ pub(crate) struct Gate<H> {
     open: BTreeMap<u64, Open<H>>,
     tickets: u64,
     strangers: Bucket,
+    /// First packets of strangers, and of hosts, that are read.
+    read: [Bucket; 2],
     /// Rates of classes of known addresses; made when needed.
     known: BTreeMap<Class, Bucket>,
     debts: BTreeMap<Debtor, Debt>,
@@ -225,6 +233,8 @@ impl<H> Gate<H> {
             open: BTreeMap::new(),
             tickets: 0,
             strangers: Bucket::new(u64::from(limits.strangers_per_second), now),
+            read: [u64::from(limits.strangers_per_second), HOST_RATE]
+                .map(|rate| Bucket::new(READ_PER_HANDSHAKE * rate, now)),
             known: BTreeMap::new(),
             debts: BTreeMap::new(),
             forget_from: None,
@@ -258,6 +268,29 @@ impl<H> Gate<H> {
         }
     }
 
+    /// Why a first packet is not even read, if it is not: its address waits for its next handshake, or too many of its class
+    /// have come in the last second. A peer's is always read. Costs a look into the debts.
+    pub(crate) fn sift(&mut self, now: u64, address: SocketAddr, known: &KnownAddresses) -> Option<Refused> {
+        let address = canonical(address);
+        let class = known.class(address);
+        let read = match class {
+            Class::Peer(_) => return None,
+            Class::Host(_) => &mut self.read[1],
+            Class::Stranger => &mut self.read[0],
+        };
+        if self.debts.get(&debtor(class, address)).is_some_and(|debt| now < debt.until) {
+            Some(Refused::Address)
+        } else if read.take(now) {
+            None
+        } else {
+            Some(Refused::Rate)
+        }
+    }
+
+    fn is_in_debt(&self, now: u64, class: Class, address: SocketAddr) -> bool {
+        self.debts.get(&debtor(class, address)).is_some_and(|debt| now < debt.until)
+    }
+
     /// A handshake that was admitted has ended. One that gave way may be given back, too: that changes nothing.
     pub(crate) fn leave(&mut self, now: u64, ticket: u64, outcome: Outcome) {
         self.end(now, ticket, outcome);
@@ -271,7 +304,7 @@ impl<H> Gate<H> {
         class: Class,
         known: &KnownAddresses,
     ) -> Result<Option<u64>, Refused> {
-        if self.debts.get(&debtor(class, address)).is_some_and(|debt| now < debt.until) {
+        if self.is_in_debt(now, class, address) {
             return Err(Refused::Address);
         }
         let (max, patience) = match class {
@@ -279,8 +312,16 @@ impl<H> Gate<H> {
             Class::Host(_) => (PER_HOST_MAX, SILENT),
             Class::Stranger => {
                 let network = Network::of(address);
-                let is_same = |open: &Open<H>| Network::of(open.address) == network;
-                if self.of(class).filter(|(_, open)| is_same(open)).count() >= self.limits.per_address_max {
+                let mut same =
+                    self.of(class).map(|(_, open)| open).filter(|open| Network::of(open.address) == network);
+                let oldest = same.next().map(|open| (open.is_proven, open.since));
+                let others = same.count();
+                if let Some((is_proven, since)) = oldest.filter(|_| others + 1 >= self.limits.per_address_max)
+                {
+                    // It asks for more, and does not go on with what it has.
+                    if is_proven && now.saturating_sub(since) >= SILENT {
+                        self.charge(now, Debtor::Network(network));
+                    }
                     return Err(Refused::Address);
                 }
                 (self.limits.strangers_max, SILENT)
@@ -337,7 +378,12 @@ impl<H> Gate<H> {
             self.forget_one();
         }
         let debt = self.debts.entry(debtor).or_insert(Debt { handshakes: 0, until: 0 });
-        let wait = |handshakes: u32| SECOND << (2 * handshakes.min(RAISES_MAX));
+        if now < debt.until {
+            // What was begun together is one waste.
+            return;
+        }
+        let raises_max = if matches!(debtor, Debtor::Port(_)) { HOST_RAISES_MAX } else { RAISES_MAX };
+        let wait = |handshakes: u32| SECOND << (2 * handshakes.min(raises_max));
         // A debt that was paid long ago is forgiven.
         if now.saturating_sub(debt.until) > wait(debt.handshakes) {
             debt.handshakes = 0;

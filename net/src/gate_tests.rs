@@ -19,15 +19,21 @@ struct World {
     known: KnownAddresses,
     now: u64,
     admitted: u64,
+    /// First packets that cost more than a look.
+    read: u64,
 }
 
 impl World {
     fn new() -> Self {
-        Self { gate: Gate::new(LIMITS, 0), known: known(), now: 0, admitted: 0 }
+        Self { gate: Gate::new(LIMITS, 0), known: known(), now: 0, admitted: 0, read: 0 }
     }
 
     /// A sender that answers a Retry.
     fn knock(&mut self, from: SocketAddr) -> Verdict<SocketAddr> {
+        if let Some(reason) = self.gate.sift(self.now, from, &self.known) {
+            return Verdict::Refuse(reason);
+        }
+        self.read += 1;
         let verdict = match self.gate.judge(self.now, from, false, &self.known, from) {
             Verdict::Prove => self.gate.judge(self.now, from, true, &self.known, from),
             other => other,
@@ -92,9 +98,11 @@ fn flood_begins_no_more_handshakes_than_its_class_has() {
     let mut world = World::new();
     world.flood(10_000, 10 * SECOND, one_of_a_thousand);
     assert!(world.admitted <= 64 * 11, "{} of 100,000", world.admitted);
+    assert!(world.read <= 64 * 20 * 11, "{} of 100,000 were read", world.read);
     let mut world = World::new();
     world.flood(10_000, 10 * SECOND, |_| at("203.0.113.9:5555"));
     assert!(world.admitted <= 16 + 4 * 5, "one address: {} of 100,000", world.admitted);
+    assert!(world.read < 20_000, "one address: {} of 100,000 were read", world.read);
 }
 
 #[test]

@@ -33,6 +33,7 @@ pub mod quic;
 mod quic_dial;
 mod quic_endpoint;
 mod quic_session;
+mod sieve;
 mod stats;
 mod throttle;
 mod tls;

@@ -8,7 +8,7 @@ use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use rustc_hash::FxHashMap;
@@ -19,13 +19,12 @@ use crate::config::QuicConfig;
 use crate::credentials::Credentials;
 use crate::error::NetError;
 use crate::frames::WireVersion;
-use crate::gate::{Gate, KnownAddresses, Outcome, Verdict};
 use crate::ground::{self, Ground};
 use crate::identity::Identity;
 use crate::peer::{NO_EPOCH, Peer};
 use crate::peer_error::PeerError;
 use crate::quic_dial;
-use crate::quic_endpoint::{self, CloseCode, Line, Lines};
+use crate::quic_endpoint::{self, CloseCode, Door, Line, Lines};
 use crate::stats::{Counters, NetStats, add};
 use crate::transport::{Channel, Parts, PeerId, Receive, SendError, Transport};
 use crate::wake::Wake;
@@ -53,14 +52,10 @@ pub(crate) struct Net {
     /// Different for every transport, unless its ground says otherwise.
     pub(crate) seed: u64,
     runtime: Arc<dyn quinn::Runtime>,
-    /// The runtime's time at which this transport's began.
-    origin: Instant,
+    pub(crate) door: Arc<Door>,
     credentials: ArcSwap<Credentials>,
-    gate: Mutex<Gate<Arc<Notify>>>,
     lines: Mutex<Lines>,
     peers: ArcSwap<Peers>,
-    /// Where the peers are, for the gate.
-    known: ArcSwap<KnownAddresses>,
     /// Held while the table of peers, or of their addresses, is replaced.
     membership: Mutex<()>,
     epochs: AtomicU64,
@@ -132,7 +127,8 @@ impl QuicTransport {
         quic_seed: Option<u64>,
     ) -> Result<(Self, mpsc::UnboundedReceiver<Order>), NetError> {
         let (credentials, server) = Credentials::new(&config, &config.identity)?;
-        let endpoint = quic_endpoint::open(&config, server, &ground, quic_seed)?;
+        let door = Arc::new(Door::new(&config, &ground));
+        let endpoint = quic_endpoint::open(&config, server, &ground, &door, quic_seed)?;
         let local =
             endpoint.local_addr().map_err(|source| NetError::Listen { address: config.listen, source })?;
         let net = Arc::new(Net {
@@ -141,13 +137,11 @@ impl QuicTransport {
             counters: Counters::default(),
             wake,
             seed: ground.seed,
-            origin: ground.runtime.now(),
+            door,
             runtime: ground.runtime,
             credentials: ArcSwap::from_pointee(credentials),
-            gate: Mutex::new(Gate::new(config.gate_limits(), 0)),
             lines: Mutex::default(),
             peers: ArcSwap::default(),
-            known: ArcSwap::default(),
             membership: Mutex::new(()),
             epochs: AtomicU64::new(NO_EPOCH),
             stopping: AtomicBool::new(false),
@@ -175,7 +169,11 @@ impl QuicTransport {
 
     /// What happened so far.
     pub fn stats(&self) -> NetStats {
-        self.net.counters.snapshot()
+        let mut stats = self.net.counters.snapshot();
+        let [for_address, for_rate] = self.net.door.dropped();
+        stats.address_refused += for_address;
+        stats.rate_refused += for_rate;
+        stats
     }
 
     /// Whether messages for the peer would be queued at the moment.
@@ -343,7 +341,7 @@ impl Net {
         }
         let epoch = self.epochs.fetch_add(1, Ordering::Relaxed) + 1;
         let again = peer.put_up(connection, epoch)?;
-        if !self.known.load().is_peer(connection.remote_address()) {
+        if !self.door.known.load().is_peer(connection.remote_address()) {
             let _membership = self.membership();
             self.note_addresses();
         }
@@ -366,7 +364,7 @@ impl Net {
 
     /// Nanoseconds since the transport was started, by its ground's clock.
     pub(crate) fn now(&self) -> u64 {
-        self.runtime.now().saturating_duration_since(self.origin).as_nanos() as u64
+        self.door.now()
     }
 
     /// What this node speaks.
@@ -377,21 +375,6 @@ impl Net {
     /// What it presents and trusts.
     pub(crate) fn credentials(&self) -> Arc<Credentials> {
         self.credentials.load_full()
-    }
-
-    /// What becomes of an incoming handshake.
-    pub(crate) fn judge(
-        &self,
-        from: SocketAddr,
-        is_proven: bool,
-        handle: Arc<Notify>,
-    ) -> Verdict<Arc<Notify>> {
-        lock(&self.gate).judge(self.now(), from, is_proven, &self.known.load(), handle)
-    }
-
-    /// A handshake that was admitted has ended.
-    pub(crate) fn leave_gate(&self, ticket: u64, outcome: Outcome) {
-        lock(&self.gate).leave(self.now(), ticket, outcome);
     }
 
     /// Whether to write a line of a kind now, and how many of it were left out.
@@ -414,7 +397,7 @@ impl Net {
     /// Has the gate know where peers are; to be called with the membership held.
     fn note_addresses(&self) {
         let peers = self.peers.load();
-        self.known.store(Arc::new(peers.values().flat_map(|peer| peer.addresses()).collect()));
+        self.door.known.store(Arc::new(peers.values().flat_map(|peer| peer.addresses()).collect()));
     }
 
     /// On the net thread: starts a task.
@@ -433,7 +416,7 @@ impl Net {
 }
 
 /// Every change under one of the locks here is complete at each step, so a poisoned one is as good as any.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 

@@ -7,8 +7,11 @@ use std::hash::BuildHasher as _;
 use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Instant;
+
+use arc_swap::ArcSwap;
 
 use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
 use quinn::{
@@ -22,13 +25,14 @@ use tokio::sync::Notify;
 use crate::config::QuicConfig;
 use crate::credentials;
 use crate::error::NetError;
-use crate::gate::{Outcome, Refused, Verdict};
+use crate::gate::{Gate, KnownAddresses, Outcome, Refused, Verdict};
 use crate::ground::Ground;
 use crate::identity::node_of;
 use crate::peer::Peer;
 use crate::peer_error::PeerError;
-use crate::quic::Net;
+use crate::quic::{Net, lock};
 use crate::quic_session;
+use crate::sieve::{Sieve, Sift};
 use crate::stats::add;
 use crate::throttle::Throttle;
 use crate::transport::{Channel, PeerId};
@@ -91,9 +95,11 @@ pub(crate) fn open(
     config: &QuicConfig,
     server: quinn::ServerConfig,
     ground: &Ground,
+    door: &Arc<Door>,
     quic_seed: Option<u64>,
 ) -> Result<quinn::Endpoint, NetError> {
-    let (socket, runtime) = (Arc::clone(&ground.socket), Arc::clone(&ground.runtime));
+    let socket = Arc::new(Sieve { socket: Arc::clone(&ground.socket), sift: Arc::clone(door) });
+    let runtime = Arc::clone(&ground.runtime);
     let mut endpoint = endpoint_config(config);
     if let Some(seed) = quic_seed {
         let mut whole = [0; 32];
@@ -205,6 +211,57 @@ pub(crate) struct Lines {
     rules: Throttle,
 }
 
+/// The gate, with what it goes by: shared by the socket, which drops what it may not even read, and the endpoint.
+pub(crate) struct Door {
+    runtime: Arc<dyn Runtime>,
+    /// The runtime's time at which the transport's began.
+    origin: Instant,
+    gate: Mutex<Gate<Arc<Notify>>>,
+    /// Where the peers are.
+    pub(crate) known: ArcSwap<KnownAddresses>,
+    /// First packets dropped unread, for their address and for the rate.
+    dropped: [AtomicU64; 2],
+}
+
+impl Door {
+    pub(crate) fn new(config: &QuicConfig, ground: &Ground) -> Self {
+        Self {
+            runtime: Arc::clone(&ground.runtime),
+            origin: ground.runtime.now(),
+            gate: Mutex::new(Gate::new(config.gate_limits(), 0)),
+            known: ArcSwap::default(),
+            dropped: Default::default(),
+        }
+    }
+
+    /// Nanoseconds since the transport was started, by its ground's clock.
+    pub(crate) fn now(&self) -> u64 {
+        self.runtime.now().saturating_duration_since(self.origin).as_nanos() as u64
+    }
+
+    /// First packets dropped unread, for their address and for the rate.
+    pub(crate) fn dropped(&self) -> [u64; 2] {
+        [0, 1].map(|reason: usize| self.dropped[reason].load(Ordering::Relaxed))
+    }
+
+    fn judge(&self, from: SocketAddr, is_proven: bool, handle: Arc<Notify>) -> Verdict<Arc<Notify>> {
+        lock(&self.gate).judge(self.now(), from, is_proven, &self.known.load(), handle)
+    }
+
+    fn leave(&self, ticket: u64, outcome: Outcome) {
+        lock(&self.gate).leave(self.now(), ticket, outcome);
+    }
+}
+
+impl Sift for Door {
+    fn drops(&self, from: SocketAddr, packets: usize) -> bool {
+        let Some(reason) = lock(&self.gate).sift(self.now(), from, &self.known.load()) else { return false };
+        let counter = &self.dropped[usize::from(reason == Refused::Rate)];
+        counter.fetch_add(packets as u64, Ordering::Relaxed);
+        true
+    }
+}
+
 /// A kind of line.
 #[derive(Clone, Copy)]
 pub(crate) enum Line {
@@ -236,7 +293,7 @@ pub(crate) async fn accept(net: Arc<Net>) {
     while let Some(incoming) = net.endpoint.accept().await {
         let (remote, is_proven) = (incoming.remote_address(), incoming.remote_address_validated());
         let gives_way = Arc::new(Notify::new());
-        let verdict = net.judge(remote, is_proven, Arc::clone(&gives_way));
+        let verdict = net.door.judge(remote, is_proven, Arc::clone(&gives_way));
         match verdict {
             Verdict::Admit { ticket, gave_way } => {
                 if let Some(other) = gave_way {
@@ -290,7 +347,7 @@ impl HalfOpen {
 
 impl Drop for HalfOpen {
     fn drop(&mut self) {
-        self.net.leave_gate(self.ticket, self.outcome);
+        self.net.door.leave(self.ticket, self.outcome);
     }
 }
 
