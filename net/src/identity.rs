@@ -1,7 +1,7 @@
 //! Who a node is: a certificate that names cluster and node, its key, and the authority all nodes of the cluster
 //! trust.
 //!
-//! A [`ClusterAuthority`] issues one [`Identity`] per node; both it and [`write_cluster`] need the cargo feature `issue`,
+//! A `ClusterAuthority` issues one [`Identity`] per node; both it and `write_cluster` need the cargo feature `issue`,
 //! which a node that only *has* a certificate does without. Everything is PEM text at rest; `load`, `save` and
 //! `write_cluster` are in `identity_files.rs`. What is not here: revocation (replace the authority: an identity
 //! may trust several roots at once while nodes are moved over), and the verification itself (`tls.rs`).
