@@ -107,6 +107,18 @@ pub struct Config {
     /// Largest UDP payload to try on the way to peers, 1,200 to 6,500 bytes. Default 1,452; more is cheaper where the
     /// network carries it.
     pub mtu_max: u16,
+    /// Whether the kernel may cut large sends into packets (GSO). Default true. Some virtual network devices get it wrong: the
+    /// sign is that peers connect, and then lose whatever is long. Without it a byte costs over three times the CPU.
+    pub udp_gso: bool,
+    /// Bytes of socket buffer to ask for, in each direction. Default 4 MiB. The system may grant less without an error
+    /// (Linux: `net.core.rmem_max` and `wmem_max`); the node's log then says how much.
+    pub udp_buffer_bytes: usize,
+    /// Bytes that may be under way in one of the six streams between two nodes, 16 KiB to 16 MiB. Default 256 KiB, which at a
+    /// round trip of 50 ms is 5 MB/s for a stream: raise it for distant peers. A heartbeat waits behind so many bytes.
+    pub stream_window_bytes: u32,
+    /// A connection from which nothing came for so long is given up; it is probed five times as often. Default 5 s; at most an
+    /// hour. Elections do not wait for it.
+    pub peer_idle_timeout: Duration,
     /// How willing this node is to lead its groups, from [`PRIORITY_MAX`](crate::PRIORITY_MAX), the default, down to 0. For
     /// each step down it lets one more election timeout pass before it campaigns, so the others are first as long as they
     /// live; with 0 it leads only if the lead is transferred to it. It may vote, and win, like any other.
@@ -175,6 +187,10 @@ impl Config {
             spin: Duration::ZERO,
             shutdown_patience: Duration::from_secs(30),
             mtu_max: 1452,
+            udp_gso: true,
+            udp_buffer_bytes: 4 << 20,
+            stream_window_bytes: 256 << 10,
+            peer_idle_timeout: Duration::from_secs(5),
             priority: raftwerk_raft::PRIORITY_MAX,
             clock_drift_ppm: 50_000,
             accept_losses: false,

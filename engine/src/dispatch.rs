@@ -19,17 +19,32 @@ pub(crate) struct Dispatch {
     peers: Peers,
     /// The log of this node.
     log: LogId,
-    /// Messages that no inbox had room for, or that were not units at all.
-    dropped: AtomicU64,
+    /// Messages that were not units at all.
+    unread: AtomicU64,
+    /// Units that no inbox had room for.
+    overflowed: AtomicU64,
 }
 
 impl Dispatch {
     pub(crate) const fn new(inboxes: Vec<Arc<Inbox>>, peers: Peers, log: LogId) -> Self {
-        Self { inboxes, peers, log, dropped: AtomicU64::new(0) }
+        Self { inboxes, peers, log, unread: AtomicU64::new(0), overflowed: AtomicU64::new(0) }
     }
 
     pub(crate) const fn peers(&self) -> &Peers {
         &self.peers
+    }
+
+    /// Messages that were not units, and units that no inbox had room for.
+    pub(crate) fn dropped(&self) -> (u64, u64) {
+        (self.unread.load(Ordering::Relaxed), self.overflowed.load(Ordering::Relaxed))
+    }
+
+    /// Counts a message that is no unit.
+    fn unread(&self, from: NodeId, what: impl std::fmt::Display) {
+        let count = self.unread.fetch_add(1, Ordering::Relaxed) + 1;
+        if is_worth_a_line(count) {
+            tracing::warn!(node = from.0, count, "a peer sent what is no unit of this version: {what}");
+        }
     }
 
     /// Whether a unit may be for the log of this node.
@@ -45,9 +60,9 @@ impl Dispatch {
     /// Hands a unit of a peer that is known to the workers whose groups it speaks of. `is_first`: it speaks for the log that
     /// was first heard of it.
     pub(crate) fn route(&self, from: NodeId, is_first: bool, unit: Bytes) {
-        let Ok((header, _, bodies)) = UnitHeader::parse(&unit) else {
-            self.dropped.fetch_add(1, Ordering::Relaxed);
-            return;
+        let (header, bodies) = match UnitHeader::parse(&unit) {
+            Ok((header, _, bodies)) => (header, bodies),
+            Err(error) => return self.unread(from, error),
         };
         if header.kind == UnitKind::Beat {
             return self.route_beat(from, &header, bodies);
@@ -72,24 +87,33 @@ impl Dispatch {
                     inbox.beat(Heard { from, log: header.log, beat });
                 }
             }
-            _ => drop(self.dropped.fetch_add(1, Ordering::Relaxed)),
+            _ => self.unread(from, "a beat that is none, or of another node"),
         }
     }
 
     fn hand(&self, inbox: &Inbox, arrival: Arrival) {
         if !inbox.arrive(arrival) {
-            self.dropped.fetch_add(1, Ordering::Relaxed);
+            let count = self.overflowed.fetch_add(1, Ordering::Relaxed) + 1;
+            if is_worth_a_line(count) {
+                tracing::warn!(count, "an inbox is full: what peers send is dropped");
+            }
         }
     }
 }
 
+/// The log of it stays short without a clock: the first, then each time that there are twice as many.
+const fn is_worth_a_line(count: u64) -> bool {
+    count.is_power_of_two()
+}
+
 impl Receive for Dispatch {
     fn receive(&self, from: PeerId, _: Channel, message: Bytes) {
-        let Ok((header, _, _)) = UnitHeader::parse(&message) else {
-            self.dropped.fetch_add(1, Ordering::Relaxed);
-            return;
+        let from = NodeId(from.0);
+        let header = match UnitHeader::parse(&message) {
+            Ok((header, _, _)) => header,
+            Err(error) => return self.unread(from, error),
         };
-        let (from, log) = (NodeId(from.0), header.log);
+        let log = header.log;
         let is_meant = header.to_log == self.log;
         match self.peers.hear(from, log) {
             None => return self.hand(&self.inboxes[0], Arrival::Introduction { from, log, unit: message }),
@@ -117,5 +141,36 @@ impl Receive for Dispatch {
         for inbox in &self.inboxes {
             self.hand(inbox, Arrival::Lost(NodeId(peer.0)));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn unit_of_another_version_is_counted_where_it_can_be_read() {
+        let dispatch = Dispatch::new(Vec::new(), Peers::new(&[]), LogId(7));
+        let unit = UnitHeader {
+            kind: UnitKind::Groups,
+            worker: 0,
+            workers: 1,
+            records: 0,
+            from: NodeId(2),
+            bodies_bytes: 0,
+            log: LogId(8),
+            to_log: LogId(7),
+        };
+        let mut bytes = unit.encode().to_vec();
+        bytes[3] += 1;
+        dispatch.receive(PeerId(2), Channel::Control, Bytes::from(bytes));
+        dispatch.receive(PeerId(2), Channel::Control, Bytes::from_static(b"RWU3, and nothing else"));
+        assert_eq!(dispatch.dropped(), (2, 0));
+    }
+
+    #[test]
+    fn log_of_what_is_dropped_stays_short() {
+        let lines = (1..=1_000_000).filter(|count| is_worth_a_line(*count)).count();
+        assert_eq!(lines, 20);
     }
 }

@@ -86,7 +86,7 @@ pub use metric::EngineStats;
 pub use pipeline::{Completion, Outcome, Pipeline};
 pub use quarantine::{Quarantine, ReviveError};
 pub use raftwerk_frame::{Configuration, EntryId, GroupId, Index, Membership, NodeId, Term};
-pub use raftwerk_net::{NetStats, PeerId, identity};
+pub use raftwerk_net::{NetError, NetStats, PeerError, PeerId, WireVersion, identity};
 pub use raftwerk_raft::reconfig::{Change, ChangeError};
 pub use raftwerk_raft::{
     NewcomerStatus, Newcomers, PRIORITY_MAX, PeerState, PeerStatus, Refusal, Role, Route, Unfit,

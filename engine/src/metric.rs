@@ -18,6 +18,11 @@ macro_rules! counters {
             ///
             /// [`Engine::replace_peer`]: crate::Engine::replace_peer
             pub refused_units: u64,
+            /// Messages of peers that were no units of this version ([`raftwerk_frame::wire::UNIT_VERSION`]), or not what they
+            /// claimed to be. Always 0 among healthy nodes of one release, since others do not connect.
+            pub unread_units: u64,
+            /// Units of peers that were dropped since a worker's inbox was full: peers send faster than this node works.
+            pub overflowed_units: u64,
             /// Whether a worker's log has failed; its groups take no more writes until the engine is opened again.
             pub is_poisoned: bool,
             /// Lanes whose worker has died of a panic; their groups answer `Closed` until the engine is opened again.
@@ -29,6 +34,8 @@ macro_rules! counters {
                 $(self.$name += other.$name;)*
                 self.append_mode = if other.append_mode.is_empty() { self.append_mode } else { other.append_mode };
                 self.refused_units += other.refused_units;
+                self.unread_units += other.unread_units;
+                self.overflowed_units += other.overflowed_units;
                 self.is_poisoned |= other.is_poisoned;
                 self.dead_lanes += other.dead_lanes;
             }
@@ -49,6 +56,8 @@ macro_rules! counters {
                     $($name: self.$name.load(Relaxed),)*
                     append_mode: AppendMode::ALL[usize::from(self.append_mode.load(Relaxed))].name(),
                     refused_units: 0,
+                    unread_units: 0,
+                    overflowed_units: 0,
                     is_poisoned: self.is_poisoned.load(Relaxed),
                     dead_lanes: u64::from(self.is_dead.load(Relaxed)),
                 }

@@ -6,6 +6,8 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use crate::error::NetError;
+use crate::gate::Limits;
+use crate::ground::WallClock;
 use crate::identity::Identity;
 use crate::transport::{Channel, PeerId};
 
@@ -69,18 +71,32 @@ pub struct QuicConfig {
     /// A control stream whose write makes no progress for so long condemns its connection. Default 2 s.
     pub control_stall_max: Duration,
     /// Bounds of the wait before a connection is tried again: uniformly below a ceiling that starts at the first
-    /// and doubles up to the second. Defaults 50 ms and 5 s.
+    /// and doubles up to the second. Defaults 50 ms and 1 s: a peer that comes back is dialled within a second, and one that
+    /// stays away costs about one first packet a second.
     pub backoff: (Duration, Duration),
-    /// Connections that may be half open at once; more are refused. Default 64.
+    /// Handshakes of strangers that may be under way at once, at least 1. Default 128; each is a connection with its TLS state. Past it the
+    /// oldest gives way once it has been silent for half a second. Known peers do not count: their addresses have
+    /// places of their own, two each, and eight for other ports of the same IP address.
     pub half_open_max: usize,
+    /// Of those, from one IP address (or /64 network of IPv6), at least 1. Default 4.
+    pub half_open_per_address: usize,
     /// From so many half-open connections on a newcomer must first prove its address (QUIC Retry). Default 16.
     pub half_open_retry: usize,
+    /// Handshakes of strangers begun in a second, 1 to 1,000,000; each costs the net thread up to a
+    /// millisecond. Default 64. First packets beyond it are not answered; honest senders repeat theirs.
+    pub strangers_per_second: u32,
     /// How long a receiver may hold back an acknowledgement. Default 1 ms: this is what bounds a heartbeat's delay
     /// when packets are lost.
     pub ack_delay_max: Duration,
-    /// The round trip assumed before the first is measured. Default 50 ms: a first packet sent to a peer that is
-    /// only just starting is repeated after three of these.
+    /// The round trip assumed before the first is measured. Default 20 ms: a first packet that is lost, or not answered by a
+    /// peer among strangers or one that is only just starting, is repeated after three of these, then twice as long each
+    /// time: five attempts within a second. A distant peer gets one or two packets twice.
     pub initial_rtt: Duration,
+    /// The version of what messages hold, which the caller of this crate chooses. Nodes connect only if theirs are equal.
+    /// Default 0.
+    pub messages_version: u16,
+    /// By which certificates expire. Default: the system's.
+    pub wall_clock: WallClock,
 }
 
 const MIB: usize = 1 << 20;
@@ -108,11 +124,25 @@ impl QuicConfig {
             keep_alive: Duration::from_secs(1),
             handshake_deadline: Duration::from_secs(2),
             control_stall_max: Duration::from_secs(2),
-            backoff: (Duration::from_millis(50), Duration::from_secs(5)),
-            half_open_max: 64,
+            backoff: (Duration::from_millis(50), Duration::from_secs(1)),
+            half_open_max: 128,
+            half_open_per_address: 4,
             half_open_retry: 16,
+            strangers_per_second: 64,
             ack_delay_max: Duration::from_millis(1),
-            initial_rtt: Duration::from_millis(50),
+            initial_rtt: Duration::from_millis(20),
+            messages_version: 0,
+            wall_clock: WallClock::system(),
+        }
+    }
+
+    /// What the gate goes by.
+    pub(crate) fn gate_limits(&self) -> Limits {
+        Limits {
+            strangers_max: self.half_open_max,
+            per_address_max: self.half_open_per_address,
+            strangers_per_second: self.strangers_per_second,
+            proof_from: self.half_open_retry,
         }
     }
 
@@ -139,6 +169,11 @@ impl QuicConfig {
                 "backoff must be rising and not zero",
             ),
             (self.half_open_max > 0, "half_open_max must not be zero"),
+            (self.half_open_per_address > 0, "half_open_per_address must not be zero"),
+            (
+                (1..=1_000_000).contains(&self.strangers_per_second),
+                "strangers_per_second must be from 1 to 1,000,000",
+            ),
             (!self.initial_rtt.is_zero(), "initial_rtt must not be zero"),
         ];
         match rules.into_iter().find(|(holds, _)| !holds) {
@@ -178,7 +213,7 @@ mod tests {
 
     #[test]
     fn each_limit_is_held_to_its_bounds() {
-        let broken: [fn(&mut QuicConfig); 8] = [
+        let broken: [fn(&mut QuicConfig); 10] = [
             |c| c.node = PeerId(2),
             |c| c.mtu_max = 6501,
             |c| c.mtu_max = 1199,
@@ -187,6 +222,8 @@ mod tests {
             |c| c.keep_alive = c.idle_timeout,
             |c| c.backoff.0 = Duration::from_secs(6),
             |c| c.half_open_max = 0,
+            |c| c.half_open_per_address = 0,
+            |c| c.strangers_per_second = 0,
         ];
         for (case, spoil) in broken.into_iter().enumerate() {
             let mut config = config();

@@ -1,28 +1,65 @@
-//! The bytes of one stream: a hello of two bytes, then messages, each behind its length.
+//! The bytes of one stream: a hello of four bytes, then messages, each behind its length.
 //!
 //! ```text
-//! hello    version: u8 = 1, slot of the channel: u8 (0 control, 1..=4 append, 5 bulk)
+//! hello    version of streams: u8 = 2, slot of the channel: u8 (0 control, 1..=4 append, 5 bulk),
+//!          version of messages: u16 little-endian ([`crate::QuicConfig::messages_version`])
 //! message  length: u32 little-endian, then that many bytes
 //! ```
-//! A stream is valid if it starts with the hello of this version and a channel that exists, and no length exceeds
-//! the channel's limit. The length is judged before memory is taken for the message. What is not here: streams
-//! themselves (`quic_session.rs`), how outgoing messages are laid out (`coalesce.rs`).
+//! A stream is valid if it starts with the hello of these versions and a channel that exists, and no length exceeds
+//! the channel's limit. The length is judged before memory is taken for the message. The first byte of a hello is the
+//! version of streams in every version, and is judged before anything behind it is read: version 1 had hellos of two
+//! bytes. What is not here: streams themselves (`quic_session.rs`), how outgoing messages are laid out
+//! (`coalesce.rs`).
+use std::fmt;
+
 use bytes::{Bytes, BytesMut};
 
 use crate::transport::Channel;
 
-/// Bytes of a hello.
-pub(crate) const HELLO_BYTES: usize = 2;
+/// Bytes of a hello up to the slot; these two are at the same place in every version.
+pub(crate) const HELLO_START_BYTES: usize = 2;
+/// Bytes of the rest of a hello of this version.
+pub(crate) const HELLO_REST_BYTES: usize = 2;
 /// Bytes of the length before each message.
 pub(crate) const LENGTH_BYTES: usize = 4;
-const VERSION: u8 = 1;
+/// The version of streams that this crate speaks.
+pub(crate) const STREAMS_VERSION: u8 = 2;
+
+/// What one end of a connection speaks. Only equals understand each other.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct WireVersion {
+    /// How messages are cut out of a stream: this crate's part.
+    pub streams: u8,
+    /// What messages hold: the caller's part ([`crate::QuicConfig::messages_version`]). 0 if it was not learnt, since
+    /// the version of streams differs already.
+    pub messages: u16,
+}
+
+impl WireVersion {
+    /// This crate's streams, with messages of that version.
+    pub(crate) const fn with_messages(messages: u16) -> Self {
+        Self { streams: STREAMS_VERSION, messages }
+    }
+
+    /// Reads what [`fmt::Display`] wrote.
+    pub(crate) fn parse(text: &[u8]) -> Option<Self> {
+        let (streams, messages) = std::str::from_utf8(text).ok()?.split_once('.')?;
+        Some(Self { streams: streams.parse().ok()?, messages: messages.parse().ok()? })
+    }
+}
+
+impl fmt::Display for WireVersion {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{}", self.streams, self.messages)
+    }
+}
 
 /// A peer broke the stream protocol; its connection must be closed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 pub(crate) enum FrameError {
     /// The stream starts with another version's hello.
-    #[error("stream protocol version {0}")]
-    Version(u8),
+    #[error("version {0}")]
+    Version(WireVersion),
     /// The hello names a channel that does not exist, or one that is open already.
     #[error("channel slot {0} unknown or in use")]
     Slot(u8),
@@ -37,17 +74,26 @@ pub(crate) enum FrameError {
 }
 
 /// The hello of a channel, given by its slot.
-pub(crate) fn hello(slot: usize) -> [u8; HELLO_BYTES] {
+pub(crate) fn hello(slot: usize, messages: u16) -> [u8; HELLO_START_BYTES + HELLO_REST_BYTES] {
     assert!(slot < Channel::COUNT, "slot of a channel");
-    [VERSION, slot as u8]
+    let [low, high] = messages.to_le_bytes();
+    [STREAMS_VERSION, slot as u8, low, high]
 }
 
-/// The slot a hello names.
-pub(crate) fn parse_hello(hello: [u8; HELLO_BYTES]) -> Result<usize, FrameError> {
-    match hello {
-        [VERSION, slot] if usize::from(slot) < Channel::COUNT => Ok(usize::from(slot)),
-        [VERSION, slot] => Err(FrameError::Slot(slot)),
-        [version, _] => Err(FrameError::Version(version)),
+/// The slot that a hello's start names. To be judged before the rest is waited for.
+pub(crate) fn parse_hello_start(start: [u8; HELLO_START_BYTES]) -> Result<usize, FrameError> {
+    match start {
+        [STREAMS_VERSION, slot] if usize::from(slot) < Channel::COUNT => Ok(usize::from(slot)),
+        [STREAMS_VERSION, slot] => Err(FrameError::Slot(slot)),
+        [streams, _] => Err(FrameError::Version(WireVersion { streams, messages: 0 })),
+    }
+}
+
+/// Whether the rest of a hello names the version of messages that is spoken here.
+pub(crate) fn parse_hello_rest(rest: [u8; HELLO_REST_BYTES], messages: u16) -> Result<(), FrameError> {
+    match u16::from_le_bytes(rest) {
+        theirs if theirs == messages => Ok(()),
+        theirs => Err(FrameError::Version(WireVersion::with_messages(theirs))),
     }
 }
 
@@ -134,12 +180,19 @@ mod tests {
     }
 
     #[test]
-    fn a_hello_names_its_channel() {
+    fn a_hello_names_versions_and_channel() {
         for slot in 0..Channel::COUNT {
-            assert_eq!(parse_hello(hello(slot)), Ok(slot));
+            let [streams, named, low, high] = hello(slot, 0x0302);
+            assert_eq!(parse_hello_start([streams, named]), Ok(slot));
+            assert_eq!(parse_hello_rest([low, high], 0x0302), Ok(()));
         }
-        assert_eq!(parse_hello([1, 6]), Err(FrameError::Slot(6)));
-        assert_eq!(parse_hello([2, 0]), Err(FrameError::Version(2)));
+        assert_eq!(parse_hello_start([2, 6]), Err(FrameError::Slot(6)));
+        let other = WireVersion { streams: 1, messages: 0 };
+        assert_eq!(parse_hello_start([1, 0]), Err(FrameError::Version(other)));
+        let newer = WireVersion { streams: 2, messages: 4 };
+        assert_eq!(parse_hello_rest([4, 0], 3), Err(FrameError::Version(newer)));
+        assert_eq!(WireVersion::parse(newer.to_string().as_bytes()), Some(newer));
+        assert_eq!(WireVersion::parse(b"2"), None);
     }
 
     #[test]

@@ -3,6 +3,7 @@
 //! In production that is tokio on a thread of its own ([`crate::QuicTransport::start`]). Another [`Ground`] puts the very
 //! same transport under somebody else's time and network: the simulator does. What is not here: tokio's (`quic.rs`,
 //! `quic_endpoint.rs`).
+use std::fmt;
 use std::future::poll_fn;
 use std::pin::pin;
 use std::sync::Arc;
@@ -10,6 +11,8 @@ use std::task::Poll;
 use std::time::Duration;
 
 use quinn::{AsyncUdpSocket, Runtime};
+use rustls::pki_types::UnixTime;
+use rustls::time_provider::{DefaultTimeProvider, TimeProvider};
 
 /// Tasks, time, datagrams and chance for one transport. With the same answers from all four a transport does the same:
 /// what else is drawn (keys of a handshake, connection ids) decides bytes, and no lengths or times.
@@ -21,6 +24,52 @@ pub struct Ground {
     pub socket: Arc<dyn AsyncUdpSocket>,
     /// For the lengths of waits, and for what QUIC leaves to chance.
     pub seed: u64,
+}
+
+/// Tells the seconds since 1970, by which certificates expire. The system's, unless a test says otherwise
+/// ([`crate::QuicConfig::wall_clock`]); nothing but certificates goes by it, since it may be set back or forward.
+#[derive(Clone)]
+pub struct WallClock(Arc<dyn TimeProvider>);
+
+impl WallClock {
+    /// The system's.
+    pub fn system() -> Self {
+        Self(Arc::new(DefaultTimeProvider))
+    }
+
+    /// Another clock: `seconds` since 1970, whenever it is asked.
+    pub fn from_fn(seconds: impl Fn() -> u64 + Send + Sync + 'static) -> Self {
+        Self(Arc::new(Seconds(seconds)))
+    }
+
+    pub(crate) fn now(&self) -> UnixTime {
+        // Without a clock nothing is judged expired or not yet valid by this crate; a handshake fails by itself then.
+        self.0.current_time().unwrap_or_else(|| UnixTime::since_unix_epoch(Duration::ZERO))
+    }
+
+    pub(crate) fn provider(&self) -> Arc<dyn TimeProvider> {
+        Arc::clone(&self.0)
+    }
+}
+
+impl fmt::Debug for WallClock {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("WallClock")
+    }
+}
+
+struct Seconds<F>(F);
+
+impl<F> fmt::Debug for Seconds<F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Seconds")
+    }
+}
+
+impl<F: Fn() -> u64 + Send + Sync> TimeProvider for Seconds<F> {
+    fn current_time(&self) -> Option<UnixTime> {
+        Some(UnixTime::since_unix_epoch(Duration::from_secs((self.0)())))
+    }
 }
 
 /// Waits for something, for so long at most; `None` if it did not come about. Costs nothing of note unless it waits.

@@ -7,12 +7,16 @@ use std::fs::{self, OpenOptions};
 use std::io::{self, Write};
 use std::path::Path;
 
-use crate::identity::{ClusterAuthority, Identity, IdentityError};
+#[cfg(feature = "issue")]
+use crate::identity::ClusterAuthority;
+use crate::identity::{Identity, IdentityError};
+#[cfg(feature = "issue")]
 use crate::transport::PeerId;
 
 const CHAIN: &str = "node.pem";
 const KEY: &str = "node.key";
 const ROOTS: &str = "ca.pem";
+#[cfg(feature = "issue")]
 const AUTHORITY_KEY: &str = "ca.key";
 
 impl Identity {
@@ -36,6 +40,7 @@ impl Identity {
     }
 }
 
+#[cfg(feature = "issue")]
 impl ClusterAuthority {
     /// Reads what [`ClusterAuthority::save`] wrote.
     ///
@@ -61,6 +66,7 @@ impl ClusterAuthority {
 ///
 /// # Errors
 /// The name is no cluster name, or a file cannot be written or is there already.
+#[cfg(feature = "issue")]
 pub fn write_cluster(folder: &Path, cluster: &str, nodes: &[PeerId]) -> Result<(), IdentityError> {
     let authority = ClusterAuthority::new(cluster)?;
     authority.save(&folder.join("ca"))?;

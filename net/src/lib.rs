@@ -8,33 +8,46 @@
 //!
 //! What is not here: the meaning of a message, retries of a message, flow control of snapshots (the caller grants
 //! credit), any other crate of the project. Next: [`transport`] for the seam, [`quic`] for the implementation,
-//! [`identity`] for certificates, [`ground`] for other sockets and clocks, `frames.rs` for the bytes on a stream.
+//! `gate.rs` for who may connect, [`identity`] for certificates, [`ground`] for other sockets and clocks,
+//! `frames.rs` for the bytes on a stream.
 #![forbid(unsafe_code)]
 
 mod backoff;
+mod certificate;
 mod coalesce;
 pub mod config;
+mod credentials;
 mod error;
 mod frames;
+mod gate;
 pub mod ground;
 pub mod identity;
 mod identity_files;
+#[cfg(feature = "issue")]
+mod issue;
 mod names;
 mod outbox;
 mod peer;
+mod peer_error;
 pub mod quic;
 mod quic_dial;
 mod quic_endpoint;
 mod quic_session;
+mod sieve;
 mod stats;
+mod throttle;
 mod tls;
 pub mod transport;
 mod wake;
 
 pub use config::{PerChannel, QuicConfig};
 pub use error::NetError;
-pub use ground::Ground;
-pub use identity::{ClusterAuthority, Identity, IdentityError, write_cluster};
+pub use frames::WireVersion;
+pub use ground::{Ground, WallClock};
+#[cfg(feature = "issue")]
+pub use identity::{ClusterAuthority, Validity, write_cluster};
+pub use identity::{Identity, IdentityError};
+pub use peer_error::PeerError;
 pub use quic::QuicTransport;
 pub use stats::NetStats;
 pub use transport::{Channel, Parts, PeerId, Receive, SendError, Transport};

@@ -17,6 +17,7 @@ pub(crate) fn node_name(cluster: &str, node: PeerId) -> String {
 }
 
 /// The name of a cluster's authority.
+#[cfg(any(feature = "issue", test))]
 pub(crate) fn authority_name(cluster: &str) -> String {
     format!("{cluster}{SUFFIX}")
 }
@@ -32,6 +33,7 @@ pub(crate) fn parse_node_name(name: &str) -> Option<(&str, PeerId)> {
 }
 
 /// The cluster of an authority's name.
+#[cfg(any(feature = "issue", test))]
 pub(crate) fn parse_authority_name(name: &str) -> Option<&str> {
     name.strip_suffix(SUFFIX).filter(|cluster| is_cluster_name(cluster))
 }

@@ -10,6 +10,8 @@ use tokio::sync::Notify;
 
 use crate::config::QuicConfig;
 use crate::outbox::Outbox;
+use crate::peer_error::PeerError;
+use crate::throttle::Throttle;
 use crate::transport::{Channel, PeerId};
 
 /// Stands for "no connection".
@@ -32,6 +34,11 @@ struct Link {
     address: SocketAddr,
     connection: Option<quinn::Connection>,
     connected_before: bool,
+    /// From where its latest connection came, once its certificate was proven.
+    proven: Option<SocketAddr>,
+    /// Why the latest connection ended or did not come about; `None` while one is in force.
+    error: Option<PeerError>,
+    lines: Throttle,
 }
 
 impl Peer {
@@ -46,7 +53,14 @@ impl Peer {
             }),
             removed: AtomicBool::new(false),
             changed: Notify::new(),
-            link: Mutex::new(Link { address, connection: None, connected_before: false }),
+            link: Mutex::new(Link {
+                address,
+                connection: None,
+                connected_before: false,
+                proven: None,
+                error: None,
+                lines: Throttle::default(),
+            }),
         }
     }
 
@@ -58,6 +72,34 @@ impl Peer {
     /// Where the peer listens.
     pub(crate) fn address(&self) -> SocketAddr {
         self.link().address
+    }
+
+    /// Where the peer may be expected to come from: where it listens, and where it was last.
+    pub(crate) fn addresses(&self) -> impl Iterator<Item = SocketAddr> + use<> {
+        let link = self.link();
+        std::iter::once(link.address).chain(link.proven)
+    }
+
+    /// The connection in force.
+    pub(crate) fn connection(&self) -> Option<quinn::Connection> {
+        self.link().connection.clone()
+    }
+
+    /// Why there is no connection, if one was tried or lost.
+    pub(crate) fn error(&self) -> Option<PeerError> {
+        self.link().error.clone()
+    }
+
+    /// Notes why a connection ended or did not come about, and says so in the log, now and then.
+    pub(crate) fn failed(&self, now: u64, error: PeerError) {
+        let mut link = self.link();
+        let line = if error.wants_an_operator() { link.lines.pass(now) } else { None };
+        let address = link.address;
+        tracing::debug!(peer = %self.id, %address, %error, "no connection");
+        if let Some(left_out) = line {
+            tracing::warn!(peer = %self.id, %address, %error, left_out, "cannot work with this peer");
+        }
+        link.error = Some(error);
     }
 
     /// Sets where the peer listens. Returns the connection in force if the address is another one.
@@ -97,6 +139,8 @@ impl Peer {
             return None;
         }
         link.connection = Some(connection.clone());
+        link.proven = Some(connection.remote_address());
+        link.error = None;
         self.epoch.store(epoch, Ordering::Release);
         Some(std::mem::replace(&mut link.connected_before, true))
     }

@@ -5,25 +5,29 @@
 //! (one connection's streams), `wake.rs` (how senders wake the thread).
 use std::fmt;
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use rustc_hash::FxHashMap;
 use tokio::runtime::Builder;
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 
 use crate::config::QuicConfig;
+use crate::credentials::Credentials;
 use crate::error::NetError;
+use crate::frames::WireVersion;
 use crate::ground::{self, Ground};
+use crate::identity::Identity;
 use crate::peer::{NO_EPOCH, Peer};
-use crate::quic_endpoint::{self, CloseCode};
+use crate::peer_error::PeerError;
+use crate::quic_dial;
+use crate::quic_endpoint::{self, CloseCode, Door, Line, Lines};
 use crate::stats::{Counters, NetStats, add};
 use crate::transport::{Channel, Parts, PeerId, Receive, SendError, Transport};
 use crate::wake::Wake;
-use crate::{quic_dial, tls};
 
 /// How long a shutdown waits for the goodbyes to leave.
 const GOODBYE_MAX: Duration = Duration::from_secs(1);
@@ -42,20 +46,22 @@ pub struct QuicTransport {
 pub(crate) struct Net {
     pub(crate) config: QuicConfig,
     pub(crate) endpoint: quinn::Endpoint,
-    pub(crate) client: quinn::ClientConfig,
     pub(crate) receive: Arc<dyn Receive>,
     pub(crate) counters: Counters,
     pub(crate) wake: Arc<Wake>,
     /// Different for every transport, unless its ground says otherwise.
     pub(crate) seed: u64,
     runtime: Arc<dyn quinn::Runtime>,
-    /// Incoming connections that do not carry messages yet.
-    pub(crate) half_open: AtomicUsize,
+    pub(crate) door: Arc<Door>,
+    credentials: ArcSwap<Credentials>,
+    lines: Mutex<Lines>,
     peers: ArcSwap<Peers>,
-    /// Held while the table of peers is replaced.
+    /// Held while the table of peers, or of their addresses, is replaced.
     membership: Mutex<()>,
     epochs: AtomicU64,
     stopping: AtomicBool,
+    /// Rung when the identity was replaced.
+    renewed: Notify,
 }
 
 /// From any thread to the net thread's main task.
@@ -120,24 +126,26 @@ impl QuicTransport {
         wake: Arc<Wake>,
         quic_seed: Option<u64>,
     ) -> Result<(Self, mpsc::UnboundedReceiver<Order>), NetError> {
-        let server = tls::server(&config.identity)?;
-        let client = tls::client(&config.identity)?;
-        let endpoint = quic_endpoint::open(&config, server, &ground, quic_seed)?;
+        let (credentials, server) = Credentials::new(&config, &config.identity)?;
+        let door = Arc::new(Door::new(&config, &ground));
+        let endpoint = quic_endpoint::open(&config, server, &ground, &door, quic_seed)?;
         let local =
             endpoint.local_addr().map_err(|source| NetError::Listen { address: config.listen, source })?;
         let net = Arc::new(Net {
-            client: quic_endpoint::client_config(&config, client),
             endpoint,
             receive,
             counters: Counters::default(),
             wake,
             seed: ground.seed,
+            door,
             runtime: ground.runtime,
-            half_open: AtomicUsize::new(0),
+            credentials: ArcSwap::from_pointee(credentials),
+            lines: Mutex::default(),
             peers: ArcSwap::default(),
             membership: Mutex::new(()),
             epochs: AtomicU64::new(NO_EPOCH),
             stopping: AtomicBool::new(false),
+            renewed: Notify::new(),
             config,
         });
         let (orders, inbox) = mpsc::unbounded_channel();
@@ -150,8 +158,8 @@ impl QuicTransport {
         }
     }
 
-    fn thread(&self) -> std::sync::MutexGuard<'_, Option<JoinHandle<()>>> {
-        self.thread.lock().unwrap_or_else(PoisonError::into_inner)
+    fn thread(&self) -> MutexGuard<'_, Option<JoinHandle<()>>> {
+        lock(&self.thread)
     }
 
     /// The address in use, with the port the system chose if the configuration left it open.
@@ -161,7 +169,11 @@ impl QuicTransport {
 
     /// What happened so far.
     pub fn stats(&self) -> NetStats {
-        self.net.counters.snapshot()
+        let mut stats = self.net.counters.snapshot();
+        let [for_address, for_rate] = self.net.door.dropped();
+        stats.address_refused += for_address;
+        stats.rate_refused += for_rate;
+        stats
     }
 
     /// Whether messages for the peer would be queued at the moment.
@@ -169,13 +181,48 @@ impl QuicTransport {
         self.net.peer(peer).is_some_and(|peer| peer.epoch() != NO_EPOCH)
     }
 
-    /// Makes a node a stranger: its connection is closed and no new one is made or let in.
+    /// Why a known peer is not connected, if an attempt has failed or a connection was lost: what an operator may have to
+    /// do something about. `None` while it is connected, and before anything was tried.
+    pub fn peer_error(&self, peer: PeerId) -> Option<PeerError> {
+        self.net.peer(peer).and_then(|peer| peer.error())
+    }
+
+    /// Replaces this node's certificate, key and roots while it runs. Handshakes from now on go by the new ones. Live
+    /// connections go on, except those whose peer's certificate the new roots do not vouch for, or that has expired
+    /// meanwhile: they are closed at once, and dialled anew. Costs one verification per peer, and waits for nothing.
+    ///
+    /// After a rotation of keys, and a restart after that, peers find out that the old connection is gone by its
+    /// idle timeout instead of at their next packet, once.
+    ///
+    /// # Errors
+    /// [`NetError`]: the identity is of another node or cluster, or its parts do not fit each other; nothing changed.
+    pub fn set_identity(&self, identity: &Identity) -> Result<(), NetError> {
+        let net = &self.net;
+        let (credentials, server) = Credentials::new(&net.config, identity)?;
+        net.endpoint.set_server_config(Some(server));
+        net.credentials.store(Arc::new(credentials));
+        let credentials = net.credentials();
+        for peer in net.peers.load().values() {
+            let Some(connection) = peer.connection() else { continue };
+            if let Err(error) = credentials.verify_again(&connection, &net.config.wall_clock) {
+                tracing::warn!(peer = %peer.id, %error, "its certificate holds no more: connection closed");
+                CloseCode::Expired.close(&connection);
+            }
+        }
+        tracing::info!(not_after = identity.not_after(), "another identity");
+        net.renewed.notify_one();
+        Ok(())
+    }
+
+    /// Makes a node a stranger: its connection is closed and no new one is made or let in, until
+    /// [`Transport::add_peer`] names it again.
     pub fn remove_peer(&self, peer: PeerId) {
         let removed = {
             let _membership = self.net.membership();
             let mut peers = Peers::clone(&self.net.peers.load());
             let removed = peers.remove(&peer);
             self.net.peers.store(Arc::new(peers));
+            self.net.note_addresses();
             removed
         };
         if let Some(connection) = removed.and_then(|peer| peer.remove()) {
@@ -235,6 +282,7 @@ impl Transport for QuicTransport {
                 let mut peers = Peers::clone(&peers);
                 peers.insert(peer, Arc::clone(&added));
                 self.net.peers.store(Arc::new(peers));
+                self.net.note_addresses();
                 Some(added)
             }
         };
@@ -247,7 +295,13 @@ impl Transport for QuicTransport {
     }
 
     fn set_address(&self, peer: PeerId, address: SocketAddr) {
-        if let Some(connection) = self.net.peer(peer).and_then(|peer| peer.set_address(address)) {
+        let Some(peer) = self.net.peer(peer) else { return };
+        let connection = peer.set_address(address);
+        {
+            let _membership = self.net.membership();
+            self.net.note_addresses();
+        }
+        if let Some(connection) = connection {
             CloseCode::Moved.close(&connection);
         }
     }
@@ -287,6 +341,10 @@ impl Net {
         }
         let epoch = self.epochs.fetch_add(1, Ordering::Relaxed) + 1;
         let again = peer.put_up(connection, epoch)?;
+        if !self.door.known.load().is_peer(connection.remote_address()) {
+            let _membership = self.membership();
+            self.note_addresses();
+        }
         add(&self.counters.connections, 1);
         add(&self.counters.reconnects, u64::from(again));
         tracing::info!(peer = %peer.id, remote = %connection.remote_address(), again, "connected");
@@ -304,6 +362,44 @@ impl Net {
         Some(connection)
     }
 
+    /// Nanoseconds since the transport was started, by its ground's clock.
+    pub(crate) fn now(&self) -> u64 {
+        self.door.now()
+    }
+
+    /// What this node speaks.
+    pub(crate) fn version(&self) -> WireVersion {
+        WireVersion::with_messages(self.config.messages_version)
+    }
+
+    /// What it presents and trusts.
+    pub(crate) fn credentials(&self) -> Arc<Credentials> {
+        self.credentials.load_full()
+    }
+
+    /// Whether to write a line of a kind now, and how many of it were left out.
+    pub(crate) fn line(&self, line: Line) -> Option<u64> {
+        lock(&self.lines).pass(line, self.now())
+    }
+
+    /// A connection with a peer has ended, or has not come about.
+    pub(crate) fn failed(&self, peer: &Peer, error: PeerError) {
+        self.count(&error);
+        peer.failed(self.now(), error);
+    }
+
+    /// Counts what an operator has to do something about.
+    pub(crate) fn count(&self, error: &PeerError) {
+        add(&self.counters.versions_refused, u64::from(error.is_version()));
+        add(&self.counters.certificates_expired, u64::from(error.is_expiry()));
+    }
+
+    /// Has the gate know where peers are; to be called with the membership held.
+    fn note_addresses(&self) {
+        let peers = self.peers.load();
+        self.door.known.store(Arc::new(peers.values().flat_map(|peer| peer.addresses()).collect()));
+    }
+
     /// On the net thread: starts a task.
     pub(crate) fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
         self.runtime.spawn(Box::pin(task));
@@ -314,9 +410,14 @@ impl Net {
         ground::within(&*self.runtime, limit, future).await
     }
 
-    fn membership(&self) -> std::sync::MutexGuard<'_, ()> {
-        self.membership.lock().unwrap_or_else(PoisonError::into_inner)
+    fn membership(&self) -> MutexGuard<'_, ()> {
+        lock(&self.membership)
     }
+}
+
+/// Every change under one of the locks here is complete at each step, so a poisoned one is as good as any.
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn runtime(wake: &Arc<Wake>) -> Result<tokio::runtime::Runtime, NetError> {
@@ -330,10 +431,31 @@ fn runtime(wake: &Arc<Wake>) -> Result<tokio::runtime::Runtime, NetError> {
         .map_err(NetError::Thread)
 }
 
+/// How long before its end an identity is worth a line in the log each day.
+const RENEW_WITHIN: i64 = 30 * 24 * 60 * 60;
+const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// Says in time, once a day, that this node's certificate is about to end.
+async fn remind(net: Arc<Net>) {
+    loop {
+        let left = net.credentials().seconds_left(&net.config.wall_clock);
+        let days = left.div_euclid(24 * 60 * 60);
+        if left <= 0 {
+            tracing::error!(
+                "this node's certificate has expired: no peer accepts it; give it another identity"
+            );
+        } else if left < RENEW_WITHIN {
+            tracing::warn!(days, "this node's certificate ends soon: give it another identity");
+        }
+        let _ = net.within(DAY, net.renewed.notified()).await;
+    }
+}
+
 /// The net thread's main task: starts the others, obeys orders, says goodbye.
 async fn serve(net: Arc<Net>, mut orders: mpsc::UnboundedReceiver<Order>) {
     net.spawn(Arc::clone(&net.wake).answer());
     net.spawn(quic_endpoint::accept(Arc::clone(&net)));
+    net.spawn(remind(Arc::clone(&net)));
     while let Some(Order::Dial(peer)) = orders.recv().await {
         net.spawn(quic_dial::keep_connected(Arc::clone(&net), peer));
     }

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use crate::backoff::Backoff;
 use crate::names;
 use crate::peer::Peer;
+use crate::peer_error::PeerError;
 use crate::quic::Net;
 use crate::quic_endpoint::{CloseCode, proven_node};
 use crate::quic_session;
@@ -24,11 +25,14 @@ pub(crate) async fn keep_connected(net: Arc<Net>, peer: Arc<Peer>) {
             dialled = dial(&net, &peer) => dialled,
         };
         match dialled {
-            Some((connection, streams)) => {
+            Ok((connection, streams)) => {
                 backoff.reset();
                 quic_session::run(Arc::clone(&net), Arc::clone(&peer), connection, streams).await;
             }
-            None => add(&net.counters.dials_failed, 1),
+            Err(error) => {
+                add(&net.counters.dials_failed, 1);
+                net.failed(&peer, error);
+            }
         }
         // Either the wait is over or there is news worth an attempt at once.
         let _ = net.within(backoff.next(), peer.changed.notified()).await;
@@ -36,33 +40,33 @@ pub(crate) async fn keep_connected(net: Arc<Net>, peer: Arc<Peer>) {
 }
 
 /// One attempt, bounded by the handshake deadline in each of its two halves.
-async fn dial(net: &Net, peer: &Peer) -> Option<(quinn::Connection, quic_session::Streams)> {
+async fn dial(net: &Net, peer: &Peer) -> Result<(quinn::Connection, quic_session::Streams), PeerError> {
     let name = names::node_name(net.config.identity.cluster(), peer.id);
     let address = peer.address();
-    let connecting = match net.endpoint.connect_with(net.client.clone(), address, &name) {
-        Ok(connecting) => connecting,
-        Err(error) => {
-            tracing::warn!(peer = %peer.id, %address, %error, "cannot dial");
-            return None;
-        }
-    };
+    let client = net.credentials().client.clone();
+    let connecting = net
+        .endpoint
+        .connect_with(client, address, &name)
+        .map_err(|error| PeerError::Unreachable(error.to_string()))?;
     let connection = match net.within(net.config.handshake_deadline, connecting).await {
         Some(Ok(connection)) => connection,
         Some(Err(error)) => {
             // A certificate we refuse is our own verdict; anything else is the network's or the peer's.
             add(&net.counters.strangers_refused, u64::from(is_crypto_refusal(&error)));
-            tracing::debug!(peer = %peer.id, %address, %error, "dial failed");
-            return None;
+            return Err(PeerError::of(&error, net.version()));
         }
-        None => return None,
+        None => return Err(PeerError::Unreachable("no answer in time".to_owned())),
     };
-    if proven_node(net, &connection) != Some(peer.id) {
-        add(&net.counters.strangers_refused, 1);
-        CloseCode::Stranger.close(&connection);
-        return None;
+    match proven_node(net, &connection) {
+        Some(node) if node == peer.id => {}
+        other => {
+            add(&net.counters.strangers_refused, 1);
+            CloseCode::Stranger.close(&connection);
+            return Err(PeerError::Certificate(format!("{other:?} answers at {address}")));
+        }
     }
     let streams = quic_session::establish(net, &connection).await?;
-    Some((connection, streams))
+    Ok((connection, streams))
 }
 
 /// Whether we ended the handshake with a TLS alert of our own (QUIC error codes 0x100 to 0x1ff).

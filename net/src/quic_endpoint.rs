@@ -5,29 +5,41 @@
 use std::collections::hash_map::RandomState;
 use std::hash::BuildHasher as _;
 use std::io;
+use std::net::SocketAddr;
 use std::pin::Pin;
-use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Instant;
+
+use arc_swap::ArcSwap;
 
 use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
 use quinn::{
     AckFrequencyConfig, AsyncTimer, AsyncUdpSocket, EndpointConfig, IdleTimeout, MtuDiscoveryConfig, Runtime,
     TokioRuntime, TransportConfig, VarInt, congestion,
 };
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::pki_types::PrivateKeyDer;
 use socket2::{Domain, Protocol, Socket, Type};
+use tokio::sync::Notify;
 
 use crate::config::QuicConfig;
+use crate::credentials;
 use crate::error::NetError;
+use crate::gate::{Gate, KnownAddresses, Outcome, Refused, Verdict};
 use crate::ground::Ground;
 use crate::identity::node_of;
 use crate::peer::Peer;
-use crate::quic::Net;
+use crate::peer_error::PeerError;
+use crate::quic::{Net, lock};
 use crate::quic_session;
+use crate::sieve::{Sieve, Sift};
 use crate::stats::add;
+use crate::throttle::Throttle;
 use crate::transport::{Channel, PeerId};
 use crate::wake::Wake;
+
+/// First packets that may wait for the gate, which looks at them within a turn of the net thread.
+const INCOMING_MAX: usize = 1024;
 
 /// Why we close a connection, as the peer's log will show it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -40,12 +52,21 @@ pub(crate) enum CloseCode {
     Moved,
     Unwanted,
     NotReady,
+    /// The other side speaks another version of the wire; the reason is ours.
+    Version,
+    /// The other side's certificate has expired, or is not trusted any more.
+    Expired,
 }
 
 impl CloseCode {
     /// Closes a connection for this reason.
     pub(crate) fn close(self, connection: &quinn::Connection) {
-        connection.close(self.into(), format!("{self:?}").as_bytes());
+        self.close_saying(connection, &format!("{self:?}"));
+    }
+
+    /// The same with a reason for the other side to read.
+    pub(crate) fn close_saying(self, connection: &quinn::Connection, reason: &str) {
+        connection.close(self.into(), reason.as_bytes());
     }
 }
 
@@ -72,13 +93,13 @@ pub(crate) fn ground(config: &QuicConfig, wake: &Arc<Wake>) -> Result<Ground, Ne
 /// [`NetError::Listen`].
 pub(crate) fn open(
     config: &QuicConfig,
-    server: QuicServerConfig,
+    server: quinn::ServerConfig,
     ground: &Ground,
+    door: &Arc<Door>,
     quic_seed: Option<u64>,
 ) -> Result<quinn::Endpoint, NetError> {
-    let mut server = quinn::ServerConfig::with_crypto(Arc::new(server));
-    server.transport_config(transport_config(config)).migration(false).max_incoming(2 * config.half_open_max);
-    let (socket, runtime) = (Arc::clone(&ground.socket), Arc::clone(&ground.runtime));
+    let socket = Arc::new(Sieve { socket: Arc::clone(&ground.socket), sift: Arc::clone(door) });
+    let runtime = Arc::clone(&ground.runtime);
     let mut endpoint = endpoint_config(config);
     if let Some(seed) = quic_seed {
         let mut whole = [0; 32];
@@ -87,6 +108,15 @@ pub(crate) fn open(
     }
     quinn::Endpoint::new_with_abstract_socket(endpoint, Some(server), socket, runtime)
         .map_err(|source| NetError::Listen { address: config.listen, source })
+}
+
+/// quinn's settings for the accepting side.
+pub(crate) fn server_config(config: &QuicConfig, server: QuicServerConfig) -> quinn::ServerConfig {
+    let mut server = quinn::ServerConfig::with_crypto(Arc::new(server));
+    // The gate sees every handshake: quinn refuses by itself only what the gate did not get to look at.
+    server.transport_config(transport_config(config)).migration(false).max_incoming(INCOMING_MAX);
+    server.incoming_buffer_size(64 << 10).incoming_buffer_size_total(4 << 20);
+    server
 }
 
 /// quinn's settings for a dialled connection.
@@ -100,9 +130,25 @@ fn socket(config: &QuicConfig) -> io::Result<std::net::UdpSocket> {
     let socket = Socket::new(Domain::for_address(config.listen), Type::DGRAM, Some(Protocol::UDP))?;
     socket.set_send_buffer_size(config.socket_buffer_bytes)?;
     socket.set_recv_buffer_size(config.socket_buffer_bytes)?;
+    say_if_cut(config, "net.core.wmem_max", socket.send_buffer_size()?);
+    say_if_cut(config, "net.core.rmem_max", socket.recv_buffer_size()?);
     socket.set_nonblocking(true)?;
     socket.bind(&config.listen.into())?;
     Ok(socket.into())
+}
+
+/// The system cuts what is asked for down to its own limit without a word.
+fn say_if_cut(config: &QuicConfig, limit: &str, granted: usize) {
+    // Linux keeps its books in the same buffer, and gives and reports twice what is asked for.
+    let usable = if cfg!(target_os = "linux") { granted / 2 } else { granted };
+    let asked = config.socket_buffer_bytes;
+    if usable < asked {
+        tracing::warn!(
+            asked,
+            usable,
+            "the system granted a smaller socket buffer: bursts lose packets; raise {limit} to {asked}"
+        );
+    }
 }
 
 /// Reset tokens and connection ids depend on the node's key only, so that a restarted node can tell a peer at once
@@ -156,64 +202,194 @@ fn transport_config(config: &QuicConfig) -> Arc<TransportConfig> {
     Arc::new(transport)
 }
 
-/// The gate: takes incoming connections until the endpoint is closed.
+/// Lines that strangers can cause.
+#[derive(Default)]
+pub(crate) struct Lines {
+    unanswered: Throttle,
+    refused: Throttle,
+    unknown: Throttle,
+    rules: Throttle,
+}
+
+/// The gate, with what it goes by: shared by the socket, which drops what it may not even read, and the endpoint.
+pub(crate) struct Door {
+    runtime: Arc<dyn Runtime>,
+    /// The runtime's time at which the transport's began.
+    origin: Instant,
+    gate: Mutex<Gate<Arc<Notify>>>,
+    /// Where the peers are.
+    pub(crate) known: ArcSwap<KnownAddresses>,
+    /// First packets dropped unread, for their address and for the rate.
+    dropped: [AtomicU64; 2],
+}
+
+impl Door {
+    pub(crate) fn new(config: &QuicConfig, ground: &Ground) -> Self {
+        Self {
+            runtime: Arc::clone(&ground.runtime),
+            origin: ground.runtime.now(),
+            gate: Mutex::new(Gate::new(config.gate_limits(), 0)),
+            known: ArcSwap::default(),
+            dropped: Default::default(),
+        }
+    }
+
+    /// Nanoseconds since the transport was started, by its ground's clock.
+    pub(crate) fn now(&self) -> u64 {
+        self.runtime.now().saturating_duration_since(self.origin).as_nanos() as u64
+    }
+
+    /// First packets dropped unread, for their address and for the rate.
+    pub(crate) fn dropped(&self) -> [u64; 2] {
+        [0, 1].map(|reason: usize| self.dropped[reason].load(Ordering::Relaxed))
+    }
+
+    fn judge(&self, from: SocketAddr, is_proven: bool, handle: Arc<Notify>) -> Verdict<Arc<Notify>> {
+        lock(&self.gate).judge(self.now(), from, is_proven, &self.known.load(), handle)
+    }
+
+    fn leave(&self, ticket: u64, outcome: Outcome) {
+        lock(&self.gate).leave(self.now(), ticket, outcome);
+    }
+}
+
+impl Sift for Door {
+    fn drops(&self, from: SocketAddr, packets: usize) -> bool {
+        let Some(reason) = lock(&self.gate).sift(self.now(), from, &self.known.load()) else { return false };
+        let counter = &self.dropped[usize::from(reason == Refused::Rate)];
+        counter.fetch_add(packets as u64, Ordering::Relaxed);
+        true
+    }
+}
+
+/// A kind of line.
+#[derive(Clone, Copy)]
+pub(crate) enum Line {
+    /// A first packet was not answered.
+    Unanswered,
+    /// A handshake failed.
+    Refused,
+    /// A node of the cluster is not a known peer.
+    Unknown,
+    /// A peer broke the stream protocol or stood still.
+    Rules,
+}
+
+impl Lines {
+    /// Whether to write it now, and how many were left out.
+    pub(crate) fn pass(&mut self, line: Line, now: u64) -> Option<u64> {
+        let throttle = match line {
+            Line::Unanswered => &mut self.unanswered,
+            Line::Refused => &mut self.refused,
+            Line::Unknown => &mut self.unknown,
+            Line::Rules => &mut self.rules,
+        };
+        throttle.pass(now)
+    }
+}
+
+/// Takes incoming connections until the endpoint is closed, as far as the gate's policy lets them in.
 pub(crate) async fn accept(net: Arc<Net>) {
     while let Some(incoming) = net.endpoint.accept().await {
-        let half_open = net.half_open.load(Ordering::Relaxed);
-        if half_open >= net.config.half_open_max {
-            add(&net.counters.half_open_refused, 1);
-            incoming.refuse();
-        } else if half_open >= net.config.half_open_retry && incoming.may_retry() {
-            add(&net.counters.retries_demanded, 1);
-            // An error means that the address was proven meanwhile; the newcomer will try again.
-            let _ = incoming.retry();
-        } else {
-            let place = HalfOpen::take(&net);
-            net.spawn(admit(Arc::clone(&net), incoming, place));
+        let (remote, is_proven) = (incoming.remote_address(), incoming.remote_address_validated());
+        let gives_way = Arc::new(Notify::new());
+        let verdict = net.door.judge(remote, is_proven, Arc::clone(&gives_way));
+        match verdict {
+            Verdict::Admit { ticket, gave_way } => {
+                if let Some(other) = gave_way {
+                    add(&net.counters.silent_evicted, 1);
+                    other.notify_one();
+                }
+                let place = HalfOpen { net: Arc::clone(&net), ticket, outcome: Outcome::Wasted };
+                net.spawn(admit(Arc::clone(&net), incoming, place, gives_way));
+            }
+            Verdict::Prove => {
+                add(&net.counters.retries_demanded, 1);
+                // An error means that it has proven its address already: not here.
+                let _ = incoming.retry();
+            }
+            Verdict::Refuse(reason) => {
+                // No answer, not even a refusal: it would end the sender's attempt, and a peer among strangers is let in
+                // when it repeats its first packet.
+                incoming.ignore();
+                unanswered(&net, remote, reason);
+            }
         }
     }
 }
 
+fn unanswered(net: &Net, remote: SocketAddr, reason: Refused) {
+    let counters = &net.counters;
+    let counter = match reason {
+        Refused::Places => &counters.half_open_refused,
+        Refused::Address => &counters.address_refused,
+        Refused::Rate => &counters.rate_refused,
+    };
+    add(counter, 1);
+    if let Some(left_out) = net.line(Line::Unanswered) {
+        tracing::warn!(%remote, ?reason, left_out, "too many handshakes that come to nothing: not answered");
+    }
+}
+
 /// A place among the half-open connections.
-struct HalfOpen(Arc<Net>);
+struct HalfOpen {
+    net: Arc<Net>,
+    ticket: u64,
+    outcome: Outcome,
+}
 
 impl HalfOpen {
-    fn take(net: &Arc<Net>) -> Self {
-        net.half_open.fetch_add(1, Ordering::Relaxed);
-        Self(Arc::clone(net))
+    /// The other side has shown a certificate of the cluster.
+    fn certified(mut self) {
+        self.outcome = Outcome::Certified;
     }
 }
 
 impl Drop for HalfOpen {
     fn drop(&mut self) {
-        self.0.half_open.fetch_sub(1, Ordering::Relaxed);
+        self.net.door.leave(self.ticket, self.outcome);
     }
 }
 
-async fn admit(net: Arc<Net>, incoming: quinn::Incoming, place: HalfOpen) {
+async fn admit(net: Arc<Net>, incoming: quinn::Incoming, place: HalfOpen, gives_way: Arc<Notify>) {
     let remote = incoming.remote_address();
     let handshake = async { incoming.accept()?.await };
-    let connection = match net.within(net.config.handshake_deadline, handshake).await {
+    let handshake = net.within(net.config.handshake_deadline, handshake);
+    let handshake = tokio::select! {
+        biased;
+        handshake = handshake => handshake,
+        () = gives_way.notified() => return,
+    };
+    let connection = match handshake {
         Some(Ok(connection)) => connection,
-        Some(Err(error)) => {
-            add(&net.counters.strangers_refused, 1);
-            tracing::warn!(%remote, %error, "connection refused in the handshake");
-            return;
-        }
+        Some(Err(error)) => return refused(&net, remote, &error),
         None => {
             add(&net.counters.handshakes_expired, 1);
             return;
         }
     };
+    place.certified();
     let Some(peer) = known_peer(&net, &connection) else {
         add(&net.counters.strangers_refused, 1);
-        tracing::warn!(%remote, "connection refused: not a known node, or it should have been dialled");
+        if let Some(left_out) = net.line(Line::Unknown) {
+            let node = proven_node(&net, &connection);
+            tracing::warn!(%remote, ?node, left_out, "not a known peer, or one that is to be dialled: refused");
+        }
         CloseCode::Stranger.close(&connection);
         return;
     };
-    if let Some(streams) = quic_session::establish(&net, &connection).await {
-        drop(place);
-        quic_session::run(net, peer, connection, streams).await;
+    match quic_session::establish(&net, &connection).await {
+        Ok(streams) => quic_session::run(net, peer, connection, streams).await,
+        Err(error) => net.failed(&peer, error),
+    }
+}
+
+fn refused(net: &Net, remote: SocketAddr, error: &quinn::ConnectionError) {
+    add(&net.counters.strangers_refused, 1);
+    let kind = PeerError::of(error, net.version());
+    net.count(&kind);
+    if let Some(left_out) = net.line(Line::Refused) {
+        tracing::warn!(%remote, %error, left_out, "connection refused in the handshake");
     }
 }
 
@@ -225,7 +401,7 @@ fn known_peer(net: &Net, connection: &quinn::Connection) -> Option<Arc<Peer>> {
 
 /// The node of our cluster that the certificate at the other end names.
 pub(crate) fn proven_node(net: &Net, connection: &quinn::Connection) -> Option<PeerId> {
-    let chain = connection.peer_identity()?.downcast::<Vec<CertificateDer<'static>>>().ok()?;
+    let chain = credentials::chain(connection)?;
     let (cluster, node) = node_of(chain.first()?).ok()?;
     (cluster == net.config.identity.cluster()).then_some(node)
 }

@@ -13,11 +13,14 @@ use futures_util::FutureExt as _;
 use futures_util::stream::{FuturesUnordered, StreamExt as _};
 use quinn::{RecvStream, SendStream};
 
+use crate::certificate::next_look;
 use crate::coalesce::Unit;
-use crate::frames::{self, Decoder, FrameError, HELLO_BYTES, LENGTH_BYTES};
+use crate::credentials;
+use crate::frames::{self, Decoder, FrameError, HELLO_REST_BYTES, HELLO_START_BYTES, LENGTH_BYTES};
 use crate::peer::Peer;
+use crate::peer_error::PeerError;
 use crate::quic::Net;
-use crate::quic_endpoint::CloseCode;
+use crate::quic_endpoint::{CloseCode, Line};
 use crate::stats::add;
 use crate::transport::Channel;
 
@@ -40,42 +43,58 @@ enum Ending {
     Finished,
     /// A control write made no progress.
     Stalled,
+    /// The peer's certificate has expired.
+    Expired,
 }
 
-/// Opens our streams and waits for the peer's: once they are there both sides have accepted each other. On failure
-/// or past the handshake deadline the connection is closed.
-pub(crate) async fn establish(net: &Net, connection: &quinn::Connection) -> Option<Streams> {
+/// Opens our streams and waits for the peer's: once they are there both sides have accepted each other, and speak the same
+/// version. On failure or past the handshake deadline the connection is closed.
+///
+/// # Errors
+/// Why not.
+pub(crate) async fn establish(net: &Net, connection: &quinn::Connection) -> Result<Streams, PeerError> {
     let both = async {
-        let send = open_streams(connection).await?;
-        let receive = accept_streams(connection).await?;
+        let send = open_streams(net, connection).await?;
+        let receive = accept_streams(net, connection).await?;
         Ok(Streams { send, receive })
     };
     match net.within(net.config.handshake_deadline, both).await {
-        Some(Ok(streams)) => return Some(streams),
-        Some(Err(ending)) => close(net, connection, ending),
-        None => CloseCode::NotReady.close(connection),
+        Some(Ok(streams)) => Ok(streams),
+        Some(Err(ending)) => Err(close(net, connection, ending)),
+        None => {
+            CloseCode::NotReady.close(connection);
+            Err(PeerError::Unreachable("no streams in time".to_owned()))
+        }
     }
-    None
 }
 
-async fn open_streams(connection: &quinn::Connection) -> Result<Vec<SendStream>, Ending> {
+async fn open_streams(net: &Net, connection: &quinn::Connection) -> Result<Vec<SendStream>, Ending> {
     let mut streams = Vec::with_capacity(Channel::COUNT);
     for (slot, channel) in Channel::ALL.into_iter().enumerate() {
         let mut stream = connection.open_uni().await.map_err(|_| Ending::Lost)?;
         stream.set_priority(priority(channel)).map_err(|_| Ending::Lost)?;
-        stream.write_all(&frames::hello(slot)).await.map_err(|_| Ending::Lost)?;
+        stream
+            .write_all(&frames::hello(slot, net.config.messages_version))
+            .await
+            .map_err(|_| Ending::Lost)?;
         streams.push(stream);
     }
     Ok(streams)
 }
 
-async fn accept_streams(connection: &quinn::Connection) -> Result<Vec<(usize, RecvStream)>, Ending> {
+async fn accept_streams(
+    net: &Net,
+    connection: &quinn::Connection,
+) -> Result<Vec<(usize, RecvStream)>, Ending> {
     let mut streams: Vec<(usize, RecvStream)> = Vec::with_capacity(Channel::COUNT);
     while streams.len() < Channel::COUNT {
         let mut stream = connection.accept_uni().await.map_err(|_| Ending::Lost)?;
-        let mut hello = [0; HELLO_BYTES];
-        stream.read_exact(&mut hello).await.map_err(|_| Ending::Lost)?;
-        let slot = frames::parse_hello(hello).map_err(Ending::Violation)?;
+        let mut start = [0; HELLO_START_BYTES];
+        stream.read_exact(&mut start).await.map_err(|_| Ending::Lost)?;
+        let slot = frames::parse_hello_start(start).map_err(Ending::Violation)?;
+        let mut rest = [0; HELLO_REST_BYTES];
+        stream.read_exact(&mut rest).await.map_err(|_| Ending::Lost)?;
+        frames::parse_hello_rest(rest, net.config.messages_version).map_err(Ending::Violation)?;
         if streams.iter().any(|(taken, _)| *taken == slot) {
             return Err(Ending::Violation(FrameError::Slot(slot as u8)));
         }
@@ -106,38 +125,73 @@ pub(crate) async fn run(net: Arc<Net>, peer: Arc<Peer>, connection: quinn::Conne
     for (slot, stream) in streams.receive {
         carriers.push(Box::pin(read(&net, &peer, epoch, slot, stream)));
     }
-    match AssertUnwindSafe(carriers.next()).catch_unwind().await {
+    carriers.push(Box::pin(expire(&net, &connection)));
+    let error = match AssertUnwindSafe(carriers.next()).catch_unwind().await {
         Ok(Some(ending)) => close(&net, &connection, ending),
         Ok(None) | Err(_) => {
             tracing::error!(peer = %peer.id, "the receiver of messages panicked");
             CloseCode::Protocol.close(&connection);
+            PeerError::Unreachable("the receiver of messages panicked".to_owned())
         }
-    }
+    };
     // The others end where they are; their charges on the outboxes are given back with them.
     drop(carriers);
-    net.take_down(&peer, epoch);
+    if net.take_down(&peer, epoch).is_some() {
+        net.failed(&peer, error);
+    }
 }
 
-fn close(net: &Net, connection: &quinn::Connection, ending: Ending) {
+/// Ends when the peer's certificate does. The wall clock is looked at once a minute, since it may be set.
+async fn expire(net: &Net, connection: &quinn::Connection) -> Ending {
+    let not_after = credentials::not_after(connection).unwrap_or(u64::MAX);
+    while let Some(wait) = next_look(net.config.wall_clock.now().as_secs(), not_after) {
+        let _ = net.within(wait, std::future::pending::<()>()).await;
+    }
+    Ending::Expired
+}
+
+/// Closes a connection, and says why in the log if the peer is to blame.
+fn close(net: &Net, connection: &quinn::Connection, ending: Ending) -> PeerError {
     let remote = connection.remote_address();
+    let said = match &ending {
+        Ending::Lost => None,
+        Ending::Violation(FrameError::Version(_)) | Ending::Expired => None,
+        Ending::Violation(_) | Ending::Finished | Ending::Stalled => net.line(Line::Rules),
+    };
+    // What the other side said when it closed, or what was found to be wrong before.
+    let reason = connection.close_reason().map(|reason| PeerError::of(&reason, net.version()));
     match ending {
-        Ending::Lost => CloseCode::NotReady.close(connection),
+        Ending::Lost => {
+            CloseCode::NotReady.close(connection);
+            return reason.unwrap_or_else(|| PeerError::Unreachable("lost".to_owned()));
+        }
+        Ending::Violation(FrameError::Version(theirs)) => {
+            let ours = net.version();
+            CloseCode::Version.close_saying(connection, &ours.to_string());
+            return PeerError::Version { ours, theirs };
+        }
+        Ending::Expired => {
+            CloseCode::Expired.close(connection);
+            return PeerError::Expired("while it was connected".to_owned());
+        }
         Ending::Stalled => {
             add(&net.counters.control_stalls, 1);
-            tracing::warn!(%remote, "a control write made no progress: connection closed");
             CloseCode::Stalled.close(connection);
         }
-        Ending::Violation(error) => {
+        Ending::Violation(_) | Ending::Finished => {
             add(&net.counters.protocol_violations, 1);
-            tracing::warn!(%remote, %error, "stream protocol broken: connection closed");
-            CloseCode::Protocol.close(connection);
-        }
-        Ending::Finished => {
-            add(&net.counters.protocol_violations, 1);
-            tracing::warn!(%remote, "stream ended by the peer: connection closed");
             CloseCode::Protocol.close(connection);
         }
     }
+    let what = match ending {
+        Ending::Violation(error) => error.to_string(),
+        Ending::Finished => "a stream was ended".to_owned(),
+        _ => "a control write made no progress".to_owned(),
+    };
+    if let Some(left_out) = said {
+        tracing::warn!(%remote, what, left_out, "connection closed");
+    }
+    PeerError::Unreachable(what)
 }
 
 /// Writes what the outbox of a slot holds, unit by unit.

@@ -49,10 +49,23 @@ counters! {
     strangers_refused,
     /// Incoming connections that were not complete by the handshake deadline.
     handshakes_expired,
-    /// Incoming connections refused because too many were half open.
+    /// First packets not answered because all places for their kind of address were taken.
     half_open_refused,
+    /// First packets not answered because their address held all it may hold, or had wasted a handshake before and had to
+    /// wait (1 s, at most 64 s).
+    address_refused,
+    /// First packets not answered because so many handshakes had been begun in the last second.
+    rate_refused,
+    /// Handshakes ended because they had been silent for half a second and another wanted their place, or because a peer
+    /// dialled anew.
+    silent_evicted,
     /// Incoming connections told to prove their address first.
     retries_demanded,
+    /// Connections that did not come about because the two sides speak different versions of the wire.
+    versions_refused,
+    /// Connections refused or closed because a certificate, of either side, had expired. Refused ones are among
+    /// `strangers_refused` or `dials_failed`, too.
+    certificates_expired,
     /// Connections closed because the peer broke the stream protocol: bad hello, message over the limit.
     protocol_violations,
     /// Connections closed because a control write made no progress.

@@ -9,6 +9,8 @@
 //!           32 it has the receiver for a witness, 16 the sender knows of no configuration, and founded its group,
 //!           8 the receiver is no member any more, and is served until it has its removal
 //! ```
+//! The digit of the magic is [`UNIT_VERSION`]. Nodes compare it when they connect, so units of two versions do not
+//! meet; the magic is there for what is no unit at all.
 //! A unit may have no record: it says whose log speaks, and that is all.
 //! Bodies are the frames of append records, one after another, in the order of the records; `body_len` tells where
 //! each ends. Frames that lie side by side in the leader's batch therefore travel as one slice.
@@ -22,7 +24,12 @@ use crate::{EntryId, GroupId, Index, LogId, Message, NodeId, Term};
 pub const UNIT_HEADER_BYTES: usize = 48;
 /// Bytes of a record.
 pub const RECORD_BYTES: usize = 48;
+/// The version of units: of their headers, records, beats and pieces of snapshots, and of the frames in their bodies.
+/// To be raised with every change to one of those layouts or to what a field means. Nodes of different versions refuse
+/// each other's connections.
+pub const UNIT_VERSION: u16 = 3;
 const MAGIC: [u8; 4] = *b"RWU3";
+const _: () = assert!(MAGIC[3] == b'0' + UNIT_VERSION as u8, "magic and version rise together");
 
 /// What a unit holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

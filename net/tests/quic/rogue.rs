@@ -114,7 +114,7 @@ pub(crate) async fn greet(connection: &quinn::Connection) -> Vec<quinn::SendStre
     let mut streams = Vec::new();
     for slot in 0..6 {
         let mut stream = connection.open_uni().await.unwrap();
-        stream.write_all(&[1, slot]).await.unwrap();
+        stream.write_all(&[2, slot, 0, 0]).await.unwrap();
         streams.push(stream);
     }
     streams

@@ -190,7 +190,10 @@ pub(crate) fn arrows(manifest: &Source) -> Vec<String> {
         } else {
             line.split(['.', '=', ' ']).next()
         };
-        let ours = named.filter(|name| *name == "raftwerk" || name.starts_with("raftwerk-"));
+        // A crate may name itself: that is how its tests have a feature of it.
+        let ours = named
+            .filter(|name| *name == "raftwerk" || name.starts_with("raftwerk-"))
+            .filter(|name| name.strip_prefix("raftwerk-") != krate.rsplit('/').next());
         if let Some(used) = ours.filter(|used| section.contains("dependencies") && !allowed.contains(used)) {
             complaints.push(complaint(
                 manifest,

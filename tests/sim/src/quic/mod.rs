@@ -13,7 +13,10 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use raftwerk_frame::Time;
-use raftwerk_net::{Channel, ClusterAuthority, Ground, Identity, PeerId, QuicConfig, QuicTransport, Receive};
+use raftwerk_net::{
+    Channel, ClusterAuthority, Ground, Identity, PeerId, QuicConfig, QuicTransport, Receive, Validity,
+    WallClock,
+};
 
 use self::ground::{SimSocket, Tasks};
 use crate::chance::Chance;
@@ -63,6 +66,9 @@ fn config(plan: &QuicPlan, at: usize) -> QuicConfig {
     config.keep_alive = plan.idle_timeout / 4;
     config.backoff = (Duration::from_millis(50), plan.backoff_max);
     config.stream_window_bytes = plan.stream_window_bytes;
+    // Certificates go by the day on which the process began: nothing simulated takes long enough for them to end.
+    let began = identity(at).not_after() - Validity::NODE.as_secs();
+    config.wall_clock = WallClock::from_fn(move || began);
     config
 }
 

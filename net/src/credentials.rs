@@ -1,0 +1,68 @@
+//! What a transport presents and trusts: an identity and what TLS makes of it. Replaced as a whole when the identity is.
+//!
+//! What is not here: issuing (`issue.rs`), verifying (`tls.rs`), closing connections that no longer hold (`quic.rs`).
+use rustls::pki_types::CertificateDer;
+
+use crate::certificate;
+use crate::config::QuicConfig;
+use crate::error::NetError;
+use crate::ground::WallClock;
+use crate::identity::{Identity, IdentityError};
+use crate::quic_endpoint;
+use crate::tls::{self, ClusterVerifier};
+
+/// An identity in use.
+pub(crate) struct Credentials {
+    /// quinn's settings for dialled connections.
+    pub(crate) client: quinn::ClientConfig,
+    not_after: u64,
+    verifier: ClusterVerifier,
+}
+
+impl Credentials {
+    /// With quinn's settings for the accepting side, which the endpoint keeps.
+    ///
+    /// # Errors
+    /// The identity is of another node than the configuration's, or its parts do not fit each other.
+    pub(crate) fn new(
+        config: &QuicConfig,
+        identity: &Identity,
+    ) -> Result<(Self, quinn::ServerConfig), NetError> {
+        let (found, here) = (identity.name(), config.identity.name());
+        if found != here {
+            return Err(IdentityError::AnotherNode { found, here }.into());
+        }
+        let server = quic_endpoint::server_config(config, tls::server(identity, &config.wall_clock)?);
+        let client = quic_endpoint::client_config(config, tls::client(identity, &config.wall_clock)?);
+        let verifier = ClusterVerifier::new(identity)?;
+        Ok((Self { client, not_after: identity.not_after(), verifier }, server))
+    }
+
+    /// Seconds until our own certificate has expired; negative once it has.
+    pub(crate) fn seconds_left(&self, wall: &WallClock) -> i64 {
+        self.not_after.saturating_add(1) as i64 - wall.now().as_secs() as i64
+    }
+
+    /// Whether the certificates of a live connection would be accepted now.
+    ///
+    /// # Errors
+    /// Why not.
+    pub(crate) fn verify_again(
+        &self,
+        connection: &quinn::Connection,
+        wall: &WallClock,
+    ) -> Result<(), rustls::Error> {
+        let chain = chain(connection).ok_or(rustls::Error::NoCertificatesPresented)?;
+        self.verifier.verify_again(&chain, wall.now())
+    }
+}
+
+/// The certificates that the other end of a connection has proven.
+pub(crate) fn chain(connection: &quinn::Connection) -> Option<Vec<CertificateDer<'static>>> {
+    connection.peer_identity()?.downcast::<Vec<CertificateDer<'static>>>().ok().map(|chain| *chain)
+}
+
+/// The last second at which the certificate at the other end is valid.
+pub(crate) fn not_after(connection: &quinn::Connection) -> Option<u64> {
+    certificate::not_after(chain(connection)?.first()?)
+}

@@ -1,0 +1,89 @@
+//! Why a known peer is not connected, for its operator: what to do about it.
+//!
+//! Read off quinn's errors, and off what the other side gave as its reason. What is not here: where it is logged
+//! (`peer.rs`).
+use quinn::ConnectionError;
+
+use crate::frames::WireVersion;
+use crate::quic_endpoint::CloseCode;
+
+/// TLS alerts (RFC 8446 section 6) as QUIC carries them.
+const ALERTS: std::ops::Range<u64> = 0x100..0x200;
+const CERTIFICATE_EXPIRED: u64 = 0x100 + 45;
+const NO_APPLICATION_PROTOCOL: u64 = 0x100 + 120;
+
+/// Why the latest connection with a peer ended, or did not come about ([`crate::QuicTransport::peer_error`]).
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum PeerError {
+    /// The two nodes run releases whose wires differ. Neither hears the other until one of them is upgraded.
+    #[error("it speaks wire version {theirs}, this node {ours}: run the same release on both")]
+    Version {
+        /// Ours.
+        ours: WireVersion,
+        /// The peer's; without a version of messages if its streams differ already.
+        theirs: WireVersion,
+    },
+    /// The other side speaks QUIC, and a protocol that is not this one's in any version.
+    #[error("what answers at its address speaks another protocol: look at the address")]
+    Protocol,
+    /// The peer's certificate, or the authority behind it, has expired by this node's clock.
+    #[error("its certificate has expired: issue it another, or look at both clocks ({0})")]
+    Expired(String),
+    /// By the peer's clock it is this node's certificate, or the authority behind it, that has expired.
+    #[error("it refuses this node's certificate as expired: issue this node another, or look at both clocks")]
+    OursExpired,
+    /// One of the two refused the other's certificate for another reason: another authority, another cluster, another
+    /// node than was meant.
+    #[error("a certificate was refused: {0}")]
+    Certificate(String),
+    /// The peer does not know this node as a peer, or knows it by another number: tell it this node's address.
+    #[error("it does not know this node: tell it where this node is")]
+    Unknown,
+    /// Nobody answered, an answer took too long, or the connection was lost or closed.
+    #[error("not reached, or lost: {0}")]
+    Unreachable(String),
+}
+
+impl PeerError {
+    /// What quinn's error says.
+    pub(crate) fn of(error: &ConnectionError, ours: WireVersion) -> Self {
+        let text = error.to_string();
+        match error {
+            ConnectionError::TransportError(error) => match u64::from(error.code) {
+                CERTIFICATE_EXPIRED => Self::Expired(text),
+                NO_APPLICATION_PROTOCOL => Self::Protocol,
+                code if ALERTS.contains(&code) => Self::Certificate(text),
+                _ => Self::Unreachable(text),
+            },
+            ConnectionError::ConnectionClosed(close) => match u64::from(close.error_code) {
+                CERTIFICATE_EXPIRED => Self::OursExpired,
+                NO_APPLICATION_PROTOCOL => Self::Protocol,
+                code if ALERTS.contains(&code) => Self::Certificate(text),
+                _ => Self::Unreachable(text),
+            },
+            ConnectionError::ApplicationClosed(close) => {
+                let is = |code: CloseCode| close.error_code == code.into();
+                match WireVersion::parse(&close.reason) {
+                    Some(theirs) if is(CloseCode::Version) => Self::Version { ours, theirs },
+                    _ if is(CloseCode::Expired) => Self::OursExpired,
+                    _ if is(CloseCode::Stranger) => Self::Unknown,
+                    _ => Self::Unreachable(text),
+                }
+            }
+            _ => Self::Unreachable(text),
+        }
+    }
+
+    /// Whether it will stay as it is until somebody does something about it.
+    pub(crate) fn wants_an_operator(&self) -> bool {
+        !matches!(self, Self::Unreachable(_))
+    }
+
+    pub(crate) fn is_expiry(&self) -> bool {
+        matches!(self, Self::Expired(_) | Self::OursExpired)
+    }
+
+    pub(crate) fn is_version(&self) -> bool {
+        matches!(self, Self::Version { .. } | Self::Protocol)
+    }
+}

@@ -1,0 +1,38 @@
+//! Log lines that strangers, or peers in a loop, can cause: one in a while, with the number of those left out.
+//!
+//! Pure: time is a number of nanoseconds. (A crate for rates, `governor`, would bring ten more and a clock of its own.)
+
+/// Nanoseconds between two lines of one kind.
+const EVERY: u64 = 10_000_000_000;
+
+/// One kind of line.
+#[derive(Default, Debug)]
+pub(crate) struct Throttle {
+    next: u64,
+    left_out: u64,
+}
+
+impl Throttle {
+    /// Whether to write a line now, and how many were not written since the last.
+    pub(crate) fn pass(&mut self, now: u64) -> Option<u64> {
+        if now < self.next {
+            self.left_out += 1;
+            return None;
+        }
+        self.next = now + EVERY;
+        Some(std::mem::take(&mut self.left_out))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ten_thousand_lines_a_second_become_one_in_ten_with_a_count() {
+        let mut throttle = Throttle::default();
+        let lines: Vec<u64> = (0..200_000).filter_map(|n| throttle.pass(n * 100_000)).collect();
+        assert_eq!(lines, [0, 99_999]);
+        assert_eq!(throttle.pass(u64::MAX - EVERY), Some(99_999));
+    }
+}
