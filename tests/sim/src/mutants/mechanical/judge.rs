@@ -92,11 +92,12 @@ impl Court {
         Ok(Self { programs, simulator, lives })
     }
 
-    /// Tries a mutant: what noticed it before comes first, if that is known.
+    /// Tries a mutant: what noticed it before comes first, if that is known. `has_lived`: lives are known not to notice it.
     pub(super) fn try_mutant(
         &self,
         mutant: &Mutant,
         hint: Option<&Notice>,
+        has_lived: bool,
     ) -> Result<Option<Notice>, MechanicalError> {
         let began = Instant::now();
         let mut notice = None;
@@ -107,7 +108,7 @@ impl Court {
         while let Some(judge) = programs.next().filter(|_| notice.is_none()) {
             notice = self.by_program(mutant.number, judge)?;
         }
-        if notice.is_none() {
+        if notice.is_none() && !has_lived {
             notice = self.by_lives(mutant)?;
         }
         Ok(notice.map(|notice| Notice { seconds: began.elapsed().as_secs_f64(), ..notice }))
@@ -201,6 +202,8 @@ fn try_program(program: &Program, arguments: &[&str], number: u32, limit: Durati
         .env("RUST_TEST_THREADS", "1")
         // What a panic prints is thrown away, and takes longer than most tests.
         .env("RUST_BACKTRACE", "0")
+        // What fails need not be made short.
+        .env("PROPTEST_MAX_SHRINK_ITERS", "0")
         .env(SWITCH, number.to_string())
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
