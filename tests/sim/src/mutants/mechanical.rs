@@ -30,6 +30,9 @@ use super::CatalogueError;
 use super::workshop::{Workshop, files_of};
 use crate::Chance;
 
+/// Where a file's own tests begin, if it has any: they are no part of what is mutated.
+const OWN_TESTS: &str = "#[cfg(test)]\nmod tests {";
+
 /// What is wanted of a run.
 #[derive(Clone, Debug)]
 pub struct Wanted {
@@ -309,24 +312,22 @@ fn sums(root: &Path, survey: &Survey) -> Result<BTreeMap<&'static str, Sums>, Me
             continue;
         }
         let path = root.join(&file);
-        let text = fs::read(&path).map_err(MechanicalError::io(&path))?;
+        let text = fs::read_to_string(&path).map_err(MechanicalError::io(&path))?;
         for room in &ROOMS {
             let Some([sources, tests, simulator]) = hashers.get_mut(room.name) else { continue };
             let is_mutated = survey.texts.contains_key(&file) && mutated(room, &file);
             let is_simulator = is_in(&file, "tests/sim") && !is_in(&file, "tests/sim/src/mutants");
             let of_judges = |(package, ..): &rooms::Judge| is_in(&file, rooms::folder_of(package));
             let is_test = !is_in(&file, "tests/sim") && room.programs.iter().any(of_judges);
-            let hasher = if is_mutated {
-                sources
+            if is_mutated {
+                let own_tests = text.find(OWN_TESTS).unwrap_or(text.len());
+                add(sources, &file, &text[..own_tests]);
+                add(tests, &file, &text[own_tests..]);
             } else if is_simulator {
-                simulator
+                add(simulator, &file, &text);
             } else if is_test {
-                tests
-            } else {
-                continue;
-            };
-            hasher.update(file.as_bytes());
-            hasher.update(&text);
+                add(tests, &file, &text);
+            }
         }
     }
     let sums = hashers.into_iter().map(|(room, hashers)| {
@@ -334,6 +335,11 @@ fn sums(root: &Path, survey: &Survey) -> Result<BTreeMap<&'static str, Sums>, Me
         (room, Sums { sources, tests, simulator })
     });
     Ok(sums.collect())
+}
+
+fn add(hasher: &mut crc32fast::Hasher, file: &str, text: &str) {
+    hasher.update(file.as_bytes());
+    hasher.update(text.as_bytes());
 }
 
 /// Whether a file is that one, or below that folder.
