@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use raftwerk_frame::{Configuration, EntryId, GroupId, Index, LogId, Message, NodeId, Time};
+use raftwerk_frame::{Configuration, EntryId, GroupId, Index, LogId, Message, NodeId, Run, Time};
 use raftwerk_raft::{Config, Effects, Group, Input, Opening, PeerState, Rejected, Restored};
 
 use crate::cluster::{Cluster, ENTRY_BYTES, MS, Options, Packet, T};
@@ -97,6 +97,31 @@ fn the_log_is_kept_for_followers_that_live_and_need_no_snapshot() {
     assert_eq!((cluster.count_where(is_snapshot), cluster.progress(1, 3).state), (1, PeerState::Snapshot));
     assert!(cluster.progress(1, 3).is_active, "it answers heartbeats");
     assert_eq!(cluster.group(1).slowest_live_match(), Some(cluster.group(1).last().index));
+}
+
+/// No log gets there by counting: an append that leads so far is nobody's.
+#[test]
+fn an_append_that_leads_beyond_every_log_is_not_taken() {
+    let mut group = leader_of_two();
+    let last = group.last();
+    let term = group.term().next();
+    let message = Message::Append { term, prev: last, commit: Index(0), account: 0 };
+    let runs = &[Run { term, count: u64::MAX >> 1 }];
+    group.step(Time(MS), Input::Message { from: NodeId(2), message, runs }, &mut Effects::default());
+    assert_eq!(group.last(), last);
+}
+
+/// Most replicas that led once will not do so again soon.
+#[test]
+fn a_leader_that_is_deposed_keeps_no_memory_for_reads() {
+    let mut group = leader_of_two();
+    let mut effects = Effects::default();
+    for token in 0..1000 {
+        group.step(Time(MS), Input::Read { token }, &mut effects);
+    }
+    let message = Message::Heartbeat { term: group.term().next(), commit: Index(0), round: 0, rest: false };
+    group.step(Time(MS), Input::Message { from: NodeId(2), message, runs: &[] }, &mut effects);
+    assert_eq!((effects.reads_rejected.len(), group.leading_bytes()), (1000, 0));
 }
 
 /// Reads that wait are bounded, and not by one less: a leader's own by twice what it takes of followers.

@@ -469,3 +469,19 @@ fn a_proposal_that_is_lost_on_its_way_to_a_group_at_rest_is_sent_again() {
     cluster.run(2 * T);
     assert_eq!(cluster.group(1).commit(), cluster.group(1).last().index);
 }
+
+/// All followers have lost their leader at the same moment, and two of them ask each other.
+#[test]
+fn of_two_that_ask_each_other_the_one_with_the_higher_id_goes_on() {
+    let mut cluster = resting(3);
+    cluster.isolate(1);
+    for node in [2, 3] {
+        cluster.supports(node, 1, false);
+        cluster.campaign(node);
+        assert_eq!(cluster.group(node).role(), Role::PreCandidate);
+    }
+    cluster.deliver_where(|packet| matches!(packet.message(), Some(Message::PreVote { .. })));
+    assert_eq!([2, 3].map(|node| cluster.group(node).role()), [Role::Follower, Role::PreCandidate]);
+    cluster.settle();
+    assert_eq!((cluster.leader(), cluster.group(3).term()), (Some(3), Term(2)));
+}

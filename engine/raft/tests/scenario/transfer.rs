@@ -188,6 +188,25 @@ fn a_leader_without_a_vote_asks_the_first_that_holds_everything_at_once() {
     assert!([2, 3].contains(&asked[0]), "{asked:?}");
 }
 
+/// A witness that holds everything could not lead with it.
+#[test]
+fn a_leader_without_a_vote_asks_no_witness() {
+    let mut cluster = Cluster::new(Options { witnesses: 1, ..Options::of(4) });
+    cluster.elect(1);
+    cluster.run(T / 5);
+    cluster.change(1, Route::Auto, &[Change::Remove(NodeId(1))]);
+    // 3 was chosen, and is gone; the witness is the last that the commit waits for.
+    cluster.isolate(3);
+    cluster.transfer(1, 3);
+    cluster.unreachable(1, 3);
+    let is_hurry = |packet: &Packet| matches!(packet.message(), Some(Message::TimeoutNow { .. }));
+    cluster.deliver_where(|packet| !is_hurry(packet));
+    assert!(cluster.group(1).is_retiring());
+    assert_eq!(cluster.progress(1, 4).matched, cluster.group(1).last().index);
+    assert_eq!(cluster.count_where(|packet| packet.to == 4 && is_hurry(packet)), 0);
+    assert_eq!(cluster.group(1).transfer_target(), Some(NodeId(3)), "it was chosen, and may come back");
+}
+
 /// What it had proposed before it was deposed is none of what waits now.
 #[test]
 fn a_leader_that_leads_again_counts_what_it_proposes_now() {
