@@ -381,21 +381,6 @@ mod tests {
         assert_eq!(one.next_deadline(), at(200), "it has just beaten");
     }
 
-    /// No replica may learn of new support before it knows that the old one ended; once it does, there may be some.
-    #[test]
-    fn support_that_ended_begins_again_when_every_replica_has_been_told() {
-        let (mut one, mut two) = friends();
-        one.lapse(at(2000));
-        two.lapse(at(3000));
-        converse(&mut one, &mut two, 2000, 2300);
-        assert_eq!((one.tie(TWO, LOG), two.tie(ONE, LOG)), ((false, false), (false, false)));
-        for of in [&mut one, &mut two] {
-            assert!(told(of).iter().any(|news| matches!(news, News::Supports(_, false))));
-        }
-        converse(&mut one, &mut two, 2400, 2800);
-        assert_eq!((one.tie(TWO, LOG), two.tie(ONE, LOG)), ((true, true), (true, true)));
-    }
-
     #[test]
     fn who_hear_each_other_support_each_other_and_a_lease_ends_before_the_promise() {
         let (mut one, mut two) = friends();

@@ -30,6 +30,9 @@ use super::CatalogueError;
 use super::workshop::{Workshop, files_of};
 use crate::Chance;
 
+/// The verdicts that are given by hand, in the catalogue's folder.
+pub(super) const EQUIVALENTS: &str = "equivalent.txt";
+
 /// Where a file's own tests begin, if it has any: they are no part of what is mutated.
 const OWN_TESTS: &str = "#[cfg(test)]\nmod tests {";
 
@@ -96,7 +99,7 @@ impl MechanicalError {
 /// # Errors
 /// If the file cannot be read or understood.
 pub fn equivalents_of(root: &Path) -> Result<Vec<Equivalent>, MechanicalError> {
-    let path = super::folder(root).join("equivalent.txt");
+    let path = super::folder(root).join(EQUIVALENTS);
     score::equivalents(&fs::read_to_string(&path).map_err(MechanicalError::io(&path))?)
 }
 
