@@ -371,6 +371,16 @@ mod tests {
         (one, two)
     }
 
+    /// If every answer were answered at once, two nodes would beat as fast as the wire between them allows.
+    #[test]
+    fn a_beat_is_answered_at_once_only_by_one_that_has_been_silent() {
+        let (mut one, mut two) = (one_of(11, TWO), one_of(22, ONE));
+        two.hear(at(100), &heard(ONE, beat(&mut one, 100)));
+        assert_eq!(two.next_deadline(), at(100), "it has not beaten yet");
+        one.hear(at(100), &heard(TWO, beat(&mut two, 100)));
+        assert_eq!(one.next_deadline(), at(200), "it has just beaten");
+    }
+
     #[test]
     fn who_hear_each_other_support_each_other_and_a_lease_ends_before_the_promise() {
         let (mut one, mut two) = friends();

@@ -109,8 +109,6 @@ impl Group {
             self.admission = Some(admission);
             return;
         }
-        // Those that have come in by now are named already.
-        admission.logs.retain(|(node, _)| !self.configuration.contains(*node));
         let wish = Reconfigure {
             changes: &admission.changes,
             logs: &admission.logs,

@@ -180,11 +180,11 @@ impl Progress {
 
     /// The match is known: on with it, pipelined.
     pub(crate) fn replicate(&mut self) {
+        debug_assert!(self.oldest_in_flight().is_none(), "only what follows has appends in flight");
         self.state = PeerState::Replicate;
         self.snapshot_at = None;
         self.next = self.matched.next();
         self.is_paused = false;
-        self.clear_in_flight();
     }
 
     /// No appends until a snapshot has arrived, or failed.

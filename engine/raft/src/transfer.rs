@@ -102,7 +102,7 @@ impl Group {
     pub(crate) fn hurry_handover_to(&mut self, node: NodeId, effects: &mut Effects) {
         let Some(to) = self.transfer_target() else { return };
         let may_inherit = self.configuration.may_lead(node) && self.holds_all(node);
-        if to != node && self.is_retiring() && may_inherit && !self.holds_all(to) {
+        if self.is_retiring() && may_inherit && !self.holds_all(to) {
             self.set_heir(node);
         }
         if self.handover.as_ref().is_some_and(|handover| handover.to == node && handover.hurried.is_none()) {

@@ -5,11 +5,11 @@
 use std::time::Duration;
 
 use raftwerk_frame::{
-    Configuration, EntryId, GroupId, Index, LogId, Membership, Message, NodeId, Term, Time,
+    Configuration, EntryId, GroupId, HardState, Index, LogId, Membership, Message, NodeId, Run, Term, Time,
 };
 use raftwerk_raft::reconfig::Change;
 use raftwerk_raft::{
-    Config, Effects, Group, Input, Newcomers, Opening, PeerState, Reconfigure, Restored, Role, Route,
+    Config, Effects, Group, Input, Newcomers, Opening, PeerState, Reconfigure, Restored, Role, Route, TermRun,
 };
 
 use crate::cluster::{Cluster, MS, Options, Packet, T};
@@ -52,6 +52,47 @@ fn configurations_go_with_the_log_that_a_snapshot_replaces() {
     assert_eq!(known, [cluster.group(3).compacted().index]);
 }
 
+/// A snapshot ends below a configuration that the log keeps. If an entry of a later term replaces that one, what the snapshot
+/// brought is in force again.
+#[test]
+fn a_log_whose_tail_stays_can_fall_back_to_the_configuration_of_the_snapshot() {
+    let three = Configuration::of_voters([NodeId(1), NodeId(2), NodeId(3)]);
+    let four = Configuration { learners: vec![NodeId(4)], ..three.clone() };
+    let restored = Restored {
+        hard_state: HardState { term: Term(1), vote: None },
+        runs: vec![TermRun { term: Term(1), first: Index(1) }],
+        last: Index(5),
+        ..restored_of(&[1, 2, 3])
+    };
+    let tail = Membership { index: Index(5), configuration: four.clone() };
+    let mut group = Group::restore(config_of(2, Duration::ZERO), restored, [tail], Time(MS));
+    let (from, id, configuration) = (NodeId(1), EntryId::new(Term(1), Index(3)), &three);
+    let snapshot = Input::SnapshotReceived { from, term: Term(1), id, configuration, account: 0 };
+    group.step(Time(MS), snapshot, &mut Effects::default());
+    let known: Vec<_> = group.memberships().map(|(index, of)| (index, of.clone())).collect();
+    assert_eq!(known, [(Index(3), three.clone()), (Index(5), four)]);
+    let message = Message::Append { term: Term(2), prev: id, commit: Index(3), account: 0 };
+    let runs = &[Run { term: Term(2), count: 1 }];
+    group.step(Time(MS), Input::Message { from: NodeId(3), message, runs }, &mut Effects::default());
+    assert_eq!((group.configuration(), group.configuration_index()), (&three, Index(3)));
+}
+
+/// `Config::first_timeout` is for a group without any history.
+#[test]
+fn only_a_replica_without_a_term_and_without_entries_campaigns_sooner() {
+    let first_timeout = Some(Duration::from_nanos(MS));
+    let deadline = |restored| {
+        let config = Config { first_timeout, ..config_of(1, Duration::ZERO) };
+        Group::new(config, restored, Time(MS)).next_deadline()
+    };
+    assert_eq!(deadline(restored_of(&[1, 2])), Time(2 * MS));
+    let hard_state = HardState { term: Term(1), vote: None };
+    assert!(deadline(Restored { hard_state, ..restored_of(&[1, 2]) }) >= Time(T * MS));
+    let compacted = EntryId::new(Term(0), Index(1));
+    let begins_later = Restored { compacted, last: Index(1), applied: Index(1), ..restored_of(&[1, 2]) };
+    assert!(deadline(begins_later) >= Time(T * MS));
+}
+
 /// Of what was in force at the new beginning of the log, the latest is enough; also where it stands right there.
 #[test]
 fn a_log_that_begins_after_a_configuration_knows_none_before_it() {
@@ -89,6 +130,24 @@ fn a_removed_replica_knows_it_after_its_log_is_compacted() {
     cluster.input(3, Input::Compacted { to: at });
     assert_eq!(cluster.group(3).compacted().index, at);
     assert!(cluster.group(3).is_removed());
+}
+
+/// A leader of an earlier term had it for a member; one of a term that no election leads to is none.
+#[test]
+fn late_words_of_an_earlier_leader_make_nobody_a_member_again() {
+    let mut cluster = three(3);
+    cluster.elect_among(2);
+    cluster.run(T);
+    cluster.change(2, Route::Auto, &[remove(3)]);
+    cluster.settle();
+    assert!(cluster.group(3).is_removed());
+    let now = cluster.group(3).term();
+    for term in [Term(now.0 - 1), Term(now.0 + (1 << 33))] {
+        for account in [None, Some(0)] {
+            cluster.replica_mut(3).group.as_mut().unwrap().note_standing(term, account, true);
+            assert!(cluster.group(3).is_removed(), "{term}");
+        }
+    }
 }
 
 /// It waits for its second removal to be committed, and late news of the first say nothing of that: until then the others
@@ -134,9 +193,13 @@ fn a_leader_forgets_its_ties_when_it_serves_one_that_leaves() {
     cluster.drop_where(|_| true);
     cluster.befriend(3, 4, true);
     cluster.isolate(1);
-    cluster.run(T);
-    cluster.elect(3);
-    assert!(cluster.group(3).is_leaving(NodeId(2)) || cluster.seen.sent > 0);
+    for node in [2, 4] {
+        cluster.crash(node);
+        cluster.restart(node);
+    }
+    cluster.campaign(3);
+    cluster.deliver_where(|packet| packet.is_vote() || packet.is_pre_vote());
+    assert!(cluster.group(3).is_leader() && cluster.group(3).is_leaving(NodeId(2)));
     let ties: Vec<_> = [1, 2, 4].map(|node| cluster.group(3).tie(NodeId(node))).into();
     assert_eq!(ties, [(false, false); 3]);
 }
@@ -288,6 +351,21 @@ fn a_leader_that_nobody_supports_does_not_rest() {
     assert!(!cluster.group(1).is_resting());
 }
 
+/// News of a commit would wake the followers again, and only them: they leave before the group goes to rest.
+#[test]
+fn a_group_does_not_rest_while_news_of_a_commit_are_due() {
+    let mut cluster = Cluster::new(Options { commit_delay: T / 5, ..Options::of(3) });
+    cluster.elect(1);
+    cluster.befriend_all();
+    cluster.run(T);
+    assert!(cluster.group(1).is_resting());
+    cluster.propose(1, 1);
+    cluster.run(T / 2);
+    for node in cluster.nodes() {
+        assert!(cluster.group(node).is_resting(), "{node}");
+    }
+}
+
 /// Followers are told of a commit when that is due, also in a turn that brings nothing else.
 #[test]
 fn news_of_a_commit_leave_in_the_turn_in_which_they_fall_due() {
@@ -361,6 +439,101 @@ fn a_newcomer_whose_first_round_was_too_long_gets_in_by_a_later_one() {
         cluster.deliver_where(|_| true);
     }
     assert!(cluster.group(1).configuration().is_voter(NodeId(4)));
+}
+
+/// Somebody that the leader had asked to campaign frees a replica at rest, which had no deadline: it waits for a leader again,
+/// also where that one's log is too short for its vote.
+#[test]
+fn a_replica_at_rest_that_refuses_a_vote_of_a_later_term_waits_for_a_leader_again() {
+    let mut cluster = Cluster::new(Options::of(3));
+    cluster.elect(1);
+    cluster.befriend_all();
+    cluster.propose(1, 1);
+    cluster.settle();
+    cluster.run(2 * T);
+    assert_eq!(cluster.group(2).next_deadline(), Time::NEVER);
+    let term = cluster.group(2).term().next();
+    cluster.give(3, 2, Message::Vote { term, last: EntryId::default(), transfer: true });
+    assert_eq!((cluster.group(2).term(), cluster.group(2).hard_state().vote), (term, None));
+    assert!(cluster.group(2).next_deadline() <= Time(cluster.now.0 + 2 * T * MS));
+}
+
+/// A configuration that stays joint is done when it is committed, once.
+#[test]
+fn a_change_that_is_done_is_told_once() {
+    let mut cluster = three(4);
+    let at = cluster.change(1, Route::JointHeld, &[voter(4)]);
+    cluster.settle();
+    assert_eq!(cluster.replica(1).settled, [at]);
+    for _ in 0..3 {
+        cluster.propose(1, 1);
+        cluster.settle();
+    }
+    assert_eq!(cluster.replica(1).settled, [at]);
+}
+
+/// Leases are for a term; that an earlier one was handed over says nothing of this one.
+#[test]
+fn a_leader_that_handed_over_and_leads_again_has_leases_again() {
+    let mut cluster = Cluster::new(Options::of(3));
+    cluster.elect(1);
+    cluster.befriend_all();
+    cluster.run(T);
+    let has_lease =
+        |cluster: &Cluster| cluster.group(1).lease(|_| Time(50)).is_some_and(|(_, to)| to > Time(0));
+    assert!(has_lease(&cluster));
+    for (from, to) in [(1, 2), (2, 1)] {
+        cluster.transfer(from, to);
+        cluster.settle();
+        assert_eq!(cluster.leader(), Some(to));
+    }
+    cluster.run(T);
+    assert!(has_lease(&cluster));
+}
+
+/// Who asks whether a campaign would help waits for no leader any longer: a read that it took for one would wait in vain.
+#[test]
+fn a_candidate_knows_no_leader() {
+    let mut cluster = Cluster::new(Options::of(3));
+    cluster.elect(1);
+    assert_eq!(cluster.group(2).leader(), Some(NodeId(1)));
+    cluster.campaign(2);
+    assert_eq!((cluster.group(2).role(), cluster.group(2).leader()), (Role::PreCandidate, None));
+    let token = cluster.read_anywhere(2, 1);
+    assert_eq!(cluster.replica(2).reads_rejected, [token]);
+}
+
+/// Both ask at the end of their turns: nobody waits for a heartbeat to be asked for.
+#[test]
+fn a_read_that_comes_while_another_waits_is_asked_for_at_once() {
+    let mut cluster = Cluster::new(Options::of(3));
+    cluster.elect(1);
+    for questions in [1, 2] {
+        cluster.read_anywhere(2, 1);
+        assert_eq!(cluster.count_where(is_question), questions);
+    }
+}
+
+/// An append that ends before the entry which removes its receiver does not tell that this is committed, whatever commit index
+/// it bears: the receiver is served on.
+#[test]
+fn a_replica_that_is_behind_is_served_until_it_holds_its_removal() {
+    let mut cluster = Cluster::new(Options { append_bytes_max: 10, window_messages: 1, ..Options::of(3) });
+    cluster.elect(1);
+    cluster.run(T / 5);
+    cluster.propose(1, 3);
+    let removed_at = cluster.change(1, Route::Auto, &[remove(3)]);
+    cluster.deliver_where(|packet| packet.from != 3 && packet.to != 3);
+    assert_eq!(cluster.group(1).commit(), removed_at);
+    while cluster.group(3).last().index < removed_at {
+        assert!(cluster.group(1).is_leaving(NodeId(3)), "it has {}", cluster.group(3).last());
+        assert!(cluster.count_where(|packet| packet.to == 3 || packet.from == 3) > 0);
+        cluster.deliver_where(|packet| packet.to == 3);
+        let at = cluster.network.iter().position(|packet| packet.from == 3).unwrap();
+        cluster.deliver(at);
+    }
+    cluster.settle();
+    assert_eq!((cluster.group(3).commit(), cluster.group(3).is_removed()), (removed_at, true));
 }
 
 /// The record that it is a witness was lost with that of its founding.

@@ -1,5 +1,6 @@
 //! One story per test, named after the section that tells it.
 
+mod bounds;
 mod commit;
 mod departure;
 mod edges;
@@ -9,6 +10,7 @@ mod founding;
 mod incarnation;
 mod liveness;
 mod membership;
+mod newcomer;
 mod read;
 mod replication;
 mod rest;

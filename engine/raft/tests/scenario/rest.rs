@@ -447,3 +447,41 @@ fn a_leader_at_rest_learns_a_later_term_from_a_replica_that_cannot_campaign() {
     let leader = cluster.leader().expect("one leads");
     assert!(cluster.group(leader).term() > later && cluster.group(3).leader().is_some());
 }
+
+/// Somebody asks whether it leads: all of its followers hear that it does, and not only with the next heartbeat.
+#[test]
+fn a_leader_at_rest_that_is_asked_answers_at_once() {
+    let mut cluster = resting(3);
+    let term = cluster.group(1).term();
+    cluster.give(2, 1, Message::Doubt { term, follows: true });
+    for node in [2, 3] {
+        assert_eq!(cluster.count_where(|packet| packet.to == node && packet.is_heartbeat()), 1, "{node}");
+    }
+}
+
+/// Nobody of a group at rest has a deadline: if its leader slept on, nobody would miss what was lost.
+#[test]
+fn a_proposal_that_is_lost_on_its_way_to_a_group_at_rest_is_sent_again() {
+    let mut cluster = resting(3);
+    cluster.propose(1, 1);
+    cluster.drop_where(|_| true);
+    assert!(!cluster.group(1).is_resting());
+    cluster.run(2 * T);
+    assert_eq!(cluster.group(1).commit(), cluster.group(1).last().index);
+}
+
+/// All followers have lost their leader at the same moment, and two of them ask each other.
+#[test]
+fn of_two_that_ask_each_other_the_one_with_the_higher_id_goes_on() {
+    let mut cluster = resting(3);
+    cluster.isolate(1);
+    for node in [2, 3] {
+        cluster.supports(node, 1, false);
+        cluster.campaign(node);
+        assert_eq!(cluster.group(node).role(), Role::PreCandidate);
+    }
+    cluster.deliver_where(|packet| matches!(packet.message(), Some(Message::PreVote { .. })));
+    assert_eq!([2, 3].map(|node| cluster.group(node).role()), [Role::Follower, Role::PreCandidate]);
+    cluster.settle();
+    assert_eq!((cluster.leader(), cluster.group(3).term()), (Some(3), Term(2)));
+}

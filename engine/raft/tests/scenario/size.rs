@@ -45,3 +45,19 @@ fn a_leader_that_was_busy_weighs_no_more_when_it_is_idle_again() {
     let weight = weight(cluster.group(1));
     assert!(weight <= BOUND, "{weight} bytes");
 }
+
+/// A leader at rest has no next period in which it could give something back.
+#[test]
+fn a_leader_that_goes_to_rest_gives_back_what_a_busy_time_took() {
+    let options = Options { window_messages: 256, window_bytes: 1 << 20, ..Options::of(3) };
+    let mut cluster = Cluster::new(options);
+    cluster.elect(1);
+    cluster.befriend_all();
+    for _ in 0..250 {
+        cluster.propose(1, 1);
+    }
+    cluster.run(T / 2);
+    assert_eq!((cluster.committed(), cluster.group(1).is_resting()), (251, true));
+    let weight = weight(cluster.group(1));
+    assert!(weight <= BOUND, "{weight} bytes");
+}

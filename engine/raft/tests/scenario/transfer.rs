@@ -1,9 +1,10 @@
 //! Handing over the lead (thesis, section 3.10), and how willing a replica is to take it.
 
 use raftwerk_frame::{Message, NodeId, Term};
-use raftwerk_raft::{Rejected, Role, Transfer, Unfit};
+use raftwerk_raft::reconfig::Change;
+use raftwerk_raft::{Rejected, Role, Route, Transfer, Unfit};
 
-use crate::cluster::{Cluster, Options, T};
+use crate::cluster::{Cluster, ENTRY_BYTES, Options, Packet, T};
 
 fn led(voters: u64) -> Cluster {
     let mut cluster = Cluster::new(Options { learners: 1, ..Options::of(voters) });
@@ -167,4 +168,64 @@ fn unwilling_replicas_vote() {
     assert_eq!(cluster.leader(), None);
     cluster.restart(3);
     assert_eq!(cluster.run_to_leader(), 3);
+}
+
+/// The voter that was chosen lacks something, and another that lacks nothing need not wait for a heartbeat to be asked.
+#[test]
+fn a_leader_without_a_vote_asks_the_first_that_holds_everything_at_once() {
+    let mut cluster = Cluster::new(Options::of(4));
+    cluster.elect(1);
+    cluster.run(T / 5);
+    cluster.change(1, Route::Auto, &[Change::Remove(NodeId(1))]);
+    cluster.isolate(4);
+    cluster.transfer(1, 4);
+    let is_hurry = |packet: &Packet| matches!(packet.message(), Some(Message::TimeoutNow { .. }));
+    cluster.deliver_where(|packet| !is_hurry(packet));
+    assert!(cluster.group(1).is_retiring());
+    let asked: Vec<u64> =
+        cluster.network.iter().filter(|packet| is_hurry(packet)).map(|packet| packet.to).collect();
+    assert_eq!(asked.len(), 1, "{asked:?}");
+    assert!([2, 3].contains(&asked[0]), "{asked:?}");
+}
+
+/// A witness that holds everything could not lead with it.
+#[test]
+fn a_leader_without_a_vote_asks_no_witness() {
+    let mut cluster = Cluster::new(Options { witnesses: 1, ..Options::of(4) });
+    cluster.elect(1);
+    cluster.run(T / 5);
+    cluster.change(1, Route::Auto, &[Change::Remove(NodeId(1))]);
+    // 3 was chosen, and is gone; the witness is the last that the commit waits for.
+    cluster.isolate(3);
+    cluster.transfer(1, 3);
+    cluster.unreachable(1, 3);
+    let is_hurry = |packet: &Packet| matches!(packet.message(), Some(Message::TimeoutNow { .. }));
+    cluster.deliver_where(|packet| !is_hurry(packet));
+    assert!(cluster.group(1).is_retiring());
+    assert_eq!(cluster.progress(1, 4).matched, cluster.group(1).last().index);
+    assert_eq!(cluster.count_where(|packet| packet.to == 4 && is_hurry(packet)), 0);
+    assert_eq!(cluster.group(1).transfer_target(), Some(NodeId(3)), "it was chosen, and may come back");
+}
+
+/// What it had proposed before it was deposed is none of what waits now.
+#[test]
+fn a_leader_that_leads_again_counts_what_it_proposes_now() {
+    let mut cluster = Cluster::new(Options { uncommitted_bytes_max: 5 * ENTRY_BYTES, ..Options::of(3) });
+    cluster.elect(1);
+    cluster.run(T / 5);
+    cluster.isolate(1);
+    cluster.propose(1, 5);
+    cluster.elect_among(2);
+    cluster.heal();
+    cluster.propose(2, 5);
+    cluster.run(T);
+    assert_eq!(cluster.group(1).leading_bytes(), 0, "who follows keeps nothing of it");
+    cluster.elect_among(1);
+    for _ in 0..3 {
+        let last = cluster.group(1).last().index;
+        cluster.propose(1, 5);
+        assert_eq!(cluster.group(1).last().index, last.plus(5));
+        cluster.settle();
+        assert_eq!(cluster.group(1).commit(), last.plus(5));
+    }
 }

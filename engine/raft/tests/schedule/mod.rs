@@ -287,7 +287,9 @@ fn run_schedules(voters: u64, witnesses: impl Strategy<Value = u64>, cases: u32)
 
 fn run_schedules_of(opening: Opening, options: impl Strategy<Value = Options>, cases: u32) -> Seen {
     let total = Cell::new(Seen::default());
-    let config = Config { cases, failure_persistence: None, max_shrink_iters: 5_000, ..Config::default() };
+    // Whoever needs no short schedule says so by PROPTEST_MAX_SHRINK_ITERS.
+    let max_shrink_iters = Config::default().max_shrink_iters.min(5_000);
+    let config = Config { cases, failure_persistence: None, max_shrink_iters, ..Config::default() };
     let rng = TestRng::deterministic_rng(RngAlgorithm::ChaCha);
     let schedule = (options, prop::collection::vec(event(), 400));
     let result = TestRunner::new_with_rng(config, rng).run(&schedule, |(options, events)| {

@@ -146,3 +146,25 @@ fn no_checkpoint_is_taken_while_nobody_knows_who_takes_part() {
     node.is_told(&Configuration::of_voters([1, 2, 3].map(NodeId)));
     assert_eq!(append(&mut node, 3).1, Index(3), "and now it is cut");
 }
+
+/// Operators read from this number which groups are left with one copy when a node with payloads goes.
+#[test]
+fn a_group_that_is_led_with_a_witness_counts_until_it_is_removed() {
+    let mut node = Node::open(&MemoryFiles::new(), u64::MAX);
+    let mut founders = Configuration::of_voters([1, 2, 3].map(NodeId));
+    founders.witnesses = [NodeId(3)].into_iter().collect();
+    let mut made = node.order(|reply| Order::Found { group: GROUP, founders, reply });
+    node.settle();
+    made.try_recv().unwrap().unwrap();
+    node.turn(2 * TIMEOUT);
+    let (term, granted) = (Term(1), true);
+    for answer in [Message::PreVoteReply { term, granted }, Message::VoteReply { term, granted }] {
+        node.hear(2, answer);
+        node.settle();
+    }
+    assert_eq!(node.worker.metrics.read().led_with_witness, 1);
+    let mut gone = node.order(|reply| Order::Remove { group: GROUP, reply });
+    node.settle();
+    assert!(gone.try_recv().unwrap());
+    assert_eq!(node.worker.metrics.read().led_with_witness, 0);
+}

@@ -62,6 +62,19 @@ fn a_checkpoint_takes_the_place_of_applied_entries_that_rot() {
 }
 
 #[test]
+fn a_log_is_not_looked_through_where_that_is_switched_off() {
+    let mut node = watchful(&MemoryFiles::new(), 0);
+    node.create(&[1]);
+    node.turn(2 * TIMEOUT);
+    node.settle();
+    for _ in 0..40 {
+        node.write(&[1; 4096]).unwrap();
+    }
+    node.pass(8 * TIMEOUT);
+    assert_eq!(node.worker.metrics.read().scrubbed_bytes, 0);
+}
+
+#[test]
 fn few_entries_are_written_again_where_a_copy_is_whole() {
     let files = MemoryFiles::new();
     let mut node = watchful(&files, 0);

@@ -115,7 +115,7 @@ impl CatalogueError {
     }
 }
 
-/// Reads every `.txt` in a folder, in order of names.
+/// Reads every `.txt` in a folder, in order of names, but for the verdicts on mechanical mutants, which are no bugs.
 ///
 /// # Errors
 /// [`CatalogueError`] if a file cannot be read or understood, or if two entries share a number or a name.
@@ -123,7 +123,8 @@ pub fn read(folder: &Path) -> Result<Vec<Mutant>, CatalogueError> {
     let mut paths = Vec::new();
     for found in fs::read_dir(folder).map_err(CatalogueError::io(folder))? {
         let path = found.map_err(CatalogueError::io(folder))?.path();
-        if path.extension().is_some_and(|extension| extension == "txt") {
+        let is_verdicts = path.file_name().is_some_and(|name| name == super::mechanical::EQUIVALENTS);
+        if path.extension().is_some_and(|extension| extension == "txt") && !is_verdicts {
             paths.push(path);
         }
     }

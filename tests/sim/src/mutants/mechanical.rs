@@ -30,6 +30,12 @@ use super::CatalogueError;
 use super::workshop::{Workshop, files_of};
 use crate::Chance;
 
+/// The verdicts that are given by hand, in the catalogue's folder.
+pub(super) const EQUIVALENTS: &str = "equivalent.txt";
+
+/// Where a file's own tests begin, if it has any: they are no part of what is mutated.
+const OWN_TESTS: &str = "#[cfg(test)]\nmod tests {";
+
 /// What is wanted of a run.
 #[derive(Clone, Debug)]
 pub struct Wanted {
@@ -93,7 +99,7 @@ impl MechanicalError {
 /// # Errors
 /// If the file cannot be read or understood.
 pub fn equivalents_of(root: &Path) -> Result<Vec<Equivalent>, MechanicalError> {
-    let path = super::folder(root).join("equivalent.txt");
+    let path = super::folder(root).join(EQUIVALENTS);
     score::equivalents(&fs::read_to_string(&path).map_err(MechanicalError::io(&path))?)
 }
 
@@ -124,8 +130,21 @@ struct Run {
     records: Records,
     /// What noticed a mutant the last time.
     hints: BTreeMap<String, Notice>,
-    /// Checksums of the sources that are mutated, and of all that may judge them.
-    sums: (u32, u32),
+    /// Of each room.
+    sums: BTreeMap<&'static str, Sums>,
+    /// Mutants that lives have not noticed, and would not if they were lived again: only tests have changed since.
+    lived: BTreeSet<String>,
+}
+
+/// Checksums of what a verdict depends on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Sums {
+    /// The sources of the room.
+    sources: u32,
+    /// Its tests and stories.
+    tests: u32,
+    /// The simulator's rules and faults.
+    simulator: u32,
 }
 
 impl Run {
@@ -140,13 +159,24 @@ impl Run {
             Verdict::Noticed(notice) => Some((record.name.clone(), notice.clone())),
             Verdict::Unnoticed | Verdict::Unbuildable => None,
         }));
-        let sums = (sum_of_sources(&survey), sum_of_judges(&root)?);
-        records.by_name.retain(|_, record| match record.verdict {
-            // Tests that were added since, or longer lives, may notice what was not noticed.
-            Verdict::Unnoticed => (record.sources, record.judges) == sums && record.lives >= seconds(wanted),
-            Verdict::Noticed(_) | Verdict::Unbuildable => record.sources == sums.0,
+        let sums = sums(&root, &survey)?;
+        let room_of: BTreeMap<&str, &str> =
+            survey.drawn.iter().map(|mutant| (mutant.place.name.as_str(), mutant.room.name)).collect();
+        let mut lived = BTreeSet::new();
+        records.by_name.retain(|name, record| {
+            let Some(sums) = room_of.get(name.as_str()).and_then(|room| sums.get(room)) else { return false };
+            let stands = record.sources == sums.sources;
+            if record.verdict != Verdict::Unnoticed || !stands {
+                return stands;
+            }
+            // Longer lives, or tests that were added since, may notice what was not noticed.
+            let has_lived = record.simulator == sums.simulator && record.lives >= seconds(wanted);
+            if has_lived {
+                lived.insert(name.clone());
+            }
+            has_lived && record.judges == sums.tests
         });
-        Ok(Self { root, folder, survey, records, hints, sums })
+        Ok(Self { root, folder, survey, records, hints, sums, lived })
     }
 
     /// What is to be tried.
@@ -160,9 +190,10 @@ impl Run {
         self.survey.drawn.iter().filter(is_open).collect()
     }
 
-    fn add(&mut self, wanted: &Wanted, name: &str, verdict: Verdict) -> Result<(), MechanicalError> {
-        let (name, (sources, judges)) = (name.to_owned(), self.sums);
-        self.records.add(Record { name, sources, judges, lives: seconds(wanted), verdict })
+    fn add(&mut self, wanted: &Wanted, mutant: &Mutant, verdict: Verdict) -> Result<(), MechanicalError> {
+        let Sums { sources, tests, simulator } = self.sums[mutant.room.name];
+        let (name, lives) = (mutant.place.name.clone(), seconds(wanted));
+        self.records.add(Record { name, sources, judges: tests, simulator, lives, verdict })
     }
 
     /// Builds the copy, and the judges of the rooms in which there is something to try.
@@ -176,10 +207,13 @@ impl Run {
         let known: BTreeSet<String> = unbuildable.map(|record| record.name.clone()).collect();
         let workshop = Workshop::new(&self.folder);
         let built = bench::build(&workshop, &self.root, &self.survey, (known, &rooms), tell)?;
-        for name in &built.unbuildable {
-            if !self.records.by_name.contains_key(name) {
-                self.add(wanted, name, Verdict::Unbuildable)?;
-            }
+        let is_new = |mutant: &&Mutant| {
+            let name = &mutant.place.name;
+            built.unbuildable.contains(name) && !self.records.by_name.contains_key(name)
+        };
+        let unbuildable: Vec<Mutant> = self.survey.drawn.iter().filter(is_new).cloned().collect();
+        for mutant in &unbuildable {
+            self.add(wanted, mutant, Verdict::Unbuildable)?;
         }
         tell(&format!("built, without {} that do not compile", built.unbuildable.len()));
         Court::new(built, &self.folder, wanted.lives, tell)
@@ -192,14 +226,14 @@ impl Run {
         tell: &(impl Fn(&str) + Sync),
     ) -> Result<(), MechanicalError> {
         let open: Vec<Mutant> = self.open(wanted).into_iter().cloned().collect();
-        let hints = self.hints.clone();
+        let (hints, lived) = (self.hints.clone(), self.lived.clone());
         let run = Mutex::new(self);
         try_all(&open, wanted.threads, |mutant| {
             let name = &mutant.place.name;
-            let notice = court.try_mutant(mutant, hints.get(name))?;
+            let notice = court.try_mutant(mutant, hints.get(name), lived.contains(name))?;
             tell(&told(mutant, notice.as_ref()));
             let verdict = notice.map_or(Verdict::Unnoticed, Verdict::Noticed);
-            run.lock().unwrap_or_else(PoisonError::into_inner).add(wanted, name, verdict)
+            run.lock().unwrap_or_else(PoisonError::into_inner).add(wanted, mutant, verdict)
         })
     }
 }
@@ -271,26 +305,49 @@ pub fn summary(score: &Score) -> String {
     lines.join("\n")
 }
 
-fn sum_of_sources(survey: &Survey) -> u32 {
-    let mut hasher = crc32fast::Hasher::new();
-    for (file, text) in &survey.texts {
-        hasher.update(file.as_bytes());
-        hasher.update(text.as_bytes());
-    }
-    hasher.finalize()
-}
-
-/// Every source file and every story of the checkout.
-fn sum_of_judges(root: &Path) -> Result<u32, MechanicalError> {
-    let mut hasher = crc32fast::Hasher::new();
+/// The checksums of every room. A room's tests are all that is in the packages of its judges.
+fn sums(root: &Path, survey: &Survey) -> Result<BTreeMap<&'static str, Sums>, MechanicalError> {
+    let mutated = |room: &Room, file: &str| room.of.iter().any(|of| is_in(file, of));
+    let mut hashers: BTreeMap<&'static str, [crc32fast::Hasher; 3]> =
+        ROOMS.iter().map(|room| (room.name, Default::default())).collect();
     for file in files_of(root)? {
-        if file.ends_with(".rs") || file.starts_with("tests/scripts/") {
-            let path = root.join(&file);
-            hasher.update(file.as_bytes());
-            hasher.update(&fs::read(&path).map_err(MechanicalError::io(&path))?);
+        if !file.ends_with(".rs") && !is_in(&file, "tests/scripts") {
+            continue;
+        }
+        let path = root.join(&file);
+        let text = fs::read_to_string(&path).map_err(MechanicalError::io(&path))?;
+        for room in &ROOMS {
+            let Some([sources, tests, simulator]) = hashers.get_mut(room.name) else { continue };
+            let is_mutated = survey.texts.contains_key(&file) && mutated(room, &file);
+            let is_simulator = is_in(&file, "tests/sim") && !is_in(&file, "tests/sim/src/mutants");
+            let of_judges = |(package, ..): &rooms::Judge| is_in(&file, rooms::folder_of(package));
+            let is_test = !is_in(&file, "tests/sim") && room.programs.iter().any(of_judges);
+            if is_mutated {
+                let own_tests = text.find(OWN_TESTS).unwrap_or(text.len());
+                add(sources, &file, &text[..own_tests]);
+                add(tests, &file, &text[own_tests..]);
+            } else if is_simulator {
+                add(simulator, &file, &text);
+            } else if is_test {
+                add(tests, &file, &text);
+            }
         }
     }
-    Ok(hasher.finalize())
+    let sums = hashers.into_iter().map(|(room, hashers)| {
+        let [sources, tests, simulator] = hashers.map(crc32fast::Hasher::finalize);
+        (room, Sums { sources, tests, simulator })
+    });
+    Ok(sums.collect())
+}
+
+fn add(hasher: &mut crc32fast::Hasher, file: &str, text: &str) {
+    hasher.update(file.as_bytes());
+    hasher.update(text.as_bytes());
+}
+
+/// Whether a file is that one, or below that folder.
+fn is_in(file: &str, folder: &str) -> bool {
+    file.strip_prefix(folder).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
 }
 
 /// The names of all places, for verdicts that are to be checked.

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::io::{self, BufRead, BufReader};
 use std::os::unix::fs::PermissionsExt as _;
-use std::os::unix::process::CommandExt as _;
+use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{self, RecvTimeoutError};
@@ -24,10 +24,14 @@ use crate::Profile;
 use crate::mutants::workshop::SWITCH;
 use crate::mutants::{is_clean, run};
 
-/// A program may take so many times as long as it does without a mutant …
+/// A program may take so many times as much of a processor as it took time without a mutant …
 const PATIENCE_TIMES: u32 = 5;
-/// … and so much longer.
+/// … and so much more.
 const PATIENCE: Duration = Duration::from_secs(20);
+/// By the clock it may take so many times longer than that: the machine may have much else to do.
+const PATIENCE_BY_CLOCK: u32 = 10;
+/// What ends a program that has used up its time on a processor.
+const SIGXCPU: i32 = 24;
 /// How long the first run of a program, without a mutant, may take.
 const PATIENCE_FIRST: Duration = Duration::from_secs(900);
 /// How much memory a program with a mutant may ask for: a loop that never ends may fill it.
@@ -92,11 +96,12 @@ impl Court {
         Ok(Self { programs, simulator, lives })
     }
 
-    /// Tries a mutant: what noticed it before comes first, if that is known.
+    /// Tries a mutant: what noticed it before comes first, if that is known. `has_lived`: lives are known not to notice it.
     pub(super) fn try_mutant(
         &self,
         mutant: &Mutant,
         hint: Option<&Notice>,
+        has_lived: bool,
     ) -> Result<Option<Notice>, MechanicalError> {
         let began = Instant::now();
         let mut notice = None;
@@ -107,7 +112,7 @@ impl Court {
         while let Some(judge) = programs.next().filter(|_| notice.is_none()) {
             notice = self.by_program(mutant.number, judge)?;
         }
-        if notice.is_none() {
+        if notice.is_none() && !has_lived {
             notice = self.by_lives(mutant)?;
         }
         Ok(notice.map(|notice| Notice { seconds: began.elapsed().as_secs_f64(), ..notice }))
@@ -192,7 +197,8 @@ fn arguments((_, _, only): &Judge) -> Vec<&'static str> {
 
 /// Runs a program with a mutant switched on, until a test fails.
 fn try_program(program: &Program, arguments: &[&str], number: u32, limit: Duration) -> io::Result<Ended> {
-    let bounded = format!("ulimit -v {MEMORY_KIB_MAX}; exec \"$0\" \"$@\"");
+    let bounded =
+        format!("ulimit -v {MEMORY_KIB_MAX}; ulimit -S -t {}; exec \"$0\" \"$@\"", limit.as_secs().max(1));
     let mut command = Command::new("/bin/sh");
     command.args(["-c", &bounded]).arg(&program.path).args(arguments);
     let mut child = command
@@ -201,6 +207,8 @@ fn try_program(program: &Program, arguments: &[&str], number: u32, limit: Durati
         .env("RUST_TEST_THREADS", "1")
         // What a panic prints is thrown away, and takes longer than most tests.
         .env("RUST_BACKTRACE", "0")
+        // What fails need not be made short.
+        .env("PROPTEST_MAX_SHRINK_ITERS", "0")
         .env(SWITCH, number.to_string())
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
@@ -208,7 +216,7 @@ fn try_program(program: &Program, arguments: &[&str], number: u32, limit: Durati
         // So that what it has started can be ended with it.
         .process_group(0)
         .spawn()?;
-    let ended = watch(&mut child, limit);
+    let ended = watch(&mut child, limit * PATIENCE_BY_CLOCK);
     end_group(&mut child)?;
     ended
 }
@@ -236,7 +244,12 @@ fn watch(child: &mut Child, limit: Duration) -> io::Result<Ended> {
             Err(RecvTimeoutError::Disconnected) => break,
         }
     }
-    Ok(if child.wait()?.success() { Ended::Passed } else { Ended::Failed(None) })
+    let status = child.wait()?;
+    Ok(match status.signal() {
+        Some(SIGXCPU) => Ended::TooLate,
+        _ if status.success() => Ended::Passed,
+        _ => Ended::Failed(None),
+    })
 }
 
 /// The test that a line says has failed.
@@ -281,5 +294,6 @@ mod tests {
         let fails = "echo 'test a::b ... FAILED'; tail -f /dev/null";
         assert_eq!(shell(fails, 60), Ended::Failed(Some("a::b".to_owned())));
         assert_eq!(shell("tail -f /dev/null", 0), Ended::TooLate);
+        assert_eq!(shell("while :; do :; done", 1), Ended::TooLate);
     }
 }

@@ -47,10 +47,13 @@ pub enum Verdict {
 pub struct Record {
     /// The mutant's name.
     pub name: String,
-    /// A checksum of the sources that are mutated.
+    /// A checksum of the room's sources.
     pub sources: u32,
-    /// A checksum of all that may judge them.
+    /// A checksum of its tests and stories.
     pub judges: u32,
+    /// A checksum of the simulator's rules and faults.
+    #[serde(default)]
+    pub simulator: u32,
     /// For how many seconds lives were allowed to go on.
     #[serde(default)]
     pub lives: f64,
@@ -298,6 +301,7 @@ mod tests {
             name: name.to_owned(),
             sources: 1,
             judges: 2,
+            simulator: 3,
             lives: 60.0,
             verdict,
         };

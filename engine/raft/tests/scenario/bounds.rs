@@ -1,0 +1,179 @@
+//! What stands at a bound: the last that still fits and the first that does not, and numbers that cannot be. Next to `edges`,
+//! which has the moments.
+
+use std::time::Duration;
+
+use raftwerk_frame::{Configuration, EntryId, GroupId, Index, LogId, Message, NodeId, Run, Time};
+use raftwerk_raft::{Config, Effects, Group, Input, Opening, PeerState, Rejected, Restored};
+
+use crate::cluster::{Cluster, ENTRY_BYTES, MS, Options, Packet, T};
+
+/// As many reads of followers as wait in a leader at the most; of its own, twice as many.
+const WAITING_MAX: u64 = 64 * 1024;
+
+/// Beyond the limit proposals are refused; what fills it is taken.
+#[test]
+fn proposals_that_fill_the_limit_to_the_last_byte_are_taken() {
+    let mut cluster = Cluster::new(Options { uncommitted_bytes_max: 3 * ENTRY_BYTES, ..Options::of(3) });
+    cluster.elect(1);
+    let last = cluster.group(1).last().index;
+    cluster.propose(1, 1);
+    cluster.propose(1, 2);
+    assert_eq!((cluster.replica(1).rejected, cluster.group(1).last().index), (None, last.plus(3)));
+    cluster.propose(1, 1);
+    assert_eq!(cluster.replica(1).rejected, Some(Rejected::Busy));
+    // What is committed makes room again, all of it.
+    cluster.settle();
+    cluster.propose(1, 3);
+    assert_eq!(cluster.group(1).last().index, last.plus(6));
+}
+
+/// A follower that lost an append and has what came before it says so: that is not sent again.
+#[test]
+fn a_rejection_in_the_pipeline_goes_back_to_what_the_follower_holds_and_no_further() {
+    let mut cluster = Cluster::new(Options::of(3));
+    cluster.elect(1);
+    let matched = cluster.progress(1, 2).matched;
+    for _ in 0..3 {
+        cluster.propose(1, 2);
+    }
+    let appends = |packet: &Packet| packet.is_append() && packet.to == 2;
+    assert_eq!(cluster.count_where(appends), 3);
+    // The first arrives, and its acknowledgement does not; the second does not arrive; the third is rejected.
+    let mut at = 0;
+    for is_lost in [false, true, false] {
+        at += cluster.network.iter().skip(at).position(appends).unwrap();
+        if is_lost {
+            cluster.drop_packet(at)
+        } else {
+            cluster.deliver(at)
+        }
+        cluster.drop_where(Packet::is_ack);
+    }
+    cluster.deliver_where(Packet::is_reject);
+    let progress = cluster.progress(1, 2);
+    assert_eq!((progress.matched, progress.next), (matched, matched.plus(3)));
+    cluster.settle();
+    assert_eq!(cluster.progress(1, 2).matched, cluster.group(1).last().index);
+}
+
+/// A peer that says that it has written what was never there is not believed: receipts rest on it.
+#[test]
+fn nobody_has_written_more_than_the_leader_has() {
+    let mut cluster = Cluster::new(Options::of(3));
+    cluster.elect(1);
+    let (term, last) = (cluster.group(1).term(), cluster.group(1).last());
+    for matched in [last.index.next(), Index(u64::MAX)] {
+        for node in [2, 3] {
+            cluster.say(node, 1, Message::AppendWritten { term, matched, account: 0 }, &[]);
+        }
+        assert_eq!(cluster.group(1).written_by_quorum(last), last.index, "{matched}");
+    }
+}
+
+/// What of the log a leader keeps for its followers: for those that live and follow, not for who is gone or gets a snapshot.
+#[test]
+fn the_log_is_kept_for_followers_that_live_and_need_no_snapshot() {
+    let mut cluster = Cluster::new(Options { check_quorum: true, ..Options::of(3) });
+    cluster.elect(1);
+    cluster.run(T / 5);
+    assert_eq!(cluster.group(1).slowest_live_match(), Some(cluster.group(1).last().index));
+    cluster.isolate(3);
+    cluster.propose(1, 3);
+    cluster.settle();
+    let behind = cluster.progress(1, 3).matched;
+    assert_eq!(cluster.group(1).slowest_live_match(), Some(behind), "it was heard in this period");
+    cluster.run(3 * T);
+    assert_eq!(cluster.group(1).slowest_live_match(), Some(cluster.group(1).last().index));
+    cluster.checkpoint(1, true);
+    cluster.propose(1, 2);
+    cluster.unreachable(1, 3);
+    cluster.heal();
+    let is_snapshot = |packet: &Packet| packet.is_snapshot();
+    for _ in 0..T {
+        cluster.advance(1);
+        cluster.deliver_where(|packet| !is_snapshot(packet));
+    }
+    assert_eq!((cluster.count_where(is_snapshot), cluster.progress(1, 3).state), (1, PeerState::Snapshot));
+    assert!(cluster.progress(1, 3).is_active, "it answers heartbeats");
+    assert_eq!(cluster.group(1).slowest_live_match(), Some(cluster.group(1).last().index));
+}
+
+/// No log gets there by counting: an append that leads so far is nobody's.
+#[test]
+fn an_append_that_leads_beyond_every_log_is_not_taken() {
+    let mut group = leader_of_two();
+    let last = group.last();
+    let term = group.term().next();
+    let message = Message::Append { term, prev: last, commit: Index(0), account: 0 };
+    let runs = &[Run { term, count: u64::MAX >> 1 }];
+    group.step(Time(MS), Input::Message { from: NodeId(2), message, runs }, &mut Effects::default());
+    assert_eq!(group.last(), last);
+}
+
+/// Most replicas that led once will not do so again soon.
+#[test]
+fn a_leader_that_is_deposed_keeps_no_memory_for_reads() {
+    let mut group = leader_of_two();
+    let mut effects = Effects::default();
+    for token in 0..1000 {
+        group.step(Time(MS), Input::Read { token }, &mut effects);
+    }
+    let message = Message::Heartbeat { term: group.term().next(), commit: Index(0), round: 0, rest: false };
+    group.step(Time(MS), Input::Message { from: NodeId(2), message, runs: &[] }, &mut effects);
+    assert_eq!((effects.reads_rejected.len(), group.leading_bytes()), (1000, 0));
+}
+
+/// Reads that wait are bounded, and not by one less: a leader's own by twice what it takes of followers.
+#[test]
+fn reads_are_taken_up_to_their_bound_and_not_beyond() {
+    let mut group = leader_of_two();
+    let mut effects = Effects::default();
+    for round in 1..=WAITING_MAX + 1 {
+        let term = group.term();
+        let question = Message::ReadIndex { term, round };
+        let input = Input::Message { from: NodeId(2), message: question, runs: &[] };
+        group.step(Time(MS), input, &mut effects);
+    }
+    // The one beyond the bound was dropped: there is room for as many again, and no more.
+    for token in 0..=WAITING_MAX {
+        group.step(Time(MS), Input::Read { token }, &mut effects);
+    }
+    assert_eq!(effects.reads_rejected, [WAITING_MAX]);
+}
+
+/// It leads, and the other has answered nothing since.
+fn leader_of_two() -> Group {
+    let config = Config {
+        node: NodeId(1),
+        log: LogId(100),
+        group: GroupId(1),
+        seed: 1,
+        election_timeout: Duration::from_nanos(T * MS),
+        heartbeat_interval: Duration::from_nanos(T * MS / 10),
+        first_timeout: None,
+        window_bytes: 1 << 20,
+        window_messages: 8,
+        append_bytes_max: 1 << 16,
+        uncommitted_bytes_max: 1 << 20,
+        commit_delay: Duration::ZERO,
+        opening: Opening::Core,
+        pre_vote: false,
+        retirement: Duration::from_nanos(T * MS),
+        abstention: Duration::ZERO,
+        check_quorum: true,
+    };
+    let restored = Restored {
+        configuration: Configuration::of_voters([NodeId(1), NodeId(2)]),
+        last: Index(0),
+        compacted: EntryId::default(),
+        ..Restored::default()
+    };
+    let mut group = Group::new(config, restored, Time(MS));
+    group.step(Time(MS), Input::Campaign, &mut Effects::default());
+    let message = Message::VoteReply { term: group.term(), granted: true };
+    let input = Input::Message { from: NodeId(2), message, runs: &[] };
+    group.step(Time(MS), input, &mut Effects::default());
+    assert!(group.is_leader());
+    group
+}
