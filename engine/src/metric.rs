@@ -98,6 +98,8 @@ counters! {
     scrubbed_bytes,
     /// Bytes of the log known to be damaged, in files that are still in use. They were found while the node ran.
     damaged_bytes,
+    /// Checkpoints that were found damaged while the node ran; each is written again.
+    checkpoints_damaged,
     /// Bytes of entries that were damaged and are needed still: until a checkpoint, or the group's leader, makes up for them.
     at_risk_bytes,
     /// Replicas that have lost entries while the node ran, and vote for nobody until a later leader has brought them back.
@@ -182,6 +184,10 @@ impl WorkerMetrics {
 
     pub(crate) fn at_risk(&self, bytes: u64) {
         self.at_risk_bytes.store(bytes, Relaxed);
+    }
+
+    pub(crate) fn checkpoint_damaged(&self) {
+        add(&self.checkpoints_damaged, 1);
     }
 
     pub(crate) fn fenced(&self) {

@@ -8,10 +8,12 @@
 //!    them, steps into a later term, votes for nobody, and is brought them by a leader that was elected without it
 //!    (`engine/docs/log_format.md`). All others of the worker go on.
 //!
+//! A checkpoint that is damaged is made anew from the state, which is in memory; a pass looks at them after the log.
+//!
 //! Until then nobody is sent what is damaged, nor is it applied. What is not here: reading (`raftwerk_wal::Lane::scrub`).
 
 use raftwerk_frame::{GroupId, Index, Time};
-use raftwerk_wal::{Disk, GroupSlot, Hit, Place, Scrubbed};
+use raftwerk_wal::{DamagedSnapshot, Disk, GroupSlot, Hit, Place, Scrubbed, SnapshotsChecked};
 
 use super::Worker;
 use super::reads::refuse_reads;
@@ -30,6 +32,8 @@ pub(super) struct Scrubbing {
     /// When the next piece is due, unless one is being looked at.
     due: Time,
     is_looking: bool,
+    /// The log was looked through in this pass; the checkpoints follow.
+    is_at_checkpoints: bool,
     /// When this pass began.
     began: Time,
     /// Places that a read has found damaged.
@@ -44,6 +48,7 @@ impl Scrubbing {
         Self {
             due: now,
             is_looking: false,
+            is_at_checkpoints: false,
             began: now,
             found: Vec::new(),
             hit: Vec::new(),
@@ -89,12 +94,49 @@ impl<D: Disk> Worker<D> {
             return;
         }
         let token = self.transfers.expect(Work::Scrub);
-        self.scrubbing.is_looking = self.lane.scrub(token, PIECE_BYTES);
-        if !self.scrubbing.is_looking {
-            self.transfers.expect_no_more(token);
+        self.scrubbing.is_looking = true;
+        if self.scrubbing.is_at_checkpoints || !self.lane.scrub(token, PIECE_BYTES) {
+            self.scrubbing.is_at_checkpoints = true;
+            self.lane.scrub_snapshots(token, PIECE_BYTES);
+        }
+    }
+
+    /// The next piece is due when the rate allows it.
+    fn has_looked_at(&mut self, bytes: u64) {
+        let nanos =
+            u128::from(bytes) * 1_000_000_000 / u128::from(self.settings.scrub_bytes_per_second.max(1));
+        self.scrubbing.due = self.now + std::time::Duration::from_nanos(nanos as u64);
+    }
+
+    /// Some checkpoints were looked at. After the last one the next pass waits for its time.
+    pub(super) fn checkpoints_scrubbed(&mut self, seen: &SnapshotsChecked) {
+        self.scrubbing.is_looking = false;
+        self.lane.snapshots_scrubbed(seen);
+        self.has_looked_at(seen.bytes);
+        if let Some(damaged) = &seen.damaged {
+            self.renew_checkpoint(damaged);
+        }
+        if seen.is_pass_over {
+            self.scrubbing.is_at_checkpoints = false;
             let interval = self.settings.scrub_interval.max(RETRY);
             self.scrubbing.due = (self.scrubbing.began + interval).max(self.now + RETRY);
             self.scrubbing.began = self.scrubbing.due;
+        }
+    }
+
+    /// A checkpoint is not what was written. The state that it is of, or a later one, is in memory: it is written again. If it
+    /// cannot be now, the next pass finds the old one again.
+    fn renew_checkpoint(&mut self, damaged: &DamagedSnapshot) {
+        let (node, worker) = (self.settings.node.0, self.settings.worker);
+        let DamagedSnapshot { group, id, file, offset, what } = damaged;
+        tracing::error!(node, worker, %group, %id, file, offset, "a checkpoint is damaged: {what}");
+        self.metrics.checkpoint_damaged();
+        let Some(slot) = self.slot_of(*group) else { return };
+        let is_latest = |replica: &Replica| {
+            !replica.saving && replica.checkpoint.as_ref().is_some_and(|latest| latest.id == *id)
+        };
+        if self.replicas[slot.0 as usize].as_deref().is_some_and(is_latest) {
+            self.checkpoint(slot);
         }
     }
 
@@ -105,9 +147,7 @@ impl<D: Disk> Worker<D> {
             self.scrubbing.due = self.now + RETRY;
             return;
         };
-        let nanos =
-            u128::from(seen.bytes) * 1_000_000_000 / u128::from(self.settings.scrub_bytes_per_second.max(1));
-        self.scrubbing.due = self.now + std::time::Duration::from_nanos(nanos as u64);
+        self.has_looked_at(seen.bytes);
         for place in self.lane.scrubbed(&seen) {
             self.take_damage(place, false);
         }

@@ -76,11 +76,6 @@ impl Transfers {
         self.token
     }
 
-    /// Nothing will come of it.
-    pub(super) fn expect_no_more(&mut self, token: u64) {
-        self.work.remove(&token);
-    }
-
     /// When a transfer wants to be looked at.
     pub(super) fn next_deadline(&self) -> Time {
         self.sendings.next_deadline().min(self.receivings.next_deadline())
@@ -200,6 +195,7 @@ impl<D: Disk> Worker<D> {
                 }
                 (Work::Note(note), result) => self.noted(note, result.is_ok()),
                 (Work::Scrub, Ok(BackgroundOutput::Scrubbed(seen))) => self.scrubbed(seen),
+                (Work::Scrub, Ok(BackgroundOutput::Checked(seen))) => self.checkpoints_scrubbed(&seen),
                 (Work::Scrub, _) => self.scrubbed(None),
             }
         }

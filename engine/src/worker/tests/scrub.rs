@@ -37,6 +37,34 @@ impl Node {
 }
 
 #[test]
+fn a_checkpoint_that_rots_is_written_again_from_the_state() {
+    let files = MemoryFiles::new();
+    let mut node = Node::open_with(&files, 4096, |settings, options| {
+        settings.scrub_bytes_per_second = RATE;
+        options.on_damage = OnDamage::Fence;
+    });
+    node.create(&[1]);
+    node.turn(2 * TIMEOUT);
+    node.settle();
+    for _ in 0..10 {
+        node.write(&[1; 1024]).unwrap();
+    }
+    let is_checkpoint = |path: &String| path.ends_with(".snap");
+    let path = files.paths().into_iter().find(is_checkpoint).expect("there is one");
+    let whole = files.content(&path).unwrap();
+    // In the state: a count, at its end.
+    assert!(files.rot(&path, whole.len() as u64 - 3, 1));
+    node.pass(8 * TIMEOUT);
+    let stats = node.worker.metrics.read();
+    assert_eq!(stats.checkpoints_damaged, 1, "it is found once, and then it is whole");
+    let status = node.status().unwrap();
+    drop(node);
+    let mut node = Node::open(&files, 4096);
+    assert_eq!(node.status().unwrap().applied, status.compacted.index);
+    assert_eq!(node.worker.loss(GROUP), None);
+}
+
+#[test]
 fn a_checkpoint_takes_the_place_of_applied_entries_that_rot() {
     let files = MemoryFiles::new();
     let mut node = watchful(&files, RATE);
