@@ -179,6 +179,8 @@ pub(crate) struct Mishaps {
     pub(crate) has_crashed: bool,
     /// So many changing calls fail …
     pub(crate) failing_writes: u32,
+    /// … and what they wrote stays in the cache, as if it were on the device, where it is not.
+    pub(crate) stays_cached: bool,
     /// … and so many reads.
     pub(crate) failing_reads: u32,
     /// The next read of a file has this bit flipped.
@@ -220,7 +222,8 @@ impl Fate for Obedient {
         if mishaps.failing_writes > 0 {
             mishaps.failing_writes -= 1;
             mishaps.struck += 1;
-            return Outcome::Fail(io::ErrorKind::Other);
+            let kind = io::ErrorKind::Other;
+            return if mishaps.stays_cached { Outcome::FailStale(kind) } else { Outcome::Fail(kind) };
         }
         Outcome::Done
     }

@@ -234,7 +234,10 @@ impl World<'_> {
         let mut mishaps = held(&node.mishaps);
         match strike.kind {
             FaultKind::CrashAtCall => mishaps.crash_after = Some(strike.salt % 40),
-            FaultKind::WriteError => mishaps.failing_writes = 1 + (strike.salt % 3) as u32,
+            FaultKind::WriteError => {
+                mishaps.failing_writes = 1 + (strike.salt % 3) as u32;
+                mishaps.stays_cached = strike.salt >> 8 & 1 == 0;
+            }
             FaultKind::ReadError => mishaps.failing_reads = 1 + (strike.salt % 3) as u32,
             FaultKind::ReadFlip => mishaps.flip = Some(strike.salt),
             FaultKind::Freeze => node.frozen_until = until,
