@@ -2,6 +2,8 @@
 //!
 //! `README.md` beside this crate describes each figure. Fields are only ever added.
 
+use std::fmt::Write as _;
+
 use comfy_table::{CellAlignment, Table, presets};
 use serde::Serialize;
 
@@ -25,6 +27,8 @@ pub struct ClusterReport {
     pub processes: bool,
     pub sync: bool,
     pub append_mode: String,
+    pub file_system: String,
+    pub is_on_disk: bool,
     pub seed: u64,
     pub writes: u64,
     pub writes_per_second: f64,
@@ -86,6 +90,11 @@ impl ClusterReport {
             && self.errors.is_empty()
     }
 
+    /// A node was killed, and nothing was synced: that its writes came back is the system's doing.
+    fn unproven(&self) -> bool {
+        !self.sync && !self.failovers.is_empty()
+    }
+
     /// One line of JSON.
     #[must_use]
     pub fn to_json(&self) -> String {
@@ -141,7 +150,13 @@ impl ClusterReport {
         if let Some(bytes) = self.bytes_per_sync {
             row(
                 "bytes per sync",
-                format!("{} ({} syncs, {})", thousands(bytes), self.syncs, self.append_mode),
+                format!(
+                    "{} ({} syncs, {}, {})",
+                    thousands(bytes),
+                    self.syncs,
+                    self.append_mode,
+                    self.file_system
+                ),
             );
         }
         let raw = self.raw_sync_us;
@@ -174,7 +189,11 @@ impl ClusterReport {
     }
 
     fn sentence(&self) -> String {
-        let verdict = if self.is_good() { "verified" } else { "FAILED" };
+        let verdict = match (self.is_good(), self.unproven()) {
+            (false, _) => "FAILED",
+            (true, false) => "verified",
+            (true, true) => "NOT PROVEN",
+        };
         let agree = if self.replicas_agree { "all replicas are equal" } else { "REPLICAS DIFFER" };
         let mut sentence = format!(
             "{verdict}: of {} acknowledged writes {} were lost, {agree}, {} of unknown outcome, {} stale reads",
@@ -183,6 +202,17 @@ impl ClusterReport {
             self.unknown_outcomes,
             self.stale_reads,
         );
+        sentence.push_str(match self.state_machine {
+            "hash" => "\nproven: every acknowledged write was applied once at every node, by sums of all of them",
+            _ => "\nproven: every acknowledged write was applied once at every node, by sums of all of them; each key shows its last one",
+        });
+        sentence.push_str(", while the machine ran; not what a power cut leaves");
+        if !self.is_on_disk {
+            let _ = write!(sentence, "\nnot on a disk of this machine: {}", self.file_system);
+        }
+        if self.unproven() {
+            sentence.push_str("\nnot proven: a node was killed without syncs, and what the system keeps for a killed process no disk need have");
+        }
         for error in &self.errors {
             sentence.push_str("\nerror: ");
             sentence.push_str(error);
@@ -234,6 +264,8 @@ pub(crate) mod tests {
             processes: false,
             sync: true,
             append_mode: "direct".into(),
+            file_system: "ext4".into(),
+            is_on_disk: true,
             seed: 1,
             writes: 1_234_567,
             writes_per_second: 123_456.7,

@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 use crate::client::group_id;
 use crate::hash_machine::HashMachine;
 use crate::port::NodePort;
+use crate::summed::Summed;
 
 /// What a node needs to know to start.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -62,7 +63,7 @@ struct Machines {
 
 impl StateMachines for Machines {
     fn create(&self, _group: GroupId) -> Box<dyn StateMachine> {
-        if self.is_hash { Box::new(HashMachine::default()) } else { Box::new(KvMachine::default()) }
+        if self.is_hash { Box::new(HashMachine::default()) } else { Box::new(Summed::<KvMachine>::default()) }
     }
 }
 

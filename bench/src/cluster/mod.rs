@@ -24,6 +24,7 @@ use tempfile::TempDir;
 
 use crate::cli::{ClusterOptions, Switch};
 use crate::client::{Client, Order, Progress, Tally};
+use crate::file_system;
 use crate::ledger::{MachineKind, Subject};
 use crate::port::NodePort;
 use crate::probe::raw_sync_us;
@@ -133,6 +134,8 @@ pub(crate) fn run_nodes<N: NodeControl>(
     strike: &Strike<'_, N>,
 ) -> Result<ClusterReport, String> {
     make_groups(options, &mut nodes)?;
+    let (file_system, is_on_disk) =
+        file_system::of(&place.path).map_err(|error| format!("{}: {error}", place.path.display()))?;
     let before = probe(place)?;
     let ports = nodes.iter_mut().map(N::port).collect::<Result<Vec<_>, _>>()?;
     let progress = Arc::new(Progress::new(nodes.len()));
@@ -151,7 +154,9 @@ pub(crate) fn run_nodes<N: NodeControl>(
     let after = probe(place)?;
     let verification = verify::verify(&mut nodes, options.groups, &mut subject, PATIENCE);
     nodes.into_iter().for_each(N::stop);
-    Ok(report(options, &tally, &measured, client_nanos, verification, BeforeAfter { before, after }))
+    let raw_sync_us = BeforeAfter { before, after };
+    let report = report(options, &tally, &measured, client_nanos, verification, raw_sync_us);
+    Ok(ClusterReport { file_system, is_on_disk, ..report })
 }
 
 fn probe(place: &Place) -> Result<f64, String> {
@@ -394,6 +399,8 @@ fn report(
         processes: options.processes,
         sync: options.sync == Switch::On,
         append_mode: measured.append_mode.clone(),
+        file_system: String::new(),
+        is_on_disk: false,
         seed: options.seed,
         writes: tally.writes,
         writes_per_second: tally.writes as f64 / seconds,

@@ -1,31 +1,17 @@
-//! The ledger of the hash machine: sums of acknowledged payload hashes, and every payload of unknown outcome.
-//!
-//! Payloads are unique. A replica has applied every acknowledged payload exactly once if and only if, in each bucket,
-//! what it has summed up beyond the acknowledged is the sum of a subset of the unknown ones (up to the chance that
-//! 64-bit hashes conspire), and the sizes of these subsets account for its count.
+//! The ledger of the hash machine: the sums of [`sums`](super::sums), and nothing else.
 
-use std::collections::HashMap;
-
-use super::subset::{SubsetSum, subset_sum};
+use super::sums::SumLedger;
 use super::{Ask, Verdict, Write};
 pub use crate::hash_machine::COUNT_QUERY;
-use crate::hash_machine::{BUCKETS, SUMS_BYTES, SUMS_QUERY, bucket_of, payload_hash};
 use crate::rng::mix;
 use crate::workload::KeyNumber;
 
 /// A payload must have room for its write's counter.
 pub const PAYLOAD_BYTES_MIN: usize = 8;
 
-#[derive(Clone, Debug, Default)]
-struct Sums {
-    count: u64,
-    buckets: Option<Box<[u64; BUCKETS]>>,
-}
-
 /// Payloads and outcomes.
 pub struct HashSubject {
-    groups: Vec<Sums>,
-    unknown: HashMap<(u32, usize), Vec<u64>>,
+    sums: SumLedger,
     scratch: Vec<u8>,
 }
 
@@ -34,14 +20,14 @@ impl HashSubject {
     #[must_use]
     pub fn new(groups: u32, payload_bytes: usize) -> Self {
         let scratch = (0..payload_bytes).map(|at| mix(at as u64) as u8).collect();
-        Self { groups: vec![Sums::default(); groups as usize], unknown: HashMap::new(), scratch }
+        Self { sums: SumLedger::new(groups), scratch }
     }
 
     /// The group that a key's payloads go to.
     #[inline]
     #[must_use]
     pub fn group_of(&self, key: KeyNumber) -> u32 {
-        super::kv::spread(key, self.groups.len() as u32)
+        super::kv::spread(key, self.sums.groups())
     }
 
     /// The payload of a write.
@@ -55,24 +41,20 @@ impl HashSubject {
     #[inline]
     #[must_use]
     pub fn floor(&self, group: u32) -> u64 {
-        self.groups[group as usize].count
+        self.sums.count(group)
     }
 
     /// Notes an acknowledged payload.
     #[inline]
     pub fn acknowledged(&mut self, write: &Write) {
-        let hash = payload_hash(self.payload(write));
-        let sums = &mut self.groups[write.group as usize];
-        sums.count += 1;
-        let buckets = sums.buckets.get_or_insert_with(|| Box::new([0; BUCKETS]));
-        let sum = &mut buckets[bucket_of(hash)];
-        *sum = sum.wrapping_add(hash);
+        self.payload(write);
+        self.sums.acknowledged(write.group, &self.scratch);
     }
 
     /// Notes a payload that may or may not be applied.
     pub fn unknown(&mut self, write: &Write) {
-        let hash = payload_hash(self.payload(write));
-        self.unknown.entry((write.group, bucket_of(hash))).or_default().push(hash);
+        self.payload(write);
+        self.sums.unknown(write.group, &self.scratch);
     }
 
     /// Compares a replica with the ledger.
@@ -80,39 +62,7 @@ impl HashSubject {
     /// # Errors
     /// What `ask` says, or that an answer makes no sense.
     pub fn verify(&mut self, ask: &mut Ask<'_>) -> Result<Verdict, String> {
-        let mut verdict = Verdict::default();
-        for group in 0..self.groups.len() as u32 {
-            let answer = ask(group, SUMS_QUERY)?;
-            if answer.len() != SUMS_BYTES {
-                return Err(format!("group {group} answered {} bytes instead of {SUMS_BYTES}", answer.len()));
-            }
-            let words: Vec<u64> =
-                answer.as_chunks::<8>().0.iter().map(|word| u64::from_le_bytes(*word)).collect();
-            self.judge(group, words[0], &words[2..], &mut verdict);
-        }
-        Ok(verdict)
-    }
-
-    fn judge(&self, group: u32, count: u64, applied: &[u64], verdict: &mut Verdict) {
-        let sums = &self.groups[group as usize];
-        let (mut lost, mut decided) = (0, true);
-        let mut accounted = sums.count;
-        for (bucket, &sum) in applied.iter().enumerate() {
-            let acknowledged = sums.buckets.as_ref().map_or(0, |buckets| buckets[bucket]);
-            let unknown = self.unknown.get(&(group, bucket)).map_or(&[][..], Vec::as_slice);
-            match subset_sum(unknown, sum.wrapping_sub(acknowledged)) {
-                SubsetSum::Found(size) => accounted += u64::from(size),
-                SubsetSum::None => lost += 1,
-                SubsetSum::TooMany => decided = false,
-            }
-        }
-        if !decided {
-            let many = "too many writes of unknown outcome to tell which were applied; use more groups";
-            verdict.undecided.push(format!("group {group}: {many}"));
-        } else if lost == 0 && accounted != count {
-            lost = 1;
-        }
-        verdict.lost += lost.max(sums.count.saturating_sub(count));
+        self.sums.verify(ask)
     }
 }
 
@@ -126,6 +76,7 @@ pub fn count_of(answer: &[u8]) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::hash_machine::{BUCKETS, bucket_of, payload_hash};
 
     fn write(counter: u64) -> Write {
         Write { group: (counter % 3) as u32, key: KeyNumber(0), counter }

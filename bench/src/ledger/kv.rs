@@ -1,4 +1,8 @@
-//! The ledger of the key-value machine: per key, the acknowledged write with the highest index.
+//! The ledger of the key-value machine: the sums of all puts ([`sums`](super::sums)), and per key the acknowledged write with the
+//! highest index.
+//!
+//! The sums tell whether every acknowledged put was applied once, also those that later ones cover; the keys, whether the map
+//! shows what was put.
 //!
 //! A put of exactly `payload_bytes` carries an 8-byte key and a value that begins with the low 48 bits of the write's
 //! counter. A replica has every acknowledged write of a key if and only if it holds the key in a version above the
@@ -10,6 +14,7 @@ use bytes::Bytes;
 use raftwerk::EntryId;
 use raftwerk::kv::codec::{self, PUT_OVERHEAD_BYTES, Scan};
 
+use super::sums::SumLedger;
 use super::{Ask, Verdict, Write};
 use crate::rng::mix;
 use crate::workload::KeyNumber;
@@ -31,7 +36,7 @@ struct Acknowledged {
 
 /// Keys, payloads and outcomes of puts.
 pub struct KvSubject {
-    groups: u32,
+    sums: SumLedger,
     keys: Vec<Acknowledged>,
     value: Vec<u8>,
     scratch: Vec<u8>,
@@ -43,14 +48,15 @@ impl KvSubject {
     pub fn new(groups: u32, keys: u32, payload_bytes: usize) -> Self {
         let value_bytes = payload_bytes - PUT_OVERHEAD_BYTES - KEY_BYTES;
         let value = (0..value_bytes).map(|at| mix(at as u64) as u8).collect();
-        Self { groups, keys: vec![Acknowledged::default(); keys as usize], value, scratch: Vec::new() }
+        let sums = SumLedger::new(groups);
+        Self { sums, keys: vec![Acknowledged::default(); keys as usize], value, scratch: Vec::new() }
     }
 
     /// The group of a key: key ranges of equal size, in order.
     #[inline]
     #[must_use]
     pub fn group_of(&self, key: KeyNumber) -> u32 {
-        spread(key, self.groups)
+        spread(key, self.sums.groups())
     }
 
     /// The put of a write.
@@ -80,6 +86,8 @@ impl KvSubject {
     /// Notes an acknowledged put.
     #[inline]
     pub fn acknowledged(&mut self, write: &Write, id: EntryId) {
+        self.payload(write);
+        self.sums.acknowledged(write.group, &self.scratch);
         if let Some(key) = self.keys.get_mut(write.key.0 as usize)
             && id.index.0 > key.version
         {
@@ -87,23 +95,31 @@ impl KvSubject {
         }
     }
 
-    /// Compares a replica with the ledger by scanning each group that an acknowledged write went to.
+    /// Notes a put that may or may not be applied.
+    pub fn unknown(&mut self, write: &Write) {
+        self.payload(write);
+        self.sums.unknown(write.group, &self.scratch);
+    }
+
+    /// Compares a replica with the ledger: its sums, and, by scanning each group that an acknowledged write went to, its keys. What
+    /// both miss is counted once.
     ///
     /// # Errors
     /// What `ask` says, or that an answer makes no sense.
     pub fn verify(&mut self, ask: &mut Ask<'_>) -> Result<Verdict, String> {
         let mut wanted: Vec<HashMap<[u8; KEY_BYTES], Acknowledged>> =
-            vec![HashMap::new(); self.groups as usize];
+            vec![HashMap::new(); self.sums.groups() as usize];
         for (number, acknowledged) in self.keys.iter().enumerate().filter(|(_, key)| key.version > 0) {
             let key = KeyNumber(number as u32);
-            wanted[spread(key, self.groups) as usize].insert(key_bytes(key), *acknowledged);
+            wanted[spread(key, self.sums.groups()) as usize].insert(key_bytes(key), *acknowledged);
         }
-        let mut verdict = Verdict::default();
+        let mut missing = 0;
         for (group, mut wanted) in wanted.into_iter().enumerate().filter(|(_, wanted)| !wanted.is_empty()) {
             self.strike_found(group as u32, &mut wanted, ask)?;
-            verdict.lost += wanted.len() as u64;
+            missing += wanted.len() as u64;
         }
-        Ok(verdict)
+        let verdict = self.sums.verify(ask)?;
+        Ok(Verdict { lost: verdict.lost.max(missing), ..verdict })
     }
 
     /// Takes out of `wanted` what the replica of `group` has.
@@ -174,6 +190,7 @@ mod tests {
     use raftwerk::{Index, Term};
 
     use super::*;
+    use crate::hash_machine::{BUCKETS, SUMS_QUERY, bucket_of, payload_hash};
 
     const GROUPS: u32 = 5;
 
@@ -181,19 +198,30 @@ mod tests {
 
     /// A replica that keeps what it is given, in pages of seven.
     #[derive(Clone, Default)]
-    struct Replica(Vec<BTreeMap<Vec<u8>, Item>>);
+    struct Replica(Vec<BTreeMap<Vec<u8>, Item>>, Vec<Vec<u64>>);
 
     impl Replica {
         fn new() -> Self {
-            Self(vec![BTreeMap::new(); GROUPS as usize])
+            Self(vec![BTreeMap::new(); GROUPS as usize], vec![vec![0; 2 + BUCKETS]; GROUPS as usize])
         }
 
         fn apply(&mut self, group: u32, index: u64, payload: &[u8]) {
             let Ok(Operation::Put { key, value }) = Operation::decode(payload) else { panic!("not a put") };
             self.0[group as usize].insert(key.to_vec(), (Index(index), value.to_vec()));
+            self.count(group, payload);
+        }
+
+        fn count(&mut self, group: u32, payload: &[u8]) {
+            let (hash, words) = (payload_hash(payload), &mut self.1[group as usize]);
+            let sum = &mut words[2 + bucket_of(hash)];
+            *sum = sum.wrapping_add(hash);
+            words[0] += 1;
         }
 
         fn ask(&self, group: u32, query: &[u8]) -> Bytes {
+            if query == SUMS_QUERY {
+                return self.1[group as usize].iter().flat_map(|word| word.to_le_bytes()).collect();
+            }
             let Ok(Query::Scan(scan)) = Query::decode(query) else { panic!("not a scan") };
             let mut page = PageWriter::new();
             for (at, (key, (version, value))) in
@@ -234,7 +262,25 @@ mod tests {
         let nobody_vouches = Write { group: subject.group_of(key), key, counter };
         let payload = subject.payload(&nobody_vouches).to_vec();
         replica.apply(nobody_vouches.group, 400, &payload);
+        assert_eq!(replica.lost(&mut subject), 1, "nobody has written that");
+        subject.unknown(&nobody_vouches);
         assert_eq!(replica.lost(&mut subject), 0);
+    }
+
+    /// One that nobody misses in the map: a later write of the same key covers it.
+    #[test]
+    fn a_write_that_vanished_is_missed_also_where_a_later_one_covers_it() {
+        let (mut subject, whole) = written();
+        for lost in [5u64, 77, 210] {
+            let mut replica = Replica(whole.0.clone(), Replica::new().1);
+            for counter in (1..=300u64).filter(|counter| *counter != lost) {
+                let key = KeyNumber((counter % 90) as u32);
+                let write = Write { group: subject.group_of(key), key, counter };
+                let payload = subject.payload(&write).to_vec();
+                replica.count(write.group, &payload);
+            }
+            assert_eq!(replica.lost(&mut subject), 1, "{lost}");
+        }
     }
 
     #[test]

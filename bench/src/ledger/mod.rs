@@ -6,6 +6,7 @@
 pub mod hash;
 pub mod kv;
 pub mod subset;
+pub mod sums;
 
 use bytes::Bytes;
 use raftwerk::EntryId;
@@ -147,8 +148,7 @@ impl Subject {
     /// Notes that a write may or may not have been applied, now or later.
     pub fn unknown(&mut self, write: &Write) {
         match self {
-            // A put that nobody vouches for shows as a higher version at most.
-            Self::Kv(_) => {}
+            Self::Kv(kv) => kv.unknown(write),
             Self::Hash(hash) => hash.unknown(write),
         }
     }

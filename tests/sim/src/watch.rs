@@ -69,7 +69,7 @@ use rustc_hash::{FxHashMap, FxHashSet};
 use self::configurations::{check_changes, check_in_force, check_removed, is_meant, is_quorum, is_voteless};
 use self::damaged::{Loss, check_fenced};
 use self::entries::{entries_match, spans_match};
-use self::lives::{monotone, new_leader};
+use self::lives::{as_shown, monotone, new_leader};
 pub(crate) use self::load::Bounds;
 use crate::shadow::Shadow;
 
@@ -226,10 +226,7 @@ impl Watch {
         };
         let watch = self.replicas.entry((node, view.group.0)).or_default();
         watch.may_lose(core, view.fence);
-        // A machine that is made anew applies once more what the one before it had, and shows nothing of that.
-        let seen = watch.facts.as_ref().map_or(0, |was| was.applied);
-        let applied = if view.is_quarantined { seen.max(now.applied) } else { now.applied };
-        let now = Facts { applied, ..now };
+        let now = as_shown(watch.facts.as_ref(), view, now);
         let before = watch.facts.replace(now);
         let was_durable = std::mem::replace(&mut watch.durable, core.durable().0);
         if before == Some(now) {

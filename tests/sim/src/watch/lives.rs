@@ -3,10 +3,17 @@
 //!
 //! What is not here: what it has on its disk (`shadow`), and the votes that a leader needs (the parent).
 
+use raftwerk::drive::ReplicaView;
 use raftwerk_frame::Index;
 use raftwerk_raft::Group;
 
 use super::{Checked, Facts, GroupWatch, Violation, ensure};
+
+/// A machine that is made anew applies once more what the one before it had, and shows nothing of that.
+pub(super) fn as_shown(was: Option<&Facts>, view: &ReplicaView<'_>, now: Facts) -> Facts {
+    let seen = was.filter(|_| view.is_quarantined).map_or(0, |was| was.applied);
+    Facts { applied: seen.max(now.applied), ..now }
+}
 
 /// What a replica looks like now, after what it looked like before, in the same life.
 pub(super) fn monotone(whose: &str, was: &Facts, now: &Facts) -> Checked {
