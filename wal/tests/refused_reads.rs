@@ -134,7 +134,11 @@ fn forget(mounted: &Mounted) {
     for entry in std::fs::read_dir(mounted.path().join("lane-0")).unwrap() {
         let path = entry.unwrap().path();
         if path.is_file() {
-            let file = std::fs::File::open(path).unwrap();
+            let file = match std::fs::File::open(path) {
+                // One that is being made ready got its name, or went, meanwhile: nothing is in it.
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => continue,
+                opened => opened.unwrap(),
+            };
             rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::DontNeed).unwrap();
         }
     }

@@ -46,12 +46,11 @@
 //! | `rest is earned` | a leader lets its group rest only if all that support its node hold everything |
 //! | `vouched for` | who supports a worker, does so by signs of life of that worker; one whose disk hangs leads nobody |
 //!
-//! The ledger adds `one payload per index`, `applied once`, `applied in order`, `refused is refused`, `acknowledged is
-//! applied`, `reads see what is committed` and `equal states`; the end of a run adds `linearizable`, `progress` and
-//! `convergence`, `what is read is given back`, and, once that is judged, `the willing lead` (`world/preferring.rs`) and `a named loss` (`world/accepting.rs`).
-//! What readers at the six levels add is listed at the head of `world/readers.rs`.
+//! The ledger adds `one payload per index`, `applied once`, `applied in order`, `refused is refused`, `acknowledged is applied`, `reads
+//! see what is committed` and `equal states`; the end of a run adds `linearizable`, `progress` and `convergence`, `what is read is given
+//! back`, and, once that is judged, `the willing lead` (`world/preferring.rs`) and `a named loss` (`world/accepting.rs`). What readers at
+//! the six levels add is listed at the head of `world/readers.rs`.
 
-use raftwerk::drive::ReplicaView;
 mod configurations;
 mod damaged;
 mod entries;
@@ -61,6 +60,7 @@ mod load;
 
 use std::collections::BTreeMap;
 
+use raftwerk::drive::ReplicaView;
 use raftwerk_frame::frame::{FrameHeader, FrameKind};
 use raftwerk_frame::{Configuration, EntryId, GroupId, HardState, Index, LogId, NodeId, Term};
 use raftwerk_raft::{Group, Role, invariant};
@@ -588,13 +588,7 @@ impl Watch {
         }
     }
 
-    /// A node has lost its disk, and has another log: it is as if it had never been.
-    pub(crate) fn reborn(&mut self, node: usize, log: LogId) {
-        self.replicas.retain(|(of, _), _| *of != node);
-        self.reborn.insert(NodeId(node as u64 + 1), log);
-    }
-
-    /// Whether a configuration means the log that a node has now. What an earlier one had, nobody can look at any more.
+    /// Whether a configuration means the log that a node has now: what an earlier one had is gone.
     fn is_meant(&self, configuration: &Configuration, node: NodeId) -> bool {
         is_meant(&self.reborn, configuration, node)
     }

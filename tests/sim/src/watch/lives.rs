@@ -4,10 +4,18 @@
 //! What is not here: what it has on its disk (`shadow`), and the votes that a leader needs (the parent).
 
 use raftwerk::drive::ReplicaView;
-use raftwerk_frame::Index;
+use raftwerk_frame::{Index, LogId, NodeId};
 use raftwerk_raft::Group;
 
-use super::{Checked, Facts, GroupWatch, Violation, ensure};
+use super::{Checked, Facts, GroupWatch, Violation, Watch, ensure};
+
+impl Watch {
+    /// A node has lost its disk, and has another log: it is as if it had never been.
+    pub(crate) fn reborn(&mut self, node: usize, log: LogId) {
+        self.replicas.retain(|(of, _), _| *of != node);
+        self.reborn.insert(NodeId(node as u64 + 1), log);
+    }
+}
 
 /// A machine that is made anew applies once more what the one before it had, and shows nothing of that.
 pub(super) fn as_shown(was: Option<&Facts>, view: &ReplicaView<'_>, now: Facts) -> Facts {
