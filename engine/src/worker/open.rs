@@ -130,6 +130,9 @@ pub(crate) struct Surroundings {
     pub(crate) metrics: Arc<WorkerMetrics>,
 }
 
+/// A machine with a checkpoint's state, or what the machine said.
+type Restored = Result<Box<dyn StateMachine>, String>;
+
 impl<D: Disk> Worker<D> {
     /// Recovers a lane and all replicas in it. Blocks; done before the worker's first turn.
     pub(crate) fn open(
@@ -231,13 +234,13 @@ impl<D: Disk> Worker<D> {
         let group = recovered.group;
         let damaged = |what: String| OpenError::Checkpoint { group, what };
         let slot = self.lane.attach(group);
-        let machines = Arc::clone(&self.machines);
-        // The file is verified before: what is not taken is the machine's doing, and its replica's loss.
-        let restore = move |image: &mut dyn Read, _: &SnapshotMeta| {
-            Ok(Box::new(restore_machine(&*machines, group, image)) as Box<dyn Any + Send>)
+        // A read that fails once is no reason to be without a state.
+        let loaded = match self.load_checkpoint(group) {
+            Ok(Some((_, Err(_)))) => self.load_checkpoint(group),
+            loaded => loaded,
         };
-        let (checkpoint, restored) = match self.lane.load_latest(group, Box::new(restore)) {
-            Ok(Some((meta, restored))) => (Some(meta), Some(as_restored(restored))),
+        let (checkpoint, restored) = match loaded {
+            Ok(Some((meta, restored))) => (Some(meta), Some(restored)),
             Ok(None) => (None, None),
             Err(error @ SnapshotError::Corrupt { .. }) if self.lane.lives_with_damage() => {
                 return self.reopen_bare(slot, &error.to_string());
@@ -271,6 +274,17 @@ impl<D: Disk> Worker<D> {
             self.quarantine(slot, what);
         }
         Ok(())
+    }
+
+    /// A group's newest checkpoint, and a machine that has taken it, or why none has. The file is verified before: what is not
+    /// taken is the machine's doing, and its replica's loss.
+    fn load_checkpoint(&mut self, group: GroupId) -> Result<Option<(SnapshotMeta, Restored)>, SnapshotError> {
+        let machines = Arc::clone(&self.machines);
+        let restore = move |image: &mut dyn Read, _: &SnapshotMeta| {
+            Ok(Box::new(restore_machine(&*machines, group, image)) as Box<dyn Any + Send>)
+        };
+        let loaded = self.lane.load_latest(group, Box::new(restore))?;
+        Ok(loaded.map(|(meta, restored)| (meta, as_restored(restored))))
     }
 
     /// Brings a replica back whose checkpoint is lost: empty, fenced, and bound by what it had promised. Its leader brings it

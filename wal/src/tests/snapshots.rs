@@ -47,6 +47,40 @@ fn load<D: Disk>(lane: &mut Lane<D>) -> Result<(SnapshotMeta, Vec<u8>), Snapshot
     }
 }
 
+/// A replica gives up its state for a file that is damaged: one slip of the device must not look like it.
+#[test]
+fn a_read_that_is_refused_or_wrong_once_does_not_make_a_file_a_damaged_one() {
+    use super::read_faults::{Refuses, refuse};
+    use crate::memory::{Call, Fate, Outcome};
+
+    /// The next read has a bit flipped.
+    struct Flips(bool);
+
+    impl Fate for Flips {
+        fn decide(&mut self, call: Call<'_>) -> Outcome {
+            let is_it = matches!(call, Call::Read { .. }) && std::mem::replace(&mut self.0, false);
+            if is_it { Outcome::Flipped(333) } else { Outcome::Done }
+        }
+    }
+
+    let files = MemoryFiles::new();
+    let (mut lane, ..) = open_in(&files, small()).unwrap();
+    save(&mut lane, EntryId::new(Term(1), Index(1)), 3000);
+    for n in 0.. {
+        let reads = refuse(&files, Refuses::Calls(n, 0));
+        match load(&mut lane) {
+            Ok((_, bytes)) => assert_eq!(bytes, body(3000), "read {n}"),
+            // The file is known to be whole by then; whoever reads it sees the error.
+            Err(error) => assert!(matches!(error, SnapshotError::Io(_)), "read {n}: {error}"),
+        }
+        if reads.load(std::sync::atomic::Ordering::Relaxed) <= n {
+            break;
+        }
+    }
+    files.decided_by(Some(Box::new(Flips(true))));
+    assert_eq!(load(&mut lane).unwrap().1, body(3000));
+}
+
 /// Sends the newest snapshot of one lane to the other, in chunks; `spoil` may change them on the way.
 fn send<D: Disk, E: Disk>(
     from: &mut Lane<D>,

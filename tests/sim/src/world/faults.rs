@@ -238,7 +238,8 @@ impl World<'_> {
                 mishaps.failing_writes = 1 + (strike.salt % 3) as u32;
                 mishaps.stays_cached = strike.salt >> 8 & 1 == 0;
             }
-            FaultKind::ReadError => mishaps.failing_reads = 1 + (strike.salt % 3) as u32,
+            // What is refused again and again is damage, and drawn as such.
+            FaultKind::ReadError => mishaps.failing_reads = 1,
             FaultKind::ReadFlip => mishaps.flip = Some(strike.salt),
             FaultKind::Freeze => node.frozen_until = until,
             FaultKind::DiskHang => {
