@@ -265,6 +265,9 @@ impl World<'_> {
     }
 }
 
+/// Whoever was refused asks again after this.
+const ASK_AGAIN: u64 = 20_000_000;
+
 /// Somebody who wants a group to commit something.
 struct Probe {
     group: usize,
@@ -276,6 +279,8 @@ struct Probe {
     reach: Reach,
     /// When to see who leads.
     look_at: u64,
+    /// It was refused, and does not ask again before then: each time is another call whose history is judged.
+    ask_at: u64,
 }
 
 /// How far the logs of a group's followers reach, all together, in the term of its leader.
@@ -313,7 +318,7 @@ impl Probe {
     fn new(group: usize, world: &World<'_>) -> Self {
         let committed = world.watch.committed(group_id(group));
         let (moved_at, reach) = (world.now, Reach::of(world, group));
-        Self { group, asked: None, committed, moved_at, reach, look_at: world.now }
+        Self { group, asked: None, committed, moved_at, reach, look_at: world.now, ask_at: world.now }
     }
 
     /// Once in a while: what a new leader's followers have is counted from when it is seen to lead.
@@ -351,8 +356,11 @@ impl Probe {
                     world.check_told(*node, id, &applied, *payload);
                     return true;
                 }
-                Poll::Ready(Err(_)) => self.asked = None,
+                Poll::Ready(Err(_)) => (self.asked, self.ask_at) = (None, world.now + ASK_AGAIN),
             }
+        }
+        if world.now < self.ask_at {
+            return false;
         }
         for at in world.places(self.group) {
             let node = &world.nodes[at];
