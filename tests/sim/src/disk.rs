@@ -14,6 +14,9 @@ use raftwerk_wal::{
     run_appends, run_segment_job, run_snapshot_job,
 };
 
+/// A batch on its way to a disk.
+pub(crate) type Batch = AppendJob<MemoryFile>;
+
 /// One of a lane's queues.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Queue {
@@ -35,16 +38,18 @@ pub(crate) struct SimDisk {
 
 #[derive(Default)]
 struct Jobs {
-    appends: VecDeque<AppendJob<MemoryFile>>,
+    appends: VecDeque<Batch>,
     /// Written and not synced: the files …
     unsynced: Unsynced<MemoryFile>,
     /// … and the batches.
-    relaxed: Vec<AppendJob<MemoryFile>>,
+    relaxed: Vec<Batch>,
     segments: VecDeque<SegmentJob>,
     snapshots: VecDeque<SnapshotJob>,
     done: VecDeque<Completion<MemoryFile>>,
     /// A write has failed: nothing is appended any more.
     is_dead: bool,
+    /// What it failed with, and what waited behind it.
+    failed: Vec<Batch>,
 }
 
 pub(crate) fn held<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -88,11 +93,7 @@ impl SimDisk {
 
     /// Runs the first of the appends that wait, so many at the most, as one group commit; gives those that are durable
     /// now, and tells of those that were written.
-    pub(crate) fn run_appends(
-        &self,
-        most: usize,
-        mut is_written: impl FnMut(&AppendJob<MemoryFile>),
-    ) -> Vec<AppendJob<MemoryFile>> {
+    pub(crate) fn run_appends(&self, most: usize, mut is_written: impl FnMut(&Batch)) -> Vec<Batch> {
         let mut jobs = held(&self.jobs);
         if jobs.is_dead {
             return Vec::new();
@@ -116,14 +117,24 @@ impl SimDisk {
         written[before..].iter().filter(|job| job.lsn <= last_written).for_each(&mut is_written);
         jobs.unsynced = unsynced;
         jobs.is_dead = !is_alive;
-        if jobs.is_dead {
-            jobs.appends.clear();
+        let is_durable = |job: &Batch| job.lsn <= durable;
+        let waits = written.iter().filter(|job| !is_durable(job)).cloned().collect();
+        if is_alive {
+            jobs.relaxed = waits;
+        } else {
+            let behind = std::mem::take(&mut jobs.appends);
+            jobs.failed = waits;
+            jobs.failed.extend(behind);
         }
-        let is_durable = |job: &AppendJob<MemoryFile>| job.lsn <= durable;
-        let waits = written.iter().filter(|job| !is_durable(job)).cloned();
-        jobs.relaxed = if is_alive { waits.collect() } else { Vec::new() };
         written.retain(is_durable);
         written
+    }
+
+    /// The batches that are not durable as far as anybody knows, in order: one after another may be on the device all the same.
+    pub(crate) fn undecided(&self) -> Vec<Batch> {
+        let jobs = held(&self.jobs);
+        let batches = jobs.relaxed.iter().chain(&jobs.appends).chain(&jobs.failed);
+        batches.filter(|batch| !batch.is_probe()).cloned().collect()
     }
 
     /// Runs the next job of another queue.
@@ -181,6 +192,8 @@ pub(crate) struct Mishaps {
     pub(crate) failing_writes: u32,
     /// … and what they wrote stays in the cache, as if it were on the device, where it is not.
     pub(crate) stays_cached: bool,
+    /// It has: whatever was written without a sync before may be gone with it, as in a power cut.
+    pub(crate) has_forgotten: bool,
     /// … and so many reads.
     pub(crate) failing_reads: u32,
     /// The next read of a file has this bit flipped.
@@ -223,6 +236,7 @@ impl Fate for Obedient {
             mishaps.failing_writes -= 1;
             mishaps.struck += 1;
             let kind = io::ErrorKind::Other;
+            mishaps.has_forgotten |= mishaps.stays_cached;
             return if mishaps.stays_cached { Outcome::FailStale(kind) } else { Outcome::Fail(kind) };
         }
         Outcome::Done

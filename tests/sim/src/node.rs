@@ -14,7 +14,7 @@ use raftwerk_wal::memory::MemoryFiles;
 use smallvec::SmallVec;
 
 use crate::clock::Clock;
-use crate::disk::{Mishaps, SimDisk};
+use crate::disk::{Batch, Mishaps, SimDisk};
 use crate::net::SimTransport;
 use crate::quic::QuicEnd;
 use crate::world::crowds::Patient;
@@ -183,6 +183,8 @@ pub(crate) struct SimNode {
     /// Readers of crowds that wait for it.
     pub(crate) patients: Vec<Patient>,
     pub(crate) written: VecDeque<Written>,
+    /// Batches that were not durable when it fell, since it was opened last.
+    pub(crate) undecided: Vec<Batch>,
     /// By lane: batches up to here are vouched for by later durable ones.
     pub(crate) vouched: Vec<Lsn>,
     /// Snapshots installed in this life.
@@ -243,11 +245,17 @@ impl SimNode {
             doorbell: Doorbell::default(),
             patients: Vec::new(),
             written: VecDeque::new(),
+            undecided: Vec::new(),
             vouched: Vec::new(),
             installs: 0,
             dies_again: false,
             is_doomed: false,
         }
+    }
+
+    /// Its disks do nothing more: of what they had not made durable, some may be there when it is opened again.
+    pub(crate) fn keep_undecided(&mut self) {
+        self.undecided.extend(self.disks.drain(..).flat_map(|disk| disk.undecided()));
     }
 
     /// Durable state may be taken from it.

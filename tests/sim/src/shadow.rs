@@ -2,7 +2,10 @@
 //!
 //! Read from the batches' own bytes and not from the engine's index, so that the two can be held against each other.
 
-use raftwerk_frame::{EntryId, HardState, Index, Term};
+use raftwerk_frame::frame::{FrameHeader, FrameKind};
+use raftwerk_frame::{EntryId, GroupId, HardState, Index, NodeId, Term};
+
+use crate::disk::Batch;
 
 /// One group's durable state on one node.
 #[derive(Clone, Debug, Default)]
@@ -57,8 +60,22 @@ impl Shadow {
         self.is_there && (id.index < self.base.index || self.term_at(id.index.0) == Some(id.term))
     }
 
+    /// A batch has one more frame of the group.
+    pub(crate) fn take(&mut self, header: &FrameHeader, body: &[u8]) {
+        match header.kind {
+            FrameKind::Entries | FrameKind::Withheld => self.entries(header.index, header.count, header.term),
+            // Of a replica that is gone it may be written again: that does not bring it back.
+            FrameKind::HardState => self.hard_state = hard_state_of(header, body),
+            FrameKind::Snapshot => self.begins_after(header.id(), false),
+            FrameKind::Compact => self.begins_after(header.id(), true),
+            FrameKind::Fence => {}
+            FrameKind::Remove => *self = self.gone(header.id()),
+            FrameKind::Join => self.floor = header.id(),
+        }
+    }
+
     /// Entries replace everything from their first on.
-    pub(crate) fn entries(&mut self, first: Index, count: u32, term: Term) {
+    fn entries(&mut self, first: Index, count: u32, term: Term) {
         self.is_there = true;
         let last = first.0 + u64::from(count) - 1;
         if last <= self.base.index.0 {
@@ -73,7 +90,7 @@ impl Shadow {
     }
 
     /// The log begins anew after an entry; what follows it stays if the entry is there and `keeps` says so.
-    pub(crate) fn begins_after(&mut self, id: EntryId, keeps: bool) {
+    fn begins_after(&mut self, id: EntryId, keeps: bool) {
         self.is_there = true;
         if id.index < self.base.index {
             return;
@@ -90,8 +107,29 @@ impl Shadow {
         self.base = id;
     }
 
+    /// Whether a replica that was opened anew still knows all of this, or else of what the first so many of these batches, which
+    /// are there by luck, made of it. `Err`: what it has forgotten.
+    pub(crate) fn is_kept_with(
+        &self,
+        group: GroupId,
+        undecided: &[Batch],
+        opened: &Self,
+    ) -> Result<(), String> {
+        let kept = self.is_kept_by(opened);
+        let mut lucky = self.clone();
+        let mut is_lucky = |batch: &Batch| {
+            batch.frames(|header, body| {
+                if header.group == group {
+                    lucky.take(&header, body);
+                }
+            });
+            lucky.is_kept_by(opened).is_ok()
+        };
+        if kept.is_err() && undecided.iter().any(|batch| is_lucky(batch)) { Ok(()) } else { kept }
+    }
+
     /// Whether a replica that was opened anew still knows all of this. `Err`: what it has forgotten.
-    pub(crate) fn is_kept_by(&self, opened: &Self) -> Result<(), String> {
+    fn is_kept_by(&self, opened: &Self) -> Result<(), String> {
         let (was, is) = (self.hard_state, opened.hard_state);
         let keeps_vote =
             is.term > was.term || is.term == was.term && (was.vote.is_none() || is.vote == was.vote);
@@ -109,15 +147,18 @@ impl Shadow {
         let from = self.base.index.0.max(base.index.0) + 1;
         for index in from..=self.last() {
             let (was, is) = (self.term_at(index), opened.term_at(index));
-            match is {
-                _ if was == is => {}
-                // Written after what was durable, and there by luck: entries of a later term took its place.
-                Some(term) if was.is_some_and(|was| term > was) => return Ok(()),
-                _ => return Err(format!("entry {index} was of term {was:?}, and is of {is:?}")),
+            if was != is {
+                return Err(format!("entry {index} was of term {was:?}, and is of {is:?}"));
             }
         }
         Ok(())
     }
+}
+
+/// The term and the vote that a frame holds.
+pub(crate) fn hard_state_of(header: &FrameHeader, body: &[u8]) -> HardState {
+    let vote = <[u8; 8]>::try_from(body).map_or(0, u64::from_le_bytes);
+    HardState { term: header.term, vote: Some(NodeId(vote)).filter(|node| node.0 != 0) }
 }
 
 #[cfg(test)]

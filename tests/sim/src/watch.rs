@@ -71,7 +71,8 @@ use self::damaged::{Loss, check_fenced};
 use self::entries::{entries_match, spans_match};
 use self::lives::{as_shown, monotone, new_leader};
 pub(crate) use self::load::Bounds;
-use crate::shadow::Shadow;
+use crate::disk::Batch;
+use crate::shadow::{Shadow, hard_state_of};
 
 /// A rule that did not hold.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
@@ -236,7 +237,9 @@ impl Watch {
             return Ok(false);
         }
         let index = core.configuration_index().0;
-        let is_other = watch.configuration.as_ref().is_none_or(|(of, _)| *of != index);
+        // A founder that has lost the record of its founding is told of it, at the same index.
+        let is_other =
+            watch.configuration.as_ref().is_none_or(|(of, known)| *of != index || known.is_empty());
         let earlier =
             is_other.then(|| watch.configuration.replace((index, core.configuration().clone()))).flatten();
         self.told += 1;
@@ -454,25 +457,22 @@ impl Watch {
         match header.kind {
             FrameKind::Entries => {
                 let before = header.index.0.checked_sub(1).and_then(|index| shadow.term_at(index));
-                shadow.entries(header.index, header.count, header.term);
+                shadow.take(header, body);
                 let group = self.groups.entry(header.group.0).or_default();
                 return entries_match(group, node, header, body, before, &whose);
             }
             FrameKind::Withheld => {
                 let before = header.index.0.checked_sub(1).and_then(|index| shadow.term_at(index));
-                shadow.entries(header.index, header.count, header.term);
+                shadow.take(header, body);
                 let group = self.groups.entry(header.group.0).or_default();
                 return spans_match(group, header, before, &whose);
             }
             FrameKind::HardState => {
-                let vote = <[u8; 8]>::try_from(body).map_or(0, u64::from_le_bytes);
-                let vote = Some(NodeId(vote)).filter(|node| node.0 != 0);
-                let was = shadow.hard_state;
-                let kept = header.term > was.term
-                    || header.term == was.term && (was.vote.is_none() || was.vote == vote);
-                ensure!(kept, "one vote per term", "{whose}: {was:?}, then {:?} in {}", vote, header.term);
-                // Of a replica that is gone it may be written again: that does not bring it back.
-                shadow.hard_state = HardState { term: header.term, vote };
+                let (was, is) = (shadow.hard_state, hard_state_of(header, body));
+                let kept =
+                    is.term > was.term || is.term == was.term && (was.vote.is_none() || was.vote == is.vote);
+                ensure!(kept, "one vote per term", "{whose}: {was:?}, then {is:?}");
+                shadow.take(header, body);
             }
             FrameKind::Snapshot => {
                 let id = header.id();
@@ -482,18 +482,18 @@ impl Watch {
                     "{whose}: a snapshot at {id} drops the log up to {}, which agrees with it",
                     shadow.last()
                 );
-                shadow.begins_after(id, false);
+                shadow.take(header, body);
             }
             FrameKind::Compact => {
                 let commit = facts.map_or(u64::MAX, |facts| facts.commit);
                 let (id, what) = (header.id(), "drops its log up to");
                 ensure!(id.index.0 <= commit, "dropped is committed", "{whose}: {what} {id}, knows {commit}");
-                shadow.begins_after(id, true);
+                shadow.take(header, body);
             }
             FrameKind::Fence => {}
             FrameKind::Remove => {
-                let shadow = shadow.gone(header.id());
-                let acknowledged = self.replicas[&(node, header.group.0)].acknowledged;
+                shadow.take(header, body);
+                let (shadow, acknowledged) = (shadow.clone(), watch.acknowledged);
                 let watch = ReplicaWatch { shadow, acknowledged, ..ReplicaWatch::default() };
                 self.replicas.insert((node, header.group.0), watch);
             }
@@ -504,7 +504,7 @@ impl Watch {
                     "promises outlive a log",
                     "{whose}: joins with {floor}, and held {known}"
                 );
-                shadow.floor = floor;
+                shadow.take(header, body);
                 let committed = self.committed(header.group);
                 self.joined.insert((node, header.group.0), committed);
             }
@@ -515,10 +515,12 @@ impl Watch {
     /// A node has opened its log: every replica must know what was durable.
     ///
     /// `is_anew`: its disk was damaged since the last time. `dropped`: replicas that were being dropped when it fell; they may be gone.
+    /// `undecided`: batches that were not durable when it fell; so many of the first as luck would have it are there.
     pub(crate) fn opened<'a>(
         &mut self,
         node: usize,
         (is_damaged, is_anew, dropped): (bool, bool, &[GroupId]),
+        undecided: &[Batch],
         views: impl Iterator<Item = ReplicaView<'a>>,
     ) -> Checked {
         let mut there = Vec::new();
@@ -532,14 +534,16 @@ impl Watch {
                 ensure!(is_damaged, "opens", "n{} {}: {what}", node + 1, view.group);
                 watch.lose(view.core, view.fence.unwrap_or_default());
             } else if watch.shadow.is_there {
-                watch.shadow.is_kept_by(&shadow).map_err(|what| {
+                watch.shadow.is_kept_with(view.group, undecided, &shadow).map_err(|what| {
                     Violation::new("durable is kept", format!("n{} {}: {what}", node + 1, view.group))
                 })?;
             }
             let (acknowledged, loss) = (watch.acknowledged, watch.loss.take());
+            let last_seen = watch.facts.filter(|_| !is_anew);
             *watch = ReplicaWatch { shadow, acknowledged, loss, ..ReplicaWatch::default() };
-            // What was on the disk by luck, since it died before that was certain, was not read off a batch.
             let group = self.groups.entry(view.group.0).or_default();
+            group.forget_unheard(&view, last_seen.as_ref());
+            // What was on the disk by luck, since it died before that was certain, was not read off a batch.
             for (index, configuration) in view.core.memberships() {
                 if let Some(term) = view.core.term_at(index).filter(|_| index > view.core.compacted().index) {
                     group.configurations.entry((index.0, term)).or_insert_with(|| configuration.clone());

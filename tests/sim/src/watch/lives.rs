@@ -17,6 +17,17 @@ impl Watch {
     }
 }
 
+impl GroupWatch {
+    /// A sole voter leads by its own vote, also before that is durable. If it dies first nobody has heard of it, and somebody else
+    /// may lead the term.
+    pub(super) fn forget_unheard(&mut self, view: &ReplicaView<'_>, last_seen: Option<&Facts>) {
+        let led = last_seen.filter(|was| was.is_leader).map(|was| was.hard_state.term);
+        if let Some(led) = led.filter(|led| *led > view.core.term()) {
+            self.leaders.retain(|term, node| *term != led || *node != view.core.node());
+        }
+    }
+}
+
 /// A machine that is made anew applies once more what the one before it had, and shows nothing of that.
 pub(super) fn as_shown(was: Option<&Facts>, view: &ReplicaView<'_>, now: Facts) -> Facts {
     let seen = was.filter(|_| view.is_quarantined).map_or(0, |was| was.applied);

@@ -98,12 +98,17 @@ impl World<'_> {
         }
         self.note_found(at, &body);
         let node = &mut self.nodes[at];
-        let lanes = body.workers();
+        let (lanes, undecided) = (body.workers(), std::mem::take(&mut node.undecided));
         if !node.is_wiped && !node.is_fenced {
             let dropped: Vec<_> = std::mem::take(&mut node.dropped);
             let is_anew = std::mem::take(&mut node.is_damaged_anew);
             let of_disk = (node.is_damaged, is_anew, &dropped[..]);
-            self.watch.opened(at, of_disk, (0..lanes).flat_map(|worker| body.replicas(worker)))?;
+            self.watch.opened(
+                at,
+                of_disk,
+                &undecided,
+                (0..lanes).flat_map(|worker| body.replicas(worker)),
+            )?;
         }
         let fleeting = node.files.paths_not_durable();
         if let Some(path) = fleeting.iter().find(|path| is_relied_on(path)) {
@@ -164,7 +169,7 @@ impl World<'_> {
     fn refused(&mut self, at: usize, error: &OpenError) -> Checked {
         self.say(|| format!("n{}  does not open: {error}", at + 1));
         let node = &mut self.nodes[at];
-        node.disks.clear();
+        node.keep_undecided();
         self.unplug(at);
         let node = &mut self.nodes[at];
         let struck = std::mem::take(&mut held(&node.mishaps).struck) > 0;
@@ -195,14 +200,15 @@ impl World<'_> {
         self.lose_readers(at);
         self.lose_repeaters(at);
         self.lose_faces(at);
-        self.lose_received(at, power);
+        let forgets = power || held(&self.nodes[at].mishaps).has_forgotten;
+        self.lose_received(at, forgets);
         self.lose_asides(at);
         let node = &mut self.nodes[at];
         if power && self.chances.faults.below(2) == 0 {
             // In the middle of what it was writing.
             held(&node.mishaps).crash_after = Some(self.chances.faults.below(4));
             for disk in &node.disks {
-                disk.run_appends(usize::MAX, |_| ());
+                node.undecided.extend(disk.run_appends(usize::MAX, |_| ()));
                 disk.run_background(Queue::Segments);
                 disk.run_background(Queue::Snapshots);
             }
@@ -219,7 +225,7 @@ impl World<'_> {
             self.leased_reads += body.stats().leased_reads;
             node.noted = body.peers();
         }
-        node.disks.clear();
+        node.keep_undecided();
         node.state = State::Down;
         self.unplug(at);
         let node = &mut self.nodes[at];
@@ -321,7 +327,9 @@ impl World<'_> {
             self.call(at, worker, next.max(now + 1_000));
         }
         self.check_turn(at, worker)?;
-        self.check_vouching(at, worker)?;
+        if !end.is_closed {
+            self.check_vouching(at, worker)?; // one that has ended takes part in nothing any more
+        }
         self.check_exclusion(at, worker)?;
         self.check_segments(at, worker)?;
         self.mind_install(at);

@@ -3,7 +3,7 @@
 //! | rule | what |
 //! |---|---|
 //! | `written is written` | what a follower says it has written, its process can no longer lose |
-//! | `a receipt is kept` | what was received is applied, at its index, unless a machine's power was cut before it was committed |
+//! | `a receipt is kept` | what was received is applied, at its index, unless a machine's power was cut before it was committed, or its device forgot what it was to sync |
 //!
 //! Such proposals are of the kind that nobody reads, so they are no part of any history. What is not here: the record
 //! (`ledger`), and receivers of receipts (`receivers`).
@@ -84,10 +84,10 @@ impl World<'_> {
         self.nodes[node].receivers.len()
     }
 
-    /// A node dies with its callers. `power`: its machine loses what it had not synced.
-    pub(super) fn lose_received(&mut self, node: usize, power: bool) {
+    /// A node dies with its callers. `forgets`: its machine, or its device, loses what was not synced.
+    pub(super) fn lose_received(&mut self, node: usize, forgets: bool) {
         self.nodes[node].receivers.clear();
-        if !power || self.plan.relaxed == 0 {
+        if !forgets || self.plan.relaxed == 0 {
             return;
         }
         for group in (0..self.plan.groups).map(group_id) {
