@@ -18,6 +18,13 @@ const WRITES_MAX: u64 = 400;
 const TO_CUT: u64 = 20_000_000_000;
 /// A write is waited for so many times as long as the next one waits at least.
 const PATIENCE_GAPS: u64 = 20;
+/// Chunks of a transfer on their way at a time, and what a write takes of a lane that has a sync for each.
+const WINDOW_CHUNKS: u64 = 8;
+const PAGE: u64 = 4 << 10;
+/// Images are this long at most, usually.
+const IMAGE: u64 = 8 << 10;
+/// A transfer may take so many times as long as its round trips alone.
+const TRANSFERS: u64 = 2;
 /// How long a follower may take to get what it lacks, at the most.
 const TO_ARRIVE: u64 = 120_000_000_000;
 
@@ -86,11 +93,15 @@ impl World<'_> {
         Ok(is_cut && self.needs_snapshot(id, late))
     }
 
-    /// A writer that leaves followers time for more than it writes: one entry may have to wait for the one before.
+    /// A writer that leaves followers time for more than it writes: one entry may have to wait for the one before. And a lane has room
+    /// for what is written while the image is on its way: where it has not, transfers yield, as they are to.
     fn writer(&self, group: usize) -> Writer {
-        let (net, disk) = (&self.plan.net, &self.plan.disk);
-        let commit_delay = self.plan.settings.commit_delay.as_nanos() as u64;
+        let (net, disk, settings) = (&self.plan.net, &self.plan.disk, &self.plan.settings);
+        let commit_delay = settings.commit_delay.as_nanos() as u64;
+        let windows = 1 + (IMAGE + self.plan.ballast) / (WINDOW_CHUNKS * settings.limits.chunk_bytes.max(1));
+        let transfer = windows * 2 * (net.delay + net.jitter + disk.sync);
         let gap = 4 * (net.delay + net.jitter + disk.sync) + commit_delay;
+        let gap = gap.max(TRANSFERS * transfer * PAGE / settings.lane_bytes_max);
         Writer { group, gap, written: 0, next_at: 0, waits_for: 0 }
     }
 

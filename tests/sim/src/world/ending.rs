@@ -20,6 +20,8 @@ use crate::watch::{Checked, Violation};
 const TIMEOUTS_TO_PROGRESS: u64 = 10;
 /// How long the replicas have to become equal; the transfer of a snapshot that went wrong is given up after 30 s.
 const TO_CONVERGE: u64 = 120_000_000_000;
+/// How long a group may take to commit what it has, as long as its followers get more of it: an append, of an entry, a sync.
+const TO_PROGRESS: u64 = 20 * TO_CONVERGE;
 /// What must happen in time, where enough nodes are there.
 const IN_TIME: [&str; 2] = ["progress", "convergence"];
 
@@ -38,7 +40,8 @@ impl World<'_> {
     }
 
     /// Where groups change, whether one has come to a configuration without a quorum of those that have lost nothing. One that has
-    /// has no say before a leader repairs it: such a group has no leader until an operator decides.
+    /// has no say before a leader repairs it: such a group has no leader until an operator decides. Nor has one whose witnesses know
+    /// of entries that only a replica had which has lost them.
     fn waits_for_damaged(&self) -> bool {
         if !self.plan.is_churning || self.nodes.iter().all(|node| !node.is_damaged) {
             return false;
@@ -49,6 +52,16 @@ impl World<'_> {
             let view = body.replicas(body.worker_of(id)).find(|view| view.group == id);
             view.map(|view| (view.core.configuration().clone(), view.core.is_fenced()))
         };
+        let knows_more = |id| {
+            let lasts = |of_witnesses: bool| {
+                let views = bodies().filter_map(move |body| {
+                    body.replicas(body.worker_of(id)).find(|view| view.group == id && !view.core.is_fenced())
+                });
+                let of_kind = views.filter(move |view| view.machine.is_none() == of_witnesses);
+                of_kind.map(|view| view.core.last()).max()
+            };
+            lasts(true) > lasts(false)
+        };
         (0..self.plan.groups).map(group_id).any(|id| {
             let whole: Vec<_> =
                 bodies().filter(|body| views(body, id).is_some_and(|(_, is_fenced)| !is_fenced)).collect();
@@ -58,7 +71,9 @@ impl World<'_> {
                         <= half.len() / 2
             };
             let lacks = |of: &raftwerk::Configuration| is_too_few(&of.voters) || is_too_few(&of.outgoing);
-            bodies().any(|body| views(body, id).is_some_and(|(configuration, _)| lacks(&configuration)))
+            knows_more(id)
+                || bodies()
+                    .any(|body| views(body, id).is_some_and(|(configuration, _)| lacks(&configuration)))
         })
     }
 
@@ -140,7 +155,7 @@ impl World<'_> {
         let patience = TIMEOUTS_TO_PROGRESS * timeout + to_connect + self.patience();
         let mut probes: Vec<Probe> = groups.map(|group| Probe::new(group, self)).collect();
         let mut stuck = None;
-        let ended = self.run_until(self.now + TO_CONVERGE, |world| {
+        let ended = self.run_until(self.now + TO_PROGRESS, |world| {
             probes.retain_mut(|probe| {
                 probe.note_leader(world, timeout);
                 !probe.is_done(world)

@@ -9,6 +9,7 @@
 //!
 //! What is not here: whether support is given to the living (`vouching`).
 
+use raftwerk::drive::ReplicaView;
 use raftwerk::{Configuration, GroupId, NodeId};
 use raftwerk_frame::Message;
 use raftwerk_frame::wire::{self, UnitHeader, UnitKind};
@@ -48,7 +49,7 @@ impl World<'_> {
         Ok(())
     }
 
-    /// Answers of followers come to a worker that waits for a segment.
+    /// Answers of followers come to a worker that waits for a segment. Late ones, of an earlier term, say nothing.
     pub(super) fn note_heard(&mut self, from: usize, to: usize, bytes: &[u8]) {
         let (node, groups) = (&mut self.nodes[to], self.plan.groups);
         if node.rounds.iter().all(|rounds| rounds.awaits_segment.is_none()) {
@@ -58,6 +59,12 @@ impl World<'_> {
         if header.kind == UnitKind::Groups {
             node.heard.resize(self.plan.nodes * groups, 0);
             for record in wire::records(records).flatten().filter(|record| is_answer(&record.message)) {
+                let of = |view: &ReplicaView<'_>| view.group == record.group;
+                let view =
+                    node.body.as_ref().and_then(|body| body.replicas(body.worker_of(record.group)).find(of));
+                if view.is_none_or(|view| record.message.term() != view.core.term()) {
+                    continue;
+                }
                 if let Some(heard) = node.heard.get_mut(from * groups + record.group.0 as usize - 1) {
                     *heard = self.now;
                 }

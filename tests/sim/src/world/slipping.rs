@@ -8,6 +8,7 @@
 //! What is not here: replicas that are dropped because they were removed (`operator`).
 
 use raftwerk::{Change, GroupId, Newcomers, Reconfiguration};
+use raftwerk_raft::reconfig;
 
 use super::asides::Aside;
 use super::{World, group_id, node_id};
@@ -128,9 +129,10 @@ impl World<'_> {
         } else if has_joined && !now.contains(id) {
             let change = match (had_vote, self.is_witness(at, group)) {
                 (true, false) => Change::Voter(id),
-                (true, true) => Change::Witness(id),
+                // Meanwhile too few others may vote for a witness to have a vote among them.
+                (true, true) if reconfig::simple(&now, &[Change::Witness(id)]).is_ok() => Change::Witness(id),
+                (_, true) => Change::WitnessLearner(id),
                 (false, false) => Change::Learner(id),
-                (false, true) => Change::WitnessLearner(id),
             };
             self.ask_for(leader, group, change, Newcomers::Awaited);
         }
