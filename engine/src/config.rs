@@ -12,6 +12,9 @@ use crate::OpenError;
 use crate::machine::Machine;
 use crate::runtime::RIGHT_RATE;
 
+/// Workers of a node, and lanes of a log, at the most.
+pub(crate) const LANES_MAX: usize = 256;
+
 /// The settings of one node. Start from [`Config::new`] and change what you must.
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -206,8 +209,8 @@ impl Config {
             (self.node.0 != 0, "node ids start at 1"),
             (self.identity.node().0 == self.node.0, "the identity names another node"),
             (self.window_bytes > 0, "window_bytes must not be 0"),
-            ((1..=256).contains(&self.workers), "workers must be 1 to 256"),
-            (self.lanes.is_none_or(|lanes| (1..=256).contains(&lanes)), "lanes must be 1 to 256"),
+            ((1..=LANES_MAX).contains(&self.workers), "workers must be 1 to 256"),
+            (self.lanes.is_none_or(|lanes| (1..=LANES_MAX).contains(&lanes)), "lanes must be 1 to 256"),
             (
                 self.memory_bytes / (self.workers.max(1) as u64)
                     >= (16 << 20) + 16 * self.payload_bytes_max as u64,

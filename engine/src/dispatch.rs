@@ -10,7 +10,7 @@ use raftwerk_frame::{Beat, LogId, NodeId};
 use raftwerk_net::{Channel, PeerId, Receive};
 
 use crate::inbox::{Arrival, Inbox, Order};
-use crate::liveness::Heard;
+use crate::liveness::{Heard, PeerLane};
 use crate::peers::Peers;
 
 /// Hands what the net thread receives to the inboxes.
@@ -78,16 +78,17 @@ impl Dispatch {
         }
     }
 
-    /// To the worker of the same number; with another number of workers than ours, a node's groups are spread over several
-    /// of ours, and its beats say nothing to any.
+    /// To the worker that it is for. There may be none of that number: until it has heard us, a node takes it that we are as many
+    /// as its own.
     fn route_beat(&self, from: NodeId, header: &UnitHeader, body: &[u8]) {
-        match (Beat::parse(body), self.inboxes.get(usize::from(header.worker))) {
-            (Some(beat), Some(inbox)) if header.from == from => {
-                if usize::from(header.workers) == self.inboxes.len() {
-                    inbox.beat(Heard { from, log: header.log, beat });
+        let UnitHeader { worker, workers, to_worker, log, .. } = *header;
+        match Beat::parse(body) {
+            Some(beat) if header.from == from && worker < workers => {
+                if let Some(inbox) = self.inboxes.get(usize::from(to_worker)) {
+                    inbox.beat(Heard { from: PeerLane { node: from, worker, workers }, log, beat });
                 }
             }
-            _ => self.unread(from, "a beat that is none, or of another node"),
+            _ => self.unread(from, "a beat that is none, or of another node or worker"),
         }
     }
 
@@ -115,7 +116,7 @@ impl Receive for Dispatch {
         };
         let log = header.log;
         let is_meant = header.to_log == self.log;
-        match self.peers.hear(from, log) {
+        match self.peers.hear(from, log, header.workers) {
             None => return self.hand(&self.inboxes[0], Arrival::Introduction { from, log, unit: message }),
             Some(is_first) if is_meant || header.to_log == LogId(0) => self.route(from, is_first, message),
             // It is for whoever was here before.
@@ -155,6 +156,7 @@ mod tests {
             kind: UnitKind::Groups,
             worker: 0,
             workers: 1,
+            to_worker: 0,
             records: 0,
             from: NodeId(2),
             bodies_bytes: 0,
@@ -164,7 +166,7 @@ mod tests {
         let mut bytes = unit.encode().to_vec();
         bytes[3] += 1;
         dispatch.receive(PeerId(2), Channel::Control, Bytes::from(bytes));
-        dispatch.receive(PeerId(2), Channel::Control, Bytes::from_static(b"RWU3, and nothing else"));
+        dispatch.receive(PeerId(2), Channel::Control, Bytes::from_static(b"RWU4, and nothing else"));
         assert_eq!(dispatch.dropped(), (2, 0));
     }
 

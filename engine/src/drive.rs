@@ -130,6 +130,12 @@ impl<D: Disk> Node<D> {
         self.shared.worker_of(group)
     }
 
+    /// The worker that owns a group on a node with so many.
+    #[must_use]
+    pub fn worker_of_many(group: GroupId, workers: usize) -> usize {
+        crate::engine::worker_of(group, workers)
+    }
+
     /// One pass of a worker's loop. `now` must not go back, and must have been read after the last call was made: a call
     /// is judged by it.
     ///

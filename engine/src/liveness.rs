@@ -1,7 +1,7 @@
 //! Liveness at the cost of nodes, not of groups: who supports whom, and until when.
 //!
-//! Once per interval, a worker sends one small [`Beat`] to the worker of the same number on every node that it shares a group
-//! with; those of a node's workers leave together. Whoever hears a beat *promises* to support its sender for T, by its own
+//! Once per interval, a worker sends one small [`Beat`] to each worker of another node that it shares a group with; those of a
+//! node's workers leave together. Whoever hears a beat *promises* to support its sender for T, by its own
 //! monotonic clock, and says so in its next beat. What a promise means to a group is told in the core (`raft::rest`): a
 //! replica that follows a leader over there waits for it. So a group that has nothing to say needs no heartbeat, and a leader whose
 //! followers have promised may answer reads by itself.
@@ -24,22 +24,48 @@
 //!    that does not turn sends no beat at all.
 //!
 //! Why by worker: a worker is what can hang. Its beats come out of its own turns, so there is nobody to vouch for it, and no
-//! other worker's groups suffer with it. Nodes with different numbers of workers do not support each other: their groups
-//! keep to heartbeats of their own.
+//! other worker's groups suffer with it.
+//!
+//! A promise is one worker's to another, and is about the groups that both have: those of [`PeerLane`]. With as many workers on both
+//! nodes, that is one pair for each number. With a here and b there, groups are spread so that at most a + b − gcd(a, b) pairs
+//! share any, and no more than those speak to each other. How many there are, a node's units tell; before the first one, as many as
+//! here are taken for granted, and nothing rests on that: a beat to the wrong worker is answered by nobody.
 //!
 //! What is not here: sending, and telling groups (`worker::nodes`). Pure: time is a number.
 
 use std::time::Duration;
 
-use raftwerk_frame::{Beat, LogId, NodeId, Time};
+use raftwerk_frame::{Beat, GroupId, LogId, NodeId, Time};
 
-/// What has become of a node; to be told to every group that knows it, in order.
+use crate::engine::worker_of;
+
+/// A worker of another node, one of so many: what is shared with it are the groups of that one there and of this one here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct PeerLane {
+    pub(crate) node: NodeId,
+    pub(crate) worker: u16,
+    pub(crate) workers: u16,
+}
+
+impl PeerLane {
+    /// The worker that has a group on a node with so many.
+    pub(crate) fn of(node: NodeId, group: GroupId, workers: u16) -> Self {
+        Self { node, worker: worker_of(group, usize::from(workers)) as u16, workers }
+    }
+
+    /// Whether it has the group, on its node.
+    pub(crate) fn has(self, group: GroupId) -> bool {
+        worker_of(group, usize::from(self.workers)) == usize::from(self.worker)
+    }
+}
+
+/// What has become of a node, or of a worker of it; to be told to every group that knows it, in order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum News {
-    /// We support it from now on, or no longer.
-    Supports(NodeId, bool),
-    /// It supports us from now on, or no longer.
-    SupportedBy(NodeId, bool),
+    /// We support it from now on, or no longer, in the groups that it has.
+    Supports(PeerLane, bool),
+    /// It supports us from now on, or no longer, in those.
+    SupportedBy(PeerLane, bool),
     /// There is a connection to it again. Only those hear of this that went to rest without it.
     Reached(NodeId),
 }
@@ -47,7 +73,7 @@ pub(crate) enum News {
 /// A beat that has come.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Heard {
-    pub(crate) from: NodeId,
+    pub(crate) from: PeerLane,
     /// The log that the sender speaks for.
     pub(crate) log: LogId,
     pub(crate) beat: Beat,
@@ -56,7 +82,7 @@ pub(crate) struct Heard {
 /// What two workers know of each other.
 #[derive(Clone, Copy, Debug)]
 struct Link {
-    node: NodeId,
+    lane: PeerLane,
     /// Its life; 0 before it was heard.
     life: u64,
     /// The log of that life.
@@ -78,9 +104,9 @@ struct Link {
 }
 
 impl Link {
-    const fn new(node: NodeId) -> Self {
+    const fn new(lane: PeerLane) -> Self {
         Self {
-            node,
+            lane,
             life: 0,
             log: LogId(0),
             heard: 0,
@@ -104,7 +130,7 @@ impl Link {
     fn end_support(&mut self, news: &mut Vec<News>) {
         if self.promised_until.take().is_some() {
             self.ends_untold += 1;
-            news.push(News::Supports(self.node, false));
+            news.push(News::Supports(self.lane, false));
         }
     }
 }
@@ -150,25 +176,25 @@ impl Liveness {
         }
     }
 
-    /// These are the nodes that groups are shared with. What was promised to others stands until it ends.
-    pub(crate) fn name(&mut self, now: Time, nodes: &[NodeId]) {
+    /// These are who has groups that are here, too. What was promised to others stands until it ends.
+    pub(crate) fn name(&mut self, now: Time, lanes: &[PeerLane]) {
         self.links.iter_mut().for_each(|link| link.is_named = false);
-        for &node in nodes {
-            match self.links.iter_mut().find(|link| link.node == node) {
+        for &lane in lanes {
+            match self.links.iter_mut().find(|link| link.lane == lane) {
                 Some(link) => link.is_named = true,
-                None => self.links.push(Link::new(node)),
+                None => self.links.push(Link::new(lane)),
             }
         }
         self.links.retain(|link| link.is_named || link.is_tied());
         self.next_beat = if self.links.is_empty() { Time::NEVER } else { self.next_beat.min(now) };
     }
 
-    /// A group is shared with this node, too.
-    pub(crate) fn meet(&mut self, now: Time, node: NodeId) {
-        match self.links.iter_mut().find(|link| link.node == node) {
+    /// This one has a group that is here, too.
+    pub(crate) fn meet(&mut self, now: Time, lane: PeerLane) {
+        match self.links.iter_mut().find(|link| link.lane == lane) {
             Some(link) => link.is_named = true,
             None => {
-                self.links.push(Link::new(node));
+                self.links.push(Link::new(lane));
                 self.next_beat = self.next_beat.min(now);
             }
         }
@@ -179,7 +205,7 @@ impl Liveness {
     pub(crate) fn hear(&mut self, now: Time, heard: &Heard) {
         let Heard { from, log, ref beat } = *heard;
         let Self { terms, links, news, promises, asks_from, is_well, last_beat, next_beat } = self;
-        let Some(link) = links.iter_mut().find(|link| link.node == from) else { return };
+        let Some(link) = links.iter_mut().find(|link| link.lane == from) else { return };
         if link.life != beat.life {
             if link.is_tied() || beat.life == 0 {
                 return;
@@ -232,7 +258,7 @@ impl Liveness {
             }
             if link.is_supported && link.asked_at + link.given <= now {
                 link.is_supported = false;
-                self.news.push(News::SupportedBy(link.node, false));
+                self.news.push(News::SupportedBy(link.lane, false));
             }
         }
     }
@@ -247,12 +273,12 @@ impl Liveness {
         self.next_beat = self.next_beat.min(now);
         for link in self.links.iter_mut().filter(|link| link.is_supported) {
             link.is_supported = false;
-            self.news.push(News::SupportedBy(link.node, false));
+            self.news.push(News::SupportedBy(link.lane, false));
         }
     }
 
-    /// The beats that are due: to all nodes at once.
-    pub(crate) fn beats(&mut self, now: Time) -> impl Iterator<Item = (NodeId, Beat)> + '_ {
+    /// The beats that are due: to all at once.
+    pub(crate) fn beats(&mut self, now: Time) -> impl Iterator<Item = (PeerLane, Beat)> + '_ {
         let is_due = now >= self.next_beat;
         if is_due {
             self.last_beat = now;
@@ -273,32 +299,40 @@ impl Liveness {
                 promise: link.promise,
                 is_well,
             };
-            (link.node, beat)
+            (link.lane, beat)
         })
     }
 
-    /// Until when, by our clock, a node certainly keeps what it promised: what a lease may count on.
-    pub(crate) fn kept_until(&self, node: NodeId) -> Time {
-        let link = self.links.iter().find(|link| link.node == node && link.is_supported);
-        link.map_or(Time(0), |link| {
+    /// Until when, by our clock, a node certainly keeps what it promised a group: what a lease may count on.
+    pub(crate) fn kept_until(&self, node: NodeId, group: GroupId) -> Time {
+        let links = self.links_of(node, group).filter(|link| link.is_supported);
+        let until = links.map(|link| {
             let drift = u64::from(self.terms.drift_ppm.min(1_000_000));
             let given = u128::from(link.given.as_nanos() as u64);
             let kept = given * u128::from(1_000_000 - drift) / u128::from(1_000_000 + drift);
             link.asked_at + Duration::from_nanos(kept as u64)
-        })
+        });
+        until.max().unwrap_or(Time(0))
     }
 
-    /// Whether we support a node, and whether it supports us; to a group that means the node's log `log` when it speaks of it.
+    /// What is known of a node's workers that have a group: of one at a time, but that a promise to an earlier log may not have ended.
+    fn links_of(&self, node: NodeId, group: GroupId) -> impl Iterator<Item = &Link> {
+        self.links.iter().filter(move |link| link.lane.node == node && link.lane.has(group))
+    }
+
+    /// Whether we support a node, and whether it supports us, in a group that means the node's log `log` when it speaks of it.
     /// A node that lives again with another log does not lead what the earlier one led: nobody must wait for it.
-    pub(crate) fn tie(&self, node: NodeId, log: LogId) -> (bool, bool) {
-        let link = self.links.iter().find(|link| link.node == node && link.log == log);
-        link.map_or((false, false), |link| (link.promised_until.is_some(), link.is_supported))
+    pub(crate) fn tie(&self, node: NodeId, log: LogId, group: GroupId) -> (bool, bool) {
+        let links = self.links_of(node, group).filter(|link| link.log == log);
+        links.fold((false, false), |(ours, theirs), link| {
+            (ours || link.promised_until.is_some(), theirs || link.is_supported)
+        })
     }
 
     /// Every replica has been told of it.
     pub(crate) fn is_told(&mut self, news: News) {
-        if let News::Supports(node, false) = news
-            && let Some(link) = self.links.iter_mut().find(|link| link.node == node)
+        if let News::Supports(lane, false) = news
+            && let Some(link) = self.links.iter_mut().find(|link| link.lane == lane)
         {
             link.ends_untold = link.ends_untold.saturating_sub(1);
         }
@@ -322,14 +356,20 @@ mod tests {
 
     const T: Duration = Duration::from_millis(500);
     const MS: u64 = 1_000_000;
-    const ONE: NodeId = NodeId(1);
-    const TWO: NodeId = NodeId(2);
+    const ONE: PeerLane = PeerLane { node: NodeId(1), worker: 0, workers: 1 };
+    const TWO: PeerLane = PeerLane { node: NodeId(2), worker: 0, workers: 1 };
+    const GROUP: GroupId = GroupId(3);
+
+    /// What `tie` says of the group.
+    fn tie(of: &Liveness, with: PeerLane) -> (bool, bool) {
+        of.tie(with.node, LOG, GROUP)
+    }
 
     fn at(ms: u64) -> Time {
         Time(ms * MS)
     }
 
-    fn one_of(life: u64, other: NodeId) -> Liveness {
+    fn one_of(life: u64, other: PeerLane) -> Liveness {
         let interval = Duration::from_millis(100);
         let mut liveness = Liveness::new(Terms { life, interval, promise: T, drift_ppm: 50_000 });
         liveness.name(at(0), &[other]);
@@ -338,7 +378,7 @@ mod tests {
 
     const LOG: LogId = LogId(9);
 
-    const fn heard(from: NodeId, beat: Beat) -> Heard {
+    const fn heard(from: PeerLane, beat: Beat) -> Heard {
         Heard { from, log: LOG, beat }
     }
 
@@ -366,9 +406,49 @@ mod tests {
     fn friends() -> (Liveness, Liveness) {
         let (mut one, mut two) = (one_of(11, TWO), one_of(22, ONE));
         converse(&mut one, &mut two, 100, 400);
-        assert_eq!(one.tie(TWO, LOG), (true, true));
-        assert_eq!(two.tie(ONE, LOG), (true, true));
+        assert_eq!(tie(&one, TWO), (true, true));
+        assert_eq!(tie(&two, ONE), (true, true));
         (one, two)
+    }
+
+    /// One worker here, two there: each of the two hears the one, and the groups of one are not the other's.
+    #[test]
+    fn a_promise_is_about_the_groups_that_both_workers_have() {
+        let lower = PeerLane { node: NodeId(2), worker: 0, workers: 2 };
+        let upper = PeerLane { worker: 1, ..lower };
+        let of = |lane: PeerLane| (1..).map(GroupId).find(|group| lane.has(*group)).expect("both have some");
+        let (mut one, mut two) = (one_of(11, lower), one_of(22, ONE));
+        one.name(at(0), &[lower, upper]);
+        for ms in [100, 200, 300, 400] {
+            let mine: Vec<_> = one.beats(at(ms)).collect();
+            assert_eq!(mine.iter().map(|(to, _)| *to).collect::<Vec<_>>(), [lower, upper]);
+            two.hear(at(ms + 1000), &heard(ONE, mine[0].1));
+            let theirs = beat(&mut two, ms + 1000);
+            one.hear(at(ms), &heard(lower, theirs));
+        }
+        let tied = |group| (one.tie(NodeId(2), LOG, group), one.kept_until(NodeId(2), group) > at(400));
+        assert_eq!((tied(of(lower)), tied(of(upper))), (((true, true), true), ((false, false), false)));
+        let supported: Vec<_> = told(&mut one).into_iter().collect();
+        assert_eq!(supported, [News::Supports(lower, true), News::SupportedBy(lower, true)]);
+        // The other worker stands still, and a beat of a node that takes it for as many as here says nothing.
+        let strange = PeerLane { node: NodeId(2), worker: 0, workers: 1 };
+        one.hear(at(450), &heard(strange, Beat { life: 5, sent: 1, is_well: true, ..Beat::default() }));
+        assert_eq!(one.take_news(), []);
+    }
+
+    /// Lanes are intervals of one order: so few pairs share groups.
+    #[test]
+    fn pairs_of_lanes_that_share_groups_are_few() {
+        for (here, there, most) in [(1, 1, 1), (2, 3, 4), (4, 6, 8), (8, 8, 8), (5, 32, 36), (256, 255, 510)]
+        {
+            let mut pairs: Vec<_> = (1..200_000)
+                .map(GroupId)
+                .map(|group| (worker_of(group, here), worker_of(group, there)))
+                .collect();
+            pairs.sort_unstable();
+            pairs.dedup();
+            assert!(pairs.len() <= most, "{here} and {there}: {}", pairs.len());
+        }
     }
 
     /// If every answer were answered at once, two nodes would beat as fast as the wire between them allows.
@@ -384,7 +464,7 @@ mod tests {
     #[test]
     fn who_hear_each_other_support_each_other_and_a_lease_ends_before_the_promise() {
         let (mut one, mut two) = friends();
-        let (asked, kept) = (at(300), one.kept_until(TWO));
+        let (asked, kept) = (at(300), one.kept_until(TWO.node, GROUP));
         assert!(kept > asked + T * 9 / 10 && kept < asked + T * 10 / 11, "{kept:?}");
         // Silence: the lease is over first, then the promise.
         assert_eq!(two.next_deadline(), at(1500));
@@ -394,14 +474,18 @@ mod tests {
         told(&mut one);
         one.lapse(at(900));
         assert_eq!(told(&mut one), [News::Supports(TWO, false), News::SupportedBy(TWO, false)]);
-        assert_eq!(one.kept_until(TWO), Time(0));
+        assert_eq!(one.kept_until(TWO.node, GROUP), Time(0));
     }
 
     #[test]
     fn a_group_that_means_another_log_of_a_node_is_tied_to_nobody() {
         let (one, _) = friends();
-        assert_eq!(one.tie(TWO, LOG), (true, true));
-        assert_eq!(one.tie(TWO, LogId(8)), (false, false), "what speaks now is not what the group knows");
+        assert_eq!(tie(&one, TWO), (true, true));
+        assert_eq!(
+            one.tie(TWO.node, LogId(8), GROUP),
+            (false, false),
+            "what speaks now is not what the group knows"
+        );
     }
 
     #[test]
@@ -414,8 +498,8 @@ mod tests {
             two.lapse(at(ms + 1000));
             one.lapse(at(ms));
         }
-        assert_eq!(one.tie(TWO, LOG), (false, false));
-        assert_eq!(two.tie(ONE, LOG), (false, false), "it was heard, and did not hear");
+        assert_eq!(tie(&one, TWO), (false, false));
+        assert_eq!(tie(&two, ONE), (false, false), "it was heard, and did not hear");
     }
 
     #[test]
@@ -439,16 +523,16 @@ mod tests {
         let (mut one, mut two) = friends();
         let older = beat(&mut two, 1500);
         one.is_well(at(450), false);
-        assert_eq!((one.tie(TWO, LOG).1, one.kept_until(TWO)), (false, Time(0)));
+        assert_eq!((tie(&one, TWO).1, one.kept_until(TWO.node, GROUP)), (false, Time(0)));
         let sigh = beat(&mut one, 450);
         told(&mut two);
         two.hear(at(1450), &heard(ONE, sigh));
         assert_eq!(told(&mut two), [News::Supports(ONE, false)]);
         one.is_well(at(460), true);
         one.hear(at(460), &heard(TWO, older));
-        assert!(!one.tie(TWO, LOG).1, "that was promised before");
+        assert!(!tie(&one, TWO).1, "that was promised before");
         converse(&mut one, &mut two, 600, 800);
-        assert_eq!(one.tie(TWO, LOG), (true, true));
+        assert_eq!(tie(&one, TWO), (true, true));
     }
 
     #[test]
@@ -458,9 +542,9 @@ mod tests {
         let cry = beat(&mut reborn, 0);
         told(&mut two);
         two.hear(at(1410), &heard(ONE, cry));
-        assert_eq!((two.tie(ONE, LOG).0, told(&mut two).len()), (true, 0));
+        assert_eq!((tie(&two, ONE).0, told(&mut two).len()), (true, 0));
         two.lapse(at(1900));
-        assert_eq!(two.tie(ONE, LOG), (false, false));
+        assert_eq!(tie(&two, ONE), (false, false));
         told(&mut two);
         let cry = beat(&mut reborn, 100);
         two.hear(at(2000), &heard(ONE, cry));
@@ -478,7 +562,7 @@ mod tests {
         for ms in [1000, 1100, 1200] {
             let mine = beat(&mut one, ms);
             two.hear(at(ms + 1000), &heard(ONE, mine));
-            assert!(!two.tie(ONE, LOG).0 && !two.take_news().contains(&News::Supports(ONE, true)));
+            assert!(!tie(&two, ONE).0 && !two.take_news().contains(&News::Supports(ONE, true)));
             let theirs = beat(&mut two, ms + 1000);
             assert_eq!(theirs.promised_at, 0);
             one.hear(at(ms), &heard(TWO, theirs));
@@ -488,12 +572,12 @@ mod tests {
         two.name(at(2300), &[ONE]);
         let mine = beat(&mut one, 1300);
         two.hear(at(2300), &heard(ONE, mine));
-        assert!(!two.tie(ONE, LOG).0);
+        assert!(!tie(&two, ONE).0);
         news.iter().for_each(|news| two.is_told(*news));
         let theirs = beat(&mut two, 2400);
         one.hear(at(1400), &heard(TWO, theirs));
         converse(&mut one, &mut two, 1500, 1700);
-        assert!(two.tie(ONE, LOG).0);
+        assert!(tie(&two, ONE).0);
     }
 
     #[test]
@@ -526,10 +610,10 @@ mod tests {
         one.is_well(at(0), false);
         one.is_well(at(0), true);
         one.hear(at(2), &heard(TWO, answer));
-        assert_eq!(one.kept_until(TWO), Time(0));
+        assert_eq!(one.kept_until(TWO.node, GROUP), Time(0));
         let mut one = Liveness::new(Terms { drift_ppm: 0, ..one.terms });
         one.name(at(0), &[TWO]);
         one.hear(at(2), &heard(TWO, answer));
-        assert_eq!(one.kept_until(TWO), at(500));
+        assert_eq!(one.kept_until(TWO.node, GROUP), at(500));
     }
 }

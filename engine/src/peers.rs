@@ -14,6 +14,8 @@ use raftwerk_frame::{LogId, NodeId};
 use raftwerk_wal::PeerNote;
 use rustc_hash::FxHashMap;
 
+use crate::config::LANES_MAX;
+
 /// The logs of a peer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct PeerLogs {
@@ -21,6 +23,8 @@ pub(crate) struct PeerLogs {
     pub(crate) first: LogId,
     /// As heard last.
     pub(crate) latest: LogId,
+    /// How many workers speak for that one; 0 if nobody knows yet.
+    pub(crate) workers: u16,
     /// It was heard since it was last out of reach. Whoever was not may have lost its disk meanwhile.
     pub(crate) is_here: bool,
 }
@@ -44,14 +48,15 @@ impl Peers {
         peers
     }
 
-    /// A peer speaks for a log: whether it is its first. `None` if the peer was never heard.
-    pub(crate) fn hear(&self, node: NodeId, log: LogId) -> Option<bool> {
+    /// A worker of so many speaks for a peer's log: whether it is its first. `None` if the peer was never heard.
+    pub(crate) fn hear(&self, node: NodeId, log: LogId, workers: u16) -> Option<bool> {
         let peer = self.read().get(&node).copied()?;
         if peer.latest != log {
             tracing::warn!(%node, had = %peer.latest, has = %log, "a peer has another log");
         }
-        if peer.latest != log || !peer.is_here {
-            self.write().insert(node, PeerLogs { latest: log, is_here: true, ..peer });
+        let workers = if usize::from(workers) > LANES_MAX { 0 } else { workers };
+        if peer.latest != log || !peer.is_here || peer.workers != workers {
+            self.write().insert(node, PeerLogs { latest: log, workers, is_here: true, ..peer });
             self.version.fetch_add(1, Ordering::Release);
         }
         Some(peer.first == log)
@@ -59,7 +64,8 @@ impl Peers {
 
     /// It is noted durably: from now on it is so.
     pub(crate) fn learn(&self, note: &PeerNote) {
-        self.write().insert(note.node, PeerLogs { first: note.log, latest: note.log, is_here: true });
+        self.write()
+            .insert(note.node, PeerLogs { first: note.log, latest: note.log, workers: 0, is_here: true });
         self.version.fetch_add(1, Ordering::Release);
     }
 

@@ -20,7 +20,7 @@ use crate::inbox::{Inbox, Refused, Request};
 /// on a quorum, like every other, at most about [`Config::relaxed_sync_interval`] later; a read before that need not show it.
 ///
 /// It survives the end of any number of processes. It may be lost if a machine of that quorum loses what it had in memory
-/// (its power, or its kernel) before it has synced, and the others cannot make up for it. Whatever was acknowledged as
+/// (its power, or its kernel), or its device fails to sync that, before it has synced, and the others cannot make up for it. Whatever was acknowledged as
 /// [`Applied`](crate::Applied) is not touched by that, in this group or any other.
 ///
 /// [`Config::relaxed_sync_interval`]: crate::Config::relaxed_sync_interval

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! unit    = header (48 B), records (48 B each), bodies
-//! header  = magic "RWU3", kind u8, zero u8, worker u16, workers u16, zero u16, records u32,
+//! header  = magic "RWU4", kind u8, zero u8, worker u16, workers u16, to_worker u16, records u32,
 //!           from u64, bodies u64, log u64, to_log u64
 //! record  = kind u8, flags u8, account u16, body_len u32, group u64, term u64, a u64, b u64, c u64
 //! flags   = 1 yes, 128 the sender's configuration names the receiver's log, 64 it names the sender's,
@@ -27,8 +27,8 @@ pub const RECORD_BYTES: usize = 48;
 /// The version of units: of their headers, records, beats and pieces of snapshots, and of the frames in their bodies.
 /// To be raised with every change to one of those layouts or to what a field means. Nodes of different versions refuse
 /// each other's connections.
-pub const UNIT_VERSION: u16 = 3;
-const MAGIC: [u8; 4] = *b"RWU3";
+pub const UNIT_VERSION: u16 = 4;
+const MAGIC: [u8; 4] = *b"RWU4";
 const _: () = assert!(MAGIC[3] == b'0' + UNIT_VERSION as u8, "magic and version rise together");
 
 /// What a unit holds.
@@ -52,6 +52,8 @@ pub struct UnitHeader {
     pub worker: u16,
     /// … of so many: with as many here, all groups of the unit belong to the worker of the same number.
     pub workers: u16,
+    /// The worker that a beat is for; 0 in other units.
+    pub to_worker: u16,
     /// How many records follow.
     pub records: u32,
     /// Who sent it. Must equal what the transport has proven.
@@ -86,7 +88,7 @@ struct RawUnitHeader {
     zero_a: u8,
     worker: U16,
     workers: U16,
-    zero_b: U16,
+    to_worker: U16,
     records: U32,
     from: U64,
     bodies_bytes: U64,
@@ -106,7 +108,7 @@ impl UnitHeader {
             zero_a: 0,
             worker: self.worker.into(),
             workers: self.workers.into(),
-            zero_b: U16::ZERO,
+            to_worker: self.to_worker.into(),
             records: self.records.into(),
             from: self.from.0.into(),
             bodies_bytes: self.bodies_bytes.into(),
@@ -135,6 +137,7 @@ impl UnitHeader {
             kind,
             worker: raw.worker.get(),
             workers: raw.workers.get(),
+            to_worker: raw.to_worker.get(),
             records: raw.records.get(),
             from: NodeId(raw.from.get()),
             bodies_bytes: raw.bodies_bytes.get(),
@@ -374,6 +377,7 @@ mod tests {
             kind: UnitKind::Groups,
             worker: 1,
             workers: 2,
+            to_worker: 3,
             records: 1,
             from: NodeId(7),
             bodies_bytes: 3,

@@ -38,9 +38,10 @@ pub(super) struct Note {
 impl<D: Disk> Worker<D> {
     /// A unit of somebody who was not known when it came.
     pub(super) fn take_introduction(&mut self, from: NodeId, log: LogId, unit: Bytes) {
-        match self.dispatch.peers().hear(from, log) {
+        let header = UnitHeader::parse(&unit).map(|(header, ..)| (header.to_log, header.workers));
+        let (meant, workers) = header.unwrap_or_default();
+        match self.dispatch.peers().hear(from, log, workers) {
             Some(is_first) => {
-                let meant = UnitHeader::parse(&unit).map_or(LogId(0), |(header, ..)| header.to_log);
                 if self.dispatch.may_be_meant(meant) {
                     self.dispatch.route(from, is_first, unit);
                 }
@@ -59,7 +60,7 @@ impl<D: Disk> Worker<D> {
 
     /// A peer wants to know which log this node has: any unit tells it.
     pub(super) fn take_question(&mut self, from: NodeId) {
-        self.outboxes.look_up(self.dispatch.peers());
+        self.look_up();
         let log = self.outboxes.latest_of(from).unwrap_or_default();
         self.outboxes.greet(from, log);
     }

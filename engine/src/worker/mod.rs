@@ -191,7 +191,7 @@ impl<D: Disk> Worker<D> {
     pub(crate) fn turn(&mut self, now: Time) -> TurnEnd {
         self.now = now;
         self.lane.tell_time(now);
-        self.outboxes.look_up(self.dispatch.peers());
+        self.look_up();
         self.take_completions();
         self.take_orders();
         if self.is_closing {

@@ -5,14 +5,14 @@ use bytes::Bytes;
 use raftwerk_frame::wire::{UNIT_HEADER_BYTES, UnitHeader, UnitKind};
 use raftwerk_frame::{BEAT_BYTES, GroupId, Index, NodeId, Time};
 use raftwerk_net::Channel;
-use raftwerk_raft::{Effects, Group, Input};
+use raftwerk_raft::{Effects, Input};
 use raftwerk_wal::{Disk, GroupSlot};
 use smallvec::SmallVec;
 
 use super::replica::Replica;
 use super::ship::Outboxes;
 use super::{Timers, Worker};
-use crate::liveness::{Liveness, News};
+use crate::liveness::{Liveness, News, PeerLane};
 
 impl<D: Disk> Worker<D> {
     /// Takes in the beats that have come. What they ask for is promised in the next turn: a promise counts from a time after
@@ -23,18 +23,25 @@ impl<D: Disk> Worker<D> {
         }
     }
 
+    /// Looks again what is known of peers: who has another log may have other workers.
+    pub(super) fn look_up(&mut self) {
+        self.are_nodes_stale |= self.outboxes.look_up(self.dispatch.peers());
+    }
+
     /// Looks after support: what ends, whether this worker may be supported itself, and the beats that are due.
     pub(super) fn tend_nodes(&mut self) {
         // Who comes is met at once, and who is missed no longer is noticed before the next beat.
         if self.are_nodes_stale && self.now >= self.liveness.next_deadline() {
             self.are_nodes_stale = false;
-            let mut nodes: SmallVec<[NodeId; 16]> = SmallVec::new();
-            for peer in self.replicas.iter().flatten().flat_map(|replica| replica.core.peers()) {
-                if !nodes.contains(&peer) {
-                    nodes.push(peer);
+            let mut lanes: SmallVec<[PeerLane; 16]> = SmallVec::new();
+            for replica in self.replicas.iter().flatten() {
+                for lane in replica.core.peers().map(|peer| self.outboxes.lane_of(peer, replica.id)) {
+                    if !lanes.contains(&lane) {
+                        lanes.push(lane);
+                    }
                 }
             }
-            self.liveness.name(self.now, &nodes);
+            self.liveness.name(self.now, &lanes);
         }
         for heard in self.beats_heard.drain(..) {
             self.liveness.hear(self.now, &heard);
@@ -58,17 +65,18 @@ impl<D: Disk> Worker<D> {
                 kind: UnitKind::Beat,
                 worker: sender.worker,
                 workers: sender.workers,
+                to_worker: to.worker,
                 records: 0,
                 from: sender.node,
                 bodies_bytes: BEAT_BYTES as u64,
                 log: sender.log,
-                to_log: self.outboxes.latest_of(to).unwrap_or_default(),
+                to_log: self.outboxes.latest_of(to.node).unwrap_or_default(),
             };
             let mut unit = [0; UNIT_HEADER_BYTES + BEAT_BYTES];
             unit[..UNIT_HEADER_BYTES].copy_from_slice(&header.encode());
             unit[UNIT_HEADER_BYTES..].copy_from_slice(&beat.encode());
             let parts = smallvec::smallvec![Bytes::copy_from_slice(&unit)];
-            self.outboxes.send(&*self.transport, to, Channel::Control, parts);
+            self.outboxes.send(&*self.transport, to.node, Channel::Control, parts);
             said = true;
         }
         if said {
@@ -103,16 +111,16 @@ impl<D: Disk> Worker<D> {
     fn spread_news(&mut self) {
         let fresh = self.liveness.take_news();
         if !fresh.is_empty() {
-            self.outboxes.look_up(self.dispatch.peers());
+            self.look_up();
             let ended = fresh.iter().filter(|news| matches!(news, News::SupportedBy(_, false)));
             self.metrics.supports_ended(ended.count() as u64);
         }
         self.news.extend(fresh);
         let mut left = self.settings.limits.told;
         while let Some(&news) = self.news.front() {
-            let (input, node, yes) = match news {
-                News::Supports(node, yes) => (Input::Supports { node, yes }, node, yes),
-                News::SupportedBy(node, yes) => (Input::SupportedBy { node, yes }, node, yes),
+            let (input, lane, yes) = match news {
+                News::Supports(lane, yes) => (Input::Supports { node: lane.node, yes }, lane, yes),
+                News::SupportedBy(lane, yes) => (Input::SupportedBy { node: lane.node, yes }, lane, yes),
                 News::Reached(node) => {
                     if !self.wake_for(node, &mut left) {
                         return;
@@ -131,8 +139,9 @@ impl<D: Disk> Worker<D> {
                 }
                 (left, self.news_told) = (left - 1, self.news_told + 1);
                 if let Some(replica) = replica
-                    && replica.core.peers().any(|peer| peer == node)
-                    && (!yes || tie_of(&self.liveness, &self.outboxes, &replica.core, node) != (false, false))
+                    && lane.has(replica.id)
+                    && replica.core.peers().any(|peer| peer == lane.node)
+                    && (!yes || tie_of(&self.liveness, &self.outboxes, replica, lane.node) != (false, false))
                 {
                     Self::tell(&mut self.timers, &mut self.effects, replica, self.now, input);
                 }
@@ -180,9 +189,9 @@ impl<D: Disk> Worker<D> {
         let Some(replica) = self.replicas[slot.0 as usize].as_ref() else { return };
         let nodes: SmallVec<[NodeId; 8]> = replica.core.peers().collect();
         for node in nodes {
-            self.liveness.meet(self.now, node);
             let Some(replica) = self.replicas[slot.0 as usize].as_mut() else { return };
-            let (supports, is_supported) = tie_of(&self.liveness, &self.outboxes, &replica.core, node);
+            self.liveness.meet(self.now, self.outboxes.lane_of(node, replica.id));
+            let (supports, is_supported) = tie_of(&self.liveness, &self.outboxes, replica, node);
             let (knows_support, knows_supported) = replica.core.tie(node);
             let news = [
                 (supports != knows_support).then_some(Input::Supports { node, yes: supports }),
@@ -207,7 +216,7 @@ impl<D: Disk> Worker<D> {
         if !self.news.is_empty() {
             return None; // a promise that has ended, and begun again, is another one
         }
-        replica.core.lease(|node| self.liveness.kept_until(node))
+        replica.core.lease(|node| self.liveness.kept_until(node, replica.id))
     }
 
     /// Until when a group's lease lasts, as far as is known now.
@@ -218,6 +227,6 @@ impl<D: Disk> Worker<D> {
 }
 
 /// What a group is to know of a node: what has become of the log that it means.
-fn tie_of(liveness: &Liveness, outboxes: &Outboxes, core: &Group, node: NodeId) -> (bool, bool) {
-    liveness.tie(node, outboxes.addressee(core, node, None).log)
+fn tie_of(liveness: &Liveness, outboxes: &Outboxes, replica: &Replica, node: NodeId) -> (bool, bool) {
+    liveness.tie(node, outboxes.addressee(&replica.core, node, None).log, replica.id)
 }

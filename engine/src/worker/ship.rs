@@ -15,6 +15,7 @@ use smallvec::SmallVec;
 
 use super::Worker;
 use super::witness::withheld_frames;
+use crate::liveness::PeerLane;
 use crate::peers::{PeerLogs, Peers};
 
 /// An append unit leaves when its frames reach this many bytes.
@@ -46,6 +47,7 @@ impl Records {
             kind: UnitKind::Groups,
             worker: sender.worker,
             workers: sender.workers,
+            to_worker: 0,
             records: std::mem::take(&mut self.count),
             from: sender.node,
             bodies_bytes,
@@ -145,9 +147,17 @@ impl Outboxes {
         self.sender.log
     }
 
-    /// Looks again which logs the peers have, if anything has changed.
-    pub(super) fn look_up(&mut self, peers: &Peers) {
-        self.logs_version = peers.copy_since(self.logs_version, &mut self.logs);
+    /// Looks again which logs the peers have, if anything has changed, and whether it has.
+    pub(super) fn look_up(&mut self, peers: &Peers) -> bool {
+        let before = self.logs_version;
+        self.logs_version = peers.copy_since(before, &mut self.logs);
+        self.logs_version != before
+    }
+
+    /// The worker of a node that has a group: of as many as are here, until it is known how many are there.
+    pub(super) fn lane_of(&self, node: NodeId, group: GroupId) -> PeerLane {
+        let known = self.logs.get(&node).map_or(0, |logs| logs.workers);
+        PeerLane::of(node, group, if known > 0 { known } else { self.sender.workers })
     }
 
     /// The log that a node has now, as far as it was heard.

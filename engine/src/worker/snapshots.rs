@@ -302,6 +302,7 @@ impl<D: Disk> Worker<D> {
             kind: UnitKind::Snapshot,
             worker: self.settings.worker,
             workers: self.settings.workers,
+            to_worker: 0,
             records: 0,
             from: self.settings.node,
             bodies_bytes: body_bytes as u64,

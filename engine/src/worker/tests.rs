@@ -327,8 +327,17 @@ impl Node {
         let from_node = NodeId(from);
         let log = LogId(from);
         let to_log = LogId(7);
-        let header =
-            UnitHeader { kind, worker: 0, workers: 1, records, from: from_node, bodies_bytes, log, to_log };
+        let header = UnitHeader {
+            kind,
+            worker: 0,
+            workers: 1,
+            to_worker: 0,
+            records,
+            from: from_node,
+            bodies_bytes,
+            log,
+            to_log,
+        };
         let unit = [&header.encode()[..], rest].concat().into();
         assert!(self.inbox.arrive(Arrival::Unit { from: NodeId(from), is_first: true, unit }));
     }
@@ -356,6 +365,7 @@ impl Node {
             kind: UnitKind::Groups,
             worker: 0,
             workers: 1,
+            to_worker: 0,
             records: 1,
             from: NodeId(2),
             bodies_bytes: 0,
@@ -374,6 +384,7 @@ impl Node {
             kind: UnitKind::Groups,
             worker: 0,
             workers: 1,
+            to_worker: 0,
             records: u32::from(record.is_some()),
             from: NodeId(from),
             bodies_bytes: 0,

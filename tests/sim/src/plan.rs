@@ -233,10 +233,9 @@ impl Plan {
             .unwrap_or(groups);
         // About leases all groups have the same.
         voters.resize_with(groups, || (0..nodes).collect());
-        // Nodes support each other only where they have as many workers.
         let is_churning = matches!(options.profile, Profile::Churn | Profile::Members)
             || is_about_leases && !is_quiet && variety::leases_change(seed);
-        let (alike, usual) = (chance.below(4) > 0 || is_about_leases, chance.one_of(&[1, 1, 2, 3]));
+        let (alike, usual) = (chance.below(4) > 0, chance.one_of(&[1, 1, 2, 3]));
         let one = |chance: &mut Chance| if alike { usual } else { chance.one_of(&[1, 1, 1, 2, 3]) };
         let workers = (0..nodes).map(|_| one(&mut chance)).collect();
         let election = chance.one_of(&[200, 500, 1_000, 1_000]) * MS;

@@ -1,8 +1,8 @@
 //! Connections that are made again: both ends are told, as by a transport; and what comes of it.
 //!
-//! A group that went to rest without one of its replicas says nothing. If that was out of reach, has no vote, and its node vouches
-//! for nobody because it has other workers, nothing but the connection tells its leader that it is back. So that is tried in the end,
-//! when nobody writes any more: whoever is back becomes equal to the others by itself.
+//! A group that went to rest without one of its replicas says nothing. If that was out of reach and has no vote, nothing but the
+//! connection, and beats, tell its leader that it is back. So that is tried in the end, at best on a node with another number of
+//! workers, when nobody writes any more: whoever is back becomes equal to the others by itself.
 //!
 //! What is not here: connections that break (`faults`, `nodes`), and real ones (`wire`).
 

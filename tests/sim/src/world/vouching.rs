@@ -6,9 +6,11 @@
 //! hangs, and that it is supported no longer; then it leads nobody that could not also be led by others.
 
 use raftwerk::GroupId;
+use raftwerk::drive::Node;
 use smallvec::SmallVec;
 
 use super::World;
+use crate::disk::SimDisk;
 use crate::node::State;
 use crate::watch::{Checked, Violation};
 
@@ -43,10 +45,11 @@ impl World<'_> {
         for view in body.replicas(worker) {
             for peer in view.core.peers().filter(|peer| view.core.tie(*peer).0) {
                 let other = &self.nodes[peer.0 as usize - 1];
-                let turned = other.turned.get(worker).copied().unwrap_or_default();
+                let theirs = Node::<SimDisk>::worker_of_many(view.group, other.rounds.len().max(1));
+                let turned = other.turned.get(theirs).copied().unwrap_or_default();
                 if are_told && !leaps && self.now > turned + timeout * ALIVE_WITHIN / 20 {
                     let what = format!(
-                        "n{} supports worker {worker} of n{}, which has had no turn for {} ms",
+                        "n{} supports worker {theirs} of n{}, which has had no turn for {} ms",
                         at + 1,
                         peer.0,
                         (self.now - turned) / 1_000_000
