@@ -129,7 +129,7 @@ impl Group {
         freeze(self.inbox(), self.id, &options.into())
     }
 
-    /// Looks at the replica. Blocks for about one turn of its worker, so not for async contexts, where it panics.
+    /// Looks at the replica. Blocks for about one turn of its worker.
     /// `None` if it is no longer there.
     #[must_use]
     pub fn status(&self) -> Option<GroupStatus> {
@@ -139,7 +139,7 @@ impl Group {
     }
 
     /// The applied index of this node's replica and a hash of its state there. Blocks, and keeps the worker from its
-    /// other groups, while the state is hashed; panics in async contexts. `None` if the replica is no longer there, or is
+    /// other groups, while the state is hashed. `None` if the replica is no longer there, or is
     /// a witness.
     #[must_use]
     pub fn digest(&self) -> Option<(Index, u64)> {
@@ -250,9 +250,6 @@ impl Proposal {
     ///
     /// # Errors
     /// [`ProposeError`]; only `Unknown` leaves open whether it is or will be applied.
-    ///
-    /// # Panics
-    /// In an async context, which must not block: await it there.
     pub fn wait(self) -> Result<Applied, ProposeError> {
         let applied = self.answer.wait(ProposeError::Unknown)?;
         note_written(self.session.as_ref(), &applied);
@@ -296,9 +293,6 @@ impl Read {
     ///
     /// # Errors
     /// [`ReadError`]; all may be retried.
-    ///
-    /// # Panics
-    /// In an async context, which must not block: await it there.
     pub fn wait(self) -> Result<ReadAnswer, ReadError> {
         let answer = self.answer.wait(ReadError::Closed)?;
         note_seen(self.session.as_ref(), answer.index);
@@ -330,9 +324,6 @@ impl Freezing {
     ///
     /// # Errors
     /// [`ReadError`]; all but `NotFreezable` may be retried.
-    ///
-    /// # Panics
-    /// In an async context, which must not block: await it there.
     pub fn wait(self) -> Result<FrozenState, ReadError> {
         let state = self.answer.wait(ReadError::Closed)?;
         note_seen(self.session.as_ref(), state.index);

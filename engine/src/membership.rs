@@ -135,9 +135,6 @@ impl Reconfiguring {
     ///
     /// # Errors
     /// [`ReconfigureError`]; only `Unknown` leaves open what happened.
-    ///
-    /// # Panics
-    /// In an async context, which must not block: await it there.
     pub fn wait(self) -> Result<Membership, ReconfigureError> {
         self.0.wait(ReconfigureError::Unknown)
     }
@@ -160,9 +157,6 @@ impl Transferring {
     ///
     /// # Errors
     /// [`TransferError`].
-    ///
-    /// # Panics
-    /// In an async context, which must not block: await it there.
     pub fn wait(self) -> Result<(), TransferError> {
         self.0.wait(TransferError::Unknown)
     }

@@ -58,9 +58,6 @@ impl RelaxedProposal {
     ///
     /// # Errors
     /// [`ProposeError`]; only `Unknown` leaves open whether it is or will be applied.
-    ///
-    /// # Panics
-    /// In an async context, which must not block: await it there.
     pub fn wait(self) -> Result<Received, ProposeError> {
         self.0.wait(ProposeError::Unknown)
     }

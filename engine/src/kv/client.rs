@@ -146,9 +146,6 @@ impl Registering {
     ///
     /// # Errors
     /// [`StoreError`]; register again, also after an unknown outcome.
-    ///
-    /// # Panics
-    /// In an async context, which must not block: await it there.
     pub fn wait(self) -> Result<(), StoreError> {
         let applied = self.proposal.wait()?;
         self.client.registered(self.group, &applied)
@@ -222,9 +219,6 @@ impl<T> Attempt<T> {
     /// # Errors
     /// [`StoreError`]; after [`StoreError::Once`] more attempts are of no use, but for
     /// [`OnceError::Full`](crate::exactly_once::OnceError::Full).
-    ///
-    /// # Panics
-    /// In an async context, which must not block: await it there.
     pub fn wait(self) -> Result<T, StoreError> {
         let applied = self.proposal.wait()?;
         answer(&applied, self.read)

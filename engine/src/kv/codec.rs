@@ -18,7 +18,7 @@
 //! put, batch → nothing                     delete → 0x00 (was absent) | 0x01
 //! compare    → 0x01 (applied) | 0x00 found                            get     → found
 //! found      = 0x00 (absent) | 0x01 u64 version, value bytes to the end
-//! get many   → count × { 0x00 (absent) | 0x01 u64 version, value }
+//! get many   → for each key, up to MANY_BYTES_MAX of them all: { 0x00 (absent) | 0x01 u64 version, value }
 //! version    → 0x00 (absent) | 0x01 u64 version
 //! scan       → 0x00 (complete) | 0x01 (more), then items to the end: { key, value, u64 version }
 //! anything malformed → 0xFF
@@ -52,6 +52,8 @@ pub const KEY_BYTES_MAX: usize = 4096;
 pub const BOUND_BYTES_MAX: usize = KEY_BYTES_MAX + 1;
 /// The most keys of one query for many.
 pub const MANY_KEYS_MAX: usize = 1024;
+/// The most bytes of a reply to a query for many, unless the first value alone is longer.
+pub const MANY_BYTES_MAX: usize = 1 << 20;
 /// What a put adds to its key and value when the key is shorter than [`SHORT_KEY_BYTES`].
 pub const PUT_OVERHEAD_BYTES: usize = 2;
 /// Keys shorter than this, in bytes, have a length of one byte.

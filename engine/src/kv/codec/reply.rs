@@ -3,10 +3,13 @@
 use bytes::Bytes;
 use raftwerk_frame::Index;
 
-use super::{CodecError, Reader, write_slice};
+use super::{CodecError, MANY_BYTES_MAX, Reader, write_slice};
 
 /// The whole reply to bytes that are no operation or query: on every replica the same, and the state is untouched.
 pub const INVALID: &[u8] = &[0xFF];
+
+/// What an item of a reply to a query for many has besides its value, at the most.
+const MANY_ITEM_BYTES: usize = 1 + 8 + 10;
 
 /// What a key holds. The value shares the memory of the reply that brought it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -109,10 +112,14 @@ fn with_found(head: &[u8], item: Option<(&[u8], Index)>) -> Bytes {
     out.into()
 }
 
-/// The reply to a query for several keys.
+/// The reply to a query for several keys: for as many of the first ones as it may be long, and for one at the least.
 pub(crate) fn many_reply<'a>(items: impl Iterator<Item = Option<(&'a [u8], Index)>>) -> Bytes {
     let mut out = Vec::new();
     for item in items {
+        let bytes = MANY_ITEM_BYTES + item.map_or(0, |(value, _)| value.len());
+        if !out.is_empty() && out.len() + bytes > MANY_BYTES_MAX {
+            break;
+        }
         out.push(u8::from(item.is_some()));
         if let Some((value, version)) = item {
             out.extend_from_slice(&version.0.to_le_bytes());
@@ -166,14 +173,15 @@ pub fn found(reply: &Bytes) -> Result<Option<Found>, CodecError> {
     found_in(reply, accepted(reply)?)
 }
 
-/// Reads the reply to a query for so many keys, in their order.
+/// Reads the reply to a query for so many keys, in their order: of all of them, or of the first ones, if all would be more than
+/// [`MANY_BYTES_MAX`]. The others are to be asked for again.
 ///
 /// # Errors
 /// As [`nothing`].
 pub fn found_many(reply: &Bytes, keys: usize) -> Result<Vec<Option<Found>>, CodecError> {
     let mut reader = accepted(reply)?;
     let mut all = Vec::with_capacity(keys.min(reply.len()));
-    for _ in 0..keys {
+    while all.len() < keys && (all.is_empty() || !reader.rest().is_empty()) {
         all.push(if reader.flag()? {
             let version = Index(reader.u64()?);
             Some(Found { value: reply.slice_ref(reader.slice()?), version })

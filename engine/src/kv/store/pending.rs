@@ -32,9 +32,6 @@ impl<T> Write<T> {
     ///
     /// # Errors
     /// [`StoreError`].
-    ///
-    /// # Panics
-    /// In an async context, which must not block: await it there.
     pub fn wait(self) -> Result<T, StoreError> {
         match self.0 {
             Ok(Sent { proposal, read }) => read(proposal.wait()?),
@@ -96,9 +93,6 @@ impl<T> Answer<T> {
     ///
     /// # Errors
     /// [`StoreError`]; a read changes nothing, so it may be retried.
-    ///
-    /// # Panics
-    /// In an async context, which must not block: await it there.
     pub fn wait(self) -> Result<T, StoreError> {
         match self.0 {
             State::Asked(Asked { answer, read }) => read(answer.wait()?),

@@ -14,8 +14,8 @@ use raftwerk_frame::{GroupId, Index};
 use super::pending::{Answer, Served};
 use super::scan::Scanner;
 use super::{Store, StoreError};
-use crate::kv::codec::{self, Found, KEY_BYTES_MAX, MANY_KEYS_MAX};
-use crate::{Read, ReadAnswer, ReadOptions, Session};
+use crate::kv::codec::{self, Found, KEY_BYTES_MAX, MANY_KEYS_MAX, Query};
+use crate::{Freezing, FrozenState, Read, ReadAnswer, ReadOptions, Session};
 
 /// A store, read at one level: see [`Store::at`].
 #[derive(Clone, Copy, Debug)]
@@ -44,12 +44,13 @@ impl<'a> Reader<'a> {
     }
 
     /// What several keys hold, in their order. Keys of one shard are of one moment; each says which by its index.
-    /// One query for a shard, of at most [`MANY_KEYS_MAX`] keys.
+    /// One query for a shard, of at most [`MANY_KEYS_MAX`] keys. Where they hold more than [`MANY_BYTES_MAX`](codec::MANY_BYTES_MAX) the shard's state is
+    /// frozen at the same level, and all of them are looked up in that, by the caller: so no reply holds up the shard's worker.
     pub fn get_many(&self, keys: &[&[u8]]) -> Many {
         let mut shards: Vec<(GroupId, Vec<usize>)> = Vec::new();
         for (at, key) in keys.iter().enumerate() {
             if key.len() > KEY_BYTES_MAX {
-                return Many::failed(StoreError::key_too_large(key));
+                return self.failed(StoreError::key_too_large(key));
             }
             let group = self.store.shard_map().route(key);
             match shards.iter_mut().find(|(of, _)| *of == group) {
@@ -58,15 +59,23 @@ impl<'a> Reader<'a> {
             }
         }
         if let Some((group, places)) = shards.iter().find(|(_, places)| places.len() > MANY_KEYS_MAX) {
-            return Many::failed(StoreError::TooManyKeys { group: *group, keys: places.len() });
+            return self.failed(StoreError::TooManyKeys { group: *group, keys: places.len() });
         }
         let ask = |(group, places): (GroupId, Vec<usize>)| {
             let mut query = Vec::new();
             codec::get_many(&mut query, places.iter().map(|at| keys[*at]));
-            Part { answer: self.store.shards.groups[&group].query(query, self.options), places }
+            let query = Bytes::from(query);
+            let step = Step::Asked(self.store.shards.groups[&group].query(query.clone(), self.options));
+            Part { group, query, places, step }
         };
         let parts = shards.into_iter().map(ask).collect();
-        Many { state: Ok(parts), found: vec![Served::default(); keys.len()] }
+        let (store, options) = (self.store.clone(), HeldOptions::new(&self.options));
+        Many { state: Ok(parts), found: vec![Served::default(); keys.len()], store, options }
+    }
+
+    fn failed(&self, error: StoreError) -> Many {
+        let (store, options) = (self.store.clone(), HeldOptions::new(&self.options));
+        Many { state: Err(Some(error)), found: Vec::new(), store, options }
     }
 
     /// Walks through the keys from `from` on, and below `to` if there is one, in key order, across shards.
@@ -102,10 +111,20 @@ impl HeldOptions {
     }
 }
 
-/// The keys of one shard, and the answer that is on its way.
+/// The keys of one shard, and what is on its way for them.
 struct Part {
-    answer: Read,
+    group: GroupId,
+    query: Bytes,
     places: Vec<usize>,
+    step: Step,
+}
+
+/// What is on its way.
+enum Step {
+    /// The answer to one query for all keys …
+    Asked(Read),
+    /// … which was too short for all: a state to look them up in.
+    Freezing(Freezing),
 }
 
 /// Several keys on their way. A future; or block on it with [`Many::wait`].
@@ -113,24 +132,28 @@ struct Part {
 pub struct Many {
     state: Result<Vec<Part>, Option<StoreError>>,
     found: Vec<Served<Option<Found>>>,
+    store: Store,
+    options: HeldOptions,
 }
 
 impl Many {
-    fn failed(error: StoreError) -> Self {
-        Self { state: Err(Some(error)), found: Vec::new() }
-    }
-
     /// Blocks until all shards have answered.
     ///
     /// # Errors
     /// The first [`StoreError`]; a read changes nothing, so it may be retried.
-    ///
-    /// # Panics
-    /// In an async context, which must not block: await it there.
     pub fn wait(mut self) -> Result<Vec<Served<Option<Found>>>, StoreError> {
         let parts = self.state.map_err(|error| error.expect(POLLED_AGAIN))?;
-        for Part { answer, places } in parts {
-            place(&mut self.found, &places, &answer.wait()?)?;
+        for Part { group, query, places, step } in parts {
+            let freezing = match step {
+                Step::Freezing(freezing) => freezing,
+                Step::Asked(read) => {
+                    if place(&mut self.found, &places, &read.wait()?)? == places.len() {
+                        continue;
+                    }
+                    freeze(&self.store, group, &self.options)
+                }
+            };
+            look_up(&mut self.found, &query, &places, &freezing.wait()?)?;
         }
         Ok(self.found)
     }
@@ -140,34 +163,69 @@ impl Future for Many {
     type Output = Result<Vec<Served<Option<Found>>>, StoreError>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let Self { state, found } = &mut *self;
+        let Self { state, found, store, options } = &mut *self;
         let parts = match state {
             Ok(parts) => parts,
             Err(error) => return Poll::Ready(Err(error.take().expect(POLLED_AGAIN))),
         };
         let mut at = 0;
         while let Some(part) = parts.get_mut(at) {
-            match Pin::new(&mut part.answer).poll(cx) {
-                Poll::Pending => at += 1,
-                Poll::Ready(Ok(answer)) => {
-                    let part = parts.swap_remove(at);
-                    place(found, &part.places, &answer)?;
-                }
-                Poll::Ready(Err(error)) => return Poll::Ready(Err(error.into())),
+            match &mut part.step {
+                Step::Asked(read) => match Pin::new(read).poll(cx) {
+                    Poll::Pending => at += 1,
+                    Poll::Ready(answer) => {
+                        if place(found, &part.places, &answer?)? == part.places.len() {
+                            parts.swap_remove(at);
+                        } else {
+                            part.step = Step::Freezing(freeze(store, part.group, options));
+                        }
+                    }
+                },
+                Step::Freezing(freezing) => match Pin::new(freezing).poll(cx) {
+                    Poll::Pending => at += 1,
+                    Poll::Ready(state) => {
+                        look_up(found, &part.query, &part.places, &state?)?;
+                        parts.swap_remove(at);
+                    }
+                },
             }
         }
         if parts.is_empty() { Poll::Ready(Ok(std::mem::take(found))) } else { Poll::Pending }
     }
 }
 
+/// A shard's state, at the level of the read.
+fn freeze(store: &Store, group: GroupId, options: &HeldOptions) -> Freezing {
+    store.shards.groups[&group].freeze(options.options())
+}
+
+/// Puts what an answer has where it belongs: how many of the first keys it is about.
 fn place(
     found: &mut [Served<Option<Found>>],
     places: &[usize],
     answer: &ReadAnswer,
-) -> Result<(), StoreError> {
-    let reply: &Bytes = &answer.reply;
-    for (at, value) in places.iter().zip(codec::found_many(reply, places.len())?) {
+) -> Result<usize, StoreError> {
+    let all = codec::found_many(&answer.reply, places.len())?;
+    let count = all.len();
+    for (at, value) in places.iter().zip(all) {
         found[*at] = Served { value, index: answer.index, staleness: answer.staleness };
+    }
+    Ok(count)
+}
+
+/// Looks all keys of a query up in a state, on this thread, a reply at a time.
+fn look_up(
+    found: &mut [Served<Option<Found>>],
+    query: &[u8],
+    places: &[usize],
+    state: &FrozenState,
+) -> Result<(), StoreError> {
+    let Query::GetMany(keys) = Query::decode(query)? else { return Ok(()) };
+    let (keys, mut done) = (keys.collect::<Vec<_>>(), 0);
+    while done < keys.len() {
+        let mut rest = Vec::new();
+        codec::get_many(&mut rest, keys[done..].iter().copied());
+        done += place(found, &places[done..], &state.query(&rest))?;
     }
     Ok(())
 }

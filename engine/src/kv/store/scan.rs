@@ -96,9 +96,6 @@ impl Scanner {
     ///
     /// # Errors
     /// [`StoreError`]; the scanner stands where it stood.
-    ///
-    /// # Panics
-    /// In an async context, which must not block.
     pub fn next_page_wait(&mut self) -> Result<Option<Vec<Item>>, StoreError> {
         while let Some(group) = self.group() {
             let answer = if let Some(freezing) = self.freeze(group) {

@@ -164,3 +164,42 @@ fn a_store_is_opened_with_the_map_and_the_groups_it_was_created_with_or_not_at_a
     assert!(matches!(mismatch, Err(StoreOpenError::Map(ShardFileError::Mismatch { .. }))));
     engine.shutdown();
 }
+
+/// 1,024 keys, or one that often, may hold gigabytes: a reply holds one MiB, and the rest is looked up outside the worker.
+#[test]
+fn many_keys_that_hold_much_are_of_one_moment_and_hold_nobody_up() {
+    let directory = tempfile::tempdir().unwrap();
+    let engine = engine(directory.path());
+    let store = led_store(&engine, directory.path());
+    let value = vec![7; 60 << 10];
+    let keys: Vec<Vec<u8>> = (b'h'..b'l').map(|byte| vec![byte]).collect();
+    for key in &keys {
+        store.put(key, &value).wait().unwrap();
+    }
+    store.put(b"a", b"1").wait().unwrap();
+    // In one shard the four keys a hundred times over, and others around them.
+    let mut wanted: Vec<&[u8]> = vec![b"a", b"absent"];
+    wanted.extend((0..400).map(|at| &keys[at % keys.len()][..]));
+    wanted.push(b"zoo");
+
+    let mut query = Vec::new();
+    codec::get_many(&mut query, wanted[2..402].iter().copied());
+    let answer = engine.group(GroupId(2)).unwrap().read(query).wait().unwrap();
+    assert!(answer.reply.len() <= codec::MANY_BYTES_MAX, "{} bytes at once", answer.reply.len());
+    assert_eq!(
+        codec::found_many(&answer.reply, 400).unwrap().len(),
+        codec::MANY_BYTES_MAX / (value.len() + 19)
+    );
+
+    let waited = store.get_many(&wanted).wait().unwrap();
+    let awaited = pollster::block_on(store.get_many(&wanted)).unwrap();
+    for found in [waited, awaited] {
+        assert_eq!(found.len(), wanted.len());
+        let bytes: Vec<usize> =
+            found.iter().map(|served| served.value.as_ref().map_or(0, |found| found.value.len())).collect();
+        assert_eq!((bytes[0], bytes[1], bytes[402]), (1, 0, 0));
+        assert!(bytes[2..402].iter().all(|bytes| *bytes == value.len()));
+        assert!(found[2..402].iter().all(|served| served.index == found[2].index), "of one moment");
+    }
+    engine.shutdown();
+}
