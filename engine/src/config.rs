@@ -9,6 +9,7 @@ use raftwerk_net::identity::Identity;
 use raftwerk_wal::AppendMode;
 
 use crate::OpenError;
+use crate::events::OnEvent;
 use crate::machine::Machine;
 use crate::runtime::RIGHT_RATE;
 
@@ -55,6 +56,9 @@ pub struct Config {
     /// nodes before any caller makes use of it: a follower refuses a longer entry, logs an error that names the group, and its
     /// group waits for it until that node is opened with the longer limit.
     pub payload_bytes_max: usize,
+    /// Who is told what becomes of the node's disk, lanes, groups and peers ([`Event`](crate::Event)), besides the node's log of lines
+    /// and [`Engine::health`](crate::Engine::health). Default: nobody.
+    pub on_event: Option<OnEvent>,
     /// T: a follower that hears nothing from a leader for a random time in [T, 2T) campaigns. Default 500 ms. May differ between
     /// nodes, and from one opening to the next: a node that is opened with a shorter one than before grants no vote, after that
     /// opening, for the longer time.
@@ -172,6 +176,7 @@ impl Config {
             sync: true,
             append_mode: AppendMode::Direct,
             payload_bytes_max: 1 << 20,
+            on_event: None,
             election_timeout: Duration::from_millis(500),
             heartbeat_interval: Duration::from_millis(100),
             segment_bytes: 64 << 20,

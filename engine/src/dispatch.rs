@@ -6,9 +6,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
 use raftwerk_frame::wire::{UnitHeader, UnitKind};
-use raftwerk_frame::{Beat, LogId, NodeId};
+use raftwerk_frame::{Beat, LogId, NodeId, Time};
 use raftwerk_net::{Channel, PeerId, Receive};
 
+use crate::events::{Events, Ill};
 use crate::inbox::{Arrival, Inbox, Order};
 use crate::liveness::{Heard, PeerLane};
 use crate::peers::Peers;
@@ -19,6 +20,7 @@ pub(crate) struct Dispatch {
     peers: Peers,
     /// The log of this node.
     log: LogId,
+    events: Arc<Events>,
     /// Messages that were not units at all.
     unread: AtomicU64,
     /// Units that no inbox had room for.
@@ -26,12 +28,17 @@ pub(crate) struct Dispatch {
 }
 
 impl Dispatch {
-    pub(crate) const fn new(inboxes: Vec<Arc<Inbox>>, peers: Peers, log: LogId) -> Self {
-        Self { inboxes, peers, log, unread: AtomicU64::new(0), overflowed: AtomicU64::new(0) }
+    pub(crate) const fn new(inboxes: Vec<Arc<Inbox>>, peers: Peers, log: LogId, events: Arc<Events>) -> Self {
+        Self { inboxes, peers, log, events, unread: AtomicU64::new(0), overflowed: AtomicU64::new(0) }
     }
 
     pub(crate) const fn peers(&self) -> &Peers {
         &self.peers
+    }
+
+    /// Who is told what becomes of the node's parts.
+    pub(crate) fn events(&self) -> &Events {
+        &self.events
     }
 
     /// Messages that were not units, and units that no inbox had room for.
@@ -131,6 +138,7 @@ impl Receive for Dispatch {
     /// it is back.
     fn connected(&self, peer: PeerId) {
         let peer = NodeId(peer.0);
+        self.events.is_over(&Ill::PeerLost { node: peer });
         self.hand(&self.inboxes[0], Arrival::Question { from: peer });
         for inbox in &self.inboxes {
             self.hand(inbox, Arrival::Reached(peer));
@@ -138,9 +146,11 @@ impl Receive for Dispatch {
     }
 
     fn disconnected(&self, peer: PeerId) {
-        self.peers.gone(NodeId(peer.0));
+        let node = NodeId(peer.0);
+        self.peers.gone(node);
+        self.events.tell(Time(0), Ill::PeerLost { node });
         for inbox in &self.inboxes {
-            self.hand(inbox, Arrival::Lost(NodeId(peer.0)));
+            self.hand(inbox, Arrival::Lost(node));
         }
     }
 }
@@ -151,7 +161,7 @@ mod tests {
 
     #[test]
     fn unit_of_another_version_is_counted_where_it_can_be_read() {
-        let dispatch = Dispatch::new(Vec::new(), Peers::new(&[]), LogId(7));
+        let dispatch = Dispatch::new(Vec::new(), Peers::new(&[]), LogId(7), Arc::default());
         let unit = UnitHeader {
             kind: UnitKind::Groups,
             worker: 0,

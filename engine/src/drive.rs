@@ -32,6 +32,7 @@ use crate::consistency::ReadOptions;
 use crate::dispatch::Dispatch;
 use crate::engine::Shared;
 use crate::error::{CreateError, OpenError, ReplaceError};
+use crate::events::Events;
 use crate::founders::Founders;
 use crate::group::{Freezing, Group, Proposal, Read, ask, freeze, propose};
 use crate::inbox::{Inbox, Order};
@@ -84,7 +85,7 @@ impl<D: Disk> Node<D> {
         let noted = places.first().map(|place| place.disk.directory().peers().to_vec());
         let peers = Peers::new(&noted.unwrap_or_default());
         let log = LogId(places.first().map_or(0, |place| place.disk.directory().log_id()));
-        let dispatch = Arc::new(Dispatch::new(inboxes.clone(), peers, log));
+        let dispatch = Arc::new(Dispatch::new(inboxes.clone(), peers, log, Events::new(settings.node, None)));
         let mut workers = Vec::with_capacity(places.len());
         for (worker, Place { lane, disk, .. }) in places.into_iter().enumerate() {
             let surroundings = Surroundings {

@@ -16,6 +16,7 @@ use crate::config::Config;
 use crate::data_dir;
 use crate::dispatch::Dispatch;
 use crate::error::{CreateError, OpenError, ReplaceError};
+use crate::events::{Events, Ill};
 use crate::founders::Founders;
 use crate::group::Group;
 use crate::inbox::{Inbox, Order};
@@ -143,7 +144,8 @@ impl Engine {
             .map(|lane| Inbox::new(config.inbox_max, lane_memory, bed_of(lane).waker()))
             .collect();
         let (peers, log) = (Peers::new(directory.peers()), LogId(directory.log_id()));
-        let dispatch = Arc::new(Dispatch::new(inboxes.clone(), peers, log));
+        let events = Events::new(config.node, config.on_event.clone());
+        let dispatch = Arc::new(Dispatch::new(inboxes.clone(), peers, log, events));
         let receive = Arc::clone(&dispatch) as Arc<dyn Receive>;
         let transport = Arc::new(QuicTransport::start(net, net_peers(&config), receive)?);
         let metrics: Vec<_> = (0..workers).map(|_| Arc::new(WorkerMetrics::default())).collect();
@@ -237,6 +239,20 @@ impl Engine {
     #[must_use]
     pub fn peer_error(&self, node: NodeId) -> Option<PeerError> {
         self.transport.peer_error(PeerId(node.0))
+    }
+
+    /// What is the matter with this node now: all that an event ([`Config::on_event`]) has told of and that is not over, and peers
+    /// that were heard before and that there is no connection to. Empty: all is well. Does not wait.
+    #[must_use]
+    pub fn health(&self) -> Vec<Ill> {
+        let mut ills = self.shared.dispatch.events().ills();
+        for note in self.shared.dispatch.peers().list() {
+            let lost = Ill::PeerLost { node: note.node };
+            if self.peer_error(note.node).is_some() && !ills.contains(&lost) {
+                ills.push(lost);
+            }
+        }
+        ills
     }
 
     /// Makes this node's replica of a group, durably. To be called on every founder, with the same founders everywhere: a list of

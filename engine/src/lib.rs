@@ -51,6 +51,7 @@ mod dispatch;
 pub mod drive;
 mod engine;
 mod error;
+mod events;
 pub mod exactly_once;
 mod founders;
 mod group;
@@ -77,6 +78,7 @@ pub use config::Config;
 pub use consistency::{Consistency, ReadAnswer, ReadOptions};
 pub use engine::Engine;
 pub use error::{CreateError, OpenError, ProposeError, ReadError, ReplaceError};
+pub use events::{Event, Ill, OnEvent, SLOW_SYNC};
 pub use founders::Founders;
 pub use group::{Applied, Freezing, FrozenState, Group, GroupStatus, Proposal, Read};
 pub use loss::{AcceptLossError, Loss};
@@ -91,7 +93,7 @@ pub use raftwerk_raft::reconfig::{Change, ChangeError};
 pub use raftwerk_raft::{
     NewcomerStatus, Newcomers, PRIORITY_MAX, PeerState, PeerStatus, Refusal, Role, Route, Unfit,
 };
-pub use raftwerk_wal::AppendMode;
+pub use raftwerk_wal::{AppendMode, Shortage};
 pub use relaxed::{Received, RelaxedProposal};
 pub use session::{Session, SessionError};
 pub use state_machine::{

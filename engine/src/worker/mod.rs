@@ -35,6 +35,7 @@ mod scrub;
 mod sending;
 mod ship;
 mod snapshots;
+mod states;
 #[cfg(test)]
 mod tests;
 mod timers;
@@ -68,6 +69,7 @@ use self::timers::Timers;
 pub use self::view::{Load, ReplicaView};
 use crate::dispatch::Dispatch;
 use crate::error::{CreateError, ProposeError};
+use crate::events::Ill;
 use crate::inbox::Inbox;
 use crate::liveness::{Heard, Liveness, News};
 use crate::loss::AcceptLossError;
@@ -179,6 +181,7 @@ pub(crate) struct Worker<D: Disk> {
     replies: Replies,
     is_poisoned: bool,
     is_full: bool,
+    states: states::States,
     /// Why no segment can be made, as it was said last.
     segment_shortage: Option<raftwerk_wal::Shortage>,
     /// When groups are to be checkpointed again because of that.
@@ -217,6 +220,7 @@ impl<D: Disk> Worker<D> {
         }
         self.clients.turn_is_staged();
         let applied_all = self.apply_groups();
+        self.tell_states();
         self.clients.finish_turn();
         let Outboxes { sent, dropped, .. } = self.outboxes;
         self.metrics.publish(&self.lane.stats(), self.lane.log_bytes(), sent, dropped);
@@ -236,6 +240,7 @@ impl<D: Disk> Worker<D> {
                 let own = self.transfers.next_deadline().min(self.liveness.next_deadline()).min(hangs_at);
                 let own = own.min(self.relaxed_due()).min(self.scrub_due()).min(self.lane.next_too_old());
                 let own = own.min(self.shortage_due()).min(self.quarantined.next_deadline());
+                let own = own.min(self.states.next_deadline());
                 self.timers.next().min(self.reads_due.next()).min(own)
             },
             is_closed: false,
@@ -244,15 +249,13 @@ impl<D: Disk> Worker<D> {
 
     /// Says once why no segment can be made, and once that one can again.
     fn take_segment_shortage(&mut self, shortage: Option<raftwerk_wal::Shortage>) {
-        if std::mem::replace(&mut self.segment_shortage, shortage) == shortage {
-            return;
+        let before = std::mem::replace(&mut self.segment_shortage, shortage);
+        let lane = self.settings.worker;
+        if let Some(why) = before.filter(|_| before != shortage) {
+            self.is_over(&Ill::NoSegment { lane, why });
         }
-        let (node, worker) = (self.settings.node.0, self.settings.worker);
-        match shortage {
-            Some(why) => {
-                tracing::error!(node, worker, ?why, "no segment of the log can be made: it is tried again")
-            }
-            None => tracing::info!(node, worker, "segments of the log can be made again"),
+        if let Some(why) = shortage.filter(|_| before != shortage) {
+            self.report(Ill::NoSegment { lane, why });
         }
     }
 
@@ -281,6 +284,7 @@ impl<D: Disk> Worker<D> {
                 }
             }
             self.release(&mut held);
+            self.note_sync(held.since);
             self.pulse.finished(self.now);
             self.spare_held.push(held);
         }
@@ -439,7 +443,7 @@ impl<D: Disk> Worker<D> {
     /// The log has failed for good. From here on the worker says nothing to anyone but its callers: its groups lose
     /// their leaders, and other nodes elect new ones.
     fn poison(&mut self, error: &dyn std::error::Error) {
-        tracing::error!(node = self.settings.node.0, worker = self.settings.worker, %error, "the log is poisoned");
+        self.report(Ill::LogFailed { lane: self.settings.worker, error: error.to_string() });
         self.is_poisoned = true;
         self.metrics.poisoned();
         let waiting = self.held.drain(..).chain([std::mem::take(&mut self.filling)]);
@@ -463,12 +467,7 @@ impl<D: Disk> Worker<D> {
 impl<D: Disk> Worker<D> {
     /// It has panicked in a turn, and takes no other: what is in its memory may be half done. What it has said is in the log.
     pub(crate) fn dies(&mut self, what: &str) {
-        tracing::error!(
-            node = self.settings.node.0,
-            worker = self.settings.worker,
-            what,
-            "a worker has panicked: its groups are closed until the node is opened again"
-        );
+        self.report(Ill::LaneDied { lane: self.settings.worker, what: what.to_owned() });
         self.metrics.died();
     }
 }

@@ -21,6 +21,7 @@ use super::snapshots::{Transfers, as_restored, restore_machine};
 use super::{Held, TurnLimits, Worker};
 use crate::dispatch::Dispatch;
 use crate::error::OpenError;
+use crate::events::Ill;
 use crate::inbox::Inbox;
 use crate::liveness::{Liveness, Terms};
 use crate::metric::WorkerMetrics;
@@ -147,12 +148,12 @@ impl<D: Disk> Worker<D> {
         let abstention = Abstention::open(&disk, is_first, settings.election_timeout, now)?;
         let (lane, recovered, report) = Lane::open(disk, options)?;
         tracing::info!(node = settings.node.0, worker = settings.worker, ?report, "log recovered");
-        for damage in &report.damage {
-            tracing::error!(node = settings.node.0, worker = settings.worker, file = damage.file,
-                offset = damage.offset, groups = ?damage.groups, "the log is damaged: {}", damage.what);
-        }
         let sender = Sender { node: settings.node, worker: settings.worker, workers: settings.workers, log };
         let Surroundings { machines, transport, inbox, dispatch, metrics } = surroundings;
+        for damage in &report.damage {
+            let (lane, file, groups) = (settings.worker, damage.file.to_string(), damage.groups.clone());
+            dispatch.events().tell(now, Ill::Damaged { lane, file, offset: damage.offset, groups });
+        }
         let liveness = Liveness::new(Terms {
             life: settings.life,
             // Two may be late or lost before support ends.
@@ -211,6 +212,7 @@ impl<D: Disk> Worker<D> {
             replies: Replies::default(),
             is_poisoned: false,
             is_full: false,
+            states: super::states::States::default(),
             segment_shortage: None,
             press_at: Time(0),
             is_closing: false,

@@ -10,6 +10,7 @@ use super::quarantine::{give_up, guarded, new_machine, split};
 use super::reads::refuse_reads;
 use super::replica::{Promise, Replica};
 use crate::error::{CreateError, ReadError};
+use crate::events::Ill;
 use crate::group::GroupStatus;
 use crate::inbox::Order;
 
@@ -164,6 +165,7 @@ impl<D: Disk> Worker<D> {
         self.metrics.groups(self.slots.len());
         self.metrics.came(replica.core.is_witness());
         self.are_nodes_stale = true;
+        self.note_leader(slot);
         self.introduce_nodes(slot);
     }
 
@@ -186,6 +188,8 @@ impl<D: Disk> Worker<D> {
         refuse_reads(&mut replica, &mut self.clients, &ReadError::NoSuchGroup(group));
         give_up(replica.machine.take());
         self.tally_quarantined();
+        self.states.forget(group);
+        self.is_over(&Ill::Quarantined { group, what: String::new() });
         self.transfers.forget(group);
         self.transfers.leave(group);
         self.metrics.groups(self.slots.len());

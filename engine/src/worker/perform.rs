@@ -93,6 +93,9 @@ impl<D: Disk> Worker<D> {
         }
         self.effects.snapshot_to = wanted_by;
         self.touch(slot);
+        if self.effects.leader_changed {
+            self.note_leader(slot);
+        }
         if are_others {
             self.introduce_nodes(slot);
         }

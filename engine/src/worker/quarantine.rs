@@ -28,6 +28,7 @@ use super::reads::refuse_reads;
 use super::replica::Replica;
 use super::snapshots::{Work, as_machine};
 use crate::error::{ProposeError, ReadError};
+use crate::events::Ill;
 use crate::quarantine::{Quarantine, ReviveError};
 use crate::state_machine::{Checkpoint, Committed, Replies, StateMachine, StateMachines};
 
@@ -130,9 +131,8 @@ impl<D: Disk> Worker<D> {
     /// The machine of a replica has panicked.
     pub(super) fn quarantine(&mut self, slot: GroupSlot, what: String) {
         let Some(replica) = self.replicas[slot.0 as usize].as_mut() else { return };
-        let (node, worker, group) = (self.settings.node.0, self.settings.worker, replica.id);
-        tracing::error!(node, worker, %group, applied = replica.applied.0, what,
-            "the state machine has panicked: its replica is in quarantine");
+        let group = replica.id;
+        self.dispatch.events().tell(self.now, Ill::Quarantined { group, what: what.clone() });
         give_up(replica.machine.replace(Box::new(Broken)));
         // One that was on its way back has seen less than the one before it.
         let seen = replica.quarantine.as_ref().map_or(replica.applied, |before| before.applied);
@@ -278,8 +278,7 @@ impl<D: Disk> Worker<D> {
         if replica.quarantine.take().is_none() {
             return;
         }
-        let (node, worker) = (self.settings.node.0, self.settings.worker);
-        tracing::warn!(node, worker, group = %replica.id, "a replica has left quarantine");
+        self.dispatch.events().is_over(&Ill::Quarantined { group: replica.id, what: String::new() });
         replica.core.set_priority(self.settings.priority);
         replica.timer_at = Time::NEVER;
         Self::arm(&mut self.timers, replica);

@@ -20,6 +20,7 @@ use super::reads::refuse_reads;
 use super::replica::{Damage, Replica};
 use super::snapshots::Work;
 use crate::error::{ProposeError, ReadError};
+use crate::events::Ill;
 
 /// What is looked at by one job.
 const PIECE_BYTES: u64 = 256 << 10;
@@ -127,9 +128,11 @@ impl<D: Disk> Worker<D> {
     /// A checkpoint is not what was written. The state that it is of, or a later one, is in memory: it is written again. If it
     /// cannot be now, the next pass finds the old one again.
     fn renew_checkpoint(&mut self, damaged: &DamagedSnapshot) {
-        let (node, worker) = (self.settings.node.0, self.settings.worker);
+        let worker = self.settings.worker;
         let DamagedSnapshot { group, id, file, offset, what } = damaged;
-        tracing::error!(node, worker, %group, %id, file, offset, "a checkpoint is damaged: {what}");
+        tracing::debug!(%id, file, "a checkpoint is damaged: {what}");
+        let groups = vec![*group];
+        self.report(Ill::Damaged { lane: worker, file: file.clone(), offset: *offset, groups });
         self.metrics.checkpoint_damaged();
         let Some(slot) = self.slot_of(*group) else { return };
         let is_latest = |replica: &Replica| {
@@ -166,8 +169,10 @@ impl<D: Disk> Worker<D> {
         let hits = self.lane.hit_by(place, is_joined);
         let groups: Vec<GroupId> = hits.iter().map(|hit| hit.group).collect();
         let error = self.lane.damage_at(place);
-        tracing::error!(node = self.settings.node.0, worker = self.settings.worker, %error, bytes = place.bytes,
-            ?groups, "the log is damaged");
+        if let raftwerk_wal::LogError::Damaged { file, offset, .. } = &error {
+            let (lane, file) = (self.settings.worker, file.clone());
+            self.report(Ill::Damaged { lane, file, offset: *offset, groups });
+        }
         if !self.lane.lives_with_damage() {
             return self.poison(&error);
         }

@@ -27,7 +27,7 @@ use crate::inbox::{Arrival, Inbox, Order, Request};
 use crate::metric::WorkerMetrics;
 use crate::peers::Peers;
 use crate::state_machine::{Checkpoint, Committed, Replies, StateMachine};
-use crate::{Applied, CreateError, GroupStatus, ProposeError, ReplaceError};
+use crate::{Applied, CreateError, GroupStatus, Ill, ProposeError, ReplaceError, Shortage};
 
 mod clock;
 mod founding;
@@ -194,8 +194,12 @@ impl Node {
         inner.runs_by_itself = false;
         let inner = Arc::new(Mutex::new(inner));
         let inbox = Inbox::new(64, u64::MAX, Waker::noop().clone());
-        let dispatch =
-            Arc::new(Dispatch::new(vec![Arc::clone(&inbox)], Peers::new(directory.peers()), LogId(7)));
+        let dispatch = Arc::new(Dispatch::new(
+            vec![Arc::clone(&inbox)],
+            Peers::new(directory.peers()),
+            LogId(7),
+            Arc::default(),
+        ));
         let disk = SlowDisk { directory, inner };
         let wire = Arc::new(Wire::default());
         let surroundings = Surroundings {
@@ -309,6 +313,11 @@ impl Node {
         let mut answer = self.propose(payload);
         self.settle();
         answer.try_recv().expect("every proposal ends")
+    }
+
+    /// All that is the matter with it, as anybody may know.
+    fn ills(&self) -> Vec<Ill> {
+        self.dispatch.events().ills()
     }
 
     fn status(&mut self) -> Option<GroupStatus> {
@@ -462,6 +471,8 @@ fn a_full_disk_refuses_writes_and_serves_again_when_there_is_room() {
     let refused = (0..100).find_map(|_| node.write(&[7; 4096]).err());
     assert_eq!(refused, Some(ProposeError::StorageFull));
     assert_eq!(node.write(b"more"), Err(ProposeError::StorageFull), "and it stays so");
+    let (lane, why) = (0, Shortage::Storage);
+    assert_eq!(node.ills(), [Ill::DiskFull { lane }, Ill::NoSegment { lane, why }]);
     // Terms and their empty entries are still taken: an election on a full disk breaks nothing.
     node.hear(9, Message::Vote { term: Term(99), last: Default::default(), transfer: true });
     node.settle();
@@ -472,6 +483,7 @@ fn a_full_disk_refuses_writes_and_serves_again_when_there_is_room() {
         node.write(b"again").is_ok()
     });
     assert!(healed, "service resumes by itself");
+    assert_eq!(node.ills(), [], "and so it says");
 }
 
 #[test]
@@ -500,13 +512,19 @@ fn a_leader_whose_disk_hangs_falls_silent_steps_down_and_ends_its_calls() {
         }
     }
     assert!(silent_since.is_some_and(|beat| beat <= 7), "silent soon after T: {silent_since:?}");
+    assert_eq!(node.ills(), [Ill::DiskHung { lane: 0 }]);
     for _ in 0..15 {
         node.turn(TIMEOUT / 5); // nobody answers one who says nothing
     }
     assert_ne!(node.status().map(|status| status.role), Some(Role::Leader));
     assert_eq!(hanging.try_recv().unwrap(), Err(ProposeError::Unknown));
     assert!(node.said().is_empty());
+    node.turn(2 * TIMEOUT);
+    node.turn(TIMEOUT);
+    let leaderless = Ill::NoLeader { lane: 0, groups: 1, group: GROUP };
+    assert_eq!(node.ills(), [Ill::DiskHung { lane: 0 }, leaderless.clone()]);
     node.settle();
+    assert_eq!(node.ills(), [leaderless], "the disk answers");
     node.turn(2 * TIMEOUT);
     node.settle();
     assert!(!node.said().is_empty(), "it speaks again when the disk does");

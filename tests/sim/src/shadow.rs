@@ -117,7 +117,7 @@ impl Shadow {
     ) -> Result<(), String> {
         let kept = self.is_kept_by(opened);
         let mut lucky = self.clone();
-        let mut is_lucky = |batch: &Batch| {
+        let is_lucky = |batch: &Batch| {
             batch.frames(|header, body| {
                 if header.group == group {
                     lucky.take(&header, body);
@@ -125,7 +125,7 @@ impl Shadow {
             });
             lucky.is_kept_by(opened).is_ok()
         };
-        if kept.is_err() && undecided.iter().any(|batch| is_lucky(batch)) { Ok(()) } else { kept }
+        if kept.is_err() && undecided.iter().any(is_lucky) { Ok(()) } else { kept }
     }
 
     /// Whether a replica that was opened anew still knows all of this. `Err`: what it has forgotten.

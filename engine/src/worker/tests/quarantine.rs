@@ -61,6 +61,8 @@ fn a_panic_is_one_replicas_and_leaves_nobody_waiting() {
     assert_eq!((quarantine.applied, quarantine.is_replaying), (seen, false));
     assert_eq!(quarantine.what, "as the test wants it");
     assert_eq!(node.quarantined(), 1);
+    let what = String::from("as the test wants it");
+    assert_eq!(node.ills(), [Ill::Quarantined { group: GROUP, what }]);
     assert_eq!(node.write(b"more"), Err(ProposeError::Quarantined(GROUP)));
     assert_eq!(node.count(), Err(ReadError::Quarantined(GROUP)));
     let mut digest = node.order(|reply| Order::Digest { group: GROUP, reply });
@@ -78,7 +80,7 @@ fn a_panic_is_one_replicas_and_leaves_nobody_waiting() {
     let mut gone = node.order(|reply| Order::Remove { group: GROUP, reply });
     node.settle();
     assert!(gone.try_recv().unwrap());
-    assert_eq!(node.quarantined(), 0);
+    assert_eq!((node.quarantined(), node.ills()), (0, vec![]));
 }
 
 #[test]
@@ -129,7 +131,7 @@ fn a_replica_is_revived_from_its_log_and_shows_no_older_state_meanwhile() {
             shown.iter().map(|shown| u64::from_le_bytes(shown.reply[..].try_into().unwrap())).collect();
         assert!(counts.iter().all(|count| *count >= 10), "{counts:?}");
         assert_eq!(counts.last(), Some(&11), "the entry that it panicked at is applied");
-        assert_eq!((node.quarantine(), node.quarantined()), (None, 0));
+        assert_eq!((node.quarantine(), node.quarantined(), node.ills()), (None, 0, vec![]));
         node.write(b"as ever").unwrap();
         assert_eq!(node.count(), Ok(12));
         assert_eq!(node.revive(), Err(ReviveError::None));

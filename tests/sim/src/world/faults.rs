@@ -123,7 +123,9 @@ impl World<'_> {
         let group = (strike.salt >> 32) as usize % self.plan.groups;
         let id = group_id(group);
         let is_busy = |at: usize| self.nodes[at].farewell || (self.is_busy_with(at) && self.now > EARLY);
-        if strike.kind == FaultKind::Reconfigure && (0..self.nodes.len()).any(is_busy) {
+        // A group that lacks one that was dropped can spare no other.
+        let is_short = self.asides.slip.is_some();
+        if strike.kind == FaultKind::Reconfigure && (is_short || (0..self.nodes.len()).any(is_busy)) {
             return; // one thing at a time
         }
         let Some(leader) = self.leading(id) else { return };

@@ -1,0 +1,316 @@
+//! What becomes of the parts of a node: its disk, its lanes, its groups and its peers. Each change is a line of the node's log, a
+//! call of [`Config::on_event`](crate::Config::on_event), and, as long as it lasts, an entry of [`Engine::health`].
+//!
+//! A state that begins is told once, and once more when it is over, so what is told is bounded by what changes; what has no end
+//! (a slow sync, a damaged file) is told [`AT_ONCE_MAX`] times in a [`WINDOW`] for each kind and lane, and counted beyond that.
+//! Whoever is told is told by the thread where it happens.
+//!
+//! What is not here: when something is a state (`worker::states`, and the places that find damage).
+//!
+//! [`Engine::health`]: crate::Engine::health
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use raftwerk_frame::{GroupId, NodeId, Time};
+use raftwerk_wal::Shortage;
+
+/// What has no end is told so often …
+pub(crate) const AT_ONCE_MAX: u32 = 8;
+/// … within this; the rest is counted.
+pub(crate) const WINDOW: Duration = Duration::from_secs(10);
+
+/// What is the matter with a part of a node. Lanes count from 0.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Ill {
+    /// The disk has no room for the lane's log: writes are refused with `StorageFull` until there is.
+    DiskFull {
+        /// Which lane.
+        lane: u16,
+    },
+    /// The disk has owed the lane an answer for longer than an election timeout, or a segment for four: its groups are led by
+    /// other nodes until it answers.
+    DiskHung {
+        /// Which lane.
+        lane: u16,
+    },
+    /// No segment of the log can be made: it is tried again ten times a second, and writes wait, or are refused, meanwhile.
+    NoSegment {
+        /// Which lane.
+        lane: u16,
+        /// What is short.
+        why: Shortage,
+    },
+    /// A write or a sync of the lane's log has failed. Its groups take part in nothing until the node is opened again.
+    LogFailed {
+        /// Which lane.
+        lane: u16,
+        /// What the system said.
+        error: String,
+    },
+    /// The lane's worker has died of a panic. Its groups answer `Closed` until the node is opened again.
+    LaneDied {
+        /// Which lane.
+        lane: u16,
+        /// What it said.
+        what: String,
+    },
+    /// A group's state machine has panicked: see [`Quarantine`](crate::Quarantine).
+    Quarantined {
+        /// Which group.
+        group: GroupId,
+        /// What it said.
+        what: String,
+    },
+    /// Groups of the lane have known of no leader for longer than an election timeout.
+    NoLeader {
+        /// Which lane.
+        lane: u16,
+        /// How many, when this was told.
+        groups: u64,
+        /// One of them.
+        group: GroupId,
+    },
+    /// There is no connection to a peer.
+    PeerLost {
+        /// Which.
+        node: NodeId,
+    },
+    /// A write and its sync took longer than [`SLOW_SYNC`]. Has no end.
+    SlowSync {
+        /// Which lane.
+        lane: u16,
+        /// How long it took, queueing included.
+        took: Duration,
+    },
+    /// A file of the log, or a checkpoint, is not what was written. What it held comes from copies or from other nodes, where
+    /// there are any ([`EngineStats::at_risk_bytes`](crate::EngineStats)). Has no end.
+    Damaged {
+        /// Which lane.
+        lane: u16,
+        /// The file, relative to the log's directory.
+        file: String,
+        /// Where in it.
+        offset: u64,
+        /// Whose it is.
+        groups: Vec<GroupId>,
+    },
+}
+
+/// How long a write and its sync may take before [`Ill::SlowSync`] tells of it.
+pub const SLOW_SYNC: Duration = Duration::from_millis(100);
+
+impl Ill {
+    /// Of which part it is: a kind, and a number there.
+    const fn part(&self) -> (u8, u64) {
+        match self {
+            Self::DiskFull { lane } => (0, *lane as u64),
+            Self::DiskHung { lane } => (1, *lane as u64),
+            Self::NoSegment { lane, .. } => (2, *lane as u64),
+            Self::LogFailed { lane, .. } => (3, *lane as u64),
+            Self::LaneDied { lane, .. } => (4, *lane as u64),
+            Self::Quarantined { group, .. } => (5, group.0),
+            Self::NoLeader { lane, .. } => (6, *lane as u64),
+            Self::PeerLost { node } => (7, node.0),
+            Self::SlowSync { lane, .. } => (8, *lane as u64),
+            Self::Damaged { lane, .. } => (9, *lane as u64),
+        }
+    }
+
+    /// Whether it lasts until somebody says that it is over.
+    const fn lasts(&self) -> bool {
+        !matches!(self, Self::SlowSync { .. } | Self::Damaged { .. })
+    }
+}
+
+impl fmt::Display for Ill {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::DiskFull { lane } => write!(f, "lane {lane}: the disk is full"),
+            Self::DiskHung { lane } => write!(f, "lane {lane}: the disk does not answer"),
+            Self::NoSegment { lane, why } => write!(f, "lane {lane}: no segment can be made: {why:?}"),
+            Self::LogFailed { lane, error } => write!(f, "lane {lane}: the log has failed: {error}"),
+            Self::LaneDied { lane, what } => write!(f, "lane {lane}: its worker has panicked: {what}"),
+            Self::Quarantined { group, what } => {
+                write!(f, "{group}: its state machine has panicked, and is in quarantine: {what}")
+            }
+            Self::NoLeader { lane, groups, group } => {
+                write!(f, "lane {lane}: {groups} groups have no leader, {group} among them")
+            }
+            Self::PeerLost { node } => write!(f, "{node}: no connection"),
+            Self::SlowSync { lane, took } => write!(f, "lane {lane}: a sync took {took:?}"),
+            Self::Damaged { lane, file, offset, groups } => {
+                write!(f, "lane {lane}: {file} is damaged at {offset}, of groups {groups:?}")
+            }
+        }
+    }
+}
+
+/// Something has begun, or is over.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Event {
+    /// What.
+    pub ill: Ill,
+    /// It was told before, and is over.
+    pub is_over: bool,
+    /// So many of the same kind and lane were not told before this one, of what has no end.
+    pub left_out: u32,
+}
+
+/// Who is told of events: see [`Config::on_event`](crate::Config::on_event).
+#[derive(Clone)]
+pub struct OnEvent(Arc<dyn Fn(&Event) + Send + Sync>);
+
+impl OnEvent {
+    /// `told` is called by the threads that turn groups and the network's: it must not block, and not ask this engine anything that
+    /// blocks. A panic of it is caught.
+    pub fn new(told: impl Fn(&Event) + Send + Sync + 'static) -> Self {
+        Self(Arc::new(told))
+    }
+}
+
+impl fmt::Debug for OnEvent {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("OnEvent")
+    }
+}
+
+/// How often something without an end was told lately.
+#[derive(Debug, Default)]
+struct Told {
+    since: Time,
+    count: u32,
+    left_out: u32,
+}
+
+#[derive(Debug, Default)]
+struct Known {
+    /// What lasts, by part.
+    ills: BTreeMap<(u8, u64), Ill>,
+    told: BTreeMap<(u8, u64), Told>,
+}
+
+/// All that is the matter with a node now, and who is to be told.
+#[derive(Debug, Default)]
+pub(crate) struct Events {
+    node: u64,
+    on_event: Option<OnEvent>,
+    known: Mutex<Known>,
+}
+
+impl Events {
+    pub(crate) fn new(node: NodeId, on_event: Option<OnEvent>) -> Arc<Self> {
+        Arc::new(Self { node: node.0, on_event, known: Mutex::default() })
+    }
+
+    /// Something has begun, or has happened. What is known already is not told again.
+    pub(crate) fn tell(&self, now: Time, ill: Ill) {
+        let part = ill.part();
+        let left_out = if ill.lasts() {
+            let before = self.known().ills.insert(part, ill.clone());
+            if before.is_some() {
+                return;
+            }
+            0
+        } else {
+            let mut known = self.known();
+            let told = known.told.entry(part).or_default();
+            if now >= told.since + WINDOW {
+                *told = Told { since: now, count: 0, ..*told };
+            }
+            if told.count == AT_ONCE_MAX {
+                told.left_out = told.left_out.saturating_add(1);
+                return;
+            }
+            told.count += 1;
+            std::mem::take(&mut told.left_out)
+        };
+        match &ill {
+            Ill::SlowSync { .. } | Ill::PeerLost { .. } | Ill::NoLeader { .. } => {
+                tracing::warn!(node = self.node, left_out, "{ill}");
+            }
+            _ => tracing::error!(node = self.node, left_out, "{ill}"),
+        }
+        self.call(&Event { ill, is_over: false, left_out });
+    }
+
+    /// It is over, if it had begun. `like` names the part; what else it says does not count.
+    pub(crate) fn is_over(&self, like: &Ill) {
+        let Some(ill) = self.known().ills.remove(&like.part()) else { return };
+        tracing::info!(node = self.node, "no longer: {ill}");
+        self.call(&Event { ill, is_over: true, left_out: 0 });
+    }
+
+    /// All that has begun and is not over.
+    pub(crate) fn ills(&self) -> Vec<Ill> {
+        self.known().ills.values().cloned().collect()
+    }
+
+    fn call(&self, event: &Event) {
+        let Some(OnEvent(told)) = &self.on_event else { return };
+        if catch_unwind(AssertUnwindSafe(|| told(event))).is_err() {
+            tracing::error!(node = self.node, ?event, "whoever is told of events has panicked");
+        }
+    }
+
+    // Each change under the lock is complete.
+    fn known(&self) -> MutexGuard<'_, Known> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn recorded() -> (Arc<Events>, Arc<Mutex<Vec<Event>>>) {
+        let seen: Arc<Mutex<Vec<Event>>> = Arc::default();
+        let sink = Arc::clone(&seen);
+        let on_event = OnEvent::new(move |event| sink.lock().unwrap().push(event.clone()));
+        (Events::new(NodeId(1), Some(on_event)), seen)
+    }
+
+    #[test]
+    fn a_state_is_told_when_it_begins_and_when_it_is_over_and_is_known_in_between() {
+        let (events, seen) = recorded();
+        let full = Ill::DiskFull { lane: 3 };
+        for _ in 0..100 {
+            events.tell(Time(1), full.clone());
+        }
+        assert_eq!(events.ills(), std::slice::from_ref(&full));
+        events.is_over(&Ill::DiskFull { lane: 2 });
+        for _ in 0..100 {
+            events.is_over(&full);
+        }
+        assert!(events.ills().is_empty());
+        let event = |is_over| Event { ill: full.clone(), is_over, left_out: 0 };
+        assert_eq!(*seen.lock().unwrap(), [event(false), event(true)]);
+    }
+
+    #[test]
+    fn what_has_no_end_is_told_so_often_and_then_counted() {
+        let (events, seen) = recorded();
+        let slow = |lane| Ill::SlowSync { lane, took: Duration::from_secs(1) };
+        for _ in 0..1000 {
+            events.tell(Time(5), slow(0));
+        }
+        events.tell(Time(6), slow(1));
+        events.tell(Time(5) + WINDOW, slow(0));
+        let seen = seen.lock().unwrap();
+        let left_out: Vec<u32> = seen.iter().map(|event| event.left_out).collect();
+        assert_eq!(left_out, [0, 0, 0, 0, 0, 0, 0, 0, 0, 1000 - AT_ONCE_MAX]);
+        assert!(events.ills().is_empty(), "it does not last");
+    }
+
+    #[test]
+    fn a_panic_of_whoever_is_told_is_caught() {
+        let events = Events::new(NodeId(1), Some(OnEvent::new(|_| panic!("as planned"))));
+        events.tell(Time(1), Ill::PeerLost { node: NodeId(2) });
+        assert_eq!(events.ills(), [Ill::PeerLost { node: NodeId(2) }]);
+    }
+}

@@ -1,0 +1,41 @@
+//! A node tells what becomes of its parts: by events, and by what is the matter with it now.
+
+use std::sync::{Arc, Mutex};
+
+use raftwerk::{Event, GroupId, Ill, NodeId, OnEvent};
+use raftwerk_tests::facts::until;
+use raftwerk_tests::nodes::Nodes;
+
+#[test]
+fn a_peer_that_goes_and_comes_back_is_told_of_by_all_others() {
+    let seen: Arc<Mutex<Vec<(NodeId, Event)>>> = Arc::default();
+    let sink = Arc::clone(&seen);
+    let mut nodes = Nodes::start(3, move |config| {
+        let (node, sink) = (config.node, Arc::clone(&sink));
+        config.on_event = Some(OnEvent::new(move |event| sink.lock().unwrap().push((node, event.clone()))));
+    });
+    let group = GroupId(1);
+    nodes.create(&[group]);
+    nodes.write(group, 10);
+    let gone = NodeId(3);
+    let lost = Ill::PeerLost { node: gone };
+    let others = [NodeId(1), NodeId(2)];
+    until("all to be well", || {
+        nodes.ids().iter().all(|node| nodes.engine(*node).health().is_empty()).then_some(())
+    });
+    nodes.close(gone);
+    until("the others to notice", || {
+        others.iter().all(|node| nodes.engine(*node).health() == [lost.clone()]).then_some(())
+    });
+    nodes.open(gone);
+    until("all to be well again", || {
+        nodes.ids().iter().all(|node| nodes.engine(*node).health().is_empty()).then_some(())
+    });
+    let seen = seen.lock().unwrap();
+    for node in others {
+        let of_it = seen.iter().filter(|(of, event)| *of == node && event.ill == lost);
+        let ends: Vec<bool> = of_it.map(|(_, event)| event.is_over).collect();
+        assert_eq!(ends.last(), Some(&true), "{node}: {ends:?}");
+        assert!(ends.chunks(2).all(|pair| pair == [false, true]), "{node}: {ends:?}");
+    }
+}
