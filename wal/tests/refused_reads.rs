@@ -80,18 +80,22 @@ fn look(lane: &mut Lane<OsDisk>) -> Vec<Place> {
     found
 }
 
+/// A lane with entries in it. `None`: no file system can be mounted here; it says so, and that the test is skipped.
+fn filled(mode: AppendMode) -> Option<(Mounted, Lane<OsDisk>, Vec<Place>)> {
+    let mounted = Mounted::new(MemoryFiles::new());
+    if let Err(why) = &mounted {
+        eprintln!("SKIPPED, no file system of our own can be mounted: {why}");
+    }
+    let mounted = mounted.ok()?;
+    let (mut lane, ..) = open(&mounted, mode);
+    let places = fill(&mut lane);
+    Some((mounted, lane, places))
+}
+
 #[test]
 fn a_refused_page_is_damage_and_does_not_end_the_process() {
     for mode in AppendMode::ALL {
-        let mounted = match Mounted::new(MemoryFiles::new()) {
-            Ok(mounted) => mounted,
-            Err(why) => {
-                eprintln!("SKIPPED, no file system of our own can be mounted: {why}");
-                return;
-            }
-        };
-        let (mut lane, ..) = open(&mounted, mode);
-        let places = fill(&mut lane);
+        let Some((mounted, lane, places)) = filled(mode) else { return };
         // The kernel has nothing of it in memory: a new life.
         let (first, last) = (places[3], *places.last().unwrap());
         assert!(last.segment > first.segment);
@@ -158,15 +162,7 @@ impl Fate for RefusesOne {
 #[test]
 fn opening_and_reading_bear_every_read_that_is_refused_once() {
     for mode in AppendMode::ALL {
-        let mounted = match Mounted::new(MemoryFiles::new()) {
-            Ok(mounted) => mounted,
-            Err(why) => {
-                eprintln!("SKIPPED, no file system of our own can be mounted: {why}");
-                return;
-            }
-        };
-        let (mut lane, ..) = open(&mounted, mode);
-        let places = fill(&mut lane);
+        let Some((mounted, lane, places)) = filled(mode) else { return };
         drop(lane);
         let files = mounted.files().copy();
         drop(mounted);

@@ -95,6 +95,13 @@ impl Outgoing {
         (is_open && left > 0).then(|| left.min(chunk))
     }
 
+    /// What a unit says of the file, from there on.
+    fn head(&self, group: GroupId, offset: u64) -> Head {
+        let SnapshotMeta { id, bytes: total, crc, .. } = self.meta;
+        let (term, account) = (self.term, self.account);
+        Head { kind: PIECE, crc, account, group, term, id, offset, total, ..Head::default() }
+    }
+
     /// Whatever was on its way is forgotten.
     const fn go_back_to(&mut self, offset: u64) {
         self.epoch += 1;
@@ -238,17 +245,7 @@ impl<D: Disk> Worker<D> {
             return;
         }
         transfer.deadline = self.now + RETRY;
-        let head = Head {
-            kind: PIECE,
-            crc: transfer.meta.crc,
-            account: transfer.account,
-            group,
-            term: transfer.term,
-            id: transfer.meta.id,
-            offset: transfer.acked,
-            total: transfer.meta.bytes,
-            ..Head::default()
-        };
+        let head = transfer.head(group, transfer.acked);
         if transfer.is_bare {
             let configuration = transfer.meta.configuration.clone();
             return self.send_facts(to, &head, &configuration);
@@ -301,17 +298,7 @@ impl<D: Disk> Worker<D> {
         let transfer = sendings.all.get_mut(&(group, to)).filter(|transfer| transfer.epoch == epoch);
         match (transfer, chunk.filter(|chunk| chunk.len() as u64 == bytes)) {
             (Some(transfer), Some(chunk)) => {
-                let head = Head {
-                    kind: PIECE,
-                    crc: transfer.meta.crc,
-                    account: transfer.account,
-                    group,
-                    term: transfer.term,
-                    id: transfer.meta.id,
-                    offset: transfer.sent,
-                    total: transfer.meta.bytes,
-                    ..Head::default()
-                };
+                let head = transfer.head(group, transfer.sent);
                 transfer.sent += bytes;
                 transfer.deadline = self.now + RETRY;
                 self.send_chunk(to, &head, chunk);

@@ -1,5 +1,5 @@
 //! A file system that is too small: an image of 64 MiB, mounted for as long as a test needs it. Needs root, `mkfs.ext4` and a loop
-//! device; where they are missing, mounting says why, and the test (`small_disk.rs`) says that it was skipped.
+//! device; where they are missing, mounting says why, and that the test (`small_disk.rs`) is skipped.
 
 use std::path::PathBuf;
 use std::process::Command;
@@ -13,8 +13,16 @@ pub(crate) struct Small {
 }
 
 impl Small {
-    /// Makes and mounts one, or says why that is not possible here.
-    pub(crate) fn mount() -> Result<Self, String> {
+    /// Makes and mounts one. Where that is not possible it says so, and that the test is skipped.
+    pub(crate) fn mount() -> Option<Self> {
+        let mounted = Self::try_mount();
+        if let Err(why) = &mounted {
+            eprintln!("SKIPPED, no small disk can be had: {why}");
+        }
+        mounted.ok()
+    }
+
+    fn try_mount() -> Result<Self, String> {
         let dir = tempfile::tempdir().map_err(|error| error.to_string())?;
         let (image, point) = (dir.path().join("image"), dir.path().join("point"));
         let file = std::fs::File::create(&image).map_err(|error| error.to_string())?;

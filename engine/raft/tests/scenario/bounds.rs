@@ -3,9 +3,10 @@
 
 use std::time::Duration;
 
-use raftwerk_frame::{Configuration, EntryId, GroupId, Index, LogId, Message, NodeId, Run, Time};
-use raftwerk_raft::{Config, Effects, Group, Input, Opening, PeerState, Rejected, Restored};
+use raftwerk_frame::{Configuration, EntryId, Index, Message, NodeId, Run, Time};
+use raftwerk_raft::{Config, Effects, Group, Input, PeerState, Rejected, Restored};
 
+use super::edges::config_of;
 use crate::cluster::{Cluster, ENTRY_BYTES, MS, Options, Packet, T};
 
 /// As many reads of followers as wait in a leader at the most; of its own, twice as many.
@@ -144,25 +145,7 @@ fn reads_are_taken_up_to_their_bound_and_not_beyond() {
 
 /// It leads, and the other has answered nothing since.
 fn leader_of_two() -> Group {
-    let config = Config {
-        node: NodeId(1),
-        log: LogId(100),
-        group: GroupId(1),
-        seed: 1,
-        election_timeout: Duration::from_nanos(T * MS),
-        heartbeat_interval: Duration::from_nanos(T * MS / 10),
-        first_timeout: None,
-        window_bytes: 1 << 20,
-        window_messages: 8,
-        append_bytes_max: 1 << 16,
-        uncommitted_bytes_max: 1 << 20,
-        commit_delay: Duration::ZERO,
-        opening: Opening::Core,
-        pre_vote: false,
-        retirement: Duration::from_nanos(T * MS),
-        abstention: Duration::ZERO,
-        check_quorum: true,
-    };
+    let config = Config { pre_vote: false, ..config_of(1, Duration::ZERO) };
     let restored = Restored {
         configuration: Configuration::of_voters([NodeId(1), NodeId(2)]),
         last: Index(0),

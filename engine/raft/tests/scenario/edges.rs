@@ -306,12 +306,7 @@ fn a_question_about_a_campaign_does_not_wait_for_the_disk() {
 /// Nodes that lose their leader together look for another together; one whose question was refused asks again within T.
 #[test]
 fn who_loses_an_election_for_a_leader_that_is_gone_tries_again_soon() {
-    let mut cluster = Cluster::new(Options::of(3));
-    cluster.elect(1);
-    cluster.befriend_all();
-    cluster.propose(1, 1);
-    cluster.settle();
-    cluster.run(2 * T);
+    let mut cluster = resting();
     cluster.isolate(1);
     for seed in 0..8 {
         cluster.supports(2, 1, false);
@@ -445,12 +440,7 @@ fn a_newcomer_whose_first_round_was_too_long_gets_in_by_a_later_one() {
 /// also where that one's log is too short for its vote.
 #[test]
 fn a_replica_at_rest_that_refuses_a_vote_of_a_later_term_waits_for_a_leader_again() {
-    let mut cluster = Cluster::new(Options::of(3));
-    cluster.elect(1);
-    cluster.befriend_all();
-    cluster.propose(1, 1);
-    cluster.settle();
-    cluster.run(2 * T);
+    let mut cluster = resting();
     assert_eq!(cluster.group(2).next_deadline(), Time::NEVER);
     let term = cluster.group(2).term().next();
     cluster.give(3, 2, Message::Vote { term, last: EntryId::default(), transfer: true });
@@ -546,7 +536,18 @@ fn one_that_is_told_that_it_is_a_witness_is_one() {
     assert!(group.is_witness() && !group.may_be_witness());
 }
 
-fn config_of(node: u64, commit_delay: Duration) -> Config {
+/// Three that have nothing to say.
+fn resting() -> Cluster {
+    let mut cluster = Cluster::new(Options::of(3));
+    cluster.elect(1);
+    cluster.befriend_all();
+    cluster.propose(1, 1);
+    cluster.settle();
+    cluster.run(2 * T);
+    cluster
+}
+
+pub(super) fn config_of(node: u64, commit_delay: Duration) -> Config {
     Config {
         node: NodeId(node),
         log: LogId(100 * node),

@@ -371,14 +371,22 @@ fn answers(node: &mut Node) -> Vec<(bool, u64)> {
     node.wire.3.lock().unwrap().drain(..).map(|(head, _)| (head.is_start, head.offset)).collect()
 }
 
-#[test]
-fn a_receiver_takes_chunks_in_order_and_loses_nothing_to_nonsense() {
+/// A follower that is to be sent a file, which its unit's head says everything of but where a piece begins.
+fn receiver() -> (MemoryFiles, Node, Bytes, Head) {
     let (file, id) = super::snapshots::checkpoints().remove(0);
-    let mut node = Node::open(&MemoryFiles::new(), u64::MAX);
+    let files = MemoryFiles::new();
+    let mut node = Node::open(&files, u64::MAX);
     node.create(&[1, 2, 3]);
     drop(node.wire.3.lock().unwrap().drain(..));
     let total = file.len() as u64;
     let head = Head { kind: PIECE, crc: 7, group: GROUP, term: Term(5), id, total, ..Head::default() };
+    (files, node, file, head)
+}
+
+#[test]
+fn a_receiver_takes_chunks_in_order_and_loses_nothing_to_nonsense() {
+    let (_files, mut node, file, head) = receiver();
+    let (id, total) = (head.id, head.total);
     let at = |offset: u64| Head { offset, ..head };
     let part = |from: usize, to: usize| &file[from..to];
 
@@ -423,13 +431,8 @@ fn a_receiver_takes_chunks_in_order_and_loses_nothing_to_nonsense() {
 
 #[test]
 fn another_leader_begins_the_file_anew_and_work_of_the_one_before_counts_for_nothing() {
-    let (file, id) = super::snapshots::checkpoints().remove(0);
-    let files = MemoryFiles::new();
-    let mut node = Node::open(&files, u64::MAX);
-    node.create(&[1, 2, 3]);
-    drop(node.wire.3.lock().unwrap().drain(..));
-    let total = file.len() as u64;
-    let head = Head { kind: PIECE, crc: 7, group: GROUP, term: Term(5), id, total, ..Head::default() };
+    let (files, mut node, file, head) = receiver();
+    let id = head.id;
     // The same entry, length and checksum, and other bytes; not written when the next leader begins.
     chunk(&node, 2, &head, &[9; 40]);
     node.turn(Duration::ZERO);
@@ -446,13 +449,8 @@ fn another_leader_begins_the_file_anew_and_work_of_the_one_before_counts_for_not
 
 #[test]
 fn what_is_all_here_says_so_while_it_is_verified_and_a_full_disk_leaves_no_half() {
-    let (file, id) = super::snapshots::checkpoints().remove(0);
-    let files = MemoryFiles::new();
-    let mut node = Node::open(&files, u64::MAX);
-    node.create(&[1, 2, 3]);
-    drop(node.wire.3.lock().unwrap().drain(..));
-    let total = file.len() as u64;
-    let head = Head { kind: PIECE, crc: 7, group: GROUP, term: Term(5), id, total, ..Head::default() };
+    let (files, mut node, file, head) = receiver();
+    let (id, total) = (head.id, head.total);
     leave_room(&files, 16);
     chunk(&node, 2, &head, &file[..16]);
     chunk(&node, 2, &Head { offset: 16, ..head }, &file[16..]);
@@ -480,12 +478,7 @@ fn what_is_all_here_says_so_while_it_is_verified_and_a_full_disk_leaves_no_half(
 
 #[test]
 fn an_unfinished_file_is_removed_when_nothing_is_heard_of_it_or_its_replica_goes() {
-    let (file, id) = super::snapshots::checkpoints().remove(0);
-    let files = MemoryFiles::new();
-    let mut node = Node::open(&files, u64::MAX);
-    node.create(&[1, 2, 3]);
-    let total = file.len() as u64;
-    let head = Head { kind: PIECE, crc: 7, group: GROUP, term: Term(5), id, total, ..Head::default() };
+    let (files, mut node, file, head) = receiver();
     let has_part = || files.paths().iter().any(|path| path.ends_with(".part"));
     chunk(&node, 2, &head, &file[..16]);
     node.settle();
