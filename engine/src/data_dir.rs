@@ -1,7 +1,8 @@
 //! IMPURE: a node's directory: whose it is, and the log in it.
 //!
 //! ```text
-//! node       one line: "raftwerk 1 node <id> cluster <name>"
+//! node       one line: "raftwerk 1 node <id> cluster <name> crc <crc32 of what is before it>"
+//! node.2     the same once more
 //! log/       see raftwerk-wal
 //! ```
 
@@ -23,7 +24,7 @@ pub(crate) fn open(config: &Config) -> Result<Directory<OsFiles>, OpenError> {
         let path = path.to_owned();
         move |source| OpenError::Directory { path, source }
     };
-    fs::create_dir_all(&log).map_err(at(&log))?;
+    make(&log).map_err(at(&log))?;
     let wanted = config.append_mode;
     let files = || OsFiles::new(&log, wanted).map_err(at(&log));
     let lanes = config.lanes.unwrap_or(config.workers) as u16;
@@ -38,7 +39,7 @@ pub(crate) fn open(config: &Config) -> Result<Directory<OsFiles>, OpenError> {
     };
     check_open_files(config, directory.lanes());
     // With the lock held, so that nobody else is looking.
-    check_owner(config).map_err(|error| match error {
+    check_owner(&config.data_dir, config.node, config.identity.cluster()).map_err(|error| match error {
         Owner::Other(found) => {
             OpenError::WrongNode { path: config.data_dir.clone(), found, wanted: config.node }
         }
@@ -56,6 +57,19 @@ pub(crate) fn open(config: &Config) -> Result<Directory<OsFiles>, OpenError> {
         );
     }
     Ok(directory)
+}
+
+/// Makes a directory, and those above it that are missing, so that a power cut takes none of their names away. The last two are made
+/// sure of each time: whoever made them may not have come so far.
+fn make(log: &Path) -> io::Result<()> {
+    let missing =
+        log.ancestors().take_while(|above| !above.as_os_str().is_empty() && !above.exists()).count();
+    fs::create_dir_all(log)?;
+    for made in log.ancestors().take(missing.max(2)) {
+        let above = made.parent().filter(|above| !above.as_os_str().is_empty());
+        File::open(above.unwrap_or(Path::new(".")))?.sync_all()?;
+    }
+    Ok(())
 }
 
 /// Descriptors that a lane takes with the default limits, about: a way to read each of 16 segments in use, two ways into the current
@@ -87,20 +101,70 @@ impl From<io::Error> for Owner {
     }
 }
 
-fn check_owner(config: &Config) -> Result<(), Owner> {
-    let path = config.data_dir.join("node");
-    let line = format!("raftwerk 1 node {} cluster {}\n", config.node.0, config.identity.cluster());
-    match fs::read_to_string(&path) {
-        Ok(found) if found == line => Ok(()),
-        Ok(found) => match found.split(' ').nth(3).and_then(|id| id.parse().ok()) {
-            Some(other) if other != config.node.0 => Err(Owner::Other(NodeId(other))),
+/// The two files that say whose directory it is: one of them is enough.
+const OWNER_FILES: [&str; 2] = ["node", "node.2"];
+
+/// What one of them says.
+enum Said {
+    Nothing,
+    Ours,
+    Other(NodeId),
+    Damaged(io::Error),
+}
+
+/// Whose directory it is. One that nobody has yet is this node's from now on; a copy that is damaged or gone is written anew from the
+/// other, and where that is not possible, on a full disk, the next opening does it.
+fn check_owner(directory: &Path, node: NodeId, cluster: &str) -> Result<(), Owner> {
+    let line = owner_line(node, cluster);
+    let said = OWNER_FILES.map(|name| what_it_says(&directory.join(name), node, &line));
+    let other = said.iter().find_map(|said| if let Said::Other(node) = said { Some(*node) } else { None });
+    if let Some(other) = other {
+        return Err(Owner::Other(other));
+    }
+    let is_new = said.iter().all(|said| matches!(said, Said::Nothing));
+    let is_ours = said.iter().any(|said| matches!(said, Said::Ours));
+    for (name, said) in OWNER_FILES.iter().zip(said) {
+        match said {
+            Said::Ours => {}
+            Said::Damaged(error) if !is_ours => return Err(error.into()),
+            _ if is_new => write_owner(&directory.join(name), &line)?,
             _ => {
-                let what = format!("expected {line:?}, found {found:?}");
-                Err(Owner::Io(io::Error::new(io::ErrorKind::InvalidData, what)))
+                let mended = write_owner(&directory.join(name), &line);
+                tracing::warn!(node = node.0, file = name, error = ?mended.err(), "written anew from its other copy");
             }
-        },
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(write_owner(&path, &line)?),
-        Err(error) => Err(error.into()),
+        }
+    }
+    Ok(())
+}
+
+fn owner_line(node: NodeId, cluster: &str) -> String {
+    let said = format!("raftwerk 1 node {} cluster {cluster}", node.0);
+    format!("{said} crc {:08x}\n", crc32fast::hash(said.as_bytes()))
+}
+
+/// Directories of earlier versions have one file, without a checksum.
+fn what_it_says(path: &Path, node: NodeId, line: &str) -> Said {
+    let found = match fs::read(path) {
+        Ok(found) => String::from_utf8_lossy(&found).into_owned(),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Said::Nothing,
+        Err(error) => return Said::Damaged(error),
+    };
+    let before = |line: &str| line.rsplit_once(" crc ").map(|(said, _)| format!("{said}\n"));
+    if found == line || Some(&found) == before(line).as_ref() {
+        return Said::Ours;
+    }
+    let is_whole = || {
+        let said = found.strip_suffix('\n')?;
+        let Some((said, crc)) = said.rsplit_once(" crc ") else { return Some(said.contains(" cluster ")) };
+        Some(format!("{:08x}", crc32fast::hash(said.as_bytes())) == crc)
+    };
+    let named = found.split(' ').nth(3).and_then(|id| id.parse().ok()).map(NodeId);
+    match named.filter(|named| *named != node && is_whole() == Some(true)) {
+        Some(other) => Said::Other(other),
+        None => {
+            let what = format!("expected {line:?}, found {found:?}");
+            Said::Damaged(io::Error::new(io::ErrorKind::InvalidData, what))
+        }
     }
 }
 
@@ -111,4 +175,65 @@ fn write_owner(path: &Path, line: &str) -> io::Result<()> {
     file.sync_all()?;
     fs::rename(&fresh, path)?;
     File::open(path.parent().unwrap_or(Path::new(".")))?.sync_all()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NODE: NodeId = NodeId(23);
+
+    fn check(directory: &Path) -> Result<(), String> {
+        check_owner(directory, NODE, "cluster").map_err(|owner| match owner {
+            Owner::Other(node) => format!("of {node}"),
+            Owner::Io(error) => error.kind().to_string(),
+        })
+    }
+
+    #[test]
+    fn no_bit_and_no_file_of_what_says_whose_directory_it_is_keeps_a_node_from_opening() {
+        let directory = tempfile::tempdir().unwrap();
+        let directory = directory.path();
+        assert_eq!(check(directory), Ok(()));
+        let whole = fs::read(directory.join("node")).unwrap();
+        let copies = || OWNER_FILES.map(|name| fs::read(directory.join(name)).unwrap());
+        assert_eq!(copies(), [whole.clone(), whole.clone()]);
+        for name in OWNER_FILES {
+            for bit in 0..whole.len() * 8 {
+                let mut flipped = whole.clone();
+                flipped[bit / 8] ^= 1 << (bit % 8);
+                fs::write(directory.join(name), flipped).unwrap();
+                assert_eq!((check(directory), copies()), (Ok(()), [whole.clone(), whole.clone()]), "{bit}");
+            }
+            for length in 0..whole.len() {
+                fs::write(directory.join(name), &whole[..length]).unwrap();
+                assert_eq!(
+                    (check(directory), copies()),
+                    (Ok(()), [whole.clone(), whole.clone()]),
+                    "{length}"
+                );
+            }
+            fs::remove_file(directory.join(name)).unwrap();
+            assert_eq!((check(directory), copies()), (Ok(()), [whole.clone(), whole.clone()]));
+        }
+        for name in OWNER_FILES {
+            fs::write(directory.join(name), b"neither").unwrap();
+        }
+        assert_eq!(check(directory), Err("invalid data".to_owned()));
+    }
+
+    #[test]
+    fn directory_of_another_node_is_refused_and_one_of_an_earlier_version_is_not() {
+        let directory = tempfile::tempdir().unwrap();
+        let directory = directory.path();
+        check_owner(directory, NodeId(5), "cluster").map_err(|_| ()).unwrap();
+        assert_eq!(check(directory), Err("of n5".to_owned()));
+        fs::remove_file(directory.join("node.2")).unwrap();
+        fs::write(directory.join("node"), "raftwerk 1 node 5 cluster cluster\n").unwrap();
+        assert_eq!(check(directory), Err("of n5".to_owned()));
+        fs::write(directory.join("node"), "raftwerk 1 node 23 cluster cluster\n").unwrap();
+        assert_eq!(check(directory), Ok(()));
+        fs::remove_file(directory.join("node")).unwrap();
+        assert_eq!(check(directory), Ok(()), "the copy is enough");
+    }
 }

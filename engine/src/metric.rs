@@ -23,6 +23,9 @@ macro_rules! counters {
             pub unread_units: u64,
             /// Units of peers that were dropped since a worker's inbox was full: peers send faster than this node works.
             pub overflowed_units: u64,
+            /// Bytes of requests, and of units of peers, that wait for workers to take them in: memory beside
+            /// [`Config::memory_bytes`](crate::Config), which says what bounds it.
+            pub waiting_bytes: u64,
             /// Whether a worker's log has failed; its groups take no more writes until the engine is opened again.
             pub is_poisoned: bool,
             /// Lanes whose worker has died of a panic; their groups answer `Closed` until the engine is opened again.
@@ -36,6 +39,7 @@ macro_rules! counters {
                 self.refused_units += other.refused_units;
                 self.unread_units += other.unread_units;
                 self.overflowed_units += other.overflowed_units;
+                self.waiting_bytes += other.waiting_bytes;
                 self.is_poisoned |= other.is_poisoned;
                 self.dead_lanes += other.dead_lanes;
             }
@@ -58,6 +62,7 @@ macro_rules! counters {
                     refused_units: 0,
                     unread_units: 0,
                     overflowed_units: 0,
+                    waiting_bytes: 0,
                     is_poisoned: self.is_poisoned.load(Relaxed),
                     dead_lanes: u64::from(self.is_dead.load(Relaxed)),
                 }
