@@ -207,6 +207,9 @@ pub struct ClusterOptions {
     /// Worker threads per node.
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..=256))]
     pub workers: u64,
+    /// Lanes of each node's log; as many as workers if not given.
+    #[arg(long, value_parser = clap::value_parser!(u64).range(1..=256))]
+    pub lanes: Option<u64>,
     /// Print one JSON object as the last line.
     #[arg(long)]
     pub json: bool,
@@ -332,7 +335,7 @@ mod tests {
     #[test]
     fn everything_can_be_said() {
         let all = "--nodes 5 --groups 100 --payload 128 --rate 50000 --seconds 4 --data-dir /x --state-machine hash \
-             --sync off --reads 20 --workload zipfian --kill-leader-after 1500ms --processes --json --seed 9 --workers 2 \
+             --sync off --reads 20 --workload zipfian --kill-leader-after 1500ms --processes --json --seed 9 --workers 2 --lanes 4 \
              --keys 50 --consistency bounded:50ms --replica any";
         let options = cluster(all).unwrap();
         assert_eq!(options.check(), Ok(()));

@@ -24,6 +24,7 @@ pub struct ClusterReport {
     pub keys: u32,
     pub reads_percent: u32,
     pub workers: usize,
+    pub lanes: usize,
     pub processes: bool,
     pub sync: bool,
     pub append_mode: String,
@@ -42,6 +43,8 @@ pub struct ClusterReport {
     pub cpu_us_per_write: Option<f64>,
     pub cpu_us_per_operation: Option<f64>,
     pub client_cpu_us_per_operation: Option<f64>,
+    pub checkpoints: u64,
+    pub segments_recycled: u64,
     pub syncs: u64,
     pub bytes_per_sync: Option<f64>,
     pub raw_sync_us: BeforeAfter,
@@ -159,6 +162,10 @@ impl ClusterReport {
                 ),
             );
         }
+        if self.checkpoints > 0 || self.segments_recycled > 0 {
+            let (made, recycled) = (self.checkpoints, self.segments_recycled);
+            row("checkpoints / recycled segments", format!("{made} / {recycled}"));
+        }
         let raw = self.raw_sync_us;
         row("raw 4 KiB sync before / after", format!("{} / {}", time(raw.before), time(raw.after)));
         row("memory", format!("{} MiB", self.resident_bytes >> 20));
@@ -261,6 +268,7 @@ pub(crate) mod tests {
             keys: 100_000,
             reads_percent: 0,
             workers: 1,
+            lanes: 1,
             processes: false,
             sync: true,
             append_mode: "direct".into(),
@@ -279,6 +287,8 @@ pub(crate) mod tests {
             cpu_us_per_write: Some(3.25),
             cpu_us_per_operation: Some(3.25),
             client_cpu_us_per_operation: Some(0.25),
+            checkpoints: 7,
+            segments_recycled: 5,
             syncs: 9,
             bytes_per_sync: Some(8192.0),
             raw_sync_us: BeforeAfter { before: 55.0, after: 4000.0 },
@@ -309,7 +319,14 @@ pub(crate) mod tests {
         for name in ["p50", "p90", "p99", "p999", "p9999", "max"] {
             assert!(value["latency_us"][name].is_number(), "{name}");
         }
-        for name in ["cpu_us_per_write", "syncs", "bytes_per_sync", "lost_acknowledged", "resident_bytes"] {
+        for name in [
+            "cpu_us_per_write",
+            "syncs",
+            "bytes_per_sync",
+            "lost_acknowledged",
+            "resident_bytes",
+            "checkpoints",
+        ] {
             assert!(value[name].is_number(), "{name}");
         }
         assert!(value["raw_sync_us"]["before"].is_number() && value["raw_sync_us"]["after"].is_number());

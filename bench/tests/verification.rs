@@ -31,6 +31,7 @@ fn start(folder: &Path, is_hash: bool) -> Vec<LocalNode> {
         is_hash,
         sync: true,
         workers: 1,
+        lanes: None,
         seed: node,
         in_flight_max: 64,
     };

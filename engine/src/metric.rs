@@ -91,6 +91,8 @@ counters! {
     bytes_synced,
     /// Bytes of the log's files in use.
     log_bytes,
+    /// Segments of the log that were made of files that had been segments before.
+    segments_recycled,
     /// Bytes of memory in the log's batch buffers, in use or kept for use.
     buffer_bytes,
     /// Bytes of memory that the log's index takes, about: see [`EngineStats::index_bytes_per_entry`].
@@ -258,6 +260,7 @@ impl WorkerMetrics {
         self.probes.store(lane.probes, Relaxed);
         self.bytes_synced.store(lane.bytes_synced, Relaxed);
         self.log_bytes.store(log_bytes, Relaxed);
+        self.segments_recycled.store(lane.recycled, Relaxed);
         self.buffer_bytes.store(lane.buffer_bytes, Relaxed);
         self.index_bytes.store(lane.index_bytes, Relaxed);
         self.index_entries.store(lane.index_entries, Relaxed);

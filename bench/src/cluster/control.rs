@@ -34,6 +34,8 @@ pub struct NodeSettings {
     pub sync: bool,
     /// Worker threads.
     pub workers: usize,
+    /// Lanes of its log; as many as workers if `None`.
+    pub lanes: Option<usize>,
     /// For its election timers.
     pub seed: u64,
     /// The most operations a client may have under way.
@@ -48,7 +50,7 @@ impl NodeSettings {
     pub fn open(&self) -> Result<Engine, String> {
         let identity = Identity::load(&self.identity_dir).map_err(|error| error.to_string())?;
         let mut config = Config::new(NodeId(self.node), &self.data_dir, identity);
-        config.workers = self.workers;
+        (config.workers, config.lanes) = (self.workers, self.lanes);
         config.sync = self.sync;
         config.seed = self.seed;
         Engine::open(config, Machines { is_hash: self.is_hash })
@@ -78,6 +80,10 @@ pub struct NodeUsage {
     pub syncs: u64,
     /// Their bytes, padding included.
     pub bytes_synced: u64,
+    /// Checkpoints written.
+    pub checkpoints: u64,
+    /// Segments made of files that had been segments before.
+    pub segments_recycled: u64,
     /// How the log is written.
     pub append_mode: String,
     /// CPU time of the node's own process; 0 if it has none.
@@ -97,6 +103,8 @@ impl NodeUsage {
             supports_ended: stats.supports_ended,
             syncs: stats.syncs,
             bytes_synced: stats.bytes_synced,
+            checkpoints: stats.checkpoints,
+            segments_recycled: stats.segments_recycled,
             append_mode,
             cpu_nanos: 0,
             resident_bytes: 0,
@@ -110,6 +118,8 @@ impl NodeUsage {
         self.supports_ended += earlier.supports_ended;
         self.syncs += earlier.syncs;
         self.bytes_synced += earlier.bytes_synced;
+        self.checkpoints += earlier.checkpoints;
+        self.segments_recycled += earlier.segments_recycled;
         self.cpu_nanos += earlier.cpu_nanos;
         self
     }
