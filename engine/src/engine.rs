@@ -247,6 +247,8 @@ impl Engine {
     #[must_use]
     pub fn health(&self) -> Vec<Ill> {
         let mut ills = self.shared.dispatch.events().ills();
+        // One that was made a stranger is missed by nobody.
+        ills.retain(|ill| !matches!(ill, Ill::PeerLost { node } if self.peer_error(*node).is_none()));
         for note in self.shared.dispatch.peers().list() {
             let lost = Ill::PeerLost { node: note.node };
             if self.peer_error(note.node).is_some() && !ills.contains(&lost) {

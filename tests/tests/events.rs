@@ -27,15 +27,22 @@ fn a_peer_that_goes_and_comes_back_is_told_of_by_all_others() {
     until("the others to notice", || {
         others.iter().all(|node| nodes.engine(*node).health() == [lost.clone()]).then_some(())
     });
+    nodes.engine(NodeId(1)).remove_peer(gone);
+    assert_eq!(nodes.engine(NodeId(1)).health(), [], "nobody misses a stranger");
     nodes.open(gone);
-    until("all to be well again", || {
-        nodes.ids().iter().all(|node| nodes.engine(*node).health().is_empty()).then_some(())
-    });
-    let seen = seen.lock().unwrap();
-    for node in others {
+    nodes.engine(NodeId(1)).set_address(gone, nodes.engine(gone).local_addr());
+    let told = |node: NodeId| -> Vec<bool> {
+        let seen = seen.lock().unwrap();
         let of_it = seen.iter().filter(|(of, event)| *of == node && event.ill == lost);
-        let ends: Vec<bool> = of_it.map(|(_, event)| event.is_over).collect();
-        assert_eq!(ends.last(), Some(&true), "{node}: {ends:?}");
+        of_it.map(|(_, event)| event.is_over).collect()
+    };
+    until("all to be well again, and told of it", || {
+        let is_well = |node: &NodeId| nodes.engine(*node).health().is_empty();
+        let is_told = others.iter().all(|node| told(*node).last() == Some(&true));
+        (is_told && nodes.ids().iter().all(is_well)).then_some(())
+    });
+    for node in others {
+        let ends = told(node);
         assert!(ends.chunks(2).all(|pair| pair == [false, true]), "{node}: {ends:?}");
     }
 }

@@ -11,6 +11,9 @@ use rustc_hash::FxHashMap;
 use super::Worker;
 use crate::events::{Ill, SLOW_SYNC};
 
+/// A list of so many is kept for its memory.
+const FEW: usize = 64;
+
 /// What was told, and what may have to be.
 #[derive(Debug, Default)]
 pub(super) struct States {
@@ -26,6 +29,9 @@ pub(super) struct States {
 impl States {
     pub(super) fn forget(&mut self, group: GroupId) {
         self.leaderless.remove(&group);
+        if self.leaderless.is_empty() && self.leaderless.capacity() > FEW {
+            self.leaderless = FxHashMap::default(); // all began together, once
+        }
     }
 
     pub(super) fn next_deadline(&self) -> Time {
@@ -73,8 +79,7 @@ impl<D: Disk> Worker<D> {
     pub(super) fn note_leader(&mut self, slot: GroupSlot) {
         let Some(replica) = self.replicas[slot.0 as usize].as_ref() else { return };
         if replica.core.leader().is_some() {
-            self.states.leaderless.remove(&replica.id);
-            return;
+            return self.states.forget(replica.id);
         }
         if self.states.leaderless.is_empty() && !self.states.lacks_leaders {
             self.states.look_at = self.now + self.settings.election_timeout;
@@ -86,21 +91,18 @@ impl<D: Disk> Worker<D> {
     fn look_for_leaders(&mut self) {
         let (now, patience) = (self.now, self.settings.election_timeout);
         self.states.look_at = now + patience;
-        let (mut groups, mut one) = (0, None);
-        for (group, since) in &self.states.leaderless {
-            // One that joins waits for whoever lets it in.
-            let takes_part = self.replica(*group).is_some_and(|replica| {
+        let mut leaderless = std::mem::take(&mut self.states.leaderless);
+        // One that joins waits for whoever lets it in, and is heard of again when it has had a leader.
+        leaderless.retain(|group, _| {
+            self.replica(*group).is_some_and(|replica| {
                 let (core, me) = (&replica.core, self.settings.node);
                 core.configuration().contains(me) && !core.is_removed()
-            });
-            if takes_part && *since + patience <= now {
-                groups += 1;
-                one = one.min(Some(*group)).or(Some(*group));
-            }
-        }
-        let lane = self.settings.worker;
-        self.states.lacks_leaders = groups > 0;
-        let ill = Ill::NoLeader { lane, groups, group: one.unwrap_or_default() };
-        self.tell_whether(groups > 0, ill);
+            })
+        });
+        let long = leaderless.iter().filter(|(_, since)| **since + patience <= now);
+        let (groups, first) = (long.clone().count() as u64, long.map(|(group, _)| *group).min());
+        (self.states.leaderless, self.states.lacks_leaders) = (leaderless, groups > 0);
+        let (lane, group) = (self.settings.worker, first.unwrap_or_default());
+        self.tell_whether(groups > 0, Ill::NoLeader { lane, groups, group });
     }
 }
