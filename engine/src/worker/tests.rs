@@ -353,11 +353,16 @@ impl Node {
 
     /// The leader of `term`, node 2, brings entries with payloads of so many bytes.
     fn hear_append(&self, term: u64, prev: EntryId, count: u64, bytes: usize, commit: u64) {
-        let mut frames = vec![0; (bytes + 64) * count as usize + 64];
+        self.hear_entries(term, prev, &vec![vec![7; bytes]; count as usize], commit);
+    }
+
+    /// … or with these.
+    fn hear_entries(&self, term: u64, prev: EntryId, payloads: &[Vec<u8>], commit: u64) {
+        let mut frames = vec![0; payloads.iter().map(|payload| payload.len() + 64).sum::<usize>() + 64];
         let first = EntryId::new(Term(term), prev.index.next());
         let mut writer = FrameWriter::new(&mut frames, GROUP, first).unwrap();
-        for _ in 0..count {
-            assert!(writer.push(EntryKind::Payload, &vec![7; bytes]));
+        for payload in payloads {
+            assert!(writer.push(EntryKind::Payload, payload));
         }
         let length = writer.finish().map_or(0, |header| header.frame_bytes());
         frames.truncate(length);

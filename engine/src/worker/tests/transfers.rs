@@ -495,3 +495,18 @@ fn an_unfinished_file_is_removed_when_nothing_is_heard_of_it_or_its_replica_goes
     assert_eq!(gone.try_recv(), Ok(true));
     assert!(!files.paths().iter().any(|path| path.contains("/snapshots/")), "{:?}", files.paths());
 }
+
+/// A replica without a state is given one by its leader, and has a say again.
+#[test]
+fn a_leaders_snapshot_ends_a_quarantine() {
+    let (_files, mut node, file, head) = receiver();
+    node.hear_entries(5, EntryId::default(), &[b"panic".to_vec()], 1);
+    node.settle();
+    assert!(matches!(node.ills()[..], [Ill::Quarantined { group: GROUP, .. }]), "{:?}", node.ills());
+    assert!(node.status().unwrap().quarantine.is_some());
+    assert!(head.id.index > Index(1));
+    chunk(&node, 2, &head, &file);
+    node.settle();
+    let status = node.status().unwrap();
+    assert_eq!((status.applied, status.quarantine, node.ills()), (head.id.index, None, vec![]));
+}
