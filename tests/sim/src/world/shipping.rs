@@ -16,6 +16,8 @@ use crate::watch::{Checked, Violation};
 
 /// So many images may be sent before one is installed: some of it is lost on the way, or waited for in vain.
 const IMAGES: u64 = 6;
+/// Of a network where so many of a million messages are lost, doubled or overtaken, twice as many.
+const POOR_PPM: u64 = 100_000;
 /// And so many chunks, of images that are hardly more than a few.
 const CHUNKS: u64 = 64;
 /// The head of a snapshot's unit: its bytes, and what kinds of it there are.
@@ -67,7 +69,11 @@ impl World<'_> {
         shipped.image = shipped.image.max(image);
         shipped.bytes += (unit.len() - UNIT_HEADER_BYTES - HEAD_BYTES) as u64;
         let chunk = self.plan.settings.limits.chunk_bytes;
-        if shipped.bytes > IMAGES * shipped.image + CHUNKS * chunk {
+        // Whatever is lost, doubled or overtaken has a window sent again.
+        let net = &self.plan.net;
+        let poor = u64::from(net.drop_ppm + net.duplicate_ppm + net.reorder_ppm);
+        let images = IMAGES + IMAGES * poor / POOR_PPM;
+        if shipped.bytes > images * shipped.image + CHUNKS * chunk {
             let (bytes, image) = (shipped.bytes, shipped.image);
             let what = format!(
                 "n{} has sent n{} {bytes} bytes of images of {image}, and none is installed: {}",
