@@ -142,6 +142,7 @@ fn a_learner_that_was_out_of_reach_while_its_group_went_to_rest_is_caught_up_whe
     cluster.finish(2);
     cluster.input(1, Input::Reachable { node: NodeId(4) });
     cluster.finish(1);
+    assert!(!cluster.group(1).is_resting(), "before anybody asks");
     cluster.heal();
     cluster.run(3 * T);
     assert_eq!(cluster.group(4).commit(), cluster.group(1).last().index);
@@ -356,6 +357,14 @@ fn a_follower_that_lacks_the_configuration_in_force_is_not_counted_as_bound() {
     cluster.deliver_where(|packet| packet.from == 1 && packet.is_heartbeat());
     cluster.deliver_where(|packet| packet.to == 1);
     assert_eq!(lease(&cluster, 1), None, "they answered without it");
+    // They answer once more without it, and that comes after they have said that they have it.
+    cluster.read(1, 2);
+    cluster.deliver_where(|packet| packet.from == 1 && packet.is_heartbeat());
+    let is_early = |packet: &Packet| packet.is_heartbeat();
+    cluster.deliver_where(|packet| packet.from == 1);
+    cluster.deliver_where(|packet| packet.to == 1 && !is_early(packet));
+    cluster.deliver_where(|packet| packet.to == 1);
+    assert_eq!(lease(&cluster, 1), None, "that was said before");
     // Now they have it; the support of their nodes is told again to them, too.
     cluster.deliver_where(|packet| packet.from == 1);
     for node in [2, 3] {

@@ -141,6 +141,7 @@ fn a_new_leader_shows_a_witness_earlier_entries_when_its_own_is_durable() {
     assert_eq!(cluster.group(1).role(), Role::Leader);
     cluster.deliver_where(|packet| packet.from == 2 && packet.to == 1);
     assert_eq!(cluster.progress(1, 2).matched, Index(3));
+    cluster.deliver_where(|packet| packet.from == 3 && packet.to == 1);
     assert_eq!(entries_to(&cluster, 3), 0, "it has not made its own entry durable");
     cluster.sync(1);
     cluster.settle();
