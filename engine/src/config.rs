@@ -35,7 +35,7 @@ pub struct Config {
     pub workers: usize,
     /// Lanes of a log that is made: parts with syncs of their own, one to each thread at the least. 1 to 256. A directory keeps the
     /// number that it was made with, and so does every group its lane. Default: as many as `workers`. More of them leave room for
-    /// more workers later.
+    /// more workers later, and cost: lanes that share a thread sync apart (eight on one thread, half the writes).
     pub lanes: Option<usize>,
     /// Memory of the node for the log's batch buffers, its index, and what readers of the log hold: one budget, in equal parts for
     /// the lanes. Not counted: state machines, and for each lane requests that it has not taken in (`inbox_max`; as many bytes as the lane has
