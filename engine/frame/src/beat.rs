@@ -1,4 +1,4 @@
-//! What a worker says to the worker of the same number on another node, once per interval, for all of its groups: that it lives,
+//! What a worker says to one of another node that it shares groups with, once per interval, for all of these: that it lives,
 //! and how long it supports that one. The only heartbeat of groups that have nothing to say.
 //!
 //! ```text
