@@ -112,26 +112,41 @@ enum Said {
     Damaged(io::Error),
 }
 
+impl Said {
+    /// What is wrong with it, taken out.
+    fn damage(&mut self) -> Option<io::Error> {
+        match std::mem::replace(self, Self::Nothing) {
+            Self::Damaged(error) => Some(error),
+            other => {
+                *self = other;
+                None
+            }
+        }
+    }
+}
+
 /// Whose directory it is. One that nobody has yet is this node's from now on; a copy that is damaged or gone is written anew from the
 /// other, and where that is not possible, on a full disk, the next opening does it.
 fn check_owner(directory: &Path, node: NodeId, cluster: &str) -> Result<(), Owner> {
     let line = owner_line(node, cluster);
-    let said = OWNER_FILES.map(|name| what_it_says(&directory.join(name), node, &line));
+    let mut said = OWNER_FILES.map(|name| what_it_says(&directory.join(name), node, &line));
     let other = said.iter().find_map(|said| if let Said::Other(node) = said { Some(*node) } else { None });
     if let Some(other) = other {
         return Err(Owner::Other(other));
     }
     let is_new = said.iter().all(|said| matches!(said, Said::Nothing));
     let is_ours = said.iter().any(|said| matches!(said, Said::Ours));
-    for (name, said) in OWNER_FILES.iter().zip(said) {
-        match said {
-            Said::Ours => {}
-            Said::Damaged(error) if !is_ours => return Err(error.into()),
-            _ if is_new => write_owner(&directory.join(name), &line)?,
-            _ => {
-                let mended = write_owner(&directory.join(name), &line);
-                tracing::warn!(node = node.0, file = name, error = ?mended.err(), "written anew from its other copy");
-            }
+    // Nothing says that it is ours: what is gone must not be written as if it had said so.
+    if let Some(error) = said.iter_mut().filter(|_| !is_ours).find_map(Said::damage) {
+        return Err(error.into());
+    }
+    let lacking = OWNER_FILES.iter().zip(said).filter(|(_, said)| !matches!(said, Said::Ours));
+    for (name, _) in lacking {
+        let written = write_owner(&directory.join(name), &line);
+        if is_new {
+            written?;
+        } else {
+            tracing::warn!(node = node.0, file = name, error = ?written.err(), "written anew from its other copy");
         }
     }
     Ok(())
@@ -220,6 +235,13 @@ mod tests {
             fs::write(directory.join(name), b"neither").unwrap();
         }
         assert_eq!(check(directory), Err("invalid data".to_owned()));
+        // What is gone is not written anew where nothing says whose it was.
+        for gone in OWNER_FILES {
+            OWNER_FILES.iter().for_each(|name| fs::write(directory.join(name), b"neither").unwrap());
+            fs::remove_file(directory.join(gone)).unwrap();
+            assert_eq!(check(directory), Err("invalid data".to_owned()), "without {gone}");
+            assert!(!directory.join(gone).exists());
+        }
     }
 
     #[test]

@@ -2,8 +2,6 @@
 //!
 //! What is not here: what is noticed where it happens and has no end, or ends with the node (damage, a log that has failed).
 
-use std::time::Duration;
-
 use raftwerk_frame::{GroupId, Time};
 use raftwerk_wal::{Disk, GroupSlot};
 use rustc_hash::FxHashMap;
@@ -69,7 +67,7 @@ impl<D: Disk> Worker<D> {
 
     /// A batch has become durable.
     pub(super) fn note_sync(&self, since: Time) {
-        let took = Duration::from_nanos(self.now.since(since).as_nanos() as u64);
+        let took = self.now.since(since);
         if took > SLOW_SYNC {
             self.report(Ill::SlowSync { lane: self.settings.worker, took });
         }
