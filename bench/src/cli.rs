@@ -201,6 +201,15 @@ pub struct ClusterOptions {
     /// Kill the node that leads most groups so long into the measured time, then start it again.
     #[arg(long, value_name = "TIME", value_parser = duration)]
     pub kill_leader_after: Option<Duration>,
+    /// The same with the node that leads fewest groups: how a replica catches up while writes go on.
+    #[arg(long, value_name = "TIME", value_parser = duration, conflicts_with = "kill_leader_after")]
+    pub kill_follower_after: Option<Duration>,
+    /// How long a killed node stays down.
+    #[arg(long, value_name = "TIME", value_parser = duration, default_value = "1s")]
+    pub down: Duration,
+    /// Log of a group in MiB after which the engine writes a checkpoint of it; 0: none is written.
+    #[arg(long, value_name = "MIB", default_value_t = 64, value_parser = clap::value_parser!(u64).range(0..=1 << 20))]
+    pub checkpoint_mib: u64,
     /// Run each node as a process of its own.
     #[arg(long)]
     pub processes: bool,
@@ -216,6 +225,15 @@ pub struct ClusterOptions {
     /// Seeds workload and election timers.
     #[arg(long, default_value_t = 1)]
     pub seed: u64,
+}
+
+/// Which node is killed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Victim {
+    /// The one that leads most groups.
+    LeadsMost,
+    /// The one that leads fewest.
+    LeadsFewest,
 }
 
 /// Why options make no run.
@@ -244,10 +262,10 @@ pub enum OptionsError {
     #[error("--reads does not go with --workload {0}, which has its own share of reads")]
     Reads(&'static str),
     /// Nobody would be left to lead.
-    #[error("--kill-leader-after needs at least 3 nodes")]
+    #[error("to kill a node takes at least 3 nodes")]
     KillNodes,
     /// It would come too late.
-    #[error("--kill-leader-after must be within the measured {0} seconds")]
+    #[error("a node is killed, and is back, within the measured {0} seconds, or not at all")]
     KillTime(f64),
 }
 
@@ -274,11 +292,20 @@ impl ClusterOptions {
         if self.reads > 0 && self.workload.reads_percent().is_some() {
             return Err(OptionsError::Reads(self.workload.name()));
         }
-        match self.kill_leader_after {
+        match self.strike() {
             Some(_) if self.nodes < 3 => Err(OptionsError::KillNodes),
-            Some(after) if after.as_secs_f64() >= self.seconds => Err(OptionsError::KillTime(self.seconds)),
+            Some((_, after)) if after.as_secs_f64() >= self.seconds => {
+                Err(OptionsError::KillTime(self.seconds))
+            }
             _ => Ok(()),
         }
+    }
+
+    /// The node that is to be killed, if any, and how long into the measured time.
+    #[must_use]
+    pub fn strike(&self) -> Option<(Victim, Duration)> {
+        let leader = self.kill_leader_after.map(|after| (Victim::LeadsMost, after));
+        leader.or(self.kill_follower_after.map(|after| (Victim::LeadsFewest, after)))
     }
 
     /// How operations are started.
@@ -341,6 +368,11 @@ mod tests {
         assert_eq!(options.check(), Ok(()));
         assert_eq!(options.kill_leader_after, Some(Duration::from_millis(1500)));
         assert!(matches!(options.load(), Load::Open { per_second: 50000.0, .. }));
+        assert_eq!(options.strike(), Some((Victim::LeadsMost, Duration::from_millis(1500))));
+        let options = cluster("--kill-follower-after 2s --down 4s --checkpoint-mib 0").unwrap();
+        assert_eq!(options.strike(), Some((Victim::LeadsFewest, Duration::from_secs(2))));
+        assert_eq!((options.down, options.checkpoint_mib), (Duration::from_secs(4), 0));
+        assert!(cluster("--kill-follower-after 2s --kill-leader-after 2s").is_err());
         assert_eq!(options.consistency, Consistency::BoundedStaleness(Duration::from_millis(50)));
         assert_eq!(options.replica, Replica::Any);
     }

@@ -44,6 +44,8 @@ pub struct ClusterReport {
     pub cpu_us_per_operation: Option<f64>,
     pub client_cpu_us_per_operation: Option<f64>,
     pub checkpoints: u64,
+    pub installs: u64,
+    pub snapshot_bytes: u64,
     pub segments_recycled: u64,
     pub syncs: u64,
     pub bytes_per_sync: Option<f64>,
@@ -165,6 +167,10 @@ impl ClusterReport {
         if self.checkpoints > 0 || self.segments_recycled > 0 {
             let (made, recycled) = (self.checkpoints, self.segments_recycled);
             row("checkpoints / recycled segments", format!("{made} / {recycled}"));
+        }
+        if self.installs > 0 {
+            let value = format!("{} of {} MiB in all", self.installs, self.snapshot_bytes >> 20);
+            row("snapshots installed", value);
         }
         let raw = self.raw_sync_us;
         row("raw 4 KiB sync before / after", format!("{} / {}", time(raw.before), time(raw.after)));
@@ -288,6 +294,8 @@ pub(crate) mod tests {
             cpu_us_per_operation: Some(3.25),
             client_cpu_us_per_operation: Some(0.25),
             checkpoints: 7,
+            installs: 2,
+            snapshot_bytes: 5 << 20,
             segments_recycled: 5,
             syncs: 9,
             bytes_per_sync: Some(8192.0),

@@ -32,6 +32,7 @@ fn start(folder: &Path, is_hash: bool) -> Vec<LocalNode> {
         sync: true,
         workers: 1,
         lanes: None,
+        checkpoint_log_bytes: 64 << 20,
         seed: node,
         in_flight_max: 64,
     };

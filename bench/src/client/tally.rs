@@ -33,6 +33,13 @@ impl Progress {
         led.rev().max_by_key(|(_, led)| *led).map_or(0, |(node, _)| node)
     }
 
+    /// The node, counted from 0, that leads fewest groups; the last of equals.
+    #[must_use]
+    pub fn leads_fewest(&self) -> usize {
+        let led = self.led.iter().map(|led| led.load(Ordering::Relaxed)).enumerate();
+        led.rev().min_by_key(|(_, led)| *led).map_or(0, |(node, _)| node)
+    }
+
     /// How many groups a node, counted from 0, leads, as far as the client knows.
     #[must_use]
     pub fn leads(&self, node: usize) -> u32 {

@@ -36,6 +36,8 @@ pub struct NodeSettings {
     pub workers: usize,
     /// Lanes of its log; as many as workers if `None`.
     pub lanes: Option<usize>,
+    /// Bytes of a group's log after which it is checkpointed; 0: never.
+    pub checkpoint_log_bytes: u64,
     /// For its election timers.
     pub seed: u64,
     /// The most operations a client may have under way.
@@ -52,6 +54,11 @@ impl NodeSettings {
         let mut config = Config::new(NodeId(self.node), &self.data_dir, identity);
         (config.workers, config.lanes) = (self.workers, self.lanes);
         config.sync = self.sync;
+        if self.checkpoint_log_bytes > 0 {
+            config.checkpoint_log_bytes = self.checkpoint_log_bytes;
+        } else {
+            (config.checkpoint_log_bytes, config.lane_bytes_max) = (u64::MAX, u64::MAX);
+        }
         config.seed = self.seed;
         Engine::open(config, Machines { is_hash: self.is_hash })
             .map_err(|error| format!("node n{}: {error}", self.node))
@@ -82,6 +89,10 @@ pub struct NodeUsage {
     pub bytes_synced: u64,
     /// Checkpoints written.
     pub checkpoints: u64,
+    /// Snapshots installed, and bytes of snapshots sent.
+    pub installs: u64,
+    /// Bytes of snapshots sent.
+    pub snapshot_bytes: u64,
     /// Segments made of files that had been segments before.
     pub segments_recycled: u64,
     /// How the log is written.
@@ -104,6 +115,8 @@ impl NodeUsage {
             syncs: stats.syncs,
             bytes_synced: stats.bytes_synced,
             checkpoints: stats.checkpoints,
+            installs: stats.installs,
+            snapshot_bytes: stats.snapshot_bytes,
             segments_recycled: stats.segments_recycled,
             append_mode,
             cpu_nanos: 0,
@@ -119,6 +132,8 @@ impl NodeUsage {
         self.syncs += earlier.syncs;
         self.bytes_synced += earlier.bytes_synced;
         self.checkpoints += earlier.checkpoints;
+        self.installs += earlier.installs;
+        self.snapshot_bytes += earlier.snapshot_bytes;
         self.segments_recycled += earlier.segments_recycled;
         self.cpu_nanos += earlier.cpu_nanos;
         self

@@ -22,7 +22,7 @@ use raftwerk_net::PeerId;
 use raftwerk_net::identity::write_cluster;
 use tempfile::TempDir;
 
-use crate::cli::{ClusterOptions, Switch};
+use crate::cli::{ClusterOptions, Switch, Victim};
 use crate::client::{Client, Order, Progress, Tally};
 use crate::file_system;
 use crate::ledger::{MachineKind, Subject};
@@ -39,8 +39,6 @@ use verify::Verification;
 
 /// How long the load runs before it is measured.
 const WARM_UP: Duration = Duration::from_secs(1);
-/// How long a killed node stays down, so that the others have to do without it.
-const DOWN_TIME: Duration = Duration::from_secs(1);
 /// The longest wait for leaders, for operations to end, and for replicas to become equal.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -104,6 +102,7 @@ impl Place {
             sync: options.sync == Switch::On,
             workers: options.workers as usize,
             lanes: options.lanes.map(|lanes| lanes as usize),
+            checkpoint_log_bytes: options.checkpoint_mib << 20,
             seed: options.seed.wrapping_mul(1009).wrapping_add(node),
             in_flight_max: options.load().in_flight_max() as usize,
         }
@@ -117,7 +116,10 @@ fn run_with<N: NodeControl>(options: &ClusterOptions, place: &Place) -> Result<C
     for node in 0..nodes.len() {
         tell_address(&mut nodes, node)?;
     }
-    run_nodes(options, place, nodes, &kill_and_restart)
+    let strike = |nodes: &mut [N], victim: usize, orders: &Orders<N>, groups: u32| {
+        kill_and_restart(nodes, victim, options.down, orders, groups)
+    };
+    run_nodes(options, place, nodes, &strike)
 }
 
 /// What befalls a node in the middle of a run, and what is done about it. Tells how long the node then took to catch up;
@@ -222,6 +224,8 @@ struct Measured {
     syncs: u64,
     bytes_synced: u64,
     checkpoints: u64,
+    installs: u64,
+    snapshot_bytes: u64,
     segments_recycled: u64,
     resident_bytes: u64,
     append_mode: String,
@@ -246,11 +250,15 @@ fn measure<N: NodeControl>(
     orders.send(Order::Measure).map_err(told)?;
     let (mut caught_up, mut errors) = (Vec::new(), Vec::new());
     thread::scope(|scope| {
-        let killing = options.kill_leader_after.map(|after| {
+        let killing = options.strike().map(|(victim, after)| {
             let nodes = &mut *nodes;
             scope.spawn(move || {
                 thread::sleep(after);
-                strike(nodes, progress.leads_most(), orders, options.groups)
+                let victim = match victim {
+                    Victim::LeadsMost => progress.leads_most(),
+                    Victim::LeadsFewest => progress.leads_fewest(),
+                };
+                strike(nodes, victim, orders, options.groups)
             })
         });
         show_progress(options.seconds, progress);
@@ -270,6 +278,8 @@ fn measure<N: NodeControl>(
         syncs: used_after.syncs - used.syncs,
         bytes_synced: used_after.bytes_synced - used.bytes_synced,
         checkpoints: used_after.checkpoints - used.checkpoints,
+        installs: used_after.installs - used.installs,
+        snapshot_bytes: used_after.snapshot_bytes - used.snapshot_bytes,
         segments_recycled: used_after.segments_recycled - used.segments_recycled,
         resident_bytes,
         append_mode: used_after.append_mode,
@@ -321,13 +331,14 @@ fn show_progress(seconds: f64, progress: &Progress) {
 fn kill_and_restart<N: NodeControl>(
     nodes: &mut [N],
     victim: usize,
+    down: Duration,
     orders: &Orders<N>,
     groups: u32,
 ) -> Result<Option<Duration>, String> {
     expect_outage::<N>(victim, orders)?;
     nodes[victim].kill()?;
     orders.send(Order::Gone(victim)).map_err(|_| ended_early())?;
-    thread::sleep(DOWN_TIME);
+    thread::sleep(down);
     let start = Instant::now();
     nodes[victim].restart()?;
     tell_address(nodes, victim)?;
@@ -421,6 +432,8 @@ fn report(
         cpu_us_per_operation: per(tally.writes + tally.reads),
         client_cpu_us_per_operation: (ended > 0).then(|| client_nanos as f64 / 1000.0 / ended as f64),
         checkpoints: measured.checkpoints,
+        installs: measured.installs,
+        snapshot_bytes: measured.snapshot_bytes,
         segments_recycled: measured.segments_recycled,
         syncs: measured.syncs,
         bytes_per_sync: (measured.syncs > 0).then(|| measured.bytes_synced as f64 / measured.syncs as f64),
