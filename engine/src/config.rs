@@ -70,6 +70,10 @@ pub struct Config {
     /// A group is checkpointed, and its log compacted, when its log holds this many bytes; not while a follower is being sent its
     /// checkpoint. Default 64 MiB.
     pub checkpoint_log_bytes: u64,
+    /// … and at least so many percent of the bytes that its last checkpoint had, as far as that is no more than a quarter of
+    /// `lane_bytes_max`: a checkpoint is the whole state, and the larger it is, the seldomer it is written. Default 100: as long
+    /// as states are smaller than that quarter, checkpoints write no more than entries do. 0: the size of a state does not count.
+    pub checkpoint_state_percent: u32,
     /// When a lane's files hold more than this, the groups that pin its oldest are checkpointed. A group whose snapshot a follower
     /// is being sent, or is catching up after, is left alone until they hold half as much again: less room than such a transfer's
     /// worth of writes makes it begin anew. Default 1 GiB.
@@ -181,6 +185,7 @@ impl Config {
             heartbeat_interval: Duration::from_millis(100),
             segment_bytes: 64 << 20,
             checkpoint_log_bytes: 64 << 20,
+            checkpoint_state_percent: 100,
             lane_bytes_max: 1 << 30,
             log_age_max: None,
             scrub_bytes_per_second: 8 << 20,

@@ -494,6 +494,7 @@ fn settings(config: &Config, worker: u16, workers: u16, life: u64) -> Settings {
         commit_delay: config.commit_delay,
         relaxed_sync_interval: config.relaxed_sync_interval,
         checkpoint_log_bytes: config.checkpoint_log_bytes,
+        checkpoint_state_percent: config.checkpoint_state_percent,
         lane_bytes_max: config.lane_bytes_max,
         scrub_bytes_per_second: config.scrub_bytes_per_second.div_ceil(u64::from(workers.max(1))),
         scrub_interval: config.scrub_interval,

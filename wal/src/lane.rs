@@ -19,6 +19,7 @@ use crate::disk::{AppendCost, Completion, Disk, Files, Job, Lsn};
 use crate::error::{OpenError, Poisoned};
 use crate::index::GroupLog;
 use crate::lane_scrub::Scrubbing;
+use crate::pace::Pace;
 use crate::pool::BufferPool;
 use crate::recovery::{self, RecoveredGroup, RecoveryReport};
 use crate::retention::Pins;
@@ -261,6 +262,8 @@ pub struct Lane<D: Disk> {
     pub(crate) scrubbing: Scrubbing,
     /// Its snapshot files; shared with the jobs on them.
     pub(crate) shelf: Arc<Shelf>,
+    /// How fast they are written; shared likewise.
+    pub(crate) pace: Arc<Pace>,
 }
 
 impl<D: Disk> Lane<D> {
@@ -327,6 +330,7 @@ impl<D: Disk> Lane<D> {
             is_probing: false,
             scrubbing: Scrubbing::default(),
             shelf: Arc::default(),
+            pace: Arc::default(),
         };
         for group in &mut found.recovered {
             lane.fence_if_hit(group, found.terms);
@@ -442,6 +446,7 @@ impl<D: Disk> Lane<D> {
                     if self.segments.prepared(sequence, reused, result) && self.poisoned.is_none() {
                         self.send_waiting();
                     }
+                    self.fit_pace();
                 }
                 Completion::Retired { result, .. } => self.retired(result),
                 Completion::Snapshot(done) => self.background.push_back(done),

@@ -28,6 +28,11 @@ impl<D: Disk> Lane<D> {
         self.segments.in_use.iter().map(|segment| segment.bytes).sum()
     }
 
+    /// Has saves of snapshots rest less as the log fills.
+    pub(crate) fn fit_pace(&self) {
+        self.pace.fit(self.log_bytes(), self.options.log_bytes_max, self.segments.is_storage_full());
+    }
+
     /// The groups whose live entries hold back the oldest segment: compacting them frees it. Those with so little in the
     /// log that it is moved forward are not among them. Nothing while the log is a single segment. Cost: a look at every
     /// group.
@@ -293,6 +298,7 @@ impl<D: Disk> Lane<D> {
     /// A freed segment is out of the log, or could not be taken out.
     pub(crate) fn retired(&mut self, result: std::io::Result<Option<String>>) {
         self.segments.is_retiring = false;
+        self.fit_pace();
         if let Ok(spare) = result {
             self.segments.retiring.pop_front();
             self.segments.spares.extend(spare);

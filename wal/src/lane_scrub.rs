@@ -8,18 +8,17 @@
 //! What is not here: reading and checking (`scrub`), damage found at opening (`salvage`).
 
 use std::collections::{BTreeMap, VecDeque};
-use std::sync::Arc;
 
 use raftwerk_frame::{GroupId, Index};
 
-use crate::disk::{Disk, Job};
+use crate::disk::Disk;
 use crate::error::LogError;
 use crate::index::Place;
 use crate::lane::{GroupSlot, Lane, OnDamage};
 use crate::recovery::{RecoveredGroup, told};
 use crate::scrub::{ScrubPiece, Scrubbed};
 use crate::segment::segment_path;
-use crate::snapshot::{SnapshotJob, SnapshotWork};
+use crate::snapshot::SnapshotWork;
 use crate::snapshot_check::{CheckAt, SnapshotsChecked};
 
 /// Damaged places that are remembered at most; more in one lane is a disk that is gone.
@@ -105,14 +104,7 @@ impl<D: Disk> Lane<D> {
         };
         let incarnation = self.segments.incarnation(sequence);
         let piece = ScrubPiece { sequence, incarnation, from, end, bytes: bytes.max(64 << 10) };
-        let (lane, group) = (self.options.lane, GroupId(0));
-        self.disk.submit(Job::Snapshot(SnapshotJob {
-            lane,
-            token,
-            group,
-            shelf: Arc::clone(&self.shelf),
-            work: SnapshotWork::Scrub { piece },
-        }));
+        self.submit_snapshot(token, GroupId(0), SnapshotWork::Scrub { piece });
         true
     }
 
@@ -122,9 +114,7 @@ impl<D: Disk> Lane<D> {
     ///
     /// Cost: as of [`Lane::scrub`].
     pub fn scrub_snapshots(&mut self, token: u64, bytes: u64) {
-        let (lane, group, shelf) = (self.options.lane, GroupId(0), Arc::clone(&self.shelf));
-        let work = SnapshotWork::Check { at: self.scrubbing.checked, bytes };
-        self.disk.submit(Job::Snapshot(SnapshotJob { lane, token, group, shelf, work }));
+        self.submit_snapshot(token, GroupId(0), SnapshotWork::Check { at: self.scrubbing.checked, bytes });
     }
 
     /// Takes note of how far that has come.

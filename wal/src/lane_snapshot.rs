@@ -1,5 +1,5 @@
 //! Snapshot files through the lane, which owns the disk: each call queues a job, [`Lane::poll_background`] tells its
-//! end. Jobs of one lane run one after another, beside appends. Next: `snapshot_file` for what they do.
+//! end. Jobs of one lane run one after another, beside appends; those of other groups may overtake a save. Next: `snapshot_file` for what they do.
 
 use std::any::Any;
 use std::sync::Arc;
@@ -91,13 +91,14 @@ impl<D: Disk> Lane<D> {
         self.submit_snapshot(token, GroupId(0), SnapshotWork::Note { notes });
     }
 
-    fn submit_snapshot(&mut self, token: u64, group: GroupId, work: SnapshotWork) {
+    pub(crate) fn submit_snapshot(&mut self, token: u64, group: GroupId, work: SnapshotWork) {
         let job = self.snapshot_job(token, group, work);
         self.disk.submit(Job::Snapshot(job));
     }
 
     fn snapshot_job(&self, token: u64, group: GroupId, work: SnapshotWork) -> SnapshotJob {
-        SnapshotJob { lane: self.options.lane, token, group, shelf: Arc::clone(&self.shelf), work }
+        let (shelf, pace) = (Arc::clone(&self.shelf), Arc::clone(&self.pace));
+        SnapshotJob { lane: self.options.lane, token, group, shelf, pace, work }
     }
 
     /// A job on snapshot files that has ended, if any. Works on a poisoned lane too.

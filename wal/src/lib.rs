@@ -42,6 +42,8 @@ mod map;
 pub mod memory;
 mod os_disk;
 mod os_files;
+mod os_snapshots;
+mod pace;
 mod peers_file;
 mod pool;
 mod recovery;

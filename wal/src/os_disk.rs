@@ -21,8 +21,8 @@ use crate::directory::Directory;
 use crate::disk::{AppendCost, AppendJob, AppendMode, Completion, Disk, Files, Job, Lsn, SegmentJob};
 use crate::execute::{Unsynced, run_appends, run_segment_job};
 use crate::os_files::OsFiles;
+use crate::os_snapshots;
 use crate::snapshot::SnapshotJob;
-use crate::snapshot_file::run_snapshot_job;
 
 /// How a lane's threads behave.
 #[derive(Clone, Debug)]
@@ -110,9 +110,7 @@ impl OsDisk {
         })?;
         let (files, to) = (directory.clone(), Arc::clone(&done));
         let snapshots = Room::start(format!("wal-snap-{lane}"), move |line| {
-            while let Some(job) = line.next(Duration::ZERO) {
-                to.push(Completion::Snapshot(run_snapshot_job(files.files(), job)));
-            }
+            os_snapshots::run(files.files(), line, |done| to.push(Completion::Snapshot(done)));
         })?;
         let is_copy = !durable && directory.files().mode() != AppendMode::Direct;
         Ok(Self {
@@ -250,7 +248,7 @@ struct Shared<T> {
 }
 
 /// The thread's end of the queue.
-struct Line<T> {
+pub(crate) struct Line<T> {
     shared: Arc<Shared<T>>,
     parker: Parker,
 }
@@ -288,7 +286,7 @@ impl<T> Drop for Room<T> {
 
 impl<T> Line<T> {
     /// The next job; `None` once the queue is empty for good.
-    fn next(&self, spin: Duration) -> Option<T> {
+    pub(crate) fn next(&self, spin: Duration) -> Option<T> {
         let since = (!spin.is_zero()).then(Instant::now);
         loop {
             if let Some(job) = self.shared.queue.pop() {
@@ -298,20 +296,40 @@ impl<T> Line<T> {
                 thread::yield_now(); // whoever has work gets the core
                 continue;
             }
-            self.shared.sleeps.store(true, Ordering::Relaxed);
-            fence(Ordering::SeqCst);
-            let job = self.shared.queue.pop();
-            if job.is_none() {
-                if self.shared.ends.load(Ordering::SeqCst) {
-                    return self.shared.queue.pop(); // what was queued before the end, if anything
-                }
-                self.parker.park();
+            if let Some(job) = self.pop_or(Parker::park) {
+                return Some(job);
             }
-            self.shared.sleeps.store(false, Ordering::Relaxed);
-            if job.is_some() {
-                return job;
+            if self.shared.ends.load(Ordering::SeqCst) {
+                return self.shared.queue.pop(); // what was queued before the end, if anything
             }
         }
+    }
+
+    /// The next job that comes before `deadline`; `None` at once when the disk is being dropped and the queue is empty.
+    pub(crate) fn next_before(&self, deadline: Instant) -> Option<T> {
+        loop {
+            if let Some(job) = self.shared.queue.pop() {
+                return Some(job);
+            }
+            if self.shared.ends.load(Ordering::SeqCst) || Instant::now() >= deadline {
+                return None;
+            }
+            if let Some(job) = self.pop_or(|parker| parker.park_deadline(deadline)) {
+                return Some(job);
+            }
+        }
+    }
+
+    /// Sleeps by `park`, unless there is a job, or there will be none any more.
+    fn pop_or(&self, park: impl FnOnce(&Parker)) -> Option<T> {
+        self.shared.sleeps.store(true, Ordering::Relaxed);
+        fence(Ordering::SeqCst);
+        let job = self.shared.queue.pop();
+        if job.is_none() && !self.shared.ends.load(Ordering::SeqCst) {
+            park(&self.parker);
+        }
+        self.shared.sleeps.store(false, Ordering::Relaxed);
+        job
     }
 
     /// Waits, unless the disk is being dropped.

@@ -11,6 +11,7 @@ use bytes::Bytes;
 use raftwerk_frame::{Configuration, EntryId, GroupId};
 
 use crate::error::SnapshotError;
+use crate::pace::Pace;
 use crate::peers_file::Notes;
 use crate::scrub::{ScrubPiece, Scrubbed};
 use crate::shelf::Shelf;
@@ -44,6 +45,7 @@ pub struct SnapshotJob {
     pub(crate) token: u64,
     pub(crate) group: GroupId,
     pub(crate) shelf: Arc<Shelf>,
+    pub(crate) pace: Arc<Pace>,
     pub(crate) work: SnapshotWork,
 }
 
@@ -65,6 +67,33 @@ impl SnapshotJob {
     #[must_use]
     pub const fn names(&self) -> bool {
         matches!(self.work, SnapshotWork::Save { .. } | SnapshotWork::Finish { .. })
+    }
+
+    /// Whether it is a save: what others may overtake.
+    #[must_use]
+    pub const fn is_save(&self) -> bool {
+        matches!(self.work, SnapshotWork::Save { .. })
+    }
+
+    /// Whose files it is about.
+    #[must_use]
+    pub const fn group(&self) -> GroupId {
+        self.group
+    }
+
+    pub(crate) fn pace(&self) -> Arc<Pace> {
+        Arc::clone(&self.pace)
+    }
+
+    /// Whether it may run while `earlier` jobs of the lane wait, or the first of them, a save, rests between two steps. A save, or a
+    /// look at files in search of damage, never overtakes; of one group's jobs none overtakes another. So a transfer goes on
+    /// while the checkpoint of another group is written.
+    pub fn may_overtake<'a>(&self, earlier: impl IntoIterator<Item = &'a Self>) -> bool {
+        let is_bulk = matches!(
+            self.work,
+            SnapshotWork::Save { .. } | SnapshotWork::Scrub { .. } | SnapshotWork::Check { .. }
+        );
+        !is_bulk && earlier.into_iter().all(|earlier| earlier.group != self.group)
     }
 }
 

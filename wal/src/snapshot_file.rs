@@ -39,6 +39,8 @@ const MAGIC: [u8; 8] = *b"RWSNAP\0\x01";
 const HEADER_BYTES: usize = 56;
 const CONFIGURATION_BYTES_MAX: usize = 5 + 8 * Configuration::REPLICAS_MAX;
 pub(crate) const STEP_BYTES: usize = 256 << 10;
+/// An incoming snapshot is synced each time it has grown by so much.
+const INCOMING_BYTES: u64 = 1 << 20;
 /// The most a single chunk may carry.
 const CHUNK_BYTES_MAX: usize = 16 << 20;
 /// What is wrong with a file that the device does not give.
@@ -46,12 +48,17 @@ pub(crate) const REFUSED: &str = "the device refuses to read it";
 
 type Outcome = Result<BackgroundOutput, SnapshotError>;
 
-/// Runs a job to its end.
+/// Runs a job to its end, without a rest.
 pub fn run_snapshot_job<F: Files>(files: &F, job: SnapshotJob) -> BackgroundDone {
-    let SnapshotJob { lane, token, group, shelf, work } = job;
+    run_in_steps(files, job, &mut || ())
+}
+
+/// Runs a job to its end. Between two steps of a save, with what was written so far on the device, `rest` is called.
+pub(crate) fn run_in_steps<F: Files>(files: &F, job: SnapshotJob, rest: &mut dyn FnMut()) -> BackgroundDone {
+    let SnapshotJob { lane, token, group, shelf, work, .. } = job;
     let room = Room::of(files, lane, &shelf, group);
     // A panic in the state machine's code must not take the thread with it: the caller waits for an answer.
-    let result = catch_unwind(AssertUnwindSafe(|| room.run(work)));
+    let result = catch_unwind(AssertUnwindSafe(|| room.run(work, rest)));
     BackgroundDone { token, group, result: result.unwrap_or(Err(SnapshotError::Panicked)) }
 }
 
@@ -129,9 +136,9 @@ impl<'a, F: Files> Room<'a, F> {
 }
 
 impl<F: Files> Room<'_, F> {
-    fn run(&self, work: SnapshotWork) -> Outcome {
+    fn run(&self, work: SnapshotWork, rest: &mut dyn FnMut()) -> Outcome {
         match work {
-            SnapshotWork::Save { id, configuration, source } => self.save(id, configuration, source),
+            SnapshotWork::Save { id, configuration, source } => self.save(id, configuration, source, rest),
             SnapshotWork::ReadChunk { id, offset, bytes } => self.read_chunk(id, offset, bytes),
             SnapshotWork::WriteChunk { id, offset, chunk } => self.write_chunk(id, offset, &chunk),
             SnapshotWork::Finish { id, bytes } => self.finish(id, bytes),
@@ -176,7 +183,13 @@ impl<F: Files> Room<'_, F> {
         }
     }
 
-    fn save(&self, id: EntryId, configuration: Configuration, source: SnapshotSource) -> Outcome {
+    fn save(
+        &self,
+        id: EntryId,
+        configuration: Configuration,
+        source: SnapshotSource,
+        rest: &mut dyn FnMut(),
+    ) -> Outcome {
         self.files.create_dir(&self.dir)?;
         let path = self.path(id, Kind::Unfinished);
         self.put(id, Kind::Unfinished)?;
@@ -186,8 +199,10 @@ impl<F: Files> Room<'_, F> {
             files: self.files,
             file: &file,
             at: head_bytes,
+            begin: head_bytes,
             buffer: Vec::with_capacity(STEP_BYTES),
             crc: Hasher::new(),
+            rest,
         };
         let written = source(&mut writer).and_then(|()| writer.flush());
         if let Err(error) = written {
@@ -310,7 +325,16 @@ impl<F: Files> Room<'_, F> {
             return Err(SnapshotError::Offset { expected });
         }
         self.files.write_at(&file, offset, &[IoSlice::new(chunk)], false)?;
-        Ok(BackgroundOutput::Written { next_offset: offset + chunk.len() as u64 })
+        let end = offset + chunk.len() as u64;
+        if end / INCOMING_BYTES != offset / INCOMING_BYTES {
+            // Or the end of a large transfer would bring the device all of it at once, and entries would wait behind that.
+            if let Err(error) = self.files.sync(&file) {
+                // The cache takes it for written now, and no later sync would say that the device has it not.
+                let _ = self.remove(id, Kind::Incoming);
+                return Err(error.into());
+            }
+        }
+        Ok(BackgroundOutput::Written { next_offset: end })
     }
 
     fn finish(&self, id: EntryId, bytes: u64) -> Outcome {
@@ -398,9 +422,12 @@ pub(crate) fn decode(head: &[u8]) -> Result<(SnapshotMeta, u64), (u64, &'static 
 struct BodyWriter<'a, F: Files> {
     files: &'a F,
     file: &'a F::File,
+    begin: u64,
     at: u64,
     buffer: Vec<u8>,
     crc: Hasher,
+    /// Called between two steps.
+    rest: &'a mut dyn FnMut(),
 }
 
 impl<F: Files> Write for BodyWriter<'_, F> {
@@ -415,6 +442,11 @@ impl<F: Files> Write for BodyWriter<'_, F> {
 
     fn flush(&mut self) -> io::Result<()> {
         if !self.buffer.is_empty() {
+            if self.at > self.begin {
+                // Not the last step's: that one's sync is the whole file's. A failed one ends the save, as that does.
+                self.files.sync(self.file)?;
+                (self.rest)();
+            }
             self.crc.update(&self.buffer);
             self.files.write_at(self.file, self.at, &[IoSlice::new(&self.buffer)], false)?;
             self.at += self.buffer.len() as u64;

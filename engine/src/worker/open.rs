@@ -57,6 +57,8 @@ pub struct Settings {
     pub relaxed_sync_interval: Duration,
     /// A group is checkpointed when its log holds this many bytes.
     pub checkpoint_log_bytes: u64,
+    /// … and so many percent of its last checkpoint, up to a quarter of `lane_bytes_max`.
+    pub checkpoint_state_percent: u32,
     /// When a lane's files hold more than this, the groups that pin its oldest are checkpointed.
     pub lane_bytes_max: u64,
     /// How fast the worker has its part of the log read in search of damage; 0: never.

@@ -218,8 +218,9 @@ impl<D: Disk> Worker<D> {
         let Some(checkpoint) = &replica.checkpoint else { return };
         let bytes = self.lane.live_bytes(slot);
         let mut to = checkpoint.id.index.min(replica.applied);
-        let is_spared =
-            bytes < self.settings.checkpoint_log_bytes.saturating_mul(4) && replica.damage.is_none();
+        let spared_max = self.settings.checkpoint_log_bytes.saturating_mul(4);
+        let spared_max = spared_max.max(replica.checkpoint_due(&self.settings).saturating_mul(2));
+        let is_spared = bytes < spared_max && replica.damage.is_none();
         if replica.core.is_leader() && is_spared {
             let needed = replica.core.slowest_live_match();
             to = to.min(needed.unwrap_or(to));

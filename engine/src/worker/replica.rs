@@ -8,6 +8,7 @@ use raftwerk_raft as raft;
 use raftwerk_wal::{GroupSlot, Lsn, SnapshotMeta};
 use tokio::sync::oneshot;
 
+use super::open::Settings;
 use super::reads::Reading;
 use super::relaxed::RelaxedWrites;
 use crate::error::ProposeError;
@@ -181,6 +182,14 @@ impl Replica {
         };
         is_unnamed(self.core.configuration())
             || committed.is_some_and(|(_, configuration)| is_unnamed(configuration))
+    }
+
+    /// Bytes of log after which it is to be checkpointed: the larger its state is, the more, so that checkpoints do not write much
+    /// more than entries do; but never so much that the lane would be over its bound for one group's sake.
+    pub(crate) fn checkpoint_due(&self, settings: &Settings) -> u64 {
+        let state = self.checkpoint.as_ref().map_or(0, |meta| meta.bytes);
+        let share = state.saturating_mul(u64::from(settings.checkpoint_state_percent)) / 100;
+        settings.checkpoint_log_bytes.max(share.min(settings.lane_bytes_max / 4))
     }
 
     /// Whether term and vote are durable, so that messages may speak of them.

@@ -113,7 +113,8 @@ impl<D: Disk> Worker<D> {
     /// Takes a checkpoint if the group's log has grown enough; not while a peer is being sent the present one.
     pub(super) fn maybe_checkpoint(&mut self, slot: GroupSlot) {
         let Some(replica) = self.replicas[slot.0 as usize].as_mut() else { return };
-        let is_due = replica.bytes_since_checkpoint >= self.settings.checkpoint_log_bytes && !replica.saving;
+        let is_due =
+            replica.bytes_since_checkpoint >= replica.checkpoint_due(&self.settings) && !replica.saving;
         if is_due && !self.transfers.sendings.keep_file(&replica.core, replica.id, self.now) {
             self.checkpoint(slot);
         }

@@ -29,6 +29,7 @@ use crate::peers::Peers;
 use crate::state_machine::{Checkpoint, Committed, Replies, StateMachine};
 use crate::{Applied, CreateError, GroupStatus, Ill, ProposeError, ReplaceError, Shortage};
 
+mod checkpoints;
 mod clock;
 mod founding;
 mod full;
@@ -223,6 +224,7 @@ impl Node {
             commit_delay: Duration::ZERO,
             relaxed_sync_interval: Duration::from_millis(10),
             checkpoint_log_bytes,
+            checkpoint_state_percent: 0,
             lane_bytes_max: u64::MAX,
             scrub_bytes_per_second: 0,
             scrub_interval: Duration::ZERO,

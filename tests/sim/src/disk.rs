@@ -45,6 +45,8 @@ struct Jobs {
     relaxed: Vec<Batch>,
     segments: VecDeque<SegmentJob>,
     snapshots: VecDeque<SnapshotJob>,
+    /// What may overtake a save does.
+    is_overtaking: bool,
     done: VecDeque<Completion<MemoryFile>>,
     /// A write has failed: nothing is appended any more.
     is_dead: bool,
@@ -52,13 +54,26 @@ struct Jobs {
     failed: Vec<Batch>,
 }
 
+impl Jobs {
+    /// The next job on snapshot files.
+    fn next_snapshot(&mut self) -> Option<SnapshotJob> {
+        let jobs = &mut self.snapshots;
+        let may = |at: &usize| jobs[*at].may_overtake(jobs.range(..*at));
+        let is_save = jobs.front().is_some_and(SnapshotJob::is_save);
+        let at = (1..jobs.len()).find(may).filter(|_| self.is_overtaking && is_save);
+        jobs.remove(at.unwrap_or(0))
+    }
+}
+
 pub(crate) fn held<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl SimDisk {
-    pub(crate) fn new(directory: Directory<MemoryFiles>) -> Self {
-        Self { directory, jobs: Arc::default() }
+    /// Of a life with this number: every other one's saves are overtaken.
+    pub(crate) fn new(directory: Directory<MemoryFiles>, life: u64) -> Self {
+        let jobs = Jobs { is_overtaking: life.is_multiple_of(2), ..Jobs::default() };
+        Self { directory, jobs: Arc::new(Mutex::new(jobs)) }
     }
 
     /// Whether anything waits in a queue.
@@ -145,7 +160,7 @@ impl SimDisk {
             Queue::Appends => None,
             Queue::Segments => jobs.segments.pop_front().map(|job| run_segment_job(files, job)),
             Queue::Snapshots => {
-                jobs.snapshots.pop_front().map(|job| Completion::Snapshot(run_snapshot_job(files, job)))
+                jobs.next_snapshot().map(|job| Completion::Snapshot(run_snapshot_job(files, job)))
             }
         };
         jobs.done.extend(done);

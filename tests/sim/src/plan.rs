@@ -436,6 +436,7 @@ fn limits(chance: &mut Chance, seed: u64, election: u64) -> (Settings, LaneOptio
         commit_delay: Duration::from_nanos(chance.one_of(&[0, 1, 5, 20]) * MS),
         relaxed_sync_interval: Duration::from_nanos(RELAXED_SYNC_INTERVAL),
         checkpoint_log_bytes: chance.one_of(&[128, 1 << 10, 8 << 10, 64 << 10]),
+        checkpoint_state_percent: checkpoint_state_percent(seed),
         lane_bytes_max: segment_bytes * chance.one_of(&[2, 4, 16]),
         accept_losses: false,
         scrub_bytes_per_second: 0,
@@ -488,6 +489,11 @@ fn priorities(seed: u64, nodes: usize, is_churning: bool, has_damage: bool) -> V
 fn memory_bytes(seed: u64) -> u64 {
     let mut chance = Chance::of(seed, "memory");
     if chance.below(4) > 0 { u64::MAX } else { MEMORY_LEAST + chance.one_of(&[64 << 10, 256 << 10, 1 << 20]) }
+}
+
+/// In one run of four a checkpoint is the seldomer the larger it is. Drawn apart.
+fn checkpoint_state_percent(seed: u64) -> u32 {
+    Chance::of(seed, "size of states").one_of(&[0, 0, 0, 100]) as u32
 }
 
 /// In every second run a turn need not be large to leave in parts. Drawn apart.

@@ -5,7 +5,7 @@ use std::io::Write;
 use bytes::Bytes;
 
 use super::*;
-use crate::{BackgroundOutput, SnapshotError, SnapshotMeta};
+use crate::{BackgroundOutput, SnapshotError, SnapshotMeta, snapshot_file};
 
 type Outcome = Result<BackgroundOutput, SnapshotError>;
 
@@ -279,4 +279,89 @@ fn a_group_has_one_unfinished_snapshot_at_a_time_and_none_when_it_is_dropped() {
     assert!(matches!(done(&mut lane, 3), Ok(BackgroundOutput::Dropped)));
     assert_eq!(parts(), 1);
     assert_eq!(load(&mut lane).unwrap().0, kept);
+}
+
+/// A save of a large state takes its time; meanwhile other groups' files are worked on, and its own group's wait.
+#[test]
+fn a_save_is_overtaken_by_other_groups_jobs_and_never_by_its_own_or_by_another_save() {
+    use std::sync::mpsc::channel;
+
+    let folder = tempfile::tempdir().unwrap();
+    let (mut lane, _, _) = open_os(folder.path(), AppendMode::Buffered, small());
+    let ((begun, has_begun), (go, may_go)) = (channel(), channel());
+    let step = vec![7; snapshot_file::STEP_BYTES];
+    lane.save_snapshot(
+        1,
+        GroupId(1),
+        id(1, 1),
+        voters(3),
+        Box::new(move |out| {
+            out.write_all(&step)?;
+            begun.send(()).unwrap();
+            may_go.recv().unwrap();
+            (0..3).try_for_each(|_| out.write_all(&step))
+        }),
+    );
+    has_begun.recv().unwrap();
+    let source = |out: &mut dyn Write| out.write_all(b"short");
+    lane.drop_snapshots(2, GroupId(1)); // of the group that is being saved: after it
+    lane.save_snapshot(3, GroupId(2), id(1, 1), voters(3), Box::new(source)); // a save: after it
+    lane.drop_incoming_snapshot(4, GroupId(2)); // behind a job of its own group
+    lane.drop_incoming_snapshot(5, GroupId(3)); // behind nothing of its own
+    go.send(()).unwrap();
+    let mut order = Vec::new();
+    while order.len() < 5 {
+        match lane.poll_background() {
+            Some(done) => {
+                assert!(done.result.is_ok(), "{done:?}");
+                order.push(done.token);
+            }
+            None => std::thread::yield_now(),
+        }
+    }
+    assert_eq!(order, [5, 1, 2, 3, 4]);
+    assert!(
+        matches!(load(&mut lane), Err(SnapshotError::Missing)),
+        "what was dropped after its save came back"
+    );
+}
+
+/// A large file reaches the device in steps. What a failed sync in the midst of it leaves is never gone on with: the cache takes
+/// it for written.
+#[test]
+fn a_sync_that_fails_in_the_midst_of_a_file_ends_the_save_and_the_transfer() {
+    use crate::memory::{Call, Fate, Outcome};
+
+    /// The sync with this number fails.
+    struct Fails(u32);
+
+    impl Fate for Fails {
+        fn decide(&mut self, call: Call<'_>) -> Outcome {
+            if matches!(call, Call::Sync(path) if path.contains("/snapshots/")) {
+                self.0 = self.0.wrapping_sub(1);
+                if self.0 == 0 {
+                    return Outcome::FailStale(std::io::ErrorKind::Other);
+                }
+            }
+            Outcome::Done
+        }
+    }
+
+    let files = MemoryFiles::new();
+    let (mut lane, _, _) = open(&files);
+    let bytes = 2 * snapshot_file::STEP_BYTES;
+    files.decided_by(Some(Box::new(Fails(1))));
+    let source = move |out: &mut dyn Write| out.write_all(&body(bytes));
+    lane.save_snapshot(1, GroupId(1), id(1, 1), voters(3), Box::new(source));
+    assert!(matches!(done(&mut lane, 1), Err(SnapshotError::Io(_))));
+    assert!(!files.paths().iter().any(|path| path.contains("/snapshots/")), "{:?}", files.paths());
+    files.decided_by(None);
+
+    let chunk = Bytes::from(vec![1; 1 << 20]);
+    files.decided_by(Some(Box::new(Fails(1))));
+    lane.write_snapshot_chunk(2, GroupId(1), id(1, 1), 0, chunk.clone());
+    assert!(matches!(done(&mut lane, 2), Err(SnapshotError::Io(_))));
+    files.decided_by(None);
+    lane.write_snapshot_chunk(3, GroupId(1), id(1, 1), 1 << 20, chunk);
+    assert!(matches!(done(&mut lane, 3), Err(SnapshotError::Offset { expected: 0 })));
 }

@@ -20,7 +20,7 @@ impl Node {
         answer.try_recv().ok()?.err()
     }
 
-    fn lead_alone(&mut self) {
+    pub(super) fn lead_alone(&mut self) {
         self.create(&[1]);
         self.turn(2 * TIMEOUT);
         self.settle();

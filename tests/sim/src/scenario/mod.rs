@@ -224,6 +224,7 @@ impl Scenario {
             commit_delay: Duration::from_nanos(chance.one_of(&[0, 1, 5]) * MS),
             relaxed_sync_interval: Duration::from_nanos(20 * MS),
             checkpoint_log_bytes: self.checkpoint_bytes,
+            checkpoint_state_percent: 0,
             lane_bytes_max: 64 << 20,
             accept_losses: false,
             scrub_bytes_per_second: 0,

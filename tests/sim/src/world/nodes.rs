@@ -68,7 +68,7 @@ impl World<'_> {
             opened => opened?,
         };
         let lanes = usize::from(directory.lanes());
-        node.disks = (0..lanes).map(|_| SimDisk::new(directory.clone())).collect();
+        node.disks = (0..lanes).map(|_| SimDisk::new(directory.clone(), u64::from(node.life))).collect();
         drop(directory);
         let places = node.disks.iter().enumerate().map(|(lane, disk)| Place {
             lane: LaneOptions { lane: lane as u16, ..plan.lane.clone() },

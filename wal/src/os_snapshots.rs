@@ -1,0 +1,32 @@
+//! IMPURE: the life of the thread for snapshot files. One job after another; but a save takes its time (`pace`), and other groups'
+//! jobs go on between its steps. What is not here: what a job does (`snapshot_file`), which may overtake which (`snapshot`).
+
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
+
+use crate::disk::Files;
+use crate::os_disk::Line;
+use crate::snapshot::{BackgroundDone, SnapshotJob};
+use crate::snapshot_file::{run_in_steps, run_snapshot_job};
+
+/// Works the queue off until it is empty for good; `done` is given what became of each job.
+pub(crate) fn run<F: Files>(files: &F, line: &Line<SnapshotJob>, done: impl Fn(BackgroundDone)) {
+    let mut waiting = VecDeque::new();
+    while let Some(job) = waiting.pop_front().or_else(|| line.next(Duration::ZERO)) {
+        let (group, pace) = (job.group(), job.pace());
+        let mut step_began = Instant::now();
+        let mut rest = || {
+            let until = Instant::now() + pace.rest_after(step_began.elapsed());
+            while let Some(later) = line.next_before(until) {
+                if later.group() != group && later.may_overtake(&waiting) {
+                    done(run_snapshot_job(files, later));
+                } else {
+                    waiting.push_back(later);
+                }
+            }
+            step_began = Instant::now();
+        };
+        let ended = run_in_steps(files, job, &mut rest);
+        done(ended);
+    }
+}

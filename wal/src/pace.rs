@@ -1,0 +1,59 @@
+//! How fast work in bulk may go. Pure.
+//!
+//! A checkpoint can be as large as a group's whole state. Written at once it fills the device's queue, and every entry waits
+//! behind it: see "Checkpoints beside appends" in `engine/docs/log_format.md` for what that costs. So a save is written in
+//! steps, each of them synced, with a rest after it that grows with what the step took: the slower the device is, the longer.
+//! The rest shrinks as the log fills: what lets go of the log must not be slower than what fills it.
+
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+/// The longest rest after one step: a device that stood still for seconds must not hold a save up for minutes.
+const REST_MAX: Duration = Duration::from_millis(50);
+
+/// The pace of one lane's saves: set by the lane, read by the thread that saves.
+#[derive(Debug, Default)]
+pub(crate) struct Pace {
+    /// How many times as long as it works does it rest?
+    rests: AtomicU32,
+}
+
+impl Pace {
+    /// Fits the pace to a log of `bytes` that should stay below `bytes_max`; `is_full`: there is no room for more.
+    pub(crate) fn fit(&self, bytes: u64, bytes_max: u64, is_full: bool) {
+        let rests = match bytes {
+            _ if is_full || bytes > bytes_max / 4 * 3 => 0,
+            _ if bytes > bytes_max / 2 => 1,
+            _ => 3,
+        };
+        self.rests.store(rests, Ordering::Relaxed);
+    }
+
+    /// How long a save rests after a step that has taken so long.
+    pub(crate) fn rest_after(&self, worked: Duration) -> Duration {
+        worked.saturating_mul(self.rests.load(Ordering::Relaxed)).min(REST_MAX)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_save_hurries_as_the_log_fills_and_never_rests_for_long() {
+        let (pace, step) = (Pace::default(), Duration::from_millis(2));
+        let rests = |bytes, is_full| {
+            pace.fit(bytes, 1000, is_full);
+            pace.rest_after(step)
+        };
+        assert_eq!(rests(0, false), 3 * step);
+        assert_eq!(rests(500, false), 3 * step);
+        assert_eq!(rests(501, false), step);
+        assert_eq!(rests(751, false), Duration::ZERO);
+        assert_eq!(rests(0, true), Duration::ZERO);
+        pace.fit(u64::MAX - 1, u64::MAX, false);
+        assert_eq!(pace.rest_after(step), Duration::ZERO);
+        pace.fit(0, u64::MAX, false);
+        assert_eq!(pace.rest_after(Duration::from_secs(9)), REST_MAX);
+    }
+}
