@@ -62,6 +62,9 @@ pub struct RecoveryOptions {
     /// Worker threads, each with a lane of the log.
     #[arg(long, default_value_t = 1)]
     pub workers: usize,
+    /// Every group is checkpointed after each of its writes, as far as the disk keeps up: what opening takes is their files then.
+    #[arg(long)]
+    pub checkpointed: bool,
     /// Read the log into the system's page cache before the node opens. Otherwise it is not there: the log is written past it.
     #[arg(long)]
     pub hot: bool,

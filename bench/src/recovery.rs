@@ -1,7 +1,7 @@
 //! `recovery`: how long a node takes to come back over a log of a given size. IMPURE: clock, files.
 //!
-//! One node, so that nothing but its own log is measured; no checkpoint is taken, so that all of the log counts. What
-//! comes back is compared, group by group, with what was there.
+//! One node, so that nothing but its own log is measured; no checkpoint is taken, so that all of the log counts, or each group is
+//! checkpointed, so that its file does. What comes back is compared, group by group, with what was there.
 
 use std::io::{Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
@@ -35,6 +35,10 @@ pub struct Recovery {
     pub payload_bytes: usize,
     /// Entries in it.
     pub entries: u64,
+    /// Checkpoints that were written meanwhile; 0: none was wanted.
+    pub checkpoints: u64,
+    /// Seconds that the making of the log took, until the last of them was written.
+    pub fill_seconds: f64,
     /// From the call until the log was read, checked and indexed, and the engine open.
     pub open_seconds: f64,
     /// From the call until every group had applied all of it again and taken another write.
@@ -60,13 +64,18 @@ pub fn run(options: &RecoveryOptions, out: &mut dyn Write) -> Result<bool, Strin
     let authority = ClusterAuthority::new("recovery").map_err(sentence)?;
     let identity = authority.issue(PeerId(1)).map_err(sentence)?;
     let mut config = Config::new(NodeId(1), dir.path(), identity);
+    let checkpoint_log_bytes = if options.checkpointed { 1 } else { u64::MAX };
     (config.workers, config.checkpoint_log_bytes, config.lane_bytes_max) =
-        (options.workers, u64::MAX, u64::MAX);
+        (options.workers, checkpoint_log_bytes, u64::MAX);
+    config.checkpoint_state_percent = 0;
     let groups: Vec<GroupId> = (1..=options.groups).map(GroupId).collect();
 
     let engine = open(&config)?;
     engine.create_groups(&groups, &[NodeId(1)]).map_err(sentence)?;
+    let started = Instant::now();
     fill(&engine, &groups, options)?;
+    let checkpoints = if options.checkpointed { all_checkpointed(&engine, options.groups)? } else { 0 };
+    let fill_seconds = started.elapsed().as_secs_f64();
     let (log_bytes, entries) = (engine.stats().log_bytes, engine.stats().proposals);
     let before = digests(&engine, &groups)?;
     engine.shutdown();
@@ -86,6 +95,8 @@ pub fn run(options: &RecoveryOptions, out: &mut dyn Write) -> Result<bool, Strin
         groups: options.groups,
         payload_bytes: options.payload,
         entries,
+        checkpoints,
+        fill_seconds,
         open_seconds,
         ready_seconds,
         open_gb_per_second: log_bytes as f64 / 1e9 / open_seconds,
@@ -113,6 +124,14 @@ fn report(seen: &Recovery, json: bool, out: &mut dyn Write) -> std::io::Result<(
         seen.ready_seconds,
         if seen.states_agree { "as they were" } else { "DIFFER" },
     )?;
+    if seen.checkpoints > 0 {
+        let each = seen.fill_seconds * 1e3 / seen.checkpoints as f64;
+        writeln!(
+            out,
+            "{} checkpoints were written in {:.1} s, {each:.2} ms each",
+            seen.checkpoints, seen.fill_seconds
+        )?;
+    }
     if json {
         writeln!(out, "{}", serde_json::to_string(seen)?)?;
     }
@@ -208,6 +227,22 @@ fn fill(engine: &Engine, groups: &[GroupId], options: &RecoveryOptions) -> Resul
         pipeline.take(&mut done);
     }
     Ok(())
+}
+
+/// Waits until every group has a checkpoint and no more are written. How many were.
+fn all_checkpointed(engine: &Engine, groups: u64) -> Result<u64, String> {
+    let (mut seen, mut since) = (0, Instant::now());
+    while seen < groups || since.elapsed() < Duration::from_secs(1) {
+        let now = engine.stats().checkpoints;
+        if now > seen {
+            (seen, since) = (now, Instant::now());
+        }
+        if since.elapsed() > PATIENCE {
+            return Err(format!("{seen} checkpoints of {groups} groups, and no more"));
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    Ok(seen)
 }
 
 fn digests(engine: &Engine, groups: &[GroupId]) -> Result<Vec<u64>, String> {
