@@ -40,7 +40,9 @@ pub struct Config {
     /// Memory of the node for the log's batch buffers, its index, and what readers of the log hold: one budget, in equal parts for
     /// the lanes. Not counted: state machines, and for each lane requests that it has not taken in (`inbox_max`; as many bytes as the lane has
     /// of this budget, at most 64 MiB), units of the network (likewise, and 16 MiB), reads that wait (`reads_max`, `read_bytes_max`), and callers of proposals that are not committed
-    /// (`uncommitted_bytes_max` for each group). When it gets short the latest entries are no longer kept for followers,
+    /// (`uncommitted_bytes_max` for each group); and for each peer 84 MiB of units on their way to it and 69 MiB of half-received ones.
+    /// What waits of it just now, [`EngineStats::waiting_bytes`](crate::EngineStats::waiting_bytes) and
+    /// [`outgoing_bytes`](crate::EngineStats::outgoing_bytes) show. When it gets short the latest entries are no longer kept for followers,
     /// then followers wait, then proposals are [`Busy`](crate::ProposeError::Busy); compaction frees it. Default: 1 GiB, or 64 MiB for
     /// each of the default's workers if that is more, but no more than a quarter of what the process may use ([`Config::machine`]). At
     /// least 16 MiB and 16 payloads for each worker.
@@ -76,7 +78,8 @@ pub struct Config {
     pub checkpoint_state_percent: u32,
     /// When a lane's files hold more than this, the groups that pin its oldest are checkpointed. A group whose snapshot a follower
     /// is being sent, or is catching up after, is left alone until they hold half as much again: less room than such a transfer's
-    /// worth of writes makes it begin anew. Default 1 GiB.
+    /// worth of writes makes it begin anew. Default 1 GiB. A disk for the log needs, for each lane, half as much again, and up to six
+    /// segments that are ready or spare; checkpoints, which are kept beside it, twice the states.
     pub lane_bytes_max: u64,
     /// When a file of the log has been full for so long, what is alive in it is moved forward, or the groups it belongs to are
     /// checkpointed, so that it goes, however little the log holds. At least a minute. Counted from opening for files that were

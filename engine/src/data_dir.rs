@@ -12,7 +12,7 @@ use std::io::{self, Write};
 use std::path::Path;
 
 use raftwerk_frame::NodeId;
-use raftwerk_wal::{Directory, OsFiles, raise_open_files_limit};
+use raftwerk_wal::{Directory, FileSystemKind, OsFiles, raise_open_files_limit};
 
 use crate::config::Config;
 use crate::error::OpenError;
@@ -45,6 +45,10 @@ pub(crate) fn open(config: &Config) -> Result<Directory<OsFiles>, OpenError> {
         }
         Owner::Io(source) => OpenError::Directory { path: config.data_dir.join("node"), source },
     })?;
+    // Not to know it is no reason not to open.
+    if let Some(warning) = directory.files().kind().ok().and_then(FileSystemKind::warning) {
+        tracing::warn!(node = config.node.0, warning);
+    }
     let used = directory.files().mode();
     if used == wanted {
         tracing::info!(node = config.node.0, mode = used.name(), "the log's append mode");

@@ -70,6 +70,7 @@ impl Shared {
         sum.refused_units = self.dispatch.peers().refused();
         (sum.unread_units, sum.overflowed_units) = self.dispatch.dropped();
         sum.waiting_bytes = self.inboxes.iter().map(|inbox| inbox.waiting_bytes() as u64).sum();
+        sum.outgoing_bytes = self.transport.as_ref().map_or(0, |transport| transport.queued_bytes());
         sum
     }
 

@@ -26,6 +26,9 @@ macro_rules! counters {
             /// Bytes of requests, and of units of peers, that wait for workers to take them in: memory beside
             /// [`Config::memory_bytes`](crate::Config), which says what bounds it.
             pub waiting_bytes: u64,
+            /// Bytes of units that wait for connections to peers, or are being written to them: memory beside
+            /// [`Config::memory_bytes`](crate::Config), which says what bounds it. 0 for nodes without a transport of their own.
+            pub outgoing_bytes: u64,
             /// Whether a worker's log has failed; its groups take no more writes until the engine is opened again.
             pub is_poisoned: bool,
             /// Lanes whose worker has died of a panic; their groups answer `Closed` until the engine is opened again.
@@ -40,6 +43,7 @@ macro_rules! counters {
                 self.unread_units += other.unread_units;
                 self.overflowed_units += other.overflowed_units;
                 self.waiting_bytes += other.waiting_bytes;
+                self.outgoing_bytes += other.outgoing_bytes;
                 self.is_poisoned |= other.is_poisoned;
                 self.dead_lanes += other.dead_lanes;
             }
@@ -63,6 +67,7 @@ macro_rules! counters {
                     unread_units: 0,
                     overflowed_units: 0,
                     waiting_bytes: 0,
+                    outgoing_bytes: 0,
                     is_poisoned: self.is_poisoned.load(Relaxed),
                     dead_lanes: u64::from(self.is_dead.load(Relaxed)),
                 }

@@ -130,8 +130,8 @@ impl Outbox {
         self.listed.load(Ordering::SeqCst)
     }
 
-    #[cfg(test)]
-    fn bytes(&self) -> usize {
+    /// Bytes waiting or being written, overhead included.
+    pub(crate) fn bytes(&self) -> usize {
         self.bytes.load(Ordering::Relaxed)
     }
 }

@@ -155,6 +155,11 @@ impl Peer {
         link.connection.take()
     }
 
+    /// Bytes of what waits in all outboxes, overhead included.
+    pub(crate) fn queued_bytes(&self) -> u64 {
+        self.outboxes.iter().map(|outbox| outbox.bytes() as u64).sum()
+    }
+
     /// Drops what waits in all outboxes; returns how many messages that were.
     pub(crate) fn clear_outboxes(&self) -> u64 {
         self.outboxes.iter().map(|outbox| outbox.clear()).sum()

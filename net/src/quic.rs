@@ -176,6 +176,13 @@ impl QuicTransport {
         stats
     }
 
+    /// Bytes of memory in messages that wait for connections, or are being written to them, over all peers; what bounds it, for
+    /// each peer and channel, is [`QuicConfig::queue_bytes_max`]. Cost: a look at every peer.
+    pub fn queued_bytes(&self) -> u64 {
+        let peers = self.net.peers.load();
+        peers.values().map(|peer| peer.queued_bytes()).sum()
+    }
+
     /// Whether messages for the peer would be queued at the moment.
     pub fn is_connected(&self, peer: PeerId) -> bool {
         self.net.peer(peer).is_some_and(|peer| peer.epoch() != NO_EPOCH)

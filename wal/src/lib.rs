@@ -25,6 +25,7 @@ mod directory;
 mod disk;
 mod error;
 mod execute;
+mod file_system;
 mod index;
 pub mod inspect;
 mod lane;
@@ -69,6 +70,7 @@ pub use disk::{
 };
 pub use error::{LogError, OpenError, Poisoned, SnapshotError};
 pub use execute::{Unsynced, run_appends, run_segment_job};
+pub use file_system::FileSystemKind;
 pub use index::{FrameRef, Frames, Place};
 pub use lane::{GroupSlot, Lane, LaneOptions, OnDamage, Progress};
 pub use lane_append::FrameInProgress;

@@ -16,6 +16,7 @@ use rustix::fs::{Advice, FallocateFlags, FlockOperation, OFlags};
 use rustix::io::ReadWriteFlags;
 
 use crate::disk::{Access, AppendMode, Files};
+use crate::file_system::FileSystemKind;
 use crate::map::WritableMap;
 use crate::segment::PAGE_BYTES;
 
@@ -34,6 +35,11 @@ pub struct OsFiles {
     is_read_only: bool,
     /// Segments that could not be mapped, and are written by calls.
     unmapped: Arc<AtomicU64>,
+}
+
+/// Whether a store through a map dirties no more than one of the log's pages.
+const fn may_map(page_bytes: usize) -> bool {
+    page_bytes <= PAGE_BYTES
 }
 
 /// What a file system takes.
@@ -59,7 +65,8 @@ impl From<File> for OsFile {
 impl OsFiles {
     /// Makes the directory if need be. Whether it takes the wanted mode is found out when it is locked ([`Files::lock`]), on the lock
     /// file, which is nobody else's then: where `O_DIRECT`, or a map that can be stored to, is refused, appends are
-    /// [`AppendMode::Buffered`]. [`OsFiles::mode`] tells. A disk without a free block refuses neither.
+    /// [`AppendMode::Buffered`]; so they are where the system's pages are longer than 4 KiB and a map is wanted: a store there makes
+    /// the device write again what lies durable beside it. [`OsFiles::mode`] tells. A disk without a free block refuses neither.
     ///
     /// # Errors
     /// If the directory cannot be made.
@@ -88,6 +95,14 @@ impl OsFiles {
         self.taken.get().map_or(self.wanted, |taken| taken.mode)
     }
 
+    /// What the directory lies on.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn kind(&self) -> io::Result<FileSystemKind> {
+        FileSystemKind::of(&self.root)
+    }
+
     fn takes_direct(&self) -> bool {
         !self.is_read_only && self.taken.get().is_none_or(|taken| taken.direct)
     }
@@ -105,7 +120,7 @@ impl OsFiles {
         let is_taken = match self.wanted {
             AppendMode::Direct => direct,
             AppendMode::Buffered => true,
-            AppendMode::Mapped => takes_map(path),
+            AppendMode::Mapped => may_map(rustix::param::page_size()) && takes_map(path),
         };
         Taken { mode: if is_taken { self.wanted } else { AppendMode::Buffered }, direct }
     }
@@ -375,4 +390,15 @@ fn store(map: &WritableMap, offset: u64, parts: &[IoSlice<'_>], durable: bool) -
         map.sync(from, at - from)?;
     }
     Ok(true)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pages_longer_than_the_logs_are_not_stored_to() {
+        assert!(may_map(4 << 10));
+        assert!(!may_map(16 << 10) && !may_map(64 << 10));
+    }
 }

@@ -31,12 +31,17 @@ fn a_slow_peer_fills_its_queue_and_memory_stays_bounded() {
     let bound = (4 << 20) + 2 * 6 * (256 << 10) + (1 << 20);
     assert!(taken * 10_000 <= bound, "{taken} messages were taken");
     assert!(one.transport.stats().dropped_full >= 1);
+    // A stream's part of it leaves when the other side reads on; the rest waits here, and shows.
+    let waiting = one.transport.queued_bytes();
+    assert!((2 << 20..=4 << 20).contains(&waiting), "{waiting} bytes wait");
     drop(gate);
     for _ in 0..taken {
         assert_eq!(two.next_message().2.len(), 10_000);
     }
     one.send(2, Channel::Bulk, "room again").unwrap();
     assert_eq!(two.next_message().2, "room again");
+    // What was received had been written before; only the bookkeeping of the last write may be behind.
+    assert!(one.transport.queued_bytes() < 64 << 10, "{} bytes wait", one.transport.queued_bytes());
 }
 
 #[test]
