@@ -1,10 +1,11 @@
 //! Files in memory: names that are durable only when their directory is, bytes that are durable only when synced.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::io::{self, IoSlice};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::inode::{Inode, SectorFate};
+use super::names::{Names, Shared, parent};
 use crate::disk::{Access, Files};
 
 /// A call that is about to be made.
@@ -72,10 +73,7 @@ pub struct MemoryFiles(Arc<Mutex<State>>);
 
 #[derive(Default)]
 struct State {
-    names: BTreeMap<String, MemoryFile>,
-    durable_names: BTreeMap<String, MemoryFile>,
-    /// Names given or taken since their directory was last made durable.
-    changed: BTreeSet<String>,
+    names: Names,
     dirs: BTreeSet<String>,
     locks: BTreeSet<String>,
     capacity: Option<u64>,
@@ -97,7 +95,7 @@ struct Fault {
 /// An open file in memory.
 #[derive(Clone, Debug)]
 pub struct MemoryFile {
-    inode: Arc<Mutex<Inode>>,
+    inode: Shared,
     /// It is read past the cache.
     is_past_cache: bool,
     _lock: Option<Arc<Lock>>,
@@ -131,9 +129,13 @@ fn held<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl MemoryFile {
-    fn new(inode: Inode) -> Self {
-        Self { inode: Arc::new(Mutex::new(inode)), is_past_cache: false, _lock: None }
+    fn of(inode: Shared) -> Self {
+        Self { inode, is_past_cache: false, _lock: None }
     }
+}
+
+fn shared(inode: Inode) -> Shared {
+    Arc::new(Mutex::new(inode))
 }
 
 impl State {
@@ -157,7 +159,7 @@ impl State {
     }
 
     fn used(&self) -> u64 {
-        self.names.values().map(|file| held(&file.inode).live.len() as u64).sum()
+        self.names.now().values().map(|file| held(file).live.len() as u64).sum()
     }
 
     fn has_room(&self, more: u64) -> io::Result<()> {
@@ -220,15 +222,13 @@ impl MemoryFiles {
     /// The bytes of a file.
     #[must_use]
     pub fn content(&self, path: &str) -> Option<Vec<u8>> {
-        held(&self.0).names.get(path).map(|file| held(&file.inode).live.clone())
+        held(&self.0).names.now().get(path).map(|file| held(file).live.clone())
     }
 
     /// Puts a file there, durably, in place of what was there.
     pub fn put(&self, path: &str, bytes: Vec<u8>) {
         let mut state = held(&self.0);
-        let file = MemoryFile::new(Inode::durable(path, bytes));
-        state.names.insert(path.to_owned(), file.clone());
-        state.durable_names.insert(path.to_owned(), file);
+        state.names.put(path, shared(Inode::durable(path, bytes)));
     }
 
     /// Flips bits of one byte of a file, as on a device that forgets; `false` if there is no such byte.
@@ -256,32 +256,28 @@ impl MemoryFiles {
     pub fn with_only(&self, paths: impl Iterator<Item = String>) -> Self {
         let copy = self.copy();
         let kept: BTreeSet<String> = paths.collect();
-        {
-            let mut state = held(&copy.0);
-            state.names.retain(|path, _| kept.contains(path));
-            state.durable_names.retain(|path, _| kept.contains(path));
-        }
+        held(&copy.0).names.retain(|path| kept.contains(path));
         copy
     }
 
     /// The paths of all files, in order.
     #[must_use]
     pub fn paths(&self) -> Vec<String> {
-        held(&self.0).names.keys().cloned().collect()
+        held(&self.0).names.now().keys().cloned().collect()
     }
 
     /// Those of them that a power cut now would take away.
     #[must_use]
     pub fn paths_not_durable(&self) -> Vec<String> {
         let state = held(&self.0);
-        let is_fleeting = |path: &&String| !state.durable_names.contains_key(*path);
-        state.names.keys().filter(is_fleeting).cloned().collect()
+        let is_fleeting = |path: &&String| !state.names.durable().contains_key(*path);
+        state.names.now().keys().filter(is_fleeting).cloned().collect()
     }
 
     /// Whether there is a file that a power cut now would leave, with such a path.
     #[must_use]
     pub fn has_durable(&self, is_it: impl FnMut(&str) -> bool) -> bool {
-        held(&self.0).durable_names.keys().map(String::as_str).any(is_it)
+        held(&self.0).names.durable().keys().map(String::as_str).any(is_it)
     }
 
     /// A copy of everything, as after a clean end.
@@ -289,10 +285,8 @@ impl MemoryFiles {
     pub fn copy(&self) -> Self {
         let state = held(&self.0);
         let mut copy = State { dirs: state.dirs.clone(), capacity: state.capacity, ..State::default() };
-        for (path, file) in &state.names {
-            let file = MemoryFile::new(held(&file.inode).copied(path));
-            copy.names.insert(path.clone(), file.clone());
-            copy.durable_names.insert(path.clone(), file);
+        for (path, file) in state.names.now() {
+            copy.names.put(path, shared(held(file).copied(path)));
         }
         Self(Arc::new(Mutex::new(copy)))
     }
@@ -300,36 +294,43 @@ impl MemoryFiles {
     /// What a power cut now would leave, as other files. Every unsynced sector is asked for its fate, by path and
     /// number; names that were not made durable are as they were.
     #[must_use]
-    pub fn after_power_cut(&self, mut fate: impl FnMut(&str, usize) -> SectorFate) -> Self {
-        self.image(true, &mut fate)
+    pub fn after_power_cut(&self, fate: impl FnMut(&str, usize) -> SectorFate) -> Self {
+        self.after_power_cut_with_names(|| false, fate)
     }
 
     /// The same, but every name that was given or taken has reached the device in time, though nobody had asked for it.
     #[must_use]
-    pub fn after_power_cut_with_all_names(&self, mut fate: impl FnMut(&str, usize) -> SectorFate) -> Self {
-        self.image(false, &mut fate)
+    pub fn after_power_cut_with_all_names(&self, fate: impl FnMut(&str, usize) -> SectorFate) -> Self {
+        self.after_power_cut_with_names(|| true, fate)
     }
 
-    fn image(&self, durable_names: bool, fate: &mut dyn FnMut(&str, usize) -> SectorFate) -> Self {
+    /// The same, but each change of names that was not made durable, in order, is asked whether it has reached the device in time:
+    /// [`MemoryFiles::names_in_doubt`] of them.
+    #[must_use]
+    pub fn after_power_cut_with_names(
+        &self,
+        mut is_there: impl FnMut() -> bool,
+        mut fate: impl FnMut(&str, usize) -> SectorFate,
+    ) -> Self {
         let state = held(&self.0);
-        let names = if durable_names { &state.durable_names } else { &state.names };
         let mut image = State { dirs: state.dirs.clone(), capacity: state.capacity, ..State::default() };
-        for (path, file) in names {
-            let bytes = held(&file.inode).survived(&mut |sector| fate(path, sector));
-            let file = MemoryFile::new(Inode::durable(path, bytes));
-            image.names.insert(path.clone(), file.clone());
-            image.durable_names.insert(path.clone(), file);
+        for (path, file) in &state.names.survived(&mut is_there) {
+            let bytes = held(file).survived(&mut |sector| fate(path, sector));
+            image.names.put(path, shared(Inode::durable(path, bytes)));
         }
         Self(Arc::new(Mutex::new(image)))
     }
 
-    fn find(&self, path: &str) -> io::Result<MemoryFile> {
-        held(&self.0).names.get(path).cloned().ok_or_else(|| io::ErrorKind::NotFound.into())
+    /// How many changes of names a power cut now may take back: files made, renamed and removed whose directory was not synced since.
+    #[must_use]
+    pub fn names_in_doubt(&self) -> usize {
+        held(&self.0).names.in_doubt()
     }
-}
 
-fn parent(path: &str) -> &str {
-    path.rsplit_once('/').map_or("", |(dir, _)| dir)
+    fn find(&self, path: &str) -> io::Result<MemoryFile> {
+        let found = held(&self.0).names.now().get(path).cloned();
+        found.map(MemoryFile::of).ok_or_else(|| io::ErrorKind::NotFound.into())
+    }
 }
 
 impl Files for MemoryFiles {
@@ -341,12 +342,11 @@ impl Files for MemoryFiles {
         if !parent(path).is_empty() && !state.dirs.contains(parent(path)) {
             return Err(io::ErrorKind::NotFound.into());
         }
-        state.changed.insert(path.to_owned());
-        state.names.remove(path);
+        state.names.take(path);
         state.has_room(bytes)?;
-        let file = MemoryFile::new(Inode::fresh(path, bytes as usize));
-        state.names.insert(path.to_owned(), file.clone());
-        Ok(file)
+        let file = shared(Inode::fresh(path, bytes as usize));
+        state.names.give(path, Shared::clone(&file));
+        Ok(MemoryFile::of(file))
     }
 
     fn open(&self, path: &str, access: Access) -> io::Result<MemoryFile> {
@@ -408,17 +408,7 @@ impl Files for MemoryFiles {
         if state.change(Call::SyncDir(dir))? == Outcome::Lost {
             return Ok(());
         }
-        let State { names, durable_names, changed, .. } = &mut *state;
-        changed.retain(|path| {
-            let is_here = parent(path) == dir;
-            if is_here {
-                match names.get(path) {
-                    Some(file) => durable_names.insert(path.clone(), file.clone()),
-                    None => durable_names.remove(path),
-                };
-            }
-            !is_here
-        });
+        state.names.sync(dir);
         Ok(())
     }
 
@@ -430,17 +420,13 @@ impl Files for MemoryFiles {
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {
         let mut state = held(&self.0);
         state.change(Call::Rename(from, to))?;
-        let file = state.names.remove(from).ok_or(io::ErrorKind::NotFound)?;
-        state.names.insert(to.to_owned(), file);
-        state.changed.extend([from.to_owned(), to.to_owned()]);
-        Ok(())
+        if state.names.rename(from, to) { Ok(()) } else { Err(io::ErrorKind::NotFound.into()) }
     }
 
     fn remove(&self, path: &str) -> io::Result<()> {
         let mut state = held(&self.0);
         state.change(Call::Remove(path))?;
-        state.changed.insert(path.to_owned());
-        state.names.remove(path).map(drop).ok_or_else(|| io::ErrorKind::NotFound.into())
+        if state.names.take(path) { Ok(()) } else { Err(io::ErrorKind::NotFound.into()) }
     }
 
     fn read_at(&self, file: &MemoryFile, offset: u64, into: &mut [u8]) -> io::Result<usize> {
@@ -474,7 +460,7 @@ impl Files for MemoryFiles {
         if !state.dirs.contains(dir) {
             return Err(io::ErrorKind::NotFound.into());
         }
-        let paths = state.names.keys().filter(|path| parent(path) == dir);
+        let paths = state.names.now().keys().filter(|path| parent(path) == dir);
         Ok(paths.map(|path| path[dir.len() + 1..].to_owned()).collect())
     }
 
@@ -483,7 +469,7 @@ impl Files for MemoryFiles {
             return Err(io::ErrorKind::WouldBlock.into());
         }
         let lock = Lock { path: path.to_owned(), state: Arc::clone(&self.0) };
-        Ok(MemoryFile { _lock: Some(Arc::new(lock)), ..MemoryFile::new(Inode::default()) })
+        Ok(MemoryFile { _lock: Some(Arc::new(lock)), ..MemoryFile::of(Shared::default()) })
     }
 }
 

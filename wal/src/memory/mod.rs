@@ -6,6 +6,7 @@
 
 mod files;
 mod inode;
+mod names;
 mod step;
 
 pub use files::{Call, Fate, MemoryFile, MemoryFiles, Outcome};

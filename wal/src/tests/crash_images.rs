@@ -1,19 +1,27 @@
 //! Short runs, the power cut at every call, and every image that such a cut can leave: each unsynced sector old, new or garbage,
-//! in every mix; names that were given or taken and not synced, all lost and all there.
+//! in every mix; each name that was given, taken or changed and not synced, lost or there, in every mix. The same where the
+//! device refuses one sync of a directory, and the log goes on.
 //!
 //! A run's crash with k sectors in doubt has 3^k images; all of them are opened while that is at most [`IMAGES_MAX`]. Above,
 //! it is every mix of old and new, and one sector of garbage at a time among all old and among all new ones: the test says how
 //! many runs it was. A sector in doubt is one in which old and new differ, of a segment, a manifest or the like; files in which
 //! nothing counts are garbage throughout. Longer runs, by chance: `power_cut`.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use super::*;
-use crate::memory::SectorFate;
+use crate::memory::{Call, Fate, Outcome, SectorFate};
 use crate::{LogError, Poisoned};
 
 /// So many images of one crash are all opened.
 const IMAGES_MAX: usize = 3usize.pow(8);
 /// Even of mixes of old and new alone there are not more than so many.
 const SECTORS_MAX: usize = 14;
+/// Nor of changes of names.
+const NAMES_MAX: usize = 5;
+/// A life is cut at each of so many calls after a sync that was refused: what comes of it is repaired by then.
+const CALLS_AFTER_REFUSAL: u64 = 12;
 const GARBAGE: SectorFate = SectorFate::Garbage(0xA5);
 
 fn tiny() -> LaneOptions {
@@ -30,20 +38,34 @@ struct Run {
     written: Lsn,
     /// How many batches are written without a sync of their own.
     relaxed: u64,
+    /// The call that was to be refused has been.
+    is_refused: bool,
 }
 
 impl Run {
-    /// One life of a lane on a copy of `base`, cut at its `cut`th changing call if it has so many.
-    fn of(base: &MemoryFiles, said: &Said, relaxed: u64, cut: u64) -> Self {
+    /// One life of a lane on a copy of `base`, cut at its `cut`th changing call if it has so many; `refused`: its call of this number
+    /// fails, if that syncs the lane's directory.
+    fn of(base: &MemoryFiles, said: &Said, relaxed: u64, cut: u64, refused: Option<u64>) -> Self {
         let files = base.copy();
         files.fail_change(cut, u64::MAX - 1, std::io::ErrorKind::Other);
+        let has_struck = Arc::new(AtomicBool::new(false));
+        let refusal = |left| Box::new(Refusal { left, has_struck: Arc::clone(&has_struck) }) as Box<dyn Fate>;
+        files.decided_by(refused.map(refusal));
         let last = said.keys().next_back().copied().unwrap();
-        let mut run =
-            Self { files: files.clone(), said: said.clone(), durable: last, written: last, relaxed };
+        let mut run = Self {
+            files: files.clone(),
+            said: said.clone(),
+            durable: last,
+            written: last,
+            relaxed,
+            is_refused: false,
+        };
         if let Ok((mut lane, ..)) = open_in(&files, tiny()) {
             let _cut = run.live(&mut lane); // by the power, wherever it was
         }
         files.heal();
+        files.decided_by(None);
+        run.is_refused = has_struck.load(Ordering::Relaxed);
         run
     }
 
@@ -94,24 +116,26 @@ impl Run {
         Ok(())
     }
 
-    fn image(&self, all_names: bool, fate: impl FnMut(&str, usize) -> SectorFate) -> MemoryFiles {
-        if all_names {
-            self.files.after_power_cut_with_all_names(fate)
-        } else {
-            self.files.after_power_cut(fate)
-        }
+    /// Of the changes of names that are in doubt, those are there whose bits are set.
+    fn image(&self, mut names: usize, fate: impl FnMut(&str, usize) -> SectorFate) -> MemoryFiles {
+        let is_there = || {
+            let is_set = names & 1 == 1;
+            names >>= 1;
+            is_set
+        };
+        self.files.after_power_cut_with_names(is_there, fate)
     }
 
     /// The unsynced sectors in which old and new differ, of files in which anything counts.
-    fn in_doubt(&self, all_names: bool) -> Vec<(String, usize)> {
+    fn in_doubt(&self, names: usize) -> Vec<(String, usize)> {
         let mut asked = Vec::new();
-        let old = self.image(all_names, |path, sector| {
+        let old = self.image(names, |path, sector| {
             if !is_scratch(path) {
                 asked.push((path.to_owned(), sector));
             }
             SectorFate::Old
         });
-        let new = self.image(all_names, |_, _| SectorFate::New);
+        let new = self.image(names, |_, _| SectorFate::New);
         let sector_of = |files: &MemoryFiles, (path, sector): &(String, usize)| {
             let bytes = files.content(path).unwrap_or_default();
             bytes.chunks(crate::memory::SECTOR_BYTES).nth(*sector).map(<[u8]>::to_vec)
@@ -136,6 +160,25 @@ impl Run {
     }
 }
 
+/// Fails one call, if it syncs the lane's directory.
+struct Refusal {
+    /// The calls that change something, until then.
+    left: u64,
+    has_struck: Arc<AtomicBool>,
+}
+
+impl Fate for Refusal {
+    fn decide(&mut self, call: Call<'_>) -> Outcome {
+        if matches!(call, Call::Read { .. }) {
+            return Outcome::Done;
+        }
+        self.left = self.left.wrapping_sub(1);
+        let is_refused = self.left == 0 && call == Call::SyncDir("lane-0");
+        self.has_struck.fetch_or(is_refused, Ordering::Relaxed);
+        if is_refused { Outcome::Fail(std::io::ErrorKind::Other) } else { Outcome::Done }
+    }
+}
+
 /// A file that waits to be a segment.
 fn is_scratch(path: &str) -> bool {
     path.ends_with(".tmp") || path.ends_with(".old")
@@ -150,6 +193,8 @@ struct Seen {
     /// Images in which something unacknowledged was left, and such as ended in what was called durable.
     longer: u64,
     exact: u64,
+    /// Images of crashes that left more than one change of names in doubt.
+    names: u64,
 }
 
 /// The fates of `count` sectors, one mix after the other.
@@ -172,38 +217,67 @@ fn mixes(count: usize) -> (Box<dyn Iterator<Item = Vec<SectorFate>>>, bool) {
     (Box::new(all(&[SectorFate::Old, SectorFate::New], count).chain(one_of_garbage)), false)
 }
 
+impl Seen {
+    /// Opens what a crash may leave.
+    fn open_images(&mut self, run: &Run, context: &str) {
+        self.crashes += 1;
+        // Only the process dies.
+        run.check(&run.files.copy(), run.written, &format!("{context}: the process ends"));
+        let changes = run.files.names_in_doubt();
+        assert!(
+            changes <= NAMES_MAX,
+            "{context}: {changes} changes of names are in doubt: the run is not short"
+        );
+        for names in 0..1_usize << changes {
+            let in_doubt = run.in_doubt(names);
+            let (mixes, is_all) = mixes(in_doubt.len());
+            self.bounded += u64::from(!is_all);
+            for fates in mixes {
+                let of: BTreeMap<&(String, usize), SectorFate> = in_doubt.iter().zip(fates).collect();
+                let image = run.image(names, |path, sector| {
+                    let other = if is_scratch(path) { GARBAGE } else { SectorFate::New };
+                    of.get(&(path.to_owned(), sector)).copied().unwrap_or(other)
+                });
+                let last = run.check(&image, run.durable, &format!("{context}: names {names:b}, {of:?}"));
+                self.images += 1;
+                self.longer += u64::from(last > run.durable);
+                self.exact += u64::from(last == run.durable);
+                self.names += u64::from(changes > 1);
+            }
+        }
+    }
+}
+
 fn every_image(base: &MemoryFiles, said: &Said, relaxed: u64) -> Seen {
     let mut seen = Seen::default();
     let calls = {
-        let run = Run::of(base, said, relaxed, u64::MAX / 2);
+        let run = Run::of(base, said, relaxed, u64::MAX / 2, None);
         assert_eq!(run.durable, *run.said.keys().next_back().unwrap(), "the run comes to its end");
         run.files.changes()
     };
     for cut in 1..=calls + 1 {
-        let run = Run::of(base, said, relaxed, cut);
-        seen.crashes += 1;
-        // Only the process dies.
-        run.check(&run.files.copy(), run.written, &format!("the process ends at call {cut}"));
-        for all_names in [false, true] {
-            let in_doubt = run.in_doubt(all_names);
-            let (mixes, is_all) = mixes(in_doubt.len());
-            seen.bounded += u64::from(!is_all);
-            for fates in mixes {
-                let of: BTreeMap<&(String, usize), SectorFate> = in_doubt.iter().zip(fates).collect();
-                let image = run.image(all_names, |path, sector| {
-                    let other = if is_scratch(path) { GARBAGE } else { SectorFate::New };
-                    of.get(&(path.to_owned(), sector)).copied().unwrap_or(other)
-                });
-                let context = format!("call {cut}, all names: {all_names}, {of:?}");
-                let last = run.check(&image, run.durable, &context);
-                seen.images += 1;
-                seen.longer += u64::from(last > run.durable);
-                seen.exact += u64::from(last == run.durable);
-            }
-        }
+        let run = Run::of(base, said, relaxed, cut, None);
+        seen.open_images(&run, &format!("call {cut}"));
     }
     eprintln!("{seen:?}");
     assert!(seen.images > 200 && seen.longer > 50 && seen.exact > 50, "{seen:?}");
+    seen
+}
+
+/// The same life, with one sync of the directory refused, and cut soon after.
+fn every_image_after_a_refusal(base: &MemoryFiles, said: &Said, relaxed: u64) -> Seen {
+    let mut seen = Seen::default();
+    let calls = Run::of(base, said, relaxed, u64::MAX / 2, None).files.changes();
+    for refused in 1..=calls {
+        for cut in refused + 1..=refused + CALLS_AFTER_REFUSAL {
+            let run = Run::of(base, said, relaxed, cut, Some(refused));
+            if !run.is_refused {
+                break; // it is another call
+            }
+            seen.open_images(&run, &format!("call {refused} is refused, call {cut}"));
+        }
+    }
+    eprintln!("{seen:?}");
     seen
 }
 
@@ -213,9 +287,8 @@ fn every_crash_image_of_a_short_first_life() {
     assert_eq!(seen.bounded, 0, "every image was opened");
 }
 
-/// In files that were used before, the old content of a sector is a piece of an earlier life of the log.
-#[test]
-fn every_crash_image_of_a_short_life_in_used_files() {
+/// A log whose files were used before, and what it says.
+fn used() -> (MemoryFiles, Said) {
     let files = MemoryFiles::new();
     let (mut lane, ..) = open_in(&files, tiny()).unwrap();
     let slots = [1, 2].map(|group| lane.attach(GroupId(group)));
@@ -230,6 +303,22 @@ fn every_crash_image_of_a_short_life_in_used_files() {
     assert!(lane.stats().recycled >= 2);
     let said = Said::from([(lane.durable, stories(&lane))]);
     drop(lane);
+    (files, said)
+}
+
+/// In files that were used before, the old content of a sector is a piece of an earlier life of the log.
+#[test]
+fn every_crash_image_of_a_short_life_in_used_files() {
+    let (files, said) = used();
     let seen = every_image(&files, &said, 1);
-    assert!(seen.bounded == 0 && seen.images > 10_000, "every image was opened: {seen:?}");
+    assert!(seen.bounded == 0 && seen.images > 5_000, "every image was opened: {seen:?}");
+}
+
+/// A directory that was not synced leaves a file under two names, as far as anything can be known: it is not written to before one of
+/// them is certain.
+#[test]
+fn every_crash_image_of_a_life_that_was_refused_a_sync_of_its_directory() {
+    let (files, said) = used();
+    let seen = every_image_after_a_refusal(&files, &said, 1);
+    assert!(seen.bounded == 0 && seen.images > 5_000 && seen.names > 0, "every image was opened: {seen:?}");
 }
