@@ -356,7 +356,8 @@ impl Group {
     /// An append (with its account) or heartbeat (without) of `term` has come, to be stepped next. `is_member`: the sender's
     /// configuration names this replica's log, and not only in order to send it its removal. The leader's configuration is in
     /// force before this replica has it, so it stands above what the log shows so far, and above a late notice of a removal, for
-    /// as long as the leader is heard. A late append of an earlier membership is told by its account.
+    /// as long as the leader is heard. A late append of an earlier membership is told by its account. So a replica that was removed
+    /// and is taken in again knows by this before it has the entry that adds it, which would end its removal, too.
     pub fn note_standing(&mut self, term: Term, account: Option<u16>, is_member: bool) {
         if term < self.hard_state.term || !self.is_within_reach(term) {
             return;
