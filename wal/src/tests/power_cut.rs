@@ -1,4 +1,4 @@
-//! The power fails at any call, and every unsynced sector goes its own way. What was called durable must be there, and
+//! The power fails at any call, and every unsynced sector and name goes its own way. What was called durable must be there, and
 //! what is there must be what was once said, batch for batch.
 
 use proptest::prelude::*;
@@ -134,12 +134,13 @@ fn lives(seed: u64, lives: u64) -> Seen {
             files.heal(); // only the process died: what it wrote can be read, but is not durable yet
             continue;
         }
-        let mut fates = Chance(chance.below(u64::MAX));
-        files = files.after_power_cut(|_, _| match fates.below(3) {
+        let (mut fates, mut names) = (Chance(chance.below(u64::MAX)), Chance(chance.below(u64::MAX)));
+        let fate = |_: &str, _| match fates.below(3) {
             0 => SectorFate::Old,
             1 => SectorFate::New,
             _ => SectorFate::Garbage(fates.below(256) as u8),
-        });
+        };
+        files = files.after_power_cut_with_names(|| names.below(2) == 0, fate);
     }
     seen
 }
