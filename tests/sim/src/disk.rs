@@ -209,12 +209,36 @@ pub(crate) struct Mishaps {
     pub(crate) stays_cached: bool,
     /// It has: whatever was written without a sync before may be gone with it, as in a power cut.
     pub(crate) has_forgotten: bool,
+    /// The next sync of a directory in which a file was just renamed fails.
+    pub(crate) refuses_names: Option<Renamed>,
     /// … and so many reads.
     pub(crate) failing_reads: u32,
     /// The next read of a file has this bit flipped.
     pub(crate) flip: Option<u64>,
     /// Calls that failed, and reads that lied, since somebody looked.
     pub(crate) struck: u64,
+}
+
+/// Whether a file was renamed since names were to be refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Renamed {
+    NotYet,
+    Done,
+}
+
+impl Mishaps {
+    /// Whether this is the sync of names that is to be refused.
+    fn refuses(&mut self, call: Call<'_>) -> bool {
+        match (self.refuses_names, call) {
+            (Some(Renamed::NotYet), Call::Rename(..)) => self.refuses_names = Some(Renamed::Done),
+            (Some(Renamed::Done), Call::SyncDir(_)) => {
+                self.refuses_names = None;
+                return true;
+            }
+            _ => {}
+        }
+        false
+    }
 }
 
 /// The [`Fate`] that obeys them.
@@ -245,6 +269,10 @@ impl Fate for Obedient {
             }
         }
         if mishaps.has_crashed {
+            return Outcome::Fail(io::ErrorKind::Other);
+        }
+        if mishaps.refuses(call) {
+            mishaps.struck += 1;
             return Outcome::Fail(io::ErrorKind::Other);
         }
         if mishaps.failing_writes > 0 {

@@ -191,6 +191,8 @@ pub(crate) struct SimNode {
     pub(crate) installs: u64,
     /// It has died in the middle of a call, and will soon after it has come back: of a power cut.
     pub(crate) dies_again: bool,
+    /// A segment's name could not be made durable, and that is tried again.
+    pub(crate) has_refused_name: bool,
     /// Somebody has noticed that its log failed, and will start it again.
     pub(crate) is_doomed: bool,
 }
@@ -249,6 +251,7 @@ impl SimNode {
             vouched: Vec::new(),
             installs: 0,
             dies_again: false,
+            has_refused_name: false,
             is_doomed: false,
         }
     }

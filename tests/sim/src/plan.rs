@@ -192,6 +192,8 @@ pub struct Plan {
     /// In every second run: also in the middle of naming a checkpoint, and right after a snapshot; and devices that refuse do so
     /// where a segment is to go, and leaders that are cut off have handed over before.
     pub is_delicate: bool,
+    /// In the end a group at rest loses its leader's replica.
+    pub drops_at_rest: bool,
     /// In every second run both ends are told of a connection that is made again.
     pub tells_of_connections: bool,
     /// Calls to the disk are refused.
@@ -349,6 +351,7 @@ impl Plan {
                 _ => chance.one_of(&[0, 200, 20_000, 50_000]),
             },
             tells_of_connections: Chance::of(seed, "told of connections").below(2) == 0,
+            drops_at_rest: callers::drops_at_rest(seed, options),
             is_delicate: Chance::of(seed, "delicate planned").below(2) == 0,
             fails: strikes.iter().any(|strike| strike.kind == FaultKind::WriteError),
             crashes: strikes.iter().any(|strike| strike.kind == FaultKind::CrashAtCall),

@@ -112,6 +112,13 @@ pub(super) fn chunks(seed: u64, round_trip: u64, usual: u64) -> Chunks {
 /// Every checkpoint costs as much.
 const BALLAST_MAX: u64 = 16 << 10;
 
+/// In every second run with replicas that are dropped by mistake, one is once more when the faults have ended.
+pub(super) fn drops_at_rest(seed: u64, options: &Options) -> bool {
+    matches!(options.profile, Profile::Churn | Profile::Members)
+        && !options.without.has(FaultKind::DropReplica)
+        && Chance::of(seed, "drops at rest").below(2) == 0
+}
+
 /// What happens to groups whose membership changes, besides what they ask for; and, in one run of eight, one bad message.
 pub(super) fn errands(seed: u64, options: &Options, nodes: usize, end: u64) -> Vec<Strike> {
     let mut strikes = Vec::new();

@@ -6,10 +6,12 @@
 //! ahead (`faults`), and what must not come of it (`watch`).
 
 use super::{Event, World};
-use crate::disk::{Queue, SimDisk, held};
+use crate::disk::{Queue, Renamed, SimDisk, held};
 
 /// So many times that a segment's file is used again, its machine stops in the middle of that once.
 const CUT_OFF_ONE_IN: u64 = 100;
+/// So many times, its name is refused to be made durable, once; and then its machine stops, every second time, when that is tried again.
+const NAME_REFUSED_ONE_IN: u64 = 8;
 /// The same of checkpoints that are about to be named: but only the process dies, or the machine with it.
 const CHECKPOINT_ONE_IN: u64 = 40;
 /// Calls that such a job makes, about.
@@ -33,6 +35,12 @@ impl World<'_> {
             held(&self.nodes[at].mishaps).crash_after = Some(self.chances.segments.below(4));
             return true;
         }
+        // As far as its directory tells, it may have either name, or be both at a time.
+        let is_in_doubt = is_reused && std::mem::take(&mut self.nodes[at].has_refused_name);
+        if is_in_doubt && self.chances.names.below(2) == 0 {
+            held(&self.nodes[at].mishaps).crash_after = Some(self.chances.names.below(5));
+            return true;
+        }
         // A checkpoint that is whole and has no name, or has one that is not durable; the one before is there still.
         let is_named = queue == Queue::Snapshots && self.plan.is_delicate && disk.names_next();
         if is_named && self.chances.delicate.below(CHECKPOINT_ONE_IN) == 0 {
@@ -44,12 +52,17 @@ impl World<'_> {
 
     /// A job on segments or snapshot files is done; or refused, where it would free a segment.
     pub(super) fn run_background(&mut self, at: usize, queue: Queue, disk: &SimDisk) {
-        let is_refused = queue == Queue::Segments
-            && self.plan.is_delicate
-            && self.plan.fails
-            && !self.is_ending
-            && disk.retires_next()
-            && self.chances.delicate.below(STAYS_ONE_IN) == 0;
+        let may_refuse =
+            queue == Queue::Segments && self.plan.is_delicate && self.plan.fails && !self.is_ending;
+        if may_refuse && disk.reuses_next() && self.chances.names.below(NAME_REFUSED_ONE_IN) == 0 {
+            held(&self.nodes[at].mishaps).refuses_names = Some(Renamed::NotYet);
+            disk.run_background(queue);
+            // It was, unless something else went wrong before.
+            let left = held(&self.nodes[at].mishaps).refuses_names.take();
+            self.nodes[at].has_refused_name = left.is_none();
+            return;
+        }
+        let is_refused = may_refuse && disk.retires_next() && self.chances.delicate.below(STAYS_ONE_IN) == 0;
         if !is_refused {
             return disk.run_background(queue);
         }

@@ -89,6 +89,7 @@ impl World<'_> {
         self.hear_faces_out()?;
         self.let_go()?;
         self.come_within_reach()?;
+        self.lose_resting_leader()?;
         self.judge()?;
         self.prefer()?;
         self.lose_for_good()
@@ -204,7 +205,7 @@ impl World<'_> {
     }
 
     /// All replicas that take part reach the same index and the same state.
-    fn converge(&mut self) -> Checked {
+    pub(super) fn converge(&mut self) -> Checked {
         let deadline = self.now + TO_CONVERGE;
         let mut group = 0;
         let all = self.run_until(deadline, |world| {

@@ -28,6 +28,7 @@ mod readers;
 pub(crate) mod receivers;
 mod relaxed;
 mod repeaters;
+mod resting;
 mod returning;
 mod shipping;
 mod shrinking;
@@ -227,6 +228,7 @@ struct Chances {
     connections: Chance,
     priorities: Chance,
     pace: Chance,
+    names: Chance,
 }
 
 /// A whole cluster, its world and its checkers.
@@ -365,6 +367,7 @@ impl<'a> World<'a> {
                 connections: Chance::of(seed, "connections"),
                 priorities: Chance::of(seed, "priorities again"),
                 pace: Chance::of(seed, "pace"),
+                names: Chance::of(seed, "names"),
             },
             faults: FaultCounts::default(),
             events: 0,

@@ -232,12 +232,15 @@ impl World<'_> {
         *held(&node.mishaps) = Mishaps::default();
         if power {
             let disk = &self.plan.disk;
-            let chance = &mut self.chances.faults;
-            node.files = node.files.after_power_cut(|_, _| match chance.below(100) {
+            let (chance, names) = (&mut self.chances.faults, &mut self.chances.names);
+            // Changes of names that were not synced: all lost, all there, or each on its own.
+            let kept = names.one_of(&[0, 50, 50, 100]);
+            let fate = |_: &str, _| match chance.below(100) {
                 drawn if drawn < disk.old_percent => SectorFate::Old,
                 drawn if drawn < disk.old_percent + disk.new_percent => SectorFate::New,
                 drawn => SectorFate::Garbage(drawn as u8),
-            });
+            };
+            node.files = node.files.after_power_cut_with_names(|| names.below(100) < kept, fate);
         }
         let (life, notice) = (node.life, self.links.notice());
         for peer in (0..self.nodes.len()).filter(|peer| *peer != at) {

@@ -248,8 +248,9 @@ impl World<'_> {
         }
     }
 
-    /// Replicas that are dropped join again.
+    /// Replicas that are dropped join again; one that was dropped by mistake, when its operator has noticed (`slipping`).
     pub(super) fn mind_leaving(&mut self, at: usize) {
+        let missed = self.asides.slip.as_ref().filter(|slip| slip.node == at).map(|slip| slip.group);
         let node = &mut self.nodes[at];
         let mut cx = Context::from_waker(Waker::noop());
         let (joins, to_create, dropped) = (&mut node.joins, &mut node.to_create, &mut node.dropped);
@@ -260,7 +261,9 @@ impl World<'_> {
                     dropped.push(*group); // the log has failed: perhaps it is
                 }
                 joins.push(*group);
-                to_create.push(*group);
+                if missed != Some(*group) || !is_gone {
+                    to_create.push(*group);
+                }
                 false
             }
         });

@@ -1,11 +1,12 @@
 //! An operator's slip: a replica is dropped that is a member of its group, or leads it; and the way back.
 //!
 //! The rest of the group has to go on: one replica is gone, as if its disk had been lost, but for what it had promised. The
-//! operator finds out, has it removed, and has its node join again. So it befalls a group that can do without that
-//! replica, one at a time; and the end of the run waits until all is as it was. Groups at rest, and those who lead
-//! them, are dropped most gladly: nobody is told, and nobody asks.
+//! operator finds out, has it removed, and has its node join again; until then the node has nothing of the group. So it befalls a
+//! group that can do without that replica, one at a time; and the end of the run waits until all is as it was. Groups at rest, and
+//! those who lead them, are dropped most gladly: nobody is told, and nobody asks.
 //!
-//! What is not here: replicas that are dropped because they were removed (`operator`).
+//! What is not here: replicas that are dropped because they were removed (`operator`), and the same once the faults have ended
+//! (`resting`).
 
 use raftwerk::{Change, GroupId, Newcomers, Reconfiguration};
 use raftwerk_raft::reconfig;
@@ -56,19 +57,23 @@ impl World<'_> {
         let wanted = [resting, leading, fit].into_iter().skip((strike.salt % 3) as usize);
         let Some(chosen) = wanted.into_iter().find(|some| !some.is_empty()) else { return };
         let (node, group) = chosen[(strike.salt >> 8) as usize % chosen.len()];
+        self.drop_by_mistake(node, group, self.now + (strike.salt >> 16) % 4_000_000_000);
+    }
+
+    /// A node's replica is dropped. The operator does not look before `after`.
+    pub(super) fn drop_by_mistake(&mut self, node: usize, group: GroupId, after: u64) {
         let had_vote = self.led_by(group).is_none_or(|(_, now, _)| now.is_voter(node_id(node)));
         let Some(body) = &self.nodes[node].body else { return };
         let removal = body.remove_group(group);
         self.nodes[node].leaving.push((group, removal));
         self.say(|| format!("n{}  drops {group} by mistake", node + 1));
-        let after = self.now + (strike.salt >> 16) % 4_000_000_000;
         self.asides.slip = Some(Slip { group, node, is_out: false, had_vote, after });
         self.answer_bells(node);
         self.aside(self.now + EVERY, Aside::Slip);
     }
 
     /// Whether a group can do without a member's replica, whatever is known to whom.
-    fn can_drop(&self, at: usize, group: GroupId) -> bool {
+    pub(super) fn can_drop(&self, at: usize, group: GroupId) -> bool {
         let id = node_id(at);
         let mut is_here = false;
         let can = (0..self.nodes.len()).all(|other| {
@@ -103,7 +108,11 @@ impl World<'_> {
         let (after, was_out, had_vote) = (slip.after, slip.is_out, slip.had_vote);
         let node = &self.nodes[at];
         let is_gone = node.leaving.iter().all(|(of, _)| *of != group) && node.state == State::Up;
-        let has_joined = is_gone && !node.to_create.contains(&group);
+        let is_here = node
+            .body
+            .as_ref()
+            .is_some_and(|body| body.replicas(body.worker_of(group)).any(|view| view.group == group));
+        let has_joined = is_gone && is_here && !node.to_create.contains(&group);
         let known = if self.now < after && !self.is_ending { None } else { self.led_by(group) };
         let known = known.filter(|_| is_gone);
         self.aside(self.now + EVERY, Aside::Slip);
@@ -116,6 +125,10 @@ impl World<'_> {
             return self.answer_bells(leader);
         }
         let is_out = was_out || !now.contains(id) && !committed.contains(id);
+        if is_out && !is_here && !self.nodes[at].to_create.contains(&group) {
+            self.nodes[at].to_create.push(group);
+            self.call(at, 0, self.now);
+        }
         if let Some(slip) = &mut self.asides.slip {
             slip.is_out = is_out;
         }

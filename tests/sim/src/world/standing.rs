@@ -7,7 +7,7 @@
 //! Who wants something is asked for here: where nothing was committed for a third of that time, who leads is given proposals, and
 //! who follows is asked for strong reads, as any client might. A time counts only while the same voters are sound, in the same lives,
 //! and while what is not sound is no member, or reaches none of them: a leader whose disk is full, or stands still, may hold its group
-//! back for as long as it is heard. A subject without noise has nothing that could be proposed besides its clients' calls: nobody
+//! back for as long as it is heard. A node that runs, and has no replica of the group, holds nobody back. A subject without noise has nothing that could be proposed besides its clients' calls: nobody
 //! asks its groups to go on, and they are not judged. Groups with witnesses, or with voters that do not want to lead, may have to wait for
 //! others by their own rules, and are not judged.
 //!
@@ -96,7 +96,7 @@ impl World<'_> {
     }
 
     /// Somebody wants something of a group: a write of who leads, a read of who follows.
-    fn ask_to_go_on(&mut self, group: usize, patience: u64) -> Checked {
+    pub(super) fn ask_to_go_on(&mut self, group: usize, patience: u64) -> Checked {
         let id = group_id(group);
         let (bytes, wait) = (64, patience / ASKED_EVERY);
         let one = Crowd { bytes, wait, count: 1, rounds: 1, ..Crowd::default() };
@@ -131,6 +131,9 @@ impl World<'_> {
         let (mut sound, mut others) = (SmallVec::<[usize; 8]>::new(), SmallVec::<[usize; 8]>::new());
         for at in members {
             if self.nodes[at].state != State::Up || self.nodes[at].is_fenced {
+                continue;
+            }
+            if self.is_absent(at, id) {
                 continue;
             }
             let is_sound = self.is_sound(at, id, &of)?;
@@ -173,6 +176,16 @@ impl World<'_> {
     pub(super) fn is_clear(&self, from: usize, to: usize) -> bool {
         let soon = self.plan.settings.election_timeout.as_nanos() as u64 / 2;
         self.links.is_clear(self.now, from, to, soon)
+    }
+
+    /// Whether a node that runs has no replica of a group, and none on its way: it was dropped, and holds nobody back, whoever takes it
+    /// for the leader.
+    fn is_absent(&self, at: usize, id: GroupId) -> bool {
+        let node = &self.nodes[at];
+        let is_here =
+            |body: &raftwerk::drive::Node<_>| body.replicas(body.worker_of(id)).any(|view| view.group == id);
+        let is_leaving = node.leaving.iter().any(|(group, _)| *group == id);
+        !is_leaving && !node.to_create.contains(&id) && node.body.as_ref().is_some_and(|body| !is_here(body))
     }
 
     /// Whether a node's replica lacks nothing that it takes to go on. `None`: its group is changing.
