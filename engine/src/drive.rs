@@ -334,6 +334,13 @@ impl<D: Disk> Node<D> {
         self.workers[worker].load()
     }
 
+    /// What is the matter with the node now: as [`Engine::health`](crate::Engine::health) tells, but that of its peers only those
+    /// count as lost that a transport has told of.
+    #[must_use]
+    pub fn health(&self) -> Vec<crate::events::Ill> {
+        self.shared.dispatch.events().ills()
+    }
+
     /// What the node has done since it was opened.
     #[must_use]
     pub fn stats(&self) -> EngineStats {

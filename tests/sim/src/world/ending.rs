@@ -88,6 +88,7 @@ impl World<'_> {
         self.arrive_late()?;
         self.hear_faces_out()?;
         self.let_go()?;
+        self.be_well()?;
         self.come_within_reach()?;
         self.lose_resting_leader()?;
         self.judge()?;

@@ -15,6 +15,7 @@ mod ending;
 mod exclusion;
 pub(crate) mod faces;
 mod faults;
+mod health;
 mod hostile;
 mod nodes;
 mod operator;

@@ -1,0 +1,61 @@
+//! What nodes say of their own health: once everything is mended, nothing of it is left that was mended.
+//!
+//! | rule | what |
+//! |---|---|
+//! | `well is said to be well` | when every group has committed something and all replicas are equal, no node goes on saying that its disk is full or hangs, that it can make no segment, that its log has failed or a lane has died, that a machine is in quarantine, or that a group has no leader that it is a member of |
+//!
+//! What has no end by itself (a slow sync, a damaged file) is no state, and connections are the transport's. What is not here: when a
+//! node says so (`raftwerk::Ill`).
+
+use raftwerk::Ill;
+
+use super::World;
+use crate::watch::{Checked, Violation};
+
+/// How long it may take a node to notice, at most: it looks for groups without a leader once in an election timeout, and tries to make a
+/// segment ten times a second.
+const TO_NOTICE: u64 = 60_000_000_000;
+
+impl World<'_> {
+    /// Every node that takes part is well by its own account, soon.
+    pub(super) fn be_well(&mut self) -> Checked {
+        if self.run_until(self.now + TO_NOTICE, |world| world.still_ill().is_none())? {
+            return Ok(());
+        }
+        match self.still_ill() {
+            Some((at, ill)) => {
+                let what = format!("n{} goes on saying so: {ill}", at + 1);
+                Err(Violation::new("well is said to be well", what))
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// A node, and what it says that is over.
+    fn still_ill(&self) -> Option<(usize, Ill)> {
+        let sound = |at: &usize| self.nodes[*at].is_reachable() && !self.nodes[*at].is_wiped;
+        let all = (0..self.nodes.len()).filter(sound).flat_map(|at| {
+            let ills = self.nodes[at].body.as_ref().map_or(Vec::new(), raftwerk::drive::Node::health);
+            ills.into_iter().map(move |ill| (at, ill))
+        });
+        let mut over = all.filter(|(at, ill)| self.is_over(*at, ill));
+        over.next()
+    }
+
+    /// Whether what a node says cannot be so any more.
+    fn is_over(&self, at: usize, ill: &Ill) -> bool {
+        match ill {
+            Ill::PeerLost { .. } | Ill::SlowSync { .. } | Ill::Damaged { .. } => false,
+            // Of several groups one is named. A replica that was let go without a word waits for its operator, and so does one that lacks
+            // what it lost.
+            Ill::NoLeader { group, .. } => {
+                self.members(group.0 as usize - 1).contains(&at)
+                    && self.nodes[at].body.as_ref().is_some_and(|body| {
+                        let mut views = body.replicas(body.worker_of(*group));
+                        views.any(|view| view.group == *group && !view.core.is_fenced())
+                    })
+            }
+            _ => true,
+        }
+    }
+}
