@@ -2,21 +2,27 @@
 //!
 //! ```text
 //! lock                    held by the engine that has the log open
-//! manifest, manifest.2    twice: magic "RWLOG\0\0\1", version u32, lanes u32, log id u64, zero u32, crc u32 of the 28 bytes before
+//! manifest, manifest.2    twice: magic "RWLOG\0\0\1", version u32, lanes u32, log id u64, first lane u32, crc u32 of the 28 bytes before
 //! peers, peers.2          twice: what is noted of other nodes: see `peers_file`
 //! lane-<n>/seg-<sequence>.log      a segment; lane-<n>/spare-<sequence>.old is one waiting to be used again
 //! lane-<n>/snapshots/              see `snapshot_file`
 //! ```
+//! Lanes are numbered from `first lane` on. A log begins with lane 0; the lanes that take the place of others (`relane`) have numbers that
+//! none had before, behind a gap of one. So the bytes of one set of lanes are never taken for another's, and where the manifest is lost it can
+//! be told whether there is one set or two. Until then the version is 4, later 5: a build that does not know of this must refuse the log.
+//!
 //! What is not here: the lanes' content. Next: `recovery`.
 
 use std::io;
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::disk::{Access, Files};
 use crate::error::OpenError;
 use crate::peers_file::{self, Notes, PeerNote};
-use crate::segment::{PAGE_BYTES, SegmentHeader, lane_dir};
+use crate::segment::{self, PAGE_BYTES, SegmentHeader, lane_dir};
+use crate::shelf;
 use crate::twin::{Found, Twin};
 
 const LOCK: &str = "lock";
@@ -26,6 +32,8 @@ const MANIFEST: Twin =
 const MAGIC: [u8; 8] = *b"RWLOG\0\0\x01";
 /// The version of everything below the directory.
 pub(crate) const FORMAT_VERSION: u32 = 4;
+/// The version of a manifest whose first lane is not lane 0.
+const MOVED_VERSION: u32 = 5;
 
 /// A locked log directory. Clones share the lock; it is let go with the last one.
 #[derive(Debug)]
@@ -34,8 +42,7 @@ pub struct Directory<F: Files>(Arc<Locked<F>>);
 #[derive(Debug)]
 struct Locked<F: Files> {
     files: F,
-    lanes: u16,
-    log_id: u64,
+    lanes: LaneSet,
     notes: Notes,
     _lock: F::File,
 }
@@ -64,23 +71,26 @@ impl<F: Files> Directory<F> {
             io::ErrorKind::WouldBlock => OpenError::InUse,
             _ => OpenError::Io { file: LOCK.to_owned(), source },
         })?;
-        let (on_disk, log_id) = match read_manifest(&files)? {
+        let on_disk = match read_manifest(&files)? {
             Some(manifest) => {
                 // Its name may have been given by a life that ended before that was durable.
                 files.sync_dir("").map_err(OpenError::io(MANIFEST.names[0]))?;
-                manifest.mend(&files);
-                (manifest.lanes, manifest.log_id)
+                manifest.settle(&files).map_err(OpenError::io(MANIFEST.names[1]))?;
+                manifest.set
             }
             None => {
-                write_manifest(&files, lanes, fresh_log_id).map_err(OpenError::io(MANIFEST.names[0]))?;
-                (lanes, fresh_log_id)
+                let set = LaneSet { first: 0, lanes, log_id: fresh_log_id };
+                write_manifest(&files, set).map_err(OpenError::io(MANIFEST.names[0]))?;
+                set
             }
         };
-        if on_disk != lanes {
-            return Err(OpenError::LaneCount { on_disk, wanted: lanes });
+        if on_disk.lanes != lanes {
+            return Err(OpenError::LaneCount { on_disk: on_disk.lanes, wanted: lanes });
         }
         let notes = peers_file::read(&files)?;
-        Ok(Self(Arc::new(Locked { files, lanes, log_id, notes, _lock: lock })))
+        // A wish: what is left takes room, and counts for nothing.
+        let _ = clear_others(&files, on_disk);
+        Ok(Self(Arc::new(Locked { files, lanes: on_disk, notes, _lock: lock })))
     }
 
     /// The calls on the directory.
@@ -92,13 +102,34 @@ impl<F: Files> Directory<F> {
     /// How many lanes the log has.
     #[must_use]
     pub fn lanes(&self) -> u16 {
-        self.0.lanes
+        self.0.lanes.lanes
+    }
+
+    /// The numbers that its lanes have on the disk, in order.
+    #[must_use]
+    pub fn lane_numbers(&self) -> Range<u16> {
+        self.0.lanes.numbers()
     }
 
     /// What tells this log from every other.
     #[must_use]
     pub fn log_id(&self) -> u64 {
-        self.0.log_id
+        self.0.lanes.log_id
+    }
+
+    /// Which lanes the log has, for [`Directory::relane`].
+    pub(crate) fn set(&self) -> LaneSet {
+        self.0.lanes
+    }
+
+    /// From now on these are the log's lanes, as its manifest says. `false`, and nothing done, if there is another clone of this.
+    pub(crate) fn has_now(&mut self, lanes: LaneSet) -> bool {
+        Arc::get_mut(&mut self.0).map(|locked| locked.lanes = lanes).is_some()
+    }
+
+    /// Whether there is no other clone of it.
+    pub(crate) fn is_alone(&mut self) -> bool {
+        Arc::get_mut(&mut self.0).is_some()
     }
 
     /// Which log each peer had, as it was noted when the directory was opened ([`Lane::note`]).
@@ -127,39 +158,155 @@ impl<F: Files> Directory<F> {
     }
 }
 
-fn encode_manifest(lanes: u16, log_id: u64) -> [u8; MANIFEST_BYTES] {
+/// The lanes of a log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct LaneSet {
+    /// The number of the first; the others follow.
+    pub(crate) first: u16,
+    pub(crate) lanes: u16,
+    pub(crate) log_id: u64,
+}
+
+impl LaneSet {
+    pub(crate) const fn numbers(self) -> Range<u16> {
+        self.first..self.first + self.lanes
+    }
+
+    /// So many lanes to take the place of these: behind a gap. `None` if there are no numbers left.
+    pub(crate) fn next(self, lanes: u16) -> Option<Self> {
+        let first = self.first.checked_add(self.lanes)?.checked_add(1)?;
+        first.checked_add(lanes).map(|_| Self { first, lanes, log_id: self.log_id })
+    }
+}
+
+fn encode_manifest(set: LaneSet) -> [u8; MANIFEST_BYTES] {
     let mut bytes = [0; MANIFEST_BYTES];
+    let version = if set.first == 0 { FORMAT_VERSION } else { MOVED_VERSION };
     bytes[..8].copy_from_slice(&MAGIC);
-    bytes[8..12].copy_from_slice(&FORMAT_VERSION.to_le_bytes());
-    bytes[12..16].copy_from_slice(&u32::from(lanes).to_le_bytes());
-    bytes[16..24].copy_from_slice(&log_id.to_le_bytes());
+    bytes[8..12].copy_from_slice(&version.to_le_bytes());
+    bytes[12..16].copy_from_slice(&u32::from(set.lanes).to_le_bytes());
+    bytes[16..24].copy_from_slice(&set.log_id.to_le_bytes());
+    bytes[24..28].copy_from_slice(&u32::from(set.first).to_le_bytes());
     let crc = crc32fast::hash(&bytes[..28]);
     bytes[28..].copy_from_slice(&crc.to_le_bytes());
     bytes
 }
 
-fn write_manifest<F: Files>(files: &F, lanes: u16, log_id: u64) -> io::Result<()> {
-    for lane in 0..lanes {
+fn write_manifest<F: Files>(files: &F, set: LaneSet) -> io::Result<()> {
+    for lane in set.numbers() {
         files.create_dir(&lane_dir(lane))?;
     }
-    MANIFEST.write(files, &encode_manifest(lanes, log_id))
+    MANIFEST.write(files, &encode_manifest(set))
+}
+
+/// Why the manifest does not name other lanes.
+#[derive(Debug)]
+pub(crate) enum NotSwitched {
+    /// It names the old ones, and so it stays.
+    Undone(io::Error),
+    /// Which of the two it will name, only another opening can tell.
+    Undecided(io::Error),
+}
+
+/// Has the manifest name `new` lanes instead of `old` ones, durably. Until the first copy is renamed, the old ones count, whatever the
+/// second one says; from then on both copies agree. Both sets must be whole and durable.
+pub(crate) fn switch<F: Files>(files: &F, old: LaneSet, new: LaneSet) -> Result<(), NotSwitched> {
+    let written = MANIFEST.write_copy(files, 1, &encode_manifest(new));
+    if let Err(error) = written {
+        return Err(match take_back(files, old) {
+            Ok(()) => NotSwitched::Undone(error),
+            Err(error) => NotSwitched::Undecided(error),
+        });
+    }
+    let Err(error) = MANIFEST.write_copy(files, 0, &encode_manifest(new)) else { return Ok(()) };
+    let [first, _] = MANIFEST.read(files, decode_manifest);
+    let is_untouched = matches!(first, Found::Whole(set) if set == old);
+    // Otherwise the name was given, and perhaps not durably: it is given once more.
+    let restored = if is_untouched { Ok(()) } else { MANIFEST.write_copy(files, 0, &encode_manifest(old)) };
+    Err(match restored.and_then(|()| take_back(files, old)) {
+        Ok(()) => NotSwitched::Undone(error),
+        Err(error) => NotSwitched::Undecided(error),
+    })
+}
+
+/// Has the second copy say what the first one says, or nothing: that takes no room.
+fn take_back<F: Files>(files: &F, set: LaneSet) -> io::Result<()> {
+    if MANIFEST.write_copy(files, 1, &encode_manifest(set)).is_ok() {
+        return Ok(());
+    }
+    match files.remove(MANIFEST.names[1]) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => files.sync_dir(""),
+    }
+}
+
+/// Removes what is left of lanes that are not the log's: those that others have taken the place of, or were to take the place of these
+/// and never did. What is not the log's own stays.
+pub(crate) fn clear_others<F: Files>(files: &F, set: LaneSet) -> io::Result<()> {
+    for number in lane_numbers(files)?.into_iter().filter(|number| !set.numbers().contains(number)) {
+        clear_lane(files, number)?;
+        files.remove_dir(&lane_dir(number))?;
+    }
+    Ok(())
+}
+
+/// Removes all files of a lane, durably; no directory is no files.
+pub(crate) fn clear_lane<F: Files>(files: &F, number: u16) -> io::Result<()> {
+    let dir = lane_dir(number);
+    let is_ours = |name: &str| {
+        let is_segment = [segment::sequence_of, segment::spare_sequence_of, segment::unfinished_sequence_of];
+        is_segment.iter().any(|sequence| sequence(name).is_some())
+    };
+    let snapshots = format!("{dir}/snapshots");
+    if remove_files(files, &snapshots, |name| shelf::parse(name).is_some())? {
+        files.remove_dir(&snapshots)?;
+    }
+    remove_files(files, &dir, is_ours).map(|_| ())
+}
+
+/// Whether there is such a directory.
+fn remove_files<F: Files>(files: &F, dir: &str, is_ours: impl Fn(&str) -> bool) -> io::Result<bool> {
+    let names = match files.list(dir) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+        listed => listed?,
+    };
+    for name in names.iter().filter(|name| is_ours(name)) {
+        files.remove(&format!("{dir}/{name}"))?;
+    }
+    files.sync_dir(dir)?;
+    Ok(true)
+}
+
+/// The numbers of all lanes that there are directories of, in order.
+fn lane_numbers<F: Files>(files: &F) -> io::Result<Vec<u16>> {
+    let dirs = files.list_dirs("")?;
+    let number = |dir: &String| dir.strip_prefix("lane-")?.parse().ok();
+    let mut numbers: Vec<u16> = dirs.iter().filter_map(number).collect();
+    numbers.sort_unstable();
+    Ok(numbers)
 }
 
 /// What a log is, as far as it can be found out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Manifest {
-    pub(crate) lanes: u16,
-    pub(crate) log_id: u64,
+    pub(crate) set: LaneSet,
     /// Which of the copies say so.
     is_there: [bool; 2],
+    /// The second copy names other lanes, which were to take the place of these.
+    is_undecided: bool,
 }
 
 impl Manifest {
-    /// Writes again the copies that are not whole. A wish: where there is no room for it, the log opens all the same.
-    fn mend<F: Files>(&self, files: &F) {
-        for copy in (0..2).filter(|copy| !self.is_there[*copy]) {
-            let _ = MANIFEST.write_copy(files, copy, &encode_manifest(self.lanes, self.log_id));
+    /// Writes again the copies that are not whole. A wish: where there is no room for it, the log opens all the same. But one that names
+    /// other lanes must go: once these are written to, those are old.
+    fn settle<F: Files>(&self, files: &F) -> io::Result<()> {
+        if self.is_undecided {
+            return take_back(files, self.set);
         }
+        for copy in (0..2).filter(|copy| !self.is_there[*copy]) {
+            let _ = MANIFEST.write_copy(files, copy, &encode_manifest(self.set));
+        }
+        Ok(())
     }
 }
 
@@ -181,17 +328,20 @@ pub(crate) fn read_manifest<F: Files>(files: &F) -> Result<Option<Manifest>, Ope
             Found::Absent => {}
         }
     }
+    let manifest = |set, is_undecided| Ok(Some(Manifest { set, is_there, is_undecided }));
     match (&whole[..], bad) {
+        // A life ended while the manifest was to name the lanes that take the place of these: they do not.
+        ([old, new], _) if old.log_id == new.log_id && old.first < new.first => manifest(*old, true),
         ([one, other], _) if one != other => {
             Err(OpenError::corrupt(MANIFEST.names[0], 0, "its two copies contradict each other"))
         }
-        ([(lanes, log_id), ..], _) => Ok(Some(Manifest { lanes: *lanes, log_id: *log_id, is_there })),
+        ([set, ..], _) => manifest(*set, false),
         ([], Some(error @ OpenError::Version { .. })) => Err(error),
         ([], bad) => from_segments(files, bad),
     }
 }
 
-fn decode_manifest(name: &'static str, bytes: &[u8]) -> Result<(u16, u64), OpenError> {
+fn decode_manifest(name: &'static str, bytes: &[u8]) -> Result<LaneSet, OpenError> {
     let Ok(bytes) = <&[u8; MANIFEST_BYTES]>::try_from(bytes) else {
         return Err(OpenError::corrupt(name, bytes.len() as u64, "it has the wrong length"));
     };
@@ -200,54 +350,62 @@ fn decode_manifest(name: &'static str, bytes: &[u8]) -> Result<(u16, u64), OpenE
     }
     let word = |at: usize| u32::from_le_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]]);
     let (found, known) = (word(8), FORMAT_VERSION);
-    if found != known {
+    if ![FORMAT_VERSION, MOVED_VERSION].contains(&found) {
         return Err(OpenError::Version { file: name.to_owned(), found, known });
     }
     if word(28) != crc32fast::hash(&bytes[..28]) {
         return Err(OpenError::corrupt(name, 0, "its checksum does not match"));
     }
     let lanes = u16::try_from(word(12)).map_err(|_| OpenError::corrupt(name, 12, "too many lanes"))?;
-    Ok((lanes, u64::from(word(16)) | u64::from(word(20)) << 32))
+    let first = u16::try_from(word(24)).ok().filter(|first| first.checked_add(lanes).is_some());
+    let first = first.ok_or_else(|| OpenError::corrupt(name, 24, "too many lanes"))?;
+    Ok(LaneSet { first, lanes, log_id: u64::from(word(16)) | u64::from(word(20)) << 32 })
 }
 
 /// Each segment's first page says which log it is of, and there is a directory for each lane since before there was a manifest. A
-/// log that was lost must not be taken for a new one.
+/// log that was lost must not be taken for a new one, nor two sets of lanes for one.
 fn from_segments<F: Files>(files: &F, bad: Option<OpenError>) -> Result<Option<Manifest>, OpenError> {
-    let (mut lanes, mut log_id, mut has_segments) = (0, None, false);
-    while let Some(names) = list_lane(files, lanes)? {
-        for sequence in names.iter().filter_map(|name| crate::segment::sequence_of(name)) {
-            has_segments = true;
-            let path = crate::segment::segment_path(lanes, sequence);
-            let Some(header) = first_page(files, &path).filter(|header| header.lane == lanes) else {
-                continue;
-            };
-            if log_id.is_some_and(|log_id| log_id != header.log_id) {
-                return Err(OpenError::corrupt(
-                    &path,
-                    0,
-                    "the segment is of another log, and there is no manifest",
-                ));
+    let (mut log_id, mut has_segments) = (None, false);
+    let numbers = lane_numbers(files).map_err(OpenError::io(MANIFEST.names[0]))?;
+    let mut sets: Vec<Range<u16>> = Vec::new();
+    for run in numbers.chunk_by(|lane, next| *next == lane + 1) {
+        let mut has_some = false;
+        for &lane in run {
+            for sequence in list_lane(files, lane)?.iter().filter_map(|name| segment::sequence_of(name)) {
+                has_some = true;
+                let path = segment::segment_path(lane, sequence);
+                let Some(header) = first_page(files, &path).filter(|header| header.lane == lane) else {
+                    continue;
+                };
+                if log_id.is_some_and(|log_id| log_id != header.log_id) {
+                    let what = "the segment is of another log, and there is no manifest";
+                    return Err(OpenError::corrupt(&path, 0, what));
+                }
+                log_id = Some(header.log_id);
             }
-            log_id = Some(header.log_id);
         }
-        lanes = lanes.checked_add(1).ok_or(OpenError::Options("too many lanes"))?;
+        has_segments |= has_some;
+        sets.extend(has_some.then(|| run[0]..run[0] + run.len() as u16));
     }
-    match (log_id, bad) {
-        (Some(log_id), _) => Ok(Some(Manifest { lanes, log_id, is_there: [false; 2] })),
-        (None, Some(error)) => Err(error),
-        (None, None) if has_segments => {
+    let of = |set: &Range<u16>, log_id| LaneSet { first: set.start, lanes: set.end - set.start, log_id };
+    match (&sets[..], log_id, bad) {
+        ([set], Some(log_id), _) => {
+            Ok(Some(Manifest { set: of(set, log_id), is_there: [false; 2], is_undecided: false }))
+        }
+        ([_, _, ..], ..) => {
+            Err(OpenError::corrupt(MANIFEST.names[0], 0, "it is missing, and there are lanes of two sets"))
+        }
+        (_, _, Some(error)) => Err(error),
+        (_, _, None) if has_segments => {
             Err(OpenError::corrupt(MANIFEST.names[0], 0, "it is missing, but there are segments"))
         }
-        (None, None) => Ok(None),
+        _ => Ok(None),
     }
 }
 
-fn list_lane<F: Files>(files: &F, lane: u16) -> Result<Option<Vec<String>>, OpenError> {
+fn list_lane<F: Files>(files: &F, lane: u16) -> Result<Vec<String>, OpenError> {
     let dir = lane_dir(lane);
-    match files.list(&dir) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        listed => listed.map(Some).map_err(OpenError::io(&dir)),
-    }
+    files.list(&dir).map_err(OpenError::io(&dir))
 }
 
 fn first_page<F: Files>(files: &F, path: &str) -> Option<SegmentHeader> {

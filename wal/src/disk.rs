@@ -119,12 +119,19 @@ pub trait Files: Send + Sync + 'static {
     fn rename(&self, from: &str, to: &str) -> io::Result<()>;
     /// Takes a file's name away; its bytes live as long as it is open or mapped.
     fn remove(&self, path: &str) -> io::Result<()>;
+    /// Gives the file a second name, which no file has, perhaps in another directory. Fails with
+    /// [`io::ErrorKind::Unsupported`] or another error where the file system has one name for each file.
+    fn link(&self, from: &str, to: &str) -> io::Result<()>;
+    /// Removes a directory, which is empty.
+    fn remove_dir(&self, dir: &str) -> io::Result<()>;
     /// Reads from `offset` on; fewer bytes than asked for only at the end of the file.
     fn read_at(&self, file: &Self::File, offset: u64, into: &mut [u8]) -> io::Result<usize>;
     /// The file's length in bytes.
     fn len(&self, file: &Self::File) -> io::Result<u64>;
     /// The names of the files in `dir`, in any order.
     fn list(&self, dir: &str) -> io::Result<Vec<String>>;
+    /// The names of the directories in `dir`, in any order; `""` is the one that all paths begin in.
+    fn list_dirs(&self, dir: &str) -> io::Result<Vec<String>>;
     /// As [`Files::read_at`] of what is in memory already: as many bytes, from the first on, as need no device. May
     /// always give none.
     fn read_cached(&self, _file: &Self::File, _offset: u64, _into: &mut [u8]) -> io::Result<usize> {

@@ -192,7 +192,7 @@ pub fn run_segment_job<F: Files>(files: &F, job: SegmentJob) -> Completion<F::Fi
 }
 
 /// The file gets a segment's name only when its first page, and every block's allocation, is durable.
-fn prepare<F: Files>(
+pub(crate) fn prepare<F: Files>(
     files: &F,
     header: &SegmentHeader,
     spare: Option<&str>,

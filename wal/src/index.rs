@@ -431,6 +431,11 @@ impl GroupLog {
         found
     }
 
+    /// The frames that its entries lie in, in order; of the first and the last, not all may count.
+    pub(crate) fn live(&self) -> impl Iterator<Item = &Frame> {
+        self.frames.iter()
+    }
+
     /// Whether any of its payloads is withheld.
     pub(crate) fn has_withheld(&self) -> bool {
         self.frames.iter().any(|frame| frame.is_withheld)

@@ -33,7 +33,7 @@ pub struct Inspection {
 /// A lane of it.
 #[derive(Debug)]
 pub struct LaneInspection {
-    /// Its number.
+    /// Its number on the disk.
     pub lane: u16,
     /// Whether it is whole.
     pub verdict: Verdict,
@@ -120,11 +120,12 @@ pub struct GroupInspection {
 /// If there is no log, its manifest is damaged or of an unknown version, or the system refuses a call. Damage in a lane is
 /// no error: see [`Verdict`].
 pub fn inspect<F: Files>(files: &F) -> Result<Inspection, OpenError> {
-    let Some(Manifest { lanes, log_id, .. }) = directory::read_manifest(files)? else {
+    let Some(Manifest { set, .. }) = directory::read_manifest(files)? else {
         let source = std::io::ErrorKind::NotFound.into();
         return Err(OpenError::Io { file: "manifest".to_owned(), source });
     };
-    let lanes = (0..lanes).map(|lane| inspect_lane(files, lane, log_id)).collect::<Result<_, _>>()?;
+    let log_id = set.log_id;
+    let lanes = set.numbers().map(|lane| inspect_lane(files, lane, log_id)).collect::<Result<_, _>>()?;
     Ok(Inspection { version: FORMAT_VERSION, log_id, lanes })
 }
 

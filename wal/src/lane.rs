@@ -31,7 +31,7 @@ use crate::snapshot::BackgroundDone;
 /// The limits of a lane. All sizes in bytes.
 #[derive(Clone, Debug)]
 pub struct LaneOptions {
-    /// Which lane of the directory. Default 0.
+    /// Which lane of the directory, counted from 0 whatever their numbers on the disk. Default 0.
     pub lane: u16,
     /// The length of a new segment file: a multiple of 4 KiB from 16 KiB to 1 GiB. Default 64 MiB.
     pub segment_bytes: u64,
@@ -97,7 +97,7 @@ impl Default for LaneOptions {
 }
 
 impl LaneOptions {
-    fn check(&self) -> Result<(), OpenError> {
+    pub(crate) fn check(&self) -> Result<(), OpenError> {
         let bad = |what| Err(OpenError::Options(what));
         if !self.segment_bytes.is_multiple_of(PAGE_BYTES as u64) {
             return bad("segment_bytes must be a multiple of 4 KiB");
@@ -274,13 +274,14 @@ impl<D: Disk> Lane<D> {
     /// [`OpenError`]; above all [`OpenError::Corrupt`] if something that was durable is damaged.
     pub fn open(
         mut disk: D,
-        options: LaneOptions,
+        mut options: LaneOptions,
     ) -> Result<(Self, Vec<RecoveredGroup>, RecoveryReport), OpenError> {
         options.check()?;
         let directory = disk.directory().clone();
         if options.lane >= directory.lanes() {
             return Err(OpenError::Options("there is no such lane"));
         }
+        options.lane += directory.lane_numbers().start; // from here on, its number on the disk
         let mut found = recovery::recover(&directory, &options)?;
         let template = SegmentHeader {
             lane: options.lane,

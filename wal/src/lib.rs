@@ -15,6 +15,7 @@
 //! 6. Nothing that the device refuses ends the process: what is read is copied by calls that can fail, and no map is read.
 //! 7. What was lost is fenced in the log itself before anything else is said of the group.
 //! 8. Nothing is written to a page that holds something durable.
+//! 9. Lanes count only together with all others of their set, and a set only once all of it is durable.
 //!
 //! The bytes, and what opening does with them: `engine/docs/log_format.md`.
 //!
@@ -48,6 +49,8 @@ mod pace;
 mod peers_file;
 mod pool;
 mod recovery;
+mod relane;
+mod relane_writer;
 mod replay;
 mod retention;
 mod salvage;
@@ -81,6 +84,7 @@ pub use os_disk::{OsDisk, OsDiskOptions};
 pub use os_files::{OpenFilesLimit, OsFiles, raise_open_files_limit};
 pub use peers_file::{Notes, PeerNote};
 pub use recovery::{Damage, RecoveredGroup, RecoveryReport, TornTail};
+pub use relane::{LaneOf, RelaneError, Relaned};
 pub use scrub::Scrubbed;
 pub use segment::SegmentHeader;
 pub use segments::{Preparations, Shortage};

@@ -240,6 +240,16 @@ impl Files for OsFiles {
         fs::remove_file(self.path(path))
     }
 
+    fn link(&self, from: &str, to: &str) -> io::Result<()> {
+        self.check_writable()?;
+        fs::hard_link(self.path(from), self.path(to))
+    }
+
+    fn remove_dir(&self, dir: &str) -> io::Result<()> {
+        self.check_writable()?;
+        fs::remove_dir(self.path(dir))
+    }
+
     fn read_at(&self, file: &Arc<OsFile>, offset: u64, into: &mut [u8]) -> io::Result<usize> {
         let mut done = 0;
         while done < into.len() {
@@ -281,16 +291,11 @@ impl Files for OsFiles {
     }
 
     fn list(&self, dir: &str) -> io::Result<Vec<String>> {
-        let mut names = Vec::new();
-        for entry in fs::read_dir(self.path(dir))? {
-            let entry = entry?;
-            if entry.file_type()?.is_file()
-                && let Ok(name) = entry.file_name().into_string()
-            {
-                names.push(name);
-            }
-        }
-        Ok(names)
+        names_in(&self.path(dir), |kind| kind.is_file())
+    }
+
+    fn list_dirs(&self, dir: &str) -> io::Result<Vec<String>> {
+        names_in(&self.path(dir), |kind| kind.is_dir())
     }
 
     fn lock(&self, path: &str) -> io::Result<Arc<OsFile>> {
@@ -302,6 +307,19 @@ impl Files for OsFiles {
         let _ = fs::remove_file(self.path(OLD_PROBE));
         Ok(Arc::new(file.into()))
     }
+}
+
+fn names_in(dir: &Path, is_wanted: impl Fn(fs::FileType) -> bool) -> io::Result<Vec<String>> {
+    let mut names = Vec::new();
+    for entry in fs::read_dir(dir)? {
+        let entry = entry?;
+        if is_wanted(entry.file_type()?)
+            && let Ok(name) = entry.file_name().into_string()
+        {
+            names.push(name);
+        }
+    }
+    Ok(names)
 }
 
 /// Whether a page can be written past the cache; also if that is not known, since there is no room for one.

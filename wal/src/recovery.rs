@@ -198,7 +198,7 @@ pub(crate) fn recover<F: Files>(
 /// not. A sync now has nothing to do for them, and says that all is well. So the end of the log, for which no batch vouches that a
 /// sync has succeeded, is read from the device again; what is not there does not count. It is not written again: what was torn
 /// then could have been acknowledged.
-fn read_durable<'a, F: Files>(
+pub(crate) fn read_durable<'a, F: Files>(
     files: &'a F,
     options: &LaneOptions,
     sequences: &[u64],

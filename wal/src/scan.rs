@@ -131,7 +131,7 @@ pub(crate) struct Reader<'s, 'a, F: Files> {
 
 impl<F: Files> Reader<'_, '_, F> {
     /// `bytes` bytes from `offset` on; they must lie in the file.
-    fn at(&mut self, offset: u64, bytes: u64) -> Result<&[u8], OpenError> {
+    pub(crate) fn at(&mut self, offset: u64, bytes: u64) -> Result<&[u8], OpenError> {
         if offset < self.at || offset + bytes > self.at + self.bytes {
             let in_page = offset % PAGE_BYTES as u64;
             self.fill(offset - in_page, in_page + bytes)?;

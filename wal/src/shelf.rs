@@ -148,7 +148,7 @@ pub(crate) fn name(group: GroupId, (id, kind): Kept) -> String {
 }
 
 /// What a name says; `None` if it is not of a snapshot file.
-fn parse(name: &str) -> Option<(GroupId, Kept)> {
+pub(crate) fn parse(name: &str) -> Option<(GroupId, Kept)> {
     let (numbers, ending) = name.split_once('.')?;
     let kind = Kind::ALL.into_iter().find(|kind| kind.ending() == ending)?;
     let mut numbers = numbers.split('-').map(|number| u64::from_str_radix(number, 16));

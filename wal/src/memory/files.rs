@@ -32,6 +32,8 @@ pub enum Call<'a> {
     Rename(&'a str, &'a str),
     /// A name goes.
     Remove(&'a str),
+    /// A file gets a second name.
+    Link(&'a str, &'a str),
     /// Bytes are read.
     Read {
         /// The file, by its first name.
@@ -159,7 +161,10 @@ impl State {
     }
 
     fn used(&self) -> u64 {
-        self.names.now().values().map(|file| held(file).live.len() as u64).sum()
+        // A file with two names takes its room once.
+        let mut counted = BTreeSet::new();
+        let files = self.names.now().values().filter(|file| counted.insert(Arc::as_ptr(file)));
+        files.map(|file| held(file).live.len() as u64).sum()
     }
 
     fn has_room(&self, more: u64) -> io::Result<()> {
@@ -429,6 +434,27 @@ impl Files for MemoryFiles {
         if state.names.take(path) { Ok(()) } else { Err(io::ErrorKind::NotFound.into()) }
     }
 
+    fn link(&self, from: &str, to: &str) -> io::Result<()> {
+        let mut state = held(&self.0);
+        state.change(Call::Link(from, to))?;
+        let file = state.names.now().get(from).cloned().ok_or(io::ErrorKind::NotFound)?;
+        if state.names.now().contains_key(to) {
+            return Err(io::ErrorKind::AlreadyExists.into());
+        }
+        state.names.give(to, file);
+        Ok(())
+    }
+
+    fn remove_dir(&self, dir: &str) -> io::Result<()> {
+        let mut state = held(&self.0);
+        let is_in_use = state.names.now().keys().any(|path| parent(path) == dir)
+            || state.dirs.iter().any(|below| parent(below) == dir);
+        if is_in_use {
+            return Err(io::ErrorKind::DirectoryNotEmpty.into());
+        }
+        state.dirs.remove(dir).then_some(()).ok_or_else(|| io::ErrorKind::NotFound.into())
+    }
+
     fn read_at(&self, file: &MemoryFile, offset: u64, into: &mut [u8]) -> io::Result<usize> {
         let mut state = held(&self.0);
         let inode = held(&file.inode);
@@ -462,6 +488,12 @@ impl Files for MemoryFiles {
         }
         let paths = state.names.now().keys().filter(|path| parent(path) == dir);
         Ok(paths.map(|path| path[dir.len() + 1..].to_owned()).collect())
+    }
+
+    fn list_dirs(&self, dir: &str) -> io::Result<Vec<String>> {
+        let state = held(&self.0);
+        let dirs = state.dirs.iter().filter(|path| !path.is_empty() && parent(path) == dir);
+        Ok(dirs.map(|path| path.rsplit('/').next().unwrap_or(path).to_owned()).collect())
     }
 
     fn lock(&self, path: &str) -> io::Result<MemoryFile> {

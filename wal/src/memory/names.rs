@@ -43,8 +43,9 @@ impl Change {
                 }
             }
             Self::Moved { from, to: name, file } => {
-                // A file has one name: where an earlier move was lost, it goes from wherever that had left it.
-                to.retain(|old, there| old != from && !Arc::ptr_eq(there, file));
+                // A file has one name in a directory: where an earlier move was lost, it goes from wherever that had left it.
+                let dir = parent(from);
+                to.retain(|old, there| old != from && !(parent(old) == dir && Arc::ptr_eq(there, file)));
                 to.insert(name.clone(), file.clone());
             }
         }
@@ -85,7 +86,7 @@ impl Names {
         self.changes.retain(|change| is_kept(change.name()));
     }
 
-    /// A file that has no name yet gets one.
+    /// A file gets a name: its first, or a second in another directory.
     pub(super) fn give(&mut self, name: &str, file: Shared) {
         self.change(Change::Given(name.to_owned(), file));
     }

@@ -23,6 +23,7 @@ impl Fate for Notes {
         let line = match call {
             Call::Write { path, offset, .. } => format!("write {path} {offset}"),
             Call::Rename(_, to) => format!("rename {to}"),
+            Call::Link(_, to) => format!("link {to}"),
             Call::SyncDir(dir) => format!("sync {dir}"),
             Call::Read { bytes, .. } => {
                 let mut largest = self.largest_read.lock().unwrap();

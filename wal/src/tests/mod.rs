@@ -13,6 +13,7 @@ mod memory;
 mod power_cut;
 mod probe;
 mod read_faults;
+mod relane;
 mod relaxed;
 mod retention;
 mod round_trip;
