@@ -33,9 +33,14 @@ pub struct Config {
     /// the memory that it may use ([`Config::machine`]). 1 to 256. May be another number each time that a directory is opened: each
     /// thread then has some of the directory's lanes; there are no more threads than lanes.
     pub workers: usize,
-    /// Lanes of a log that is made: parts with syncs of their own, one to each thread at the least. 1 to 256. A directory keeps the
-    /// number that it was made with, and so does every group its lane. Default: as many as `workers`. More of them leave room for
-    /// more workers later, and cost: lanes that share a thread sync apart (eight on one thread, half the writes).
+    /// Lanes of the log: parts with syncs of their own, one to each thread at the least. 1 to 256. Default: as many as `workers`. More
+    /// cost more: lanes that share a thread sync apart (eight on one thread, half the writes).
+    ///
+    /// A directory that has another number is moved when it is opened, before anything else: what is alive in its lanes is copied into as
+    /// many new ones, which then take the place of the old ones at once, whenever the process or the machine ends. That takes some seconds a
+    /// GiB, and room on the disk for as much; checkpoints are not copied. To keep the number that a directory has, name it here. Where
+    /// there is no room, where a lane is damaged or has ever lost something of groups that nobody can name, and where a file cannot have two
+    /// names, the number stays what it is, with a warning ([`EngineStats::lanes_kept`](crate::EngineStats)); the next opening tries again.
     pub lanes: Option<usize>,
     /// Memory of the node for the log's batch buffers, its index, and what readers of the log hold: one budget, in equal parts for
     /// the lanes. Not counted: state machines, and for each lane requests that it has not taken in (`inbox_max`; as many bytes as the lane has

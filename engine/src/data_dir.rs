@@ -10,15 +10,18 @@ use std::fs::{self, File};
 use std::hash::{BuildHasher, RandomState};
 use std::io::{self, Write};
 use std::path::Path;
+use std::time::Instant;
 
 use raftwerk_frame::NodeId;
-use raftwerk_wal::{Directory, FileSystemKind, OsFiles, raise_open_files_limit};
+use raftwerk_wal::{Directory, FileSystemKind, OsFiles, RelaneError, raise_open_files_limit};
 
 use crate::config::Config;
+use crate::engine::{lane_of, lane_options};
 use crate::error::OpenError;
 
-/// Opens the node's directory, or makes it. It is this engine's alone until it is dropped.
-pub(crate) fn open(config: &Config) -> Result<Directory<OsFiles>, OpenError> {
+/// Opens the node's directory, or makes it, with as many lanes as are wanted. It is this engine's alone until it is dropped. Whether it has
+/// another number of them all the same.
+pub(crate) fn open(config: &Config) -> Result<(Directory<OsFiles>, bool), OpenError> {
     let log = config.data_dir.join("log");
     let at = |path: &Path| {
         let path = path.to_owned();
@@ -30,14 +33,13 @@ pub(crate) fn open(config: &Config) -> Result<Directory<OsFiles>, OpenError> {
     let lanes = config.lanes.unwrap_or(config.workers) as u16;
     // Random, so that one log's bytes are never taken for another's.
     let fresh_log_id = RandomState::new().hash_one(config.node.0);
-    let directory = match Directory::open(files()?, lanes, fresh_log_id) {
-        // The number of lanes was fixed when the log was made.
+    let mut directory = match Directory::open(files()?, lanes, fresh_log_id) {
         Err(raftwerk_wal::OpenError::LaneCount { on_disk, .. }) => {
             Directory::open(files()?, on_disk, fresh_log_id)?
         }
         opened => opened?,
     };
-    check_open_files(config, directory.lanes());
+    check_open_files(config, directory.lanes().max(lanes));
     // With the lock held, so that nobody else is looking.
     check_owner(&config.data_dir, config.node, config.identity.cluster()).map_err(|error| match error {
         Owner::Other(found) => {
@@ -49,6 +51,7 @@ pub(crate) fn open(config: &Config) -> Result<Directory<OsFiles>, OpenError> {
     if let Some(warning) = directory.files().kind().ok().and_then(FileSystemKind::warning) {
         tracing::warn!(node = config.node.0, warning);
     }
+    let has_other_lanes = !relane(config, &mut directory, lanes)?;
     let used = directory.files().mode();
     if used == wanted {
         tracing::info!(node = config.node.0, mode = used.name(), "the log's append mode");
@@ -60,7 +63,29 @@ pub(crate) fn open(config: &Config) -> Result<Directory<OsFiles>, OpenError> {
             "the file system refuses the log's append mode"
         );
     }
-    Ok(directory)
+    Ok((directory, has_other_lanes))
+}
+
+/// Moves the log into as many lanes as are wanted, if it has another number. Whether it has them. Where it cannot be moved, that is no
+/// reason not to open.
+fn relane(config: &Config, directory: &mut Directory<OsFiles>, lanes: u16) -> Result<bool, OpenError> {
+    let (node, has, began) = (config.node.0, directory.lanes(), Instant::now());
+    if has == lanes {
+        return Ok(true);
+    }
+    tracing::info!(node, has, wanted = lanes, "the log is moved into other lanes");
+    match directory.relane(lanes, &lane_options(config, 0), &lane_of) {
+        Ok(moved) => {
+            let took = began.elapsed();
+            tracing::info!(node, ?moved, ?took, "the log has other lanes");
+            Ok(true)
+        }
+        Err(RelaneError::Undecided(error)) => Err(error.into()),
+        Err(error) => {
+            tracing::warn!(node, has, wanted = lanes, %error, "the log keeps its number of lanes");
+            Ok(false)
+        }
+    }
 }
 
 /// Makes a directory, and those above it that are missing, so that a power cut takes none of their names away. The last two are made

@@ -137,6 +137,13 @@ impl<D: Disk> Node<D> {
         crate::engine::worker_of(group, workers)
     }
 
+    /// The lane that a group belongs to in a log of so many, for [`raftwerk_wal::Directory::relane`]; `None` for what a lane notes for
+    /// itself, which keeps the log in the lanes that it has.
+    #[must_use]
+    pub fn lane_of(group: GroupId, lanes: u16) -> Option<u16> {
+        crate::engine::lane_of(group, lanes)
+    }
+
     /// One pass of a worker's loop. `now` must not go back, and must have been read after the last call was made: a call
     /// is judged by it.
     ///

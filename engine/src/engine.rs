@@ -28,7 +28,7 @@ use crate::quarantine::ReviveError;
 use crate::runtime::{Bed, Clock, Threads, new_life};
 use crate::state_machine::StateMachines;
 use crate::wait::{turns_workers, wait};
-use crate::worker::{Settings, Surroundings, TurnLimits, Worker};
+use crate::worker::{Settings, Surroundings, TurnLimits, Worker, is_reserved};
 
 /// What all handles of a node share, whether threads turn its workers or its owner does (`drive`).
 pub(crate) struct Shared {
@@ -109,6 +109,12 @@ pub(crate) fn worker_of(group: GroupId, workers: usize) -> usize {
     ((u128::from(mixed) * workers as u128) >> 64) as usize
 }
 
+/// Which of so many lanes a group belongs to: that of its worker. `None` for a lane's note of what it has lost of groups that nobody can
+/// name: it is about all groups that would belong to that lane, and to no other.
+pub(crate) fn lane_of(group: GroupId, lanes: u16) -> Option<u16> {
+    (!is_reserved(group)).then(|| worker_of(group, usize::from(lanes)) as u16)
+}
+
 /// One node: its groups, its log, its connections. A cheap handle; when the last one goes, the node shuts down.
 #[derive(Clone)]
 pub struct Engine {
@@ -118,7 +124,7 @@ pub struct Engine {
 
 impl Engine {
     /// Opens a node: recovers the log and every group in it, and starts its threads. `machines` makes the groups'
-    /// state machines. Blocks while the log is read.
+    /// state machines. Blocks while the log is read, and moved into another number of lanes ([`Config::lanes`]).
     ///
     /// # Errors
     /// [`OpenError`]; it names file and offset where the log is damaged. No entry was changed then, and this node has
@@ -127,8 +133,7 @@ impl Engine {
         config.check()?;
         let net = net_config(&config);
         net.check()?;
-        let directory = data_dir::open(&config)?;
-        // A group's lane is for good; which thread a lane belongs to is not.
+        let (directory, has_other_lanes) = data_dir::open(&config)?;
         let workers = directory.lanes();
         let threads = config.workers.min(usize::from(workers));
         tracing::info!(
@@ -151,6 +156,7 @@ impl Engine {
         let receive = Arc::clone(&dispatch) as Arc<dyn Receive>;
         let transport = Arc::new(QuicTransport::start(net, net_peers(&config), receive)?);
         let metrics: Vec<_> = (0..workers).map(|_| Arc::new(WorkerMetrics::default())).collect();
+        metrics[0].keeps_lanes(has_other_lanes);
         let clock = Clock::start(config.clock_rate_ppm);
         let life = new_life();
         let machines: Arc<dyn StateMachines> = Arc::new(machines);
@@ -446,7 +452,7 @@ impl Engine {
 /// The least memory of a lane: of a directory with many lanes and few workers the budget may not reach that far.
 const LANE_MEMORY_MIN: u64 = 8 << 20;
 
-fn lane_options(config: &Config, lane: u16) -> LaneOptions {
+pub(crate) fn lane_options(config: &Config, lane: u16) -> LaneOptions {
     LaneOptions {
         lane,
         segment_bytes: config.segment_bytes,

@@ -145,6 +145,9 @@ counters! {
     units_dropped,
     /// Appends that were dropped because the log had no room for them at that moment.
     no_room,
+    /// 1 if the log was to be moved into another number of lanes at opening ([`Config::lanes`](crate::Config)) and could not be; the node's
+    /// log says why. It works as before.
+    lanes_kept,
 }
 
 impl EngineStats {
@@ -248,6 +251,10 @@ impl WorkerMetrics {
 
     pub(crate) fn no_room(&self) {
         add(&self.no_room, 1);
+    }
+
+    pub(crate) fn keeps_lanes(&self, keeps: bool) {
+        self.lanes_kept.store(u64::from(keeps), Relaxed);
     }
 
     pub(crate) fn poisoned(&self) {

@@ -26,7 +26,7 @@ pub(super) struct Unknown {
 }
 
 /// Whether an id is the log's own.
-pub(super) const fn is_reserved(group: GroupId) -> bool {
+pub(crate) const fn is_reserved(group: GroupId) -> bool {
     group.0 >= RESERVED.0
 }
 

@@ -56,6 +56,7 @@ use self::abstention::Abstention;
 use self::clients::Clients;
 use self::introductions::Introductions;
 pub use self::limits::TurnLimits;
+pub(crate) use self::loss::is_reserved;
 use self::memory::Shortage;
 pub use self::open::Settings;
 pub(crate) use self::open::Surroundings;
