@@ -65,6 +65,9 @@ pub struct RecoveryOptions {
     /// Every group is checkpointed after each of its writes, as far as the disk keeps up: what opening takes is their files then.
     #[arg(long)]
     pub checkpointed: bool,
+    /// Lanes that the node comes back with: another number than before has its log moved while it opens.
+    #[arg(long, value_parser = clap::value_parser!(u16).range(1..=256))]
+    pub lanes: Option<u16>,
     /// Read the log into the system's page cache before the node opens. Otherwise it is not there: the log is written past it.
     #[arg(long)]
     pub hot: bool,

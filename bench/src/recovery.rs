@@ -33,6 +33,8 @@ pub struct Recovery {
     pub groups: u64,
     /// Bytes of each payload.
     pub payload_bytes: usize,
+    /// Lanes that the node came back with.
+    pub lanes: usize,
     /// Entries in it.
     pub entries: u64,
     /// Checkpoints that were written meanwhile; 0: none was wanted.
@@ -83,6 +85,7 @@ pub fn run(options: &RecoveryOptions, out: &mut dyn Write) -> Result<bool, Strin
 
     let segments = segments(dir.path()).map_err(sentence)?;
     let raw_gb_per_second = read_raw(&segments, options.hot).map_err(sentence)?;
+    config.lanes = options.lanes.map(usize::from);
     let started = Instant::now();
     let engine = open(&config)?;
     let open_seconds = started.elapsed().as_secs_f64();
@@ -94,6 +97,7 @@ pub fn run(options: &RecoveryOptions, out: &mut dyn Write) -> Result<bool, Strin
         log_bytes,
         groups: options.groups,
         payload_bytes: options.payload,
+        lanes: engine.lanes(),
         entries,
         checkpoints,
         fill_seconds,
@@ -111,12 +115,13 @@ pub fn run(options: &RecoveryOptions, out: &mut dyn Write) -> Result<bool, Strin
 fn report(seen: &Recovery, json: bool, out: &mut dyn Write) -> std::io::Result<()> {
     writeln!(
         out,
-        "{:.2} GiB of log, {} entries of {} B in {} groups: open after {:.2} s ({:.2} GB/s; \
+        "{:.2} GiB of log, {} entries of {} B in {} groups, {} lanes now: open after {:.2} s ({:.2} GB/s; \
          {} files raw {:.2}), everything applied and writable after {:.2} s, states {}",
         seen.log_bytes as f64 / f64::from(1 << 30),
         seen.entries,
         seen.payload_bytes,
         seen.groups,
+        seen.lanes,
         seen.open_seconds,
         seen.open_gb_per_second,
         if seen.hot { "hot" } else { "cold" },

@@ -58,6 +58,13 @@ pub struct Place<D> {
     pub waker: Waker,
 }
 
+/// The lane that a group belongs to in a log of so many, for [`raftwerk_wal::Directory::relane`]; `None` for what a lane notes for itself,
+/// which keeps the log in the lanes that it has.
+#[must_use]
+pub fn lane_of(group: GroupId, lanes: u16) -> Option<u16> {
+    crate::engine::lane_of(group, lanes)
+}
+
 /// One node, turned by hand. When it is dropped, every call that was made of it ends, by whatever face.
 pub struct Node<D: Disk> {
     workers: Vec<Worker<D>>,
@@ -135,13 +142,6 @@ impl<D: Disk> Node<D> {
     #[must_use]
     pub fn worker_of_many(group: GroupId, workers: usize) -> usize {
         crate::engine::worker_of(group, workers)
-    }
-
-    /// The lane that a group belongs to in a log of so many, for [`raftwerk_wal::Directory::relane`]; `None` for what a lane notes for
-    /// itself, which keeps the log in the lanes that it has.
-    #[must_use]
-    pub fn lane_of(group: GroupId, lanes: u16) -> Option<u16> {
-        crate::engine::lane_of(group, lanes)
     }
 
     /// One pass of a worker's loop. `now` must not go back, and must have been read after the last call was made: a call

@@ -207,6 +207,12 @@ impl Engine {
         self.shared.node
     }
 
+    /// How many lanes its log has ([`Config::lanes`](crate::Config)).
+    #[must_use]
+    pub fn lanes(&self) -> usize {
+        self.shared.inboxes.len()
+    }
+
     /// Where this node listens; tells the port that was found when port 0 was asked for.
     #[must_use]
     pub fn local_addr(&self) -> SocketAddr {

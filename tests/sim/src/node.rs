@@ -123,6 +123,8 @@ pub(crate) struct SimNode {
     pub(crate) bells: Arc<Bells>,
     /// Workers to ask for at the next start.
     pub(crate) workers: usize,
+    /// The number on the disk of the first of its lanes.
+    pub(crate) first_lane: u16,
     pub(crate) frozen_until: u64,
     pub(crate) hangs_until: u64,
     /// Its turns take so long, until then.
@@ -214,6 +216,7 @@ impl SimNode {
             quic: None,
             bells: Arc::default(),
             workers,
+            first_lane: 0,
             frozen_until: 0,
             hangs_until: 0,
             slow_turns: (0, 0),

@@ -277,7 +277,8 @@ impl Plan {
         let variety = Variety::draw(seed, options.profile, election);
         let damages = is_churning && lane.on_damage == OnDamage::Fence && variety::damages_members(seed);
         let profile = options.profile;
-        let apart = Apart { profile, changes: is_churning, damages, nodes, end, election, gap };
+        let relanes = variety::relanes(seed);
+        let apart = Apart { profile, changes: is_churning, damages, relanes, nodes, end, election, gap };
         strikes.extend(apart.strikes(seed, options.without));
         strikes.extend(callers::errands(seed, options, nodes, end));
         // A member that lost something can be told from one that left only where no whole disk, and no replica, goes.

@@ -146,6 +146,12 @@ pub(crate) fn leases_change(seed: u64) -> bool {
     Chance::of(seed, "members of leases").below(2) == 0
 }
 
+/// In one of eight runs, a node that comes back with another number of workers has its log moved into as many lanes; there, that happens
+/// more often.
+pub(crate) fn relanes(seed: u64) -> bool {
+    Chance::of(seed, "logs are moved").below(8) == 0
+}
+
 /// In every second run about leases there are so many groups that not all of them hear of a node in one turn.
 pub(crate) fn many_groups(seed: u64, profile: Profile) -> Option<usize> {
     let mut chance = Chance::of(seed, "many groups");
@@ -175,6 +181,7 @@ pub(crate) struct Apart {
     pub(crate) profile: Profile,
     pub(crate) changes: bool,
     pub(crate) damages: bool,
+    pub(crate) relanes: bool,
     pub(crate) nodes: usize,
     pub(crate) end: u64,
     /// T, in nanoseconds.
@@ -196,6 +203,7 @@ impl Apart {
             FaultKind::ClockStop if !is_about_leases => 2,
             FaultKind::Part | FaultKind::Oust if self.changes && !is_about_leases => 4,
             FaultKind::Resign if self.changes => 6,
+            FaultKind::Workers if self.relanes => 8,
             FaultKind::Reconfigure if is_about_leases && self.changes => 8,
             FaultKind::Lapse if is_about_leases => 6,
             FaultKind::Lapse | FaultKind::Murmur if self.changes || is_about_leases => 3,

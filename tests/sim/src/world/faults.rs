@@ -375,7 +375,8 @@ impl World<'_> {
             FaultKind::LostRename => {
                 // Neither the first segment nor the last: without the one the log is as if it had been freed up to there,
                 // without the other as if it had never been begun. Nobody could tell.
-                let of_lane = format!("lane-{}/seg-", strike.salt % lanes.max(1));
+                let lane = u64::from(node.first_lane) + strike.salt % lanes.max(1);
+                let of_lane = format!("lane-{lane}/seg-");
                 let segments: Vec<&String> = files.iter().filter(|path| path.starts_with(&of_lane)).collect();
                 if let [_, between @ .., _] = &segments[..]
                     && let Some(chosen) = between.get((strike.salt / 7) as usize % between.len().max(1))

@@ -27,6 +27,7 @@ mod preferring;
 mod reaching;
 mod readers;
 pub(crate) mod receivers;
+mod relaning;
 mod relaxed;
 mod repeaters;
 mod resting;

@@ -12,7 +12,7 @@ use raftwerk_frame::Time;
 use raftwerk_frame::frame::{FrameHeader, FrameKind};
 use raftwerk_net::Transport;
 use raftwerk_wal::memory::SectorFate;
-use raftwerk_wal::{Directory, LaneOptions, OpenError as LogError};
+use raftwerk_wal::{LaneOptions, OpenError as LogError};
 
 use super::{Event, World, node_id, relaxed};
 use crate::disk::{Mishaps, Obedient, Queue, SimDisk, held};
@@ -61,12 +61,9 @@ impl World<'_> {
 
     fn open(&mut self, at: usize) -> Result<drive::Node<SimDisk>, OpenError> {
         let (log_id, settings) = (self.log_of(at), self.settings_of_life(at));
+        let directory = self.open_directory(at, log_id)?;
         let plan = &self.plan;
         let node = &mut self.nodes[at];
-        let directory = match Directory::open(node.files.clone(), node.workers as u16, log_id) {
-            Err(LogError::LaneCount { on_disk, .. }) => Directory::open(node.files.clone(), on_disk, log_id)?,
-            opened => opened?,
-        };
         let lanes = usize::from(directory.lanes());
         node.disks = (0..lanes).map(|_| SimDisk::new(directory.clone(), u64::from(node.life))).collect();
         drop(directory);
@@ -118,6 +115,11 @@ impl World<'_> {
         node.state = State::Up;
         node.opened = self.now;
         node.turned.resize(lanes.max(node.turned.len()), 0);
+        if node.rounds.len() != lanes {
+            // Its groups have other workers than those that others may support still.
+            let latest = node.turned.iter().copied().max().unwrap_or_default();
+            node.turned.fill(latest);
+        }
         (node.is_doomed, node.installs) = (false, 0);
         let (life, dies_again) = (node.life, std::mem::take(&mut node.dies_again));
         node.rounds = vec![Rounds::new(); lanes];
@@ -522,7 +524,8 @@ impl World<'_> {
             if !self.plan.remembers_batches || job.is_probe() {
                 continue;
             }
-            let path = format!("lane-{lane}/seg-{:016x}.log", job.segment);
+            let number = usize::from(node.first_lane) + lane;
+            let path = format!("lane-{number}/seg-{:016x}.log", job.segment);
             // A copy: the buffer is the lane's, which wants it back.
             let (offset, batch, lsn) = (job.offset, bytes::Bytes::copy_from_slice(&job.batch), job.lsn);
             node.written.push_back(Written { lane, path, offset, batch, lsn, groups });
