@@ -2,11 +2,12 @@
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use raftwerk_frame::NodeId;
 use raftwerk_net::identity::Identity;
-use raftwerk_wal::AppendMode;
+use raftwerk_wal::{AppendMode, FileObserver};
 
 use crate::OpenError;
 use crate::events::OnEvent;
@@ -158,6 +159,9 @@ pub struct Config {
     /// Whether [`Engine::accept_loss`](crate::Engine::accept_loss) may be called. Default false: it gives up what is committed. To be
     /// set for the one opening in which an operator means to call it.
     pub accept_losses: bool,
+    /// For tests of durability: is shown each system call that changes the node's files. Default: none.
+    #[doc(hidden)]
+    pub file_observer: Option<Arc<dyn FileObserver>>,
     /// What the defaults were chosen by. [`Engine::open`](crate::Engine::open) says it in the node's log, beside what it opens with; to
     /// change it afterwards changes nothing else.
     pub machine: Machine,
@@ -216,6 +220,7 @@ impl Config {
             clock_drift_ppm: 50_000,
             accept_losses: false,
             clock_rate_ppm: RIGHT_RATE,
+            file_observer: None,
             machine,
             seed: node.0,
         }

@@ -6,14 +6,16 @@
 //! log/       see raftwerk-wal
 //! ```
 
-use std::fs::{self, File};
+use std::fs;
 use std::hash::{BuildHasher, RandomState};
-use std::io::{self, Write};
+use std::io::{self, IoSlice};
 use std::path::Path;
 use std::time::Instant;
 
 use raftwerk_frame::NodeId;
-use raftwerk_wal::{Directory, FileSystemKind, OsFiles, RelaneError, raise_open_files_limit};
+use raftwerk_wal::{
+    AppendMode, Directory, FileSystemKind, Files, OsFiles, RelaneError, raise_open_files_limit,
+};
 
 use crate::config::Config;
 use crate::engine::{lane_of, lane_options};
@@ -27,9 +29,8 @@ pub(crate) fn open(config: &Config) -> Result<(Directory<OsFiles>, bool), OpenEr
         let path = path.to_owned();
         move |source| OpenError::Directory { path, source }
     };
-    make(&log).map_err(at(&log))?;
     let wanted = config.append_mode;
-    let files = || OsFiles::new(&log, wanted).map_err(at(&log));
+    let files = || OsFiles::durable(&log, wanted, config.file_observer.clone()).map_err(at(&log));
     let lanes = config.lanes.unwrap_or(config.workers) as u16;
     // Random, so that one log's bytes are never taken for another's.
     let fresh_log_id = RandomState::new().hash_one(config.node.0);
@@ -41,7 +42,10 @@ pub(crate) fn open(config: &Config) -> Result<(Directory<OsFiles>, bool), OpenEr
     };
     check_open_files(config, directory.lanes().max(lanes));
     // With the lock held, so that nobody else is looking.
-    check_owner(&config.data_dir, config.node, config.identity.cluster()).map_err(|error| match error {
+    let owners = OsFiles::new(&config.data_dir, AppendMode::Buffered).map_err(at(&config.data_dir))?;
+    let owners = owners.observed_by(config.file_observer.clone());
+    let checked = check_owner(&owners, &config.data_dir, config.node, config.identity.cluster());
+    checked.map_err(|error| match error {
         Owner::Other(found) => {
             OpenError::WrongNode { path: config.data_dir.clone(), found, wanted: config.node }
         }
@@ -88,19 +92,6 @@ fn relane(config: &Config, directory: &mut Directory<OsFiles>, lanes: u16) -> Re
     }
 }
 
-/// Makes a directory, and those above it that are missing, so that a power cut takes none of their names away. The last two are made
-/// sure of each time: whoever made them may not have come so far.
-fn make(log: &Path) -> io::Result<()> {
-    let missing =
-        log.ancestors().take_while(|above| !above.as_os_str().is_empty() && !above.exists()).count();
-    fs::create_dir_all(log)?;
-    for made in log.ancestors().take(missing.max(2)) {
-        let above = made.parent().filter(|above| !above.as_os_str().is_empty());
-        File::open(above.unwrap_or(Path::new(".")))?.sync_all()?;
-    }
-    Ok(())
-}
-
 /// Descriptors that a lane takes with the default limits, about: a way to read each of 16 segments in use, two ways into the current
 /// one and those that are ready, one for a snapshot file.
 const FILES_OF_A_LANE: u64 = 24;
@@ -132,6 +123,7 @@ impl From<io::Error> for Owner {
 
 /// The two files that say whose directory it is: one of them is enough.
 const OWNER_FILES: [&str; 2] = ["node", "node.2"];
+const UNFINISHED_OWNER: &str = "node.tmp";
 
 /// What one of them says.
 enum Said {
@@ -156,7 +148,7 @@ impl Said {
 
 /// Whose directory it is. One that nobody has yet is this node's from now on; a copy that is damaged or gone is written anew from the
 /// other, and where that is not possible, on a full disk, the next opening does it.
-fn check_owner(directory: &Path, node: NodeId, cluster: &str) -> Result<(), Owner> {
+fn check_owner(files: &OsFiles, directory: &Path, node: NodeId, cluster: &str) -> Result<(), Owner> {
     let line = owner_line(node, cluster);
     let mut said = OWNER_FILES.map(|name| what_it_says(&directory.join(name), node, &line));
     let other = said.iter().find_map(|said| if let Said::Other(node) = said { Some(*node) } else { None });
@@ -171,7 +163,7 @@ fn check_owner(directory: &Path, node: NodeId, cluster: &str) -> Result<(), Owne
     }
     let lacking = OWNER_FILES.iter().zip(said).filter(|(_, said)| !matches!(said, Said::Ours));
     for (name, _) in lacking {
-        let written = write_owner(&directory.join(name), &line);
+        let written = write_owner(files, name, &line);
         if is_new {
             written?;
         } else {
@@ -212,23 +204,32 @@ fn what_it_says(path: &Path, node: NodeId, line: &str) -> Said {
     }
 }
 
-fn write_owner(path: &Path, line: &str) -> io::Result<()> {
-    let fresh = path.with_extension("tmp");
-    let mut file = File::create(&fresh)?;
-    file.write_all(line.as_bytes())?;
-    file.sync_all()?;
-    fs::rename(&fresh, path)?;
-    File::open(path.parent().unwrap_or(Path::new(".")))?.sync_all()
+fn write_owner(files: &OsFiles, name: &str, line: &str) -> io::Result<()> {
+    let file = files.create(UNFINISHED_OWNER, 0)?;
+    files.write_at(&file, 0, &[IoSlice::new(line.as_bytes())], false)?;
+    files.sync(&file)?;
+    files.rename(UNFINISHED_OWNER, name)?;
+    files.sync_dir("")
 }
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
+    use raftwerk_wal::FileObserver;
+    use raftwerk_wal::platter::Platter;
+
     use super::*;
 
     const NODE: NodeId = NodeId(23);
 
     fn check(directory: &Path) -> Result<(), String> {
-        check_owner(directory, NODE, "cluster").map_err(|owner| match owner {
+        check_as(directory, NODE)
+    }
+
+    fn check_as(directory: &Path, node: NodeId) -> Result<(), String> {
+        let files = OsFiles::new(directory, AppendMode::Buffered).unwrap();
+        check_owner(&files, directory, node, "cluster").map_err(|owner| match owner {
             Owner::Other(node) => format!("of {node}"),
             Owner::Io(error) => error.kind().to_string(),
         })
@@ -274,10 +275,27 @@ mod tests {
     }
 
     #[test]
+    fn what_says_whose_directory_it_is_outlives_a_power_cut() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        let platter = Arc::new(Platter::new(at("live"), at("store")).unwrap());
+        let observer = Arc::clone(&platter) as Arc<dyn FileObserver>;
+        let directory = at("live").join("above").join("n23");
+        let files = OsFiles::durable(&directory, AppendMode::Buffered, Some(observer)).unwrap();
+        check_owner(&files, &directory, NODE, "cluster").map_err(|_| ()).unwrap();
+        Platter::cut([&*platter]);
+        platter.leave(&at("left"), |_| false).unwrap();
+        for name in OWNER_FILES {
+            let left = fs::read_to_string(at("left").join("above").join("n23").join(name));
+            assert_eq!(left.unwrap(), owner_line(NODE, "cluster"), "{name}");
+        }
+    }
+
+    #[test]
     fn directory_of_another_node_is_refused_and_one_of_an_earlier_version_is_not() {
         let directory = tempfile::tempdir().unwrap();
         let directory = directory.path();
-        check_owner(directory, NodeId(5), "cluster").map_err(|_| ()).unwrap();
+        assert_eq!(check_as(directory, NodeId(5)), Ok(()));
         assert_eq!(check(directory), Err("of n5".to_owned()));
         fs::remove_file(directory.join("node.2")).unwrap();
         fs::write(directory.join("node"), "raftwerk 1 node 5 cluster cluster\n").unwrap();

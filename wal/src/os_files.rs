@@ -18,6 +18,7 @@ use rustix::io::ReadWriteFlags;
 use crate::disk::{Access, AppendMode, Files};
 use crate::file_system::FileSystemKind;
 use crate::map::WritableMap;
+use crate::observe::{FileCall, FileObserver};
 use crate::segment::PAGE_BYTES;
 
 /// Left over by versions that tried out their mode with a file of its own.
@@ -35,6 +36,8 @@ pub struct OsFiles {
     is_read_only: bool,
     /// Segments that could not be mapped, and are written by calls.
     unmapped: Arc<AtomicU64>,
+    /// Is shown each call that changes something.
+    observer: Option<Arc<dyn FileObserver>>,
 }
 
 /// Whether a store through a map dirties no more than one of the log's pages.
@@ -74,7 +77,37 @@ impl OsFiles {
         let root: PathBuf = root.into();
         fs::create_dir_all(&root)?;
         let (taken, unmapped) = Default::default();
-        Ok(Self { root: root.into(), wanted, taken, is_read_only: false, unmapped })
+        Ok(Self { root: root.into(), wanted, taken, is_read_only: false, unmapped, observer: None })
+    }
+
+    /// As [`OsFiles::new`], and a power cut takes the directory's name away no more, nor those of directories above it that had to be
+    /// made. The last two are made sure of each time: an earlier life may not have come so far. Every call from here on is shown to the
+    /// `observer`. Blocks for a sync of each of them.
+    ///
+    /// # Errors
+    /// If a directory cannot be made, or its name not made durable.
+    pub fn durable(
+        root: impl Into<PathBuf>,
+        wanted: AppendMode,
+        observer: Option<Arc<dyn FileObserver>>,
+    ) -> io::Result<Self> {
+        let root: Arc<Path> = root.into().into();
+        let (taken, unmapped) = Default::default();
+        let files = Self { root: Arc::clone(&root), wanted, taken, is_read_only: false, unmapped, observer };
+        let missing =
+            root.ancestors().take_while(|above| !above.as_os_str().is_empty() && !above.exists()).count();
+        files.create_dir("")?;
+        for made in root.ancestors().take(missing.max(2)) {
+            let above = made.parent().filter(|above| !above.as_os_str().is_empty());
+            files.sync_dir_at(above.unwrap_or(Path::new(".")))?;
+        }
+        Ok(files)
+    }
+
+    /// The same files, and every call that changes something is shown to the `observer`.
+    #[must_use]
+    pub fn observed_by(self, observer: Option<Arc<dyn FileObserver>>) -> Self {
+        Self { observer, ..self }
     }
 
     /// Files to be looked at only: nothing below `root` is made, changed or locked, and a call that would fails.
@@ -82,7 +115,47 @@ impl OsFiles {
     pub fn read_only(root: impl Into<PathBuf>) -> Self {
         let (taken, unmapped) = Default::default();
         let (root, wanted) = (root.into().into(), AppendMode::Buffered);
-        Self { root, wanted, taken, is_read_only: true, unmapped }
+        Self { root, wanted, taken, is_read_only: true, unmapped, observer: None }
+    }
+
+    /// Makes a call that changes something, in sight of the observer. `made` gives the bytes written, or 0.
+    fn call(&self, call: &FileCall<'_>, made: impl FnOnce() -> io::Result<u64>) -> io::Result<u64> {
+        let Some(observer) = &self.observer else { return made() };
+        let number = observer.begin(call)?;
+        let done = made();
+        observer.end(number, call, done.as_ref().ok().copied())?;
+        done
+    }
+
+    fn sync_dir_at(&self, path: &Path) -> io::Result<()> {
+        self.call(&FileCall::SyncDir(path), || File::open(path)?.sync_all().map(|()| 0)).map(drop)
+    }
+
+    fn remove_at(&self, path: &Path) -> io::Result<()> {
+        self.call(&FileCall::Remove(path), || fs::remove_file(path).map(|()| 0)).map(drop)
+    }
+
+    /// All parts, one after another, through the map. `false` if some could not be stored so: all are to be written by a call.
+    fn store(
+        &self,
+        file: &File,
+        map: &WritableMap,
+        offset: u64,
+        parts: &[IoSlice<'_>],
+        durable: bool,
+    ) -> io::Result<bool> {
+        let bytes: usize = parts.iter().map(|part| part.len()).sum();
+        let write = FileCall::Write { file, offset, parts, durable: false };
+        let stored =
+            self.call(&write, || store(map, offset, parts).map(|all| if all { bytes as u64 } else { 0 }))?;
+        if stored == 0 && bytes > 0 {
+            return Ok(false);
+        }
+        if durable {
+            let range = FileCall::SyncRange { file, from: offset, to: offset + bytes as u64 };
+            self.call(&range, || map.sync(offset as usize, bytes).map(|()| 0))?;
+        }
+        Ok(true)
     }
 
     fn check_writable(&self) -> io::Result<()> {
@@ -136,15 +209,17 @@ impl Files for OsFiles {
     fn create(&self, path: &str, bytes: u64) -> io::Result<Arc<OsFile>> {
         self.check_writable()?;
         let path = self.path(path);
-        match fs::remove_file(&path) {
+        match self.remove_at(&path) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
             _ => {}
         }
         let file = OpenOptions::new().read(true).write(true).create_new(true).open(&path)?;
+        self.call(&FileCall::Create { path: &path, file: &file }, || Ok(0))?;
+        let allocation = FileCall::Allocate { file: &file, bytes };
         if bytes > 0
-            && let Err(error) = allocate(&file, bytes)
+            && let Err(error) = self.call(&allocation, || allocate(&file, bytes).map(|()| 0))
         {
-            let _ = fs::remove_file(&path); // what was allocated would fill a full disk further
+            let _ = self.remove_at(&path); // what was allocated would fill a full disk further
             return Err(error);
         }
         Ok(Arc::new(file.into()))
@@ -180,7 +255,7 @@ impl Files for OsFiles {
         // A whole page costs less by a call than by the fault of its first store; what is synced marks its range by storing to it.
         let bytes: usize = parts.iter().map(|part| part.len()).sum();
         if let Some(map) = file.map.as_ref().filter(|_| durable || bytes <= PAGE_BYTES)
-            && store(map, offset, parts, durable)?
+            && self.store(&file.file, map, offset, parts, durable)?
         {
             return Ok(());
         }
@@ -190,14 +265,17 @@ impl Files for OsFiles {
         let mut parts = &mut parts[..];
         IoSlice::advance_slices(&mut parts, 0); // leaves out empty ones
         while !parts.is_empty() {
-            match rustix::io::pwritev2(&file.file, parts, offset, flags) {
+            let durable = flags.contains(ReadWriteFlags::DSYNC);
+            let write = FileCall::Write { file: &file.file, offset, parts, durable };
+            let written = || Ok(rustix::io::pwritev2(&file.file, parts, offset, flags)? as u64);
+            match self.call(&write, written) {
                 Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
                 Ok(written) => {
-                    offset += written as u64;
-                    IoSlice::advance_slices(&mut parts, written);
+                    offset += written;
+                    IoSlice::advance_slices(&mut parts, written as usize);
                 }
-                Err(rustix::io::Errno::INTR) => {}
-                Err(error) => return Err(error.into()),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
             }
         }
         if durable && !is_direct { self.sync(file) } else { Ok(()) }
@@ -218,26 +296,28 @@ impl Files for OsFiles {
     }
 
     fn sync(&self, file: &Arc<OsFile>) -> io::Result<()> {
-        file.file.sync_data()
+        self.call(&FileCall::Sync(&file.file), || file.file.sync_data().map(|()| 0)).map(drop)
     }
 
     fn sync_dir(&self, dir: &str) -> io::Result<()> {
-        File::open(self.path(dir))?.sync_all()
+        self.sync_dir_at(&self.path(dir))
     }
 
     fn create_dir(&self, dir: &str) -> io::Result<()> {
         self.check_writable()?;
-        fs::create_dir_all(self.path(dir))
+        let path = self.path(dir);
+        self.call(&FileCall::CreateDir(&path), || fs::create_dir_all(&path).map(|()| 0)).map(drop)
     }
 
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {
         self.check_writable()?;
-        fs::rename(self.path(from), self.path(to))
+        let (from, to) = (self.path(from), self.path(to));
+        self.call(&FileCall::Rename { from: &from, to: &to }, || fs::rename(&from, &to).map(|()| 0)).map(drop)
     }
 
     fn remove(&self, path: &str) -> io::Result<()> {
         self.check_writable()?;
-        fs::remove_file(self.path(path))
+        self.remove_at(&self.path(path))
     }
 
     fn link(&self, from: &str, to: &str) -> io::Result<()> {
@@ -338,7 +418,9 @@ fn takes_map(path: &Path) -> bool {
         // All of it is written before it is mapped: a store to a page without a block would end the process where the disk is full.
         file.write_all_at(&[0; PAGE_BYTES], 0)?;
         file.sync_data()?;
-        store(&WritableMap::of(&file)?, 0, &[IoSlice::new(&[0; PAGE_BYTES])], true)
+        let map = WritableMap::of(&file)?;
+        store(&map, 0, &[IoSlice::new(&[0; PAGE_BYTES])])?;
+        map.sync(0, PAGE_BYTES)
     };
     mapped().map_or_else(|error| is_full(&error), |_| true)
 }
@@ -395,17 +477,13 @@ fn map_for_stores(file: &File) -> io::Result<WritableMap> {
 }
 
 /// All parts, one after another, through the map. `false` if some could not be stored so: all are to be written by a call.
-fn store(map: &WritableMap, offset: u64, parts: &[IoSlice<'_>], durable: bool) -> io::Result<bool> {
-    let from = usize::try_from(offset).map_err(|_| io::ErrorKind::InvalidInput)?;
-    let mut at = from;
+fn store(map: &WritableMap, offset: u64, parts: &[IoSlice<'_>]) -> io::Result<bool> {
+    let mut at = usize::try_from(offset).map_err(|_| io::ErrorKind::InvalidInput)?;
     for part in parts {
         if !map.store(at, part)? {
             return Ok(false);
         }
         at += part.len();
-    }
-    if durable {
-        map.sync(from, at - from)?;
     }
     Ok(true)
 }

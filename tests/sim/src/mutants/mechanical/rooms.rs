@@ -75,13 +75,14 @@ pub const ROOMS: [Room; 4] = [
     Room {
         name: "log",
         of: &["wal/src"],
-        without: &["wal/src/tests", "wal/src/memory"],
+        without: &["wal/src/tests", "wal/src/memory", "wal/src/platter"],
         sample: 130,
         programs: &[
             ("raftwerk-wal", "lib", ""),
             ("raftwerk-wal", "decoding", ""),
             ("raftwerk-wal", "small_disk", ""),
             ("raftwerk-wal", "forgetful_disk", ""),
+            ("raftwerk-wal", "platter", ""),
             ("raftwerk-wal", "failing_calls", ""),
         ],
         profiles: &LIVES,

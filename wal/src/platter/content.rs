@@ -1,0 +1,240 @@
+//! IMPURE: one file: what the device has of it, in a file, and what was written since, in memory.
+
+use std::collections::BTreeSet;
+use std::fs::{File, OpenOptions};
+use std::io::{self, IoSlice};
+use std::ops::Range;
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+
+use super::{InDoubt, PowerLoss};
+use crate::memory::SECTOR_BYTES;
+use crate::segment::PAGE_BYTES;
+
+const SECTOR: u64 = SECTOR_BYTES as u64;
+
+#[derive(Debug)]
+pub(super) struct Content {
+    /// What is durable. As long as the file is after a power cut, at least.
+    device: File,
+    device_bytes: u64,
+    /// What is not, in the order in which it was begun.
+    pending: Vec<Pending>,
+}
+
+#[derive(Debug)]
+struct Pending {
+    /// When it was begun.
+    number: u64,
+    /// When it was done; `None`: it is under way, or failed.
+    done: Option<u64>,
+    offset: u64,
+    what: What,
+}
+
+#[derive(Debug)]
+enum What {
+    Bytes(Vec<u8>),
+    /// So many zeros: a new segment is full of them.
+    Zeros(u64),
+    /// The file has this length, at least.
+    Length(u64),
+}
+
+impl Pending {
+    fn range(&self) -> Range<u64> {
+        self.offset
+            ..self.offset
+                + match &self.what {
+                    What::Bytes(bytes) => bytes.len() as u64,
+                    What::Zeros(bytes) => *bytes,
+                    What::Length(_) => 0,
+                }
+    }
+
+    /// The part behind `at`, if it has one, taken off.
+    fn split_off(&mut self, at: u64) -> Option<Self> {
+        let range = self.range();
+        if at <= range.start || range.end <= at {
+            return None;
+        }
+        let what = match &mut self.what {
+            What::Bytes(bytes) => What::Bytes(bytes.split_off((at - range.start) as usize)),
+            What::Zeros(bytes) => {
+                What::Zeros(std::mem::replace(bytes, at - range.start) - (at - range.start))
+            }
+            What::Length(_) => return None,
+        };
+        Some(Self { number: self.number, done: self.done, offset: at, what })
+    }
+
+    /// Has the bytes of a later write where that has written, so that the device never goes back to what was there before.
+    fn yield_to(&mut self, later: &Self) {
+        let (own, others) = (self.range(), later.range());
+        let both = own.start.max(others.start)..own.end.min(others.end);
+        if both.is_empty() {
+            return;
+        }
+        if let What::Zeros(bytes) = self.what {
+            self.what = What::Bytes(vec![0; bytes as usize]);
+        }
+        let What::Bytes(bytes) = &mut self.what else { return };
+        let into = &mut bytes[(both.start - own.start) as usize..(both.end - own.start) as usize];
+        match &later.what {
+            What::Bytes(bytes) => {
+                into.copy_from_slice(&bytes[(both.start - others.start) as usize..][..into.len()]);
+            }
+            What::Zeros(_) | What::Length(_) => into.fill(0),
+        }
+    }
+}
+
+impl Content {
+    /// Of a new file, kept at `path`.
+    pub(super) fn create(path: &Path) -> io::Result<Self> {
+        let device = OpenOptions::new().read(true).write(true).create_new(true).open(path)?;
+        Ok(Self { device, device_bytes: 0, pending: Vec::new() })
+    }
+
+    pub(super) fn allocate(&mut self, number: u64, now: u64, bytes: u64) {
+        self.pending.push(Pending { number, done: Some(now), offset: 0, what: What::Length(bytes) });
+    }
+
+    pub(super) fn begin_write(&mut self, number: u64, offset: u64, parts: &[IoSlice<'_>]) {
+        let length: usize = parts.iter().map(|part| part.len()).sum();
+        let is_zero = length > PAGE_BYTES && parts.iter().all(|part| part.iter().all(|byte| *byte == 0));
+        let what = if is_zero {
+            What::Zeros(length as u64)
+        } else {
+            What::Bytes(parts.iter().flat_map(|part| part.iter().copied()).collect())
+        };
+        self.pending.push(Pending { number, done: None, offset, what });
+    }
+
+    /// The write of this number has written `bytes`, which may be less than it was to.
+    pub(super) fn written(&mut self, number: u64, now: u64, bytes: u64, is_durable: bool) -> io::Result<()> {
+        let Some(at) = self.pending.iter().rposition(|pending| pending.number == number) else {
+            return Ok(());
+        };
+        if bytes == 0 {
+            self.pending.remove(at);
+            return Ok(());
+        }
+        let pending = &mut self.pending[at];
+        let end = pending.offset + bytes;
+        drop(pending.split_off(end));
+        pending.done = Some(now);
+        if is_durable { self.settle(|pending| pending.number == number) } else { Ok(()) }
+    }
+
+    /// What was done before the sync of this number began becomes durable: all of it, or the pages that a range touches.
+    pub(super) fn sync(&mut self, number: u64, range: Option<Range<u64>>) -> io::Result<()> {
+        let Some(range) = range else {
+            return self.settle(|pending| pending.done.is_some_and(|done| done < number));
+        };
+        let page = PAGE_BYTES as u64;
+        let pages = range.start / page * page..range.end.next_multiple_of(page);
+        for border in [pages.start, pages.end] {
+            let mut at = 0;
+            while at < self.pending.len() {
+                if let Some(rest) = self.pending[at].split_off(border) {
+                    self.pending.insert(at + 1, rest);
+                }
+                at += 1;
+            }
+        }
+        self.settle(|pending| {
+            let of = pending.range();
+            let is_there = !of.is_empty() && pages.start <= of.start && of.end <= pages.end;
+            is_there && pending.done.is_some_and(|done| done < number)
+        })
+    }
+
+    /// The sync of this number has failed: what it was to write is nowhere but in memory, and no sync will write it.
+    pub(super) fn fail(&mut self, number: u64) {
+        self.pending.retain(|pending| pending.done.is_none_or(|done| done > number));
+    }
+
+    /// Gives the device what is covered, in order.
+    fn settle(&mut self, mut is_covered: impl FnMut(&Pending) -> bool) -> io::Result<()> {
+        let mut kept: Vec<Pending> = Vec::new();
+        for pending in std::mem::take(&mut self.pending) {
+            if !is_covered(&pending) {
+                kept.push(pending);
+                continue;
+            }
+            // All that was kept so far was begun before.
+            kept.iter_mut().for_each(|before| before.yield_to(&pending));
+            match &pending.what {
+                What::Bytes(bytes) => self.put(pending.offset, bytes)?,
+                What::Zeros(bytes) => self.put_zeros(pending.offset, *bytes)?,
+                What::Length(bytes) => self.reach(*bytes)?,
+            }
+        }
+        self.pending = kept;
+        Ok(())
+    }
+
+    fn put(&mut self, offset: u64, bytes: &[u8]) -> io::Result<()> {
+        self.device.write_all_at(bytes, offset)?;
+        self.device_bytes = self.device_bytes.max(offset + bytes.len() as u64);
+        Ok(())
+    }
+
+    /// Beyond the end a file is zeros as soon as it is long enough.
+    fn put_zeros(&mut self, mut offset: u64, bytes: u64) -> io::Result<()> {
+        let end = offset + bytes;
+        let zeros = [0; 64 << 10];
+        while offset < end.min(self.device_bytes) {
+            let now = (end.min(self.device_bytes) - offset).min(zeros.len() as u64);
+            self.device.write_all_at(&zeros[..now as usize], offset)?;
+            offset += now;
+        }
+        self.reach(end)
+    }
+
+    fn reach(&mut self, bytes: u64) -> io::Result<()> {
+        if bytes > self.device_bytes {
+            self.device.set_len(bytes)?;
+            self.device_bytes = bytes;
+        }
+        Ok(())
+    }
+
+    /// The power is cut: what of the rest has reached the device. Of each sector, the writes before the first that has not.
+    pub(super) fn end(
+        &mut self,
+        path: &Path,
+        reached: &mut dyn FnMut(InDoubt<'_>) -> bool,
+        loss: &mut PowerLoss,
+    ) -> io::Result<()> {
+        let (mut lost, mut touched) = (BTreeSet::new(), BTreeSet::new());
+        for pending in std::mem::take(&mut self.pending) {
+            let range = pending.range();
+            loss.unsynced_bytes += range.end - range.start;
+            if let What::Length(bytes) = pending.what
+                && reached(InDoubt::Length(path))
+            {
+                self.reach(bytes)?;
+            }
+            let mut from = range.start;
+            while from < range.end {
+                let sector = from / SECTOR;
+                let to = range.end.min((sector + 1) * SECTOR);
+                touched.insert(sector);
+                if lost.contains(&sector) || !reached(InDoubt::Sector { file: path, sector }) {
+                    lost.insert(sector);
+                } else if let What::Bytes(bytes) = &pending.what {
+                    self.put(from, &bytes[(from - range.start) as usize..(to - range.start) as usize])?;
+                } else {
+                    self.put_zeros(from, to - from)?;
+                }
+                from = to;
+            }
+        }
+        loss.files += u64::from(!touched.is_empty());
+        loss.sectors_lost += lost.len() as u64;
+        loss.sectors_kept += (touched.len() - lost.len()) as u64;
+        Ok(())
+    }
+}
