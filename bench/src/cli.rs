@@ -7,6 +7,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use raftwerk::Consistency;
 
 use crate::client::Load;
+use crate::cluster::power_cut::PowerCut;
 use crate::failover::Fault;
 use crate::ledger::MachineKind;
 use crate::reading::{Replica, consistency};
@@ -216,6 +217,10 @@ pub struct ClusterOptions {
     /// Log of a group in MiB after which the engine writes a checkpoint of it; 0: none is written.
     #[arg(long, value_name = "MIB", default_value_t = 64, value_parser = clap::value_parser!(u64).range(0..=1 << 20))]
     pub checkpoint_mib: u64,
+    /// After the verification, load the cluster again and cut the power of all nodes at one instant; open them from what that leaves,
+    /// and verify again.
+    #[arg(long, value_enum, value_name = "UNSYNCED", num_args = 0..=1, default_missing_value = "lost")]
+    pub power_cut: Option<PowerCut>,
     /// Run each node as a process of its own.
     #[arg(long)]
     pub processes: bool,
@@ -270,6 +275,16 @@ pub enum OptionsError {
     /// Nobody would be left to lead.
     #[error("to kill a node takes at least 3 nodes")]
     KillNodes,
+    /// The cut is of one process's files.
+    #[error(
+        "--power-cut does not go with --processes: all nodes lose power at one instant, which takes one process"
+    )]
+    PowerCutProcesses,
+    /// Nothing is promised that could be kept.
+    #[error(
+        "--power-cut does not go with --sync off, which promises nothing; to see the verdict fail: --power-cut lying"
+    )]
+    PowerCutUnsynced,
     /// It would come too late.
     #[error("a node is killed, and is back, within the measured {0} seconds, or not at all")]
     KillTime(f64),
@@ -297,6 +312,12 @@ impl ClusterOptions {
         }
         if self.reads > 0 && self.workload.reads_percent().is_some() {
             return Err(OptionsError::Reads(self.workload.name()));
+        }
+        if self.power_cut.is_some() && self.processes {
+            return Err(OptionsError::PowerCutProcesses);
+        }
+        if self.power_cut.is_some() && self.sync == Switch::Off {
+            return Err(OptionsError::PowerCutUnsynced);
         }
         match self.strike() {
             Some(_) if self.nodes < 3 => Err(OptionsError::KillNodes),
@@ -375,10 +396,13 @@ mod tests {
         assert_eq!(options.kill_leader_after, Some(Duration::from_millis(1500)));
         assert!(matches!(options.load(), Load::Open { per_second: 50000.0, .. }));
         assert_eq!(options.strike(), Some((Victim::LeadsMost, Duration::from_millis(1500))));
-        let options = cluster("--kill-follower-after 2s --down 4s --checkpoint-mib 0").unwrap();
-        assert_eq!(options.strike(), Some((Victim::LeadsFewest, Duration::from_secs(2))));
-        assert_eq!((options.down, options.checkpoint_mib), (Duration::from_secs(4), 0));
+        let follower = cluster("--kill-follower-after 2s --down 4s --checkpoint-mib 0").unwrap();
+        assert_eq!(follower.strike(), Some((Victim::LeadsFewest, Duration::from_secs(2))));
+        assert_eq!((follower.down, follower.checkpoint_mib), (Duration::from_secs(4), 0));
         assert!(cluster("--kill-follower-after 2s --kill-leader-after 2s").is_err());
+        assert_eq!(options.power_cut, None);
+        assert_eq!(cluster("--power-cut --json").unwrap().power_cut, Some(PowerCut::Lost));
+        assert_eq!(cluster("--power-cut torn").unwrap().power_cut, Some(PowerCut::Torn));
         assert_eq!(options.consistency, Consistency::BoundedStaleness(Duration::from_millis(50)));
         assert_eq!(options.replica, Replica::Any);
     }
@@ -400,6 +424,8 @@ mod tests {
         assert_eq!(refused("--workload ycsb-a --reads 10"), OptionsError::Reads("ycsb-a"));
         assert_eq!(refused("--nodes 1 --kill-leader-after 1s"), OptionsError::KillNodes);
         assert_eq!(refused("--seconds 3 --kill-leader-after 3s"), OptionsError::KillTime(3.0));
+        assert_eq!(refused("--power-cut --processes"), OptionsError::PowerCutProcesses);
+        assert_eq!(refused("--power-cut torn --sync off"), OptionsError::PowerCutUnsynced);
     }
 
     #[test]

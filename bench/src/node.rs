@@ -28,7 +28,7 @@ const PIPELINE_WAIT: Duration = Duration::from_micros(100);
 /// Why it did not start, or lost its parent's pipes.
 pub fn run(settings: &str) -> Result<(), String> {
     let settings: NodeSettings = serde_json::from_str(settings).map_err(|error| error.to_string())?;
-    let engine = settings.open()?;
+    let engine = settings.open(None)?;
     match std::fs::remove_file(&settings.socket) {
         Err(error) if error.kind() != ErrorKind::NotFound => return Err(error.to_string()),
         _ => {}

@@ -60,6 +60,7 @@ pub struct ClusterReport {
     pub stale_reads: u64,
     pub replicas_agree: bool,
     pub failovers: Vec<FailoverReport>,
+    pub power_cut: Option<PowerCutReport>,
     pub errors: Vec<String>,
 }
 
@@ -83,6 +84,69 @@ pub struct FailoverReport {
     pub caught_up_ms: Option<f64>,
 }
 
+/// What a power cut of all nodes took, and what was there afterwards.
+#[derive(Clone, Debug, Serialize)]
+#[expect(missing_docs, reason = "as above")]
+pub struct PowerCutReport {
+    pub unsynced: &'static str,
+    pub seed: u64,
+    pub acknowledged_meanwhile: u64,
+    pub under_way: u64,
+    pub unsynced_bytes: u64,
+    pub sectors_lost: u64,
+    pub sectors_kept: u64,
+    pub files: u64,
+    pub names_lost: u64,
+    pub names_kept: u64,
+    pub writes_again_ms: Option<f64>,
+    pub lost_acknowledged: u64,
+    pub replicas_agree: bool,
+}
+
+impl PowerCutReport {
+    fn is_good(&self) -> bool {
+        self.lost_acknowledged == 0 && self.replicas_agree && self.writes_again_ms.is_some()
+    }
+
+    fn sentence(&self, nodes: usize, acknowledged: u64) -> String {
+        let mut sentence = format!(
+            "power cut: of all {nodes} nodes at one instant, {} writes under way; written and not synced were {} B in {} sectors",
+            thousands(self.under_way as f64),
+            thousands(self.unsynced_bytes as f64),
+            thousands((self.sectors_lost + self.sectors_kept) as f64),
+        );
+        let (lost, kept) = (thousands(self.sectors_lost as f64), thousands(self.sectors_kept as f64));
+        let _ = write!(
+            sentence,
+            " of {} files ({lost} lost, {kept} kept) and {} names ({} lost, {} kept)",
+            self.files,
+            self.names_lost + self.names_kept,
+            self.names_lost,
+            self.names_kept,
+        );
+        if self.unsynced == "torn" {
+            let _ = write!(sentence, " (by seed {})", self.seed);
+        }
+        if self.unsynced == "lying" {
+            sentence.push_str(
+                "; the devices reported syncs that they had not done, which the verification is to notice",
+            );
+        }
+        let again = match self.writes_again_ms {
+            Some(ms) => format!("all groups took writes again after {ms:.0} ms"),
+            None => "NOT ALL groups took writes again".to_owned(),
+        };
+        let _ = write!(
+            sentence,
+            "\nafter it: opened from what was left, {again}; of {} acknowledged writes {} were lost, {}",
+            thousands(acknowledged as f64),
+            self.lost_acknowledged,
+            if self.replicas_agree { "all replicas are equal" } else { "REPLICAS DIFFER" },
+        );
+        sentence
+    }
+}
+
 impl ClusterReport {
     /// Whether the run proves what it should: nothing lost, nothing stale, replicas equal, no errors.
     #[must_use]
@@ -92,6 +156,7 @@ impl ClusterReport {
             && self.stale_reads == 0
             && self.replicas_agree
             && recovered
+            && self.power_cut.as_ref().is_none_or(PowerCutReport::is_good)
             && self.errors.is_empty()
     }
 
@@ -219,7 +284,16 @@ impl ClusterReport {
             "hash" => "\nproven: every acknowledged write was applied once at every node, by sums of all of them",
             _ => "\nproven: every acknowledged write was applied once at every node, by sums of all of them; each key shows its last one",
         });
-        sentence.push_str(", while the machine ran; not what a power cut leaves");
+        sentence.push_str(match &self.power_cut {
+            None => ", while the machine ran; not what a power cut leaves",
+            Some(_) if self.is_good() => ", while the machine ran and from what a power cut leaves",
+            Some(_) => ", while the machine ran; not after the power cut",
+        });
+        if let Some(power_cut) = &self.power_cut {
+            sentence.push('\n');
+            sentence.push_str(&power_cut.sentence(self.nodes, self.acknowledged));
+            sentence.push_str("\nfigures with a second copy of all writes, by the models of the devices: they compare to nothing else");
+        }
         if !self.is_on_disk {
             let _ = write!(sentence, "\nnot on a disk of this machine: {}", self.file_system);
         }
@@ -310,8 +384,44 @@ pub(crate) mod tests {
             replicas_agree: true,
             elections: 3,
             failovers: Vec::new(),
+            power_cut: None,
             errors: Vec::new(),
         }
+    }
+
+    fn power_cut() -> PowerCutReport {
+        PowerCutReport {
+            unsynced: "torn",
+            seed: 7,
+            acknowledged_meanwhile: 65_432,
+            under_way: 4096,
+            unsynced_bytes: 98_765,
+            sectors_lost: 150,
+            sectors_kept: 50,
+            files: 6,
+            names_lost: 1,
+            names_kept: 2,
+            writes_again_ms: Some(812.3),
+            lost_acknowledged: 0,
+            replicas_agree: true,
+        }
+    }
+
+    #[test]
+    fn power_cut_is_told_in_words_and_in_json() {
+        let report = ClusterReport { power_cut: Some(power_cut()), ..report() };
+        assert!(report.is_good());
+        let table = report.to_table();
+        for part in [
+            "98,765 B in 200 sectors of 6 files (150 lost, 50 kept) and 3 names (1 lost, 2 kept)",
+            "(by seed 7)",
+            "812 ms",
+        ] {
+            assert!(table.contains(part), "{part} is missing in\n{table}");
+        }
+        assert!(!table.contains("not what a power cut leaves"));
+        let value: serde_json::Value = serde_json::from_str(&report.to_json()).unwrap();
+        assert_eq!(value["power_cut"]["sectors_lost"], 150);
     }
 
     #[test]
@@ -368,6 +478,14 @@ pub(crate) mod tests {
             ClusterReport { replicas_agree: false, ..report() },
             ClusterReport { failovers: vec![failover], ..report() },
             ClusterReport { errors: vec!["x".into()], ..report() },
+            ClusterReport {
+                power_cut: Some(PowerCutReport { lost_acknowledged: 1, ..power_cut() }),
+                ..report()
+            },
+            ClusterReport {
+                power_cut: Some(PowerCutReport { writes_again_ms: None, ..power_cut() }),
+                ..report()
+            },
         ];
         assert!(bad.iter().all(|report| !report.is_good() && report.to_table().contains("FAILED")));
     }

@@ -220,7 +220,9 @@ impl<P: NodePort, C: FnMut() -> u64> Client<P, C> {
     fn fail(&mut self, at: u32, error: &ProposeError, now: u64) {
         match error {
             ProposeError::NotLeader { hint } => self.go_elsewhere(at, *hint, now),
-            ProposeError::NoSuchGroup(_) | ProposeError::Closed => self.move_on(at, now),
+            ProposeError::NoSuchGroup(_) | ProposeError::Closed | ProposeError::Poisoned => {
+                self.move_on(at, now)
+            }
             ProposeError::Busy | ProposeError::StorageFull => self.wait(at, now),
             ProposeError::Unknown => self.give_up(at),
             other => {

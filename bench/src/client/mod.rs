@@ -185,6 +185,12 @@ impl<P: NodePort, C: FnMut() -> u64> Client<P, C> {
         Self { reading, ..self }
     }
 
+    /// The client, whose writes are told from those of an earlier one of the same ledger.
+    #[must_use]
+    pub fn counting_from(self, counter: u64) -> Self {
+        Self { counter, ..self }
+    }
+
     /// Writes once to each of `groups` and waits until all have acknowledged: each has a leader then, and the client
     /// knows it. `false` if that took longer than `at_most`.
     pub fn barrier(&mut self, groups: impl IntoIterator<Item = u32>, at_most: Duration) -> bool {
@@ -225,7 +231,7 @@ impl<P: NodePort, C: FnMut() -> u64> Client<P, C> {
     /// What was counted, and the ledger to check replicas against.
     #[must_use]
     pub fn into_results(self) -> (Tally, Subject) {
-        (self.tally, self.subject)
+        (Tally { counter: self.counter, ..self.tally }, self.subject)
     }
 
     /// One pass: orders, retries, new operations, completions. Gives the time at its end.

@@ -66,6 +66,8 @@ pub struct Tally {
     pub acknowledged: u64,
     /// Reads answered in all.
     pub answered: u64,
+    /// The counter of the last write: the next client of the same ledger counts on from here.
+    pub counter: u64,
     /// Writes of unknown outcome.
     pub unknown: u64,
     /// Attempts that certainly did nothing and were repeated elsewhere or later.

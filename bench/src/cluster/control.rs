@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -10,6 +11,7 @@ use raftwerk::{
     Config, Consistency, Engine, GroupId, NodeId, Outcome, ReadError, StateMachine, StateMachines,
 };
 use raftwerk_net::identity::Identity;
+use raftwerk_wal::FileObserver;
 use serde::{Deserialize, Serialize};
 
 use crate::client::group_id;
@@ -45,11 +47,11 @@ pub struct NodeSettings {
 }
 
 impl NodeSettings {
-    /// Opens the engine that these describe.
+    /// Opens the engine that these describe. The `observer` is shown each system call that changes its files.
     ///
     /// # Errors
     /// What loading the identity or opening the engine says.
-    pub fn open(&self) -> Result<Engine, String> {
+    pub fn open(&self, observer: Option<Arc<dyn FileObserver>>) -> Result<Engine, String> {
         let identity = Identity::load(&self.identity_dir).map_err(|error| error.to_string())?;
         let mut config = Config::new(NodeId(self.node), &self.data_dir, identity);
         (config.workers, config.lanes) = (self.workers, self.lanes);
@@ -60,6 +62,7 @@ impl NodeSettings {
             (config.checkpoint_log_bytes, config.lane_bytes_max) = (u64::MAX, u64::MAX);
         }
         config.seed = self.seed;
+        config.file_observer = observer;
         Engine::open(config, Machines { is_hash: self.is_hash })
             .map_err(|error| format!("node n{}: {error}", self.node))
     }

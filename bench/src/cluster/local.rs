@@ -4,9 +4,12 @@
 //! checkpoint is taken. That is gentler than SIGKILL, which only a process of its own can suffer.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use raftwerk::{Engine, NodeId};
+use raftwerk_wal::FileObserver;
 
 use super::control::{self, NodeControl, NodeSettings, NodeUsage};
 use crate::port::LocalPort;
@@ -14,6 +17,8 @@ use crate::port::LocalPort;
 /// An engine and what it takes to open it again.
 pub struct LocalNode {
     settings: NodeSettings,
+    /// Is shown what the engine does to its files, in each of its lives.
+    observer: Option<Arc<dyn FileObserver>>,
     engine: Option<Engine>,
     /// Every other node's place, told again after a restart.
     others: Vec<(u64, SocketAddr)>,
@@ -21,6 +26,28 @@ pub struct LocalNode {
 }
 
 impl LocalNode {
+    /// Starts a node, and shows the observer each system call that changes its files.
+    ///
+    /// # Errors
+    /// Why it does not start.
+    pub fn start_observed(
+        settings: NodeSettings,
+        observer: Option<Arc<dyn FileObserver>>,
+    ) -> Result<Self, String> {
+        let engine = Some(settings.open(observer.clone())?);
+        Ok(Self { settings, observer, engine, others: Vec::new(), earlier: NodeUsage::default() })
+    }
+
+    /// The node that was killed starts again from another folder, which nothing observes, and knows of no other node.
+    ///
+    /// # Errors
+    /// Why it does not start.
+    pub fn restart_from(&mut self, data_dir: PathBuf) -> Result<(), String> {
+        (self.settings.data_dir, self.observer) = (data_dir, None);
+        self.others.clear();
+        self.restart()
+    }
+
     fn engine(&self) -> Result<&Engine, String> {
         self.engine.as_ref().ok_or_else(|| format!("node n{} is down", self.settings.node))
     }
@@ -30,8 +57,7 @@ impl NodeControl for LocalNode {
     type Port = LocalPort;
 
     fn start(settings: NodeSettings) -> Result<Self, String> {
-        let engine = Some(settings.open()?);
-        Ok(Self { settings, engine, others: Vec::new(), earlier: NodeUsage::default() })
+        Self::start_observed(settings, None)
     }
 
     fn address(&self) -> SocketAddr {
@@ -78,7 +104,7 @@ impl NodeControl for LocalNode {
     }
 
     fn restart(&mut self) -> Result<(), String> {
-        let engine = self.settings.open()?;
+        let engine = self.settings.open(self.observer.clone())?;
         for (node, address) in &self.others {
             engine.set_address(NodeId(*node), *address);
         }

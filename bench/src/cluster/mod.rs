@@ -8,6 +8,7 @@
 pub mod child;
 pub mod control;
 pub mod local;
+pub mod power_cut;
 pub mod verify;
 
 use std::path::{Path, PathBuf};
@@ -49,7 +50,9 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 pub fn run(options: &ClusterOptions) -> Result<ClusterReport, String> {
     options.check().map_err(|error| error.to_string())?;
     let place = Place::make(options)?;
-    if options.processes {
+    if let Some(what) = options.power_cut {
+        power_cut::run(options, what, &place)
+    } else if options.processes {
         run_with::<ChildNode>(options, &place)
     } else {
         run_with::<LocalNode>(options, &place)
@@ -133,9 +136,30 @@ pub(crate) type Orders<N> = Sender<Order<<N as NodeControl>::Port>>;
 pub(crate) fn run_nodes<N: NodeControl>(
     options: &ClusterOptions,
     place: &Place,
-    mut nodes: Vec<N>,
+    nodes: Vec<N>,
     strike: &Strike<'_, N>,
 ) -> Result<ClusterReport, String> {
+    let loaded = load_and_verify(options, place, nodes, strike)?;
+    loaded.nodes.into_iter().for_each(N::stop);
+    Ok(loaded.report)
+}
+
+/// Nodes that were loaded and verified, and run on.
+struct Loaded<N> {
+    nodes: Vec<N>,
+    /// What was acknowledged.
+    subject: Subject,
+    /// The counter of the last write.
+    counter: u64,
+    report: ClusterReport,
+}
+
+fn load_and_verify<N: NodeControl>(
+    options: &ClusterOptions,
+    place: &Place,
+    mut nodes: Vec<N>,
+    strike: &Strike<'_, N>,
+) -> Result<Loaded<N>, String> {
     make_groups(options, &mut nodes)?;
     let (file_system, is_on_disk) =
         file_system::of(&place.path).map_err(|error| format!("{}: {error}", place.path.display()))?;
@@ -144,7 +168,7 @@ pub(crate) fn run_nodes<N: NodeControl>(
     let progress = Arc::new(Progress::new(nodes.len()));
     let (orders, obeyed) = mpsc::channel();
     let (say_ready, ready) = mpsc::channel();
-    let client = client(options, ports, obeyed, &progress);
+    let client = client(options, subject(options), ports, obeyed, &progress);
     let (results, measured) = thread::scope(|scope| {
         let running = scope.spawn(move || run_client(client, options.groups, &say_ready));
         let measured = measure(options, &mut nodes, strike, &orders, &ready, &progress);
@@ -156,10 +180,10 @@ pub(crate) fn run_nodes<N: NodeControl>(
     let (measured, (tally, mut subject, client_nanos)) = (measured?, results?);
     let after = probe(place)?;
     let verification = verify::verify(&mut nodes, options.groups, &mut subject, PATIENCE);
-    nodes.into_iter().for_each(N::stop);
     let raw_sync_us = BeforeAfter { before, after };
     let report = report(options, &tally, &measured, client_nanos, verification, raw_sync_us);
-    Ok(ClusterReport { file_system, is_on_disk, ..report })
+    let report = ClusterReport { file_system, is_on_disk, ..report };
+    Ok(Loaded { nodes, subject, counter: tally.counter, report })
 }
 
 fn probe(place: &Place) -> Result<f64, String> {
@@ -186,15 +210,20 @@ pub(crate) fn tell_address<N: NodeControl>(nodes: &mut [N], of: usize) -> Result
     others.try_for_each(|(_, node)| node.set_address(of as u64 + 1, address))
 }
 
+/// A ledger in which nothing was acknowledged yet.
+pub(crate) fn subject(options: &ClusterOptions) -> Subject {
+    Subject::new(options.state_machine, options.groups, options.keys, options.payload)
+}
+
 pub(crate) fn client<P: NodePort>(
     options: &ClusterOptions,
+    subject: Subject,
     ports: Vec<P>,
     orders: Receiver<Order<P>>,
     progress: &Arc<Progress>,
 ) -> Client<P, impl FnMut() -> u64 + Send + use<P>> {
     let origin = Instant::now();
     let clock = move || origin.elapsed().as_nanos() as u64;
-    let subject = Subject::new(options.state_machine, options.groups, options.keys, options.payload);
     let workload = Workload::new(options.workload, options.keys, options.reads, options.seed);
     let reading = Reading::new(options.consistency, options.replica);
     let (load, progress) = (options.load(), Arc::clone(progress));
@@ -447,6 +476,7 @@ fn report(
         lost_acknowledged: verification.lost,
         stale_reads: tally.stale_reads,
         replicas_agree: verification.replicas_agree,
+        power_cut: None,
         failovers: failovers.collect(),
         errors,
     }

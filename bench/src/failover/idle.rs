@@ -40,7 +40,7 @@ pub(super) fn run(
     let ports = nodes.iter_mut().map(ChildNode::port).collect::<Result<Vec<_>, _>>()?;
     let progress = Arc::new(Progress::new(nodes.len()));
     let (orders, obeyed) = mpsc::channel();
-    let mut client = cluster::client(cluster, ports, obeyed, &progress);
+    let mut client = cluster::client(cluster, cluster::subject(cluster), ports, obeyed, &progress);
     let late = || format!("not every group took a write within {} s", PATIENCE.as_secs());
     client.barrier(0..options.groups, PATIENCE).then_some(()).ok_or_else(late)?;
     thread::sleep(SETTLING);
