@@ -171,7 +171,7 @@ fn try_mechanical(only: &[String], arguments: &Arguments) -> ExitCode {
     let command = format!("cargo run --release -p raftwerk-sim -- {}", words.join(" "));
     match mechanical::run_all(&wanted, &command, print) {
         Ok(score) => {
-            print(&mechanical::summary(&score));
+            print(&score.summary());
             if score.total().missed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
         }
         Err(error) => {

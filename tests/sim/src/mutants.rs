@@ -17,7 +17,7 @@ use std::sync::mpsc::RecvTimeoutError;
 use std::time::{Duration, Instant};
 
 pub use self::catalogue::{CatalogueError, Edit, Mutant, Test};
-use self::workshop::{SWITCH, Workshop};
+use self::workshop::{Switch, Workshop};
 use crate::Profile;
 
 /// Seeds on which the copy, with nothing switched on, must do exactly what the original does.
@@ -179,7 +179,14 @@ pub fn summary(outcomes: &[Outcome]) -> String {
 fn compare(original: &Path, copy: &Path, threads: usize) -> Result<(), HuntError> {
     let hash_of = |binary: &Path| {
         let to = SEEDS_COMPARED.to_string();
-        let said = run(binary, 0, Profile::Swarm, (0, None), &["--seeds", &format!("0..{to}")], threads)?;
+        let said = run(
+            binary,
+            Switch::On(0),
+            Profile::Swarm,
+            (0, None),
+            &["--seeds", &format!("0..{to}")],
+            threads,
+        )?;
         Ok::<_, HuntError>(format!("hash {} of {} seeds", said.hash, said.seeds))
     };
     let (original, copy) = (hash_of(original)?, hash_of(copy)?);
@@ -235,7 +242,8 @@ fn hunt_one(copy: &Path, mutant: &Mutant, wanted: &Wanted) -> Result<Outcome, Hu
         let until = until.min(wanted.at_most);
         while let Some(left) = until.checked_sub(began.elapsed()).filter(|left| !left.is_zero()) {
             outcome.profile = format!("{profile:?}").to_lowercase();
-            let said = run(copy, mutant.number, profile, (*next, Some(left)), &[], wanted.threads)?;
+            let said =
+                run(copy, Switch::On(mutant.number), profile, (*next, Some(left)), &[], wanted.threads)?;
             outcome.seeds += said.seeds;
             outcome.seconds = began.elapsed().as_secs_f64();
             *next += said.seeds;
@@ -258,7 +266,7 @@ fn hunt_one(copy: &Path, mutant: &Mutant, wanted: &Wanted) -> Result<Outcome, Hu
 
 fn is_clean(copy: &Path, profile: Profile, seed: u64) -> Result<bool, HuntError> {
     let seeds = format!("{seed}..{}", seed + 1);
-    Ok(run(copy, 0, profile, (seed, None), &["--seeds", &seeds], 1)?.first.is_none())
+    Ok(run(copy, Switch::On(0), profile, (seed, None), &["--seeds", &seeds], 1)?.first.is_none())
 }
 
 /// What a run said.
@@ -279,18 +287,18 @@ struct Found {
 /// Runs a simulator to its first violation, or for so long.
 fn run(
     binary: &Path,
-    number: u32,
+    switch: Switch<'_>,
     profile: Profile,
     (from, at_most): (u64, Option<Duration>),
     more: &[&str],
     threads: usize,
 ) -> Result<Said, HuntError> {
     let mut command = Command::new(binary);
-    command
+    switch
+        .set(&mut command)
         .args(["--json", "--violations", "1", "--threads", &threads.to_string()])
         .args(["--profile", &format!("{profile:?}").to_lowercase()])
         .args(more)
-        .env(SWITCH, number.to_string())
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::null());

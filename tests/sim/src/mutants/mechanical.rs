@@ -2,39 +2,46 @@
 //! sources have them.
 //!
 //! A sample of the places, drawn by a seed, is planted into one copy of the sources, each behind a switch; the copy is
-//! built once. Then each is switched on and judged by tests, and if they pass by lives. What nothing notices is either
-//! equivalent, with a reason that is kept by hand, or missed. Next: `places` for what is changed, `rooms` for where,
-//! `judge` for what notices, `tests/sim/mutants/README.md` for how a score is read. What is not here: bugs that were
-//! thought of (`catalogue`).
+//! built once. Then each is switched on and judged by the tests that reach it, and if they pass by lives. What nothing
+//! notices is either equivalent, with a reason that is kept by hand, or missed. Next: `places` for what is changed, `rooms`
+//! for where, `reach` for what comes by it, `judge` for what notices, `tests/sim/mutants/README.md` for how a score is
+//! read. What is not here: bugs that were thought of (`catalogue`).
 
 mod bench;
 mod judge;
 pub mod places;
 pub mod plant;
+mod program;
+mod reach;
+pub mod records;
 pub mod rooms;
 pub mod score;
+pub mod sums;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use self::judge::Court;
+use self::judge::{Court, Tried};
 use self::places::Place;
+use self::records::{Equivalent, Notice, Reached, Record, Records, Verdict, equivalents};
 use self::rooms::{Mutant, ROOMS, Room, Survey};
-use self::score::{Equivalent, Notice, Record, Records, Score, Verdict};
+use self::score::{Part, Score};
+use self::sums::{Sums, sums};
 use super::CatalogueError;
-use super::workshop::{Workshop, files_of};
+use super::workshop::Workshop;
 use crate::Chance;
+use crate::disk::held;
 
 /// The verdicts that are given by hand, in the catalogue's folder.
 pub(super) const EQUIVALENTS: &str = "equivalent.txt";
 
-/// Where a file's own tests begin, if it has any: they are no part of what is mutated.
-const OWN_TESTS: &str = "#[cfg(test)]\nmod tests {";
+/// The score, in the same folder.
+const SCORE: &str = "mechanical.json";
 
 /// What is wanted of a run.
 #[derive(Clone, Debug)]
@@ -100,25 +107,46 @@ impl MechanicalError {
 /// If the file cannot be read or understood.
 pub fn equivalents_of(root: &Path) -> Result<Vec<Equivalent>, MechanicalError> {
     let path = super::folder(root).join(EQUIVALENTS);
-    score::equivalents(&fs::read_to_string(&path).map_err(MechanicalError::io(&path))?)
+    equivalents(&fs::read_to_string(&path).map_err(MechanicalError::io(&path))?)
 }
 
-/// Tries the mutants. `tell` is given a line for people whenever there is news. A run of all writes the score into the
-/// checkout.
+/// The score that is kept in a checkout; empty before the first run.
+///
+/// # Errors
+/// If there is a file that cannot be read.
+pub fn score_of(root: &Path) -> Result<Score, MechanicalError> {
+    let path = super::folder(root).join(SCORE);
+    match fs::read_to_string(&path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Score::default()),
+        json => json.map(|json| Score::read(&json)).map_err(MechanicalError::io(&path)),
+    }
+}
+
+/// Tries the mutants. `tell` is given a line for people whenever there is news. Unless the size of the sample is another
+/// than the rooms' own, the score of those that were run, whole ones, goes into the checkout.
 ///
 /// # Errors
 /// [`MechanicalError`] if there was no run; what was missed is in the [`Score`].
 pub fn run_all(wanted: &Wanted, command: &str, tell: impl Fn(&str) + Sync) -> Result<Score, MechanicalError> {
     let root = super::checkout();
     let equivalents = equivalents_of(&root)?;
-    let kept = super::folder(&root).join("mechanical.json");
-    let mut run = Run::begin(wanted, root, &kept)?;
-    let court = run.build(wanted, &tell)?;
-    run.try_open(wanted, &court, &tell)?;
-    let score = Score::of(&run.survey, &run.records.by_name, &equivalents);
-    if wanted.only.is_empty() {
-        fs::write(&kept, score.json(command, wanted.draw)).map_err(MechanicalError::io(&kept))?;
+    let kept = super::folder(&root).join(SCORE);
+    let before = score_of(&root)?;
+    let mut run = Run::begin(wanted, root, &before)?;
+    if !run.open(wanted).is_empty() {
+        let court = run.build(wanted, &tell)?;
+        run.try_open(wanted, &court, &tell)?;
     }
+    let (command, draw, lives) = (command.to_owned(), wanted.draw, seconds(wanted));
+    let like = Part { command, draw, lives, ..Part::default() };
+    let score = Score::of(&run.survey, &run.records.by_name, &equivalents, (&run.sums, &like));
+    if wanted.sample.is_some() {
+        return Ok(score);
+    }
+    let was_run = |room: &str| wanted.only.is_empty() || wanted.only.iter().any(|only| only == room);
+    let score = score.merged_into(before, was_run);
+    let json = score.json().map_err(io::Error::other)?;
+    fs::write(&kept, json).map_err(MechanicalError::io(&kept))?;
     Ok(score)
 }
 
@@ -136,25 +164,13 @@ struct Run {
     lived: BTreeSet<String>,
 }
 
-/// Checksums of what a verdict depends on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Sums {
-    /// The sources of the room.
-    sources: u32,
-    /// Its tests and stories.
-    tests: u32,
-    /// The simulator's rules and faults.
-    simulator: u32,
-}
-
 impl Run {
-    fn begin(wanted: &Wanted, root: PathBuf, kept: &Path) -> Result<Self, MechanicalError> {
+    fn begin(wanted: &Wanted, root: PathBuf, before: &Score) -> Result<Self, MechanicalError> {
         let survey = rooms::survey(&root, wanted.draw, wanted.sample)?;
         let folder = std::env::current_exe()?.with_file_name("mechanical");
         fs::create_dir_all(&folder).map_err(MechanicalError::io(&folder))?;
         let mut records = Records::open(&folder.join("records.jsonl"))?;
-        // There is none before the first run.
-        let mut hints = fs::read_to_string(kept).map(|json| score::hints(&json)).unwrap_or_default();
+        let mut hints = before.hints();
         hints.extend(records.by_name.values().filter_map(|record| match &record.verdict {
             Verdict::Noticed(notice) => Some((record.name.clone(), notice.clone())),
             Verdict::Unnoticed | Verdict::Unbuildable => None,
@@ -162,9 +178,18 @@ impl Run {
         let sums = sums(&root, &survey)?;
         let room_of: BTreeMap<&str, &str> =
             survey.drawn.iter().map(|mutant| (mutant.place.name.as_str(), mutant.room.name)).collect();
+        let sums_of = |name: &str| room_of.get(name).and_then(|room| sums.get(room));
+        // What is known from another machine stands as long as the sources are those that it is of.
+        for record in before.rooms.values().flat_map(Part::records) {
+            let stands = |of: &Record| sums_of(&of.name).is_some_and(|sums| of.sources == sums.sources);
+            let is_known = records.by_name.get(&record.name).is_some_and(&stands);
+            if !is_known && stands(&record) {
+                records.by_name.insert(record.name.clone(), record);
+            }
+        }
         let mut lived = BTreeSet::new();
         records.by_name.retain(|name, record| {
-            let Some(sums) = room_of.get(name.as_str()).and_then(|room| sums.get(room)) else { return false };
+            let Some(sums) = sums_of(name) else { return false };
             let stands = record.sources == sums.sources;
             if record.verdict != Verdict::Unnoticed || !stands {
                 return stands;
@@ -174,7 +199,7 @@ impl Run {
             if has_lived {
                 lived.insert(name.clone());
             }
-            has_lived && record.judges == sums.tests
+            has_lived && record.judges == sums.judges
         });
         Ok(Self { root, folder, survey, records, hints, sums, lived })
     }
@@ -190,18 +215,23 @@ impl Run {
         self.survey.drawn.iter().filter(is_open).collect()
     }
 
-    fn add(&mut self, wanted: &Wanted, mutant: &Mutant, verdict: Verdict) -> Result<(), MechanicalError> {
-        let Sums { sources, tests, simulator } = self.sums[mutant.room.name];
+    fn add(
+        &mut self,
+        wanted: &Wanted,
+        mutant: &Mutant,
+        (verdict, reached): (Verdict, Reached),
+    ) -> Result<(), MechanicalError> {
+        let Sums { sources, judges, simulator } = self.sums[mutant.room.name];
         let (name, lives) = (mutant.place.name.clone(), seconds(wanted));
-        self.records.add(Record { name, sources, judges: tests, simulator, lives, verdict })
+        self.records.add(Record { name, sources, judges, simulator, lives, reached, verdict })
     }
 
     /// Builds the copy, and the judges of the rooms in which there is something to try.
-    fn build(&mut self, wanted: &Wanted, tell: &dyn Fn(&str)) -> Result<Court, MechanicalError> {
+    fn build(&mut self, wanted: &Wanted, tell: &(dyn Fn(&str) + Sync)) -> Result<Court, MechanicalError> {
         let open = self.open(wanted);
         tell(&format!("{} mutants drawn, {} to try; building", self.survey.drawn.len(), open.len()));
-        let has_open = |room: &&Room| open.iter().any(|mutant| mutant.room.name == room.name);
-        let rooms: Vec<&Room> = ROOMS.iter().filter(has_open).collect();
+        let has_open = |room: &&'static Room| open.iter().any(|mutant| mutant.room.name == room.name);
+        let rooms: Vec<&'static Room> = ROOMS.iter().filter(has_open).collect();
         let unbuildable =
             self.records.by_name.values().filter(|record| record.verdict == Verdict::Unbuildable);
         let known: BTreeSet<String> = unbuildable.map(|record| record.name.clone()).collect();
@@ -213,10 +243,10 @@ impl Run {
         };
         let unbuildable: Vec<Mutant> = self.survey.drawn.iter().filter(is_new).cloned().collect();
         for mutant in &unbuildable {
-            self.add(wanted, mutant, Verdict::Unbuildable)?;
+            self.add(wanted, mutant, (Verdict::Unbuildable, Reached::default()))?;
         }
         tell(&format!("built, without {} that do not compile", built.unbuildable.len()));
-        Court::new(built, &self.folder, wanted.lives, tell)
+        Court::new(built, &self.folder, (&rooms, wanted.lives, wanted.threads), tell)
     }
 
     fn try_open(
@@ -230,10 +260,11 @@ impl Run {
         let run = Mutex::new(self);
         try_all(&open, wanted.threads, |mutant| {
             let name = &mutant.place.name;
-            let notice = court.try_mutant(mutant, hints.get(name), lived.contains(name))?;
-            tell(&told(mutant, notice.as_ref()));
+            let Tried { notice, reached } =
+                court.try_mutant(mutant, hints.get(name), lived.contains(name))?;
+            tell(&told(mutant, notice.as_ref(), reached));
             let verdict = notice.map_or(Verdict::Unnoticed, Verdict::Noticed);
-            run.lock().unwrap_or_else(PoisonError::into_inner).add(wanted, mutant, verdict)
+            held(&run).add(wanted, mutant, (verdict, reached))
         })
     }
 }
@@ -244,10 +275,10 @@ fn seconds(wanted: &Wanted) -> f64 {
 }
 
 /// Several at a time; the first error ends it.
-fn try_all(
-    open: &[Mutant],
+fn try_all<T: Sync>(
+    open: &[T],
     threads: usize,
-    try_one: impl Fn(&Mutant) -> Result<(), MechanicalError> + Sync,
+    try_one: impl Fn(&T) -> Result<(), MechanicalError> + Sync,
 ) -> Result<(), MechanicalError> {
     let next = AtomicUsize::new(0);
     let (next, try_one) = (&next, &try_one);
@@ -268,86 +299,18 @@ fn try_all(
     })
 }
 
-fn told(mutant: &Mutant, notice: Option<&Notice>) -> String {
+fn told(mutant: &Mutant, notice: Option<&Notice>, reached: Reached) -> String {
     let name = &mutant.place.name;
     match notice {
         Some(Notice { judge, test, what, seed, seconds }) => {
             let shown_by = if judge.starts_with("life ") { format!("seed {seed}") } else { test.clone() };
             format!("noticed    {name}\n           {judge} {shown_by}: {what}, {seconds:.1} s")
         }
-        None => format!("UNNOTICED  {name}"),
-    }
-}
-
-/// For people: the score, and what was missed.
-#[must_use]
-pub fn summary(score: &Score) -> String {
-    let mut lines = Vec::new();
-    let total = score.total();
-    for (name, counts) in score.rooms.iter().map(|(name, counts)| (*name, counts)).chain([("all", &total)]) {
-        lines.push(format!(
-            "{name:<7} {:>5} places · {:>4} tried ({} do not compile) · {:>4} noticed ({} by tests, {} by lives) · {} \
-             equivalent · {} missed",
-            counts.places,
-            counts.tried,
-            counts.unbuildable,
-            counts.noticed,
-            counts.noticed_by_tests,
-            counts.noticed_by_lives,
-            counts.equivalent,
-            counts.missed
-        ));
-    }
-    lines.extend(score.missed.iter().map(|name| format!("MISSED: {name}")));
-    if score.open > 0 {
-        lines.push(format!("{} were drawn and not tried", score.open));
-    }
-    lines.join("\n")
-}
-
-/// The checksums of every room. A room's tests are all that is in the packages of its judges.
-fn sums(root: &Path, survey: &Survey) -> Result<BTreeMap<&'static str, Sums>, MechanicalError> {
-    let mutated = |room: &Room, file: &str| room.of.iter().any(|of| is_in(file, of));
-    let mut hashers: BTreeMap<&'static str, [crc32fast::Hasher; 3]> =
-        ROOMS.iter().map(|room| (room.name, Default::default())).collect();
-    for file in files_of(root)? {
-        if !file.ends_with(".rs") && !is_in(&file, "tests/scripts") {
-            continue;
-        }
-        let path = root.join(&file);
-        let text = fs::read_to_string(&path).map_err(MechanicalError::io(&path))?;
-        for room in &ROOMS {
-            let Some([sources, tests, simulator]) = hashers.get_mut(room.name) else { continue };
-            let is_mutated = survey.texts.contains_key(&file) && mutated(room, &file);
-            let is_simulator = is_in(&file, "tests/sim") && !is_in(&file, "tests/sim/src/mutants");
-            let of_judges = |(package, ..): &rooms::Judge| is_in(&file, rooms::folder_of(package));
-            let is_test = !is_in(&file, "tests/sim") && room.programs.iter().any(of_judges);
-            if is_mutated {
-                let own_tests = text.find(OWN_TESTS).unwrap_or(text.len());
-                add(sources, &file, &text[..own_tests]);
-                add(tests, &file, &text[own_tests..]);
-            } else if is_simulator {
-                add(simulator, &file, &text);
-            } else if is_test {
-                add(tests, &file, &text);
-            }
+        None => {
+            let Reached { tests, profiles } = reached;
+            format!("UNNOTICED  {name}\n           {tests} tests and {profiles} profiles reach it")
         }
     }
-    let sums = hashers.into_iter().map(|(room, hashers)| {
-        let [sources, tests, simulator] = hashers.map(crc32fast::Hasher::finalize);
-        (room, Sums { sources, tests, simulator })
-    });
-    Ok(sums.collect())
-}
-
-fn add(hasher: &mut crc32fast::Hasher, file: &str, text: &str) {
-    hasher.update(file.as_bytes());
-    hasher.update(text.as_bytes());
-}
-
-/// Whether a file is that one, or below that folder.
-fn is_in(file: &str, folder: &str) -> bool {
-    file.strip_prefix(folder).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
 }
 
 /// The names of all places, for verdicts that are to be checked.

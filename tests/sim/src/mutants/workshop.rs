@@ -14,7 +14,28 @@ use std::process::{Command, Stdio};
 use super::catalogue::{self, CatalogueError, Mutant, Test};
 
 /// The variable that switches a bug on in the copy's simulator.
-pub(crate) const SWITCH: &str = "RAFTWERK_PLANTED";
+const SWITCH: &str = "RAFTWERK_PLANTED";
+/// The variable that names the file into which a copy with mechanical mutants notes those that are reached.
+const REACHED: &str = "RAFTWERK_REACHED";
+
+/// What the switches of a copy do in a process of it.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Switch<'a> {
+    /// This bug is on; none if 0.
+    On(u32),
+    /// None is on, and what is reached goes into this file.
+    Noting(&'a Path),
+}
+
+impl Switch<'_> {
+    /// Sets it for a process that is to be started.
+    pub(super) fn set(self, command: &mut Command) -> &mut Command {
+        match self {
+            Self::On(number) => command.env(SWITCH, number.to_string()).env_remove(REACHED),
+            Self::Noting(file) => command.env_remove(SWITCH).env(REACHED, file),
+        }
+    }
+}
 
 /// Where the copy gets a module of switches: in its lowest crates.
 pub(super) const PLANTED_AT: [&str; 2] = ["engine/frame/src/planted.rs", "net/src/planted.rs"];

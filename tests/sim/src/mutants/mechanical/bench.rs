@@ -12,45 +12,74 @@ use serde_json::Value;
 
 use super::MechanicalError;
 use super::plant::{Lies, plant};
+use super::program::Program;
 use super::rooms::{Mutant, Room, Survey};
 use crate::mutants::workshop::{MODULES, PLANTED_AT, Workshop, replace_once};
 
-/// The copy's module of switches. Unlike the catalogue's it looks for itself, in test programs and in the simulator alike.
-const PLANTED: &str = r#"//! Which mutant is switched on. Only in a copy that was made for trying them.
+/// The copy's module of switches. Unlike the catalogue's it looks for itself, in test programs and in the simulator alike;
+/// and it can note which switches a process comes by instead. A note allocates nothing: there are tests that count.
+const PLANTED: &str = r#"//! Which mutant is switched on, or which are reached. Only in a copy that was made for trying them.
 
-use core::sync::atomic::{AtomicU32, Ordering};
+extern crate std;
 
+use core::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::fs::File;
+use std::io::Write as _;
+use std::sync::OnceLock;
+
+/// The environment has not been looked at yet.
 const UNKNOWN: u32 = u32::MAX;
+/// None is on: the first time that each is reached goes into a file.
+const NOTING: u32 = u32::MAX - 1;
+/// More than there are.
+const NUMBERS: usize = 8_192;
 
 static NUMBER: AtomicU32 = AtomicU32::new(UNKNOWN);
+static REACHED: [AtomicBool; NUMBERS] = [const { AtomicBool::new(false) }; NUMBERS];
+static NOTES: OnceLock<Option<File>> = OnceLock::new();
 
 /// Whether this mutant is on.
 #[inline]
 #[must_use]
 pub fn is(number: u32) -> bool {
     let on = NUMBER.load(Ordering::Relaxed);
-    (if on == UNKNOWN { ask() } else { on }) == number
+    if on < NOTING { on == number } else { ask(number) }
 }
 
 #[cold]
-fn ask() -> u32 {
-    extern crate std;
-    let on = std::env::var("RAFTWERK_PLANTED").ok().and_then(|number| number.parse().ok()).unwrap_or_default();
-    NUMBER.store(on, Ordering::Relaxed);
-    on
+fn ask(number: u32) -> bool {
+    let mut on = NUMBER.load(Ordering::Relaxed);
+    if on == UNKNOWN {
+        let open = |path| File::options().append(true).create(true).open(path).expect("the file for what is reached opens");
+        let noting = NOTES.get_or_init(|| std::env::var_os("RAFTWERK_REACHED").map(open)).is_some();
+        let number = || std::env::var("RAFTWERK_PLANTED").ok().and_then(|number| number.parse().ok());
+        on = if noting { NOTING } else { number().unwrap_or_default() };
+        NUMBER.store(on, Ordering::Relaxed);
+    }
+    if on == NOTING {
+        note(number);
+    }
+    on == number
+}
+
+#[cold]
+fn note(number: u32) {
+    let (Some(reached), Some(Some(mut file))) = (REACHED.get(number as usize), NOTES.get()) else { return };
+    if reached.swap(true, Ordering::Relaxed) {
+        return;
+    }
+    let (mut line, mut at, mut rest) = ([b'\n'; 11], 10, number);
+    while rest > 0 {
+        at -= 1;
+        line[at] = b'0' + (rest % 10) as u8;
+        rest /= 10;
+    }
+    file.write_all(&line[at..]).expect("what is reached can be noted");
 }
 "#;
 
 /// How often the copy may fail to build.
 const ROUNDS_MAX: usize = 40;
-
-/// A test program of the copy.
-#[derive(Clone, Debug)]
-pub(super) struct Program {
-    pub(super) path: PathBuf,
-    /// Where cargo would run it.
-    pub(super) folder: PathBuf,
-}
 
 /// What was built.
 #[derive(Debug, Default)]

@@ -1,99 +1,85 @@
-//! IMPURE: whether a mutant is noticed: by test programs first, then by lives.
+//! IMPURE: whether a mutant is noticed: by the tests that reach it first, the cheapest before the others, then by lives
+//! of the profiles that reach it.
 //!
 //! A test notices it if it fails with the mutant, twice, and passes without; a life if a rule breaks in a seed that is
-//! clean without; either also if it does not end. What is not here: which judges a room has (`rooms`), and what is kept
-//! of a verdict (`score`).
+//! clean without; either also if it does not end. What is not here: what reaches a mutant (`reach`), which judges a room
+//! has (`rooms`), and what is kept of a verdict (`score`).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::io::{self, BufRead, BufReader};
 use std::os::unix::fs::PermissionsExt as _;
-use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
 use clap::ValueEnum as _;
 
 use super::MechanicalError;
-use super::bench::{Built, Program};
-use super::rooms::{Judge, Mutant, ROOMS};
-use super::score::Notice;
+use super::bench::Built;
+use super::program::{Ended, MEMORY_KIB_MAX, Program};
+use super::reach::{Case, PATIENCE_FIRST, Reach, Reaching, Recorder, batches, exactly};
+use super::records::{Notice, Reached};
+use super::rooms::{Judge, Mutant, Room};
 use crate::Profile;
-use crate::mutants::workshop::SWITCH;
+use crate::mutants::workshop::Switch;
 use crate::mutants::{is_clean, run};
 
-/// A program may take so many times as much of a processor as it took time without a mutant …
+/// Tests may take so many times as much of a processor as they took without a mutant …
 const PATIENCE_TIMES: u32 = 5;
 /// … and so much more.
-const PATIENCE: Duration = Duration::from_secs(20);
-/// By the clock it may take so many times longer than that: the machine may have much else to do.
-const PATIENCE_BY_CLOCK: u32 = 10;
-/// What ends a program that has used up its time on a processor.
-const SIGXCPU: i32 = 24;
-/// How long the first run of a program, without a mutant, may take.
-const PATIENCE_FIRST: Duration = Duration::from_secs(900);
-/// How much memory a program with a mutant may ask for: a loop that never ends may fill it.
-const MEMORY_KIB_MAX: u32 = 12 << 20;
+const PATIENCE: Duration = Duration::from_secs(10);
 
-/// How a program ended.
-#[derive(Clone, Debug, PartialEq, Eq)]
-enum Ended {
-    Passed,
-    /// A test of it, if it names one.
-    Failed(Option<String>),
-    TooLate,
-}
-
-/// A program, and how long it takes without a mutant.
+/// A mutant that was tried.
 #[derive(Debug)]
-struct Tried {
-    program: Program,
-    limit: Duration,
+pub(super) struct Tried {
+    /// What noticed it, if anything did.
+    pub(super) notice: Option<Notice>,
+    /// How many tests and profiles come by it.
+    pub(super) reached: Reached,
 }
 
 /// All judges.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Court {
-    programs: BTreeMap<Judge, Tried>,
+    programs: BTreeMap<Judge, Program>,
+    /// By room.
+    reach: BTreeMap<&'static str, Reach>,
     simulator: PathBuf,
     /// How long lives may go on, over all profiles.
     lives: Duration,
 }
 
 impl Court {
-    /// Runs every program once without a mutant: one that fails then judges nothing.
+    /// Records what the judges of these rooms reach. A test that fails without a mutant judges nothing.
     pub(super) fn new(
         built: Built,
         folder: &Path,
-        lives: Duration,
-        tell: &dyn Fn(&str),
+        (rooms, lives, threads): (&[&'static Room], Duration, usize),
+        tell: &(dyn Fn(&str) + Sync),
     ) -> Result<Self, MechanicalError> {
-        // What runs in it has no more memory than this.
-        let simulator = folder.join("bounded-simulator");
-        let script =
-            format!("#!/bin/sh\nulimit -v {MEMORY_KIB_MAX}\nexec '{}' \"$@\"\n", built.simulator.display());
-        fs::write(&simulator, script)?;
-        fs::set_permissions(&simulator, fs::Permissions::from_mode(0o755))?;
-        let mut programs = BTreeMap::new();
-        for judge in ROOMS.iter().flat_map(|room| room.programs) {
-            let Some(program) = built.programs.get(&(judge.0.to_owned(), judge.1.to_owned())) else {
-                continue;
-            };
-            let began = Instant::now();
-            let ended = try_program(program, &arguments(judge), 0, PATIENCE_FIRST)?;
-            let took = began.elapsed();
-            let (name, seconds) = (name_of(judge), took.as_secs_f64());
-            if ended == Ended::Passed {
-                tell(&format!("{name}: {seconds:.1} s without a mutant"));
-                let limit = took * PATIENCE_TIMES + PATIENCE;
-                programs.insert(*judge, Tried { program: program.clone(), limit });
-            } else {
-                tell(&format!("{name}: no judge, {ended:?} without a mutant"));
+        let mut court = Self { simulator: bounded(&built.simulator, folder)?, lives, ..Self::default() };
+        let recorder = Recorder::new(folder, threads, tell)?;
+        for room in rooms {
+            let mut reach = Reach::default();
+            for judge in room.programs {
+                let Some(program) = built.programs.get(&(judge.0.to_owned(), judge.1.to_owned())) else {
+                    continue;
+                };
+                reach.add(*judge, recorder.cases(judge, program)?);
+                court.programs.insert(*judge, program.clone());
             }
+            for &profile in room.profiles {
+                // Twice as long as such lives are judged by: what is slower then reaches no more.
+                let long = court.slice(room) * 2;
+                let live = |notes: &Path| {
+                    run(&court.simulator, Switch::Noting(notes), profile, (0, Some(long)), &[], 1)?;
+                    Ok(())
+                };
+                let reached = recorder.lives(profile, (&built.simulator, long.as_secs()), live)?;
+                reach.lives.push((profile, reached));
+            }
+            court.reach.insert(room.name, reach);
         }
-        Ok(Self { programs, simulator, lives })
+        Ok(court)
     }
 
     /// Tries a mutant: what noticed it before comes first, if that is known. `has_lived`: lives are known not to notice it.
@@ -102,69 +88,95 @@ impl Court {
         mutant: &Mutant,
         hint: Option<&Notice>,
         has_lived: bool,
-    ) -> Result<Option<Notice>, MechanicalError> {
+    ) -> Result<Tried, MechanicalError> {
         let began = Instant::now();
-        let mut notice = None;
-        if let Some(hint) = hint {
-            notice = self.as_before(mutant, hint)?;
-        }
-        let mut programs = mutant.room.programs.iter();
-        while let Some(judge) = programs.next().filter(|_| notice.is_none()) {
-            notice = self.by_program(mutant.number, judge)?;
+        let none = Reach::default();
+        let Reaching { cases, profiles } = self.reach.get(mutant.room.name).unwrap_or(&none).of(mutant);
+        let reached = Reached { tests: cases.len(), profiles: profiles.len() };
+        let mut notice = match hint {
+            Some(hint) => self.as_before(mutant, hint)?,
+            None => None,
+        };
+        for batch in batches(&cases) {
+            if notice.is_none() {
+                notice = self.by_batch(mutant.number, &batch)?;
+            }
         }
         if notice.is_none() && !has_lived {
-            notice = self.by_lives(mutant)?;
+            notice = self.by_lives(mutant, &profiles)?;
         }
-        Ok(notice.map(|notice| Notice { seconds: began.elapsed().as_secs_f64(), ..notice }))
+        let notice = notice.map(|notice| Notice { seconds: began.elapsed().as_secs_f64(), ..notice });
+        Ok(Tried { notice, reached })
     }
 
     fn as_before(&self, mutant: &Mutant, hint: &Notice) -> Result<Option<Notice>, MechanicalError> {
         let judge = hint.judge.as_str();
         if let Some(profile) = judge.strip_prefix("life ") {
             let Ok(profile) = Profile::from_str(profile, false) else { return Ok(None) };
-            let seeds = format!("{}..{}", hint.seed, hint.seed + 1);
-            let said =
-                run(&self.simulator, mutant.number, profile, (hint.seed, None), &["--seeds", &seeds], 1)?;
+            let (seeds, on) = (format!("{}..{}", hint.seed, hint.seed + 1), Switch::On(mutant.number));
+            let said = run(&self.simulator, on, profile, (hint.seed, None), &["--seeds", &seeds], 1)?;
             let Some(found) = said.first.filter(|found| found.seed == hint.seed) else { return Ok(None) };
             let is_clean = is_clean(&self.simulator, profile, hint.seed)?;
             return Ok(is_clean.then(|| Notice { what: found.invariant, ..hint.clone() }));
         }
-        let known = self.programs.iter().find(|(known, _)| name_of(known) == judge);
-        let Some((_, tried)) = known.filter(|_| !hint.test.is_empty()) else { return Ok(None) };
-        let ended = try_program(&tried.program, &["--exact", &hint.test], mutant.number, tried.limit)?;
-        let fails = ended != Ended::Passed && self.confirm(tried, &hint.test, mutant.number)?;
-        Ok(fails.then(|| hint.clone()))
+        let Some(reach) = self.reach.get(mutant.room.name) else { return Ok(None) };
+        let mut cases = reach.cases.iter();
+        let case = cases.find(|(known, case)| name_of(known) == judge && case.test == hint.test);
+        case.map_or(Ok(None), |(judge, case)| self.by_tests(mutant.number, judge, vec![case]))
     }
 
-    fn by_program(&self, number: u32, judge: &Judge) -> Result<Option<Notice>, MechanicalError> {
-        let Some(tried) = self.programs.get(judge) else { return Ok(None) };
-        let (test, what) = match try_program(&tried.program, &arguments(judge), number, tried.limit)? {
-            Ended::Passed => return Ok(None),
-            Ended::TooLate => (String::new(), "it does not end".to_owned()),
-            Ended::Failed(Some(test)) if self.confirm(tried, &test, number)? => (test, "it fails".to_owned()),
-            // One program, one test; or it died.
-            Ended::Failed(None) if self.confirm(tried, "", number)? => (String::new(), "it fails".to_owned()),
-            Ended::Failed(_) => return Ok(None),
-        };
-        Ok(Some(Notice { judge: name_of(judge), test, what, seed: 0, seconds: 0.0 }))
+    fn by_batch(&self, number: u32, batch: &[(Judge, &Case)]) -> Result<Option<Notice>, MechanicalError> {
+        let judges: BTreeSet<&Judge> = batch.iter().map(|(judge, _)| judge).collect();
+        for judge in judges {
+            let its_own = batch.iter().filter(|(of, _)| of == judge);
+            let notice = self.by_tests(number, judge, its_own.map(|(_, case)| *case).collect())?;
+            if notice.is_some() {
+                return Ok(notice);
+            }
+        }
+        Ok(None)
     }
 
-    /// Whether a test fails with the mutant once more, and passes without.
-    fn confirm(&self, tried: &Tried, test: &str, number: u32) -> Result<bool, MechanicalError> {
-        let only: &[&str] = if test.is_empty() { &[] } else { &["--exact", test] };
-        let with = try_program(&tried.program, only, number, tried.limit)?;
-        Ok(with != Ended::Passed && try_program(&tried.program, only, 0, tried.limit)? == Ended::Passed)
+    /// By tests of one program, in one process. One that fails and does not prove it is left out, and the others go on.
+    fn by_tests(
+        &self,
+        number: u32,
+        judge: &Judge,
+        mut cases: Vec<&Case>,
+    ) -> Result<Option<Notice>, MechanicalError> {
+        let Some(program) = self.programs.get(judge) else { return Ok(None) };
+        while !cases.is_empty() {
+            let named = match ended(program, &cases, number)? {
+                Ended::Passed => return Ok(None),
+                Ended::Failed(named) | Ended::TooLate(named) => named,
+            };
+            let named = named.and_then(|name| cases.iter().position(|case| case.test == name));
+            // A process that died without a word is to say it of each test.
+            let suspects = named.map_or(0..cases.len(), |at| at..at + 1);
+            for case in cases.drain(suspects) {
+                if let Some(what) = confirm(program, case, number)? {
+                    let (judge, test) = (name_of(judge), case.test.clone());
+                    return Ok(Some(Notice { judge, test, what: what.to_owned(), seed: 0, seconds: 0.0 }));
+                }
+            }
+        }
+        Ok(None)
     }
 
-    /// Lives in the room's profiles, in turns of the same length.
-    fn by_lives(&self, mutant: &Mutant) -> Result<Option<Notice>, MechanicalError> {
-        let profiles = mutant.room.profiles;
-        let slice = self.lives / profiles.len() as u32;
+    /// How long lives of one profile may go on.
+    fn slice(&self, room: &Room) -> Duration {
+        self.lives / room.profiles.len() as u32
+    }
+
+    /// Lives in these of the room's profiles, in turns of the same length.
+    fn by_lives(&self, mutant: &Mutant, profiles: &[Profile]) -> Result<Option<Notice>, MechanicalError> {
+        let slice = self.slice(mutant.room);
         for &profile in profiles {
             let began = Instant::now();
             let mut from = 0;
             while let Some(left) = slice.checked_sub(began.elapsed()).filter(|left| !left.is_zero()) {
-                let said = run(&self.simulator, mutant.number, profile, (from, Some(left)), &[], 1)?;
+                let on = Switch::On(mutant.number);
+                let said = run(&self.simulator, on, profile, (from, Some(left)), &[], 1)?;
                 let judge = format!("life {}", format!("{profile:?}").to_lowercase());
                 let (test, seconds) = (String::new(), 0.0);
                 let Some(found) = said.first else {
@@ -185,115 +197,91 @@ impl Court {
     }
 }
 
+/// The simulator, with a bound to its memory.
+fn bounded(simulator: &Path, folder: &Path) -> Result<PathBuf, MechanicalError> {
+    let path = folder.join("bounded-simulator");
+    let script = format!("#!/bin/sh\nulimit -v {MEMORY_KIB_MAX}\nexec '{}' \"$@\"\n", simulator.display());
+    fs::write(&path, script)?;
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o755))?;
+    Ok(path)
+}
+
 /// As it stands in a notice.
 fn name_of((package, program, _): &Judge) -> String {
     format!("{package}/{program}")
 }
 
-/// What chooses its tests of the program's.
-fn arguments((_, _, only): &Judge) -> Vec<&'static str> {
-    if only.is_empty() { Vec::new() } else { vec![only] }
+/// How these tests end, in one process.
+fn ended(program: &Program, cases: &[&Case], number: u32) -> Result<Ended, MechanicalError> {
+    let cost: Duration = cases.iter().map(|case| case.took).sum();
+    let tests: Vec<&str> = cases.iter().map(|case| case.test.as_str()).collect();
+    let limit = if number == 0 { PATIENCE_FIRST } else { cost * PATIENCE_TIMES + PATIENCE };
+    Ok(program.run(&exactly(&tests), Switch::On(number), limit)?.ended)
 }
 
-/// Runs a program with a mutant switched on, until a test fails.
-fn try_program(program: &Program, arguments: &[&str], number: u32, limit: Duration) -> io::Result<Ended> {
-    let bounded =
-        format!("ulimit -v {MEMORY_KIB_MAX}; ulimit -S -t {}; exec \"$0\" \"$@\"", limit.as_secs().max(1));
-    let mut command = Command::new("/bin/sh");
-    command.args(["-c", &bounded]).arg(&program.path).args(arguments);
-    let mut child = command
-        .current_dir(&program.folder)
-        .env("CARGO_MANIFEST_DIR", &program.folder)
-        .env("RUST_TEST_THREADS", "1")
-        // What a panic prints is thrown away, and takes longer than most tests.
-        .env("RUST_BACKTRACE", "0")
-        // What fails need not be made short.
-        .env("PROPTEST_MAX_SHRINK_ITERS", "0")
-        .env(SWITCH, number.to_string())
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::null())
-        // So that what it has started can be ended with it.
-        .process_group(0)
-        .spawn()?;
-    let ended = watch(&mut child, limit * PATIENCE_BY_CLOCK);
-    end_group(&mut child)?;
-    ended
-}
-
-fn watch(child: &mut Child, limit: Duration) -> io::Result<Ended> {
-    let deadline = Instant::now() + limit;
-    let (tell, told) = mpsc::channel();
-    let out = child.stdout.take();
-    std::thread::spawn(move || {
-        for line in out.into_iter().flat_map(|out| BufReader::new(out).lines()) {
-            if tell.send(line).is_err() {
-                return;
-            }
-        }
-    });
-    loop {
-        match told.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
-            Ok(line) => {
-                // What is not text is no verdict either.
-                if let Some(test) = line.ok().as_deref().and_then(failed) {
-                    return Ok(Ended::Failed(Some(test.to_owned())));
-                }
-            }
-            Err(RecvTimeoutError::Timeout) => return Ok(Ended::TooLate),
-            Err(RecvTimeoutError::Disconnected) => break,
-        }
-    }
-    let status = child.wait()?;
-    Ok(match status.signal() {
-        Some(SIGXCPU) => Ended::TooLate,
-        _ if status.success() => Ended::Passed,
-        _ => Ended::Failed(None),
-    })
-}
-
-/// The test that a line says has failed.
-fn failed(line: &str) -> Option<&str> {
-    let name = line.strip_prefix("test ")?.strip_suffix(" ... FAILED")?;
-    Some(name.split(" - ").next().unwrap_or(name))
-}
-
-fn end_group(child: &mut Child) -> io::Result<()> {
-    if child.try_wait()?.is_none() {
-        let group = format!("-{}", child.id());
-        Command::new("kill").args(["-KILL", "--", &group]).stderr(Stdio::null()).status()?;
-    }
-    child.wait().map(|_| ())
+/// What a test does, alone, with the mutant, if it passes without.
+fn confirm(program: &Program, case: &Case, number: u32) -> Result<Option<&'static str>, MechanicalError> {
+    let what = match ended(program, &[case], number)? {
+        Ended::Passed => return Ok(None),
+        Ended::Failed(_) => "it fails",
+        Ended::TooLate(_) => "it does not end",
+    };
+    Ok((ended(program, &[case], 0)? == Ended::Passed).then_some(what))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    #[test]
-    fn a_failed_test_is_found_in_what_a_program_prints() {
-        assert_eq!(failed("test rest::tests::wakes ... FAILED"), Some("rest::tests::wakes"));
-        assert_eq!(failed("test panics - should panic ... FAILED"), Some("panics"));
-        assert_eq!(failed("test rest::tests::wakes ... ok"), None);
-        assert_eq!(failed("test result: FAILED. 3 passed; 1 failed"), None);
+    const JUDGE: Judge = ("package", "program", "");
+
+    /// A court whose only program is a script, which is given the tests' names after `--exact`, and the mutant's number.
+    fn court(folder: &Path, script: &str) -> Court {
+        let path = folder.join("program");
+        let head =
+            "#!/bin/sh\non=$RAFTWERK_PLANTED; shift; for test in \"$@\"; do printf \"test $test ... \"\n";
+        fs::write(&path, format!("{head}{script}\necho ok; done\n")).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+        let program = Program { path, folder: folder.to_owned() };
+        Court { programs: [(JUDGE, program)].into(), ..Court::default() }
+    }
+
+    fn case(test: &str) -> Case {
+        Case { test: test.to_owned(), took: Duration::from_millis(10), reached: BTreeSet::new() }
     }
 
     #[test]
-    fn a_program_passes_fails_or_does_not_end() {
-        let shell = |script: &str, limit| {
-            let folder = tempfile::tempdir().unwrap();
-            let path = folder.path().join("program");
-            fs::write(&path, format!("#!/bin/sh\n{script}\n")).unwrap();
-            fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
-            let program = Program { path, folder: folder.path().to_owned() };
-            try_program(&program, &[], 7, Duration::from_secs(limit)).unwrap()
-        };
-        assert_eq!(shell("exit 0", 60), Ended::Passed);
-        assert_eq!(shell("test \"$RAFTWERK_PLANTED\" != 7", 60), Ended::Failed(None));
-        // It is ended with all that it began as soon as it has failed.
-        let fails = "echo 'test a::b ... FAILED'; tail -f /dev/null";
-        assert_eq!(shell(fails, 60), Ended::Failed(Some("a::b".to_owned())));
-        assert_eq!(shell("tail -f /dev/null", 0), Ended::TooLate);
-        assert_eq!(shell("while :; do :; done", 1), Ended::TooLate);
+    fn a_test_that_fails_with_the_mutant_alone_notices_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let script = "if test $test$on = b7; then echo FAILED; exit 1; fi; echo $test$on >>ran";
+        let court = court(folder.path(), script);
+        let cases = ["a", "b", "c"].map(case);
+        let notice = |number| court.by_tests(number, &JUDGE, cases.iter().collect()).unwrap();
+        let found = notice(7).unwrap();
+        assert_eq!((found.judge.as_str(), found.test.as_str()), ("package/program", "b"));
+        // All up to the first that fails, and that once more with the mutant and once without.
+        assert_eq!(fs::read_to_string(folder.path().join("ran")).unwrap(), "a7\nb0\n");
+        assert_eq!(notice(8), None);
+    }
+
+    #[test]
+    fn a_test_that_fails_without_the_mutant_or_once_only_notices_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        let fails = "if test $test = a; then echo FAILED; exit 1; fi";
+        let once = "if test $test = b && ! test -e once; then touch once; echo FAILED; exit 1; fi";
+        let court = court(folder.path(), &format!("{fails}; {once}; echo $test$on >>ran"));
+        let cases = ["a", "b", "c"].map(case);
+        assert_eq!(court.by_tests(7, &JUDGE, cases.iter().collect()).unwrap(), None);
+        // The others were run all the same.
+        assert_eq!(fs::read_to_string(folder.path().join("ran")).unwrap(), "b7\nc7\n");
+    }
+
+    #[test]
+    fn a_test_that_tears_its_process_down_notices() {
+        let folder = tempfile::tempdir().unwrap();
+        let court = court(folder.path(), "if test $test$on = b7; then kill -ABRT $$; fi");
+        let cases = ["a", "b"].map(case);
+        let found = court.by_tests(7, &JUDGE, cases.iter().collect()).unwrap().unwrap();
+        assert_eq!((found.test.as_str(), found.what.as_str()), ("b", "it fails"));
     }
 }

@@ -1,153 +1,28 @@
-//! IMPURE: what is kept: every verdict as a line, so that a run can go on where it was ended; the equivalent ones with
-//! their reasons; the score.
+//! The score: of each room what was drawn, what noticed it and what was missed, and of which sources that is known.
 //!
-//! What is not here: how a verdict comes about (`judge`).
+//! It is kept in the sources, as `mechanical.json`, by rooms: one that is not run keeps what was known of it before, with
+//! the checksums that it was run on. Where these still hold, its verdicts stand on a machine that has never run it. What
+//! is not here: what is kept while a run goes on, and verdicts given by hand (`records`).
 
 use std::collections::BTreeMap;
-use std::fs::{self, File, OpenOptions};
-use std::io::Write as _;
-use std::path::Path;
 
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
-use super::MechanicalError;
+use super::records::{Equivalent, Notice, Reached, Record, Verdict};
 use super::rooms::{ROOMS, Survey};
-
-/// What noticed a mutant.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Notice {
-    /// `package/program`, or `life profile`.
-    pub judge: String,
-    /// The test that failed, if it has a name.
-    #[serde(default, skip_serializing_if = "String::is_empty")]
-    pub test: String,
-    /// The rule that broke, or how it failed.
-    pub what: String,
-    /// The seed of a life.
-    #[serde(default)]
-    pub seed: u64,
-    /// Seconds until then.
-    #[serde(default)]
-    pub seconds: f64,
-}
-
-/// What became of a mutant.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub enum Verdict {
-    /// Something noticed it.
-    Noticed(Notice),
-    /// Nothing did.
-    Unnoticed,
-    /// It does not compile, so it is no mutant.
-    Unbuildable,
-}
-
-/// A line of what is kept.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct Record {
-    /// The mutant's name.
-    pub name: String,
-    /// A checksum of the room's sources.
-    pub sources: u32,
-    /// A checksum of its tests and stories.
-    pub judges: u32,
-    /// A checksum of the simulator's rules and faults.
-    #[serde(default)]
-    pub simulator: u32,
-    /// For how many seconds lives were allowed to go on.
-    #[serde(default)]
-    pub lives: f64,
-    /// What became of it.
-    pub verdict: Verdict,
-}
-
-/// All that is kept, by name: the latest.
-pub(super) struct Records {
-    file: File,
-    pub(super) by_name: BTreeMap<String, Record>,
-}
-
-impl Records {
-    pub(super) fn open(path: &Path) -> Result<Self, MechanicalError> {
-        let text = if path.exists() {
-            fs::read_to_string(path).map_err(MechanicalError::io(path))?
-        } else {
-            String::new()
-        };
-        // A line that was cut off when a run was ended is tried again.
-        let records = text.lines().filter_map(|line| serde_json::from_str::<Record>(line).ok());
-        let by_name = records.map(|record| (record.name.clone(), record)).collect();
-        let mut file =
-            OpenOptions::new().create(true).append(true).open(path).map_err(MechanicalError::io(path))?;
-        if !text.is_empty() && !text.ends_with('\n') {
-            file.write_all(b"\n")?;
-        }
-        Ok(Self { file, by_name })
-    }
-
-    pub(super) fn add(&mut self, record: Record) -> Result<(), MechanicalError> {
-        let mut line = serde_json::to_string(&record).map_err(std::io::Error::other)?;
-        line.push('\n');
-        self.file.write_all(line.as_bytes())?;
-        self.by_name.insert(record.name.clone(), record);
-        Ok(())
-    }
-}
-
-/// A mutant that does nothing wrong.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Equivalent {
-    /// Its name.
-    pub name: String,
-    /// Why.
-    pub reason: String,
-}
-
-/// Reads the verdicts that were given by hand: `== name`, then the reason; what comes before the first is the file's
-/// own.
-///
-/// # Errors
-/// If one has no reason, or a name has two.
-pub fn equivalents(text: &str) -> Result<Vec<Equivalent>, MechanicalError> {
-    let mut all: Vec<Equivalent> = Vec::new();
-    for line in text.lines() {
-        if let Some(name) = line.strip_prefix("== ") {
-            all.push(Equivalent { name: name.trim().to_owned(), reason: String::new() });
-        } else if let Some(last) = all.last_mut().filter(|_| !line.trim().is_empty()) {
-            if !last.reason.is_empty() {
-                last.reason.push(' ');
-            }
-            last.reason.push_str(line.trim());
-        }
-    }
-    // Several names in a row share the reason below the last of them.
-    let mut reason = String::new();
-    for equivalent in all.iter_mut().rev() {
-        if equivalent.reason.is_empty() {
-            equivalent.reason.clone_from(&reason);
-        }
-        reason.clone_from(&equivalent.reason);
-    }
-    for (at, one) in all.iter().enumerate() {
-        let what = if one.reason.is_empty() {
-            "has no reason"
-        } else if all[..at].iter().any(|other| other.name == one.name) {
-            "stands there twice"
-        } else {
-            continue;
-        };
-        return Err(MechanicalError::Equivalents(format!("{} {what}", one.name)));
-    }
-    Ok(all)
-}
+use super::sums::Sums;
 
 /// Counts of a room, or of all.
-#[derive(Clone, Copy, Debug, Default, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Counts {
     /// Places that there are.
     pub places: usize,
     /// Mutants that were drawn and do not compile.
     pub unbuildable: usize,
+    /// Mutants that were drawn and not tried yet.
+    pub open: usize,
     /// Mutants that were tried.
     pub tried: usize,
     /// Of them, noticed by a test …
@@ -160,172 +35,318 @@ pub struct Counts {
     pub equivalent: usize,
     /// Noticed by nothing, without such a verdict.
     pub missed: usize,
+    /// Of those missed, how many no test and no life comes by.
+    pub unreached: usize,
 }
 
-/// The score of a run.
-#[derive(Clone, Debug, Default)]
-pub struct Score {
-    /// By room.
-    pub rooms: BTreeMap<&'static str, Counts>,
+/// A mutant that was tried.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Known {
+    /// Its name.
+    pub name: String,
+    /// What comes by it.
+    #[serde(default)]
+    pub reached: Reached,
+    /// What noticed it, if anything did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub notice: Option<Notice>,
+    /// Why it is equivalent, if it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+}
+
+/// What is known of a room.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Part {
+    /// What was run last.
+    pub command: String,
+    /// What drew the sample.
+    pub draw: u64,
+    /// Of which sources, tests and simulator it is.
+    pub sums: Sums,
+    /// For how many seconds lives were allowed to go on.
+    pub lives: f64,
+    /// How many.
+    pub counts: Counts,
     /// What was missed.
-    pub missed: Vec<String>,
-    /// What is equivalent, and was tried.
-    pub equivalents: Vec<Equivalent>,
-    /// What was noticed, and by what.
-    pub noticed: Vec<(String, Notice)>,
-    /// Drawn, and not tried yet.
-    pub open: usize,
+    pub missed: Vec<Known>,
+    /// What is equivalent.
+    pub equivalent: Vec<Known>,
+    /// What does not compile.
+    pub unbuildable: Vec<String>,
+    /// What was noticed.
+    pub noticed: Vec<Known>,
+}
+
+/// What is known of all rooms.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Score {
+    /// By name.
+    pub rooms: BTreeMap<String, Part>,
+}
+
+impl Part {
+    fn add(&mut self, record: &Record, equivalents: &[Equivalent]) {
+        let equivalent = equivalents.iter().find(|equivalent| equivalent.name == record.name);
+        let (name, reached) = (record.name.clone(), record.reached);
+        let known = Known { name, reached, notice: None, reason: None };
+        match (&record.verdict, equivalent) {
+            (Verdict::Unbuildable, _) => self.unbuildable.push(known.name),
+            (Verdict::Noticed(notice), _) => {
+                let seconds = (notice.seconds * 10.0).round() / 10.0;
+                let notice = Some(Notice { seconds, ..notice.clone() });
+                self.noticed.push(Known { notice, ..known });
+            }
+            (Verdict::Unnoticed, Some(equivalent)) => {
+                let reason = Some(equivalent.reason.clone());
+                self.equivalent.push(Known { reason, ..known });
+            }
+            (Verdict::Unnoticed, None) => self.missed.push(known),
+        }
+    }
+
+    fn count(&mut self, places: usize, open: usize) {
+        let is_life =
+            |known: &&Known| known.notice.as_ref().is_some_and(|notice| notice.judge.starts_with("life "));
+        let noticed_by_lives = self.noticed.iter().filter(is_life).count();
+        self.counts = Counts {
+            places,
+            unbuildable: self.unbuildable.len(),
+            open,
+            tried: self.noticed.len() + self.equivalent.len() + self.missed.len(),
+            noticed_by_tests: self.noticed.len() - noticed_by_lives,
+            noticed_by_lives,
+            noticed: self.noticed.len(),
+            equivalent: self.equivalent.len(),
+            missed: self.missed.len(),
+            unreached: self.missed.iter().filter(|known| known.reached == Reached::default()).count(),
+        };
+    }
+
+    /// The verdicts, as they would stand in the records of a run.
+    pub fn records(&self) -> impl Iterator<Item = Record> + '_ {
+        let Sums { sources, judges, simulator } = self.sums;
+        let record = move |name: &str, reached, verdict| Record {
+            name: name.to_owned(),
+            sources,
+            judges,
+            simulator,
+            lives: self.lives,
+            reached,
+            verdict,
+        };
+        let none = Reached::default();
+        let unbuildable = self.unbuildable.iter().map(move |name| record(name, none, Verdict::Unbuildable));
+        let all = self.noticed.iter().chain(&self.equivalent).chain(&self.missed);
+        let tried = all.map(move |known| {
+            let verdict = known.notice.clone().map_or(Verdict::Unnoticed, Verdict::Noticed);
+            record(&known.name, known.reached, verdict)
+        });
+        unbuildable.chain(tried)
+    }
+
+    /// As it is kept: a mutant per line, so that two of them can be compared.
+    fn json(&self) -> Result<String, serde_json::Error> {
+        let Value::Object(members) = serde_json::to_value(self)? else { return Ok(String::new()) };
+        let members: Vec<String> = members
+            .iter()
+            .map(|(name, value)| match value.as_array().filter(|lines| !lines.is_empty()) {
+                Some(lines) => {
+                    let lines: Vec<String> = lines.iter().map(|line| format!("        {line}")).collect();
+                    format!("      \"{name}\": [\n{}\n      ]", lines.join(",\n"))
+                }
+                None => format!("      \"{name}\": {value}"),
+            })
+            .collect();
+        Ok(format!("{{\n{}\n    }}", members.join(",\n")))
+    }
 }
 
 impl Score {
-    /// Sums up what is kept of those that were drawn.
+    /// Sums up the records of those that were drawn. What is the same in all rooms comes with `like`.
     #[must_use]
-    pub fn of(survey: &Survey, by_name: &BTreeMap<String, Record>, equivalents: &[Equivalent]) -> Self {
+    pub fn of(
+        survey: &Survey,
+        by_name: &BTreeMap<String, Record>,
+        equivalents: &[Equivalent],
+        (sums, like): (&BTreeMap<&'static str, Sums>, &Part),
+    ) -> Self {
         let mut score = Self::default();
         for room in &ROOMS {
-            let places = survey.places.get(room.name).copied().unwrap_or_default();
-            score.rooms.insert(room.name, Counts { places, ..Counts::default() });
-        }
-        for mutant in &survey.drawn {
-            let name = &mutant.place.name;
-            let Some(record) = by_name.get(name) else {
-                score.open += 1;
-                continue;
-            };
-            let Some(counts) = score.rooms.get_mut(mutant.room.name) else { continue };
-            counts.tried += 1;
-            let equivalent = equivalents.iter().find(|equivalent| equivalent.name == *name);
-            match (&record.verdict, equivalent) {
-                (Verdict::Unbuildable, _) => {
-                    counts.tried -= 1;
-                    counts.unbuildable += 1;
-                }
-                (Verdict::Noticed(notice), _) => {
-                    counts.noticed += 1;
-                    let is_life = notice.judge.starts_with("life ");
-                    *(if is_life { &mut counts.noticed_by_lives } else { &mut counts.noticed_by_tests }) += 1;
-                    score.noticed.push((name.clone(), notice.clone()));
-                }
-                (Verdict::Unnoticed, Some(equivalent)) => {
-                    counts.equivalent += 1;
-                    score.equivalents.push(equivalent.clone());
-                }
-                (Verdict::Unnoticed, None) => {
-                    counts.missed += 1;
-                    score.missed.push(name.clone());
+            let mut part = Part { sums: sums.get(room.name).copied().unwrap_or_default(), ..like.clone() };
+            let mut open = 0;
+            for mutant in survey.drawn.iter().filter(|mutant| mutant.room.name == room.name) {
+                match by_name.get(&mutant.place.name) {
+                    Some(record) => part.add(record, equivalents),
+                    None => open += 1,
                 }
             }
+            part.count(survey.places.get(room.name).copied().unwrap_or_default(), open);
+            score.rooms.insert(room.name.to_owned(), part);
         }
         score
+    }
+
+    /// Reads what is kept in the sources. What cannot be read is not known.
+    #[must_use]
+    pub fn read(json: &str) -> Self {
+        let value: Value = serde_json::from_str(json).unwrap_or_default();
+        let rooms = value["rooms"].as_object().into_iter().flatten();
+        let part = |value: &Value| serde_json::from_value(value.clone()).ok();
+        Self { rooms: rooms.filter_map(|(room, value)| Some((room.clone(), part(value)?))).collect() }
+    }
+
+    /// Keeps what was known of every room before, but for those that were run or of which everything is known.
+    #[must_use]
+    pub fn merged_into(self, before: Self, was_run: impl Fn(&str) -> bool) -> Self {
+        let mut rooms = before.rooms;
+        for (room, part) in self.rooms {
+            if was_run(&room) || part.counts.open == 0 || !rooms.contains_key(&room) {
+                rooms.insert(room, part);
+            }
+        }
+        Self { rooms }
+    }
+
+    /// What noticed each mutant the last time, whatever the sources were: it is tried first.
+    #[must_use]
+    pub fn hints(&self) -> BTreeMap<String, Notice> {
+        let noticed = self.rooms.values().flat_map(|part| &part.noticed);
+        noticed.filter_map(|known| Some((known.name.clone(), known.notice.clone()?))).collect()
     }
 
     /// Over all rooms.
     #[must_use]
     pub fn total(&self) -> Counts {
-        self.rooms.values().fold(Counts::default(), |sum, room| Counts {
+        self.rooms.values().map(|part| &part.counts).fold(Counts::default(), |sum, room| Counts {
             places: sum.places + room.places,
             unbuildable: sum.unbuildable + room.unbuildable,
+            open: sum.open + room.open,
             tried: sum.tried + room.tried,
             noticed_by_tests: sum.noticed_by_tests + room.noticed_by_tests,
             noticed_by_lives: sum.noticed_by_lives + room.noticed_by_lives,
             noticed: sum.noticed + room.noticed,
             equivalent: sum.equivalent + room.equivalent,
             missed: sum.missed + room.missed,
+            unreached: sum.unreached + room.unreached,
         })
     }
 
-    /// The score as it is kept in the sources: a member per line, so that two of them can be compared.
-    #[must_use]
-    pub fn json(&self, command: &str, draw: u64) -> String {
+    /// As it is kept in the sources.
+    ///
+    /// # Errors
+    /// If a figure is none that JSON has.
+    pub fn json(&self) -> Result<String, serde_json::Error> {
         let total = self.total();
-        let lines = |values: Vec<serde_json::Value>| {
-            let lines: Vec<String> = values.iter().map(|value| format!("    {value}")).collect();
-            if lines.is_empty() { "[]".to_owned() } else { format!("[\n{}\n  ]", lines.join(",\n")) }
-        };
-        let rooms =
-            self.rooms.iter().map(|(name, counts)| serde_json::json!({ "room": name, "counts": counts }));
-        let equivalents = self.equivalents.iter().map(|one| serde_json::json!(one));
-        let noticed = self.noticed.iter().map(|(name, notice)| {
-            let seconds = (notice.seconds * 10.0).round() / 10.0;
-            serde_json::json!({ "name": name, "notice": Notice { seconds, ..notice.clone() } })
-        });
-        let members = [
-            ("command", serde_json::json!(command).to_string()),
-            ("draw", draw.to_string()),
-            ("tried", total.tried.to_string()),
-            ("noticed", total.noticed.to_string()),
-            ("equivalent", total.equivalent.to_string()),
-            ("missed", total.missed.to_string()),
-            ("rooms", lines(rooms.collect())),
-            ("missed_names", lines(self.missed.iter().map(|name| serde_json::json!(name)).collect())),
-            ("equivalents", lines(equivalents.collect())),
-            ("noticed_by", lines(noticed.collect())),
-        ];
-        let members: Vec<String> =
-            members.iter().map(|(name, value)| format!("  \"{name}\": {value}")).collect();
-        format!("{{\n{}\n}}\n", members.join(",\n"))
+        let mut rooms = Vec::new();
+        for (room, part) in &self.rooms {
+            rooms.push(format!("    \"{room}\": {}", part.json()?));
+        }
+        Ok(format!(
+            "{{\n  \"tried\": {},\n  \"noticed\": {},\n  \"equivalent\": {},\n  \"missed\": {},\n  \"open\": {},\n  \
+             \"rooms\": {{\n{}\n  }}\n}}\n",
+            total.tried,
+            total.noticed,
+            total.equivalent,
+            total.missed,
+            total.open,
+            rooms.join(",\n")
+        ))
     }
-}
 
-/// What noticed what in a score that was kept: it is tried first the next time.
-#[must_use]
-pub fn hints(json: &str) -> BTreeMap<String, Notice> {
-    let value: serde_json::Value = serde_json::from_str(json).unwrap_or_default();
-    let all = value["noticed_by"].as_array().into_iter().flatten();
-    all.filter_map(|one| {
-        let notice = serde_json::from_value(one["notice"].clone()).ok()?;
-        Some((one["name"].as_str()?.to_owned(), notice))
-    })
-    .collect()
+    /// For people: the counts, and what was missed.
+    #[must_use]
+    pub fn summary(&self) -> String {
+        let mut lines = Vec::new();
+        let total = self.total();
+        let rooms = self.rooms.iter().map(|(name, part)| (name.as_str(), &part.counts));
+        for (name, counts) in rooms.chain([("all", &total)]) {
+            let Counts { places, tried, unbuildable, noticed, equivalent, missed, open, .. } = counts;
+            let (tests, lives) = (counts.noticed_by_tests, counts.noticed_by_lives);
+            lines.push(format!(
+                "{name:<7} {places:>5} places · {tried:>4} tried ({unbuildable} do not compile) · {noticed:>4} noticed \
+                 ({tests} by tests, {lives} by lives) · {equivalent} equivalent · {missed} missed · {open} open"
+            ));
+        }
+        for known in self.rooms.values().flat_map(|part| &part.missed) {
+            let Reached { tests, profiles } = known.reached;
+            lines.push(format!("MISSED: {} ({tests} tests and {profiles} profiles reach it)", known.name));
+        }
+        lines.join("\n")
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    #[test]
-    fn equivalents_have_names_and_reasons() {
-        let text = "About this file.\n\n== a\n== b\nIt is\nthe same.\n\n== c\nAs slow.\n";
-        let all = equivalents(text).unwrap();
-        let all: Vec<(&str, &str)> = all.iter().map(|one| (one.name.as_str(), one.reason.as_str())).collect();
-        assert_eq!(all, [("a", "It is the same."), ("b", "It is the same."), ("c", "As slow.")]);
-        assert!(equivalents("== a\nwhy\n== a\nwhy\n").is_err());
-        assert!(equivalents("== a\n").is_err());
+    fn record(name: &str, verdict: Verdict) -> Record {
+        let reached = Reached { tests: 3, profiles: 1 };
+        Record { name: name.to_owned(), sources: 1, judges: 2, simulator: 3, lives: 60.0, reached, verdict }
+    }
+
+    fn notice(judge: &str) -> Notice {
+        let (what, test) = ("it fails".to_owned(), "a".to_owned());
+        Notice { judge: judge.to_owned(), test, what, seed: 7, seconds: 1.5 }
+    }
+
+    /// Two noticed, one equivalent, one missed, one that does not compile.
+    fn part() -> (Part, Vec<Record>) {
+        let records = vec![
+            record("e", Verdict::Unbuildable),
+            record("a", Verdict::Noticed(notice("package/lib"))),
+            record("b", Verdict::Noticed(notice("life swarm"))),
+            record("c", Verdict::Unnoticed),
+            record("d", Verdict::Unnoticed),
+        ];
+        let equivalents = [Equivalent { name: "c".to_owned(), reason: "It is the same.".to_owned() }];
+        let sums = Sums { sources: 1, judges: 2, simulator: 3 };
+        let mut part = Part { command: "run".to_owned(), draw: 1, sums, lives: 60.0, ..Part::default() };
+        records.iter().for_each(|record| part.add(record, &equivalents));
+        part.count(10, 2);
+        (part, records)
     }
 
     #[test]
-    fn what_is_kept_can_be_gone_on_from() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("records.jsonl");
-        let record = |name: &str, verdict| Record {
-            name: name.to_owned(),
-            sources: 1,
-            judges: 2,
-            simulator: 3,
-            lives: 60.0,
-            verdict,
+    fn a_room_is_counted_and_its_records_can_be_made_of_it_again() {
+        let (part, mut records) = part();
+        let counts = part.counts;
+        assert_eq!(
+            (counts.tried, counts.noticed, counts.noticed_by_tests, counts.noticed_by_lives),
+            (4, 2, 1, 1)
+        );
+        assert_eq!((counts.equivalent, counts.missed, counts.unreached, counts.unbuildable), (1, 1, 0, 1));
+        let again: Vec<Record> = part.records().collect();
+        records[0].reached = Reached::default();
+        assert_eq!(again, records);
+    }
+
+    #[test]
+    fn a_score_outlives_its_file() {
+        let (part, _) = part();
+        let score = Score { rooms: [("log".to_owned(), part)].into() };
+        let json = score.json().unwrap();
+        assert_eq!(Score::read(&json), score);
+        assert_eq!(score.hints().into_keys().collect::<Vec<_>>(), ["a", "b"]);
+        assert!(json.contains("\"missed\": 1,\n  \"open\": 2"), "{json}");
+        assert!(score.summary().contains("MISSED: d (3 tests and 1 profiles reach it)"));
+        assert_eq!(Score::read("{"), Score::default());
+    }
+
+    #[test]
+    fn a_room_that_is_not_run_keeps_what_was_known_of_it() {
+        let of = |command: &str, open| {
+            let counts = Counts { open, ..Counts::default() };
+            Part { command: command.to_owned(), counts, ..Part::default() }
         };
-        let notice = Notice {
-            judge: "life swarm".to_owned(),
-            test: String::new(),
-            what: "progress".to_owned(),
-            seed: 7,
-            seconds: 1.5,
+        let score = |rooms: &[(&str, Part)]| Score {
+            rooms: rooms.iter().map(|(room, part)| ((*room).to_owned(), part.clone())).collect(),
         };
-        let mut records = Records::open(&path).unwrap();
-        records.add(record("a", Verdict::Unnoticed)).unwrap();
-        records.add(record("b", Verdict::Unbuildable)).unwrap();
-        records.add(record("a", Verdict::Noticed(notice.clone()))).unwrap();
-        drop(records);
-        // A run was ended while it wrote this.
-        OpenOptions::new().append(true).open(&path).unwrap().write_all(b"{\"name\":\"c\"").unwrap();
-        let mut records = Records::open(&path).unwrap();
-        records.add(record("d", Verdict::Unnoticed)).unwrap();
-        drop(records);
-        let records = Records::open(&path).unwrap().by_name;
-        assert_eq!(records.keys().collect::<Vec<_>>(), ["a", "b", "d"]);
-        assert_eq!(records["a"].verdict, Verdict::Noticed(notice.clone()));
-        let score = Score { noticed: vec![("a".to_owned(), notice.clone())], ..Score::default() };
-        assert_eq!(hints(&score.json("command", 1)), [("a".to_owned(), notice)].into());
+        let before = score(&[("log", of("before", 0)), ("raft", of("before", 9)), ("wire", of("before", 1))]);
+        let now =
+            [("log", of("now", 5)), ("raft", of("now", 5)), ("wire", of("now", 0)), ("worker", of("now", 7))];
+        let merged = score(&now).merged_into(before, |room| room == "raft");
+        let commands: Vec<&str> = merged.rooms.values().map(|part| part.command.as_str()).collect();
+        assert_eq!(commands, ["before", "now", "now", "now"]);
     }
 }
