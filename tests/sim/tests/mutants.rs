@@ -42,3 +42,19 @@ fn every_mechanical_mutant_called_equivalent_is_still_a_place_of_the_sources() {
     let gone: Vec<&str> = gone.map(|equivalent| equivalent.name.as_str()).collect();
     assert!(gone.is_empty(), "what these changed is there no longer, so the reason is void: {gone:#?}");
 }
+
+#[test]
+fn the_score_of_mechanical_mutants_adds_up() {
+    let root = checkout();
+    let score = mechanical::score_of(&root).unwrap_or_else(|error| panic!("{error}"));
+    let equivalents = mechanical::equivalents_of(&root).unwrap_or_else(|error| panic!("{error}"));
+    for (room, part) in &score.rooms {
+        assert!(mechanical::rooms::ROOMS.iter().any(|known| known.name == room), "there is no room {room}");
+        let tried = part.noticed.len() + part.equivalent.len() + part.missed.len();
+        assert_eq!(part.counts.tried, tried, "{room}");
+        assert_eq!(part.counts.missed, part.missed.len(), "{room}");
+        let mut all = part.noticed.iter().chain(&part.missed);
+        let noticed = all.find(|known| equivalents.iter().any(|equivalent| equivalent.name == known.name));
+        assert_eq!(noticed, None, "{room}: what is called equivalent is not, or the score is older");
+    }
+}

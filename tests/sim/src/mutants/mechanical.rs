@@ -144,7 +144,8 @@ pub fn run_all(wanted: &Wanted, command: &str, tell: impl Fn(&str) + Sync) -> Re
         return Ok(score);
     }
     let was_run = |room: &str| wanted.only.is_empty() || wanted.only.iter().any(|only| only == room);
-    let score = score.merged_into(before, was_run);
+    // Another run may have ended meanwhile.
+    let score = score.merged_into(score_of(&run.root)?, was_run);
     let json = score.json().map_err(io::Error::other)?;
     fs::write(&kept, json).map_err(MechanicalError::io(&kept))?;
     Ok(score)
@@ -236,7 +237,7 @@ impl Run {
             self.records.by_name.values().filter(|record| record.verdict == Verdict::Unbuildable);
         let known: BTreeSet<String> = unbuildable.map(|record| record.name.clone()).collect();
         let workshop = Workshop::new(&self.folder);
-        let built = bench::build(&workshop, &self.root, &self.survey, (known, &rooms), tell)?;
+        let built = bench::build(&workshop, &self.root, &self.survey, known, tell)?;
         let is_new = |mutant: &&Mutant| {
             let name = &mutant.place.name;
             built.unbuildable.contains(name) && !self.records.by_name.contains_key(name)

@@ -13,7 +13,7 @@ use serde_json::Value;
 use super::MechanicalError;
 use super::plant::{Lies, plant};
 use super::program::Program;
-use super::rooms::{Mutant, Room, Survey};
+use super::rooms::{Mutant, ROOMS, Survey};
 use crate::mutants::workshop::{MODULES, PLANTED_AT, Workshop, replace_once};
 
 /// The copy's module of switches. Unlike the catalogue's it looks for itself, in test programs and in the simulator alike;
@@ -64,7 +64,8 @@ fn ask(number: u32) -> bool {
 
 #[cold]
 fn note(number: u32) {
-    let (Some(reached), Some(Some(mut file))) = (REACHED.get(number as usize), NOTES.get()) else { return };
+    let (Some(reached), Some(Some(file))) = (REACHED.get(number as usize), NOTES.get()) else { return };
+    let mut file: &File = file;
     if reached.swap(true, Ordering::Relaxed) {
         return;
     }
@@ -92,18 +93,19 @@ pub(super) struct Built {
     pub(super) unbuildable: BTreeSet<String>,
 }
 
-/// Builds the copy with all that was drawn, but for what is known not to compile; and the judges of these rooms.
+/// Builds the copy with all that was drawn, but for what is known not to compile; and the judges of all rooms: with fewer
+/// packages their crates would have other features, and be built once more.
 pub(super) fn build(
     workshop: &Workshop,
     root: &Path,
     survey: &Survey,
-    (known, rooms): (BTreeSet<String>, &[&Room]),
+    known: BTreeSet<String>,
     tell: &dyn Fn(&str),
 ) -> Result<Built, MechanicalError> {
     let mut built = Built { unbuildable: known, ..Built::default() };
     for round in 1..=ROUNDS_MAX {
         let lies = lay(workshop, root, survey, &built.unbuildable)?;
-        let errors = compile(workshop, rooms, &mut built)?;
+        let errors = compile(workshop, &mut built)?;
         if errors.is_empty() {
             return Ok(built);
         }
@@ -152,15 +154,11 @@ struct CompileError {
     spans: Vec<(String, usize, usize)>,
 }
 
-/// Builds the judges of these rooms, and the simulator, in one go: so they share all crates. The simulator is of the
+/// Builds the judges, and the simulator, in one go: so they share all crates. The simulator is of the
 /// tests' profile, and assertions that a release is without may notice, too. Cargo builds it since a test of its package asks for it.
-fn compile(
-    workshop: &Workshop,
-    rooms: &[&Room],
-    built: &mut Built,
-) -> Result<Vec<CompileError>, MechanicalError> {
+fn compile(workshop: &Workshop, built: &mut Built) -> Result<Vec<CompileError>, MechanicalError> {
     let (mut packages, mut programs) = (BTreeSet::from(["raftwerk-sim"]), BTreeSet::from(["mutants"]));
-    for (package, program, _) in rooms.iter().flat_map(|room| room.programs) {
+    for (package, program, _) in ROOMS.iter().flat_map(|room| room.programs) {
         packages.insert(*package);
         programs.insert(*program);
     }

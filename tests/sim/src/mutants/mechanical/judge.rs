@@ -67,7 +67,7 @@ impl Court {
                 reach.add(*judge, recorder.cases(judge, program)?);
                 court.programs.insert(*judge, program.clone());
             }
-            for &profile in room.profiles {
+            for &profile in room.profiles.iter().filter(|_| !lives.is_zero()) {
                 // Twice as long as such lives are judged by: what is slower then reaches no more.
                 let long = court.slice(room) * 2;
                 let live = |notes: &Path| {
