@@ -31,8 +31,10 @@ use crate::{Applied, CreateError, GroupStatus, Ill, ProposeError, ReplaceError, 
 
 mod checkpoints;
 mod clock;
+mod figures;
 mod founding;
 mod full;
+mod goodbyes;
 mod leading;
 mod loss;
 mod lost_checkpoint;

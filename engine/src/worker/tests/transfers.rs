@@ -510,3 +510,56 @@ fn a_leaders_snapshot_ends_a_quarantine() {
     let status = node.status().unwrap();
     assert_eq!((status.applied, status.quarantine, node.ills()), (head.id.index, None, vec![]));
 }
+
+#[test]
+fn a_file_of_an_older_term_or_of_what_is_here_is_answered_and_not_taken() {
+    let (files, mut node, file, head) = receiver();
+    node.hear_append(5, EntryId::default(), 3, 8, 3);
+    node.settle();
+    node.said();
+    let known = EntryId::new(Term(5), Index(3));
+    for stale in [Head { term: Term(4), ..head }, Head { id: known, ..head }] {
+        chunk(&node, 2, &stale, &file[..8]);
+        assert_eq!(answers(&mut node), []);
+        assert_eq!(node.said().len(), 1, "{stale:?}");
+    }
+    assert!(!files.paths().iter().any(|path| path.ends_with(".part")), "{:?}", files.paths());
+}
+
+#[test]
+fn a_group_that_is_made_again_knows_nothing_of_a_file_that_was_on_its_way() {
+    let (_files, mut node, file, head) = receiver();
+    chunk(&node, 2, &head, &file[..8]);
+    assert_eq!(answers(&mut node), [(false, 8)]);
+    let mut gone = node.order(|reply| Order::Remove { group: GROUP, reply });
+    node.settle();
+    assert_eq!(gone.try_recv(), Ok(true));
+    node.create(&[]);
+    assert!(!node.worker.transfers.is_leaving(GROUP));
+    assert_eq!(node.worker.transfers.next_deadline(), Time::NEVER, "nothing is expected");
+}
+
+#[test]
+fn a_read_that_waits_for_the_last_entry_of_a_snapshot_is_answered_by_its_installation() {
+    let (_files, mut node, file, head) = receiver();
+    let wanted = crate::consistency::Wanted::AtLeast(head.id.index);
+    let mut answer = node.read(wanted, Some(Duration::from_secs(60)));
+    node.turn(Duration::ZERO);
+    assert!(answer.try_recv().is_err());
+    chunk(&node, 2, &head, &file);
+    node.settle();
+    assert!(answer.try_recv().unwrap().is_ok());
+}
+
+#[test]
+fn a_question_is_repeated_when_its_time_has_come_and_not_a_turn_later() {
+    let (mut node, term) = leader(|_, _| ());
+    let slot = node.worker.slot_of(GROUP).unwrap();
+    node.worker.start_transfer(slot, NodeId(3));
+    drop(node.wire.3.lock().unwrap().drain(..));
+    let deadline = node.worker.transfers.next_deadline();
+    assert_eq!(deadline, node.now + RETRY);
+    node.hear(2, Message::HeartbeatAck { term, round: 0, binds: false, rest: false });
+    node.turn(RETRY);
+    assert!(node.worker.transfers.next_deadline() > node.now, "it is not the past that is waited for");
+}

@@ -185,3 +185,40 @@ fn questions_of_followers_are_bounded() {
     node.turn(MS);
     assert_eq!(node.worker.load().questions, 0);
 }
+
+#[test]
+fn bounded_reads_that_an_earlier_answer_serves_leave_no_queries_behind() {
+    let mut node = follower(|_| ());
+    let mut first = node.ask(GROUP, Wanted::Latest, 1000 * MS, 10);
+    node.turn(MS);
+    let questions = node.questions();
+    let mut strong = node.ask(GROUP, Wanted::Latest, 1000 * MS, 10);
+    let within = Wanted::Within(100 * MS);
+    let mut bounded: Vec<Answer> = (0..8).map(|_| node.ask(GROUP, within, 1000 * MS, 100)).collect();
+    node.turn(MS);
+    assert_eq!(node.held(), (10, 820));
+    node.answer_question(questions[0]);
+    node.turn(MS);
+    assert!(first.try_recv().unwrap().is_ok());
+    assert!(bounded.iter_mut().all(|answer| answer.try_recv().unwrap().is_ok()));
+    assert!(strong.try_recv().is_err());
+    assert_eq!(node.held(), (1, 10));
+}
+
+#[test]
+fn a_group_that_is_read_again_and_again_is_watched_once() {
+    let mut node = follower(|_| ());
+    let within = Wanted::Within(100 * MS);
+    let mut first = node.ask(GROUP, within, 1000 * MS, 0);
+    node.turn(MS);
+    let questions = node.questions();
+    node.answer_question(questions[0]);
+    node.turn(MS);
+    assert!(first.try_recv().unwrap().is_ok());
+    for _ in 0..5 {
+        let mut answer = node.ask(GROUP, within, 1000 * MS, 0);
+        node.turn(MS);
+        assert!(answer.try_recv().unwrap().is_ok());
+    }
+    assert_eq!(node.worker.watched.len(), 1);
+}
