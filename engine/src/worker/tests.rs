@@ -39,6 +39,7 @@ mod leading;
 mod loss;
 mod lost_checkpoint;
 mod memory;
+mod patience;
 mod quarantine;
 mod reads;
 mod relaxed;

@@ -93,6 +93,7 @@ fn on_a_full_disk_reads_are_answered() {
     leave_room(&files, 1000);
     let written = (0..100).take_while(|_| node.write(&[7; 4096]).is_ok()).count() as u64;
     assert!(node.worker.is_full && written > 0);
+    assert!(!node.worker.awaits_segment(), "there will be none");
     for level in [Consistency::Strong, Consistency::Eventual] {
         assert_eq!(reads(&mut node, level), written);
     }

@@ -3,7 +3,7 @@
 use raftwerk_wal::OnDamage;
 
 use super::*;
-use crate::{Change, Newcomers, Reconfiguration, ReconfigureError};
+use crate::{Change, Newcomers, Reconfiguration, ReconfigureError, TransferError};
 
 #[test]
 fn proposals_of_a_group_that_is_removed_end_with_an_outcome_that_is_unknown() {
@@ -62,6 +62,29 @@ fn a_replica_in_quarantine_that_loses_entries_stays_in_quarantine() {
     }
     assert_eq!(node.worker.metrics.read().replicas_fenced, 1);
     assert!(node.status().unwrap().quarantine.is_some());
+
+    // A leader of a later term brings the entries back, and falls silent: one without a state does not stand.
+    let status = node.status().unwrap();
+    let (term, last) = (status.term.0 + 2, status.last);
+    node.hear_append(term, last, 15, 1000, last.index.0 + 15);
+    node.settle();
+    assert_eq!(node.status().unwrap().last.index.0, last.index.0 + 15);
+    node.said();
+    for _ in 0..40 {
+        node.turn(TIMEOUT / 5);
+        node.settle();
+    }
+    let stands = |said: &Message| matches!(said, Message::PreVote { .. } | Message::Vote { .. });
+    assert!(!node.said().iter().any(stands));
+}
+
+#[test]
+fn a_replica_that_follows_refuses_to_hand_over_a_lead() {
+    let mut node = Node::open(&MemoryFiles::new(), u64::MAX);
+    node.create(&[1, 2, 3]);
+    let mut told = node.order(|reply| Order::Transfer { group: GROUP, to: NodeId(2), reply });
+    node.turn(Duration::ZERO);
+    assert!(matches!(told.try_recv().unwrap(), Err(TransferError::Refused(_))));
 }
 
 /// In the middle of a turn the log may fail: a proposal that is staged by then, and has no entry, is refused.

@@ -95,6 +95,7 @@ fn a_follower_that_is_dropped_renounces_nothing() {
 #[test]
 fn a_leader_that_waits_for_a_segment_hears_its_followers() {
     let (mut node, term) = leader(&MemoryFiles::new());
+    assert!(!node.worker.awaits_segment());
     while node.worker.lane.space() > 0 {
         drop(node.propose(&[1; 4096]));
         node.turn(Duration::from_millis(1));
@@ -105,6 +106,7 @@ fn a_leader_that_waits_for_a_segment_hears_its_followers() {
         node.turn(INTERVAL);
         while node.disk.inner.lock().unwrap().run_appends() {}
         assert_eq!(node.worker.lane.space(), 0);
+        assert!(node.worker.awaits_segment());
         assert_eq!(node.status().unwrap().role, Role::Leader, "after {step} intervals");
     }
     // One that hears no follower does step down, and one that is heard goes on when the segment is there.
@@ -164,4 +166,17 @@ fn a_node_that_restarts_abstains_for_the_longest_support_that_it_may_have_promis
     let mut short = with_timeout(&files.after_power_cut(|_, _| SectorFate::Old), TIMEOUT);
     short.turn(3 * TIMEOUT);
     assert!(!grants(&mut short, 40));
+}
+
+#[test]
+fn support_that_is_outwaited_is_noted_shorter_and_replicas_abstain_for_no_longer() {
+    let files = MemoryFiles::new();
+    drop(with_timeout(&files, 8 * TIMEOUT));
+    let mut node = with_timeout(&files, TIMEOUT);
+    assert_eq!(node.worker.abstention.now(), 8 * TIMEOUT);
+    node.turn(9 * TIMEOUT);
+    node.settle();
+    assert_eq!(node.worker.abstention.now(), TIMEOUT);
+    drop(node);
+    assert_eq!(with_timeout(&files, TIMEOUT).worker.abstention.now(), TIMEOUT);
 }

@@ -107,7 +107,18 @@ fn a_follower_that_is_behind_waits_while_readers_hold_too_much() {
         said.iter().any(|(to, record)| *to == PeerId(3) && record.body_bytes > 0)
     };
     assert!(!reaches_third(&mut node), "nothing is read for it");
+    for _ in 0..4 {
+        node.hear(3, Message::HeartbeatAck { term, round: 0, binds: false, rest: false });
+        node.turn(TIMEOUT / 10);
+        assert!(node.worker.shortage_due() > node.now, "it is looked at again, and not all the time");
+    }
     assert_eq!(node.status().unwrap().role, Role::Leader);
     drop(held);
     assert!(reaches_third(&mut node));
+}
+
+#[test]
+fn a_worker_is_short_of_memory_where_a_unit_might_not_fit() {
+    assert!(bounded(&MemoryFiles::new(), 1 << 20).worker.is_short_of_memory());
+    assert!(!bounded(&MemoryFiles::new(), 8 << 20).worker.is_short_of_memory());
 }

@@ -310,3 +310,55 @@ fn a_replica_that_has_left_quarantine_wants_to_lead_again() {
 fn asks_for_votes(node: &Node) -> bool {
     node.said().iter().any(|said| matches!(said, Message::PreVote { .. } | Message::Vote { .. }))
 }
+
+#[test]
+fn a_machine_that_panics_on_its_way_back_has_to_see_as_much_as_the_one_before() {
+    let mut node = Node::alone(&MemoryFiles::new(), u64::MAX);
+    ARE_MENDED.set(true);
+    node.write(b"panic when it is replayed").unwrap();
+    node.write(b"behind it").unwrap();
+    ARE_MENDED.set(false);
+    let seen = node.status().unwrap().applied;
+    assert_eq!(node.write(b"panic"), Err(ProposeError::Unknown));
+    assert_eq!(node.quarantine().unwrap().applied, seen);
+    // The next machine meets the first of the two.
+    node.revive().unwrap();
+    node.settle();
+    let quarantine = node.quarantine().unwrap();
+    assert_eq!((quarantine.applied, quarantine.is_replaying), (seen, false));
+    ARE_MENDED.set(true);
+    node.revive().unwrap();
+    node.settle();
+    ARE_MENDED.set(false);
+    assert_eq!(node.quarantine(), None);
+}
+
+#[test]
+fn a_leader_whose_quarantine_is_over_keeps_its_lead() {
+    let mut node = Node::open(&MemoryFiles::new(), u64::MAX);
+    let term = node.lead_with_one(1, 8);
+    let _lost = node.propose(b"panic");
+    node.settle();
+    let matched = node.status().unwrap().last.index;
+    node.hear(2, Message::AppendAck { term, matched, account: 0 });
+    node.settle();
+    assert_eq!(node.status().unwrap().transfer_to, Some(NodeId(2)));
+    ARE_MENDED.set(true);
+    node.revive().unwrap();
+    node.settle();
+    ARE_MENDED.set(false);
+    assert_eq!(node.quarantine(), None);
+    let beat = |node: &mut Node| {
+        for from in [2, 3] {
+            node.hear(from, Message::HeartbeatAck { term, round: 0, binds: true, rest: false });
+        }
+        node.turn(TIMEOUT / 5);
+        node.settle();
+    };
+    // What was begun comes to nothing, and nothing is begun again.
+    (0..20).for_each(|_| beat(&mut node));
+    for _ in 0..400 {
+        beat(&mut node);
+        assert_eq!(node.status().unwrap().transfer_to, None);
+    }
+}

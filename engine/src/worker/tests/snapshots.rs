@@ -128,3 +128,44 @@ fn a_read_whose_patience_ends_as_a_snapshot_comes_in_is_answered_from_it() {
     node.turn(patience);
     assert_eq!(answer.try_recv().unwrap().map(|answer| answer.index), Ok(id.index));
 }
+
+/// The snapshot ends with the entry that opened a term: the log has that entry, and what follows it.
+#[test]
+fn a_file_of_an_entry_that_the_log_has_takes_nothing_from_it() {
+    let mut leader = Node::alone(&MemoryFiles::new(), u64::MAX);
+    for _ in 0..3 {
+        leader.write(b"x").unwrap();
+    }
+    let before = leader.status().unwrap().last;
+    leader.hear(9, Message::Vote { term: Term(99), last: EntryId::default(), transfer: true });
+    for _ in 0..8 {
+        leader.turn(TIMEOUT);
+        leader.settle();
+    }
+    let id = leader.status().unwrap().last;
+    assert!(id.index == before.index.next() && id.term > before.term, "{id:?}");
+    let slot = leader.worker.slot_of(GROUP).unwrap();
+    leader.worker.checkpoint(slot);
+    leader.settle();
+    let path = leader.files.paths().into_iter().find(|path| path.ends_with(".snap")).unwrap();
+    let file = Bytes::from(leader.files.content(&path).unwrap());
+
+    let files = MemoryFiles::new();
+    let mut node = Node::open(&files, u64::MAX);
+    node.create(&[1, 2, 3]);
+    node.hear_append(before.term.0, EntryId::default(), before.index.0, 8, 0);
+    node.settle();
+    node.hear_append(id.term.0, before, 3, 8, 0);
+    node.settle();
+    let last = node.status().unwrap().last;
+    assert_eq!(last, EntryId::new(id.term, Index(id.index.0 + 2)));
+    node.hear_unit(2, UnitKind::Snapshot, 0, &piece(&file, id, id.term.0));
+    for _written_then_verified in 0..2 {
+        node.turn(Duration::ZERO);
+        assert!(node.disk.inner.lock().unwrap().run_background());
+    }
+    let files = files.copy();
+    let mut node = Node::open(&files, u64::MAX);
+    assert!(files.paths().iter().any(|path| path.ends_with(".snap")));
+    assert_eq!(node.status().unwrap().last, last);
+}

@@ -8,7 +8,7 @@ const BEAT: Duration = Duration::from_millis(100);
 
 /// A follower on node 3 that knows as much of the protocol as a transfer needs.
 #[derive(Default)]
-struct Follower {
+pub(super) struct Follower {
     /// Which file it is being sent.
     id: EntryId,
     total: u64,
@@ -19,12 +19,12 @@ struct Follower {
     /// How many files were begun.
     begun: usize,
     /// Everything before is installed.
-    matched: Index,
+    pub(super) matched: Index,
 }
 
 impl Follower {
     /// Takes what was sent since the last time; of chunks no more than so many. What it answers.
-    fn take(&mut self, node: &Node, chunks_max: usize) -> Vec<Head> {
+    pub(super) fn take(&mut self, node: &Node, chunks_max: usize) -> Vec<Head> {
         let sent: Vec<_> = node.wire.3.lock().unwrap().drain(..).collect();
         let (mut answers, mut chunks) = (Vec::new(), 0);
         for (head, bytes) in sent {
@@ -52,19 +52,19 @@ impl Follower {
         answers
     }
 
-    fn is_whole(&self) -> bool {
+    pub(super) fn is_whole(&self) -> bool {
         self.received == self.total && self.total > 0
     }
 }
 
-fn say(node: &Node, head: &Head) {
+pub(super) fn say(node: &Node, head: &Head) {
     let mut unit = BytesMut::new();
     head.encode(&mut unit);
     node.hear_unit(3, UnitKind::Snapshot, 0, &unit);
 }
 
 /// A heartbeat of both followers, so that both are alive.
-fn beat(node: &mut Node, term: Term) {
+pub(super) fn beat(node: &mut Node, term: Term) {
     for from in [2, 3] {
         node.hear(from, Message::HeartbeatAck { term, round: 0, binds: false, rest: false });
     }
@@ -73,7 +73,7 @@ fn beat(node: &mut Node, term: Term) {
 }
 
 /// A write that node 2 acknowledges.
-fn write(node: &mut Node, term: Term, bytes: usize) {
+pub(super) fn write(node: &mut Node, term: Term, bytes: usize) {
     let _answer = node.propose(&vec![1; bytes]);
     node.settle();
     let matched = node.status().unwrap().last.index;
@@ -82,7 +82,7 @@ fn write(node: &mut Node, term: Term, bytes: usize) {
 }
 
 /// A leader with a log of at most 4 KiB and chunks of one byte, whose third replica lacks everything.
-fn leader(change: impl FnOnce(&mut Settings, &mut LaneOptions)) -> (Node, Term) {
+pub(super) fn leader(change: impl FnOnce(&mut Settings, &mut LaneOptions)) -> (Node, Term) {
     let mut node = Node::open_with(&MemoryFiles::new(), 4096, |settings, options| {
         settings.limits.chunk_bytes = 1;
         change(settings, options);
@@ -93,7 +93,7 @@ fn leader(change: impl FnOnce(&mut Settings, &mut LaneOptions)) -> (Node, Term) 
 }
 
 /// Beats until the follower is asked what it has, and lets it take nothing of what came before.
-fn asked(node: &mut Node, term: Term) -> Follower {
+pub(super) fn asked(node: &mut Node, term: Term) -> Follower {
     let mut follower = Follower::default();
     for _ in 0..20 {
         beat(node, term);
@@ -106,7 +106,7 @@ fn asked(node: &mut Node, term: Term) -> Follower {
     panic!("the third replica is sent nothing");
 }
 
-fn install(node: &mut Node, follower: &mut Follower, term: Term) {
+pub(super) fn install(node: &mut Node, follower: &mut Follower, term: Term) {
     follower.matched = follower.id.index;
     node.hear(3, Message::AppendAck { term, matched: follower.id.index, account: 0 });
     node.settle();
@@ -549,17 +549,4 @@ fn a_read_that_waits_for_the_last_entry_of_a_snapshot_is_answered_by_its_install
     chunk(&node, 2, &head, &file);
     node.settle();
     assert!(answer.try_recv().unwrap().is_ok());
-}
-
-#[test]
-fn a_question_is_repeated_when_its_time_has_come_and_not_a_turn_later() {
-    let (mut node, term) = leader(|_, _| ());
-    let slot = node.worker.slot_of(GROUP).unwrap();
-    node.worker.start_transfer(slot, NodeId(3));
-    drop(node.wire.3.lock().unwrap().drain(..));
-    let deadline = node.worker.transfers.next_deadline();
-    assert_eq!(deadline, node.now + RETRY);
-    node.hear(2, Message::HeartbeatAck { term, round: 0, binds: false, rest: false });
-    node.turn(RETRY);
-    assert!(node.worker.transfers.next_deadline() > node.now, "it is not the past that is waited for");
 }
