@@ -575,3 +575,22 @@ fn restored_of(voters: &[u64]) -> Restored {
         ..Restored::default()
     }
 }
+
+/// The leader is waited for while it was heard within T, and no longer.
+#[test]
+fn a_leader_that_was_heard_a_whole_timeout_ago_is_not_waited_for() {
+    for (early, grants) in [(0, true), (1, false)] {
+        let mut cluster = Cluster::new(Options::of(3));
+        cluster.elect(1);
+        cluster.settle();
+        let (term, commit) = (cluster.group(1).term(), cluster.group(2).commit());
+        cluster.say(1, 2, Message::Heartbeat { term, commit, round: 0, rest: false }, &[]);
+        cluster.drop_where(|_| true);
+        cluster.now = Time(cluster.now.0 + T * MS - early);
+        cluster.give(3, 2, Message::PreVote { term: term.next(), last: EntryId::new(term, Index(9)) });
+        let is_granted = |packet: &Packet| {
+            matches!(packet.message(), Some(Message::PreVoteReply { granted: true, .. }))
+        };
+        assert_eq!(cluster.count_where(is_granted), usize::from(grants), "{early} ns before it is over");
+    }
+}

@@ -17,6 +17,20 @@ impl Node {
         answer.try_recv().expect("it is written").unwrap().id
     }
 
+    /// The leader of term 4, node 2, brings an entry that asks for no sync.
+    fn hear_relaxed(&self, prev: EntryId) {
+        let mut frames = vec![0; 128];
+        let first = EntryId::new(Term(4), prev.index.next());
+        let mut writer = FrameWriter::new(&mut frames, GROUP, first).unwrap();
+        writer.relax();
+        assert!(writer.push(EntryKind::Payload, b"relaxed"));
+        let length = writer.finish().unwrap().frame_bytes();
+        frames.truncate(length);
+        let message = Message::Append { term: Term(4), prev, commit: Index(0), account: 0 };
+        let record = Record { body_bytes: length as u32, ..record_of(message) };
+        self.hear_unit(2, UnitKind::Groups, 1, &[&record.encode()[..], &frames].concat());
+    }
+
     fn applied(&mut self) -> Index {
         self.status().unwrap().applied
     }
@@ -57,4 +71,23 @@ fn what_was_received_survives_the_process_and_perhaps_not_the_machine() {
         let last = node.status().unwrap().last;
         assert_eq!(last, if is_power_cut { kept } else { id });
     }
+}
+
+#[test]
+fn a_note_that_an_entry_is_written_leaves_only_where_no_sync_says_more() {
+    let mut node = Node::open_with(&MemoryFiles::new(), u64::MAX, |settings, _| {
+        settings.relaxed_sync_interval = Duration::from_secs(3600);
+    });
+    node.create(&[1, 2, 3]);
+    let (mut notes, mut prev) = (Vec::new(), EntryId::default());
+    for _ in 0..6 {
+        node.hear_relaxed(prev);
+        node.settle();
+        prev = EntryId::new(Term(4), prev.index.next());
+        notes.extend(node.said().into_iter().filter_map(|said| match said {
+            Message::AppendWritten { matched, .. } => Some(matched.0),
+            _ => None,
+        }));
+    }
+    assert_eq!(notes, [2, 3, 4, 5, 6], "the first came with the term, which was synced");
 }
