@@ -4,6 +4,8 @@ use raftwerk_wal::OnDamage;
 
 use super::super::piece::FOUNDING;
 use super::*;
+use crate::consistency::Wanted;
+use crate::error::ReadError;
 
 /// A founder with two others whose log has lost its first batch, in which it says so, and has fenced it.
 fn damaged(as_witness: bool) -> MemoryFiles {
@@ -91,7 +93,11 @@ fn a_witness_of_which_nothing_is_left_becomes_one_again() {
     let files = damaged(true);
     let mut node = opened(&files);
     assert!(!node.status().unwrap().is_witness);
+    let mut waits = node.read(Wanted::Latest, Some(Duration::from_secs(60)));
+    node.turn(Duration::ZERO);
+    assert!(waits.try_recv().is_err());
     assert_eq!(node.beaten(true), None, "not this time");
+    assert!(matches!(waits.try_recv().unwrap(), Err(ReadError::Witness { .. })), "it will have no state");
     assert_eq!(node.beaten(true), Some(true));
     assert_eq!(node.beaten(false), None, "a witness, from now on");
     let files = node.files.after_power_cut(|_, _| SectorFate::Old);

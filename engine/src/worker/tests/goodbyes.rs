@@ -1,5 +1,6 @@
 //! What callers are answered when a replica goes, is made anew, or leads no longer; and what of it outlives that.
 
+use raftwerk_raft::{Effects, Reconfigured, Refusal};
 use raftwerk_wal::OnDamage;
 
 use super::*;
@@ -130,4 +131,22 @@ fn a_lane_at_its_bound_asks_no_group_for_a_checkpoint() {
     node.worker.settings.lane_bytes_max -= 1;
     node.settle();
     assert_eq!(checkpoints(&node), 1);
+}
+
+#[test]
+fn a_change_that_comes_to_nothing_while_newcomers_are_waited_for_is_refused() {
+    let mut node = Node::alone(&MemoryFiles::new(), u64::MAX);
+    node.receive(4, 5, 0, None);
+    node.settle();
+    let wish = Reconfiguration::of([Change::Voter(NodeId(4))]);
+    let mut told = node.order(|reply| Order::Reconfigure { group: GROUP, wish, reply });
+    node.settle();
+    assert!(told.try_recv().is_err(), "it waits for the newcomer");
+    let refusal = Refusal::QuorumAtRisk;
+    let mut effects =
+        Effects { reconfigured: Some(Reconfigured::Abandoned(refusal.clone())), ..Effects::default() };
+    let slot = node.worker.slot_of(GROUP).unwrap();
+    let replica = node.worker.replicas[slot.0 as usize].as_mut().unwrap();
+    node.worker.clients.tell_of_changes(replica, &mut effects);
+    assert_eq!(told.try_recv().unwrap(), Err(ReconfigureError::Refused(refusal)));
 }
