@@ -119,10 +119,7 @@ fn run_with<N: NodeControl>(options: &ClusterOptions, place: &Place) -> Result<C
     for node in 0..nodes.len() {
         tell_address(&mut nodes, node)?;
     }
-    let strike = |nodes: &mut [N], victim: usize, orders: &Orders<N>, groups: u32| {
-        kill_and_restart(nodes, victim, options.down, orders, groups)
-    };
-    run_nodes(options, place, nodes, &strike)
+    run_nodes(options, place, nodes, &killing(options.down))
 }
 
 /// What befalls a node in the middle of a run, and what is done about it. Tells how long the node then took to catch up;
@@ -354,6 +351,13 @@ fn show_progress(seconds: f64, progress: &Progress) {
         (last, last_writes, last_reads) = (now, writes, read);
     }
     bar.finish_and_clear();
+}
+
+/// The death of a node that stays down for so long.
+fn killing<N: NodeControl>(
+    down: Duration,
+) -> impl Fn(&mut [N], usize, &Orders<N>, u32) -> Result<Option<Duration>, String> + Sync {
+    move |nodes, victim, orders, groups| kill_and_restart(nodes, victim, down, orders, groups)
 }
 
 /// Kills a node, starts it again, and waits until it has applied what the others had when it came back.

@@ -18,7 +18,7 @@ use raftwerk_wal::platter::{InDoubt, Platter, PowerLoss};
 use super::local::LocalNode;
 use super::verify::{Verification, verify};
 use super::{
-    Loaded, PATIENCE, Place, client, kill_and_restart, load_and_verify, make_groups, run_client, tell_address,
+    Loaded, PATIENCE, Place, client, killing, load_and_verify, make_groups, run_client, tell_address,
 };
 use crate::cli::ClusterOptions;
 use crate::client::{Order, Progress, Tally};
@@ -69,7 +69,7 @@ pub(super) fn run(options: &ClusterOptions, what: PowerCut, place: &Place) -> Re
     }
     (0..nodes.len()).try_for_each(|node| tell_address(&mut nodes, node))?;
     let Loaded { mut nodes, subject, counter, mut report } =
-        load_and_verify(options, place, nodes, &kill_and_restart)?;
+        load_and_verify(options, place, nodes, &killing(options.down))?;
     let mut ledger = Ledger { subject, counter, acknowledged: 0 };
     if what == PowerCut::Lying {
         devices.platters.iter().for_each(|platter| platter.lie());

@@ -588,9 +588,8 @@ fn a_leader_that_was_heard_a_whole_timeout_ago_is_not_waited_for() {
         cluster.drop_where(|_| true);
         cluster.now = Time(cluster.now.0 + T * MS - early);
         cluster.give(3, 2, Message::PreVote { term: term.next(), last: EntryId::new(term, Index(9)) });
-        let is_granted = |packet: &Packet| {
-            matches!(packet.message(), Some(Message::PreVoteReply { granted: true, .. }))
-        };
+        let is_granted =
+            |packet: &Packet| matches!(packet.message(), Some(Message::PreVoteReply { granted: true, .. }));
         assert_eq!(cluster.count_where(is_granted), usize::from(grants), "{early} ns before it is over");
     }
 }
