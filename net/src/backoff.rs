@@ -61,6 +61,14 @@ mod tests {
     }
 
     #[test]
+    fn waits_of_one_dialler_are_spread() {
+        let second = Duration::from_secs(1);
+        let mut backoff = Backoff::new(second, second, 7);
+        let waits: std::collections::BTreeSet<Duration> = (0..8).map(|_| backoff.next()).collect();
+        assert_eq!(waits.len(), 8);
+    }
+
+    #[test]
     fn different_seeds_do_not_wait_in_step() {
         let waits = |seed| {
             let mut backoff = Backoff::new(Duration::from_millis(50), Duration::from_secs(5), seed);

@@ -87,3 +87,37 @@ impl PeerError {
         matches!(self, Self::Version { .. } | Self::Protocol)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use quinn::{ApplicationClose, ConnectionClose, TransportErrorCode};
+
+    use super::*;
+
+    const OURS: WireVersion = WireVersion::with_messages(1);
+
+    #[test]
+    fn an_alert_of_the_other_side_is_about_certificates_and_no_other_close_is() {
+        let closed = |error_code| {
+            let close = ConnectionClose { error_code, frame_type: None, reason: Bytes::new() };
+            PeerError::of(&ConnectionError::ConnectionClosed(close), OURS)
+        };
+        assert!(matches!(closed(TransportErrorCode::crypto(42)), PeerError::Certificate(_)));
+        assert!(matches!(closed(TransportErrorCode::crypto(45)), PeerError::OursExpired));
+        assert!(matches!(closed(TransportErrorCode::crypto(120)), PeerError::Protocol));
+        assert!(matches!(closed(TransportErrorCode::CONNECTION_REFUSED), PeerError::Unreachable(_)));
+    }
+
+    #[test]
+    fn a_peer_says_by_its_code_why_it_closes() {
+        let closed = |code: CloseCode| {
+            let close = ApplicationClose { error_code: code.into(), reason: Bytes::new() };
+            PeerError::of(&ConnectionError::ApplicationClosed(close), OURS)
+        };
+        assert!(matches!(closed(CloseCode::Stranger), PeerError::Unknown));
+        assert!(matches!(closed(CloseCode::Expired), PeerError::OursExpired));
+        assert!(matches!(closed(CloseCode::Shutdown), PeerError::Unreachable(_)));
+        assert!(matches!(closed(CloseCode::Version), PeerError::Unreachable(_)), "without a version");
+    }
+}

@@ -81,3 +81,70 @@ impl<S: Sift + 'static> AsyncUdpSocket for Sieve<S> {
         self.socket.may_fragment()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::task::Waker;
+
+    use super::*;
+
+    /// Receives one datagram, which begins with this byte.
+    #[derive(Debug)]
+    struct Receives(u8);
+
+    impl AsyncUdpSocket for Receives {
+        fn create_io_poller(self: Arc<Self>) -> Pin<Box<dyn UdpPoller>> {
+            unreachable!("nothing is sent")
+        }
+
+        fn try_send(&self, _: &Transmit<'_>) -> io::Result<()> {
+            unreachable!("nothing is sent")
+        }
+
+        fn poll_recv(
+            &self,
+            _: &mut Context<'_>,
+            buffers: &mut [IoSliceMut<'_>],
+            about: &mut [RecvMeta],
+        ) -> Poll<io::Result<usize>> {
+            buffers[0][0] = self.0;
+            (about[0].len, about[0].stride) = (1200, 1200);
+            Poll::Ready(Ok(1))
+        }
+
+        fn local_addr(&self) -> io::Result<SocketAddr> {
+            Ok((Ipv4Addr::LOCALHOST, 1).into())
+        }
+    }
+
+    /// Drops whatever it is asked about.
+    #[derive(Default)]
+    struct DropsAll(AtomicUsize);
+
+    impl Sift for DropsAll {
+        fn drops(&self, _: SocketAddr, packets: usize) -> bool {
+            self.0.fetch_add(packets, Ordering::Relaxed);
+            true
+        }
+    }
+
+    #[test]
+    fn only_first_packets_are_sifted() {
+        let received = |first: u8| {
+            let sift = Arc::new(DropsAll::default());
+            let sieve = Sieve { socket: Arc::new(Receives(first)), sift: Arc::clone(&sift) };
+            let mut bytes = [0; 1200];
+            let mut about = [RecvMeta::default()];
+            let mut context = Context::from_waker(Waker::noop());
+            let polled = sieve.poll_recv(&mut context, &mut [IoSliceMut::new(&mut bytes)], &mut about);
+            assert!(matches!(polled, Poll::Ready(Ok(1))));
+            (about[0].len, sift.0.load(Ordering::Relaxed))
+        };
+        assert_eq!(received(INITIAL | 3), (0, 1));
+        // Of a connection that is there, and a handshake that goes on.
+        assert_eq!(received(0x40), (1200, 0));
+        assert_eq!(received(0xE0), (1200, 0));
+    }
+}

@@ -8,6 +8,9 @@ use raftwerk_net::{
     Channel, ClusterAuthority, Identity, IdentityError, NetError, PeerError, PeerId, QuicConfig, WallClock,
 };
 
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject as _;
+
 use crate::cluster::{Cluster, Node, nowhere};
 
 const BEGINS: u64 = 1_000_000;
@@ -174,4 +177,15 @@ fn identity_of_another_node_is_refused_and_changes_nothing() {
     assert!(one.transport.set_identity(&green).is_err());
     one.send(2, Channel::Control, "as before").unwrap();
     assert_eq!(&two.next_message().2[..], b"as before");
+}
+
+/// Where a cluster has several authorities of one name, whoever looks at a certificate finds the one that signed it.
+#[test]
+fn a_certificate_names_the_key_of_its_authority() {
+    let identity = issue(&authority(), 1, ENDS);
+    let mut chain = CertificateDer::pem_slice_iter(identity.chain_pem().as_bytes());
+    let certificate = chain.next().unwrap().unwrap();
+    // The extension's object identifier, 2.5.29.35, as it is encoded.
+    let names_authority = certificate.windows(5).any(|bytes| bytes == [0x06, 0x03, 0x55, 0x1d, 0x23]);
+    assert!(names_authority);
 }
