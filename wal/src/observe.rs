@@ -1,4 +1,4 @@
-//! The seam below [`OsFiles`](crate::OsFiles): each system call that changes files is shown to a [`FileObserver`], if there is one.
+//! IMPURE, by the files it speaks of: the seam below [`OsFiles`](crate::OsFiles): each system call that changes files is shown to a [`FileObserver`], if there is one.
 //!
 //! It lies below everything that could forget a sync, so that a model of the device sees what the kernel was asked to make durable,
 //! and not what the caller believes. What is not here: a model of the device (`platter`).
