@@ -232,11 +232,14 @@ impl<F: Files> Relaning<'_, F> {
             writer.raise(walk.terms);
         }
         let mut places = Vec::new();
-        let says_something = |log: &&GroupLog| fingerprint(log) != fingerprint(&GroupLog::new(log.group));
-        for log in logs().filter(says_something) {
+        for log in logs() {
+            let said = fingerprint(log);
+            if said == fingerprint(&GroupLog::new(log.group)) {
+                continue; // nothing
+            }
             writers[self.lane_of(log.group)?].facts(log)?;
             places.extend(log.live().map(|frame| frame.place));
-            if self.told.insert(log.group, fingerprint(log)).is_some() {
+            if self.told.insert(log.group, said).is_some() {
                 return Err(RelaneError::Differs { group: log.group }); // it is in two lanes
             }
             moved.groups += 1;
