@@ -132,3 +132,29 @@ fn a_number_of_lanes_that_is_named_stays() {
         assert_kept(&nodes.local(NodeId(1), GroupId(1)), std::slice::from_ref(&written));
     }
 }
+
+/// Damage is judged by the usual opening, in the lanes that it is in: the node opens with them, and tells that it has not moved them.
+#[test]
+fn a_damaged_log_stays_in_its_lanes_and_opens() {
+    let workers = Rc::new(Cell::new(1));
+    let asked = Rc::clone(&workers);
+    let mut nodes = Nodes::start(1, move |config| config.workers = asked.get());
+    nodes.create(&[GroupId(1)]);
+    for _ in 0..20 {
+        nodes.write(GroupId(1), 100);
+    }
+    let lane = nodes.config(NodeId(1)).data_dir.join("log/lane-0");
+    nodes.close(NodeId(1));
+    let files =
+        std::fs::read_dir(lane).expect("the lane is there").map(|entry| entry.expect("a file").path());
+    let first = files.filter(|path| path.extension().is_some_and(|kind| kind == "log")).min();
+    let first = first.expect("there is a segment");
+    let mut bytes = std::fs::read(&first).expect("it can be read");
+    bytes[2 * 4096 + 70] ^= 1;
+    std::fs::write(&first, bytes).expect("it can be written");
+    workers.set(3);
+    nodes.open(NodeId(1));
+    let engine = nodes.engine(NodeId(1));
+    assert_eq!((engine.lanes(), engine.groups()), (1, vec![GroupId(1)]));
+    until("the counter", || (engine.stats().lanes_kept == 1).then_some(()));
+}
