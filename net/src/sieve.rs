@@ -90,9 +90,9 @@ mod tests {
 
     use super::*;
 
-    /// Receives one datagram, which begins with this byte.
+    /// Receives one datagram, which begins with this byte and is so long.
     #[derive(Debug)]
-    struct Receives(u8);
+    struct Receives(u8, usize);
 
     impl AsyncUdpSocket for Receives {
         fn create_io_poller(self: Arc<Self>) -> Pin<Box<dyn UdpPoller>> {
@@ -110,7 +110,7 @@ mod tests {
             about: &mut [RecvMeta],
         ) -> Poll<io::Result<usize>> {
             buffers[0][0] = self.0;
-            (about[0].len, about[0].stride) = (1200, 1200);
+            (about[0].len, about[0].stride) = (self.1, self.1);
             Poll::Ready(Ok(1))
         }
 
@@ -119,22 +119,22 @@ mod tests {
         }
     }
 
-    /// Drops whatever it is asked about.
+    /// Drops whatever it is asked about, and counts how often it is.
     #[derive(Default)]
     struct DropsAll(AtomicUsize);
 
     impl Sift for DropsAll {
-        fn drops(&self, _: SocketAddr, packets: usize) -> bool {
-            self.0.fetch_add(packets, Ordering::Relaxed);
+        fn drops(&self, _: SocketAddr, _: usize) -> bool {
+            self.0.fetch_add(1, Ordering::Relaxed);
             true
         }
     }
 
     #[test]
     fn only_first_packets_are_sifted() {
-        let received = |first: u8| {
+        let received = |first: u8, length: usize| {
             let sift = Arc::new(DropsAll::default());
-            let sieve = Sieve { socket: Arc::new(Receives(first)), sift: Arc::clone(&sift) };
+            let sieve = Sieve { socket: Arc::new(Receives(first, length)), sift: Arc::clone(&sift) };
             let mut bytes = [0; 1200];
             let mut about = [RecvMeta::default()];
             let mut context = Context::from_waker(Waker::noop());
@@ -142,9 +142,11 @@ mod tests {
             assert!(matches!(polled, Poll::Ready(Ok(1))));
             (about[0].len, sift.0.load(Ordering::Relaxed))
         };
-        assert_eq!(received(INITIAL | 3), (0, 1));
+        assert_eq!(received(INITIAL | 3, 1200), (0, 1));
         // Of a connection that is there, and a handshake that goes on.
-        assert_eq!(received(0x40), (1200, 0));
-        assert_eq!(received(0xE0), (1200, 0));
+        assert_eq!(received(0x40, 1200), (1200, 0));
+        assert_eq!(received(0xE0, 1200), (1200, 0));
+        // What stands in the buffer is of an earlier one.
+        assert_eq!(received(INITIAL | 3, 0), (0, 0));
     }
 }

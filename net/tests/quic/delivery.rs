@@ -2,9 +2,10 @@
 use std::collections::HashMap;
 
 use bytes::Bytes;
-use raftwerk_net::{Channel, Parts, PeerId, SendError, Transport};
+use raftwerk_net::{Channel, Parts, PeerId, QuicConfig, SendError, Transport};
 
-use crate::cluster::{Cluster, nowhere};
+use crate::cluster::{Cluster, Node, nowhere};
+use crate::relay::Relay;
 
 const EACH: u32 = 500;
 
@@ -85,6 +86,24 @@ fn large_packets_and_no_offload_carry_the_same_bytes() {
         two.send(1, Channel::Bulk, message.clone()).unwrap();
         assert!(one.next_message().2 == message, "mtu {mtu_max} gso {gso}");
     }
+}
+
+#[test]
+fn no_packet_is_longer_than_it_may_be() {
+    let cluster = Cluster::new("short");
+    let short = |node| QuicConfig { mtu_max: 1200, ..cluster.config(node) };
+    let two = Node::start(short(2), &[(1, nowhere())]);
+    let relay = Relay::start(two.address());
+    let one = Node::start(short(1), &[(2, relay.address())]);
+    one.wait_connected(2);
+    two.wait_connected(1);
+    for _ in 0..4 {
+        one.send(2, Channel::Bulk, vec![5; 256 << 10]).unwrap();
+        assert_eq!(two.next_message().2.len(), 256 << 10);
+        two.send(1, Channel::Bulk, vec![5; 256 << 10]).unwrap();
+        assert_eq!(one.next_message().2.len(), 256 << 10);
+    }
+    assert_eq!(relay.longest(), 1200);
 }
 
 #[test]

@@ -21,6 +21,8 @@ struct Shared {
     /// Every so many packets one is lost; zero for none.
     lose_every: AtomicU64,
     count: AtomicU64,
+    /// The most bytes that a datagram had, either way.
+    longest: AtomicU64,
     stop: AtomicBool,
 }
 
@@ -42,6 +44,7 @@ impl Relay {
             backward_cut: AtomicBool::new(false),
             lose_every: AtomicU64::new(0),
             count: AtomicU64::new(0),
+            longest: AtomicU64::new(0),
             stop: AtomicBool::new(false),
         });
         let forward = Arc::clone(&shared);
@@ -64,6 +67,10 @@ impl Relay {
 
     pub(crate) fn lose_every(&self, packets: u64) {
         self.shared.lose_every.store(packets, Ordering::SeqCst);
+    }
+
+    pub(crate) fn longest(&self) -> u64 {
+        self.shared.longest.load(Ordering::SeqCst)
     }
 
     pub(crate) fn move_to(&self, server: SocketAddr) {
@@ -91,6 +98,7 @@ fn carry_forward(shared: &Arc<Shared>) {
     let mut backs: HashMap<SocketAddr, Arc<UdpSocket>> = HashMap::new();
     let mut buffer = vec![0; 65_536];
     while let Some((length, client)) = receive(&shared.front, &shared.stop, &mut buffer) {
+        shared.longest.fetch_max(length as u64, Ordering::SeqCst);
         let back = backs.entry(client).or_insert_with(|| {
             let back = Arc::new(UdpSocket::bind(loopback()).unwrap());
             let (shared, from) = (Arc::clone(shared), Arc::clone(&back));
@@ -108,6 +116,7 @@ fn carry_forward(shared: &Arc<Shared>) {
 fn carry_backward(shared: &Shared, from: &UdpSocket, client: SocketAddr) {
     let mut buffer = vec![0; 65_536];
     while let Some((length, _)) = receive(from, &shared.stop, &mut buffer) {
+        shared.longest.fetch_max(length as u64, Ordering::SeqCst);
         if !shared.backward_cut.load(Ordering::SeqCst) && !shared.loses_this_one() {
             let _ = shared.front.send_to(&buffer[..length], client);
         }

@@ -3,6 +3,7 @@
 mod crash_images;
 mod damage;
 mod disk_full;
+mod edges;
 mod every_byte;
 mod failed_sync;
 mod gone;

@@ -494,3 +494,17 @@ fn of_two_that_ask_each_other_the_one_with_the_higher_id_goes_on() {
     cluster.settle();
     assert_eq!((cluster.leader(), cluster.group(3).term()), (Some(3), Term(2)));
 }
+
+/// A follower whose node does not support its leader's has to miss that leader one day.
+#[test]
+fn a_follower_that_is_not_bound_does_not_agree_to_rest() {
+    let mut cluster = Cluster::new(Options::of(3));
+    cluster.elect(1);
+    cluster.propose(1, 1);
+    cluster.settle();
+    cluster.run(T);
+    let (term, commit) = (cluster.group(1).term(), cluster.group(2).commit());
+    assert_eq!(commit, cluster.group(2).last().index);
+    cluster.say(1, 2, Message::Heartbeat { term, commit, round: 1, rest: true }, &[]);
+    assert!(!cluster.group(2).is_bound() && !cluster.group(2).is_resting());
+}

@@ -209,8 +209,12 @@ impl Run {
     fn open(&self, wanted: &Wanted) -> Vec<&Mutant> {
         let is_open = |mutant: &&Mutant| {
             let name = &mutant.place.name;
-            let is_wanted = wanted.only.is_empty()
-                || wanted.only.iter().any(|part| mutant.room.name == part || name.contains(part));
+            // A room's name may be a part of many others: "log" is.
+            let is_room = |part: &str| ROOMS.iter().any(|room| room.name == part);
+            let is_meant = |part: &String| {
+                if is_room(part) { mutant.room.name == part } else { name.contains(part.as_str()) }
+            };
+            let is_wanted = wanted.only.is_empty() || wanted.only.iter().any(is_meant);
             is_wanted && !self.records.by_name.contains_key(name)
         };
         self.survey.drawn.iter().filter(is_open).collect()

@@ -92,7 +92,12 @@ pub const ROOMS: [Room; 4] = [
         of: &["net/src", "engine/frame/src"],
         without: &["net/src/gate_tests.rs"],
         sample: 60,
-        programs: &[("raftwerk-frame", "lib", ""), ("raftwerk-net", "lib", ""), ("raftwerk-net", "quic", "")],
+        programs: &[
+            ("raftwerk-frame", "lib", ""),
+            ("raftwerk-frame", "edges", ""),
+            ("raftwerk-net", "lib", ""),
+            ("raftwerk-net", "quic", ""),
+        ],
         profiles: &[Profile::Quic],
     },
 ];
