@@ -143,8 +143,7 @@ fn a_change_that_comes_to_nothing_while_newcomers_are_waited_for_is_refused() {
     node.settle();
     assert!(told.try_recv().is_err(), "it waits for the newcomer");
     let refusal = Refusal::QuorumAtRisk;
-    let mut effects =
-        Effects { reconfigured: Some(Reconfigured::Abandoned(refusal)), ..Effects::default() };
+    let mut effects = Effects { reconfigured: Some(Reconfigured::Abandoned(refusal)), ..Effects::default() };
     let slot = node.worker.slot_of(GROUP).unwrap();
     let replica = node.worker.replicas[slot.0 as usize].as_mut().unwrap();
     node.worker.clients.tell_of_changes(replica, &mut effects);
