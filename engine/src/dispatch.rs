@@ -139,6 +139,7 @@ impl Receive for Dispatch {
     fn connected(&self, peer: PeerId) {
         let peer = NodeId(peer.0);
         self.events.is_over(&Ill::PeerLost { node: peer });
+        self.events.is_over(&Ill::PeerCertificateEnded { node: peer });
         self.hand(&self.inboxes[0], Arrival::Question { from: peer });
         for inbox in &self.inboxes {
             self.hand(inbox, Arrival::Reached(peer));
@@ -152,6 +153,19 @@ impl Receive for Dispatch {
         for inbox in &self.inboxes {
             self.hand(inbox, Arrival::Lost(node));
         }
+    }
+
+    fn own_certificate(&self, ends_in_seconds: Option<i64>) {
+        let ends = ends_in_seconds.filter(|left| *left > 0);
+        let has_ended = ends_in_seconds.is_some_and(|left| left <= 0);
+        let ends_soon = Ill::CertificateEnds { days: ends.unwrap_or(0).unsigned_abs() / (24 * 60 * 60) };
+        for (ill, is_so) in [(ends_soon, ends.is_some()), (Ill::CertificateEnded, has_ended)] {
+            if is_so { self.events.tell(Time(0), ill) } else { self.events.is_over(&ill) }
+        }
+    }
+
+    fn certificate_ended(&self, peer: PeerId) {
+        self.events.tell(Time(0), Ill::PeerCertificateEnded { node: NodeId(peer.0) });
     }
 }
 
@@ -178,6 +192,28 @@ mod tests {
         dispatch.receive(PeerId(2), Channel::Control, Bytes::from(bytes));
         dispatch.receive(PeerId(2), Channel::Control, Bytes::from_static(b"RWU4, and nothing else"));
         assert_eq!(dispatch.dropped(), (2, 0));
+    }
+
+    #[test]
+    fn ends_of_certificates_are_ills_as_long_as_they_are_so() {
+        let dispatch = Dispatch::new(Vec::new(), Peers::new(&[]), LogId(7), Arc::default());
+        let day = 24 * 60 * 60;
+        let soon = |days| vec![Ill::CertificateEnds { days }];
+        for (told, wanted) in [
+            (None, vec![]),
+            (Some(20 * day), soon(20)),
+            (Some(19 * day), soon(19)),
+            (Some(0), vec![Ill::CertificateEnded]),
+            (Some(-day), vec![Ill::CertificateEnded]),
+            (Some(1), soon(0)),
+            (None, vec![]),
+        ] {
+            dispatch.own_certificate(told);
+            assert_eq!(dispatch.events().ills(), wanted, "{told:?}");
+        }
+        let refused = |node| Ill::PeerCertificateEnded { node: NodeId(node) };
+        [2, 3, 2].iter().for_each(|peer| dispatch.certificate_ended(PeerId(*peer)));
+        assert_eq!(dispatch.events().ills(), [2, 3].map(refused));
     }
 
     #[test]

@@ -260,8 +260,11 @@ impl Engine {
     #[must_use]
     pub fn health(&self) -> Vec<Ill> {
         let mut ills = self.shared.dispatch.events().ills();
-        // One that was made a stranger is missed by nobody.
-        ills.retain(|ill| !matches!(ill, Ill::PeerLost { node } if self.peer_error(*node).is_none()));
+        // A stranger is no peer: it is not missed.
+        ills.retain(|ill| match ill {
+            Ill::PeerLost { node } | Ill::PeerCertificateEnded { node } => self.peer_error(*node).is_some(),
+            _ => true,
+        });
         for note in self.shared.dispatch.peers().list() {
             let lost = Ill::PeerLost { node: note.node };
             if self.peer_error(note.node).is_some() && !ills.contains(&lost) {

@@ -80,6 +80,21 @@ pub enum Ill {
         /// Which.
         node: NodeId,
     },
+    /// This node's certificate ends within 30 days: no peer accepts it then. Over with another identity
+    /// ([`Engine::set_identity`](crate::Engine::set_identity)), or once it has ended.
+    CertificateEnds {
+        /// In how many whole days, when this was told.
+        days: u64,
+    },
+    /// This node's certificate has ended: no peer accepts it. Over with another identity.
+    CertificateEnded,
+    /// By this node's clock a peer's certificate has ended, or that of the authority behind it: it is refused. Over when there is a
+    /// connection to the peer. Known of peers that this node dials, which are those with higher ids, and of any that is connected when it
+    /// ends.
+    PeerCertificateEnded {
+        /// Which.
+        node: NodeId,
+    },
     /// A write and its sync took longer than [`SLOW_SYNC`]. Has no end.
     SlowSync {
         /// Which lane.
@@ -118,6 +133,9 @@ impl Ill {
             Self::PeerLost { node } => (7, node.0),
             Self::SlowSync { lane, .. } => (8, *lane as u64),
             Self::Damaged { lane, .. } => (9, *lane as u64),
+            Self::CertificateEnds { .. } => (10, 0),
+            Self::CertificateEnded => (11, 0),
+            Self::PeerCertificateEnded { node } => (12, node.0),
         }
     }
 
@@ -142,6 +160,9 @@ impl fmt::Display for Ill {
                 write!(f, "lane {lane}: {groups} groups have no leader, {group} among them")
             }
             Self::PeerLost { node } => write!(f, "{node}: no connection"),
+            Self::CertificateEnds { days } => write!(f, "this node's certificate ends in {days} days"),
+            Self::CertificateEnded => write!(f, "this node's certificate has ended"),
+            Self::PeerCertificateEnded { node } => write!(f, "{node}: its certificate has ended"),
             Self::SlowSync { lane, took } => write!(f, "lane {lane}: a sync took {took:?}"),
             Self::Damaged { lane, file, offset, groups } => {
                 write!(f, "lane {lane}: {file} is damaged at {offset}, of groups {groups:?}")
@@ -231,7 +252,10 @@ impl Events {
             std::mem::take(&mut told.left_out)
         };
         match &ill {
-            Ill::SlowSync { .. } | Ill::PeerLost { .. } | Ill::NoLeader { .. } => {
+            Ill::SlowSync { .. }
+            | Ill::PeerLost { .. }
+            | Ill::NoLeader { .. }
+            | Ill::CertificateEnds { .. } => {
                 tracing::warn!(node = self.node, left_out, "{ill}");
             }
             _ => tracing::error!(node = self.node, left_out, "{ill}"),

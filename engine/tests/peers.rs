@@ -2,9 +2,13 @@
 //! does then is tested in `net`; here, that the engine passes it on, and that groups live through it.
 #![allow(clippy::unwrap_used, reason = "tests")]
 
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
 use raftwerk::identity::{ClusterAuthority, Validity};
 use raftwerk::kv::KvMachine;
-use raftwerk::{Config, Engine, NodeId, OpenError, PeerError, PeerId};
+use raftwerk::{Config, Engine, Ill, NodeId, OnEvent, OpenError, PeerError, PeerId};
 
 const ONE: NodeId = NodeId(1);
 const TWO: NodeId = NodeId(2);
@@ -72,6 +76,59 @@ fn node_gets_another_identity_while_it_runs() {
     one.set_address(TWO, two.local_addr());
     until_connections(&one, 2);
     until_connections(&two, 2);
+}
+
+/// A node whose certificate is valid from and to these times, and what it tells of certificates.
+fn open_until(
+    folder: &Path,
+    authority: &ClusterAuthority,
+    node: NodeId,
+    validity: Validity,
+) -> (Engine, Told) {
+    let identity = authority.issue_for(PeerId(node.0), validity).unwrap();
+    let mut config = Config::new(node, folder.join(node.0.to_string()), identity);
+    (config.workers, config.segment_bytes, config.payload_bytes_max) = (1, 1 << 20, 64 << 10);
+    let told = Told::default();
+    let sink = Arc::clone(&told);
+    config.on_event = Some(OnEvent::new(move |event| {
+        if event.ill.to_string().contains("certificate") {
+            sink.lock().unwrap().push((event.ill.clone(), event.is_over));
+        }
+    }));
+    (Engine::open(config, |_| KvMachine::new()).unwrap(), told)
+}
+
+type Told = Arc<Mutex<Vec<(Ill, bool)>>>;
+
+fn until_told(told: &Told, count: usize) -> Vec<(Ill, bool)> {
+    while told.lock().unwrap().len() < count {
+        std::thread::yield_now();
+    }
+    told.lock().unwrap().clone()
+}
+
+#[test]
+fn ends_of_certificates_are_told_and_are_over_with_other_identities() {
+    let folder = tempfile::tempdir().unwrap();
+    let authority = ClusterAuthority::new("peers").unwrap();
+    let ten_days = Duration::from_secs((10 * 24 + 1) * 60 * 60);
+    let (one, of_one) = open_until(folder.path(), &authority, ONE, Validity::from_now(ten_days));
+    let in_2001 = Validity { not_before: 990_000_000, not_after: 1_000_000_000 };
+    let (two, of_two) = open_until(folder.path(), &authority, TWO, in_2001);
+    one.set_address(TWO, two.local_addr());
+    two.set_address(ONE, one.local_addr());
+    let (ends, ended) = (Ill::CertificateEnds { days: 10 }, Ill::CertificateEnded);
+    let refused = Ill::PeerCertificateEnded { node: TWO };
+    assert_eq!(until_told(&of_one, 2), [(ends.clone(), false), (refused.clone(), false)]);
+    assert_eq!(one.health(), [ends.clone(), refused.clone()]);
+    assert_eq!(until_told(&of_two, 1), [(ended.clone(), false)]);
+    assert_eq!(two.health(), std::slice::from_ref(&ended));
+
+    two.set_identity(&authority.issue(PeerId(2)).unwrap()).unwrap();
+    assert_eq!(until_told(&of_one, 3)[2..], [(refused, true)]);
+    assert_eq!(until_told(&of_two, 2)[1..], [(ended, true)]);
+    one.set_identity(&authority.issue(PeerId(1)).unwrap()).unwrap();
+    assert_eq!(until_told(&of_one, 4)[3..], [(ends, true)]);
 }
 
 #[test]

@@ -1,6 +1,8 @@
 //! What a transport presents and trusts: an identity and what TLS makes of it. Replaced as a whole when the identity is.
 //!
 //! What is not here: issuing (`issue.rs`), verifying (`tls.rs`), closing connections that no longer hold (`quic.rs`).
+use std::time::Duration;
+
 use rustls::pki_types::CertificateDer;
 
 use crate::certificate;
@@ -57,6 +59,20 @@ impl Credentials {
     }
 }
 
+/// So long before its end a certificate is worth a reminder each day.
+pub(crate) const RENEW_WITHIN_SECONDS: i64 = 30 * DAY_SECONDS;
+const DAY_SECONDS: i64 = 24 * 60 * 60;
+
+/// When to look again at a certificate that ends in so many seconds: in a day, or when it becomes one to be reminded of, or has ended.
+pub(crate) fn next_reminder(left: i64) -> Duration {
+    let change = match left {
+        RENEW_WITHIN_SECONDS.. => left - RENEW_WITHIN_SECONDS + 1,
+        1.. => left,
+        _ => DAY_SECONDS,
+    };
+    Duration::from_secs(change.min(DAY_SECONDS).unsigned_abs())
+}
+
 /// The certificates that the other end of a connection has proven.
 pub(crate) fn chain(connection: &quinn::Connection) -> Option<Vec<CertificateDer<'static>>> {
     connection.peer_identity()?.downcast::<Vec<CertificateDer<'static>>>().ok().map(|chain| *chain)
@@ -65,4 +81,31 @@ pub(crate) fn chain(connection: &quinn::Connection) -> Option<Vec<CertificateDer
 /// The last second at which the certificate at the other end is valid.
 pub(crate) fn not_after(connection: &quinn::Connection) -> Option<u64> {
     certificate::not_after(chain(connection)?.first()?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reminder_comes_daily_and_when_the_certificate_becomes_short_or_ends() {
+        let wait = |left| next_reminder(left).as_secs() as i64;
+        let month = RENEW_WITHIN_SECONDS;
+        for (left, wanted) in [
+            (365 * DAY_SECONDS, DAY_SECONDS),
+            (month + DAY_SECONDS, DAY_SECONDS),
+            (month + 5, 6),
+            (month, 1),
+            (month - 1, DAY_SECONDS),
+            (DAY_SECONDS + 1, DAY_SECONDS),
+            (7, 7),
+            (1, 1),
+            (0, DAY_SECONDS),
+            (-1_000_000, DAY_SECONDS),
+            (i64::MIN, DAY_SECONDS),
+            (i64::MAX, DAY_SECONDS),
+        ] {
+            assert_eq!(wait(left), wanted, "{left}");
+        }
+    }
 }

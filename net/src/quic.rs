@@ -16,7 +16,7 @@ use tokio::runtime::Builder;
 use tokio::sync::{Notify, mpsc};
 
 use crate::config::QuicConfig;
-use crate::credentials::Credentials;
+use crate::credentials::{self, Credentials, RENEW_WITHIN_SECONDS};
 use crate::error::NetError;
 use crate::frames::WireVersion;
 use crate::ground::{self, Ground};
@@ -392,7 +392,11 @@ impl Net {
     /// A connection with a peer has ended, or has not come about.
     pub(crate) fn failed(&self, peer: &Peer, error: PeerError) {
         self.count(&error);
+        let has_ended = matches!(error, PeerError::Expired(_));
         peer.failed(self.now(), error);
+        if has_ended {
+            self.receive.certificate_ended(peer.id);
+        }
     }
 
     /// Counts what an operator has to do something about.
@@ -438,23 +442,20 @@ fn runtime(wake: &Arc<Wake>) -> Result<tokio::runtime::Runtime, NetError> {
         .map_err(NetError::Thread)
 }
 
-/// How long before its end an identity is worth a line in the log each day.
-const RENEW_WITHIN: i64 = 30 * 24 * 60 * 60;
-const DAY: Duration = Duration::from_secs(24 * 60 * 60);
-
-/// Says in time, once a day, that this node's certificate is about to end.
+/// Says in time, once a day and when it has ended, that this node's certificate is about to end.
 async fn remind(net: Arc<Net>) {
     loop {
         let left = net.credentials().seconds_left(&net.config.wall_clock);
         let days = left.div_euclid(24 * 60 * 60);
+        net.receive.own_certificate((left < RENEW_WITHIN_SECONDS).then_some(left));
         if left <= 0 {
             tracing::error!(
                 "this node's certificate has expired: no peer accepts it; give it another identity"
             );
-        } else if left < RENEW_WITHIN {
+        } else if left < RENEW_WITHIN_SECONDS {
             tracing::warn!(days, "this node's certificate ends soon: give it another identity");
         }
-        let _ = net.within(DAY, net.renewed.notified()).await;
+        let _ = net.within(credentials::next_reminder(left), net.renewed.notified()).await;
     }
 }
 

@@ -119,6 +119,14 @@ pub trait Receive: Send + Sync + 'static {
     /// The connection is gone; what was queued or under way may or may not have arrived. Always follows a
     /// [`Receive::connected`].
     fn disconnected(&self, peer: PeerId);
+
+    /// This node's own certificate ends within 30 days, in so many seconds; from 0 down it has ended. `None`: neither. Told at the start,
+    /// with each new identity, once a day, and when one of the three becomes another.
+    fn own_certificate(&self, _ends_in_seconds: Option<i64>) {}
+
+    /// By this node's clock the peer's certificate has ended, or that of the authority behind it: no connection is made with it, or the one
+    /// that there was is closed. Told each time; it is over when the peer is [`Receive::connected`].
+    fn certificate_ended(&self, _peer: PeerId) {}
 }
 
 #[cfg(test)]

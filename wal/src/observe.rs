@@ -1,4 +1,5 @@
-//! IMPURE, by the files it speaks of: the seam below [`OsFiles`](crate::OsFiles): each system call that changes files is shown to a [`FileObserver`], if there is one.
+//! IMPURE: it names the system's files. The seam below [`OsFiles`](crate::OsFiles): each system call that changes files is shown to a
+//! [`FileObserver`], if there is one.
 //!
 //! It lies below everything that could forget a sync, so that a model of the device sees what the kernel was asked to make durable,
 //! and not what the caller believes. What is not here: a model of the device (`platter`).
