@@ -223,7 +223,7 @@ fn at_end(group: u32, mut used: Used) -> Used {
         if now.is_over {
             break;
         }
-        std::thread::sleep(Duration::from_millis(2));
+        std::thread::yield_now();
     }
     used
 }
