@@ -16,7 +16,13 @@ pub(super) type Shared = Arc<Mutex<Inode>>;
 enum Change {
     Given(String, Shared),
     Taken(String, Shared),
-    Moved { from: String, to: String, file: Shared },
+    /// `others` are the names that the file has besides.
+    Moved {
+        from: String,
+        to: String,
+        file: Shared,
+        others: Vec<String>,
+    },
 }
 
 impl Change {
@@ -42,10 +48,9 @@ impl Change {
                     to.remove(name);
                 }
             }
-            Self::Moved { from, to: name, file } => {
-                // A file has one name in a directory: where an earlier move was lost, it goes from wherever that had left it.
-                let dir = parent(from);
-                to.retain(|old, there| old != from && !(parent(old) == dir && Arc::ptr_eq(there, file)));
+            Self::Moved { from, to: name, file, others } => {
+                // Where an earlier move was lost, it goes from wherever that had left it.
+                to.retain(|old, there| old != from && (others.contains(old) || !Arc::ptr_eq(there, file)));
                 to.insert(name.clone(), file.clone());
             }
         }
@@ -101,7 +106,9 @@ impl Names {
     /// A file gets another name, if it is there, and whatever had that loses it; whether it was.
     pub(super) fn rename(&mut self, from: &str, to: &str) -> bool {
         let Some(file) = self.now.get(from).cloned() else { return false };
-        self.change(Change::Moved { from: from.to_owned(), to: to.to_owned(), file });
+        let is_other = |(name, there): &(&String, &Shared)| *name != from && Arc::ptr_eq(there, &file);
+        let others = self.now.iter().filter(is_other).map(|(name, _)| name.clone()).collect();
+        self.change(Change::Moved { from: from.to_owned(), to: to.to_owned(), file, others });
         true
     }
 
