@@ -186,7 +186,7 @@ pub struct Record {
     pub to_witness: bool,
     /// The sender founded its group, and has lost the record of that: it wants to be told who takes part.
     pub lacks_configuration: bool,
-    /// The sender leads, its configuration is without the receiver, and the receiver is only being sent its own removal.
+    /// The sender leads, a committed configuration is without the receiver, and the receiver is only being sent its own removal.
     pub is_leaving: bool,
 }
 

@@ -166,6 +166,15 @@ impl Group {
         self.leaving.iter().any(|departure| departure.node == peer)
     }
 
+    /// Whether this replica leads, and the removal of a peer that it still serves is committed. Before, the peer takes part: the entry
+    /// that removes it may come to nothing.
+    #[must_use]
+    pub fn has_left(&self, peer: NodeId) -> bool {
+        self.leaving
+            .iter()
+            .any(|departure| departure.node == peer && departure.configuration.index <= self.commit)
+    }
+
     /// The entry that holds the configuration in force.
     pub(crate) fn configuration_id(&self) -> EntryId {
         let term = self.log.term_at(self.configuration_at).unwrap_or_default();

@@ -194,7 +194,8 @@ impl Outboxes {
         let is_named = address == Address::Named(log);
         let (names_itself, to_witness) = (core.names_itself(), core.has_for_witness(node));
         let lacks_configuration = core.lacks_configuration();
-        let is_leaving = core.is_leaving(node);
+        // Not before its removal is committed: until then a removal that the peer's log shows is an earlier one, or none.
+        let is_leaving = core.has_left(node);
         Addressee { node, log, is_named, names_itself, to_witness, lacks_configuration, is_leaving }
     }
 

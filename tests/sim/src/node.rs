@@ -126,6 +126,8 @@ pub(crate) struct SimNode {
     /// The number on the disk of the first of its lanes.
     pub(crate) first_lane: u16,
     pub(crate) frozen_until: u64,
+    /// Its clock stands still until then: nothing falls due there by time.
+    pub(crate) clock_still_until: u64,
     pub(crate) hangs_until: u64,
     /// Its turns take so long, until then.
     pub(crate) slow_turns: (u64, u64),
@@ -218,6 +220,7 @@ impl SimNode {
             workers,
             first_lane: 0,
             frozen_until: 0,
+            clock_still_until: 0,
             hangs_until: 0,
             slow_turns: (0, 0),
             segments_until: 0,

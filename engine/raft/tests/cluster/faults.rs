@@ -70,7 +70,7 @@ impl Cluster {
         };
         if let Some((term, account)) = standing.filter(|_| is_heard) {
             let to = NodeId(packet.to);
-            let leaves = self.is_up(packet.from) && self.group(packet.from).is_leaving(to);
+            let leaves = self.is_up(packet.from) && self.group(packet.from).has_left(to);
             let receiver = self.replica_mut(packet.to).group.as_mut().expect("it is up");
             receiver.note_standing(term, account, is_named && !leaves);
         }

@@ -279,3 +279,38 @@ fn a_member_that_catches_up_through_its_earlier_removal_is_not_removed() {
     cluster.run(2 * T);
     assert!(cluster.group(4).is_removed(), "and now it is");
 }
+
+/// The same, and another removal is under way, which may come to nothing: only one that is committed ends a membership.
+#[test]
+fn a_member_that_is_about_to_be_removed_is_not_removed_by_its_earlier_removal() {
+    let options = Options { newcomers: 1, names_logs: true, append_bytes_max: 1, ..Options::of(3) };
+    let mut cluster = Cluster::new(options);
+    cluster.elect(1);
+    change(&mut cluster, add(4));
+    cluster.propose(1, 2);
+    cluster.settle();
+    change(&mut cluster, remove(4));
+    cluster.run(2 * T);
+    cluster.leave_and_join(4);
+    let at = cluster.change(1, Route::Auto, &[add(4)]);
+    while cluster.group(1).commit() < at {
+        cluster.deliver_where(|packet| packet.from != 4 && packet.to != 4);
+    }
+    let again = cluster.change(1, Route::Auto, &[remove(4)]);
+    let mut passed = 0;
+    while cluster.group(4).last().index < at {
+        assert!(cluster.group(1).is_leaving(NodeId(4)) && !cluster.group(1).has_left(NodeId(4)));
+        match cluster.network.iter().position(|packet| packet.from == 4 || packet.to == 4) {
+            Some(at) => cluster.deliver(at),
+            None => {
+                cluster.advance(T / 20);
+                passed += T / 20;
+                assert!(passed < T, "it has {}", cluster.group(4).last());
+            }
+        }
+        assert!(!cluster.group(4).is_removed(), "at {}", cluster.group(4).last());
+    }
+    assert!(cluster.group(1).commit() < again);
+    cluster.run(2 * T);
+    assert!(cluster.group(1).commit() >= again && cluster.group(4).is_removed(), "and now it is");
+}

@@ -67,6 +67,7 @@ impl World<'_> {
             }
             FaultKind::ClockStop => {
                 node.clock.stop(now, until);
+                node.clock_still_until = until;
                 if strike.salt.is_multiple_of(2) {
                     node.frozen_until = until;
                 }

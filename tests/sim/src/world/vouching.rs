@@ -35,7 +35,8 @@ impl World<'_> {
         let timeout = self.longest_timeout();
         // What a turn leaves over, those that follow tell: until then groups go by what was so before.
         let are_told = !body.is_telling(worker);
-        let begun = node.hangs_since.max(node.opened).max(node.frozen_until).max(node.stuck.1);
+        let still = node.frozen_until.max(node.clock_still_until);
+        let begun = node.hangs_since.max(node.opened).max(still).max(node.stuck.1);
         // An answer that comes twice, the second time much later, makes a leader think that it was heard.
         let is_heard_late = self.plan.net.late_ppm > 0 || self.plan.replaces;
         let is_slow = self.now < node.slow_turns.1 + HUNG_AND_LEADING * timeout;
