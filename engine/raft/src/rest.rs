@@ -201,7 +201,8 @@ impl Group {
     }
 
     /// A leader is waited for no longer. Its followers look for another soon, and not all at once: many groups lose their
-    /// leaders together.
+    /// leaders together. What an unwilling one waits longer counts from now: a deadline that it had before, since the leader was
+    /// last heard, may come before a more willing one, whose node supports the leader's a little longer, looks at all.
     pub(crate) fn unbind(&mut self, leader: NodeId) {
         if self.leader != Some(leader) || self.role == Role::Leader || !self.ties.waits {
             return;
@@ -210,7 +211,7 @@ impl Group {
         self.heard = Time(0);
         let timeout = self.config.election_timeout();
         let soon = Duration::from_nanos(self.rng.below(timeout.as_nanos() as u64 / 2));
-        self.deadline = self.deadline.min(self.now + soon + self.patience());
+        self.deadline = self.now + soon + self.patience();
     }
 
     /// A pre-vote was granted to `candidate`. Where all followers lost their leader at the same moment, they campaign at nearly

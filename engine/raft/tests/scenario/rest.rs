@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use raftwerk_frame::{Index, Message, NodeId, Term, Time};
 use raftwerk_raft::reconfig::Change;
-use raftwerk_raft::{Input, Role, Route};
+use raftwerk_raft::{Input, PRIORITY_MAX, Role, Route};
 
 use crate::cluster::{Cluster, MS, Options, Packet, T};
 
@@ -507,4 +507,23 @@ fn a_follower_that_is_not_bound_does_not_agree_to_rest() {
     assert_eq!(commit, cluster.group(2).last().index);
     cluster.say(1, 2, Message::Heartbeat { term, commit, round: 1, rest: true }, &[]);
     assert!(!cluster.group(2).is_bound() && !cluster.group(2).is_resting());
+}
+
+/// It had counted its longer wait from when the leader was last heard, and would have come before a more willing one, for which the
+/// leader's node is supported a little longer.
+#[test]
+fn an_unwilling_follower_waits_anew_when_its_leader_is_supported_no_longer() {
+    let mut cluster = Cluster::new(Options::of(3));
+    cluster.elect(1);
+    cluster.befriend_all();
+    cluster.replica_mut(2).group.as_mut().expect("it is up").set_priority(PRIORITY_MAX - 2);
+    cluster.propose(1, 1);
+    cluster.settle();
+    assert!(cluster.group(2).is_bound() && !cluster.group(2).is_resting());
+    cluster.isolate(1);
+    cluster.advance(3 * T - T / 20);
+    assert!(cluster.group(2).is_bound() && cluster.group(2).role() == Role::Follower);
+    cluster.supports(2, 1, false);
+    let (now, deadline) = (cluster.now, cluster.group(2).next_deadline());
+    assert!(deadline.0 >= now.0 + 2 * T * MS, "it campaigns in {} ms", (deadline.0 - now.0) / MS);
 }
