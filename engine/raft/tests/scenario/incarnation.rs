@@ -246,10 +246,8 @@ fn a_log_takes_the_place_of_another_only_when_that_has_left() {
     assert_eq!(cluster.group(1).configuration().log_of(NodeId(3)), Some(LogId(7)));
 }
 
-/// The same log joins a second time, and catches up through the configurations of its first membership, one entry at a time. It is
-/// a member all the while: a driver that dropped it now would drop a voter.
-#[test]
-fn a_member_that_catches_up_through_its_earlier_removal_is_not_removed() {
+/// Node 4 was a member, was removed, has joined again with nothing, and is being added again, by the entry given.
+fn added_again() -> (Cluster, Index) {
     let options = Options { newcomers: 1, names_logs: true, append_bytes_max: 1, ..Options::of(3) };
     let mut cluster = Cluster::new(options);
     cluster.elect(1);
@@ -261,6 +259,14 @@ fn a_member_that_catches_up_through_its_earlier_removal_is_not_removed() {
     assert!(cluster.group(4).is_removed());
     cluster.leave_and_join(4);
     let at = cluster.change(1, Route::Auto, &[add(4)]);
+    (cluster, at)
+}
+
+/// The same log joins a second time, and catches up through the configurations of its first membership, one entry at a time. It is
+/// a member all the while: a driver that dropped it now would drop a voter.
+#[test]
+fn a_member_that_catches_up_through_its_earlier_removal_is_not_removed() {
+    let (mut cluster, at) = added_again();
     let (term, configuration) = (cluster.group(1).term(), EntryId::new(Term(1), Index(5)));
     for step in 0..200 {
         if cluster.network.is_empty() {
@@ -283,16 +289,7 @@ fn a_member_that_catches_up_through_its_earlier_removal_is_not_removed() {
 /// The same, and another removal is under way, which may come to nothing: only one that is committed ends a membership.
 #[test]
 fn a_member_that_is_about_to_be_removed_is_not_removed_by_its_earlier_removal() {
-    let options = Options { newcomers: 1, names_logs: true, append_bytes_max: 1, ..Options::of(3) };
-    let mut cluster = Cluster::new(options);
-    cluster.elect(1);
-    change(&mut cluster, add(4));
-    cluster.propose(1, 2);
-    cluster.settle();
-    change(&mut cluster, remove(4));
-    cluster.run(2 * T);
-    cluster.leave_and_join(4);
-    let at = cluster.change(1, Route::Auto, &[add(4)]);
+    let (mut cluster, at) = added_again();
     while cluster.group(1).commit() < at {
         cluster.deliver_where(|packet| packet.from != 4 && packet.to != 4);
     }
