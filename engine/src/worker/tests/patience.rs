@@ -1,6 +1,6 @@
 //! Transfers of snapshots at the edges of time: how long the other side is waited for.
 
-use super::transfers::{Follower, asked, beat, install, leader, say, write};
+use super::transfers::{Follower, asked, beat, install, leader, say, take_all, write};
 use super::*;
 use crate::worker::sending::{PATIENCE, RETRY, WINDOW_CHUNKS};
 
@@ -14,15 +14,7 @@ fn checkpoints(node: &Node) -> u64 {
 fn whole() -> (Node, Term, Follower, Head) {
     let (mut node, term) = leader(|_, _| ());
     let mut follower = asked(&mut node, term);
-    let mut last = Head::default();
-    while !follower.is_whole() {
-        beat(&mut node, term);
-        for answer in follower.take(&node, 8) {
-            say(&node, &answer);
-            last = answer;
-        }
-    }
-    node.settle();
+    let last = take_all(&mut node, term, &mut follower);
     (node, term, follower, last)
 }
 

@@ -323,6 +323,20 @@ fn a_transfer_that_begins_while_a_checkpoint_is_written_sends_that_one() {
     assert!(follower.id.index > before.id.index);
 }
 
+/// The follower takes all of the file that it is being sent. Its last answer.
+pub(super) fn take_all(node: &mut Node, term: Term, follower: &mut Follower) -> Head {
+    let mut last = Head::default();
+    while !follower.is_whole() {
+        beat(node, term);
+        for answer in follower.take(node, 8) {
+            say(node, &answer);
+            last = answer;
+        }
+    }
+    node.settle();
+    last
+}
+
 #[test]
 fn a_checkpoint_that_a_follower_refuses_as_a_whole_is_made_again() {
     let (mut node, term) = leader(|_, _| ());
@@ -332,15 +346,7 @@ fn a_checkpoint_that_a_follower_refuses_as_a_whole_is_made_again() {
     let mut bad = good.clone();
     *bad.last_mut().unwrap() ^= 1;
     node.files.put(&path, bad);
-    let mut last = Head::default();
-    while !follower.is_whole() {
-        beat(&mut node, term);
-        for answer in follower.take(&node, 8) {
-            say(&node, &answer);
-            last = answer;
-        }
-    }
-    node.settle();
+    let last = take_all(&mut node, term, &mut follower);
     say(&node, &Head { kind: REFUSAL, offset: 0, ..last });
     node.settle();
     let path = node.files.paths().into_iter().find(|path| path.ends_with(".snap")).unwrap();
