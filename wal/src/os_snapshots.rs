@@ -9,6 +9,9 @@ use crate::os_disk::Line;
 use crate::snapshot::{BackgroundDone, SnapshotJob};
 use crate::snapshot_file::{run_in_steps, run_snapshot_job};
 
+/// Jobs that are taken up between two steps of a save: transfers that never pause are not to keep it from going on.
+const BETWEEN_STEPS_MAX: usize = 32;
+
 /// Works the queue off until it is empty for good; `done` is given what became of each job.
 pub(crate) fn run<F: Files>(files: &F, line: &Line<SnapshotJob>, done: impl Fn(BackgroundDone)) {
     let mut waiting = VecDeque::new();
@@ -17,7 +20,8 @@ pub(crate) fn run<F: Files>(files: &F, line: &Line<SnapshotJob>, done: impl Fn(B
         let mut step_began = Instant::now();
         let mut rest = || {
             let until = Instant::now() + pace.rest_after(step_began.elapsed());
-            while let Some(later) = line.next_before(until) {
+            for _ in 0..BETWEEN_STEPS_MAX {
+                let Some(later) = line.next_before(until) else { break };
                 if later.group() != group && later.may_overtake(&waiting) {
                     done(run_snapshot_job(files, later));
                 } else {
