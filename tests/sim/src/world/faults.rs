@@ -343,7 +343,7 @@ impl World<'_> {
         }
         let target = self.target(strike);
         let tail = if loses_all_since(strike) { self.tail(strike) } else { None };
-        let (lanes, files) = (self.nodes[at].vouched.len() as u64, self.nodes[at].files.paths());
+        let lanes = self.nodes[at].vouched.len() as u64;
         self.fall(at, strike.salt & 1 == 0)?;
         if let Some(written) = tail {
             lose_all_since(&self.nodes[at].files, &written);
@@ -374,7 +374,9 @@ impl World<'_> {
             }
             FaultKind::LostRename => {
                 // Neither the first segment nor the last: without the one the log is as if it had been freed up to there,
-                // without the other as if it had never been begun. Nobody could tell.
+                // without the other as if it had never been begun. Nobody could tell. Which is first is known only now: the fall
+                // may have freed some.
+                let files = node.files.paths();
                 let lane = u64::from(node.first_lane) + strike.salt % lanes.max(1);
                 let of_lane = format!("lane-{lane}/seg-");
                 let segments: Vec<&String> = files.iter().filter(|path| path.starts_with(&of_lane)).collect();
