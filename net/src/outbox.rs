@@ -89,7 +89,7 @@ impl Outbox {
         self.ready.notify_one();
     }
 
-    /// Moves messages of an epoch into `unit` until it is full or the queue is empty; `None` if there were none.
+    /// Moves messages of an epoch into `unit` until it is full or the queue is empty; `None` if there were none of it.
     /// Those of other epochs are dropped and counted in `dropped`.
     pub(crate) fn fill(&self, epoch: u64, unit: &mut Unit, dropped: &mut u64) -> Option<Charge<'_>> {
         let mut charge = Charge { outbox: self, bytes: 0 };
@@ -110,7 +110,7 @@ impl Outbox {
                 None => break,
             }
         }
-        Some(charge)
+        (unit.messages() > 0).then_some(charge)
     }
 
     /// Drops everything queued so far; returns how many messages that were.
@@ -189,5 +189,8 @@ mod tests {
         drop(outbox.fill(2, &mut unit, &mut dropped).unwrap());
         assert_eq!((unit.messages(), unit.bytes(), dropped), (1, 24, 1));
         assert_eq!(outbox.bytes(), 0);
+        outbox.push(2, message(30)).unwrap();
+        assert!(outbox.fill(3, &mut unit, &mut dropped).is_none(), "nothing to write");
+        assert_eq!((dropped, outbox.bytes()), (2, 0));
     }
 }

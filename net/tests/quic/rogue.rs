@@ -86,6 +86,11 @@ pub(crate) fn client(identity: Option<&Identity>, alpn: &[u8]) -> quinn::Endpoin
 /// A server that lets anybody in, with this identity and small windows. To be called inside a runtime.
 pub(crate) fn server(identity: &Identity) -> quinn::Endpoint {
     let (chain, key) = pem(identity);
+    server_of(chain, key)
+}
+
+/// The same, with a certificate that need not be an identity.
+pub(crate) fn server_of(chain: Vec<CertificateDer<'static>>, key: PrivateKeyDer<'static>) -> quinn::Endpoint {
     let mut tls = rustls::ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
         .with_protocol_versions(&[&version::TLS13])
         .unwrap()

@@ -1,5 +1,7 @@
 //! Who is not a known node of the cluster gets nowhere and is counted; a known node that breaks the rules is cut off.
-use raftwerk_net::{Channel, Identity, PeerId, Transport};
+use raftwerk_net::{Channel, ClusterAuthority, Identity, PeerError, PeerId, Transport};
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
 use crate::cluster::{Cluster, Event, Node, nowhere};
 use crate::relay::Relay;
@@ -83,6 +85,41 @@ fn a_dialled_peer_must_be_the_node_it_was_taken_for() {
     let one = Node::start(cluster.config(1), &[(2, three.address())]);
     one.stats_until(|stats| stats.strangers_refused >= 1);
     assert_eq!((one.heard(), three.heard()), (vec![], vec![]));
+}
+
+/// A certificate of the cluster's own authority that names two nodes.
+fn of_two_names(authority: &ClusterAuthority) -> (CertificateDer<'static>, PrivateKeyDer<'static>) {
+    let names = [2, 3].map(|node| {
+        let identity = authority.issue(PeerId(node)).unwrap();
+        let chain = CertificateDer::from_pem_slice(identity.chain_pem().as_bytes()).unwrap();
+        let certificate = webpki::EndEntityCert::try_from(&chain).unwrap();
+        certificate.valid_dns_names().next().unwrap().to_owned()
+    });
+    let issuer_key = rcgen::KeyPair::from_pem(&authority.key_pem()).unwrap();
+    let issuer = rcgen::Issuer::from_ca_cert_pem(authority.certificate_pem(), issuer_key).unwrap();
+    let key = rcgen::KeyPair::generate().unwrap();
+    let mut params = rcgen::CertificateParams::new(names.to_vec()).unwrap();
+    params.extended_key_usages = vec![rcgen::ExtendedKeyUsagePurpose::ServerAuth];
+    let certificate = params.signed_by(&key, &issuer).unwrap();
+    (certificate.der().clone(), PrivateKeyDer::from_pem_slice(key.serialize_pem().as_bytes()).unwrap())
+}
+
+#[test]
+fn a_dialled_peer_with_two_names_is_neither_node() {
+    let authority = ClusterAuthority::new("two-names").unwrap();
+    let runtime = rogue::runtime();
+    let _inside = runtime.enter();
+    let (certificate, key) = of_two_names(&authority);
+    let server = rogue::server_of(vec![certificate], key);
+    let mut config = Cluster::new("two-names").config(1);
+    config.identity = authority.issue(PeerId(1)).unwrap();
+    let one = Node::start(config, &[(2, server.local_addr().unwrap())]);
+    // The authority signed it and it has the name that was dialled; one name too many, all the same.
+    let refusal = runtime.block_on(async { server.accept().await.unwrap().await.unwrap_err() });
+    assert!(refusal.to_string().contains("NotValidForName"), "{refusal}");
+    one.stats_until(|stats| stats.strangers_refused >= 1);
+    let error = one.transport.peer_error(PeerId(2)).unwrap();
+    assert!(matches!(&error, PeerError::Certificate(_)), "{error}");
 }
 
 /// Connects as the known node 1, lets `misbehave` write on the streams, and expects to be cut off for it.
