@@ -19,6 +19,9 @@ use crate::disk::held;
 
 /// Datagrams that wait at a socket nobody reads; more are lost.
 const WAITING_MAX: usize = 1 << 12;
+/// Timers fire at whole milliseconds only, rounded up, as tokio's do. With exact ones a pacer that lacks a fraction of a byte asks for a
+/// nanosecond's wait again and again, rounds what that brings it down to nothing, and half of a life goes by with that.
+const TIMER_TICK_NANOS: u64 = 1_000_000;
 
 type Task = Pin<Box<dyn Future<Output = ()> + Send>>;
 
@@ -174,7 +177,8 @@ impl std::fmt::Debug for SimTimer {
 impl SimTimer {
     fn aim(&mut self, at: Instant) {
         self.forget();
-        self.at = at.saturating_duration_since(self.origin).as_nanos() as u64;
+        let exact = at.saturating_duration_since(self.origin).as_nanos() as u64;
+        self.at = exact.next_multiple_of(TIMER_TICK_NANOS);
     }
 
     fn forget(&mut self) {
