@@ -1,37 +1,42 @@
-//! What a worker says to one of another node that it shares groups with, once per interval, for all of these: that it lives,
-//! and how long it supports that one. The only heartbeat of groups that have nothing to say.
+//! The node heartbeat. Each worker sends one per interval to every worker of another node that it shares
+//! groups with: it shows that the sender is alive, and carries how long the sender supports the receiver.
+//! Quiescent groups need no other heartbeat.
 //!
 //! ```text
 //! beat = life u64, your_life u64, sent u64, heard u64, promised_at u64, promise_us u32, promise u32, flags u8, zero u8 × 7
 //! ```
-//! It is the body of a unit of kind [`Beat`](crate::wire::UnitKind). Times are the clock of whoever's they are, in nanoseconds;
-//! nobody compares them with his own but to subtract two readings of one clock.
+//! It is the body of a unit of kind [`Beat`](crate::wire::UnitKind). Times are in nanoseconds, each on the
+//! clock of the node that read it; a node never compares a time of another clock with its own, it only
+//! subtracts two readings of one clock.
 
 use zerocopy::little_endian::{U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
-/// Bytes of a beat.
+/// Bytes of a node heartbeat.
 pub const BEAT_BYTES: usize = 56;
 const WELL: u8 = 1;
 
-/// One beat.
+/// One node heartbeat.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Beat {
-    /// The sender's life: another one after each restart.
+    /// The sender's incarnation: a new number after each restart.
     pub life: u64,
-    /// The receiver's, as the sender heard of it; 0 if it has not.
+    /// The receiver's incarnation in the last heartbeat that the sender received from it; 0 if it has
+    /// received none.
     pub your_life: u64,
-    /// The sender's clock when it sent this.
+    /// The sender's clock when it sent this heartbeat.
     pub sent: u64,
-    /// The receiver's clock in the last beat that the sender has heard of it; 0 for none.
+    /// The receiver's clock (`sent`) in the last heartbeat that the sender received from it; 0 for none.
     pub heard: u64,
-    /// The receiver's clock in the beat that the sender's promise answers; 0 if it promises nothing.
+    /// The receiver's clock in the heartbeat that the sender's support answers; 0 if the sender does not
+    /// support the receiver.
     pub promised_at: u64,
-    /// For how long the sender supports the receiver since it got that beat, in microseconds.
+    /// For how long the sender supports the receiver, from the receipt of that heartbeat on, in microseconds.
     pub promise_us: u32,
-    /// Which promise: another one each time that the sender promises after it did not.
+    /// The number of the support: a new one each time that the sender begins to support the receiver again
+    /// after it had not.
     pub promise: u32,
-    /// Whether the sender's turns and syncs make progress: it may be supported.
+    /// Whether the sender's turns and syncs make progress, so that it may be supported.
     pub is_well: bool,
 }
 
@@ -52,7 +57,7 @@ struct RawBeat {
 const _: () = assert!(size_of::<RawBeat>() == BEAT_BYTES);
 
 impl Beat {
-    /// The beat's bytes.
+    /// The bytes of the heartbeat.
     #[must_use]
     pub fn encode(&self) -> [u8; BEAT_BYTES] {
         let raw = RawBeat {
@@ -69,7 +74,7 @@ impl Beat {
         zerocopy::transmute!(raw)
     }
 
-    /// Reads a beat back; `None` if the bytes are not as many as a beat's.
+    /// Decodes a heartbeat; `None` if the length is not that of a heartbeat.
     #[must_use]
     pub fn parse(bytes: &[u8]) -> Option<Self> {
         let raw = RawBeat::ref_from_bytes(bytes).ok()?;

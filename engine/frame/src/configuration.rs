@@ -1,22 +1,24 @@
-//! Who takes part in a group: the configuration that joint consensus moves between (paper section 6, thesis 4.3).
+//! The members of a group: the configuration that joint consensus moves between (paper section 6, thesis
+//! 4.3).
 
 use alloc::boxed::Box;
 use alloc::vec::Vec;
 
 use crate::{Index, LogId, NodeId};
 
-/// The replicas of a group, by part. Lists are sorted and free of doubles.
+/// The replicas of a group, by role. Lists are sorted and free of duplicates.
 ///
 /// Outside a change, `outgoing` and `learners_next` are empty. During one, both `voters` and `outgoing` must agree.
 ///
-/// Who takes part is a log rather than a node: a node that comes back without its disk knows nothing of what it promised.
-/// Those that are added are named with the log that they have; the first voters cannot be, since nobody knows their logs yet.
-/// A node is in a configuration with one log only, also while it is joint. It is a witness in all of it, or in none.
+/// A member is a log rather than a node: a node that comes back without its disk has lost its votes and
+/// acknowledgements. Added members are named with the log that they have; the initial members are not, since
+/// their logs are unknown at bootstrap. A node is in a configuration with one log only, also while the
+/// configuration is joint. It is a witness in all of it, or in none.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Configuration {
     /// The (incoming) voters.
     pub voters: Vec<NodeId>,
-    /// The voters of the configuration being left; not empty exactly while the group is joint.
+    /// The voters of the configuration being left; non-empty exactly while the group is joint.
     pub outgoing: Vec<NodeId>,
     /// Replicas that receive the log and do not vote.
     pub learners: Vec<NodeId>,
@@ -24,13 +26,13 @@ pub struct Configuration {
     pub learners_next: Vec<NodeId>,
     /// Whether the leader leaves the joint configuration by itself.
     pub auto_leave: bool,
-    /// The logs that replicas were added with, by node; of the first voters there is none.
+    /// The logs that replicas were added with, by node; initial members have none.
     pub logs: Logs,
-    /// Who of all these holds no payloads: a witness acknowledges headers, and votes by them.
+    /// The members that hold no payloads: a witness acknowledges headers, and votes by them.
     pub witnesses: Witnesses,
 }
 
-/// Replicas that hold no payloads, in rising order. A word where there are none, since there are many groups.
+/// Replicas that hold no payloads, in rising order. One word if empty, since there are many groups.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 #[expect(clippy::box_collection, reason = "a word instead of three, in every group")]
 pub struct Witnesses(Option<Box<Vec<NodeId>>>);
@@ -48,7 +50,7 @@ impl Witnesses {
         self.as_slice().binary_search(&node).is_ok()
     }
 
-    /// Puts a node among them.
+    /// Adds a node.
     pub fn put(&mut self, node: NodeId) {
         let list = self.0.get_or_insert_default();
         if let Err(at) = list.binary_search(&node) {
@@ -56,7 +58,7 @@ impl Witnesses {
         }
     }
 
-    /// Keeps those of these nodes.
+    /// Keeps the nodes for which `keep` holds.
     pub fn retain(&mut self, keep: impl Fn(NodeId) -> bool) {
         if let Some(list) = &mut self.0 {
             list.retain(|node| keep(*node));
@@ -74,7 +76,7 @@ impl Witnesses {
 }
 
 impl FromIterator<NodeId> for Witnesses {
-    /// In any order, doubles or not.
+    /// In any order; duplicates are dropped.
     fn from_iter<I: IntoIterator<Item = NodeId>>(nodes: I) -> Self {
         let mut witnesses = Self::default();
         nodes.into_iter().for_each(|node| witnesses.put(node));
@@ -82,7 +84,7 @@ impl FromIterator<NodeId> for Witnesses {
     }
 }
 
-/// The logs of replicas, by node. A word where there are none, since there are many groups.
+/// The logs of replicas, by node. One word if empty, since there are many groups.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 #[expect(clippy::box_collection, reason = "a word instead of three, in every group")]
 pub struct Logs(Option<Box<Vec<(NodeId, LogId)>>>);
@@ -110,7 +112,7 @@ impl Logs {
         }
     }
 
-    /// Keeps those of these nodes.
+    /// Keeps the nodes for which `keep` holds.
     pub fn retain(&mut self, keep: impl Fn(NodeId) -> bool) {
         if let Some(list) = &mut self.0 {
             list.retain(|(node, _)| keep(*node));
@@ -138,12 +140,13 @@ impl FromIterator<(NodeId, LogId)> for Logs {
     }
 }
 
-/// A configuration and where the log has it. A group's first configuration, which no entry brought, stands at index 0.
+/// A configuration and its position in the log. A group's first configuration, which is in no entry, has
+/// index 0.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Membership {
     /// The index of its entry.
     pub index: Index,
-    /// Who takes part from there on.
+    /// The members from there on.
     pub configuration: Configuration,
 }
 
@@ -159,10 +162,10 @@ pub enum ConfigurationError {
     /// A list is unsorted or names a node twice, or there is no voter.
     #[error("a configuration's lists must be sorted, without doubles, and name a voter")]
     Lists,
-    /// A log is named that is none, or of a node that takes no part.
+    /// A log is 0, or is that of a node that is no member, or logs are out of order.
     #[error("a configuration may name one log of each replica, and of nobody else")]
     Logs,
-    /// A witness is named that takes no part, or twice.
+    /// A witness is named that is no member, or witnesses are out of order.
     #[error("a configuration may name each replica once as a witness, and nobody else")]
     Witnesses,
     /// A flag is set that this version does not know.
@@ -200,20 +203,21 @@ impl Configuration {
         self.voters.contains(&node) || self.outgoing.contains(&node)
     }
 
-    /// Whether `node` takes part, and holds no payloads.
+    /// Whether `node` is a member that holds no payloads.
     #[must_use]
     pub fn is_witness(&self, node: NodeId) -> bool {
         self.witnesses.contains(node)
     }
 
-    /// Whether `node` votes in the (incoming) half, and holds payloads: who may lead.
+    /// Whether `node` may lead: it votes in the (incoming) half, and holds payloads.
     #[must_use]
     pub fn may_lead(&self, node: NodeId) -> bool {
         self.voters.contains(&node) && !self.is_witness(node)
     }
 
-    /// Whether the voters of each half that hold payloads outnumber the witnesses among them, and are two at least where there
-    /// is one. So any majority holds every entry whole, and the loss of one of those voters leaves another.
+    /// Whether in each half the voters that hold payloads outnumber the witnesses, and are at least two if
+    /// there is a witness. So any majority holds every payload, and the loss of one of those voters leaves
+    /// another.
     #[must_use]
     pub fn holds_enough(&self) -> bool {
         [&self.voters, &self.outgoing].into_iter().all(|voters| {
@@ -223,19 +227,19 @@ impl Configuration {
         })
     }
 
-    /// Whether `node` takes part at all.
+    /// Whether `node` is a member in any role.
     #[must_use]
     pub fn contains(&self, node: NodeId) -> bool {
         self.lists().iter().any(|list| list.contains(&node))
     }
 
-    /// The log that a replica was added with; `None` for first voters, and for nodes that take no part.
+    /// The log that a replica was added with; `None` for initial members, and for nodes that are no members.
     #[must_use]
     pub fn log_of(&self, node: NodeId) -> Option<LogId> {
         self.logs.of(node)
     }
 
-    /// Whether nobody is named: what a replica knows that has yet to be told of its group.
+    /// Whether it has no members: the configuration of a replica that has yet to receive its group's.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.lists().iter().all(|list| list.is_empty())
@@ -254,9 +258,9 @@ impl Configuration {
         [&self.voters, &self.outgoing, &self.learners, &self.learners_next]
     }
 
-    /// Appends the byte form: flags u8 (1: leaves by itself, 2: names logs, 4: has witnesses), four list lengths u8, then every
-    /// node id; where it names logs, their count u8, then node and log of each; where it has witnesses, their count u8, then
-    /// every id. Little-endian.
+    /// Appends the byte form: flags u8 (1: `auto_leave`, 2: names logs, 4: has witnesses), four list lengths
+    /// u8, then every node id; if it names logs, their count u8, then node and log of each; if it has
+    /// witnesses, their count u8, then every id. Little-endian.
     ///
     /// # Panics
     /// If the lists hold more than [`Configuration::REPLICAS_MAX`] entries together, or more logs or witnesses are named than
@@ -289,7 +293,7 @@ impl Configuration {
         }
     }
 
-    /// Reads the byte form back and checks it.
+    /// Decodes the byte form and checks it.
     ///
     /// # Errors
     /// [`ConfigurationError`] if the bytes are not what [`Configuration::encode`] writes.
@@ -362,7 +366,7 @@ impl Configuration {
     }
 }
 
-/// A count u8 and so many pieces of N bytes; and what follows them.
+/// A count u8 and as many items of N bytes; and the bytes after them.
 fn counted<const N: usize>(bytes: &[u8]) -> Result<(&[[u8; N]], &[u8]), ConfigurationError> {
     let (&count, rest) = bytes.split_first().ok_or(ConfigurationError::Length)?;
     if usize::from(count) > Configuration::REPLICAS_MAX {

@@ -15,11 +15,11 @@
 //!     44     4  zero
 //!     48        body
 //! ```
-//! All integers are little-endian. The body of an `entries` frame is `count` times {u32: length in the low 29 bits,
-//! [`EntryKind`] in the high 3; payload}. A frame is valid if and only if both checksums match, its kind is known,
-//! and its entries fill the body exactly. The header's checksum stands apart so that a frame can be told from noise,
-//! and a header trusted, without its body. A `withheld` frame is nothing but such a header: it names `count` entries of one
-//! term to a witness, whose payloads are not there.
+//! All integers are little-endian. The body of an `entries` frame is `count` times {u32: length in the low 29
+//! bits, [`EntryKind`] in the high 3; payload}. A frame is valid if and only if both checksums match, its
+//! kind is known, and its entries fill the body exactly. The header has a checksum of its own so that a frame
+//! can be told from noise, and a header trusted, without its body. A `withheld` frame is such a header alone:
+//! it names `count` entries of one term to a witness, without their payloads.
 
 use crc32fast::hash as crc32;
 use zerocopy::little_endian::{U32, U64};
@@ -31,7 +31,7 @@ use crate::{EntryId, GroupId, Index, Term};
 pub const HEADER_BYTES: usize = 48;
 /// Bytes that an entry adds to its payload.
 pub const ENTRY_OVERHEAD_BYTES: usize = 4;
-/// The longest payload the format can hold; a configuration will set a lower limit.
+/// The longest payload the format can hold; the engine's configuration sets a lower limit.
 pub const PAYLOAD_BYTES_MAX: usize = (1 << 29) - 1;
 
 /// What a frame holds.
@@ -42,21 +42,24 @@ pub enum FrameKind {
     Entries = 1,
     /// Term and vote. Body: the vote, u64, 0 for none.
     HardState = 2,
-    /// The log starts anew after this id; body: the configuration there. Also how a replica comes into being.
+    /// The log starts anew after this id; body: the configuration there. Also written when a replica is
+    /// created.
     Snapshot = 3,
     /// Entries up to this id are no longer needed. Body: the configuration there.
     Compact = 4,
-    /// The replica is gone from this node; its log reached up to this id, or an earlier one's here did. No body. Its term and
-    /// vote are kept.
+    /// The replica was removed from this node; its log, or an earlier one's here, reached up to this id. No
+    /// body. Its term and vote are kept.
     Remove = 5,
-    /// The log has lost some of what this replica once made durable, in terms up to this id's. What is written from here
-    /// on follows what is left; until it holds an entry of a later term, the replica takes no part in votes. No body.
+    /// The log has lost some of what this replica once made durable, in terms up to this id's. Later frames
+    /// follow what is left; until the log holds an entry of a later term, the replica neither votes nor
+    /// campaigns. No body.
     Fence = 6,
-    /// The replica has joined its group, and did not found it; an earlier one's log here reached up to this id. The body is
-    /// empty, or one byte. 1: it is a witness. 2: it is a witness, and did found its group.
+    /// The replica joined its group, and is no initial member; the log of an earlier replica here reached up
+    /// to this id. The body is empty, or one byte. 1: it is a witness. 2: it is a witness, and an initial
+    /// member after all.
     Join = 7,
-    /// A run of entries of one group and term, as a witness holds them: that they are there, and nothing of what they say. No
-    /// body. In a log it replaces everything from its first index on.
+    /// A run of entries of one group and term, as a witness holds them: their ids, and no payloads. No body.
+    /// In a log it replaces everything from its first index on.
     Withheld = 8,
 }
 
@@ -94,15 +97,15 @@ pub enum EntryKind {
     Membership = 2,
 }
 
-/// Why bytes are not a frame. Nothing is read beyond what these checks have passed.
+/// Why bytes are not a frame. Nothing is read beyond what has passed these checks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum FrameError {
     /// The bytes end inside the frame.
     #[error("the frame needs {need} bytes and there are {have}")]
     Short {
-        /// What the frame would need.
+        /// The bytes that the frame needs.
         need: usize,
-        /// What there is.
+        /// The bytes that there are.
         have: usize,
     },
     /// The header's checksum does not match.
@@ -111,7 +114,7 @@ pub enum FrameError {
     /// The body's checksum does not match.
     #[error("the frame body's checksum does not match")]
     BodyChecksum,
-    /// The kind is not one this version knows.
+    /// The kind is unknown to this version.
     #[error("frame kind {0} is unknown")]
     Kind(u8),
     /// The entries do not fill the body exactly, or one has an unknown kind.
@@ -137,7 +140,7 @@ struct RawHeader {
 
 const _: () = assert!(size_of::<RawHeader>() == HEADER_BYTES);
 
-/// The flag of entries that nobody waits to see synced.
+/// The flag of entries whose proposer asked for no sync.
 const RELAXED: u8 = 1;
 
 /// A frame's header, decoded.
@@ -157,7 +160,8 @@ pub struct FrameHeader {
     pub body_bytes: u32,
     /// CRC32 of the body.
     pub body_crc: u32,
-    /// Whoever proposed these entries asked for no sync: a log may write them at once and make them durable later.
+    /// The proposer of these entries asked for no sync: a log may write them at once and make them durable
+    /// later.
     pub is_relaxed: bool,
 }
 
@@ -298,7 +302,7 @@ impl<'a> Iterator for Entries<'a> {
     }
 }
 
-/// Builds one frame of entries in place: the leader's only copy of a payload.
+/// Builds one frame of entries in place: the leader copies a payload only here.
 ///
 /// Cost per entry: a length check, a 4-byte store, a copy of the payload; per frame: one CRC over the body while it
 /// is still in cache.
@@ -322,7 +326,7 @@ impl<'a> FrameWriter<'a> {
         Some(Self { out, at: HEADER_BYTES, count: 0, group, first, is_relaxed: false })
     }
 
-    /// Marks the frame: whoever proposed its entries asked for no sync.
+    /// Marks the frame as relaxed: the proposer of its entries asked for no sync.
     pub const fn relax(&mut self) {
         self.is_relaxed = true;
     }
@@ -357,7 +361,7 @@ impl<'a> FrameWriter<'a> {
         self.at
     }
 
-    /// Writes the header. `None` for a frame without entries: nothing was written that counts.
+    /// Writes the header. `None` for a frame without entries: then nothing valid was written.
     #[must_use]
     pub fn finish(self) -> Option<FrameHeader> {
         if self.count == 0 {
@@ -375,7 +379,8 @@ impl<'a> FrameWriter<'a> {
     }
 }
 
-/// Writes a frame of any kind but entries at the start of `out`; gives its length. `None` if it does not fit.
+/// Writes a frame of any kind but entries at the start of `out`, and returns its length. `None` if it does
+/// not fit.
 #[must_use]
 pub fn write_fact(
     out: &mut [u8],
@@ -392,8 +397,8 @@ pub fn write_fact(
     Some(end)
 }
 
-/// A frame that names `count` entries from `first` on, all of its term, and holds none. `None` if there are none, or too many
-/// to be counted.
+/// A frame that names `count` entries from `first` on, all of its term, without payloads. `None` if `count`
+/// or the first index is 0, or an index would overflow.
 #[must_use]
 pub fn withheld(group: GroupId, first: EntryId, count: u32) -> Option<[u8; HEADER_BYTES]> {
     if count == 0 || first.index.0 == 0 || first.index.0.checked_add(u64::from(count)).is_none() {

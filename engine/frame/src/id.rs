@@ -21,7 +21,7 @@ id!(
     NodeId, "n"
 );
 id!(
-    /// One log, from its first byte on: a node whose disk was lost has another one than before.
+    /// One log, from its first byte on: a node that lost its disk comes back with another log id.
     LogId, "log "
 );
 id!(
@@ -65,7 +65,7 @@ impl Index {
     }
 }
 
-/// What names an entry for good: no two entries of a group share term and index (Log Matching, paper section 5.3).
+/// The id of an entry: no two entries of a group share term and index (Log Matching, paper section 5.3).
 ///
 /// Orders by term, then index, which is the order in which logs are compared in elections (paper, section 5.4.1).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -1,4 +1,4 @@
-//! Floor 0 of Raftwerk: the words and the bytes that every room shares.
+//! Floor 0 of Raftwerk: the types and byte formats that all crates share.
 //!
 //! Ids and positions ([`NodeId`], [`GroupId`], [`EntryId`] …), the entry [`frame`](mod@frame) that is the same bytes
 //! in the leader's log, on the wire and in a follower's log, the [`Message`]s of the protocol as fixed-size

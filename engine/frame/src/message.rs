@@ -1,13 +1,14 @@
-//! What replicas of one group say to each other: headers only, never a payload.
+//! The messages between the replicas of one group: headers only, never a payload.
 
 use crate::{EntryId, Index, NodeId, Term};
 
-/// What must be durable before any reply that depends on it leaves (paper, Figure 2, "persistent state").
+/// The state that must be durable before any reply that depends on it leaves (paper, Figure 2, "persistent
+/// state").
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct HardState {
     /// The latest term this replica has seen.
     pub term: Term,
-    /// Whom it voted for in that term.
+    /// The node that it voted for in that term.
     pub vote: Option<NodeId>,
 }
 
@@ -20,23 +21,23 @@ pub struct Run {
     pub count: u64,
 }
 
-/// A message of the protocol. Entries travel beside it, as frames; the core is told of them as [`Run`]s.
+/// A message of the protocol. Entries travel beside it, as frames; the core receives them as [`Run`]s.
 ///
-/// The sender is not in here: the transport has proven it.
+/// The sender is not part of it: the transport has authenticated the sender.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Message {
-    /// "Would you vote for me in `term`?" Changes nothing at the receiver (thesis, section 9.6).
+    /// PreVote request for `term`. Changes nothing at the receiver (thesis, section 9.6).
     PreVote {
         /// The term the sender would campaign in: its own plus one.
         term: Term,
         /// The last entry of its log.
         last: EntryId,
     },
-    /// The answer to a pre-vote.
+    /// The reply to a pre-vote.
     PreVoteReply {
-        /// The term asked about if granted, else the receiver's own.
+        /// The requested term if granted, else the receiver's own.
         term: Term,
-        /// Whether the vote would be given.
+        /// Whether the receiver would grant the vote.
         granted: bool,
     },
     /// RequestVote (paper, section 5.2).
@@ -45,14 +46,15 @@ pub enum Message {
         term: Term,
         /// The last entry of its log (paper, section 5.4.1).
         last: EntryId,
-        /// Whether the leader itself asked for this election, so that leases do not refuse it (thesis, section 4.2.3).
+        /// Whether the leader requested this election, so that leases do not refuse it (thesis, section
+        /// 4.2.3).
         transfer: bool,
     },
-    /// The answer to a vote request.
+    /// The reply to a vote request.
     VoteReply {
         /// The receiver's term.
         term: Term,
-        /// Whether the vote was given.
+        /// Whether the vote was granted.
         granted: bool,
     },
     /// AppendEntries (paper, section 5.3). Empty, it probes or carries the commit index.
@@ -63,11 +65,12 @@ pub enum Message {
         prev: EntryId,
         /// The leader's commit index.
         commit: Index,
-        /// Which of the accounts that this leader has kept of the receiver: another one each time that it was added.
+        /// The leader's progress epoch of the receiver: a new number each time that the receiver was added.
         account: u16,
     },
-    /// The log up to `matched` equals the leader's, and is written here, if not yet durable: a process that dies keeps it, a
-    /// machine that dies may not. Only where a leader's entries ask for no more; never counted for a commit.
+    /// The log up to `matched` equals the leader's, and is written here, if not yet durable: it survives the
+    /// death of the process, perhaps not that of the machine. Sent only for entries whose leader requires no
+    /// more; never counts for a commit.
     AppendWritten {
         /// The follower's term.
         term: Term,
@@ -82,8 +85,9 @@ pub enum Message {
         term: Term,
         /// The highest index known to match and to be durable.
         matched: Index,
-        /// The account in the append or snapshot that is answered. What belongs into an earlier one says nothing of the log
-        /// that the follower has now: it may have been removed in between, and have begun anew.
+        /// The progress epoch in the append or snapshot that is answered. An acknowledgement of an earlier
+        /// epoch proves nothing about the follower's present log: the follower may have been removed in
+        /// between, and its log may have begun anew.
         account: u16,
     },
     /// The consistency check failed.
@@ -92,73 +96,75 @@ pub enum Message {
         term: Term,
         /// The index of `prev` in the refused append.
         rejected: Index,
-        /// The last entry at or before `rejected` whose term is not above the refused one: where to look next.
+        /// The last entry at or before `rejected` whose term is not above that of the rejected `prev`: where
+        /// the leader probes next.
         hint: EntryId,
     },
-    /// The leader lives; also the question of a read round (paper, section 8; thesis, section 6.4).
+    /// The leader's heartbeat; also the request of a read round (paper, section 8; thesis, section 6.4).
     Heartbeat {
         /// The leader's term.
         term: Term,
-        /// What the receiver may take as committed: never above what it has acknowledged.
+        /// Up to where the receiver may commit: never above what it has acknowledged.
         commit: Index,
         /// The number of the leader's latest read round.
         round: u64,
-        /// There is nothing more to say, for now: the receiver need not expect to hear this leader.
+        /// The leader offers to quiesce: the receiver need not expect another message from it.
         rest: bool,
     },
-    /// The answer to a heartbeat.
+    /// The reply to a heartbeat.
     HeartbeatAck {
         /// The follower's term.
         term: Term,
-        /// The round that was answered.
+        /// The round of the heartbeat that is answered.
         round: u64,
-        /// The follower waits for this leader: its node supports the leader's.
+        /// The follower fortifies this leader: its node supports the leader's node.
         binds: bool,
-        /// The follower agrees, and waits for nothing.
+        /// The follower agrees to quiesce, and waits for nothing.
         rest: bool,
     },
-    /// "Campaign at once": leadership transfer (thesis, section 3.10).
+    /// Campaign at once: leadership transfer (thesis, section 3.10).
     TimeoutNow {
         /// The leader's term.
         term: Term,
     },
-    /// "You take no part any longer": a committed configuration is without the receiver (thesis, section 4.2.2). Changes
-    /// no term.
+    /// Removal notice: a committed configuration is without the receiver (thesis, section 4.2.2). Changes no
+    /// term.
     Removed {
         /// The sender's term.
         term: Term,
-        /// The entry of that configuration. A receiver that knows a later one is not meant.
+        /// The entry of that configuration. A receiver that has a later one ignores the notice.
         configuration: EntryId,
     },
-    /// A follower asks its leader up to where to read (thesis, section 6.4).
+    /// Read-index request: a follower requests the index to read at from its leader (thesis, section 6.4).
     ReadIndex {
         /// The follower's term.
         term: Term,
-        /// The follower's own number for all reads that it asks for together.
+        /// The follower's own number of the request, which covers all reads that it gathered.
         round: u64,
     },
-    /// The answer: a quorum has confirmed the leader since the question came.
+    /// The reply: a quorum has confirmed the leader since the request arrived.
     ReadIndexReply {
         /// The leader's term.
         term: Term,
-        /// The number of the question.
+        /// The number of the request.
         round: u64,
         /// The reads may be answered once this is applied.
         index: Index,
     },
-    /// "Do you lead?" Changes no term. A leader answers with a heartbeat, also one of an earlier term, which then learns of the
-    /// later one; a follower at rest passes the question on to its own leader.
+    /// Leader query: does the receiver lead? Changes no term. A leader answers with a heartbeat, also a
+    /// leader of an earlier term, which then learns of the later one; a quiescent follower forwards the query
+    /// to its own leader.
     Doubt {
-        /// The asker's term.
+        /// The sender's term.
         term: Term,
-        /// The asker follows the receiver in that term, has promised to wait for it, and has not heard it. Otherwise the asker
-        /// knows no leader, and cannot campaign itself.
+        /// The sender follows the receiver in that term, fortifies it, and has received no heartbeat from it.
+        /// Otherwise the sender knows of no leader, and cannot campaign itself.
         follows: bool,
     },
-    /// The answer of a node that does not lead that term, and never will again. A leader answers with a heartbeat. Changes
-    /// no term.
+    /// Not-leader reply: the sender does not lead that term, and never will again. A leader answers with a
+    /// heartbeat instead. Changes no term.
     Renounce {
-        /// The term in question.
+        /// The term of the query.
         term: Term,
     },
 }

@@ -1,9 +1,10 @@
-//! A point in time as a number. Whoever drives the engine supplies it; nothing in here reads a clock.
+//! A point in time as a number. The driver of the engine supplies it; this code reads no clock.
 
 use core::ops::Add;
 use core::time::Duration;
 
-/// Nanoseconds since an origin that the driver chose. Only differences mean anything, and only within one process.
+/// Nanoseconds since an origin that the driver chose. Only differences are meaningful, and only within one
+/// process.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Time(pub u64);
 

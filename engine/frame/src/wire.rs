@@ -1,4 +1,5 @@
-//! What one worker sends to one peer in one turn: a *unit* of fixed-size records, and the frames they announce.
+//! What one worker sends to one peer in one turn: a *unit* of fixed-size records, and the frames that they
+//! announce.
 //!
 //! ```text
 //! unit    = header (48 B), records (48 B each), bodies
@@ -9,11 +10,11 @@
 //!           32 it has the receiver for a witness, 16 the sender knows of no configuration, and founded its group,
 //!           8 the receiver is no member any more, and is served until it has its removal
 //! ```
-//! The digit of the magic is [`UNIT_VERSION`]. Nodes compare it when they connect, so units of two versions do not
-//! meet; the magic is there for what is no unit at all.
-//! A unit may have no record: it says whose log speaks, and that is all.
-//! Bodies are the frames of append records, one after another, in the order of the records; `body_len` tells where
-//! each ends. Frames that lie side by side in the leader's batch therefore travel as one slice.
+//! The digit of the magic is [`UNIT_VERSION`]. Nodes compare it when they connect, so units of two versions
+//! do not meet; the magic rejects bytes that are no unit at all.
+//! A unit without records only announces the sender's log.
+//! Bodies are the frames of append records, one after another, in the order of the records; `body_len` gives
+//! the length of each. Frames that lie side by side in the leader's batch therefore travel as one slice.
 
 use zerocopy::little_endian::{U16, U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
@@ -24,9 +25,9 @@ use crate::{EntryId, GroupId, Index, LogId, Message, NodeId, Term};
 pub const UNIT_HEADER_BYTES: usize = 48;
 /// Bytes of a record.
 pub const RECORD_BYTES: usize = 48;
-/// The version of units: of their headers, records, beats and pieces of snapshots, and of the frames in their bodies.
-/// To be raised with every change to one of those layouts or to what a field means. Nodes of different versions refuse
-/// each other's connections.
+/// The version of units: of their headers, records, node heartbeats and snapshot chunks, and of the frames in
+/// their bodies. Must be raised with every change to one of those layouts or to the meaning of a field. Nodes
+/// of different versions refuse each other's connections.
 pub const UNIT_VERSION: u16 = 4;
 const MAGIC: [u8; 4] = *b"RWU4";
 const _: () = assert!(MAGIC[3] == b'0' + UNIT_VERSION as u8, "magic and version rise together");
@@ -37,32 +38,34 @@ const _: () = assert!(MAGIC[3] == b'0' + UNIT_VERSION as u8, "magic and version 
 pub enum UnitKind {
     /// Records of groups, and frames.
     Groups = 1,
-    /// A piece of a snapshot, or what became of one; its layout belongs to the engine.
+    /// A chunk of a snapshot, or the outcome of one; its layout belongs to the engine.
     Snapshot = 2,
-    /// A sign of life: one [`Beat`](crate::Beat).
+    /// A node heartbeat: one [`Beat`](crate::Beat).
     Beat = 3,
 }
 
 /// A unit's header, decoded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct UnitHeader {
-    /// What follows.
+    /// The kind of unit.
     pub kind: UnitKind,
-    /// The worker of the sender that made the unit …
+    /// The number of the sending worker …
     pub worker: u16,
-    /// … of so many: with as many here, all groups of the unit belong to the worker of the same number.
+    /// … of the sender's `workers`: if the receiver has as many, all groups of the unit belong to its worker
+    /// of the same number.
     pub workers: u16,
-    /// The worker that a beat is for; 0 in other units.
+    /// The worker that a node heartbeat is for; 0 in other units.
     pub to_worker: u16,
     /// How many records follow.
     pub records: u32,
-    /// Who sent it. Must equal what the transport has proven.
+    /// The sending node. Must equal the node that the transport has authenticated.
     pub from: NodeId,
     /// Bytes of all bodies.
     pub bodies_bytes: u64,
-    /// The sender's log: what is said is said by whoever has written that one.
+    /// The sender's log: the identity that the unit's messages count for.
     pub log: LogId,
-    /// The log that it is said to: nobody else is meant. 0 if the sender does not know which one the receiver has.
+    /// The log that the unit is for: a receiver with another log drops it. 0 if the sender does not know the
+    /// receiver's log.
     pub to_log: LogId,
 }
 
@@ -72,7 +75,7 @@ pub enum WireError {
     /// The bytes are not a unit of this version.
     #[error("not a unit of this version")]
     Magic,
-    /// The unit's, or a record's, kind is unknown.
+    /// The kind of the unit, or of a record, is unknown.
     #[error("kind {0} is unknown")]
     Kind(u8),
     /// The lengths in the unit do not add up to its length.
@@ -172,9 +175,9 @@ const _: () = assert!(size_of::<RawRecord>() == RECORD_BYTES);
 /// One group's message, and how many bytes of frames go with it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Record {
-    /// The group spoken of.
+    /// The group of the message.
     pub group: GroupId,
-    /// What is said.
+    /// The message.
     pub message: Message,
     /// Bytes of frames in the unit's bodies that belong to it; 0 unless it is an append.
     pub body_bytes: u32,
@@ -182,11 +185,13 @@ pub struct Record {
     pub is_named: bool,
     /// The sender's configuration names the sender, with its log.
     pub names_itself: bool,
-    /// The sender's configuration has the receiver for a witness.
+    /// The receiver is a witness in the sender's configuration.
     pub to_witness: bool,
-    /// The sender founded its group, and has lost the record of that: it wants to be told who takes part.
+    /// The sender is an initial member of its group, and has lost the record of the first configuration: it
+    /// requests that configuration.
     pub lacks_configuration: bool,
-    /// The sender leads, a committed configuration is without the receiver, and the receiver is only being sent its own removal.
+    /// The sender leads, a committed configuration is without the receiver, and the receiver is only being
+    /// sent its own removal.
     pub is_leaving: bool,
 }
 
@@ -247,10 +252,10 @@ impl Record {
         zerocopy::transmute!(raw)
     }
 
-    /// Reads a record back.
+    /// Decodes a record.
     ///
     /// # Errors
-    /// [`WireError`] on a kind this version does not know, or a body where there is none.
+    /// [`WireError`] on a kind that this version does not know, or a body with a message that is no append.
     pub fn parse(bytes: &[u8; RECORD_BYTES]) -> Result<Self, WireError> {
         let raw: &RawRecord = zerocopy::transmute_ref!(bytes);
         let term = Term(raw.term.get());
