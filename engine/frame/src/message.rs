@@ -69,8 +69,8 @@ pub enum Message {
         account: u16,
     },
     /// The log up to `matched` equals the leader's, and is written here, if not yet durable: it survives the
-    /// death of the process, perhaps not that of the machine. Sent only for entries whose leader requires no
-    /// more; never counts for a commit.
+    /// death of the process, perhaps not that of the machine. Sent only for relaxed entries; never counts for a
+    /// commit.
     AppendWritten {
         /// The follower's term.
         term: Term,

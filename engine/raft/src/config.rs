@@ -1,4 +1,4 @@
-//! What a group is told once: its settings, and where its log stood.
+//! What a group is created with: its settings, and the state of its log.
 
 use alloc::vec::Vec;
 use core::time::Duration;
@@ -7,12 +7,13 @@ use raftwerk_frame::{Configuration, EntryId, GroupId, HardState, Index, LogId, N
 
 use crate::TermRun;
 
-/// The settings of one replica. All bounds are the driver's to check.
+/// The settings of one replica. The driver must check all bounds.
 #[derive(Clone, Debug)]
 pub struct Config {
     /// The node this replica is on.
     pub node: NodeId,
-    /// The log that it is in, by which configurations name it once it was added to one. 0: they never do.
+    /// The log that the replica is in: configurations name it once the replica was added to one. 0: they
+    /// never do.
     pub log: LogId,
     /// The group it belongs to.
     pub group: GroupId,
@@ -20,9 +21,10 @@ pub struct Config {
     pub seed: u64,
     /// T: without a leader for a random time in [T, 2T), a voter campaigns (paper, section 5.2).
     pub election_timeout: Duration,
-    /// How often a leader is heard. Well below T.
+    /// The interval between a leader's heartbeats. Well below T.
     pub heartbeat_interval: Duration,
-    /// In a group without any history, this replica campaigns so soon. `None`: after a usual timeout.
+    /// In a group without any history, this replica campaigns after this time. `None`: after a usual election
+    /// timeout.
     pub first_timeout: Option<Duration>,
     /// Bytes of entries on their way to one peer; less than 4 GiB.
     pub window_bytes: u64,
@@ -30,41 +32,44 @@ pub struct Config {
     pub window_messages: u32,
     /// Bytes of entries in one append; less than 4 GiB.
     pub append_bytes_max: u64,
-    /// Bytes of proposals that are not yet committed; beyond it more are refused as busy. One is always let in. Less than 4 GiB.
+    /// Bytes of proposals that are not yet committed; proposals beyond it are rejected as busy. One proposal
+    /// is always accepted. Less than 4 GiB.
     pub uncommitted_bytes_max: u64,
-    /// How long the news of a commit waits for an entry to travel with. With the next entry sooner than that, it costs
-    /// no message of its own.
+    /// How long a new commit index waits for an entry to travel with. If the next entry is sooner than that,
+    /// the commit index costs no message of its own.
     pub commit_delay: Duration,
-    /// Who writes the entry that opens a leader's term.
+    /// Which side writes the entry that opens a leader's term.
     pub opening: Opening,
-    /// Ask before campaigning (thesis, section 9.6).
+    /// Pre-vote before campaigning (thesis, section 9.6).
     pub pre_vote: bool,
-    /// How long a leader that the committed configuration gives no vote goes on, waiting for another voter to take over from
-    /// it; T at the most. It takes no proposals meanwhile. T is a good choice: an heir that does not answer is followed by the
-    /// next. Zero: it goes as soon as a voter has been sent the news that it may.
+    /// How long a leader without a vote in the committed configuration goes on, waiting for another voter to
+    /// take over; T at most. It takes no proposals meanwhile. T is a good choice: it leaves time for the next
+    /// successor if one does not answer. Zero: the leader steps down as soon as a voter has been sent the
+    /// commit of that configuration.
     pub retirement: Duration,
-    /// For so long after it begins, this replica grants no vote, to itself neither: before a restart its node may have promised to support
-    /// others ([`Input::Supports`](crate::Input)). The longest promise that any earlier life of the node may have given; zero
-    /// for a replica that has no past.
+    /// For this long after its creation the replica grants no vote, not even to itself: before a restart its
+    /// node may have supported others ([`Input::Supports`](crate::Input)). The longest support that any
+    /// earlier incarnation of the node may have given; zero for a replica without a past.
     pub abstention: Duration,
-    /// A leader that does not hear a quorum within T steps down, and a follower that hears its leader ignores
-    /// candidates (thesis, section 6.2 and 4.2.3).
+    /// A leader that receives no reply from a quorum within T steps down, and a follower that receives
+    /// messages from its leader ignores candidates (thesis, section 6.2 and 4.2.3).
     pub check_quorum: bool,
 }
 
-/// Who writes the entry that opens a leader's term. Before one of its own term is committed, a leader does not know what is:
-/// it commits nothing, answers no read and begins no change (paper, sections 5.4.2 and 8).
+/// Which side writes the entry that opens a leader's term. Before an entry of its own term is committed, a
+/// leader does not know what is committed: it commits nothing, answers no read and begins no membership
+/// change (paper, sections 5.4.2 and 8).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Opening {
-    /// The core, at once, and it is empty. The usual choice.
+    /// The core, at once, and the entry is empty. The usual choice.
     Core,
-    /// The driver, by its first proposal. For state machines whose terms begin with something of their own, a signature or the
-    /// new leader's clock; and for groups that are to write nothing when their leader changes and nobody asks anything of
-    /// them. That there will be a proposal is then the driver's business.
+    /// The driver, by its first proposal. For state machines whose terms begin with an entry of their own, a
+    /// signature or the new leader's clock; and for groups that must write nothing when their leader changes
+    /// without any request. The driver must then ensure that there is a proposal.
     Driver,
 }
 
-/// What a group keeps of its [`Config`], and no more: there are many groups.
+/// The part of its [`Config`] that a group keeps, in little memory: there are many groups.
 #[derive(Clone, Debug)]
 pub(crate) struct Settings {
     pub(crate) node: NodeId,
@@ -134,28 +139,29 @@ const fn below_4_gib(bytes: u64) -> u32 {
     if bytes > u32::MAX as u64 { u32::MAX } else { bytes as u32 }
 }
 
-/// Whole microseconds, up to an hour and more: enough for a timeout, in half the memory.
+/// Whole microseconds, up to more than an hour: enough for a timeout, in half the memory.
 const fn micros(duration: Duration) -> u32 {
     let micros = duration.as_micros();
     if micros > u32::MAX as u128 { u32::MAX } else { micros as u32 }
 }
 
-/// How a replica came into being.
+/// How a replica was created.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Origin {
-    /// With its group: configurations that name no log of its node mean it, too.
+    /// At bootstrap of its group: configurations that name no log of its node mean it, too.
     #[default]
     Founder,
-    /// Later: only configurations that name its log mean it.
+    /// Later, by joining: only configurations that name its log mean it.
     Joined {
-        /// There was a replica of this group in this log before, whose log reached up to here; zero if there was none. What
-        /// it had acknowledged may be committed: nobody whose log ends before gets a vote.
+        /// The end of the log of an earlier replica of this group in this log; zero if there was none. What
+        /// that replica had acknowledged may be committed: no vote is granted to a candidate whose log ends
+        /// before.
         floor: EntryId,
     },
 }
 
 impl Origin {
-    /// No vote for a log that ends before this.
+    /// No vote is granted to a candidate whose log ends before this.
     #[must_use]
     pub const fn floor(self) -> EntryId {
         match self {
@@ -165,15 +171,15 @@ impl Origin {
     }
 }
 
-/// Where a replica stood when its log was read back; all zero for a new one.
+/// The state of a replica as recovery found it in its log; all zero for a new one.
 #[derive(Clone, Debug, Default)]
 pub struct Restored {
-    /// How it came into being.
+    /// How it was created.
     pub origin: Origin,
-    /// Whether it holds no payloads: a witness for as long as it is there. It votes and acknowledges where configurations have
-    /// it for one, hears nobody else, and never campaigns.
+    /// Whether it holds no payloads: a witness stays one for as long as it exists. It votes and acknowledges
+    /// where configurations have it as a witness, accepts no other requests, and never campaigns.
     pub is_witness: bool,
-    /// Term and vote. One that was removed and has joined again still keeps them.
+    /// Term and vote. A replica that was removed and has joined again still keeps them.
     pub hard_state: HardState,
     /// The entry just before the log's first.
     pub compacted: EntryId,
@@ -183,8 +189,8 @@ pub struct Restored {
     pub runs: Vec<TermRun>,
     /// The log's last index; `compacted.index` if it is empty.
     pub last: Index,
-    /// What the state machine holds: at least `compacted.index`, at most `last`. Known to be committed. Where a state
-    /// machine is ahead of its log, restore as from a snapshot: an empty log after what it holds. Of a witness, which has no
-    /// state machine, `compacted.index`.
+    /// What the state machine has applied: at least `compacted.index`, at most `last`. Known to be committed.
+    /// Where a state machine is ahead of its log, restore as from a snapshot: an empty log after what it has
+    /// applied. Of a witness, which has no state machine, `compacted.index`.
     pub applied: Index,
 }

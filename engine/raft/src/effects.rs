@@ -1,4 +1,4 @@
-//! What a group asks of whoever drives it.
+//! The effects that a group requests of its driver.
 
 use alloc::vec::Vec;
 
@@ -7,18 +7,19 @@ use raftwerk_frame::{Configuration, EntryId, HardState, Index, Message, NodeId, 
 use crate::membership::Reconfigured;
 use crate::transfer::Transfer;
 
-/// What a step asks for. Reused from step to step, so that a step allocates nothing once the lists have grown.
+/// The effects of a step. Reused from step to step, so that a step allocates nothing once the lists have
+/// grown.
 #[derive(Clone, Debug, Default)]
 pub struct Effects {
-    /// To be written before any later entry, and to be durable before any message leaves.
+    /// Must be written before any later entry, and be durable before any message leaves.
     pub hard_state: Option<HardState>,
-    /// Entries for the log.
+    /// Entries to write to the log.
     pub append: Option<Append>,
     /// The log begins anew; the state machine is replaced by the snapshot's.
     pub install: Option<Install>,
     /// May leave at once.
     pub send: Vec<(NodeId, Message)>,
-    /// May leave when all that was written so far is durable.
+    /// May leave when everything written so far is durable.
     pub send_durable: Vec<(NodeId, Message)>,
     /// The first and last entry that have become committed.
     pub commit: Option<(Index, Index)>,
@@ -26,26 +27,29 @@ pub struct Effects {
     pub reads: Vec<(u64, Index)>,
     /// Reads that this replica cannot answer.
     pub reads_rejected: Vec<u64>,
-    /// The proposals of this step were not taken.
+    /// The proposals of this step were rejected.
     pub rejected: Option<Rejected>,
-    /// Peers that need a snapshot, which holds at least what is compacted now. Once each, until it arrives or fails. Of a witness
-    /// ([`Group::has_for_witness`](crate::Group::has_for_witness)): the id at which the log begins, and the configuration there.
+    /// Peers that need a snapshot, which holds at least the entries that are compacted now. Each is listed
+    /// once, until its snapshot arrives or fails. A witness
+    /// ([`Group::has_for_witness`](crate::Group::has_for_witness)) is sent the id at which the log begins,
+    /// and the configuration there.
     pub snapshot_to: Vec<NodeId>,
-    /// The role or the term is another.
+    /// The role or the term has changed.
     pub role_changed: bool,
-    /// The leader is another.
+    /// The leader has changed.
     pub leader_changed: bool,
     /// The single entry of `append`, which is the leader's own, is this configuration.
     pub membership: Option<Configuration>,
-    /// The log begins in this configuration, and has not said so: to be written where it begins.
+    /// The log begins in this configuration, and does not record it yet: to be written where the log begins.
     pub begins_in: Option<Configuration>,
     /// Another configuration is in force.
     pub configuration_changed: bool,
-    /// What became of a wish for another configuration.
+    /// The outcome of a membership change request.
     pub reconfigured: Option<Reconfigured>,
-    /// In a leader: a change is done. The configuration of this index is committed, and stays until somebody wants another.
+    /// In a leader: a membership change is complete. The configuration of this index is committed, and stays
+    /// until the next request.
     pub settled: Option<Index>,
-    /// A transfer of the lead was refused, or given up.
+    /// A leadership transfer was refused, or given up.
     pub transfer: Option<Transfer>,
 }
 
@@ -61,8 +65,8 @@ pub enum Append {
         /// Whether it is the no-op.
         noop: bool,
     },
-    /// Of the frames that came with the message, those that reach into `from..=last`. They replace everything from
-    /// `from` on.
+    /// Of the frames that came with the message, those that overlap `from..=last`. They replace everything
+    /// from `from` on.
     Accept {
         /// The first entry that is new.
         from: Index,
@@ -71,30 +75,30 @@ pub enum Append {
     },
 }
 
-/// A snapshot takes the place of the log.
+/// A snapshot replaces the log.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Install {
     /// The log begins after this entry.
     pub id: EntryId,
     /// The configuration there.
     pub configuration: Configuration,
-    /// The log holds the entry: what follows it stays. Otherwise everything goes.
+    /// The log holds the entry: the entries after it stay. Otherwise the whole log is dropped.
     pub keep_tail: bool,
 }
 
-/// Why proposals were not taken. Certain: they will never become entries.
+/// Why proposals were rejected. Final: they will never become entries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Rejected {
     /// This replica does not lead.
     NotLeader {
-        /// Who does, as far as it knows.
+        /// The leader, as far as this replica knows.
         leader: Option<NodeId>,
     },
-    /// Too much is waiting for a quorum already, or the lead is being handed over.
+    /// Too many bytes are uncommitted already, or a leadership transfer is under way.
     Busy,
 }
 
-/// What a peer should get next.
+/// An append plan: what a peer should be sent next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Shipment {
     /// The leader's term.
@@ -103,15 +107,15 @@ pub struct Shipment {
     pub prev: EntryId,
     /// The first entry to send …
     pub first: Index,
-    /// … and the last that may be. Before `first`: the append goes without entries.
+    /// … and the last that may be sent. Before `first`: the append goes without entries.
     pub last: Index,
     /// The leader's commit index.
     pub commit: Index,
     /// How many bytes of entries to send at most; one frame is always allowed.
     pub bytes_max: u64,
-    /// The leader's account of the peer.
+    /// The leader's progress epoch of the peer.
     pub account: u16,
-    /// It is a witness: entries go without payloads, all but configurations.
+    /// The peer is a witness: entries go without payloads, all but configurations.
     pub is_withheld: bool,
 }
 

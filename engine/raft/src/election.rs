@@ -10,18 +10,19 @@ use crate::group::{Group, PRIORITY_MAX, Role, Standing};
 use crate::quorum::{self, VoteResult};
 
 impl Group {
-    /// Compares a message's term with ours: may change it, may answer, and tells whether to go on with the message.
+    /// Compares a message's term with ours: may change our term and may answer. Returns whether to process
+    /// the message.
     pub(crate) fn admit(&mut self, from: NodeId, message: &Message, effects: &mut Effects) -> bool {
         let (term, mine) = (message.term(), self.hard_state.term);
         if term > mine {
             return match *message {
-                // Whoever hears its leader does not let others disturb it, unless the leader itself wants them to; nor
-                // does it answer their questions.
+                // While there is a live leader, candidates are rejected, unless the leader requested the
+                // election; pre-votes are not answered.
                 Message::Vote { transfer: false, .. } | Message::PreVote { .. } if self.waits(from) => {
                     self.show_who_leads(effects);
                     false
                 }
-                // A question about the future changes nothing; neither does a friendly answer to ours.
+                // A pre-vote request does not change our term; neither does a granted pre-vote reply.
                 Message::PreVote { .. } | Message::PreVoteReply { granted: true, .. } => true,
                 Message::Append { .. } | Message::Heartbeat { .. } => {
                     self.follow(term, Some(from), effects);
@@ -31,7 +32,7 @@ impl Group {
                     self.follow(term, None, effects);
                     true
                 }
-                // Only a leader of that term, or one that ours wants, ends a promise.
+                // Only a leader of that term, or a candidate that our leader chose, ends the fortification.
                 _ if self.is_bound() => false,
                 _ => {
                     self.follow(term, None, effects);
@@ -55,8 +56,9 @@ impl Group {
         true
     }
 
-    /// Whether there is a leader, as far as this replica knows, so that there is no need for another; or may be, as far as it
-    /// knew before it restarted. A candidate that leads no longer may well be a leader again.
+    /// Whether the replica knows of a live leader, so that no election is needed; or whether there may be
+    /// one, supported before a restart. A candidate that was our leader leads no longer: it is unfortified,
+    /// and may be elected again.
     fn waits(&mut self, candidate: NodeId) -> bool {
         self.unbind(candidate);
         let hears = self.config.check_quorum
@@ -64,7 +66,8 @@ impl Group {
         hears || self.is_bound() || self.now < self.abstains_until
     }
 
-    /// Somebody does not know that there is a leader. If there is, it wakes up and tells.
+    /// A candidate does not know that there is a leader. The leader unquiesces and sends heartbeats, or a
+    /// quiescent follower sends its leader a query.
     fn show_who_leads(&mut self, effects: &mut Effects) {
         if self.role == Role::Leader {
             self.wake();
@@ -73,7 +76,7 @@ impl Group {
         }
     }
 
-    /// Becomes a follower of `leader` in `term`. A vote given in the same term stays given.
+    /// Becomes a follower of `leader` in `term`. A vote granted in the same term stands.
     pub(crate) fn follow(&mut self, term: Term, leader: Option<NodeId>, effects: &mut Effects) {
         if self.role == Role::Leader {
             self.leave_farewells(effects);
@@ -90,7 +93,7 @@ impl Group {
         }
         self.role = Role::Follower;
         self.leader = leader;
-        // Memory goes back: most replicas that led once will not do so again soon.
+        // Returns memory: most replicas that led once will not lead again soon.
         self.votes.clear();
         self.progress = Vec::new();
         self.uncommitted = None;
@@ -100,7 +103,7 @@ impl Group {
         self.reads.reject_all(effects);
     }
 
-    /// A deadline may have come.
+    /// A deadline may have passed.
     pub(crate) fn time_out(&mut self, effects: &mut Effects) {
         if self.role == Role::Leader {
             if self.now >= self.quorum_deadline && !self.renew_quorum() {
@@ -128,7 +131,7 @@ impl Group {
             self.reject_asked(effects);
             self.rearm_election();
             if self.is_removed() || self.peers.is_empty() && self.priority == 0 {
-                // It has no leader to expect; only a message wakes it.
+                // No leader is to be expected; only a message can change that.
                 self.deadline = Time::NEVER;
             } else if self.priority == 0 || !self.may_campaign() {
                 self.ask_around(effects);
@@ -138,7 +141,7 @@ impl Group {
         }
     }
 
-    /// Campaigns, or first asks whether it would help. Only voters do.
+    /// Campaigns, with a pre-vote first if `ask_first`. Only voters do.
     pub(crate) fn campaign(&mut self, ask_first: bool, transfer: bool, effects: &mut Effects) {
         let me = self.config.node;
         let has_promised = self.is_bound() || self.now < self.abstains_until;
@@ -161,8 +164,8 @@ impl Group {
             let request = Message::Vote { term: self.hard_state.term, last, transfer };
             self.send_to_voters(request, true, effects);
         }
-        // A group of one has its quorum at once. Nothing is acknowledged before the no-op is durable, and the hard
-        // state is written before it.
+        // A group of one has its quorum at once. Nothing is acknowledged before the no-op is durable, and the
+        // hard state is written before it.
         self.count_votes(effects);
     }
 
@@ -172,13 +175,14 @@ impl Group {
         list.extend(voters.map(|&node| (node, message)));
     }
 
-    /// Would this replica vote for one whose log ends so? Promises nothing.
+    /// Whether this replica would vote for a candidate with this log. Changes neither term nor vote.
     ///
-    /// If its own log is better, and it has heard no leader for T, it is about to campaign itself, and does so soon: there will
-    /// be an election anyway. Not at once, since it may not be the only one.
+    /// If its own log is better, and it has received no message from a leader for T, it is about to campaign
+    /// itself, and does so soon: there will be an election anyway. Not at once, since other voters may do the
+    /// same.
     pub(crate) fn answer_pre_vote(&mut self, from: NodeId, term: Term, last: EntryId, effects: &mut Effects) {
         if self.is_fenced() {
-            return; // it may have a better log than it knows: neither a yes nor a no
+            return; // its log may have been better than it knows: it neither grants nor rejects
         }
         let (mine, is_worse) = (self.hard_state.term, last < self.has_held());
         let granted = term > mine && !is_worse;
@@ -195,7 +199,8 @@ impl Group {
         }
     }
 
-    /// Would win, but knows of a voter with a better log: lets it go first, once, and for T at most.
+    /// Would win, but a voter with a better log has rejected the pre-vote: lets that one campaign first,
+    /// once, and for T at most.
     fn defer(&mut self, effects: &mut Effects) {
         self.follow(self.hard_state.term, None, effects);
         self.has_deferred = true;
@@ -203,15 +208,17 @@ impl Group {
         self.deadline = self.now + Duration::from_nanos(nanos + self.rng.below(nanos.max(1)));
     }
 
-    /// Up to where this replica's log reaches, or did before it was removed and joined again.
+    /// The end of this replica's log, or of the log that it had before it was removed and joined again, if
+    /// that is later.
     fn has_held(&self) -> EntryId {
         self.log.last().max(self.origin().floor())
     }
 
-    /// Gives at most one vote a term, and only to a log that is no older than ours (paper, section 5.4.1).
+    /// Grants at most one vote a term, and only to a log that is no older than ours (paper, section 5.4.1).
     ///
-    /// By node: whoever campaigns under the same number with another log does so in a later term. Its log was added after the
-    /// other's removal was committed, by a leader of a later term than any in which the other can have led.
+    /// Votes are recorded by node: a candidate with the same node id and another log campaigns in a later
+    /// term. Its log was added after the other's removal was committed, by a leader of a later term than any
+    /// in which the other can have led.
     pub(crate) fn answer_vote(&mut self, from: NodeId, last: EntryId, effects: &mut Effects) {
         if self.is_fenced() {
             return;
@@ -229,7 +236,7 @@ impl Group {
     }
 
     pub(crate) fn count_pre_vote(&mut self, from: NodeId, term: Term, granted: bool, effects: &mut Effects) {
-        // A grant for another term answers a question that is no longer asked.
+        // A grant for another term answers an outdated request.
         let is_due = !granted || term == self.hard_state.term.next();
         if self.role == Role::PreCandidate && is_due {
             self.note_vote(from, granted);
@@ -254,7 +261,8 @@ impl Group {
         let vote = |node| self.votes.iter().find(|(voter, _)| *voter == node).map(|(_, granted)| *granted);
         let can_go = |node: NodeId| !self.configuration.is_witness(node);
         match (quorum::vote_result(&self.configuration, vote), self.role) {
-            // Who refuses a question about a term of the future does so for the better log. A witness cannot use it.
+            // A pre-vote for a later term is rejected only for the better log. A witness with the better log
+            // cannot campaign.
             (VoteResult::Won, Role::PreCandidate)
                 if !self.has_deferred
                     && self.votes.iter().any(|(node, granted)| !granted && can_go(*node)) =>
@@ -271,7 +279,7 @@ impl Group {
         }
     }
 
-    /// The leader wants this replica to take over: no need to ask first (thesis, section 3.10).
+    /// The leader requests that this replica takes over: no pre-vote is needed (thesis, section 3.10).
     pub(crate) fn take_timeout_now(&mut self, from: NodeId, effects: &mut Effects) {
         if self.role == Role::Follower && self.leader == Some(from) {
             self.campaign(false, true, effects);

@@ -1,4 +1,4 @@
-//! What a follower does: checks that the logs agree, takes entries in, acknowledges what is durable (paper, 5.3).
+//! The follower: checks that the logs agree, accepts entries, acknowledges what is durable (paper, 5.3).
 
 use raftwerk_frame::{EntryId, Index, Membership, Message, NodeId, Run, Term};
 
@@ -6,7 +6,7 @@ use crate::effects::{Append, Effects};
 use crate::group::{Brought, Group, NUMBER_MAX, Role};
 
 impl Group {
-    /// Takes note that `from` leads this term. `false` if that cannot be: this replica leads it.
+    /// Records that `from` leads this term. `false` if that cannot be, since this replica leads it.
     fn hear_leader(&mut self, from: NodeId, effects: &mut Effects) -> bool {
         if self.role == Role::Leader {
             return false;
@@ -30,7 +30,8 @@ impl Group {
         effects: &mut Effects,
     ) {
         if self.hear_leader(from, effects) {
-            // The leader speaks of entries that we have acknowledged to it; a sum that does not add up is ignored.
+            // The commit index covers only entries that we have acknowledged to the leader; an index beyond
+            // our log is ignored.
             if commit <= self.log.last().index {
                 self.commit_to(commit, effects);
             }
@@ -43,7 +44,7 @@ impl Group {
         }
     }
 
-    /// AppendEntries, receiver's side.
+    /// AppendEntries at the receiver.
     pub(crate) fn take_append(
         &mut self,
         from: NodeId,
@@ -66,8 +67,8 @@ impl Group {
             effects.send_durable.push((from, reject));
             return;
         }
-        // Of what is committed there is one version. An append that has another for our last is no leader's, and what it
-        // brings after that cannot follow.
+        // There is one version of committed entries. An append with another term for our last committed entry
+        // is not from a leader, and the entries that it brings after that cannot follow.
         if prev.index < self.commit
             && verified > self.commit
             && term_in(prev, runs, self.commit) != self.log.term_at(self.commit)
@@ -78,17 +79,19 @@ impl Group {
             self.take_memberships(memberships, from, verified, effects);
             self.lift_fence();
         }
-        // What follows `verified` here is of this term, so the leader's own: where the logs part, an append brings the entry
-        // that replaces ours (a leader ships none that ends before, see `shipment`).
+        // The entries after `verified` here are of this term, so the leader's own: where the logs differ, an
+        // append brings the entry that replaces ours (a leader sends no append that ends before, see
+        // `shipment`).
         let matched = verified.max(self.commit);
         self.commit_to(commit.min(verified), effects);
-        // Held until all that was written is durable, so what it says will be true when it leaves.
+        // Held until everything written so far is durable, so that the acknowledgement is true when it
+        // leaves.
         effects.send_durable.push((from, Message::AppendAck { term, matched, account }));
     }
 
-    /// Goes along the runs up to the first entry that is missing or of another term; from there on they replace ours.
-    /// Entries that agree are left alone: an append that is late and short must not cut off what was acknowledged.
-    /// Tells from where on they are new.
+    /// Follows the runs up to the first entry that is missing or of another term; from there on they replace
+    /// ours. Entries that agree are left alone: an append that is late and short must not truncate
+    /// acknowledged entries. Returns the index of the first new entry.
     fn take_entries(
         &mut self,
         prev: Index,
@@ -131,7 +134,7 @@ impl Group {
         conflict
     }
 
-    /// Configurations among the entries that are new here count from now on (paper, section 6).
+    /// Configurations among the new entries are in force from now on (paper, section 6).
     fn take_memberships(&mut self, all: &[Membership], from: Index, last: Index, effects: &mut Effects) {
         for membership in all {
             if (from..=last).contains(&membership.index) && membership.index > self.configuration_at {
@@ -141,8 +144,8 @@ impl Group {
     }
 }
 
-/// The last index that an append speaks of; `None` if its runs cannot be a leader's: empty, falling, of a later term than
-/// its own, or endless.
+/// The last index that an append covers; `None` if its runs cannot be a leader's: empty, of falling terms, of
+/// a later term than its own, or of indices out of range.
 fn span_end(prev: EntryId, runs: &[Run], term: Term) -> Option<Index> {
     let mut last = prev;
     for run in runs {

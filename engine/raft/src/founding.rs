@@ -1,13 +1,15 @@
-//! A founder whose log has lost the record of its founding.
+//! Initial members whose log has lost the record of the group's first configuration.
 //!
-//! The first configuration of a group is in no entry: each founder writes it down where its log begins. If damage takes that
-//! record, entries alone never bring it back. The replica votes and acknowledges like any other, and cannot campaign, since it
-//! does not know whom to ask. So it says with every message that it lacks it ([`Group::lacks_configuration`]), and whoever
-//! knows tells: the entry that its own log begins after, and the configuration in force there ([`Group::founding`]).
+//! The first configuration of a group is in no entry: each initial member records it where its log begins. If
+//! damage takes that record, entries alone never bring it back. The replica votes and acknowledges like any
+//! other, but cannot campaign, since it does not know the voters. So its records carry a flag that it lacks a
+//! configuration ([`Group::lacks_configuration`]), and a member that has one replies with it: the entry that
+//! its own log begins after, and the configuration in force there ([`Group::founding`]).
 //!
-//! That is a fact of the log, not of a term: whoever holds that entry holds everything before it, too (log matching, paper,
-//! section 5.3). A replica that holds it, and knows of no configuration up to there, has had this one in force since its
-//! founding. So anybody may tell, a leader or not, whether the entry is known here to be committed or not.
+//! That is a fact of the log, not of a term: a replica that holds that entry holds everything before it, too
+//! (log matching, paper, section 5.3). If it knows of no configuration up to there, this one has been in
+//! force since bootstrap. So any member may send it, leader or not, whether the entry is known here to be
+//! committed or not.
 //!
 //! What is not here: configurations that are entries (`membership`), and those that come with a snapshot (`snapshot`).
 
@@ -17,14 +19,14 @@ use crate::effects::Effects;
 use crate::group::Group;
 
 impl Group {
-    /// Whether this replica has been there since its group was founded, and does not know who takes part.
+    /// Whether this replica is an initial member, and has no configuration.
     #[must_use]
     pub fn lacks_configuration(&self) -> bool {
         self.joined.is_none() && self.configuration.is_empty()
     }
 
-    /// The entry that this log begins after, and the configuration in force there: what one who lacks it is told. `None` if it
-    /// is not known here either.
+    /// The entry that this log begins after, and the configuration in force there: the reply to a member that
+    /// lacks it. `None` if it is not known here either.
     #[must_use]
     pub fn founding(&self) -> Option<(EntryId, &Configuration)> {
         let id = self.log.compacted();
@@ -32,11 +34,12 @@ impl Group {
         Some((id, configuration)).filter(|(_, configuration)| !configuration.is_empty())
     }
 
-    /// Somebody of the group says which configuration is in force at an entry.
+    /// A member of the group has sent the configuration that is in force at an entry.
     ///
-    /// It is taken only where it must be so: by one who lacks it, holds that entry, and is one of those whom it names, as what
-    /// it is. One who joined, and has lost the record of that, is not meant by a configuration that takes its node for another
-    /// log: an entry will tell it.
+    /// It is accepted only where it must be true: by a replica that lacks one, holds that entry, and is a
+    /// member in that configuration, in the same kind (witness or not). A replica that joined, and has lost
+    /// the record of that, does not count as a member where its node is named with another log: an entry will
+    /// bring its configuration.
     pub(crate) fn take_founding(
         &mut self,
         id: EntryId,
@@ -51,17 +54,17 @@ impl Group {
         }
     }
 
-    /// Of one who lacks a configuration: that it is a witness. The record that says so is lost with that of its founding, and
-    /// somebody of the group speaks to it as to one.
+    /// Makes a replica that lacks a configuration a witness. The record of that is lost with that of its
+    /// first configuration, and a member of the group has sent a message to it as to a witness.
     ///
     /// # Panics
-    /// If it knows who takes part, or holds entries: their payloads would be gone.
+    /// If it has a configuration, or holds entries: their payloads would be gone.
     pub fn become_witness(&mut self) {
         assert!(self.may_be_witness(), "what it is, is known");
         self.is_witness = true;
     }
 
-    /// Whether it holds nothing that could tell whether it is a witness.
+    /// Whether it holds neither a configuration nor entries, which would show whether it is a witness.
     #[must_use]
     pub fn may_be_witness(&self) -> bool {
         self.lacks_configuration() && !self.is_witness && self.log.last().index == Index(0)

@@ -1,48 +1,49 @@
-//! What can happen to a group.
+//! The inputs of a group.
 
 use raftwerk_frame::{Configuration, EntryId, Index, Membership, Message, NodeId, Run, Term};
 
 use crate::membership::Reconfigure;
 
-/// What can happen to a group.
+/// An input of a group.
 #[derive(Clone, Copy, Debug)]
 pub enum Input<'a> {
     /// [`Group::next_deadline`](crate::Group::next_deadline) may have come. Harmless if it has not.
     Timeout,
     /// Campaign now, whatever the clock says.
     Campaign,
-    /// The driver holds this many payloads that want to become entries. All do, or none.
+    /// The driver has this many payloads to propose. All become entries, or none.
     Propose {
         /// How many; at least one.
         count: u32,
         /// Their bytes.
         bytes: u64,
     },
-    /// A peer speaks. The driver has made sure who it is.
+    /// A message from a peer. The driver has verified the sender.
     Message {
-        /// Who.
+        /// The sender.
         from: NodeId,
-        /// What.
+        /// The message.
         message: Message,
         /// For an append: the entries just after its `prev`.
         runs: &'a [Run],
     },
-    /// A peer speaks, and among the entries that come with its append are configurations. As [`Input::Message`] otherwise.
+    /// A message from a peer, with configurations among the entries of its append. As [`Input::Message`]
+    /// otherwise.
     Memberships {
-        /// Who.
+        /// The sender.
         from: NodeId,
-        /// What.
+        /// The message.
         message: Message,
         /// The entries just after its `prev`.
         runs: &'a [Run],
         /// Those among them that are configurations, in rising order.
         memberships: &'a [Membership],
     },
-    /// Somebody wants another configuration.
+    /// A client requests another configuration.
     Reconfigure(Reconfigure<'a>),
-    /// Somebody wants another leader.
+    /// A client requests a leadership transfer.
     Transfer {
-        /// Who is to lead.
+        /// The node that is to lead.
         to: NodeId,
     },
     /// This replica's log is durable up to this entry, as it was written.
@@ -50,17 +51,18 @@ pub enum Input<'a> {
         /// The last of the durable entries.
         id: EntryId,
     },
-    /// The state machine has seen the entries up to this one.
+    /// The state machine has applied the entries up to this one.
     Applied {
         /// The last of them.
         index: Index,
     },
-    /// Somebody wants to read, linearizably.
+    /// A linearizable read, at the leader only.
     Read {
         /// Comes back in `reads` or `reads_rejected`.
         token: u64,
     },
-    /// The same, at any replica: a follower asks its leader up to where to read, and answers when it has applied that.
+    /// A linearizable read at any replica: a follower requests the index to read at from its leader, and the
+    /// read may be answered when that index is applied.
     ReadAnywhere {
         /// Comes back in `reads` or `reads_rejected`.
         token: u64,
@@ -70,9 +72,9 @@ pub enum Input<'a> {
         /// The last of the dropped entries.
         to: Index,
     },
-    /// A snapshot has arrived whole; it is durable here.
+    /// A snapshot has been received as a whole, and is durable here.
     SnapshotReceived {
-        /// From whom.
+        /// The sender.
         from: NodeId,
         /// Its term as leader.
         term: Term,
@@ -80,44 +82,46 @@ pub enum Input<'a> {
         id: EntryId,
         /// The configuration there.
         configuration: &'a Configuration,
-        /// The sender's account of this replica: comes back in the acknowledgement.
+        /// The sender's progress epoch of this replica: returned in the acknowledgement.
         account: u16,
     },
-    /// Somebody of the group says which configuration is in force at an entry. Heeded only by one who lacks it
-    /// ([`Group::lacks_configuration`](crate::Group::lacks_configuration)).
+    /// A member of the group has sent the configuration that is in force at an entry. Used only by a replica
+    /// that lacks it ([`Group::lacks_configuration`](crate::Group::lacks_configuration)).
     Founding {
-        /// The entry that the other's log begins after.
+        /// The entry that the sender's log begins after.
         id: EntryId,
         /// The configuration there.
         configuration: &'a Configuration,
     },
     /// A snapshot did not reach a peer.
     SnapshotFailed {
-        /// Which peer.
+        /// The peer.
         to: NodeId,
     },
-    /// The connection to a peer broke: what was on its way may be lost.
+    /// The connection to a peer broke: messages on their way may be lost.
     Unreachable {
-        /// Which peer.
+        /// The peer.
         node: NodeId,
     },
-    /// There is a connection to a peer again. What a group at rest did not tell it is told now.
+    /// There is a connection to a peer again. A group that is quiescent without that peer sends it what it
+    /// missed.
     Reachable {
-        /// Which peer.
+        /// The peer.
         node: NodeId,
     },
-    /// This node promises, or has ceased, to support another: as long as it does, no replica here acts against a leader
-    /// there that it follows. To be told before the other can know of the promise, and after the promise has ended.
+    /// This node supports another from now on, or supports it no longer: while it does, no replica here acts
+    /// against a leader there that it follows. The driver must step this before the other node can know of
+    /// the support, and after the support has ended.
     Supports {
-        /// Which node.
+        /// The supported node.
         node: NodeId,
         /// Whether it is supported from now on.
         yes: bool,
     },
-    /// Another node is known, or known no longer, to support this one. To be told of every end, also where support begins
-    /// anew at once.
+    /// Another node is known to support this one from now on, or is no longer known to. The driver must step
+    /// every end of support, also where support begins anew at once.
     SupportedBy {
-        /// Which node.
+        /// The supporting node.
         node: NodeId,
         /// Whether it supports this one from now on.
         yes: bool,

@@ -1,28 +1,31 @@
 //! Floor 1 of Raftwerk: one Raft group, pure.
 //!
-//! A [`Group`] is the protocol and nothing else (Ongaro & Ousterhout's paper; Ongaro's thesis). Inputs go in through
-//! [`Group::step`], effects come out, time is a number. It never sees a payload: of the log it knows the terms, as a
-//! handful of runs. So it is small, it cannot block or fail, and a simulator can drive thousands of them.
+//! A [`Group`] is the protocol and nothing else (Ongaro & Ousterhout's paper; Ongaro's thesis). Inputs go in
+//! through [`Group::step`], effects come out, time is a number. The core never sees a payload: of the log it
+//! holds the terms, as a handful of runs. So it is small, it cannot block or fail, and a simulator can drive
+//! thousands of groups.
 //!
-//! # The contract with whoever drives it
+//! # The contract with the driver
 //! 1. One [`Group::step`] per input, then the effects, in this order: `hard_state`, `append`, `install`; then `send`;
 //!    `send_durable` only when everything written so far for this group is durable.
-//! 2. A driver that has written a hard state holds back all the group's messages, shipments too, until that is durable.
+//! 2. A driver that has written a hard state holds back all the group's messages, appends too, until that is
+//!    durable.
 //! 3. [`Group::flush`] once after the inputs of a turn; then, from a leader, [`Group::next_shipment`] for every peer
 //!    until it has no more, each answered by [`Group::shipped`].
 //! 4. [`Input::Durable`] when the log is durable up to an entry; [`Input::Applied`] when the state machine has it. A
 //!    notice of durability may come late, after its entry was replaced, but notices come in the order of the writes.
 //! 5. [`Input::Timeout`] when [`Group::next_deadline`] has come.
 //!
-//! Messages may be lost, delayed, doubled and reordered. Nothing in here trusts a peer's numbers enough to panic.
+//! Messages may be lost, delayed, duplicated and reordered. No number from a peer can make this code panic.
 //!
-//! The one kind of entry whose content it knows is a configuration: [`Effects::membership`] on the way out,
-//! [`Input::Memberships`] and [`Group::restore`] on the way in.
+//! The core reads the content of one kind of entry only, the configuration: [`Effects::membership`] on the
+//! way out, [`Input::Memberships`] and [`Group::restore`] on the way in.
 //!
-//! What is not here: payloads, I/O, clocks. Where to go next: `election`, `leader`, `follower`, `snapshot`, `read`; for
-//! changes of who takes part `membership`, with [`reconfig`] below, `admission` and `departure` beside it; `transfer`; whose
-//! words count, where nodes come back with other logs, `hearing`; founders that forgot whom they founded the group with, `founding`. The rules that
-//! must always hold are numbered in [`invariant`].
+//! What is not here: payloads, I/O, clocks. Where to go next: `election`, `leader`, `follower`, `snapshot`,
+//! `read`; for membership changes `membership`, with [`reconfig`] below, `admission` and `departure` beside
+//! it; `transfer`; replica identity, where nodes come back with other logs, `hearing`; initial members that
+//! lost the record of the first configuration, `founding`. The rules that must always hold are numbered in
+//! [`invariant`].
 #![no_std]
 #![forbid(unsafe_code)]
 
