@@ -1,10 +1,12 @@
-//! Newcomers: they come in as learners, and become voters when they have caught up (thesis, section 4.2.1).
+//! New members: they are added as learners, and become voters when they have caught up (thesis, section
+//! 4.2.1).
 //!
-//! Catching up is measured in rounds: a round ends when a newcomer holds what was the log's end when the round began. One
-//! that takes less than an election timeout shows that the newcomer would not hold the others up for longer than an
-//! election does. Nothing of this is in the log: when the leader changes, newcomers stay learners until somebody asks again.
+//! Catching up is measured in rounds: a round ends when a new member holds what was the log's end when the
+//! round began. A round shorter than an election timeout shows that the new voter would not delay the others
+//! for longer than an election does. This state is not in the log: when the leader changes, new members stay
+//! learners until the next request.
 //!
-//! What is not here: which step may be taken when (`membership`).
+//! What is not here: when a leader may make which step (`membership`).
 
 use alloc::boxed::Box;
 
@@ -16,7 +18,7 @@ use crate::group::Group;
 use crate::membership::{Newcomers, Reconfigure, Reconfigured, Refusal, Route};
 use crate::reconfig::{self, Change};
 
-/// A change that waits for newcomers.
+/// A change that waits until its new members have caught up.
 #[derive(Clone, Debug)]
 pub(crate) struct Admission {
     changes: SmallVec<[Change; 4]>,
@@ -28,25 +30,26 @@ pub(crate) struct Admission {
 #[derive(Clone, Copy, Debug)]
 struct Newcomer {
     node: NodeId,
-    /// What the log's end was when the round began; holding it ends the round.
+    /// The log's end when the round began; holding it ends the round.
     target: Index,
     began: Time,
     is_caught_up: bool,
 }
 
-/// How far a newcomer has come.
+/// How far a new member has caught up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NewcomerStatus {
-    /// Who.
+    /// The node.
     pub node: NodeId,
-    /// What it holds durably.
+    /// The last index that it holds durably.
     pub matched: Index,
-    /// What it is to hold next.
+    /// The index that it has to hold next.
     pub target: Index,
 }
 
 impl Group {
-    /// New voters are not ready: those that take no part yet come in as learners, and all are waited for.
+    /// New voters are not caught up: those that are no members yet are added as learners, and the change
+    /// waits for all.
     pub(crate) fn begin_admission(&mut self, wish: &Reconfigure<'_>, effects: &mut Effects) -> Reconfigured {
         let end = reconfig::enter_joint(&self.configuration, wish.changes, true)
             .and_then(|end| reconfig::name(&self.configuration, end, wish.logs));
@@ -85,7 +88,8 @@ impl Group {
         Reconfigured::Admitting
     }
 
-    /// Whether a node keeps up with the log: it was sent all that is committed, and has left nothing unanswered for long.
+    /// Whether a node keeps up with the log: it was sent all that is committed, and has left no append
+    /// unanswered for an election timeout.
     pub(crate) fn is_caught_up(&self, node: NodeId) -> bool {
         let patience = self.config.election_timeout();
         self.peer(node).is_some_and(|progress| {
@@ -93,7 +97,7 @@ impl Group {
         })
     }
 
-    /// Something was acknowledged, or committed: rounds may be over, and then the change may begin.
+    /// The log was acknowledged, or committed, further: rounds may be over, and then the change may begin.
     pub(crate) fn continue_admission(&mut self, effects: &mut Effects) {
         let Some(mut admission) = self.admission.take() else { return };
         let (last, now, patience) = (self.log.last().index, self.now, self.config.election_timeout());
@@ -120,7 +124,7 @@ impl Group {
         let outcome = match self.plan(&wish) {
             Ok(to) => Reconfigured::Started(self.append_configuration(to, effects)),
             Err(Refusal::NotCaughtUp(_) | Refusal::QuorumAtRisk | Refusal::Transferring) => {
-                // It may pass; another round, then.
+                // This may pass: the new members catch up for another round.
                 admission.newcomers.iter_mut().for_each(|newcomer| newcomer.is_caught_up = false);
                 self.admission = Some(admission);
                 return;
@@ -130,7 +134,7 @@ impl Group {
         effects.reconfigured = Some(outcome);
     }
 
-    /// A leader's newcomers that are on their way to being voters.
+    /// A leader's new members that are to become voters.
     pub fn newcomers(&self) -> impl Iterator<Item = NewcomerStatus> + '_ {
         let newcomers = self.admission.iter().flat_map(|admission| admission.newcomers.iter());
         newcomers.map(|newcomer| NewcomerStatus {

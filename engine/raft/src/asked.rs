@@ -1,9 +1,9 @@
-//! Linearizable reads at a follower (thesis, section 6.4): it asks its leader up to where it has to have applied, once for
-//! all reads of a turn, and answers them itself.
+//! Follower reads (thesis, section 6.4): the follower requests the read index from its leader, once for all
+//! reads of a turn, and the reads may be answered here when it has applied that index.
 //!
-//! A question has a number of the asker's own, and any later answer serves all earlier questions. What is not answered is
-//! asked again with the leader's next heartbeat, and of the next leader; when this replica loses patience with its leaders,
-//! so do its reads. The leader's half is in `read`.
+//! A read-index request has a number of the follower's own, and a reply to a later request serves all earlier
+//! ones. An unanswered request is sent again with the leader's next heartbeat, and to the next leader; when
+//! this replica would campaign itself, its reads are rejected. The leader's half is in `read`.
 
 use alloc::boxed::Box;
 use alloc::vec::Vec;
@@ -14,28 +14,29 @@ use crate::effects::Effects;
 use crate::group::{Group, NUMBER_MAX, Role};
 use crate::read::WAITING_MAX;
 
-/// Reads that wait for a leader's word.
+/// Reads that wait for the leader's reply.
 #[derive(Clone, Debug)]
 pub(crate) struct Asked {
-    /// The number of the last question. Begins anywhere, so that an answer from before a restart fits none.
+    /// The number of the last request. Starts at a random number, so that a reply from before a restart
+    /// matches none.
     round: u64,
-    /// Whether there is something to ask at the end of the turn.
+    /// Whether a request is to be sent at the end of the turn.
     is_due: bool,
-    /// When it was asked last.
+    /// When the last request was sent.
     at: Time,
-    /// Tokens, and the question that each was in; 0 for none yet.
+    /// Tokens, and the request that each was in; 0 for none yet.
     waiting: Vec<(u64, u64)>,
 }
 
 impl Asked {
-    /// Whether nobody waits any longer.
+    /// Whether no read waits any longer.
     pub(crate) const fn is_answered(&self) -> bool {
         self.waiting.is_empty()
     }
 }
 
 impl Group {
-    /// A read, whatever this replica is.
+    /// A read at a replica of any role.
     pub(crate) fn read_anywhere(&mut self, token: u64, effects: &mut Effects) {
         if self.role == Role::Leader {
             return self.read(token, effects);
@@ -58,7 +59,7 @@ impl Group {
         }
     }
 
-    /// At the end of a turn: one question for all that have not been in one.
+    /// At the end of a turn: one request for all reads that have not been in one.
     pub(crate) fn ask_for_reads(&mut self, effects: &mut Effects) {
         let term = self.hard_state.term;
         if let (Some(asked), Some(leader)) = (&mut self.asked, self.leader)
@@ -75,8 +76,9 @@ impl Group {
         }
     }
 
-    /// The leader lives, or `is_another`: what was asked may be lost, and is asked again, after a heartbeat interval at the
-    /// earliest: a question makes a leader send heartbeats. An answer to the first question still counts.
+    /// There is a live leader, or `is_another`, a new one: the last request may be lost, and is sent again,
+    /// after a heartbeat interval at the earliest, since a request makes the leader send heartbeats. A reply
+    /// to the first request still counts.
     pub(crate) fn ask_again(&mut self, is_another: bool) {
         let interval = self.config.heartbeat_interval();
         if let Some(asked) = &mut self.asked {
@@ -84,7 +86,7 @@ impl Group {
         }
     }
 
-    /// The leader's answer.
+    /// Processes the leader's reply.
     pub(crate) fn take_read_index(&mut self, from: NodeId, round: u64, index: Index, effects: &mut Effects) {
         if self.role != Role::Follower || self.leader != Some(from) || index.0 > NUMBER_MAX {
             return;
@@ -102,14 +104,14 @@ impl Group {
         });
     }
 
-    /// This replica leads now: it answers what it would have asked.
+    /// This replica leads now, and serves its waiting reads itself.
     pub(crate) fn adopt_asked(&mut self, effects: &mut Effects) {
         if let Some(asked) = self.asked.take() {
             asked.waiting.into_iter().for_each(|(token, _)| self.read(token, effects));
         }
     }
 
-    /// There is nobody to ask.
+    /// There is no leader to send a request to.
     pub(crate) fn reject_asked(&mut self, effects: &mut Effects) {
         if let Some(asked) = self.asked.take() {
             effects.reads_rejected.extend(asked.waiting.into_iter().map(|(token, _)| token));

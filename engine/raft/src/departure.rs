@@ -1,11 +1,14 @@
-//! Replicas that are on their way out: they count for nothing any more, and yet are served until they know.
+//! Removal of replicas: a removed peer counts for nothing any more, and yet is served until it has received
+//! its removal.
 //!
-//! A configuration is in force at its leader before anybody else has it. Whom it leaves out goes on being sent the log, up
-//! to the commit of that configuration: so it learns of its removal the way it learns of everything. It stands in no
-//! quorum, is asked for no vote, and is given no snapshot. The service ends when the commit was acknowledged, or an election
-//! timeout after it, since whoever leaves may be gone already; then one message says the rest ([`Message::Removed`]).
+//! A configuration is in force at its leader before any other replica has it. The leader goes on sending the
+//! log to a peer that the configuration removes, up to the commit of that configuration: so the peer learns
+//! of its removal from the log, as of any entry. It counts in no quorum, is sent no vote request, and gets no
+//! snapshot. The service ends when the peer has acknowledged the commit, or an election timeout after it,
+//! since the peer may be gone already; then the leader sends one removal notice ([`Message::Removed`]).
 //!
-//! What is not here: what a replica makes of its own removal (`membership`), leaders that are left out (`transfer`).
+//! What is not here: how a replica handles its own removal (`membership`), leaders that are removed
+//! (`transfer`).
 
 use alloc::vec::Vec;
 
@@ -16,35 +19,35 @@ use crate::effects::Effects;
 use crate::group::Group;
 use crate::progress::Progress;
 
-/// So many are served at a time. Changes that follow each other faster push out those that left first.
+/// At most this many removed peers are served at a time. Further removals end the service of the oldest.
 const LEAVING_MAX: usize = 16;
 
-/// How far a farewell has come. Its node is among the leader's peers as long as this is there.
+/// The state of one removal. Its node is among the leader's peers as long as this exists.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Departure {
     pub(crate) node: NodeId,
-    /// The log that it was a member with, if that was named.
+    /// The log that it was a member with, if the configuration named it.
     pub(crate) log: Option<LogId>,
     /// The configuration that is without it.
     configuration: EntryId,
-    /// The append that told it that this is committed ended here.
+    /// The last index of the append that carried the commit of its removal.
     told_to: Option<Index>,
-    /// When it is told no longer; never, while its removal is not committed.
+    /// When its service ends; never, while its removal is not committed.
     until: Time,
 }
 
 impl Group {
-    /// Another configuration is in force in this leader: newcomers get a place, and those that it is without keep theirs for
-    /// a while.
+    /// Another configuration is in force in this leader: new members get a progress, and removed peers keep
+    /// theirs for a while.
     pub(crate) fn place_peers(&mut self, before: SmallVec<[NodeId; 4]>, effects: &mut Effects) {
         let next = self.log.last().index.next();
         let mut known: Vec<(NodeId, Progress)> = before.into_iter().zip(self.progress.drain(..)).collect();
         let mut placed = Vec::with_capacity(known.len().max(self.peers.len()));
         for &peer in &self.peers {
-            // What is known of one that left and comes back is of its earlier life.
+            // The progress of a peer that was removed and comes back belongs to its earlier membership.
             let stays = |(node, _): &(NodeId, Progress)| *node == peer && !self.is_leaving(peer);
             let at = known.iter().position(stays);
-            // Who has just come counts as heard for a first period: it had no chance to speak yet.
+            // A new member counts as active for a first period: it had no chance to reply yet.
             let progress = at.map(|at| known.swap_remove(at).1).unwrap_or_else(|| {
                 self.accounts = self.accounts.saturating_add(1);
                 Progress::newcomer(next, self.accounts, self.configuration.is_witness(peer))
@@ -69,7 +72,8 @@ impl Group {
         }
     }
 
-    /// This replica leads now, with a configuration that may not be committed: whom that is without has not been told either.
+    /// This replica leads now, with a configuration that may not be committed: the peers that it removes have
+    /// not received its commit either.
     pub(crate) fn place_leaving(&mut self) {
         let Some(before) = self.earlier.last().filter(|_| self.configuration_at > self.commit) else {
             return;
@@ -103,7 +107,8 @@ impl Group {
         (self.peers, self.progress) = placed.into_iter().unzip();
     }
 
-    /// The commit index has risen: from here on, those whose removal is committed are waited for no longer than this.
+    /// The commit index has risen: removed peers are served for one more election timeout, once
+    /// their removal is committed.
     pub(crate) fn begin_farewells(&mut self) {
         let (commit, until) = (self.commit, self.now + self.config.election_timeout());
         for departure in self.leaving.iter_mut().filter(|departure| departure.configuration.index <= commit) {
@@ -111,7 +116,7 @@ impl Group {
         }
     }
 
-    /// An append up to `last`, which tells the commit index, is on its way.
+    /// An append up to `last`, which carries the commit index, was sent.
     pub(crate) fn note_farewell(&mut self, node: NodeId, last: Index) {
         let told = self.commit.min(last);
         for departure in self.leaving.iter_mut().filter(|departure| departure.node == node) {
@@ -121,7 +126,7 @@ impl Group {
         }
     }
 
-    /// A peer has acknowledged something: perhaps that it knows.
+    /// A peer has acknowledged entries: perhaps the commit of its removal.
     pub(crate) fn end_farewell(&mut self, node: NodeId, effects: &mut Effects) {
         let Some(at) = self.leaving.iter().position(|departure| departure.node == node) else { return };
         let matched = self.peer(node).map_or(Index(0), |progress| progress.matched);
@@ -130,7 +135,7 @@ impl Group {
         }
     }
 
-    /// Those that have not answered for too long are waited for no longer.
+    /// Ends the service of peers that have reached their deadline.
     pub(crate) fn end_farewells(&mut self, effects: &mut Effects) {
         for at in (0..self.leaving.len()).rev() {
             if self.leaving[at].until <= self.now {
@@ -139,14 +144,14 @@ impl Group {
         }
     }
 
-    /// This replica leads no longer, and serves nobody.
+    /// This replica leads no longer, and serves no removed peers.
     pub(crate) fn leave_farewells(&mut self, effects: &mut Effects) {
         while !self.leaving.is_empty() {
             self.let_go(self.leaving.len() - 1, effects);
         }
     }
 
-    /// A peer is served no longer. If its removal is committed, this is the last that it hears of it.
+    /// Ends the service of a peer. If its removal is committed, the leader sends it the removal notice.
     fn let_go(&mut self, at: usize, effects: &mut Effects) {
         let Departure { node, configuration, .. } = self.leaving.remove(at);
         if let Ok(at) = self.peers.binary_search(&node) {
@@ -160,14 +165,14 @@ impl Group {
         }
     }
 
-    /// Whether this replica leads, and serves a peer only because that has yet to hear of its removal.
+    /// Whether this replica leads, and serves a peer only because the peer has yet to receive its removal.
     #[must_use]
     pub fn is_leaving(&self, peer: NodeId) -> bool {
         self.leaving.iter().any(|departure| departure.node == peer)
     }
 
-    /// Whether this replica leads, and the removal of a peer that it still serves is committed. Before, the peer takes part: the entry
-    /// that removes it may come to nothing.
+    /// Whether this replica leads, and the removal of a peer that it still serves is committed. Before the
+    /// commit, the peer is a member: the entry that removes it may be replaced.
     #[must_use]
     pub fn has_left(&self, peer: NodeId) -> bool {
         self.leaving
@@ -175,7 +180,7 @@ impl Group {
             .any(|departure| departure.node == peer && departure.configuration.index <= self.commit)
     }
 
-    /// The entry that holds the configuration in force.
+    /// The entry that contains the configuration in force.
     pub(crate) fn configuration_id(&self) -> EntryId {
         let term = self.log.term_at(self.configuration_at).unwrap_or_default();
         EntryId::new(term, self.configuration_at)

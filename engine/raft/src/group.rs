@@ -1,4 +1,4 @@
-//! The group: its state, and where each input goes.
+//! The group: its state, and the dispatch of each input.
 
 use core::time::Duration;
 
@@ -25,28 +25,30 @@ use crate::rng::Rng;
 use crate::seldom::Seldom;
 use crate::transfer::Handover;
 
-/// No replica gets so far by counting. A peer's number beyond it is not a replica's, and adding to it might overflow.
+/// No replica reaches this number by counting. A larger number in a peer's message is bogus, and adding to it
+/// might overflow.
 pub(crate) const NUMBER_MAX: u64 = u64::MAX >> 1;
 
-/// A message's term is at most so far beyond this replica's own. Terms rise by one with each election, so no honest peer is ever
-/// so far ahead; and a term near [`NUMBER_MAX`], once adopted, would leave the group without a term to elect anybody in.
+/// A message's term is at most this far beyond this replica's own. Terms rise by one with each election, so
+/// no honest peer is ever so far ahead; and a term near [`NUMBER_MAX`], once adopted, would leave the group
+/// without terms for further elections.
 pub(crate) const TERM_LEAP_MAX: u64 = 1 << 32;
 
-/// The highest, and the usual, willingness to lead.
+/// The highest, and the usual, priority for elections.
 pub const PRIORITY_MAX: u8 = 3;
 
 /// What comes with an append: its entries as runs, and the configurations among them.
 pub(crate) type Brought<'a> = (&'a [Run], &'a [Membership]);
 
-/// A leader's proposals that are not committed: the last index of each, and its bytes. A word where there are none.
+/// A leader's proposals that are not committed: the last index of each, and its bytes. One word if empty.
 pub(crate) type Uncommitted = Option<Box<alloc::collections::VecDeque<(Index, u64)>>>;
 
-/// What a replica is at the moment (paper, section 5.1; thesis, section 9.6 for the pre-candidate).
+/// The role of a replica (paper, section 5.1; thesis, section 9.6 for the pre-candidate).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Role {
-    /// Listens to a leader, or waits for one.
+    /// Follows a leader, or waits for one.
     Follower,
-    /// Asks whether a campaign would succeed.
+    /// Has requested pre-votes.
     PreCandidate,
     /// Campaigns.
     Candidate,
@@ -54,48 +56,51 @@ pub enum Role {
     Leader,
 }
 
-/// What others have a replica for, beyond what its own log shows.
+/// The membership of a replica as other members see it, beyond what its own log shows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Standing {
     /// Nothing is known.
     Unknown,
-    /// The leader that was heard last in this term has it for a member.
+    /// The last leader that it received a message from in this term has it as a member.
     Member,
-    /// A peer has told it that it takes no part any longer, or a log that is gone has shown it.
+    /// It has received a removal notice from a peer, or a part of its log that is gone contained its removal.
     Removed,
 }
 
-/// One replica of one group. See the crate's head for how it is driven.
+/// One replica of one group. See the crate's documentation for how it is driven.
 #[derive(Clone, Debug)]
 pub struct Group {
     pub(crate) config: Settings,
     /// The log that this replica is in.
     pub(crate) home: LogId,
-    /// Of one that has joined: its floor.
+    /// Of a replica that has joined: its floor.
     pub(crate) joined: Option<Box<EntryId>>,
     /// It holds no payloads.
     pub(crate) is_witness: bool,
-    /// In force: the latest in the log.
+    /// The configuration in force: the latest in the log.
     pub(crate) configuration: Configuration,
     pub(crate) configuration_at: Index,
-    /// Those before it, down to the one at the log's beginning.
+    /// The configurations before it, down to the one at the log's beginning.
     pub(crate) earlier: Seldom<Membership>,
-    /// What others have this replica for: see [`Group::note_standing`].
+    /// This replica's membership as other members see it: see [`Group::note_standing`].
     pub(crate) standing: Standing,
-    /// The low half of the latest account of this replica that the leader of this term was heard with.
+    /// The low byte of the latest progress epoch of this replica in this term's leader, as received in
+    /// appends.
     pub(crate) claimed_by: u8,
     pub(crate) priority: u8,
     pub(crate) opening: Opening,
-    /// It would have won, and let somebody with a better log go first; or it was told not to wait. Nobody has led since.
+    /// It would have won, and let a voter with a better log campaign first; or it was ordered to campaign at
+    /// once. There has been no leader since.
     pub(crate) has_deferred: bool,
     pub(crate) admission: Option<Box<Admission>>,
-    /// Peers of a leader that take part no longer.
+    /// Of a leader: the removed peers that it still serves.
     pub(crate) leaving: Seldom<Departure>,
     pub(crate) handover: Option<Box<Handover>>,
-    /// Everyone else in the configuration, and who is leaving; in rising order.
+    /// All other members of the configuration, and in a leader the removed peers that it still serves; in
+    /// rising order.
     pub(crate) peers: SmallVec<[NodeId; 4]>,
     pub(crate) hard_state: HardState,
-    /// Some of what this replica promised in earlier terms is forgotten: see [`Group::set_fence`].
+    /// Some of its votes and acknowledgements in earlier terms are lost: see [`Group::set_fence`].
     pub(crate) is_fenced: bool,
     pub(crate) role: Role,
     pub(crate) leader: Option<NodeId>,
@@ -103,20 +108,21 @@ pub struct Group {
     pub(crate) commit: Index,
     pub(crate) applied: Index,
     pub(crate) rng: Rng,
-    /// When the last input came.
+    /// The time of the last input.
     pub(crate) now: Time,
-    /// When the leader was last heard; 0: there was none, or it is waited for no longer. See [`Group::note_heard`].
+    /// When it last received a message from the leader; 0: never, or the leader is not waited for any longer.
+    /// See [`Group::note_heard`].
     pub(crate) heard: Time,
-    /// When to campaign; for a leader, when to be heard again.
+    /// When to campaign; for a leader, when to send the next heartbeats.
     pub(crate) deadline: Time,
-    /// When followers are told of a new commit index even without an entry; never, if there is nothing to tell.
+    /// When followers are sent a new commit index even without an entry; never, if there is none to send.
     pub(crate) news_at: Time,
-    /// They may be told now.
+    /// They may be sent it now.
     pub(crate) is_news_due: bool,
-    /// When a leader next counts who it has heard.
+    /// When a leader next checks that it has received messages from a quorum.
     pub(crate) quorum_deadline: Time,
-    /// The low half of last index + read round at the last quorum check. Unchanged since: nothing happened for a period, so
-    /// queues give their memory back.
+    /// The low half of last index + read round at the last quorum check. If unchanged since, the group was
+    /// idle for a period, and its queues give their memory back.
     pub(crate) renewed_at: u32,
     pub(crate) votes: Seldom<(NodeId, bool)>,
     /// As long as `peers`, and in its order; empty unless leading.
@@ -127,15 +133,15 @@ pub struct Group {
     pub(crate) uncommitted_bytes: u64,
     pub(crate) reads: Reads,
     pub(crate) ties: Ties,
-    /// No vote is granted before, nor is there a campaign unless a leader wants it: support that this node promised before a
-    /// restart, or a join, may stand until then.
+    /// Before this time the replica grants no vote, and campaigns only on a leader's request: support that
+    /// this node gave before a restart, or a join, may stand until then.
     pub(crate) abstains_until: Time,
-    /// A follower's reads.
+    /// Read-index requests of a follower.
     pub(crate) asked: Option<Box<Asked>>,
 }
 
 impl Group {
-    /// A replica as its log left it; a follower, whatever it was.
+    /// A replica as recovery restored it from its log; a follower, whatever its role was.
     #[must_use]
     pub fn new(config: Config, restored: Restored, now: Time) -> Self {
         let Restored { origin, is_witness, hard_state, compacted, configuration, runs, last, applied } =
@@ -144,7 +150,7 @@ impl Group {
         let is_new = hard_state == HardState::default() && last == Index(0);
         let timeout = random_timeout(&mut rng, config.election_timeout);
         let timeout = config.first_timeout.filter(|_| is_new).unwrap_or(timeout);
-        // A campaign is a vote, too.
+        // A campaign includes a vote for itself.
         let deadline = now + timeout + config.abstention.saturating_sub(config.election_timeout);
         let mut group = Self {
             peers: SmallVec::new(),
@@ -195,8 +201,8 @@ impl Group {
         group
     }
 
-    /// As [`Group::new`], of a log that holds configurations: those of its entries, in rising order. The one in `restored`
-    /// is in force where the log begins.
+    /// As [`Group::new`], for a log with configurations: `memberships` are those in its entries, in rising
+    /// order. The one in `restored` is in force where the log begins.
     #[must_use]
     pub fn restore(
         config: Config,
@@ -213,14 +219,16 @@ impl Group {
         group
     }
 
-    /// Says that this replica's log has lost something: votes, and entries that it acknowledged, in terms up to `fence`.
+    /// Records that this replica's log has lost votes, and entries that it acknowledged, in terms up to
+    /// `fence`.
     ///
-    /// It takes part in no vote until its log holds an entry of the term that it is in then, which is a later one. That entry's leader was elected without this
-    /// replica, by a quorum that remembers; so its log had everything that was committed with this replica's help, and
-    /// now this one has it, too (leader completeness and log matching, paper sections 5.4.3 and 5.3). Until then it follows
-    /// and acknowledges as any other: what it says of entries it is given now is true. To be called before the first
-    /// step, with a hard state whose term is later than `fence`: of an earlier one it would hear leaders that it has
-    /// deposed, and vote twice.
+    /// The replica neither votes nor campaigns until its log holds an entry of the term that it is in then,
+    /// which is a later one. That entry's leader was elected without this replica, by a quorum with intact
+    /// logs; so the leader's log had everything that was committed with this replica's help, and now this one
+    /// has it, too (leader completeness and log matching, paper sections 5.4.3 and 5.3). Until then it
+    /// follows and acknowledges as any other: its acknowledgements of new entries are true. Must be called
+    /// before the first step, with a hard state whose term is later than `fence`: in an earlier term it would
+    /// accept leaders that it has deposed, and vote twice.
     ///
     /// # Panics
     /// If the term is not later than `fence`.
@@ -230,9 +238,10 @@ impl Group {
         self.lift_fence();
     }
 
-    /// Somebody has decided that what is lost will never be brought back, and that this replica is to vote and lead with what it
-    /// has. Then nothing holds any more that rests on what it had promised in the fenced terms: entries that were committed may
-    /// be lost to all, and two leaders may have been elected in one of those terms.
+    /// The operator has decided that what is lost will never be brought back, and that this replica shall
+    /// vote and lead with what it has. Then no guarantee holds any more that relied on its votes and
+    /// acknowledgements in the fenced terms: committed entries may be lost on all replicas, and two leaders
+    /// may have been elected in one of those terms.
     pub fn accept_loss(&mut self) {
         self.is_fenced = false;
         if self.role == Role::Follower {
@@ -240,7 +249,7 @@ impl Group {
         }
     }
 
-    /// Whether something was lost and has not been brought back: see [`Group::set_fence`].
+    /// Whether it has lost votes or entries that have not been brought back: see [`Group::set_fence`].
     #[must_use]
     pub const fn is_fenced(&self) -> bool {
         self.is_fenced
@@ -250,9 +259,9 @@ impl Group {
         self.is_fenced &= self.log.last().term < self.hard_state.term;
     }
 
-    /// How willing this replica is to lead, from [`PRIORITY_MAX`], which is what all begin with, down to 0. For each step
-    /// down it lets one more election timeout pass before it campaigns; with 0 it never does by itself, and leads only if
-    /// it is told to.
+    /// The priority of this replica in elections, from [`PRIORITY_MAX`], the initial one, down to 0. For each
+    /// step down it waits one more election timeout before it campaigns; at 0 it never campaigns by itself,
+    /// and leads only after a leadership transfer.
     pub fn set_priority(&mut self, priority: u8) {
         self.priority = priority.min(PRIORITY_MAX);
         if self.role == Role::Follower && self.deadline != Time::NEVER {
@@ -260,7 +269,7 @@ impl Group {
         }
     }
 
-    /// Takes one input. Never fails, never waits; allocates nothing in steady state.
+    /// Processes one input. Never fails, never blocks; allocates nothing in steady state.
     pub fn step(&mut self, now: Time, input: Input<'_>, effects: &mut Effects) {
         self.now = self.now.max(now);
         let before = (self.role, self.hard_state, self.leader);
@@ -309,8 +318,8 @@ impl Group {
         debug_assert_eq!(invariant::check(self), Ok(()));
     }
 
-    /// Once after the inputs of a turn: starts a read round for the reads that gathered, and names the peers that need
-    /// a snapshot.
+    /// Must be called once after the inputs of a turn: starts a read round for the reads that gathered, and
+    /// lists the peers that need a snapshot.
     pub fn flush(&mut self, now: Time, effects: &mut Effects) {
         self.now = self.now.max(now);
         if self.role == Role::Leader {
@@ -330,13 +339,13 @@ impl Group {
         self.deadline.min(self.quorum_deadline).min(self.news_at).min(self.handover_deadline())
     }
 
-    /// What to send to a peer next, if anything. Only a leader has something.
+    /// The next append plan for a peer, if there is one. Only a leader has any.
     #[must_use]
     pub fn next_shipment(&mut self, to: NodeId) -> Option<Shipment> {
         if self.role == Role::Leader { self.shipment(to) } else { None }
     }
 
-    /// Says what was sent of the last shipment to a peer: up to which entry, and how many bytes.
+    /// Records what was sent of the last append plan to a peer: up to which entry, and how many bytes.
     pub fn shipped(&mut self, to: NodeId, last: Index, bytes: u64) {
         self.note_shipped(to, last, bytes);
     }
@@ -349,11 +358,11 @@ impl Group {
             return;
         }
         match message {
-            // What these say has nothing to do with terms.
+            // The term of these messages does not matter.
             Message::Removed { configuration, .. } => return self.take_removed(configuration, effects),
             Message::Doubt { term, follows } => return self.take_doubt(from, term, follows, effects),
             Message::Renounce { term } => return self.take_renounce(from, term),
-            // The asker has heard this replica lead that term.
+            // The sender has received a message from this replica as leader of that term.
             Message::ReadIndex { term, .. } if self.role != Role::Leader || term != self.hard_state.term => {
                 effects.send.push((from, Message::Renounce { term }));
                 return;
@@ -395,12 +404,12 @@ impl Group {
         term.0 <= NUMBER_MAX.min(self.hard_state.term.0.saturating_add(TERM_LEAP_MAX))
     }
 
-    /// The leader is heard now. A clock that has just begun shows 0, which stands for never.
+    /// Records a message from the leader. A clock that has just started shows 0, which stands for never.
     pub(crate) fn note_heard(&mut self) {
         self.heard = Time(self.now.0.max(1));
     }
 
-    /// Whether a leader was heard within the last T, and is still waited for.
+    /// Whether a message from a leader was received within the last T, and the leader is still waited for.
     pub(crate) fn has_heard_lately(&self) -> bool {
         self.heard != Time(0) && self.now < self.heard + self.config.election_timeout()
     }
@@ -420,7 +429,7 @@ impl Group {
         self.deadline = self.now + random_timeout(&mut self.rng, timeout) + self.patience();
     }
 
-    /// How much longer than others this replica waits before it campaigns.
+    /// How much longer than others this replica waits before it campaigns, by its priority.
     pub(crate) fn patience(&self) -> Duration {
         self.config.election_timeout() * u32::from(PRIORITY_MAX - self.priority)
     }
@@ -436,13 +445,13 @@ impl Group {
         self.progress.get_mut(at)
     }
 
-    /// Everyone else in the configuration, in rising order; in a leader also those that have yet to hear of their removal, see
-    /// [`Group::is_leaving`].
+    /// All other members of the configuration, in rising order; in a leader also removed peers that it still
+    /// serves, see [`Group::is_leaving`].
     pub fn peers(&self) -> impl Iterator<Item = NodeId> + '_ {
         self.peers.iter().copied()
     }
 
-    /// What the replica is.
+    /// The role of the replica.
     #[must_use]
     pub const fn role(&self) -> Role {
         self.role
@@ -466,13 +475,13 @@ impl Group {
         self.hard_state
     }
 
-    /// The leader of this term, if it knows one; possibly itself.
+    /// The leader of this term, if the replica knows it; possibly itself.
     #[must_use]
     pub const fn leader(&self) -> Option<NodeId> {
         self.leader
     }
 
-    /// Known to be durable on a quorum up to here.
+    /// Up to this index, entries are known to be durable on a quorum.
     #[must_use]
     pub const fn commit(&self) -> Index {
         self.commit
@@ -484,15 +493,16 @@ impl Group {
         self.log.last()
     }
 
-    /// The log is durable here up to this entry, as far as the notices tell. In a follower whose entries were replaced and
-    /// came back under the same ids, a notice of the first writing may speak too early for the second; nothing relies
-    /// on it there. A leader counts itself by its own term's entries only, which are written once.
+    /// The log is durable here up to this entry, as far as [`Input::Durable`] reports. In a follower whose
+    /// entries were replaced and came back under the same ids, a notice of the first write may come too early
+    /// for the second; nothing relies on it there. A leader counts only its own term's entries for itself,
+    /// and these are written once.
     #[must_use]
     pub const fn durable(&self) -> Index {
         self.log.durable()
     }
 
-    /// What the driver has said to be applied.
+    /// The applied index, as the driver reported it.
     #[must_use]
     pub const fn applied(&self) -> Index {
         self.applied
@@ -510,7 +520,7 @@ impl Group {
         self.log.runs()
     }
 
-    /// Who takes part.
+    /// The configuration in force.
     #[must_use]
     pub const fn configuration(&self) -> &Configuration {
         &self.configuration
@@ -522,14 +532,14 @@ impl Group {
         self.log.term_at(index)
     }
 
-    /// What a leader knows of a peer.
+    /// A leader's progress of a peer.
     #[must_use]
     pub fn progress(&self, peer: NodeId) -> Option<PeerStatus> {
         let at = self.peers.binary_search(&peer).ok()?;
         self.progress.get(at).map(Progress::status)
     }
 
-    /// The lowest match of the peers that keep up: what of the log a leader had better not compact yet.
+    /// The lowest match among the peers that keep up: a leader should not compact the log beyond it yet.
     #[must_use]
     pub fn slowest_live_match(&self) -> Option<Index> {
         let live =
@@ -537,8 +547,8 @@ impl Group {
         live.map(|peer| peer.matched).min()
     }
 
-    /// Bytes of memory that a leader holds for its peers and for what waits, beyond the group itself: none in a follower,
-    /// little in a leader that has been idle for a while.
+    /// Bytes of memory that a leader holds for its peers and its queues, beyond the group itself: none in a
+    /// follower, little in a leader that has been idle for a while.
     #[must_use]
     pub fn leading_bytes(&self) -> usize {
         let peers = self.progress.capacity() * size_of::<Progress>();
@@ -552,13 +562,14 @@ impl Group {
         peers + in_flight + uncommitted + self.reads.capacity_bytes() + seldom
     }
 
-    /// Whether it holds no payloads, and is heard as a witness.
+    /// Whether it holds no payloads: it accepts only messages to a witness.
     #[must_use]
     pub const fn is_witness(&self) -> bool {
         self.is_witness
     }
 
-    /// Whether a node's replica is a witness, as far as it takes part here, or as a leader still serves it.
+    /// Whether a node's replica is a witness: a member that is one here, or one that is removed and still
+    /// served by this leader.
     #[must_use]
     pub fn has_for_witness(&self, node: NodeId) -> bool {
         let leaves_as_one =
@@ -573,8 +584,8 @@ impl Group {
     }
 }
 
-/// Leaders and candidates may be of a configuration that has not arrived here yet: they are listened to, as the paper has
-/// it (section 6). Answers are expected only from those who were asked.
+/// Leaders and candidates may be of a configuration that has not arrived here yet: their messages are
+/// accepted, as in the paper (section 6). Replies are accepted only from peers, to which requests are sent.
 const fn may_come_from_anyone(message: &Message) -> bool {
     is_request(message)
         || matches!(message, Message::Removed { .. } | Message::Doubt { .. } | Message::Renounce { .. })

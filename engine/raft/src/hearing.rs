@@ -1,59 +1,64 @@
-//! Whose words count, where a node may come back with another log (or none), and a log with another replica.
+//! Replica identity: which messages a replica accepts, where a node may come back with another log (or none),
+//! and a log with another replica.
 //!
-//! Who takes part in a group is a log, not a node; the driver knows which log speaks, and which one a message is meant for.
-//! Four rules keep apart what must not be mixed up:
-//! 1. **A member is heard if it speaks for the log that the configuration names.** Of the first voters no log is named: there
-//!    it is the one that was first heard under the node's number. So nobody counts the vote or the acknowledgement of a log
-//!    that has promised nothing.
-//! 2. **Who is a member of a configuration that has yet to arrive may ask**: a candidate or leader whose own configuration
-//!    names its log, whichever log is known of its node here; and who takes no part here, whatever its log. What they ask for
-//!    is theirs to ask; answers of strangers are not looked at. Only a node that makes its group anew, having lost its disk,
-//!    is named nowhere, and is not heard.
-//! 3. **A replica that has joined obeys those only whose configuration names its log.** A straggler whose configuration
-//!    means an earlier log of the node gets neither vote nor acknowledgement from the new one, not even by mistake.
+//! A member of a group is a log, not a node; the driver supplies the sender's log, and the log that a message
+//! is for. Four rules keep the identities apart:
+//! 1. **A message from a member is accepted if its log is the one that the configuration names.** Initial
+//!    members have no named log: theirs is the first one that was received under the node's id. So no vote
+//!    and no acknowledgement counts of a log that replaced the member's.
+//! 2. **Members of a configuration that has yet to arrive here may send requests**: a candidate or leader
+//!    whose own configuration names its log, whichever log its node has here; and nodes that are no members
+//!    here, whatever their log. Their requests are legitimate; replies of unknown peers are ignored. Only a
+//!    node that bootstraps its group anew, having lost its disk, is named nowhere, and is not accepted.
+//! 3. **A replica that has joined accepts requests only from senders whose configuration names its log.** A
+//!    straggler whose configuration means an earlier log of the node gets neither vote nor acknowledgement
+//!    from the new one, not even by mistake.
 //!
-//! 4. **A witness hears those only who have it for one, and whoever holds payloads only those who do not.** A replica is one or
-//!    the other from its beginning to its end. So nobody counts a log of headers for one of entries, whatever was asked for.
+//! 4. **A witness accepts requests only from senders that have it as a witness, a replica with payloads only
+//!    from senders that do not.** A replica is one or the other for its whole life. So a log of headers never
+//!    counts for one of entries, whatever the request was.
 //!
-//! And a message is for the log that its sender has in mind ([`Address`]); any other drops it.
+//! And a message is for one log of the receiving node ([`Address`]); a receiver with another log drops it.
 //!
-//! What is not here: how a driver knows logs; which configuration means this replica (`membership`).
+//! What is not here: how a driver learns the logs of nodes; which configuration means this replica
+//! (`membership`).
 
 use raftwerk_frame::{Configuration, LogId, Message, NodeId};
 
 use crate::config::Origin;
 use crate::group::Group;
 
-/// Which log of a node a group means when it speaks to it.
+/// The log of a node that a group's messages to it are for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Address {
-    /// The one that the configuration names.
+    /// The log that the configuration names.
     Named(LogId),
-    /// The one that was first heard: the node is one of the first voters.
+    /// The first log that was received of the node: it is an initial member.
     Founder,
-    /// Whichever the node has: it takes no part.
+    /// Any log that the node has: the node is no member.
     Anyone,
 }
 
-/// A message, as far as it matters who says it.
+/// The sender's identity in a received message.
 #[derive(Clone, Copy, Debug)]
 pub struct Voice {
-    /// The node that speaks.
+    /// The sending node.
     pub from: NodeId,
-    /// The log that it speaks for.
+    /// The sender's log.
     pub log: LogId,
-    /// No other log was heard under the node's number before.
+    /// No other log was received under the node's id before.
     pub is_first: bool,
     /// The sender's configuration names the log that the message is for.
     pub is_named: bool,
     /// The sender's configuration names the sender's log.
     pub names_itself: bool,
-    /// The sender's configuration has the one that it speaks to for a witness.
+    /// The receiver is a witness in the sender's configuration.
     pub to_witness: bool,
 }
 
 impl Group {
-    /// Which log of a node is meant by what this replica sends there. One that leaves is still the one that it was.
+    /// The log of a node that this replica's messages are for. A removed peer that is still served keeps the
+    /// log that it had.
     #[must_use]
     pub fn address_of(&self, node: NodeId) -> Address {
         if self.configuration.contains(node) {
@@ -65,8 +70,8 @@ impl Group {
         }
     }
 
-    /// Whether what is said is to be looked at; whatever is not is to be dropped. `is_request`: see [`is_request`]; a piece of a
-    /// snapshot is one.
+    /// Whether to accept a message; any other must be dropped. `is_request`: see [`is_request`]; a snapshot
+    /// chunk is one.
     #[must_use]
     pub fn hears(&self, voice: Voice, is_request: bool) -> bool {
         let speaks_for_its_log = match self.address_of(voice.from) {
@@ -79,28 +84,29 @@ impl Group {
         (speaks_for_its_log || may_ask) && (!is_request || is_meant)
     }
 
-    /// Whether the configuration in force names the log that this replica is in; or the one before, which a leader that is on its
-    /// way out is still known by.
+    /// Whether the configuration in force names the log that this replica is in; or the one before it, by
+    /// which other members still accept a leader that is being removed.
     #[must_use]
     pub fn names_itself(&self) -> bool {
         let names = |of: &Configuration| of.log_of(self.config.node).is_some_and(|log| log == self.home);
         names(&self.configuration) || self.earlier.last().is_some_and(|before| names(&before.configuration))
     }
 
-    /// A leader's account of a peer, which goes with what it is sent; 0 if there is none.
+    /// A leader's progress epoch of a peer, carried by what is sent to the peer; 0 if there is none.
     #[must_use]
     pub fn account_of(&self, peer: NodeId) -> u16 {
         self.peer(peer).map_or(0, |progress| progress.account)
     }
 
-    /// How this replica came into being.
+    /// How this replica was created.
     #[must_use]
     pub fn origin(&self) -> Origin {
         self.joined.as_deref().map_or(Origin::Founder, |floor| Origin::Joined { floor: *floor })
     }
 }
 
-/// Whether a message wants something that a replica which has joined promises to those only that mean it.
+/// Whether a message is a request that a joined replica grants only to senders whose configuration names its
+/// log.
 #[must_use]
 pub const fn is_request(message: &Message) -> bool {
     matches!(

@@ -1,4 +1,4 @@
-//! The rules that always hold, numbered. Docs, checkers and messages use the same numbers.
+//! The invariants, numbered. Docs, checkers and messages use the same numbers.
 
 use alloc::format;
 use alloc::string::String;
@@ -8,12 +8,12 @@ use raftwerk_frame::{EntryId, Index, NodeId, Term};
 use crate::group::{Group, Role};
 use crate::reconfig::may_follow;
 
-/// A rule that did not hold.
+/// A violated invariant.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Violation {
     /// Its number.
     pub rule: u32,
-    /// What was seen.
+    /// The observed state.
     pub what: String,
 }
 
@@ -25,19 +25,22 @@ macro_rules! rule {
     };
 }
 
-/// Checks the rules of one replica. Cost: a walk over its peers and term runs.
+/// Checks the invariants of one replica. Cost: a walk over its peers and term runs.
 ///
 /// 1. `compacted ≤ applied ≤ commit ≤ last`.
 /// 2. `durable ≤ last`, and what is compacted is durable.
 /// 3. Terms in the log rise from run to run, begin after the compacted entry, and never pass the replica's term.
-/// 4. Only the leader has followers' progress, and it names itself as leader.
+/// 4. Only a leader has progress of followers, and it names itself as leader.
 /// 5. For every follower: `matched < next ≤ last + 1`.
 /// 6. A candidate has voted for itself.
-/// 14. Who campaigns or leads has got back all that it held before it was removed and joined again.
+/// 14. A candidate or leader has got back all that it held before it was removed and joined again.
 /// 15. A witness is a follower.
-/// 16. In every configuration of the log, more voters hold payloads than do not, and two where one does not.
-/// 17. A leader takes those for witnesses whom its configuration has for such, and itself for none.
-/// 11. Configurations stand in the log in rising order, none after its end, the first at or before its beginning.
+/// 16. In every configuration of the log, more voters hold payloads than do not, and at least two if there is
+///     a witness.
+/// 17. A leader's progress marks as witnesses exactly the members that are witnesses in its configuration, and
+///     the leader is none itself.
+/// 11. Configurations are in the log in rising order, none after its end, the first at or before its
+///     beginning.
 ///
 /// # Errors
 /// The first rule that does not hold.
@@ -107,7 +110,7 @@ fn check_memberships(group: &Group) -> Result<(), Violation> {
     Ok(())
 }
 
-/// Checks the rules between the replicas of one group, over the whole life of a test or simulation.
+/// Checks the invariants between the replicas of one group, over the whole run of a test or simulation.
 ///
 /// 7. At most one leader per term (election safety, paper section 5.2).
 /// 8. Logs that agree on an entry agree on all before it (log matching, section 5.3): checked on the terms.
@@ -122,7 +125,7 @@ pub struct ClusterChecker {
 }
 
 impl ClusterChecker {
-    /// Looks at all replicas. Cost: linear in the length of their logs.
+    /// Checks all replicas. Cost: linear in the length of their logs.
     ///
     /// # Errors
     /// The first rule that does not hold.
@@ -136,7 +139,8 @@ impl ClusterChecker {
             self.check_changes(group)?;
         }
         for group in groups.clone().filter(|group| group.is_leader()) {
-            // A deposed leader that does not know it yet is behind; only the latest term's must have everything.
+            // A deposed leader that has not received the later term yet may lack entries; only the latest
+            // term's must have everything.
             if self.leaders.last_key_value() == Some((&group.term(), &group.node())) {
                 self.check_complete(group)?;
             }

@@ -1,4 +1,5 @@
-//! What a leader does: opens its term, takes proposals, ships them, counts who has them (paper, sections 5.3, 5.4.2).
+//! The leader: opens its term, takes proposals, sends appends, counts acknowledgements (paper, sections 5.3,
+//! 5.4.2).
 
 use alloc::vec::Vec;
 
@@ -11,8 +12,8 @@ use crate::progress::{PeerState, Progress};
 use crate::quorum::{self, VoteResult};
 
 impl Group {
-    /// Takes the lead, and opens the term with an empty entry, unless the driver does: only an entry of its own term tells a
-    /// leader what is committed (paper, section 5.4.2 and 8).
+    /// Becomes leader, and opens the term with an empty entry, unless the driver does: only the commit of an
+    /// entry of its own term shows a leader what is committed (paper, section 5.4.2 and 8).
     pub(crate) fn lead(&mut self, effects: &mut Effects) {
         self.role = Role::Leader;
         self.leader = Some(self.config.node);
@@ -43,13 +44,13 @@ impl Group {
         effects.append = Some(Append::Own { id, count, noop });
     }
 
-    /// Takes proposals in, all or none.
+    /// Takes proposals, all or none.
     pub(crate) fn propose(&mut self, count: u32, bytes: u64, effects: &mut Effects) {
         if self.role != Role::Leader {
             effects.rejected = Some(Rejected::NotLeader { leader: self.leader });
             return self.rouse(effects);
         }
-        // What waits is bounded for empty payloads, too.
+        // Empty payloads count as one byte, so that their number is bounded, too.
         let bytes = bytes.max(u64::from(count));
         let waiting = self.uncommitted_bytes;
         if self.handover.is_some()
@@ -64,7 +65,8 @@ impl Group {
         }
     }
 
-    /// Commits what a quorum holds durably, if it is of this term (Figure 8): older entries follow with it.
+    /// Commits what a quorum holds durably, if it is of this term (Figure 8): older entries are committed
+    /// with it.
     pub(crate) fn advance_commit(&mut self, effects: &mut Effects) {
         let reached = |node: NodeId| {
             let at = self.peers.binary_search(&node).ok();
@@ -97,13 +99,13 @@ impl Group {
         let rest = self.offer_rest();
         let (term, round) = (self.hard_state.term, self.reads.round());
         for (peer, progress) in self.peers.iter().zip(&self.progress) {
-            // Never beyond what the peer has acknowledged: the rest of its log may not be ours.
+            // Never beyond what the peer has acknowledged: the rest of its log may differ from ours.
             let commit = self.commit.min(progress.matched);
             effects.send.push((*peer, Message::Heartbeat { term, commit, round, rest }));
         }
     }
 
-    /// Whether a quorum was heard since the last time; then the next period begins.
+    /// Whether messages from a quorum were received since the last check; then the next period begins.
     pub(crate) fn renew_quorum(&mut self) -> bool {
         let heard = |node: NodeId| {
             let at = self.peers.binary_search(&node).ok();
@@ -121,22 +123,23 @@ impl Group {
         alive
     }
 
-    /// After a period without proposals and reads, queues that grew in busy times and are empty now return their memory:
-    /// most groups of a node are idle.
+    /// After a period without proposals and reads, queues that grew under load and are empty now return their
+    /// memory: most groups of a node are idle.
     pub(crate) fn give_back(&mut self) {
         self.progress.iter_mut().for_each(Progress::give_back);
         self.reads.give_back();
         self.uncommitted.take_if(|queue| queue.is_empty());
     }
 
-    /// What a peer should get next.
+    /// The append plan for a peer.
     pub(crate) fn shipment(&mut self, to: NodeId) -> Option<Shipment> {
         let at = self.peers.binary_search(&to).ok()?;
         let progress = self.progress.get(at)?;
         let is_withheld = progress.is_witness;
         let last = if is_withheld { self.shown_to_witnesses() } else { self.log.last().index };
         if progress.state == PeerState::Snapshot {
-            // Asks whether it has arrived: the answer to it may have been lost.
+            // Asks whether the snapshot has arrived, by an append after it: the acknowledgement of the
+            // snapshot may have been lost.
             let (prev, commit, account) = (progress.snapshot_at(), self.commit, progress.account);
             let ask = Shipment {
                 term: self.hard_state.term,
@@ -150,7 +153,8 @@ impl Group {
             };
             return (!progress.is_paused).then_some(ask);
         }
-        // Usually who has not acknowledged the entry hears of its commit later; a leader that goes may not be there then.
+        // Usually the commit index is sent only up to the peer's acknowledgement; a retiring leader sends all
+        // of it, since it may be gone later.
         let known = if self.is_retiring() { self.commit } else { self.commit.min(progress.matched) };
         let commit_news = self.is_news_due && known > progress.commit_told;
         let room = match progress.state {
@@ -166,7 +170,7 @@ impl Group {
             PeerState::Probe | PeerState::Snapshot => return None,
         };
         let prev = progress.next.prev();
-        // What comes before is compacted: a snapshot has to do it, see `name_snapshots`.
+        // `prev` is compacted: the peer needs a snapshot, see `name_snapshots`.
         let term = self.log.term_at(prev)?;
         Some(Shipment {
             term: self.hard_state.term,
@@ -180,12 +184,13 @@ impl Group {
         })
     }
 
-    /// Up to where witnesses are told of entries: what is committed, and what is durable here and with every voter that holds
-    /// payloads, keeps up, and has all that is committed.
+    /// Up to where witnesses are sent entries: what is committed, and what is durable here and with every
+    /// voter that holds payloads, keeps up, and has all that is committed.
     ///
-    /// A header is of use for a quorum only where the payload is. Were a witness quicker than those who hold payloads, it would
-    /// know of entries that are with this leader alone, and refuse its vote to all others when this one is gone; or with nobody
-    /// any more, if this one had not made them durable. A voter that is silent for an election timeout is waited for no longer.
+    /// A header counts in a quorum only where the payload exists. A witness ahead of the voters with payloads
+    /// would hold entries that this leader alone has, and refuse its vote to all others when this leader is
+    /// gone; or entries that no replica has, if this leader had not made them durable. A voter that leaves
+    /// appends unanswered for an election timeout is not waited for any longer.
     fn shown_to_witnesses(&self) -> Index {
         let (now, patience) = (self.now, self.config.election_timeout());
         let is_waited_for = |(node, progress): &(&NodeId, &Progress)| {
@@ -194,7 +199,8 @@ impl Group {
                 && self.configuration.is_voter(**node)
                 && progress.keeps_up(now, patience)
         };
-        // Of entries of earlier terms, which may have been replaced here and have come back, a notice may speak too early.
+        // For entries of earlier terms, which may have been replaced here and have come back, a durability
+        // notice may come too early.
         let is_own = self.log.term_at(self.log.durable()) == Some(self.hard_state.term);
         let mine = if is_own { self.log.durable() } else { self.commit };
         let waited_for = self.peers.iter().zip(&self.progress).filter(is_waited_for);
@@ -220,9 +226,10 @@ impl Group {
         self.note_farewell(to, last);
     }
 
-    /// A follower holds the log durably up to `matched`. One that was removed and added again since it said so may have begun
-    /// anew in between; then the account is an earlier one. What else it may have said then is harmless: rejections move `next`
-    /// only, and who has answered a heartbeat has kept its term.
+    /// A follower holds the log durably up to `matched`. If it was removed and added again since it sent
+    /// this, its log may have begun anew in between; then the progress epoch is an earlier one. Its other
+    /// replies of that time are harmless: rejections move only `next`, and a follower that has answered a
+    /// heartbeat has kept its term.
     pub(crate) fn take_ack(&mut self, from: NodeId, matched: Index, account: u16, effects: &mut Effects) {
         if self.role != Role::Leader || matched > self.log.last().index {
             return;
@@ -247,8 +254,9 @@ impl Group {
         self.end_farewell(from, effects);
     }
 
-    /// A follower has written the log up to `matched`, and will say so again when it is durable. It counts for nothing but
-    /// [`Group::written_by_quorum`], and for the window: who is behind is not sent one window per sync.
+    /// A follower has written the log up to `matched`, and will acknowledge it when it is durable. This
+    /// counts only for [`Group::written_by_quorum`], and for the window: a follower that is behind is not
+    /// limited to one window per sync.
     pub(crate) fn take_written(&mut self, from: NodeId, matched: Index, account: u16) {
         if self.role != Role::Leader || matched > self.log.last().index {
             return;
@@ -259,9 +267,10 @@ impl Group {
         }
     }
 
-    /// In a leader: up to where a quorum of the configuration in force has written the log, durably or not. `own`: up to where
-    /// this replica has. What is durable is written. Entries of this leader's term up to there are lost only if machines of
-    /// that quorum lose what they have not synced; nothing else rests on it, above all no commit.
+    /// In a leader: up to where a quorum of the configuration in force has written the log, durably or not.
+    /// `own`: up to where this replica has. What is durable is written. Entries of this leader's term up to
+    /// there are lost only if machines of that quorum lose what they have not synced; nothing else relies on
+    /// it, above all no commit.
     #[must_use]
     pub fn written_by_quorum(&self, own: EntryId) -> Index {
         let own = if self.log.holds(own) { own.index.max(self.log.durable()) } else { self.log.durable() };
@@ -293,7 +302,7 @@ impl Group {
                 progress.next = common.min(rejected.prev()).max(progress.matched).next();
                 progress.is_paused = false;
             }
-            // An answer to an older append: what it says is already known.
+            // A reply to an older append: its content is already known.
             _ => {}
         }
     }
@@ -318,9 +327,9 @@ impl Group {
         self.answer_reads(effects);
     }
 
-    /// The connection to a peer broke: what was on its way counts as lost.
+    /// The connection to a peer broke: appends on their way count as lost.
     pub(crate) fn unreachable(&mut self, node: NodeId) {
-        // At rest, nothing was on its way.
+        // In a quiescent group, nothing was on its way.
         if !self.is_resting()
             && let Some(progress) = self.progress_of(node)
             && progress.state == PeerState::Replicate

@@ -1,4 +1,4 @@
-//! What the core knows of the log: its ends and its terms. Entries themselves are the driver's.
+//! The log as the core sees it: its ends and its terms. The entries belong to the driver.
 
 use alloc::vec::Vec;
 
@@ -53,7 +53,7 @@ impl Log {
         if index < self.compacted.index || index > self.last {
             return None;
         }
-        // Most questions are about the end.
+        // Most lookups are near the end.
         let run = self.runs.iter().rfind(|run| run.first <= index);
         run.map(|run| run.term)
     }
@@ -68,7 +68,8 @@ impl Log {
         next.map_or(self.last, |run| run.first.prev())
     }
 
-    /// The last entry at or before `from` whose term is at most `term`: what two logs may have in common at the best.
+    /// The last entry at or before `from` whose term is at most `term`: the most that two logs may have in
+    /// common.
     pub(crate) fn last_at_most(&self, from: Index, term: Term) -> EntryId {
         let mut index = from.min(self.last);
         loop {
@@ -100,7 +101,7 @@ impl Log {
         }
     }
 
-    /// Takes note that the log is durable up to `id`, unless the entry has been replaced since it was written.
+    /// Records that the log is durable up to `id`, unless that entry has been replaced since it was written.
     pub(crate) fn set_durable(&mut self, id: EntryId) -> bool {
         let news = id.index > self.durable && self.holds(id);
         if news {
@@ -124,7 +125,7 @@ impl Log {
         self.durable = self.durable.max(to);
     }
 
-    /// Begins anew after `id`.
+    /// Starts anew after `id`.
     pub(crate) fn reset(&mut self, id: EntryId) {
         self.runs.clear();
         (self.compacted, self.last, self.durable) = (id, id.index, id.index);

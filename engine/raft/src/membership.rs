@@ -1,15 +1,16 @@
-//! Changes of who takes part: when a leader may make one, what is in force, and what ends a change (paper, section 6;
-//! thesis, chapter 4).
+//! Membership changes: when a leader may make one, which configuration is in force, and what ends a change
+//! (paper, section 6; thesis, chapter 4).
 //!
-//! A configuration is in force from the moment its entry is in the log, committed or not, and no longer once the entry
-//! is replaced. So a replica keeps those that it may have to fall back to, down to the one at its log's beginning.
+//! A configuration is in force from the moment its entry is in the log, committed or not, until the entry is
+//! replaced. So a replica keeps the earlier ones that it may have to fall back to, down to the one at its
+//! log's beginning.
 //!
-//! A leader has at most one change under way: it begins none before an entry of its own term is committed (or two
-//! leaders could take steps whose majorities do not meet) and none before the last is committed. A joint configuration
-//! that is to be left by itself is left by whoever leads when it is committed.
+//! A leader has at most one change under way: it begins none before an entry of its own term is committed (or
+//! two leaders could take steps with majorities that do not overlap) and none before the last configuration is
+//! committed. The leader leaves a joint configuration with `auto_leave` as soon as it is committed.
 //!
-//! What is not here: which configuration follows from which changes (`reconfig`), the waiting for newcomers
-//! (`admission`), handing over the lead (`transfer`).
+//! What is not here: which configuration follows from which changes (`reconfig`), waiting for new members to
+//! catch up (`admission`), leadership transfer (`transfer`).
 
 use raftwerk_frame::{Configuration, EntryId, Index, LogId, Membership, Message, NodeId, Term, Time};
 use smallvec::SmallVec;
@@ -20,59 +21,64 @@ use crate::progress::Progress;
 use crate::quorum::{self, VoteResult};
 use crate::reconfig::{self, Change, ChangeError};
 
-/// A wish for another configuration.
+/// A request for a membership change.
 #[derive(Clone, Copy, Debug)]
 pub struct Reconfigure<'a> {
-    /// What is to become of whom; all in one step. None: leave a joint configuration, or wait for newcomers no longer.
+    /// The changes by node; all in one step. Empty: leave a joint configuration, or stop waiting for new
+    /// members.
     pub changes: &'a [Change],
-    /// The logs of nodes that come in by it, as far as configurations are to name logs.
+    /// The logs of nodes that are added, if configurations are to name logs.
     pub logs: &'a [(NodeId, LogId)],
-    /// The index of the configuration that whoever asks has seen. If the log has a later one by now, the wish is refused.
+    /// The index of the configuration that the client has seen. If the log has a later one, the request is
+    /// refused.
     pub seen: Option<Index>,
-    /// By which way.
+    /// The route to the new configuration.
     pub route: Route,
-    /// What is asked of nodes before they may vote.
+    /// The conditions on new voters.
     pub newcomers: Newcomers,
-    /// Only tells what would happen.
+    /// Only plan the change, and report what would happen.
     pub dry_run: bool,
 }
 
-/// The way to a new configuration.
+/// The route to a new configuration.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Route {
-    /// One step if at most one voter changes; otherwise through a joint configuration, which is left by itself.
+    /// One step if at most one voter changes; otherwise through a joint configuration that is left
+    /// automatically.
     Auto,
-    /// Through a joint configuration, which is left by itself.
+    /// Through a joint configuration that is left automatically.
     Joint,
-    /// Into a joint configuration, which stays until a wish without changes leaves it.
+    /// Into a joint configuration, which stays until a request without changes leaves it.
     JointHeld,
 }
 
-/// What is asked of nodes before they may vote, and of voters before others are let go.
+/// The conditions on new voters, and on the new configuration's quorum.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Newcomers {
-    /// Nothing: nobody's health is looked at. A group may so lose its majority.
+    /// None: no health check. A group may lose its majority by this.
     Unchecked,
-    /// New voters are learners that have caught up, and a majority of the new configuration was heard lately.
+    /// New voters are learners that have caught up, and a majority of the new configuration was active
+    /// lately.
     Checked,
-    /// The same, but new voters are waited for: those that take no part yet come in as learners first.
+    /// The same, but the change waits for new voters: those that are no members yet are added as learners
+    /// first.
     Awaited,
 }
 
-/// What became of a wish, at once. That a change is done is told by [`Effects::settled`].
+/// The immediate outcome of a request. [`Effects::settled`] reports that a change is complete.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Reconfigured {
     /// Nothing happened.
     Refused(Refusal),
-    /// A dry run: so would the next entry read.
+    /// A dry run: the next entry would hold this configuration.
     Planned(Configuration),
-    /// Everything is so already, with the configuration at this index.
+    /// The configuration at this index already is the requested one.
     Unchanged(Index),
-    /// Nodes are on their way to being voters; the change follows when they have caught up.
+    /// New members are being added as voters; the change follows when they have caught up.
     Admitting,
     /// The change has begun, with the entry at this index.
     Started(Index),
-    /// Nodes have been waited for, and now the change is refused. They stay learners.
+    /// The change waited for new members, and is refused now. They stay learners.
     Abandoned(Refusal),
 }
 
@@ -81,29 +87,29 @@ pub enum Reconfigured {
 pub enum Refusal {
     /// This replica does not lead.
     NotLeader {
-        /// Who does, as far as it knows.
+        /// The leader, as far as this replica knows.
         leader: Option<NodeId>,
     },
-    /// No entry of the leader's term is committed yet. Soon there will be.
+    /// No entry of the leader's term is committed yet; one will be soon.
     NotReady,
-    /// The lead is being handed over.
+    /// A leadership transfer is under way.
     Transferring,
     /// Another change is under way; its latest configuration has this index.
     InProgress(Index),
-    /// The configuration is a later one than whoever asks has seen; this is its index.
+    /// The configuration is later than the one that the client has seen; this is its index.
     Stale(Index),
     /// No configuration follows from these changes.
     Change(ChangeError),
-    /// This node has not caught up, or takes no part yet.
+    /// This node has not caught up, or is no member yet.
     NotCaughtUp(NodeId),
-    /// No majority of the new configuration was heard lately.
+    /// No majority of the new configuration was active lately.
     QuorumAtRisk,
-    /// So many replicas were added in this term that there is no telling them apart any more: hand over the lead first.
+    /// Too many replicas were added in this term for further progress epochs: transfer the leadership first.
     TermExhausted,
 }
 
 impl Group {
-    /// A wish for another configuration.
+    /// Processes a request for a membership change.
     pub(crate) fn reconfigure(&mut self, wish: &Reconfigure<'_>, effects: &mut Effects) {
         let is_withdrawal = wish.changes.is_empty() && !wish.dry_run && self.role == Role::Leader;
         if is_withdrawal && self.admission.take().is_some() {
@@ -122,7 +128,7 @@ impl Group {
         effects.reconfigured = Some(outcome);
     }
 
-    /// The configuration that a wish leads to next, if it may be had now.
+    /// The next configuration that a request leads to, if it may begin now.
     pub(crate) fn plan(&self, wish: &Reconfigure<'_>) -> Result<Configuration, Refusal> {
         self.may_change(wish.seen)?;
         let from = &self.configuration;
@@ -175,8 +181,8 @@ impl Group {
         reconfig::leave_joint(&self.configuration).map_err(Refusal::Change)
     }
 
-    /// Whether an entry of this leader's term is committed: before, it does not know what is, nor whether another's
-    /// configuration is.
+    /// Whether an entry of this leader's term is committed: before, the leader does not know what is
+    /// committed, nor whether an earlier leader's configuration is.
     pub(crate) fn has_committed_in_term(&self) -> bool {
         self.log.term_at(self.commit) == Some(self.hard_state.term)
     }
@@ -189,7 +195,7 @@ impl Group {
         }
     }
 
-    /// Appends a configuration, which is in force from here on.
+    /// Appends a configuration, which is in force from now on.
     pub(crate) fn append_configuration(&mut self, to: Configuration, effects: &mut Effects) -> Index {
         self.append_own(1, false, effects);
         let index = self.log.last().index;
@@ -198,7 +204,7 @@ impl Group {
         index
     }
 
-    /// A configuration is in the log: it counts from here on.
+    /// A configuration is in the log: it is in force from now on.
     pub(crate) fn put_in_force(&mut self, next: Membership, effects: &mut Effects) {
         let configuration = core::mem::replace(&mut self.configuration, next.configuration);
         self.earlier.push(Membership { index: self.configuration_at, configuration });
@@ -214,7 +220,7 @@ impl Group {
         self.take_shape(effects);
     }
 
-    /// The log is replaced from `from` on, and with it the configurations there.
+    /// The log is replaced from `from` on, and the configurations there with it.
     pub(crate) fn roll_back(&mut self, from: Index, effects: &mut Effects) {
         while self.configuration_at >= from
             && let Some(before) = self.earlier.pop()
@@ -224,7 +230,7 @@ impl Group {
         }
     }
 
-    /// A snapshot takes the place of the log up to `index`. What the log still has after it stays in force.
+    /// A snapshot replaces the log up to `index`. Configurations in the rest of the log stay in force.
     pub(crate) fn rebase(
         &mut self,
         index: Index,
@@ -242,12 +248,13 @@ impl Group {
                 self.configuration = configuration.clone();
                 self.take_shape(effects);
             }
-            // A replica that is sent snapshots takes part, also with the configuration that it knew: it has come back.
+            // A leader sends snapshots to members only, also if the configuration is the same as before: the
+            // replica was added again.
             self.forget_removal();
         }
     }
 
-    /// The log begins after `to`: of what was in force there and before, the latest is enough.
+    /// The log begins after `to`: of the configurations up to there, the latest suffices.
     pub(crate) fn forget_before(&mut self, to: Index) {
         if self.is_removed() {
             self.standing = Standing::Removed;
@@ -259,7 +266,7 @@ impl Group {
         }
     }
 
-    /// Another configuration is in force: other peers, perhaps.
+    /// Another configuration is in force, perhaps with other peers.
     fn take_shape(&mut self, effects: &mut Effects) {
         effects.configuration_changed = true;
         self.forget_removal();
@@ -270,14 +277,15 @@ impl Group {
         }
     }
 
-    /// Another configuration is known by now.
+    /// Another configuration is in force: an earlier removal notice no longer counts.
     fn forget_removal(&mut self) {
         if self.standing == Standing::Removed {
             self.standing = Standing::Unknown;
         }
     }
 
-    /// The commit index has passed `before` in a leader: a configuration may have become committed, and ask for more.
+    /// The commit index has passed `before` in a leader: a configuration may have become committed, and need
+    /// a next step.
     pub(crate) fn follow_up(&mut self, before: Index, effects: &mut Effects) {
         self.begin_farewells();
         if self.configuration_at > self.commit {
@@ -302,7 +310,8 @@ impl Group {
         self.continue_admission(effects);
     }
 
-    /// One who takes no part asks for votes, with nothing that is not known here: it was removed and does not know.
+    /// A node that is no member requests votes with a log that is no newer than ours: it was removed, and has
+    /// not received its removal.
     pub(crate) fn answer_removed(&self, from: NodeId, last: EntryId, effects: &mut Effects) -> bool {
         let is_gone = self.configuration_at <= self.commit
             && !self.configuration.is_empty()
@@ -315,16 +324,16 @@ impl Group {
         is_gone
     }
 
-    /// Somebody says that a committed configuration is without this replica. So it is, unless a later one is known here.
+    /// Processes a removal notice. The replica is removed unless it has a later configuration.
     pub(crate) fn take_removed(&mut self, configuration: EntryId, effects: &mut Effects) {
         let is_later = if self.configuration_at <= self.commit {
             configuration.index > self.configuration_at
         } else {
-            // That the one in force here is committed is news, too.
+            // It is also new that the one in force here is committed.
             let known = self.configuration_id();
             configuration > known || configuration == known && !self.is_named_in(&self.configuration)
         };
-        // A leader that has this replica for a member, and is heard, knows better than a notice that may be late.
+        // A live leader that has this replica as a member overrides a notice that may be late.
         if is_later
             && self.standing != Standing::Member
             && self.role != Role::Leader
@@ -338,10 +347,11 @@ impl Group {
         }
     }
 
-    /// Whether this replica takes no part any longer: a peer has told it so, or its log holds a committed configuration
-    /// without it after one that named it. It does not campaign, and its driver may drop it. A replica that has yet to receive
-    /// the entry that adds it is not removed; nor is one that catches up through the configurations of an earlier membership,
-    /// while the leader has it for a member. What the log alone has shown is forgotten with a restart after its compaction.
+    /// Whether this replica is a member no longer: it has received a removal notice, or its log holds a
+    /// committed configuration without it after one that named it. It does not campaign, and its driver may
+    /// drop it. A replica that has yet to receive the entry that adds it is not removed; nor is one that
+    /// catches up through the configurations of an earlier membership, while the leader has it as a member. A
+    /// removal that only the log has shown is forgotten with a restart after the log's compaction.
     #[must_use]
     pub fn is_removed(&self) -> bool {
         let is_without = self.configuration_at <= self.commit && !self.is_named_in(&self.configuration);
@@ -353,11 +363,12 @@ impl Group {
         }
     }
 
-    /// An append (with its account) or heartbeat (without) of `term` has come, to be stepped next. `is_member`: the sender's
-    /// configuration names this replica's log, and not only in order to send it its removal. The leader's configuration is in
-    /// force before this replica has it, so it stands above what the log shows so far, and above a late notice of a removal, for
-    /// as long as the leader is heard. A late append of an earlier membership is told by its account. So a replica that was removed
-    /// and is taken in again knows by this before it has the entry that adds it, which would end its removal, too.
+    /// Must be called before an append (with its progress epoch) or heartbeat (without) of `term` is stepped.
+    /// `is_member`: the sender's configuration names this replica's log, and the sender does not only serve
+    /// its removal. The leader's configuration is in force before this replica has it, so it overrides what
+    /// the log shows so far, and a late removal notice, for as long as the leader is alive. A late append of
+    /// an earlier membership is recognised by its progress epoch. So a replica that was removed and added
+    /// again learns this before it has the entry that adds it, which would end its removal, too.
     pub fn note_standing(&mut self, term: Term, account: Option<u16>, is_member: bool) {
         if term < self.hard_state.term || !self.is_within_reach(term) {
             return;
@@ -365,7 +376,8 @@ impl Group {
         if term > self.hard_state.term {
             self.claimed_by = 0;
         }
-        // Accounts rise by one with each peer that is added; more than half a round is none ahead, but one behind.
+        // Progress epochs rise by one with each added peer; a difference of more than half the range means
+        // that one is behind.
         let behind = |account: u16| self.claimed_by.wrapping_sub(account as u8);
         let is_late = account.map_or(!is_member, |account| (1..128).contains(&behind(account)));
         if is_late {
@@ -379,10 +391,10 @@ impl Group {
         }
     }
 
-    /// Whether this replica may ask for votes: a voter of the configuration in force; or of the one before, while its
-    /// removal is not committed, since then the others may still need it (thesis, section 4.2.2). One that has joined again and
-    /// has yet to get back what it once held asks for nothing: it would not vote for itself. A witness could not lead: it would
-    /// have nothing to send, and nothing to apply.
+    /// Whether this replica may campaign: a voter of the configuration in force; or of the one before, while
+    /// its removal is not committed, since then the others may still need it (thesis, section 4.2.2). A
+    /// replica that has joined again and has yet to get back what it once held does not campaign: it would
+    /// not vote for itself. A witness cannot lead: it would have nothing to send, and nothing to apply.
     pub(crate) fn may_campaign(&self) -> bool {
         let was_voter = || self.earlier.last().is_some_and(|before| self.is_voter_of(&before.configuration));
         self.standing != Standing::Removed
@@ -392,7 +404,8 @@ impl Group {
             && (self.is_voter_of(&self.configuration) || self.configuration_at > self.commit && was_voter())
     }
 
-    /// Whether a configuration means this replica: it names its node, and its log; or no log, and it is one of the first.
+    /// Whether this replica is a member in a configuration: it names the node, and either its log; or no log,
+    /// and the replica is an initial member.
     pub(crate) fn is_named_in(&self, configuration: &Configuration) -> bool {
         let me = self.config.node;
         configuration.contains(me)
@@ -406,15 +419,15 @@ impl Group {
         configuration.is_voter(self.config.node) && self.is_named_in(configuration)
     }
 
-    /// The index of the configuration in force. After a restart, that of one older than the log is told as the entry
-    /// before the log's first.
+    /// The index of the configuration in force. After a restart, a configuration that is older than the log
+    /// has the index of the entry before the log's first.
     #[must_use]
     pub const fn configuration_index(&self) -> Index {
         self.configuration_at
     }
 
-    /// The configuration in force at `index` of the log, and where it stands; `None` before the log's beginning. What a
-    /// snapshot of the state at `index` has to carry.
+    /// The configuration in force at `index` of the log, and its index; `None` before the log's beginning. A
+    /// snapshot of the state at `index` must carry it.
     #[must_use]
     pub fn configuration_up_to(&self, index: Index) -> Option<(Index, &Configuration)> {
         if self.configuration_at <= index {
@@ -424,8 +437,8 @@ impl Group {
         found.map(|membership| (membership.index, &membership.configuration))
     }
 
-    /// Every configuration of the log, oldest first, the last one in force. The first stands at or before the log's
-    /// beginning.
+    /// Every configuration of the log, oldest first, the last one in force. The first is at or before the
+    /// log's beginning.
     pub fn memberships(&self) -> impl Iterator<Item = (Index, &Configuration)> + '_ {
         let earlier = self.earlier.iter().map(|membership| (membership.index, &membership.configuration));
         earlier.chain([(self.configuration_at, &self.configuration)])

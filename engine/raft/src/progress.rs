@@ -1,4 +1,4 @@
-//! What a leader knows of each peer, and how much is on its way there (paper, section 5.3; thesis, 10.2.1).
+//! A leader's progress of each peer, and the flow control of appends (paper, section 5.3; thesis, 10.2.1).
 
 use alloc::boxed::Box;
 use alloc::collections::VecDeque;
@@ -6,29 +6,29 @@ use core::time::Duration;
 
 use raftwerk_frame::{EntryId, Index, Time};
 
-/// How a peer is being served.
+/// How a leader replicates to a peer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PeerState {
-    /// Where its log agrees is not known: one append at a time.
+    /// The match is not known: one append at a time.
     Probe,
-    /// It follows: appends are pipelined, within the window.
+    /// The match is known: appends are pipelined, within the window.
     Replicate,
     /// What it needs is compacted: it gets a snapshot.
     Snapshot,
 }
 
-/// What a leader knows of a peer, for people.
+/// A leader's progress of a peer, for monitoring.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PeerStatus {
-    /// How it is served.
+    /// How the leader replicates to it.
     pub state: PeerState,
-    /// The highest index known to be durable there and the same.
+    /// The highest index known to be durable on the peer and the same.
     pub matched: Index,
-    /// The next entry it will be sent.
+    /// The next entry to send.
     pub next: Index,
-    /// Bytes on their way.
+    /// Bytes of appends that are on their way.
     pub in_flight_bytes: u64,
-    /// Whether it was heard since the last check of the quorum.
+    /// Whether a message from it was received since the last quorum check.
     pub is_active: bool,
 }
 
@@ -43,14 +43,16 @@ struct Sent {
 #[derive(Clone, Debug, Default)]
 struct Appends {
     sent: VecDeque<Sent>,
-    /// So many of the oldest are written there, and not known to be durable. They are not on their way any more.
+    /// How many of the oldest are written on the peer, and not known to be durable. They no longer count as
+    /// on their way.
     written: usize,
 }
 
-/// So many windows of appends may wait to be acknowledged, most of them written: what is remembered of them is bounded.
+/// How many windows of appends may wait for acknowledgement, most of them written: this bounds the memory for
+/// them.
 const UNACKNOWLEDGED_WINDOWS: usize = 16;
 
-/// Behind a pointer, since most leaders are idle; it stays while there is work.
+/// Behind a pointer, since most leaders are idle; kept while there is work.
 #[derive(Clone, Debug)]
 struct InFlight(Option<Box<Appends>>);
 
@@ -74,7 +76,7 @@ impl InFlight {
         Some(popped)
     }
 
-    /// What is written up to there is on its way no longer: gives its bytes.
+    /// Appends that are written up to `to` are no longer on their way: returns their bytes.
     fn written(&mut self, to: Index) -> u64 {
         let Some(appends) = self.0.as_mut() else { return 0 };
         let mut bytes = 0;
@@ -86,34 +88,36 @@ impl InFlight {
     }
 }
 
-/// What a leader knows of one peer.
+/// A leader's progress of one peer.
 #[derive(Clone, Debug)]
 pub(crate) struct Progress {
     pub(crate) state: PeerState,
     pub(crate) matched: Index,
-    /// Written there, if not known to be durable; may lie below `matched`.
+    /// Written on the peer, if not known to be durable; may be below `matched`.
     pub(crate) written: Index,
     pub(crate) next: Index,
-    /// A probe, or a failed snapshot, waits for an answer or a heartbeat's.
+    /// A probe, or a failed snapshot, waits for a reply, or the reply to a heartbeat.
     pub(crate) is_paused: bool,
-    /// When it was last sent something that it will answer.
+    /// When it was last sent a message that it will answer.
     asked_at: Time,
-    /// It lives, and has left appends unanswered for long: it is asked what it holds.
+    /// It is alive, and has left appends unanswered for long: an append without entries is to ask for its
+    /// match.
     pub(crate) is_question_due: bool,
-    /// What was compacted when the peer was found to need a snapshot: whichever it gets holds at least this.
+    /// The compacted entry when the peer was found to need a snapshot: any snapshot that it gets holds at
+    /// least this.
     snapshot_at: Option<Box<EntryId>>,
     pub(crate) is_active: bool,
-    /// Whether it was heard in the period before this.
+    /// Whether a message from it was received in the period before.
     pub(crate) was_active: bool,
-    /// The commit index it was last told.
+    /// The last commit index that was sent to it.
     pub(crate) commit_told: Index,
-    /// The latest read round it has answered.
+    /// The latest read round that it has answered.
     pub(crate) round: u64,
-    /// It waits for this leader, as long as its node supports this one.
+    /// It fortifies this leader, as long as its node supports this one.
     pub(crate) is_bound: bool,
-    /// It has agreed that there is nothing more to say.
+    /// It has agreed to quiesce.
     pub(crate) is_resting: bool,
-    /// Which of the leader's accounts of this peer it is: what is answered to an earlier one does not count here.
+    /// The leader's progress epoch of this peer: acknowledgements of an earlier epoch do not count here.
     pub(crate) account: u16,
     /// It holds no payloads.
     pub(crate) is_witness: bool,
@@ -145,17 +149,17 @@ impl Progress {
         }
     }
 
-    /// Of a peer that has just come: it had no time to be heard, and is not counted as silent.
+    /// The progress of a new member: it had no time to reply, and does not count as inactive.
     pub(crate) fn newcomer(next: Index, account: u16, is_witness: bool) -> Self {
         Self { is_active: true, account, ..Self::new(next, is_witness) }
     }
 
-    /// Its node has ceased to support this one: what it agreed to is void.
+    /// Its node no longer supports this one: the peer's fortification, and its consent to quiesce, are void.
     pub(crate) const fn let_loose(&mut self) {
         (self.is_bound, self.is_resting) = (false, false);
     }
 
-    /// Whether it was heard in this period or the one before.
+    /// Whether a message from it was received in this period or the one before.
     pub(crate) const fn was_heard(&self) -> bool {
         self.is_active || self.was_active
     }
@@ -170,7 +174,7 @@ impl Progress {
         }
     }
 
-    /// What was not acknowledged counts as lost: one append at a time again, from just after the match.
+    /// Unacknowledged appends count as lost: one append at a time again, from just after the match.
     pub(crate) fn probe(&mut self) {
         self.state = PeerState::Probe;
         self.next = self.matched.next();
@@ -178,7 +182,7 @@ impl Progress {
         self.clear_in_flight();
     }
 
-    /// The match is known: on with it, pipelined.
+    /// The match is known: continues with pipelined appends.
     pub(crate) fn replicate(&mut self) {
         debug_assert!(self.oldest_in_flight().is_none(), "only what follows has appends in flight");
         self.state = PeerState::Replicate;
@@ -199,17 +203,18 @@ impl Progress {
         self.snapshot_at.as_deref().copied().unwrap_or_default()
     }
 
-    /// Nothing more for this peer before it answers, or answers a heartbeat.
+    /// Sends nothing more to this peer before it answers, or answers a heartbeat.
     pub(crate) fn pause(&mut self, now: Time) {
         self.is_paused = true;
         self.asked_at = now;
     }
 
-    /// The peer lives. A probe that has gone unanswered for `patience` is lost; before that the answer may be on its way, and
-    /// a heartbeat that overtook a probe is no reason to send it twice.
+    /// The peer is alive. A probe that has gone unanswered for `patience` is lost; before that the reply may
+    /// be on its way, and a heartbeat that overtook a probe is no reason to send it twice.
     ///
-    /// Where appends are pipelined, a long silence may be a slow disk's, and the window stays what it is. The peer is asked
-    /// once per `patience`, by an append without entries after all that was sent: what it answers tells what was lost.
+    /// In pipelined replication, a long silence may be due to a slow disk, and the window stays as it is.
+    /// Once per `patience` the leader sends an append without entries after everything sent so far: the reply
+    /// shows what was lost.
     pub(crate) fn heard(&mut self, now: Time, patience: Duration) {
         self.is_active = true;
         self.is_paused &= now < self.asked_at + patience;
@@ -217,12 +222,12 @@ impl Progress {
         self.is_question_due = oldest.is_some_and(|sent| now >= sent.at.max(self.asked_at) + patience);
     }
 
-    /// It has been sent something that it will answer.
+    /// It has been sent a message that it will answer.
     pub(crate) fn asked(&mut self, now: Time) {
         (self.is_question_due, self.asked_at) = (false, now);
     }
 
-    /// How many bytes may still leave; `None` if the window is full.
+    /// How many bytes may still be sent; `None` if the window is full.
     pub(crate) fn room(&self, window_bytes: u64, window_messages: u32) -> Option<u64> {
         let room = window_bytes.saturating_sub(self.in_flight_bytes);
         (room > 0 && self.in_flight.has_room(window_messages as usize)).then_some(room)
@@ -234,13 +239,14 @@ impl Progress {
         self.next = last.next();
     }
 
-    /// It has written the log up to there, not durably. That is no acknowledgement: it opens the window, and no more.
+    /// The peer has written the log up to `matched`, not durably. That is no acknowledgement: it only opens
+    /// the window.
     pub(crate) fn note_written(&mut self, matched: Index) {
         self.written = self.written.max(matched);
         self.in_flight_bytes -= self.in_flight.written(matched);
     }
 
-    /// Takes an acknowledgement; whether it brought news.
+    /// Processes an acknowledgement; whether it raised the match.
     pub(crate) fn acknowledged(&mut self, matched: Index) -> bool {
         while let Some(sent) = self.in_flight.pop_front_if(|sent| sent.last <= matched) {
             self.in_flight_bytes -= sent.bytes;
@@ -253,14 +259,14 @@ impl Progress {
         news
     }
 
-    /// Whether it is sent the log as it grows, and has left nothing unanswered for as long as `patience`.
+    /// Whether appends to it are pipelined, it is active, and none has gone unanswered for `patience`.
     pub(crate) fn keeps_up(&self, now: Time, patience: Duration) -> bool {
         self.state == PeerState::Replicate
             && self.was_heard()
             && self.oldest_in_flight().is_none_or(|sent| now < sent + patience)
     }
 
-    /// When the oldest append that is still unanswered left.
+    /// When the oldest unanswered append was sent.
     pub(crate) fn oldest_in_flight(&self) -> Option<Time> {
         self.in_flight.front().map(|sent| sent.at)
     }
@@ -327,7 +333,7 @@ mod tests {
         assert_eq!((progress.room(100, 1), progress.in_flight_bytes), (Some(100), 0));
     }
 
-    /// What was on its way is of no use to a peer that needs a snapshot.
+    /// Appends that are on their way do not matter to a peer that needs a snapshot.
     #[test]
     fn nothing_is_in_flight_to_a_peer_that_is_sent_a_snapshot() {
         let mut progress = Progress::new(Index(1), false);

@@ -1,22 +1,22 @@
-//! Majorities, and pairs of them: every decision of a group goes through here (paper, section 6; thesis, 4.3).
+//! Majorities, and pairs of them: every decision of a group uses this module (paper, section 6; thesis, 4.3).
 
 use raftwerk_frame::{Configuration, NodeId};
 use smallvec::SmallVec;
 
-/// How a vote stands.
+/// The result of a vote.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum VoteResult {
     /// Neither is certain yet.
     Pending,
-    /// A quorum has said yes.
+    /// A quorum has agreed.
     Won,
-    /// A quorum can no longer say yes.
+    /// A quorum can no longer agree.
     Lost,
 }
 
-/// How a vote stands in `configuration`: while it is joint, both halves must agree.
+/// The result of a vote in `configuration`: while it is joint, both halves must agree.
 ///
-/// `vote` tells what a voter has answered. An empty half agrees with everything.
+/// `vote` returns a voter's answer. An empty half agrees with everything.
 #[must_use]
 pub fn vote_result(configuration: &Configuration, vote: impl Fn(NodeId) -> Option<bool>) -> VoteResult {
     let halves = [&configuration.voters, &configuration.outgoing].map(|voters| majority_vote(voters, &vote));
@@ -51,10 +51,10 @@ fn majority_vote(voters: &[NodeId], vote: impl Fn(NodeId) -> Option<bool>) -> Vo
     }
 }
 
-/// The highest number that a quorum has reached, in both halves of a joint configuration. `None` if no voter is named:
-/// then nothing holds it back.
+/// The highest number that a quorum has reached, in both halves of a joint configuration. `None` if there is
+/// no voter: then there is no bound.
 ///
-/// `reached` tells a voter's number: an index it has acknowledged, a round it has answered.
+/// `reached` returns a voter's number: an index that it has acknowledged, a round that it has answered.
 #[must_use]
 pub fn reached(configuration: &Configuration, reached: impl Fn(NodeId) -> u64) -> Option<u64> {
     let halves = [&configuration.voters, &configuration.outgoing];

@@ -1,4 +1,4 @@
-//! Linearizable reads by read index (thesis, section 6.4): one round of heartbeats for all reads of a turn.
+//! Linearizable reads by read index (thesis, section 6.4): one heartbeat round for all reads of a turn.
 
 use alloc::collections::VecDeque;
 
@@ -8,28 +8,29 @@ use crate::effects::Effects;
 use crate::group::{Group, Role};
 use crate::quorum;
 
-/// Beyond so many reads that wait, followers are not answered any longer: their questions are not this replica's to bound. Nor
-/// are there ever more of its own, one for each turn with reads in it; those beyond it are rejected.
+/// A leader drops read-index requests of followers while this many reads wait, since it cannot bound their
+/// number. Its own reads, one for each turn with reads in it, are rejected from twice this number on. A follower
+/// rejects reads while this many wait for the leader's reply.
 pub(crate) const WAITING_MAX: usize = 64 * 1024;
 
-/// A read that waits for a quorum to say that its leader still leads.
+/// A read that waits for a quorum to confirm its leader.
 #[derive(Clone, Copy, Debug)]
 struct Waiting {
-    /// The driver's; or the number of a follower's question.
+    /// The driver's token; or the number of a follower's request.
     token: u64,
-    /// The follower that asked.
+    /// The follower that sent the request.
     asker: Option<NodeId>,
-    /// The commit index when it came, once that is known to be up to date.
+    /// The commit index when the read arrived, once that is known to be up to date.
     index: Option<Index>,
-    /// The round that must be answered; `None` until the turn's flush.
+    /// The round that a quorum must answer; `None` until the turn's flush.
     round: Option<u64>,
 }
 
-/// The reads of a leader.
+/// The waiting reads of a leader.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Reads {
     round: u64,
-    /// Whether an entry of this term is committed: before, a leader does not know what is.
+    /// Whether an entry of this term is committed: before, a leader does not know what is committed.
     is_open: bool,
     waiting: VecDeque<Waiting>,
 }
@@ -39,23 +40,23 @@ impl Reads {
         self.round
     }
 
-    /// Begins a round: its answers come from whoever was heard from now on.
+    /// Begins a round: replies to it were sent after this moment.
     pub(crate) const fn next_round(&mut self) -> u64 {
         self.round += 1;
         self.round
     }
 
-    /// Whether a leader knows what is committed.
+    /// Whether the leader knows what is committed.
     pub(crate) const fn is_open(&self) -> bool {
         self.is_open
     }
 
-    /// Whether nobody waits.
+    /// Whether no read waits.
     pub(crate) fn is_idle(&self) -> bool {
         self.waiting.is_empty()
     }
 
-    /// An entry of this term is committed: reads that came before it may be answered at its index.
+    /// An entry of this term is committed: reads that arrived before may be answered at its index.
     pub(crate) fn open(&mut self, commit: Index) {
         if !self.is_open {
             self.is_open = true;
@@ -77,7 +78,7 @@ impl Reads {
 
     pub(crate) fn reject_all(&mut self, effects: &mut Effects) {
         self.is_open = false;
-        // A follower asks the next leader.
+        // Only own reads are rejected: a follower sends its request to the next leader.
         let own = self.waiting.drain(..).filter(|read| read.asker.is_none());
         effects.reads_rejected.extend(own.map(|read| read.token));
         self.give_back();
@@ -95,7 +96,8 @@ impl Group {
         self.reads.waiting.push_back(Waiting { token, asker: None, index, round: None });
     }
 
-    /// A follower asks up to where to read. It asks again if this is lost, or refused because too many wait.
+    /// A follower requests a read index. It repeats the request if this one is lost, or dropped because too
+    /// many wait.
     pub(crate) fn take_read_question(&mut self, from: NodeId, round: u64) {
         let is_known = self.peers.binary_search(&from).is_ok();
         if self.role == Role::Leader && is_known && self.reads.waiting.len() < WAITING_MAX {

@@ -1,29 +1,33 @@
-//! The algebra of configurations: which one follows from another by a set of changes (paper, section 6; thesis, 4.3).
+//! The algebra of configurations: which one follows from another by a set of changes (paper, section 6;
+//! thesis, 4.3).
 //!
-//! Pure functions on [`Configuration`]s: no leader, no log, nobody's health. When a leader may take such a step is in
-//! `membership`. There are two ways:
-//! - [`simple`] changes at most one voter, so that any majority before and any after have a replica in common;
+//! Pure functions on [`Configuration`]s: no leader, no log, no health checks. When a leader may take such a
+//! step is in `membership`. There are two ways:
+//! - [`simple`] changes at most one voter, so that any majority before and any after have a replica in
+//!   common;
 //! - [`enter_joint`] takes any set of changes, to a configuration in which both majorities must agree, and
 //!   [`leave_joint`] ends it.
 //!
-//! In a set of changes the last word on a node counts. Node 0 is nobody: a change that names it does nothing.
+//! In a set of changes the last change of a node counts. Node 0 does not exist: a change that names it does
+//! nothing.
 
 use alloc::vec::Vec;
 
 use raftwerk_frame::{Configuration, LogId, NodeId};
 
-/// What becomes of one node.
+/// The change of one node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Change {
     /// It votes. Adds it, or promotes a learner.
     Voter(NodeId),
     /// It receives the log and does not vote. Adds it, or demotes a voter.
     Learner(NodeId),
-    /// It takes no part. Does nothing if it does not.
+    /// It is no member any longer. Does nothing if it is none.
     Remove(NodeId),
     /// It votes, and holds no payloads. Adds it, or promotes a learner that is a witness.
     Witness(NodeId),
-    /// It is told of entries, holds no payloads and does not vote: a witness that has yet to catch up. Adds it, or demotes one.
+    /// It receives headers, holds no payloads and does not vote: a witness that has yet to catch up. Adds it,
+    /// or demotes a witness.
     WitnessLearner(NodeId),
 }
 
@@ -41,16 +45,16 @@ impl Change {
     }
 }
 
-/// Why a set of changes leads nowhere.
+/// Why no configuration follows from a set of changes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ChangeError {
     /// The configuration is joint already: one change at a time.
     AlreadyJoint,
     /// A simple change in a joint configuration.
     SimpleInJoint,
-    /// There is nothing to leave.
+    /// The configuration is not joint.
     NotJoint,
-    /// There is no voter whose majority could agree.
+    /// The configuration has no voters, so no majority can agree.
     NoVoters,
     /// No voter would be left.
     AllVotersRemoved,
@@ -58,16 +62,16 @@ pub enum ChangeError {
     ManyVoters,
     /// More replicas than a configuration may name.
     TooMany,
-    /// The node takes part with another log. That one has to go first, and its removal to be committed.
+    /// The node is a member with another log. That one has to be removed first, and its removal committed.
     OtherLog(NodeId),
-    /// The node takes part as a witness, and should hold payloads; or the other way about. Its log cannot become what it is not:
-    /// it has to go first, and a new replica to join.
+    /// The node is a member as a witness, and should hold payloads; or the reverse. Its log cannot change its
+    /// kind: the replica has to be removed first, and a new one must join.
     OtherKind(NodeId),
     /// Of the voters, fewer than two would hold payloads, or no more than there are witnesses.
     TooManyWitnesses,
 }
 
-/// The configuration that a group begins with, which these are members of; nobody's log is named.
+/// The first configuration of a group, with these members; no logs are named.
 ///
 /// # Errors
 /// [`ChangeError::NoVoters`], [`ChangeError::TooMany`], [`ChangeError::TooManyWitnesses`].
@@ -93,8 +97,8 @@ pub fn simple(from: &Configuration, changes: &[Change]) -> Result<Configuration,
     checked(from, to)
 }
 
-/// The joint configuration with which changes of any kind and number begin. A voter that is to become a learner waits
-/// for that until the joint configuration is left: as a voter of the old half it is still needed.
+/// The joint configuration that begins changes of any kind and number. A voter that is to become a learner
+/// stays a voter until the joint configuration is left: the old half still needs its vote.
 ///
 /// # Errors
 /// [`ChangeError`] if there is none.
@@ -135,8 +139,8 @@ pub fn leave_joint(from: &Configuration) -> Result<Configuration, ChangeError> {
     Ok(to)
 }
 
-/// `to`, which follows from `from`, with the logs of those that it brings in. Who took part before does so with the log that
-/// it had: a majority of `from` and one of `to` have a replica in common only if that is the same one.
+/// `to`, which follows from `from`, with the logs of the members that it adds. A member of both keeps its
+/// log: a majority of `from` and one of `to` have a replica in common only if that has the same log in both.
 ///
 /// # Errors
 /// [`ChangeError::OtherLog`].
@@ -157,7 +161,7 @@ pub fn name(
     Ok(to)
 }
 
-/// Logs are named of those only who take part; and so are witnesses.
+/// Logs are named of members only; the same holds for witnesses.
 fn forget_absent(to: &mut Configuration) {
     let (mut logs, mut witnesses) = (core::mem::take(&mut to.logs), core::mem::take(&mut to.witnesses));
     logs.retain(|node| to.contains(node));
@@ -165,7 +169,7 @@ fn forget_absent(to: &mut Configuration) {
     (to.logs, to.witnesses) = (logs, witnesses);
 }
 
-/// Who takes part in both as a witness in one, and with payloads in the other.
+/// A node that is a witness in one, and a member with payloads in the other.
 fn other_kind(from: &Configuration, to: &Configuration) -> Option<NodeId> {
     if from.witnesses == to.witnesses {
         return None;
@@ -174,7 +178,7 @@ fn other_kind(from: &Configuration, to: &Configuration) -> Option<NodeId> {
     from.replicas().into_iter().find(is_other)
 }
 
-/// Whether a log may have `to` as the next configuration after `from`.
+/// Whether `to` may be the next configuration in a log after `from`.
 #[must_use]
 pub fn may_follow(from: &Configuration, to: &Configuration) -> bool {
     if from.is_joint() {
@@ -314,8 +318,8 @@ mod tests {
     }
 
     proptest! {
-        /// Whichever way is taken, the end is the same, every list is sorted, and nobody is in two lists but in both
-        /// halves of the voters.
+        /// Both routes end in the same configuration, every list is sorted, and no node is in two lists
+        /// except both halves of the voters.
         #[test]
         fn both_ways_lead_to_the_same_end(
             first in prop::collection::vec(1..8u64, 1..5),

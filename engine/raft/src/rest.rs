@@ -1,29 +1,34 @@
-//! Liveness by node: whom this replica is bound to, and groups that have nothing to say and say nothing.
+//! Liveness by node (store liveness): which leader this replica fortifies, and groups that quiesce.
 //!
-//! Nodes support nodes. Whoever drives the group exchanges one small message per pair of nodes and interval, and tells the
-//! group two things of a peer: that this node *supports* it ([`Input::Supports`](crate::Input)), and that it supports this
-//! node ([`Input::SupportedBy`](crate::Input)). Support is a promise: while it lasts, a replica that follows a leader on the
-//! supported node is *bound* to it. It neither votes for others nor campaigns, unless that leader says itself that it does not
-//! lead any longer. Two things follow.
+//! Nodes support nodes. The driver exchanges one small message per pair of nodes and interval, and passes two
+//! facts about a peer to the group: that this node *supports* it ([`Input::Supports`](crate::Input)), and
+//! that it supports this node ([`Input::SupportedBy`](crate::Input)). While a node supports another, a
+//! replica that follows a leader there *fortifies* this leader: it neither votes for others nor campaigns,
+//! unless the leader itself replies that it does not lead any longer. This allows two things.
 //!
-//! - **Rest.** A leader whose followers hold everything and know that it is committed tells them so with a heartbeat. When all
-//!   that are supported have agreed, nobody of the group has a deadline, or a message to send, until something is wanted of it,
-//!   or support ends. A node that is down keeps nobody awake. A leader without peers rests by itself.
-//! - **Leases** (thesis, section 6.4.1). A quorum of bound replicas elects nobody else as long as their nodes' support lasts, so
-//!   until then a leader may answer reads by itself: [`Group::lease`].
+//! - **Quiescence.** A leader offers to quiesce, by a heartbeat, when its followers hold everything and know
+//!   that it is committed. When all supporting followers have agreed, no replica of the group has a deadline,
+//!   or a message to send, until there is a request, or support ends. A node that is down does not prevent
+//!   that. A leader without peers quiesces by itself.
+//! - **Leases** (thesis, section 6.4.1). A quorum of fortifying replicas elects no other leader as long as
+//!   their nodes' support lasts, so until then a leader may answer reads by itself: [`Group::lease`].
 //!
-//! What binds, in order: the follower's node supports the leader's, the follower hears the leader in this term, the leader
-//! learns of that by the answer to a heartbeat that left after it knew of the support *and* of the follower's having the
-//! configuration in force. Each end of support ends the binding on both sides, so an answer from before it counts for
-//! nothing: `Ties::since`. A configuration ends it too: a follower keeps ties to the peers of its own configuration only, so
-//! an answer given under an earlier one does not count under this one.
+//! A leader is fortified in these steps: the follower's node supports the leader's, the follower receives a
+//! message from the leader in this term, and the leader learns of that from the reply to a heartbeat that
+//! left after it knew of the support *and* of the follower's having the configuration in force. Each end of
+//! support ends the fortification on both sides, so a reply from before it does not count: `Ties::since`. A
+//! configuration ends it too: a follower keeps support only for the peers of its own configuration, so a
+//! reply given under an earlier one does not count under this one.
 //!
-//! A bound replica that misses its leader does not campaign but asks it ([`Message::Doubt`]); a node that does not lead that
-//! term answers so ([`Message::Renounce`]), and never leads it again. A follower at rest misses nothing by itself: it asks
-//! when something is wanted of it (a proposal; a read asks anyway), when another asks it for its vote, or when a replica that knows of no
-//! leader and cannot campaign asks around. A leader that is dropped renounces, once; the questions repair what that loses.
+//! A follower that fortifies a leader and misses its heartbeats does not campaign but sends it a query
+//! ([`Message::Doubt`]); a node that does not lead that term replies so ([`Message::Renounce`]), and never
+//! leads it again. A quiescent follower misses no heartbeats: it sends the query when it receives a proposal
+//! (a read sends a request to the leader anyway), a vote request, or a query of a replica that knows of no
+//! leader and cannot campaign. A leader that is dropped sends the not-leader reply by itself, once; queries
+//! repair its loss.
 //!
-//! What is not here: clocks and promises, which are the driver's; without them, nobody is bound and no group rests.
+//! What is not here: clocks and the duration of support, which are the driver's; without support, no leader
+//! is fortified and no group quiesces, except a leader without peers.
 
 use core::time::Duration;
 
@@ -33,34 +38,35 @@ use crate::progress::{PeerState, Progress};
 use crate::quorum::{self, VoteResult};
 use raftwerk_frame::{Index, Message, NodeId, Term, Time};
 
-/// So many peers, in the order of their ids, can be supported. Usual groups have fewer.
+/// Support is tracked for this many peers, the first in the order of their ids. Usual groups have fewer.
 const NODES_MAX: usize = u16::BITS as usize;
-/// A replica that knows no leader and cannot campaign asks around once in so many election timeouts.
+/// A replica that knows no leader and cannot campaign sends queries once in this many election timeouts.
 const ASKS_AROUND_AFTER: u32 = 4;
 
-/// What a replica knows of nodes, and how much it rests.
+/// A replica's view of the support between nodes, and its quiescence.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Ties {
     /// A bit for each of the first peers: this node supports it …
     supports: u16,
     /// … and is supported by it.
     supported_by: u16,
-    /// The leader was heard in this term, and has not renounced.
+    /// A message from the leader was received in this term, and no not-leader reply since.
     waits: bool,
-    /// Its leader's node is supported no longer, and others look for a new one at the same time.
+    /// Its leader's node is no longer supported, and other followers look for a new leader at the same time.
     is_hasty: bool,
-    /// Nothing is due until something is wanted.
+    /// Quiescent: no deadline until there is a request.
     is_resting: bool,
-    /// A leader has told the others that there is nothing more to say.
+    /// A leader has offered to quiesce.
     wants_rest: bool,
-    /// A leader has told another to campaign in its place, which may do so at any time.
+    /// A leader has requested that another replica campaigns in its place, which may happen at any time.
     pub(crate) has_hurried: bool,
-    /// Answers to this round or later ones tell who is bound, and who agrees to rest.
+    /// Replies to this round or later ones show which followers fortify the leader, and which agree to
+    /// quiesce.
     since: u64,
 }
 
 impl Ties {
-    /// The peers are others, and nothing is known of them.
+    /// The peers have changed: their support is unknown.
     pub(crate) const fn forget_nodes(&mut self) {
         (self.supports, self.supported_by) = (0, 0);
     }
@@ -91,33 +97,35 @@ const fn set(bits: &mut u16, at: usize, yes: bool) {
 }
 
 impl Group {
-    /// Whether this replica has promised, by way of its node, to wait for the leader that it follows.
+    /// Whether this replica fortifies the leader that it follows: its node supports the leader's.
     #[must_use]
     pub fn is_bound(&self) -> bool {
         let leader = self.leader.filter(|_| self.ties.waits && self.role == Role::Follower);
         leader.is_some_and(|leader| self.tie(leader).0)
     }
 
-    /// Whether nothing is due in this group until something is wanted of it.
+    /// Whether the group is quiescent here: it has no deadline until there is a request.
     #[must_use]
     pub const fn is_resting(&self) -> bool {
         self.ties.is_resting
     }
 
-    /// What this replica was told of a node: whether this node supports it, and whether it supports this node. Of nodes that are
-    /// no peers it keeps nothing, and of peers nothing from one configuration to the next.
+    /// The support that the driver reported for a node: whether this node supports it, and whether it
+    /// supports this node. Nothing is kept of nodes that are no peers, and of peers nothing from one
+    /// configuration to the next.
     #[must_use]
     pub fn tie(&self, node: NodeId) -> (bool, bool) {
         let at = self.peers.binary_search(&node).unwrap_or(NODES_MAX);
         (is_set(self.ties.supports, at), is_set(self.ties.supported_by, at))
     }
 
-    /// Until when, at the latest, nobody else leads, and the commit index up to which a read may be answered until then; `None`
-    /// if this replica cannot tell. `until` tells the end of a node's support for this one, as this node's clock has it.
+    /// Until when, at the latest, no other node leads, and the commit index up to which a read may be
+    /// answered until then; `None` if the leader has no lease. `until` returns the end of a node's support
+    /// for this one, on this node's clock.
     ///
-    /// No lease is left in a term in which another was told to take over: that message may arrive at any time. Nor is there
-    /// one for a leader that the configuration in force is without: followers that have it are bound to a member only.
-    /// Costs a walk over the voters.
+    /// There is no lease in a term in which another replica was requested to campaign: that message may
+    /// arrive at any time. Nor is there one for a leader that the configuration in force is without:
+    /// followers that have it fortify a member only. Cost: a walk over the voters.
     pub fn lease(&self, until: impl Fn(NodeId) -> Time) -> Option<(Index, Time)> {
         let may_hold = self.role == Role::Leader && self.configuration.contains(self.config.node);
         if !may_hold || !self.reads.is_open() || self.ties.has_hurried {
@@ -156,16 +164,18 @@ impl Group {
         }
     }
 
-    /// A follower holds the log up to `matched`, and held it up to `before`. If the configuration in force lies between, what
-    /// the follower answers to heartbeats from now on is said under it; what is on its way may be older.
+    /// A follower holds the log up to `matched`, and held it up to `before`. If the configuration in force
+    /// lies between, the follower's replies to later rounds are given under it; a reply on its way may be
+    /// older.
     pub(crate) fn note_configured(&mut self, before: Index, matched: Index) {
         if before < self.configuration_at && self.configuration_at <= matched && self.ties.supported_by != 0 {
             self.ties.since = self.reads.next_round();
         }
     }
 
-    /// Whether this replica leads a group that went to rest without one of its peers, or in which one is supported no longer: it
-    /// may have missed something, and if it has no vote, it asks nobody. Costs nothing but a look at two words.
+    /// Whether this replica leads a group that went to rest (is quiescent) without one of its peers, or
+    /// without the support of one: that peer may have missed something, and if it cannot campaign, it may
+    /// never ask for it. Cost: a look at two words.
     #[must_use]
     pub fn rests_without_a_peer(&self) -> bool {
         self.ties.is_resting
@@ -173,36 +183,39 @@ impl Group {
             && (self.ties.supported_by.count_ones() as usize) < self.peers.len()
     }
 
-    /// A connection to a peer was made. If the group went to rest without it, it hears from its leader now.
+    /// A connection to a peer was made. If the group is quiescent without that peer, the leader sends it a
+    /// heartbeat now.
     ///
-    /// What it has acknowledged does not matter: it may have everything, and not know that it is committed.
+    /// The peer's acknowledgements do not matter: it may have everything, and not know that it is committed.
     pub(crate) fn reachable(&mut self, node: NodeId) {
         if self.rests_without_a_peer() && self.peers.contains(&node) && !self.tie(node).1 {
             self.wake();
         }
     }
 
-    /// This replica leads from now on, and has been answered by nobody.
+    /// This replica leads from now on, and has received no replies yet.
     pub(crate) fn begin_binding(&mut self) {
         (self.ties.has_hurried, self.ties.is_hasty) = (false, false);
-        // Where nobody is supported, nothing is asked: support that begins begins a round of its own.
+        // Without support no round is needed: support that begins starts a round of its own.
         let is_supported = self.ties.supported_by != 0;
         self.ties.since = if is_supported { self.reads.next_round() } else { self.reads.round() };
     }
 
-    /// The leader of this term was heard: from now on this replica waits for it, as long as its node is supported.
+    /// A message from the leader of this term was received: from now on this replica fortifies it, as long as
+    /// its node is supported.
     pub(crate) const fn bind(&mut self) {
         (self.ties.waits, self.ties.is_resting, self.ties.is_hasty) = (true, false, false);
     }
 
-    /// Nobody is known to lead this term: it is new.
+    /// The term is new: it has no known leader.
     pub(crate) const fn forget_binding(&mut self) {
         self.ties.waits = false;
     }
 
-    /// A leader is waited for no longer. Its followers look for another soon, and not all at once: many groups lose their
-    /// leaders together. What an unwilling one waits longer counts from now: a deadline that it had before, since the leader was
-    /// last heard, may come before a more willing one, whose node supports the leader's a little longer, looks at all.
+    /// Ends the fortification of a leader. Its followers campaign soon, at random times within T/2: many
+    /// groups lose their leaders together. The extra wait of a lower priority counts from now: a deadline
+    /// from the last message of the leader may come before that of a replica with a higher priority, if that
+    /// one's node supports the leader's a little longer.
     pub(crate) fn unbind(&mut self, leader: NodeId) {
         if self.leader != Some(leader) || self.role == Role::Leader || !self.ties.waits {
             return;
@@ -214,9 +227,10 @@ impl Group {
         self.deadline = self.now + soon + self.patience();
     }
 
-    /// A pre-vote was granted to `candidate`. Where all followers lost their leader at the same moment, they campaign at nearly
-    /// the same moment, and two that do split the votes; so whoever has granted lets the other go first. Of two that ask each
-    /// other, the one with the higher id goes on.
+    /// A pre-vote was granted to `candidate`. Where all followers lost their leader at the same moment, they
+    /// campaign at nearly the same moment, and two that do split the votes; so a replica that has granted
+    /// lets the candidate go first. Of two that request pre-votes of each other, the one with the higher id
+    /// continues.
     pub(crate) fn let_go_first(&mut self, candidate: NodeId, effects: &mut Effects) {
         let asks_too = self.role == Role::PreCandidate;
         if !self.ties.is_hasty || asks_too && candidate < self.config.node {
@@ -228,9 +242,10 @@ impl Group {
         self.try_again_soon();
     }
 
-    /// After an election that nobody won, or for another's sake: sooner than after silence. Only where a try is a question first:
-    /// a request for votes makes all others wait anew, and whoever is always sooner than they, with a log that is too short, would
-    /// keep them from campaigning for good.
+    /// After an election without a winner, or in favour of another candidate: campaigns again sooner than
+    /// after a silence. Only with pre-vote: a vote request makes all others rearm their timeouts, and a
+    /// replica that is always sooner than they, with a log that is too short, would keep them from
+    /// campaigning for good.
     pub(crate) fn try_again_soon(&mut self) {
         if self.ties.is_hasty && self.config.pre_vote && self.role == Role::Follower {
             let half = self.config.election_timeout().as_nanos() as u64 / 2;
@@ -238,14 +253,16 @@ impl Group {
         }
     }
 
-    /// A bound replica that is asked for its vote, or hears nothing: does that node still lead?
+    /// Sends a leader query: this replica fortifies a leader, and was asked for its vote, or received no
+    /// heartbeat.
     pub(crate) fn doubt(&mut self, effects: &mut Effects) {
         if let Some(leader) = self.leader {
             effects.send.push((leader, Message::Doubt { term: self.hard_state.term, follows: true }));
         }
     }
 
-    /// Something is wanted of a follower at rest. It expects to hear its leader from now on, and asks it now.
+    /// A quiescent follower has received a request. It expects heartbeats from now on, and sends its leader a
+    /// query at once.
     pub(crate) fn rouse(&mut self, effects: &mut Effects) {
         if self.role == Role::Follower && self.is_resting() {
             self.wake();
@@ -254,21 +271,23 @@ impl Group {
         }
     }
 
-    /// Knows no leader, and cannot campaign: asks all voters, since those that could may be at rest, bound to a leader that does
-    /// not lead any more. Seldom: where others can campaign, they do so long before.
+    /// Knows no leader, and cannot campaign: sends a query to all voters, since those that could campaign may
+    /// be quiescent and fortify a leader that has stepped down. Seldom: where others can campaign, they do so
+    /// long before.
     pub(crate) fn ask_around(&mut self, effects: &mut Effects) {
         self.deadline = self.now + self.config.election_timeout() * ASKS_AROUND_AFTER;
         let question = Message::Doubt { term: self.hard_state.term, follows: false };
         self.send_to_voters(question, false, effects);
     }
 
-    /// A peer asks whether this replica leads.
+    /// Processes a leader query.
     pub(crate) fn take_doubt(&mut self, from: NodeId, term: Term, follows: bool, effects: &mut Effects) {
         if self.role == Role::Leader && term >= self.hard_state.term {
             self.wake();
             self.send_heartbeats(effects);
         } else if follows {
-            // A replica that follows this one in that term has heard it lead. It does not now, so it never will again.
+            // The sender has received a message from this replica as leader of that term. It does not lead
+            // now, so it never will again.
             effects.send.push((from, Message::Renounce { term }));
         } else if self.leader != Some(from) {
             self.rouse(effects);
@@ -277,14 +296,14 @@ impl Group {
         }
     }
 
-    /// The node that this replica waits for does not lead the term.
+    /// The node that this replica fortifies does not lead the term.
     pub(crate) fn take_renounce(&mut self, from: NodeId, term: Term) {
         if term == self.hard_state.term {
             self.unbind(from);
         }
     }
 
-    /// Something is wanted of a group that may be at rest.
+    /// Unquiesces a group, or withdraws the offer to quiesce.
     #[inline]
     pub(crate) fn wake(&mut self) {
         if self.ties.wants_rest || self.ties.is_resting {
@@ -303,7 +322,7 @@ impl Group {
         }
     }
 
-    /// A leader's heartbeats are about to leave: whether they may say that there is nothing more to say.
+    /// A leader's heartbeats are about to leave: whether they offer to quiesce.
     pub(crate) fn offer_rest(&mut self) -> bool {
         if !self.may_rest() {
             self.wake();
@@ -320,7 +339,7 @@ impl Group {
             if is_set(self.ties.supported_by, at) {
                 progress.state == PeerState::Replicate && progress.matched == last
             } else {
-                // It is down; or it lives and is not supported, and would miss its leader.
+                // A peer without support does not matter if it is down; a live one would miss its leader.
                 !progress.was_heard()
             }
         };
@@ -343,7 +362,8 @@ impl Group {
         quorum::vote_result(&self.configuration, is_supported) == VoteResult::Won
     }
 
-    /// A follower is told that there is nothing more to say. Whether it agrees: then it has no deadline any longer.
+    /// The leader offers to quiesce. Returns whether this follower agrees: then it has no deadline any
+    /// longer.
     pub(crate) fn accept_rest(&mut self, commit: Index) -> bool {
         let last = self.log.last().index;
         let agrees = self.is_bound() && commit == last && self.commit == last && self.log.durable() == last;
@@ -354,11 +374,11 @@ impl Group {
         self.ties.is_resting
     }
 
-    /// A follower has answered a heartbeat: whether it is bound, and whether it agrees to rest. When all that are supported
-    /// do, the group rests.
+    /// A follower has answered a heartbeat: whether it fortifies this leader, and whether it agrees to
+    /// quiesce. When all supporting peers agree, the group quiesces.
     pub(crate) fn take_standing(&mut self, from: NodeId, round: u64, binds: bool, rests: bool) {
         if self.ties.is_resting && !self.tie(from).1 {
-            // It was taken to be down; it lives, and nobody would tell it anything.
+            // The group quiesced without this peer, which is alive, and would receive no heartbeats.
             self.wake();
         }
         if round < self.ties.since {
@@ -378,7 +398,7 @@ impl Group {
         }
     }
 
-    /// A leader without peers has nobody to ask. Whether it rests.
+    /// A leader without peers quiesces by itself. Returns whether it does.
     pub(crate) fn rest_alone(&mut self) -> bool {
         let may_rest = self.peers.is_empty() && self.may_rest();
         if may_rest {

@@ -1,4 +1,4 @@
-//! A list that is nearly always empty, and then weighs one word: there are many groups.
+//! A list that is nearly always empty, and then takes one word: there are many groups.
 
 use alloc::boxed::Box;
 use alloc::vec::Vec;
@@ -24,7 +24,7 @@ impl<T> Seldom<T> {
         one
     }
 
-    /// Takes out the one at `at`, which there is.
+    /// Removes the item at `at`, which must exist.
     pub(crate) fn remove(&mut self, at: usize) -> T {
         let list = self.0.as_mut().expect("what is removed is there");
         let one = list.remove(at);
@@ -32,7 +32,7 @@ impl<T> Seldom<T> {
         one
     }
 
-    /// Puts it before all others.
+    /// Inserts it before all others.
     pub(crate) fn push_front(&mut self, one: T) {
         self.0.get_or_insert_default().insert(0, one);
     }

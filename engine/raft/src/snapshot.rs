@@ -7,7 +7,7 @@ use crate::group::{Group, NUMBER_MAX, Role};
 use crate::progress::PeerState;
 
 impl Group {
-    /// Names the peers whose next entry is compacted. Each once, until its snapshot arrives or fails.
+    /// Lists the peers whose next entry is compacted. Each once, until its snapshot arrives or fails.
     pub(crate) fn name_snapshots(&mut self, effects: &mut Effects) {
         let (compacted, now) = (self.log.compacted(), self.now);
         let Self { peers, progress, leaving, .. } = self;
@@ -28,12 +28,12 @@ impl Group {
             && progress.state == PeerState::Snapshot
         {
             progress.probe();
-            // Not again before the peer is heard.
+            // Not again before the peer answers a heartbeat.
             progress.pause(now);
         }
     }
 
-    /// A snapshot is durable here. Installs it unless what it holds is committed here already.
+    /// A snapshot is durable here. Installs it unless its last entry is committed here already.
     pub(crate) fn take_snapshot(
         &mut self,
         from: NodeId,
@@ -48,7 +48,7 @@ impl Group {
             return;
         }
         if term < mine {
-            // The sender no longer leads; it learns so from our term.
+            // The sender no longer leads; it learns of the later term from this reply.
             effects
                 .send_durable
                 .push((from, Message::HeartbeatAck { term: mine, round: 0, binds: false, rest: false }));

@@ -1,8 +1,10 @@
-//! Handing over the lead (thesis, section 3.10): the leader stops taking proposals, waits until the chosen follower holds
-//! its whole log, and tells it to campaign at once. If nothing comes of it within an election timeout, writes resume.
+//! Leadership transfer (thesis, section 3.10): the leader stops taking proposals, waits until the target
+//! holds its whole log, and requests that it campaigns at once. If the target has not taken over within an
+//! election timeout, proposals resume.
 //!
-//! A leader that is no voter of the committed configuration hands over, too, to whoever is fit; and when its time is over it
-//! goes, whether anybody took over or not (thesis, section 4.2.2).
+//! A leader that is no voter of the committed configuration retires: it transfers the leadership, too, to any
+//! suitable voter; and when its time is over it steps down, whether a successor took over or not (thesis,
+//! section 4.2.2).
 
 use alloc::boxed::Box;
 
@@ -12,45 +14,47 @@ use crate::effects::Effects;
 use crate::group::{Group, Role};
 use crate::progress::{PeerState, Progress};
 
-/// The lead on its way to another.
+/// A leadership transfer under way.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Handover {
     to: NodeId,
     deadline: Time,
-    /// This leader is going, whoever follows: then, or as soon after as somebody knows.
+    /// Of a retiring leader: the earliest time at which it steps down, once a possible successor has been sent
+    /// the commit of the configuration; `deadline` at the latest.
     goes_after: Option<Time>,
-    /// When the target was told last.
+    /// When the target was last sent the request to campaign.
     hurried: Option<Time>,
 }
 
-/// What became of a transfer that did not succeed. That it did is told by the change of leader.
+/// Why a transfer failed. A change of leader shows that it succeeded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Transfer {
     /// It was not begun.
     Refused(Unfit),
-    /// The target has not taken over in time. It leads here again, unless the target still campaigns.
+    /// The target has not taken over in time. This replica takes proposals again, unless the target
+    /// still campaigns.
     Abandoned(NodeId),
 }
 
-/// Why the lead is not handed over.
+/// Why the leadership is not transferred.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Unfit {
     /// This replica does not lead.
     NotLeader {
-        /// Who does, as far as it knows.
+        /// The leader, as far as this replica knows.
         leader: Option<NodeId>,
     },
     /// The target is this replica.
     LeadsAlready,
-    /// The target is no voter of the configuration that is, or is coming to be.
+    /// The target is no voter of the configuration in force (its incoming half, if joint).
     NotAVoter,
-    /// The target is a witness: it holds nothing that it could lead with.
+    /// The target is a witness: it has neither payloads nor a state machine.
     Witness,
-    /// The target was not heard lately.
+    /// No message from the target was received lately.
     NotHeard,
     /// The target is so far behind that it is waiting for a snapshot.
     TooFarBehind,
-    /// The lead is on its way to this node already.
+    /// A transfer to this node is under way already.
     InProgress(NodeId),
 }
 
@@ -89,7 +93,8 @@ impl Group {
         }
     }
 
-    /// Tells the target to campaign if it holds everything. Again with every heartbeat: the first time may have been lost.
+    /// Requests that the target campaigns, if it holds everything. Repeated with every heartbeat: the first
+    /// request may be lost.
     pub(crate) fn hurry_handover(&mut self, effects: &mut Effects) {
         let Some(to) = self.transfer_target().filter(|to| self.holds_all(*to)) else { return };
         self.ties.has_hurried = true;
@@ -98,7 +103,7 @@ impl Group {
         self.handover.iter_mut().for_each(|handover| handover.hurried = Some(now));
     }
 
-    /// A node holds more than before: the target may hold everything now; or this one may be the heir.
+    /// A node holds more than before: the target may hold everything now; or this node may be the successor.
     pub(crate) fn hurry_handover_to(&mut self, node: NodeId, effects: &mut Effects) {
         let Some(to) = self.transfer_target() else { return };
         let may_inherit = self.configuration.may_lead(node) && self.holds_all(node);
@@ -110,8 +115,9 @@ impl Group {
         }
     }
 
-    /// A heartbeat later the target still does not lead. Of a retiring leader, the next voter that holds everything is the
-    /// heir, unless the last one has just been told: two at once would be rivals.
+    /// A heartbeat later the target still does not lead. Of a retiring leader, the next voter that holds
+    /// everything becomes the target, unless the last one was sent its request less than an interval ago: two
+    /// at once would be rivals.
     pub(crate) fn hurry_again(&mut self, effects: &mut Effects) {
         let interval = self.config.heartbeat_interval();
         if let Some(handover) = self.handover.as_ref().filter(|handover| handover.goes_after.is_some()) {
@@ -141,7 +147,7 @@ impl Group {
         self.handover.iter_mut().for_each(|handover| (handover.to, handover.hurried) = (node, None));
     }
 
-    /// Gives up a transfer whose time is over. `true`: and the lead with it.
+    /// Gives up a transfer that has reached its deadline. `true` if the leader must step down, too.
     pub(crate) fn give_up_handover(&mut self, effects: &mut Effects) -> bool {
         let Some(over) = self.handover.take_if(|handover| handover.deadline <= self.now) else {
             return false;
@@ -156,20 +162,22 @@ impl Group {
         self.handover.as_ref().map_or(Time::NEVER, |handover| handover.deadline)
     }
 
-    /// To whom the lead is being handed over.
+    /// The target of the transfer that is under way.
     #[must_use]
     pub fn transfer_target(&self) -> Option<NodeId> {
         self.handover.as_ref().map(|handover| handover.to)
     }
 
-    /// Whether this replica leads without a vote in the committed configuration, and only until another takes over.
+    /// Whether this replica leads without a vote in the committed configuration, and only until another takes
+    /// over.
     #[must_use]
     pub fn is_retiring(&self) -> bool {
         self.handover.as_ref().is_some_and(|handover| handover.goes_after.is_some())
     }
 
-    /// The committed configuration does not let this leader vote. It leads on, without taking proposals, until the voter with
-    /// the longest log has taken over from it; that one is told to, as soon as it holds everything.
+    /// The committed configuration gives this leader no vote. It continues to lead, without taking proposals,
+    /// until the voter with the longest log has taken over; that voter is sent the request to campaign as
+    /// soon as it holds everything.
     pub(crate) fn retire(&mut self, effects: &mut Effects) {
         if self.is_retiring() {
             return;
@@ -178,7 +186,7 @@ impl Group {
         let Some(heir) = self.heirs().max_by_key(rank) else {
             return self.follow(self.hard_state.term, None, effects);
         };
-        // A voter that somebody chose goes first.
+        // A target that a client chose goes first.
         let chosen = self.transfer_target().filter(|chosen| self.configuration.may_lead(*chosen));
         let deadline = self.now + self.config.election_timeout();
         let goes_after = Some(self.now + self.config.retirement());
@@ -188,7 +196,8 @@ impl Group {
         self.hurry_handover(effects);
     }
 
-    /// A peer is being sent the commit index. Of a leader that goes, the successors know now that it may.
+    /// A peer is being sent the commit index. If it may succeed a retiring leader, the leader need wait for
+    /// no more than `goes_after`.
     pub(crate) fn note_told(&mut self, to: NodeId, commit: Index) {
         let now = self.now;
         if let Some(handover) = &mut self.handover
