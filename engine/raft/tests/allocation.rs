@@ -1,6 +1,6 @@
-//! Steady state costs no allocation: propose, ship, accept, acknowledge, commit, apply, heartbeats and reads, on three
-//! replicas, counted by a global allocator of this test's own. What is built up at a change of leader is not counted. The allocator is an
-//! unsafe trait, so there is unsafe code in this file.
+//! Steady state costs no allocation: propose, send appends, accept, acknowledge, commit, apply, heartbeats
+//! and reads, on three replicas, counted by a global allocator of this test's own. Allocations at a change of
+//! leader are not counted. The allocator is an unsafe trait, so there is unsafe code in this file.
 
 #![expect(unsafe_code, reason = "a global allocator is an unsafe trait; this one only counts and passes on")]
 
@@ -22,18 +22,18 @@ struct Counting;
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         COUNT.set(COUNT.get() + 1);
-        // SAFETY: the caller's promises are passed on.
+        // SAFETY: the caller's guarantees are passed on.
         unsafe { System.alloc(layout) }
     }
 
     unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
-        // SAFETY: the caller's promises are passed on, and `pointer` came from `System`.
+        // SAFETY: the caller's guarantees are passed on, and `pointer` came from `System`.
         unsafe { System.dealloc(pointer, layout) }
     }
 
     unsafe fn realloc(&self, pointer: *mut u8, layout: Layout, bytes: usize) -> *mut u8 {
         COUNT.set(COUNT.get() + 1);
-        // SAFETY: the caller's promises are passed on, and `pointer` came from `System`.
+        // SAFETY: the caller's guarantees are passed on, and `pointer` came from `System`.
         unsafe { System.realloc(pointer, layout, bytes) }
     }
 }
@@ -67,7 +67,7 @@ fn replica(node: u64) -> Group {
     Group::new(config, Restored { configuration, ..Restored::default() }, Time(0))
 }
 
-/// Three replicas whose every write is durable at once and whose network loses nothing. It allocates only to grow.
+/// Three replicas with disks that sync at once and a network that loses nothing. It allocates only to grow.
 struct Trio {
     groups: [Group; 3],
     effects: Effects,
@@ -104,7 +104,7 @@ impl Trio {
         }
     }
 
-    /// The end of a turn: flush, and shipments.
+    /// The end of a turn: flush, and appends.
     fn finish(&mut self, at: usize) {
         self.effects.clear();
         self.groups[at].flush(self.now, &mut self.effects);
@@ -140,7 +140,7 @@ impl Trio {
         }
     }
 
-    /// One millisecond of work at the leader, which is the first.
+    /// One millisecond of work at the leader, the first replica.
     fn cycle(&mut self) {
         self.now = Time(self.now.0 + MS);
         for at in 0..3 {

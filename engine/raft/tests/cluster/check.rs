@@ -1,13 +1,14 @@
-//! The rules that a cluster must keep whatever happens to it. `invariant::ClusterChecker` has those that the cores show by
-//! themselves (1 to 10); here are those that need payloads, disks and what has left a node. All are looked at after every
-//! turn; a failure panics with the rule broken.
+//! The rules that a cluster must always keep. `invariant::ClusterChecker` has those that the cores alone show
+//! (1 to 10); here are those that need payloads, disks and sent messages. All are checked after every turn; a
+//! failure panics with the violated rule.
 //!
 //! - One payload for each entry id, and one entry for each committed index.
-//! - What is committed is durable on a quorum, then and for ever, and whole with somebody who is no witness.
-//! - A vote is given once a term, whatever crashes; term, commit and applied never go back.
+//! - What is committed is durable on a quorum, from then on for ever, and with its payload on a replica that
+//!   is no witness.
+//! - A vote is granted once a term, in spite of crashes; term, commit and applied never go back.
 //! - A leader only appends (paper, Figure 3). It holds everything that is committed, payload by payload.
-//! - The core's picture of the log is the log.
-//! - Nothing leaves a node that depends on what is not durable there.
+//! - The core's state of the log matches the log.
+//! - No message leaves a node that depends on state which is not durable there.
 
 use std::collections::BTreeMap;
 
@@ -18,7 +19,7 @@ use raftwerk_raft::quorum::{self, VoteResult};
 use super::disk::Entry;
 use super::{Body, Cluster, Packet};
 
-/// What is true for good.
+/// The facts that must hold for ever.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Ledger {
     checker: ClusterChecker,
@@ -33,15 +34,15 @@ pub(super) struct Ledger {
 #[derive(Clone, Debug)]
 struct Committed {
     entry: Entry,
-    /// Of a state machine that has seen everything up to it.
+    /// The state of a state machine that has applied everything up to it.
     state: u64,
-    /// The term of the leader that counted it.
+    /// The term of the leader that committed it.
     term: Term,
-    /// The configuration that it counted by.
+    /// The configuration that the leader counted by.
     by: Configuration,
 }
 
-/// How a replica looked after the last turn.
+/// The state of a replica after the last turn.
 #[derive(Clone, Copy, Debug)]
 struct Before {
     hard_state: HardState,
@@ -55,13 +56,13 @@ impl Ledger {
         self.committed.len() as u64
     }
 
-    /// A replica begins anew: what it had not made durable it may forget.
+    /// A replica restarts: state that was not durable may be lost.
     pub(super) fn forget(&mut self, node: u64) {
         self.before.remove(&node);
     }
 }
 
-/// What a state machine makes of an entry: the order and each payload tell in the number.
+/// The state of a state machine after an entry: it depends on the order and on each payload.
 pub(super) fn state_after(state: u64, entry: Entry) -> u64 {
     (state ^ entry.payload).wrapping_mul(0x9E37_79B9_7F4A_7C15).rotate_left(23) ^ entry.term.0
 }
@@ -82,12 +83,12 @@ impl Cluster {
         self.seen.committed += 1;
     }
 
-    /// What a state machine that has seen everything up to here is like.
+    /// The state of a state machine that has applied everything up to here.
     pub(super) fn state_at(&self, index: Index) -> u64 {
         index.0.checked_sub(1).map_or(0, |at| self.ledger.committed[at as usize].state)
     }
 
-    /// Looks at everything.
+    /// Checks all rules.
     pub(super) fn check(&mut self) {
         let groups = self.replicas.iter().filter_map(|replica| replica.group.as_ref());
         if let Err(violation) = self.ledger.checker.check(groups) {
@@ -109,7 +110,7 @@ impl Cluster {
         let image = &replicas[node as usize - 1].disk.written;
         for (at, entry) in image.entries.iter().enumerate() {
             let id = EntryId::new(entry.term, image.compacted.index.plus(at as u64 + 1));
-            // Logs that a test begins with are whole.
+            // Logs that a test starts with contain payloads.
             assert!(
                 !is_witness || *entry == entry.withheld() || entry.payload < 1_000_000,
                 "node {node}: {id}"
@@ -122,7 +123,7 @@ impl Cluster {
         }
     }
 
-    /// The core's picture of the log is the log.
+    /// The core's state of the log matches the log.
     fn check_picture(&self, node: u64) {
         let (group, replica) = (self.group(node), self.replica(node));
         let written = &replica.disk.written;
@@ -137,8 +138,8 @@ impl Cluster {
         let state = self.state_at(replica.applied);
         assert_eq!(replica.state, state, "node {node}: states at {}", replica.applied);
         let durable = EntryId::new(group.term(), group.durable());
-        // Entries of earlier terms may be replaced and come back, and then an old notice may speak of the first time;
-        // it is in its own term's entries that a leader counts itself.
+        // Entries of earlier terms may be replaced and come back, and then an old durability notice may be
+        // about the first write; a leader counts itself only for entries of its own term.
         if group.is_leader() && group.term_at(durable.index) == Some(durable.term) {
             assert!(
                 replica.disk.durable.covers(durable),
@@ -185,7 +186,8 @@ impl Cluster {
         }
     }
 
-    /// What is committed is durable on a quorum, whoever is down. By log matching, the last entry speaks for all.
+    /// What is committed is durable on a quorum, also while replicas are down. By log matching, checking the
+    /// last entry suffices.
     fn check_committed(&self) {
         let Some(last) = self.ledger.committed.last() else { return };
         let id = EntryId::new(last.entry.term, Index(self.ledger.len()));
@@ -197,7 +199,7 @@ impl Cluster {
         assert!(last.by.replicas().iter().any(holds_whole), "{id} is committed, and nobody holds it whole");
     }
 
-    /// Nothing leaves that depends on what is not durable.
+    /// No message leaves that depends on state which is not durable.
     pub(super) fn check_departure(&mut self, packet: &Packet) {
         let durable = &self.replica(packet.from).disk.durable;
         let (mine, last) = (durable.hard_state, durable.last().index);

@@ -1,15 +1,15 @@
-//! What one replica has written and what of it would survive a crash: a log modelled entry by entry. Not a file, and no
-//! bytes: an entry is a term and a number that stands for its payload. Next: `cluster`, which fills it.
+//! What one replica has written and what of it would survive a crash: a log modelled entry by entry. No file,
+//! and no bytes: an entry is a term and a number in place of its payload. Next: `cluster`, which uses it.
 
 use std::collections::VecDeque;
 
 use raftwerk_frame::{EntryId, HardState, Index, Run, Term};
 use raftwerk_raft::{Origin, TermRun};
 
-/// Payloads from here on stand for configurations.
+/// Payloads from here on represent configurations.
 pub(crate) const MEMBERSHIPS: u64 = 1 << 60;
 
-/// Stands for any payload where there is none.
+/// The payload of an entry whose payload is withheld.
 pub(crate) const WITHHELD: u64 = 0;
 
 /// One entry; its payload is a number that no other entry has.
@@ -24,35 +24,35 @@ impl Entry {
         self.payload >= MEMBERSHIPS
     }
 
-    /// As a witness gets it: whole only if it is a configuration.
+    /// As a witness receives it: with the payload only if it is a configuration.
     pub(crate) const fn withheld(self) -> Self {
         if self.is_membership() { self } else { Self { payload: WITHHELD, ..self } }
     }
 }
 
-/// A state machine's own image: what it had seen, and what came of it.
+/// A state machine's checkpoint: the last applied entry, and the state.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Checkpoint {
     pub(crate) id: EntryId,
     pub(crate) state: u64,
-    /// The payload that stands for the configuration there; 0 for one that names nobody.
+    /// The payload that represents the configuration there; 0 for an empty one.
     pub(crate) membership: u64,
 }
 
-/// All that one replica keeps.
+/// The whole durable state of one replica.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Image {
     pub(crate) origin: Origin,
     pub(crate) hard_state: HardState,
     pub(crate) compacted: EntryId,
-    /// The first of them stands just after `compacted`.
+    /// The first of them is just after `compacted`.
     pub(crate) entries: Vec<Entry>,
     pub(crate) checkpoint: Checkpoint,
     /// As in [`Checkpoint`], at `compacted`.
     pub(crate) membership: u64,
 }
 
-/// One thing written.
+/// One write.
 #[derive(Clone, Debug)]
 pub(crate) enum Write {
     HardState(HardState),
@@ -67,7 +67,7 @@ pub(crate) enum Write {
     },
     Checkpoint(Checkpoint),
     Compact(Index),
-    /// The log begins in what this payload stands for.
+    /// The log begins in the configuration that this payload represents.
     Founding(u64),
 }
 
@@ -105,13 +105,13 @@ impl Image {
         runs
     }
 
-    /// Every configuration among the entries, and where it stands.
+    /// Every configuration among the entries, and its index.
     pub(crate) fn memberships(&self) -> impl DoubleEndedIterator<Item = (Index, u64)> + '_ {
         let found = self.entries.iter().enumerate().filter(|(_, entry)| entry.is_membership());
         found.map(|(at, entry)| (self.compacted.index.plus(at as u64 + 1), entry.payload))
     }
 
-    /// What stands for the configuration in force at `index`.
+    /// The payload that represents the configuration in force at `index`.
     pub(crate) fn membership_up_to(&self, index: Index) -> u64 {
         let found = self.memberships().rfind(|(at, _)| *at <= index);
         found.map_or(self.membership, |(_, payload)| payload)
@@ -196,7 +196,7 @@ impl Disk {
         self.pending.len()
     }
 
-    /// Makes the next `count` writes durable; tells the last entry among them, as it was written.
+    /// Makes the next `count` writes durable; returns the last entry among them, as it was written.
     pub(crate) fn sync(&mut self, count: usize) -> Option<EntryId> {
         let mut last = None;
         for write in self.pending.drain(..count) {
@@ -210,7 +210,7 @@ impl Disk {
         last
     }
 
-    /// Forgets what was not durable.
+    /// Drops what was not durable.
     pub(crate) fn crash(&mut self) {
         self.pending.clear();
         self.written = self.durable.clone();
@@ -218,7 +218,7 @@ impl Disk {
     }
 }
 
-/// What the core is told of entries.
+/// The runs that the core receives of entries.
 pub(crate) fn runs_of(entries: &[Entry]) -> Vec<Run> {
     let mut runs: Vec<Run> = Vec::new();
     for entry in entries {

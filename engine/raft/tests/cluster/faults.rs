@@ -1,4 +1,4 @@
-//! What goes wrong, and what is chosen to go right: delivery, loss, doubles, cuts, crashes, and when writes are durable.
+//! Faults and deliveries: loss, duplicates, cuts, crashes, and when writes become durable.
 
 use raftwerk_frame::{EntryId, HardState, LogId, Membership, Message, NodeId, Term};
 use raftwerk_raft::{Address, Input, Voice, is_request};
@@ -7,7 +7,7 @@ use super::disk::runs_of;
 use super::{Body, Cluster, Packet};
 
 impl Cluster {
-    /// The packet at this place in the network arrives, if the way is open and somebody is there.
+    /// The packet at this place in the network arrives, if the link is open and the receiver is up.
     pub(crate) fn deliver(&mut self, at: usize) {
         let packet = self.network.remove(at).expect("the packet is under way");
         if self.cut.contains(&(packet.from, packet.to)) || !self.is_up(packet.to) {
@@ -46,7 +46,7 @@ impl Cluster {
         self.finish(to);
     }
 
-    /// The driver's half of `hearing`: who speaks, and who is meant.
+    /// The driver's half of `hearing`: the sender's and the receiver's identity.
     fn is_for(&mut self, packet: &Packet) -> bool {
         let Some((log, address, names_itself, to_witness)) = packet.logs else { return true };
         let sender_knows = self.replica(packet.from).first.get(&packet.to).copied();
@@ -77,13 +77,13 @@ impl Cluster {
         is_heard
     }
 
-    /// The packet at this place never arrives.
+    /// The packet at this place is lost.
     pub(crate) fn drop_packet(&mut self, at: usize) {
         let packet = self.network.remove(at).expect("the packet is under way");
         self.lose(&packet);
     }
 
-    /// The sender of a snapshot learns that it did not arrive; of everything else nobody learns.
+    /// The sender of a snapshot learns that it did not arrive; no other loss is reported.
     fn lose(&mut self, packet: &Packet) {
         if matches!(packet.body, Body::Snapshot { .. }) && self.is_up(packet.from) {
             self.snapshot_failed(packet.from, packet.to);
@@ -95,7 +95,7 @@ impl Cluster {
         self.network.push_back(packet);
     }
 
-    /// Everything under way that is like this is lost.
+    /// All packets under way for which `like` holds are lost.
     pub(crate) fn drop_where(&mut self, like: impl Fn(&Packet) -> bool) {
         for _ in 0..100_000 {
             let Some(at) = self.network.iter().position(&like) else { return };
@@ -104,7 +104,7 @@ impl Cluster {
         panic!("what is lost is sent again at once, and again");
     }
 
-    /// Everything under way that is like this arrives, and nothing else.
+    /// All packets under way for which `like` holds arrive, and no others.
     pub(crate) fn deliver_where(&mut self, like: impl Fn(&Packet) -> bool) {
         for _ in 0..100_000 {
             let Some(at) = self.network.iter().position(&like) else { return };
@@ -113,17 +113,17 @@ impl Cluster {
         panic!("the replicas never fall silent");
     }
 
-    /// How many packets like this are under way.
+    /// How many packets under way `like` holds for.
     pub(crate) fn count_where(&self, like: impl Fn(&Packet) -> bool) -> usize {
         self.network.iter().filter(|packet| like(packet)).count()
     }
 
-    /// What leaves `from` for `to` is lost from now on.
+    /// Packets from `from` to `to` are lost from now on.
     pub(crate) fn cut_one_way(&mut self, from: u64, to: u64) {
         self.cut.insert((from, to));
     }
 
-    /// Nothing passes between this node and any other.
+    /// No packet passes between this node and any other.
     pub(crate) fn isolate(&mut self, node: u64) {
         for other in self.nodes().filter(|&other| other != node) {
             self.cut.insert((node, other));
@@ -135,7 +135,7 @@ impl Cluster {
         self.cut.clear();
     }
 
-    /// The process ends; what was not durable is gone.
+    /// The process ends; what was not durable is lost.
     pub(crate) fn crash(&mut self, node: u64) {
         let replica = self.replica_mut(node);
         replica.group = None;
@@ -147,8 +147,8 @@ impl Cluster {
         self.give_up_snapshots(node);
     }
 
-    /// The process ends, and its disk has lost all but the first `kept` entries, and the vote; it starts again as its log is
-    /// told to do then.
+    /// The process ends, and its disk has lost all but the first `kept` entries, and the vote; it restarts
+    /// fenced, as recovery after damage does.
     pub(crate) fn damage(&mut self, node: u64, kept: usize) {
         self.crash(node);
         self.replica_mut(node).has_lost = true;
@@ -160,7 +160,7 @@ impl Cluster {
         self.replica_mut(node).group.as_mut().expect("just started").set_fence(fence);
     }
 
-    /// As [`Cluster::damage`], and the record of the group's founding is lost, too.
+    /// As [`Cluster::damage`], and the record of the group's first configuration is lost, too.
     pub(crate) fn damage_founding(&mut self, node: u64, kept: usize) {
         let durable = &mut self.replica_mut(node).disk.durable;
         assert_eq!(durable.compacted, EntryId::default(), "the log begins with the group");
@@ -168,7 +168,7 @@ impl Cluster {
         self.damage(node, kept);
     }
 
-    /// `by` tells another what its log begins with.
+    /// `by` sends `to` the entry that its log begins after, and the configuration there.
     pub(crate) fn tell_founding(&mut self, by: u64, to: u64) {
         let known = self.group(by).founding().map(|(id, configuration)| (id, configuration.clone()));
         let Some((id, configuration)) = known else { return };
@@ -176,8 +176,8 @@ impl Cluster {
         self.finish(to);
     }
 
-    /// A snapshot may have arrived at a node that crashed before it was durable there: nobody will answer for it, and its
-    /// sender's driver runs out of patience.
+    /// A snapshot may have arrived at a node that crashed before it was durable there: no acknowledgement
+    /// will come, and the sender's driver times out.
     fn give_up_snapshots(&mut self, to: u64) {
         for from in self.nodes() {
             let is_travelling =
@@ -188,13 +188,14 @@ impl Cluster {
         }
     }
 
-    /// All that this replica has written becomes durable.
+    /// All writes of this replica become durable.
     pub(crate) fn sync(&mut self, node: u64) {
         let pending = self.replica(node).disk.pending();
         self.sync_some(node, pending);
     }
 
-    /// The next `count` writes become durable: messages that waited for them leave, and the core is told.
+    /// The next `count` writes become durable: messages that waited for them leave, and the core receives the
+    /// notice.
     pub(crate) fn sync_some(&mut self, node: u64, count: usize) {
         let last = self.make_durable(node, count);
         if let Some(id) = last
@@ -205,7 +206,7 @@ impl Cluster {
         self.finish(node);
     }
 
-    /// As [`Cluster::sync_some`], but the core is not told yet: the notice is for the test to give, late.
+    /// As [`Cluster::sync_some`], but without a notice to the core: the test gives it later.
     pub(crate) fn make_durable(&mut self, node: u64, count: usize) -> Option<EntryId> {
         let last = self.replica_mut(node).disk.sync(count);
         self.release(node);

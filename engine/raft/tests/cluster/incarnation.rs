@@ -7,13 +7,13 @@ use super::Cluster;
 use super::disk::{Disk, Image, MEMBERSHIPS};
 
 impl Cluster {
-    /// A node's disk is lost, and the node is back with an empty one, to join.
+    /// A node loses its disk, and comes back with an empty one, to join.
     pub(crate) fn lose_disk(&mut self, node: u64) {
         let origin = Origin::Joined { floor: EntryId::default() };
         self.lose_disk_and_begin_with(node, Image { origin, ..Image::default() });
     }
 
-    /// As [`Cluster::lose_disk`], but the node makes the group again, as it did when everything began.
+    /// As [`Cluster::lose_disk`], but the node bootstraps the group again.
     pub(crate) fn lose_disk_and_make_anew(&mut self, node: u64) {
         let mut image = Image { membership: MEMBERSHIPS, ..Image::default() };
         image.checkpoint.membership = MEMBERSHIPS;

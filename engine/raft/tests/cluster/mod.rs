@@ -1,6 +1,7 @@
-//! Replicas of one group in memory, driven by hand: the crate's public contract, played out step by step. Time, order,
-//! loss and durability are what a test says they are, and after every turn `check` looks at all of it.
-//! Not a simulator of the engine: no bytes, no files, no sockets. Next: `disk` for what survives, `check` for the rules.
+//! Replicas of one group in memory, driven by hand: the crate's public contract, step by step. The test
+//! decides on time, order, loss and durability, and `check` checks everything after every turn. Not a
+//! simulator of the engine: no bytes, no files, no sockets. Next: `disk` for durable state, `check` for the
+//! rules.
 
 mod check;
 pub(crate) mod disk;
@@ -31,19 +32,19 @@ use disk::{Disk, Entry, Image, MEMBERSHIPS};
 pub(crate) const MS: u64 = 1_000_000;
 /// The election timeout T, in milliseconds.
 pub(crate) const T: u64 = 100;
-/// What every entry weighs.
+/// The bytes of every entry.
 pub(crate) const ENTRY_BYTES: u64 = 10;
 
-/// What a cluster is made of.
+/// The parameters of a cluster.
 #[derive(Clone, Debug)]
 pub(crate) struct Options {
     pub(crate) voters: u64,
     pub(crate) learners: u64,
-    /// Nodes with an empty replica that know nothing of the group.
+    /// Nodes with an empty replica and no configuration.
     pub(crate) newcomers: u64,
-    /// So many of the voters, the last of them, are witnesses …
+    /// The last voters, this many, are witnesses …
     pub(crate) witnesses: u64,
-    /// … and so many of the newcomers.
+    /// … and the last new members, this many.
     pub(crate) witness_newcomers: u64,
     pub(crate) seed: u64,
     pub(crate) pre_vote: bool,
@@ -53,15 +54,15 @@ pub(crate) struct Options {
     pub(crate) append_bytes_max: u64,
     pub(crate) uncommitted_bytes_max: u64,
     pub(crate) opening: Opening,
-    /// Whether everything written is durable at the end of its turn.
+    /// Whether all writes are durable at the end of their turn.
     pub(crate) syncs_at_once: bool,
-    /// Whether a replica that comes back votes for nobody for a while.
+    /// Whether a restarted replica grants no vote for a while.
     pub(crate) abstains: bool,
-    /// Whether configurations name the logs of those that are added.
+    /// Whether configurations name the logs of members that are added.
     pub(crate) names_logs: bool,
-    /// How long news of a commit wait for company, in milliseconds …
+    /// How long a new commit index waits for an entry to travel with, in milliseconds …
     pub(crate) commit_delay: u64,
-    /// … and how long a leader without a vote waits to be relieved.
+    /// … and how long a leader without a vote waits for a successor.
     pub(crate) retirement: u64,
 }
 
@@ -98,7 +99,7 @@ impl Options {
         configuration
     }
 
-    /// Whether a node holds no payloads, from the beginning to the end.
+    /// Whether a node is a witness, for the whole test.
     pub(crate) const fn is_witness(&self, node: u64) -> bool {
         let is_founder = node <= self.voters && node > self.voters - self.witnesses;
         is_founder || node > self.replicas() - self.witness_newcomers
@@ -109,7 +110,7 @@ impl Options {
     }
 }
 
-/// What travels.
+/// The content of a packet.
 #[derive(Clone, Debug)]
 pub(crate) enum Body {
     Message { message: Message, entries: Vec<Entry> },
@@ -120,8 +121,8 @@ pub(crate) enum Body {
 pub(crate) struct Packet {
     pub(crate) from: u64,
     pub(crate) to: u64,
-    /// Which log speaks, what the sender takes the receiver's for, whether its configuration names itself, and whether it has the
-    /// receiver for a witness; nothing of all that where a test says something itself.
+    /// The sender's log, the address that the sender has for the receiver, whether its configuration names
+    /// itself, and whether the receiver is a witness in it; `None` for a message of the test's own making.
     pub(crate) logs: Option<(LogId, Address, bool, bool)>,
     pub(crate) body: Body,
 }
@@ -142,7 +143,7 @@ impl Packet {
         matches!(self.message(), Some(Message::Append { .. }))
     }
 
-    /// What travels with it.
+    /// The entries that the packet carries.
     pub(crate) fn entries(&self) -> &[Entry] {
         match &self.body {
             Body::Message { entries, .. } => entries,
@@ -176,27 +177,27 @@ impl Packet {
 pub(crate) struct Replica {
     pub(crate) group: Option<Group>,
     pub(crate) disk: Disk,
-    /// Another one each time that the disk was lost.
+    /// A new one each time that the disk was lost.
     pub(crate) log: LogId,
-    /// Which log was first heard under each node's number.
+    /// The first log that was received of each node.
     pub(crate) first: BTreeMap<u64, LogId>,
-    /// The disk has lost some of what was durable.
+    /// The disk has lost durable state.
     pub(crate) has_lost: bool,
-    /// Messages that wait until so much is durable.
+    /// Messages that are held until this position is durable.
     held: VecDeque<(u64, Packet)>,
     pub(crate) applied: Index,
     pub(crate) state: u64,
     pub(crate) rejected: Option<Rejected>,
-    /// What became of wishes, in order.
+    /// The outcomes of membership change requests, in order.
     pub(crate) reconfigured: Vec<Reconfigured>,
     pub(crate) transfers: Vec<Transfer>,
-    /// The configurations whose settling it has told.
+    /// The configurations that it has reported as settled.
     pub(crate) settled: Vec<Index>,
     pub(crate) reads: Vec<(u64, Index)>,
     pub(crate) reads_rejected: Vec<u64>,
 }
 
-/// Nodes 1..=n, what is between them, and what is known to be true for good.
+/// Nodes 1..=n, the network between them, and the facts that must hold for ever.
 #[derive(Clone, Debug)]
 pub(crate) struct Cluster {
     pub(crate) options: Options,
@@ -207,14 +208,14 @@ pub(crate) struct Cluster {
     /// One-way links that lose everything.
     cut: BTreeSet<(u64, u64)>,
     effects: Effects,
-    /// In a leader's step: the configuration that it counted by.
+    /// In a leader's step: the configuration that it counts by.
     counted_by: Option<Configuration>,
     ledger: Ledger,
     payload_next: u64,
-    /// What the payloads of configurations stand for.
+    /// The configurations that payloads represent.
     configurations: Vec<Configuration>,
     read_next: u64,
-    /// For a read that is not answered: what was committed anywhere when it came.
+    /// For an unanswered read: what was committed anywhere when it arrived.
     reads_open: BTreeMap<u64, Index>,
 }
 
@@ -224,7 +225,7 @@ impl Cluster {
         Self::with_images(options, images)
     }
 
-    /// Replicas whose logs hold entries of these terms. The replica's term is `terms` of it.
+    /// Replicas whose logs hold entries of these terms. The replica's term is its element of `terms`.
     pub(crate) fn with_logs(options: Options, logs: &[&[u64]], terms: &[u64]) -> Self {
         let image = |(log, term): (&&[u64], &u64)| {
             let entry =
@@ -237,7 +238,7 @@ impl Cluster {
         Self::with_images(options, logs.iter().zip(terms).map(image).collect())
     }
 
-    /// Replicas that all hold entries of these terms, the last of which is theirs.
+    /// Replicas that all hold entries of these terms, the last of which is their term.
     pub(crate) fn with_one_log(options: Options, log: &[u64]) -> Self {
         let count = options.replicas() as usize;
         let term = log.last().copied().unwrap_or_default();
@@ -332,7 +333,7 @@ impl Cluster {
         self.ledger.len()
     }
 
-    /// Starts a replica from what is durable there.
+    /// Starts a replica from its durable state.
     pub(crate) fn restart(&mut self, node: u64) {
         let config = self.config(node);
         let now = self.now;
@@ -361,7 +362,7 @@ impl Cluster {
         self.ledger.forget(node);
     }
 
-    /// What a payload stands for; 0 for a configuration that names nobody.
+    /// The configuration that a payload represents; an empty one for 0.
     pub(crate) fn configuration_of(&self, payload: u64) -> Configuration {
         match payload.checked_sub(MEMBERSHIPS) {
             Some(at) => self.configurations[at as usize].clone(),
@@ -392,21 +393,21 @@ impl Cluster {
         }
     }
 
-    // What a test makes happen. Each is a whole turn: inputs, flush, shipments, and then the checks.
+    // Actions of a test. Each is a whole turn: inputs, flush, appends, and then the checks.
 
     pub(crate) fn campaign(&mut self, node: u64) {
         self.input(node, Input::Campaign);
         self.finish(node);
     }
 
-    /// Campaigns and lets everything arrive: a leader, unless the protocol forbids it.
+    /// Campaigns and delivers everything: a leader, unless the protocol forbids it.
     pub(crate) fn elect(&mut self, node: u64) {
         self.campaign(node);
         self.settle();
         assert_eq!(self.group(node).role(), Role::Leader, "node {node} was to lead");
     }
 
-    /// As [`Cluster::elect`], with the others' timeouts run out first, so that nobody shields an old leader.
+    /// As [`Cluster::elect`], with the others restarted first, so that they no longer protect an old leader.
     pub(crate) fn elect_among(&mut self, node: u64) {
         for other in self.nodes().filter(|&other| other != node) {
             if self.is_up(other) && !self.group(other).is_leader() {
@@ -422,7 +423,7 @@ impl Cluster {
         self.finish(node);
     }
 
-    /// Asks for reads, all in one turn; gives the token of the first. They follow one another.
+    /// Steps reads, all in one turn; returns the token of the first. The tokens are consecutive.
     pub(crate) fn read(&mut self, node: u64, count: u64) -> u64 {
         let first = self.read_next;
         for token in first..first + count {
@@ -434,7 +435,7 @@ impl Cluster {
         first
     }
 
-    /// Asks for another configuration; what became of it at once, if anything was told.
+    /// Requests a membership change; returns its immediate outcome, if there was any.
     pub(crate) fn reconfigure(&mut self, node: u64, wish: Reconfigure<'_>) -> Option<Reconfigured> {
         let told = self.replica(node).reconfigured.len();
         self.input(node, Input::Reconfigure(wish));
@@ -443,7 +444,7 @@ impl Cluster {
         outcome
     }
 
-    /// As [`Cluster::reconfigure`], of changes that must begin: nobody's health is looked at.
+    /// As [`Cluster::reconfigure`], for changes that must begin: without health checks.
     pub(crate) fn change(&mut self, node: u64, route: Route, changes: &[Change]) -> Index {
         let newcomers = Newcomers::Unchecked;
         let logs = self.logs_of(node, changes);
@@ -454,7 +455,7 @@ impl Cluster {
         }
     }
 
-    /// The logs of nodes that changes bring in, where configurations name them.
+    /// The logs of the nodes that changes add, if configurations name them.
     fn logs_of(&self, leader: u64, changes: &[Change]) -> Vec<(NodeId, LogId)> {
         let nodes = changes.iter().map(|change| change.node());
         let is_new = |node: &NodeId| !self.group(leader).configuration().contains(*node);
@@ -467,7 +468,7 @@ impl Cluster {
         self.finish(node);
     }
 
-    /// As [`Cluster::read`], at a replica of any kind.
+    /// As [`Cluster::read`], at a replica of any role.
     pub(crate) fn read_anywhere(&mut self, node: u64, count: u64) -> u64 {
         let first = self.read_next;
         for token in first..first + count {
@@ -489,23 +490,23 @@ impl Cluster {
         self.finish(node);
     }
 
-    /// Gives a message of the test's own making.
+    /// Delivers a message of the test's own making.
     pub(crate) fn say(&mut self, from: u64, to: u64, message: Message, entries: &[Entry]) {
         let body = Body::Message { message, entries: entries.to_vec() };
         self.network.push_front(Packet { from, to, logs: None, body });
         self.deliver(0);
     }
 
-    /// As [`Cluster::say`], whatever is cut.
+    /// As [`Cluster::say`], whatever link is cut.
     pub(crate) fn give(&mut self, from: u64, to: u64, message: Message) {
         self.input(to, Input::Message { from: NodeId(from), message, runs: &[] });
         self.finish(to);
     }
 
-    /// The state machine makes its state durable; with `compact`, the log up to there goes.
+    /// The state machine makes its state durable; with `compact`, the log up to there is dropped.
     pub(crate) fn checkpoint(&mut self, node: u64, compact: bool) {
         let replica = self.replica_mut(node);
-        // A log begins where it is durable.
+        // A log begins with a durable entry.
         let to = replica.applied;
         if replica.group.as_ref().is_some_and(|group| group.durable() < to)
             || to <= replica.disk.written.checkpoint.id.index && !compact
@@ -523,7 +524,7 @@ impl Cluster {
         self.finish(node);
     }
 
-    /// Time passes: whatever falls due does, in order.
+    /// Time passes: all timeouts fire as they become due, in order.
     pub(crate) fn advance(&mut self, ms: u64) {
         let end = Time(self.now.0 + ms * MS);
         loop {
@@ -538,7 +539,7 @@ impl Cluster {
         self.now = end;
     }
 
-    /// Everything under way arrives, and what that brings about, until nothing is under way.
+    /// Delivers all packets, and those that follow from them, until none is under way.
     pub(crate) fn settle(&mut self) {
         for _ in 0..100_000 {
             if self.network.is_empty() {
@@ -557,7 +558,7 @@ impl Cluster {
         }
     }
 
-    /// Runs until there is a leader that all who can hear it follow.
+    /// Runs until there is a leader that has committed all of its log.
     pub(crate) fn run_to_leader(&mut self) -> u64 {
         for _ in 0..50 * T {
             self.run(1);

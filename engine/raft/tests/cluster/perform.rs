@@ -1,4 +1,5 @@
-//! The driver's half of the contract: effects are carried out in the order that the crate's head lays down.
+//! The driver's half of the contract: carries out effects in the order that the crate's documentation
+//! prescribes.
 
 use raftwerk_frame::{Configuration, EntryId, Index, LogId, Message, NodeId};
 use raftwerk_raft::{Address, Append, Effects, Input, Shipment, is_request};
@@ -12,7 +13,7 @@ impl Cluster {
         self.input_with(node, input, None, None);
     }
 
-    /// One step that brings entries (those after an index) or a snapshot with it.
+    /// One step with entries (those after an index) or a snapshot.
     pub(super) fn input_with(
         &mut self,
         node: u64,
@@ -38,7 +39,7 @@ impl Cluster {
         self.effects = effects;
     }
 
-    /// Ends a turn: flush, shipments, what is applied; and then everything is checked.
+    /// Ends a turn: flush, appends, the applied index; and then all checks.
     pub(crate) fn finish(&mut self, node: u64) {
         if self.is_up(node) {
             let now = self.now;
@@ -158,10 +159,10 @@ impl Cluster {
 
     fn hold(&mut self, position: u64, from: u64, to: u64, body: Body) {
         let group = self.group(from);
-        // An answer goes to the log that was heard.
+        // A reply is for the log that sent the request.
         let address = match &body {
             Body::Message { message, .. } if !is_request(message) => {
-                // A stranger of the test's making has none.
+                // An unknown peer of the test's making has none.
                 Address::Named(self.replicas.get(to as usize - 1).map_or(LogId(0), |replica| replica.log))
             }
             _ => group.address_of(NodeId(to)),
@@ -171,7 +172,7 @@ impl Cluster {
         self.replica_mut(from).held.push_back((position, Packet { from, to, logs, body }));
     }
 
-    /// What need not wait any longer leaves.
+    /// Held messages whose position is durable leave.
     pub(super) fn release(&mut self, node: u64) {
         let synced = self.replica(node).disk.synced();
         let held = std::mem::take(&mut self.replica_mut(node).held);
@@ -191,7 +192,7 @@ impl Cluster {
         for at in first.0..=last.0 {
             let entry = self.replica(node).disk.written.entry(Index(at)).expect("what is committed is held");
             self.note_committed(node, Index(at), entry);
-            // A witness has no state; what a state machine would have made of it stands for that.
+            // A witness has no state; the state that a state machine would have is used in its place.
             let state = self.state_at(Index(at));
             let is_witness = self.options.is_witness(node);
             let replica = self.replica_mut(node);
@@ -214,7 +215,7 @@ impl Cluster {
         }
     }
 
-    /// The latest checkpoint goes; it may be older than what the log has been compacted to since it left.
+    /// The latest checkpoint is sent; the log may have been compacted further since it left.
     fn send_snapshot(&mut self, node: u64, to: u64) {
         let replica = self.replica(node);
         let (written, is_bare) = (&replica.disk.written, self.group(node).has_for_witness(NodeId(to)));

@@ -1,6 +1,6 @@
-//! What a schedule has seen. Next: `schedule`, which asks for enough of it.
+//! What a schedule has covered. Next: `schedule`, which requires enough of it.
 
-/// How often things happened: a random test that never saw them has tested nothing.
+/// How often events happened: a random test without them has tested nothing.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Seen {
     pub(crate) leaders: u64,
@@ -18,7 +18,7 @@ pub(crate) struct Seen {
     pub(crate) transfers: u64,
     pub(crate) removed: u64,
     pub(crate) sent: u64,
-    /// Entries that witnesses have taken.
+    /// Entries that witnesses have accepted.
     pub(crate) withheld: u64,
 }
 

@@ -1,4 +1,4 @@
-//! Who supports whom: in production the engine's beats tell, here the test does.
+//! Support between nodes: in production it comes from node heartbeats, here the test sets it.
 
 use raftwerk_frame::NodeId;
 use raftwerk_raft::Input;
@@ -12,13 +12,14 @@ impl Cluster {
         self.finish(node);
     }
 
-    /// `node` learns that `other` supports it, or no longer.
+    /// `node` learns that `other` supports it, or no longer does.
     pub(crate) fn supported_by(&mut self, node: u64, other: u64, yes: bool) {
         self.input(node, Input::SupportedBy { node: NodeId(other), yes });
         self.finish(node);
     }
 
-    /// The two support each other, and know it; or no longer. Promises begin before they are told, and end after.
+    /// The two support each other, and know it; or no longer. Support begins before the other learns of it,
+    /// and ends after.
     pub(crate) fn befriend(&mut self, one: u64, other: u64, yes: bool) {
         for (node, other) in [(one, other), (other, one)] {
             if yes {
@@ -31,7 +32,7 @@ impl Cluster {
         }
     }
 
-    /// Everybody supports everybody.
+    /// All nodes support each other.
     pub(crate) fn befriend_all(&mut self) {
         for one in self.nodes() {
             for other in one + 1..=*self.nodes().end() {

@@ -1,5 +1,5 @@
-//! Random schedules: whatever is lost, doubled, overtaken, delayed, crashed, restarted, cut off, compacted, and whenever
-//! writes become durable, every rule holds after every step. And when the faults end, there is progress.
+//! Random schedules: under loss, duplication, reordering, delay, crashes, restarts, cuts, compaction, and
+//! syncs at any time, every rule holds after every step. And when the faults end, there is progress.
 //!
 //! The schedules are the same in every run. One that fails is printed at its shortest.
 
@@ -13,41 +13,41 @@ use raftwerk_raft::{Newcomers, Opening, PRIORITY_MAX, Reconfigure, Route};
 
 use crate::cluster::{Cluster, ENTRY_BYTES, Options, Seen, T};
 
-/// Something that happens. Numbers choose among what there is.
+/// An event. Numbers choose among the nodes or packets that exist.
 #[derive(Clone, Debug)]
 enum Event {
     /// Milliseconds pass.
     Pass(u64),
-    /// So many packets arrive, oldest first.
+    /// This many packets arrive, oldest first.
     Deliver(usize),
-    /// One arrives before its turn.
+    /// One packet arrives before its turn.
     Overtake(usize),
     Drop(usize),
     Double(usize),
-    /// The oldest goes to the end.
+    /// The oldest packet goes to the end.
     Delay,
     Propose(u64, u32),
-    /// To whoever leads: proposals that have a chance.
+    /// To the leader: proposals that can succeed.
     ProposeLeader(u32),
     Read(u64),
     ReadAnywhere(u64),
     Sync(u64, usize),
     SyncAll,
-    /// Often whoever leads.
+    /// Often of the leader.
     Crash(u64),
     Restart(u64),
-    /// Often whoever leads.
+    /// Often of the leader.
     Isolate(u64),
     CutOneWay(u64, u64),
     Heal,
     Checkpoint(u64, bool),
     Campaign(u64),
     Unreachable(u64, u64),
-    /// To whoever leads: another configuration.
+    /// To the leader: a membership change.
     Reconfigure(Vec<(u8, u64)>, u8, u8),
     Transfer(u64),
     Priority(u64, u8),
-    /// All that is under way arrives, and what that brings about.
+    /// Delivers all packets, and those that follow from them.
     Calm,
 }
 
@@ -83,14 +83,14 @@ fn event() -> impl Strategy<Value = Event> {
     ]
 }
 
-/// `witnesses`: how many there may be; of them one may come later.
+/// `witnesses`: their maximum; one of them may be a new member.
 fn options(voters: u64, witnesses: impl Strategy<Value = u64>) -> impl Strategy<Value = Options> {
     let flags = (any::<bool>(), any::<bool>(), any::<bool>());
     (any::<u64>(), flags, 1..6u64, 1..4u32, 1..4u64, (0..2u64, 0..3u64, witnesses)).prop_map(
         move |(seed, (pre_vote, check_quorum, syncs_at_once), window, messages, append, others)| Options {
             learners: others.0,
             newcomers: others.1,
-            // Fewer than those who hold payloads: one of three, up to two of five.
+            // Fewer than the voters with payloads: one of three, up to two of five.
             witnesses: others.2.min(voters.saturating_sub(1) / 2),
             witness_newcomers: others.1.min(others.2 % 2),
             seed,
@@ -221,7 +221,8 @@ fn happen(cluster: &mut Cluster, event: Event) {
     }
 }
 
-/// The faults end: within a bounded time there is a leader, what is proposed commits everywhere, and all are equal.
+/// The faults end: within a bounded time there is a leader, proposals commit everywhere, and all replicas are
+/// equal.
 fn recover(cluster: &mut Cluster) {
     cluster.heal();
     cluster.options.syncs_at_once = true;
@@ -234,7 +235,7 @@ fn recover(cluster: &mut Cluster) {
         group.set_priority(PRIORITY_MAX);
     }
     let before = cluster.committed();
-    // What is cut may take so long to be missed; candidates may collide.
+    // It may take this long to detect lost messages; candidates may collide.
     open_terms(cluster);
     let leader = cluster.run_to_leader();
     cluster.propose(leader, 2);
@@ -263,8 +264,9 @@ fn recover(cluster: &mut Cluster) {
     }
 }
 
-/// Five election timeouts pass. Where terms begin with a proposal, there is one in each, until somebody who leads has all of its log
-/// committed: a leader that takes itself out makes room for another, whose term nobody else would open.
+/// Five election timeouts pass. Where terms begin with a proposal, there is one in each, until a leader has
+/// all of its log committed: a leader that removes itself is followed by another, whose term needs a
+/// proposal, too.
 fn open_terms(cluster: &mut Cluster) {
     let is_due = cluster.options.opening == Opening::Driver;
     for round in 0..50 {
@@ -287,7 +289,7 @@ fn run_schedules(voters: u64, witnesses: impl Strategy<Value = u64>, cases: u32)
 
 fn run_schedules_of(opening: Opening, options: impl Strategy<Value = Options>, cases: u32) -> Seen {
     let total = Cell::new(Seen::default());
-    // Whoever needs no short schedule says so by PROPTEST_MAX_SHRINK_ITERS.
+    // PROPTEST_MAX_SHRINK_ITERS sets fewer iterations, where no short schedule is needed.
     let max_shrink_iters = Config::default().max_shrink_iters.min(5_000);
     let config = Config { cases, failure_persistence: None, max_shrink_iters, ..Config::default() };
     let rng = TestRng::deterministic_rng(RngAlgorithm::ChaCha);
@@ -307,7 +309,7 @@ fn run_schedules_of(opening: Opening, options: impl Strategy<Value = Options>, c
     total.get()
 }
 
-/// A schedule in which nothing happens proves nothing.
+/// A schedule without events proves nothing.
 fn assert_eventful(seen: &Seen, cases: u64) {
     let floors = [
         ("leaders", seen.leaders, 2 * cases),
@@ -344,7 +346,7 @@ fn random_schedules_on_five_voters_keep_every_rule() {
     assert_eventful(&run_schedules(5, Just(0), 500), 500);
 }
 
-/// Leaders write nothing of their own, and commit nothing, before somebody proposes.
+/// Leaders write no entries of their own, and commit nothing, before there is a proposal.
 #[test]
 fn random_schedules_of_terms_that_drivers_open_keep_every_rule() {
     let cases = 200;
@@ -362,7 +364,7 @@ fn random_schedules_of_terms_that_drivers_open_keep_every_rule() {
     assert_floors(&seen, &floors);
 }
 
-/// Some of the voters hold no payloads, or come in as such.
+/// Some of the voters are witnesses, or are added as witnesses.
 #[test]
 fn random_schedules_with_witnesses_keep_every_rule() {
     let cases = 200;
