@@ -1,5 +1,5 @@
 //! The rules that a cluster must always keep. `invariant::ClusterChecker` has those that the cores alone show
-//! (1 to 10); here are those that need payloads, disks and sent messages. All are checked after every turn; a
+//! (1 to 17); here are those that need payloads, disks and sent messages. All are checked after every turn; a
 //! failure panics with the violated rule.
 //!
 //! - One payload for each entry id, and one entry for each committed index.

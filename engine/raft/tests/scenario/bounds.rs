@@ -1,5 +1,5 @@
-//! What stands at a bound: the last that still fits and the first that does not, and numbers that cannot be. Next to `edges`,
-//! which has the moments.
+//! Bounds: the last value that still fits and the first that does not, and impossible numbers. Next to
+//! `edges`, which tests moments in time.
 
 use std::time::Duration;
 
@@ -9,10 +9,11 @@ use raftwerk_raft::{Config, Effects, Group, Input, PeerState, Rejected, Restored
 use super::edges::config_of;
 use crate::cluster::{Cluster, ENTRY_BYTES, MS, Options, Packet, T};
 
-/// As many reads of followers as wait in a leader at the most; of its own, twice as many.
+/// The bound of waiting follower reads in a leader; a leader's own reads are rejected from twice this number
+/// on.
 const WAITING_MAX: u64 = 64 * 1024;
 
-/// Beyond the limit proposals are refused; what fills it is taken.
+/// Proposals beyond the limit are refused; those that fill it are taken.
 #[test]
 fn proposals_that_fill_the_limit_to_the_last_byte_are_taken() {
     let mut cluster = Cluster::new(Options { uncommitted_bytes_max: 3 * ENTRY_BYTES, ..Options::of(3) });
@@ -23,13 +24,14 @@ fn proposals_that_fill_the_limit_to_the_last_byte_are_taken() {
     assert_eq!((cluster.replica(1).rejected, cluster.group(1).last().index), (None, last.plus(3)));
     cluster.propose(1, 1);
     assert_eq!(cluster.replica(1).rejected, Some(Rejected::Busy));
-    // What is committed makes room again, all of it.
+    // A commit frees the whole budget again.
     cluster.settle();
     cluster.propose(1, 3);
     assert_eq!(cluster.group(1).last().index, last.plus(6));
 }
 
-/// A follower that lost an append and has what came before it says so: that is not sent again.
+/// A follower that lost an append rejects the next one, and its hint is what it holds: the leader does not
+/// send that again.
 #[test]
 fn a_rejection_in_the_pipeline_goes_back_to_what_the_follower_holds_and_no_further() {
     let mut cluster = Cluster::new(Options::of(3));
@@ -58,7 +60,7 @@ fn a_rejection_in_the_pipeline_goes_back_to_what_the_follower_holds_and_no_furth
     assert_eq!(cluster.progress(1, 2).matched, cluster.group(1).last().index);
 }
 
-/// A peer that says that it has written what was never there is not believed: receipts rest on it.
+/// An acknowledgement of written entries beyond the leader's log is ignored: receipts rely on it.
 #[test]
 fn nobody_has_written_more_than_the_leader_has() {
     let mut cluster = Cluster::new(Options::of(3));
@@ -72,7 +74,7 @@ fn nobody_has_written_more_than_the_leader_has() {
     }
 }
 
-/// What of the log a leader keeps for its followers: for those that live and follow, not for who is gone or gets a snapshot.
+/// Up to where a leader keeps its log for its followers: only live ones that need no snapshot count.
 #[test]
 fn the_log_is_kept_for_followers_that_live_and_need_no_snapshot() {
     let mut cluster = Cluster::new(Options { check_quorum: true, ..Options::of(3) });
@@ -100,7 +102,7 @@ fn the_log_is_kept_for_followers_that_live_and_need_no_snapshot() {
     assert_eq!(cluster.group(1).slowest_live_match(), Some(cluster.group(1).last().index));
 }
 
-/// No log gets there by counting: an append that leads so far is nobody's.
+/// No log gets there by counting: an append with such indices is no leader's.
 #[test]
 fn an_append_that_leads_beyond_every_log_is_not_taken() {
     let mut group = leader_of_two();
@@ -112,7 +114,7 @@ fn an_append_that_leads_beyond_every_log_is_not_taken() {
     assert_eq!(group.last(), last);
 }
 
-/// Most replicas that led once will not do so again soon.
+/// Most replicas that led once will not lead again soon.
 #[test]
 fn a_leader_that_is_deposed_keeps_no_memory_for_reads() {
     let mut group = leader_of_two();
@@ -125,7 +127,7 @@ fn a_leader_that_is_deposed_keeps_no_memory_for_reads() {
     assert_eq!((effects.reads_rejected.len(), group.leading_bytes()), (1000, 0));
 }
 
-/// Reads that wait are bounded, and not by one less: a leader's own by twice what it takes of followers.
+/// Waiting reads are bounded, and exactly so: a leader's own reads by twice the bound of follower reads.
 #[test]
 fn reads_are_taken_up_to_their_bound_and_not_beyond() {
     let mut group = leader_of_two();
@@ -136,14 +138,14 @@ fn reads_are_taken_up_to_their_bound_and_not_beyond() {
         let input = Input::Message { from: NodeId(2), message: question, runs: &[] };
         group.step(Time(MS), input, &mut effects);
     }
-    // The one beyond the bound was dropped: there is room for as many again, and no more.
+    // The one beyond the bound was dropped: this many own reads fit, and no more.
     for token in 0..=WAITING_MAX {
         group.step(Time(MS), Input::Read { token }, &mut effects);
     }
     assert_eq!(effects.reads_rejected, [WAITING_MAX]);
 }
 
-/// It leads, and the other has answered nothing since.
+/// A leader of two; the other has sent no reply to it since.
 fn leader_of_two() -> Group {
     let config = Config { pre_vote: false, ..config_of(1, Duration::ZERO) };
     let restored = Restored {

@@ -1,4 +1,5 @@
-//! When an entry is committed, and what counts as held (paper, sections 5.3 and 5.4.2; thesis, section 10.2.1).
+//! When an entry is committed, and which replicas count as holding it (paper, sections 5.3 and 5.4.2; thesis,
+//! section 10.2.1).
 
 use raftwerk_frame::{EntryId, Index, Message, Term};
 use raftwerk_raft::{Input, Opening};
@@ -6,8 +7,8 @@ use raftwerk_raft::{Input, Opening};
 use crate::cluster::disk::Entry;
 use crate::cluster::{Cluster, ENTRY_BYTES, Options, Packet, T};
 
-/// Paper, Figure 8: S1's entry of term 2 is on a majority at (c), and yet S5 may overwrite it at (d). Here S1 has come as
-/// far as (c); the cluster is given as it stands then.
+/// Paper, Figure 8: S1's entry of term 2 is on a majority at (c), and yet S5 may overwrite it at (d). The
+/// returned cluster is in the state of (c).
 fn figure_8_c() -> Cluster {
     let options = Options { pre_vote: false, append_bytes_max: ENTRY_BYTES, ..Options::of(5) };
     let mut cluster = Cluster::with_one_log(options, &[1]);
@@ -93,12 +94,12 @@ fn figure_8_e_an_entry_of_its_own_term_commits_those_before_it_and_s5_cannot_win
     assert_eq!(cluster.log(5)[..3], [1, 2, 4]);
 }
 
-/// Thesis, section 10.2.1: a leader writes in parallel, and counts itself only when it is done.
+/// Thesis, section 10.2.1: a leader writes in parallel, and counts itself only when its write is durable.
 #[test]
 fn a_leader_counts_itself_only_when_its_entry_is_durable() {
     let mut cluster = Cluster::new(Options { syncs_at_once: false, ..Options::of(3) });
     cluster.campaign(1);
-    // Pre-votes, its vote, another's, its no-op, the other's copy of it.
+    // Pre-votes, its vote, the other's vote, its no-op, the other's copy of it.
     for node in [1, 2, 1, 2] {
         cluster.settle();
         cluster.sync(node);
@@ -116,7 +117,7 @@ fn a_leader_counts_itself_only_when_its_entry_is_durable() {
     assert_eq!((cluster.progress(1, 2).matched, cluster.committed()), (Index(2), 1));
     cluster.sync(1);
     assert_eq!(cluster.committed(), 2);
-    // Two followers are, even while the leader's own disk hangs.
+    // Two followers are a majority, even while the leader's own disk hangs.
     cluster.propose(1, 1);
     cluster.settle();
     for follower in [2, 3, 3] {
@@ -126,7 +127,7 @@ fn a_leader_counts_itself_only_when_its_entry_is_durable() {
     assert_eq!((cluster.group(1).durable(), cluster.committed()), (Index(2), 3));
 }
 
-/// Paper, section 5.3: a follower answers when the entries are on stable storage.
+/// Paper, section 5.3: a follower acknowledges entries when they are on stable storage.
 #[test]
 fn an_acknowledgement_leaves_only_when_the_entries_are_durable() {
     let mut cluster = Cluster::new(Options::of(3));
@@ -148,12 +149,12 @@ fn an_acknowledgement_leaves_only_when_the_entries_are_durable() {
     assert_eq!(cluster.committed(), 3);
 }
 
-/// The race of asynchronous appends: the notice that an entry is durable comes when another has taken its place.
+/// The race of asynchronous appends: the notice that an entry is durable comes after the entry was replaced.
 #[test]
 fn a_notice_about_a_replaced_entry_counts_for_nothing() {
     let mut cluster = Cluster::with_one_log(Options { pre_vote: false, ..Options::of(3) }, &[1]);
     cluster.options.syncs_at_once = false;
-    // Node 1 writes 2@2, its no-op, and does not hear that it became durable.
+    // Node 1 writes 2@2, its no-op, and receives no notice that it became durable.
     cluster.campaign(1);
     for node in [1, 2] {
         cluster.sync(node);
@@ -178,7 +179,7 @@ fn a_notice_about_a_replaced_entry_counts_for_nothing() {
     assert_eq!(cluster.count_where(Packet::is_ack), 1);
 }
 
-/// The same race for a leader: its no-op stands where an entry of an older term stood.
+/// The same race for a leader: its no-op replaces an entry of an older term.
 #[test]
 fn a_leader_does_not_count_itself_for_an_entry_that_a_late_notice_names() {
     let mut cluster = Cluster::with_one_log(Options { pre_vote: false, ..Options::of(3) }, &[1]);

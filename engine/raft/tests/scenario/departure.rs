@@ -1,5 +1,5 @@
-//! Replicas that are removed, from there on to their last message (thesis, section 4.2.2 and 4.2.3): followers that learn it
-//! from the log, leaders that wait to be relieved.
+//! Removal of replicas, up to the last message to them (thesis, section 4.2.2 and 4.2.3): followers that
+//! learn of it from the log, leaders that wait for a successor.
 
 use raftwerk_frame::{Configuration, EntryId, Index, Message, NodeId, Term};
 use raftwerk_raft::reconfig::Change;
@@ -7,7 +7,7 @@ use raftwerk_raft::{Newcomers, PeerState, Reconfigure, Rejected, Route};
 
 use crate::cluster::{Cluster, Options, Packet, T};
 
-/// As many as a leader serves of those that left.
+/// The bound of removed peers that a leader serves.
 const LEAVING_MAX: usize = 16;
 
 fn remove(node: u64) -> Change {
@@ -61,7 +61,7 @@ fn who_is_removed_gives_no_read_a_quorum() {
     assert!(cluster.replica(1).reads.iter().all(|(read, _)| *read != token), "only node 4 answers");
 }
 
-/// Whichever message is lost, everybody comes to know who takes part; the removed replica, too.
+/// Whichever message is lost, all replicas learn the configuration, the removed one too.
 #[test]
 fn a_removal_survives_the_loss_of_any_message() {
     for removed in [1, 3] {
@@ -100,8 +100,8 @@ fn who_is_gone_already_is_served_for_an_election_timeout_and_told_once_more() {
     assert_eq!(cluster.count_where(|packet| packet.to == 3 && is_notice(packet)), 1);
 }
 
-/// A change needs no quorum of those that left: however many are gone, those that remain are not held up, and what is kept
-/// for the others is bounded.
+/// A change needs no quorum of removed peers: however many of them are down, the members are not held up, and
+/// the state for the removed ones is bounded.
 #[test]
 fn what_is_kept_for_those_that_left_is_bounded() {
     let newcomers = LEAVING_MAX as u64 + 8;
@@ -130,7 +130,8 @@ fn what_is_kept_for_those_that_left_is_bounded() {
     assert_eq!(cluster.group(1).peers().count(), 2);
 }
 
-/// A leader that comes to lead in the middle of a change tells those that its predecessor has not told.
+/// A leader that is elected in the middle of a change informs the removed peers that its predecessor has not
+/// informed.
 #[test]
 fn the_next_leader_serves_who_is_removed_by_a_configuration_that_it_found() {
     let mut cluster = led_by_one(Options::of(4));
@@ -144,7 +145,7 @@ fn the_next_leader_serves_who_is_removed_by_a_configuration_that_it_found() {
     assert!(cluster.group(4).commit() >= at, "by the log");
 }
 
-/// What a leader knows of a node from before it left is worth nothing when it comes back.
+/// A leader's progress of a node from before its removal does not count when it comes back.
 #[test]
 fn who_comes_back_while_it_leaves_begins_anew() {
     let mut cluster = led_by_one(Options::of(3));
@@ -179,7 +180,8 @@ fn a_removed_leader_takes_no_proposals_and_no_changes_and_leads_until_it_is_reli
     assert!(!cluster.group(1).is_leader() && cluster.group(1).is_removed());
 }
 
-/// The voter with the longest log is told first; a heartbeat later, whoever else holds everything.
+/// The voter with the longest log is requested to campaign first; a heartbeat later, any other that holds
+/// everything.
 #[test]
 fn a_dead_heir_costs_a_heartbeat_and_not_an_election_timeout() {
     let mut cluster = led_by_one(Options::of(4));
@@ -210,7 +212,7 @@ fn a_removed_leader_that_nobody_relieves_goes_after_an_election_timeout() {
     assert!(cluster.leader().is_some_and(|leader| leader != 1));
 }
 
-/// A disk that takes long is asked, and keeps its window: nothing is sent twice, nothing is given up.
+/// A slow disk is sent a question, and keeps its window: nothing is sent twice, nothing is given up.
 #[test]
 fn a_slow_disk_is_asked_and_keeps_its_window() {
     let mut cluster = led_by_one(Options { append_bytes_max: 10, ..Options::of(3) });

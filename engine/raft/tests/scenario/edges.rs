@@ -1,6 +1,6 @@
-//! What shows at the edges only: at equal indices, in the turn after, when a leader leads again, when a peer's place among the
-//! others moves. Each test says what would go wrong there. Next to `membership`, `rest`, `read` and `transfer`, which tell
-//! the stories themselves.
+//! Edge cases: equal indices, the turn after, a leader that leads again, a peer whose place in the order of
+//! peers moves. Each test states what would go wrong there. Next to `membership`, `rest`, `read` and
+//! `transfer`, which have the main scenarios.
 
 use std::time::Duration;
 
@@ -26,14 +26,14 @@ fn is_question(packet: &Packet) -> bool {
     matches!(packet.message(), Some(Message::ReadIndex { .. }))
 }
 
-/// Three voters led by 1, and newcomers up to `last`.
+/// Three voters led by 1, and new nodes up to `last`.
 fn three(last: u64) -> Cluster {
     let mut cluster = Cluster::new(Options { newcomers: last - 3, ..Options::of(3) });
     cluster.elect(1);
     cluster
 }
 
-/// A snapshot brings one configuration; those of the log that it replaces are gone with it.
+/// A snapshot brings one configuration; those of the log that it replaces are dropped with it.
 #[test]
 fn configurations_go_with_the_log_that_a_snapshot_replaces() {
     let mut cluster = three(5);
@@ -52,8 +52,8 @@ fn configurations_go_with_the_log_that_a_snapshot_replaces() {
     assert_eq!(known, [cluster.group(3).compacted().index]);
 }
 
-/// A snapshot ends below a configuration that the log keeps. If an entry of a later term replaces that one, what the snapshot
-/// brought is in force again.
+/// A snapshot ends before a configuration that the log keeps. If an entry of a later term replaces that one,
+/// the snapshot's configuration is in force again.
 #[test]
 fn a_log_whose_tail_stays_can_fall_back_to_the_configuration_of_the_snapshot() {
     let three = Configuration::of_voters([NodeId(1), NodeId(2), NodeId(3)]);
@@ -93,7 +93,8 @@ fn only_a_replica_without_a_term_and_without_entries_campaigns_sooner() {
     assert!(deadline(begins_later) >= Time(T * MS));
 }
 
-/// Of what was in force at the new beginning of the log, the latest is enough; also where it stands right there.
+/// Of the configurations up to the new beginning of the log, the latest suffices; also if its index is the
+/// beginning.
 #[test]
 fn a_log_that_begins_after_a_configuration_knows_none_before_it() {
     let mut cluster = three(5);
@@ -120,7 +121,7 @@ fn a_replica_that_is_restored_takes_the_configuration_of_its_logs_beginning_once
     assert_eq!(group.memberships().count(), 1);
 }
 
-/// It has seen its removal become committed, and the log that shows it may go.
+/// It has seen the commit of its removal, and the log that shows it may be compacted.
 #[test]
 fn a_removed_replica_knows_it_after_its_log_is_compacted() {
     let mut cluster = three(3);
@@ -132,7 +133,8 @@ fn a_removed_replica_knows_it_after_its_log_is_compacted() {
     assert!(cluster.group(3).is_removed());
 }
 
-/// A leader of an earlier term had it for a member; one of a term that no election leads to is none.
+/// A leader of an earlier term had it as a member; a message of a term that no election can reach does not
+/// count.
 #[test]
 fn late_words_of_an_earlier_leader_make_nobody_a_member_again() {
     let mut cluster = three(3);
@@ -150,8 +152,8 @@ fn late_words_of_an_earlier_leader_make_nobody_a_member_again() {
     }
 }
 
-/// It waits for its second removal to be committed, and late news of the first say nothing of that: until then the others
-/// may need its vote.
+/// It waits for the commit of its second removal, and a late notice of the first does not count for that:
+/// until then the others may need its vote.
 #[test]
 fn late_news_of_an_earlier_removal_remove_nobody() {
     let mut cluster = three(3);
@@ -169,7 +171,7 @@ fn late_news_of_an_earlier_removal_remove_nobody() {
     assert!(!cluster.group(3).is_removed());
 }
 
-/// What a follower was told of its peers is told by their places among them, and these have changed.
+/// A follower keeps support by the positions of its peers, and these have changed.
 #[test]
 fn a_follower_forgets_its_ties_when_others_take_part() {
     let mut cluster = three(4);
@@ -182,8 +184,8 @@ fn a_follower_forgets_its_ties_when_others_take_part() {
     }
 }
 
-/// A new leader serves whom an uncommitted configuration is without: between its peers another has come, and what was known
-/// of one must not be taken for another's.
+/// A new leader serves a peer that an uncommitted configuration removes: this adds a peer between the others,
+/// and the support of one must not be taken for another's.
 #[test]
 fn a_leader_forgets_its_ties_when_it_serves_one_that_leaves() {
     let mut cluster = Cluster::new(Options::of(4));
@@ -204,7 +206,7 @@ fn a_leader_forgets_its_ties_when_it_serves_one_that_leaves() {
     assert_eq!(ties, [(false, false); 3]);
 }
 
-/// One that was served until it knew of its removal is gone: the others keep what is known of them.
+/// A removed peer that has acknowledged its removal is dropped: the support of the others is kept.
 #[test]
 fn ties_stay_with_their_nodes_when_a_peer_is_served_no_longer() {
     let mut cluster = Cluster::new(Options::of(4));
@@ -218,7 +220,7 @@ fn ties_stay_with_their_nodes_when_a_peer_is_served_no_longer() {
     assert_eq!([3, 4].map(|node| cluster.group(1).tie(NodeId(node)).1), [true, false]);
 }
 
-/// Thesis, section 6.4, step 1, of a leader that led before: what it knew then is not what is committed now.
+/// Thesis, section 6.4, step 1, for a leader that led before: its commit index of then is not that of now.
 #[test]
 fn a_leader_that_leads_again_answers_no_read_before_it_has_committed_again() {
     let mut cluster = Cluster::new(Options::of(3));
@@ -239,7 +241,7 @@ fn a_leader_that_leads_again_answers_no_read_before_it_has_committed_again() {
     assert_eq!(cluster.replica(1).reads, [(token, cluster.group(1).commit())]);
 }
 
-/// It would have asked a leader, and is one now.
+/// It would have sent a request to a leader, and is one now.
 #[test]
 fn a_follower_that_comes_to_lead_answers_the_reads_that_it_was_to_ask_about() {
     let mut cluster = Cluster::new(Options::of(3));
@@ -253,7 +255,7 @@ fn a_follower_that_comes_to_lead_answers_the_reads_that_it_was_to_ask_about() {
     assert_eq!(cluster.replica(2).reads.iter().filter(|(read, _)| *read == token).count(), 1);
 }
 
-/// No heartbeat interval passes: another leader was not asked yet.
+/// No heartbeat interval passes: the new leader has received no request yet.
 #[test]
 fn a_new_leader_is_asked_at_once_what_the_old_one_did_not_answer() {
     let mut cluster = Cluster::new(Options::of(3));
@@ -283,7 +285,7 @@ fn a_late_rejection_of_what_was_acknowledged_since_stops_no_pipeline() {
     assert_eq!(cluster.progress(1, 2).state, PeerState::Replicate);
 }
 
-/// A question promises nothing, so it waits for no disk; a request for votes does.
+/// A pre-vote request depends on no durable state, so it does not wait for the disk; a vote request does.
 #[test]
 fn a_question_about_a_campaign_does_not_wait_for_the_disk() {
     let mut cluster = Cluster::new(Options { syncs_at_once: false, ..Options::of(3) });
@@ -303,7 +305,8 @@ fn a_question_about_a_campaign_does_not_wait_for_the_disk() {
     assert_eq!(cluster.count_where(Packet::is_vote), 2);
 }
 
-/// Nodes that lose their leader together look for another together; one whose question was refused asks again within T.
+/// Followers that lose their leader together look for another together; one that was refused a pre-vote tries
+/// again within T.
 #[test]
 fn who_loses_an_election_for_a_leader_that_is_gone_tries_again_soon() {
     let mut cluster = resting();
@@ -321,7 +324,7 @@ fn who_loses_an_election_for_a_leader_that_is_gone_tries_again_soon() {
     }
 }
 
-/// A leader that restarts knows that it leads no longer; who is bound to it waits for nobody when it asks to lead again.
+/// A leader that restarts leads no longer: followers that fortified it grant it their votes again at once.
 #[test]
 fn a_leader_that_has_restarted_is_elected_again_by_those_that_were_bound_to_it() {
     let mut cluster = Cluster::new(Options::of(3));
@@ -336,7 +339,8 @@ fn a_leader_that_has_restarted_is_elected_again_by_those_that_were_bound_to_it()
     assert_eq!(cluster.now, now);
 }
 
-/// The head of `raft::rest`: without support nobody is bound, and no group rests, whoever has a quorum by itself.
+/// The head of `raft::rest`: without support no leader is fortified, and no group with peers quiesces, even
+/// if one node is a quorum.
 #[test]
 fn a_leader_that_nobody_supports_does_not_rest() {
     let mut cluster = Cluster::new(Options { learners: 1, ..Options::of(1) });
@@ -346,7 +350,7 @@ fn a_leader_that_nobody_supports_does_not_rest() {
     assert!(!cluster.group(1).is_resting());
 }
 
-/// News of a commit would wake the followers again, and only them: they leave before the group goes to rest.
+/// Followers would have to unquiesce for a new commit index: it is sent before the group quiesces.
 #[test]
 fn a_group_does_not_rest_while_news_of_a_commit_are_due() {
     let mut cluster = Cluster::new(Options { commit_delay: T / 5, ..Options::of(3) });
@@ -361,7 +365,7 @@ fn a_group_does_not_rest_while_news_of_a_commit_are_due() {
     }
 }
 
-/// Followers are told of a commit when that is due, also in a turn that brings nothing else.
+/// Followers are sent a new commit index when it is due, also in a turn without other inputs.
 #[test]
 fn news_of_a_commit_leave_in_the_turn_in_which_they_fall_due() {
     let mut group = Group::new(config_of(1, Duration::from_nanos(5 * MS)), restored_of(&[1, 2]), Time(MS));
@@ -388,7 +392,7 @@ fn news_of_a_commit_leave_in_the_turn_in_which_they_fall_due() {
     assert_eq!(group.next_shipment(NodeId(2)).map(|news| news.commit), Some(last.index));
 }
 
-/// It may go as soon as a successor knows that it may, and has waited for as long as it was set.
+/// It may step down as soon as a successor has been sent the commit, and the retirement time has passed.
 #[test]
 fn a_leader_without_a_vote_goes_after_its_retirement() {
     let mut cluster = Cluster::new(Options { retirement: T / 4, ..Options::of(3) });
@@ -405,8 +409,8 @@ fn a_leader_without_a_vote_goes_after_its_retirement() {
     assert!(!cluster.group(1).is_leader());
 }
 
-/// Thesis, section 4.2.1: rounds, each of what the log held when it began. A first one that took too long is followed by a
-/// shorter one, though the log never stands still.
+/// Thesis, section 4.2.1: rounds, each up to the log's end when it began. A first round that took too long is
+/// followed by a shorter one, though the log grows all the time.
 #[test]
 fn a_newcomer_whose_first_round_was_too_long_gets_in_by_a_later_one() {
     let mut cluster = three(4);
@@ -426,7 +430,7 @@ fn a_newcomer_whose_first_round_was_too_long_gets_in_by_a_later_one() {
     cluster.run(2 * T);
     cluster.heal();
     for _ in 0..T {
-        // There is always something that it has not acknowledged.
+        // There is always an entry that it has not acknowledged.
         cluster.propose(1, 1);
         cluster.advance(1);
         cluster.deliver_where(|packet| packet.to == 4);
@@ -436,8 +440,8 @@ fn a_newcomer_whose_first_round_was_too_long_gets_in_by_a_later_one() {
     assert!(cluster.group(1).configuration().is_voter(NodeId(4)));
 }
 
-/// Somebody that the leader had asked to campaign frees a replica at rest, which had no deadline: it waits for a leader again,
-/// also where that one's log is too short for its vote.
+/// A candidate that the leader chose ends the fortification of a quiescent replica, which had no deadline: it
+/// waits for a leader again, also if that candidate's log is too short for its vote.
 #[test]
 fn a_replica_at_rest_that_refuses_a_vote_of_a_later_term_waits_for_a_leader_again() {
     let mut cluster = resting();
@@ -448,7 +452,7 @@ fn a_replica_at_rest_that_refuses_a_vote_of_a_later_term_waits_for_a_leader_agai
     assert!(cluster.group(2).next_deadline() <= Time(cluster.now.0 + 2 * T * MS));
 }
 
-/// A configuration that stays joint is done when it is committed, once.
+/// A change to a configuration that stays joint is complete when that is committed; this is reported once.
 #[test]
 fn a_change_that_is_done_is_told_once() {
     let mut cluster = three(4);
@@ -462,7 +466,7 @@ fn a_change_that_is_done_is_told_once() {
     assert_eq!(cluster.replica(1).settled, [at]);
 }
 
-/// Leases are for a term; that an earlier one was handed over says nothing of this one.
+/// Leases are for a term; a transfer in an earlier one does not matter for this one.
 #[test]
 fn a_leader_that_handed_over_and_leads_again_has_leases_again() {
     let mut cluster = Cluster::new(Options::of(3));
@@ -481,7 +485,7 @@ fn a_leader_that_handed_over_and_leads_again_has_leases_again() {
     assert!(has_lease(&cluster));
 }
 
-/// Who asks whether a campaign would help waits for no leader any longer: a read that it took for one would wait in vain.
+/// A pre-candidate waits for no leader any longer: a read that it accepted for one would wait in vain.
 #[test]
 fn a_candidate_knows_no_leader() {
     let mut cluster = Cluster::new(Options::of(3));
@@ -493,7 +497,7 @@ fn a_candidate_knows_no_leader() {
     assert_eq!(cluster.replica(2).reads_rejected, [token]);
 }
 
-/// Both ask at the end of their turns: nobody waits for a heartbeat to be asked for.
+/// Both requests are sent at the end of their turns, without waiting for a heartbeat.
 #[test]
 fn a_read_that_comes_while_another_waits_is_asked_for_at_once() {
     let mut cluster = Cluster::new(Options::of(3));
@@ -504,8 +508,8 @@ fn a_read_that_comes_while_another_waits_is_asked_for_at_once() {
     }
 }
 
-/// An append that ends before the entry which removes its receiver does not tell that this is committed, whatever commit index
-/// it bears: the receiver is served on.
+/// An append that ends before the entry which removes its receiver does not inform it of that commit,
+/// whatever commit index it carries: the receiver is served on.
 #[test]
 fn a_replica_that_is_behind_is_served_until_it_holds_its_removal() {
     let mut cluster = Cluster::new(Options { append_bytes_max: 10, window_messages: 1, ..Options::of(3) });
@@ -526,7 +530,7 @@ fn a_replica_that_is_behind_is_served_until_it_holds_its_removal() {
     assert_eq!((cluster.group(3).commit(), cluster.group(3).is_removed()), (removed_at, true));
 }
 
-/// The record that it is a witness was lost with that of its founding.
+/// The record that it is a witness was lost with that of the first configuration.
 #[test]
 fn one_that_is_told_that_it_is_a_witness_is_one() {
     let restored = Restored { configuration: Configuration::default(), ..restored_of(&[]) };
@@ -536,7 +540,7 @@ fn one_that_is_told_that_it_is_a_witness_is_one() {
     assert!(group.is_witness() && !group.may_be_witness());
 }
 
-/// Three that have nothing to say.
+/// Three replicas of a quiescent group.
 fn resting() -> Cluster {
     let mut cluster = Cluster::new(Options::of(3));
     cluster.elect(1);
@@ -576,7 +580,7 @@ fn restored_of(voters: &[u64]) -> Restored {
     }
 }
 
-/// The leader is waited for while it was heard within T, and no longer.
+/// A leader is waited for within T after its last message, and no longer.
 #[test]
 fn a_leader_that_was_heard_a_whole_timeout_ago_is_not_waited_for() {
     for (early, grants) in [(0, true), (1, false)] {

@@ -1,4 +1,4 @@
-//! Who leads: terms, votes, and logs that are fresh enough (paper, sections 5.2 and 5.4.1).
+//! Elections: terms, votes, and logs that are fresh enough (paper, sections 5.2 and 5.4.1).
 
 use raftwerk_frame::{EntryId, HardState, Index, Message, NodeId, Term};
 use raftwerk_raft::Role;
@@ -81,7 +81,7 @@ fn a_vote_leaves_only_when_it_is_durable_and_a_lost_one_may_be_given_anew() {
     assert_eq!(answer, Some(Message::VoteReply { term: Term(1), granted: true }));
 }
 
-/// A candidate asks only when its own vote is durable.
+/// A candidate requests votes only when its own vote is durable.
 #[test]
 fn a_campaign_is_heard_only_when_the_new_term_is_durable() {
     let mut cluster = Cluster::new(Options { syncs_at_once: false, ..without_pre_vote(3) });
@@ -130,7 +130,7 @@ fn a_log_that_is_less_fresh_gets_no_vote() {
     }
 }
 
-/// Paper, section 5.1: a term that is over is answered, and changes nothing.
+/// Paper, section 5.1: a message of an old term is answered with the term, and changes nothing.
 #[test]
 fn whoever_fell_behind_learns_the_term_and_a_deposed_leader_steps_down() {
     let mut cluster = Cluster::new(without_pre_vote(3));
@@ -149,7 +149,7 @@ fn whoever_fell_behind_learns_the_term_and_a_deposed_leader_steps_down() {
     assert_eq!(cluster.log(1), cluster.log(2));
 }
 
-/// Thesis, section 3.10: the leader itself asks for the election, so nobody shields it.
+/// Thesis, section 3.10: the leader requests the election itself, so followers do not protect it.
 #[test]
 fn a_transfer_makes_the_chosen_follower_campaign_at_once() {
     let mut cluster = Cluster::new(Options::of(3));
@@ -164,7 +164,7 @@ fn a_transfer_makes_the_chosen_follower_campaign_at_once() {
     assert_eq!(cluster.group(1).role(), Role::Follower);
 }
 
-/// A learner holds data and neither campaigns nor counts.
+/// A learner holds data, and neither campaigns nor counts.
 #[test]
 fn a_learner_never_campaigns_and_is_never_waited_for() {
     let mut cluster = Cluster::new(Options { learners: 1, ..Options::of(2) });

@@ -1,4 +1,5 @@
-//! A replica whose disk has lost votes and entries: it has no say until a later leader has brought it everything.
+//! A replica whose disk has lost votes and entries: it neither votes nor campaigns until a later leader has
+//! brought it everything.
 
 use raftwerk_frame::{Message, NodeId, Term};
 use raftwerk_raft::Role;
@@ -19,7 +20,7 @@ fn lost() -> Cluster {
     cluster
 }
 
-/// With its vote, 3 would lead without what is committed.
+/// With the vote of 2, 3 would lead without the committed entries.
 #[test]
 fn without_those_who_remember_nobody_is_elected() {
     let mut cluster = lost();
@@ -32,7 +33,7 @@ fn without_those_who_remember_nobody_is_elected() {
     assert_eq!(cluster.group(3).last(), last);
 }
 
-/// Nobody has to do anything: its term deposes the leader, the next one repairs it, and it counts again.
+/// No operator is needed: its term deposes the leader, the next leader repairs it, and it counts again.
 #[test]
 fn a_later_leader_brings_back_what_was_lost_and_then_it_votes_again() {
     let mut cluster = lost();
@@ -52,7 +53,7 @@ fn a_later_leader_brings_back_what_was_lost_and_then_it_votes_again() {
     assert!(next != 1 && cluster.committed() > committed, "2 and 3 elect one of them, who has everything");
 }
 
-/// It was asked for a vote in a term of which it may have given its vote already.
+/// The vote request is of a term in which it may have voted already.
 #[test]
 fn a_fenced_replica_answers_no_question_and_is_not_pushed_into_a_campaign() {
     let mut cluster = lost();

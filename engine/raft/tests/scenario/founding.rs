@@ -1,4 +1,5 @@
-//! A founder that lost the record of its founding: entries come back, and who takes part is told by whoever knows.
+//! An initial member that lost the record of the first configuration: entries come back from the leader, the
+//! configuration from any member that has it.
 
 use raftwerk_frame::{Configuration, EntryId, Index, NodeId, Term};
 use raftwerk_raft::reconfig::Change;
@@ -6,7 +7,8 @@ use raftwerk_raft::{Input, Role, Route};
 
 use crate::cluster::{Cluster, Options, T};
 
-/// Three voters with some entries; 2 has lost the record of its founding, and all entries but so many.
+/// Three voters with some entries; 2 has lost the record of the first configuration, and all entries but the
+/// first `kept`.
 fn lost(kept: usize) -> Cluster {
     let mut cluster = Cluster::new(Options::of(3));
     cluster.elect(1);
@@ -42,7 +44,8 @@ fn entries_alone_bring_no_configuration_back_and_whoever_is_told_leads_again() {
     }
 }
 
-/// The one whose log is longest must be able to lead, or nobody can: so not only a leader may tell.
+/// The replica with the longest log must be able to lead, or none can: so any member may send the
+/// configuration.
 #[test]
 fn a_follower_tells_as_well_as_a_leader() {
     let (mut cluster, leader) = repaired(0);
@@ -58,7 +61,7 @@ fn a_follower_tells_as_well_as_a_leader() {
     assert_eq!(cluster.run_to_leader(), 2);
 }
 
-/// The log of the one who tells begins later: what is in force there has been since the founding.
+/// The sender's log begins later: the configuration in force there has been in force since bootstrap.
 #[test]
 fn what_is_in_force_at_an_entry_that_is_held_is_told() {
     let (mut cluster, leader) = repaired(0);
@@ -96,7 +99,7 @@ fn nothing_is_taken_that_need_not_be_so() {
     assert_eq!(cluster.group(2).configuration(), &configuration, "who knows is not told");
 }
 
-/// An entry with a configuration tells as much.
+/// An entry with a configuration brings it as well.
 #[test]
 fn a_configuration_that_comes_as_an_entry_is_as_good() {
     let mut options = Options::of(3);

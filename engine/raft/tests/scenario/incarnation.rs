@@ -1,5 +1,5 @@
-//! Nodes that come back without their disk, and replicas that are removed and join again: nobody takes them for who they were,
-//! neither those that count votes and acknowledgements nor they themselves. The rules are those of `hearing`.
+//! Nodes that come back without their disk, and replicas that are removed and join again: neither leaders and
+//! candidates nor the nodes themselves take them for the earlier replicas. The rules are those of `hearing`.
 
 use raftwerk_frame::{EntryId, Index, LogId, Message, NodeId, Term};
 use raftwerk_raft::reconfig::{Change, ChangeError};
@@ -21,8 +21,9 @@ fn change(cluster: &mut Cluster, change: Change) {
     assert_eq!(cluster.group(1).commit(), cluster.group(1).last().index);
 }
 
-/// Nodes 1, 2 and 3 make the group; where `is_grown`, node 1 alone does, and adds the others. Node 3 hears nothing from then
-/// on: it does not know of node 4, which is added, nor that node 2 is removed. With 2 it is a majority of what it knows.
+/// Nodes 1, 2 and 3 bootstrap the group; with `is_grown`, node 1 alone does, and adds the others. Then node 3
+/// is isolated: it knows neither of node 4, which is added, nor of the removal of node 2. With 2 it is a
+/// majority of its own configuration.
 fn left_behind(is_grown: bool) -> Cluster {
     let voters = if is_grown { 1 } else { 3 };
     let mut cluster =
@@ -47,7 +48,7 @@ fn left_behind(is_grown: bool) -> Cluster {
     cluster
 }
 
-/// Only the straggler and node 2 can talk to each other; the straggler tries whatever it can to be elected.
+/// Only the straggler and node 2 can exchange messages; the straggler campaigns again and again.
 fn straggler_tries(cluster: &mut Cluster) {
     cluster.network.clear();
     cluster.heal();
@@ -62,7 +63,7 @@ fn straggler_tries(cluster: &mut Cluster) {
     assert_ne!(cluster.group(3).role(), Role::Leader, "with whose vote?");
 }
 
-/// All is well again: the node is added, and serves.
+/// The network is healed: the node is added, and serves.
 fn comes_back(cluster: &mut Cluster) {
     cluster.heal();
     let leader = cluster.run_to_leader();
@@ -106,7 +107,8 @@ fn a_straggler_that_names_a_lost_log_does_not_win_the_new_one() {
     comes_back(&mut cluster);
 }
 
-/// Here the straggler means the very log that the node still has: it is heard, and the log's floor refuses it.
+/// Here the straggler's configuration names the very log that the node still has: its request is accepted,
+/// and the log's floor refuses it.
 #[test]
 fn a_replica_that_joined_again_votes_for_nobody_who_lacks_what_it_held() {
     let mut cluster = left_behind(true);
@@ -124,7 +126,8 @@ fn a_replica_that_joined_again_votes_for_nobody_who_lacks_what_it_held() {
     comes_back(&mut cluster);
 }
 
-/// It would not vote for itself either: with a log of before the floor it does not campaign, and a restart changes nothing.
+/// It would not vote for itself either: with a log that ends before the floor it does not campaign, and a
+/// restart does not change that.
 #[test]
 fn a_replica_that_joined_again_leads_only_with_all_that_it_held() {
     let mut cluster = left_behind(true);
@@ -132,7 +135,7 @@ fn a_replica_that_joined_again_leads_only_with_all_that_it_held() {
     cluster.heal();
     cluster.isolate(3);
     cluster.change(1, Route::Auto, &[add(2)]);
-    // All that reaches node 2 are the first entries.
+    // Only the first entries reach node 2.
     cluster.deliver_where(|packet| packet.to == 4 || packet.from == 4);
     while cluster.group(2).last().index < Index(3) {
         let next = cluster.network.iter().position(|packet| packet.to == 2 || packet.from == 2).unwrap();
@@ -152,7 +155,7 @@ fn a_replica_that_joined_again_leads_only_with_all_that_it_held() {
     assert_eq!(cluster.leader(), Some(2));
 }
 
-/// Its vote made a leader; it has forgotten that, and would be one itself, in the same term.
+/// Its vote elected a leader; it has lost that vote, and could lead itself, in the same term.
 #[test]
 fn a_first_voter_that_lost_its_disk_and_makes_its_group_again_is_not_heard() {
     let mut cluster = Cluster::new(Options::of(3));
@@ -177,7 +180,7 @@ fn a_first_voter_that_lost_its_disk_and_makes_its_group_again_is_not_heard() {
     assert!(leader != 3 && cluster.group(3).last() == EntryId::default(), "and gets nothing either");
 }
 
-/// Whoever is behind knows the node by its lost log, and has yet to hear that it leads with another.
+/// A straggler knows the node by its lost log, and has yet to learn that it leads with another.
 #[test]
 fn a_leader_with_a_new_log_is_followed_by_those_who_know_the_old_one() {
     for is_grown in [false, true] {
@@ -197,7 +200,8 @@ fn a_leader_with_a_new_log_is_followed_by_those_who_know_the_old_one() {
     }
 }
 
-/// A leader that has removed and added a peer takes nothing for the newcomer's that the earlier one has said.
+/// A leader that has removed and added a peer does not count acknowledgements of the earlier replica for the
+/// new one.
 #[test]
 fn an_acknowledgement_of_before_a_removal_does_not_count_after_it() {
     let mut cluster = Cluster::new(Options { names_logs: true, ..Options::of(3) });
@@ -246,7 +250,8 @@ fn a_log_takes_the_place_of_another_only_when_that_has_left() {
     assert_eq!(cluster.group(1).configuration().log_of(NodeId(3)), Some(LogId(7)));
 }
 
-/// Node 4 was a member, was removed, has joined again with nothing, and is being added again, by the entry given.
+/// Node 4 was a member, was removed, has joined again with an empty log, and is being added again, by the
+/// entry at the returned index.
 fn added_again() -> (Cluster, Index) {
     let options = Options { newcomers: 1, names_logs: true, append_bytes_max: 1, ..Options::of(3) };
     let mut cluster = Cluster::new(options);
@@ -262,8 +267,8 @@ fn added_again() -> (Cluster, Index) {
     (cluster, at)
 }
 
-/// The same log joins a second time, and catches up through the configurations of its first membership, one entry at a time. It is
-/// a member all the while: a driver that dropped it now would drop a voter.
+/// The same log joins a second time, and catches up through the configurations of its first membership, one
+/// entry at a time. It is a member all the time: a driver that dropped it now would drop a voter.
 #[test]
 fn a_member_that_catches_up_through_its_earlier_removal_is_not_removed() {
     let (mut cluster, at) = added_again();
@@ -276,7 +281,7 @@ fn a_member_that_catches_up_through_its_earlier_removal_is_not_removed() {
         }
         assert!(!cluster.group(4).is_removed(), "at {}", cluster.group(4).last());
         if step % 8 == 7 {
-            // A notice of the first removal comes late.
+            // A late notice of the first removal.
             cluster.give(2, 4, Message::Removed { term, configuration });
         }
     }
@@ -286,7 +291,8 @@ fn a_member_that_catches_up_through_its_earlier_removal_is_not_removed() {
     assert!(cluster.group(4).is_removed(), "and now it is");
 }
 
-/// The same, and another removal is under way, which may come to nothing: only one that is committed ends a membership.
+/// The same, and another removal is under way, whose entry may be replaced: only a committed one ends a
+/// membership.
 #[test]
 fn a_member_that_is_about_to_be_removed_is_not_removed_by_its_earlier_removal() {
     let (mut cluster, at) = added_again();

@@ -1,5 +1,5 @@
-//! Leaders that vanish and replicas that come back (thesis, sections 4.2.3, 6.2 and 9.6): nobody is disturbed without need,
-//! and nobody is shut out for good.
+//! Leaders that vanish and replicas that come back (thesis, sections 4.2.3, 6.2 and 9.6): no needless
+//! elections, and no replica is shut out for good.
 
 use raftwerk_frame::{EntryId, Index, Message, NodeId, Term};
 use raftwerk_raft::{Rejected, Role};
@@ -36,7 +36,7 @@ fn a_pre_vote_is_refused_to_a_stale_log() {
     cluster.elect(2);
 }
 
-/// A grant belongs to the term that was asked about.
+/// A grant belongs to the term of its request.
 #[test]
 fn a_pre_vote_granted_for_another_term_does_not_count() {
     let mut cluster = Cluster::new(Options::of(3));
@@ -57,7 +57,8 @@ fn a_pre_vote_granted_for_another_term_does_not_count() {
     assert_eq!((cluster.group(1).role(), cluster.group(1).term()), (Role::Candidate, Term(2)));
 }
 
-/// Thesis, section 4.2.3: whoever hears its leader ignores candidates; leadership transfer is the exception.
+/// Thesis, section 4.2.3: a replica with a live leader ignores candidates; leadership transfer is the
+/// exception.
 #[test]
 fn a_replica_that_hears_its_leader_ignores_candidates() {
     let mut cluster = Cluster::new(Options::of(3));
@@ -79,8 +80,9 @@ fn a_replica_that_hears_its_leader_ignores_candidates() {
     assert_eq!(answer, Some(Message::PreVoteReply { term: Term(50), granted: true }));
 }
 
-/// With check-quorum and no pre-vote a cut-off replica raises its term alone. When it returns, candidates are ignored and
-/// its own term is too high for the leader: the leader has to learn it, or the replica is shut out for good.
+/// With check-quorum and no pre-vote an isolated replica raises its term alone. When it returns, candidates
+/// are ignored and its own term is too high for the leader: the leader has to learn the term, or the replica
+/// is shut out for good.
 #[test]
 fn a_replica_that_returns_with_a_higher_term_gets_in_again() {
     for pre_vote in [false, true] {
@@ -110,7 +112,8 @@ fn a_replica_that_returns_with_a_higher_term_gets_in_again() {
     }
 }
 
-/// The replica with the highest term cannot win, and those that could are told so by it, not ignored.
+/// The replica with the highest term cannot win, and it answers those that could with its term instead of
+/// ignoring them.
 #[test]
 fn replicas_of_an_old_term_win_over_one_of_a_newer_term_and_an_older_log() {
     for pre_vote in [false, true] {
@@ -168,7 +171,7 @@ fn an_isolated_leader_steps_down_and_another_takes_over() {
     assert_eq!(cluster.log(old), cluster.log(new), "what it took in alone is gone");
 }
 
-/// A leader that is heard but hears nobody keeps others from campaigning: it has to notice by itself.
+/// A leader with an outgoing link only keeps others from campaigning: it has to step down by itself.
 #[test]
 fn a_leader_that_hears_nobody_steps_down_though_it_is_heard() {
     let mut cluster = Cluster::new(Options::of(3));
@@ -198,7 +201,7 @@ fn without_check_quorum_a_lone_leader_stays_and_commits_nothing() {
     assert!(!cluster.group(1).is_leader());
 }
 
-/// A group of one needs nobody: it leads at once, and commits what is durable.
+/// A group of one needs no other node: it leads at once, and commits what is durable.
 #[test]
 fn a_group_of_one_leads_and_commits_by_itself() {
     let mut cluster = Cluster::new(Options { syncs_at_once: false, ..Options::of(1) });

@@ -1,4 +1,5 @@
-//! Changes of who takes part (paper, section 6; thesis, chapter 4): each step crossed with what may go wrong at it.
+//! Membership changes (paper, section 6; thesis, chapter 4): each step, combined with the faults that may
+//! happen at it.
 
 use raftwerk_frame::{Configuration, EntryId, Index, Message, NodeId, Term};
 use raftwerk_raft::reconfig::{Change, ChangeError};
@@ -22,7 +23,7 @@ const fn wish(changes: &[Change], newcomers: Newcomers) -> Reconfigure<'_> {
     Reconfigure { changes, logs: &[], seen: None, route: Route::Auto, newcomers, dry_run: false }
 }
 
-/// Three voters led by node 1, and nodes 4 to `last` that know nothing.
+/// Three voters led by node 1, and nodes 4 to `last` without any state.
 fn three(last: u64) -> Cluster {
     let mut cluster = Cluster::new(Options { newcomers: last - 3, ..Options::of(3) });
     cluster.elect(1);
@@ -83,13 +84,13 @@ fn a_joint_configuration_commits_by_both_majorities_only() {
     assert!(cluster.group(1).commit() < at, "the new majority has not agreed");
 }
 
-/// Thesis, section 4.3: whoever leads when the joint configuration is committed leaves it.
+/// Thesis, section 4.3: the leader that commits the joint configuration leaves it, whichever node leads then.
 #[test]
 fn a_joint_configuration_is_left_though_its_leader_is_gone_at_any_step() {
     for heard_by in 0..=4usize {
         let mut cluster = three(4);
         cluster.change(1, Route::Joint, &[voter(4), remove(3)]);
-        // The leader crashes when so many messages have arrived.
+        // The leader crashes after this many deliveries.
         for _ in 0..heard_by {
             cluster.deliver(0);
         }
@@ -108,7 +109,8 @@ fn a_joint_configuration_is_left_though_its_leader_is_gone_at_any_step() {
     }
 }
 
-/// Every message of a whole change is lost once, one a run: the change still ends, the same way.
+/// One message of the whole change is lost in each run, every message once: the change still ends in the same
+/// way.
 #[test]
 fn a_change_survives_the_loss_of_any_one_message() {
     for lost in 0..40 {
@@ -127,7 +129,7 @@ fn a_change_survives_the_loss_of_any_one_message() {
     }
 }
 
-/// Every replica crashes after every number of messages, and starts again from its disk.
+/// Each replica crashes after each number of messages, and restarts from its disk.
 #[test]
 fn a_change_survives_the_restart_of_any_replica_at_any_step() {
     for node in 1..=4 {
@@ -155,8 +157,8 @@ fn a_change_survives_the_restart_of_any_replica_at_any_step() {
     }
 }
 
-/// The bug of 2015 in changes by one voter: two leaders in turn take steps from the same configuration, and majorities
-/// that do not meet decide. Cured by an entry of the leader's own term, committed first.
+/// The bug of 2015 in single-server changes: two leaders in turn take steps from the same configuration, and
+/// decide by majorities that do not overlap. The cure: an entry of the leader's own term is committed first.
 #[test]
 fn no_change_begins_before_an_entry_of_the_leaders_term_is_committed() {
     let mut cluster = Cluster::new(Options { newcomers: 1, ..Options::of(4) });
@@ -192,7 +194,7 @@ fn one_change_at_a_time() {
     assert_eq!(cluster.group(1).configuration(), &voters(&[1, 2, 3, 4, 5]));
 }
 
-/// Compare and set: a wish that was made of another configuration is refused.
+/// Compare and set: a request based on an older configuration is refused.
 #[test]
 fn a_wish_of_an_older_configuration_is_refused() {
     let mut cluster = three(5);
@@ -224,7 +226,7 @@ fn what_leads_nowhere_is_refused_and_a_dry_run_changes_nothing() {
     assert_eq!(refusal(outcome), Refusal::NotLeader { leader: Some(NodeId(1)) });
 }
 
-/// A group does not give up voters that it needs for ones that are dead.
+/// A group does not remove voters that it needs while others are down.
 #[test]
 fn a_change_that_would_lose_the_majority_is_refused() {
     let mut cluster = three(3);
@@ -240,7 +242,7 @@ fn a_change_that_would_lose_the_majority_is_refused() {
     assert!(matches!(outcome, Some(Reconfigured::Started(_))), "the dead one may go: {outcome:?}");
 }
 
-/// Thesis, section 4.2.1: a newcomer that is far behind would hold the others up if it voted at once.
+/// Thesis, section 4.2.1: a new member that is far behind would delay the others if it voted at once.
 #[test]
 fn a_newcomer_votes_only_when_it_has_caught_up() {
     let mut cluster = three(4);
@@ -268,7 +270,7 @@ fn a_newcomer_votes_only_when_it_has_caught_up() {
     assert_eq!(cluster.group(1).configuration(), &voters(&[1, 2, 3, 4]));
 }
 
-/// A newcomer that never comes is not waited for longer than anybody wants.
+/// The wait for a new member that never catches up can be ended.
 #[test]
 fn the_wait_for_a_newcomer_can_be_ended_and_ends_with_the_leader() {
     let mut cluster = three(4);
@@ -305,13 +307,14 @@ fn a_removed_leader_does_not_count_itself_and_hands_over() {
     assert_eq!(cluster.leader(), Some(leader), "the one that left disturbs nobody");
 }
 
-/// Thesis, section 4.2.2: one that is not in its own latest configuration may still be needed to commit it.
+/// Thesis, section 4.2.2: a replica that is not in its own latest configuration may still be needed to commit
+/// it.
 #[test]
 fn a_removed_voter_that_the_others_still_need_campaigns() {
     let mut cluster = Cluster::new(Options::of(2));
     cluster.elect(1);
     cluster.change(1, Route::Auto, &[remove(1)]);
-    // Nobody but node 1 has it; without node 1, node 2 can never win: its log is behind.
+    // Node 1 alone has it; without node 1, node 2 can never win: its log is behind.
     cluster.drop_where(|_| true);
     cluster.crash(1);
     cluster.restart(1);
@@ -321,7 +324,7 @@ fn a_removed_voter_that_the_others_still_need_campaigns() {
     assert!(cluster.group(1).is_removed());
 }
 
-/// Thesis, section 4.2.2: once its removal is committed it has no business campaigning.
+/// Thesis, section 4.2.2: a replica whose removal is committed does not campaign.
 #[test]
 fn a_replica_that_knows_its_removal_is_silent_for_good() {
     let mut cluster = three(3);
@@ -337,7 +340,8 @@ fn a_replica_that_knows_its_removal_is_silent_for_good() {
     assert_eq!((cluster.group(3).role(), cluster.group(3).term()), (Role::Follower, term));
 }
 
-/// Nothing is sent any longer to who was removed while it was away; when it asks for votes, it is told.
+/// A replica that was removed while it was down is sent nothing any longer; its vote requests are answered
+/// with a removal notice.
 #[test]
 fn a_replica_removed_while_it_was_down_is_told_when_it_asks_for_votes() {
     for pre_vote in [false, true] {
@@ -354,7 +358,7 @@ fn a_replica_removed_while_it_was_down_is_told_when_it_asks_for_votes() {
     }
 }
 
-/// A notice of removal may be late: whoever knows a later configuration is not meant.
+/// A removal notice may be late: a replica with a later configuration ignores it.
 #[test]
 fn a_stale_notice_of_removal_is_ignored() {
     let mut cluster = three(3);
@@ -366,7 +370,7 @@ fn a_stale_notice_of_removal_is_ignored() {
     let stale = Message::Removed { term: Term(1), configuration: EntryId::new(Term(1), Index(2)) };
     cluster.give(1, 3, stale);
     assert!(!cluster.group(3).is_removed());
-    // And a leader is never talked out of its own log.
+    // And a leader ignores notices that contradict its own log.
     let bold = Message::Removed { term: Term(1), configuration: EntryId::new(Term(9), Index(90)) };
     cluster.give(3, 1, bold);
     assert!(cluster.group(1).is_leader() && !cluster.group(1).is_removed());
@@ -388,7 +392,7 @@ fn a_replica_of_an_old_configuration_follows_a_leader_that_it_does_not_know() {
     assert_eq!(cluster.group(3).leader(), Some(NodeId(leader)));
 }
 
-/// Paper, section 7: a snapshot carries the configuration, and replaces whatever was known.
+/// Paper, section 7: a snapshot carries the configuration, and replaces all earlier ones.
 #[test]
 fn a_snapshot_brings_the_configuration_in_force_at_its_last_entry() {
     let mut cluster = three(5);
@@ -397,7 +401,7 @@ fn a_snapshot_brings_the_configuration_in_force_at_its_last_entry() {
     cluster.propose(1, 5);
     cluster.settle();
     cluster.checkpoint(1, true);
-    // One more, not in the snapshot: the newcomer gets it as an entry.
+    // One more change, not in the snapshot: the new member gets it as an entry.
     let at = cluster.change(1, Route::Auto, &[voter(5)]);
     cluster.run(3 * T);
     assert!(cluster.seen.installed >= 1);
@@ -409,7 +413,8 @@ fn a_snapshot_brings_the_configuration_in_force_at_its_last_entry() {
     assert_eq!(cluster.group(5).configuration(), &voters(&[1, 2, 3, 4, 5]));
 }
 
-/// What was compacted is known as one configuration; what may be rolled back, each by itself.
+/// The compacted log is represented by one configuration; each later one is kept, since it may be rolled
+/// back.
 #[test]
 fn configurations_are_kept_back_to_the_beginning_of_the_log_and_no_further() {
     let mut cluster = three(5);
@@ -429,7 +434,8 @@ fn configurations_are_kept_back_to_the_beginning_of_the_log_and_no_further() {
     assert_eq!(group.configuration_up_to(first), None);
 }
 
-/// Learners get everything and decide nothing; a demoted voter stops voting when the joint configuration is left.
+/// Learners receive everything and count in no quorum; a demoted voter stops voting when the joint
+/// configuration is left.
 #[test]
 fn promotion_and_demotion_in_one_change() {
     let mut cluster = Cluster::new(Options { learners: 1, ..Options::of(3) });
@@ -451,7 +457,7 @@ fn promotion_and_demotion_in_one_change() {
     assert_eq!(cluster.group(2).commit(), cluster.group(1).commit());
 }
 
-/// The last voter but one may go: the majority is whoever is left.
+/// All voters but one may be removed: the one left is the majority.
 #[test]
 fn a_group_shrinks_to_one_and_grows_again() {
     let mut cluster = three(3);
@@ -467,7 +473,7 @@ fn a_group_shrinks_to_one_and_grows_again() {
     assert!(!cluster.group(2).is_removed());
 }
 
-/// An acknowledgement of an earlier stay says nothing of the present one.
+/// An acknowledgement from an earlier membership does not count in the present one.
 #[test]
 fn what_was_acknowledged_before_a_removal_is_compared_anew_after_the_return() {
     let mut cluster = three(3);

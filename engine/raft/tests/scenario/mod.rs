@@ -1,4 +1,4 @@
-//! One story per test, named after the section that tells it.
+//! One scenario per test, named after the section that describes it.
 
 mod bounds;
 mod commit;

@@ -1,5 +1,5 @@
-//! Newcomers on their way to being voters (thesis, section 4.2.1): what ends a round, and what the change waits for. Next to
-//! `membership`, which tells how they come in.
+//! New members on their way to being voters (thesis, section 4.2.1): what ends a round, and what the change
+//! waits for. Next to `membership`, which tests how they are added.
 
 use raftwerk_frame::{Index, NodeId};
 use raftwerk_raft::reconfig::Change;
@@ -7,7 +7,7 @@ use raftwerk_raft::{Newcomers, Reconfigure, Reconfigured, Refusal, Route};
 
 use crate::cluster::{Cluster, Options, Packet, T};
 
-/// Three voters led by 1, whose log has so many entries; and node 4.
+/// Three voters led by 1, with this many entries in the log; and node 4.
 fn three_with(entries: u32, options: Options) -> Cluster {
     let mut cluster = Cluster::new(Options { newcomers: 1, ..options });
     cluster.elect(1);
@@ -16,7 +16,7 @@ fn three_with(entries: u32, options: Options) -> Cluster {
     cluster
 }
 
-/// 4 is to vote.
+/// Requests that node 4 becomes a voter.
 fn ask(cluster: &mut Cluster, newcomers: Newcomers) -> Option<Reconfigured> {
     let changes = [Change::Voter(NodeId(4))];
     let wish = Reconfigure {
@@ -38,7 +38,7 @@ const fn is_of_newcomer(packet: &Packet) -> bool {
     packet.to == 4 || packet.from == 4
 }
 
-/// It was sent all there is, and has acknowledged some of it: as a voter it would hold up what the others could commit.
+/// It was sent everything, and has acknowledged some of it: as a voter it would delay commits of the others.
 #[test]
 fn a_newcomer_that_was_sent_everything_does_not_vote_before_it_holds_it() {
     let mut cluster = three_with(30, Options::of(3));
@@ -60,7 +60,7 @@ fn a_newcomer_that_was_sent_everything_does_not_vote_before_it_holds_it() {
     assert!(votes(&cluster));
 }
 
-/// The entry that brings it in is not committed yet: one change after the other.
+/// The entry that adds it is not committed yet: one change at a time.
 #[test]
 fn a_newcomer_that_is_quicker_than_the_voters_is_waited_with() {
     let mut cluster = three_with(3, Options::of(3));
@@ -74,7 +74,7 @@ fn a_newcomer_that_is_quicker_than_the_voters_is_waited_with() {
     assert!(matches!(told[..], [Reconfigured::Admitting, Reconfigured::Started(_)]), "{told:?}");
 }
 
-/// What is committed counts, to the last entry.
+/// The committed log counts, to the last entry.
 #[test]
 fn a_learner_that_was_not_sent_the_last_committed_entry_has_not_caught_up() {
     let mut cluster = three_with(3, Options { window_messages: 1, ..Options::of(3) });
@@ -93,7 +93,8 @@ fn a_learner_that_was_not_sent_the_last_committed_entry_has_not_caught_up() {
     assert!(matches!(ask(&mut cluster, Newcomers::Checked), Some(Reconfigured::Started(_))));
 }
 
-/// Its first round took longer than an election, so it would hold the others up for as long: the next round decides.
+/// Its first round took longer than an election, so it would delay the others for as long: the next round
+/// decides.
 #[test]
 fn a_newcomer_that_took_too_long_and_is_behind_again_does_not_vote_yet() {
     let mut cluster = three_with(3, Options::of(3));
@@ -102,7 +103,8 @@ fn a_newcomer_that_took_too_long_and_is_behind_again_does_not_vote_yet() {
     cluster.run(2 * T);
     let target = cluster.group(1).newcomers().next().unwrap().target;
     cluster.heal();
-    // It gets what the log held when the round began; by the time it says so the log has grown.
+    // It gets the log up to the end when the round began; by the time it acknowledges that, the log has
+    // grown.
     cluster.advance(T / 10);
     while cluster.group(4).last().index < target {
         cluster.deliver_where(|packet| packet.to == 4);
@@ -117,7 +119,8 @@ fn a_newcomer_that_took_too_long_and_is_behind_again_does_not_vote_yet() {
     assert!(votes(&cluster), "the second round was quick");
 }
 
-/// The lead is on its way to another when the newcomer is ready. Nothing comes of that, and the wait goes on.
+/// A leadership transfer is under way when the new member is ready. The transfer fails, and the wait
+/// continues.
 #[test]
 fn a_newcomer_that_is_ready_at_the_wrong_time_is_not_forgotten() {
     let mut cluster = three_with(3, Options::of(3));

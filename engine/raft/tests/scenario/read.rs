@@ -1,11 +1,12 @@
-//! Linearizable reads by read index (thesis, section 6.4). That an answer is never below what was committed anywhere when
-//! the read came is checked by the cluster for every read of every test.
+//! Linearizable reads by read index (thesis, section 6.4). For every read of every test, the cluster checks
+//! that the read index is not below what was committed anywhere when the read arrived.
 
 use raftwerk_frame::{Index, Message};
 
 use crate::cluster::{Cluster, Options, Packet, T};
 
-/// Thesis, section 6.4, step 1: a new leader does not know what is committed before an entry of its own is.
+/// Thesis, section 6.4, step 1: a new leader does not know what is committed before an entry of its own term
+/// is.
 #[test]
 fn a_read_waits_for_an_entry_of_the_leaders_own_term() {
     let mut cluster = Cluster::with_one_log(Options::of(3), &[1, 1, 1]);
@@ -20,7 +21,7 @@ fn a_read_waits_for_an_entry_of_the_leaders_own_term() {
     assert_eq!(cluster.replica(1).reads, [(token, Index(4))]);
 }
 
-/// Step 2: whoever does not reach a quorum may have been replaced.
+/// Step 2: a leader that does not reach a quorum may have been replaced.
 #[test]
 fn a_read_needs_a_quorum_that_answers_after_it_came() {
     let mut cluster = Cluster::new(Options::of(5));
@@ -36,7 +37,7 @@ fn a_read_needs_a_quorum_that_answers_after_it_came() {
     assert_eq!(cluster.replica(1).reads, [(token, cluster.group(1).commit())], "three of five");
 }
 
-/// An answer to an older round says nothing of now.
+/// A reply to an older round does not confirm the leader now.
 #[test]
 fn an_answer_to_an_older_round_does_not_count() {
     let mut cluster = Cluster::new(Options::of(3));
@@ -51,7 +52,7 @@ fn an_answer_to_an_older_round_does_not_count() {
     cluster.network.push_back(late);
     cluster.settle();
     assert_eq!(cluster.replica(1).reads.len(), 1);
-    // The next heartbeats ask again.
+    // The next heartbeats repeat the round.
     cluster.run(T / 5);
     assert_eq!(cluster.replica(1).reads.len(), 2);
 }
@@ -124,7 +125,8 @@ fn a_group_of_one_answers_without_asking() {
     assert_eq!(cluster.replica(1).reads.len(), 2, "in the same turn");
 }
 
-/// Thesis, section 6.4: any replica can answer, once for all reads of a turn, after one message to its leader and back.
+/// Thesis, section 6.4: any replica can serve reads, with one message to its leader and back for all reads of
+/// a turn.
 #[test]
 fn a_follower_answers_many_reads_with_one_question() {
     let mut cluster = Cluster::new(Options::of(3));
@@ -146,13 +148,14 @@ fn a_follower_answers_many_reads_with_one_question() {
     assert!(cluster.replica(1).reads.is_empty(), "the leader was only asked");
 }
 
-/// A leader that was unseated cannot confirm itself: the read waits for the next one, and sees what that committed.
+/// A deposed leader cannot confirm itself: the read waits for the next leader, and reflects what that one has
+/// committed.
 #[test]
 fn a_followers_read_is_asked_again_of_the_next_leader() {
     let mut cluster = Cluster::new(Options::of(5));
     cluster.elect(1);
     cluster.run(T / 2);
-    // Node 2 hears node 1 only, and the other way about.
+    // Node 2 exchanges messages with node 1 only, and node 1 with node 2 only.
     for (one, other) in [(1, 3), (1, 4), (1, 5), (2, 3), (2, 4), (2, 5)] {
         cluster.cut_one_way(one, other);
         cluster.cut_one_way(other, one);
@@ -178,7 +181,7 @@ fn a_followers_read_is_asked_again_of_the_next_leader() {
     assert!(answer.is_some_and(|(_, index)| index.0 >= committed), "{answer:?}");
 }
 
-/// The question, or the answer, is lost: the next heartbeat brings it up again.
+/// The request, or the reply, is lost: it is sent again after the next heartbeat.
 #[test]
 fn a_lost_question_is_asked_again() {
     let mut cluster = Cluster::new(Options::of(3));
@@ -190,7 +193,7 @@ fn a_lost_question_is_asked_again() {
     assert_eq!(cluster.replica(2).reads.iter().filter(|(read, _)| *read == token).count(), 1);
 }
 
-/// Without a leader there is nobody to ask, and whoever waits is told so.
+/// Without a leader there is no node to send requests to, and waiting reads are rejected.
 #[test]
 fn a_followers_read_ends_with_its_patience() {
     let mut cluster = Cluster::new(Options::of(3));

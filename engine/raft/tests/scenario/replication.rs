@@ -17,7 +17,7 @@ const FIGURE_7: [&[u64]; 7] = [
     &[1, 1, 1, 2, 2, 2, 3, 3, 3, 3, 3],
 ];
 
-/// How many terms of `log` the leader's does not have where they stand.
+/// How many conflicting terms `log` has after its common prefix with the leader's log.
 fn conflicting_terms(log: &[u64], leader: &[u64]) -> usize {
     let common = log.iter().zip(leader).take_while(|(mine, theirs)| mine == theirs).count();
     let mut terms = log[common..].to_vec();
@@ -94,7 +94,7 @@ fn interleaved_terms_converge_and_the_rejects_stay_within_their_bound() {
     assert_eq!(cluster.log(3), cluster.log(1));
 }
 
-/// A leader, and a follower 2 that has taken in and acknowledged four entries.
+/// A leader, and a follower 2 that has accepted and acknowledged four entries.
 fn settled() -> Cluster {
     let mut cluster = Cluster::new(Options::of(3));
     cluster.elect(1);
@@ -103,7 +103,7 @@ fn settled() -> Cluster {
     cluster
 }
 
-/// Paper, section 5.3: only a conflict cuts the log. A late, short append has none.
+/// Paper, section 5.3: only a conflict truncates the log. A late, short append has none.
 #[test]
 fn a_stale_shorter_append_does_not_cut_off_what_was_acknowledged() {
     let mut cluster = Cluster::new(Options { check_quorum: false, ..Options::of(3) });
@@ -113,7 +113,7 @@ fn a_stale_shorter_append_does_not_cut_off_what_was_acknowledged() {
     let at = cluster.network.iter().position(|packet| packet.to == 2 && packet.is_append()).unwrap();
     let late = cluster.network[at].clone();
     cluster.deliver_where(|packet| packet.to == 2);
-    // Acknowledged, and all of it beyond what the follower knows to be committed.
+    // Acknowledged, and all of it beyond the follower's commit index.
     cluster.propose(1, 3);
     cluster.deliver_where(|packet| packet.to == 2);
     let last = cluster.group(2).last();
@@ -125,10 +125,10 @@ fn a_stale_shorter_append_does_not_cut_off_what_was_acknowledged() {
     assert_eq!(cluster.committed(), 5);
 }
 
-/// Paper, Figure 2: "min(leaderCommit, index of last new entry)". What lies beyond was never compared.
+/// Paper, Figure 2: "min(leaderCommit, index of last new entry)". Entries beyond that were never compared.
 #[test]
 fn an_empty_append_with_a_high_commit_commits_nothing_that_was_not_compared() {
-    // Node 2 has 3@1 and 4@1, of which the leader of term 3 says nothing.
+    // Node 2 has 3@1 and 4@1, which the append of the leader of term 3 does not cover.
     let cluster = Cluster::with_one_log(Options::of(3), &[1, 1, 1, 1]);
     let (mut group, mut effects) = (cluster.group(2).clone(), Effects::default());
     let (leader, prev, term) = (NodeId(3), EntryId::new(Term(1), Index(2)), Term(3));
@@ -177,7 +177,7 @@ fn doubled_and_reordered_answers_do_no_harm() {
         }
         cluster.propose(1, 1);
     }
-    // All of it again, last first.
+    // All replies again, last first.
     cluster.settle();
     for packet in answers.into_iter().rev() {
         cluster.network.push_front(packet);
@@ -191,7 +191,7 @@ fn doubled_and_reordered_answers_do_no_harm() {
     assert_eq!((cluster.committed(), cluster.log(3)), (34, cluster.log(1)));
 }
 
-/// Appends that pass each other on the way: the later is refused, and both arrive in the end.
+/// Appends that overtake each other: the later one is rejected, and both arrive in the end.
 #[test]
 fn appends_out_of_order_are_sent_again() {
     let mut cluster = settled();
@@ -206,7 +206,7 @@ fn appends_out_of_order_are_sent_again() {
     assert_eq!(cluster.committed(), 6);
 }
 
-/// What the network lost, a heartbeat's answer brings to light.
+/// The reply to a heartbeat makes the leader find lost appends.
 #[test]
 fn a_lost_append_is_found_by_the_answer_to_a_heartbeat() {
     let mut cluster = settled();
@@ -237,7 +237,7 @@ fn a_lost_acknowledgement_or_probe_is_found_too() {
     assert_eq!(cluster.progress(1, 2).state, PeerState::Replicate);
 }
 
-/// A broken connection is not waited out.
+/// A broken connection is not waited for.
 #[test]
 fn a_broken_connection_starts_a_probe_at_once() {
     let mut cluster = settled();
@@ -250,7 +250,8 @@ fn a_broken_connection_starts_a_probe_at_once() {
     assert_eq!(cluster.committed(), 6);
 }
 
-/// A follower that lost what it had not acknowledged says so, and gets it again.
+/// A follower that lost entries which it had not acknowledged rejects the next append, and is sent them
+/// again.
 #[test]
 fn a_follower_that_forgot_undurable_entries_is_sent_them_again() {
     let mut cluster = settled();
@@ -268,7 +269,7 @@ fn a_follower_that_forgot_undurable_entries_is_sent_them_again() {
     assert_eq!((cluster.committed(), cluster.group(2).last().index), (8, Index(8)));
 }
 
-/// An append that starts below the commit index needs no comparison, and brings what is new.
+/// An append that starts below the commit index needs no comparison, and its new entries are accepted.
 #[test]
 fn an_append_from_before_the_commit_index_brings_its_new_entries() {
     let mut cluster = settled();

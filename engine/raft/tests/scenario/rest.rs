@@ -1,5 +1,6 @@
-//! Liveness by node (the head of `raft::rest`): who is bound, groups at rest, and leases (thesis, section 6.4.1). Who supports
-//! whom is what a test says; clocks and promises are the engine's.
+//! Liveness by node (the head of `raft::rest`): fortified leaders, quiescent groups, and leases (thesis,
+//! section 6.4.1). The test sets the support between nodes; clocks and the duration of support belong to the
+//! engine.
 
 use std::time::Duration;
 
@@ -9,7 +10,7 @@ use raftwerk_raft::{Input, PRIORITY_MAX, Role, Route};
 
 use crate::cluster::{Cluster, MS, Options, Packet, T};
 
-/// Everybody supports everybody, 1 leads, and there is nothing more to say.
+/// All nodes support each other, 1 leads, and the group is quiescent.
 fn resting(voters: u64) -> Cluster {
     let mut cluster = Cluster::new(Options::of(voters));
     cluster.elect(1);
@@ -24,7 +25,7 @@ fn resting(voters: u64) -> Cluster {
     cluster
 }
 
-/// Every node's support for `leader` ends at 50 by its clock, and 1 has no later word.
+/// The lease of `leader`, if every node's support for it ends at 50 on its own clock.
 fn lease(cluster: &Cluster, leader: u64) -> Option<(Index, Time)> {
     cluster.group(leader).lease(|_| Time(50)).filter(|(_, until)| *until > Time(0))
 }
@@ -92,8 +93,8 @@ fn a_dead_node_keeps_nobody_awake_and_is_caught_up_when_it_is_back() {
     assert!(cluster.group(3).is_resting() && cluster.group(1).is_resting());
 }
 
-/// One whose node does not take part in support was silent for so long that it was taken to be down. Its answer comes when the
-/// others have just agreed to rest; it asks nobody anything by itself, if it has no vote.
+/// A node without support was silent for so long that it counts as down. Its reply comes when the others have
+/// just agreed to quiesce; its replica may never ask for anything by itself.
 #[test]
 fn who_was_taken_to_be_down_and_answers_wakes_the_group() {
     let mut cluster = resting(3);
@@ -110,12 +111,13 @@ fn who_was_taken_to_be_down_and_answers_wakes_the_group() {
     assert_eq!(cluster.group(3).commit(), cluster.group(1).last().index);
 }
 
-/// The same learner, and no answer of it is on its way: there is nobody but the driver who could tell that it is back.
+/// A learner in the same case, without a reply on its way: only the driver can report that it is reachable
+/// again.
 #[test]
 fn a_learner_that_was_out_of_reach_while_its_group_went_to_rest_is_caught_up_when_it_is_back() {
     let mut cluster = Cluster::new(Options { learners: 1, ..Options::of(3) });
     cluster.elect(1);
-    // The learner's node takes no part in support.
+    // The learner's node neither supports others nor is supported.
     for (one, other) in [(1, 2), (1, 3), (2, 3)] {
         cluster.befriend(one, other, true);
     }
@@ -127,7 +129,7 @@ fn a_learner_that_was_out_of_reach_while_its_group_went_to_rest_is_caught_up_whe
     assert!(cluster.group(1).rests_without_a_peer());
     assert!(!cluster.group(2).rests_without_a_peer(), "who follows sends nothing, and owes nothing");
     cluster.heal();
-    // What the learner itself asks is lost.
+    // The learner's own queries are lost.
     for voter in 1..=3 {
         cluster.cut_one_way(4, voter);
     }
@@ -159,8 +161,8 @@ fn when_the_leaders_node_is_supported_no_longer_another_leads_within_a_timeout()
     assert!(cluster.leader().is_some_and(|leader| leader != 1));
 }
 
-/// Without pre-votes each try makes the others wait anew: one in haste, whose log is too short to win, must not keep those from
-/// trying who could.
+/// Without pre-votes each campaign makes the others rearm their timeouts: a hasty replica whose log is too
+/// short to win must not keep those that could win from campaigning.
 #[test]
 fn haste_without_pre_votes_does_not_keep_a_better_log_from_campaigning() {
     for seed in 1..20 {
@@ -191,7 +193,7 @@ fn a_resting_leader_without_a_supported_quorum_wakes_and_steps_down() {
     assert_ne!(cluster.group(1).role(), Role::Leader);
 }
 
-/// A promise outlasts silence: only the leader's own word, or the end of support, sets a follower free.
+/// Fortification outlasts silence: only the leader's own reply, or the end of support, frees a follower.
 #[test]
 fn a_bound_follower_neither_votes_nor_campaigns_and_asks_its_leader() {
     let mut cluster = resting(5);
@@ -210,7 +212,8 @@ fn a_bound_follower_neither_votes_nor_campaigns_and_asks_its_leader() {
     assert_eq!((cluster.leader(), cluster.group(3).leader()), (Some(1), Some(NodeId(1))));
 }
 
-/// The leader lost its lead, and its followers do not know: its node lives, so they wait for it. They ask, and it says so.
+/// The leader has stepped down, and its followers do not know: its node is alive, so they fortify it. They
+/// send queries, and it answers that it does not lead.
 #[test]
 fn who_does_not_lead_any_longer_says_so_and_sets_its_followers_free() {
     let mut cluster = resting(3);
@@ -234,7 +237,7 @@ fn a_lease_needs_a_quorum_that_answered_after_support_began() {
     cluster.elect(1);
     cluster.run(T);
     assert_eq!(lease(&cluster, 1), None, "nobody has promised anything");
-    // One learns of the support of two, and of three: no answer yet.
+    // The leader learns of the support of two and of three: no reply yet.
     for node in [2, 3] {
         cluster.supports(node, 1, true);
         cluster.supported_by(1, node, true);
@@ -242,13 +245,13 @@ fn a_lease_needs_a_quorum_that_answered_after_support_began() {
     assert_eq!(lease(&cluster, 1), None);
     cluster.run(T / 2);
     assert_eq!(lease(&cluster, 1), Some((cluster.group(1).commit(), Time(50))));
-    // Support that ended and began anew is another.
+    // Support that ended and began anew is another support.
     cluster.supported_by(1, 3, false);
     cluster.supported_by(1, 3, true);
     assert_eq!(lease(&cluster, 1), None);
 }
 
-/// An answer that left before the new promise tells nothing of it.
+/// A reply that left before the new support does not confirm it.
 #[test]
 fn an_answer_from_before_a_gap_in_support_binds_nobody() {
     let mut cluster = Cluster::new(Options::of(3));
@@ -267,7 +270,7 @@ fn an_answer_from_before_a_gap_in_support_binds_nobody() {
     assert_eq!(lease(&cluster, 1), None);
 }
 
-/// Thesis, section 4.2.3 and 6.4.1: whoever was told to take over does so against every promise.
+/// Thesis, section 4.2.3 and 6.4.1: a replica that was requested to campaign does so in spite of any support.
 #[test]
 fn no_lease_is_left_once_another_was_told_to_take_over() {
     let mut cluster = resting(3);
@@ -282,7 +285,7 @@ fn no_lease_is_left_once_another_was_told_to_take_over() {
     assert_eq!((cluster.leader(), lease(&cluster, 1)), (Some(1), None), "the word may still arrive");
 }
 
-/// A replica that comes back may have promised before it stopped.
+/// A restarted replica's node may have given support before it stopped.
 #[test]
 fn a_replica_that_abstains_votes_for_nobody_within_a_timeout() {
     let mut cluster = Cluster::new(Options { abstains: true, ..Options::of(3) });
@@ -321,8 +324,8 @@ fn groups_that_lose_their_leader_together_do_not_campaign_together() {
     assert!((16..=48).contains(&early), "{early} of 64 in the first half");
 }
 
-/// A follower is bound to members of its own configuration. What it promised under an earlier one is no lease of a leader that
-/// has taken itself out, nor of any other before the follower has the configuration.
+/// A follower fortifies members of its own configuration only. Its replies under an earlier one give no lease
+/// to a leader that has removed itself, nor to any other leader before the follower has the configuration.
 #[test]
 fn a_lease_counts_only_answers_given_under_the_configuration_in_force() {
     let mut cluster = Cluster::new(Options::of(3));
@@ -333,7 +336,7 @@ fn a_lease_counts_only_answers_given_under_the_configuration_in_force() {
     // A round and the change leave in one turn; the followers answer the round before they have the change.
     cluster.read(1, 1);
     cluster.change(1, Route::Auto, &[Change::Remove(NodeId(1))]);
-    // The driver introduces the nodes again.
+    // The driver reports the support of the nodes again.
     for node in [2, 3] {
         cluster.supported_by(1, node, true);
     }
@@ -357,7 +360,7 @@ fn a_follower_that_lacks_the_configuration_in_force_is_not_counted_as_bound() {
     cluster.deliver_where(|packet| packet.from == 1 && packet.is_heartbeat());
     cluster.deliver_where(|packet| packet.to == 1);
     assert_eq!(lease(&cluster, 1), None, "they answered without it");
-    // They answer once more without it, and that comes after they have said that they have it.
+    // They answer once more without it, and that reply arrives after their acknowledgement of it.
     cluster.read(1, 2);
     cluster.deliver_where(|packet| packet.from == 1 && packet.is_heartbeat());
     let is_early = |packet: &Packet| packet.is_heartbeat();
@@ -365,7 +368,7 @@ fn a_follower_that_lacks_the_configuration_in_force_is_not_counted_as_bound() {
     cluster.deliver_where(|packet| packet.to == 1 && !is_early(packet));
     cluster.deliver_where(|packet| packet.to == 1);
     assert_eq!(lease(&cluster, 1), None, "that was said before");
-    // Now they have it; the support of their nodes is told again to them, too.
+    // Now they have it; the support of their nodes is reported to them again, too.
     cluster.deliver_where(|packet| packet.from == 1);
     for node in [2, 3] {
         cluster.supports(node, 1, true);
@@ -390,7 +393,7 @@ fn a_follower_that_says_it_is_free_is_bound_no_longer() {
     assert_eq!(lease(&cluster, 1), None);
 }
 
-/// The replica that led is dropped, while its node lives on and is supported; what told its followers is lost.
+/// The replica that led is dropped, while its node is alive and supported; its not-leader replies are lost.
 #[test]
 fn followers_at_rest_whose_leader_is_gone_find_out_when_something_is_wanted() {
     let mut cluster = resting(3);
@@ -405,7 +408,7 @@ fn followers_at_rest_whose_leader_is_gone_find_out_when_something_is_wanted() {
     cluster.network.clear();
     cluster.run(2 * T);
     assert_eq!(cluster.leader(), None, "they are bound, and the question was lost");
-    // The driver answers for a group that is not there.
+    // The driver answers for a group that does not exist.
     for node in [2, 3] {
         cluster.give(1, node, Message::Renounce { term });
     }
@@ -425,8 +428,9 @@ fn a_read_question_to_a_replica_that_does_not_lead_is_answered() {
     }
 }
 
-/// The leader, which never campaigns by itself, learns a later term while its group rests, and its followers do not. It knows no
-/// leader, and cannot be one: it asks around until those who can have noticed.
+/// The leader, which never campaigns by itself, learns of a later term while its group is quiescent, and its
+/// followers do not. It knows no leader, and cannot campaign: it sends queries until those that can campaign
+/// have noticed.
 #[test]
 fn a_replica_that_cannot_campaign_asks_around_until_the_group_has_a_leader() {
     let mut cluster = resting(3);
@@ -443,7 +447,7 @@ fn a_replica_that_cannot_campaign_asks_around_until_the_group_has_a_leader() {
     assert!(cluster.group(1).leader().is_some());
 }
 
-/// A fenced replica holds a later term than a leader at rest, and nobody speaks.
+/// A fenced replica has a later term than a quiescent leader, and no messages are exchanged.
 #[test]
 fn a_leader_at_rest_learns_a_later_term_from_a_replica_that_cannot_campaign() {
     let mut cluster = resting(3);
@@ -457,7 +461,8 @@ fn a_leader_at_rest_learns_a_later_term_from_a_replica_that_cannot_campaign() {
     assert!(cluster.group(leader).term() > later && cluster.group(3).leader().is_some());
 }
 
-/// Somebody asks whether it leads: all of its followers hear that it does, and not only with the next heartbeat.
+/// A leader that receives a query sends all of its followers a heartbeat at once, not only when the next one
+/// is due.
 #[test]
 fn a_leader_at_rest_that_is_asked_answers_at_once() {
     let mut cluster = resting(3);
@@ -468,7 +473,8 @@ fn a_leader_at_rest_that_is_asked_answers_at_once() {
     }
 }
 
-/// Nobody of a group at rest has a deadline: if its leader slept on, nobody would miss what was lost.
+/// No replica of a quiescent group has a deadline: if its leader stayed quiescent, the loss would go
+/// unnoticed.
 #[test]
 fn a_proposal_that_is_lost_on_its_way_to_a_group_at_rest_is_sent_again() {
     let mut cluster = resting(3);
@@ -479,7 +485,7 @@ fn a_proposal_that_is_lost_on_its_way_to_a_group_at_rest_is_sent_again() {
     assert_eq!(cluster.group(1).commit(), cluster.group(1).last().index);
 }
 
-/// All followers have lost their leader at the same moment, and two of them ask each other.
+/// All followers have lost their leader at the same moment, and two of them request pre-votes of each other.
 #[test]
 fn of_two_that_ask_each_other_the_one_with_the_higher_id_goes_on() {
     let mut cluster = resting(3);
@@ -495,7 +501,7 @@ fn of_two_that_ask_each_other_the_one_with_the_higher_id_goes_on() {
     assert_eq!((cluster.leader(), cluster.group(3).term()), (Some(3), Term(2)));
 }
 
-/// A follower whose node does not support its leader's has to miss that leader one day.
+/// A follower whose node does not support its leader's must be able to miss that leader's heartbeats.
 #[test]
 fn a_follower_that_is_not_bound_does_not_agree_to_rest() {
     let mut cluster = Cluster::new(Options::of(3));
@@ -509,8 +515,8 @@ fn a_follower_that_is_not_bound_does_not_agree_to_rest() {
     assert!(!cluster.group(2).is_bound() && !cluster.group(2).is_resting());
 }
 
-/// It had counted its longer wait from when the leader was last heard, and would have come before a more willing one, for which the
-/// leader's node is supported a little longer.
+/// Its longer wait had counted from the last message of the leader, and would have ended before that of a
+/// replica with a higher priority, whose node supports the leader's a little longer.
 #[test]
 fn an_unwilling_follower_waits_anew_when_its_leader_is_supported_no_longer() {
     let mut cluster = Cluster::new(Options::of(3));

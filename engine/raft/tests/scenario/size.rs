@@ -1,4 +1,4 @@
-//! What an idle replica weighs: there may be a hundred thousand on a node.
+//! The memory of an idle replica: there may be a hundred thousand on a node.
 
 use raftwerk_frame::NodeId;
 use raftwerk_raft::{Group, TermRun};
@@ -29,7 +29,7 @@ fn an_idle_replica_of_three_or_five_weighs_at_most_a_kibibyte() {
     }
 }
 
-/// What a busy time took is given back when it is over.
+/// Memory that was taken under load is given back when the load is over.
 #[test]
 fn a_leader_that_was_busy_weighs_no_more_when_it_is_idle_again() {
     let options = Options { window_messages: 256, window_bytes: 1 << 20, ..Options::of(3) };
@@ -46,7 +46,7 @@ fn a_leader_that_was_busy_weighs_no_more_when_it_is_idle_again() {
     assert!(weight <= BOUND, "{weight} bytes");
 }
 
-/// A leader at rest has no next period in which it could give something back.
+/// A quiescent leader has no next period in which it could give memory back.
 #[test]
 fn a_leader_that_goes_to_rest_gives_back_what_a_busy_time_took() {
     let options = Options { window_messages: 256, window_bytes: 1 << 20, ..Options::of(3) };

@@ -47,7 +47,7 @@ fn a_replica_that_is_far_behind_catches_up_by_snapshot_and_log() {
     assert_eq!(cluster.group(3).applied(), Index(10), "it begins where its snapshot ends");
 }
 
-/// Nothing is left of the log: the snapshot ends exactly where the leader does.
+/// Nothing is left of the log: the snapshot ends exactly at the leader's last entry.
 #[test]
 fn a_snapshot_at_the_leaders_last_index_is_followed_by_new_entries() {
     let mut cluster = far_behind();
@@ -62,7 +62,8 @@ fn a_snapshot_at_the_leaders_last_index_is_followed_by_new_entries() {
     assert_eq!((cluster.seen.installed, cluster.group(3).commit()), (1, Index(12)));
 }
 
-/// What it holds is committed here: nothing to install, and the answer says how far this replica is.
+/// Its last entry is committed here: nothing is installed, and the acknowledgement carries this replica's
+/// commit index.
 #[test]
 fn a_snapshot_older_than_the_commit_index_is_not_installed() {
     let mut cluster = Cluster::new(Options::of(3));
@@ -95,7 +96,7 @@ fn a_snapshot_of_a_prefix_keeps_the_tail() {
     cluster.settle();
     cluster.heal();
     cluster.cut_one_way(2, 1);
-    // Node 3 holds everything, and has not heard that it is committed.
+    // Node 3 holds everything, and has not received the commit index.
     let term = cluster.group(1).term();
     let entries = cluster.replica(1).disk.written.entries[1..].to_vec();
     cluster.say(
@@ -144,7 +145,7 @@ fn a_snapshot_of_a_stale_term_is_refused() {
     assert_eq!(cluster.log(3), cluster.log(2));
 }
 
-/// A leader does not let itself be overwritten by whoever claims to lead its term.
+/// A leader does not install a snapshot of a sender that claims to lead its term.
 #[test]
 fn a_leader_ignores_a_snapshot_of_its_own_term() {
     let mut cluster = Cluster::new(Options::of(3));
@@ -159,7 +160,7 @@ fn a_leader_ignores_a_snapshot_of_its_own_term() {
     assert_eq!((cluster.leader(), cluster.group(1).last().index), (Some(1), Index(1)));
 }
 
-/// A dead peer is not sent one snapshot after another.
+/// An unreachable peer is not sent one snapshot after another.
 #[test]
 fn a_failed_snapshot_is_tried_again_only_when_the_peer_is_heard() {
     let mut cluster = far_behind();
@@ -178,7 +179,7 @@ fn a_failed_snapshot_is_tried_again_only_when_the_peer_is_heard() {
     assert_eq!((cluster.seen.installed, cluster.group(3).commit()), (1, Index(10)));
 }
 
-/// Named once; not again while it is on its way, however long that takes.
+/// Listed once; not again while it is on its way, however long that takes.
 #[test]
 fn one_snapshot_is_on_its_way_to_a_peer_at_a_time() {
     let mut cluster = far_behind();
@@ -207,7 +208,7 @@ fn a_leader_that_compacts_beyond_a_travelling_snapshot_sends_another() {
     assert_eq!((cluster.seen.installed, cluster.group(3).commit()), (2, Index(15)));
 }
 
-/// The snapshot arrived, and the answer did not: the network may lose anything.
+/// The snapshot arrived, and the acknowledgement was lost.
 #[test]
 fn a_lost_answer_to_a_snapshot_does_not_leave_the_peer_behind() {
     for compacts_again in [false, true] {
@@ -228,7 +229,7 @@ fn a_lost_answer_to_a_snapshot_does_not_leave_the_peer_behind() {
     }
 }
 
-/// An uncommitted tail that conflicts goes when the snapshot comes, durable or not.
+/// An uncommitted tail that conflicts is dropped when the snapshot is installed, durable or not.
 #[test]
 fn a_conflicting_tail_gives_way_to_the_snapshot() {
     let mut cluster = Cluster::new(Options { syncs_at_once: false, pre_vote: false, ..Options::of(3) });
@@ -254,7 +255,7 @@ fn a_conflicting_tail_gives_way_to_the_snapshot() {
     group.step(cluster.now, input, &mut effects);
     let install = effects.install.clone().unwrap();
     assert_eq!((install.id, install.keep_tail, group.last()), (id, false, id));
-    // Notices of the entries that are gone count for nothing.
+    // Durability notices of the dropped entries do not count.
     group.step(cluster.now, Input::Durable { id: EntryId::new(Term(1), Index(2)) }, &mut effects);
     assert_eq!(group.durable(), Index(1));
 }

@@ -1,5 +1,6 @@
-//! Messages that make no sense: from nodes that do not belong, and with numbers that no replica would send. They may be
-//! ignored, answered or obeyed; they never make a replica panic, and its own rules (1 to 6) hold.
+//! Messages that make no sense: from unknown peers, and with numbers that no replica would send. They may be
+//! ignored, answered or obeyed; they never make a replica panic, and its own rules (those of
+//! `invariant::check`) hold.
 
 use std::cell::Cell;
 
@@ -12,8 +13,8 @@ use raftwerk_raft::{Effects, Group, Input, Newcomers, Reconfigure, Route, invari
 use crate::cluster::disk::Entry;
 use crate::cluster::{Cluster, MS, Options};
 
-/// Who is in no configuration known here may lead or campaign in a later one, so such messages are heard (paper, section
-/// 6). But nobody's answer counts that was not asked, and while a leader is heard nobody unseats it.
+/// A node that is in no configuration known here may lead or campaign in a later one, so its requests are
+/// accepted (paper, section 6). But unrequested replies do not count, and a live leader is not deposed.
 #[test]
 fn strangers_change_nothing_by_answers_nor_by_campaigns_while_a_leader_is_heard() {
     let mut cluster = Cluster::new(Options::of(3));
@@ -63,7 +64,7 @@ fn strangers_change_nothing_by_answers_nor_by_campaigns_while_a_leader_is_heard(
     assert_eq!(before, after);
 }
 
-/// Runs that no leader would send are not taken in.
+/// Runs that no leader would send are ignored.
 #[test]
 fn an_append_whose_terms_fall_or_come_from_the_future_is_ignored() {
     let mut cluster = Cluster::with_logs(Options::of(3), &[&[1, 2], &[1, 2], &[1, 2]], &[3; 3]);
@@ -76,7 +77,7 @@ fn an_append_whose_terms_fall_or_come_from_the_future_is_ignored() {
     }
 }
 
-/// A number near one of the ends, near what the replica is about, or anything.
+/// A number near one of the ends, near the replica's own numbers, or any.
 fn number() -> impl Strategy<Value = u64> {
     prop_oneof![8 => 0..12u64, 1 => any::<u64>(), 1 => (0..4u64).prop_map(|below| u64::MAX - below), 1 => Just(1 << 62)]
 }
@@ -148,7 +149,7 @@ fn append() -> impl Strategy<Value = Message> {
     })
 }
 
-/// Lists of voters, sensible or not, at indices that may be anywhere, in any order.
+/// Lists of voters, sensible or not, at any indices, in any order.
 fn memberships() -> impl Strategy<Value = Vec<(u64, Vec<u64>)>> {
     prop::collection::vec((number(), prop::collection::vec(0..6u64, 0..5)), 0..4)
 }
@@ -277,8 +278,8 @@ fn no_numbers_make_a_replica_panic_or_break_its_own_rules() {
     assert!(led.get() > 1000, "leaders were among them: {}", led.get());
 }
 
-/// Terms rise by elections. A number far beyond is no replica's, and a group that adopted one near the end of its range could
-/// elect nobody any more, nor after any restart.
+/// Terms rise by elections. A number far beyond is no replica's, and a group that adopted one near the end of
+/// its range could not elect leaders any more, not even after restarts.
 #[test]
 fn a_term_that_no_election_can_have_reached_is_ignored() {
     let mut cluster = Cluster::new(Options::of(3));
@@ -316,7 +317,7 @@ fn a_term_that_no_election_can_have_reached_is_ignored() {
     }
     let leader = cluster.run_to_leader();
     assert!(cluster.group(leader).term().0 < 100);
-    // What elections can reach is heard.
+    // A term that elections can reach is accepted.
     let near = Term(cluster.group(leader).term().0 + (1 << 32));
     cluster.give(
         leader % 3 + 1,

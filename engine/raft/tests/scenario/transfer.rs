@@ -1,4 +1,4 @@
-//! Handing over the lead (thesis, section 3.10), and how willing a replica is to take it.
+//! Leadership transfer (thesis, section 3.10), and the priorities of replicas in elections.
 
 use raftwerk_frame::{Message, NodeId, Term};
 use raftwerk_raft::reconfig::Change;
@@ -13,7 +13,7 @@ fn led(voters: u64) -> Cluster {
     cluster
 }
 
-/// The target is told as soon as it has everything, and no timeout passes.
+/// The target is requested to campaign as soon as it has everything, without a timeout.
 #[test]
 fn the_target_takes_over_at_once_though_the_others_hear_their_leader() {
     let mut cluster = led(3);
@@ -46,7 +46,7 @@ fn a_target_that_is_behind_is_waited_for_and_proposals_are_refused_meanwhile() {
     assert_eq!(cluster.group(2).commit(), cluster.group(2).last().index);
 }
 
-/// A transfer to a dead target is given up after an election timeout, and writes resume.
+/// A transfer to a dead target is given up after an election timeout, and proposals are taken again.
 #[test]
 fn a_transfer_to_a_dead_target_is_given_up_and_writes_resume() {
     let mut cluster = led(3);
@@ -63,7 +63,7 @@ fn a_transfer_to_a_dead_target_is_given_up_and_writes_resume() {
     assert_eq!((cluster.leader(), cluster.committed()), (Some(1), before + 1));
 }
 
-/// The message that tells it to campaign may be lost: it comes again with the next heartbeat.
+/// The message that requests the campaign may be lost: it is repeated with the next heartbeat.
 #[test]
 fn a_lost_word_to_the_target_is_said_again() {
     let mut cluster = led(3);
@@ -95,7 +95,7 @@ fn unfit_targets_are_refused() {
     assert_eq!(unfit(&mut cluster, 1, 2), Unfit::InProgress(NodeId(2)));
 }
 
-/// One that waits for a snapshot cannot have the log in time.
+/// A replica that waits for a snapshot cannot have the log in time.
 #[test]
 fn a_target_that_waits_for_a_snapshot_is_too_far_behind() {
     let mut cluster = led(3);
@@ -112,7 +112,7 @@ fn a_target_that_waits_for_a_snapshot_is_too_far_behind() {
     assert_eq!(cluster.replica(1).transfers, [Transfer::Refused(Unfit::TooFarBehind)]);
 }
 
-/// A read that is waiting when the lead goes is not answered by who no longer leads.
+/// A read that waits during a transfer is not answered by a leader that was deposed meanwhile.
 #[test]
 fn a_read_during_a_transfer_is_answered_by_a_quorum_or_not_at_all() {
     let mut cluster = led(3);
@@ -127,7 +127,7 @@ fn a_read_during_a_transfer_is_answered_by_a_quorum_or_not_at_all() {
     assert!(cluster.replica(1).reads_rejected.contains(&read));
 }
 
-/// Nobody campaigns on another's word but its own leader's.
+/// A follower campaigns only on the request of its own leader.
 #[test]
 fn only_the_leaders_own_word_makes_a_follower_campaign() {
     let mut cluster = led(3);
@@ -138,7 +138,8 @@ fn only_the_leaders_own_word_makes_a_follower_campaign() {
     assert_eq!(cluster.group(4).role(), Role::Follower, "a learner does not");
 }
 
-/// Who is less willing waits longer, and who is not willing at all never campaigns by itself, yet leads if it is told to.
+/// A replica with a lower priority waits longer, and one with priority 0 never campaigns by itself, yet leads
+/// after a transfer.
 #[test]
 fn the_most_willing_leads() {
     for seed in 0..20 {
@@ -155,7 +156,7 @@ fn the_most_willing_leads() {
     }
 }
 
-/// Unwillingness is no veto: the unwilling still vote, and one alone still follows.
+/// A low priority is no veto: such replicas still vote, and do not campaign even when no others are left.
 #[test]
 fn unwilling_replicas_vote() {
     let mut cluster = Cluster::new(Options::of(3));
@@ -170,7 +171,8 @@ fn unwilling_replicas_vote() {
     assert_eq!(cluster.run_to_leader(), 3);
 }
 
-/// The voter that was chosen lacks something, and another that lacks nothing need not wait for a heartbeat to be asked.
+/// The chosen voter lacks entries; another that lacks none is requested to campaign at once, not with the
+/// next heartbeat.
 #[test]
 fn a_leader_without_a_vote_asks_the_first_that_holds_everything_at_once() {
     let mut cluster = Cluster::new(Options::of(4));
@@ -188,7 +190,7 @@ fn a_leader_without_a_vote_asks_the_first_that_holds_everything_at_once() {
     assert!([2, 3].contains(&asked[0]), "{asked:?}");
 }
 
-/// A witness that holds everything could not lead with it.
+/// A witness that holds all entries could not lead.
 #[test]
 fn a_leader_without_a_vote_asks_no_witness() {
     let mut cluster = Cluster::new(Options { witnesses: 1, ..Options::of(4) });
@@ -207,7 +209,7 @@ fn a_leader_without_a_vote_asks_no_witness() {
     assert_eq!(cluster.group(1).transfer_target(), Some(NodeId(3)), "it was chosen, and may come back");
 }
 
-/// What it had proposed before it was deposed is none of what waits now.
+/// Proposals from before it was deposed do not count among those that wait now.
 #[test]
 fn a_leader_that_leads_again_counts_what_it_proposes_now() {
     let mut cluster = Cluster::new(Options { uncommitted_bytes_max: 5 * ENTRY_BYTES, ..Options::of(3) });

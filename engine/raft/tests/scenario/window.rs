@@ -1,11 +1,12 @@
-//! Bounds: what is on its way to a peer, what waits for a quorum, and what an idle replica weighs.
+//! Bounds: appends on their way to a peer, proposals that wait for a quorum, and the memory of an idle
+//! replica.
 
 use raftwerk_frame::Index;
 use raftwerk_raft::{PeerState, Rejected};
 
 use crate::cluster::{Cluster, ENTRY_BYTES, Options, Packet, T};
 
-/// A leader whose followers are in step.
+/// A leader whose followers have caught up.
 fn in_step(options: Options) -> Cluster {
     let mut cluster = Cluster::new(options);
     cluster.elect(1);
@@ -46,7 +47,8 @@ fn the_window_bounds_the_messages_on_their_way_and_each_append() {
     assert_eq!(cluster.committed(), 22);
 }
 
-/// A follower that writes without a sync (the simulator's relaxed seed 268633067795) is sent more as it writes; nothing is committed.
+/// A follower that writes without a sync (the simulator's relaxed seed 268633067795) is sent more as it
+/// writes; nothing is committed.
 #[test]
 fn what_is_written_opens_the_window_and_commits_nothing() {
     let mut cluster =
@@ -102,7 +104,7 @@ fn too_much_that_waits_for_a_quorum_is_busy_and_nothing_happened() {
     cluster.replica_mut(1).rejected = None;
     cluster.propose(1, 1);
     assert_eq!(cluster.replica(1).rejected, None, "what fits is taken");
-    // Appends were lost; once they are found to be, everything commits, and there is room again.
+    // Appends were lost; when the leader has detected that, everything commits, and the budget is free again.
     cluster.drop_where(|_| true);
     cluster.heal();
     cluster.run(T);
@@ -111,7 +113,7 @@ fn too_much_that_waits_for_a_quorum_is_busy_and_nothing_happened() {
     assert_eq!(cluster.replica(1).rejected, None);
 }
 
-/// What waited when the lead was lost does not count when it is won again.
+/// Proposals that waited when the leadership was lost do not count when it is won again.
 #[test]
 fn a_leader_of_a_new_term_begins_with_an_empty_measure() {
     let mut cluster = in_step(Options { uncommitted_bytes_max: 4 * ENTRY_BYTES, ..Options::of(3) });
@@ -125,7 +127,7 @@ fn a_leader_of_a_new_term_begins_with_an_empty_measure() {
         cluster.crash(node);
         cluster.restart(node);
     }
-    // Its log is as fresh as theirs once it has followed whoever led in between.
+    // Its log is as fresh as theirs once it has followed the leader in between.
     cluster.run_to_leader();
     cluster.run(T);
     let leader = cluster.leader().unwrap();
@@ -152,7 +154,7 @@ fn one_proposal_is_always_let_in_however_large() {
     assert_eq!(cluster.committed(), 52);
 }
 
-/// Payloads without bytes are entries all the same: what waits is bounded for them too.
+/// Payloads without bytes are entries all the same: waiting ones are bounded, too.
 #[test]
 fn empty_payloads_count_against_the_bound() {
     let mut cluster = in_step(Options { uncommitted_bytes_max: 100, ..Options::of(3) });
@@ -166,7 +168,7 @@ fn empty_payloads_count_against_the_bound() {
     assert_eq!(taken.count(), 100);
 }
 
-/// A follower takes no proposals, and says who does.
+/// A follower takes no proposals, and names the leader.
 #[test]
 fn a_follower_names_the_leader() {
     let mut cluster = in_step(Options::of(3));
@@ -175,7 +177,7 @@ fn a_follower_names_the_leader() {
     assert_eq!(cluster.group(2).leader(), Some(raftwerk_frame::NodeId(1)));
 }
 
-/// A leader of many followers that are gone keeps a bounded amount of news for them.
+/// For a follower that is gone, a leader keeps a bounded number of unanswered appends.
 #[test]
 fn what_a_dead_peer_has_not_answered_is_bounded() {
     let mut cluster = in_step(Options::of(3));

@@ -1,5 +1,5 @@
-//! Replicas that vote by headers and hold no payload. Stories with them are in `tests/scripts/witness_*`; what needs a look at
-//! single messages is here.
+//! Witnesses: replicas that vote by headers and hold no payload. Their main scenarios are in
+//! `tests/scripts/witness_*`; those that inspect single messages are here.
 
 use raftwerk_frame::{Index, LogId, Message, NodeId};
 use raftwerk_raft::reconfig::Change;
@@ -33,7 +33,8 @@ fn a_witness_is_told_of_what_its_leader_and_the_other_voter_hold_durably() {
     assert_eq!(cluster.group(1).commit(), Index(4), "it was committed without the witness");
 }
 
-/// The other voter is silent: for an election timeout it may come back, and then the witness stands in for it.
+/// The other voter is silent: it may come back within an election timeout, and after that the witness takes
+/// its place.
 #[test]
 fn a_witness_stands_in_for_a_voter_that_is_silent_for_an_election_timeout_and_not_sooner() {
     let mut cluster = Cluster::new(two_and_a_witness());
@@ -53,7 +54,8 @@ fn a_witness_stands_in_for_a_voter_that_is_silent_for_an_election_timeout_and_no
     assert_eq!(cluster.group(1).commit(), Index(3));
 }
 
-/// A leader that is removed hands over to those only who can lead; also where the witness is the first to hold everything.
+/// A leader that is removed transfers the leadership only to a replica that can lead; also where the witness
+/// is the first to hold everything.
 #[test]
 fn a_removed_leader_tells_no_witness_and_no_learner_to_campaign() {
     let mut cluster = Cluster::new(Options { witnesses: 1, learners: 1, ..Options::of(4) });
@@ -61,7 +63,7 @@ fn a_removed_leader_tells_no_witness_and_no_learner_to_campaign() {
     cluster.run(T);
     cluster.change(1, Route::Auto, &[Change::Remove(NodeId(1))]);
     cluster.deliver_where(|packet| packet.to != 1);
-    // The learner, the witness, and only then those who may lead.
+    // The learner, the witness, and only then those that may lead.
     for node in [5, 4, 2, 3] {
         cluster.deliver_where(|packet| (packet.from, packet.to) == (node, 1));
     }
@@ -74,7 +76,8 @@ fn a_removed_leader_tells_no_witness_and_no_learner_to_campaign() {
     assert!([2, 3].contains(&leader), "{leader} leads");
 }
 
-/// Who takes a log of headers for one of entries, or the other way about, is not heard; and so nothing is counted wrongly.
+/// A sender with the wrong kind for the receiver (witness or not) is not accepted; so no log is counted as
+/// what it is not.
 #[test]
 fn requests_are_heard_of_those_only_who_take_the_replica_for_what_it_is() {
     let cluster = Cluster::new(two_and_a_witness());
@@ -96,7 +99,7 @@ fn requests_are_heard_of_those_only_who_take_the_replica_for_what_it_is() {
     assert!(cluster.group(1).has_for_witness(NodeId(3)) && !cluster.group(1).has_for_witness(NodeId(2)));
 }
 
-/// A newcomer that is a witness catches up as a learner, from where the leader's log begins.
+/// A new member that is a witness catches up as a learner, from where the leader's log begins.
 #[test]
 fn a_witness_comes_in_by_the_configuration_where_the_log_begins() {
     let mut cluster =
@@ -120,8 +123,9 @@ fn a_witness_comes_in_by_the_configuration_where_the_log_begins() {
     assert_eq!((cluster.group(3).role(), cluster.leader()), (Role::Follower, Some(1)));
 }
 
-/// Of entries of earlier terms, which may have been replaced and have come back, a notice of durability may speak too early. A new
-/// leader shows them when its own first entry, which is written once, is durable behind them.
+/// For entries of earlier terms, which may have been replaced and have come back, a durability notice may
+/// come too early. A new leader sends them to witnesses when its own first entry, which is written once, is
+/// durable after them.
 #[test]
 fn a_new_leader_shows_a_witness_earlier_entries_when_its_own_is_durable() {
     let mut cluster = Cluster::with_logs(two_and_a_witness(), &[&[1, 1], &[1, 1], &[]], &[1, 1, 1]);
