@@ -18,8 +18,8 @@
 //! All integers are little-endian. The body of an `entries` frame is `count` times {u32: length in the low 29
 //! bits, [`EntryKind`] in the high 3; payload}. A frame is valid if and only if both checksums match, its
 //! kind is known, and its entries fill the body exactly. The header has a checksum of its own so that a frame
-//! can be told from noise, and a header trusted, without its body. A `withheld` frame is such a header alone:
-//! it names `count` entries of one term to a witness, without their payloads.
+//! can be distinguished from noise, and a header trusted, without its body. A `withheld` frame is such a
+//! header alone: it names `count` entries of one term to a witness, without their payloads.
 
 use crc32fast::hash as crc32;
 use zerocopy::little_endian::{U32, U64};
@@ -317,7 +317,8 @@ pub struct FrameWriter<'a> {
 }
 
 impl<'a> FrameWriter<'a> {
-    /// Begins a frame at the start of `out` whose first entry will be `first`. `None` if not even a header fits.
+    /// Begins a frame at the start of `out`, with `first` as its first entry. `None` if not even a header
+    /// fits.
     #[must_use]
     pub const fn new(out: &'a mut [u8], group: GroupId, first: EntryId) -> Option<Self> {
         if out.len() < HEADER_BYTES {

@@ -63,9 +63,9 @@ pub struct Config {
 pub enum Opening {
     /// The core, at once, and the entry is empty. The usual choice.
     Core,
-    /// The driver, by its first proposal. For state machines whose terms begin with an entry of their own, a
-    /// signature or the new leader's clock; and for groups that must write nothing when their leader changes
-    /// without any request. The driver must then ensure that there is a proposal.
+    /// The driver, by its first proposal. For state machines that begin each term with an entry of their own,
+    /// a signature or the new leader's clock; and for groups that must write nothing when their leader
+    /// changes without any request. The driver must then ensure that there is a proposal.
     Driver,
 }
 
@@ -154,14 +154,14 @@ pub enum Origin {
     /// Later, by joining: only configurations that name its log mean it.
     Joined {
         /// The end of the log of an earlier replica of this group in this log; zero if there was none. What
-        /// that replica had acknowledged may be committed: no vote is granted to a candidate whose log ends
-        /// before.
+        /// that replica had acknowledged may be committed: no vote is granted to a candidate with a log that
+        /// ends before.
         floor: EntryId,
     },
 }
 
 impl Origin {
-    /// No vote is granted to a candidate whose log ends before this.
+    /// No vote is granted to a candidate with a log that ends before this.
     #[must_use]
     pub const fn floor(self) -> EntryId {
         match self {

@@ -1,4 +1,4 @@
-//! Initial members whose log has lost the record of the group's first configuration.
+//! Initial members that lost the record of the group's first configuration.
 //!
 //! The first configuration of a group is in no entry: each initial member records it where its log begins. If
 //! damage takes that record, entries alone never bring it back. The replica votes and acknowledges like any

@@ -493,7 +493,7 @@ impl Group {
         self.log.last()
     }
 
-    /// The log is durable here up to this entry, as far as [`Input::Durable`] reports. In a follower whose
+    /// The log is durable here up to this entry, as far as [`Input::Durable`] reports. If a follower's
     /// entries were replaced and came back under the same ids, a notice of the first write may come too early
     /// for the second; nothing relies on it there. A leader counts only its own term's entries for itself,
     /// and these are written once.

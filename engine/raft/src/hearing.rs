@@ -11,8 +11,8 @@
 //!    here, whatever their log. Their requests are legitimate; replies of unknown peers are ignored. Only a
 //!    node that bootstraps its group anew, having lost its disk, is named nowhere, and is not accepted.
 //! 3. **A replica that has joined accepts requests only from senders whose configuration names its log.** A
-//!    straggler whose configuration means an earlier log of the node gets neither vote nor acknowledgement
-//!    from the new one, not even by mistake.
+//!    straggler with a configuration that names an earlier log of the node gets neither vote nor
+//!    acknowledgement from the new one, not even by mistake.
 //!
 //! 4. **A witness accepts requests only from senders that have it as a witness, a replica with payloads only
 //!    from senders that do not.** A replica is one or the other for its whole life. So a log of headers never
@@ -105,8 +105,7 @@ impl Group {
     }
 }
 
-/// Whether a message is a request that a joined replica grants only to senders whose configuration names its
-/// log.
+/// Whether a message is a request, which a joined replica accepts only from senders that name its log.
 #[must_use]
 pub const fn is_request(message: &Message) -> bool {
     matches!(

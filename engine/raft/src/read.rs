@@ -118,7 +118,7 @@ impl Group {
         self.answer_reads(effects);
     }
 
-    /// Answers the reads whose round a quorum has answered.
+    /// Answers the reads of all rounds that a quorum has answered.
     pub(crate) fn answer_reads(&mut self, effects: &mut Effects) {
         if self.reads.waiting.is_empty() {
             return;

@@ -7,7 +7,7 @@ use crate::group::{Group, NUMBER_MAX, Role};
 use crate::progress::PeerState;
 
 impl Group {
-    /// Lists the peers whose next entry is compacted. Each once, until its snapshot arrives or fails.
+    /// Lists the peers that need compacted entries. Each once, until its snapshot arrives or fails.
     pub(crate) fn name_snapshots(&mut self, effects: &mut Effects) {
         let (compacted, now) = (self.log.compacted(), self.now);
         let Self { peers, progress, leaving, .. } = self;

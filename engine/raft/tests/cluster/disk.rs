@@ -9,7 +9,7 @@ use raftwerk_raft::{Origin, TermRun};
 /// Payloads from here on represent configurations.
 pub(crate) const MEMBERSHIPS: u64 = 1 << 60;
 
-/// The payload of an entry whose payload is withheld.
+/// The payload of an entry without payload, as a witness holds it.
 pub(crate) const WITHHELD: u64 = 0;
 
 /// One entry; its payload is a number that no other entry has.

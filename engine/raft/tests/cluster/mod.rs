@@ -225,7 +225,7 @@ impl Cluster {
         Self::with_images(options, images)
     }
 
-    /// Replicas whose logs hold entries of these terms. The replica's term is its element of `terms`.
+    /// Replicas with logs of entries of these terms. The replica's term is its element of `terms`.
     pub(crate) fn with_logs(options: Options, logs: &[&[u64]], terms: &[u64]) -> Self {
         let image = |(log, term): (&&[u64], &u64)| {
             let entry =

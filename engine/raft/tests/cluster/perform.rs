@@ -172,7 +172,7 @@ impl Cluster {
         self.replica_mut(from).held.push_back((position, Packet { from, to, logs, body }));
     }
 
-    /// Held messages whose position is durable leave.
+    /// Held messages leave when their position is durable.
     pub(super) fn release(&mut self, node: u64) {
         let synced = self.replica(node).disk.synced();
         let held = std::mem::take(&mut self.replica_mut(node).held);

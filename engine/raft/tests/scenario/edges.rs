@@ -1,6 +1,6 @@
-//! Edge cases: equal indices, the turn after, a leader that leads again, a peer whose place in the order of
-//! peers moves. Each test states what would go wrong there. Next to `membership`, `rest`, `read` and
-//! `transfer`, which have the main scenarios.
+//! Edge cases: equal indices, the turn after, a leader that leads again, a peer that moves in the order of
+//! peers. Each test states what would go wrong there. Next to `membership`, `rest`, `read` and `transfer`,
+//! which have the main scenarios.
 
 use std::time::Duration;
 

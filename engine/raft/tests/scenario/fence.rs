@@ -1,5 +1,5 @@
-//! A replica whose disk has lost votes and entries: it neither votes nor campaigns until a later leader has
-//! brought it everything.
+//! A replica that has lost votes and entries with its disk: it neither votes nor campaigns until a later
+//! leader has brought it everything.
 
 use raftwerk_frame::{Message, NodeId, Term};
 use raftwerk_raft::Role;

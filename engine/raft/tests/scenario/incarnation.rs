@@ -291,8 +291,8 @@ fn a_member_that_catches_up_through_its_earlier_removal_is_not_removed() {
     assert!(cluster.group(4).is_removed(), "and now it is");
 }
 
-/// The same, and another removal is under way, whose entry may be replaced: only a committed one ends a
-/// membership.
+/// The same, and the entry of another removal, which may be replaced, is not committed: only a committed one
+/// ends a membership.
 #[test]
 fn a_member_that_is_about_to_be_removed_is_not_removed_by_its_earlier_removal() {
     let (mut cluster, at) = added_again();

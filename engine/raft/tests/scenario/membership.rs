@@ -324,7 +324,7 @@ fn a_removed_voter_that_the_others_still_need_campaigns() {
     assert!(cluster.group(1).is_removed());
 }
 
-/// Thesis, section 4.2.2: a replica whose removal is committed does not campaign.
+/// Thesis, section 4.2.2: a replica does not campaign after its removal is committed.
 #[test]
 fn a_replica_that_knows_its_removal_is_silent_for_good() {
     let mut cluster = three(3);

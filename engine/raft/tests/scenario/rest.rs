@@ -161,8 +161,8 @@ fn when_the_leaders_node_is_supported_no_longer_another_leads_within_a_timeout()
     assert!(cluster.leader().is_some_and(|leader| leader != 1));
 }
 
-/// Without pre-votes each campaign makes the others rearm their timeouts: a hasty replica whose log is too
-/// short to win must not keep those that could win from campaigning.
+/// Without pre-votes each campaign makes the others rearm their timeouts: a hasty replica with a log that is
+/// too short to win must not keep those that could win from campaigning.
 #[test]
 fn haste_without_pre_votes_does_not_keep_a_better_log_from_campaigning() {
     for seed in 1..20 {
@@ -501,7 +501,7 @@ fn of_two_that_ask_each_other_the_one_with_the_higher_id_goes_on() {
     assert_eq!((cluster.leader(), cluster.group(3).term()), (Some(3), Term(2)));
 }
 
-/// A follower whose node does not support its leader's must be able to miss that leader's heartbeats.
+/// A follower without its node's support for the leader's must be able to miss that leader's heartbeats.
 #[test]
 fn a_follower_that_is_not_bound_does_not_agree_to_rest() {
     let mut cluster = Cluster::new(Options::of(3));
@@ -516,7 +516,7 @@ fn a_follower_that_is_not_bound_does_not_agree_to_rest() {
 }
 
 /// Its longer wait had counted from the last message of the leader, and would have ended before that of a
-/// replica with a higher priority, whose node supports the leader's a little longer.
+/// replica with a higher priority, if that one's node supports the leader's a little longer.
 #[test]
 fn an_unwilling_follower_waits_anew_when_its_leader_is_supported_no_longer() {
     let mut cluster = Cluster::new(Options::of(3));

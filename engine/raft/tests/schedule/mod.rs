@@ -265,8 +265,8 @@ fn recover(cluster: &mut Cluster) {
 }
 
 /// Five election timeouts pass. Where terms begin with a proposal, there is one in each, until a leader has
-/// all of its log committed: a leader that removes itself is followed by another, whose term needs a
-/// proposal, too.
+/// all of its log committed: a leader that removes itself is followed by another, which needs a proposal for
+/// its term, too.
 fn open_terms(cluster: &mut Cluster) {
     let is_due = cluster.options.opening == Opening::Driver;
     for round in 0..50 {
