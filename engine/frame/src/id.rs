@@ -1,4 +1,4 @@
-//! Newtypes for ids and positions, so that two integers of one meaning never stand side by side.
+//! Newtypes for ids and positions, so that integers of different meanings cannot be mixed up.
 
 use core::fmt;
 

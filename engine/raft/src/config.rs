@@ -183,7 +183,7 @@ pub struct Restored {
     pub hard_state: HardState,
     /// The entry just before the log's first.
     pub compacted: EntryId,
-    /// The configuration in force at the end of the log.
+    /// The configuration in force where the log begins.
     pub configuration: Configuration,
     /// The terms of the log, in rising order.
     pub runs: Vec<TermRun>,

@@ -107,8 +107,8 @@ impl Group {
         (self.peers, self.progress) = placed.into_iter().unzip();
     }
 
-    /// The commit index has risen: removed peers are served for one more election timeout, once
-    /// their removal is committed.
+    /// The commit index has risen: removed peers are served for one more election timeout, once their
+    /// removal is committed.
     pub(crate) fn begin_farewells(&mut self) {
         let (commit, until) = (self.commit, self.now + self.config.election_timeout());
         for departure in self.leaving.iter_mut().filter(|departure| departure.configuration.index <= commit) {

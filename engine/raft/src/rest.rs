@@ -253,7 +253,7 @@ impl Group {
         }
     }
 
-    /// Sends a leader query: this replica fortifies a leader, and was asked for its vote, or received no
+    /// Sends a leader query: this replica fortifies a leader, and received a vote request, or no
     /// heartbeat.
     pub(crate) fn doubt(&mut self, effects: &mut Effects) {
         if let Some(leader) = self.leader {
