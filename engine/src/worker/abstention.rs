@@ -1,30 +1,32 @@
-//! For how long a replica that comes to life abstains from votes: earlier lives of the node may have promised support to
-//! others, by the election timeout that they had.
+//! For how long a replica abstains from votes after a restart or join: earlier incarnations of the node may
+//! have supported peers, for the election timeout that was configured then.
 //!
-//! A directory notes the longest support that any life may have given (`raftwerk_wal::Notes`). A life that gives longer support
-//! notes that before it gives any. One that gives shorter support abstains for what is noted; once that time has passed in it,
-//! no earlier promise stands, and it notes its own.
+//! The directory records the longest support that any incarnation may have given (`raftwerk_wal::Notes`). An
+//! incarnation that gives longer support records that before it gives any. One that gives shorter support
+//! abstains for as long as is recorded; once that time has passed since its opening, no earlier support
+//! stands, and it records its own.
 //!
-//! What is not here: the promises (`crate::liveness`), the abstention (`raftwerk_raft::Config::abstention`).
+//! Not here: support itself (`crate::liveness`), and abstaining (`raftwerk_raft::Config::abstention`).
 
 use std::time::Duration;
 
 use raftwerk_frame::Time;
 use raftwerk_wal::{Disk, OpenError};
 
-/// What this node's lives have promised at the most.
+/// The longest support that incarnations of this node may have given.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Abstention {
-    /// As the directory has it.
+    /// As recorded in the directory.
     noted: Duration,
-    /// This life's support: its election timeout.
+    /// This incarnation's support: its election timeout.
     own: Duration,
-    /// From then on no promise of an earlier life stands.
+    /// From then on no support of an earlier incarnation stands.
     outwaited_at: Time,
 }
 
 impl Abstention {
-    /// Of a worker that opens. The first worker notes longer support than was noted before. Blocks for that.
+    /// For a worker that opens. The first worker records its support if that is longer than recorded before.
+    /// Blocks for that.
     pub(super) fn open<D: Disk>(
         disk: &D,
         is_first: bool,
@@ -38,22 +40,22 @@ impl Abstention {
         Ok(Self { noted: noted.max(own), own, outwaited_at: now + noted })
     }
 
-    /// For how long a replica that comes to life now grants no vote.
+    /// For how long a replica that starts now grants no vote.
     pub(super) fn now(&self) -> Duration {
         self.noted
     }
 
-    /// What is to be noted with whatever else is.
+    /// What is to be noted as the longest support, along with the peers' logs.
     pub(super) fn worth_noting(&self, now: Time) -> Duration {
         if now >= self.outwaited_at { self.own } else { self.noted }
     }
 
-    /// Whether what is noted is longer than it has to be.
+    /// Whether the recorded support is longer than it needs to be.
     pub(super) fn is_outwaited(&self, now: Time) -> bool {
         self.worth_noting(now) < self.noted
     }
 
-    /// This is noted, durably.
+    /// This support is recorded durably.
     pub(super) fn noted(&mut self, support: Duration) {
         self.noted = support.max(self.own);
     }

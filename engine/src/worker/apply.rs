@@ -1,4 +1,4 @@
-//! Step 5: committed entries meet their state machine, and their callers get their answers.
+//! Step 5: committed entries are applied to their state machines, and their clients are answered.
 
 use bytes::Bytes;
 use raftwerk_frame::Index;
@@ -15,7 +15,8 @@ use crate::group::Applied;
 use crate::state_machine::{Committed, Replies};
 
 impl<D: Disk> Worker<D> {
-    /// Applies what is committed and answers what waits for it. Whether nothing is left.
+    /// Applies what is committed and answers the clients that wait for it. Returns whether nothing is left to
+    /// apply.
     pub(super) fn apply_groups(&mut self) -> bool {
         let mut list = std::mem::take(&mut self.to_apply);
         let mut left = Vec::new();
@@ -71,7 +72,7 @@ impl<D: Disk> Worker<D> {
                     break;
                 }
             }
-            // Asks for nothing, so there is nothing to perform, and no reason for another turn.
+            // This input has no effects, so there is nothing to perform, and no reason for another turn.
             self.effects.clear();
             replica.core.step(self.now, Input::Applied { index: replica.applied }, &mut self.effects);
             match panicked {
@@ -86,7 +87,7 @@ impl<D: Disk> Worker<D> {
     }
 }
 
-/// Applies what a frame has up to an entry; or says what the machine said when it panicked.
+/// Applies a frame's entries up to `to`. Errors: the message of the machine's panic.
 fn apply_frame(
     replica: &mut Replica,
     replies: &mut Replies,
@@ -116,7 +117,7 @@ fn apply_frame(
     let mut given = replies.drain().peekable();
     while let Some(Pending { id, waiter }) = replica.pending.pop_front_if(|pending| pending.id.index <= last)
     {
-        // Another leader's entry stands there; or a snapshot took its place, and its reply is lost.
+        // Another leader's entry has this index; or a snapshot covers it, and its reply is lost.
         let is_replaced = id.term != frame.term;
         let is_passed = id.index < from;
         if is_replaced || is_passed {

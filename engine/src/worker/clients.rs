@@ -1,4 +1,4 @@
-//! The callers' side of a worker: takes their requests in, and brings every one of them its answer.
+//! The clients' side of a worker: takes their requests in, and answers every one of them.
 
 use std::sync::Arc;
 
@@ -19,7 +19,7 @@ use crate::pipeline::{
 };
 use crate::relaxed::Received;
 
-/// Bytes of a payload's neighbourhood in the batch: what a proposal is counted as, besides itself.
+/// Bytes of a payload's framing in the batch, which a proposal is charged besides its payload.
 const ENTRY_BYTES: u64 = 4;
 
 struct PipelineEnd {
@@ -34,10 +34,10 @@ struct Single {
     is_relaxed: bool,
 }
 
-/// Everything between the callers and the groups.
+/// Everything between the clients and the groups.
 #[derive(Default)]
 pub(super) struct Clients {
-    /// What this turn's staged payloads lie in.
+    /// The submissions that hold this turn's queued payloads.
     submissions: Vec<Submission>,
     singles: Vec<Single>,
     pipelines: FxHashMap<u32, PipelineEnd>,
@@ -49,7 +49,7 @@ pub(super) struct Clients {
 }
 
 impl Clients {
-    /// The bytes of a staged payload.
+    /// The bytes of a queued payload.
     pub(super) fn payload(&self, staged: Staged) -> &[u8] {
         match staged {
             Staged::Operation { submission, operation } => {
@@ -60,7 +60,7 @@ impl Clients {
         }
     }
 
-    /// Who waits for a staged payload. Once per payload.
+    /// Takes the waiter of a queued payload; once per payload.
     pub(super) fn take_waiter(&mut self, staged: Staged) -> Waiter {
         match staged {
             Staged::Operation { submission, operation } => {
@@ -79,7 +79,7 @@ impl Clients {
         }
     }
 
-    /// Ends a proposal.
+    /// Answers a proposal.
     pub(super) fn answer(&mut self, waiter: Waiter, result: Result<Applied, ProposeError>) {
         match waiter {
             Waiter::Pipeline { number, token } => {
@@ -96,7 +96,7 @@ impl Clients {
         }
     }
 
-    /// Whether a receipt is enough for whoever waits for a staged payload.
+    /// Whether a receipt is enough for the waiter of a queued payload.
     pub(super) fn is_relaxed(&self, staged: Staged) -> bool {
         match staged {
             Staged::Operation { submission, operation } => {
@@ -116,7 +116,7 @@ impl Clients {
         }
     }
 
-    /// Ends a read.
+    /// Answers a read.
     pub(super) fn answer_read(&mut self, waiter: ReadWaiter, result: Result<ReadAnswer, ReadError>) {
         match waiter {
             ReadWaiter::Single(reply) => drop(reply.send(result)),
@@ -130,19 +130,19 @@ impl Clients {
         }
     }
 
-    /// An empty batch of reads, with memory of an older one where there is some.
+    /// An empty batch of reads, with the memory of an earlier one if there is some.
     pub(super) fn spare_batch(&mut self) -> ReadBatch {
         self.spare_batches.pop().unwrap_or_default()
     }
 
-    /// Gives a batch that was answered back for its memory.
+    /// Returns an answered batch for reuse of its memory.
     pub(super) fn recycle_batch(&mut self, batch: ReadBatch) {
         if self.spare_batches.len() < SPARE_BATCHES && batch.is_spare() {
             self.spare_batches.push(batch);
         }
     }
 
-    /// Ends the staged proposals of a group with an error that is certain.
+    /// Answers the queued proposals of a group with an error: certainly none of them will be applied.
     pub(super) fn refuse_staged(&mut self, replica: &mut Replica, error: &ProposeError) {
         replica.staged_bytes = 0;
         for staged in std::mem::take(&mut replica.staged) {
@@ -151,9 +151,10 @@ impl Clients {
         }
     }
 
-    /// Ends appended proposals above `certain`, and those whose entry has been replaced: whether they will be applied is no
-    /// longer in this node's hands. An index at or below `certain` proves nothing by itself: the step that deposed this
-    /// leader may have committed the entries that replaced its own.
+    /// Answers appended proposals with `Unknown` if they are above `certain` or their entry has been
+    /// replaced: this node does not decide any more whether they will be applied. An index at or below
+    /// `certain` proves nothing by itself: the step that deposed this leader may have committed the entries
+    /// that replaced its own.
     pub(super) fn abandon(&mut self, replica: &mut Replica, certain: Index) {
         let core = &replica.core;
         let is_certain = |id: EntryId| id.index <= certain && core.term_at(id.index) == Some(id.term);
@@ -167,7 +168,7 @@ impl Clients {
         }
     }
 
-    /// The turn's payloads have all been framed or refused: their memory goes back.
+    /// The turn's payloads have all been framed or refused: releases their memory.
     pub(super) fn turn_is_staged(&mut self) {
         for submission in self.submissions.drain(..) {
             let shared = Arc::clone(&submission.shared);
@@ -176,7 +177,7 @@ impl Clients {
         self.singles.clear();
     }
 
-    /// Hands the turn's completions over.
+    /// Delivers the turn's completions.
     pub(super) fn finish_turn(&mut self) {
         for number in self.touched.drain(..) {
             if let Some(end) = self.pipelines.get_mut(&number) {
@@ -185,7 +186,7 @@ impl Clients {
         }
     }
 
-    /// Forgets a pipeline that is gone.
+    /// Drops a pipeline that is gone.
     pub(super) fn forget(&mut self, pipeline: u32) {
         self.pipelines.remove(&pipeline);
     }
@@ -202,13 +203,13 @@ impl Clients {
 }
 
 impl<D: Disk> Worker<D> {
-    /// Sees what requests there are. To be called before the turn's time is read: what is judged by that time was there
-    /// then, and callers who retry at once cannot keep a turn from its end.
+    /// Counts the waiting requests. To be called before the turn's time is read: then each request judged by
+    /// that time was called before it, and clients that retry at once cannot keep a turn from ending.
     pub(crate) fn count_requests(&mut self) {
         self.requests_seen = self.inbox.requests_len();
     }
 
-    /// Takes the turn's requests in while the batch has room, and the log a place for it. Whether they had to the end.
+    /// Takes the turn's requests while batch and log have room. Returns whether all of them were taken.
     pub(super) fn take_requests(&mut self) -> bool {
         let (at_first, space) = (self.lane.room() as u64, self.lane.space());
         let mut room = at_first;
@@ -222,7 +223,7 @@ impl<D: Disk> Worker<D> {
         if left == 0 {
             return true;
         }
-        // Without a disk, or memory, there is no room, and callers are told so at once rather than left waiting.
+        // Without a disk or memory there is no room: clients are refused at once rather than left waiting.
         match self.refusal() {
             None => return false,
             Some(error @ ProposeError::Poisoned) => self.refuse_requests(&error),
@@ -236,8 +237,8 @@ impl<D: Disk> Worker<D> {
         true
     }
 
-    /// Takes a request in. With `refusal` nothing can be written now: whoever would otherwise be let in is told so. Reads need no
-    /// room, and go on.
+    /// Takes one request. With `refusal` nothing can be written now: proposals get that error, while reads,
+    /// which need no room, proceed.
     fn take_request(&mut self, request: Request, room: &mut u64, refusal: Option<&ProposeError>) {
         match request {
             Request::Submission(submission) => self.take_submission(submission, room, refusal),
@@ -300,7 +301,7 @@ impl<D: Disk> Worker<D> {
         self.stage(group, Staged::Single { request }, bytes, refusal);
     }
 
-    /// Puts a payload beside its group's core until the end of the turn; refuses what cannot succeed.
+    /// Queues a payload beside its group's core until the end of the turn; refuses what cannot succeed.
     fn stage(&mut self, group: GroupId, staged: Staged, bytes: u64, refusal: Option<&ProposeError>) {
         let refused = if self.is_poisoned {
             Err(ProposeError::Poisoned)
@@ -349,7 +350,7 @@ impl<D: Disk> Worker<D> {
         }
     }
 
-    /// Ends everything that anybody waits for: the outcome of what was appended is unknown.
+    /// Answers every waiting client: the outcome of what was appended is unknown.
     pub(super) fn abandon_all(&mut self, reason: &ProposeError) {
         for replica in self.replicas.iter_mut().flatten() {
             self.clients.refuse_staged(replica, reason);
@@ -361,7 +362,7 @@ impl<D: Disk> Worker<D> {
         }
     }
 
-    /// Answers everyone; from here on the inbox refuses.
+    /// Answers all clients; from here on the inbox refuses requests.
     pub(super) fn close(&mut self) {
         self.is_closing = true;
         self.inbox.close();
@@ -370,7 +371,7 @@ impl<D: Disk> Worker<D> {
         self.clients.finish_turn();
     }
 
-    /// What the engine wants of the worker.
+    /// Takes the engine's commands.
     pub(super) fn take_orders(&mut self) {
         for _ in 0..self.settings.limits.orders {
             let Some(order) = self.inbox.next_order() else { return };

@@ -1,10 +1,12 @@
-//! Founders that have lost the record of their founding, and those who tell them (`raft/src/founding.rs` has the rules).
+//! Initial members that have lost the record of their bootstrap, and their peers that send it again (rules:
+//! `raft/src/founding.rs`).
 //!
-//! Every record says whether its sender lacks a configuration. Whoever gets an answer from such a one, to a heartbeat or when it
-//! asks for votes, says once what its own log begins with, in one small unit. So nothing more is sent than there are answers,
-//! and nothing at all where nothing is lacking.
+//! Every record carries whether its sender lacks a configuration. A replica that receives a reply of such a
+//! member, to a heartbeat or a vote request, sends it once, in one small unit, the configuration that its own
+//! log begins with. So no more units are sent than there are replies, and none if no configuration is
+//! lacking.
 //!
-//! What is not here: how such a record is lost (`wal/src/salvage.rs`).
+//! Not here: how such a record is lost (`wal/src/salvage.rs`).
 
 use raftwerk_frame::wire::Record;
 use raftwerk_frame::{Configuration, Message};
@@ -17,7 +19,7 @@ use super::reads::refuse_reads;
 use crate::error::ReadError;
 
 impl<D: Disk> Worker<D> {
-    /// Tells somebody who has answered, and lacks it, who takes part; if that is known here.
+    /// Sends the initial configuration to a peer that has replied and lacks it, if it is known here.
     pub(super) fn tell_founding(&mut self, slot: GroupSlot, voice: Voice, record: &Record) {
         let is_answer = matches!(
             record.message,
@@ -35,7 +37,8 @@ impl<D: Disk> Worker<D> {
         let _retried = self.send_snapshot_unit(voice.from, Some(voice), &head, &body);
     }
 
-    /// Somebody says with what its log begins. Where it is taken, it is written to where this one begins.
+    /// A peer has sent the configuration that its log begins with. If the core accepts it, it is recorded
+    /// where this log begins.
     pub(super) fn take_founding(&mut self, slot: GroupSlot, voice: Voice, head: &Head, body: &[u8]) {
         let Ok(configuration) = Configuration::decode(body) else { return self.metrics.bad_unit() };
         let Some(replica) = self.replicas[slot.0 as usize].as_mut() else { return };
@@ -50,14 +53,15 @@ impl<D: Disk> Worker<D> {
         self.perform_for(slot, &[], Some(voice));
     }
 
-    /// Whether somebody speaks to a replica as to a witness, of which nothing is left that could tell what it is.
+    /// Whether a message addresses the replica as a witness, and the replica has no record left that shows
+    /// whether it is one.
     pub(super) fn is_told_what_it_is(&self, slot: GroupSlot, record: &Record) -> bool {
         let replica = self.replicas[slot.0 as usize].as_ref();
         let may_be = replica.is_some_and(|replica| replica.core.may_be_witness());
         may_be && record.to_witness && is_request(&record.message)
     }
 
-    /// It is a witness from now on, and hears what is said to it next.
+    /// The replica is a witness from now on, and accepts the messages sent to it as to one.
     pub(super) fn become_witness(&mut self, slot: GroupSlot) {
         let Some(replica) = self.replicas[slot.0 as usize].as_mut() else { return };
         tracing::warn!(node = self.settings.node.0, group = %replica.id, "the replica was a witness, and is one again");

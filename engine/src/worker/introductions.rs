@@ -1,6 +1,7 @@
-//! Peers that this node hears for the first time: which log they have is noted before anything they say counts.
+//! The handshake of logs: peers from which this node receives for the first time. The log of each is recorded
+//! durably before any of its messages counts.
 //!
-//! The first worker does this for all. What they say meanwhile waits, a little of it.
+//! The first worker does this for the node. What the peers send meanwhile waits, up to a bound.
 
 use std::time::Duration;
 
@@ -15,20 +16,20 @@ use super::snapshots::Work;
 use crate::error::ReplaceError;
 use crate::inbox::Order;
 
-/// Units that wait for their senders to be noted; what comes beyond is lost, as on any network.
+/// Units that wait for their senders' logs to be recorded; units beyond that are dropped, as by a network.
 const WAITING_MAX: usize = 64;
 
-/// What is to be noted next, and who waits for it.
+/// What is to be recorded next, and the clients that wait for it.
 #[derive(Default)]
 pub(super) struct Introductions {
     waiting: Vec<(NodeId, LogId, Bytes)>,
     replacing: Vec<(PeerNote, oneshot::Sender<Result<(), ReplaceError>>)>,
     is_noting: bool,
-    /// That earlier support is over was to be noted.
+    /// The record of shorter support, due when earlier support has expired, was requested.
     has_noted_support: bool,
 }
 
-/// What a note on its way to the disk says that was not known, and who waits for it.
+/// The new content of a record on its way to the disk, and the clients that wait for it.
 pub(super) struct Note {
     news: Vec<PeerNote>,
     support: Duration,
@@ -36,7 +37,7 @@ pub(super) struct Note {
 }
 
 impl<D: Disk> Worker<D> {
-    /// A unit of somebody who was not known when it came.
+    /// A unit of a peer that was unknown when it arrived.
     pub(super) fn take_introduction(&mut self, from: NodeId, log: LogId, unit: Bytes) {
         let header = UnitHeader::parse(&unit).map(|(header, ..)| (header.to_log, header.workers));
         let (meant, workers) = header.unwrap_or_default();
@@ -58,15 +59,15 @@ impl<D: Disk> Worker<D> {
         }
     }
 
-    /// A peer wants to know which log this node has: any unit tells it.
+    /// A peer requests this node's log: any unit carries it in its header.
     pub(super) fn take_question(&mut self, from: NodeId) {
         self.look_up();
         let log = self.outboxes.latest_of(from).unwrap_or_default();
         self.outboxes.greet(from, log);
     }
 
-    /// Whether a group of this worker has the node for a first voter; if not, the next worker is asked, and at last the first one
-    /// notes its new log.
+    /// Refuses if a group of this worker has the node for an initial member; else passes the command to the
+    /// next worker. After the last worker the first one records the peer's new log.
     pub(super) fn replace_peer(
         &mut self,
         peer: PeerNote,
@@ -87,8 +88,9 @@ impl<D: Disk> Worker<D> {
         self.note();
     }
 
-    /// The support that earlier lives promised is over: what is noted of it may be shorter from now on. Of the first worker
-    /// only; tried once, since a later note says the same, and a longer one is safe.
+    /// The support that earlier incarnations gave has expired: from now on the recorded support may be
+    /// shorter. On the first worker only. Tried once, since a later record holds the same, and a longer
+    /// support is safe.
     pub(super) fn note_outwaited(&mut self) {
         let is_due = self.abstention.is_outwaited(self.now) && self.settings.worker == 0;
         if is_due && !std::mem::replace(&mut self.introductions.has_noted_support, true) {
@@ -96,7 +98,7 @@ impl<D: Disk> Worker<D> {
         }
     }
 
-    /// Writes down what is new, unless that is being done.
+    /// Writes the record of what is new, unless one is being written.
     fn note(&mut self) {
         let introductions = &mut self.introductions;
         if introductions.is_noting {
@@ -111,7 +113,7 @@ impl<D: Disk> Worker<D> {
             replaced.push(reply);
         }
         for &(node, log, _) in &introductions.waiting {
-            // Of two logs under one id the first counts.
+            // Of two logs under one node id the first counts.
             if !news.iter().any(|note| note.node == node) {
                 news.push(PeerNote { node, log });
             }
@@ -127,7 +129,7 @@ impl<D: Disk> Worker<D> {
         self.lane.note(token, Notes { peers: list, support });
     }
 
-    /// A note is durable, or it failed; then nothing is known that was not known before.
+    /// A record is durable; or it failed, and then the known logs stay as they were.
     pub(super) fn noted(&mut self, note: Note, is_durable: bool) {
         self.introductions.is_noting = false;
         let peers = self.dispatch.peers();

@@ -1,7 +1,7 @@
 //! How much one turn of a worker does before it leaves the rest to the next.
 //!
-//! A turn is to be short even where thousands of groups speak at once, since node heartbeats leave in turns. What a turn
-//! leaves over is done by the turns that follow, so every order between "now" and "a few turns later" must be safe: the
+//! A turn is to be short even if thousands of groups send at once, since node heartbeats are sent in turns.
+//! What a turn leaves over is done by the turns that follow, so any delay of a few turns must be safe: the
 //! simulator draws these limits from 1 upwards.
 
 use super::piece::PIECE_BYTES;
@@ -15,9 +15,9 @@ pub struct TurnLimits {
     pub arrivals: usize,
     /// Messages in those units, counted after each unit: the last unit may exceed it.
     pub records: u32,
-    /// Orders of the engine. At least 1.
+    /// Commands of the engine. At least 1.
     pub orders: usize,
-    /// Replicas that are told of a change of support between nodes. At least 1.
+    /// Replicas that receive a change of support between nodes. At least 1.
     pub told: usize,
     /// Messages of one control unit; a full unit leaves at once. 1 to 4,096, which is 768 KiB: the transport carries at most
     /// 1 MiB.

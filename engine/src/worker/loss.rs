@@ -1,11 +1,12 @@
-//! What a fenced replica has lost, and the order to live with that; and groups of which damage has left nothing. What is not here:
-//! how a replica was fenced (`open`, `scrub`).
+//! What a fenced replica has lost, an operator's acceptance of that, and groups of which damage has left
+//! nothing. Not here: how a replica is fenced (`open`, `scrub`).
 //!
-//! Where frames were lost and nobody can tell whose they were, there may have been replicas that are gone without a trace, with
-//! all that they had promised. A lane remembers that for good: as a term, in a record of the kind that holds a term for a group,
-//! under an id that no group has. From then on it founds no group, since it may have been a voter of it, until an operator says
-//! of that very group that it lives with the loss; which is noted, too. And who joins a group there is fenced from the beginning,
-//! as a replica would be of which damage had left a trace: it may be named with this log, and have forgotten what it promised.
+//! If lost frames belong to unknown groups, replicas may be gone without a trace, together with their votes
+//! and acknowledgements. The lane records that for good: as a term, in a hard-state record under an id that
+//! no group has. From then on the lane bootstraps no group, since it may have held a voter of it, until an
+//! operator accepts the loss for that very group; that is recorded, too. A replica that joins a group there
+//! is fenced from the beginning, as one would be of which damage left a trace: configurations may name it
+//! with this log, though its votes and acknowledgements are lost.
 
 use raftwerk_frame::{EntryId, GroupId, HardState, Index, Term};
 use raftwerk_wal::{Disk, LogError, RecoveredGroup};
@@ -14,18 +15,18 @@ use tokio::sync::oneshot;
 use super::Worker;
 use crate::loss::{AcceptLossError, Loss};
 
-/// No group has this id, or a higher one: each lane has one of them, under which it notes up to which term it has lost what nobody
-/// can name. The highest is the log's.
+/// No group has this id, or a higher one. Each lane has one of them, under which it records the term up to
+/// which it may have lost state of unknown groups. The highest id is the log's.
 const RESERVED: GroupId = GroupId(u64::MAX - 1 - u16::MAX as u64);
 
-/// What a lane knows of replicas that it may have had.
+/// What a lane has recorded of replicas that it may have held.
 #[derive(Default)]
 pub(super) struct Unknown {
-    /// No promise of theirs was of a later term; `None` if there were none.
+    /// They voted and acknowledged in no later term; `None` if nothing was lost.
     fence: Option<Term>,
 }
 
-/// Whether an id is the log's own.
+/// Whether an id is reserved for the log's own records.
 pub(crate) const fn is_reserved(group: GroupId) -> bool {
     group.0 >= RESERVED.0
 }
@@ -35,7 +36,7 @@ impl<D: Disk> Worker<D> {
         GroupId(RESERVED.0 + u64::from(self.settings.worker))
     }
 
-    /// Something was lost of groups that nobody can name: the log says so, in the batch that answers for the loss.
+    /// State of unknown groups was lost: records that, in the batch that follows the loss.
     pub(super) fn note_unknown(&mut self, fence: Term) -> Result<(), LogError> {
         let slot = self.lane.attach(self.unknown_id());
         let term = self.unknown.fence.map_or(fence, |known| known.max(fence));
@@ -43,25 +44,26 @@ impl<D: Disk> Worker<D> {
         self.lane.hard_state(slot, HardState { term, vote: None })
     }
 
-    /// Whether this is no replica, but what the lane has noted of those that it may have lost.
+    /// Whether a recovered group is no replica but the lane's record of what it may have lost.
     pub(super) fn recalls_unknown(&mut self, recovered: &RecoveredGroup) -> bool {
         let is_note = recovered.group == self.unknown_id();
         if is_note {
-            // Where damage took the note itself, its fence says up to which term.
+            // If damage took the record itself, its fence holds the term.
             let noted = Some(recovered.hard_state.term).max(recovered.fence);
             self.unknown.fence = self.unknown.fence.max(noted);
         }
         is_note
     }
 
-    /// Whether a group that is not here may have been, and promised something, in terms up to this one, of which nothing is left, or
-    /// not all.
+    /// The term up to which a replica of a group that is not here may have voted or acknowledged without a
+    /// complete record of that being left; `None` if nothing may be lost.
     pub(super) fn may_have_lost(&self, group: GroupId) -> Option<Term> {
         let fence = self.unknown.fence.max(self.lane.past_fence(group));
         fence.filter(|_| !self.lane.is_loss_accepted(group))
     }
 
-    /// Whether a replica of the group was here and is gone, and all that it has promised is known.
+    /// Whether a replica of the group was here and is gone, and its votes and acknowledgements are known
+    /// completely.
     pub(super) fn is_past_whole(&self, group: GroupId) -> bool {
         self.lane.has_past(group) && self.lane.past_fence(group).is_none()
     }
@@ -77,7 +79,8 @@ impl<D: Disk> Worker<D> {
         Some(Loss { group, fence: fence?, last: replica.core.last(), applied: replica.applied })
     }
 
-    /// An operator lives with a loss. Of a group that is not here, whoever said so is told when the log says so durably.
+    /// An operator accepts a loss. If the group is not here, the caller is answered once the acceptance is
+    /// durable.
     pub(super) fn accept_loss(&mut self, said: &Loss, reply: oneshot::Sender<Result<(), AcceptLossError>>) {
         let answer = self.try_accept_loss(said);
         if answer.is_ok() && self.slot_of(said.group).is_none() {
@@ -86,8 +89,8 @@ impl<D: Disk> Worker<D> {
         let _caller_gone = reply.send(answer);
     }
 
-    /// The replica votes and leads again, with what it has. Its log says that it is fenced until it holds an entry of a later term:
-    /// a node that stops before that has to be told again.
+    /// The replica votes and leads again, with what it has. Its log keeps the fence until it holds an entry
+    /// of a later term: if the node stops before that, the loss must be accepted again.
     fn try_accept_loss(&mut self, said: &Loss) -> Result<(), AcceptLossError> {
         let found = self.loss(said.group).ok_or(AcceptLossError::None)?;
         if found != *said {

@@ -1,4 +1,5 @@
-//! Changes of who takes part and who leads: orders go into the core, and its news go to those who wait.
+//! Membership changes and leadership transfers: requests go into the core, its membership events to the
+//! waiting clients.
 
 use raftwerk_frame::{GroupId, LogId, Membership, NodeId};
 use raftwerk_raft::reconfig::Change;
@@ -14,7 +15,7 @@ use super::ship::Outboxes;
 use crate::membership::{Reconfiguration, ReconfigureError, TransferError};
 
 impl<D: Disk> Worker<D> {
-    /// Somebody wants another configuration. At most one waits for its end; the core refuses a second.
+    /// A client requests a membership change. At most one waits for its end; the core refuses a second.
     pub(super) fn reconfigure(
         &mut self,
         group: GroupId,
@@ -23,7 +24,7 @@ impl<D: Disk> Worker<D> {
     ) {
         let refused = match self.slot_of(group) {
             _ if self.is_poisoned => ReconfigureError::Poisoned,
-            // Whoever has no room may still let replicas go.
+            // A node with a full disk may still remove members.
             _ if self.is_full && brings_anyone_in(&wish.changes) => ReconfigureError::StorageFull,
             None => ReconfigureError::NoSuchGroup,
             Some(slot) => {
@@ -56,7 +57,7 @@ impl<D: Disk> Worker<D> {
         let _caller_gone = reply.send(Err(refused));
     }
 
-    /// Somebody wants another leader.
+    /// A client requests a leadership transfer.
     pub(super) fn transfer(
         &mut self,
         group: GroupId,
@@ -74,7 +75,7 @@ impl<D: Disk> Worker<D> {
         replica.core.step(self.now, Input::Transfer { to }, &mut self.effects);
         match self.effects.transfer.take() {
             Some(Transfer::Refused(unfit)) => drop(reply.send(Err(TransferError::Refused(unfit)))),
-            // A transfer gives no other answer at once; and the core refuses a second.
+            // A transfer has no other immediate answer; and the core refuses a second.
             Some(Transfer::Abandoned(_)) | None => replica.transfer = Some(reply),
         }
         self.perform(slot);
@@ -85,8 +86,9 @@ fn brings_anyone_in(changes: &[Change]) -> bool {
     changes.iter().any(|change| !matches!(change, Change::Remove(_)))
 }
 
-/// The logs of those that a wish brings in: those that they were last heard with. Who takes part already does so with the log
-/// that it was added with, or first heard with; if it has another by now, it has to go first.
+/// The logs of the nodes that a request adds: the latest ones received from them. A member keeps the log that
+/// it was added with, or that was first received from it; if it has another log by now, it must be removed
+/// first.
 fn logs_of(
     core: &Group,
     outboxes: &Outboxes,
@@ -95,7 +97,7 @@ fn logs_of(
     let mut logs = SmallVec::new();
     let added = changes.iter().filter(|change| !matches!(change, Change::Remove(_)));
     for node in added.map(|change| change.node()).filter(|node| core.is_leader() && *node != NodeId(0)) {
-        // Whoever is out of reach may come back with another.
+        // An unreachable node may come back with another log.
         let latest = outboxes.latest_of(node).filter(|_| outboxes.is_here(node));
         let expected = match core.address_of(node) {
             _ if !core.configuration().contains(node) => None,
@@ -131,7 +133,7 @@ fn answer_wish(
             return;
         }
         Some(Reconfigured::Unchanged(index)) => {
-            // Whoever waited for newcomers need wait no longer: nobody does.
+            // An earlier request that waited for new members ends: none is being added any more.
             abandon_change(replica);
             Ok(Membership { index, configuration: now })
         }
@@ -144,7 +146,8 @@ fn answer_wish(
     let _caller_gone = reply.send(answer);
 }
 
-/// Nobody will learn here what becomes of a change; and if this replica leads no longer, a transfer has done its work.
+/// This node will not learn the outcome of a membership change; and if the replica leads no longer, a
+/// transfer has succeeded.
 pub(super) fn abandon_change(replica: &mut Replica) {
     if let Some(change) = replica.change.take() {
         let _caller_gone = change.reply.send(Err(ReconfigureError::Unknown));
@@ -157,7 +160,7 @@ pub(super) fn abandon_change(replica: &mut Replica) {
 }
 
 impl Clients {
-    /// What a step says of changes that somebody waits for.
+    /// Answers the clients of the membership changes and transfers that a step has decided.
     pub(super) fn tell_of_changes(&self, replica: &mut Replica, effects: &mut Effects) {
         match effects.reconfigured.take() {
             Some(Reconfigured::Started(index)) => {
@@ -170,7 +173,7 @@ impl Clients {
                     let _caller_gone = change.reply.send(Err(ReconfigureError::Refused(refusal)));
                 }
             }
-            // Answers to a wish were taken where it was made.
+            // Immediate answers were taken where the request was made.
             _ => {}
         }
         if let Some(settled) = effects.settled

@@ -1,9 +1,10 @@
 //! What the worker does when the memory of its lane gets short (`Config::memory_bytes`).
 //!
-//! The lane lets go of its latest batches by itself. Then proposals are `Busy`, entries of leaders are dropped as if the network
-//! had lost them, and reading the log for those behind waits for earlier reads to be let go of. Terms, votes and the rest of the
-//! protocol go on. It heals as readers let go, and as groups with much in the index are checkpointed, which begins when the index
-//! takes up half of the memory.
+//! The lane drops its latest batches from memory by itself. Then proposals are `Busy`, appends of leaders are
+//! dropped as if the network had lost them, and reading the log for followers that are behind waits until
+//! earlier readers release it. Terms, votes and the rest of the protocol go on. The shortage ends as readers
+//! release memory, and as groups with a large share of the index are checkpointed, which begins when the
+//! index takes up half of the memory.
 
 use std::time::Duration;
 
@@ -14,13 +15,13 @@ use super::Worker;
 use super::receive::UNIT_BYTES;
 use crate::pipeline::SUBMISSION_BYTES;
 
-/// How long readers wait before they look again, and how often the index is looked through.
+/// How long readers wait before they try again, and how often the index is examined.
 const PAUSE: Duration = Duration::from_millis(10);
 
-/// Who waits for memory.
+/// What waits for memory.
 #[derive(Debug)]
 pub(super) struct Shortage {
-    /// Groups with followers that are to read what is not in memory.
+    /// Groups with followers that need entries which are not in memory.
     waiting: Vec<GroupSlot>,
     readers_at: Time,
     index_at: Time,
@@ -33,18 +34,18 @@ impl Shortage {
 }
 
 impl<D: Disk> Worker<D> {
-    /// Whether there is no memory for another turn's entries, however long the disk is waited for.
+    /// Whether memory lacks room for another turn's entries, however far the disk gets.
     pub(super) fn is_short_of_memory(&self) -> bool {
         let enough = (SUBMISSION_BYTES + self.settings.payload_bytes_max) as u64;
         self.lane.memory_left() <= enough.max(UNIT_BYTES)
     }
 
-    /// When the worker wants a turn for this.
+    /// When the worker needs a turn for this.
     pub(super) const fn shortage_due(&self) -> Time {
         self.shortage.readers_at
     }
 
-    /// Whether a follower has to wait for these frames; its group is looked at again soon.
+    /// Whether a follower must wait for these frames; if so, its group is tried again after `PAUSE`.
     pub(super) fn must_wait_for(&mut self, slot: GroupSlot, frames: &Frames) -> bool {
         let is_in_memory =
             |lane: &raftwerk_wal::Lane<D>| frames.iter().all(|frame| lane.is_recent(frame.place));
@@ -56,7 +57,7 @@ impl<D: Disk> Worker<D> {
         true
     }
 
-    /// Lets readers look again, and has the index made smaller.
+    /// Lets readers try again, and has the index made smaller.
     pub(super) fn relieve_memory(&mut self) {
         if self.shortage.readers_at <= self.now {
             self.shortage.readers_at = Time::NEVER;

@@ -1,15 +1,17 @@
-//! A worker: the owner of some of the node's groups, of one lane of the log, and of nothing else.
+//! A worker: the owner of some of the node's groups and of one lane of the log.
 //!
-//! [`Worker::turn`] is one pass of its loop. It has no thread, clock, file or socket of its own: production loops it
-//! (see `runtime`), a simulator may call it for many nodes in one thread. Nothing in a turn waits or locks.
+//! [`Worker::turn`] is one iteration of its loop. The worker has no thread, clock, file or socket of its own:
+//! in production `runtime` runs the loop, and a simulator may run the turns of many nodes on one thread. A
+//! turn neither blocks nor takes a lock.
 //!
-//! The order within a turn matters and is this:
-//! 1. what the disk finished: held replies leave, groups learn what is durable;
-//! 2. what the network brought, what callers want, whose deadline has come: the cores step, entries are framed into
-//!    the batch;
-//! 3. each touched group is flushed once: proposals of the turn enter its core together;
-//! 4. the batch goes to the disk, and in parallel its frames go to the peers, one message per peer;
-//! 5. committed entries are applied and their callers answered, while disk and network work.
+//! A turn does its work in this order, which matters:
+//! 1. completions of the disk: held messages are released, the cores learn what is durable;
+//! 2. units of the network, requests of clients, timers that have expired: the cores step, entries are framed
+//!    into the batch;
+//! 3. each touched group is flushed once: all its proposals of the turn enter its core together;
+//! 4. the batch is submitted to the disk, and in parallel its frames are sent to the peers, one message per
+//!    peer;
+//! 5. committed entries are applied and their clients answered, while disk and network work.
 
 mod abstention;
 mod apply;
@@ -78,44 +80,44 @@ use crate::metric::WorkerMetrics;
 use crate::pulse::Pulse;
 use crate::state_machine::{Replies, StateMachines};
 
-/// What may leave only when a batch is durable.
+/// What is released only once a batch is durable.
 #[derive(Default)]
 struct Held {
     lsn: Lsn,
     /// Groups with entries in the batch, and the last entry of each.
     durable: Vec<(GroupSlot, GroupId, EntryId)>,
-    /// Votes, vote requests, acknowledgements.
+    /// Messages held until the batch is durable: votes, vote requests, acknowledgements.
     messages: Vec<(Addressee, GroupId, Message)>,
-    /// What may leave when it is written: notes of that.
+    /// `AppendWritten` messages: released once the batch is written, before it is synced.
     written: Vec<(Addressee, GroupId, Message)>,
-    /// It is synced with a later one.
+    /// The batch is written without a sync; the sync of a later batch covers it.
     is_relaxed: bool,
-    /// Groups that come into being with the batch.
+    /// Clients that create a group, answered once the batch is durable.
     created: Vec<oneshot::Sender<Result<(), CreateError>>>,
-    /// Losses that are lived with from it on.
+    /// Operators that accept a loss, answered once the batch is durable.
     accepted: Vec<oneshot::Sender<Result<(), AcceptLossError>>>,
-    /// Groups that are gone with it: their files may follow, and who removed them is told.
+    /// Groups removed in the batch: once it is durable, their files are deleted and the caller is answered.
     removed: Vec<(GroupId, oneshot::Sender<bool>)>,
-    /// When it was handed to the disk.
+    /// When the batch was submitted to the disk.
     since: Time,
 }
 
-/// What a turn tells the one who drives the worker.
+/// What a turn returns to the driver of the worker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TurnEnd {
-    /// There is more to do at once.
+    /// There is more work: the next turn should follow at once.
     pub is_busy: bool,
-    /// Otherwise, not before this time, unless something arrives.
+    /// Otherwise the next turn is due at this time, or as soon as something arrives.
     pub next_deadline: Time,
-    /// The worker has answered everyone and is done for good.
+    /// The worker has answered all its clients and has stopped for good.
     pub is_closed: bool,
 }
 
-/// While the network has brought more than a turn takes in, deadlines come in one of so many turns: what a group waits for
-/// may be among it, and who campaigns for nothing makes more work for those who have too much.
+/// When the inbox is backlogged, timers fire only in one turn out of so many: the message that would reset a
+/// timer may still be queued, and a needless election would add load to an overloaded node.
 const TURNS_BEHIND_MAX: u32 = 8;
 
-/// The owner of some groups. See the module's head.
+/// The owner of some groups, see the module's documentation.
 pub(crate) struct Worker<D: Disk> {
     settings: Settings,
     machines: Arc<dyn StateMachines>,
@@ -133,29 +135,29 @@ pub(crate) struct Worker<D: Disk> {
     dirty: Vec<GroupSlot>,
     /// Groups with entries in the batch being filled.
     appended: Vec<GroupSlot>,
-    /// Groups with a hard state in it.
+    /// Groups whose hard state is in that batch and not durable yet.
     promised: Vec<GroupSlot>,
     to_apply: Vec<GroupSlot>,
-    /// What waits for the batch being filled …
+    /// What is held for the batch being filled …
     filling: Held,
-    /// … and for those on their way to the disk, oldest first.
+    /// … and for the batches on their way to the disk, oldest first.
     held: VecDeque<Held>,
     spare_held: Vec<Held>,
-    /// So many of those held, from the oldest on, are known to be written.
+    /// How many entries of `held`, from the oldest on, are known to be written (though perhaps not synced).
     told_written: usize,
-    /// When the first of what is written and not on its way to be synced was handed over.
+    /// When the oldest batch was submitted that is written and not being synced.
     relaxed_since: Option<Time>,
     durable: Lsn,
     outboxes: Outboxes,
     clients: Clients,
-    /// Requests that were there before the turn's time was read.
+    /// Length of the request queue before the turn's time was read.
     requests_seen: usize,
-    /// Counts the questions of reads to the cores.
+    /// The last token of a read-index request to a core.
     read_tokens: u64,
     reads_due: Timers,
-    /// Followers' questions up to where to read, which the lease of the next turn may answer.
+    /// Read-index requests of followers; the lease of the next turn may answer them.
     questions: Vec<(GroupSlot, GroupId, NodeId, Message)>,
-    /// Groups that follow, and were read at bounded staleness since their leader was asked.
+    /// Groups read at bounded staleness since their last read-index request.
     watched: Vec<GroupSlot>,
     transfers: Transfers,
     scrubbing: Scrubbing,
@@ -166,32 +168,33 @@ pub(crate) struct Worker<D: Disk> {
     abstention: Abstention,
     liveness: Liveness,
     pulse: Pulse,
-    /// Beats that this turn has brought.
+    /// Node heartbeats received in this turn.
     beats_heard: Vec<Heard>,
-    /// Groups that were seen to rest without one of their peers, some of which may have woken since.
+    /// Groups seen quiescent without one of their peers; some of them may have unquiesced since.
     left_out: Vec<GroupSlot>,
-    /// What not every replica has been told yet, in order; and how many have been told of the first.
+    /// Support events that not every replica has received yet, in order; and how many replicas the first one
+    /// has reached.
     news: VecDeque<News>,
     news_told: usize,
-    /// Of what the network brought, an append comes next, if one waits.
+    /// The next arrival taken is an append, if one waits.
     is_append_next: bool,
-    /// So many turns have left something of the network's waiting.
+    /// Consecutive turns that have left arrivals in the inbox.
     turns_behind: u32,
-    /// The nodes that groups are shared with may be others than before.
+    /// The set of nodes that groups are shared with may have changed.
     are_nodes_stale: bool,
     replies: Replies,
     is_poisoned: bool,
     is_full: bool,
     states: states::States,
-    /// Why no segment can be made, as it was said last.
+    /// Why no segment can be made, as last reported.
     segment_shortage: Option<raftwerk_wal::Shortage>,
-    /// When groups are to be checkpointed again because of that.
+    /// When to try again to checkpoint groups because the disk is full.
     press_at: Time,
     is_closing: bool,
 }
 
 impl<D: Disk> Worker<D> {
-    /// One pass. `now` must not go back.
+    /// One turn. `now` must not go back.
     pub(crate) fn turn(&mut self, now: Time) -> TurnEnd {
         self.now = now;
         self.lane.tell_time(now);
@@ -248,7 +251,7 @@ impl<D: Disk> Worker<D> {
         }
     }
 
-    /// Says once why no segment can be made, and once that one can again.
+    /// Reports a segment shortage once when it begins, and once when it is over.
     fn take_segment_shortage(&mut self, shortage: Option<raftwerk_wal::Shortage>) {
         let before = std::mem::replace(&mut self.segment_shortage, shortage);
         let lane = self.settings.worker;
@@ -291,7 +294,7 @@ impl<D: Disk> Worker<D> {
         }
     }
 
-    /// Lets go what waited for a batch.
+    /// Releases what was held for a batch that is durable.
     fn release(&mut self, held: &mut Held) {
         for (to, group, message) in held.messages.drain(..) {
             self.outboxes.control(to, group, message);
@@ -307,19 +310,20 @@ impl<D: Disk> Worker<D> {
         }
     }
 
-    /// Whether the disk has been busy with one write for so long that this node must not lead: it falls silent, so that
-    /// followers elect others and its own leaders, unheard, step down. It speaks again when the disk does.
+    /// Whether the disk owes an answer, or a segment, for so long that this node must not lead. Until the
+    /// disk answers, the worker sends nothing but node heartbeats, which ask for no support: followers elect
+    /// other leaders, and this node's leaders, which receive no acknowledgements, step down.
     pub(super) fn is_stalled(&self) -> bool {
         self.pulse.is_hung(self.now, self.oldest_batch())
     }
 
-    /// Since when the oldest batch has been on its way to the disk.
+    /// When the oldest batch on its way was submitted to the disk.
     fn oldest_batch(&self) -> Option<Time> {
         self.held.front().map(|held| held.since)
     }
 
-    /// The deadlines that have come, so many a turn: where thousands of groups wake together, what they say must find room,
-    /// and others a hearing.
+    /// Fires expired timers, a bounded number a turn: when thousands of groups expire together, their
+    /// messages need room in the outboxes and incoming messages their share of the turns.
     fn take_due(&mut self) {
         self.turns_behind = if self.has_arrivals() { self.turns_behind + 1 } else { 0 };
         let deadlines = if self.turns_behind.is_multiple_of(TURNS_BEHIND_MAX) {
@@ -355,7 +359,7 @@ impl<D: Disk> Worker<D> {
         }
     }
 
-    /// Step 3: the turn's proposals enter the cores; read rounds start.
+    /// Step 3: the turn's proposals and read-index requests enter the cores.
     fn flush_groups(&mut self) {
         let mut at = 0;
         while let Some(&slot) = self.dirty.get(at) {
@@ -372,7 +376,7 @@ impl<D: Disk> Worker<D> {
         }
     }
 
-    /// Step 4a: the batch goes to the disk; what depends on it is held.
+    /// Step 4a: submits the batch; what depends on its durability is held.
     fn submit_batch(&mut self) {
         for slot in self.appended.drain(..) {
             if let Some(replica) = self.replicas[slot.0 as usize].as_mut() {
@@ -392,7 +396,8 @@ impl<D: Disk> Worker<D> {
                 let next = self.spare_held.pop().unwrap_or_default();
                 self.held.push_back(std::mem::replace(&mut self.filling, next));
             }
-            // Nothing was written in this turn. What is held may still speak of entries in batches on their way.
+            // Nothing was written in this turn. Held messages may still depend on entries in batches on their
+            // way.
             Ok(None) => match self.held.back_mut() {
                 Some(last) => {
                     last.messages.append(&mut self.filling.messages);
@@ -410,7 +415,7 @@ impl<D: Disk> Worker<D> {
         }
     }
 
-    /// Feeds one input to a core and does what it asks for.
+    /// Steps a core with one input and performs its effects.
     fn step(&mut self, slot: GroupSlot, input: Input<'_>) {
         let Some(replica) = self.replicas[slot.0 as usize].as_mut() else { return };
         self.effects.clear();
@@ -418,7 +423,7 @@ impl<D: Disk> Worker<D> {
         self.perform(slot);
     }
 
-    /// Puts a group on the list of those to flush.
+    /// Adds a group to the list of those to flush.
     fn touch(&mut self, slot: GroupSlot) {
         if let Some(replica) = self.replicas[slot.0 as usize].as_mut()
             && !std::mem::replace(&mut replica.is_dirty, true)
@@ -431,7 +436,7 @@ impl<D: Disk> Worker<D> {
         self.replicas.get(slot.0 as usize).and_then(Option::as_ref).is_some_and(|replica| replica.id == group)
     }
 
-    /// Whether a group would be this worker's, if it were here.
+    /// Whether a group id belongs to this worker's lane, whether or not the group exists here.
     fn owns(&self, group: GroupId) -> bool {
         crate::engine::worker_of(group, usize::from(self.settings.workers))
             == usize::from(self.settings.worker)
@@ -441,8 +446,8 @@ impl<D: Disk> Worker<D> {
         self.slots.get(&group).copied()
     }
 
-    /// The log has failed for good. From here on the worker says nothing to anyone but its callers: its groups lose
-    /// their leaders, and other nodes elect new ones.
+    /// The log has failed for good. From here on the worker answers its clients and sends nothing to peers:
+    /// its groups lose their leaders here, and other nodes elect new ones.
     fn poison(&mut self, error: &dyn std::error::Error) {
         self.report(Ill::LogFailed { lane: self.settings.worker, error: error.to_string() });
         self.is_poisoned = true;
@@ -466,7 +471,8 @@ impl<D: Disk> Worker<D> {
 }
 
 impl<D: Disk> Worker<D> {
-    /// It has panicked in a turn, and takes no other: what is in its memory may be half done. What it has said is in the log.
+    /// The worker has panicked in a turn and runs no further one: its memory may be half updated. What it has
+    /// acknowledged is in the log.
     pub(crate) fn dies(&mut self, what: &str) {
         self.report(Ill::LaneDied { lane: self.settings.worker, what: what.to_owned() });
         self.metrics.died();
@@ -474,7 +480,7 @@ impl<D: Disk> Worker<D> {
 }
 
 impl<D: Disk> Drop for Worker<D> {
-    /// Nobody is left waiting, even if the worker ends by a panic.
+    /// No client is left waiting, even if the worker ends by a panic.
     fn drop(&mut self) {
         if !self.is_closing {
             self.close();

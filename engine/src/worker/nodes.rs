@@ -1,5 +1,5 @@
-//! The worker's half of liveness by node: its beats leave, those of others come, and its groups hear what came of it.
-//! The rules are at the head of [`crate::liveness`].
+//! The worker's part of node liveness: sends and receives node heartbeats, and passes support events to its
+//! groups. The rules are in the documentation of [`crate::liveness`].
 
 use bytes::Bytes;
 use raftwerk_frame::wire::{UNIT_HEADER_BYTES, UnitHeader, UnitKind};
@@ -15,22 +15,24 @@ use super::{Timers, Worker};
 use crate::liveness::{Liveness, News, PeerLane};
 
 impl<D: Disk> Worker<D> {
-    /// Takes in the beats that have come. What they ask for is promised in the next turn: a promise counts from a time after
-    /// the question, and this turn may have begun long before it.
+    /// Takes node heartbeats from the inbox. Support for their senders is given in the next turn: it must
+    /// count from a time after the heartbeat was received, and this turn may have begun long before.
     pub(super) fn take_beats(&mut self) {
         while let Some(beat) = self.inbox.next_beat() {
             self.beats_heard.push(beat);
         }
     }
 
-    /// Looks again what is known of peers: who has another log may have other workers.
+    /// Refreshes the table of peers: a peer with another log may have another number of workers.
     pub(super) fn look_up(&mut self) {
         self.are_nodes_stale |= self.outboxes.look_up(self.dispatch.peers());
     }
 
-    /// Looks after support: what ends, whether this worker may be supported itself, and the beats that are due.
+    /// Maintains support: expires it, decides whether this worker may ask for it, and takes in received node
+    /// heartbeats.
     pub(super) fn tend_nodes(&mut self) {
-        // Who comes is met at once, and who is missed no longer is noticed before the next beat.
+        // A new peer is added at once (`introduce_nodes`); a peer that shares no group any more is dropped
+        // before the next heartbeat.
         if self.are_nodes_stale && self.now >= self.liveness.next_deadline() {
             self.are_nodes_stale = false;
             let mut lanes: SmallVec<[PeerLane; 16]> = SmallVec::new();
@@ -53,7 +55,8 @@ impl<D: Disk> Worker<D> {
         self.note_outwaited();
     }
 
-    /// Sends the beats that are due. They go past the outboxes: a worker whose disk hangs says nothing but this.
+    /// Sends the node heartbeats that are due. They bypass the outboxes: while the disk hangs, the worker
+    /// sends nothing else.
     pub(super) fn send_beats(&mut self) {
         if self.now < self.liveness.next_deadline() {
             return;
@@ -85,8 +88,8 @@ impl<D: Disk> Worker<D> {
         }
     }
 
-    /// A beat vouches for the log. Where nothing was written to that lately, a probe is: whoever shares no group vouches for
-    /// nothing, and writes none.
+    /// A node heartbeat vouches for the progress of the log. If nothing was written lately, a probe is
+    /// written. A worker that shares no group sends no heartbeats and writes no probe.
     fn probe_log(&mut self) {
         if self.is_poisoned || !self.pulse.wants_probe(self.now, self.oldest_batch()) {
             return;
@@ -100,14 +103,14 @@ impl<D: Disk> Worker<D> {
     /// A connection to a node was made.
     pub(super) fn take_reached(&mut self, node: NodeId) {
         let news = News::Reached(node);
-        // The last one has not been begun, unless it is the first.
+        // The last event in the queue has not been begun, unless it is also the first.
         if !self.left_out.is_empty() && (self.news.len() < 2 || self.news.back() != Some(&news)) {
             self.news.push_back(news);
         }
     }
 
-    /// Tells every group that knows a node what has become of it: all groups of one piece of news before any of the next, some
-    /// in this turn, the others in those to come.
+    /// Passes support events to every group that has the node for a peer, within the turn's limit: all groups
+    /// receive one event before any receives the next; what exceeds the limit follows in later turns.
     fn spread_news(&mut self) {
         let fresh = self.liveness.take_news();
         if !fresh.is_empty() {
@@ -152,8 +155,9 @@ impl<D: Disk> Worker<D> {
         }
     }
 
-    /// Wakes the groups that this node leads and that went to rest without `node`. No other group is looked at, so a node that
-    /// comes and goes costs what is behind it, however many groups are idle. Whether all are awake.
+    /// Unquiesces the groups that this node leads and that are quiescent without `node`. No other group is
+    /// visited, so a reconnecting node costs the groups that fell behind, however many are idle. Returns
+    /// whether the list is done.
     fn wake_for(&mut self, node: NodeId, left: &mut usize) -> bool {
         while let Some(&slot) = self.left_out.get(self.news_told) {
             if *left == 0 {
@@ -168,7 +172,7 @@ impl<D: Disk> Worker<D> {
                 replica.has_left_out
             });
             if rests_on {
-                self.news_told += 1; // without somebody else
+                self.news_told += 1; // another peer is missing, too
             } else {
                 self.left_out.swap_remove(self.news_told);
             }
@@ -176,7 +180,7 @@ impl<D: Disk> Worker<D> {
         true
     }
 
-    /// A group is told of a node. It does nothing at once, though it may have another deadline.
+    /// Passes a support event to a group. That sends no message at once, but may change the group's deadline.
     fn tell(timers: &mut Timers, effects: &mut Effects, replica: &mut Replica, now: Time, input: Input<'_>) {
         effects.clear();
         replica.core.step(now, input, effects);
@@ -184,7 +188,8 @@ impl<D: Disk> Worker<D> {
         Self::arm(timers, replica);
     }
 
-    /// A group is new, or knows other nodes than before: it hears who is supported, before anything it says can leave.
+    /// A group is new or its peers have changed: its core receives the present support of each peer, before
+    /// any of its messages can leave.
     pub(super) fn introduce_nodes(&mut self, slot: GroupSlot) {
         let Some(replica) = self.replicas[slot.0 as usize].as_ref() else { return };
         let nodes: SmallVec<[NodeId; 8]> = replica.core.peers().collect();
@@ -203,8 +208,9 @@ impl<D: Disk> Worker<D> {
         }
     }
 
-    /// Up to where a group may be read without asking anybody, at this turn's time. For reads that were called before it: a
-    /// worker that was stopped may have lost the lease since, and another may have written.
+    /// The index up to which a group may be read locally under its leader's lease, at this turn's time. Valid
+    /// only for reads called before that time was read: a worker that was suspended may have lost the lease
+    /// since, and another leader may have committed writes.
     pub(super) fn lease_of(&self, slot: GroupSlot) -> Option<Index> {
         let replica = self.replicas[slot.0 as usize].as_ref()?;
         let (index, until) = self.lease_with(replica)?;
@@ -214,19 +220,19 @@ impl<D: Disk> Worker<D> {
     /// Until when a group's lease lasts, and the index up to which it may be read until then.
     fn lease_with(&self, replica: &Replica) -> Option<(Index, Time)> {
         if !self.news.is_empty() {
-            return None; // a promise that has ended, and begun again, is another one
+            return None; // an event not yet passed on: support may have ended and begun anew
         }
         replica.core.lease(|node| self.liveness.kept_until(node, replica.id))
     }
 
-    /// Until when a group's lease lasts, as far as is known now.
+    /// Until when a group's lease lasts, by present knowledge.
     pub(crate) fn lease_until(&self, group: GroupId) -> Option<Time> {
         let replica = self.replica(group)?;
         self.lease_with(replica).map(|(_, until)| until)
     }
 }
 
-/// What a group is to know of a node: what has become of the log that it means.
+/// The support between this node and a peer, as a group is to see it: that of the log that the group means.
 fn tie_of(liveness: &Liveness, outboxes: &Outboxes, replica: &Replica, node: NodeId) -> (bool, bool) {
     liveness.tie(node, outboxes.addressee(&replica.core, node, None).log, replica.id)
 }

@@ -1,4 +1,4 @@
-//! A worker comes to life: the log is recovered, and every replica in it stands where it stood.
+//! Opening a worker: recovers the lane's log and restores every replica in it.
 
 use std::any::Any;
 use std::io::Read;
@@ -28,7 +28,8 @@ use crate::metric::WorkerMetrics;
 use crate::pulse::Pulse;
 use crate::state_machine::{Replies, StateMachine, StateMachines};
 
-/// What a worker needs of the node's settings; [`Config`](crate::Config) explains those it has, too.
+/// The node's settings as far as a worker needs them; [`Config`](crate::Config) explains those that it has,
+/// too.
 #[derive(Clone, Debug)]
 pub struct Settings {
     /// The node.
@@ -39,19 +40,19 @@ pub struct Settings {
     pub workers: u16,
     /// The longest payload or query in bytes.
     pub payload_bytes_max: usize,
-    /// A follower that hears nothing for a random time in [T, 2T) campaigns.
+    /// A follower that receives nothing from a leader for a random time in [T, 2T) campaigns.
     pub election_timeout: Duration,
-    /// How often a leader is heard when it has nothing to say.
+    /// How often a leader sends a heartbeat when it has nothing else to send.
     pub heartbeat_interval: Duration,
-    /// Bytes of entries on their way to one follower of one group.
+    /// Most bytes of entries in flight to one follower of one group.
     pub window_bytes: u64,
-    /// Appends on their way to one follower of one group.
+    /// Most appends in flight to one follower of one group.
     pub window_messages: u32,
     /// Bytes of one append; one frame is always allowed.
     pub append_bytes_max: u64,
-    /// Bytes of one group's entries that may be waiting for a quorum.
+    /// Most bytes of one group's entries that may wait for a quorum.
     pub uncommitted_bytes_max: u64,
-    /// How long the news of a commit waits for an entry to travel with.
+    /// How long a new commit index waits for an entry to be sent with.
     pub commit_delay: Duration,
     /// How long what was written without a sync may wait for one.
     pub relaxed_sync_interval: Duration,
@@ -61,30 +62,30 @@ pub struct Settings {
     pub checkpoint_state_percent: u32,
     /// When a lane's files hold more than this, the groups that pin its oldest are checkpointed.
     pub lane_bytes_max: u64,
-    /// How fast the worker has its part of the log read in search of damage; 0: never.
+    /// Rate at which the worker has its lane read in search of damage; 0: never.
     pub scrub_bytes_per_second: u64,
-    /// How long after such a pass began the next one begins, at the earliest.
+    /// Least time from the beginning of one such pass to that of the next.
     pub scrub_interval: Duration,
-    /// Whether an operator's word may lift a fence.
+    /// Whether an operator may lift a fence (`Engine::accept_loss`).
     pub accept_losses: bool,
-    /// How willing this node is to lead.
+    /// This node's priority as a leader.
     pub priority: u8,
     /// Seeds the election timers.
     pub seed: u64,
-    /// This life of the node: any number but 0 that no life before it had.
+    /// This incarnation of the node: any number but 0 that no earlier incarnation had.
     pub life: u64,
-    /// How far each node's clock may be from the right rate, in parts per million.
+    /// Bound on the deviation of each node's clock rate, in parts per million.
     pub clock_drift_ppm: u32,
     /// Reads of all groups that may wait for an answer …
     pub reads_max: usize,
     /// … and bytes of their queries.
     pub read_bytes_max: usize,
-    /// How much one turn does.
+    /// Limits of one turn's work.
     pub limits: TurnLimits,
 }
 
 impl Settings {
-    /// Makes a core as willing to lead as the node is. The usual willingness leaves a first timeout as it is.
+    /// Gives a core the node's priority. The default priority leaves the first election timeout as it is.
     pub(super) fn rank(&self, core: &mut raft::Group) {
         if self.priority != raft::PRIORITY_MAX {
             core.set_priority(self.priority);
@@ -124,7 +125,7 @@ impl Settings {
     }
 }
 
-/// What a worker is made of, besides its log.
+/// The worker's context: its parts besides the log.
 pub(crate) struct Surroundings {
     pub(crate) machines: Arc<dyn StateMachines>,
     pub(crate) transport: Arc<dyn Transport>,
@@ -133,11 +134,11 @@ pub(crate) struct Surroundings {
     pub(crate) metrics: Arc<WorkerMetrics>,
 }
 
-/// A machine with a checkpoint's state, or what the machine said.
+/// A machine with a checkpoint's state, or the message of its panic.
 type Restored = Result<Box<dyn StateMachine>, String>;
 
 impl<D: Disk> Worker<D> {
-    /// Recovers a lane and all replicas in it. Blocks; done before the worker's first turn.
+    /// Recovers a lane and all replicas in it. Blocks; must be done before the worker's first turn.
     pub(crate) fn open(
         settings: Settings,
         options: LaneOptions,
@@ -158,7 +159,7 @@ impl<D: Disk> Worker<D> {
         }
         let liveness = Liveness::new(Terms {
             life: settings.life,
-            // Two may be late or lost before support ends.
+            // Two heartbeats may be late or lost before support ends.
             interval: settings.election_timeout * 2 / 5,
             promise: settings.election_timeout,
             drift_ppm: settings.clock_drift_ppm,
@@ -233,12 +234,12 @@ impl<D: Disk> Worker<D> {
         Ok(worker)
     }
 
-    /// Brings one replica back: its newest checkpoint, then its log.
+    /// Restores one replica: its newest checkpoint, then its log.
     fn reopen(&mut self, mut recovered: RecoveredGroup) -> Result<(), OpenError> {
         let group = recovered.group;
         let damaged = |what: String| OpenError::Checkpoint { group, what };
         let slot = self.lane.attach(group);
-        // A read that fails once is no reason to be without a state.
+        // A read that fails once is no reason to give up the state.
         let loaded = match self.load_checkpoint(group) {
             Ok(Some((_, Err(_)))) => self.load_checkpoint(group),
             loaded => loaded,
@@ -251,7 +252,7 @@ impl<D: Disk> Worker<D> {
             }
             Err(error) => return Err(damaged(error.to_string())),
         };
-        // Damage may have taken the record that says so; a log without its beginning and without a checkpoint says it, too.
+        // The record that marks a witness may be damaged; a compacted log without a checkpoint shows it, too.
         let is_bare = checkpoint.is_none() && recovered.compacted != EntryId::default();
         let is_witness =
             recovered.is_witness || is_bare && recovered.configuration.is_witness(self.settings.node);
@@ -280,8 +281,8 @@ impl<D: Disk> Worker<D> {
         Ok(())
     }
 
-    /// A group's newest checkpoint, and a machine that has taken it, or why none has. The file is verified before: what is not
-    /// taken is the machine's doing, and its replica's loss.
+    /// Loads a group's newest checkpoint, and a machine restored from it or why the restore failed. The file
+    /// is verified first: a failed restore is the machine's fault and costs its replica only.
     fn load_checkpoint(&mut self, group: GroupId) -> Result<Option<(SnapshotMeta, Restored)>, SnapshotError> {
         let machines = Arc::clone(&self.machines);
         let restore = move |image: &mut dyn Read, _: &SnapshotMeta| {
@@ -291,8 +292,8 @@ impl<D: Disk> Worker<D> {
         Ok(loaded.map(|(meta, restored)| (meta, as_restored(restored))))
     }
 
-    /// Brings a replica back whose checkpoint is lost: empty, fenced, and bound by what it had promised. Its leader brings it
-    /// everything, as one that joins; all other groups go on.
+    /// Restores a replica after the loss of its checkpoint: empty and fenced, with the hard state kept. Its
+    /// leader sends it everything, as to a new member; all other groups go on.
     fn reopen_bare(&mut self, slot: raftwerk_wal::GroupSlot, what: &str) -> Result<(), OpenError> {
         let recovered = self.lane.begin_bare(slot);
         let group = self.lane.group(slot);
@@ -307,7 +308,7 @@ impl<D: Disk> Worker<D> {
         Ok(())
     }
 
-    /// A replica as its log has it, with a machine that has seen everything up to `applied`.
+    /// Makes a replica from its recovered log, with a machine that has applied everything up to `applied`.
     pub(super) fn revive(
         &mut self,
         slot: raftwerk_wal::GroupSlot,
@@ -321,7 +322,7 @@ impl<D: Disk> Worker<D> {
         let steps_over = recovered.fence.map(|fence| self.step_over(slot, fence, &mut recovered));
         let has_promised = steps_over.unwrap_or(Ok(false))?;
         let config = self.settings.core_config(group, self.outboxes.log(), &recovered.configuration);
-        // The first is in force where the log begins, the others are its entries.
+        // The first configuration is in force where the log begins, the others are its entries.
         let mut configurations = recovered.configurations.into_iter();
         let begins_in = configurations.next().map(|(_, configuration)| configuration);
         let state = raft::Restored {
@@ -335,7 +336,8 @@ impl<D: Disk> Worker<D> {
             applied: applied.max(recovered.compacted.index),
         };
         let memberships = configurations.map(|(index, configuration)| Membership { index, configuration });
-        // It may have promised to wait for others before it stopped.
+        // It may have fortified a leader before it stopped, so it abstains from votes for as long as that may
+        // count.
         let config = raft::Config { first_timeout: None, abstention: self.abstention.now(), ..config };
         let mut core = raft::Group::restore(config, state, memberships, self.now);
         self.settings.rank(&mut core);
@@ -350,10 +352,11 @@ impl<D: Disk> Worker<D> {
         Ok(())
     }
 
-    /// The log has lost some of what this replica said in terms up to `fence`: whom it voted for, what it acknowledged. So it
-    /// has no say in those any more. It steps into the next one, and votes for itself there, which it does not use: nobody
-    /// else gets that vote, whoever leads the group in an older term learns that it is over, and who is elected then, without
-    /// this replica, brings it what it has lost. Tells whether that was written now.
+    /// The log has lost some of what this replica promised in terms up to `fence`: votes and
+    /// acknowledgements. So it must not vote or acknowledge in those terms any more. It steps into the next
+    /// term with a vote for itself, which it does not use: no other candidate gets that vote, a leader of the
+    /// group in an older term is deposed, and the leader elected then, without this replica, sends it what it
+    /// has lost. Returns whether a hard state was written now.
     fn step_over(
         &mut self,
         slot: raftwerk_wal::GroupSlot,
@@ -372,8 +375,8 @@ impl<D: Disk> Worker<D> {
         Ok(is_due)
     }
 
-    /// A snapshot was received whole, and the node stopped before its log said so: the log is made to say so now. What
-    /// a snapshot holds is committed, so entries that contradict it are not.
+    /// A snapshot was durable, and the node stopped before its log recorded the installation: it is recorded
+    /// now. What a snapshot holds is committed, so entries that contradict it are not.
     fn finish_install(
         &mut self,
         slot: raftwerk_wal::GroupSlot,
@@ -394,7 +397,7 @@ impl<D: Disk> Worker<D> {
         self.lane.snapshot(slot, id, &meta.configuration, false);
     }
 
-    /// A new machine with a checkpoint's state, made on the disk's background thread.
+    /// Restores a new machine from a checkpoint on the disk's background thread.
     pub(super) fn restore_in_background(&mut self, token: u64, group: GroupId) {
         let machines = Arc::clone(&self.machines);
         self.lane.load_snapshot(

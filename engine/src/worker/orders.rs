@@ -1,4 +1,4 @@
-//! What the engine asks of a worker: replicas that come and go, and what they look like.
+//! The engine's commands to a worker: creating, removing and inspecting replicas.
 
 use raftwerk_frame::{Configuration, EntryId, GroupId, HardState, Index, Message};
 use raftwerk_raft as raft;
@@ -15,7 +15,7 @@ use crate::group::GroupStatus;
 use crate::inbox::Order;
 
 impl<D: Disk> Worker<D> {
-    /// Does one order.
+    /// Executes one command.
     pub(super) fn obey(&mut self, order: Order) {
         match order {
             Order::Found { group, founders, reply } => {
@@ -71,12 +71,13 @@ impl<D: Disk> Worker<D> {
         } else if self.is_full {
             Err(CreateError::StorageFull)
         } else if let Some(replica) = self.replica(group) {
-            // A group that has changed since is the same group; and who joins one does not know its members.
+            // A group that has changed its configuration since is the same group; and a request to join does
+            // not name the members.
             let core = &replica.core;
             let has_changed = core.configuration_index() > Index(0);
             let same = *core.configuration() == configuration || has_changed || joins;
             if same && (!joins || core.is_witness() == as_witness) {
-                // It may be on its way to the disk still.
+                // Its creation may still be on its way to the disk.
                 return self.filling.created.push(reply);
             }
             Err(CreateError::Exists(group))
@@ -89,15 +90,16 @@ impl<D: Disk> Worker<D> {
         } else if !joins && self.may_have_lost(group).is_some() {
             Err(CreateError::Lost(group))
         } else {
-            // Durable with this turn's batch; the caller waits for that.
+            // Durable with this turn's batch; the client waits for that.
             self.create_replica(group, configuration, as_witness);
             return self.filling.created.push(reply);
         };
         let _caller_gone = reply.send(answer);
     }
 
-    /// A new replica; without a configuration, one that joins, and keeps what an earlier one has promised. If some of that may
-    /// have been lost, or one without a trace, it takes part in no vote until a later leader has brought it everything.
+    /// Creates a replica. Without a configuration it joins, and keeps the hard state of an earlier replica.
+    /// If that may be lost, in part or without a trace, the replica is fenced: it does not vote until a later
+    /// leader has sent it everything.
     fn create_replica(&mut self, group: GroupId, configuration: Configuration, as_witness: bool) {
         let fence = self.may_have_lost(group).filter(|_| configuration.is_empty());
         let slot = self.lane.attach(group);
@@ -121,7 +123,7 @@ impl<D: Disk> Worker<D> {
         };
         let mut config = self.settings.core_config(group, self.outboxes.log(), &configuration);
         if configuration.is_empty() {
-            // A replica of this group that was here before may have promised to wait for others.
+            // An earlier replica of this group here may have fortified a leader.
             config.abstention = self.abstention.now();
         }
         let restored = raft::Restored {
@@ -153,7 +155,7 @@ impl<D: Disk> Worker<D> {
         }
     }
 
-    /// Puts a replica in its place and arms its timer.
+    /// Adds a replica to the worker and arms its timer.
     pub(super) fn add_replica(&mut self, replica: Replica) {
         let (group, slot) = (replica.id, replica.slot);
         if self.replicas.len() <= slot.0 as usize {
@@ -169,7 +171,7 @@ impl<D: Disk> Worker<D> {
         self.introduce_nodes(slot);
     }
 
-    /// Forgets a replica. Its files go, and the caller is told, when the log says durably that it is gone.
+    /// Removes a replica. Once the removal is durable, its files are deleted and the caller is answered.
     fn remove(&mut self, group: GroupId, reply: oneshot::Sender<bool>) {
         let slot = self.slot_of(group).filter(|_| !self.is_poisoned);
         let Some((slot, mut replica)) =
@@ -197,8 +199,9 @@ impl<D: Disk> Worker<D> {
         self.filling.removed.push((group, reply));
     }
 
-    /// A replica is about to be dropped, or made anew from a part of its log. If it leads, its followers are told that it does
-    /// so no longer: at rest they would not miss it, since their nodes go on supporting this one.
+    /// A replica is about to be dropped, or rebuilt from a part of its log. If it leads, it sends its
+    /// followers a not-leader reply (`Renounce`): quiescent followers would not miss it, since their nodes go
+    /// on supporting this one.
     pub(super) fn renounce(&mut self, replica: &mut Replica) {
         if !replica.core.is_leader() || !replica.may_speak(self.durable) {
             return;

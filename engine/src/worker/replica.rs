@@ -1,4 +1,4 @@
-//! One group's presence on this node: the core, the state machine, and those who wait for them.
+//! A group's replica on this node: the core, the state machine, and the clients that wait for an outcome.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -18,7 +18,7 @@ use crate::quarantine::Quarantine;
 use crate::relaxed::Received;
 use crate::state_machine::StateMachine;
 
-/// Where a staged payload lies until the core has said whether it becomes an entry.
+/// Where a queued payload lies until the core accepts or rejects it.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Staged {
     /// An operation of one of the turn's submissions.
@@ -27,25 +27,26 @@ pub(crate) enum Staged {
     Single { request: u32 },
 }
 
-/// Whether the latest term and vote are durable: before, this replica says nothing to anyone (paper, Figure 2).
+/// Durability of the latest term and vote. Until they are durable, the replica sends no message (paper,
+/// Figure 2).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Promise {
-    /// Durable.
+    /// Term and vote are durable.
     Kept,
-    /// In the batch being filled.
+    /// The hard state is in the batch being filled.
     InTurn,
-    /// In this batch, on its way to the disk.
+    /// The hard state is in this batch, on its way to the disk.
     InBatch(Lsn),
 }
 
-/// Who waits for a proposal's outcome.
+/// The client that waits for a proposal's outcome.
 #[derive(Debug)]
 pub(crate) enum Waiter {
-    /// A pipeline, and its mark.
+    /// A pipeline, and its token.
     Pipeline { number: u32, token: u64 },
     /// A single caller.
     Single(oneshot::Sender<Result<Applied, ProposeError>>),
-    /// A pipeline, and its mark, for a receipt.
+    /// A pipeline, and its token, for a receipt.
     RelaxedPipeline { number: u32, token: u64 },
     /// A single caller, for a receipt.
     RelaxedSingle(oneshot::Sender<Result<Received, ProposeError>>),
@@ -58,7 +59,7 @@ impl Waiter {
     }
 }
 
-/// An appended proposal whose caller awaits its outcome.
+/// An appended proposal, until its client is answered.
 #[derive(Debug)]
 pub(crate) struct Pending {
     /// Its entry. The term matters: another leader's entry may take the index, and its outcome is not this caller's.
@@ -66,9 +67,9 @@ pub(crate) struct Pending {
     pub(crate) waiter: Waiter,
 }
 
-/// Somebody who waits for another configuration.
+/// A client that waits for a membership change.
 pub(crate) struct PendingChange {
-    /// Where it stands in the log; `None` while newcomers are waited for.
+    /// The index of its configuration entry; `None` while new members are still learners.
     pub(crate) index: Option<Index>,
     pub(crate) reply: oneshot::Sender<Result<Membership, ReconfigureError>>,
 }
@@ -78,49 +79,49 @@ pub(crate) struct PendingChange {
 pub(crate) struct Damage {
     pub(crate) first: Index,
     pub(crate) last: Index,
-    /// Of their frames.
+    /// Bytes of the entries' frames.
     pub(crate) bytes: u64,
 }
 
-/// A replica of a group, as its worker holds it.
+/// A replica of a group, as its worker keeps it.
 pub(crate) struct Replica {
     pub(crate) id: GroupId,
     pub(crate) slot: GroupSlot,
     pub(crate) core: raft::Group,
     /// `None` for a witness, which has no state.
     pub(crate) machine: Option<Box<dyn StateMachine>>,
-    /// Its machine has panicked, and is none.
+    /// Set while its machine, which has panicked, is not to be used.
     pub(crate) quarantine: Option<Box<Quarantine>>,
-    /// The last entry that the state machine has seen; of a witness, that it knows to be committed.
+    /// The last entry that the state machine has applied; of a witness, the last one known to be committed.
     pub(crate) applied: Index,
     /// Payloads of this turn, in order.
     pub(crate) staged: Vec<Staged>,
     pub(crate) staged_bytes: u64,
     /// Proposals appended in this leadership, in order of their indices.
     pub(crate) pending: VecDeque<Pending>,
-    /// The relaxed ones, while there are any that are not committed.
+    /// The relaxed proposals, while there are any that are not committed.
     pub(crate) relaxed: Option<Box<RelaxedWrites>>,
-    /// Who waits for a change of the configuration …
+    /// The client that waits for a membership change …
     pub(crate) change: Option<PendingChange>,
-    /// … or of the leader.
+    /// … and the one that waits for a leadership transfer.
     pub(crate) transfer: Option<oneshot::Sender<Result<(), TransferError>>>,
-    /// Reads that wait, if any do.
+    /// Reads that wait, if there are any.
     pub(crate) reading: Option<Box<Reading>>,
-    /// Everything that was committed anywhere before then is applied here.
+    /// Invariant: everything that was committed anywhere before this time is applied here.
     pub(crate) reflects: Option<Time>,
-    /// The least bound of those who have read it since its leader was asked; zero for none.
+    /// The least staleness bound of the reads since the last read-index request; zero for none.
     pub(crate) watched: Duration,
     /// The latest durable checkpoint.
     pub(crate) checkpoint: Option<SnapshotMeta>,
-    /// Bytes of log that were applied since.
+    /// Bytes of log applied since that checkpoint.
     pub(crate) bytes_since_checkpoint: u64,
     /// A checkpoint is being written.
     pub(crate) saving: bool,
     /// Entries of its log that cannot be read.
     pub(crate) damage: Option<Damage>,
-    /// The latest hard state's way to the disk.
+    /// Durability of the latest hard state.
     pub(crate) promise: Promise,
-    /// The timer entry that counts.
+    /// Deadline of its valid entry in the timers; other entries are stale.
     pub(crate) timer_at: Time,
     /// On the list of groups to flush and ship at the end of the turn.
     pub(crate) is_dirty: bool,
@@ -130,7 +131,7 @@ pub(crate) struct Replica {
     pub(crate) is_to_apply: bool,
     /// Counted among the groups that this node leads and that have a witness.
     pub(crate) is_led_with_witness: bool,
-    /// On the list of groups that went to rest without one of their peers.
+    /// On the list of groups that are quiescent without one of their peers.
     pub(crate) has_left_out: bool,
 }
 
@@ -173,8 +174,9 @@ impl Replica {
         }
     }
 
-    /// Whether it takes a node for one of the first voters, whose log no configuration names: by what is committed or by what
-    /// may be. One that was told that it is removed may forget that, and act upon the configuration that it has.
+    /// Whether a configuration, committed or not, has the node for an initial member, without naming its log.
+    /// That holds for a removed replica, too: its removal notice may be lost with a restart, after which it
+    /// acts on the configuration that it has.
     pub(crate) fn has_for_founder(&self, node: NodeId) -> bool {
         let committed = self.core.configuration_up_to(self.core.commit());
         let is_unnamed = |configuration: &Configuration| {
@@ -184,15 +186,16 @@ impl Replica {
             || committed.is_some_and(|(_, configuration)| is_unnamed(configuration))
     }
 
-    /// Bytes of log after which it is to be checkpointed: the larger its state is, the more, so that checkpoints do not write much
-    /// more than entries do; but never so much that the lane would be over its bound for one group's sake.
+    /// Bytes of log after which it is to be checkpointed. They grow with its state, so that checkpoints do
+    /// not write much more than entries do, up to a quarter of the lane's bound, so that no single group puts
+    /// the lane over it.
     pub(crate) fn checkpoint_due(&self, settings: &Settings) -> u64 {
         let state = self.checkpoint.as_ref().map_or(0, |meta| meta.bytes);
         let share = state.saturating_mul(u64::from(settings.checkpoint_state_percent)) / 100;
         settings.checkpoint_log_bytes.max(share.min(settings.lane_bytes_max / 4))
     }
 
-    /// Whether term and vote are durable, so that messages may speak of them.
+    /// Whether term and vote are durable, so that messages may depend on them.
     pub(crate) fn may_speak(&mut self, durable: Lsn) -> bool {
         if let Promise::InBatch(lsn) = self.promise
             && lsn <= durable
@@ -202,15 +205,15 @@ impl Replica {
         self.promise == Promise::Kept
     }
 
-    /// Up to where entries may be applied: committed, and durable on this node too, so that no state machine ever
-    /// knows more than its own log.
+    /// Up to where entries may be applied: committed, and durable on this node too, so that no state machine
+    /// is ever ahead of its own log.
     pub(crate) fn may_apply_to(&self) -> Index {
         if self.quarantine.as_ref().is_some_and(|quarantine| !quarantine.is_replaying) {
             return self.applied;
         }
         let to = self.core.commit().min(self.core.durable());
         match self.damage {
-            // A witness reads nothing.
+            // A witness reads no entries.
             Some(damage) if self.machine.is_some() && damage.first <= to && damage.last > self.applied => {
                 damage.first.prev().max(self.applied)
             }
