@@ -1,4 +1,5 @@
-//! Does what a core asks for: hard state and entries into the batch, messages into the outboxes, in that order.
+//! Performs the effects of a core: hard state and entries into the batch, messages into the outboxes, in that
+//! order.
 
 use raftwerk_frame::frame::{ENTRY_OVERHEAD_BYTES, EntryKind, FrameHeader};
 use raftwerk_frame::{EntryId, Index, Message};
@@ -10,10 +11,10 @@ use super::replica::{Pending, Promise, Replica};
 use super::witness::count_led_with_witness;
 use crate::error::ProposeError;
 
-/// A frame of the leader's is closed at this size: large enough to make its header cheap, small enough for a window.
+/// The leader closes a frame at this size: large enough to make its header cheap, small enough for a window.
 const FRAME_BYTES: usize = 128 << 10;
 
-/// A frame that came with a message: its header, and all its bytes.
+/// A frame received with a message: its header, and all its bytes.
 pub(super) type ArrivedFrame<'a> = (FrameHeader, &'a [u8]);
 
 impl<D: Disk> Worker<D> {
@@ -22,8 +23,8 @@ impl<D: Disk> Worker<D> {
         self.perform_for(slot, &[], None);
     }
 
-    /// Performs `self.effects` for a group, whose message brought `frames`. What is said to the one that was `heard` is said
-    /// to the log that it spoke for.
+    /// Performs `self.effects` for a group. `frames` came with the message from `heard`; replies to that
+    /// sender go to the log that it sent from.
     pub(super) fn perform_for(&mut self, slot: GroupSlot, frames: &[ArrivedFrame<'_>], heard: Option<Voice>) {
         let is_relaxed = are_relaxed(&self.effects, frames);
         if let Err(error) = self.write_effects(slot, frames) {
@@ -101,7 +102,7 @@ impl<D: Disk> Worker<D> {
         }
     }
 
-    /// Hard state, then entries, then a new beginning of the log: all into this turn's batch.
+    /// Hard state, then entries, both into this turn's batch.
     fn write_effects(&mut self, slot: GroupSlot, frames: &[ArrivedFrame<'_>]) -> Result<(), LogError> {
         let Some(replica) = self.replicas[slot.0 as usize].as_mut() else { return Ok(()) };
         if let Some(hard_state) = self.effects.hard_state.take() {
@@ -139,7 +140,7 @@ impl<D: Disk> Worker<D> {
         Ok(())
     }
 
-    /// Frames the turn's proposals of a group: the leader's only copy of their bytes.
+    /// Frames a group's proposals of the turn: the leader's only copy of their bytes.
     fn write_staged(
         lane: &mut Lane<D>,
         clients: &mut super::Clients,
@@ -147,7 +148,7 @@ impl<D: Disk> Worker<D> {
         first: EntryId,
     ) -> Result<(), LogError> {
         let mut staged = std::mem::take(&mut replica.staged);
-        // Of several kinds in one turn, all are synced: they share the batch.
+        // If relaxed and durable proposals share a turn, all are synced: they share the batch.
         let is_relaxed = staged.iter().all(|one| clients.is_relaxed(*one));
         let mut at = 0;
         let written = loop {
@@ -183,14 +184,14 @@ impl<D: Disk> Worker<D> {
             }
             assert!(frame.finish().is_some(), "the first payload always fits: it is below the limit");
         };
-        // What was not framed stays, so that whoever waits for it can be told.
+        // What was not framed stays queued, so that its clients can be answered.
         staged.drain(..at);
         replica.staged = staged;
         replica.staged_bytes = 0;
         written
     }
 
-    /// Step 3: hands the proposals that gathered in this turn to the core, all at once.
+    /// Step 3: hands the queued proposals of the turn to the core, all at once.
     pub(super) fn propose_staged(&mut self, slot: GroupSlot) {
         let Some(replica) = self.replicas[slot.0 as usize].as_mut() else { return };
         if replica.staged.is_empty() {
@@ -211,8 +212,8 @@ impl<D: Disk> Worker<D> {
         self.perform(slot);
     }
 
-    /// Drops the log's prefix that is in a durable checkpoint, as far as neither a follower that keeps up still needs it nor
-    /// one that was sent a snapshot.
+    /// Compacts the log up to the durable checkpoint, as far as neither a follower that keeps up nor one that
+    /// was sent a snapshot still needs it.
     pub(super) fn compact(&mut self, slot: GroupSlot) {
         let Some(replica) = self.replicas[slot.0 as usize].as_mut() else { return };
         let Some(checkpoint) = &replica.checkpoint else { return };
@@ -238,7 +239,7 @@ impl<D: Disk> Worker<D> {
     }
 }
 
-/// Whether all entries that a message has brought ask for no sync, and some are new here.
+/// Whether all entries of a message are relaxed, and some of them are new here.
 fn are_relaxed(effects: &Effects, frames: &[ArrivedFrame<'_>]) -> bool {
     matches!(effects.append, Some(Append::Accept { .. }))
         && frames.iter().all(|(header, _)| header.is_relaxed)

@@ -1,4 +1,4 @@
-//! The bytes of a snapshot transfer: a head, and perhaps a piece of the file.
+//! The units of a snapshot transfer: a header (`Head`), and perhaps a chunk of the file.
 //!
 //! ```text
 //! unit body = kind u8 (1 piece, 2 ack, 3 refusal, 4 facts, 5 founding), flags u8 (1 names the receiver, 2 names the sender, 4 has the
@@ -6,18 +6,19 @@
 //!             id.term u64, id.index u64, offset u64, total u64, bytes of the snapshot file; or of facts and founding: the
 //!             configuration
 //! ```
-//! A piece without bytes asks how much of the file is there. An ack covers everything before its offset, as written; with
-//! the flag *start*, that the next piece to be sent begins there: the answer to a question, or to a piece behind a gap.
+//! A chunk without bytes requests the offset that the receiver has reached. An acknowledgement covers
+//! everything before its offset, as written; with the flag *start*, the next chunk to be sent begins there:
+//! the reply to such a request, or to a chunk behind a gap.
 
 use bytes::BytesMut;
 use raftwerk_frame::{EntryId, GroupId, Index, Term};
 
-/// Bytes of one piece.
+/// Largest chunk, in bytes.
 pub(super) const PIECE_BYTES: u64 = 256 << 10;
-/// Bytes of a piece's head.
+/// Bytes of a unit's header.
 pub(super) const HEAD_BYTES: usize = 56;
 
-/// The head of a snapshot unit.
+/// The header of a snapshot unit.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Head {
     pub(super) kind: u8,
@@ -25,13 +26,14 @@ pub(super) struct Head {
     pub(super) is_named: bool,
     /// The sender's configuration names the sender's log.
     pub(super) names_itself: bool,
-    /// The sender's configuration has the receiver for a witness.
+    /// The sender's configuration has the receiver as a witness.
     pub(super) to_witness: bool,
-    /// Of an ack: what is sent next begins at its offset.
+    /// Of an acknowledgement: the next chunk to be sent begins at its offset.
     pub(super) is_start: bool,
-    /// Of the file's body. With the id and the length it identifies the file: one node may make several of one entry.
+    /// Checksum of the file's body. With entry id and length it identifies the file: a node may make several
+    /// of one entry.
     pub(super) crc: u32,
-    /// The leader's account of the receiver.
+    /// The leader's progress epoch of the receiver.
     pub(super) account: u16,
     pub(super) group: GroupId,
     pub(super) term: Term,
@@ -43,9 +45,10 @@ pub(super) struct Head {
 pub(super) const PIECE: u8 = 1;
 pub(super) const ACK: u8 = 2;
 pub(super) const REFUSAL: u8 = 3;
-/// What a witness gets: where the log begins, and the configuration there.
+/// Sent to a witness in place of a snapshot: the entry that the log begins after, and the configuration
+/// there.
 pub(super) const FACTS: u8 = 4;
-/// What a founder gets that has lost the record of its founding: the same.
+/// Sent to an initial member that has lost the record of its bootstrap: the same.
 pub(super) const FOUNDING: u8 = 5;
 
 impl Head {

@@ -1,9 +1,11 @@
-//! Relaxed proposals on a worker: what is written and not durable, who is told so, and when it is synced at the latest.
+//! Relaxed proposals on a worker: what is written and not durable, its acknowledgement, and the deadline of
+//! its sync.
 //!
-//! A turn that holds nothing but relaxed entries is written without a sync. When it is written, a follower says so
-//! (`AppendWritten`), and a leader counts itself; when a quorum has written an entry, its caller gets a receipt. All else
-//! waits for the sync as ever: acknowledgements, the commit, the state machine. Promises never wait: a turn with a term, a
-//! vote or any other fact in it is synced at once, and what is synced is all that was written before.
+//! A batch that contains nothing but relaxed entries is written without a sync. When it is written, a
+//! follower sends `AppendWritten`, and a leader counts its own log; when a quorum has written an entry, its
+//! client gets a receipt. Everything else waits for the sync as usual: acknowledgements, the commit, the
+//! state machine. Hard states never wait: a batch with a term, a vote or any other fact in it is synced at
+//! once, and that syncs all that was written before.
 //!
 //! What is not here: the public side (`crate::relaxed`), which batch needs a sync (`raftwerk_wal::Lane`).
 
@@ -23,19 +25,20 @@ use crate::group::Applied;
 pub(crate) struct RelaxedWrites {
     /// Those that wait for their receipts, in order of their indices.
     pub(crate) pending: VecDeque<Pending>,
-    /// Up to where this node's log is written. Of an entry that was replaced it says nothing.
+    /// The last entry of this node's log that is written. It proves nothing about an entry that was replaced.
     written: EntryId,
 }
 
 impl Clients {
-    /// Gives receipts for what a quorum has written.
+    /// Answers the relaxed proposals that a quorum has written with receipts.
     pub(super) fn give_receipts(&mut self, replica: &mut Replica) {
         let Some(relaxed) = &mut replica.relaxed else { return };
         let to = replica.core.written_by_quorum(relaxed.written);
         while let Some(Pending { id, waiter }) =
             relaxed.pending.pop_front_if(|pending| pending.id.index <= to)
         {
-            // A leader never replaces its own entries, and what waits here is abandoned when it leads no longer.
+            // A leader never replaces its own entries, and what waits here is abandoned when it leads no
+            // longer.
             debug_assert!(
                 replica.core.is_leader() && id.term == replica.core.term(),
                 "{id} is not this leader's"
@@ -49,12 +52,12 @@ impl Clients {
 }
 
 impl<D: Disk> Worker<D> {
-    /// Step 1: batches that are written, in front of those that are durable.
+    /// Step 1: batches that are written, before those that are durable.
     pub(super) fn take_written(&mut self, written: Lsn) {
         while let Some(held) = self.held.get_mut(self.told_written).filter(|held| held.lsn <= written) {
             self.told_written += 1;
             if !held.is_relaxed {
-                continue; // durable, too, and told so in a moment
+                continue; // durable, too: its completion follows in this turn
             }
             for (to, group, message) in held.written.drain(..) {
                 self.outboxes.control(to, group, message);
@@ -71,7 +74,8 @@ impl<D: Disk> Worker<D> {
         }
     }
 
-    /// Step 4a: hands the turn's batch over, synced if something in it wants that or what was written before is due.
+    /// Step 4a: submits the turn's batch, with a sync if something in it requires one or an earlier unsynced
+    /// write is due.
     pub(super) fn hand_batch_over(&mut self) -> Result<Option<Lsn>, LogError> {
         let is_due = self.relaxed_due() <= self.now;
         let interval = self.settings.relaxed_sync_interval;
@@ -79,7 +83,7 @@ impl<D: Disk> Worker<D> {
             if is_due || interval.is_zero() { self.lane.submit()? } else { self.lane.submit_relaxed()? };
         self.filling.is_relaxed = submitted.is_some() && self.lane.has_unsynced();
         if !self.filling.is_relaxed {
-            self.filling.written.clear(); // an acknowledgement says more, and comes at the same time
+            self.filling.written.clear(); // the acknowledgement, sent at the same time, covers it
         }
         if is_due {
             self.lane.sync()?;

@@ -1,7 +1,8 @@
-//! Step 4b: what goes to each peer in a turn, as one message per peer and stream.
+//! Step 4b: sends what each peer gets in a turn, as one message per peer and stream.
 //!
-//! Records of all groups are gathered in one small buffer per peer. Frames stay where they are, in the batch or in a
-//! segment's map: places that lie side by side become one slice, and so the new frames of a whole turn usually are one.
+//! Records of all groups are collected in one small buffer per peer. Frames stay where they are, in the batch
+//! or in a segment's map. Adjacent places become one slice, so the new frames of a whole turn usually are
+//! one.
 
 use bytes::{Bytes, BytesMut};
 use raftwerk_frame::frame::{Entries, FrameWriter, HEADER_BYTES, parse};
@@ -18,7 +19,7 @@ use super::witness::withheld_frames;
 use crate::liveness::PeerLane;
 use crate::peers::{PeerLogs, Peers};
 
-/// An append unit leaves when its frames reach this many bytes.
+/// An append unit is sent when its frames reach this many bytes.
 const APPEND_BYTES: u64 = 1 << 20;
 /// Frames shorter than this are copied beside the records: many small slices cost the transport more than one copy.
 const SLICE_BYTES: usize = 16 << 10;
@@ -59,7 +60,7 @@ impl Records {
     }
 }
 
-/// Who speaks.
+/// The identity of this node and worker as a sender.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Sender {
     pub(super) node: NodeId,
@@ -68,21 +69,21 @@ pub(super) struct Sender {
     pub(super) log: LogId,
 }
 
-/// Who is spoken to.
+/// The recipient of a message, with the flags of its record.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Addressee {
     pub(super) node: NodeId,
-    /// The log that is meant; 0 if that is not known.
+    /// The recipient's log; 0 if it is unknown.
     pub(super) log: LogId,
-    /// The group's configuration names it.
+    /// The group's configuration names that log.
     pub(super) is_named: bool,
     /// The group's configuration names this node's log.
     pub(super) names_itself: bool,
-    /// The group's configuration has it for a witness.
+    /// The group's configuration has the recipient as a witness.
     pub(super) to_witness: bool,
-    /// Whoever speaks lacks a configuration.
+    /// The sender lacks a configuration.
     pub(super) lacks_configuration: bool,
-    /// It is no member any more, and is served until it has its removal.
+    /// The recipient is no member any more, and is sent appends until it has received its removal.
     pub(super) is_leaving: bool,
 }
 
@@ -90,14 +91,14 @@ pub(super) struct Addressee {
 enum Body {
     /// In the log, as they are.
     Place(Place),
-    /// Made anew, because part of what is in the log no longer counts; or is not for the one that it goes to.
+    /// Made anew: part of the frame in the log has been replaced, or the recipient is a witness.
     Made(Bytes),
 }
 
 #[derive(Default)]
 struct Outbox {
     control: Records,
-    /// Something is to be said, if only who speaks.
+    /// A unit is sent even without records: its header announces this node's log.
     greets: bool,
     appends: Records,
     bodies: SmallVec<[Body; 4]>,
@@ -107,19 +108,19 @@ struct Outbox {
 /// The outboxes of all peers.
 pub(super) struct Outboxes {
     sender: Sender,
-    /// Messages of one control unit at most.
+    /// Most messages of one control unit.
     control_records: u32,
     /// By node and log.
     peers: FxHashMap<(NodeId, LogId), Outbox>,
-    /// The logs of the peers, and as of which version.
+    /// The peers' logs, and the version of that table.
     logs: FxHashMap<NodeId, PeerLogs>,
     logs_version: u64,
-    /// Units that were handed to the transport …
+    /// Units handed to the transport …
     pub(super) sent: u64,
     /// … and those that it refused: lost, as far as the protocol is concerned.
     pub(super) dropped: u64,
     full: Vec<(NodeId, Bytes)>,
-    /// What was to be sent and could not be read.
+    /// Places that were to be sent and could not be read.
     unread: Vec<Place>,
 }
 
@@ -142,25 +143,26 @@ impl Outboxes {
         self.sender
     }
 
-    /// Whose words these are.
+    /// The log that this worker sends from.
     pub(super) const fn log(&self) -> LogId {
         self.sender.log
     }
 
-    /// Looks again which logs the peers have, if anything has changed, and whether it has.
+    /// Refreshes the table of the peers' logs; returns whether it has changed.
     pub(super) fn look_up(&mut self, peers: &Peers) -> bool {
         let before = self.logs_version;
         self.logs_version = peers.copy_since(before, &mut self.logs);
         self.logs_version != before
     }
 
-    /// The worker of a node that has a group: of as many as are here, until it is known how many are there.
+    /// The worker that has the group on a node. Until that node's number of workers is known, this node's
+    /// number is assumed.
     pub(super) fn lane_of(&self, node: NodeId, group: GroupId) -> PeerLane {
         let known = self.logs.get(&node).map_or(0, |logs| logs.workers);
         PeerLane::of(node, group, if known > 0 { known } else { self.sender.workers })
     }
 
-    /// The log that a node has now, as far as it was heard.
+    /// The latest log received from a node.
     pub(super) fn latest_of(&self, node: NodeId) -> Option<LogId> {
         if node == self.sender.node {
             return Some(self.sender.log);
@@ -168,12 +170,12 @@ impl Outboxes {
         self.logs.get(&node).map(|logs| logs.latest)
     }
 
-    /// Whether a node was heard since it was last out of reach.
+    /// Whether anything was received from a node since its connection last broke.
     pub(super) fn is_here(&self, node: NodeId) -> bool {
         node == self.sender.node || self.logs.get(&node).is_some_and(|logs| logs.is_here)
     }
 
-    /// The log that a node had when it was first heard.
+    /// The first log ever received from a node.
     pub(super) fn first_of(&self, node: NodeId) -> Option<LogId> {
         if node == self.sender.node {
             return Some(self.sender.log);
@@ -181,11 +183,13 @@ impl Outboxes {
         self.logs.get(&node).map(|logs| logs.first)
     }
 
-    /// Which log of a node a group speaks to: the one that it names, or the one that was `heard` just now.
+    /// The recipient on a node: the log that the group's configuration names, or the sender's log of the
+    /// message `heard` just now.
     pub(super) fn addressee(&self, core: &Group, node: NodeId, heard: Option<Voice>) -> Addressee {
         let address = core.address_of(node);
         let log = match (address, heard) {
-            // Perhaps not the one that is named here: of a leader that has another log than those behind know.
+            // It may not be the one named here: a leader may have another log than followers behind in the
+            // log know.
             (_, Some(voice)) if voice.from == node => voice.log,
             (Address::Named(log), _) => log,
             (Address::Founder, _) => self.first_of(node).unwrap_or_default(),
@@ -194,12 +198,13 @@ impl Outboxes {
         let is_named = address == Address::Named(log);
         let (names_itself, to_witness) = (core.names_itself(), core.has_for_witness(node));
         let lacks_configuration = core.lacks_configuration();
-        // Not before its removal is committed: until then a removal that the peer's log shows is an earlier one, or none.
+        // Not before its removal is committed: until then a removal in the peer's log is an earlier one, or
+        // none.
         let is_leaving = core.has_left(node);
         Addressee { node, log, is_named, names_itself, to_witness, lacks_configuration, is_leaving }
     }
 
-    /// Says something small to a peer at the end of the turn.
+    /// Queues a message without a body for a peer, to be sent at the end of the turn.
     pub(super) fn control(&mut self, to: Addressee, group: GroupId, message: Message) {
         let control = &mut self.peers.entry((to.node, to.log)).or_default().control;
         control.push(&record(to, group, message, 0));
@@ -208,12 +213,12 @@ impl Outboxes {
         }
     }
 
-    /// Tells a peer who speaks. With a log of 0 it is also asked who it is.
+    /// Announces this node's log to a peer. A `log` of 0 requests the peer's log, too.
     pub(super) fn greet(&mut self, to: NodeId, log: LogId) {
         self.peers.entry((to, log)).or_default().greets = true;
     }
 
-    /// Adds an append with its frames. Whether the unit is full and should leave.
+    /// Adds an append with its frames. Returns whether the unit is full and should be sent.
     fn append(&mut self, to: Addressee, record: &Record, bodies: impl Iterator<Item = Body>) -> bool {
         let outbox = self.peers.entry((to.node, to.log)).or_default();
         outbox.appends.push(record);
@@ -230,14 +235,14 @@ impl Outboxes {
         outbox.bodies_bytes >= APPEND_BYTES
     }
 
-    /// Bytes that have not been handed to the transport.
+    /// Bytes not handed to the transport yet.
     pub(super) fn bytes(&self) -> usize {
         let full: usize = self.full.iter().map(|(_, unit)| unit.len()).sum();
         let of = |outbox: &Outbox| outbox.control.bytes.len() + outbox.appends.bytes.len();
         full + self.peers.values().map(|outbox| of(outbox) + outbox.bodies_bytes as usize).sum::<usize>()
     }
 
-    /// Forgets everything unsaid.
+    /// Drops everything unsent.
     pub(super) fn clear(&mut self) {
         self.peers.clear();
         self.full.clear();
@@ -268,7 +273,8 @@ impl Outboxes {
                 Body::Place(place) => match lane.bytes(place) {
                     Ok(frames) => frames,
                     Err(LogError::Damaged { place, .. }) => {
-                        // The unit is lost, as on the way. Its groups come back with what is whole.
+                        // The unit is dropped, as if the network had lost it. Its groups send again what can
+                        // be read.
                         self.unread.push(place);
                         return Ok(());
                     }
@@ -289,7 +295,7 @@ impl Outboxes {
         Ok(())
     }
 
-    /// Sends everything that is left; the end of the turn.
+    /// Sends everything that is left, at the end of the turn.
     fn flush<D: Disk>(&mut self, lane: &Lane<D>, transport: &dyn Transport) -> Result<(), LogError> {
         let mut said = !self.full.is_empty();
         for (to, unit) in std::mem::take(&mut self.full) {
@@ -306,7 +312,7 @@ impl Outboxes {
             }
             self.flush_appends((to, log), lane, transport)?;
             if self.logs.get(&to).is_some_and(|logs| log != logs.latest && log != logs.first) {
-                self.peers.remove(&(to, log)); // whoever that was is no more
+                self.peers.remove(&(to, log)); // that log exists no longer
             }
         }
         if said {
@@ -317,7 +323,7 @@ impl Outboxes {
 }
 
 impl<D: Disk> Worker<D> {
-    /// Pulls from every touched group what its followers should get, and sends it.
+    /// Sends every touched group's appends to its followers, as the core plans them.
     pub(super) fn ship_groups(&mut self) {
         let is_stalled = self.is_stalled();
         if is_stalled {
@@ -327,8 +333,8 @@ impl<D: Disk> Worker<D> {
         for slot in list.drain(..) {
             let Some(replica) = self.replicas[slot.0 as usize].as_mut() else { continue };
             replica.is_dirty = false;
-            // A leader whose term is not durable yet ships when it is: its first entry is in the same batch, and its
-            // notice brings the group back here.
+            // A leader whose term is not durable yet sends nothing: its first entry is in the same batch, and
+            // the completion of that batch brings the group back here.
             if !is_stalled
                 && replica.core.is_leader()
                 && replica.may_speak(self.durable)
@@ -370,7 +376,7 @@ impl<D: Disk> Worker<D> {
                     continue;
                 }
                 if replica.is_damaged_in(shipment.first, shipment.last) && !shipment.is_withheld {
-                    break; // there will be a snapshot instead
+                    break; // a snapshot is sent instead
                 }
                 let frames = if shipment.is_withheld {
                     None
@@ -402,7 +408,7 @@ impl<D: Disk> Worker<D> {
     }
 }
 
-/// What is said to somebody, as a record.
+/// A message to a recipient, as a record.
 fn record(to: Addressee, group: GroupId, message: Message, body_bytes: u32) -> Record {
     let Addressee { is_named, names_itself, to_witness, lacks_configuration, is_leaving, .. } = to;
     Record { group, message, body_bytes, is_named, names_itself, to_witness, lacks_configuration, is_leaving }
@@ -417,8 +423,9 @@ impl Body {
     }
 }
 
-/// The frames as they are to be sent: where they lie, but for one whose tail was replaced since. No leader of this version
-/// makes such: a frame travels whole and is acknowledged whole, so logs part between frames.
+/// The frames as they are to be sent: from where they lie, except one whose tail was replaced. Leaders of
+/// this version never cause that: a frame is sent whole and acknowledged whole, so logs diverge only between
+/// frames.
 fn bodies<D: Disk>(
     group: GroupId,
     frames: &[FrameRef],

@@ -1,6 +1,8 @@
-//! What is the matter with a lane and its groups: seen here once a turn, and told by [`crate::events`].
+//! Conditions of a lane and its groups that begin and end: examined once a turn, reported by
+//! [`crate::events`].
 //!
-//! What is not here: what is noticed where it happens and has no end, or ends with the node (damage, a log that has failed).
+//! Not here: conditions that are reported where they occur and last until the node ends, or have no end
+//! (damage, a failed log).
 
 use raftwerk_frame::{GroupId, Time};
 use raftwerk_wal::{Disk, GroupSlot};
@@ -9,18 +11,18 @@ use rustc_hash::FxHashMap;
 use super::Worker;
 use crate::events::{Ill, SLOW_SYNC};
 
-/// A list of so many is kept for its memory.
+/// A larger table is freed when it is empty.
 const FEW: usize = 64;
 
-/// What was told, and what may have to be.
+/// The conditions last reported, and the groups that may have to be.
 #[derive(Debug, Default)]
 pub(super) struct States {
     is_full: bool,
     is_hung: bool,
     lacks_leaders: bool,
-    /// Groups that know of no leader, since when.
+    /// Groups without a known leader, since when.
     leaderless: FxHashMap<GroupId, Time>,
-    /// When to look at them again, if there are any.
+    /// When to examine them again, if there are any.
     look_at: Time,
 }
 
@@ -28,7 +30,7 @@ impl States {
     pub(super) fn forget(&mut self, group: GroupId) {
         self.leaderless.remove(&group);
         if self.leaderless.is_empty() && self.leaderless.capacity() > FEW {
-            self.leaderless = FxHashMap::default(); // all began together, once
+            self.leaderless = FxHashMap::default(); // at the start all groups are in it
         }
     }
 
@@ -50,7 +52,7 @@ impl<D: Disk> Worker<D> {
         if is_so { self.report(ill) } else { self.is_over(&ill) }
     }
 
-    /// Tells what has changed. Costs two comparisons where nothing has.
+    /// Reports what has changed. Costs two comparisons if nothing has.
     pub(super) fn tell_states(&mut self) {
         let lane = self.settings.worker;
         let (is_full, is_hung) = (self.is_full, !self.is_poisoned && self.is_stalled());
@@ -65,7 +67,7 @@ impl<D: Disk> Worker<D> {
         }
     }
 
-    /// A batch has become durable.
+    /// A batch has become durable: reports a slow sync.
     pub(super) fn note_sync(&self, since: Time) {
         let took = self.now.since(since);
         if took > SLOW_SYNC {
@@ -73,7 +75,7 @@ impl<D: Disk> Worker<D> {
         }
     }
 
-    /// A group may know of another leader than before, or of none.
+    /// A group's known leader may have changed, or been lost.
     pub(super) fn note_leader(&mut self, slot: GroupSlot) {
         let Some(replica) = self.replicas[slot.0 as usize].as_ref() else { return };
         if replica.core.leader().is_some() {
@@ -85,12 +87,13 @@ impl<D: Disk> Worker<D> {
         self.states.leaderless.entry(replica.id).or_insert(self.now);
     }
 
-    /// Which groups have known of no leader for T. Looked at once in T, as long as there are any.
+    /// Finds the groups that have known of no leader for T. Runs once in T, as long as there are any.
     fn look_for_leaders(&mut self) {
         let (now, patience) = (self.now, self.settings.election_timeout);
         self.states.look_at = now + patience;
         let mut leaderless = std::mem::take(&mut self.states.leaderless);
-        // One that joins waits for whoever lets it in, and is heard of again when it has had a leader.
+        // A replica that has yet to be added waits for that, and is dropped from the table until it loses a
+        // leader.
         leaderless.retain(|group, _| {
             self.replica(*group).is_some_and(|replica| {
                 let (core, me) = (&replica.core, self.settings.node);

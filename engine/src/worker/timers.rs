@@ -1,4 +1,5 @@
-//! When which group wants its next turn. One entry per group; a deadline that moves later costs nothing until it is due.
+//! Deadlines of a worker's groups. One valid entry per group; a deadline that moves later costs nothing until
+//! it is due.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -8,20 +9,21 @@ use raftwerk_wal::GroupSlot;
 
 /// The deadlines of a worker's groups.
 ///
-/// A follower's deadline moves later with every message. Re-sorting then would cost a step per message; so an entry
-/// stays where it is, and whoever takes it asks the group, and puts it back if it came too early.
+/// A follower's deadline moves later with every message. Re-sorting then would cost a step per message; so an
+/// entry stays where it is, and when it is due, the worker compares it with the group's deadline and adds it
+/// again if it was too early.
 #[derive(Debug, Default)]
 pub(crate) struct Timers {
     heap: BinaryHeap<Reverse<(Time, GroupSlot)>>,
 }
 
 impl Timers {
-    /// Adds an entry. The caller keeps account of which entry of a group is the one that counts.
+    /// Adds an entry. The caller keeps track of which entry of a group is the valid one.
     pub(crate) fn add(&mut self, at: Time, slot: GroupSlot) {
         self.heap.push(Reverse((at, slot)));
     }
 
-    /// Takes an entry that is due.
+    /// Removes and returns an entry that is due.
     pub(crate) fn due(&mut self, now: Time) -> Option<(Time, GroupSlot)> {
         let Reverse((at, _)) = *self.heap.peek()?;
         if at > now {

@@ -1,4 +1,4 @@
-//! A look into a worker from outside, between two turns: for whoever drives it and wants to check it.
+//! A view of a worker between two turns, for its driver's checks.
 //!
 //! Read-only, and costs nothing unless called.
 
@@ -13,44 +13,45 @@ use crate::state_machine::StateMachine;
 pub struct ReplicaView<'a> {
     /// Its group.
     pub group: GroupId,
-    /// The protocol's side of it.
+    /// The replica's core.
     pub core: &'a raftwerk_raft::Group,
-    /// The last entry that its state machine has seen.
+    /// The last entry that its state machine has applied.
     pub applied: Index,
     /// The state machine; a witness has none, and neither has a replica in quarantine.
     pub machine: Option<&'a dyn StateMachine>,
-    /// Its machine has panicked, and the next has not seen as much yet.
+    /// Its machine has panicked, and the next one has not applied as much yet.
     pub is_quarantined: bool,
     /// Proposals appended and not answered.
     pub pending: usize,
-    /// Its state has everything that was committed anywhere before then; `None`: it does not know.
+    /// Invariant: everything that was committed anywhere before then is in its state; `None`: unknown.
     pub reflects: Option<Time>,
-    /// Something of its log was lost, in terms up to this one, and has not been brought back.
+    /// A part of its log was lost, in terms up to this one, and has not been replicated to it again.
     pub fence: Option<Term>,
     /// Bytes of its log: frames that are neither compacted nor replaced.
     pub log_bytes: u64,
 }
 
-/// How much a worker holds, counted between two turns. What bounds each of them stands beside it.
+/// What a worker holds, counted between two turns. Each field states what bounds it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Load {
-    /// Batches on their way to the disk: by the lane's queue.
+    /// Batches on their way to the disk: bounded by the lane's queue.
     pub batches: usize,
-    /// Messages that wait for them: a few for each group and batch.
+    /// Messages held for them: a few for each group and batch.
     pub held_messages: usize,
     /// Reads not answered, wherever they wait: [`Settings::reads_max`](super::Settings).
     pub reads: usize,
     /// Bytes of their queries, and of answered ones that still lie among them: twice
     /// [`Settings::read_bytes_max`](super::Settings).
     pub read_bytes: usize,
-    /// Questions of followers that the next turn answers: 16,384.
+    /// Read-index requests of followers that the next turn answers: 16,384.
     pub questions: usize,
-    /// Proposals not answered, relaxed ones included: until they are committed by
-    /// [`Settings::uncommitted_bytes_max`](super::Settings) for each group, in which an empty one counts as four bytes.
+    /// Proposals not answered, relaxed ones included: bounded until they are committed by
+    /// [`Settings::uncommitted_bytes_max`](super::Settings) for each group, in which an empty one counts as
+    /// four bytes.
     pub pending: usize,
-    /// Changes of nodes that not every group has been told of: a few for each node that groups are shared with.
+    /// Support events that not every group has received: a few for each node that groups are shared with.
     pub news: usize,
-    /// Bytes to be sent: what came up after the turn's messages had left.
+    /// Bytes to be sent: queued after the turn's messages were sent.
     pub outbox_bytes: usize,
     /// Bytes in the inbox: 64 MiB of requests, as much of units, and one request and one unit more.
     pub inbox_bytes: usize,
@@ -78,7 +79,7 @@ impl<D: Disk> Worker<D> {
         })
     }
 
-    /// Whether there is news of nodes that not all of its groups have been told.
+    /// Whether there are support events that not all of its groups have received.
     pub(crate) fn is_telling(&self) -> bool {
         !self.news.is_empty()
     }
@@ -88,7 +89,7 @@ impl<D: Disk> Worker<D> {
         !self.is_full && self.lane.space() == 0
     }
 
-    /// What it holds.
+    /// What the worker holds.
     pub(crate) fn load(&self) -> Load {
         let mut reads = Waiting::default();
         self.replicas.iter().flatten().for_each(|replica| reads += replica.reads_held());

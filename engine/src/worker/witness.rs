@@ -1,11 +1,12 @@
 //! Witnesses: replicas that vote and acknowledge by headers, and hold no payload (see `engine/docs/raft.md`).
 //!
-//! Both ends are here. A leader's: entries go as frames that only count them, made of what the core knows, so no log is read
-//! and no payload touched; a configuration goes whole; in the place of a snapshot goes where the log begins, and the
-//! configuration there. And the witness's own: nothing is applied, and its log begins anew at what is committed each time
-//! that it has grown a little.
+//! Both ends are here. The leader sends a witness frames that contain the number and term of entries, without
+//! payloads, made from the core's state, so no log is read and no payload copied. A configuration is sent
+//! whole. In the place of a snapshot it sends where its log begins, and the configuration there. The witness
+//! applies nothing, and compacts its log up to the commit index whenever it has grown a little.
 //!
-//! What is not here: who may be one, and up to where it is told (`raft/src/reconfig.rs`, `leader.rs`).
+//! Not here: which members may be witnesses, and the commit index that is sent to them
+//! (`raft/src/reconfig.rs`, `leader.rs`).
 
 use bytes::{Bytes, BytesMut};
 use raftwerk_frame::frame::{
@@ -20,11 +21,12 @@ use super::piece::{FACTS, Head};
 use super::replica::Replica;
 use crate::metric::WorkerMetrics;
 
-/// A witness's log is cut when it holds this many bytes, some three hundred frames: each cut costs a record of its own.
+/// A witness's log is compacted at this size in bytes, some three hundred frames: each time costs a record of
+/// its own.
 const LOG_BYTES: u64 = 16 << 10;
 
-/// The entries of a shipment as a witness gets them, and the last of them: so many frames as the shipment allows, at least one.
-/// One frame for all neighbours of a term, and one for each configuration.
+/// The entries of an append plan (`Shipment`) as sent to a witness, and the last of them: as many frames as
+/// the plan allows, at least one. Adjacent entries of a term share a frame; each configuration has its own.
 pub(super) fn withheld_frames(group: GroupId, core: &Group, shipment: &Shipment) -> Option<(Bytes, Index)> {
     let mut out = BytesMut::new();
     let mut first = shipment.first;
@@ -46,7 +48,7 @@ pub(super) fn withheld_frames(group: GroupId, core: &Group, shipment: &Shipment)
     Some((out.freeze(), first.prev()))
 }
 
-/// A configuration as its entry has it, in a frame of its own.
+/// A configuration entry in a frame of its own.
 fn configuration_frame(group: GroupId, id: EntryId, configuration: &Configuration) -> Option<Vec<u8>> {
     let mut payload = Vec::new();
     configuration.encode(&mut payload);
@@ -57,7 +59,8 @@ fn configuration_frame(group: GroupId, id: EntryId, configuration: &Configuratio
     Some(out)
 }
 
-/// Whether a replica takes such a frame: a witness none with payloads in it, everybody else none that withholds them.
+/// Whether a replica accepts a frame: a witness none with payloads, any other replica none that withholds
+/// them.
 pub(super) fn suits(header: &FrameHeader, body: &[u8], is_witness: bool) -> bool {
     match header.kind {
         FrameKind::Withheld => is_witness,
@@ -69,7 +72,7 @@ pub(super) fn suits(header: &FrameHeader, body: &[u8], is_witness: bool) -> bool
     }
 }
 
-/// A group's leader or members are others than before: whether it counts among those that are led here and have a witness.
+/// Updates the count of groups led here that have a witness, after a change of the group's leader or members.
 pub(super) fn count_led_with_witness(metrics: &WorkerMetrics, replica: &mut Replica) {
     let core = &replica.core;
     let does = core.is_leader() && !core.configuration().witnesses.as_slice().is_empty();
@@ -77,14 +80,15 @@ pub(super) fn count_led_with_witness(metrics: &WorkerMetrics, replica: &mut Repl
     metrics.leads_with_witness(did, does);
 }
 
-/// A replica is taken away: nothing of it counts any longer.
+/// Takes a replica that is dropped out of the counts.
 pub(super) fn uncount(metrics: &WorkerMetrics, replica: &Replica) {
     metrics.went(replica.core.is_witness());
     metrics.leads_with_witness(replica.is_led_with_witness, false);
 }
 
 impl<D: Disk> Worker<D> {
-    /// What a witness does in place of applying what is committed: it takes note of it, and drops it when there is enough.
+    /// A witness's replacement for applying: it records the commit index as applied, and compacts the log
+    /// once that is long enough.
     pub(super) fn pass_over(&mut self, slot: GroupSlot) {
         let Some(replica) = self.replicas[slot.0 as usize].as_mut() else { return };
         let to = replica.may_apply_to();
@@ -98,7 +102,7 @@ impl<D: Disk> Worker<D> {
         }
     }
 
-    /// A witness's log begins after what it knows to be committed.
+    /// Compacts a witness's log up to the last entry known to be committed.
     pub(super) fn cut_log(&mut self, slot: GroupSlot) {
         let Some(replica) = self.replicas[slot.0 as usize].as_mut() else { return };
         let to = replica.applied;
@@ -107,14 +111,14 @@ impl<D: Disk> Worker<D> {
         }
         let in_force = replica.core.configuration_up_to(to);
         if in_force.is_none_or(|(_, configuration)| configuration.is_empty()) {
-            return; // the log is all that could bring it
+            return; // only the log holds the configuration
         }
         let Some(term) = replica.core.term_at(to) else { return };
         self.lane.compact(slot, EntryId::new(term, to));
         self.step(slot, Input::Compacted { to });
     }
 
-    /// What a witness gets where others get a checkpoint: nothing but where this log begins, and the configuration there.
+    /// Sent to a witness in place of a checkpoint: where this log begins, and the configuration there.
     pub(super) fn facts(&self, slot: GroupSlot) -> Option<SnapshotMeta> {
         let replica = self.replicas[slot.0 as usize].as_ref()?;
         let id = replica.core.compacted();
@@ -122,7 +126,7 @@ impl<D: Disk> Worker<D> {
         Some(SnapshotMeta { group: replica.id, id, configuration: configuration.clone(), bytes: 0, crc: 0 })
     }
 
-    /// Sends them, in one unit.
+    /// Sends these facts in one unit.
     pub(super) fn send_facts(&mut self, to: NodeId, head: &Head, configuration: &Configuration) {
         let mut body = Vec::new();
         configuration.encode(&mut body);
@@ -130,8 +134,9 @@ impl<D: Disk> Worker<D> {
         let _retried = self.send_snapshot_unit(to, None, &head, &body);
     }
 
-    /// A leader's log begins after what this witness needs next: so does this one from now on, unless that is known to be
-    /// committed here already. Log and configuration change in one record; the answer waits until it is durable.
+    /// The leader's log begins after what this witness needs next. Its own log begins there, too, from now
+    /// on, unless that is known to be committed here already. Log and configuration change in one record; the
+    /// reply is held until it is durable.
     pub(super) fn take_facts(&mut self, slot: GroupSlot, voice: Voice, head: &Head, body: &[u8]) {
         let Ok(configuration) = Configuration::decode(body) else { return self.metrics.bad_unit() };
         let Some(replica) = self.replicas[slot.0 as usize].as_mut() else { return };
