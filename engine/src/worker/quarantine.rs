@@ -1,15 +1,17 @@
-//! A panic of a group's state machine is that replica's: the machine is given up, the replica is put into quarantine, and its
-//! worker goes on with all others.
+//! Quarantine: a panic of a group's state machine costs that replica its machine, and its worker goes on with
+//! all others.
 //!
-//! A replica in quarantine keeps its log and its promises, which are the protocol's and not the machine's: it votes, acknowledges
-//! and, for as long as nobody else is found, leads, so that its group goes on where the others' machines do. It applies nothing.
-//! Since its log cannot be compacted any more, it takes in no entries beyond a bound: then it falls behind, and its leader sends
-//! it a snapshot, which ends the quarantine. [`Worker::revive`] makes a new machine from what is here. While that one catches up
-//! with what the old one had seen, readers are refused: nobody is to see an older state than before.
+//! A replica in quarantine keeps its log and its hard state, which are the protocol's and not the machine's:
+//! it votes and acknowledges. It may go on leading until another voter takes over, so that its group makes
+//! progress where the other machines do. It applies nothing. Since its log cannot be compacted any more, it
+//! takes no entries beyond a bound: then it falls behind, and its leader sends it a snapshot, which ends the
+//! quarantine. [`Worker::revive_replica`] makes a new machine from what is here. While that one catches up
+//! with what the old one had applied, reads are refused: no reader is to see an older state than before.
 //!
-//! What a machine does elsewhere is guarded, too: a panic in a query is that reader's, one in a checkpoint makes none.
+//! The machine's other methods are guarded, too: a panic in a query fails that read, one in a checkpoint
+//! cancels it.
 //!
-//! What is not here: what an embedder is told ([`crate::quarantine`]).
+//! Not here: what an embedder sees of it ([`crate::quarantine`]).
 
 use std::any::Any;
 use std::io::{self, Read};
@@ -32,15 +34,16 @@ use crate::events::Ill;
 use crate::quarantine::{Quarantine, ReviveError};
 use crate::state_machine::{Checkpoint, Committed, Replies, StateMachine, StateMachines};
 
-/// A leader in quarantine tries to hand over once in so many election timeouts at the most.
+/// A leader in quarantine repeats its leadership transfer at intervals of at most this many election
+/// timeouts.
 const HAND_OVER_EVERY_MAX: u32 = 64;
-/// The most of a panic's message that is kept.
+/// Most characters of a panic's message that are kept.
 const WHAT_CHARS_MAX: usize = 300;
 
-/// Who waits for a replica to be revived.
+/// The caller that waits for a replica to be revived.
 pub(super) type Revived = oneshot::Sender<Result<(), ReviveError>>;
 
-/// Runs what an embedder wrote; a panic is an error that says what the panic said.
+/// Runs an embedder's code; a panic becomes an error with the panic's message.
 pub(crate) fn guarded<T>(run: impl FnOnce() -> T) -> Result<T, String> {
     catch_unwind(AssertUnwindSafe(run)).map_err(|panic| {
         let said = panic.downcast_ref::<&str>().copied();
@@ -51,19 +54,19 @@ pub(crate) fn guarded<T>(run: impl FnOnce() -> T) -> Result<T, String> {
     })
 }
 
-/// Drops what a panic may have left in pieces: a panic on the way is one too many.
+/// Drops what a panic may have left half updated; a further panic while it is dropped is caught.
 pub(crate) fn give_up<T>(broken: T) {
     let dropped = catch_unwind(AssertUnwindSafe(move || drop(broken)));
-    // What cannot even be dropped is left where it is.
+    // A payload that panics when it is dropped is leaked.
     std::mem::forget(dropped);
 }
 
-/// An image that is written elsewhere: a panic there is an error of the file.
+/// An image that another thread writes: a panic there becomes an error of the file.
 pub(super) fn guarded_image(image: Checkpoint) -> Checkpoint {
     Box::new(move |out| guarded(|| image(out)).unwrap_or_else(|what| Err(io::Error::other(what))))
 }
 
-/// A new machine of a group.
+/// Makes a new machine for a group.
 pub(super) fn new_machine(
     machines: &dyn StateMachines,
     group: GroupId,
@@ -71,7 +74,8 @@ pub(super) fn new_machine(
     guarded(|| machines.create(group))
 }
 
-/// A machine that was wanted, with one that stands for it where none could be made, and why.
+/// Splits the result of making a machine: a placeholder stands in for a machine that could not be made,
+/// beside the reason.
 pub(super) fn split(
     made: Option<Result<Box<dyn StateMachine>, String>>,
 ) -> (Option<Box<dyn StateMachine>>, Option<String>) {
@@ -82,7 +86,8 @@ pub(super) fn split(
     }
 }
 
-/// Stands where a machine was. Nobody calls it: a replica in quarantine applies nothing and answers nothing.
+/// A placeholder for a lost machine. It is never called: a replica in quarantine applies nothing and answers
+/// no read.
 struct Broken;
 
 impl StateMachine for Broken {
@@ -101,7 +106,7 @@ impl StateMachine for Broken {
     }
 }
 
-/// Leaders in quarantine, and when they try next to be none.
+/// Leaders in quarantine, and when each tries its next leadership transfer.
 #[derive(Default)]
 pub(super) struct Quarantined {
     leads: Vec<Lead>,
@@ -121,20 +126,20 @@ impl Quarantined {
 }
 
 impl Replica {
-    /// Whether it has a machine that may be asked. A witness has none, and is not meant.
+    /// Whether its machine must not be used. False for a witness, which has no machine.
     pub(super) const fn is_quarantined(&self) -> bool {
         self.quarantine.is_some()
     }
 }
 
 impl<D: Disk> Worker<D> {
-    /// The machine of a replica has panicked.
+    /// Puts a replica in quarantine: its machine has panicked.
     pub(super) fn quarantine(&mut self, slot: GroupSlot, what: String) {
         let Some(replica) = self.replicas[slot.0 as usize].as_mut() else { return };
         let group = replica.id;
         self.dispatch.events().tell(self.now, Ill::Quarantined { group, what: what.clone() });
         give_up(replica.machine.replace(Box::new(Broken)));
-        // One that was on its way back has seen less than the one before it.
+        // A machine that was still replaying has applied less than the one before it.
         let seen = replica.quarantine.as_ref().map_or(replica.applied, |before| before.applied);
         let applied = seen.max(replica.applied);
         replica.quarantine = Some(Box::new(Quarantine { applied, what, is_replaying: false }));
@@ -147,20 +152,20 @@ impl<D: Disk> Worker<D> {
         self.tally_quarantined();
     }
 
-    /// Counts them, where some may have come or gone.
+    /// Counts the replicas in quarantine again, after some may have come or gone.
     pub(super) fn tally_quarantined(&self) {
         let count = self.replicas.iter().flatten().filter(|replica| replica.is_quarantined()).count();
         self.metrics.quarantined(count as u64);
     }
 
-    /// Whether a replica in quarantine is to take in no more entries: its log cannot be made shorter.
+    /// Whether a replica in quarantine must take no more entries: its log cannot be compacted.
     pub(super) fn is_log_of_quarantine_full(&self, slot: GroupSlot) -> bool {
         let replica = self.replicas[slot.0 as usize].as_ref();
         replica.is_some_and(|replica| replica.is_quarantined())
             && self.lane.live_bytes(slot) >= self.settings.checkpoint_log_bytes.saturating_mul(4)
     }
 
-    /// Has it hand its lead over as soon as somebody can take it; now, if it leads.
+    /// Has the replica transfer its leadership as soon as another voter can take it; at once, if it leads.
     pub(super) fn hand_over_lead(&mut self, slot: GroupSlot) {
         let Some(replica) = self.replicas[slot.0 as usize].as_ref() else { return };
         if !self.quarantined.leads.iter().any(|lead| lead.slot == slot && lead.group == replica.id) {
@@ -169,7 +174,8 @@ impl<D: Disk> Worker<D> {
         }
     }
 
-    /// Leaders in quarantine hand over, and try again later and later where nobody takes the lead, or it comes back.
+    /// Leaders in quarantine transfer their leadership, and try again at growing intervals while it fails, or
+    /// returns to them.
     pub(super) fn tick_quarantined(&mut self) {
         if self.quarantined.next_deadline() > self.now {
             return;
@@ -195,7 +201,8 @@ impl<D: Disk> Worker<D> {
         self.quarantined.leads = leads;
     }
 
-    /// An operator wants a new machine for a replica in quarantine. Answered when it is made; it has yet to catch up then.
+    /// An operator requests a new machine for a replica in quarantine. Answered when that is made; it has yet
+    /// to catch up then.
     pub(super) fn revive_replica(&mut self, group: GroupId, reply: Revived) {
         let refused = match self.slot_of(group).and_then(|slot| self.replicas[slot.0 as usize].as_mut()) {
             None => ReviveError::NoSuchGroup,
@@ -217,7 +224,7 @@ impl<D: Disk> Worker<D> {
         let _caller_gone = reply.send(Err(refused));
     }
 
-    /// The checkpoint is in a new machine.
+    /// The checkpoint has been restored into a new machine.
     pub(super) fn revived(
         &mut self,
         (slot, group): (GroupSlot, GroupId),
@@ -252,7 +259,7 @@ impl<D: Disk> Worker<D> {
                 }
                 Ok(())
             }
-            // A snapshot, or somebody else's order, came first.
+            // A snapshot, or another revive command, came first.
             (Ok((_, unused)), _) => {
                 give_up(unused);
                 Err(ReviveError::None)
@@ -262,7 +269,7 @@ impl<D: Disk> Worker<D> {
         self.maybe_end_quarantine(slot);
     }
 
-    /// The new machine has seen what the old one had.
+    /// Ends the quarantine once the new machine has applied what the old one had.
     pub(super) fn maybe_end_quarantine(&mut self, slot: GroupSlot) {
         let Some(replica) = self.replicas[slot.0 as usize].as_mut() else { return };
         let has_caught_up =
@@ -272,7 +279,7 @@ impl<D: Disk> Worker<D> {
         }
     }
 
-    /// It has a state again.
+    /// Ends a quarantine: the replica has a state again.
     pub(super) fn end_quarantine(&mut self, slot: GroupSlot) {
         let Some(replica) = self.replicas[slot.0 as usize].as_mut() else { return };
         if replica.quarantine.take().is_none() {
@@ -286,7 +293,7 @@ impl<D: Disk> Worker<D> {
     }
 }
 
-/// The voter with a state that has the most of the leader's log.
+/// The voter, witnesses excepted, that has most of the leader's log.
 fn heir_of(core: &Group) -> Option<NodeId> {
     let is_voter = |node: &NodeId| core.configuration().is_voter(*node) && !core.has_for_witness(*node);
     let voters = if core.is_leader() { Some(core.peers()) } else { None };

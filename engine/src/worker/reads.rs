@@ -1,16 +1,17 @@
-//! Reads: what of this replica's state may answer which of them, and when.
+//! Reads: which state of this replica may answer a read, and when.
 //!
-//! A read that this replica may answer as it is, is answered when it is taken in. Those that want the latest state gather,
-//! and at the end of the turn the core is asked once for all of them, whatever their number; what it says is true of the
-//! moment of asking. So a replica knows of its state a time that it *reflects*: all that was committed anywhere before
-//! then is in it. A read of bounded staleness looks at that, and has it renewed when half of its bound has passed, together
-//! with all other groups of that leader that are read: one message for a pair of nodes and half a bound while there are
-//! readers, and none for a read.
+//! A read that the present state may answer is answered when it is taken. Reads that need the latest state
+//! are collected, and at the end of the turn the worker makes one read-index request to the core for all of
+//! them; the index it returns covers everything that was committed when the request was made. So a replica
+//! has a time that its state *reflects*: everything that was committed anywhere before then is applied. A
+//! read of bounded staleness is compared with that time, which is renewed when half of the bound has passed,
+//! together with that of all other groups of the same leader that are read: one message per pair of nodes and
+//! half a bound while there are readers, and none per read.
 //!
-//! Times are those of the worker's turn, and a turn takes in only what was called before its time was read: what is old
-//! enough for the turn is old enough for the call.
+//! Times are those of the worker's turn, and a turn takes only requests that were called before its time was
+//! read: what is recent enough for the turn is recent enough for the call.
 //!
-//! What is not here: how a core finds out up to where to read (`raft/src/read.rs`, `asked.rs`).
+//! Not here: how a core determines the read index (`raft/src/read.rs`, `asked.rs`).
 
 mod waiting;
 
@@ -32,42 +33,46 @@ use crate::consistency::{Demand, ReadAnswer, Wanted};
 use crate::error::ReadError;
 use crate::group::FrozenState;
 
-/// Batches whose memory is kept.
+/// Batches that are kept for reuse of their memory.
 pub(super) const SPARE_BATCHES: usize = 16;
-/// Deadlines of a group's reads are looked at no more often than this, and so reads refused that much later at most.
+/// Deadlines of a group's reads are examined no more often than this, so a read is refused that much later at
+/// most.
 const GRAIN: Duration = Duration::from_millis(1);
-/// A timer entry lies no further ahead than this, so that few are left behind by reads that are answered long before.
+/// No timer entry lies further ahead than this, so that reads answered long before their deadlines leave few
+/// entries behind.
 const AHEAD: Duration = Duration::from_secs(1);
-/// So many of the latest questions are kept after their reads have ended: their answers tell how old the state is.
+/// Most read-index requests kept after their reads have ended: their answers still date the state.
 const QUESTIONS_KEPT: usize = 8;
-/// The most questions of followers that wait for the next turn; those beyond it are lost, and asked again.
+/// Most read-index requests of followers that wait for the next turn; those beyond are dropped, and the
+/// followers repeat them.
 pub(super) const QUESTIONS_MAX: usize = 16 << 10;
 
-/// A question to the core, and who waits for its answer.
+/// A read-index request to the core, and the reads that wait for its answer.
 struct Asked {
     token: u64,
-    /// When: the answer is true of this moment.
+    /// When it was made: the answer covers everything committed before.
     at: Time,
-    /// The answer: to be applied first.
+    /// The answer: the index to be applied first.
     index: Option<Index>,
     batch: ReadBatch,
 }
 
-/// The reads of one group that wait. There only while there are some.
+/// The reads of one group that wait. Present only while there are some.
 pub(crate) struct Reading {
-    /// Those of this turn that want somebody to be asked.
+    /// Reads of this turn for which a read-index request is to be made.
     staged: ReadBatch,
-    /// Somebody is to be asked at the end of the turn, for them or to have the state's age renewed.
+    /// A read-index request is due at the end of the turn: for these reads, or to renew the time that the
+    /// state reflects.
     is_wanted: bool,
-    /// With the core, in the order in which they were asked.
+    /// Requests to the core, in order.
     asked: VecDeque<Asked>,
-    /// Those that wait for entries, or for a leader.
+    /// Reads that wait for entries, or for a leader.
     parked: ParkedReads,
     /// How many wait in all of these.
     waiting: Waiting,
-    /// The timer entry that counts.
+    /// Deadline of its valid entry in the timers.
     due: Time,
-    /// There is to be none before this.
+    /// The next entry must not be earlier than this.
     not_before: Time,
 }
 
@@ -84,14 +89,14 @@ impl Reading {
         })
     }
 
-    /// The core has answered. What is true of that moment is true of all earlier ones.
+    /// The core has answered a request. The answer holds for all earlier requests, too.
     fn confirm(&mut self, token: u64, index: Index) {
         for asked in self.asked.iter_mut().take_while(|asked| asked.token <= token) {
             asked.index.get_or_insert(index);
         }
     }
 
-    /// Nothing is asked, and nothing about to be.
+    /// No read-index request is outstanding or due.
     fn is_quiet(&self) -> bool {
         self.asked.is_empty() && !self.is_wanted
     }
@@ -108,13 +113,13 @@ impl Reading {
         held
     }
 
-    /// When the first of them loses patience.
+    /// The earliest deadline of its reads.
     fn first_until(&self) -> Time {
         let asked = self.asked.iter().map(|asked| asked.batch.first_until());
         asked.fold(self.parked.first_until().min(self.staged.first_until()), Time::min)
     }
 
-    /// Keeps its entry in the timers no later than this.
+    /// Keeps its entry in the timers no later than `at`, within the bounds.
     fn arm(&mut self, timers: &mut Timers, slot: GroupSlot, now: Time, at: Time) {
         let at = at.min(now + AHEAD).max(self.not_before);
         if at < self.due {
@@ -125,7 +130,7 @@ impl Reading {
 }
 
 impl Replica {
-    /// Whether its state is what a read wants.
+    /// Whether its state satisfies what a read wants.
     fn may_answer(&self, wanted: Wanted, now: Time) -> bool {
         match wanted {
             Wanted::Any => true,
@@ -135,12 +140,12 @@ impl Replica {
         }
     }
 
-    /// How old its state is at most, as far as it knows.
+    /// The age of its state at most; `None` if unknown.
     fn staleness(&self, now: Time) -> Option<Duration> {
         self.reflects.map(|at| now.since(at))
     }
 
-    /// Why it does not answer a read.
+    /// Why it refuses a read.
     fn refusal(&self, wanted: Wanted, now: Time) -> ReadError {
         match wanted {
             Wanted::Latest | Wanted::Any => ReadError::NotLeader { hint: self.core.leader() },
@@ -149,7 +154,7 @@ impl Replica {
         }
     }
 
-    /// Whether a read that waits can be answered now.
+    /// Whether a waiting read can be answered now.
     pub(super) fn has_answerable_reads(&self) -> bool {
         self.reading.as_ref().is_some_and(|reading| {
             let first = reading.asked.front().and_then(|asked| asked.index);
@@ -162,7 +167,7 @@ impl Replica {
         self.reading.as_ref().map_or(Waiting::default(), |reading| reading.held())
     }
 
-    /// How many of its reads wait, as they were counted.
+    /// How many of its reads wait, by the running count.
     fn reads_waiting(&self) -> Waiting {
         self.reading.as_ref().map_or(Waiting::default(), |reading| reading.waiting)
     }
@@ -181,13 +186,13 @@ impl Replica {
         clients.answer_read(waiter, reply.map(|reply| ReadAnswer { reply, index, staleness }));
     }
 
-    /// Refuses a read that has waited in vain.
+    /// Refuses a read at its deadline, or for want of a leader.
     fn refuse(&self, clients: &mut Clients, now: Time, read: PendingRead) {
         clients.answer_read(read.waiter, Err(self.refusal(read.wanted, now)));
     }
 }
 
-/// A read waits no longer.
+/// A read waits no longer: updates the counts.
 fn leave(clients: &mut Clients, of_group: &mut Waiting, query: &[u8]) {
     of_group.leave(query);
     clients.waiting.leave(query);
@@ -208,7 +213,7 @@ pub(super) fn refuse_reads(replica: &mut Replica, clients: &mut Clients, error: 
 }
 
 impl<D: Disk> Worker<D> {
-    /// Takes a read in: answers it, refuses it, or keeps it.
+    /// Takes a read: answers it, refuses it, or keeps it.
     pub(super) fn take_read(&mut self, group: GroupId, query: &[u8], demand: Demand, waiter: ReadWaiter) {
         let Some(slot) = self.slot_of(group) else {
             return self.clients.answer_read(waiter, Err(ReadError::NoSuchGroup(group)));
@@ -216,7 +221,7 @@ impl<D: Disk> Worker<D> {
         let Some(replica) = self.replicas[slot.0 as usize].as_mut() else { return };
         let (Demand { wanted, patience }, now) = (demand, self.now);
         if replica.machine.is_none() {
-            return replica.answer(&mut self.clients, now, query, waiter); // at every level: it has no state
+            return replica.answer(&mut self.clients, now, query, waiter); // a witness has no state
         }
         if replica.is_quarantined() {
             return self.clients.answer_read(waiter, Err(ReadError::Quarantined(group)));
@@ -260,7 +265,8 @@ impl<D: Disk> Worker<D> {
         }
     }
 
-    /// Everything committed anywhere is applied here, and nobody else leads.
+    /// Answers a read under the lease: everything committed anywhere is applied here, and no other node
+    /// leads.
     fn answer_by_lease(&mut self, slot: GroupSlot, query: &[u8], waiter: ReadWaiter) {
         let Some(replica) = self.replicas[slot.0 as usize].as_mut() else { return };
         replica.reflects = Some(self.now);
@@ -272,8 +278,8 @@ impl<D: Disk> Worker<D> {
         self.replicas[slot.0 as usize].as_ref().map_or(Index(0), |replica| replica.applied)
     }
 
-    /// A reader of bounded staleness was here: the state's age is renewed when half of the bound has passed, so that the
-    /// next one need not wait.
+    /// After a read of bounded staleness: has the time that the state reflects renewed when half of the bound
+    /// has passed, so that the next read need not wait.
     fn renew(&mut self, slot: GroupSlot, wanted: Wanted) {
         let Wanted::Within(at_most) = wanted else { return };
         let Some(replica) = self.replicas[slot.0 as usize].as_mut() else { return };
@@ -288,8 +294,8 @@ impl<D: Disk> Worker<D> {
         }
     }
 
-    /// Renews all groups of a leader that are read and whose turn would come soon: their questions travel as one message for
-    /// a pair of nodes, and so do the answers.
+    /// Renews all groups of a leader that are read and due soon: their read-index requests are sent as one
+    /// message per pair of nodes, and so are the replies.
     fn renew_all(&mut self, leader: NodeId) {
         let watched = std::mem::take(&mut self.watched);
         for slot in watched {
@@ -298,7 +304,7 @@ impl<D: Disk> Worker<D> {
             };
             let is_soon = replica.staleness(self.now).is_none_or(|staleness| staleness > replica.watched / 4);
             if replica.core.leader() != Some(leader) || !is_soon {
-                // Of whoever was removed meanwhile, nobody watches the successor.
+                // No reader watches the successor of a removed replica.
                 if !replica.watched.is_zero() {
                     self.watched.push(slot);
                 }
@@ -313,7 +319,8 @@ impl<D: Disk> Worker<D> {
         }
     }
 
-    /// A follower asks up to where to read, and a lease may answer. Beyond the bound it is as if the network had lost the question.
+    /// A follower's read-index request, which a lease may answer. Beyond the bound it is dropped, as if the
+    /// network had lost it.
     pub(super) fn take_read_question(
         &mut self,
         slot: GroupSlot,
@@ -326,8 +333,9 @@ impl<D: Disk> Worker<D> {
         }
     }
 
-    /// Questions of followers that came before this turn's time was read: a lease that stands now stood when they were
-    /// asked, and answers them without another word. The others are the core's.
+    /// Answers the read-index requests of followers that came before this turn's time was read: a lease that
+    /// stands now stood when they were made, and answers them without another message. All others are stepped
+    /// into the core.
     pub(super) fn answer_questions(&mut self) {
         let mut questions = std::mem::take(&mut self.questions);
         for (slot, group, from, message) in questions.drain(..) {
@@ -351,7 +359,7 @@ impl<D: Disk> Worker<D> {
         self.questions = questions;
     }
 
-    /// Step 3: asks the core up to where to read, once for all reads of a group and turn.
+    /// Step 3: makes a read-index request to the core, one for all reads of a group and turn.
     pub(super) fn ask_staged(&mut self, slot: GroupSlot) {
         let Some(replica) = self.replicas[slot.0 as usize].as_mut() else { return };
         let Some(reading) = replica.reading.as_mut() else { return };
@@ -375,7 +383,7 @@ impl<D: Disk> Worker<D> {
         let Some(index) = self.lease_of(slot) else {
             return self.step(slot, Input::ReadAnywhere { token });
         };
-        // Nobody needs to be asked.
+        // The lease answers: no message is needed.
         let Some(replica) = self.replicas[slot.0 as usize].as_mut() else { return };
         Self::confirm_read(replica, token, index);
         if !std::mem::replace(&mut replica.is_to_apply, true) {
@@ -383,14 +391,15 @@ impl<D: Disk> Worker<D> {
         }
     }
 
-    /// The core has found out up to where to read.
+    /// The core has determined the read index.
     pub(super) fn confirm_read(replica: &mut Replica, token: u64, index: Index) {
         if let Some(reading) = replica.reading.as_mut() {
             reading.confirm(token, index);
         }
     }
 
-    /// The core has nobody to ask any longer: who may wait, waits for the next leader.
+    /// The core has no leader any more to determine a read index: reads that may wait do so for the next
+    /// leader.
     pub(super) fn reject_read(&mut self, slot: GroupSlot, token: u64) {
         let Some(replica) = self.replicas[slot.0 as usize].as_mut() else { return };
         let Some(reading) = replica.reading.as_mut() else { return };
@@ -401,7 +410,7 @@ impl<D: Disk> Worker<D> {
         }
     }
 
-    /// There is nobody to ask: reads that wait are asked for later, the others end.
+    /// There is no leader: reads with a deadline wait for one, the others are refused.
     fn put_off(&mut self, slot: GroupSlot, mut batch: ReadBatch) {
         let Some(replica) = self.replicas[slot.0 as usize].as_mut() else { return };
         let Some(mut reading) = replica.reading.take() else { return };
@@ -440,7 +449,7 @@ impl<D: Disk> Worker<D> {
             leave(&mut self.clients, waiting, query);
             replica.answer(&mut self.clients, now, query, read.waiter);
         };
-        // What is known of the state's age may be enough for some of those that asked later.
+        // The state's new age may be enough for reads of later requests.
         let batches = asked.iter_mut().map(|asked| &mut asked.batch);
         for batch in batches.filter(|batch| is_younger && batch.has_bounded()) {
             batch.extract(|read| replica.may_answer(read.wanted, now), &mut answer);
@@ -449,7 +458,7 @@ impl<D: Disk> Worker<D> {
         replica.reading = Some(reading);
     }
 
-    /// Reads whose patience may have ended, and questions that may have been lost.
+    /// Serves reads that may be past their deadline, and repeats read-index requests that may have been lost.
     pub(super) fn take_reads_due(&mut self) {
         while let Some((at, slot)) = self.reads_due.due(self.now) {
             let replica = self.replicas.get_mut(slot.0 as usize).and_then(Option::as_mut);
@@ -477,7 +486,7 @@ impl<D: Disk> Worker<D> {
             batch.extract(|read| read.until.is_some_and(|until| until <= now), &mut refuse);
         }
         parked.drain_due(now, refuse);
-        // A later question's answer serves the earlier ones.
+        // The answer to a later request serves the earlier ones.
         let (mut left, kept) = (asked.len(), QUESTIONS_KEPT);
         asked.retain(|asked| {
             left -= 1;

@@ -1,6 +1,6 @@
-//! What the network brought: units are taken apart, checked, and fed to the cores as headers and runs.
+//! Receiving: units of peers are parsed, checked, and stepped into the cores as headers and runs.
 //!
-//! Nothing in here trusts a byte. A unit, record or frame that does not hold what it claims is dropped and counted; the
+//! No byte is trusted. A unit, record or frame that does not hold what it claims is dropped and counted; the
 //! protocol treats it as lost.
 
 use bytes::Bytes;
@@ -17,19 +17,20 @@ use super::ship::Addressee;
 use super::witness::suits;
 use crate::inbox::Arrival;
 
-/// Frames of one append. More than a few only in catch-up, across terms.
+/// Frames of one append; more than a few only while a follower catches up across terms.
 type Frames<'a> = SmallVec<[ArrivedFrame<'a>; 4]>;
-/// So many batches may be on their way to the disk before nothing more is taken in, since whatever comes may add a fact to the
-/// next one. A disk that is so far behind hangs.
+/// While this many batches are on their way to the disk, no further control unit is taken, since any message
+/// may add a fact to the next batch. A disk that is so far behind hangs.
 const HELD_MAX: usize = 256;
-/// Frames of one unit, at the usual most.
+/// Most bytes of frames in one unit, usually.
 pub(super) const UNIT_BYTES: u64 = 2 << 20;
 type Runs = SmallVec<[Run; 4]>;
 /// The configurations among the entries of one append: rare.
 type Memberships = Vec<Membership>;
 
 impl<D: Disk> Worker<D> {
-    /// Takes units in, at most so many a turn; appends only while there is room for them, and in turns with all else.
+    /// Takes units from the inbox, a bounded number a turn: appends only while there is room for them,
+    /// alternating with all others.
     pub(super) fn take_arrivals(&mut self) {
         let mut records = 0;
         for _ in 0..self.settings.limits.arrivals {
@@ -58,20 +59,20 @@ impl<D: Disk> Worker<D> {
         }
     }
 
-    /// Whether anything waits that this turn, or the next one, may take.
+    /// Whether a unit waits that this turn or the next one may take.
     pub(super) fn has_arrivals(&self) -> bool {
         self.inbox.has_control() && self.held.len() < HELD_MAX
             || self.inbox.has_appends() && self.has_room_for_appends()
     }
 
-    /// Whether the batch has room for another unit's frames, and the log a place for it. On a full disk it never has, nor where
-    /// memory is short; then units are taken all the same, for what else is in them, and their frames dropped.
+    /// Whether batch and log have room for another unit's frames. With a full disk or short memory they never
+    /// have; then units are taken all the same, for their messages, and their frames are dropped.
     fn has_room_for_appends(&self) -> bool {
         let has_room = self.lane.room() as u64 >= UNIT_BYTES && self.lane.space() > 0;
         has_room || self.is_full || self.is_short_of_memory()
     }
 
-    /// Takes a unit apart; how many messages it said to hold.
+    /// Takes one unit; returns the number of messages in its header.
     fn take_unit(&mut self, from: NodeId, is_first: bool, unit: &Bytes) -> u32 {
         let Ok((header, records, bodies)) = UnitHeader::parse(unit) else {
             self.metrics.bad_unit();
@@ -83,7 +84,7 @@ impl<D: Disk> Worker<D> {
             _ if header.from != from => self.metrics.bad_unit(),
             UnitKind::Groups => self.take_records(voice, records, bodies),
             UnitKind::Snapshot => self.take_snapshot_unit(voice, unit.slice_ref(bodies)),
-            // Those do not come this way.
+            // Node heartbeats do not come through this queue.
             UnitKind::Beat => self.metrics.bad_unit(),
         }
         header.records
@@ -97,7 +98,7 @@ impl<D: Disk> Worker<D> {
                 return self.metrics.bad_unit();
             };
             bodies = rest;
-            // Groups of other workers, and groups that are not here, pass by.
+            // Groups of other workers and groups that are not here are skipped.
             if let Some(slot) = self.slot_of(record.group) {
                 let Record { is_named, names_itself, to_witness, .. } = record;
                 let voice = Voice { is_named, names_itself, to_witness, ..voice };
@@ -119,8 +120,9 @@ impl<D: Disk> Worker<D> {
         }
     }
 
-    /// A follower takes this node for its leader, and the group is not here: it was dropped. The follower has heard this node
-    /// lead that term, so the term is in what the dropped replica leaves behind, and is not led from here again.
+    /// A follower takes this node for its leader, but the group's replica here was dropped: replies that this
+    /// node does not lead (`Renounce`). The follower has received a message of this node as leader of that
+    /// term; so the term is in the record that the dropped replica left, and this node never leads it again.
     fn answer_for_absent(&mut self, voice: Voice, record: &Record) {
         let expects_leader =
             matches!(record.message, Message::Doubt { follows: true, .. } | Message::ReadIndex { .. });
@@ -131,7 +133,8 @@ impl<D: Disk> Worker<D> {
         }
     }
 
-    /// The leader's configuration may be ahead of what it has sent: whether it has this replica for a member.
+    /// Notes whether the leader has this replica for a member: its configuration may be ahead of what it has
+    /// sent.
     fn note_standing(&mut self, slot: GroupSlot, record: &Record) {
         let (term, account) = match record.message {
             Message::Append { term, account, .. } => (term, Some(account)),
@@ -143,7 +146,7 @@ impl<D: Disk> Worker<D> {
         }
     }
 
-    /// Whether a group looks at what is said: by whom, and to whom.
+    /// Whether the group's core accepts a message, by its sender and its recipient.
     pub(super) fn hears(&self, slot: GroupSlot, voice: Voice, is_request: bool) -> bool {
         let replica = self.replicas[slot.0 as usize].as_ref();
         replica.is_some_and(|replica| replica.core.hears(voice, is_request))
@@ -158,7 +161,7 @@ impl<D: Disk> Worker<D> {
         if let Message::Append { prev, .. } = record.message
             && !body.is_empty()
         {
-            // No room: as if the network had lost it. The leader will come back with it.
+            // No room: dropped, as if the network had lost it. The leader sends it again.
             if body.len() > self.lane.room() || self.is_log_of_quarantine_full(slot) {
                 return self.metrics.no_room();
             }
@@ -199,16 +202,17 @@ impl<D: Disk> Worker<D> {
     }
 }
 
-/// Whose log the frames are for.
+/// The log that frames are for.
 #[derive(Clone, Copy)]
 struct Kept {
     group: GroupId,
-    /// It takes none with payloads in it; any other none without.
+    /// A witness takes no frame with payloads, any other replica none without.
     is_witness: bool,
 }
 
-/// Reads the frames that follow `prev`: valid, of this group and as its log keeps them, without gaps, terms not falling, every
-/// configuration one. The runs begin just after `prev`, even where the first frame begins before it.
+/// Parses the frames that follow `prev`. They must be valid, of this group and of the kind that its log
+/// holds, without gaps and with terms that do not decrease, and each configuration must decode. The runs
+/// begin just after `prev`, even if the first frame begins before it.
 fn parse_frames<'a>(
     Kept { group, is_witness }: Kept,
     prev: EntryId,

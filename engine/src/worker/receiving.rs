@@ -1,14 +1,17 @@
-//! The follower's end of a snapshot transfer: chunks are taken in order, written, verified as a whole, and restored.
+//! The follower's end of a snapshot transfer: chunks are taken in order, written, verified as a whole, and
+//! restored.
 //!
-//! Only the next chunk is taken; one that leaves a gap, and a question, is answered by where the file has come to. What is
-//! there stays when the connection or the sender's patience ends, and the same sender's next attempt goes on behind it. The
-//! same: its node, its log, the file's entry, length and checksum. A checkpoint of the same entry at another node may have
-//! other bytes, so a file begun by one leader is not finished by another.
+//! Only the next chunk is taken; one that leaves a gap, and a chunk without bytes, is answered with the
+//! offset that the file has reached. What is written stays when the connection breaks or the sender gives up,
+//! and the same sender's next attempt resumes behind it. The same means: its node, its log, the file's entry,
+//! length and checksum. A checkpoint of the same entry at another node may have other bytes, so a file begun
+//! by one leader is not finished by another.
 //!
-//! Chunks that wait for the disk are bounded for the whole worker; what is beyond is dropped as if it were lost. A group has
-//! one unfinished file at a time, and after [`IDLE_MAX`] of silence none.
+//! Chunks that wait for the disk are bounded for the whole worker; those beyond are dropped, as if the
+//! network had lost them. A group has one unfinished file at a time, which is removed after [`IDLE_MAX`]
+//! without a chunk.
 //!
-//! What is not here: the leader's end (`sending`), the layout of a unit (`piece`).
+//! Not here: the leader's end (`sending`), the layout of a unit (`piece`).
 
 use std::any::Any;
 use std::time::Duration;
@@ -25,14 +28,14 @@ use super::sending::WINDOW_CHUNKS;
 use super::snapshots::{Work, as_machine};
 use crate::state_machine::StateMachine;
 
-/// Bytes of chunks of a worker's incoming snapshots that wait for the disk: those of some senders' windows.
+/// Most bytes of a worker's incoming chunks that wait for the disk: the windows of some senders.
 const WRITING_BYTES_MAX: u64 = 4 * WINDOW_CHUNKS * PIECE_BYTES;
-/// An unfinished file that nothing was heard of for so long is removed.
+/// An unfinished file is removed when no chunk of it has arrived for this long.
 const IDLE_MAX: Duration = Duration::from_secs(600);
 
-/// Where a transfer stands, at the receiver.
+/// The state of a transfer at the receiver.
 struct Incoming {
-    /// Tells it from those before it, whose work may still be under way.
+    /// Distinguishes it from earlier transfers, which may still have work under way.
     serial: u64,
     from: Voice,
     term: Term,
@@ -40,30 +43,30 @@ struct Incoming {
     id: EntryId,
     total: u64,
     crc: u32,
-    /// Everything before was handed to the disk …
+    /// Everything before this offset was submitted to the disk …
     received: u64,
-    /// … and this is written.
+    /// … and everything before this one is written.
     written: u64,
-    /// All of it is, and is being verified, or restored.
+    /// The file is complete, and being verified or restored.
     is_finishing: bool,
     expires: Time,
 }
 
 impl Incoming {
-    /// Whether a piece is of this file, and of no other that only looks like it.
+    /// Whether a chunk is of this very file.
     fn is_same(&self, from: Voice, head: &Head) -> bool {
         let mine = (self.from.from, self.from.log, self.id, self.total, self.crc);
         mine == (from.from, from.log, head.id, head.total, head.crc)
     }
 
-    /// The head of an answer about it.
+    /// The header of a reply about this file.
     fn head(&self, group: GroupId, kind: u8) -> Head {
         let Self { term, account, id, total, crc, .. } = *self;
         Head { kind, crc, account, group, term, id, offset: self.written, total, ..Head::default() }
     }
 }
 
-/// All transfers that a worker receives.
+/// All snapshot transfers that a worker receives.
 #[derive(Default)]
 pub(super) struct Receivings {
     all: FxHashMap<GroupId, Incoming>,
@@ -90,7 +93,8 @@ impl<D: Disk> Worker<D> {
         let Some(slot) = self.slot_of(head.group) else { return };
         let Some(replica) = self.replicas[slot.0 as usize].as_ref() else { return };
         if head.term < replica.core.term() || head.id.index <= replica.core.commit() {
-            // An old leader's, or old news: the core answers it, and the sender's core moves on.
+            // Of an old leader, or committed here already: the core answers it, and the sender's core moves
+            // on.
             let configuration = replica.core.configuration().clone();
             return self.step_snapshot(slot, from, head, &configuration);
         }
@@ -99,7 +103,7 @@ impl<D: Disk> Worker<D> {
         let is_same = known.is_some_and(|incoming| incoming.is_same(from, head));
         let is_held = |known: &Incoming| head.term < known.term || known.is_finishing && !is_same;
         if known.is_some_and(is_held) {
-            return; // an old leader's; or one that is all here comes first
+            return; // of an old leader; or a complete file comes first
         }
         if !is_same && head.offset != 0 {
             return self.acknowledge(from, Head { kind: ACK, is_start: true, offset: 0, ..*head });
@@ -120,7 +124,7 @@ impl<D: Disk> Worker<D> {
         };
         let incoming = receivings.all.entry(head.group).or_insert(fresh);
         if !is_same {
-            // The first piece of another file begins it.
+            // The first chunk of another file begins that one.
             (incoming.serial, incoming.id, incoming.total) = (receivings.serial, head.id, head.total);
             (incoming.crc, incoming.received, incoming.written) = (head.crc, 0, 0);
         }
@@ -129,7 +133,8 @@ impl<D: Disk> Worker<D> {
         self.take_chunk(head, bytes);
     }
 
-    /// A piece of the file that is coming in: the next, another, or a question.
+    /// A chunk of the present file: the next one, another one, or one without bytes, which requests the
+    /// offset.
     fn take_chunk(&mut self, head: &Head, bytes: Bytes) {
         let group = head.group;
         let receivings = &mut self.transfers.receivings;
@@ -137,7 +142,7 @@ impl<D: Disk> Worker<D> {
         let said = incoming.head(group, ACK);
         let to = incoming.from;
         if incoming.is_finishing || head.offset < incoming.received && !bytes.is_empty() {
-            return self.acknowledge(to, said); // it is here
+            return self.acknowledge(to, said); // it is here already
         }
         if head.offset > incoming.received || bytes.is_empty() {
             let offset = incoming.received;
@@ -145,7 +150,7 @@ impl<D: Disk> Worker<D> {
         }
         let len = bytes.len() as u64;
         if receivings.writing_bytes + len > WRITING_BYTES_MAX {
-            return; // as if it were lost
+            return; // dropped, as if it were lost
         }
         receivings.writing_bytes += len;
         incoming.received += len;
@@ -155,11 +160,11 @@ impl<D: Disk> Worker<D> {
     }
 
     fn acknowledge(&mut self, to: Voice, head: Head) {
-        // Lost if refused: the sender asks.
+        // A refused unit is lost: the sender asks for the offset again.
         let _lost = self.send_snapshot_unit(to.from, Some(to), &head, &[]);
     }
 
-    /// A chunk is on the disk, or could not be written.
+    /// A chunk is written, or could not be.
     pub(super) fn piece_written(&mut self, group: GroupId, serial: u64, end: u64, bytes: u64, is_well: bool) {
         self.transfers.receivings.writing_bytes -= bytes;
         let Some(incoming) = self.transfers.receivings.get(group, serial) else { return };
@@ -176,7 +181,8 @@ impl<D: Disk> Worker<D> {
         }
     }
 
-    /// It is verified and durable, whatever became of the transfer: next, a new machine is made of it.
+    /// The file is verified and durable, whatever became of the transfer: next, a new machine is restored
+    /// from it.
     pub(super) fn incoming_finished(&mut self, group: GroupId, serial: u64, meta: &SnapshotMeta) {
         self.adopt_checkpoint(group, meta);
         if self.transfers.receivings.get(group, serial).is_some() {
@@ -185,7 +191,7 @@ impl<D: Disk> Worker<D> {
         }
     }
 
-    /// It cannot be taken in. What there is of it makes room, and the sender begins anew.
+    /// The snapshot cannot be taken. Its file is removed, and the sender begins anew.
     pub(super) fn refuse_incoming(&mut self, group: GroupId, serial: u64) {
         let Some(incoming) = self.transfers.receivings.get(group, serial) else { return };
         let (to, head) = (incoming.from, Head { offset: 0, ..incoming.head(group, REFUSAL) });
@@ -199,7 +205,7 @@ impl<D: Disk> Worker<D> {
         self.lane.drop_incoming_snapshot(token, group);
     }
 
-    /// Removes unfinished files that no sender has gone on with for long.
+    /// Removes unfinished files that no sender has continued for [`IDLE_MAX`].
     pub(super) fn tick_receivings(&mut self) {
         let now = self.now;
         if self.transfers.receivings.next_deadline() > now {
@@ -210,7 +216,7 @@ impl<D: Disk> Worker<D> {
             if incoming.expires > now {
                 continue;
             }
-            // What the disk works on is not removed under its hands.
+            // A file that the disk still works on is not removed.
             let is_at_work = incoming.is_finishing || incoming.received > incoming.written;
             incoming.expires = now + IDLE_MAX;
             idle.extend((!is_at_work).then_some(*group));
@@ -220,9 +226,9 @@ impl<D: Disk> Worker<D> {
         }
     }
 
-    /// The newest snapshot that is durable here is in a new machine: now the core decides, and if it agrees, machine and
-    /// log change in one step. It may be a later one than was just received, from a leader that was deposed before it was
-    /// installed: what it holds is committed all the same.
+    /// The newest durable snapshot has been restored into a new machine. If the core accepts it, machine and
+    /// log change in one step. The snapshot may be later than the one just received, from a leader that was
+    /// deposed before it was installed: what it holds is committed all the same.
     pub(super) fn restored(
         &mut self,
         group: GroupId,
@@ -232,7 +238,7 @@ impl<D: Disk> Worker<D> {
     ) {
         let receivings = &mut self.transfers.receivings;
         if receivings.get(group, serial).is_none() {
-            return; // of an earlier life of the replica
+            return; // of an earlier replica
         }
         let incoming = receivings.all.remove(&group);
         let (Some(incoming), Some(slot)) = (incoming, self.slot_of(group)) else { return };
@@ -268,7 +274,8 @@ impl<D: Disk> Worker<D> {
             replica.machine = Some(machine);
             replica.applied = meta.id.index;
             replica.bytes_since_checkpoint = 0;
-            // What was proposed here in an earlier life as leader is in the snapshot; its replies are lost.
+            // What this replica proposed as an earlier leader is covered by the snapshot; its replies are
+            // lost.
             self.clients.abandon(replica, Index(0));
             self.metrics.installed();
             self.end_quarantine(slot);

@@ -1,16 +1,21 @@
-//! Damage in the log of a running worker: it is looked for at a bounded rate, and whatever finds it, it is mended at once.
+//! Damage in the log of a running worker: it is searched for at a bounded rate, and repaired as soon as
+//! anything finds it.
 //!
-//! Nothing but payloads can be lost here: what was promised is in memory, and so is which entries a damaged place held.
-//! 1. Facts in a damaged segment are written again; so are a group's entries, where few, and where a copy is whole.
-//! 2. Entries that this replica has applied are not needed but for followers: a checkpoint takes their place, and followers
-//!    that lack them get that.
-//! 3. Entries that it has not applied are lost. The replica is fenced as if the loss had been found at opening: it forgets
-//!    them, steps into a later term, votes for nobody, and is brought them by a leader that was elected without it
-//!    (`engine/docs/log_format.md`). All others of the worker go on.
+//! Nothing but payloads can be lost here: hard states and configurations are in memory, and so is the index
+//! of the entries at a damaged place.
+//! 1. Facts in a damaged segment are written again; so are a group's entries, if they are few and an intact
+//!    copy exists.
+//! 2. Entries that this replica has applied are needed by followers only: a checkpoint replaces them, and is
+//!    sent to followers that lack them.
+//! 3. Entries that it has not applied are lost. The replica is fenced as if the loss had been found at
+//!    opening: it drops them, steps into a later term, grants no vote, and receives them from a leader that
+//!    was elected without it (`engine/docs/log_format.md`). All other replicas of the worker go on.
 //!
-//! A checkpoint that is damaged is made anew from the state, which is in memory; a pass looks at them after the log.
+//! A checkpoint that is damaged is made anew from the state, which is in memory; a pass reads the checkpoints
+//! after the log.
 //!
-//! Until then nobody is sent what is damaged, nor is it applied. What is not here: reading (`raftwerk_wal::Lane::scrub`).
+//! Until the repair, damaged entries are neither sent nor applied. Not here: reading
+//! (`raftwerk_wal::Lane::scrub`).
 
 use raftwerk_frame::{GroupId, Index, Time};
 use raftwerk_wal::{DamagedSnapshot, Disk, GroupSlot, Hit, Place, Scrubbed, SnapshotsChecked};
@@ -22,24 +27,24 @@ use super::snapshots::Work;
 use crate::error::{ProposeError, ReadError};
 use crate::events::Ill;
 
-/// What is looked at by one job.
+/// Bytes read by one job.
 const PIECE_BYTES: u64 = 256 << 10;
-/// What could not be mended, for want of room perhaps, is tried again after this.
+/// A repair that failed, for want of room perhaps, is tried again after this.
 const RETRY: std::time::Duration = std::time::Duration::from_secs(1);
 
-/// How far the worker has come with it.
+/// Progress of the present pass, and the damage not repaired yet.
 #[derive(Debug)]
 pub(super) struct Scrubbing {
-    /// When the next piece is due, unless one is being looked at.
+    /// When the next read is due, unless one is under way.
     due: Time,
     is_looking: bool,
-    /// The log was looked through in this pass; the checkpoints follow.
+    /// The log has been read in this pass; the checkpoints follow.
     is_at_checkpoints: bool,
     /// When this pass began.
     began: Time,
     /// Places that a read has found damaged.
     found: Vec<Place>,
-    /// Groups with entries that are damaged, and when to see after them.
+    /// Groups with damaged entries, and when to try their repair again.
     hit: Vec<GroupSlot>,
     mend_at: Time,
 }
@@ -59,14 +64,14 @@ impl Scrubbing {
 }
 
 impl Replica {
-    /// Whether some of these entries cannot be read.
+    /// Whether some of these entries are damaged.
     pub(super) fn is_damaged_in(&self, first: Index, last: Index) -> bool {
         self.damage.is_some_and(|damage| damage.first <= last && first <= damage.last)
     }
 }
 
 impl<D: Disk> Worker<D> {
-    /// When the worker wants a turn for this.
+    /// When the worker needs a turn for this.
     pub(super) fn scrub_due(&self) -> Time {
         let is_off = self.settings.scrub_bytes_per_second == 0 || self.scrubbing.is_looking;
         let due = if is_off { Time::NEVER } else { self.scrubbing.due };
@@ -74,7 +79,7 @@ impl<D: Disk> Worker<D> {
         due.min(self.scrubbing.mend_at).min(found)
     }
 
-    /// Takes what was found damaged, and has more looked at when that is due.
+    /// Handles the damage that was found, and starts the next read when it is due.
     pub(super) fn scrub(&mut self) {
         for place in self.lane.damage_met() {
             if !self.lane.is_known_damage(place) {
@@ -102,14 +107,14 @@ impl<D: Disk> Worker<D> {
         }
     }
 
-    /// The next piece is due when the rate allows it.
+    /// Sets the time of the next read by the rate.
     fn has_looked_at(&mut self, bytes: u64) {
         let nanos =
             u128::from(bytes) * 1_000_000_000 / u128::from(self.settings.scrub_bytes_per_second.max(1));
         self.scrubbing.due = self.now + std::time::Duration::from_nanos(nanos as u64);
     }
 
-    /// Some checkpoints were looked at. After the last one the next pass waits for its time.
+    /// Some checkpoints were read. After the last one the next pass waits for its time.
     pub(super) fn checkpoints_scrubbed(&mut self, seen: &SnapshotsChecked) {
         self.scrubbing.is_looking = false;
         self.lane.snapshots_scrubbed(seen);
@@ -125,8 +130,8 @@ impl<D: Disk> Worker<D> {
         }
     }
 
-    /// A checkpoint is not what was written. The state that it is of, or a later one, is in memory: it is written again. If it
-    /// cannot be now, the next pass finds the old one again.
+    /// A checkpoint is damaged. The state that it holds, or a later one, is in memory: it is written again.
+    /// If that fails now, the next pass finds the damage again.
     fn renew_checkpoint(&mut self, damaged: &DamagedSnapshot) {
         let worker = self.settings.worker;
         let DamagedSnapshot { group, id, file, offset, what } = damaged;
@@ -143,7 +148,7 @@ impl<D: Disk> Worker<D> {
         }
     }
 
-    /// A piece was looked at; `None`: it is gone, or could not be opened.
+    /// A read of a segment is done; `None`: the segment is gone, or could not be opened.
     pub(super) fn scrubbed(&mut self, seen: Option<Scrubbed>) {
         self.scrubbing.is_looking = false;
         let Some(seen) = seen else {
@@ -156,14 +161,14 @@ impl<D: Disk> Worker<D> {
         }
     }
 
-    /// A read has met damage. It is taken up in the next turn, which follows at once.
+    /// A read has met damage. It is handled in the next turn, which follows at once.
     pub(super) fn found_damage(&mut self, place: Place) {
         if !self.scrubbing.found.contains(&place) {
             self.scrubbing.found.push(place);
         }
     }
 
-    /// A place of the log is damaged. `is_joined`: not all of it need be.
+    /// Handles damage at a place of the log. `is_joined`: the place may also contain intact frames.
     fn take_damage(&mut self, place: Place, is_joined: bool) {
         self.lane.damaged(place);
         let hits = self.lane.hit_by(place, is_joined);
@@ -197,7 +202,7 @@ impl<D: Disk> Worker<D> {
         self.mend(hit.slot);
     }
 
-    /// Does what can be done now for a replica with damaged entries.
+    /// Does what can be done now to repair a replica with damaged entries.
     pub(super) fn mend(&mut self, slot: GroupSlot) {
         let Some(replica) = self.replicas[slot.0 as usize].as_mut() else { return };
         let Some(damage) = replica.damage else { return };
@@ -212,7 +217,7 @@ impl<D: Disk> Worker<D> {
         };
         if checkpointed < damage.last.min(applied) {
             if !replica.saving {
-                self.checkpoint(slot); // and again, when it is written
+                self.checkpoint(slot); // continued when it is written
             }
             return;
         }
@@ -235,7 +240,8 @@ impl<D: Disk> Worker<D> {
         }
     }
 
-    /// Entries that are not applied are gone, with all that follow them: the replica begins anew from what is left.
+    /// Entries that are not applied are lost, with all that follow them: the replica is rebuilt from what is
+    /// left, fenced.
     fn lose_entries(&mut self, slot: GroupSlot, from: Index) {
         let Some(recovered) = self.lane.lose(slot, from) else { return };
         let Some(mut old) = self.replicas[slot.0 as usize].take() else { return };

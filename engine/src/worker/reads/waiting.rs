@@ -1,11 +1,11 @@
-//! Where reads wait: in batches of one turn, which share a buffer for their queries; or *parked*, each with its query and in
-//! the order in which it will be answered or refused. And how many may wait.
+//! Where reads wait: in batches of one turn, which share a buffer for their queries; or *parked*, each with
+//! its own query, ordered by what will answer or refuse it. And how many may wait.
 //!
-//! A strong read waits in a batch, for one round trip: it costs no allocation of its own. A parked read waits for entries, or
-//! for a leader, which may take as long as its caller has patience: memory of an answered one is released at once,
-//! whatever else waits, and no other read is looked at.
+//! A strong read waits in a batch, for one round trip, without an allocation of its own. A parked read waits
+//! for entries or for a leader, up to its caller's patience: when it is answered, its memory is released at
+//! once, whatever else waits, and no other read is examined.
 //!
-//! What is not here: when a read is answered ([`super`]).
+//! Not here: when a read is answered ([`super`]).
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -18,15 +18,15 @@ use crate::group::FrozenState;
 
 /// Where an answer goes.
 pub(crate) enum ReadWaiter {
-    /// A pipeline, and its mark.
+    /// A pipeline, and its token.
     Pipeline { number: u32, token: u64 },
     /// A single caller.
     Single(oneshot::Sender<Result<ReadAnswer, ReadError>>),
-    /// A caller that wants the state itself.
+    /// A caller that wants a frozen copy of the state.
     Freezing(oneshot::Sender<Result<FrozenState, ReadError>>),
 }
 
-/// How many reads wait, and the bytes of their queries; or how many may.
+/// A number of reads that wait, and the bytes of their queries; or the bounds of both.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Waiting {
     pub(crate) reads: usize,
@@ -34,9 +34,9 @@ pub(crate) struct Waiting {
 }
 
 impl Waiting {
-    /// Whether one more read may wait where `self` is what waits at the worker, `of_group` of which at the read's own group. A
-    /// group may hold as much as it leaves free: alone half of what there is, one of k such groups a part in k + 1. So groups
-    /// without a leader never take all of it.
+    /// Whether one more read may wait. `self` is what waits at the worker, `of_group` the part of that at the
+    /// read's own group. A group may hold as much as it leaves free: alone half of the bound, and as one of k
+    /// such groups a share of 1 in k + 1. So groups without a leader never take all of it.
     pub(super) fn admits(&self, of_group: Self, bytes: usize, max: Self) -> bool {
         let free = |max: usize, taken: usize| max.saturating_sub(taken);
         of_group.reads < free(max.reads, self.reads)
@@ -61,7 +61,7 @@ impl std::ops::AddAssign for Waiting {
 /// A read that waits.
 pub(super) struct PendingRead {
     pub(super) wanted: Wanted,
-    /// When it gives up; `None`: when there is no leader to ask any more.
+    /// When the read is refused; `None`: when there is no leader any more.
     pub(super) until: Option<Time>,
     pub(super) waiter: ReadWaiter,
 }
@@ -76,7 +76,7 @@ impl PendingRead {
     }
 }
 
-/// A read of a batch, and where its query lies.
+/// A read of a batch, and the place of its query.
 struct Placed {
     start: usize,
     len: usize,
@@ -87,15 +87,15 @@ struct Placed {
 pub(crate) struct ReadBatch {
     queries: Vec<u8>,
     reads: Vec<Placed>,
-    /// Some of them may do with an answer to an earlier question.
+    /// Some of them may be answered by an earlier read-index request.
     has_bounded: bool,
-    /// When the first of them gives up.
+    /// The earliest deadline of its reads.
     first_until: Time,
 }
 
-/// A batch of this many bytes of queries is not kept for its memory …
+/// A batch with more bytes of queries than this is not kept for reuse …
 const SPARE_BYTES: usize = 64 << 10;
-/// … nor one of so many reads.
+/// … nor one of more reads than this.
 const SPARE_READS: usize = 4 << 10;
 
 impl Default for ReadBatch {
@@ -125,12 +125,12 @@ impl ReadBatch {
         self.first_until
     }
 
-    /// What waits in it; with bytes of queries that have been answered and still lie there.
+    /// What it holds, including bytes of queries that have been answered and not released.
     pub(super) fn held(&self) -> Waiting {
         Waiting { reads: self.reads.len(), bytes: self.queries.len() }
     }
 
-    /// Takes out the reads that are so, with their queries.
+    /// Removes the reads that satisfy `is_so`, and passes each with its query to `then`.
     pub(super) fn extract(
         &mut self,
         mut is_so: impl FnMut(&PendingRead) -> bool,
@@ -145,7 +145,7 @@ impl ReadBatch {
         }
     }
 
-    /// Takes out all of them.
+    /// Removes all reads.
     pub(super) fn drain(&mut self, mut then: impl FnMut(&[u8], PendingRead)) {
         for Placed { start, len, read } in self.reads.drain(..) {
             then(&self.queries[start..][..len], read);
@@ -153,8 +153,8 @@ impl ReadBatch {
         self.compact();
     }
 
-    /// After some have left: what is noted is true of the others, and no more than half of the bytes are of queries that were
-    /// answered. Costs no more than looking for those that left.
+    /// After reads were removed: makes the summary fields true of the others, and keeps the bytes of answered
+    /// queries at no more than half of the buffer. Costs no more than the search for the removed reads.
     fn compact(&mut self) {
         (self.has_bounded, self.first_until) = (false, Time::NEVER);
         let mut live = 0;
@@ -179,19 +179,19 @@ impl ReadBatch {
         self.reads.shrink_to_fit();
     }
 
-    /// Whether its memory is worth keeping.
+    /// Whether its memory is worth keeping for reuse.
     pub(in super::super) fn is_spare(&self) -> bool {
         let (reads, bytes) = (self.reads.capacity(), self.queries.capacity());
         self.is_empty() && reads > 0 && reads <= SPARE_READS && bytes <= SPARE_BYTES
     }
 }
 
-/// What a parked read waits for. Entries come in order.
+/// What a parked read waits for. Entries are ordered by index.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Event {
-    /// This entry is applied.
+    /// The entry is applied.
     Entry(Index),
-    /// There is a leader to ask.
+    /// The group has a leader.
     Leader,
 }
 
@@ -200,7 +200,7 @@ struct Parked {
     read: PendingRead,
 }
 
-/// Reads that may wait for long, by what they wait for and by when they give up.
+/// Reads that may wait for long, ordered by what they wait for and by deadline.
 #[derive(Default)]
 pub(super) struct ParkedReads {
     reads: BTreeMap<(Event, u64), Parked>,
@@ -223,28 +223,28 @@ impl ParkedReads {
         self.reads.is_empty()
     }
 
-    /// What waits here.
+    /// What is parked.
     pub(super) fn held(&self) -> Waiting {
         let bytes = self.reads.values().map(|parked| parked.query.len()).sum();
         Waiting { reads: self.reads.len(), bytes }
     }
 
-    /// When the first of them gives up.
+    /// The earliest deadline.
     pub(super) fn first_until(&self) -> Time {
         self.deadlines.first().map_or(Time::NEVER, |(until, ..)| *until)
     }
 
-    /// Whether the first entry that any of them waits for is applied.
+    /// Whether the first entry that a read waits for is applied.
     pub(super) fn has_answerable(&self, applied: Index) -> bool {
         self.reads.first_key_value().is_some_and(|((event, _), _)| *event <= Event::Entry(applied))
     }
 
-    /// Whether some of them wait for a leader.
+    /// Whether a read waits for a leader.
     pub(super) fn wants_leader(&self) -> bool {
         self.reads.last_key_value().is_some_and(|((event, _), _)| *event == Event::Leader)
     }
 
-    /// Takes out those whose entry is applied.
+    /// Removes the reads that wait for an entry up to `applied`.
     pub(super) fn drain_applied(&mut self, applied: Index, mut then: impl FnMut(&[u8], PendingRead)) {
         while let Some(first) = self.reads.first_entry()
             && first.key().0 <= Event::Entry(applied)
@@ -255,7 +255,7 @@ impl ParkedReads {
         }
     }
 
-    /// Takes out those that wait for a leader, in the order in which they came.
+    /// Removes the reads that wait for a leader, in order of arrival.
     pub(super) fn drain_asking(&mut self, mut then: impl FnMut(&[u8], PendingRead)) {
         for ((event, number), Parked { query, read }) in self.reads.split_off(&(Event::Leader, 0)) {
             self.forget(read.until, event, number);
@@ -263,7 +263,7 @@ impl ParkedReads {
         }
     }
 
-    /// Takes out those that give up.
+    /// Removes the reads past their deadline.
     pub(super) fn drain_due(&mut self, now: Time, mut then: impl FnMut(&[u8], PendingRead)) {
         while let Some(&(until, event, number)) = self.deadlines.first()
             && until <= now
@@ -275,7 +275,7 @@ impl ParkedReads {
         }
     }
 
-    /// Takes out all of them.
+    /// Removes all reads.
     pub(super) fn drain(&mut self, mut then: impl FnMut(&[u8], PendingRead)) {
         self.deadlines.clear();
         for Parked { query, read } in std::mem::take(&mut self.reads).into_values() {
