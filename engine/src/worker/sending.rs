@@ -1,17 +1,20 @@
-//! The leader's end of a snapshot transfer: a window of chunks, and what the log and the checkpoint are kept for meanwhile.
+//! The leader's end of a snapshot transfer: a window of chunks, and what log and checkpoint are kept for
+//! meanwhile.
 //!
-//! A transfer begins with a question: how much of this file is there? The answer is an offset, so an attempt goes on
-//! where the last one stopped, be it a lost connection or a sender that gave up. Then [`WINDOW_CHUNKS`] chunks are on their
-//! way at a time; each acknowledgement lets the next ones be read. After a gap, a silence or a lost connection all that is not
-//! acknowledged is read and sent again. Chunks wait for the disk in one queue for all transfers of the worker, a chunk each
-//! in turn, and what is read at a time is bounded for all of them together.
+//! A transfer begins with an empty chunk, which requests the receiver's offset in this file. So an attempt
+//! resumes where the last one stopped, by a lost connection or because the sender gave up. Then
+//! [`WINDOW_CHUNKS`] chunks are in flight at a time; each acknowledgement lets the next ones be read. After a
+//! gap, a timeout or a lost connection, everything that is not acknowledged is read and sent again. All
+//! transfers of the worker share one queue for the disk, a chunk each in turn, and what is read at a time is
+//! bounded for all of them together.
 //!
-//! While a transfer gets on, its group makes no new checkpoint: so the file stays, and the log behind it, which the follower
-//! needs next. After that the log stays that the follower has yet to catch up with. Both are *kept*, and both yield
-//! ([`Worker::yield_kept`]) when the lane outgrows its bound by half, the disk is full or memory short; and they end when
-//! nothing gets on for [`PATIENCE`], when the peer leaves, and with the leadership.
+//! While a transfer makes progress, its group makes no new checkpoint: so the file stays, and so does the log
+//! behind it, which the follower needs next. After the installation the log stays that the follower has yet
+//! to catch up with. Both are *kept*, and both are given up ([`Worker::yield_kept`]) when the lane exceeds
+//! its bound by half, the disk is full or memory short. They are no longer kept when there is no progress for
+//! [`PATIENCE`], when the peer is removed, and when the leadership ends.
 //!
-//! What is not here: the follower's end (`receiving`), checkpoints (`snapshots`), the layout of a unit (`piece`).
+//! Not here: the follower's end (`receiving`), checkpoints (`snapshots`), the layout of a unit (`piece`).
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -26,83 +29,84 @@ use super::Worker;
 use super::piece::{Head, PIECE, PIECE_BYTES};
 use super::snapshots::Work;
 
-/// So many chunks of one transfer are on their way at a time. Fewer after a loss, until acknowledgements come again.
+/// Most chunks of one transfer in flight. Fewer after a loss, until acknowledgements come again.
 pub(super) const WINDOW_CHUNKS: u64 = 8;
-/// Bytes that all transfers of a worker have the disk read at a time; one chunk is always allowed.
+/// Most bytes that the disk reads at a time for all transfers of a worker; one chunk is always allowed.
 const READING_BYTES_MAX: u64 = WINDOW_CHUNKS * PIECE_BYTES;
-/// A question, or a window, that nothing is heard of within this is lost …
+/// A request or window without any reply within this time is lost …
 pub(super) const RETRY: Duration = Duration::from_millis(500);
 /// … at most so often in a row; then the transfer is given up, and the core decides anew.
 const RETRIES_MAX: u32 = 8;
-/// What has arrived whole is given so long to be verified and installed, counted from the last sign that it is.
+/// Time for a complete file to be verified and installed, counted from the last acknowledgement of all of it.
 pub(super) const INSTALL_MAX: Duration = Duration::from_secs(30);
-/// A transfer that has not got on for so long keeps nothing any more.
+/// A transfer without progress for this long keeps nothing any more.
 pub(super) const PATIENCE: Duration = INSTALL_MAX;
 
-/// What a transfer is doing.
+/// The phase of a transfer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Phase {
-    /// It waits for the checkpoint that is being written: the one before it will be gone.
+    /// It waits for the checkpoint that is being written, since the present file will be deleted then.
     Waiting,
-    /// The receiver was asked how much of the file it has.
+    /// The receiver's offset was requested.
     Asking,
-    /// Chunks are on their way.
+    /// Chunks are in flight.
     Sending,
-    /// All of it is there, and has yet to be installed; that is waited for until then.
+    /// The receiver has the whole file and has yet to install it; it has until then.
     Whole { until: Time },
-    /// Given up, until the core begins it anew.
+    /// Given up, until the core starts it again.
     Broken,
-    /// Installed. The follower is to get as far as this leader's log went when it was last looked at.
+    /// Installed. The follower has yet to reach `goal`, the end of this leader's log when it was last
+    /// examined.
     CatchingUp { goal: Index, matched: Index },
 }
 
-/// A transfer, at its sender.
+/// A transfer at its sender.
 struct Outgoing {
     term: Term,
     account: u16,
     meta: SnapshotMeta,
     phase: Phase,
-    /// To a witness: `meta` is all that is sent.
+    /// To a witness: only facts are sent, from `meta`.
     is_bare: bool,
-    /// What it kept was wanted for something else.
+    /// What it kept was given up for room.
     has_yielded: bool,
-    /// Raised by going back: what was read before is not sent.
+    /// Incremented when the transfer goes back: chunks read before are not sent.
     epoch: u64,
-    /// Everything before is there …
+    /// Everything before this offset is acknowledged …
     acked: u64,
-    /// … up to here it was sent …
+    /// … everything before this one was sent …
     sent: u64,
-    /// … and up to here it is being read.
+    /// … and everything before this one is read or being read.
     read: u64,
-    /// Chunks that may be on their way.
+    /// Most chunks in flight at present.
     window: u64,
     is_queued: bool,
     retries: u32,
     deadline: Time,
-    /// It went back to there, and does so again, unasked, at the earliest then.
+    /// The offset of the last return, and the earliest time of the next one there without a request.
     back_to: u64,
     back_at: Time,
-    /// The most that was ever there of this file, and when it was last more than before.
+    /// The highest offset acknowledged for this file, and the time of the last progress.
     best: u64,
     progressed_at: Time,
 }
 
 impl Outgoing {
-    /// How much of the file may be read next.
+    /// The bytes of the next chunk to be read, if one may be.
     fn next_chunk(&self, chunk: u64) -> Option<u64> {
         let is_open = self.phase == Phase::Sending && self.read - self.acked < self.window * chunk;
         let left = self.meta.bytes - self.read;
         (is_open && left > 0).then(|| left.min(chunk))
     }
 
-    /// What a unit says of the file, from there on.
+    /// The header of a unit of this file, from an offset on.
     fn head(&self, group: GroupId, offset: u64) -> Head {
         let SnapshotMeta { id, bytes: total, crc, .. } = self.meta;
         let (term, account) = (self.term, self.account);
         Head { kind: PIECE, crc, account, group, term, id, offset, total, ..Head::default() }
     }
 
-    /// Whatever was on its way is forgotten.
+    /// Goes back to an offset: everything in flight is forgotten.
     const fn go_back_to(&mut self, offset: u64) {
         self.epoch += 1;
         (self.acked, self.sent, self.read) = (offset, offset, offset);
@@ -112,7 +116,7 @@ impl Outgoing {
         peer.state != PeerState::Snapshot && peer.matched >= self.meta.id.index
     }
 
-    /// It is remembered for a while, for the attempt that follows.
+    /// Breaks the transfer off; it is kept for [`PATIENCE`], for an attempt that resumes it.
     fn breaks(&mut self, now: Time) {
         self.go_back_to(self.acked);
         (self.phase, self.deadline) = (Phase::Broken, now + PATIENCE);
@@ -122,14 +126,14 @@ impl Outgoing {
         self.is_queued || self.read > self.sent
     }
 
-    /// Whether an answer is about this file and this attempt.
+    /// Whether a reply is about this file and this attempt.
     fn is_answered_by(&self, head: &Head) -> bool {
         let mine = (self.term, self.account, self.meta.id, self.meta.bytes, self.meta.crc);
         let is_it = mine == (head.term, head.account, head.id, head.total, head.crc);
         is_it && head.offset <= self.meta.bytes && !self.is_bare
     }
 
-    /// So much of it is there.
+    /// The receiver has reached this offset.
     fn reaches(&mut self, offset: u64, now: Time) {
         if offset > self.best {
             (self.best, self.progressed_at) = (offset, now);
@@ -137,18 +141,18 @@ impl Outgoing {
     }
 }
 
-/// All transfers that a worker sends.
+/// All snapshot transfers that a worker sends.
 #[derive(Default)]
 pub(super) struct Sendings {
     all: FxHashMap<(GroupId, NodeId), Outgoing>,
-    /// Those that may read a chunk, each once.
+    /// Transfers that may read a chunk, each once.
     to_read: VecDeque<(GroupId, NodeId)>,
     reading_bytes: u64,
-    /// Counts attempts, so that what an earlier one had read is told apart.
+    /// Numbers the attempts, so that chunks read for an earlier one are recognized.
     epochs: u64,
-    /// Before then it is not looked again at what holds the lane's oldest segment.
+    /// Until then the groups that pin the lane's oldest segment are not examined again.
     pub(super) look_at: Time,
-    /// Before then no refusal makes a checkpoint.
+    /// Until then no refusal causes another checkpoint.
     doubt_at: Time,
 }
 
@@ -161,7 +165,7 @@ impl Sendings {
         self.all.values().map(|transfer| transfer.deadline).min().unwrap_or(Time::NEVER)
     }
 
-    /// The transfers of a group that keep something for a peer of the leader that `core` is.
+    /// The transfers of a group that keep something for a peer of the leader `core`.
     fn keeping<'a>(
         &'a self,
         core: &'a Group,
@@ -176,7 +180,7 @@ impl Sendings {
         })
     }
 
-    /// Whether the group's checkpoint is kept: not for a follower that has installed it.
+    /// Whether the group's checkpoint is kept; not for a follower that has installed it.
     pub(super) fn keep_file(&self, core: &Group, group: GroupId, now: Time) -> bool {
         let is_file = |(to, transfer): (NodeId, &Outgoing)| {
             let is_installed = core.progress(to).is_some_and(|peer| transfer.is_installed_at(&peer));
@@ -185,7 +189,7 @@ impl Sendings {
         self.keeping(core, group, now).any(is_file)
     }
 
-    /// The last entry that followers which were sent a snapshot, or are being sent one, do not need any more.
+    /// The last entry not needed by the followers that were sent a snapshot or are being sent one.
     pub(super) fn needed_after(&self, core: &Group, group: GroupId, now: Time) -> Option<Index> {
         let floor = |(to, transfer): (NodeId, &Outgoing)| {
             let matched = core.progress(to).map_or(Index(0), |peer| peer.matched);
@@ -200,7 +204,7 @@ impl<D: Disk> Worker<D> {
         self.settings.limits.chunk_bytes.clamp(1, PIECE_BYTES)
     }
 
-    /// A peer needs a snapshot, so its group's core finds.
+    /// Starts a transfer: the group's core has found that a peer needs a snapshot.
     pub(super) fn start_transfer(&mut self, slot: GroupSlot, to: NodeId) {
         let Some(replica) = self.replicas[slot.0 as usize].as_ref() else { return };
         let (group, is_bare) = (replica.id, replica.core.has_for_witness(to));
@@ -209,7 +213,8 @@ impl<D: Disk> Worker<D> {
         let (term, account, is_saving) = (replica.core.term(), replica.core.account_of(to), replica.saving);
         let sendings = &mut self.transfers.sendings;
         let before = sendings.all.remove(&(group, to));
-        // An attempt after one that went nowhere keeps nothing before it gets on.
+        // An attempt inherits the progress of a failed one: if that has expired, it keeps nothing before it
+        // makes progress itself.
         let before = before.filter(|before| !matches!(before.phase, Phase::CatchingUp { .. }));
         let best = before.as_ref().filter(|before| is_same_file(&before.meta, &meta));
         let best = best.map_or(0, |before| before.best);
@@ -238,7 +243,7 @@ impl<D: Disk> Worker<D> {
         self.ask(group, to);
     }
 
-    /// An empty piece is a question: the receiver answers with the offset from which it lacks the file. A witness is sent all.
+    /// Requests the receiver's offset by an empty chunk. A witness is sent the facts, which is all it needs.
     fn ask(&mut self, group: GroupId, to: NodeId) {
         let Some(transfer) = self.transfers.sendings.all.get_mut(&(group, to)) else { return };
         if transfer.phase == Phase::Waiting {
@@ -253,7 +258,7 @@ impl<D: Disk> Worker<D> {
         let _retried = self.send_snapshot_unit(to, None, &head, &[]);
     }
 
-    /// The transfer may have become able to send more.
+    /// Queues the transfer for reading if it may send more.
     fn go_on(&mut self, group: GroupId, to: NodeId) {
         let chunk = self.chunk_bytes();
         let sendings = &mut self.transfers.sendings;
@@ -264,7 +269,7 @@ impl<D: Disk> Worker<D> {
         self.read_chunks();
     }
 
-    /// Has the disk read what may be sent, a chunk of each transfer in turn.
+    /// Has the disk read chunks, one of each transfer in turn.
     fn read_chunks(&mut self) {
         let chunk = self.chunk_bytes();
         while self.transfers.sendings.reading_bytes < READING_BYTES_MAX {
@@ -316,7 +321,8 @@ impl<D: Disk> Worker<D> {
         if self.send_snapshot_unit(to, None, head, chunk) {
             return self.metrics.snapshot_bytes(chunk.len() as u64);
         }
-        // The way there is full or gone. What is acknowledged, or the next question, brings it on.
+        // The transport is full or the connection gone. The next acknowledgement or request continues the
+        // transfer.
         if let Some(transfer) = self.transfers.sendings.all.get_mut(&(head.group, to)) {
             let acked = transfer.acked;
             transfer.go_back_to(head.offset);
@@ -326,7 +332,7 @@ impl<D: Disk> Worker<D> {
         }
     }
 
-    /// The receiver answers how much of the file it has.
+    /// The receiver has acknowledged an offset of the file.
     pub(super) fn take_ack(&mut self, from: NodeId, head: &Head) {
         let now = self.now;
         let Some(transfer) = self.transfers.sendings.all.get_mut(&(head.group, from)) else { return };
@@ -340,8 +346,8 @@ impl<D: Disk> Worker<D> {
         }
         transfer.reaches(offset, now);
         if offset == transfer.meta.bytes {
-            // All of it is there, and has yet to be verified and installed; the follower's core will tell ours. Each time
-            // that it answers so, it is still at it.
+            // All of it is there, and has yet to be verified and installed, which this node's core learns
+            // from the follower's. As long as the receiver repeats this acknowledgement, it is still at work.
             transfer.go_back_to(offset);
             transfer.progressed_at = now;
             transfer.phase = Phase::Whole { until: now + INSTALL_MAX };
@@ -349,7 +355,8 @@ impl<D: Disk> Worker<D> {
             return;
         }
         if head.is_start {
-            // What it lacks begins there. Unasked, that is a gap, and each chunk behind it brings the same answer.
+            // The next chunk begins there. Without a request, that means a gap, and each chunk behind it
+            // causes the same reply.
             if transfer.phase == Phase::Sending {
                 let is_old = offset > 0 && offset < transfer.acked;
                 let is_known = offset <= transfer.back_to && now < transfer.back_at;
@@ -366,7 +373,7 @@ impl<D: Disk> Worker<D> {
         } else {
             transfer.window = (transfer.window + 1).min(WINDOW_CHUNKS);
             if offset > transfer.sent {
-                transfer.go_back_to(offset); // of an earlier attempt, and more than this one had sent
+                transfer.go_back_to(offset); // of an earlier attempt that had sent more than this one
             }
             (transfer.acked, transfer.phase) = (offset, Phase::Sending);
         }
@@ -374,7 +381,7 @@ impl<D: Disk> Worker<D> {
         self.go_on(head.group, from);
     }
 
-    /// The receiver could not take it in. If it had all of it, the file may be what is wrong.
+    /// The receiver refused the snapshot. If it had the whole file, the file may be damaged.
     pub(super) fn take_refusal(&mut self, from: NodeId, head: &Head) {
         let transfer = self.transfers.sendings.all.get(&(head.group, from));
         let Some(transfer) = transfer.filter(|transfer| transfer.is_answered_by(head)) else { return };
@@ -385,7 +392,8 @@ impl<D: Disk> Worker<D> {
         }
     }
 
-    /// The checkpoint may be damaged: another is made, of the state as it is. Not often: a peer may be wrong.
+    /// The checkpoint may be damaged: another is made of the present state. Not often, since the peer may be
+    /// wrong.
     fn doubt_checkpoint(&mut self, group: GroupId) {
         let Some(slot) = self.slot_of(group) else { return };
         let is_saving = self.replica(group).is_none_or(|replica| replica.saving);
@@ -396,7 +404,7 @@ impl<D: Disk> Worker<D> {
         self.checkpoint(slot);
     }
 
-    /// What the group's transfers keep is wanted for something else: for room.
+    /// Gives up what the group's transfers keep, for room.
     pub(super) fn yield_kept(&mut self, group: GroupId) {
         let mut yielded = 0;
         for ((of, _), transfer) in &mut self.transfers.sendings.all {
@@ -407,7 +415,8 @@ impl<D: Disk> Worker<D> {
         self.metrics.yielded(yielded);
     }
 
-    /// The group has another checkpoint, and the file of the one before is gone; or it could not be written.
+    /// Starts transfers again after another checkpoint: the previous file is gone; or the new one could not
+    /// be written.
     pub(super) fn restart_transfers(&mut self, slot: GroupSlot) {
         let Some(replica) = self.replicas[slot.0 as usize].as_ref() else { return };
         let Some(present) = replica.checkpoint.as_ref() else { return };
@@ -432,7 +441,7 @@ impl<D: Disk> Worker<D> {
         }
     }
 
-    /// Transfers of which nothing was heard in time.
+    /// Handles the transfers past their deadlines.
     pub(super) fn tick_sendings(&mut self) {
         if self.transfers.sendings.next_deadline() > self.now {
             return;
@@ -453,7 +462,7 @@ impl<D: Disk> Worker<D> {
         let core = replica.map(|replica| &replica.core);
         let leads = core.filter(|core| core.is_leader() && core.term() == transfer.term);
         let Some((core, peer)) = leads.and_then(|core| Some((core, core.progress(to)?))) else {
-            // No longer ours to send.
+            // This node does not lead any more, or the peer is gone.
             return self.end_transfer(group, to);
         };
         let (is_wanted, last) = (peer.state == PeerState::Snapshot, core.last().index);
@@ -477,9 +486,9 @@ impl<D: Disk> Worker<D> {
             Phase::Broken => self.end_transfer(group, to),
             _ if !is_wanted => transfer.breaks(self.now),
             Phase::Waiting => {}
-            // It is busy with what it has, or has nothing; its answer tells them apart.
+            // The receiver is busy with the file, or has lost it; its reply distinguishes the two.
             Phase::Whole { until } if self.now < until => self.ask(group, to),
-            // Not the receiver is late: the disk is.
+            // The disk is late, not the receiver.
             Phase::Sending if transfer.is_reading() => {
                 transfer.progressed_at = transfer.progressed_at + RETRY;
             }
@@ -495,7 +504,7 @@ impl<D: Disk> Worker<D> {
         }
     }
 
-    /// It is over: what it kept may go.
+    /// The transfer is over: what it kept may be compacted.
     fn end_transfer(&mut self, group: GroupId, to: NodeId) {
         self.transfers.sendings.all.remove(&(group, to));
         if let Some(slot) = self.slot_of(group) {
@@ -504,7 +513,7 @@ impl<D: Disk> Worker<D> {
         }
     }
 
-    /// The core decides anew. It ignores this unless it still waits for the snapshot.
+    /// Gives a transfer up: the core decides anew. It ignores this unless it still waits for the snapshot.
     fn give_up(&mut self, group: GroupId, to: NodeId) {
         if let Some(transfer) = self.transfers.sendings.all.get_mut(&(group, to)) {
             transfer.breaks(self.now);
@@ -514,14 +523,15 @@ impl<D: Disk> Worker<D> {
         }
     }
 
-    /// A connection broke: what was on its way over it has to be asked for again.
+    /// A connection broke: what was in flight over it has to be sent again, from the offset that the receiver
+    /// reports.
     pub(super) fn lose_transfers(&mut self, node: NodeId) {
         for ((_, to), transfer) in &mut self.transfers.sendings.all {
             if *to != node {
                 continue;
             }
             match &mut transfer.phase {
-                // It may have died before it had installed what it was sent.
+                // The receiver may have crashed before the installation.
                 Phase::Whole { until } => *until = (*until).min(self.now + 2 * RETRY),
                 phase @ (Phase::Asking | Phase::Sending) => {
                     *phase = Phase::Asking;
@@ -534,7 +544,7 @@ impl<D: Disk> Worker<D> {
     }
 }
 
-/// Whether it is the very same file, not only of the same entry.
+/// Whether two files are the same, and not only of the same entry.
 fn is_same_file(one: &SnapshotMeta, other: &SnapshotMeta) -> bool {
     (one.id, one.bytes, one.crc) == (other.id, other.bytes, other.crc)
 }

@@ -1,11 +1,12 @@
 //! Checkpoints, and the background work of a worker.
 //!
-//! The worker only decides. Writing, reading, verifying and restoring happen on the disk's background thread; every
-//! piece of work comes back by its token. A group has one checkpoint; the next takes its place. One that a peer is being
-//! sent stays, and with it the log behind it, until the transfer is over or has to yield.
+//! The worker only decides. Writing, reading, verifying and restoring happen on the disk's background thread;
+//! each job returns with its token. A group has one checkpoint, which the next one replaces. One that is
+//! being sent to a peer stays, and with it the log behind it, until the transfer is over or what it keeps is
+//! given up for room.
 //!
-//! What is not here: how a replica that is too far behind gets a checkpoint from its leader (paper, section 7): `sending`,
-//! `receiving`; what of the log goes (`perform`).
+//! Not here: how a replica that is too far behind gets a checkpoint from its leader (paper, section 7):
+//! `sending`, `receiving`; which part of the log is compacted (`perform`).
 
 use std::any::Any;
 use std::io::{self, Read};
@@ -28,7 +29,7 @@ use super::receiving::Receivings;
 use super::sending::Sendings;
 use crate::state_machine::{StateMachine, StateMachines};
 
-/// What a piece of background work was for.
+/// The purpose of a background job.
 pub(super) enum Work {
     Save { slot: GroupSlot, group: GroupId },
     ReadPiece { group: GroupId, to: NodeId, epoch: u64, bytes: u64 },
@@ -42,30 +43,30 @@ pub(super) enum Work {
     Scrub,
 }
 
-/// All transfers and background work of a worker.
+/// All snapshot transfers and background jobs of a worker.
 #[derive(Default)]
 pub(super) struct Transfers {
     token: u64,
     work: FxHashMap<u64, Work>,
     pub(super) sendings: Sendings,
     pub(super) receivings: Receivings,
-    /// Groups that are gone, whose files are not.
+    /// Groups that are removed and have files left.
     leaving: FxHashSet<GroupId>,
 }
 
 impl Transfers {
-    /// Forgets the transfers of a group that is gone.
+    /// Drops the transfers of a removed group.
     pub(super) fn forget(&mut self, group: GroupId) {
         self.sendings.forget(group);
         self.receivings.forget(group);
     }
 
-    /// A group is going: it cannot be made again before its files are gone, too.
+    /// A group is being removed: it cannot be created again before its files are deleted.
     pub(super) fn leave(&mut self, group: GroupId) {
         self.leaving.insert(group);
     }
 
-    /// Whether a group of this id is still going.
+    /// Whether a group of this id is still being removed.
     pub(super) fn is_leaving(&self, group: GroupId) -> bool {
         self.leaving.contains(&group)
     }
@@ -76,13 +77,13 @@ impl Transfers {
         self.token
     }
 
-    /// When a transfer wants to be looked at.
+    /// When a transfer next needs the worker's attention.
     pub(super) fn next_deadline(&self) -> Time {
         self.sendings.next_deadline().min(self.receivings.next_deadline())
     }
 }
 
-/// Restores a new machine from an image.
+/// Makes a new machine and restores it from an image.
 pub(super) fn restore_machine(
     machines: &dyn StateMachines,
     group: GroupId,
@@ -96,13 +97,13 @@ pub(super) fn restore_machine(
     Ok(Box::new(machine))
 }
 
-/// What [`restore_machine`] made, back from the background.
+/// The result of [`restore_machine`], back from the background thread.
 pub(super) fn as_machine(machine: Box<dyn Any + Send>) -> Box<dyn StateMachine> {
     let machine: Result<Box<Box<dyn StateMachine>>, _> = machine.downcast();
     *machine.unwrap_or_else(|_| unreachable!("restore_machine makes a machine"))
 }
 
-/// What an attempt with [`restore_machine`] came to.
+/// The outcome of an attempt to [`restore_machine`].
 pub(super) fn as_restored(attempt: Box<dyn Any + Send>) -> Result<Box<dyn StateMachine>, String> {
     let attempt: Result<Box<io::Result<Box<dyn Any + Send>>>, _> = attempt.downcast();
     let attempt = *attempt.unwrap_or_else(|_| unreachable!("it is told what became of the attempt"));
@@ -110,7 +111,8 @@ pub(super) fn as_restored(attempt: Box<dyn Any + Send>) -> Result<Box<dyn StateM
 }
 
 impl<D: Disk> Worker<D> {
-    /// Takes a checkpoint if the group's log has grown enough; not while a peer is being sent the present one.
+    /// Takes a checkpoint if the group's log has grown enough and the present one is not being sent to a
+    /// peer.
     pub(super) fn maybe_checkpoint(&mut self, slot: GroupSlot) {
         let Some(replica) = self.replicas[slot.0 as usize].as_mut() else { return };
         let is_due =
@@ -120,7 +122,7 @@ impl<D: Disk> Worker<D> {
         }
     }
 
-    /// Takes a checkpoint: the machine hands out an image, the background thread writes it.
+    /// Takes a checkpoint: the machine returns an image, which the background thread writes.
     pub(super) fn checkpoint(&mut self, slot: GroupSlot) {
         let Some(replica) = self.replicas[slot.0 as usize].as_mut() else { return };
         let Some(machine) = &replica.machine else { return self.cut_log(slot) };
@@ -131,7 +133,7 @@ impl<D: Disk> Worker<D> {
         let in_force = replica.core.configuration_up_to(replica.applied);
         let (_, configuration) = in_force.expect("the log reaches back to the applied entry");
         if configuration.is_empty() {
-            return; // nobody could use it: not even this replica, once its log begins there
+            return; // of no use to any replica, even to this one, once its log begins there
         }
         let configuration = configuration.clone();
         replica.bytes_since_checkpoint = 0;
@@ -146,7 +148,7 @@ impl<D: Disk> Worker<D> {
         self.lane.save_snapshot(token, group, id, configuration, image);
     }
 
-    /// What the background thread finished.
+    /// Handles finished background jobs.
     pub(super) fn take_background(&mut self) {
         while let Some(BackgroundDone { token, result, .. }) = self.lane.poll_background() {
             let Some(work) = self.transfers.work.remove(&token) else { continue };
@@ -203,9 +205,10 @@ impl<D: Disk> Worker<D> {
         self.checkpoint_pinning();
     }
 
-    /// When the lane is over its bound, its oldest segment too old, or the disk full, checkpoints the groups that hold its oldest
-    /// segment back. On a full disk checkpoints may fail, too: they are tried once in an election timeout. What transfers
-    /// keep yields when the disk is full, or the lane by half larger than it should be.
+    /// When the lane is over its bound, its oldest segment too old, or the disk full, checkpoints the groups
+    /// that pin its oldest segment. On a full disk checkpoints may fail, too: they are tried once per
+    /// election timeout. What transfers keep is given up when the disk is full, or when the lane exceeds its
+    /// bound by half.
     fn checkpoint_pinning(&mut self) {
         let (bytes, bytes_max) = (self.lane.log_bytes(), self.settings.lane_bytes_max);
         let is_over = bytes > bytes_max || self.lane.is_too_old();
@@ -221,14 +224,14 @@ impl<D: Disk> Worker<D> {
         let pinning: Vec<GroupSlot> = self.lane.pinning().filter_map(|group| self.slot_of(group)).collect();
         for slot in pinning {
             if !self.checkpoint_or_compact(slot, is_pressed) {
-                // Each look goes through all groups, and this one stays as it is for a while.
+                // Each look goes through all groups, and this one cannot change for a while.
                 self.transfers.sendings.look_at = self.now + self.settings.heartbeat_interval;
             }
         }
     }
 
-    /// Makes a group's log shorter, if it can be just now; not if transfers keep it, unless it `is_pressed`. Whether
-    /// they let it.
+    /// Shortens a group's log, if that is possible now; not while transfers keep it, unless `is_pressed`.
+    /// Returns whether the transfers permitted it.
     pub(super) fn checkpoint_or_compact(&mut self, slot: GroupSlot, is_pressed: bool) -> bool {
         let Some(replica) = self.replicas[slot.0 as usize].as_ref() else { return true };
         let (group, checkpointed) = (replica.id, replica.checkpoint.as_ref().map(|meta| meta.id.index));
@@ -245,7 +248,7 @@ impl<D: Disk> Worker<D> {
             if sendings.keep_file(core, group, self.now)
                 || needed.is_some_and(|after| Some(after) < checkpointed)
             {
-                return false; // another checkpoint would not let the log go
+                return false; // another checkpoint would not free the log
             }
         }
         if is_behind {
@@ -270,8 +273,8 @@ impl<D: Disk> Worker<D> {
         self.mend(slot);
     }
 
-    /// A snapshot file of the group is complete and durable, and older ones are gone. One that is received may overtake
-    /// one's own.
+    /// A snapshot file of the group is complete and durable, and older ones are gone. A received one may be
+    /// newer than this replica's own.
     pub(super) fn adopt_checkpoint(&mut self, group: GroupId, meta: &SnapshotMeta) {
         let slot = self.slot_of(group);
         let Some(replica) = slot.and_then(|slot| self.replicas[slot.0 as usize].as_mut()) else { return };
@@ -280,13 +283,14 @@ impl<D: Disk> Worker<D> {
         }
     }
 
-    /// Removes the files of a group whose end is durable.
+    /// Deletes the files of a group whose removal is durable.
     pub(super) fn drop_files(&mut self, group: GroupId, reply: oneshot::Sender<bool>) {
         let token = self.transfers.expect(Work::Drop { group, reply });
         self.lane.drop_snapshots(token, group);
     }
 
-    /// Says something of a snapshot to the log of a peer that the group means. Whether the transport took it.
+    /// Sends a snapshot unit to a peer, for the log that the group means. Returns whether the transport
+    /// accepted it.
     pub(super) fn send_snapshot_unit(
         &mut self,
         to: NodeId,
@@ -319,7 +323,7 @@ impl<D: Disk> Worker<D> {
         sent.is_ok()
     }
 
-    /// A piece, or what became of one, has arrived.
+    /// Handles a snapshot unit: a chunk, or a reply about one.
     pub(super) fn take_snapshot_unit(&mut self, voice: Voice, body: Bytes) {
         let Some((head, head_bytes)) = Head::parse(&body) else { return self.metrics.bad_unit() };
         let Some(slot) = self.slot_of(head.group) else { return };
@@ -330,7 +334,7 @@ impl<D: Disk> Worker<D> {
             return self.dispatch.peers().refuse();
         }
         match head.kind {
-            // A witness has no state to be given, and nobody else can do without.
+            // A witness has no state to restore, and no other replica can do without one.
             PIECE | FACTS if self.lane.is_witness(slot) != (head.kind == FACTS) => self.metrics.bad_unit(),
             PIECE => self.take_piece(voice, &head, body.slice(head_bytes..)),
             FACTS => self.take_facts(slot, voice, &head, &body[head_bytes..]),
@@ -340,7 +344,7 @@ impl<D: Disk> Worker<D> {
         }
     }
 
-    /// Transfers of which nothing was heard in time.
+    /// Handles the transfers past their deadlines.
     pub(super) fn tick_transfers(&mut self) {
         self.tick_sendings();
         self.tick_receivings();
