@@ -1,4 +1,5 @@
-//! One worker over a disk in memory and a wire that only listens: what happens when the disk or a machine misbehaves.
+//! One worker over a simulated disk and a transport that only records: faults of the disk and of state
+//! machines.
 
 mod incarnation;
 
@@ -51,7 +52,7 @@ mod waiting;
 const GROUP: GroupId = GroupId(1);
 const TIMEOUT: Duration = Duration::from_millis(500);
 
-/// A disk that works only when the test says so.
+/// A disk that runs its jobs only when the test says so.
 #[derive(Clone)]
 struct SlowDisk {
     directory: Directory<MemoryFiles>,
@@ -84,7 +85,7 @@ impl Disk for SlowDisk {
     }
 }
 
-/// Remembers what was said; of snapshots the heads, and besides how many bytes came with each.
+/// Records what was sent; of snapshot units the headers, and with each the number of its chunk's bytes.
 #[derive(Default)]
 struct Wire(
     Mutex<Vec<(PeerId, Record)>>,
@@ -115,13 +116,13 @@ impl Transport for Wire {
 }
 
 thread_local! {
-    /// Machines of this test have been mended: they panic no longer.
+    /// Machines of this test have been repaired: they panic no longer.
     static ARE_MENDED: Cell<bool> = const { Cell::new(false) };
-    /// Machines of this test take no image.
+    /// Machines of this test refuse to restore an image.
     static REFUSE_IMAGES: Cell<bool> = const { Cell::new(false) };
 }
 
-/// What a machine does at these words, until it is mended.
+/// Panics at payloads and queries of this kind, until the machines are repaired.
 fn may_panic(words: &[u8]) {
     assert!(!words.starts_with(b"panic") || ARE_MENDED.get(), "as the test wants it");
 }
@@ -169,7 +170,7 @@ struct Node {
     now: Time,
 }
 
-/// A message to the group, from somebody whose configuration names no logs.
+/// A message to the group, from a sender with a configuration that names no logs.
 fn record_of(message: Message) -> Record {
     Record {
         group: GROUP,
@@ -253,7 +254,7 @@ impl Node {
         self.worker.turn(self.now);
     }
 
-    /// Lets the disk finish everything, and the worker with it.
+    /// Lets disk and worker finish everything.
     fn settle(&mut self) {
         for _ in 0..8 {
             self.turn(Duration::from_millis(1));
@@ -279,7 +280,7 @@ impl Node {
         made.try_recv().unwrap().unwrap();
     }
 
-    /// A group of one that has found its leader.
+    /// A group of one replica that has become leader.
     fn alone(files: &MemoryFiles, checkpoint_log_bytes: u64) -> Self {
         let mut node = Self::open(files, checkpoint_log_bytes);
         node.create(&[1]);
@@ -288,7 +289,8 @@ impl Node {
         node
     }
 
-    /// Makes the group on three nodes, leads it, and has so many writes of so many bytes; node 2 holds all of it, node 3 nothing.
+    /// Creates the group on three nodes, makes this one leader, and appends so many writes of so many bytes;
+    /// node 2 acknowledges all of them, node 3 nothing.
     fn lead_with_one(&mut self, writes: usize, bytes: usize) -> Term {
         self.create(&[1, 2, 3]);
         self.turn(2 * TIMEOUT);
@@ -320,7 +322,7 @@ impl Node {
         answer.try_recv().expect("every proposal ends")
     }
 
-    /// All that is the matter with it, as anybody may know.
+    /// All conditions that the node reports at present.
     fn ills(&self) -> Vec<Ill> {
         self.dispatch.events().ills()
     }
@@ -356,12 +358,12 @@ impl Node {
         assert!(self.inbox.arrive(Arrival::Unit { from: NodeId(from), is_first: true, unit }));
     }
 
-    /// The leader of `term`, node 2, brings entries with payloads of so many bytes.
+    /// The leader of `term`, node 2, sends entries with payloads of so many bytes.
     fn hear_append(&self, term: u64, prev: EntryId, count: u64, bytes: usize, commit: u64) {
         self.hear_entries(term, prev, &vec![vec![7; bytes]; count as usize], commit);
     }
 
-    /// … or with these.
+    /// … or with these payloads.
     fn hear_entries(&self, term: u64, prev: EntryId, payloads: &[Vec<u8>], commit: u64) {
         let mut frames = vec![0; payloads.iter().map(|payload| payload.len() + 64).sum::<usize>() + 64];
         let first = EntryId::new(Term(term), prev.index.next());
@@ -376,7 +378,7 @@ impl Node {
         self.hear_unit(2, UnitKind::Groups, 1, &[&record.encode()[..], &frames].concat());
     }
 
-    /// What node 2 says when it has that log; how many answers come.
+    /// Receives a pre-vote request of node 2 from that log; returns the number of replies.
     fn answers_to(&mut self, log: u64) -> usize {
         let message = Message::PreVote { term: Term(9), last: EntryId::new(Term(8), Index(8)) };
         let record = record_of(message);
@@ -397,7 +399,7 @@ impl Node {
         self.said().iter().filter(|said| matches!(said, Message::PreVoteReply { .. })).count()
     }
 
-    /// A unit as it comes from the network; a greeting, if there is nothing in it.
+    /// Receives a unit as from the network; without a record it is a bare announcement of its sender's log.
     fn receive(&self, from: u64, log: u64, to_log: u64, record: Option<&Record>) {
         let header = UnitHeader {
             kind: UnitKind::Groups,
@@ -436,7 +438,7 @@ fn a_peer_that_lost_its_log_is_not_heard_until_its_new_one_is_noted() {
     assert_eq!((node.answers_to(6), node.dispatch.peers().refused()), (0, 1), "another log is another node");
     assert_eq!(node.answers_to(5), 1);
 
-    // The note outlives a power cut.
+    // The record survives a power cut.
     let files = files.after_power_cut(|_, _| SectorFate::Old);
     drop(node);
     let mut node = Node::open(&files, u64::MAX);
@@ -466,7 +468,7 @@ fn a_peer_that_cannot_be_noted_is_not_heard_and_can_be_later() {
     assert_eq!(node.answers_to(5), 1);
 }
 
-/// From now on the disk holds so many bytes more than it does.
+/// From now on the disk has room for so many bytes more than it holds.
 fn leave_room(files: &MemoryFiles, bytes: u64) {
     let used: u64 =
         files.paths().iter().filter_map(|path| files.content(path)).map(|file| file.len() as u64).sum();
@@ -512,7 +514,7 @@ fn a_leader_whose_disk_hangs_falls_silent_steps_down_and_ends_its_calls() {
     let _appends = node.said();
     let mut silent_since = None;
     for beat in 0..30 {
-        // Its followers would answer all it says.
+        // Its followers would acknowledge everything it sends.
         node.hear(2, Message::HeartbeatAck { term: Term(1), round: 0, binds: false, rest: false });
         node.turn(TIMEOUT / 5);
         let spoke = !node.said().is_empty();
@@ -524,7 +526,7 @@ fn a_leader_whose_disk_hangs_falls_silent_steps_down_and_ends_its_calls() {
     assert!(silent_since.is_some_and(|beat| beat <= 7), "silent soon after T: {silent_since:?}");
     assert_eq!(node.ills(), [Ill::DiskHung { lane: 0 }]);
     for _ in 0..15 {
-        node.turn(TIMEOUT / 5); // nobody answers one who says nothing
+        node.turn(TIMEOUT / 5); // a leader that sends nothing receives no acknowledgement
     }
     assert_ne!(node.status().map(|status| status.role), Some(Role::Leader));
     assert_eq!(hanging.try_recv().unwrap(), Err(ProposeError::Unknown));
@@ -550,7 +552,7 @@ fn a_removed_group_leaves_no_file_behind_even_if_the_node_stops_in_between() {
     }
     assert!(has_snapshots(&files), "{:?}", files.paths());
 
-    // The log says durably that it is gone; the files are not gone yet, and nobody was told.
+    // The removal is durable; the files are not deleted yet, and the caller is not answered.
     let mut gone = node.order(|reply| Order::Remove { group: GROUP, reply });
     node.turn(Duration::ZERO);
     assert!(has_snapshots(&files));
@@ -568,12 +570,13 @@ fn a_removed_group_leaves_no_file_behind_even_if_the_node_stops_in_between() {
     node.disk.inner.lock().unwrap().run_appends();
     let stopped = node.files.copy();
     assert!(has_snapshots(&stopped));
-    // A stop after it: opening tidies up.
+    // A stop after it: opening deletes the files.
     let mut node = Node::open(&stopped, 4096);
     assert_eq!(node.status(), None);
     assert!(!has_snapshots(&stopped));
 
-    // What it promised is there still: the group cannot be founded here again, and joining begins with that.
+    // Its hard state is kept: the group cannot be bootstrapped here again, and a replica that joins begins
+    // with that state.
     let founders = Configuration::of_voters([NodeId(1)]);
     let mut made = node.order(|reply| Order::Found { group: GROUP, founders, reply });
     node.settle();

@@ -2,7 +2,8 @@
 
 use super::*;
 
-/// How many are written while 256 KiB are, if the size of the state counts for so many percent.
+/// How many checkpoints are written along with 256 KiB of log, if the state's size counts for so many
+/// percent.
 fn made(percent: u32, lane_bytes_max: u64) -> u64 {
     let mut node = Node::open_with(&MemoryFiles::new(), 1 << 10, |settings, _| {
         (settings.checkpoint_state_percent, settings.lane_bytes_max) = (percent, lane_bytes_max);
@@ -24,7 +25,7 @@ fn a_large_state_is_checkpointed_seldom_but_not_so_seldom_that_the_log_is_over_i
     };
     assert!((50..200).contains(&image), "{image} bytes: the percentages below are for a hundred or so");
     assert!(made(0, u64::MAX) > 200, "{}: one a write", made(0, u64::MAX));
-    // Of a state of 16 KiB, as it were: once in as much log.
+    // As for a state of 16 KiB: one checkpoint for as much log.
     let percent = (16 << 10) * 100 / image as u32;
     let seldom = made(percent, u64::MAX);
     assert!((8..=18).contains(&seldom), "{seldom}");

@@ -1,4 +1,4 @@
-//! A clock that has only just begun to run: 0 is a time like any other, and nothing happened there.
+//! A clock that has just begun to run: 0 is a time like any other, and no event is dated there.
 
 use super::reads::follower;
 use super::*;
@@ -7,7 +7,7 @@ use super::*;
 fn a_leader_that_leads_no_longer_is_voted_for_however_young_the_clock_is() {
     let mut node = follower(|_| ());
     assert!(node.now < Time(0) + TIMEOUT);
-    // Its own campaign says that node 2 does not lead any more, so it is waited for no longer.
+    // Node 2 campaigns itself, so it does not lead any more and its follower need not wait for it.
     node.hear(2, Message::PreVote { term: Term(2), last: EntryId::default() });
     node.settle();
     let granted =

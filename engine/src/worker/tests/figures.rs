@@ -1,4 +1,4 @@
-//! What a worker counts, and when it has nothing more to do.
+//! A worker's statistics, and when it has nothing more to do.
 
 use super::*;
 use crate::EngineStats;
@@ -44,7 +44,8 @@ fn a_unit_without_a_head_is_counted_as_bad() {
     assert_eq!(figures(&node).bad_units, before + 1);
 }
 
-/// The beat of node 2 of that number, which supports this one for a second, and has heard it just now.
+/// A heartbeat of node 2 with that number. It supports this node for a second, and has just received a
+/// heartbeat from it.
 fn supports(node: &Node, sent: u64) -> Heard {
     let beat = Beat {
         life: 5,
@@ -64,7 +65,7 @@ fn a_node_that_ends_its_support_is_counted() {
     let mut node = Node::open(&MemoryFiles::new(), u64::MAX);
     node.create(&[1, 2, 3]);
     node.inbox.beat(supports(&node, 1));
-    // A beat that comes in one turn is heard in the next.
+    // A heartbeat that is received in one turn takes effect in the next.
     node.turn(Duration::from_millis(1));
     node.turn(Duration::from_millis(1));
     assert_eq!(figures(&node).supports_ended, 0);
@@ -102,7 +103,8 @@ fn news_of_a_node_reach_so_many_groups_a_turn_as_the_limit_says() {
     assert_eq!(node.worker.load().news, 0);
 }
 
-/// Damage ends what is applied, unless it lies beyond what may be, or behind what was; a witness reads nothing.
+/// Entries are applied up to the damage, unless it lies beyond the commit index or before the applied one; a
+/// witness reads no entries.
 #[test]
 fn entries_are_applied_up_to_the_first_that_is_damaged() {
     let mut node = Node::open(&MemoryFiles::new(), u64::MAX);
@@ -150,14 +152,14 @@ fn what_is_shipped_to_a_peer_in_a_turn_travels_as_one_unit() {
     assert_eq!(units, 1);
 }
 
-/// A follower was gone when its group went to rest, and is met again: its leader speaks to it.
+/// A follower was unreachable when its group became quiescent, and is reached again: its leader sends to it.
 #[test]
 fn a_leader_that_rests_without_a_follower_wakes_when_that_is_reached() {
     let mut node = Node::open(&MemoryFiles::new(), u64::MAX);
     let term = node.lead_with_one(1, 8);
     let rests =
         |node: &Node| node.worker.replica(GROUP).is_some_and(|replica| replica.core.rests_without_a_peer());
-    // It is known with which log the follower speaks.
+    // The leader learns the follower's log.
     node.receive(2, 2, 7, None);
     node.settle();
     for sent in 1..200 {
@@ -182,7 +184,7 @@ fn a_leader_that_rests_without_a_follower_wakes_when_that_is_reached() {
     assert!(!rests(&node), "it is to hear from its leader");
 }
 
-/// What one group's step has left behind is no part of another's.
+/// Effects left over from one group's step are no part of another's.
 #[test]
 fn a_file_that_is_old_news_to_a_leader_does_not_make_it_lead_once_more() {
     const OTHER: GroupId = GroupId(2);
@@ -216,7 +218,8 @@ fn a_file_that_is_old_news_to_a_leader_does_not_make_it_lead_once_more() {
     assert_eq!(figures(&node).leaderships, before + 1, "the other group's");
 }
 
-/// A promise is kept to the life that it was made to: another life of its node is not heard before it is over.
+/// Support is given to one incarnation: another incarnation of its node is not accepted before that support
+/// has ended.
 #[test]
 fn a_node_that_restarts_is_not_heard_while_support_is_promised_to_its_earlier_life() {
     let mut node = Node::open(&MemoryFiles::new(), u64::MAX);

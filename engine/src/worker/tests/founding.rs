@@ -1,4 +1,4 @@
-//! The record of a group's founding is lost: it is asked for, told, and written again.
+//! The record of a group's bootstrap is lost: the replica requests it, receives it, and records it again.
 
 use raftwerk_wal::OnDamage;
 
@@ -7,7 +7,8 @@ use super::*;
 use crate::consistency::Wanted;
 use crate::error::ReadError;
 
-/// A founder with two others whose log has lost its first batch, in which it says so, and has fenced it.
+/// The files of an initial member, one of three, that has lost the first batch of its log, which recorded its
+/// bootstrap, and fenced it.
 fn damaged(as_witness: bool) -> MemoryFiles {
     let files = MemoryFiles::new();
     let mut node = Node::open(&files, u64::MAX);
@@ -36,7 +37,8 @@ fn opened(files: &MemoryFiles) -> Node {
 }
 
 impl Node {
-    /// A leader's heartbeat; whether the answer says that a configuration is lacking. `None`: there is no answer.
+    /// Receives a leader's heartbeat; returns whether the reply states that a configuration is lacking, or
+    /// `None` without a reply.
     fn beaten(&mut self, to_witness: bool) -> Option<bool> {
         let message = Message::Heartbeat { term: Term(20), commit: Index(0), round: 0, rest: false };
         let record = Record { to_witness, ..record_of(message) };
@@ -77,7 +79,7 @@ fn a_founder_that_lost_the_record_of_its_founding_says_so_until_it_is_told_and_w
     assert_eq!(node.is_told(&founders), founders);
     assert_eq!(node.beaten(false), Some(false), "once is enough");
 
-    // The damaged batch is there still, and what was written again comes after it.
+    // The damaged batch is there still, and what was recorded again follows it.
     for _opening in 0..2 {
         let files = node.files.after_power_cut(|_, _| SectorFate::Old);
         node = opened(&files);
@@ -87,7 +89,8 @@ fn a_founder_that_lost_the_record_of_its_founding_says_so_until_it_is_told_and_w
     }
 }
 
-/// That it was a witness is lost, too, and so it hears nobody: but all who speak to it speak to a witness.
+/// That it was a witness is lost, too, so it accepts no messages; but all that it receives are addressed to a
+/// witness.
 #[test]
 fn a_witness_of_which_nothing_is_left_becomes_one_again() {
     let files = damaged(true);
@@ -135,7 +138,7 @@ fn who_answers_and_lacks_it_is_told_once_for_each_answer() {
     assert!(!founders.is_empty());
 }
 
-/// A checkpoint that names nobody could not be given to anybody.
+/// A checkpoint without a configuration would be of no use to any replica.
 #[test]
 fn no_checkpoint_is_taken_while_nobody_knows_who_takes_part() {
     let mut node = opened(&damaged(false));
@@ -153,7 +156,7 @@ fn no_checkpoint_is_taken_while_nobody_knows_who_takes_part() {
     assert_eq!(append(&mut node, 3).1, Index(3), "and now it is cut");
 }
 
-/// Operators read from this number which groups are left with one copy when a node with payloads goes.
+/// From this number operators see which groups are left with one copy when a node with payloads fails.
 #[test]
 fn a_group_that_is_led_with_a_witness_counts_until_it_is_removed() {
     let mut node = Node::open(&MemoryFiles::new(), u64::MAX);

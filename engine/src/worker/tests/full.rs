@@ -1,4 +1,5 @@
-//! What still goes on while the disk has no room for writes: elections, a change of members, compaction, by which it heals.
+//! What goes on while the disk has no room for writes: elections, membership changes, and compaction, which
+//! ends the shortage.
 
 use super::*;
 use crate::{Change, Consistency, ReadOptions, Reconfiguration};
@@ -40,7 +41,7 @@ fn on_a_full_disk_leaders_are_elected_members_change_and_compaction_makes_room_b
     }
     assert_eq!(refused, Some(ProposeError::StorageFull));
 
-    // Somebody asks for votes in a later term; it stands again, and wins.
+    // Node 3 requests votes in a later term; this node campaigns again, and wins.
     node.hear(3, Message::Vote { term: Term(term.0 + 7), last: EntryId::default(), transfer: true });
     node.settle();
     assert_ne!(node.status().unwrap().role, Role::Leader);
@@ -51,7 +52,7 @@ fn on_a_full_disk_leaders_are_elected_members_change_and_compaction_makes_room_b
     node.settle();
     assert_eq!(still.try_recv().unwrap(), Err(ProposeError::StorageFull));
 
-    // The third voter is let go: that is an entry, and is taken.
+    // The third voter is removed: that is an entry, and is appended.
     let wish = Reconfiguration::of([Change::Remove(NodeId(3))]);
     let before = node.status().unwrap().last.index;
     let _changed = node.order(|reply| Order::Reconfigure { group: GROUP, wish, reply });
@@ -62,7 +63,7 @@ fn on_a_full_disk_leaders_are_elected_members_change_and_compaction_makes_room_b
     assert!(status.last.index > before, "the change is in the log");
     assert!(!status.configuration.contains(NodeId(3)), "{:?}", status.configuration);
     assert_eq!(status.commit, status.last.index);
-    // What is applied is checkpointed unasked, and the log is shorter by it.
+    // What is applied is checkpointed without a request, which shortens the log.
     let healed = (0..40).any(|_| {
         let mut answer = node.propose(b"again");
         node.turn(TIMEOUT / 10);
@@ -74,7 +75,7 @@ fn on_a_full_disk_leaders_are_elected_members_change_and_compaction_makes_room_b
     assert!(node.status().unwrap().compacted.index > Index(0));
 }
 
-/// What a read says: how many writes there are.
+/// Reads the number of writes that the state holds.
 fn reads(node: &mut Node, level: Consistency) -> u64 {
     let demand = ReadOptions::new(level).demand(GROUP).unwrap();
     let (reply, mut answer) = oneshot::channel();
@@ -85,7 +86,7 @@ fn reads(node: &mut Node, level: Consistency) -> u64 {
     u64::from_le_bytes(read.reply[..].try_into().expect("a count"))
 }
 
-/// A read needs no room in the log, whichever way it comes.
+/// A read needs no room in the log, of whatever kind it is.
 #[test]
 fn on_a_full_disk_reads_are_answered() {
     let files = MemoryFiles::new();
@@ -100,8 +101,8 @@ fn on_a_full_disk_reads_are_answered() {
     assert_eq!(node.write(b"more"), Err(ProposeError::StorageFull));
 }
 
-/// A turn may bring more than the segments hold that are there. What has no place for certain is not let in: it could be neither
-/// acknowledged nor refused, and reads would wait for it.
+/// A turn may bring more than the present segments hold. What has no certain place is refused at once: once
+/// in the log, it could be neither acknowledged nor refused, and reads would wait for it.
 #[test]
 fn where_the_disk_gets_full_within_a_turn_every_write_ends_and_reads_are_answered() {
     let files = MemoryFiles::new();
@@ -115,7 +116,7 @@ fn where_the_disk_gets_full_within_a_turn_every_write_ends_and_reads_are_answere
     assert!(written > 10, "what has a place is taken: {written}");
     assert!(ended[written..].iter().all(|end| *end == Err(ProposeError::StorageFull)) && written < 60);
     assert_eq!(reads(&mut node, Consistency::Strong), written as u64);
-    // And when there is room, there is.
+    // When there is room, writes are accepted again.
     files.limit(None);
     node.settle();
     assert!(node.write(b"more").is_ok());

@@ -1,4 +1,4 @@
-//! What callers are answered when a replica goes, is made anew, or leads no longer; and what of it outlives that.
+//! What clients are answered when a replica is removed, rebuilt, or leads no longer; and what of it remains.
 
 use raftwerk_raft::{Effects, Reconfigured, Refusal};
 use raftwerk_wal::OnDamage;
@@ -36,7 +36,8 @@ fn a_change_ends_with_an_outcome_that_is_unknown_when_the_leader_steps_down() {
     assert_eq!(changed.try_recv().unwrap(), Err(ReconfigureError::Unknown));
 }
 
-/// The machine has panicked before the log was damaged: what comes back to the log does not bring a state.
+/// The machine has panicked before the log was damaged: the entries that the log receives again do not bring
+/// a state back.
 #[test]
 fn a_replica_in_quarantine_that_loses_entries_stays_in_quarantine() {
     let files = MemoryFiles::new();
@@ -64,7 +65,8 @@ fn a_replica_in_quarantine_that_loses_entries_stays_in_quarantine() {
     assert_eq!(node.worker.metrics.read().replicas_fenced, 1);
     assert!(node.status().unwrap().quarantine.is_some());
 
-    // A leader of a later term brings the entries back, and falls silent: one without a state does not stand.
+    // A leader of a later term sends the entries again, and then nothing: a replica without a state does not
+    // campaign.
     let status = node.status().unwrap();
     let (term, last) = (status.term.0 + 2, status.last);
     node.hear_append(term, last, 15, 1000, last.index.0 + 15);
@@ -88,7 +90,7 @@ fn a_replica_that_follows_refuses_to_hand_over_a_lead() {
     assert!(matches!(told.try_recv().unwrap(), Err(TransferError::Refused(_))));
 }
 
-/// In the middle of a turn the log may fail: a proposal that is staged by then, and has no entry, is refused.
+/// The log may fail in the middle of a turn: a proposal that is queued by then, and has no entry, is refused.
 #[test]
 fn a_proposal_that_the_log_does_not_take_is_refused() {
     let mut node = Node::alone(&MemoryFiles::new(), u64::MAX);
@@ -117,7 +119,7 @@ fn a_peer_that_every_worker_was_asked_about_is_noted_by_the_one_that_asked_last(
     assert_eq!(told.try_recv().unwrap(), Ok(()));
 }
 
-/// A lane is over its bound when it holds more than that, not when it holds as much.
+/// A lane is over its bound when it holds more than that, not when it holds exactly as much.
 #[test]
 fn a_lane_at_its_bound_asks_no_group_for_a_checkpoint() {
     let mut node = Node::alone(&MemoryFiles::new(), u64::MAX);

@@ -1,9 +1,9 @@
-//! Whose words a worker takes, and with which log it adds a node.
+//! Which senders a worker accepts, and with which log it adds a node.
 
 use super::*;
 use crate::{Change, Newcomers, Reconfiguration, ReconfigureError};
 
-/// A replica that has joined obeys those only whose configuration names its log.
+/// A replica that has joined accepts requests only under a configuration that names its log.
 #[test]
 fn a_replica_that_joined_answers_only_who_means_it() {
     let mut node = Node::open(&MemoryFiles::new(), u64::MAX);
@@ -24,7 +24,8 @@ fn a_replica_that_joined_answers_only_who_means_it() {
     assert_eq!(ask(&mut node, 12, true, 7), 1);
 }
 
-/// Whoever does not know which log is here is told; and a node is added with the log that it has, or not at all.
+/// A peer that does not have this node's log receives it; and a node is added with the log that it has, or
+/// not at all.
 #[test]
 fn a_node_is_added_with_the_log_that_it_was_last_heard_with() {
     let files = MemoryFiles::new();

@@ -1,11 +1,12 @@
-//! What a leader may say of its term, and to whom: answers about replaced entries, leads that end, segments that take long.
+//! What a leader may send in its term: answers about replaced entries, leadership that ends, segments that
+//! take long.
 
 use super::*;
 use crate::relaxed::Received;
 
 const INTERVAL: Duration = Duration::from_millis(100);
 
-/// Leads term 1 with one committed write; the entry after it is the next.
+/// Leads term 1 with one committed write; the next proposal follows that entry directly.
 fn leader(files: &MemoryFiles) -> (Node, Term) {
     let mut node = Node::open(files, u64::MAX);
     let term = node.lead_with_one(1, 8);
@@ -15,8 +16,8 @@ fn leader(files: &MemoryFiles) -> (Node, Term) {
     (node, term)
 }
 
-/// The next leader was elected by itself alone, so its first append already tells that its entries are committed: one step both
-/// deposes this leader and commits the entries that took the place of its own.
+/// The next leader needs no other vote, so its first append already commits its entries: one step both
+/// deposes this leader and commits the entries that replaced its own.
 #[test]
 fn a_proposal_that_is_replaced_in_the_step_that_deposes_its_leader_is_not_acknowledged() {
     let (mut node, _) = leader(&MemoryFiles::new());
@@ -46,7 +47,7 @@ fn a_relaxed_proposal_that_is_replaced_gets_no_receipt() {
     assert_eq!(lost.try_recv().unwrap().err(), Some(ProposeError::Unknown));
 }
 
-/// A leader that is deposed by one that kept its entries answers for them.
+/// A leader that is deposed by one that kept its entries still answers for them.
 #[test]
 fn a_proposal_that_the_next_leader_keeps_is_acknowledged() {
     let (mut node, _) = leader(&MemoryFiles::new());
@@ -58,7 +59,7 @@ fn a_proposal_that_the_next_leader_keeps_is_acknowledged() {
     assert_eq!(kept.try_recv().unwrap().map(|applied| applied.id), Ok(last));
 }
 
-/// Its followers may rest, bound to this node, which lives on.
+/// Its followers may be quiescent and fortify this node, which goes on running.
 #[test]
 fn a_leader_that_is_dropped_renounces_and_questions_about_it_are_answered() {
     let (mut node, term) = leader(&MemoryFiles::new());
@@ -73,7 +74,7 @@ fn a_leader_that_is_dropped_renounces_and_questions_about_it_are_answered() {
         node.settle();
         assert_eq!(renounces(&node), 1);
     }
-    // A replica that does not know a leader asks all; this node has never led the term that it may be in.
+    // A replica without a known leader queries all peers; this node has never led the term of the query.
     node.hear(2, Message::Doubt { term: Term(7), follows: false });
     node.settle();
     assert_eq!(node.said(), []);
@@ -109,7 +110,8 @@ fn a_leader_that_waits_for_a_segment_hears_its_followers() {
         assert!(node.worker.awaits_segment());
         assert_eq!(node.status().unwrap().role, Role::Leader, "after {step} intervals");
     }
-    // One that hears no follower does step down, and one that is heard goes on when the segment is there.
+    // A leader that receives nothing from followers steps down; one that does goes on when the segment is
+    // there.
     node.settle();
     let matched = node.status().unwrap().last.index;
     node.hear(2, Message::AppendAck { term, matched, account: 0 });
@@ -134,14 +136,15 @@ fn with_timeout(files: &MemoryFiles, timeout: Duration) -> Node {
     Node::open_with(files, u64::MAX, |settings, _| settings.election_timeout = timeout)
 }
 
-/// Support was promised for the election timeout that the node had then; a shorter one, or none of its memory, does not end it.
+/// Support was given for the election timeout configured at that time; neither a shorter one nor a restart
+/// ends it.
 #[test]
 fn a_node_that_restarts_abstains_for_the_longest_support_that_it_may_have_promised() {
     let files = MemoryFiles::new();
     let mut long = with_timeout(&files, 8 * TIMEOUT);
     long.create(&[1, 2, 3]);
     drop(long);
-    // Twice, since the second life does not know how long the first one lasted.
+    // Twice, since the second incarnation cannot tell how long the first one lasted.
     for term in [10, 20] {
         let mut short = with_timeout(&files, TIMEOUT);
         short.turn(7 * TIMEOUT);
@@ -151,7 +154,7 @@ fn a_node_that_restarts_abstains_for_the_longest_support_that_it_may_have_promis
         }
         short.turn(TIMEOUT);
         assert!(grants(&mut short, term + 1));
-        // From now on no promise is older than this life.
+        // From now on all support that stands was given by this incarnation.
         short.turn(TIMEOUT);
         short.settle();
     }
@@ -161,7 +164,7 @@ fn a_node_that_restarts_abstains_for_the_longest_support_that_it_may_have_promis
     short.turn(TIMEOUT);
     assert!(grants(&mut short, 31), "its own is enough");
     drop(short);
-    // A longer one is noted before any is given.
+    // A longer one is recorded before any support is given.
     drop(with_timeout(&files, 4 * TIMEOUT));
     let mut short = with_timeout(&files.after_power_cut(|_, _| SectorFate::Old), TIMEOUT);
     short.turn(3 * TIMEOUT);

@@ -1,4 +1,5 @@
-//! The operator's way out: refused by default, and of something else; then the only voter leads again with what is left.
+//! The operator's last resort: refused by default, and for another loss; then the only voter leads again with
+//! what is left.
 
 use raftwerk_frame::HardState;
 use raftwerk_wal::OnDamage;
@@ -6,7 +7,7 @@ use raftwerk_wal::OnDamage;
 use super::*;
 use crate::loss::{AcceptLossError, Loss};
 
-/// A group of several voters, of which this node's log says nothing but that it was founded.
+/// A group of several voters, of which this node's log holds nothing but its bootstrap.
 const GONE: GroupId = GroupId(0x5EED_1234_5678_9ABC);
 
 fn opened(files: &MemoryFiles, accept_losses: bool) -> Node {
@@ -77,7 +78,7 @@ fn the_only_voter_stands_still_after_a_loss_until_an_operator_accepts_just_that_
     assert_eq!(node.accept(other), Err(AcceptLossError::Other(loss)));
     assert_eq!(node.accept(Loss { group: GroupId(9), ..loss }), Err(AcceptLossError::None));
     assert!(!node.leads_within(10));
-    // It is told, and stops before anything came of it: it has to be told again.
+    // The loss is accepted, and the node stops before anything is written: it must be accepted again.
     assert_eq!(node.accept(loss), Ok(()));
     let files = files.after_power_cut(|_, _| SectorFate::Old);
     let mut node = opened(&files, true);
@@ -90,7 +91,7 @@ fn the_only_voter_stands_still_after_a_loss_until_an_operator_accepts_just_that_
     let written = node.write(b"after").unwrap();
     assert_eq!(written.id.index, Index(10), "eight entries, the one that opens the term, and this");
 
-    // The log says so now: nobody has to be told after a restart.
+    // The log records it now: after a restart, no operator has to accept anything.
     let files = files.after_power_cut(|_, _| SectorFate::Old);
     let mut node = opened(&files, false);
     node.settle();
@@ -98,7 +99,7 @@ fn the_only_voter_stands_still_after_a_loss_until_an_operator_accepts_just_that_
     assert!(node.status().unwrap().applied >= written.id.index);
 }
 
-/// Where a group is named for the first time.
+/// The segment that names the group for the first time.
 const NAMED_IN: &str = "lane-0/seg-0000000000000001.log";
 
 /// The files of two groups; the batch in which one of them is named for the first time is damaged, from its header on.
@@ -117,8 +118,9 @@ fn damaged_where_one_was() -> MemoryFiles {
     damaged
 }
 
-/// Damage may take all that a log says of a group. Nobody can tell then that it was here: so none is founded here any more, until
-/// an operator says so of that group; and the lane remembers that when the damaged file is long gone.
+/// Damage may take all that a log holds of a group, so that nothing shows that it was here: then no group is
+/// bootstrapped here any more, until an operator accepts the loss for it; and the lane keeps that record
+/// after the damaged file is deleted.
 #[test]
 fn a_group_that_may_have_been_lost_without_a_trace_is_not_founded_anew_unless_an_operator_says_so() {
     let damaged = damaged_where_one_was();
@@ -126,7 +128,7 @@ fn a_group_that_may_have_been_lost_without_a_trace_is_not_founded_anew_unless_an
     node.settle();
     assert_eq!(node.worker.replicas().count(), 1, "nothing is left of the other");
     assert_eq!(node.found(GONE), Err(CreateError::Lost(GONE)));
-    // The damaged segment goes, and with it all that told of the damage.
+    // The damaged segment is deleted, and with it all traces of the damage.
     drop(node);
     let mut node = opened(&damaged, true);
     node.settle();
@@ -146,7 +148,7 @@ fn a_group_that_may_have_been_lost_without_a_trace_is_not_founded_anew_unless_an
     assert_eq!((lost.group, lost.last, lost.applied), (GONE, EntryId::default(), Index(0)));
     assert!(lost.fence > Term(0));
     assert_eq!(node.accept(lost), Err(AcceptLossError::Forbidden));
-    // It may join, as anybody who has nothing.
+    // The node may join a group, like one that never had a replica of it.
     let mut made = node.order(|reply| Order::Join { group: GroupId(8), as_witness: false, reply });
     node.settle();
     assert_eq!(made.try_recv().unwrap(), Ok(()));
@@ -158,7 +160,7 @@ fn a_group_that_may_have_been_lost_without_a_trace_is_not_founded_anew_unless_an
         node.accept(Loss { fence: Term(lost.fence.0 + 1), ..lost }),
         Err(AcceptLossError::Other(lost))
     );
-    // Whoever is told waits for the disk, and nobody has to say it twice.
+    // The caller is answered once the acceptance is durable, and it need not be repeated.
     let mut answer = node.order(|reply| Order::AcceptLoss { loss: lost, reply });
     node.turn(Duration::ZERO);
     assert!(answer.try_recv().is_err(), "nothing is durable yet");
@@ -178,7 +180,7 @@ fn a_group_that_may_have_been_lost_without_a_trace_is_not_founded_anew_unless_an
     assert_eq!(node.found(GroupId(u64::MAX - 1)), Err(CreateError::Reserved(GroupId(u64::MAX - 1))));
 }
 
-/// A lane that has lost what nobody can name, in terms up to this one.
+/// A lane that has lost state of unknown groups, in terms up to the one returned.
 fn bereft() -> (Node, Term) {
     let damaged = damaged_where_one_was();
     let mut node = opened(&damaged, true);
@@ -208,7 +210,8 @@ impl Node {
     }
 }
 
-/// It may be named with this very log, and have promised something: so it has no say before it is repaired.
+/// A configuration may name this very log, and a lost replica may have voted: the new one grants no vote
+/// before its repair.
 #[test]
 fn who_joins_where_it_may_have_been_lost_is_fenced_from_the_beginning() {
     let (mut node, fence) = bereft();
@@ -221,17 +224,19 @@ fn who_joins_where_it_may_have_been_lost_is_fenced_from_the_beginning() {
     let is_joined =
         |node: &Node| node.worker.replica(GONE).unwrap().core.origin() != raftwerk_raft::Origin::Founder;
     assert!(is_joined(&node));
-    // What an operator accepts is forgotten as anywhere.
+    // The loss is the one reported before, though the replica is here now.
     let loss = node.loss_of(GONE).unwrap();
     assert_eq!((loss.fence, loss.last), (fence, EntryId::default()));
 
-    // Whoever was removed here since is known, and what it promised; that it may have been more is not.
+    // A replica removed here since is recorded with its hard state; that an earlier one may have voted more
+    // is recorded, too.
     node.removes(GONE);
     assert_eq!((node.loss_of(GONE), node.found(GONE)), (Some(loss), Err(CreateError::Lost(GONE))));
     assert_eq!(node.joins(GONE), stepped_over);
 }
 
-/// A node where a replica has voted in term 7 and was removed; then damage took that vote, and left whose it was.
+/// A node on which a replica voted in term 7 and was removed; then damage took the vote, and left the group's
+/// id.
 fn bereft_of_a_vote() -> Node {
     let files = MemoryFiles::new();
     let mut node = Node::alone(&files, u64::MAX);
@@ -249,7 +254,7 @@ fn bereft_of_a_vote() -> Node {
     node
 }
 
-/// Damages the body of the last record of a group's term and vote: its header still says whose it was.
+/// Damages the body of the last record of a group's term and vote: its header still holds the group's id.
 fn rot_hard_state(files: &MemoryFiles, group: GroupId) {
     let content = files.content(NAMED_IN).unwrap();
     let is_it = |at: &usize| content[at - 4] == 2 && content[*at..at + 8] == group.0.to_le_bytes();
@@ -257,7 +262,7 @@ fn rot_hard_state(files: &MemoryFiles, group: GroupId) {
     assert!(files.rot(NAMED_IN, at as u64 + 32, 1));
 }
 
-/// What a removed replica has promised binds the next one; so it has no say where some of that was lost.
+/// The hard state of a removed replica holds for the next one, which grants no vote if some of it was lost.
 #[test]
 fn who_joins_where_a_vote_of_an_earlier_replica_was_lost_is_fenced_from_the_beginning() {
     let mut node = bereft_of_a_vote();
@@ -270,7 +275,7 @@ fn who_joins_where_a_vote_of_an_earlier_replica_was_lost_is_fenced_from_the_begi
     let mut node = opened(&files, true);
     node.settle();
     assert_eq!(node.fenced(GONE), stepped_over);
-    // It goes before anybody has repaired it, and comes back.
+    // The replica is removed before a leader has repaired it, and joins again.
     node.removes(GONE);
     let files = node.files.after_power_cut(|_, _| SectorFate::Old);
     let mut node = opened(&files, true);
@@ -297,7 +302,7 @@ fn an_operator_may_live_with_the_lost_vote_of_a_removed_replica() {
     assert_eq!(node.found(GONE), Ok(()));
 }
 
-/// The record of how much was lost is hit itself: it was of terms before that.
+/// The record of the loss is damaged itself: the loss was of terms before that.
 #[test]
 fn a_lane_that_lost_the_note_of_what_it_lost_goes_on_knowing_that_it_did() {
     let (mut node, fence) = bereft();
@@ -339,7 +344,7 @@ fn who_joins_where_an_operator_lives_with_the_loss_is_not_fenced() {
     assert_eq!(node.joins(GONE), (Term(0), None));
 }
 
-/// It was said of what was lost then.
+/// An acceptance covers only what was lost by then.
 #[test]
 fn a_later_loss_is_not_accepted_with_the_first() {
     let (mut node, _) = bereft();
@@ -353,7 +358,7 @@ fn a_later_loss_is_not_accepted_with_the_first() {
     assert!(node.leads_within(10));
     node.write(&[1; 3000]).unwrap();
     node.write(&[1; 3000]).unwrap();
-    // Of the two records of the group, the later one is the founding.
+    // Of the two records of the group, the later one is the bootstrap.
     let mut found = None;
     for path in node.files.paths().into_iter().filter(|path| path.ends_with(".log")) {
         let content = node.files.content(&path).unwrap();
@@ -370,7 +375,7 @@ fn a_later_loss_is_not_accepted_with_the_first() {
     assert_eq!(node.found(GONE), Err(CreateError::Lost(GONE)));
 }
 
-/// The segment that says so goes, and what it says does not.
+/// The segment that holds the acceptance is deleted, and the acceptance remains.
 #[test]
 fn what_an_operator_lives_with_outlives_the_segment_that_it_was_written_to() {
     let (mut node, _) = bereft();

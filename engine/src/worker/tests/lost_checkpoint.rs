@@ -1,4 +1,5 @@
-//! A checkpoint that is damaged or gone is one replica's loss: it is fenced and empty, and all others go on.
+//! A checkpoint that is damaged or gone is the loss of one replica: it is fenced and empty, and all others go
+//! on.
 
 use raftwerk_wal::{Files, OnDamage};
 
@@ -19,7 +20,7 @@ impl Node {
         answer.try_recv().expect("every proposal ends")
     }
 
-    /// Writes as soon as the node leads the group, which it is alone in.
+    /// Writes as soon as the node, the group's only member, leads it.
     fn lead_and_write(&mut self, group: GroupId) {
         for _ in 0..20 {
             if self.write_to(group, &[7; 500]).is_ok() {

@@ -1,4 +1,4 @@
-//! What happens at the end of the memory budget, and how it is left again.
+//! What happens at the end of the memory budget, and how the shortage ends.
 
 use super::*;
 
@@ -32,7 +32,7 @@ fn proposals_are_busy_at_the_end_of_the_budget_and_a_compaction_makes_room() {
     let files = MemoryFiles::new();
     let mut node = bounded(&files, 1 << 20);
     node.lead_alone();
-    // Nothing can be let go for the moment.
+    // No memory can be released for the moment.
     let slot = node.worker.slot_of(GROUP).unwrap();
     node.worker.replicas[slot.0 as usize].as_mut().unwrap().saving = true;
     let refused = (0..20_000).find_map(|_| node.push());
@@ -41,7 +41,7 @@ fn proposals_are_busy_at_the_end_of_the_budget_and_a_compaction_makes_room() {
     let stats = node.worker.metrics.read();
     assert!(stats.index_bytes > 512 << 10 && stats.index_bytes < 1 << 20, "{stats:?}");
     assert!((20.0..200.0).contains(&stats.index_bytes_per_entry()), "{}", stats.index_bytes_per_entry());
-    // An election goes on: it leads the next term, too.
+    // Elections go on: the node leads the next term, too.
     let term = node.status().unwrap().term;
     node.hear(9, Message::Vote { term: Term(term.0 + 5), last: EntryId::default(), transfer: true });
     for _ in 0..8 {

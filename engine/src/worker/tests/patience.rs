@@ -1,4 +1,4 @@
-//! Transfers of snapshots at the edges of time: how long the other side is waited for.
+//! Timeouts of snapshot transfers: how long the sender waits for the receiver.
 
 use super::transfers::{Follower, asked, beat, install, leader, say, take_all, write};
 use super::*;
@@ -10,7 +10,7 @@ fn checkpoints(node: &Node) -> u64 {
     node.worker.metrics.read().checkpoints
 }
 
-/// A leader, and a follower that has all of the file that it was sent, which its last answer says.
+/// A leader, and a follower that has received the whole file, with its last acknowledgement.
 fn whole() -> (Node, Term, Follower, Head) {
     let (mut node, term) = leader(|_, _| ());
     let mut follower = asked(&mut node, term);
@@ -79,7 +79,7 @@ fn a_transfer_is_over_when_its_follower_has_caught_up_and_not_before() {
     assert_eq!(node.worker.transfers.next_deadline(), Time::NEVER);
 }
 
-/// Pieces that were sent, questions left out, since this was asked last.
+/// Chunks sent since the last call, without those that are empty.
 fn sent(node: &Node) -> u64 {
     let sent = node.wire.3.lock().unwrap().drain(..).filter(|(_, bytes)| *bytes > 0).count();
     sent as u64
@@ -105,7 +105,7 @@ fn a_gap_that_is_known_is_sent_once() {
     let mut follower = asked(&mut node, term);
     node.settle();
     let chunk = node.wire.3.lock().unwrap().drain(..).next().unwrap();
-    // Each piece behind the gap brings the same answer.
+    // Each chunk behind the gap causes the same reply.
     node.wire.3.lock().unwrap().push((Head { offset: 1, ..chunk.0 }, chunk.1));
     let answers = follower.take(&node, 1);
     assert_eq!(

@@ -1,4 +1,4 @@
-//! Machines that panic: what becomes of their replica, of those who wait, and of the others of the worker.
+//! Machines that panic: the effects on their replica, on its clients, and on the worker's other replicas.
 
 use raftwerk_raft::PRIORITY_MAX;
 
@@ -69,7 +69,7 @@ fn a_panic_is_one_replicas_and_leaves_nobody_waiting() {
     node.settle();
     assert_eq!(digest.try_recv().unwrap(), None);
 
-    // Everybody else goes on.
+    // All other replicas go on.
     let (reply, mut other) = oneshot::channel();
     let request = Request::Propose { group: OTHER, payload: Bytes::from_static(b"as ever"), reply };
     assert!(node.inbox.request(request).is_ok());
@@ -87,7 +87,7 @@ fn a_panic_is_one_replicas_and_leaves_nobody_waiting() {
 fn a_replica_is_revived_from_its_log_and_shows_no_older_state_meanwhile() {
     for checkpoint_log_bytes in [u64::MAX, 4096] {
         let mut node = Node::open_with(&MemoryFiles::new(), checkpoint_log_bytes, |settings, _| {
-            settings.limits.apply_bytes = 1; // a frame in a turn
+            settings.limits.apply_bytes = 1; // a frame each turn
         });
         node.create(&[1]);
         node.turn(2 * TIMEOUT);
@@ -101,7 +101,7 @@ fn a_replica_is_revived_from_its_log_and_shows_no_older_state_meanwhile() {
         node.settle();
         assert!(node.quarantine().is_some());
 
-        // The same entry, and the same code: the same end.
+        // The same entry and the same code: the same panic.
         assert_eq!(node.revive(), Ok(()));
         for _ in 0..4 {
             node.settle();
@@ -193,7 +193,8 @@ fn a_query_that_panics_is_its_readers_alone() {
     assert_eq!(node.quarantine(), None);
 }
 
-/// It has the others elect one that has a state: it hands over to the voter that has most of its log, and does not campaign.
+/// A leader in quarantine transfers its leadership to the voter with most of its log, which has a state, and
+/// does not campaign.
 #[test]
 fn a_leader_in_quarantine_hands_over_and_tries_less_and_less_often() {
     let mut node = Node::open(&MemoryFiles::new(), u64::MAX);
@@ -208,7 +209,7 @@ fn a_leader_in_quarantine_hands_over_and_tries_less_and_less_often() {
     assert_eq!(node.status().unwrap().transfer_to, Some(NodeId(2)));
     assert!(node.said().contains(&Message::TimeoutNow { term }));
 
-    // Nobody takes it: it tries again, but not all the time.
+    // No transfer succeeds: it tries again, but not all the time.
     let (mut tries, mut was_trying) = (0, true);
     for _ in 0..400 {
         node.hear(2, Message::HeartbeatAck { term, round: 0, binds: true, rest: false });
@@ -236,7 +237,7 @@ fn what_a_replica_in_quarantine_keeps_of_its_log_is_bounded() {
         is_taken
     };
     assert!(say(&mut node, 1, 100));
-    // Node 2 leads; a frame of one entry whose payload makes the machine panic.
+    // Node 2 leads, and sends a frame of one entry with a payload that makes the machine panic.
     let mut frames = vec![0; 128];
     let first = EntryId::new(Term(1), Index(2));
     let mut writer = FrameWriter::new(&mut frames, GROUP, first).unwrap();
@@ -321,7 +322,7 @@ fn a_machine_that_panics_on_its_way_back_has_to_see_as_much_as_the_one_before() 
     let seen = node.status().unwrap().applied;
     assert_eq!(node.write(b"panic"), Err(ProposeError::Unknown));
     assert_eq!(node.quarantine().unwrap().applied, seen);
-    // The next machine meets the first of the two.
+    // The next machine panics at the first of the two.
     node.revive().unwrap();
     node.settle();
     let quarantine = node.quarantine().unwrap();
@@ -355,7 +356,7 @@ fn a_leader_whose_quarantine_is_over_keeps_its_lead() {
         node.turn(TIMEOUT / 5);
         node.settle();
     };
-    // What was begun comes to nothing, and nothing is begun again.
+    // The transfer under way fails, and no other one is started.
     (0..20).for_each(|_| beat(&mut node));
     for _ in 0..400 {
         beat(&mut node);

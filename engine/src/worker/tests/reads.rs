@@ -1,4 +1,5 @@
-//! Reads at a replica that follows: what it answers by itself, whom it asks and how often, and when it gives up.
+//! Reads at a follower: what it answers locally, its read-index requests and their number, and when it
+//! refuses.
 
 use super::*;
 use crate::consistency::{Demand, ReadAnswer, Wanted};
@@ -9,7 +10,7 @@ pub(super) type Answer = oneshot::Receiver<Result<ReadAnswer, ReadError>>;
 const MS: Duration = Duration::from_millis(1);
 const INTERVAL: Duration = Duration::from_millis(100);
 
-/// One of three, which follows node 2.
+/// One of three replicas, which follows node 2.
 pub(super) fn follower(change: impl FnOnce(&mut Settings)) -> Node {
     let mut node = Node::open_with(&MemoryFiles::new(), 1 << 20, |settings, _| change(settings));
     node.create(&[1, 2, 3]);
@@ -28,7 +29,7 @@ impl Node {
         answer
     }
 
-    /// The questions of reads that have left for node 2 since this was asked last.
+    /// The read-index requests sent to node 2 since the last call.
     pub(super) fn questions(&self) -> Vec<u64> {
         let asked = |(to, record): (PeerId, Record)| match record.message {
             Message::ReadIndex { round, .. } if to == PeerId(2) => Some(round),
@@ -62,14 +63,15 @@ fn many_reads_of_bounded_staleness_share_a_question_and_later_ones_need_none() {
         assert!(answer.try_recv().unwrap().unwrap().staleness <= Some(50 * MS));
     }
     assert_eq!(node.questions(), [], "a state of half the bound needs no renewal");
-    // Past the half: still answered at once, and one question renews it for those who come next.
+    // Past the half: still answered at once, and one read-index request renews the state's time for later
+    // reads.
     node.turn(10 * MS);
     let mut answers: Vec<Answer> = (0..32).map(|_| node.read(within, None)).collect();
     node.turn(MS);
     assert!(answers.iter_mut().all(|answer| answer.try_recv().unwrap().is_ok()));
     let renewal = node.questions();
     assert_eq!(renewal.len(), 1);
-    // Unanswered: too old at last, and said so.
+    // Without a reply the state gets too old, and reads are refused for that.
     node.turn(50 * MS);
     let mut refused = node.read(within, None);
     let mut waits = node.read(within, Some(1000 * MS));
@@ -134,7 +136,7 @@ fn a_read_that_may_wait_outlasts_a_time_without_a_leader() {
     assert!(patient.try_recv().is_err());
     assert_eq!(node.questions(), [], "there is nobody to ask");
     node.hear(2, Message::Heartbeat { term: Term(1), commit: Index(0), round: 0, rest: false });
-    // Term 1 has to be on the disk first.
+    // Term 1 must be durable first.
     node.settle();
     let questions = node.questions();
     assert!(!questions.is_empty());
@@ -181,7 +183,7 @@ fn groups_of_one_leader_that_are_read_are_renewed_together() {
         };
         node.wire.0.lock().unwrap().drain(..).filter_map(asked).collect()
     };
-    // The one is read 20 ms after the other, so it would be renewed as much later.
+    // The second group is read 20 ms after the first, so it would be renewed as much later.
     for group in [GROUP, OTHER] {
         let mut first = read(&node, group);
         node.turn(MS);

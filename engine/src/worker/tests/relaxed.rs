@@ -17,7 +17,7 @@ impl Node {
         answer.try_recv().expect("it is written").unwrap().id
     }
 
-    /// The leader of term 4, node 2, brings an entry that asks for no sync.
+    /// The leader of term 4, node 2, sends a relaxed entry.
     fn hear_relaxed(&self, prev: EntryId) {
         let mut frames = vec![0; 128];
         let first = EntryId::new(Term(4), prev.index.next());

@@ -1,5 +1,5 @@
-//! Damage that is found while the worker runs: what a checkpoint makes up for, what must come from others, and that nobody
-//! else of the worker notices.
+//! Damage found while the worker runs: what a checkpoint replaces, what must come from peers, and that all
+//! other replicas of the worker are unaffected.
 
 use raftwerk_wal::OnDamage;
 
@@ -19,7 +19,7 @@ fn first_segment(files: &MemoryFiles) -> String {
 }
 
 impl Node {
-    /// Turns over so much time, with a disk that works.
+    /// Runs turns over so much time, with a disk that works.
     fn pass(&mut self, time: Duration) {
         for _ in 0..20 {
             self.turn(time / 20);
@@ -52,7 +52,7 @@ fn a_checkpoint_that_rots_is_written_again_from_the_state() {
     let is_checkpoint = |path: &String| path.ends_with(".snap");
     let path = files.paths().into_iter().find(is_checkpoint).expect("there is one");
     let whole = files.content(&path).unwrap();
-    // In the state: a count, at its end.
+    // In the state: a count, at the end of the file.
     assert!(files.rot(&path, whole.len() as u64 - 3, 1));
     node.pass(8 * TIMEOUT);
     let stats = node.worker.metrics.read();
@@ -110,7 +110,7 @@ fn few_entries_are_written_again_where_a_copy_is_whole() {
     node.turn(2 * TIMEOUT);
     node.settle();
     let path = first_segment(&files);
-    // A second group fills the segment; the first has little in it, and the cache has what is in it.
+    // A second group fills the segment; the first has little in it, which is in the cache.
     node.write(b"little").unwrap();
     let founders = Configuration::of_voters([NodeId(1)]);
     let _made = node.order(|reply| Order::Found { group: GroupId(2), founders, reply });
@@ -155,7 +155,7 @@ fn entries_that_were_not_applied_are_lost_and_the_replica_is_fenced_until_a_late
         let path = first_segment(&files);
         assert!(files.rot(&path, u64::from(place.offset) + 70, 1));
         if is_met_by_reading {
-            // They are committed, and to be applied.
+            // All are committed, and to be applied.
             node.hear(2, Message::Heartbeat { term: Term(4), commit: Index(60), round: 0, rest: false });
         }
         node.pass(8 * TIMEOUT);
@@ -166,7 +166,7 @@ fn entries_that_were_not_applied_are_lost_and_the_replica_is_fenced_until_a_late
         let stats = node.worker.metrics.read();
         assert_eq!((stats.replicas_fenced, stats.is_poisoned, stats.at_risk_bytes), (1, false, 0));
 
-        // What it acknowledged it has forgotten: so it has no say, also after a restart.
+        // Entries that it acknowledged are lost: so it grants no vote, also after a restart.
         let term = status.term.0;
         assert!(!node.grants(term + 1));
         let files = files.after_power_cut(|_, _| SectorFate::Old);
@@ -176,7 +176,7 @@ fn entries_that_were_not_applied_are_lost_and_the_replica_is_fenced_until_a_late
         let last = node.status().unwrap().last;
         assert_eq!(last.index, Index(15));
 
-        // A leader of a later term brings it everything, and it may vote again.
+        // A leader of a later term sends it everything, and it may vote again.
         let term = node.status().unwrap().term.0 + 2;
         node.hear_append(term, last, 15, 1000, 30);
         node.settle();
@@ -195,12 +195,12 @@ fn a_leader_sends_no_damaged_entry_and_a_follower_that_lacks_it_gets_a_snapshot(
     let term = node.lead_with_one(40, 4096);
     let before = node.status().unwrap();
     assert_eq!((before.applied, before.compacted.index), (before.last.index, Index(0)));
-    // In the segment that is being written, of which there is no map.
+    // In the segment being written, which is not mapped.
     let slot = node.worker.slot_of(GROUP).unwrap();
     let place = node.worker.lane.read(slot, before.last.index, before.last.index, 1).unwrap()[0].place;
     let path = format!("lane-0/seg-{:016x}.log", place.segment);
     assert!(files.rot(&path, u64::from(place.offset) + 70, 1));
-    // The third was lost, with all that was on its way: it is to be sent the log from its beginning.
+    // The third replica was lost, with all that was on its way: it is to be sent the log from its beginning.
     assert!(node.inbox.arrive(Arrival::Lost(NodeId(3))));
     let pieces =
         |node: &Node| node.wire.1.lock().unwrap().drain(..).filter(|head| head.offset < head.total).count();
@@ -233,7 +233,8 @@ fn a_lane_that_is_not_to_live_with_damage_stops() {
     assert_eq!(node.write(b"more"), Err(ProposeError::Poisoned));
 }
 
-/// A leader that loses entries it has not applied begins anew as a fenced follower. Its own followers may rest, bound to this node.
+/// A leader that loses entries before it has applied them is rebuilt as a fenced follower. Its own followers
+/// may be quiescent, and fortify this node.
 #[test]
 fn a_leader_that_is_made_anew_renounces() {
     let files = MemoryFiles::new();
@@ -251,7 +252,7 @@ fn a_leader_that_is_made_anew_renounces() {
     let path = format!("lane-0/seg-{:016x}.log", place.segment);
     assert!(files.rot(&path, u64::from(place.offset) + 70, 1));
     node.said();
-    // Node 3 is to be sent the log from its beginning, and that is how the damage is met.
+    // Node 3 is to be sent the log from its beginning, and reading that meets the damage.
     node.hear(3, Message::AppendAck { term, matched: before.last.index.prev().prev(), account: 0 });
     assert!(node.inbox.arrive(Arrival::Lost(NodeId(3))));
     for _ in 0..40 {

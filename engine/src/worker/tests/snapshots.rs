@@ -1,4 +1,4 @@
-//! Snapshots from a leader: whole and not installed, older than what is there.
+//! Snapshots from a leader: complete and not installed, older than the present one.
 
 use super::*;
 use crate::consistency::Wanted;
@@ -15,7 +15,7 @@ fn a_snapshot_that_arrived_whole_and_was_never_installed_is_sent_again() {
         node.turn(TIMEOUT / 5);
         node.settle();
     };
-    // An empty piece behind the last one is a question.
+    // An empty chunk behind the last one is a request of the offset.
     let is_piece = |head: &Head| head.offset < head.total;
     let pieces = |node: &Node| -> Vec<Head> { node.wire.1.lock().unwrap().drain(..).collect() };
     let sent = |node: &mut Node, beats: u32| {
@@ -27,7 +27,7 @@ fn a_snapshot_that_arrived_whole_and_was_never_installed_is_sent_again() {
     let piece = sent(&mut node, 20).expect("the third needs a snapshot");
     assert_eq!((piece.kind, piece.offset), (PIECE, 0));
 
-    // It takes all of it, and then fails to verify or install it.
+    // The receiver takes the whole file, and then fails to verify or install it.
     let mut ack = BytesMut::new();
     Head { kind: ACK, offset: piece.total, ..piece }.encode(&mut ack);
     node.hear_unit(3, UnitKind::Snapshot, 0, &ack);
@@ -36,7 +36,7 @@ fn a_snapshot_that_arrived_whole_and_was_never_installed_is_sent_again() {
     let again = sent(&mut node, patience).expect("and then another try");
     assert_eq!((again.kind, again.offset), (PIECE, 0));
 
-    // It takes all of it again, fails again, and this time says so when asked (simulator, seed 451).
+    // It takes all of it again, fails again, and this time reports that when asked (simulator, seed 451).
     node.hear_unit(3, UnitKind::Snapshot, 0, &ack);
     assert_eq!(sent(&mut node, 20), None, "nothing was said yet");
     let mut nothing = BytesMut::new();
@@ -46,7 +46,7 @@ fn a_snapshot_that_arrived_whole_and_was_never_installed_is_sent_again() {
     assert_eq!((again.kind, again.offset), (PIECE, 0));
 }
 
-/// Checkpoints of a group of one, the earlier first: the files, and what they stand for.
+/// Checkpoints of a group of one, the earlier first: the files, and their entries' ids.
 pub(super) fn checkpoints() -> Vec<(Bytes, EntryId)> {
     let files = MemoryFiles::new();
     let mut node = Node::alone(&files, 4096);
@@ -61,7 +61,7 @@ pub(super) fn checkpoints() -> Vec<(Bytes, EntryId)> {
     taken
 }
 
-/// All of a checkpoint in one piece.
+/// A whole checkpoint in one chunk.
 fn piece(file: &Bytes, id: EntryId, term: u64) -> BytesMut {
     let mut unit = BytesMut::new();
     let total = file.len() as u64;
@@ -90,7 +90,7 @@ fn an_older_snapshot_after_one_that_was_not_installed_brings_the_state_that_its_
     let [(older, older_id), .., (newer, newer_id)] = &taken[..] else { panic!("two at least") };
     let mut node = Node::open(&MemoryFiles::new(), u64::MAX);
     node.create(&[1, 2, 3]);
-    // All of the newer one is on the disk when its sender is deposed.
+    // The newer one is complete on the disk when its sender is deposed.
     node.hear_unit(2, UnitKind::Snapshot, 0, &piece(newer, *newer_id, 5));
     for _written_then_verified in 0..2 {
         node.turn(Duration::ZERO);

@@ -1,4 +1,5 @@
-//! Transfers of snapshots in many chunks: under load, broken, starved of room, and with peers that send nonsense.
+//! Snapshot transfers of many chunks: under load, interrupted, without room, and with peers that send
+//! malformed units.
 
 use super::*;
 use crate::worker::piece::REFUSAL;
@@ -6,24 +7,24 @@ use crate::worker::sending::{PATIENCE, RETRY, WINDOW_CHUNKS};
 
 const BEAT: Duration = Duration::from_millis(100);
 
-/// A follower on node 3 that knows as much of the protocol as a transfer needs.
+/// A follower on node 3, with as much of the protocol as a transfer needs.
 #[derive(Default)]
 pub(super) struct Follower {
-    /// Which file it is being sent.
+    /// The file being received.
     id: EntryId,
     total: u64,
     received: u64,
-    /// Chunks that brought something, and those that did not.
+    /// Chunks that were taken, and those that were not.
     taken: usize,
     wasted: usize,
     /// How many files were begun.
     begun: usize,
-    /// Everything before is installed.
+    /// The last entry that is installed.
     pub(super) matched: Index,
 }
 
 impl Follower {
-    /// Takes what was sent since the last time; of chunks no more than so many. What it answers.
+    /// Takes what was sent since the last call, at most so many chunks; returns the replies.
     pub(super) fn take(&mut self, node: &Node, chunks_max: usize) -> Vec<Head> {
         let sent: Vec<_> = node.wire.3.lock().unwrap().drain(..).collect();
         let (mut answers, mut chunks) = (Vec::new(), 0);
@@ -63,7 +64,7 @@ pub(super) fn say(node: &Node, head: &Head) {
     node.hear_unit(3, UnitKind::Snapshot, 0, &unit);
 }
 
-/// A heartbeat of both followers, so that both are alive.
+/// Heartbeat replies of both followers, so that both are alive.
 pub(super) fn beat(node: &mut Node, term: Term) {
     for from in [2, 3] {
         node.hear(from, Message::HeartbeatAck { term, round: 0, binds: false, rest: false });
@@ -81,7 +82,7 @@ pub(super) fn write(node: &mut Node, term: Term, bytes: usize) {
     node.settle();
 }
 
-/// A leader with a log of at most 4 KiB and chunks of one byte, whose third replica lacks everything.
+/// A leader with a log of at most 4 KiB and chunks of one byte; its third replica lacks everything.
 pub(super) fn leader(change: impl FnOnce(&mut Settings, &mut LaneOptions)) -> (Node, Term) {
     let mut node = Node::open_with(&MemoryFiles::new(), 4096, |settings, options| {
         settings.limits.chunk_bytes = 1;
@@ -92,7 +93,7 @@ pub(super) fn leader(change: impl FnOnce(&mut Settings, &mut LaneOptions)) -> (N
     (node, term)
 }
 
-/// Beats until the follower is asked what it has, and lets it take nothing of what came before.
+/// Passes heartbeat intervals until the offset is requested of the follower, which takes no earlier chunk.
 pub(super) fn asked(node: &mut Node, term: Term) -> Follower {
     let mut follower = Follower::default();
     for _ in 0..20 {
@@ -116,7 +117,7 @@ pub(super) fn install(node: &mut Node, follower: &mut Follower, term: Term) {
 fn a_transfer_under_load_ends_and_the_log_behind_it_is_there() {
     let (mut node, term) = leader(|_, _| ());
     let mut follower = asked(&mut node, term);
-    // All that a window brings, while the log grows by a checkpoint's worth.
+    // Takes whole windows, while the log grows by a checkpoint's worth.
     let mut rounds = 0;
     while !follower.is_whole() {
         rounds += 1;
@@ -128,7 +129,8 @@ fn a_transfer_under_load_ends_and_the_log_behind_it_is_there() {
     assert_eq!(follower.begun, 1, "of one checkpoint");
     assert!(rounds > 8, "far more was written than the log may hold: {rounds} rounds");
 
-    // It installs it, and finds what follows in the log, though checkpoints are made again.
+    // The follower installs the file, and the log still holds what follows it, though checkpoints are made
+    // again.
     node.said();
     install(&mut node, &mut follower, term);
     let checkpoints = node.worker.metrics.read().checkpoints;
@@ -168,7 +170,7 @@ fn a_window_of_chunks_is_on_its_way_before_the_first_is_acknowledged() {
             assert_eq!((head.kind, head.offset), (PIECE, at));
             at += bytes as u64;
         }
-        // One acknowledgement brings one more.
+        // One acknowledgement lets one more be sent.
         if at < follower.total {
             let head = node.worker.replica(GROUP).and_then(|replica| replica.checkpoint.clone()).unwrap();
             let (group, id, total, crc) = (GROUP, head.id, head.bytes, head.crc);
@@ -191,12 +193,12 @@ fn a_broken_transfer_goes_on_where_it_stopped() {
     for _ in 0..3 {
         step(&mut node, &mut follower, 8);
     }
-    // The connection breaks; what was on its way is lost.
+    // The connection breaks; what was in flight is lost.
     assert!(node.inbox.arrive(Arrival::Lost(NodeId(3))));
     step(&mut node, &mut follower, 0);
     let had = follower.received;
     assert!(had >= 16, "{had}");
-    // Nothing is heard for so long that the sender gives up.
+    // No reply arrives for so long that the sender gives up.
     let mut passed = Duration::ZERO;
     while passed < 12 * RETRY {
         node.hear(2, Message::HeartbeatAck { term, round: 0, binds: false, rest: false });
@@ -227,7 +229,7 @@ fn lost_chunks_are_sent_again_from_the_gap_on() {
             break;
         }
         beat(&mut node, term);
-        // Now and then most of a window, or all of it, gets lost; and now and then the answers.
+        // Now and then most of a window, or all of it, is lost; and now and then the replies.
         let answers = follower.take(&node, if round % 3 == 0 { round % 5 } else { 8 });
         if round % 7 != 0 {
             answers.iter().for_each(|answer| say(&node, answer));
@@ -275,7 +277,7 @@ fn what_is_kept_yields_on_a_full_disk() {
         follower.take(&node, 1).iter().for_each(|answer| say(&node, answer));
     }
     let before = node.status().unwrap().compacted;
-    leave_room(&files, 4 << 10); // for a checkpoint, and for no segment
+    leave_room(&files, 4 << 10); // enough for a checkpoint, not for a segment
     for _ in 0..40 {
         write(&mut node, term, 8000);
         beat(&mut node, term);
@@ -292,7 +294,7 @@ fn a_follower_that_takes_nothing_keeps_nothing_for_long() {
     let checkpoints = |node: &Node| node.worker.metrics.read().checkpoints;
     let made = checkpoints(&node);
     let mut rounds = 0;
-    // It is alive, is asked again and again, and does not answer.
+    // The follower is alive, receives request after request, and does not reply.
     while checkpoints(&node) == made {
         write(&mut node, term, 2048);
         beat(&mut node, term);
@@ -300,7 +302,7 @@ fn a_follower_that_takes_nothing_keeps_nothing_for_long() {
         assert!(BEAT * rounds < 2 * PATIENCE, "still kept");
     }
     assert!(BEAT * rounds > PATIENCE / 2, "it was given time: {rounds} beats");
-    // Nor does another attempt.
+    // Neither does another attempt.
     let made = checkpoints(&node);
     for _ in 0..40 {
         write(&mut node, term, 2048);
@@ -323,7 +325,7 @@ fn a_transfer_that_begins_while_a_checkpoint_is_written_sends_that_one() {
     assert!(follower.id.index > before.id.index);
 }
 
-/// The follower takes all of the file that it is being sent. Its last answer.
+/// The follower takes the whole file that it is being sent; returns its last reply.
 pub(super) fn take_all(node: &mut Node, term: Term, follower: &mut Follower) -> Head {
     let mut last = Head::default();
     while !follower.is_whole() {
@@ -355,7 +357,7 @@ fn a_checkpoint_that_a_follower_refuses_as_a_whole_is_made_again() {
         made == good || !path.contains(&format!("{:016x}", last.id.index.0)),
         "as it was, or a later one"
     );
-    // Another refusal at once is the follower's own trouble.
+    // Another refusal at once is taken for the follower's own fault.
     let made = node.worker.metrics.read().checkpoints;
     for _ in 0..10 {
         say(&node, &Head { kind: REFUSAL, offset: 0, ..last });
@@ -364,7 +366,7 @@ fn a_checkpoint_that_a_follower_refuses_as_a_whole_is_made_again() {
     assert_eq!(node.worker.metrics.read().checkpoints, made);
 }
 
-/// A piece of a file, from a node in a term.
+/// Receives a chunk of a file, from a node in a term.
 fn chunk(node: &Node, from: u64, head: &Head, bytes: &[u8]) {
     let mut unit = BytesMut::new();
     head.encode(&mut unit);
@@ -377,7 +379,8 @@ fn answers(node: &mut Node) -> Vec<(bool, u64)> {
     node.wire.3.lock().unwrap().drain(..).map(|(head, _)| (head.is_start, head.offset)).collect()
 }
 
-/// A follower that is to be sent a file, which its unit's head says everything of but where a piece begins.
+/// A follower that is to be sent a file, and the header of that file's units, in which only the offset
+/// varies.
 fn receiver() -> (MemoryFiles, Node, Bytes, Head) {
     let (file, id) = super::snapshots::checkpoints().remove(0);
     let files = MemoryFiles::new();
@@ -400,13 +403,14 @@ fn a_receiver_takes_chunks_in_order_and_loses_nothing_to_nonsense() {
     assert_eq!(answers(&mut node), [(true, 0)], "a gap before anything");
     chunk(&node, 2, &at(0), &[]);
     assert_eq!(answers(&mut node), [(true, 0)], "a question");
-    // Several before the disk has written the first.
+    // Several chunks before the disk has written the first.
     for from in [0, 8, 16] {
         chunk(&node, 2, &at(from), part(from as usize, from as usize + 8));
     }
     assert_eq!(answers(&mut node), [(false, 8), (false, 16), (false, 24)]);
 
-    // An overlap, a gap, a question, an end beyond all numbers, another length, a checksum that is another file's.
+    // An overlap, a gap, an empty chunk, an end beyond all numbers, another length, the checksum of another
+    // file.
     chunk(&node, 2, &at(20), part(20, 32));
     chunk(&node, 2, &at(32), part(32, 40));
     chunk(&node, 2, &at(total), &[]);
@@ -420,7 +424,7 @@ fn a_receiver_takes_chunks_in_order_and_loses_nothing_to_nonsense() {
     chunk(&node, 2, &at(total), part(24, 32));
     chunk(&node, 2, &at(24), &vec![0; 257 << 10]);
     assert_eq!((answers(&mut node), node.worker.metrics.read().bad_units), (vec![], bad + 3));
-    // Of an older leader: nothing of it counts. Of another node in this term: none of its bytes are among these.
+    // From an older leader: ignored. From another node in this term: none of its bytes are among these.
     chunk(&node, 3, &Head { term: Term(4), ..at(0) }, part(0, 8));
     chunk(&node, 3, &at(24), part(24, 32));
     assert_eq!(answers(&mut node), [(true, 0)]);
@@ -439,7 +443,7 @@ fn a_receiver_takes_chunks_in_order_and_loses_nothing_to_nonsense() {
 fn another_leader_begins_the_file_anew_and_work_of_the_one_before_counts_for_nothing() {
     let (files, mut node, file, head) = receiver();
     let id = head.id;
-    // The same entry, length and checksum, and other bytes; not written when the next leader begins.
+    // The same entry, length and checksum with other bytes; not written when the next leader begins.
     chunk(&node, 2, &head, &[9; 40]);
     node.turn(Duration::ZERO);
     let next = Head { term: Term(6), ..head };
@@ -502,7 +506,7 @@ fn an_unfinished_file_is_removed_when_nothing_is_heard_of_it_or_its_replica_goes
     assert!(!files.paths().iter().any(|path| path.contains("/snapshots/")), "{:?}", files.paths());
 }
 
-/// A replica without a state is given one by its leader, and has a say again.
+/// A replica without a state receives one from its leader, and campaigns again.
 #[test]
 fn a_leaders_snapshot_ends_a_quarantine() {
     let (_files, mut node, file, head) = receiver();

@@ -1,4 +1,4 @@
-//! Reads that wait: how many may, what an answered one leaves behind, and which of them an entry or a deadline ends.
+//! Reads that wait: their bounds, what an answered one leaves behind, and which entry or deadline ends them.
 
 use super::reads::{Answer, follower};
 use super::*;
@@ -18,7 +18,7 @@ impl Node {
         answer
     }
 
-    /// Asks, and lets the worker take it in; whether it waits.
+    /// Requests a read, and lets the worker take it; returns whether it waits.
     fn waits(&mut self, group: GroupId, wanted: Wanted, patience: Duration, bytes: usize) -> bool {
         let mut answer = self.ask(group, wanted, patience, bytes);
         self.turn(Duration::ZERO);
@@ -31,7 +31,7 @@ impl Node {
         }
     }
 
-    /// Reads that wait and bytes that are held for them; counted as they came and went, and anew.
+    /// Reads that wait and bytes held for them: by the running counts, and counted anew.
     fn held(&self) -> (usize, usize) {
         let load = self.worker.load();
         assert_eq!(load.reads, self.worker.clients.waiting.reads);
@@ -44,7 +44,7 @@ impl Node {
     }
 }
 
-/// Two groups of three without leaders, on a node where 8 reads of 4,096 bytes may wait.
+/// Two groups of three replicas without leaders, on a node that lets 8 reads of 4,096 bytes wait.
 fn leaderless() -> Node {
     let mut node = Node::open_with(&MemoryFiles::new(), 1 << 20, |settings, _| {
         (settings.reads_max, settings.read_bytes_max) = (8, 4096);
@@ -108,7 +108,7 @@ fn bytes_of_queries_that_wait_are_bounded() {
     assert_eq!(node.held(), (2, 3000));
     node.turn(10 * MS);
     assert_eq!(node.held(), (0, 0));
-    // A group that goes takes its reads along.
+    // Removing a group ends its reads.
     assert!(node.waits(GROUP, far, 1000 * MS, 1500));
     let mut gone = node.order(|reply| Order::Remove { group: GROUP, reply });
     node.settle();
