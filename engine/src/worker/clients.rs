@@ -265,7 +265,7 @@ impl<D: Disk> Worker<D> {
         self.clients.submissions.push(submission);
         let submission = &mut self.clients.submissions[number as usize];
         let count = submission.operations.len();
-        // Queries are read in place; payloads are not looked at before the end of the turn.
+        // Queries are read in place; payloads are not read before the end of the turn.
         let arena = std::mem::take(&mut submission.arena);
         for at in 0..count {
             let submission = &self.clients.submissions[number as usize];

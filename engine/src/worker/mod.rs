@@ -5,7 +5,7 @@
 //! turn neither blocks nor takes a lock.
 //!
 //! A turn does its work in this order, which matters:
-//! 1. completions of the disk: held messages are released, the cores learn what is durable;
+//! 1. completions of the disk: held messages are released, the cores receive what is durable;
 //! 2. units of the network, requests of clients, timers that have expired: the cores step, entries are framed
 //!    into the batch;
 //! 3. each touched group is flushed once: all its proposals of the turn enter its core together;
@@ -131,7 +131,7 @@ pub(crate) struct Worker<D: Disk> {
     slots: FxHashMap<GroupId, GroupSlot>,
     timers: Timers,
     effects: Effects,
-    /// Groups to flush, and to ship for, at the end of the turn.
+    /// Groups to flush, and to send appends for, at the end of the turn.
     dirty: Vec<GroupSlot>,
     /// Groups with entries in the batch being filled.
     appended: Vec<GroupSlot>,

@@ -352,11 +352,11 @@ impl<D: Disk> Worker<D> {
         Ok(())
     }
 
-    /// The log has lost some of what this replica promised in terms up to `fence`: votes and
-    /// acknowledgements. So it must not vote or acknowledge in those terms any more. It steps into the next
-    /// term with a vote for itself, which it does not use: no other candidate gets that vote, a leader of the
-    /// group in an older term is deposed, and the leader elected then, without this replica, sends it what it
-    /// has lost. Returns whether a hard state was written now.
+    /// Votes and acknowledgements of this replica in terms up to `fence` may be lost from the log, so it must
+    /// not vote or acknowledge in those terms any more. It steps into the next term with a vote for itself,
+    /// which it does not use: no other candidate gets that vote, a leader of the group in an older term is
+    /// deposed, and the leader elected then, without this replica, sends it what it has lost. Returns whether
+    /// a hard state was written now.
     fn step_over(
         &mut self,
         slot: raftwerk_wal::GroupSlot,

@@ -7,7 +7,7 @@
 //! state machine. Hard states never wait: a batch with a term, a vote or any other fact in it is synced at
 //! once, and that syncs all that was written before.
 //!
-//! What is not here: the public side (`crate::relaxed`), which batch needs a sync (`raftwerk_wal::Lane`).
+//! Not here: the public side (`crate::relaxed`), which batch needs a sync (`raftwerk_wal::Lane`).
 
 use std::collections::VecDeque;
 

@@ -123,7 +123,7 @@ pub(crate) struct Replica {
     pub(crate) promise: Promise,
     /// Deadline of its valid entry in the timers; other entries are stale.
     pub(crate) timer_at: Time,
-    /// On the list of groups to flush and ship at the end of the turn.
+    /// On the list of groups to flush and to send appends for at the end of the turn.
     pub(crate) is_dirty: bool,
     /// On the list of groups with new entries in this turn's batch.
     pub(crate) has_appended: bool,

@@ -188,8 +188,8 @@ impl Outboxes {
     pub(super) fn addressee(&self, core: &Group, node: NodeId, heard: Option<Voice>) -> Addressee {
         let address = core.address_of(node);
         let log = match (address, heard) {
-            // It may not be the one named here: a leader may have another log than followers behind in the
-            // log know.
+            // It may differ from the log named here: the configuration of a follower that is behind may name
+            // an earlier one.
             (_, Some(voice)) if voice.from == node => voice.log,
             (Address::Named(log), _) => log,
             (Address::Founder, _) => self.first_of(node).unwrap_or_default(),

@@ -226,7 +226,7 @@ fn a_node_that_restarts_is_not_heard_while_support_is_promised_to_its_earlier_li
     node.create(&[1, 2, 3]);
     let hear = |node: &mut Node, life: u64| {
         let mut heard = supports(node, 1);
-        // It asks for support, and gives none.
+        // It requests support, and gives none.
         (heard.beat.life, heard.beat.promised_at, heard.beat.promise_us) = (life, 0, 0);
         node.inbox.beat(heard);
         for _ in 0..2 {

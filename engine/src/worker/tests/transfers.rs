@@ -506,7 +506,7 @@ fn an_unfinished_file_is_removed_when_nothing_is_heard_of_it_or_its_replica_goes
     assert!(!files.paths().iter().any(|path| path.contains("/snapshots/")), "{:?}", files.paths());
 }
 
-/// A replica without a state receives one from its leader, and campaigns again.
+/// A replica without a state receives one from its leader, which ends its quarantine.
 #[test]
 fn a_leaders_snapshot_ends_a_quarantine() {
     let (_files, mut node, file, head) = receiver();
