@@ -14,7 +14,7 @@ use crate::events::OnEvent;
 use crate::machine::Machine;
 use crate::runtime::RIGHT_RATE;
 
-/// Workers of a node, and lanes of a log, at the most.
+/// The maximum of workers of a node, and of lanes of a log.
 pub(crate) const LANES_MAX: usize = 256;
 
 /// The settings of one node. Start from [`Config::new`] and change what you must.
@@ -30,140 +30,160 @@ pub struct Config {
     pub peers: Vec<(NodeId, SocketAddr)>,
     /// This node's certificate and key, and the cluster's authority.
     pub identity: Identity,
-    /// Threads that own groups. Default: the number of cores that the process may use, but no more than 32, and one for each 128 MiB of
-    /// the memory that it may use ([`Config::machine`]). 1 to 256. May be another number each time that a directory is opened: each
-    /// thread then has some of the directory's lanes; there are no more threads than lanes.
+    /// Threads that own groups. Default: the number of cores that the process may use, but no more than 32,
+    /// and no more than one for each 128 MiB of the memory that it may use ([`Config::machine`]). 1 to 256.
+    /// May differ each time that a directory is opened: each thread then has some of the directory's lanes;
+    /// there are no more threads than lanes.
     pub workers: usize,
-    /// Lanes of the log: parts with syncs of their own, one to each thread at the least. 1 to 256. Default: as many as `workers`. More
-    /// cost more: lanes that share a thread sync apart (eight on one thread, half the writes).
+    /// Lanes of the log: parts with syncs of their own, at least one to each thread. 1 to 256. Default: as
+    /// many as `workers`. More cost more: lanes that share a thread sync separately (eight on one thread,
+    /// half the writes).
     ///
-    /// A directory that has another number is moved when it is opened, before anything else: what is alive in its lanes is copied into as
-    /// many new ones, which then take the place of the old ones at once, whenever the process or the machine ends. That takes some seconds a
-    /// GiB, and room on the disk for as much; checkpoints are not copied. To keep the number that a directory has, name it here. Where
-    /// there is no room, where a lane is damaged or has ever lost something of groups that nobody can name, and where a file cannot have two
-    /// names, the number stays what it is, with a warning ([`EngineStats::lanes_kept`](crate::EngineStats)); the next opening tries again.
+    /// A directory with another number is moved when it is opened, before anything else: the live records of
+    /// its lanes are copied into as many new ones, which then replace the old ones atomically, whenever the
+    /// process or the machine ends. That takes some seconds a GiB, and as much free space on the disk;
+    /// checkpoints are not copied. To keep the number that a directory has, give that number here. The number
+    /// stays what it is, with a warning ([`EngineStats::lanes_kept`](crate::EngineStats)), if there is no
+    /// space, if a lane is damaged or has ever lost something of unknown groups, or if the file system has no
+    /// hard links; the next opening tries again.
     pub lanes: Option<usize>,
-    /// Memory of the node for the log's batch buffers, its index, and what readers of the log hold: one budget, in equal parts for
-    /// the lanes. Not counted: state machines, and for each lane requests that it has not taken in (`inbox_max`; as many bytes as the lane has
-    /// of this budget, at most 64 MiB), units of the network (likewise, and 16 MiB), reads that wait (`reads_max`, `read_bytes_max`), and callers of proposals that are not committed
-    /// (`uncommitted_bytes_max` for each group); and for each peer 84 MiB of units on their way to it and 69 MiB of half-received ones.
-    /// What waits of it just now, [`EngineStats::waiting_bytes`](crate::EngineStats::waiting_bytes) and
-    /// [`outgoing_bytes`](crate::EngineStats::outgoing_bytes) show. When it gets short the latest entries are no longer kept for followers,
-    /// then followers wait, then proposals are [`Busy`](crate::ProposeError::Busy); compaction frees it. Default: 1 GiB, or 64 MiB for
-    /// each of the default's workers if that is more, but no more than a quarter of what the process may use ([`Config::machine`]). At
-    /// least 16 MiB and 16 payloads for each worker.
-    /// A group takes about 400 bytes of it, an entry that came alone 60.
+    /// Memory of the node for the log's batch buffers, its index, and what readers of the log hold: one
+    /// budget, in equal parts for the lanes. Not counted: state machines, and for each lane requests that its
+    /// worker has not yet accepted (`inbox_max`; as many bytes as the lane has of this budget, at most 64
+    /// MiB), units of the network (likewise, and 16 MiB), reads that wait (`reads_max`, `read_bytes_max`),
+    /// and callers of proposals that are not committed (`uncommitted_bytes_max` for each group); and for each
+    /// peer 84 MiB of units queued to it and 69 MiB of half-received ones.
+    /// [`EngineStats::waiting_bytes`](crate::EngineStats::waiting_bytes) and
+    /// [`outgoing_bytes`](crate::EngineStats::outgoing_bytes) show how much of it waits at present. When the
+    /// budget gets short, first the latest entries are no longer kept for followers, then followers wait,
+    /// then proposals are [`Busy`](crate::ProposeError::Busy); compaction frees it. Default: 1 GiB, or 64 MiB
+    /// for each of the default's workers if that is more, but no more than a quarter of what the process may
+    /// use ([`Config::machine`]). At least 16 MiB and 16 payloads for each worker. A group takes about 400
+    /// bytes of it, an entry that came alone 60.
     pub memory_bytes: u64,
-    /// Whether the log is synced before anything is acknowledged. Default true. Without it a crash of the machine can
-    /// lose acknowledged writes: for measuring what syncs cost, not for data.
+    /// Whether the log is synced before anything is acknowledged. Default true. Without syncs a crash of the
+    /// machine can lose acknowledged writes: for measuring the cost of syncs, not for data.
     pub sync: bool,
-    /// How the log is written. Default [`AppendMode::Direct`], past the page cache. What the file system refuses is buffered
-    /// instead; the node's log, and [`EngineStats::append_mode`](crate::EngineStats), say which mode is in use.
+    /// How the log is written. Default [`AppendMode::Direct`], past the page cache. Where the file system
+    /// refuses that, writes are buffered instead; the node's log, and
+    /// [`EngineStats::append_mode`](crate::EngineStats), show which mode is in use.
     pub append_mode: AppendMode,
-    /// The longest payload or query in bytes. Default 1 MiB; at most 8 MiB and a quarter of `segment_bytes`. To be raised on all
-    /// nodes before any caller makes use of it: a follower refuses a longer entry, logs an error that names the group, and its
-    /// group waits for it until that node is opened with the longer limit.
+    /// The longest payload or query in bytes. Default 1 MiB; at most 8 MiB and a quarter of `segment_bytes`.
+    /// Raise it on all nodes before any caller uses the longer limit: a follower refuses a longer entry, logs
+    /// an error that names the group, and makes no progress in that group until its node is opened with the
+    /// longer limit.
     pub payload_bytes_max: usize,
-    /// Who is told what becomes of the node's disk, lanes, groups and peers ([`Event`](crate::Event)), besides the node's log of lines
-    /// and [`Engine::health`](crate::Engine::health). Default: nobody.
+    /// A callback for events of the node's disk, lanes, groups and peers ([`Event`](crate::Event)), in
+    /// addition to the lines of the node's log and to [`Engine::health`](crate::Engine::health). Default:
+    /// none.
     pub on_event: Option<OnEvent>,
-    /// T: a follower that hears nothing from a leader for a random time in [T, 2T) campaigns. Default 500 ms. May differ between
-    /// nodes, and from one opening to the next: a node that is opened with a shorter one than before grants no vote, after that
-    /// opening, for the longer time.
+    /// T, the election timeout: a follower that receives nothing from a leader for a random time in [T, 2T)
+    /// campaigns. Default 500 ms. May differ between nodes, and from one opening to the next: a node that is
+    /// opened with a shorter one than before grants no vote, after that opening, for the longer time.
     pub election_timeout: Duration,
-    /// How often a leader is heard when it has nothing to say. Default 100 ms; below half of T.
+    /// The heartbeat interval of a leader that has nothing else to send. Default 100 ms; below half of T.
     pub heartbeat_interval: Duration,
     /// Bytes of one log file. Default 64 MiB; at least 64 KiB, a multiple of 4 KiB.
     pub segment_bytes: u64,
-    /// A group is checkpointed, and its log compacted, when its log holds this many bytes; not while a follower is being sent its
-    /// checkpoint. Default 64 MiB.
+    /// A group is checkpointed, and its log compacted, when its log holds this many bytes; not while a
+    /// follower is being sent its checkpoint. Default 64 MiB.
     pub checkpoint_log_bytes: u64,
-    /// … and at least so many percent of the bytes that its last checkpoint had, as far as that is no more than a quarter of
-    /// `lane_bytes_max`: a checkpoint is the whole state, and the larger it is, the seldomer it is written. Default 100: as long
-    /// as states are smaller than that quarter, checkpoints write no more than entries do. 0: the size of a state does not count.
+    /// In addition, the log must hold at least this percentage of the bytes of its last checkpoint, up to a
+    /// quarter of `lane_bytes_max`: a checkpoint is the whole state, and the larger it is, the less often it
+    /// is written. Default 100: as long as states are smaller than that quarter, checkpoints write no more
+    /// than entries do. 0: the size of a state does not count.
     pub checkpoint_state_percent: u32,
-    /// When a lane's files hold more than this, the groups that pin its oldest are checkpointed. A group whose snapshot a follower
-    /// is being sent, or is catching up after, is left alone until they hold half as much again: less room than such a transfer's
-    /// worth of writes makes it begin anew. Default 1 GiB. A disk for the log needs, for each lane, half as much again, and up to six
-    /// segments that are ready or spare; checkpoints, which are kept beside it, twice the states.
+    /// When a lane's files hold more than this, the groups that pin its oldest segment are checkpointed. A
+    /// group with a snapshot in transfer to a follower, or with a follower that catches up after one, is
+    /// exempt until they hold half as much again: if that margin holds fewer bytes than are written during
+    /// such a transfer, the transfer starts over. Default 1 GiB. A disk for the log needs, for each lane,
+    /// half as much again, and up to six segments that are ready or spare; and for checkpoints, which are
+    /// kept beside it, twice the states.
     pub lane_bytes_max: u64,
-    /// When a file of the log has been full for so long, what is alive in it is moved forward, or the groups it belongs to are
-    /// checkpointed, so that it goes, however little the log holds. At least a minute. Counted from opening for files that were
-    /// there before. A snapshot that is being sent may delay it. Default: none; what is alive is written again about once in this
-    /// time.
+    /// When a file of the log has been full for this long, its live records are relocated, or the groups that
+    /// they belong to are checkpointed, so that the file can be freed, however little the log holds. At least
+    /// a minute. For files that were there before, counted from opening. A snapshot in transfer may delay it.
+    /// Default: none. The cost: live records are written again about once in this time.
     pub log_age_max: Option<Duration>,
-    /// How fast the node reads its own log, where nothing is written any more, in search of damage: bytes a second, over all
-    /// workers. Default 8 MiB; 0: never. What is found is said in the node's log and in
+    /// The rate at which the node reads its own log, where writing is finished, to search for damage: bytes a
+    /// second, over all workers. Default 8 MiB; 0: never. Damage is reported in the node's log and in
     /// [`EngineStats::damaged_bytes`](crate::EngineStats::damaged_bytes), and repaired.
     pub scrub_bytes_per_second: u64,
-    /// How long after such a pass over the log began the next one begins, at the earliest. Default 1 hour.
+    /// The minimum interval between the beginnings of two such passes over the log. Default 1 hour.
     pub scrub_interval: Duration,
-    /// Bytes of entries on their way to one follower of one group. Default 4 MiB.
+    /// Bytes of entries in flight to one follower of one group. Default 4 MiB.
     pub window_bytes: u64,
-    /// Bytes of one group's entries that may be waiting for a quorum; beyond it proposals are `Busy`. Default 64 MiB.
+    /// Bytes of one group's entries that may wait for a quorum; beyond it proposals are `Busy`. Default 64
+    /// MiB.
     pub uncommitted_bytes_max: u64,
-    /// How long the news of a commit waits for an entry to travel with; a follower of a group that falls silent applies
-    /// its last entries so much later. Default 5 ms.
+    /// How long a leader withholds a new commit index from followers so that it can travel with an entry; a
+    /// follower of a group without further proposals applies its last entries so much later. Default 5 ms.
     pub commit_delay: Duration,
-    /// Until when at the latest relaxed proposals ([`Group::propose_relaxed`](crate::Group::propose_relaxed)) are synced on
-    /// each node that has written them, counted from the first write; also how much later than others they are applied.
-    /// Default 10 ms; zero syncs them at once; at most `heartbeat_interval`.
+    /// The maximum delay until relaxed proposals ([`Group::propose_relaxed`](crate::Group::propose_relaxed))
+    /// are synced on each node that has written them, counted from the first write; also how much later than
+    /// others they are applied. Default 10 ms; zero syncs them at once; at most `heartbeat_interval`.
     pub relaxed_sync_interval: Duration,
     /// Submissions and requests that may wait for one worker; beyond it callers get `Busy`. Default 4,096.
     pub inbox_max: usize,
-    /// Reads of all groups that may wait for an answer at one worker, for a round of messages, for entries or for a leader;
-    /// beyond it they are refused at once as [`Busy`](crate::ReadError::Busy). A group may hold as many as it leaves free, so
-    /// one alone at most half. Each takes about 200 bytes besides its query. Default 65,536; at least 2.
+    /// Reads of all groups that may wait for an answer at one worker: for a round of messages, for entries or
+    /// for a leader; beyond it they are refused at once as [`Busy`](crate::ReadError::Busy). A group may hold
+    /// as many as it leaves free, so one alone at most half. Each takes about 200 bytes besides its query.
+    /// Default 65,536; at least 2.
     pub reads_max: usize,
     /// Bytes of the queries of those reads, likewise; memory for them is at most twice that. Default 64 MiB; at least 4
     /// times `payload_bytes_max`.
     pub read_bytes_max: usize,
-    /// How long a worker that ran out of work looks for more before it sleeps. Default 0: on few cores, spinning takes
-    /// time from those who have work.
+    /// How long a worker without work polls for more before it sleeps. Default 0: on few cores, spinning
+    /// takes time from threads that have work.
     pub spin: Duration,
-    /// How long [`Engine::shutdown`](crate::Engine::shutdown) waits at the most for what the threads are doing: a checkpoint, a write
-    /// that hangs, an entry that takes its time. Default 30 s.
+    /// The maximum time that [`Engine::shutdown`](crate::Engine::shutdown) waits for the threads to finish
+    /// their work: a checkpoint, a write that hangs, an entry that takes long to apply. Default 30 s.
     pub shutdown_patience: Duration,
-    /// Largest UDP payload to try on the way to peers, 1,200 to 6,500 bytes. Default 1,452; more is cheaper where the
-    /// network carries it.
+    /// Largest UDP payload to probe for on paths to peers, 1,200 to 6,500 bytes. Default 1,452; a larger one
+    /// costs less CPU where the network carries it.
     pub mtu_max: u16,
-    /// Whether the kernel may cut large sends into packets (GSO). Default true. Some virtual network devices get it wrong: the
-    /// sign is that peers connect, and then lose whatever is long. Without it a byte costs over three times the CPU.
+    /// Whether the kernel may cut large sends into packets (GSO). Default true. Some virtual network devices
+    /// do it wrong: the symptom is that peers connect, and long messages are then lost. Without it a byte
+    /// costs over three times the CPU.
     pub udp_gso: bool,
-    /// Bytes of socket buffer to ask for, in each direction. Default 4 MiB. The system may grant less without an error
-    /// (Linux: `net.core.rmem_max` and `wmem_max`); the node's log then says how much.
+    /// Bytes of socket buffer to request, in each direction. Default 4 MiB. The system may grant less without
+    /// an error (Linux: `net.core.rmem_max` and `wmem_max`); the node's log then reports how much.
     pub udp_buffer_bytes: usize,
-    /// Bytes that may be under way in one of the six streams between two nodes, 16 KiB to 16 MiB. Default 256 KiB, which at a
-    /// round trip of 50 ms is 5 MB/s for a stream: raise it for distant peers. A heartbeat waits behind so many bytes.
+    /// Bytes that may be in flight in one of the six streams between two nodes, 16 KiB to 16 MiB. Default 256
+    /// KiB, which at a round trip of 50 ms is 5 MB/s for a stream: raise it for distant peers. A heartbeat
+    /// waits behind so many bytes.
     pub stream_window_bytes: u32,
-    /// A connection from which nothing came for so long is given up; it is probed five times as often. Default 5 s; at most an
-    /// hour. Elections do not wait for it.
+    /// A connection without a packet from the peer for this long is closed; keep-alives are sent five times
+    /// as often. Default 5 s; at most an hour. Elections do not wait for it.
     pub peer_idle_timeout: Duration,
-    /// How willing this node is to lead its groups, from [`PRIORITY_MAX`](crate::PRIORITY_MAX), the default, down to 0. For
-    /// each step down it lets one more election timeout pass before it campaigns, so the others are first as long as they
-    /// live; with 0 it leads only if the lead is transferred to it. It may vote, and win, like any other.
+    /// Leader priority of this node, from [`PRIORITY_MAX`](crate::PRIORITY_MAX), the default, down to 0. For
+    /// each step down it waits one more election timeout before it campaigns, so that the other nodes
+    /// campaign first while they are alive; with 0 it leads only by a leadership transfer. Its votes, and its
+    /// elections once it campaigns, are like those of any other node.
     pub priority: u8,
-    /// How far the rate of each node's clock may be from the right one, in parts per million. Leases, by which leaders answer
-    /// reads without asking their followers, are shorter by it. Default 50,000, which is 5 %. From 1,000,000 on there are no leases.
+    /// The maximum deviation of the rate of each node's clock from the true rate, in parts per million.
+    /// Leases, by which leaders answer reads without a message to their followers, are shortened by it.
+    /// Default 50,000, which is 5 %. From 1,000,000 on there are no leases.
     ///
-    /// What else rests on the rate of a clock: a bound of staleness and the age of an answer, which are off by the part that the
-    /// clock of the answering node is off, and which no setting corrects; and when a node campaigns, which is no matter of safety.
-    /// The clock is CLOCK_BOOTTIME, which goes on while a machine is suspended. A clock that *stops*, or is set back with the
-    /// rest of the machine, is beyond any bound: that of a virtual machine which its host pauses, or takes back to a snapshot,
-    /// may. For those: no leases, and no bounded staleness that must hold.
+    /// What else depends on the rate of a clock: a bound of staleness and the age of an answer, which are
+    /// wrong by the deviation of the answering node's clock, and which no setting corrects; and when a node
+    /// campaigns, which does not affect safety. The clock is CLOCK_BOOTTIME, which continues while a machine
+    /// is suspended. A clock that *stops*, or is set back with the rest of the machine, violates every bound:
+    /// that of a virtual machine may, when its host pauses it or restores a snapshot of it. For those
+    /// machines: no leases, and no bounded staleness that must hold.
     pub clock_drift_ppm: u32,
     /// For tests of drift: the rate at which this node's clock runs, in parts per million of the right one. Default 1,000,000;
     /// 500,000 to 2,000,000.
     #[doc(hidden)]
     pub clock_rate_ppm: u32,
-    /// Whether [`Engine::accept_loss`](crate::Engine::accept_loss) may be called. Default false: it gives up what is committed. To be
-    /// set for the one opening in which an operator means to call it.
+    /// Whether [`Engine::accept_loss`](crate::Engine::accept_loss) may be called. Default false: it gives up
+    /// committed entries. To be set for the one opening in which an operator intends to call it.
     pub accept_losses: bool,
-    /// For tests of durability: is shown each system call that changes the node's files. Default: none.
+    /// For tests of durability: called with each system call that changes the node's files. Default: none.
     #[doc(hidden)]
     pub file_observer: Option<Arc<dyn FileObserver>>,
-    /// What the defaults were chosen by. [`Engine::open`](crate::Engine::open) says it in the node's log, beside what it opens with; to
-    /// change it afterwards changes nothing else.
+    /// The machine from which the defaults were derived. [`Engine::open`](crate::Engine::open) writes it to
+    /// the node's log, beside the values that it uses; changing it afterwards changes nothing else.
     pub machine: Machine,
     /// Seeds the election timers. Default: made from the node's id. Two nodes of a group should differ.
     pub seed: u64,
@@ -176,7 +196,7 @@ impl Config {
         Self::on(Machine::here(), node, data_dir, identity)
     }
 
-    /// … on a machine that is described.
+    /// … on the described machine.
     #[must_use]
     pub fn on(machine: Machine, node: NodeId, data_dir: impl Into<PathBuf>, identity: Identity) -> Self {
         let workers = machine.workers();

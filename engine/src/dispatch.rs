@@ -1,5 +1,5 @@
-//! From the net thread to the workers: a message goes to the worker whose groups it speaks of, if it is for the log that is
-//! here.
+//! From the net thread to the workers: routes each message to the worker of its groups, if it is addressed to
+//! this node's log.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -21,9 +21,9 @@ pub(crate) struct Dispatch {
     /// The log of this node.
     log: LogId,
     events: Arc<Events>,
-    /// Messages that were not units at all.
+    /// Messages that were no valid units.
     unread: AtomicU64,
-    /// Units that no inbox had room for.
+    /// Units dropped because an inbox was full.
     overflowed: AtomicU64,
 }
 
@@ -36,12 +36,12 @@ impl Dispatch {
         &self.peers
     }
 
-    /// Who is told what becomes of the node's parts.
+    /// The event reporter of the node.
     pub(crate) fn events(&self) -> &Events {
         &self.events
     }
 
-    /// Messages that were not units, and units that no inbox had room for.
+    /// Counts of messages that were no units, and of units dropped by full inboxes.
     pub(crate) fn dropped(&self) -> (u64, u64) {
         (self.unread.load(Ordering::Relaxed), self.overflowed.load(Ordering::Relaxed))
     }
@@ -54,18 +54,18 @@ impl Dispatch {
         }
     }
 
-    /// Whether a unit may be for the log of this node.
+    /// Whether a unit may be addressed to the log of this node.
     pub(crate) fn may_be_meant(&self, to_log: LogId) -> bool {
         to_log == self.log || to_log == LogId(0)
     }
 
-    /// Gives a worker an order.
+    /// Sends a command to a worker.
     pub(crate) fn order(&self, worker: usize, order: Order) {
         self.inboxes[worker].order(order);
     }
 
-    /// Hands a unit of a peer that is known to the workers whose groups it speaks of. `is_first`: it speaks for the log that
-    /// was first heard of it.
+    /// Routes a unit of a known peer to the workers of its groups. `is_first`: the sender's log is the first
+    /// one that was recorded for that peer.
     pub(crate) fn route(&self, from: NodeId, is_first: bool, unit: Bytes) {
         let (header, bodies) = match UnitHeader::parse(&unit) {
             Ok((header, _, bodies)) => (header, bodies),
@@ -79,14 +79,15 @@ impl Dispatch {
         {
             return self.hand(inbox, Arrival::Unit { from, is_first, unit });
         }
-        // A node with another number of workers: each of ours picks out its own groups.
+        // A node with another number of workers: each worker here picks out the records of its own groups.
         for inbox in &self.inboxes {
             self.hand(inbox, Arrival::Unit { from, is_first, unit: unit.clone() });
         }
     }
 
-    /// To the worker that it is for. There may be none of that number: until it has heard us, a node takes it that we are as many
-    /// as its own.
+    /// Routes a node heartbeat to the worker it is addressed to. There may be none with that number: until it
+    /// has received a unit from this node, a peer assumes that this node has as many workers as it has
+    /// itself.
     fn route_beat(&self, from: NodeId, header: &UnitHeader, body: &[u8]) {
         let UnitHeader { worker, workers, to_worker, log, .. } = *header;
         match Beat::parse(body) {
@@ -109,7 +110,8 @@ impl Dispatch {
     }
 }
 
-/// The log of it stays short without a clock: the first, then each time that there are twice as many.
+/// Bounds the lines in the node's log without a clock: the first occurrence is logged, then each doubling of
+/// the count.
 const fn is_worth_a_line(count: u64) -> bool {
     count.is_power_of_two()
 }
@@ -126,7 +128,7 @@ impl Receive for Dispatch {
         match self.peers.hear(from, log, header.workers) {
             None => return self.hand(&self.inboxes[0], Arrival::Introduction { from, log, unit: message }),
             Some(is_first) if is_meant || header.to_log == LogId(0) => self.route(from, is_first, message),
-            // It is for whoever was here before.
+            // It is addressed to an earlier log of this node.
             Some(_) => self.peers.refuse(),
         }
         if !is_meant {
@@ -134,8 +136,8 @@ impl Receive for Dispatch {
         }
     }
 
-    /// They introduce themselves, before one of them is to take part in something; and whoever rests without the peer hears that
-    /// it is back.
+    /// Starts the handshake of logs, before the peer is to take part in a group; and notifies the workers,
+    /// since groups that are quiescent without this peer must unquiesce.
     fn connected(&self, peer: PeerId) {
         let peer = NodeId(peer.0);
         self.events.is_over(&Ill::PeerLost { node: peer });

@@ -1,18 +1,18 @@
-//! The other driver: a whole node without threads, clock, files or sockets of its own, turned by hand.
+//! The other driver: a whole node without threads, clock, files or sockets of its own, turned by its owner.
 //!
-//! [`Engine`](crate::Engine) is what a database embeds. This is the same body for whoever brings the world along: the
-//! simulator, which runs many nodes in one thread on simulated time; or an embedder with an event loop of its own. The
-//! worker, the core, the log and the codec are the very ones that the engine's threads run.
+//! [`Engine`](crate::Engine) is what a database embeds. This is the same node for an owner that supplies the
+//! environment: the simulator, which runs many nodes in one thread on simulated time; or an embedder with an
+//! event loop of its own. Worker, core, log and codec are the same code that the engine's threads run.
 //!
 //! ```text
 //! loop { for each worker whose waker was called, or whose deadline has come: node.turn(worker, now) }
 //! ```
-//! The faces that a database uses, [`Group`], [`Pipeline`] and [`kv::Store`](crate::kv::Store), are the same over such a node:
-//! [`Node::group`], [`Node::pipeline`], [`Node::store`].
+//! The handles that a database uses, [`Group`], [`Pipeline`] and [`kv::Store`](crate::kv::Store), work over
+//! such a node as well: [`Node::group`], [`Node::pipeline`], [`Node::store`].
 //!
-//! What is not here: how to wait. Every call returns at once, but for [`Node::open`], which reads the log. What a face offers
-//! that blocks (`wait`, [`Group::status`], [`Group::digest`]) waits for a turn: on the thread that turns the node it waits for
-//! ever, and futures are polled instead.
+//! What is not here: waiting. Every call returns at once, except [`Node::open`], which reads the log.
+//! Blocking calls of a handle (`wait`, [`Group::status`], [`Group::digest`]) wait for a turn: on the thread
+//! that turns the node they would wait for ever; poll the futures there instead.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -48,35 +48,36 @@ use crate::state_machine::StateMachines;
 pub use crate::worker::{Load, ReplicaView, Settings, TurnEnd, TurnLimits};
 use crate::worker::{Surroundings, Worker};
 
-/// What a worker lives on: its lane of the log, and who is called when something waits for it.
+/// The environment of a worker: its lane of the log, and the waker called when its inbox has work.
 pub struct Place<D> {
     /// The lane's limits; `lane` must be the worker's number.
     pub lane: LaneOptions,
     /// The lane's disk.
     pub disk: D,
-    /// Called when something has come into the worker's inbox.
+    /// Called when something was put into the worker's inbox.
     pub waker: Waker,
 }
 
-/// The lane that a group belongs to in a log of so many, for [`raftwerk_wal::Directory::relane`]; `None` for what a lane notes for itself,
-/// which keeps the log in the lanes that it has.
+/// The lane that a group belongs to in a log of `lanes` lanes, for [`raftwerk_wal::Directory::relane`];
+/// `None` for a lane's record of its own, which keeps the log in its present lanes.
 #[must_use]
 pub fn lane_of(group: GroupId, lanes: u16) -> Option<u16> {
     crate::engine::lane_of(group, lanes)
 }
 
-/// One node, turned by hand. When it is dropped, every call that was made of it ends, by whatever face.
+/// One node, turned by its owner. Dropping it ends every call made through any of its handles.
 pub struct Node<D: Disk> {
     workers: Vec<Worker<D>>,
     shared: Arc<Shared>,
 }
 
 impl<D: Disk> Node<D> {
-    /// Recovers the log and every group in it: one worker per place. `settings` are those of all workers; their number
-    /// is filled in here. `inbox_max`: requests that may wait for one worker. Blocks while the log is read.
+    /// Recovers the log and every group in it: one worker per place. `settings` apply to all workers; their
+    /// number is filled in here. `inbox_max`: requests that may wait for one worker. Blocks while the log is
+    /// read.
     ///
     /// # Errors
-    /// [`OpenError`]; nothing was said to anyone then.
+    /// [`OpenError`]; no message was sent in that case.
     pub fn open(
         settings: &Settings,
         inbox_max: usize,
@@ -120,13 +121,13 @@ impl<D: Disk> Node<D> {
         Ok(Self { workers, shared: Arc::new(shared) })
     }
 
-    /// Which node this is.
+    /// The id of the node.
     #[must_use]
     pub fn id(&self) -> NodeId {
         self.shared.node
     }
 
-    /// How many workers it has.
+    /// The number of its workers.
     #[must_use]
     pub fn workers(&self) -> usize {
         self.workers.len()
@@ -138,14 +139,14 @@ impl<D: Disk> Node<D> {
         self.shared.worker_of(group)
     }
 
-    /// The worker that owns a group on a node with so many.
+    /// The worker that owns a group on a node with `workers` workers.
     #[must_use]
     pub fn worker_of_many(group: GroupId, workers: usize) -> usize {
         crate::engine::worker_of(group, workers)
     }
 
-    /// One pass of a worker's loop. `now` must not go back, and must have been read after the last call was made: a call
-    /// is judged by it.
+    /// One turn of a worker. `now` must not go back, and must have been read after the last call was made:
+    /// deadlines of calls are counted from it.
     ///
     /// # Panics
     /// If there is no such worker, and where a state machine panics; the node is lost then.
@@ -154,17 +155,18 @@ impl<D: Disk> Node<D> {
         self.workers[worker].turn(now)
     }
 
-    /// A message has come from a peer whose identity is proven.
+    /// Delivers a message from a peer that the transport has authenticated.
     pub fn receive(&self, from: NodeId, channel: Channel, message: Bytes) {
         self.shared.dispatch.receive(PeerId(from.0), channel, message);
     }
 
-    /// The connection to a peer broke: what was on its way may be lost.
+    /// The connection to a peer broke: messages in flight may be lost.
     pub fn disconnected(&self, peer: NodeId) {
         self.shared.dispatch.disconnected(PeerId(peer.0));
     }
 
-    /// A connection to a peer was made. To be told of every one: groups that went to rest without the peer wake.
+    /// A connection to a peer was established. To be called for every one: groups that are quiescent without
+    /// the peer unquiesce.
     pub fn connected(&self, peer: NodeId) {
         self.shared.dispatch.connected(PeerId(peer.0));
     }
@@ -284,7 +286,7 @@ impl<D: Disk> Node<D> {
         Accepting(answer)
     }
 
-    /// The peers that were heard, and the log that each of them has.
+    /// The known peers, and the log recorded for each of them.
     #[must_use]
     pub fn peers(&self) -> Vec<PeerNote> {
         self.shared.dispatch.peers().list()
@@ -298,14 +300,15 @@ impl<D: Disk> Node<D> {
         self.workers[worker].replicas()
     }
 
-    /// Until when, by its own clock, this node answers strong reads of a group by itself: the lease that it has as its leader.
+    /// The end, by this node's own clock, of its leader lease in a group: until then it answers strong reads
+    /// by itself.
     #[must_use]
     pub fn lease_until(&self, group: GroupId) -> Option<Time> {
         self.workers[self.worker_of(group)].lease_until(group)
     }
 
-    /// Whether a worker still has to tell some of its groups what has become of a node: until they know, they go by what was so
-    /// before.
+    /// Whether a worker has yet to notify some of its groups of a change of support or connection: until then
+    /// they act on the earlier state.
     ///
     /// # Panics
     /// If there is no such worker.
@@ -314,7 +317,8 @@ impl<D: Disk> Node<D> {
         self.workers[worker].is_telling()
     }
 
-    /// Whether a worker has yet to take in what was ordered of it: groups that come or go, other members, other leaders.
+    /// Whether commands are queued for a worker: creation and removal of groups, membership changes,
+    /// leadership transfers.
     ///
     /// # Panics
     /// If there is no such worker.
@@ -332,7 +336,7 @@ impl<D: Disk> Node<D> {
         self.workers[worker].awaits_segment()
     }
 
-    /// How much a worker holds.
+    /// The resources that a worker holds.
     ///
     /// # Panics
     /// If there is no such worker.
@@ -341,20 +345,20 @@ impl<D: Disk> Node<D> {
         self.workers[worker].load()
     }
 
-    /// What is the matter with the node now: as [`Engine::health`](crate::Engine::health) tells, but that of its peers only those
-    /// count as lost that a transport has told of.
+    /// The conditions of the node at present: as [`Engine::health`](crate::Engine::health), except that only
+    /// those peers count as lost that the transport has reported.
     #[must_use]
     pub fn health(&self) -> Vec<crate::events::Ill> {
         self.shared.dispatch.events().ills()
     }
 
-    /// What the node has done since it was opened.
+    /// The node's counters since it was opened.
     #[must_use]
     pub fn stats(&self) -> EngineStats {
         self.shared.stats()
     }
 
-    /// Asks every worker to answer everyone and end; their next turn does so.
+    /// Requests every worker to answer every caller and end; their next turn does so.
     pub fn shutdown(&self) {
         self.shared.order_shutdown();
     }
@@ -364,7 +368,7 @@ impl<D: Disk> Node<D> {
     }
 }
 
-/// A replica on its way to the disk. A future.
+/// A pending creation of a replica. A future.
 #[must_use = "the replica may not have been made"]
 pub struct Creation(oneshot::Receiver<Result<(), CreateError>>);
 
@@ -376,7 +380,7 @@ impl Future for Creation {
     }
 }
 
-/// A replica on its way out: `false` if there was none. A future.
+/// A pending removal of a replica: `false` if there was none. A future.
 #[must_use = "the replica may not have been removed"]
 pub struct Removal(oneshot::Receiver<bool>);
 
@@ -388,7 +392,7 @@ impl Future for Removal {
     }
 }
 
-/// A new machine on its way. A future.
+/// A pending revival of a state machine. A future.
 #[must_use = "the replica may not have been revived"]
 pub struct Reviving(oneshot::Receiver<Result<(), ReviveError>>);
 
@@ -400,7 +404,7 @@ impl Future for Reviving {
     }
 }
 
-/// A loss that is on its way to be accepted. A future.
+/// A pending acceptance of a loss. A future.
 #[must_use = "it may not have been accepted"]
 pub struct Accepting(oneshot::Receiver<Result<(), AcceptLossError>>);
 
@@ -412,7 +416,7 @@ impl Future for Accepting {
     }
 }
 
-/// A peer's new log on its way to be noted. A future.
+/// A pending record of a peer's new log. A future.
 #[must_use = "it may not have been noted"]
 pub struct Replacing(oneshot::Receiver<Result<(), ReplaceError>>);
 

@@ -1,4 +1,4 @@
-//! The face: one [`Engine`] is one node.
+//! The public handle of a node: one [`Engine`] is one node.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -30,7 +30,8 @@ use crate::state_machine::StateMachines;
 use crate::wait::{turns_workers, wait};
 use crate::worker::{Settings, Surroundings, TurnLimits, Worker, is_reserved};
 
-/// What all handles of a node share, whether threads turn its workers or its owner does (`drive`).
+/// State shared by all handles of a node, whether the engine's threads or the embedder (`drive`) turn its
+/// workers.
 pub(crate) struct Shared {
     pub(crate) node: NodeId,
     pub(crate) log: LogId,
@@ -39,14 +40,14 @@ pub(crate) struct Shared {
     pub(crate) metrics: Vec<Arc<WorkerMetrics>>,
     pub(crate) dispatch: Arc<Dispatch>,
     pub(crate) pipelines: AtomicU32,
-    /// What ends with the last handle: nothing, where the node's owner brought it along.
+    /// Shut down with the last handle. `None` where the embedder supplies the transport.
     pub(crate) transport: Option<Arc<QuicTransport>>,
     pub(crate) threads: Arc<Threads>,
     pub(crate) shutdown_patience: Duration,
 }
 
 impl Shared {
-    /// Which worker owns a group: the same on every node with as many workers.
+    /// The worker that owns a group: the same on every node with as many workers.
     pub(crate) fn worker_of(&self, group: GroupId) -> usize {
         worker_of(group, self.inboxes.len())
     }
@@ -55,13 +56,13 @@ impl Shared {
         &self.inboxes[self.worker_of(group)]
     }
 
-    /// A way in for one caller, with a number of its own.
+    /// A pipeline for one caller, with a number of its own.
     pub(crate) fn pipeline(self: &Arc<Self>, in_flight_max: usize) -> Pipeline {
         let number = self.pipelines.fetch_add(1, Ordering::Relaxed);
         Pipeline::new(Arc::clone(self), number, in_flight_max)
     }
 
-    /// What the node has done since it was opened.
+    /// The node's counters since it was opened.
     pub(crate) fn stats(&self) -> EngineStats {
         let mut sum = EngineStats::default();
         for metrics in &self.metrics {
@@ -74,14 +75,15 @@ impl Shared {
         sum
     }
 
-    /// Asks every worker to answer its callers and end.
+    /// Requests every worker to answer its callers and end.
     pub(crate) fn order_shutdown(&self) {
         for inbox in &self.inboxes {
             inbox.order(Order::Shutdown);
         }
     }
 
-    /// Ends everything, and waits for it with patience. Whether all threads have ended.
+    /// Ends everything, and waits for the threads for at most the shutdown patience. Returns whether all have
+    /// ended.
     fn close(&self) -> bool {
         self.order_shutdown();
         let have_ended = self.threads.wait(self.shutdown_patience);
@@ -102,20 +104,20 @@ impl Drop for Shared {
     }
 }
 
-/// Which of so many workers owns a group.
+/// The index, among `workers` workers, of the one that owns a group.
 pub(crate) fn worker_of(group: GroupId, workers: usize) -> usize {
     // Multiply-shift: spreads neighbouring ids, and costs a nanosecond.
     let mixed = group.0.wrapping_mul(0x9E37_79B9_7F4A_7C15);
     ((u128::from(mixed) * workers as u128) >> 64) as usize
 }
 
-/// Which of so many lanes a group belongs to: that of its worker. `None` for a lane's note of what it has lost of groups that nobody can
-/// name: it is about all groups that would belong to that lane, and to no other.
+/// The lane, of `lanes`, that a group belongs to: that of its worker. `None` for a lane's record of a loss
+/// whose groups are unknown: it concerns all groups that would belong to that lane, and no other.
 pub(crate) fn lane_of(group: GroupId, lanes: u16) -> Option<u16> {
     (!is_reserved(group)).then(|| worker_of(group, usize::from(lanes)) as u16)
 }
 
-/// One node: its groups, its log, its connections. A cheap handle; when the last one goes, the node shuts down.
+/// One node: its groups, its log, its connections. A cheap handle; dropping the last one shuts the node down.
 #[derive(Clone)]
 pub struct Engine {
     shared: Arc<Shared>,
@@ -123,12 +125,13 @@ pub struct Engine {
 }
 
 impl Engine {
-    /// Opens a node: recovers the log and every group in it, and starts its threads. `machines` makes the groups'
-    /// state machines. Blocks while the log is read, and moved into another number of lanes ([`Config::lanes`]).
+    /// Opens a node: recovers the log and every group in it, and starts its threads. `machines` makes the
+    /// groups' state machines. Blocks while the log is read, and while it is moved to another number of lanes
+    /// ([`Config::lanes`]).
     ///
     /// # Errors
-    /// [`OpenError`]; it names file and offset where the log is damaged. No entry was changed then, and this node has
-    /// said nothing to anyone.
+    /// [`OpenError`]; it names file and offset where the log is damaged. In that case no entry was changed,
+    /// and this node has sent no message.
     pub fn open(config: Config, machines: impl StateMachines) -> Result<Self, OpenError> {
         config.check()?;
         let net = net_config(&config);
@@ -207,60 +210,62 @@ impl Engine {
         self.shared.node
     }
 
-    /// How many lanes its log has ([`Config::lanes`](crate::Config)).
+    /// The number of lanes of its log ([`Config::lanes`](crate::Config)).
     #[must_use]
     pub fn lanes(&self) -> usize {
         self.shared.inboxes.len()
     }
 
-    /// Where this node listens; tells the port that was found when port 0 was asked for.
+    /// The address on which this node listens, with the port that was found if port 0 was requested.
     #[must_use]
     pub fn local_addr(&self) -> SocketAddr {
         self.transport.local_addr()
     }
 
-    /// Tells where another node is. May be called again when it has moved. A node that was made a stranger
-    /// ([`Engine::remove_peer`]) is known again.
+    /// Sets the address of another node. May be called again when the node has moved. Makes a node that was
+    /// removed ([`Engine::remove_peer`]) a known peer again.
     pub fn set_address(&self, node: NodeId, address: SocketAddr) {
         self.transport.add_peer(PeerId(node.0), address);
     }
 
-    /// Makes a node a stranger to this one: its connection ends, and its handshakes are refused until [`Engine::set_address`]
-    /// names it again. Not remembered when the node is opened again: what [`Config::peers`] names then is known.
+    /// Makes a node an unknown peer: its connection ends, and its handshakes are refused until
+    /// [`Engine::set_address`] names it again. Not persistent: when the node is opened again, the nodes of
+    /// [`Config::peers`] are known.
     ///
-    /// This is no change of membership: where that node is a voter it counts as one that is down, here, and still talks to
-    /// every node that was not told the same. Take its replicas out first ([`Group::reconfigure`]). A node whose key was
-    /// stolen is to be removed on all nodes; its certificate can be used until it ends, or until the authority is replaced
-    /// ([`Engine::set_identity`]). Does not wait.
+    /// This is no change of membership: where that node is a voter, this node counts it as unreachable, while
+    /// it still communicates with every node that has not removed it. Take its replicas out first
+    /// ([`Group::reconfigure`]). A node with a stolen key must be removed on all nodes; its certificate can
+    /// be used until it ends, or until the authority is replaced ([`Engine::set_identity`]). Does not block.
     pub fn remove_peer(&self, node: NodeId) {
         self.transport.remove_peer(PeerId(node.0));
     }
 
-    /// Replaces this node's certificate, its key and the roots it trusts, while it runs: before the certificate ends, and to
-    /// move a cluster to another authority (first trust both everywhere, then have all nodes use the new one, then trust it
-    /// alone). New connections go by the new identity. Live ones go on, unless the new roots do not vouch for their
-    /// peer, or its certificate has ended: those are closed, and made anew. Does not wait; costs about a tenth of a
-    /// millisecond per peer.
+    /// Replaces this node's certificate, its key and the roots that it trusts, while it runs: before the
+    /// certificate ends, and to move a cluster to another authority (first trust both on all nodes, then have
+    /// all nodes use the new one, then trust it alone). New connections use the new identity. Existing ones
+    /// continue, unless the new roots do not vouch for their peer, or its certificate has ended: those are
+    /// closed and established anew. Does not block; costs about a tenth of a millisecond per peer.
     ///
     /// # Errors
-    /// [`NetError`]: it is the identity of another node or cluster, or its parts do not fit each other. Nothing changed.
+    /// [`NetError`]: it is the identity of another node or cluster, or its parts do not match. Nothing changed.
     pub fn set_identity(&self, identity: &Identity) -> Result<(), NetError> {
         self.transport.set_identity(identity)
     }
 
-    /// Why there is no connection with another node, if an attempt has failed or a connection was lost: another version of the
-    /// wire, an expired certificate, nobody there. `None` while it is connected, and of nodes that are not known.
+    /// Why there is no connection to another node, if an attempt has failed or a connection was lost: another
+    /// wire version, an expired certificate, no answer. `None` while it is connected, and for unknown peers.
     #[must_use]
     pub fn peer_error(&self, node: NodeId) -> Option<PeerError> {
         self.transport.peer_error(PeerId(node.0))
     }
 
-    /// What is the matter with this node now: all that an event ([`Config::on_event`]) has told of and that is not over, and peers
-    /// that were heard before and that there is no connection to. Empty: all is well. Does not wait.
+    /// The conditions of this node at present: every condition reported by an event ([`Config::on_event`])
+    /// that has not ended, and each peer that was connected before and has no connection now. Empty: the node
+    /// is healthy. Does not block.
     #[must_use]
     pub fn health(&self) -> Vec<Ill> {
         let mut ills = self.shared.dispatch.events().ills();
-        // A stranger is no peer: it is not missed.
+        // A removed peer is not reported as lost.
         ills.retain(|ill| match ill {
             Ill::PeerLost { node } | Ill::PeerCertificateEnded { node } => self.peer_error(*node).is_some(),
             _ => true,
@@ -274,22 +279,23 @@ impl Engine {
         ills
     }
 
-    /// Makes this node's replica of a group, durably. To be called on every founder, with the same founders everywhere: a list of
-    /// voters, or [`Founders`] with witnesses and learners among them. The group works as soon as a majority of the voters has done
-    /// so. Doing it again changes nothing. Blocks for about one sync.
+    /// Creates this node's replica of a group, durably (bootstrap). To be called on every initial member,
+    /// with the same members everywhere: a list of voters, or [`Founders`] with witnesses and learners among
+    /// them. The group works as soon as a majority of the voters has done so. Idempotent. Blocks for about
+    /// one sync.
     ///
     /// # Errors
-    /// [`CreateError`]; the group was not made here.
+    /// [`CreateError`]; the group was not created here.
     pub fn create_group(&self, group: GroupId, founders: impl Into<Founders>) -> Result<Group, CreateError> {
         self.create_groups(&[group], founders)?;
         Ok(Group::new(group, Arc::clone(&self.shared)))
     }
 
-    /// Makes this node's replicas of many groups with the same founders, as [`Engine::create_group`] makes one; all
-    /// share a few syncs.
+    /// Creates this node's replicas of many groups with the same initial members, as [`Engine::create_group`]
+    /// creates one; all share a few syncs.
     ///
     /// # Errors
-    /// The first [`CreateError`]; the groups before and after it may have been made.
+    /// The first [`CreateError`]; the groups before and after it may have been created.
     pub fn create_groups(
         &self,
         groups: &[GroupId],
@@ -310,13 +316,14 @@ impl Engine {
         made
     }
 
-    /// Makes an empty replica here that knows nothing of its group, durably: what a node needs before a leader adds it
-    /// ([`Group::reconfigure`]). It does nothing until it is spoken to. Doing it again changes nothing. Where damage may have taken a
-    /// replica of this group without a trace, it votes for nobody until a later leader has brought it everything
-    /// ([`Engine::loss`] tells). Blocks for about one sync.
+    /// Creates an empty replica here, without any state of its group, durably: needed before a leader adds
+    /// this node ([`Group::reconfigure`]). It is passive until it receives a message of the group.
+    /// Idempotent. If damage may have taken a replica of this group without a trace, the new replica grants
+    /// no vote until a later leader has brought it everything ([`Engine::loss`] reports it). Blocks for about
+    /// one sync.
     ///
     /// # Errors
-    /// [`CreateError`]; the replica was not made.
+    /// [`CreateError`]; the replica was not created.
     pub fn join_group(&self, group: GroupId) -> Result<Group, CreateError> {
         self.join(group, false)
     }
@@ -328,11 +335,12 @@ impl Engine {
         Ok(Group::new(group, Arc::clone(&self.shared)))
     }
 
-    /// As [`Engine::join_group`], of a replica that is a witness for as long as it is there: it votes and acknowledges, and holds
-    /// no payload and no state. A leader adds it by [`Change::Witness`](crate::Change), and by no other change.
+    /// As [`Engine::join_group`], for a replica that is a witness for as long as it exists: it votes and
+    /// acknowledges, and holds no payload and no state. A leader adds it by
+    /// [`Change::Witness`](crate::Change), and by no other change.
     ///
     /// # Errors
-    /// [`CreateError`]; the replica was not made.
+    /// [`CreateError`]; the replica was not created.
     pub fn join_group_as_witness(&self, group: GroupId) -> Result<Group, CreateError> {
         self.join(group, true)
     }
@@ -344,7 +352,7 @@ impl Engine {
         handle.status().is_some().then_some(handle)
     }
 
-    /// The groups with a replica on this node, in rising order.
+    /// The groups with a replica on this node, in ascending order.
     #[must_use]
     pub fn groups(&self) -> Vec<GroupId> {
         let ask = |inbox: &Arc<Inbox>| {
@@ -357,30 +365,34 @@ impl Engine {
         groups
     }
 
-    /// Forgets this node's replica of a group, its log and its checkpoints. `false` if there was none, or the engine
-    /// is closed.
+    /// Deletes this node's replica of a group, its log and its checkpoints. `false` if there was none, or the
+    /// engine is closed.
     ///
-    /// The other replicas are not told: take this one out of the configuration first ([`Group::reconfigure`]), and wait until
-    /// it knows ([`GroupStatus::is_removed`](crate::GroupStatus)). What it has promised stays on this disk, some hundred bytes,
-    /// and binds a replica that joins here again ([`Engine::join_group`]); the group cannot be founded here again.
+    /// The other replicas are not informed: take this one out of the configuration first
+    /// ([`Group::reconfigure`]), and wait until it has received that
+    /// ([`GroupStatus::is_removed`](crate::GroupStatus)). Its hard state (term and vote) stays on this disk,
+    /// some hundred bytes, and constrains a replica that joins here again ([`Engine::join_group`]); the group
+    /// cannot be created here again.
     pub fn remove_group(&self, group: GroupId) -> bool {
         let (reply, answer) = oneshot::channel();
         self.shared.inbox_of(group).order(Order::Remove { group, reply });
         wait(answer).unwrap_or(false)
     }
 
-    /// What tells this node's log from every other, and from an earlier one of this node.
+    /// The identity of this node's log. Differs from that of every other log, including an earlier one of
+    /// this node.
     #[must_use]
     pub fn log_id(&self) -> LogId {
         self.shared.log
     }
 
-    /// Says that a node has another log now, and its old one is gone for good: for the sake of groups that are to be founded
-    /// with it. In groups that there are, it is taken out and added again ([`Group::reconfigure`]), and joins them
-    /// ([`Engine::join_group`]); nobody has to be told. Why: `engine/docs/raft.md`. Blocks for about one sync.
+    /// Records that a node has another log now, its old one being gone for good: needed for groups that are
+    /// to be created with it. From existing groups, the node is taken out and added again
+    /// ([`Group::reconfigure`]), and joins them ([`Engine::join_group`]); no other node needs to be informed.
+    /// Why: `engine/docs/raft.md`. Blocks for about one sync.
     ///
     /// # Errors
-    /// [`ReplaceError`]; nothing was noted.
+    /// [`ReplaceError`]; nothing was recorded.
     pub fn replace_peer(&self, node: NodeId, log: LogId) -> Result<(), ReplaceError> {
         let (reply, answer) = oneshot::channel();
         let peer = PeerNote { node, log };
@@ -388,9 +400,10 @@ impl Engine {
         wait(answer).unwrap_or(Err(ReplaceError::Closed))
     }
 
-    /// What a replica of this node has lost, and waits for: while it does, it votes for nobody and does not lead. `None` if it has
-    /// lost nothing, or was brought it. Of a group that is not here: what may have been lost of it, if damage may have left nothing
-    /// of a replica; then it is not founded here. Blocks for about one turn of its worker.
+    /// What a replica of this node has lost and waits for. Until it is repaired, the replica grants no vote
+    /// and does not lead. `None` if it has lost nothing, or has been repaired. For a group without a replica
+    /// here: what may have been lost of it, if damage may have left nothing of a replica; then the group
+    /// cannot be created here. Blocks for about one turn of its worker.
     #[must_use]
     pub fn loss(&self, group: GroupId) -> Option<Loss> {
         let (reply, answer) = oneshot::channel();
@@ -398,17 +411,21 @@ impl Engine {
         wait(answer).flatten()
     }
 
-    /// Has a replica vote and lead with what it has, although it has lost something: for a group that stands still because its
-    /// only voter, or too many of them, were damaged, and whose disks nobody can bring back.
+    /// Lets a replica vote and lead with what it has, although it has lost something: for a group that stands
+    /// still because its only voter, or too many of its voters, were damaged, and their disks cannot be
+    /// recovered.
     ///
-    /// **What is given up**: writes of the group that were acknowledged may be gone, on all nodes; and in a group of several
-    /// voters replicas may part for good, if one that was thought gone comes back with them. Try first to repair it: a group
-    /// that has a leader repairs its replicas by itself, and a damaged voter can be taken out ([`Group::reconfigure`]) and join again.
+    /// **What is given up**: writes of the group that were acknowledged may be gone, on all nodes; and in a
+    /// group of several voters replicas may diverge for good, if one that was thought gone comes back with
+    /// them. Try first to repair it: a group that has a leader repairs its replicas by itself, and a damaged
+    /// voter can be taken out ([`Group::reconfigure`]) and join again.
     ///
-    /// Refused unless the node was opened with [`Config::accept_losses`], and unless `loss` is what [`Engine::loss`] says. To be
-    /// called on as many voters as it takes to elect a leader. Of a group that is not here it lets [`Engine::create_group`] found it,
-    /// as if it had never been; that is durable when this returns, and stays until the group is here. Of a replica that is here it
-    /// counts until the node stops, or the replica holds an entry of a later term, which it does soon after.
+    /// Refused unless the node was opened with [`Config::accept_losses`], and unless `loss` equals what
+    /// [`Engine::loss`] returns. To be called on as many voters as it takes to elect a leader. For a group
+    /// without a replica here it lets [`Engine::create_group`] create it, as if it had never existed; that is
+    /// durable when this returns, and stays in force until the group is here. For a replica that is here it
+    /// is in force until the node stops, or the replica holds an entry of a later term, which happens soon
+    /// after.
     ///
     /// # Errors
     /// [`AcceptLossError`]; nothing has changed.
@@ -418,9 +435,10 @@ impl Engine {
         wait(answer).unwrap_or(Err(AcceptLossError::Closed))
     }
 
-    /// Makes a new machine for a replica in [quarantine](crate::Quarantine), from its checkpoint, and has it apply what the old one had
-    /// applied. Returns when the machine is made; the quarantine ends when it has caught up ([`Group::status`]), or goes on if
-    /// the machine panics again. Blocks while the checkpoint is read.
+    /// Makes a new state machine for a replica in [quarantine](crate::Quarantine), from its checkpoint, and
+    /// has it apply what the old one had applied. Returns when the machine is made; the quarantine ends when
+    /// it has caught up ([`Group::status`]), or continues if the machine panics again. Blocks while the
+    /// checkpoint is read.
     ///
     /// # Errors
     /// [`ReviveError`]; nothing has changed.
@@ -430,42 +448,44 @@ impl Engine {
         wait(answer).unwrap_or(Err(ReviveError::Closed))
     }
 
-    /// A thread's own way in, for up to `in_flight_max` operations at a time.
+    /// A pipeline of a thread's own, for up to `in_flight_max` operations at a time.
     #[must_use]
     pub fn pipeline(&self, in_flight_max: usize) -> Pipeline {
         self.shared.pipeline(in_flight_max)
     }
 
-    /// What the node has done since it was opened.
+    /// The node's counters since it was opened.
     #[must_use]
     pub fn stats(&self) -> EngineStats {
         self.shared.stats()
     }
 
-    /// What the node's connections have carried.
+    /// Counters of the node's connections.
     #[must_use]
     pub fn net_stats(&self) -> raftwerk_net::NetStats {
         self.transport.stats()
     }
 
-    /// Shuts the node down: every pending call ends, threads stop. Handles that remain answer `Closed`. Waits until all has ended, but
-    /// no longer than [`Config::shutdown_patience`] for the threads that own groups; `false` if some have not by then, because a disk
-    /// or a state machine does not answer: they end when it does, and the directory is theirs until then. May be called again, and
-    /// by several at once: each waits. A state machine that calls it does not wait, and is told `false`: its own thread is among
-    /// those that are to end. To drop the last handle does the same.
+    /// Shuts the node down: every pending call ends, threads stop. Remaining handles answer `Closed`. Waits
+    /// until all has ended, but no longer than [`Config::shutdown_patience`] for the threads that own groups;
+    /// `false` if some have not ended by then, because a disk or a state machine does not answer: they end
+    /// when it does, and hold the directory until then. May be called again, and by several threads at once:
+    /// each waits. Called from a state machine it does not wait, and returns `false`, because the calling
+    /// thread is among those that are to end. Dropping the last handle does the same.
     pub fn shutdown(&self) -> bool {
         self.shared.close()
     }
 }
 
-/// The least memory of a lane: of a directory with many lanes and few workers the budget may not reach that far.
+/// The minimum memory of a lane: in a directory with many lanes and few workers the budget may not suffice
+/// for it.
 const LANE_MEMORY_MIN: u64 = 8 << 20;
 
 pub(crate) fn lane_options(config: &Config, lane: u16) -> LaneOptions {
     LaneOptions {
         lane,
         segment_bytes: config.segment_bytes,
-        // A turn takes in at least one full submission and the longest payload.
+        // A turn accepts at least one full submission and the longest payload.
         batch_bytes_max: (4 << 20).max(4 * config.payload_bytes_max),
         frame_bytes_max: (256 << 10)
             .min(config.segment_bytes as usize / 2)

@@ -1,4 +1,4 @@
-//! Errors, named by what the caller may do next. Certain and uncertain failure never share a variant.
+//! Errors, named by the action open to the caller. Certain and uncertain failure never share a variant.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -37,7 +37,8 @@ pub enum ProposeError {
     /// The log failed to sync and takes no more writes until the engine is opened again. Nothing happened.
     #[error("the log is poisoned by a failed write")]
     Poisoned,
-    /// The group's state machine on this node has panicked ([`Quarantine`](crate::Quarantine)). Nothing happened; another node may lead soon.
+    /// The group's state machine on this node has panicked ([`Quarantine`](crate::Quarantine)). Nothing
+    /// happened; another node may lead soon.
     #[error("the state machine of group {0} has panicked on this node")]
     Quarantined(GroupId),
     /// This node has no such group.
@@ -52,11 +53,12 @@ pub enum ProposeError {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ReadError {
-    /// A bounded queue is full, or as many reads wait here as may ([`Config::reads_max`](crate::Config)): retry after a pause.
+    /// A bounded queue is full, or the maximum of reads waits here ([`Config::reads_max`](crate::Config)):
+    /// retry after a pause.
     #[error("busy, try again later")]
     Busy,
-    /// This node does not lead the group, or lost the lead before it could answer; or, where the read was to wait, no
-    /// leader has answered in time.
+    /// This node does not lead the group, or lost leadership before it could answer; or, where the read was
+    /// to wait, no leader has answered in time.
     #[error("not the leader{}", hint.map(|node| format!(", which may be {node}")).unwrap_or_default())]
     NotLeader {
         /// The leader, as far as this node knows.
@@ -70,37 +72,40 @@ pub enum ReadError {
         /// The limit.
         max: usize,
     },
-    /// The state of this node's replica may be older than the bound allows, and in the given time nobody has said
-    /// otherwise. The leader's node can serve the read; so can this one, a moment after it was asked.
+    /// The state of this node's replica may be older than the bound allows, and no newer evidence arrived in
+    /// the given time. The leader's node can serve the read; so can this one, soon after the leader has
+    /// answered it.
     #[error("too stale{}", staleness.map(|age| format!(": {age:?}")).unwrap_or_default())]
     Stale {
-        /// What is known of its age; `None`: nothing.
+        /// The known bound of its age; `None`: unknown.
         staleness: Option<Duration>,
     },
-    /// This node's replica has not yet seen what the session has. Another may have.
+    /// This node's replica has not yet applied what the session has seen. Another replica may have.
     #[error("behind the session: at {applied}, not {wanted}")]
     Behind {
-        /// Its last entry.
+        /// The last entry that it has applied.
         applied: Index,
-        /// The session's.
+        /// The session's position.
         wanted: Index,
     },
-    /// The level is one of a session, and none was given.
+    /// The level requires a session, and none was given.
     #[error("this level wants a session")]
     NoSession,
     /// The state machine cannot be frozen: see [`StateMachine::freeze`](crate::StateMachine::freeze).
     #[error("the state machine cannot be frozen")]
     NotFreezable,
-    /// This node's replica is a witness: it has no state, at any level. Go to another.
+    /// This node's replica is a witness: it has no state, at any level. Send the read to another node.
     #[error("a witness has no state{}", hint.map(|node| format!("; the leader may be {node}")).unwrap_or_default())]
     Witness {
         /// The leader, as far as this node knows.
         hint: Option<NodeId>,
     },
-    /// The state machine panicked at this query, as it said. Its state is taken for untouched; the next query is answered.
+    /// The state machine panicked at this query, with this message. Its state is assumed unchanged; the next
+    /// query is answered.
     #[error("the state machine panicked at the query: {0}")]
     Panicked(String),
-    /// The group's state machine on this node has panicked ([`Quarantine`](crate::Quarantine)): it has no state. Go to another.
+    /// The group's state machine on this node has panicked ([`Quarantine`](crate::Quarantine)): the replica
+    /// has no state. Send the read to another node.
     #[error("the state machine of group {0} has panicked on this node")]
     Quarantined(GroupId),
     /// This node has no such group.
@@ -111,7 +116,8 @@ pub enum ReadError {
     Closed,
 }
 
-/// The same reason, said of a read. A read has no uncertain outcome: one whose fate was lost was not answered.
+/// The same reason, for a read. A read has no uncertain outcome: one with an unknown outcome was not
+/// answered.
 impl From<ProposeError> for ReadError {
     fn from(error: ProposeError) -> Self {
         match error {
@@ -130,26 +136,29 @@ impl From<ProposeError> for ReadError {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum CreateError {
-    /// The group is here already, with other founders, or as a witness where none is meant, or the other way about; or it was removed a moment ago, and its files are still going.
+    /// The group exists here already, with other initial members, or as a witness where none is meant, or the
+    /// reverse; or it was removed a moment ago, and its files are still being deleted.
     #[error("group {0} exists here, with other founders or about to go")]
     Exists(GroupId),
-    /// A replica of the group was here and was removed. What it promised binds whoever comes after it in this log: the group
-    /// can be joined here, and not founded again.
+    /// A replica of the group existed here and was removed. Its hard state constrains every later replica in
+    /// this log: the group can be joined here, and not created again.
     #[error("group {0} was here before, and can only be joined")]
     Removed(GroupId),
-    /// The log here was damaged, and has lost what nobody can name: a replica of this group may have been among it, with what it
-    /// had promised; or one was removed here, and some of its promises are lost. If it is a member elsewhere, take it out there and let it join (joining is always possible, and never founding); if it is new, or nobody has it any longer,
-    /// an operator says so: [`Engine::loss`](crate::Engine::loss), [`Engine::accept_loss`](crate::Engine::accept_loss).
+    /// The log here was damaged, and has lost something of unknown groups: a replica of this group may have
+    /// been among it, with its hard state; or one was removed here, and part of its hard state is lost. If
+    /// this node is a member elsewhere, take it out there and let it join (joining is always possible,
+    /// creating never); if the group is new, or no node has it any longer, an operator confirms that:
+    /// [`Engine::loss`](crate::Engine::loss), [`Engine::accept_loss`](crate::Engine::accept_loss).
     #[error("group {0} may have been here, and been lost")]
     Lost(GroupId),
-    /// The 65,537 highest numbers are the log's own.
+    /// The 65,537 highest ids are reserved for the log.
     #[error("no group can be called {0}")]
     Reserved(GroupId),
-    /// More than seven vote, somebody is named twice, or this node is not named.
+    /// More than seven voters, a node named twice, or this node not named.
     #[error("these members make no group: {0}")]
     Voters(&'static str),
-    /// Nobody votes, too many take part, or ([`ChangeError::TooManyWitnesses`]) too few voters would hold payloads: fewer than two
-    /// beside a witness, or no more than there are witnesses.
+    /// No voter, too many members, or ([`ChangeError::TooManyWitnesses`]) too few voters that would hold
+    /// payloads: fewer than two beside a witness, or no more than there are witnesses.
     #[error("these members make no group: {0:?}")]
     Founders(ChangeError),
     /// The disk has no room.
@@ -163,15 +172,15 @@ pub enum CreateError {
     Closed,
 }
 
-/// Why a peer's new log could not be noted.
+/// Why a peer's new log could not be recorded.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ReplaceError {
-    /// A replica on this node takes the peer for one of its group's first voters still: take it out of the group first, and
-    /// let this node hear of that.
+    /// A replica on this node still has the peer as an initial voter of its group: take it out of the group
+    /// first, and wait until this node has received that change.
     #[error("group {0} has the peer for a first voter")]
     Member(GroupId),
-    /// It could not be noted; nothing has changed.
+    /// It could not be recorded; nothing has changed.
     #[error("the disk refused the note")]
     Disk,
     /// The engine is shutting down or has shut down.
@@ -191,7 +200,7 @@ pub enum OpenError {
     Directory {
         /// Which one.
         path: PathBuf,
-        /// What the system said.
+        /// The error of the operating system.
         source: std::io::Error,
     },
     /// The log could not be opened; the source names file and offset.
@@ -213,9 +222,9 @@ pub enum OpenError {
     WrongNode {
         /// The directory.
         path: PathBuf,
-        /// Whose it is.
+        /// The node that it belongs to.
         found: NodeId,
-        /// Who asked.
+        /// The node that is being opened.
         wanted: NodeId,
     },
     /// A thread could not be started.

@@ -1,11 +1,13 @@
-//! What becomes of the parts of a node: its disk, its lanes, its groups and its peers. Each change is a line of the node's log, a
-//! call of [`Config::on_event`](crate::Config::on_event), and, as long as it lasts, an entry of [`Engine::health`].
+//! Events of the parts of a node: its disk, its lanes, its groups and its peers. Each change is a line of the
+//! node's log, a call of [`Config::on_event`](crate::Config::on_event), and, while the condition lasts, an
+//! entry of [`Engine::health`].
 //!
-//! A state that begins is told once, and once more when it is over, so what is told is bounded by what changes; what has no end
-//! (a slow sync, a damaged file) is told [`AT_ONCE_MAX`] times in a [`WINDOW`] for each kind and lane, and counted beyond that.
-//! Whoever is told is told by the thread where it happens.
+//! A lasting condition is reported once when it begins and once when it ends, so the number of reports is
+//! bounded by the number of changes. A momentary one (a slow sync, a damaged file) is reported
+//! [`AT_ONCE_MAX`] times in a [`WINDOW`] for each kind and lane, and counted beyond that. The callback runs
+//! on the thread that detects the change.
 //!
-//! What is not here: when something is a state (`worker::states`, and the places that find damage).
+//! What is not here: detection (`worker::states`, and the places that find damage).
 //!
 //! [`Engine::health`]: crate::Engine::health
 
@@ -18,109 +20,111 @@ use std::time::Duration;
 use raftwerk_frame::{GroupId, NodeId, Time};
 use raftwerk_wal::Shortage;
 
-/// What has no end is told so often …
+/// The maximum of reports of a momentary condition …
 pub(crate) const AT_ONCE_MAX: u32 = 8;
-/// … within this; the rest is counted.
+/// … within this time; the rest is counted.
 pub(crate) const WINDOW: Duration = Duration::from_secs(10);
 
-/// What is the matter with a part of a node. Lanes count from 0.
+/// A condition of a part of a node that needs attention. Lanes count from 0.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Ill {
-    /// The disk has no room for the lane's log: writes are refused with `StorageFull` until there is.
+    /// The disk has no space for the lane's log: writes are refused with `StorageFull` until there is.
     DiskFull {
         /// Which lane.
         lane: u16,
     },
-    /// The disk has owed the lane an answer for longer than an election timeout, or a segment for four: its groups are led by
-    /// other nodes until it answers.
+    /// The disk has completed nothing that was submitted by the lane for longer than an election timeout, or
+    /// no segment for four: its groups are led by other nodes until it does.
     DiskHung {
         /// Which lane.
         lane: u16,
     },
-    /// No segment of the log can be made: it is tried again ten times a second, and writes wait, or are refused, meanwhile.
+    /// No segment of the log can be made: the node retries ten times a second, and writes wait, or are
+    /// refused, meanwhile.
     NoSegment {
         /// Which lane.
         lane: u16,
-        /// What is short.
+        /// The resource that is short.
         why: Shortage,
     },
     /// A write or a sync of the lane's log has failed. Its groups take part in nothing until the node is opened again.
     LogFailed {
         /// Which lane.
         lane: u16,
-        /// What the system said.
+        /// The error of the operating system.
         error: String,
     },
-    /// The lane's worker has died of a panic. Its groups answer `Closed` until the node is opened again.
+    /// The lane's worker has panicked. Its groups answer `Closed` until the node is opened again.
     LaneDied {
         /// Which lane.
         lane: u16,
-        /// What it said.
+        /// The panic message.
         what: String,
     },
     /// A group's state machine has panicked: see [`Quarantine`](crate::Quarantine).
     Quarantined {
         /// Which group.
         group: GroupId,
-        /// What it said.
+        /// The panic message.
         what: String,
     },
-    /// Groups of the lane have known of no leader for longer than an election timeout.
+    /// Groups of the lane have had no known leader for longer than an election timeout.
     NoLeader {
         /// Which lane.
         lane: u16,
-        /// How many, when this was told.
+        /// Their number, at the time of the report.
         groups: u64,
         /// One of them.
         group: GroupId,
     },
     /// There is no connection to a peer.
     PeerLost {
-        /// Which.
+        /// The peer.
         node: NodeId,
     },
     /// This node's certificate ends within 30 days: no peer accepts it then. Over with another identity
     /// ([`Engine::set_identity`](crate::Engine::set_identity)), or once it has ended.
     CertificateEnds {
-        /// In how many whole days, when this was told.
+        /// The number of whole days left, at the time of the report.
         days: u64,
     },
     /// This node's certificate has ended: no peer accepts it. Over with another identity.
     CertificateEnded,
-    /// By this node's clock a peer's certificate has ended, or that of the authority behind it: it is refused. Over when there is a
-    /// connection to the peer. Known of peers that this node dials, which are those with higher ids, and of any that is connected when it
-    /// ends.
+    /// By this node's clock a peer's certificate has ended, or that of the authority behind it: it is
+    /// refused. Over when there is a connection to the peer. Detected for peers that this node dials, which
+    /// are those with higher ids, and for any that is connected when it ends.
     PeerCertificateEnded {
-        /// Which.
+        /// The peer.
         node: NodeId,
     },
-    /// A write and its sync took longer than [`SLOW_SYNC`]. Has no end.
+    /// A write and its sync took longer than [`SLOW_SYNC`]. Momentary.
     SlowSync {
         /// Which lane.
         lane: u16,
         /// How long it took, queueing included.
         took: Duration,
     },
-    /// A file of the log, or a checkpoint, is not what was written. What it held comes from copies or from other nodes, where
-    /// there are any ([`EngineStats::at_risk_bytes`](crate::EngineStats)). Has no end.
+    /// A file of the log, or a checkpoint, does not hold what was written. Its content is recovered from
+    /// copies or from other nodes, where there are any ([`EngineStats::at_risk_bytes`](crate::EngineStats)).
+    /// Momentary.
     Damaged {
         /// Which lane.
         lane: u16,
         /// The file, relative to the log's directory.
         file: String,
-        /// Where in it.
+        /// The offset in it.
         offset: u64,
-        /// Whose it is.
+        /// The groups that the damaged bytes belong to.
         groups: Vec<GroupId>,
     },
 }
 
-/// How long a write and its sync may take before [`Ill::SlowSync`] tells of it.
+/// The time that a write and its sync may take before [`Ill::SlowSync`] is reported.
 pub const SLOW_SYNC: Duration = Duration::from_millis(100);
 
 impl Ill {
-    /// Of which part it is: a kind, and a number there.
+    /// The part that the condition is about: a kind, and a number within it.
     const fn part(&self) -> (u8, u64) {
         match self {
             Self::DiskFull { lane } => (0, *lane as u64),
@@ -139,7 +143,7 @@ impl Ill {
         }
     }
 
-    /// Whether it lasts until somebody says that it is over.
+    /// Whether it lasts until it is reported as over.
     const fn lasts(&self) -> bool {
         !matches!(self, Self::SlowSync { .. } | Self::Damaged { .. })
     }
@@ -171,25 +175,26 @@ impl fmt::Display for Ill {
     }
 }
 
-/// Something has begun, or is over.
+/// A report that a condition has begun, or is over.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Event {
-    /// What.
+    /// The condition.
     pub ill: Ill,
-    /// It was told before, and is over.
+    /// Whether it is over, having been reported before.
     pub is_over: bool,
-    /// So many of the same kind and lane were not told before this one, of what has no end.
+    /// For a momentary condition: the number of reports of the same kind and lane that were suppressed before
+    /// this one.
     pub left_out: u32,
 }
 
-/// Who is told of events: see [`Config::on_event`](crate::Config::on_event).
+/// The callback for events: see [`Config::on_event`](crate::Config::on_event).
 #[derive(Clone)]
 pub struct OnEvent(Arc<dyn Fn(&Event) + Send + Sync>);
 
 impl OnEvent {
-    /// `told` is called by the threads that turn groups and the network's: it must not block, and not ask this engine anything that
-    /// blocks. A panic of it is caught.
+    /// `told` is called by the threads that turn groups and by those of the network: it must not block, and
+    /// must not make a blocking call to this engine. If it panics, the panic is caught.
     pub fn new(told: impl Fn(&Event) + Send + Sync + 'static) -> Self {
         Self(Arc::new(told))
     }
@@ -201,7 +206,7 @@ impl fmt::Debug for OnEvent {
     }
 }
 
-/// How often something without an end was told lately.
+/// Recent reports of a momentary condition.
 #[derive(Debug, Default)]
 struct Told {
     since: Time,
@@ -211,12 +216,12 @@ struct Told {
 
 #[derive(Debug, Default)]
 struct Known {
-    /// What lasts, by part.
+    /// The lasting conditions, by part.
     ills: BTreeMap<(u8, u64), Ill>,
     told: BTreeMap<(u8, u64), Told>,
 }
 
-/// All that is the matter with a node now, and who is to be told.
+/// All conditions of a node at present, and the callback.
 #[derive(Debug, Default)]
 pub(crate) struct Events {
     node: u64,
@@ -229,7 +234,8 @@ impl Events {
         Arc::new(Self { node: node.0, on_event, known: Mutex::default() })
     }
 
-    /// Something has begun, or has happened. What is known already is not told again.
+    /// Reports that a condition has begun, or that a momentary one has occurred. A known condition is not
+    /// reported again.
     pub(crate) fn tell(&self, now: Time, ill: Ill) {
         let part = ill.part();
         let left_out = if ill.lasts() {
@@ -263,14 +269,15 @@ impl Events {
         self.call(&Event { ill, is_over: false, left_out });
     }
 
-    /// It is over, if it had begun. `like` names the part; what else it says does not count.
+    /// Reports that a condition is over, if it had begun. `like` identifies the part; its other fields are
+    /// ignored.
     pub(crate) fn is_over(&self, like: &Ill) {
         let Some(ill) = self.known().ills.remove(&like.part()) else { return };
         tracing::info!(node = self.node, "no longer: {ill}");
         self.call(&Event { ill, is_over: true, left_out: 0 });
     }
 
-    /// All that has begun and is not over.
+    /// All conditions that have begun and are not over.
     pub(crate) fn ills(&self) -> Vec<Ill> {
         self.known().ills.values().cloned().collect()
     }
@@ -282,7 +289,7 @@ impl Events {
         }
     }
 
-    // Each change under the lock is complete.
+    // Each change under the lock is complete, so a poisoned lock is usable.
     fn known(&self) -> MutexGuard<'_, Known> {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -1,17 +1,18 @@
-//! Who founds a group: its first configuration, and what each of them is in it.
+//! The initial members of a group: its first configuration, and the role of each member in it.
 //!
-//! Of founders no log is named, since nobody knows their logs yet; each node goes by the one that it hears first
-//! (`engine/docs/raft.md`). What is not here: how a replica comes into being (`worker::orders`), changes later on
-//! ([`crate::Reconfiguration`]).
+//! The first configuration names no logs of its members, since these are not known yet; each node uses the
+//! log with which it first receives from the member (`engine/docs/raft.md`). What is not here: creation of a
+//! replica (`worker::orders`), later changes ([`crate::Reconfiguration`]).
 
 use raftwerk_frame::{Configuration, NodeId};
 use raftwerk_raft::reconfig::{self, Change};
 
 use crate::error::CreateError;
 
-/// The members that a group begins with. The same for every one of them.
+/// The initial members of a group. To be the same on every one of them.
 ///
-/// A list of nodes is one of voters that hold everything: `engine.create_group(group, &[one, two, three])`. For others:
+/// A list of nodes means voters that hold payloads: `engine.create_group(group, &[one, two, three])`. For
+/// others:
 /// ```
 /// use raftwerk::{Founders, NodeId};
 ///
@@ -21,30 +22,30 @@ use crate::error::CreateError;
 pub struct Founders(Vec<Change>);
 
 impl Founders {
-    /// The most founders that vote.
+    /// The maximum of initial voters.
     pub const VOTERS_MAX: usize = 7;
 
-    /// These vote, and hold payloads.
+    /// These nodes vote, and hold payloads.
     #[must_use]
     pub fn of_voters(nodes: impl IntoIterator<Item = NodeId>) -> Self {
         Self(nodes.into_iter().map(Change::Voter).collect())
     }
 
-    /// And one that votes and holds no payloads.
+    /// Adds a node that votes and holds no payloads.
     #[must_use]
     pub fn and_witness(mut self, node: NodeId) -> Self {
         self.0.push(Change::Witness(node));
         self
     }
 
-    /// And one that holds payloads and does not vote.
+    /// Adds a node that holds payloads and does not vote.
     #[must_use]
     pub fn and_learner(mut self, node: NodeId) -> Self {
         self.0.push(Change::Learner(node));
         self
     }
 
-    /// The configuration that they begin with, of which `node` is one.
+    /// The first configuration. `node` must be one of its members.
     ///
     /// # Errors
     /// [`CreateError::Voters`], [`CreateError::Founders`].

@@ -1,4 +1,4 @@
-//! The handle of one group: propose, read, look.
+//! The handle of one group: propose, read, inspect.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -28,25 +28,25 @@ pub struct Group {
     shared: Arc<Shared>,
 }
 
-/// What became of an acknowledged proposal: it is durable on a quorum and applied here.
+/// The outcome of an acknowledged proposal: it is durable on a quorum and applied here.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Applied {
-    /// Where it stands in the group's log.
+    /// Its position in the group's log.
     pub id: EntryId,
-    /// What the state machine answered.
+    /// The reply of the state machine.
     pub reply: Bytes,
 }
 
-/// A replica, as its worker saw it a moment ago.
+/// The status of a replica, as of its worker's last turn.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct GroupStatus {
     /// Follower, candidate, leader …
     pub role: Role,
-    /// The latest term it knows.
+    /// Its current term.
     pub term: Term,
-    /// The leader of that term, if it knows one.
+    /// The leader of that term, if known.
     pub leader: Option<NodeId>,
-    /// Its log starts after this entry.
+    /// The last compacted entry: its log starts after this one.
     pub compacted: EntryId,
     /// The last entry of its log.
     pub last: EntryId,
@@ -54,25 +54,25 @@ pub struct GroupStatus {
     pub commit: Index,
     /// In the state machine up to here.
     pub applied: Index,
-    /// Who takes part.
+    /// The members.
     pub configuration: Configuration,
-    /// The index of that configuration. It is committed if `commit` has reached it. What
-    /// [`Reconfiguration::seen`](crate::Reconfiguration) wants.
+    /// The index of that configuration. It is committed if `commit` has reached it. To be given as
+    /// [`Reconfiguration::seen`](crate::Reconfiguration).
     pub configuration_index: Index,
-    /// In a leader: how far every other replica is.
+    /// On a leader: the progress of every other replica.
     pub peers: Vec<(NodeId, PeerStatus)>,
-    /// In a leader: nodes that are on their way to being voters.
+    /// On a leader: new members that are to become voters.
     pub newcomers: Vec<NewcomerStatus>,
-    /// In a leader: to whom it is handing over.
+    /// On a leader: the target of a leadership transfer.
     pub transfer_to: Option<NodeId>,
-    /// Whether this replica takes no part any longer, and may be forgotten:
+    /// Whether this replica is no longer a member, and may be deleted:
     /// [`Engine::remove_group`](crate::Engine::remove_group).
     pub is_removed: bool,
     /// Whether this replica is a witness: it votes, and has no state.
     pub is_witness: bool,
-    /// Whether nothing is due in it until something is wanted: it sends nothing, and waits for nothing.
+    /// Whether the group is quiescent here: the replica sends nothing and has no timer until there is work.
     pub is_resting: bool,
-    /// Its state machine has panicked, and the replica has no state.
+    /// Set if its state machine has panicked, and the replica has no state.
     pub quarantine: Option<Quarantine>,
     /// Bytes of its entries in the log.
     pub log_bytes: u64,
@@ -83,54 +83,58 @@ impl Group {
         Self { id, shared }
     }
 
-    /// Which group this is.
+    /// The id of the group.
     #[must_use]
     pub const fn id(&self) -> GroupId {
         self.id
     }
 
-    /// Proposes a payload. The future ends when it is durable on a quorum and applied here, or with the reason why it
-    /// was not; dropping the future does not take the proposal back.
+    /// Proposes a payload. The future completes when it is durable on a quorum and applied here, or with the
+    /// reason why it was not; dropping the future does not withdraw the proposal.
     ///
     /// For many proposals a second, use a [`Pipeline`](crate::Pipeline): this call allocates.
     pub fn propose(&self, payload: impl Into<Bytes>) -> Proposal {
         propose(self.inbox(), self.shared.payload_bytes_max, self.id, payload.into())
     }
 
-    /// Proposes a payload that need not be durable to be acknowledged. The future ends when a quorum has written it: sooner
-    /// than [`Group::propose`] by a sync on each node, and less of a promise, see [`Received`](crate::Received).
+    /// Proposes a payload that need not be durable to be acknowledged. The future completes when a quorum has
+    /// written it: sooner than [`Group::propose`] by a sync on each node, with a weaker guarantee, see
+    /// [`Received`](crate::Received).
     pub fn propose_relaxed(&self, payload: impl Into<Bytes>) -> RelaxedProposal {
         propose_relaxed(self.inbox(), self.shared.payload_bytes_max, self.id, payload.into())
     }
 
-    /// As [`Group::propose`]; the acknowledgement raises the session, so that it reads its own write wherever it goes.
+    /// As [`Group::propose`]; the acknowledgement advances the session, so that it reads its own write on
+    /// every node.
     pub fn propose_in(&self, payload: impl Into<Bytes>, session: &Session) -> Proposal {
         let mut proposal = self.propose(payload);
         proposal.session = Some((session.clone(), self.id));
         proposal
     }
 
-    /// Asks the state machine, linearizably: the answer reflects every write that was acknowledged before this call
-    /// (read index, thesis section 6.4). Served by the leader alone; costs one round of heartbeats, shared by all reads of
-    /// a worker's turn. The same as [`Group::query`] at [`Consistency::Strong`](crate::Consistency::Strong).
+    /// Queries the state machine, linearizably: the answer reflects every write that was acknowledged before
+    /// this call (read index, thesis section 6.4). Served by the leader alone; costs one round of heartbeats,
+    /// shared by all reads of a worker's turn. The same as [`Group::query`] at
+    /// [`Consistency::Strong`](crate::Consistency::Strong).
     pub fn read(&self, query: impl Into<Bytes>) -> Read {
         self.query(query, ReadOptions::default())
     }
 
-    /// Asks this node's replica, at the level that the options name; they also say what is to happen if it cannot answer
-    /// at once. For many reads a second, use a [`Pipeline`](crate::Pipeline): this call allocates.
+    /// Queries this node's replica, at the consistency level of the options; they also state what happens if
+    /// it cannot answer at once. For many reads a second, use a [`Pipeline`](crate::Pipeline): this call
+    /// allocates.
     pub fn query<'a>(&self, query: impl Into<Bytes>, options: impl Into<ReadOptions<'a>>) -> Read {
         ask(self.inbox(), self.shared.payload_bytes_max, self.id, query.into(), &options.into())
     }
 
-    /// The state of this node's replica, frozen as the options allow, for any number of queries that are all of one
-    /// moment and cost the worker nothing. What it holds is shared with the live state, and is freed when it is dropped.
+    /// The state of this node's replica, frozen at the level of the options, for any number of queries that
+    /// all see one index and cost the worker nothing. The data is shared with the live state, and is freed
+    /// when the frozen state is dropped.
     pub fn freeze<'a>(&self, options: impl Into<ReadOptions<'a>>) -> Freezing {
         freeze(self.inbox(), self.id, &options.into())
     }
 
-    /// Looks at the replica. Blocks for about one turn of its worker.
-    /// `None` if it is no longer there.
+    /// The status of the replica. Blocks for about one turn of its worker. `None` if it no longer exists.
     #[must_use]
     pub fn status(&self) -> Option<GroupStatus> {
         let (reply, answer) = oneshot::channel();
@@ -138,9 +142,9 @@ impl Group {
         wait(answer).flatten()
     }
 
-    /// The applied index of this node's replica and a hash of its state there. Blocks, and keeps the worker from its
-    /// other groups, while the state is hashed. `None` if the replica is no longer there, or is
-    /// a witness.
+    /// The applied index of this node's replica and a hash of its state there. Blocks, and keeps the worker
+    /// from its other groups, while the state is hashed. `None` if the replica no longer exists, or is a
+    /// witness.
     #[must_use]
     pub fn digest(&self) -> Option<(Index, u64)> {
         let (reply, answer) = oneshot::channel();
@@ -153,7 +157,7 @@ impl Group {
     }
 }
 
-/// Puts a proposal into the inbox of the group's worker.
+/// Enqueues a proposal in the inbox of the group's worker.
 pub(crate) fn propose(inbox: &Inbox, bytes_max: usize, group: GroupId, payload: Bytes) -> Proposal {
     if payload.len() > bytes_max {
         let error = ProposeError::TooLarge { bytes: payload.len(), max: bytes_max };
@@ -167,7 +171,7 @@ pub(crate) fn propose(inbox: &Inbox, bytes_max: usize, group: GroupId, payload: 
     })
 }
 
-/// Puts a query into the inbox of the group's worker.
+/// Enqueues a query in the inbox of the group's worker.
 pub(crate) fn ask(
     inbox: &Inbox,
     bytes_max: usize,
@@ -188,7 +192,7 @@ pub(crate) fn ask(
     Read { answer, session }
 }
 
-/// Puts the wish for a frozen state into the inbox of the group's worker.
+/// Enqueues a request for a frozen state in the inbox of the group's worker.
 pub(crate) fn freeze(inbox: &Inbox, group: GroupId, options: &ReadOptions<'_>) -> Freezing {
     let session = options.session.map(|session| (session.clone(), group));
     let answer = match options.demand(group) {
@@ -212,7 +216,7 @@ fn sent<T>(
     }
 }
 
-/// What a future of this crate holds: an answer, or where it will come from.
+/// The content of the futures of this crate: an answer, or the channel on which it will arrive.
 pub(crate) enum Answer<T, E> {
     Now(Option<Result<T, E>>),
     Later(oneshot::Receiver<Result<T, E>>),
@@ -234,7 +238,7 @@ impl<T: Unpin, E: Unpin> Answer<T, E> {
     }
 }
 
-/// A proposal on its way. A future; or block on it with [`Proposal::wait`].
+/// A pending proposal. A future; or block on it with [`Proposal::wait`].
 #[must_use = "the outcome of a proposal should be looked at"]
 pub struct Proposal {
     answer: Answer<Applied, ProposeError>,
@@ -281,7 +285,7 @@ fn note_seen(session: Option<&(Session, GroupId)>, index: Index) {
     }
 }
 
-/// A read on its way. A future; or block on it with [`Read::wait`].
+/// A pending read. A future; or block on it with [`Read::wait`].
 #[must_use = "a read does nothing but answer"]
 pub struct Read {
     answer: Answer<ReadAnswer, ReadError>,
@@ -312,7 +316,7 @@ impl Future for Read {
     }
 }
 
-/// A frozen state on its way. A future; or block on it with [`Freezing::wait`].
+/// A pending request for a frozen state. A future; or block on it with [`Freezing::wait`].
 #[must_use = "a frozen state is there to be asked"]
 pub struct Freezing {
     answer: Answer<FrozenState, ReadError>,
@@ -320,7 +324,7 @@ pub struct Freezing {
 }
 
 impl Freezing {
-    /// Blocks until it is there.
+    /// Blocks until it is available.
     ///
     /// # Errors
     /// [`ReadError`]; all but `NotFreezable` may be retried.
@@ -356,19 +360,19 @@ impl FrozenState {
         Self { state: state.into(), index, staleness }
     }
 
-    /// Asks it, on this thread.
+    /// Queries it, on this thread.
     #[must_use]
     pub fn query(&self, query: &[u8]) -> ReadAnswer {
         ReadAnswer { reply: self.state.query(query), index: self.index, staleness: self.staleness }
     }
 
-    /// The last entry that it has seen.
+    /// The last entry applied to it.
     #[must_use]
     pub const fn index(&self) -> Index {
         self.index
     }
 
-    /// How old it was when it was frozen, at most: see [`ReadAnswer::staleness`].
+    /// Its maximum age when it was frozen: see [`ReadAnswer::staleness`].
     #[must_use]
     pub const fn staleness(&self) -> Option<Duration> {
         self.staleness

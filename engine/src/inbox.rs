@@ -1,6 +1,7 @@
-//! What waits for a worker: requests of callers, units from the net thread, orders of the engine. All bounded.
+//! The inbox of a worker: requests of callers, units from the net thread, commands of the engine. All
+//! bounded.
 //!
-//! Anyone may push; only the worker pops. Pushing never blocks: full is an answer.
+//! Any thread may push; only the worker pops. Pushing never blocks: a full queue returns an error.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -38,66 +39,67 @@ pub(crate) enum Request {
         demand: Demand,
         reply: oneshot::Sender<Result<ReadAnswer, ReadError>>,
     },
-    /// The state itself, to be read elsewhere.
+    /// The frozen state, to be read outside the worker.
     Freeze { group: GroupId, demand: Demand, reply: oneshot::Sender<Result<FrozenState, ReadError>> },
 }
 
-/// What the net thread saw.
+/// An event from the net thread.
 pub(crate) enum Arrival {
-    /// A message of a peer whose identity is proven.
+    /// A message from an authenticated peer.
     Unit { from: NodeId, is_first: bool, unit: Bytes },
-    /// The same, of one that has not been heard before, with this log.
+    /// The same, from a peer that has no recorded log yet, with this log.
     Introduction { from: NodeId, log: LogId, unit: Bytes },
-    /// A peer does not know, or not rightly, which log this node has.
+    /// A peer does not know this node's log, or has a wrong one.
     Question { from: NodeId },
     /// The connection to a peer broke.
     Lost(NodeId),
-    /// There is one again.
+    /// A connection to it was established.
     Reached(NodeId),
 }
 
-/// Orders of the engine; rare, and never refused.
+/// Commands of the engine; rare, and never refused.
 pub(crate) enum Order {
-    /// Make a replica here of a group that begins like this.
+    /// Create a replica of a group with these initial members.
     Found { group: GroupId, founders: Configuration, reply: oneshot::Sender<Result<(), CreateError>> },
-    /// Make a replica here that is to be told of its group.
+    /// Create an empty replica, which receives its group's state from a leader.
     Join { group: GroupId, as_witness: bool, reply: oneshot::Sender<Result<(), CreateError>> },
-    /// Forget a replica and its log.
+    /// Delete a replica and its log.
     Remove { group: GroupId, reply: oneshot::Sender<bool> },
-    /// Want another configuration.
+    /// Request another configuration.
     Reconfigure {
         group: GroupId,
         wish: Reconfiguration,
         reply: oneshot::Sender<Result<Membership, ReconfigureError>>,
     },
-    /// Want another leader.
+    /// Request a leadership transfer.
     Transfer { group: GroupId, to: NodeId, reply: oneshot::Sender<Result<(), TransferError>> },
-    /// Tell about a replica.
+    /// Return the status of a replica.
     Status { group: GroupId, reply: oneshot::Sender<Option<GroupStatus>> },
     /// Hash a replica's state.
     Digest { group: GroupId, reply: oneshot::Sender<Option<(Index, u64)>> },
     /// List the replicas.
     Groups { reply: oneshot::Sender<Vec<GroupId>> },
-    /// A peer has another log now. So many workers were asked whether a group of theirs counts on it.
+    /// A peer has another log now. `asked`: the number of workers that have already checked that no group of
+    /// theirs depends on the old one.
     ReplacePeer { peer: PeerNote, asked: u16, reply: oneshot::Sender<Result<(), ReplaceError>> },
-    /// Tell what a replica has lost.
+    /// Return what a replica has lost.
     Loss { group: GroupId, reply: oneshot::Sender<Option<Loss>> },
-    /// Live with it.
+    /// Accept the loss.
     AcceptLoss { loss: Loss, reply: oneshot::Sender<Result<(), AcceptLossError>> },
     /// Make a new machine for a replica in quarantine.
     Revive { group: GroupId, reply: oneshot::Sender<Result<(), ReviveError>> },
-    /// A pipeline is gone.
+    /// A pipeline was dropped.
     PipelineGone { pipeline: u32 },
-    /// Answer everyone and stop.
+    /// Answer every caller and stop.
     Shutdown,
 }
 
-/// The most units that may wait for one worker: so many of appends and snapshots, and as many others.
+/// The maximum of units queued for one worker: this many of appends and snapshots, and as many others.
 const ARRIVALS_MAX: usize = 16 * 1024;
-/// The most beats that may wait for one worker: newer ones push out older ones.
+/// The maximum of node heartbeats queued for one worker: newer ones push out older ones.
 const BEATS_MAX: usize = 1024;
-/// The most bytes of payloads and queries that may wait for one worker, give or take one request, and of units of appends and
-/// snapshots; fewer where the worker has less memory than that.
+/// The maximum of bytes of payloads and queries queued for one worker, give or take one request, and of units
+/// of appends and snapshots; fewer where the worker has less memory than that.
 const WAITING_BYTES_MAX: usize = 64 << 20;
 /// … and of all other units.
 const CONTROL_BYTES_MAX: usize = 16 << 20;
@@ -107,9 +109,10 @@ pub(crate) struct Inbox {
     requests: ArrayQueue<Request>,
     request_bytes: AtomicUsize,
     request_bytes_max: usize,
-    /// Units of appends and snapshots, in order: they wait where the log has no room for what they bring, …
+    /// Units of appends and snapshots, in order: they wait while the log has no space for them, …
     appends: Arrivals,
-    /// … and everything else, which does not wait: acknowledgements, heartbeats and votes keep leaders in place meanwhile.
+    /// … and everything else, which does not wait: acknowledgements, heartbeats and votes keep leaders in
+    /// office meanwhile.
     control: Arrivals,
     beats: ArrayQueue<Heard>,
     orders: SegQueue<Order>,
@@ -118,7 +121,7 @@ pub(crate) struct Inbox {
 }
 
 impl Inbox {
-    /// The queues of a worker that has so many bytes for its log: none holds more than that.
+    /// The queues of a worker with `memory` bytes for its log: none holds more than that.
     pub(crate) fn new(requests_max: usize, memory: u64, waker: Waker) -> Arc<Self> {
         let bytes_max = usize::try_from(memory).unwrap_or(usize::MAX).min(WAITING_BYTES_MAX);
         Arc::new(Self {
@@ -134,7 +137,7 @@ impl Inbox {
         })
     }
 
-    /// Queues a request, or gives it back if the queue is full or closed.
+    /// Enqueues a request, or returns it if the queue is full or closed.
     pub(crate) fn request(&self, request: Request) -> Result<(), Refused> {
         if self.is_closed() {
             return Err(Refused::Closed(request));
@@ -152,7 +155,7 @@ impl Inbox {
         Ok(())
     }
 
-    /// Queues what the network brought; `false` if it had to be dropped, which the protocol survives.
+    /// Enqueues an event of the net thread; `false` if it was dropped, which the protocol tolerates.
     pub(crate) fn arrive(&self, arrival: Arrival) -> bool {
         let queue = if arrival.is_append() { &self.appends } else { &self.control };
         if self.is_closed() || !queue.push(arrival) {
@@ -162,7 +165,8 @@ impl Inbox {
         true
     }
 
-    /// Queues a sign of life. It waits behind nothing else: a worker with much to do is to know who lives.
+    /// Enqueues a node heartbeat. It is not queued behind anything else: an overloaded worker must still see
+    /// which peers are alive.
     pub(crate) fn beat(&self, heard: Heard) {
         if !self.is_closed() {
             self.beats.force_push(heard);
@@ -170,7 +174,8 @@ impl Inbox {
         }
     }
 
-    /// Queues an order. On a closed inbox it is dropped, and so its caller is told.
+    /// Enqueues a command. On a closed inbox it is dropped, and with it its reply channel, by which the
+    /// caller notices.
     pub(crate) fn order(&self, order: Order) {
         if !self.is_closed() {
             self.orders.push(order);
@@ -178,7 +183,7 @@ impl Inbox {
         }
     }
 
-    /// Wakes the worker; or, where it left between our check and our push, answers in its place.
+    /// Wakes the worker; or, if the worker closed between the check and the push, answers in its place.
     fn pushed(&self) {
         if self.is_closed() { self.refuse_all() } else { self.waker.wake_by_ref() }
     }
@@ -195,49 +200,49 @@ impl Inbox {
         self.appends.pop()
     }
 
-    /// Takes the next of what the network brought besides.
+    /// Takes the next other event of the net thread.
     pub(crate) fn next_control(&self) -> Option<Arrival> {
         self.control.pop()
     }
 
-    /// Takes a sign of life.
+    /// Takes a node heartbeat.
     pub(crate) fn next_beat(&self) -> Option<Heard> {
         self.beats.pop()
     }
 
-    /// Takes an order.
+    /// Takes a command.
     pub(crate) fn next_order(&self) -> Option<Order> {
         self.orders.pop()
     }
 
-    /// Whether the engine wants something.
+    /// Whether commands are queued.
     pub(crate) fn has_orders(&self) -> bool {
         !self.orders.is_empty()
     }
 
-    /// How many requests wait.
+    /// The number of queued requests.
     pub(crate) fn requests_len(&self) -> usize {
         self.requests.len()
     }
 
-    /// Whether units of appends or snapshots wait.
+    /// Whether units of appends or snapshots are queued.
     pub(crate) fn has_appends(&self) -> bool {
         !self.appends.queue.is_empty()
     }
 
-    /// Whether anything else of the network's waits.
+    /// Whether other events of the net thread are queued.
     pub(crate) fn has_control(&self) -> bool {
         !self.control.queue.is_empty()
     }
 
-    /// Bytes of units and of requests that wait.
+    /// Bytes of queued units and requests.
     pub(crate) fn waiting_bytes(&self) -> usize {
         let arrivals =
             self.appends.bytes.load(Ordering::Relaxed) + self.control.bytes.load(Ordering::Relaxed);
         arrivals + self.request_bytes.load(Ordering::Relaxed)
     }
 
-    /// Refuses everything from now on. What is queued is still to be taken.
+    /// Refuses everything from now on. What is already queued remains to be processed.
     pub(crate) fn close(&self) {
         self.closed.store(true, Ordering::SeqCst);
     }
@@ -267,10 +272,10 @@ impl Request {
         }
     }
 
-    /// Answers with an error that is certain: nothing of it happened.
+    /// Answers with an error that is certain: no part of it happened.
     pub(crate) fn refuse(self, error: &ProposeError) {
         match self {
-            // Whoever dropped the receiving end does not want to know.
+            // A dropped receiver means that the caller no longer wants the answer.
             Self::Propose { reply, .. } => drop(reply.send(Err(error.clone()))),
             Self::ProposeRelaxed { reply, .. } => drop(reply.send(Err(error.clone()))),
             Self::Read { reply, .. } => drop(reply.send(Err(error.clone().into()))),
@@ -280,7 +285,7 @@ impl Request {
     }
 }
 
-/// A queue of what the network brought, bounded in number and bytes.
+/// A queue of events from the net thread, bounded in number and bytes.
 struct Arrivals {
     queue: ArrayQueue<Arrival>,
     bytes: AtomicUsize,
@@ -292,7 +297,8 @@ impl Arrivals {
         Self { queue: ArrayQueue::new(ARRIVALS_MAX), bytes: AtomicUsize::new(0), bytes_max }
     }
 
-    /// `false` if there is no room. What is larger than all of it is taken where nothing else waits, or it never would be.
+    /// `false` if there is no space. An arrival larger than the whole queue is accepted when the queue is
+    /// empty; otherwise it would never be.
     fn push(&self, arrival: Arrival) -> bool {
         let bytes = arrival.bytes();
         let waiting = self.bytes.load(Ordering::Relaxed);
@@ -315,8 +321,9 @@ impl Arrivals {
 }
 
 impl Arrival {
-    /// Whether it may bring bytes for the log or a snapshot file. One that brings none, and only tells a commit, keeps its place
-    /// among those that do: ahead of them it would look like a gap. Units of newcomers wait for a note, not for room.
+    /// Whether it may carry bytes for the log or a snapshot file. An append without entries, which only
+    /// carries a commit index, keeps its place among those with entries: ahead of them it would look like a
+    /// gap. Units of peers without a recorded log wait for that record, not for space.
     fn is_append(&self) -> bool {
         let Self::Unit { unit, .. } = self else { return false };
         let Ok((header, records, _)) = UnitHeader::parse(unit) else { return false };
@@ -335,7 +342,7 @@ impl Arrival {
     }
 }
 
-/// Why a request was given back. Nothing happened.
+/// Why a request was returned. Nothing happened.
 pub(crate) enum Refused {
     /// The queue is full.
     Full(Request),

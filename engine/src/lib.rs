@@ -1,12 +1,13 @@
 //! Raftwerk: an embeddable, sharded storage engine. Many Raft groups on one log and one wire.
 //!
-//! Every shard of the data is a Raft group. All groups of a node share one write-ahead log, synced once for all of
-//! them, and one QUIC connection per peer. You bring a [`StateMachine`], or take the key-value one of [`kv`]; the
-//! engine makes what you propose durable on a quorum, and applies it in the same order on every node.
+//! Every shard of the data is a Raft group. All groups of a node share one write-ahead log, synced once for
+//! all of them, and one QUIC connection per peer. The embedder supplies a [`StateMachine`], or uses the
+//! key-value one of [`kv`]; the engine makes proposals durable on a quorum and applies them in the same order
+//! on every node.
 //!
 //! # Quick start
-//! One node, one shard; three nodes differ only in that each is told where the others are
-//! ([`Engine::set_address`], and see `examples/three_nodes.rs`).
+//! One node, one shard. For three nodes, give each the addresses of the others ([`Engine::set_address`], and
+//! see `examples/three_nodes.rs`).
 //! ```
 //! use raftwerk::identity::ClusterAuthority;
 //! use raftwerk::kv::{KvMachine, ShardMap, Store};
@@ -30,19 +31,20 @@
 //! ```
 //!
 //! # What a proposal's outcome means
-//! `Ok`: durable on a quorum, applied on this node. [`ProposeError::Unknown`]: it may yet be applied; never retry it
-//! blindly. Every other error: it certainly was not and will not be applied. Of a relaxed proposal `Ok` says less:
-//! [`Received`].
+//! `Ok`: durable on a quorum, applied on this node. [`ProposeError::Unknown`]: it may yet be applied; never
+//! retry it blindly. Every other error: it certainly was not and will not be applied. For a relaxed proposal
+//! `Ok` means less: [`Received`].
 //!
-//! # Ways in
+//! # Interfaces
 //! - [`Group::propose`] and [`Group::read`]: futures that can also be waited for; one allocation each.
 //! - [`Pipeline`]: thousands in flight from one thread, submitted and completed in bulk, no allocation per entry.
 //! - [`kv::Store`]: keys routed to shards.
 //!
-//! Reads at other levels than linearizable: [`Consistency`]. Retries that are applied once: [`exactly_once`].
+//! Consistency levels of reads other than linearizable: [`Consistency`]. Retries that are applied once:
+//! [`exactly_once`].
 //!
-//! Next: `engine/docs/architecture.md` for the rooms of the project, `engine/docs/write_path.md` for the life of one
-//! write; in the source, `worker` is the heart.
+//! Next: `engine/docs/architecture.md` for the crates of the project, `engine/docs/write_path.md` for the
+//! path of one write; in the source, `worker` is the central module.
 
 mod config;
 mod consistency;
@@ -100,7 +102,7 @@ pub use state_machine::{
     Checkpoint, Committed, CommittedEntry, Frozen, Replies, StateMachine, StateMachines,
 };
 
-/// The README's example, compiled.
+/// Compiles the example of the README.
 #[cfg(doctest)]
 #[doc = include_str!("../../README.md")]
 struct Readme;

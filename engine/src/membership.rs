@@ -1,7 +1,7 @@
-//! Who takes part in a group, and who leads it: asking for another configuration, and for another leader.
+//! Membership and leadership of a group: requests for another configuration, and for another leader.
 //!
-//! What the protocol makes of it is in `raftwerk_raft` (`membership`, `admission`, `transfer`); what a worker does with it
-//! in `worker/membership.rs`.
+//! The protocol is in `raftwerk_raft` (`membership`, `admission`, `transfer`); the worker's part in
+//! `worker/membership.rs`.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -15,25 +15,26 @@ use tokio::sync::oneshot;
 use crate::group::{Answer, Group};
 use crate::inbox::{Inbox, Order};
 
-/// A wish for another configuration.
+/// A request for another configuration.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Reconfiguration {
-    /// What is to become of whom, all in one step. None: leave a joint configuration that is held, or wait for newcomers
-    /// no longer.
+    /// The changes, all made in one step. Empty: leave a joint configuration that is held, or stop waiting
+    /// for new members.
     pub changes: Vec<Change>,
-    /// The index of the configuration that was looked at, from [`GroupStatus`](crate::GroupStatus): if the group has a
-    /// later one by now, the wish is refused.
+    /// The index of the configuration that the request is based on, from [`GroupStatus`](crate::GroupStatus):
+    /// if the group has a later one by now, the request is refused.
     pub seen: Option<Index>,
-    /// By which way.
+    /// Whether the change is made directly or through a joint configuration.
     pub route: Route,
-    /// What is asked of nodes before they may vote.
+    /// What is required of new members before they may vote.
     pub newcomers: Newcomers,
-    /// Only tells what would happen.
+    /// If set, the leader only reports the outcome and changes nothing.
     pub dry_run: bool,
 }
 
 impl Reconfiguration {
-    /// These changes, by the shortest safe way. Nodes that are to vote come in as learners first, and are waited for.
+    /// These changes, by the shortest safe route. Nodes that are to vote come in as learners first, and the
+    /// change waits until they have caught up.
     #[must_use]
     pub fn of(changes: impl IntoIterator<Item = Change>) -> Self {
         Self {
@@ -50,21 +51,22 @@ impl Reconfiguration {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ReconfigureError {
-    /// The leader refuses it, or this node does not lead. Nothing happened, except that nodes may have come in as learners.
+    /// The leader refuses it, or this node does not lead. Nothing happened, except that nodes may have come
+    /// in as learners.
     #[error("the change is refused: {0:?}")]
     Refused(Refusal),
-    /// The leader has never heard this node, which is to come in, and does not know which log it has. It has asked: try again
-    /// when they are connected. Nothing happened.
+    /// The leader has never received a message from this node, which is to come in, and does not know its
+    /// log. It has sent a query: try again when they are connected. Nothing happened.
     #[error("{0} has not been heard yet")]
     NotIntroduced(NodeId),
-    /// This node takes part with another log than it has now: it has lost its disk. Remove it, and when that is done, add it
-    /// again. Nothing happened.
+    /// This node is a member with another log than it has now: it has lost its disk. Remove it, and when that
+    /// is done, add it again. Nothing happened.
     #[error("{0} takes part with a log that it no longer has")]
     OtherLog(NodeId),
-    /// It may have happened, or may yet. Look at the configuration before asking again.
+    /// It may have happened, or may happen later. Look at the configuration before trying again.
     #[error("the outcome of the change is unknown")]
     Unknown,
-    /// The disk has no room for more than replicas that are let go. Nothing happened.
+    /// The disk has no space except for removals of replicas. Nothing happened.
     #[error("the disk is full")]
     StorageFull,
     /// The log failed and takes no more writes until the engine is opened again.
@@ -75,17 +77,17 @@ pub enum ReconfigureError {
     NoSuchGroup,
 }
 
-/// Why a transfer of the lead did not succeed.
+/// Why a leadership transfer did not succeed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum TransferError {
     /// It was not begun.
     #[error("the transfer is refused: {0:?}")]
     Refused(Unfit),
-    /// The target did not take over in time. This node leads on, and writes resume.
+    /// The target did not take over in time. This node still leads, and writes resume.
     #[error("{0} did not take over in time")]
     Abandoned(NodeId),
-    /// Nobody knows any more: the log is poisoned, or the replica or the engine is gone.
+    /// The outcome cannot be determined: the log is poisoned, or the replica or the engine is gone.
     #[error("the outcome of the transfer is unknown")]
     Unknown,
     /// This node has no such group, or the engine is closed. Nothing happened.
@@ -94,44 +96,46 @@ pub enum TransferError {
 }
 
 impl Group {
-    /// Asks for another configuration (paper, section 6). To be asked of the leader. Ends when the new configuration is
-    /// committed and no longer joint, unless it was to be held so; newcomers may take as long as they need to catch up.
+    /// Requests another configuration (paper, section 6). To be sent to the leader. Completes when the new
+    /// configuration is committed and no longer joint, unless it is to be held joint; new members may take as
+    /// long as they need to catch up.
     ///
-    /// A new node needs an empty replica first: [`Engine::join_group`](crate::Engine::join_group), and must be known to the
-    /// others by address: [`Engine::set_address`](crate::Engine::set_address). It comes in with the log that it has now: the
-    /// configuration names it, and nobody takes another log under the node's number for it.
+    /// A new node first needs an empty replica, [`Engine::join_group`](crate::Engine::join_group), and the
+    /// others need its address, [`Engine::set_address`](crate::Engine::set_address). It comes in with the log
+    /// that it has now: the configuration records that log, and no member accepts another log under the
+    /// node's id in its place.
     pub fn reconfigure(&self, wish: Reconfiguration) -> Reconfiguring {
         reconfigure(self.inbox(), self.id(), wish)
     }
 
-    /// Asks the leader to hand over to another voter (thesis, section 3.10). Writes are refused as busy meanwhile, for at
-    /// most an election timeout. Ends with `Ok` when this node leads no longer.
+    /// Requests a leadership transfer to another voter (thesis, section 3.10). Writes are refused as busy
+    /// meanwhile, for at most an election timeout. Completes with `Ok` when this node no longer leads.
     pub fn transfer_leadership(&self, to: NodeId) -> Transferring {
         transfer(self.inbox(), self.id(), to)
     }
 }
 
-/// Puts a wish into the inbox of the group's worker.
+/// Enqueues a configuration request in the inbox of the group's worker.
 pub(crate) fn reconfigure(inbox: &Inbox, group: GroupId, wish: Reconfiguration) -> Reconfiguring {
     let (reply, answer) = oneshot::channel();
     inbox.order(Order::Reconfigure { group, wish, reply });
     Reconfiguring(Answer::Later(answer))
 }
 
-/// Puts a transfer into the inbox of the group's worker.
+/// Enqueues a transfer request in the inbox of the group's worker.
 pub(crate) fn transfer(inbox: &Inbox, group: GroupId, to: NodeId) -> Transferring {
     let (reply, answer) = oneshot::channel();
     inbox.order(Order::Transfer { group, to, reply });
     Transferring(Answer::Later(answer))
 }
 
-/// A change on its way. A future; or block on it with [`Reconfiguring::wait`].
+/// A pending change. A future; or block on it with [`Reconfiguring::wait`].
 #[must_use = "the outcome of a change should be looked at"]
 pub struct Reconfiguring(Answer<Membership, ReconfigureError>);
 
 impl Reconfiguring {
-    /// Blocks until the outcome is known: the configuration in force; of a dry run, the one that would be next, with the
-    /// index of the present one.
+    /// Blocks until the outcome is known: the configuration in force; for a dry run, the one that would be
+    /// next, with the index of the present one.
     ///
     /// # Errors
     /// [`ReconfigureError`]; only `Unknown` leaves open what happened.
@@ -148,12 +152,12 @@ impl Future for Reconfiguring {
     }
 }
 
-/// The lead on its way to another node. A future; or block on it with [`Transferring::wait`].
+/// A pending leadership transfer. A future; or block on it with [`Transferring::wait`].
 #[must_use = "the outcome of a transfer should be looked at"]
 pub struct Transferring(Answer<(), TransferError>);
 
 impl Transferring {
-    /// Blocks until the lead is given up, or the transfer.
+    /// Blocks until leadership has moved, or the transfer is abandoned.
     ///
     /// # Errors
     /// [`TransferError`].

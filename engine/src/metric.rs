@@ -1,4 +1,4 @@
-//! What a worker counts, for everyone to read: plain atomics with one writer, published once a turn.
+//! Counters of a worker: plain atomics with one writer, published once a turn, for any reader.
 
 use std::ops::AddAssign;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering::Relaxed};
@@ -14,24 +14,29 @@ macro_rules! counters {
             $($(#[$doc])* pub $name: u64,)*
             /// How the log is written: `direct`, `buffered` or `mapped`.
             pub append_mode: &'static str,
-            /// Units of peers that have another log than they had, and are not heard ([`Engine::replace_peer`]).
+            /// Units dropped because the sender's log is not the one known for that peer, or the unit is
+            /// meant for another log of this node ([`Engine::replace_peer`]).
             ///
             /// [`Engine::replace_peer`]: crate::Engine::replace_peer
             pub refused_units: u64,
-            /// Messages of peers that were no units of this version ([`raftwerk_frame::wire::UNIT_VERSION`]), or not what they
-            /// claimed to be. Always 0 among healthy nodes of one release, since others do not connect.
+            /// Messages of peers that were no units of this version ([`raftwerk_frame::wire::UNIT_VERSION`]),
+            /// or malformed. Always 0 among healthy nodes of one release, since nodes of other releases do
+            /// not connect.
             pub unread_units: u64,
-            /// Units of peers that were dropped since a worker's inbox was full: peers send faster than this node works.
+            /// Units of peers that were dropped because a worker's inbox was full: peers send faster than
+            /// this node works.
             pub overflowed_units: u64,
-            /// Bytes of requests, and of units of peers, that wait for workers to take them in: memory beside
-            /// [`Config::memory_bytes`](crate::Config), which says what bounds it.
+            /// Bytes of requests, and of units of peers, queued for workers: memory beside
+            /// [`Config::memory_bytes`](crate::Config), which documents the bounds.
             pub waiting_bytes: u64,
-            /// Bytes of units that wait for connections to peers, or are being written to them: memory beside
-            /// [`Config::memory_bytes`](crate::Config), which says what bounds it. 0 for nodes without a transport of their own.
+            /// Bytes of units that are queued for connections to peers, or are being written to them: memory
+            /// beside [`Config::memory_bytes`](crate::Config), which documents the bounds. 0 for nodes
+            /// without a transport of their own.
             pub outgoing_bytes: u64,
             /// Whether a worker's log has failed; its groups take no more writes until the engine is opened again.
             pub is_poisoned: bool,
-            /// Lanes whose worker has died of a panic; their groups answer `Closed` until the engine is opened again.
+            /// Lanes with a worker that has panicked; their groups answer `Closed` until the engine is opened
+            /// again.
             pub dead_lanes: u64,
         }
 
@@ -58,7 +63,7 @@ macro_rules! counters {
         }
 
         impl WorkerMetrics {
-            /// A reading of all counters; each is right, together they may be a turn apart.
+            /// A snapshot of all counters; each is exact, together they may be a turn apart.
             pub(crate) fn read(&self) -> EngineStats {
                 EngineStats {
                     $($name: self.$name.load(Relaxed),)*
@@ -81,8 +86,8 @@ counters! {
     groups,
     /// Of those, witnesses: they vote, and hold no payloads.
     witnesses,
-    /// Groups that this node leads and that have a witness. Where one of their nodes with payloads is down, few copies of what is
-    /// committed are left, often one.
+    /// Groups that this node leads and that have a witness. Where one of their nodes with payloads is down,
+    /// few copies of committed entries are left, often one.
     led_with_witness,
     /// Proposals that became entries.
     proposals,
@@ -90,7 +95,7 @@ counters! {
     applied,
     /// Writes to the log that were followed by a sync, or, without syncs, that were made.
     syncs,
-    /// Of those, probes: pages of zeros where nothing else was written, to see whether the disk does anything.
+    /// Of those, probes: pages of zeros written where nothing else was, to test that the disk makes progress.
     probes,
     /// Bytes of those writes, padding included.
     bytes_synced,
@@ -100,11 +105,11 @@ counters! {
     segments_recycled,
     /// Bytes of memory in the log's batch buffers, in use or kept for use.
     buffer_bytes,
-    /// Bytes of memory that the log's index takes, about: see [`EngineStats::index_bytes_per_entry`].
+    /// Bytes of memory of the log's index, approximately: see [`EngineStats::index_bytes_per_entry`].
     index_bytes,
-    /// Entries that it covers.
+    /// Entries in the index.
     index_entries,
-    /// Bytes of the log's files that readers hold, followers' appends above all.
+    /// Bytes of the log's files that readers hold, mostly for appends to followers.
     pinned_bytes,
     /// Bytes of the log that were read in search of damage ([`Config::scrub_bytes_per_second`](crate::Config)).
     scrubbed_bytes,
@@ -112,9 +117,11 @@ counters! {
     damaged_bytes,
     /// Checkpoints that were found damaged while the node ran; each is written again.
     checkpoints_damaged,
-    /// Bytes of entries that were damaged and are needed still: until a checkpoint, or the group's leader, makes up for them.
+    /// Bytes of damaged entries that are still needed: until a checkpoint covers them, or the group's leader
+    /// sends them again.
     at_risk_bytes,
-    /// Replicas that have lost entries while the node ran, and vote for nobody until a later leader has brought them back.
+    /// Replicas that have lost entries while the node ran, and are fenced: they grant no vote until a later
+    /// leader has repaired them.
     replicas_fenced,
     /// Replicas that are in [quarantine](crate::Quarantine).
     replicas_quarantined,
@@ -124,47 +131,48 @@ counters! {
     snapshot_bytes,
     /// Snapshots installed.
     installs,
-    /// Transfers of snapshots that went on where an earlier attempt had stopped.
+    /// Snapshot transfers that resumed where an earlier attempt had stopped.
     transfers_resumed,
-    /// Transfers of snapshots, and followers that catch up after one, for which nothing is kept any longer, since the disk, the
-    /// lane ([`Config::lane_bytes_max`](crate::Config)) or the memory had no room for it. Such a follower may be sent a later
-    /// snapshot from its beginning.
+    /// Snapshot transfers, and followers that catch up after one, for which log and checkpoint are no longer
+    /// retained, because the disk, the lane ([`Config::lane_bytes_max`](crate::Config)) or the memory had no
+    /// space for it. Such a follower may be sent a later snapshot from its beginning.
     transfers_yielded,
-    /// Units or frames of peers that were not what they claimed to be.
+    /// Units or frames of peers that were malformed or inconsistent.
     bad_units,
-    /// Units handed to the transport, signs of life included.
+    /// Units handed to the transport, node heartbeats included.
     units_sent,
-    /// Times that a replica here began to lead.
+    /// Times that a replica here became leader.
     leaderships,
-    /// Times that a node ended its support of a worker here, or was not heard any more: each wakes all groups that the two share.
-    /// More than a few, where no node failed, tell of nodes that are too busy to be heard in time.
+    /// Times that a peer's support of a worker here ended, by withdrawal or because it was not renewed: each
+    /// unquiesces all groups that the two share. More than a few without a failed node indicate nodes that
+    /// are too busy to exchange heartbeats in time.
     supports_ended,
-    /// Linearizable reads answered by lease, without a question to anybody.
+    /// Linearizable reads answered by lease, without a message.
     leased_reads,
-    /// Units that the transport would not take: no connection, or a peer too slow.
+    /// Units that the transport refused: no connection, or a peer too slow.
     units_dropped,
-    /// Appends that were dropped because the log had no room for them at that moment.
+    /// Appends dropped because the log had no space for them at that moment.
     no_room,
-    /// 1 if the log was to be moved into another number of lanes at opening ([`Config::lanes`](crate::Config)) and could not be; the node's
-    /// log says why. It works as before.
+    /// 1 if the log was to be moved to another number of lanes at opening ([`Config::lanes`](crate::Config))
+    /// and could not be; the node's log states why. It works as before.
     lanes_kept,
 }
 
 impl EngineStats {
-    /// What an entry costs of the log's index, groups included. Zero without entries.
+    /// Bytes of the log's index per entry, groups included. Zero without entries.
     #[must_use]
     pub fn index_bytes_per_entry(&self) -> f64 {
         if self.index_entries == 0 { 0.0 } else { self.index_bytes as f64 / self.index_entries as f64 }
     }
 
-    /// What is counted against [`Config::memory_bytes`](crate::Config).
+    /// The bytes counted against [`Config::memory_bytes`](crate::Config).
     #[must_use]
     pub const fn memory_bytes(&self) -> u64 {
         self.buffer_bytes + self.index_bytes + self.pinned_bytes
     }
 }
 
-/// One writer: a load and a store are enough.
+/// Each counter has one writer: a load and a store are enough.
 fn add(counter: &AtomicU64, by: u64) {
     counter.store(counter.load(Relaxed) + by, Relaxed);
 }
@@ -182,7 +190,7 @@ impl WorkerMetrics {
         self.groups.store(count as u64, Relaxed);
     }
 
-    /// A replica has come, and is a witness or none; or it has gone.
+    /// Counts a replica that was created ([`Self::went`]: removed), if it is a witness.
     pub(crate) fn came(&self, is_witness: bool) {
         add(&self.witnesses, u64::from(is_witness));
     }
@@ -191,7 +199,7 @@ impl WorkerMetrics {
         self.witnesses.store(self.witnesses.load(Relaxed).saturating_sub(u64::from(is_witness)), Relaxed);
     }
 
-    /// Whether this node leads a group that has a witness: it did, and it does.
+    /// Updates the count of led groups with a witness: `did` is the state before, `does` the state now.
     pub(crate) fn leads_with_witness(&self, did: bool, does: bool) {
         let count = self.led_with_witness.load(Relaxed) + u64::from(does);
         self.led_with_witness.store(count.saturating_sub(u64::from(did)), Relaxed);

@@ -1,11 +1,14 @@
-//! Which logs each peer was heard with: the first one, which is noted durably, and the latest.
+//! The logs of each peer: the first one seen, which is recorded durably, and the latest.
 //!
-//! A node that comes back under its id with another log has forgotten its votes and its entries, and does not know it. Which
-//! log takes part in a group is what the group's configuration says; of its first voters it says nothing, and means the one
-//! that was first heard. So a node notes, durably, the first log that it hears a peer speak for, before anything that it says
-//! counts. The latest is what a peer is added to a group with, and where messages go that may be for whoever it is now.
+//! A node that restarts under its id with another log has lost its votes and its entries, and cannot detect
+//! that itself. A group's configuration names the log with which each replica takes part; for the initial
+//! members it names none, and means the first log seen of that node. So a node records, durably, the first
+//! log that a peer sends with, before it acts on any of the peer's messages. The latest log is the one with
+//! which a peer is added to a group, and to which messages are addressed that are for the peer's present
+//! incarnation.
 //!
-//! What is not here: how it is noted (`worker::introductions`), who is heard by which group (`raftwerk_raft::Group::hears`).
+//! What is not here: recording (`worker::introductions`), and which senders a group accepts
+//! (`raftwerk_raft::Group::hears`).
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
@@ -19,21 +22,22 @@ use crate::config::LANES_MAX;
 /// The logs of a peer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct PeerLogs {
-    /// As noted.
+    /// As recorded.
     pub(crate) first: LogId,
-    /// As heard last.
+    /// The one last received from.
     pub(crate) latest: LogId,
-    /// How many workers speak for that one; 0 if nobody knows yet.
+    /// The number of workers of that one; 0 if it is not known.
     pub(crate) workers: u16,
-    /// It was heard since it was last out of reach. Whoever was not may have lost its disk meanwhile.
+    /// A unit was received from it since its connection was last lost. Otherwise it may have lost its disk
+    /// meanwhile.
     pub(crate) is_here: bool,
 }
 
-/// The table, shared by the net thread, which looks, and the workers.
+/// The table, shared by the net thread, which reads it, and the workers.
 #[derive(Default)]
 pub(crate) struct Peers {
     known: RwLock<FxHashMap<NodeId, PeerLogs>>,
-    /// Counts up with every change.
+    /// Incremented with every change.
     version: AtomicU64,
     refused: AtomicU64,
 }
@@ -48,7 +52,8 @@ impl Peers {
         peers
     }
 
-    /// A worker of so many speaks for a peer's log: whether it is its first. `None` if the peer was never heard.
+    /// A unit came from a worker, one of `workers`, of a peer with this log. Returns whether the log is the
+    /// peer's first; `None` if the peer has no recorded log.
     pub(crate) fn hear(&self, node: NodeId, log: LogId, workers: u16) -> Option<bool> {
         let peer = self.read().get(&node).copied()?;
         if peer.latest != log {
@@ -62,7 +67,7 @@ impl Peers {
         Some(peer.first == log)
     }
 
-    /// It is noted durably: from now on it is so.
+    /// The peer's log is recorded durably; from now on the table holds it as the first one.
     pub(crate) fn learn(&self, note: &PeerNote) {
         self.write()
             .insert(note.node, PeerLogs { first: note.log, latest: note.log, workers: 0, is_here: true });
@@ -77,7 +82,7 @@ impl Peers {
         }
     }
 
-    /// All that is noted, by number.
+    /// All recorded peers, by id.
     pub(crate) fn list(&self) -> Vec<PeerNote> {
         let note = |(node, peer): (&NodeId, &PeerLogs)| PeerNote { node: *node, log: peer.first };
         let mut list: Vec<PeerNote> = self.read().iter().map(note).collect();
@@ -85,7 +90,7 @@ impl Peers {
         list
     }
 
-    /// Copies the table, if it has changed since `version`; gives its version.
+    /// Copies the table, if it has changed since `version`; returns its version.
     pub(crate) fn copy_since(&self, version: u64, to: &mut FxHashMap<NodeId, PeerLogs>) -> u64 {
         let now = self.version.load(Ordering::Acquire);
         if now != version {
@@ -94,17 +99,18 @@ impl Peers {
         now
     }
 
-    /// A unit, or a part of it, was dropped because of the log that speaks or the one that is meant.
+    /// Counts a unit, or a part of it, that was dropped because of its sender's log or the log it was
+    /// addressed to.
     pub(crate) fn refuse(&self) {
         self.refused.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// How many were.
+    /// The number of those dropped.
     pub(crate) fn refused(&self) -> u64 {
         self.refused.load(Ordering::Relaxed)
     }
 
-    // Every change under the lock is complete at each step, so a poisoned one is as good as any.
+    // Every change under the lock is complete at each step, so a poisoned lock is usable.
     fn read(&self) -> RwLockReadGuard<'_, FxHashMap<NodeId, PeerLogs>> {
         self.known.read().unwrap_or_else(PoisonError::into_inner)
     }

@@ -1,7 +1,8 @@
-//! The fast way in: one thread submits many proposals and reads, and takes their completions, both in bulk.
+//! The interface for high throughput: one thread submits many proposals and reads, and takes their
+//! completions, both in bulk.
 //!
-//! A proposal costs its caller a copy into a buffer that it shares with hundreds of others, and its worker a push into
-//! a list that travels back as one. Nothing is allocated per entry once the buffers have grown.
+//! A proposal costs its caller a copy into a buffer shared by hundreds of them, and its worker a push into a
+//! list that is returned as one. Nothing is allocated per entry once the buffers have grown.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -23,16 +24,16 @@ const SUBMISSION_OPS: usize = 1024;
 /// … or this many bytes, before its last payload.
 pub(crate) const SUBMISSION_BYTES: usize = 256 << 10;
 
-/// What became of one operation of a [`Pipeline`].
+/// The result of one operation of a [`Pipeline`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Completion {
-    /// The caller's mark.
+    /// The caller's token.
     pub token: u64,
-    /// What became of it.
+    /// The outcome.
     pub outcome: Outcome,
 }
 
-/// What became of an operation, by what it was.
+/// The outcome of an operation, by its kind.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Outcome {
     /// Of a proposal.
@@ -51,18 +52,18 @@ impl Outcome {
     }
 }
 
-/// Whether an operation proposes or asks.
+/// The kind of an operation.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum OperationKind {
     Propose,
     ProposeRelaxed,
-    /// What it asks for is at this place of the submission's demands.
+    /// `demand`: the index of its demand in the submission's `demands`.
     Read {
         demand: u32,
     },
 }
 
-/// What a caller wants done with its bytes.
+/// The kind of an operation that a caller submits.
 #[derive(Clone, Copy)]
 enum Wanted {
     Apply,
@@ -81,7 +82,7 @@ pub(crate) struct Operation {
 }
 
 impl Operation {
-    /// How it ends by an error that is certain.
+    /// The completion of an operation that fails with certainty.
     fn refused(&self, error: &ProposeError) -> Completion {
         let outcome = match self.kind {
             OperationKind::Propose => Outcome::Proposal(Err(error.clone())),
@@ -97,7 +98,7 @@ pub(crate) struct Submission {
     pub(crate) shared: Arc<PipelineShared>,
     pub(crate) operations: Vec<Operation>,
     pub(crate) arena: Vec<u8>,
-    /// What its reads ask for; neighbours that ask for the same share one.
+    /// The demands of its reads; consecutive reads with equal demands share one.
     pub(crate) demands: Vec<Demand>,
 }
 
@@ -114,7 +115,7 @@ impl Submission {
         OperationKind::Read { demand: self.demands.len() as u32 - 1 }
     }
 
-    /// Answers all operations with an error that is certain.
+    /// Completes all operations with an error that is certain.
     pub(crate) fn refuse(self, error: &ProposeError) {
         let mut list: Vec<Completion> =
             self.operations.iter().map(|operation| operation.refused(error)).collect();
@@ -124,7 +125,7 @@ impl Submission {
     }
 }
 
-/// What a pipeline and the workers share.
+/// State shared by a pipeline and the workers.
 pub(crate) struct PipelineShared {
     pub(crate) number: u32,
     finished: ArrayQueue<Vec<Completion>>,
@@ -136,7 +137,8 @@ pub(crate) struct PipelineShared {
 }
 
 impl PipelineShared {
-    /// Hands finished operations over; `list` is left empty, with memory of an older one where there is some.
+    /// Hands over completed operations; `list` is left empty, with memory of an older one where there is
+    /// some.
     pub(crate) fn finish(&self, list: &mut Vec<Completion>) {
         let spare = self.spare_lists.pop().unwrap_or_default();
         let full = std::mem::replace(list, spare);
@@ -148,19 +150,19 @@ impl PipelineShared {
         }
     }
 
-    /// Whether nobody is left to take completions.
+    /// Whether the pipeline has been dropped, and takes no more completions.
     pub(crate) fn is_gone(&self) -> bool {
         self.gone.load(Ordering::SeqCst)
     }
 
-    /// Lets go of spare memory, and so of the circle that spares make with what they belong to.
+    /// Drops spare submissions. Each holds a reference to the shared state that holds it, a reference cycle.
     fn drop_spares(&self) {
         while self.spare_submissions.pop().is_some() {}
     }
 
-    /// Gives a worked-off submission back for its memory.
+    /// Returns a processed submission, so that its memory is reused.
     pub(crate) fn recycle(&self, mut submission: Submission) {
-        // A spare keeps what it is a spare of alive; a pipeline that is gone wants none.
+        // A spare keeps the shared state that holds it alive; none is kept after the pipeline was dropped.
         if self.is_gone() {
             return;
         }
@@ -174,7 +176,7 @@ impl PipelineShared {
     }
 }
 
-/// A thread's own way into the engine, for many operations in flight. Not shared: one per thread.
+/// A thread's own interface to the engine, for many operations in flight. Not shared: one per thread.
 ///
 /// ```no_run
 /// # fn example(engine: &raftwerk::Engine) -> Result<(), raftwerk::ProposeError> {
@@ -217,17 +219,17 @@ impl Pipeline {
         Self { engine, shared, parker, filling, early: Vec::new(), in_flight: 0, in_flight_max }
     }
 
-    /// Takes a proposal in, to be handed over by [`Pipeline::flush`] or when enough have gathered. The payload is
-    /// copied. Its [`Completion`] carries `token`.
+    /// Accepts a proposal, to be handed over by [`Pipeline::flush`] or when enough have gathered. The payload
+    /// is copied. Its [`Completion`] carries `token`.
     ///
     /// # Errors
-    /// `Busy` when as many operations are in flight as the pipeline allows, `TooLarge`, `Closed`. Nothing was taken.
+    /// `Busy` when the maximum of operations is in flight, `TooLarge`, `Closed`. Nothing was accepted.
     pub fn propose(&mut self, group: GroupId, token: u64, payload: &[u8]) -> Result<(), ProposeError> {
         self.submit(group, token, payload, Wanted::Apply)
     }
 
-    /// As [`Pipeline::propose`], of a payload that need not be durable to be acknowledged: see [`Received`] for what its
-    /// completion promises, and what it does not.
+    /// As [`Pipeline::propose`], for a payload that need not be durable to be acknowledged: see [`Received`]
+    /// for what its completion guarantees, and what it does not.
     ///
     /// # Errors
     /// As for [`Pipeline::propose`].
@@ -240,7 +242,7 @@ impl Pipeline {
         self.submit(group, token, payload, Wanted::Receive)
     }
 
-    /// Takes a linearizable read in, likewise, to be answered where the leader is.
+    /// Accepts a linearizable read, likewise; served by the leader alone.
     ///
     /// # Errors
     /// As for [`Pipeline::propose`].
@@ -248,8 +250,8 @@ impl Pipeline {
         self.submit(group, token, query, Wanted::Answer(Demand::STRONG)).map_err(ReadError::from)
     }
 
-    /// Takes a read in, as [`Group::query`](crate::Group::query) does. A session is looked at now; what the completion
-    /// says has to be noted in it by [`Session::saw`](crate::Session::saw).
+    /// Accepts a read, as [`Group::query`](crate::Group::query) does. A session is consulted now; the caller
+    /// has to record the completion's index in it by [`Session::saw`](crate::Session::saw).
     ///
     /// # Errors
     /// As for [`Pipeline::propose`], and `NoSession`.
@@ -306,7 +308,7 @@ impl Pipeline {
         Ok(())
     }
 
-    /// Hands everything that was taken in to the workers. What a full inbox refuses stays for the next call.
+    /// Hands all accepted operations to the workers. What a full inbox refuses stays for the next call.
     pub fn flush(&mut self) {
         for worker in 0..self.filling.len() {
             self.hand_over(worker);
@@ -333,13 +335,13 @@ impl Pipeline {
         }
     }
 
-    /// Operations taken in whose completions were not yet taken out.
+    /// Accepted operations without a completion that was taken.
     #[must_use]
     pub const fn in_flight(&self) -> usize {
         self.in_flight
     }
 
-    /// Appends the completions at hand to `out` and gives their number. Never blocks.
+    /// Appends the available completions to `out` and returns their number. Never blocks.
     pub fn take(&mut self, out: &mut Vec<Completion>) -> usize {
         let before = out.len();
         out.append(&mut self.early);
@@ -352,7 +354,8 @@ impl Pipeline {
         taken
     }
 
-    /// Hands over what was taken in, then sleeps until there is something to take, at most so long. Whether there is.
+    /// Hands over the accepted operations, then sleeps until a completion is available, for at most
+    /// `at_most`. Returns whether one is.
     pub fn wait(&mut self, at_most: Duration) -> bool {
         self.flush();
         if self.is_ready() {

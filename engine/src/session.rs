@@ -1,14 +1,16 @@
-//! What a client has been shown and has written, group by group: the memory behind [`Consistency::Monotonic`] and
-//! [`Consistency::ReadMyWrites`], which any node can take up.
+//! Per group, the positions that a client has read and written: the state behind [`Consistency::Monotonic`]
+//! and [`Consistency::ReadMyWrites`], usable on any node.
 //!
 //! ```text
 //! token = version u8 (1), varint count, count × { varint group, varint seen, varint written }, checksum u32
 //! varint = LEB128 in its shortest form; groups in rising order, each but the first as its distance to the one before
 //! ```
-//! The checksum is the CRC32 of all before it, little-endian. A token is valid if and only if the checksum matches,
-//! the groups rise, no position was written that was not seen, and nothing follows. Equal sessions have equal tokens.
+//! The checksum is the CRC32 of all before it, little-endian. A token is valid if and only if the checksum
+//! matches, the groups rise, no written position exceeds the seen one, and nothing follows. Equal sessions
+//! have equal tokens.
 //!
-//! What is not here: exactly-once, which is replicated ([`crate::exactly_once`]); a session is its holder's alone.
+//! What is not here: exactly-once, which is replicated ([`crate::exactly_once`]); a session is local to its
+//! holder.
 //!
 //! [`Consistency::Monotonic`]: crate::Consistency::Monotonic
 //! [`Consistency::ReadMyWrites`]: crate::Consistency::ReadMyWrites
@@ -23,20 +25,22 @@ use crate::kv::codec::{CodecError, Reader, write_varint};
 const VERSION: u8 = 1;
 const CHECKSUM_BYTES: usize = 4;
 
-/// How far a client has come in one group.
+/// A client's position in one group. Invariant: `written` ≤ `seen`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Position {
     seen: Index,
     written: Index,
 }
 
-/// How far a client has come in the groups that it has read and written. Takes 24 bytes and a little more for each.
+/// A client's positions in the groups that it has read and written. Takes 24 bytes and a little more for each
+/// group.
 ///
-/// A handle: clones share one memory, and may be used from any thread, many calls at once. An answer raises it when its
-/// caller takes it; who drops a call unanswered has been shown nothing.
+/// A handle: clones share one state, and may be used from any thread, many calls at once. An answer advances
+/// the session when its caller takes it; dropping a call without taking its answer leaves the session
+/// unchanged.
 ///
-/// To go on elsewhere, hand [`Session::to_token`] to another process: what it reads there is never older than what was
-/// read here. A token names indices of logs, so it holds for as long as the groups live.
+/// To continue elsewhere, pass [`Session::to_token`] to another process: what it reads there is never older
+/// than what was read here. A token names indices of logs, so it is valid for as long as the groups exist.
 /// ```
 /// use raftwerk::{GroupId, Index, Session};
 ///
@@ -49,7 +53,7 @@ struct Position {
 #[derive(Clone, Debug, Default)]
 pub struct Session(Arc<Mutex<BTreeMap<GroupId, Position>>>);
 
-/// Why bytes are not a session's token.
+/// Why bytes are not a valid session token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum SessionError {
@@ -59,29 +63,30 @@ pub enum SessionError {
     /// The token was made by a later version.
     #[error("token version {0} is unknown")]
     Version(u8),
-    /// A number of it cannot be.
+    /// A number in it is malformed.
     #[error("the token is malformed: {0}")]
     Malformed(#[from] CodecError),
-    /// Its groups do not rise, or it was written where nothing was seen.
+    /// Its groups do not rise, or a written position exceeds the seen one.
     #[error("the token's positions cannot be")]
     Order,
 }
 
 impl Session {
-    /// One that has seen nothing.
+    /// A session that has seen nothing.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// An answer of this group, from this index, was seen.
+    /// Records that an answer of this group, from this index, was seen.
     pub fn saw(&self, group: GroupId, index: Index) {
         let mut positions = self.held();
         let position = positions.entry(group).or_default();
         position.seen = position.seen.max(index);
     }
 
-    /// A write of the session's own was acknowledged there. It has been seen, too: its reply may have told of the state.
+    /// Records that a write of the session's own was acknowledged there. It counts as seen, too, because its
+    /// reply may reflect the state.
     pub fn wrote(&self, group: GroupId, index: Index) {
         let mut positions = self.held();
         let position = positions.entry(group).or_default();
@@ -95,13 +100,13 @@ impl Session {
         self.held().get(&group).map_or(Index(0), |position| position.seen)
     }
 
-    /// The latest index of a group that was written by the session itself; 0 for none.
+    /// The latest index of a group that the session itself has written; 0 for none.
     #[must_use]
     pub fn written(&self, group: GroupId) -> Index {
         self.held().get(&group).map_or(Index(0), |position| position.written)
     }
 
-    /// Takes in what another session has seen and written: what is read afterwards is older than neither.
+    /// Merges the positions of another session into this one: later reads are older than neither.
     pub fn merge(&self, other: &Self) {
         let others = other.held().clone();
         let mut positions = self.held();
@@ -112,7 +117,7 @@ impl Session {
         }
     }
 
-    /// The session as bytes, for a file, a cookie, or another process: seven or so for a group.
+    /// The session as bytes, for a file, a cookie, or another process: about seven for a group.
     #[must_use]
     pub fn to_token(&self) -> Vec<u8> {
         let positions = self.held();
@@ -130,8 +135,8 @@ impl Session {
         out
     }
 
-    /// The session that a token tells of. Takes memory for the positions that are really there, at most thirty times the
-    /// token's length.
+    /// The session that a token encodes. Takes memory for the positions that are really there, at most thirty
+    /// times the token's length.
     ///
     /// # Errors
     /// [`SessionError`]. The checksum guards against accidents; a forged token makes reads wait for entries that never
@@ -173,7 +178,7 @@ impl Session {
     }
 }
 
-/// Equal if they have seen and written the same.
+/// Equal if they have the same positions.
 impl PartialEq for Session {
     fn eq(&self, other: &Self) -> bool {
         if Arc::ptr_eq(&self.0, &other.0) {
@@ -262,7 +267,7 @@ mod tests {
         assert_eq!(refusal(&[1, 1, 5, 3, 4]), SessionError::Order, "written, and not seen");
         assert_eq!(refusal(&[1, 2, 5, 3, 3, 0, 3, 3]), SessionError::Order, "a group twice");
         assert_eq!(refusal(&[1, 0, 9]), SessionError::Malformed(CodecError::Trailing { bytes: 1 }));
-        // A count that nothing comes of takes no memory to refuse.
+        // A count without the positions that should follow it takes no memory to refuse.
         let endless = [&[1][..], &[0xFF; 9], &[1]].concat();
         assert_eq!(refusal(&endless), SessionError::Malformed(CodecError::Short));
     }
