@@ -1,8 +1,9 @@
-//! What a read may show: the six levels, what to do where a replica cannot serve, and what an answer says of itself.
+//! Consistency levels of reads: the six levels, what a read does where a replica cannot serve it, and what an
+//! answer states about its state.
 //!
-//! The levels are those of D. Terry, "Replicated Data Consistency Explained Through Baseball" (2011). What each costs
-//! and when to use which: `engine/docs/consistency.md`. What is not here: how a worker serves them (`worker/reads.rs`),
-//! and what a session remembers ([`crate::Session`]).
+//! The levels are those of D. Terry, "Replicated Data Consistency Explained Through Baseball" (2011). The
+//! cost and use of each: `engine/docs/consistency.md`. What is not here: how a worker serves them
+//! (`worker/reads.rs`), and the positions that a session holds ([`crate::Session`]).
 
 use std::time::Duration;
 
@@ -12,61 +13,64 @@ use raftwerk_frame::{GroupId, Index};
 use crate::error::ReadError;
 use crate::session::Session;
 
-/// What a read may show. Each is a promise about the state that answers; what a state of a group is, no level ever
-/// relaxes: it is what the machine was after some entry of the group's one log.
+/// The consistency level of a read. Each level is a guarantee about the answering state. No level relaxes
+/// what a state is: the state of the machine after some entry of the group's one log.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Consistency {
-    /// Everything that was acknowledged before the call, whoever wrote it: linearizable (thesis, section 6.4).
+    /// Reflects everything that was acknowledged before the call, by any client: linearizable (thesis,
+    /// section 6.4).
     #[default]
     Strong,
-    /// Everything that was acknowledged so long before the call. Measured on the clock of the node that answers, and on
-    /// no other: if that runs slow or fast by a part ρ, so does the bound. Zero is [`Consistency::Strong`],
-    /// [`Duration::MAX`] is [`Consistency::Eventual`].
+    /// Reflects everything that was acknowledged this long before the call. Measured on the clock of the node
+    /// that answers, and on no other: if that runs slow or fast by a part ρ, so does the bound. Zero is
+    /// [`Consistency::Strong`], [`Duration::MAX`] is [`Consistency::Eventual`].
     BoundedStaleness(Duration),
-    /// Nothing older than what the session has been shown, by its reads and its writes. Wants a [`Session`].
+    /// Nothing older than the session has seen, by its reads and its writes. Requires a [`Session`].
     Monotonic,
-    /// Every write of the session. Wants a [`Session`].
+    /// Reflects every write of the session. Requires a [`Session`].
     ReadMyWrites,
-    /// A state that the group was in at some time: all of one query, and all pages of a scan within one group, are from
-    /// the same one.
+    /// A state that the group had at some time: all of one query, and all pages of a scan within one group,
+    /// are from the same one.
     ConsistentPrefix,
-    /// Whatever this replica has. Every read by itself; it catches up when it can.
+    /// The present state of this replica. Each read by itself; the replica catches up when it can.
     Eventual,
 }
 
-/// How to read: the level, the session that it is part of, and what to do if this node's replica cannot serve it at once.
+/// How to read: the level, the session that the read is part of, and what to do if this node's replica cannot
+/// serve it at once.
 ///
-/// Without [`ReadOptions::or_wait`] a replica that cannot answers with an error that says why; a leader always may take
-/// the round of messages that it needs.
+/// Without [`ReadOptions::or_wait`] a replica that cannot serve answers with an error that states why; a
+/// leader may always use the round of messages that it needs.
 #[derive(Clone, Copy, Debug, Default)]
 #[must_use = "options do nothing by themselves"]
 pub struct ReadOptions<'a> {
-    /// What the read may show.
+    /// The level.
     pub consistency: Consistency,
-    /// How long to wait at most, on the node's clock; `None`: not at all.
+    /// How long to wait at most, by the node's clock; `None`: not at all.
     pub patience: Option<Duration>,
-    /// What the level looks at, and what the answer is noted in.
+    /// The session that the level consults, and that the answer advances.
     pub session: Option<&'a Session>,
 }
 
 impl<'a> ReadOptions<'a> {
-    /// A read at this level, by itself, that does not wait.
+    /// A read at this level, outside a session, that does not wait.
     pub const fn new(consistency: Consistency) -> Self {
         Self { consistency, patience: None, session: None }
     }
 
-    /// Where this replica cannot serve at once, it does what it takes for so long at most: asks the leader up to where
-    /// to read, waits for entries that are on their way, outlasts an election. Then it says why it could not.
+    /// A replica that cannot serve at once tries for at most so long: it requests a read index from the
+    /// leader, waits for entries to arrive, and waits out an election. After that it answers with an error
+    /// that states why.
     pub const fn or_wait(self, at_most: Duration) -> Self {
         Self { patience: Some(at_most), ..self }
     }
 
-    /// The read is part of a session: its answer raises the session, whatever the level.
+    /// The read is part of a session: its answer advances the session, whatever the level.
     pub const fn in_session(self, session: &'a Session) -> Self {
         Self { session: Some(session), ..self }
     }
 
-    /// What a worker needs to know.
+    /// The demand that the worker serves.
     pub(crate) fn demand(&self, group: GroupId) -> Result<Demand, ReadError> {
         let session = || self.session.ok_or(ReadError::NoSession);
         let wanted = match self.consistency {
@@ -87,27 +91,27 @@ impl From<Consistency> for ReadOptions<'_> {
     }
 }
 
-/// What a read wants of the state that answers it.
+/// What a read requires of the state that answers it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Wanted {
     /// All that was committed before the call.
     Latest,
-    /// All that was committed so long before the call.
+    /// All that was committed this long before the call.
     Within(Duration),
     /// The entries up to this one.
     AtLeast(Index),
-    /// Nothing in particular.
+    /// No requirement.
     Any,
 }
 
 impl Wanted {
-    /// Whether somebody has to be asked before it can be had.
+    /// Whether it requires evidence of recency from the leader.
     pub(crate) const fn is_of_time(self) -> bool {
         matches!(self, Self::Latest | Self::Within(_))
     }
 }
 
-/// What a read wants, and how long it may wait for that.
+/// What a read requires, and how long it may wait for that.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Demand {
     pub(crate) wanted: Wanted,
@@ -115,19 +119,19 @@ pub(crate) struct Demand {
 }
 
 impl Demand {
-    /// Linearizable, and only where the leader is.
+    /// Linearizable, and served by the leader only.
     pub(crate) const STRONG: Self = Self { wanted: Wanted::Latest, patience: None };
 }
 
-/// An answer, and the state that it is from.
+/// An answer, and the state that it was read from.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ReadAnswer {
-    /// What the state machine answered.
+    /// The reply of the state machine.
     pub reply: Bytes,
-    /// The last entry that the state machine had seen.
+    /// The last entry applied to that state.
     pub index: Index,
-    /// The state had everything that was committed anywhere so long before it was asked, or longer; `None`: this replica
-    /// does not know.
+    /// The answering state reflects everything that was committed anywhere this long before the query, or
+    /// longer; `None`: this replica has no bound.
     pub staleness: Option<Duration>,
 }
 

@@ -1,4 +1,4 @@
-//! IMPURE: a node's directory: whose it is, and the log in it.
+//! IMPURE: a node's directory: its owner, and the log in it.
 //!
 //! ```text
 //! node       one line: "raftwerk 1 node <id> cluster <name> crc <crc32 of what is before it>"
@@ -21,8 +21,8 @@ use crate::config::Config;
 use crate::engine::{lane_of, lane_options};
 use crate::error::OpenError;
 
-/// Opens the node's directory, or makes it, with as many lanes as are wanted. It is this engine's alone until it is dropped. Whether it has
-/// another number of them all the same.
+/// Opens the node's directory, or makes it, with the requested number of lanes. It is locked for this engine
+/// until it is dropped. Returns also whether it still has another number of lanes.
 pub(crate) fn open(config: &Config) -> Result<(Directory<OsFiles>, bool), OpenError> {
     let log = config.data_dir.join("log");
     let at = |path: &Path| {
@@ -32,7 +32,7 @@ pub(crate) fn open(config: &Config) -> Result<(Directory<OsFiles>, bool), OpenEr
     let wanted = config.append_mode;
     let files = || OsFiles::durable(&log, wanted, config.file_observer.clone()).map_err(at(&log));
     let lanes = config.lanes.unwrap_or(config.workers) as u16;
-    // Random, so that one log's bytes are never taken for another's.
+    // Random, so that one log's bytes are never accepted as another's.
     let fresh_log_id = RandomState::new().hash_one(config.node.0);
     let mut directory = match Directory::open(files()?, lanes, fresh_log_id) {
         Err(raftwerk_wal::OpenError::LaneCount { on_disk, .. }) => {
@@ -41,7 +41,7 @@ pub(crate) fn open(config: &Config) -> Result<(Directory<OsFiles>, bool), OpenEr
         opened => opened?,
     };
     check_open_files(config, directory.lanes().max(lanes));
-    // With the lock held, so that nobody else is looking.
+    // With the lock held, so that no other engine reads it at the same time.
     let owners = OsFiles::new(&config.data_dir, AppendMode::Buffered).map_err(at(&config.data_dir))?;
     let owners = owners.observed_by(config.file_observer.clone());
     let checked = check_owner(&owners, &config.data_dir, config.node, config.identity.cluster());
@@ -51,7 +51,7 @@ pub(crate) fn open(config: &Config) -> Result<(Directory<OsFiles>, bool), OpenEr
         }
         Owner::Io(source) => OpenError::Directory { path: config.data_dir.join("node"), source },
     })?;
-    // Not to know it is no reason not to open.
+    // An unknown file system does not prevent opening.
     if let Some(warning) = directory.files().kind().ok().and_then(FileSystemKind::warning) {
         tracing::warn!(node = config.node.0, warning);
     }
@@ -70,8 +70,8 @@ pub(crate) fn open(config: &Config) -> Result<(Directory<OsFiles>, bool), OpenEr
     Ok((directory, has_other_lanes))
 }
 
-/// Moves the log into as many lanes as are wanted, if it has another number. Whether it has them. Where it cannot be moved, that is no
-/// reason not to open.
+/// Moves the log to the requested number of lanes, if it has another one. Returns whether it has the
+/// requested number. A log that cannot be moved does not prevent opening.
 fn relane(config: &Config, directory: &mut Directory<OsFiles>, lanes: u16) -> Result<bool, OpenError> {
     let (node, has, began) = (config.node.0, directory.lanes(), Instant::now());
     if has == lanes {
@@ -92,13 +92,13 @@ fn relane(config: &Config, directory: &mut Directory<OsFiles>, lanes: u16) -> Re
     }
 }
 
-/// Descriptors that a lane takes with the default limits, about: a way to read each of 16 segments in use, two ways into the current
-/// one and those that are ready, one for a snapshot file.
+/// Descriptors that a lane takes with the default limits, approximately: one for reading each of 16 segments
+/// in use, two for the current one and for those that are ready, one for a snapshot file.
 const FILES_OF_A_LANE: u64 = 24;
-/// Descriptors of everything else: connections, threads, what the embedder has open.
+/// Descriptors of everything else: connections, threads, files of the embedder.
 const OTHER_FILES: u64 = 256;
 
-/// Raises the limit of open files, and says so where that is not enough.
+/// Raises the limit of open files, and warns where that is not enough.
 fn check_open_files(config: &Config, lanes: u16) {
     let limit = raise_open_files_limit();
     let wanted = u64::from(lanes) * FILES_OF_A_LANE + OTHER_FILES;
@@ -121,11 +121,11 @@ impl From<io::Error> for Owner {
     }
 }
 
-/// The two files that say whose directory it is: one of them is enough.
+/// The two files that name the owner of the directory: one of them is enough.
 const OWNER_FILES: [&str; 2] = ["node", "node.2"];
 const UNFINISHED_OWNER: &str = "node.tmp";
 
-/// What one of them says.
+/// The content of one of them.
 enum Said {
     Nothing,
     Ours,
@@ -134,7 +134,7 @@ enum Said {
 }
 
 impl Said {
-    /// What is wrong with it, taken out.
+    /// Takes its damage out.
     fn damage(&mut self) -> Option<io::Error> {
         match std::mem::replace(self, Self::Nothing) {
             Self::Damaged(error) => Some(error),
@@ -146,8 +146,8 @@ impl Said {
     }
 }
 
-/// Whose directory it is. One that nobody has yet is this node's from now on; a copy that is damaged or gone is written anew from the
-/// other, and where that is not possible, on a full disk, the next opening does it.
+/// Checks the owner of the directory. One without an owner becomes this node's; a copy that is damaged or
+/// missing is rewritten from the other, and where that fails, on a full disk, the next opening does it.
 fn check_owner(files: &OsFiles, directory: &Path, node: NodeId, cluster: &str) -> Result<(), Owner> {
     let line = owner_line(node, cluster);
     let mut said = OWNER_FILES.map(|name| what_it_says(&directory.join(name), node, &line));
@@ -157,7 +157,7 @@ fn check_owner(files: &OsFiles, directory: &Path, node: NodeId, cluster: &str) -
     }
     let is_new = said.iter().all(|said| matches!(said, Said::Nothing));
     let is_ours = said.iter().any(|said| matches!(said, Said::Ours));
-    // Nothing says that it is ours: what is gone must not be written as if it had said so.
+    // No copy names this node as the owner: a missing copy must not be written as if it had.
     if let Some(error) = said.iter_mut().filter(|_| !is_ours).find_map(Said::damage) {
         return Err(error.into());
     }
@@ -265,7 +265,7 @@ mod tests {
             fs::write(directory.join(name), b"neither").unwrap();
         }
         assert_eq!(check(directory), Err("invalid data".to_owned()));
-        // What is gone is not written anew where nothing says whose it was.
+        // A missing copy is not rewritten where no copy names the owner.
         for gone in OWNER_FILES {
             OWNER_FILES.iter().for_each(|name| fs::write(directory.join(name), b"neither").unwrap());
             fs::remove_file(directory.join(gone)).unwrap();

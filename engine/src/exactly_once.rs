@@ -1,9 +1,11 @@
-//! Exactly once: a proposal that may be sent as often as it takes, and is applied at most once (thesis, section 6.3).
+//! Exactly once: a proposal that may be sent any number of times, and is applied at most once (thesis,
+//! section 6.3).
 //!
-//! A proposal whose outcome is [`Unknown`](crate::ProposeError::Unknown) may yet be applied; sent again, it would be applied
-//! twice. So clients register in the replicated state, number their proposals, and say which answers they have. The machine
-//! in [`ExactlyOnce`] remembers, by client and number, what it answered: a repetition gets that answer, and changes
-//! nothing. The memory is part of every checkpoint, so it survives whatever the state survives.
+//! A proposal whose outcome is [`Unknown`](crate::ProposeError::Unknown) may yet be applied; sent again, it
+//! would be applied twice. So clients register in the replicated state, number their proposals, and
+//! acknowledge the answers that they have. The machine in [`ExactlyOnce`] stores its answers by client and
+//! number: a repetition gets the stored answer, and changes nothing. The table is part of every checkpoint,
+//! so it survives whatever the state survives.
 //!
 //! ```text
 //! payload  = 0xEE 0x01                                              register
@@ -18,11 +20,12 @@
 //! ```
 //! A client's id is the index of the entry that registered it. `floor`: it has the answers to all numbers below.
 //!
-//! **Bounds**, the same on every replica: [`CLIENTS_MAX`] clients, the least recently used of which makes room for a new one;
-//! [`REPLIES_MAX`] unacknowledged answers of a client, with at most [`REPLY_BYTES_MAX`] bytes between them. No clock is in it: a
-//! client expires by what others do. One that has expired is told so, and nothing of it is applied any more.
+//! **Bounds**, the same on every replica: [`CLIENTS_MAX`] clients, of which the least recently used is
+//! evicted for a new one; [`REPLIES_MAX`] unacknowledged answers of a client, with at most
+//! [`REPLY_BYTES_MAX`] bytes between them. No clock is involved: a client expires by the activity of others.
+//! The proposals of an expired client are answered with an error, and not applied.
 //!
-//! Next: [`crate::kv::Client`] for the key-value store; `table` for what is remembered.
+//! Next: [`crate::kv::Client`] for the key-value store; `table` for the stored answers.
 
 mod client;
 mod table;
@@ -54,10 +57,10 @@ const FULL: u8 = 4;
 const REPLY_GONE: u8 = 5;
 const MALFORMED: u8 = 0xFF;
 
-/// A state machine whose clients may repeat themselves.
+/// A state machine that detects repeated proposals of registered clients.
 ///
-/// Payloads that do not say otherwise are the inner machine's, as they are: a group of such machines serves who does not
-/// care as well. All replicas of a group must have it, from the beginning.
+/// Plain payloads are passed to the inner machine unchanged: a group of such machines also serves clients
+/// that do not register. All replicas of a group must use it, from the beginning.
 /// ```no_run
 /// # fn example(config: raftwerk::Config) -> Result<(), raftwerk::OpenError> {
 /// use raftwerk::exactly_once::ExactlyOnce;
@@ -75,7 +78,7 @@ pub struct ExactlyOnce<M> {
 }
 
 impl<M> ExactlyOnce<M> {
-    /// A machine that knows no clients.
+    /// A machine without registered clients.
     #[must_use]
     pub fn new(inner: M) -> Self {
         Self { inner, table: Table::default(), replies: Replies::default() }
@@ -87,7 +90,7 @@ impl<M> ExactlyOnce<M> {
         &self.inner
     }
 
-    /// How many clients are registered.
+    /// The number of registered clients.
     #[must_use]
     pub fn clients(&self) -> usize {
         self.table.len()
@@ -100,7 +103,7 @@ impl<M> fmt::Debug for ExactlyOnce<M> {
     }
 }
 
-/// What a payload asks for.
+/// The decoded form of a payload.
 enum Envelope<'a> {
     Plain(&'a [u8]),
     Register,
@@ -173,7 +176,7 @@ impl<M: StateMachine> ExactlyOnce<M> {
 
 impl<M: StateMachine> StateMachine for ExactlyOnce<M> {
     fn apply(&mut self, entries: Committed<'_>, replies: &mut Replies) {
-        // The usual run of plain payloads costs a look at each one's first byte.
+        // The usual run of plain payloads costs a check of each one's first byte.
         if entries.clone().all(|entry| entry.payload.first() != Some(&MARK)) {
             return self.inner.apply(entries, replies);
         }

@@ -1,37 +1,43 @@
-//! Liveness at the cost of nodes, not of groups: who supports whom, and until when.
+//! Node liveness at the cost of nodes, not of groups: which worker supports which, and until when.
 //!
-//! Once per interval, a worker sends one small [`Beat`] to each worker of another node that it shares a group with; those of a
-//! node's workers leave together. Whoever hears a beat *promises* to support its sender for T, by its own
-//! monotonic clock, and says so in its next beat. What a promise means to a group is told in the core (`raft::rest`): a
-//! replica that follows a leader over there waits for it. So a group that has nothing to say needs no heartbeat, and a leader whose
-//! followers have promised may answer reads by itself.
+//! Once per interval, a worker sends one small node heartbeat ([`Beat`]) to each worker of another node that
+//! it shares a group with; those of a node's workers leave together. On receiving one, a worker *supports*
+//! its sender until `now + T` on its own monotonic clock, and reports that in its next heartbeat. The effect
+//! on a group is described in the core (`raft::rest`): a follower fortifies a leader that its node supports,
+//! and does not campaign meanwhile. So a group without traffic needs no heartbeat of its own, and a leader
+//! supported by a quorum may answer reads by lease.
 //!
 //! The rules:
-//! 1. A promise counts from when it is *given* to whoever gives it, and from when the beat that it answers was *sent* to whoever
-//!    has it; a lease is shorter than that by what the clocks' rates may differ. No two clocks are ever compared.
-//! 2. A promise is never taken back early, but where its receiver says itself that it is not well; and what was asked for before
-//!    that does not count there.
-//! 3. A beat is answered only if its sender has heard one of ours lately: who hears nobody cannot lead.
-//! 4. Each promise that does not continue the one before has another number, so that its receiver knows of the gap. None
-//!    begins before every replica here knows that the one before has ended: a replica that does not know yet would pass for
-//!    bound by the new promise, and be released from the old one a moment later.
-//! 5. A node that restarts has another life. What was promised to the former stands until it ends, and the new one is not
-//!    heard before; what the former promised stands, too: the core abstains from votes for as long as any earlier life may have
-//!    promised (`raft::Config::abstention`, `worker::abstention`).
-//! 6. A life speaks for one log. Groups that mean another log of that node are told of no support: what the lost one led,
-//!    nobody leads.
-//! 7. A beat asks for support only if its worker's log makes progress ([`crate::pulse`]). Whatever else may stop, a worker
-//!    that does not turn sends no beat at all.
+//! 1. Support counts from when it is *given* on the supporting side, and from when the heartbeat that it
+//!    answers was *sent* on the supported side; a lease is shorter than that by the allowed drift of the
+//!    clocks' rates. No two clocks are ever compared.
+//! 2. Support is never withdrawn early, unless its receiver reports itself unhealthy; and that receiver
+//!    ignores support that it requested before then.
+//! 3. Support is given only to a sender that has received one of this worker's heartbeats within T: a worker
+//!    that receives nothing cannot lead.
+//! 4. Each support that does not continue the previous one has another number, by which its receiver detects
+//!    the gap. None begins before every replica here has been notified of the end of the previous one: a
+//!    replica that has not been would count as fortifying by the new support, and drop the old one a moment
+//!    later.
+//! 5. A node that restarts has another incarnation. Support given to the former incarnation stands until it
+//!    ends, and heartbeats of the new one are ignored until then; support that the former one gave stands,
+//!    too: the core grants no vote for as long as any earlier incarnation may have given support
+//!    (`raft::Config::abstention`, `worker::abstention`).
+//! 6. An incarnation has one log. Groups whose configuration names another log of that node get no support
+//!    from it: no node leads what the lost log led.
+//! 7. A heartbeat requests support only if the log of its worker makes progress ([`crate::pulse`]). A worker
+//!    that does not turn, for whatever reason, sends none at all.
 //!
-//! Why by worker: a worker is what can hang. Its beats come out of its own turns, so there is nobody to vouch for it, and no
-//! other worker's groups suffer with it.
+//! Why per worker: a worker is the unit that can hang. Its heartbeats come out of its own turns, so nothing
+//! else vouches for it, and no other worker's groups are affected.
 //!
-//! A promise is one worker's to another, and is about the groups that both have: those of [`PeerLane`]. With as many workers on both
-//! nodes, that is one pair for each number. With a here and b there, groups are spread so that at most a + b − gcd(a, b) pairs
-//! share any, and no more than those speak to each other. How many there are, a node's units tell; before the first one, as many as
-//! here are taken for granted, and nothing rests on that: a beat to the wrong worker is answered by nobody.
+//! Support is given by one worker to another, and concerns the groups that both own: those of [`PeerLane`].
+//! With as many workers on both nodes, that is one pair for each number. With a here and b there, groups are
+//! distributed so that at most a + b − gcd(a, b) pairs share any, and only those exchange heartbeats. A
+//! node's units carry its number of workers; before the first one arrives, it is assumed to be the number
+//! here, which affects nothing else: a heartbeat to the wrong worker gets no answer.
 //!
-//! What is not here: sending, and telling groups (`worker::nodes`). Pure: time is a number.
+//! What is not here: sending, and notifying groups (`worker::nodes`). Pure: time is a number.
 
 use std::time::Duration;
 
@@ -39,7 +45,8 @@ use raftwerk_frame::{Beat, GroupId, LogId, NodeId, Time};
 
 use crate::engine::worker_of;
 
-/// A worker of another node, one of so many: what is shared with it are the groups of that one there and of this one here.
+/// A worker of another node that has `workers` workers. The groups shared with it are those that it owns
+/// there and this worker owns here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct PeerLane {
     pub(crate) node: NodeId,
@@ -48,58 +55,60 @@ pub(crate) struct PeerLane {
 }
 
 impl PeerLane {
-    /// The worker that has a group on a node with so many.
+    /// The worker that owns a group on a node with `workers` workers.
     pub(crate) fn of(node: NodeId, group: GroupId, workers: u16) -> Self {
         Self { node, worker: worker_of(group, usize::from(workers)) as u16, workers }
     }
 
-    /// Whether it has the group, on its node.
+    /// Whether it owns the group on its node.
     pub(crate) fn has(self, group: GroupId) -> bool {
         worker_of(group, usize::from(self.workers)) == usize::from(self.worker)
     }
 }
 
-/// What has become of a node, or of a worker of it; to be told to every group that knows it, in order.
+/// A change in the liveness of a node, or of a worker of it; every group that has it as a member is notified,
+/// in order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum News {
-    /// We support it from now on, or no longer, in the groups that it has.
+    /// This worker supports it from now on, or no longer, in the groups that both own.
     Supports(PeerLane, bool),
-    /// It supports us from now on, or no longer, in those.
+    /// It supports this worker from now on, or no longer, in those.
     SupportedBy(PeerLane, bool),
-    /// There is a connection to it again. Only those hear of this that went to rest without it.
+    /// A connection to it was established again. Only groups that are quiescent without it are notified.
     Reached(NodeId),
 }
 
-/// A beat that has come.
+/// A received node heartbeat.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Heard {
     pub(crate) from: PeerLane,
-    /// The log that the sender speaks for.
+    /// The log of the sender.
     pub(crate) log: LogId,
     pub(crate) beat: Beat,
 }
 
-/// What two workers know of each other.
+/// The support between two workers.
 #[derive(Clone, Copy, Debug)]
 struct Link {
     lane: PeerLane,
-    /// Its life; 0 before it was heard.
+    /// Its incarnation; 0 before its first heartbeat.
     life: u64,
-    /// The log of that life.
+    /// The log of that incarnation.
     log: LogId,
-    /// The last beat of it: its clock.
+    /// When its last heartbeat was sent, by its clock.
     heard: u64,
-    /// Our promise: its end, which beat it answers, and its number. No end: nothing is promised.
+    /// Support given: its end, when the heartbeat that it answers was sent, and its number. No end: none is
+    /// given.
     promised_until: Option<Time>,
     promised_at: u64,
     promise: u32,
-    /// Its promise: when we asked for it, for how long, and its number.
+    /// Support received: when it was requested, for how long, and its number.
     asked_at: Time,
     given: Duration,
     given_promise: u32,
     is_supported: bool,
     is_named: bool,
-    /// So many ends of our support not every replica has been told of.
+    /// The number of ends of support given of which not every replica has been notified.
     ends_untold: u32,
 }
 
@@ -126,7 +135,7 @@ impl Link {
         self.promised_until.is_some() || self.is_supported || self.ends_untold > 0
     }
 
-    /// Our support ends, if there is any.
+    /// Ends the support given, if there is any.
     fn end_support(&mut self, news: &mut Vec<News>) {
         if self.promised_until.take().is_some() {
             self.ends_untold += 1;
@@ -135,20 +144,21 @@ impl Link {
     }
 }
 
-/// How support is given and counted.
+/// The parameters of support.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Terms {
-    /// This worker's life: any number but 0 that no life before it had.
+    /// This worker's incarnation: not 0, and different from every earlier one.
     pub(crate) life: u64,
-    /// How often a beat leaves.
+    /// The heartbeat interval.
     pub(crate) interval: Duration,
-    /// T: for how long support is promised.
+    /// T: the duration of support.
     pub(crate) promise: Duration,
-    /// How far each node's clock may be from the right rate, in parts per million. From a million on there are no leases.
+    /// The maximum deviation of each node's clock rate, in parts per million. From a million on there are no
+    /// leases.
     pub(crate) drift_ppm: u32,
 }
 
-/// A worker's table of those that it shares groups with. Few, and looked up by walking.
+/// A worker's table of the peer workers that it shares groups with. Few, and searched linearly.
 #[derive(Debug)]
 pub(crate) struct Liveness {
     terms: Terms,
@@ -156,7 +166,7 @@ pub(crate) struct Liveness {
     last_beat: Time,
     next_beat: Time,
     promises: u32,
-    /// Answers to what we asked for before this do not count: we were not well since.
+    /// Support requested before this time is ignored, because this worker has been unhealthy since.
     asks_from: Time,
     is_well: bool,
     news: Vec<News>,
@@ -176,7 +186,7 @@ impl Liveness {
         }
     }
 
-    /// These are who has groups that are here, too. What was promised to others stands until it ends.
+    /// Sets the peer workers that share groups with this one. Support given to others stands until it ends.
     pub(crate) fn name(&mut self, now: Time, lanes: &[PeerLane]) {
         self.links.iter_mut().for_each(|link| link.is_named = false);
         for &lane in lanes {
@@ -189,7 +199,7 @@ impl Liveness {
         self.next_beat = if self.links.is_empty() { Time::NEVER } else { self.next_beat.min(now) };
     }
 
-    /// This one has a group that is here, too.
+    /// Adds a peer worker that shares a group with this one.
     pub(crate) fn meet(&mut self, now: Time, lane: PeerLane) {
         match self.links.iter_mut().find(|link| link.lane == lane) {
             Some(link) => link.is_named = true,
@@ -200,8 +210,8 @@ impl Liveness {
         }
     }
 
-    /// A beat has come. Before [`Liveness::lapse`] in the same turn: what ended while the beat waited has not ended for
-    /// anybody.
+    /// Processes a received heartbeat. Call before [`Liveness::lapse`] in the same turn: support that would
+    /// have ended while the heartbeat was queued is then renewed instead.
     pub(crate) fn hear(&mut self, now: Time, heard: &Heard) {
         let Heard { from, log, ref beat } = *heard;
         let Self { terms, links, news, promises, asks_from, is_well, last_beat, next_beat } = self;
@@ -212,12 +222,13 @@ impl Liveness {
             }
             *link = Link { life: beat.life, log, is_named: link.is_named, ..Link::new(from) };
         }
-        // Late, or doubled.
+        // Late, or duplicate.
         if beat.sent <= link.heard {
             return;
         }
         link.heard = beat.sent;
-        // Nodes fall into step: an answer at once carries the transport's acknowledgement along, and wakes nobody twice.
+        // Synchronises the nodes' heartbeats: an immediate answer carries the transport's acknowledgement as
+        // well, and saves a wake-up.
         if now >= *last_beat + terms.interval / 2 {
             *next_beat = now;
         }
@@ -234,7 +245,8 @@ impl Liveness {
             (link.promised_until, link.promised_at) = (Some(now + terms.promise), beat.sent);
         }
         let given = Duration::from_micros(u64::from(beat.promise_us));
-        // A beat that left at 0 bears a 1, since 0 stands for none: nothing is to last longer for that, nor seem asked for later.
+        // A heartbeat sent at time 0 carries a 1, since 0 stands for none: that must neither extend a lease
+        // nor make the request look later.
         let asked_at = Time(if beat.promised_at == 1 { 0 } else { beat.promised_at });
         let counts = is_ours && *is_well && beat.promised_at != 0 && asked_at >= *asks_from;
         if counts && asked_at + given > now {
@@ -250,7 +262,7 @@ impl Liveness {
         }
     }
 
-    /// Ends what has lasted long enough.
+    /// Ends support that has expired.
     pub(crate) fn lapse(&mut self, now: Time) {
         for link in &mut self.links {
             if link.promised_until.is_some_and(|until| until <= now) {
@@ -263,12 +275,13 @@ impl Liveness {
         }
     }
 
-    /// Whether this worker makes progress. One that does not leads nobody: it asks for no support, and counts on none.
+    /// Sets whether this worker's log makes progress. One that does not must not lead: it requests no
+    /// support, and ignores the support that it has.
     pub(crate) fn is_well(&mut self, now: Time, is_well: bool) {
         if std::mem::replace(&mut self.is_well, is_well) == is_well {
             return;
         }
-        // Strictly later than anything that was asked for.
+        // Strictly later than every request so far.
         self.asks_from = Time(now.0 + 1);
         self.next_beat = self.next_beat.min(now);
         for link in self.links.iter_mut().filter(|link| link.is_supported) {
@@ -277,7 +290,7 @@ impl Liveness {
         }
     }
 
-    /// The beats that are due: to all at once.
+    /// The heartbeats that are due: to all peer workers at once.
     pub(crate) fn beats(&mut self, now: Time) -> impl Iterator<Item = (PeerLane, Beat)> + '_ {
         let is_due = now >= self.next_beat;
         if is_due {
@@ -285,7 +298,7 @@ impl Liveness {
             self.next_beat = now + self.terms.interval;
         }
         let (terms, is_well) = (self.terms, self.is_well);
-        // A clock that shows 0 has not begun to run; a beat's time is never 0.
+        // A clock at 0 has not begun to run; the `sent` of a heartbeat is never 0.
         let sent = now.0.max(1);
         self.links.iter().filter(move |_| is_due).map(move |link| {
             let is_promised = link.promised_until.is_some();
@@ -303,7 +316,7 @@ impl Liveness {
         })
     }
 
-    /// Until when, by our clock, a node certainly keeps what it promised a group: what a lease may count on.
+    /// Until when, by this node's clock, a node's support of a group is certain: the bound of a lease.
     pub(crate) fn kept_until(&self, node: NodeId, group: GroupId) -> Time {
         let links = self.links_of(node, group).filter(|link| link.is_supported);
         let until = links.map(|link| {
@@ -315,13 +328,15 @@ impl Liveness {
         until.max().unwrap_or(Time(0))
     }
 
-    /// What is known of a node's workers that have a group: of one at a time, but that a promise to an earlier log may not have ended.
+    /// The links to those workers of a node that own a group: one at a time, unless support of an earlier
+    /// incarnation has not ended.
     fn links_of(&self, node: NodeId, group: GroupId) -> impl Iterator<Item = &Link> {
         self.links.iter().filter(move |link| link.lane.node == node && link.lane.has(group))
     }
 
-    /// Whether we support a node, and whether it supports us, in a group that means the node's log `log` when it speaks of it.
-    /// A node that lives again with another log does not lead what the earlier one led: nobody must wait for it.
+    /// Whether this worker supports a node, and whether it is supported by it, in a group that names `log` as
+    /// the node's log. A node that has restarted with another log does not lead what the earlier one led: no
+    /// replica may wait for it.
     pub(crate) fn tie(&self, node: NodeId, log: LogId, group: GroupId) -> (bool, bool) {
         let links = self.links_of(node, group).filter(|link| link.log == log);
         links.fold((false, false), |(ours, theirs), link| {
@@ -329,7 +344,7 @@ impl Liveness {
         })
     }
 
-    /// Every replica has been told of it.
+    /// Every replica has been notified of it.
     pub(crate) fn is_told(&mut self, news: News) {
         if let News::Supports(lane, false) = news
             && let Some(link) = self.links.iter_mut().find(|link| link.lane == lane)
@@ -338,12 +353,12 @@ impl Liveness {
         }
     }
 
-    /// What happened since this was last asked.
+    /// Takes the changes since the last call.
     pub(crate) fn take_news(&mut self) -> Vec<News> {
         std::mem::take(&mut self.news)
     }
 
-    /// When a beat is due, or a promise ends.
+    /// When a heartbeat is due, or support given ends.
     pub(crate) fn next_deadline(&self) -> Time {
         let ends = self.links.iter().filter_map(|link| link.promised_until);
         ends.min().unwrap_or(Time::NEVER).min(self.next_beat)

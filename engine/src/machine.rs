@@ -1,36 +1,39 @@
-//! IMPURE: what a node may take of its machine: the cores and the memory that are there for this process.
+//! IMPURE: the share of the machine that a node may use: the cores and the memory available to this process.
 
 use std::fmt;
 use std::thread;
 
 use sysinfo::{ProcessRefreshKind, ProcessesToUpdate, System};
 
-/// The most threads that own groups by default: one thread does all of a node's encryption, and does not keep more of them busy.
+/// The maximum of threads that own groups by default: one thread does all of a node's encryption, and cannot
+/// keep more of them busy.
 const WORKERS_MAX: usize = 32;
 /// Memory of a worker by default, …
 const WORKER_BYTES: u64 = 64 << 20;
-/// … and where there is little, as the defaults of [`Config`](crate::Config) need it.
+/// … and the minimum where there is little, as required by the defaults of [`Config`](crate::Config).
 const WORKER_BYTES_MIN: u64 = 32 << 20;
-/// Memory of a node by default, if its workers do not need more.
+/// Memory of a node by default, unless its workers need more.
 const NODE_BYTES: u64 = 1 << 30;
-/// The part of the machine's memory that goes to the log: what else a node takes, and its state machines, need the rest.
+/// The divisor of the machine's memory that gives the log's share: the other parts of a node, and its state
+/// machines, need the rest.
 const MEMORY_PARTS: u64 = 4;
 
-/// Cores and memory that are there for this process, where a container, or whatever else limits it, is looked at, too. What the
-/// defaults of [`Config`](crate::Config) are chosen by.
+/// Cores and memory available to this process, with the limits of a container or other control group taken
+/// into account. The defaults of [`Config`](crate::Config) are derived from it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Machine {
     /// Cores that this process may use: those of its affinity, as far as its control group's quota allows.
     pub cores: usize,
-    /// Memory in bytes: the machine's, or the limit of this process's control group if that is lower. `None`: nothing tells.
+    /// Memory in bytes: the machine's, or the limit of this process's control group if that is lower. `None`:
+    /// unknown.
     pub memory_bytes: Option<u64>,
-    /// Whether the memory is such a limit.
+    /// Whether the memory is that of a control group's limit.
     pub is_limited: bool,
 }
 
 impl Machine {
-    /// A machine with so many cores, and so much memory that the log's part is no matter.
+    /// A machine with `cores` cores, and memory that does not constrain the log.
     #[must_use]
     pub const fn of(cores: usize) -> Self {
         Self { cores, memory_bytes: None, is_limited: false }
@@ -42,7 +45,7 @@ impl Machine {
         Self { memory_bytes: Some(bytes), ..self }
     }
 
-    /// This one. Reads some files of `/proc` and `/sys`: about a millisecond.
+    /// The machine of this process. Reads some files of `/proc` and `/sys`: about a millisecond.
     #[must_use]
     pub fn here() -> Self {
         let machine = Self::of(thread::available_parallelism().map_or(1, usize::from));
@@ -59,18 +62,18 @@ impl Machine {
         Self { memory_bytes: if is_limited { limit } else { all }, is_limited, ..machine }
     }
 
-    /// Bytes for the log that are a fair part of this machine's.
+    /// The log's share of this machine's memory, in bytes.
     fn part(&self) -> u64 {
         self.memory_bytes.map_or(u64::MAX, |bytes| bytes / MEMORY_PARTS)
     }
 
-    /// How many threads own groups by default: one a core, as far as there is memory for them.
+    /// The default number of threads that own groups: one a core, as far as there is memory for them.
     pub(crate) fn workers(&self) -> usize {
         let fed = usize::try_from(self.part() / WORKER_BYTES_MIN).unwrap_or(usize::MAX);
         self.cores.min(fed).clamp(1, WORKERS_MAX)
     }
 
-    /// The memory for so many threads by default.
+    /// The default memory for `workers` threads.
     pub(crate) fn memory_for(&self, workers: usize) -> u64 {
         let workers = workers as u64;
         let wanted = NODE_BYTES.max(workers * WORKER_BYTES);
@@ -102,7 +105,7 @@ mod tests {
         assert_eq!(chosen(Machine::of(2).with_memory(24 << 30)), (2, 1024));
         assert_eq!(chosen(Machine::of(64).with_memory(256 << 30)), (32, 2048));
         assert_eq!(chosen(Machine::of(1024)), (32, 2048));
-        // A container: a part of its memory, and no more threads than that feeds.
+        // A container: a share of its memory, and no more threads than that suffices for.
         assert_eq!(chosen(Machine::of(64).with_memory(256 << 20)), (2, 64));
         assert_eq!(chosen(Machine::of(1).with_memory(1 << 30)), (1, 256));
         assert_eq!(chosen(Machine::of(8).with_memory(16 << 20)), (1, 32));

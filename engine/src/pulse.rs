@@ -1,45 +1,49 @@
-//! Whether a worker's log makes progress: what its signs of life rest on (rule 7 of [`crate::liveness`]).
+//! Disk health of a worker: whether its log makes progress. Its node heartbeats depend on it (rule 7 of
+//! [`crate::liveness`]).
 //!
-//! Something is always under way to the disk, or was finished lately: where no batch is, a *probe* is, once in T, which is
-//! the election timeout. So a disk that hangs is noticed 2 T later at the latest, whether or not anybody writes.
+//! At any time a write is in flight, or one was finished within T, the election timeout: where no batch is, a
+//! *probe* is written. So a disk that hangs is detected at most 2 T later, with or without load.
 //!
-//! Slow is not dead. A write that takes no longer than T changes nothing. One that takes longer is a hang, and there a worker
-//! is *ill*: it leads nobody that others can lead. When the disk answers again, the worker is well after a calm of T, in which
-//! nothing hung; if it falls ill again soon after that, the calm that is asked for doubles, up to [`CALM_MAX`]. So a disk
-//! that hangs again and again does not pull leaders to and fro, and none is shut out for good.
+//! A slow disk is not a failed one. A write of up to T changes nothing. A longer one is a hang, and makes the
+//! worker *stalled*: it leads no group that another node can lead. When the disk completes writes again, the
+//! worker is healthy after a back-off of T without a hang; if it stalls again soon after that, the back-off
+//! doubles, up to [`CALM_MAX`]. So a disk that hangs repeatedly does not move leadership back and forth, and
+//! no worker is excluded for good.
 //!
-//! A segment that entries wait for is owed, too, but takes longer to make: four times T are no illness.
+//! A segment that entries wait for must arrive in time, too, but takes longer to make: up to four times T is
+//! healthy.
 //!
-//! What is not here: writing probes, and what the illness means to others (`worker::nodes`). Pure: time is a number.
+//! What is not here: writing probes, and the effect of a stall on other nodes (`worker::nodes`). Pure: time
+//! is a number.
 
 use std::time::Duration;
 
 use raftwerk_frame::Time;
 
-/// The longest calm that is asked for, in T.
+/// The longest back-off, in T.
 const CALM_MAX: u32 = 8;
-/// How long the next segment may take to be made, in T, while entries wait for it: much is written for one.
+/// How long the next segment may take to be made, in T, while entries wait for it: making one writes much.
 const SEGMENT_PATIENCE: u32 = 4;
-/// Who was well for so long, in T, begins anew.
+/// A worker that was healthy for so long, in T, starts again with the shortest back-off.
 const FORGIVEN_AFTER: u32 = 32;
 
-/// How a worker's log does.
+/// The disk health of a worker.
 #[derive(Debug)]
 pub(crate) struct Pulse {
     /// T.
     patience: Duration,
-    /// When something was last finished, or the worker began.
+    /// When a write last finished, or the worker began.
     finished: Time,
-    /// A probe is under way, since then.
+    /// Since when a probe is in flight.
     probed: Option<Time>,
-    /// Entries wait for a segment, since then.
+    /// Since when entries wait for a segment.
     awaited: Option<Time>,
     is_well: bool,
-    /// When the last change between well and ill was.
+    /// When it last changed between healthy and stalled.
     changed: Time,
-    /// How much calm makes it well again.
+    /// The back-off after which it is healthy again.
     calm: Duration,
-    /// Since when it has been calm, if it is ill.
+    /// If stalled: since when nothing has hung.
     calm_since: Option<Time>,
 }
 
@@ -62,7 +66,7 @@ impl Pulse {
         self.finished = now;
     }
 
-    /// A probe is on its way to the disk, or no longer.
+    /// A probe is in flight, or no longer.
     pub(crate) fn probes(&mut self, now: Time, is_probing: bool) {
         match (is_probing, self.probed) {
             (true, None) => self.probed = Some(now),
@@ -79,25 +83,25 @@ impl Pulse {
         self.awaited = is_awaited.then(|| self.awaited.unwrap_or(now));
     }
 
-    /// Whether nothing was heard of the disk for so long that it is time to ask. Not where something is under way.
+    /// Whether nothing was finished for so long that a probe is due. False while a write is in flight.
     pub(crate) fn wants_probe(&self, now: Time, oldest: Option<Time>) -> bool {
         self.since(oldest).is_none() && self.finished + self.patience <= now
     }
 
-    /// Whether the disk owes an answer for longer than T, or a segment for longer than that. `oldest`: since when the oldest
-    /// batch has been under way.
+    /// Whether a write has been in flight for longer than T, or a segment outstanding for longer than four.
+    /// `oldest`: since when the oldest batch has been in flight.
     pub(crate) fn is_hung(&self, now: Time, oldest: Option<Time>) -> bool {
         self.hangs_at(oldest) < now
     }
 
-    /// From when on it hangs, if nothing is finished.
+    /// The time from which it counts as hung, if nothing is finished before.
     fn hangs_at(&self, oldest: Option<Time>) -> Time {
         let answer = self.since(oldest).map_or(Time::NEVER, |since| since + self.patience);
         let segment = self.awaited.map_or(Time::NEVER, |since| since + self.patience * SEGMENT_PATIENCE);
         answer.min(segment)
     }
 
-    /// Looks again; whether the worker is well.
+    /// Re-evaluates; returns whether the worker is healthy.
     pub(crate) fn look(&mut self, now: Time, oldest: Option<Time>) -> bool {
         if self.is_hung(now, oldest) {
             self.calm_since = None;
@@ -114,14 +118,14 @@ impl Pulse {
         self.is_well
     }
 
-    /// When what is under way will have hung.
+    /// When the writes now in flight will count as hung.
     pub(crate) fn next_deadline(&self, now: Time, oldest: Option<Time>) -> Time {
         let hangs_at = Time(self.hangs_at(oldest).0.saturating_add(1));
         if hangs_at > now { hangs_at } else { Time::NEVER }
     }
 
-    /// Since when the disk has owed an answer. What it was given while it was busy, it could not begin before it had finished
-    /// what came first.
+    /// Since when the disk has had a write outstanding. It could not begin a write submitted while it was
+    /// busy before it had finished the earlier ones.
     fn since(&self, oldest: Option<Time>) -> Option<Time> {
         oldest.into_iter().chain(self.probed).min().map(|since| since.max(self.finished))
     }
@@ -137,7 +141,8 @@ mod tests {
         Time(ms * 1_000_000)
     }
 
-    /// A write hangs from `from` to `to`; then others follow, each as quick as the next, until the worker is well. Since when.
+    /// A write hangs from `from` to `to`; then quick writes follow until the worker is healthy. Returns when
+    /// that is.
     fn hang(pulse: &mut Pulse, from: u64, to: u64) -> u64 {
         assert!(pulse.look(at(from), Some(at(from))));
         assert!(!pulse.look(at(to), Some(at(from))));
@@ -192,7 +197,7 @@ mod tests {
     #[test]
     fn a_batch_that_waits_for_others_does_not_hang() {
         let mut pulse = Pulse::new(at(0), T);
-        // Given at the same time, four batches are written one after the other.
+        // Submitted at the same time, four batches are written one after the other.
         for ms in [400, 800, 1_200, 1_600] {
             assert!(pulse.look(at(ms), Some(at(0))));
             pulse.finished(at(ms));

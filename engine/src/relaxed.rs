@@ -1,7 +1,7 @@
 //! Relaxed proposals: acknowledged when a quorum has written them, before they are durable.
 //!
-//! What is not here: how a log puts a sync off (`raftwerk_wal::Lane::submit_relaxed`), who counts what is written
-//! (`worker::relaxed`). The levels side by side: `engine/docs/durability.md`.
+//! What is not here: how a log delays a sync (`raftwerk_wal::Lane::submit_relaxed`), and how written copies
+//! are counted (`worker::relaxed`). The levels side by side: `engine/docs/durability.md`.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -15,22 +15,24 @@ use crate::error::ProposeError;
 use crate::group::Answer;
 use crate::inbox::{Inbox, Refused, Request};
 
-/// The receipt of a relaxed proposal: a quorum of the group has written it to its logs, and it is durable on none of them for
-/// certain. Unlike [`Applied`](crate::Applied) it says nothing of the state machine: the entry is applied when it is durable
-/// on a quorum, like every other, at most about [`Config::relaxed_sync_interval`] later; a read before that need not show it.
+/// The receipt of a relaxed proposal: a quorum of the group has written it to its logs, and it need not be
+/// durable on any of them. Unlike [`Applied`](crate::Applied) it does not cover the state machine: the entry
+/// is applied when it is durable on a quorum, like every other, at most about
+/// [`Config::relaxed_sync_interval`] later; a read before that need not show it.
 ///
-/// It survives the end of any number of processes. It may be lost if a machine of that quorum loses what it had in memory
-/// (its power, or its kernel), or its device fails to sync that, before it has synced, and the others cannot make up for it. Whatever was acknowledged as
-/// [`Applied`](crate::Applied) is not touched by that, in this group or any other.
+/// It survives the end of any number of processes. It may be lost if a machine of that quorum loses its
+/// memory (by a power failure, or a kernel crash), or its device fails to sync the entry, before the entry is
+/// synced, and the other replicas cannot make up for it. A write that was acknowledged as
+/// [`Applied`](crate::Applied) is not affected by that, in this group or any other.
 ///
 /// [`Config::relaxed_sync_interval`]: crate::Config::relaxed_sync_interval
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Received {
-    /// Where it stands in the group's log, if it is not lost.
+    /// Its position in the group's log, if it is not lost.
     pub id: EntryId,
 }
 
-/// Puts a relaxed proposal into the inbox of the group's worker.
+/// Enqueues a relaxed proposal in the inbox of the group's worker.
 pub(crate) fn propose_relaxed(
     inbox: &Inbox,
     bytes_max: usize,
@@ -49,7 +51,7 @@ pub(crate) fn propose_relaxed(
     }
 }
 
-/// A relaxed proposal on its way. A future; or block on it with [`RelaxedProposal::wait`].
+/// A pending relaxed proposal. A future; or block on it with [`RelaxedProposal::wait`].
 #[must_use = "the outcome of a proposal should be looked at"]
 pub struct RelaxedProposal(Answer<Received, ProposeError>);
 

@@ -1,4 +1,4 @@
-//! IMPURE: the threads and the clock. A worker's turn has neither; this file lends it both.
+//! IMPURE: the threads and the clock. A worker's turn has neither; this file provides both.
 
 use std::hash::{BuildHasher, RandomState};
 use std::sync::atomic::{AtomicU8, Ordering};
@@ -14,15 +14,16 @@ use rustix::time::{ClockId, clock_gettime};
 use crate::wait::{this_thread_turns_workers, turns_workers};
 use crate::worker::{Worker, give_up, guarded};
 
-/// The rate of a clock that is right, in parts per million.
+/// The rate of an exact clock, in parts per million.
 pub(crate) const RIGHT_RATE: u32 = 1_000_000;
 
-/// The node's clock: nanoseconds since it was opened. Tests give it another rate ([`crate::Config`]); everything a node decides by
-/// time, it decides by this clock.
+/// The node's clock: nanoseconds since it was opened. Tests give it another rate ([`crate::Config`]); every
+/// decision of a node that depends on time uses this clock.
 ///
-/// It goes on while the machine is suspended, as the clock of [`std::time`] does not: what a follower has promised and what a
-/// leader's lease counts on must end at the same time, and a state gets older, whichever machine sleeps. What *waits* for a time, a parked
-/// thread or a timer of the transport, may wait by a clock that stops, and so wake late; it asks this one before it acts.
+/// It continues while the machine is suspended, as the clock of [`std::time`] does not: a follower's support
+/// and the leader's lease that depends on it must end at the same time, and a state gets older, whichever
+/// machine is suspended. A *wait* for a time, of a parked thread or a timer of the transport, may use a clock
+/// that stops, and so end late; the waiter reads this clock before it acts.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Clock {
     start: Duration,
@@ -38,19 +39,20 @@ impl Clock {
         Time(scaled(since_boot().saturating_sub(self.start), self.rate_ppm, RIGHT_RATE))
     }
 
-    /// How long the world takes for so much of this clock, or a nanosecond less.
+    /// The real time that so much of this clock takes, or a nanosecond less.
     fn in_the_world(self, span: Duration) -> Duration {
         Duration::from_nanos(scaled(span, RIGHT_RATE, self.rate_ppm))
     }
 }
 
-/// How long ago the machine was started, suspensions included. No system call where the kernel lends its clock to processes.
+/// Time since the machine was started, suspensions included. No system call where the kernel shares its clock
+/// with processes (vDSO).
 fn since_boot() -> Duration {
     let time = clock_gettime(ClockId::Boottime);
     Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
 }
 
-/// A span by a clock of one rate, as one of another shows it, in nanoseconds.
+/// A span measured by a clock of rate `from`, as one of rate `to` measures it, in nanoseconds.
 fn scaled(span: Duration, to: u32, from: u32) -> u64 {
     if to == from {
         return span.as_nanos() as u64;
@@ -58,26 +60,26 @@ fn scaled(span: Duration, to: u32, from: u32) -> u64 {
     (span.as_nanos() * u128::from(to) / u128::from(from)) as u64
 }
 
-/// A name for this life of a node, at random: 64 bits of which no life before it had the same, as far as luck goes.
+/// The number of a new incarnation of a node: 64 random bits, which with high probability no earlier one had.
 pub(crate) fn new_life() -> u64 {
     RandomState::new().hash_one(0) | 1
 }
 
-/// Awake, and nothing has come since the last turn began.
+/// Awake, and no wake-up has come since the last turn began.
 const AWAKE: u8 = 0;
-/// Something has come since the last turn began.
+/// A wake-up has come since the last turn began.
 const CALLED: u8 = 1;
 /// Asleep, or about to be.
 const ASLEEP: u8 = 2;
 
-/// The threads of a node that turn workers: how many run, and how to wait until none does.
+/// The threads of a node that turn workers: counts the running ones, and waits until there are none.
 #[derive(Default)]
 pub(crate) struct Threads {
     running: Mutex<usize>,
     ended: Condvar,
 }
 
-/// One of them, which runs until this goes.
+/// One running thread; dropping it counts the thread as ended.
 struct Running(Arc<Threads>);
 
 impl Threads {
@@ -86,7 +88,8 @@ impl Threads {
         Running(Arc::clone(self))
     }
 
-    /// Waits until all have ended, but no longer than so. Whether they have. A thread of a worker does not wait: not for itself.
+    /// Waits until all have ended, but no longer than `at_most`. Returns whether they have. Does not wait on
+    /// a worker's own thread, which would wait for itself.
     pub(crate) fn wait(&self, at_most: Duration) -> bool {
         let running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
         let at_most = if turns_workers() { Duration::ZERO } else { at_most };
@@ -120,18 +123,19 @@ impl Wake for Alarm {
     }
 }
 
-/// A worker's thread before it has its worker: it can be called already.
+/// A worker's thread before it has its worker: its waker works already.
 pub(crate) struct Bed {
     parker: Parker,
     alarm: Arc<Alarm>,
 }
 
-/// A turn of each; those that are done go. Whether there is more to do at once, and if not, when. A worker that panics is
-/// given up: whoever waits for it is answered, and the others of this thread go on.
+/// One turn of each worker; closed ones are removed. Returns whether there is more to do at once, and if not,
+/// the next deadline. A worker that panics is given up: its callers are answered, and the others of this
+/// thread go on.
 fn turn_all<D: Disk>(workers: &mut Vec<Worker<D>>, clock: Clock) -> (bool, Time) {
     let (mut is_busy, mut deadline, mut at) = (false, Time::NEVER, 0);
     while let Some(worker) = workers.get_mut(at) {
-        // Before the clock: what is there now was called before the time that the turn is told.
+        // Before the clock is read: every request counted now was made before the time given to the turn.
         worker.count_requests();
         match guarded(|| worker.turn(clock.now())) {
             Ok(end) if end.is_closed => give_up(workers.remove(at)),
@@ -180,12 +184,12 @@ impl Bed {
                 }
             }
         })?;
-        // Whether it has ended is told by `Threads`, which can be waited for with patience.
+        // `Threads` records whether it has ended; unlike a join, that wait has a timeout.
         drop(thread);
         Ok(())
     }
 
-    /// Listens a little longer, then sleeps until the deadline or until called.
+    /// Polls for a while, then sleeps until the deadline or a wake-up.
     fn rest(&self, clock: Clock, spin: Duration, deadline: Time) {
         if spin > Duration::ZERO {
             let give_up = (clock.now() + spin).min(deadline);
@@ -193,7 +197,7 @@ impl Bed {
                 if self.alarm.state.load(Ordering::Relaxed) == CALLED {
                     return;
                 }
-                // Lets whoever has work have the core: on few cores this is what makes listening affordable.
+                // Yields the core to threads with work: on few cores this is what makes polling affordable.
                 std::thread::yield_now();
             }
         }

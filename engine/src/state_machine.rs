@@ -1,7 +1,8 @@
-//! What an embedder brings: a deterministic [`StateMachine`], one per group and node.
+//! The embedder's part: a deterministic [`StateMachine`], one per group and node.
 //!
-//! The engine owns the log and decides what is committed; the state machine owns what the entries mean. It is never
-//! shared between threads: the worker that owns the group calls it. Next: [`crate::kv`] is one, ready made.
+//! The engine owns the log and decides what is committed; the state machine interprets the entries. It is
+//! never shared between threads: the worker that owns the group calls it. Next: [`crate::kv`] has a
+//! ready-made one.
 
 use std::hash::Hasher;
 use std::io::{self, Read, Write};
@@ -9,20 +10,21 @@ use std::io::{self, Read, Write};
 use bytes::Bytes;
 use raftwerk_frame::{GroupId, Index};
 
-/// The work of writing one consistent image, detached from the live state so that it can run beside `apply`.
+/// Writes one consistent image; detached from the live state so that it can run concurrently with `apply`.
 pub type Checkpoint = Box<dyn FnOnce(&mut dyn Write) -> io::Result<()> + Send>;
 
-/// A deterministic machine that committed entries drive (paper, section 2).
+/// A deterministic state machine, driven by committed entries (paper, section 2).
 ///
 /// Equal entries in equal order must give equal states and equal replies on every node: no clocks, no random numbers,
 /// no iteration over unordered maps. `apply` and `query` run on the group's worker and must not block.
 pub trait StateMachine: Send + 'static {
-    /// Applies committed entries, in order, each exactly once per life of this object.
+    /// Applies committed entries, in order, each exactly once in the lifetime of this object.
     ///
     /// An entry may be answered by [`Replies::push`]; one that is not has the empty reply.
     fn apply(&mut self, entries: Committed<'_>, replies: &mut Replies);
 
-    /// Answers a query without changing anything. What the bytes mean, errors included, is the machine's own affair.
+    /// Answers a query without changing anything. The meaning of the bytes, errors included, is defined by
+    /// the machine.
     fn query(&self, query: &[u8]) -> Bytes;
 
     /// Takes a consistent image. Called between two applies; must be cheap (share, do not copy): the returned work
@@ -35,15 +37,15 @@ pub trait StateMachine: Send + 'static {
     /// Any error of the source, and `InvalidData` if it is not such an image.
     fn restore(&mut self, image: &mut dyn Read) -> io::Result<()>;
 
-    /// The state as it is now, for queries that go on while the machine applies more: what scans at
-    /// [`ConsistentPrefix`](crate::Consistency::ConsistentPrefix) read. Must be cheap (share, do not copy). `None`, which is
-    /// the default: this machine cannot.
+    /// The state as it is now, for queries that continue while the machine applies more: used by scans at
+    /// [`ConsistentPrefix`](crate::Consistency::ConsistentPrefix). Must be cheap (share, do not copy).
+    /// `None`, which is the default: this machine does not support it.
     fn freeze(&self) -> Option<Box<dyn Frozen>> {
         None
     }
 
-    /// A hash of the whole state, for comparing replicas at equal applied indices. Costs a pass over the state unless
-    /// the machine keeps one.
+    /// A hash of the whole state, for comparing replicas at equal applied indices. Costs a pass over the
+    /// state unless the machine maintains one.
     fn digest(&self) -> u64 {
         let mut hashing = Hashing(rustc_hash::FxHasher::default());
         match self.checkpoint()(&mut hashing) {
@@ -53,7 +55,7 @@ pub trait StateMachine: Send + 'static {
     }
 }
 
-/// A state machine's state at one index, which nothing changes any more. Queried on the caller's own thread.
+/// A state machine's state at one index, immutable. Queried on the caller's own thread.
 pub trait Frozen: Send + Sync {
     /// As [`StateMachine::query`].
     fn query(&self, query: &[u8]) -> Bytes;
@@ -78,9 +80,9 @@ where
 /// One committed entry, borrowed from the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CommittedEntry<'a> {
-    /// Its index. Indices rise, with gaps: the protocol's own entries are not shown.
+    /// Its index. Indices rise, with gaps: the protocol's own entries are omitted.
     pub index: Index,
-    /// What was proposed.
+    /// The proposed payload.
     pub payload: &'a [u8],
 }
 
@@ -100,7 +102,7 @@ impl<'a> Committed<'a> {
         Self(Source::Frame { entries, from, to })
     }
 
-    /// One entry: what a machine that wraps another hands on, and what a machine's own tests apply.
+    /// One entry: for a machine that wraps another, and for a machine's own tests.
     #[must_use]
     pub const fn one(entry: CommittedEntry<'a>) -> Self {
         Self(Source::One(Some(entry)))
@@ -128,7 +130,7 @@ impl<'a> Iterator for Committed<'a> {
     }
 }
 
-/// Takes the replies to entries. On replicas where nobody waits they are dropped unseen.
+/// Collects the replies to entries. On replicas without a waiting caller they are dropped at once.
 #[derive(Debug, Default)]
 pub struct Replies {
     wanted: bool,
@@ -136,13 +138,14 @@ pub struct Replies {
 }
 
 impl Replies {
-    /// For a machine's own tests, and machines that wrap another: replies that somebody waits for, or that nobody does.
+    /// For a machine's own tests, and machines that wrap another. `wanted`: whether a caller waits for the
+    /// replies.
     #[must_use]
     pub const fn new(wanted: bool) -> Self {
         Self { wanted, given: Vec::new() }
     }
 
-    /// What was answered to the entry at `index`; `None` if nothing was, or if nobody waits.
+    /// The reply to the entry at `index`; `None` if there was none, or no caller waits.
     #[must_use]
     pub fn to_entry(&self, index: Index) -> Option<&Bytes> {
         let at = self.given.binary_search_by_key(&index, |(index, _)| *index).ok()?;
@@ -155,12 +158,12 @@ impl Replies {
         self.given.clear();
     }
 
-    /// What was pushed, in rising order of indices.
+    /// The collected replies, in ascending order of indices.
     pub(crate) fn drain(&mut self) -> std::vec::Drain<'_, (Index, Bytes)> {
         self.given.drain(..)
     }
 
-    /// Whether anybody on this node waits for replies; where not, building one is wasted work.
+    /// Whether a caller on this node waits for replies; if not, building one is wasted work.
     #[must_use]
     pub const fn wanted(&self) -> bool {
         self.wanted

@@ -1,4 +1,4 @@
-//! IMPURE: a thread waits for an answer of a worker.
+//! IMPURE: blocks a thread until a worker answers.
 
 use std::cell::Cell;
 
@@ -10,7 +10,7 @@ thread_local! {
     static TURNS_WORKERS: Cell<bool> = const { Cell::new(false) };
 }
 
-/// From here on this thread turns workers: whatever waits on it for one of them would wait for itself.
+/// Marks this thread as one that turns workers: waiting on it for a worker could wait for itself.
 pub(crate) fn this_thread_turns_workers() {
     TURNS_WORKERS.set(true);
 }
@@ -20,9 +20,10 @@ pub(crate) fn turns_workers() -> bool {
     TURNS_WORKERS.get()
 }
 
-/// Waits for an answer; `None` if there will be none, or if this is a thread of a worker, which may be the one that is asked. Runs
-/// within an asynchronous runtime, too, whose thread stands meanwhile: so the answer must not count against what a task of it
-/// may do at a time, or the runtime would have to turn before the answer is shown.
+/// Waits for an answer; `None` if there will be none, or if this is a thread that turns workers, among them
+/// possibly the one that is to answer. May be called within an asynchronous runtime, and blocks its thread:
+/// the wait must not use up the cooperative budget of the calling task, or the runtime would have to run
+/// before the answer is seen.
 pub(crate) fn wait<T>(answer: oneshot::Receiver<T>) -> Option<T> {
     if turns_workers() { None } else { pollster::block_on(unconstrained(answer)).ok() }
 }

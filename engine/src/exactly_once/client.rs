@@ -1,6 +1,6 @@
-//! The client's side: numbers for its proposals, the bytes that carry them, and what the replies say.
+//! The client's side: numbers for its proposals, the payloads that carry them, and decoding of the replies.
 //!
-//! Pure: who sends, and where to, is the caller's affair. [`crate::kv::Client`] is such a caller.
+//! Pure: sending is left to the caller. [`crate::kv::Client`] is such a caller.
 
 use std::collections::BTreeSet;
 
@@ -12,21 +12,21 @@ use super::{
 };
 use crate::kv::codec::write_varint;
 
-/// The payload that registers a client. Its entry's index is the client's id: [`OnceSession::new`]. After an unknown
-/// outcome, register again: a client that nobody uses makes room for others in time.
+/// The payload that registers a client. Its entry's index is the client's id: [`OnceSession::new`]. After an
+/// unknown outcome, register again: an unused client is evicted in time.
 #[must_use]
 pub fn register() -> Bytes {
     Bytes::from_static(&[MARK, REGISTER])
 }
 
-/// A payload of the inner machine that nobody repeats, as an [`ExactlyOnce`](super::ExactlyOnce) machine takes it: as it is,
-/// unless it looks like one of these.
+/// A payload of the inner machine that is not repeated, as an [`ExactlyOnce`](super::ExactlyOnce) machine
+/// accepts it: unchanged, unless its first byte is the mark of an envelope.
 #[must_use]
 pub fn plain(payload: Bytes) -> Bytes {
     if payload.first() == Some(&MARK) { [&[MARK, PLAIN], &payload[..]].concat().into() } else { payload }
 }
 
-/// A client of one group, as it knows itself. Not shared: who wants to goes through a lock.
+/// The state of a registered client of one group. Not shared between threads; use a lock for that.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct OnceSession {
     client: u64,
@@ -34,20 +34,20 @@ pub struct OnceSession {
     open: BTreeSet<u64>,
 }
 
-/// The number of a proposal; its client is over with it when it says so.
+/// The number of a proposal, in use until [`OnceSession::end`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Numbered(u64);
 
 impl OnceSession {
-    /// The client that the entry at this index has registered.
+    /// The client registered by the entry at this index.
     #[must_use]
     pub const fn new(registered: Index) -> Self {
         Self { client: registered.0, next: 0, open: BTreeSet::new() }
     }
 
-    /// A number for another proposal; `None` if so many are open already that the group would refuse it.
+    /// A number for another proposal; `None` if so many are in use that the group would refuse it.
     pub fn begin(&mut self) -> Option<Numbered> {
-        // Those between the oldest open one and the newest count as answers that are not acknowledged.
+        // All numbers from the oldest one in use to the newest count as unacknowledged answers.
         if self.next - self.floor() >= REPLIES_MAX as u64 {
             return None;
         }
@@ -57,7 +57,8 @@ impl OnceSession {
         Some(Numbered(number))
     }
 
-    /// The payload that carries an inner machine's payload under its number. The same each time it is sent, or later.
+    /// The payload that carries an inner machine's payload under its number. Equal however often it is made,
+    /// but for the floor, which rises as numbers end.
     #[must_use]
     pub fn payload(&self, number: Numbered, payload: &[u8]) -> Bytes {
         let mut out = Vec::with_capacity(2 + 3 * 10 + payload.len());
@@ -69,13 +70,14 @@ impl OnceSession {
         out.into()
     }
 
-    /// The answer is there, or not wanted any longer: the proposal is not sent again. One that was not applied by then
-    /// may be applied still, once, until the client's next proposal is.
+    /// Ends the use of a number: the answer was received, or is not wanted, and the proposal is not sent
+    /// again. One that was not applied by then may still be applied, once, until the client's next proposal
+    /// is.
     pub fn end(&mut self, number: Numbered) {
         self.open.remove(&number.0);
     }
 
-    /// Which client it is: unlike every other of its group.
+    /// The client's id, unique in its group.
     #[must_use]
     pub const fn id(&self) -> u64 {
         self.client
@@ -86,14 +88,14 @@ impl OnceSession {
     }
 }
 
-/// What became of a numbered proposal.
+/// The outcome of a numbered proposal.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct OnceApplied {
-    /// Where it was applied: the same for every repetition.
+    /// The index at which it was applied: the same for every repetition.
     pub index: Index,
-    /// What the inner machine answered then.
+    /// The inner machine's reply at that time.
     pub reply: Bytes,
-    /// Whether it had been applied before the entry that brought this answer.
+    /// Whether it had been applied before the entry that carried this answer.
     pub is_repeat: bool,
 }
 
@@ -101,11 +103,11 @@ pub struct OnceApplied {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum OnceError {
-    /// The group does not know the client, or has forgotten it in favour of others. The proposal was not applied by this
-    /// attempt; whether an earlier one was can be found out by reading only.
+    /// The client is not registered with the group, or was evicted in favour of others. The proposal was not
+    /// applied by this attempt; whether an earlier one was can be determined by reading only.
     #[error("the client is not registered, or has expired")]
     Expired,
-    /// The client has said before that it has the answer. Nothing happened now.
+    /// The client has already acknowledged the answer. Nothing happened now.
     #[error("the answer was acknowledged before")]
     Acknowledged,
     /// Too many answers of the client are not acknowledged. Nothing happened; it may be sent again.
@@ -114,12 +116,12 @@ pub enum OnceError {
     /// It was applied, once, at this index; its reply was too long to be kept for a repetition.
     #[error("applied before, at {0}; the reply was not kept")]
     ReplyGone(Index),
-    /// The group's machine is none of this kind, or of another version.
+    /// The group's machine is not an [`ExactlyOnce`](super::ExactlyOnce) one, or is of another version.
     #[error("the state machine does not remember its clients")]
     Unsupported,
 }
 
-/// Reads the reply to a numbered proposal, or to a registration.
+/// Decodes the reply to a numbered proposal, or to a registration.
 ///
 /// # Errors
 /// [`OnceError`].

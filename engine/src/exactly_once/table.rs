@@ -1,4 +1,4 @@
-//! What a group remembers of its clients: which numbers of each were applied, and what was answered.
+//! The table of a group's clients: which numbers of each were applied, and their answers.
 //!
 //! ```text
 //! image  = magic "RWXO", version u32 (1), table bytes u64, table, checksum u32
@@ -6,9 +6,10 @@
 //! client = varint id, varint last used, varint floor, varint count, count × answer
 //! answer = varint number, varint index, 0x00 (not kept) | 0x01 varint length, reply
 //! ```
-//! Integers are little-endian; the checksum is the CRC32 of all before it. A table is valid if and only if the checksum
-//! matches, clients and numbers rise, no number is below its client's floor, and no bound is broken. Equal tables have
-//! equal images. A copy shares what is not changed later: a checkpoint is taken in time for the clients, not their replies.
+//! Integers are little-endian; the checksum is the CRC32 of all before it. A table is valid if and only if
+//! the checksum matches, clients and numbers rise, no number is below its client's floor, and no bound is
+//! exceeded. Equal tables have equal images. A clone shares whatever is not changed later: taking a
+//! checkpoint costs time in proportion to the clients, not to their replies.
 
 use std::collections::BTreeMap;
 use std::hash::Hasher;
@@ -20,20 +21,20 @@ use raftwerk_frame::Index;
 
 use crate::kv::codec::{CodecError, Reader, write_slice, write_varint};
 
-/// The most clients of a group. Part of the format: replicas that disagreed about it would diverge.
+/// The maximum of clients of a group. Part of the format: replicas with different values would diverge.
 pub const CLIENTS_MAX: usize = 1024;
-/// The most answers of a client that it has not acknowledged. Part of the format.
+/// The maximum of unacknowledged answers of a client. Part of the format.
 pub const REPLIES_MAX: usize = 64;
-/// The most bytes of these answers, between them; what is beyond is not kept. Part of the format.
+/// The maximum of bytes of these answers, between them; replies beyond it are not kept. Part of the format.
 pub const REPLY_BYTES_MAX: usize = 16 << 10;
 
 const MAGIC: [u8; 4] = *b"RWXO";
 const VERSION: u32 = 1;
 const HEAD_BYTES: usize = 16;
-/// No valid table is longer: four numbers a client, two and a reply an answer.
+/// The maximum length of a valid table: four numbers a client, two and a reply an answer.
 const TABLE_BYTES_MAX: u64 = (CLIENTS_MAX * (48 + REPLIES_MAX * 32 + REPLY_BYTES_MAX)) as u64;
 
-/// What was answered to one number.
+/// The answer to one number.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Answer {
     index: Index,
@@ -41,11 +42,11 @@ struct Answer {
     reply: Option<Bytes>,
 }
 
-/// What is remembered of one client.
+/// The state of one client.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct Client {
     last_used: Index,
-    /// It has the answers to all numbers below.
+    /// The client has acknowledged the answers to all numbers below.
     floor: u64,
     answers: BTreeMap<u64, Answer>,
     reply_bytes: usize,
@@ -67,17 +68,17 @@ impl Answer {
     }
 }
 
-/// What is to be done with a numbered payload.
+/// The decision on a numbered payload.
 pub(super) enum Verdict {
     /// Apply it, and keep the answer.
     New,
-    /// It was applied, at this index.
+    /// It was applied before, at this index.
     Repeated { index: Index, reply: Option<Bytes> },
-    /// The client is not known, or not any longer.
+    /// The client is not registered, or no longer.
     Expired,
-    /// The client has said that it has the answer.
+    /// The client has acknowledged the answer.
     Acknowledged,
-    /// The client has too many answers to acknowledge.
+    /// The client has too many unacknowledged answers.
     Full,
 }
 
@@ -92,7 +93,8 @@ impl Table {
         self.clients.len()
     }
 
-    /// Takes a client in, whose id is the index of this entry; in a full table in place of the least recently used.
+    /// Registers a client, with the index of this entry as its id; in a full table it evicts the least
+    /// recently used.
     pub(super) fn register(&mut self, index: Index) {
         let clients = Arc::make_mut(&mut self.clients);
         while clients.len() >= CLIENTS_MAX {
@@ -102,7 +104,7 @@ impl Table {
         clients.insert(index.0, Arc::new(Client { last_used: index, ..Client::default() }));
     }
 
-    /// Judges a numbered payload, the entry at `index`.
+    /// Decides on a numbered payload, the entry at `index`.
     pub(super) fn admit(&mut self, index: Index, client: u64, number: u64, floor: u64) -> Verdict {
         if !self.clients.contains_key(&client) {
             return Verdict::Expired;
@@ -122,7 +124,7 @@ impl Table {
         }
     }
 
-    /// Keeps the answer to a payload that was [`Verdict::New`].
+    /// Stores the answer to a payload that was [`Verdict::New`].
     pub(super) fn keep(&mut self, client: u64, number: u64, index: Index, reply: Bytes) {
         let Some(client) = Arc::make_mut(&mut self.clients).get_mut(&client) else { return };
         let client = Arc::make_mut(client);
@@ -187,7 +189,7 @@ impl Table {
         out.write_all(&checksum.finalize().to_le_bytes())
     }
 
-    /// Reads a table's image off the front of a stream. Memory grows with what really arrives.
+    /// Reads a table's image from the front of a stream. Memory grows with the bytes that arrive.
     pub(super) fn read(from: &mut dyn Read) -> io::Result<Self> {
         let wrong = |what: &'static str| io::Error::new(ErrorKind::InvalidData, what);
         let mut head = [0; HEAD_BYTES];

@@ -1,10 +1,10 @@
-//! What is applied, and what is answered, whatever order attempts come in; and images, good and bad.
+//! What is applied and what is answered, for any order of attempts; and images, good and bad.
 
 use proptest::prelude::*;
 
 use super::*;
 
-/// Adds numbers up, and answers with the sum.
+/// Adds numbers up, and replies with the sum.
 #[derive(Default)]
 struct Summing(u64);
 
@@ -35,7 +35,7 @@ impl StateMachine for Summing {
     }
 }
 
-/// A group of one, without the group.
+/// A group of one replica, reduced to its state machine and its index.
 #[derive(Default)]
 struct Log {
     machine: ExactlyOnce<Summing>,
@@ -145,7 +145,7 @@ fn a_client_has_so_many_open_and_replies_too_long_to_keep_are_said_to_be() {
         outcome(&log.apply(&client.payload(number, &[0]))).unwrap();
     }
     assert_eq!(client.begin(), None);
-    // One that does not count is refused by the group, and nothing is applied.
+    // A client that exceeds its limit is refused by the group, and nothing is applied.
     let beyond = [&[MARK, ONCE], &[1, REPLIES_MAX as u8, 0][..], &[77]].concat();
     assert_eq!(outcome(&log.apply(&beyond)), Err(OnceError::Full));
     client.end(first);
@@ -160,7 +160,7 @@ fn what_looks_like_an_envelope_and_is_none_touches_nothing() {
         assert_eq!(outcome(&log.apply(payload)), Err(OnceError::Unsupported));
     }
     assert_eq!((log.sum(), log.machine.clients()), (0, 0));
-    // A payload of the machine's own that happens to begin so can be said plainly.
+    // A payload of the machine's own that happens to begin with the mark can be wrapped as plain.
     log.apply(&plain(Bytes::from_static(&[MARK, 1])));
     assert_eq!(log.sum(), u64::from(MARK) + 1);
 }
@@ -185,8 +185,8 @@ fn an_image_with_any_bit_of_the_table_flipped_or_cut_off_is_refused() {
 }
 
 proptest! {
-    /// Several clients, whose attempts are delayed, doubled and reordered, on a machine that is stored and restored: every
-    /// number counts once, and every answer is the first one's.
+    /// Several clients, whose attempts are delayed, doubled and reordered, on a machine that is stored and
+    /// restored: every number counts once, and every answer equals the first one.
     #[test]
     fn every_number_counts_once(
         steps in prop::collection::vec((0..3usize, 0..8u8, any::<bool>(), 0..20u8), 1..200),

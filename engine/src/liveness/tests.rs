@@ -1,4 +1,4 @@
-//! Two workers, or three, that hear each other or do not.
+//! Two workers, or three, whose heartbeats arrive or get lost.
 
 use super::*;
 
@@ -8,7 +8,7 @@ const ONE: PeerLane = PeerLane { node: NodeId(1), worker: 0, workers: 1 };
 const TWO: PeerLane = PeerLane { node: NodeId(2), worker: 0, workers: 1 };
 const GROUP: GroupId = GroupId(3);
 
-/// What `tie` says of the group.
+/// What `tie` returns for the group.
 fn tie(of: &Liveness, with: PeerLane) -> (bool, bool) {
     of.tie(with.node, LOG, GROUP)
 }
@@ -30,19 +30,20 @@ const fn heard(from: PeerLane, beat: Beat) -> Heard {
     Heard { from, log: LOG, beat }
 }
 
-/// The beat that is due now.
+/// The heartbeat that is due now.
 fn beat(of: &mut Liveness, ms: u64) -> Beat {
     of.beats(at(ms)).next().map(|(_, beat)| beat).expect("a beat is due")
 }
 
-/// The news since this was last asked, which every replica is told now.
+/// The changes since the last call; every replica is notified of them now.
 fn told(of: &mut Liveness) -> Vec<News> {
     let news = of.take_news();
     news.iter().for_each(|news| of.is_told(*news));
     news
 }
 
-/// Both beat at every 100 ms up to `to`, and hear each other at once; the clock of the second is a second ahead.
+/// Both send heartbeats at every 100 ms up to `to`, which arrive at once; the clock of the second is a second
+/// ahead.
 fn converse(one: &mut Liveness, two: &mut Liveness, from: u64, to: u64) {
     for ms in (from..=to).step_by(100) {
         let (mine, theirs) = (beat(one, ms), beat(two, ms + 1000));
@@ -59,7 +60,8 @@ fn friends() -> (Liveness, Liveness) {
     (one, two)
 }
 
-/// One worker here, two there: each of the two hears the one, and the groups of one are not the other's.
+/// One worker here, two there: each of the two receives from the one, and the groups of one are not the
+/// other's.
 #[test]
 fn a_promise_is_about_the_groups_that_both_workers_have() {
     let lower = PeerLane { node: NodeId(2), worker: 0, workers: 2 };
@@ -78,13 +80,14 @@ fn a_promise_is_about_the_groups_that_both_workers_have() {
     assert_eq!((tied(of(lower)), tied(of(upper))), (((true, true), true), ((false, false), false)));
     let supported: Vec<_> = told(&mut one).into_iter().collect();
     assert_eq!(supported, [News::Supports(lower, true), News::SupportedBy(lower, true)]);
-    // The other worker stands still, and a beat of a node that takes it for as many as here says nothing.
+    // The other worker stands still; a heartbeat of a node that assumes as many workers as its own has no
+    // effect.
     let strange = PeerLane { node: NodeId(2), worker: 0, workers: 1 };
     one.hear(at(450), &heard(strange, Beat { life: 5, sent: 1, is_well: true, ..Beat::default() }));
     assert_eq!(one.take_news(), []);
 }
 
-/// Lanes are intervals of one order: so few pairs share groups.
+/// Lanes are intervals of one order of the groups, so few pairs share groups.
 #[test]
 fn pairs_of_lanes_that_share_groups_are_few() {
     for (here, there, most) in [(1, 1, 1), (2, 3, 4), (4, 6, 8), (8, 8, 8), (5, 32, 36), (256, 255, 510)] {
@@ -98,7 +101,8 @@ fn pairs_of_lanes_that_share_groups_are_few() {
     }
 }
 
-/// If every answer were answered at once, two nodes would beat as fast as the wire between them allows.
+/// If every answer were answered at once, two nodes would send heartbeats as fast as the wire between them
+/// allows.
 #[test]
 fn a_beat_is_answered_at_once_only_by_one_that_has_been_silent() {
     let (mut one, mut two) = (one_of(11, TWO), one_of(22, ONE));
@@ -113,7 +117,7 @@ fn who_hear_each_other_support_each_other_and_a_lease_ends_before_the_promise() 
     let (mut one, mut two) = friends();
     let (asked, kept) = (at(300), one.kept_until(TWO.node, GROUP));
     assert!(kept > asked + T * 9 / 10 && kept < asked + T * 10 / 11, "{kept:?}");
-    // Silence: the lease is over first, then the promise.
+    // Without heartbeats, the lease ends first, then the support.
     assert_eq!(two.next_deadline(), at(1500));
     told(&mut two);
     two.lapse(at(1900));
@@ -138,7 +142,7 @@ fn a_group_that_means_another_log_of_a_node_is_tied_to_nobody() {
 #[test]
 fn who_hears_nobody_is_not_supported() {
     let (mut one, mut two) = friends();
-    // Two's beats are lost from now on; one's are not.
+    // Two's heartbeats are lost from now on; one's are not.
     for ms in (500..2000).step_by(100) {
         let mine = beat(&mut one, ms);
         two.hear(at(ms + 1000), &heard(ONE, mine));
@@ -154,7 +158,7 @@ fn a_gap_in_a_promise_is_seen_even_by_who_did_not_look() {
     let (mut one, mut two) = friends();
     two.lapse(at(2000));
     told(&mut two);
-    // They converse again. One has not looked at its clock meanwhile, and first hears of the new promise.
+    // Heartbeats arrive again. One has not checked its clock meanwhile, and first learns of the new support.
     told(&mut one);
     let theirs = beat(&mut two, 2000);
     one.hear(at(1000), &heard(TWO, theirs));
@@ -198,8 +202,8 @@ fn another_life_is_not_heard_before_what_was_promised_to_the_former_is_over() {
     assert_eq!(beat(&mut two, 2000).your_life, 12);
 }
 
-/// A replica that has not been told yet would answer the next heartbeat as bound, by the new promise as far as its leader can
-/// tell, and be free when the end of the old one reaches it.
+/// A replica that has not been notified yet would answer the next heartbeat as fortifying, by the new support
+/// as far as its leader can see, and be free when the end of the old one reaches it.
 #[test]
 fn no_promise_begins_before_every_replica_knows_that_the_last_has_ended() {
     let (mut one, mut two) = friends();
@@ -214,7 +218,7 @@ fn no_promise_begins_before_every_replica_knows_that_the_last_has_ended() {
         assert_eq!(theirs.promised_at, 0);
         one.hear(at(ms), &heard(TWO, theirs));
     }
-    // Nor does another life begin one, or a node that is met anew.
+    // Nor does another incarnation begin one, or a node that is added anew.
     two.name(at(2300), &[]);
     two.name(at(2300), &[ONE]);
     let mine = beat(&mut one, 1300);
@@ -253,7 +257,7 @@ fn a_beat_that_left_as_the_clock_began_gives_no_more_than_any_other() {
     assert_eq!(first.sent, 1, "0 stands for none");
     two.hear(at(1), &heard(ONE, first));
     let answer = Beat { promised_at: 1, promise_us: 500_000, promise: 1, ..beat(&mut two, 1) };
-    // Asked for before it was ill, if only just.
+    // Requested before it was unhealthy, if only just.
     one.is_well(at(0), false);
     one.is_well(at(0), true);
     one.hear(at(2), &heard(TWO, answer));
