@@ -1,4 +1,4 @@
-//! A state machine of one's own: a counter that adds what it is told, on one node that survives being closed.
+//! A custom state machine: a counter that adds the proposed numbers, on one node, durable across a restart.
 #![allow(clippy::print_stdout, reason = "an example shows what it does")]
 
 use std::io::{self, Read, Write};
@@ -16,7 +16,7 @@ struct Counter {
 impl StateMachine for Counter {
     fn apply(&mut self, entries: Committed<'_>, replies: &mut Replies) {
         for entry in entries {
-            // A payload that is not a number counts as nothing, on every node alike.
+            // A payload that is not a number counts as 0, on every node alike.
             let number = entry.payload.try_into().map_or(0, u64::from_le_bytes);
             self.sum = self.sum.wrapping_add(number);
             replies.push(entry.index, Bytes::copy_from_slice(&self.sum.to_le_bytes()));
@@ -49,7 +49,7 @@ pub(crate) fn main() -> Result<(), Box<dyn std::error::Error>> {
     let engine = Engine::open(config.clone(), |_| Counter::default())?;
     let counter = engine.create_group(group, &[NodeId(1)])?;
     for number in 1..=10u64 {
-        // A group that was just made has no leader for a moment.
+        // A new group has no leader for a moment.
         while counter.propose(number.to_le_bytes().to_vec()).wait().is_err() {
             std::thread::yield_now();
         }

@@ -1,8 +1,9 @@
-//! A shop's stock, many buyers at once, and leaders that go away in the middle of their sales: never oversold, never lost.
+//! A shop's stock, many concurrent buyers, and leaders that fail in the middle of their sales: never
+//! oversold, never lost.
 //!
-//! A sale is a compare-and-set of the stock. When a leader dies, its buyers learn nothing of their sales ("unknown"): they
-//! may or may not have happened. Each is a [`raftwerk::kv::Once`], so it is sent again until it has an answer, and takes one
-//! piece however often it was sent.
+//! A sale is a compare-and-set of the stock. When a leader fails, the outcome of the sales in flight there is
+//! unknown: they may or may not have happened. Each is a [`raftwerk::kv::Once`], so it is sent again until it
+//! is answered, and takes one piece however often it was sent.
 #![allow(clippy::print_stdout, reason = "an example shows what it does")]
 
 #[path = "cluster/mod.rs"]
@@ -33,7 +34,7 @@ pub(crate) fn main() -> Result<(), Box<dyn Error>> {
             scope.spawn(|| buy_until_sold_out(&cluster, &sold));
         }
         for nth in 1..=LEADERS_LOST {
-            // The first goes early in the sale, the next when a good part is gone.
+            // The first leader is closed early in the sale, the next when a good part is sold.
             while sold.load(Ordering::Relaxed) < nth * STOCK / (LEADERS_LOST + 2) {
                 std::thread::yield_now();
             }
@@ -52,12 +53,12 @@ pub(crate) fn main() -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// Buys one piece after the other, each for certain, until there are none.
+/// Buys one piece after another, each exactly once, until there are none.
 fn buy_until_sold_out(cluster: &Cluster, sold: &AtomicU64) {
     let client = Client::new();
     cluster.anywhere(|store| client.register(store, ITEM).wait());
     loop {
-        // Strong, though any level would be safe: an old number only makes the sale fail.
+        // Strong, though any level would be safe: a stale number only makes the sale fail.
         let stock = cluster.anywhere(stock);
         if stock == 0 {
             return;
@@ -75,7 +76,7 @@ fn buy_one(cluster: &Cluster, client: &Client, stock: u64) -> Result<bool, Store
     let stores = cluster.stores();
     let map = stores.first().ok_or(StoreError::Read(ReadError::Closed))?;
     let sale = client.compare_and_set(map, ITEM, Some(before), Some(after))?;
-    // What is unknown is sent again, like what was refused.
+    // Sent again after an unknown outcome, as after a refusal.
     let swap = cluster.anywhere(|store| sale.send(store).wait());
     Ok(swap == Swap::Applied)
 }

@@ -1,7 +1,8 @@
-//! The score of a ball game, on three nodes, and four people who read it: each at the level that suits them, none at more
-//! than they need. After D. Terry, "Replicated Data Consistency Explained Through Baseball" (2011).
+//! The score of a ball game, on three nodes, and four readers: each at the level that suits it, none at a
+//! stronger one than it needs. After D. Terry, "Replicated Data Consistency Explained Through Baseball"
+//! (2011).
 //!
-//! What each level may show is checked after every run, at every node; what it promises is printed.
+//! What each level may show is checked after every run, at every node; the guarantees are printed.
 #![allow(clippy::print_stdout, reason = "an example shows what it does")]
 
 #[path = "cluster/mod.rs"]
@@ -17,12 +18,12 @@ use cluster::Cluster;
 
 const VISITORS: &[u8] = b"visitors";
 const HOME: &[u8] = b"home";
-/// Who scores, run by run.
+/// The scoring team, run by run.
 const GAME: [&[u8]; 12] =
     [VISITORS, HOME, HOME, VISITORS, VISITORS, HOME, HOME, HOME, VISITORS, HOME, VISITORS, HOME];
 /// The reporter's bound.
 const BOUND: Duration = Duration::from_millis(100);
-/// How long anybody waits for what a replica lacks.
+/// How long a read waits for what a replica lacks.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Visitors and home.
@@ -33,7 +34,7 @@ pub(crate) fn main() -> Result<(), Box<dyn Error>> {
     let scorekeeper = Session::new();
     let mut radio = Session::new();
     let mut on_air: Score = (0, 0);
-    // Every score there ever was, and when its run was acknowledged.
+    // Every score of the game so far, and when its run was acknowledged.
     let mut scores: Vec<(Score, Instant)> = vec![((0, 0), Instant::now())];
     for team in GAME {
         score_run(&cluster, &scorekeeper, team)?;
@@ -41,7 +42,7 @@ pub(crate) fn main() -> Result<(), Box<dyn Error>> {
         let score = if team == HOME { (last.0, last.1 + 1) } else { (last.0 + 1, last.1) };
         scores.push((score, Instant::now()));
         for store in cluster.stores() {
-            // The radio reporter's colleague takes over at another node, with what the listeners have heard.
+            // The radio reporter's colleague takes over at another node, with the session of the first.
             radio = Session::from_token(&radio.to_token())?;
             let heard = at(&store, Consistency::Monotonic, &radio, read_score)?;
             assert!(heard.0 >= on_air.0 && heard.1 >= on_air.1, "the radio never goes back");
@@ -60,7 +61,7 @@ pub(crate) fn main() -> Result<(), Box<dyn Error>> {
     }
     let end = scores[scores.len() - 1].0;
     for store in cluster.stores() {
-        // After the game the statistician wants the final score, nothing else.
+        // After the game the statistician wants the final score, and nothing older.
         assert_eq!(at(&store, Consistency::Strong, &Session::new(), read_score)?, end);
     }
     println!(
@@ -79,8 +80,8 @@ pub(crate) fn main() -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// The scorekeeper reads the score, adds a run and writes it. He is the only one who writes: to read his own writes is
-/// enough, and he may do it anywhere.
+/// The scorekeeper reads the score, adds a run and writes it. He is the only writer: to read his own writes
+/// is enough, and he may do it at any node.
 fn score_run(cluster: &Cluster, session: &Session, team: &[u8]) -> Result<(), StoreError> {
     let stores = cluster.stores();
     let store = stores.last().ok_or(StoreError::EmptyBatch)?;
@@ -100,7 +101,7 @@ fn at<T>(
     read(store.at(ReadOptions::new(level).in_session(session).or_wait(PATIENCE)))
 }
 
-/// Both numbers, of one moment.
+/// Both numbers, from one state.
 fn read_score(reader: Reader<'_>) -> Result<Score, StoreError> {
     let found = reader.get_many(&[VISITORS, HOME]).wait()?;
     let runs = |at: usize| {

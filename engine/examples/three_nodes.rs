@@ -1,4 +1,4 @@
-//! Three nodes in one process, a key-value store on eight shards, and a leader that goes away in the middle.
+//! Three nodes in one process, a key-value store on eight shards, and a leader that fails in the middle.
 #![allow(clippy::print_stdout, reason = "an example shows what it does")]
 
 use std::error::Error;
@@ -55,7 +55,7 @@ pub(crate) fn main() -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// Tells every node where the others are.
+/// Gives every node the addresses of the others.
 fn introduce(engines: &[Engine]) {
     for one in engines {
         for other in engines.iter().filter(|other| other.node() != one.node()) {
@@ -75,8 +75,8 @@ fn leader_of(engine: &Engine, group: GroupId) -> NodeId {
     }
 }
 
-/// Asks one node after the other until the one that leads the key's shard has taken the write. A put may be repeated
-/// even after an unknown outcome: it ends in the same state.
+/// Tries one node after another until the leader of the key's shard has acknowledged the write. A put may be
+/// repeated even after an unknown outcome: it ends in the same state.
 fn put(stores: &[Store], key: &[u8], value: &[u8]) {
     while !stores.iter().any(|store| store.put(key, value).wait().is_ok()) {
         std::thread::yield_now();

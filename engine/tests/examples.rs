@@ -1,4 +1,4 @@
-//! The examples, run as they are: what is shown to newcomers works.
+//! Runs the examples unchanged, so that what they show works.
 #![allow(clippy::duplicate_mod, reason = "each example is a program of its own; two have the same cluster")]
 
 #[path = "../examples/counter.rs"]

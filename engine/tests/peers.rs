@@ -1,5 +1,5 @@
-//! Nodes as peers: one is made a stranger and named again, one gets another certificate while it runs. What the transport
-//! does then is tested in `net`; here, that the engine passes it on, and that groups live through it.
+//! Nodes as peers: one is removed and named again, one gets another certificate while it runs. The
+//! transport's part is tested in `net`; here, that the engine passes it on, and that groups survive it.
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 use std::path::Path;
@@ -20,7 +20,7 @@ struct Pair {
     _folder: tempfile::TempDir,
 }
 
-/// Two nodes that are told of each other.
+/// Two nodes that have each other's addresses.
 fn pair() -> Pair {
     let folder = tempfile::tempdir().unwrap();
     let authority = ClusterAuthority::new("peers").unwrap();
@@ -37,7 +37,7 @@ fn pair() -> Pair {
     Pair { authority, one, two, _folder: folder }
 }
 
-/// Waits for so many connections in all. A hang, not a wrong number, is what a failure looks like.
+/// Waits for `count` connections in all. On failure it hangs, rather than return a wrong number.
 fn until_connections(engine: &Engine, count: u64) {
     while engine.net_stats().connections < count {
         std::thread::yield_now();
@@ -71,14 +71,14 @@ fn node_gets_another_identity_while_it_runs() {
     let other = authority.issue_for(PeerId(1), Validity::from_now(Validity::NODE / 2)).unwrap();
     one.set_identity(&other).unwrap();
     assert!(one.set_identity(&authority.issue(PeerId(2)).unwrap()).is_err(), "another node's");
-    // The next connection goes by it.
+    // The next connection uses it.
     one.remove_peer(TWO);
     one.set_address(TWO, two.local_addr());
     until_connections(&one, 2);
     until_connections(&two, 2);
 }
 
-/// A node whose certificate is valid from and to these times, and what it tells of certificates.
+/// A node with a certificate of this validity, and its events about certificates.
 fn open_until(
     folder: &Path,
     authority: &ClusterAuthority,

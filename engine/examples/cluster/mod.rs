@@ -1,5 +1,5 @@
-//! What the examples of a cluster share: three nodes in this process, with a store that remembers its clients, and nodes
-//! that go away and come back in the middle.
+//! Shared by the examples with a cluster: three nodes in this process, with a store whose groups detect
+//! repeated writes, and nodes that fail and restart in the middle.
 
 use std::collections::BTreeMap;
 use std::error::Error;
@@ -28,7 +28,7 @@ impl Cluster {
         Ok(cluster)
     }
 
-    /// Opens a node, and tells it and the others of each other.
+    /// Opens a node, and exchanges its address and those of the others.
     pub(crate) fn open(&self, node: NodeId) -> Result<(), Box<dyn Error>> {
         let identity = self.authority.issue(PeerId(node.0))?;
         let config = Config::new(node, self.dir.path().join(node.to_string()), identity);
@@ -44,7 +44,7 @@ impl Cluster {
         Ok(())
     }
 
-    /// The node that leads goes away, with everything that is under way there.
+    /// Closes the leader's node, with everything in flight there.
     #[allow(dead_code, reason = "not every example loses nodes")]
     pub(crate) fn lose_leader(&self) -> NodeId {
         loop {
@@ -61,12 +61,12 @@ impl Cluster {
         }
     }
 
-    /// The store at the nodes that are there.
+    /// The stores of the running nodes.
     pub(crate) fn stores(&self) -> Vec<Store> {
         self.held().values().map(|(_, store)| store.clone()).collect()
     }
 
-    /// Tries at one node after the other until it works. For what may be repeated only.
+    /// Tries one node after another until it succeeds. For idempotent calls only.
     pub(crate) fn anywhere<T>(&self, mut attempt: impl FnMut(&Store) -> Result<T, StoreError>) -> T {
         loop {
             if let Some(done) = self.stores().iter().find_map(|store| attempt(store).ok()) {

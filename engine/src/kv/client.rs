@@ -1,8 +1,8 @@
-//! Writes to a store that may be sent as often as it takes, and are applied once: the key-value face of
+//! Writes to a store that may be sent repeatedly, and are applied once: the key-value client of
 //! [`crate::exactly_once`].
 //!
-//! The groups' machines must be `ExactlyOnce<KvMachine>`. A client registers once in every group that it writes to; a
-//! [`Once`] is one write, which is sent to one node's store after another until it has an answer.
+//! The groups' machines must be `ExactlyOnce<KvMachine>`. A client registers once in every group that it
+//! writes to; a [`Once`] is one write, which is sent to one node's store after another until it is answered.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -18,8 +18,9 @@ use super::store::{Store, StoreError, version_of};
 use crate::exactly_once::{self, Numbered, OnceSession};
 use crate::{Applied, Proposal};
 
-/// A client of a store, known to the groups that it writes to. Cheap to clone; usable from any thread. Clones are the same
-/// client. It lives in memory: after a restart of the process that holds it, a new one knows nothing of its open writes.
+/// A client of a store, registered in the groups that it writes to. Cheap to clone; usable from any thread.
+/// Clones are the same client. Its state is in memory: after a restart of its process, a new client has no
+/// record of its open writes.
 ///
 /// ```no_run
 /// # fn example(stores: &[raftwerk::kv::Store]) -> Result<(), raftwerk::kv::StoreError> {
@@ -44,21 +45,22 @@ pub struct Client {
 }
 
 impl Client {
-    /// A client that nobody knows yet.
+    /// A client without registrations.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Makes the client known in the group that holds a key. Once is enough for all its keys; again, it begins anew there, and
-    /// what it has open in that group must not be sent any more.
+    /// Registers the client in the group that holds a key. Once is enough for all keys of the group; a second
+    /// registration starts a new session there, and open writes of the old one in that group must not be sent
+    /// any more.
     pub fn register(&self, store: &Store, key: &[u8]) -> Registering {
         let group = store.shard_map().route(key);
         let proposal = store.propose(group, exactly_once::register());
         Registering { client: self.clone(), group, proposal }
     }
 
-    /// Whether it is known in the group that holds a key, as far as it knows itself.
+    /// Whether this client has completed a registration in the group that holds a key.
     #[must_use]
     pub fn is_registered(&self, store: &Store, key: &[u8]) -> bool {
         self.held().contains_key(&store.shard_map().route(key))
@@ -133,7 +135,7 @@ impl Client {
     }
 }
 
-/// A client on its way to being known. A future; or block on it with [`Registering::wait`].
+/// A pending registration. A future; or block on it with [`Registering::wait`].
 #[must_use = "the client may not be known"]
 pub struct Registering {
     client: Client,
@@ -142,7 +144,7 @@ pub struct Registering {
 }
 
 impl Registering {
-    /// Blocks until it is known.
+    /// Blocks until it is registered.
     ///
     /// # Errors
     /// [`StoreError`]; register again, also after an unknown outcome.
@@ -169,13 +171,13 @@ impl Client {
     }
 }
 
-/// The number of a write; when it goes, the client is over with it.
+/// The number of a write; dropping it ends the use of the number.
 #[derive(Debug)]
 struct Ticket {
     client: Client,
     group: GroupId,
     number: Numbered,
-    /// Which registration it is of.
+    /// The registration that it belongs to.
     registered: u64,
 }
 
@@ -188,8 +190,8 @@ impl Drop for Ticket {
     }
 }
 
-/// One write that is applied once, however often it is sent. Drop it when it has its answer, or when nobody wants that any
-/// more: the group keeps the answer until then, and keeps few of them.
+/// One write that is applied once, however often it is sent. Drop it when it has been answered, or when the
+/// answer is not wanted any more: the group keeps the answer until then, and keeps few of them.
 #[derive(Debug)]
 #[must_use = "a write does nothing until it is sent"]
 pub struct Once<T> {
@@ -199,8 +201,9 @@ pub struct Once<T> {
 }
 
 impl<T> Once<T> {
-    /// Sends it to this node's replica. After [`ProposeError::Unknown`](crate::ProposeError::Unknown), as after any other
-    /// error that may pass, send it again, here or elsewhere. A repetition has the first one's answer.
+    /// Sends it to this node's replica. After [`ProposeError::Unknown`](crate::ProposeError::Unknown), as
+    /// after any other transient error, send it again, here or elsewhere. A repetition is answered like the
+    /// first one.
     pub fn send(&self, store: &Store) -> Attempt<T> {
         Attempt { proposal: store.propose(self.ticket.group, self.payload.clone()), read: self.read }
     }
@@ -217,7 +220,7 @@ impl<T> Attempt<T> {
     /// Blocks until the outcome is known.
     ///
     /// # Errors
-    /// [`StoreError`]; after [`StoreError::Once`] more attempts are of no use, but for
+    /// [`StoreError`]; after [`StoreError::Once`] further attempts are useless, except after
     /// [`OnceError::Full`](crate::exactly_once::OnceError::Full).
     pub fn wait(self) -> Result<T, StoreError> {
         let applied = self.proposal.wait()?;
@@ -234,7 +237,7 @@ impl<T> Future for Attempt<T> {
     }
 }
 
-/// The answer of the entry that was applied, whichever attempt that was.
+/// The answer of the entry that was applied, whichever attempt proposed it.
 fn answer<T>(applied: &Applied, read: fn(Applied) -> Result<T, StoreError>) -> Result<T, StoreError> {
     let outcome = exactly_once::outcome(&applied.reply)?;
     read(Applied { id: EntryId::new(applied.id.term, outcome.index), reply: outcome.reply })
@@ -289,7 +292,7 @@ mod tests {
         assert_eq!(put.send(&store).wait(), Ok(version));
         assert_eq!(swap.send(&store).wait(), Ok(Swap::Applied));
         assert_eq!(&store.get(b"apple").wait().unwrap().unwrap().value[..], b"green");
-        // Plain writes live beside them.
+        // Plain writes work beside them.
         store.put(b"apple", b"blue").wait().unwrap();
         assert_eq!(swap.send(&store).wait(), Ok(Swap::Applied));
         assert_eq!(&store.get(b"apple").wait().unwrap().unwrap().value[..], b"blue");

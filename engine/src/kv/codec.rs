@@ -1,4 +1,5 @@
-//! The bytes of the key-value machine: operations that are proposed, queries that are read, and the replies to both.
+//! The encoding of the key-value machine: operations that are proposed, queries that are read, and the
+//! replies to both.
 //!
 //! ```text
 //! varint     = LEB128 of a u64 in its shortest form; u64 = 8 bytes, little-endian
@@ -23,9 +24,9 @@
 //! scan       → 0x00 (complete) | 0x01 (more), then items to the end: { key, value, u64 version }
 //! anything malformed → 0xFF
 //! ```
-//! The version of a key is the index of the entry that last wrote it. Every value has exactly one encoding, so equal
-//! operations are equal bytes. What is not here: what operations *do*, which is [`KvMachine`](super::KvMachine)'s.
-//!
+//! The version of a key is the index of the entry that last wrote it. Every value has exactly one encoding,
+//! so equal operations are equal bytes. What is not here: the effect of operations, which is in
+//! [`KvMachine`](super::KvMachine).
 //! ```
 //! use raftwerk::kv::codec;
 //!
@@ -46,17 +47,17 @@ pub use reply::{
 };
 pub(crate) use reply::{found_reply, many_reply, refused_reply, version_reply};
 
-/// The longest key, in bytes. Part of the format: replicas that disagreed about it would diverge.
+/// The longest key, in bytes. Part of the format: replicas with different values would diverge.
 pub const KEY_BYTES_MAX: usize = 4096;
 /// The longest bound of a scan, in bytes: one more than a key.
 pub const BOUND_BYTES_MAX: usize = KEY_BYTES_MAX + 1;
-/// The most keys of one query for many.
+/// The maximum of keys of one query for many.
 pub const MANY_KEYS_MAX: usize = 1024;
-/// The most bytes of a reply to a query for many, unless the first value alone is longer.
+/// The maximum of bytes of a reply to a query for many, unless the first value alone is longer.
 pub const MANY_BYTES_MAX: usize = 1 << 20;
-/// What a put adds to its key and value when the key is shorter than [`SHORT_KEY_BYTES`].
+/// Overhead of a put over its key and value when the key is shorter than [`SHORT_KEY_BYTES`].
 pub const PUT_OVERHEAD_BYTES: usize = 2;
-/// Keys shorter than this, in bytes, have a length of one byte.
+/// Keys shorter than this, in bytes, have a length prefix of one byte.
 pub const SHORT_KEY_BYTES: usize = 128;
 
 /// Why bytes are not an operation, a query or a reply.
@@ -84,15 +85,15 @@ pub enum CodecError {
         /// Its length.
         bytes: u64,
     },
-    /// A scan asks for no items at all, or for more than 32 bits can count; or a query is for too many keys.
+    /// A scan with a limit of no items, or of more than 32 bits can count; or a query for too many keys.
     #[error("a query's limit is out of bounds")]
     Limit,
-    /// The reply says that the state machine could not read the operation or query.
+    /// The state machine could not decode the operation or query.
     #[error("the state machine refused the bytes as malformed")]
     Refused,
 }
 
-/// How many bytes a put adds to a key of `key_bytes` and its value.
+/// The overhead of a put over a key of `key_bytes` and its value.
 #[must_use]
 pub const fn put_overhead_bytes(key_bytes: usize) -> usize {
     1 + varint_bytes(key_bytes as u64)
@@ -127,7 +128,7 @@ fn write_optional(out: &mut Vec<u8>, value: Option<&[u8]>) {
     }
 }
 
-/// Reads from the front of bytes that nobody vouches for; takes no memory.
+/// Reads from the front of untrusted bytes; takes no memory.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Reader<'a>(&'a [u8]);
 
@@ -141,13 +142,13 @@ impl<'a> Reader<'a> {
         self.0.is_empty()
     }
 
-    /// All that is left.
+    /// All remaining bytes.
     #[inline]
     pub(crate) const fn rest(self) -> &'a [u8] {
         self.0
     }
 
-    /// Nothing may be left.
+    /// Checks that nothing is left.
     pub(crate) const fn finish(self) -> Result<(), CodecError> {
         match self.0.len() {
             0 => Ok(()),

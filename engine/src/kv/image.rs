@@ -1,12 +1,13 @@
-//! The image of a tree: what a checkpoint writes and a restore reads, as a stream.
+//! The image of a tree: the stream that a checkpoint writes and a restore reads.
 //!
 //! ```text
 //! image = magic "RWKV", version u32 (1), count u64, count × item, checksum u32
 //! item  = key length u32, value length u32, version u64, key, value
 //! ```
-//! Integers are little-endian; the checksum is the CRC32 of all before it. An image is valid if and only if the
-//! checksum matches, the keys rise strictly and are within their limit, and the stream ends after it. Equal trees have
-//! equal images. Lengths read from a stream are not believed: memory grows with what really arrives.
+//! Integers are little-endian; the checksum is the CRC32 of all before it. An image is valid if and only if
+//! the checksum matches, the keys rise strictly and are within their limit, and the stream ends after it.
+//! Equal trees have equal images. Lengths read from a stream are not trusted: memory grows with the bytes
+//! that arrive.
 
 use std::io::{self, ErrorKind, Read, Write};
 
@@ -19,14 +20,14 @@ use super::tree::Tree;
 const MAGIC: [u8; 4] = *b"RWKV";
 const VERSION: u32 = 1;
 const ITEM_HEAD_BYTES: usize = 16;
-/// How much is gathered before the stream, and the checksum, see it.
+/// The size of the buffer in front of the stream and the checksum.
 const BUFFER_BYTES: usize = 64 * 1024;
 
-/// Why a stream is not an image. Comes as the source of an [`io::Error`] of kind `InvalidData`.
+/// Why a stream is not an image. It is the source of an [`io::Error`] of kind `InvalidData`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ImageError {
-    /// The stream does not begin as an image does.
+    /// The magic number is wrong.
     #[error("not an image of a key-value machine")]
     Magic,
     /// The image was written by a later version.
@@ -35,7 +36,7 @@ pub enum ImageError {
     /// The stream ends inside the image.
     #[error("the image is cut off")]
     Short,
-    /// A key or a value is longer than any operation could have made it.
+    /// A key or a value is longer than any operation could make it.
     #[error("item {nth} of the image has impossible lengths")]
     Length {
         /// The item, counted from 0.
@@ -50,7 +51,7 @@ pub enum ImageError {
     /// The checksum does not match.
     #[error("the image's checksum does not match")]
     Checksum,
-    /// The stream goes on after the image.
+    /// The stream continues after the image.
     #[error("there are bytes after the image")]
     Trailing,
 }
@@ -61,7 +62,7 @@ impl From<ImageError> for io::Error {
     }
 }
 
-/// Writes the image of a tree. Takes 64 KiB, whatever the tree's size.
+/// Writes the image of a tree. Takes 64 KiB of memory, whatever the tree's size.
 ///
 /// # Errors
 /// Those of `out`.
@@ -165,7 +166,7 @@ impl Checking<'_> {
         Ok(bytes)
     }
 
-    /// Makes `into` the next `bytes` bytes. It grows as they arrive.
+    /// Replaces the content of `into` by the next `bytes` bytes. It grows as they arrive.
     fn fill(&mut self, into: &mut Vec<u8>, bytes: usize) -> io::Result<()> {
         into.clear();
         if self.from.by_ref().take(bytes as u64).read_to_end(into)? < bytes {
@@ -180,7 +181,7 @@ impl Checking<'_> {
         if u32::from_le_bytes(self.take()?) != expected {
             return Err(ImageError::Checksum.into());
         }
-        // Reading to the end, rather than one byte more, lets the reader retry what was interrupted.
+        // Reading to the end, rather than one byte more, lets the reader retry after an interrupted call.
         match self.from.take(1).read_to_end(&mut Vec::new())? {
             0 => Ok(()),
             _ => Err(ImageError::Trailing.into()),

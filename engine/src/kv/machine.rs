@@ -1,8 +1,8 @@
 //! The key-value state machine: one shard's items, driven by the entries of its group.
 //!
-//! Deterministic to the byte: equal entries give equal items, versions and replies on every replica, malformed entries
-//! included. What is not here: which keys belong to the shard. The [`Store`](super::Store) routes, and a key that is
-//! proposed to the wrong group lives there, unseen.
+//! Deterministic to the byte: equal entries give equal items, versions and replies on every replica,
+//! malformed entries included. What is not here: which keys belong to the shard. The [`Store`](super::Store)
+//! routes; a key that is proposed to the wrong group is stored there, and the store does not find it.
 
 use std::hash::Hasher;
 use std::io;
@@ -15,12 +15,13 @@ use super::image;
 use super::tree::{Tree, TreeItem};
 use crate::state_machine::{Checkpoint, Committed, Frozen, Replies, StateMachine};
 
-/// The most items the machine puts on a page, whatever a scan asks for: it must not hold up its worker.
+/// The maximum of items that the machine puts on a page, whatever limit a scan has: it must not hold up its
+/// worker.
 pub const PAGE_ITEMS_MAX: u32 = 4096;
-/// The most bytes of keys and values the machine puts on a page, unless a single item has more.
+/// The maximum of bytes of keys and values that the machine puts on a page, unless a single item has more.
 pub const PAGE_BYTES_MAX: u32 = 1 << 20;
 
-/// An in-memory, ordered key-value map that committed entries drive.
+/// An in-memory, ordered key-value map, driven by committed entries.
 ///
 /// Payloads, queries and replies are those of [`codec`]. A put costs one search in a [`Tree`] and, for a key that is
 /// there and a value of at most 22 bytes, no memory.
@@ -50,7 +51,8 @@ impl KvMachine {
         &self.tree
     }
 
-    /// Applies one payload, as the entry at `index`; gives the reply. `wanted`: whether the reply matters.
+    /// Applies one payload, as the entry at `index`; returns the reply. `wanted`: whether the reply is
+    /// needed.
     #[inline]
     fn apply_one(&mut self, index: Index, payload: &[u8], wanted: bool) -> Option<Bytes> {
         match Operation::decode(payload) {
@@ -142,13 +144,13 @@ impl StateMachine for KvMachine {
         Box::new(move |out| image::write(&tree, out))
     }
 
-    /// On an error the state is what it was.
+    /// On an error the state is unchanged.
     fn restore(&mut self, image: &mut dyn io::Read) -> io::Result<()> {
         self.tree = image::read(image)?;
         Ok(())
     }
 
-    /// A function of the items and their versions, in key order: how the tree came to its shape does not matter.
+    /// A function of the items and their versions, in key order, and not of the shape of the tree.
     fn digest(&self) -> u64 {
         let mut hasher = rustc_hash::FxHasher::default();
         hasher.write_u64(self.tree.len() as u64);
@@ -163,7 +165,7 @@ impl StateMachine for KvMachine {
     }
 }
 
-/// A machine that applies nothing more.
+/// A machine to which no more entries are applied.
 struct FrozenKv(KvMachine);
 
 impl Frozen for FrozenKv {

@@ -1,12 +1,12 @@
-//! A key-value store on groups: the state machine, its bytes, the map of shards, and the routing face.
+//! A key-value store on groups: the state machine, its encoding, the shard map, and the routing store.
 //!
-//! - [`Store`]: put, get, compare-and-set, batch, scan over many shards. Start here to *use* one; [`Reader`]: at the level
-//!   of your choice.
-//! - [`Client`]: writes that may be sent again and again, and are applied once.
+//! - [`Store`]: put, get, compare-and-set, batch, scan over many shards. Start here to *use* one; [`Reader`]:
+//!   reads at another consistency level.
+//! - [`Client`]: writes that may be sent repeatedly, and are applied once.
 //! - [`KvMachine`]: the [`StateMachine`](crate::StateMachine) of one shard, in memory.
-//! - [`Tree`]: the ordered map in it, whose copies cost next to nothing: that is how checkpoints are taken.
-//! - [`ShardMap`]: which group holds which keys; fixed when made.
-//! - [`codec`]: the bytes of operations, queries and replies, for those who drive groups directly.
+//! - [`Tree`]: the ordered map in it, with near-free copies, from which checkpoints are taken.
+//! - [`ShardMap`]: assigns key ranges to groups; fixed when made.
+//! - [`codec`]: the encoding of operations, queries and replies, for callers that use groups directly.
 //!
 //! What is not here: shards that split and move, transactions across shards, forwarding to the leader, items on disk.
 //!

@@ -1,4 +1,5 @@
-//! Leaves and branches: the shared parts of a [`Tree`](super::tree::Tree), whose head states their rules.
+//! Leaves and branches: the shared nodes of a [`Tree`](super::tree::Tree). Their invariants are at the head
+//! of that file.
 
 use std::sync::Arc;
 
@@ -7,10 +8,10 @@ use raftwerk_frame::Index;
 use super::small::Small;
 use super::sorted::{Keyed, Sorted};
 
-/// The most items of a leaf: enough to spread a leaf's overhead, few enough that the copy a write makes of a shared
-/// leaf stays near 4 KiB.
+/// The maximum of items of a leaf: enough to amortise a leaf's overhead, few enough that the copy that a
+/// write makes of a shared leaf stays near 4 KiB.
 pub(crate) const LEAF_ITEMS_MAX: usize = 64;
-/// The most leaves of a branch.
+/// The maximum of leaves of a branch.
 pub(crate) const BRANCH_LEAVES_MAX: usize = 128;
 
 /// A run of items.
@@ -18,7 +19,7 @@ pub(crate) type Leaf = Sorted<Slot>;
 /// A run of leaves.
 pub(crate) type Branch = Sorted<Child<Leaf>>;
 
-/// A key and what belongs to it.
+/// A key with its value and version.
 #[derive(Clone, Debug)]
 pub(crate) struct Slot {
     key: Small,
@@ -39,7 +40,7 @@ impl Keyed for Slot {
     }
 }
 
-/// A shared part and the bound that parts it from the one before it.
+/// A shared node and the bound that separates it from the one before it.
 #[derive(Debug)]
 pub(crate) struct Child<N> {
     bound: Small,
@@ -64,13 +65,13 @@ impl<N> Child<N> {
         Self { bound: Small::new(bound), node: Arc::new(node) }
     }
 
-    /// The part, to read.
+    /// The node, for reading.
     #[inline]
     pub(crate) fn node(&self) -> &N {
         &self.node
     }
 
-    /// The part, to write to; copied first if it is shared.
+    /// The node, for writing; copied first if it is shared.
     #[inline]
     pub(crate) fn node_mut(&mut self) -> &mut N
     where
@@ -79,7 +80,7 @@ impl<N> Child<N> {
         Arc::make_mut(&mut self.node)
     }
 
-    /// The part, by itself.
+    /// The node, owned.
     fn into_node(self) -> N
     where
         N: Clone,
@@ -94,21 +95,21 @@ impl<N> Child<N> {
 }
 
 impl<T: Keyed + Clone> Sorted<Child<Sorted<T>>> {
-    /// Splits a child into its first `at` items and the others; gives the bound between them.
+    /// Splits a child into its first `at` items and the others; `bound` computes the bound between them.
     fn split_child(&mut self, child: usize, at: usize, bound: impl FnOnce(&[u8], &[u8]) -> Small) {
         let below = self.item_mut(child).node_mut();
         let above = below.split_off(at);
         let bound = bound(below.items()[at - 1].key(), above.items()[0].key());
         let lowest = Small::new(below.items()[0].key());
         if child == 0 && self.items()[0].key() >= bound.as_slice() {
-            // Whatever lies below the first child's bound goes there too, so that it may have to give way.
+            // Keys below the first child's bound are stored there too, so that bound may have to be lowered.
             let node = Arc::clone(&self.items()[0].node);
             self.replace(0, Child { bound: lowest, node });
         }
         self.insert(child + 1, Child { bound, node: Arc::new(above) });
     }
 
-    /// Drops a child that is empty, or joins one that has become small with a neighbour if that leaves room.
+    /// Drops a child that is empty, or joins one that has become small with a neighbour if both fit.
     pub(crate) fn mend(
         &mut self,
         child: usize,
@@ -137,30 +138,30 @@ impl<T: Keyed + Clone> Sorted<Child<Sorted<T>>> {
 }
 
 impl Sorted<Child<Leaf>> {
-    /// Splits a full leaf in the middle or, where keys seem to arrive in order, off its last item, so that leaves end
-    /// full.
+    /// Splits a full leaf in the middle or, where keys appear to arrive in order, before its last item, so
+    /// that leaves end full.
     pub(crate) fn split_leaf(&mut self, l: usize, rightmost: bool) {
         let len = self.items()[l].node().len();
         self.split_child(l, if rightmost { len - 1 } else { len / 2 }, bound_between);
     }
 
-    /// Restores the rules after a leaf has lost an item.
+    /// Restores the invariants after a leaf has lost an item.
     pub(crate) fn mend_leaf(&mut self, l: usize) {
         self.mend(l, LEAF_ITEMS_MAX, |below, _, above| below.append(above));
     }
 }
 
 impl Sorted<Child<Branch>> {
-    /// Splits a branch, in the middle or off its last leaf.
+    /// Splits a branch, in the middle or before its last leaf.
     pub(crate) fn split_branch(&mut self, b: usize, rightmost: bool) {
         let len = self.items()[b].node().len();
         self.split_child(b, if rightmost { len - 1 } else { len / 2 }, |_, above| Small::new(above));
     }
 
-    /// Restores the rules after a branch has lost a leaf.
+    /// Restores the invariants after a branch has lost a leaf.
     pub(crate) fn mend_branch(&mut self, b: usize) {
         self.mend(b, BRANCH_LEAVES_MAX, |below, bound, mut above| {
-            // The first leaf's own bound did not count until now; that of its branch did.
+            // The first leaf's own bound was not in use until now; that of its branch was.
             let first = Child { bound, node: Arc::clone(&above.items()[0].node) };
             above.replace(0, first);
             below.append(above);

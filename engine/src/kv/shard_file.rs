@@ -15,7 +15,7 @@ const FILE_BYTES_MAX: u64 = 1 << 30;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ShardFileError {
-    /// What the system said.
+    /// An I/O error.
     #[error("{path}: {source}")]
     Io {
         /// Which file or directory.
@@ -52,15 +52,15 @@ impl ShardMap {
         Self::decode(&bytes).map_err(|source| ShardFileError::Map { path: path.into(), source })
     }
 
-    /// Writes the map to a file that does not exist yet; durable when it returns. If the file exists and holds this
-    /// very map, nothing is left to do. Two callers must not save to one path at once.
+    /// Writes the map to a file that does not exist yet; durable when it returns. If the file exists and
+    /// holds an equal map, it only syncs the directory. Two callers must not save to one path at once.
     ///
     /// # Errors
     /// [`ShardFileError::Mismatch`] if the file holds another map, [`ShardFileError::Map`] if it holds none: it is
     /// then left as it is. [`ShardFileError::Io`] if it cannot be written.
     pub fn save(&self, path: &Path) -> Result<(), ShardFileError> {
         match Self::load(path) {
-            // Whoever renamed it may have crashed before the directory was synced.
+            // An earlier save may have crashed between the rename and the sync of the directory.
             Ok(there) if there == *self => return sync_parent(path),
             Ok(_) => return Err(ShardFileError::Mismatch { path: path.into() }),
             Err(ShardFileError::Io { source, .. }) if source.kind() == ErrorKind::NotFound => {}

@@ -1,5 +1,5 @@
-//! Which group holds which keys: ranges of the key space, fixed when the map is made. Pure; [`super::shard_file`] keeps
-//! one on disk.
+//! The shard map: ranges of the key space and the group that holds each, fixed when the map is made. Pure;
+//! [`super::shard_file`] stores one on disk.
 //!
 //! ```text
 //! map   = magic "RWSM", version u32 (1), count u32, count × shard, checksum u32
@@ -22,10 +22,10 @@ const HEAD_BYTES: usize = 12;
 const CHECKSUM_BYTES: usize = 4;
 const SHARD_HEAD_BYTES: usize = 12;
 
-/// Ranges of keys and the group of each: together they are the whole key space, and no key is in two.
+/// Ranges of keys and the group of each: together they cover the whole key space, without overlap.
 #[derive(Clone)]
 pub struct ShardMap {
-    /// Sorted by where each begins; the first begins at the empty key.
+    /// Sorted by first key; the first one is the empty key.
     shards: Sorted<Begin>,
 }
 
@@ -75,13 +75,13 @@ pub enum ShardMapError {
     /// A group holds two shards.
     #[error("group {0} holds two shards")]
     GroupTwice(GroupId),
-    /// The bytes do not begin as a map does.
+    /// The magic number is wrong.
     #[error("not a shard map")]
     Magic,
     /// The bytes were written by a later version.
     #[error("shard map version {0} is unknown")]
     Version(u32),
-    /// The bytes end before the map does, or go on after it.
+    /// The bytes end before the map does, or continue after it.
     #[error("the shard map's lengths do not add up")]
     Length,
     /// The checksum does not match.
@@ -90,7 +90,7 @@ pub enum ShardMapError {
 }
 
 impl ShardMap {
-    /// The most shards of a map.
+    /// The maximum of shards of a map.
     pub const SHARDS_MAX: usize = 1 << 20;
 
     /// A map of shards given by first key and group, in the order of keys. The first shard begins at the empty key.
@@ -107,8 +107,8 @@ impl ShardMap {
         Ok(Self { shards: Sorted::new(begins) })
     }
 
-    /// A map that gives each group about as many *slots*: 2-byte key prefixes, a shorter key counting as if filled up
-    /// with zeros. With over 65,536 groups, 4-byte prefixes.
+    /// A map that assigns each group about as many *slots*: 2-byte key prefixes, a shorter key counting as if
+    /// padded with zeros. With over 65,536 groups, 4-byte prefixes.
     ///
     /// ```
     /// use raftwerk::{GroupId, kv::ShardMap};
@@ -130,13 +130,13 @@ impl ShardMap {
             let slot = (nth as u64 * slots / count) as u32;
             let slot = slot.to_be_bytes();
             let prefix = &slot[4 - prefix_bytes..];
-            // Without its trailing zeros a slot begins at the lowest key that, filled up, has this prefix.
+            // Without its trailing zeros a slot begins at the lowest key that, padded, has this prefix.
             let bytes = prefix.iter().rposition(|&byte| byte != 0).map_or(0, |last| last + 1);
             (Small::new(&prefix[..bytes]), group)
         }))
     }
 
-    /// How many shards there are; never none.
+    /// The number of shards; never 0.
     #[must_use]
     #[allow(clippy::len_without_is_empty)]
     pub const fn len(&self) -> usize {
@@ -191,7 +191,7 @@ impl ShardMap {
         out.extend_from_slice(&crc.to_le_bytes());
     }
 
-    /// Reads the byte form back and checks it. Takes no more memory than the bytes at hand justify.
+    /// Decodes and checks the byte form. Takes no more memory than the length of the bytes justifies.
     ///
     /// # Errors
     /// [`ShardMapError`] if the bytes are not exactly one map.
@@ -325,7 +325,7 @@ mod tests {
                 map.ranges().map(|shard| shard.end.map_or(1 << 16, slot) - slot(shard.first)).collect();
             prop_assert_eq!(slots.iter().sum::<u64>(), 1 << 16);
             prop_assert!(slots.iter().max().unwrap() - slots.iter().min().unwrap() <= 1);
-            // A key and the same key filled up to a whole slot are together.
+            // A key and the same key padded to a whole slot are in the same shard.
             let mut filled = key.clone();
             filled.resize(2.max(key.len()), 0);
             prop_assert_eq!(map.route(&key), map.route(&filled));

@@ -1,7 +1,7 @@
-//! Immutable byte strings that live inside their owner when short and are shared when long. 24 bytes each.
+//! Immutable byte strings, stored inline when short and shared when long. 24 bytes each.
 //!
-//! Keys and values of the [`tree`](super::tree) are such strings, so that copying a leaf copies short ones and shares
-//! long ones. Not a buffer: contents are set as a whole.
+//! Keys and values of the [`tree`](super::tree) are such strings, so that copying a leaf copies short ones
+//! and shares long ones. Not a buffer: contents are set as a whole.
 
 use std::sync::Arc;
 

@@ -1,9 +1,9 @@
-//! A sorted list of things with distinct keys, laid out for searching.
+//! A sorted list of items with distinct keys, laid out for searching.
 //!
-//! The prefix that all keys share is kept once, and the four bytes of each key after it are kept apart as numbers, side
-//! by side: a search compares those, many at a time, and looks at whole keys only where they are equal. So it touches
-//! few cache lines however the keys begin. Every level of the [`tree`](super::tree) and the
-//! [`ShardMap`](super::ShardMap) are such lists.
+//! The common prefix of all keys is stored once, and the four bytes of each key after it are stored
+//! separately as numbers, contiguously: a search compares those, many at a time, and compares whole keys only
+//! where they are equal. So it touches few cache lines, whatever the common prefix. Every level of the
+//! [`tree`](super::tree) and the [`ShardMap`](super::ShardMap) are such lists.
 
 use std::cmp::Ordering;
 
@@ -11,29 +11,29 @@ use smallvec::SmallVec;
 
 use super::small::Small;
 
-/// Up to so many heads live in the list itself.
+/// Up to this many heads are stored in the list itself.
 const INLINE_HEADS: usize = 64;
-/// Up to so many heads are counted through; more are searched in halves.
+/// Up to this many heads are searched linearly; more are searched by bisection.
 const LINEAR_HEADS_MAX: usize = 128;
 
-/// What such a list holds.
+/// An item of such a list.
 pub(crate) trait Keyed {
-    /// What it is sorted by; must not change while it is in a list.
+    /// The sort key; must not change while the item is in a list.
     fn key(&self) -> &[u8];
 }
 
 /// The list.
 #[derive(Debug)]
 pub(crate) struct Sorted<T> {
-    /// What all keys begin with; not always all that they do.
+    /// A common prefix of all keys; not always the longest.
     prefix: Small,
     /// [`head_of`] each key.
     heads: SmallVec<[i32; INLINE_HEADS]>,
     items: Vec<T>,
 }
 
-/// The first four bytes after the prefix, short keys filled up with zeros, as a number that orders as they do. It is
-/// signed because that is what the vector units of every x86-64 machine compare.
+/// The first four bytes after the prefix, short keys padded with zeros, as a number with the same order. It
+/// is signed because the vector units of every x86-64 machine compare signed numbers.
 #[inline]
 fn head_of(rest: &[u8]) -> i32 {
     let head = match rest.first_chunk::<4>() {
@@ -65,13 +65,13 @@ impl<T: Keyed> Sorted<T> {
         &self.items
     }
 
-    /// The item there, to change in all but its key.
+    /// The item there, for changes that keep its key.
     #[inline]
     pub(crate) fn item_mut(&mut self, at: usize) -> &mut T {
         &mut self.items[at]
     }
 
-    /// `Ok` where the key is, `Err` where it would go.
+    /// `Ok` with the position of the key, `Err` with the position where it would be inserted.
     #[inline]
     pub(crate) fn search(&self, key: &[u8]) -> Result<usize, usize> {
         let Some(rest) = key.strip_prefix(self.prefix.as_slice()) else {
@@ -101,7 +101,7 @@ impl<T: Keyed> Sorted<T> {
         }
     }
 
-    /// Where the last item at or below `key` is; 0 if there is none.
+    /// The position of the last item at or below `key`; 0 if there is none.
     #[inline]
     pub(crate) fn floor(&self, key: &[u8]) -> usize {
         match self.search(key) {
@@ -110,7 +110,7 @@ impl<T: Keyed> Sorted<T> {
         }
     }
 
-    /// Inserts at the place that [`Sorted::search`] gave.
+    /// Inserts at the position that [`Sorted::search`] returned.
     pub(crate) fn insert(&mut self, at: usize, item: T) {
         let key = item.key();
         let common = common_bytes(self.prefix.as_slice(), key);
@@ -129,13 +129,13 @@ impl<T: Keyed> Sorted<T> {
         self.items.remove(at)
     }
 
-    /// Puts another item, that still fits into the order, in the place of the one there.
+    /// Replaces the item there by another one that keeps the order.
     pub(crate) fn replace(&mut self, at: usize, item: T) {
         self.items[at] = item;
         self.index();
     }
 
-    /// Keeps the first `at` items and gives the others.
+    /// Keeps the first `at` items and returns the others.
     pub(crate) fn split_off(&mut self, at: usize) -> Self {
         let above = Self::new(self.items.split_off(at));
         self.index();
@@ -148,14 +148,14 @@ impl<T: Keyed> Sorted<T> {
         self.index();
     }
 
-    /// Works out prefix and heads anew.
+    /// Recomputes prefix and heads.
     fn index(&mut self) {
         self.heads.clear();
         let (Some(first), Some(last)) = (self.items.first(), self.items.last()) else {
             self.prefix = Small::new(&[]);
             return;
         };
-        // Whatever lies between the first and the last begins as both do.
+        // All keys between the first and the last share their common prefix.
         let common = common_bytes(first.key(), last.key());
         self.prefix = Small::new(&first.key()[..common]);
         self.heads.extend(self.items.iter().map(|item| head_of(&item.key()[common..])));

@@ -1,8 +1,10 @@
-//! A key-value store over many groups: routes keys to shards, encodes, and reads the answers. Thin on purpose.
+//! A key-value store over many groups: routes keys to shards, encodes operations, and decodes the answers.
+//! Thin on purpose.
 //!
-//! Every call goes to this node's replicas: what another node leads is answered with `NotLeader` and a hint, and the
-//! caller goes there. What is not here: forwarding, retries, transactions across shards. Next: [`super::codec`] for the
-//! bytes, [`super::KvMachine`] for what they do.
+//! Every call goes to this node's replicas: one for a group that another node leads is answered with
+//! `NotLeader` and a hint, and the caller turns to that node. What is not here: forwarding, retries,
+//! transactions across shards. Next: [`super::codec`] for the encoding, [`super::KvMachine`] for the effect
+//! of operations.
 
 mod error;
 mod pending;
@@ -28,8 +30,8 @@ pub use scan::Scanner;
 
 /// A key-value store. Cheap to clone; usable from any thread.
 ///
-/// Writes answer with the version they gave to their keys, that is the index of their entry. They are sent when called,
-/// not when first polled: many can be on their way at once. All can be awaited or waited for.
+/// Writes answer with the version of their keys, which is the index of their entry. They are sent when
+/// called, not when first polled: many can be in flight at once. All can be awaited or waited for.
 ///
 /// ```no_run
 /// # fn example(engine: &raftwerk::Engine, node: raftwerk::NodeId) -> Result<(), Box<dyn std::error::Error>> {
@@ -67,8 +69,8 @@ struct Shards {
 }
 
 impl Store {
-    /// Creates the store's groups with these voters and saves the map to `path`. To be called on every voter, with
-    /// equal arguments; does nothing that is done already, so that it can be repeated after a crash or an error.
+    /// Creates the store's groups with these voters and saves the map to `path`. To be called on every voter,
+    /// with equal arguments; idempotent, so that it can be repeated after a crash or an error.
     ///
     /// The engine's state machines must be [`KvMachine`](super::KvMachine)s.
     ///
@@ -105,7 +107,7 @@ impl Store {
         Self::over(map, |group| engine.group(group))
     }
 
-    /// A store over the groups that a node has, whatever turns it.
+    /// A store over the groups of a node, with either driver.
     pub(crate) fn over(
         map: ShardMap,
         find: impl Fn(GroupId) -> Option<Group>,
@@ -119,7 +121,7 @@ impl Store {
         Ok(Self { shards: Arc::new(Shards { map, groups }), session: None })
     }
 
-    /// Which group holds which keys.
+    /// The map from keys to groups.
     #[must_use]
     pub fn shard_map(&self) -> &ShardMap {
         &self.shards.map
@@ -146,7 +148,7 @@ impl Store {
 
     /// Makes several changes, all or none, in order; answers with the version of all keys that were set.
     ///
-    /// All keys must be of one shard: else it ends with [`StoreError::CrossShard`], and nothing happens.
+    /// All keys must be of one shard: otherwise it ends with [`StoreError::CrossShard`], and nothing happens.
     pub fn batch(&self, changes: &[Change<'_>]) -> Write<Index> {
         match (self.check_batch(changes), changes.first()) {
             (Ok(()), Some(first)) => self.write(first.key(), 0, |out| codec::batch(out, changes), version_of),
@@ -154,7 +156,7 @@ impl Store {
         }
     }
 
-    /// Whether these are changes of one shard.
+    /// Checks that these are changes of one shard.
     pub(super) fn check_batch(&self, changes: &[Change<'_>]) -> Result<(), StoreError> {
         let first = changes.first().ok_or(StoreError::EmptyBatch)?;
         let home = self.shards.map.route(first.key());
@@ -180,8 +182,8 @@ impl Store {
         }
     }
 
-    /// Reads at another level than the store's own calls do, which are linearizable; also tells from which state the
-    /// answers are.
+    /// Reads at another consistency level than the store's own calls, which are linearizable; its answers
+    /// also state which state they are from.
     /// ```no_run
     /// # fn example(store: &raftwerk::kv::Store) -> Result<(), raftwerk::kv::StoreError> {
     /// use std::time::Duration;
@@ -197,19 +199,20 @@ impl Store {
         Reader::new(self, options.into())
     }
 
-    /// The same store, as part of a session: its writes and reads raise it, and levels that want one look at it.
+    /// The same store, as part of a session: its writes and reads advance the session, and levels that
+    /// require a session consult it.
     #[must_use]
     pub fn in_session(&self, session: &Session) -> Self {
         Self { session: Some(session.clone()), ..self.clone() }
     }
 
-    /// What a key holds, linearizably: as of some moment between call and answer.
+    /// The value of a key, linearizably: as of some moment between call and answer.
     pub fn get(&self, key: &[u8]) -> Answer<Option<Found>> {
         let encode = |out: &mut Vec<u8>| codec::get(out, key);
         self.read(key, &self.strong(), encode, |answer| Ok(codec::found(&answer.reply)?))
     }
 
-    /// What several keys hold, linearizably, in their order: see [`Reader::get_many`].
+    /// The values of several keys, linearizably, in their order: see [`Reader::get_many`].
     pub fn get_many(&self, keys: &[&[u8]]) -> Many {
         self.at(Consistency::Strong).get_many(keys)
     }
@@ -220,9 +223,9 @@ impl Store {
         self.read(key, &self.strong(), encode, |answer| Ok(codec::found_version(&answer.reply)?))
     }
 
-    /// Walks through the keys from `from` on, and below `to` if there is one, in key order, across shards.
+    /// Scans the keys from `from` on, and below `to` if there is one, in key order, across shards.
     ///
-    /// Each page is linearizable, the walk as a whole is not: a page does not see writes that came after it.
+    /// Each page is linearizable, the scan as a whole is not: a page does not show writes that came after it.
     pub fn scan(&self, from: &[u8], to: Option<&[u8]>) -> Scanner {
         self.at(Consistency::Strong).scan(from, to)
     }

@@ -1,19 +1,22 @@
-//! An ordered map in memory that is cheap to copy: what a [`KvMachine`](super::KvMachine) keeps its items in.
+//! An ordered in-memory map that is cheap to copy: holds the items of a [`KvMachine`](super::KvMachine).
 //!
-//! Three levels: leaves of up to [`LEAF_ITEMS_MAX`] items, branches of up to [`BRANCH_LEAVES_MAX`] leaves, and one list
-//! of branches. Leaves and branches are shared: [`Tree::clone`] copies the list (some ten microseconds for a million
-//! items), and a write to either copy afterwards copies the one branch and the one leaf it touches, once. That is how
-//! a checkpoint is taken between two applies and written beside the following ones.
+//! Three levels: leaves of up to [`LEAF_ITEMS_MAX`] items, branches of up to [`BRANCH_LEAVES_MAX`] leaves,
+//! and one list of branches. Leaves and branches are shared: [`Tree::clone`] copies the list (some ten
+//! microseconds for a million items), and a later write to either copy copies the one branch and the one leaf
+//! it touches, once. That is how a checkpoint is taken between two applies and written concurrently with the
+//! following ones.
 //!
-//! Keys and values up to 22 bytes live in the leaf; longer ones are shared. Overwriting a short value moves no memory.
+//! Keys and values up to 22 bytes are stored in the leaf; longer ones are shared. Overwriting a short value
+//! by another short one allocates nothing.
 //!
-//! What holds at all times:
+//! Invariants:
 //! 1. Keys rise within a leaf, and from leaf to leaf. No leaf and no branch is empty; the empty map has no branches.
-//! 2. Every child has a bound, and bounds rise within a list. Each but the first is at or below the lowest key of its
-//!    child, and above the highest of the child before it. The first child holds whatever is below the second's bound.
+//! 2. Every child has a bound, and bounds rise within a list. Each but the first is at or below the lowest
+//!    key of its child, and above the highest of the child before it. The first child holds all keys below
+//!    the second's bound.
 //! 3. `len` is the number of items.
 //!
-//! What is not here: versions' meaning, bytes of an image ([`super::image`]), disk.
+//! What is not here: the meaning of versions, the encoding of an image ([`super::image`]), disk.
 
 use raftwerk_frame::Index;
 
@@ -52,13 +55,13 @@ impl Tree {
         Self::default()
     }
 
-    /// How many items there are.
+    /// The number of items.
     #[must_use]
     pub const fn len(&self) -> usize {
         self.len
     }
 
-    /// Whether there are none.
+    /// Whether there are no items.
     #[must_use]
     pub const fn is_empty(&self) -> bool {
         self.len == 0
@@ -73,8 +76,8 @@ impl Tree {
         leaf.search(key).ok().map(|at| TreeItem::of(&leaf.items()[at]))
     }
 
-    /// Sets a key; gives whether it is new. No memory is taken to overwrite one short value by another, unless the
-    /// leaf is shared with a clone.
+    /// Sets a key; returns whether it is new. Overwriting one short value by another allocates nothing,
+    /// unless the leaf is shared with a clone.
     #[inline]
     pub fn insert(&mut self, key: &[u8], value: &[u8], version: Index) -> bool {
         if self.is_empty() {
@@ -94,7 +97,8 @@ impl Tree {
             }
             Err(at) if leaf.len() < LEAF_ITEMS_MAX => leaf.insert(at, Slot::new(key, value, version)),
             Err(_) => {
-                // Room is made before the insertion, so that a leaf never takes memory for more than it may hold.
+                // The leaf is split before the insertion, so that a leaf never takes memory for more than its
+                // maximum.
                 self.split(b, l);
                 return self.insert(key, value, version);
             }
@@ -103,7 +107,7 @@ impl Tree {
         true
     }
 
-    /// Removes a key; gives whether it was there. A key that is not there costs no copy of a shared leaf.
+    /// Removes a key; returns whether it existed. Removing an absent key copies no shared leaf.
     pub fn remove(&mut self, key: &[u8]) -> bool {
         if self.is_empty() {
             return false;
@@ -152,7 +156,7 @@ impl Tree {
         self.len = 1;
     }
 
-    /// Splits a full leaf and, if need be, its branch.
+    /// Splits a full leaf and, if necessary, its branch.
     #[cold]
     fn split(&mut self, b: usize, l: usize) {
         let last = b + 1 == self.branches.len();
@@ -220,7 +224,7 @@ mod tests {
     type Model = BTreeMap<Vec<u8>, Held>;
 
     impl Tree {
-        /// Asserts the numbered rules of the file's head.
+        /// Asserts the numbered invariants of the file's head.
         fn assert_rules(&self) {
             let mut leaves = Vec::new();
             for branch in self.branches.items() {
@@ -255,7 +259,7 @@ mod tests {
         assert_eq!((tree.len(), tree.is_empty()), (model.len(), model.is_empty()));
     }
 
-    /// Keys from few enough that they meet again, of lengths about 8 and 22 where representations change.
+    /// Keys from a small set, so that they repeat, with lengths about 8 and 22 where representations change.
     fn key(n: u16) -> Vec<u8> {
         let mut key = format!("{:05}", n / 8).into_bytes();
         key.resize(5 + usize::from(n % 8) * 3, b'.');

@@ -1,4 +1,5 @@
-//! Operations: what is proposed to a shard's group, and how a replica reads it back. Pure; see [`super`] for the bytes.
+//! Operations: proposed to a shard's group, and decoded by its replicas. Pure; see [`super`] for the
+//! encoding.
 
 use super::{CodecError, Reader, write_optional, write_slice, write_varint};
 
@@ -22,13 +23,13 @@ pub enum Operation<'a> {
         /// The key.
         key: &'a [u8],
     },
-    /// Sets or removes a key if it holds exactly what is expected.
+    /// Sets or removes a key if its value equals the expected one.
     CompareAndSet {
         /// The key.
         key: &'a [u8],
-        /// What it must hold; `None`: it must be absent.
+        /// The expected value; `None`: the key must be absent.
         expected: Option<&'a [u8]>,
-        /// What it then holds; `None`: it is removed.
+        /// The new value; `None`: the key is removed.
         new: Option<&'a [u8]>,
     },
     /// Several changes, all or none, in order.
@@ -139,7 +140,8 @@ impl<'a> Operation<'a> {
 
 /// Appends a put: [`put_overhead_bytes`](super::put_overhead_bytes) more than key and value.
 ///
-/// This and its siblings encode keys of any length; replicas refuse those over [`KEY_BYTES_MAX`](super::KEY_BYTES_MAX).
+/// This and the other encoders accept keys of any length; replicas refuse those over
+/// [`KEY_BYTES_MAX`](super::KEY_BYTES_MAX).
 #[inline]
 pub fn put(out: &mut Vec<u8>, key: &[u8], value: &[u8]) {
     out.push(PUT);

@@ -1,4 +1,4 @@
-//! Queries: what is asked of a shard's group without changing it. Pure; see [`super`] for the bytes.
+//! Queries: reads of a shard's group that do not change it. Pure; see [`super`] for the encoding.
 
 use super::{CodecError, KEY_BYTES_MAX, MANY_KEYS_MAX, Reader, write_slice, write_varint};
 
@@ -22,11 +22,11 @@ pub enum Query<'a> {
     },
     /// The items of a range.
     Scan(Scan<'a>),
-    /// The values and versions of several keys, all of one moment.
+    /// The values and versions of several keys, all from the same state.
     GetMany(Keys<'a>),
 }
 
-/// The keys of a query for many; all are there, and within their limit.
+/// The keys of a query for many; all decoded once already, and within their limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Keys<'a> {
     left: usize,
@@ -47,15 +47,15 @@ impl<'a> Iterator for Keys<'a> {
 
 /// A range `from..to` in key order, a page at a time.
 ///
-/// A page ends before the item that would break a limit, but holds at least one item if the range does. The machine
-/// has limits of its own; the next page begins just after the last key of this one.
+/// A page ends before the item that would exceed a limit, but holds at least one item if the range does. The
+/// machine has limits of its own; the next page begins just after the last key of this one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Scan<'a> {
     /// The lowest key.
     pub from: &'a [u8],
     /// The key to stop before; `None`: no end.
     pub to: Option<&'a [u8]>,
-    /// The most items of a page; not 0.
+    /// The maximum of items of a page; not 0.
     pub items_max: u32,
     /// The most bytes of keys and values of a page.
     pub bytes_max: u32,

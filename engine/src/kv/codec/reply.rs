@@ -1,17 +1,19 @@
-//! Replies to operations and queries: written by the machine, read by callers. Pure; see [`super`] for the bytes.
+//! Replies to operations and queries: written by the machine, read by callers. Pure; see [`super`] for the
+//! encoding.
 
 use bytes::Bytes;
 use raftwerk_frame::Index;
 
 use super::{CodecError, MANY_BYTES_MAX, Reader, write_slice};
 
-/// The whole reply to bytes that are no operation or query: on every replica the same, and the state is untouched.
+/// The whole reply to bytes that are no operation or query: the same on every replica, without a change of
+/// the state.
 pub const INVALID: &[u8] = &[0xFF];
 
-/// What an item of a reply to a query for many has besides its value, at the most.
+/// The maximum size of an item, besides its value, in a reply to a query for many.
 const MANY_ITEM_BYTES: usize = 1 + 8 + 10;
 
-/// What a key holds. The value shares the memory of the reply that brought it.
+/// The value of a key. It shares the memory of the reply that carried it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Found {
     /// The value.
@@ -20,12 +22,12 @@ pub struct Found {
     pub version: Index,
 }
 
-/// What became of a compare-and-set.
+/// The outcome of a compare-and-set.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Swap {
-    /// The key held what was expected; now it holds the new value.
+    /// The key had the expected value; now it has the new one.
     Applied,
-    /// The key held this instead, and still does; `None`: it was absent.
+    /// The key has this value instead, unchanged; `None`: it is absent.
     Refused(Option<Found>),
 }
 
@@ -40,7 +42,7 @@ pub struct Item {
     pub version: Index,
 }
 
-/// What a scan found, in key order.
+/// The result of a scan, in key order.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Page {
     /// The items. Never empty if there are more.
@@ -67,7 +69,7 @@ impl PageWriter {
         self.0.extend_from_slice(&version.0.to_le_bytes());
     }
 
-    /// Says that the range goes on after the last item.
+    /// Marks that the range continues after the last item.
     pub fn more(&mut self) {
         self.0[0] = 1;
     }
@@ -85,7 +87,7 @@ impl Default for PageWriter {
     }
 }
 
-/// The reply to a get: the item, or that there is none.
+/// The reply to a get: the item, or its absence.
 pub(crate) fn found_reply(item: Option<(&[u8], Index)>) -> Bytes {
     with_found(&[], item)
 }
@@ -112,7 +114,8 @@ fn with_found(head: &[u8], item: Option<(&[u8], Index)>) -> Bytes {
     out.into()
 }
 
-/// The reply to a query for several keys: for as many of the first ones as it may be long, and for one at the least.
+/// The reply to a query for several keys: for as many of the first ones as fit its maximum size, and for at
+/// least one.
 pub(crate) fn many_reply<'a>(items: impl Iterator<Item = Option<(&'a [u8], Index)>>) -> Bytes {
     let mut out = Vec::new();
     for item in items {
@@ -133,10 +136,11 @@ fn accepted(reply: &[u8]) -> Result<Reader<'_>, CodecError> {
     if reply == INVALID { Err(CodecError::Refused) } else { Ok(Reader::new(reply)) }
 }
 
-/// Reads the reply to a put or a batch.
+/// Decodes the reply to a put or a batch.
 ///
 /// # Errors
-/// [`CodecError::Refused`] if the machine could not read the operation; others if these bytes are no such reply.
+/// [`CodecError::Refused`] if the machine could not decode the operation; others if these bytes are no such
+/// reply.
 pub fn nothing(reply: &[u8]) -> Result<(), CodecError> {
     accepted(reply)?.finish()
 }
@@ -173,8 +177,8 @@ pub fn found(reply: &Bytes) -> Result<Option<Found>, CodecError> {
     found_in(reply, accepted(reply)?)
 }
 
-/// Reads the reply to a query for so many keys, in their order: of all of them, or of the first ones, if all would be more than
-/// [`MANY_BYTES_MAX`]. The others are to be asked for again.
+/// Reads the reply to a query for `keys` keys, in their order: for all of them, or for the first ones, if all
+/// would take more than [`MANY_BYTES_MAX`]. Query again for the others.
 ///
 /// # Errors
 /// As [`nothing`].
@@ -213,7 +217,7 @@ fn found_in(reply: &Bytes, mut reader: Reader<'_>) -> Result<Option<Found>, Code
     Ok(Some(Found { value: reply.slice_ref(reader.rest()), version }))
 }
 
-/// Reads the reply to a scan. Takes memory for as many items as the bytes really hold.
+/// Reads the reply to a scan. Takes memory for the items that are really there.
 ///
 /// # Errors
 /// As [`nothing`].

@@ -1,4 +1,4 @@
-//! The machine against a model, and its promises one by one.
+//! The machine against a model, and its guarantees one by one.
 
 use std::collections::BTreeMap;
 use std::io::ErrorKind;
@@ -66,7 +66,7 @@ enum Step {
 }
 
 fn value() -> impl Strategy<Value = Vec<u8>> {
-    // Few and short, so that expectations are met now and then; one long.
+    // Few and short, so that expectations sometimes hold; one long.
     prop_oneof![Just(vec![]), Just(b"one".to_vec()), Just(b"two".to_vec()), Just(vec![3; 50])]
 }
 
@@ -165,7 +165,8 @@ proptest! {
             prop_assert_eq!(get(&machine, &[key]), model.get(&vec![key]).cloned());
         }
 
-        // A replica where nobody waits, that got there by way of an image, holds the same and answers nothing.
+        // A replica without waiting callers, restored from an image, holds the same state and gives no
+        // replies.
         let cut = cut.index(payloads.len());
         let (mut early, mut late) = (KvMachine::new(), KvMachine::new());
         applied(&mut early, first, &payloads[..cut], false);

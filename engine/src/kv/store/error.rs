@@ -1,4 +1,4 @@
-//! Why a store could not be opened, or a call to it not be answered.
+//! Why a store could not be opened, or a call to it was not answered.
 
 use raftwerk_frame::GroupId;
 
@@ -12,7 +12,7 @@ use crate::kv::shard_file::ShardFileError;
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum StoreError {
-    /// The write was not acknowledged; the error says whether it may be retried.
+    /// The write was not acknowledged; the error states whether it may be retried.
     #[error(transparent)]
     Propose(#[from] ProposeError),
     /// The read was not answered. It may be retried.
@@ -35,24 +35,25 @@ pub enum StoreError {
         /// Its length.
         bytes: usize,
     },
-    /// A query is for more keys of one shard than one query may be for.
+    /// The maximum of keys of one shard in one query is exceeded.
     #[error("{keys} keys of group {group} are over the limit of {MANY_KEYS_MAX} for one read")]
     TooManyKeys {
         /// The shard's group.
         group: GroupId,
-        /// How many.
+        /// Their number.
         keys: usize,
     },
-    /// The client is not known in the group: [`Client::register`](crate::kv::Client::register). Nothing was sent.
+    /// The client is not registered in the group: [`Client::register`](crate::kv::Client::register). Nothing
+    /// was sent.
     #[error("the client is not registered in group {0}")]
     NotRegistered(GroupId),
-    /// So many writes of the client are open in the group that it would not keep the answers. Nothing was sent.
+    /// The client has so many open writes in the group that it would not keep the answers. Nothing was sent.
     #[error("too many writes are open in group {0}")]
     TooManyOpen(GroupId),
     /// A write that is to be applied once has no answer.
     #[error(transparent)]
     Once(#[from] OnceError),
-    /// The group answered, but not as a key-value machine of this version does.
+    /// The reply of the group is not one of a key-value machine of this version.
     #[error("the reply cannot be read: {0}")]
     Reply(#[from] CodecError),
 }
@@ -70,12 +71,12 @@ pub enum StoreOpenError {
     /// The shard map could not be loaded or saved, or the one on disk is another.
     #[error(transparent)]
     Map(#[from] ShardFileError),
-    /// A group could not be created. Creating the store again goes on from there.
+    /// A group could not be created. Creating the store again continues from there.
     #[error("creating group {group}: {source}")]
     Create {
         /// Which group.
         group: GroupId,
-        /// Why.
+        /// The group.
         source: CreateError,
     },
     /// A group of the map is not on this node.

@@ -1,4 +1,4 @@
-//! Writes and reads on their way: futures that can also be waited for.
+//! Pending writes and reads: futures that can also be waited for.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -10,7 +10,7 @@ use raftwerk_frame::Index;
 use super::StoreError;
 use crate::{Applied, Proposal, Read, ReadAnswer};
 
-/// A write on its way. Dropping it does not take the write back.
+/// A pending write. Dropping it does not withdraw the write.
 #[must_use = "the outcome of a write should be looked at"]
 pub struct Write<T>(Result<Sent<T>, Option<StoreError>>);
 
@@ -51,18 +51,18 @@ impl<T> Future for Write<T> {
     }
 }
 
-/// What was read, and the state of its shard that it was read from.
+/// A value, and the state of its shard that it was read from.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Served<T> {
-    /// What was asked for.
+    /// The value.
     pub value: T,
-    /// The last entry that the shard's replica had seen.
+    /// The last entry that the shard's replica had applied.
     pub index: Index,
-    /// How old that state was at most; `None`: unknown. See [`ReadAnswer::staleness`].
+    /// The maximum age of that state; `None`: unknown. See [`ReadAnswer::staleness`].
     pub staleness: Option<Duration>,
 }
 
-/// A read on its way.
+/// A pending read.
 #[must_use = "a read does nothing but answer"]
 pub struct Answer<T>(State<T>);
 

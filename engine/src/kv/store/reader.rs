@@ -1,7 +1,8 @@
-//! Reading a store at a level: one key, several, or a range, and what the answers say of themselves.
+//! Reads of a store at a consistency level: one key, several, or a range, and the state that the answers are
+//! from.
 //!
-//! A group's state is one thing, so what one query asks of one group is of one moment at every level. Between groups there
-//! is no common moment: each shard answers with a state of its own. Next: [`super::scan`] for ranges.
+//! At every level one query to one group is answered from one state. Between groups there is no common state:
+//! each shard answers from its own. Next: [`super::scan`] for ranges.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -30,7 +31,7 @@ impl<'a> Reader<'a> {
         Self { store, options: ReadOptions { session, ..options } }
     }
 
-    /// What a key holds.
+    /// The value of a key.
     pub fn get(&self, key: &[u8]) -> Answer<Served<Option<Found>>> {
         let encode = |out: &mut Vec<u8>| codec::get(out, key);
         self.store.read(key, &self.options, encode, |answer| served(&answer, codec::found(&answer.reply)?))
@@ -43,9 +44,10 @@ impl<'a> Reader<'a> {
             .read(key, &self.options, encode, |answer| served(&answer, codec::found_version(&answer.reply)?))
     }
 
-    /// What several keys hold, in their order. Keys of one shard are of one moment; each says which by its index.
-    /// One query for a shard, of at most [`MANY_KEYS_MAX`] keys. Where they hold more than [`MANY_BYTES_MAX`](codec::MANY_BYTES_MAX) the shard's state is
-    /// frozen at the same level, and all of them are looked up in that, by the caller: so no reply holds up the shard's worker.
+    /// The values of several keys, in their order. Keys of one shard are from one state; the index of each
+    /// identifies it. One query for a shard, of at most [`MANY_KEYS_MAX`] keys. If their values take more
+    /// than [`MANY_BYTES_MAX`](codec::MANY_BYTES_MAX), the shard's state is frozen at the same level, and all
+    /// of them are looked up in that, by the caller: so no reply holds up the shard's worker.
     pub fn get_many(&self, keys: &[&[u8]]) -> Many {
         let mut shards: Vec<(GroupId, Vec<usize>)> = Vec::new();
         for (at, key) in keys.iter().enumerate() {
@@ -78,11 +80,11 @@ impl<'a> Reader<'a> {
         Many { state: Err(Some(error)), found: Vec::new(), store, options }
     }
 
-    /// Walks through the keys from `from` on, and below `to` if there is one, in key order, across shards.
+    /// Scans the keys from `from` on, and below `to` if there is one, in key order, across shards.
     ///
     /// Each page is read at the level of the options. At
-    /// [`ConsistentPrefix`](crate::Consistency::ConsistentPrefix) all pages of a shard are from the same state, which is
-    /// shared with the live one as long as the walk is in the shard.
+    /// [`ConsistentPrefix`](crate::Consistency::ConsistentPrefix) all pages of a shard are from the same
+    /// state, which is shared with the live one until the scan leaves the shard.
     pub fn scan(&self, from: &[u8], to: Option<&[u8]>) -> Scanner {
         Scanner::new(self.store.clone(), HeldOptions::new(&self.options), from, to)
     }
@@ -92,7 +94,7 @@ pub(super) fn served<T>(answer: &ReadAnswer, value: T) -> Result<Served<T>, Stor
     Ok(Served { value, index: answer.index, staleness: answer.staleness })
 }
 
-/// Options that outlive their caller.
+/// Options that own their session.
 #[derive(Clone, Debug)]
 pub(super) struct HeldOptions {
     consistency: crate::Consistency,
@@ -111,7 +113,7 @@ impl HeldOptions {
     }
 }
 
-/// The keys of one shard, and what is on its way for them.
+/// The keys of one shard, and their pending step.
 struct Part {
     group: GroupId,
     query: Bytes,
@@ -119,15 +121,15 @@ struct Part {
     step: Step,
 }
 
-/// What is on its way.
+/// The pending step of a part.
 enum Step {
     /// The answer to one query for all keys …
     Asked(Read),
-    /// … which was too short for all: a state to look them up in.
+    /// … or, after an answer that did not cover all of them, a frozen state to look them up in.
     Freezing(Freezing),
 }
 
-/// Several keys on their way. A future; or block on it with [`Many::wait`].
+/// A pending read of several keys. A future; or block on it with [`Many::wait`].
 #[must_use = "a read does nothing but answer"]
 pub struct Many {
     state: Result<Vec<Part>, Option<StoreError>>,
@@ -199,7 +201,7 @@ fn freeze(store: &Store, group: GroupId, options: &HeldOptions) -> Freezing {
     store.shards.groups[&group].freeze(options.options())
 }
 
-/// Puts what an answer has where it belongs: how many of the first keys it is about.
+/// Stores the values of an answer at their positions; returns how many of the first keys it covers.
 fn place(
     found: &mut [Served<Option<Found>>],
     places: &[usize],
@@ -213,7 +215,7 @@ fn place(
     Ok(count)
 }
 
-/// Looks all keys of a query up in a state, on this thread, a reply at a time.
+/// Looks up all keys of a query in a frozen state, on this thread, one reply at a time.
 fn look_up(
     found: &mut [Served<Option<Found>>],
     query: &[u8],

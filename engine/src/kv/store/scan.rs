@@ -1,4 +1,4 @@
-//! Walking a key range across shards, a page at a time.
+//! Scans of a key range across shards, a page at a time.
 
 use raftwerk_frame::GroupId;
 
@@ -9,10 +9,10 @@ use crate::kv::machine::{PAGE_BYTES_MAX, PAGE_ITEMS_MAX};
 use crate::kv::shard_map::ShardMap;
 use crate::{Consistency, Freezing, FrozenState, ReadAnswer};
 
-/// Where a walk stands: pure, so that it can be tested without groups.
+/// The position of a scan: pure, so that it can be tested without groups.
 #[derive(Clone, Debug)]
 struct Walk {
-    /// Where the next page begins; `None`: the walk is over.
+    /// The beginning of the next page; `None`: the scan is complete.
     from: Option<Vec<u8>>,
     to: Option<Vec<u8>>,
 }
@@ -23,7 +23,7 @@ impl Walk {
         Self { from: (!empty).then(|| from.to_vec()), to: to.map(<[u8]>::to_vec) }
     }
 
-    /// Goes to just after what a page has shown: after its last item, or to the next shard.
+    /// Advances past a page: to just after its last item, or to the next shard.
     fn advance(&mut self, map: &ShardMap, page: &Page) {
         let Some(from) = &self.from else { return };
         let next = match page.items.last() {
@@ -34,19 +34,19 @@ impl Walk {
     }
 }
 
-/// Walks through a range of keys. Each page comes from one shard, at the level of [`Store::at`]; in between nothing is held
-/// anywhere, but for a shard's state at [`ConsistentPrefix`](Consistency::ConsistentPrefix).
+/// Scans a range of keys. Each page comes from one shard, at the level of [`Store::at`]; between pages no
+/// state is held, except a shard's at [`ConsistentPrefix`](Consistency::ConsistentPrefix).
 ///
-/// After an error the same page can be asked for again.
+/// After an error the same page can be requested again.
 #[derive(Clone, Debug)]
 #[must_use = "a scanner does nothing until a page is asked for"]
 pub struct Scanner {
     store: Store,
     options: HeldOptions,
     walk: Walk,
-    /// The state that all pages of a shard are from, where they have to be from one.
+    /// The shard's state that all its pages are from, at a level that requires one state.
     frozen: Option<(GroupId, FrozenState)>,
-    /// What the last page was from.
+    /// The origin of the last page.
     origin: Option<Served<GroupId>>,
     items_max: u32,
     bytes_max: u32,
@@ -59,24 +59,24 @@ impl Scanner {
         Self { store, options, walk, frozen: None, origin: None, items_max, bytes_max }
     }
 
-    /// The shard that the last page is from, and the state of it.
+    /// The shard of the last page, and the state that it was read from.
     #[must_use]
     pub const fn origin(&self) -> Option<Served<GroupId>> {
         self.origin
     }
 
-    /// Bounds the following pages: to so many items (0 counts as 1), and so many bytes of keys and values unless a
-    /// single item has more. The machine's own limits hold as well.
+    /// Bounds the following pages: to `items_max` items (0 counts as 1), and `bytes_max` bytes of keys and
+    /// values unless a single item has more. The machine's own limits apply as well.
     pub const fn page_limits(mut self, items_max: u32, bytes_max: u32) -> Self {
         self.items_max = if items_max == 0 { 1 } else { items_max };
         self.bytes_max = bytes_max;
         self
     }
 
-    /// The next items; never none, but for `None` at the end of the range. Asks as many shards as it takes.
+    /// The next items; never empty; `None` at the end of the range. Queries as many shards as needed.
     ///
     /// # Errors
-    /// [`StoreError`]; the scanner stands where it stood.
+    /// [`StoreError`]; the scanner does not advance.
     pub async fn next_page(&mut self) -> Result<Option<Vec<Item>>, StoreError> {
         while let Some(group) = self.group() {
             let answer = if let Some(freezing) = self.freeze(group) {
@@ -95,7 +95,7 @@ impl Scanner {
     /// As [`Scanner::next_page`], and blocks.
     ///
     /// # Errors
-    /// [`StoreError`]; the scanner stands where it stood.
+    /// [`StoreError`]; the scanner does not advance.
     pub fn next_page_wait(&mut self) -> Result<Option<Vec<Item>>, StoreError> {
         while let Some(group) = self.group() {
             let answer = if let Some(freezing) = self.freeze(group) {
@@ -116,7 +116,7 @@ impl Scanner {
         self.walk.from.as_deref().map(|from| self.store.shard_map().route(from))
     }
 
-    /// Freezes a shard's state, if its pages have to be from one and it is not frozen yet.
+    /// Freezes a shard's state, if the level requires one state for all its pages and it is not frozen yet.
     fn freeze(&self, group: GroupId) -> Option<Freezing> {
         let options = self.options.options();
         let is_wanted = options.consistency == Consistency::ConsistentPrefix
@@ -140,7 +140,7 @@ impl Scanner {
 
     fn query(&self) -> Vec<u8> {
         let from = self.walk.from.as_deref().unwrap_or_default();
-        // The shard's own end needs no mention: its group holds no keys beyond.
+        // The shard's own end need not be given: its group holds no keys beyond.
         let (items_max, bytes_max) = (self.items_max, self.bytes_max);
         let scan = Scan { from, to: self.walk.to.as_deref(), items_max, bytes_max };
         let mut query = Vec::with_capacity(32 + from.len());

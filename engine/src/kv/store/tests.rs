@@ -23,7 +23,7 @@ fn map() -> ShardMap {
     ShardMap::new([(&b""[..], GroupId(1)), (b"g", GroupId(2)), (b"p", GroupId(3))]).unwrap()
 }
 
-/// A store whose every group has a leader: each has taken a write, of a key that is gone again.
+/// A store with a leader in every group: each has applied a write, of a key that was deleted again.
 fn led_store(engine: &Engine, directory: &Path) -> Store {
     let store = Store::create(engine, &directory.join("shards"), map(), &[NODE]).unwrap();
     for shard in map().ranges() {
@@ -136,7 +136,7 @@ fn a_key_over_the_limit_is_refused_before_it_is_sent() {
     assert_eq!(store.batch(&[Change::Delete { key: &long }]).wait(), Err(refused));
     assert!(store.put(&long[1..], b"").wait().is_ok());
     assert_eq!(scanned(&mut store.scan(&long, None)), []);
-    // Sent past the store, the machine itself refuses it.
+    // Sent directly to the group, it is refused by the machine itself.
     let mut payload = Vec::new();
     codec::put(&mut payload, &long, b"");
     let applied = engine.group(GroupId(1)).unwrap().propose(payload).wait().unwrap();
@@ -165,7 +165,8 @@ fn a_store_is_opened_with_the_map_and_the_groups_it_was_created_with_or_not_at_a
     engine.shutdown();
 }
 
-/// 1,024 keys, or one that often, may hold gigabytes: a reply holds one MiB, and the rest is looked up outside the worker.
+/// 1,024 keys, or one that often, may hold gigabytes: a reply is limited to one MiB, and the rest is looked
+/// up outside the worker.
 #[test]
 fn many_keys_that_hold_much_are_of_one_moment_and_hold_nobody_up() {
     let directory = tempfile::tempdir().unwrap();
