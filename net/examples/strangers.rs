@@ -1,10 +1,11 @@
-//! How long strangers keep a peer waiting: `cargo run --release -p raftwerk-net --example strangers [trials [rate]]`.
+//! How long a flood delays a peer: `cargo run --release -p raftwerk-net --example strangers [trials [rate]]`.
 //!
-//! Strangers without a certificate begin handshakes with node 2, prove their addresses, and fall silent; node 1 then
-//! starts and connects. Printed for each rate and number of addresses: the delay until node 1 is connected, with what
-//! node 2 refused. Strangers, both nodes and this program share the machine. In the rows "its address" node 2
-//! was told where node 1 is; in "its host", only the right IP address with another port, and one address of strangers
-//! is that very one; in "nothing", neither. IMPURE: sockets, threads and the clock.
+//! Unknown senders without a certificate begin handshakes with node 2, prove their addresses, and fall
+//! silent; node 1 then starts and connects. Printed for each rate and number of addresses: the delay until
+//! node 1 is connected, with the numbers of node 2's refusals. The flood, both nodes and this program share
+//! the machine. In the rows "its address" node 2 has the address of node 1; in "its host", only the right IP
+//! address with another port, and one address of the flood is that very one; in "nothing", neither. IMPURE:
+//! sockets, threads and the clock.
 #![allow(clippy::print_stdout)]
 
 #[path = "../tests/quic/flood.rs"]
@@ -21,9 +22,9 @@ use raftwerk_net::{Channel, ClusterAuthority, PeerId, QuicConfig, QuicTransport,
 
 use flood::{Flood, loopback_addresses};
 
-/// A peer that is not connected by then has been kept out.
+/// A peer that is not connected by then counts as kept out.
 const PATIENCE: Duration = Duration::from_secs(20);
-/// Strangers knock for so long before the peer comes.
+/// How long the flood lasts before the peer starts.
 const LEAD: Duration = Duration::from_secs(3);
 
 struct Deaf;
@@ -34,7 +35,7 @@ impl Receive for Deaf {
     fn disconnected(&self, _: PeerId) {}
 }
 
-/// What node 2 knows of where node 1 is.
+/// What node 2 has of node 1's address.
 #[derive(Clone, Copy)]
 enum Known {
     Address,
@@ -81,7 +82,8 @@ fn row(known: Known, addresses: u32, rate: u32, trials: usize) -> Result<(), Box
     Ok(())
 }
 
-/// One peer's way through the crowd: how long it took, how many handshakes a second there really were.
+/// One peer's connection during the flood: how long it took, and how many handshakes a second there really
+/// were.
 fn trial(known: Known, addresses: u32, rate: u32) -> Result<(Option<Duration>, u64, String), Box<dyn Error>> {
     let authority = ClusterAuthority::new("blue")?;
     let config = |node, listen| -> Result<QuicConfig, Box<dyn Error>> {

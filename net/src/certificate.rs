@@ -1,18 +1,18 @@
-//! How long a certificate is valid, and when the wall clock is looked at again to see whether it still is.
+//! How long a certificate is valid, and when the wall clock is checked again to see whether it still is.
 //!
-//! Pure: time is a number of seconds since 1970. What is not here: who reads the clock (`ground.rs`), what becomes of a
+//! Pure: time is a number of seconds since 1970. What is not here: reading the clock (`ground.rs`), closing a
 //! connection whose certificate has expired (`quic_session.rs`).
 use rustls::pki_types::{CertificateDer, UnixTime};
 use std::time::Duration;
 
-/// A wall clock may be set: it is looked at this often, however far the end of a certificate seems.
+/// The check interval, however far off the end of a certificate is: a wall clock may be set.
 pub(crate) const LOOK_EVERY: Duration = Duration::from_secs(60);
 
 /// The last second at which a certificate is valid; `None` if it cannot be read. The certificate need not have been
 /// verified.
 pub(crate) fn not_after(certificate: &CertificateDer<'_>) -> Option<u64> {
-    // The library that verifies says it when it is asked about the end of all times: validity is judged before
-    // anything else. One reader of certificates, so that this and the verdict in a handshake cannot differ.
+    // The verifying library reports it when it verifies for the end of all times: validity is checked before
+    // anything else. With one reader of certificates, this and the verdict in a handshake cannot differ.
     let never = UnixTime::since_unix_epoch(Duration::from_secs(u64::MAX));
     let parsed = webpki::EndEntityCert::try_from(certificate).ok()?;
     let usage = webpki::KeyUsage::client_auth();
@@ -22,7 +22,7 @@ pub(crate) fn not_after(certificate: &CertificateDer<'_>) -> Option<u64> {
     }
 }
 
-/// How long a certificate may be relied on before the clock is looked at again; `None` once it has expired.
+/// How long a certificate may be relied on before the clock is checked again; `None` once it has expired.
 pub(crate) fn next_look(now: u64, not_after: u64) -> Option<Duration> {
     // Valid through its last second.
     let left = not_after.checked_sub(now)?.saturating_add(1);

@@ -1,4 +1,4 @@
-//! How queued messages become few, large stream writes.
+//! Coalesces queued messages into few, large stream writes.
 //!
 //! quinn walks its list of unsent slices from the front, so many small slices cost eleven times one copied buffer.
 //! A [`Unit`] therefore copies length prefixes and small parts side by side into one buffer, and passes parts of
@@ -11,10 +11,10 @@ use crate::transport::Parts;
 
 /// From this size on a part is cheaper to pass on than to copy.
 pub(crate) const OWN_SLICE_MIN: usize = 16 << 10;
-/// A unit is closed once it holds so many bytes; it exceeds this by at most one message.
+/// A unit is closed once it holds this many bytes; it exceeds this by at most one message.
 pub(crate) const UNIT_BYTES: usize = 64 << 10;
 
-/// One stream write being put together. Kept and refilled, so that its list of slices is allocated once.
+/// One stream write being assembled. Kept and refilled, so that its list of slices is allocated once.
 #[derive(Default)]
 pub(crate) struct Unit {
     slices: Vec<Bytes>,
@@ -24,7 +24,7 @@ pub(crate) struct Unit {
 }
 
 impl Unit {
-    /// Starts a new unit; `bytes_expected` sizes the buffer for copied parts (at most [`UNIT_BYTES`] is believed).
+    /// Starts a new unit; `bytes_expected` sizes the buffer for copied parts (capped at [`UNIT_BYTES`]).
     pub(crate) fn start(&mut self, bytes_expected: usize) {
         self.slices.clear();
         self.copied = BytesMut::with_capacity(bytes_expected.min(UNIT_BYTES));

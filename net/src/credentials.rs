@@ -1,4 +1,5 @@
-//! What a transport presents and trusts: an identity and what TLS makes of it. Replaced as a whole when the identity is.
+//! The certificates that a transport presents and trusts: an identity and the TLS settings made from it.
+//! Replaced as a whole when the identity is.
 //!
 //! What is not here: issuing (`issue.rs`), verifying (`tls.rs`), closing connections that no longer hold (`quic.rs`).
 use std::time::Duration;
@@ -22,10 +23,10 @@ pub(crate) struct Credentials {
 }
 
 impl Credentials {
-    /// With quinn's settings for the accepting side, which the endpoint keeps.
+    /// Returned with quinn's settings for the accepting side, which the endpoint keeps.
     ///
     /// # Errors
-    /// The identity is of another node than the configuration's, or its parts do not fit each other.
+    /// The identity is of another node than the configuration's, or its parts do not match.
     pub(crate) fn new(
         config: &QuicConfig,
         identity: &Identity,
@@ -48,7 +49,7 @@ impl Credentials {
     /// Whether the certificates of a live connection would be accepted now.
     ///
     /// # Errors
-    /// Why not.
+    /// The reason why not.
     pub(crate) fn verify_again(
         &self,
         connection: &quinn::Connection,
@@ -59,11 +60,12 @@ impl Credentials {
     }
 }
 
-/// So long before its end a certificate is worth a reminder each day.
+/// From this time before its end on, the transport warns about a certificate each day.
 pub(crate) const RENEW_WITHIN_SECONDS: i64 = 30 * DAY_SECONDS;
 const DAY_SECONDS: i64 = 24 * 60 * 60;
 
-/// When to look again at a certificate that ends in so many seconds: in a day, or when it becomes one to be reminded of, or has ended.
+/// When to check again a certificate that ends in `left` seconds: in a day, or when it comes within the
+/// period of warnings, or ends.
 pub(crate) fn next_reminder(left: i64) -> Duration {
     let change = match left {
         RENEW_WITHIN_SECONDS.. => left - RENEW_WITHIN_SECONDS + 1,
@@ -73,7 +75,7 @@ pub(crate) fn next_reminder(left: i64) -> Duration {
     Duration::from_secs(change.min(DAY_SECONDS).unsigned_abs())
 }
 
-/// The certificates that the other end of a connection has proven.
+/// The certificate chain that the other end of a connection has authenticated with.
 pub(crate) fn chain(connection: &quinn::Connection) -> Option<Vec<CertificateDer<'static>>> {
     connection.peer_identity()?.downcast::<Vec<CertificateDer<'static>>>().ok().map(|chain| *chain)
 }

@@ -11,7 +11,7 @@ pub enum NetError {
     /// A limit is out of its documented bounds, or two contradict each other.
     #[error("configuration: {0}")]
     Config(&'static str),
-    /// The certificates do not fit the configuration or each other.
+    /// The certificates do not match the configuration or each other.
     #[error("identity: {0}")]
     Identity(#[from] IdentityError),
     /// The TLS library refuses the certificates.
@@ -20,9 +20,9 @@ pub enum NetError {
     /// The socket could not be opened, sized or bound.
     #[error("cannot listen on {address}: {source}")]
     Listen {
-        /// The address asked for.
+        /// The requested address.
         address: SocketAddr,
-        /// What the system said.
+        /// The error of the operating system.
         source: io::Error,
     },
     /// The net thread or its event loop could not be made.

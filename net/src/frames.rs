@@ -5,11 +5,11 @@
 //!          version of messages: u16 little-endian ([`crate::QuicConfig::messages_version`])
 //! message  length: u32 little-endian, then that many bytes
 //! ```
-//! A stream is valid if it starts with the hello of these versions and a channel that exists, and no length exceeds
-//! the channel's limit. The length is judged before memory is taken for the message. The first byte of a hello is the
-//! version of streams in every version, and is judged before anything behind it is read: version 1 had hellos of two
-//! bytes. What is not here: streams themselves (`quic_session.rs`), how outgoing messages are laid out
-//! (`coalesce.rs`).
+//! A stream is valid if it starts with the hello of these versions and a channel that exists, and no length
+//! exceeds the channel's limit. The length is checked before memory is allocated for the message. The first
+//! byte of a hello is the version of streams in every version, and is checked before anything behind it is
+//! read: version 1 had hellos of two bytes. What is not here: streams themselves (`quic_session.rs`), the
+//! layout of outgoing messages (`coalesce.rs`).
 use std::fmt;
 
 use bytes::{Bytes, BytesMut};
@@ -22,16 +22,16 @@ pub(crate) const HELLO_START_BYTES: usize = 2;
 pub(crate) const HELLO_REST_BYTES: usize = 2;
 /// Bytes of the length before each message.
 pub(crate) const LENGTH_BYTES: usize = 4;
-/// The version of streams that this crate speaks.
+/// The version of streams of this crate.
 pub(crate) const STREAMS_VERSION: u8 = 2;
 
-/// What one end of a connection speaks. Only equals understand each other.
+/// The wire version of one end of a connection. Only equal versions interoperate.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct WireVersion {
-    /// How messages are cut out of a stream: this crate's part.
+    /// The framing of messages in a stream: this crate's part.
     pub streams: u8,
-    /// What messages hold: the caller's part ([`crate::QuicConfig::messages_version`]). 0 if it was not learnt, since
-    /// the version of streams differs already.
+    /// The content of messages: the caller's part ([`crate::QuicConfig::messages_version`]). 0 if it was not
+    /// received, because the version of streams differs already.
     pub messages: u16,
 }
 
@@ -41,7 +41,7 @@ impl WireVersion {
         Self { streams: STREAMS_VERSION, messages }
     }
 
-    /// Reads what [`fmt::Display`] wrote.
+    /// Parses the output of [`fmt::Display`].
     pub(crate) fn parse(text: &[u8]) -> Option<Self> {
         let (streams, messages) = std::str::from_utf8(text).ok()?.split_once('.')?;
         Some(Self { streams: streams.parse().ok()?, messages: messages.parse().ok()? })
@@ -80,7 +80,7 @@ pub(crate) fn hello(slot: usize, messages: u16) -> [u8; HELLO_START_BYTES + HELL
     [STREAMS_VERSION, slot as u8, low, high]
 }
 
-/// The slot that a hello's start names. To be judged before the rest is waited for.
+/// The slot that a hello's start names. To be checked before the rest is read.
 pub(crate) fn parse_hello_start(start: [u8; HELLO_START_BYTES]) -> Result<usize, FrameError> {
     match start {
         [STREAMS_VERSION, slot] if usize::from(slot) < Channel::COUNT => Ok(usize::from(slot)),
@@ -89,7 +89,7 @@ pub(crate) fn parse_hello_start(start: [u8; HELLO_START_BYTES]) -> Result<usize,
     }
 }
 
-/// Whether the rest of a hello names the version of messages that is spoken here.
+/// Whether the rest of a hello has this node's version of messages.
 pub(crate) fn parse_hello_rest(rest: [u8; HELLO_REST_BYTES], messages: u16) -> Result<(), FrameError> {
     match u16::from_le_bytes(rest) {
         theirs if theirs == messages => Ok(()),
@@ -97,7 +97,7 @@ pub(crate) fn parse_hello_rest(rest: [u8; HELLO_REST_BYTES], messages: u16) -> R
     }
 }
 
-/// Cuts a stream's bytes, arriving in pieces of any size, into messages that own their memory.
+/// Splits a stream's bytes, arriving in parts of any size, into messages that own their memory.
 pub(crate) struct Decoder {
     limit: usize,
     header: [u8; LENGTH_BYTES],
@@ -116,11 +116,11 @@ impl Decoder {
         Self { limit, header: [0; LENGTH_BYTES], header_len: 0, body: None }
     }
 
-    /// Takes bytes off the front of `input` until a message is complete (`Some`) or the input is used up (`None`).
-    /// Each byte is copied once; each message costs one allocation of exactly its length.
+    /// Consumes bytes from the front of `input` until a message is complete (`Some`) or the input is used up
+    /// (`None`). Each byte is copied once; each message costs one allocation of exactly its length.
     ///
     /// # Errors
-    /// [`FrameError::TooLong`]; the stream cannot be read on after that.
+    /// [`FrameError::TooLong`]; the stream cannot be decoded any further.
     pub(crate) fn next(&mut self, input: &mut &[u8]) -> Result<Option<Bytes>, FrameError> {
         if self.body.is_none() {
             let Some(length) = self.length(input)? else { return Ok(None) };

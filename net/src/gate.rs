@@ -1,61 +1,65 @@
-//! The gate's policy: which incoming handshake is begun, which sender must first prove its address, and which is not
-//! answered. Pure: time is a number, and nothing here touches a socket.
+//! The policy of the gate: which incoming handshakes are begun, which senders must first prove their address,
+//! and which get no answer. Pure: time is a number, and nothing here touches a socket.
 //!
 //! An address falls into one of three classes:
-//! 1. *Peer*: address and port are those where a known peer listens (a node dials from the port that it listens on), or
-//!    from which its latest proven connection came. It has places of its own, which nobody else can take.
-//! 2. *Host*: the IP address of a known peer, another port: a peer behind a translation of ports, or a stranger beside
-//!    one. Each such IP address has places of its own.
-//! 3. *Stranger*: everything else. All of them share the places of [`Limits::strangers_max`], and none of their IP
-//!    addresses (for IPv6, /64 networks) has more than [`Limits::per_address_max`].
+//! 1. *Peer*: address and port are those where a known peer listens (a node dials from the port that it
+//!    listens on), or from which its latest authenticated connection came. It has places of its own, which no
+//!    other sender can take.
+//! 2. *Host*: the IP address of a known peer, another port: a peer behind a translation of ports, or an
+//!    unknown sender beside one. Each such IP address has places of its own.
+//! 3. *Stranger*: every unknown address. All of them share the places of [`Limits::strangers_max`], and none
+//!    of their IP addresses (for IPv6, /64 networks) has more than [`Limits::per_address_max`].
 //!
-//! A class counts only for an address that was proven (QUIC Retry); without proof a sender is a stranger, and where the
-//! rules would refuse it, it is asked for proof instead. Within a class handshakes are admitted at a bounded rate, since
-//! each costs a signature. Where places are taken, the oldest handshake of the class gives way if it has been
-//! silent for [`SILENT`]; a peer's newest attempt replaces its older ones at once. An address whose proven handshake
-//! came to nothing waits before its next, 1 s, then four times as long each time up to 64 s (a peer's host: 4 s), so that
-//! a thousand strangers soon are as few as a hundred; first packets of who waits, and more than a bounded number
-//! of all strangers', are dropped unread.  Everything that is kept has a bound: the places, the known addresses, [`DEBTORS_MAX`].
+//! A class counts only for an address that was proven (QUIC Retry); without proof a sender is a stranger, and
+//! instead of a refusal it gets a request for proof. Within a class handshakes are admitted at a bounded
+//! rate, since each costs a signature. When all places are taken, the oldest handshake of the class is
+//! evicted if it has been silent for [`SILENT`]; a peer's newest attempt replaces its older ones at once. An
+//! address with a proven handshake that failed waits before its next, 1 s, then four times as long each time
+//! up to 64 s (a peer's host: 4 s), so that a thousand flooding addresses soon cost no more than a hundred;
+//! first packets of waiting addresses, and those of strangers beyond a bounded rate, are dropped unread. All
+//! state is bounded: the places, the known addresses, [`DEBTORS_MAX`].
 //!
 //! What is not here: handshakes themselves and log lines (`quic_endpoint.rs`).
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
 const SECOND: u64 = 1_000_000_000;
-/// A handshake that needs no more than one answer of the other side, and has not had it for so long, gives way.
+/// A handshake that needs just one answer of the other side, and has not received it for this long, may be
+/// evicted.
 pub(crate) const SILENT: u64 = SECOND / 2;
-/// Handshakes that may be under way with one address of a known peer: the newest and one before it.
+/// The maximum of concurrent handshakes with one address of a known peer: the newest and one before it.
 const PER_PEER_MAX: usize = 2;
-/// Handshakes that may be under way with one IP address of a known peer, from other ports.
+/// The maximum of concurrent handshakes with one IP address of a known peer, from other ports.
 const PER_HOST_MAX: usize = 8;
-/// Handshakes a second from one known peer's address; a node that dials in vain makes about one.
+/// Handshakes a second from one known peer's address; a node that dials without success makes about one.
 const PEER_RATE: u64 = 16;
 /// Handshakes a second from other ports of a known peer's IP address.
 const HOST_RATE: u64 = 32;
-/// First packets read for each handshake that may be begun: keys must be made to look into one, some twenty microseconds, and
-/// a net thread that is late loses packets of peers.
+/// First packets read for each handshake that may be begun: reading one takes keys derived for it, some
+/// twenty microseconds, and a net thread that is late loses packets of peers.
 const READ_PER_HANDSHAKE: u64 = 20;
-/// Addresses whose debts are kept.
+/// The maximum of addresses with a recorded debt.
 const DEBTORS_MAX: usize = 4096;
-/// How often the wait of a stranger that wastes handshakes is made four times as long, from a second on.
+/// How often the wait of a stranger that wastes handshakes is quadrupled, beginning with a second.
 const RAISES_MAX: u32 = 3;
 /// Likewise for a port of a known peer's host, which may be that peer in trouble.
 const HOST_RAISES_MAX: u32 = 1;
 
-/// What an operator may set.
+/// The configurable limits.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Limits {
-    /// Places for the handshakes of strangers.
+    /// Places for the handshakes of strangers, that is unknown senders.
     pub(crate) strangers_max: usize,
     /// Of them, for those of one IP address, or one /64 network.
     pub(crate) per_address_max: usize,
     /// Handshakes of strangers begun in a second.
     pub(crate) strangers_per_second: u32,
-    /// From so many handshakes under way on, of all classes, nobody is admitted without proof of its address.
+    /// The number of concurrent handshakes, of all classes, from which on none is admitted without proof of
+    /// its address.
     pub(crate) proof_from: usize,
 }
 
-/// An IP address, or a whole /64 of IPv6: what one stranger may be assumed to have.
+/// An IP address, or a whole /64 of IPv6: the addresses that one unknown sender is assumed to have.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 struct Network(IpAddr);
 
@@ -71,7 +75,7 @@ impl Network {
     }
 }
 
-/// Where known peers are. Made anew whenever one of them moves.
+/// The addresses of known peers. Rebuilt whenever one of them changes.
 #[derive(Default, Debug)]
 pub(crate) struct KnownAddresses {
     peers: BTreeSet<SocketAddr>,
@@ -86,7 +90,7 @@ impl FromIterator<SocketAddr> for KnownAddresses {
     }
 }
 
-/// What an address is to this node; see the head of this file.
+/// The class of an address; see the head of this file.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 enum Class {
     Peer(SocketAddr),
@@ -116,38 +120,38 @@ impl KnownAddresses {
     }
 }
 
-/// The form that is compared: an IPv4 address is one, also where a socket of IPv6 has taken its packet.
+/// The canonical form for comparison: an IPv4 address is the same when an IPv6 socket received its packet.
 fn canonical(address: SocketAddr) -> SocketAddr {
     SocketAddr::new(address.ip().to_canonical(), address.port())
 }
 
-/// Whose debts are counted together. A host's ports are told apart, so that a stranger on a peer's machine pays for
-/// its own handshakes only.
+/// The unit by which debts are counted. A host's ports are counted separately, so that an unknown sender on a
+/// peer's machine pays for its own handshakes only.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 enum Debtor {
     Network(Network),
     Port(SocketAddr),
 }
 
-/// What an address has wasted.
+/// The handshakes that an address has wasted.
 #[derive(Clone, Copy, Debug)]
 struct Debt {
     handshakes: u32,
-    /// None is admitted before.
+    /// No handshake is admitted before this time.
     until: u64,
 }
 
-/// So many at once, and so many a second.
+/// A token bucket: a burst, and a rate per second.
 #[derive(Clone, Copy, Debug)]
 struct Bucket {
-    /// In billionths of a handshake, so that a rate times nanoseconds is what comes in.
+    /// In billionths of a handshake, so that a rate times nanoseconds gives the increment.
     level: u64,
     at: u64,
     per_second: u64,
 }
 
 impl Bucket {
-    /// A full one: a second's worth.
+    /// A full one: the amount of a second.
     fn new(per_second: u64, now: u64) -> Self {
         Self { level: per_second * SECOND, at: now, per_second }
     }
@@ -163,26 +167,26 @@ impl Bucket {
     }
 }
 
-/// Why a handshake is not answered. Its sender repeats its first packet some times before it gives up, and each is
-/// judged anew.
+/// Why a handshake is not answered. Its sender repeats its first packet some times before it gives up, and
+/// each is judged anew.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Refused {
-    /// All places of its class are taken by handshakes that are not silent yet.
+    /// All places of its class are taken by handshakes that are not yet silent.
     Places,
-    /// Its address holds all it may hold, or has wasted a handshake and has to wait.
+    /// Its address has its maximum of handshakes, or has wasted one and has to wait.
     Address,
-    /// So many were admitted in the last second that no more are begun.
+    /// The maximum of handshakes in a second was admitted.
     Rate,
 }
 
-/// What becomes of an incoming handshake.
+/// The decision on an incoming handshake.
 #[derive(PartialEq, Eq, Debug)]
 pub(crate) enum Verdict<H> {
-    /// It is begun, and the other one, if any, ended.
+    /// It is begun, and the evicted one, if any, ended.
     Admit {
-        /// To be given back by [`Gate::leave`].
+        /// To be returned by [`Gate::leave`].
         ticket: u64,
-        /// The silent one that gave way.
+        /// The silent one that was evicted.
         gave_way: Option<H>,
     },
     /// Its sender must prove its address.
@@ -191,12 +195,12 @@ pub(crate) enum Verdict<H> {
     Refuse(Refused),
 }
 
-/// How a handshake ended that was admitted.
+/// The outcome of an admitted handshake.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Outcome {
-    /// The other side showed a certificate of the cluster, whatever became of it then.
+    /// The other side presented a certificate of the cluster, whatever happened afterwards.
     Certified,
-    /// It showed none: it fell silent, or failed.
+    /// It presented none: it fell silent, or failed.
     Wasted,
 }
 
@@ -209,11 +213,11 @@ struct Open<H> {
     handle: H,
 }
 
-/// The handshakes under way, and what is remembered of earlier ones. `H` is the caller's hold on one of them.
+/// The handshakes in progress, and the debts of earlier ones. `H` is the caller's handle of a handshake.
 #[derive(Debug)]
 pub(crate) struct Gate<H> {
     limits: Limits,
-    /// By ticket, so in the order in which they came.
+    /// By ticket, so in order of arrival.
     open: BTreeMap<u64, Open<H>>,
     tickets: u64,
     strangers: Bucket,
@@ -241,8 +245,8 @@ impl<H> Gate<H> {
         }
     }
 
-    /// Judges an incoming handshake. `handle` is kept only if it is admitted. Costs a walk over the handshakes under
-    /// way, which are few.
+    /// Decides on an incoming handshake. `handle` is kept only if it is admitted. Costs a scan of the
+    /// handshakes in progress, which are few.
     pub(crate) fn judge(
         &mut self,
         now: u64,
@@ -268,8 +272,8 @@ impl<H> Gate<H> {
         }
     }
 
-    /// Why a first packet is not even read, if it is not: its address waits for its next handshake, or too many of its class
-    /// have come in the last second. A peer's is always read. Costs a look into the debts.
+    /// Why a first packet is dropped unread, if it is: its address must wait for its next handshake, or too
+    /// many of its class have come in the last second. A peer's is always read. Costs a lookup of the debts.
     pub(crate) fn sift(&mut self, now: u64, address: SocketAddr, known: &KnownAddresses) -> Option<Refused> {
         let address = canonical(address);
         let class = known.class(address);
@@ -291,12 +295,12 @@ impl<H> Gate<H> {
         self.debts.get(&debtor(class, address)).is_some_and(|debt| now < debt.until)
     }
 
-    /// A handshake that was admitted has ended. One that gave way may be given back, too: that changes nothing.
+    /// An admitted handshake has ended. Calling it for an evicted one has no effect.
     pub(crate) fn leave(&mut self, now: u64, ticket: u64, outcome: Outcome) {
         self.end(now, ticket, outcome);
     }
 
-    /// Whether there is a place, and who must give way for it.
+    /// Whether there is a place, and which handshake is evicted for it.
     fn place(
         &mut self,
         now: u64,
@@ -318,7 +322,7 @@ impl<H> Gate<H> {
                 let others = same.count();
                 if let Some((is_proven, since)) = oldest.filter(|_| others + 1 >= self.limits.per_address_max)
                 {
-                    // It asks for more, and does not go on with what it has.
+                    // It begins more handshakes without continuing those it has.
                     if is_proven && now.saturating_sub(since) >= SILENT {
                         self.charge(now, Debtor::Network(network));
                     }
@@ -363,7 +367,7 @@ impl<H> Gate<H> {
         let debtor = debtor(open.class, open.address);
         match outcome {
             Outcome::Certified => drop(self.debts.remove(&debtor)),
-            // Who has not proven its address may have taken another's name. A peer's own address owes nothing: its
+            // A sender without a proven address may have forged it. A peer's own address has no debts: its
             // handshakes fail by the hundred while its machine is busy or its network bad.
             Outcome::Wasted if open.is_proven && !matches!(open.class, Class::Peer(_)) => {
                 self.charge(now, debtor);
@@ -379,12 +383,12 @@ impl<H> Gate<H> {
         }
         let debt = self.debts.entry(debtor).or_insert(Debt { handshakes: 0, until: 0 });
         if now < debt.until {
-            // What was begun together is one waste.
+            // Handshakes that were begun together count as one waste.
             return;
         }
         let raises_max = if matches!(debtor, Debtor::Port(_)) { HOST_RAISES_MAX } else { RAISES_MAX };
         let wait = |handshakes: u32| SECOND << (2 * handshakes.min(raises_max));
-        // A debt that was paid long ago is forgiven.
+        // A debt whose wait ended long ago is cleared.
         if now.saturating_sub(debt.until) > wait(debt.handshakes) {
             debt.handshakes = 0;
         }
@@ -392,8 +396,8 @@ impl<H> Gate<H> {
         debt.handshakes += 1;
     }
 
-    /// Drops one debt, each time another: whoever has enough addresses to push others out gains nothing for one of its
-    /// own in particular.
+    /// Drops one debt, each time another one: an attacker with enough addresses to push others out cannot
+    /// choose which of its own is dropped.
     fn forget_one(&mut self) {
         let next = self.forget_from.and_then(|from| self.debts.range(from..).next());
         if let Some((debtor, _)) = next.or_else(|| self.debts.first_key_value()) {

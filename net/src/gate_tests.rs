@@ -13,13 +13,14 @@ fn known() -> KnownAddresses {
     [at("10.0.0.1:7400"), at("10.0.0.2:7400"), at("[2001:db8:1:2::1]:7400")].into_iter().collect()
 }
 
-/// A world in which every handshake that is admitted is silent for ever, but for those of honest peers.
+/// A gate and its senders, in which every admitted handshake stays silent for ever, except those of
+/// legitimate peers.
 struct World {
     gate: Gate<SocketAddr>,
     known: KnownAddresses,
     now: u64,
     admitted: u64,
-    /// First packets that cost more than a look.
+    /// First packets that were read.
     read: u64,
 }
 
@@ -45,7 +46,7 @@ impl World {
         verdict
     }
 
-    /// So many handshakes a second for so long, from these addresses in turns; then the time has gone on.
+    /// `per_second` handshakes a second for `nanos`, from these addresses in turn; then advances the time.
     fn flood(&mut self, per_second: u64, nanos: u64, from: impl Fn(u64) -> SocketAddr) {
         let (began, count) = (self.now, nanos / (SECOND / per_second));
         for n in 0..count {
@@ -55,7 +56,8 @@ impl World {
         self.now = began + nanos;
     }
 
-    /// How long an honest peer takes to be admitted, which repeats its first packet as QUIC does, in the flood.
+    /// How long a legitimate peer, which repeats its first packet as QUIC does, waits for admission during
+    /// the flood.
     fn delay(&mut self, peer: SocketAddr, per_second: u64, from: impl Fn(u64) -> SocketAddr) -> u64 {
         let began = self.now;
         for gap in [0, 150, 300, 600, 1_200] {
@@ -224,7 +226,7 @@ fn what_is_remembered_has_a_bound() {
         assert!(gate.debts.len() <= DEBTORS_MAX);
     }
     assert_eq!(gate.debts.len(), DEBTORS_MAX);
-    // Peers that move leave nothing behind for good.
+    // Peers that move leave no state behind for good.
     for n in 0..100u32 {
         let peer = SocketAddr::from(((n | 0x0A01_0000).to_be_bytes(), 7400));
         let known: KnownAddresses = [peer].into_iter().collect();

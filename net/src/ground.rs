@@ -1,8 +1,8 @@
-//! What a transport stands on: who runs its tasks and tells its time, and the socket it speaks through.
+//! The environment of a transport: the runtime for its tasks and its time, and its socket.
 //!
-//! In production that is tokio on a thread of its own ([`crate::QuicTransport::start`]). Another [`Ground`] puts the very
-//! same transport under somebody else's time and network: the simulator does. What is not here: tokio's (`quic.rs`,
-//! `quic_endpoint.rs`).
+//! In production that is tokio on a thread of its own ([`crate::QuicTransport::start`]). Another [`Ground`]
+//! runs the same transport on another time and network: the simulator does. What is not here: tokio's
+//! (`quic.rs`, `quic_endpoint.rs`).
 use std::fmt;
 use std::future::poll_fn;
 use std::pin::pin;
@@ -14,36 +14,38 @@ use quinn::{AsyncUdpSocket, Runtime};
 use rustls::pki_types::UnixTime;
 use rustls::time_provider::{DefaultTimeProvider, TimeProvider};
 
-/// Tasks, time, datagrams and chance for one transport. With the same answers from all four a transport does the same:
-/// what else is drawn (keys of a handshake, connection ids) decides bytes, and no lengths or times.
+/// Tasks, time, datagrams and randomness for one transport. With equal inputs from all four a transport
+/// behaves the same: what else is random (keys of a handshake, connection ids) affects bytes, and no lengths
+/// or times.
 #[derive(Clone, Debug)]
 pub struct Ground {
-    /// Runs the transport's tasks, on one thread at a time, and tells its time. Its sockets are not asked for.
+    /// Runs the transport's tasks, on one thread at a time, and provides its time. Its sockets are not used.
     pub runtime: Arc<dyn Runtime>,
     /// Carries the datagrams.
     pub socket: Arc<dyn AsyncUdpSocket>,
-    /// For the lengths of waits, and for what QUIC leaves to chance.
+    /// For the lengths of waits, and for the randomness of QUIC.
     pub seed: u64,
 }
 
-/// Tells the seconds since 1970, by which certificates expire. The system's, unless a test says otherwise
-/// ([`crate::QuicConfig::wall_clock`]); nothing but certificates goes by it, since it may be set back or forward.
+/// The seconds since 1970, by which certificates expire. The system's, unless a test provides another
+/// ([`crate::QuicConfig::wall_clock`]); used for certificates only, since it may be set back or forward.
 #[derive(Clone)]
 pub struct WallClock(Arc<dyn TimeProvider>);
 
 impl WallClock {
-    /// The system's.
+    /// The system's clock.
     pub fn system() -> Self {
         Self(Arc::new(DefaultTimeProvider))
     }
 
-    /// Another clock: `seconds` since 1970, whenever it is asked.
+    /// Another clock: `seconds` returns the seconds since 1970 at each call.
     pub fn from_fn(seconds: impl Fn() -> u64 + Send + Sync + 'static) -> Self {
         Self(Arc::new(Seconds(seconds)))
     }
 
     pub(crate) fn now(&self) -> UnixTime {
-        // Without a clock nothing is judged expired or not yet valid by this crate; a handshake fails by itself then.
+        // Without a clock this crate considers nothing expired or not yet valid; a handshake fails by itself
+        // then.
         self.0.current_time().unwrap_or_else(|| UnixTime::since_unix_epoch(Duration::ZERO))
     }
 
@@ -72,7 +74,8 @@ impl<F: Fn() -> u64 + Send + Sync> TimeProvider for Seconds<F> {
     }
 }
 
-/// Waits for something, for so long at most; `None` if it did not come about. Costs nothing of note unless it waits.
+/// Waits for a future for at most `limit`; `None` if it did not complete. The cost is negligible unless it
+/// waits.
 pub(crate) async fn within<F: Future>(
     runtime: &dyn Runtime,
     limit: Duration,

@@ -1,5 +1,5 @@
-//! Who a node is: a certificate that names cluster and node, its key, and the authority all nodes of the cluster
-//! trust.
+//! The identity of a node: a certificate that names cluster and node, its key, and the authority that all
+//! nodes of the cluster trust.
 //!
 //! A `ClusterAuthority` issues one [`Identity`] per node; both it and `write_cluster` need the cargo feature `issue`,
 //! which a node that only *has* a certificate does without. Everything is PEM text at rest; `load`, `save` and
@@ -33,7 +33,7 @@ pub enum IdentityError {
     /// A well-formed certificate that does not name exactly one node (or one authority).
     #[error("the certificate names no node of a cluster")]
     Nameless,
-    /// The library that makes certificates refused (feature `issue`).
+    /// The library that makes certificates reported an error (feature `issue`).
     #[error("certificate: {0}")]
     Certificate(Box<dyn std::error::Error + Send + Sync>),
     /// The identity is of another node or another cluster than the one it is to replace.
@@ -44,17 +44,17 @@ pub enum IdentityError {
         /// The name this node has.
         here: String,
     },
-    /// A file could not be read, or is there already and was not overwritten.
+    /// A file could not be read, or exists already and was not overwritten.
     #[error("{path}: {source}")]
     File {
         /// The file or folder.
         path: PathBuf,
-        /// What the system said.
+        /// The error of the operating system.
         source: io::Error,
     },
 }
 
-/// A node's proof of who it is, and what it accepts as proof from others.
+/// A node's certificate and key, and the roots that it trusts.
 pub struct Identity {
     cluster: String,
     node: PeerId,
@@ -74,8 +74,8 @@ pub(crate) struct IdentityPem {
 }
 
 impl Identity {
-    /// An identity from PEM texts: the node's certificate (first, then any intermediates), its key, and one or more
-    /// roots to trust. Whether key, certificate and roots fit each other shows when a transport starts.
+    /// An identity from PEM texts: the node's certificate (first, then any intermediates), its key, and one
+    /// or more roots to trust. Whether key, certificate and roots match is checked when a transport starts.
     ///
     /// # Errors
     /// A text is malformed, or the certificate does not name one node of one cluster.

@@ -1,8 +1,8 @@
 //! IMPURE: identities and authorities as PEM files in folders.
 //!
-//! A node's folder holds `node.pem` (certificate), `node.key` (secret, readable by its owner only) and `ca.pem`
-//! (roots to trust). An authority's folder holds `ca.pem` and `ca.key`. Nothing that exists is overwritten. What is
-//! not here: the texts themselves (`identity.rs`).
+//! A node's folder holds `node.pem` (certificate), `node.key` (secret, readable by its owner only) and
+//! `ca.pem` (roots to trust). An authority's folder holds `ca.pem` and `ca.key`. Existing files are never
+//! overwritten. What is not here: the texts themselves (`identity.rs`).
 use std::fs::{self, OpenOptions};
 use std::io::{self, Write};
 use std::path::Path;
@@ -20,7 +20,7 @@ const ROOTS: &str = "ca.pem";
 const AUTHORITY_KEY: &str = "ca.key";
 
 impl Identity {
-    /// Reads what [`Identity::save`] wrote.
+    /// Reads the files that [`Identity::save`] wrote.
     ///
     /// # Errors
     /// A file is missing, unreadable or malformed.
@@ -28,7 +28,7 @@ impl Identity {
         Self::from_pem(&read(folder, CHAIN)?, &read(folder, KEY)?, &read(folder, ROOTS)?)
     }
 
-    /// Writes three PEM files into a folder, making it if need be.
+    /// Writes three PEM files into a folder, creating it if necessary.
     ///
     /// # Errors
     /// The folder cannot be written, or holds one of the files already.
@@ -42,7 +42,7 @@ impl Identity {
 
 #[cfg(feature = "issue")]
 impl ClusterAuthority {
-    /// Reads what [`ClusterAuthority::save`] wrote.
+    /// Reads the files that [`ClusterAuthority::save`] wrote.
     ///
     /// # Errors
     /// A file is missing, unreadable or malformed.
@@ -50,7 +50,7 @@ impl ClusterAuthority {
         Self::from_pem(&read(folder, ROOTS)?, &read(folder, AUTHORITY_KEY)?)
     }
 
-    /// Writes certificate and key into a folder, making it if need be.
+    /// Writes certificate and key into a folder, creating it if necessary.
     ///
     /// # Errors
     /// The folder cannot be written, or holds one of the files already.
@@ -85,7 +85,7 @@ fn read(folder: &Path, name: &str) -> Result<String, IdentityError> {
     fs::read_to_string(&path).map_err(|source| at(&path, source))
 }
 
-/// Keys get their narrow permissions when the file is made, not after.
+/// Keys get their restrictive permissions when the file is created, not afterwards.
 fn write(folder: &Path, name: &str, text: &str) -> Result<(), IdentityError> {
     let path = folder.join(name);
     let mut options = OpenOptions::new();

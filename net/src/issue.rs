@@ -30,12 +30,12 @@ pub struct Validity {
 }
 
 impl Validity {
-    /// What nodes get: a year.
+    /// The default validity of nodes' certificates: a year.
     pub const NODE: Duration = Duration::from_secs(365 * DAY.as_secs());
-    /// What authorities get: ten years.
+    /// The default validity of authorities' certificates: ten years.
     pub const AUTHORITY: Duration = Duration::from_secs(3652 * DAY.as_secs());
 
-    /// From now on for so long. It begins a day ago, for nodes whose clocks are behind.
+    /// Valid for `length` from now. It begins a day ago, for nodes with clocks that are behind.
     pub fn from_now(length: Duration) -> Self {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let not_before = now.saturating_sub(DAY).as_secs();
@@ -67,7 +67,8 @@ impl ClusterAuthority {
         Self::new_for(cluster, Validity::from_now(Validity::AUTHORITY))
     }
 
-    /// A new authority with a new key. Once its certificate has expired, no node that trusts it lets another in by it.
+    /// A new authority with a new key. Once its certificate has expired, no node accepts another on its
+    /// authority.
     ///
     /// # Errors
     /// [`IdentityError::ClusterName`], or the certificate library's.
@@ -78,8 +79,9 @@ impl ClusterAuthority {
         Self::with_key(cluster, KeyPair::generate_for(&PKCS_ED25519).map_err(refused)?, validity)
     }
 
-    /// The same authority, by the same key, with another certificate, before the old one ends: what it has issued stays valid
-    /// for nodes that trust the new certificate. To give a key up, make a new authority instead.
+    /// The same authority and key with another certificate, to be made before the old one ends: the
+    /// certificates issued so far stay valid for nodes that trust the new one. To retire a key, make a new
+    /// authority instead.
     ///
     /// # Errors
     /// The certificate library's.
@@ -99,7 +101,8 @@ impl ClusterAuthority {
         Ok(Self { cluster: cluster.to_owned(), issuer: Issuer::new(params, key), certificate_pem, not_after })
     }
 
-    /// The authority that [`ClusterAuthority::certificate_pem`] and [`ClusterAuthority::key_pem`] gave.
+    /// The authority from the texts of [`ClusterAuthority::certificate_pem`] and
+    /// [`ClusterAuthority::key_pem`].
     ///
     /// # Errors
     /// The text is not the certificate and key of an authority.
@@ -124,7 +127,7 @@ impl ClusterAuthority {
         self.issue_for(node, Validity::from_now(Validity::NODE))
     }
 
-    /// The same, valid as long as is said, and no longer than the authority's own certificate.
+    /// The same with a given validity, limited by the end of the authority's own certificate.
     ///
     /// # Errors
     /// The certificate library's.
@@ -146,7 +149,7 @@ impl ClusterAuthority {
         Identity::from_pem(&certificate.pem(), &key.serialize_pem(), &self.certificate_pem)
     }
 
-    /// The cluster this authority speaks for.
+    /// The cluster of this authority.
     pub fn cluster(&self) -> &str {
         &self.cluster
     }
@@ -171,8 +174,8 @@ fn refused(error: rcgen::Error) -> IdentityError {
     IdentityError::Certificate(error.into())
 }
 
-/// A number for a certificate, from its key and its end. Keys, signatures and these are of one length each, so that all handshakes
-/// are as long as each other.
+/// A serial number for a certificate, from its key and its end. Keys, signatures and serial numbers are of
+/// one length each, so that all handshakes have the same length.
 fn serial(key: &KeyPair, validity: Validity) -> SerialNumber {
     let named = [key.der_bytes(), &validity.not_after.to_be_bytes()].concat();
     let hash = ring::digest::digest(&ring::digest::SHA256, &named);
@@ -221,7 +224,7 @@ mod tests {
         let node = authority.issue(PeerId(1)).unwrap();
         let between = authority.not_after() - node.not_after();
         let nine_years = Validity::AUTHORITY.as_secs() - Validity::NODE.as_secs();
-        // The clock goes on between the two.
+        // The clock advances between the two.
         assert!(between <= nine_years && between > nine_years - DAY.as_secs());
         let usual = Validity::from_now(Validity::NODE);
         assert_eq!(usual.not_after - usual.not_before, 366 * DAY.as_secs());

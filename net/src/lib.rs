@@ -1,15 +1,15 @@
 //! Frames between the nodes of a cluster over QUIC: one connection per pair of nodes, mutual TLS 1.3, six one-way
 //! streams per direction.
 //!
-//! A message is opaque bytes; a peer is a [`PeerId`] proven by its certificate. The [`Transport`] trait is the seam
-//! behind which the simulator may stand instead. Delivery is best effort: a message may be lost with its
-//! connection, never corrupted, never attributed to the wrong node, and within one channel of one connection it
-//! arrives in order and at most once.
+//! A message is opaque bytes; a peer is a [`PeerId`] proven by its certificate. The [`Transport`] trait is
+//! the interface that the simulator may implement instead. Delivery is best effort: a message may be lost
+//! with its connection, never corrupted, never attributed to the wrong node, and within one channel of one
+//! connection it arrives in order and at most once.
 //!
-//! What is not here: the meaning of a message, retries of a message, flow control of snapshots (the caller grants
-//! credit), any other crate of the project. Next: [`transport`] for the seam, [`quic`] for the implementation,
-//! `gate.rs` for who may connect, [`identity`] for certificates, [`ground`] for other sockets and clocks,
-//! `frames.rs` for the bytes on a stream.
+//! What is not here: the meaning of a message, retries of a message, flow control of snapshots (the caller
+//! grants credit), any other crate of the project. Next: [`transport`] for the interface, [`quic`] for the
+//! implementation, `gate.rs` for admission of connections, [`identity`] for certificates, [`ground`] for
+//! other sockets and clocks, `frames.rs` for the bytes on a stream.
 #![forbid(unsafe_code)]
 
 mod backoff;

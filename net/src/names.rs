@@ -1,4 +1,5 @@
-//! What a certificate calls a node: `n<id>.<cluster>.raftwerk`, and the cluster's authority `<cluster>.raftwerk`.
+//! The names in certificates: `n<id>.<cluster>.raftwerk` for a node, and `<cluster>.raftwerk` for the
+//! cluster's authority.
 //!
 //! Pure text in both directions, one spelling per node; what is not here: certificates (`identity.rs`, `tls.rs`).
 use crate::transport::PeerId;
@@ -22,7 +23,7 @@ pub(crate) fn authority_name(cluster: &str) -> String {
     format!("{cluster}{SUFFIX}")
 }
 
-/// Cluster and node of a certificate's name; `None` unless [`node_name`] would spell it the same way.
+/// Cluster and node of a certificate's name; `None` unless it is spelled as [`node_name`] does.
 pub(crate) fn parse_node_name(name: &str) -> Option<(&str, PeerId)> {
     let (node, cluster) = name.strip_suffix(SUFFIX)?.split_once('.')?;
     let digits = node.strip_prefix('n')?;

@@ -1,7 +1,8 @@
-//! The messages waiting for one peer in one channel: any thread puts them in, the net thread takes them out.
+//! The messages queued for one peer in one channel: any thread enqueues, the net thread dequeues.
 //!
-//! Bounded by bytes. Every message carries the epoch of the connection it was meant for and is dropped if another
-//! one finds it. What is not here: waking the net thread (`wake.rs`), laying messages out (`coalesce.rs`).
+//! Bounded by bytes. Every message carries the epoch of the connection it was queued for, and is dropped if
+//! it is dequeued in another one. What is not here: waking the net thread (`wake.rs`), coalescing messages
+//! (`coalesce.rs`).
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use crossbeam_queue::SegQueue;
@@ -11,7 +12,7 @@ use tokio::sync::Notify;
 use crate::coalesce::Unit;
 use crate::transport::{Parts, SendError};
 
-/// What a queued message is taken to cost beyond its bytes, so that empty messages are bounded too.
+/// The assumed overhead of a queued message, so that empty messages are bounded too.
 const MESSAGE_OVERHEAD_BYTES: usize = 192;
 
 /// A bounded queue of messages for one channel of one peer.
@@ -21,9 +22,9 @@ pub(crate) struct Outbox {
     bytes: CachePadded<AtomicUsize>,
     queue_bytes_max: usize,
     message_bytes_max: usize,
-    /// Whether the outbox is listed among those with news for the net thread.
+    /// Whether the outbox is on the net thread's list of outboxes with new messages.
     listed: AtomicBool,
-    /// Rung on the net thread when the writer should look.
+    /// Notified on the net thread when the writer should check the queue.
     pub(crate) ready: Notify,
 }
 
@@ -33,7 +34,7 @@ struct Queued {
     parts: Parts,
 }
 
-/// Bytes taken out of an outbox that still count as its own until they are written or given up.
+/// Bytes dequeued from an outbox that count as its own until they are written or dropped.
 pub(crate) struct Charge<'a> {
     outbox: &'a Outbox,
     bytes: usize,
@@ -77,20 +78,21 @@ impl Outbox {
         Ok(())
     }
 
-    /// Whether the caller must list the outbox with the net thread: true for the first message after it looked.
+    /// Whether the caller must list the outbox with the net thread: true for the first message after it was
+    /// last unlisted.
     pub(crate) fn needs_listing(&self) -> bool {
         !self.listed.load(Ordering::SeqCst) && !self.listed.swap(true, Ordering::SeqCst)
     }
 
-    /// Tells the writer to look. A message queued before this call is found by that look; one queued after it lists
-    /// the outbox again.
+    /// Unlists the outbox and wakes its writer. A message queued before this call is found by that wake-up;
+    /// one queued after it lists the outbox again.
     pub(crate) fn unlist(&self) {
         self.listed.store(false, Ordering::SeqCst);
         self.ready.notify_one();
     }
 
-    /// Moves messages of an epoch into `unit` until it is full or the queue is empty; `None` if there were none of it.
-    /// Those of other epochs are dropped and counted in `dropped`.
+    /// Moves messages of an epoch into `unit` until it is full or the queue is empty; `None` if there were
+    /// none of it. Messages of other epochs are dropped and counted in `dropped`.
     pub(crate) fn fill(&self, epoch: u64, unit: &mut Unit, dropped: &mut u64) -> Option<Charge<'_>> {
         let mut charge = Charge { outbox: self, bytes: 0 };
         let mut message = self.queue.pop()?;
@@ -116,7 +118,7 @@ impl Outbox {
     /// Drops everything queued so far; returns how many messages that were.
     pub(crate) fn clear(&self) -> u64 {
         let mut dropped = 0;
-        // Bounded by what is there now, so that busy senders cannot hold the net thread here.
+        // Bounded by the present length, so that busy senders cannot hold the net thread here.
         for _ in 0..self.queue.len() {
             let Some(message) = self.queue.pop() else { break };
             self.bytes.fetch_sub(message.length + MESSAGE_OVERHEAD_BYTES, Ordering::Relaxed);

@@ -1,4 +1,4 @@
-//! What a node keeps about one peer: its address, its outboxes, and which connection is the one in force.
+//! The state of one peer on a node: its address, its outboxes, and which connection is in force.
 //!
 //! Shared by senders (outboxes, epoch) and the net thread (everything). What is not here: making connections
 //! (`quic_dial.rs`, `quic_endpoint.rs`) and using them (`quic_session.rs`).
@@ -24,17 +24,17 @@ pub(crate) struct Peer {
     epoch: AtomicU64,
     pub(crate) outboxes: [Arc<Outbox>; Channel::COUNT],
     removed: AtomicBool,
-    /// Rung when the address changed or the peer was removed; heard by the dialler.
+    /// Notified when the address changed or the peer was removed; awaited by the dialler.
     pub(crate) changed: Notify,
     link: Mutex<Link>,
 }
 
-/// The cold part: touched when connections come and go.
+/// The cold part: accessed when connections come and go.
 struct Link {
     address: SocketAddr,
     connection: Option<quinn::Connection>,
     connected_before: bool,
-    /// From where its latest connection came, once its certificate was proven.
+    /// The address of its latest connection, once its certificate was verified.
     proven: Option<SocketAddr>,
     /// Why the latest connection ended or did not come about; `None` while one is in force.
     error: Option<PeerError>,
@@ -69,12 +69,13 @@ impl Peer {
         self.epoch.load(Ordering::Acquire)
     }
 
-    /// Where the peer listens.
+    /// The address on which the peer listens.
     pub(crate) fn address(&self) -> SocketAddr {
         self.link().address
     }
 
-    /// Where the peer may be expected to come from: where it listens, and where it was last.
+    /// The addresses from which the peer is expected to connect: where it listens, and that of its latest
+    /// connection.
     pub(crate) fn addresses(&self) -> impl Iterator<Item = SocketAddr> + use<> {
         let link = self.link();
         std::iter::once(link.address).chain(link.proven)
@@ -90,7 +91,7 @@ impl Peer {
         self.link().error.clone()
     }
 
-    /// Notes why a connection ended or did not come about, and says so in the log, now and then.
+    /// Records why a connection ended or did not come about, and logs it at a limited rate.
     pub(crate) fn failed(&self, now: u64, error: PeerError) {
         let mut link = self.link();
         let line = if error.wants_an_operator() { link.lines.pass(now) } else { None };
@@ -102,7 +103,8 @@ impl Peer {
         link.error = Some(error);
     }
 
-    /// Sets where the peer listens. Returns the connection in force if the address is another one.
+    /// Sets the address on which the peer listens. Returns the connection in force if the address has
+    /// changed.
     pub(crate) fn set_address(&self, address: SocketAddr) -> Option<quinn::Connection> {
         let mut link = self.link();
         if link.address == address {
@@ -115,7 +117,7 @@ impl Peer {
         connection
     }
 
-    /// No connection with this peer is wanted any more. Returns the one in force.
+    /// Marks the peer as removed: it gets no more connections. Returns the one in force.
     pub(crate) fn remove(&self) -> Option<quinn::Connection> {
         let link = self.link();
         self.removed.store(true, Ordering::Release);
@@ -155,18 +157,18 @@ impl Peer {
         link.connection.take()
     }
 
-    /// Bytes of what waits in all outboxes, overhead included.
+    /// Bytes queued in all outboxes, overhead included.
     pub(crate) fn queued_bytes(&self) -> u64 {
         self.outboxes.iter().map(|outbox| outbox.bytes() as u64).sum()
     }
 
-    /// Drops what waits in all outboxes; returns how many messages that were.
+    /// Drops everything queued in all outboxes; returns the number of messages.
     pub(crate) fn clear_outboxes(&self) -> u64 {
         self.outboxes.iter().map(|outbox| outbox.clear()).sum()
     }
 
     fn link(&self) -> MutexGuard<'_, Link> {
-        // Every change under this lock is complete at each step, so a poisoned one is as good as any.
+        // Every change under this lock is complete at each step, so a poisoned lock is usable.
         self.link.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

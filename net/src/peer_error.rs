@@ -1,6 +1,6 @@
-//! Why a known peer is not connected, for its operator: what to do about it.
+//! Why a known peer is not connected, in terms that an operator can act on.
 //!
-//! Read off quinn's errors, and off what the other side gave as its reason. What is not here: where it is logged
+//! Derived from quinn's errors, and from the reason that the other side gave. What is not here: logging
 //! (`peer.rs`).
 use quinn::ConnectionError;
 
@@ -15,15 +15,16 @@ const NO_APPLICATION_PROTOCOL: u64 = 0x100 + 120;
 /// Why the latest connection with a peer ended, or did not come about ([`crate::QuicTransport::peer_error`]).
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum PeerError {
-    /// The two nodes run releases whose wires differ. Neither hears the other until one of them is upgraded.
+    /// The two nodes run releases with different wire versions. Neither accepts the other until one of them
+    /// is upgraded.
     #[error("it speaks wire version {theirs}, this node {ours}: run the same release on both")]
     Version {
-        /// Ours.
+        /// This node's version.
         ours: WireVersion,
         /// The peer's; without a version of messages if its streams differ already.
         theirs: WireVersion,
     },
-    /// The other side speaks QUIC, and a protocol that is not this one's in any version.
+    /// The other side uses QUIC, with a protocol that is not this one's in any version.
     #[error("what answers at its address speaks another protocol: look at the address")]
     Protocol,
     /// The peer's certificate, or the authority behind it, has expired by this node's clock.
@@ -36,16 +37,17 @@ pub enum PeerError {
     /// node than was meant.
     #[error("a certificate was refused: {0}")]
     Certificate(String),
-    /// The peer does not know this node as a peer, or knows it by another number: tell it this node's address.
+    /// The peer does not have this node among its known peers, or has it under another id: give it this
+    /// node's address.
     #[error("it does not know this node: tell it where this node is")]
     Unknown,
-    /// Nobody answered, an answer took too long, or the connection was lost or closed.
+    /// No answer, an answer too late, or the connection was lost or closed.
     #[error("not reached, or lost: {0}")]
     Unreachable(String),
 }
 
 impl PeerError {
-    /// What quinn's error says.
+    /// The error for a quinn error.
     pub(crate) fn of(error: &ConnectionError, ours: WireVersion) -> Self {
         let text = error.to_string();
         match error {
@@ -74,7 +76,7 @@ impl PeerError {
         }
     }
 
-    /// Whether it will stay as it is until somebody does something about it.
+    /// Whether it persists until an operator acts on it.
     pub(crate) fn wants_an_operator(&self) -> bool {
         !matches!(self, Self::Unreachable(_))
     }

@@ -1,8 +1,8 @@
 //! IMPURE: [`QuicTransport`], the transport over QUIC: its thread, its event loop, its table of peers.
 //!
-//! One thread named `raftwerk-net` per transport runs everything that touches the socket. Senders only push into
-//! outboxes. Next: `quic_endpoint.rs` (socket, who may connect), `quic_dial.rs` (reaching peers), `quic_session.rs`
-//! (one connection's streams), `wake.rs` (how senders wake the thread).
+//! One thread named `raftwerk-net` per transport runs everything that touches the socket. Senders only push
+//! into outboxes. Next: `quic_endpoint.rs` (socket, admission), `quic_dial.rs` (dialling peers),
+//! `quic_session.rs` (one connection's streams), `wake.rs` (how senders wake the thread).
 use std::fmt;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -29,7 +29,7 @@ use crate::stats::{Counters, NetStats, add};
 use crate::transport::{Channel, Parts, PeerId, Receive, SendError, Transport};
 use crate::wake::Wake;
 
-/// How long a shutdown waits for the goodbyes to leave.
+/// How long a shutdown waits for the close frames to be sent.
 const GOODBYE_MAX: Duration = Duration::from_secs(1);
 
 type Peers = FxHashMap<PeerId, Arc<Peer>>;
@@ -42,14 +42,14 @@ pub struct QuicTransport {
     local: SocketAddr,
 }
 
-/// What the net thread's tasks and the senders share.
+/// State shared by the net thread's tasks and the senders.
 pub(crate) struct Net {
     pub(crate) config: QuicConfig,
     pub(crate) endpoint: quinn::Endpoint,
     pub(crate) receive: Arc<dyn Receive>,
     pub(crate) counters: Counters,
     pub(crate) wake: Arc<Wake>,
-    /// Different for every transport, unless its ground says otherwise.
+    /// Different for every transport, unless its ground fixes it.
     pub(crate) seed: u64,
     runtime: Arc<dyn quinn::Runtime>,
     pub(crate) door: Arc<Door>,
@@ -60,22 +60,22 @@ pub(crate) struct Net {
     membership: Mutex<()>,
     epochs: AtomicU64,
     stopping: AtomicBool,
-    /// Rung when the identity was replaced.
+    /// Notified when the identity was replaced.
     renewed: Notify,
 }
 
-/// From any thread to the net thread's main task.
+/// Commands from any thread to the net thread's main task.
 enum Order {
     Dial(Arc<Peer>),
     Stop,
 }
 
 impl QuicTransport {
-    /// Opens the socket and starts the net thread. Peers with a higher number than ours are dialled at once, the
-    /// others are expected to dial. Further peers may be added later.
+    /// Opens the socket and starts the net thread. Peers with a higher id than this node's are dialled at
+    /// once, the others are expected to dial. Further peers may be added later.
     ///
     /// # Errors
-    /// [`NetError`]: the configuration or the certificates are unfit, the socket cannot be had, no thread.
+    /// [`NetError`]: the configuration or the certificates are invalid, the socket cannot be opened, or the thread not started.
     pub fn start(
         config: QuicConfig,
         peers: Vec<(PeerId, SocketAddr)>,
@@ -99,11 +99,11 @@ impl QuicTransport {
         Ok(transport)
     }
 
-    /// The same on ground of the caller's, without a thread: everything happens in the tasks that the ground runs, one
-    /// at a time. A shutdown does not wait for them.
+    /// The same in the caller's environment, without a thread: everything runs in tasks of the given runtime,
+    /// one at a time. A shutdown does not wait for them.
     ///
     /// # Errors
-    /// [`NetError`]: the configuration or the certificates are unfit.
+    /// [`NetError`]: the configuration or the certificates are invalid.
     pub fn start_on(
         ground: Ground,
         config: QuicConfig,
@@ -167,7 +167,7 @@ impl QuicTransport {
         self.local
     }
 
-    /// What happened so far.
+    /// The counters so far.
     pub fn stats(&self) -> NetStats {
         let mut stats = self.net.counters.snapshot();
         let [for_address, for_rate] = self.net.door.dropped();
@@ -176,33 +176,35 @@ impl QuicTransport {
         stats
     }
 
-    /// Bytes of memory in messages that wait for connections, or are being written to them, over all peers; what bounds it, for
-    /// each peer and channel, is [`QuicConfig::queue_bytes_max`]. Cost: a look at every peer.
+    /// Bytes of memory in messages that are queued for connections, or are being written to them, over all
+    /// peers; bounded, for each peer and channel, by [`QuicConfig::queue_bytes_max`]. Costs a visit of every
+    /// peer.
     pub fn queued_bytes(&self) -> u64 {
         let peers = self.net.peers.load();
         peers.values().map(|peer| peer.queued_bytes()).sum()
     }
 
-    /// Whether messages for the peer would be queued at the moment.
+    /// Whether messages for the peer would be queued at present.
     pub fn is_connected(&self, peer: PeerId) -> bool {
         self.net.peer(peer).is_some_and(|peer| peer.epoch() != NO_EPOCH)
     }
 
-    /// Why a known peer is not connected, if an attempt has failed or a connection was lost: what an operator may have to
-    /// do something about. `None` while it is connected, and before anything was tried.
+    /// Why a known peer is not connected, if an attempt has failed or a connection was lost: for an operator
+    /// to act on. `None` while it is connected, and before the first attempt.
     pub fn peer_error(&self, peer: PeerId) -> Option<PeerError> {
         self.net.peer(peer).and_then(|peer| peer.error())
     }
 
-    /// Replaces this node's certificate, key and roots while it runs. Handshakes from now on go by the new ones. Live
-    /// connections go on, except those whose peer's certificate the new roots do not vouch for, or that has expired
-    /// meanwhile: they are closed at once, and dialled anew. Costs one verification per peer, and waits for nothing.
+    /// Replaces this node's certificate, key and roots while it runs. Later handshakes use the new ones.
+    /// Existing connections continue, except those whose peer's certificate the new roots do not vouch for,
+    /// or that has expired meanwhile: they are closed at once, and dialled anew. Costs one verification per
+    /// peer, and does not block.
     ///
-    /// After a rotation of keys, and a restart after that, peers find out that the old connection is gone by its
+    /// After a rotation of keys and a subsequent restart, peers detect the loss of the old connection by its
     /// idle timeout instead of at their next packet, once.
     ///
     /// # Errors
-    /// [`NetError`]: the identity is of another node or cluster, or its parts do not fit each other; nothing changed.
+    /// [`NetError`]: the identity is of another node or cluster, or its parts do not match; nothing changed.
     pub fn set_identity(&self, identity: &Identity) -> Result<(), NetError> {
         let net = &self.net;
         let (credentials, server) = Credentials::new(&net.config, identity)?;
@@ -221,7 +223,7 @@ impl QuicTransport {
         Ok(())
     }
 
-    /// Makes a node a stranger: its connection is closed and no new one is made or let in, until
+    /// Makes a node an unknown peer: its connection is closed and no new one is made or accepted, until
     /// [`Transport::add_peer`] names it again.
     pub fn remove_peer(&self, peer: PeerId) {
         let removed = {
@@ -237,11 +239,12 @@ impl QuicTransport {
         }
     }
 
-    /// Says goodbye to the peers, ends the net thread and waits for it; at most about a second. Nothing is received
-    /// afterwards. May be called more than once; from within a [`Receive`] call it does not wait.
+    /// Closes the connections with notice to the peers, ends the net thread and waits for it; at most about a
+    /// second. Nothing is received afterwards. May be called more than once; from within a [`Receive`] call
+    /// it does not wait.
     pub fn shutdown(&self) {
         self.net.stopping.store(true, Ordering::Release);
-        // An error means that the thread is gone already.
+        // An error means that the thread has ended already.
         let _ = self.orders.send(Order::Stop);
         let thread = self.thread().take();
         if let Some(thread) = thread
@@ -294,7 +297,7 @@ impl Transport for QuicTransport {
             }
         };
         match added {
-            // An error means shutdown: nobody is dialled any more.
+            // An error means shutdown: no peer is dialled any more.
             Some(added) if self.net.config.node < peer => drop(self.orders.send(Order::Dial(added))),
             Some(_) => {}
             None => self.set_address(peer, address),
@@ -335,13 +338,13 @@ impl Net {
         self.peers.load().get(&id).cloned()
     }
 
-    /// Whether the transport was told to stop.
+    /// Whether the transport is shutting down.
     pub(crate) fn is_stopping(&self) -> bool {
         self.stopping.load(Ordering::Acquire)
     }
 
-    /// On the net thread: puts a connection in force in place of any earlier one and tells the receiver. Returns
-    /// its epoch, or `None` if the peer is not wanted any more.
+    /// On the net thread: puts a connection in force in place of any earlier one and notifies the receiver.
+    /// Returns its epoch, or `None` if the peer has been removed.
     pub(crate) fn put_up(&self, peer: &Peer, connection: &quinn::Connection) -> Option<u64> {
         if let Some(old) = self.take_down(peer, peer.epoch()) {
             CloseCode::Replaced.close(&old);
@@ -359,8 +362,8 @@ impl Net {
         Some(epoch)
     }
 
-    /// On the net thread: takes the connection of an epoch out of force, drops what waits for it and tells the
-    /// receiver. `None` if it was not in force (any more).
+    /// On the net thread: takes the connection of an epoch out of force, drops what is queued for it and
+    /// notifies the receiver. `None` if it was not in force (any more).
     pub(crate) fn take_down(&self, peer: &Peer, epoch: u64) -> Option<quinn::Connection> {
         let connection = peer.take_down(epoch)?;
         add(&self.counters.dropped_disconnected, peer.clear_outboxes());
@@ -374,17 +377,17 @@ impl Net {
         self.door.now()
     }
 
-    /// What this node speaks.
+    /// The wire version of this node.
     pub(crate) fn version(&self) -> WireVersion {
         WireVersion::with_messages(self.config.messages_version)
     }
 
-    /// What it presents and trusts.
+    /// The certificates that it presents and trusts.
     pub(crate) fn credentials(&self) -> Arc<Credentials> {
         self.credentials.load_full()
     }
 
-    /// Whether to write a line of a kind now, and how many of it were left out.
+    /// Whether to write a log line of a kind now, and how many of that kind were suppressed.
     pub(crate) fn line(&self, line: Line) -> Option<u64> {
         lock(&self.lines).pass(line, self.now())
     }
@@ -399,13 +402,13 @@ impl Net {
         }
     }
 
-    /// Counts what an operator has to do something about.
+    /// Counts the errors that an operator has to act on.
     pub(crate) fn count(&self, error: &PeerError) {
         add(&self.counters.versions_refused, u64::from(error.is_version()));
         add(&self.counters.certificates_expired, u64::from(error.is_expiry()));
     }
 
-    /// Has the gate know where peers are; to be called with the membership held.
+    /// Updates the gate's addresses of peers; to be called with the membership lock held.
     fn note_addresses(&self) {
         let peers = self.peers.load();
         self.door.known.store(Arc::new(peers.values().flat_map(|peer| peer.addresses()).collect()));
@@ -416,7 +419,7 @@ impl Net {
         self.runtime.spawn(Box::pin(task));
     }
 
-    /// Waits for something, for so long at most.
+    /// Waits for a future for at most `limit`.
     pub(crate) async fn within<F: Future>(&self, limit: Duration, future: F) -> Option<F::Output> {
         ground::within(&*self.runtime, limit, future).await
     }
@@ -426,7 +429,7 @@ impl Net {
     }
 }
 
-/// Every change under one of the locks here is complete at each step, so a poisoned one is as good as any.
+/// Every change under one of the locks here is complete at each step, so a poisoned lock is usable.
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -442,7 +445,7 @@ fn runtime(wake: &Arc<Wake>) -> Result<tokio::runtime::Runtime, NetError> {
         .map_err(NetError::Thread)
 }
 
-/// Says in time, once a day and when it has ended, that this node's certificate is about to end.
+/// Warns before this node's certificate ends, once a day, and when it has ended.
 async fn remind(net: Arc<Net>) {
     loop {
         let left = net.credentials().seconds_left(&net.config.wall_clock);
@@ -459,7 +462,7 @@ async fn remind(net: Arc<Net>) {
     }
 }
 
-/// The net thread's main task: starts the others, obeys orders, says goodbye.
+/// The net thread's main task: starts the others, executes commands, closes the connections at the end.
 async fn serve(net: Arc<Net>, mut orders: mpsc::UnboundedReceiver<Order>) {
     net.spawn(Arc::clone(&net.wake).answer());
     net.spawn(quic_endpoint::accept(Arc::clone(&net)));

@@ -16,7 +16,7 @@ use crate::stats::add;
 /// Keeps the peer connected until it is removed or the transport stops.
 pub(crate) async fn keep_connected(net: Arc<Net>, peer: Arc<Peer>) {
     let (first, last) = net.config.backoff;
-    // Nodes that lost the same peer must not come back in step.
+    // Nodes that lost the same peer must not dial it in step.
     let mut backoff = Backoff::new(first, last, net.seed ^ peer.id.0.rotate_left(32));
     while !peer.is_removed() && !net.is_stopping() {
         let dialled = tokio::select! {
@@ -34,12 +34,12 @@ pub(crate) async fn keep_connected(net: Arc<Net>, peer: Arc<Peer>) {
                 net.failed(&peer, error);
             }
         }
-        // Either the wait is over or there is news worth an attempt at once.
+        // Either the wait is over, or a change makes an immediate attempt worthwhile.
         let _ = net.within(backoff.next(), peer.changed.notified()).await;
     }
 }
 
-/// One attempt, bounded by the handshake deadline in each of its two halves.
+/// One attempt, each of its two halves bounded by the handshake deadline.
 async fn dial(net: &Net, peer: &Peer) -> Result<(quinn::Connection, quic_session::Streams), PeerError> {
     let name = names::node_name(net.config.identity.cluster(), peer.id);
     let address = peer.address();
@@ -51,7 +51,8 @@ async fn dial(net: &Net, peer: &Peer) -> Result<(quinn::Connection, quic_session
     let connection = match net.within(net.config.handshake_deadline, connecting).await {
         Some(Ok(connection)) => connection,
         Some(Err(error)) => {
-            // A certificate we refuse is our own verdict; anything else is the network's or the peer's.
+            // A certificate refused here is this node's own verdict; any other error is the network's or the
+            // peer's.
             add(&net.counters.strangers_refused, u64::from(is_crypto_refusal(&error)));
             return Err(PeerError::of(&error, net.version()));
         }
@@ -69,7 +70,7 @@ async fn dial(net: &Net, peer: &Peer) -> Result<(quinn::Connection, quic_session
     Ok((connection, streams))
 }
 
-/// Whether we ended the handshake with a TLS alert of our own (QUIC error codes 0x100 to 0x1ff).
+/// Whether this node ended the handshake with a TLS alert of its own (QUIC error codes 0x100 to 0x1ff).
 fn is_crypto_refusal(error: &quinn::ConnectionError) -> bool {
     match error {
         quinn::ConnectionError::TransportError(error) => (0x100..0x200).contains(&u64::from(error.code)),

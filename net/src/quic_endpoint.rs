@@ -1,7 +1,8 @@
-//! IMPURE: the UDP socket, quinn's settings, and the gate: who may connect to us.
+//! IMPURE: the UDP socket, quinn's settings, and admission of incoming connections.
 //!
-//! A stranger costs a bounded number of half-open connections for a bounded time and learns nothing. What is not
-//! here: connecting to others (`quic_dial.rs`), a connection once it is let in (`quic_session.rs`).
+//! An unknown sender costs a bounded number of half-open connections for a bounded time and gets no
+//! information. What is not here: connecting to others (`quic_dial.rs`), an admitted connection
+//! (`quic_session.rs`).
 use std::collections::hash_map::RandomState;
 use std::hash::BuildHasher as _;
 use std::io;
@@ -38,10 +39,10 @@ use crate::throttle::Throttle;
 use crate::transport::{Channel, PeerId};
 use crate::wake::Wake;
 
-/// First packets that may wait for the gate, which looks at them within a turn of the net thread.
+/// The maximum of first packets queued for the gate, which judges them within a turn of the net thread.
 const INCOMING_MAX: usize = 1024;
 
-/// Why we close a connection, as the peer's log will show it.
+/// Why this node closes a connection, as the peer's log will show it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum CloseCode {
     Shutdown,
@@ -52,9 +53,9 @@ pub(crate) enum CloseCode {
     Moved,
     Unwanted,
     NotReady,
-    /// The other side speaks another version of the wire; the reason is ours.
+    /// The other side has another wire version; the close reason carries this node's.
     Version,
-    /// The other side's certificate has expired, or is not trusted any more.
+    /// The other side's certificate has expired, or is no longer trusted.
     Expired,
 }
 
@@ -113,7 +114,7 @@ pub(crate) fn open(
 /// quinn's settings for the accepting side.
 pub(crate) fn server_config(config: &QuicConfig, server: QuicServerConfig) -> quinn::ServerConfig {
     let mut server = quinn::ServerConfig::with_crypto(Arc::new(server));
-    // The gate sees every handshake: quinn refuses by itself only what the gate did not get to look at.
+    // The gate sees every handshake: quinn refuses by itself only those beyond its queue.
     server.transport_config(transport_config(config)).migration(false).max_incoming(INCOMING_MAX);
     server.incoming_buffer_size(64 << 10).incoming_buffer_size_total(4 << 20);
     server
@@ -137,9 +138,9 @@ fn socket(config: &QuicConfig) -> io::Result<std::net::UdpSocket> {
     Ok(socket.into())
 }
 
-/// The system cuts what is asked for down to its own limit without a word.
+/// The system reduces the requested size to its own limit without an error.
 fn say_if_cut(config: &QuicConfig, limit: &str, granted: usize) {
-    // Linux keeps its books in the same buffer, and gives and reports twice what is asked for.
+    // Linux keeps its bookkeeping in the same buffer, and grants and reports twice the requested size.
     let usable = if cfg!(target_os = "linux") { granted / 2 } else { granted };
     let asked = config.socket_buffer_bytes;
     if usable < asked {
@@ -151,8 +152,8 @@ fn say_if_cut(config: &QuicConfig, limit: &str, granted: usize) {
     }
 }
 
-/// Reset tokens and connection ids depend on the node's key only, so that a restarted node can tell a peer at once
-/// that the old connection is gone, instead of leaving it to its idle timeout.
+/// Reset tokens and connection ids depend on the node's key only, so that a peer of a restarted node detects
+/// at once that the old connection is gone, instead of by its idle timeout.
 fn endpoint_config(config: &QuicConfig) -> EndpointConfig {
     let key = config.identity.key();
     let reset_key = derive(&key, b"raftwerk stateless reset");
@@ -202,7 +203,7 @@ fn transport_config(config: &QuicConfig) -> Arc<TransportConfig> {
     Arc::new(transport)
 }
 
-/// Lines that strangers can cause.
+/// Log lines that unknown senders can cause, rate-limited.
 #[derive(Default)]
 pub(crate) struct Lines {
     unanswered: Throttle,
@@ -211,13 +212,13 @@ pub(crate) struct Lines {
     rules: Throttle,
 }
 
-/// The gate, with what it goes by: shared by the socket, which drops what it may not even read, and the endpoint.
+/// The gate and its inputs: shared by the socket, which drops packets unread, and the endpoint.
 pub(crate) struct Door {
     runtime: Arc<dyn Runtime>,
     /// The runtime's time at which the transport's began.
     origin: Instant,
     gate: Mutex<Gate<Arc<Notify>>>,
-    /// Where the peers are.
+    /// The addresses of the peers.
     pub(crate) known: ArcSwap<KnownAddresses>,
     /// First packets dropped unread, for their address and for the rate.
     dropped: [AtomicU64; 2],
@@ -262,7 +263,7 @@ impl Sift for Door {
     }
 }
 
-/// A kind of line.
+/// A kind of log line.
 #[derive(Clone, Copy)]
 pub(crate) enum Line {
     /// A first packet was not answered.
@@ -271,12 +272,12 @@ pub(crate) enum Line {
     Refused,
     /// A node of the cluster is not a known peer.
     Unknown,
-    /// A peer broke the stream protocol or stood still.
+    /// A peer broke the stream protocol or made no progress.
     Rules,
 }
 
 impl Lines {
-    /// Whether to write it now, and how many were left out.
+    /// Whether to write it now, and how many were suppressed.
     pub(crate) fn pass(&mut self, line: Line, now: u64) -> Option<u64> {
         let throttle = match line {
             Line::Unanswered => &mut self.unanswered,
@@ -288,7 +289,7 @@ impl Lines {
     }
 }
 
-/// Takes incoming connections until the endpoint is closed, as far as the gate's policy lets them in.
+/// Accepts incoming connections until the endpoint is closed, as admitted by the gate.
 pub(crate) async fn accept(net: Arc<Net>) {
     while let Some(incoming) = net.endpoint.accept().await {
         let (remote, is_proven) = (incoming.remote_address(), incoming.remote_address_validated());
@@ -305,12 +306,12 @@ pub(crate) async fn accept(net: Arc<Net>) {
             }
             Verdict::Prove => {
                 add(&net.counters.retries_demanded, 1);
-                // An error means that it has proven its address already: not here.
+                // An error means that it has proven its address already, which is not the case here.
                 let _ = incoming.retry();
             }
             Verdict::Refuse(reason) => {
-                // No answer, not even a refusal: it would end the sender's attempt, and a peer among strangers is let in
-                // when it repeats its first packet.
+                // No answer, not even a refusal: it would end the sender's attempt, while a peer among
+                // unknown senders is admitted when it repeats its first packet.
                 incoming.ignore();
                 unanswered(&net, remote, reason);
             }
@@ -339,7 +340,7 @@ struct HalfOpen {
 }
 
 impl HalfOpen {
-    /// The other side has shown a certificate of the cluster.
+    /// The other side has presented a certificate of the cluster.
     fn certified(mut self) {
         self.outcome = Outcome::Certified;
     }
@@ -393,13 +394,13 @@ fn refused(net: &Net, remote: SocketAddr, error: &quinn::ConnectionError) {
     }
 }
 
-/// The known peer at the other end of an accepted connection, if it is one that dials us.
+/// The known peer at the other end of an accepted connection, if it is one that dials this node.
 fn known_peer(net: &Net, connection: &quinn::Connection) -> Option<Arc<Peer>> {
     let node = proven_node(net, connection)?;
     (node < net.config.node).then(|| net.peer(node)).flatten()
 }
 
-/// The node of our cluster that the certificate at the other end names.
+/// The node of this cluster that the certificate at the other end names.
 pub(crate) fn proven_node(net: &Net, connection: &quinn::Connection) -> Option<PeerId> {
     let chain = credentials::chain(connection)?;
     let (cluster, node) = node_of(chain.first()?).ok()?;

@@ -1,8 +1,8 @@
 //! IMPURE: one connection in use: six streams out, six streams in, until the first of them fails.
 //!
-//! Each stream is carried by itself, so that a full one holds up nothing else. Priorities are quinn's: control before
-//! append before bulk. What is not here: who may connect (`quic_endpoint.rs`), the layout of bytes (`frames.rs`,
-//! `coalesce.rs`).
+//! Each stream is served by its own future, so that a full one holds up nothing else. Priorities are quinn's:
+//! control before append before bulk. What is not here: admission (`quic_endpoint.rs`), the layout of bytes
+//! (`frames.rs`, `coalesce.rs`).
 use std::mem;
 use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
@@ -47,11 +47,11 @@ enum Ending {
     Expired,
 }
 
-/// Opens our streams and waits for the peer's: once they are there both sides have accepted each other, and speak the same
-/// version. On failure or past the handshake deadline the connection is closed.
+/// Opens this node's streams and waits for the peer's: once they are there both sides have accepted each
+/// other, and have the same version. On failure or past the handshake deadline the connection is closed.
 ///
 /// # Errors
-/// Why not.
+/// The reason why not.
 pub(crate) async fn establish(net: &Net, connection: &quinn::Connection) -> Result<Streams, PeerError> {
     let both = async {
         let send = open_streams(net, connection).await?;
@@ -134,14 +134,14 @@ pub(crate) async fn run(net: Arc<Net>, peer: Arc<Peer>, connection: quinn::Conne
             PeerError::Unreachable("the receiver of messages panicked".to_owned())
         }
     };
-    // The others end where they are; their charges on the outboxes are given back with them.
+    // The others end where they are; their charges on the outboxes are returned with them.
     drop(carriers);
     if net.take_down(&peer, epoch).is_some() {
         net.failed(&peer, error);
     }
 }
 
-/// Ends when the peer's certificate does. The wall clock is looked at once a minute, since it may be set.
+/// Ends when the peer's certificate does. The wall clock is checked once a minute, since it may be set.
 async fn expire(net: &Net, connection: &quinn::Connection) -> Ending {
     let not_after = credentials::not_after(connection).unwrap_or(u64::MAX);
     while let Some(wait) = next_look(net.config.wall_clock.now().as_secs(), not_after) {
@@ -150,7 +150,7 @@ async fn expire(net: &Net, connection: &quinn::Connection) -> Ending {
     Ending::Expired
 }
 
-/// Closes a connection, and says why in the log if the peer is to blame.
+/// Closes a connection, and logs the reason if the peer is to blame.
 fn close(net: &Net, connection: &quinn::Connection, ending: Ending) -> PeerError {
     let remote = connection.remote_address();
     let said = match &ending {
@@ -158,7 +158,7 @@ fn close(net: &Net, connection: &quinn::Connection, ending: Ending) -> PeerError
         Ending::Violation(FrameError::Version(_)) | Ending::Expired => None,
         Ending::Violation(_) | Ending::Finished | Ending::Stalled => net.line(Line::Rules),
     };
-    // What the other side said when it closed, or what was found to be wrong before.
+    // The reason that the other side gave when it closed, or the error found before.
     let reason = connection.close_reason().map(|reason| PeerError::of(&reason, net.version()));
     match ending {
         Ending::Lost => {
@@ -194,7 +194,7 @@ fn close(net: &Net, connection: &quinn::Connection, ending: Ending) -> PeerError
     PeerError::Unreachable(what)
 }
 
-/// Writes what the outbox of a slot holds, unit by unit.
+/// Writes the content of a slot's outbox, unit by unit.
 async fn write(net: &Net, peer: &Peer, epoch: u64, slot: usize, mut stream: SendStream) -> Ending {
     let outbox = &peer.outboxes[slot];
     let watched = Channel::ALL[slot] == Channel::Control;
@@ -238,7 +238,7 @@ async fn write_slices(
     Ok(())
 }
 
-/// Passes the messages of one incoming stream on while their connection is the one in force.
+/// Passes on the messages of one incoming stream while their connection is the one in force.
 async fn read(net: &Net, peer: &Peer, epoch: u64, slot: usize, mut stream: RecvStream) -> Ending {
     let channel = Channel::ALL[slot];
     let mut decoder = Decoder::new(net.config.message_bytes_max.of(channel));

@@ -1,8 +1,8 @@
-//! The socket before the gate: first packets that are worth nothing are dropped unread.
+//! The socket in front of the gate: drops first packets unread where the gate rules them out.
 //!
-//! To look into a first packet takes keys made for it alone, some twenty microseconds: at ten thousand strangers a second
-//! that is half a core, and a net thread that is late lets its socket overflow, for peers, too. What is not here: which
-//! packets those are (`gate.rs`).
+//! Reading a first packet takes keys derived for it alone, some twenty microseconds: at ten thousand first
+//! packets a second that is half a core, and a net thread that is late lets its socket overflow, for peers,
+//! too. What is not here: which packets are dropped (`gate.rs`).
 use std::fmt;
 use std::io::{self, IoSliceMut};
 use std::net::SocketAddr;
@@ -13,18 +13,19 @@ use std::task::{Context, Poll};
 use quinn::udp::{RecvMeta, Transmit};
 use quinn::{AsyncUdpSocket, UdpPoller};
 
-/// The bits of a datagram's first byte that tell what it begins with (RFC 9000 section 17.2), where a first packet has …
+/// The bits of a datagram's first byte that identify the kind of packet it begins with (RFC 9000 section
+/// 17.2), which are …
 const KIND: u8 = 0xF0;
-/// … these: a long header, of type Initial.
+/// … these in a first packet: a long header, of type Initial.
 const INITIAL: u8 = 0xC0;
 
-/// Tells whether the first packets of an address are worth reading.
+/// Decides whether the first packets of an address are read.
 pub(crate) trait Sift: Send + Sync {
-    /// Whether to drop so many that came together.
+    /// Whether to drop `packets` first packets that came together.
     fn drops(&self, from: SocketAddr, packets: usize) -> bool;
 }
 
-/// A socket that reads less than what comes.
+/// A socket that discards packets before they are read.
 pub(crate) struct Sieve<S> {
     pub(crate) socket: Arc<dyn AsyncUdpSocket>,
     pub(crate) sift: Arc<S>,
@@ -90,7 +91,7 @@ mod tests {
 
     use super::*;
 
-    /// Receives one datagram, which begins with this byte and is so long.
+    /// Receives one datagram of this length and first byte.
     #[derive(Debug)]
     struct Receives(u8, usize);
 
@@ -119,7 +120,7 @@ mod tests {
         }
     }
 
-    /// Drops whatever it is asked about, and counts how often it is.
+    /// Drops every packet it is consulted about, and counts the calls.
     #[derive(Default)]
     struct DropsAll(AtomicUsize);
 
@@ -143,10 +144,10 @@ mod tests {
             (about[0].len, sift.0.load(Ordering::Relaxed))
         };
         assert_eq!(received(INITIAL | 3, 1200), (0, 1));
-        // Of a connection that is there, and a handshake that goes on.
+        // Packets of an existing connection, and of a handshake in progress.
         assert_eq!(received(0x40, 1200), (1200, 0));
         assert_eq!(received(0xE0, 1200), (1200, 0));
-        // What stands in the buffer is of an earlier one.
+        // The content of the buffer is that of an earlier datagram.
         assert_eq!(received(INITIAL | 3, 0), (0, 0));
     }
 }

@@ -1,10 +1,10 @@
-//! Counters of a transport: bumped on the net thread and by senders, read by anyone.
+//! Counters of a transport: incremented on the net thread and by senders, read by any thread.
 use std::sync::atomic::{AtomicU64, Ordering};
 
 macro_rules! counters {
     ($($(#[$doc:meta])* $name:ident,)*) => {
-        /// What a transport has done since it started. Counters only grow; the fields are read one by one, so sums
-        /// over several may be off by what happened in between.
+        /// The counters of a transport since it started. Counters only grow; the fields are read one by one,
+        /// so sums over several may be off by what happened in between.
         #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
         pub struct NetStats {
             $($(#[$doc])* pub $name: u64,)*
@@ -32,17 +32,17 @@ counters! {
     messages_sent,
     /// Messages received and passed on.
     messages_received,
-    /// Stream writes made for `messages_sent`; their ratio is how well small messages are coalesced.
+    /// Stream writes made for `messages_sent`; their ratio shows how well small messages are coalesced.
     writes,
     /// Messages refused because the queue was full.
     dropped_full,
-    /// Messages refused for want of a connection, or lost from a queue with their connection.
+    /// Messages refused because there was no connection, or lost from a queue with their connection.
     dropped_disconnected,
-    /// Connections that came to carry messages.
+    /// Connections that became ready for messages.
     connections,
     /// Those of them that were not the first to their peer.
     reconnects,
-    /// Attempts to dial a peer that came to nothing.
+    /// Failed attempts to dial a peer.
     dials_failed,
     /// Connections refused because the other side is not a known node of this cluster: no certificate, another
     /// authority's, another cluster's, an unknown node, a node that should have waited to be dialled.
@@ -51,17 +51,17 @@ counters! {
     handshakes_expired,
     /// First packets not answered because all places for their kind of address were taken.
     half_open_refused,
-    /// First packets not answered because their address held all it may hold, or had wasted a handshake before and had to
-    /// wait (1 s, at most 64 s).
+    /// First packets not answered because their address had its maximum of handshakes, or had wasted a
+    /// handshake before and had to wait (1 s, at most 64 s).
     address_refused,
-    /// First packets not answered because so many handshakes had been begun in the last second.
+    /// First packets not answered because the maximum of handshakes in a second was reached.
     rate_refused,
-    /// Handshakes ended because they had been silent for half a second and another wanted their place, or because a peer
-    /// dialled anew.
+    /// Handshakes evicted because they had been silent for half a second and another needed their place, or
+    /// because a peer dialled anew.
     silent_evicted,
-    /// Incoming connections told to prove their address first.
+    /// Incoming connections required to prove their address first.
     retries_demanded,
-    /// Connections that did not come about because the two sides speak different versions of the wire.
+    /// Connections that did not come about because the two sides have different wire versions.
     versions_refused,
     /// Connections refused or closed because a certificate, of either side, had expired. Refused ones are among
     /// `strangers_refused` or `dials_failed`, too.

@@ -1,4 +1,5 @@
-//! Log lines that strangers, or peers in a loop, can cause: one in a while, with the number of those left out.
+//! Rate limit of log lines that unknown senders, or peers in a loop, can cause: one per interval, with the
+//! number suppressed.
 //!
 //! Pure: time is a number of nanoseconds. (A crate for rates, `governor`, would bring ten more and a clock of its own.)
 
@@ -13,7 +14,7 @@ pub(crate) struct Throttle {
 }
 
 impl Throttle {
-    /// Whether to write a line now, and how many were not written since the last.
+    /// Whether to write a line now, and how many were suppressed since the last.
     pub(crate) fn pass(&mut self, now: u64) -> Option<u64> {
         if now < self.next {
             self.left_out += 1;

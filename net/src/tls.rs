@@ -1,8 +1,8 @@
-//! The TLS side of a connection: version 1.3 only, certificates both ways, nothing resumed, nothing early.
+//! The TLS side of a connection: version 1.3 only, certificates both ways, no resumption, no early data.
 //!
-//! Both directions check that the other's certificate chains to a root of ours, that both are valid now, and that it
-//! names a node of our cluster; the dialling side also that it is the node it meant to reach. What is not here: whether that node is a known peer
-//! (`quic_endpoint.rs`), and who issues certificates (`identity.rs`).
+//! Both directions check that the other's certificate chains to a trusted root, that both are valid now, and
+//! that it names a node of this cluster; the dialling side also that it is the node it dialled. What is not
+//! here: whether that node is a known peer (`quic_endpoint.rs`), and issuing of certificates (`identity.rs`).
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -26,14 +26,14 @@ use crate::error::NetError;
 use crate::ground::WallClock;
 use crate::identity::{Identity, IdentityError, node_of};
 
-/// Names the protocol. It says nothing of versions: those are compared when both sides know each other, and can say to
-/// their operators which two met (`frames.rs`).
+/// The name of the protocol, without a version: versions are compared after authentication, when both sides
+/// can report to their operators which two met (`frames.rs`).
 pub(crate) const ALPN: &[u8] = b"raftwerk/1";
 
-/// The accepting side.
+/// The settings of the accepting side.
 ///
 /// # Errors
-/// Key, certificate and roots do not fit each other.
+/// Key, certificate and roots do not match.
 pub(crate) fn server(identity: &Identity, wall: &WallClock) -> Result<QuicServerConfig, NetError> {
     let verifier = Arc::new(ClusterVerifier::new(identity)?);
     let mut config = ServerConfig::builder_with_details(provider(), wall.provider())
@@ -47,15 +47,15 @@ pub(crate) fn server(identity: &Identity, wall: &WallClock) -> Result<QuicServer
     QuicServerConfig::try_from(config).map_err(|error| rustls::Error::General(error.to_string()).into())
 }
 
-/// The dialling side. The name to expect is given with each dial.
+/// The settings of the dialling side. The expected name is given with each dial.
 ///
 /// # Errors
-/// Key, certificate and roots do not fit each other.
+/// Key, certificate and roots do not match.
 pub(crate) fn client(identity: &Identity, wall: &WallClock) -> Result<QuicClientConfig, NetError> {
     let verifier = Arc::new(ClusterVerifier::new(identity)?);
     let mut config = ClientConfig::builder_with_details(provider(), wall.provider())
         .with_protocol_versions(&[&version::TLS13])?
-        .dangerous() // the verifier is the standard one, asked root by root
+        .dangerous() // the verifier is the standard one, applied root by root
         .with_custom_certificate_verifier(verifier)
         .with_client_auth_cert(identity.chain().to_vec(), identity.key())?;
     config.alpn_protocols = vec![ALPN.to_vec()];
@@ -99,8 +99,8 @@ impl Root {
     }
 }
 
-/// The standard verification by any root that has not expired, plus our rule about names, so that a certificate of
-/// another cluster fails within the handshake even when both clusters trust the same root.
+/// The standard verification by any root that has not expired, plus the rule about names, so that a
+/// certificate of another cluster fails within the handshake even when both clusters trust the same root.
 #[derive(Debug)]
 pub(crate) struct ClusterVerifier {
     roots: Vec<Root>,
@@ -120,7 +120,7 @@ impl ClusterVerifier {
     /// Whether a chain that was accepted once would be accepted now.
     ///
     /// # Errors
-    /// Why not.
+    /// The reason why not.
     pub(crate) fn verify_again(
         &self,
         chain: &[CertificateDer<'_>],
@@ -130,7 +130,7 @@ impl ClusterVerifier {
         self.verify_client_cert(first, rest, now).map(drop)
     }
 
-    /// The first root that accepts; else why the last one did not.
+    /// The result of the first root that accepts; else the error of the last one.
     fn by_any_root<T>(
         &self,
         now: UnixTime,
@@ -154,7 +154,7 @@ impl ClusterVerifier {
         self.roots.first().ok_or(rustls::Error::General("no root to trust".to_owned()))
     }
 
-    /// Our rule.
+    /// The rule about names: the certificate names a node of this cluster.
     fn check_name(&self, certificate: &CertificateDer<'_>) -> Result<(), rustls::Error> {
         match node_of(certificate) {
             Ok((cluster, _)) if cluster == self.cluster => Ok(()),
@@ -254,7 +254,7 @@ mod tests {
         UnixTime::since_unix_epoch(Duration::from_secs(seconds))
     }
 
-    /// What both directions say of a node's certificate at a time.
+    /// The verdicts of both directions on a node's certificate at a time.
     fn verdicts(verifier: &ClusterVerifier, of: &Identity, now: UnixTime) -> [Result<(), rustls::Error>; 2] {
         let name = ServerName::try_from(of.name()).unwrap();
         let certificate = &of.chain()[0];

@@ -1,4 +1,4 @@
-//! The seam between the engine and whatever carries its messages: [`Transport`] to send, [`Receive`] to be called.
+//! The interface between the engine and a transport: [`Transport`] to send, [`Receive`] to be called.
 //!
 //! What is not here: an implementation. [`crate::quic`] is the one for production; the simulator has its own.
 use std::fmt;
@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 use bytes::Bytes;
 use smallvec::SmallVec;
 
-/// A node as this crate sees it: the number in its certificate. Never reused for another node.
+/// The id of a node in this crate: the number in its certificate. Never reused for another node.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct PeerId(pub u64);
 
@@ -23,7 +23,7 @@ impl fmt::Display for PeerId {
     }
 }
 
-/// The pieces of one message in order. Few and large is the shape to aim at: the writer copies pieces below 16 KiB
+/// The parts of one message in order. Best are few and large ones: the writer copies parts below 16 KiB
 /// together and sends larger ones as they are, without a copy.
 pub type Parts = SmallVec<[Bytes; 4]>;
 
@@ -31,19 +31,19 @@ pub type Parts = SmallVec<[Bytes; 4]>;
 /// do not; a lost packet holds up its own channel only.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub enum Channel {
-    /// Votes, liveness, acknowledgements, commit positions: sent before anything else.
+    /// Votes, liveness, acknowledgements, commit indices: sent before anything else.
     Control,
     /// Entries; the number is below [`Channel::APPEND_COUNT`]. Choose it by group or worker, so that a group's
     /// messages keep their order.
     Append(u8),
-    /// Snapshots and other large transfers: sent when nothing else waits.
+    /// Snapshots and other large transfers: sent when no other channel has anything to send.
     Bulk,
 }
 
 impl Channel {
-    /// How many append channels a pair of nodes has: a lost packet holds up one of them.
+    /// The number of append channels between two nodes: a lost packet holds up one of them.
     pub const APPEND_COUNT: u8 = 4;
-    /// How many channels there are in all.
+    /// The number of channels.
     pub const COUNT: usize = 2 + Self::APPEND_COUNT as usize;
     /// Every channel, in the order of its slot on the wire.
     pub const ALL: [Self; Self::COUNT] =
@@ -87,45 +87,48 @@ pub enum SendError {
 
 /// Sends messages to peers. All methods may be called from any thread and never wait.
 pub trait Transport: Send + Sync {
-    /// Queues one message, the concatenation of `parts`, for a peer. Nothing need leave before [`Transport::flush`].
+    /// Queues one message, the concatenation of `parts`, for a peer. It need not leave before
+    /// [`Transport::flush`].
     ///
     /// # Errors
-    /// The message was dropped; see [`SendError`]. The protocol above copes, as it does with a lost packet. `Ok` is
-    /// no promise of delivery.
+    /// The message was dropped; see [`SendError`]. The protocol above tolerates that, as it does a lost
+    /// packet. `Ok` does not guarantee delivery.
     fn send(&self, to: PeerId, channel: Channel, parts: Parts) -> Result<(), SendError>;
 
-    /// Lets everything queued so far go. Call it once after a turn's sends: it costs at most one wake-up of the net
-    /// thread, and none if that thread is already awake.
+    /// Releases everything queued so far. Call it once after a turn's sends: it costs at most one wake-up of
+    /// the net thread, and none if that thread is already awake.
     fn flush(&self);
 
-    /// Makes a node known and reachable. For a node that is already known this is [`Transport::set_address`].
+    /// Adds a node to the known peers. For a node that is already known this is [`Transport::set_address`].
     fn add_peer(&self, peer: PeerId, address: SocketAddr);
 
-    /// Tells where a known peer now listens. A connection to another address is given up at once and the new
-    /// address tried without delay. Unknown peers are ignored.
+    /// Sets the address on which a known peer now listens. A connection to another address is closed at once
+    /// and the new address tried without delay. Unknown peers are ignored.
     fn set_address(&self, peer: PeerId, address: SocketAddr);
 }
 
-/// What a transport calls when something arrives. Called on the net thread, one call at a time: must not block, and
-/// may call [`Transport::send`] and [`Transport::flush`].
+/// The callbacks of a transport. Called on the net thread, one call at a time: must not block, and may call
+/// [`Transport::send`] and [`Transport::flush`].
 pub trait Receive: Send + Sync + 'static {
-    /// A message from the node whose certificate the connection proved. The bytes are the message's own memory, not
-    /// a slice of a packet: they may be kept.
+    /// A message from the node that the connection's certificate names. The bytes are the message's own
+    /// memory, not a slice of a packet: they may be kept.
     fn receive(&self, from: PeerId, channel: Channel, message: Bytes);
 
     /// A connection to the peer now works in both directions. Nothing sent earlier will arrive any more.
     fn connected(&self, peer: PeerId);
 
-    /// The connection is gone; what was queued or under way may or may not have arrived. Always follows a
+    /// The connection is gone; messages queued or in flight may or may not have arrived. Always follows a
     /// [`Receive::connected`].
     fn disconnected(&self, peer: PeerId);
 
-    /// This node's own certificate ends within 30 days, in so many seconds; from 0 down it has ended. `None`: neither. Told at the start,
-    /// with each new identity, once a day, and when one of the three becomes another.
+    /// This node's own certificate ends within 30 days, in so many seconds; from 0 down it has ended. `None`:
+    /// neither. Called at the start, with each new identity, once a day, and when one of the three states
+    /// becomes another.
     fn own_certificate(&self, _ends_in_seconds: Option<i64>) {}
 
-    /// By this node's clock the peer's certificate has ended, or that of the authority behind it: no connection is made with it, or the one
-    /// that there was is closed. Told each time; it is over when the peer is [`Receive::connected`].
+    /// By this node's clock the peer's certificate has ended, or that of the authority behind it: connections
+    /// with it are refused, or the existing one is closed. Called each time; it is over when the peer is
+    /// [`Receive::connected`].
     fn certificate_ended(&self, _peer: PeerId) {}
 }
 

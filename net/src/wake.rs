@@ -1,11 +1,12 @@
-//! From senders to the sleeping net thread: which outboxes have news, and one bell for all of them.
+//! From senders to the sleeping net thread: the list of outboxes with new messages, and one wake-up (the
+//! bell) for all of them.
 //!
-//! The bell costs a system call, so it is rung only when the net thread sleeps. While it is awake it looks by
-//! itself: every task on it is wrapped by [`Wake::watch`], whose polls start with one load of a flag, and it looks
-//! once more before it falls asleep. Three facts make this safe:
+//! A wake-up costs a system call, so it is made only when the net thread sleeps. While it is awake it checks
+//! the list by itself: every task on it is wrapped by [`Wake::watch`], whose polls start with one load of a
+//! flag, and it checks once more before it falls asleep. Three facts make this safe:
 //! 1. A sender sets `flushed`, then reads `awake`; the net thread clears `awake`, then reads `flushed`. Both with
 //!    sequential consistency, so at least one sees the other.
-//! 2. `rung` is cleared only by the task the bell wakes, so a bell that was rung is always answered.
+//! 2. `rung` is cleared only by the task that the bell wakes, so every wake-up is answered.
 //! 3. An outbox is taken off the list before its writer looks into it.
 //!
 //! What is not here: threads and the event loop (`quic.rs` installs the three hooks).
@@ -21,7 +22,7 @@ use tokio::sync::Notify;
 
 use crate::outbox::Outbox;
 
-/// The news list and the bell of one net thread.
+/// The list of outboxes and the wake-up of one net thread.
 #[derive(Default)]
 pub(crate) struct Wake {
     listed: SegQueue<Arc<Outbox>>,
@@ -32,15 +33,15 @@ pub(crate) struct Wake {
 }
 
 impl Wake {
-    /// Lists an outbox that asked for it. Seen after the next [`Wake::flush`].
+    /// Lists an outbox that requires it. Visible after the next [`Wake::flush`].
     pub(crate) fn list(&self, outbox: &Arc<Outbox>) {
         self.listed.push(Arc::clone(outbox));
     }
 
-    /// Lets the net thread see everything listed; true if the bell had to be rung.
+    /// Makes everything listed visible to the net thread; true if that took a wake-up.
     pub(crate) fn flush(&self) -> bool {
         if self.listed.is_empty() {
-            // What was queued before this call was seen already, or is being looked at.
+            // Messages queued before this call were seen already, or are being processed.
             return false;
         }
         self.flushed.store(true, Ordering::SeqCst);
@@ -54,7 +55,7 @@ impl Wake {
 
     /// On the net thread: wakes the writers of all outboxes listed by a flush.
     pub(crate) fn look(&self) {
-        // The plain load keeps the cache line shared while there is no news.
+        // The plain load keeps the cache line shared while the list is empty.
         while self.flushed.load(Ordering::Relaxed) && self.flushed.swap(false, Ordering::SeqCst) {
             while let Some(outbox) = self.listed.pop() {
                 outbox.unlist();
@@ -74,7 +75,7 @@ impl Wake {
         self.awake.store(true, Ordering::SeqCst);
     }
 
-    /// Answers the bell for ever; to be spawned once, wrapped by [`Wake::watch`] like every task.
+    /// Answers wake-ups for ever; to be spawned once, wrapped by [`Wake::watch`] like every task.
     pub(crate) async fn answer(self: Arc<Self>) {
         loop {
             self.bell.notified().await;
@@ -83,13 +84,13 @@ impl Wake {
         }
     }
 
-    /// Wraps a task of the net thread so that each of its polls looks for news first.
+    /// Wraps a task of the net thread so that each of its polls checks the list first.
     pub(crate) fn watch<F: Future>(self: &Arc<Self>, task: F) -> Watched<F> {
         Watched { wake: Arc::clone(self), task: Box::pin(task) }
     }
 }
 
-/// A task that looks for news whenever it is polled.
+/// A task that checks the list whenever it is polled.
 pub(crate) struct Watched<F> {
     wake: Arc<Wake>,
     task: Pin<Box<F>>,

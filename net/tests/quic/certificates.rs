@@ -1,5 +1,5 @@
-//! Certificates end, are replaced while connections live, and an ended one is refused by either side, with its reason.
-//! Wall clocks are numbers here.
+//! Certificates end, are replaced while connections are up, and an ended one is refused by either side, with
+//! its reason. Wall clocks are numbers here.
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -104,7 +104,7 @@ fn expired_authority_vouches_for_nobody() {
 
 #[test]
 fn connection_ends_with_its_peers_certificate() {
-    // In its last second the next look at the clock is a second away.
+    // In its last second the next check of the clock is a second away.
     let clock = Clock::at(ENDS);
     let (authority, one, two) = start([ENDS, LATER], [&clock, &clock]);
     one.wait_connected(2);
@@ -113,7 +113,7 @@ fn connection_ends_with_its_peers_certificate() {
     two.wait_disconnected(1);
     one.wait_disconnected(2);
     one.stats_until(|stats| stats.certificates_expired >= 1);
-    // Another identity, and it is back.
+    // With another identity it connects again.
     one.transport.set_identity(&issue(&authority, 1, LATER)).unwrap();
     one.wait_connected(2);
     two.wait_connected(1);
@@ -131,7 +131,7 @@ fn another_identity_is_used_by_the_next_handshake_and_live_connections_go_on() {
     }
     one.send(2, Channel::Control, "still here").unwrap();
     assert_eq!(&two.next_message().2[..], b"still here");
-    // By now the first certificates are worth nothing, and a new connection needs the second.
+    // By now the first certificates have ended, and a new connection needs the second ones.
     clock.set(ENDS + 1);
     two.transport.set_identity(&issue(&authority, 2, LATER)).unwrap();
     two.wait_disconnected(1);
@@ -154,7 +154,8 @@ fn authority_is_replaced_while_nodes_run() {
     one.transport.set_identity(&renewed(1)).unwrap();
     two.transport.set_identity(&renewed(2)).unwrap();
     assert_eq!((one.heard(), two.heard()), (vec![], vec![]), "both trust both");
-    // The old authority goes: so does the connection it vouched for, and the next is the new one's.
+    // The old authority is removed: so is the connection it vouched for, and the next one uses the new
+    // authority.
     two.transport.set_identity(&issue(&new, 2, ENDS)).unwrap();
     two.wait_disconnected(1);
     two.wait_connected(1);
@@ -179,7 +180,7 @@ fn identity_of_another_node_is_refused_and_changes_nothing() {
     assert_eq!(&two.next_message().2[..], b"as before");
 }
 
-/// Where a cluster has several authorities of one name, whoever looks at a certificate finds the one that signed it.
+/// Where a cluster has several authorities of one name, a verifier finds the one that signed a certificate.
 #[test]
 fn a_certificate_names_the_key_of_its_authority() {
     let identity = issue(&authority(), 1, ENDS);

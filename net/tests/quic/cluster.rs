@@ -1,4 +1,4 @@
-//! Nodes to test with, and a record of everything they hear.
+//! Nodes for tests, and a record of everything they receive.
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::mpsc::{Receiver, Sender, channel};
@@ -12,7 +12,7 @@ use raftwerk_net::{
     SendError, Transport,
 };
 
-/// How long a fact may take before the test is given up.
+/// The time limit of a wait, after which the test fails.
 pub(crate) const GUARD: Duration = Duration::from_secs(60);
 
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -22,7 +22,7 @@ pub(crate) enum Event {
     Message(PeerId, Channel, Bytes),
 }
 
-/// Records events; holds the net thread up while its gate is shut.
+/// Records events; blocks the net thread while its gate is shut.
 struct Recorder {
     events: Mutex<Sender<Event>>,
     gate: Arc<Gate>,
@@ -40,7 +40,7 @@ impl Gate {
 
 impl Recorder {
     fn record(&self, event: Event) {
-        // A test that has seen enough no longer listens.
+        // A test that has finished may have dropped the receiver.
         let _ = self.events.lock().unwrap().send(event);
     }
 }
@@ -97,7 +97,7 @@ impl Node {
         self.wait_for(&Event::Disconnected(PeerId(peer)));
     }
 
-    /// The next message, whatever else happens.
+    /// The next message; other events are skipped.
     pub(crate) fn next_message(&self) -> (PeerId, Channel, Bytes) {
         loop {
             if let Event::Message(from, channel, message) = self.next() {
@@ -125,7 +125,7 @@ impl Node {
         }
     }
 
-    /// Whatever has been heard and not been looked at.
+    /// All events received and not yet read.
     pub(crate) fn heard(&self) -> Vec<Event> {
         self.events.try_iter().collect()
     }
@@ -135,7 +135,7 @@ pub(crate) fn loopback() -> SocketAddr {
     "127.0.0.1:0".parse().unwrap()
 }
 
-/// An address where nobody listens, for peers that are expected to dial.
+/// An address without a listener, for peers that are expected to dial.
 pub(crate) fn nowhere() -> SocketAddr {
     "127.0.0.1:9".parse().unwrap()
 }
@@ -154,7 +154,7 @@ impl Cluster {
 
     pub(crate) fn config(&self, node: u64) -> QuicConfig {
         let mut config = QuicConfig::new(self.identity(node), loopback());
-        // Room for a busy machine: what is tested here is not speed.
+        // Generous for a busy machine: speed is not tested here.
         config.idle_timeout = Duration::from_secs(30);
         config.handshake_deadline = Duration::from_secs(20);
         config.control_stall_max = Duration::from_secs(30);
@@ -164,7 +164,7 @@ impl Cluster {
     /// A full mesh of nodes 1..=count, all connected; numbered from one.
     pub(crate) fn mesh(&self, count: u64, adjust: impl Fn(&mut QuicConfig)) -> HashMap<u64, Node> {
         let mut nodes: HashMap<u64, Node> = HashMap::new();
-        // From the highest down, so that those who dial start last and know the addresses.
+        // From the highest down, so that the dialling nodes start last and have the addresses.
         for id in (1..=count).rev() {
             let mut config = self.config(id);
             adjust(&mut config);

@@ -1,4 +1,4 @@
-//! A crowd of strangers that begins handshakes and falls silent keeps no peer out.
+//! A flood of unknown senders that begin handshakes and fall silent keeps no peer out.
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use raftwerk_net::{NetStats, PeerId};
@@ -6,13 +6,13 @@ use raftwerk_net::{NetStats, PeerId};
 use crate::cluster::{Cluster, Node, nowhere};
 use crate::flood::{Flood, loopback_addresses};
 
-/// What was not answered.
+/// The number of first packets not answered.
 fn unanswered(stats: &NetStats) -> u64 {
     stats.half_open_refused + stats.address_refused + stats.rate_refused
 }
 
-/// A peer whose own address node 2 knows, or only its IP address, starts while strangers knock, and its first attempt gets
-/// through.
+/// A peer starts during a flood, with its address, or only its IP address, known to node 2, and its first
+/// attempt succeeds.
 fn connects_among(strangers: Vec<IpAddr>, address_is_known: bool) {
     let cluster = Cluster::new("blue");
     let one_at = std::net::UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap();
@@ -51,7 +51,7 @@ fn silent_stranger_gives_its_place_to_the_next() {
     (config.half_open_retry, config.half_open_max) = (0, 1);
     let node = Node::start(config, &[(1, SocketAddr::from((Ipv4Addr::new(127, 9, 9, 9), 9)))]);
     let _flood = Flood::start(node.address(), 100, loopback_addresses(200));
-    // One is let in; others are not while it may still answer; it gives way although its deadline is far.
+    // One is admitted; others are not while it may still answer; it is evicted although its deadline is far.
     let stats = node.stats_until(|stats| stats.silent_evicted >= 2);
     assert!(stats.half_open_refused > 0 && stats.handshakes_expired == 0, "{stats:?}");
 }

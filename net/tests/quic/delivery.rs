@@ -1,4 +1,4 @@
-//! What is sent arrives: whole, in order per channel, with the true sender's name.
+//! Messages arrive complete, in order per channel, attributed to the true sender.
 use std::collections::HashMap;
 
 use bytes::Bytes;
@@ -24,7 +24,7 @@ fn three_nodes_hear_each_other_on_every_channel_in_order() {
                 for channel in Channel::ALL {
                     let size = if number % 100 == 99 { 40_000 } else { number as usize % 300 };
                     let parts: Parts = std::iter::once(numbered(number, size).into()).collect();
-                    // A full queue is no failure of delivery: wait for room.
+                    // A full queue is no failure of delivery: wait for space.
                     while let Err(error) = node.transport.send(PeerId(*to), channel, parts.clone()) {
                         assert_eq!(error, SendError::Full);
                         node.transport.flush();

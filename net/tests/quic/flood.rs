@@ -1,8 +1,9 @@
-//! Strangers at the door: first packets of handshakes that nobody means to end, from as many addresses as wanted.
+//! A flood: first packets of handshakes that are never finished, from as many addresses as wanted.
 //!
-//! The packets are made by hand, by TLS's own keys, since a whole client would cost its sender as much as it costs
-//! the receiver. Each handshake begins well, answers a Retry, so that its address is proven, and then falls silent.
-//! One socket sends for all addresses. Used by tests, and by the program that measures (`examples/strangers.rs`).
+//! The packets are made by hand, with TLS's own keys, since a whole client would cost its sender as much as
+//! it costs the receiver. Each handshake begins correctly, answers a Retry, so that its address is proven,
+//! and then falls silent. One socket sends for all addresses. Used by tests, and by a program that measures
+//! (`examples/strangers.rs`).
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -16,9 +17,9 @@ use rustls::pki_types::ServerName;
 use rustls::quic::{ClientConnection, Suite, Version};
 use rustls::{ClientConfig, Side, version};
 
-/// Bytes of every first packet: the least that QUIC admits.
+/// Bytes of every first packet: the minimum that QUIC admits.
 const PACKET_BYTES: usize = 1200;
-/// Our connection id, in all handshakes: nobody needs to tell them apart.
+/// The sender's connection id, the same in all handshakes: they need not be distinguished.
 const SOURCE_ID: [u8; 8] = *b"stranger";
 const TAG_BYTES: usize = 16;
 const PACKET_NUMBER_BYTES: usize = 4;
@@ -30,7 +31,7 @@ struct Sent {
     retries_answered: AtomicU64,
 }
 
-/// Strangers who knock until this is dropped.
+/// Unknown senders that begin handshakes until this is dropped.
 pub(crate) struct Flood {
     stop: Arc<AtomicBool>,
     sent: Arc<Sent>,
@@ -38,7 +39,7 @@ pub(crate) struct Flood {
 }
 
 impl Flood {
-    /// Begins so many handshakes a second with `target`, from these addresses of this machine in turns.
+    /// Begins `per_second` handshakes a second with `target`, from these addresses of this machine in turn.
     pub(crate) fn start(target: SocketAddr, per_second: u32, addresses: Vec<IpAddr>) -> Self {
         let (stop, sent) = (Arc::new(AtomicBool::new(false)), Arc::new(Sent::default()));
         let thread = {
@@ -68,7 +69,7 @@ impl Drop for Flood {
     }
 }
 
-/// So many addresses of the loopback network, none of which is 127.0.0.1.
+/// Addresses of the loopback network, none of which is 127.0.0.1.
 pub(crate) fn loopback_addresses(count: u32) -> Vec<IpAddr> {
     let first = u32::from(Ipv4Addr::new(127, 1, 0, 1));
     (0..count).map(|n| IpAddr::V4(Ipv4Addr::from(first + n))).collect()
@@ -98,7 +99,7 @@ impl Knocker {
         let began = Instant::now();
         while !stop.load(Ordering::Relaxed) {
             let due = (began.elapsed().as_secs_f64() * f64::from(per_second)) as u64;
-            // What a busy machine did not get to is not made up for in one burst.
+            // Handshakes missed on a busy machine are not made up for in one burst.
             let due = due.min(self.made + u64::from(per_second / 50).max(1));
             while self.made < due {
                 self.made += 1;
@@ -124,7 +125,7 @@ impl Knocker {
         let _ = self.state.try_send((&self.socket).into(), &transmit);
     }
 
-    /// Reads whatever came, and answers Retries; everything else is not heard.
+    /// Reads the received packets, and answers Retries; everything else is ignored.
     fn answer_retries(&self) -> u64 {
         let mut answered = 0;
         let mut buffer = vec![0; 64 << 10];
@@ -200,7 +201,7 @@ fn client_hello() -> Vec<u8> {
         .with_no_client_auth();
     tls.alpn_protocols = vec![b"raftwerk/1".to_vec()];
     let name = ServerName::try_from("n2.blue.raftwerk").expect("a good name");
-    // The one parameter that a server insists on: initial_source_connection_id.
+    // The one parameter that a server requires: initial_source_connection_id.
     let mut parameters = vec![0x0F, SOURCE_ID.len() as u8];
     parameters.extend_from_slice(&SOURCE_ID);
     let mut hello = Vec::new();

@@ -55,7 +55,7 @@ fn a_killed_peer_that_is_back_at_its_address_is_noticed_at_the_next_probe() {
     let cluster = Cluster::new("killed");
     let mut config = cluster.config(2);
     let key = config.identity.clone();
-    // An idle timeout so long that it cannot be what notices.
+    // An idle timeout too long to be what detects it.
     config.idle_timeout = Duration::from_secs(3600);
     let two = Node::start(config.clone(), &[(1, nowhere())]);
     let relay = Relay::start(two.address());
@@ -64,7 +64,7 @@ fn a_killed_peer_that_is_back_at_its_address_is_noticed_at_the_next_probe() {
     dialler.keep_alive = Duration::from_millis(100);
     let one = Node::start(dialler, &[(2, relay.address())]);
     one.wait_connected(2);
-    // No goodbye gets through, as if the process had been killed.
+    // No close frame gets through, as if the process had been killed.
     relay.cut(true);
     drop(two);
     let two = Node::start(config, &[(1, nowhere())]);
@@ -124,7 +124,7 @@ fn peers_that_start_in_any_order_find_each_other() {
     let cluster = Cluster::new("order");
     let mut config = cluster.config(1);
     config.handshake_deadline = Duration::from_millis(500);
-    // The dialler first, with an address where nobody is.
+    // The dialler first, with an address without a listener.
     let one = Node::start(config, &[(2, nowhere())]);
     one.stats_until(|stats| stats.dials_failed >= 1);
     let two = Node::start(cluster.config(2), &[(1, nowhere())]);

@@ -1,4 +1,4 @@
-//! Slow peers: queues fill up to their limit and no further, and nobody else is held up.
+//! Slow peers: queues fill up to their limit and no further, and no other peer is held up.
 use bytes::Bytes;
 use raftwerk_net::{Channel, Parts, PeerId, SendError, Transport};
 
@@ -31,7 +31,7 @@ fn a_slow_peer_fills_its_queue_and_memory_stays_bounded() {
     let bound = (4 << 20) + 2 * 6 * (256 << 10) + (1 << 20);
     assert!(taken * 10_000 <= bound, "{taken} messages were taken");
     assert!(one.transport.stats().dropped_full >= 1);
-    // A stream's part of it leaves when the other side reads on; the rest waits here, and shows.
+    // A stream's part of it leaves when the other side reads on; the rest stays queued here, and is reported.
     let waiting = one.transport.queued_bytes();
     assert!((2 << 20..=4 << 20).contains(&waiting), "{waiting} bytes wait");
     drop(gate);
@@ -55,7 +55,7 @@ fn control_overtakes_bulk_that_was_queued_before_it() {
     while two.next_message().1 == Channel::Bulk {
         before += 1;
     }
-    // Only what was under way may come first: a stream's window, not the queue.
+    // Only what was in flight may come first: a stream's window, not the queue.
     assert!(before < taken / 4, "{before} of {taken} came before control");
 }
 
@@ -108,7 +108,7 @@ fn a_control_stream_that_the_peer_does_not_read_condemns_the_connection() {
         (connection, streams)
     });
     one.wait_connected(2);
-    // Append may wait as long as it likes; that is back-pressure.
+    // Append may wait as long as necessary; that is back-pressure.
     one.send(2, Channel::Append(0), vec![0; 1 << 20]).unwrap();
     one.send(2, Channel::Control, vec![0; 64 << 10]).unwrap();
     assert_eq!(runtime.block_on(rogue::close_code(&greeted.0)), Some(4));

@@ -18,10 +18,10 @@ struct Shared {
     server: Mutex<SocketAddr>,
     forward_cut: AtomicBool,
     backward_cut: AtomicBool,
-    /// Every so many packets one is lost; zero for none.
+    /// The interval, in packets, at which one is lost; zero for none.
     lose_every: AtomicU64,
     count: AtomicU64,
-    /// The most bytes that a datagram had, either way.
+    /// The maximum length of a datagram, either way.
     longest: AtomicU64,
     stop: AtomicBool,
 }
@@ -107,7 +107,7 @@ fn carry_forward(shared: &Arc<Shared>) {
         });
         if !shared.forward_cut.load(Ordering::SeqCst) && !shared.loses_this_one() {
             let server = *shared.server.lock().unwrap();
-            // A port nobody listens on any more is a lost packet.
+            // A port without a listener is a lost packet.
             let _ = back.send_to(&buffer[..length], server);
         }
     }

@@ -1,4 +1,4 @@
-//! A client and a server built from quinn alone, which may break any rule of the transport.
+//! A client and a server built from quinn alone, which can break any rule of the transport.
 use std::sync::Arc;
 
 use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
@@ -16,7 +16,7 @@ pub(crate) fn runtime() -> Runtime {
     tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap()
 }
 
-/// Trusts whoever answers.
+/// Trusts every server.
 #[derive(Debug)]
 struct Gullible(Arc<CryptoProvider>);
 
@@ -60,8 +60,8 @@ fn pem(identity: &Identity) -> (Vec<CertificateDer<'static>>, PrivateKeyDer<'sta
     (chain, PrivateKeyDer::from_pem_slice(identity.key_pem().as_bytes()).unwrap())
 }
 
-/// A client that trusts anybody and shows this identity, or none, and speaks this protocol. To be called inside a
-/// runtime.
+/// A client that trusts every server and presents this identity, or none, with this protocol name. To be
+/// called inside a runtime.
 pub(crate) fn client(identity: Option<&Identity>, alpn: &[u8]) -> quinn::Endpoint {
     let provider = Arc::new(ring::default_provider());
     let builder = rustls::ClientConfig::builder_with_provider(Arc::clone(&provider))
@@ -83,7 +83,7 @@ pub(crate) fn client(identity: Option<&Identity>, alpn: &[u8]) -> quinn::Endpoin
     endpoint
 }
 
-/// A server that lets anybody in, with this identity and small windows. To be called inside a runtime.
+/// A server that accepts every client, with this identity and small windows. To be called inside a runtime.
 pub(crate) fn server(identity: &Identity) -> quinn::Endpoint {
     let (chain, key) = pem(identity);
     server_of(chain, key)

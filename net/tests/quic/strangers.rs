@@ -1,4 +1,4 @@
-//! Who is not a known node of the cluster gets nowhere and is counted; a known node that breaks the rules is cut off.
+//! An unknown node is refused and counted; a known node that breaks the protocol is disconnected.
 use raftwerk_net::{Channel, ClusterAuthority, Identity, PeerError, PeerId, Transport};
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
@@ -11,8 +11,8 @@ const ALPN: &[u8] = b"raftwerk/1";
 const STRANGER: u64 = 2;
 const PROTOCOL: u64 = 3;
 
-/// Tries to get a message through to `node` and returns the close code, if the handshake even completed. Nothing of
-/// it may be heard.
+/// Tries to send a message to `node` and returns the close code, if the handshake completed at all. No part
+/// of it may be received.
 fn intrude(node: &Node, identity: Option<&Identity>, alpn: &[u8]) -> Option<u64> {
     let runtime = rogue::runtime();
     let code = runtime.block_on(async {
@@ -34,14 +34,14 @@ fn without_a_certificate_of_the_cluster_nobody_gets_past_the_handshake() {
     let node = Node::start(ours.config(5), &[(1, nowhere())]);
     assert_eq!(intrude(&node, None, ALPN), None);
     node.stats_until(|stats| stats.strangers_refused == 1);
-    // Same names, another authority: the name alone proves nothing.
+    // The same names, another authority: the name alone proves nothing.
     let twin = Cluster::new("ours");
     assert_eq!(intrude(&node, Some(&twin.identity(1)), ALPN), None);
     node.stats_until(|stats| stats.strangers_refused == 2);
     let other = Cluster::new("other");
     assert_eq!(intrude(&node, Some(&other.identity(1)), ALPN), None);
     node.stats_until(|stats| stats.strangers_refused == 3);
-    // The right node of the right cluster speaking another version.
+    // The right node of the right cluster, with another version.
     assert_eq!(intrude(&node, Some(&ours.identity(1)), b"raftwerk/0"), None);
     node.stats_until(|stats| stats.strangers_refused == 4);
 }
@@ -62,7 +62,7 @@ fn a_node_of_the_cluster_that_is_no_known_peer_or_should_be_dialled_is_turned_aw
     friend.wait_disconnected(5);
     node.wait_disconnected(2);
     node.stats_until(|stats| stats.strangers_refused >= 4);
-    // Named again, it is let in again.
+    // Added again, it is accepted again.
     node.transport.add_peer(PeerId(2), nowhere());
     friend.wait_connected(5);
     node.wait_connected(2);
@@ -114,7 +114,7 @@ fn a_dialled_peer_with_two_names_is_neither_node() {
     let mut config = Cluster::new("two-names").config(1);
     config.identity = authority.issue(PeerId(1)).unwrap();
     let one = Node::start(config, &[(2, server.local_addr().unwrap())]);
-    // The authority signed it and it has the name that was dialled; one name too many, all the same.
+    // The authority signed it and it has the name that was dialled, but one name too many.
     let refusal = runtime.block_on(async { server.accept().await.unwrap().await.unwrap_err() });
     assert!(refusal.to_string().contains("NotValidForName"), "{refusal}");
     one.stats_until(|stats| stats.strangers_refused >= 1);
@@ -122,7 +122,8 @@ fn a_dialled_peer_with_two_names_is_neither_node() {
     assert!(matches!(&error, PeerError::Certificate(_)), "{error}");
 }
 
-/// Connects as the known node 1, lets `misbehave` write on the streams, and expects to be cut off for it.
+/// Connects as the known node 1, lets `misbehave` write on the streams, and expects to be disconnected for
+/// it.
 fn break_rules(misbehave: impl AsyncFn(&quinn::Connection)) {
     let cluster = Cluster::new("rules");
     let mut config = cluster.config(2);
@@ -205,7 +206,7 @@ fn half_open_connections_are_few_and_newcomers_must_then_prove_their_address() {
     let mut config = cluster.config(2);
     (config.half_open_retry, config.half_open_max) = (2, 3);
     let node = Node::start(config, &[(1, nowhere())]);
-    // Nothing comes back through this relay: whoever dials stays half open.
+    // Nothing comes back through this relay: every client that dials stays half open.
     let relay = Relay::start(node.address());
     relay.cut_backward(true);
     let runtime = rogue::runtime();
@@ -214,7 +215,7 @@ fn half_open_connections_are_few_and_newcomers_must_then_prove_their_address() {
     let half: Vec<_> = (0..3).map(|_| client.connect(relay.address(), "whoever").unwrap()).collect();
     node.stats_until(|stats| stats.retries_demanded >= 1);
     drop(half);
-    // One that answers the Retry is let in beyond that number.
+    // A client that answers the Retry is admitted beyond that number.
     let honest = Node::start(cluster.config(1), &[(2, node.address())]);
     honest.wait_connected(2);
     node.wait_connected(1);

@@ -1,4 +1,4 @@
-//! Nodes of different versions of the wire refuse each other, and both know why.
+//! Nodes with different wire versions refuse each other, and both report the reason.
 use raftwerk_net::{Channel, PeerError, PeerId, WireVersion};
 
 use crate::cluster::{Cluster, Event, Node, nowhere};
@@ -55,7 +55,7 @@ fn node_from_before_versions_of_messages_is_named_by_its_streams() {
         let client = rogue::client(Some(&cluster.identity(1)), b"raftwerk/1");
         let connection = client.connect(node.address(), "whoever").unwrap().await.unwrap();
         let mut stream = connection.open_uni().await.unwrap();
-        // Two bytes are all the hello it has, and nothing follows.
+        // Its hello has two bytes only, and nothing follows.
         stream.write_all(&[1, 0]).await.unwrap();
         assert_eq!(rogue::close_code(&connection).await, Some(VERSION));
     });
