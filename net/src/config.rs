@@ -1,7 +1,7 @@
 //! Every limit of the QUIC transport in one place, with units, defaults and the reason for the default.
 //!
-//! What is not here: how quinn is told (`quic_endpoint.rs`). Limits that follow from others (connection windows)
-//! are worked out, not configured.
+//! What is not here: quinn's settings (`quic_endpoint.rs`). Limits that follow from others (connection
+//! windows) are computed, not configured.
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use crate::ground::WallClock;
 use crate::identity::Identity;
 use crate::transport::{Channel, PeerId};
 
-/// One number per kind of channel; every append channel has its own `append` worth.
+/// One number per kind of channel; every append channel has its own `append` limit.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct PerChannel {
     /// For [`Channel::Control`].
@@ -23,7 +23,7 @@ pub struct PerChannel {
 }
 
 impl PerChannel {
-    /// The number that holds for a channel.
+    /// The number for a channel.
     pub const fn of(&self, channel: Channel) -> usize {
         match channel {
             Channel::Control => self.control,
@@ -33,20 +33,21 @@ impl PerChannel {
     }
 }
 
-/// How a node talks to its peers. [`QuicConfig::new`] gives the defaults.
+/// The settings of a transport. [`QuicConfig::new`] gives the defaults.
 #[derive(Clone, Debug)]
 pub struct QuicConfig {
     /// This node; must be the node the identity names.
     pub node: PeerId,
-    /// Where to listen; port 0 lets the system choose ([`crate::QuicTransport::local_addr`] tells).
+    /// The address to listen on; port 0 lets the system choose ([`crate::QuicTransport::local_addr`] returns
+    /// the choice).
     pub listen: SocketAddr,
     /// Certificate, key and the cluster's root.
     pub identity: Identity,
     /// Largest UDP payload tried by MTU discovery, in bytes, 1200 to 6500. Default 1452 (Ethernet). Larger packets
     /// halve the CPU per byte on networks that carry them; above 6500 segmentation offload fails silently.
     pub mtu_max: u16,
-    /// Whether the kernel may cut large sends into packets (GSO). Default true; without it a byte costs over three
-    /// times the CPU, but some virtual devices get it wrong.
+    /// Whether the kernel may cut large sends into packets (GSO). Default true; without it a byte costs over
+    /// three times the CPU, but some virtual devices do it wrong.
     pub gso: bool,
     /// Bytes that may wait for one peer in one channel before [`crate::SendError::Full`]. Each message counts its
     /// length plus a fixed overhead. Defaults: control 1 MiB, append 16 MiB, bulk 4 MiB.
@@ -54,48 +55,51 @@ pub struct QuicConfig {
     /// Longest message in bytes, checked when sending, and when receiving before memory is taken; at most the
     /// queue's limit. All nodes should agree. Defaults: control 1 MiB, append 16 MiB, bulk 4 MiB.
     pub message_bytes_max: PerChannel,
-    /// Bytes that may be under way in one stream, 16 KiB to 16 MiB. Default 256 KiB. This bounds what a heartbeat
-    /// waits behind (0.5 ms at 256 KiB on loopback against 2.6 ms at 1.25 MiB) and, divided by the round trip, one
-    /// channel's speed: raise it for distant peers.
+    /// Bytes that may be in flight in one stream, 16 KiB to 16 MiB. Default 256 KiB. This bounds the bytes
+    /// that a heartbeat waits behind (0.5 ms at 256 KiB on loopback against 2.6 ms at 1.25 MiB) and, divided
+    /// by the round trip, one channel's speed: raise it for distant peers.
     pub stream_window_bytes: u32,
-    /// Bytes of socket buffer asked for in each direction. Default 4 MiB; the system's own default loses packets
-    /// even on loopback. The system may grant less.
+    /// Bytes of socket buffer to request in each direction. Default 4 MiB; the system's own default loses
+    /// packets even on loopback. The system may grant less.
     pub socket_buffer_bytes: usize,
-    /// A connection from which nothing arrived for so long is dead. Default 5 s.
+    /// A connection is considered lost after this time without a packet from the peer. Default 5 s.
     pub idle_timeout: Duration,
-    /// A silent connection is probed this often; must be below the idle timeout. Default 1 s. A peer that restarted
-    /// at its old address is noticed at the first probe.
+    /// The keep-alive interval of an idle connection; must be below the idle timeout. Default 1 s. A peer
+    /// that restarted at its old address is noticed at the first keep-alive.
     pub keep_alive: Duration,
-    /// A connection that is not ready to carry messages after so long is given up. Default 2 s.
+    /// A connection that is not ready to carry messages within this time is given up. Default 2 s.
     pub handshake_deadline: Duration,
-    /// A control stream whose write makes no progress for so long condemns its connection. Default 2 s.
+    /// A connection is closed if a write to its control stream makes no progress for this time. Default 2 s.
     pub control_stall_max: Duration,
-    /// Bounds of the wait before a connection is tried again: uniformly below a ceiling that starts at the first
-    /// and doubles up to the second. Defaults 50 ms and 1 s: a peer that comes back is dialled within a second, and one that
-    /// stays away costs about one first packet a second.
+    /// Bounds of the wait before a connection is tried again: uniformly below a ceiling that starts at the
+    /// first and doubles up to the second. Defaults 50 ms and 1 s: a peer that comes back is dialled within a
+    /// second, and one that stays away costs about one first packet a second.
     pub backoff: (Duration, Duration),
-    /// Handshakes of strangers that may be under way at once, at least 1. Default 128; each is a connection with its TLS state. Past it the
-    /// oldest gives way once it has been silent for half a second. Known peers do not count: their addresses have
-    /// places of their own, two each, and eight for other ports of the same IP address.
+    /// The maximum of concurrent handshakes of unknown senders, at least 1. Default 128; each is a connection
+    /// with its TLS state. Beyond it the oldest is evicted once it has been silent for half a second. Known
+    /// peers do not count: their addresses have places of their own, two each, and eight for other ports of
+    /// the same IP address.
     pub half_open_max: usize,
-    /// Of those, from one IP address (or /64 network of IPv6), at least 1. Default 4.
+    /// The maximum of those from one IP address (or /64 network of IPv6), at least 1. Default 4.
     pub half_open_per_address: usize,
-    /// From so many half-open connections on a newcomer must first prove its address (QUIC Retry). Default 16.
+    /// The number of half-open connections from which on a new sender must first prove its address (QUIC
+    /// Retry). Default 16.
     pub half_open_retry: usize,
-    /// Handshakes of strangers begun in a second, 1 to 1,000,000; each costs the net thread up to a
-    /// millisecond. Default 64. First packets beyond it are not answered; honest senders repeat theirs.
+    /// Handshakes of unknown senders begun in a second, 1 to 1,000,000; each costs the net thread up to a
+    /// millisecond. Default 64. First packets beyond it are not answered; legitimate senders repeat theirs.
     pub strangers_per_second: u32,
-    /// How long a receiver may hold back an acknowledgement. Default 1 ms: this is what bounds a heartbeat's delay
+    /// The maximum delay of an acknowledgement by the receiver. Default 1 ms: this bounds a heartbeat's delay
     /// when packets are lost.
     pub ack_delay_max: Duration,
-    /// The round trip assumed before the first is measured. Default 20 ms: a first packet that is lost, or not answered by a
-    /// peer among strangers or one that is only just starting, is repeated after three of these, then twice as long each
-    /// time: five attempts within a second. A distant peer gets one or two packets twice.
+    /// The round trip assumed before the first is measured. Default 20 ms: a first packet that is lost, or
+    /// not answered by a node under a flood or one that is only just starting, is repeated after three of
+    /// these, then after twice as long each time: five attempts within a second. To a distant peer one or two
+    /// packets are sent twice.
     pub initial_rtt: Duration,
-    /// The version of what messages hold, which the caller of this crate chooses. Nodes connect only if theirs are equal.
-    /// Default 0.
+    /// The version of the content of messages, chosen by the user of this crate. Nodes connect only if theirs
+    /// are equal. Default 0.
     pub messages_version: u16,
-    /// By which certificates expire. Default: the system's.
+    /// The clock by which certificates expire. Default: the system's.
     pub wall_clock: WallClock,
 }
 
@@ -104,7 +108,7 @@ const MIB: usize = 1 << 20;
 const MTU_MAX: u16 = 6500;
 /// Smallest UDP payload QUIC allows.
 const MTU_MIN: u16 = 1200;
-/// No message may be longer, so that lengths fit 32 bits with room to spare.
+/// The maximum length of a message, so that lengths fit 32 bits with room to spare.
 const MESSAGE_BYTES_MAX: usize = 1 << 30;
 
 impl QuicConfig {
@@ -136,7 +140,7 @@ impl QuicConfig {
         }
     }
 
-    /// What the gate goes by.
+    /// The limits of the gate.
     pub(crate) fn gate_limits(&self) -> Limits {
         Limits {
             strangers_max: self.half_open_max,
@@ -182,8 +186,8 @@ impl QuicConfig {
         }
     }
 
-    /// What may be under way in a whole connection: twice the sum of its streams, so that no stream can starve
-    /// another of the connection's budget.
+    /// The window of a whole connection: twice the sum of its streams, so that no stream can starve another
+    /// of the connection's budget.
     pub(crate) fn connection_window_bytes(&self) -> u32 {
         2 * Channel::COUNT as u32 * self.stream_window_bytes
     }
