@@ -93,7 +93,7 @@ fn relane(config: &Config, directory: &mut Directory<OsFiles>, lanes: u16) -> Re
 }
 
 /// Descriptors that a lane takes with the default limits, approximately: one for reading each of 16 segments
-/// in use, two for the current one and for those that are ready, one for a snapshot file.
+/// in use, two for each of the current one and those that are ready, one for a snapshot file.
 const FILES_OF_A_LANE: u64 = 24;
 /// Descriptors of everything else: connections, threads, files of the embedder.
 const OTHER_FILES: u64 = 256;

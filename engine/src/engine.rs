@@ -247,7 +247,8 @@ impl Engine {
     /// closed and established anew. Does not block; costs about a tenth of a millisecond per peer.
     ///
     /// # Errors
-    /// [`NetError`]: it is the identity of another node or cluster, or its parts do not match. Nothing changed.
+    /// [`NetError`]: it is the identity of another node or cluster, or its parts do not match. Nothing
+    /// changed.
     pub fn set_identity(&self, identity: &Identity) -> Result<(), NetError> {
         self.transport.set_identity(identity)
     }

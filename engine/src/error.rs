@@ -17,7 +17,7 @@ pub enum ProposeError {
     /// This node does not lead the group. Nothing happened: go to the leader.
     #[error("not the leader{}", hint.map(|node| format!(", which may be {node}")).unwrap_or_default())]
     NotLeader {
-        /// The leader, as far as this node knows.
+        /// The leader last known to this node, if any.
         hint: Option<NodeId>,
     },
     /// It may have been, or may yet be, applied. Never retry blindly: look first, or make the payload idempotent.
@@ -61,7 +61,7 @@ pub enum ReadError {
     /// to wait, no leader has answered in time.
     #[error("not the leader{}", hint.map(|node| format!(", which may be {node}")).unwrap_or_default())]
     NotLeader {
-        /// The leader, as far as this node knows.
+        /// The leader last known to this node, if any.
         hint: Option<NodeId>,
     },
     /// The query is over the configured limit.
@@ -97,7 +97,7 @@ pub enum ReadError {
     /// This node's replica is a witness: it has no state, at any level. Send the read to another node.
     #[error("a witness has no state{}", hint.map(|node| format!("; the leader may be {node}")).unwrap_or_default())]
     Witness {
-        /// The leader, as far as this node knows.
+        /// The leader last known to this node, if any.
         hint: Option<NodeId>,
     },
     /// The state machine panicked at this query, with this message. Its state is assumed unchanged; the next

@@ -37,7 +37,7 @@ pub struct Applied {
     pub reply: Bytes,
 }
 
-/// The status of a replica, as of its worker's last turn.
+/// The status of a replica, as of the worker's turn that answered.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct GroupStatus {
     /// Follower, candidate, leader …

@@ -49,7 +49,7 @@ pub(crate) enum Arrival {
     Unit { from: NodeId, is_first: bool, unit: Bytes },
     /// The same, from a peer that has no recorded log yet, with this log.
     Introduction { from: NodeId, log: LogId, unit: Bytes },
-    /// A peer does not know this node's log, or has a wrong one.
+    /// A peer has no log recorded for this node, or a wrong one.
     Question { from: NodeId },
     /// The connection to a peer broke.
     Lost(NodeId),

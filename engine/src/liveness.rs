@@ -12,7 +12,7 @@
 //!    answers was *sent* on the supported side; a lease is shorter than that by the allowed drift of the
 //!    clocks' rates. No two clocks are ever compared.
 //! 2. Support is never withdrawn early, unless its receiver reports itself unhealthy; and that receiver
-//!    ignores support that it requested before then.
+//!    ignores support that it requested before its health last changed.
 //! 3. Support is given only to a sender that has received one of this worker's heartbeats within T: a worker
 //!    that receives nothing cannot lead.
 //! 4. Each support that does not continue the previous one has another number, by which its receiver detects

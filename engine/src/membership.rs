@@ -55,8 +55,8 @@ pub enum ReconfigureError {
     /// in as learners.
     #[error("the change is refused: {0:?}")]
     Refused(Refusal),
-    /// The leader has never received a message from this node, which is to come in, and does not know its
-    /// log. It has sent a query: try again when they are connected. Nothing happened.
+    /// The leader has never received a message from this node, which is to come in, so it has no log
+    /// recorded for it. It has sent a query: try again when they are connected. Nothing happened.
     #[error("{0} has not been heard yet")]
     NotIntroduced(NodeId),
     /// This node is a member with another log than it has now: it has lost its disk. Remove it, and when that

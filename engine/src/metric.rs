@@ -14,8 +14,9 @@ macro_rules! counters {
             $($(#[$doc])* pub $name: u64,)*
             /// How the log is written: `direct`, `buffered` or `mapped`.
             pub append_mode: &'static str,
-            /// Units dropped because the sender's log is not the one known for that peer, or the unit is
-            /// meant for another log of this node ([`Engine::replace_peer`]).
+            /// Units dropped, in whole or in part, because of the log of their sender or the log that they are
+            /// addressed to: mostly those of a peer that has another log than before
+            /// ([`Engine::replace_peer`]).
             ///
             /// [`Engine::replace_peer`]: crate::Engine::replace_peer
             pub refused_units: u64,

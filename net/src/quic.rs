@@ -75,7 +75,8 @@ impl QuicTransport {
     /// once, the others are expected to dial. Further peers may be added later.
     ///
     /// # Errors
-    /// [`NetError`]: the configuration or the certificates are invalid, the socket cannot be opened, or the thread not started.
+    /// [`NetError`]: the configuration or the certificates are invalid, the socket cannot be opened, or the
+    /// thread not started.
     pub fn start(
         config: QuicConfig,
         peers: Vec<(PeerId, SocketAddr)>,
