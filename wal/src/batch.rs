@@ -1,4 +1,4 @@
-//! The batch: the frames of one turn (or a part of it), written by one sync, numbered by its LSN.
+//! The batch: the frames of one turn (or a part of it), made durable by one sync, numbered by its LSN.
 //!
 //! ```text
 //! offset  size  field
@@ -15,12 +15,15 @@
 //!     56     8  zero
 //!     64        frames, back to back; then zeros up to where the next batch begins
 //! ```
-//! A batch that need not be synced by itself may share its last page with those that come after it, so that small ones cost
-//! what they hold; the first one that is synced ends the page. So nothing is ever written to a page that holds something durable.
+//! A batch that need not be synced by itself may share its last page with the batches after it, so that small
+//! ones take only their own bytes; the first one that is synced ends the page. So nothing is ever written to
+//! a page that holds durable data.
 //!
-//! A batch is valid if and only if its header's checksum matches under the incarnation of the segment it lies in and the
-//! place where it lies there, its frames fill its length exactly, each frame is valid by its own checksums, and those are the ones of `frames_crc`.
-//! So a batch that a device has put elsewhere in its segment does not count there. And a frame left over from another life of the place cannot stand in for one that was not written.
+//! A batch is valid if and only if its header's checksum matches under the segment's incarnation and the
+//! batch's offset, its frames fill its length exactly, each frame is valid by its own checksums, and
+//! `frames_crc` is the checksum of those. So a batch that a device has misplaced within its segment is
+//! invalid there, and a frame left over from an earlier incarnation cannot stand in for one that was not
+//! written.
 
 use bytes::Bytes;
 use crc32fast::Hasher;
@@ -36,11 +39,11 @@ use crate::segment::PAGE_BYTES;
 /// Bytes before the first frame.
 pub(crate) const BATCH_HEADER_BYTES: usize = 64;
 const MAGIC: [u8; 4] = *b"RWB1";
-/// What batches begin at multiples of.
+/// Batches begin at multiples of this.
 pub(crate) const ALIGN_BYTES: usize = ALIGN_SHARED as usize;
 const ALIGN_SHARED: u32 = 64;
 
-/// Bytes from a batch's start at `offset` to where the next one begins.
+/// Bytes from a batch's start at `offset` to the start of the next one.
 const fn padded(bytes: u64, align: u32, offset: u32) -> u64 {
     (offset as u64 + bytes).next_multiple_of(align as u64) - offset as u64
 }
@@ -72,8 +75,8 @@ impl Raw {
     }
 }
 
-/// What a batch's checksum is seeded with, so that it counts nowhere else: the life of its segment's file, and its place
-/// in it.
+/// The position of a batch: seeds its checksum, so that its bytes are valid nowhere else. Segment incarnation
+/// and file offset.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Life {
     pub(crate) incarnation: u64,
@@ -85,18 +88,18 @@ pub(crate) struct Life {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct BatchHeader {
     pub(crate) bytes: u32,
-    /// Bytes up to where the next batch begins.
+    /// Bytes up to the start of the next batch.
     padded_bytes: u64,
     pub(crate) count: u32,
     pub(crate) lsn: Lsn,
     pub(crate) durable: Lsn,
     pub(crate) frames_crc: u32,
-    /// No frame of this lane, up to the end of this batch, is of a later term.
+    /// Invariant: no frame of this lane, up to the end of this batch, is of a later term.
     pub(crate) terms: Term,
 }
 
 impl BatchHeader {
-    /// Reads the header of a batch of this life; `None` if there is none. The frames are not looked at.
+    /// Parses a batch header at this position; `None` if there is no valid one. Does not check the frames.
     pub(crate) fn parse(bytes: &[u8], life: Life) -> Option<Self> {
         let (raw, _) = Raw::ref_from_prefix(bytes).ok()?;
         let good = raw.magic == MAGIC
@@ -120,8 +123,8 @@ impl BatchHeader {
         self.padded_bytes
     }
 
-    /// Checks the frames of the whole batch and calls `see` with the offset in the batch, the header and the body of
-    /// each, before it is known whether all of them are good.
+    /// Checks all frames of the batch and calls `see` with each frame's offset in the batch, header and body.
+    /// `see` runs before it is known whether all frames are good.
     pub(crate) fn frames(&self, batch: &[u8], mut see: impl FnMut(u32, FrameHeader, &[u8])) -> bool {
         let Some(mut rest) = batch.get(BATCH_HEADER_BYTES..self.bytes as usize) else { return false };
         let (mut at, mut count, mut crcs) = (BATCH_HEADER_BYTES, 0, Hasher::new());
@@ -136,8 +139,8 @@ impl BatchHeader {
         count == self.count && crcs.finalize() == self.frames_crc
     }
 
-    /// Of a batch that is not whole: the frames whose own bytes are as they were written, and the groups of the others.
-    /// `None` if it cannot be told which frames there were.
+    /// For a batch that is not whole: the frames that are valid by their own checksums, and the groups of the
+    /// others. `None` if the frame boundaries cannot be established.
     pub(crate) fn remains<'a>(&self, batch: &'a [u8]) -> Option<Vec<Remains<'a>>> {
         let mut rest = batch.get(BATCH_HEADER_BYTES..self.bytes as usize)?;
         let (mut at, mut found, mut crcs) = (BATCH_HEADER_BYTES as u32, Vec::new(), Hasher::new());
@@ -159,24 +162,24 @@ impl BatchHeader {
 /// A frame of a damaged batch.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Remains<'a> {
-    /// Whole: where it begins in the batch, and what it is.
+    /// A valid frame: its offset in the batch, header and body.
     Frame { at: u32, header: FrameHeader, body: &'a [u8] },
-    /// Not whole; it was of this group, and so long.
+    /// A damaged frame: its group and length.
     Lost { group: GroupId, bytes: u32 },
 }
 
-/// A batch being filled.
+/// A batch under construction.
 #[derive(Debug)]
 pub(crate) struct BatchInProgress {
     buffer: PooledBuffer,
     bytes_max: usize,
     end: BatchEnd,
-    /// Frames before here are in `crcs`.
+    /// Frames before this offset are included in `crcs`.
     summed: usize,
     crcs: Hasher,
 }
 
-/// How far a batch is filled: what a frame being written in its spare part changes when it is finished.
+/// The end of a batch under construction; advanced when a frame written into its unused part is finished.
 #[derive(Debug)]
 pub(crate) struct BatchEnd {
     used: usize,
@@ -184,7 +187,7 @@ pub(crate) struct BatchEnd {
 }
 
 impl BatchEnd {
-    /// Takes note of a frame written at the start of the spare part.
+    /// Records a frame written at the start of the unused part.
     pub(crate) const fn record(&mut self, frame_bytes: usize) {
         self.used += frame_bytes;
         self.count += 1;
@@ -192,9 +195,9 @@ impl BatchEnd {
 }
 
 impl BatchInProgress {
-    /// An empty batch that begins at `offset` and will not outgrow `bytes_max`, padding included.
+    /// An empty batch that begins at `offset` and is at most `bytes_max` long, padding included.
     pub(crate) fn new(buffer: PooledBuffer, bytes_max: u64, offset: u64) -> Self {
-        // Up to the end of its last page it must fit into the buffer, too.
+        // It must also fit into the buffer up to the end of its last page.
         let fits = buffer.len() - (offset % PAGE_BYTES as u64) as usize;
         let bytes_max = fits.min(usize::try_from(bytes_max).unwrap_or(usize::MAX));
         let end = BatchEnd { used: BATCH_HEADER_BYTES, count: 0 };
@@ -213,23 +216,24 @@ impl BatchInProgress {
         self.end.count
     }
 
-    /// Bytes of memory behind it.
+    /// Bytes of memory that its buffer takes.
     pub(crate) fn buffer_bytes(&self) -> usize {
         self.buffer.len()
     }
 
-    /// The bytes so far; the header is not written yet.
+    /// The bytes so far, without a valid header.
     pub(crate) fn written(&self) -> &[u8] {
         &self.buffer[..self.end.used]
     }
 
-    /// The place for the next frame, and where to record it once it is written there.
+    /// The unused part, where the next frame is written, and the batch's end, which records the frame when it
+    /// is finished.
     pub(crate) fn spare(&mut self) -> (&mut [u8], &mut BatchEnd) {
         self.sum();
         (&mut self.buffer[self.end.used..self.bytes_max], &mut self.end)
     }
 
-    /// Adds the checksums of frames recorded since to `crcs`, while they are in cache.
+    /// Adds the checksums of frames recorded since the last call to `crcs`, while they are in cache.
     fn sum(&mut self) {
         while self.summed < self.end.used {
             let header = &self.buffer[self.summed..];
@@ -240,8 +244,8 @@ impl BatchInProgress {
         assert!(self.summed == self.end.used, "frames lie back to back");
     }
 
-    /// Writes header and padding; from here on the bytes do not change. Gives what is to be written, and how much of it the
-    /// batch takes: less, where the next one begins in the page that this one ends in.
+    /// Writes header and padding; the bytes are immutable from here on. Returns the bytes to write, and how
+    /// many of them the batch occupies: fewer, where the next batch begins in the page that this one ends in.
     pub(crate) fn seal(
         mut self,
         lsn: Lsn,
@@ -254,8 +258,8 @@ impl BatchInProgress {
         let align = if shares_page { ALIGN_SHARED } else { PAGE_BYTES as u32 };
         let takes = padded(self.end.used as u64, align, life.offset);
         let to_page_end = padded(takes, PAGE_BYTES as u32, life.offset);
-        // A page that was not written to in this life is written as a whole: for a part of it, the system would have to read
-        // the rest first. One that was has zeros there already.
+        // A page not yet written to in this incarnation is written whole: a partial write would make the
+        // system read the rest of the page first. A page already written to has zeros there.
         let is_in_begun_page = !life.offset.is_multiple_of(PAGE_BYTES as u32)
             && u64::from(life.offset) % PAGE_BYTES as u64 + takes <= PAGE_BYTES as u64;
         let written = if is_in_begun_page { takes } else { to_page_end };

@@ -1,4 +1,4 @@
-//! The log's directory: one engine at a time, and a manifest that says what the lanes in it are.
+//! The log's directory: locked by one engine at a time, with a manifest that names the lanes of the log.
 //!
 //! ```text
 //! lock                    held by the engine that has the log open
@@ -7,11 +7,12 @@
 //! lane-<n>/seg-<sequence>.log      a segment; lane-<n>/spare-<sequence>.old is one waiting to be used again
 //! lane-<n>/snapshots/              see `snapshot_file`
 //! ```
-//! Lanes are numbered from `first lane` on. A log begins with lane 0; the lanes that take the place of others (`relane`) have numbers that
-//! none had before, behind a gap of one. So the bytes of one set of lanes are never taken for another's, and where the manifest is lost it can
-//! be told whether there is one set or two. Until then the version is 4, later 5: a build that does not know of this must refuse the log.
+//! Lanes are numbered from `first lane` on. A log begins with lane 0; lanes that replace others (`relane`)
+//! get numbers never used before, behind a gap of one. So the bytes of one set of lanes are never taken for
+//! another's, and where the manifest is lost, recovery can tell one set from two. The version is 4 until the
+//! first such move, then 5: a build that does not support moves must refuse the log.
 //!
-//! What is not here: the lanes' content. Next: `recovery`.
+//! Not here: the lanes' content. Next: `recovery`.
 
 use std::io;
 use std::ops::Range;
@@ -30,12 +31,12 @@ const MANIFEST_BYTES: usize = 32;
 const MANIFEST: Twin =
     Twin { names: ["manifest", "manifest.2"], unfinished: "manifest.tmp", bytes_max: MANIFEST_BYTES as u64 };
 const MAGIC: [u8; 8] = *b"RWLOG\0\0\x01";
-/// The version of everything below the directory.
+/// The format version of everything below the directory.
 pub(crate) const FORMAT_VERSION: u32 = 4;
 /// The version of a manifest whose first lane is not lane 0.
 const MOVED_VERSION: u32 = 5;
 
-/// A locked log directory. Clones share the lock; it is let go with the last one.
+/// A locked log directory. Clones share the lock, which is released when the last one is dropped.
 #[derive(Debug)]
 pub struct Directory<F: Files>(Arc<Locked<F>>);
 
@@ -56,13 +57,13 @@ impl<F: Files> Clone for Directory<F> {
 impl<F: Files> Directory<F> {
     /// Locks the directory and reads its manifest, or writes one if the directory is new. Blocks.
     ///
-    /// `fresh_log_id` names the log if it is new; it should be random, since it keeps the bytes of one log from
-    /// being taken for another's.
+    /// `fresh_log_id` becomes the id of a new log; it should be random, since it keeps the bytes of one log
+    /// from being taken for another's.
     ///
     /// # Errors
-    /// [`OpenError::InUse`], [`OpenError::LaneCount`], [`OpenError::Version`], [`OpenError::Corrupt`] where both copies of the
-    /// manifest, and all that could take their place, are damaged or gone, or both copies of what is noted of peers;
-    /// [`OpenError::Io`].
+    /// [`OpenError::InUse`], [`OpenError::LaneCount`], [`OpenError::Version`], [`OpenError::Corrupt`] where
+    /// both copies of the manifest, and everything it could be rebuilt from, are damaged or gone, or where
+    /// both copies of the peer notes are; [`OpenError::Io`].
     pub fn open(files: F, lanes: u16, fresh_log_id: u64) -> Result<Self, OpenError> {
         if lanes == 0 {
             return Err(OpenError::Options("a log has at least one lane"));
@@ -73,7 +74,7 @@ impl<F: Files> Directory<F> {
         })?;
         let on_disk = match read_manifest(&files)? {
             Some(manifest) => {
-                // Its name may have been given by a life that ended before that was durable.
+                // A process that ended early may have renamed it without syncing the directory.
                 files.sync_dir("").map_err(OpenError::io(MANIFEST.names[0]))?;
                 manifest.settle(&files).map_err(OpenError::io(MANIFEST.names[1]))?;
                 manifest.set
@@ -88,7 +89,7 @@ impl<F: Files> Directory<F> {
             return Err(OpenError::LaneCount { on_disk: on_disk.lanes, wanted: lanes });
         }
         let notes = peers_file::read(&files)?;
-        // A wish: what is left takes room, and counts for nothing.
+        // Best effort: leftovers take space, but are never read as part of the log.
         let _ = clear_others(&files, on_disk);
         Ok(Self(Arc::new(Locked { files, lanes: on_disk, notes, _lock: lock })))
     }
@@ -99,19 +100,19 @@ impl<F: Files> Directory<F> {
         &self.0.files
     }
 
-    /// How many lanes the log has.
+    /// The number of lanes.
     #[must_use]
     pub fn lanes(&self) -> u16 {
         self.0.lanes.lanes
     }
 
-    /// The numbers that its lanes have on the disk, in order.
+    /// The lane numbers on disk, in order.
     #[must_use]
     pub fn lane_numbers(&self) -> Range<u16> {
         self.0.lanes.numbers()
     }
 
-    /// What tells this log from every other.
+    /// The log's id, unique to it.
     #[must_use]
     pub fn log_id(&self) -> u64 {
         self.0.lanes.log_id
@@ -122,17 +123,18 @@ impl<F: Files> Directory<F> {
         self.0.lanes
     }
 
-    /// From now on these are the log's lanes, as its manifest says. `false`, and nothing done, if there is another clone of this.
+    /// Replaces the set of lanes, as the manifest now names it. Returns `false`, and changes nothing, if
+    /// another clone exists.
     pub(crate) fn has_now(&mut self, lanes: LaneSet) -> bool {
         Arc::get_mut(&mut self.0).map(|locked| locked.lanes = lanes).is_some()
     }
 
-    /// Whether there is no other clone of it.
+    /// Whether this is the only clone.
     pub(crate) fn is_alone(&mut self) -> bool {
         Arc::get_mut(&mut self.0).is_some()
     }
 
-    /// Which log each peer had, as it was noted when the directory was opened ([`Lane::note`]).
+    /// Which log each peer had, as noted when the directory was opened ([`Lane::note`]).
     ///
     /// [`Lane::note`]: crate::Lane::note
     #[must_use]
@@ -140,28 +142,28 @@ impl<F: Files> Directory<F> {
         &self.0.notes.peers
     }
 
-    /// For how long this node may have promised to support others before the directory was opened; zero if that was never
-    /// noted.
+    /// The longest duration for which this node may have supported its peers before the directory was opened;
+    /// zero if none was noted.
     #[must_use]
     pub fn support(&self) -> Duration {
         self.0.notes.support
     }
 
-    /// Notes a longer such time, durably, beside the peers that were noted at opening. Blocks for a few syncs: for opening only,
-    /// before the node gives any support.
+    /// Notes a longer support duration durably, with the peer notes read at opening. Blocks for a few syncs:
+    /// for opening only, before the node supports any peer.
     ///
     /// # Errors
-    /// [`OpenError::Io`]; what was noted before still is.
+    /// [`OpenError::Io`]; the old notes are still valid then.
     pub fn note_support(&self, support: Duration) -> Result<(), OpenError> {
         let notes = Notes { peers: self.0.notes.peers.clone(), support };
         peers_file::write(&self.0.files, &notes).map_err(OpenError::io("peers"))
     }
 }
 
-/// The lanes of a log.
+/// The set of lanes of a log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct LaneSet {
-    /// The number of the first; the others follow.
+    /// The number of the first lane; the others follow.
     pub(crate) first: u16,
     pub(crate) lanes: u16,
     pub(crate) log_id: u64,
@@ -172,7 +174,8 @@ impl LaneSet {
         self.first..self.first + self.lanes
     }
 
-    /// So many lanes to take the place of these: behind a gap. `None` if there are no numbers left.
+    /// The set of `lanes` lanes that can replace this one: numbered behind a gap. `None` if no numbers are
+    /// left.
     pub(crate) fn next(self, lanes: u16) -> Option<Self> {
         let first = self.first.checked_add(self.lanes)?.checked_add(1)?;
         first.checked_add(lanes).map(|_| Self { first, lanes, log_id: self.log_id })
@@ -199,17 +202,18 @@ fn write_manifest<F: Files>(files: &F, set: LaneSet) -> io::Result<()> {
     MANIFEST.write(files, &encode_manifest(set))
 }
 
-/// Why the manifest does not name other lanes.
+/// Why the manifest was not switched to other lanes.
 #[derive(Debug)]
 pub(crate) enum NotSwitched {
-    /// It names the old ones, and so it stays.
+    /// It still names the old lanes, and stays so.
     Undone(io::Error),
-    /// Which of the two it will name, only another opening can tell.
+    /// Which of the two sets it names is known only after the next opening.
     Undecided(io::Error),
 }
 
-/// Has the manifest name `new` lanes instead of `old` ones, durably. Until the first copy is renamed, the old ones count, whatever the
-/// second one says; from then on both copies agree. Both sets must be whole and durable.
+/// Switches the manifest from the `old` lanes to the `new` ones, durably. Until the first copy is renamed,
+/// the old lanes are valid, whatever the second copy contains; from then on both copies agree. Both sets must
+/// be whole and durable.
 pub(crate) fn switch<F: Files>(files: &F, old: LaneSet, new: LaneSet) -> Result<(), NotSwitched> {
     let written = MANIFEST.write_copy(files, 1, &encode_manifest(new));
     if let Err(error) = written {
@@ -221,7 +225,7 @@ pub(crate) fn switch<F: Files>(files: &F, old: LaneSet, new: LaneSet) -> Result<
     let Err(error) = MANIFEST.write_copy(files, 0, &encode_manifest(new)) else { return Ok(()) };
     let [first, _] = MANIFEST.read(files, decode_manifest);
     let is_untouched = matches!(first, Found::Whole(set) if set == old);
-    // Otherwise the name was given, and perhaps not durably: it is given once more.
+    // Otherwise the file was renamed, perhaps not durably: rewrite the first copy with the old lanes.
     let restored = if is_untouched { Ok(()) } else { MANIFEST.write_copy(files, 0, &encode_manifest(old)) };
     Err(match restored.and_then(|()| take_back(files, old)) {
         Ok(()) => NotSwitched::Undone(error),
@@ -229,7 +233,7 @@ pub(crate) fn switch<F: Files>(files: &F, old: LaneSet, new: LaneSet) -> Result<
     })
 }
 
-/// Has the second copy say what the first one says, or nothing: that takes no room.
+/// Makes the second copy equal to the first, or removes it, which needs no space.
 fn take_back<F: Files>(files: &F, set: LaneSet) -> io::Result<()> {
     if MANIFEST.write_copy(files, 1, &encode_manifest(set)).is_ok() {
         return Ok(());
@@ -240,8 +244,8 @@ fn take_back<F: Files>(files: &F, set: LaneSet) -> io::Result<()> {
     }
 }
 
-/// Removes what is left of lanes that are not the log's: those that others have taken the place of, or were to take the place of these
-/// and never did. What is not the log's own stays.
+/// Removes leftovers of lanes that are not in the log's set: lanes that were replaced, or that were to
+/// replace these and never did. Files of unknown names stay.
 pub(crate) fn clear_others<F: Files>(files: &F, set: LaneSet) -> io::Result<()> {
     for number in lane_numbers(files)?.into_iter().filter(|number| !set.numbers().contains(number)) {
         clear_lane(files, number)?;
@@ -250,7 +254,7 @@ pub(crate) fn clear_others<F: Files>(files: &F, set: LaneSet) -> io::Result<()> 
     Ok(())
 }
 
-/// Removes all files of a lane, durably; no directory is no files.
+/// Removes all files of a lane, durably; does nothing if the directory is missing.
 pub(crate) fn clear_lane<F: Files>(files: &F, number: u16) -> io::Result<()> {
     let dir = lane_dir(number);
     let is_ours = |name: &str| {
@@ -264,7 +268,7 @@ pub(crate) fn clear_lane<F: Files>(files: &F, number: u16) -> io::Result<()> {
     remove_files(files, &dir, is_ours).map(|_| ())
 }
 
-/// Whether there is such a directory.
+/// Removes the matching files; returns whether the directory exists.
 fn remove_files<F: Files>(files: &F, dir: &str, is_ours: impl Fn(&str) -> bool) -> io::Result<bool> {
     let names = match files.list(dir) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
@@ -277,7 +281,7 @@ fn remove_files<F: Files>(files: &F, dir: &str, is_ours: impl Fn(&str) -> bool) 
     Ok(true)
 }
 
-/// The numbers of all lanes that there are directories of, in order.
+/// The numbers of all lane directories, in order.
 fn lane_numbers<F: Files>(files: &F) -> io::Result<Vec<u16>> {
     let dirs = files.list_dirs("")?;
     let number = |dir: &String| dir.strip_prefix("lane-")?.parse().ok();
@@ -286,19 +290,19 @@ fn lane_numbers<F: Files>(files: &F) -> io::Result<Vec<u16>> {
     Ok(numbers)
 }
 
-/// What a log is, as far as it can be found out.
+/// A log's identity, as far as it can be established.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Manifest {
     pub(crate) set: LaneSet,
-    /// Which of the copies say so.
+    /// Which of the two copies are valid.
     is_there: [bool; 2],
-    /// The second copy names other lanes, which were to take the place of these.
+    /// The second copy names other lanes, which were to replace these.
     is_undecided: bool,
 }
 
 impl Manifest {
-    /// Writes again the copies that are not whole. A wish: where there is no room for it, the log opens all the same. But one that names
-    /// other lanes must go: once these are written to, those are old.
+    /// Rewrites the copies that are not valid. Best effort: on a full disk the log opens all the same. But a
+    /// second copy that names other lanes must go: once these lanes are written to, those are stale.
     fn settle<F: Files>(&self, files: &F) -> io::Result<()> {
         if self.is_undecided {
             return take_back(files, self.set);
@@ -310,11 +314,12 @@ impl Manifest {
     }
 }
 
-/// What the log's manifest says: either copy, or, where both are gone, what the segments' first pages say. `None` if there is no
-/// log.
+/// Reads the manifest: from either copy, or, where both are gone, from the segments' first pages. `None` if
+/// there is no log.
 ///
 /// # Errors
-/// Where it cannot be told: nothing is left that says which log this is, or what is left contradicts itself.
+/// Where the identity is unknown: nothing is left that contains the log's id, or what is left is
+/// contradictory.
 pub(crate) fn read_manifest<F: Files>(files: &F) -> Result<Option<Manifest>, OpenError> {
     let found = MANIFEST.read(files, decode_manifest);
     let is_there = [found[0].is_whole(), found[1].is_whole()];
@@ -322,7 +327,7 @@ pub(crate) fn read_manifest<F: Files>(files: &F) -> Result<Option<Manifest>, Ope
     for copy in found {
         match copy {
             Found::Whole(said) => whole.push(said),
-            // Of another version: that is worth more than that the other one is gone.
+            // An unknown version: this error is more useful than that of a damaged or missing copy.
             Found::Bad(error @ OpenError::Version { .. }) => bad = Some(error),
             Found::Bad(error) => bad = bad.or(Some(error)),
             Found::Absent => {}
@@ -330,7 +335,7 @@ pub(crate) fn read_manifest<F: Files>(files: &F) -> Result<Option<Manifest>, Ope
     }
     let manifest = |set, is_undecided| Ok(Some(Manifest { set, is_there, is_undecided }));
     match (&whole[..], bad) {
-        // A life ended while the manifest was to name the lanes that take the place of these: they do not.
+        // A process ended between the two writes of a switch to other lanes: the switch did not happen.
         ([old, new], _) if old.log_id == new.log_id && old.first < new.first => manifest(*old, true),
         ([one, other], _) if one != other => {
             Err(OpenError::corrupt(MANIFEST.names[0], 0, "its two copies contradict each other"))
@@ -362,8 +367,8 @@ fn decode_manifest(name: &'static str, bytes: &[u8]) -> Result<LaneSet, OpenErro
     Ok(LaneSet { first, lanes, log_id: u64::from(word(16)) | u64::from(word(20)) << 32 })
 }
 
-/// Each segment's first page says which log it is of, and there is a directory for each lane since before there was a manifest. A
-/// log that was lost must not be taken for a new one, nor two sets of lanes for one.
+/// Rebuilds the manifest: each segment's first page contains the log id, and each lane's directory exists
+/// since before the manifest did. A lost log must not be taken for a new one, nor two sets of lanes for one.
 fn from_segments<F: Files>(files: &F, bad: Option<OpenError>) -> Result<Option<Manifest>, OpenError> {
     let (mut log_id, mut has_segments) = (None, false);
     let numbers = lane_numbers(files).map_err(OpenError::io(MANIFEST.names[0]))?;

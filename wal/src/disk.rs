@@ -1,8 +1,9 @@
-//! The seams between the lane and a disk: [`Disk`] (jobs in, completions out) over [`Files`] (single calls).
+//! The interfaces between the lane and a disk: [`Disk`] (jobs in, completions out) over [`Files`] (single
+//! calls).
 //!
-//! The lane never waits for a job. What a job does, call by call, is written once in `execute`, so that a simulated
-//! disk can stop between any two calls. What is not here: an implementation. Next: `os_disk` for Linux, `memory`
-//! for tests and simulation.
+//! The lane never waits for a job. The calls of each job are written once, in `execute`, so that a simulated
+//! disk can stop between any two calls. Not here: an implementation. Next: `os_disk` for Linux, `memory` for
+//! tests and simulation.
 
 use std::fmt;
 use std::io::{self, IoSlice};
@@ -38,15 +39,16 @@ impl fmt::Display for Lsn {
 pub enum AppendMode {
     /// `O_DIRECT` with `RWF_DSYNC`: from the batch buffer to the device, without a copy in the kernel.
     Direct,
-    /// `pwritev2` through the page cache, then `fdatasync`. Where `O_DIRECT` is refused.
+    /// `pwritev2` through the page cache, then `fdatasync`. Used where `O_DIRECT` is refused.
     Buffered,
-    /// Stores through a map of the file, then `msync` of what was stored. Cheapest where little is synced: a store is no
-    /// system call; dearest where everything is: each page is write-protected again by each sync.
+    /// Stores through a map of the file, then `msync` of the stored range. Cheapest where little is synced,
+    /// since a store is no system call; most expensive where everything is, since each sync write-protects
+    /// each page again.
     Mapped,
 }
 
 impl AppendMode {
-    /// Every mode; all of them keep the same promises.
+    /// Every mode; all give the same guarantees.
     pub const ALL: [Self; 3] = [Self::Direct, Self::Buffered, Self::Mapped];
 
     /// Its name in reports.
@@ -67,16 +69,17 @@ pub enum Access {
     Append,
     /// Reads, and writes of any alignment, through the page cache.
     Plain,
-    /// Large reads, past the page cache if the system lets them. Aligned like appends.
+    /// Large reads, past the page cache where the system allows it. Aligned like appends.
     Scan,
-    /// Large writes ahead of all others, likewise: what fills a file in big pieces should leave nothing big in the page cache,
-    /// or every small write that comes later would make the device write a big one.
+    /// Large writes before all others, likewise past the page cache: filling a file in large chunks must
+    /// leave no large folios in the cache, or every small write that follows would make the device write a
+    /// large one.
     Fill,
 }
 
 /// Single calls on files below one directory. Paths are relative to it, with `/` between parts.
 ///
-/// No call is atomic or durable unless it says so. Each may fail with any [`io::Error`].
+/// No call is atomic or durable unless stated. Each may fail with any [`io::Error`].
 #[allow(
     clippy::len_without_is_empty,
     reason = "`len` is the length of one file, not of the trait's implementor"
@@ -86,8 +89,9 @@ pub trait Files: Send + Sync + 'static {
     /// An open file. Clones share it.
     type File: Clone + fmt::Debug + Send + Sync + 'static;
 
-    /// Makes an empty file for [`Access::Plain`], in place of one of that name, with `bytes` of space allocated to it
-    /// (its length is then `bytes`). Never cuts an existing file: that one loses its name.
+    /// Creates an empty file for [`Access::Plain`], in place of one of that name, with `bytes` of space
+    /// allocated to it (its length is then `bytes`). Never truncates an existing file: that one only loses
+    /// its name.
     fn create(&self, path: &str, bytes: u64) -> io::Result<Self::File>;
     /// Opens an existing file.
     fn open(&self, path: &str, access: Access) -> io::Result<Self::File>;
@@ -100,29 +104,29 @@ pub trait Files: Send + Sync + 'static {
         parts: &[IoSlice<'_>],
         durable: bool,
     ) -> io::Result<()>;
-    /// Whether a file opened with [`Access::Append`] takes parts of any alignment, through the page cache.
+    /// Whether a file opened with [`Access::Append`] accepts parts of any alignment, through the page cache.
     fn appends_through_cache(&self) -> bool {
         false
     }
-    /// Has the system forget what it holds in memory of a file that is to be written anew, if appends go past that. A wish.
+    /// Drops the cached pages of a file that is to be written anew, if appends bypass the cache. Best effort.
     fn forget_cached(&self, _file: &Self::File) {}
-    /// Has the system forget what it holds in memory of the file and takes for written, so that it is read from the device again. What
-    /// is to be written still is kept. A wish.
+    /// Drops the file's clean pages from the page cache, so that the next read comes from the device. Dirty
+    /// pages are kept. Best effort.
     fn drop_cached(&self, _file: &Self::File) {}
-    /// Makes all that was written to the file durable.
+    /// Makes all writes to the file durable.
     fn sync(&self, file: &Self::File) -> io::Result<()>;
     /// Makes the names in `dir` durable.
     fn sync_dir(&self, dir: &str) -> io::Result<()>;
-    /// Makes the directory unless it is there.
+    /// Creates the directory unless it exists.
     fn create_dir(&self, dir: &str) -> io::Result<()>;
-    /// Gives the file a new name, in place of a file of that name.
+    /// Renames the file, replacing a file of the new name.
     fn rename(&self, from: &str, to: &str) -> io::Result<()>;
-    /// Takes a file's name away; its bytes live as long as it is open or mapped.
+    /// Removes a file's name; its bytes remain as long as it is open or mapped.
     fn remove(&self, path: &str) -> io::Result<()>;
-    /// Gives the file a second name, which no file has, perhaps in another directory. Fails with
-    /// [`io::ErrorKind::Unsupported`] or another error where the file system has one name for each file.
+    /// Gives the file a second name, which must be unused, perhaps in another directory. Fails with
+    /// [`io::ErrorKind::Unsupported`] or another error where the file system supports no hard links.
     fn link(&self, from: &str, to: &str) -> io::Result<()>;
-    /// Removes a directory, which is empty.
+    /// Removes an empty directory.
     fn remove_dir(&self, dir: &str) -> io::Result<()>;
     /// Reads from `offset` on; fewer bytes than asked for only at the end of the file.
     fn read_at(&self, file: &Self::File, offset: u64, into: &mut [u8]) -> io::Result<usize>;
@@ -130,28 +134,28 @@ pub trait Files: Send + Sync + 'static {
     fn len(&self, file: &Self::File) -> io::Result<u64>;
     /// The names of the files in `dir`, in any order.
     fn list(&self, dir: &str) -> io::Result<Vec<String>>;
-    /// The names of the directories in `dir`, in any order; `""` is the one that all paths begin in.
+    /// The names of the directories in `dir`, in any order; `""` is the root of all paths.
     fn list_dirs(&self, dir: &str) -> io::Result<Vec<String>>;
-    /// As [`Files::read_at`] of what is in memory already: as many bytes, from the first on, as need no device. May
-    /// always give none.
+    /// As [`Files::read_at`], but only from the page cache: as many bytes, from `offset` on, as need no
+    /// device. May always return none.
     fn read_cached(&self, _file: &Self::File, _offset: u64, _into: &mut [u8]) -> io::Result<usize> {
         Ok(0)
     }
-    /// Runs `task` with every number below `count`: begun in that order, perhaps side by side.
+    /// Runs `task` with every number below `count`: started in that order, perhaps in parallel.
     fn spread(&self, count: usize, task: &(dyn Fn(usize) + Sync)) {
         (0..count).for_each(task);
     }
-    /// Takes the lock file, making it if need be; held until the last clone is dropped.
-    /// Fails with [`io::ErrorKind::WouldBlock`] if somebody holds it.
+    /// Takes the lock file, creating it if need be; held until the last clone is dropped. Fails with
+    /// [`io::ErrorKind::WouldBlock`] if it is already held.
     fn lock(&self, path: &str) -> io::Result<Self::File>;
 }
 
-/// The ways into one segment.
+/// The open handles of one segment.
 #[derive(Clone, Debug)]
 pub struct SegmentFile<File> {
     /// For appends of whole pages, in the append mode. Opened with [`Access::Append`].
     pub append: File,
-    /// For appends of any alignment, which reach the page cache and no further.
+    /// For appends of any alignment, which are written to the page cache only.
     pub cached: File,
     /// For reads.
     pub read: File,
@@ -160,37 +164,41 @@ pub struct SegmentFile<File> {
 /// Write one batch.
 #[derive(Clone, Debug)]
 pub struct AppendJob<File> {
-    /// The segment's.
+    /// The segment to write to.
     pub file: SegmentFile<File>,
-    /// The segment's sequence number; neighbours in one segment may be written together.
+    /// The segment's sequence number; adjacent batches of one segment may be written together.
     pub segment: u64,
-    /// Where in the file: at a page of its own, or in one that the batch before it left room in.
+    /// The offset in the file: at a page of its own, or in a page that the batch before it left partly
+    /// unused.
     pub offset: u64,
-    /// The padded batch, up to the end of its last page, unless it lies within a page that was written to before; or a page of
-    /// zeros: see [`AppendJob::is_probe`].
+    /// The padded batch, up to the end of its last page, unless it lies within a page that was written to
+    /// before; or a page of zeros: see [`AppendJob::is_probe`].
     pub batch: Bytes,
-    /// Its number; a probe's is that of the batch before it.
+    /// The batch's number; for a probe, that of the batch before it.
     pub lsn: Lsn,
-    /// It need not be synced before a later batch is that does: then it is written through the page cache.
+    /// The batch need not be synced until a later one that must be: until then it is written through the page
+    /// cache only.
     pub is_relaxed: bool,
 }
 
 impl<File> AppendJob<File> {
-    /// Whether it is no batch, but a page of zeros where the next one will lie: to see whether the disk does anything.
+    /// Whether this is not a batch but a probe: a page of zeros where the next batch will lie, to check that
+    /// the disk responds.
     #[must_use]
     pub fn is_probe(&self) -> bool {
         self.batch.first().is_none_or(|first| *first == 0)
     }
 
-    /// Every batch up to this one was durable when this one was sealed, and it says so.
+    /// The `durable` field of the batch header: every batch up to this one was durable when the batch was
+    /// sealed.
     #[must_use]
     pub fn claim(&self) -> Lsn {
         let word = self.batch.get(24..32).and_then(|bytes| bytes.try_into().ok());
         Lsn(word.map_or(0, u64::from_le_bytes))
     }
 
-    /// Shows the header and the body of every frame in the batch, in order: for checks from outside. Nothing is
-    /// verified, since nothing was read: it is what the lane has made.
+    /// Passes the header and body of every frame in the batch to `see`, in order: for checks from outside.
+    /// Nothing is verified, since nothing was read: these are the bytes that the lane built.
     pub fn frames(&self, mut see: impl FnMut(FrameHeader, &[u8])) {
         let length =
             self.batch.get(8..12).and_then(|bytes| bytes.try_into().ok()).map_or(0, u32::from_le_bytes);
@@ -208,7 +216,7 @@ impl<File> AppendJob<File> {
 pub enum SegmentJob {
     /// Bring a segment to READY, from a spare file if there is one.
     Prepare {
-        /// What its first page says.
+        /// The header to write to its first page.
         header: SegmentHeader,
         /// The path of a spare file of the right length.
         spare: Option<String>,
@@ -224,7 +232,7 @@ pub enum SegmentJob {
     },
 }
 
-/// What a lane asks of its disk.
+/// A job that a lane submits to its disk.
 #[derive(Debug)]
 pub enum Job<File> {
     /// In order: appends complete in the order in which they were submitted.
@@ -235,37 +243,37 @@ pub enum Job<File> {
     Snapshot(SnapshotJob),
 }
 
-/// What a group commit took.
+/// The cost of a group commit.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct AppendCost {
     /// Writes or syncs waited for.
     pub syncs: u64,
     /// Padded bytes written.
     pub bytes: u64,
-    /// Time waited; 0 where no clock is at hand.
+    /// Time waited; 0 without a clock.
     pub nanos: u64,
 }
 
-/// What became of a job.
+/// The result of a job.
 #[derive(Debug)]
 pub enum Completion<File> {
-    /// Every batch up to `last` is written, and nothing of what came after the last `Appended` is durable.
+    /// Every batch up to `last` is written, and no batch after the last `Appended` is durable.
     Written {
         /// The highest number written.
         last: Lsn,
-        /// What it took; no sync.
+        /// Its cost; no sync.
         cost: AppendCost,
     },
     /// Every batch up to `last` is durable, and so is every probe before it.
     Appended {
-        /// The highest number written; once more the same after a probe.
+        /// The highest number written; repeated after a probe.
         last: Lsn,
-        /// What it took.
+        /// Its cost.
         cost: AppendCost,
     },
     /// A write or sync failed; no append completes after this.
     AppendFailed {
-        /// The system's answer.
+        /// The system's error.
         error: io::Error,
     },
     /// A segment is READY, or could not be made.
@@ -290,14 +298,14 @@ pub enum Completion<File> {
 
 /// Runs the jobs of one lane. Dropping it lets queued appends finish.
 pub trait Disk {
-    /// The calls it is made of.
+    /// The implementation of single calls.
     type Files: Files;
 
     /// The locked directory the lane lives in. Calls through it block: only at opening, and for rare reads.
     fn directory(&self) -> &Directory<Self::Files>;
-    /// Takes a job. Never blocks.
+    /// Queues a job. Never blocks.
     fn submit(&mut self, job: Job<<Self::Files as Files>::File>);
-    /// What has been done since, if anything. Never blocks.
+    /// The next completion, if any. Never blocks.
     fn poll(&mut self) -> Option<Completion<<Self::Files as Files>::File>>;
     /// How appends are written.
     fn mode(&self) -> AppendMode;

@@ -1,4 +1,4 @@
-//! What can go wrong, named by what the caller may do next. Next: `lane` for where each arises.
+//! The errors, by what the caller may do next. Next: `lane` for where each arises.
 
 use std::io;
 use std::sync::Arc;
@@ -7,16 +7,16 @@ use raftwerk_frame::{GroupId, Index};
 
 use crate::index::Place;
 
-/// Why a log did not open. Nothing was changed on the disk unless said so.
+/// Why a log did not open. The disk is unchanged unless stated otherwise.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
-    /// Another engine holds the directory.
+    /// Another engine holds the directory's lock.
     #[error("the log directory is in use by another engine")]
     InUse,
-    /// The format is of a version this one does not know; it may be a newer one.
+    /// The format version is unknown to this build; it may be a newer one.
     #[error("{file}: format version {found}, but this build knows version {known}")]
     Version {
-        /// The file that says so.
+        /// The file that contains the version.
         file: String,
         /// Its version.
         found: u32,
@@ -31,7 +31,8 @@ pub enum OpenError {
         /// The number asked for.
         wanted: u16,
     },
-    /// Bytes that were once durable are damaged or gone. Nothing was cut off; the log must be repaired from its peers.
+    /// Bytes that were once durable are damaged or gone. Nothing was cut off; the log must be repaired from
+    /// its peers.
     #[error("{file} is damaged at byte {offset}: {what}")]
     Corrupt {
         /// The damaged file, relative to the log directory.
@@ -40,7 +41,8 @@ pub enum OpenError {
         offset: u64,
         /// What is wrong there.
         what: &'static str,
-        /// Groups that can still be made out in the damaged place. Empty: unknown, so any group of the lane.
+        /// Groups whose frames are still identifiable in the damaged place. Empty: unknown, so any group of
+        /// the lane.
         groups: Vec<GroupId>,
     },
     /// The system refused a call.
@@ -48,7 +50,7 @@ pub enum OpenError {
     Io {
         /// The file or directory, relative to the log directory.
         file: String,
-        /// The system's answer.
+        /// The system's error.
         source: io::Error,
     },
     /// The options contradict each other or the limits of the format.
@@ -66,29 +68,30 @@ impl OpenError {
     }
 }
 
-/// A write or sync failed once. What the device holds is unknown, so the lane says nothing is durable ever again.
+/// A write or sync failed once. What the device holds is unknown, so the lane reports nothing as durable ever
+/// again.
 #[derive(Clone, Debug, thiserror::Error)]
 #[error("the lane is poisoned since a write failed: {reason}")]
 pub struct Poisoned {
-    /// The system's answer to the first failed call.
+    /// The system's error of the first failed call.
     pub reason: Arc<str>,
 }
 
-/// Why the log did not take or give something.
+/// Why the log did not accept an append, or did not return an entry.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum LogError {
-    /// Too much is queued. Nothing happened: poll, then try again.
+    /// Too much is queued. Nothing changed: poll, then try again.
     #[error("the lane's queue is full")]
     Busy,
-    /// The disk is full. Nothing happened; service resumes by itself when there is room.
+    /// The disk is full. Nothing changed; appends are accepted again once there is free space.
     #[error("the disk is full")]
     StorageFull,
     /// The frame is longer than the lane allows.
     #[error("a frame of {bytes} bytes exceeds the limit of {bytes_max}")]
     TooLarge {
-        /// What it would take.
+        /// The frame's length in bytes.
         bytes: usize,
-        /// What is allowed.
+        /// The limit.
         bytes_max: usize,
     },
     /// The entries would leave a hole after the log's last one.
@@ -105,28 +108,28 @@ pub enum LogError {
         /// The last compacted index.
         compacted: Index,
     },
-    /// The frame is not one of entries, or not one of this group; or it is one of payloads and this a witness's log, or the other
-    /// way about.
+    /// The frame holds no entries, or belongs to another group; or it holds payloads and this is a witness's
+    /// log, or the reverse.
     #[error("the frame does not belong here")]
     Frame,
-    /// A witness's log has no payloads to give.
+    /// A witness's log holds no payloads.
     #[error("the payloads from {first} on are withheld here")]
     Withheld {
-        /// The first entry that was wanted.
+        /// The first entry that was requested.
         first: Index,
     },
     /// The place is not in the log (any more).
     #[error("the place is not in the log")]
     Gone,
-    /// What the file holds there is not what was written, however often it is read; or the device refuses to read it. The lane is not
-    /// poisoned: it is damage of that place, and all else goes on.
+    /// The file's bytes there are not the ones written, however often they are read; or the device refuses to
+    /// read them. The lane is not poisoned: only that place is damaged, and the lane goes on.
     #[error("{file} is damaged at byte {offset}")]
     Damaged {
         /// The file, relative to the log directory.
         file: String,
         /// Where the damaged bytes begin.
         offset: u64,
-        /// What was to be read.
+        /// The place that was to be read.
         place: Place,
     },
     /// See [`Poisoned`].
@@ -134,7 +137,7 @@ pub enum LogError {
     Poisoned(#[from] Poisoned),
 }
 
-/// Why a job on snapshot files failed. The snapshots that were there are still there.
+/// Why a job on snapshot files failed. Existing snapshots are unchanged.
 #[derive(Debug, thiserror::Error)]
 pub enum SnapshotError {
     /// There is no complete snapshot of the group, or none of that id.
@@ -145,7 +148,7 @@ pub enum SnapshotError {
     Corrupt {
         /// The file, relative to the log directory.
         file: String,
-        /// Where it was noticed.
+        /// Where the damage was noticed.
         offset: u64,
         /// What is wrong.
         what: &'static str,
@@ -153,7 +156,7 @@ pub enum SnapshotError {
     /// A chunk does not begin where the last one ended. Go on from `expected`.
     #[error("the next chunk must begin at byte {expected}")]
     Offset {
-        /// How many bytes are there.
+        /// How many bytes the file holds.
         expected: u64,
     },
     /// The transferred file is a good snapshot, but not the announced one.
@@ -162,7 +165,7 @@ pub enum SnapshotError {
     /// The closure that writes or reads the snapshot panicked.
     #[error("the state machine panicked")]
     Panicked,
-    /// The system, or the closure, refused.
+    /// The system, or the closure, returned an error.
     #[error(transparent)]
     Io(#[from] io::Error),
 }

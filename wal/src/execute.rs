@@ -1,6 +1,6 @@
-//! What a disk does for each job, call by call, over any [`Files`]: the same here and in simulation.
+//! The calls that a disk makes for each job, over any [`Files`]: the same in production and in simulation.
 //!
-//! A crash may come between any two calls. What is not here: threads and queues (`os_disk`), snapshot jobs
+//! A crash may come between any two calls. Not here: threads and queues (`os_disk`), snapshot jobs
 //! (`snapshot_file`).
 
 use std::collections::VecDeque;
@@ -11,30 +11,32 @@ use bytes::Bytes;
 use crate::disk::{Access, AppendCost, AppendJob, Completion, Files, Lsn, SegmentFile, SegmentJob};
 use crate::segment::{PAGE_BYTES, SegmentHeader, lane_dir, segment_path, spare_path, unfinished_path};
 
-/// The most batches of one write …
+/// The most batches written by one call …
 const PARTS_MAX: usize = 512;
-/// … and the bytes after which no more are taken into it: who waits for the first of them goes on while the rest is written.
+/// … and the bytes after which no more are added to it, so that writers of its first batches need not wait
+/// for the rest.
 /// Longer writes gain little: see "How appends are written" in `engine/docs/log_format.md`.
 const WRITE_BYTES_MAX: u64 = 2 << 20;
-/// Memory aligned to a page, as direct writes want it.
+/// Page-aligned memory, as direct writes require.
 #[repr(C, align(4096))]
 struct Aligned<const BYTES: usize>([u8; BYTES]);
 
-/// Zeros to fill a fresh segment with, over and over.
+/// Zeros to fill a fresh segment with, repeatedly.
 static ZEROS: Aligned<ZERO_BYTES> = Aligned([0; ZERO_BYTES]);
 const ZERO_BYTES: usize = 64 << 10;
-/// A page of them, aligned as appends must be.
+/// A page of zeros, aligned for appends.
 pub(crate) fn zero_page() -> Bytes {
     Bytes::from_static(&ZEROS.0[..PAGE_BYTES])
 }
 
-/// So many of them by one call.
+/// How many of `ZEROS` are written by one call.
 const FILL_PARTS: usize = 16;
 
-/// Files with batches that were written and not synced. Belongs to whoever runs a lane's appends, for the lane's life.
+/// Files with batches that were written and not synced. Owned by the runner of a lane's appends, as long as
+/// the lane is open.
 #[derive(Debug)]
 pub struct Unsynced<File> {
-    /// By their segments, in order; nearly always at most one.
+    /// By segment, in order; nearly always at most one.
     files: Vec<(u64, File)>,
 }
 
@@ -44,9 +46,9 @@ impl<File> Default for Unsynced<File> {
     }
 }
 
-/// Writes all `queued` batches in order: those that lie side by side by one call. Calls `done` after each write; after
-/// a failed one the rest is dropped. A batch that need not be synced is written as far as the system's memory; the next one
-/// that must be makes all of them durable, in whichever segment they are.
+/// Writes all `queued` batches in order, adjacent ones by one call. Calls `done` after each write; after a
+/// failed write the rest is dropped. A batch that need not be synced is written to the page cache only; the
+/// next one that must be synced makes all of them durable, in whichever segments they lie.
 ///
 /// `durable`: whether each write is on the device before it counts as done.
 ///
@@ -86,43 +88,43 @@ pub fn run_appends<F: Files>(
     true
 }
 
-/// Batches that lie side by side, to be written by one call.
+/// Adjacent batches, to be written by one call.
 struct Write<'a, File> {
     segment: u64,
     files: &'a SegmentFile<File>,
     offset: u64,
     parts: Vec<IoSlice<'a>>,
-    /// How many batches.
+    /// The number of batches.
     taken: usize,
-    /// The last one's number.
+    /// The LSN of the last one.
     last: Lsn,
-    /// None of them must be synced by itself.
+    /// No batch among them must be synced by itself.
     is_relaxed: bool,
-    /// Each begins a page.
+    /// Each begins at a page boundary.
     is_aligned: bool,
 }
 
 impl<'a, File: Clone> Write<'a, File> {
-    /// The first ones of what is queued, which is not empty.
+    /// Takes a run from the front of `queued`, which is not empty.
     fn of(queued: &'a VecDeque<AppendJob<File>>) -> Self {
         let first = &queued[0];
         let (segment, offset, files) = (first.segment, first.offset, &first.file);
         let (mut parts, mut taken, mut last): (Vec<IoSlice<'a>>, usize, _) = (Vec::new(), 0, Lsn(0));
         let (mut is_relaxed, mut is_aligned) = (true, true);
-        // Where the last batch ends, and how far zeros are to be behind it.
+        // Where the last batch ends, and up to where zeros must follow it.
         let (mut end, mut filled) = (offset, offset);
         for job in queued.iter().take(PARTS_MAX) {
             let follows = job.segment == segment && (offset..=end).contains(&job.offset);
-            // What others will share a page with must not become durable with those before it.
+            // A batch whose page later batches will share must not become durable with the batches before it.
             let is_left_unsynced = job.is_relaxed && !is_relaxed;
             if !follows || is_left_unsynced || end - offset >= WRITE_BYTES_MAX {
                 break;
             }
             if job.offset < end && taken > 0 {
-                // It begins in the page that the one before it ends in, in place of zeros.
+                // It begins in the page that the batch before it ends in, in place of padding.
                 let before = &queued[taken - 1];
                 if job.offset <= before.offset {
-                    break; // behind a probe, which has left its place to others
+                    break; // the one before is a probe: this batch begins at its page or before it
                 }
                 parts[taken - 1] = IoSlice::new(&before.batch[..(job.offset - before.offset) as usize]);
             }
@@ -147,7 +149,8 @@ impl<'a, File: Clone> Write<'a, File> {
         if self.is_aligned { &self.files.append } else { &self.files.cached }
     }
 
-    /// Through the page cache, whatever the append mode: a copy, which the next sync of the file makes durable.
+    /// Writes through the page cache, whatever the append mode: the next sync of the file makes the batches
+    /// durable.
     fn relaxed<F: Files<File = File>>(&self, files: &F, unsynced: &mut Unsynced<File>) -> io::Result<()> {
         files.write_at(&self.files.cached, self.offset, &self.parts, false)?;
         if unsynced.files.last().is_none_or(|(segment, _)| *segment != self.segment) {
@@ -156,14 +159,15 @@ impl<'a, File: Clone> Write<'a, File> {
         Ok(())
     }
 
-    /// A write that must be durable is so only with all that was written before it: what recovery finds must have no hole.
+    /// Makes this write durable together with all earlier relaxed writes: the log that recovery finds must
+    /// have no hole.
     fn after_relaxed<F: Files<File = File>>(
         &self,
         files: &F,
         unsynced: &mut Unsynced<File>,
     ) -> io::Result<()> {
         if self.is_aligned {
-            // One sync covers both where they share a file; only another file's needs its own.
+            // One sync covers both where they share a file; each other file needs its own.
             let shares = unsynced.files.last().is_some_and(|(segment, _)| *segment == self.segment);
             files.write_at(&self.files.append, self.offset, &self.parts, !shares)?;
         } else {
@@ -191,7 +195,8 @@ pub fn run_segment_job<F: Files>(files: &F, job: SegmentJob) -> Completion<F::Fi
     }
 }
 
-/// The file gets a segment's name only when its first page, and every block's allocation, is durable.
+/// Prepares a segment file. It is renamed to a segment's name only when its first page and the allocation of
+/// every block are durable.
 pub(crate) fn prepare<F: Files>(
     files: &F,
     header: &SegmentHeader,
@@ -219,7 +224,8 @@ pub(crate) fn prepare<F: Files>(
         header.encode(&mut page.0);
         files.write_at(&append, 0, &[IoSlice::new(&page.0)], false)?;
         files.sync(&append)?;
-        // Small writes to what lies in memory in large pieces, as reads leave it there, cost many times what others do.
+        // Drop large folios from the page cache (reads leave them there): small writes into them cost many
+        // times the usual.
         files.forget_cached(&append);
         files.rename(from, &path)?;
         files.sync_dir(&lane_dir(header.lane))?;
@@ -228,7 +234,7 @@ pub(crate) fn prepare<F: Files>(
     let append = match named {
         Ok(append) => append,
         Err(error) => {
-            let _ = files.remove(&unfinished); // gives the space back; if it is not there, so much the better
+            let _ = files.remove(&unfinished); // frees the space; the file may not exist
             return Err(error);
         }
     };
@@ -237,8 +243,9 @@ pub(crate) fn prepare<F: Files>(
     Ok(SegmentFile { append, cached, read })
 }
 
-/// A try that failed late has given the spare its segment's name already: it gives it back. Durably, before anything is written, and
-/// also if that was begun by a try before this: the first page of a file that may have a segment's name is never in doubt.
+/// Renames a segment file back to its spare's name, if an earlier try failed after the rename. Syncs the
+/// directory before anything is written, also if an earlier try began that: the first page of a file with a
+/// segment's name is never in doubt.
 fn take_name_back<F: Files>(files: &F, lane: u16, spare: &str, path: &str) -> io::Result<()> {
     match files.open(spare, Access::Plain) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => files.rename(path, spare)?,
@@ -247,7 +254,7 @@ fn take_name_back<F: Files>(files: &F, lane: u16, spare: &str, path: &str) -> io
     files.sync_dir(&lane_dir(lane))
 }
 
-/// Zeros in every block: an append then changes no metadata, which makes its sync cost one device write.
+/// Writes zeros to every block: appends then change no metadata, so that a sync costs one device write.
 fn fill<F: Files>(files: &F, file: &F::File, bytes: u64) -> io::Result<()> {
     let mut at = 0;
     while at < bytes {
@@ -264,8 +271,8 @@ fn fill<F: Files>(files: &F, file: &F::File, bytes: u64) -> io::Result<()> {
     Ok(())
 }
 
-/// Durable before it returns: a later segment must not vanish before an earlier one. May be done again after it failed
-/// half-way: a name that is gone already is no error.
+/// Durable before it returns: a later segment must not vanish before an earlier one. May be repeated after a
+/// failure half-way: a missing source file is no error.
 fn retire<F: Files>(files: &F, lane: u16, sequence: u64, keep: bool) -> io::Result<Option<String>> {
     let path = segment_path(lane, sequence);
     let spare = keep.then(|| spare_path(lane, sequence));

@@ -1,30 +1,31 @@
-//! What kind of file system a log lies on, as far as its number tells: for warnings, since nothing of it can be tried out. IMPURE:
-//! asks the system.
+//! The kind of file system a log lies on, by its magic number: for warnings, since its guarantees cannot be
+//! tested. IMPURE: calls the system.
 
 use std::io;
 use std::path::Path;
 
-/// What a synced write on a file system comes to.
+/// What a synced write is worth on a file system.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FileSystemKind {
-    /// It overwrites in place, on a disk of this machine; or is not known.
+    /// Overwrites in place, on a local disk; or unknown.
     InPlace,
-    /// It writes elsewhere what is overwritten (btrfs, ZFS, bcachefs): reserved space is no promise, so a full disk may fail an
-    /// append, after which the log takes no more until it is opened again; and a synced write costs more than its bytes.
+    /// Copy-on-write (btrfs, ZFS, bcachefs): reserved space guarantees nothing, so a full disk may fail an
+    /// append, after which the log accepts no more until it is reopened; and a synced write costs more than
+    /// its bytes.
     CopyOnWrite,
-    /// Memory: nothing outlives the machine's next start.
+    /// Memory: nothing survives a reboot.
     Memory,
-    /// Another machine's disk, or a program's: a sync is worth what that makes of it.
+    /// A network file system or FUSE: a sync is as durable as the remote end makes it.
     Elsewhere,
 }
 
 impl FileSystemKind {
-    /// Of the file system that a folder lies on.
+    /// The kind of file system that `folder` lies on.
     ///
     /// # Errors
-    /// What the system says.
+    /// The system's error.
     pub fn of(folder: &Path) -> io::Result<Self> {
-        // Negative numbers of some systems are 32 bits.
+        // On some file systems the number is a negative 32-bit integer.
         Ok(Self::of_number(rustix::fs::statfs(folder)?.f_type as u64 & 0xFFFF_FFFF))
     }
 
@@ -38,7 +39,7 @@ impl FileSystemKind {
         }
     }
 
-    /// What there is to warn of, in a sentence; `None` for [`FileSystemKind::InPlace`].
+    /// The warning to log, one sentence; `None` for [`FileSystemKind::InPlace`].
     #[must_use]
     pub const fn warning(self) -> Option<&'static str> {
         match self {

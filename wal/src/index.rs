@@ -1,17 +1,20 @@
-//! Where a group's log lies: one record per frame, not per entry, and the group's latest facts.
+//! The index of a group's log: one record per frame, not per entry, and the group's latest metadata.
 //!
-//! The same calls build the index while the lane runs and when it is recovered, so that replay cannot differ from
-//! life. Rules, by kind of frame:
+//! The running lane and recovery build the index by the same calls, so that replay cannot differ from the
+//! original run. Rules, by kind of frame:
 //! 1. entries replace everything from their first index on; at or below the base they are ignored;
-//! 2. a snapshot drops all entries and sets the base; a compact record drops those up to its id and sets the base;
-//! 3. the later of two hard states counts;
+//! 2. a snapshot drops all entries and sets the base; a compact record drops those up to its id and sets the
+//!    base;
+//! 3. the later of two hard states is in force;
 //! 4. a fence stays until the log holds an entry, or a base, of a later term than the fence's;
-//! 5. a remove record drops everything but the hard state, the fence, and the floor: how far any log of the group has reached
-//!    here. A join record sets the floor of a log to come, and says whether it is a witness's. All stay for good: what was
-//!    acknowledged and is gone may be committed;
-//! 6. that a loss is accepted takes the place of all that; it stays until the group is here again, or something else is lost.
+//! 5. a remove record drops everything but the hard state, the fence, and the floor: the furthest entry that
+//!    any log of the group has reached here. A join record sets the floor of the log that follows, and
+//!    whether it is a witness's. All are kept for good: an entry that was acknowledged and is gone may be
+//!    committed;
+//! 6. an accepted loss replaces all of that; it stays until the group is here again, or something else is
+//!    lost.
 //!
-//! What is not here: bytes, and I/O. Next: `retention` for what the pins are for.
+//! Not here: bytes, and I/O. Next: `retention` for the purpose of pins.
 
 use std::collections::VecDeque;
 
@@ -20,29 +23,29 @@ use smallvec::SmallVec;
 
 use crate::retention::{Pin, Pins};
 
-/// How many of the last frames are looked through before the whole log is searched.
+/// How many of the last frames are searched linearly before the whole log is searched.
 const NEAR_FRAMES: usize = 8;
 
-/// Bytes of one segment that belong together: a frame, or neighbouring frames of one batch.
+/// A range of bytes in one segment: a frame, or adjacent frames of one batch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Place {
     /// The segment's sequence number.
     pub segment: u64,
-    /// Where they begin in it.
+    /// The offset of the first byte in the segment.
     pub offset: u32,
-    /// How many there are.
+    /// The number of bytes.
     pub bytes: u32,
 }
 
 impl Place {
-    /// This place and the `next` as one, if they touch.
+    /// This place and `next` as one, if they are adjacent.
     #[must_use]
     pub fn join(self, next: Self) -> Option<Self> {
         let touches = self.segment == next.segment && self.end() == u64::from(next.offset);
         Some(Self { bytes: self.bytes.checked_add(next.bytes)?, ..self }).filter(|_| touches)
     }
 
-    /// Where the bytes end in the segment.
+    /// The offset of the first byte after it.
     #[must_use]
     pub const fn end(self) -> u64 {
         self.offset as u64 + self.bytes as u64
@@ -54,10 +57,10 @@ impl Place {
 pub struct FrameRef {
     /// The index of its first entry; may lie at or below the compacted index.
     pub first: Index,
-    /// The index of its last entry that still counts.
+    /// The index of its last entry that is still valid.
     pub last: Index,
-    /// The index of the last entry in its bytes; above `last` if a later frame replaced its tail. Such a frame must
-    /// not be passed on as a whole.
+    /// The index of the last entry in its bytes; above `last` if a later frame replaced its tail. Such a
+    /// frame must not be forwarded as a whole.
     pub frame_last: Index,
     /// The term of all its entries.
     pub term: Term,
@@ -73,7 +76,7 @@ pub(crate) struct Frame {
     pub(crate) first: Index,
     pub(crate) term: Term,
     pub(crate) count: u32,
-    /// Its payloads are not there.
+    /// Its payloads are withheld (witness log).
     pub(crate) is_withheld: bool,
     pub(crate) place: Place,
 }
@@ -84,10 +87,11 @@ impl Frame {
     }
 }
 
-/// Configurations named in a frame, by index. Nearly always empty, and passed along for every frame: so it is small where it is.
+/// The configurations in a frame, by index. Passed along with every frame and nearly always empty, so a small
+/// type.
 pub(crate) type Memberships = Vec<(Index, Configuration)>;
 
-/// The in-memory side of one group's log.
+/// The in-memory index of one group's log.
 #[derive(Debug)]
 pub(crate) struct GroupLog {
     pub(crate) group: GroupId,
@@ -98,29 +102,30 @@ pub(crate) struct GroupLog {
     pub(crate) base_configuration: Configuration,
     pub(crate) base_segment: Option<u64>,
     pub(crate) last: Index,
-    /// Of a replica that is gone, or has joined: how far earlier ones reached.
+    /// The furthest entry that earlier replicas' logs have reached, where one was removed or this one joined.
     pub(crate) floor: Option<EntryId>,
     pub(crate) floor_segment: Option<u64>,
-    /// The replica is gone; what it promised is not.
+    /// The replica was removed; its hard state, floor and fence are kept.
     pub(crate) is_removed: bool,
-    /// Damage may have taken all that there was of it, and an operator lives with that. Nothing was there since.
+    /// An operator accepted that damage may have taken the whole group. Cleared when the group is here again.
     pub(crate) is_loss_accepted: bool,
-    /// It has joined as a witness.
+    /// The replica is a witness.
     pub(crate) is_witness: bool,
     pub(crate) live_bytes: u64,
-    /// How many entries of it are in the lane's sum.
+    /// How many of its entries are included in the lane's sum.
     counted: u64,
     frames: VecDeque<Frame>,
     memberships: Vec<(Index, Configuration)>,
     fence: Option<Box<Fence>>,
 }
 
-/// What a group takes in memory besides its frames, about: its log, its slot, its place by id, and a small configuration.
+/// Approximate memory of a group besides its frames: its log, its slot, its map entry, and a small
+/// configuration.
 pub(crate) const GROUP_BYTES: u64 = size_of::<Option<GroupLog>>() as u64 + 96;
-/// What a frame takes; the queue of a log may have room for as many again.
+/// Memory of a frame; the queue's capacity may exceed its length by half.
 pub(crate) const FRAME_BYTES: u64 = 3 * size_of::<Frame>() as u64 / 2;
 
-/// The log has lost something, in terms up to this one.
+/// Something of the log was lost, in terms up to this one.
 #[derive(Clone, Copy, Debug)]
 struct Fence {
     term: Term,
@@ -164,32 +169,32 @@ impl GroupLog {
         self.lift_fence(frame.term, pins);
         let base = self.base.index;
         self.memberships.extend(memberships.into_iter().filter(|(index, _)| *index > base));
-        // Only a frame that reaches back to the base can have covered those before it; others need not be looked at, which
-        // is what an append to a cold log would wait for.
+        // Only a frame that reaches back to the base can have covered those before it; skipping the check
+        // otherwise keeps an append to a cold log from cache misses.
         if frame.first <= base.next() {
             self.drop_covered(pins);
         }
         self.count_entries(pins);
     }
 
-    /// Whether entries from `first` on would leave no hole.
+    /// Whether entries from `first` on would leave no gap.
     pub(crate) fn accepts(&self, first: Index) -> bool {
         first <= self.last.next()
     }
 
-    /// Whether entries right after the base are missing. Only during recovery, while records that were written after
-    /// the missing ones became unnecessary have not been met.
+    /// Whether entries right after the base are missing. Only during recovery, before replay has reached the
+    /// record (written after the missing entries became unnecessary) that moves the base.
     pub(crate) fn begins_with_hole(&self) -> bool {
         self.frames.front().is_some_and(|front| front.first > self.base.index.next())
     }
 
-    /// Only during recovery: the record that says where the log begins is still to come, and will say this.
+    /// Only during recovery: the record that sets this base is still to be replayed.
     pub(crate) fn expect_base(&mut self, id: EntryId) {
         (self.base, self.last) = (id, id.index);
     }
 
-    /// Whether what there is after a base can follow it. In a log whose base was expected, entries may be left that were replaced
-    /// by others before it: those were passed over.
+    /// Whether the entries after `base` can follow it. In a log whose base was expected, entries may remain
+    /// that were replaced before that record by others: replay skipped those others.
     pub(crate) fn follows(&self, base: EntryId) -> bool {
         let follows = |frame: &Frame| match frame.first > base.index {
             true => frame.term >= base.term,
@@ -215,7 +220,7 @@ impl GroupLog {
         while self.memberships.pop_if(|(index, _)| *index >= first).is_some() {}
     }
 
-    /// Keeps the lane's sum of entries right.
+    /// Updates the lane's sum of entries.
     fn count_entries(&mut self, pins: &mut Pins) {
         let entries = self.last.0.saturating_sub(self.base.index.0);
         pins.entries = pins.entries - self.counted + entries;
@@ -231,7 +236,7 @@ impl GroupLog {
         self.live_bytes -= u64::from(frame.place.bytes);
     }
 
-    /// Drops frames none of whose entries lies above the base.
+    /// Drops frames that hold no entry above the base.
     fn drop_covered(&mut self, pins: &mut Pins) {
         while let Some(front) = self.frames.front().copied() {
             let last = self.frames.get(1).map_or(self.last, |next| next.first.prev()).min(front.last());
@@ -253,19 +258,19 @@ impl GroupLog {
         self.count_entries(pins);
     }
 
-    /// What there was from an entry on is gone.
+    /// Drops all entries from `from` on: they are lost.
     pub(crate) fn lose_from(&mut self, from: Index, pins: &mut Pins) {
         self.replace_from(from, pins);
         self.count_entries(pins);
     }
 
-    /// Only during recovery: what there is does not follow the base.
+    /// Only during recovery: drops entries that do not follow the base.
     pub(crate) fn drop_entries(&mut self, pins: &mut Pins) {
         self.replace_from(Index(0), pins);
         self.count_entries(pins);
     }
 
-    /// Rule 2, snapshot. Also how a replica begins.
+    /// Rule 2, snapshot. Also the first record of a new replica.
     pub(crate) fn restart(&mut self, id: EntryId, at: Configuration, segment: u64, pins: &mut Pins) {
         (self.is_removed, self.is_loss_accepted) = (false, false);
         self.replace_from(Index(0), pins);
@@ -284,7 +289,7 @@ impl GroupLog {
         self.lift_fence(id.term, pins);
     }
 
-    /// Rule 4. `segment` holds the record. Of two fences the later term counts.
+    /// Rule 4. `segment` holds the record. Of two fences the later term is in force.
     pub(crate) fn fence(&mut self, term: Term, segment: u64, pins: &mut Pins) {
         pins.pin(segment, Pin::Fact);
         let term = term.max(self.fence_term().unwrap_or_default());
@@ -299,12 +304,12 @@ impl GroupLog {
         }
     }
 
-    /// While something that was lost has not been brought back.
+    /// The fence's term, until the lost part is replaced by entries of a later term.
     pub(crate) fn fence_term(&self) -> Option<Term> {
         self.fence.as_ref().map(|fence| fence.term)
     }
 
-    /// The same, if the record lies in `segment`.
+    /// As [`Self::fence_term`], but only if the record lies in `segment`.
     pub(crate) fn fence_in(&self, segment: u64) -> Option<Term> {
         self.fence.as_ref().filter(|fence| fence.segment == segment).map(|fence| fence.term)
     }
@@ -321,10 +326,10 @@ impl GroupLog {
     /// Rule 5, join.
     pub(crate) fn join(&mut self, floor: EntryId, segment: u64, pins: &mut Pins) {
         self.keep_floor(Some(segment), pins);
-        self.floor = self.floor.max(Some(floor)); // also if nobody was here before
+        self.floor = self.floor.max(Some(floor)); // also sets it where there was no earlier replica
     }
 
-    /// `segment` holds the floor from now on; none does where there is none.
+    /// From now on `segment` holds the record of the floor; `None` where there is none.
     pub(crate) fn keep_floor(&mut self, segment: Option<u64>, pins: &mut Pins) {
         if let Some(segment) = segment {
             pins.pin(segment, Pin::Fact);
@@ -337,7 +342,7 @@ impl GroupLog {
     /// Rule 5, remove. `segment` holds the record.
     pub(crate) fn remove(&mut self, floor: EntryId, segment: u64, pins: &mut Pins) {
         self.keep_floor(Some(segment), pins);
-        // A join record, too, may have set it to nothing, and may be gone when this is replayed.
+        // A join record may have set the floor to the default, too, and may be gone when this is replayed.
         self.floor = self.floor.max(Some(floor)).filter(|floor| *floor != EntryId::default());
         self.replace_from(Index(0), pins);
         if let Some(segment) = self.base_segment.take() {
@@ -349,7 +354,8 @@ impl GroupLog {
         self.count_entries(pins);
     }
 
-    /// Of a group that is not here, if it ever was: whatever it had promised is given up. `segment` holds the record.
+    /// Rule 6. For a group that is not here: drops its hard state, floor and fence. `segment` holds the
+    /// record.
     pub(crate) fn accept_loss(&mut self, segment: u64, pins: &mut Pins) {
         self.keep_floor(Some(segment), pins);
         let fence = self.fence.take().map(|fence| fence.segment);
@@ -360,19 +366,19 @@ impl GroupLog {
         (self.is_removed, self.is_loss_accepted) = (true, true);
     }
 
-    /// Whether nothing was ever promised here, that anybody knows or may have forgotten: then there is nothing to keep of it.
+    /// Whether there is no hard state, no floor and no fence: then nothing of the group needs to be kept.
     pub(crate) fn is_blank(&self) -> bool {
         let has_reached = self.floor.unwrap_or_default() != EntryId::default();
         self.hard_state == HardState::default() && !has_reached && self.fence.is_none()
     }
 
-    /// How far this log, or an earlier one of the group, has reached here.
+    /// The furthest entry that this log, or an earlier one of the group, has reached here.
     pub(crate) fn has_reached(&self) -> EntryId {
         let term = self.frames.back().map_or(self.base.term, |frame| frame.term);
         self.floor.unwrap_or_default().max(EntryId::new(term, self.last))
     }
 
-    /// Lets go of everything.
+    /// Releases all pins.
     pub(crate) fn release(&mut self, pins: &mut Pins) {
         self.replace_from(Index(0), pins);
         pins.entries -= std::mem::take(&mut self.counted);
@@ -383,7 +389,7 @@ impl GroupLog {
         }
     }
 
-    /// The configuration in force at `index`, as far as the log knows it.
+    /// The configuration in force at `index`, as far as the log records it.
     pub(crate) fn configuration_at(&self, index: Index) -> &Configuration {
         let later = self.memberships.partition_point(|(at, _)| *at <= index);
         later.checked_sub(1).map_or(&self.base_configuration, |at| &self.memberships[at].1)
@@ -394,7 +400,7 @@ impl GroupLog {
         &self.memberships
     }
 
-    /// Neighbouring frames of one term as one run: the term and its first index.
+    /// Runs of adjacent frames of one term: the term and its first index.
     pub(crate) fn runs(&self) -> Vec<(Term, Index)> {
         let mut runs: Vec<(Term, Index)> = Vec::new();
         for frame in &self.frames {
@@ -409,7 +415,8 @@ impl GroupLog {
     pub(crate) fn frames(&self, from: Index, to: Index, bytes_max: u64) -> Frames {
         let mut found = Frames::new();
         let mut bytes = 0;
-        // What is asked for is nearly always among the last few: the rest of a long log stays out of the cache.
+        // Requests nearly always concern the last few frames: the rest of a long log stays out of the CPU
+        // cache.
         let near = self.frames.len().saturating_sub(NEAR_FRAMES);
         let begin = match self.frames.get(near) {
             Some(frame) if frame.first <= from => {
@@ -431,12 +438,13 @@ impl GroupLog {
         found
     }
 
-    /// The frames that its entries lie in, in order; of the first and the last, not all may count.
+    /// The frames that its entries lie in, in order; the first and the last may hold entries that are no
+    /// longer valid.
     pub(crate) fn live(&self) -> impl Iterator<Item = &Frame> {
         self.frames.iter()
     }
 
-    /// Whether any of its payloads is withheld.
+    /// Whether any payload is withheld.
     pub(crate) fn has_withheld(&self) -> bool {
         self.frames.iter().any(|frame| frame.is_withheld)
     }

@@ -1,9 +1,11 @@
-//! A look at a log from outside: what is in it, and whether it is whole. Never writes, never repairs, takes no lock.
+//! Offline inspection of a log: its content, and whether it is whole. Never writes, never repairs, takes no
+//! lock.
 //!
-//! It reads with the very code that opens a log, so its verdict is the one that opening would come to. A log that is open
-//! may be looked at; its end may then look torn, and segments may be freed under the eyes of whoever looks.
+//! It reads with the code that opens a log, so its verdict is that of opening. A log that is open in an
+//! engine may be inspected; its end may then look torn, and segments may be freed during the inspection.
 //!
-//! What is not here: opening (`recovery`), what damage means (`salvage`), a command line (`raftwerk-bench log`).
+//! Not here: opening (`recovery`), the consequences of damage (`salvage`), a command line
+//! (`raftwerk-bench log`).
 
 use std::collections::BTreeSet;
 
@@ -19,12 +21,12 @@ use crate::salvage::in_order;
 use crate::scan::{Scan, Which};
 use crate::survey::{BatchState, Survey};
 
-/// A log, as its files tell it.
+/// The content of a log's files.
 #[derive(Debug)]
 pub struct Inspection {
-    /// The version of its format.
+    /// The format version.
     pub version: u32,
-    /// What tells it from every other log.
+    /// The log's id.
     pub log_id: u64,
     /// Its lanes, in order.
     pub lanes: Vec<LaneInspection>,
@@ -37,19 +39,20 @@ pub struct LaneInspection {
     pub lane: u16,
     /// Whether it is whole.
     pub verdict: Verdict,
-    /// The last batch that counts.
+    /// The last valid batch.
     pub last: Lsn,
     /// Its segments, oldest first.
     pub segments: Vec<SegmentInspection>,
-    /// Files that wait to be used again.
+    /// Spare files, waiting for reuse.
     pub spares: usize,
     /// Files whose preparation was interrupted.
     pub unfinished: usize,
-    /// Bytes that its index takes in memory when it is open, about.
+    /// Approximate memory of its index when it is open.
     pub index_bytes: u64,
-    /// Entries that count.
+    /// Valid entries.
     pub entries: u64,
-    /// Its groups, in rising order: what opening it would find. Empty if it cannot be opened at all.
+    /// Its groups, in ascending order, as opening would recover them. Empty if the lane cannot be opened at
+    /// all.
     pub groups: Vec<GroupInspection>,
 }
 
@@ -58,16 +61,16 @@ pub struct LaneInspection {
 pub enum Verdict {
     /// It ends where its last batch ends.
     Clean,
-    /// It ends in a batch that was never called durable. This happens when a machine stops; opening drops it.
+    /// It ends in a batch that was never reported as durable: usual after a crash; opening drops it.
     Torn(TornTail),
-    /// Something that was durable is damaged or gone; opening can go on with the rest.
+    /// Durable data is damaged or gone; opening with [`OnDamage::Fence`] keeps the rest.
     Damaged(Vec<Damage>),
     /// It cannot be opened, not even with losses.
     Unreadable(OpenError),
 }
 
 impl Verdict {
-    /// Whether all that was ever durable is there.
+    /// Whether everything that was ever durable is there.
     #[must_use]
     pub const fn is_whole(&self) -> bool {
         matches!(self, Self::Clean | Self::Torn(_))
@@ -79,25 +82,25 @@ impl Verdict {
 pub struct SegmentInspection {
     /// Its path below the log's directory.
     pub file: String,
-    /// Its place in the lane's order.
+    /// Its sequence number in the lane.
     pub sequence: u64,
     /// Its length.
     pub bytes: u64,
     /// The first and the last batch in it.
     pub batches: Option<(Lsn, Lsn)>,
-    /// How many batches have good headers …
+    /// How many batches have valid headers …
     pub batch_count: usize,
-    /// … and how many of them are not whole. One at the end of the log may never have been finished.
+    /// … and how many of those are not whole. One at the end of the log may never have been finished.
     pub broken: usize,
     /// Whole frames in them.
     pub frames: usize,
     /// Bytes of those frames.
     pub frame_bytes: u64,
-    /// Different groups in them.
+    /// The number of distinct groups in them.
     pub groups: usize,
 }
 
-/// A group, as the lane's frames tell it.
+/// A group, as recovered from the lane's frames.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct GroupInspection {
     /// The group.
@@ -108,17 +111,17 @@ pub struct GroupInspection {
     pub compacted: EntryId,
     /// Its last entry.
     pub last: Index,
-    /// Bytes of its frames that count.
+    /// Bytes of its live frames.
     pub live_bytes: u64,
-    /// It has lost something; see [`RecoveredGroup::fence`](crate::RecoveredGroup::fence).
+    /// It has lost entries or metadata; see [`RecoveredGroup::fence`](crate::RecoveredGroup::fence).
     pub fence: Option<Term>,
 }
 
-/// Looks at all of a log. Cost: each segment is read twice, a damaged lane four times.
+/// Inspects a whole log. Cost: each segment is read twice, those of a damaged lane four times.
 ///
 /// # Errors
-/// If there is no log, its manifest is damaged or of an unknown version, or the system refuses a call. Damage in a lane is
-/// no error: see [`Verdict`].
+/// If there is no log, its manifest is damaged or of an unknown version, or a system call fails. Damage in a
+/// lane is no error: see [`Verdict`].
 pub fn inspect<F: Files>(files: &F) -> Result<Inspection, OpenError> {
     let Some(Manifest { set, .. }) = directory::read_manifest(files)? else {
         let source = std::io::ErrorKind::NotFound.into();

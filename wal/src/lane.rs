@@ -1,8 +1,9 @@
-//! The lane: a worker's ordered log. This file holds its shape, opening and polling.
+//! The lane: a worker's ordered log. This file holds its types, opening and polling.
 //!
-//! Pure: no thread, clock or file of its own; a [`Disk`] does the work. A turn of the worker appends frames
-//! (`lane_append`), calls [`Lane::submit`] once (`lane_submit`), and takes what became durable from [`Lane::poll`]. Reading is in
-//! `lane_read`, letting go of old segments in `lane_retention`, snapshot files in `lane_snapshot`.
+//! Pure: no thread, clock or file of its own; a [`Disk`] does the I/O. A turn of the worker appends frames
+//! (`lane_append`), calls [`Lane::submit`] once (`lane_submit`), and takes what became durable from
+//! [`Lane::poll`]. Reading is in `lane_read`, freeing old segments in `lane_retention`, snapshot files in
+//! `lane_snapshot`.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -31,17 +32,17 @@ use crate::snapshot::BackgroundDone;
 /// The limits of a lane. All sizes in bytes.
 #[derive(Clone, Debug)]
 pub struct LaneOptions {
-    /// Which lane of the directory, counted from 0 whatever their numbers on the disk. Default 0.
+    /// Which lane of the directory, counted from 0 whatever the lane numbers on disk. Default 0.
     pub lane: u16,
     /// The length of a new segment file: a multiple of 4 KiB from 16 KiB to 1 GiB. Default 64 MiB.
     pub segment_bytes: u64,
-    /// What one turn should not exceed; see [`Lane::room`]. Default 4 MiB.
+    /// Soft limit on the bytes of one turn; see [`Lane::room`]. Default 4 MiB.
     pub batch_bytes_max: usize,
-    /// A turn that has appended so much goes to the disk in parts, while it goes on. Default 512 KiB.
+    /// A turn that has appended this much is submitted in parts while it goes on. Default 512 KiB.
     pub stream_bytes: usize,
     /// The longest frame, header included. It must fit into a segment. Default 1 MiB.
     pub frame_bytes_max: usize,
-    /// What may wait for the device before [`Lane::room`] says 0. Default 16 MiB.
+    /// The bytes that may wait for the device before [`Lane::room`] returns 0. Default 16 MiB.
     pub queue_bytes_max: usize,
     /// How many segments to keep READY. Default 2.
     pub ready_segments: usize,
@@ -49,30 +50,32 @@ pub struct LaneOptions {
     pub spare_segments: usize,
     /// Memory for the latest batches, from which followers' tails are read. Default 16 MiB.
     pub recent_bytes: usize,
-    /// Memory for buffers, index and what readers hold: see the head of `lane_memory`. The latest batches, and everything
-    /// else, find room in it. Default: without end; at least 1 MiB.
+    /// Memory for buffers, index and bytes held by readers: see the head of `lane_memory`. The latest
+    /// batches, and everything else, are part of this budget. Default: unlimited; at least 1 MiB.
     pub memory_bytes: u64,
-    /// When the files hold more than this, groups with little in the log have it moved forward, so that they do not keep
-    /// old segments; those with more are named ([`Lane::pinning`]). Default 1 GiB.
+    /// When the files hold more than this, the live part of groups with little in the log is relocated to its
+    /// end, so that they do not pin old segments; those with more are named ([`Lane::pinning`]). Default 1
+    /// GiB.
     pub log_bytes_max: u64,
-    /// When a segment has been full for so long, it is to go, however little the log holds: groups with little in it have it
-    /// moved forward, those with more are named ([`Lane::pinning`]). Counted from opening for what was there before. Default:
-    /// never. What is alive is written again about once in this time, so not much less than minutes.
+    /// The age, counted from when a segment was full, at which it is to be freed, however little the log
+    /// holds: groups with little in it are relocated, those with more are named ([`Lane::pinning`]). For
+    /// existing segments, counted from opening. Default: never. Live data is rewritten about once in this
+    /// time, so values far below minutes are costly.
     pub age_max: Option<Duration>,
-    /// What to do where something that was durable is damaged. Default: refuse.
+    /// The reaction to damage of durable data. Default: refuse.
     pub on_damage: OnDamage,
 }
 
-/// What opening a lane does where bytes that were once durable are damaged or gone. In no case is anything cut off
-/// silently.
+/// The reaction at opening to bytes that were once durable and are damaged or gone. In no case is anything
+/// cut off silently.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum OnDamage {
     /// The lane does not open: [`OpenError::Corrupt`].
     #[default]
     Refuse,
-    /// It opens with what is left, and says what is not ([`RecoveryReport::damage`]). Every group that may have lost
-    /// something is fenced ([`RecoveredGroup::fence`]): its replica must take no part in votes until its log holds an
-    /// entry of a later term, brought by a leader that was elected without it.
+    /// The lane opens with the rest and reports the damage ([`RecoveryReport::damage`]). Every group that may
+    /// have lost something is fenced ([`RecoveredGroup::fence`]): its replica must neither vote nor campaign
+    /// until its log holds an entry of a later term, replicated by a leader that was elected without it.
     Fence,
 }
 
@@ -122,23 +125,24 @@ impl LaneOptions {
     }
 }
 
-/// A group's place in its lane: what stands for the group on the hot path. Valid until the group is removed.
+/// A group's handle in its lane, used on the hot path. Valid until the group is removed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct GroupSlot(pub u32);
 
-/// How far the lane has come.
+/// The progress of the lane.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Progress {
     /// Every batch up to this one is durable.
     pub durable: Lsn,
-    /// Every batch up to this one is written, which no end of the process can undo; at least `durable`.
+    /// Every batch up to this one is written to the page cache, and so survives a process crash; at least
+    /// `durable`.
     pub written: Lsn,
     /// The latest batch submitted.
     pub submitted: Lsn,
-    /// No new segment can be made for want of space: entries will soon be, or are, refused.
+    /// No new segment can be made because the disk is full: entries will soon be, or are, refused.
     pub storage_full: bool,
-    /// Why no new segment can be made, if none can. Where it is not the space, entries wait in memory for the next one, up to
-    /// `queue_bytes_max`. It is tried again, and ends by itself.
+    /// Why no new segment can be made, if none can. Where space is not the cause, entries wait in memory for
+    /// the next segment, up to `queue_bytes_max`. The lane retries, and recovers by itself.
     pub shortage: Option<Shortage>,
 }
 
@@ -150,9 +154,9 @@ pub(crate) struct Counters {
     pub(crate) frames: u64,
     pub(crate) frame_bytes: u64,
     pub(crate) probes: u64,
-    /// The highest term of any frame.
+    /// The highest term of any frame. Only grows.
     pub(crate) terms: Term,
-    /// This turn has a frame that wants to be synced.
+    /// This turn has a frame that must be synced.
     pub(crate) wants_sync: bool,
 }
 
@@ -163,9 +167,9 @@ pub(crate) struct Sealed {
     pub(crate) segment: u64,
     pub(crate) offset: u64,
     pub(crate) bytes: Bytes,
-    /// Memory it holds.
+    /// The bytes of memory of its buffer.
     pub(crate) buffer_bytes: usize,
-    /// It need not be synced before the next batch that must be.
+    /// It need not be synced until a later batch that must be.
     pub(crate) is_relaxed: bool,
 }
 
@@ -217,61 +221,61 @@ pub struct Lane<D: Disk> {
     pub(crate) pins: Pins,
     pub(crate) segments: Segments<<D::Files as Files>::File>,
     pub(crate) pool: BufferPool,
-    /// Bytes that readers hold of what was read from the files.
+    /// Bytes read from files that readers still hold.
     pub(crate) pinned: Arc<AtomicU64>,
     pub(crate) building: Option<BatchInProgress>,
     /// Where the next batch, or the one being built, begins in the current segment.
     pub(crate) write_offset: u64,
-    /// Bytes sealed in this turn, with the disk already or not.
+    /// Bytes sealed in this turn, submitted or not.
     pub(crate) turn_bytes: usize,
-    /// What a turn took lately, so that its buffer has the right size from the start.
+    /// The usual bytes of recent turns, to size a turn's first buffer.
     pub(crate) usual_bytes: usize,
     /// Sealed in this turn, not submitted.
     pub(crate) sealed: Vec<Sealed>,
-    /// Submitted, but its segment is not READY.
+    /// Submitted, but waiting until its segment is READY.
     pub(crate) waiting: VecDeque<Sealed>,
-    /// Submitted and not durable: number and padded bytes.
+    /// Submitted and not durable: LSN and padded bytes.
     pub(crate) in_flight: VecDeque<(Lsn, u64)>,
     pub(crate) queued_bytes: u64,
-    /// The latest batches, for reading.
+    /// The latest batches, kept in memory for reads.
     pub(crate) recent: VecDeque<Sealed>,
     pub(crate) recent_bytes: usize,
     pub(crate) last_sealed: Lsn,
-    /// The segment of `last_sealed`, if it was sealed in this life.
+    /// The segment of `last_sealed`, if it was sealed since opening.
     pub(crate) last_sealed_segment: Option<u64>,
     pub(crate) submitted: Lsn,
     pub(crate) durable: Lsn,
-    /// At least `durable`.
+    /// Invariant: at least `durable`.
     pub(crate) written: Lsn,
-    /// The latest batch with which everything before it becomes durable.
+    /// The latest batch whose sync makes everything before it durable.
     pub(crate) synced: Lsn,
-    /// What was durable when the lane was opened.
+    /// The last batch that was durable when the lane was opened.
     pub(crate) recovered: Lsn,
     pub(crate) poisoned: Option<Poisoned>,
     pub(crate) background: VecDeque<BackgroundDone>,
     pub(crate) carry_from: usize,
-    /// The newest segment when every group was last looked at for something to move forward …
+    /// The newest segment when every group was last checked for relocation …
     pub(crate) carried_at: u64,
     /// … and the oldest.
     pub(crate) carried_of: u64,
-    /// The time, as it was last told.
+    /// The current time, as last passed in.
     pub(crate) now: Time,
     pub(crate) counters: Counters,
-    /// A probe is on its way.
+    /// A probe is in flight.
     pub(crate) is_probing: bool,
     pub(crate) scrubbing: Scrubbing,
-    /// Its snapshot files; shared with the jobs on them.
+    /// The catalog of its snapshot files; shared with the snapshot jobs.
     pub(crate) shelf: Arc<Shelf>,
-    /// How fast they are written; shared likewise.
+    /// The pace at which snapshot files are written; shared with the snapshot jobs.
     pub(crate) pace: Arc<Pace>,
 }
 
 impl<D: Disk> Lane<D> {
-    /// Opens the lane: scans its segments, checks every byte that counts, builds the index, makes durable what was
-    /// accepted. Blocks; about a second per GiB of log.
+    /// Opens the lane: scans its segments, checks every byte that counts, builds the index, makes the
+    /// accepted log durable. Blocks; about a second per GiB of log.
     ///
     /// # Errors
-    /// [`OpenError`]; above all [`OpenError::Corrupt`] if something that was durable is damaged.
+    /// [`OpenError`]; [`OpenError::Corrupt`] if durable data is damaged.
     pub fn open(
         mut disk: D,
         mut options: LaneOptions,
@@ -346,12 +350,12 @@ impl<D: Disk> Lane<D> {
         Ok((lane, found.recovered, found.report))
     }
 
-    /// The group's slot; a group the lane does not know gets an empty log, of which nothing is on the disk yet.
+    /// The group's slot; an unknown group gets an empty log, of which nothing is on disk yet.
     pub fn attach(&mut self, group: GroupId) -> GroupSlot {
         GroupSlot(self.groups.attach(group))
     }
 
-    /// Makes room for a frame of so many bytes in the batch being built, or begins another.
+    /// Ensures space for a frame of `frame_bytes` in the batch being built, or begins another batch.
     pub(crate) fn reserve(&mut self, frame_bytes: usize) -> &mut BatchInProgress {
         if self.building.as_ref().is_none_or(|batch| batch.room() < frame_bytes) {
             self.seal(false);
@@ -371,15 +375,15 @@ impl<D: Disk> Lane<D> {
         self.building.as_mut().expect("it was just made")
     }
 
-    /// Ends the batch being built, unless it is empty.
+    /// Seals the batch being built, unless it is empty.
     pub(crate) fn seal(&mut self, shares_page: bool) {
         if self.building.as_ref().is_some_and(|batch| batch.count() > 0) {
             self.seal_even_empty(shares_page);
         }
     }
 
-    /// `shares_page`: the next batch may begin in the page that this one ends in. Not where this one is synced: to what is
-    /// durable nothing is written.
+    /// `shares_page`: the next batch may begin in the page that this one ends in. Not where this one is
+    /// synced: nothing is written to a page that holds durable data.
     pub(crate) fn seal_even_empty(&mut self, shares_page: bool) {
         let Some(batch) = self.building.take() else { return };
         let lsn = self.last_sealed.next();
@@ -407,7 +411,8 @@ impl<D: Disk> Lane<D> {
         }
     }
 
-    /// Batches beyond the budget are read from the file from now on. Those not yet durable must stay.
+    /// Drops recent batches beyond the budget: they are read from the file from now on. Batches not yet
+    /// durable stay.
     pub(crate) fn forget_recent(&mut self) {
         while self.recent_bytes > self.recent_bytes_max()
             && let Some(front) = self.recent.pop_front_if_durable(self.durable)
@@ -417,10 +422,10 @@ impl<D: Disk> Lane<D> {
         self.pool.trim();
     }
 
-    /// Takes what the disk has done: what is durable now, segments made and retired.
+    /// Processes the disk's completions: batches durable, segments prepared and retired.
     ///
     /// # Errors
-    /// [`Poisoned`], for good, from the first failed write on.
+    /// [`Poisoned`], permanently from the first failed write on.
     pub fn poll(&mut self) -> Result<Progress, Poisoned> {
         self.take_completions();
         self.check()?;
@@ -502,13 +507,13 @@ impl<D: Disk> Lane<D> {
         &self.disk
     }
 
-    /// The disk, for whoever drives it by hand.
+    /// The disk, for tests and simulations that drive it step by step.
     pub const fn disk_mut(&mut self) -> &mut D {
         &mut self.disk
     }
 }
 
-/// Room the longest frame header takes; the least a frame may be asked to hold.
+/// Bytes for the longest frame header and a little more; the smallest frame that can be requested.
 pub(crate) const FRAME_BYTES_MIN: usize = HEADER_BYTES + 64;
 
 trait Numbered {

@@ -1,6 +1,7 @@
-//! Building a turn's batch: frames of entries, and facts. Memory only; nothing is written before `Lane::submit`.
+//! Building a turn's batch: frames of entries, and metadata frames (`write_fact`: hard state, base, remove,
+//! join, fence). In memory only; nothing is written before `Lane::submit`.
 //!
-//! Next: `batch` for the layout, `index` for what each frame does to a group's log.
+//! Next: `batch` for the layout, `index` for the effect of each frame on a group's log.
 
 use raftwerk_frame::frame::{ENTRY_OVERHEAD_BYTES, Entries, EntryKind, FrameHeader, FrameKind, FrameWriter};
 use raftwerk_frame::frame::{HEADER_BYTES, write_fact};
@@ -15,8 +16,8 @@ use crate::recovery::RecoveredGroup;
 use crate::replay::{EVERY_GROUP, Loss};
 use crate::retention::Pins;
 
-/// A frame of entries being written in place: the leader's only copy of a payload. Dropped unfinished, it leaves no
-/// trace.
+/// A frame of entries being written in place: the leader's only copy of a payload. Dropping it unfinished
+/// discards it.
 #[derive(Debug)]
 pub struct FrameInProgress<'a> {
     writer: FrameWriter<'a>,
@@ -31,14 +32,16 @@ pub struct FrameInProgress<'a> {
 }
 
 impl FrameInProgress<'_> {
-    /// Whoever proposed the entries asks for no sync: the frame says so in the log and on the wire, and a turn of such frames
-    /// alone need not be synced ([`Lane::submit_relaxed`]).
+    /// Marks the frame as relaxed: the proposers of its entries request no sync. The frame carries that mark
+    /// in the log and on the wire, and a turn of such frames alone need not be synced
+    /// ([`Lane::submit_relaxed`]).
     pub const fn relax(&mut self) {
         self.is_relaxed = true;
         self.writer.relax();
     }
 
-    /// Appends an entry. `false`, and nothing written, if the frame is full: finish it, and begin another.
+    /// Appends an entry. Returns `false`, and writes nothing, if the frame is full: finish it, and begin
+    /// another.
     ///
     /// # Panics
     /// If a membership entry's payload is not a configuration.
@@ -55,14 +58,14 @@ impl FrameInProgress<'_> {
         fits
     }
 
-    /// How many entries were pushed.
+    /// The number of entries pushed.
     #[must_use]
     pub const fn count(&self) -> u32 {
         self.writer.count()
     }
 
-    /// Ends the frame and puts it into the index, in place of everything from its first entry on. `None` if it has no
-    /// entry: then nothing happened.
+    /// Ends the frame and adds it to the index, replacing everything from its first entry on. `None` if it
+    /// has no entry: then nothing changes.
     #[must_use]
     pub fn finish(self) -> Option<FrameRef> {
         let header = self.writer.finish()?;
@@ -90,15 +93,15 @@ impl<D: Disk> Lane<D> {
         if !self.takes_entries() {
             return Err(LogError::StorageFull);
         }
-        // `room` asked the worker to stop at the bound; what it had taken by then still fits below twice the bound.
+        // The worker stops at `room`'s bound; what it had accepted by then still fits below twice the bound.
         if self.queued_bytes > 2 * self.options.queue_bytes_max as u64 {
             return Err(LogError::Busy);
         }
         Ok(())
     }
 
-    /// Begins a frame whose first entry is `first`. `bytes_hint`: payloads plus 4 per entry; so much fits for certain,
-    /// up to `frame_bytes_max`.
+    /// Begins a frame whose first entry is `first`. `bytes_hint`: payloads plus 4 per entry; that much is
+    /// guaranteed to fit, up to `frame_bytes_max`.
     ///
     /// # Errors
     /// [`LogError::Gap`], [`LogError::Compacted`] if `first` is not above the compacted index,
@@ -131,24 +134,24 @@ impl<D: Disk> Lane<D> {
         Ok(FrameInProgress { writer, first, memberships, log, pins, counters, place, end, is_relaxed })
     }
 
-    /// The longest payload a frame of its own can hold.
+    /// The longest payload that fits into a frame of its own.
     #[must_use]
     pub const fn payload_bytes_max(&self) -> usize {
         self.options.frame_bytes_max - HEADER_BYTES - ENTRY_OVERHEAD_BYTES
     }
 
-    /// Copies a whole frame, as [`raftwerk_frame::frame::parse`] has verified it, in place of everything from its
-    /// first entry on. What lies at or below the compacted index is ignored; a frame that lies there wholly is not
-    /// even written.
+    /// Appends a copy of a whole frame, which [`raftwerk_frame::frame::parse`] has verified, replacing
+    /// everything from its first entry on. Entries at or below the compacted index are ignored; a frame that
+    /// lies wholly there is not even written.
     ///
-    /// A witness's log takes entries that are withheld, and configurations; any other takes entries that are whole.
+    /// A witness's log accepts withheld entries, and configurations; any other log accepts whole entries.
     ///
     /// Cost: one copy, and a walk over the entries' lengths in search of configurations.
     ///
     /// # Errors
-    /// [`LogError::Frame`] if it is not a frame of this group's entries, as this log takes them, or holds a configuration that is none,
-    /// [`LogError::TooLarge`], [`LogError::Gap`], [`LogError::StorageFull`], [`LogError::Busy`],
-    /// [`LogError::Poisoned`].
+    /// [`LogError::Frame`] if it is not a frame of this group's entries, in the form that this log accepts,
+    /// or holds a malformed configuration, [`LogError::TooLarge`], [`LogError::Gap`],
+    /// [`LogError::StorageFull`], [`LogError::Busy`], [`LogError::Poisoned`].
     pub fn append_frame(
         &mut self,
         slot: GroupSlot,
@@ -186,8 +189,8 @@ impl<D: Disk> Lane<D> {
         Ok(())
     }
 
-    /// Appends the empty entry that opens a leader's term, in place of everything from its index on. Like a fact, it is
-    /// taken even when the disk is full.
+    /// Appends the empty entry that opens a leader's term, replacing everything from its index on. Like
+    /// metadata, it is accepted even when the disk is full.
     ///
     /// # Errors
     /// [`LogError::Gap`], [`LogError::Poisoned`].
@@ -195,8 +198,8 @@ impl<D: Disk> Lane<D> {
         self.append_alone(slot, id, EntryKind::Noop, &[], Memberships::new())
     }
 
-    /// Appends a configuration as a frame of its own. As with [`Lane::append_noop`], a full disk still has room for it: a
-    /// change that was begun must be able to end.
+    /// Appends a configuration as a frame of its own. As with [`Lane::append_noop`], reserved space on a full
+    /// disk admits it: a membership change that was begun must be able to end.
     ///
     /// # Errors
     /// As [`Lane::append_noop`].
@@ -240,7 +243,8 @@ impl<D: Disk> Lane<D> {
         Ok(())
     }
 
-    /// Appends term and vote. They are durable when this turn's batch is, and before any entry appended later.
+    /// Appends the hard state (term and vote). It is durable when this turn's batch is, and before any entry
+    /// appended later.
     ///
     /// # Errors
     /// [`LogError::Poisoned`].
@@ -257,8 +261,8 @@ impl<D: Disk> Lane<D> {
         self.write_fact(FrameKind::HardState, group, EntryId::new(hard_state.term, Index(0)), &vote)
     }
 
-    /// The log goes on after the snapshot `id`, whose configuration is given. `keep_tail`: entries after it stay;
-    /// otherwise all are dropped. Does nothing if the log already begins later, or is poisoned.
+    /// Sets the base of the log to the snapshot `id` with `configuration`. `keep_tail`: entries after it
+    /// stay; otherwise all are dropped. Does nothing if the log already begins later, or is poisoned.
     pub fn snapshot(&mut self, slot: GroupSlot, id: EntryId, configuration: &Configuration, keep_tail: bool) {
         let log = self.groups.log(slot);
         if id.index < log.base.index || self.poisoned.is_some() {
@@ -274,8 +278,8 @@ impl<D: Disk> Lane<D> {
         }
     }
 
-    /// Entries up to `to` are no longer needed. The configuration in force there stays known. Does nothing if they are
-    /// gone already, or the lane is poisoned.
+    /// Compacts the log: entries up to `to` are no longer needed. The configuration in force there is kept.
+    /// Does nothing if they are gone already, or the lane is poisoned.
     pub fn compact(&mut self, slot: GroupSlot, to: EntryId) {
         let log = self.groups.log(slot);
         if to.index <= log.base.index {
@@ -284,7 +288,7 @@ impl<D: Disk> Lane<D> {
         let configuration = log.configuration_at(to.index).clone();
         self.snapshot(slot, to, &configuration, true);
         if self.segments.is_storage_full() {
-            self.carried_at = 0; // what it has left may be little enough to be moved
+            self.carried_at = 0; // what is left of the group may be small enough to relocate
         }
     }
 
@@ -302,12 +306,14 @@ impl<D: Disk> Lane<D> {
         self.write_fact(kind, group, id, &body)
     }
 
-    /// The replica is gone from this node; its log is dropped. Snapshot files stay: see [`Lane::drop_snapshots`].
+    /// Records the removal of the replica and drops its log. Snapshot files stay: see
+    /// [`Lane::drop_snapshots`].
     ///
-    /// Term and vote, and how far its log reached, stay for good ([`Lane::past`]), unless it never had any; and so does it that it
-    /// has lost some of that ([`Lane::past_fence`]). That costs two frames, 104 bytes, or three and 152, which are written
-    /// again each time that they alone hold the oldest segment, and about 300 bytes of memory for each group that was ever
-    /// removed here. The slot stays the group's then; otherwise it is freed.
+    /// Hard state and floor (the furthest entry its log reached) are kept for good ([`Lane::past`]), unless
+    /// it never had any; so is a fence, if part of them was lost ([`Lane::past_fence`]). That costs two
+    /// frames, 104 bytes, or three and 152, which are rewritten each time they alone pin the oldest segment,
+    /// and about 300 bytes of memory for each group ever removed here. The slot remains the group's then;
+    /// otherwise it is freed.
     pub fn remove(&mut self, slot: GroupSlot) {
         if self.poisoned.is_some() {
             return;
@@ -323,16 +329,17 @@ impl<D: Disk> Lane<D> {
         }
     }
 
-    /// What a replica that is gone from here has promised: its term and vote, and how far its log reached, if it was the one
-    /// whose log reached furthest. `None` if there was none, or it is there.
+    /// The hard state of a removed replica, and the furthest entry that any replica of the group has reached
+    /// here. `None` if there was none, if the replica is present, or if its loss was accepted.
     #[must_use]
     pub fn past(&self, slot: GroupSlot) -> Option<(HardState, EntryId)> {
         let log = self.groups.log(slot);
         (log.is_removed && !log.is_loss_accepted).then(|| (log.hard_state, log.floor.unwrap_or_default()))
     }
 
-    /// An empty replica that knows nothing of its group begins here, bound by what an earlier one has promised. With
-    /// `as_witness` its log takes no payloads, for as long as it is there. Does nothing if the lane is poisoned.
+    /// Records that a new, empty replica joins its group here, subject to the votes and acknowledgements of
+    /// an earlier one. With `as_witness` its log holds no payloads, for as long as the replica exists. Does
+    /// nothing if the lane is poisoned.
     pub fn join(&mut self, slot: GroupSlot, as_witness: bool) {
         if self.poisoned.is_some() {
             return;
@@ -346,9 +353,9 @@ impl<D: Disk> Lane<D> {
         self.snapshot(slot, EntryId::default(), &Configuration::default(), false);
     }
 
-    /// As [`Lane::join`], where the log may have lost an earlier replica of the group, or some of what it had promised, in terms up
-    /// to `fence`: so this one is fenced from its beginning, and in a term that is later. All in one batch: no part of it is ever
-    /// there without the rest.
+    /// As [`Lane::join`], where damage may have taken an earlier replica of the group, or some of its votes
+    /// and acknowledgements, in terms up to `fence`: so the new replica is fenced from the start, and in a
+    /// later term. All frames are in one batch, so that none of them is ever there without the rest.
     ///
     /// # Errors
     /// [`LogError::Poisoned`].
@@ -366,8 +373,9 @@ impl<D: Disk> Lane<D> {
         self.hard_state(slot, hard_state)
     }
 
-    /// Notes that an operator lives with whatever this lane may have lost of a group that is not here. What is left of its promises
-    /// is given up with it. It stays until the group is here again, or more is lost of it, or of groups that nobody can name.
+    /// Records that an operator accepts whatever this lane may have lost of a group that is not here. The
+    /// hard state, floor and fence that are left of it are dropped. The record stays until the group is here
+    /// again, or more is lost of it or of unidentified groups.
     ///
     /// # Errors
     /// [`LogError::Poisoned`].
@@ -382,8 +390,9 @@ impl<D: Disk> Lane<D> {
         self.write_fact(FrameKind::Join, group, EntryId::default(), &[3])
     }
 
-    /// A replica begins here that is one of its group's founders: its log begins in this configuration. With `as_witness` it
-    /// takes no payloads, for as long as it is there. Does nothing if the lane is poisoned.
+    /// Records that a replica begins here as one of its group's initial members: its log begins in this
+    /// configuration. With `as_witness` it holds no payloads, for as long as the replica exists. Does nothing
+    /// if the lane is poisoned.
     pub fn found(&mut self, slot: GroupSlot, configuration: &Configuration, as_witness: bool) {
         if self.poisoned.is_some() {
             return;
@@ -394,8 +403,8 @@ impl<D: Disk> Lane<D> {
         self.snapshot(slot, EntryId::default(), configuration, false);
     }
 
-    /// The replica, whose log holds no payloads, takes none from here on, for as long as it is there. Part of how it begins; or
-    /// the record that said so was lost. Does nothing if the lane is poisoned.
+    /// Records that the replica, whose log holds no payloads, is a witness for as long as it exists. Part of
+    /// its creation; or repeated because that record was lost. Does nothing if the lane is poisoned.
     pub fn begin_as_witness(&mut self, slot: GroupSlot) {
         if self.poisoned.is_some() {
             return;
@@ -407,7 +416,7 @@ impl<D: Disk> Lane<D> {
         log.is_witness = true;
     }
 
-    /// Without a floor it is a founder's.
+    /// Without a floor the record is an initial member's.
     pub(crate) fn write_join(&mut self, group: GroupId, floor: Option<EntryId>, as_witness: bool) -> Place {
         let body: &[u8] = match (floor, as_witness) {
             (None, _) => &[2],
@@ -421,7 +430,8 @@ impl<D: Disk> Lane<D> {
         self.write_fact(FrameKind::Remove, group, floor, &[])
     }
 
-    /// The group may have lost something: so it says from now on, and in the log. Its log goes on from what is left.
+    /// Fences the group in the log, if it may have lost something, and reports its fence. Its log continues
+    /// from what is left.
     pub(crate) fn fence_if_hit(&mut self, recovered: &mut RecoveredGroup, terms: Term) {
         let slot = GroupSlot(self.groups.attach(recovered.group));
         if recovered.is_hit {
@@ -430,13 +440,13 @@ impl<D: Disk> Lane<D> {
         recovered.fence = self.groups.log(slot).fence_term();
     }
 
-    /// The log says that the group has lost something, whether it is here or not.
+    /// Writes a fence frame for the group, whether it is present or removed.
     pub(crate) fn set_fence(&mut self, slot: GroupSlot, terms: Term) {
         let place = self.write_fence(self.groups.log(slot).group, terms);
         self.groups.log_mut(slot).fence(terms, place.segment, &mut self.pins);
     }
 
-    /// All groups that these losses hit are fenced.
+    /// Writes one frame that fences all groups these losses hit.
     pub(crate) fn answer(&mut self, losses: &[Loss], terms: Term) {
         let body: Vec<u8> = losses.iter().flatten().flat_map(|word| word.to_le_bytes()).collect();
         self.write_fact(FrameKind::Fence, EVERY_GROUP, EntryId::new(terms, Index(0)), &body);
@@ -468,12 +478,12 @@ impl<D: Disk> Lane<D> {
     }
 }
 
-/// Whether a frame of entries has no payload of anybody's in it.
+/// Whether a frame of entries holds no client payload.
 fn holds_configurations_only(header: &FrameHeader, body: &[u8]) -> bool {
     Entries::new(header, body).all(|entry| entry.kind == EntryKind::Membership)
 }
 
-/// The configurations among a frame's entries; `None` if one is not what it says it is.
+/// The configurations among a frame's entries; `None` if one is malformed.
 pub(crate) fn memberships(header: &FrameHeader, body: &[u8]) -> Option<Memberships> {
     let entries = Entries::new(header, body).filter(|entry| entry.kind == EntryKind::Membership);
     entries.map(|entry| Some((entry.id.index, Configuration::decode(entry.payload).ok()?))).collect()

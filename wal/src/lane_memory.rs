@@ -1,11 +1,12 @@
-//! What a lane holds in memory, and what it does when that is too much ([`LaneOptions::memory_bytes`](crate::LaneOptions)).
+//! The memory budget of a lane, and what happens when it is exceeded
+//! ([`LaneOptions::memory_bytes`](crate::LaneOptions)).
 //!
-//! Counted are batch buffers, whoever holds them; those that the pool keeps; the index; and what readers hold
-//! of what was read from the files again. When it gets short, in this order: the
-//! latest batches are let go, and read from the files again; readers are asked to wait; entries find no room
-//! ([`Lane::room`]). Facts always do.
+//! Counted are batch buffers, whichever component holds them; buffers kept in the pool; the index; and bytes
+//! read back from files that readers still hold. When memory gets short, in this order: the latest batches
+//! are dropped, and read from the files again; readers must wait; entries get no space ([`Lane::room`]).
+//! Metadata frames are always accepted.
 //!
-//! What is not here: what the lane's user holds, state machines above all.
+//! Not here: memory held by the lane's user, state machines above all.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -53,25 +54,25 @@ impl<D: Disk> Lane<D> {
         self.pinned.load(Ordering::Relaxed)
     }
 
-    /// Bytes of buffers that are not among the latest batches, nor being filled: somebody reads them still.
+    /// Bytes of buffers that are neither among the latest batches nor being filled: readers still hold them.
     fn lent_bytes(&self) -> u64 {
         let building = self.building.as_ref().map_or(0, BatchInProgress::buffer_bytes);
         self.pool.taken_bytes().saturating_sub((self.recent_bytes + building) as u64)
     }
 
-    /// All of it.
+    /// All counted memory.
     pub(crate) fn memory_bytes(&self) -> u64 {
         self.pool.taken_bytes() + self.pool.kept_bytes() + self.index_bytes() + self.pinned_bytes()
     }
 
-    /// What the latest batches may take up.
+    /// The limit on the latest batches.
     pub(crate) fn recent_bytes_max(&self) -> usize {
         let others = self.memory_bytes().saturating_sub(self.recent_bytes as u64);
         let left = self.options.memory_bytes.saturating_sub(others);
         self.options.recent_bytes.min(usize::try_from(left).unwrap_or(usize::MAX))
     }
 
-    /// Bytes that are left for entries, once everything was let go that can be.
+    /// Bytes left for entries, once everything that can be dropped is.
     #[must_use]
     pub fn memory_left(&self) -> u64 {
         let on_their_way = self.recent.iter().rev().take_while(|batch| batch.lsn > self.durable);
@@ -82,14 +83,15 @@ impl<D: Disk> Lane<D> {
         self.options.memory_bytes.saturating_sub(held)
     }
 
-    /// Whether readers hold a quarter of the memory: more of the log is to be read only when they have let go of some.
+    /// Whether readers hold a quarter of the memory: further reads of the log must wait until they release
+    /// some.
     #[must_use]
     pub fn must_readers_wait(&self) -> bool {
         self.pinned_bytes() + self.lent_bytes() >= self.options.memory_bytes / 4
     }
 
-    /// The groups with no less than their share of the index, once that takes up half of the memory: compacting them makes it
-    /// smaller. Cost: a look at every group then, and nothing otherwise.
+    /// The groups with at least their share of the index, once the index takes up half of the memory:
+    /// compacting them makes it smaller. Cost: a scan of every group then, and nothing otherwise.
     pub fn heavy(&self) -> impl Iterator<Item = GroupId> + '_ {
         let is_much = self.index_bytes() > self.options.memory_bytes / 2;
         let logs = if is_much { &self.groups.slots[..] } else { &[] };

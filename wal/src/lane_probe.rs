@@ -1,8 +1,8 @@
-//! A lane that nobody writes to still has to know whether its disk does anything: a page of zeros, written where the next
-//! batch will lie.
+//! The disk probe of an idle lane: a page of zeros, written where the next batch will lie, to see whether the
+//! disk responds.
 //!
-//! It takes no room, no number and no place in the log: before it and after it, the same batches can be found there. On its
-//! way it is an append like any other, so what holds up appends holds it up. What is not here: when to write one.
+//! It takes no space, no LSN and no place in the log: recovery finds the same batches before it and after it.
+//! It is submitted as an append, so that whatever delays appends delays it too. Not here: when to write one.
 
 use crate::disk::{AppendJob, Disk, Job};
 use crate::error::Poisoned;
@@ -11,9 +11,10 @@ use crate::lane::Lane;
 use crate::segment::PAGE_BYTES;
 
 impl<D: Disk> Lane<D> {
-    /// Writes a page of zeros, which is synced as a batch would be. Whether it is on its way then: not while batches are,
-    /// which tell as much, and not where no segment has room for it. [`Lane::is_probing`] tells when it is there. To be
-    /// called between [`Lane::submit`] and the next append.
+    /// Writes a page of zeros, synced like a batch. Returns whether it was submitted: not while batches are
+    /// in flight, whose completions show as much, and not where no segment has space for it.
+    /// [`Lane::is_probing`] returns `false` once it is complete. To be called between [`Lane::submit`] and
+    /// the next append.
     ///
     /// # Errors
     /// [`Poisoned`].
@@ -30,7 +31,7 @@ impl<D: Disk> Lane<D> {
             return Ok(false);
         }
         if self.next_page() + PAGE_BYTES as u64 > self.options.segment_bytes {
-            // What is written next begins a segment. It is there, unless the disk is full or slow.
+            // The next write begins a new segment. It is READY, unless the disk is full or slow.
             if self.segments.ready.is_empty() {
                 return Ok(false);
             }
@@ -46,12 +47,12 @@ impl<D: Disk> Lane<D> {
         Ok(true)
     }
 
-    /// The first page that nothing was written to yet.
+    /// The first page not yet written to.
     const fn next_page(&self) -> u64 {
         self.write_offset.next_multiple_of(PAGE_BYTES as u64)
     }
 
-    /// Whether a probe is on its way to the disk.
+    /// Whether a probe is in flight.
     #[must_use]
     pub const fn is_probing(&self) -> bool {
         self.is_probing

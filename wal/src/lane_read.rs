@@ -1,9 +1,10 @@
-//! Reading a lane: which frames cover a range, and their bytes without a copy where that is possible.
+//! Reading a lane: which frames cover a range, and their bytes, without a copy where possible.
 //!
-//! Bytes come from the latest batches' own memory or, once those are forgotten, from a positioned read into memory of the
-//! reader's. Not from a map of the file: a page that the device refuses would end the process by a signal, at the first look or,
-//! since the system may drop a clean page whenever it wants to, at any later one. A read gives an error instead. What comes from
-//! a file is checked again: a device may lose at any time what it gave back correctly at opening.
+//! Bytes come from the latest batches' own memory or, once those are dropped, from a positioned read into the
+//! reader's memory. Not from a map of the file: a page that the device refuses would end the process by a
+//! signal, at the first access or, since the system may drop a clean page at any time, at any later one. A
+//! read returns an error instead. Bytes from a file are checked again: a device may lose at any time what it
+//! returned correctly at opening.
 
 use bytes::Bytes;
 use raftwerk_frame::frame;
@@ -15,9 +16,9 @@ use crate::index::{Frames, Place};
 use crate::lane::{GroupSlot, Lane};
 use crate::lane_memory::pinned;
 
-/// What is shorter is not counted while a reader holds it: counting takes an allocation of its own.
+/// Shorter ranges are not counted while a reader holds them: counting takes an allocation of its own.
 const COUNTED_BYTES_MIN: u32 = 1024;
-/// How often a place is read before it counts as damaged: what a second look shows to be whole was a slip on the way.
+/// How often a place is read before it counts as damaged: a transient error does not repeat.
 const LOOKS: usize = 2;
 
 impl<D: Disk> Lane<D> {
@@ -25,7 +26,8 @@ impl<D: Disk> Lane<D> {
     /// The first may begin before `from`, the last end after `to`.
     ///
     /// # Errors
-    /// [`LogError::Compacted`] if `from` is gone, [`LogError::Withheld`] if this is a witness's log, [`LogError::Poisoned`].
+    /// [`LogError::Compacted`] if `from` is compacted, [`LogError::Withheld`] if this is a witness's log,
+    /// [`LogError::Poisoned`].
     pub fn read(&self, slot: GroupSlot, from: Index, to: Index, bytes_max: u64) -> Result<Frames, LogError> {
         self.check()?;
         let log = self.groups.log(slot);
@@ -41,19 +43,20 @@ impl<D: Disk> Lane<D> {
         Ok(log.frames(from, to, bytes_max))
     }
 
-    /// The bytes at `place`: a frame's, or those of neighbours joined by [`Place::join`]. They stay readable and
-    /// unchanged as long as they are held, whatever becomes of the file.
+    /// The bytes at `place`: of one frame, or of adjacent ones joined by [`Place::join`]. They stay readable
+    /// and unchanged as long as they are held, even if the file is removed or reused.
     ///
-    /// Cost: a slice of memory for what is among the latest batches ([`Lane::is_recent`]); otherwise an allocation and a positioned
-    /// read of `place.bytes`, which blocks for the device where the system's cache does not have them, and their checksums.
+    /// Cost: a slice of memory for a place among the latest batches ([`Lane::is_recent`]); otherwise an
+    /// allocation, a positioned read of `place.bytes`, which blocks for the device where the page cache does
+    /// not hold them, and their checksums.
     ///
     /// # Errors
-    /// [`LogError::Gone`] if the log holds no such place (any more), [`LogError::Damaged`] if what the file holds is not what
-    /// was written, or the device refuses to read it, [`LogError::Poisoned`].
+    /// [`LogError::Gone`] if the log holds no such place (any more), [`LogError::Damaged`] if the file's
+    /// bytes are not those written, or the device refuses to read them, [`LogError::Poisoned`].
     pub fn bytes(&self, place: Place) -> Result<Bytes, LogError> {
         self.check()?;
         let current = self.segments.current().sequence;
-        // Asked first: the last batch's zeros may lie there, too.
+        // Checked first: the padding of the last batch in memory may overlap this place.
         if place.segment == current && u64::from(place.offset) >= self.write_offset {
             return self.unsealed_bytes(place).ok_or(LogError::Gone);
         }
@@ -68,7 +71,7 @@ impl<D: Disk> Lane<D> {
         let files = self.disk.directory().files();
         let mut bytes = vec![0; place.bytes as usize];
         for _ in 0..LOOKS {
-            // Whatever the reason of a refusal or of a file that is shorter now: these bytes are not to be had.
+            // Whatever the cause of a failed or short read, these bytes are unavailable.
             let read = files.read_at(file, u64::from(place.offset), &mut bytes);
             if read.is_ok_and(|read| read == bytes.len()) && is_whole(&bytes) {
                 let is_counted = place.bytes >= COUNTED_BYTES_MIN;
@@ -78,7 +81,7 @@ impl<D: Disk> Lane<D> {
         Err(self.damage_at(place))
     }
 
-    /// Whether a place is in memory, among the latest batches: then reading it takes no more of that.
+    /// Whether a place is in memory, among the latest batches: reading it then takes no additional memory.
     #[must_use]
     pub fn is_recent(&self, place: Place) -> bool {
         self.recent_bytes(place).is_some()
@@ -100,7 +103,8 @@ impl<D: Disk> Lane<D> {
         written.get(from..from + place.bytes as usize).map(Bytes::copy_from_slice)
     }
 
-    /// Whether no batch for that segment is queued or in flight: its bytes will not change while it is in use.
+    /// Whether no batch for that segment is queued or in flight: its bytes then stay unchanged while it is in
+    /// use.
     pub(crate) fn is_all_durable(&self, segment: u64) -> bool {
         self.recent
             .iter()
@@ -109,7 +113,7 @@ impl<D: Disk> Lane<D> {
             .all(|batch| batch.segment != segment)
     }
 
-    /// Whose slot it is.
+    /// The group of a slot.
     #[must_use]
     pub fn group(&self, slot: GroupSlot) -> GroupId {
         self.groups.log(slot).group
@@ -133,7 +137,8 @@ impl<D: Disk> Lane<D> {
         self.groups.log(slot).base
     }
 
-    /// Something of the group's log was lost, in terms up to this one, and no entry of a later one has come since.
+    /// Entries or metadata of the group were lost, in terms up to this one, and no entry of a later term has
+    /// been appended since.
     #[must_use]
     pub fn fence(&self, slot: GroupSlot) -> Option<Term> {
         self.groups.log(slot).fence_term()
@@ -145,21 +150,23 @@ impl<D: Disk> Lane<D> {
         self.groups.log(slot).is_witness
     }
 
-    /// Whether a replica of a group was here, and is gone, and what it has promised is known ([`Lane::past`]).
+    /// Whether a replica of the group was removed here and its hard state is known ([`Lane::past`]).
     #[must_use]
     pub fn has_past(&self, group: GroupId) -> bool {
         let slot = self.groups.by_id.get(&group).copied();
         slot.is_some_and(|slot| self.past(GroupSlot(slot)).is_some())
     }
 
-    /// Of such a group, some of what it has promised in terms up to this one was lost: the lane knows not all of it.
+    /// The fence of a removed replica: part of its votes or acknowledgements, in terms up to this one, was
+    /// lost.
     #[must_use]
     pub fn past_fence(&self, group: GroupId) -> Option<Term> {
         let slot = self.groups.by_id.get(&group).copied();
         slot.map(|slot| self.groups.log(GroupSlot(slot))).filter(|log| log.is_removed)?.fence_term()
     }
 
-    /// Whether an operator lives with what may have been lost of a group that is not here ([`Lane::accept_loss`]).
+    /// Whether an operator accepted what may have been lost of a group that is not here
+    /// ([`Lane::accept_loss`]).
     #[must_use]
     pub fn is_loss_accepted(&self, group: GroupId) -> bool {
         let slot = self.groups.by_id.get(&group).copied();
@@ -172,7 +179,7 @@ impl<D: Disk> Lane<D> {
         self.groups.log(slot).hard_state
     }
 
-    /// The configuration in force at `index`, as far as the log knows.
+    /// The configuration in force at `index`, as far as the log records it.
     #[must_use]
     pub fn configuration_at(&self, slot: GroupSlot, index: Index) -> &Configuration {
         self.groups.log(slot).configuration_at(index)
@@ -185,7 +192,7 @@ impl<D: Disk> Lane<D> {
     }
 }
 
-/// Whether these are whole frames, back to back, each as its checksums say.
+/// Whether these are whole frames, back to back, each valid by its checksums.
 fn is_whole(mut bytes: &[u8]) -> bool {
     while !bytes.is_empty() {
         let Ok((header, _)) = frame::parse(bytes) else { return false };

@@ -1,8 +1,9 @@
-//! Letting go of old segments: groups' facts, and the entries of those that have few, are carried forward; the dead are
-//! freed, oldest first.
+//! Retention: metadata frames that are still in force, and the entries of groups that have few, are relocated
+//! to the end of the log; segments without live data are freed, oldest first.
 //!
-//! A segment that nothing live is in goes only when the batch that was the last at that time is durable, and lies in
-//! a later segment: so the log on the disk always begins with something durable. Next: `retention` for the counts.
+//! A segment without live data is freed only when the batch that was the last one at that time is durable and
+//! lies in a later segment: so the log on disk always begins with a durable batch. Next: `retention` for the
+//! counts.
 
 use bytes::Bytes;
 use raftwerk_frame::frame::{self, FrameKind};
@@ -15,10 +16,10 @@ use crate::index::{Frame, GroupLog};
 use crate::lane::Lane;
 use crate::lane_append::memberships;
 
-/// Bytes carried forward per turn that brings less, and slots looked at, so that no turn grows long.
+/// Bytes relocated per turn that appends less, and slots scanned, so that no turn takes long.
 const CARRIED_BYTES_MAX: u64 = 256 << 10;
 const CARRIED_SLOTS_MAX: usize = 16 << 10;
-/// A group with at most so many bytes in the log has them moved forward rather than keep old segments.
+/// A group with at most this many bytes in the log has them relocated rather than pin old segments.
 const MOVED_BYTES_MAX: u64 = 64 << 10;
 
 impl<D: Disk> Lane<D> {
@@ -28,14 +29,14 @@ impl<D: Disk> Lane<D> {
         self.segments.in_use.iter().map(|segment| segment.bytes).sum()
     }
 
-    /// Has saves of snapshots rest less as the log fills.
+    /// Adapts the pace of snapshot saves: shorter pauses as the log fills.
     pub(crate) fn fit_pace(&self) {
         self.pace.fit(self.log_bytes(), self.options.log_bytes_max, self.segments.is_storage_full());
     }
 
-    /// The groups whose live entries hold back the oldest segment: compacting them frees it. Those with so little in the
-    /// log that it is moved forward are not among them. Nothing while the log is a single segment. Cost: a look at every
-    /// group.
+    /// The groups whose live entries pin the oldest segment: compacting them frees it. Groups with so little
+    /// in the log that it is relocated are not among them. None while the log is a single segment. Cost: a
+    /// scan of every group.
     pub fn pinning(&self) -> impl Iterator<Item = GroupId> + '_ {
         let current = self.segments.current().sequence;
         let oldest = self.segments.in_use.front().map(|segment| segment.sequence);
@@ -49,7 +50,8 @@ impl<D: Disk> Lane<D> {
         logs.filter(holds).map(|log| log.group)
     }
 
-    /// Says what time it is: for [`LaneOptions::age_max`](crate::LaneOptions). Any clock will do that does not go back.
+    /// Sets the current time, for [`LaneOptions::age_max`](crate::LaneOptions). Any clock that never goes
+    /// back will do.
     pub fn tell_time(&mut self, now: Time) {
         self.now = now;
         if self.options.age_max.is_some() {
@@ -60,29 +62,31 @@ impl<D: Disk> Lane<D> {
         }
     }
 
-    /// When the oldest segment will have been full for too long. It may be due.
+    /// When the oldest segment reaches its maximum age; may be in the past.
     fn old_at(&self) -> Option<Time> {
         let oldest = self.segments.in_use.iter().find(|segment| segment.dead_at.is_none())?;
         Some(oldest.full_since? + self.options.age_max?)
     }
 
-    /// Whether the oldest segment that anything live is in has been full for longer than
+    /// Whether the oldest segment that holds anything live has been full for longer than
     /// [`LaneOptions::age_max`](crate::LaneOptions).
     #[must_use]
     pub fn is_too_old(&self) -> bool {
         self.old_at().is_some_and(|at| at <= self.now)
     }
 
-    /// When that will be so next; never, if it is so: then what is on its way to the disk brings the next turn.
+    /// When [`Self::is_too_old`] becomes true next; never, if it is true already: then the completion of what
+    /// is in flight starts the next turn.
     #[must_use]
     pub fn next_too_old(&self) -> Time {
         self.old_at().filter(|at| *at > self.now).unwrap_or(Time::NEVER)
     }
 
-    /// Whether carrying is due: the oldest segment is held by what can be written again, and more of the log is dead than
-    /// alive. Otherwise what was carried would soon be the oldest again, and all of it go around in circles. The device must
-    /// keep up besides: entries come first. What is too old is carried in any case: what is alive, about once in that time. A log
-    /// on a full disk is over its bound, whatever that is.
+    /// Whether relocation is due: the oldest segment is pinned only by data that can be rewritten, and more
+    /// of the log is dead than live. Otherwise relocated data would soon be the oldest again, and the whole
+    /// log would be rewritten in circles. The device must keep up besides: entries come first. A segment that
+    /// is too old is relocated in any case, so live data about once in `age_max`. A log on a full disk counts
+    /// as over its bound.
     fn may_carry(&self, oldest: u64) -> bool {
         let current = self.segments.current().sequence;
         let closed = self.segments.in_use.iter().filter(|segment| segment.sequence != current);
@@ -93,14 +97,16 @@ impl<D: Disk> Lane<D> {
         let is_over = log_bytes > self.options.log_bytes_max || is_old || is_full;
         let is_worth_it = is_old || staying > 2 * self.pins.live_bytes();
         let is_behind = self.queued_bytes >= self.options.queue_bytes_max as u64 / 2;
-        // All groups are looked at once for each new segment: what is too much to be moved waits for its compaction.
+        // All groups are scanned once for each new segment: a group too large to relocate waits for its
+        // compaction.
         let was_looked_at = self.carried_at == current && (!is_old && !is_full || self.carried_of == oldest);
         let is_kept = self.pins.has_frames(oldest) && (!is_over || was_looked_at || !self.may_write_again());
         oldest != current && self.pins.is_pinned(oldest) && is_worth_it && !is_behind && !is_kept
     }
 
-    /// Writes again, into the batch being built, what holds the oldest segment: facts, and over the bound of the log entries
-    /// as well. A part per turn. What is written altogether is at most about as much as what dies meanwhile.
+    /// Rewrites into the batch being built what pins the oldest segment: metadata frames, and while the log
+    /// is over its bound entries as well. A part per turn. The total rewritten is at most about as much as
+    /// dies meanwhile.
     pub(crate) fn carry_forward(&mut self) {
         self.leave_damaged();
         let oldest = self.segments.in_use.iter().find(|segment| segment.dead_at.is_none());
@@ -112,9 +118,9 @@ impl<D: Disk> Lane<D> {
         let has_frames = self.pins.has_frames(oldest);
         let is_pressed = self.is_too_old() || self.segments.is_storage_full();
         if is_pressed && std::mem::replace(&mut self.carried_of, oldest) != oldest {
-            (self.carry_from, self.carried_at) = (0, 0); // all groups are looked at for each
+            (self.carry_from, self.carried_at) = (0, 0); // all groups are scanned for each
         }
-        // As much as the turn brings, at least: or the log would grow by more than goes.
+        // At least as much as the turn appends: otherwise the log would grow faster than it is freed.
         let brought = self.turn_bytes + self.building.as_ref().map_or(0, BatchInProgress::used);
         let bytes_max = CARRIED_BYTES_MAX.max(brought as u64).min(self.options.queue_bytes_max as u64 / 4);
         let bytes_before = self.counters.frame_bytes;
@@ -130,18 +136,19 @@ impl<D: Disk> Lane<D> {
             if has_frames {
                 self.carried_at = self.segments.current().sequence;
             }
-            self.carry_from = 0; // a group attached to a slot already passed has no facts in an old segment
+            self.carry_from = 0; // a group attached to a passed slot has no metadata in old segments
         }
     }
 
-    /// Writes again the facts that lie in a damaged segment, a part per turn: they are known, whatever became of it.
+    /// Rewrites the metadata frames that lie in a damaged segment, a part per turn: their content is in
+    /// memory.
     fn leave_damaged(&mut self) {
         let current = self.segments.current().sequence;
         let is_behind = self.queued_bytes >= self.options.queue_bytes_max as u64 / 2;
         let leaving = &mut self.scrubbing.leaving;
         let Some(segment) = leaving.front().copied().filter(|segment| *segment != current && !is_behind)
         else {
-            leaving.rotate_left(usize::from(leaving.len() > 1)); // the current one's turn comes
+            leaving.rotate_left(usize::from(leaving.len() > 1)); // later, once it is sealed
             self.scrubbing.leave_from = 0;
             return;
         };
@@ -163,8 +170,9 @@ impl<D: Disk> Lane<D> {
         MOVED_BYTES_MAX.min(self.options.segment_bytes / 4)
     }
 
-    /// Writes again all of a group's entries, if some lie in the oldest segment and there are few. All in one batch: a frame
-    /// replaces everything from its first entry on, so those that follow must not be lost without it.
+    /// Rewrites all of a group's entries, if some lie in the oldest segment and there are few. All in one
+    /// batch: a frame replaces everything from its first entry on, so those that follow must not be lost
+    /// without it.
     fn move_entries(&mut self, slot: usize, oldest: u64) {
         let Some(log) = &self.groups.slots[slot] else { return };
         if log.is_in(oldest) {
@@ -172,7 +180,8 @@ impl<D: Disk> Lane<D> {
         }
     }
 
-    /// Writes again all of a group's entries, in one batch, unless they are many or one of them cannot be read. Whether it did.
+    /// Rewrites all of a group's entries in one batch, unless they are many or one cannot be read. Returns
+    /// whether it did.
     pub(crate) fn rewrite_entries(&mut self, slot: usize) -> bool {
         let Some(log) = &self.groups.slots[slot] else { return false };
         if log.live_bytes > self.moved_bytes_max() {
@@ -183,7 +192,7 @@ impl<D: Disk> Lane<D> {
             match self.bytes(frame.place) {
                 Ok(bytes) => frames.push(bytes),
                 Err(error) => {
-                    // It stays where it is.
+                    // The frame stays where it is.
                     if let LogError::Damaged { place, .. } = error {
                         self.scrubbing.met.push(place);
                     }
@@ -217,7 +226,7 @@ impl<D: Disk> Lane<D> {
                 _ if is_loss_accepted => Some(self.write_loss_accepted(group)),
                 _ if is_removed => Some(self.write_remove(group, floor.unwrap_or_default())),
                 _ if is_witness || floor.is_some() => Some(self.write_join(group, floor, is_witness)),
-                _ => None, // it was removed, had nothing, and began anew
+                _ => None, // the replica was removed, had nothing, and was created anew
             };
             if let Some(log) = &mut self.groups.slots[slot] {
                 log.keep_floor(place.map(|place| place.segment), &mut self.pins);
@@ -245,7 +254,8 @@ impl<D: Disk> Lane<D> {
         }
     }
 
-    /// Notes, for each of the oldest segments nothing live is in, the batch it has to wait for.
+    /// Records, for each of the oldest segments without live data, the batch that must be durable before it
+    /// is freed.
     pub(crate) fn mark_dead(&mut self) {
         let Some(last_segment) = self.last_sealed_segment else { return };
         for segment in &mut self.segments.in_use {
@@ -256,14 +266,16 @@ impl<D: Disk> Lane<D> {
         }
     }
 
-    /// Lets go of the ways in which segments are appended to that take no more: a file in use has one descriptor then, for reading.
+    /// Closes the append handles of segments that are full: a segment in use then takes one descriptor, for
+    /// reading.
     pub(crate) fn close_sealed(&mut self) {
         let older = self.segments.in_use.iter().rev().skip(1);
         let open = older.take_while(|segment| segment.append.is_some()).count();
         for back in 0..open {
             let at = self.segments.in_use.len() - 2 - back;
             let sequence = self.segments.in_use[at].sequence;
-            // What waits for it, or is on its way to it, is among the latest batches until it is durable.
+            // Batches waiting for it, or in flight to it, are among the latest batches until they are
+            // durable.
             if self.is_all_durable(sequence) {
                 self.segments.in_use[at].append = None;
             }
@@ -284,8 +296,9 @@ impl<D: Disk> Lane<D> {
         }
     }
 
-    /// Takes the oldest freed segment out of the log. One at a time: were a younger one to go where the older could not,
-    /// the log on the disk would have a hole. One that failed is tried again when the next is freed.
+    /// Takes the oldest freed segment out of the log. One at a time: were a younger one removed while the
+    /// older one cannot be, the log on disk would have a hole. A failed removal is retried when the next
+    /// segment is freed.
     fn retire_next(&mut self) {
         if let Some((sequence, keep)) = self.segments.retiring.front().copied()
             && !std::mem::replace(&mut self.segments.is_retiring, true)
@@ -295,7 +308,7 @@ impl<D: Disk> Lane<D> {
         }
     }
 
-    /// A freed segment is out of the log, or could not be taken out.
+    /// Completion of a retire job: the freed segment is out of the log, or the job failed.
     pub(crate) fn retired(&mut self, result: std::io::Result<Option<String>>) {
         self.segments.is_retiring = false;
         self.fit_pace();

@@ -1,8 +1,9 @@
-//! How much a lane takes: of entries, in this turn and for certain.
+//! Admission: how many bytes of entries a lane accepts in this turn, and for how many its reserved space
+//! suffices.
 //!
-//! A disk that is full is a state. It is found out when the next segment is to be made, while there is still room in those that
-//! are there; their end is kept for facts, so that votes, changes of members and compaction, which makes room, go on. What is
-//! not here: memory (`lane_memory`), and where room comes from (`lane_retention`).
+//! A full disk is a state. It is detected when the next segment is to be made, while the existing ones still
+//! have space; their end is reserved for metadata frames, so that votes, membership changes and compaction,
+//! which frees space, go on. Not here: memory (`lane_memory`), and what frees space (`lane_retention`).
 
 use crate::batch::BatchInProgress;
 use crate::disk::Disk;
@@ -10,8 +11,8 @@ use crate::lane::Lane;
 use crate::segment::PAGE_BYTES;
 
 impl<D: Disk> Lane<D> {
-    /// Bytes of entries the worker may still take this turn; 0 once the turn is full, the device is behind, the disk
-    /// or the memory is full or the lane is poisoned. Facts may always be appended.
+    /// Bytes of entries the worker may still append this turn; 0 once the turn is full, the device is behind,
+    /// the disk or the memory is full or the lane is poisoned. Metadata frames may always be appended.
     #[must_use]
     pub fn room(&self) -> usize {
         if self.poisoned.is_some() {
@@ -29,12 +30,13 @@ impl<D: Disk> Lane<D> {
         of_turn.min(self.options.queue_bytes_max.saturating_sub(queued)).min(of_disk as usize).min(of_memory)
     }
 
-    /// Bytes of entries that the segments which are there take for certain; 0 where the next one is still being made. Who keeps
-    /// to it never has an entry in the log whose segment turns out not to fit onto the disk, which could be neither
-    /// acknowledged nor refused.
+    /// Bytes of entries that certainly fit into the existing segments; 0 where the next one is still being
+    /// made. A worker that keeps to this never has an entry in the log whose segment turns out not to fit
+    /// onto the disk: such an entry could be neither acknowledged nor refused.
     ///
-    /// Not counted are the ends of segments that a frame may be too long for, and the last one's end: that is kept for facts
-    /// (votes, changes of members and compaction go on where the disk is full), and for a turn that takes a little more.
+    /// Not counted are the ends of segments that a frame may be too long for, and the last segment's end:
+    /// that is reserved for metadata frames (votes, membership changes and compaction go on where the disk is
+    /// full), and for a turn that appends slightly more.
     #[must_use]
     pub fn space(&self) -> u64 {
         let segment_bytes = self.options.segment_bytes;
@@ -54,19 +56,19 @@ impl<D: Disk> Lane<D> {
         if is_ready { self.options.segment_bytes - self.write_offset } else { 0 }
     }
 
-    /// Bytes that the log can still take without another segment.
+    /// Bytes that the log can still accept without another segment.
     pub(crate) fn bytes_there(&self) -> u64 {
         self.bytes_in_current() + self.segments.ready.len() as u64 * self.options.segment_bytes
     }
 
-    /// Whether entries are taken. The last half segment is not offered to them on a full disk, and half of that refused even where
-    /// a turn had begun before.
+    /// Whether entries are accepted. On a full disk [`Self::room`] does not offer the last half segment to
+    /// them, and half of that is refused even to a turn that had begun before.
     pub(crate) fn takes_entries(&self) -> bool {
         !self.segments.is_storage_full() || self.bytes_there() > self.options.segment_bytes / 4
     }
 
-    /// Whether what is alive may be written again, so that old segments go. On a full disk that takes of what is kept for facts,
-    /// and leaves half of it to them.
+    /// Whether live data may be rewritten, so that old segments are freed. On a full disk that uses the
+    /// reserve for metadata frames, and leaves half of it to them.
     pub(crate) fn may_write_again(&self) -> bool {
         !self.segments.is_storage_full() || self.bytes_there() > self.options.segment_bytes / 8
     }

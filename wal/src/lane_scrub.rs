@@ -1,11 +1,11 @@
-//! Damage that is found while the lane runs: by looking for it ([`Lane::scrub`]), or by whoever reads.
+//! Damage that is found while the lane runs: by scrubbing ([`Lane::scrub`]), or by reads.
 //!
-//! More is known then than when a damaged log is opened: what every group has promised, and where each of its frames lies, is
-//! in memory. So nothing is lost but payloads. Facts that lie in a damaged segment are written again, in parts. Entries are
-//! written again where something else still has them whole; what cannot be is for the lane's user to mend, by a checkpoint or
-//! from peers ([`Lane::lose`]).
+//! More is in memory then than when a damaged log is opened: every group's metadata, and the place of each of
+//! its frames. So only payloads can be lost. Metadata frames in a damaged segment are rewritten, in parts.
+//! Entries are rewritten where memory or the page cache still holds them whole; the lane's user repairs the
+//! others, by a checkpoint or from peers ([`Lane::lose`]).
 //!
-//! What is not here: reading and checking (`scrub`), damage found at opening (`salvage`).
+//! Not here: reading and checking (`scrub`), damage found at opening (`salvage`).
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -21,40 +21,40 @@ use crate::segment::segment_path;
 use crate::snapshot::SnapshotWork;
 use crate::snapshot_check::{CheckAt, SnapshotsChecked};
 
-/// Damaged places that are remembered at most; more in one lane is a disk that is gone.
+/// The most damaged places recorded; more in one lane means a failed disk.
 const PLACES_MAX: usize = 4096;
 
-/// Live entries of a group that lie where the log is damaged.
+/// Live entries of a group that lie in a damaged place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Hit {
     /// Its slot.
     pub slot: GroupSlot,
     /// The group.
     pub group: GroupId,
-    /// The first entry that is hit.
+    /// The first affected entry.
     pub first: Index,
     /// The last one.
     pub last: Index,
-    /// Bytes of the frames that are hit.
+    /// Bytes of the affected frames.
     pub bytes: u64,
 }
 
-/// What the lane knows of damage, and how far it has looked for it.
+/// Known damage, and the progress of scrubbing.
 #[derive(Debug, Default)]
 pub(crate) struct Scrubbing {
-    /// The next segment to look at, and where in it.
+    /// The next segment to check, and the offset in it.
     at: (u64, u64),
-    /// How far the pass over the snapshot files has come.
+    /// The progress of the pass over the snapshot files.
     checked: CheckAt,
-    /// Bytes looked at since the lane was opened.
+    /// Bytes checked since the lane was opened.
     pub(crate) bytes: u64,
-    /// Damaged places in segments that are in use: segment and offset, and how long.
+    /// Damaged places in segments in use: segment and offset, and length.
     places: BTreeMap<(u64, u64), u64>,
-    /// Segments whose facts are to be written again.
+    /// Segments whose metadata frames are to be rewritten.
     pub(crate) leaving: VecDeque<u64>,
-    /// How far that has come with the first of them.
+    /// The next slot to scan for the first of them.
     pub(crate) leave_from: usize,
-    /// Places that the lane itself could not read.
+    /// Places that the lane itself could not read, not yet taken by [`Lane::damage_met`].
     pub(crate) met: Vec<Place>,
 }
 
@@ -64,13 +64,13 @@ impl Scrubbing {
         self.places.values().sum()
     }
 
-    /// A segment is out of the log, with all that was wrong with it.
+    /// Forgets all damage of a segment that is out of the log.
     pub(crate) fn forget(&mut self, segment: u64) {
         self.places.retain(|(of, _), _| *of != segment);
         self.leaving.retain(|of| *of != segment);
     }
 
-    /// Whether this was not known.
+    /// Records a damaged range. Returns whether it is new.
     fn note(&mut self, segment: u64, (from, to): (u64, u64)) -> bool {
         if self.places.contains_key(&(segment, from)) || self.places.len() >= PLACES_MAX {
             return false;
@@ -84,11 +84,11 @@ impl Scrubbing {
 }
 
 impl<D: Disk> Lane<D> {
-    /// Has the next piece of the sealed segments looked at, of about `bytes` bytes, in the background. Gives
-    /// [`Scrubbed`](crate::BackgroundOutput::Scrubbed). `false`, and nothing is done, after the last: the next call begins anew.
-    /// One at a time.
+    /// Scrubs the next part of the sealed segments, about `bytes` bytes, in the background. Completes as
+    /// [`Scrubbed`](crate::BackgroundOutput::Scrubbed). Returns `false`, and does nothing, after the last
+    /// part: the next call starts a new pass. One at a time.
     ///
-    /// Cost: one job of the thread for snapshot files, which reads that much; nothing of the caller's time.
+    /// Cost: one job of the snapshot thread, which reads that much; no time of the caller's.
     pub fn scrub(&mut self, token: u64, bytes: u64) -> bool {
         let (current, (sequence, offset)) = (self.segments.current().sequence, self.scrubbing.at);
         let is_sealed = |sequence: u64| sequence != current && self.is_all_durable(sequence);
@@ -108,27 +108,29 @@ impl<D: Disk> Lane<D> {
         true
     }
 
-    /// Has the next of the groups' snapshot files looked at, about `bytes` bytes of them, in the background: whether the device
-    /// still gives what was written. Gives [`Checked`](crate::BackgroundOutput::Checked). One at a time. After the last file the
-    /// first follows.
+    /// Scrubs the next of the groups' snapshot files, about `bytes` bytes of them, in the background: whether
+    /// the device still returns the bytes written. Completes as
+    /// [`Checked`](crate::BackgroundOutput::Checked). One at a time. After the last file the pass starts
+    /// again at the first.
     ///
     /// Cost: as of [`Lane::scrub`].
     pub fn scrub_snapshots(&mut self, token: u64, bytes: u64) {
         self.submit_snapshot(token, GroupId(0), SnapshotWork::Check { at: self.scrubbing.checked, bytes });
     }
 
-    /// Takes note of how far that has come.
+    /// Records the progress of the snapshot scrub.
     pub fn snapshots_scrubbed(&mut self, seen: &SnapshotsChecked) {
         self.scrubbing.checked = seen.next;
         self.scrubbing.bytes += seen.bytes;
     }
 
-    /// Takes note of what was seen. Gives the damaged places that were not known yet: whom they hit, [`Lane::hit_by`] tells.
+    /// Records a scrub's result. Returns the damaged places that are new; [`Lane::hit_by`] returns the groups
+    /// they affect.
     pub fn scrubbed(&mut self, seen: &Scrubbed) -> Vec<Place> {
         self.scrubbing.at = (seen.sequence, seen.next);
         self.scrubbing.bytes += seen.bytes;
         if self.segments.find(seen.sequence).is_none() {
-            return Vec::new(); // freed meanwhile, and perhaps written anew
+            return Vec::new(); // freed meanwhile, and perhaps reused
         }
         let place = |range: &(u64, u64)| {
             self.scrubbing.note(seen.sequence, *range).then(|| Place {
@@ -140,18 +142,20 @@ impl<D: Disk> Lane<D> {
         seen.damage.iter().filter_map(place).collect()
     }
 
-    /// Takes note of a place that could not be read ([`LogError::Damaged`](crate::LogError::Damaged)). Whether it was not known.
+    /// Records a place that could not be read ([`LogError::Damaged`](crate::LogError::Damaged)). Returns
+    /// whether it is new.
     pub fn damaged(&mut self, place: Place) -> bool {
         self.scrubbing.note(place.segment, (u64::from(place.offset), place.end()))
     }
 
-    /// Places that the lane could not read while it moved entries, since this was last asked.
+    /// Places that the lane could not read while it relocated entries, since the last call.
     pub fn damage_met(&mut self) -> Vec<Place> {
         std::mem::take(&mut self.scrubbing.met)
     }
 
-    /// The groups with live entries at a place. `only_unreadable`: of frames that cannot be read, and not of those beside them.
-    /// Cost: a look at every frame of the lane; reads each of those at the place, if asked to.
+    /// The groups with live entries at a place. `only_unreadable`: counts only frames that cannot be read,
+    /// not their neighbours. Cost: a scan of every frame of the lane; with `only_unreadable`, also a read of
+    /// each frame at the place.
     #[must_use]
     pub fn hit_by(&self, place: Place, only_unreadable: bool) -> Vec<Hit> {
         let mut hits = Vec::new();
@@ -177,15 +181,16 @@ impl<D: Disk> Lane<D> {
         hits
     }
 
-    /// Writes all of a group's entries again, if they are few and can all be read: from memory, or from a copy in the system's
-    /// cache. Whether it was done. With this turn's batch.
+    /// Rewrites all of a group's entries, if they are few and can all be read: from memory, or from a copy in
+    /// the page cache. Returns whether it did. Durable with this turn's batch.
     pub fn write_again(&mut self, slot: GroupSlot) -> bool {
         let is_possible = self.poisoned.is_none() && !self.segments.is_storage_full();
         is_possible && self.rewrite_entries(slot.0 as usize)
     }
 
-    /// The entries from `from` on are lost, and the group says so, in the log too: it is fenced, in all terms up to now. Gives
-    /// what its log is then, as opening would; `None` if there is no such entry, or the lane is poisoned. With this turn's batch.
+    /// Drops the entries from `from` on as lost and fences the group in the log, in all terms up to now.
+    /// Returns the group as opening would recover it; `None` if there is no such entry, or the lane is
+    /// poisoned. Durable with this turn's batch.
     pub fn lose(&mut self, slot: GroupSlot, from: Index) -> Option<RecoveredGroup> {
         let (terms, log) = (self.counters.terms, self.groups.log(slot));
         if self.poisoned.is_some() || from > log.last || from <= log.base.index {
@@ -204,14 +209,14 @@ impl<D: Disk> Lane<D> {
         self.scrubbing.places.contains_key(&(place.segment, u64::from(place.offset)))
     }
 
-    /// What whoever reads a damaged place is told.
+    /// The error for reads of a damaged place.
     #[must_use]
     pub fn damage_at(&self, place: Place) -> LogError {
         let file = segment_path(self.options.lane, place.segment);
         LogError::Damaged { file, offset: u64::from(place.offset), place }
     }
 
-    /// Whether the lane goes on with what is left where something is damaged, or stops.
+    /// Whether the lane goes on with what is left after damage, or stops.
     #[must_use]
     pub fn lives_with_damage(&self) -> bool {
         self.options.on_damage == OnDamage::Fence

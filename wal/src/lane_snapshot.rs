@@ -1,5 +1,6 @@
-//! Snapshot files through the lane, which owns the disk: each call queues a job, [`Lane::poll_background`] tells its
-//! end. Jobs of one lane run one after another, beside appends; those of other groups may overtake a save. Next: `snapshot_file` for what they do.
+//! Snapshot files through the lane, which owns the disk: each call queues a job, whose result
+//! [`Lane::poll_background`] returns. Jobs of one lane run one after another, beside appends; those of other
+//! groups may overtake a save. Next: `snapshot_file` for the jobs.
 
 use std::any::Any;
 use std::sync::Arc;
@@ -18,12 +19,12 @@ use crate::snapshot::{
 };
 use crate::snapshot_file;
 
-/// A snapshot, and what a reader made of it.
+/// A snapshot, and the value that its reader returned.
 pub type LoadedSnapshot = (SnapshotMeta, Box<dyn Any + Send>);
 
 impl<D: Disk> Lane<D> {
-    /// Writes a snapshot of the group as of `id`: complete and durable, or not there at all. Older ones are removed
-    /// after. Gives [`Saved`](crate::BackgroundOutput::Saved).
+    /// Writes a snapshot of the group as of `id`: complete and durable, or absent. Older ones are removed
+    /// afterwards. Completes as [`Saved`](crate::BackgroundOutput::Saved).
     pub fn save_snapshot(
         &mut self,
         token: u64,
@@ -35,8 +36,8 @@ impl<D: Disk> Lane<D> {
         self.submit_snapshot(token, group, SnapshotWork::Save { id, configuration, source });
     }
 
-    /// Reads a piece of the snapshot file, header included: what a transfer sends.
-    /// Gives [`Chunk`](crate::BackgroundOutput::Chunk).
+    /// Reads a chunk of the snapshot file, header included, for a transfer. Completes as
+    /// [`Chunk`](crate::BackgroundOutput::Chunk).
     pub fn read_snapshot_chunk(
         &mut self,
         token: u64,
@@ -48,9 +49,9 @@ impl<D: Disk> Lane<D> {
         self.submit_snapshot(token, group, SnapshotWork::ReadChunk { id, offset, bytes });
     }
 
-    /// Writes a piece of an incoming snapshot file. Offset 0 starts anew, and removes what an earlier transfer to this group
-    /// left unfinished; any other must be where the last one ended, else [`SnapshotError::Offset`] has the offset to go on
-    /// at. Gives [`Written`](crate::BackgroundOutput::Written).
+    /// Writes a chunk of an incoming snapshot file. Offset 0 starts anew, and removes an unfinished earlier
+    /// transfer to this group; any other must be where the last chunk ended, else [`SnapshotError::Offset`]
+    /// contains the offset to go on at. Completes as [`Written`](crate::BackgroundOutput::Written).
     pub fn write_snapshot_chunk(
         &mut self,
         token: u64,
@@ -62,31 +63,31 @@ impl<D: Disk> Lane<D> {
         self.submit_snapshot(token, group, SnapshotWork::WriteChunk { id, offset, chunk });
     }
 
-    /// Verifies an incoming snapshot, of so many bytes with its header, and makes it durable. Older ones are removed
-    /// after. Gives [`Finished`](crate::BackgroundOutput::Finished).
+    /// Verifies an incoming snapshot of `bytes` bytes, header included, and makes it durable. Older ones are
+    /// removed afterwards. Completes as [`Finished`](crate::BackgroundOutput::Finished).
     pub fn finish_snapshot(&mut self, token: u64, group: GroupId, id: EntryId, bytes: u64) {
         self.submit_snapshot(token, group, SnapshotWork::Finish { id, bytes });
     }
 
-    /// Verifies the newest snapshot of the group, then has `with` read its body.
-    /// Gives [`Loaded`](crate::BackgroundOutput::Loaded).
+    /// Verifies the newest snapshot of the group, then passes its body to `with`. Completes as
+    /// [`Loaded`](crate::BackgroundOutput::Loaded).
     pub fn load_snapshot(&mut self, token: u64, group: GroupId, with: SnapshotReader) {
         self.submit_snapshot(token, group, SnapshotWork::Load { with });
     }
 
-    /// Removes what has come in of a snapshot of the group that will not be finished. Gives
+    /// Removes the received part of a snapshot of the group that will not be finished. Completes as
     /// [`Dropped`](crate::BackgroundOutput::Dropped).
     pub fn drop_incoming_snapshot(&mut self, token: u64, group: GroupId) {
         self.submit_snapshot(token, group, SnapshotWork::DropIncoming);
     }
 
-    /// Removes every snapshot file of the group. Gives [`Dropped`](crate::BackgroundOutput::Dropped).
+    /// Removes every snapshot file of the group. Completes as [`Dropped`](crate::BackgroundOutput::Dropped).
     pub fn drop_snapshots(&mut self, token: u64, group: GroupId) {
         self.submit_snapshot(token, group, SnapshotWork::Drop);
     }
 
-    /// Notes what the next opening of the directory is to know, in place of what was noted before. Of one lane only. Gives
-    /// [`Noted`](crate::BackgroundOutput::Noted).
+    /// Replaces the notes that the next opening of the directory reads. To be called on one lane only.
+    /// Completes as [`Noted`](crate::BackgroundOutput::Noted).
     pub fn note(&mut self, token: u64, notes: Notes) {
         self.submit_snapshot(token, GroupId(0), SnapshotWork::Note { notes });
     }
@@ -101,18 +102,19 @@ impl<D: Disk> Lane<D> {
         SnapshotJob { lane: self.options.lane, token, group, shelf, pace, work }
     }
 
-    /// A job on snapshot files that has ended, if any. Works on a poisoned lane too.
+    /// The next completed snapshot job, if any. Works on a poisoned lane too.
     pub fn poll_background(&mut self) -> Option<BackgroundDone> {
         self.take_completions();
         self.background.pop_front()
     }
 
-    /// Verifies the newest snapshot of the group and has `with` read its body; `None` if there is none. Blocks: for
-    /// opening only. Cost: what the file's length takes; the directory is listed once a lane.
+    /// Verifies the newest snapshot of the group and passes its body to `with`; `None` if there is none.
+    /// Blocks: for opening only. Cost: proportional to the file's length; the directory is listed once per
+    /// lane.
     ///
     /// # Errors
-    /// [`SnapshotError::Corrupt`] if it is damaged, or the device refuses to read it: that is this group's loss, and no other's, see
-    /// [`Lane::begin_bare`]. [`SnapshotError::Io`], also from `with`.
+    /// [`SnapshotError::Corrupt`] if it is damaged, or the device refuses to read it: only this group is
+    /// affected, see [`Lane::begin_bare`]. [`SnapshotError::Io`], also from `with`.
     pub fn load_latest(
         &self,
         group: GroupId,
@@ -126,31 +128,32 @@ impl<D: Disk> Lane<D> {
         }
     }
 
-    /// Removes what nobody needs any more: snapshot files of groups that are not in this lane, and those that were never
-    /// finished; and makes the names of all others durable, before anybody relies on them. Blocks: for opening only.
+    /// Removes obsolete files: snapshots of groups that are not in this lane, and unfinished ones; and makes
+    /// the names of all others durable, before anything relies on them. Blocks: for opening only.
     ///
     /// # Errors
-    /// What the file system says.
+    /// The file system's error.
     pub fn drop_stray_snapshots(&self) -> Result<(), SnapshotError> {
         let is_there = |slot: &u32| !self.groups.log(GroupSlot(*slot)).is_removed;
         let is_known = |group| self.groups.by_id.get(&group).is_some_and(is_there);
         snapshot_file::drop_strays(self.disk.directory().files(), self.options.lane, &self.shelf, is_known)
     }
 
-    /// The group's newest snapshot, which its log goes on after, is damaged, or gone: the replica begins anew, empty, and says so. It
-    /// is bound by what it had promised: as one that joins, by how far its log had reached; and it is fenced in all terms up to now,
-    /// so that a leader that was elected without it brings it everything. A damaged file is set aside, under another name, until
-    /// there is another snapshot. Gives what its log is then. With this turn's batch, all in one. Blocks: for opening only.
+    /// Recreates a replica whose newest snapshot (the base of its log) is damaged or gone: it starts empty,
+    /// as one that joins, with its earlier log's end as floor; and it is fenced in all terms up to now, so
+    /// that only a leader elected without it restores it. A damaged file is set aside, under another name,
+    /// until there is another snapshot. Returns the group as opening would recover it. Durable with this
+    /// turn's batch, all in one. Blocks: for opening only.
     ///
     /// # Errors
     /// [`LogError::Poisoned`].
     pub fn begin_bare(&mut self, slot: GroupSlot) -> Result<RecoveredGroup, LogError> {
         self.check()?;
         let (group, terms) = (self.groups.log(slot).group, self.counters.terms);
-        // A file that cannot be set aside is found to be damaged once more by the next opening, which comes to the same.
+        // If the file cannot be set aside, the next opening finds the damage again, with the same result.
         let _ =
             snapshot_file::set_aside(self.disk.directory().files(), self.options.lane, &self.shelf, group);
-        // The removal, the record of joining, where the log begins, the fence; and term and vote, which the caller appends.
+        // The removal, the join record, the base, the fence; and the hard state, which the caller appends.
         self.reserve(5 * (HEADER_BYTES + 2 * size_of::<u64>()));
         let floor = self.groups.log(slot).has_reached();
         let place = self.write_remove(group, floor);
@@ -160,7 +163,7 @@ impl<D: Disk> Lane<D> {
         Ok(told(self.groups.log(slot), true))
     }
 
-    /// The newest complete snapshot of the group by its header; the body is not read. Blocks: for opening only.
+    /// The header of the group's newest complete snapshot; the body is not read. Blocks: for opening only.
     ///
     /// # Errors
     /// [`SnapshotError::Corrupt`] if its header is damaged, [`SnapshotError::Io`].

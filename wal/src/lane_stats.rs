@@ -1,15 +1,15 @@
-//! What a lane has done since it was opened, and what it holds.
+//! A lane's counters since opening, and its current sizes.
 //!
-//! What is not here: what becomes of the figures; that is the engine's.
+//! Not here: the use of the figures, which is the engine's.
 
 use crate::disk::{AppendMode, Disk};
 use crate::lane::Lane;
 use crate::segments::Preparations;
 
-/// What a lane has done since it was opened, and holds now.
+/// A lane's counters since opening, and its current sizes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LaneStats {
-    /// Writes or syncs waited for.
+    /// Completed writes or syncs.
     pub syncs: u64,
     /// Bytes written, padding included.
     pub bytes_synced: u64,
@@ -19,9 +19,9 @@ pub struct LaneStats {
     pub batches: u64,
     /// Probes written ([`Lane::probe`]).
     pub probes: u64,
-    /// Of these, written without a sync of their own: [`Lane::submit_relaxed`].
+    /// Batches written without a sync of their own: [`Lane::submit_relaxed`].
     pub relaxed_batches: u64,
-    /// Frames appended, facts included.
+    /// Frames appended, metadata frames included.
     pub frames: u64,
     /// Bytes of those frames, without batch headers and padding.
     pub frame_bytes: u64,
@@ -29,23 +29,23 @@ pub struct LaneStats {
     pub segments: usize,
     /// Segments prepared for use.
     pub ready_segments: usize,
-    /// Segments made from nothing.
+    /// Segments created from new files.
     pub created: u64,
-    /// Segments made from spares.
+    /// Segments created from spare files.
     pub recycled: u64,
-    /// The same, and how often one could not be made, and why.
+    /// Segments created and recycled, and failed preparations by cause.
     pub preparations: Preparations,
     /// Bytes sealed and not yet durable.
     pub queued_bytes: u64,
-    /// Bytes of batch buffers, in use or kept for use.
+    /// Bytes of batch buffers, in use or kept for reuse.
     pub buffer_bytes: u64,
-    /// Bytes of the index, about.
+    /// Approximate bytes of the index.
     pub index_bytes: u64,
-    /// Entries that it covers.
+    /// Entries in the index.
     pub index_entries: u64,
-    /// Bytes that readers hold of what was read from the files again, in pieces of 1 KiB and more.
+    /// Bytes read back from files that readers still hold, in ranges of 1 KiB and more.
     pub pinned_bytes: u64,
-    /// Bytes looked at for damage ([`Lane::scrub`]).
+    /// Bytes scrubbed ([`Lane::scrub`]).
     pub scrubbed_bytes: u64,
     /// Bytes found damaged while the lane was open, in segments that are still in use.
     pub damaged_bytes: u64,
@@ -54,7 +54,7 @@ pub struct LaneStats {
 }
 
 impl<D: Disk> Lane<D> {
-    /// What the lane has done, and holds.
+    /// The lane's counters and sizes.
     #[must_use]
     pub fn stats(&self) -> LaneStats {
         LaneStats {

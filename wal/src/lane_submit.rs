@@ -1,7 +1,7 @@
-//! The end of a turn: what was appended is sealed and handed to the disk, to be synced now or with something later. Of a turn
-//! that appends much, what came first goes ahead: device and worker work side by side.
+//! The end of a turn: appended frames are sealed and submitted to the disk, to be synced now or with a later
+//! batch. The first part of a large turn is submitted early, so that device and worker work in parallel.
 //!
-//! What is not here: what a disk does with a batch (`execute`), what it has done (`lane`, at [`Lane::poll`]).
+//! Not here: how a disk writes a batch (`execute`), completions (`lane`, at [`Lane::poll`]).
 
 use crate::batch::BatchInProgress;
 use crate::disk::{AppendJob, Disk, Job, Lsn};
@@ -9,8 +9,8 @@ use crate::error::LogError;
 use crate::lane::{Lane, Sealed};
 
 impl<D: Disk> Lane<D> {
-    /// Ends the turn: seals what was appended and hands it to the disk. Gives the number whose durability covers the
-    /// whole turn; `None` if nothing was appended.
+    /// Ends the turn: seals what was appended and submits it to the disk. Returns the LSN whose durability
+    /// covers the whole turn; `None` if nothing was appended.
     ///
     /// # Errors
     /// [`LogError::Poisoned`].
@@ -19,10 +19,10 @@ impl<D: Disk> Lane<D> {
         self.submit_relaxed()
     }
 
-    /// As [`Lane::submit`]; but a turn in which every frame asks for no sync ([`FrameInProgress::relax`]) is written, and
-    /// becomes durable with the next batch that is synced: see [`Lane::has_unsynced`]. Until then [`Progress::written`](crate::Progress::written) tells
-    /// of it. Whoever wants a bound on how long that takes calls [`Lane::sync`] in time; so much unsynced that it would soon
-    /// take up the queue is synced at once.
+    /// As [`Lane::submit`]; but a turn in which every frame is relaxed ([`FrameInProgress::relax`]) is only
+    /// written, and becomes durable with the next batch that is synced: see [`Lane::has_unsynced`]. Until
+    /// then it is covered by [`Progress::written`](crate::Progress::written). To bound that delay, call
+    /// [`Lane::sync`] in time; unsynced batches beyond a quarter of the queue are synced at once.
     ///
     /// # Errors
     /// [`LogError::Poisoned`].
@@ -32,27 +32,28 @@ impl<D: Disk> Lane<D> {
         self.check()?;
         self.carry_forward();
         let is_relaxed = self.may_stay_unsynced();
-        // What is never synced shares pages, too.
+        // Without syncs every batch may share its last page.
         self.seal(is_relaxed || !self.disk.is_synced());
         self.mark_dead();
         self.hand_over(is_relaxed)
     }
 
-    /// Whether this turn is one that need not be synced. So much unsynced that it would soon take up the queue is.
+    /// Whether this turn need not be synced: all its frames are relaxed, and at most a quarter of the queue
+    /// is in use.
     fn may_stay_unsynced(&self) -> bool {
         let building = self.building.as_ref().map_or(0, BatchInProgress::used);
         let is_much = self.queued_bytes + building as u64 > self.options.queue_bytes_max as u64 / 4;
         !self.counters.wants_sync && !is_much && self.disk.is_synced()
     }
 
-    /// Whether something was handed over that no sync is on its way for.
+    /// Whether submitted batches exist that no sync in flight covers.
     #[must_use]
     pub fn has_unsynced(&self) -> bool {
         self.synced < self.submitted
     }
 
-    /// Has everything that was handed over synced, by a batch without frames. Gives its number; `None` if there is nothing
-    /// to sync. Not between a turn's first frame and its end.
+    /// Syncs everything submitted, by a batch without frames. Returns its LSN; `None` if there is nothing to
+    /// sync. Not to be called between a turn's first frame and its end.
     ///
     /// # Errors
     /// [`LogError::Poisoned`].
@@ -67,7 +68,7 @@ impl<D: Disk> Lane<D> {
         self.hand_over(false)
     }
 
-    /// Hands what was sealed to the disk.
+    /// Submits the sealed batches to the disk.
     fn hand_over(&mut self, is_relaxed: bool) -> Result<Option<Lsn>, LogError> {
         self.counters.wants_sync = false;
         if self.turn_bytes == 0 {
@@ -80,10 +81,10 @@ impl<D: Disk> Lane<D> {
         Ok(Some(self.submitted))
     }
 
-    /// Before a frame of entries is begun: sends off what the turn has appended so far, if it is much with that frame. Not between
-    /// frames that belong into one batch. Only where it is to be synced: then so is the rest of the turn, and what
-    /// [`Lane::submit`] says of it holds for the part that went ahead. What need not be synced costs the device nothing
-    /// yet, so there is nothing to gain.
+    /// Called before a frame of entries is begun: submits what the turn has appended so far, if that frame
+    /// would exceed `stream_bytes`. Not called between frames that belong in one batch. Only for turns that
+    /// are synced: the rest of such a turn is synced too, so that the LSN from [`Lane::submit`] also covers
+    /// the part submitted early. A relaxed turn costs the device nothing yet, so there is nothing to gain.
     pub(crate) fn stream_out(&mut self, frame_bytes: usize) {
         let used = self.building.as_ref().map_or(0, BatchInProgress::used);
         if self.counters.wants_sync && used + frame_bytes > self.options.stream_bytes {
@@ -92,7 +93,7 @@ impl<D: Disk> Lane<D> {
         }
     }
 
-    /// The number of the batch that what was appended last is in: it is durable with that one.
+    /// The LSN of the batch that holds the last appended frame: the frame is durable when that batch is.
     #[must_use]
     pub fn last_appended(&self) -> Lsn {
         let is_building = self.building.as_ref().is_some_and(|batch| batch.count() > 0);
@@ -102,7 +103,7 @@ impl<D: Disk> Lane<D> {
     fn send_sealed(&mut self, is_relaxed: bool) {
         let mut sealed = std::mem::take(&mut self.sealed);
         for mut batch in sealed.drain(..) {
-            // Of a turn's batches the last one's sync is that of all.
+            // The sync of a turn's last batch covers all its batches.
             batch.is_relaxed = is_relaxed;
             self.counters.relaxed_batches += u64::from(is_relaxed);
             self.in_flight.push_back((batch.lsn, batch.bytes.len() as u64));
@@ -115,7 +116,7 @@ impl<D: Disk> Lane<D> {
         self.prepare_ahead();
     }
 
-    /// Hands over every waiting batch whose segment is READY, in order.
+    /// Submits every waiting batch whose segment is READY, in order.
     pub(crate) fn send_waiting(&mut self) {
         while let Some(front) = self.waiting.front() {
             let segment =

@@ -1,25 +1,30 @@
 //! The log of Raftwerk: lanes, segments, group commit, recovery, retention, and the files of snapshots.
 //!
-//! A [`Lane`] is a worker's ordered log: the frames of all its groups, written by one sync. It builds batches in
-//! memory, hands them to a [`Disk`] and learns from [`Lane::poll`] what is durable; it never waits, and holds no
-//! thread, clock or file of its own. The way in, in order of a write's life: `lane` (append, submit, poll), `batch`
-//! and `segment` (the bytes), `execute` (what a disk does, call by call), `os_disk` (threads and Linux), `recovery`,
-//! `retention`; beside it `snapshot` and `snapshot_file`.
+//! A [`Lane`] is a worker's ordered log: the frames of all its groups, made durable by one sync (group
+//! commit). It builds batches in memory, submits them to a [`Disk`] and takes what became durable from
+//! [`Lane::poll`]; it never blocks, and holds no thread, clock or file of its own. The modules, in order of a
+//! write's path: `lane` (append, submit, poll), `batch` and `segment` (the bytes), `execute` (a disk's jobs,
+//! call by call), `os_disk` (threads and Linux), `recovery`, `retention`; beside them `snapshot` and
+//! `snapshot_file`.
 //!
-//! What must always hold, and the tests check:
-//! 1. What [`Lane::poll`] called durable is in the log after any crash, or opening fails and names file and offset.
-//! 2. Batches count up without a hole; a batch that was never durable may be lost, with everything after it.
-//! 3. No byte of an earlier life of a file is ever taken for a batch.
-//! 4. A segment is freed only when nothing live is in it and what replaced its content is durable; oldest first.
-//! 5. After the first failed write nothing is called durable any more.
-//! 6. Nothing that the device refuses ends the process: what is read is copied by calls that can fail, and no map is read.
-//! 7. What was lost is fenced in the log itself before anything else is said of the group.
-//! 8. Nothing is written to a page that holds something durable.
-//! 9. Lanes count only together with all others of their set, and a set only once all of it is durable.
+//! Invariants, which the tests check:
+//! 1. What [`Lane::poll`] reported as durable is in the log after any crash, or opening fails and names file
+//!    and offset.
+//! 2. Batch numbers (LSNs) are consecutive; a batch that was never durable may be lost, with everything after
+//!    it.
+//! 3. No byte of an earlier incarnation of a file is ever taken for a batch.
+//! 4. A segment is freed only when it holds nothing live and what replaced its content is durable; oldest
+//!    first.
+//! 5. After the first failed write nothing is reported as durable any more.
+//! 6. No refused read ends the process: reads are calls that can fail and copy, and no map is read.
+//! 7. A loss is recorded in the log itself by a fence frame before recovery reports anything else of the
+//!    group.
+//! 8. Nothing is written to a page that holds durable data.
+//! 9. A set of lanes is valid only as a whole, and only once all of it is durable.
 //!
 //! The bytes, and what opening does with them: `engine/docs/log_format.md`.
 //!
-//! What is not here: what entries mean, who leads, the network, when to compact.
+//! Not here: the meaning of entries, leadership, the network, when to compact.
 
 mod batch;
 mod directory;

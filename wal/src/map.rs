@@ -1,10 +1,11 @@
-//! IMPURE: storing to files through memory, and cutting memory into buffers: the only unsafe code of the log.
+//! IMPURE: stores to files through maps, and the splitting of memory into buffers: the only unsafe code of
+//! the log.
 //!
-//! A [`WritableMap`] is what appends are stored through where that is the mode. It lends no slice, so that a store never changes
-//! memory that somebody looks at as if it could not change. Nothing is read through a map: see `lane_read`. A page that the device
-//! refuses ends the process by SIGBUS when it is touched, so a store touches only pages that are locked in memory; where the
-//! system does not lock them, the caller is told so, and writes by a call. A [`Slab`] is memory without a file. Next: `os_files`
-//! for who holds a map, `pool` for who holds a slab.
+//! A [`WritableMap`] is the file map that appends are stored through in that mode. It lends no slice, so that
+//! a store never changes memory behind a shared reference. Nothing is read through a map: see `lane_read`.
+//! Touching a page that the device refuses ends the process by SIGBUS, so a store touches only pages that are
+//! locked in memory; where the system does not lock them, `store` returns `false`, and the caller writes by a
+//! call. A [`Slab`] is anonymous memory. Next: `os_files` for the use of maps, `pool` for the use of slabs.
 #![allow(unsafe_code)] // memory mapping has no safe form
 
 use std::fs::File;
@@ -15,47 +16,49 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use memmap2::{Advice, MmapMut, MmapRaw};
 
-/// So much from where a store begins is locked in memory at once: two system calls for all stores to it.
+/// How many bytes from the start of a store are locked in memory at once: two system calls for all stores to
+/// them.
 const WINDOW_BYTES: usize = 1 << 20;
-/// A page of the system's is at most so long on any machine that this runs on; a window is whole pages.
+/// An upper bound on the system's page length on any supported machine; a window is a multiple of it.
 const PAGE_BYTES_MAX: usize = 64 << 10;
 
-/// A file that is stored to through memory.
+/// A file map for stores.
 #[derive(Debug)]
 pub(crate) struct WritableMap {
     map: MmapRaw,
-    /// Held by whoever stores, one thread at a time.
+    /// Locked during a store: one thread at a time.
     window: Mutex<Window>,
 }
 
-/// The part of a map that was last asked to be in memory.
+/// The part of a map last requested to be locked in memory.
 #[derive(Debug, Default)]
 struct Window {
     range: Range<usize>,
-    /// It is, and stays: none of its pages has to be read again. Otherwise the system has refused.
+    /// It is locked: none of its pages has to be read again. `false`: the system refused.
     is_locked: bool,
 }
 
 impl WritableMap {
-    /// Maps the whole file. All of it must be allocated, or a store may end the process where the disk is full.
+    /// Maps the whole file. All its blocks must be allocated, or a store may end the process where the disk
+    /// is full.
     ///
     /// # Errors
     /// If the system refuses.
     pub(crate) fn of(file: &File) -> io::Result<Self> {
         let map = MmapRaw::map_raw(file)?;
-        // What is near is not read ahead: in large pieces it would be written back in large pieces.
+        // No readahead: it would cache large folios, and each small store would then write back a large one.
         map.advise(Advice::Random)?;
         Ok(Self { map, window: Mutex::default() })
     }
 
-    /// How many bytes are mapped.
+    /// The mapped length in bytes.
     pub(crate) fn len(&self) -> usize {
         self.map.len()
     }
 
-    /// Copies `bytes` to `at`. `false`, and nothing is done, where the pages there are not to be had in memory for certain: the device
-    /// refuses to read them, or the process may not lock so much (RLIMIT_MEMLOCK). Not for two threads at one place of the file
-    /// at a time.
+    /// Copies `bytes` to `at`. Returns `false`, and does nothing, where the pages there cannot be locked in
+    /// memory: the device refuses to read them, or the process may not lock as much (RLIMIT_MEMLOCK). Two
+    /// threads must not store to one place of the file at a time.
     ///
     /// # Errors
     /// [`io::ErrorKind::InvalidInput`] beyond the end.
@@ -77,7 +80,7 @@ impl WritableMap {
         Ok(true)
     }
 
-    /// Locks the pages from `at` to `end`, and some after them, in place of those that were.
+    /// Locks the pages from `at` to `end`, and some after them; unlocks the previous window.
     fn move_to(&self, window: &mut Window, at: usize, end: usize) {
         let from = at / PAGE_BYTES_MAX * PAGE_BYTES_MAX;
         let to = end.max(from + WINDOW_BYTES).next_multiple_of(PAGE_BYTES_MAX).min(self.len());
@@ -94,30 +97,31 @@ impl WritableMap {
     /// Makes a range durable.
     ///
     /// # Errors
-    /// If the system could not write it.
+    /// If the system cannot write it.
     pub(crate) fn sync(&self, at: usize, bytes: usize) -> io::Result<()> {
         self.map.flush_range(at, bytes)
     }
 }
 
-/// A large page of the system's.
+/// The length of one of the system's large pages.
 pub(crate) const LARGE_PAGE_BYTES: usize = 2 << 20;
 
-/// Memory cut into parts of one length, each of which has one owner at a time.
+/// Memory split into parts of one length, each of which has one owner at a time.
 #[derive(Debug)]
 pub(crate) struct Slab {
     memory: MmapRaw,
-    /// Where the first part begins.
+    /// The offset of the first part.
     start: usize,
     part_bytes: usize,
-    /// A bit for each part that nobody has.
+    /// A bit for each part without an owner.
     free: AtomicU32,
     parts: u32,
 }
 
 impl Slab {
-    /// So many parts, at most 32, of so many bytes, a multiple of 4 KiB. Whole large pages are taken where the parts fill them and
-    /// the system has some: a write past the page cache has to look up and pin each page that it comes from.
+    /// Creates `parts` parts, at most 32, of `part_bytes` each, a multiple of 4 KiB. Uses whole large pages
+    /// where the parts fill them and the system has some: a direct write has to look up and pin each page of
+    /// its buffer.
     ///
     /// # Errors
     /// If the system has no memory.
@@ -125,18 +129,18 @@ impl Slab {
         assert!((1..=32).contains(&parts) && part_bytes.is_multiple_of(4096), "bits and pages are whole");
         let bytes = part_bytes * parts as usize;
         let is_large = bytes.is_multiple_of(LARGE_PAGE_BYTES);
-        // What lies before and behind the large pages is never touched, so it takes address space only.
+        // Memory before and after the large pages is never touched, so it takes address space only.
         let memory = MmapMut::map_anon(if is_large { bytes + LARGE_PAGE_BYTES } else { bytes })?;
         let start = if is_large { memory.as_ptr().align_offset(LARGE_PAGE_BYTES) } else { 0 };
         assert!(start + bytes <= memory.len(), "all parts lie in the map");
         if is_large {
-            let _ = memory.advise_range(Advice::HugePage, start, bytes); // a wish
+            let _ = memory.advise_range(Advice::HugePage, start, bytes); // best effort
         }
         let free = AtomicU32::new(u32::MAX >> (32 - parts));
         Ok(Arc::new(Self { memory: memory.into(), start, part_bytes, free, parts }))
     }
 
-    /// A part that nobody has, with whatever was in it; always the first one, which is the likeliest to be in the processor's
+    /// Takes a free part, its content undefined; always the first one, which is most likely to be in the CPU
     /// cache.
     pub(crate) fn take(self: &Arc<Self>) -> Option<Part> {
         let claim = |free: u32| (free != 0).then(|| free & (free - 1));
@@ -144,18 +148,18 @@ impl Slab {
         Some(Part { slab: Arc::clone(self), number: free.trailing_zeros() })
     }
 
-    /// Bytes of all its parts.
+    /// The total bytes of its parts.
     pub(crate) const fn bytes(&self) -> usize {
         self.part_bytes * self.parts as usize
     }
 
-    /// Whether nobody has a part of it.
+    /// Whether all parts are free.
     pub(crate) fn is_idle(&self) -> bool {
         self.free.load(Ordering::Acquire).count_ones() == self.parts
     }
 }
 
-/// A part of a [`Slab`]; it is free again when this is dropped.
+/// A part of a [`Slab`]; freed when dropped.
 #[derive(Debug)]
 pub(crate) struct Part {
     slab: Arc<Slab>,
@@ -172,16 +176,18 @@ impl Deref for Part {
     type Target = [u8];
 
     fn deref(&self) -> &[u8] {
-        // SAFETY: the part lies in the map, as `Slab::new` has asserted; the map is anonymous memory, which begins as zeros, and
-        // lives as long as `slab`. Nobody else has this part: its bit was taken by an atomic exchange and is given back when
-        // `self` is dropped, and parts do not overlap. So whoever borrows `self` is alone with those who borrow it likewise.
+        // SAFETY: the part lies in the map, as `Slab::new` has asserted; the map is anonymous memory, which
+        // begins as zeros, and lives as long as `slab`. This part has no other owner: its bit was taken by an
+        // atomic exchange and is given back when `self` is dropped, and parts do not overlap. So only other
+        // shared borrows of `self` can coexist with this one.
         unsafe { std::slice::from_raw_parts(self.slab.memory.as_ptr().add(self.at()), self.slab.part_bytes) }
     }
 }
 
 impl DerefMut for Part {
     fn deref_mut(&mut self) -> &mut [u8] {
-        // SAFETY: as in `deref`; `self` is borrowed by nobody else now, and no other part covers this memory.
+        // SAFETY: as in `deref`; `self` is borrowed mutably, so no other borrow exists, and no other part
+        // covers this memory.
         unsafe {
             std::slice::from_raw_parts_mut(self.slab.memory.as_mut_ptr().add(self.at()), self.slab.part_bytes)
         }

@@ -1,9 +1,10 @@
-//! IMPURE: [`Disk`] on Linux: one thread that appends and syncs, one that makes segments, one for snapshot files.
+//! IMPURE: [`Disk`] on Linux: one thread that appends and syncs, one that prepares segments, one for snapshot
+//! files.
 //!
-//! The appending thread takes all batches that are queued and writes those that lie side by side with one call: group
-//! commit. Before it sleeps it spins for a moment, since the next batch is often near; it is woken by a system call
-//! only if it sleeps. Whoever submits may write short batches by itself, while the thread has nothing to do
-//! ([`OsDiskOptions::inline_bytes_max`]). What is not here: what a job does (`execute`, `snapshot_file`).
+//! The append thread takes all queued batches and writes adjacent ones with one call: group commit. Before it
+//! sleeps it spins briefly, since the next batch often follows soon; it is woken by a system call only if it
+//! sleeps. The submitting thread may write short batches itself, while the append thread is idle
+//! ([`OsDiskOptions::inline_bytes_max`]). Not here: the calls of a job (`execute`, `snapshot_file`).
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -24,21 +25,22 @@ use crate::os_files::OsFiles;
 use crate::os_snapshots;
 use crate::snapshot::SnapshotJob;
 
-/// How a lane's threads behave.
+/// The options of a lane's threads.
 #[derive(Clone, Debug)]
 pub struct OsDiskOptions {
     /// Which lane; names the threads. Default 0.
     pub lane: u16,
-    /// How long the appending thread looks for more before it sleeps. Default 20 µs; zero is allowed.
+    /// How long the append thread spins for another batch before it sleeps. Default 20 µs; zero is allowed.
     pub spin: Duration,
-    /// Whether an append is durable before it completes. Default true. `false` is for benchmarks only: it loses
-    /// acknowledged writes when the machine stops.
+    /// Whether an append is durable before it completes. Default true. `false` is for benchmarks only: it
+    /// loses acknowledged writes when the machine stops.
     pub sync: bool,
-    /// Batches of at most so many bytes are written by whoever submits them, who waits for the device, if no other is under way:
-    /// that saves the hand-over between two threads, and nothing else gets done meanwhile. For whoever has one thing to do
-    /// at a time. Longer ones, and what comes while one is under way, are the thread's. Default 0: all are.
+    /// Batches of at most this many bytes are written by the submitting thread, which then blocks for the
+    /// device, if no other batch is in flight: that saves the hand-over between two threads, but the caller
+    /// can do nothing else meanwhile. For callers with one task at a time. Longer batches, and those
+    /// submitted while one is in flight, go to the append thread. Default 0: all do.
     pub inline_bytes_max: usize,
-    /// How long to wait after a segment could not be made, before the lane may ask again. Default 100 ms.
+    /// The pause after a segment could not be made, before the lane may try again. Default 100 ms.
     pub retry_pause: Duration,
 }
 
@@ -59,7 +61,7 @@ pub struct OsDisk {
     appends: Room<AppendJob<File>>,
     writing: Arc<Mutex<Writing>>,
     inline_bytes_max: usize,
-    /// The last batch that the thread was given, until it has told of it.
+    /// The last batch submitted to the append thread, until its completion is polled.
     given: Option<Lsn>,
     segments: Room<SegmentJob>,
     snapshots: Room<SnapshotJob>,
@@ -71,7 +73,7 @@ impl fmt::Debug for OsDisk {
     }
 }
 
-/// Completions on their way to the worker.
+/// The queue of completions to the worker.
 struct Done {
     queue: SegQueue<Completion<File>>,
     waker: Waker,
@@ -85,11 +87,11 @@ impl Done {
 }
 
 impl OsDisk {
-    /// Starts the lane's threads. `waker` is woken whenever there is something to poll; on any thread, so it must be
-    /// cheap and must not block.
+    /// Starts the lane's threads. `waker` is woken whenever a completion can be polled; on any thread, so it
+    /// must be cheap and must not block.
     ///
     /// # Errors
-    /// If the system starts no thread.
+    /// If the system cannot start a thread.
     pub fn open(directory: &Directory<OsFiles>, options: &OsDiskOptions, waker: Waker) -> io::Result<Self> {
         let done = Arc::new(Done { queue: SegQueue::new(), waker });
         let (lane, spin, pause, durable) = (options.lane, options.spin, options.retry_pause, options.sync);
@@ -120,7 +122,7 @@ impl OsDisk {
             appends,
             writing,
             given: None,
-            // Without syncs, a write is but a copy.
+            // Without syncs, a write is only a copy.
             inline_bytes_max: if is_copy { usize::MAX } else { options.inline_bytes_max },
             segments,
             snapshots,
@@ -128,7 +130,7 @@ impl OsDisk {
     }
 }
 
-/// Batches on their way into the file.
+/// Batches being written.
 #[derive(Default)]
 struct Writing {
     queued: VecDeque<AppendJob<File>>,
@@ -137,7 +139,8 @@ struct Writing {
 }
 
 impl Writing {
-    /// Writes all that is queued; after a failure, never again: whatever is queued then is never acknowledged.
+    /// Writes everything queued; after a failure, nothing ever again: batches queued then are never
+    /// acknowledged.
     fn run(&mut self, files: &OsFiles, to: &Done, durable: bool) {
         if self.has_failed {
             return;
@@ -161,7 +164,7 @@ impl Writing {
     }
 }
 
-/// The appending thread's life. The lock is its own while it has anything to do: see `OsDisk::write_inline`.
+/// The append thread's loop. It holds the lock while it has work: see `OsDisk::write_inline`.
 fn append(
     files: &OsFiles,
     line: &Line<AppendJob<File>>,
@@ -184,12 +187,14 @@ fn append(
 }
 
 impl OsDisk {
-    /// Writes the batch here and now, unless it is long or the thread is not done: then it comes back.
+    /// Writes the batch on the calling thread, unless it is long or the append thread is busy: then returns
+    /// it.
     fn write_inline(&mut self, job: AppendJob<File>) -> Option<AppendJob<File>> {
         if job.batch.len() > self.inline_bytes_max || self.given.is_some() {
             return Some(job);
         }
-        // The thread has told of all that it was given, so it is not writing; at most it is about to let go of the lock.
+        // The thread's completions were all polled, so it is not writing; at most it is about to release the
+        // lock.
         let mut writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
         writing.queued.push_back(job);
         writing.run(self.directory.files(), &self.done, self.is_synced);
@@ -234,7 +239,7 @@ impl Disk for OsDisk {
     }
 }
 
-/// A thread and the queue it works off.
+/// A thread and its job queue.
 struct Room<T> {
     shared: Arc<Shared<T>>,
     unparker: Unparker,
@@ -247,7 +252,7 @@ struct Shared<T> {
     ends: AtomicBool,
 }
 
-/// The thread's end of the queue.
+/// The thread's end of its queue.
 pub(crate) struct Line<T> {
     shared: Arc<Shared<T>>,
     parker: Parker,
@@ -274,12 +279,12 @@ impl<T: Send + 'static> Room<T> {
 }
 
 impl<T> Drop for Room<T> {
-    /// Lets the thread work off its queue.
+    /// Waits until the thread has finished its queue.
     fn drop(&mut self) {
         self.shared.ends.store(true, Ordering::SeqCst);
         self.unparker.unpark();
         if let Some(thread) = self.thread.take() {
-            let _ = thread.join(); // a panic there has been printed; nobody is left to tell
+            let _ = thread.join(); // a panic there has been printed; there is no caller left to report it to
         }
     }
 }
@@ -293,19 +298,20 @@ impl<T> Line<T> {
                 return Some(job);
             }
             if since.is_some_and(|since| since.elapsed() < spin) {
-                thread::yield_now(); // whoever has work gets the core
+                thread::yield_now(); // yields the core to threads that have work
                 continue;
             }
             if let Some(job) = self.pop_or(Parker::park) {
                 return Some(job);
             }
             if self.shared.ends.load(Ordering::SeqCst) {
-                return self.shared.queue.pop(); // what was queued before the end, if anything
+                return self.shared.queue.pop(); // a job queued before the end, if any
             }
         }
     }
 
-    /// The next job that comes before `deadline`; `None` at once when the disk is being dropped and the queue is empty.
+    /// The next job that arrives before `deadline`; `None` at once when the disk is being dropped and the
+    /// queue is empty.
     pub(crate) fn next_before(&self, deadline: Instant) -> Option<T> {
         loop {
             if let Some(job) = self.shared.queue.pop() {
@@ -320,7 +326,7 @@ impl<T> Line<T> {
         }
     }
 
-    /// Sleeps by `park`, unless there is a job, or there will be none any more.
+    /// Sleeps by `park`, unless there is a job or the disk is being dropped.
     fn pop_or(&self, park: impl FnOnce(&Parker)) -> Option<T> {
         self.shared.sleeps.store(true, Ordering::Relaxed);
         fence(Ordering::SeqCst);
@@ -332,7 +338,7 @@ impl<T> Line<T> {
         job
     }
 
-    /// Waits, unless the disk is being dropped.
+    /// Sleeps for `pause`, or until the disk is being dropped.
     fn pause(&self, pause: Duration) {
         let until = Instant::now() + pause;
         while !self.shared.ends.load(Ordering::SeqCst) && Instant::now() < until {

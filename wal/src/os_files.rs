@@ -1,6 +1,6 @@
 //! IMPURE: [`Files`] on Linux. Single calls; threads only while a log is opened ([`Files::spread`]).
 //!
-//! What is not here: the order of calls (`execute`), queues (`os_disk`), the unsafe part of mapping (`map`).
+//! Not here: the order of calls (`execute`), queues (`os_disk`), the unsafe part of mapping (`map`).
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, IoSlice, IoSliceMut};
@@ -21,9 +21,9 @@ use crate::map::WritableMap;
 use crate::observe::{FileCall, FileObserver};
 use crate::segment::PAGE_BYTES;
 
-/// Left over by versions that tried out their mode with a file of its own.
+/// Left over by versions that tested their append mode with a file of its own.
 const OLD_PROBE: &str = "probe.tmp";
-/// Bytes read at once of a file that is to be stored to.
+/// Bytes read per call when a file is cached before it is mapped.
 const CACHED_AT_ONCE_BYTES: usize = 1 << 20;
 
 /// Files below one directory of the operating system.
@@ -31,28 +31,28 @@ const CACHED_AT_ONCE_BYTES: usize = 1 << 20;
 pub struct OsFiles {
     root: Arc<Path>,
     wanted: AppendMode,
-    /// What the directory was found to take, once it was locked. Clones share it.
+    /// The modes that the directory supports, detected when it is locked. Clones share it.
     taken: Arc<OnceLock<Taken>>,
     is_read_only: bool,
     /// Segments that could not be mapped, and are written by calls.
     unmapped: Arc<AtomicU64>,
-    /// Is shown each call that changes something.
+    /// Receives each call that changes something.
     observer: Option<Arc<dyn FileObserver>>,
 }
 
-/// Whether a store through a map dirties no more than one of the log's pages.
+/// Whether a store through a map dirties at most one of the log's pages.
 const fn may_map(page_bytes: usize) -> bool {
     page_bytes <= PAGE_BYTES
 }
 
-/// What a file system takes.
+/// What a file system supports.
 #[derive(Clone, Copy, Debug)]
 struct Taken {
     mode: AppendMode,
     direct: bool,
 }
 
-/// An open file, and its map if it is appended to through one.
+/// An open file, and its map if appends are stored through one.
 #[derive(Debug)]
 pub struct OsFile {
     file: File,
@@ -66,13 +66,15 @@ impl From<File> for OsFile {
 }
 
 impl OsFiles {
-    /// Makes the directory if need be. Whether it takes the wanted mode is found out when it is locked ([`Files::lock`]), on the lock
-    /// file, which is nobody else's then: where `O_DIRECT`, or a map that can be stored to, is refused, appends are
-    /// [`AppendMode::Buffered`]; so they are where the system's pages are longer than 4 KiB and a map is wanted: a store there makes
-    /// the device write again what lies durable beside it. [`OsFiles::mode`] tells. A disk without a free block refuses neither.
+    /// Creates the directory if need be. Whether it supports the wanted mode is tested when it is locked
+    /// ([`Files::lock`]), on the lock file, which has no other user then: where `O_DIRECT`, or a map for
+    /// stores, is refused, appends are [`AppendMode::Buffered`]; likewise where the system's pages are longer
+    /// than 4 KiB and a map is wanted, since a store there makes the device rewrite the durable data in the
+    /// same page. [`OsFiles::mode`] returns the result. A disk without a free block counts as supporting
+    /// both.
     ///
     /// # Errors
-    /// If the directory cannot be made.
+    /// If the directory cannot be created.
     pub fn new(root: impl Into<PathBuf>, wanted: AppendMode) -> io::Result<Self> {
         let root: PathBuf = root.into();
         fs::create_dir_all(&root)?;
@@ -80,12 +82,12 @@ impl OsFiles {
         Ok(Self { root: root.into(), wanted, taken, is_read_only: false, unmapped, observer: None })
     }
 
-    /// As [`OsFiles::new`], and a power cut takes the directory's name away no more, nor those of directories above it that had to be
-    /// made. The last two are made sure of each time: an earlier life may not have come so far. Every call from here on is shown to the
-    /// `observer`. Blocks for a sync of each of them.
+    /// As [`OsFiles::new`], but the directory's name, and those of parents that had to be created, survive a
+    /// power cut. The last two names are synced each time: an earlier process may have ended before it synced
+    /// them. Every call from here on is passed to the `observer`. Blocks for a sync of each of them.
     ///
     /// # Errors
-    /// If a directory cannot be made, or its name not made durable.
+    /// If a directory cannot be created, or its name cannot be made durable.
     pub fn durable(
         root: impl Into<PathBuf>,
         wanted: AppendMode,
@@ -104,13 +106,14 @@ impl OsFiles {
         Ok(files)
     }
 
-    /// The same files, and every call that changes something is shown to the `observer`.
+    /// The same files, with every call that changes something passed to the `observer`.
     #[must_use]
     pub fn observed_by(self, observer: Option<Arc<dyn FileObserver>>) -> Self {
         Self { observer, ..self }
     }
 
-    /// Files to be looked at only: nothing below `root` is made, changed or locked, and a call that would fails.
+    /// Files for inspection only: nothing below `root` is created, changed or locked, and a call that would
+    /// do so fails.
     #[must_use]
     pub fn read_only(root: impl Into<PathBuf>) -> Self {
         let (taken, unmapped) = Default::default();
@@ -118,7 +121,8 @@ impl OsFiles {
         Self { root, wanted, taken, is_read_only: true, unmapped, observer: None }
     }
 
-    /// Makes a call that changes something, in sight of the observer. `made` gives the bytes written, or 0.
+    /// Makes a call that changes something and passes it to the observer. `made` returns the bytes written,
+    /// or 0.
     fn call(&self, call: &FileCall<'_>, made: impl FnOnce() -> io::Result<u64>) -> io::Result<u64> {
         let Some(observer) = &self.observer else { return made() };
         let number = observer.begin(call)?;
@@ -135,7 +139,8 @@ impl OsFiles {
         self.call(&FileCall::Remove(path), || fs::remove_file(path).map(|()| 0)).map(drop)
     }
 
-    /// All parts, one after another, through the map. `false` if some could not be stored so: all are to be written by a call.
+    /// Stores all parts, one after another, through the map. `false` if some could not be stored: all are
+    /// then written by a call.
     fn store(
         &self,
         file: &File,
@@ -162,16 +167,16 @@ impl OsFiles {
         if self.is_read_only { Err(io::ErrorKind::ReadOnlyFilesystem.into()) } else { Ok(()) }
     }
 
-    /// How appends are written; how they are wanted to be, before the directory was locked.
+    /// How appends are written; before the directory is locked, the wanted mode.
     #[must_use]
     pub fn mode(&self) -> AppendMode {
         self.taken.get().map_or(self.wanted, |taken| taken.mode)
     }
 
-    /// What the directory lies on.
+    /// The kind of file system that the directory lies on.
     ///
     /// # Errors
-    /// What the system says.
+    /// The system's error.
     pub fn kind(&self) -> io::Result<FileSystemKind> {
         FileSystemKind::of(&self.root)
     }
@@ -180,14 +185,14 @@ impl OsFiles {
         !self.is_read_only && self.taken.get().is_none_or(|taken| taken.direct)
     }
 
-    /// Segments that the system could not map, for want of maps, memory or a page that can be read, although appends are to be stored
-    /// through maps: they are written by calls.
+    /// Segments that the system could not map, for lack of maps, of memory or of a readable page, although
+    /// appends are to be stored through maps: they are written by calls.
     #[must_use]
     pub fn unmapped(&self) -> u64 {
         self.unmapped.load(Ordering::Relaxed)
     }
 
-    /// Finds out what the file system takes, with a page of a file that is nobody else's.
+    /// Tests what the file system supports, with a page of a file that has no other user.
     fn find_out(&self, path: &Path) -> Taken {
         let direct = takes_direct(path);
         let is_taken = match self.wanted {
@@ -219,7 +224,7 @@ impl Files for OsFiles {
         if bytes > 0
             && let Err(error) = self.call(&allocation, || allocate(&file, bytes).map(|()| 0))
         {
-            let _ = self.remove_at(&path); // what was allocated would fill a full disk further
+            let _ = self.remove_at(&path); // the allocated blocks would fill a full disk further
             return Err(error);
         }
         Ok(Arc::new(file.into()))
@@ -239,7 +244,8 @@ impl Files for OsFiles {
         }
         let file = options.open(self.path(path))?;
         let is_mapped = access == Access::Append && self.mode() == AppendMode::Mapped;
-        // Out of maps, or of memory: then it is written by calls, which have the same bytes in the same place.
+        // Out of maps, or of memory: then it is written by calls, which write the same bytes to the same
+        // place.
         let map = if is_mapped { map_for_stores(&file).ok() } else { None };
         self.unmapped.fetch_add(u64::from(is_mapped && map.is_none()), Ordering::Relaxed);
         Ok(Arc::new(OsFile { file, map }))
@@ -252,7 +258,8 @@ impl Files for OsFiles {
         parts: &[IoSlice<'_>],
         durable: bool,
     ) -> io::Result<()> {
-        // A whole page costs less by a call than by the fault of its first store; what is synced marks its range by storing to it.
+        // A whole page costs less by a call than by the page fault of its first store; a durable write has
+        // its range to `msync`, which needs stores.
         let bytes: usize = parts.iter().map(|part| part.len()).sum();
         if let Some(map) = file.map.as_ref().filter(|_| durable || bytes <= PAGE_BYTES)
             && self.store(&file.file, map, offset, parts, durable)?
@@ -263,7 +270,7 @@ impl Files for OsFiles {
         let flags = if durable && is_direct { ReadWriteFlags::DSYNC } else { ReadWriteFlags::empty() };
         let mut parts = parts.to_vec();
         let mut parts = &mut parts[..];
-        IoSlice::advance_slices(&mut parts, 0); // leaves out empty ones
+        IoSlice::advance_slices(&mut parts, 0); // skips empty ones
         while !parts.is_empty() {
             let durable = flags.contains(ReadWriteFlags::DSYNC);
             let write = FileCall::Write { file: &file.file, offset, parts, durable };
@@ -346,11 +353,11 @@ impl Files for OsFiles {
     fn read_cached(&self, file: &Arc<OsFile>, offset: u64, into: &mut [u8]) -> io::Result<usize> {
         let read =
             rustix::io::preadv2(&file.file, &mut [IoSliceMut::new(into)], offset, ReadWriteFlags::NOWAIT);
-        Ok(read.unwrap_or(0)) // nothing at hand, or a file system that does not tell
+        Ok(read.unwrap_or(0)) // nothing cached, or a file system without RWF_NOWAIT
     }
 
     fn spread(&self, count: usize, task: &(dyn Fn(usize) + Sync)) {
-        // Some wait for the device while others compute.
+        // More threads than cores: some wait for the device while others compute.
         let hands = 2 * thread::available_parallelism().map_or(1, NonZero::get);
         let next = AtomicUsize::new(0);
         let work = || {
@@ -382,7 +389,7 @@ impl Files for OsFiles {
         self.check_writable()?;
         let file = OpenOptions::new().write(true).create(true).truncate(false).open(self.path(path))?;
         rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive)?;
-        // From here on nobody else is here.
+        // From here on this process is the only user.
         self.taken.get_or_init(|| self.find_out(&self.path(path)));
         let _ = fs::remove_file(self.path(OLD_PROBE));
         Ok(Arc::new(file.into()))
@@ -402,7 +409,8 @@ fn names_in(dir: &Path, is_wanted: impl Fn(fs::FileType) -> bool) -> io::Result<
     Ok(names)
 }
 
-/// Whether a page can be written past the cache; also if that is not known, since there is no room for one.
+/// Whether a page can be written past the cache; also `true` if the disk is full, so that this cannot be
+/// tested.
 fn takes_direct(path: &Path) -> bool {
     let mut options = OpenOptions::new();
     let direct = options.read(true).write(true).custom_flags(OFlags::DIRECT.bits() as i32).open(path);
@@ -410,12 +418,13 @@ fn takes_direct(path: &Path) -> bool {
     direct.and_then(|file| file.write_all_at(&page, 0)).map_or_else(|error| is_full(&error), |()| true)
 }
 
-/// Whether a page can be stored to through a map; also if that is not known, since there is no room for one: a segment that turns
-/// out not to take it is written by calls.
+/// Whether a page can be stored to through a map; also `true` if the disk is full, so that this cannot be
+/// tested: a segment that turns out not to support it is written by calls.
 fn takes_map(path: &Path) -> bool {
     let mapped = || {
         let file = OpenOptions::new().read(true).write(true).open(path)?;
-        // All of it is written before it is mapped: a store to a page without a block would end the process where the disk is full.
+        // All of it is written before it is mapped: a store to an unallocated page would end the process
+        // where the disk is full.
         file.write_all_at(&[0; PAGE_BYTES], 0)?;
         file.sync_data()?;
         let map = WritableMap::of(&file)?;
@@ -429,8 +438,8 @@ fn is_full(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }
 
-/// Gives a new file its blocks. A file system that does not do so by itself gives them when the file is filled, as it is before it is
-/// used.
+/// Allocates a new file's blocks. A file system without `fallocate` allocates them when the file is filled,
+/// which happens before it is used.
 fn allocate(file: &File, bytes: u64) -> io::Result<()> {
     match rustix::fs::fallocate(file, FallocateFlags::empty(), 0, bytes) {
         Err(rustix::io::Errno::OPNOTSUPP | rustix::io::Errno::NOSYS) => file.set_len(bytes),
@@ -438,18 +447,18 @@ fn allocate(file: &File, bytes: u64) -> io::Result<()> {
     }
 }
 
-/// How many files a process may have open.
+/// The process's limit of open files.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct OpenFilesLimit {
-    /// What it was.
+    /// The limit before.
     pub before: Option<u64>,
-    /// What it is now; `None`: any number.
+    /// The limit now; `None`: unlimited.
     pub now: Option<u64>,
 }
 
-/// Raises the process's limit of open files as far as it may be raised without rights (RLIMIT_NOFILE, from its soft to its hard
-/// limit): each segment in use takes one, the current and the next ones of each lane two. For the program that opens the log to
-/// call, since the limit is the whole process's.
+/// Raises the process's soft limit of open files to its hard limit (RLIMIT_NOFILE), which needs no
+/// privileges: each segment in use takes one descriptor, the current and the next ones of each lane two. To
+/// be called by the program that opens the log, since the limit is process-wide.
 #[must_use]
 pub fn raise_open_files_limit() -> OpenFilesLimit {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
@@ -459,10 +468,11 @@ pub fn raise_open_files_limit() -> OpenFilesLimit {
     OpenFilesLimit { before, now: if raised { maximum } else { before } }
 }
 
-/// Maps a file all of which is in the page cache, page by page: a store to a page that is not there waits until the device has
-/// read it, and where pages lie in large pieces a small store makes the device write a large one.
+/// Maps a file after reading all of it into the page cache, page by page: a store to a page that is not
+/// cached waits until the device has read it, and where large folios are cached a small store makes the
+/// device write a large one.
 fn map_for_stores(file: &File) -> io::Result<WritableMap> {
-    // Both are wishes: without them stores cost more, and do the same.
+    // Both are best effort: without them stores cost more, with the same result.
     let _ = rustix::fs::fadvise(file, 0, None, Advice::DontNeed);
     let _ = rustix::fs::fadvise(file, 0, None, Advice::Random);
     let (mut at, mut piece) = (0, vec![0; CACHED_AT_ONCE_BYTES]);
@@ -476,7 +486,8 @@ fn map_for_stores(file: &File) -> io::Result<WritableMap> {
     }
 }
 
-/// All parts, one after another, through the map. `false` if some could not be stored so: all are to be written by a call.
+/// Stores all parts, one after another, through the map. `false` if some could not be stored: all are then
+/// written by a call.
 fn store(map: &WritableMap, offset: u64, parts: &[IoSlice<'_>]) -> io::Result<bool> {
     let mut at = usize::try_from(offset).map_err(|_| io::ErrorKind::InvalidInput)?;
     for part in parts {

@@ -1,5 +1,6 @@
-//! IMPURE: the life of the thread for snapshot files. One job after another; but a save takes its time (`pace`), and other groups'
-//! jobs go on between its steps. What is not here: what a job does (`snapshot_file`), which may overtake which (`snapshot`).
+//! IMPURE: the loop of the snapshot thread. One job after another; but a save is paced (`pace`), and other
+//! groups' jobs run between its steps. Not here: the calls of a job (`snapshot_file`), which jobs may
+//! overtake which (`snapshot`).
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -9,10 +10,10 @@ use crate::os_disk::Line;
 use crate::snapshot::{BackgroundDone, SnapshotJob};
 use crate::snapshot_file::{run_in_steps, run_snapshot_job};
 
-/// Jobs that are taken up between two steps of a save: transfers that never pause are not to keep it from going on.
+/// The most jobs taken up between two steps of a save: continuous transfers must not keep it from going on.
 const BETWEEN_STEPS_MAX: usize = 32;
 
-/// Works the queue off until it is empty for good; `done` is given what became of each job.
+/// Works the queue off until the disk is dropped; `done` receives the result of each job.
 pub(crate) fn run<F: Files>(files: &F, line: &Line<SnapshotJob>, done: impl Fn(BackgroundDone)) {
     let mut waiting = VecDeque::new();
     while let Some(job) = waiting.pop_front().or_else(|| line.next(Duration::ZERO)) {

@@ -1,25 +1,27 @@
-//! How fast work in bulk may go. Pure.
+//! The pace of bulk writes. Pure.
 //!
-//! A checkpoint can be as large as a group's whole state. Written at once it fills the device's queue, and every entry waits
-//! behind it: see "Checkpoints beside appends" in `engine/docs/log_format.md` for what that costs. So a save is written in
-//! steps, each of them synced, with a rest after it that grows with what the step took: the slower the device is, the longer.
-//! The rest shrinks as the log fills: what lets go of the log must not be slower than what fills it.
+//! A checkpoint can be as large as a group's whole state. Written at once it fills the device's queue, and
+//! every entry waits behind it: see "Checkpoints beside appends" in `engine/docs/log_format.md` for the cost.
+//! So a save is written in steps, each of them synced, with a pause after it proportional to the step's
+//! duration: the slower the device, the longer. The pause shrinks as the log fills: freeing the log must not
+//! be slower than filling it.
 
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-/// The longest rest after one step: a device that stood still for seconds must not hold a save up for minutes.
+/// The longest pause after one step: a device that stalled for seconds must not delay a save for minutes.
 const REST_MAX: Duration = Duration::from_millis(50);
 
-/// The pace of one lane's saves: set by the lane, read by the thread that saves.
+/// The pace of one lane's saves: set by the lane, read by the snapshot thread.
 #[derive(Debug, Default)]
 pub(crate) struct Pace {
-    /// How many times as long as it works does it rest?
+    /// The pause as a multiple of the step's duration.
     rests: AtomicU32,
 }
 
 impl Pace {
-    /// Fits the pace to a log of `bytes` that should stay below `bytes_max`; `is_full`: there is no room for more.
+    /// Adapts the pace to a log of `bytes` that should stay below `bytes_max`; `is_full`: the disk has no
+    /// space for more.
     pub(crate) fn fit(&self, bytes: u64, bytes_max: u64, is_full: bool) {
         let rests = match bytes {
             _ if is_full || bytes > bytes_max / 4 * 3 => 0,
@@ -29,7 +31,7 @@ impl Pace {
         self.rests.store(rests, Ordering::Relaxed);
     }
 
-    /// How long a save rests after a step that has taken so long.
+    /// How long a save pauses after a step that took `worked`.
     pub(crate) fn rest_after(&self, worked: Duration) -> Duration {
         worked.saturating_mul(self.rests.load(Ordering::Relaxed)).min(REST_MAX)
     }

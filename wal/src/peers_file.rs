@@ -1,12 +1,12 @@
-//! What a node must remember of its dealings with others, besides its groups: one small file, replaced as a whole,
-//! and kept twice (`twin`).
+//! A node's durable notes about its peers, besides its groups: one small file, replaced as a whole, and kept
+//! twice (`twin`).
 //!
 //! ```text
 //! peers, peers.2 = magic "RWPEERS\x01", count u32, support u32, entry × count, crc u32 of all before
 //! entry = node u64, log u64
 //! ```
-//! `support` is in milliseconds; 0 if nothing is noted.
-//! What is not here: what is done with it; that is the engine's.
+//! `support` is in milliseconds; 0 if nothing is noted. Not here: the use of the notes, which is the
+//! engine's.
 
 use std::io;
 use std::time::Duration;
@@ -20,7 +20,7 @@ use crate::twin::{Found, Twin};
 const MAGIC: [u8; 8] = *b"RWPEERS\x01";
 const HEAD_BYTES: usize = 16;
 const ENTRY_BYTES: usize = 16;
-/// Far more than the nodes of any cluster; checked before memory is taken.
+/// Far more than the nodes of any cluster; checked before memory is allocated.
 const PEERS_MAX: usize = 1 << 16;
 const PEERS: Twin = Twin {
     names: ["peers", "peers.2"],
@@ -28,27 +28,27 @@ const PEERS: Twin = Twin {
     bytes_max: (HEAD_BYTES + PEERS_MAX * ENTRY_BYTES + 4) as u64,
 };
 
-/// What is noted of a peer.
+/// The note about a peer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct PeerNote {
     /// The peer.
     pub node: NodeId,
-    /// Its log.
+    /// The id of its log.
     pub log: LogId,
 }
 
-/// All that is noted.
+/// All notes.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Notes {
-    /// Which log each peer had when it was first heard.
+    /// The log id that each peer had at first contact.
     pub peers: Vec<PeerNote>,
-    /// The longest time for which this node may have promised to support another, and so has to abstain from votes after a
-    /// restart. Kept in milliseconds, rounded up; zero if nothing is noted.
+    /// The longest time for which this node may have supported a peer, and so has to abstain from votes after
+    /// a restart. Kept in milliseconds, rounded up; zero if nothing is noted.
     pub support: Duration,
 }
 
-/// What either copy holds; nothing if there is none. The other is written again if it is not whole: a wish, since there may be no
-/// room for it.
+/// Reads the notes from either copy; default if there is none. Rewrites the other copy if it is not whole:
+/// best effort, since the disk may be full.
 pub(crate) fn read<F: Files>(files: &F) -> Result<Notes, OpenError> {
     let decoded = |name, bytes: &[u8]| {
         decode(bytes).ok_or_else(|| OpenError::corrupt(name, 0, "its checksum does not match"))
@@ -69,7 +69,7 @@ pub(crate) fn read<F: Files>(files: &F) -> Result<Notes, OpenError> {
     }
 }
 
-/// Replaces both copies: whole and durable when it returns, or as they were.
+/// Replaces both copies: whole and durable when it returns `Ok`.
 pub(crate) fn write<F: Files>(files: &F, notes: &Notes) -> io::Result<()> {
     if notes.peers.len() > PEERS_MAX {
         return Err(io::ErrorKind::InvalidInput.into());

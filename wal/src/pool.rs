@@ -1,7 +1,7 @@
-//! Page-aligned buffers in a few sizes, handed out by the lane and returned by whoever drops the last slice.
+//! Page-aligned buffers in a few sizes, taken by the lane and returned when the last slice is dropped.
 //!
-//! Returning is lock-free, since it may happen on any thread. Large buffers are parts of slabs (`map`): of large pages, and the
-//! first free one is taken again first. What is not here: what a batch looks like (`batch`).
+//! Returning is lock-free, since it may happen on any thread. Large buffers are parts of slabs (`map`): of
+//! large pages, and the first free one is reused first. Not here: the layout of a batch (`batch`).
 
 use std::io;
 use std::ops::{Deref, DerefMut};
@@ -13,21 +13,21 @@ use memmap2::MmapMut;
 
 use crate::map::{LARGE_PAGE_BYTES, Part, Slab};
 
-/// Sizes kept for reuse. Longer buffers are made to measure and not kept.
+/// Sizes kept for reuse. Longer buffers are allocated to size and not kept.
 const SMALL_BYTES: [usize; 2] = [16 << 10, 64 << 10];
 const LARGE_BYTES: [usize; 4] = [256 << 10, 512 << 10, 1 << 20, 4 << 20];
 const PAGE_BYTES: usize = 4096;
 
-/// The reserve of unused buffers.
+/// The pool of unused buffers.
 #[derive(Debug)]
 pub(crate) struct BufferPool {
     shared: Arc<Shared>,
     slabs: [Vec<Arc<Slab>>; LARGE_BYTES.len()],
-    /// Whether slabs are of large pages: not where so much at once would be much of what may be kept.
+    /// Whether slabs consist of large pages: not where one slab would be a large share of what may be kept.
     has_large_pages: bool,
 }
 
-/// What a buffer needs to find home.
+/// The part of the pool that a buffer needs to return to it.
 #[derive(Debug)]
 struct Shared {
     small: [ArrayQueue<MmapMut>; SMALL_BYTES.len()],
@@ -37,7 +37,7 @@ struct Shared {
 }
 
 impl BufferPool {
-    /// A pool that keeps at most `bytes_max`, or a few MiB.
+    /// A pool that keeps at most `bytes_max`, or 4 MiB if that is more.
     pub(crate) fn new(bytes_max: usize) -> Self {
         let small = SMALL_BYTES.map(|bytes| ArrayQueue::new((bytes_max / bytes).max(2)));
         let shared = Shared {
@@ -50,7 +50,7 @@ impl BufferPool {
         Self { shared: Arc::new(shared), slabs: Default::default(), has_large_pages }
     }
 
-    /// A buffer of at least `bytes`; its content is whatever was there.
+    /// A buffer of at least `bytes`; its content is undefined.
     ///
     /// # Panics
     /// If the system has no memory for it, like every allocation.
@@ -65,12 +65,13 @@ impl BufferPool {
         self.shared.taken_bytes.load(Ordering::Relaxed) as u64
     }
 
-    /// Bytes of buffers that wait to be used again.
+    /// Bytes of buffers kept for reuse.
     pub(crate) fn kept_bytes(&self) -> u64 {
         self.shared.kept_bytes.load(Ordering::Relaxed) as u64
     }
 
-    /// Frees slabs that nobody has a part of, if more is kept than may be. Small buffers go as they come back.
+    /// Frees slabs without a part in use, if more is kept than allowed. Small buffers are freed as they
+    /// return.
     pub(crate) fn trim(&mut self) {
         let Self { shared, slabs, .. } = self;
         for slabs in slabs.iter_mut().rev() {
@@ -137,7 +138,7 @@ impl DerefMut for Memory {
     }
 }
 
-/// A page-aligned buffer that goes back to its pool when dropped.
+/// A page-aligned buffer that returns to its pool when dropped.
 #[derive(Debug)]
 pub(crate) struct PooledBuffer {
     memory: Option<Memory>,
@@ -171,7 +172,7 @@ impl Drop for PooledBuffer {
         let Some(memory) = self.memory.take() else { return };
         let (shared, bytes) = (&self.shared, memory.len());
         shared.taken_bytes.fetch_sub(bytes, Ordering::Relaxed);
-        // Counted first: so it is never below what is there.
+        // Added before the buffer is available to others: so the count is never below what is kept.
         match memory {
             Memory::Small(memory, class) => {
                 let kept = shared.kept_bytes.fetch_add(bytes, Ordering::Relaxed) + bytes;
