@@ -33,7 +33,7 @@ const MANIFEST: Twin =
 const MAGIC: [u8; 8] = *b"RWLOG\0\0\x01";
 /// The format version of everything below the directory.
 pub(crate) const FORMAT_VERSION: u32 = 4;
-/// The version of a manifest whose first lane is not lane 0.
+/// The manifest version if the first lane is not lane 0.
 const MOVED_VERSION: u32 = 5;
 
 /// A locked log directory. Clones share the lock, which is released when the last one is dropped.

@@ -41,8 +41,8 @@ pub enum OpenError {
         offset: u64,
         /// What is wrong there.
         what: &'static str,
-        /// Groups whose frames are still identifiable in the damaged place. Empty: unknown, so any group of
-        /// the lane.
+        /// Groups with frames still identifiable in the damaged place. Empty: unknown, so any group of the
+        /// lane.
         groups: Vec<GroupId>,
     },
     /// The system refused a call.

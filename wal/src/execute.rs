@@ -115,7 +115,7 @@ impl<'a, File: Clone> Write<'a, File> {
         let (mut end, mut filled) = (offset, offset);
         for job in queued.iter().take(PARTS_MAX) {
             let follows = job.segment == segment && (offset..=end).contains(&job.offset);
-            // A batch whose page later batches will share must not become durable with the batches before it.
+            // A batch that shares its page with later batches must not become durable with those before it.
             let is_left_unsynced = job.is_relaxed && !is_relaxed;
             if !follows || is_left_unsynced || end - offset >= WRITE_BYTES_MAX {
                 break;

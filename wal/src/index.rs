@@ -193,7 +193,7 @@ impl GroupLog {
         (self.base, self.last) = (id, id.index);
     }
 
-    /// Whether the entries after `base` can follow it. In a log whose base was expected, entries may remain
+    /// Whether the entries after `base` can follow it. In a log with an expected base, entries may remain
     /// that were replaced before that record by others: replay skipped those others.
     pub(crate) fn follows(&self, base: EntryId) -> bool {
         let follows = |frame: &Frame| match frame.first > base.index {

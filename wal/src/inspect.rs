@@ -45,7 +45,7 @@ pub struct LaneInspection {
     pub segments: Vec<SegmentInspection>,
     /// Spare files, waiting for reuse.
     pub spares: usize,
-    /// Files whose preparation was interrupted.
+    /// Files left by interrupted preparations.
     pub unfinished: usize,
     /// Approximate memory of its index when it is open.
     pub index_bytes: u64,

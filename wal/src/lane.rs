@@ -160,7 +160,7 @@ pub(crate) struct Counters {
     pub(crate) wants_sync: bool,
 }
 
-/// A batch whose bytes are final.
+/// A sealed batch: its bytes are final.
 #[derive(Clone, Debug)]
 pub(crate) struct Sealed {
     pub(crate) lsn: Lsn,
@@ -247,7 +247,7 @@ pub struct Lane<D: Disk> {
     pub(crate) durable: Lsn,
     /// Invariant: at least `durable`.
     pub(crate) written: Lsn,
-    /// The latest batch whose sync makes everything before it durable.
+    /// The latest batch submitted with a sync, which makes everything before it durable.
     pub(crate) synced: Lsn,
     /// The last batch that was durable when the lane was opened.
     pub(crate) recovered: Lsn,

@@ -100,7 +100,7 @@ impl<D: Disk> Lane<D> {
         Ok(())
     }
 
-    /// Begins a frame whose first entry is `first`. `bytes_hint`: payloads plus 4 per entry; that much is
+    /// Begins a frame; `first` is its first entry. `bytes_hint`: payloads plus 4 per entry; that much is
     /// guaranteed to fit, up to `frame_bytes_max`.
     ///
     /// # Errors

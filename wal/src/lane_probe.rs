@@ -12,7 +12,7 @@ use crate::segment::PAGE_BYTES;
 
 impl<D: Disk> Lane<D> {
     /// Writes a page of zeros, synced like a batch. Returns whether it was submitted: not while batches are
-    /// in flight, whose completions show as much, and not where no segment has space for it.
+    /// in flight (their completions show as much), and not where no segment has space for it.
     /// [`Lane::is_probing`] returns `false` once it is complete. To be called between [`Lane::submit`] and
     /// the next append.
     ///

@@ -34,9 +34,9 @@ impl<D: Disk> Lane<D> {
         self.pace.fit(self.log_bytes(), self.options.log_bytes_max, self.segments.is_storage_full());
     }
 
-    /// The groups whose live entries pin the oldest segment: compacting them frees it. Groups with so little
-    /// in the log that it is relocated are not among them. None while the log is a single segment. Cost: a
-    /// scan of every group.
+    /// The groups with live entries that pin the oldest segment: compacting them frees it. Groups with so
+    /// little in the log that it is relocated are not among them. None while the log is a single segment.
+    /// Cost: a scan of every group.
     pub fn pinning(&self) -> impl Iterator<Item = GroupId> + '_ {
         let current = self.segments.current().sequence;
         let oldest = self.segments.in_use.front().map(|segment| segment.sequence);

@@ -50,7 +50,7 @@ pub(crate) struct Scrubbing {
     pub(crate) bytes: u64,
     /// Damaged places in segments in use: segment and offset, and length.
     places: BTreeMap<(u64, u64), u64>,
-    /// Segments whose metadata frames are to be rewritten.
+    /// Segments with metadata frames to be rewritten.
     pub(crate) leaving: VecDeque<u64>,
     /// The next slot to scan for the first of them.
     pub(crate) leave_from: usize,

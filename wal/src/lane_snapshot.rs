@@ -1,6 +1,6 @@
-//! Snapshot files through the lane, which owns the disk: each call queues a job, whose result
-//! [`Lane::poll_background`] returns. Jobs of one lane run one after another, beside appends; those of other
-//! groups may overtake a save. Next: `snapshot_file` for the jobs.
+//! Snapshot files through the lane, which owns the disk: each call queues a job, and
+//! [`Lane::poll_background`] returns its result. Jobs of one lane run one after another, beside appends;
+//! those of other groups may overtake a save. Next: `snapshot_file` for the jobs.
 
 use std::any::Any;
 use std::sync::Arc;

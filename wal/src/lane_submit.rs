@@ -116,7 +116,7 @@ impl<D: Disk> Lane<D> {
         self.prepare_ahead();
     }
 
-    /// Submits every waiting batch whose segment is READY, in order.
+    /// Submits the waiting batches in order, as far as their segments are READY.
     pub(crate) fn send_waiting(&mut self) {
         while let Some(front) = self.waiting.front() {
             let segment =

@@ -69,7 +69,8 @@ pub(crate) fn read<F: Files>(files: &F) -> Result<Notes, OpenError> {
     }
 }
 
-/// Replaces both copies: whole and durable when it returns `Ok`.
+/// Replaces both copies: whole and durable when it returns. On an error the first copy is whole: the old one
+/// or the new one.
 pub(crate) fn write<F: Files>(files: &F, notes: &Notes) -> io::Result<()> {
     if notes.peers.len() > PEERS_MAX {
         return Err(io::ErrorKind::InvalidInput.into());

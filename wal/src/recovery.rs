@@ -1,18 +1,20 @@
-//! Opening a lane: which batches count, what the groups' logs are, and what must be refused.
+//! Opening a lane: which batches are part of the log, what the groups' logs are, and when opening must fail.
 //!
-//! Batches are accepted in order of sequence and LSN. Where the next one, L, is not found, two things may be so:
-//! 1. The next segment begins with L: an earlier recovery ended the log here, and went on there.
-//! 2. Nobody claims that L was durable: the log ends before L. A later batch's header claims it, and so does a later
-//!    segment's first page, if its durable LSN is at least L.
+//! Batches are accepted in order of sequence and LSN. Where the next one, L, is not found, there are two
+//! harmless cases:
+//! 1. The next segment begins with L: an earlier recovery ended the log here, and continued there.
+//! 2. No later record claims that L was durable: the log ends before L. A claim is a later batch header, or a
+//!    later segment's first page, whose durable LSN is at least L.
 //!
-//! Otherwise, or if a segment is not the one that the next names as the one before it, something durable is damaged or
-//! gone, and opening fails: nothing is cut off. (firm) Or, if it was told to live with that, it opens with what is left, and
-//! every group that may have lost something says so for ever after (`salvage`).
+//! Otherwise, or if a segment is not the one that the next names as its predecessor, durable data is damaged
+//! or gone, and opening fails: nothing is cut off. (firm) Or, with [`OnDamage::Fence`], the lane opens with
+//! what is left, and every group that may have lost something is fenced in the log (`salvage`).
 //!
-//! Where a log ends it is never continued: what was torn stays behind in a segment that takes no more batches, so that
-//! no later write can make it whole again. Segments after the end become spares before anything new is written.
+//! A log never continues where it ended: a torn batch stays behind in a segment that gets no more batches, so
+//! that no later write can make it whole again. Segments after the end become spares before anything new is
+//! written.
 //!
-//! What is not here: reading a file (`scan`, `survey`), the meaning of frames (`replay`).
+//! Not here: reading a file (`scan`, `survey`), the meaning of frames (`replay`).
 
 use std::collections::VecDeque;
 use std::sync::{Mutex, OnceLock};
@@ -34,33 +36,34 @@ use crate::segment::{self, PAGE_BYTES, lane_dir, segment_path, spare_path};
 use crate::segments::InUse;
 use crate::survey::Survey;
 
-/// A group as its log tells it.
+/// A group as recovered from its log.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RecoveredGroup {
     /// The group.
     pub group: GroupId,
     /// Its latest term and vote.
     pub hard_state: HardState,
-    /// Of a replica that has joined its group: how far the log of an earlier one reached here, zero if there was none. `None`
-    /// for one that founded it.
+    /// The floor of a replica that joined its group: the furthest entry of an earlier replica's log here,
+    /// zero if there was none. `None` for an initial member.
     pub floor: Option<EntryId>,
-    /// It has joined as a witness, or its log holds entries that are withheld.
+    /// It joined as a witness, or its log holds withheld entries.
     pub is_witness: bool,
     /// The entry after which the log begins.
     pub compacted: EntryId,
     /// The latest configuration in the log, committed or not.
     pub configuration: Configuration,
-    /// The configuration at `compacted`, then that of every membership entry in the log with its index: what to fall
-    /// back to if such an entry is replaced.
+    /// The configuration at `compacted`, then that of every membership entry in the log with its index: the
+    /// ones to revert to if such an entry is replaced.
     pub configurations: Vec<(Index, Configuration)>,
     /// The log's terms and the first index of each; empty if it has no entry.
     pub runs: Vec<(Term, Index)>,
     /// The last entry's index.
     pub last: Index,
-    /// Something of this group was lost, in terms up to this one, and has not been brought back: the replica may have voted,
-    /// and acknowledged entries, that it does not know of. See [`OnDamage::Fence`](crate::OnDamage::Fence).
+    /// Part of this group's log or metadata was lost, in terms up to this one, and has not been replaced: the
+    /// replica may have cast votes and acknowledged entries of which no record is left. See
+    /// [`OnDamage::Fence`](crate::OnDamage::Fence).
     pub fence: Option<Term>,
-    /// It was found to be lost just now.
+    /// The loss was found just now.
     pub is_hit: bool,
 }
 
@@ -69,15 +72,15 @@ pub struct RecoveredGroup {
 pub struct Damage {
     /// The damaged file, relative to the log directory.
     pub file: String,
-    /// Where it was noticed.
+    /// Where the damage was noticed.
     pub offset: u64,
     /// What is wrong there.
     pub what: &'static str,
-    /// Whose frames were lost; empty if that cannot be told, so any group of the lane.
+    /// The groups that lost frames; empty if unknown, so any group of the lane.
     pub groups: Vec<GroupId>,
 }
 
-/// The place where an unfinished batch, never called durable, ended the log.
+/// The place where an unfinished batch, never reported as durable, ended the log.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TornTail {
     /// The segment file, relative to the log directory.
@@ -86,12 +89,12 @@ pub struct TornTail {
     pub offset: u64,
 }
 
-/// What opening a lane has found.
+/// The result of opening a lane.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RecoveryReport {
-    /// Segments with batches that count.
+    /// Segments with valid batches.
     pub segments: usize,
-    /// Batches that count.
+    /// Valid batches.
     pub batches: u64,
     /// Frames in them.
     pub frames: u64,
@@ -101,17 +104,17 @@ pub struct RecoveryReport {
     pub last: Lsn,
     /// Whether the log ended in an unfinished batch.
     pub torn: Option<TornTail>,
-    /// Segments that held nothing that counts.
+    /// Segments after the end of the log.
     pub discarded_segments: usize,
-    /// Reads of single pages that the device has refused, and that counted as zeros; only with
-    /// [`OnDamage::Fence`](crate::OnDamage::Fence). Where they were durable batches, `damage` tells; but for the last ones, for which
-    /// nothing vouches: then `torn`, or nothing does.
+    /// Reads of single pages that the device refused, and that were replaced by zeros; only with
+    /// [`OnDamage::Fence`](crate::OnDamage::Fence). If durable batches lay there, `damage` lists them; except
+    /// the last batches, which no later record covers: then `torn` is set, or nothing is.
     pub refused_pages: u64,
-    /// What was lost, in order; only with [`OnDamage::Fence`](crate::OnDamage::Fence). Stays in the report until the
-    /// damaged segments are freed.
+    /// The losses, in order; only with [`OnDamage::Fence`](crate::OnDamage::Fence). Stay in the report until
+    /// the damaged segments are freed.
     pub damage: Vec<Damage>,
-    /// Frames were lost of which nobody can tell whose they were, in terms up to this one: there may have been groups of which
-    /// nothing is left. Told by the opening that finds it, and not again.
+    /// Frames of unidentified groups were lost, in terms up to this one: there may have been groups of which
+    /// nothing is left. Set by the opening that finds the loss, and not again.
     pub lost_unknown: Option<Term>,
 }
 
@@ -122,21 +125,21 @@ pub(crate) struct Recovered<File> {
     pub(crate) spares: Vec<String>,
     pub(crate) next_sequence: u64,
     pub(crate) last: Lsn,
-    /// No frame that was ever durable is of a later term.
+    /// Invariant: no frame that was ever durable is of a later term.
     pub(crate) terms: Term,
     pub(crate) recovered: Vec<RecoveredGroup>,
-    /// Of groups that are not here any more, those that were found just now to have lost some of what they had promised.
+    /// Removed groups of which this opening found that part of their vote, floor or fence was lost.
     pub(crate) hit_and_gone: Vec<GroupId>,
-    /// What was lost, if the log does not say so yet.
+    /// The losses, if the log does not contain a list of them yet.
     pub(crate) unanswered: Option<Vec<Loss>>,
     pub(crate) report: RecoveryReport,
 }
 
-/// Where a segment's batches stop.
+/// The end of a segment's batches.
 struct End {
     offset: u64,
     batches: u64,
-    /// Whether a batch was begun there.
+    /// Whether an unfinished batch begins there.
     is_torn: bool,
 }
 
@@ -192,12 +195,12 @@ pub(crate) fn recover<F: Files>(
     })
 }
 
-/// Reads the lane's segments, makes durable what counts of them, and finds out whether it is.
+/// Reads the lane's segments, syncs the accepted ones, and verifies that the device has them.
 ///
-/// A sync that failed in an earlier life has left pages that the system's cache has, and takes for written, and the device has
-/// not. A sync now has nothing to do for them, and says that all is well. So the end of the log, for which no batch vouches that a
-/// sync has succeeded, is read from the device again; what is not there does not count. It is not written again: what was torn
-/// then could have been acknowledged.
+/// A sync that failed in an earlier run leaves pages that are in the page cache, marked clean, but not on the
+/// device. A sync now has nothing to do for them, and succeeds. So the end of the log, for which no later
+/// batch shows that a sync succeeded, is read again from the device; what is not there is dropped. It is not
+/// rewritten: an acknowledged batch may lie in the same page.
 pub(crate) fn read_durable<'a, F: Files>(
     files: &'a F,
     options: &LaneOptions,
@@ -217,7 +220,7 @@ pub(crate) fn read_durable<'a, F: Files>(
     Err(OpenError::corrupt(&dir, 0, what))
 }
 
-/// Reads the lane's segments, strictly; or, if damage is to be lived with and there is some, as `salvage` does.
+/// Reads the lane's segments, strictly; or, with `OnDamage::Fence` and damage, as `salvage` does.
 pub(crate) fn read<'a, F: Files>(
     files: &'a F,
     options: &LaneOptions,
@@ -275,7 +278,7 @@ pub(crate) fn list<F: Files>(files: &F, lane: u16) -> Result<Names, OpenError> {
             names.unfinished.push(format!("{dir}/{name}"));
             sequence
         } else {
-            continue; // not ours
+            continue; // an unknown file
         };
         let after =
             sequence.checked_add(1).ok_or(OpenError::Options("a segment's number is out of range"))?;
@@ -286,7 +289,8 @@ pub(crate) fn list<F: Files>(files: &F, lane: u16) -> Result<Names, OpenError> {
     Ok(names)
 }
 
-/// Makes spares of what no longer counts, durably, before anything new is written; removes what cannot be one.
+/// Turns discarded segments into spares, durably, before anything new is written; removes files that cannot
+/// be spares.
 fn clear_away<F: Files>(
     files: &F,
     options: &LaneOptions,
@@ -301,7 +305,7 @@ fn clear_away<F: Files>(
     }
     for sequence in &names.spares {
         let path = spare_path(lane, *sequence);
-        // A file that cannot even be looked at is no loss: nothing in it counts.
+        // A file that cannot even be opened is no loss: nothing in it is part of the log.
         let bytes = files.open(&path, Access::Plain).and_then(|file| files.len(&file)).unwrap_or(0);
         if bytes == options.segment_bytes && spares.len() < options.spare_segments {
             spares.push(path);
@@ -327,39 +331,39 @@ fn clear_away<F: Files>(
     Ok(spares)
 }
 
-/// A walk over all segments, in order.
+/// A pass over all segments, in order.
 #[derive(Default)]
 pub(crate) struct Walk {
     pub(crate) replay: Replay,
     pub(crate) report: RecoveryReport,
     pub(crate) terms: Term,
-    /// Of a damaged log: the highest number that anything in it claims to have been durable.
+    /// Of a damaged log: the highest LSN that any record claims was durable.
     pub(crate) claimed: Lsn,
-    /// The number of the next batch; `None` before the first.
+    /// The LSN of the next batch; `None` before the first.
     expected: Option<Lsn>,
-    /// Batches that count, and that no later one claims to have been durable: the segment, and where in it.
+    /// Accepted batches that no later record claims to have been durable: segment, offset and header.
     unvouched: VecDeque<(u64, u64, BatchHeader)>,
-    /// Segments, from the first on, with batches that count.
+    /// The number of segments, from the first on, with accepted batches.
     pub(crate) accepted: usize,
-    /// Where the log ends: in the last of them, or right at the first one's start.
+    /// Where the log ends: in the last of those segments, or at the start of the first one.
     end: End,
     is_over: bool,
-    /// Where the batches of each of those segments end; `None` where something is damaged.
+    /// Where the batches of each of those segments end; `None` where it is damaged.
     pub(crate) ends: Vec<Option<u64>>,
 }
 
-/// How many segments are surveyed side by side; their surveys are in memory until they are put together.
+/// How many segments are surveyed in parallel; their surveys are in memory until they are joined.
 pub(crate) const SURVEYS_MAX: usize = 8;
 
 type Surveyed = OnceLock<Result<Survey, OpenError>>;
 
 impl Walk {
-    /// Gives how many segments, from the first on, have batches that count.
+    /// Accepts batches until the log ends; counts the segments that hold them in `accepted`.
     fn all<F: Files>(&mut self, files: &F, scans: &[Scan<'_, F>]) -> Result<(), OpenError> {
         refuse_missing(scans)?;
         let mut at = 0;
         let mut surveyed: Vec<Surveyed> = Vec::new();
-        // Some are put together while the next are surveyed.
+        // One chunk of surveys is joined while the next is made.
         while !self.is_over && (at < scans.len() || !surveyed.is_empty()) {
             let next = &scans[at..scans.len().min(at + SURVEYS_MAX)];
             let surveys: Vec<Surveyed> = next.iter().map(|_| OnceLock::new()).collect();
@@ -406,7 +410,7 @@ impl Walk {
                 break;
             }
             if !here.is_torn {
-                self.report.torn = None; // an earlier recovery ended the log before, and went on here
+                self.report.torn = None; // an earlier recovery ended the log before, and continued here
             }
             self.accepted += 1;
             self.ends.push(Some(here.offset));
@@ -438,7 +442,7 @@ impl Walk {
         Ok(end)
     }
 
-    /// The batch counts.
+    /// Accepts a batch.
     pub(crate) fn count(&mut self, sequence: u64, offset: u64, header: &BatchHeader) {
         while self.unvouched.pop_front_if(|(_, _, before)| before.lsn <= header.durable).is_some() {}
         self.unvouched.push_back((sequence, offset, *header));
@@ -449,8 +453,8 @@ impl Walk {
         self.expected = Some(header.lsn.next());
     }
 
-    /// Whether the device has the batches for which nothing vouches. Cost: they are read again, past the system's cache; usually the
-    /// last one.
+    /// Whether the device has the batches that no later record claims to have been durable. Cost: they are
+    /// read again, past the page cache; usually only the last one.
     fn is_on_device<F: Files>(&self, scans: &[Scan<'_, F>]) -> Result<bool, OpenError> {
         let floor = scans.iter().map(|scan| scan.header.floor).max().unwrap_or_default().max(self.claimed);
         let mut batches = self.unvouched.iter().filter(|(_, _, header)| header.lsn > floor).peekable();
@@ -471,7 +475,7 @@ impl Walk {
         Ok(true)
     }
 
-    /// The log ends at `end` of the segment at `from`. Refuses that if anything later claims there was more.
+    /// The log ends at `end` of the segment at `from`. Fails if a later record claims that there was more.
     fn refuse_lost<F: Files>(&self, scans: &[Scan<'_, F>], from: usize) -> Result<(), OpenError> {
         let end = &self.end;
         let missing = self.expected.unwrap_or(Lsn(1));
@@ -480,8 +484,8 @@ impl Walk {
             let floor = (scans[at].header.floor >= missing).then_some(0);
             let claim = floor.map_or_else(|| scans[at].reader().claim(start, missing), |at| Ok(Some(at)));
             let Some(claim) = claim? else { continue };
-            // The gap lies before the claim: at the start of its segment if there is room for it, else where the
-            // log ended.
+            // The gap lies before the claim: at the start of its segment if a batch would fit there, else
+            // where the log ended.
             let is_here = at > from && claim > PAGE_BYTES as u64 && !end.is_torn;
             let (place, offset) = if is_here { (at, PAGE_BYTES as u64) } else { (from, end.offset) };
             let groups = groups_in(&scans[place], offset)?;
@@ -504,7 +508,7 @@ fn refuse_missing<F: Files>(scans: &[Scan<'_, F>]) -> Result<(), OpenError> {
     Ok(())
 }
 
-/// The groups whose frames can still be made out in a damaged batch.
+/// The groups with frames still identifiable in a damaged batch.
 fn groups_in<F: Files>(scan: &Scan<'_, F>, offset: u64) -> Result<Vec<GroupId>, OpenError> {
     let mut groups = Vec::new();
     let mut reader = scan.reader();

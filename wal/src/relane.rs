@@ -1,20 +1,22 @@
-//! Other lanes for a log: at opening, when their number is to be another one.
+//! Moving a log into another number of lanes, at opening.
 //!
-//! What counts in the old lanes, as recovery finds it, is copied into new ones beside them: of each group its latest facts, and every frame
-//! of entries that is alive, byte for byte. Snapshot files get a second name. All of it is made durable, read again past the system's cache
-//! and compared, group by group, with what the old lanes said; then one rename makes the manifest name the new lanes
-//! (`directory::switch`), and the old ones are removed. Nothing is written to the old lanes meanwhile, so until that rename they are what
-//! they were, and whatever is left of the others is removed by the next opening.
+//! The live data in the old lanes, as recovery finds it, is copied into new ones beside them: each group's
+//! latest metadata, and every live frame of entries, byte for byte. Snapshot files are hard-linked. All of it
+//! is made durable, read again past the page cache and compared, group by group, with the old lanes; then one
+//! rename makes the manifest name the new lanes (`directory::switch`), and the old ones are removed. Nothing
+//! is written to the old lanes meanwhile, so until that rename they are unchanged, and leftovers of the new
+//! ones are removed by the next opening.
 //!
-//! A group keeps all that its lane knew of it: term and vote, where its log begins and in which configuration, its entries, its floor, its
-//! fence, that it is a witness or gone, that its loss is accepted. Damage is not carried: where a lane has some, nothing is moved. So
-//! a list of losses, which answers for damage that is still in the files, has nothing to answer for in the new ones.
+//! A group keeps all its metadata: hard state, base and its configuration, entries, floor, fence, whether it
+//! is a witness or removed, whether its loss is accepted. Damage is not copied: where a lane has some,
+//! nothing is moved. So a list of losses, which answers for damage that is still in the files, is not needed
+//! in the new lanes.
 //!
-//! Cost: the old lanes are read twice, the new ones written once and read once. Room: as much as is alive in the old lanes, and up to a segment for
-//! each new one. Memory: the index of one lane at a time, 32 bytes for each group and 16 for each frame of that lane, and a batch of
-//! 256 KiB for each new lane.
+//! Cost: the old lanes are read twice, the new ones written once and read once. Space: as much as is live in
+//! the old lanes, and up to a segment for each new one. Memory: the index of one lane at a time, 32 bytes for
+//! each group and 16 for each frame of that lane, and a batch of 256 KiB for each new lane.
 //!
-//! What is not here: writing a lane (`relane_writer`), which lane a group belongs to.
+//! Not here: writing a lane (`relane_writer`), the assignment of groups to lanes.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io;
@@ -34,47 +36,47 @@ use crate::scan::Scan;
 use crate::segment::lane_dir;
 use crate::shelf::{self, Kind};
 
-/// Which of so many lanes a group belongs to; `None` if it must stay where it is.
+/// The lane of a group, given the number of lanes; `None` if the group must stay where it is.
 pub type LaneOf<'a> = &'a dyn Fn(GroupId, u16) -> Option<u16>;
 
-/// Why a log keeps the lanes that it has. Nothing of them was changed; see [`RelaneError::is_undecided`].
+/// Why a log keeps its old lanes, unchanged; see [`RelaneError::is_undecided`].
 #[derive(Debug, thiserror::Error)]
 pub enum RelaneError {
-    /// The disk, or the quota, has no room for a copy of what is alive.
+    /// The disk, or the quota, has no space for a copy of the live data.
     #[error("there is no room for other lanes: {0}")]
     NoRoom(#[source] OpenError),
-    /// Something in a lane is damaged, and may have been for long.
+    /// A lane is damaged, perhaps for a long time already.
     #[error("a lane is damaged: {0}")]
     Damaged(#[source] OpenError),
-    /// The caller has said that this group must stay in its lane.
+    /// `lane_of` returned `None`: this group must stay in its lane.
     #[error("group {group} belongs to its lane")]
     Held {
         /// The group.
         group: GroupId,
     },
-    /// The system refuses a call; where that is to give a file a second name, the file system has one for each.
+    /// The system refuses a call; if that is a hard link, the file system does not support them.
     #[error("the system refuses other lanes: {0}")]
     Refused(#[source] OpenError),
-    /// What was written is not what the old lanes say.
+    /// The copy of a group differs from the original.
     #[error("the copy of group {group} differs")]
     Differs {
         /// The group, or one of them.
         group: GroupId,
     },
-    /// No more numbers: the directory has had 65,535 lanes.
+    /// No lane numbers left: the directory has had 65,535 lanes.
     #[error("there are no numbers left for other lanes")]
     NoNumbers,
     /// A clone of the directory is in use.
     #[error("the directory is in use")]
     InUse,
-    /// A call failed at the very moment at which the new lanes took the place of the old ones: only another opening can tell which
-    /// ones count. This directory must not be used any more.
+    /// A call failed during the switch to the new lanes: only another opening can establish which lanes are
+    /// valid. This directory must not be used any more.
     #[error("it is not known which lanes count: {0}")]
     Undecided(#[source] OpenError),
 }
 
 impl RelaneError {
-    /// Whether it is not known which lanes count, so that nothing may be written to any.
+    /// Whether it is unknown which lanes are valid, so that nothing may be written to any.
     #[must_use]
     pub const fn is_undecided(&self) -> bool {
         matches!(self, Self::Undecided(_))
@@ -98,33 +100,34 @@ impl From<OpenError> for RelaneError {
     }
 }
 
-/// What was moved.
+/// Statistics of a completed move.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Relaned {
-    /// How many lanes there were.
+    /// The old number of lanes.
     pub from: u16,
-    /// How many there are.
+    /// The new number of lanes.
     pub to: u16,
-    /// Groups, those that are gone and have left something behind among them.
+    /// Groups, including removed ones with metadata left.
     pub groups: u64,
     /// Frames of entries.
     pub frames: u64,
-    /// Bytes written: frames, facts, padding; without the zeros that files are filled with first.
+    /// Bytes written: frames, metadata, padding; without the zeros that fill new files.
     pub bytes: u64,
     /// Snapshot files.
     pub snapshots: u64,
 }
 
 impl<F: Files> Directory<F> {
-    /// Moves everything into so many other lanes, unless there are as many already. Blocks: for opening only, before any lane is opened
-    /// and while this is the only clone. `options` as they will be for the lanes; `lane_of` says which lane of how many a group belongs to.
+    /// Moves the log into `lanes` lanes, unless it has as many already. Blocks: for opening only, before any
+    /// lane is opened and while this is the only clone. `options`: as the lanes will be opened with;
+    /// `lane_of` returns the lane of a group, given the number of lanes.
     ///
-    /// The process, or the machine, may end at any moment: the log has either all lanes of before, or all new ones, whole.
+    /// Crash-safe at any moment: the log has either all old lanes, or all new ones, whole.
     ///
-    /// Cost and room: see the head of `relane`; on the order of a few seconds a GiB.
+    /// Cost and space: see the head of `relane`; on the order of a few seconds a GiB.
     ///
     /// # Errors
-    /// [`RelaneError`]: the log keeps the lanes that it has, and this goes on being their directory; unless
+    /// [`RelaneError`]: the log keeps its old lanes, and this directory remains usable; unless
     /// [`RelaneError::is_undecided`].
     pub fn relane(
         &mut self,
@@ -159,26 +162,26 @@ impl<F: Files> Directory<F> {
             self.has_now(new);
         }
         if moved.as_ref().err().is_none_or(|error| !error.is_undecided()) {
-            // A wish: the next opening does what is left of it.
+            // Best effort: the next opening removes what remains.
             let _ = clear_others(self.files(), self.set());
         }
         moved
     }
 }
 
-/// A log on its way into other lanes.
+/// A move in progress.
 struct Relaning<'a, F: Files> {
     files: &'a F,
     old: LaneSet,
     new: LaneSet,
     options: &'a LaneOptions,
     lane_of: LaneOf<'a>,
-    /// What the old lanes say of each group, as a hash.
+    /// A hash of each group's state in the old lanes.
     told: FxHashMap<GroupId, u64>,
 }
 
 impl<F: Files> Relaning<'_, F> {
-    /// Makes the new lanes, whole and durable.
+    /// Creates the new lanes, whole and durable.
     fn copy(&mut self) -> Result<Relaned, RelaneError> {
         for number in self.new.numbers() {
             let dir = lane_dir(number);
@@ -208,11 +211,11 @@ impl<F: Files> Relaning<'_, F> {
     }
 
     fn options_of(&self, number: u16) -> LaneOptions {
-        // Whatever is damaged, nothing is moved: the usual opening decides what is fenced.
+        // On any damage nothing is moved: the usual opening decides which groups are fenced.
         LaneOptions { lane: number, on_damage: OnDamage::Refuse, ..self.options.clone() }
     }
 
-    /// Copies what counts of an old lane: facts first, then entries, in the order in which they lie there.
+    /// Copies the live data of an old lane: metadata first, then entries, in the order of their places.
     fn copy_lane(
         &mut self,
         number: u16,
@@ -235,7 +238,7 @@ impl<F: Files> Relaning<'_, F> {
         for log in logs() {
             let said = fingerprint(log);
             if said == fingerprint(&GroupLog::new(log.group)) {
-                continue; // nothing
+                continue; // nothing to copy
             }
             writers[self.lane_of(log.group)?].facts(log)?;
             places.extend(log.live().map(|frame| frame.place));
@@ -262,7 +265,7 @@ impl<F: Files> Relaning<'_, F> {
             let mut reader = scan.reader();
             for place in of_segment {
                 let bytes = reader.at(u64::from(place.offset), u64::from(place.bytes))?;
-                // It was whole a moment ago; what leaves a lane is looked at when it leaves.
+                // It was whole when it was read before; every frame is checked again as it leaves a lane.
                 let Ok((header, _)) = frame::parse(bytes) else {
                     let what = "a frame is not what it was when it was read before";
                     return Err(OpenError::corrupt(&scan.path, u64::from(place.offset), what).into());
@@ -273,7 +276,8 @@ impl<F: Files> Relaning<'_, F> {
         Ok(())
     }
 
-    /// Gives every complete snapshot file a second name, in the lane that its group belongs to, and those that were set aside.
+    /// Hard-links every complete snapshot file, and every damaged one set aside, into the lane that its group
+    /// belongs to.
     fn name_snapshots(&self, moved: &mut Relaned) -> Result<(), RelaneError> {
         let mut has_some = vec![false; usize::from(self.new.lanes)];
         for number in self.old.numbers() {
@@ -304,7 +308,8 @@ impl<F: Files> Relaning<'_, F> {
         Ok(())
     }
 
-    /// Reads the new lanes as the next opening will, from the device: they say of every group what the old ones say.
+    /// Reads the new lanes as the next opening will, from the device, and compares every group with the old
+    /// lanes.
     fn verify(&mut self) -> Result<(), RelaneError> {
         for number in self.new.numbers() {
             let options = self.options_of(number);
@@ -324,7 +329,7 @@ impl<F: Files> Relaning<'_, F> {
     }
 }
 
-/// All that a log says, but where it lies, as a number.
+/// A hash of everything in a group's log except the places.
 fn fingerprint(log: &GroupLog) -> u64 {
     let mut hasher = DefaultHasher::new();
     let facts = (log.hard_state.term, log.hard_state.vote, log.base, &log.base_configuration, log.last);

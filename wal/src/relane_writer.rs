@@ -1,9 +1,10 @@
-//! Writing a lane from end to end, for nobody to read before all of it is there: no queue, no index, one batch in memory.
+//! Writing a whole lane at once, without concurrent readers: no queue, no index, one batch in memory.
 //!
-//! Each segment is synced before the next one is made; the last batch, without frames, says that all before it are durable. So such a
-//! lane keeps every promise of one that was written in turns: nothing durable can go without something later that vouches for it.
+//! Each segment is synced before the next one is made; the last batch, without frames, claims that all before
+//! it are durable. So such a lane gives the guarantees of one written in turns: no durable batch can be lost
+//! unnoticed, since a later one claims it.
 //!
-//! What is not here: what is written, and why (`relane`).
+//! Not here: the content, and its purpose (`relane`).
 
 use std::io::IoSlice;
 
@@ -22,24 +23,24 @@ use crate::segment::{PAGE_BYTES, SegmentHeader, lane_dir};
 /// Bytes of a batch, unless a frame is longer.
 const WRITTEN_BYTES: usize = 256 << 10;
 
-/// A lane that is being made.
+/// A lane under construction.
 pub(crate) struct LaneWriter<'a, F: Files> {
     files: &'a F,
-    /// The first page of the segment that is written to, or of the first one to be.
+    /// The first page of the current segment, or of the first one to be made.
     header: SegmentHeader,
     segment: Option<SegmentFile<F::File>>,
     pool: BufferPool,
     batch: Option<BatchInProgress>,
-    /// Where the batch lies.
+    /// The batch's offset in the segment.
     offset: u64,
-    /// The last batch that was written, and the last one that is durable.
+    /// The last batch written, and the last one durable.
     last: Lsn,
     durable: Lsn,
     bytes: u64,
 }
 
 impl<'a, F: Files> LaneWriter<'a, F> {
-    /// Of a lane of which there are no files yet, but its directory is there.
+    /// A writer for a lane that has a directory, but no files.
     pub(crate) fn new(files: &'a F, number: u16, log_id: u64, options: &LaneOptions) -> Self {
         let header = SegmentHeader {
             lane: number,
@@ -55,12 +56,13 @@ impl<'a, F: Files> LaneWriter<'a, F> {
         Self { files, header, segment, pool: BufferPool::new(0), batch, offset, last, durable, bytes: 0 }
     }
 
-    /// No promise of an old lane was of a later term, and some may be told of by no frame.
+    /// Raises `terms` to that of an old lane: no vote or acknowledgement there was of a later term, though no
+    /// frame may show it.
     pub(crate) fn raise(&mut self, terms: Term) {
         self.header.terms = self.header.terms.max(terms);
     }
 
-    /// Writes what is known of a group besides its entries, in the order in which it is carried forward (`lane_retention`).
+    /// Writes a group's metadata, in the order in which it is relocated (`lane_retention`).
     pub(crate) fn facts(&mut self, log: &GroupLog) -> Result<(), OpenError> {
         let (group, floor) = (log.group, log.floor.unwrap_or_default());
         let join = |body: &'static [u8]| Some((FrameKind::Join, body));
@@ -100,7 +102,7 @@ impl<'a, F: Files> LaneWriter<'a, F> {
         })
     }
 
-    /// Writes a whole frame as it is.
+    /// Writes a whole frame unchanged.
     pub(crate) fn frame(&mut self, frame: &[u8]) -> Result<(), OpenError> {
         self.write(frame.len(), |out| out.copy_from_slice(frame))
     }
@@ -117,7 +119,7 @@ impl<'a, F: Files> LaneWriter<'a, F> {
         Ok(())
     }
 
-    /// Begins a batch that holds at least so much, header included; in another segment if this one does not.
+    /// Begins a batch with space for `need` bytes, header included; in a new segment if this one is too full.
     fn begin(&mut self, need: usize) -> Result<(), OpenError> {
         if PAGE_BYTES as u64 + need as u64 > self.header.bytes {
             return Err(OpenError::Options("a frame of the log does not fit into a segment"));
@@ -136,7 +138,7 @@ impl<'a, F: Files> LaneWriter<'a, F> {
         Ok(())
     }
 
-    /// Writes the batch, if there is one. It is durable with its segment.
+    /// Writes the batch, if it has frames. It becomes durable with its segment.
     fn seal(&mut self) -> Result<(), OpenError> {
         if self.batch.as_ref().is_some_and(|batch| batch.count() > 0) { self.put(false) } else { Ok(()) }
     }
@@ -154,7 +156,7 @@ impl<'a, F: Files> LaneWriter<'a, F> {
         Ok(())
     }
 
-    /// Makes durable what was written to the segment.
+    /// Syncs the segment.
     fn sync(&mut self) -> Result<(), OpenError> {
         if let Some(segment) = &self.segment {
             self.files.sync(&segment.append).map_err(OpenError::io(&lane_dir(self.header.lane)))?;
@@ -172,7 +174,7 @@ impl<'a, F: Files> LaneWriter<'a, F> {
         Ok(())
     }
 
-    /// Makes all of it durable, and has the last batch say so. Gives the bytes written.
+    /// Syncs everything, and ends with a batch that claims it as durable. Returns the bytes written.
     pub(crate) fn finish(mut self) -> Result<u64, OpenError> {
         self.seal()?;
         self.sync()?;

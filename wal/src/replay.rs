@@ -1,6 +1,7 @@
-//! Replay: the frames of accepted batches, in order, make the groups' index again by the rules of `index`.
+//! Replay: applies the frames of accepted batches, in order, to rebuild the groups' index by the rules of
+//! `index`.
 //!
-//! What is not here: which batches are accepted (`recovery`).
+//! Not here: which batches are accepted (`recovery`).
 
 use raftwerk_frame::{EntryId, GroupId, Term};
 use rustc_hash::{FxHashMap, FxHashSet};
@@ -10,22 +11,22 @@ use crate::lane::{GroupSlot, Groups};
 use crate::retention::Pins;
 use crate::survey::{Extra, Says, SurveyedFrame};
 
-/// The groups as far as they are replayed.
+/// The groups as replayed so far.
 #[derive(Debug, Default)]
 pub(crate) struct Replay {
     pub(crate) groups: Groups,
     pub(crate) pins: Pins,
     pub(crate) frames: u64,
-    /// The group that was asked for last: nearly always the next one too.
+    /// The group looked up last: nearly always the next one too.
     latest: Option<(GroupId, GroupSlot)>,
-    /// The highest term of any of them.
+    /// The highest term of any frame.
     pub(crate) terms: Term,
-    /// Groups that have lost something, and not said so in the log since. Whether what follows for them can be put after
-    /// what they have.
+    /// Groups that have lost something, and are not fenced in the log since. The value: whether their log is
+    /// broken, so that later entries cannot be appended to it.
     hit: FxHashMap<GroupId, IsBroken>,
-    /// Any group may have lost something, one not met yet too.
+    /// Any group may have lost something, including one not seen yet.
     is_any_hit: bool,
-    /// Groups whose first record of a base is still to come.
+    /// Groups with their first base record still to be replayed.
     expected: FxHashSet<GroupId>,
     /// All losses met so far.
     losses: Vec<Loss>,
@@ -33,25 +34,25 @@ pub(crate) struct Replay {
 
 type IsBroken = bool;
 
-/// What tells a loss from others: the first batch that is not whole, the next one that is found, and a hash of the groups
-/// that were hit.
+/// The identity of a loss: the first batch that is not whole, the next one that is found, and a hash of the
+/// groups that were hit.
 pub(crate) type Loss = [u64; 3];
 
-/// Whom a fence is about that names losses: all groups that they hit have been fenced before it.
+/// The group id of a fence frame that lists losses: all groups that they hit have been fenced before it.
 pub(crate) const EVERY_GROUP: GroupId = GroupId(u64::MAX);
 
-/// Whose frames were lost.
+/// The groups that lost frames.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Lost {
-    /// Nobody can tell.
+    /// Unknown.
     Any,
-    /// Of these.
+    /// These.
     Of(Vec<GroupId>),
 }
 
 impl Replay {
-    /// One frame of that segment, already verified; `extras` are those of its survey. `Err` says why it cannot follow what
-    /// came before.
+    /// Replays one verified frame of `segment`; `extras` are those of its survey. `Err` states why it cannot
+    /// follow the frames before it.
     pub(crate) fn frame(
         &mut self,
         segment: u64,
@@ -88,7 +89,7 @@ impl Replay {
                 Ok(())
             }
             Says::LossAccepted => {
-                self.hit.remove(&frame.group); // whatever was lost before
+                self.hit.remove(&frame.group); // earlier losses are accepted too
                 let (log, pins) = self.log(frame.group);
                 log.accept_loss(segment, pins);
                 Ok(())
@@ -111,14 +112,14 @@ impl Replay {
                     let is_expected = self.expected.remove(&frame.group);
                     let (log, pins) = self.log(frame.group);
                     if is_broken && log.base == frame.id && log.follows(frame.id) {
-                        // Where the log begins is only said again: what follows there is as certain as it was.
+                        // The record only repeats the base: entries after it are as valid as before.
                         log.compact(frame.id, configuration, segment, pins);
                         return Ok(());
                     }
                     self.mend(frame.group);
                     let (log, pins) = self.log(frame.group);
                     if is_broken || is_expected && !log.follows(frame.id) {
-                        // Whether what is left after it belongs there cannot be told.
+                        // It is unknown whether the entries left after the base belong there.
                         log.restart(frame.id, configuration, segment, pins);
                     } else {
                         log.compact(frame.id, configuration, segment, pins);
@@ -126,7 +127,8 @@ impl Replay {
                     Ok(())
                 }
                 Extra::Losses(answered) => {
-                    // A loss of later, of something older, is not among them: then everybody has to answer again.
+                    // A loss found later, of older data, is not on the list: then all groups must be fenced
+                    // again.
                     if self.losses.iter().all(|loss| answered.contains(loss)) {
                         self.hit.clear();
                         self.is_any_hit = false;
@@ -156,7 +158,7 @@ impl Replay {
         if let Some(is_broken) = self.hit.get(&frame.group).copied() {
             let (log, _) = self.log(frame.group);
             let begins = frame.first() <= log.base.index.next();
-            // It replaces all that is there, or follows what is whole.
+            // The frame replaces everything there, or follows what is whole.
             let counts = begins || !is_broken && log.accepts(frame.first());
             self.hit.insert(frame.group, !counts);
             if !counts {
@@ -165,8 +167,9 @@ impl Replay {
         }
         let (log, pins) = self.log(frame.group);
         let (first, term, count) = (frame.first(), frame.term(), frame.count);
-        // Without frames the last index is not known yet: frames before these may have lain in segments freed since,
-        // because a record still to come made them unnecessary. If none comes, `holes` tells.
+        // Without frames the last index is not known yet: frames before these may have been in segments freed
+        // since, because a record still to be replayed made them unnecessary. If there is none, `holes`
+        // reports it.
         if log.has_frames() && !log.accepts(first) {
             return Err("entries leave a hole in a group's log");
         }
@@ -175,21 +178,24 @@ impl Replay {
         Ok(())
     }
 
-    /// The first record that says where a group's log begins is still to come, and will say this: the one before it is gone, since
-    /// that one took its place. What counts after a loss is then judged as it was while that one was there.
+    /// Sets the base that the group's first base record will set: the record that set it earlier is gone,
+    /// replaced by that one. Entries after a loss are then accepted as they were while the earlier record
+    /// existed.
     pub(crate) fn expect_base(&mut self, group: GroupId, id: EntryId) {
         self.expected.insert(group);
         self.log(group).0.expect_base(id);
     }
 
-    /// Frames were lost here. What follows for these groups counts only where it does not depend on what was lost.
+    /// Records a loss of frames. Later frames of these groups are valid only where they do not depend on the
+    /// lost ones.
     pub(crate) fn lose(&mut self, loss: Loss, lost: &Lost) {
         self.losses.push(loss);
         match lost {
             Lost::Of(groups) => {
-                // A list of losses that is lost itself is nobody's: what it had answered for is hit as it was before.
+                // A damaged list of losses belongs to no group: the losses it answered for hit their groups
+                // again.
                 for group in groups.iter().filter(|group| **group != EVERY_GROUP) {
-                    self.log(*group).0.is_loss_accepted = false; // it was another, or the group was here again
+                    self.log(*group).0.is_loss_accepted = false; // another loss, or it was here again
                     self.hit.insert(*group, true);
                 }
             }
@@ -203,7 +209,7 @@ impl Replay {
         }
     }
 
-    /// A group that comes out of the dark has lost what came before.
+    /// First frame of a group after a loss with unknown victims: the group may have lost earlier frames.
     fn meet(&mut self, group: GroupId) {
         if self.is_any_hit && !self.groups.by_id.contains_key(&group) {
             self.hit.insert(group, true);
@@ -214,29 +220,29 @@ impl Replay {
         self.hit.get(&group).is_some_and(|is_broken| *is_broken)
     }
 
-    /// The group's log is again what was written, though not all of it may be there.
+    /// The group's log is consistent again, though part of it may be missing.
     fn mend(&mut self, group: GroupId) {
         if let Some(is_broken) = self.hit.get_mut(&group) {
             *is_broken = false;
         }
     }
 
-    /// Whether the group may have lost something that its log does not speak of.
+    /// Whether the group may have lost something and has no fence for it in the log yet.
     pub(crate) fn is_hit(&self, group: GroupId) -> bool {
         self.hit.contains_key(&group)
     }
 
-    /// Whether something was lost of groups that nobody can name, and has not been answered for yet.
+    /// Whether frames of unidentified groups were lost, and no list in the log answers for that yet.
     pub(crate) const fn is_any_hit(&self) -> bool {
         self.is_any_hit
     }
 
-    /// All losses, if some are not answered for yet.
+    /// All losses, if the log does not answer for some of them yet.
     pub(crate) fn unanswered(&self) -> Option<Vec<Loss>> {
         (self.is_any_hit || !self.hit.is_empty()).then(|| self.losses.clone())
     }
 
-    /// Groups whose log does not follow its base go on from there without entries.
+    /// Drops all entries of a group if its log does not follow its base; the group continues from the base.
     pub(crate) fn fill_holes(&mut self) -> Vec<GroupId> {
         let holes = self.holes();
         for group in &holes {
@@ -247,22 +253,23 @@ impl Replay {
         holes
     }
 
-    /// The replica is gone; what it has promised stays. So does it that it has forgotten some: a term and a vote are not in this
-    /// record, nor what a loss before it had taken from the log.
+    /// Replays a removal. The group's hard state, floor and fence are kept; so is a hit: this record contains
+    /// neither term nor vote, nor what an earlier loss took from the log.
     fn remove(&mut self, group: GroupId, floor: EntryId, segment: u64) {
         self.mend(group);
         let (log, pins) = self.log(group);
-        // Whether there is anything to keep is known at the end: its hard state may have been carried forward, past this.
+        // Whether anything is to be kept is known only at the end: its hard state may have been relocated
+        // behind this record.
         log.remove(floor, segment, pins);
     }
 
-    /// Groups that are gone, and of whose promises some were lost.
+    /// Removed groups that lost part of their metadata.
     pub(crate) fn hit_and_gone(&self) -> Vec<GroupId> {
         let logs = self.groups.slots.iter().flatten().filter(|log| log.is_removed && self.is_hit(log.group));
         logs.map(|log| log.group).collect()
     }
 
-    /// Forgets the groups that are gone and have promised nothing.
+    /// Drops removed groups without any metadata to keep.
     pub(crate) fn forget_blank(&mut self) {
         self.latest = None;
         let is_kept = |log: &GroupLog| log.is_loss_accepted || self.is_hit(log.group);

@@ -1,11 +1,12 @@
-//! What keeps a segment: counts of live frames and of groups' latest facts in it, and how much of the log is alive.
+//! Pins: what keeps a segment from being freed. Counts live frames and groups' latest metadata frames per
+//! segment, and live bytes.
 //!
-//! A segment is freed when nothing live is in it, and strictly the oldest first, so that what is on the disk is always
-//! the end of one history. What is not here: freeing (`lane_retention`).
+//! A segment is freed when it holds nothing live, strictly the oldest first, so that the files are always the
+//! end of one history. Not here: freeing (`lane_retention`).
 
 use std::collections::VecDeque;
 
-/// What may hold a segment. What is let go must be what was held.
+/// A reason to keep a segment. Each unpin must match an earlier pin.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Pin {
     /// A frame with live entries.
@@ -13,7 +14,7 @@ pub(crate) enum Pin {
         /// Its length.
         bytes: u32,
     },
-    /// A group's latest hard state, or the record that sets its base. Can be written again elsewhere.
+    /// A metadata frame in force: a group's hard state, base, floor or fence. Can be rewritten elsewhere.
     Fact,
 }
 
@@ -33,14 +34,15 @@ struct Count {
     facts: u32,
 }
 
-/// What a fact takes in the log, about: a header and a small configuration. Only for weighing what is alive.
+/// Approximate length of a metadata frame: a header and a small configuration. Only for estimating live
+/// bytes.
 const FACT_BYTES: u64 = 128;
 
 /// Counts by segment, in order of sequence.
 #[derive(Debug, Default)]
 pub(crate) struct Pins {
     segments: VecDeque<Count>,
-    /// Bytes of live frames, and of facts that count.
+    /// Bytes of live frames, and of metadata frames in force.
     live_bytes: u64,
     /// Live frames, and entries.
     frames: u64,
@@ -91,17 +93,17 @@ impl Pins {
         self.at(segment).is_ok()
     }
 
-    /// Whether live entries lie in it.
+    /// Whether the segment holds live entries.
     pub(crate) fn has_frames(&self, segment: u64) -> bool {
         self.at(segment).is_ok_and(|at| self.segments[at].frames > 0)
     }
 
-    /// How many frames of the log are alive.
+    /// The number of live frames in the log.
     pub(crate) const fn frames(&self) -> u64 {
         self.frames
     }
 
-    /// About how many bytes of the log are alive.
+    /// Approximate live bytes in the log.
     pub(crate) const fn live_bytes(&self) -> u64 {
         self.live_bytes
     }

@@ -1,35 +1,40 @@
 //! Opening a damaged lane with what is left of it, so that it can be repaired from its peers.
 //!
-//! What is lost is not known; what was promised with it (votes, acknowledged entries) must still be kept. So of every group
-//! that may have lost something two things are told: its log, as far as it is certain, and a *fence*, a term which none of
-//! the lost promises was later than. It is known because every batch, and every segment's first page, names the highest
-//! term of the lane so far, and damage is told from the log's end only by something later that vouches for what is lost.
+//! The lost frames are unknown; the votes and acknowledgements in them must still be honoured. So recovery
+//! reports two things of every group that may have lost something: its log, as far as it is certain, and a
+//! *fence*, a term that is at least that of every lost frame. That term is known because every batch, and
+//! every segment's first page, contains the highest term of the lane so far, and damage differs from the
+//! log's end only by a later record that claims the lost batch was durable.
 //!
-//! Rules. Batches with good headers are taken in order of segment and place, and count up:
-//! 1. Where the next one is missing or not whole, and a later segment begins with its number, an earlier opening ended the
-//!    log here and went on there.
-//! 2. Where it is missing, and something later claims that it was durable, everything up to the next batch found is lost,
-//!    and nobody can tell of whom: every group is hit.
-//! 3. Where it is there but not whole, and something later claims that it was durable: if the headers of all its frames
-//!    are, the groups of the damaged frames are hit, and the other frames count; otherwise every group is hit.
-//! 4. Where nothing later claims that it was durable, the log ends.
-//!    But a segment that the next one names as the one before it, and that is gone, has held something durable, whoever
-//!    claims it: everything up to the next batch found is lost. So has the end of a segment that is cut short, for all that
-//!    anybody can tell. If none is found, nothing bounds the terms of what was in it: that is refused still.
-//! 5. Of a group that was hit, later frames count only if they do not depend on what was lost: hard states; the beginnings
-//!    of the log; entries from there on. Where its beginning is only said again, what it has stays.
-//! 6. When all groups that were hit are fenced, a list of the losses follows in the log. It answers for them, unless there
-//!    is one before it now that it does not name: one of later, of something older.
+//! Rules. Batches with valid headers are taken in order of segment and place, with consecutive LSNs:
+//! 1. Where the next one is missing or not whole, and a later segment begins with its LSN, an earlier opening
+//!    ended the log here and continued there.
+//! 2. Where it is missing, and a later record claims that it was durable, everything up to the next batch
+//!    found is lost, of unknown groups: every group is hit.
+//! 3. Where it is there but not whole, and a later record claims that it was durable: if the headers of all
+//!    its frames are valid, the groups of the damaged frames are hit, and the other frames count; otherwise
+//!    every group is hit.
+//! 4. Where no later record claims that it was durable, the log ends. But a segment that the next one names
+//!    as its predecessor, and that is gone, held durable data, even without a claim: everything up to the
+//!    next batch found is lost. The same is assumed of the missing end of a segment that is cut short. If no
+//!    later batch is found, nothing bounds the terms of the lost frames: opening fails.
+//! 5. Of a group that was hit, later frames count only if they do not depend on what was lost: hard states;
+//!    records that set a base; entries from the base on. A record that only repeats the base leaves the
+//!    group's entries in place.
+//! 6. When all groups that were hit are fenced, a list of the losses follows in the log. It answers for them,
+//!    unless an earlier loss exists now that is not on the list: one found later, of older data.
 //!
-//! 7. Where the end of the log is lost, it may be that only first pages of later segments say so. They stay in the log, since a
-//!    life may end before its list is durable; and the next batch is numbered after all that was claimed, so that the loss is
-//!    the same one for every opening after this.
-//! 8. Of a group whose first beginning in the log is a compaction, the one that it took the place of may be gone since the loss
-//!    was met first. It is taken to have been the same, so that rule 5 lets the same entries count as then.
+//! 7. Where the end of the log is lost, perhaps only the first pages of later segments claim it. They stay in
+//!    the log, since the process may end before the list of losses is durable; and the next batch is numbered
+//!    after all that was claimed, so that every later opening finds the same loss.
+//! 8. Where the first base record of a group in the log is a compaction, the base record it replaced may have
+//!    been freed since the loss was first found. Its base is assumed to have been the same, so that rule 5
+//!    accepts the same entries as then.
 //!
-//! Where no batch at all is left, nothing is known of any group: that is refused still.
+//! Where no batch at all is left, nothing is known of any group: opening fails.
 //!
-//! It is read twice: once to know what claims what, once to replay. What is not here: the usual case (`recovery`).
+//! The segments are read twice: once to collect the claims, once to replay. Not here: the usual case
+//! (`recovery`).
 
 use std::sync::OnceLock;
 
@@ -47,27 +52,27 @@ use crate::survey::{BatchState, Extra, Says, Survey, SurveyedBatch, SurveyedFram
 const GONE: &str = "a batch that was durable is damaged or missing";
 const HIT: &str = "frames that were durable are damaged";
 
-/// What to do at a batch.
+/// The action at a batch.
 enum Step {
-    /// It counts, as far as it is whole.
+    /// The batch is accepted, as far as it is whole.
     Take { offset: u64 },
-    /// Batches from one on are lost, up to the next one found, or to be written.
+    /// Batches `from` up to `to` are lost; `to` is the next one found, or to be written.
     Gap { offset: u64, from: Lsn, to: Lsn },
 }
 
-/// A segment in outline.
+/// The outline of a segment.
 struct Outline {
     floor: Lsn,
-    /// The segment before it is gone.
+    /// The segment before it is missing.
     is_after_gap: bool,
-    /// Its end is gone, and whatever lay there.
+    /// Its end, with any batches there, is missing.
     is_cut: bool,
     batches: Vec<SurveyedBatch>,
     beginnings: Vec<Beginning>,
 }
 
-/// A record after which a group's log begins anew, or somewhere else: where it lies, whose it is, and what it compacts to, if that
-/// is what it does.
+/// A record that restarts a group's log or moves its base: its offset, its group, and for a compaction its
+/// base.
 struct Beginning {
     offset: u64,
     group: GroupId,
@@ -128,7 +133,7 @@ pub(crate) fn salvage<'a, F: Files>(
     let plan = planned.steps;
     walk.accepted = plan.iter().rposition(|steps| takes_any(steps)).map_or(0, |last| last + 1);
     if walk.accepted == 0 {
-        return Err(refusal); // nothing is left that could say which groups there were
+        return Err(refusal); // nothing is left from which the groups could be known
     }
     let vouching = outlines.iter().rposition(|outline| outline.floor >= planned.missing); // rule 7
     walk.accepted = walk.accepted.max(vouching.map_or(0, |last| last + 1));
@@ -138,7 +143,7 @@ pub(crate) fn salvage<'a, F: Files>(
     in_order(files, &scans[..walk.accepted], |scan, survey| {
         walk.follow(scan, survey, plan.next().unwrap_or_default());
     })?;
-    // What was lost at the end, after all that counts.
+    // Losses at the end, after everything that is accepted.
     for (scan, steps) in scans[walk.accepted..].iter().zip(plan) {
         walk.follow(scan, Survey::default(), steps);
     }
@@ -155,7 +160,7 @@ fn takes_any(steps: &[Step]) -> bool {
     steps.iter().any(|step| matches!(step, Step::Take { .. }))
 }
 
-/// Surveys all of every segment, some at a time, and gives the surveys in order.
+/// Surveys all of every segment, some in parallel, and passes the surveys to `take` in order.
 pub(crate) fn in_order<F: Files>(
     files: &F,
     scans: &[Scan<'_, F>],
@@ -172,25 +177,25 @@ pub(crate) fn in_order<F: Files>(
     Ok(())
 }
 
-/// What to do, segment by segment.
+/// The plan: the steps of each segment.
 struct Planned {
     steps: Vec<Vec<Step>>,
-    /// The number after the last batch that counts …
+    /// The LSN after the last accepted batch …
     missing: Lsn,
-    /// … and the highest that anything claims to have been durable.
+    /// … and the highest LSN that any record claims was durable.
     claimed: Lsn,
 }
 
 /// Rules 1 to 4.
 struct Plan<'o> {
     outlines: &'o [Outline],
-    /// The highest number that anything claims to have been durable.
+    /// The highest LSN that any record claims was durable.
     claimed: Lsn,
-    /// The next number; `None` before the first batch that counts.
+    /// The next LSN; `None` before the first accepted batch.
     expected: Option<Lsn>,
-    /// The loss of what comes before the next batch was told.
+    /// The loss before the next batch has been recorded.
     is_told: bool,
-    /// A segment was there before the next batch, and is gone.
+    /// A segment before the next batch is missing.
     is_gone: bool,
     is_over: bool,
 }
@@ -216,7 +221,7 @@ impl<'o> Plan<'o> {
         self.is_gone |= outlines[at].is_after_gap;
         for batch in &outlines[at].batches {
             let lsn = batch.header.lsn;
-            // A log begins with something durable, at the start of its first segment.
+            // A log begins with a durable batch, at the start of its first segment.
             let (missing, expected) = (self.expected.unwrap_or(Lsn(1)), self.expected.unwrap_or(lsn));
             if self.is_over || lsn < expected {
                 continue;
@@ -239,7 +244,7 @@ impl<'o> Plan<'o> {
             end = batch.offset + batch.header.padded_bytes();
         }
         self.is_gone |= outlines[at].is_cut;
-        // Something may be missing here at the end, with nothing in this segment to tell.
+        // Batches may be missing at the end, with no sign of that in this segment.
         let expected = self.expected.unwrap_or(Lsn(1));
         let is_lost = expected <= self.claimed && !self.goes_on_after(at, expected);
         if is_lost && !self.is_over && !self.is_told {
@@ -255,7 +260,7 @@ impl<'o> Plan<'o> {
         found.unwrap_or(self.claimed.next())
     }
 
-    /// Whether a later segment begins with this number, or may have done so and is gone.
+    /// Whether a later segment begins with this LSN, or a missing one may have.
     fn goes_on_after(&self, at: usize, lsn: Lsn) -> bool {
         self.outlines[at + 1..].iter().any(|outline| {
             let first = outline.batches.first();
@@ -288,7 +293,7 @@ impl Walk {
         }
     }
 
-    /// Replays what counts of a segment.
+    /// Replays the accepted batches of a segment.
     fn follow<F: Files>(&mut self, scan: &Scan<'_, F>, survey: Survey, steps: Vec<Step>) {
         let Survey { batches, frames, mut extras, .. } = survey;
         let (mut batches, mut frames) = (batches.iter(), frames.iter());

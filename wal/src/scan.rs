@@ -1,9 +1,9 @@
-//! Reading one segment file: its first page, a batch at a place, claims of durability anywhere in the rest.
+//! Reading one segment file: its first page, a batch at an offset, claims of durability anywhere in the rest.
 //!
-//! Reads are large and, where the system lets them, past its page cache: a log is read once, and what is in the cache
-//! already is taken from there. A page that the device refuses is read again by itself; if it still is, it counts as zeros where
-//! damage is to be lived with ([`OnDamage::Fence`]), so that it gets the verdict that wrong bytes get, and is an error otherwise.
-//! What is not here: what follows from them (`survey`, `recovery`).
+//! Reads are large and, where the system allows it, past the page cache: a log is read once; pages already in
+//! the cache are taken from there. A page that the device refuses is read again by itself; if it is still
+//! refused, it is replaced by zeros with [`OnDamage::Fence`], so that it is judged like wrong bytes, and is
+//! an error otherwise. Not here: the conclusions (`survey`, `recovery`).
 
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -18,14 +18,14 @@ use crate::pool::{BufferPool, PooledBuffer};
 use crate::recovery::Damage;
 use crate::segment::{BadHeader, PAGE_BYTES, SegmentHeader, segment_path};
 
-/// Bytes read at once.
+/// Bytes per read.
 const WINDOW_BYTES: u64 = 2 << 20;
-/// What is wrong with a first page that the device does not give.
+/// The damage of a first page that the device refuses to read.
 const REFUSED: &str = "the device refuses to read it";
-/// What is wrong with a file whose end is gone.
+/// The damage of a file without its end.
 pub(crate) const CUT_SHORT: &str = "the segment is cut short";
 
-/// A segment file whose first page was read.
+/// An open segment file, with its decoded first page.
 pub(crate) struct Scan<'a, F: Files> {
     files: &'a F,
     pub(crate) file: F::File,
@@ -33,18 +33,18 @@ pub(crate) struct Scan<'a, F: Files> {
     pub(crate) header: SegmentHeader,
     on_damage: OnDamage,
     is_past_cache: bool,
-    /// Reads of single pages that the device has refused, and that counted as zeros.
+    /// Reads of single pages that the device refused, and that were replaced by zeros.
     refused: AtomicU64,
 }
 
-/// Which segment of which log, and what to do where it cannot be read.
+/// Which segment of which log, and the reaction to damage.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Which {
     pub(crate) lane: u16,
     pub(crate) sequence: u64,
     pub(crate) log_id: u64,
     pub(crate) on_damage: OnDamage,
-    /// Whether what the system's cache has does not count.
+    /// Whether the page cache is bypassed.
     pub(crate) is_past_cache: bool,
 }
 
@@ -79,8 +79,8 @@ impl<'a, F: Files> Scan<'a, F> {
         Ok(Self { files, file, path, header, on_damage, is_past_cache, refused: AtomicU64::new(0) })
     }
 
-    /// Opens a file that may be damaged. What its first page said of its life follows from its name; what it said of others
-    /// is unknown then.
+    /// Opens a file that may be damaged. Of a damaged first page, lane, sequence and log id follow from the
+    /// file's name; its `floor`, `previous` and `terms` are unknown.
     pub(crate) fn open_damaged(files: &'a F, which: Which) -> Result<(Self, Option<Damage>), OpenError> {
         let Which { lane, sequence, log_id, on_damage, is_past_cache } = which;
         let (path, offset, what) = match Self::open(files, which) {
@@ -98,19 +98,19 @@ impl<'a, F: Files> Scan<'a, F> {
         Ok((Self { files, file, path, header, on_damage, is_past_cache, refused }, Some(damage)))
     }
 
-    /// Reads of single pages that the device has refused so far.
+    /// Reads of single pages that the device refused so far.
     pub(crate) fn refused(&self) -> u64 {
         self.refused.load(Ordering::Relaxed)
     }
 
-    /// A reader of the batches. Takes a window of memory.
+    /// A reader of the batches. Allocates a window of memory.
     pub(crate) fn reader(&self) -> Reader<'_, 'a, F> {
-        // What a system refuses to read so can still be read plainly.
+        // A file that cannot be opened for direct reads can still be read through the cache.
         let past_cache = self.files.open(&self.path, Access::Scan).ok();
         Reader { scan: self, past_cache, is_past_cache: self.is_past_cache, window: None, at: 0, bytes: 0 }
     }
 
-    /// The same, of what the device has, whatever the cache has.
+    /// As [`Self::reader`], but from the device only, bypassing the page cache.
     pub(crate) fn reader_past_cache(&self) -> Reader<'_, 'a, F> {
         self.files.drop_cached(&self.file);
         Reader { is_past_cache: true, ..self.reader() }
@@ -121,10 +121,10 @@ impl<'a, F: Files> Scan<'a, F> {
 pub(crate) struct Reader<'s, 'a, F: Files> {
     scan: &'s Scan<'a, F>,
     past_cache: Option<F::File>,
-    /// What is in the cache is not taken from there.
+    /// The page cache is bypassed.
     is_past_cache: bool,
     window: Option<(PooledBuffer, BufferPool)>,
-    /// Where the window begins in the file, and how many bytes of it are there.
+    /// The window's offset in the file, and how many bytes it holds.
     at: u64,
     bytes: u64,
 }
@@ -141,7 +141,7 @@ impl<F: Files> Reader<'_, '_, F> {
         Ok(&window[from..from + bytes as usize])
     }
 
-    /// Moves the window to `offset`, a multiple of a page, and keeps what it has of that already.
+    /// Moves the window to `offset`, a multiple of a page, and keeps the part it already holds.
     fn fill(&mut self, offset: u64, bytes: u64) -> Result<(), OpenError> {
         let wanted = bytes.next_multiple_of(PAGE_BYTES as u64).max(WINDOW_BYTES);
         let wanted = wanted.min(self.scan.header.bytes - offset) as usize;
@@ -167,7 +167,7 @@ impl<F: Files> Reader<'_, '_, F> {
         Ok(())
     }
 
-    /// From the system's cache what is there, from the device the rest.
+    /// Reads cached pages from the page cache, the rest from the device.
     fn read(&self, offset: u64, into: &mut [u8]) -> Result<(), OpenError> {
         let Scan { files, file, .. } = self.scan;
         let cached = if self.is_past_cache { Ok(0) } else { files.read_cached(file, offset, into) };
@@ -178,7 +178,7 @@ impl<F: Files> Reader<'_, '_, F> {
             done += files.read_at(past_cache, offset + done as u64, &mut into[done..]).unwrap_or(0);
         }
         if done < into.len() {
-            // What is read here begins a page, and so does what the device has given of it.
+            // `done` is a page boundary, whatever the device has returned.
             let rest = &mut into[done..];
             let read = files.read_at(file, offset + done as u64, rest);
             if !read.is_ok_and(|read| read == rest.len()) {
@@ -188,7 +188,7 @@ impl<F: Files> Reader<'_, '_, F> {
         Ok(())
     }
 
-    /// Each page by itself, so that a refused one costs no other.
+    /// Reads each page by itself, so that a refused one affects no other.
     fn read_by_page(&self, offset: u64, into: &mut [u8]) -> Result<(), OpenError> {
         let Scan { files, file, path, on_damage, refused, .. } = self.scan;
         for (number, page) in into.chunks_mut(PAGE_BYTES).enumerate() {
@@ -209,7 +209,7 @@ impl<F: Files> Reader<'_, '_, F> {
         Ok(())
     }
 
-    /// The header of a batch at `offset`, if there is one of this segment's life.
+    /// The header of a batch at `offset`, if there is a valid one of this incarnation.
     pub(crate) fn batch_header(&mut self, offset: u64) -> Result<Option<BatchHeader>, OpenError> {
         let left = self.scan.header.bytes - offset;
         if left < BATCH_HEADER_BYTES as u64 {
@@ -220,12 +220,13 @@ impl<F: Files> Reader<'_, '_, F> {
         Ok(header.filter(|header| header.padded_bytes() <= left))
     }
 
-    /// The bytes of a batch whose header was read at `offset`.
+    /// The bytes of a batch, given its header as read at `offset`.
     pub(crate) fn batch(&mut self, offset: u64, header: &BatchHeader) -> Result<&[u8], OpenError> {
         self.at(offset, u64::from(header.bytes))
     }
 
-    /// Where a batch header at or after `offset` claims that batch `lsn` was durable, if one does.
+    /// The offset of a batch header at or after `offset` that claims that batch `lsn` was durable, if there
+    /// is one.
     pub(crate) fn claim(&mut self, offset: u64, lsn: Lsn) -> Result<Option<u64>, OpenError> {
         for at in (offset..self.scan.header.bytes).step_by(ALIGN_BYTES) {
             if self.batch_header(at)?.is_some_and(|header| header.durable >= lsn) {

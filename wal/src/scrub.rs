@@ -1,10 +1,10 @@
-//! A look at a piece of a sealed segment that nobody has asked for: whether the device still gives back what was written.
+//! Scrubbing part of a sealed segment: whether the device still returns the bytes written.
 //!
-//! It is read past the system's cache, where that can be done, since the device is what is in question. A page that cannot be
-//! read counts as one whose bytes are wrong. What does not match is looked at once more, so that a slip on the way is not
-//! taken for damage. Runs where snapshot files are worked on, a piece at a time; never in a worker's turn.
+//! It is read past the page cache, where possible, since the device is in question. A page that cannot be
+//! read counts as one with wrong bytes. A mismatch is read once more, so that a transient error is not taken
+//! for damage. Runs on the snapshot thread, a part at a time; never in a worker's turn.
 //!
-//! What is not here: which piece is next, and whom damage hits (`lane_scrub`).
+//! Not here: the choice of the next part, and the groups that damage hits (`lane_scrub`).
 
 use std::io;
 
@@ -15,34 +15,34 @@ use crate::segment::{PAGE_BYTES, SegmentHeader, segment_path};
 
 const PAGE: u64 = PAGE_BYTES as u64;
 
-/// Which piece to look at.
+/// The part to scrub.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct ScrubPiece {
     pub(crate) sequence: u64,
     pub(crate) incarnation: u64,
-    /// Where to begin: at the file's start, or where a batch does.
+    /// The start: the file's start, or that of a batch.
     pub(crate) from: u64,
-    /// Where the segment's batches end.
+    /// The end of the segment's batches.
     pub(crate) end: u64,
-    /// How much to look at, about: whole batches, at least one.
+    /// Approximate length: whole batches, at least one.
     pub(crate) bytes: u64,
 }
 
-/// What was seen of a piece of a segment.
+/// The result of scrubbing part of a segment.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Scrubbed {
     /// The file, relative to the log directory.
     pub file: String,
     pub(crate) sequence: u64,
-    /// Where the next piece begins.
+    /// Where the next part begins.
     pub(crate) next: u64,
     /// Bytes read.
     pub bytes: u64,
-    /// Where it is not what was written, in order: from byte, to byte.
+    /// Damaged ranges, in order: first byte, byte after the last.
     pub damage: Vec<(u64, u64)>,
 }
 
-/// Looks at a piece. `None` if there is no such file: it was freed meanwhile.
+/// Scrubs a part. `None` if there is no such file: it was freed meanwhile.
 ///
 /// # Errors
 /// If the file cannot be opened.
@@ -62,7 +62,7 @@ pub(crate) fn scrub<F: Files>(files: &F, lane: u16, piece: &ScrubPiece) -> io::R
 
 fn look<F: Files>(files: &F, file: &F::File, lane: u16, piece: &ScrubPiece) -> Scrubbed {
     let mut pool = BufferPool::new(0);
-    // Whole pages are read; the first batch may begin within one, and the last end so.
+    // Reads whole pages; the first batch may begin within one, and the last may end within one.
     let mut from = piece.from / PAGE * PAGE;
     let end = piece.end.next_multiple_of(PAGE);
     let mut window = pool.take(piece.bytes.min(end - from) as usize);
@@ -87,14 +87,14 @@ fn look<F: Files>(files: &F, file: &F::File, lane: u16, piece: &ScrubPiece) -> S
         let life = Life { incarnation: piece.incarnation, offset: seen.next as u32 };
         let header = BatchHeader::parse(&window[at..at + BATCH_HEADER_BYTES], life);
         let Some(header) = header.filter(|header| seen.next + header.padded_bytes() <= piece.end) else {
-            // Nobody can tell where the next batch begins: wherever there is one.
+            // The start of the next batch is unknown: search for it.
             spoilt(&mut seen.damage, seen.next, seen.next + ALIGN_BYTES as u64);
             seen.next += ALIGN_BYTES as u64;
             continue;
         };
         if seen.next + header.padded_bytes() > from + held {
             if seen.next > piece.from {
-                break; // for the next piece
+                break; // left for the next part
             }
             from = seen.next / PAGE * PAGE;
             let bytes = (seen.next + header.padded_bytes()).next_multiple_of(PAGE) - from;
@@ -112,7 +112,7 @@ fn look<F: Files>(files: &F, file: &F::File, lane: u16, piece: &ScrubPiece) -> S
     seen
 }
 
-/// Which bytes of a batch are not whole; all of them, if that cannot be told.
+/// Marks the bytes of a batch that are not whole; all of it, if its frame boundaries are unknown.
 fn broken_frames(header: &BatchHeader, batch: &[u8], at: u64, damage: &mut Vec<(u64, u64)>) {
     let Some(remains) = header.remains(batch) else {
         return spoilt(damage, at, at + header.padded_bytes());
@@ -129,7 +129,7 @@ fn broken_frames(header: &BatchHeader, batch: &[u8], at: u64, damage: &mut Vec<(
     }
 }
 
-/// Adds a range; what lies side by side is one.
+/// Adds a range; adjacent ranges are merged.
 fn spoilt(damage: &mut Vec<(u64, u64)>, from: u64, to: u64) {
     match damage.last_mut() {
         Some(last) if last.1 == from => last.1 = to,
@@ -137,7 +137,7 @@ fn spoilt(damage: &mut Vec<(u64, u64)>, from: u64, to: u64) {
     }
 }
 
-/// Reads so many bytes, up to the end, page by page where the device refuses some: those are left as zeros.
+/// Reads `bytes` bytes, at most up to `end`; page by page where the device refuses some: those become zeros.
 fn fill<F: Files>(
     files: &F,
     file: &F::File,

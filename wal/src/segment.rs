@@ -16,8 +16,8 @@
 //!     76     4  CRC32 of the 76 bytes before
 //!   4096        batches, see `batch`
 //! ```
-//! The rest of a recycled file is what was there before: no batch of an earlier incarnation can validate. A page is
-//! durable before its file gets a segment's name, so a bad one is damage, never an interrupted write.
+//! The rest of a recycled file keeps its old bytes: no batch of an earlier incarnation can validate. A page
+//! is durable before its file gets a segment's name, so a bad one is damage, never an interrupted write.
 
 use raftwerk_frame::Term;
 use zerocopy::little_endian::{U32, U64};
@@ -26,7 +26,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 use crate::directory::FORMAT_VERSION;
 use crate::disk::Lsn;
 
-/// What every batch is padded to, and what a segment's header takes.
+/// The page length: the alignment of synced batches, and the length of a segment's header.
 pub(crate) const PAGE_BYTES: usize = 4096;
 const MAGIC: [u8; 8] = *b"RWSEG\0\0\x01";
 
@@ -35,7 +35,7 @@ const MAGIC: [u8; 8] = *b"RWSEG\0\0\x01";
 pub struct SegmentHeader {
     /// The lane it belongs to.
     pub lane: u16,
-    /// Its place in the lane's order.
+    /// Its sequence number in the lane.
     pub sequence: u64,
     /// The log it belongs to.
     pub log_id: u64,
@@ -45,7 +45,7 @@ pub struct SegmentHeader {
     pub floor: Lsn,
     /// The sequence number of the segment before it in the lane when the page was written; 0 for none.
     pub previous: u64,
-    /// No frame of the lane was of a later term when the page was written.
+    /// The highest term of any frame of the lane when the page was written.
     pub terms: Term,
 }
 
@@ -69,7 +69,7 @@ struct Raw {
 const RAW_BYTES: usize = size_of::<Raw>();
 const _: () = assert!(RAW_BYTES == 80);
 
-/// Why a first page is not one.
+/// Why a first page is invalid.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum BadHeader {
     Version(u32),
@@ -77,7 +77,7 @@ pub(crate) enum BadHeader {
 }
 
 impl SegmentHeader {
-    /// What tells this life of a file from its other lives.
+    /// The incarnation of the file: differs for each use of it as a segment.
     #[must_use]
     pub const fn incarnation(&self) -> u64 {
         let of_lane = mix(self.log_id ^ mix(self.lane as u64 + 1));
@@ -170,12 +170,12 @@ pub(crate) fn sequence_of(name: &str) -> Option<u64> {
     hex(name, "seg-", ".log")
 }
 
-/// The sequence number that a spare file had last.
+/// The sequence number of the segment that a spare file was.
 pub(crate) fn spare_sequence_of(name: &str) -> Option<u64> {
     hex(name, "spare-", ".old")
 }
 
-/// The sequence number of a segment whose preparation was interrupted.
+/// The sequence number of an interrupted preparation.
 pub(crate) fn unfinished_sequence_of(name: &str) -> Option<u64> {
     hex(name, "new-", ".tmp")
 }

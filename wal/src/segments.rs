@@ -1,7 +1,7 @@
 //! The lane's segment files: which are in use, which are READY, and which may be made from spares.
 //!
-//! Sequence numbers are given to batches before the file exists: a batch whose segment is not READY waits in memory.
-//! What is not here: what keeps a segment (`retention`), how a file is made (`execute`).
+//! Batches are assigned a segment's sequence number before its file exists: a batch whose segment is not
+//! READY waits in memory. Not here: pins (`retention`), the calls that make a file (`execute`).
 
 use std::collections::VecDeque;
 use std::io;
@@ -11,16 +11,16 @@ use raftwerk_frame::{Term, Time};
 use crate::disk::{Lsn, SegmentFile, SegmentJob};
 use crate::segment::SegmentHeader;
 
-/// Why the next segment cannot be made. A state: it is tried again, and service resumes by itself.
+/// Why the next segment cannot be made. A state: the lane retries, and recovers by itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Shortage {
     /// The disk, or the quota, is full.
     Storage,
-    /// The process, or the system, has as many files open as it may (RLIMIT_NOFILE).
+    /// The process, or the system, is at its limit of open files (RLIMIT_NOFILE).
     OpenFiles,
     /// The system has no memory, or no more maps, for it.
     Memory,
-    /// The system refuses it otherwise.
+    /// Any other error.
     Other,
 }
 
@@ -38,10 +38,10 @@ impl Shortage {
     }
 }
 
-/// How often a segment was made ready, or could not be, since the lane was opened.
+/// How often a segment was prepared, or could not be, since the lane was opened.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Preparations {
-    /// Made from nothing.
+    /// Made from new files.
     pub created: u64,
     /// Made from spares.
     pub recycled: u64,
@@ -60,14 +60,15 @@ pub struct Preparations {
 pub(crate) struct InUse<File> {
     pub(crate) sequence: u64,
     pub(crate) bytes: u64,
-    /// For appends; only of segments of this life that are READY, until all in them is durable and nothing more comes.
+    /// For appends; only for READY segments made since opening, until everything in them is durable and they
+    /// are full.
     pub(crate) append: Option<SegmentFile<File>>,
     pub(crate) read: Option<File>,
-    /// Where its batches end, once that is certain. Not known of one that was damaged when the lane was opened.
+    /// Where its batches end, once final. `None` if it was damaged when the lane was opened.
     pub(crate) end: Option<u64>,
-    /// Since when it has been full, as far as that was noticed.
+    /// Since when it has been full; set at the first check after it was.
     pub(crate) full_since: Option<Time>,
-    /// Once nothing live is in it: the batch that must be durable before it may go.
+    /// Once it holds nothing live: the batch that must be durable before it may be freed.
     pub(crate) dead_at: Option<Lsn>,
 }
 
@@ -78,7 +79,7 @@ impl<File> InUse<File> {
     }
 }
 
-/// What a lane knows of its segment files.
+/// A lane's segment files.
 #[derive(Debug)]
 pub(crate) struct Segments<File> {
     pub(crate) in_use: VecDeque<InUse<File>>,
@@ -86,20 +87,21 @@ pub(crate) struct Segments<File> {
     pub(crate) spares: Vec<String>,
     /// Segments to be taken out of the log, oldest first, and whether to keep their files as spares.
     pub(crate) retiring: VecDeque<(u64, bool)>,
-    /// The first of them is at the disk.
+    /// The retire job of the first of them is in progress.
     pub(crate) is_retiring: bool,
     /// Why the next segment could not be made, until one is.
     pub(crate) shortage: Option<Shortage>,
     pub(crate) preparations: Preparations,
     template: SegmentHeader,
     is_preparing: bool,
-    /// The spare that the segment which is being prepared is made from.
+    /// The spare from which the segment in preparation is made.
     spare_in_use: Option<String>,
     next_to_prepare: u64,
 }
 
 impl<File: Clone> Segments<File> {
-    /// `template` says lane, log and length; the first new segment gets its sequence number and predecessor.
+    /// `template` contains lane, log id and length, and sequence number and predecessor of the first new
+    /// segment.
     pub(crate) fn new(in_use: VecDeque<InUse<File>>, spares: Vec<String>, template: SegmentHeader) -> Self {
         let mut segments = Self {
             in_use,
@@ -126,12 +128,12 @@ impl<File: Clone> Segments<File> {
         self.in_use.push_back(InUse { sequence, bytes, append, read, end, full_since, dead_at });
     }
 
-    /// The segment that batches go to now.
+    /// The segment that batches are written to now.
     pub(crate) fn current(&self) -> &InUse<File> {
         self.in_use.back().expect("there is always a current segment")
     }
 
-    /// Begins the next segment; the batches of this one end there.
+    /// Begins the next segment; `end` is where the batches of this one end.
     pub(crate) fn roll(&mut self, end: u64) {
         let sequence = self.current().sequence + 1;
         if let Some(current) = self.in_use.back_mut() {
@@ -149,7 +151,7 @@ impl<File: Clone> Segments<File> {
         self.in_use.get(at)
     }
 
-    /// The next segment to prepare, if one is wanted and none is under way.
+    /// The job for the next segment, if one is wanted and none is in preparation.
     pub(crate) fn prepare(&mut self, ready_wanted: usize, floor: Lsn, terms: Term) -> Option<SegmentJob> {
         let is_wanted = self.ready.len() < ready_wanted || self.current().append.is_none();
         if self.is_preparing || !is_wanted {
@@ -164,12 +166,12 @@ impl<File: Clone> Segments<File> {
         Some(SegmentJob::Prepare { header, spare })
     }
 
-    /// The disk is full, as far as the last try to make a segment has shown.
+    /// Whether the last attempt to make a segment failed because the disk is full.
     pub(crate) fn is_storage_full(&self) -> bool {
         self.shortage == Some(Shortage::Storage)
     }
 
-    /// Takes note of why a segment could not be made. Its spare is there for the next try, unless it is what is missing.
+    /// Records a failed preparation. Its spare is kept for the next try, unless the spare is what is missing.
     fn not_prepared(&mut self, error: &io::Error, spare: Option<String>) {
         let shortage = Shortage::of(error);
         self.shortage = Some(shortage);
@@ -184,7 +186,7 @@ impl<File: Clone> Segments<File> {
         }
     }
 
-    /// Takes note of a prepared segment; `true` if batches may wait for it.
+    /// Records a prepared segment; returns `true` if batches may wait for it.
     pub(crate) fn prepared(
         &mut self,
         sequence: u64,

@@ -1,10 +1,12 @@
-//! Which snapshot files a lane has, so that nobody has to list their directory: that costs as much as there are groups.
+//! The catalog of a lane's snapshot files, which saves listing their directory: a listing costs as much as
+//! there are groups.
 //!
-//! The directory is listed once, by the first job that asks; from then on each job on snapshot files notes what it makes and what
-//! it removes. The lane owns the directory, so nobody else does. About 60 bytes a group. The lock is held for a look, or for the
-//! first listing, by jobs, which run one after another, and while a lane is opened: never in a turn.
+//! The directory is listed once, by the first job that needs it; from then on each snapshot job records what
+//! it creates and removes. The lane is the directory's only user. About 60 bytes a group. The lock is held
+//! for a lookup, or for the first listing, by jobs, which run one after another, and while a lane is opened:
+//! never in a turn.
 //!
-//! What is not here: what is in the files (`snapshot_file`).
+//! Not here: the content of the files (`snapshot_file`).
 
 use std::collections::BTreeMap;
 use std::io;
@@ -16,16 +18,16 @@ use smallvec::SmallVec;
 
 use crate::disk::Files;
 
-/// What a file's name says of it.
+/// The kind of a file, by its name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
     /// Whole and durable.
     Complete,
-    /// Of a transfer that is under way.
+    /// A transfer in progress.
     Incoming,
     /// Being written.
     Unfinished,
-    /// It was complete, and is damaged: set aside for whoever may want to see it, until there is another one.
+    /// It was complete, and is damaged: set aside for inspection, until there is another one.
     Damaged,
 }
 
@@ -44,10 +46,10 @@ impl Kind {
 
 /// A file of a group.
 pub(crate) type Kept = (EntryId, Kind);
-/// Those of one group: nearly always one.
+/// The files of one group: nearly always one.
 pub(crate) type OfGroup = SmallVec<[Kept; 1]>;
 
-/// The files of all groups of a lane; `None` before the directory was listed.
+/// The catalog: the files of all groups of a lane; `None` before the directory was listed.
 #[derive(Debug, Default)]
 pub(crate) struct Shelf(Mutex<Option<BTreeMap<GroupId, OfGroup>>>);
 
@@ -71,7 +73,7 @@ impl Shelf {
         self.with(files, dir, |groups| groups.get(&group).cloned().unwrap_or_default())
     }
 
-    /// The newest complete one of a group.
+    /// The newest complete file of a group.
     pub(crate) fn newest<F: Files>(
         &self,
         files: &F,
@@ -81,7 +83,7 @@ impl Shelf {
         self.with(files, dir, |groups| groups.get(&group).and_then(newest))
     }
 
-    /// The first group after that one with a complete file, and its newest.
+    /// The first group after `group` with a complete file, and its newest.
     pub(crate) fn after<F: Files>(
         &self,
         files: &F,
@@ -102,7 +104,7 @@ impl Shelf {
         })
     }
 
-    /// There is such a file.
+    /// Records that the file exists.
     pub(crate) fn put<F: Files>(&self, files: &F, dir: &str, group: GroupId, kept: Kept) -> io::Result<()> {
         self.with(files, dir, |groups| {
             let of_group = groups.entry(group).or_default();
@@ -112,7 +114,7 @@ impl Shelf {
         })
     }
 
-    /// There is no such file any more.
+    /// Records that the file is removed.
     pub(crate) fn take<F: Files>(&self, files: &F, dir: &str, group: GroupId, kept: Kept) -> io::Result<()> {
         self.with(files, dir, |groups| {
             if let Some(of_group) = groups.get_mut(&group) {
@@ -147,7 +149,7 @@ pub(crate) fn name(group: GroupId, (id, kind): Kept) -> String {
     format!("{:016x}-{:016x}-{:016x}.{}", group.0, id.index.0, id.term.0, kind.ending())
 }
 
-/// What a name says; `None` if it is not of a snapshot file.
+/// Parses a file name; `None` if it is not that of a snapshot file.
 pub(crate) fn parse(name: &str) -> Option<(GroupId, Kept)> {
     let (numbers, ending) = name.split_once('.')?;
     let kind = Kind::ALL.into_iter().find(|kind| kind.ending() == ending)?;

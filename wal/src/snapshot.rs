@@ -1,6 +1,6 @@
-//! Snapshot files as the lane's user sees them: jobs, each with the caller's token, and what became of them.
+//! The interface of snapshot files: jobs, each with the caller's token, and their results.
 //!
-//! What is not here: how the files look and how a job runs (`snapshot_file`).
+//! Not here: the layout of the files and the calls of a job (`snapshot_file`).
 
 use std::any::Any;
 use std::fmt;
@@ -17,28 +17,28 @@ use crate::scrub::{ScrubPiece, Scrubbed};
 use crate::shelf::Shelf;
 use crate::snapshot_check::{CheckAt, SnapshotsChecked};
 
-/// What is known of a complete snapshot file without reading its body.
+/// The header of a complete snapshot file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SnapshotMeta {
-    /// The group it is of.
+    /// The group.
     pub group: GroupId,
-    /// The last entry it stands for.
+    /// The last entry it covers.
     pub id: EntryId,
     /// The configuration at that entry.
     pub configuration: Configuration,
-    /// Length of the whole file, header included: what a transfer carries.
+    /// Length of the whole file, header included, as transferred.
     pub bytes: u64,
     /// CRC32 of the body.
     pub crc: u32,
 }
 
-/// Writes a state machine's checkpoint. Runs on the thread for snapshot work.
+/// Writes a state machine's checkpoint. Runs on the snapshot thread.
 pub type SnapshotSource = Box<dyn FnOnce(&mut dyn io::Write) -> io::Result<()> + Send>;
-/// Reads a verified snapshot's body and gives what was made of it.
+/// Reads a verified snapshot's body and returns the value built from it.
 pub type SnapshotReader =
     Box<dyn FnOnce(&mut dyn io::Read, &SnapshotMeta) -> io::Result<Box<dyn Any + Send>> + Send>;
 
-/// A job on the snapshot files of one group, on the one file beside the lanes, or a look at a piece of a segment.
+/// A job of the snapshot thread: on the snapshot files of one group, on the peer notes, or a scrub.
 #[derive(Debug)]
 pub struct SnapshotJob {
     pub(crate) lane: u16,
@@ -63,19 +63,19 @@ pub(crate) enum SnapshotWork {
 }
 
 impl SnapshotJob {
-    /// Whether it is to give a snapshot file the name of one that is complete.
+    /// Whether it renames a snapshot file to the name of a complete one.
     #[must_use]
     pub const fn names(&self) -> bool {
         matches!(self.work, SnapshotWork::Save { .. } | SnapshotWork::Finish { .. })
     }
 
-    /// Whether it is a save: what others may overtake.
+    /// Whether it is a save, which others may overtake.
     #[must_use]
     pub const fn is_save(&self) -> bool {
         matches!(self.work, SnapshotWork::Save { .. })
     }
 
-    /// Whose files it is about.
+    /// The group that its files belong to.
     #[must_use]
     pub const fn group(&self) -> GroupId {
         self.group
@@ -85,9 +85,9 @@ impl SnapshotJob {
         Arc::clone(&self.pace)
     }
 
-    /// Whether it may run while `earlier` jobs of the lane wait, or the first of them, a save, rests between two steps. A save, or a
-    /// look at files in search of damage, never overtakes; of one group's jobs none overtakes another. So a transfer goes on
-    /// while the checkpoint of another group is written.
+    /// Whether it may run while `earlier` jobs of the lane wait, or while the first of them, a save, pauses
+    /// between two steps. A save or a scrub never overtakes; jobs of one group never overtake each other. So
+    /// a transfer goes on while the checkpoint of another group is written.
     pub fn may_overtake<'a>(&self, earlier: impl IntoIterator<Item = &'a Self>) -> bool {
         let is_bulk = matches!(
             self.work,
@@ -116,22 +116,22 @@ impl fmt::Debug for SnapshotWork {
     }
 }
 
-/// A job on snapshot files that has ended.
+/// A completed job on snapshot files.
 #[derive(Debug)]
 pub struct BackgroundDone {
     /// The caller's token.
     pub token: u64,
-    /// The group whose files it was about.
+    /// The group that the files belong to.
     pub group: GroupId,
-    /// What came of it.
+    /// Its result.
     pub result: Result<BackgroundOutput, SnapshotError>,
 }
 
-/// What a job on snapshot files gives.
+/// The output of a job on snapshot files.
 pub enum BackgroundOutput {
     /// The snapshot is complete and durable; older ones of the group are gone.
     Saved(SnapshotMeta),
-    /// Bytes of a snapshot file; shorter than asked for only at its end.
+    /// Bytes of a snapshot file; fewer than requested only at its end.
     Chunk(Bytes),
     /// The chunk is written (not yet durable); the next one begins here.
     Written {
@@ -140,20 +140,20 @@ pub enum BackgroundOutput {
     },
     /// The transferred snapshot is verified and durable; older ones of the group are gone.
     Finished(SnapshotMeta),
-    /// What the reader made of the newest snapshot.
+    /// The newest snapshot was read.
     Loaded {
         /// The snapshot that was read.
         meta: SnapshotMeta,
         /// The reader's result.
         value: Box<dyn Any + Send>,
     },
-    /// The group has no snapshot files any more, or none that was never finished.
+    /// The group has no snapshot files any more, or (dropping an incoming one) no unfinished ones.
     Dropped,
-    /// The peers' logs are noted, durably.
+    /// The peer notes are durable.
     Noted,
-    /// A piece of a segment was looked at for damage; `None` if the segment was freed meanwhile.
+    /// Part of a segment was scrubbed; `None` if the segment was freed meanwhile.
     Scrubbed(Option<Scrubbed>),
-    /// Some of the snapshot files were looked at for damage.
+    /// Some of the snapshot files were scrubbed.
     Checked(SnapshotsChecked),
 }
 

@@ -1,9 +1,9 @@
-//! A look at snapshot files that nobody has asked for: whether the device still gives back what was written. A file that is not
-//! looked at is found to be damaged when it is needed, which is when the node is started, or a follower is behind.
+//! Scrubbing snapshot files: whether the device still returns the bytes written. Without it, damage to a file
+//! is found only when the file is needed: when the node starts, or a follower is behind.
 //!
-//! It is read past the system's cache, where that can be done, a part at a time; the body's checksum is carried from part to part.
-//! What does not match is read once more from the beginning, so that a slip on the way is not taken for damage. Runs where snapshot
-//! files are worked on. What is not here: when (`Lane::scrub_snapshots`), and what follows from it.
+//! Files are read past the page cache, where possible, a part at a time; the body's checksum is continued
+//! from part to part. A mismatch is read once more from the beginning, so that a transient error is not taken
+//! for damage. Runs on the snapshot thread. Not here: when (`Lane::scrub_snapshots`), and the consequences.
 
 use std::io;
 
@@ -15,12 +15,12 @@ use crate::pool::BufferPool;
 use crate::shelf::{Kind, Shelf};
 use crate::snapshot_file::{REFUSED, Room, STEP_BYTES, decode};
 
-/// Where the pass goes on.
+/// Where the pass continues.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct CheckAt {
-    /// The group that was looked at last, or is being.
+    /// The group checked last, or in progress.
     group: Option<GroupId>,
-    /// The file that is looked at, if it was not read to its end.
+    /// The file in progress, if it was not read to its end.
     within: Option<Within>,
 }
 
@@ -29,48 +29,48 @@ struct Within {
     id: EntryId,
     /// A multiple of `STEP_BYTES`.
     offset: u64,
-    /// Of the body before that.
+    /// CRC of the body before `offset`.
     crc: u32,
     is_second_look: bool,
 }
 
-/// What was seen of the snapshot files.
+/// The result of a scrub of snapshot files.
 #[derive(Clone, Debug)]
 pub struct SnapshotsChecked {
     /// Bytes read.
     pub bytes: u64,
-    /// The file that is not what was written, if one was met: then nothing after it was looked at.
+    /// The damaged file, if one was found: then nothing after it was checked.
     pub damaged: Option<DamagedSnapshot>,
-    /// The last file was looked at: the next look begins with the first.
+    /// The last file was checked: the next call begins with the first.
     pub is_pass_over: bool,
     pub(crate) next: CheckAt,
 }
 
-/// A snapshot file that is not what was written.
+/// A damaged snapshot file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DamagedSnapshot {
-    /// Whose it is.
+    /// Its group.
     pub group: GroupId,
-    /// The entry that it stands for.
+    /// The last entry it covers.
     pub id: EntryId,
     /// The file, relative to the log directory.
     pub file: String,
-    /// Where it was noticed.
+    /// Where the damage was noticed.
     pub offset: u64,
     /// What is wrong there.
     pub what: &'static str,
 }
 
-/// What came of a part of a file.
+/// The result of checking a part of a file.
 enum Part {
-    /// So many bytes, and more to come.
+    /// Bytes read, and where to continue.
     More(u64, Within),
-    /// So many bytes, and all of the file is what it should be; or it is gone, and another has taken its place.
+    /// Bytes read; the whole file is good, or it is gone, replaced by a newer one.
     Over(u64),
     Bad(u64, &'static str),
 }
 
-/// Looks at about so many bytes: whole files while they are short, at least a part of one.
+/// Checks about `bytes` bytes: whole files while they are short, at least a part of one.
 ///
 /// # Errors
 /// If the directory cannot be listed.
@@ -127,7 +127,7 @@ fn look<F: Files>(room: &Room<'_, F>, within: Within, window: &mut [u8]) -> Part
     };
     let Ok(length) = room.files.len(&file) else { return Part::Bad(0, REFUSED) };
     let wanted = length.saturating_sub(within.offset).min(STEP_BYTES as u64) as usize;
-    // Past the cache whole pages are asked for; at the end of the file fewer bytes come.
+    // Direct reads request whole pages; the end of the file returns fewer bytes.
     let Ok(read) = room.files.read_at(&file, within.offset, window) else {
         return Part::Bad(within.offset, REFUSED);
     };
@@ -137,7 +137,7 @@ fn look<F: Files>(room: &Room<'_, F>, within: Within, window: &mut [u8]) -> Part
     let (mut crc, mut body_from) = (Hasher::new_with_initial(within.crc), 0);
     let end = within.offset + wanted as u64;
     let head = if within.offset == 0 { Some(&window[..wanted]) } else { None };
-    // The head is read again for each part, but for the first, which has it.
+    // The head is read again for each part except the first, which contains it.
     let mut again = vec![0; crate::segment::PAGE_BYTES];
     let head = match head {
         Some(head) => head,

@@ -1,4 +1,4 @@
-//! Snapshot files: their layout, and what each job on them does, call by call, over any [`Files`].
+//! Snapshot files: their layout, and the calls of each job on them, over any [`Files`].
 //!
 //! ```text
 //! lane-<n>/snapshots/<group>-<index>-<term>.snap     complete, durable; `.part` an incoming one, `.tmp` being written, `.damaged`
@@ -15,7 +15,7 @@
 //!     52     4  zero
 //!     56        configuration, then the body
 //! ```
-//! A name without `.tmp` or `.part` is given only to a file that is whole and durable. What is not here: when to take
+//! A name without `.tmp` or `.part` is given only to a file that is whole and durable. Not here: when to take
 //! or send a snapshot.
 
 use std::io::{self, IoSlice, Read, Write};
@@ -39,25 +39,25 @@ const MAGIC: [u8; 8] = *b"RWSNAP\0\x01";
 const HEADER_BYTES: usize = 56;
 const CONFIGURATION_BYTES_MAX: usize = 5 + 8 * Configuration::REPLICAS_MAX;
 pub(crate) const STEP_BYTES: usize = 256 << 10;
-/// An incoming snapshot is synced each time it has grown by so much.
+/// An incoming snapshot is synced each time it has grown by this much.
 const INCOMING_BYTES: u64 = 1 << 20;
-/// The most a single chunk may carry.
+/// The longest chunk.
 const CHUNK_BYTES_MAX: usize = 16 << 20;
-/// What is wrong with a file that the device does not give.
+/// The damage of a file that the device refuses to read.
 pub(crate) const REFUSED: &str = "the device refuses to read it";
 
 type Outcome = Result<BackgroundOutput, SnapshotError>;
 
-/// Runs a job to its end, without a rest.
+/// Runs a job to its end, without pauses.
 pub fn run_snapshot_job<F: Files>(files: &F, job: SnapshotJob) -> BackgroundDone {
     run_in_steps(files, job, &mut || ())
 }
 
-/// Runs a job to its end. Between two steps of a save, with what was written so far on the device, `rest` is called.
+/// Runs a job to its end. Between two steps of a save, with all earlier steps synced, `rest` is called.
 pub(crate) fn run_in_steps<F: Files>(files: &F, job: SnapshotJob, rest: &mut dyn FnMut()) -> BackgroundDone {
     let SnapshotJob { lane, token, group, shelf, work, .. } = job;
     let room = Room::of(files, lane, &shelf, group);
-    // A panic in the state machine's code must not take the thread with it: the caller waits for an answer.
+    // A panic in the state machine's code must not end the thread: the caller waits for the job's result.
     let result = catch_unwind(AssertUnwindSafe(|| room.run(work, rest)));
     BackgroundDone { token, group, result: result.unwrap_or(Err(SnapshotError::Panicked)) }
 }
@@ -74,7 +74,7 @@ pub(crate) fn latest<F: Files>(
     room.open(&room.path(id, Kind::Complete)).map(|opened| Some(opened.meta))
 }
 
-/// Gives all complete snapshots of a group another name, under which nobody takes them for what they were.
+/// Renames all complete snapshots of a group, so that they are no longer used as snapshots.
 pub(crate) fn set_aside<F: Files>(files: &F, lane: u16, shelf: &Shelf, group: GroupId) -> io::Result<()> {
     let room = Room::of(files, lane, shelf, group);
     let complete = room.files_of(|kind| kind == Kind::Complete)?;
@@ -86,7 +86,7 @@ pub(crate) fn set_aside<F: Files>(files: &F, lane: u16, shelf: &Shelf, group: Gr
     if complete.is_empty() { Ok(()) } else { files.sync_dir(&room.dir) }
 }
 
-/// Removes the files of groups that are not known, and those that were never finished.
+/// Removes the files of unknown groups, and unfinished ones.
 pub(crate) fn drop_strays<F: Files>(
     files: &F,
     lane: u16,
@@ -104,13 +104,13 @@ pub(crate) fn drop_strays<F: Files>(
     if all.is_empty() {
         return Ok(());
     }
-    // A life that ended between giving a name and making it durable left one that a power cut could still take, and
-    // logs will be compacted by what is found now.
+    // A process that ended between a rename and its directory sync left a name that a power cut could still
+    // undo, and logs will be compacted on the strength of the files found now.
     files.sync_dir(&dir)?;
     Ok(())
 }
 
-/// The files of one group.
+/// The snapshot files of one group.
 pub(crate) struct Room<'a, F: Files> {
     pub(crate) files: &'a F,
     lane: u16,
@@ -161,7 +161,7 @@ impl<F: Files> Room<'_, F> {
         format!("{}/{}", self.dir, shelf::name(self.group, (id, kind)))
     }
 
-    /// The group's files of some kinds.
+    /// The group's files of the wanted kinds.
     fn files_of(&self, is_wanted: impl Fn(Kind) -> bool) -> io::Result<OfGroup> {
         let mut files = self.shelf.of(self.files, &self.dir, self.group)?;
         files.retain(|(_, kind)| is_wanted(*kind));
@@ -206,7 +206,7 @@ impl<F: Files> Room<'_, F> {
         };
         let written = source(&mut writer).and_then(|()| writer.flush());
         if let Err(error) = written {
-            let _ = self.remove(id, Kind::Unfinished); // a leftover is replaced by the next attempt
+            let _ = self.remove(id, Kind::Unfinished); // the next attempt replaces a leftover
             return Err(error.into());
         }
         let (bytes, crc) = (writer.at, writer.crc.finalize());
@@ -219,7 +219,8 @@ impl<F: Files> Room<'_, F> {
 
     fn make_complete(&self, file: &F::File, from: Kind, id: EntryId) -> io::Result<()> {
         if let Err(error) = self.files.sync(file) {
-            // What the cache has of it now, and takes for written, the device may not have: nobody is to find it and go on with it.
+            // The page cache may hold pages marked clean that the device does not have: the file must not be
+            // used any more.
             let _ = self.remove(id, from);
             return Err(error);
         }
@@ -227,7 +228,7 @@ impl<F: Files> Room<'_, F> {
         self.take(id, from)?;
         self.put(id, Kind::Complete)?;
         self.files.sync_dir(&self.dir)?;
-        self.files.sync_dir(self.dir.trim_end_matches("/snapshots"))?; // the first time, the directory is new
+        self.files.sync_dir(self.dir.trim_end_matches("/snapshots"))?; // for a new directory
         for (older, kind) in self.files_of(|kind| matches!(kind, Kind::Complete | Kind::Damaged))? {
             if older.index < id.index || kind == Kind::Damaged {
                 self.remove(older, kind)?;
@@ -257,8 +258,8 @@ impl<F: Files> Room<'_, F> {
         Ok(Opened { file, meta, body_at })
     }
 
-    /// Opens a file and reads all of it. What does not match, or is refused, is looked at twice more: a replica gives up its state
-    /// for that, so it must be the file's, and no slip on the way.
+    /// Opens a file and reads all of it. After a mismatch or a refused read it is read up to twice more:
+    /// damage makes a replica drop its state, so it must be the file's, not a transient error.
     fn verified(&self, path: &str) -> Result<Opened<F::File>, SnapshotError> {
         let look = || {
             let opened = self.open(path)?;
@@ -306,7 +307,7 @@ impl<F: Files> Room<'_, F> {
         let path = self.path(id, Kind::Incoming);
         let file = if offset == 0 {
             self.files.create_dir(&self.dir)?;
-            // A transfer that begins takes the place of an earlier one: at most one such file of a group takes room.
+            // A new transfer replaces an earlier one: at most one incoming file per group takes space.
             for (id, kind) in self.files_of(|kind| kind == Kind::Incoming)? {
                 self.remove(id, kind)?;
             }
@@ -327,9 +328,11 @@ impl<F: Files> Room<'_, F> {
         self.files.write_at(&file, offset, &[IoSlice::new(chunk)], false)?;
         let end = offset + chunk.len() as u64;
         if end / INCOMING_BYTES != offset / INCOMING_BYTES {
-            // Or the end of a large transfer would bring the device all of it at once, and entries would wait behind that.
+            // Otherwise the end of a large transfer would send all of it to the device at once, and entries
+            // would wait behind that.
             if let Err(error) = self.files.sync(&file) {
-                // The cache takes it for written now, and no later sync would say that the device has it not.
+                // The page cache marks it clean now, and no later sync would report that the device does not
+                // have it.
                 let _ = self.remove(id, Kind::Incoming);
                 return Err(error.into());
             }
@@ -395,7 +398,8 @@ fn encode(
     head
 }
 
-/// Reads the head of a file; gives what it says and where the body begins, or where and why it is bad.
+/// Decodes the head of a file; returns the header and the body's offset, or the damage's offset and
+/// description.
 pub(crate) fn decode(head: &[u8]) -> Result<(SnapshotMeta, u64), (u64, &'static str)> {
     if head.len() < HEADER_BYTES {
         return Err((head.len() as u64, "the header is cut short"));
@@ -443,7 +447,8 @@ impl<F: Files> Write for BodyWriter<'_, F> {
     fn flush(&mut self) -> io::Result<()> {
         if !self.buffer.is_empty() {
             if self.at > self.begin {
-                // Not the last step's: that one's sync is the whole file's. A failed one ends the save, as that does.
+                // The last step is covered by the sync of the whole file. A failed sync ends the save, there
+                // as here.
                 self.files.sync(self.file)?;
                 (self.rest)();
             }

@@ -1,8 +1,8 @@
-//! The survey of one segment: which batches lie in it, back to back and whole, and what their frames say.
+//! The survey of one segment: the whole batches that lie in it back to back, and the content of their frames.
 //!
-//! All that costs time in recovery is here, and asks nothing of other segments: reading, checksums, decoding. So the
-//! segments are surveyed side by side, and `recovery` only has to put the surveys together, in order. What is not here:
-//! which of the batches count.
+//! All expensive work of recovery is here (reading, checksums, decoding), and is independent of other
+//! segments. So the segments are surveyed in parallel, and `recovery` only has to join the surveys in order.
+//! Not here: which batches are accepted.
 
 use raftwerk_frame::frame::{FrameHeader, FrameKind};
 use raftwerk_frame::{Configuration, EntryId, GroupId, HardState, Index, NodeId, Term};
@@ -17,7 +17,7 @@ use crate::replay::{EVERY_GROUP, Loss};
 use crate::scan::{Reader, Scan};
 use crate::segment::PAGE_BYTES;
 
-/// A batch with a good header.
+/// A batch with a valid header.
 #[derive(Clone, Debug)]
 pub(crate) struct SurveyedBatch {
     pub(crate) offset: u64,
@@ -27,35 +27,35 @@ pub(crate) struct SurveyedBatch {
     pub(crate) frames: u32,
 }
 
-/// Whether a batch is what was written.
+/// Whether a batch is as written.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum BatchState {
     Whole,
-    /// Some frames are not, all of them of these groups.
+    /// Some frames are damaged, all of them of these groups.
     Hit(Vec<GroupId>),
-    /// What it held cannot be told.
+    /// Its frames are unknown.
     Lost,
 }
 
-/// What a frame says, without its bytes.
+/// A frame's content, without its bytes.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct SurveyedFrame {
     pub(crate) group: GroupId,
-    /// The first entry's, or that of the fact.
+    /// The id of the first entry, or of the metadata record.
     pub(crate) id: EntryId,
-    /// Where it begins in the segment, and how long it is.
+    /// Its offset in the segment, and its length.
     pub(crate) offset: u32,
     pub(crate) bytes: u32,
-    /// Of entries.
+    /// The number of entries.
     pub(crate) count: u32,
     pub(crate) says: Says,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Says {
-    /// Entries, and no configuration among them.
+    /// Entries without configurations among them.
     Entries,
-    /// The same, without what they say.
+    /// Entries without payloads (witness log).
     Withheld,
     HardState(Option<NodeId>),
     Remove,
@@ -65,40 +65,41 @@ pub(crate) enum Says {
     FoundsAsWitness,
     LossAccepted,
     Fence,
-    /// More than fits here: so many of the survey's `extras` come before it.
+    /// Content too large for this type: the index into the survey's `extras`.
     Extra(u32),
 }
 
-/// What few frames hold.
+/// The content of rare frames.
 #[derive(Debug)]
 pub(crate) enum Extra {
     Memberships(Memberships),
     Snapshot(Configuration),
     Compact(Configuration),
-    /// Losses that all groups have answered for.
+    /// Losses answered for: all groups that they hit have been fenced.
     Losses(Vec<Loss>),
-    /// The checksums match, and still it makes no sense.
+    /// The checksums match, but the content is invalid.
     Nonsense(&'static str),
 }
 
 /// Each is taken once.
 pub(crate) type Extras = Vec<Option<Extra>>;
 
-/// What a segment holds.
+/// The content of a segment.
 #[derive(Debug, Default)]
 pub(crate) struct Survey {
     pub(crate) batches: Vec<SurveyedBatch>,
-    /// Of all batches. Those of a group are in order; see [`Survey::of`] for the groups.
+    /// Of all batches. Those of a group are in order; [`Survey::of`] also puts each group's frames together.
     pub(crate) frames: Vec<SurveyedFrame>,
     pub(crate) extras: Extras,
     /// Where the whole batches end.
     pub(crate) end: u64,
-    /// Whether a batch was begun there.
+    /// Whether an unfinished batch begins there.
     pub(crate) is_torn: bool,
 }
 
 impl Survey {
-    /// Reads a segment up to the first place where no whole batch is. The frames of each group lie together.
+    /// Reads a segment up to the first place without a whole batch. The frames of each group are put
+    /// together.
     pub(crate) fn of<F: Files>(scan: &Scan<'_, F>) -> Result<Self, OpenError> {
         let mut survey = Self { end: PAGE_BYTES as u64, ..Self::default() };
         let mut reader = scan.reader();
@@ -112,11 +113,12 @@ impl Survey {
         Ok(survey)
     }
 
-    /// Puts the frames of each group together, in their order, and the groups in the order in which they are met. Whoever
-    /// replays them then fetches a group into the cache once, instead of once for each frame: half of the time that a log of many groups takes.
+    /// Puts the frames of each group together, in their order, and the groups in the order in which they are
+    /// met. Replay then loads a group into the CPU cache once, instead of once for each frame: half of the
+    /// time that a log of many groups takes.
     fn gather(&mut self) {
         let mut numbers: FxHashMap<GroupId, u32> = FxHashMap::default();
-        // Of each group, how many frames it has; then, where the next of them goes.
+        // For each group, first its number of frames; then, where the next of them goes.
         let mut places: Vec<u32> = Vec::new();
         let mut count = |frame: &SurveyedFrame| {
             let number = *numbers.entry(frame.group).or_insert(places.len() as u32);
@@ -140,7 +142,7 @@ impl Survey {
         self.frames = gathered;
     }
 
-    /// Checks all of a batch. `false`, and nothing taken, if it is not whole.
+    /// Checks a whole batch and adds it. Returns `false`, and adds nothing, if it is not whole.
     fn take<F: Files>(
         &mut self,
         reader: &mut Reader<'_, '_, F>,
@@ -163,8 +165,8 @@ impl Survey {
         self.batches.push(SurveyedBatch { offset, header, state, frames });
     }
 
-    /// Reads all of a segment: every batch with a good header, wherever it lies, with what is left of it. What is between
-    /// them is damaged, or was never written in this life.
+    /// Reads all of a segment: every batch with a valid header, wherever it lies, with what is left of it.
+    /// The bytes between them are damaged, or were never written in this incarnation.
     pub(crate) fn through<F: Files>(scan: &Scan<'_, F>) -> Result<Self, OpenError> {
         let mut survey = Self { end: PAGE_BYTES as u64, ..Self::default() };
         let mut reader = scan.reader();
@@ -261,7 +263,7 @@ impl Survey {
 }
 
 impl SurveyedFrame {
-    /// The term and vote that it says.
+    /// The hard state in the frame.
     pub(crate) const fn hard_state(&self, vote: Option<NodeId>) -> HardState {
         HardState { term: self.id.term, vote }
     }

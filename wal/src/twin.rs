@@ -1,8 +1,9 @@
-//! A small file that is kept twice: one flipped bit, refused page or missing name takes one of the copies, and not what it says.
+//! A small file that is kept twice: one flipped bit, refused page or missing name destroys one copy, and not
+//! the content.
 //!
-//! The second copy is written first, and each as a whole: aside, synced, renamed, its name made durable. So the first is never
-//! newer than the second, and a write that was acknowledged is in both. What is not here: what the bytes mean (`directory`,
-//! `peers_file`).
+//! The second copy is written first, and each as a whole: to a temporary file, synced, renamed, directory
+//! synced. So the first is never newer than the second, and an acknowledged write is in both. Not here: the
+//! meaning of the bytes (`directory`, `peers_file`).
 
 use std::io::{self, IoSlice};
 
@@ -14,16 +15,16 @@ use crate::error::OpenError;
 pub(crate) struct Twin {
     pub(crate) names: [&'static str; 2],
     pub(crate) unfinished: &'static str,
-    /// What is longer is none: no memory is taken for it.
+    /// Longer files are invalid: no memory is allocated for them.
     pub(crate) bytes_max: u64,
 }
 
-/// What became of a copy.
+/// The state of a copy.
 #[derive(Debug)]
 pub(crate) enum Found<T> {
     Whole(T),
     Absent,
-    /// Why it does not count.
+    /// Why the copy is invalid.
     Bad(OpenError),
 }
 
@@ -34,7 +35,7 @@ impl<T> Found<T> {
 }
 
 impl Twin {
-    /// Reads both. `decode` gets the file's name and its bytes. What is refused is read once more.
+    /// Reads both copies. `decode` gets the file's name and its bytes. A refused read is tried once more.
     pub(crate) fn read<F: Files, T>(
         self,
         files: &F,
@@ -59,13 +60,14 @@ impl Twin {
         Ok(Some(bytes))
     }
 
-    /// Replaces both: whole and durable when it returns. If it fails, the first is whole, and as it was or as it is to be.
+    /// Replaces both copies: whole and durable when it returns. On an error the first copy is whole: the old
+    /// one or the new one.
     pub(crate) fn write<F: Files>(self, files: &F, bytes: &[u8]) -> io::Result<()> {
         self.write_copy(files, 1, bytes)?;
         self.write_copy(files, 0, bytes)
     }
 
-    /// Replaces one of them.
+    /// Replaces one copy.
     pub(crate) fn write_copy<F: Files>(self, files: &F, copy: usize, bytes: &[u8]) -> io::Result<()> {
         let file = files.create(self.unfinished, 0)?;
         files.write_at(&file, 0, &[IoSlice::new(bytes)], false)?;
