@@ -1,5 +1,6 @@
-//! What the fuzz targets check, for a bounded while: frames, batches and segments from any bytes. The functions are those that
-//! `cargo fuzz` feeds (`wal/fuzz`); here a generator with a fixed seed does, so that every run is the same.
+//! A bounded run of the fuzz targets' checks: frames, batches and segments from any bytes. The functions are
+//! those that `cargo fuzz` drives (`wal/fuzz`); here a generator with a fixed seed does, so that every run is
+//! the same.
 
 #[allow(unreachable_pub, reason = "a library elsewhere")]
 #[path = "../fuzz/src/lib.rs"]
@@ -21,11 +22,11 @@ impl Bytes {
         (0..bytes).map(|_| self.word() as u8).collect()
     }
 
-    /// Bytes laid out like a frame's, so that lengths and kinds are near what they may be.
+    /// Bytes laid out like a frame, so that lengths and kinds are near valid ones.
     fn frame(&mut self) -> Vec<u8> {
         let body = self.some(120);
         let mut frame = vec![0; 48];
-        // One in four lies about its length.
+        // One in four has a wrong length.
         let says = if self.word().is_multiple_of(4) { self.word() as u32 } else { body.len() as u32 };
         frame[8..12].copy_from_slice(&says.to_le_bytes());
         frame[12] = (self.word() % 10) as u8;
@@ -35,7 +36,7 @@ impl Bytes {
         }
         frame[40] = (self.word() % 3) as u8;
         frame.extend(body);
-        // Entries whose lengths are near what fits.
+        // Entries with lengths near what fits.
         if let Some(first) = frame.get_mut(48..52).filter(|_| self.word().is_multiple_of(2)) {
             let fits = (says.wrapping_sub(4) & 0x0FFF_FFFF) << 3;
             first.copy_from_slice(&fits.to_le_bytes());

@@ -1,10 +1,11 @@
-//! The system fails one call, the first, the second and so on, in every append mode: after a failed sync nothing is
-//! acknowledged, and what was is there when the log is opened again.
+//! The system fails one call, the first, the second and so on, in every append mode: after a failed sync
+//! nothing is acknowledged, and everything acknowledged is there when the log is opened again.
 //!
-//! The failures are injected by `strace`, so that the real calls of the real disk fail: `pwritev2`, `fdatasync`, `msync`, `fsync`
-//! and `fallocate`, with EIO, and with ENOSPC where space is asked for. It says so, and tests nothing, where strace is missing or
-//! may not trace. `SHOW_TRACE=1` prints what strace saw. Run it with `cargo test -p raftwerk-wal --test failing_calls`; it has a `main` of its own, since the program
-//! that is traced is the same one. What is not here: the same without a system, `wal/src/tests/damage.rs`.
+//! The failures are injected by `strace`, so that real calls on the real disk fail: `pwritev2`, `fdatasync`,
+//! `msync`, `fsync` and `fallocate`, with EIO, and with ENOSPC where space is allocated. Where strace is
+//! missing or may not trace, the test prints so and is skipped. `SHOW_TRACE=1` prints the trace. Run it with
+//! `cargo test -p raftwerk-wal --test failing_calls`; it has a `main` of its own, since the traced program is
+//! the same one. Not here: the same on the simulated disk, `wal/src/tests/damage.rs`.
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a test, which speaks to its parent by lines")]
 
 use std::collections::BTreeMap;
@@ -21,9 +22,9 @@ use raftwerk_wal::{
     AppendMode, Directory, GroupSlot, Lane, LaneOptions, OpenError, OsDisk, OsDiskOptions, OsFiles,
 };
 
-/// Entries that the traced program appends: they fill some segments, which are used again.
+/// Entries that the traced program appends: they fill some segments, which are reused.
 const ENTRIES: u64 = 12;
-/// Longer than anything here takes. It bounds a test that hangs; nothing depends on it.
+/// Longer than anything here takes. It bounds a test that hangs; nothing else depends on it.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 fn payload(index: u64) -> Vec<u8> {
@@ -39,7 +40,7 @@ fn open(path: &Path, mode: AppendMode) -> Result<Lane<OsDisk>, OpenError> {
     Ok(Lane::open(disk, options)?.0)
 }
 
-/// One write at a time, each told when it is durable. Whatever fails, it goes on trying.
+/// One write at a time, each printed once it is durable. Continues after any failure.
 fn child(path: &Path, mode: AppendMode) {
     let say = |line: String| {
         let mut out = std::io::stdout().lock();
@@ -86,7 +87,7 @@ fn append(lane: &mut Lane<OsDisk>, slot: GroupSlot, index: u64) -> Result<(), St
     Ok(())
 }
 
-/// What a traced run came to.
+/// The result of a traced run.
 #[derive(Default)]
 struct Run {
     was_injected: bool,
@@ -117,7 +118,7 @@ fn traced(dir: &Path, mode: AppendMode, call: &str, error: &str, when: u32) -> R
     }
     let (mut run, mut is_open, mut unfinished) = (Run::default(), false, BTreeMap::new());
     for line in std::fs::read_to_string(&trace).unwrap().lines() {
-        // What it says, in the order in which it was said and calls failed. Calls of other threads may stand in between.
+        // The child's output, in order with the failed calls. Calls of other threads may stand in between.
         let said =
             line.split_once(" write(1").and_then(|(_, rest)| rest.split_once('"')).map(|(_, said)| said);
         is_open |= said.is_some_and(|said| said.starts_with("opened"));
@@ -137,7 +138,7 @@ fn traced(dir: &Path, mode: AppendMode, call: &str, error: &str, when: u32) -> R
             run.was_injected = true;
             let began = unfinished.remove(thread).filter(|_| line.contains(" resumed>"));
             let line = began.unwrap_or(line);
-            // A segment has its name only when it is ready: from then on, what is written to it are batches.
+            // A segment gets its name only when it is READY: from then on, all writes to it are batches.
             run.hit_an_append |= is_open && (line.contains("/seg-") || line.contains(" msync("));
         }
     }
@@ -149,7 +150,7 @@ fn traced(dir: &Path, mode: AppendMode, call: &str, error: &str, when: u32) -> R
     Ok(run)
 }
 
-/// Every acknowledged entry is there, and what is there is what was written.
+/// Every acknowledged entry is there, and every entry found is as written.
 fn check(dir: &Path, mode: AppendMode, run: &Run, context: &str) {
     let mut lane = open(&dir.join("log"), mode).unwrap_or_else(|error| panic!("{context}: {error}"));
     let slot = lane.attach(GroupId(1));
@@ -166,7 +167,7 @@ fn check(dir: &Path, mode: AppendMode, run: &Run, context: &str) {
         }
         next = found.last.next();
     }
-    // After a failure that it did not hear of, it would go on as if nothing had been.
+    // If the lane missed the failure, it would continue to acknowledge.
     assert!(
         run.acknowledged_after.is_empty(),
         "{context}: acknowledged after it: {:?}",

@@ -1,5 +1,5 @@
-//! A process that may open no more files: a state, which is told and counted, and ends by itself. A program of its own, since the
-//! limit is the whole process's.
+//! A process at its limit of open files: a state, which is reported and counted, and ends by itself. A
+//! program of its own, since the limit is process-wide.
 #![allow(clippy::unwrap_used, reason = "tests, whose shared functions the lint does not know as such")]
 
 use std::path::Path;
@@ -67,7 +67,7 @@ fn out_of_descriptors_is_told_and_counted_and_heals_by_itself() {
         let dir = tempfile::tempdir_in(env!("CARGO_MANIFEST_DIR")).unwrap();
         let mut lane = open(dir.path(), mode);
         let mut index = 0;
-        // The segments of a log that is full of what is alive: one descriptor each, and a few for the next ones.
+        // The segments of a log with only live data: one descriptor each, and a few for the next ones.
         while lane.stats().segments < 12 {
             index += 1;
             let last = append(&mut lane, index);
@@ -76,7 +76,7 @@ fn out_of_descriptors_is_told_and_counted_and_heals_by_itself() {
         let (below, segments) = (open_below(dir.path()), lane.stats().segments);
         assert!(below <= segments + 10, "{}: {below} descriptors, {segments} segments", mode.name());
 
-        // Whatever is opened next gets a descriptor that is over the limit.
+        // The next file opened gets a descriptor over the limit.
         limit(3);
         let mut last = Lsn(0);
         while lane.poll().unwrap().shortage.is_none() {
@@ -100,7 +100,7 @@ fn out_of_descriptors_is_told_and_counted_and_heals_by_itself() {
         }
         assert!(lane.poll().unwrap().durable < last, "there is nowhere to write it to");
 
-        // The same limit, raised as an engine does when it opens.
+        // The same limit, raised as the engine does at opening.
         let raised = raise_open_files_limit();
         assert!(raised.before == Some(3) && raised.now.is_none_or(|now| now > 100), "{raised:?}");
         settle(&mut lane, last);

@@ -1,8 +1,9 @@
-//! A log on a file system that forgets what was not synced, through the real calls of each append mode. Whenever the power is
-//! cut, what was called durable is there.
+//! A log on a file system that loses what was not synced, through the real calls of each append mode.
+//! Whenever the power is cut, everything reported as durable is there.
 //!
-//! Needs `/dev/fuse` and the right to mount; says so, and tests nothing, where there is none. Run it alone with
-//! `cargo test -p raftwerk-wal --test forgetful_disk -- --nocapture`. Every crash of a log in memory: `wal/src/tests`.
+//! Needs `/dev/fuse` and permission to mount; where these are missing, it prints so and is skipped. Run it
+//! alone with `cargo test -p raftwerk-wal --test forgetful_disk -- --nocapture`. Every crash on the simulated
+//! disk: `wal/src/tests`.
 #![allow(clippy::unwrap_used, reason = "tests, whose shared functions the lint does not know as such")]
 
 use std::fs::File;
@@ -40,7 +41,7 @@ fn options() -> LaneOptions {
     }
 }
 
-/// Opens the log again, in place, as a process that is started anew; the machine goes on.
+/// Opens the log again, in place, as a restarted process; the machine keeps running.
 fn open_again(mounted: &Mounted, mode: AppendMode) -> Lane<OsDisk> {
     open(mounted, mode, true)
 }
@@ -56,7 +57,7 @@ fn payload(index: u64) -> Vec<u8> {
     format!("entry {index} ").repeat(30 + index as usize % 50).into_bytes()
 }
 
-/// How far the log reaches; every entry in it is what was written.
+/// The last index of the log; checks that every entry in it is as written.
 fn reach<D: Disk>(lane: &mut Lane<D>) -> u64 {
     let slot = lane.attach(GroupId(1));
     let (mut next, last) = (lane.first(slot), lane.last(slot));
@@ -72,7 +73,7 @@ fn reach<D: Disk>(lane: &mut Lane<D>) -> u64 {
     last.0
 }
 
-/// A little generator; the same fates in every run.
+/// A small generator; the same fates in every run.
 struct Chance(u64);
 
 impl Chance {
@@ -86,8 +87,8 @@ impl Chance {
     }
 }
 
-/// Appends while the power is cut again and again, so to speak. How many acknowledged entries the worst cut took, and how often
-/// something was left that was not acknowledged yet.
+/// Appends, with a simulated power cut after each acknowledgement. Returns how many acknowledged entries the
+/// worst cut took, and how often unacknowledged entries were left.
 fn live(mounted: &Mounted, mode: AppendMode, sync: bool) -> (u64, u32) {
     let mut lane = open(mounted, mode, sync);
     assert_eq!(lane.stats().mode, mode, "the file system takes every mode");
@@ -142,7 +143,7 @@ fn what_was_acknowledged_outlives_a_file_system_that_forgets() {
         let (lost, longer) = live(&mounted, mode, true);
         eprintln!("{}: {longer} cuts left more than was acknowledged", mode.name());
         assert_eq!(lost, 0, "{}", mode.name());
-        // The next life, through the same calls.
+        // The next run, through the same calls.
         let left = mounted.power_cut(|_, _| SectorFate::Old);
         drop(mounted);
         let Some(again) = self::mounted(left) else { return };
@@ -150,7 +151,7 @@ fn what_was_acknowledged_outlives_a_file_system_that_forgets() {
     }
 }
 
-/// What proves that the file system forgets: a log that does not sync loses what it has acknowledged.
+/// Proves that the file system loses unsynced data: a log that does not sync loses acknowledged entries.
 #[test]
 fn a_log_that_does_not_sync_is_forgotten() {
     for mode in AppendMode::ALL {
@@ -174,7 +175,7 @@ fn only_what_is_synced_is_there_after_a_power_cut() {
     assert_eq!(left().content("file").unwrap(), b"synced");
 }
 
-/// The next sync, or write that is to be durable, fails, and so does nothing else.
+/// The next sync, or durable write, fails, and no other call.
 struct FailsNext(Arc<AtomicBool>);
 
 impl Fate for FailsNext {
@@ -205,7 +206,7 @@ fn append(lane: &mut Lane<OsDisk>, index: u64, is_relaxed: bool) -> Result<(), S
     Ok(())
 }
 
-/// A page whose sync failed is clean, and in the cache: whoever reads finds it there, and another sync says that all is well.
+/// A page with a failed sync is marked clean, and cached: reads find it there, and another sync succeeds.
 #[test]
 fn what_is_called_durable_after_a_failed_sync_is_on_the_device() {
     for (mode, is_relaxed) in AppendMode::ALL.into_iter().flat_map(|mode| [(mode, false), (mode, true)]) {
@@ -215,7 +216,7 @@ fn what_is_called_durable_after_a_failed_sync_is_on_the_device() {
         for index in 1..=3 {
             append(&mut lane, index, is_relaxed).unwrap();
         }
-        // Segments are made beside appends, and are not to meet what is meant for one of those.
+        // Segments are prepared in parallel to appends, and must not receive the failure meant for an append.
         while lane.stats().ready_segments < options().ready_segments {
             lane.poll().unwrap();
             std::thread::yield_now();

@@ -1,7 +1,8 @@
-//! The log through the real calls of each append mode, on a model of the device that has only what was synced: whenever the power is
-//! cut, what was acknowledged is there; and a device that lies, or a log that does not sync, is seen.
+//! The log through the real calls of each append mode, on a model of the device that has only what was
+//! synced: whenever the power is cut, everything acknowledged is there; and a device that reports false
+//! syncs, or a log that does not sync, is detected.
 //!
-//! Needs nothing of the machine. The same on a file system of our own: `forgetful_disk`.
+//! Needs no privileges. The same on a file system of our own: `forgetful_disk`.
 #![allow(clippy::unwrap_used, reason = "tests, whose shared functions the lint does not know as such")]
 
 use std::collections::BTreeMap;
@@ -31,7 +32,7 @@ fn options() -> LaneOptions {
     }
 }
 
-/// A little generator; the same numbers in every run.
+/// A small generator; the same numbers in every run.
 struct Chance(u64);
 
 impl Chance {
@@ -56,7 +57,7 @@ fn payload(index: u64) -> Vec<u8> {
     format!("entry {index} ").repeat(30 + index as usize % 50).into_bytes()
 }
 
-/// How far the log reaches; every entry in it is what was written.
+/// The last index of the log; checks that every entry in it is as written.
 fn reach(lane: &mut Lane<OsDisk>) -> u64 {
     let slot = lane.attach(GroupId(1));
     let (mut next, last) = (lane.first(slot), lane.last(slot));
@@ -72,18 +73,19 @@ fn reach(lane: &mut Lane<OsDisk>) -> u64 {
     last.0
 }
 
-/// What a life does besides appending with syncs.
+/// The variations of a run besides synced appends.
 #[derive(Clone, Copy, Default)]
 struct Life {
     /// The log does not sync.
     unsynced: bool,
-    /// The device lies once so many are acknowledged.
+    /// The device reports false syncs once this many entries are acknowledged.
     lies_after: Option<u64>,
-    /// Every other batch is written as one that need not be synced by itself.
+    /// Every other batch is relaxed.
     relaxed: bool,
 }
 
-/// Appends from `index` on until so many are acknowledged, and returns that with batches under way. Every acknowledgement is told.
+/// Appends from `index` on until `until` is acknowledged, and returns that with batches in flight. Calls
+/// `told` for each acknowledgement.
 fn append(lane: &mut Lane<OsDisk>, mut index: u64, until: u64, life: Life, mut told: impl FnMut(u64)) -> u64 {
     let slot = lane.attach(GroupId(1));
     let (mut under_way, mut acknowledged) = (Vec::<(Lsn, u64)>::new(), index);
@@ -117,8 +119,8 @@ fn append(lane: &mut Lane<OsDisk>, mut index: u64, until: u64, life: Life, mut t
     acknowledged
 }
 
-/// One life up to a power cut after so many acknowledgements, and the next one over what is left, which appends the rest. Gives the
-/// acknowledged ones, those that were there, and what the cut took.
+/// One run up to a power cut after `until` acknowledgements, and the next one on what is left, which appends
+/// the rest. Returns the acknowledged entries, those found, and the losses.
 fn cut_after(mode: AppendMode, until: u64, life: Life, seed: Option<u64>) -> (u64, u64, PowerLoss) {
     let folder = tempfile::tempdir().unwrap();
     let at = |name: &str| folder.path().join(name);
@@ -207,7 +209,8 @@ fn image_of(left: &Path) -> Image {
     image
 }
 
-/// The same calls, by chance, on the model of the device and on the disk in memory, which was written apart from it.
+/// The same random calls on the model of the device and on the simulated disk, which are independent
+/// implementations.
 #[test]
 fn platter_and_disk_in_memory_are_left_with_the_same() {
     const NAMES: [&str; 6] = ["a", "b", "c", "lane-0/a", "lane-0/b", "lane-0/c"];
@@ -217,7 +220,7 @@ fn platter_and_disk_in_memory_are_left_with_the_same() {
         let platter = Arc::new(Platter::new(at("live"), at("store")).unwrap());
         let real = files(&at("live"), AppendMode::Buffered, Some(&platter));
         let memory = MemoryFiles::new();
-        // That a directory is there, the disk in memory takes for granted.
+        // The simulated disk takes for granted that a directory's name is durable.
         for dir in ["", "lane-0"] {
             real.create_dir(dir).and(memory.create_dir(dir)).unwrap();
         }
@@ -255,7 +258,7 @@ fn step(real: &OsFiles, memory: &MemoryFiles, chance: &mut Chance, names: &[&'st
             let bytes = vec![1 + chance.below(255) as u8; length];
             let parts = [IoSlice::new(&bytes[..length / 2]), IoSlice::new(&bytes[length / 2..])];
             real.write_at(&file, offset, &parts, kind == 4).unwrap();
-            // Without syncing the rest of the file, the disk in memory has no durable writes.
+            // The simulated disk has no durable write that leaves the rest of the file unsynced.
             memory.write_at(&twin, offset, &parts, false).unwrap();
             if kind == 4 {
                 memory.sync(&twin).unwrap();
@@ -270,7 +273,7 @@ fn step(real: &OsFiles, memory: &MemoryFiles, chance: &mut Chance, names: &[&'st
             real.sync_dir(dir).and(memory.sync_dir(dir)).unwrap();
         }
         8 => {
-            // No file moves from one directory to another, in a log; the disk in memory does not know how.
+            // A log never moves a file between directories; the simulated disk does not support it.
             let to = any(chance);
             if to != name && Path::new(to).parent() == Path::new(name).parent() && opened().is_some() {
                 real.rename(name, to).and(memory.rename(name, to)).unwrap();

@@ -1,8 +1,8 @@
-//! A device that refuses to read a page, below the real calls of each append mode: the page is damaged, and the process goes on. A
-//! map of the file would end it by a signal.
+//! A device that refuses to read a page, below the real calls of each append mode: the page counts as
+//! damaged, and the process goes on. A map of the file would end it by a signal.
 //!
-//! Needs `/dev/fuse` and the right to mount; says so, and tests nothing, where there is none. Every read call and every page, in
-//! memory: `wal/src/tests/read_faults.rs`.
+//! Needs `/dev/fuse` and permission to mount; where these are missing, it prints so and is skipped. Every
+//! read call and every page, on the simulated disk: `wal/src/tests/read_faults.rs`.
 #![allow(clippy::unwrap_used, reason = "tests, whose shared functions the lint does not know as such")]
 
 use std::sync::Arc;
@@ -34,7 +34,7 @@ fn open(mounted: &Mounted, mode: AppendMode) -> (Lane<OsDisk>, Vec<RecoveredGrou
     Lane::open(disk, options).unwrap()
 }
 
-/// Entries of two groups, each durable by itself; the second group has one, among the first ones.
+/// Entries of two groups, each durable by itself; the second group has one, early in the log.
 fn fill(lane: &mut Lane<OsDisk>) -> Vec<Place> {
     let mut places = Vec::new();
     for index in 1..=ENTRIES {
@@ -53,14 +53,15 @@ fn fill(lane: &mut Lane<OsDisk>) -> Vec<Place> {
     places
 }
 
-/// Refuses whatever touches this place of a segment.
+/// Refuses every read that overlaps this place of a segment.
 struct Refuses(Place);
 
 impl Fate for Refuses {
     fn decide(&mut self, call: Call<'_>) -> Outcome {
         let Call::Read { offset, bytes, .. } = call else { return Outcome::Done };
         let is_there = offset < self.0.end() && u64::from(self.0.offset) < offset + bytes as u64;
-        // A file's first name is not the segment's, so all files are meant that are as long.
+        // The call contains a file's first name, not the segment's, so reads of all files that are long
+        // enough match.
         if is_there { Outcome::Fail(std::io::ErrorKind::Other) } else { Outcome::Done }
     }
 }
@@ -80,7 +81,8 @@ fn look(lane: &mut Lane<OsDisk>) -> Vec<Place> {
     found
 }
 
-/// A lane with entries in it. `None`: no file system can be mounted here; it says so, and that the test is skipped.
+/// A lane with entries in it. `None` if no file system can be mounted here; it prints so, and the test is
+/// skipped.
 fn filled(mode: AppendMode) -> Option<(Mounted, Lane<OsDisk>, Vec<Place>)> {
     let mounted = Mounted::new(MemoryFiles::new());
     if let Err(why) = &mounted {
@@ -96,7 +98,7 @@ fn filled(mode: AppendMode) -> Option<(Mounted, Lane<OsDisk>, Vec<Place>)> {
 fn a_refused_page_is_damage_and_does_not_end_the_process() {
     for mode in AppendMode::ALL {
         let Some((mounted, lane, places)) = filled(mode) else { return };
-        // The kernel has nothing of it in memory: a new life.
+        // A restart with an empty kernel cache.
         let (first, last) = (places[3], *places.last().unwrap());
         assert!(last.segment > first.segment);
         drop(lane);
@@ -115,7 +117,7 @@ fn a_refused_page_is_damage_and_does_not_end_the_process() {
         let found = look(&mut lane);
         let is_hit = |place: &Place| place.segment == first.segment && place.end() > u64::from(first.offset);
         assert!(found.iter().any(is_hit), "{}: {found:?}", mode.name());
-        // What the engine does next.
+        // The engine's next step.
         for hit in found.iter().flat_map(|place| lane.hit_by(*place, true)).collect::<Vec<_>>() {
             assert!(!lane.write_again(hit.slot), "{}: nothing has it whole", mode.name());
         }
@@ -123,7 +125,7 @@ fn a_refused_page_is_damage_and_does_not_end_the_process() {
         drop(lane);
         forget(&mounted);
 
-        // And at opening: what is lost is fenced, all else is there.
+        // And at opening: what is lost is fenced, everything else is there.
         let (lane, groups, report) = open(&mounted, mode);
         assert!(!report.damage.is_empty() && report.refused_pages > 0, "{}: {report:?}", mode.name());
         assert!(groups.iter().any(|group| group.fence.is_some()));
@@ -133,13 +135,13 @@ fn a_refused_page_is_damage_and_does_not_end_the_process() {
     }
 }
 
-/// Has the kernel forget what it holds in memory of the files.
+/// Drops the kernel's cached pages of the files.
 fn forget(mounted: &Mounted) {
     for entry in std::fs::read_dir(mounted.path().join("lane-0")).unwrap() {
         let path = entry.unwrap().path();
         if path.is_file() {
             let file = match std::fs::File::open(path) {
-                // One that is being made ready got its name, or went, meanwhile: nothing is in it.
+                // A file in preparation was renamed or removed meanwhile: it has no content yet.
                 Err(error) if error.kind() == std::io::ErrorKind::NotFound => continue,
                 opened => opened.unwrap(),
             };
@@ -148,7 +150,7 @@ fn forget(mounted: &Mounted) {
     }
 }
 
-/// The read of this number fails, once, counted from 0.
+/// The read of this number, counted from 0, fails once.
 struct RefusesOne(u64, Arc<AtomicU64>);
 
 impl Fate for RefusesOne {
@@ -167,7 +169,7 @@ fn opening_and_reading_bear_every_read_that_is_refused_once() {
         let files = mounted.files().copy();
         drop(mounted);
         for n in 0.. {
-            // A kernel that has nothing of it in memory.
+            // An empty kernel cache.
             let mounted = Mounted::new(files.copy()).unwrap();
             let reads = Arc::new(AtomicU64::new(0));
             mounted.files().decided_by(Some(Box::new(RefusesOne(n, Arc::clone(&reads)))));

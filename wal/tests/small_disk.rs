@@ -1,5 +1,6 @@
-//! A log on a real file system that is too small for it, in every append mode: writes are refused, facts go through, and
-//! service resumes by itself. Needs root, `mkfs.ext4` and a loop device; says so where they are missing.
+//! A log on a real file system that is too small for it, in every append mode: writes are refused, metadata
+//! frames are accepted, and the lane recovers by itself. Needs root, `mkfs.ext4` and a loop device; prints so
+//! where they are missing.
 #![allow(clippy::unwrap_used, reason = "tests, whose shared functions the lint does not know as such")]
 
 mod small;
@@ -61,14 +62,15 @@ fn fills_and_heals(path: &Path, mode: AppendMode) {
         last += 1;
         assert!(last * 64 < DISK_BYTES >> 10, "more than the disk holds");
         settle(&mut lane);
-        // Once it is known that there is no space, callers see no room. What a turn had begun is refused a little later.
+        // Once the disk is known to be full, callers get no room. The rest of a turn in progress is refused a
+        // little later.
         while lane.room() == 0 && !lane.poll().unwrap().storage_full {
             std::thread::yield_now();
         }
     };
     assert!(matches!(refused, LogError::StorageFull), "{mode:?}: {refused}");
 
-    // The reserve: what elections, changes of membership and compaction need.
+    // The reserve: for elections, membership changes and compaction.
     lane.hard_state(slot, HardState { term: Term(2), vote: Some(NodeId(1)) }).unwrap();
     lane.append_noop(slot, id(last + 1, 2)).unwrap();
     lane.append_membership(slot, id(last + 2, 2), &Configuration::of_voters([NodeId(1)])).unwrap();
@@ -132,8 +134,8 @@ fn a_log_on_a_disk_without_a_free_block_opens_and_goes_on_in_its_spares() {
             lane.poll().unwrap();
         }
         drop(lane);
-        // The mode is tried out on the lock file, which has no block of its own where an earlier version wrote none, or a backup left
-        // it out; and there is no block for it.
+        // The mode is tested on the lock file, which has no block of its own where an earlier version wrote
+        // none, or a backup omitted it; and there is no free block.
         std::fs::write(path.join("lock"), []).unwrap();
         fill_up(&small.path());
         for life in 0..2 {
@@ -147,7 +149,7 @@ fn a_log_on_a_disk_without_a_free_block_opens_and_goes_on_in_its_spares() {
             lane.compact(slot, id(last, 1));
             settle(&mut lane);
         }
-        // Two copies of small files are no reason not to open, either: there is no room to mend one.
+        // A lost copy of a small file does not prevent opening, either: there is no space to rewrite it.
         std::fs::remove_file(path.join("manifest")).unwrap();
         fill_up(&small.path());
         drop(open(&path, mode));

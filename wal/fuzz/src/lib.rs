@@ -1,8 +1,9 @@
-//! What a fuzzer feeds: frames, batches and whole segments, decoded from any bytes.
+//! The fuzz targets: frames, batches and whole segments, decoded from any bytes.
 //!
-//! Each function takes bytes and checks what must hold of whatever they decode to; none may panic otherwise, or take memory that
-//! the bytes do not justify. Random bytes hardly ever pass a checksum, so each comes in two lives: as it is, and with checksums
-//! made right. The same functions run for a bounded while among the ordinary tests (`wal/tests/decoding.rs`).
+//! Each function takes bytes and checks the invariants of whatever they decode to; none may panic otherwise,
+//! or allocate memory that the bytes do not justify. Random bytes hardly ever pass a checksum, so each input
+//! is used twice: unchanged, and with corrected checksums. The same functions run for a bounded time among
+//! the ordinary tests (`wal/tests/decoding.rs`).
 #![allow(clippy::unwrap_used, reason = "tests, whose shared functions the lint does not know as such")]
 
 use std::sync::OnceLock;
@@ -17,7 +18,7 @@ const BATCH_HEADER_BYTES: usize = 64;
 const SEGMENT_BYTES: usize = 16 << 10;
 const SEGMENT: &str = "lane-0/seg-0000000000000001.log";
 
-/// A frame, from bytes as they are and with its checksums made right.
+/// A frame, from the bytes unchanged and with corrected checksums.
 pub fn frame(bytes: &[u8]) {
     check_frame(bytes);
     let mut mended = bytes.to_vec();
@@ -40,7 +41,7 @@ fn check_frame(bytes: &[u8]) {
     }
 }
 
-/// Makes both checksums right, as far as there are a header and a body. How long the frame is.
+/// Corrects both checksums, as far as there are a header and a body. Returns the frame's length.
 fn mend_frame(bytes: &mut [u8]) -> Option<usize> {
     let bytes_of_body = u32::from_le_bytes(bytes.get(8..12)?.try_into().ok()?) as usize;
     let end = HEADER_BYTES.checked_add(bytes_of_body)?;
@@ -51,8 +52,8 @@ fn mend_frame(bytes: &mut [u8]) -> Option<usize> {
     (end <= bytes.len()).then_some(end)
 }
 
-/// One batch in an otherwise good segment: the first bytes choose what its header says, the rest are its frames. Those are
-/// taken as they are, and with all checksums made right.
+/// One batch in an otherwise valid segment: the first bytes choose the header's fields, the rest are its
+/// frames. These are taken unchanged, and with all checksums corrected.
 pub fn batch(bytes: &[u8]) {
     let Some((says, frames)) = bytes.split_first_chunk::<12>() else { return };
     let good = template().content(SEGMENT).unwrap();
@@ -65,7 +66,8 @@ pub fn batch(bytes: &[u8]) {
             crcs.update(&batch[at..at + 8]);
             (at, count) = (at + bytes, count + 1);
         }
-        // The first byte says which of the next fields are right: a header may lie about its length, and be well summed.
+        // The first byte selects which of the next fields are right: a header may have a wrong length under a
+        // matching checksum.
         let or = |bit: u8, right: u32, wrong: &[u8]| {
             if says[0] & bit == 0 { right } else { u32::from_le_bytes(wrong.try_into().unwrap()) }
         };
@@ -90,7 +92,7 @@ pub fn batch(bytes: &[u8]) {
     }
 }
 
-/// As a segment's first page says.
+/// The incarnation in a segment's first page.
 fn incarnation_of(segment: &[u8]) -> u64 {
     u64::from_le_bytes(segment[24..32].try_into().unwrap())
 }
@@ -103,7 +105,7 @@ fn sum_batch(batch: &mut [u8], incarnation: u64, offset: u32) {
     batch[4..8].copy_from_slice(&sum.finalize().to_le_bytes());
 }
 
-/// A whole segment: a good one, in which each group of four bytes copies, overwrites or repairs something.
+/// A whole segment: a valid one, in which each group of four bytes copies, overwrites or repairs something.
 pub fn segment(bytes: &[u8]) {
     let mut segment = template().content(SEGMENT).unwrap();
     let incarnation = incarnation_of(&segment);
@@ -122,7 +124,7 @@ pub fn segment(bytes: &[u8]) {
                 sum_batch(&mut segment[page..page + BATCH_HEADER_BYTES], incarnation, page as u32)
             }
             4 => drop(mend_frame(&mut segment[at..])),
-            // The first page's own sum.
+            // The first page's own checksum.
             _ => {
                 let sum = crc32fast::hash(&segment[..76]);
                 segment[76..80].copy_from_slice(&sum.to_le_bytes());
@@ -152,7 +154,7 @@ fn open(files: &MemoryFiles, on_damage: OnDamage) -> Result<Lane<StepDisk<Memory
     Ok(Lane::open(StepDisk::new(directory), options(on_damage))?.0)
 }
 
-/// A small good log, made once.
+/// A small valid log, created once.
 fn template() -> &'static MemoryFiles {
     static TEMPLATE: OnceLock<MemoryFiles> = OnceLock::new();
     TEMPLATE.get_or_init(|| {
@@ -172,7 +174,8 @@ fn template() -> &'static MemoryFiles {
     })
 }
 
-/// Opens the log with this as its first segment, in both ways, and looks at it. What opens once opens again, and has the same.
+/// Opens the log with this as its first segment, with both settings, and reads it. A log that opens once
+/// opens again, the same.
 fn open_both(segment: &[u8]) {
     let files = template().copy();
     files.put(SEGMENT, segment.to_vec());

@@ -1,4 +1,5 @@
-//! Files in memory: names that are durable only when their directory is, bytes that are durable only when synced.
+//! Simulated files: names that are durable only when their directory is synced, bytes that are durable only
+//! when synced.
 
 use std::collections::BTreeSet;
 use std::io::{self, IoSlice};
@@ -11,13 +12,13 @@ use crate::disk::{Access, Files};
 /// A call that is about to be made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Call<'a> {
-    /// An empty file comes into being, or bytes are reserved.
+    /// An empty file is created, or bytes are reserved.
     Create(&'a str),
     /// Bytes are written.
     Write {
         /// The file, by its first name.
         path: &'a str,
-        /// From where on.
+        /// The offset of the first byte.
         offset: u64,
         /// How many.
         bytes: usize,
@@ -28,9 +29,9 @@ pub enum Call<'a> {
     Sync(&'a str),
     /// Names in a directory become durable.
     SyncDir(&'a str),
-    /// A file gets another name.
+    /// A file is renamed.
     Rename(&'a str, &'a str),
-    /// A name goes.
+    /// A name is removed.
     Remove(&'a str),
     /// A file gets a second name.
     Link(&'a str, &'a str),
@@ -38,38 +39,39 @@ pub enum Call<'a> {
     Read {
         /// The file, by its first name.
         path: &'a str,
-        /// From where on.
+        /// The offset of the first byte.
         offset: u64,
         /// How many.
         bytes: usize,
     },
 }
 
-/// What becomes of a call.
+/// The outcome of a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
-    /// What should.
+    /// It succeeds.
     Done,
-    /// It fails. A write may have reached the device all the same: its sectors are there, unsynced.
+    /// It fails. A write may have reached the device all the same: its sectors are written, unsynced.
     Fail(io::ErrorKind),
-    /// A write or sync fails, and what was to reach the device did not, and counts as clean: it can be read from the cache until that
-    /// forgets it ([`Files::drop_cached`]), and a later sync has nothing to do. So does Linux. Any other call just fails.
+    /// A write or sync fails; its sectors did not reach the device, but count as clean: they can be read from
+    /// the cache until it drops them ([`Files::drop_cached`]), and a later sync does nothing. As on Linux.
+    /// Any other call just fails.
     FailStale(io::ErrorKind),
-    /// It succeeds, but nothing happens.
+    /// It reports success, but does nothing.
     Lost,
-    /// A write succeeds, but somewhere else in the file.
+    /// A write succeeds, but at another offset in the file.
     Misdirected(u64),
-    /// What is read has this bit flipped, counted from the call's offset.
+    /// The bytes read have this bit flipped, counted from the call's offset.
     Flipped(u64),
 }
 
-/// Decides what becomes of every call. Must not call the files it decides about.
+/// Decides the outcome of every call. Must not call the files it decides about.
 pub trait Fate: Send {
-    /// What becomes of this one.
+    /// The outcome of `call`.
     fn decide(&mut self, call: Call<'_>) -> Outcome;
 }
 
-/// Files in memory. Clones share them.
+/// Simulated files. Clones share them.
 #[derive(Clone, Default)]
 pub struct MemoryFiles(Arc<Mutex<State>>);
 
@@ -79,7 +81,7 @@ struct State {
     dirs: BTreeSet<String>,
     locks: BTreeSet<String>,
     capacity: Option<u64>,
-    /// Calls that change something, so far.
+    /// Calls so far that change something.
     changes: u64,
     /// Directories listed so far.
     listings: u64,
@@ -98,7 +100,7 @@ struct Fault {
 #[derive(Clone, Debug)]
 pub struct MemoryFile {
     inode: Shared,
-    /// It is read past the cache.
+    /// Reads go past the cache.
     is_past_cache: bool,
     _lock: Option<Arc<Lock>>,
 }
@@ -141,7 +143,7 @@ fn shared(inode: Inode) -> Shared {
 }
 
 impl State {
-    /// Counts a call that changes something, and asks what becomes of it.
+    /// Counts a call that changes something, and decides its outcome.
     fn change(&mut self, call: Call<'_>) -> io::Result<Outcome> {
         self.changes += 1;
         match self.fault {
@@ -161,7 +163,7 @@ impl State {
     }
 
     fn used(&self) -> u64 {
-        // A file with two names takes its room once.
+        // A file with two names takes its space once.
         let mut counted = BTreeSet::new();
         let files = self.names.now().values().filter(|file| counted.insert(Arc::as_ptr(file)));
         files.map(|file| held(file).live.len() as u64).sum()
@@ -178,18 +180,18 @@ impl State {
 }
 
 impl MemoryFiles {
-    /// No files.
+    /// An empty file system.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// How many bytes all files together may have; `None` for any number. Lowering it takes nothing away.
+    /// Limits the total bytes of all files; `None`: unlimited. Lowering the limit removes nothing.
     pub fn limit(&self, capacity: Option<u64>) {
         held(&self.0).capacity = capacity;
     }
 
-    /// How many bytes all files together have.
+    /// The total bytes of all files.
     #[must_use]
     pub fn used(&self) -> u64 {
         held(&self.0).used()
@@ -214,12 +216,12 @@ impl MemoryFiles {
         state.fault = Some(Fault { from, to: from.saturating_add(1).saturating_add(more), kind });
     }
 
-    /// Ends what [`MemoryFiles::fail_change`] began. What was not synced is still not.
+    /// Ends the failures of [`MemoryFiles::fail_change`]. Unsynced writes remain unsynced.
     pub fn heal(&self) {
         held(&self.0).fault = None;
     }
 
-    /// Lets somebody decide about every call from now on; `None`: all calls do what they should.
+    /// Lets `fate` decide about every call from now on; `None`: all calls succeed.
     pub fn decided_by(&self, fate: Option<Box<dyn Fate>>) {
         held(&self.0).fate = fate;
     }
@@ -230,24 +232,24 @@ impl MemoryFiles {
         held(&self.0).names.now().get(path).map(|file| held(file).live.clone())
     }
 
-    /// Puts a file there, durably, in place of what was there.
+    /// Adds a file durably, replacing one of that name.
     pub fn put(&self, path: &str, bytes: Vec<u8>) {
         let mut state = held(&self.0);
         state.names.put(path, shared(Inode::durable(path, bytes)));
     }
 
-    /// Flips bits of one byte of a file, as on a device that forgets; `false` if there is no such byte.
+    /// Flips bits of one byte of a file, as on a device that loses data; `false` if there is no such byte.
     pub fn rot(&self, path: &str, offset: u64, bits: u8) -> bool {
         self.find(path).is_ok_and(|file| held(&file.inode).rot(offset as usize, bits))
     }
 
-    /// Flips bits of one byte of the device's, of which the cache has a copy that is whole still; `false` if there is no such byte, or
-    /// it was not synced.
+    /// Flips bits of one byte on the device, below an intact copy in the cache; `false` if there is no such
+    /// byte, or it was not synced.
     pub fn rot_below_cache(&self, path: &str, offset: u64, bits: u8) -> bool {
         self.find(path).is_ok_and(|file| held(&file.inode).rot_below_cache(offset as usize, bits))
     }
 
-    /// Replaces bytes of a file, durably, behind everybody's back. Bytes beyond its end are left out.
+    /// Overwrites bytes of a file, durably, bypassing the lane. Bytes beyond its end are omitted.
     pub fn overwrite(&self, path: &str, offset: u64, bytes: &[u8]) {
         if let Ok(file) = self.find(path) {
             let mut inode = held(&file.inode);
@@ -256,7 +258,7 @@ impl MemoryFiles {
         }
     }
 
-    /// A copy of some files, durable, and of nothing else; nobody holds its lock.
+    /// A durable copy of the files at `paths` only; unlocked.
     #[must_use]
     pub fn with_only(&self, paths: impl Iterator<Item = String>) -> Self {
         let copy = self.copy();
@@ -271,7 +273,7 @@ impl MemoryFiles {
         held(&self.0).names.now().keys().cloned().collect()
     }
 
-    /// Those of them that a power cut now would take away.
+    /// The current paths that a power cut now would remove.
     #[must_use]
     pub fn paths_not_durable(&self) -> Vec<String> {
         let state = held(&self.0);
@@ -279,13 +281,13 @@ impl MemoryFiles {
         state.names.now().keys().filter(is_fleeting).cloned().collect()
     }
 
-    /// Whether there is a file that a power cut now would leave, with such a path.
+    /// Whether there is a file that a power cut now would leave, with a path that `is_it` accepts.
     #[must_use]
     pub fn has_durable(&self, is_it: impl FnMut(&str) -> bool) -> bool {
         held(&self.0).names.durable().keys().map(String::as_str).any(is_it)
     }
 
-    /// A copy of everything, as after a clean end.
+    /// A copy of everything, as after a clean shutdown.
     #[must_use]
     pub fn copy(&self) -> Self {
         let state = held(&self.0);
@@ -296,21 +298,21 @@ impl MemoryFiles {
         Self(Arc::new(Mutex::new(copy)))
     }
 
-    /// What a power cut now would leave, as other files. Every unsynced sector is asked for its fate, by path and
-    /// number; names that were not made durable are as they were.
+    /// The files that a power cut now would leave, as a copy. `fate` decides for every unsynced sector, by
+    /// path and number; unsynced changes of names are undone.
     #[must_use]
     pub fn after_power_cut(&self, fate: impl FnMut(&str, usize) -> SectorFate) -> Self {
         self.after_power_cut_with_names(|| false, fate)
     }
 
-    /// The same, but every name that was given or taken has reached the device in time, though nobody had asked for it.
+    /// As [`Self::after_power_cut`], but every change of names has reached the device, though unsynced.
     #[must_use]
     pub fn after_power_cut_with_all_names(&self, fate: impl FnMut(&str, usize) -> SectorFate) -> Self {
         self.after_power_cut_with_names(|| true, fate)
     }
 
-    /// The same, but each change of names that was not made durable, in order, is asked whether it has reached the device in time:
-    /// [`MemoryFiles::names_in_doubt`] of them.
+    /// As [`Self::after_power_cut`], but `is_there` decides for each unsynced change of names, in order,
+    /// whether it has reached the device: [`MemoryFiles::names_in_doubt`] calls.
     #[must_use]
     pub fn after_power_cut_with_names(
         &self,
@@ -326,7 +328,8 @@ impl MemoryFiles {
         Self(Arc::new(Mutex::new(image)))
     }
 
-    /// How many changes of names a power cut now may take back: files made, renamed and removed whose directory was not synced since.
+    /// How many changes of names a power cut now may undo: files created, renamed and removed since the last
+    /// sync of their directory.
     #[must_use]
     pub fn names_in_doubt(&self) -> usize {
         held(&self.0).names.in_doubt()
@@ -467,7 +470,7 @@ impl Files for MemoryFiles {
     }
 
     fn read_cached(&self, file: &MemoryFile, offset: u64, into: &mut [u8]) -> io::Result<usize> {
-        // Where the cache has nothing that the device has not, it makes no difference which of them is read.
+        // If no sector is stale, cache and device are equal, and a read from either gives the same.
         let inode = held(&file.inode);
         Ok(if inode.is_stale() { inode.read(offset as usize, into, false) } else { 0 })
     }

@@ -1,12 +1,12 @@
-//! One file in memory: its bytes, and which of them a power cut may take back.
+//! One file in memory: its bytes, and which of them a power cut may revert.
 
 use std::collections::BTreeMap;
 use std::io::IoSlice;
 
-/// What a device writes as a whole or not at all.
+/// The unit that a device writes atomically.
 pub const SECTOR_BYTES: usize = 512;
 
-/// What becomes of an unsynced sector when the power is cut.
+/// The fate of an unsynced sector in a power cut.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SectorFate {
     /// It was not written.
@@ -22,28 +22,29 @@ type Sector = [u8; SECTOR_BYTES];
 /// The bytes of one file.
 #[derive(Debug, Default)]
 pub(super) struct Inode {
-    /// Its first name, for whoever decides about calls.
+    /// Its first name, under which calls are passed to a [`Fate`](super::Fate).
     pub(super) path: String,
     pub(super) live: Vec<u8>,
-    /// How long the file is after a power cut, at least.
+    /// The minimum length of the file after a power cut.
     durable_bytes: usize,
-    /// Sectors written since the last sync, with what was durable there. Those beyond `durable_bytes` hold zeros.
+    /// Sectors written since the last sync, with their durable content. Those beyond `durable_bytes` hold
+    /// zeros.
     unsynced: BTreeMap<usize, Box<Sector>>,
-    /// Clean sectors of which the device has something else than the cache: a sync failed, or the device has lost what it had. With
-    /// what it has.
+    /// Clean sectors where device and cache differ, because a sync failed or the device lost data. With the
+    /// device's content.
     stale: BTreeMap<usize, Box<Sector>>,
-    /// Sectors from `durable_bytes` on were never synced; those below this may have been written.
+    /// Whether sectors from `durable_bytes` on were written; none of them was ever synced.
     grown: bool,
 }
 
 impl Inode {
-    /// A file whose bytes are all durable.
+    /// A file with all bytes durable.
     pub(super) fn durable(path: &str, live: Vec<u8>) -> Self {
         let durable_bytes = live.len();
         Self { path: path.to_owned(), live, durable_bytes, ..Self::default() }
     }
 
-    /// A new file of so many zeros, of which nothing is durable.
+    /// A new file of `bytes` zeros, none of them durable.
     pub(super) fn fresh(path: &str, bytes: usize) -> Self {
         Self { path: path.to_owned(), live: vec![0; bytes], grown: bytes > 0, ..Self::default() }
     }
@@ -68,13 +69,13 @@ impl Inode {
         self.put(at, end, parts);
     }
 
-    /// Writes what is durable at once. What else is unsynced stays so.
+    /// Writes durably. Other unsynced writes stay unsynced, except in the rare case below.
     pub(super) fn write_durable(&mut self, at: usize, parts: &[IoSlice<'_>]) {
         let end = at + parts.iter().map(|part| part.len()).sum::<usize>();
         let covered = at / SECTOR_BYTES..end.div_ceil(SECTOR_BYTES);
         self.stale.retain(|sector, _| !covered.contains(sector));
         if end > self.durable_bytes || !self.unsynced.is_empty() {
-            // Rare: a durable write over unsynced ones. The device is given all of it.
+            // Rare: a durable write over unsynced sectors. Syncs the whole file.
             self.put(at, end, parts);
             return self.sync();
         }
@@ -91,31 +92,31 @@ impl Inode {
         }
     }
 
-    /// All of it becomes durable.
+    /// Makes the whole file durable.
     pub(super) fn sync(&mut self) {
         self.unsynced.clear();
         self.durable_bytes = self.live.len();
         self.grown = false;
     }
 
-    /// A sync has failed: what was to be written counts as clean from now on, and the device does not have it.
+    /// A failed sync: the unsynced sectors count as clean from now on, but the device does not have them.
     pub(super) fn fail_sync(&mut self) {
         self.stale.append(&mut self.unsynced);
     }
 
-    /// The cache forgets what is clean: from now on the file is what the device has.
+    /// Drops clean pages from the cache: from now on the file's content is the device's.
     pub(super) fn drop_cached(&mut self) {
         for (sector, old) in std::mem::take(&mut self.stale) {
             lay_over(&mut self.live, 0, sector, &old);
         }
     }
 
-    /// Whether the cache has something that the device has not, and takes for clean.
+    /// Whether the cache holds sectors marked clean that differ from the device's.
     pub(super) fn is_stale(&self) -> bool {
         !self.stale.is_empty()
     }
 
-    /// As many bytes from `at` on as there are: from the cache, or past it.
+    /// Reads up to the end of the file: through the cache, or past it. Returns the number of bytes.
     pub(super) fn read(&self, at: usize, into: &mut [u8], is_past_cache: bool) -> usize {
         let rest = self.live.get(at..).unwrap_or_default();
         let read = rest.len().min(into.len());
@@ -126,14 +127,14 @@ impl Inode {
         read
     }
 
-    /// The same file, cache and all.
+    /// A copy of the file, cache included.
     pub(super) fn copied(&self, path: &str) -> Self {
         let mut copy = Self::durable(path, self.live.clone());
         copy.stale.clone_from(&self.stale);
         copy
     }
 
-    /// Turns a byte of the device's into another, below a cache that has it still.
+    /// Flips bits of a byte on the device, below a cache that still holds the old byte.
     pub(super) fn rot_below_cache(&mut self, at: usize, bits: u8) -> bool {
         let sector = at / SECTOR_BYTES;
         if at >= self.live.len() || self.unsynced.contains_key(&sector) {
@@ -150,14 +151,14 @@ impl Inode {
         true
     }
 
-    /// Turns a durable byte into another, as a device does that loses its charge.
+    /// Flips bits of a durable byte, as when a device loses charge.
     pub(super) fn rot(&mut self, at: usize, bits: u8) -> bool {
         let byte = self.live.get_mut(at);
         byte.map(|byte| *byte ^= bits).is_some()
     }
 
-    /// What a power cut leaves. The file's length counts as a sector: if the first one beyond the durable end is old,
-    /// the file ends before it.
+    /// The content that a power cut leaves. The file's length counts as a sector: if the first one beyond the
+    /// durable end is old, the file ends before it.
     pub(super) fn survived(&self, fate: &mut dyn FnMut(usize) -> SectorFate) -> Vec<u8> {
         let mut bytes = self.live.clone();
         for (sector, old) in &self.stale {
@@ -198,7 +199,7 @@ impl Inode {
     }
 }
 
-/// Puts a sector where it belongs in bytes that begin at `at` of the file.
+/// Copies a sector to its place in `bytes`, which begin at offset `at` of the file.
 fn lay_over(bytes: &mut [u8], at: usize, sector: usize, content: &Sector) {
     let from = (sector * SECTOR_BYTES).max(at);
     let to = ((sector + 1) * SECTOR_BYTES).min(at + bytes.len());

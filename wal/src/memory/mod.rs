@@ -1,8 +1,9 @@
-//! A disk in memory, for tests and simulation: [`MemoryFiles`] knows what a power cut would leave, and fails on demand;
-//! [`StepDisk`] runs a lane's jobs one at a time, when it is told to.
+//! A simulated disk, for tests and simulation: [`MemoryFiles`] models the state after a power cut, and fails
+//! on demand; [`StepDisk`] runs a lane's jobs one at a time, on request.
 //!
-//! What is not here: chance. Whoever cuts the power says, sector by sector, what becomes of unsynced bytes, and a
-//! [`Fate`] decides call by call what goes wrong. Next: `files`, then `inode` for what is durable of a file.
+//! Not here: randomness. The caller that cuts the power decides, sector by sector, the fate of unsynced
+//! bytes, and a [`Fate`] decides the outcome of each call. Next: `files`, then `inode` for the durable part
+//! of a file.
 
 mod files;
 mod inode;

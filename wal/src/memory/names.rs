@@ -1,22 +1,23 @@
-//! Names in memory: those that are there, those that a power cut leaves, and what was done in between, in order.
+//! File names in memory: the current ones, the durable ones, and the changes in between, in order.
 //!
-//! A change of names is durable when its directory is synced. Until then a power cut takes it back, or leaves it, whatever becomes of
-//! those before and after it: a file system owes no order between two changes of which neither was synced.
+//! A change of names is durable when its directory is synced. Until then a power cut may undo it or leave it,
+//! independently of the changes before and after it: a file system guarantees no order between two unsynced
+//! changes.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
 use super::inode::Inode;
 
-/// A file, whatever it is called.
+/// A file, under any name.
 pub(super) type Shared = Arc<Mutex<Inode>>;
 
-/// One change of names, of a file that the name meant.
+/// One change of names; refers to the file that had the name.
 #[derive(Clone, Debug)]
 enum Change {
     Given(String, Shared),
     Taken(String, Shared),
-    /// `others` are the names that the file has besides.
+    /// `others`: the file's other names.
     Moved {
         from: String,
         to: String,
@@ -26,14 +27,14 @@ enum Change {
 }
 
 impl Change {
-    /// The name that it is about; of two, the new one.
+    /// The name it concerns; for a rename, the new one.
     fn name(&self) -> &str {
         match self {
             Self::Given(name, _) | Self::Taken(name, _) | Self::Moved { to: name, .. } => name,
         }
     }
 
-    /// Whether a sync of a directory makes it durable. No file moves from one to another.
+    /// Whether a sync of `dir` makes it durable. Files never move between directories.
     fn is_in(&self, dir: &str) -> bool {
         parent(self.name()) == dir
     }
@@ -49,7 +50,7 @@ impl Change {
                 }
             }
             Self::Moved { from, to: name, file, others } => {
-                // Where an earlier move was lost, it goes from wherever that had left it.
+                // If an earlier rename was lost, the file is moved from the name it kept.
                 to.retain(|old, there| old != from && (others.contains(old) || !Arc::ptr_eq(there, file)));
                 to.insert(name.clone(), file.clone());
             }
@@ -57,53 +58,53 @@ impl Change {
     }
 }
 
-/// All names of some files.
+/// The names of all files.
 #[derive(Debug, Default)]
 pub(super) struct Names {
     now: BTreeMap<String, Shared>,
     durable: BTreeMap<String, Shared>,
-    /// Since their directory was last made durable.
+    /// Changes since the last sync of their directory.
     changes: Vec<Change>,
 }
 
 impl Names {
-    /// The files that are there, by name.
+    /// The current files, by name.
     pub(super) const fn now(&self) -> &BTreeMap<String, Shared> {
         &self.now
     }
 
-    /// Those that a power cut leaves in any case.
+    /// The durable ones: a power cut leaves them in any case.
     pub(super) const fn durable(&self) -> &BTreeMap<String, Shared> {
         &self.durable
     }
 
-    /// A file is there, durably, in place of what was there.
+    /// Adds a file durably, replacing one of that name.
     pub(super) fn put(&mut self, name: &str, file: Shared) {
         self.changes.retain(|change| change.name() != name);
         self.now.insert(name.to_owned(), file.clone());
         self.durable.insert(name.to_owned(), file);
     }
 
-    /// Only names for which `is_kept`.
+    /// Keeps only names for which `is_kept` returns `true`.
     pub(super) fn retain(&mut self, mut is_kept: impl FnMut(&str) -> bool) {
         self.now.retain(|name, _| is_kept(name));
         self.durable.retain(|name, _| is_kept(name));
         self.changes.retain(|change| is_kept(change.name()));
     }
 
-    /// A file gets a name: its first, or a second in another directory.
+    /// Adds a name for a file: its first, or a second in another directory.
     pub(super) fn give(&mut self, name: &str, file: Shared) {
         self.change(Change::Given(name.to_owned(), file));
     }
 
-    /// A name goes, if it is there; whether it was.
+    /// Removes a name. Returns whether it existed.
     pub(super) fn take(&mut self, name: &str) -> bool {
         let Some(file) = self.now.get(name).cloned() else { return false };
         self.change(Change::Taken(name.to_owned(), file));
         true
     }
 
-    /// A file gets another name, if it is there, and whatever had that loses it; whether it was.
+    /// Renames a file, replacing one of the new name. Returns whether the old name existed.
     pub(super) fn rename(&mut self, from: &str, to: &str) -> bool {
         let Some(file) = self.now.get(from).cloned() else { return false };
         let is_other = |(name, there): &(&String, &Shared)| *name != from && Arc::ptr_eq(there, &file);
@@ -117,7 +118,7 @@ impl Names {
         self.changes.push(change);
     }
 
-    /// The names in a directory become durable.
+    /// Makes the names in a directory durable.
     pub(super) fn sync(&mut self, dir: &str) {
         let durable = &mut self.durable;
         self.changes.retain(|change| {
@@ -129,12 +130,13 @@ impl Names {
         });
     }
 
-    /// How many changes a power cut now may take back.
+    /// The number of changes that a power cut now may undo.
     pub(super) fn in_doubt(&self) -> usize {
         self.changes.len()
     }
 
-    /// What a power cut now leaves, where each change that is in doubt, in order, is asked whether it has reached the device.
+    /// The names that a power cut now leaves; `is_there` decides for each unsynced change, in order, whether
+    /// it reached the device.
     pub(super) fn survived(&self, is_there: &mut dyn FnMut() -> bool) -> BTreeMap<String, Shared> {
         let mut names = self.durable.clone();
         self.changes.iter().filter(|_| is_there()).for_each(|change| change.apply(&mut names));

@@ -1,4 +1,4 @@
-//! A disk that runs its jobs one at a time, when it is told to.
+//! A disk that runs its jobs one at a time, on request.
 
 use std::collections::VecDeque;
 
@@ -11,7 +11,7 @@ use crate::snapshot_file::run_snapshot_job;
 #[derive(Debug)]
 pub struct StepDisk<F: Files> {
     directory: Directory<F>,
-    /// Whether [`Disk::poll`] runs whatever waits, so that a lane can be used without driving its disk.
+    /// Whether [`Disk::poll`] runs waiting jobs, so that a lane can be used without driving its disk.
     pub runs_by_itself: bool,
     is_dead: bool,
     appends: VecDeque<crate::disk::AppendJob<F::File>>,
@@ -21,7 +21,7 @@ pub struct StepDisk<F: Files> {
 }
 
 impl<F: Files> StepDisk<F> {
-    /// A disk on that directory that runs by itself.
+    /// A disk on the directory, with `runs_by_itself` set.
     #[must_use]
     pub fn new(directory: Directory<F>) -> Self {
         let (appends, others, done) = (VecDeque::new(), VecDeque::new(), VecDeque::new());
@@ -36,7 +36,7 @@ impl<F: Files> StepDisk<F> {
         }
     }
 
-    /// Runs every queued append, as one group commit; whether there was any.
+    /// Runs every queued append, as one group commit. Returns whether there was any.
     pub fn run_appends(&mut self) -> bool {
         if self.is_dead || self.appends.is_empty() {
             return false;
@@ -48,14 +48,14 @@ impl<F: Files> StepDisk<F> {
         true
     }
 
-    /// Runs the next job on segments or snapshot files; whether there was one.
+    /// Runs the next job on segments or snapshot files. Returns whether there was one.
     pub fn run_background(&mut self) -> bool {
         let Some(job) = self.others.pop_front() else { return false };
         let files = self.directory.files();
         self.done.push_back(match job {
             Job::Segment(job) => run_segment_job(files, job),
             Job::Snapshot(job) => Completion::Snapshot(run_snapshot_job(files, job)),
-            Job::Append(_) => return true, // these wait elsewhere
+            Job::Append(_) => return true, // appends have a queue of their own
         });
         true
     }

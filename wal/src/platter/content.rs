@@ -1,4 +1,4 @@
-//! IMPURE: one file: what the device has of it, in a file, and what was written since, in memory.
+//! IMPURE: one file: its durable content, in a file, and the writes since, in memory.
 
 use std::collections::BTreeSet;
 use std::fs::{File, OpenOptions};
@@ -15,18 +15,18 @@ const SECTOR: u64 = SECTOR_BYTES as u64;
 
 #[derive(Debug)]
 pub(super) struct Content {
-    /// What is durable. As long as the file is after a power cut, at least.
+    /// The durable content. Its length is the minimum after a power cut.
     device: File,
     device_bytes: u64,
-    /// What is not, in the order in which it was begun.
+    /// Writes that are not durable, in the order in which they began.
     pending: Vec<Pending>,
 }
 
 #[derive(Debug)]
 struct Pending {
-    /// When it was begun.
+    /// The number at which it began.
     number: u64,
-    /// When it was done; `None`: it is under way, or failed.
+    /// The number at which it completed; `None`: in progress, or failed.
     done: Option<u64>,
     offset: u64,
     what: What,
@@ -35,9 +35,9 @@ struct Pending {
 #[derive(Debug)]
 enum What {
     Bytes(Vec<u8>),
-    /// So many zeros: a new segment is full of them.
+    /// This many zeros: a new segment is full of them.
     Zeros(u64),
-    /// The file has this length, at least.
+    /// A minimum length of the file.
     Length(u64),
 }
 
@@ -52,7 +52,7 @@ impl Pending {
                 }
     }
 
-    /// The part behind `at`, if it has one, taken off.
+    /// Splits off the part behind `at`, if there is one.
     fn split_off(&mut self, at: u64) -> Option<Self> {
         let range = self.range();
         if at <= range.start || range.end <= at {
@@ -68,7 +68,8 @@ impl Pending {
         Some(Self { number: self.number, done: self.done, offset: at, what })
     }
 
-    /// Has the bytes of a later write where that has written, so that the device never goes back to what was there before.
+    /// Takes the bytes of a later write where they overlap, so that the device never reverts to older
+    /// content.
     fn yield_to(&mut self, later: &Self) {
         let (own, others) = (self.range(), later.range());
         let both = own.start.max(others.start)..own.end.min(others.end);
@@ -90,7 +91,7 @@ impl Pending {
 }
 
 impl Content {
-    /// Of a new file, kept at `path`.
+    /// The content of a new file, kept at `path`.
     pub(super) fn create(path: &Path) -> io::Result<Self> {
         let device = OpenOptions::new().read(true).write(true).create_new(true).open(path)?;
         Ok(Self { device, device_bytes: 0, pending: Vec::new() })
@@ -111,7 +112,7 @@ impl Content {
         self.pending.push(Pending { number, done: None, offset, what });
     }
 
-    /// The write of this number has written `bytes`, which may be less than it was to.
+    /// Completes write `number` after `bytes` bytes, which may be fewer than intended.
     pub(super) fn written(&mut self, number: u64, now: u64, bytes: u64, is_durable: bool) -> io::Result<()> {
         let Some(at) = self.pending.iter().rposition(|pending| pending.number == number) else {
             return Ok(());
@@ -127,7 +128,7 @@ impl Content {
         if is_durable { self.settle(|pending| pending.number == number) } else { Ok(()) }
     }
 
-    /// What was done before the sync of this number began becomes durable: all of it, or the pages that a range touches.
+    /// Makes durable what completed before sync `number` began: all of it, or the pages that a range touches.
     pub(super) fn sync(&mut self, number: u64, range: Option<Range<u64>>) -> io::Result<()> {
         let Some(range) = range else {
             return self.settle(|pending| pending.done.is_some_and(|done| done < number));
@@ -150,12 +151,12 @@ impl Content {
         })
     }
 
-    /// The sync of this number has failed: what it was to write is nowhere but in memory, and no sync will write it.
+    /// Sync `number` failed: what it covered is in the page cache only, and no later sync will write it.
     pub(super) fn fail(&mut self, number: u64) {
         self.pending.retain(|pending| pending.done.is_none_or(|done| done > number));
     }
 
-    /// Gives the device what is covered, in order.
+    /// Applies the covered writes to the device, in order.
     fn settle(&mut self, mut is_covered: impl FnMut(&Pending) -> bool) -> io::Result<()> {
         let mut kept: Vec<Pending> = Vec::new();
         for pending in std::mem::take(&mut self.pending) {
@@ -163,7 +164,7 @@ impl Content {
                 kept.push(pending);
                 continue;
             }
-            // All that was kept so far was begun before.
+            // All writes kept so far began earlier.
             kept.iter_mut().for_each(|before| before.yield_to(&pending));
             match &pending.what {
                 What::Bytes(bytes) => self.put(pending.offset, bytes)?,
@@ -181,7 +182,7 @@ impl Content {
         Ok(())
     }
 
-    /// Beyond the end a file is zeros as soon as it is long enough.
+    /// A write of zeros beyond the end only needs the length.
     fn put_zeros(&mut self, mut offset: u64, bytes: u64) -> io::Result<()> {
         let end = offset + bytes;
         let zeros = [0; 64 << 10];
@@ -201,7 +202,8 @@ impl Content {
         Ok(())
     }
 
-    /// The power is cut: what of the rest has reached the device. Of each sector, the writes before the first that has not.
+    /// Power cut: decides what else reached the device. In each sector, only the writes before the first that
+    /// did not.
     pub(super) fn end(
         &mut self,
         path: &Path,

@@ -1,13 +1,16 @@
-//! IMPURE: a model of the device below a directory of [`OsFiles`](crate::OsFiles): what a power cut would leave of it.
+//! IMPURE: a model of the device below a directory of [`OsFiles`](crate::OsFiles): the state that a power cut
+//! would leave.
 //!
-//! A page cache survives a killed process, so what a kill leaves cannot show a sync that is missing. A [`Platter`] observes the system
-//! calls ([`FileObserver`]) and keeps, in a second directory, what they have made durable and nothing else. When the power is cut, it
-//! shows no call as done any more, and [`Platter::leave`] makes a directory of what the device has: all whose sync was reported as
-//! done, and of what was in doubt as much as is asked for, sector by sector.
+//! A page cache survives a killed process, so a kill cannot reveal a missing sync. A [`Platter`] observes the
+//! system calls ([`FileObserver`]) and keeps, in a second directory, what they made durable and nothing else.
+//! After a power cut it reports no call as done any more, and [`Platter::leave`] builds a directory with the
+//! device's content: everything with a completed sync, and as much of what was in doubt as requested, sector
+//! by sector.
 //!
-//! What it does not credit, though systems may do it: writeback before a sync, other names than those of the directory that was
-//! synced, a failed sync. What it does not model: sectors of garbage, and the lock file, which is not shown to it. What is not here:
-//! chance; whoever cuts the power says what becomes of what was in doubt. Next: `names`, `content`.
+//! It does not credit, though systems may do it: writeback before a sync, names outside the synced directory,
+//! a failed sync. It does not model: sectors of garbage, and the lock file, which it does not observe. Not
+//! here: randomness; the caller that cuts the power decides the fate of what was in doubt. Next: `names`,
+//! `content`.
 
 mod content;
 mod names;
@@ -23,45 +26,45 @@ use crate::observe::{FileCall, FileObserver};
 use content::Content;
 use names::{Names, Node};
 
-/// What was neither certain nor impossible to have reached the device when the power was cut.
+/// A change that may or may not have reached the device when the power was cut.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum InDoubt<'a> {
     /// One more write of this sector of a file.
     Sector {
         /// The file's last name.
         file: &'a Path,
-        /// Counted from the file's beginning, in [`SECTOR_BYTES`](crate::memory::SECTOR_BYTES).
+        /// Its number in the file, in units of [`SECTOR_BYTES`](crate::memory::SECTOR_BYTES).
         sector: u64,
     },
     /// A file's new length.
     Length(&'a Path),
-    /// The next change of names in this directory: a file that was made, renamed or removed.
+    /// The next change of names in this directory: a file created, renamed or removed.
     Names(&'a Path),
 }
 
-/// What a power cut took, and what it left although it need not have.
+/// The losses in a power cut, and the unsynced changes that survived it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct PowerLoss {
-    /// Bytes that were written, or were being written, and not synced.
+    /// Bytes that were written, or being written, and not synced.
     pub unsynced_bytes: u64,
-    /// Sectors of them whose last write is gone.
+    /// Sectors of them that lost a write.
     pub sectors_lost: u64,
-    /// Sectors of them whose last write has reached the device all the same.
+    /// Sectors of them that lost no write.
     pub sectors_kept: u64,
     /// Files with such sectors, lost or kept.
     pub files: u64,
-    /// Changes of names that are gone.
+    /// Changes of names that were lost.
     pub names_lost: u64,
-    /// Changes of names that have reached the device all the same.
+    /// Unsynced changes of names that reached the device.
     pub names_kept: u64,
 }
 
-/// What a device holds of a directory while a system works on it. See the module.
+/// The device below a directory in use. See the module.
 #[derive(Debug)]
 pub struct Platter {
-    /// The directory that is worked on.
+    /// The directory in use.
     root: PathBuf,
-    /// Where what is durable is kept, in files named by number.
+    /// Where the durable content is kept, in files named by number.
     store: PathBuf,
     state: Mutex<State>,
 }
@@ -70,27 +73,27 @@ pub struct Platter {
 struct State {
     is_cut: bool,
     lies: bool,
-    /// The number of the last call, or of the end of one.
+    /// The number last assigned, to a call or to the end of one.
     last: u64,
     names: Names,
     contents: BTreeMap<u64, Content>,
-    /// Files by their inodes, as long as they have a name.
+    /// Files by inode number, as long as they have a name.
     by_inode: HashMap<u64, u64>,
-    /// The first error of the store's: nothing is certain then.
+    /// The first error of the store: the model is unreliable from then on.
     broken: Option<io::ErrorKind>,
 }
 
-/// What a call gets while there is no power.
+/// The error of every call after the power was cut.
 fn no_power() -> io::Error {
     io::Error::other("the power is cut")
 }
 
 impl Platter {
-    /// A model of the device below `root`, which must be empty or absent. What is durable is kept in `store`, which is made: best on
-    /// the same file system, since all that is written is written there once more, without a sync.
+    /// A model of the device below `root`, which must be empty or absent. Durable content is kept in `store`,
+    /// which is created: best on the same file system, since every write is repeated there, without a sync.
     ///
     /// # Errors
-    /// If `store` cannot be made, or `root` has something in it.
+    /// If `store` cannot be created, or `root` is not empty.
     pub fn new(root: impl Into<PathBuf>, store: impl Into<PathBuf>) -> io::Result<Self> {
         let (root, store) = (root.into(), store.into());
         if fs::read_dir(&root).is_ok_and(|mut entries| entries.next().is_some()) {
@@ -104,24 +107,27 @@ impl Platter {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// From now on the device reports syncs that it has not done, and durable writes likewise: for tests of those that should notice.
+    /// From now on the device reports syncs and durable writes as done without doing them: for tests that
+    /// must detect this.
     pub fn lie(&self) {
         self.state().lies = true;
     }
 
-    /// Cuts the power of all these devices at one instant. From then on no call on them is reported as done: each fails, also one that
-    /// was under way.
+    /// Cuts the power of all these devices at one instant. From then on no call on them is reported as done:
+    /// each fails, including calls in progress.
     pub fn cut<'a>(platters: impl IntoIterator<Item = &'a Self>) {
         let mut states: Vec<_> = platters.into_iter().map(Self::state).collect();
         states.iter_mut().for_each(|state| state.is_cut = true);
     }
 
-    /// Makes the directory `image`, which must be absent, of what the device has after the power was cut. `reached` is asked of each
-    /// thing that is in doubt whether it has reached the device, in the order in which they were written: of a sector's writes, and of
-    /// a directory's changes, none has after one that has not. May be called once: the image takes the store's files.
+    /// Creates the directory `image`, which must be absent, with the device's content after the power cut.
+    /// `reached` decides for each change in doubt, in the order of writing, whether it reached the device:
+    /// once one write of a sector, or one change of a directory, has not, no later one has. May be called
+    /// once: the image takes the store's files.
     ///
     /// # Errors
-    /// The power is on; or a file system's error, also an earlier one, after which what the device has is not known.
+    /// If the power is on; or a file system's error, also an earlier one, after which the device's content is
+    /// unknown.
     pub fn leave(&self, image: &Path, mut reached: impl FnMut(InDoubt<'_>) -> bool) -> io::Result<PowerLoss> {
         let mut state = self.state();
         if !state.is_cut {
@@ -152,12 +158,12 @@ impl Platter {
         self.store.join(file.to_string())
     }
 
-    /// A path as the model knows it; `None` of what lies elsewhere.
+    /// A path relative to the root; `None` if it lies elsewhere.
     fn relative<'a>(&self, path: &'a Path) -> Option<&'a Path> {
         path.strip_prefix(&self.root).ok()
     }
 
-    /// A file has got its first name.
+    /// A file was created.
     fn create(&self, state: &mut State, path: &Path, file: &File) -> io::Result<()> {
         let Some(path) = self.relative(path) else { return Ok(()) };
         let number = state.next();
@@ -167,7 +173,7 @@ impl Platter {
         Ok(())
     }
 
-    /// What a call that was made has changed, and what of it is durable.
+    /// Applies the changes of a completed call, and what it made durable.
     fn apply(&self, state: &mut State, number: u64, call: &FileCall<'_>, done: u64) -> io::Result<()> {
         match call {
             FileCall::CreateDir(path) => {
@@ -226,7 +232,7 @@ impl Platter {
         Ok(())
     }
 
-    /// Files that no name can come back of take no more room.
+    /// Frees files that have no name and cannot get one back.
     fn forget_nameless(&self, state: &mut State) -> io::Result<()> {
         let named = state.names.files();
         let gone: Vec<u64> = state.contents.keys().filter(|file| !named.contains(file)).copied().collect();
@@ -250,7 +256,7 @@ impl State {
         Ok(number.and_then(|number| self.contents.get_mut(number)))
     }
 
-    /// The inode of a file without a name may soon be another file's.
+    /// The inode number of a file without a name may soon be reused.
     fn lose_inode(&mut self, node: Option<Node>) {
         if let Some(Node::File(gone)) = node {
             self.by_inode.retain(|_, file| *file != gone);
@@ -280,11 +286,11 @@ impl FileObserver for Platter {
         }
         let applied = match (done, call) {
             (Some(done), _) => self.apply(&mut state, number, call, done),
-            // The system takes what could not be synced for written, and a later sync has nothing to do.
+            // The system marks pages clean that could not be synced, and a later sync does nothing.
             (None, FileCall::Sync(file) | FileCall::SyncRange { file, .. }) => state
                 .content(file)
                 .map(|content| content.into_iter().for_each(|content| content.fail(number))),
-            // A write that has failed may have reached the device: it stays in doubt.
+            // A failed write may have reached the device: it stays in doubt.
             (None, _) => Ok(()),
         };
         if let Err(error) = &applied {

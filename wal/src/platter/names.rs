@@ -1,19 +1,19 @@
-//! The names below a directory: as they are, as the device has them, and the changes in between.
+//! The names below a directory: current, durable on the device, and the changes in between.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use super::{InDoubt, PowerLoss};
 
-/// What a name stands for.
+/// The target of a name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Node {
     Dir,
-    /// By its number.
+    /// By the file's number.
     File(u64),
 }
 
-/// A name that was given, or taken (`None`). The two of a renaming have one number.
+/// A name that was added, or removed (`None`). The two changes of a rename have one number.
 #[derive(Debug)]
 struct Change {
     number: u64,
@@ -42,12 +42,12 @@ impl Names {
         self.change(number, path, Some(node));
     }
 
-    /// Gives what had the name.
+    /// Returns the node that had the name.
     pub(super) fn take(&mut self, number: u64, path: &Path) -> Option<Node> {
         if self.has(path) { self.change(number, path, None) } else { None }
     }
 
-    /// Gives what had the new name.
+    /// Returns the node that had the new name.
     pub(super) fn rename(&mut self, number: u64, from: &Path, to: &Path) -> Option<Node> {
         let node = self.live.get(from).copied()?;
         self.change(number, from, None);
@@ -59,7 +59,7 @@ impl Names {
         put(&mut self.live, path, node)
     }
 
-    /// The directory's names become durable as they were when the sync began, which has this number.
+    /// Makes the directory's names durable as they were when sync `number` began.
     pub(super) fn sync(&mut self, number: u64, dir: &Path) {
         let durable = &mut self.durable;
         self.changes.retain(|change| {
@@ -83,13 +83,14 @@ impl Names {
         names.find(|(_, node)| **node == Node::File(file)).map(|(path, _)| path.as_path())
     }
 
-    /// The power is cut: which changes have reached the device. Of each directory, those before the first that has not.
+    /// Power cut: decides which changes reached the device. In each directory, only those before the first
+    /// that did not.
     pub(super) fn end(&mut self, reached: &mut dyn FnMut(InDoubt<'_>) -> bool, loss: &mut PowerLoss) {
         let mut stopped: BTreeSet<PathBuf> = BTreeSet::new();
         let mut asked: BTreeMap<(u64, PathBuf), bool> = BTreeMap::new();
         for change in std::mem::take(&mut self.changes) {
             let dir = dir_of(&change.path).to_owned();
-            // The old and the new name of a file in one directory change together.
+            // The old and the new name of a rename within one directory change together.
             let has_reached = *asked.entry((change.number, dir.clone())).or_insert_with(|| {
                 let has_reached = !stopped.contains(&dir) && reached(InDoubt::Names(&dir));
                 if has_reached {
@@ -106,7 +107,8 @@ impl Names {
         }
     }
 
-    /// What the device has, directories before what is in them. A name in a directory that has none is out of reach.
+    /// The device's names, directories before their content. A name in a directory without a name is
+    /// unreachable.
     pub(super) fn left(&self) -> impl Iterator<Item = (&Path, Node)> {
         let is_dir = |path: &Path| path.as_os_str().is_empty() || self.durable.get(path) == Some(&Node::Dir);
         let is_reached = move |path: &Path| path.ancestors().skip(1).all(is_dir);

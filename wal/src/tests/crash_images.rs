@@ -1,11 +1,12 @@
-//! Short runs, the power cut at every call, and every image that such a cut can leave: each unsynced sector old, new or garbage,
-//! in every mix; each name that was given, taken or changed and not synced, lost or there, in every mix. The same where the
-//! device refuses one sync of a directory, and the log goes on.
+//! Short runs, with a power cut at every call, and every image that such a cut can leave: each unsynced
+//! sector old, new or garbage, in every combination; each unsynced change of names lost or done, in every
+//! combination. The same where the device refuses one sync of a directory, and the log goes on.
 //!
-//! A run's crash with k sectors in doubt has 3^k images; all of them are opened while that is at most [`IMAGES_MAX`]. Above,
-//! it is every mix of old and new, and one sector of garbage at a time among all old and among all new ones: the test says how
-//! many runs it was. A sector in doubt is one in which old and new differ, of a segment, a manifest or the like; files in which
-//! nothing counts are garbage throughout. Longer runs, by chance: `power_cut`.
+//! A crash with k sectors in doubt has 3^k images; all of them are opened while that is at most
+//! [`IMAGES_MAX`]. Above, the test opens every combination of old and new, and one sector of garbage at a
+//! time among all old and among all new ones; it prints how many runs that affected. A sector in doubt is one
+//! in which old and new differ, of a segment, a manifest or the like; files without valid content are garbage
+//! throughout. Longer, random runs: `power_cut`.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -14,13 +15,13 @@ use super::*;
 use crate::memory::{Call, Fate, Outcome, SectorFate};
 use crate::{LogError, Poisoned};
 
-/// So many images of one crash are all opened.
+/// Up to this many images of one crash, all are opened.
 const IMAGES_MAX: usize = 3usize.pow(8);
-/// Even of mixes of old and new alone there are not more than so many.
+/// The most sectors in doubt: bounds even the combinations of old and new alone.
 const SECTORS_MAX: usize = 14;
-/// Nor of changes of names.
+/// The most changes of names in doubt.
 const NAMES_MAX: usize = 5;
-/// A life is cut at each of so many calls after a sync that was refused: what comes of it is repaired by then.
+/// A run is cut at each of this many calls after a refused sync: its consequences are repaired by then.
 const CALLS_AFTER_REFUSAL: u64 = 12;
 const GARBAGE: SectorFate = SectorFate::Garbage(0xA5);
 
@@ -30,21 +31,21 @@ fn tiny() -> LaneOptions {
 
 type Said = BTreeMap<Lsn, BTreeMap<GroupId, Story>>;
 
-/// A run, up to where it was cut.
+/// A run, up to the power cut.
 struct Run {
     files: MemoryFiles,
     said: Said,
     durable: Lsn,
     written: Lsn,
-    /// How many batches are written without a sync of their own.
+    /// The number of batches written without a sync of their own.
     relaxed: u64,
-    /// The call that was to be refused has been.
+    /// The call that was to be refused was made.
     is_refused: bool,
 }
 
 impl Run {
-    /// One life of a lane on a copy of `base`, cut at its `cut`th changing call if it has so many; `refused`: its call of this number
-    /// fails, if that syncs the lane's directory.
+    /// One run of a lane on a copy of `base`, cut at changing call `cut` if it makes as many; `refused`: call
+    /// of that number fails, if it syncs the lane's directory.
     fn of(base: &MemoryFiles, said: &Said, relaxed: u64, cut: u64, refused: Option<u64>) -> Self {
         let files = base.copy();
         files.fail_change(cut, u64::MAX - 1, std::io::ErrorKind::Other);
@@ -61,7 +62,7 @@ impl Run {
             is_refused: false,
         };
         if let Ok((mut lane, ..)) = open_in(&files, tiny()) {
-            let _cut = run.live(&mut lane); // by the power, wherever it was
+            let _cut = run.live(&mut lane); // by the power cut, wherever it was
         }
         files.heal();
         files.decided_by(None);
@@ -69,7 +70,8 @@ impl Run {
         run
     }
 
-    /// Batches that wait together, some unsynced, over the end of a segment; a vote, a replaced tail, a compaction.
+    /// Batches that wait together, some unsynced, across the end of a segment; a vote, a replaced tail, a
+    /// compaction.
     fn live(&mut self, lane: &mut MemoryLane) -> Result<(), LogError> {
         let (one, two) = (lane.attach(GroupId(1)), lane.attach(GroupId(2)));
         let (last_one, last_two) = (lane.last(one), lane.last(two));
@@ -106,7 +108,8 @@ impl Run {
         Ok(())
     }
 
-    /// Lets the disk do what waits, one thing after the other. A segment that cannot be made is asked for again and again.
+    /// Runs the disk's waiting jobs, one after the other. A segment that cannot be made is requested again
+    /// and again.
     fn settle(&mut self, lane: &mut MemoryLane) -> Result<(), Poisoned> {
         for _ in 0..12 {
             let _is_busy = lane.disk_mut().run_background() || lane.disk_mut().run_appends();
@@ -116,7 +119,8 @@ impl Run {
         Ok(())
     }
 
-    /// Of the changes of names that are in doubt, those are there whose bits are set.
+    /// The image after the power cut; the bits of `names` select the unsynced changes of names that were
+    /// done.
     fn image(&self, mut names: usize, fate: impl FnMut(&str, usize) -> SectorFate) -> MemoryFiles {
         let is_there = || {
             let is_set = names & 1 == 1;
@@ -126,7 +130,7 @@ impl Run {
         self.files.after_power_cut_with_names(is_there, fate)
     }
 
-    /// The unsynced sectors in which old and new differ, of files in which anything counts.
+    /// The unsynced sectors in which old and new differ, of files with valid content.
     fn in_doubt(&self, names: usize) -> Vec<(String, usize)> {
         let mut asked = Vec::new();
         let old = self.image(names, |path, sector| {
@@ -162,7 +166,7 @@ impl Run {
 
 /// Fails one call, if it syncs the lane's directory.
 struct Refusal {
-    /// The calls that change something, until then.
+    /// The number of changing calls until then.
     left: u64,
     has_struck: Arc<AtomicBool>,
 }
@@ -179,7 +183,7 @@ impl Fate for Refusal {
     }
 }
 
-/// A file that waits to be a segment.
+/// Whether the file is a spare or unfinished one.
 fn is_scratch(path: &str) -> bool {
     path.ends_with(".tmp") || path.ends_with(".old")
 }
@@ -190,14 +194,14 @@ struct Seen {
     images: u64,
     /// Crashes of which not every image was opened.
     bounded: u64,
-    /// Images in which something unacknowledged was left, and such as ended in what was called durable.
+    /// Images with unacknowledged batches left, and images that end exactly at the last durable batch.
     longer: u64,
     exact: u64,
-    /// Images of crashes that left more than one change of names in doubt.
+    /// Images of crashes with more than one change of names in doubt.
     names: u64,
 }
 
-/// The fates of `count` sectors, one mix after the other.
+/// The fates of `count` sectors, one combination after the other.
 fn mixes(count: usize) -> (Box<dyn Iterator<Item = Vec<SectorFate>>>, bool) {
     let all = |of: &'static [SectorFate], count: usize| {
         let total = of.len().pow(count as u32);
@@ -218,10 +222,10 @@ fn mixes(count: usize) -> (Box<dyn Iterator<Item = Vec<SectorFate>>>, bool) {
 }
 
 impl Seen {
-    /// Opens what a crash may leave.
+    /// Opens every image that a crash may leave.
     fn open_images(&mut self, run: &Run, context: &str) {
         self.crashes += 1;
-        // Only the process dies.
+        // Only the process ends.
         run.check(&run.files.copy(), run.written, &format!("{context}: the process ends"));
         let changes = run.files.names_in_doubt();
         assert!(
@@ -264,7 +268,7 @@ fn every_image(base: &MemoryFiles, said: &Said, relaxed: u64) -> Seen {
     seen
 }
 
-/// The same life, with one sync of the directory refused, and cut soon after.
+/// The same run, with one sync of the directory refused, and a power cut soon after.
 fn every_image_after_a_refusal(base: &MemoryFiles, said: &Said, relaxed: u64) -> Seen {
     let mut seen = Seen::default();
     let calls = Run::of(base, said, relaxed, u64::MAX / 2, None).files.changes();
@@ -272,7 +276,7 @@ fn every_image_after_a_refusal(base: &MemoryFiles, said: &Said, relaxed: u64) ->
         for cut in refused + 1..=refused + CALLS_AFTER_REFUSAL {
             let run = Run::of(base, said, relaxed, cut, Some(refused));
             if !run.is_refused {
-                break; // it is another call
+                break; // the call is no directory sync
             }
             seen.open_images(&run, &format!("call {refused} is refused, call {cut}"));
         }
@@ -287,7 +291,7 @@ fn every_crash_image_of_a_short_first_life() {
     assert_eq!(seen.bounded, 0, "every image was opened");
 }
 
-/// A log whose files were used before, and what it says.
+/// A log in reused files, and its expected content.
 fn used() -> (MemoryFiles, Said) {
     let files = MemoryFiles::new();
     let (mut lane, ..) = open_in(&files, tiny()).unwrap();
@@ -306,7 +310,7 @@ fn used() -> (MemoryFiles, Said) {
     (files, said)
 }
 
-/// In files that were used before, the old content of a sector is a piece of an earlier life of the log.
+/// In reused files, the old content of a sector is from an earlier incarnation.
 #[test]
 fn every_crash_image_of_a_short_life_in_used_files() {
     let (files, said) = used();
@@ -314,8 +318,8 @@ fn every_crash_image_of_a_short_life_in_used_files() {
     assert!(seen.bounded == 0 && seen.images > 5_000, "every image was opened: {seen:?}");
 }
 
-/// A directory that was not synced leaves a file under two names, as far as anything can be known: it is not written to before one of
-/// them is certain.
+/// After an unsynced rename it is unknown which of two names a file has: it must not be written to before one
+/// of them is certain.
 #[test]
 fn every_crash_image_of_a_life_that_was_refused_a_sync_of_its_directory() {
     let (files, said) = used();

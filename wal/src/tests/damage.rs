@@ -1,5 +1,5 @@
-//! Damage of whole pieces, rot while the log is open, and failing calls: refused with file and offset, never silently less.
-//! One wrong byte, wherever it is: `every_byte`.
+//! Damage of whole ranges, rot while the log is open, and failing calls: refused with file and offset, never
+//! silently less. Single wrong bytes at every offset: `every_byte`.
 
 use std::sync::{Arc, Mutex};
 
@@ -13,7 +13,7 @@ fn tiny() -> LaneOptions {
     LaneOptions { segment_bytes: 16 << 10, frame_bytes_max: 4 << 10, ..small() }
 }
 
-/// A log of several segments and turns, with what it said after each batch.
+/// A log of several segments and turns, with its expected content as of each batch.
 fn sample() -> (MemoryFiles, BTreeMap<Lsn, BTreeMap<GroupId, Story>>) {
     let files = MemoryFiles::new();
     let (mut lane, ..) = open_in(&files, tiny()).unwrap();
@@ -88,7 +88,7 @@ fn after_the_first_failed_write_nothing_is_durable_any_more() {
     }
 }
 
-/// A lane whose early entries lie in files only: some in a sealed segment, some in the current one.
+/// A lane with its early entries in files only: some in a sealed segment, some in the current one.
 fn cold() -> (MemoryFiles, MemoryLane, GroupSlot) {
     let files = MemoryFiles::new();
     let (mut lane, ..) = open_in(&files, LaneOptions { recent_bytes: 0, ..small() }).unwrap();
@@ -100,7 +100,7 @@ fn cold() -> (MemoryFiles, MemoryLane, GroupSlot) {
     (files, lane, slot)
 }
 
-/// Flips the bit of the next read, if it is set.
+/// Flips the given bit of the next read, if there is one.
 struct Flips(Arc<Mutex<Option<u64>>>);
 
 impl Fate for Flips {
@@ -144,8 +144,8 @@ fn what_has_rotted_since_opening_is_never_given_out() {
     }
 }
 
-/// A device that puts a batch in the place of another one of the same segment, as the simulator's seed 81 did: the ones
-/// between them must not be passed over.
+/// A device that misdirects a batch to the place of another one of the same segment, as with the simulator's
+/// seed 81: the batches between them must not be skipped.
 #[test]
 fn a_batch_in_the_place_of_another_is_noticed() {
     let (files, said) = sample();
@@ -158,7 +158,8 @@ fn a_batch_in_the_place_of_another_is_noticed() {
         bad.copy_within(from * 4096..(from + 1) * 4096, to * 4096);
         let damaged = files.copy();
         damaged.put(path, bad);
-        // The oldest segments may be gone in all honesty: what is left must not begin later for that.
+        // The oldest segments may have been freed: the log that is left must not begin later because of the
+        // damage.
         let last = said.keys().next_back().copied().unwrap();
         match open_in(&damaged, tiny()) {
             Ok((lane, _, report)) => {

@@ -1,4 +1,5 @@
-//! A full disk is a state: entries are refused, facts go through, service resumes.
+//! A full disk is a state: entries are refused, metadata frames are accepted, and the lane recovers by
+//! itself.
 
 use super::*;
 use crate::LogError;
@@ -41,7 +42,7 @@ fn entries_are_refused_facts_go_through_and_service_resumes() {
     assert_eq!(stories(&open(&files).0), before);
 }
 
-/// Segments go the oldest first, so a single small entry may keep all that is dead behind it.
+/// Segments are freed oldest first, so a single small entry may pin all the dead ones behind it.
 #[test]
 fn on_a_full_disk_what_keeps_dead_segments_is_moved_forward() {
     let files = MemoryFiles::new();
@@ -156,7 +157,7 @@ fn a_spare_is_used_after_a_try_to_use_it_has_failed_anywhere() {
             lane.poll().unwrap();
         }
         assert_eq!(lane.segments.spares.len(), 1, "there is no other: {:?}", lane.stats());
-        // From here on there is no room for another file, and one call of the next preparation fails.
+        // From here on there is no space for another file, and one call of the next preparation fails.
         files.limit(Some(files.used()));
         let (used, created) = (files.used(), lane.stats().created);
         drop(lane);

@@ -1,11 +1,13 @@
-//! Every byte of a small log is cut off, flipped, zeroed, and replaced by the byte that an earlier life of its file held there,
-//! in memory and on a file system in each append mode, by the same function.
+//! Every byte of a small log is cut off, flipped, zeroed, and replaced by the byte of the file's earlier
+//! incarnation, in memory and on a file system in each append mode, by the same function.
 //!
-//! A log that opens says exactly what was written; one that does not names the file, and a place at or before the damage. The
-//! last batch alone may go: nothing written later vouches for it. In memory it is every byte of every file; on a file system
-//! every byte that means something, and one in [`Ground::STRIDE`] of the padding, of unused pages and of spares.
+//! A log that opens has exactly the content written; a refusal names the file, and an offset at or before the
+//! damage. Only the last batch may be lost: no later record claims it. In memory every byte of every file is
+//! damaged; on a file system every byte that is in use, and one in [`Ground::STRIDE`] of the padding, of
+//! unused pages and of spares.
 //!
-//! What is not here: more than one wrong byte (`losses`, `crash_images`), and all that fenced replicas do afterwards (`salvage`).
+//! Not here: more than one wrong byte (`losses`, `crash_images`), and the later course of fenced replicas
+//! (`salvage`).
 
 use std::fs;
 use std::iter::once;
@@ -17,15 +19,15 @@ use crate::batch::{BatchHeader, Life};
 use crate::segment::PAGE_BYTES;
 use crate::{Files, OnDamage, SegmentHeader};
 
-/// Somewhere a log can lie, to be tampered with from behind.
+/// A place for a log whose files the test can tamper with directly.
 trait Ground {
     type Files: Files + Clone;
-    /// Of the bytes that mean nothing, one in so many is damaged.
+    /// Of the unused bytes, one in this many is damaged.
     const STRIDE: usize;
     fn files(&self) -> Self::Files;
     fn paths(&self) -> Vec<String>;
     fn content(&self, path: &str) -> Vec<u8>;
-    /// Makes the file what it should be; nobody has it open.
+    /// Restores the file's content; it must not be open.
     fn put(&self, path: &str, bytes: &[u8]);
     fn remove(&self, path: &str);
 }
@@ -62,8 +64,8 @@ struct Folder {
 }
 
 impl Folder {
-    /// In memory if the system has such a file system and it takes the mode, since a hundred thousand openings sync something
-    /// each. `None` if no file system at hand takes it.
+    /// In memory if the system has such a file system that supports the mode, since a hundred thousand
+    /// openings each sync something. `None` if no available file system supports it.
     fn that_takes(mode: AppendMode) -> Option<Self> {
         let places = ["/dev/shm".into(), std::env::temp_dir(), env!("CARGO_MANIFEST_DIR").into()];
         places.into_iter().find_map(|place: std::path::PathBuf| {
@@ -122,17 +124,17 @@ fn contents<G: Ground>(ground: &G) -> Contents {
     ground.paths().into_iter().map(|path| (path.clone(), ground.content(&path))).collect()
 }
 
-/// A small log in files that were used before, and all that is known of it.
+/// A small log in reused files, and its expected content.
 struct Sample {
-    /// What each of its files holds.
+    /// The content of each file.
     good: Contents,
-    /// What a segment's file held in its life before this one.
+    /// The content of a segment's file in its earlier incarnation.
     before: Contents,
     said: BTreeMap<Lsn, BTreeMap<GroupId, Story>>,
     last: Lsn,
 }
 
-/// Writes until the log lies in files that have been used again, every batch of it acknowledged.
+/// Writes until the log lies in reused files, with every batch acknowledged.
 fn sample<G: Ground>(ground: &G) -> Sample {
     let (mut lane, ..) = open_on(ground, OnDamage::Refuse).unwrap();
     let slots = [1, 2].map(|group| lane.attach(GroupId(group)));
@@ -140,7 +142,7 @@ fn sample<G: Ground>(ground: &G) -> Sample {
     for turn in 0..15 {
         for (at, slot) in slots.into_iter().enumerate() {
             if turn == 10 {
-                // Batches that share a page, up to the one that syncs them.
+                // Batches that share a page, up to the one that is synced.
                 for index in [turn * 2 + 1, turn * 2 + 2] {
                     let lsn = append_relaxed(&mut lane, slot, id(index, 1), 20 + 40 * at);
                     said.insert(lsn, stories(&lane));
@@ -170,8 +172,8 @@ fn sample<G: Ground>(ground: &G) -> Sample {
     assert!(lane.stats().recycled >= 2, "{:?}", lane.stats());
     drop(lane);
     let good = contents(ground);
-    // A used file's bytes are those of the latest segment that is gone and was in the same file: what its unused pages still
-    // show of it tells which. Where they show nothing, any one that is gone will do.
+    // A reused file's old bytes are those of the last freed segment in the same file: its unused pages still
+    // show which one. Where they show nothing, any freed segment will do.
     let gone: Contents = lives.into_iter().flatten().filter(|(path, _)| !good.contains_key(path)).collect();
     let is_before = |old: &[u8], new: &[u8]| {
         let pages = old.chunks(PAGE_BYTES).zip(new.chunks(PAGE_BYTES));
@@ -187,7 +189,7 @@ fn sample<G: Ground>(ground: &G) -> Sample {
 }
 
 impl Sample {
-    /// The bytes of a segment that mean something, and those of the log's last batch if it lies there.
+    /// The bytes of a segment that are in use, and those of the log's last batch if it lies there.
     fn meaning(&self, path: &str) -> (Vec<Range<usize>>, Option<Range<usize>>) {
         let bytes = &self.good[path];
         let header = SegmentHeader::parse(bytes).unwrap();
@@ -218,15 +220,15 @@ impl Sample {
     }
 }
 
-/// One damage, and what may come of it.
+/// One damage, and its permitted consequences.
 struct Damage<'a> {
     path: &'a str,
     at: usize,
     what: &'a str,
     bad: Vec<u8>,
-    /// It changed something that counts.
+    /// It changed a byte in use.
     is_live: bool,
-    /// It changed something of the last batch.
+    /// It changed a byte of the last batch.
     in_last: bool,
 }
 
@@ -260,7 +262,7 @@ fn check<G: Ground>(ground: &G, sample: &Sample, damage: &Damage<'_>, seen: &mut
             let mut expected = sample.said[&report.last].clone();
             assert_eq!(stories(&lane), expected, "{context}");
             if seen.shorter.is_multiple_of(64) {
-                // The log goes on from there, and what was torn stays out of it.
+                // The log continues from there, and the torn batch stays out of it.
                 let slot = lane.attach(GroupId(1));
                 let next = lane.last(slot).next();
                 append(&mut lane, slot, EntryId::new(Term(7), next), 1, 10);
@@ -286,8 +288,7 @@ fn check<G: Ground>(ground: &G, sample: &Sample, damage: &Damage<'_>, seen: &mut
     sample.restore(ground, path);
 }
 
-/// Where it is told to open with what is left: whoever has lost something is fenced, and nobody has anything that was not
-/// written.
+/// With `OnDamage::Fence`: every group with a loss is fenced, and no group has anything that was not written.
 fn check_fenced<G: Ground>(ground: &G, sample: &Sample, context: &str, seen: &mut Seen) {
     let (lane, groups, report) = match open_on(ground, OnDamage::Fence) {
         Ok(opened) => opened,
@@ -317,7 +318,7 @@ fn every_byte<G: Ground>(ground: &G) {
     for (path, good) in &sample.good {
         let (live, last) = match path.as_str() {
             path if is_segment(path) => sample.meaning(path),
-            // Nothing in a spare counts; a manifest is there twice, and what takes both: `small_files`.
+            // Spares have no valid content; the manifest is kept twice (damage to both: `small_files`).
             _ => (Vec::new(), None),
         };
         for at in 0..good.len() {

@@ -1,12 +1,13 @@
-//! A write or sync fails, and the cache keeps, as if it were written, what the device does not have. The process is started again
-//! in place, and the machine goes on: what the next life calls durable is on the device.
+//! A write or sync fails, and the page cache keeps pages marked clean that the device does not have. The
+//! process is restarted in place, and the machine keeps running: what the next run reports as durable is on
+//! the device.
 //!
-//! The same through the calls of a real system, in every append mode: `wal/tests/forgetful_disk.rs`.
+//! The same through a real system's calls, in every append mode: `wal/tests/forgetful_disk.rs`.
 
 use super::*;
 use crate::memory::{Call, Fate, Outcome, SectorFate};
 
-/// The n-th write or sync of a segment's fails so.
+/// The n-th write or sync of a segment fails that way.
 struct FailsOnce(u64);
 
 impl Fate for FailsOnce {
@@ -17,14 +18,14 @@ impl Fate for FailsOnce {
     }
 }
 
-/// Appends until it fails, or so many entries; what was said to be durable.
+/// Appends `entries` entries, or until one fails. Returns the last durable one.
 fn live(lane: &mut MemoryLane, is_relaxed: bool, entries: u64) -> u64 {
     let slot = lane.attach(GroupId(1));
     let mut durable = lane.last(slot).0;
     for index in durable + 1..=durable + entries {
         if is_relaxed {
             append_relaxed(lane, slot, id(index, 1), 300);
-            // Some are synced later, together.
+            // Several are synced later, together.
             if !index.is_multiple_of(3) {
                 continue;
             }
@@ -59,19 +60,20 @@ fn what_a_new_life_calls_durable_is_on_the_device() {
             let has_failed = lane.poll().is_err();
             drop(lane);
             files.decided_by(None);
-            // In place: what the cache has is there.
+            // Restart in place: the cached pages are there.
             let (mut lane, _, report) = open(&files);
             let slot = lane.attach(GroupId(1));
             let reached = lane.last(slot).0;
             assert!(reached >= durable, "write {n}");
             assert_eq!(story(&lane, slot).entries.len() as u64, reached);
             assert!(!has_failed || report.damage.is_empty());
-            // Now the machine stops. Nothing of this life was written yet, and all that it found, it has called durable.
+            // Now the machine stops. This run has written nothing yet, and has reported everything it found
+            // as durable.
             let device = files.after_power_cut(|_, _| SectorFate::Old);
             let (mut left, ..) = open(&device);
             let slot = left.attach(GroupId(1));
             assert_eq!(left.last(slot).0, reached, "write {n}: what opening found is not on the device");
-            // Or it goes on before that.
+            // Alternatively the run continues before that.
             let more = live(&mut lane, is_relaxed, 6);
             let device = files.after_power_cut(|_, _| SectorFate::Old);
             let (mut left, ..) = open(&device);

@@ -1,4 +1,4 @@
-//! What damage takes of the promises of groups that are not here any more.
+//! Damage to the metadata of removed groups.
 
 use super::*;
 use crate::OnDamage;
@@ -14,7 +14,7 @@ fn reopen(files: &MemoryFiles) -> MemoryLane {
     open_in(files, fencing()).unwrap().0
 }
 
-/// Batches of somebody else, which vouch for those before them.
+/// Appends batches of another group, which claim earlier ones as durable.
 fn go_on(lane: &mut MemoryLane, batches: u64) {
     let slot = lane.attach(GroupId(1));
     for _ in 0..batches {
@@ -25,7 +25,8 @@ fn go_on(lane: &mut MemoryLane, batches: u64) {
     }
 }
 
-/// Damages the body of the group's frame of that kind, so that it is still known whose it is: the last one, or the one before.
+/// Damages the body of the group's last frame of that kind, or of the one before; the header still shows the
+/// group.
 fn rot(files: &MemoryFiles, kind: u8, before_last: usize) {
     let mut found = Vec::new();
     for path in files.paths().into_iter().filter(|path| path.contains("/seg-")) {
@@ -41,7 +42,7 @@ fn rot(files: &MemoryFiles, kind: u8, before_last: usize) {
 const ENTRIES: u8 = 1;
 const HARD_STATE: u8 = 2;
 
-/// A replica that has voted, and holds so many entries, is removed; its vote is lost.
+/// A replica that has voted, and holds `entries` entries, is removed; its vote is lost.
 fn with_a_lost_vote(entries: u64) -> MemoryFiles {
     let files = MemoryFiles::new();
     let mut lane = reopen(&files);
@@ -74,7 +75,7 @@ fn that_a_vote_of_a_removed_replica_was_lost_is_said_in_the_log() {
             check_gone(&lane, 3);
             settle(&mut lane);
         }
-        // It outlives the segments that say so.
+        // The fence survives the segments that first recorded it.
         let first = files.paths().into_iter().find(|path| path.contains("/seg-")).unwrap();
         let mut lane = reopen(&files);
         go_on(&mut lane, 40);
@@ -89,7 +90,7 @@ fn that_a_vote_of_a_removed_replica_was_lost_is_said_in_the_log() {
     }
 }
 
-/// What it acknowledged and forgot is in no floor.
+/// Acknowledged entries that were lost are not covered by any floor.
 #[test]
 fn a_fenced_replica_that_is_removed_and_joins_again_is_fenced_until_a_later_term() {
     let files = MemoryFiles::new();
@@ -152,7 +153,7 @@ fn of_two_losses_of_a_removed_replica_the_later_term_counts() {
     }
 }
 
-/// It gives up what is left as well.
+/// The remaining metadata is dropped as well.
 #[test]
 fn an_accepted_loss_of_a_removed_replica_outlives_the_segment_that_says_so() {
     let files = with_a_lost_vote(2);
@@ -187,7 +188,7 @@ fn an_accepted_loss_is_no_word_on_what_is_lost_of_the_group_later() {
     let group = groups.iter().find(|group| group.group == GONE).unwrap();
     assert_eq!((group.floor, group.fence, group.hard_state), (None, None, VOTE));
     drop(lane);
-    // All that says that it is here again is lost.
+    // Every record that the group is here again is lost.
     rot(&files, 3, 0);
     rot(&files, HARD_STATE, 0);
     for _ in 0..2 {

@@ -1,4 +1,4 @@
-//! What has gone wrong in other logs, one test for each by its name. The whole list, with the tests elsewhere, is in
+//! Known failures of other logs, one test each, by name. The whole list, with the tests elsewhere, is in
 //! `engine/docs/log_proof.md`.
 
 use std::collections::VecDeque;
@@ -12,7 +12,7 @@ use crate::{LogError, SegmentHeader};
 
 type Calls = Arc<Mutex<Vec<String>>>;
 
-/// Writes down every call.
+/// Records every call.
 struct Notes {
     calls: Calls,
     largest_read: Arc<Mutex<usize>>,
@@ -78,8 +78,8 @@ fn nothing_is_acknowledged_from_memory_before_the_disk_has_it() {
     assert_eq!(story(&open(&left).0, slot).entries.len(), 1);
 }
 
-/// The log keeps no commit index at all; a hard state is a term and a vote. What a hard state says of later terms may not be there
-/// without the entries that were appended before it, whatever sectors a power cut takes.
+/// The log keeps no commit index; a hard state is a term and a vote. A hard state of a later term must not be
+/// there without the entries that were appended before it, whatever sectors a power cut takes.
 #[test]
 fn a_hard_state_is_never_ahead_of_the_entries_before_it() {
     for cut in 0..512 {
@@ -141,7 +141,7 @@ fn replay_does_not_resurrect_replaced_entries() {
     );
 }
 
-/// A disk that tells of its appends in the wrong order.
+/// A disk that reports its appends in the wrong order.
 struct Backwards {
     disk: StepDisk<MemoryFiles>,
     held: VecDeque<Completion<MemoryFile>>,
@@ -252,7 +252,7 @@ fn no_segment_is_written_to_between_its_rename_and_its_directorys_sync() {
     let calls = calls.lock().unwrap();
     let mut renames = 0;
     for (at, call) in calls.iter().enumerate() {
-        // A segment is prepared under another name, so whatever is written to one is so after a rename.
+        // A segment is prepared under another name, so every write to a segment follows a rename.
         if call.strip_prefix("rename ").is_some_and(|path| path.contains("/seg-") || path == "manifest") {
             assert!(calls[at + 1].starts_with("sync "), "{call}, then {}", calls[at + 1]);
             renames += 1;
@@ -261,7 +261,7 @@ fn no_segment_is_written_to_between_its_rename_and_its_directorys_sync() {
     assert!(renames > 5);
 }
 
-/// Lengths that lie under checksums that are right: of a batch, and of a frame in it.
+/// Wrong lengths under matching checksums: of a batch, and of a frame in it.
 #[test]
 fn a_length_that_lies_takes_no_memory() {
     let files = MemoryFiles::new();
@@ -323,7 +323,7 @@ fn a_stale_snapshot_takes_nothing_back() {
     assert_eq!(story(&open(&files).0, slot), before);
 }
 
-/// An apply holds a slice of the log while the log behind it is let go of.
+/// An apply holds a slice of the log while that part of the log is freed.
 #[test]
 fn a_purge_does_not_change_what_an_apply_still_reads() {
     let files = MemoryFiles::new();
@@ -354,11 +354,11 @@ fn one_hung_disk_stalls_no_other_lane_and_no_caller() {
     let mut lanes: Vec<MemoryLane> = (0..2)
         .map(|lane| Lane::open(StepDisk::new(directory.clone()), LaneOptions { lane, ..small() }).unwrap().0)
         .collect();
-    lanes[0].disk_mut().runs_by_itself = false; // it answers nothing any more
+    lanes[0].disk_mut().runs_by_itself = false; // it completes nothing any more
     for index in 1..=50 {
         for lane in &mut lanes {
             let slot = lane.attach(GroupId(1));
-            // Every call returns: a full queue is said, and not waited for.
+            // Every call returns: a full queue is an error, not a wait.
             if lane.room() > 0 {
                 append(lane, slot, id(lane.last(slot).0 + 1, 1), 1, 2000);
             }

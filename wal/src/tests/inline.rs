@@ -1,4 +1,5 @@
-//! Short batches that are written where they are submitted, beside long ones that a thread writes: over real files.
+//! Short batches written by the submitting thread, beside long ones written by the append thread: over real
+//! files.
 
 use bytes::Bytes;
 
@@ -23,7 +24,7 @@ fn short_batches_are_durable_when_submit_returns_unless_a_long_one_is_under_way(
             segment_bytes: 256 << 10,
             batch_bytes_max: 64 << 10,
             frame_bytes_max: 64 << 10,
-            log_bytes_max: u64::MAX, // or a short turn might carry much forward
+            log_bytes_max: u64::MAX, // or a short turn might relocate much
             ..small()
         };
         let (mut lane, ..) = Lane::open(disk_in(folder.path(), mode), options).unwrap();
@@ -40,7 +41,7 @@ fn short_batches_are_durable_when_submit_returns_unless_a_long_one_is_under_way(
             append(&mut lane, slot, id(index, 1), 1, if is_long { 20_000 } else { 600 });
             let was_idle = lane.in_flight.is_empty();
             let last = lane.submit().unwrap().unwrap();
-            // Before the first look: what was written here has been told of already.
+            // At the first poll: the inline write's completion is queued already.
             let progress = lane.poll().unwrap();
             if was_idle && !is_long && lane.segments.current().append.is_some() {
                 assert_eq!(progress.durable, last, "turn {turn}");
@@ -59,7 +60,7 @@ fn short_batches_are_durable_when_submit_returns_unless_a_long_one_is_under_way(
     }
 }
 
-/// What is written after a failure, by whomever, is neither acknowledged nor written.
+/// After a failure, no further write by either thread is made or acknowledged.
 #[test]
 fn a_failed_write_ends_it_for_both() {
     for (first_pages, second_pages) in [(1, 8), (8, 1), (1, 1), (8, 8)] {
@@ -100,7 +101,8 @@ fn a_probe_and_what_is_relaxed_are_told_of_in_order_too() {
         assert!(frame.push(EntryKind::Payload, &payload(index, 1, bytes)) && frame.finish().is_some());
         Ok(lane.submit_relaxed()?.unwrap())
     };
-    // Long ones by the thread, then short ones behind them or here: who syncs, syncs what the other has written.
+    // Long batches by the thread, then short ones queued behind them or inline: a sync by either covers the
+    // other's writes.
     for (at, bytes) in [600, 20_000, 600, 600, 20_000, 20_000, 600].into_iter().enumerate() {
         let lsn = relaxed(&mut lane, at as u64 + 1, bytes).unwrap();
         while lane.poll().unwrap().written < lsn {}

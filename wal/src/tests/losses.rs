@@ -1,5 +1,5 @@
-//! Losses that only whole clusters had shown: who vouches for a segment that is gone, and what an old fence answers for.
-//! And what is the same in every append mode.
+//! Losses that only whole clusters had shown: claims for a segment that is gone, and the losses an old fence
+//! answers for. And that the bytes are the same in every append mode.
 
 use proptest::prelude::*;
 
@@ -62,7 +62,7 @@ fn a_fence_answers_for_no_loss_that_was_found_after_it() {
     };
     let path = &segments(&files)[0];
     let (first, second) = (4096 + 64 + 48 + 20, 2 * 4096 + 64 + 48 + 20);
-    // In the second batch, the first group's frame; it is answered for.
+    // In the second batch, the first group's frame; a fence answers for it.
     assert!(files.rot(path, second, 1));
     let (mut lane, groups, _) = open_in(&files, fencing()).unwrap();
     assert_eq!(hit(&groups), [1]);
@@ -78,8 +78,9 @@ fn a_fence_answers_for_no_loss_that_was_found_after_it() {
     assert!(hit(&groups).contains(&2), "a loss of later, of something older");
 }
 
-/// The simulator's hostile seed 1256: all batches since one were gone, and only the first page of a later segment said that there
-/// had been more. Opening made a spare of that segment, and died before anybody's fence was durable.
+/// The simulator's hostile seed 1256: all batches after one were gone, and only the first page of a later
+/// segment claimed that there had been more. Opening turned that segment into a spare, and the process ended
+/// before any fence was durable.
 #[test]
 fn who_vouches_for_what_is_lost_stays_in_the_log_until_the_loss_is_noted() {
     let files = MemoryFiles::new();
@@ -118,7 +119,8 @@ fn who_vouches_for_what_is_lost_stays_in_the_log_until_the_loss_is_noted() {
     }
 }
 
-/// What is proven of the bytes in memory, flip by flip and cut by cut, holds for each append mode: the bytes are the same.
+/// The proofs over bytes in memory, flip by flip and cut by cut, hold for each append mode, because the bytes
+/// are the same.
 #[test]
 fn every_append_mode_writes_the_same_bytes() {
     let written: Vec<Vec<u8>> = AppendMode::ALL
@@ -132,7 +134,7 @@ fn every_append_mode_writes_the_same_bytes() {
             append(&mut lane, slot, id(1, 1), 3, 700);
             settle(&mut lane);
             drop(lane);
-            // The first page says what was durable when it was made, which may be one thing or another.
+            // The first page contains the durable LSN at its preparation, which may vary.
             std::fs::read(dir.path().join("lane-0/seg-0000000000000001.log")).unwrap().split_off(4096)
         })
         .collect();
@@ -143,8 +145,8 @@ fn every_append_mode_writes_the_same_bytes() {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 200, ..ProptestConfig::default() })]
 
-    /// Pieces of one life of a log in places of another, and noise: nothing that a disk gives makes opening panic, and what
-    /// opens twice is the same twice.
+    /// Parts of one run's log copied to other places, and noise: no bytes on disk make opening panic, and a
+    /// log that opens twice is the same both times.
     #[test]
     fn no_bytes_of_a_segment_make_opening_panic(
         splices in prop::collection::vec((any::<u16>(), any::<u16>(), 0..700usize, any::<Option<u8>>()), 1..6),

@@ -1,4 +1,5 @@
-//! One budget for buffers, index and readers: it is kept, what happens at its end is defined, and it heals.
+//! One budget for buffers, index and readers: it is kept, its exhaustion is handled as specified, and the
+//! lane recovers.
 
 use super::*;
 
@@ -9,7 +10,7 @@ fn bounded(memory_bytes: u64) -> LaneOptions {
     LaneOptions { segment_bytes: 256 << 10, queue_bytes_max: 1 << 20, batch_bytes_max: 256 << 10, ..options }
 }
 
-/// Appends while there is room for so many bytes; how many entries.
+/// Appends while there is room for `bytes` bytes. Returns the number of entries.
 fn fill(lane: &mut MemoryLane, groups: u64, bytes: usize, most: u64) -> u64 {
     let mut appended = 0;
     while appended < most && lane.room() > bytes {
@@ -30,7 +31,7 @@ fn the_latest_batches_make_room_for_the_index_and_are_read_from_the_files() {
     fill(&mut lane, 1, 3000, 100);
     let early = lane.recent_bytes;
     assert!(early > 1 << 20, "{early}");
-    // Small entries: each takes more of the index than it would of anything else.
+    // Small entries: each takes more of the index than of any other memory.
     let appended = fill(&mut lane, 3, 10, 12_000);
     assert_eq!(appended, 12_000);
     assert!(lane.recent_bytes < early && lane.index_bytes() > BUDGET / 4);

@@ -1,4 +1,5 @@
-//! Scenarios of whole lanes: over memory with power cuts and faults, and over real files in each append mode.
+//! Scenarios of whole lanes: over the simulated disk with power cuts and faults, and over real files in each
+//! append mode.
 
 mod crash_images;
 mod damage;
@@ -74,7 +75,7 @@ fn open_os(path: &std::path::Path, mode: AppendMode, options: LaneOptions) -> Op
     Lane::open(disk, options).unwrap()
 }
 
-/// Submits, and polls until all of it is durable.
+/// Submits, and polls until everything is durable.
 fn settle<D: Disk>(lane: &mut Lane<D>) -> Lsn {
     let submitted = lane.submit().unwrap().unwrap_or(lane.submitted);
     loop {
@@ -101,7 +102,7 @@ fn append<D: Disk>(lane: &mut Lane<D>, slot: GroupSlot, first: EntryId, count: u
     assert_eq!(frame.finish().unwrap().last.0, first.index.0 + count - 1);
 }
 
-/// One frame that asks for no sync, with one entry, in a turn of its own.
+/// One relaxed frame with one entry, in a turn of its own.
 fn append_relaxed<D: Disk>(lane: &mut Lane<D>, slot: GroupSlot, first: EntryId, bytes: usize) -> Lsn {
     let mut frame = lane.begin_frame(slot, first, bytes + 16).unwrap();
     frame.relax();
@@ -110,7 +111,7 @@ fn append_relaxed<D: Disk>(lane: &mut Lane<D>, slot: GroupSlot, first: EntryId, 
     lane.submit_relaxed().unwrap().unwrap()
 }
 
-/// A frame as it comes from a leader.
+/// A frame as received from a leader.
 fn frame_of(group: u64, first: EntryId, entries: &[(EntryKind, Vec<u8>)]) -> Vec<u8> {
     let mut out = vec![0; 64 << 10];
     let mut writer = FrameWriter::new(&mut out, GroupId(group), first).unwrap();
@@ -132,7 +133,7 @@ fn membership(n: u64) -> (EntryKind, Vec<u8>) {
     (EntryKind::Membership, bytes)
 }
 
-/// What a group's log says, entry by entry.
+/// A group's log, entry by entry.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct Story {
     hard_state: HardState,
@@ -142,7 +143,7 @@ struct Story {
     entries: BTreeMap<u64, (u64, Vec<u8>)>,
 }
 
-/// Reads all of a group back, and checks on the way that frames cover the log without a hole.
+/// Reads a whole group back, and checks that frames cover the log without a hole.
 fn story<D: Disk>(lane: &Lane<D>, slot: GroupSlot) -> Story {
     let (first, last) = (lane.first(slot), lane.last(slot));
     let mut story = Story {

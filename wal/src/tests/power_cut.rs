@@ -1,12 +1,12 @@
-//! The power fails at any call, and every unsynced sector and name goes its own way. What was called durable must be there, and
-//! what is there must be what was once said, batch for batch.
+//! A power cut at any call, with an independent fate for every unsynced sector and name. Everything reported
+//! as durable must be there, and the log found must equal the recorded content, batch for batch.
 
 use proptest::prelude::*;
 
 use super::*;
 use crate::memory::SectorFate;
 
-/// A little generator for choices within a case; its seed comes from the test.
+/// A small generator for choices within a case; its seed comes from the test.
 struct Chance(u64);
 
 impl Chance {
@@ -18,11 +18,11 @@ impl Chance {
 
 type Said = BTreeMap<GroupId, Story>;
 
-/// A life of a lane between two power cuts, told to a model that knows nothing of files.
+/// A run of a lane between two power cuts, mirrored in a model without files.
 struct Life<'a> {
     lane: MemoryLane,
     model: Said,
-    /// What the log said as of each batch.
+    /// The log's content as of each batch.
     said: &'a mut BTreeMap<Lsn, Said>,
     chance: &'a mut Chance,
 }
@@ -69,7 +69,7 @@ impl Life<'_> {
             6 => {
                 let before = self.lane.last_sealed.0;
                 self.lane.submit().unwrap();
-                // Facts carried forward may fill batches of their own, which say nothing new.
+                // Relocated metadata may fill batches of its own, which change no content.
                 for lsn in before + 1..=self.lane.last_sealed.0 {
                     self.said.entry(Lsn(lsn)).or_insert_with(|| self.model.clone());
                 }
@@ -90,7 +90,7 @@ impl Life<'_> {
     }
 }
 
-/// Runs lives on one disk until each is cut; checks each new life against what was said.
+/// Runs lanes on one disk until each is cut; checks each next run against the recorded content.
 fn lives(seed: u64, lives: u64) -> Seen {
     let mut seen = Seen::default();
     let mut chance = Chance(seed);
@@ -131,7 +131,7 @@ fn lives(seed: u64, lives: u64) -> Seen {
         seen.recycled += life.lane.stats().recycled;
         drop(life);
         if chance.below(3) == 0 {
-            files.heal(); // only the process died: what it wrote can be read, but is not durable yet
+            files.heal(); // only the process ended: its writes can be read, but are not durable yet
             continue;
         }
         let (mut fates, mut names) = (Chance(chance.below(u64::MAX)), Chance(chance.below(u64::MAX)));
@@ -145,7 +145,7 @@ fn lives(seed: u64, lives: u64) -> Seen {
     seen
 }
 
-/// What the lives went through; a test of rare events must prove that they happen.
+/// Counts of the events; a test of rare events must prove that they happen.
 #[derive(Debug, Default)]
 struct Seen {
     torn: u64,
@@ -164,11 +164,12 @@ fn the_lives_go_through_torn_batches_unacknowledged_ones_and_used_files() {
     assert!(sum.torn > 20 && sum.unclaimed > 20 && sum.recycled > 20, "{sum:?}");
 }
 
-/// A process that dies right after it has named the manifest leaves one whose name may still go. What the log is called, and how many
-/// lanes it has, could be told from its segments, too, if not from its second copy: but no life is to count on less than it was given.
+/// A process that ends right after renaming the manifest leaves a name that may still be lost. The log's id
+/// and number of lanes could be read from its segments too, or from the second copy: but no run may rely on
+/// less than it found.
 #[test]
 fn a_manifest_that_a_new_life_finds_is_durable_before_it_is_relied_on() {
-    // Each copy is made, written, synced and named, and its name synced.
+    // Each copy is created, written, synced and renamed, and its directory synced.
     for n in 1..=10 {
         let files = MemoryFiles::new();
         files.fail_change(n, u64::MAX, std::io::ErrorKind::Other);

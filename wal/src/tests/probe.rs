@@ -1,9 +1,9 @@
-//! A page of zeros now and then, where the next batch will lie: nobody can tell that it was there.
+//! An occasional page of zeros, where the next batch will lie: it leaves no trace in the log.
 
 use super::*;
 use crate::memory::{Call, Fate, Outcome, SectorFate};
 
-/// Nothing works.
+/// Every call fails.
 struct Broken;
 
 impl Fate for Broken {
@@ -12,7 +12,7 @@ impl Fate for Broken {
     }
 }
 
-/// Writes a probe, as soon as there is a segment for it, and waits for it.
+/// Writes a probe, as soon as a segment has space for it, and waits for it.
 fn probe<D: Disk>(lane: &mut Lane<D>) {
     while !lane.probe().unwrap() {
         lane.poll().unwrap();
@@ -27,7 +27,7 @@ fn probe<D: Disk>(lane: &mut Lane<D>) {
 fn is_as_if_nothing_had_been<D: Disk>(open: &mut dyn FnMut() -> Opened<D>) {
     let (mut lane, _, _) = open();
     let slot = lane.attach(GroupId(1));
-    // So many that batches end at a segment's last byte, and probes begin the next one.
+    // Enough that batches end at a segment's last byte, and probes begin the next one.
     for index in 1..=40 {
         append(&mut lane, slot, id(index, 1), 1, 3 << 10);
         settle(&mut lane);

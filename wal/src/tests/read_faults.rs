@@ -1,7 +1,7 @@
-//! A device that refuses reads: every read call fails once, every page is refused for good. The lane opens, whole or fenced; a
-//! running one goes on; nobody is given a wrong byte, and nothing ends.
+//! A device that refuses reads: every read call fails once, every page is refused for good. The lane opens,
+//! whole or fenced; a running one goes on; no read returns a wrong byte, and the process survives.
 //!
-//! The same with real files, where a map of them would end the process: `wal/tests/refused_reads.rs`.
+//! The same with real files, where a map would end the process: `wal/tests/refused_reads.rs`.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -13,12 +13,12 @@ use crate::{BackgroundOutput, LogError, OnDamage};
 
 const PAGE: u64 = PAGE_BYTES as u64;
 
-/// What is refused. Counts the reads.
+/// The reads to refuse. Counts the reads.
 #[derive(Clone)]
 pub(super) enum Refuses {
-    /// The read of this number, from 0 on, and so many after it.
+    /// The read of this number, from 0 on, and this many after it.
     Calls(u64, u64),
-    /// Whatever touches this page of this file.
+    /// Every read that touches this page of this file.
     Page(String, u64),
 }
 
@@ -31,7 +31,7 @@ impl Fate for Refusing {
         let is_refused = match &self.0 {
             Refuses::Calls(from, more) => (*from..from.saturating_add(1 + more)).contains(&number),
             Refuses::Page(of, page) => {
-                // A file goes by its first name here.
+                // The calls name a file by its first name.
                 let first = of.replace("seg-", "new-").replace(".log", ".tmp").replace(".snap", ".tmp");
                 let is_it = path == of || *path == *first;
                 is_it && offset < (page + 1) * PAGE && page * PAGE < offset + bytes as u64
@@ -41,7 +41,7 @@ impl Fate for Refusing {
     }
 }
 
-/// Refuses from now on; gives the count of reads.
+/// Refuses from now on; returns the count of reads.
 pub(super) fn refuse(files: &MemoryFiles, what: Refuses) -> Arc<AtomicU64> {
     let reads = Arc::default();
     files.decided_by(Some(Box::new(Refusing(what, Arc::clone(&reads)))));
@@ -53,7 +53,7 @@ fn options(on_damage: OnDamage) -> LaneOptions {
     LaneOptions { segment_bytes: 16 << 10, frame_bytes_max: 4 << 10, on_damage, ..options }
 }
 
-/// Three groups over some segments; the second one's facts and entries lie in the first only.
+/// Three groups over some segments; the second one's metadata and entries lie in the first only.
 fn written() -> (MemoryFiles, MemoryLane) {
     let files = MemoryFiles::new();
     let (mut lane, ..) = open_in(&files, options(OnDamage::Fence)).unwrap();
@@ -75,7 +75,7 @@ fn written() -> (MemoryFiles, MemoryLane) {
     (files, lane)
 }
 
-/// Every page with something in it.
+/// Every page with nonzero content.
 fn pages(files: &MemoryFiles) -> Vec<(String, u64)> {
     let of = |path: String| {
         let content = files.content(&path).unwrap();
@@ -126,7 +126,8 @@ fn opening_judges_a_refused_page_like_one_of_wrong_bytes() {
         assert_eq!(report.damage.len(), report_of_zeros.damage.len());
         assert_eq!(report.torn, report_of_zeros.torn);
         assert!(report.refused_pages > 0 && report_of_zeros.refused_pages == 0);
-        // Who lost something says so; nobody has anything else. But for the end of the log, for which nothing vouches.
+        // Every group with a loss is fenced; no group has entries that were never written. Except for the end
+        // of the log, which no later record claims.
         left.decided_by(None);
         for (group, story) in stories(&lane) {
             let was = &said[&group];
@@ -139,7 +140,7 @@ fn opening_judges_a_refused_page_like_one_of_wrong_bytes() {
                 "{group:?}: page {page} of {path}"
             );
         }
-        // To live with it is what was asked for: otherwise it is refused, and the call that failed is told.
+        // Fencing was requested; with `OnDamage::Refuse` opening fails, with the error of the failed call.
         let left = files.copy();
         refuse(&left, Refuses::Page(path.clone(), *page));
         let strict = open_in(&left, options(OnDamage::Refuse)).map(|_| ());
@@ -148,7 +149,8 @@ fn opening_judges_a_refused_page_like_one_of_wrong_bytes() {
     assert!(pages.len() > 8 && fenced > 8, "{} pages, {fenced} fences", pages.len());
 }
 
-/// Reads all that the lane says is there. What is given is what was written; the rest is damaged. How much is.
+/// Reads everything in the lane. Bytes returned are as written; other places are damaged. Returns how many
+/// are.
 fn read_all(lane: &MemoryLane, said: &BTreeMap<GroupId, Story>) -> usize {
     let mut damaged = 0;
     for (group, was) in said {
@@ -176,14 +178,14 @@ fn read_all(lane: &MemoryLane, said: &BTreeMap<GroupId, Story>) -> usize {
 fn a_running_lane_calls_a_refused_place_damaged_and_goes_on() {
     let (files, lane) = written();
     let said = stories(&lane);
-    // Sealed segments, and the one that is being written.
+    // Sealed segments, and the current one.
     for (path, page) in pages(&files).into_iter().filter(|(_, page)| *page > 0) {
         refuse(&files, Refuses::Page(path.clone(), page));
         assert!(read_all(&lane, &said) > 0, "page {page} of {path}");
         files.decided_by(None);
         assert_eq!(read_all(&lane, &said), 0);
     }
-    // The n-th read of all fails, once: then nothing is damaged; or it and all after it.
+    // The n-th read fails, once: then nothing is damaged; or it and all after it fail.
     let reads = refuse(&files, Refuses::Calls(u64::MAX, 0));
     read_all(&lane, &said);
     let all = reads.load(Ordering::Relaxed);
@@ -219,7 +221,7 @@ fn a_refused_page_is_found_by_looking_and_what_it_hits_is_lost_or_mended() {
         }
         let is_there = |place: &crate::Place| segment_path(0, place.segment) == path;
         assert!(!found.is_empty() && found.iter().all(is_there), "page {page} of {path}: {found:?}");
-        // What the engine does next with each place.
+        // The engine's next steps for each place.
         for place in found {
             for only_unreadable in [true, false] {
                 for hit in lane.hit_by(place, only_unreadable) {

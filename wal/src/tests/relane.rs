@@ -1,4 +1,4 @@
-//! Other lanes for a log: what was there is there afterwards, whichever call was the last one of a life.
+//! Moving a log to another number of lanes: nothing is lost, whichever call was the last one of a run.
 
 use std::io::ErrorKind;
 
@@ -27,7 +27,7 @@ fn relane(directory: &mut Directory<MemoryFiles>, lanes: u16) -> Result<Relaned,
     directory.relane(lanes, &options(0), &lane_of)
 }
 
-/// With as many lanes as it has.
+/// Opens the directory with its current number of lanes.
 fn directory(files: &MemoryFiles) -> Directory<MemoryFiles> {
     match Directory::open(files.clone(), 200, LOG) {
         Err(OpenError::LaneCount { on_disk, .. }) => Directory::open(files.clone(), on_disk, LOG).unwrap(),
@@ -49,7 +49,8 @@ fn save(lane: &mut MemoryLane, group: u64, index: u64) {
     done(lane);
 }
 
-/// Entries in frames of their own, some of which others take the place of; a configuration; a compacted beginning with a snapshot.
+/// Entries in frames of their own, some replaced by others; a configuration; a compacted start with a
+/// snapshot.
 fn ordinary(lane: &mut MemoryLane, slot: GroupSlot, group: u64) {
     lane.snapshot(slot, id(0, 0), &voters(3), false);
     lane.hard_state(slot, HardState { term: Term(1), vote: Some(NodeId(1 + group % 3)) }).unwrap();
@@ -68,7 +69,7 @@ fn ordinary(lane: &mut MemoryLane, slot: GroupSlot, group: u64) {
     settle(lane);
 }
 
-/// A group of every kind, in the lanes that they belong to, and notes.
+/// A group of every kind, each in its lane, and peer notes.
 fn sample(lanes: u16) -> MemoryFiles {
     let files = MemoryFiles::new();
     let directory = Directory::open(files.clone(), lanes, LOG).unwrap();
@@ -85,7 +86,7 @@ fn sample(lanes: u16) -> MemoryFiles {
                     }
                 }
                 2 => lane.found(slot, &voters(5), true),
-                // Gone, and come again.
+                // Removed, and created again.
                 3 | 4 => {
                     ordinary(&mut lane, slot, group);
                     lane.remove(slot);
@@ -104,7 +105,7 @@ fn sample(lanes: u16) -> MemoryFiles {
                     lane.join_fenced(slot, false, Term(11), hard_state).unwrap();
                 }
                 8 => {
-                    // Gone, and fenced: not all that it had promised is known.
+                    // Removed, and fenced: part of its vote and acknowledgements is unknown.
                     ordinary(&mut lane, slot, group);
                     lane.remove(slot);
                     lane.set_fence(slot, Term(50));
@@ -127,7 +128,7 @@ fn sample(lanes: u16) -> MemoryFiles {
     files
 }
 
-/// All that the lanes say of a group, but where it lies.
+/// Everything that the lanes record of a group, except its place.
 #[derive(Clone, Debug, PartialEq)]
 struct Said {
     told: Option<RecoveredGroup>,
@@ -209,8 +210,8 @@ fn everything_is_there_in_other_lanes_and_in_others_again() {
     }
 }
 
-/// Whatever the last call of a life was, with its machine or alone: the log has the old lanes or the new ones, and says the same. What
-/// was reported as done is.
+/// Whichever call was the last one of a run, with a power cut or without: the log has the old lanes or the
+/// new ones, with the same content. A move reported as done is done.
 #[test]
 fn a_life_that_ends_at_any_call_leaves_the_old_lanes_or_the_new() {
     for (from, to) in MOVES {
@@ -259,7 +260,7 @@ fn a_life_that_ends_at_any_call_leaves_the_old_lanes_or_the_new() {
     }
 }
 
-/// A call that fails, and none after it: the log goes on with the lanes that it has, unless that cannot be told.
+/// One call fails, and none after it: the log keeps its lanes, unless the outcome is undecided.
 #[test]
 fn a_call_that_fails_leaves_the_lanes_as_they_are_and_another_try_succeeds() {
     for kind in [ErrorKind::StorageFull, ErrorKind::Other] {
@@ -368,14 +369,14 @@ fn a_group_that_must_stay_keeps_all_lanes() {
     assert_eq!(lanes.lanes(), 2);
 }
 
-/// The moment of the switch: the first copy of the manifest names the old lanes, the second one the new ones.
+/// During the switch: the first copy of the manifest names the old lanes, the second one the new ones.
 #[test]
 fn whichever_bit_of_a_manifest_is_lost_at_the_switch_some_lanes_count_and_they_are_whole() {
     let whole = sample(2);
     let expected = said(&directory(&whole));
     let old = whole.content("manifest").unwrap();
     let moved = |files: &MemoryFiles| {
-        // As it is before the last rename: everything is there, of both.
+        // The state before the last rename: both sets of lanes are complete.
         for call in 1.. {
             let files = files.copy();
             let mut lanes = directory(&files);
@@ -392,7 +393,7 @@ fn whichever_bit_of_a_manifest_is_lost_at_the_switch_some_lanes_count_and_they_a
         unreachable!("a switch goes through this")
     };
     let undecided = moved(&whole);
-    // Once an opening has found that the old ones count, no copy names the others, which are gone.
+    // Once an opening has found that the old lanes are valid, no copy names the others, which are removed.
     let settled = undecided.copy();
     check(&settled, &expected, &[2], "undamaged");
     settled.remove("manifest").unwrap();
@@ -404,19 +405,19 @@ fn whichever_bit_of_a_manifest_is_lost_at_the_switch_some_lanes_count_and_they_a
             let files = undecided.copy();
             assert!(files.rot(name, bit as u64 / 8, 1 << (bit % 8)));
             let is_known = Directory::open(files.clone(), 200, LOG);
-            // A wrong version is not known to be a wrong one.
+            // A flipped version cannot be told from a real one.
             if (64..96).contains(&bit) && matches!(is_known, Err(OpenError::Version { .. })) {
                 continue;
             }
             check(&files, &expected, &[lanes], &format!("bit {bit} of {name}"));
         }
     }
-    // Without either there are two sets of lanes, and no telling which counts.
+    // Without either copy there are two sets of lanes, and it is unknown which is valid.
     for name in ["manifest", "manifest.2"] {
         undecided.remove(name).unwrap();
     }
     assert!(matches!(Directory::open(undecided, 2, LOG), Err(OpenError::Corrupt { .. })));
-    // Where the old ones are gone, the lanes say themselves which they are.
+    // Where the old lanes are gone, the new lanes' files identify the set.
     let files = whole.copy();
     relane(&mut directory(&files), 3).unwrap();
     let manifest = files.content("manifest");
@@ -427,7 +428,7 @@ fn whichever_bit_of_a_manifest_is_lost_at_the_switch_some_lanes_count_and_they_a
     assert_eq!(files.content("manifest"), manifest);
 }
 
-/// What is written after that is the new lanes', and has nothing to do with what the old ones were.
+/// Later writes belong to the new lanes only, independent of the old ones.
 #[test]
 fn lanes_that_took_the_place_of_others_live_on() {
     let files = sample(2);
@@ -452,8 +453,8 @@ fn lanes_that_took_the_place_of_others_live_on() {
     let after = said(&directory(&files));
     assert_eq!(after[&group].told.as_ref().unwrap().last, Index(199));
     assert!(before.iter().all(|(other, said)| *other == group || after[other] == *said));
-    // What rots is damage still, though nothing was written since the move; and no promise of any old lane was of a later term than the
-    // fence that its groups get.
+    // Rot in the new lanes is damage, even if nothing was written since the move; and the fence that the
+    // groups get is no lower than the term of any vote or acknowledgement in the old lanes.
     for rotten in 0..3 {
         let files = sample(2);
         relane(&mut directory(&files), 3).unwrap();

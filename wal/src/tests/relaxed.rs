@@ -1,4 +1,4 @@
-//! Batches that need not be synced: written at once, durable with the next one that is, and never a hole.
+//! Batches that need not be synced: written at once, durable with the next synced one, and never a hole.
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
@@ -7,7 +7,7 @@ use super::*;
 use crate::memory::{Call, Fate, Outcome, SectorFate};
 use crate::segment::PAGE_BYTES;
 
-/// One frame that asks for no sync.
+/// One relaxed frame.
 fn relaxed<D: Disk>(lane: &mut Lane<D>, slot: GroupSlot, index: u64) {
     let mut frame = lane.begin_frame(slot, id(index, 1), 1000).unwrap();
     frame.relax();
@@ -15,7 +15,7 @@ fn relaxed<D: Disk>(lane: &mut Lane<D>, slot: GroupSlot, index: u64) {
     assert!(frame.finish().is_some());
 }
 
-/// A lane with one entry that is durable.
+/// A lane with one durable entry.
 fn begun(files: &MemoryFiles) -> (MemoryLane, GroupSlot) {
     let (mut lane, ..) = open(files);
     let slot = lane.attach(GroupId(1));
@@ -87,7 +87,7 @@ fn a_sync_covers_every_segment_that_was_written_without() {
     let (mut lane, slot) = begun(&files);
     let mut index = 1;
     let first = lane.segments.current().sequence;
-    // Under the bound at which it would be synced at once.
+    // Below the bound at which unsynced batches are synced at once.
     lane.options.queue_bytes_max = 1 << 20;
     while lane.segments.current().sequence < first + 2 {
         index += 1;
@@ -209,7 +209,7 @@ fn small_batches_share_a_page_up_to_the_one_that_syncs_them() {
         lane.poll().unwrap();
     }
     assert!(lane.write_offset - begins < page / 2);
-    // The first one wrote its page as a whole, and each of the others no more than itself.
+    // The first batch wrote its whole page, and each of the others only itself.
     assert!(lane.stats().bytes_synced - bytes < page + page / 2);
     let synced = lane.sync().unwrap().unwrap();
     while lane.poll().unwrap().durable < synced {}
@@ -223,7 +223,7 @@ fn small_batches_share_a_page_up_to_the_one_that_syncs_them() {
     assert_eq!((stories(&lane), report.batches), (before, 8));
 }
 
-/// Panics at a write to a page that holds something durable. Pages are forgotten when a file begins anew.
+/// Panics at a write to a page that holds durable data. A file's pages are forgotten when it is reused.
 #[derive(Default)]
 struct PagesOnce {
     written: BTreeSet<(String, u64)>,
@@ -339,7 +339,7 @@ fn a_batch_in_the_middle_of_a_page_vouches_for_what_was_durable() {
     let damaged = lane.write_offset;
     append(&mut lane, slot, id(2, 1), 1, 30);
     let durable = lane.submit().unwrap().unwrap();
-    // Sealed before the other is known to be durable: it begins its page, and vouches for nothing new.
+    // Sealed before the other is known to be durable: it begins its own page, and claims nothing new.
     append_relaxed(&mut lane, slot, id(3, 1), 30);
     while lane.disk_mut().run_background() || lane.disk_mut().run_appends() {
         lane.poll().unwrap();

@@ -1,4 +1,5 @@
-//! Old segments go when nothing live is in them; facts move on; what a reader holds is its own.
+//! Old segments are freed when they hold nothing live; metadata is relocated; bytes held by a reader remain
+//! valid.
 
 use super::*;
 use crate::segment::PAGE_BYTES;
@@ -95,7 +96,7 @@ fn a_segment_is_freed_only_when_what_replaced_it_is_durable() {
 #[test]
 fn what_a_reader_holds_stays_while_its_file_is_written_again() {
     let dir = tempfile::tempdir_in(env!("CARGO_MANIFEST_DIR")).unwrap();
-    // With room for one spare, the first file freed is the next one written.
+    // With space for one spare, the first file freed is the next one written.
     let options = LaneOptions { recent_bytes: 0, spare_segments: 1, ..small() };
     let (mut lane, ..) = open_os(dir.path(), AppendMode::Direct, options);
     let slot = lane.attach(GroupId(1));
@@ -107,7 +108,7 @@ fn what_a_reader_holds_stays_while_its_file_is_written_again() {
     let place = lane.read(slot, Index(3), Index(3), 1).unwrap()[0].place;
     let held = lane.bytes(place).unwrap();
     let copy = held.to_vec();
-    // Files are freed by a thread of their own: until it has come round to one that is used again.
+    // Files are freed by a thread of their own: repeat until one is reused.
     let is_recycled = (0..500).any(|_| {
         churn(&mut lane, 20);
         lane.stats().recycled > 0
@@ -133,7 +134,7 @@ fn nothing_of_the_log_is_freed_before_the_first_new_batch_is_durable() {
         lane = reopened;
         lane.submit().unwrap();
         lane.poll().unwrap();
-        while lane.disk_mut().run_background() {} // had a segment been freed, its file would be gone now
+        while lane.disk_mut().run_background() {} // if a segment had been freed, its file would be gone now
     }
     let slot = lane.attach(GroupId(1));
     append(&mut lane, slot, id(1, 1), 1, 16);
@@ -156,8 +157,8 @@ fn a_log_whose_beginning_was_freed_is_replayed_across_the_hole() {
         append(&mut lane, filler, id(last + 1, 1), 5, 1000);
         settle(&mut lane);
     }
-    // In the second segment: a base whose next entries lie in the first one, entries after those, and only then the
-    // entries that make the first segment's unnecessary.
+    // In the second segment: a base with its next entries in the first one, entries after those, and only
+    // then the entries that make the first segment's unnecessary.
     lane.compact(slot, id(10, 1));
     settle(&mut lane);
     append(&mut lane, slot, id(17, 1), 4, 20);
@@ -199,10 +200,10 @@ fn a_segment_that_could_not_be_retired_holds_the_younger_ones() {
         }
         lane.compact(slot, id(lane.last(slot).0, 1));
         turn(&mut lane);
-        // Several are free now; calls of the first ones' retirement fail.
+        // Several segments are dead now; calls of the first retirements fail.
         files.fail_change(failing, 1, std::io::ErrorKind::Other);
         while lane.disk_mut().run_background() {
-            // One job at a time, as the lane hands them over.
+            // One job at a time, as the lane submits them.
             lane.poll().unwrap();
         }
         files.heal();
@@ -213,7 +214,8 @@ fn a_segment_that_could_not_be_retired_holds_the_younger_ones() {
     }
 }
 
-/// The design's hazard of a few cold groups that pin gigabytes, small: many groups with one entry each, and a busy one.
+/// The hazard of a few cold groups that pin gigabytes, in small: many groups with one entry each, and a busy
+/// one.
 #[test]
 fn cold_groups_are_moved_forward_and_the_log_keeps_its_bound() {
     let files = MemoryFiles::new();
@@ -287,7 +289,7 @@ fn many_cold_groups(lane: &mut MemoryLane) {
     assert!(lane.pins.live_bytes() > 2 * small().log_bytes_max);
 }
 
-/// Whatever has been carried is at the end of the log, and would be at its beginning again soon.
+/// Relocated data is at the end of the log, and would soon be the oldest again.
 #[test]
 fn what_is_alive_is_not_carried_around_in_circles() {
     let files = MemoryFiles::new();
@@ -315,13 +317,13 @@ fn what_is_alive_is_not_carried_around_in_circles() {
     assert!(lane.log_bytes() <= 3 * lane.pins.live_bytes(), "{} B", lane.log_bytes());
 }
 
-/// Seed 784047759013 of the churn profile: each turn added to what waited for the disk.
+/// Seed 784047759013 of the churn profile: each turn added to the queue of the disk.
 #[test]
 fn nothing_is_carried_while_the_device_is_behind() {
     let files = MemoryFiles::new();
     let (mut lane, ..) = open_in(&files, LaneOptions { log_bytes_max: u64::MAX, ..small() }).unwrap();
     many_cold_groups(&mut lane);
-    // Most of the log is of no use any more, and the rest lies between.
+    // Most of the log is dead, and the live rest is spread over it.
     for (group, term) in (3..9).flat_map(|term| (1..=1500).map(move |group| (group, term))) {
         let slot = lane.attach(GroupId(group));
         if group % 3 != 0 {
@@ -356,7 +358,7 @@ fn seconds(at: u64) -> raftwerk_frame::Time {
     raftwerk_frame::Time(at * 1_000_000_000)
 }
 
-/// Cold groups, and a busy one that is compacted: little is alive, in every segment.
+/// Cold groups, and a busy one that is compacted: little is live, in every segment.
 fn some_cold_groups(lane: &mut MemoryLane) {
     let busy = lane.attach(GroupId(1));
     for group in 2..40 {
@@ -393,7 +395,7 @@ fn a_segment_that_is_too_old_goes_and_one_that_is_not_stays() {
     assert!(lane.stats().frame_bytes - written <= 2 * lane.pins.live_bytes());
     assert_eq!(stories(&lane), before);
 
-    // Nobody writes: so the log is at rest, and stays so.
+    // No writes: the log is quiescent, and stays so.
     let written = lane.stats().frame_bytes;
     for at in 65..1000 {
         lane.tell_time(seconds(at));
@@ -441,13 +443,13 @@ fn a_group_with_much_in_a_segment_that_is_too_old_is_named() {
     }
     assert!(lane.stats().segments <= 2);
     drop(lane);
-    // What was there before is as old as the opening.
+    // Segments that existed before count as old as the opening.
     let (mut lane, ..) = open_in(&files, aging()).unwrap();
     lane.tell_time(seconds(500));
     assert!(!lane.is_too_old());
 }
 
-/// The same hazard at the size that it bites at.
+/// The same hazard at its real size.
 #[test]
 fn a_hundred_thousand_cold_groups_and_a_hot_one_keep_the_log_within_twice_its_bound() {
     let files = MemoryFiles::new();

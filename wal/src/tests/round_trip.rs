@@ -1,4 +1,4 @@
-//! What is appended is read back: from memory, from the current segment, from a map, after reopening.
+//! Appended data is read back: from memory, from the current segment, from a sealed one, after reopening.
 
 use super::*;
 use crate::LogError;
@@ -173,7 +173,7 @@ fn a_removed_group_stays_removed_and_its_slot_is_free_again() {
     assert_eq!((groups.len(), stories(&lane)[&GroupId(1)].entries.len()), (2, 1));
 }
 
-/// Through segments that come and go, and lives of the lane.
+/// Across freed and new segments, and reopenings of the lane.
 #[test]
 fn what_a_removed_replica_promised_outlives_its_log_for_good() {
     let files = MemoryFiles::new();
@@ -221,7 +221,8 @@ fn what_a_removed_replica_promised_outlives_its_log_for_good() {
     assert_eq!(lane.groups.by_id.len(), 2, "who promised nothing leaves nothing behind");
 }
 
-/// It is bound by less than a founder: that must not change with a restart.
+/// A replica that joined has fewer obligations than an initial member: a restart must not change which one it
+/// is.
 #[test]
 fn who_joined_has_joined_for_good_though_nobody_was_here_before() {
     let files = MemoryFiles::new();

@@ -1,5 +1,5 @@
-//! A damaged lane opens with what is left: nothing is made up, every loss is fenced, and what leads out of it is an entry of
-//! a later term.
+//! A damaged lane opens with what is left: nothing is invented, every loss is fenced, and an entry of a later
+//! term lifts the fence.
 
 use super::*;
 use crate::inspect::{Verdict, inspect};
@@ -17,7 +17,8 @@ fn tiny() -> LaneOptions {
 
 type Said = BTreeMap<Lsn, BTreeMap<GroupId, Story>>;
 
-/// Three groups, votes, replaced tails and a compaction, over several segments; and what the log said after each batch.
+/// Three groups, votes, replaced tails and a compaction, over several segments; and the log's content after
+/// each batch.
 fn sample() -> (MemoryFiles, Said) {
     let files = MemoryFiles::new();
     let (mut lane, ..) = open_in(&files, tiny()).unwrap();
@@ -49,7 +50,7 @@ fn segments(files: &MemoryFiles) -> Vec<String> {
     files.paths().into_iter().filter(|path| path.contains("/seg-")).collect()
 }
 
-/// Every entry that is told was once said, at its place and after the one that was said to be before it.
+/// Every recovered entry existed at its index, and after the entry that precedes it now.
 fn is_of_one_history(story: &Story, group: GroupId, said: &Said) -> bool {
     let entries: Vec<_> = story.entries.iter().collect();
     let holds = |told: &Story, entry: &(&u64, &(u64, Vec<u8>))| told.entries.get(entry.0) == Some(entry.1);
@@ -59,7 +60,7 @@ fn is_of_one_history(story: &Story, group: GroupId, said: &Said) -> bool {
     entries.chunks(1).all(together) && entries.windows(2).all(together)
 }
 
-/// Opens a damaged log, and checks everything that must hold then. Whether anything was fenced.
+/// Opens a damaged log, and checks everything that must hold then. Returns whether anything was fenced.
 fn check(files: &MemoryFiles, said: &Said, context: &str) -> bool {
     let before: Vec<_> = files.paths().into_iter().map(|path| (files.content(&path), path)).collect();
     let seen = inspect(files).map(|seen| seen.lanes.into_iter().next().unwrap());
@@ -98,7 +99,7 @@ fn check(files: &MemoryFiles, said: &Said, context: &str) -> bool {
     let after = stories(&lane);
     drop(lane);
 
-    // The second opening finds the same, and nothing new.
+    // The second opening finds the same, and no new loss.
     let (mut lane, groups, report) = open_in(files, tiny()).unwrap();
     assert_eq!(stories(&lane), after, "{context}, again");
     let again: Vec<_> = groups.iter().filter(|group| group.is_hit).collect();
@@ -106,7 +107,7 @@ fn check(files: &MemoryFiles, said: &Said, context: &str) -> bool {
     let still: BTreeMap<_, _> = groups.iter().filter_map(|group| Some((group.group, group.fence?))).collect();
     assert_eq!(still, fenced, "{context}, again");
 
-    // A leader of a later term brings what is missing; a group made since was never hit.
+    // A leader of a later term replicates what is missing; a group created since was never hit.
     for (group, fence) in &fenced {
         let slot = lane.attach(*group);
         let next = lane.last(slot).next();
@@ -128,7 +129,7 @@ fn a_flip_at_any_byte_is_fenced_or_changes_nothing() {
     for path in segments(&files) {
         let good = files.content(&path).unwrap();
         for at in 0..good.len() {
-            // Every byte of headers and of the first frames; of the rest, and of the padding, some.
+            // Every byte of headers and of the first frames; of the rest, and of the padding, a sample.
             let within = at % 4096;
             if within > 220 && at % 17 != 0 || within > 1100 && at % 289 != 0 {
                 continue;
@@ -164,7 +165,7 @@ fn a_page_that_is_zeroed_or_stale_is_fenced_or_changes_nothing() {
 fn a_segment_cut_or_gone_is_fenced_or_changes_nothing() {
     let (files, said) = sample();
     let paths = segments(&files);
-    // The first may be gone in all honesty, and so may the last.
+    // The first may have been freed, and so may the last.
     for path in &paths[1..paths.len() - 1] {
         let damaged = files.copy();
         damaged.remove(path).unwrap();

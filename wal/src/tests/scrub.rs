@@ -1,5 +1,5 @@
-//! Damage that is looked for while the lane runs: all of it is found, nothing else is, whom it hits is told, and what is known
-//! is written again.
+//! Scrubbing while the lane runs: all damage is found, nothing else is, the affected groups are reported, and
+//! data still in memory is rewritten.
 
 use super::*;
 use crate::memory::{Call, Fate, Outcome};
@@ -7,7 +7,7 @@ use crate::segment::segment_path;
 use crate::{BackgroundOutput, Hit, OnDamage, Place};
 
 fn options() -> LaneOptions {
-    // Nothing is kept in memory, and nothing is moved.
+    // Nothing is kept in memory, and nothing is relocated.
     LaneOptions { recent_bytes: 0, log_bytes_max: u64::MAX, on_damage: OnDamage::Fence, ..small() }
 }
 
@@ -30,7 +30,7 @@ fn written(files: &MemoryFiles) -> MemoryLane {
     lane
 }
 
-/// Looks at all sealed segments, by pieces of so many bytes.
+/// Scrubs all sealed segments, in parts of `bytes` bytes.
 fn pass<D: Disk>(lane: &mut Lane<D>, bytes: u64) -> Vec<Place> {
     let mut found = Vec::new();
     while lane.scrub(7, bytes) {
@@ -70,7 +70,7 @@ fn every_flip_in_a_sealed_segment_is_found_and_told_of_the_group_that_it_hits() 
                 place.segment == sequence && (u64::from(place.offset)..place.end()).contains(&at)
             };
             let byte = files.content(&path).unwrap()[at as usize];
-            // Padding, and the rest of a first page, are nobody's.
+            // Padding, and the rest of a first page, are unused.
             let counts = byte != 1 || !found.is_empty();
             assert!(found.len() <= 1 && found.iter().all(is_in), "{at} of {sequence}: {found:?}");
             let owners: Vec<_> = (1..4)
@@ -138,7 +138,7 @@ fn facts_leave_a_damaged_segment_and_few_entries_too() {
     let logs = || lane.groups.slots.iter().flatten();
     assert!(logs().all(|log| log.hard_state_segment != Some(1) && log.base_segment != Some(1)));
     drop(lane);
-    // Opening finds the damage, too: but what it hit is known from elsewhere.
+    // Opening finds the damage, too: but the affected frames have newer copies.
     let (lane, groups, report) = open_in(&files, options()).unwrap();
     assert_eq!(report.damage.len(), 1);
     for group in &groups {
@@ -153,10 +153,10 @@ fn entries_are_written_again_where_a_copy_is_whole_and_lost_where_there_is_none(
     let files = MemoryFiles::new();
     let mut lane = written(&files);
     let slot = lane.attach(GroupId(1));
-    lane.compact(slot, id(14, 1)); // the rest is little enough to be written again
+    lane.compact(slot, id(14, 1)); // the rest is small enough to be rewritten
     settle(&mut lane);
     let frame = lane.read(slot, Index(19), Index(19), 1).unwrap()[0];
-    // The cache has a copy that the device's rot does not reach.
+    // The cache has a copy that is unaffected by rot on the device.
     assert!(lane.bytes(frame.place).is_ok());
     let path = segment_path(0, frame.place.segment);
     assert!(files.rot_below_cache(&path, u64::from(frame.place.offset) + 60, 1));
@@ -168,7 +168,7 @@ fn entries_are_written_again_where_a_copy_is_whole_and_lost_where_there_is_none(
     assert!(moved.segment > frame.place.segment && lane.bytes(moved).is_ok());
     assert_eq!(hit(&lane, found[0]), []);
 
-    // Now where no copy is left.
+    // Now without any copy left.
     let path = segment_path(0, moved.segment);
     assert!(files.rot(&path, u64::from(moved.offset) + 60, 1));
     let hits = lane.hit_by(moved, true);
@@ -180,20 +180,21 @@ fn entries_are_written_again_where_a_copy_is_whole_and_lost_where_there_is_none(
     assert!(lane.lose(slot, Index(19)).is_none(), "there is nothing left to lose");
     settle(&mut lane);
     assert_eq!(story(&lane, slot).entries.len(), 4);
-    // A leader of a later term brings it back, and it stays.
+    // A leader of a later term replicates it again, and it stays.
     append(&mut lane, slot, id(19, 2), 5, 100);
     settle(&mut lane);
     assert_eq!((lane.fence(slot), story(&lane, slot).entries.len()), (None, 9));
     drop(lane);
     let (mut lane, groups, _) = open_in(&files, options()).unwrap();
     let again = groups.iter().find(|group| group.group == GroupId(1)).unwrap();
-    // Opening cannot know that this was mended: the group is fenced anew, which costs an election, and never an entry.
+    // Opening cannot know of the repair: the group is fenced anew, which costs an election, and never an
+    // entry.
     assert!(again.fence.is_some() && again.last <= Index(23), "{again:?}");
     let slot = lane.attach(GroupId(1));
     assert!(story(&lane, slot).entries.len() <= 9);
 }
 
-/// The first reads of a sealed file give a flipped bit, or nothing.
+/// The first reads of a sealed file return a flipped bit, or fail.
 struct Slips(u32, Outcome);
 
 impl Fate for Slips {

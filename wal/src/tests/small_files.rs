@@ -1,5 +1,6 @@
-//! What is not the log: manifest, notes of peers, snapshot files. No flipped bit, cut, missing name or refused page of one file keeps
-//! a lane from opening, but where opening would lie; and of a group's snapshot only that group hears.
+//! The files beside the log: manifest, peer notes, snapshot files. No flipped bit, cut, missing name or
+//! refused page of one file keeps a lane from opening, unless opening would have to invent content; and
+//! damage to a group's snapshot affects only that group.
 
 use std::time::Duration;
 
@@ -58,7 +59,7 @@ fn load(lane: &MemoryLane, group: u64) -> Result<Option<Vec<u8>>, SnapshotError>
     Ok(loaded.map(|(_, bytes)| *bytes.downcast().unwrap()))
 }
 
-/// A data directory with something of everything.
+/// A data directory with every kind of content.
 fn sample() -> MemoryFiles {
     let files = MemoryFiles::new();
     let directory = directory(&files).unwrap();
@@ -84,7 +85,8 @@ fn sample() -> MemoryFiles {
     files
 }
 
-/// Opens it all. What is said is what was written, or says that it is not: which snapshots are damaged or gone.
+/// Opens everything. All content is as written, or reported as lost. Returns the damaged or missing
+/// snapshots.
 fn check(files: &MemoryFiles, context: &str) -> Vec<(u16, u64)> {
     let directory = directory(files).unwrap_or_else(|error| panic!("{context}: {error}"));
     assert_eq!((directory.log_id(), directory.lanes()), (LOG, LANES), "{context}");
@@ -113,7 +115,7 @@ fn is_segment(path: &str) -> bool {
     path.contains("/seg-") || path.contains("/spare-")
 }
 
-/// The lane and the group that a snapshot file is of.
+/// The lane and the group of a snapshot file.
 fn owner(path: &str) -> Option<(u16, u64)> {
     let (lane, name) = path.strip_prefix("lane-")?.split_once("/snapshots/")?;
     Some((lane.parse().ok()?, u64::from_str_radix(name.split('-').next()?, 16).ok()?))
@@ -175,7 +177,7 @@ fn a_manifest_of_which_both_copies_are_lost_is_made_from_the_segments() {
         assert_eq!(check(&left, bad), []);
         assert_eq!(left.content("manifest"), files.content("manifest"));
     }
-    // Where nothing is left that says which log it is, or what is left does not agree, that is said.
+    // Where nothing is left that contains the log's id, or the remains disagree, opening fails.
     for of_another in [false, true] {
         let left = files.copy();
         left.remove("manifest").unwrap();
@@ -193,7 +195,8 @@ fn a_manifest_of_which_both_copies_are_lost_is_made_from_the_segments() {
         }
         assert!(matches!(directory(&left), Err(OpenError::Corrupt { .. })));
     }
-    // And so are notes of which both copies are lost: what a node has promised to others is not made up.
+    // So it does where both copies of the peer notes are lost: the support given to other nodes is never
+    // invented.
     let left = files.copy();
     for copy in ["peers", "peers.2"] {
         left.put(copy, vec![1; 40]);
@@ -241,7 +244,7 @@ fn a_group_without_its_snapshot_begins_bare_and_bound_by_what_it_promised() {
             assert_eq!((told.floor, told.hard_state.vote), (Some(id(8, 1)), Some(NodeId(2))));
             assert!(told.is_hit && told.runs.is_empty());
         } else {
-            // The next life finds the same, and no snapshot: the damaged one is kept for whoever wants to see it.
+            // The next run finds the same, and no snapshot: the damaged one is kept for inspection.
             let told = groups.iter().find(|told| told.group == GroupId(2)).unwrap();
             assert_eq!(
                 (told.compacted, told.last, told.fence),
@@ -255,7 +258,7 @@ fn a_group_without_its_snapshot_begins_bare_and_bound_by_what_it_promised() {
             assert!(!files.paths().iter().any(|path| path.ends_with(".damaged")));
             assert_eq!(load(&lane, 2).unwrap(), Some(body(2)));
         }
-        // Nobody else has heard of it.
+        // No other group is affected.
         for group in [1, 3] {
             let slot = lane.attach(GroupId(group));
             assert_eq!((lane.last(slot), lane.fence(slot)), (Index(8), None));
@@ -264,7 +267,7 @@ fn a_group_without_its_snapshot_begins_bare_and_bound_by_what_it_promised() {
     }
 }
 
-/// Looks at all snapshot files, so many bytes a job; the damaged ones, and how many jobs.
+/// Scrubs all snapshot files, `bytes` bytes a job. Returns the damaged ones, and the number of jobs.
 fn pass(lane: &mut MemoryLane, bytes: u64) -> (Vec<u64>, u32) {
     let (mut damaged, mut jobs) = (Vec::new(), 0);
     loop {
@@ -283,7 +286,7 @@ fn pass(lane: &mut MemoryLane, bytes: u64) -> (Vec<u64>, u32) {
 fn snapshot_files_are_looked_at_and_each_damaged_one_is_told() {
     let files = sample();
     let (mut lane, ..) = Lane::open(StepDisk::new(directory(&files).unwrap()), options(0)).unwrap();
-    // One that is read in parts.
+    // A file that is read in parts.
     let long = move |out: &mut dyn std::io::Write| out.write_all(&[7; 700_000]);
     lane.save_snapshot(1, GroupId(3), id(9, 1), voters(3), Box::new(long));
     done(&mut lane).unwrap();
@@ -308,7 +311,7 @@ fn snapshot_files_are_looked_at_and_each_damaged_one_is_told() {
     assert_eq!(pass(&mut lane, 1 << 20).0, []);
 }
 
-/// The directory of snapshots holds a file for each group: who lists it for each group takes the square of that.
+/// The snapshot directory holds a file for each group: listing it for each group would take quadratic time.
 #[test]
 fn the_directory_of_snapshots_is_listed_once_a_lane() {
     let files = sample();
@@ -333,7 +336,7 @@ fn the_directory_of_snapshots_is_listed_once_a_lane() {
     assert_eq!(of_first, 1, "older ones are removed");
 }
 
-/// A sync that fails leaves in the cache what the device does not have: it must not be found there by another try.
+/// A failed sync leaves pages in the cache that the device does not have: a later attempt must not use them.
 #[test]
 fn a_received_snapshot_whose_sync_failed_is_received_anew() {
     let files = sample();

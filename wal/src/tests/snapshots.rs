@@ -1,4 +1,4 @@
-//! Snapshot files: saved, sent, received, loaded; and never taken for good when they are not.
+//! Snapshot files: saved, sent, received, loaded; and never accepted as good when damaged.
 
 use std::io::Write;
 
@@ -47,7 +47,7 @@ fn load<D: Disk>(lane: &mut Lane<D>) -> Result<(SnapshotMeta, Vec<u8>), Snapshot
     }
 }
 
-/// A replica gives up its state for a file that is damaged: one slip of the device must not look like it.
+/// A replica drops its state for a damaged file: one transient error of the device must not look like damage.
 #[test]
 fn a_read_that_is_refused_or_wrong_once_does_not_make_a_file_a_damaged_one() {
     use super::read_faults::{Refuses, refuse};
@@ -70,7 +70,7 @@ fn a_read_that_is_refused_or_wrong_once_does_not_make_a_file_a_damaged_one() {
         let reads = refuse(&files, Refuses::Calls(n, 0));
         match load(&mut lane) {
             Ok((_, bytes)) => assert_eq!(bytes, body(3000), "read {n}"),
-            // The file is known to be whole by then; whoever reads it sees the error.
+            // The file has been verified by then; the reader gets the error.
             Err(error) => assert!(matches!(error, SnapshotError::Io(_)), "read {n}: {error}"),
         }
         if reads.load(std::sync::atomic::Ordering::Relaxed) <= n {
@@ -81,7 +81,7 @@ fn a_read_that_is_refused_or_wrong_once_does_not_make_a_file_a_damaged_one() {
     assert_eq!(load(&mut lane).unwrap().1, body(3000));
 }
 
-/// Sends the newest snapshot of one lane to the other, in chunks; `spoil` may change them on the way.
+/// Sends the newest snapshot of one lane to the other, in chunks; `spoil` may change them in transit.
 fn send<D: Disk, E: Disk>(
     from: &mut Lane<D>,
     to: &mut Lane<E>,
@@ -229,8 +229,8 @@ fn a_power_cut_at_any_call_of_a_save_leaves_the_old_snapshot_or_the_new() {
     }
 }
 
-/// What a life finds, it may rely on: were the name of a snapshot that it loads, and compacts by, lost with the power, the
-/// log's beginning would be gone. Found by the simulator, seed 920168893012.
+/// A run may rely on the files it finds: if the name of a snapshot that it loads, and compacts by, were lost
+/// in a power cut, the log's beginning would be gone. Found by the simulator, seed 920168893012.
 #[test]
 fn a_snapshot_that_a_new_life_finds_is_durable_before_it_is_relied_on() {
     for n in 1..12 {
@@ -241,7 +241,7 @@ fn a_snapshot_that_a_new_life_finds_is_durable_before_it_is_relied_on() {
         append(&mut lane, slot, crate::tests::id(1, 1), 9, 20);
         settle(&mut lane);
         save(&mut lane, id(5, 1), 50);
-        // The process dies in the middle of the next save; the machine does not.
+        // The process ends in the middle of the next save; the machine does not.
         files.fail_change(n, u64::MAX, std::io::ErrorKind::Other);
         lane.save_snapshot(1, GroupId(1), id(9, 1), voters(3), Box::new(|out| out.write_all(&body(9000))));
         let _died = done(&mut lane, 1);
@@ -272,7 +272,7 @@ fn a_group_has_one_unfinished_snapshot_at_a_time_and_none_when_it_is_dropped() {
         done(&mut lane, 1).unwrap();
         assert_eq!(parts(), 1, "the file of the transfer before is gone");
     }
-    // Of another group, whose number begins alike.
+    // Of another group, with a number that begins alike.
     lane.write_snapshot_chunk(2, GroupId(16), id(9, 1), 0, Bytes::from_static(b"abc"));
     while lane.poll_background().is_none() {}
     lane.drop_incoming_snapshot(3, GroupId(1));
@@ -281,7 +281,7 @@ fn a_group_has_one_unfinished_snapshot_at_a_time_and_none_when_it_is_dropped() {
     assert_eq!(load(&mut lane).unwrap().0, kept);
 }
 
-/// A save of a large state takes its time; meanwhile other groups' files are worked on, and its own group's wait.
+/// A save of a large state takes long; meanwhile other groups' jobs run, and its own group's wait.
 #[test]
 fn a_save_is_overtaken_by_other_groups_jobs_and_never_by_its_own_or_by_another_save() {
     use std::sync::mpsc::channel;
@@ -307,7 +307,7 @@ fn a_save_is_overtaken_by_other_groups_jobs_and_never_by_its_own_or_by_another_s
     lane.drop_snapshots(2, GroupId(1)); // of the group that is being saved: after it
     lane.save_snapshot(3, GroupId(2), id(1, 1), voters(3), Box::new(source)); // a save: after it
     lane.drop_incoming_snapshot(4, GroupId(2)); // behind a job of its own group
-    lane.drop_incoming_snapshot(5, GroupId(3)); // behind nothing of its own
+    lane.drop_incoming_snapshot(5, GroupId(3)); // no earlier job of its own group
     go.send(()).unwrap();
     let mut order = Vec::new();
     while order.len() < 5 {
@@ -326,8 +326,8 @@ fn a_save_is_overtaken_by_other_groups_jobs_and_never_by_its_own_or_by_another_s
     );
 }
 
-/// A large file reaches the device in steps. What a failed sync in the midst of it leaves is never gone on with: the cache takes
-/// it for written.
+/// A large file reaches the device in steps. A failed sync in the middle of it ends the job: the page cache
+/// marks the lost pages clean.
 #[test]
 fn a_sync_that_fails_in_the_midst_of_a_file_ends_the_save_and_the_transfer() {
     use crate::memory::{Call, Fate, Outcome};

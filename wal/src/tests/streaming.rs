@@ -1,4 +1,4 @@
-//! A turn that appends much goes to the disk in parts, while it goes on.
+//! A large turn is submitted in parts, while it goes on.
 
 use super::*;
 use crate::batch::BatchInProgress;
@@ -6,7 +6,7 @@ use crate::error::LogError;
 
 const PART: usize = 8 << 10;
 
-/// A lane whose disk does nothing by itself, and a group in it.
+/// A lane with a disk that runs no jobs by itself, and a group in it.
 fn begun(files: &MemoryFiles) -> (MemoryLane, GroupSlot) {
     let options = LaneOptions { stream_bytes: PART, segment_bytes: 256 << 10, ..small() };
     let (mut lane, ..) = open_in(files, options).unwrap();

@@ -1,4 +1,4 @@
-//! Logs of witnesses: that entries are there, and nothing of what they say.
+//! Logs of witnesses: they record that entries exist, and none of their payloads.
 
 use raftwerk_frame::frame::{EntryKind, FrameHeader, withheld};
 use raftwerk_frame::{GroupId, HardState, Index, NodeId, Term};
@@ -31,7 +31,7 @@ fn a_witness_keeps_headers_and_configurations_and_has_no_payload_to_give() {
     assert!(matches!(take(&mut lane, slot, &hollow(id(109, 1), 1)), Err(LogError::Gap { .. })));
     let wanted = lane.read(slot, Index(7), Index(9), u64::MAX);
     assert!(matches!(wanted, Err(LogError::Withheld { first: Index(7) })));
-    // Another leader's entries take the place of the tail, and of the configuration in it.
+    // Another leader's entries replace the tail, and the configuration in it.
     take(&mut lane, slot, &hollow(id(90, 2), 4)).unwrap();
     settle(&mut lane);
     drop(lane);
@@ -55,7 +55,8 @@ fn who_keeps_payloads_takes_nothing_that_is_withheld() {
     assert_eq!((lane.last(slot), lane.is_witness(slot)), (Index(2), false));
 }
 
-/// What a witness is, and what it has promised, outlives the segments in which it was said; and its replica only.
+/// That a replica is a witness, and its hard state, survive the segments that recorded them; but not the
+/// replica.
 #[test]
 fn a_witness_is_carried_forward_and_forgotten_with_its_replica() {
     let floor = Some(EntryId::default());

@@ -1,10 +1,10 @@
-//! A file system that knows what a power cut would leave of it: the kernel's calls, by FUSE, on the disk in memory.
+//! A file system that models the state after a power cut: the kernel's calls, by FUSE, on the simulated disk.
 //!
-//! What the kernel has been told to write and not to sync is there for whoever reads, and gone, sector by sector, after
-//! [`Mounted::power_cut`]; so are names whose directory was not synced. What the kernel keeps in its page cache never gets here.
-//! It has what a log needs: two levels of folders, no links, no cutting of files. Sizes and names only the kernel changes, so it
-//! may remember them; and contents, also over a file's closing: a page whose sync has failed is there for whoever reads, until the
-//! kernel forgets it.
+//! Writes that the kernel has passed on but not synced can be read, and are lost, sector by sector, after
+//! [`Mounted::power_cut`]; so are names with an unsynced directory. Pages in the kernel's page cache never
+//! get here. It supports what a log needs: two levels of folders, no links, no truncation. Only the kernel
+//! changes sizes and names, so it may cache them; and contents, also after a file is closed: a page with a
+//! failed sync can be read until the kernel drops it from its cache.
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
@@ -24,7 +24,7 @@ use rustix::fs::OFlags;
 
 const TTL: Duration = Duration::from_secs(60);
 
-/// The file system at a folder, for as long as it lives.
+/// The mounted file system; unmounted on drop.
 pub(crate) struct Mounted {
     files: MemoryFiles,
     _session: BackgroundSession,
@@ -32,7 +32,7 @@ pub(crate) struct Mounted {
 }
 
 impl Mounted {
-    /// Shows these files.
+    /// Mounts these files.
     pub(crate) fn new(files: MemoryFiles) -> io::Result<Self> {
         let dir = tempfile::tempdir()?;
         let mut config = Config::default();
@@ -46,19 +46,19 @@ impl Mounted {
         self.dir.path()
     }
 
-    /// The files below it.
+    /// The simulated files below it.
     pub(crate) fn files(&self) -> &MemoryFiles {
         &self.files
     }
 
     #[allow(dead_code, reason = "not every program that shares this cuts the power")]
-    /// What would be left if the power were cut now.
+    /// The files that a power cut now would leave.
     pub(crate) fn power_cut(&self, fate: impl FnMut(&str, usize) -> SectorFate) -> MemoryFiles {
         self.files.after_power_cut(fate)
     }
 }
 
-/// What the kernel's numbers stand for.
+/// The files and folders of the kernel's inode numbers.
 struct Nodes {
     by_path: BTreeMap<String, u64>,
     by_number: BTreeMap<u64, Node>,
@@ -80,7 +80,7 @@ impl Nodes {
             {
                 nodes.add(dir, Node::Folder(dir.to_owned()));
             }
-            // What the kernel does not have, the device is asked for.
+            // Reads that miss the kernel's cache go to the device.
             if let Ok(file) = files.open(&path, Access::Scan) {
                 nodes.add(&path, Node::File(file));
             }
@@ -88,7 +88,7 @@ impl Nodes {
         nodes
     }
 
-    /// Numbers are not used again; the root's is 1.
+    /// Numbers are not reused; the root's is 1.
     fn add(&mut self, path: &str, node: Node) -> u64 {
         let number = self.by_number.len() as u64 + 1;
         self.by_path.insert(path.to_owned(), number);
@@ -175,7 +175,7 @@ impl Layer {
         let mut nodes = self.nodes.lock().unwrap();
         let path = nodes.path_in(parent, name)?;
         self.files.remove(&path)?;
-        nodes.by_path.remove(&path); // whoever has it open still knows its number
+        nodes.by_path.remove(&path); // open handles still use its number
         Ok(())
     }
 
@@ -188,7 +188,7 @@ impl Layer {
         Ok(())
     }
 
-    /// Zeros beyond the end: what is allocated.
+    /// Appends zeros up to `to`: the allocated space.
     fn extend(&self, number: INodeNo, to: u64) -> Result<(), Errno> {
         let file = self.file(number)?;
         let length = self.files.len(&file)?;
@@ -246,7 +246,7 @@ impl Filesystem for Layer {
         }
     }
 
-    /// Times and rights are not kept; a size may be set to what it is.
+    /// Times and permissions are not kept; a size may be set to its current value.
     fn setattr(
         &self,
         _: &Request,
@@ -348,7 +348,7 @@ impl Filesystem for Layer {
     }
 
     fn flush(&self, _: &Request, _: INodeNo, _: FileHandle, _: LockOwner, reply: ReplyEmpty) {
-        reply.ok(); // closing a file promises nothing
+        reply.ok(); // closing a file guarantees nothing
     }
 
     fn fsync(&self, _: &Request, number: INodeNo, _: FileHandle, _: bool, reply: ReplyEmpty) {

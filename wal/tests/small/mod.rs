@@ -1,19 +1,20 @@
-//! A file system that is too small: an image of 64 MiB, mounted for as long as a test needs it. Needs root, `mkfs.ext4` and a loop
-//! device; where they are missing, mounting says why, and that the test (`small_disk.rs`) is skipped.
+//! A file system that is too small: an image of 64 MiB, mounted while a test runs. Needs root, `mkfs.ext4`
+//! and a loop device; where they are missing, `mount` prints the reason, and the test (`small_disk.rs`) is
+//! skipped.
 
 use std::path::PathBuf;
 use std::process::Command;
 
-/// How much the file system's image holds; a little less is for files.
+/// The size of the file system's image; slightly less is available for files.
 pub(crate) const DISK_BYTES: u64 = 64 << 20;
 
-/// A small file system, for as long as it lives.
+/// A small file system; unmounted on drop.
 pub(crate) struct Small {
     dir: tempfile::TempDir,
 }
 
 impl Small {
-    /// Makes and mounts one. Where that is not possible it says so, and that the test is skipped.
+    /// Creates and mounts one. Where that is not possible it prints the reason, and that the test is skipped.
     pub(crate) fn mount() -> Option<Self> {
         let mounted = Self::try_mount();
         if let Err(why) = &mounted {
@@ -33,7 +34,7 @@ impl Small {
         Ok(Self { dir })
     }
 
-    /// Where it is mounted.
+    /// The mount point.
     pub(crate) fn path(&self) -> PathBuf {
         self.dir.path().join("point")
     }
