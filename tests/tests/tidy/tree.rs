@@ -35,33 +35,54 @@ impl Source {
         self.lines().map(|(at, line)| (at, without_words(line)))
     }
 
-    /// The same, up to the unit tests at the file's end.
+    /// The text of its line comments, of every kind.
+    pub(crate) fn comments(&self) -> impl Iterator<Item = &str> {
+        self.lines().filter_map(|(_, line)| {
+            let at = code_ends_at(line);
+            line.get(at..).and_then(|rest| rest.strip_prefix("//")).map(|text| text.trim_start_matches(['/', '!']))
+        })
+    }
+
+    /// The lines that are code, up to the unit tests at the file's end.
     pub(crate) fn own_code(&self) -> impl Iterator<Item = (usize, String)> {
         self.code().take_while(|(_, line)| !line.trim_start().starts_with("#[cfg(test)]"))
     }
 }
 
-/// Cuts a line comment off, and empties string literals. Knows escaped quotes and quotes as characters, not raw strings.
+/// Cuts a line comment off, and empties string literals.
 fn without_words(line: &str) -> String {
     let mut code = String::new();
+    scan(line, |char| code.push(char));
+    code
+}
+
+/// The byte at which a line's comment begins, or its end.
+fn code_ends_at(line: &str) -> usize {
+    scan(line, |_| ())
+}
+
+/// Passes on what of a line is code, quotes left out, up to a line comment; the byte at which that begins. Knows escaped
+/// quotes and quotes as characters, not raw strings.
+fn scan(line: &str, mut code: impl FnMut(char)) -> usize {
     let mut is_quoted = false;
-    let mut chars = line.chars().peekable();
-    while let Some(char) = chars.next() {
+    let mut chars = line.char_indices().peekable();
+    while let Some((at, char)) = chars.next() {
+        let next = chars.peek().map(|(_, char)| *char);
         match char {
             '\\' if is_quoted => {
                 chars.next();
             }
-            '\'' if !is_quoted && chars.peek() == Some(&'"') => {
+            '\'' if !is_quoted && next == Some('"') => {
                 chars.next();
                 chars.next();
             }
             '"' => is_quoted = !is_quoted,
-            '/' if !is_quoted && chars.peek() == Some(&'/') => break,
+            '/' if !is_quoted && next == Some('/') => return at,
             _ if is_quoted => {}
-            char => code.push(char),
+            char => code(char),
         }
     }
-    code
+    line.len()
 }
 
 /// The top of the checkout.
