@@ -153,8 +153,14 @@ impl<D: Disk> Lane<D> {
     /// Whether a replica of the group was removed here and its hard state is known ([`Lane::past`]).
     #[must_use]
     pub fn has_past(&self, group: GroupId) -> bool {
-        let slot = self.groups.by_id.get(&group).copied();
-        slot.is_some_and(|slot| self.past(GroupSlot(slot)).is_some())
+        self.past_term(group).is_some()
+    }
+
+    /// The latest term of a replica that was removed here, if its hard state is known ([`Lane::past`]).
+    #[must_use]
+    pub fn past_term(&self, group: GroupId) -> Option<Term> {
+        let slot = self.groups.by_id.get(&group).copied()?;
+        self.past(GroupSlot(slot)).map(|(hard_state, _)| hard_state.term)
     }
 
     /// The fence of a removed replica: part of its votes or acknowledgements, in terms up to this one, was

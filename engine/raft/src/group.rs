@@ -362,10 +362,8 @@ impl Group {
             Message::Removed { configuration, .. } => return self.take_removed(configuration, effects),
             Message::Doubt { term, follows } => return self.take_doubt(from, term, follows, effects),
             Message::Renounce { term } => return self.take_renounce(from, term),
-            // The sender has received a message from this replica as leader of that term.
             Message::ReadIndex { term, .. } if self.role != Role::Leader || term != self.hard_state.term => {
-                effects.send.push((from, Message::Renounce { term }));
-                return;
+                return self.answer_not_leader(from, term, effects);
             }
             Message::PreVote { last, .. } | Message::Vote { last, .. }
                 if self.answer_removed(from, last, effects) =>

@@ -286,13 +286,20 @@ impl Group {
             self.wake();
             self.send_heartbeats(effects);
         } else if follows {
-            // The sender has received a message from this replica as leader of that term. It does not lead
-            // now, so it never will again.
-            effects.send.push((from, Message::Renounce { term }));
+            self.answer_not_leader(from, term, effects);
         } else if self.leader != Some(from) {
             self.rouse(effects);
         } else if term >= self.hard_state.term {
             self.unbind(from); // a follower of that term never leads it
+        }
+    }
+
+    /// Sends the not-leader reply. The sender has received a message from this replica as leader of the term: it
+    /// does not lead it now, so it never will again. A term later than its own it has never led and may come to
+    /// lead: no honest peer names one.
+    pub(crate) fn answer_not_leader(&self, to: NodeId, term: Term, effects: &mut Effects) {
+        if term <= self.hard_state.term {
+            effects.send.push((to, Message::Renounce { term }));
         }
     }
 

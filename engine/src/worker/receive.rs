@@ -122,11 +122,15 @@ impl<D: Disk> Worker<D> {
 
     /// A follower takes this node for its leader, but the group's replica here was dropped: replies that this
     /// node does not lead (`Renounce`). The follower has received a message of this node as leader of that
-    /// term; so the term is in the record that the dropped replica left, and this node never leads it again.
+    /// term; so the term is in the record that the dropped replica left, or below the fence where that record
+    /// is lost, and this node never leads it again. It may come to lead a later term: no honest peer asks for
+    /// one, and it is not denied.
     fn answer_for_absent(&mut self, voice: Voice, record: &Record) {
         let expects_leader =
             matches!(record.message, Message::Doubt { follows: true, .. } | Message::ReadIndex { .. });
-        if expects_leader && self.owns(record.group) {
+        let may_have_led = self.lane.past_term(record.group).max(self.may_have_lost(record.group));
+        let is_denied = may_have_led >= Some(record.message.term());
+        if expects_leader && is_denied && self.owns(record.group) {
             let Voice { from: node, log, .. } = voice;
             let to = Addressee { node, log, ..Addressee::default() };
             self.outboxes.control(to, record.group, Message::Renounce { term: record.message.term() });

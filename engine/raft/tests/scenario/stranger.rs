@@ -280,6 +280,21 @@ fn no_numbers_make_a_replica_panic_or_break_its_own_rules() {
 
 /// Terms rise by elections. A number far beyond is no replica's, and a group that adopted one near the end of
 /// its range could not elect leaders any more, not even after restarts.
+/// A replica may come to lead a later term than its own, so it must not deny that it does.
+#[test]
+fn a_replica_denies_leading_no_term_later_than_its_own() {
+    let mut cluster = Cluster::new(Options::of(3));
+    cluster.elect(1);
+    let own = cluster.group(2).term();
+    for (term, denied) in [(own.next(), 0), (own, 1), (Term(own.0 - 1), 1)] {
+        for question in [Message::ReadIndex { term, round: 7 }, Message::Doubt { term, follows: true }] {
+            cluster.give(3, 2, question);
+            let sent: Vec<_> = cluster.network.drain(..).filter_map(|packet| packet.message()).collect();
+            assert_eq!(sent, vec![Message::Renounce { term }; denied], "{question:?} in {own:?}");
+        }
+    }
+}
+
 #[test]
 fn a_term_that_no_election_can_have_reached_is_ignored() {
     let mut cluster = Cluster::new(Options::of(3));

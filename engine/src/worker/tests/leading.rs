@@ -74,6 +74,15 @@ fn a_leader_that_is_dropped_renounces_and_questions_about_it_are_answered() {
         node.settle();
         assert_eq!(renounces(&node), 1);
     }
+    // It may come to lead a later term, if it joins again: that is not denied.
+    for question in [
+        Message::ReadIndex { term: term.next(), round: 9 },
+        Message::Doubt { term: term.next(), follows: true },
+    ] {
+        node.hear(2, question);
+        node.settle();
+        assert_eq!(node.said(), []);
+    }
     // A replica without a known leader queries all peers; this node has never led the term of the query.
     node.hear(2, Message::Doubt { term: Term(7), follows: false });
     node.settle();

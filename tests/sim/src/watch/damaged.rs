@@ -71,6 +71,13 @@ impl ReplicaWatch {
         }
     }
 
+    /// Up to where an acknowledgement may reach that leaves after the loss and is of before it. A loss that is found while entries are
+    /// applied may find one of the same turn on its way; the fence answers for that as for all before it.
+    pub(super) fn held_in(&self, term: Term) -> u64 {
+        let loss = self.loss.as_ref().filter(|loss| loss.is_new && term <= loss.fence);
+        loss.map_or(0, |loss| loss.before.last())
+    }
+
     /// Whether it holds an entry, or held it, or lets nobody lead who does not.
     pub(super) fn keeps(&self, id: EntryId) -> bool {
         self.holds_or_held(id) || self.shadow.floor >= id

@@ -6,7 +6,7 @@ use raftwerk_frame::frame::{self, Entries, EntryKind, FrameKind};
 use raftwerk_frame::wire::{Record, UnitHeader, UnitKind, records};
 use raftwerk_frame::{EntryId, GroupId, Index, Message, NodeId, Term};
 
-use super::{Asked, Checked, Violation, Watch, ensure};
+use super::{Asked, Checked, ReplicaWatch, Violation, Watch, ensure};
 use crate::shadow::Shadow;
 
 /// Questions for votes that are remembered for a group, of all its nodes, before older terms' are forgotten.
@@ -24,7 +24,7 @@ impl Watch {
         for record in records(heads).flatten() {
             let body = bodies.split_off(..record.body_bytes as usize).unwrap_or_default();
             let Some(watch) = self.replicas.get(&(node, record.group.0)) else { continue };
-            if let Err(what) = may_leave(&watch.shadow, NodeId(node as u64 + 1), &record) {
+            if let Err(what) = may_leave(watch, NodeId(node as u64 + 1), &record) {
                 let what = format!("n{} {}: {:?}, {what}", node + 1, record.group, record.message);
                 return Err(Violation::new("nothing leaves before it is durable", what));
             }
@@ -164,7 +164,8 @@ fn tells_a_witness(shadow: &Shadow, record: &Record, mut body: &[u8]) -> Result<
 }
 
 /// Whether a message speaks only of what is durable.
-fn may_leave(shadow: &Shadow, me: NodeId, record: &Record) -> Result<(), String> {
+fn may_leave(watch: &ReplicaWatch, me: NodeId, record: &Record) -> Result<(), String> {
+    let shadow = &watch.shadow;
     let durable = shadow.hard_state;
     let term = record.message.term();
     let voted_for =
@@ -180,7 +181,7 @@ fn may_leave(shadow: &Shadow, me: NodeId, record: &Record) -> Result<(), String>
         // Of a replica that is gone by now, what it held is its floor; nobody counts it who has read why it may go.
         Message::AppendAck { matched, .. } => {
             let held = if shadow.is_there { shadow.last() } else { shadow.floor.index.0 };
-            durable.term > term || durable.term == term && held >= matched.0
+            durable.term > term || durable.term == term && held.max(watch.held_in(term)) >= matched.0
         }
         _ => durable.term >= term,
     };
