@@ -390,7 +390,7 @@ impl Engine {
     /// Records that a node has another log now, its old one being gone for good: needed for groups that are
     /// to be created with it. From existing groups, the node is taken out and added again
     /// ([`Group::reconfigure`]), and joins them ([`Engine::join_group`]); no other node needs to be informed.
-    /// Why: `engine/docs/raft.md`. Blocks for about one sync.
+    /// Why: `engine/docs/replica_identity.md`. Blocks for about one sync.
     ///
     /// # Errors
     /// [`ReplaceError`]; nothing was recorded.

@@ -1,7 +1,7 @@
 //! The initial members of a group: its first configuration, and the role of each member in it.
 //!
 //! The first configuration names no logs of its members, since these are not known yet; each node uses the
-//! log with which it first receives from the member (`engine/docs/raft.md`). What is not here: creation of a
+//! log with which it first receives from the member (`engine/docs/replica_identity.md`). What is not here: creation of a
 //! replica (`worker::orders`), later changes ([`crate::Reconfiguration`]).
 
 use raftwerk_frame::{Configuration, NodeId};

@@ -1,4 +1,4 @@
-//! Witnesses: replicas that vote and acknowledge by headers, and hold no payload (see `engine/docs/raft.md`).
+//! Witnesses: replicas that vote and acknowledge by headers, and hold no payload (see `engine/docs/witnesses.md`).
 //!
 //! Both ends are here. The leader sends a witness frames that contain the number and term of entries, without
 //! payloads, made from the core's state, so no log is read and no payload copied. A configuration is sent
