@@ -101,7 +101,8 @@ fn the_code_keeps_its_shape() {
     let compared = SHAPE.into_iter().zip(figures).filter_map(|((what, known), figure)| {
         assert_eq!(what, figure.what);
         let list = || figure.found.join("\n  ");
-        (figure.found.len() != known).then(|| format!("{what}: {}, not {known}:\n  {}", figure.found.len(), list()))
+        (figure.found.len() != known)
+            .then(|| format!("{what}: {}, not {known}:\n  {}", figure.found.len(), list()))
     });
     assert_none(compared);
     assert_eq!(asserted, ASSERTED, "assertions in 1,000 functions of raft and the log");

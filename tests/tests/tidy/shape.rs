@@ -203,13 +203,18 @@ fn circles(shapes: &[(&Source, Shape)]) -> Vec<String> {
         let reached: BTreeMap<_, _> =
             modules.iter().map(|module| (module, all_behind(module, &arrows))).collect();
         let is_in_circle = |module: &&Vec<String>| reached[module].contains(*module);
-        found.extend(modules.iter().filter(is_in_circle).map(|module| format!("{krate}: {}", module.join("::"))));
+        found.extend(
+            modules.iter().filter(is_in_circle).map(|module| format!("{krate}: {}", module.join("::"))),
+        );
     }
     found
 }
 
 /// Every module that one needs, and those need.
-fn all_behind(module: &Vec<String>, arrows: &BTreeMap<Vec<String>, BTreeSet<Vec<String>>>) -> BTreeSet<Vec<String>> {
+fn all_behind(
+    module: &Vec<String>,
+    arrows: &BTreeMap<Vec<String>, BTreeSet<Vec<String>>>,
+) -> BTreeSet<Vec<String>> {
     let mut seen = BTreeSet::new();
     let mut open = vec![module];
     while let Some(next) = open.pop() {
@@ -233,8 +238,9 @@ fn folders(files: &[&Source]) -> (Vec<String>, Vec<String>) {
     let full = full.map(|(folder, names)| format!("{folder}, {} files", names.len())).collect();
     let mut prefixed = Vec::new();
     for (folder, names) in &folders {
-        let is_prefixed =
-            |name: &&&str| names.iter().any(|other| name.strip_prefix(other).is_some_and(|rest| rest.starts_with('_')));
+        let is_prefixed = |name: &&&str| {
+            names.iter().any(|other| name.strip_prefix(other).is_some_and(|rest| rest.starts_with('_')))
+        };
         prefixed.extend(names.iter().filter(is_prefixed).map(|name| format!("{folder}/{name}")));
     }
     (full, prefixed)
@@ -273,10 +279,19 @@ pub(crate) fn try_them() {
     let file = |path: &str, text: &str| Source { path: path.to_owned(), text: text.to_owned() };
     let fields: String = (0..=FIELDS_MAX).map(|at| format!("f{at}: u8,")).collect();
     let files = [
-        file("wal/src/lib.rs", "mod a; mod b; mod c; mod a_b; fn f() { assert!(true); } fn g(_: u8, is_h: bool) {}"),
-        file("wal/src/a.rs", &format!("use crate::b::B; struct A {{ {fields} }} struct AStats {{ {fields} }}")),
+        file(
+            "wal/src/lib.rs",
+            "mod a; mod b; mod c; mod a_b; fn f() { assert!(true); } fn g(_: u8, is_h: bool) {}",
+        ),
+        file(
+            "wal/src/a.rs",
+            &format!("use crate::b::B; struct A {{ {fields} }} struct AStats {{ {fields} }}"),
+        ),
         file("wal/src/b.rs", "pub struct B; fn f() -> (bool, bool) { super::c::f(); (true, true) }"),
-        file("wal/src/c.rs", "use super::{a, lib}; #[cfg(test)] mod tests { fn f(_: bool) {} use crate::d; }"),
+        file(
+            "wal/src/c.rs",
+            "use super::{a, lib}; #[cfg(test)] mod tests { fn f(_: bool) {} use crate::d; }",
+        ),
         file("wal/src/a_b.rs", "use crate::a::A;"),
         file("wal/src/tests/e.rs", "fn f(_: bool) {}"),
     ];

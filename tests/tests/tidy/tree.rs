@@ -39,7 +39,9 @@ impl Source {
     pub(crate) fn comments(&self) -> impl Iterator<Item = &str> {
         self.lines().filter_map(|(_, line)| {
             let at = code_ends_at(line);
-            line.get(at..).and_then(|rest| rest.strip_prefix("//")).map(|text| text.trim_start_matches(['/', '!']))
+            line.get(at..)
+                .and_then(|rest| rest.strip_prefix("//"))
+                .map(|text| text.trim_start_matches(['/', '!']))
         })
     }
 

@@ -70,7 +70,10 @@ pub(crate) fn words(files: &[Source]) -> Vec<String> {
 pub(crate) fn try_them() {
     let file = |path: &str, text: &str| Source { path: path.to_owned(), text: text.to_owned() };
     let mut sum = Count::default();
-    count(&file("wal/src/a.rs", "//! Whoever hears\nlet who = \"// says\"; // word of it, 'heard'\n"), &mut sum);
+    count(
+        &file("wal/src/a.rs", "//! Whoever hears\nlet who = \"// says\"; // word of it, 'heard'\n"),
+        &mut sum,
+    );
     assert_eq!(sum, Count { words: 6, persons: 1, speech: 3 });
     let mut sum = Count::default();
     count(&file("README.md", "nobody\n```text\nwho says\n```\n| told |\n"), &mut sum);
