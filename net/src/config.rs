@@ -1,14 +1,14 @@
 //! Every limit of the QUIC transport in one place, with units, defaults and the reason for the default.
 //!
-//! What is not here: quinn's settings (`quic_endpoint.rs`). Limits that follow from others (connection
+//! What is not here: quinn's settings (`endpoint.rs`). Limits that follow from others (connection
 //! windows) are computed, not configured.
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use crate::environment::WallClock;
 use crate::error::NetError;
-use crate::gate::Limits;
-use crate::ground::WallClock;
 use crate::identity::Identity;
+use crate::quic::admission::policy::Limits;
 use crate::transport::{Channel, PeerId};
 
 /// One number per kind of channel; every append channel has its own `append` limit.

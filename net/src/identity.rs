@@ -3,8 +3,15 @@
 //!
 //! A `ClusterAuthority` issues one [`Identity`] per node; both it and `write_cluster` need the cargo feature `issue`,
 //! which a node that only *has* a certificate does without. Everything is PEM text at rest; `load`, `save` and
-//! `write_cluster` are in `identity_files.rs`. What is not here: revocation (replace the authority: an identity
+//! `write_cluster` are in `files.rs`. What is not here: revocation (replace the authority: an identity
 //! may trust several roots at once while nodes are moved over), and the verification itself (`tls.rs`).
+pub(crate) mod certificate;
+mod files;
+#[cfg(feature = "issue")]
+mod issue;
+pub(crate) mod names;
+pub(crate) mod tls;
+
 use std::fmt;
 use std::io;
 use std::path::PathBuf;
@@ -12,14 +19,12 @@ use std::path::PathBuf;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
-use crate::certificate;
-use crate::names;
 use crate::transport::PeerId;
 
 #[cfg(feature = "issue")]
-pub use crate::identity_files::write_cluster;
+pub use self::files::write_cluster;
 #[cfg(feature = "issue")]
-pub use crate::issue::{ClusterAuthority, Validity};
+pub use self::issue::{ClusterAuthority, Validity};
 
 /// Why an identity or an authority cannot be made, read or written.
 #[derive(Debug, thiserror::Error)]

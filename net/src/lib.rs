@@ -8,46 +8,27 @@
 //!
 //! What is not here: the meaning of a message, retries of a message, flow control of snapshots (the caller
 //! grants credit), any other crate of the project. Next: [`transport`] for the interface, [`quic`] for the
-//! implementation, `gate.rs` for admission of connections, [`identity`] for certificates, [`ground`] for
-//! other sockets and clocks, `frames.rs` for the bytes on a stream.
+//! implementation, `quic/admission` for admission of connections, [`identity`] for certificates, [`environment`] for
+//! other sockets and clocks, `message/frames.rs` for the bytes on a stream.
 #![forbid(unsafe_code)]
 
-mod backoff;
-mod certificate;
-mod coalesce;
 pub mod config;
-mod credentials;
+pub mod environment;
 mod error;
-mod frames;
-mod gate;
-pub mod ground;
 pub mod identity;
-mod identity_files;
-#[cfg(feature = "issue")]
-mod issue;
-mod names;
-mod outbox;
-mod peer;
-mod peer_error;
+mod message;
 pub mod quic;
-mod quic_dial;
-mod quic_endpoint;
-mod quic_session;
-mod sieve;
 mod stats;
-mod throttle;
-mod tls;
 pub mod transport;
 mod wake;
 
 pub use config::{PerChannel, QuicConfig};
+pub use environment::{Environment, WallClock};
 pub use error::NetError;
-pub use frames::WireVersion;
-pub use ground::{Ground, WallClock};
 #[cfg(feature = "issue")]
 pub use identity::{ClusterAuthority, Validity, write_cluster};
 pub use identity::{Identity, IdentityError};
-pub use peer_error::PeerError;
-pub use quic::QuicTransport;
+pub use message::WireVersion;
+pub use quic::{PeerError, QuicTransport};
 pub use stats::NetStats;
 pub use transport::{Channel, Parts, PeerId, Receive, SendError, Transport};

@@ -1,8 +1,17 @@
 //! IMPURE: [`QuicTransport`], the transport over QUIC: its thread, its event loop, its table of peers.
 //!
 //! One thread named `raftwerk-net` per transport runs everything that touches the socket. Senders only push
-//! into outboxes. Next: `quic_endpoint.rs` (socket, admission), `quic_dial.rs` (dialling peers),
-//! `quic_session.rs` (one connection's streams), `wake.rs` (how senders wake the thread).
+//! into outboxes. Next: `endpoint.rs` (socket, admission), `dial.rs` (dialling peers),
+//! `session.rs` (one connection's streams), `wake.rs` (how senders wake the thread).
+pub(crate) mod admission;
+mod backoff;
+mod credentials;
+mod dial;
+mod endpoint;
+mod peer;
+mod session;
+mod throttle;
+
 use std::fmt;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -15,16 +24,15 @@ use rustc_hash::FxHashMap;
 use tokio::runtime::Builder;
 use tokio::sync::{Notify, mpsc};
 
+use self::credentials::{Credentials, RENEW_WITHIN_SECONDS};
+use self::endpoint::{CloseCode, Door, Line, Lines};
+pub use self::peer::PeerError;
+use self::peer::{NO_EPOCH, Peer};
 use crate::config::QuicConfig;
-use crate::credentials::{self, Credentials, RENEW_WITHIN_SECONDS};
+use crate::environment::{self, Environment};
 use crate::error::NetError;
-use crate::frames::WireVersion;
-use crate::ground::{self, Ground};
 use crate::identity::Identity;
-use crate::peer::{NO_EPOCH, Peer};
-use crate::peer_error::PeerError;
-use crate::quic_dial;
-use crate::quic_endpoint::{self, CloseCode, Door, Line, Lines};
+use crate::message::WireVersion;
 use crate::stats::{Counters, NetStats, add};
 use crate::transport::{Channel, Parts, PeerId, Receive, SendError, Transport};
 use crate::wake::Wake;
@@ -87,8 +95,8 @@ impl QuicTransport {
         let runtime = runtime(&wake)?;
         let (transport, inbox) = {
             let _inside = runtime.enter();
-            let ground = quic_endpoint::ground(&config, &wake)?;
-            Self::new(config, receive, ground, wake, None)?
+            let environment = endpoint::environment(&config, &wake)?;
+            Self::new(config, receive, environment, wake, None)?
         };
         let served = Arc::clone(&transport.net);
         let thread = thread::Builder::new()
@@ -106,15 +114,15 @@ impl QuicTransport {
     /// # Errors
     /// [`NetError`]: the configuration or the certificates are invalid.
     pub fn start_on(
-        ground: Ground,
+        environment: Environment,
         config: QuicConfig,
         peers: Vec<(PeerId, SocketAddr)>,
         receive: Arc<dyn Receive>,
     ) -> Result<Self, NetError> {
         config.check()?;
-        let runtime = Arc::clone(&ground.runtime);
-        let seed = ground.seed;
-        let (transport, inbox) = Self::new(config, receive, ground, Arc::default(), Some(seed))?;
+        let runtime = Arc::clone(&environment.runtime);
+        let seed = environment.seed;
+        let (transport, inbox) = Self::new(config, receive, environment, Arc::default(), Some(seed))?;
         runtime.spawn(Box::pin(serve(Arc::clone(&transport.net), inbox)));
         transport.add_peers(peers);
         Ok(transport)
@@ -123,13 +131,13 @@ impl QuicTransport {
     fn new(
         config: QuicConfig,
         receive: Arc<dyn Receive>,
-        ground: Ground,
+        environment: Environment,
         wake: Arc<Wake>,
         quic_seed: Option<u64>,
     ) -> Result<(Self, mpsc::UnboundedReceiver<Order>), NetError> {
         let (credentials, server) = Credentials::new(&config, &config.identity)?;
-        let door = Arc::new(Door::new(&config, &ground));
-        let endpoint = quic_endpoint::open(&config, server, &ground, &door, quic_seed)?;
+        let door = Arc::new(Door::new(&config, &environment));
+        let endpoint = endpoint::open(&config, server, &environment, &door, quic_seed)?;
         let local =
             endpoint.local_addr().map_err(|source| NetError::Listen { address: config.listen, source })?;
         let net = Arc::new(Net {
@@ -137,9 +145,9 @@ impl QuicTransport {
             receive,
             counters: Counters::default(),
             wake,
-            seed: ground.seed,
+            seed: environment.seed,
             door,
-            runtime: ground.runtime,
+            runtime: environment.runtime,
             credentials: ArcSwap::from_pointee(credentials),
             lines: Mutex::default(),
             peers: ArcSwap::default(),
@@ -422,7 +430,7 @@ impl Net {
 
     /// Waits for a future for at most `limit`.
     pub(crate) async fn within<F: Future>(&self, limit: Duration, future: F) -> Option<F::Output> {
-        ground::within(&*self.runtime, limit, future).await
+        environment::within(&*self.runtime, limit, future).await
     }
 
     fn membership(&self) -> MutexGuard<'_, ()> {
@@ -466,10 +474,10 @@ async fn remind(net: Arc<Net>) {
 /// The net thread's main task: starts the others, executes commands, closes the connections at the end.
 async fn serve(net: Arc<Net>, mut orders: mpsc::UnboundedReceiver<Order>) {
     net.spawn(Arc::clone(&net.wake).answer());
-    net.spawn(quic_endpoint::accept(Arc::clone(&net)));
+    net.spawn(endpoint::accept(Arc::clone(&net)));
     net.spawn(remind(Arc::clone(&net)));
     while let Some(Order::Dial(peer)) = orders.recv().await {
-        net.spawn(quic_dial::keep_connected(Arc::clone(&net), peer));
+        net.spawn(dial::keep_connected(Arc::clone(&net), peer));
     }
     net.endpoint.close(CloseCode::Shutdown.into(), b"shutdown");
     let _ = net.within(GOODBYE_MAX, net.endpoint.wait_idle()).await;

@@ -20,7 +20,7 @@ use crossbeam_queue::SegQueue;
 use crossbeam_utils::CachePadded;
 use tokio::sync::Notify;
 
-use crate::outbox::Outbox;
+use crate::message::outbox::Outbox;
 
 /// The list of outboxes and the wake-up of one net thread.
 #[derive(Default)]
@@ -108,7 +108,7 @@ impl<F: Future> Future for Watched<F> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::coalesce::Unit;
+    use crate::message::coalesce::Unit;
     use crate::transport::Parts;
 
     fn listed(wake: &Wake, outbox: &Arc<Outbox>) {

@@ -5,7 +5,7 @@
 //! timers is due; what it sends meanwhile, and what it hands up, is taken from it afterwards. What is not here: what becomes
 //! of a datagram on its way (`world::wire`).
 
-mod ground;
+mod environment;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::{Arc, Mutex, OnceLock};
@@ -14,11 +14,11 @@ use std::time::Duration;
 use bytes::Bytes;
 use raftwerk_frame::Time;
 use raftwerk_net::{
-    Channel, ClusterAuthority, Ground, Identity, PeerId, QuicConfig, QuicTransport, Receive, Validity,
+    Channel, ClusterAuthority, Environment, Identity, PeerId, QuicConfig, QuicTransport, Receive, Validity,
     WallClock,
 };
 
-use self::ground::{SimSocket, Tasks};
+use self::environment::{SimSocket, Tasks};
 use crate::chance::Chance;
 use crate::disk::held;
 use crate::fault::{FaultKind, FaultSet};
@@ -136,10 +136,10 @@ impl QuicEnd {
         let tasks = Tasks::new(now);
         let socket = Arc::new(SimSocket::new(address(at)));
         let ears: Arc<Ears> = Arc::default();
-        let ground = Ground { runtime: tasks.runtime(), socket: socket.clone(), seed };
+        let environment = Environment { runtime: tasks.runtime(), socket: socket.clone(), seed };
         let peers =
             (0..nodes).filter(|peer| *peer != at).map(|peer| (PeerId(peer as u64 + 1), address(peer)));
-        let transport = QuicTransport::start_on(ground, config(plan, at), peers.collect(), ears.clone())
+        let transport = QuicTransport::start_on(environment, config(plan, at), peers.collect(), ears.clone())
             .expect("the limits are within their bounds, and the certificates our own");
         Self { tasks, socket, ears, transport: Arc::new(transport), looked_after_at: u64::MAX }
     }

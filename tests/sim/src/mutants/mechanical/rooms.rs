@@ -90,7 +90,7 @@ pub const ROOMS: [Room; 4] = [
     Room {
         name: "wire",
         of: &["net/src", "engine/frame/src"],
-        without: &["net/src/gate_tests.rs"],
+        without: &["net/src/quic/admission/policy/tests.rs"],
         sample: 60,
         programs: &[
             ("raftwerk-frame", "lib", ""),

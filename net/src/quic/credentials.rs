@@ -6,13 +6,13 @@ use std::time::Duration;
 
 use rustls::pki_types::CertificateDer;
 
-use crate::certificate;
 use crate::config::QuicConfig;
+use crate::environment::WallClock;
 use crate::error::NetError;
-use crate::ground::WallClock;
+use crate::identity::certificate;
+use crate::identity::tls::{self, ClusterVerifier};
 use crate::identity::{Identity, IdentityError};
-use crate::quic_endpoint;
-use crate::tls::{self, ClusterVerifier};
+use crate::quic::endpoint;
 
 /// An identity in use.
 pub(crate) struct Credentials {
@@ -35,8 +35,8 @@ impl Credentials {
         if found != here {
             return Err(IdentityError::AnotherNode { found, here }.into());
         }
-        let server = quic_endpoint::server_config(config, tls::server(identity, &config.wall_clock)?);
-        let client = quic_endpoint::client_config(config, tls::client(identity, &config.wall_clock)?);
+        let server = endpoint::server_config(config, tls::server(identity, &config.wall_clock)?);
+        let client = endpoint::client_config(config, tls::client(identity, &config.wall_clock)?);
         let verifier = ClusterVerifier::new(identity)?;
         Ok((Self { client, not_after: identity.not_after(), verifier }, server))
     }

@@ -1,6 +1,6 @@
 //! How long to wait before a connection is tried again: full jitter under a doubling ceiling.
 //!
-//! Pure arithmetic from a seed; what is not here: clocks and timers (`quic_dial.rs`).
+//! Pure arithmetic from a seed; what is not here: clocks and timers (`dial.rs`).
 use std::time::Duration;
 
 /// The waits of one dialler.

@@ -2,7 +2,7 @@
 //!
 //! Reading a first packet takes keys derived for it alone, some twenty microseconds: at ten thousand first
 //! packets a second that is half a core, and a net thread that is late lets its socket overflow, for peers,
-//! too. What is not here: which packets are dropped (`gate.rs`).
+//! too. What is not here: which packets are dropped (`policy.rs`).
 use std::fmt;
 use std::io::{self, IoSliceMut};
 use std::net::SocketAddr;

@@ -8,7 +8,7 @@
 //! A stream is valid if it starts with the hello of these versions and a channel that exists, and no length
 //! exceeds the channel's limit. The length is checked before memory is allocated for the message. The first
 //! byte of a hello is the version of streams in every version, and is checked before anything behind it is
-//! read: version 1 had hellos of two bytes. What is not here: streams themselves (`quic_session.rs`), the
+//! read: version 1 had hellos of two bytes. What is not here: streams themselves (`session.rs`), the
 //! layout of outgoing messages (`coalesce.rs`).
 use std::fmt;
 

@@ -4,8 +4,8 @@
 //! (`peer.rs`).
 use quinn::ConnectionError;
 
-use crate::frames::WireVersion;
-use crate::quic_endpoint::CloseCode;
+use crate::message::WireVersion;
+use crate::quic::endpoint::CloseCode;
 
 /// TLS alerts (RFC 8446 section 6) as QUIC carries them.
 const ALERTS: std::ops::Range<u64> = 0x100..0x200;

@@ -3,10 +3,10 @@
 //! quinn walks its list of unsent slices from the front, so many small slices cost eleven times one copied buffer.
 //! A [`Unit`] therefore copies length prefixes and small parts side by side into one buffer, and passes parts of
 //! [`OWN_SLICE_MIN`] bytes or more on as they are. What is not here: the queue (`outbox.rs`), the stream
-//! (`quic_session.rs`).
+//! (`session.rs`).
 use bytes::{BufMut, Bytes, BytesMut};
 
-use crate::frames::LENGTH_BYTES;
+use crate::message::frames::LENGTH_BYTES;
 use crate::transport::Parts;
 
 /// From this size on a part is cheaper to pass on than to copy.
@@ -78,7 +78,7 @@ impl Unit {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::frames::Decoder;
+    use crate::message::frames::Decoder;
     use proptest::prelude::*;
 
     fn push(unit: &mut Unit, parts: &[Vec<u8>]) {

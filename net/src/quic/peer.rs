@@ -1,17 +1,19 @@
 //! The state of one peer on a node: its address, its outboxes, and which connection is in force.
 //!
 //! Shared by senders (outboxes, epoch) and the net thread (everything). What is not here: making connections
-//! (`quic_dial.rs`, `quic_endpoint.rs`) and using them (`quic_session.rs`).
+//! (`dial.rs`, `endpoint.rs`) and using them (`session.rs`).
+mod error;
+
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::Notify;
 
+pub use self::error::PeerError;
 use crate::config::QuicConfig;
-use crate::outbox::Outbox;
-use crate::peer_error::PeerError;
-use crate::throttle::Throttle;
+use crate::message::outbox::Outbox;
+use crate::quic::throttle::Throttle;
 use crate::transport::{Channel, PeerId};
 
 /// Stands for "no connection".

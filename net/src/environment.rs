@@ -1,8 +1,8 @@
 //! The environment of a transport: the runtime for its tasks and its time, and its socket.
 //!
-//! In production that is tokio on a thread of its own ([`crate::QuicTransport::start`]). Another [`Ground`]
+//! In production that is tokio on a thread of its own ([`crate::QuicTransport::start`]). Another [`Environment`]
 //! runs the same transport on another time and network: the simulator does. What is not here: tokio's
-//! (`quic.rs`, `quic_endpoint.rs`).
+//! (`quic.rs`, `endpoint.rs`).
 use std::fmt;
 use std::future::poll_fn;
 use std::pin::pin;
@@ -18,7 +18,7 @@ use rustls::time_provider::{DefaultTimeProvider, TimeProvider};
 /// behaves the same: what else is random (keys of a handshake, connection ids) affects bytes, and no lengths
 /// or times.
 #[derive(Clone, Debug)]
-pub struct Ground {
+pub struct Environment {
     /// Runs the transport's tasks, on one thread at a time, and provides its time. Its sockets are not used.
     pub runtime: Arc<dyn Runtime>,
     /// Carries the datagrams.

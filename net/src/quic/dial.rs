@@ -1,16 +1,15 @@
 //! IMPURE: keeping a connection to one peer: dial, use it, wait, dial again.
 //!
-//! Of two nodes the one with the lower number dials. What is not here: the accepting side (`quic_endpoint.rs`), the
+//! Of two nodes the one with the lower number dials. What is not here: the accepting side (`endpoint.rs`), the
 //! length of the waits (`backoff.rs`).
 use std::sync::Arc;
 
-use crate::backoff::Backoff;
-use crate::names;
-use crate::peer::Peer;
-use crate::peer_error::PeerError;
+use crate::identity::names;
 use crate::quic::Net;
-use crate::quic_endpoint::{CloseCode, proven_node};
-use crate::quic_session;
+use crate::quic::backoff::Backoff;
+use crate::quic::endpoint::{CloseCode, proven_node};
+use crate::quic::peer::{Peer, PeerError};
+use crate::quic::session;
 use crate::stats::add;
 
 /// Keeps the peer connected until it is removed or the transport stops.
@@ -27,7 +26,7 @@ pub(crate) async fn keep_connected(net: Arc<Net>, peer: Arc<Peer>) {
         match dialled {
             Ok((connection, streams)) => {
                 backoff.reset();
-                quic_session::run(Arc::clone(&net), Arc::clone(&peer), connection, streams).await;
+                session::run(Arc::clone(&net), Arc::clone(&peer), connection, streams).await;
             }
             Err(error) => {
                 add(&net.counters.dials_failed, 1);
@@ -40,7 +39,7 @@ pub(crate) async fn keep_connected(net: Arc<Net>, peer: Arc<Peer>) {
 }
 
 /// One attempt, each of its two halves bounded by the handshake deadline.
-async fn dial(net: &Net, peer: &Peer) -> Result<(quinn::Connection, quic_session::Streams), PeerError> {
+async fn dial(net: &Net, peer: &Peer) -> Result<(quinn::Connection, session::Streams), PeerError> {
     let name = names::node_name(net.config.identity.cluster(), peer.id);
     let address = peer.address();
     let client = net.credentials().client.clone();
@@ -66,7 +65,7 @@ async fn dial(net: &Net, peer: &Peer) -> Result<(quinn::Connection, quic_session
             return Err(PeerError::Certificate(format!("{other:?} answers at {address}")));
         }
     }
-    let streams = quic_session::establish(net, &connection).await?;
+    let streams = session::establish(net, &connection).await?;
     Ok((connection, streams))
 }
 

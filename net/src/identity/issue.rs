@@ -2,7 +2,7 @@
 //! validity.
 //!
 //! Behind the cargo feature `issue`, since making certificates takes many more crates than reading them; a program that
-//! runs a node gets its identity as text. What is not here: texts and files (`identity.rs`, `identity_files.rs`).
+//! runs a node gets its identity as text. What is not here: texts and files (`identity.rs`, `files.rs`).
 use std::fmt;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -11,9 +11,9 @@ use rcgen::{
     KeyUsagePurpose, PKCS_ED25519, PublicKeyData as _, SerialNumber,
 };
 
-use crate::certificate;
+use crate::identity::certificate;
+use crate::identity::names;
 use crate::identity::{Identity, IdentityError, certificates, only_name};
-use crate::names;
 use crate::transport::PeerId;
 
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
@@ -200,7 +200,7 @@ mod tests {
         let again = ClusterAuthority::from_pem(authority.certificate_pem(), &authority.key_pem()).unwrap();
         assert_eq!(again.cluster(), "blue");
         let identity = again.issue(PeerId(1)).unwrap();
-        crate::tls::server(&identity, &crate::ground::WallClock::system()).unwrap();
+        crate::identity::tls::server(&identity, &crate::environment::WallClock::system()).unwrap();
         assert_eq!(identity.roots_pem(), authority.certificate_pem());
     }
 

@@ -1,4 +1,4 @@
-//! The ground under a simulated transport: its tasks run when they are told to, its timers go by a clock that is set, and
+//! The environment of a simulated transport: its tasks run when they are told to, its timers go by a clock that is set, and
 //! its socket is two queues. One thread; everything in the order in which it became due.
 
 use std::collections::{BTreeMap, VecDeque};

@@ -9,7 +9,7 @@ use crossbeam_queue::SegQueue;
 use crossbeam_utils::CachePadded;
 use tokio::sync::Notify;
 
-use crate::coalesce::Unit;
+use crate::message::coalesce::Unit;
 use crate::transport::{Parts, SendError};
 
 /// The assumed overhead of a queued message, so that empty messages are bounded too.

@@ -2,7 +2,7 @@
 //!
 //! Both directions check that the other's certificate chains to a trusted root, that both are valid now, and
 //! that it names a node of this cluster; the dialling side also that it is the node it dialled. What is not
-//! here: whether that node is a known peer (`quic_endpoint.rs`), and issuing of certificates (`identity.rs`).
+//! here: whether that node is a known peer (`endpoint.rs`), and issuing of certificates (`identity.rs`).
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -21,9 +21,9 @@ use rustls::{
     SignatureScheme, version,
 };
 
-use crate::certificate;
+use crate::environment::WallClock;
 use crate::error::NetError;
-use crate::ground::WallClock;
+use crate::identity::certificate;
 use crate::identity::{Identity, IdentityError, node_of};
 
 /// The name of the protocol, without a version: versions are compared after authentication, when both sides

@@ -19,7 +19,7 @@
 //! first packets of waiting addresses, and those of strangers beyond a bounded rate, are dropped unread. All
 //! state is bounded: the places, the known addresses, [`DEBTORS_MAX`].
 //!
-//! What is not here: handshakes themselves and log lines (`quic_endpoint.rs`).
+//! What is not here: handshakes themselves and log lines (`endpoint.rs`).
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
@@ -416,5 +416,4 @@ fn debtor(class: Class, address: SocketAddr) -> Debtor {
 }
 
 #[cfg(test)]
-#[path = "gate_tests.rs"]
 mod tests;

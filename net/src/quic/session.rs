@@ -1,7 +1,7 @@
 //! IMPURE: one connection in use: six streams out, six streams in, until the first of them fails.
 //!
 //! Each stream is served by its own future, so that a full one holds up nothing else. Priorities are quinn's:
-//! control before append before bulk. What is not here: admission (`quic_endpoint.rs`), the layout of bytes
+//! control before append before bulk. What is not here: admission (`endpoint.rs`), the layout of bytes
 //! (`frames.rs`, `coalesce.rs`).
 use std::mem;
 use std::panic::AssertUnwindSafe;
@@ -13,14 +13,13 @@ use futures_util::FutureExt as _;
 use futures_util::stream::{FuturesUnordered, StreamExt as _};
 use quinn::{RecvStream, SendStream};
 
-use crate::certificate::next_look;
-use crate::coalesce::Unit;
-use crate::credentials;
-use crate::frames::{self, Decoder, FrameError, HELLO_REST_BYTES, HELLO_START_BYTES, LENGTH_BYTES};
-use crate::peer::Peer;
-use crate::peer_error::PeerError;
+use crate::identity::certificate::next_look;
+use crate::message::coalesce::Unit;
+use crate::message::frames::{self, Decoder, FrameError, HELLO_REST_BYTES, HELLO_START_BYTES, LENGTH_BYTES};
 use crate::quic::Net;
-use crate::quic_endpoint::{CloseCode, Line};
+use crate::quic::credentials;
+use crate::quic::endpoint::{CloseCode, Line};
+use crate::quic::peer::{Peer, PeerError};
 use crate::stats::add;
 use crate::transport::Channel;
 

@@ -1,7 +1,7 @@
 //! How long a certificate is valid, and when the wall clock is checked again to see whether it still is.
 //!
-//! Pure: time is a number of seconds since 1970. What is not here: reading the clock (`ground.rs`), closing a
-//! connection whose certificate has expired (`quic_session.rs`).
+//! Pure: time is a number of seconds since 1970. What is not here: reading the clock (`environment.rs`), closing a
+//! connection whose certificate has expired (`session.rs`).
 use rustls::pki_types::{CertificateDer, UnixTime};
 use std::time::Duration;
 

@@ -1,8 +1,8 @@
 //! IMPURE: the UDP socket, quinn's settings, and admission of incoming connections.
 //!
 //! An unknown sender costs a bounded number of half-open connections for a bounded time and gets no
-//! information. What is not here: connecting to others (`quic_dial.rs`), an admitted connection
-//! (`quic_session.rs`).
+//! information. What is not here: connecting to others (`dial.rs`), an admitted connection
+//! (`session.rs`).
 use std::collections::hash_map::RandomState;
 use std::hash::BuildHasher as _;
 use std::io;
@@ -24,18 +24,17 @@ use socket2::{Domain, Protocol, Socket, Type};
 use tokio::sync::Notify;
 
 use crate::config::QuicConfig;
-use crate::credentials;
+use crate::environment::Environment;
 use crate::error::NetError;
-use crate::gate::{Gate, KnownAddresses, Outcome, Refused, Verdict};
-use crate::ground::Ground;
 use crate::identity::node_of;
-use crate::peer::Peer;
-use crate::peer_error::PeerError;
+use crate::quic::admission::filter::{Sieve, Sift};
+use crate::quic::admission::policy::{Gate, KnownAddresses, Outcome, Refused, Verdict};
+use crate::quic::credentials;
+use crate::quic::peer::{Peer, PeerError};
+use crate::quic::session;
+use crate::quic::throttle::Throttle;
 use crate::quic::{Net, lock};
-use crate::quic_session;
-use crate::sieve::{Sieve, Sift};
 use crate::stats::add;
-use crate::throttle::Throttle;
 use crate::transport::{Channel, PeerId};
 use crate::wake::Wake;
 
@@ -81,11 +80,11 @@ impl From<CloseCode> for VarInt {
 ///
 /// # Errors
 /// [`NetError::Listen`].
-pub(crate) fn ground(config: &QuicConfig, wake: &Arc<Wake>) -> Result<Ground, NetError> {
+pub(crate) fn environment(config: &QuicConfig, wake: &Arc<Wake>) -> Result<Environment, NetError> {
     let runtime = Arc::new(WatchedRuntime { wake: Arc::clone(wake) });
     let socket = socket(config).and_then(|socket| runtime.wrap_udp_socket(socket));
     let socket = socket.map_err(|source| NetError::Listen { address: config.listen, source })?;
-    Ok(Ground { runtime, socket, seed: RandomState::new().hash_one(config.node) })
+    Ok(Environment { runtime, socket, seed: RandomState::new().hash_one(config.node) })
 }
 
 /// Opens the endpoint.
@@ -95,12 +94,12 @@ pub(crate) fn ground(config: &QuicConfig, wake: &Arc<Wake>) -> Result<Ground, Ne
 pub(crate) fn open(
     config: &QuicConfig,
     server: quinn::ServerConfig,
-    ground: &Ground,
+    environment: &Environment,
     door: &Arc<Door>,
     quic_seed: Option<u64>,
 ) -> Result<quinn::Endpoint, NetError> {
-    let socket = Arc::new(Sieve { socket: Arc::clone(&ground.socket), sift: Arc::clone(door) });
-    let runtime = Arc::clone(&ground.runtime);
+    let socket = Arc::new(Sieve { socket: Arc::clone(&environment.socket), sift: Arc::clone(door) });
+    let runtime = Arc::clone(&environment.runtime);
     let mut endpoint = endpoint_config(config);
     if let Some(seed) = quic_seed {
         let mut whole = [0; 32];
@@ -225,10 +224,10 @@ pub(crate) struct Door {
 }
 
 impl Door {
-    pub(crate) fn new(config: &QuicConfig, ground: &Ground) -> Self {
+    pub(crate) fn new(config: &QuicConfig, environment: &Environment) -> Self {
         Self {
-            runtime: Arc::clone(&ground.runtime),
-            origin: ground.runtime.now(),
+            runtime: Arc::clone(&environment.runtime),
+            origin: environment.runtime.now(),
             gate: Mutex::new(Gate::new(config.gate_limits(), 0)),
             known: ArcSwap::default(),
             dropped: Default::default(),
@@ -379,8 +378,8 @@ async fn admit(net: Arc<Net>, incoming: quinn::Incoming, place: HalfOpen, gives_
         CloseCode::Stranger.close(&connection);
         return;
     };
-    match quic_session::establish(&net, &connection).await {
-        Ok(streams) => quic_session::run(net, peer, connection, streams).await,
+    match session::establish(&net, &connection).await {
+        Ok(streams) => session::run(net, peer, connection, streams).await,
         Err(error) => net.failed(&peer, error),
     }
 }

@@ -1,0 +1,3 @@
+//! Admission of incoming connections.
+pub(crate) mod filter;
+pub(crate) mod policy;
