@@ -8,7 +8,7 @@ use std::time::Duration;
 use crate::environment::WallClock;
 use crate::error::NetError;
 use crate::identity::Identity;
-use crate::quic::admission::policy::Limits;
+use crate::quic::admission::policy::AdmissionLimits;
 use crate::transport::{Channel, PeerId};
 
 /// One number per kind of channel; every append channel has its own `append` limit.
@@ -141,12 +141,12 @@ impl QuicConfig {
     }
 
     /// The limits of the gate.
-    pub(crate) fn gate_limits(&self) -> Limits {
-        Limits {
+    pub(crate) fn admission_limits(&self) -> AdmissionLimits {
+        AdmissionLimits {
             strangers_max: self.half_open_max,
             per_address_max: self.half_open_per_address,
             strangers_per_second: self.strangers_per_second,
-            proof_from: self.half_open_retry,
+            retry_from: self.half_open_retry,
         }
     }
 

@@ -25,7 +25,7 @@ use tokio::runtime::Builder;
 use tokio::sync::{Notify, mpsc};
 
 use self::credentials::{Credentials, RENEW_WITHIN_SECONDS};
-use self::endpoint::{CloseCode, Door, Line, Lines};
+use self::endpoint::{Admission, CloseCode, LogKind, LogThrottles};
 pub use self::peer::PeerError;
 use self::peer::{NO_EPOCH, Peer};
 use crate::config::QuicConfig;
@@ -38,14 +38,14 @@ use crate::transport::{Channel, Parts, PeerId, Receive, SendError, Transport};
 use crate::wake::Wake;
 
 /// How long a shutdown waits for the close frames to be sent.
-const GOODBYE_MAX: Duration = Duration::from_secs(1);
+const CLOSE_WAIT_MAX: Duration = Duration::from_secs(1);
 
 type Peers = FxHashMap<PeerId, Arc<Peer>>;
 
 /// Messages between nodes over QUIC. Share it in an [`Arc`]; dropping it is [`QuicTransport::shutdown`].
 pub struct QuicTransport {
     net: Arc<Net>,
-    orders: mpsc::UnboundedSender<Order>,
+    commands: mpsc::UnboundedSender<Command>,
     thread: Mutex<Option<JoinHandle<()>>>,
     local: SocketAddr,
 }
@@ -60,20 +60,20 @@ pub(crate) struct Net {
     /// Different for every transport, unless its ground fixes it.
     pub(crate) seed: u64,
     runtime: Arc<dyn quinn::Runtime>,
-    pub(crate) door: Arc<Door>,
+    pub(crate) admission: Arc<Admission>,
     credentials: ArcSwap<Credentials>,
-    lines: Mutex<Lines>,
+    log_throttles: Mutex<LogThrottles>,
     peers: ArcSwap<Peers>,
     /// Held while the table of peers, or of their addresses, is replaced.
     membership: Mutex<()>,
     epochs: AtomicU64,
     stopping: AtomicBool,
     /// Notified when the identity was replaced.
-    renewed: Notify,
+    identity_replaced: Notify,
 }
 
 /// Commands from any thread to the net thread's main task.
-enum Order {
+enum Command {
     Dial(Arc<Peer>),
     Stop,
 }
@@ -98,10 +98,10 @@ impl QuicTransport {
             let environment = endpoint::environment(&config, &wake)?;
             Self::new(config, receive, environment, wake, None)?
         };
-        let served = Arc::clone(&transport.net);
+        let shared = Arc::clone(&transport.net);
         let thread = thread::Builder::new()
             .name("raftwerk-net".to_owned())
-            .spawn(move || runtime.block_on(serve(served, inbox)))
+            .spawn(move || runtime.block_on(serve(shared, inbox)))
             .map_err(NetError::Thread)?;
         *transport.thread() = Some(thread);
         transport.add_peers(peers);
@@ -134,10 +134,10 @@ impl QuicTransport {
         environment: Environment,
         wake: Arc<Wake>,
         quic_seed: Option<u64>,
-    ) -> Result<(Self, mpsc::UnboundedReceiver<Order>), NetError> {
+    ) -> Result<(Self, mpsc::UnboundedReceiver<Command>), NetError> {
         let (credentials, server) = Credentials::new(&config, &config.identity)?;
-        let door = Arc::new(Door::new(&config, &environment));
-        let endpoint = endpoint::open(&config, server, &environment, &door, quic_seed)?;
+        let admission = Arc::new(Admission::new(&config, &environment));
+        let endpoint = endpoint::open(&config, server, &environment, &admission, quic_seed)?;
         let local =
             endpoint.local_addr().map_err(|source| NetError::Listen { address: config.listen, source })?;
         let net = Arc::new(Net {
@@ -146,19 +146,19 @@ impl QuicTransport {
             counters: Counters::default(),
             wake,
             seed: environment.seed,
-            door,
+            admission,
             runtime: environment.runtime,
             credentials: ArcSwap::from_pointee(credentials),
-            lines: Mutex::default(),
+            log_throttles: Mutex::default(),
             peers: ArcSwap::default(),
             membership: Mutex::new(()),
             epochs: AtomicU64::new(NO_EPOCH),
             stopping: AtomicBool::new(false),
-            renewed: Notify::new(),
+            identity_replaced: Notify::new(),
             config,
         });
-        let (orders, inbox) = mpsc::unbounded_channel();
-        Ok((Self { net, orders, thread: Mutex::new(None), local }, inbox))
+        let (commands, inbox) = mpsc::unbounded_channel();
+        Ok((Self { net, commands, thread: Mutex::new(None), local }, inbox))
     }
 
     fn add_peers(&self, peers: Vec<(PeerId, SocketAddr)>) {
@@ -179,7 +179,7 @@ impl QuicTransport {
     /// The counters so far.
     pub fn stats(&self) -> NetStats {
         let mut stats = self.net.counters.snapshot();
-        let [for_address, for_rate] = self.net.door.dropped();
+        let [for_address, for_rate] = self.net.admission.dropped();
         stats.address_refused += for_address;
         stats.rate_refused += for_rate;
         stats
@@ -228,7 +228,7 @@ impl QuicTransport {
             }
         }
         tracing::info!(not_after = identity.not_after(), "another identity");
-        net.renewed.notify_one();
+        net.identity_replaced.notify_one();
         Ok(())
     }
 
@@ -240,7 +240,7 @@ impl QuicTransport {
             let mut peers = Peers::clone(&self.net.peers.load());
             let removed = peers.remove(&peer);
             self.net.peers.store(Arc::new(peers));
-            self.net.note_addresses();
+            self.net.update_known_addresses();
             removed
         };
         if let Some(connection) = removed.and_then(|peer| peer.remove()) {
@@ -254,7 +254,7 @@ impl QuicTransport {
     pub fn shutdown(&self) {
         self.net.stopping.store(true, Ordering::Release);
         // An error means that the thread has ended already.
-        let _ = self.orders.send(Order::Stop);
+        let _ = self.commands.send(Command::Stop);
         let thread = self.thread().take();
         if let Some(thread) = thread
             && thread.thread().id() != thread::current().id()
@@ -301,13 +301,13 @@ impl Transport for QuicTransport {
                 let mut peers = Peers::clone(&peers);
                 peers.insert(peer, Arc::clone(&added));
                 self.net.peers.store(Arc::new(peers));
-                self.net.note_addresses();
+                self.net.update_known_addresses();
                 Some(added)
             }
         };
         match added {
             // An error means shutdown: no peer is dialled any more.
-            Some(added) if self.net.config.node < peer => drop(self.orders.send(Order::Dial(added))),
+            Some(added) if self.net.config.node < peer => drop(self.commands.send(Command::Dial(added))),
             Some(_) => {}
             None => self.set_address(peer, address),
         }
@@ -318,7 +318,7 @@ impl Transport for QuicTransport {
         let connection = peer.set_address(address);
         {
             let _membership = self.net.membership();
-            self.net.note_addresses();
+            self.net.update_known_addresses();
         }
         if let Some(connection) = connection {
             CloseCode::Moved.close(&connection);
@@ -354,15 +354,15 @@ impl Net {
 
     /// On the net thread: puts a connection in force in place of any earlier one and notifies the receiver.
     /// Returns its epoch, or `None` if the peer has been removed.
-    pub(crate) fn put_up(&self, peer: &Peer, connection: &quinn::Connection) -> Option<u64> {
-        if let Some(old) = self.take_down(peer, peer.epoch()) {
+    pub(crate) fn install(&self, peer: &Peer, connection: &quinn::Connection) -> Option<u64> {
+        if let Some(old) = self.retire(peer, peer.epoch()) {
             CloseCode::Replaced.close(&old);
         }
         let epoch = self.epochs.fetch_add(1, Ordering::Relaxed) + 1;
-        let again = peer.put_up(connection, epoch)?;
-        if !self.door.known.load().is_peer(connection.remote_address()) {
+        let again = peer.install(connection, epoch)?;
+        if !self.admission.known.load().is_peer(connection.remote_address()) {
             let _membership = self.membership();
-            self.note_addresses();
+            self.update_known_addresses();
         }
         add(&self.counters.connections, 1);
         add(&self.counters.reconnects, u64::from(again));
@@ -373,8 +373,8 @@ impl Net {
 
     /// On the net thread: takes the connection of an epoch out of force, drops what is queued for it and
     /// notifies the receiver. `None` if it was not in force (any more).
-    pub(crate) fn take_down(&self, peer: &Peer, epoch: u64) -> Option<quinn::Connection> {
-        let connection = peer.take_down(epoch)?;
+    pub(crate) fn retire(&self, peer: &Peer, epoch: u64) -> Option<quinn::Connection> {
+        let connection = peer.retire(epoch)?;
         add(&self.counters.dropped_disconnected, peer.clear_outboxes());
         tracing::info!(peer = %peer.id, "disconnected");
         self.receive.disconnected(peer.id);
@@ -383,7 +383,7 @@ impl Net {
 
     /// Nanoseconds since the transport was started, by its ground's clock.
     pub(crate) fn now(&self) -> u64 {
-        self.door.now()
+        self.admission.now()
     }
 
     /// The wire version of this node.
@@ -397,8 +397,8 @@ impl Net {
     }
 
     /// Whether to write a log line of a kind now, and how many of that kind were suppressed.
-    pub(crate) fn line(&self, line: Line) -> Option<u64> {
-        lock(&self.lines).pass(line, self.now())
+    pub(crate) fn log_permit(&self, kind: LogKind) -> Option<u64> {
+        lock(&self.log_throttles).pass(kind, self.now())
     }
 
     /// A connection with a peer has ended, or has not come about.
@@ -418,9 +418,9 @@ impl Net {
     }
 
     /// Updates the gate's addresses of peers; to be called with the membership lock held.
-    fn note_addresses(&self) {
+    fn update_known_addresses(&self) {
         let peers = self.peers.load();
-        self.door.known.store(Arc::new(peers.values().flat_map(|peer| peer.addresses()).collect()));
+        self.admission.known.store(Arc::new(peers.values().flat_map(|peer| peer.addresses()).collect()));
     }
 
     /// On the net thread: starts a task.
@@ -455,7 +455,7 @@ fn runtime(wake: &Arc<Wake>) -> Result<tokio::runtime::Runtime, NetError> {
 }
 
 /// Warns before this node's certificate ends, once a day, and when it has ended.
-async fn remind(net: Arc<Net>) {
+async fn watch_own_certificate(net: Arc<Net>) {
     loop {
         let left = net.credentials().seconds_left(&net.config.wall_clock);
         let days = left.div_euclid(24 * 60 * 60);
@@ -467,21 +467,21 @@ async fn remind(net: Arc<Net>) {
         } else if left < RENEW_WITHIN_SECONDS {
             tracing::warn!(days, "this node's certificate ends soon: give it another identity");
         }
-        let _ = net.within(credentials::next_reminder(left), net.renewed.notified()).await;
+        let _ = net.within(credentials::next_expiry_check(left), net.identity_replaced.notified()).await;
     }
 }
 
 /// The net thread's main task: starts the others, executes commands, closes the connections at the end.
-async fn serve(net: Arc<Net>, mut orders: mpsc::UnboundedReceiver<Order>) {
-    net.spawn(Arc::clone(&net.wake).answer());
+async fn serve(net: Arc<Net>, mut commands: mpsc::UnboundedReceiver<Command>) {
+    net.spawn(Arc::clone(&net.wake).serve_wakeups());
     net.spawn(endpoint::accept(Arc::clone(&net)));
-    net.spawn(remind(Arc::clone(&net)));
-    while let Some(Order::Dial(peer)) = orders.recv().await {
+    net.spawn(watch_own_certificate(Arc::clone(&net)));
+    while let Some(Command::Dial(peer)) = commands.recv().await {
         net.spawn(dial::keep_connected(Arc::clone(&net), peer));
     }
     net.endpoint.close(CloseCode::Shutdown.into(), b"shutdown");
-    let _ = net.within(GOODBYE_MAX, net.endpoint.wait_idle()).await;
+    let _ = net.within(CLOSE_WAIT_MAX, net.endpoint.wait_idle()).await;
     for peer in net.peers.load().values() {
-        net.take_down(peer, peer.epoch());
+        net.retire(peer, peer.epoch());
     }
 }

@@ -6,7 +6,7 @@
 //! flag, and it checks once more before it falls asleep. Three facts make this safe:
 //! 1. A sender sets `flushed`, then reads `awake`; the net thread clears `awake`, then reads `flushed`. Both with
 //!    sequential consistency, so at least one sees the other.
-//! 2. `rung` is cleared only by the task that the bell wakes, so every wake-up is answered.
+//! 2. `wakeup_pending` is cleared only by the task that the bell wakes, so every wake-up is answered.
 //! 3. An outbox is taken off the list before its writer looks into it.
 //!
 //! What is not here: threads and the event loop (`quic.rs` installs the three hooks).
@@ -28,8 +28,8 @@ pub(crate) struct Wake {
     listed: SegQueue<Arc<Outbox>>,
     flushed: CachePadded<AtomicBool>,
     awake: CachePadded<AtomicBool>,
-    rung: AtomicBool,
-    bell: Notify,
+    wakeup_pending: AtomicBool,
+    wakeup: Notify,
 }
 
 impl Wake {
@@ -46,15 +46,15 @@ impl Wake {
         }
         self.flushed.store(true, Ordering::SeqCst);
         fence(Ordering::SeqCst);
-        if self.awake.load(Ordering::SeqCst) || self.rung.swap(true, Ordering::SeqCst) {
+        if self.awake.load(Ordering::SeqCst) || self.wakeup_pending.swap(true, Ordering::SeqCst) {
             return false;
         }
-        self.bell.notify_one();
+        self.wakeup.notify_one();
         true
     }
 
     /// On the net thread: wakes the writers of all outboxes listed by a flush.
-    pub(crate) fn look(&self) {
+    pub(crate) fn drain(&self) {
         // The plain load keeps the cache line shared while the list is empty.
         while self.flushed.load(Ordering::Relaxed) && self.flushed.swap(false, Ordering::SeqCst) {
             while let Some(outbox) = self.listed.pop() {
@@ -67,7 +67,7 @@ impl Wake {
     pub(crate) fn before_sleep(&self) {
         self.awake.store(false, Ordering::SeqCst);
         fence(Ordering::SeqCst);
-        self.look();
+        self.drain();
     }
 
     /// Hook: the net thread is awake again.
@@ -76,11 +76,11 @@ impl Wake {
     }
 
     /// Answers wake-ups for ever; to be spawned once, wrapped by [`Wake::watch`] like every task.
-    pub(crate) async fn answer(self: Arc<Self>) {
+    pub(crate) async fn serve_wakeups(self: Arc<Self>) {
         loop {
-            self.bell.notified().await;
-            self.rung.store(false, Ordering::SeqCst);
-            self.look();
+            self.wakeup.notified().await;
+            self.wakeup_pending.store(false, Ordering::SeqCst);
+            self.drain();
         }
     }
 
@@ -100,7 +100,7 @@ impl<F: Future> Future for Watched<F> {
     type Output = F::Output;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<F::Output> {
-        self.wake.look();
+        self.wake.drain();
         self.task.as_mut().poll(context)
     }
 }
@@ -127,7 +127,7 @@ mod tests {
         assert!(wake.flush());
         assert!(!wake.flush(), "rung already");
         wake.after_sleep();
-        wake.look();
+        wake.drain();
         listed(&wake, &outbox);
         assert!(!wake.flush(), "awake: it looks by itself");
         wake.before_sleep();
@@ -166,7 +166,7 @@ mod tests {
             .collect();
         // A lost wake-up would leave this waiting for ever.
         runtime.block_on(async {
-            tokio::spawn(wake.watch(Arc::clone(&wake).answer()));
+            tokio::spawn(wake.watch(Arc::clone(&wake).serve_wakeups()));
             let count = wake.watch(async {
                 let (mut unit, mut dropped, mut seen) = (Unit::default(), 0, 0);
                 while seen < SENDERS * EACH {

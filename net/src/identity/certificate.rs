@@ -6,7 +6,7 @@ use rustls::pki_types::{CertificateDer, UnixTime};
 use std::time::Duration;
 
 /// The check interval, however far off the end of a certificate is: a wall clock may be set.
-pub(crate) const LOOK_EVERY: Duration = Duration::from_secs(60);
+pub(crate) const CHECK_INTERVAL: Duration = Duration::from_secs(60);
 
 /// The last second at which a certificate is valid; `None` if it cannot be read. The certificate need not have been
 /// verified.
@@ -23,10 +23,10 @@ pub(crate) fn not_after(certificate: &CertificateDer<'_>) -> Option<u64> {
 }
 
 /// How long a certificate may be relied on before the clock is checked again; `None` once it has expired.
-pub(crate) fn next_look(now: u64, not_after: u64) -> Option<Duration> {
+pub(crate) fn next_check(now: u64, not_after: u64) -> Option<Duration> {
     // Valid through its last second.
     let left = not_after.checked_sub(now)?.saturating_add(1);
-    Some(Duration::from_secs(left).min(LOOK_EVERY))
+    Some(Duration::from_secs(left).min(CHECK_INTERVAL))
 }
 
 #[cfg(test)]
@@ -35,10 +35,10 @@ mod tests {
 
     #[test]
     fn certificate_holds_through_its_last_second() {
-        assert_eq!(next_look(100, 100), Some(Duration::from_secs(1)));
-        assert_eq!(next_look(101, 100), None);
-        assert_eq!(next_look(90, 100), Some(Duration::from_secs(11)));
-        assert_eq!(next_look(0, u64::MAX), Some(LOOK_EVERY));
+        assert_eq!(next_check(100, 100), Some(Duration::from_secs(1)));
+        assert_eq!(next_check(101, 100), None);
+        assert_eq!(next_check(90, 100), Some(Duration::from_secs(11)));
+        assert_eq!(next_check(0, u64::MAX), Some(CHECK_INTERVAL));
     }
 
     #[test]

@@ -264,8 +264,8 @@ mod tests {
         ]
     }
 
-    fn is_expired(verdict: Result<(), rustls::Error>) -> bool {
-        let expired = verdict.unwrap_err();
+    fn is_expired(decision: Result<(), rustls::Error>) -> bool {
+        let expired = decision.unwrap_err();
         expired.to_string().contains("certificate expired")
             && matches!(expired, rustls::Error::InvalidCertificate(CertificateError::ExpiredContext { .. }))
     }
@@ -289,8 +289,8 @@ mod tests {
         let both = Identity::from_pem(ours.chain_pem(), ours.key_pem(), &roots).unwrap();
         let mut verifier = ClusterVerifier::new(&both).unwrap();
         let refusal = rustls::Error::InvalidCertificate(CertificateError::NotValidForName);
-        for verdict in verdicts(&verifier, &foreign, UnixTime::now()) {
-            assert_eq!(verdict.unwrap_err(), refusal);
+        for decision in verdicts(&verifier, &foreign, UnixTime::now()) {
+            assert_eq!(decision.unwrap_err(), refusal);
         }
         assert!(verdicts(&verifier, &ours, UnixTime::now()).iter().all(Result::is_ok));
         verifier.cluster = "green".to_owned();

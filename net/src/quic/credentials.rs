@@ -66,7 +66,7 @@ const DAY_SECONDS: i64 = 24 * 60 * 60;
 
 /// When to check again a certificate that ends in `left` seconds: in a day, or when it comes within the
 /// period of warnings, or ends.
-pub(crate) fn next_reminder(left: i64) -> Duration {
+pub(crate) fn next_expiry_check(left: i64) -> Duration {
     let change = match left {
         RENEW_WITHIN_SECONDS.. => left - RENEW_WITHIN_SECONDS + 1,
         1.. => left,
@@ -91,7 +91,7 @@ mod tests {
 
     #[test]
     fn reminder_comes_daily_and_when_the_certificate_becomes_short_or_ends() {
-        let wait = |left| next_reminder(left).as_secs() as i64;
+        let wait = |left| next_expiry_check(left).as_secs() as i64;
         let month = RENEW_WITHIN_SECONDS;
         for (left, wanted) in [
             (365 * DAY_SECONDS, DAY_SECONDS),

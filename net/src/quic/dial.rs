@@ -7,7 +7,7 @@ use std::sync::Arc;
 use crate::identity::names;
 use crate::quic::Net;
 use crate::quic::backoff::Backoff;
-use crate::quic::endpoint::{CloseCode, proven_node};
+use crate::quic::endpoint::{CloseCode, authenticated_node};
 use crate::quic::peer::{Peer, PeerError};
 use crate::quic::session;
 use crate::stats::add;
@@ -57,7 +57,7 @@ async fn dial(net: &Net, peer: &Peer) -> Result<(quinn::Connection, session::Str
         }
         None => return Err(PeerError::Unreachable("no answer in time".to_owned())),
     };
-    match proven_node(net, &connection) {
+    match authenticated_node(net, &connection) {
         Some(node) if node == peer.id => {}
         other => {
             add(&net.counters.strangers_refused, 1);

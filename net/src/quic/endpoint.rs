@@ -27,8 +27,8 @@ use crate::config::QuicConfig;
 use crate::environment::Environment;
 use crate::error::NetError;
 use crate::identity::node_of;
-use crate::quic::admission::filter::{Sieve, Sift};
-use crate::quic::admission::policy::{Gate, KnownAddresses, Outcome, Refused, Verdict};
+use crate::quic::admission::filter::{FilteredSocket, InitialFilter};
+use crate::quic::admission::policy::{AdmissionPolicy, Decision, HandshakeOutcome, KnownAddresses, Refusal};
 use crate::quic::credentials;
 use crate::quic::peer::{Peer, PeerError};
 use crate::quic::session;
@@ -61,11 +61,11 @@ pub(crate) enum CloseCode {
 impl CloseCode {
     /// Closes a connection for this reason.
     pub(crate) fn close(self, connection: &quinn::Connection) {
-        self.close_saying(connection, &format!("{self:?}"));
+        self.close_with_reason(connection, &format!("{self:?}"));
     }
 
     /// The same with a reason for the other side to read.
-    pub(crate) fn close_saying(self, connection: &quinn::Connection, reason: &str) {
+    pub(crate) fn close_with_reason(self, connection: &quinn::Connection, reason: &str) {
         connection.close(self.into(), reason.as_bytes());
     }
 }
@@ -95,10 +95,11 @@ pub(crate) fn open(
     config: &QuicConfig,
     server: quinn::ServerConfig,
     environment: &Environment,
-    door: &Arc<Door>,
+    admission: &Arc<Admission>,
     quic_seed: Option<u64>,
 ) -> Result<quinn::Endpoint, NetError> {
-    let socket = Arc::new(Sieve { socket: Arc::clone(&environment.socket), sift: Arc::clone(door) });
+    let socket =
+        Arc::new(FilteredSocket { socket: Arc::clone(&environment.socket), filter: Arc::clone(admission) });
     let runtime = Arc::clone(&environment.runtime);
     let mut endpoint = endpoint_config(config);
     if let Some(seed) = quic_seed {
@@ -130,15 +131,15 @@ fn socket(config: &QuicConfig) -> io::Result<std::net::UdpSocket> {
     let socket = Socket::new(Domain::for_address(config.listen), Type::DGRAM, Some(Protocol::UDP))?;
     socket.set_send_buffer_size(config.socket_buffer_bytes)?;
     socket.set_recv_buffer_size(config.socket_buffer_bytes)?;
-    say_if_cut(config, "net.core.wmem_max", socket.send_buffer_size()?);
-    say_if_cut(config, "net.core.rmem_max", socket.recv_buffer_size()?);
+    warn_if_cut(config, "net.core.wmem_max", socket.send_buffer_size()?);
+    warn_if_cut(config, "net.core.rmem_max", socket.recv_buffer_size()?);
     socket.set_nonblocking(true)?;
     socket.bind(&config.listen.into())?;
     Ok(socket.into())
 }
 
 /// The system reduces the requested size to its own limit without an error.
-fn say_if_cut(config: &QuicConfig, limit: &str, granted: usize) {
+fn warn_if_cut(config: &QuicConfig, limit: &str, granted: usize) {
     // Linux keeps its bookkeeping in the same buffer, and grants and reports twice the requested size.
     let usable = if cfg!(target_os = "linux") { granted / 2 } else { granted };
     let asked = config.socket_buffer_bytes;
@@ -204,31 +205,31 @@ fn transport_config(config: &QuicConfig) -> Arc<TransportConfig> {
 
 /// Log lines that unknown senders can cause, rate-limited.
 #[derive(Default)]
-pub(crate) struct Lines {
-    unanswered: Throttle,
-    refused: Throttle,
-    unknown: Throttle,
-    rules: Throttle,
+pub(crate) struct LogThrottles {
+    ignored: Throttle,
+    handshake_failed: Throttle,
+    unknown_peer: Throttle,
+    violation: Throttle,
 }
 
 /// The gate and its inputs: shared by the socket, which drops packets unread, and the endpoint.
-pub(crate) struct Door {
+pub(crate) struct Admission {
     runtime: Arc<dyn Runtime>,
     /// The runtime's time at which the transport's began.
     origin: Instant,
-    gate: Mutex<Gate<Arc<Notify>>>,
+    policy: Mutex<AdmissionPolicy<Arc<Notify>>>,
     /// The addresses of the peers.
     pub(crate) known: ArcSwap<KnownAddresses>,
     /// First packets dropped unread, for their address and for the rate.
     dropped: [AtomicU64; 2],
 }
 
-impl Door {
+impl Admission {
     pub(crate) fn new(config: &QuicConfig, environment: &Environment) -> Self {
         Self {
             runtime: Arc::clone(&environment.runtime),
             origin: environment.runtime.now(),
-            gate: Mutex::new(Gate::new(config.gate_limits(), 0)),
+            policy: Mutex::new(AdmissionPolicy::new(config.admission_limits(), 0)),
             known: ArcSwap::default(),
             dropped: Default::default(),
         }
@@ -244,19 +245,21 @@ impl Door {
         [0, 1].map(|reason: usize| self.dropped[reason].load(Ordering::Relaxed))
     }
 
-    fn judge(&self, from: SocketAddr, is_proven: bool, handle: Arc<Notify>) -> Verdict<Arc<Notify>> {
-        lock(&self.gate).judge(self.now(), from, is_proven, &self.known.load(), handle)
+    fn decide(&self, from: SocketAddr, is_validated: bool, handle: Arc<Notify>) -> Decision<Arc<Notify>> {
+        lock(&self.policy).decide(self.now(), from, is_validated, &self.known.load(), handle)
     }
 
-    fn leave(&self, ticket: u64, outcome: Outcome) {
-        lock(&self.gate).leave(self.now(), ticket, outcome);
+    fn on_handshake_end(&self, id: u64, outcome: HandshakeOutcome) {
+        lock(&self.policy).on_handshake_end(self.now(), id, outcome);
     }
 }
 
-impl Sift for Door {
+impl InitialFilter for Admission {
     fn drops(&self, from: SocketAddr, packets: usize) -> bool {
-        let Some(reason) = lock(&self.gate).sift(self.now(), from, &self.known.load()) else { return false };
-        let counter = &self.dropped[usize::from(reason == Refused::Rate)];
+        let Some(reason) = lock(&self.policy).filter_initial(self.now(), from, &self.known.load()) else {
+            return false;
+        };
+        let counter = &self.dropped[usize::from(reason == Refusal::Rate)];
         counter.fetch_add(packets as u64, Ordering::Relaxed);
         true
     }
@@ -264,25 +267,25 @@ impl Sift for Door {
 
 /// A kind of log line.
 #[derive(Clone, Copy)]
-pub(crate) enum Line {
+pub(crate) enum LogKind {
     /// A first packet was not answered.
-    Unanswered,
+    Ignored,
     /// A handshake failed.
-    Refused,
+    HandshakeFailed,
     /// A node of the cluster is not a known peer.
-    Unknown,
+    UnknownPeer,
     /// A peer broke the stream protocol or made no progress.
-    Rules,
+    Violation,
 }
 
-impl Lines {
+impl LogThrottles {
     /// Whether to write it now, and how many were suppressed.
-    pub(crate) fn pass(&mut self, line: Line, now: u64) -> Option<u64> {
-        let throttle = match line {
-            Line::Unanswered => &mut self.unanswered,
-            Line::Refused => &mut self.refused,
-            Line::Unknown => &mut self.unknown,
-            Line::Rules => &mut self.rules,
+    pub(crate) fn pass(&mut self, kind: LogKind, now: u64) -> Option<u64> {
+        let throttle = match kind {
+            LogKind::Ignored => &mut self.ignored,
+            LogKind::HandshakeFailed => &mut self.handshake_failed,
+            LogKind::UnknownPeer => &mut self.unknown_peer,
+            LogKind::Violation => &mut self.violation,
         };
         throttle.pass(now)
     }
@@ -291,74 +294,74 @@ impl Lines {
 /// Accepts incoming connections until the endpoint is closed, as admitted by the gate.
 pub(crate) async fn accept(net: Arc<Net>) {
     while let Some(incoming) = net.endpoint.accept().await {
-        let (remote, is_proven) = (incoming.remote_address(), incoming.remote_address_validated());
-        let gives_way = Arc::new(Notify::new());
-        let verdict = net.door.judge(remote, is_proven, Arc::clone(&gives_way));
-        match verdict {
-            Verdict::Admit { ticket, gave_way } => {
-                if let Some(other) = gave_way {
+        let (remote, is_validated) = (incoming.remote_address(), incoming.remote_address_validated());
+        let eviction = Arc::new(Notify::new());
+        let decision = net.admission.decide(remote, is_validated, Arc::clone(&eviction));
+        match decision {
+            Decision::Admit { id, evicted } => {
+                if let Some(other) = evicted {
                     add(&net.counters.silent_evicted, 1);
                     other.notify_one();
                 }
-                let place = HalfOpen { net: Arc::clone(&net), ticket, outcome: Outcome::Wasted };
-                net.spawn(admit(Arc::clone(&net), incoming, place, gives_way));
+                let guard = HandshakeGuard { net: Arc::clone(&net), id, outcome: HandshakeOutcome::Failed };
+                net.spawn(admit(Arc::clone(&net), incoming, guard, eviction));
             }
-            Verdict::Prove => {
+            Decision::Retry => {
                 add(&net.counters.retries_demanded, 1);
                 // An error means that it has proven its address already, which is not the case here.
                 let _ = incoming.retry();
             }
-            Verdict::Refuse(reason) => {
+            Decision::Ignore(reason) => {
                 // No answer, not even a refusal: it would end the sender's attempt, while a peer among
                 // unknown senders is admitted when it repeats its first packet.
                 incoming.ignore();
-                unanswered(&net, remote, reason);
+                ignored(&net, remote, reason);
             }
         }
     }
 }
 
-fn unanswered(net: &Net, remote: SocketAddr, reason: Refused) {
+fn ignored(net: &Net, remote: SocketAddr, reason: Refusal) {
     let counters = &net.counters;
     let counter = match reason {
-        Refused::Places => &counters.half_open_refused,
-        Refused::Address => &counters.address_refused,
-        Refused::Rate => &counters.rate_refused,
+        Refusal::Places => &counters.half_open_refused,
+        Refusal::Address => &counters.address_refused,
+        Refusal::Rate => &counters.rate_refused,
     };
     add(counter, 1);
-    if let Some(left_out) = net.line(Line::Unanswered) {
+    if let Some(left_out) = net.log_permit(LogKind::Ignored) {
         tracing::warn!(%remote, ?reason, left_out, "too many handshakes that come to nothing: not answered");
     }
 }
 
 /// A place among the half-open connections.
-struct HalfOpen {
+struct HandshakeGuard {
     net: Arc<Net>,
-    ticket: u64,
-    outcome: Outcome,
+    id: u64,
+    outcome: HandshakeOutcome,
 }
 
-impl HalfOpen {
+impl HandshakeGuard {
     /// The other side has presented a certificate of the cluster.
-    fn certified(mut self) {
-        self.outcome = Outcome::Certified;
+    fn authenticated(mut self) {
+        self.outcome = HandshakeOutcome::Authenticated;
     }
 }
 
-impl Drop for HalfOpen {
+impl Drop for HandshakeGuard {
     fn drop(&mut self) {
-        self.net.door.leave(self.ticket, self.outcome);
+        self.net.admission.on_handshake_end(self.id, self.outcome);
     }
 }
 
-async fn admit(net: Arc<Net>, incoming: quinn::Incoming, place: HalfOpen, gives_way: Arc<Notify>) {
+async fn admit(net: Arc<Net>, incoming: quinn::Incoming, guard: HandshakeGuard, eviction: Arc<Notify>) {
     let remote = incoming.remote_address();
     let handshake = async { incoming.accept()?.await };
     let handshake = net.within(net.config.handshake_deadline, handshake);
     let handshake = tokio::select! {
         biased;
         handshake = handshake => handshake,
-        () = gives_way.notified() => return,
+        () = eviction.notified() => return,
     };
     let connection = match handshake {
         Some(Ok(connection)) => connection,
@@ -368,11 +371,11 @@ async fn admit(net: Arc<Net>, incoming: quinn::Incoming, place: HalfOpen, gives_
             return;
         }
     };
-    place.certified();
+    guard.authenticated();
     let Some(peer) = known_peer(&net, &connection) else {
         add(&net.counters.strangers_refused, 1);
-        if let Some(left_out) = net.line(Line::Unknown) {
-            let node = proven_node(&net, &connection);
+        if let Some(left_out) = net.log_permit(LogKind::UnknownPeer) {
+            let node = authenticated_node(&net, &connection);
             tracing::warn!(%remote, ?node, left_out, "not a known peer, or one that is to be dialled: refused");
         }
         CloseCode::Stranger.close(&connection);
@@ -388,19 +391,19 @@ fn refused(net: &Net, remote: SocketAddr, error: &quinn::ConnectionError) {
     add(&net.counters.strangers_refused, 1);
     let kind = PeerError::of(error, net.version());
     net.count(&kind);
-    if let Some(left_out) = net.line(Line::Refused) {
+    if let Some(left_out) = net.log_permit(LogKind::HandshakeFailed) {
         tracing::warn!(%remote, %error, left_out, "connection refused in the handshake");
     }
 }
 
 /// The known peer at the other end of an accepted connection, if it is one that dials this node.
 fn known_peer(net: &Net, connection: &quinn::Connection) -> Option<Arc<Peer>> {
-    let node = proven_node(net, connection)?;
+    let node = authenticated_node(net, connection)?;
     (node < net.config.node).then(|| net.peer(node)).flatten()
 }
 
 /// The node of this cluster that the certificate at the other end names.
-pub(crate) fn proven_node(net: &Net, connection: &quinn::Connection) -> Option<PeerId> {
+pub(crate) fn authenticated_node(net: &Net, connection: &quinn::Connection) -> Option<PeerId> {
     let chain = credentials::chain(connection)?;
     let (cluster, node) = node_of(chain.first()?).ok()?;
     (cluster == net.config.identity.cluster()).then_some(node)

@@ -37,10 +37,10 @@ struct Link {
     connection: Option<quinn::Connection>,
     connected_before: bool,
     /// The address of its latest connection, once its certificate was verified.
-    proven: Option<SocketAddr>,
+    last_remote: Option<SocketAddr>,
     /// Why the latest connection ended or did not come about; `None` while one is in force.
     error: Option<PeerError>,
-    lines: Throttle,
+    log_throttle: Throttle,
 }
 
 impl Peer {
@@ -59,9 +59,9 @@ impl Peer {
                 address,
                 connection: None,
                 connected_before: false,
-                proven: None,
+                last_remote: None,
                 error: None,
-                lines: Throttle::default(),
+                log_throttle: Throttle::default(),
             }),
         }
     }
@@ -80,7 +80,7 @@ impl Peer {
     /// connection.
     pub(crate) fn addresses(&self) -> impl Iterator<Item = SocketAddr> + use<> {
         let link = self.link();
-        std::iter::once(link.address).chain(link.proven)
+        std::iter::once(link.address).chain(link.last_remote)
     }
 
     /// The connection in force.
@@ -96,10 +96,10 @@ impl Peer {
     /// Records why a connection ended or did not come about, and logs it at a limited rate.
     pub(crate) fn failed(&self, now: u64, error: PeerError) {
         let mut link = self.link();
-        let line = if error.wants_an_operator() { link.lines.pass(now) } else { None };
+        let permit = if error.needs_operator() { link.log_throttle.pass(now) } else { None };
         let address = link.address;
         tracing::debug!(peer = %self.id, %address, %error, "no connection");
-        if let Some(left_out) = line {
+        if let Some(left_out) = permit {
             tracing::warn!(peer = %self.id, %address, %error, left_out, "cannot work with this peer");
         }
         link.error = Some(error);
@@ -136,21 +136,21 @@ impl Peer {
 
     /// Puts a connection in force under a new epoch; the one before must have been taken down. Returns whether the
     /// peer was connected at any time before, or `None` if it was removed meanwhile.
-    pub(crate) fn put_up(&self, connection: &quinn::Connection, epoch: u64) -> Option<bool> {
+    pub(crate) fn install(&self, connection: &quinn::Connection, epoch: u64) -> Option<bool> {
         let mut link = self.link();
         assert!(link.connection.is_none() && epoch != NO_EPOCH, "one connection in force at a time");
         if self.is_removed() {
             return None;
         }
         link.connection = Some(connection.clone());
-        link.proven = Some(connection.remote_address());
+        link.last_remote = Some(connection.remote_address());
         link.error = None;
         self.epoch.store(epoch, Ordering::Release);
         Some(std::mem::replace(&mut link.connected_before, true))
     }
 
     /// Takes the connection of an epoch out of force and returns it; `None` if it was not in force.
-    pub(crate) fn take_down(&self, epoch: u64) -> Option<quinn::Connection> {
+    pub(crate) fn retire(&self, epoch: u64) -> Option<quinn::Connection> {
         let mut link = self.link();
         if epoch == NO_EPOCH || self.epoch.load(Ordering::Acquire) != epoch {
             return None;

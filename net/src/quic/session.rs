@@ -13,12 +13,12 @@ use futures_util::FutureExt as _;
 use futures_util::stream::{FuturesUnordered, StreamExt as _};
 use quinn::{RecvStream, SendStream};
 
-use crate::identity::certificate::next_look;
+use crate::identity::certificate::next_check;
 use crate::message::coalesce::Unit;
 use crate::message::frames::{self, Decoder, FrameError, HELLO_REST_BYTES, HELLO_START_BYTES, LENGTH_BYTES};
 use crate::quic::Net;
 use crate::quic::credentials;
-use crate::quic::endpoint::{CloseCode, Line};
+use crate::quic::endpoint::{CloseCode, LogKind};
 use crate::quic::peer::{Peer, PeerError};
 use crate::stats::add;
 use crate::transport::Channel;
@@ -33,7 +33,7 @@ pub(crate) struct Streams {
 }
 
 /// Why a connection is over.
-enum Ending {
+enum SessionEnd {
     /// The connection is lost or was closed, by either side.
     Lost,
     /// The peer broke the stream protocol.
@@ -59,7 +59,7 @@ pub(crate) async fn establish(net: &Net, connection: &quinn::Connection) -> Resu
     };
     match net.within(net.config.handshake_deadline, both).await {
         Some(Ok(streams)) => Ok(streams),
-        Some(Err(ending)) => Err(close(net, connection, ending)),
+        Some(Err(end)) => Err(close(net, connection, end)),
         None => {
             CloseCode::NotReady.close(connection);
             Err(PeerError::Unreachable("no streams in time".to_owned()))
@@ -67,15 +67,15 @@ pub(crate) async fn establish(net: &Net, connection: &quinn::Connection) -> Resu
     }
 }
 
-async fn open_streams(net: &Net, connection: &quinn::Connection) -> Result<Vec<SendStream>, Ending> {
+async fn open_streams(net: &Net, connection: &quinn::Connection) -> Result<Vec<SendStream>, SessionEnd> {
     let mut streams = Vec::with_capacity(Channel::COUNT);
     for (slot, channel) in Channel::ALL.into_iter().enumerate() {
-        let mut stream = connection.open_uni().await.map_err(|_| Ending::Lost)?;
-        stream.set_priority(priority(channel)).map_err(|_| Ending::Lost)?;
+        let mut stream = connection.open_uni().await.map_err(|_| SessionEnd::Lost)?;
+        stream.set_priority(priority(channel)).map_err(|_| SessionEnd::Lost)?;
         stream
             .write_all(&frames::hello(slot, net.config.messages_version))
             .await
-            .map_err(|_| Ending::Lost)?;
+            .map_err(|_| SessionEnd::Lost)?;
         streams.push(stream);
     }
     Ok(streams)
@@ -84,18 +84,18 @@ async fn open_streams(net: &Net, connection: &quinn::Connection) -> Result<Vec<S
 async fn accept_streams(
     net: &Net,
     connection: &quinn::Connection,
-) -> Result<Vec<(usize, RecvStream)>, Ending> {
+) -> Result<Vec<(usize, RecvStream)>, SessionEnd> {
     let mut streams: Vec<(usize, RecvStream)> = Vec::with_capacity(Channel::COUNT);
     while streams.len() < Channel::COUNT {
-        let mut stream = connection.accept_uni().await.map_err(|_| Ending::Lost)?;
+        let mut stream = connection.accept_uni().await.map_err(|_| SessionEnd::Lost)?;
         let mut start = [0; HELLO_START_BYTES];
-        stream.read_exact(&mut start).await.map_err(|_| Ending::Lost)?;
-        let slot = frames::parse_hello_start(start).map_err(Ending::Violation)?;
+        stream.read_exact(&mut start).await.map_err(|_| SessionEnd::Lost)?;
+        let slot = frames::parse_hello_start(start).map_err(SessionEnd::Violation)?;
         let mut rest = [0; HELLO_REST_BYTES];
-        stream.read_exact(&mut rest).await.map_err(|_| Ending::Lost)?;
-        frames::parse_hello_rest(rest, net.config.messages_version).map_err(Ending::Violation)?;
+        stream.read_exact(&mut rest).await.map_err(|_| SessionEnd::Lost)?;
+        frames::parse_hello_rest(rest, net.config.messages_version).map_err(SessionEnd::Violation)?;
         if streams.iter().any(|(taken, _)| *taken == slot) {
-            return Err(Ending::Violation(FrameError::Slot(slot as u8)));
+            return Err(SessionEnd::Violation(FrameError::Slot(slot as u8)));
         }
         streams.push((slot, stream));
     }
@@ -112,21 +112,21 @@ const fn priority(channel: Channel) -> i32 {
 
 /// Carries messages until the connection ends. It replaces an earlier connection with the same peer.
 pub(crate) async fn run(net: Arc<Net>, peer: Arc<Peer>, connection: quinn::Connection, streams: Streams) {
-    let Some(epoch) = net.put_up(&peer, &connection) else {
+    let Some(epoch) = net.install(&peer, &connection) else {
         CloseCode::Unwanted.close(&connection);
         return;
     };
-    let mut carriers: FuturesUnordered<Pin<Box<dyn Future<Output = Ending> + Send + '_>>> =
+    let mut tasks: FuturesUnordered<Pin<Box<dyn Future<Output = SessionEnd> + Send + '_>>> =
         FuturesUnordered::new();
     for (slot, stream) in streams.send.into_iter().enumerate() {
-        carriers.push(Box::pin(write(&net, &peer, epoch, slot, stream)));
+        tasks.push(Box::pin(write(&net, &peer, epoch, slot, stream)));
     }
     for (slot, stream) in streams.receive {
-        carriers.push(Box::pin(read(&net, &peer, epoch, slot, stream)));
+        tasks.push(Box::pin(read(&net, &peer, epoch, slot, stream)));
     }
-    carriers.push(Box::pin(expire(&net, &connection)));
-    let error = match AssertUnwindSafe(carriers.next()).catch_unwind().await {
-        Ok(Some(ending)) => close(&net, &connection, ending),
+    tasks.push(Box::pin(watch_peer_certificate(&net, &connection)));
+    let error = match AssertUnwindSafe(tasks.next()).catch_unwind().await {
+        Ok(Some(end)) => close(&net, &connection, end),
         Ok(None) | Err(_) => {
             tracing::error!(peer = %peer.id, "the receiver of messages panicked");
             CloseCode::Protocol.close(&connection);
@@ -134,67 +134,69 @@ pub(crate) async fn run(net: Arc<Net>, peer: Arc<Peer>, connection: quinn::Conne
         }
     };
     // The others end where they are; their charges on the outboxes are returned with them.
-    drop(carriers);
-    if net.take_down(&peer, epoch).is_some() {
+    drop(tasks);
+    if net.retire(&peer, epoch).is_some() {
         net.failed(&peer, error);
     }
 }
 
 /// Ends when the peer's certificate does. The wall clock is checked once a minute, since it may be set.
-async fn expire(net: &Net, connection: &quinn::Connection) -> Ending {
+async fn watch_peer_certificate(net: &Net, connection: &quinn::Connection) -> SessionEnd {
     let not_after = credentials::not_after(connection).unwrap_or(u64::MAX);
-    while let Some(wait) = next_look(net.config.wall_clock.now().as_secs(), not_after) {
+    while let Some(wait) = next_check(net.config.wall_clock.now().as_secs(), not_after) {
         let _ = net.within(wait, std::future::pending::<()>()).await;
     }
-    Ending::Expired
+    SessionEnd::Expired
 }
 
 /// Closes a connection, and logs the reason if the peer is to blame.
-fn close(net: &Net, connection: &quinn::Connection, ending: Ending) -> PeerError {
+fn close(net: &Net, connection: &quinn::Connection, end: SessionEnd) -> PeerError {
     let remote = connection.remote_address();
-    let said = match &ending {
-        Ending::Lost => None,
-        Ending::Violation(FrameError::Version(_)) | Ending::Expired => None,
-        Ending::Violation(_) | Ending::Finished | Ending::Stalled => net.line(Line::Rules),
+    let permit = match &end {
+        SessionEnd::Lost => None,
+        SessionEnd::Violation(FrameError::Version(_)) | SessionEnd::Expired => None,
+        SessionEnd::Violation(_) | SessionEnd::Finished | SessionEnd::Stalled => {
+            net.log_permit(LogKind::Violation)
+        }
     };
     // The reason that the other side gave when it closed, or the error found before.
     let reason = connection.close_reason().map(|reason| PeerError::of(&reason, net.version()));
-    match ending {
-        Ending::Lost => {
+    match end {
+        SessionEnd::Lost => {
             CloseCode::NotReady.close(connection);
             return reason.unwrap_or_else(|| PeerError::Unreachable("lost".to_owned()));
         }
-        Ending::Violation(FrameError::Version(theirs)) => {
+        SessionEnd::Violation(FrameError::Version(theirs)) => {
             let ours = net.version();
-            CloseCode::Version.close_saying(connection, &ours.to_string());
+            CloseCode::Version.close_with_reason(connection, &ours.to_string());
             return PeerError::Version { ours, theirs };
         }
-        Ending::Expired => {
+        SessionEnd::Expired => {
             CloseCode::Expired.close(connection);
             return PeerError::Expired("while it was connected".to_owned());
         }
-        Ending::Stalled => {
+        SessionEnd::Stalled => {
             add(&net.counters.control_stalls, 1);
             CloseCode::Stalled.close(connection);
         }
-        Ending::Violation(_) | Ending::Finished => {
+        SessionEnd::Violation(_) | SessionEnd::Finished => {
             add(&net.counters.protocol_violations, 1);
             CloseCode::Protocol.close(connection);
         }
     }
-    let what = match ending {
-        Ending::Violation(error) => error.to_string(),
-        Ending::Finished => "a stream was ended".to_owned(),
+    let what = match end {
+        SessionEnd::Violation(error) => error.to_string(),
+        SessionEnd::Finished => "a stream was ended".to_owned(),
         _ => "a control write made no progress".to_owned(),
     };
-    if let Some(left_out) = said {
+    if let Some(left_out) = permit {
         tracing::warn!(%remote, what, left_out, "connection closed");
     }
     PeerError::Unreachable(what)
 }
 
 /// Writes the content of a slot's outbox, unit by unit.
-async fn write(net: &Net, peer: &Peer, epoch: u64, slot: usize, mut stream: SendStream) -> Ending {
+async fn write(net: &Net, peer: &Peer, epoch: u64, slot: usize, mut stream: SendStream) -> SessionEnd {
     let outbox = &peer.outboxes[slot];
     let watched = Channel::ALL[slot] == Channel::Control;
     let mut unit = Unit::default();
@@ -202,8 +204,8 @@ async fn write(net: &Net, peer: &Peer, epoch: u64, slot: usize, mut stream: Send
         let mut dropped = 0;
         while let Some(charge) = outbox.fill(epoch, &mut unit, &mut dropped) {
             let (messages, bytes) = (unit.messages() as u64, unit.bytes() as u64);
-            if let Err(ending) = write_slices(net, &mut stream, unit.finish(), watched).await {
-                return ending;
+            if let Err(end) = write_slices(net, &mut stream, unit.finish(), watched).await {
+                return end;
             }
             drop(charge);
             add(&net.counters.messages_sent, messages);
@@ -221,32 +223,32 @@ async fn write_slices(
     stream: &mut SendStream,
     mut slices: &mut [Bytes],
     watched: bool,
-) -> Result<(), Ending> {
+) -> Result<(), SessionEnd> {
     while !slices.is_empty() {
         let written = if watched {
             match net.within(net.config.control_stall_max, stream.write_chunks(slices)).await {
                 Some(written) => written,
-                None => return Err(Ending::Stalled),
+                None => return Err(SessionEnd::Stalled),
             }
         } else {
             stream.write_chunks(slices).await
         };
-        let written = written.map_err(|_| Ending::Lost)?;
+        let written = written.map_err(|_| SessionEnd::Lost)?;
         slices = &mut slices[written.chunks..];
     }
     Ok(())
 }
 
 /// Passes on the messages of one incoming stream while their connection is the one in force.
-async fn read(net: &Net, peer: &Peer, epoch: u64, slot: usize, mut stream: RecvStream) -> Ending {
+async fn read(net: &Net, peer: &Peer, epoch: u64, slot: usize, mut stream: RecvStream) -> SessionEnd {
     let channel = Channel::ALL[slot];
     let mut decoder = Decoder::new(net.config.message_bytes_max.of(channel));
     let mut chunks: [Bytes; CHUNKS] = std::array::from_fn(|_| Bytes::new());
     loop {
         let count = match stream.read_chunks(&mut chunks).await {
             Ok(Some(count)) => count,
-            Ok(None) => return Ending::Finished,
-            Err(_) => return Ending::Lost,
+            Ok(None) => return SessionEnd::Finished,
+            Err(_) => return SessionEnd::Lost,
         };
         let (mut messages, mut bytes) = (0, 0);
         for chunk in &mut chunks[..count] {
@@ -255,14 +257,14 @@ async fn read(net: &Net, peer: &Peer, epoch: u64, slot: usize, mut stream: RecvS
             let mut input = &chunk[..];
             loop {
                 match decoder.next(&mut input) {
-                    Ok(Some(_)) if peer.epoch() != epoch => return Ending::Lost,
+                    Ok(Some(_)) if peer.epoch() != epoch => return SessionEnd::Lost,
                     Ok(Some(message)) => {
                         messages += 1;
                         bytes += (LENGTH_BYTES + message.len()) as u64;
                         net.receive.receive(peer.id, channel, message);
                     }
                     Ok(None) => break,
-                    Err(error) => return Ending::Violation(error),
+                    Err(error) => return SessionEnd::Violation(error),
                 }
             }
         }

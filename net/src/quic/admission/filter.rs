@@ -15,29 +15,29 @@ use quinn::{AsyncUdpSocket, UdpPoller};
 
 /// The bits of a datagram's first byte that identify the kind of packet it begins with (RFC 9000 section
 /// 17.2), which are …
-const KIND: u8 = 0xF0;
+const PACKET_TYPE_MASK: u8 = 0xF0;
 /// … these in a first packet: a long header, of type Initial.
 const INITIAL: u8 = 0xC0;
 
 /// Decides whether the first packets of an address are read.
-pub(crate) trait Sift: Send + Sync {
+pub(crate) trait InitialFilter: Send + Sync {
     /// Whether to drop `packets` first packets that came together.
     fn drops(&self, from: SocketAddr, packets: usize) -> bool;
 }
 
 /// A socket that discards packets before they are read.
-pub(crate) struct Sieve<S> {
+pub(crate) struct FilteredSocket<S> {
     pub(crate) socket: Arc<dyn AsyncUdpSocket>,
-    pub(crate) sift: Arc<S>,
+    pub(crate) filter: Arc<S>,
 }
 
-impl<S> fmt::Debug for Sieve<S> {
+impl<S> fmt::Debug for FilteredSocket<S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Sieve").field("socket", &self.socket).finish_non_exhaustive()
     }
 }
 
-impl<S: Sift + 'static> AsyncUdpSocket for Sieve<S> {
+impl<S: InitialFilter + 'static> AsyncUdpSocket for FilteredSocket<S> {
     fn create_io_poller(self: Arc<Self>) -> Pin<Box<dyn UdpPoller>> {
         Arc::clone(&self.socket).create_io_poller()
     }
@@ -55,10 +55,11 @@ impl<S: Sift + 'static> AsyncUdpSocket for Sieve<S> {
         let received = self.socket.poll_recv(context, buffers, about);
         if let Poll::Ready(Ok(count)) = received {
             for (buffer, about) in buffers.iter().zip(about).take(count) {
-                let is_first = about.len > 0 && buffer.first().is_some_and(|byte| byte & KIND == INITIAL);
+                let is_first =
+                    about.len > 0 && buffer.first().is_some_and(|byte| byte & PACKET_TYPE_MASK == INITIAL);
                 // A buffer holds datagrams of one sender and one length.
                 let packets = about.len.div_ceil(about.stride.max(1));
-                if is_first && self.sift.drops(about.addr, packets) {
+                if is_first && self.filter.drops(about.addr, packets) {
                     about.len = 0;
                 }
             }
@@ -124,7 +125,7 @@ mod tests {
     #[derive(Default)]
     struct DropsAll(AtomicUsize);
 
-    impl Sift for DropsAll {
+    impl InitialFilter for DropsAll {
         fn drops(&self, _: SocketAddr, _: usize) -> bool {
             self.0.fetch_add(1, Ordering::Relaxed);
             true
@@ -132,16 +133,17 @@ mod tests {
     }
 
     #[test]
-    fn only_first_packets_are_sifted() {
+    fn only_initial_packets_are_filtered() {
         let received = |first: u8, length: usize| {
-            let sift = Arc::new(DropsAll::default());
-            let sieve = Sieve { socket: Arc::new(Receives(first, length)), sift: Arc::clone(&sift) };
+            let filter = Arc::new(DropsAll::default());
+            let filtered =
+                FilteredSocket { socket: Arc::new(Receives(first, length)), filter: Arc::clone(&filter) };
             let mut bytes = [0; 1200];
             let mut about = [RecvMeta::default()];
             let mut context = Context::from_waker(Waker::noop());
-            let polled = sieve.poll_recv(&mut context, &mut [IoSliceMut::new(&mut bytes)], &mut about);
+            let polled = filtered.poll_recv(&mut context, &mut [IoSliceMut::new(&mut bytes)], &mut about);
             assert!(matches!(polled, Poll::Ready(Ok(1))));
-            (about[0].len, sift.0.load(Ordering::Relaxed))
+            (about[0].len, filter.0.load(Ordering::Relaxed))
         };
         assert_eq!(received(INITIAL | 3, 1200), (0, 1));
         // Packets of an existing connection, and of a handshake in progress.

@@ -7,17 +7,17 @@
 //!    other sender can take.
 //! 2. *Host*: the IP address of a known peer, another port: a peer behind a translation of ports, or an
 //!    unknown sender beside one. Each such IP address has places of its own.
-//! 3. *Stranger*: every unknown address. All of them share the places of [`Limits::strangers_max`], and none
-//!    of their IP addresses (for IPv6, /64 networks) has more than [`Limits::per_address_max`].
+//! 3. *Stranger*: every unknown address. All of them share the places of [`AdmissionLimits::strangers_max`], and none
+//!    of their IP addresses (for IPv6, /64 networks) has more than [`AdmissionLimits::per_address_max`].
 //!
 //! A class counts only for an address that was proven (QUIC Retry); without proof a sender is a stranger, and
 //! instead of a refusal it gets a request for proof. Within a class handshakes are admitted at a bounded
 //! rate, since each costs a signature. When all places are taken, the oldest handshake of the class is
-//! evicted if it has been silent for [`SILENT`]; a peer's newest attempt replaces its older ones at once. An
+//! evicted if it has been silent for [`SILENT_AFTER`]; a peer's newest attempt replaces its older ones at once. An
 //! address with a proven handshake that failed waits before its next, 1 s, then four times as long each time
 //! up to 64 s (a peer's host: 4 s), so that a thousand flooding addresses soon cost no more than a hundred;
 //! first packets of waiting addresses, and those of strangers beyond a bounded rate, are dropped unread. All
-//! state is bounded: the places, the known addresses, [`DEBTORS_MAX`].
+//! state is bounded: the places, the known addresses, [`PENALTIES_MAX`].
 //!
 //! What is not here: handshakes themselves and log lines (`endpoint.rs`).
 use std::collections::{BTreeMap, BTreeSet};
@@ -26,7 +26,7 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 const SECOND: u64 = 1_000_000_000;
 /// A handshake that needs just one answer of the other side, and has not received it for this long, may be
 /// evicted.
-pub(crate) const SILENT: u64 = SECOND / 2;
+pub(crate) const SILENT_AFTER: u64 = SECOND / 2;
 /// The maximum of concurrent handshakes with one address of a known peer: the newest and one before it.
 const PER_PEER_MAX: usize = 2;
 /// The maximum of concurrent handshakes with one IP address of a known peer, from other ports.
@@ -39,15 +39,15 @@ const HOST_RATE: u64 = 32;
 /// twenty microseconds, and a net thread that is late loses packets of peers.
 const READ_PER_HANDSHAKE: u64 = 20;
 /// The maximum of addresses with a recorded debt.
-const DEBTORS_MAX: usize = 4096;
+const PENALTIES_MAX: usize = 4096;
 /// How often the wait of a stranger that wastes handshakes is quadrupled, beginning with a second.
-const RAISES_MAX: u32 = 3;
+const PENALTY_STEPS_MAX: u32 = 3;
 /// Likewise for a port of a known peer's host, which may be that peer in trouble.
-const HOST_RAISES_MAX: u32 = 1;
+const HOST_PENALTY_STEPS_MAX: u32 = 1;
 
 /// The configurable limits.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Limits {
+pub(crate) struct AdmissionLimits {
     /// Places for the handshakes of strangers, that is unknown senders.
     pub(crate) strangers_max: usize,
     /// Of them, for those of one IP address, or one /64 network.
@@ -56,7 +56,7 @@ pub(crate) struct Limits {
     pub(crate) strangers_per_second: u32,
     /// The number of concurrent handshakes, of all classes, from which on none is admitted without proof of
     /// its address.
-    pub(crate) proof_from: usize,
+    pub(crate) retry_from: usize,
 }
 
 /// An IP address, or a whole /64 of IPv6: the addresses that one unknown sender is assumed to have.
@@ -128,14 +128,14 @@ fn canonical(address: SocketAddr) -> SocketAddr {
 /// The unit by which debts are counted. A host's ports are counted separately, so that an unknown sender on a
 /// peer's machine pays for its own handshakes only.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-enum Debtor {
+enum PenaltyKey {
     Network(Network),
     Port(SocketAddr),
 }
 
 /// The handshakes that an address has wasted.
 #[derive(Clone, Copy, Debug)]
-struct Debt {
+struct Penalty {
     handshakes: u32,
     /// No handshake is admitted before this time.
     until: u64,
@@ -143,14 +143,14 @@ struct Debt {
 
 /// A token bucket: a burst, and a rate per second.
 #[derive(Clone, Copy, Debug)]
-struct Bucket {
+struct TokenBucket {
     /// In billionths of a handshake, so that a rate times nanoseconds gives the increment.
     level: u64,
     at: u64,
     per_second: u64,
 }
 
-impl Bucket {
+impl TokenBucket {
     /// A full one: the amount of a second.
     fn new(per_second: u64, now: u64) -> Self {
         Self { level: per_second * SECOND, at: now, per_second }
@@ -170,7 +170,7 @@ impl Bucket {
 /// Why a handshake is not answered. Its sender repeats its first packet some times before it gives up, and
 /// each is judged anew.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Refused {
+pub(crate) enum Refusal {
     /// All places of its class are taken by handshakes that are not yet silent.
     Places,
     /// Its address has its maximum of handshakes, or has wasted one and has to wait.
@@ -181,237 +181,255 @@ pub(crate) enum Refused {
 
 /// The decision on an incoming handshake.
 #[derive(PartialEq, Eq, Debug)]
-pub(crate) enum Verdict<H> {
+pub(crate) enum Decision<H> {
     /// It is begun, and the evicted one, if any, ended.
     Admit {
-        /// To be returned by [`Gate::leave`].
-        ticket: u64,
+        /// To be returned by [`AdmissionPolicy::on_handshake_end`].
+        id: u64,
         /// The silent one that was evicted.
-        gave_way: Option<H>,
+        evicted: Option<H>,
     },
     /// Its sender must prove its address.
-    Prove,
+    Retry,
     /// It is not answered.
-    Refuse(Refused),
+    Ignore(Refusal),
 }
 
 /// The outcome of an admitted handshake.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Outcome {
+pub(crate) enum HandshakeOutcome {
     /// The other side presented a certificate of the cluster, whatever happened afterwards.
-    Certified,
+    Authenticated,
     /// It presented none: it fell silent, or failed.
-    Wasted,
+    Failed,
 }
 
 #[derive(Debug)]
-struct Open<H> {
+struct Handshake<H> {
     address: SocketAddr,
     class: Class,
-    is_proven: bool,
-    since: u64,
+    is_validated: bool,
+    began_at: u64,
     handle: H,
+}
+
+impl<H> Handshake<H> {
+    fn age(&self, now: u64) -> u64 {
+        now.saturating_sub(self.began_at)
+    }
 }
 
 /// The handshakes in progress, and the debts of earlier ones. `H` is the caller's handle of a handshake.
 #[derive(Debug)]
-pub(crate) struct Gate<H> {
-    limits: Limits,
+pub(crate) struct AdmissionPolicy<H> {
+    limits: AdmissionLimits,
     /// By ticket, so in order of arrival.
-    open: BTreeMap<u64, Open<H>>,
-    tickets: u64,
-    strangers: Bucket,
+    handshakes: BTreeMap<u64, Handshake<H>>,
+    last_id: u64,
+    stranger_rate: TokenBucket,
     /// First packets of strangers, and of hosts, that are read.
-    read: [Bucket; 2],
+    read_rates: [TokenBucket; 2],
     /// Rates of classes of known addresses; made when needed.
-    known: BTreeMap<Class, Bucket>,
-    debts: BTreeMap<Debtor, Debt>,
+    known_rates: BTreeMap<Class, TokenBucket>,
+    penalties: BTreeMap<PenaltyKey, Penalty>,
     /// Where the next debt is dropped when there are too many.
-    forget_from: Option<Debtor>,
+    evict_from: Option<PenaltyKey>,
 }
 
-impl<H> Gate<H> {
-    pub(crate) fn new(limits: Limits, now: u64) -> Self {
+impl<H> AdmissionPolicy<H> {
+    pub(crate) fn new(limits: AdmissionLimits, now: u64) -> Self {
         Self {
             limits,
-            open: BTreeMap::new(),
-            tickets: 0,
-            strangers: Bucket::new(u64::from(limits.strangers_per_second), now),
-            read: [u64::from(limits.strangers_per_second), HOST_RATE]
-                .map(|rate| Bucket::new(READ_PER_HANDSHAKE * rate, now)),
-            known: BTreeMap::new(),
-            debts: BTreeMap::new(),
-            forget_from: None,
+            handshakes: BTreeMap::new(),
+            last_id: 0,
+            stranger_rate: TokenBucket::new(u64::from(limits.strangers_per_second), now),
+            read_rates: [u64::from(limits.strangers_per_second), HOST_RATE]
+                .map(|rate| TokenBucket::new(READ_PER_HANDSHAKE * rate, now)),
+            known_rates: BTreeMap::new(),
+            penalties: BTreeMap::new(),
+            evict_from: None,
         }
     }
 
     /// Decides on an incoming handshake. `handle` is kept only if it is admitted. Costs a scan of the
     /// handshakes in progress, which are few.
-    pub(crate) fn judge(
+    pub(crate) fn decide(
         &mut self,
         now: u64,
         address: SocketAddr,
-        is_proven: bool,
+        is_validated: bool,
         known: &KnownAddresses,
         handle: H,
-    ) -> Verdict<H> {
+    ) -> Decision<H> {
         let address = canonical(address);
-        let class = if is_proven { known.class(address) } else { Class::Stranger };
-        if !is_proven && self.open.len() >= self.limits.proof_from {
-            return Verdict::Prove;
+        let class = if is_validated { known.class(address) } else { Class::Stranger };
+        if !is_validated && self.handshakes.len() >= self.limits.retry_from {
+            return Decision::Retry;
         }
-        match self.place(now, address, class, known) {
-            Ok(gives_way) => {
-                let gave_way = gives_way.and_then(|ticket| self.end(now, ticket, Outcome::Wasted));
-                self.tickets += 1;
-                self.open.insert(self.tickets, Open { address, class, is_proven, since: now, handle });
-                Verdict::Admit { ticket: self.tickets, gave_way }
+        match self.find_place(now, address, class, known) {
+            Ok(evicts) => {
+                let evicted = evicts.and_then(|id| self.remove(now, id, HandshakeOutcome::Failed));
+                self.last_id += 1;
+                self.handshakes
+                    .insert(self.last_id, Handshake { address, class, is_validated, began_at: now, handle });
+                Decision::Admit { id: self.last_id, evicted }
             }
-            Err(_) if !is_proven => Verdict::Prove,
-            Err(refused) => Verdict::Refuse(refused),
+            Err(_) if !is_validated => Decision::Retry,
+            Err(refused) => Decision::Ignore(refused),
         }
     }
 
     /// Why a first packet is dropped unread, if it is: its address must wait for its next handshake, or too
     /// many of its class have come in the last second. A peer's is always read. Costs a lookup of the debts.
-    pub(crate) fn sift(&mut self, now: u64, address: SocketAddr, known: &KnownAddresses) -> Option<Refused> {
+    pub(crate) fn filter_initial(
+        &mut self,
+        now: u64,
+        address: SocketAddr,
+        known: &KnownAddresses,
+    ) -> Option<Refusal> {
         let address = canonical(address);
         let class = known.class(address);
         let read = match class {
             Class::Peer(_) => return None,
-            Class::Host(_) => &mut self.read[1],
-            Class::Stranger => &mut self.read[0],
+            Class::Host(_) => &mut self.read_rates[1],
+            Class::Stranger => &mut self.read_rates[0],
         };
-        if self.debts.get(&debtor(class, address)).is_some_and(|debt| now < debt.until) {
-            Some(Refused::Address)
+        if self.penalties.get(&key(class, address)).is_some_and(|penalty| now < penalty.until) {
+            Some(Refusal::Address)
         } else if read.take(now) {
             None
         } else {
-            Some(Refused::Rate)
+            Some(Refusal::Rate)
         }
     }
 
-    fn is_in_debt(&self, now: u64, class: Class, address: SocketAddr) -> bool {
-        self.debts.get(&debtor(class, address)).is_some_and(|debt| now < debt.until)
+    fn is_penalised(&self, now: u64, class: Class, address: SocketAddr) -> bool {
+        self.penalties.get(&key(class, address)).is_some_and(|penalty| now < penalty.until)
     }
 
     /// An admitted handshake has ended. Calling it for an evicted one has no effect.
-    pub(crate) fn leave(&mut self, now: u64, ticket: u64, outcome: Outcome) {
-        self.end(now, ticket, outcome);
+    pub(crate) fn on_handshake_end(&mut self, now: u64, id: u64, outcome: HandshakeOutcome) {
+        self.remove(now, id, outcome);
     }
 
     /// Whether there is a place, and which handshake is evicted for it.
-    fn place(
+    fn find_place(
         &mut self,
         now: u64,
         address: SocketAddr,
         class: Class,
         known: &KnownAddresses,
-    ) -> Result<Option<u64>, Refused> {
-        if self.is_in_debt(now, class, address) {
-            return Err(Refused::Address);
+    ) -> Result<Option<u64>, Refusal> {
+        if self.is_penalised(now, class, address) {
+            return Err(Refusal::Address);
         }
         let (max, patience) = match class {
             Class::Peer(_) => (PER_PEER_MAX, 0),
-            Class::Host(_) => (PER_HOST_MAX, SILENT),
+            Class::Host(_) => (PER_HOST_MAX, SILENT_AFTER),
             Class::Stranger => {
                 let network = Network::of(address);
-                let mut same =
-                    self.of(class).map(|(_, open)| open).filter(|open| Network::of(open.address) == network);
-                let oldest = same.next().map(|open| (open.is_proven, open.since));
+                let mut same = self
+                    .of(class)
+                    .map(|(_, handshake)| handshake)
+                    .filter(|handshake| Network::of(handshake.address) == network);
+                let oldest = same.next().map(|handshake| (handshake.is_validated, handshake.began_at));
                 let others = same.count();
-                if let Some((is_proven, since)) = oldest.filter(|_| others + 1 >= self.limits.per_address_max)
+                if let Some((is_validated, began_at)) =
+                    oldest.filter(|_| others + 1 >= self.limits.per_address_max)
                 {
                     // It begins more handshakes without continuing those it has.
-                    if is_proven && now.saturating_sub(since) >= SILENT {
-                        self.charge(now, Debtor::Network(network));
+                    if is_validated && now.saturating_sub(began_at) >= SILENT_AFTER {
+                        self.penalise(now, PenaltyKey::Network(network));
                     }
-                    return Err(Refused::Address);
+                    return Err(Refusal::Address);
                 }
-                (self.limits.strangers_max, SILENT)
+                (self.limits.strangers_max, SILENT_AFTER)
             }
         };
-        let gives_way = if self.of(class).count() < max {
+        let evicts = if self.of(class).count() < max {
             None
         } else {
-            let oldest = self.of(class).next().filter(|(_, open)| now.saturating_sub(open.since) >= patience);
-            Some(oldest.ok_or(Refused::Places)?.0)
+            let oldest = self.of(class).next().filter(|(_, handshake)| handshake.age(now) >= patience);
+            Some(oldest.ok_or(Refusal::Places)?.0)
         };
-        if self.bucket(now, class, known).take(now) { Ok(gives_way) } else { Err(Refused::Rate) }
+        if self.class_bucket(now, class, known).take(now) { Ok(evicts) } else { Err(Refusal::Rate) }
     }
 
-    fn of(&self, class: Class) -> impl Iterator<Item = (u64, &Open<H>)> {
-        let all = self.open.iter().map(|(ticket, open)| (*ticket, open));
-        all.filter(move |(_, open)| open.class == class)
+    fn of(&self, class: Class) -> impl Iterator<Item = (u64, &Handshake<H>)> {
+        let all = self.handshakes.iter().map(|(id, handshake)| (*id, handshake));
+        all.filter(move |(_, handshake)| handshake.class == class)
     }
 
-    fn bucket(&mut self, now: u64, class: Class, known: &KnownAddresses) -> &mut Bucket {
+    fn class_bucket(&mut self, now: u64, class: Class, known: &KnownAddresses) -> &mut TokenBucket {
         let rate = match class {
             Class::Peer(_) => PEER_RATE,
             Class::Host(_) => HOST_RATE,
-            Class::Stranger => return &mut self.strangers,
+            Class::Stranger => return &mut self.stranger_rate,
         };
-        if self.known.len() > 2 * known.len() {
+        if self.known_rates.len() > 2 * known.len() {
             // Peers have moved since.
-            self.known.retain(|class, _| match class {
+            self.known_rates.retain(|class, _| match class {
                 Class::Peer(address) => known.peers.contains(address),
                 Class::Host(network) => known.hosts.contains(network),
                 Class::Stranger => false,
             });
         }
-        self.known.entry(class).or_insert_with(|| Bucket::new(rate, now))
+        self.known_rates.entry(class).or_insert_with(|| TokenBucket::new(rate, now))
     }
 
-    fn end(&mut self, now: u64, ticket: u64, outcome: Outcome) -> Option<H> {
-        let open = self.open.remove(&ticket)?;
-        let debtor = debtor(open.class, open.address);
+    fn remove(&mut self, now: u64, id: u64, outcome: HandshakeOutcome) -> Option<H> {
+        let handshake = self.handshakes.remove(&id)?;
+        let key = key(handshake.class, handshake.address);
         match outcome {
-            Outcome::Certified => drop(self.debts.remove(&debtor)),
+            HandshakeOutcome::Authenticated => drop(self.penalties.remove(&key)),
             // A sender without a proven address may have forged it. A peer's own address has no debts: its
             // handshakes fail by the hundred while its machine is busy or its network bad.
-            Outcome::Wasted if open.is_proven && !matches!(open.class, Class::Peer(_)) => {
-                self.charge(now, debtor);
+            HandshakeOutcome::Failed
+                if handshake.is_validated && !matches!(handshake.class, Class::Peer(_)) =>
+            {
+                self.penalise(now, key);
             }
-            Outcome::Wasted => {}
+            HandshakeOutcome::Failed => {}
         }
-        Some(open.handle)
+        Some(handshake.handle)
     }
 
-    fn charge(&mut self, now: u64, debtor: Debtor) {
-        if self.debts.len() >= DEBTORS_MAX && !self.debts.contains_key(&debtor) {
-            self.forget_one();
+    fn penalise(&mut self, now: u64, key: PenaltyKey) {
+        if self.penalties.len() >= PENALTIES_MAX && !self.penalties.contains_key(&key) {
+            self.evict_one();
         }
-        let debt = self.debts.entry(debtor).or_insert(Debt { handshakes: 0, until: 0 });
-        if now < debt.until {
+        let penalty = self.penalties.entry(key).or_insert(Penalty { handshakes: 0, until: 0 });
+        if now < penalty.until {
             // Handshakes that were begun together count as one waste.
             return;
         }
-        let raises_max = if matches!(debtor, Debtor::Port(_)) { HOST_RAISES_MAX } else { RAISES_MAX };
-        let wait = |handshakes: u32| SECOND << (2 * handshakes.min(raises_max));
+        let steps_max =
+            if matches!(key, PenaltyKey::Port(_)) { HOST_PENALTY_STEPS_MAX } else { PENALTY_STEPS_MAX };
+        let wait = |handshakes: u32| SECOND << (2 * handshakes.min(steps_max));
         // A debt whose wait ended long ago is cleared.
-        if now.saturating_sub(debt.until) > wait(debt.handshakes) {
-            debt.handshakes = 0;
+        if now.saturating_sub(penalty.until) > wait(penalty.handshakes) {
+            penalty.handshakes = 0;
         }
-        debt.until = now + wait(debt.handshakes);
-        debt.handshakes += 1;
+        penalty.until = now + wait(penalty.handshakes);
+        penalty.handshakes += 1;
     }
 
     /// Drops one debt, each time another one: an attacker with enough addresses to push others out cannot
     /// choose which of its own is dropped.
-    fn forget_one(&mut self) {
-        let next = self.forget_from.and_then(|from| self.debts.range(from..).next());
-        if let Some((debtor, _)) = next.or_else(|| self.debts.first_key_value()) {
-            let debtor = *debtor;
-            self.debts.remove(&debtor);
-            self.forget_from = Some(debtor);
+    fn evict_one(&mut self) {
+        let next = self.evict_from.and_then(|from| self.penalties.range(from..).next());
+        if let Some((key, _)) = next.or_else(|| self.penalties.first_key_value()) {
+            let key = *key;
+            self.penalties.remove(&key);
+            self.evict_from = Some(key);
         }
     }
 }
 
-fn debtor(class: Class, address: SocketAddr) -> Debtor {
+fn key(class: Class, address: SocketAddr) -> PenaltyKey {
     match class {
-        Class::Peer(_) | Class::Host(_) => Debtor::Port(address),
-        Class::Stranger => Debtor::Network(Network::of(address)),
+        Class::Peer(_) | Class::Host(_) => PenaltyKey::Port(address),
+        Class::Stranger => PenaltyKey::Network(Network::of(address)),
     }
 }
 

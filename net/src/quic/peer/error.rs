@@ -77,7 +77,7 @@ impl PeerError {
     }
 
     /// Whether it persists until an operator acts on it.
-    pub(crate) fn wants_an_operator(&self) -> bool {
+    pub(crate) fn needs_operator(&self) -> bool {
         !matches!(self, Self::Unreachable(_))
     }
 

@@ -2,8 +2,8 @@
 use super::*;
 
 const MILLI: u64 = SECOND / 1000;
-const LIMITS: Limits =
-    Limits { strangers_max: 64, per_address_max: 4, strangers_per_second: 64, proof_from: 16 };
+const LIMITS: AdmissionLimits =
+    AdmissionLimits { strangers_max: 64, per_address_max: 4, strangers_per_second: 64, retry_from: 16 };
 
 fn at(text: &str) -> SocketAddr {
     text.parse().unwrap()
@@ -16,7 +16,7 @@ fn known() -> KnownAddresses {
 /// A gate and its senders, in which every admitted handshake stays silent for ever, except those of
 /// legitimate peers.
 struct World {
-    gate: Gate<SocketAddr>,
+    policy: AdmissionPolicy<SocketAddr>,
     known: KnownAddresses,
     now: u64,
     admitted: u64,
@@ -26,24 +26,24 @@ struct World {
 
 impl World {
     fn new() -> Self {
-        Self { gate: Gate::new(LIMITS, 0), known: known(), now: 0, admitted: 0, read: 0 }
+        Self { policy: AdmissionPolicy::new(LIMITS, 0), known: known(), now: 0, admitted: 0, read: 0 }
     }
 
     /// A sender that answers a Retry.
-    fn knock(&mut self, from: SocketAddr) -> Verdict<SocketAddr> {
-        if let Some(reason) = self.gate.sift(self.now, from, &self.known) {
-            return Verdict::Refuse(reason);
+    fn knock(&mut self, from: SocketAddr) -> Decision<SocketAddr> {
+        if let Some(reason) = self.policy.filter_initial(self.now, from, &self.known) {
+            return Decision::Ignore(reason);
         }
         self.read += 1;
-        let verdict = match self.gate.judge(self.now, from, false, &self.known, from) {
-            Verdict::Prove => self.gate.judge(self.now, from, true, &self.known, from),
+        let decision = match self.policy.decide(self.now, from, false, &self.known, from) {
+            Decision::Retry => self.policy.decide(self.now, from, true, &self.known, from),
             other => other,
         };
-        self.admitted += u64::from(matches!(verdict, Verdict::Admit { .. }));
-        assert!(self.gate.open.len() <= LIMITS.strangers_max + 3 * (PER_PEER_MAX + PER_HOST_MAX));
-        assert!(self.gate.debts.len() <= DEBTORS_MAX);
-        assert!(self.gate.known.len() <= 2 * self.known.len() + 1);
-        verdict
+        self.admitted += u64::from(matches!(decision, Decision::Admit { .. }));
+        assert!(self.policy.handshakes.len() <= LIMITS.strangers_max + 3 * (PER_PEER_MAX + PER_HOST_MAX));
+        assert!(self.policy.penalties.len() <= PENALTIES_MAX);
+        assert!(self.policy.known_rates.len() <= 2 * self.known.len() + 1);
+        decision
     }
 
     /// `per_second` handshakes a second for `nanos`, from these addresses in turn; then advances the time.
@@ -62,8 +62,8 @@ impl World {
         let began = self.now;
         for gap in [0, 150, 300, 600, 1_200] {
             self.flood(per_second, gap * MILLI, &from);
-            if let Verdict::Admit { ticket, .. } = self.knock(peer) {
-                self.gate.leave(self.now, ticket, Outcome::Certified);
+            if let Decision::Admit { id, .. } = self.knock(peer) {
+                self.policy.on_handshake_end(self.now, id, HandshakeOutcome::Authenticated);
                 return self.now - began;
             }
         }
@@ -128,15 +128,15 @@ fn oldest_silent_stranger_gives_way_and_no_other() {
     let mut world = World::new();
     let nth = |n: u64| SocketAddr::from(([198, 51, 100, n as u8], 99));
     for n in 0..64 {
-        assert!(matches!(world.knock(nth(n)), Verdict::Admit { gave_way: None, .. }), "{n}");
+        assert!(matches!(world.knock(nth(n)), Decision::Admit { evicted: None, .. }), "{n}");
     }
-    world.now = SILENT - 1;
-    assert_eq!(world.knock(nth(64)), Verdict::Refuse(Refused::Places));
-    world.now = SILENT;
-    let Verdict::Admit { ticket, gave_way } = world.knock(nth(64)) else { panic!("there is a silent one") };
-    assert_eq!(gave_way, Some(nth(0)));
-    world.gate.leave(world.now, ticket, Outcome::Certified);
-    assert!(matches!(world.knock(nth(65)), Verdict::Admit { gave_way: None, .. }), "a free place");
+    world.now = SILENT_AFTER - 1;
+    assert_eq!(world.knock(nth(64)), Decision::Ignore(Refusal::Places));
+    world.now = SILENT_AFTER;
+    let Decision::Admit { id, evicted } = world.knock(nth(64)) else { panic!("there is a silent one") };
+    assert_eq!(evicted, Some(nth(0)));
+    world.policy.on_handshake_end(world.now, id, HandshakeOutcome::Authenticated);
+    assert!(matches!(world.knock(nth(65)), Decision::Admit { evicted: None, .. }), "a free place");
 }
 
 #[test]
@@ -145,57 +145,57 @@ fn peer_that_dials_again_replaces_its_own_attempt() {
     let peer = at("10.0.0.1:7400");
     world.flood(10_000, SECOND / 100, one_of_a_thousand);
     for expected in [None, None, Some(peer), Some(peer)] {
-        let Verdict::Admit { gave_way, .. } = world.knock(peer) else { panic!("a peer is admitted") };
-        assert_eq!(gave_way, expected);
+        let Decision::Admit { evicted, .. } = world.knock(peer) else { panic!("a peer is admitted") };
+        assert_eq!(evicted, expected);
     }
     // Its places are its own, and another's are not taken for it.
-    assert!(matches!(world.knock(at("10.0.0.2:7400")), Verdict::Admit { gave_way: None, .. }));
+    assert!(matches!(world.knock(at("10.0.0.2:7400")), Decision::Admit { evicted: None, .. }));
 }
 
 #[test]
 fn name_of_a_peer_without_proof_is_worth_nothing() {
-    let (mut gate, known) = (Gate::new(LIMITS, 0), known());
+    let (mut policy, known) = (AdmissionPolicy::new(LIMITS, 0), known());
     let peer = at("10.0.0.1:7400");
     for n in 0..4 {
-        assert!(matches!(gate.judge(n, peer, false, &known, ()), Verdict::Admit { .. }));
+        assert!(matches!(policy.decide(n, peer, false, &known, ()), Decision::Admit { .. }));
     }
-    assert_eq!(gate.judge(5, peer, false, &known, ()), Verdict::Prove, "one address holds four at most");
-    assert!(gate.open.values().all(|open| open.class == Class::Stranger));
-    let tickets: Vec<u64> = gate.open.keys().copied().collect();
-    for ticket in tickets {
-        gate.leave(6, ticket, Outcome::Wasted);
+    assert_eq!(policy.decide(5, peer, false, &known, ()), Decision::Retry, "one address holds four at most");
+    assert!(policy.handshakes.values().all(|handshake| handshake.class == Class::Stranger));
+    let last_id: Vec<u64> = policy.handshakes.keys().copied().collect();
+    for id in last_id {
+        policy.on_handshake_end(6, id, HandshakeOutcome::Failed);
     }
-    assert!(gate.debts.is_empty(), "whose name was taken owes nothing");
+    assert!(policy.penalties.is_empty(), "whose name was taken owes nothing");
 }
 
 #[test]
 fn crowd_must_prove_its_addresses() {
-    let (mut gate, known) = (Gate::new(LIMITS, 0), known());
+    let (mut policy, known) = (AdmissionPolicy::new(LIMITS, 0), known());
     for n in 0..16 {
-        let verdict = gate.judge(n, one_of_a_thousand(n), false, &known, ());
-        assert!(matches!(verdict, Verdict::Admit { .. }));
+        let decision = policy.decide(n, one_of_a_thousand(n), false, &known, ());
+        assert!(matches!(decision, Decision::Admit { .. }));
     }
-    assert_eq!(gate.judge(17, one_of_a_thousand(17), false, &known, ()), Verdict::Prove);
-    assert!(matches!(gate.judge(17, one_of_a_thousand(17), true, &known, ()), Verdict::Admit { .. }));
+    assert_eq!(policy.decide(17, one_of_a_thousand(17), false, &known, ()), Decision::Retry);
+    assert!(matches!(policy.decide(17, one_of_a_thousand(17), true, &known, ()), Decision::Admit { .. }));
 }
 
 #[test]
 fn waste_is_paid_for_by_longer_waits_and_a_certificate_settles_it() {
-    let (mut gate, known) = (Gate::new(LIMITS, 0), known());
+    let (mut policy, known) = (AdmissionPolicy::new(LIMITS, 0), known());
     let stranger = at("203.0.113.9:5555");
     let mut now = 0;
     for wait in [1, 4, 16, 64, 64] {
-        let Verdict::Admit { ticket, .. } = gate.judge(now, stranger, true, &known, ()) else {
+        let Decision::Admit { id, .. } = policy.decide(now, stranger, true, &known, ()) else {
             panic!("nothing is owed before the wait of {wait} s")
         };
-        gate.leave(now, ticket, Outcome::Wasted);
-        let early = gate.judge(now + wait * SECOND - 1, stranger, true, &known, ());
-        assert_eq!(early, Verdict::Refuse(Refused::Address), "{wait} s");
+        policy.on_handshake_end(now, id, HandshakeOutcome::Failed);
+        let early = policy.decide(now + wait * SECOND - 1, stranger, true, &known, ());
+        assert_eq!(early, Decision::Ignore(Refusal::Address), "{wait} s");
         now += wait * SECOND;
     }
-    let Verdict::Admit { ticket, .. } = gate.judge(now, stranger, true, &known, ()) else { panic!("paid") };
-    gate.leave(now, ticket, Outcome::Certified);
-    assert!(gate.debts.is_empty());
+    let Decision::Admit { id, .. } = policy.decide(now, stranger, true, &known, ()) else { panic!("paid") };
+    policy.on_handshake_end(now, id, HandshakeOutcome::Authenticated);
+    assert!(policy.penalties.is_empty());
 }
 
 #[test]
@@ -206,10 +206,10 @@ fn network_of_ipv6_is_one_address_and_mapped_ipv4_is_ipv4() {
     }
     for host in 1..=4 {
         let from = SocketAddr::from(([0x2001, 0xdb8, 9, 9, 0, 0, 0, host], 1));
-        assert!(matches!(world.knock(from), Verdict::Admit { .. }));
+        assert!(matches!(world.knock(from), Decision::Admit { .. }));
     }
-    assert_eq!(world.knock(at("[2001:db8:9:9:ffff::1]:7")), Verdict::Refuse(Refused::Address));
-    assert!(matches!(world.knock(at("[2001:db8:9:a::1]:7")), Verdict::Admit { .. }));
+    assert_eq!(world.knock(at("[2001:db8:9:9:ffff::1]:7")), Decision::Ignore(Refusal::Address));
+    assert!(matches!(world.knock(at("[2001:db8:9:a::1]:7")), Decision::Admit { .. }));
     let known = known();
     assert_eq!(known.class(canonical(at("[::ffff:10.0.0.1]:7400"))), Class::Peer(at("10.0.0.1:7400")));
     assert!(matches!(known.class(at("[2001:db8:1:2::77]:1")), Class::Host(_)));
@@ -217,22 +217,22 @@ fn network_of_ipv6_is_one_address_and_mapped_ipv4_is_ipv4() {
 
 #[test]
 fn what_is_remembered_has_a_bound() {
-    let (mut gate, known) = (Gate::new(LIMITS, 0), known());
-    for n in 0..3 * DEBTORS_MAX as u64 {
+    let (mut policy, known) = (AdmissionPolicy::new(LIMITS, 0), known());
+    for n in 0..3 * PENALTIES_MAX as u64 {
         let now = n * SECOND;
         let from = SocketAddr::from(((n as u32 | 0x6400_0000).to_be_bytes(), 1));
-        let Verdict::Admit { ticket, .. } = gate.judge(now, from, true, &known, ()) else { panic!("{n}") };
-        gate.leave(now, ticket, Outcome::Wasted);
-        assert!(gate.debts.len() <= DEBTORS_MAX);
+        let Decision::Admit { id, .. } = policy.decide(now, from, true, &known, ()) else { panic!("{n}") };
+        policy.on_handshake_end(now, id, HandshakeOutcome::Failed);
+        assert!(policy.penalties.len() <= PENALTIES_MAX);
     }
-    assert_eq!(gate.debts.len(), DEBTORS_MAX);
+    assert_eq!(policy.penalties.len(), PENALTIES_MAX);
     // Peers that move leave no state behind for good.
     for n in 0..100u32 {
         let peer = SocketAddr::from(((n | 0x0A01_0000).to_be_bytes(), 7400));
         let known: KnownAddresses = [peer].into_iter().collect();
         let now = (u64::from(n) + 100_000) * SECOND;
-        let Verdict::Admit { ticket, .. } = gate.judge(now, peer, true, &known, ()) else { panic!("{n}") };
-        gate.leave(now, ticket, Outcome::Certified);
-        assert!(gate.known.len() <= 5);
+        let Decision::Admit { id, .. } = policy.decide(now, peer, true, &known, ()) else { panic!("{n}") };
+        policy.on_handshake_end(now, id, HandshakeOutcome::Authenticated);
+        assert!(policy.known_rates.len() <= 5);
     }
 }
