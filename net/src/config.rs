@@ -1,6 +1,6 @@
 //! Every limit of the QUIC transport in one place, with units, defaults and the reason for the default.
 //!
-//! What is not here: quinn's settings (`endpoint.rs`). Limits that follow from others (connection
+//! What is not here: quinn's settings (`quic/settings.rs`). Limits that follow from others (connection
 //! windows) are computed, not configured.
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -8,7 +8,6 @@ use std::time::Duration;
 use crate::environment::WallClock;
 use crate::error::NetError;
 use crate::identity::Identity;
-use crate::quic::admission::policy::AdmissionLimits;
 use crate::transport::{Channel, PeerId};
 
 /// One number per kind of channel; every append channel has its own `append` limit.
@@ -137,16 +136,6 @@ impl QuicConfig {
             initial_rtt: Duration::from_millis(20),
             messages_version: 0,
             wall_clock: WallClock::system(),
-        }
-    }
-
-    /// The limits of the gate.
-    pub(crate) fn admission_limits(&self) -> AdmissionLimits {
-        AdmissionLimits {
-            strangers_max: self.half_open_max,
-            per_address_max: self.half_open_per_address,
-            strangers_per_second: self.strangers_per_second,
-            retry_from: self.half_open_retry,
         }
     }
 

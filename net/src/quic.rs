@@ -1,46 +1,45 @@
 //! IMPURE: [`QuicTransport`], the transport over QUIC: its thread, its event loop, its table of peers.
 //!
 //! One thread named `raftwerk-net` per transport runs everything that touches the socket. Senders only push
-//! into outboxes. Next: `endpoint.rs` (socket, admission), `dial.rs` (dialling peers),
-//! `session.rs` (one connection's streams), `wake.rs` (how senders wake the thread).
-pub(crate) mod admission;
+//! into outboxes. Next: `net.rs` (the shared state), `endpoint.rs` (the socket), `admission.rs` (incoming
+//! connections), `dial.rs` (dialling peers), `session.rs` (one connection's streams), `wake.rs` (how senders wake the thread).
+mod admission;
 mod backoff;
+mod close;
 mod credentials;
 mod dial;
 mod endpoint;
+mod net;
 mod peer;
 mod session;
+mod settings;
 mod throttle;
 
 use std::fmt;
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use arc_swap::ArcSwap;
-use rustc_hash::FxHashMap;
 use tokio::runtime::Builder;
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::mpsc;
 
+use self::admission::Admission;
+use self::close::CloseCode;
 use self::credentials::{Credentials, RENEW_WITHIN_SECONDS};
-use self::endpoint::{Admission, CloseCode, LogKind, LogThrottles};
+use self::net::Net;
 pub use self::peer::PeerError;
 use self::peer::{NO_EPOCH, Peer};
 use crate::config::QuicConfig;
-use crate::environment::{self, Environment};
+use crate::environment::Environment;
 use crate::error::NetError;
 use crate::identity::Identity;
-use crate::message::WireVersion;
-use crate::stats::{Counters, NetStats, add};
+use crate::stats::{NetStats, add};
 use crate::transport::{Channel, Parts, PeerId, Receive, SendError, Transport};
 use crate::wake::Wake;
 
 /// How long a shutdown waits for the close frames to be sent.
 const CLOSE_WAIT_MAX: Duration = Duration::from_secs(1);
-
-type Peers = FxHashMap<PeerId, Arc<Peer>>;
 
 /// Messages between nodes over QUIC. Share it in an [`Arc`]; dropping it is [`QuicTransport::shutdown`].
 pub struct QuicTransport {
@@ -48,28 +47,6 @@ pub struct QuicTransport {
     commands: mpsc::UnboundedSender<Command>,
     thread: Mutex<Option<JoinHandle<()>>>,
     local: SocketAddr,
-}
-
-/// State shared by the net thread's tasks and the senders.
-pub(crate) struct Net {
-    pub(crate) config: QuicConfig,
-    pub(crate) endpoint: quinn::Endpoint,
-    pub(crate) receive: Arc<dyn Receive>,
-    pub(crate) counters: Counters,
-    pub(crate) wake: Arc<Wake>,
-    /// Different for every transport, unless its ground fixes it.
-    pub(crate) seed: u64,
-    runtime: Arc<dyn quinn::Runtime>,
-    pub(crate) admission: Arc<Admission>,
-    credentials: ArcSwap<Credentials>,
-    log_throttles: Mutex<LogThrottles>,
-    peers: ArcSwap<Peers>,
-    /// Held while the table of peers, or of their addresses, is replaced.
-    membership: Mutex<()>,
-    epochs: AtomicU64,
-    stopping: AtomicBool,
-    /// Notified when the identity was replaced.
-    identity_replaced: Notify,
 }
 
 /// Commands from any thread to the net thread's main task.
@@ -140,23 +117,8 @@ impl QuicTransport {
         let endpoint = endpoint::open(&config, server, &environment, &admission, quic_seed)?;
         let local =
             endpoint.local_addr().map_err(|source| NetError::Listen { address: config.listen, source })?;
-        let net = Arc::new(Net {
-            endpoint,
-            receive,
-            counters: Counters::default(),
-            wake,
-            seed: environment.seed,
-            admission,
-            runtime: environment.runtime,
-            credentials: ArcSwap::from_pointee(credentials),
-            log_throttles: Mutex::default(),
-            peers: ArcSwap::default(),
-            membership: Mutex::new(()),
-            epochs: AtomicU64::new(NO_EPOCH),
-            stopping: AtomicBool::new(false),
-            identity_replaced: Notify::new(),
-            config,
-        });
+        let net = Net::new(config, endpoint, environment, admission, credentials, receive, wake);
+        let net = Arc::new(net);
         let (commands, inbox) = mpsc::unbounded_channel();
         Ok((Self { net, commands, thread: Mutex::new(None), local }, inbox))
     }
@@ -189,8 +151,7 @@ impl QuicTransport {
     /// peers; bounded, for each peer and channel, by [`QuicConfig::queue_bytes_max`]. Costs a visit of every
     /// peer.
     pub fn queued_bytes(&self) -> u64 {
-        let peers = self.net.peers.load();
-        peers.values().map(|peer| peer.queued_bytes()).sum()
+        self.net.peers().values().map(|peer| peer.queued_bytes()).sum()
     }
 
     /// Whether messages for the peer would be queued at present.
@@ -218,9 +179,9 @@ impl QuicTransport {
         let net = &self.net;
         let (credentials, server) = Credentials::new(&net.config, identity)?;
         net.endpoint.set_server_config(Some(server));
-        net.credentials.store(Arc::new(credentials));
+        net.set_credentials(credentials);
         let credentials = net.credentials();
-        for peer in net.peers.load().values() {
+        for peer in net.peers().values() {
             let Some(connection) = peer.connection() else { continue };
             if let Err(error) = credentials.verify_again(&connection, &net.config.wall_clock) {
                 tracing::warn!(peer = %peer.id, %error, "its certificate holds no more: connection closed");
@@ -235,15 +196,7 @@ impl QuicTransport {
     /// Makes a node an unknown peer: its connection is closed and no new one is made or accepted, until
     /// [`Transport::add_peer`] names it again.
     pub fn remove_peer(&self, peer: PeerId) {
-        let removed = {
-            let _membership = self.net.membership();
-            let mut peers = Peers::clone(&self.net.peers.load());
-            let removed = peers.remove(&peer);
-            self.net.peers.store(Arc::new(peers));
-            self.net.update_known_addresses();
-            removed
-        };
-        if let Some(connection) = removed.and_then(|peer| peer.remove()) {
+        if let Some(connection) = self.net.remove_peer(peer).and_then(|peer| peer.remove()) {
             CloseCode::Unwanted.close(&connection);
         }
     }
@@ -252,7 +205,7 @@ impl QuicTransport {
     /// second. Nothing is received afterwards. May be called more than once; from within a [`Receive`] call
     /// it does not wait.
     pub fn shutdown(&self) {
-        self.net.stopping.store(true, Ordering::Release);
+        self.net.stop();
         // An error means that the thread has ended already.
         let _ = self.commands.send(Command::Stop);
         let thread = self.thread().take();
@@ -268,7 +221,7 @@ impl QuicTransport {
 impl Transport for QuicTransport {
     fn send(&self, to: PeerId, channel: Channel, parts: Parts) -> Result<(), SendError> {
         let slot = channel.slot().ok_or(SendError::UnknownChannel)?;
-        let peers = self.net.peers.load();
+        let peers = self.net.peers();
         let peer = peers.get(&to).ok_or(SendError::UnknownPeer)?;
         let outbox = &peer.outboxes[slot];
         let sent = match peer.epoch() {
@@ -291,21 +244,7 @@ impl Transport for QuicTransport {
     }
 
     fn add_peer(&self, peer: PeerId, address: SocketAddr) {
-        let added = {
-            let _membership = self.net.membership();
-            let peers = self.net.peers.load();
-            if peers.contains_key(&peer) || peer == self.net.config.node {
-                None
-            } else {
-                let added = Arc::new(Peer::new(peer, address, &self.net.config));
-                let mut peers = Peers::clone(&peers);
-                peers.insert(peer, Arc::clone(&added));
-                self.net.peers.store(Arc::new(peers));
-                self.net.update_known_addresses();
-                Some(added)
-            }
-        };
-        match added {
+        match self.net.add_peer(peer, address) {
             // An error means shutdown: no peer is dialled any more.
             Some(added) if self.net.config.node < peer => drop(self.commands.send(Command::Dial(added))),
             Some(_) => {}
@@ -316,10 +255,7 @@ impl Transport for QuicTransport {
     fn set_address(&self, peer: PeerId, address: SocketAddr) {
         let Some(peer) = self.net.peer(peer) else { return };
         let connection = peer.set_address(address);
-        {
-            let _membership = self.net.membership();
-            self.net.update_known_addresses();
-        }
+        self.net.on_address_change();
         if let Some(connection) = connection {
             CloseCode::Moved.close(&connection);
         }
@@ -338,103 +274,6 @@ impl fmt::Debug for QuicTransport {
             .field("node", &self.net.config.node)
             .field("local", &self.local)
             .finish_non_exhaustive()
-    }
-}
-
-impl Net {
-    /// A known peer.
-    pub(crate) fn peer(&self, id: PeerId) -> Option<Arc<Peer>> {
-        self.peers.load().get(&id).cloned()
-    }
-
-    /// Whether the transport is shutting down.
-    pub(crate) fn is_stopping(&self) -> bool {
-        self.stopping.load(Ordering::Acquire)
-    }
-
-    /// On the net thread: puts a connection in force in place of any earlier one and notifies the receiver.
-    /// Returns its epoch, or `None` if the peer has been removed.
-    pub(crate) fn install(&self, peer: &Peer, connection: &quinn::Connection) -> Option<u64> {
-        if let Some(old) = self.retire(peer, peer.epoch()) {
-            CloseCode::Replaced.close(&old);
-        }
-        let epoch = self.epochs.fetch_add(1, Ordering::Relaxed) + 1;
-        let again = peer.install(connection, epoch)?;
-        if !self.admission.known.load().is_peer(connection.remote_address()) {
-            let _membership = self.membership();
-            self.update_known_addresses();
-        }
-        add(&self.counters.connections, 1);
-        add(&self.counters.reconnects, u64::from(again));
-        tracing::info!(peer = %peer.id, remote = %connection.remote_address(), again, "connected");
-        self.receive.connected(peer.id);
-        Some(epoch)
-    }
-
-    /// On the net thread: takes the connection of an epoch out of force, drops what is queued for it and
-    /// notifies the receiver. `None` if it was not in force (any more).
-    pub(crate) fn retire(&self, peer: &Peer, epoch: u64) -> Option<quinn::Connection> {
-        let connection = peer.retire(epoch)?;
-        add(&self.counters.dropped_disconnected, peer.clear_outboxes());
-        tracing::info!(peer = %peer.id, "disconnected");
-        self.receive.disconnected(peer.id);
-        Some(connection)
-    }
-
-    /// Nanoseconds since the transport was started, by its ground's clock.
-    pub(crate) fn now(&self) -> u64 {
-        self.admission.now()
-    }
-
-    /// The wire version of this node.
-    pub(crate) fn version(&self) -> WireVersion {
-        WireVersion::with_messages(self.config.messages_version)
-    }
-
-    /// The certificates that it presents and trusts.
-    pub(crate) fn credentials(&self) -> Arc<Credentials> {
-        self.credentials.load_full()
-    }
-
-    /// Whether to write a log line of a kind now, and how many of that kind were suppressed.
-    pub(crate) fn log_permit(&self, kind: LogKind) -> Option<u64> {
-        lock(&self.log_throttles).pass(kind, self.now())
-    }
-
-    /// A connection with a peer has ended, or has not come about.
-    pub(crate) fn failed(&self, peer: &Peer, error: PeerError) {
-        self.count(&error);
-        let has_ended = matches!(error, PeerError::Expired(_));
-        peer.failed(self.now(), error);
-        if has_ended {
-            self.receive.certificate_ended(peer.id);
-        }
-    }
-
-    /// Counts the errors that an operator has to act on.
-    pub(crate) fn count(&self, error: &PeerError) {
-        add(&self.counters.versions_refused, u64::from(error.is_version()));
-        add(&self.counters.certificates_expired, u64::from(error.is_expiry()));
-    }
-
-    /// Updates the gate's addresses of peers; to be called with the membership lock held.
-    fn update_known_addresses(&self) {
-        let peers = self.peers.load();
-        self.admission.known.store(Arc::new(peers.values().flat_map(|peer| peer.addresses()).collect()));
-    }
-
-    /// On the net thread: starts a task.
-    pub(crate) fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
-        self.runtime.spawn(Box::pin(task));
-    }
-
-    /// Waits for a future for at most `limit`.
-    pub(crate) async fn within<F: Future>(&self, limit: Duration, future: F) -> Option<F::Output> {
-        environment::within(&*self.runtime, limit, future).await
-    }
-
-    fn membership(&self) -> MutexGuard<'_, ()> {
-        lock(&self.membership)
     }
 }
 
@@ -481,7 +320,7 @@ async fn serve(net: Arc<Net>, mut commands: mpsc::UnboundedReceiver<Command>) {
     }
     net.endpoint.close(CloseCode::Shutdown.into(), b"shutdown");
     let _ = net.within(CLOSE_WAIT_MAX, net.endpoint.wait_idle()).await;
-    for peer in net.peers.load().values() {
+    for peer in net.peers().values() {
         net.retire(peer, peer.epoch());
     }
 }

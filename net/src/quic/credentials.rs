@@ -12,7 +12,7 @@ use crate::error::NetError;
 use crate::identity::certificate;
 use crate::identity::tls::{self, ClusterVerifier};
 use crate::identity::{Identity, IdentityError};
-use crate::quic::endpoint;
+use crate::quic::settings;
 
 /// An identity in use.
 pub(crate) struct Credentials {
@@ -35,8 +35,8 @@ impl Credentials {
         if found != here {
             return Err(IdentityError::AnotherNode { found, here }.into());
         }
-        let server = endpoint::server_config(config, tls::server(identity, &config.wall_clock)?);
-        let client = endpoint::client_config(config, tls::client(identity, &config.wall_clock)?);
+        let server = settings::server_config(config, tls::server(identity, &config.wall_clock)?);
+        let client = settings::client_config(config, tls::client(identity, &config.wall_clock)?);
         let verifier = ClusterVerifier::new(identity)?;
         Ok((Self { client, not_after: identity.not_after(), verifier }, server))
     }

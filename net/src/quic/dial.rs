@@ -5,9 +5,10 @@
 use std::sync::Arc;
 
 use crate::identity::names;
-use crate::quic::Net;
 use crate::quic::backoff::Backoff;
-use crate::quic::endpoint::{CloseCode, authenticated_node};
+use crate::quic::close::CloseCode;
+use crate::quic::endpoint::authenticated_node;
+use crate::quic::net::Net;
 use crate::quic::peer::{Peer, PeerError};
 use crate::quic::session;
 use crate::stats::add;

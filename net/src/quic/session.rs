@@ -7,6 +7,7 @@ use std::mem;
 use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::FutureExt as _;
@@ -16,10 +17,11 @@ use quinn::{RecvStream, SendStream};
 use crate::identity::certificate::next_check;
 use crate::message::coalesce::Unit;
 use crate::message::frames::{self, Decoder, FrameError, HELLO_REST_BYTES, HELLO_START_BYTES, LENGTH_BYTES};
-use crate::quic::Net;
+use crate::quic::close::CloseCode;
 use crate::quic::credentials;
-use crate::quic::endpoint::{CloseCode, LogKind};
+use crate::quic::net::Net;
 use crate::quic::peer::{Peer, PeerError};
+use crate::quic::throttle::LogKind;
 use crate::stats::add;
 use crate::transport::Channel;
 
@@ -198,13 +200,13 @@ fn close(net: &Net, connection: &quinn::Connection, end: SessionEnd) -> PeerErro
 /// Writes the content of a slot's outbox, unit by unit.
 async fn write(net: &Net, peer: &Peer, epoch: u64, slot: usize, mut stream: SendStream) -> SessionEnd {
     let outbox = &peer.outboxes[slot];
-    let watched = Channel::ALL[slot] == Channel::Control;
+    let stall_max = (Channel::ALL[slot] == Channel::Control).then_some(net.config.control_stall_max);
     let mut unit = Unit::default();
     loop {
         let mut dropped = 0;
         while let Some(charge) = outbox.fill(epoch, &mut unit, &mut dropped) {
             let (messages, bytes) = (unit.messages() as u64, unit.bytes() as u64);
-            if let Err(end) = write_slices(net, &mut stream, unit.finish(), watched).await {
+            if let Err(end) = write_slices(net, &mut stream, unit.finish(), stall_max).await {
                 return end;
             }
             drop(charge);
@@ -217,21 +219,17 @@ async fn write(net: &Net, peer: &Peer, epoch: u64, slot: usize, mut stream: Send
     }
 }
 
-/// Writes all slices in order. A watched stream must make some progress within every stall limit.
+/// Writes all slices in order. Some progress must be made within every `stall_max`, if there is one.
 async fn write_slices(
     net: &Net,
     stream: &mut SendStream,
     mut slices: &mut [Bytes],
-    watched: bool,
+    stall_max: Option<Duration>,
 ) -> Result<(), SessionEnd> {
     while !slices.is_empty() {
-        let written = if watched {
-            match net.within(net.config.control_stall_max, stream.write_chunks(slices)).await {
-                Some(written) => written,
-                None => return Err(SessionEnd::Stalled),
-            }
-        } else {
-            stream.write_chunks(slices).await
+        let written = match stall_max {
+            Some(limit) => net.within(limit, stream.write_chunks(slices)).await.ok_or(SessionEnd::Stalled)?,
+            None => stream.write_chunks(slices).await,
         };
         let written = written.map_err(|_| SessionEnd::Lost)?;
         slices = &mut slices[written.chunks..];

@@ -25,6 +25,41 @@ impl Throttle {
     }
 }
 
+/// A kind of log line.
+#[derive(Clone, Copy)]
+pub(crate) enum LogKind {
+    /// An Initial packet was not answered.
+    Ignored,
+    /// A handshake failed.
+    HandshakeFailed,
+    /// A node of the cluster is not a known peer.
+    UnknownPeer,
+    /// A peer broke the stream protocol or made no progress.
+    Violation,
+}
+
+/// The throttles of the log lines that unknown senders can cause.
+#[derive(Default)]
+pub(crate) struct LogThrottles {
+    ignored: Throttle,
+    handshake_failed: Throttle,
+    unknown_peer: Throttle,
+    violation: Throttle,
+}
+
+impl LogThrottles {
+    /// Whether to write it now, and how many were suppressed.
+    pub(crate) fn pass(&mut self, kind: LogKind, now: u64) -> Option<u64> {
+        let throttle = match kind {
+            LogKind::Ignored => &mut self.ignored,
+            LogKind::HandshakeFailed => &mut self.handshake_failed,
+            LogKind::UnknownPeer => &mut self.unknown_peer,
+            LogKind::Violation => &mut self.violation,
+        };
+        throttle.pass(now)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -1,4 +1,4 @@
-//! The policy of the gate: which incoming handshakes are begun, which senders must first prove their address,
+//! The admission policy: which incoming handshakes are begun, which senders must first have their address validated,
 //! and which get no answer. Pure: time is a number, and nothing here touches a socket.
 //!
 //! An address falls into one of three classes:
@@ -10,20 +10,25 @@
 //! 3. *Stranger*: every unknown address. All of them share the places of [`AdmissionLimits::strangers_max`], and none
 //!    of their IP addresses (for IPv6, /64 networks) has more than [`AdmissionLimits::per_address_max`].
 //!
-//! A class counts only for an address that was proven (QUIC Retry); without proof a sender is a stranger, and
-//! instead of a refusal it gets a request for proof. Within a class handshakes are admitted at a bounded
+//! A class counts only for a validated address (QUIC Retry, RFC 9000 section 8.1); without validation a sender is
+//! a stranger, and instead of a refusal it gets a Retry. Within a class handshakes are admitted at a bounded
 //! rate, since each costs a signature. When all places are taken, the oldest handshake of the class is
-//! evicted if it has been silent for [`SILENT_AFTER`]; a peer's newest attempt replaces its older ones at once. An
-//! address with a proven handshake that failed waits before its next, 1 s, then four times as long each time
+//! evicted if it has been silent for [`SILENT_AFTER`]; a peer's newest attempt replaces its older ones at once. A
+//! validated address whose handshake failed waits before its next, 1 s, then four times as long each time
 //! up to 64 s (a peer's host: 4 s), so that a thousand flooding addresses soon cost no more than a hundred;
-//! first packets of waiting addresses, and those of strangers beyond a bounded rate, are dropped unread. All
-//! state is bounded: the places, the known addresses, [`PENALTIES_MAX`].
+//! Initial packets of waiting addresses, and those of strangers beyond a bounded rate, are dropped unread. All
+//! state is bounded: the places, the known addresses, the penalties.
 //!
-//! What is not here: handshakes themselves and log lines (`endpoint.rs`).
-use std::collections::{BTreeMap, BTreeSet};
-use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+//! What is not here: handshakes themselves and log lines (`endpoint.rs`), the classes (`address.rs`), the waits
+//! (`penalties.rs`).
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
 
-const SECOND: u64 = 1_000_000_000;
+use super::SECOND;
+use super::address::{Class, KnownAddresses, Network, canonical};
+use super::penalties::{Penalties, PenaltyKey};
+use super::token_bucket::TokenBucket;
+
 /// A handshake that needs just one answer of the other side, and has not received it for this long, may be
 /// evicted.
 pub(crate) const SILENT_AFTER: u64 = SECOND / 2;
@@ -35,15 +40,9 @@ const PER_HOST_MAX: usize = 8;
 const PEER_RATE: u64 = 16;
 /// Handshakes a second from other ports of a known peer's IP address.
 const HOST_RATE: u64 = 32;
-/// First packets read for each handshake that may be begun: reading one takes keys derived for it, some
+/// Initial packets read for each handshake that may be begun: reading one takes keys derived for it, some
 /// twenty microseconds, and a net thread that is late loses packets of peers.
 const READ_PER_HANDSHAKE: u64 = 20;
-/// The maximum of addresses with a recorded debt.
-const PENALTIES_MAX: usize = 4096;
-/// How often the wait of a stranger that wastes handshakes is quadrupled, beginning with a second.
-const PENALTY_STEPS_MAX: u32 = 3;
-/// Likewise for a port of a known peer's host, which may be that peer in trouble.
-const HOST_PENALTY_STEPS_MAX: u32 = 1;
 
 /// The configurable limits.
 #[derive(Clone, Copy, Debug)]
@@ -54,126 +53,25 @@ pub(crate) struct AdmissionLimits {
     pub(crate) per_address_max: usize,
     /// Handshakes of strangers begun in a second.
     pub(crate) strangers_per_second: u32,
-    /// The number of concurrent handshakes, of all classes, from which on none is admitted without proof of
+    /// The number of concurrent handshakes, of all classes, from which on none is admitted without validation of
     /// its address.
     pub(crate) retry_from: usize,
 }
 
-/// An IP address, or a whole /64 of IPv6: the addresses that one unknown sender is assumed to have.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-struct Network(IpAddr);
-
-impl Network {
-    fn of(address: SocketAddr) -> Self {
-        Self(match address.ip().to_canonical() {
-            IpAddr::V6(ip) => {
-                let [a, b, c, d, ..] = ip.segments();
-                IpAddr::V6(Ipv6Addr::new(a, b, c, d, 0, 0, 0, 0))
-            }
-            v4 => v4,
-        })
-    }
+/// Whether a sender has shown that it receives at its address (RFC 9000, section 8.1).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum AddressValidation {
+    Unvalidated,
+    Validated,
 }
 
-/// The addresses of known peers. Rebuilt whenever one of them changes.
-#[derive(Default, Debug)]
-pub(crate) struct KnownAddresses {
-    peers: BTreeSet<SocketAddr>,
-    hosts: BTreeSet<Network>,
-}
-
-impl FromIterator<SocketAddr> for KnownAddresses {
-    fn from_iter<I: IntoIterator<Item = SocketAddr>>(addresses: I) -> Self {
-        let peers: BTreeSet<_> = addresses.into_iter().map(canonical).collect();
-        let hosts = peers.iter().map(|address| Network::of(*address)).collect();
-        Self { peers, hosts }
-    }
-}
-
-/// The class of an address; see the head of this file.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-enum Class {
-    Peer(SocketAddr),
-    Host(Network),
-    Stranger,
-}
-
-impl KnownAddresses {
-    fn class(&self, address: SocketAddr) -> Class {
-        let network = Network::of(address);
-        if self.peers.contains(&address) {
-            Class::Peer(address)
-        } else if self.hosts.contains(&network) {
-            Class::Host(network)
-        } else {
-            Class::Stranger
-        }
-    }
-
-    /// Whether it is a peer's own address.
-    pub(crate) fn is_peer(&self, address: SocketAddr) -> bool {
-        self.peers.contains(&canonical(address))
-    }
-
-    fn len(&self) -> usize {
-        self.peers.len() + self.hosts.len()
-    }
-}
-
-/// The canonical form for comparison: an IPv4 address is the same when an IPv6 socket received its packet.
-fn canonical(address: SocketAddr) -> SocketAddr {
-    SocketAddr::new(address.ip().to_canonical(), address.port())
-}
-
-/// The unit by which debts are counted. A host's ports are counted separately, so that an unknown sender on a
-/// peer's machine pays for its own handshakes only.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-enum PenaltyKey {
-    Network(Network),
-    Port(SocketAddr),
-}
-
-/// The handshakes that an address has wasted.
-#[derive(Clone, Copy, Debug)]
-struct Penalty {
-    handshakes: u32,
-    /// No handshake is admitted before this time.
-    until: u64,
-}
-
-/// A token bucket: a burst, and a rate per second.
-#[derive(Clone, Copy, Debug)]
-struct TokenBucket {
-    /// In billionths of a handshake, so that a rate times nanoseconds gives the increment.
-    level: u64,
-    at: u64,
-    per_second: u64,
-}
-
-impl TokenBucket {
-    /// A full one: the amount of a second.
-    fn new(per_second: u64, now: u64) -> Self {
-        Self { level: per_second * SECOND, at: now, per_second }
-    }
-
-    fn take(&mut self, now: u64) -> bool {
-        let full = self.per_second * SECOND;
-        let gained = now.saturating_sub(self.at).min(SECOND) * self.per_second;
-        self.level = (self.level + gained).min(full);
-        self.at = self.at.max(now);
-        let has_one = self.level >= SECOND;
-        self.level -= if has_one { SECOND } else { 0 };
-        has_one
-    }
-}
-
-/// Why a handshake is not answered. Its sender repeats its first packet some times before it gives up, and
-/// each is judged anew.
+/// Why a handshake is not answered. Its sender repeats its Initial packet some times before it gives up, and
+/// each is decided on anew.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Refusal {
     /// All places of its class are taken by handshakes that are not yet silent.
     Places,
-    /// Its address has its maximum of handshakes, or has wasted one and has to wait.
+    /// Its address has its maximum of handshakes, or one has failed and it has to wait.
     Address,
     /// The maximum of handshakes in a second was admitted.
     Rate,
@@ -184,12 +82,12 @@ pub(crate) enum Refusal {
 pub(crate) enum Decision<H> {
     /// It is begun, and the evicted one, if any, ended.
     Admit {
-        /// To be returned by [`AdmissionPolicy::on_handshake_end`].
+        /// To be passed to [`AdmissionPolicy::on_handshake_end`].
         id: u64,
         /// The silent one that was evicted.
         evicted: Option<H>,
     },
-    /// Its sender must prove its address.
+    /// Its sender must have its address validated.
     Retry,
     /// It is not answered.
     Ignore(Refusal),
@@ -219,21 +117,19 @@ impl<H> Handshake<H> {
     }
 }
 
-/// The handshakes in progress, and the debts of earlier ones. `H` is the caller's handle of a handshake.
+/// The handshakes in progress, and the penalties of earlier ones. `H` is the caller's handle of a handshake.
 #[derive(Debug)]
 pub(crate) struct AdmissionPolicy<H> {
     limits: AdmissionLimits,
-    /// By ticket, so in order of arrival.
+    /// By id, so in order of arrival.
     handshakes: BTreeMap<u64, Handshake<H>>,
     last_id: u64,
     stranger_rate: TokenBucket,
-    /// First packets of strangers, and of hosts, that are read.
+    /// Initial packets of strangers, and of hosts, that are read.
     read_rates: [TokenBucket; 2],
     /// Rates of classes of known addresses; made when needed.
     known_rates: BTreeMap<Class, TokenBucket>,
-    penalties: BTreeMap<PenaltyKey, Penalty>,
-    /// Where the next debt is dropped when there are too many.
-    evict_from: Option<PenaltyKey>,
+    penalties: Penalties,
 }
 
 impl<H> AdmissionPolicy<H> {
@@ -246,8 +142,7 @@ impl<H> AdmissionPolicy<H> {
             read_rates: [u64::from(limits.strangers_per_second), HOST_RATE]
                 .map(|rate| TokenBucket::new(READ_PER_HANDSHAKE * rate, now)),
             known_rates: BTreeMap::new(),
-            penalties: BTreeMap::new(),
-            evict_from: None,
+            penalties: Penalties::default(),
         }
     }
 
@@ -257,10 +152,11 @@ impl<H> AdmissionPolicy<H> {
         &mut self,
         now: u64,
         address: SocketAddr,
-        is_validated: bool,
+        validation: AddressValidation,
         known: &KnownAddresses,
         handle: H,
     ) -> Decision<H> {
+        let is_validated = validation == AddressValidation::Validated;
         let address = canonical(address);
         let class = if is_validated { known.class(address) } else { Class::Stranger };
         if !is_validated && self.handshakes.len() >= self.limits.retry_from {
@@ -275,12 +171,12 @@ impl<H> AdmissionPolicy<H> {
                 Decision::Admit { id: self.last_id, evicted }
             }
             Err(_) if !is_validated => Decision::Retry,
-            Err(refused) => Decision::Ignore(refused),
+            Err(refusal) => Decision::Ignore(refusal),
         }
     }
 
-    /// Why a first packet is dropped unread, if it is: its address must wait for its next handshake, or too
-    /// many of its class have come in the last second. A peer's is always read. Costs a lookup of the debts.
+    /// Why an Initial packet is dropped unread, if it is: its address must wait for its next handshake, or too
+    /// many of its class have come in the last second. A peer's is always read. Costs a lookup of the penalties.
     pub(crate) fn filter_initial(
         &mut self,
         now: u64,
@@ -294,17 +190,13 @@ impl<H> AdmissionPolicy<H> {
             Class::Host(_) => &mut self.read_rates[1],
             Class::Stranger => &mut self.read_rates[0],
         };
-        if self.penalties.get(&key(class, address)).is_some_and(|penalty| now < penalty.until) {
+        if self.penalties.is_waiting(now, PenaltyKey::of(class, address)) {
             Some(Refusal::Address)
         } else if read.take(now) {
             None
         } else {
             Some(Refusal::Rate)
         }
-    }
-
-    fn is_penalised(&self, now: u64, class: Class, address: SocketAddr) -> bool {
-        self.penalties.get(&key(class, address)).is_some_and(|penalty| now < penalty.until)
     }
 
     /// An admitted handshake has ended. Calling it for an evicted one has no effect.
@@ -320,7 +212,7 @@ impl<H> AdmissionPolicy<H> {
         class: Class,
         known: &KnownAddresses,
     ) -> Result<Option<u64>, Refusal> {
-        if self.is_penalised(now, class, address) {
+        if self.penalties.is_waiting(now, PenaltyKey::of(class, address)) {
             return Err(Refusal::Address);
         }
         let (max, patience) = match class {
@@ -339,7 +231,7 @@ impl<H> AdmissionPolicy<H> {
                 {
                     // It begins more handshakes without continuing those it has.
                     if is_validated && now.saturating_sub(began_at) >= SILENT_AFTER {
-                        self.penalise(now, PenaltyKey::Network(network));
+                        self.penalties.add(now, PenaltyKey::Network(network));
                     }
                     return Err(Refusal::Address);
                 }
@@ -368,68 +260,26 @@ impl<H> AdmissionPolicy<H> {
         };
         if self.known_rates.len() > 2 * known.len() {
             // Peers have moved since.
-            self.known_rates.retain(|class, _| match class {
-                Class::Peer(address) => known.peers.contains(address),
-                Class::Host(network) => known.hosts.contains(network),
-                Class::Stranger => false,
-            });
+            self.known_rates.retain(|class, _| known.has(class));
         }
         self.known_rates.entry(class).or_insert_with(|| TokenBucket::new(rate, now))
     }
 
     fn remove(&mut self, now: u64, id: u64, outcome: HandshakeOutcome) -> Option<H> {
         let handshake = self.handshakes.remove(&id)?;
-        let key = key(handshake.class, handshake.address);
+        let key = PenaltyKey::of(handshake.class, handshake.address);
         match outcome {
-            HandshakeOutcome::Authenticated => drop(self.penalties.remove(&key)),
-            // A sender without a proven address may have forged it. A peer's own address has no debts: its
+            HandshakeOutcome::Authenticated => self.penalties.clear(key),
+            // A sender may have forged an address that is not validated. A peer's own address has no penalty: its
             // handshakes fail by the hundred while its machine is busy or its network bad.
             HandshakeOutcome::Failed
                 if handshake.is_validated && !matches!(handshake.class, Class::Peer(_)) =>
             {
-                self.penalise(now, key);
+                self.penalties.add(now, key);
             }
             HandshakeOutcome::Failed => {}
         }
         Some(handshake.handle)
-    }
-
-    fn penalise(&mut self, now: u64, key: PenaltyKey) {
-        if self.penalties.len() >= PENALTIES_MAX && !self.penalties.contains_key(&key) {
-            self.evict_one();
-        }
-        let penalty = self.penalties.entry(key).or_insert(Penalty { handshakes: 0, until: 0 });
-        if now < penalty.until {
-            // Handshakes that were begun together count as one waste.
-            return;
-        }
-        let steps_max =
-            if matches!(key, PenaltyKey::Port(_)) { HOST_PENALTY_STEPS_MAX } else { PENALTY_STEPS_MAX };
-        let wait = |handshakes: u32| SECOND << (2 * handshakes.min(steps_max));
-        // A debt whose wait ended long ago is cleared.
-        if now.saturating_sub(penalty.until) > wait(penalty.handshakes) {
-            penalty.handshakes = 0;
-        }
-        penalty.until = now + wait(penalty.handshakes);
-        penalty.handshakes += 1;
-    }
-
-    /// Drops one debt, each time another one: an attacker with enough addresses to push others out cannot
-    /// choose which of its own is dropped.
-    fn evict_one(&mut self) {
-        let next = self.evict_from.and_then(|from| self.penalties.range(from..).next());
-        if let Some((key, _)) = next.or_else(|| self.penalties.first_key_value()) {
-            let key = *key;
-            self.penalties.remove(&key);
-            self.evict_from = Some(key);
-        }
-    }
-}
-
-fn key(class: Class, address: SocketAddr) -> PenaltyKey {
-    match class {
-        Class::Peer(_) | Class::Host(_) => PenaltyKey::Port(address),
-        Class::Stranger => PenaltyKey::Network(Network::of(address)),
     }
 }
 

@@ -5,7 +5,7 @@
 use quinn::ConnectionError;
 
 use crate::message::WireVersion;
-use crate::quic::endpoint::CloseCode;
+use crate::quic::close::CloseCode;
 
 /// TLS alerts (RFC 8446 section 6) as QUIC carries them.
 const ALERTS: std::ops::Range<u64> = 0x100..0x200;

@@ -1,4 +1,5 @@
-//! The gate's policy under floods, with time as a number.
+//! The admission policy under floods, with time as a number.
+use super::super::penalties::PENALTIES_MAX;
 use super::*;
 
 const MILLI: u64 = SECOND / 1000;
@@ -13,14 +14,14 @@ fn known() -> KnownAddresses {
     [at("10.0.0.1:7400"), at("10.0.0.2:7400"), at("[2001:db8:1:2::1]:7400")].into_iter().collect()
 }
 
-/// A gate and its senders, in which every admitted handshake stays silent for ever, except those of
+/// A policy and its senders, in which every admitted handshake stays silent for ever, except those of
 /// legitimate peers.
 struct World {
     policy: AdmissionPolicy<SocketAddr>,
     known: KnownAddresses,
     now: u64,
     admitted: u64,
-    /// First packets that were read.
+    /// Initial packets that were read.
     read: u64,
 }
 
@@ -30,15 +31,18 @@ impl World {
     }
 
     /// A sender that answers a Retry.
-    fn knock(&mut self, from: SocketAddr) -> Decision<SocketAddr> {
+    fn attempt(&mut self, from: SocketAddr) -> Decision<SocketAddr> {
         if let Some(reason) = self.policy.filter_initial(self.now, from, &self.known) {
             return Decision::Ignore(reason);
         }
         self.read += 1;
-        let decision = match self.policy.decide(self.now, from, false, &self.known, from) {
-            Decision::Retry => self.policy.decide(self.now, from, true, &self.known, from),
-            other => other,
-        };
+        let decision =
+            match self.policy.decide(self.now, from, AddressValidation::Unvalidated, &self.known, from) {
+                Decision::Retry => {
+                    self.policy.decide(self.now, from, AddressValidation::Validated, &self.known, from)
+                }
+                other => other,
+            };
         self.admitted += u64::from(matches!(decision, Decision::Admit { .. }));
         assert!(self.policy.handshakes.len() <= LIMITS.strangers_max + 3 * (PER_PEER_MAX + PER_HOST_MAX));
         assert!(self.policy.penalties.len() <= PENALTIES_MAX);
@@ -51,18 +55,18 @@ impl World {
         let (began, count) = (self.now, nanos / (SECOND / per_second));
         for n in 0..count {
             self.now = began + n * (SECOND / per_second);
-            self.knock(from(n));
+            self.attempt(from(n));
         }
         self.now = began + nanos;
     }
 
-    /// How long a legitimate peer, which repeats its first packet as QUIC does, waits for admission during
+    /// How long a legitimate peer, which repeats its Initial packet as QUIC does, waits for admission during
     /// the flood.
     fn delay(&mut self, peer: SocketAddr, per_second: u64, from: impl Fn(u64) -> SocketAddr) -> u64 {
         let began = self.now;
         for gap in [0, 150, 300, 600, 1_200] {
             self.flood(per_second, gap * MILLI, &from);
-            if let Decision::Admit { id, .. } = self.knock(peer) {
+            if let Decision::Admit { id, .. } = self.attempt(peer) {
                 self.policy.on_handshake_end(self.now, id, HandshakeOutcome::Authenticated);
                 return self.now - began;
             }
@@ -128,15 +132,15 @@ fn oldest_silent_stranger_gives_way_and_no_other() {
     let mut world = World::new();
     let nth = |n: u64| SocketAddr::from(([198, 51, 100, n as u8], 99));
     for n in 0..64 {
-        assert!(matches!(world.knock(nth(n)), Decision::Admit { evicted: None, .. }), "{n}");
+        assert!(matches!(world.attempt(nth(n)), Decision::Admit { evicted: None, .. }), "{n}");
     }
     world.now = SILENT_AFTER - 1;
-    assert_eq!(world.knock(nth(64)), Decision::Ignore(Refusal::Places));
+    assert_eq!(world.attempt(nth(64)), Decision::Ignore(Refusal::Places));
     world.now = SILENT_AFTER;
-    let Decision::Admit { id, evicted } = world.knock(nth(64)) else { panic!("there is a silent one") };
+    let Decision::Admit { id, evicted } = world.attempt(nth(64)) else { panic!("there is a silent one") };
     assert_eq!(evicted, Some(nth(0)));
     world.policy.on_handshake_end(world.now, id, HandshakeOutcome::Authenticated);
-    assert!(matches!(world.knock(nth(65)), Decision::Admit { evicted: None, .. }), "a free place");
+    assert!(matches!(world.attempt(nth(65)), Decision::Admit { evicted: None, .. }), "a free place");
 }
 
 #[test]
@@ -145,11 +149,11 @@ fn peer_that_dials_again_replaces_its_own_attempt() {
     let peer = at("10.0.0.1:7400");
     world.flood(10_000, SECOND / 100, one_of_a_thousand);
     for expected in [None, None, Some(peer), Some(peer)] {
-        let Decision::Admit { evicted, .. } = world.knock(peer) else { panic!("a peer is admitted") };
+        let Decision::Admit { evicted, .. } = world.attempt(peer) else { panic!("a peer is admitted") };
         assert_eq!(evicted, expected);
     }
     // Its places are its own, and another's are not taken for it.
-    assert!(matches!(world.knock(at("10.0.0.2:7400")), Decision::Admit { evicted: None, .. }));
+    assert!(matches!(world.attempt(at("10.0.0.2:7400")), Decision::Admit { evicted: None, .. }));
 }
 
 #[test]
@@ -157,26 +161,39 @@ fn name_of_a_peer_without_proof_is_worth_nothing() {
     let (mut policy, known) = (AdmissionPolicy::new(LIMITS, 0), known());
     let peer = at("10.0.0.1:7400");
     for n in 0..4 {
-        assert!(matches!(policy.decide(n, peer, false, &known, ()), Decision::Admit { .. }));
+        assert!(matches!(
+            policy.decide(n, peer, AddressValidation::Unvalidated, &known, ()),
+            Decision::Admit { .. }
+        ));
     }
-    assert_eq!(policy.decide(5, peer, false, &known, ()), Decision::Retry, "one address holds four at most");
+    assert_eq!(
+        policy.decide(5, peer, AddressValidation::Unvalidated, &known, ()),
+        Decision::Retry,
+        "one address holds four at most"
+    );
     assert!(policy.handshakes.values().all(|handshake| handshake.class == Class::Stranger));
     let last_id: Vec<u64> = policy.handshakes.keys().copied().collect();
     for id in last_id {
         policy.on_handshake_end(6, id, HandshakeOutcome::Failed);
     }
-    assert!(policy.penalties.is_empty(), "whose name was taken owes nothing");
+    assert_eq!(policy.penalties.len(), 0, "the owner of a forged address has no penalty");
 }
 
 #[test]
 fn crowd_must_prove_its_addresses() {
     let (mut policy, known) = (AdmissionPolicy::new(LIMITS, 0), known());
     for n in 0..16 {
-        let decision = policy.decide(n, one_of_a_thousand(n), false, &known, ());
+        let decision = policy.decide(n, one_of_a_thousand(n), AddressValidation::Unvalidated, &known, ());
         assert!(matches!(decision, Decision::Admit { .. }));
     }
-    assert_eq!(policy.decide(17, one_of_a_thousand(17), false, &known, ()), Decision::Retry);
-    assert!(matches!(policy.decide(17, one_of_a_thousand(17), true, &known, ()), Decision::Admit { .. }));
+    assert_eq!(
+        policy.decide(17, one_of_a_thousand(17), AddressValidation::Unvalidated, &known, ()),
+        Decision::Retry
+    );
+    assert!(matches!(
+        policy.decide(17, one_of_a_thousand(17), AddressValidation::Validated, &known, ()),
+        Decision::Admit { .. }
+    ));
 }
 
 #[test]
@@ -185,31 +202,37 @@ fn waste_is_paid_for_by_longer_waits_and_a_certificate_settles_it() {
     let stranger = at("203.0.113.9:5555");
     let mut now = 0;
     for wait in [1, 4, 16, 64, 64] {
-        let Decision::Admit { id, .. } = policy.decide(now, stranger, true, &known, ()) else {
+        let Decision::Admit { id, .. } =
+            policy.decide(now, stranger, AddressValidation::Validated, &known, ())
+        else {
             panic!("nothing is owed before the wait of {wait} s")
         };
         policy.on_handshake_end(now, id, HandshakeOutcome::Failed);
-        let early = policy.decide(now + wait * SECOND - 1, stranger, true, &known, ());
+        let early =
+            policy.decide(now + wait * SECOND - 1, stranger, AddressValidation::Validated, &known, ());
         assert_eq!(early, Decision::Ignore(Refusal::Address), "{wait} s");
         now += wait * SECOND;
     }
-    let Decision::Admit { id, .. } = policy.decide(now, stranger, true, &known, ()) else { panic!("paid") };
+    let Decision::Admit { id, .. } = policy.decide(now, stranger, AddressValidation::Validated, &known, ())
+    else {
+        panic!("paid")
+    };
     policy.on_handshake_end(now, id, HandshakeOutcome::Authenticated);
-    assert!(policy.penalties.is_empty());
+    assert_eq!(policy.penalties.len(), 0);
 }
 
 #[test]
 fn network_of_ipv6_is_one_address_and_mapped_ipv4_is_ipv4() {
     let mut world = World::new();
     for n in 0..16 {
-        world.knock(SocketAddr::from(([198, 51, 100, n], 1)));
+        world.attempt(SocketAddr::from(([198, 51, 100, n], 1)));
     }
     for host in 1..=4 {
         let from = SocketAddr::from(([0x2001, 0xdb8, 9, 9, 0, 0, 0, host], 1));
-        assert!(matches!(world.knock(from), Decision::Admit { .. }));
+        assert!(matches!(world.attempt(from), Decision::Admit { .. }));
     }
-    assert_eq!(world.knock(at("[2001:db8:9:9:ffff::1]:7")), Decision::Ignore(Refusal::Address));
-    assert!(matches!(world.knock(at("[2001:db8:9:a::1]:7")), Decision::Admit { .. }));
+    assert_eq!(world.attempt(at("[2001:db8:9:9:ffff::1]:7")), Decision::Ignore(Refusal::Address));
+    assert!(matches!(world.attempt(at("[2001:db8:9:a::1]:7")), Decision::Admit { .. }));
     let known = known();
     assert_eq!(known.class(canonical(at("[::ffff:10.0.0.1]:7400"))), Class::Peer(at("10.0.0.1:7400")));
     assert!(matches!(known.class(at("[2001:db8:1:2::77]:1")), Class::Host(_)));
@@ -221,7 +244,10 @@ fn what_is_remembered_has_a_bound() {
     for n in 0..3 * PENALTIES_MAX as u64 {
         let now = n * SECOND;
         let from = SocketAddr::from(((n as u32 | 0x6400_0000).to_be_bytes(), 1));
-        let Decision::Admit { id, .. } = policy.decide(now, from, true, &known, ()) else { panic!("{n}") };
+        let Decision::Admit { id, .. } = policy.decide(now, from, AddressValidation::Validated, &known, ())
+        else {
+            panic!("{n}")
+        };
         policy.on_handshake_end(now, id, HandshakeOutcome::Failed);
         assert!(policy.penalties.len() <= PENALTIES_MAX);
     }
@@ -231,7 +257,10 @@ fn what_is_remembered_has_a_bound() {
         let peer = SocketAddr::from(((n | 0x0A01_0000).to_be_bytes(), 7400));
         let known: KnownAddresses = [peer].into_iter().collect();
         let now = (u64::from(n) + 100_000) * SECOND;
-        let Decision::Admit { id, .. } = policy.decide(now, peer, true, &known, ()) else { panic!("{n}") };
+        let Decision::Admit { id, .. } = policy.decide(now, peer, AddressValidation::Validated, &known, ())
+        else {
+            panic!("{n}")
+        };
         policy.on_handshake_end(now, id, HandshakeOutcome::Authenticated);
         assert!(policy.known_rates.len() <= 5);
     }
