@@ -1,11 +1,11 @@
 //! How long a flood delays a peer: `cargo run --release -p raftwerk-net --example strangers [trials [rate]]`.
 //!
-//! Unknown senders without a certificate begin handshakes with node 2, prove their addresses, and fall
-//! silent; node 1 then starts and connects. Printed for each rate and number of addresses: the delay until
-//! node 1 is connected, with the numbers of node 2's refusals. The flood, both nodes and this program share
-//! the machine. In the rows "its address" node 2 has the address of node 1; in "its host", only the right IP
-//! address with another port, and one address of the flood is that very one; in "nothing", neither. IMPURE:
-//! sockets, threads and the clock.
+//! Unknown senders without a certificate begin handshakes with node 2, have their addresses validated, and
+//! fall silent; node 1 then starts and connects. Printed for each rate and number of addresses: the delay
+//! until node 1 is connected, with the numbers of node 2's refusals. The flood, both nodes and this program
+//! share the machine. In the rows "its address" node 2 has the address of node 1; in "its host", only the
+//! right IP address with another port, and one address of the flood is that very one; in "nothing", neither.
+//! IMPURE: sockets, threads and the clock.
 #![allow(clippy::print_stdout)]
 
 #[path = "../tests/quic/flood.rs"]

@@ -42,14 +42,15 @@ pub struct QuicConfig {
     pub listen: SocketAddr,
     /// Certificate, key and the cluster's root.
     pub identity: Identity,
-    /// Largest UDP payload tried by MTU discovery, in bytes, 1200 to 6500. Default 1452 (Ethernet). Larger packets
-    /// halve the CPU per byte on networks that carry them; above 6500 segmentation offload fails silently.
+    /// Largest UDP payload tried by MTU discovery, in bytes, 1200 to 6500. Default 1452 (Ethernet). Larger
+    /// packets halve the CPU per byte on networks that carry them; above 6500 segmentation offload fails
+    /// silently.
     pub mtu_max: u16,
     /// Whether the kernel may cut large sends into packets (GSO). Default true; without it a byte costs over
     /// three times the CPU, but some virtual devices do it wrong.
     pub gso: bool,
-    /// Bytes that may wait for one peer in one channel before [`crate::SendError::Full`]. Each message counts its
-    /// length plus a fixed overhead. Defaults: control 1 MiB, append 16 MiB, bulk 4 MiB.
+    /// Bytes that may wait for one peer in one channel before [`crate::SendError::Full`]. Each message counts
+    /// its length plus a fixed overhead. Defaults: control 1 MiB, append 16 MiB, bulk 4 MiB.
     pub queue_bytes_max: PerChannel,
     /// Longest message in bytes, checked when sending, and when receiving before memory is taken; at most the
     /// queue's limit. All nodes should agree. Defaults: control 1 MiB, append 16 MiB, bulk 4 MiB.
@@ -72,7 +73,7 @@ pub struct QuicConfig {
     pub control_stall_max: Duration,
     /// Bounds of the wait before a connection is tried again: uniformly below a ceiling that starts at the
     /// first and doubles up to the second. Defaults 50 ms and 1 s: a peer that comes back is dialled within a
-    /// second, and one that stays away costs about one first packet a second.
+    /// second, and one that stays away costs about one Initial packet a second.
     pub backoff: (Duration, Duration),
     /// The maximum of concurrent handshakes of unknown senders, at least 1. Default 128; each is a connection
     /// with its TLS state. Beyond it the oldest is evicted once it has been silent for half a second. Known
@@ -81,16 +82,16 @@ pub struct QuicConfig {
     pub half_open_max: usize,
     /// The maximum of those from one IP address (or /64 network of IPv6), at least 1. Default 4.
     pub half_open_per_address: usize,
-    /// The number of half-open connections from which on a new sender must first prove its address (QUIC
-    /// Retry). Default 16.
+    /// The number of half-open connections from which on a new sender must first have its address validated
+    /// (QUIC Retry). Default 16.
     pub half_open_retry: usize,
     /// Handshakes of unknown senders begun in a second, 1 to 1,000,000; each costs the net thread up to a
-    /// millisecond. Default 64. First packets beyond it are not answered; legitimate senders repeat theirs.
+    /// millisecond. Default 64. Initial packets beyond it are not answered; legitimate senders repeat theirs.
     pub strangers_per_second: u32,
     /// The maximum delay of an acknowledgement by the receiver. Default 1 ms: this bounds a heartbeat's delay
     /// when packets are lost.
     pub ack_delay_max: Duration,
-    /// The round trip assumed before the first is measured. Default 20 ms: a first packet that is lost, or
+    /// The round trip assumed before the first is measured. Default 20 ms: an Initial packet that is lost, or
     /// not answered by a node under a flood or one that is only just starting, is repeated after three of
     /// these, then after twice as long each time: five attempts within a second. To a distant peer one or two
     /// packets are sent twice.

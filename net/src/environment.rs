@@ -1,8 +1,8 @@
 //! The environment of a transport: the runtime for its tasks and its time, and its socket.
 //!
-//! In production that is tokio on a thread of its own ([`crate::QuicTransport::start`]). Another [`Environment`]
-//! runs the same transport on another time and network: the simulator does. What is not here: tokio's
-//! (`quic.rs`, `endpoint.rs`).
+//! In production that is tokio on a thread of its own ([`crate::QuicTransport::start`]). Another
+//! [`Environment`] runs the same transport on another time and network: the simulator does. What is not here:
+//! tokio's (`quic.rs`, `endpoint.rs`).
 use std::fmt;
 use std::future::poll_fn;
 use std::pin::pin;

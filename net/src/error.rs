@@ -1,5 +1,5 @@
-//! Why a transport did not start. Errors of single messages are [`crate::SendError`]; errors of peers and their
-//! bytes end a connection and are counted in [`crate::NetStats`].
+//! Why a transport did not start. Errors of single messages are [`crate::SendError`]; errors of peers and
+//! their bytes end a connection and are counted in [`crate::NetStats`].
 use std::io;
 use std::net::SocketAddr;
 

@@ -1,10 +1,11 @@
 //! The identity of a node: a certificate that names cluster and node, its key, and the authority that all
 //! nodes of the cluster trust.
 //!
-//! A `ClusterAuthority` issues one [`Identity`] per node; both it and `write_cluster` need the cargo feature `issue`,
-//! which a node that only *has* a certificate does without. Everything is PEM text at rest; `load`, `save` and
-//! `write_cluster` are in `files.rs`. What is not here: revocation (replace the authority: an identity
-//! may trust several roots at once while nodes are moved over), and the verification itself (`tls.rs`).
+//! A `ClusterAuthority` issues one [`Identity`] per node; both it and `write_cluster` need the cargo feature
+//! `issue`, which a node that only *has* a certificate does without. Everything is PEM text at rest; `load`,
+//! `save` and `write_cluster` are in `files.rs`. What is not here: revocation (replace the authority: an
+//! identity may trust several roots at once while nodes are moved over), and the verification itself
+//! (`tls.rs`).
 pub(crate) mod certificate;
 mod files;
 #[cfg(feature = "issue")]
@@ -107,7 +108,8 @@ impl Identity {
         self.node
     }
 
-    /// The last second at which the node's certificate is valid, since 1970. Other nodes refuse it from then on.
+    /// The last second at which the node's certificate is valid, since 1970. Other nodes refuse it from then
+    /// on.
     pub fn not_after(&self) -> u64 {
         self.not_after
     }

@@ -1,5 +1,5 @@
-//! Frames between the nodes of a cluster over QUIC: one connection per pair of nodes, mutual TLS 1.3, six one-way
-//! streams per direction.
+//! Frames between the nodes of a cluster over QUIC: one connection per pair of nodes, mutual TLS 1.3, six
+//! one-way streams per direction.
 //!
 //! A message is opaque bytes; a peer is a [`PeerId`] proven by its certificate. The [`Transport`] trait is
 //! the interface that the simulator may implement instead. Delivery is best effort: a message may be lost
@@ -8,8 +8,8 @@
 //!
 //! What is not here: the meaning of a message, retries of a message, flow control of snapshots (the caller
 //! grants credit), any other crate of the project. Next: [`transport`] for the interface, [`quic`] for the
-//! implementation, `quic/admission` for admission of connections, [`identity`] for certificates, [`environment`] for
-//! other sockets and clocks, `message/frames.rs` for the bytes on a stream.
+//! implementation, `quic/admission` for admission of connections, [`identity`] for certificates,
+//! [`environment`] for other sockets and clocks, `message/frames.rs` for the bytes on a stream.
 #![forbid(unsafe_code)]
 
 pub mod config;

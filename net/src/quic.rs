@@ -2,7 +2,8 @@
 //!
 //! One thread named `raftwerk-net` per transport runs everything that touches the socket. Senders only push
 //! into outboxes. Next: `net.rs` (the shared state), `endpoint.rs` (the socket), `admission.rs` (incoming
-//! connections), `dial.rs` (dialling peers), `session.rs` (one connection's streams), `wake.rs` (how senders wake the thread).
+//! connections), `dial.rs` (dialling peers), `session.rs` (one connection's streams), `wake.rs` (how senders
+//! wake the thread).
 mod admission;
 mod backoff;
 mod close;

@@ -44,27 +44,27 @@ counters! {
     reconnects,
     /// Failed attempts to dial a peer.
     dials_failed,
-    /// Connections refused because the other side is not a known node of this cluster: no certificate, another
-    /// authority's, another cluster's, an unknown node, a node that should have waited to be dialled.
+    /// Connections refused because the other side is not a known node of this cluster: no certificate,
+    /// another authority's, another cluster's, an unknown node, a node that should have waited to be dialled.
     strangers_refused,
     /// Incoming connections that were not complete by the handshake deadline.
     handshakes_expired,
-    /// First packets not answered because all places for their kind of address were taken.
+    /// Initial packets not answered because all places for their kind of address were taken.
     half_open_refused,
-    /// First packets not answered because their address had its maximum of handshakes, or had wasted a
-    /// handshake before and had to wait (1 s, at most 64 s).
+    /// Initial packets not answered because their address had its maximum of handshakes, or one of its
+    /// handshakes had failed before and it had to wait (1 s, at most 64 s).
     address_refused,
-    /// First packets not answered because the maximum of handshakes in a second was reached.
+    /// Initial packets not answered because the maximum of handshakes in a second was reached.
     rate_refused,
     /// Handshakes evicted because they had been silent for half a second and another needed their place, or
     /// because a peer dialled anew.
     silent_evicted,
-    /// Incoming connections required to prove their address first.
+    /// Incoming connections answered with a Retry: their address was to be validated first.
     retries_demanded,
     /// Connections that did not come about because the two sides have different wire versions.
     versions_refused,
-    /// Connections refused or closed because a certificate, of either side, had expired. Refused ones are among
-    /// `strangers_refused` or `dials_failed`, too.
+    /// Connections refused or closed because a certificate, of either side, had expired. Refused ones are
+    /// among `strangers_refused` or `dials_failed`, too.
     certificates_expired,
     /// Connections closed because the peer broke the stream protocol: bad hello, message over the limit.
     protocol_violations,

@@ -27,14 +27,14 @@ impl fmt::Display for PeerId {
 /// together and sends larger ones as they are, without a copy.
 pub type Parts = SmallVec<[Bytes; 4]>;
 
-/// A stream of messages from one node to another. Messages of one channel keep their order, those of two channels
-/// do not; a lost packet holds up its own channel only.
+/// A stream of messages from one node to another. Messages of one channel keep their order, those of two
+/// channels do not; a lost packet holds up its own channel only.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub enum Channel {
     /// Votes, liveness, acknowledgements, commit indices: sent before anything else.
     Control,
-    /// Entries; the number is below [`Channel::APPEND_COUNT`]. Choose it by group or worker, so that a group's
-    /// messages keep their order.
+    /// Entries; the number is below [`Channel::APPEND_COUNT`]. Choose it by group or worker, so that a
+    /// group's messages keep their order.
     Append(u8),
     /// Snapshots and other large transfers: sent when no other channel has anything to send.
     Bulk,

@@ -1,12 +1,12 @@
-//! From senders to the sleeping net thread: the list of outboxes with new messages, and one wake-up (the
-//! bell) for all of them.
+//! From senders to the sleeping net thread: the list of outboxes with new messages, and one wake-up
+//! for all of them.
 //!
 //! A wake-up costs a system call, so it is made only when the net thread sleeps. While it is awake it checks
 //! the list by itself: every task on it is wrapped by [`Wake::watch`], whose polls start with one load of a
 //! flag, and it checks once more before it falls asleep. Three facts make this safe:
-//! 1. A sender sets `flushed`, then reads `awake`; the net thread clears `awake`, then reads `flushed`. Both with
-//!    sequential consistency, so at least one sees the other.
-//! 2. `wakeup_pending` is cleared only by the task that the bell wakes, so every wake-up is answered.
+//! 1. A sender sets `flushed`, then reads `awake`; the net thread clears `awake`, then reads `flushed`. Both
+//!    with sequential consistency, so at least one sees the other.
+//! 2. `wakeup_pending` is cleared only by the task that the wake-up starts, so every wake-up is answered.
 //! 3. An outbox is taken off the list before its writer looks into it.
 //!
 //! What is not here: threads and the event loop (`quic.rs` installs the three hooks).
@@ -119,13 +119,13 @@ mod tests {
     }
 
     #[test]
-    fn many_sends_and_flushes_ring_a_sleeping_thread_once_and_an_awake_one_never() {
+    fn flushes_wake_a_sleeping_thread_once_and_an_awake_one_never() {
         let (wake, outbox) = (Wake::default(), Arc::new(Outbox::new(10_000, 100)));
-        assert!(!wake.flush(), "nothing to tell");
+        assert!(!wake.flush(), "nothing is listed");
         listed(&wake, &outbox);
         listed(&wake, &outbox);
         assert!(wake.flush());
-        assert!(!wake.flush(), "rung already");
+        assert!(!wake.flush(), "a wake-up is pending");
         wake.after_sleep();
         wake.drain();
         listed(&wake, &outbox);
@@ -135,7 +135,7 @@ mod tests {
     }
 
     #[test]
-    fn no_message_is_left_behind_by_racing_senders_and_a_thread_that_keeps_dozing() {
+    fn racing_senders_lose_no_wake_up_of_a_dozing_thread() {
         const SENDERS: usize = 2;
         const EACH: usize = 20_000;
         let wake = Arc::new(Wake::default());

@@ -1,15 +1,15 @@
 //! How long a certificate is valid, and when the wall clock is checked again to see whether it still is.
 //!
-//! Pure: time is a number of seconds since 1970. What is not here: reading the clock (`environment.rs`), closing a
-//! connection whose certificate has expired (`session.rs`).
+//! Pure: time is a number of seconds since 1970. What is not here: reading the clock (`environment.rs`),
+//! closing a connection with an expired certificate (`quic/session.rs`).
 use rustls::pki_types::{CertificateDer, UnixTime};
 use std::time::Duration;
 
 /// The check interval, however far off the end of a certificate is: a wall clock may be set.
 pub(crate) const CHECK_INTERVAL: Duration = Duration::from_secs(60);
 
-/// The last second at which a certificate is valid; `None` if it cannot be read. The certificate need not have been
-/// verified.
+/// The last second at which a certificate is valid; `None` if it cannot be read. The certificate need not
+/// have been verified.
 pub(crate) fn not_after(certificate: &CertificateDer<'_>) -> Option<u64> {
     // The verifying library reports it when it verifies for the end of all times: validity is checked before
     // anything else. With one reader of certificates, this and the verdict in a handshake cannot differ.
@@ -42,7 +42,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_certificate_has_no_end() {
+    fn malformed_certificate_has_no_end() {
         assert_eq!(not_after(&CertificateDer::from(vec![1, 2, 3])), None);
     }
 }

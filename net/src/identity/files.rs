@@ -61,8 +61,8 @@ impl ClusterAuthority {
     }
 }
 
-/// Makes a whole cluster's certificates: `folder/ca` for the authority and `folder/n<id>` for each node, ready for
-/// [`Identity::load`].
+/// Makes a whole cluster's certificates: `folder/ca` for the authority and `folder/n<id>` for each node,
+/// ready for [`Identity::load`].
 ///
 /// # Errors
 /// The name is no cluster name, or a file cannot be written or is there already.

@@ -1,8 +1,9 @@
-//! IMPURE: the issuer of certificates: one authority per cluster, one certificate per node. Reads the clock for the usual
-//! validity.
+//! IMPURE: the issuer of certificates: one authority per cluster, one certificate per node. Reads the clock
+//! for the usual validity.
 //!
-//! Behind the cargo feature `issue`, since making certificates takes many more crates than reading them; a program that
-//! runs a node gets its identity as text. What is not here: texts and files (`identity.rs`, `files.rs`).
+//! Behind the cargo feature `issue`, since making certificates takes many more crates than reading them; a
+//! program that runs a node gets its identity as text. What is not here: texts and files (`identity.rs`,
+//! `files.rs`).
 use std::fmt;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -49,8 +50,8 @@ impl Validity {
     }
 }
 
-/// Signs the certificates of one cluster's nodes. Its key is needed only when a node joins or its certificate is renewed:
-/// keep it off the nodes.
+/// Signs the certificates of one cluster's nodes. Its key is needed only when a node joins or its certificate
+/// is renewed: keep it off the nodes.
 pub struct ClusterAuthority {
     cluster: String,
     issuer: Issuer<'static, KeyPair>,
@@ -117,9 +118,9 @@ impl ClusterAuthority {
         Ok(Self { cluster, issuer, certificate_pem: certificate_pem.to_owned(), not_after })
     }
 
-    /// A new certificate and key for a node, for [`Validity::NODE`]: a year. Issuing again for the same node gives a second
-    /// identity of the same name, which replaces the first without a restart ([`crate::QuicTransport::set_identity`]);
-    /// the first stays valid until its own end.
+    /// A new certificate and key for a node, for [`Validity::NODE`]: a year. Issuing again for the same node
+    /// gives a second identity of the same name, which replaces the first without a restart
+    /// ([`crate::QuicTransport::set_identity`]); the first stays valid until its own end.
     ///
     /// # Errors
     /// The certificate library's.
@@ -205,7 +206,7 @@ mod tests {
     }
 
     #[test]
-    fn certificates_end_when_they_are_told_to_and_never_after_their_authority() {
+    fn certificates_end_as_issued_and_never_after_their_authority() {
         let authority =
             ClusterAuthority::new_for("blue", Validity { not_before: 1_000, not_after: 50_000 }).unwrap();
         let issue = |not_after| {

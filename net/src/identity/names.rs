@@ -1,7 +1,8 @@
 //! The names in certificates: `n<id>.<cluster>.raftwerk` for a node, and `<cluster>.raftwerk` for the
 //! cluster's authority.
 //!
-//! Pure text in both directions, one spelling per node; what is not here: certificates (`identity.rs`, `tls.rs`).
+//! Pure text in both directions, one spelling per node; what is not here: certificates (`identity.rs`,
+//! `tls.rs`).
 use crate::transport::PeerId;
 
 const SUFFIX: &str = ".raftwerk";

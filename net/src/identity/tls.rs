@@ -2,7 +2,7 @@
 //!
 //! Both directions check that the other's certificate chains to a trusted root, that both are valid now, and
 //! that it names a node of this cluster; the dialling side also that it is the node it dialled. What is not
-//! here: whether that node is a known peer (`endpoint.rs`), and issuing of certificates (`identity.rs`).
+//! here: whether that node is a known peer (`quic/endpoint.rs`), and issuing of certificates (`issue.rs`).
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -311,7 +311,7 @@ mod tests {
     }
 
     #[test]
-    fn expired_authority_vouches_for_nobody_and_its_successor_does() {
+    fn expired_authority_is_trusted_no_more_and_its_successor_is() {
         let long = Validity { not_after: 2 * ENDS, ..DURING };
         let authority = ClusterAuthority::new_for("blue", long).unwrap();
         let node = authority.issue_for(PeerId(1), long).unwrap();

@@ -1,9 +1,9 @@
 //! Coalesces queued messages into few, large stream writes.
 //!
-//! quinn walks its list of unsent slices from the front, so many small slices cost eleven times one copied buffer.
-//! A [`Unit`] therefore copies length prefixes and small parts side by side into one buffer, and passes parts of
-//! [`OWN_SLICE_MIN`] bytes or more on as they are. What is not here: the queue (`outbox.rs`), the stream
-//! (`session.rs`).
+//! quinn walks its list of unsent slices from the front, so many small slices cost eleven times one copied
+//! buffer. A [`Unit`] therefore copies length prefixes and small parts side by side into one buffer, and
+//! passes parts of [`OWN_SLICE_MIN`] bytes or more on as they are. What is not here: the queue (`outbox.rs`),
+//! the stream (`session.rs`).
 use bytes::{BufMut, Bytes, BytesMut};
 
 use crate::message::frames::LENGTH_BYTES;

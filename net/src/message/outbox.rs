@@ -59,7 +59,8 @@ impl Outbox {
         }
     }
 
-    /// Queues a message for the connection of an epoch. A message within its own limit always fits an empty queue.
+    /// Queues a message for the connection of an epoch. A message within its own limit always fits an empty
+    /// queue.
     ///
     /// # Errors
     /// [`SendError::TooLarge`] or [`SendError::Full`]; the message is dropped.

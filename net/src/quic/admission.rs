@@ -1,7 +1,7 @@
 //! Admission of incoming connections: the policy with its inputs, shared by the socket and the endpoint.
 //!
-//! Next: `policy.rs` for the rules, `filter.rs` for the socket that drops Initial packets unread. What is not here: the
-//! handshakes (`endpoint.rs`).
+//! Next: `policy.rs` for the rules, `filter.rs` for the socket that drops Initial packets unread. What is not
+//! here: the handshakes (`endpoint.rs`).
 mod address;
 pub(crate) mod filter;
 mod penalties;

@@ -1,7 +1,8 @@
 //! The certificates that a transport presents and trusts: an identity and the TLS settings made from it.
 //! Replaced as a whole when the identity is.
 //!
-//! What is not here: issuing (`issue.rs`), verifying (`tls.rs`), closing connections that no longer hold (`quic.rs`).
+//! What is not here: issuing (`issue.rs`), verifying (`tls.rs`), closing connections that no longer hold
+//! (`quic.rs`).
 use std::time::Duration;
 
 use rustls::pki_types::CertificateDer;

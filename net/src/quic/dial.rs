@@ -1,7 +1,7 @@
 //! IMPURE: keeping a connection to one peer: dial, use it, wait, dial again.
 //!
-//! Of two nodes the one with the lower number dials. What is not here: the accepting side (`endpoint.rs`), the
-//! length of the waits (`backoff.rs`).
+//! Of two nodes the one with the lower number dials. What is not here: the accepting side (`endpoint.rs`),
+//! the length of the waits (`backoff.rs`).
 use std::sync::Arc;
 
 use crate::identity::names;
@@ -31,7 +31,7 @@ pub(crate) async fn keep_connected(net: Arc<Net>, peer: Arc<Peer>) {
             }
             Err(error) => {
                 add(&net.counters.dials_failed, 1);
-                net.failed(&peer, error);
+                net.on_failure(&peer, error);
             }
         }
         // Either the wait is over, or a change makes an immediate attempt worthwhile.

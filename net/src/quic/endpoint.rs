@@ -1,8 +1,8 @@
 //! IMPURE: the UDP socket, and accepting connections as admission decides.
 //!
 //! An unknown sender costs a bounded number of half-open connections for a bounded time and gets no
-//! information. What is not here: the decisions (`admission.rs`), quinn's settings (`settings.rs`), connecting to
-//! others (`dial.rs`), an admitted connection (`session.rs`).
+//! information. What is not here: the decisions (`admission.rs`), quinn's settings (`settings.rs`),
+//! connecting to others (`dial.rs`), an admitted connection (`session.rs`).
 use std::collections::hash_map::RandomState;
 use std::hash::BuildHasher as _;
 use std::io;
@@ -169,14 +169,14 @@ async fn admit(net: Arc<Net>, incoming: quinn::Incoming, guard: HandshakeGuard, 
     };
     match session::establish(&net, &connection).await {
         Ok(streams) => session::run(net, peer, connection, streams).await,
-        Err(error) => net.failed(&peer, error),
+        Err(error) => net.on_failure(&peer, error),
     }
 }
 
 fn refused(net: &Net, remote: SocketAddr, error: &quinn::ConnectionError) {
     add(&net.counters.strangers_refused, 1);
     let kind = PeerError::of(error, net.version());
-    net.count(&kind);
+    net.count_error(&kind);
     if let Some(left_out) = net.log_permit(LogKind::HandshakeFailed) {
         tracing::warn!(%remote, %error, left_out, "connection refused in the handshake");
     }

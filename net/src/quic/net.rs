@@ -134,8 +134,8 @@ impl Net {
         self.stopping.load(Ordering::Acquire)
     }
 
-    /// On the net thread: puts a connection in force in place of any earlier one and notifies the receiver.
-    /// Returns its epoch, or `None` if the peer has been removed.
+    /// On the net thread: makes a connection the current one in place of any earlier one and notifies the
+    /// receiver. Returns its epoch, or `None` if the peer has been removed.
     pub(crate) fn install(&self, peer: &Peer, connection: &quinn::Connection) -> Option<u64> {
         if let Some(old) = self.retire(peer, peer.epoch()) {
             CloseCode::Replaced.close(&old);
@@ -152,8 +152,8 @@ impl Net {
         Some(epoch)
     }
 
-    /// On the net thread: takes the connection of an epoch out of force, drops what is queued for it and
-    /// notifies the receiver. `None` if it was not in force (any more).
+    /// On the net thread: retires the connection of an epoch, drops the messages queued for it and
+    /// notifies the receiver. `None` if it was not the current one (any more).
     pub(crate) fn retire(&self, peer: &Peer, epoch: u64) -> Option<quinn::Connection> {
         let connection = peer.retire(epoch)?;
         add(&self.counters.dropped_disconnected, peer.clear_outboxes());
@@ -183,17 +183,17 @@ impl Net {
     }
 
     /// A connection with a peer has ended, or has not come about.
-    pub(crate) fn failed(&self, peer: &Peer, error: PeerError) {
-        self.count(&error);
+    pub(crate) fn on_failure(&self, peer: &Peer, error: PeerError) {
+        self.count_error(&error);
         let has_ended = matches!(error, PeerError::Expired(_));
-        peer.failed(self.now(), error);
+        peer.on_failure(self.now(), error);
         if has_ended {
             self.receive.certificate_ended(peer.id);
         }
     }
 
     /// Counts the errors that an operator has to act on.
-    pub(crate) fn count(&self, error: &PeerError) {
+    pub(crate) fn count_error(&self, error: &PeerError) {
         add(&self.counters.versions_refused, u64::from(error.is_version()));
         add(&self.counters.certificates_expired, u64::from(error.is_expiry()));
     }

@@ -1,4 +1,4 @@
-//! The state of one peer on a node: its address, its outboxes, and which connection is in force.
+//! The state of one peer on a node: its address, its outboxes, and its current connection.
 //!
 //! Shared by senders (outboxes, epoch) and the net thread (everything). What is not here: making connections
 //! (`dial.rs`, `endpoint.rs`) and using them (`session.rs`).
@@ -22,7 +22,7 @@ pub(crate) const NO_EPOCH: u64 = 0;
 /// One peer.
 pub(crate) struct Peer {
     pub(crate) id: PeerId,
-    /// Number of the connection in force, [`NO_EPOCH`] if none. Frames and messages of others are dropped.
+    /// Number of the current connection, [`NO_EPOCH`] if none. Frames and messages of others are dropped.
     epoch: AtomicU64,
     pub(crate) outboxes: [Arc<Outbox>; Channel::COUNT],
     removed: AtomicBool,
@@ -38,7 +38,7 @@ struct Link {
     connected_before: bool,
     /// The address of its latest connection, once its certificate was verified.
     last_remote: Option<SocketAddr>,
-    /// Why the latest connection ended or did not come about; `None` while one is in force.
+    /// Why the latest connection ended or did not come about; `None` while there is one.
     error: Option<PeerError>,
     log_throttle: Throttle,
 }
@@ -66,7 +66,7 @@ impl Peer {
         }
     }
 
-    /// The connection in force.
+    /// The number of the current connection, [`NO_EPOCH`] if none.
     pub(crate) fn epoch(&self) -> u64 {
         self.epoch.load(Ordering::Acquire)
     }
@@ -83,7 +83,7 @@ impl Peer {
         std::iter::once(link.address).chain(link.last_remote)
     }
 
-    /// The connection in force.
+    /// The current connection.
     pub(crate) fn connection(&self) -> Option<quinn::Connection> {
         self.link().connection.clone()
     }
@@ -94,7 +94,7 @@ impl Peer {
     }
 
     /// Records why a connection ended or did not come about, and logs it at a limited rate.
-    pub(crate) fn failed(&self, now: u64, error: PeerError) {
+    pub(crate) fn on_failure(&self, now: u64, error: PeerError) {
         let mut link = self.link();
         let permit = if error.needs_operator() { link.log_throttle.pass(now) } else { None };
         let address = link.address;
@@ -105,7 +105,7 @@ impl Peer {
         link.error = Some(error);
     }
 
-    /// Sets the address on which the peer listens. Returns the connection in force if the address has
+    /// Sets the address on which the peer listens. Returns the current connection if the address has
     /// changed.
     pub(crate) fn set_address(&self, address: SocketAddr) -> Option<quinn::Connection> {
         let mut link = self.link();
@@ -119,7 +119,7 @@ impl Peer {
         connection
     }
 
-    /// Marks the peer as removed: it gets no more connections. Returns the one in force.
+    /// Marks the peer as removed: it gets no more connections. Returns the current one.
     pub(crate) fn remove(&self) -> Option<quinn::Connection> {
         let link = self.link();
         self.removed.store(true, Ordering::Release);
@@ -134,8 +134,8 @@ impl Peer {
         self.removed.load(Ordering::Acquire)
     }
 
-    /// Puts a connection in force under a new epoch; the one before must have been taken down. Returns whether the
-    /// peer was connected at any time before, or `None` if it was removed meanwhile.
+    /// Makes a connection the current one under a new epoch; the one before must have been retired. Returns
+    /// whether the peer was connected at any time before, or `None` if it was removed meanwhile.
     pub(crate) fn install(&self, connection: &quinn::Connection, epoch: u64) -> Option<bool> {
         let mut link = self.link();
         assert!(link.connection.is_none() && epoch != NO_EPOCH, "one connection in force at a time");
@@ -149,7 +149,7 @@ impl Peer {
         Some(std::mem::replace(&mut link.connected_before, true))
     }
 
-    /// Takes the connection of an epoch out of force and returns it; `None` if it was not in force.
+    /// Retires the connection of an epoch and returns it; `None` if it was not the current one.
     pub(crate) fn retire(&self, epoch: u64) -> Option<quinn::Connection> {
         let mut link = self.link();
         if epoch == NO_EPOCH || self.epoch.load(Ordering::Acquire) != epoch {

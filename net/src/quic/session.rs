@@ -135,10 +135,10 @@ pub(crate) async fn run(net: Arc<Net>, peer: Arc<Peer>, connection: quinn::Conne
             PeerError::Unreachable("the receiver of messages panicked".to_owned())
         }
     };
-    // The others end where they are; their charges on the outboxes are returned with them.
+    // The other futures end where they are; their charges on the outboxes are returned with them.
     drop(tasks);
     if net.retire(&peer, epoch).is_some() {
-        net.failed(&peer, error);
+        net.on_failure(&peer, error);
     }
 }
 
@@ -237,7 +237,7 @@ async fn write_slices(
     Ok(())
 }
 
-/// Passes on the messages of one incoming stream while their connection is the one in force.
+/// Passes on the messages of one incoming stream while their connection is the current one.
 async fn read(net: &Net, peer: &Peer, epoch: u64, slot: usize, mut stream: RecvStream) -> SessionEnd {
     let channel = Channel::ALL[slot];
     let mut decoder = Decoder::new(net.config.message_bytes_max.of(channel));

@@ -12,7 +12,8 @@ use rustls::pki_types::PrivateKeyDer;
 use crate::config::QuicConfig;
 use crate::transport::Channel;
 
-/// The maximum of Initial packets queued for admission, which decides on them within a turn of the net thread.
+/// The maximum of Initial packets queued for admission, which decides on them within a turn of the net
+/// thread.
 const INCOMING_MAX: usize = 1024;
 
 /// quinn's settings for the accepting side.

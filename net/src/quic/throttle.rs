@@ -1,7 +1,8 @@
 //! Rate limit of log lines that unknown senders, or peers in a loop, can cause: one per interval, with the
 //! number suppressed.
 //!
-//! Pure: time is a number of nanoseconds. (A crate for rates, `governor`, would bring ten more and a clock of its own.)
+//! Pure: time is a number of nanoseconds. (A crate for rates, `governor`, would bring ten more and a clock of
+//! its own.)
 
 /// Nanoseconds between two lines of one kind.
 const EVERY: u64 = 10_000_000_000;
@@ -65,7 +66,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn ten_thousand_lines_a_second_become_one_in_ten_with_a_count() {
+    fn throttle_passes_one_line_in_ten_seconds_with_a_count() {
         let mut throttle = Throttle::default();
         let lines: Vec<u64> = (0..200_000).filter_map(|n| throttle.pass(n * 100_000)).collect();
         assert_eq!(lines, [0, 99_999]);

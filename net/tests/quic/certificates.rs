@@ -60,29 +60,29 @@ fn start(ends: [u64; 2], clocks: [&Clock; 2]) -> (ClusterAuthority, Node, Node) 
 }
 
 #[test]
-fn expired_certificate_of_who_dials_is_refused() {
+fn expired_certificate_of_the_dialler_is_refused() {
     let (before, after) = (Clock::at(ENDS), Clock::at(ENDS + 1));
     let (_, one, two) = start([ENDS, LATER], [&before, &after]);
     let stats = two.stats_until(|stats| stats.certificates_expired >= 1);
     assert!(stats.strangers_refused >= 1);
     one.stats_until(|stats| stats.certificates_expired >= 1);
     assert_eq!(one.transport.peer_error(PeerId(2)), Some(PeerError::OursExpired));
-    assert_eq!((one.heard(), two.heard()), (vec![], vec![]));
+    assert_eq!((one.received_so_far(), two.received_so_far()), (vec![], vec![]));
 }
 
 #[test]
-fn expired_certificate_of_who_is_dialled_is_refused() {
+fn expired_certificate_of_the_dialled_peer_is_refused() {
     let (before, after) = (Clock::at(ENDS), Clock::at(ENDS + 1));
     let (_, one, two) = start([LATER, ENDS], [&after, &before]);
     one.stats_until(|stats| stats.certificates_expired >= 1 && stats.dials_failed >= 1);
     let error = one.transport.peer_error(PeerId(2)).unwrap();
     assert!(matches!(&error, PeerError::Expired(why) if why.contains("expired")), "{error}");
     two.stats_until(|stats| stats.certificates_expired >= 1);
-    assert_eq!((one.heard(), two.heard()), (vec![], vec![]));
+    assert_eq!((one.received_so_far(), two.received_so_far()), (vec![], vec![]));
 }
 
 #[test]
-fn expired_authority_vouches_for_nobody() {
+fn expired_authority_is_trusted_no_more() {
     let clock = Clock::at(ENDS);
     let authority = authority();
     let short = authority.renew(Validity { not_before: BEGINS, not_after: ENDS }).unwrap();
@@ -153,7 +153,7 @@ fn authority_is_replaced_while_nodes_run() {
     };
     one.transport.set_identity(&renewed(1)).unwrap();
     two.transport.set_identity(&renewed(2)).unwrap();
-    assert_eq!((one.heard(), two.heard()), (vec![], vec![]), "both trust both");
+    assert_eq!((one.received_so_far(), two.received_so_far()), (vec![], vec![]), "both trust both");
     // The old authority is removed: so is the connection it vouched for, and the next one uses the new
     // authority.
     two.transport.set_identity(&issue(&new, 2, ENDS)).unwrap();

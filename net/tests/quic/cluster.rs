@@ -25,14 +25,14 @@ pub(crate) enum Event {
 /// Records events; blocks the net thread while its gate is shut.
 struct Recorder {
     events: Mutex<Sender<Event>>,
-    gate: Arc<Gate>,
+    barrier: Arc<Barrier>,
 }
 
 /// Shut, it stops a node's net thread at its next message: the node is then slow.
 #[derive(Default)]
-pub(crate) struct Gate(Mutex<()>);
+pub(crate) struct Barrier(Mutex<()>);
 
-impl Gate {
+impl Barrier {
     pub(crate) fn shut(&self) -> std::sync::MutexGuard<'_, ()> {
         self.0.lock().unwrap()
     }
@@ -47,7 +47,7 @@ impl Recorder {
 
 impl Receive for Recorder {
     fn receive(&self, from: PeerId, channel: Channel, message: Bytes) {
-        drop(self.gate.shut());
+        drop(self.barrier.shut());
         self.record(Event::Message(from, channel, message));
     }
 
@@ -62,18 +62,18 @@ impl Receive for Recorder {
 
 pub(crate) struct Node {
     pub(crate) transport: QuicTransport,
-    pub(crate) gate: Arc<Gate>,
+    pub(crate) barrier: Arc<Barrier>,
     events: Receiver<Event>,
 }
 
 impl Node {
     pub(crate) fn start(config: QuicConfig, peers: &[(u64, SocketAddr)]) -> Self {
         let (sender, events) = channel();
-        let gate = Arc::new(Gate::default());
-        let recorder = Recorder { events: Mutex::new(sender), gate: Arc::clone(&gate) };
+        let barrier = Arc::new(Barrier::default());
+        let recorder = Recorder { events: Mutex::new(sender), barrier: Arc::clone(&barrier) };
         let peers = peers.iter().map(|(id, address)| (PeerId(*id), *address)).collect();
         let transport = QuicTransport::start(config, peers, Arc::new(recorder)).unwrap();
-        Self { transport, gate, events }
+        Self { transport, barrier, events }
     }
 
     pub(crate) fn address(&self) -> SocketAddr {
@@ -126,7 +126,7 @@ impl Node {
     }
 
     /// All events received and not yet read.
-    pub(crate) fn heard(&self) -> Vec<Event> {
+    pub(crate) fn received_so_far(&self) -> Vec<Event> {
         self.events.try_iter().collect()
     }
 }

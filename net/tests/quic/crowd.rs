@@ -6,7 +6,7 @@ use raftwerk_net::{NetStats, PeerId};
 use crate::cluster::{Cluster, Node, nowhere};
 use crate::flood::{Flood, loopback_addresses};
 
-/// The number of first packets not answered.
+/// The number of Initial packets not answered.
 fn unanswered(stats: &NetStats) -> u64 {
     stats.half_open_refused + stats.address_refused + stats.rate_refused
 }
@@ -29,7 +29,7 @@ fn connects_among(strangers: Vec<IpAddr>, address_is_known: bool) {
     assert_eq!(one.transport.peer_error(PeerId(2)), None);
     let stats = node.transport.stats();
     assert!(flood.retries_answered() > 0 && flood.begun() > 2_000);
-    assert!(stats.retries_demanded > 0, "the crowd had to prove its addresses");
+    assert!(stats.retries_demanded > 0, "the addresses of the crowd had to be validated");
 }
 
 #[test]
@@ -57,7 +57,7 @@ fn silent_stranger_gives_its_place_to_the_next() {
 }
 
 #[test]
-fn address_that_wasted_a_handshake_waits_for_its_next() {
+fn address_with_a_failed_handshake_waits_for_its_next() {
     let cluster = Cluster::new("blue");
     let mut config = cluster.config(2);
     (config.half_open_retry, config.half_open_per_address) = (0, 1);

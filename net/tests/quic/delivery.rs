@@ -16,7 +16,7 @@ fn numbered(number: u32, size: usize) -> Vec<u8> {
 }
 
 #[test]
-fn three_nodes_hear_each_other_on_every_channel_in_order() {
+fn three_nodes_receive_on_every_channel_in_order() {
     let nodes = Cluster::new("mesh").mesh(3, |_| {});
     for (id, node) in &nodes {
         for number in 0..EACH {
@@ -70,9 +70,9 @@ fn a_message_of_eight_mebibytes_arrives_whole() {
     let (one, two) = Cluster::new("big").pair(|_| {});
     let message: Vec<u8> = (0..8 << 20).map(|n: u32| (n % 251) as u8).collect();
     one.send(2, Channel::Append(3), message.clone()).unwrap();
-    let (from, channel, heard) = two.next_message();
+    let (from, channel, received_so_far) = two.next_message();
     assert_eq!((from, channel), (PeerId(1), Channel::Append(3)));
-    assert!(heard == message);
+    assert!(received_so_far == message);
 }
 
 #[test]
@@ -126,7 +126,7 @@ fn small_messages_of_a_turn_share_writes_and_wake_ups() {
 }
 
 #[test]
-fn what_cannot_be_sent_is_refused_with_the_reason() {
+fn transport_refuses_a_message_with_the_reason() {
     let cluster = Cluster::new("refusal");
     let (one, two) = cluster.pair(|config| config.message_bytes_max.control = 1000);
     one.transport.add_peer(PeerId(3), nowhere());

@@ -1,7 +1,7 @@
-//! A flood: first packets of handshakes that are never finished, from as many addresses as wanted.
+//! A flood: Initial packets of handshakes that are never finished, from as many addresses as wanted.
 //!
 //! The packets are made by hand, with TLS's own keys, since a whole client would cost its sender as much as
-//! it costs the receiver. Each handshake begins correctly, answers a Retry, so that its address is proven,
+//! it costs the receiver. Each handshake begins correctly, answers a Retry, so that its address is validated,
 //! and then falls silent. One socket sends for all addresses. Used by tests, and by a program that measures
 //! (`examples/strangers.rs`).
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -17,14 +17,14 @@ use rustls::pki_types::ServerName;
 use rustls::quic::{ClientConnection, Suite, Version};
 use rustls::{ClientConfig, Side, version};
 
-/// Bytes of every first packet: the minimum that QUIC admits.
+/// Bytes of every Initial packet: the minimum that QUIC admits.
 const PACKET_BYTES: usize = 1200;
 /// The sender's connection id, the same in all handshakes: they need not be distinguished.
 const SOURCE_ID: [u8; 8] = *b"stranger";
 const TAG_BYTES: usize = 16;
 const PACKET_NUMBER_BYTES: usize = 4;
 
-/// How many first packets, answers to a Retry included, have been sent.
+/// How many Initial packets, answers to a Retry included, have been sent.
 #[derive(Default)]
 struct Sent {
     begun: AtomicU64,
@@ -44,7 +44,7 @@ impl Flood {
         let (stop, sent) = (Arc::new(AtomicBool::new(false)), Arc::new(Sent::default()));
         let thread = {
             let (stop, sent) = (Arc::clone(&stop), Arc::clone(&sent));
-            thread::spawn(move || Knocker::new(target, addresses).knock(per_second, &stop, &sent))
+            thread::spawn(move || Attacker::new(target, addresses).attack(per_second, &stop, &sent))
         };
         Self { stop, sent, thread: Some(thread) }
     }
@@ -75,7 +75,7 @@ pub(crate) fn loopback_addresses(count: u32) -> Vec<IpAddr> {
     (0..count).map(|n| IpAddr::V4(Ipv4Addr::from(first + n))).collect()
 }
 
-struct Knocker {
+struct Attacker {
     socket: std::net::UdpSocket,
     state: UdpSocketState,
     target: SocketAddr,
@@ -86,7 +86,7 @@ struct Knocker {
     made: u64,
 }
 
-impl Knocker {
+impl Attacker {
     fn new(target: SocketAddr, addresses: Vec<IpAddr>) -> Self {
         let socket = std::net::UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).expect("a free port");
         let state = UdpSocketState::new((&socket).into()).expect("a socket that tells where packets came in");
@@ -95,7 +95,7 @@ impl Knocker {
         Self { socket, state, target, addresses, suite, client_hello: client_hello(), made: 0 }
     }
 
-    fn knock(&mut self, per_second: u32, stop: &AtomicBool, sent: &Sent) {
+    fn attack(&mut self, per_second: u32, stop: &AtomicBool, sent: &Sent) {
         let began = Instant::now();
         while !stop.load(Ordering::Relaxed) {
             let due = (began.elapsed().as_secs_f64() * f64::from(per_second)) as u64;
@@ -146,7 +146,7 @@ impl Knocker {
         }
     }
 
-    /// The first packet of a handshake: RFC 9000 section 17.2.2, protected as RFC 9001 section 5 says.
+    /// The Initial packet of a handshake: RFC 9000 section 17.2.2, protected as in RFC 9001 section 5.
     fn initial(&self, destination_id: &[u8], token: &[u8]) -> Vec<u8> {
         let mut packet = vec![0xC0 | (PACKET_NUMBER_BYTES as u8 - 1), 0, 0, 0, 1];
         packet.push(destination_id.len() as u8);

@@ -25,7 +25,7 @@ fn fill(node: &Node, to: u64, channel: Channel, size: usize) -> usize {
 #[test]
 fn a_slow_peer_fills_its_queue_and_memory_stays_bounded() {
     let (one, two) = Cluster::new("slow").pair(|_| {});
-    let gate = two.gate.shut();
+    let barrier = two.barrier.shut();
     let taken = fill(&one, 2, Channel::Bulk, 10_000);
     // The queue, what quinn may hold unacknowledged, and the unit being written.
     let bound = (4 << 20) + 2 * 6 * (256 << 10) + (1 << 20);
@@ -34,7 +34,7 @@ fn a_slow_peer_fills_its_queue_and_memory_stays_bounded() {
     // A stream's part of it leaves when the other side reads on; the rest stays queued here, and is reported.
     let waiting = one.transport.queued_bytes();
     assert!((2 << 20..=4 << 20).contains(&waiting), "{waiting} bytes wait");
-    drop(gate);
+    drop(barrier);
     for _ in 0..taken {
         assert_eq!(two.next_message().2.len(), 10_000);
     }
@@ -47,10 +47,10 @@ fn a_slow_peer_fills_its_queue_and_memory_stays_bounded() {
 #[test]
 fn control_overtakes_bulk_that_was_queued_before_it() {
     let (one, two) = Cluster::new("priority").pair(|_| {});
-    let gate = two.gate.shut();
+    let barrier = two.barrier.shut();
     let taken = fill(&one, 2, Channel::Bulk, 10_000);
     one.send(2, Channel::Control, "urgent").unwrap();
-    drop(gate);
+    drop(barrier);
     let mut before = 0;
     while two.next_message().1 == Channel::Bulk {
         before += 1;
@@ -62,7 +62,7 @@ fn control_overtakes_bulk_that_was_queued_before_it() {
 #[test]
 fn one_slow_peer_holds_up_no_other() {
     let nodes = Cluster::new("others").mesh(3, |_| {});
-    let gate = nodes[&3].gate.shut();
+    let barrier = nodes[&3].barrier.shut();
     fill(&nodes[&1], 3, Channel::Append(0), 100_000);
     for number in 0..1_000u32 {
         let message: Parts = std::iter::once(Bytes::copy_from_slice(&number.to_le_bytes())).collect();
@@ -72,14 +72,14 @@ fn one_slow_peer_holds_up_no_other() {
     for number in 0..1_000u32 {
         assert_eq!(nodes[&2].next_message().2, number.to_le_bytes()[..]);
     }
-    drop(gate);
+    drop(barrier);
 }
 
 #[test]
-fn what_waits_for_a_lost_connection_is_dropped_and_counted() {
+fn messages_queued_for_a_lost_connection_are_dropped_and_counted() {
     let cluster = Cluster::new("dropped");
     let (one, two) = cluster.pair(|_| {});
-    let gate = two.gate.shut();
+    let barrier = two.barrier.shut();
     let taken = fill(&one, 2, Channel::Append(2), 100_000);
     let dropped = one.transport.stats().dropped_disconnected;
     let other = Node::start(cluster.config(2), &[(1, two.address())]);
@@ -90,7 +90,7 @@ fn what_waits_for_a_lost_connection_is_dropped_and_counted() {
     assert!(lost > 0 && lost <= taken as u64);
     one.send(2, Channel::Append(2), "fresh").unwrap();
     assert_eq!(other.next_message().2, "fresh", "nothing of the old connection arrives on the new");
-    drop(gate);
+    drop(barrier);
 }
 
 #[test]

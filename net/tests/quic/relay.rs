@@ -1,4 +1,5 @@
-//! A UDP relay: a network between clients and one server that can be cut per direction, moved, and made lossy.
+//! A UDP relay: a network between clients and one server that can be cut per direction, moved, and made
+//! lossy.
 use std::collections::HashMap;
 use std::net::{SocketAddr, UdpSocket};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};

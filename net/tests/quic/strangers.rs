@@ -24,12 +24,12 @@ fn intrude(node: &Node, identity: Option<&Identity>, alpn: &[u8]) -> Option<u64>
         }
         rogue::close_code(&connection).await
     });
-    assert_eq!(node.heard(), [], "a stranger was heard");
+    assert_eq!(node.received_so_far(), [], "a stranger was heard");
     code
 }
 
 #[test]
-fn without_a_certificate_of_the_cluster_nobody_gets_past_the_handshake() {
+fn handshake_fails_without_a_certificate_of_the_cluster() {
     let ours = Cluster::new("ours");
     let node = Node::start(ours.config(5), &[(1, nowhere())]);
     assert_eq!(intrude(&node, None, ALPN), None);
@@ -47,7 +47,7 @@ fn without_a_certificate_of_the_cluster_nobody_gets_past_the_handshake() {
 }
 
 #[test]
-fn a_node_of_the_cluster_that_is_no_known_peer_or_should_be_dialled_is_turned_away() {
+fn unknown_node_and_one_to_be_dialled_are_refused() {
     let cluster = Cluster::new("known");
     let node = Node::start(cluster.config(5), &[(1, nowhere()), (7, nowhere())]);
     assert_eq!(intrude(&node, Some(&cluster.identity(2)), ALPN), Some(STRANGER));
@@ -75,7 +75,7 @@ fn a_whole_node_of_another_cluster_meets_refusal_in_both_directions() {
     let stranger = Node::start(theirs.config(1), &[(2, node.address())]);
     node.stats_until(|stats| stats.strangers_refused >= 1);
     stranger.stats_until(|stats| stats.strangers_refused >= 1 && stats.dials_failed >= 1);
-    assert_eq!((node.heard(), stranger.heard()), (vec![], vec![]));
+    assert_eq!((node.received_so_far(), stranger.received_so_far()), (vec![], vec![]));
 }
 
 #[test]
@@ -84,7 +84,7 @@ fn a_dialled_peer_must_be_the_node_it_was_taken_for() {
     let three = Node::start(cluster.config(3), &[(1, nowhere())]);
     let one = Node::start(cluster.config(1), &[(2, three.address())]);
     one.stats_until(|stats| stats.strangers_refused >= 1);
-    assert_eq!((one.heard(), three.heard()), (vec![], vec![]));
+    assert_eq!((one.received_so_far(), three.received_so_far()), (vec![], vec![]));
 }
 
 /// A certificate of the cluster's own authority that names two nodes.
@@ -136,7 +136,7 @@ fn break_rules(misbehave: impl AsyncFn(&quinn::Connection)) {
         assert_eq!(rogue::close_code(&connection).await, Some(PROTOCOL));
     });
     node.stats_until(|stats| stats.protocol_violations == 1);
-    let messages = node.heard().into_iter().filter(|event| matches!(event, Event::Message(..)));
+    let messages = node.received_so_far().into_iter().filter(|event| matches!(event, Event::Message(..)));
     assert_eq!(messages.count(), 0);
 }
 
@@ -201,7 +201,7 @@ fn a_newer_connection_of_the_same_node_replaces_the_older() {
 }
 
 #[test]
-fn half_open_connections_are_few_and_newcomers_must_then_prove_their_address() {
+fn half_open_connections_are_few_and_later_ones_need_validation() {
     let cluster = Cluster::new("half");
     let mut config = cluster.config(2);
     (config.half_open_retry, config.half_open_max) = (2, 3);

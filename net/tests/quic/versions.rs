@@ -27,7 +27,11 @@ fn meet(dialling: u16, dialled: u16) {
     };
     found_by(&one, 2, dialling, dialled);
     found_by(&two, 1, dialled, dialling);
-    assert_eq!((one.heard(), two.heard()), (vec![], vec![]), "neither is told of a connection");
+    assert_eq!(
+        (one.received_so_far(), two.received_so_far()),
+        (vec![], vec![]),
+        "neither is told of a connection"
+    );
 }
 
 #[test]
@@ -77,5 +81,5 @@ fn another_protocol_is_named_as_one() {
     assert!(matches!(refusal, quinn::ConnectionError::ConnectionClosed(_)), "{refusal}");
     let stats = node.stats_until(|stats| stats.versions_refused == 1);
     assert_eq!(stats.strangers_refused, 1);
-    assert!(!node.heard().iter().any(|event| matches!(event, Event::Connected(_))));
+    assert!(!node.received_so_far().iter().any(|event| matches!(event, Event::Connected(_))));
 }

@@ -1,8 +1,8 @@
-//! The socket in front of the gate: drops first packets unread where the gate rules them out.
+//! The socket in front of admission: drops Initial packets unread where the policy refuses them.
 //!
-//! Reading a first packet takes keys derived for it alone, some twenty microseconds: at ten thousand first
-//! packets a second that is half a core, and a net thread that is late lets its socket overflow, for peers,
-//! too. What is not here: which packets are dropped (`policy.rs`).
+//! Reading an Initial packet takes keys derived for it alone, some twenty microseconds: at ten thousand
+//! Initial packets a second that is half a core, and a net thread that is late lets its socket overflow, for
+//! peers, too. What is not here: which packets are dropped (`policy.rs`).
 use std::fmt;
 use std::io::{self, IoSliceMut};
 use std::net::SocketAddr;
@@ -16,12 +16,12 @@ use quinn::{AsyncUdpSocket, UdpPoller};
 /// The bits of a datagram's first byte that identify the kind of packet it begins with (RFC 9000 section
 /// 17.2), which are …
 const PACKET_TYPE_MASK: u8 = 0xF0;
-/// … these in a first packet: a long header, of type Initial.
+/// … these in an Initial packet, which has a long header.
 const INITIAL: u8 = 0xC0;
 
-/// Decides whether the first packets of an address are read.
+/// Decides whether the Initial packets of an address are read.
 pub(crate) trait InitialFilter: Send + Sync {
-    /// Whether to drop `packets` first packets that came together.
+    /// Whether to drop `packets` Initial packets that came together.
     fn drops(&self, from: SocketAddr, packets: usize) -> bool;
 }
 
@@ -33,7 +33,7 @@ pub(crate) struct FilteredSocket<S> {
 
 impl<S> fmt::Debug for FilteredSocket<S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Sieve").field("socket", &self.socket).finish_non_exhaustive()
+        f.debug_struct("FilteredSocket").field("socket", &self.socket).finish_non_exhaustive()
     }
 }
 

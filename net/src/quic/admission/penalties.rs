@@ -1,7 +1,7 @@
-//! Penalties: addresses whose handshakes failed, and how long each waits before its next.
+//! Penalties: addresses with failed handshakes, and how long each waits before its next.
 //!
-//! Pure: time is a number of nanoseconds. Bounded by [`PENALTIES_MAX`]. What is not here: which failures count
-//! (`policy.rs`).
+//! Pure: time is a number of nanoseconds. Bounded by [`PENALTIES_MAX`]. What is not here: which failures
+//! count (`policy.rs`).
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
@@ -10,13 +10,13 @@ use super::address::{Class, Network};
 
 /// The maximum of recorded penalties.
 pub(super) const PENALTIES_MAX: usize = 4096;
-/// How often the wait of a stranger whose handshakes fail is quadrupled, beginning with a second.
+/// How often the wait of a stranger with failed handshakes is quadrupled, beginning with a second.
 const PENALTY_STEPS_MAX: u32 = 3;
 /// Likewise for a port of a known peer's host, which may be that peer in trouble.
 const HOST_PENALTY_STEPS_MAX: u32 = 1;
 
-/// The unit by which penalties are counted. A host's ports are counted separately, so that an unknown sender on a
-/// peer's machine waits for its own failures only.
+/// The unit by which penalties are counted. A host's ports are counted separately, so that an unknown sender
+/// on a peer's machine waits for its own failures only.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub(super) enum PenaltyKey {
     Network(Network),

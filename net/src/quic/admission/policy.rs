@@ -1,5 +1,5 @@
-//! The admission policy: which incoming handshakes are begun, which senders must first have their address validated,
-//! and which get no answer. Pure: time is a number, and nothing here touches a socket.
+//! The admission policy: which incoming handshakes are begun, which senders must first have their address
+//! validated, and which get no answer. Pure: time is a number, and nothing here touches a socket.
 //!
 //! An address falls into one of three classes:
 //! 1. *Peer*: address and port are those where a known peer listens (a node dials from the port that it
@@ -7,20 +7,21 @@
 //!    other sender can take.
 //! 2. *Host*: the IP address of a known peer, another port: a peer behind a translation of ports, or an
 //!    unknown sender beside one. Each such IP address has places of its own.
-//! 3. *Stranger*: every unknown address. All of them share the places of [`AdmissionLimits::strangers_max`], and none
-//!    of their IP addresses (for IPv6, /64 networks) has more than [`AdmissionLimits::per_address_max`].
+//! 3. *Stranger*: every unknown address. All of them share the places of [`AdmissionLimits::strangers_max`],
+//!    and none of their IP addresses (for IPv6, /64 networks) has more than
+//!    [`AdmissionLimits::per_address_max`].
 //!
-//! A class counts only for a validated address (QUIC Retry, RFC 9000 section 8.1); without validation a sender is
-//! a stranger, and instead of a refusal it gets a Retry. Within a class handshakes are admitted at a bounded
-//! rate, since each costs a signature. When all places are taken, the oldest handshake of the class is
-//! evicted if it has been silent for [`SILENT_AFTER`]; a peer's newest attempt replaces its older ones at once. A
-//! validated address whose handshake failed waits before its next, 1 s, then four times as long each time
-//! up to 64 s (a peer's host: 4 s), so that a thousand flooding addresses soon cost no more than a hundred;
-//! Initial packets of waiting addresses, and those of strangers beyond a bounded rate, are dropped unread. All
-//! state is bounded: the places, the known addresses, the penalties.
+//! A class counts only for a validated address (QUIC Retry, RFC 9000 section 8.1); without validation a
+//! sender is a stranger, and instead of a refusal it gets a Retry. Within a class handshakes are admitted at
+//! a bounded rate, since each costs a signature. When all places are taken, the oldest handshake of the class
+//! is evicted if it has been silent for [`SILENT_AFTER`]; a peer's newest attempt replaces its older ones at
+//! once. A validated address with a failed handshake waits before its next, 1 s, then four times as long each
+//! time up to 64 s (a peer's host: 4 s), so that a thousand flooding addresses soon cost no more than a
+//! hundred; Initial packets of waiting addresses, and those of strangers beyond a bounded rate, are dropped
+//! unread. All state is bounded: the places, the known addresses, the penalties.
 //!
-//! What is not here: handshakes themselves and log lines (`endpoint.rs`), the classes (`address.rs`), the waits
-//! (`penalties.rs`).
+//! What is not here: handshakes themselves and log lines (`endpoint.rs`), the classes (`address.rs`), the
+//! waits (`penalties.rs`).
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
@@ -53,8 +54,8 @@ pub(crate) struct AdmissionLimits {
     pub(crate) per_address_max: usize,
     /// Handshakes of strangers begun in a second.
     pub(crate) strangers_per_second: u32,
-    /// The number of concurrent handshakes, of all classes, from which on none is admitted without validation of
-    /// its address.
+    /// The number of concurrent handshakes, of all classes, from which on none is admitted without validation
+    /// of its address.
     pub(crate) retry_from: usize,
 }
 
@@ -175,8 +176,9 @@ impl<H> AdmissionPolicy<H> {
         }
     }
 
-    /// Why an Initial packet is dropped unread, if it is: its address must wait for its next handshake, or too
-    /// many of its class have come in the last second. A peer's is always read. Costs a lookup of the penalties.
+    /// Why an Initial packet is dropped unread, if it is: its address must wait for its next handshake, or
+    /// too many of its class have come in the last second. A peer's is always read. Costs a lookup of the
+    /// penalties.
     pub(crate) fn filter_initial(
         &mut self,
         now: u64,
@@ -270,8 +272,8 @@ impl<H> AdmissionPolicy<H> {
         let key = PenaltyKey::of(handshake.class, handshake.address);
         match outcome {
             HandshakeOutcome::Authenticated => self.penalties.clear(key),
-            // A sender may have forged an address that is not validated. A peer's own address has no penalty: its
-            // handshakes fail by the hundred while its machine is busy or its network bad.
+            // A sender may have forged an address that is not validated. A peer's own address has no penalty:
+            // its handshakes fail by the hundred while its machine is busy or its network bad.
             HandshakeOutcome::Failed
                 if handshake.is_validated && !matches!(handshake.class, Class::Peer(_)) =>
             {

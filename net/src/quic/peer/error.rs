@@ -33,8 +33,8 @@ pub enum PeerError {
     /// By the peer's clock it is this node's certificate, or the authority behind it, that has expired.
     #[error("it refuses this node's certificate as expired: issue this node another, or look at both clocks")]
     OursExpired,
-    /// One of the two refused the other's certificate for another reason: another authority, another cluster, another
-    /// node than was meant.
+    /// One of the two refused the other's certificate for another reason: another authority, another cluster,
+    /// another node than was meant.
     #[error("a certificate was refused: {0}")]
     Certificate(String),
     /// The peer does not have this node among its known peers, or has it under another id: give it this
@@ -100,7 +100,7 @@ mod tests {
     const OURS: WireVersion = WireVersion::with_messages(1);
 
     #[test]
-    fn an_alert_of_the_other_side_is_about_certificates_and_no_other_close_is() {
+    fn only_an_alert_is_a_certificate_error() {
         let closed = |error_code| {
             let close = ConnectionClose { error_code, frame_type: None, reason: Bytes::new() };
             PeerError::of(&ConnectionError::ConnectionClosed(close), OURS)
@@ -112,7 +112,7 @@ mod tests {
     }
 
     #[test]
-    fn a_peer_says_by_its_code_why_it_closes() {
+    fn close_code_names_the_reason() {
         let closed = |code: CloseCode| {
             let close = ApplicationClose { error_code: code.into(), reason: Bytes::new() };
             PeerError::of(&ConnectionError::ApplicationClosed(close), OURS)

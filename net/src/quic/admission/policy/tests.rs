@@ -81,7 +81,7 @@ fn one_of_a_thousand(n: u64) -> SocketAddr {
 }
 
 #[test]
-fn peer_enters_at_once_whoever_else_knocks() {
+fn peer_is_admitted_at_once_during_a_flood() {
     let one_port = |_| at("203.0.113.9:5555");
     let many_ports = |n| SocketAddr::from(([203, 0, 113, 9], 1024 + (n % 60_000) as u16));
     let beside_the_peer = |n| SocketAddr::from(([10, 0, 0, 1], 8000 + (n % 50_000) as u16));
@@ -100,7 +100,7 @@ fn peer_enters_at_once_whoever_else_knocks() {
 }
 
 #[test]
-fn flood_begins_no_more_handshakes_than_its_class_has() {
+fn flood_gets_no_more_handshakes_than_its_class_has() {
     let mut world = World::new();
     world.flood(10_000, 10 * SECOND, one_of_a_thousand);
     assert!(world.admitted <= 64 * 11, "{} of 100,000", world.admitted);
@@ -112,7 +112,7 @@ fn flood_begins_no_more_handshakes_than_its_class_has() {
 }
 
 #[test]
-fn port_that_nobody_knows_enters_beside_a_stranger_on_the_same_host() {
+fn unknown_port_of_a_peers_host_is_admitted_beside_a_stranger() {
     let stranger = |_| at("10.0.0.1:5555");
     let mut world = World::new();
     world.flood(10_000, 5 * SECOND, stranger);
@@ -120,7 +120,7 @@ fn port_that_nobody_knows_enters_beside_a_stranger_on_the_same_host() {
 }
 
 #[test]
-fn address_that_nobody_knows_enters_once_a_thousand_strangers_have_wasted_theirs() {
+fn unknown_address_is_admitted_once_a_thousand_strangers_wait() {
     let mut world = World::new();
     world.flood(10_000, 40 * SECOND, one_of_a_thousand);
     let delay = world.delay(at("192.0.2.1:7400"), 10_000, one_of_a_thousand);
@@ -128,7 +128,7 @@ fn address_that_nobody_knows_enters_once_a_thousand_strangers_have_wasted_theirs
 }
 
 #[test]
-fn oldest_silent_stranger_gives_way_and_no_other() {
+fn policy_evicts_the_oldest_silent_stranger_and_no_other() {
     let mut world = World::new();
     let nth = |n: u64| SocketAddr::from(([198, 51, 100, n as u8], 99));
     for n in 0..64 {
@@ -157,7 +157,7 @@ fn peer_that_dials_again_replaces_its_own_attempt() {
 }
 
 #[test]
-fn name_of_a_peer_without_proof_is_worth_nothing() {
+fn unvalidated_address_of_a_peer_counts_as_a_stranger() {
     let (mut policy, known) = (AdmissionPolicy::new(LIMITS, 0), known());
     let peer = at("10.0.0.1:7400");
     for n in 0..4 {
@@ -180,7 +180,7 @@ fn name_of_a_peer_without_proof_is_worth_nothing() {
 }
 
 #[test]
-fn crowd_must_prove_its_addresses() {
+fn policy_demands_validation_of_a_crowd() {
     let (mut policy, known) = (AdmissionPolicy::new(LIMITS, 0), known());
     for n in 0..16 {
         let decision = policy.decide(n, one_of_a_thousand(n), AddressValidation::Unvalidated, &known, ());
@@ -197,7 +197,7 @@ fn crowd_must_prove_its_addresses() {
 }
 
 #[test]
-fn waste_is_paid_for_by_longer_waits_and_a_certificate_settles_it() {
+fn penalty_grows_with_failures_until_a_certificate_clears_it() {
     let (mut policy, known) = (AdmissionPolicy::new(LIMITS, 0), known());
     let stranger = at("203.0.113.9:5555");
     let mut now = 0;
@@ -239,7 +239,7 @@ fn network_of_ipv6_is_one_address_and_mapped_ipv4_is_ipv4() {
 }
 
 #[test]
-fn what_is_remembered_has_a_bound() {
+fn penalties_and_rates_have_a_bound() {
     let (mut policy, known) = (AdmissionPolicy::new(LIMITS, 0), known());
     for n in 0..3 * PENALTIES_MAX as u64 {
         let now = n * SECOND;
