@@ -50,8 +50,8 @@ pub(super) const MODULES: [(&str, &str, &str); 2] = [
     ),
     (
         "net/src/lib.rs",
-        "mod backoff;\n",
-        "mod backoff;\nextern crate self as raftwerk_frame;\n\npub mod planted;\n",
+        "mod message;\n",
+        "mod message;\nextern crate self as raftwerk_frame;\n\npub mod planted;\n",
     ),
 ];
 
