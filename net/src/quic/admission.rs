@@ -1,4 +1,5 @@
-//! Admission of incoming connections: the policy with its inputs, shared by the socket and the endpoint.
+//! IMPURE: admission of incoming connections: the policy with its inputs, shared by the socket and the
+//! endpoint. Reads the clock of the environment.
 //!
 //! Next: `policy.rs` for the rules, `filter.rs` for the socket that drops Initial packets unread. What is not
 //! here: the handshakes (`endpoint.rs`).
