@@ -65,7 +65,7 @@ impl Rig {
             // Batches that the lane adds by itself, when it moves facts forward, count as one more that is under way.
             while begun < records
                 && first.0 + begun < durable.0 + under_way
-                && self.lane.room() >= payload.len() + 4
+                && self.lane.turn_budget() >= payload.len() + 4
             {
                 let id = EntryId::new(Term(1), self.lane.last(self.slot).next());
                 let mut frame = self.lane.begin_frame(self.slot, id, payload.len() + 4).unwrap();

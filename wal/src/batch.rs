@@ -78,7 +78,7 @@ impl Raw {
 /// The position of a batch: seeds its checksum, so that its bytes are valid nowhere else. Segment incarnation
 /// and file offset.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Life {
+pub(crate) struct BatchPosition {
     pub(crate) incarnation: u64,
     /// In bytes from the start of the file.
     pub(crate) offset: u32,
@@ -100,16 +100,16 @@ pub(crate) struct BatchHeader {
 
 impl BatchHeader {
     /// Parses a batch header at this position; `None` if there is no valid one. Does not check the frames.
-    pub(crate) fn parse(bytes: &[u8], life: Life) -> Option<Self> {
+    pub(crate) fn parse(bytes: &[u8], position: BatchPosition) -> Option<Self> {
         let (raw, _) = Raw::ref_from_prefix(bytes).ok()?;
         let good = raw.magic == MAGIC
-            && raw.incarnation.get() == life.incarnation
-            && raw.crc.get() == raw.seeded_crc(life.offset)
+            && raw.incarnation.get() == position.incarnation
+            && raw.crc.get() == raw.seeded_crc(position.offset)
             && raw.length.get() as usize >= BATCH_HEADER_BYTES
             && [ALIGN_SHARED, PAGE_BYTES as u32].contains(&raw.align.get());
         good.then(|| Self {
             bytes: raw.length.get(),
-            padded_bytes: padded(raw.length.get().into(), raw.align.get(), life.offset),
+            padded_bytes: padded(raw.length.get().into(), raw.align.get(), position.offset),
             count: raw.count.get(),
             lsn: Lsn(raw.lsn.get()),
             durable: Lsn(raw.durable.get()),
@@ -204,7 +204,7 @@ impl BatchInProgress {
         Self { buffer, bytes_max, end, summed: BATCH_HEADER_BYTES, crcs: Hasher::new() }
     }
 
-    pub(crate) const fn room(&self) -> usize {
+    pub(crate) const fn bytes_left(&self) -> usize {
         self.bytes_max - self.end.used
     }
 
@@ -251,17 +251,17 @@ impl BatchInProgress {
         lsn: Lsn,
         durable: Lsn,
         terms: Term,
-        life: Life,
+        position: BatchPosition,
         shares_page: bool,
     ) -> (Bytes, u64) {
         self.sum();
         let align = if shares_page { ALIGN_SHARED } else { PAGE_BYTES as u32 };
-        let takes = padded(self.end.used as u64, align, life.offset);
-        let to_page_end = padded(takes, PAGE_BYTES as u32, life.offset);
+        let takes = padded(self.end.used as u64, align, position.offset);
+        let to_page_end = padded(takes, PAGE_BYTES as u32, position.offset);
         // A page not yet written to in this incarnation is written whole: a partial write would make the
         // system read the rest of the page first. A page already written to has zeros there.
-        let is_in_begun_page = !life.offset.is_multiple_of(PAGE_BYTES as u32)
-            && u64::from(life.offset) % PAGE_BYTES as u64 + takes <= PAGE_BYTES as u64;
+        let is_in_begun_page = !position.offset.is_multiple_of(PAGE_BYTES as u32)
+            && u64::from(position.offset) % PAGE_BYTES as u64 + takes <= PAGE_BYTES as u64;
         let written = if is_in_begun_page { takes } else { to_page_end };
         self.buffer[self.end.used..written as usize].fill(0);
         let mut raw = Raw {
@@ -271,13 +271,13 @@ impl BatchInProgress {
             count: self.end.count.into(),
             lsn: lsn.0.into(),
             durable: durable.0.into(),
-            incarnation: life.incarnation.into(),
+            incarnation: position.incarnation.into(),
             frames_crc: self.crcs.finalize().into(),
             align: align.into(),
             terms: terms.0.into(),
             zero_b: [0; 8],
         };
-        raw.crc = raw.seeded_crc(life.offset).into();
+        raw.crc = raw.seeded_crc(position.offset).into();
         self.buffer[..BATCH_HEADER_BYTES].copy_from_slice(raw.as_bytes());
         (Bytes::from_owner(self.buffer).slice(..written as usize), takes)
     }
@@ -301,18 +301,18 @@ mod tests {
             let bytes = frame::write_fact(out, FrameKind::HardState, GroupId(group), id, &[1; 8]).unwrap();
             end.record(bytes);
         }
-        batch.seal(Lsn(7), Lsn(5), Term(9), Life { incarnation, offset: PLACE }, false).0
+        batch.seal(Lsn(7), Lsn(5), Term(9), BatchPosition { incarnation, offset: PLACE }, false).0
     }
 
     fn is_valid(bytes: &[u8], incarnation: u64) -> bool {
-        let header = BatchHeader::parse(bytes, Life { incarnation, offset: PLACE });
+        let header = BatchHeader::parse(bytes, BatchPosition { incarnation, offset: PLACE });
         header.is_some_and(|header| header.frames(bytes, |_, _, _| ()))
     }
 
     #[test]
     fn a_flip_anywhere_but_in_the_padding_is_noticed() {
         let good = sealed(9);
-        let header = BatchHeader::parse(&good, Life { incarnation: 9, offset: PLACE }).unwrap();
+        let header = BatchHeader::parse(&good, BatchPosition { incarnation: 9, offset: PLACE }).unwrap();
         assert_eq!((header.lsn, header.durable, header.count, header.terms), (Lsn(7), Lsn(5), 3, Term(9)));
         for at in 0..header.bytes as usize {
             let mut bad = good.to_vec();
@@ -325,12 +325,12 @@ mod tests {
 
     #[test]
     fn a_batch_that_lies_elsewhere_is_not_valid_there() {
-        let elsewhere = Life { incarnation: 9, offset: PLACE + 4096 };
+        let elsewhere = BatchPosition { incarnation: 9, offset: PLACE + 4096 };
         assert!(BatchHeader::parse(&sealed(9), elsewhere).is_none());
     }
 
     #[test]
-    fn a_batch_of_another_life_is_not_valid_nor_are_its_frames_under_a_new_header() {
+    fn a_batch_of_another_incarnation_is_not_valid_nor_are_its_frames_under_a_new_header() {
         let (old, new) = (sealed(8), sealed(9));
         assert!(!is_valid(&old, 9));
         let mut grafted = new.to_vec();

@@ -19,17 +19,20 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::catalog;
 use crate::disk::{Access, Files};
 use crate::error::OpenError;
-use crate::peers_file::{self, Notes, PeerNote};
+use crate::mirrored_file::{CopyState, MirroredFile};
+use crate::peers_file::{self, PeerNote, PeerNotes};
 use crate::segment::{self, PAGE_BYTES, SegmentHeader, lane_dir};
-use crate::shelf;
-use crate::twin::{Found, Twin};
 
 const LOCK: &str = "lock";
 const MANIFEST_BYTES: usize = 32;
-const MANIFEST: Twin =
-    Twin { names: ["manifest", "manifest.2"], unfinished: "manifest.tmp", bytes_max: MANIFEST_BYTES as u64 };
+const MANIFEST: MirroredFile = MirroredFile {
+    names: ["manifest", "manifest.2"],
+    unfinished: "manifest.tmp",
+    bytes_max: MANIFEST_BYTES as u64,
+};
 const MAGIC: [u8; 8] = *b"RWLOG\0\0\x01";
 /// The format version of everything below the directory.
 pub(crate) const FORMAT_VERSION: u32 = 4;
@@ -44,7 +47,7 @@ pub struct Directory<F: Files>(Arc<Locked<F>>);
 struct Locked<F: Files> {
     files: F,
     lanes: LaneSet,
-    notes: Notes,
+    notes: PeerNotes,
     _lock: F::File,
 }
 
@@ -125,12 +128,12 @@ impl<F: Files> Directory<F> {
 
     /// Replaces the set of lanes, as the manifest now names it. Returns `false`, and changes nothing, if
     /// another clone exists.
-    pub(crate) fn has_now(&mut self, lanes: LaneSet) -> bool {
+    pub(crate) fn replace_lanes(&mut self, lanes: LaneSet) -> bool {
         Arc::get_mut(&mut self.0).map(|locked| locked.lanes = lanes).is_some()
     }
 
     /// Whether this is the only clone.
-    pub(crate) fn is_alone(&mut self) -> bool {
+    pub(crate) fn is_only_clone(&mut self) -> bool {
         Arc::get_mut(&mut self.0).is_some()
     }
 
@@ -155,7 +158,7 @@ impl<F: Files> Directory<F> {
     /// # Errors
     /// [`OpenError::Io`]; the old notes are still valid then.
     pub fn note_support(&self, support: Duration) -> Result<(), OpenError> {
-        let notes = Notes { peers: self.0.notes.peers.clone(), support };
+        let notes = PeerNotes { peers: self.0.notes.peers.clone(), support };
         peers_file::write(&self.0.files, &notes).map_err(OpenError::io("peers"))
     }
 }
@@ -224,7 +227,7 @@ pub(crate) fn switch<F: Files>(files: &F, old: LaneSet, new: LaneSet) -> Result<
     }
     let Err(error) = MANIFEST.write_copy(files, 0, &encode_manifest(new)) else { return Ok(()) };
     let [first, _] = MANIFEST.read(files, decode_manifest);
-    let is_untouched = matches!(first, Found::Whole(set) if set == old);
+    let is_untouched = matches!(first, CopyState::Whole(set) if set == old);
     // Otherwise the file was renamed, perhaps not durably: rewrite the first copy with the old lanes.
     let restored = if is_untouched { Ok(()) } else { MANIFEST.write_copy(files, 0, &encode_manifest(old)) };
     Err(match restored.and_then(|()| take_back(files, old)) {
@@ -262,7 +265,7 @@ pub(crate) fn clear_lane<F: Files>(files: &F, number: u16) -> io::Result<()> {
         is_segment.iter().any(|sequence| sequence(name).is_some())
     };
     let snapshots = format!("{dir}/snapshots");
-    if remove_files(files, &snapshots, |name| shelf::parse(name).is_some())? {
+    if remove_files(files, &snapshots, |name| catalog::parse(name).is_some())? {
         files.remove_dir(&snapshots)?;
     }
     remove_files(files, &dir, is_ours).map(|_| ())
@@ -326,11 +329,11 @@ pub(crate) fn read_manifest<F: Files>(files: &F) -> Result<Option<Manifest>, Ope
     let (mut whole, mut bad) = (Vec::new(), None);
     for copy in found {
         match copy {
-            Found::Whole(said) => whole.push(said),
+            CopyState::Whole(said) => whole.push(said),
             // An unknown version: this error is more useful than that of a damaged or missing copy.
-            Found::Bad(error @ OpenError::Version { .. }) => bad = Some(error),
-            Found::Bad(error) => bad = bad.or(Some(error)),
-            Found::Absent => {}
+            CopyState::Bad(error @ OpenError::Version { .. }) => bad = Some(error),
+            CopyState::Bad(error) => bad = bad.or(Some(error)),
+            CopyState::Absent => {}
         }
     }
     let manifest = |set, is_undecided| Ok(Some(Manifest { set, is_there, is_undecided }));

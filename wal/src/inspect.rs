@@ -18,7 +18,7 @@ use crate::index::{FRAME_BYTES, GROUP_BYTES};
 use crate::lane::{LaneOptions, OnDamage};
 use crate::recovery::{self, Damage, TornTail, Walk};
 use crate::salvage::in_order;
-use crate::scan::{Scan, Which};
+use crate::scan::{Scan, ScanTarget};
 use crate::survey::{BatchState, Survey};
 
 /// The content of a log's files.
@@ -135,8 +135,8 @@ pub fn inspect<F: Files>(files: &F) -> Result<Inspection, OpenError> {
 fn inspect_lane<F: Files>(files: &F, lane: u16, log_id: u64) -> Result<LaneInspection, OpenError> {
     let names = recovery::list(files, lane)?;
     let (on_damage, is_past_cache) = (OnDamage::Fence, false);
-    let which = |sequence: u64| Which { lane, sequence, log_id, on_damage, is_past_cache };
-    let open = |sequence: &u64| Scan::open_damaged(files, which(*sequence)).map(|(scan, _)| scan);
+    let target = |sequence: u64| ScanTarget { lane, sequence, log_id, on_damage, is_past_cache };
+    let open = |sequence: &u64| Scan::open_damaged(files, target(*sequence)).map(|(scan, _)| scan);
     let scans: Vec<_> = names.segments.iter().map(open).collect::<Result<_, _>>()?;
     let mut segments = Vec::new();
     in_order(files, &scans, |scan, survey| segments.push(inspect_segment(scan, &survey)))?;

@@ -15,7 +15,8 @@ use raftwerk_frame::frame::HEADER_BYTES;
 use raftwerk_frame::{GroupId, Term, Time};
 use rustc_hash::FxHashMap;
 
-use crate::batch::{BATCH_HEADER_BYTES, BatchInProgress, Life};
+use crate::batch::{BATCH_HEADER_BYTES, BatchInProgress, BatchPosition};
+use crate::catalog::SnapshotCatalog;
 use crate::disk::{AppendCost, Completion, Disk, Files, Job, Lsn};
 use crate::error::{OpenError, Poisoned};
 use crate::index::GroupLog;
@@ -26,7 +27,6 @@ use crate::recovery::{self, RecoveredGroup, RecoveryReport};
 use crate::retention::Pins;
 use crate::segment::{PAGE_BYTES, SegmentHeader};
 use crate::segments::{Segments, Shortage};
-use crate::shelf::Shelf;
 use crate::snapshot::BackgroundDone;
 
 /// The limits of a lane. All sizes in bytes.
@@ -36,13 +36,13 @@ pub struct LaneOptions {
     pub lane: u16,
     /// The length of a new segment file: a multiple of 4 KiB from 16 KiB to 1 GiB. Default 64 MiB.
     pub segment_bytes: u64,
-    /// Soft limit on the bytes of one turn; see [`Lane::room`]. Default 4 MiB.
+    /// Soft limit on the bytes of one turn; see [`Lane::turn_budget`]. Default 4 MiB.
     pub batch_bytes_max: usize,
     /// A turn that has appended this much is submitted in parts while it goes on. Default 512 KiB.
     pub stream_bytes: usize,
     /// The longest frame, header included. It must fit into a segment. Default 1 MiB.
     pub frame_bytes_max: usize,
-    /// The bytes that may wait for the device before [`Lane::room`] returns 0. Default 16 MiB.
+    /// The bytes that may wait for the device before [`Lane::turn_budget`] returns 0. Default 16 MiB.
     pub queue_bytes_max: usize,
     /// How many segments to keep READY. Default 2.
     pub ready_segments: usize,
@@ -108,8 +108,8 @@ impl LaneOptions {
         if !(16 << 10..=1 << 30).contains(&self.segment_bytes) {
             return bad("segment_bytes must be from 16 KiB to 1 GiB");
         }
-        let room = self.segment_bytes as usize - PAGE_BYTES - BATCH_HEADER_BYTES;
-        if !(1024..=room).contains(&self.frame_bytes_max) {
+        let bytes_left = self.segment_bytes as usize - PAGE_BYTES - BATCH_HEADER_BYTES;
+        if !(1024..=bytes_left).contains(&self.frame_bytes_max) {
             return bad("frame_bytes_max must be from 1 KiB to what a segment holds");
         }
         if self.memory_bytes < 1 << 20 {
@@ -253,11 +253,11 @@ pub struct Lane<D: Disk> {
     pub(crate) recovered: Lsn,
     pub(crate) poisoned: Option<Poisoned>,
     pub(crate) background: VecDeque<BackgroundDone>,
-    pub(crate) carry_from: usize,
+    pub(crate) relocate_from: usize,
     /// The newest segment when every group was last checked for relocation …
-    pub(crate) carried_at: u64,
+    pub(crate) scanned_at: u64,
     /// … and the oldest.
-    pub(crate) carried_of: u64,
+    pub(crate) scanned_for: u64,
     /// The current time, as last passed in.
     pub(crate) now: Time,
     pub(crate) counters: Counters,
@@ -265,7 +265,7 @@ pub struct Lane<D: Disk> {
     pub(crate) is_probing: bool,
     pub(crate) scrubbing: Scrubbing,
     /// The catalog of its snapshot files; shared with the snapshot jobs.
-    pub(crate) shelf: Arc<Shelf>,
+    pub(crate) catalog: Arc<SnapshotCatalog>,
     /// The pace at which snapshot files are written; shared with the snapshot jobs.
     pub(crate) pace: Arc<Pace>,
 }
@@ -327,14 +327,14 @@ impl<D: Disk> Lane<D> {
             recovered: found.last,
             poisoned: None,
             background: VecDeque::new(),
-            carry_from: 0,
-            carried_at: 0,
-            carried_of: 0,
+            relocate_from: 0,
+            scanned_at: 0,
+            scanned_for: 0,
             now: Time(0),
             counters: Counters { terms: found.terms, ..Counters::default() },
             is_probing: false,
             scrubbing: Scrubbing::default(),
-            shelf: Arc::default(),
+            catalog: Arc::default(),
             pace: Arc::default(),
         };
         for group in &mut found.recovered {
@@ -344,8 +344,8 @@ impl<D: Disk> Lane<D> {
             let slot = lane.attach(group);
             lane.set_fence(slot, found.terms);
         }
-        if let Some(losses) = found.unanswered {
-            lane.answer(&losses, found.terms);
+        if let Some(losses) = found.unlisted_losses {
+            lane.list_losses(&losses, found.terms);
         }
         Ok((lane, found.recovered, found.report))
     }
@@ -357,7 +357,7 @@ impl<D: Disk> Lane<D> {
 
     /// Ensures space for a frame of `frame_bytes` in the batch being built, or begins another batch.
     pub(crate) fn reserve(&mut self, frame_bytes: usize) -> &mut BatchInProgress {
-        if self.building.as_ref().is_none_or(|batch| batch.room() < frame_bytes) {
+        if self.building.as_ref().is_none_or(|batch| batch.bytes_left() < frame_bytes) {
             self.seal(false);
             self.building = None;
             let need = BATCH_HEADER_BYTES + frame_bytes;
@@ -365,12 +365,12 @@ impl<D: Disk> Lane<D> {
                 self.segments.roll(self.write_offset);
                 self.write_offset = PAGE_BYTES as u64;
             }
-            let room = self.options.segment_bytes - self.write_offset;
+            let bytes_left = self.options.segment_bytes - self.write_offset;
             let most = self.options.batch_bytes_max.min(self.options.stream_bytes);
             let likely = self.usual_bytes.max(2 * self.turn_bytes).min(most);
             let in_page = self.write_offset as usize % PAGE_BYTES;
-            let buffer = self.pool.take(likely.min(room as usize).max(need) + in_page);
-            self.building = Some(BatchInProgress::new(buffer, room, self.write_offset));
+            let buffer = self.pool.take(likely.min(bytes_left as usize).max(need) + in_page);
+            self.building = Some(BatchInProgress::new(buffer, bytes_left, self.write_offset));
         }
         self.building.as_mut().expect("it was just made")
     }
@@ -390,8 +390,9 @@ impl<D: Disk> Lane<D> {
         let claim = if self.disk.is_synced() { self.durable } else { self.recovered };
         let (segment, offset) = (self.segments.current().sequence, self.write_offset);
         let buffer_bytes = batch.buffer_bytes();
-        let life = Life { incarnation: self.segments.incarnation(segment), offset: offset as u32 };
-        let (bytes, takes) = batch.seal(lsn, claim, self.counters.terms, life, shares_page);
+        let position =
+            BatchPosition { incarnation: self.segments.incarnation(segment), offset: offset as u32 };
+        let (bytes, takes) = batch.seal(lsn, claim, self.counters.terms, position, shares_page);
         self.counters.batches += 1;
         self.write_offset += takes;
         self.turn_bytes += bytes.len();
@@ -427,7 +428,7 @@ impl<D: Disk> Lane<D> {
     /// # Errors
     /// [`Poisoned`], permanently from the first failed write on.
     pub fn poll(&mut self) -> Result<Progress, Poisoned> {
-        self.take_completions();
+        self.on_completions();
         self.check()?;
         self.free_dead();
         self.close_sealed();
@@ -442,25 +443,25 @@ impl<D: Disk> Lane<D> {
         })
     }
 
-    pub(crate) fn take_completions(&mut self) {
+    pub(crate) fn on_completions(&mut self) {
         while let Some(completion) = self.disk.poll() {
             match completion {
-                Completion::Written { last, cost } => self.written(last, cost),
-                Completion::Appended { last, cost } => self.appended(last, cost),
+                Completion::Written { last, cost } => self.on_written(last, cost),
+                Completion::Appended { last, cost } => self.on_appended(last, cost),
                 Completion::AppendFailed { error } => self.poison(&error),
                 Completion::Prepared { sequence, reused, result } => {
-                    if self.segments.prepared(sequence, reused, result) && self.poisoned.is_none() {
-                        self.send_waiting();
+                    if self.segments.on_prepared(sequence, reused, result) && self.poisoned.is_none() {
+                        self.submit_waiting();
                     }
-                    self.fit_pace();
+                    self.adapt_pace();
                 }
-                Completion::Retired { result, .. } => self.retired(result),
+                Completion::Retired { result, .. } => self.on_retired(result),
                 Completion::Snapshot(done) => self.background.push_back(done),
             }
         }
     }
 
-    fn appended(&mut self, last: Lsn, cost: AppendCost) {
+    fn on_appended(&mut self, last: Lsn, cost: AppendCost) {
         if self.poisoned.is_some() {
             return;
         }
@@ -478,7 +479,7 @@ impl<D: Disk> Lane<D> {
         self.spent(cost);
     }
 
-    fn written(&mut self, last: Lsn, cost: AppendCost) {
+    fn on_written(&mut self, last: Lsn, cost: AppendCost) {
         if self.poisoned.is_none() {
             assert!(self.written < last && last <= self.submitted, "writes complete in order");
             self.written = last;

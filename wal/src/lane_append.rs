@@ -90,7 +90,7 @@ impl<D: Disk> Lane<D> {
         if !log.accepts(first) {
             return Err(LogError::Gap { last: log.last, first });
         }
-        if !self.takes_entries() {
+        if !self.admits_entries() {
             return Err(LogError::StorageFull);
         }
         // The worker stops at `room`'s bound; what it had accepted by then still fits below twice the bound.
@@ -119,7 +119,7 @@ impl<D: Disk> Lane<D> {
         }
         let bytes_max = self.options.frame_bytes_max;
         let frame_bytes = bytes_hint.saturating_add(HEADER_BYTES).clamp(FRAME_BYTES_MIN, bytes_max);
-        self.stream_out(frame_bytes);
+        self.submit_early(frame_bytes);
         self.reserve(frame_bytes);
         let (segment, offset) = (self.segments.current().sequence, self.write_offset as u32);
         let batch = self.building.as_mut().expect("reserved just now");
@@ -180,7 +180,7 @@ impl<D: Disk> Lane<D> {
         self.check_entries(slot, header.index)?;
         let memberships = memberships(header, &frame[HEADER_BYTES..]).ok_or(LogError::Frame)?;
         self.counters.terms = self.counters.terms.max(header.term);
-        self.stream_out(bytes);
+        self.submit_early(bytes);
         let wants_sync = self.counters.wants_sync || !header.is_relaxed;
         let place = self.write(bytes, |out| out.copy_from_slice(frame));
         self.counters.wants_sync = wants_sync;
@@ -288,7 +288,7 @@ impl<D: Disk> Lane<D> {
         let configuration = log.configuration_at(to.index).clone();
         self.snapshot(slot, to, &configuration, true);
         if self.segments.is_storage_full() {
-            self.carried_at = 0; // what is left of the group may be small enough to relocate
+            self.scanned_at = 0; // what is left of the group may be small enough to relocate
         }
     }
 
@@ -393,7 +393,7 @@ impl<D: Disk> Lane<D> {
     /// Records that a replica begins here as one of its group's initial members: its log begins in this
     /// configuration. With `as_witness` it holds no payloads, for as long as the replica exists. Does nothing
     /// if the lane is poisoned.
-    pub fn found(&mut self, slot: GroupSlot, configuration: &Configuration, as_witness: bool) {
+    pub fn bootstrap(&mut self, slot: GroupSlot, configuration: &Configuration, as_witness: bool) {
         if self.poisoned.is_some() {
             return;
         }
@@ -447,7 +447,7 @@ impl<D: Disk> Lane<D> {
     }
 
     /// Writes one frame that fences all groups these losses hit.
-    pub(crate) fn answer(&mut self, losses: &[Loss], terms: Term) {
+    pub(crate) fn list_losses(&mut self, losses: &[Loss], terms: Term) {
         let body: Vec<u8> = losses.iter().flatten().flat_map(|word| word.to_le_bytes()).collect();
         self.write_fact(FrameKind::Fence, EVERY_GROUP, EntryId::new(terms, Index(0)), &body);
     }

@@ -19,7 +19,7 @@ use crate::lane_memory::pinned;
 /// Shorter ranges are not counted while a reader holds them: counting takes an allocation of its own.
 const COUNTED_BYTES_MIN: u32 = 1024;
 /// How often a place is read before it counts as damaged: a transient error does not repeat.
-const LOOKS: usize = 2;
+const READS_MAX: usize = 2;
 
 impl<D: Disk> Lane<D> {
     /// The frames that cover `from..=to`, in order: as many as `bytes_max` holds, but at least one if there is any.
@@ -70,7 +70,7 @@ impl<D: Disk> Lane<D> {
         let file = segment.read.as_ref().ok_or(LogError::Gone)?;
         let files = self.disk.directory().files();
         let mut bytes = vec![0; place.bytes as usize];
-        for _ in 0..LOOKS {
+        for _ in 0..READS_MAX {
             // Whatever the cause of a failed or short read, these bytes are unavailable.
             let read = files.read_at(file, u64::from(place.offset), &mut bytes);
             if read.is_ok_and(|read| read == bytes.len()) && is_whole(&bytes) {

@@ -17,10 +17,10 @@ use crate::lane::Lane;
 use crate::lane_append::memberships;
 
 /// Bytes relocated per turn that appends less, and slots scanned, so that no turn takes long.
-const CARRIED_BYTES_MAX: u64 = 256 << 10;
-const CARRIED_SLOTS_MAX: usize = 16 << 10;
+const RELOCATED_BYTES_MAX: u64 = 256 << 10;
+const SCANNED_SLOTS_MAX: usize = 16 << 10;
 /// A group with at most this many bytes in the log has them relocated rather than pin old segments.
-const MOVED_BYTES_MAX: u64 = 64 << 10;
+const RELOCATED_GROUP_BYTES_MAX: u64 = 64 << 10;
 
 impl<D: Disk> Lane<D> {
     /// Bytes of all segments in use, the current one included.
@@ -30,8 +30,8 @@ impl<D: Disk> Lane<D> {
     }
 
     /// Adapts the pace of snapshot saves: shorter pauses as the log fills.
-    pub(crate) fn fit_pace(&self) {
-        self.pace.fit(self.log_bytes(), self.options.log_bytes_max, self.segments.is_storage_full());
+    pub(crate) fn adapt_pace(&self) {
+        self.pace.adapt(self.log_bytes(), self.options.log_bytes_max, self.segments.is_storage_full());
     }
 
     /// The groups with live entries that pin the oldest segment: compacting them frees it. Groups with so
@@ -44,15 +44,16 @@ impl<D: Disk> Lane<D> {
         let logs = self.groups.slots.iter().flatten();
         let is_full = self.segments.is_storage_full();
         let is_over = self.log_bytes() > self.options.log_bytes_max || self.is_too_old() || is_full;
-        let moved_max = if is_over { self.moved_bytes_max() } else { 0 };
-        let holds =
-            move |log: &&GroupLog| log.live_bytes > moved_max && held.is_some_and(|oldest| log.is_in(oldest));
+        let relocated_max = if is_over { self.relocated_group_bytes_max() } else { 0 };
+        let holds = move |log: &&GroupLog| {
+            log.live_bytes > relocated_max && held.is_some_and(|oldest| log.is_in(oldest))
+        };
         logs.filter(holds).map(|log| log.group)
     }
 
     /// Sets the current time, for [`LaneOptions::age_max`](crate::LaneOptions). Any clock that never goes
     /// back will do.
-    pub fn tell_time(&mut self, now: Time) {
+    pub fn set_time(&mut self, now: Time) {
         self.now = now;
         if self.options.age_max.is_some() {
             let current = self.segments.current().sequence;
@@ -87,7 +88,7 @@ impl<D: Disk> Lane<D> {
     /// log would be rewritten in circles. The device must keep up besides: entries come first. A segment that
     /// is too old is relocated in any case, so live data about once in `age_max`. A log on a full disk counts
     /// as over its bound.
-    fn may_carry(&self, oldest: u64) -> bool {
+    fn may_relocate(&self, oldest: u64) -> bool {
         let current = self.segments.current().sequence;
         let closed = self.segments.in_use.iter().filter(|segment| segment.sequence != current);
         let (log_bytes, staying) = closed.fold((0, 0), |(all, staying), segment| {
@@ -99,44 +100,44 @@ impl<D: Disk> Lane<D> {
         let is_behind = self.queued_bytes >= self.options.queue_bytes_max as u64 / 2;
         // All groups are scanned once for each new segment: a group too large to relocate waits for its
         // compaction.
-        let was_looked_at = self.carried_at == current && (!is_old && !is_full || self.carried_of == oldest);
-        let is_kept = self.pins.has_frames(oldest) && (!is_over || was_looked_at || !self.may_write_again());
+        let was_scanned = self.scanned_at == current && (!is_old && !is_full || self.scanned_for == oldest);
+        let is_kept = self.pins.has_frames(oldest) && (!is_over || was_scanned || !self.may_rewrite());
         oldest != current && self.pins.is_pinned(oldest) && is_worth_it && !is_behind && !is_kept
     }
 
     /// Rewrites into the batch being built what pins the oldest segment: metadata frames, and while the log
     /// is over its bound entries as well. A part per turn. The total rewritten is at most about as much as
     /// dies meanwhile.
-    pub(crate) fn carry_forward(&mut self) {
+    pub(crate) fn relocate_oldest(&mut self) {
         self.leave_damaged();
         let oldest = self.segments.in_use.iter().find(|segment| segment.dead_at.is_none());
-        let Some(oldest) = oldest.map(|segment| segment.sequence).filter(|oldest| self.may_carry(*oldest))
+        let Some(oldest) = oldest.map(|segment| segment.sequence).filter(|oldest| self.may_relocate(*oldest))
         else {
-            self.carry_from = 0;
+            self.relocate_from = 0;
             return;
         };
         let has_frames = self.pins.has_frames(oldest);
         let is_pressed = self.is_too_old() || self.segments.is_storage_full();
-        if is_pressed && std::mem::replace(&mut self.carried_of, oldest) != oldest {
-            (self.carry_from, self.carried_at) = (0, 0); // all groups are scanned for each
+        if is_pressed && std::mem::replace(&mut self.scanned_for, oldest) != oldest {
+            (self.relocate_from, self.scanned_at) = (0, 0); // all groups are scanned for each
         }
         // At least as much as the turn appends: otherwise the log would grow faster than it is freed.
         let brought = self.turn_bytes + self.building.as_ref().map_or(0, BatchInProgress::used);
-        let bytes_max = CARRIED_BYTES_MAX.max(brought as u64).min(self.options.queue_bytes_max as u64 / 4);
+        let bytes_max = RELOCATED_BYTES_MAX.max(brought as u64).min(self.options.queue_bytes_max as u64 / 4);
         let bytes_before = self.counters.frame_bytes;
-        let end = self.groups.slots.len().min(self.carry_from + CARRIED_SLOTS_MAX);
-        while self.carry_from < end && self.counters.frame_bytes - bytes_before < bytes_max {
+        let end = self.groups.slots.len().min(self.relocate_from + SCANNED_SLOTS_MAX);
+        while self.relocate_from < end && self.counters.frame_bytes - bytes_before < bytes_max {
             if has_frames {
-                self.move_entries(self.carry_from, oldest);
+                self.relocate_entries(self.relocate_from, oldest);
             }
-            self.carry(self.carry_from, oldest);
-            self.carry_from += 1;
+            self.relocate_metadata(self.relocate_from, oldest);
+            self.relocate_from += 1;
         }
-        if self.carry_from >= self.groups.slots.len() {
+        if self.relocate_from >= self.groups.slots.len() {
             if has_frames {
-                self.carried_at = self.segments.current().sequence;
+                self.scanned_at = self.segments.current().sequence;
             }
-            self.carry_from = 0; // a group attached to a passed slot has no metadata in old segments
+            self.relocate_from = 0; // a group attached to a passed slot has no metadata in old segments
         }
     }
 
@@ -154,9 +155,9 @@ impl<D: Disk> Lane<D> {
         };
         let bytes_before = self.counters.frame_bytes;
         let mut at = self.scrubbing.leave_from;
-        let end = self.groups.slots.len().min(at + CARRIED_SLOTS_MAX);
-        while at < end && self.counters.frame_bytes - bytes_before < CARRIED_BYTES_MAX {
-            self.carry(at, segment);
+        let end = self.groups.slots.len().min(at + SCANNED_SLOTS_MAX);
+        while at < end && self.counters.frame_bytes - bytes_before < RELOCATED_BYTES_MAX {
+            self.relocate_metadata(at, segment);
             at += 1;
         }
         self.scrubbing.leave_from = at;
@@ -166,14 +167,14 @@ impl<D: Disk> Lane<D> {
         }
     }
 
-    fn moved_bytes_max(&self) -> u64 {
-        MOVED_BYTES_MAX.min(self.options.segment_bytes / 4)
+    fn relocated_group_bytes_max(&self) -> u64 {
+        RELOCATED_GROUP_BYTES_MAX.min(self.options.segment_bytes / 4)
     }
 
     /// Rewrites all of a group's entries, if some lie in the oldest segment and there are few. All in one
     /// batch: a frame replaces everything from its first entry on, so those that follow must not be lost
     /// without it.
-    fn move_entries(&mut self, slot: usize, oldest: u64) {
+    fn relocate_entries(&mut self, slot: usize, oldest: u64) {
         let Some(log) = &self.groups.slots[slot] else { return };
         if log.is_in(oldest) {
             self.rewrite_entries(slot);
@@ -184,7 +185,7 @@ impl<D: Disk> Lane<D> {
     /// whether it did.
     pub(crate) fn rewrite_entries(&mut self, slot: usize) -> bool {
         let Some(log) = &self.groups.slots[slot] else { return false };
-        if log.live_bytes > self.moved_bytes_max() {
+        if log.live_bytes > self.relocated_group_bytes_max() {
             return false;
         }
         let mut frames = Vec::new();
@@ -194,7 +195,7 @@ impl<D: Disk> Lane<D> {
                 Err(error) => {
                     // The frame stays where it is.
                     if let LogError::Damaged { place, .. } = error {
-                        self.scrubbing.met.push(place);
+                        self.scrubbing.unreadable.push(place);
                     }
                     return false;
                 }
@@ -215,7 +216,7 @@ impl<D: Disk> Lane<D> {
         true
     }
 
-    fn carry(&mut self, slot: usize, oldest: u64) {
+    fn relocate_metadata(&mut self, slot: usize, oldest: u64) {
         let Some(log) = &self.groups.slots[slot] else { return };
         let (group, hard_state, base) = (log.group, log.hard_state, log.base);
         let has_base_there = log.base_segment == Some(oldest);
@@ -309,9 +310,9 @@ impl<D: Disk> Lane<D> {
     }
 
     /// Completion of a retire job: the freed segment is out of the log, or the job failed.
-    pub(crate) fn retired(&mut self, result: std::io::Result<Option<String>>) {
+    pub(crate) fn on_retired(&mut self, result: std::io::Result<Option<String>>) {
         self.segments.is_retiring = false;
-        self.fit_pace();
+        self.adapt_pace();
         if let Ok(spare) = result {
             self.segments.retiring.pop_front();
             self.segments.spares.extend(spare);

@@ -14,7 +14,7 @@ impl<D: Disk> Lane<D> {
     /// Bytes of entries the worker may still append this turn; 0 once the turn is full, the device is behind,
     /// the disk or the memory is full or the lane is poisoned. Metadata frames may always be appended.
     #[must_use]
-    pub fn room(&self) -> usize {
+    pub fn turn_budget(&self) -> usize {
         if self.poisoned.is_some() {
             return 0;
         }
@@ -22,7 +22,7 @@ impl<D: Disk> Lane<D> {
         let of_turn = self.options.batch_bytes_max.saturating_sub(self.turn_bytes + building);
         let queued = self.queued_bytes as usize + building;
         let of_disk = if self.segments.is_storage_full() {
-            self.bytes_there().saturating_sub(self.options.segment_bytes / 2 + building as u64)
+            self.allocated_bytes_left().saturating_sub(self.options.segment_bytes / 2 + building as u64)
         } else {
             u64::MAX
         };
@@ -38,7 +38,7 @@ impl<D: Disk> Lane<D> {
     /// that is reserved for metadata frames (votes, membership changes and compaction go on where the disk is
     /// full), and for a turn that appends slightly more.
     #[must_use]
-    pub fn space(&self) -> u64 {
+    pub fn reserved_space(&self) -> u64 {
         let segment_bytes = self.options.segment_bytes;
         let usable = segment_bytes - PAGE_BYTES as u64;
         let frame = (self.options.frame_bytes_max as u64).min(segment_bytes / 2);
@@ -57,19 +57,19 @@ impl<D: Disk> Lane<D> {
     }
 
     /// Bytes that the log can still accept without another segment.
-    pub(crate) fn bytes_there(&self) -> u64 {
+    pub(crate) fn allocated_bytes_left(&self) -> u64 {
         self.bytes_in_current() + self.segments.ready.len() as u64 * self.options.segment_bytes
     }
 
-    /// Whether entries are accepted. On a full disk [`Self::room`] does not offer the last half segment to
+    /// Whether entries are accepted. On a full disk [`Self::turn_budget`] does not offer the last half segment to
     /// them, and half of that is refused even to a turn that had begun before.
-    pub(crate) fn takes_entries(&self) -> bool {
-        !self.segments.is_storage_full() || self.bytes_there() > self.options.segment_bytes / 4
+    pub(crate) fn admits_entries(&self) -> bool {
+        !self.segments.is_storage_full() || self.allocated_bytes_left() > self.options.segment_bytes / 4
     }
 
     /// Whether live data may be rewritten, so that old segments are freed. On a full disk that uses the
     /// reserve for metadata frames, and leaves half of it to them.
-    pub(crate) fn may_write_again(&self) -> bool {
-        !self.segments.is_storage_full() || self.bytes_there() > self.options.segment_bytes / 8
+    pub(crate) fn may_rewrite(&self) -> bool {
+        !self.segments.is_storage_full() || self.allocated_bytes_left() > self.options.segment_bytes / 8
     }
 }

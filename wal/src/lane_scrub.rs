@@ -15,8 +15,8 @@ use crate::disk::Disk;
 use crate::error::LogError;
 use crate::index::Place;
 use crate::lane::{GroupSlot, Lane, OnDamage};
-use crate::recovery::{RecoveredGroup, told};
-use crate::scrub::{ScrubPiece, Scrubbed};
+use crate::recovery::{RecoveredGroup, recovered_group};
+use crate::scrub::{ScrubChunk, Scrubbed};
 use crate::segment::segment_path;
 use crate::snapshot::SnapshotWork;
 use crate::snapshot_check::{CheckAt, SnapshotsChecked};
@@ -26,7 +26,7 @@ const PLACES_MAX: usize = 4096;
 
 /// Live entries of a group that lie in a damaged place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Hit {
+pub struct DamagedEntries {
     /// Its slot.
     pub slot: GroupSlot,
     /// The group.
@@ -54,8 +54,8 @@ pub(crate) struct Scrubbing {
     pub(crate) leaving: VecDeque<u64>,
     /// The next slot to scan for the first of them.
     pub(crate) leave_from: usize,
-    /// Places that the lane itself could not read, not yet taken by [`Lane::damage_met`].
-    pub(crate) met: Vec<Place>,
+    /// Places that the lane itself could not read, not yet taken by [`Lane::take_unreadable`].
+    pub(crate) unreadable: Vec<Place>,
 }
 
 impl Scrubbing {
@@ -103,8 +103,8 @@ impl<D: Disk> Lane<D> {
             return false;
         };
         let incarnation = self.segments.incarnation(sequence);
-        let piece = ScrubPiece { sequence, incarnation, from, end, bytes: bytes.max(64 << 10) };
-        self.submit_snapshot(token, GroupId(0), SnapshotWork::Scrub { piece });
+        let chunk = ScrubChunk { sequence, incarnation, from, end, bytes: bytes.max(64 << 10) };
+        self.submit_snapshot(token, GroupId(0), SnapshotWork::Scrub { chunk });
         true
     }
 
@@ -119,14 +119,14 @@ impl<D: Disk> Lane<D> {
     }
 
     /// Records the progress of the snapshot scrub.
-    pub fn snapshots_scrubbed(&mut self, seen: &SnapshotsChecked) {
+    pub fn on_snapshots_scrubbed(&mut self, seen: &SnapshotsChecked) {
         self.scrubbing.checked = seen.next;
         self.scrubbing.bytes += seen.bytes;
     }
 
-    /// Records a scrub's result. Returns the damaged places that are new; [`Lane::hit_by`] returns the groups
+    /// Records a scrub's result. Returns the damaged places that are new; [`Lane::damaged_entries`] returns the groups
     /// they affect.
-    pub fn scrubbed(&mut self, seen: &Scrubbed) -> Vec<Place> {
+    pub fn on_scrubbed(&mut self, seen: &Scrubbed) -> Vec<Place> {
         self.scrubbing.at = (seen.sequence, seen.next);
         self.scrubbing.bytes += seen.bytes;
         if self.segments.find(seen.sequence).is_none() {
@@ -149,19 +149,19 @@ impl<D: Disk> Lane<D> {
     }
 
     /// Places that the lane could not read while it relocated entries, since the last call.
-    pub fn damage_met(&mut self) -> Vec<Place> {
-        std::mem::take(&mut self.scrubbing.met)
+    pub fn take_unreadable(&mut self) -> Vec<Place> {
+        std::mem::take(&mut self.scrubbing.unreadable)
     }
 
     /// The groups with live entries at a place. `only_unreadable`: counts only frames that cannot be read,
     /// not their neighbours. Cost: a scan of every frame of the lane; with `only_unreadable`, also a read of
     /// each frame at the place.
     #[must_use]
-    pub fn hit_by(&self, place: Place, only_unreadable: bool) -> Vec<Hit> {
+    pub fn damaged_entries(&self, place: Place, only_unreadable: bool) -> Vec<DamagedEntries> {
         let mut hits = Vec::new();
         for (slot, log) in self.groups.slots.iter().enumerate() {
             let Some(log) = log.as_ref().filter(|log| log.is_in(place.segment)) else { continue };
-            let mut hit: Option<Hit> = None;
+            let mut hit: Option<DamagedEntries> = None;
             for frame in log.frames(log.base.index.next(), Index(u64::MAX), u64::MAX) {
                 let at = frame.place;
                 let is_there = at.segment == place.segment
@@ -172,7 +172,8 @@ impl<D: Disk> Lane<D> {
                 }
                 let first = frame.first.max(log.base.index.next());
                 let (slot, group) = (GroupSlot(slot as u32), log.group);
-                let hit = hit.get_or_insert(Hit { slot, group, first, last: frame.last, bytes: 0 });
+                let hit =
+                    hit.get_or_insert(DamagedEntries { slot, group, first, last: frame.last, bytes: 0 });
                 hit.last = frame.last;
                 hit.bytes += u64::from(at.bytes);
             }
@@ -183,7 +184,7 @@ impl<D: Disk> Lane<D> {
 
     /// Rewrites all of a group's entries, if they are few and can all be read: from memory, or from a copy in
     /// the page cache. Returns whether it did. Durable with this turn's batch.
-    pub fn write_again(&mut self, slot: GroupSlot) -> bool {
+    pub fn rewrite(&mut self, slot: GroupSlot) -> bool {
         let is_possible = self.poisoned.is_none() && !self.segments.is_storage_full();
         is_possible && self.rewrite_entries(slot.0 as usize)
     }
@@ -200,7 +201,7 @@ impl<D: Disk> Lane<D> {
         let log = self.groups.log_mut(slot);
         log.lose_from(from, &mut self.pins);
         log.fence(terms, place.segment, &mut self.pins);
-        Some(told(self.groups.log(slot), true))
+        Some(recovered_group(self.groups.log(slot), true))
     }
 
     /// Whether a place is known to be damaged.
@@ -218,7 +219,7 @@ impl<D: Disk> Lane<D> {
 
     /// Whether the lane goes on with what is left after damage, or stops.
     #[must_use]
-    pub fn lives_with_damage(&self) -> bool {
+    pub fn tolerates_damage(&self) -> bool {
         self.options.on_damage == OnDamage::Fence
     }
 }

@@ -12,8 +12,8 @@ use raftwerk_frame::{Configuration, EntryId, GroupId};
 use crate::disk::{Disk, Job};
 use crate::error::{LogError, SnapshotError};
 use crate::lane::{GroupSlot, Lane};
-use crate::peers_file::Notes;
-use crate::recovery::{RecoveredGroup, told};
+use crate::peers_file::PeerNotes;
+use crate::recovery::{RecoveredGroup, recovered_group};
 use crate::snapshot::{
     BackgroundDone, BackgroundOutput, SnapshotJob, SnapshotMeta, SnapshotReader, SnapshotSource, SnapshotWork,
 };
@@ -88,7 +88,7 @@ impl<D: Disk> Lane<D> {
 
     /// Replaces the notes that the next opening of the directory reads. To be called on one lane only.
     /// Completes as [`Noted`](crate::BackgroundOutput::Noted).
-    pub fn note(&mut self, token: u64, notes: Notes) {
+    pub fn note(&mut self, token: u64, notes: PeerNotes) {
         self.submit_snapshot(token, GroupId(0), SnapshotWork::Note { notes });
     }
 
@@ -98,13 +98,13 @@ impl<D: Disk> Lane<D> {
     }
 
     fn snapshot_job(&self, token: u64, group: GroupId, work: SnapshotWork) -> SnapshotJob {
-        let (shelf, pace) = (Arc::clone(&self.shelf), Arc::clone(&self.pace));
-        SnapshotJob { lane: self.options.lane, token, group, shelf, pace, work }
+        let (catalog, pace) = (Arc::clone(&self.catalog), Arc::clone(&self.pace));
+        SnapshotJob { lane: self.options.lane, token, group, catalog, pace, work }
     }
 
     /// The next completed snapshot job, if any. Works on a poisoned lane too.
     pub fn poll_background(&mut self) -> Option<BackgroundDone> {
-        self.take_completions();
+        self.on_completions();
         self.background.pop_front()
     }
 
@@ -114,7 +114,7 @@ impl<D: Disk> Lane<D> {
     ///
     /// # Errors
     /// [`SnapshotError::Corrupt`] if it is damaged, or the device refuses to read it: only this group is
-    /// affected, see [`Lane::begin_bare`]. [`SnapshotError::Io`], also from `with`.
+    /// affected, see [`Lane::recreate_empty`]. [`SnapshotError::Io`], also from `with`.
     pub fn load_latest(
         &self,
         group: GroupId,
@@ -136,7 +136,7 @@ impl<D: Disk> Lane<D> {
     pub fn drop_stray_snapshots(&self) -> Result<(), SnapshotError> {
         let is_there = |slot: &u32| !self.groups.log(GroupSlot(*slot)).is_removed;
         let is_known = |group| self.groups.by_id.get(&group).is_some_and(is_there);
-        snapshot_file::drop_strays(self.disk.directory().files(), self.options.lane, &self.shelf, is_known)
+        snapshot_file::drop_strays(self.disk.directory().files(), self.options.lane, &self.catalog, is_known)
     }
 
     /// Recreates a replica whose newest snapshot (the base of its log) is damaged or gone: it starts empty,
@@ -147,12 +147,12 @@ impl<D: Disk> Lane<D> {
     ///
     /// # Errors
     /// [`LogError::Poisoned`].
-    pub fn begin_bare(&mut self, slot: GroupSlot) -> Result<RecoveredGroup, LogError> {
+    pub fn recreate_empty(&mut self, slot: GroupSlot) -> Result<RecoveredGroup, LogError> {
         self.check()?;
         let (group, terms) = (self.groups.log(slot).group, self.counters.terms);
         // If the file cannot be set aside, the next opening finds the damage again, with the same result.
         let _ =
-            snapshot_file::set_aside(self.disk.directory().files(), self.options.lane, &self.shelf, group);
+            snapshot_file::set_aside(self.disk.directory().files(), self.options.lane, &self.catalog, group);
         // The removal, the join record, the base, the fence; and the hard state, which the caller appends.
         self.reserve(5 * (HEADER_BYTES + 2 * size_of::<u64>()));
         let floor = self.groups.log(slot).has_reached();
@@ -160,7 +160,7 @@ impl<D: Disk> Lane<D> {
         self.groups.log_mut(slot).remove(floor, place.segment, &mut self.pins);
         self.join(slot, false);
         self.set_fence(slot, terms);
-        Ok(told(self.groups.log(slot), true))
+        Ok(recovered_group(self.groups.log(slot), true))
     }
 
     /// The header of the group's newest complete snapshot; the body is not read. Blocks: for opening only.
@@ -168,6 +168,6 @@ impl<D: Disk> Lane<D> {
     /// # Errors
     /// [`SnapshotError::Corrupt`] if its header is damaged, [`SnapshotError::Io`].
     pub fn latest_snapshot(&self, group: GroupId) -> Result<Option<SnapshotMeta>, SnapshotError> {
-        snapshot_file::latest(self.disk.directory().files(), self.options.lane, &self.shelf, group)
+        snapshot_file::latest(self.disk.directory().files(), self.options.lane, &self.catalog, group)
     }
 }

@@ -30,12 +30,12 @@ impl<D: Disk> Lane<D> {
     /// [`FrameInProgress::relax`]: crate::FrameInProgress::relax
     pub fn submit_relaxed(&mut self) -> Result<Option<Lsn>, LogError> {
         self.check()?;
-        self.carry_forward();
+        self.relocate_oldest();
         let is_relaxed = self.may_stay_unsynced();
         // Without syncs every batch may share its last page.
         self.seal(is_relaxed || !self.disk.is_synced());
         self.mark_dead();
-        self.hand_over(is_relaxed)
+        self.submit_sealed(is_relaxed)
     }
 
     /// Whether this turn need not be synced: all its frames are relaxed, and at most a quarter of the queue
@@ -65,16 +65,16 @@ impl<D: Disk> Lane<D> {
         self.reserve(0);
         self.counters.wants_sync = true;
         self.seal_even_empty(false);
-        self.hand_over(false)
+        self.submit_sealed(false)
     }
 
     /// Submits the sealed batches to the disk.
-    fn hand_over(&mut self, is_relaxed: bool) -> Result<Option<Lsn>, LogError> {
+    fn submit_sealed(&mut self, is_relaxed: bool) -> Result<Option<Lsn>, LogError> {
         self.counters.wants_sync = false;
         if self.turn_bytes == 0 {
             return Ok(None);
         }
-        self.send_sealed(is_relaxed);
+        self.queue_sealed(is_relaxed);
         self.usual_bytes = self.turn_bytes.max(self.usual_bytes - self.usual_bytes / 8);
         self.turn_bytes = 0;
         self.forget_recent();
@@ -85,11 +85,11 @@ impl<D: Disk> Lane<D> {
     /// would exceed `stream_bytes`. Not called between frames that belong in one batch. Only for turns that
     /// are synced: the rest of such a turn is synced too, so that the LSN from [`Lane::submit`] also covers
     /// the part submitted early. A relaxed turn costs the device nothing yet, so there is nothing to gain.
-    pub(crate) fn stream_out(&mut self, frame_bytes: usize) {
+    pub(crate) fn submit_early(&mut self, frame_bytes: usize) {
         let used = self.building.as_ref().map_or(0, BatchInProgress::used);
         if self.counters.wants_sync && used + frame_bytes > self.options.stream_bytes {
             self.seal(!self.disk.is_synced());
-            self.send_sealed(false);
+            self.queue_sealed(false);
         }
     }
 
@@ -100,7 +100,7 @@ impl<D: Disk> Lane<D> {
         if is_building { self.last_sealed.next() } else { self.last_sealed }
     }
 
-    fn send_sealed(&mut self, is_relaxed: bool) {
+    fn queue_sealed(&mut self, is_relaxed: bool) {
         let mut sealed = std::mem::take(&mut self.sealed);
         for mut batch in sealed.drain(..) {
             // The sync of a turn's last batch covers all its batches.
@@ -112,12 +112,12 @@ impl<D: Disk> Lane<D> {
         self.sealed = sealed; // keeps its memory
         self.submitted = self.last_sealed;
         self.synced = if is_relaxed { self.synced } else { self.last_sealed };
-        self.send_waiting();
+        self.submit_waiting();
         self.prepare_ahead();
     }
 
     /// Submits the waiting batches in order, as far as their segments are READY.
-    pub(crate) fn send_waiting(&mut self) {
+    pub(crate) fn submit_waiting(&mut self) {
         while let Some(front) = self.waiting.front() {
             let segment =
                 self.segments.find(front.segment).expect("a segment with waiting batches is in use");

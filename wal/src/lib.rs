@@ -27,6 +27,7 @@
 //! Not here: the meaning of entries, leadership, the network, when to compact.
 
 mod batch;
+mod catalog;
 mod directory;
 mod disk;
 mod error;
@@ -47,6 +48,7 @@ mod lane_stats;
 mod lane_submit;
 mod map;
 pub mod memory;
+mod mirrored_file;
 mod observe;
 mod os_disk;
 mod os_files;
@@ -65,14 +67,12 @@ mod scan;
 mod scrub;
 mod segment;
 mod segments;
-mod shelf;
 mod snapshot;
 mod snapshot_check;
 mod snapshot_file;
 mod survey;
 #[cfg(test)]
 mod tests;
-mod twin;
 
 pub use directory::Directory;
 pub use disk::{
@@ -84,13 +84,13 @@ pub use file_system::FileSystemKind;
 pub use index::{FrameRef, Frames, Place};
 pub use lane::{GroupSlot, Lane, LaneOptions, OnDamage, Progress};
 pub use lane_append::FrameInProgress;
-pub use lane_scrub::Hit;
+pub use lane_scrub::DamagedEntries;
 pub use lane_snapshot::LoadedSnapshot;
 pub use lane_stats::LaneStats;
 pub use observe::{FileCall, FileObserver};
 pub use os_disk::{OsDisk, OsDiskOptions};
 pub use os_files::{OpenFilesLimit, OsFiles, raise_open_files_limit};
-pub use peers_file::{Notes, PeerNote};
+pub use peers_file::{PeerNote, PeerNotes};
 pub use recovery::{Damage, RecoveredGroup, RecoveryReport, TornTail};
 pub use relane::{LaneOf, RelaneError, Relaned};
 pub use scrub::Scrubbed;

@@ -58,13 +58,13 @@ pub struct OsDisk {
     directory: Directory<OsFiles>,
     is_synced: bool,
     done: Arc<Done>,
-    appends: Room<AppendJob<File>>,
+    appends: JobThread<AppendJob<File>>,
     writing: Arc<Mutex<Writing>>,
     inline_bytes_max: usize,
     /// The last batch submitted to the append thread, until its completion is polled.
     given: Option<Lsn>,
-    segments: Room<SegmentJob>,
-    snapshots: Room<SnapshotJob>,
+    segments: JobThread<SegmentJob>,
+    snapshots: JobThread<SnapshotJob>,
 }
 
 impl fmt::Debug for OsDisk {
@@ -97,22 +97,22 @@ impl OsDisk {
         let (lane, spin, pause, durable) = (options.lane, options.spin, options.retry_pause, options.sync);
         let writing = Arc::new(Mutex::new(Writing::default()));
         let (files, to, of_thread) = (directory.clone(), Arc::clone(&done), Arc::clone(&writing));
-        let appends = Room::start(format!("wal-sync-{lane}"), move |line| {
-            append(files.files(), line, &of_thread, &to, durable, spin)
+        let appends = JobThread::start(format!("wal-sync-{lane}"), move |jobs| {
+            append(files.files(), jobs, &of_thread, &to, durable, spin)
         })?;
         let (files, to) = (directory.clone(), Arc::clone(&done));
-        let segments = Room::start(format!("wal-files-{lane}"), move |line| {
-            while let Some(job) = line.next(Duration::ZERO) {
+        let segments = JobThread::start(format!("wal-files-{lane}"), move |jobs| {
+            while let Some(job) = jobs.next(Duration::ZERO) {
                 let completion = run_segment_job(files.files(), job);
                 if matches!(&completion, Completion::Prepared { result: Err(_), .. }) {
-                    line.pause(pause);
+                    jobs.pause(pause);
                 }
                 to.push(completion);
             }
         })?;
         let (files, to) = (directory.clone(), Arc::clone(&done));
-        let snapshots = Room::start(format!("wal-snap-{lane}"), move |line| {
-            os_snapshots::run(files.files(), line, |done| to.push(Completion::Snapshot(done)));
+        let snapshots = JobThread::start(format!("wal-snap-{lane}"), move |jobs| {
+            os_snapshots::run(files.files(), jobs, |done| to.push(Completion::Snapshot(done)));
         })?;
         let is_copy = !durable && directory.files().mode() != AppendMode::Direct;
         Ok(Self {
@@ -167,16 +167,16 @@ impl Writing {
 /// The append thread's loop. It holds the lock while it has work: see `OsDisk::write_inline`.
 fn append(
     files: &OsFiles,
-    line: &Line<AppendJob<File>>,
+    jobs: &JobQueue<AppendJob<File>>,
     writing: &Mutex<Writing>,
     to: &Done,
     durable: bool,
     spin: Duration,
 ) {
-    while let Some(job) = line.next(spin) {
+    while let Some(job) = jobs.next(spin) {
         let mut writing = writing.lock().unwrap_or_else(PoisonError::into_inner);
         writing.queued.push_back(job);
-        while let Some(job) = line.shared.queue.pop() {
+        while let Some(job) = jobs.shared.queue.pop() {
             writing.queued.push_back(job);
         }
         writing.run(files, to, durable);
@@ -240,7 +240,7 @@ impl Disk for OsDisk {
 }
 
 /// A thread and its job queue.
-struct Room<T> {
+struct JobThread<T> {
     shared: Arc<Shared<T>>,
     unparker: Unparker,
     thread: Option<JoinHandle<()>>,
@@ -253,32 +253,32 @@ struct Shared<T> {
 }
 
 /// The thread's end of its queue.
-pub(crate) struct Line<T> {
+pub(crate) struct JobQueue<T> {
     shared: Arc<Shared<T>>,
     parker: Parker,
 }
 
-impl<T: Send + 'static> Room<T> {
-    fn start(name: String, work: impl FnOnce(&Line<T>) + Send + 'static) -> io::Result<Self> {
+impl<T: Send + 'static> JobThread<T> {
+    fn start(name: String, work: impl FnOnce(&JobQueue<T>) + Send + 'static) -> io::Result<Self> {
         let parker = Parker::new();
         let unparker = parker.unparker().clone();
         let (queue, sleeps, ends) = (SegQueue::new(), AtomicBool::new(false), AtomicBool::new(false));
         let shared = Arc::new(Shared { queue, sleeps, ends });
-        let line = Line { shared: Arc::clone(&shared), parker };
-        let thread = thread::Builder::new().name(name).spawn(move || work(&line))?;
+        let jobs = JobQueue { shared: Arc::clone(&shared), parker };
+        let thread = thread::Builder::new().name(name).spawn(move || work(&jobs))?;
         Ok(Self { shared, unparker, thread: Some(thread) })
     }
 
     fn push(&self, job: T) {
         self.shared.queue.push(job);
-        fence(Ordering::SeqCst); // pairs with the one in `Line::next`: one of the two sees the other
+        fence(Ordering::SeqCst); // pairs with the one in `JobQueue::next`: one of the two sees the other
         if self.shared.sleeps.load(Ordering::Relaxed) {
             self.unparker.unpark();
         }
     }
 }
 
-impl<T> Drop for Room<T> {
+impl<T> Drop for JobThread<T> {
     /// Waits until the thread has finished its queue.
     fn drop(&mut self) {
         self.shared.ends.store(true, Ordering::SeqCst);
@@ -289,7 +289,7 @@ impl<T> Drop for Room<T> {
     }
 }
 
-impl<T> Line<T> {
+impl<T> JobQueue<T> {
     /// The next job; `None` once the queue is empty for good.
     pub(crate) fn next(&self, spin: Duration) -> Option<T> {
         let since = (!spin.is_zero()).then(Instant::now);

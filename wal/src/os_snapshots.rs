@@ -6,7 +6,7 @@ use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use crate::disk::Files;
-use crate::os_disk::Line;
+use crate::os_disk::JobQueue;
 use crate::snapshot::{BackgroundDone, SnapshotJob};
 use crate::snapshot_file::{run_in_steps, run_snapshot_job};
 
@@ -14,15 +14,15 @@ use crate::snapshot_file::{run_in_steps, run_snapshot_job};
 const BETWEEN_STEPS_MAX: usize = 32;
 
 /// Works the queue off until the disk is dropped; `done` receives the result of each job.
-pub(crate) fn run<F: Files>(files: &F, line: &Line<SnapshotJob>, done: impl Fn(BackgroundDone)) {
+pub(crate) fn run<F: Files>(files: &F, jobs: &JobQueue<SnapshotJob>, done: impl Fn(BackgroundDone)) {
     let mut waiting = VecDeque::new();
-    while let Some(job) = waiting.pop_front().or_else(|| line.next(Duration::ZERO)) {
+    while let Some(job) = waiting.pop_front().or_else(|| jobs.next(Duration::ZERO)) {
         let (group, pace) = (job.group(), job.pace());
         let mut step_began = Instant::now();
-        let mut rest = || {
-            let until = Instant::now() + pace.rest_after(step_began.elapsed());
+        let mut pause = || {
+            let until = Instant::now() + pace.pause_after(step_began.elapsed());
             for _ in 0..BETWEEN_STEPS_MAX {
-                let Some(later) = line.next_before(until) else { break };
+                let Some(later) = jobs.next_before(until) else { break };
                 if later.group() != group && later.may_overtake(&waiting) {
                     done(run_snapshot_job(files, later));
                 } else {
@@ -31,7 +31,7 @@ pub(crate) fn run<F: Files>(files: &F, line: &Line<SnapshotJob>, done: impl Fn(B
             }
             step_began = Instant::now();
         };
-        let ended = run_in_steps(files, job, &mut rest);
+        let ended = run_in_steps(files, job, &mut pause);
         done(ended);
     }
 }

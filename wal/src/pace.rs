@@ -10,30 +10,30 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 /// The longest pause after one step: a device that stalled for seconds must not delay a save for minutes.
-const REST_MAX: Duration = Duration::from_millis(50);
+const PAUSE_MAX: Duration = Duration::from_millis(50);
 
 /// The pace of one lane's saves: set by the lane, read by the snapshot thread.
 #[derive(Debug, Default)]
 pub(crate) struct Pace {
     /// The pause as a multiple of the step's duration.
-    rests: AtomicU32,
+    pause_factor: AtomicU32,
 }
 
 impl Pace {
     /// Adapts the pace to a log of `bytes` that should stay below `bytes_max`; `is_full`: the disk has no
     /// space for more.
-    pub(crate) fn fit(&self, bytes: u64, bytes_max: u64, is_full: bool) {
-        let rests = match bytes {
+    pub(crate) fn adapt(&self, bytes: u64, bytes_max: u64, is_full: bool) {
+        let pause_factor = match bytes {
             _ if is_full || bytes > bytes_max / 4 * 3 => 0,
             _ if bytes > bytes_max / 2 => 1,
             _ => 3,
         };
-        self.rests.store(rests, Ordering::Relaxed);
+        self.pause_factor.store(pause_factor, Ordering::Relaxed);
     }
 
     /// How long a save pauses after a step that took `worked`.
-    pub(crate) fn rest_after(&self, worked: Duration) -> Duration {
-        worked.saturating_mul(self.rests.load(Ordering::Relaxed)).min(REST_MAX)
+    pub(crate) fn pause_after(&self, worked: Duration) -> Duration {
+        worked.saturating_mul(self.pause_factor.load(Ordering::Relaxed)).min(PAUSE_MAX)
     }
 }
 
@@ -42,20 +42,20 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_save_hurries_as_the_log_fills_and_never_rests_for_long() {
+    fn a_save_hurries_as_the_log_fills_and_never_pauses_for_long() {
         let (pace, step) = (Pace::default(), Duration::from_millis(2));
-        let rests = |bytes, is_full| {
-            pace.fit(bytes, 1000, is_full);
-            pace.rest_after(step)
+        let pause_factor = |bytes, is_full| {
+            pace.adapt(bytes, 1000, is_full);
+            pace.pause_after(step)
         };
-        assert_eq!(rests(0, false), 3 * step);
-        assert_eq!(rests(500, false), 3 * step);
-        assert_eq!(rests(501, false), step);
-        assert_eq!(rests(751, false), Duration::ZERO);
-        assert_eq!(rests(0, true), Duration::ZERO);
-        pace.fit(u64::MAX - 1, u64::MAX, false);
-        assert_eq!(pace.rest_after(step), Duration::ZERO);
-        pace.fit(0, u64::MAX, false);
-        assert_eq!(pace.rest_after(Duration::from_secs(9)), REST_MAX);
+        assert_eq!(pause_factor(0, false), 3 * step);
+        assert_eq!(pause_factor(500, false), 3 * step);
+        assert_eq!(pause_factor(501, false), step);
+        assert_eq!(pause_factor(751, false), Duration::ZERO);
+        assert_eq!(pause_factor(0, true), Duration::ZERO);
+        pace.adapt(u64::MAX - 1, u64::MAX, false);
+        assert_eq!(pace.pause_after(step), Duration::ZERO);
+        pace.adapt(0, u64::MAX, false);
+        assert_eq!(pace.pause_after(Duration::from_secs(9)), PAUSE_MAX);
     }
 }

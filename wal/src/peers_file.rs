@@ -1,5 +1,5 @@
 //! A node's durable notes about its peers, besides its groups: one small file, replaced as a whole, and kept
-//! twice (`twin`).
+//! twice (`mirrored_file`).
 //!
 //! ```text
 //! peers, peers.2 = magic "RWPEERS\x01", count u32, support u32, entry × count, crc u32 of all before
@@ -15,14 +15,14 @@ use raftwerk_frame::{LogId, NodeId};
 
 use crate::disk::Files;
 use crate::error::OpenError;
-use crate::twin::{Found, Twin};
+use crate::mirrored_file::{CopyState, MirroredFile};
 
 const MAGIC: [u8; 8] = *b"RWPEERS\x01";
 const HEAD_BYTES: usize = 16;
 const ENTRY_BYTES: usize = 16;
 /// Far more than the nodes of any cluster; checked before memory is allocated.
 const PEERS_MAX: usize = 1 << 16;
-const PEERS: Twin = Twin {
+const PEERS: MirroredFile = MirroredFile {
     names: ["peers", "peers.2"],
     unfinished: "peers.tmp",
     bytes_max: (HEAD_BYTES + PEERS_MAX * ENTRY_BYTES + 4) as u64,
@@ -39,7 +39,7 @@ pub struct PeerNote {
 
 /// All notes.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Notes {
+pub struct PeerNotes {
     /// The log id that each peer had at first contact.
     pub peers: Vec<PeerNote>,
     /// The longest time for which this node may have supported a peer, and so has to abstain from votes after
@@ -49,36 +49,36 @@ pub struct Notes {
 
 /// Reads the notes from either copy; default if there is none. Rewrites the other copy if it is not whole:
 /// best effort, since the disk may be full.
-pub(crate) fn read<F: Files>(files: &F) -> Result<Notes, OpenError> {
+pub(crate) fn read<F: Files>(files: &F) -> Result<PeerNotes, OpenError> {
     let decoded = |name, bytes: &[u8]| {
         decode(bytes).ok_or_else(|| OpenError::corrupt(name, 0, "its checksum does not match"))
     };
     match PEERS.read(files, decoded) {
-        [Found::Whole(notes), other] => {
+        [CopyState::Whole(notes), other] => {
             if !other.is_whole() {
                 let _ = PEERS.write_copy(files, 1, &encode(&notes));
             }
             Ok(notes)
         }
-        [_, Found::Whole(notes)] => {
+        [_, CopyState::Whole(notes)] => {
             let _ = PEERS.write_copy(files, 0, &encode(&notes));
             Ok(notes)
         }
-        [Found::Absent, Found::Absent] => Ok(Notes::default()),
-        [Found::Bad(error), _] | [_, Found::Bad(error)] => Err(error),
+        [CopyState::Absent, CopyState::Absent] => Ok(PeerNotes::default()),
+        [CopyState::Bad(error), _] | [_, CopyState::Bad(error)] => Err(error),
     }
 }
 
 /// Replaces both copies: whole and durable when it returns. On an error the first copy is whole: the old one
 /// or the new one.
-pub(crate) fn write<F: Files>(files: &F, notes: &Notes) -> io::Result<()> {
+pub(crate) fn write<F: Files>(files: &F, notes: &PeerNotes) -> io::Result<()> {
     if notes.peers.len() > PEERS_MAX {
         return Err(io::ErrorKind::InvalidInput.into());
     }
     PEERS.write(files, &encode(notes))
 }
 
-fn encode(Notes { peers, support }: &Notes) -> Vec<u8> {
+fn encode(PeerNotes { peers, support }: &PeerNotes) -> Vec<u8> {
     let support_ms = u32::try_from(support.as_nanos().div_ceil(1_000_000)).unwrap_or(u32::MAX);
     let mut bytes = Vec::with_capacity(HEAD_BYTES + peers.len() * ENTRY_BYTES + 4);
     bytes.extend_from_slice(&MAGIC);
@@ -93,7 +93,7 @@ fn encode(Notes { peers, support }: &Notes) -> Vec<u8> {
     bytes
 }
 
-fn decode(bytes: &[u8]) -> Option<Notes> {
+fn decode(bytes: &[u8]) -> Option<PeerNotes> {
     let (body, crc) = bytes.split_last_chunk::<4>()?;
     let (head, entries) = body.split_first_chunk::<HEAD_BYTES>()?;
     let count = u32::from_le_bytes(*head[8..].first_chunk()?) as usize;
@@ -106,7 +106,7 @@ fn decode(bytes: &[u8]) -> Option<Notes> {
         return None;
     }
     let support = Duration::from_millis(u64::from(u32::from_le_bytes(*head[12..].first_chunk()?)));
-    Some(Notes { peers: entries.chunks_exact(ENTRY_BYTES).map(entry).collect::<Option<_>>()?, support })
+    Some(PeerNotes { peers: entries.chunks_exact(ENTRY_BYTES).map(entry).collect::<Option<_>>()?, support })
 }
 
 #[cfg(test)]
@@ -118,7 +118,7 @@ mod tests {
     fn what_was_noted_is_read_and_a_flip_or_a_cut_anywhere_is_refused() {
         let note = |node, log| PeerNote { node: NodeId(node), log: LogId(log) };
         let peers = vec![note(2, 77), note(9, u64::MAX)];
-        let notes = Notes { peers, support: Duration::from_millis(700) };
+        let notes = PeerNotes { peers, support: Duration::from_millis(700) };
         let bytes = encode(&notes);
         assert_eq!(decode(&bytes), Some(notes.clone()));
         for at in 0..bytes.len() {
@@ -128,11 +128,11 @@ mod tests {
             assert_eq!(decode(&bytes[..at]), None);
         }
         let files = MemoryFiles::new();
-        assert_eq!(read(&files).unwrap(), Notes::default());
+        assert_eq!(read(&files).unwrap(), PeerNotes::default());
         write(&files, &notes).unwrap();
-        let fewer = Notes { peers: notes.peers[..1].to_vec(), support: Duration::from_micros(10) };
+        let fewer = PeerNotes { peers: notes.peers[..1].to_vec(), support: Duration::from_micros(10) };
         write(&files, &fewer).unwrap();
-        let rounded = Notes { support: Duration::from_millis(1), ..fewer };
+        let rounded = PeerNotes { support: Duration::from_millis(1), ..fewer };
         assert_eq!(read(&files).unwrap(), rounded, "support is never noted shorter than it is");
     }
 }

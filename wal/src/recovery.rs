@@ -31,7 +31,7 @@ use crate::lane::{Groups, LaneOptions, OnDamage};
 use crate::replay::{Loss, Replay};
 use crate::retention::Pins;
 use crate::salvage::salvage;
-use crate::scan::{Scan, Which};
+use crate::scan::{Scan, ScanTarget};
 use crate::segment::{self, PAGE_BYTES, lane_dir, segment_path, spare_path};
 use crate::segments::InUse;
 use crate::survey::Survey;
@@ -131,7 +131,7 @@ pub(crate) struct Recovered<File> {
     /// Removed groups of which this opening found that part of their vote, floor or fence was lost.
     pub(crate) hit_and_gone: Vec<GroupId>,
     /// The losses, if the log does not contain a list of them yet.
-    pub(crate) unanswered: Option<Vec<Loss>>,
+    pub(crate) unlisted_losses: Option<Vec<Loss>>,
     pub(crate) report: RecoveryReport,
 }
 
@@ -179,7 +179,7 @@ pub(crate) fn recover<F: Files>(
         .map(|(scan, end)| InUse::recovered(scan.header.sequence, scan.header.bytes, scan.file, end));
     replay.forget_blank();
     let logs = replay.groups.slots.iter().flatten().filter(|log| !log.is_removed);
-    let recovered = logs.map(|log| told(log, replay.is_hit(log.group))).collect();
+    let recovered = logs.map(|log| recovered_group(log, replay.is_hit(log.group))).collect();
     Ok(Recovered {
         segments: segments.collect(),
         spares,
@@ -188,7 +188,7 @@ pub(crate) fn recover<F: Files>(
         terms,
         recovered,
         hit_and_gone: replay.hit_and_gone(),
-        unanswered: replay.unanswered(),
+        unlisted_losses: replay.unlisted_losses(),
         groups: replay.groups,
         pins: replay.pins,
         report,
@@ -229,9 +229,9 @@ pub(crate) fn read<'a, F: Files>(
     is_past_cache: bool,
 ) -> Result<(Vec<Scan<'a, F>>, Walk), OpenError> {
     let (lane, on_damage) = (options.lane, options.on_damage);
-    let which = |sequence: u64| Which { lane, sequence, log_id, on_damage, is_past_cache };
+    let target = |sequence: u64| ScanTarget { lane, sequence, log_id, on_damage, is_past_cache };
     let strictly = || {
-        let open = |sequence: &u64| Scan::open(files, which(*sequence));
+        let open = |sequence: &u64| Scan::open(files, target(*sequence));
         let scans: Vec<_> = sequences.iter().map(open).collect::<Result<_, _>>()?;
         let mut walk = Walk::default();
         walk.all(files, &scans)?;
@@ -239,13 +239,13 @@ pub(crate) fn read<'a, F: Files>(
     };
     match strictly() {
         Err(refusal @ OpenError::Corrupt { .. }) if options.on_damage == OnDamage::Fence => {
-            salvage(files, sequences, which, refusal)
+            salvage(files, sequences, target, refusal)
         }
         read => read,
     }
 }
 
-pub(crate) fn told(log: &GroupLog, is_hit: bool) -> RecoveredGroup {
+pub(crate) fn recovered_group(log: &GroupLog, is_hit: bool) -> RecoveredGroup {
     let mut configurations = vec![(log.base.index, log.base_configuration.clone())];
     configurations.extend_from_slice(log.memberships());
     RecoveredGroup {

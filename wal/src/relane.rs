@@ -25,6 +25,7 @@ use raftwerk_frame::GroupId;
 use raftwerk_frame::frame;
 use rustc_hash::FxHashMap;
 
+use crate::catalog::{self, Kind};
 use crate::directory::{Directory, LaneSet, NotSwitched, clear_lane, clear_others, switch};
 use crate::disk::Files;
 use crate::error::OpenError;
@@ -34,7 +35,6 @@ use crate::recovery::{self, Walk};
 use crate::relane_writer::LaneWriter;
 use crate::scan::Scan;
 use crate::segment::lane_dir;
-use crate::shelf::{self, Kind};
 
 /// The lane of a group, given the number of lanes; `None` if the group must stay where it is.
 pub type LaneOf<'a> = &'a dyn Fn(GroupId, u16) -> Option<u16>;
@@ -143,7 +143,7 @@ impl<F: Files> Directory<F> {
             return Err(OpenError::Options("a log has at least one lane").into());
         }
         options.check()?;
-        if !self.is_alone() {
+        if !self.is_only_clone() {
             return Err(RelaneError::InUse);
         }
         let new = old.next(lanes).ok_or(RelaneError::NoNumbers)?;
@@ -159,7 +159,7 @@ impl<F: Files> Directory<F> {
             Ok(moved)
         });
         if moved.is_ok() {
-            self.has_now(new);
+            self.replace_lanes(new);
         }
         if moved.as_ref().err().is_none_or(|error| !error.is_undecided()) {
             // Best effort: the next opening removes what remains.
@@ -287,7 +287,7 @@ impl<F: Files> Relaning<'_, F> {
                 listed => listed.map_err(OpenError::io(&from))?,
             };
             for name in names {
-                let Some((group, (_, Kind::Complete | Kind::Damaged))) = shelf::parse(&name) else {
+                let Some((group, (_, Kind::Complete | Kind::Damaged))) = catalog::parse(&name) else {
                     continue;
                 };
                 let lane = self.lane_of(group)?;

@@ -11,7 +11,7 @@ use std::io::IoSlice;
 use raftwerk_frame::frame::{FrameKind, HEADER_BYTES, write_fact};
 use raftwerk_frame::{Configuration, EntryId, GroupId, Index, Term};
 
-use crate::batch::{BATCH_HEADER_BYTES, BatchInProgress, Life};
+use crate::batch::{BATCH_HEADER_BYTES, BatchInProgress, BatchPosition};
 use crate::disk::{Files, Lsn, SegmentFile};
 use crate::error::OpenError;
 use crate::execute;
@@ -108,7 +108,7 @@ impl<'a, F: Files> LaneWriter<'a, F> {
     }
 
     fn write(&mut self, bytes: usize, fill: impl FnOnce(&mut [u8])) -> Result<(), OpenError> {
-        if self.batch.as_ref().is_none_or(|batch| batch.room() < bytes) {
+        if self.batch.as_ref().is_none_or(|batch| batch.bytes_left() < bytes) {
             self.seal()?;
             self.begin(BATCH_HEADER_BYTES + bytes)?;
         }
@@ -132,9 +132,9 @@ impl<'a, F: Files> LaneWriter<'a, F> {
             self.segment = Some(prepared.map_err(OpenError::io(&lane_dir(self.header.lane)))?);
             self.offset = PAGE_BYTES as u64;
         }
-        let room = self.header.bytes - self.offset;
-        let buffer = self.pool.take(WRITTEN_BYTES.min(room as usize).max(need));
-        self.batch = Some(BatchInProgress::new(buffer, room, self.offset));
+        let bytes_left = self.header.bytes - self.offset;
+        let buffer = self.pool.take(WRITTEN_BYTES.min(bytes_left as usize).max(need));
+        self.batch = Some(BatchInProgress::new(buffer, bytes_left, self.offset));
         Ok(())
     }
 
@@ -145,9 +145,9 @@ impl<'a, F: Files> LaneWriter<'a, F> {
 
     fn put(&mut self, is_durable: bool) -> Result<(), OpenError> {
         let (Some(batch), Some(segment)) = (self.batch.take(), &self.segment) else { return Ok(()) };
-        let life = Life { incarnation: self.header.incarnation(), offset: self.offset as u32 };
+        let position = BatchPosition { incarnation: self.header.incarnation(), offset: self.offset as u32 };
         let lsn = self.last.next();
-        let (bytes, takes) = batch.seal(lsn, self.durable, self.header.terms, life, false);
+        let (bytes, takes) = batch.seal(lsn, self.durable, self.header.terms, position, false);
         let written = self.files.write_at(&segment.append, self.offset, &[IoSlice::new(&bytes)], is_durable);
         written.map_err(OpenError::io(&lane_dir(self.header.lane)))?;
         self.offset += takes;

@@ -9,7 +9,7 @@ use rustc_hash::{FxHashMap, FxHashSet};
 use crate::index::{Frame, GroupLog, Memberships, Place};
 use crate::lane::{GroupSlot, Groups};
 use crate::retention::Pins;
-use crate::survey::{Extra, Says, SurveyedFrame};
+use crate::survey::{Extra, FrameContent, SurveyedFrame};
 
 /// The groups as replayed so far.
 #[derive(Debug, Default)]
@@ -43,7 +43,7 @@ pub(crate) const EVERY_GROUP: GroupId = GroupId(u64::MAX);
 
 /// The groups that lost frames.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Lost {
+pub(crate) enum LossVictims {
     /// Unknown.
     Any,
     /// These.
@@ -62,47 +62,47 @@ impl Replay {
         self.frames += 1;
         self.terms = self.terms.max(frame.term());
         if frame.group != EVERY_GROUP {
-            self.meet(frame.group);
+            self.on_first_frame(frame.group);
         }
         let place = Place { segment, offset: frame.offset, bytes: frame.bytes };
-        match frame.says {
-            Says::Entries | Says::Withheld => self.entries(frame, place, Memberships::new()),
-            Says::HardState(vote) => {
+        match frame.content {
+            FrameContent::Entries | FrameContent::Withheld => self.entries(frame, place, Memberships::new()),
+            FrameContent::HardState(vote) => {
                 let (log, pins) = self.log(frame.group);
                 log.hard_state(frame.hard_state(vote), segment, pins);
                 Ok(())
             }
-            Says::Remove => {
+            FrameContent::Remove => {
                 self.remove(frame.group, frame.id, segment);
                 Ok(())
             }
-            Says::Join { as_witness } => {
+            FrameContent::Join { as_witness } => {
                 let (log, pins) = self.log(frame.group);
                 log.join(frame.id, segment, pins);
                 log.is_witness = as_witness;
                 Ok(())
             }
-            Says::FoundsAsWitness => {
+            FrameContent::BootstrapAsWitness => {
                 let (log, pins) = self.log(frame.group);
                 log.keep_floor(Some(segment), pins);
                 log.is_witness = true;
                 Ok(())
             }
-            Says::LossAccepted => {
+            FrameContent::LossAccepted => {
                 self.hit.remove(&frame.group); // earlier losses are accepted too
                 let (log, pins) = self.log(frame.group);
                 log.accept_loss(segment, pins);
                 Ok(())
             }
-            Says::Fence => {
+            FrameContent::Fence => {
                 let (log, pins) = self.log(frame.group);
                 log.fence(frame.term(), segment, pins);
                 Ok(())
             }
-            Says::Extra(at) => match extras[at as usize].take().expect("each is of one frame") {
+            FrameContent::Extra(at) => match extras[at as usize].take().expect("each is of one frame") {
                 Extra::Memberships(found) => self.entries(frame, place, found),
                 Extra::Snapshot(configuration) => {
-                    self.mend(frame.group);
+                    self.mark_consistent(frame.group);
                     let (log, pins) = self.log(frame.group);
                     log.restart(frame.id, configuration, segment, pins);
                     Ok(())
@@ -116,7 +116,7 @@ impl Replay {
                         log.compact(frame.id, configuration, segment, pins);
                         return Ok(());
                     }
-                    self.mend(frame.group);
+                    self.mark_consistent(frame.group);
                     let (log, pins) = self.log(frame.group);
                     if is_broken || is_expected && !log.follows(frame.id) {
                         // It is unknown whether the entries left after the base belong there.
@@ -126,16 +126,16 @@ impl Replay {
                     }
                     Ok(())
                 }
-                Extra::Losses(answered) => {
+                Extra::Losses(listed) => {
                     // A loss found later, of older data, is not on the list: then all groups must be fenced
                     // again.
-                    if self.losses.iter().all(|loss| answered.contains(loss)) {
+                    if self.losses.iter().all(|loss| listed.contains(loss)) {
                         self.hit.clear();
                         self.is_any_hit = false;
                     }
                     Ok(())
                 }
-                Extra::Nonsense(what) => Err(what),
+                Extra::Malformed(what) => Err(what),
             },
         }
     }
@@ -173,7 +173,7 @@ impl Replay {
         if log.has_frames() && !log.accepts(first) {
             return Err("entries leave a hole in a group's log");
         }
-        let is_withheld = frame.says == Says::Withheld;
+        let is_withheld = frame.content == FrameContent::Withheld;
         log.entries(Frame { first, term, count, is_withheld, place }, found, pins);
         Ok(())
     }
@@ -188,10 +188,10 @@ impl Replay {
 
     /// Records a loss of frames. Later frames of these groups are valid only where they do not depend on the
     /// lost ones.
-    pub(crate) fn lose(&mut self, loss: Loss, lost: &Lost) {
+    pub(crate) fn lose(&mut self, loss: Loss, lost: &LossVictims) {
         self.losses.push(loss);
         match lost {
-            Lost::Of(groups) => {
+            LossVictims::Of(groups) => {
                 // A damaged list of losses belongs to no group: the losses it answered for hit their groups
                 // again.
                 for group in groups.iter().filter(|group| **group != EVERY_GROUP) {
@@ -199,7 +199,7 @@ impl Replay {
                     self.hit.insert(*group, true);
                 }
             }
-            Lost::Any => {
+            LossVictims::Any => {
                 self.is_any_hit = true;
                 for log in self.groups.slots.iter_mut().flatten() {
                     self.hit.insert(log.group, true);
@@ -210,7 +210,7 @@ impl Replay {
     }
 
     /// First frame of a group after a loss with unknown victims: the group may have lost earlier frames.
-    fn meet(&mut self, group: GroupId) {
+    fn on_first_frame(&mut self, group: GroupId) {
         if self.is_any_hit && !self.groups.by_id.contains_key(&group) {
             self.hit.insert(group, true);
         }
@@ -221,7 +221,7 @@ impl Replay {
     }
 
     /// The group's log is consistent again, though part of it may be missing.
-    fn mend(&mut self, group: GroupId) {
+    fn mark_consistent(&mut self, group: GroupId) {
         if let Some(is_broken) = self.hit.get_mut(&group) {
             *is_broken = false;
         }
@@ -238,7 +238,7 @@ impl Replay {
     }
 
     /// All losses, if the log does not answer for some of them yet.
-    pub(crate) fn unanswered(&self) -> Option<Vec<Loss>> {
+    pub(crate) fn unlisted_losses(&self) -> Option<Vec<Loss>> {
         (self.is_any_hit || !self.hit.is_empty()).then(|| self.losses.clone())
     }
 
@@ -256,7 +256,7 @@ impl Replay {
     /// Replays a removal. The group's hard state, floor and fence are kept; so is a hit: this record contains
     /// neither term nor vote, nor what an earlier loss took from the log.
     fn remove(&mut self, group: GroupId, floor: EntryId, segment: u64) {
-        self.mend(group);
+        self.mark_consistent(group);
         let (log, pins) = self.log(group);
         // Whether anything is to be kept is known only at the end: its hard state may have been relocated
         // behind this record.

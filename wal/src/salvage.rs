@@ -44,10 +44,10 @@ use rustc_hash::FxHashSet;
 use crate::disk::{Files, Lsn};
 use crate::error::OpenError;
 use crate::recovery::{Damage, SURVEYS_MAX, Walk};
-use crate::replay::Lost;
-use crate::scan::{CUT_SHORT, Scan, Which};
+use crate::replay::LossVictims;
+use crate::scan::{CUT_SHORT, Scan, ScanTarget};
 use crate::segment::PAGE_BYTES;
-use crate::survey::{BatchState, Extra, Says, Survey, SurveyedBatch, SurveyedFrame};
+use crate::survey::{BatchState, Extra, FrameContent, Survey, SurveyedBatch, SurveyedFrame};
 
 const GONE: &str = "a batch that was durable is damaged or missing";
 const HIT: &str = "frames that were durable are damaged";
@@ -55,7 +55,7 @@ const HIT: &str = "frames that were durable are damaged";
 /// The action at a batch.
 enum Step {
     /// The batch is accepted, as far as it is whole.
-    Take { offset: u64 },
+    Accept { offset: u64 },
     /// Batches `from` up to `to` are lost; `to` is the next one found, or to be written.
     Gap { offset: u64, from: Lsn, to: Lsn },
 }
@@ -81,13 +81,13 @@ struct Beginning {
 
 impl Beginning {
     fn of(frame: &SurveyedFrame, extras: &[Option<Extra>]) -> Option<Self> {
-        let compacts_to = match frame.says {
-            Says::Extra(at) => match extras.get(at as usize)? {
+        let compacts_to = match frame.content {
+            FrameContent::Extra(at) => match extras.get(at as usize)? {
                 Some(Extra::Compact(_)) => Some(frame.id),
                 Some(Extra::Snapshot(_)) => None,
                 _ => return None,
             },
-            Says::Remove | Says::Join { .. } => None,
+            FrameContent::Remove | FrameContent::Join { .. } => None,
             _ => return None,
         };
         Some(Self { offset: u64::from(frame.offset), group: frame.group, compacts_to })
@@ -98,13 +98,13 @@ impl Beginning {
 pub(crate) fn salvage<'a, F: Files>(
     files: &'a F,
     sequences: &[u64],
-    which: impl Fn(u64) -> Which,
+    target: impl Fn(u64) -> ScanTarget,
     refusal: OpenError,
 ) -> Result<(Vec<Scan<'a, F>>, Walk), OpenError> {
     let mut walk = Walk::default();
     let (mut scans, mut cut) = (Vec::new(), Vec::new());
     for sequence in sequences {
-        let (scan, damage) = Scan::open_damaged(files, which(*sequence))?;
+        let (scan, damage) = Scan::open_damaged(files, target(*sequence))?;
         cut.push(damage.as_ref().is_some_and(|damage| damage.what == CUT_SHORT));
         walk.report.damage.extend(damage);
         walk.terms = walk.terms.max(scan.header.terms);
@@ -131,7 +131,7 @@ pub(crate) fn salvage<'a, F: Files>(
     }
     let planned = Plan::new(&outlines).steps();
     let plan = planned.steps;
-    walk.accepted = plan.iter().rposition(|steps| takes_any(steps)).map_or(0, |last| last + 1);
+    walk.accepted = plan.iter().rposition(|steps| accepts_any(steps)).map_or(0, |last| last + 1);
     if walk.accepted == 0 {
         return Err(refusal); // nothing is left from which the groups could be known
     }
@@ -156,8 +156,8 @@ pub(crate) fn salvage<'a, F: Files>(
     Ok((scans, walk))
 }
 
-fn takes_any(steps: &[Step]) -> bool {
-    steps.iter().any(|step| matches!(step, Step::Take { .. }))
+fn accepts_any(steps: &[Step]) -> bool {
+    steps.iter().any(|step| matches!(step, Step::Accept { .. }))
 }
 
 /// Surveys all of every segment, some in parallel, and passes the surveys to `take` in order.
@@ -194,7 +194,7 @@ struct Plan<'o> {
     /// The next LSN; `None` before the first accepted batch.
     expected: Option<Lsn>,
     /// The loss before the next batch has been recorded.
-    is_told: bool,
+    is_reported: bool,
     /// A segment before the next batch is missing.
     is_gone: bool,
     is_over: bool,
@@ -207,7 +207,7 @@ impl<'o> Plan<'o> {
             of_batches.max().unwrap_or_default().max(outline.floor)
         };
         let claimed = outlines.iter().map(claims).max().unwrap_or_default();
-        Self { outlines, claimed, expected: None, is_told: false, is_gone: false, is_over: false }
+        Self { outlines, claimed, expected: None, is_reported: false, is_gone: false, is_over: false }
     }
 
     fn steps(mut self) -> Planned {
@@ -228,27 +228,27 @@ impl<'o> Plan<'o> {
             }
             let is_next = lsn == expected && batch.offset == end;
             if !(is_next && batch.state == BatchState::Whole) {
-                if self.expected.is_some() && self.goes_on_after(at, expected) {
+                if self.expected.is_some() && self.continues_after(at, expected) {
                     return steps; // rule 1
                 }
                 if missing > self.claimed && !self.is_gone {
                     self.is_over = true; // rule 4
                     return steps;
                 }
-                if !is_next && !self.is_told {
+                if !is_next && !self.is_reported {
                     steps.push(Step::Gap { offset: end, from: missing, to: lsn }); // rule 2
                 }
             }
-            steps.push(Step::Take { offset: batch.offset });
-            (self.expected, self.is_told, self.is_gone) = (Some(lsn.next()), false, false);
+            steps.push(Step::Accept { offset: batch.offset });
+            (self.expected, self.is_reported, self.is_gone) = (Some(lsn.next()), false, false);
             end = batch.offset + batch.header.padded_bytes();
         }
         self.is_gone |= outlines[at].is_cut;
         // Batches may be missing at the end, with no sign of that in this segment.
         let expected = self.expected.unwrap_or(Lsn(1));
-        let is_lost = expected <= self.claimed && !self.goes_on_after(at, expected);
-        if is_lost && !self.is_over && !self.is_told {
-            self.is_told = true;
+        let is_lost = expected <= self.claimed && !self.continues_after(at, expected);
+        if is_lost && !self.is_over && !self.is_reported {
+            self.is_reported = true;
             steps.push(Step::Gap { offset: end, from: expected, to: self.first_after(at, expected) });
         }
         steps
@@ -261,7 +261,7 @@ impl<'o> Plan<'o> {
     }
 
     /// Whether a later segment begins with this LSN, or a missing one may have.
-    fn goes_on_after(&self, at: usize, lsn: Lsn) -> bool {
+    fn continues_after(&self, at: usize, lsn: Lsn) -> bool {
         self.outlines[at + 1..].iter().any(|outline| {
             let first = outline.batches.first();
             let begins = |first: &SurveyedBatch| first.header.lsn == lsn && first.offset == PAGE_BYTES as u64;
@@ -275,7 +275,7 @@ impl Walk {
     fn expect_bases(&mut self, outlines: &[Outline], plan: &[Vec<Step>]) {
         let mut met = FxHashSet::default();
         for (outline, steps) in outlines.iter().zip(plan) {
-            let take = |step: &Step| if let Step::Take { offset } = step { Some(*offset) } else { None };
+            let take = |step: &Step| if let Step::Accept { offset } = step { Some(*offset) } else { None };
             let taken: Vec<u64> = steps.iter().filter_map(take).collect();
             let counts = |offset: u64| {
                 let within = outline.batches.partition_point(|batch| batch.offset <= offset);
@@ -301,29 +301,31 @@ impl Walk {
         for step in steps {
             let offset = match step {
                 Step::Gap { offset, from, to } => {
-                    self.lose(scan, offset, (from, to), GONE, Lost::Any);
+                    self.lose(scan, offset, (from, to), GONE, LossVictims::Any);
                     continue;
                 }
-                Step::Take { offset } => offset,
+                Step::Accept { offset } => offset,
             };
             for batch in batches.by_ref() {
-                let is_taken = batch.offset == offset;
+                let is_accepted = batch.offset == offset;
                 let span = (batch.header.lsn, batch.header.lsn.next());
-                if is_taken {
+                if is_accepted {
                     end = Some(offset + batch.header.padded_bytes());
                     match &batch.state {
                         BatchState::Whole => {}
-                        BatchState::Hit(of) => self.lose(scan, offset, span, HIT, Lost::Of(of.clone())),
-                        BatchState::Lost => self.lose(scan, offset, span, GONE, Lost::Any),
+                        BatchState::Hit(of) => {
+                            self.lose(scan, offset, span, HIT, LossVictims::Of(of.clone()))
+                        }
+                        BatchState::Lost => self.lose(scan, offset, span, GONE, LossVictims::Any),
                     }
                     self.count(scan.header.sequence, offset, &batch.header);
                 }
-                for frame in frames.by_ref().take(batch.frames as usize).filter(|_| is_taken) {
+                for frame in frames.by_ref().take(batch.frames as usize).filter(|_| is_accepted) {
                     if let Err(what) = self.replay.frame(scan.header.sequence, frame, &mut extras) {
-                        self.lose(scan, offset, span, what, Lost::Of(vec![frame.group]));
+                        self.lose(scan, offset, span, what, LossVictims::Of(vec![frame.group]));
                     }
                 }
-                if is_taken {
+                if is_accepted {
                     break;
                 }
             }
@@ -337,9 +339,9 @@ impl Walk {
         offset: u64,
         (from, to): (Lsn, Lsn),
         what: &'static str,
-        lost: Lost,
+        lost: LossVictims,
     ) {
-        let groups = if let Lost::Of(groups) = &lost { groups.clone() } else { Vec::new() };
+        let groups = if let LossVictims::Of(groups) = &lost { groups.clone() } else { Vec::new() };
         let named: Vec<u8> = groups.iter().flat_map(|group| group.0.to_le_bytes()).collect();
         self.replay.lose([from.0, to.0, u64::from(crc32fast::hash(&named))], &lost);
         self.report.damage.push(Damage { file: scan.path.clone(), offset, what, groups });

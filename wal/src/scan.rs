@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use raftwerk_frame::Term;
 
-use crate::batch::{ALIGN_BYTES, BATCH_HEADER_BYTES, BatchHeader, Life};
+use crate::batch::{ALIGN_BYTES, BATCH_HEADER_BYTES, BatchHeader, BatchPosition};
 use crate::disk::{Access, Files, Lsn};
 use crate::error::OpenError;
 use crate::lane::OnDamage;
@@ -39,7 +39,7 @@ pub(crate) struct Scan<'a, F: Files> {
 
 /// Which segment of which log, and the reaction to damage.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Which {
+pub(crate) struct ScanTarget {
     pub(crate) lane: u16,
     pub(crate) sequence: u64,
     pub(crate) log_id: u64,
@@ -50,8 +50,8 @@ pub(crate) struct Which {
 
 impl<'a, F: Files> Scan<'a, F> {
     /// Opens the file and checks its first page.
-    pub(crate) fn open(files: &'a F, which: Which) -> Result<Self, OpenError> {
-        let Which { lane, sequence, log_id, on_damage, is_past_cache } = which;
+    pub(crate) fn open(files: &'a F, target: ScanTarget) -> Result<Self, OpenError> {
+        let ScanTarget { lane, sequence, log_id, on_damage, is_past_cache } = target;
         let path = segment_path(lane, sequence);
         let file = files.open(&path, Access::Plain).map_err(OpenError::io(&path))?;
         let mut page = vec![0; PAGE_BYTES];
@@ -81,9 +81,12 @@ impl<'a, F: Files> Scan<'a, F> {
 
     /// Opens a file that may be damaged. Of a damaged first page, lane, sequence and log id follow from the
     /// file's name; its `floor`, `previous` and `terms` are unknown.
-    pub(crate) fn open_damaged(files: &'a F, which: Which) -> Result<(Self, Option<Damage>), OpenError> {
-        let Which { lane, sequence, log_id, on_damage, is_past_cache } = which;
-        let (path, offset, what) = match Self::open(files, which) {
+    pub(crate) fn open_damaged(
+        files: &'a F,
+        target: ScanTarget,
+    ) -> Result<(Self, Option<Damage>), OpenError> {
+        let ScanTarget { lane, sequence, log_id, on_damage, is_past_cache } = target;
+        let (path, offset, what) = match Self::open(files, target) {
             Ok(scan) => return Ok((scan, None)),
             Err(OpenError::Corrupt { file, offset, what, .. }) => (file, offset, what),
             Err(error) => return Err(error),
@@ -215,8 +218,8 @@ impl<F: Files> Reader<'_, '_, F> {
         if left < BATCH_HEADER_BYTES as u64 {
             return Ok(None);
         }
-        let life = Life { incarnation: self.scan.header.incarnation(), offset: offset as u32 };
-        let header = BatchHeader::parse(self.at(offset, BATCH_HEADER_BYTES as u64)?, life);
+        let position = BatchPosition { incarnation: self.scan.header.incarnation(), offset: offset as u32 };
+        let header = BatchHeader::parse(self.at(offset, BATCH_HEADER_BYTES as u64)?, position);
         Ok(header.filter(|header| header.padded_bytes() <= left))
     }
 

@@ -8,7 +8,7 @@
 
 use std::io;
 
-use crate::batch::{ALIGN_BYTES, BATCH_HEADER_BYTES, BatchHeader, Life, Remains};
+use crate::batch::{ALIGN_BYTES, BATCH_HEADER_BYTES, BatchHeader, BatchPosition, Remains};
 use crate::disk::{Access, Files};
 use crate::pool::{BufferPool, PooledBuffer};
 use crate::segment::{PAGE_BYTES, SegmentHeader, segment_path};
@@ -17,7 +17,7 @@ const PAGE: u64 = PAGE_BYTES as u64;
 
 /// The part to scrub.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct ScrubPiece {
+pub(crate) struct ScrubChunk {
     pub(crate) sequence: u64,
     pub(crate) incarnation: u64,
     /// The start: the file's start, or that of a batch.
@@ -46,54 +46,54 @@ pub struct Scrubbed {
 ///
 /// # Errors
 /// If the file cannot be opened.
-pub(crate) fn scrub<F: Files>(files: &F, lane: u16, piece: &ScrubPiece) -> io::Result<Option<Scrubbed>> {
-    let path = segment_path(lane, piece.sequence);
+pub(crate) fn scrub<F: Files>(files: &F, lane: u16, chunk: &ScrubChunk) -> io::Result<Option<Scrubbed>> {
+    let path = segment_path(lane, chunk.sequence);
     let opened = files.open(&path, Access::Scan).or_else(|_| files.open(&path, Access::Plain));
     let file = match opened {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         opened => opened?,
     };
-    let mut seen = look(files, &file, lane, piece);
+    let mut seen = scrub_once(files, &file, lane, chunk);
     if !seen.damage.is_empty() {
-        seen = look(files, &file, lane, piece);
+        seen = scrub_once(files, &file, lane, chunk);
     }
     Ok(Some(seen))
 }
 
-fn look<F: Files>(files: &F, file: &F::File, lane: u16, piece: &ScrubPiece) -> Scrubbed {
+fn scrub_once<F: Files>(files: &F, file: &F::File, lane: u16, chunk: &ScrubChunk) -> Scrubbed {
     let mut pool = BufferPool::new(0);
     // Reads whole pages; the first batch may begin within one, and the last may end within one.
-    let mut from = piece.from / PAGE * PAGE;
-    let end = piece.end.next_multiple_of(PAGE);
-    let mut window = pool.take(piece.bytes.min(end - from) as usize);
-    let mut held = fill(files, file, &mut window, (from, end), piece.bytes);
+    let mut from = chunk.from / PAGE * PAGE;
+    let end = chunk.end.next_multiple_of(PAGE);
+    let mut window = pool.take(chunk.bytes.min(end - from) as usize);
+    let mut held = fill(files, file, &mut window, (from, end), chunk.bytes);
     let mut seen = Scrubbed {
-        file: segment_path(lane, piece.sequence),
-        sequence: piece.sequence,
-        next: piece.from,
+        file: segment_path(lane, chunk.sequence),
+        sequence: chunk.sequence,
+        next: chunk.from,
         bytes: held,
         damage: Vec::new(),
     };
-    if piece.from == 0 {
+    if chunk.from == 0 {
         let header = SegmentHeader::parse(&window[..PAGE_BYTES]);
-        let is_good = header.is_ok_and(|header| (header.lane, header.sequence) == (lane, piece.sequence));
+        let is_good = header.is_ok_and(|header| (header.lane, header.sequence) == (lane, chunk.sequence));
         if !is_good {
             seen.damage.push((0, PAGE));
         }
         seen.next = PAGE;
     }
-    while seen.next < piece.end && seen.next < from + held {
+    while seen.next < chunk.end && seen.next < from + held {
         let at = (seen.next - from) as usize;
-        let life = Life { incarnation: piece.incarnation, offset: seen.next as u32 };
-        let header = BatchHeader::parse(&window[at..at + BATCH_HEADER_BYTES], life);
-        let Some(header) = header.filter(|header| seen.next + header.padded_bytes() <= piece.end) else {
+        let position = BatchPosition { incarnation: chunk.incarnation, offset: seen.next as u32 };
+        let header = BatchHeader::parse(&window[at..at + BATCH_HEADER_BYTES], position);
+        let Some(header) = header.filter(|header| seen.next + header.padded_bytes() <= chunk.end) else {
             // The start of the next batch is unknown: search for it.
-            spoilt(&mut seen.damage, seen.next, seen.next + ALIGN_BYTES as u64);
+            add_damage(&mut seen.damage, seen.next, seen.next + ALIGN_BYTES as u64);
             seen.next += ALIGN_BYTES as u64;
             continue;
         };
         if seen.next + header.padded_bytes() > from + held {
-            if seen.next > piece.from {
+            if seen.next > chunk.from {
                 break; // left for the next part
             }
             from = seen.next / PAGE * PAGE;
@@ -115,14 +115,14 @@ fn look<F: Files>(files: &F, file: &F::File, lane: u16, piece: &ScrubPiece) -> S
 /// Marks the bytes of a batch that are not whole; all of it, if its frame boundaries are unknown.
 fn broken_frames(header: &BatchHeader, batch: &[u8], at: u64, damage: &mut Vec<(u64, u64)>) {
     let Some(remains) = header.remains(batch) else {
-        return spoilt(damage, at, at + header.padded_bytes());
+        return add_damage(damage, at, at + header.padded_bytes());
     };
     let mut from = at + BATCH_HEADER_BYTES as u64;
     for one in remains {
         match one {
             Remains::Frame { header, .. } => from += header.frame_bytes() as u64,
             Remains::Lost { bytes, .. } => {
-                spoilt(damage, from, from + u64::from(bytes));
+                add_damage(damage, from, from + u64::from(bytes));
                 from += u64::from(bytes);
             }
         }
@@ -130,7 +130,7 @@ fn broken_frames(header: &BatchHeader, batch: &[u8], at: u64, damage: &mut Vec<(
 }
 
 /// Adds a range; adjacent ranges are merged.
-fn spoilt(damage: &mut Vec<(u64, u64)>, from: u64, to: u64) {
+fn add_damage(damage: &mut Vec<(u64, u64)>, from: u64, to: u64) {
     match damage.last_mut() {
         Some(last) if last.1 == from => last.1 = to,
         _ => damage.push((from, to)),

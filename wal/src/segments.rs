@@ -172,7 +172,7 @@ impl<File: Clone> Segments<File> {
     }
 
     /// Records a failed preparation. Its spare is kept for the next try, unless the spare is what is missing.
-    fn not_prepared(&mut self, error: &io::Error, spare: Option<String>) {
+    fn on_not_prepared(&mut self, error: &io::Error, spare: Option<String>) {
         let shortage = Shortage::of(error);
         self.shortage = Some(shortage);
         match shortage {
@@ -187,7 +187,7 @@ impl<File: Clone> Segments<File> {
     }
 
     /// Records a prepared segment; returns `true` if batches may wait for it.
-    pub(crate) fn prepared(
+    pub(crate) fn on_prepared(
         &mut self,
         sequence: u64,
         reused: bool,
@@ -198,7 +198,7 @@ impl<File: Clone> Segments<File> {
         let file = match result {
             Ok(file) => file,
             Err(error) => {
-                self.not_prepared(&error, spare);
+                self.on_not_prepared(&error, spare);
                 return false;
             }
         };

@@ -10,11 +10,11 @@ use std::sync::Arc;
 use bytes::Bytes;
 use raftwerk_frame::{Configuration, EntryId, GroupId};
 
+use crate::catalog::SnapshotCatalog;
 use crate::error::SnapshotError;
 use crate::pace::Pace;
-use crate::peers_file::Notes;
-use crate::scrub::{ScrubPiece, Scrubbed};
-use crate::shelf::Shelf;
+use crate::peers_file::PeerNotes;
+use crate::scrub::{ScrubChunk, Scrubbed};
 use crate::snapshot_check::{CheckAt, SnapshotsChecked};
 
 /// The header of a complete snapshot file.
@@ -44,7 +44,7 @@ pub struct SnapshotJob {
     pub(crate) lane: u16,
     pub(crate) token: u64,
     pub(crate) group: GroupId,
-    pub(crate) shelf: Arc<Shelf>,
+    pub(crate) catalog: Arc<SnapshotCatalog>,
     pub(crate) pace: Arc<Pace>,
     pub(crate) work: SnapshotWork,
 }
@@ -57,8 +57,8 @@ pub(crate) enum SnapshotWork {
     Load { with: SnapshotReader },
     DropIncoming,
     Drop,
-    Note { notes: Notes },
-    Scrub { piece: ScrubPiece },
+    Note { notes: PeerNotes },
+    Scrub { chunk: ScrubChunk },
     Check { at: CheckAt, bytes: u64 },
 }
 
@@ -109,7 +109,7 @@ impl fmt::Debug for SnapshotWork {
             Self::Load { .. } => f.write_str("Load"),
             Self::DropIncoming => f.write_str("DropIncoming"),
             Self::Drop => f.write_str("Drop"),
-            Self::Scrub { piece } => write!(f, "Scrub({piece:?})"),
+            Self::Scrub { chunk } => write!(f, "Scrub({chunk:?})"),
             Self::Check { at, bytes } => write!(f, "Check({at:?}, {bytes})"),
             Self::Note { notes } => write!(f, "Note({} peers, {:?})", notes.peers.len(), notes.support),
         }

@@ -10,10 +10,10 @@ use std::io;
 use crc32fast::Hasher;
 use raftwerk_frame::{EntryId, GroupId};
 
+use crate::catalog::{Kind, SnapshotCatalog};
 use crate::disk::{Access, Files};
 use crate::pool::BufferPool;
-use crate::shelf::{Kind, Shelf};
-use crate::snapshot_file::{REFUSED, Room, STEP_BYTES, decode};
+use crate::snapshot_file::{GroupSnapshots, REFUSED, STEP_BYTES, decode};
 
 /// Where the pass continues.
 #[derive(Clone, Copy, Debug, Default)]
@@ -31,7 +31,7 @@ struct Within {
     offset: u64,
     /// CRC of the body before `offset`.
     crc: u32,
-    is_second_look: bool,
+    is_retry: bool,
 }
 
 /// The result of a scrub of snapshot files.
@@ -77,7 +77,7 @@ enum Part {
 pub(crate) fn check<F: Files>(
     files: &F,
     lane: u16,
-    shelf: &Shelf,
+    catalog: &SnapshotCatalog,
     at: CheckAt,
     bytes: u64,
 ) -> io::Result<SnapshotsChecked> {
@@ -87,16 +87,20 @@ pub(crate) fn check<F: Files>(
     while seen.bytes < bytes.max(1) {
         let (group, within) = match (seen.next.group, seen.next.within) {
             (Some(group), Some(within)) => (group, within),
-            (group, _) => match shelf.after(files, &Room::of(files, lane, shelf, GroupId(0)).dir, group)? {
-                Some((group, id)) => (group, Within { id, offset: 0, crc: 0, is_second_look: false }),
+            (group, _) => match catalog.after(
+                files,
+                &GroupSnapshots::of(files, lane, catalog, GroupId(0)).dir,
+                group,
+            )? {
+                Some((group, id)) => (group, Within { id, offset: 0, crc: 0, is_retry: false }),
                 None => {
                     (seen.next, seen.is_pass_over) = (CheckAt::default(), true);
                     break;
                 }
             },
         };
-        let room = Room::of(files, lane, shelf, group);
-        let part = look(&room, within, &mut window[..STEP_BYTES]);
+        let snapshots = GroupSnapshots::of(files, lane, catalog, group);
+        let part = verify_part(&snapshots, within, &mut window[..STEP_BYTES]);
         seen.next = CheckAt { group: Some(group), within: None };
         match part {
             Part::Over(read) => seen.bytes += read.max(1),
@@ -104,11 +108,11 @@ pub(crate) fn check<F: Files>(
                 seen.bytes += read;
                 seen.next.within = Some(within);
             }
-            Part::Bad(..) if !within.is_second_look => {
-                seen.next.within = Some(Within { id: within.id, offset: 0, crc: 0, is_second_look: true });
+            Part::Bad(..) if !within.is_retry => {
+                seen.next.within = Some(Within { id: within.id, offset: 0, crc: 0, is_retry: true });
             }
             Part::Bad(offset, what) => {
-                let (id, file) = (within.id, room.path(within.id, Kind::Complete));
+                let (id, file) = (within.id, snapshots.path(within.id, Kind::Complete));
                 seen.damaged = Some(DamagedSnapshot { group, id, file, offset, what });
                 break;
             }
@@ -117,18 +121,19 @@ pub(crate) fn check<F: Files>(
     Ok(seen)
 }
 
-fn look<F: Files>(room: &Room<'_, F>, within: Within, window: &mut [u8]) -> Part {
-    let path = room.path(within.id, Kind::Complete);
-    let opened = room.files.open(&path, Access::Scan).or_else(|_| room.files.open(&path, Access::Plain));
+fn verify_part<F: Files>(snapshots: &GroupSnapshots<'_, F>, within: Within, window: &mut [u8]) -> Part {
+    let path = snapshots.path(within.id, Kind::Complete);
+    let opened =
+        snapshots.files.open(&path, Access::Scan).or_else(|_| snapshots.files.open(&path, Access::Plain));
     let file = match opened {
         Ok(file) => file,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Part::Over(0),
         Err(_) => return Part::Bad(0, REFUSED),
     };
-    let Ok(length) = room.files.len(&file) else { return Part::Bad(0, REFUSED) };
+    let Ok(length) = snapshots.files.len(&file) else { return Part::Bad(0, REFUSED) };
     let wanted = length.saturating_sub(within.offset).min(STEP_BYTES as u64) as usize;
     // Direct reads request whole pages; the end of the file returns fewer bytes.
-    let Ok(read) = room.files.read_at(&file, within.offset, window) else {
+    let Ok(read) = snapshots.files.read_at(&file, within.offset, window) else {
         return Part::Bad(within.offset, REFUSED);
     };
     if read < wanted {
@@ -142,8 +147,8 @@ fn look<F: Files>(room: &Room<'_, F>, within: Within, window: &mut [u8]) -> Part
     let head = match head {
         Some(head) => head,
         None => {
-            let file = room.files.open(&path, Access::Plain);
-            match file.and_then(|file| room.files.read_at(&file, 0, &mut again)) {
+            let file = snapshots.files.open(&path, Access::Plain);
+            match file.and_then(|file| snapshots.files.read_at(&file, 0, &mut again)) {
                 Ok(read) => &again[..read],
                 Err(_) => return Part::Bad(0, REFUSED),
             }
@@ -153,7 +158,7 @@ fn look<F: Files>(room: &Room<'_, F>, within: Within, window: &mut [u8]) -> Part
         Ok(decoded) => decoded,
         Err((offset, what)) => return Part::Bad(offset, what),
     };
-    if meta.bytes != length || meta.group != room.group || meta.id != within.id {
+    if meta.bytes != length || meta.group != snapshots.group || meta.id != within.id {
         return Part::Bad(0, "it is another one, or of another length");
     }
     if within.offset == 0 {

@@ -25,12 +25,12 @@ use bytes::Bytes;
 use crc32fast::Hasher;
 use raftwerk_frame::{Configuration, EntryId, GroupId, Index, Term};
 
+use crate::catalog::{self, GroupFiles, Kind, SnapshotCatalog};
 use crate::disk::{Access, Files};
 use crate::error::SnapshotError;
 use crate::peers_file;
 use crate::scrub;
 use crate::segment::lane_dir;
-use crate::shelf::{self, Kind, OfGroup, Shelf};
 use crate::snapshot::{BackgroundDone, BackgroundOutput, SnapshotJob, SnapshotMeta, SnapshotReader};
 use crate::snapshot::{SnapshotSource, SnapshotWork};
 use crate::snapshot_check;
@@ -53,12 +53,12 @@ pub fn run_snapshot_job<F: Files>(files: &F, job: SnapshotJob) -> BackgroundDone
     run_in_steps(files, job, &mut || ())
 }
 
-/// Runs a job to its end. Between two steps of a save, with all earlier steps synced, `rest` is called.
-pub(crate) fn run_in_steps<F: Files>(files: &F, job: SnapshotJob, rest: &mut dyn FnMut()) -> BackgroundDone {
-    let SnapshotJob { lane, token, group, shelf, work, .. } = job;
-    let room = Room::of(files, lane, &shelf, group);
+/// Runs a job to its end. Between two steps of a save, with all earlier steps synced, `pause` is called.
+pub(crate) fn run_in_steps<F: Files>(files: &F, job: SnapshotJob, pause: &mut dyn FnMut()) -> BackgroundDone {
+    let SnapshotJob { lane, token, group, catalog, work, .. } = job;
+    let snapshots = GroupSnapshots::of(files, lane, &catalog, group);
     // A panic in the state machine's code must not end the thread: the caller waits for the job's result.
-    let result = catch_unwind(AssertUnwindSafe(|| room.run(work, rest)));
+    let result = catch_unwind(AssertUnwindSafe(|| snapshots.run(work, pause)));
     BackgroundDone { token, group, result: result.unwrap_or(Err(SnapshotError::Panicked)) }
 }
 
@@ -66,39 +66,44 @@ pub(crate) fn run_in_steps<F: Files>(files: &F, job: SnapshotJob, rest: &mut dyn
 pub(crate) fn latest<F: Files>(
     files: &F,
     lane: u16,
-    shelf: &Shelf,
+    catalog: &SnapshotCatalog,
     group: GroupId,
 ) -> Result<Option<SnapshotMeta>, SnapshotError> {
-    let room = Room::of(files, lane, shelf, group);
-    let Some(id) = shelf.newest(files, &room.dir, group)? else { return Ok(None) };
-    room.open(&room.path(id, Kind::Complete)).map(|opened| Some(opened.meta))
+    let snapshots = GroupSnapshots::of(files, lane, catalog, group);
+    let Some(id) = catalog.newest(files, &snapshots.dir, group)? else { return Ok(None) };
+    snapshots.open(&snapshots.path(id, Kind::Complete)).map(|opened| Some(opened.meta))
 }
 
 /// Renames all complete snapshots of a group, so that they are no longer used as snapshots.
-pub(crate) fn set_aside<F: Files>(files: &F, lane: u16, shelf: &Shelf, group: GroupId) -> io::Result<()> {
-    let room = Room::of(files, lane, shelf, group);
-    let complete = room.files_of(|kind| kind == Kind::Complete)?;
+pub(crate) fn set_aside<F: Files>(
+    files: &F,
+    lane: u16,
+    catalog: &SnapshotCatalog,
+    group: GroupId,
+) -> io::Result<()> {
+    let snapshots = GroupSnapshots::of(files, lane, catalog, group);
+    let complete = snapshots.files_of(|kind| kind == Kind::Complete)?;
     for (id, kind) in &complete {
-        files.rename(&room.path(*id, *kind), &room.path(*id, Kind::Damaged))?;
-        room.take(*id, *kind)?;
-        room.put(*id, Kind::Damaged)?;
+        files.rename(&snapshots.path(*id, *kind), &snapshots.path(*id, Kind::Damaged))?;
+        snapshots.take(*id, *kind)?;
+        snapshots.put(*id, Kind::Damaged)?;
     }
-    if complete.is_empty() { Ok(()) } else { files.sync_dir(&room.dir) }
+    if complete.is_empty() { Ok(()) } else { files.sync_dir(&snapshots.dir) }
 }
 
 /// Removes the files of unknown groups, and unfinished ones.
 pub(crate) fn drop_strays<F: Files>(
     files: &F,
     lane: u16,
-    shelf: &Shelf,
+    catalog: &SnapshotCatalog,
     is_known: impl Fn(GroupId) -> bool,
 ) -> Result<(), SnapshotError> {
     let dir = snapshots_dir(lane);
-    let all = shelf.all(files, &dir)?;
+    let all = catalog.all(files, &dir)?;
     for (group, (id, kind)) in &all {
         if matches!(kind, Kind::Incoming | Kind::Unfinished) || !is_known(*group) {
-            files.remove(&format!("{dir}/{}", shelf::name(*group, (*id, *kind))))?;
-            shelf.take(files, &dir, *group, (*id, *kind))?;
+            files.remove(&format!("{dir}/{}", catalog::name(*group, (*id, *kind))))?;
+            catalog.take(files, &dir, *group, (*id, *kind))?;
         }
     }
     if all.is_empty() {
@@ -111,12 +116,12 @@ pub(crate) fn drop_strays<F: Files>(
 }
 
 /// The snapshot files of one group.
-pub(crate) struct Room<'a, F: Files> {
+pub(crate) struct GroupSnapshots<'a, F: Files> {
     pub(crate) files: &'a F,
     lane: u16,
     pub(crate) dir: String,
     pub(crate) group: GroupId,
-    shelf: &'a Shelf,
+    catalog: &'a SnapshotCatalog,
 }
 
 struct Opened<File> {
@@ -129,16 +134,16 @@ fn snapshots_dir(lane: u16) -> String {
     format!("{}/snapshots", lane_dir(lane))
 }
 
-impl<'a, F: Files> Room<'a, F> {
-    pub(crate) fn of(files: &'a F, lane: u16, shelf: &'a Shelf, group: GroupId) -> Self {
-        Self { files, lane, dir: snapshots_dir(lane), group, shelf }
+impl<'a, F: Files> GroupSnapshots<'a, F> {
+    pub(crate) fn of(files: &'a F, lane: u16, catalog: &'a SnapshotCatalog, group: GroupId) -> Self {
+        Self { files, lane, dir: snapshots_dir(lane), group, catalog }
     }
 }
 
-impl<F: Files> Room<'_, F> {
-    fn run(&self, work: SnapshotWork, rest: &mut dyn FnMut()) -> Outcome {
+impl<F: Files> GroupSnapshots<'_, F> {
+    fn run(&self, work: SnapshotWork, pause: &mut dyn FnMut()) -> Outcome {
         match work {
-            SnapshotWork::Save { id, configuration, source } => self.save(id, configuration, source, rest),
+            SnapshotWork::Save { id, configuration, source } => self.save(id, configuration, source, pause),
             SnapshotWork::ReadChunk { id, offset, bytes } => self.read_chunk(id, offset, bytes),
             SnapshotWork::WriteChunk { id, offset, chunk } => self.write_chunk(id, offset, &chunk),
             SnapshotWork::Finish { id, bytes } => self.finish(id, bytes),
@@ -146,10 +151,14 @@ impl<F: Files> Room<'_, F> {
             SnapshotWork::DropIncoming => self.drop_where(|kind| kind == Kind::Incoming),
             SnapshotWork::Drop => self.drop_where(|_| true),
             SnapshotWork::Check { at, bytes } => Ok(BackgroundOutput::Checked(snapshot_check::check(
-                self.files, self.lane, self.shelf, at, bytes,
+                self.files,
+                self.lane,
+                self.catalog,
+                at,
+                bytes,
             )?)),
-            SnapshotWork::Scrub { piece } => {
-                Ok(BackgroundOutput::Scrubbed(scrub::scrub(self.files, self.lane, &piece)?))
+            SnapshotWork::Scrub { chunk } => {
+                Ok(BackgroundOutput::Scrubbed(scrub::scrub(self.files, self.lane, &chunk)?))
             }
             SnapshotWork::Note { notes } => {
                 Ok(peers_file::write(self.files, &notes).map(|()| BackgroundOutput::Noted)?)
@@ -158,22 +167,22 @@ impl<F: Files> Room<'_, F> {
     }
 
     pub(crate) fn path(&self, id: EntryId, kind: Kind) -> String {
-        format!("{}/{}", self.dir, shelf::name(self.group, (id, kind)))
+        format!("{}/{}", self.dir, catalog::name(self.group, (id, kind)))
     }
 
     /// The group's files of the wanted kinds.
-    fn files_of(&self, is_wanted: impl Fn(Kind) -> bool) -> io::Result<OfGroup> {
-        let mut files = self.shelf.of(self.files, &self.dir, self.group)?;
+    fn files_of(&self, is_wanted: impl Fn(Kind) -> bool) -> io::Result<GroupFiles> {
+        let mut files = self.catalog.of(self.files, &self.dir, self.group)?;
         files.retain(|(_, kind)| is_wanted(*kind));
         Ok(files)
     }
 
     fn put(&self, id: EntryId, kind: Kind) -> io::Result<()> {
-        self.shelf.put(self.files, &self.dir, self.group, (id, kind))
+        self.catalog.put(self.files, &self.dir, self.group, (id, kind))
     }
 
     fn take(&self, id: EntryId, kind: Kind) -> io::Result<()> {
-        self.shelf.take(self.files, &self.dir, self.group, (id, kind))
+        self.catalog.take(self.files, &self.dir, self.group, (id, kind))
     }
 
     fn remove(&self, id: EntryId, kind: Kind) -> io::Result<()> {
@@ -188,7 +197,7 @@ impl<F: Files> Room<'_, F> {
         id: EntryId,
         configuration: Configuration,
         source: SnapshotSource,
-        rest: &mut dyn FnMut(),
+        pause: &mut dyn FnMut(),
     ) -> Outcome {
         self.files.create_dir(&self.dir)?;
         let path = self.path(id, Kind::Unfinished);
@@ -202,7 +211,7 @@ impl<F: Files> Room<'_, F> {
             begin: head_bytes,
             buffer: Vec::with_capacity(STEP_BYTES),
             crc: Hasher::new(),
-            rest,
+            pause,
         };
         let written = source(&mut writer).and_then(|()| writer.flush());
         if let Err(error) = written {
@@ -352,7 +361,7 @@ impl<F: Files> Room<'_, F> {
     }
 
     fn load(&self, with: SnapshotReader) -> Outcome {
-        let newest = self.shelf.newest(self.files, &self.dir, self.group)?.ok_or(SnapshotError::Missing)?;
+        let newest = self.catalog.newest(self.files, &self.dir, self.group)?.ok_or(SnapshotError::Missing)?;
         let path = self.path(newest, Kind::Complete);
         let Opened { file, meta, body_at } = self.verified(&path)?;
         let body = BodyReader { files: self.files, file: &file, at: body_at, end: meta.bytes };
@@ -431,7 +440,7 @@ struct BodyWriter<'a, F: Files> {
     buffer: Vec<u8>,
     crc: Hasher,
     /// Called between two steps.
-    rest: &'a mut dyn FnMut(),
+    pause: &'a mut dyn FnMut(),
 }
 
 impl<F: Files> Write for BodyWriter<'_, F> {
@@ -450,7 +459,7 @@ impl<F: Files> Write for BodyWriter<'_, F> {
                 // The last step is covered by the sync of the whole file. A failed sync ends the save, there
                 // as here.
                 self.files.sync(self.file)?;
-                (self.rest)();
+                (self.pause)();
             }
             self.crc.update(&self.buffer);
             self.files.write_at(self.file, self.at, &[IoSlice::new(&self.buffer)], false)?;

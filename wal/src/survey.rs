@@ -48,11 +48,11 @@ pub(crate) struct SurveyedFrame {
     pub(crate) bytes: u32,
     /// The number of entries.
     pub(crate) count: u32,
-    pub(crate) says: Says,
+    pub(crate) content: FrameContent,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Says {
+pub(crate) enum FrameContent {
     /// Entries without configurations among them.
     Entries,
     /// Entries without payloads (witness log).
@@ -62,7 +62,7 @@ pub(crate) enum Says {
     Join {
         as_witness: bool,
     },
-    FoundsAsWitness,
+    BootstrapAsWitness,
     LossAccepted,
     Fence,
     /// Content too large for this type: the index into the survey's `extras`.
@@ -78,7 +78,7 @@ pub(crate) enum Extra {
     /// Losses answered for: all groups that they hit have been fenced.
     Losses(Vec<Loss>),
     /// The checksums match, but the content is invalid.
-    Nonsense(&'static str),
+    Malformed(&'static str),
 }
 
 /// Each is taken once.
@@ -104,7 +104,7 @@ impl Survey {
         let mut survey = Self { end: PAGE_BYTES as u64, ..Self::default() };
         let mut reader = scan.reader();
         while let Some(header) = reader.batch_header(survey.end)? {
-            if !survey.take(&mut reader, header)? {
+            if !survey.add_batch(&mut reader, header)? {
                 survey.is_torn = true;
                 break;
             }
@@ -143,7 +143,7 @@ impl Survey {
     }
 
     /// Checks a whole batch and adds it. Returns `false`, and adds nothing, if it is not whole.
-    fn take<F: Files>(
+    fn add_batch<F: Files>(
         &mut self,
         reader: &mut Reader<'_, '_, F>,
         header: BatchHeader,
@@ -173,9 +173,9 @@ impl Survey {
         while survey.end < scan.header.bytes {
             match reader.batch_header(survey.end)? {
                 None => survey.end += ALIGN_BYTES as u64,
-                Some(header) if survey.take(&mut reader, header)? => {}
+                Some(header) if survey.add_batch(&mut reader, header)? => {}
                 Some(header) => {
-                    survey.take_remains(&mut reader, header)?;
+                    survey.add_remains(&mut reader, header)?;
                     survey.end += header.padded_bytes();
                 }
             }
@@ -183,7 +183,7 @@ impl Survey {
         Ok(survey)
     }
 
-    fn take_remains<F: Files>(
+    fn add_remains<F: Files>(
         &mut self,
         reader: &mut Reader<'_, '_, F>,
         header: BatchHeader,
@@ -208,29 +208,29 @@ impl Survey {
 
     #[inline]
     fn frame(&mut self, offset: u32, header: &FrameHeader, body: &[u8]) {
-        let says = match header.kind {
+        let content = match header.kind {
             FrameKind::Entries => match memberships(header, body) {
-                Some(found) if found.is_empty() => Says::Entries,
+                Some(found) if found.is_empty() => FrameContent::Entries,
                 Some(found) => self.extra(Extra::Memberships(found)),
-                None => self.extra(Extra::Nonsense("a membership entry holds no configuration")),
+                None => self.extra(Extra::Malformed("a membership entry holds no configuration")),
             },
             FrameKind::HardState => match <[u8; 8]>::try_from(body) {
                 Ok(vote) => {
-                    Says::HardState(Some(NodeId(u64::from_le_bytes(vote))).filter(|node| node.0 != 0))
+                    FrameContent::HardState(Some(NodeId(u64::from_le_bytes(vote))).filter(|node| node.0 != 0))
                 }
-                Err(_) => self.extra(Extra::Nonsense("a hard state has the wrong length")),
+                Err(_) => self.extra(Extra::Malformed("a hard state has the wrong length")),
             },
             FrameKind::Snapshot => self.base(body, Extra::Snapshot),
             FrameKind::Compact => self.base(body, Extra::Compact),
-            FrameKind::Remove => Says::Remove,
+            FrameKind::Remove => FrameContent::Remove,
             FrameKind::Join => match body {
-                [] => Says::Join { as_witness: false },
-                [1] => Says::Join { as_witness: true },
-                [2] => Says::FoundsAsWitness,
-                [3] => Says::LossAccepted,
-                _ => self.extra(Extra::Nonsense("a join record says what nobody knows")),
+                [] => FrameContent::Join { as_witness: false },
+                [1] => FrameContent::Join { as_witness: true },
+                [2] => FrameContent::BootstrapAsWitness,
+                [3] => FrameContent::LossAccepted,
+                _ => self.extra(Extra::Malformed("a join record says what nobody knows")),
             },
-            FrameKind::Withheld => Says::Withheld,
+            FrameKind::Withheld => FrameContent::Withheld,
             FrameKind::Fence if header.group == EVERY_GROUP => {
                 let (words, rest) = body.as_chunks::<8>();
                 let words: Vec<u64> = words.iter().map(|word| u64::from_le_bytes(*word)).collect();
@@ -238,27 +238,27 @@ impl Survey {
                 if rest.is_empty() && odd.is_empty() {
                     self.extra(Extra::Losses(losses.to_vec()))
                 } else {
-                    self.extra(Extra::Nonsense("a list of losses has the wrong length"))
+                    self.extra(Extra::Malformed("a list of losses has the wrong length"))
                 }
             }
-            FrameKind::Fence => Says::Fence,
+            FrameKind::Fence => FrameContent::Fence,
         };
         let (group, id, bytes) = (header.group, header.id(), header.frame_bytes() as u32);
-        self.frames.push(SurveyedFrame { group, id, offset, bytes, count: header.count, says });
+        self.frames.push(SurveyedFrame { group, id, offset, bytes, count: header.count, content });
     }
 
-    fn base(&mut self, body: &[u8], extra: impl FnOnce(Configuration) -> Extra) -> Says {
+    fn base(&mut self, body: &[u8], extra: impl FnOnce(Configuration) -> Extra) -> FrameContent {
         let configuration = if body.is_empty() {
             Ok(Configuration::default())
         } else {
             Configuration::decode(body).map_err(|_| "a record's configuration cannot be read")
         };
-        self.extra(configuration.map_or_else(Extra::Nonsense, extra))
+        self.extra(configuration.map_or_else(Extra::Malformed, extra))
     }
 
-    fn extra(&mut self, extra: Extra) -> Says {
+    fn extra(&mut self, extra: Extra) -> FrameContent {
         self.extras.push(Some(extra));
-        Says::Extra(self.extras.len() as u32 - 1)
+        FrameContent::Extra(self.extras.len() as u32 - 1)
     }
 }
 

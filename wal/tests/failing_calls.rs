@@ -70,7 +70,7 @@ fn append(lane: &mut Lane<OsDisk>, slot: GroupSlot, index: u64) -> Result<(), St
     // A full disk is a state, which ends.
     let mut frame = loop {
         lane.poll().map_err(|error| sentence(&error))?;
-        if lane.room() > 0 {
+        if lane.turn_budget() > 0 {
             break lane
                 .begin_frame(slot, EntryId::new(Term(1), Index(index)), 400)
                 .map_err(|e| sentence(&e))?;

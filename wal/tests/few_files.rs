@@ -80,7 +80,7 @@ fn out_of_descriptors_is_told_and_counted_and_heals_by_itself() {
         limit(3);
         let mut last = Lsn(0);
         while lane.poll().unwrap().shortage.is_none() {
-            if lane.room() > 0 {
+            if lane.turn_budget() > 0 {
                 index += 1;
                 last = append(&mut lane, index);
             }

@@ -76,7 +76,7 @@ fn look(lane: &mut Lane<OsDisk>) -> Vec<Place> {
             }
         };
         let Ok(BackgroundOutput::Scrubbed(Some(seen))) = done.result else { panic!("not looked at") };
-        found.extend(lane.scrubbed(&seen));
+        found.extend(lane.on_scrubbed(&seen));
     }
     found
 }
@@ -118,10 +118,10 @@ fn a_refused_page_is_damage_and_does_not_end_the_process() {
         let is_hit = |place: &Place| place.segment == first.segment && place.end() > u64::from(first.offset);
         assert!(found.iter().any(is_hit), "{}: {found:?}", mode.name());
         // The engine's next step.
-        for hit in found.iter().flat_map(|place| lane.hit_by(*place, true)).collect::<Vec<_>>() {
-            assert!(!lane.write_again(hit.slot), "{}: nothing has it whole", mode.name());
+        for hit in found.iter().flat_map(|place| lane.damaged_entries(*place, true)).collect::<Vec<_>>() {
+            assert!(!lane.rewrite(hit.slot), "{}: nothing has it whole", mode.name());
         }
-        assert!(lane.poll().is_ok() && lane.room() > 0, "the lane is not poisoned");
+        assert!(lane.poll().is_ok() && lane.turn_budget() > 0, "the lane is not poisoned");
         drop(lane);
         forget(&mounted);
 

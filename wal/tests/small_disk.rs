@@ -64,7 +64,7 @@ fn fills_and_heals(path: &Path, mode: AppendMode) {
         settle(&mut lane);
         // Once the disk is known to be full, callers get no room. The rest of a turn in progress is refused a
         // little later.
-        while lane.room() == 0 && !lane.poll().unwrap().storage_full {
+        while lane.turn_budget() == 0 && !lane.poll().unwrap().storage_full {
             std::thread::yield_now();
         }
     };
@@ -77,7 +77,7 @@ fn fills_and_heals(path: &Path, mode: AppendMode) {
     settle(&mut lane);
     lane.compact(slot, id(last + 2, 2));
     settle(&mut lane);
-    while lane.room() == 0 {
+    while lane.turn_budget() == 0 {
         lane.poll().unwrap();
         std::thread::yield_now();
     }

@@ -180,7 +180,7 @@ impl Rig {
             }
             for writer in writers.iter_mut().filter(|writer| writer.waits.is_none() && !is_over) {
                 let slot = slots[writer.group];
-                if self.lane.room() == 0 || !self.append(slot, cell.batch, &payload, is_relaxed)? {
+                if self.lane.turn_budget() == 0 || !self.append(slot, cell.batch, &payload, is_relaxed)? {
                     break;
                 }
                 writer.group = (writer.group + cell.writers) % slots.len();

@@ -1,7 +1,7 @@
 //! For how long a replica abstains from votes after a restart or join: earlier incarnations of the node may
 //! have supported peers, for the election timeout that was configured then.
 //!
-//! The directory records the longest support that any incarnation may have given (`raftwerk_wal::Notes`). An
+//! The directory records the longest support that any incarnation may have given (`raftwerk_wal::PeerNotes`). An
 //! incarnation that gives longer support records that before it gives any. One that gives shorter support
 //! abstains for as long as is recorded; once that time has passed since its opening, no earlier support
 //! stands, and it records its own.

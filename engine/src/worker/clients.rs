@@ -211,7 +211,7 @@ impl<D: Disk> Worker<D> {
 
     /// Takes the turn's requests while batch and log have room. Returns whether all of them were taken.
     pub(super) fn take_requests(&mut self) -> bool {
-        let (at_first, space) = (self.lane.room() as u64, self.lane.space());
+        let (at_first, space) = (self.lane.turn_budget() as u64, self.lane.reserved_space());
         let mut room = at_first;
         let mut left = std::mem::take(&mut self.requests_seen);
         let enough = (SUBMISSION_BYTES + self.settings.payload_bytes_max) as u64;

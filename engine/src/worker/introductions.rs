@@ -8,7 +8,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use raftwerk_frame::wire::UnitHeader;
 use raftwerk_frame::{GroupId, LogId, NodeId};
-use raftwerk_wal::{Disk, Notes, PeerNote};
+use raftwerk_wal::{Disk, PeerNote, PeerNotes};
 use tokio::sync::oneshot;
 
 use super::Worker;
@@ -126,7 +126,7 @@ impl<D: Disk> Worker<D> {
         list.extend(known.into_iter().filter(|note| !news.iter().any(|new| new.node == note.node)));
         let support = self.abstention.worth_noting(self.now);
         let token = self.transfers.expect(Work::Note(Note { news, replaced, support }));
-        self.lane.note(token, Notes { peers: list, support });
+        self.lane.note(token, PeerNotes { peers: list, support });
     }
 
     /// A record is durable; or it failed, and then the known logs stay as they were.

@@ -197,7 +197,7 @@ impl<D: Disk> Worker<D> {
     /// One turn. `now` must not go back.
     pub(crate) fn turn(&mut self, now: Time) -> TurnEnd {
         self.now = now;
-        self.lane.tell_time(now);
+        self.lane.set_time(now);
         self.look_up();
         self.take_completions();
         self.take_orders();
@@ -278,7 +278,7 @@ impl<D: Disk> Worker<D> {
             Err(poisoned) => return self.poison(&poisoned),
         }
         self.pulse.probes(self.now, self.lane.is_probing());
-        self.pulse.awaits_segment(self.now, !self.is_full && self.lane.space() == 0);
+        self.pulse.awaits_segment(self.now, !self.is_full && self.lane.reserved_space() == 0);
         while self.held.front().is_some_and(|held| held.lsn <= self.durable) {
             let mut held = self.held.pop_front().expect("was just seen");
             self.told_written = self.told_written.saturating_sub(1);

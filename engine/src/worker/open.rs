@@ -247,7 +247,7 @@ impl<D: Disk> Worker<D> {
         let (checkpoint, restored) = match loaded {
             Ok(Some((meta, restored))) => (Some(meta), Some(restored)),
             Ok(None) => (None, None),
-            Err(error @ SnapshotError::Corrupt { .. }) if self.lane.lives_with_damage() => {
+            Err(error @ SnapshotError::Corrupt { .. }) if self.lane.tolerates_damage() => {
                 return self.reopen_bare(slot, &error.to_string());
             }
             Err(error) => return Err(damaged(error.to_string())),
@@ -266,7 +266,7 @@ impl<D: Disk> Worker<D> {
         if checkpointed.index < recovered.compacted.index {
             let compacted = recovered.compacted;
             let what = format!("the log starts after {compacted}, its checkpoint is at {checkpointed}");
-            if self.lane.lives_with_damage() {
+            if self.lane.tolerates_damage() {
                 return self.reopen_bare(slot, &what);
             }
             return Err(damaged(what));
@@ -295,7 +295,7 @@ impl<D: Disk> Worker<D> {
     /// Restores a replica after the loss of its checkpoint: empty and fenced, with the hard state kept. Its
     /// leader sends it everything, as to a new member; all other groups go on.
     fn reopen_bare(&mut self, slot: raftwerk_wal::GroupSlot, what: &str) -> Result<(), OpenError> {
-        let recovered = self.lane.begin_bare(slot);
+        let recovered = self.lane.recreate_empty(slot);
         let group = self.lane.group(slot);
         tracing::error!(node = self.settings.node.0, %group, "the checkpoint is lost: {what}");
         let recovered =

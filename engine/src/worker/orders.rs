@@ -118,7 +118,7 @@ impl<D: Disk> Worker<D> {
             self.lane.join(slot, as_witness);
             raft::Origin::Joined { floor }
         } else {
-            self.lane.found(slot, &configuration, as_witness);
+            self.lane.bootstrap(slot, &configuration, as_witness);
             raft::Origin::Founder
         };
         let mut config = self.settings.core_config(group, self.outboxes.log(), &configuration);

@@ -68,7 +68,7 @@ impl<D: Disk> Worker<D> {
     /// Whether batch and log have room for another unit's frames. With a full disk or short memory they never
     /// have; then units are taken all the same, for their messages, and their frames are dropped.
     fn has_room_for_appends(&self) -> bool {
-        let has_room = self.lane.room() as u64 >= UNIT_BYTES && self.lane.space() > 0;
+        let has_room = self.lane.turn_budget() as u64 >= UNIT_BYTES && self.lane.reserved_space() > 0;
         has_room || self.is_full || self.is_short_of_memory()
     }
 
@@ -166,7 +166,7 @@ impl<D: Disk> Worker<D> {
             && !body.is_empty()
         {
             // No room: dropped, as if the network had lost it. The leader sends it again.
-            if body.len() > self.lane.room() || self.is_log_of_quarantine_full(slot) {
+            if body.len() > self.lane.turn_budget() || self.is_log_of_quarantine_full(slot) {
                 return self.metrics.no_room();
             }
             let frame_bytes_max = HEADER_BYTES + ENTRY_OVERHEAD_BYTES + self.lane.payload_bytes_max();

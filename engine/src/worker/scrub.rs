@@ -18,7 +18,7 @@
 //! (`raftwerk_wal::Lane::scrub`).
 
 use raftwerk_frame::{GroupId, Index, Time};
-use raftwerk_wal::{DamagedSnapshot, Disk, GroupSlot, Hit, Place, Scrubbed, SnapshotsChecked};
+use raftwerk_wal::{DamagedEntries, DamagedSnapshot, Disk, GroupSlot, Place, Scrubbed, SnapshotsChecked};
 
 use super::Worker;
 use super::reads::refuse_reads;
@@ -81,7 +81,7 @@ impl<D: Disk> Worker<D> {
 
     /// Handles the damage that was found, and starts the next read when it is due.
     pub(super) fn scrub(&mut self) {
-        for place in self.lane.damage_met() {
+        for place in self.lane.take_unreadable() {
             if !self.lane.is_known_damage(place) {
                 self.scrubbing.found.push(place);
             }
@@ -117,7 +117,7 @@ impl<D: Disk> Worker<D> {
     /// Some checkpoints were read. After the last one the next pass waits for its time.
     pub(super) fn checkpoints_scrubbed(&mut self, seen: &SnapshotsChecked) {
         self.scrubbing.is_looking = false;
-        self.lane.snapshots_scrubbed(seen);
+        self.lane.on_snapshots_scrubbed(seen);
         self.has_looked_at(seen.bytes);
         if let Some(damaged) = &seen.damaged {
             self.renew_checkpoint(damaged);
@@ -156,7 +156,7 @@ impl<D: Disk> Worker<D> {
             return;
         };
         self.has_looked_at(seen.bytes);
-        for place in self.lane.scrubbed(&seen) {
+        for place in self.lane.on_scrubbed(&seen) {
             self.take_damage(place, false);
         }
     }
@@ -171,14 +171,14 @@ impl<D: Disk> Worker<D> {
     /// Handles damage at a place of the log. `is_joined`: the place may also contain intact frames.
     fn take_damage(&mut self, place: Place, is_joined: bool) {
         self.lane.damaged(place);
-        let hits = self.lane.hit_by(place, is_joined);
+        let hits = self.lane.damaged_entries(place, is_joined);
         let groups: Vec<GroupId> = hits.iter().map(|hit| hit.group).collect();
         let error = self.lane.damage_at(place);
         if let raftwerk_wal::LogError::Damaged { file, offset, .. } = &error {
             let (lane, file) = (self.settings.worker, file.clone());
             self.report(Ill::Damaged { lane, file, offset: *offset, groups });
         }
-        if !self.lane.lives_with_damage() {
+        if !self.lane.tolerates_damage() {
             return self.poison(&error);
         }
         for hit in hits {
@@ -187,8 +187,8 @@ impl<D: Disk> Worker<D> {
         self.tally_damage();
     }
 
-    fn hit(&mut self, hit: &Hit, is_unreadable: bool) {
-        if !is_unreadable && self.lane.write_again(hit.slot) {
+    fn hit(&mut self, hit: &DamagedEntries, is_unreadable: bool) {
+        if !is_unreadable && self.lane.rewrite(hit.slot) {
             return;
         }
         let Some(replica) = self.replicas[hit.slot.0 as usize].as_mut() else { return };

@@ -86,7 +86,7 @@ impl<D: Disk> Worker<D> {
 
     /// Whether entries wait until the next segment is made.
     pub(crate) fn awaits_segment(&self) -> bool {
-        !self.is_full && self.lane.space() == 0
+        !self.is_full && self.lane.reserved_space() == 0
     }
 
     /// What the worker holds.

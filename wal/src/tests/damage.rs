@@ -81,7 +81,7 @@ fn after_the_first_failed_write_nothing_is_durable_any_more() {
         assert!(matches!(lane.submit(), Err(LogError::Poisoned(_))));
         assert!(matches!(lane.begin_frame(slot, id(30, 1), 1).err(), Some(LogError::Poisoned(_))));
         assert!(lane.hard_state(slot, HardState::default()).is_err());
-        assert!(lane.poll().is_err() && lane.room() == 0);
+        assert!(lane.poll().is_err() && lane.turn_budget() == 0);
         drop(lane);
         let (.., report) = open(&files);
         assert!(report.last >= durable);

@@ -25,7 +25,7 @@ fn entries_are_refused_facts_go_through_and_service_resumes() {
         lane.poll().unwrap();
     };
     assert!(matches!(refused, LogError::StorageFull), "{refused}");
-    assert!(lane.room() == 0 && lane.poll().unwrap().storage_full);
+    assert!(lane.turn_budget() == 0 && lane.poll().unwrap().storage_full);
     let vote = HardState { term: Term(2), vote: None };
     lane.hard_state(slot, vote).unwrap();
     settle(&mut lane);
@@ -34,7 +34,7 @@ fn entries_are_refused_facts_go_through_and_service_resumes() {
     for _ in 0..9 {
         lane.poll().unwrap();
     }
-    assert!(lane.room() > 0, "compaction gave space back");
+    assert!(lane.turn_budget() > 0, "compaction gave space back");
     append(&mut lane, slot, id(last + 1, 2), 3, 1000);
     settle(&mut lane);
     let before = stories(&lane);
@@ -53,7 +53,7 @@ fn on_a_full_disk_what_keeps_dead_segments_is_moved_forward() {
     settle(&mut lane);
     files.limit(Some(300 << 10));
     let mut last = 0;
-    while !lane.poll().unwrap().storage_full || lane.room() > 0 {
+    while !lane.poll().unwrap().storage_full || lane.turn_budget() > 0 {
         append(&mut lane, hot, id(last + 1, 1), 3, 1000);
         last += 3;
         settle(&mut lane);
@@ -66,7 +66,7 @@ fn on_a_full_disk_what_keeps_dead_segments_is_moved_forward() {
         settle(&mut lane);
         lane.poll().unwrap();
     }
-    assert!(!lane.poll().unwrap().storage_full && lane.space() > 0);
+    assert!(!lane.poll().unwrap().storage_full && lane.reserved_space() > 0);
     assert_eq!(story(&lane, cold), before);
     let stories_before = stories(&lane);
     drop(lane);
@@ -96,7 +96,7 @@ fn a_log_opens_on_a_full_disk_and_goes_on_when_there_is_room() {
     assert_eq!(lane.poll().unwrap().durable, Lsn(1));
     files.limit(None);
     settle(&mut lane);
-    assert!(lane.room() > 0);
+    assert!(lane.turn_budget() > 0);
 }
 
 #[test]
@@ -107,7 +107,7 @@ fn the_queue_is_bounded_while_the_device_is_behind() {
     let slot = lane.attach(GroupId(1));
     let (mut last, mut told) = (0, None);
     let refused = loop {
-        if lane.room() == 0 {
+        if lane.turn_budget() == 0 {
             told.get_or_insert(lane.stats().queued_bytes);
         }
         match lane.begin_frame(slot, id(last + 1, 1), 4000) {
@@ -166,7 +166,7 @@ fn a_spare_is_used_after_a_try_to_use_it_has_failed_anywhere() {
         lane.disk_mut().runs_by_itself = false;
         files.decided_by(Some(Box::new(FailsCall(n))));
         assert!(lane.disk_mut().run_background());
-        lane.take_completions();
+        lane.on_completions();
         files.decided_by(None);
         let has_failed = lane.segments.shortage.is_some();
         assert!(has_failed == (n <= 5), "call {n}: directory, write, sync, rename, directory");

@@ -15,7 +15,7 @@ use std::ops::Range;
 use std::os::unix::fs::FileExt;
 
 use super::*;
-use crate::batch::{BatchHeader, Life};
+use crate::batch::{BatchHeader, BatchPosition};
 use crate::segment::PAGE_BYTES;
 use crate::{Files, OnDamage, SegmentHeader};
 
@@ -195,8 +195,8 @@ impl Sample {
         let header = SegmentHeader::parse(bytes).unwrap();
         let (mut live, mut last, mut at) = (once(0..80).collect::<Vec<_>>(), None, PAGE_BYTES);
         while at < bytes.len() {
-            let life = Life { incarnation: header.incarnation(), offset: at as u32 };
-            let Some(batch) = BatchHeader::parse(&bytes[at..], life) else { break };
+            let position = BatchPosition { incarnation: header.incarnation(), offset: at as u32 };
+            let Some(batch) = BatchHeader::parse(&bytes[at..], position) else { break };
             let range = at..at + batch.bytes as usize;
             if batch.lsn == self.last {
                 last = Some(range.clone());

@@ -178,7 +178,7 @@ fn an_accepted_loss_is_no_word_on_what_is_lost_of_the_group_later() {
     lane.accept_loss(slot).unwrap();
     settle(&mut lane);
     let slot = lane.attach(GONE);
-    lane.found(slot, &voters(3), false);
+    lane.bootstrap(slot, &voters(3), false);
     settle(&mut lane);
     lane.hard_state(slot, VOTE).unwrap();
     settle(&mut lane);

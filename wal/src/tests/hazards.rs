@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
 
 use super::*;
-use crate::batch::{BatchHeader, Life};
+use crate::batch::{BatchHeader, BatchPosition};
 use crate::disk::{Completion, Job};
 use crate::memory::{Call, Fate, MemoryFile, Outcome, SectorFate};
 use crate::{LogError, SegmentHeader};
@@ -13,12 +13,12 @@ use crate::{LogError, SegmentHeader};
 type Calls = Arc<Mutex<Vec<String>>>;
 
 /// Records every call.
-struct Notes {
+struct PeerNotes {
     calls: Calls,
     largest_read: Arc<Mutex<usize>>,
 }
 
-impl Fate for Notes {
+impl Fate for PeerNotes {
     fn decide(&mut self, call: Call<'_>) -> Outcome {
         let line = match call {
             Call::Write { path, offset, .. } => format!("write {path} {offset}"),
@@ -39,7 +39,7 @@ impl Fate for Notes {
 
 fn noted(files: &MemoryFiles) -> (Calls, Arc<Mutex<usize>>) {
     let (calls, largest_read) = (Calls::default(), Arc::<Mutex<usize>>::default());
-    let notes = Notes { calls: Arc::clone(&calls), largest_read: Arc::clone(&largest_read) };
+    let notes = PeerNotes { calls: Arc::clone(&calls), largest_read: Arc::clone(&largest_read) };
     files.decided_by(Some(Box::new(notes)));
     (calls, largest_read)
 }
@@ -284,9 +284,9 @@ fn a_length_that_lies_takes_no_memory() {
         );
         sum.update(&of_batch[page + 8..page + 64]);
         of_batch[page + 4..page + 8].copy_from_slice(&sum.finalize().to_le_bytes());
-        let life = Life { incarnation, offset: page as u32 };
+        let position = BatchPosition { incarnation, offset: page as u32 };
         assert_eq!(
-            BatchHeader::parse(&of_batch[page..], life).is_some(),
+            BatchHeader::parse(&of_batch[page..], position).is_some(),
             lie >= 64,
             "the lie is well summed"
         );
@@ -359,7 +359,7 @@ fn one_hung_disk_stalls_no_other_lane_and_no_caller() {
         for lane in &mut lanes {
             let slot = lane.attach(GroupId(1));
             // Every call returns: a full queue is an error, not a wait.
-            if lane.room() > 0 {
+            if lane.turn_budget() > 0 {
                 append(lane, slot, id(lane.last(slot).0 + 1, 1), 1, 2000);
             }
             lane.submit().unwrap();
@@ -368,7 +368,7 @@ fn one_hung_disk_stalls_no_other_lane_and_no_caller() {
         assert_eq!(lanes[1].last(GroupSlot(0)), Index(index));
         settle(&mut lanes[1]);
     }
-    assert_eq!((lanes[0].poll().unwrap().durable, lanes[0].room()), (Lsn(0), 0));
+    assert_eq!((lanes[0].poll().unwrap().durable, lanes[0].turn_budget()), (Lsn(0), 0));
     assert!(lanes[1].poll().unwrap().durable >= Lsn(50));
     let bound = lanes[0].options.queue_bytes_max as u64;
     assert!(lanes[0].stats().queued_bytes <= 2 * bound);

@@ -34,7 +34,7 @@ fn short_batches_are_durable_when_submit_returns_unless_a_long_one_is_under_way(
         let mut index = 0;
         for turn in 0..200u64 {
             let is_long = turn * 7 % 10 < 3;
-            while lane.room() == 0 || lane.segments.current().append.is_none() {
+            while lane.turn_budget() == 0 || lane.segments.current().append.is_none() {
                 lane.poll().unwrap();
             }
             index += 1;

@@ -13,7 +13,7 @@ fn bounded(memory_bytes: u64) -> LaneOptions {
 /// Appends while there is room for `bytes` bytes. Returns the number of entries.
 fn fill(lane: &mut MemoryLane, groups: u64, bytes: usize, most: u64) -> u64 {
     let mut appended = 0;
-    while appended < most && lane.room() > bytes {
+    while appended < most && lane.turn_budget() > bytes {
         let slot = lane.attach(GroupId(1 + appended % groups));
         let next = lane.last(slot).0 + 1;
         append(lane, slot, id(next, 1), 1, bytes);
@@ -44,7 +44,7 @@ fn at_the_end_of_the_budget_entries_find_no_room_facts_do_and_compaction_heals_i
     let files = MemoryFiles::new();
     let (mut lane, ..) = open_in(&files, bounded(BUDGET)).unwrap();
     let appended = fill(&mut lane, 2, 10, 1_000_000);
-    assert!(appended < 200_000 && lane.room() <= 10);
+    assert!(appended < 200_000 && lane.turn_budget() <= 10);
     assert_eq!(lane.stats().index_entries, appended);
     let per_entry = lane.stats().index_bytes / appended;
     assert!((16..=128).contains(&per_entry), "{per_entry} bytes");
@@ -57,7 +57,7 @@ fn at_the_end_of_the_budget_entries_find_no_room_facts_do_and_compaction_heals_i
     lane.append_noop(slot, id(last.0 + 1, 2)).unwrap();
     lane.compact(slot, id(last.0, 1));
     settle(&mut lane);
-    assert!(lane.room() > 100 << 10, "{:?}", lane.stats());
+    assert!(lane.turn_budget() > 100 << 10, "{:?}", lane.stats());
     assert!(fill(&mut lane, 2, 10, 1000) == 1000);
 }
 
@@ -131,9 +131,9 @@ fn a_hundred_thousand_groups_keep_to_the_budget() {
     let (mut entries, mut most) = (0, 0);
     'full: for round in 1.. {
         for group in 1..=groups {
-            if lane.room() < 64 << 10 {
+            if lane.turn_budget() < 64 << 10 {
                 settle(&mut lane);
-                if lane.room() < 64 << 10 {
+                if lane.turn_budget() < 64 << 10 {
                     break 'full;
                 }
             }
@@ -152,5 +152,5 @@ fn a_hundred_thousand_groups_keep_to_the_budget() {
         lane.compact(slot, id(last.0, 1));
     }
     settle(&mut lane);
-    assert!(lane.room() > 0 && lane.index_bytes() < before);
+    assert!(lane.turn_budget() > 0 && lane.index_bytes() < before);
 }

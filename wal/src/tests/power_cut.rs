@@ -119,7 +119,7 @@ fn lives(seed: u64, lives: u64) -> Seen {
         files.fail_change(cut_after, u64::MAX, std::io::ErrorKind::Other);
         let mut life = Life { lane, model, said: &mut said, chance: &mut chance };
         for _ in 0..800 {
-            if life.lane.poisoned.is_none() && life.lane.room() > 0 {
+            if life.lane.poisoned.is_none() && life.lane.turn_budget() > 0 {
                 life.step();
             }
             life.lane.disk_mut().runs_by_itself = life.chance.below(6) == 0; // so that several batches share a write

@@ -196,7 +196,7 @@ fn a_running_lane_calls_a_refused_place_damaged_and_goes_on() {
         assert_eq!(read_all(&lane, &said) as u64, all - n);
     }
     let mut lane = lane;
-    assert!(lane.poll().is_ok() && lane.room() > 0);
+    assert!(lane.poll().is_ok() && lane.turn_budget() > 0);
     let slot = lane.attach(GroupId(1));
     let next = lane.last(slot).0 + 1;
     append(&mut lane, slot, id(next, 1), 1, 100);
@@ -217,15 +217,15 @@ fn a_refused_page_is_found_by_looking_and_what_it_hits_is_lost_or_mended() {
         while lane.scrub(1, 64 << 10) {
             let done = lane.poll_background().unwrap();
             let Ok(BackgroundOutput::Scrubbed(Some(seen))) = done.result else { panic!("not looked at") };
-            found.extend(lane.scrubbed(&seen));
+            found.extend(lane.on_scrubbed(&seen));
         }
         let is_there = |place: &crate::Place| segment_path(0, place.segment) == path;
         assert!(!found.is_empty() && found.iter().all(is_there), "page {page} of {path}: {found:?}");
         // The engine's next steps for each place.
         for place in found {
             for only_unreadable in [true, false] {
-                for hit in lane.hit_by(place, only_unreadable) {
-                    if !lane.write_again(hit.slot) && only_unreadable {
+                for hit in lane.damaged_entries(place, only_unreadable) {
+                    if !lane.rewrite(hit.slot) && only_unreadable {
                         let told = lane.lose(hit.slot, hit.first).unwrap();
                         assert!(told.fence.is_some());
                     }

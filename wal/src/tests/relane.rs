@@ -7,7 +7,7 @@ use raftwerk_frame::frame::{FrameHeader, withheld};
 
 use super::*;
 use crate::memory::SectorFate;
-use crate::{BackgroundOutput, Files as _, Notes, OnDamage, PeerNote, RelaneError, Relaned};
+use crate::{BackgroundOutput, Files as _, OnDamage, PeerNote, PeerNotes, RelaneError, Relaned};
 
 const LOG: u64 = 0x1_0917;
 const GROUPS: u64 = 14;
@@ -85,7 +85,7 @@ fn sample(lanes: u16) -> MemoryFiles {
                         lane.append_frame(slot, &hollow, &FrameHeader::parse(&hollow).unwrap()).unwrap();
                     }
                 }
-                2 => lane.found(slot, &voters(5), true),
+                2 => lane.bootstrap(slot, &voters(5), true),
                 // Removed, and created again.
                 3 | 4 => {
                     ordinary(&mut lane, slot, group);
@@ -111,7 +111,7 @@ fn sample(lanes: u16) -> MemoryFiles {
                     lane.set_fence(slot, Term(50));
                 }
                 9 => {
-                    lane.found(slot, &voters(1), false);
+                    lane.bootstrap(slot, &voters(1), false);
                     lane.remove(slot); // without a trace
                 }
                 _ => ordinary(&mut lane, slot, group),
@@ -120,7 +120,7 @@ fn sample(lanes: u16) -> MemoryFiles {
         }
         if number == 0 {
             let peers = vec![PeerNote { node: NodeId(2), log: LogId(77) }];
-            lane.note(1, Notes { peers, support: std::time::Duration::from_millis(700) });
+            lane.note(1, PeerNotes { peers, support: std::time::Duration::from_millis(700) });
             done(&mut lane);
         }
     }
@@ -497,7 +497,7 @@ fn real_files_are_moved_in_every_mode() {
         let (mut lane, ..) = lane_in(&directory, 0);
         for group in 1..=GROUPS {
             let slot = lane.attach(GroupId(group));
-            lane.found(slot, &voters(3), false);
+            lane.bootstrap(slot, &voters(3), false);
             lane.hard_state(slot, HardState { term: Term(group), vote: Some(NodeId(1)) }).unwrap();
             for at in 0..5 {
                 append(&mut lane, slot, id(at * 2 + 1, 1), 2, 300);

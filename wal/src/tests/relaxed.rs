@@ -291,7 +291,7 @@ fn nothing_is_written_to_a_page_that_holds_something_durable() {
             let _is_busy = lane.disk_mut().run_background() || lane.disk_mut().run_appends();
             lane.poll().unwrap();
         }
-        if lane.room() == 0 || lane.live_bytes(slot) > 40 << 10 {
+        if lane.turn_budget() == 0 || lane.live_bytes(slot) > 40 << 10 {
             lane.disk_mut().runs_by_itself = true;
             lane.compact(slot, id(index - 1, 1));
             settle(&mut lane);

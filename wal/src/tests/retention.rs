@@ -379,15 +379,15 @@ fn a_segment_that_is_too_old_goes_and_one_that_is_not_stays() {
     some_cold_groups(&mut lane);
     let (before, segments) = (stories(&lane), lane.stats().segments);
     assert!(segments > 4);
-    lane.tell_time(seconds(5));
+    lane.set_time(seconds(5));
     assert_eq!(lane.next_too_old(), seconds(65));
     for at in 5..65 {
-        lane.tell_time(seconds(at));
+        lane.set_time(seconds(at));
         settle(&mut lane);
     }
     assert_eq!(lane.stats().segments, segments, "none is old enough");
     let written = lane.stats().frame_bytes;
-    lane.tell_time(seconds(65));
+    lane.set_time(seconds(65));
     for _ in 0..20 {
         settle(&mut lane);
     }
@@ -398,7 +398,7 @@ fn a_segment_that_is_too_old_goes_and_one_that_is_not_stays() {
     // No writes: the log is quiescent, and stays so.
     let written = lane.stats().frame_bytes;
     for at in 65..1000 {
-        lane.tell_time(seconds(at));
+        lane.set_time(seconds(at));
         settle(&mut lane);
     }
     assert!(lane.stats().frame_bytes - written <= 2 * lane.pins.live_bytes());
@@ -414,7 +414,7 @@ fn what_is_alive_is_written_again_about_once_in_the_time_that_it_may_stay() {
     let (live, before) = (lane.pins.live_bytes(), lane.stats().frame_bytes);
     let times = 10;
     for at in 0..=60 * times {
-        lane.tell_time(seconds(at));
+        lane.set_time(seconds(at));
         for _ in 0..3 {
             settle(&mut lane);
         }
@@ -431,8 +431,8 @@ fn a_group_with_much_in_a_segment_that_is_too_old_is_named() {
     append(&mut lane, large, id(1, 1), 8, 900);
     append(&mut lane, large, id(9, 1), 4, 900);
     some_cold_groups(&mut lane);
-    lane.tell_time(seconds(1));
-    lane.tell_time(seconds(70));
+    lane.set_time(seconds(1));
+    lane.set_time(seconds(70));
     for _ in 0..20 {
         settle(&mut lane);
     }
@@ -445,7 +445,7 @@ fn a_group_with_much_in_a_segment_that_is_too_old_is_named() {
     drop(lane);
     // Segments that existed before count as old as the opening.
     let (mut lane, ..) = open_in(&files, aging()).unwrap();
-    lane.tell_time(seconds(500));
+    lane.set_time(seconds(500));
     assert!(!lane.is_too_old());
 }
 

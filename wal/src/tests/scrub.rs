@@ -4,7 +4,7 @@
 use super::*;
 use crate::memory::{Call, Fate, Outcome};
 use crate::segment::segment_path;
-use crate::{BackgroundOutput, Hit, OnDamage, Place};
+use crate::{BackgroundOutput, DamagedEntries, OnDamage, Place};
 
 fn options() -> LaneOptions {
     // Nothing is kept in memory, and nothing is relocated.
@@ -41,7 +41,7 @@ fn pass<D: Disk>(lane: &mut Lane<D>, bytes: u64) -> Vec<Place> {
             }
         };
         match done.result.unwrap() {
-            BackgroundOutput::Scrubbed(Some(seen)) => found.extend(lane.scrubbed(&seen)),
+            BackgroundOutput::Scrubbed(Some(seen)) => found.extend(lane.on_scrubbed(&seen)),
             other => panic!("{other:?}"),
         }
     }
@@ -49,7 +49,7 @@ fn pass<D: Disk>(lane: &mut Lane<D>, bytes: u64) -> Vec<Place> {
 }
 
 fn hit(lane: &MemoryLane, place: Place) -> Vec<(u64, u64, u64)> {
-    lane.hit_by(place, false).iter().map(|hit| (hit.group.0, hit.first.0, hit.last.0)).collect()
+    lane.damaged_entries(place, false).iter().map(|hit| (hit.group.0, hit.first.0, hit.last.0)).collect()
 }
 
 #[test]
@@ -58,7 +58,8 @@ fn every_flip_in_a_sealed_segment_is_found_and_told_of_the_group_that_it_hits() 
     let mut lane = written(&files);
     assert_eq!(pass(&mut lane, 1 << 20), []);
     let sealed = lane.segments.in_use.iter().filter_map(|segment| Some((segment.sequence, segment.end?)));
-    let frames: Vec<Hit> = lane.hit_by(Place { segment: 1, offset: 0, bytes: u32::MAX }, false);
+    let frames: Vec<DamagedEntries> =
+        lane.damaged_entries(Place { segment: 1, offset: 0, bytes: u32::MAX }, false);
     assert_eq!(frames.len(), 3, "all groups have entries there");
     for (sequence, end) in sealed.collect::<Vec<_>>() {
         let path = segment_path(0, sequence);
@@ -162,7 +163,7 @@ fn entries_are_written_again_where_a_copy_is_whole_and_lost_where_there_is_none(
     assert!(files.rot_below_cache(&path, u64::from(frame.place.offset) + 60, 1));
     let found = pass(&mut lane, 1 << 20);
     assert_eq!(found.iter().flat_map(|place| hit(&lane, *place)).collect::<Vec<_>>(), [(1, 19, 20)]);
-    assert!(lane.write_again(slot));
+    assert!(lane.rewrite(slot));
     settle(&mut lane);
     let moved = lane.read(slot, Index(19), Index(19), 1).unwrap()[0].place;
     assert!(moved.segment > frame.place.segment && lane.bytes(moved).is_ok());
@@ -171,10 +172,10 @@ fn entries_are_written_again_where_a_copy_is_whole_and_lost_where_there_is_none(
     // Now without any copy left.
     let path = segment_path(0, moved.segment);
     assert!(files.rot(&path, u64::from(moved.offset) + 60, 1));
-    let hits = lane.hit_by(moved, true);
+    let hits = lane.damaged_entries(moved, true);
     assert_eq!((hits.len(), hits[0].first), (1, Index(19)));
-    assert!(!lane.write_again(slot));
-    assert_eq!(lane.damage_met(), [moved]);
+    assert!(!lane.rewrite(slot));
+    assert_eq!(lane.take_unreadable(), [moved]);
     let told = lane.lose(slot, Index(19)).unwrap();
     assert_eq!((told.last, told.fence, told.is_hit), (Index(18), Some(Term(1)), true));
     assert!(lane.lose(slot, Index(19)).is_none(), "there is nothing left to lose");
@@ -240,5 +241,5 @@ fn real_files_are_looked_at_past_the_cache() {
     file.write_all_at(&[9], 4096 + 64 + 100).unwrap();
     file.sync_all().unwrap();
     let found = pass(&mut lane, 64 << 10);
-    assert_eq!(lane.hit_by(found[0], false).iter().map(|hit| hit.last.0).collect::<Vec<_>>(), [1]);
+    assert_eq!(lane.damaged_entries(found[0], false).iter().map(|hit| hit.last.0).collect::<Vec<_>>(), [1]);
 }

@@ -9,7 +9,7 @@ use raftwerk_frame::LogId;
 use super::read_faults::{Refuses, refuse};
 use super::*;
 use crate::memory::SectorFate;
-use crate::{BackgroundOutput, Files as _, Notes, OnDamage, PeerNote, SnapshotError};
+use crate::{BackgroundOutput, Files as _, OnDamage, PeerNote, PeerNotes, SnapshotError};
 
 const LANES: u16 = 2;
 const LOG: u64 = 0x1_0917;
@@ -20,10 +20,10 @@ fn options(lane: u16) -> LaneOptions {
     LaneOptions { segment_bytes: 16 << 10, frame_bytes_max: 4 << 10, ..options }
 }
 
-fn notes() -> Notes {
+fn notes() -> PeerNotes {
     let peers =
         vec![PeerNote { node: NodeId(2), log: LogId(77) }, PeerNote { node: NodeId(3), log: LogId(9) }];
-    Notes { peers, support: Duration::from_millis(700) }
+    PeerNotes { peers, support: Duration::from_millis(700) }
 }
 
 fn directory(files: &MemoryFiles) -> Result<Directory<MemoryFiles>, OpenError> {
@@ -211,7 +211,7 @@ fn a_power_cut_at_any_call_leaves_the_old_notes_or_the_new() {
         let directory = directory(&files).unwrap();
         let (mut lane, ..) = Lane::open(StepDisk::new(directory.clone()), options(0)).unwrap();
         while lane.disk_mut().run_background() {}
-        let fewer = Notes { peers: notes().peers[..1].to_vec(), ..notes() };
+        let fewer = PeerNotes { peers: notes().peers[..1].to_vec(), ..notes() };
         files.fail_change(n, u64::MAX, std::io::ErrorKind::Other);
         lane.note(1, fewer.clone());
         let is_done = done(&mut lane).is_ok();
@@ -235,7 +235,7 @@ fn a_group_without_its_snapshot_begins_bare_and_bound_by_what_it_promised() {
         let slot = lane.attach(GroupId(2));
         if life == 0 {
             assert!(matches!(load(&lane, 2), Err(SnapshotError::Corrupt { .. })));
-            let told = lane.begin_bare(slot).unwrap();
+            let told = lane.recreate_empty(slot).unwrap();
             settle(&mut lane);
             assert_eq!(
                 (told.compacted, told.last, told.fence),
@@ -273,7 +273,7 @@ fn pass(lane: &mut MemoryLane, bytes: u64) -> (Vec<u64>, u32) {
     loop {
         lane.scrub_snapshots(1, bytes);
         let Ok(BackgroundOutput::Checked(seen)) = done(lane) else { panic!("not looked at") };
-        lane.snapshots_scrubbed(&seen);
+        lane.on_snapshots_scrubbed(&seen);
         damaged.extend(seen.damaged.map(|damaged| damaged.group.0));
         jobs += 1;
         if seen.is_pass_over {

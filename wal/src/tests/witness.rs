@@ -66,7 +66,7 @@ fn a_witness_is_carried_forward_and_forgotten_with_its_replica() {
 #[test]
 fn a_witness_that_founded_its_group_is_carried_forward_as_a_founder() {
     let founders = Configuration::of_voters([1, 2, 3].map(NodeId));
-    carried_and_forgotten(None, |lane, slot| lane.found(slot, &founders, true));
+    carried_and_forgotten(None, |lane, slot| lane.bootstrap(slot, &founders, true));
 }
 
 fn carried_and_forgotten(floor: Option<EntryId>, begin: impl Fn(&mut MemoryLane, GroupSlot)) {

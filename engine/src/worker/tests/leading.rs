@@ -106,7 +106,7 @@ fn a_follower_that_is_dropped_renounces_nothing() {
 fn a_leader_that_waits_for_a_segment_hears_its_followers() {
     let (mut node, term) = leader(&MemoryFiles::new());
     assert!(!node.worker.awaits_segment());
-    while node.worker.lane.space() > 0 {
+    while node.worker.lane.reserved_space() > 0 {
         drop(node.propose(&[1; 4096]));
         node.turn(Duration::from_millis(1));
         while node.disk.inner.lock().unwrap().run_appends() {}
@@ -115,7 +115,7 @@ fn a_leader_that_waits_for_a_segment_hears_its_followers() {
         node.hear(2, Message::HeartbeatAck { term, round: 0, binds: false, rest: false });
         node.turn(INTERVAL);
         while node.disk.inner.lock().unwrap().run_appends() {}
-        assert_eq!(node.worker.lane.space(), 0);
+        assert_eq!(node.worker.lane.reserved_space(), 0);
         assert!(node.worker.awaits_segment());
         assert_eq!(node.status().unwrap().role, Role::Leader, "after {step} intervals");
     }

@@ -12,7 +12,7 @@ use crate::error::OpenError;
 
 /// The names of a file and of its second copy.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Twin {
+pub(crate) struct MirroredFile {
     pub(crate) names: [&'static str; 2],
     pub(crate) unfinished: &'static str,
     /// Longer files are invalid: no memory is allocated for them.
@@ -21,30 +21,30 @@ pub(crate) struct Twin {
 
 /// The state of a copy.
 #[derive(Debug)]
-pub(crate) enum Found<T> {
+pub(crate) enum CopyState<T> {
     Whole(T),
     Absent,
     /// Why the copy is invalid.
     Bad(OpenError),
 }
 
-impl<T> Found<T> {
+impl<T> CopyState<T> {
     pub(crate) const fn is_whole(&self) -> bool {
         matches!(self, Self::Whole(_))
     }
 }
 
-impl Twin {
+impl MirroredFile {
     /// Reads both copies. `decode` gets the file's name and its bytes. A refused read is tried once more.
     pub(crate) fn read<F: Files, T>(
         self,
         files: &F,
         decode: impl Fn(&'static str, &[u8]) -> Result<T, OpenError>,
-    ) -> [Found<T>; 2] {
+    ) -> [CopyState<T>; 2] {
         self.names.map(|name| match self.bytes(files, name).or_else(|_| self.bytes(files, name)) {
-            Ok(Some(bytes)) => decode(name, &bytes).map_or_else(Found::Bad, Found::Whole),
-            Ok(None) => Found::Absent,
-            Err(source) => Found::Bad(OpenError::Io { file: name.to_owned(), source }),
+            Ok(Some(bytes)) => decode(name, &bytes).map_or_else(CopyState::Bad, CopyState::Whole),
+            Ok(None) => CopyState::Absent,
+            Err(source) => CopyState::Bad(OpenError::Io { file: name.to_owned(), source }),
         })
     }
 

@@ -45,20 +45,20 @@ impl Kind {
 }
 
 /// A file of a group.
-pub(crate) type Kept = (EntryId, Kind);
+pub(crate) type CatalogEntry = (EntryId, Kind);
 /// The files of one group: nearly always one.
-pub(crate) type OfGroup = SmallVec<[Kept; 1]>;
+pub(crate) type GroupFiles = SmallVec<[CatalogEntry; 1]>;
 
 /// The catalog: the files of all groups of a lane; `None` before the directory was listed.
 #[derive(Debug, Default)]
-pub(crate) struct Shelf(Mutex<Option<BTreeMap<GroupId, OfGroup>>>);
+pub(crate) struct SnapshotCatalog(Mutex<Option<BTreeMap<GroupId, GroupFiles>>>);
 
-impl Shelf {
+impl SnapshotCatalog {
     fn with<F: Files, T>(
         &self,
         files: &F,
         dir: &str,
-        look: impl FnOnce(&mut BTreeMap<GroupId, OfGroup>) -> T,
+        look: impl FnOnce(&mut BTreeMap<GroupId, GroupFiles>) -> T,
     ) -> io::Result<T> {
         let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let groups = match &mut *known {
@@ -69,7 +69,7 @@ impl Shelf {
     }
 
     /// The files of a group.
-    pub(crate) fn of<F: Files>(&self, files: &F, dir: &str, group: GroupId) -> io::Result<OfGroup> {
+    pub(crate) fn of<F: Files>(&self, files: &F, dir: &str, group: GroupId) -> io::Result<GroupFiles> {
         self.with(files, dir, |groups| groups.get(&group).cloned().unwrap_or_default())
     }
 
@@ -98,27 +98,39 @@ impl Shelf {
     }
 
     /// Every file of every group.
-    pub(crate) fn all<F: Files>(&self, files: &F, dir: &str) -> io::Result<Vec<(GroupId, Kept)>> {
+    pub(crate) fn all<F: Files>(&self, files: &F, dir: &str) -> io::Result<Vec<(GroupId, CatalogEntry)>> {
         self.with(files, dir, |groups| {
-            groups.iter().flat_map(|(group, kept)| kept.iter().map(|kept| (*group, *kept))).collect()
+            groups.iter().flat_map(|(group, entry)| entry.iter().map(|entry| (*group, *entry))).collect()
         })
     }
 
     /// Records that the file exists.
-    pub(crate) fn put<F: Files>(&self, files: &F, dir: &str, group: GroupId, kept: Kept) -> io::Result<()> {
+    pub(crate) fn put<F: Files>(
+        &self,
+        files: &F,
+        dir: &str,
+        group: GroupId,
+        entry: CatalogEntry,
+    ) -> io::Result<()> {
         self.with(files, dir, |groups| {
             let of_group = groups.entry(group).or_default();
-            if !of_group.contains(&kept) {
-                of_group.push(kept);
+            if !of_group.contains(&entry) {
+                of_group.push(entry);
             }
         })
     }
 
     /// Records that the file is removed.
-    pub(crate) fn take<F: Files>(&self, files: &F, dir: &str, group: GroupId, kept: Kept) -> io::Result<()> {
+    pub(crate) fn take<F: Files>(
+        &self,
+        files: &F,
+        dir: &str,
+        group: GroupId,
+        entry: CatalogEntry,
+    ) -> io::Result<()> {
         self.with(files, dir, |groups| {
             if let Some(of_group) = groups.get_mut(&group) {
-                of_group.retain(|file| *file != kept);
+                of_group.retain(|file| *file != entry);
                 if of_group.is_empty() {
                     groups.remove(&group);
                 }
@@ -127,30 +139,30 @@ impl Shelf {
     }
 }
 
-fn newest(files: &OfGroup) -> Option<EntryId> {
+fn newest(files: &GroupFiles) -> Option<EntryId> {
     let complete = files.iter().filter(|(_, kind)| *kind == Kind::Complete);
     complete.map(|(id, _)| *id).max_by_key(|id| id.index)
 }
 
-fn listed<F: Files>(files: &F, dir: &str) -> io::Result<BTreeMap<GroupId, OfGroup>> {
+fn listed<F: Files>(files: &F, dir: &str) -> io::Result<BTreeMap<GroupId, GroupFiles>> {
     let names = match files.list(dir) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
         listed => listed?,
     };
-    let mut groups: BTreeMap<GroupId, OfGroup> = BTreeMap::new();
-    for (group, kept) in names.iter().filter_map(|name| parse(name)) {
-        groups.entry(group).or_default().push(kept);
+    let mut groups: BTreeMap<GroupId, GroupFiles> = BTreeMap::new();
+    for (group, entry) in names.iter().filter_map(|name| parse(name)) {
+        groups.entry(group).or_default().push(entry);
     }
     Ok(groups)
 }
 
 /// The name of a file.
-pub(crate) fn name(group: GroupId, (id, kind): Kept) -> String {
+pub(crate) fn name(group: GroupId, (id, kind): CatalogEntry) -> String {
     format!("{:016x}-{:016x}-{:016x}.{}", group.0, id.index.0, id.term.0, kind.ending())
 }
 
 /// Parses a file name; `None` if it is not that of a snapshot file.
-pub(crate) fn parse(name: &str) -> Option<(GroupId, Kept)> {
+pub(crate) fn parse(name: &str) -> Option<(GroupId, CatalogEntry)> {
     let (numbers, ending) = name.split_once('.')?;
     let kind = Kind::ALL.into_iter().find(|kind| kind.ending() == ending)?;
     let mut numbers = numbers.split('-').map(|number| u64::from_str_radix(number, 16));
