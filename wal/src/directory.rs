@@ -3,9 +3,9 @@
 //! ```text
 //! lock                    held by the engine that has the log open
 //! manifest, manifest.2    twice: magic "RWLOG\0\0\1", version u32, lanes u32, log id u64, first lane u32, crc u32 of the 28 bytes before
-//! peers, peers.2          twice: what is noted of other nodes: see `peers_file`
+//! peers, peers.2          twice: what is noted of other nodes: see `format::peers_file`
 //! lane-<n>/seg-<sequence>.log      a segment; lane-<n>/spare-<sequence>.old is one waiting to be used again
-//! lane-<n>/snapshots/              see `snapshot_file`
+//! lane-<n>/snapshots/              see `background::snapshots`
 //! ```
 //! Lanes are numbered from `first lane` on. A log begins with lane 0; lanes that replace others (`relane`)
 //! get numbers never used before, behind a gap of one. So the bytes of one set of lanes are never taken for
@@ -19,12 +19,12 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::catalog;
+use crate::background::catalog;
 use crate::disk::{Access, Files};
 use crate::error::OpenError;
-use crate::mirrored_file::{CopyState, MirroredFile};
-use crate::peers_file::{self, PeerNote, PeerNotes};
-use crate::segment::{self, PAGE_BYTES, SegmentHeader, lane_dir};
+use crate::format::mirrored_file::{CopyState, MirroredFile};
+use crate::format::peers_file::{self, PeerNote, PeerNotes};
+use crate::format::segment::{self, PAGE_BYTES, SegmentHeader, lane_dir};
 
 const LOCK: &str = "lock";
 const MANIFEST_BYTES: usize = 32;

@@ -16,10 +16,10 @@ use crate::disk::{Files, Lsn};
 use crate::error::OpenError;
 use crate::index::{FRAME_BYTES, GROUP_BYTES};
 use crate::lane::{LaneOptions, OnDamage};
+use crate::recovery::salvage::in_order;
+use crate::recovery::scan::{Scan, ScanTarget};
+use crate::recovery::survey::{BatchState, Survey};
 use crate::recovery::{self, Damage, TornTail, Walk};
-use crate::salvage::in_order;
-use crate::scan::{Scan, ScanTarget};
-use crate::survey::{BatchState, Survey};
 
 /// The content of a log's files.
 #[derive(Debug)]

@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use crossbeam_queue::ArrayQueue;
 use memmap2::MmapMut;
 
-use crate::map::{LARGE_PAGE_BYTES, Part, Slab};
+use crate::disk::linux::map::{LARGE_PAGE_BYTES, Part, Slab};
 
 /// Sizes kept for reuse. Longer buffers are allocated to size and not kept.
 const SMALL_BYTES: [usize; 2] = [16 << 10, 64 << 10];

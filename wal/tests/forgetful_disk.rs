@@ -14,7 +14,7 @@ use std::task::Waker;
 
 use raftwerk_frame::frame::{self, Entries, EntryKind};
 use raftwerk_frame::{EntryId, GroupId, Index, Term};
-use raftwerk_wal::memory::{Call, Fate, MemoryFiles, Outcome, SectorFate, StepDisk};
+use raftwerk_wal::simulated::{Call, Fate, MemoryFiles, Outcome, SectorFate, StepDisk};
 use raftwerk_wal::{AppendMode, Directory, Disk, Lane, LaneOptions, Lsn, OsDisk, OsDiskOptions, OsFiles};
 
 mod forgetful;

@@ -13,8 +13,8 @@ use std::task::Waker;
 
 use raftwerk_frame::frame::{self, Entries, EntryKind};
 use raftwerk_frame::{EntryId, GroupId, Index, Term};
-use raftwerk_wal::memory::{MemoryFiles, SectorFate};
 use raftwerk_wal::platter::{Platter, PowerLoss};
+use raftwerk_wal::simulated::{MemoryFiles, SectorFate};
 use raftwerk_wal::{
     Access, AppendMode, Directory, FileObserver, Files, Lane, LaneOptions, Lsn, OsDisk, OsDiskOptions,
     OsFiles,

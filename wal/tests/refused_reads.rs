@@ -11,7 +11,7 @@ use std::task::Waker;
 
 use raftwerk_frame::frame::{self, EntryKind};
 use raftwerk_frame::{EntryId, GroupId, Index, Term};
-use raftwerk_wal::memory::{Call, Fate, MemoryFiles, Outcome};
+use raftwerk_wal::simulated::{Call, Fate, MemoryFiles, Outcome};
 use raftwerk_wal::{
     AppendMode, BackgroundOutput, Directory, Lane, LaneOptions, LogError, OnDamage, OsDisk, OsDiskOptions,
     OsFiles, Place, RecoveredGroup, RecoveryReport,

@@ -6,7 +6,7 @@
 //! log begins with. So no more units are sent than there are replies, and none if no configuration is
 //! lacking.
 //!
-//! Not here: how such a record is lost (`wal/src/salvage.rs`).
+//! Not here: how such a record is lost (`wal/src/recovery/salvage.rs`).
 
 use raftwerk_frame::wire::Record;
 use raftwerk_frame::{Configuration, Message};

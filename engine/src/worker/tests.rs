@@ -16,7 +16,7 @@ use raftwerk_frame::wire::{RECORD_BYTES, Record, UnitHeader, UnitKind, records};
 use raftwerk_frame::{Configuration, EntryId, GroupId, Index, LogId, Message, NodeId, Term, Time};
 use raftwerk_net::{Channel, Parts, PeerId, Receive as _, SendError, Transport};
 use raftwerk_raft::Role;
-use raftwerk_wal::memory::{MemoryFiles, SectorFate, StepDisk};
+use raftwerk_wal::simulated::{MemoryFiles, SectorFate, StepDisk};
 use raftwerk_wal::{AppendMode, Completion, Directory, Disk, Files, Job, LaneOptions, PeerNote};
 use tokio::sync::oneshot;
 

@@ -8,7 +8,7 @@ use std::collections::VecDeque;
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use raftwerk_wal::memory::{Call, Fate, MemoryFile, MemoryFiles, Outcome};
+use raftwerk_wal::simulated::{Call, Fate, MemoryFile, MemoryFiles, Outcome};
 use raftwerk_wal::{
     AppendJob, AppendMode, Completion, Directory, Disk, Job, Lsn, SegmentJob, SnapshotJob, Unsynced,
     run_appends, run_segment_job, run_snapshot_job,

@@ -10,7 +10,7 @@ use raftwerk::drive::{self, Creation, PeerNote, Removal};
 use raftwerk::{GroupId, NodeId};
 use raftwerk_frame::Time;
 use raftwerk_wal::Lsn;
-use raftwerk_wal::memory::MemoryFiles;
+use raftwerk_wal::simulated::MemoryFiles;
 use smallvec::SmallVec;
 
 use crate::clock::Clock;

@@ -10,7 +10,7 @@ use std::sync::OnceLock;
 
 use raftwerk_frame::frame::{self, ENTRY_OVERHEAD_BYTES, Entries, EntryKind, HEADER_BYTES};
 use raftwerk_frame::{EntryId, GroupId, Index, Term};
-use raftwerk_wal::memory::{MemoryFiles, StepDisk};
+use raftwerk_wal::simulated::{MemoryFiles, StepDisk};
 use raftwerk_wal::{Directory, Lane, LaneOptions, OnDamage, OpenError, inspect};
 
 const PAGE_BYTES: usize = 4096;

@@ -8,8 +8,8 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 
 use super::{InDoubt, PowerLoss};
-use crate::memory::SECTOR_BYTES;
-use crate::segment::PAGE_BYTES;
+use crate::disk::simulated::SECTOR_BYTES;
+use crate::format::segment::PAGE_BYTES;
 
 const SECTOR: u64 = SECTOR_BYTES as u64;
 

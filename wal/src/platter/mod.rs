@@ -22,7 +22,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use crate::observe::{FileCall, FileObserver};
+use crate::disk::observe::{FileCall, FileObserver};
 use content::Content;
 use names::{Names, Node};
 
@@ -33,7 +33,7 @@ pub enum InDoubt<'a> {
     Sector {
         /// The file's last name.
         file: &'a Path,
-        /// Its number in the file, in units of [`SECTOR_BYTES`](crate::memory::SECTOR_BYTES).
+        /// Its number in the file, in units of [`SECTOR_BYTES`](crate::disk::simulated::SECTOR_BYTES).
         sector: u64,
     },
     /// A file's new length.

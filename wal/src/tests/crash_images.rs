@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::*;
-use crate::memory::{Call, Fate, Outcome, SectorFate};
+use crate::disk::simulated::{Call, Fate, Outcome, SectorFate};
 use crate::{LogError, Poisoned};
 
 /// Up to this many images of one crash, all are opened.
@@ -142,7 +142,7 @@ impl Run {
         let new = self.image(names, |_, _| SectorFate::New);
         let sector_of = |files: &MemoryFiles, (path, sector): &(String, usize)| {
             let bytes = files.content(path).unwrap_or_default();
-            bytes.chunks(crate::memory::SECTOR_BYTES).nth(*sector).map(<[u8]>::to_vec)
+            bytes.chunks(crate::disk::simulated::SECTOR_BYTES).nth(*sector).map(<[u8]>::to_vec)
         };
         asked.retain(|at| sector_of(&old, at) != sector_of(&new, at));
         asked

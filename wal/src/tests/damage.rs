@@ -5,8 +5,8 @@ use std::sync::{Arc, Mutex};
 
 use super::*;
 use crate::LogError;
-use crate::memory::{Call, Fate, Outcome};
-use crate::segment::segment_path;
+use crate::disk::simulated::{Call, Fate, Outcome};
+use crate::format::segment::segment_path;
 
 /// Options for logs small enough to damage byte by byte.
 fn tiny() -> LaneOptions {

@@ -3,7 +3,7 @@
 
 use super::*;
 use crate::LogError;
-use crate::memory::{Call, Fate, Outcome};
+use crate::disk::simulated::{Call, Fate, Outcome};
 
 #[test]
 fn entries_are_refused_facts_go_through_and_service_resumes() {

@@ -15,8 +15,8 @@ use std::ops::Range;
 use std::os::unix::fs::FileExt;
 
 use super::*;
-use crate::batch::{BatchHeader, BatchPosition};
-use crate::segment::PAGE_BYTES;
+use crate::format::batch::{BatchHeader, BatchPosition};
+use crate::format::segment::PAGE_BYTES;
 use crate::{Files, OnDamage, SegmentHeader};
 
 /// A place for a log whose files the test can tamper with directly.

@@ -5,7 +5,7 @@
 //! The same through a real system's calls, in every append mode: `wal/tests/forgetful_disk.rs`.
 
 use super::*;
-use crate::memory::{Call, Fate, Outcome, SectorFate};
+use crate::disk::simulated::{Call, Fate, Outcome, SectorFate};
 
 /// The n-th write or sync of a segment fails that way.
 struct FailsOnce(u64);

@@ -5,9 +5,9 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
 
 use super::*;
-use crate::batch::{BatchHeader, BatchPosition};
+use crate::disk::simulated::{Call, Fate, MemoryFile, Outcome, SectorFate};
 use crate::disk::{Completion, Job};
-use crate::memory::{Call, Fate, MemoryFile, Outcome, SectorFate};
+use crate::format::batch::{BatchHeader, BatchPosition};
 use crate::{LogError, SegmentHeader};
 
 type Calls = Arc<Mutex<Vec<String>>>;

@@ -4,9 +4,9 @@
 use bytes::Bytes;
 
 use super::*;
+use crate::disk::execute::zero_page;
 use crate::disk::{Access, AppendJob, Completion, Files, Job, SegmentFile};
 use crate::error::LogError;
-use crate::execute::zero_page;
 
 const BOUND: usize = 16 << 10;
 

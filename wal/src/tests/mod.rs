@@ -32,7 +32,7 @@ use std::task::Waker;
 use raftwerk_frame::frame::{self, Entries, EntryKind, FrameWriter};
 use raftwerk_frame::{Configuration, EntryId, GroupId, HardState, Index, NodeId, Term};
 
-use crate::memory::{MemoryFiles, StepDisk};
+use crate::disk::simulated::{MemoryFiles, StepDisk};
 use crate::{
     AppendMode, Directory, Disk, GroupSlot, Lane, LaneOptions, Lsn, OpenError, OsDisk, OsDiskOptions,
     OsFiles, RecoveredGroup, RecoveryReport,

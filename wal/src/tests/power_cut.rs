@@ -4,7 +4,7 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::memory::SectorFate;
+use crate::disk::simulated::SectorFate;
 
 /// A small generator for choices within a case; its seed comes from the test.
 struct Chance(u64);

@@ -1,7 +1,7 @@
 //! An occasional page of zeros, where the next batch will lie: it leaves no trace in the log.
 
 use super::*;
-use crate::memory::{Call, Fate, Outcome, SectorFate};
+use crate::disk::simulated::{Call, Fate, Outcome, SectorFate};
 
 /// Every call fails.
 struct Broken;

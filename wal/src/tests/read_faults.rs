@@ -7,8 +7,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::*;
-use crate::memory::{Call, Fate, Outcome};
-use crate::segment::{PAGE_BYTES, segment_path};
+use crate::disk::simulated::{Call, Fate, Outcome};
+use crate::format::segment::{PAGE_BYTES, segment_path};
 use crate::{BackgroundOutput, LogError, OnDamage};
 
 const PAGE: u64 = PAGE_BYTES as u64;

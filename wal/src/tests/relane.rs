@@ -6,7 +6,7 @@ use raftwerk_frame::LogId;
 use raftwerk_frame::frame::{FrameHeader, withheld};
 
 use super::*;
-use crate::memory::SectorFate;
+use crate::disk::simulated::SectorFate;
 use crate::{BackgroundOutput, Files as _, OnDamage, PeerNote, PeerNotes, RelaneError, Relaned};
 
 const LOG: u64 = 0x1_0917;

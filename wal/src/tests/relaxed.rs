@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
 
 use super::*;
-use crate::memory::{Call, Fate, Outcome, SectorFate};
-use crate::segment::PAGE_BYTES;
+use crate::disk::simulated::{Call, Fate, Outcome, SectorFate};
+use crate::format::segment::PAGE_BYTES;
 
 /// One relaxed frame.
 fn relaxed<D: Disk>(lane: &mut Lane<D>, slot: GroupSlot, index: u64) {

@@ -2,7 +2,7 @@
 //! valid.
 
 use super::*;
-use crate::segment::PAGE_BYTES;
+use crate::format::segment::PAGE_BYTES;
 
 /// Appends turns to group 1 and compacts behind them, until the lane has freed `freed` segments.
 fn churn<D: Disk>(lane: &mut Lane<D>, freed: u64) {

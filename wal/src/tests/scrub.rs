@@ -2,8 +2,8 @@
 //! data still in memory is rewritten.
 
 use super::*;
-use crate::memory::{Call, Fate, Outcome};
-use crate::segment::segment_path;
+use crate::disk::simulated::{Call, Fate, Outcome};
+use crate::format::segment::segment_path;
 use crate::{BackgroundOutput, DamagedEntries, OnDamage, Place};
 
 fn options() -> LaneOptions {
@@ -64,7 +64,7 @@ fn every_flip_in_a_sealed_segment_is_found_and_told_of_the_group_that_it_hits() 
     for (sequence, end) in sealed.collect::<Vec<_>>() {
         let path = segment_path(0, sequence);
         for at in (0..end).step_by(53) {
-            lane.scrubbing = crate::lane_scrub::Scrubbing::default();
+            lane.scrubbing = crate::lane::scrub::Scrubbing::default();
             assert!(files.rot(&path, at, 1));
             let found = pass(&mut lane, 64 << 10);
             let is_in = |place: &Place| {
@@ -97,7 +97,7 @@ fn every_flip_in_a_sealed_segment_is_found_and_told_of_the_group_that_it_hits() 
             assert!(files.rot(&path, at, 1));
         }
     }
-    lane.scrubbing = crate::lane_scrub::Scrubbing::default();
+    lane.scrubbing = crate::lane::scrub::Scrubbing::default();
     assert_eq!(pass(&mut lane, 1), []);
 }
 

@@ -8,7 +8,7 @@ use raftwerk_frame::LogId;
 
 use super::read_faults::{Refuses, refuse};
 use super::*;
-use crate::memory::SectorFate;
+use crate::disk::simulated::SectorFate;
 use crate::{BackgroundOutput, Files as _, OnDamage, PeerNote, PeerNotes, SnapshotError};
 
 const LANES: u16 = 2;

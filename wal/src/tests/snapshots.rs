@@ -5,7 +5,7 @@ use std::io::Write;
 use bytes::Bytes;
 
 use super::*;
-use crate::{BackgroundOutput, SnapshotError, SnapshotMeta, snapshot_file};
+use crate::{BackgroundOutput, SnapshotError, SnapshotMeta, background::snapshots};
 
 type Outcome = Result<BackgroundOutput, SnapshotError>;
 
@@ -51,7 +51,7 @@ fn load<D: Disk>(lane: &mut Lane<D>) -> Result<(SnapshotMeta, Vec<u8>), Snapshot
 #[test]
 fn a_read_that_is_refused_or_wrong_once_does_not_make_a_file_a_damaged_one() {
     use super::read_faults::{Refuses, refuse};
-    use crate::memory::{Call, Fate, Outcome};
+    use crate::disk::simulated::{Call, Fate, Outcome};
 
     /// The next read has a bit flipped.
     struct Flips(bool);
@@ -218,7 +218,7 @@ fn a_power_cut_at_any_call_of_a_save_leaves_the_old_snapshot_or_the_new() {
         files.fail_change(n, u64::MAX, std::io::ErrorKind::Other);
         lane.save_snapshot(1, GroupId(1), id(9, 1), voters(3), Box::new(|out| out.write_all(&body(9000))));
         let saved = done(&mut lane, 1).is_ok();
-        let files = files.after_power_cut(|_, _| crate::memory::SectorFate::Old);
+        let files = files.after_power_cut(|_, _| crate::disk::simulated::SectorFate::Old);
         drop(lane);
         let (mut lane, ..) = open(&files);
         let (meta, bytes) = load(&mut lane).unwrap();
@@ -253,7 +253,7 @@ fn a_snapshot_that_a_new_life_finds_is_durable_before_it_is_relied_on() {
         let slot = lane.attach(GroupId(1));
         lane.compact(slot, found.id);
         settle(&mut lane);
-        let files = files.after_power_cut(|_, _| crate::memory::SectorFate::Old);
+        let files = files.after_power_cut(|_, _| crate::disk::simulated::SectorFate::Old);
         drop(lane);
         let (mut lane, ..) = open(&files);
         let (left, _) = load(&mut lane).expect("the log begins where it ends");
@@ -289,7 +289,7 @@ fn a_save_is_overtaken_by_other_groups_jobs_and_never_by_its_own_or_by_another_s
     let folder = tempfile::tempdir().unwrap();
     let (mut lane, _, _) = open_os(folder.path(), AppendMode::Buffered, small());
     let ((begun, has_begun), (go, may_go)) = (channel(), channel());
-    let step = vec![7; snapshot_file::STEP_BYTES];
+    let step = vec![7; snapshots::STEP_BYTES];
     lane.save_snapshot(
         1,
         GroupId(1),
@@ -330,7 +330,7 @@ fn a_save_is_overtaken_by_other_groups_jobs_and_never_by_its_own_or_by_another_s
 /// marks the lost pages clean.
 #[test]
 fn a_sync_that_fails_in_the_midst_of_a_file_ends_the_save_and_the_transfer() {
-    use crate::memory::{Call, Fate, Outcome};
+    use crate::disk::simulated::{Call, Fate, Outcome};
 
     /// The sync with this number fails.
     struct Fails(u32);
@@ -349,7 +349,7 @@ fn a_sync_that_fails_in_the_midst_of_a_file_ends_the_save_and_the_transfer() {
 
     let files = MemoryFiles::new();
     let (mut lane, _, _) = open(&files);
-    let bytes = 2 * snapshot_file::STEP_BYTES;
+    let bytes = 2 * snapshots::STEP_BYTES;
     files.decided_by(Some(Box::new(Fails(1))));
     let source = move |out: &mut dyn Write| out.write_all(&body(bytes));
     lane.save_snapshot(1, GroupId(1), id(1, 1), voters(3), Box::new(source));

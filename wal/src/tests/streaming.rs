@@ -1,8 +1,8 @@
 //! A large turn is submitted in parts, while it goes on.
 
 use super::*;
-use crate::batch::BatchInProgress;
 use crate::error::LogError;
+use crate::format::batch::BatchInProgress;
 
 const PART: usize = 8 << 10;
 

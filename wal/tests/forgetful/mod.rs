@@ -18,7 +18,7 @@ use fuser::{
     Generation, INodeNo, LockOwner, MountOption, OpenFlags, RenameFlags, ReplyAttr, ReplyCreate, ReplyData,
     ReplyDirectory, ReplyEmpty, ReplyEntry, ReplyOpen, ReplyWrite, Request, TimeOrNow, WriteFlags,
 };
-use raftwerk_wal::memory::{MemoryFile, MemoryFiles, SectorFate};
+use raftwerk_wal::simulated::{MemoryFile, MemoryFiles, SectorFate};
 use raftwerk_wal::{Access, Files};
 use rustix::fs::OFlags;
 

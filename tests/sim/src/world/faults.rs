@@ -7,7 +7,7 @@
 use raftwerk::drive::PeerNote;
 use raftwerk::{Change, GroupId, Newcomers, Reconfiguration, Route};
 use raftwerk_frame::LogId;
-use raftwerk_wal::memory::{MemoryFiles, SectorFate};
+use raftwerk_wal::simulated::{MemoryFiles, SectorFate};
 
 use super::{Event, World, group_id, node_id};
 use crate::disk::held;
@@ -427,7 +427,7 @@ impl World<'_> {
 }
 
 /// Where the bytes of a segment's first page say up to which batch everything was durable, and what the highest term was; and
-/// where the batches begin (`wal/src/segment.rs`).
+/// where the batches begin (`wal/src/format/segment.rs`).
 const FLOOR_AT: usize = 48;
 const TERMS_AT: usize = 64;
 const PAGE_BYTES: u64 = 4096;

@@ -11,7 +11,7 @@ use raftwerk::drive::{self, Place, Settings};
 use raftwerk_frame::Time;
 use raftwerk_frame::frame::{FrameHeader, FrameKind};
 use raftwerk_net::Transport;
-use raftwerk_wal::memory::SectorFate;
+use raftwerk_wal::simulated::SectorFate;
 use raftwerk_wal::{LaneOptions, OpenError as LogError};
 
 use super::{Event, World, node_id, relaxed};

@@ -11,7 +11,7 @@ use std::task::{Context, Poll, Waker};
 use raftwerk::{Change, Configuration, GroupId, Newcomers, Reconfiguration};
 use raftwerk_frame::LogId;
 use raftwerk_raft::Origin;
-use raftwerk_wal::memory::MemoryFiles;
+use raftwerk_wal::simulated::MemoryFiles;
 
 use super::{Event, World, group_id, node_id};
 use crate::fault::Strike;

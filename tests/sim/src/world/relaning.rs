@@ -6,7 +6,7 @@
 
 use raftwerk::OpenError;
 use raftwerk::drive;
-use raftwerk_wal::memory::MemoryFiles;
+use raftwerk_wal::simulated::MemoryFiles;
 use raftwerk_wal::{Directory, OpenError as LogError, RelaneError};
 
 use super::World;

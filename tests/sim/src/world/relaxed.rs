@@ -13,7 +13,7 @@ use raftwerk_frame::Message;
 use raftwerk_frame::frame::FrameKind;
 use raftwerk_frame::wire::{UnitHeader, records};
 use raftwerk_wal::AppendJob;
-use raftwerk_wal::memory::MemoryFile;
+use raftwerk_wal::simulated::MemoryFile;
 use rustc_hash::FxHashMap;
 
 use super::{World, group_id};

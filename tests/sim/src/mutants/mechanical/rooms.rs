@@ -75,7 +75,7 @@ pub const ROOMS: [Room; 4] = [
     Room {
         name: "log",
         of: &["wal/src"],
-        without: &["wal/src/tests", "wal/src/memory", "wal/src/platter"],
+        without: &["wal/src/tests", "wal/src/disk/simulated", "wal/src/platter"],
         sample: 130,
         programs: &[
             ("raftwerk-wal", "lib", ""),

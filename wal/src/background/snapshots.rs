@@ -1,0 +1,483 @@
+//! Snapshot files: their layout, and the calls of each job on them, over any [`Files`].
+//!
+//! ```text
+//! lane-<n>/snapshots/<group>-<index>-<term>.snap     complete, durable; `.part` an incoming one, `.tmp` being written, `.damaged`
+//!                                                     one that was complete
+//! offset  size  field
+//!      0     8  magic "RWSNAP\0\1"
+//!      8     4  header_crc         CRC32 of the header from byte 12 on, and of the configuration
+//!     12     4  body_crc
+//!     16     8  group
+//!     24     8  term
+//!     32     8  index
+//!     40     8  body length
+//!     48     4  configuration length; 0 for none
+//!     52     4  zero
+//!     56        configuration, then the body
+//! ```
+//! A name without `.tmp` or `.part` is given only to a file that is whole and durable. Not here: when to take
+//! or send a snapshot.
+
+use std::io::{self, IoSlice, Read, Write};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use bytes::Bytes;
+use crc32fast::Hasher;
+use raftwerk_frame::{Configuration, EntryId, GroupId, Index, Term};
+
+use crate::background::catalog::{self, GroupFiles, Kind, SnapshotCatalog};
+use crate::background::check;
+use crate::background::scrub;
+use crate::background::{BackgroundDone, BackgroundOutput, SnapshotJob, SnapshotMeta, SnapshotReader};
+use crate::background::{SnapshotSource, SnapshotWork};
+use crate::disk::{Access, Files};
+use crate::error::SnapshotError;
+use crate::format::peers_file;
+use crate::format::segment::lane_dir;
+
+const MAGIC: [u8; 8] = *b"RWSNAP\0\x01";
+const HEADER_BYTES: usize = 56;
+const CONFIGURATION_BYTES_MAX: usize = 5 + 8 * Configuration::REPLICAS_MAX;
+pub(crate) const STEP_BYTES: usize = 256 << 10;
+/// An incoming snapshot is synced each time it has grown by this much.
+const INCOMING_BYTES: u64 = 1 << 20;
+/// The longest chunk.
+const CHUNK_BYTES_MAX: usize = 16 << 20;
+/// The damage of a file that the device refuses to read.
+pub(crate) const REFUSED: &str = "the device refuses to read it";
+
+type Outcome = Result<BackgroundOutput, SnapshotError>;
+
+/// Runs a job to its end, without pauses.
+pub fn run_snapshot_job<F: Files>(files: &F, job: SnapshotJob) -> BackgroundDone {
+    run_in_steps(files, job, &mut || ())
+}
+
+/// Runs a job to its end. Between two steps of a save, with all earlier steps synced, `pause` is called.
+pub(crate) fn run_in_steps<F: Files>(files: &F, job: SnapshotJob, pause: &mut dyn FnMut()) -> BackgroundDone {
+    let SnapshotJob { lane, token, group, catalog, work, .. } = job;
+    let snapshots = GroupSnapshots::of(files, lane, &catalog, group);
+    // A panic in the state machine's code must not end the thread: the caller waits for the job's result.
+    let result = catch_unwind(AssertUnwindSafe(|| snapshots.run(work, pause)));
+    BackgroundDone { token, group, result: result.unwrap_or(Err(SnapshotError::Panicked)) }
+}
+
+/// The newest complete snapshot of a group, by its header.
+pub(crate) fn latest<F: Files>(
+    files: &F,
+    lane: u16,
+    catalog: &SnapshotCatalog,
+    group: GroupId,
+) -> Result<Option<SnapshotMeta>, SnapshotError> {
+    let snapshots = GroupSnapshots::of(files, lane, catalog, group);
+    let Some(id) = catalog.newest(files, &snapshots.dir, group)? else { return Ok(None) };
+    snapshots.open(&snapshots.path(id, Kind::Complete)).map(|opened| Some(opened.meta))
+}
+
+/// Renames all complete snapshots of a group, so that they are no longer used as snapshots.
+pub(crate) fn set_aside<F: Files>(
+    files: &F,
+    lane: u16,
+    catalog: &SnapshotCatalog,
+    group: GroupId,
+) -> io::Result<()> {
+    let snapshots = GroupSnapshots::of(files, lane, catalog, group);
+    let complete = snapshots.files_of(|kind| kind == Kind::Complete)?;
+    for (id, kind) in &complete {
+        files.rename(&snapshots.path(*id, *kind), &snapshots.path(*id, Kind::Damaged))?;
+        snapshots.take(*id, *kind)?;
+        snapshots.put(*id, Kind::Damaged)?;
+    }
+    if complete.is_empty() { Ok(()) } else { files.sync_dir(&snapshots.dir) }
+}
+
+/// Removes the files of unknown groups, and unfinished ones.
+pub(crate) fn drop_strays<F: Files>(
+    files: &F,
+    lane: u16,
+    catalog: &SnapshotCatalog,
+    is_known: impl Fn(GroupId) -> bool,
+) -> Result<(), SnapshotError> {
+    let dir = snapshots_dir(lane);
+    let all = catalog.all(files, &dir)?;
+    for (group, (id, kind)) in &all {
+        if matches!(kind, Kind::Incoming | Kind::Unfinished) || !is_known(*group) {
+            files.remove(&format!("{dir}/{}", catalog::name(*group, (*id, *kind))))?;
+            catalog.take(files, &dir, *group, (*id, *kind))?;
+        }
+    }
+    if all.is_empty() {
+        return Ok(());
+    }
+    // A process that ended between a rename and its directory sync left a name that a power cut could still
+    // undo, and logs will be compacted on the strength of the files found now.
+    files.sync_dir(&dir)?;
+    Ok(())
+}
+
+/// The snapshot files of one group.
+pub(crate) struct GroupSnapshots<'a, F: Files> {
+    pub(crate) files: &'a F,
+    lane: u16,
+    pub(crate) dir: String,
+    pub(crate) group: GroupId,
+    catalog: &'a SnapshotCatalog,
+}
+
+struct Opened<File> {
+    file: File,
+    meta: SnapshotMeta,
+    body_at: u64,
+}
+
+fn snapshots_dir(lane: u16) -> String {
+    format!("{}/snapshots", lane_dir(lane))
+}
+
+impl<'a, F: Files> GroupSnapshots<'a, F> {
+    pub(crate) fn of(files: &'a F, lane: u16, catalog: &'a SnapshotCatalog, group: GroupId) -> Self {
+        Self { files, lane, dir: snapshots_dir(lane), group, catalog }
+    }
+}
+
+impl<F: Files> GroupSnapshots<'_, F> {
+    fn run(&self, work: SnapshotWork, pause: &mut dyn FnMut()) -> Outcome {
+        match work {
+            SnapshotWork::Save { id, configuration, source } => self.save(id, configuration, source, pause),
+            SnapshotWork::ReadChunk { id, offset, bytes } => self.read_chunk(id, offset, bytes),
+            SnapshotWork::WriteChunk { id, offset, chunk } => self.write_chunk(id, offset, &chunk),
+            SnapshotWork::Finish { id, bytes } => self.finish(id, bytes),
+            SnapshotWork::Load { with } => self.load(with),
+            SnapshotWork::DropIncoming => self.drop_where(|kind| kind == Kind::Incoming),
+            SnapshotWork::Drop => self.drop_where(|_| true),
+            SnapshotWork::Check { at, bytes } => {
+                Ok(BackgroundOutput::Checked(check::check(self.files, self.lane, self.catalog, at, bytes)?))
+            }
+            SnapshotWork::Scrub { chunk } => {
+                Ok(BackgroundOutput::Scrubbed(scrub::scrub(self.files, self.lane, &chunk)?))
+            }
+            SnapshotWork::Note { notes } => {
+                Ok(peers_file::write(self.files, &notes).map(|()| BackgroundOutput::Noted)?)
+            }
+        }
+    }
+
+    pub(crate) fn path(&self, id: EntryId, kind: Kind) -> String {
+        format!("{}/{}", self.dir, catalog::name(self.group, (id, kind)))
+    }
+
+    /// The group's files of the wanted kinds.
+    fn files_of(&self, is_wanted: impl Fn(Kind) -> bool) -> io::Result<GroupFiles> {
+        let mut files = self.catalog.of(self.files, &self.dir, self.group)?;
+        files.retain(|(_, kind)| is_wanted(*kind));
+        Ok(files)
+    }
+
+    fn put(&self, id: EntryId, kind: Kind) -> io::Result<()> {
+        self.catalog.put(self.files, &self.dir, self.group, (id, kind))
+    }
+
+    fn take(&self, id: EntryId, kind: Kind) -> io::Result<()> {
+        self.catalog.take(self.files, &self.dir, self.group, (id, kind))
+    }
+
+    fn remove(&self, id: EntryId, kind: Kind) -> io::Result<()> {
+        match self.files.remove(&self.path(id, kind)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            _ => self.take(id, kind),
+        }
+    }
+
+    fn save(
+        &self,
+        id: EntryId,
+        configuration: Configuration,
+        source: SnapshotSource,
+        pause: &mut dyn FnMut(),
+    ) -> Outcome {
+        self.files.create_dir(&self.dir)?;
+        let path = self.path(id, Kind::Unfinished);
+        self.put(id, Kind::Unfinished)?;
+        let file = self.files.create(&path, 0)?;
+        let head_bytes = encode(self.group, id, &configuration, 0, 0).len() as u64;
+        let mut writer = BodyWriter {
+            files: self.files,
+            file: &file,
+            at: head_bytes,
+            begin: head_bytes,
+            buffer: Vec::with_capacity(STEP_BYTES),
+            crc: Hasher::new(),
+            pause,
+        };
+        let written = source(&mut writer).and_then(|()| writer.flush());
+        if let Err(error) = written {
+            let _ = self.remove(id, Kind::Unfinished); // the next attempt replaces a leftover
+            return Err(error.into());
+        }
+        let (bytes, crc) = (writer.at, writer.crc.finalize());
+        let head = encode(self.group, id, &configuration, bytes - head_bytes, crc);
+        self.files.write_at(&file, 0, &[IoSlice::new(&head)], false)?;
+        self.make_complete(&file, Kind::Unfinished, id)?;
+        let group = self.group;
+        Ok(BackgroundOutput::Saved(SnapshotMeta { group, id, configuration, bytes, crc }))
+    }
+
+    fn make_complete(&self, file: &F::File, from: Kind, id: EntryId) -> io::Result<()> {
+        if let Err(error) = self.files.sync(file) {
+            // The page cache may hold pages marked clean that the device does not have: the file must not be
+            // used any more.
+            let _ = self.remove(id, from);
+            return Err(error);
+        }
+        self.files.rename(&self.path(id, from), &self.path(id, Kind::Complete))?;
+        self.take(id, from)?;
+        self.put(id, Kind::Complete)?;
+        self.files.sync_dir(&self.dir)?;
+        self.files.sync_dir(self.dir.trim_end_matches("/snapshots"))?; // for a new directory
+        for (older, kind) in self.files_of(|kind| matches!(kind, Kind::Complete | Kind::Damaged))? {
+            if older.index < id.index || kind == Kind::Damaged {
+                self.remove(older, kind)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Opens a file and checks its header and length.
+    fn open(&self, path: &str) -> Result<Opened<F::File>, SnapshotError> {
+        let corrupt = |offset, what| SnapshotError::Corrupt { file: path.to_owned(), offset, what };
+        let file = self.files.open(path, Access::Plain).map_err(|error| match error.kind() {
+            io::ErrorKind::NotFound => SnapshotError::Missing,
+            _ => error.into(),
+        })?;
+        let mut head = [0; HEADER_BYTES + CONFIGURATION_BYTES_MAX];
+        let read = self.files.read_at(&file, 0, &mut head).map_err(|_| corrupt(0, REFUSED))?;
+        let (mut meta, body_at) = decode(&head[..read]).map_err(|(offset, what)| corrupt(offset, what))?;
+        let bytes = self.files.len(&file)?;
+        if bytes != meta.bytes {
+            return Err(corrupt(bytes.min(meta.bytes), "the file has the wrong length"));
+        }
+        if meta.group != self.group {
+            return Err(corrupt(16, "the snapshot is of another group"));
+        }
+        meta.bytes = bytes;
+        Ok(Opened { file, meta, body_at })
+    }
+
+    /// Opens a file and reads all of it. After a mismatch or a refused read it is read up to twice more:
+    /// damage makes a replica drop its state, so it must be the file's, not a transient error.
+    fn verified(&self, path: &str) -> Result<Opened<F::File>, SnapshotError> {
+        let look = || {
+            let opened = self.open(path)?;
+            self.verify(&opened, path).map(|()| opened)
+        };
+        look().or_else(|_| look()).or_else(|_| look())
+    }
+
+    fn verify(&self, opened: &Opened<F::File>, path: &str) -> Result<(), SnapshotError> {
+        let mut reader =
+            BodyReader { files: self.files, file: &opened.file, at: opened.body_at, end: opened.meta.bytes };
+        let step_bytes = (opened.meta.bytes - opened.body_at).clamp(1, STEP_BYTES as u64) as usize;
+        let (mut crc, mut step) = (Hasher::new(), vec![0; step_bytes]);
+        loop {
+            let (offset, what) = (reader.at, REFUSED);
+            match reader.read(&mut step) {
+                Ok(0) => break,
+                Ok(read) => crc.update(&step[..read]),
+                Err(_) => return Err(SnapshotError::Corrupt { file: path.to_owned(), offset, what }),
+            }
+        }
+        if reader.at == reader.end && crc.finalize() == opened.meta.crc {
+            return Ok(());
+        }
+        let what = "the body's checksum does not match";
+        Err(SnapshotError::Corrupt { file: path.to_owned(), offset: opened.body_at, what })
+    }
+
+    fn read_chunk(&self, id: EntryId, offset: u64, bytes: usize) -> Outcome {
+        let file =
+            self.files.open(&self.path(id, Kind::Complete), Access::Plain).map_err(|error| {
+                match error.kind() {
+                    io::ErrorKind::NotFound => SnapshotError::Missing,
+                    _ => error.into(),
+                }
+            })?;
+        let left = self.files.len(&file)?.saturating_sub(offset);
+        let mut chunk = vec![0; bytes.min(CHUNK_BYTES_MAX).min(usize::try_from(left).unwrap_or(usize::MAX))];
+        let read = self.files.read_at(&file, offset, &mut chunk)?;
+        chunk.truncate(read);
+        Ok(BackgroundOutput::Chunk(chunk.into()))
+    }
+
+    fn write_chunk(&self, id: EntryId, offset: u64, chunk: &Bytes) -> Outcome {
+        let path = self.path(id, Kind::Incoming);
+        let file = if offset == 0 {
+            self.files.create_dir(&self.dir)?;
+            // A new transfer replaces an earlier one: at most one incoming file per group takes space.
+            for (id, kind) in self.files_of(|kind| kind == Kind::Incoming)? {
+                self.remove(id, kind)?;
+            }
+            self.put(id, Kind::Incoming)?;
+            self.files.create(&path, 0)?
+        } else {
+            match self.files.open(&path, Access::Plain) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                    return Err(SnapshotError::Offset { expected: 0 });
+                }
+                opened => opened?,
+            }
+        };
+        let expected = self.files.len(&file)?;
+        if offset != expected {
+            return Err(SnapshotError::Offset { expected });
+        }
+        self.files.write_at(&file, offset, &[IoSlice::new(chunk)], false)?;
+        let end = offset + chunk.len() as u64;
+        if end / INCOMING_BYTES != offset / INCOMING_BYTES {
+            // Otherwise the end of a large transfer would send all of it to the device at once, and entries
+            // would wait behind that.
+            if let Err(error) = self.files.sync(&file) {
+                // The page cache marks it clean now, and no later sync would report that the device does not
+                // have it.
+                let _ = self.remove(id, Kind::Incoming);
+                return Err(error.into());
+            }
+        }
+        Ok(BackgroundOutput::Written { next_offset: end })
+    }
+
+    fn finish(&self, id: EntryId, bytes: u64) -> Outcome {
+        let part = self.path(id, Kind::Incoming);
+        let opened = self.open(&part)?;
+        if opened.meta.bytes != bytes || opened.meta.id != id {
+            return Err(SnapshotError::Unexpected);
+        }
+        self.verify(&opened, &part)?;
+        self.make_complete(&opened.file, Kind::Incoming, id)?;
+        Ok(BackgroundOutput::Finished(opened.meta))
+    }
+
+    fn load(&self, with: SnapshotReader) -> Outcome {
+        let newest = self.catalog.newest(self.files, &self.dir, self.group)?.ok_or(SnapshotError::Missing)?;
+        let path = self.path(newest, Kind::Complete);
+        let Opened { file, meta, body_at } = self.verified(&path)?;
+        let body = BodyReader { files: self.files, file: &file, at: body_at, end: meta.bytes };
+        let step_bytes = (meta.bytes - body_at).clamp(1, STEP_BYTES as u64) as usize;
+        let mut body = io::BufReader::with_capacity(step_bytes, body);
+        let value = with(&mut body, &meta)?;
+        Ok(BackgroundOutput::Loaded { meta, value })
+    }
+
+    fn drop_where(&self, is_dropped: impl Fn(Kind) -> bool) -> Outcome {
+        let dropped = self.files_of(is_dropped)?;
+        for (id, kind) in &dropped {
+            self.remove(*id, *kind)?;
+        }
+        if !dropped.is_empty() {
+            self.files.sync_dir(&self.dir)?;
+        }
+        Ok(BackgroundOutput::Dropped)
+    }
+}
+
+fn encode(
+    group: GroupId,
+    id: EntryId,
+    configuration: &Configuration,
+    body_bytes: u64,
+    body_crc: u32,
+) -> Vec<u8> {
+    let mut head = Vec::with_capacity(HEADER_BYTES + CONFIGURATION_BYTES_MAX);
+    head.extend_from_slice(&MAGIC);
+    head.extend_from_slice(&[0; 4]);
+    head.extend_from_slice(&body_crc.to_le_bytes());
+    for word in [group.0, id.term.0, id.index.0, body_bytes, 0] {
+        head.extend_from_slice(&word.to_le_bytes());
+    }
+    if *configuration != Configuration::default() {
+        configuration.encode(&mut head);
+    }
+    let configuration_bytes = (head.len() - HEADER_BYTES) as u32;
+    head[48..52].copy_from_slice(&configuration_bytes.to_le_bytes());
+    let crc = crc32fast::hash(&head[12..]);
+    head[8..12].copy_from_slice(&crc.to_le_bytes());
+    head
+}
+
+/// Decodes the head of a file; returns the header and the body's offset, or the damage's offset and
+/// description.
+pub(crate) fn decode(head: &[u8]) -> Result<(SnapshotMeta, u64), (u64, &'static str)> {
+    if head.len() < HEADER_BYTES {
+        return Err((head.len() as u64, "the header is cut short"));
+    }
+    if head[..8] != MAGIC {
+        return Err((0, "it does not begin like a snapshot"));
+    }
+    let half = |at: usize| u32::from_le_bytes([head[at], head[at + 1], head[at + 2], head[at + 3]]);
+    let word = |at: usize| u64::from(half(at)) | u64::from(half(at + 4)) << 32;
+    let end = HEADER_BYTES + half(48) as usize;
+    let Some(covered) = head.get(12..end) else { return Err((48, "the header is cut short")) };
+    if half(8) != crc32fast::hash(covered) {
+        return Err((0, "the header's checksum does not match"));
+    }
+    let configuration = match &head[HEADER_BYTES..end] {
+        [] => Configuration::default(),
+        bytes => Configuration::decode(bytes).map_err(|_| (HEADER_BYTES as u64, "no configuration"))?,
+    };
+    let bytes = word(40).checked_add(end as u64).ok_or((40, "the body is too long"))?;
+    let id = EntryId::new(Term(word(24)), Index(word(32)));
+    Ok((SnapshotMeta { group: GroupId(word(16)), id, configuration, bytes, crc: half(12) }, end as u64))
+}
+
+struct BodyWriter<'a, F: Files> {
+    files: &'a F,
+    file: &'a F::File,
+    begin: u64,
+    at: u64,
+    buffer: Vec<u8>,
+    crc: Hasher,
+    /// Called between two steps.
+    pause: &'a mut dyn FnMut(),
+}
+
+impl<F: Files> Write for BodyWriter<'_, F> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if self.buffer.len() >= STEP_BYTES {
+            self.flush()?;
+        }
+        let taken = bytes.len().min(STEP_BYTES - self.buffer.len());
+        self.buffer.extend_from_slice(&bytes[..taken]);
+        Ok(taken)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        if !self.buffer.is_empty() {
+            if self.at > self.begin {
+                // The last step is covered by the sync of the whole file. A failed sync ends the save, there
+                // as here.
+                self.files.sync(self.file)?;
+                (self.pause)();
+            }
+            self.crc.update(&self.buffer);
+            self.files.write_at(self.file, self.at, &[IoSlice::new(&self.buffer)], false)?;
+            self.at += self.buffer.len() as u64;
+            self.buffer.clear();
+        }
+        Ok(())
+    }
+}
+
+struct BodyReader<'a, F: Files> {
+    files: &'a F,
+    file: &'a F::File,
+    at: u64,
+    end: u64,
+}
+
+impl<F: Files> Read for BodyReader<'_, F> {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        let wanted = into.len().min(usize::try_from(self.end - self.at).unwrap_or(usize::MAX));
+        let read = self.files.read_at(self.file, self.at, &mut into[..wanted])?;
+        self.at += read as u64;
+        Ok(read)
+    }
+}

@@ -1,0 +1,3 @@
+//! The parts of a lane's state, each with fields of its own.
+
+pub(crate) mod segments;
