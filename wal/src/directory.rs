@@ -2,15 +2,14 @@
 //!
 //! ```text
 //! lock                    held by the engine that has the log open
-//! manifest, manifest.2    twice: magic "RWLOG\0\0\1", version u32, lanes u32, log id u64, first lane u32, crc u32 of the 28 bytes before
+//! manifest, manifest.2    twice: see `format::manifest`
 //! peers, peers.2          twice: what is noted of other nodes: see `format::peers_file`
 //! lane-<n>/seg-<sequence>.log      a segment; lane-<n>/spare-<sequence>.old is one waiting to be used again
 //! lane-<n>/snapshots/              see `background::snapshots`
 //! ```
 //! Lanes are numbered from `first lane` on. A log begins with lane 0; lanes that replace others (`relane`)
 //! get numbers never used before, behind a gap of one. So the bytes of one set of lanes are never taken for
-//! another's, and where the manifest is lost, recovery can tell one set from two. The version is 4 until the
-//! first such move, then 5: a build that does not support moves must refuse the log.
+//! another's, and where the manifest is lost, recovery can tell one set from two.
 //!
 //! Not here: the lanes' content. Next: `recovery`.
 
@@ -20,24 +19,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::background::catalog;
-use crate::disk::{Access, Files};
+use crate::disk::files::{Access, Files};
 use crate::error::OpenError;
-use crate::format::mirrored_file::{CopyState, MirroredFile};
+use crate::format::manifest::{LaneSet, MANIFEST, decode_manifest, encode_manifest};
+use crate::format::mirrored_file::CopyState;
 use crate::format::peers_file::{self, PeerNote, PeerNotes};
 use crate::format::segment::{self, PAGE_BYTES, SegmentHeader, lane_dir};
 
 const LOCK: &str = "lock";
-const MANIFEST_BYTES: usize = 32;
-const MANIFEST: MirroredFile = MirroredFile {
-    names: ["manifest", "manifest.2"],
-    unfinished: "manifest.tmp",
-    bytes_max: MANIFEST_BYTES as u64,
-};
-const MAGIC: [u8; 8] = *b"RWLOG\0\0\x01";
-/// The format version of everything below the directory.
-pub(crate) const FORMAT_VERSION: u32 = 4;
-/// The manifest version if the first lane is not lane 0.
-const MOVED_VERSION: u32 = 5;
 
 /// A locked log directory. Clones share the lock, which is released when the last one is dropped.
 #[derive(Debug)]
@@ -161,41 +150,6 @@ impl<F: Files> Directory<F> {
         let notes = PeerNotes { peers: self.0.notes.peers.clone(), support };
         peers_file::write(&self.0.files, &notes).map_err(OpenError::io("peers"))
     }
-}
-
-/// The set of lanes of a log.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct LaneSet {
-    /// The number of the first lane; the others follow.
-    pub(crate) first: u16,
-    pub(crate) lanes: u16,
-    pub(crate) log_id: u64,
-}
-
-impl LaneSet {
-    pub(crate) const fn numbers(self) -> Range<u16> {
-        self.first..self.first + self.lanes
-    }
-
-    /// The set of `lanes` lanes that can replace this one: numbered behind a gap. `None` if no numbers are
-    /// left.
-    pub(crate) fn next(self, lanes: u16) -> Option<Self> {
-        let first = self.first.checked_add(self.lanes)?.checked_add(1)?;
-        first.checked_add(lanes).map(|_| Self { first, lanes, log_id: self.log_id })
-    }
-}
-
-fn encode_manifest(set: LaneSet) -> [u8; MANIFEST_BYTES] {
-    let mut bytes = [0; MANIFEST_BYTES];
-    let version = if set.first == 0 { FORMAT_VERSION } else { MOVED_VERSION };
-    bytes[..8].copy_from_slice(&MAGIC);
-    bytes[8..12].copy_from_slice(&version.to_le_bytes());
-    bytes[12..16].copy_from_slice(&u32::from(set.lanes).to_le_bytes());
-    bytes[16..24].copy_from_slice(&set.log_id.to_le_bytes());
-    bytes[24..28].copy_from_slice(&u32::from(set.first).to_le_bytes());
-    let crc = crc32fast::hash(&bytes[..28]);
-    bytes[28..].copy_from_slice(&crc.to_le_bytes());
-    bytes
 }
 
 fn write_manifest<F: Files>(files: &F, set: LaneSet) -> io::Result<()> {
@@ -347,27 +301,6 @@ pub(crate) fn read_manifest<F: Files>(files: &F) -> Result<Option<Manifest>, Ope
         ([], Some(error @ OpenError::Version { .. })) => Err(error),
         ([], bad) => from_segments(files, bad),
     }
-}
-
-fn decode_manifest(name: &'static str, bytes: &[u8]) -> Result<LaneSet, OpenError> {
-    let Ok(bytes) = <&[u8; MANIFEST_BYTES]>::try_from(bytes) else {
-        return Err(OpenError::corrupt(name, bytes.len() as u64, "it has the wrong length"));
-    };
-    if bytes[..8] != MAGIC {
-        return Err(OpenError::corrupt(name, 0, "it does not begin like a manifest"));
-    }
-    let word = |at: usize| u32::from_le_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]]);
-    let (found, known) = (word(8), FORMAT_VERSION);
-    if ![FORMAT_VERSION, MOVED_VERSION].contains(&found) {
-        return Err(OpenError::Version { file: name.to_owned(), found, known });
-    }
-    if word(28) != crc32fast::hash(&bytes[..28]) {
-        return Err(OpenError::corrupt(name, 0, "its checksum does not match"));
-    }
-    let lanes = u16::try_from(word(12)).map_err(|_| OpenError::corrupt(name, 12, "too many lanes"))?;
-    let first = u16::try_from(word(24)).ok().filter(|first| first.checked_add(lanes).is_some());
-    let first = first.ok_or_else(|| OpenError::corrupt(name, 24, "too many lanes"))?;
-    Ok(LaneSet { first, lanes, log_id: u64::from(word(16)) | u64::from(word(20)) << 32 })
 }
 
 /// Rebuilds the manifest: each segment's first page contains the log id, and each lane's directory exists

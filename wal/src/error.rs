@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use raftwerk_frame::{GroupId, Index};
 
-use crate::index::Place;
+use crate::index::frame::Place;
 
 /// Why a log did not open. The disk is unchanged unless stated otherwise.
 #[derive(Debug, thiserror::Error)]

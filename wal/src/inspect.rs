@@ -11,15 +11,18 @@ use std::collections::BTreeSet;
 
 use raftwerk_frame::{EntryId, GroupId, HardState, Index, Term};
 
-use crate::directory::{self, FORMAT_VERSION, Manifest};
-use crate::disk::{Files, Lsn};
+use crate::directory::{self, Manifest};
+use crate::disk::files::Files;
 use crate::error::OpenError;
+use crate::format::FORMAT_VERSION;
+use crate::format::lsn::Lsn;
 use crate::index::{FRAME_BYTES, GROUP_BYTES};
-use crate::lane::{LaneOptions, OnDamage};
+use crate::lane::options::{LaneOptions, OnDamage};
+use crate::recovery::report::{Damage, TornTail};
 use crate::recovery::salvage::in_order;
 use crate::recovery::scan::{Scan, ScanTarget};
 use crate::recovery::survey::{BatchState, Survey};
-use crate::recovery::{self, Damage, TornTail, Walk};
+use crate::recovery::{self, Walk};
 
 /// The content of a log's files.
 #[derive(Debug)]

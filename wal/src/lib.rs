@@ -41,11 +41,9 @@ mod recovery;
 mod tests;
 
 pub use background::check::{DamagedSnapshot, SnapshotsChecked};
+pub use background::run::run_snapshot_job;
 pub use background::scrub::Scrubbed;
-pub use background::snapshots::run_snapshot_job;
-pub use background::{
-    BackgroundDone, BackgroundOutput, SnapshotJob, SnapshotMeta, SnapshotReader, SnapshotSource,
-};
+pub use background::{BackgroundDone, BackgroundOutput, SnapshotJob, SnapshotReader, SnapshotSource};
 pub use directory::Directory;
 pub use disk::execute::{Unsynced, run_appends, run_segment_job};
 pub use disk::linux::file_system::FileSystemKind;
@@ -54,17 +52,21 @@ pub use disk::linux::{OsDisk, OsDiskOptions};
 pub use disk::observe::{FileCall, FileObserver};
 pub use disk::simulated;
 pub use disk::{
-    Access, AppendCost, AppendJob, AppendMode, Completion, Disk, Files, Job, Lsn, SegmentFile, SegmentJob,
+    Access, AppendCost, AppendJob, AppendMode, Completion, Disk, Files, Job, SegmentFile, SegmentJob,
 };
 pub use error::{LogError, OpenError, Poisoned, SnapshotError};
+pub use format::lsn::Lsn;
 pub use format::peers_file::{PeerNote, PeerNotes};
 pub use format::segment::SegmentHeader;
-pub use index::{FrameRef, Frames, Place};
+pub use format::snapshot::SnapshotMeta;
+pub use index::frame::{FrameRef, Frames, Place};
+pub use index::groups::GroupSlot;
 pub use lane::append::FrameInProgress;
+pub use lane::options::{LaneOptions, OnDamage};
 pub use lane::scrub::DamagedEntries;
 pub use lane::snapshot::LoadedSnapshot;
 pub use lane::state::segments::{Preparations, Shortage};
 pub use lane::stats::LaneStats;
-pub use lane::{GroupSlot, Lane, LaneOptions, OnDamage, Progress};
+pub use lane::{Lane, Progress};
 pub use recovery::relane::{LaneOf, RelaneError, Relaned};
-pub use recovery::{Damage, RecoveredGroup, RecoveryReport, TornTail};
+pub use recovery::report::{Damage, RecoveredGroup, RecoveryReport, TornTail};

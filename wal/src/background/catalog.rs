@@ -16,7 +16,7 @@ use std::sync::{Mutex, PoisonError};
 use raftwerk_frame::{EntryId, GroupId, Index, Term};
 use smallvec::SmallVec;
 
-use crate::disk::Files;
+use crate::disk::files::Files;
 
 /// The kind of a file, by its name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

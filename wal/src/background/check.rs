@@ -11,8 +11,9 @@ use crc32fast::Hasher;
 use raftwerk_frame::{EntryId, GroupId};
 
 use crate::background::catalog::{Kind, SnapshotCatalog};
-use crate::background::snapshots::{GroupSnapshots, REFUSED, STEP_BYTES, decode};
-use crate::disk::{Access, Files};
+use crate::background::snapshots::{GroupSnapshots, REFUSED, STEP_BYTES};
+use crate::disk::files::{Access, Files};
+use crate::format::snapshot::decode;
 use crate::pool::BufferPool;
 
 /// Where the pass continues.

@@ -1,10 +1,13 @@
-//! The interface of snapshot files: jobs, each with the caller's token, and their results.
+//! The background thread's jobs, each with the caller's token, and their results: on snapshot files and peer
+//! notes, and scrubs.
 //!
-//! Not here: the layout of the files and the calls of a job (`background::snapshots`).
+//! Not here: running a job (`run`), the calls on snapshot files (`snapshots`), their layout
+//! (`format::snapshot`).
 
 pub(crate) mod catalog;
 pub(crate) mod check;
 pub(crate) mod pace;
+pub(crate) mod run;
 pub(crate) mod scrub;
 pub(crate) mod snapshots;
 
@@ -22,21 +25,7 @@ use crate::background::pace::Pace;
 use crate::background::scrub::{ScrubChunk, Scrubbed};
 use crate::error::SnapshotError;
 use crate::format::peers_file::PeerNotes;
-
-/// The header of a complete snapshot file.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct SnapshotMeta {
-    /// The group.
-    pub group: GroupId,
-    /// The last entry it covers.
-    pub id: EntryId,
-    /// The configuration at that entry.
-    pub configuration: Configuration,
-    /// Length of the whole file, header included, as transferred.
-    pub bytes: u64,
-    /// CRC32 of the body.
-    pub crc: u32,
-}
+use crate::format::snapshot::SnapshotMeta;
 
 /// Writes a state machine's checkpoint. Runs on the snapshot thread.
 pub type SnapshotSource = Box<dyn FnOnce(&mut dyn io::Write) -> io::Result<()> + Send>;

@@ -8,7 +8,7 @@
 
 use std::io;
 
-use crate::disk::{Access, Files};
+use crate::disk::files::{Access, Files};
 use crate::format::batch::{ALIGN_BYTES, BATCH_HEADER_BYTES, BatchHeader, BatchPosition, Remains};
 use crate::format::segment::{PAGE_BYTES, SegmentHeader, segment_path};
 use crate::pool::{BufferPool, PooledBuffer};

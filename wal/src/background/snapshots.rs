@@ -1,43 +1,27 @@
-//! Snapshot files: their layout, and the calls of each job on them, over any [`Files`].
+//! Snapshot files: their names, and the calls of each job on them, over any [`Files`].
 //!
 //! ```text
 //! lane-<n>/snapshots/<group>-<index>-<term>.snap     complete, durable; `.part` an incoming one, `.tmp` being written, `.damaged`
 //!                                                     one that was complete
-//! offset  size  field
-//!      0     8  magic "RWSNAP\0\1"
-//!      8     4  header_crc         CRC32 of the header from byte 12 on, and of the configuration
-//!     12     4  body_crc
-//!     16     8  group
-//!     24     8  term
-//!     32     8  index
-//!     40     8  body length
-//!     48     4  configuration length; 0 for none
-//!     52     4  zero
-//!     56        configuration, then the body
 //! ```
-//! A name without `.tmp` or `.part` is given only to a file that is whole and durable. Not here: when to take
-//! or send a snapshot.
+//! A name without `.tmp` or `.part` is given only to a file that is whole and durable. Not here: their bytes
+//! (`format::snapshot`), when to take or send a snapshot.
 
 use std::io::{self, IoSlice, Read, Write};
-use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use bytes::Bytes;
 use crc32fast::Hasher;
-use raftwerk_frame::{Configuration, EntryId, GroupId, Index, Term};
+use raftwerk_frame::{Configuration, EntryId, GroupId};
 
+use crate::background::SnapshotSource;
 use crate::background::catalog::{self, GroupFiles, Kind, SnapshotCatalog};
-use crate::background::check;
-use crate::background::scrub;
-use crate::background::{BackgroundDone, BackgroundOutput, SnapshotJob, SnapshotMeta, SnapshotReader};
-use crate::background::{SnapshotSource, SnapshotWork};
-use crate::disk::{Access, Files};
+use crate::background::{BackgroundOutput, SnapshotReader};
+use crate::disk::files::{Access, Files};
 use crate::error::SnapshotError;
-use crate::format::peers_file;
 use crate::format::segment::lane_dir;
+use crate::format::snapshot::SnapshotMeta;
+use crate::format::snapshot::{CONFIGURATION_BYTES_MAX, HEADER_BYTES, decode, encode};
 
-const MAGIC: [u8; 8] = *b"RWSNAP\0\x01";
-const HEADER_BYTES: usize = 56;
-const CONFIGURATION_BYTES_MAX: usize = 5 + 8 * Configuration::REPLICAS_MAX;
 pub(crate) const STEP_BYTES: usize = 256 << 10;
 /// An incoming snapshot is synced each time it has grown by this much.
 const INCOMING_BYTES: u64 = 1 << 20;
@@ -46,21 +30,7 @@ const CHUNK_BYTES_MAX: usize = 16 << 20;
 /// The damage of a file that the device refuses to read.
 pub(crate) const REFUSED: &str = "the device refuses to read it";
 
-type Outcome = Result<BackgroundOutput, SnapshotError>;
-
-/// Runs a job to its end, without pauses.
-pub fn run_snapshot_job<F: Files>(files: &F, job: SnapshotJob) -> BackgroundDone {
-    run_in_steps(files, job, &mut || ())
-}
-
-/// Runs a job to its end. Between two steps of a save, with all earlier steps synced, `pause` is called.
-pub(crate) fn run_in_steps<F: Files>(files: &F, job: SnapshotJob, pause: &mut dyn FnMut()) -> BackgroundDone {
-    let SnapshotJob { lane, token, group, catalog, work, .. } = job;
-    let snapshots = GroupSnapshots::of(files, lane, &catalog, group);
-    // A panic in the state machine's code must not end the thread: the caller waits for the job's result.
-    let result = catch_unwind(AssertUnwindSafe(|| snapshots.run(work, pause)));
-    BackgroundDone { token, group, result: result.unwrap_or(Err(SnapshotError::Panicked)) }
-}
+pub(super) type Outcome = Result<BackgroundOutput, SnapshotError>;
 
 /// The newest complete snapshot of a group, by its header.
 pub(crate) fn latest<F: Files>(
@@ -118,10 +88,10 @@ pub(crate) fn drop_strays<F: Files>(
 /// The snapshot files of one group.
 pub(crate) struct GroupSnapshots<'a, F: Files> {
     pub(crate) files: &'a F,
-    lane: u16,
+    pub(super) lane: u16,
     pub(crate) dir: String,
     pub(crate) group: GroupId,
-    catalog: &'a SnapshotCatalog,
+    pub(super) catalog: &'a SnapshotCatalog,
 }
 
 struct Opened<File> {
@@ -141,27 +111,6 @@ impl<'a, F: Files> GroupSnapshots<'a, F> {
 }
 
 impl<F: Files> GroupSnapshots<'_, F> {
-    fn run(&self, work: SnapshotWork, pause: &mut dyn FnMut()) -> Outcome {
-        match work {
-            SnapshotWork::Save { id, configuration, source } => self.save(id, configuration, source, pause),
-            SnapshotWork::ReadChunk { id, offset, bytes } => self.read_chunk(id, offset, bytes),
-            SnapshotWork::WriteChunk { id, offset, chunk } => self.write_chunk(id, offset, &chunk),
-            SnapshotWork::Finish { id, bytes } => self.finish(id, bytes),
-            SnapshotWork::Load { with } => self.load(with),
-            SnapshotWork::DropIncoming => self.drop_where(|kind| kind == Kind::Incoming),
-            SnapshotWork::Drop => self.drop_where(|_| true),
-            SnapshotWork::Check { at, bytes } => {
-                Ok(BackgroundOutput::Checked(check::check(self.files, self.lane, self.catalog, at, bytes)?))
-            }
-            SnapshotWork::Scrub { chunk } => {
-                Ok(BackgroundOutput::Scrubbed(scrub::scrub(self.files, self.lane, &chunk)?))
-            }
-            SnapshotWork::Note { notes } => {
-                Ok(peers_file::write(self.files, &notes).map(|()| BackgroundOutput::Noted)?)
-            }
-        }
-    }
-
     pub(crate) fn path(&self, id: EntryId, kind: Kind) -> String {
         format!("{}/{}", self.dir, catalog::name(self.group, (id, kind)))
     }
@@ -188,7 +137,7 @@ impl<F: Files> GroupSnapshots<'_, F> {
         }
     }
 
-    fn save(
+    pub(super) fn save(
         &self,
         id: EntryId,
         configuration: Configuration,
@@ -293,7 +242,7 @@ impl<F: Files> GroupSnapshots<'_, F> {
         Err(SnapshotError::Corrupt { file: path.to_owned(), offset: opened.body_at, what })
     }
 
-    fn read_chunk(&self, id: EntryId, offset: u64, bytes: usize) -> Outcome {
+    pub(super) fn read_chunk(&self, id: EntryId, offset: u64, bytes: usize) -> Outcome {
         let file =
             self.files.open(&self.path(id, Kind::Complete), Access::Plain).map_err(|error| {
                 match error.kind() {
@@ -308,7 +257,7 @@ impl<F: Files> GroupSnapshots<'_, F> {
         Ok(BackgroundOutput::Chunk(chunk.into()))
     }
 
-    fn write_chunk(&self, id: EntryId, offset: u64, chunk: &Bytes) -> Outcome {
+    pub(super) fn write_chunk(&self, id: EntryId, offset: u64, chunk: &Bytes) -> Outcome {
         let path = self.path(id, Kind::Incoming);
         let file = if offset == 0 {
             self.files.create_dir(&self.dir)?;
@@ -345,7 +294,7 @@ impl<F: Files> GroupSnapshots<'_, F> {
         Ok(BackgroundOutput::Written { next_offset: end })
     }
 
-    fn finish(&self, id: EntryId, bytes: u64) -> Outcome {
+    pub(super) fn finish(&self, id: EntryId, bytes: u64) -> Outcome {
         let part = self.path(id, Kind::Incoming);
         let opened = self.open(&part)?;
         if opened.meta.bytes != bytes || opened.meta.id != id {
@@ -356,7 +305,7 @@ impl<F: Files> GroupSnapshots<'_, F> {
         Ok(BackgroundOutput::Finished(opened.meta))
     }
 
-    fn load(&self, with: SnapshotReader) -> Outcome {
+    pub(super) fn load(&self, with: SnapshotReader) -> Outcome {
         let newest = self.catalog.newest(self.files, &self.dir, self.group)?.ok_or(SnapshotError::Missing)?;
         let path = self.path(newest, Kind::Complete);
         let Opened { file, meta, body_at } = self.verified(&path)?;
@@ -367,7 +316,7 @@ impl<F: Files> GroupSnapshots<'_, F> {
         Ok(BackgroundOutput::Loaded { meta, value })
     }
 
-    fn drop_where(&self, is_dropped: impl Fn(Kind) -> bool) -> Outcome {
+    pub(super) fn drop_where(&self, is_dropped: impl Fn(Kind) -> bool) -> Outcome {
         let dropped = self.files_of(is_dropped)?;
         for (id, kind) in &dropped {
             self.remove(*id, *kind)?;
@@ -377,55 +326,6 @@ impl<F: Files> GroupSnapshots<'_, F> {
         }
         Ok(BackgroundOutput::Dropped)
     }
-}
-
-fn encode(
-    group: GroupId,
-    id: EntryId,
-    configuration: &Configuration,
-    body_bytes: u64,
-    body_crc: u32,
-) -> Vec<u8> {
-    let mut head = Vec::with_capacity(HEADER_BYTES + CONFIGURATION_BYTES_MAX);
-    head.extend_from_slice(&MAGIC);
-    head.extend_from_slice(&[0; 4]);
-    head.extend_from_slice(&body_crc.to_le_bytes());
-    for word in [group.0, id.term.0, id.index.0, body_bytes, 0] {
-        head.extend_from_slice(&word.to_le_bytes());
-    }
-    if *configuration != Configuration::default() {
-        configuration.encode(&mut head);
-    }
-    let configuration_bytes = (head.len() - HEADER_BYTES) as u32;
-    head[48..52].copy_from_slice(&configuration_bytes.to_le_bytes());
-    let crc = crc32fast::hash(&head[12..]);
-    head[8..12].copy_from_slice(&crc.to_le_bytes());
-    head
-}
-
-/// Decodes the head of a file; returns the header and the body's offset, or the damage's offset and
-/// description.
-pub(crate) fn decode(head: &[u8]) -> Result<(SnapshotMeta, u64), (u64, &'static str)> {
-    if head.len() < HEADER_BYTES {
-        return Err((head.len() as u64, "the header is cut short"));
-    }
-    if head[..8] != MAGIC {
-        return Err((0, "it does not begin like a snapshot"));
-    }
-    let half = |at: usize| u32::from_le_bytes([head[at], head[at + 1], head[at + 2], head[at + 3]]);
-    let word = |at: usize| u64::from(half(at)) | u64::from(half(at + 4)) << 32;
-    let end = HEADER_BYTES + half(48) as usize;
-    let Some(covered) = head.get(12..end) else { return Err((48, "the header is cut short")) };
-    if half(8) != crc32fast::hash(covered) {
-        return Err((0, "the header's checksum does not match"));
-    }
-    let configuration = match &head[HEADER_BYTES..end] {
-        [] => Configuration::default(),
-        bytes => Configuration::decode(bytes).map_err(|_| (HEADER_BYTES as u64, "no configuration"))?,
-    };
-    let bytes = word(40).checked_add(end as u64).ok_or((40, "the body is too long"))?;
-    let id = EntryId::new(Term(word(24)), Index(word(32)));
-    Ok((SnapshotMeta { group: GroupId(word(16)), id, configuration, bytes, crc: half(12) }, end as u64))
 }
 
 struct BodyWriter<'a, F: Files> {

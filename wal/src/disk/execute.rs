@@ -8,7 +8,9 @@ use std::io::{self, IoSlice};
 
 use bytes::Bytes;
 
-use crate::disk::{Access, AppendCost, AppendJob, Completion, Files, Lsn, SegmentFile, SegmentJob};
+use crate::disk::files::{Access, Files};
+use crate::disk::{AppendCost, AppendJob, Completion, SegmentFile, SegmentJob};
+use crate::format::lsn::Lsn;
 use crate::format::segment::{
     PAGE_BYTES, SegmentHeader, lane_dir, segment_path, spare_path, unfinished_path,
 };

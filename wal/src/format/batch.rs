@@ -32,7 +32,7 @@ use raftwerk_frame::{GroupId, Term};
 use zerocopy::little_endian::{U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
-use crate::disk::Lsn;
+use crate::format::lsn::Lsn;
 use crate::format::segment::PAGE_BYTES;
 use crate::pool::PooledBuffer;
 

@@ -7,7 +7,7 @@
 
 use std::io::{self, IoSlice};
 
-use crate::disk::{Access, Files};
+use crate::disk::files::{Access, Files};
 use crate::error::OpenError;
 
 /// The names of a file and of its second copy.

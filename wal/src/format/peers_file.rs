@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use raftwerk_frame::{LogId, NodeId};
 
-use crate::disk::Files;
+use crate::disk::files::Files;
 use crate::error::OpenError;
 use crate::format::mirrored_file::{CopyState, MirroredFile};
 

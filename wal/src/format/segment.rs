@@ -23,8 +23,8 @@ use raftwerk_frame::Term;
 use zerocopy::little_endian::{U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
-use crate::directory::FORMAT_VERSION;
-use crate::disk::Lsn;
+use crate::format::FORMAT_VERSION;
+use crate::format::lsn::Lsn;
 
 /// The page length: the alignment of synced batches, and the length of a segment's header.
 pub(crate) const PAGE_BYTES: usize = 4096;

@@ -16,82 +16,19 @@
 //!
 //! Not here: bytes, and I/O. Next: `pins` for the purpose of pins.
 
+pub(crate) mod frame;
+pub(crate) mod groups;
 pub(crate) mod pins;
 
 use std::collections::VecDeque;
 
 use raftwerk_frame::{Configuration, EntryId, GroupId, HardState, Index, Term};
-use smallvec::SmallVec;
 
+use crate::index::frame::{Frame, FrameRef, Frames, Memberships};
 use crate::index::pins::{Pin, Pins};
 
 /// How many of the last frames are searched linearly before the whole log is searched.
 const NEAR_FRAMES: usize = 8;
-
-/// A range of bytes in one segment: a frame, or adjacent frames of one batch.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Place {
-    /// The segment's sequence number.
-    pub segment: u64,
-    /// The offset of the first byte in the segment.
-    pub offset: u32,
-    /// The number of bytes.
-    pub bytes: u32,
-}
-
-impl Place {
-    /// This place and `next` as one, if they are adjacent.
-    #[must_use]
-    pub fn join(self, next: Self) -> Option<Self> {
-        let touches = self.segment == next.segment && self.end() == u64::from(next.offset);
-        Some(Self { bytes: self.bytes.checked_add(next.bytes)?, ..self }).filter(|_| touches)
-    }
-
-    /// The offset of the first byte after it.
-    #[must_use]
-    pub const fn end(self) -> u64 {
-        self.offset as u64 + self.bytes as u64
-    }
-}
-
-/// A frame of entries in the log.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct FrameRef {
-    /// The index of its first entry; may lie at or below the compacted index.
-    pub first: Index,
-    /// The index of its last entry that is still valid.
-    pub last: Index,
-    /// The index of the last entry in its bytes; above `last` if a later frame replaced its tail. Such a
-    /// frame must not be forwarded as a whole.
-    pub frame_last: Index,
-    /// The term of all its entries.
-    pub term: Term,
-    /// Where its bytes lie, header included.
-    pub place: Place,
-}
-
-/// Some frames of a group, in order.
-pub type Frames = SmallVec<[FrameRef; 4]>;
-
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Frame {
-    pub(crate) first: Index,
-    pub(crate) term: Term,
-    pub(crate) count: u32,
-    /// Its payloads are withheld (witness log).
-    pub(crate) is_withheld: bool,
-    pub(crate) place: Place,
-}
-
-impl Frame {
-    const fn last(&self) -> Index {
-        Index(self.first.0 + self.count as u64 - 1)
-    }
-}
-
-/// The configurations in a frame, by index. Passed along with every frame and nearly always empty, so a small
-/// type.
-pub(crate) type Memberships = Vec<(Index, Configuration)>;
 
 /// The in-memory index of one group's log.
 #[derive(Debug)]
@@ -463,6 +400,7 @@ mod tests {
     use raftwerk_frame::NodeId;
 
     use super::*;
+    use crate::index::frame::Place;
 
     fn frame(first: u64, count: u32, term: u64, segment: u64) -> Frame {
         let place = Place { segment, offset: 64, bytes: 100 };

@@ -10,11 +10,14 @@ use raftwerk_frame::{Configuration, EntryId, GroupId, HardState, Index, Term};
 use crate::disk::Disk;
 use crate::error::LogError;
 use crate::format::batch::BatchEnd;
+use crate::index::GroupLog;
+use crate::index::frame::memberships;
+use crate::index::frame::{Frame, FrameRef, Memberships, Place};
+use crate::index::groups::GroupSlot;
 use crate::index::pins::Pins;
-use crate::index::{Frame, FrameRef, GroupLog, Memberships, Place};
-use crate::lane::{Counters, FRAME_BYTES_MIN, GroupSlot, Lane};
-use crate::recovery::RecoveredGroup;
-use crate::recovery::replay::{EVERY_GROUP, Loss};
+use crate::lane::{Counters, FRAME_BYTES_MIN, Lane};
+use crate::recovery::loss::{EVERY_GROUP, Loss};
+use crate::recovery::report::RecoveredGroup;
 
 /// A frame of entries being written in place: the leader's only copy of a payload. Dropping it unfinished
 /// discards it.
@@ -481,10 +484,4 @@ impl<D: Disk> Lane<D> {
 /// Whether a frame of entries holds no client payload.
 fn holds_configurations_only(header: &FrameHeader, body: &[u8]) -> bool {
     Entries::new(header, body).all(|entry| entry.kind == EntryKind::Membership)
-}
-
-/// The configurations among a frame's entries; `None` if one is malformed.
-pub(crate) fn memberships(header: &FrameHeader, body: &[u8]) -> Option<Memberships> {
-    let entries = Entries::new(header, body).filter(|entry| entry.kind == EntryKind::Membership);
-    entries.map(|entry| Some((entry.id.index, Configuration::decode(entry.payload).ok()?))).collect()
 }

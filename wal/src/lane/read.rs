@@ -10,11 +10,13 @@ use bytes::Bytes;
 use raftwerk_frame::frame;
 use raftwerk_frame::{Configuration, EntryId, GroupId, HardState, Index, Term};
 
-use crate::disk::{Disk, Files};
+use crate::disk::Disk;
+use crate::disk::files::Files;
 use crate::error::LogError;
-use crate::index::{Frames, Place};
+use crate::index::frame::{Frames, Place};
+use crate::index::groups::GroupSlot;
+use crate::lane::Lane;
 use crate::lane::memory::pinned;
-use crate::lane::{GroupSlot, Lane};
 
 /// Shorter ranges are not counted while a reader holds them: counting takes an allocation of its own.
 const COUNTED_BYTES_MIN: u32 = 1024;

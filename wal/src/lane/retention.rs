@@ -12,9 +12,10 @@ use raftwerk_frame::{GroupId, Index, Time};
 use crate::disk::{Disk, Job, SegmentJob};
 use crate::error::LogError;
 use crate::format::batch::BatchInProgress;
-use crate::index::{Frame, GroupLog};
+use crate::index::GroupLog;
+use crate::index::frame::Frame;
+use crate::index::frame::memberships;
 use crate::lane::Lane;
-use crate::lane::append::memberships;
 
 /// Bytes relocated per turn that appends less, and slots scanned, so that no turn takes long.
 const RELOCATED_BYTES_MAX: u64 = 256 << 10;

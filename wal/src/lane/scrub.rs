@@ -17,9 +17,11 @@ use crate::background::scrub::{ScrubChunk, Scrubbed};
 use crate::disk::Disk;
 use crate::error::LogError;
 use crate::format::segment::segment_path;
-use crate::index::Place;
-use crate::lane::{GroupSlot, Lane, OnDamage};
-use crate::recovery::{RecoveredGroup, recovered_group};
+use crate::index::frame::Place;
+use crate::index::groups::GroupSlot;
+use crate::lane::Lane;
+use crate::lane::options::OnDamage;
+use crate::recovery::report::{RecoveredGroup, recovered_group};
 
 /// The most damaged places recorded; more in one lane means a failed disk.
 const PLACES_MAX: usize = 4096;

@@ -9,15 +9,17 @@ use bytes::Bytes;
 use raftwerk_frame::frame::HEADER_BYTES;
 use raftwerk_frame::{Configuration, EntryId, GroupId};
 
-use crate::background::snapshots;
 use crate::background::{
-    BackgroundDone, BackgroundOutput, SnapshotJob, SnapshotMeta, SnapshotReader, SnapshotSource, SnapshotWork,
+    BackgroundDone, BackgroundOutput, SnapshotJob, SnapshotReader, SnapshotSource, SnapshotWork,
 };
+use crate::background::{run, snapshots};
 use crate::disk::{Disk, Job};
 use crate::error::{LogError, SnapshotError};
 use crate::format::peers_file::PeerNotes;
-use crate::lane::{GroupSlot, Lane};
-use crate::recovery::{RecoveredGroup, recovered_group};
+use crate::format::snapshot::SnapshotMeta;
+use crate::index::groups::GroupSlot;
+use crate::lane::Lane;
+use crate::recovery::report::{RecoveredGroup, recovered_group};
 
 /// A snapshot, and the value that its reader returned.
 pub type LoadedSnapshot = (SnapshotMeta, Box<dyn Any + Send>);
@@ -121,7 +123,7 @@ impl<D: Disk> Lane<D> {
         with: SnapshotReader,
     ) -> Result<Option<LoadedSnapshot>, SnapshotError> {
         let job = self.snapshot_job(0, group, SnapshotWork::Load { with });
-        match snapshots::run_snapshot_job(self.disk.directory().files(), job).result {
+        match run::run_snapshot_job(self.disk.directory().files(), job).result {
             Ok(BackgroundOutput::Loaded { meta, value }) => Ok(Some((meta, value))),
             Ok(_) | Err(SnapshotError::Missing) => Ok(None),
             Err(error) => Err(error),

@@ -2,7 +2,8 @@
 //!
 //! Not here: the use of the figures, which is the engine's.
 
-use crate::disk::{AppendMode, Disk};
+use crate::disk::Disk;
+use crate::disk::files::AppendMode;
 use crate::lane::Lane;
 use crate::lane::state::segments::Preparations;
 

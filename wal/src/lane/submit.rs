@@ -3,9 +3,10 @@
 //!
 //! Not here: how a disk writes a batch (`execute`), completions (`lane`, at [`Lane::poll`]).
 
-use crate::disk::{AppendJob, Disk, Job, Lsn};
+use crate::disk::{AppendJob, Disk, Job};
 use crate::error::LogError;
 use crate::format::batch::BatchInProgress;
+use crate::format::lsn::Lsn;
 use crate::lane::{Lane, Sealed};
 
 impl<D: Disk> Lane<D> {

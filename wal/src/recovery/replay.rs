@@ -6,9 +6,11 @@
 use raftwerk_frame::{EntryId, GroupId, Term};
 use rustc_hash::{FxHashMap, FxHashSet};
 
+use crate::index::GroupLog;
+use crate::index::frame::{Frame, Memberships, Place};
+use crate::index::groups::{GroupSlot, Groups};
 use crate::index::pins::Pins;
-use crate::index::{Frame, GroupLog, Memberships, Place};
-use crate::lane::{GroupSlot, Groups};
+use crate::recovery::loss::{EVERY_GROUP, Loss, LossVictims};
 use crate::recovery::survey::{Extra, FrameContent, SurveyedFrame};
 
 /// The groups as replayed so far.
@@ -33,22 +35,6 @@ pub(crate) struct Replay {
 }
 
 type IsBroken = bool;
-
-/// The identity of a loss: the first batch that is not whole, the next one that is found, and a hash of the
-/// groups that were hit.
-pub(crate) type Loss = [u64; 3];
-
-/// The group id of a fence frame that lists losses: all groups that they hit have been fenced before it.
-pub(crate) const EVERY_GROUP: GroupId = GroupId(u64::MAX);
-
-/// The groups that lost frames.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum LossVictims {
-    /// Unknown.
-    Any,
-    /// These.
-    Of(Vec<GroupId>),
-}
 
 impl Replay {
     /// Replays one verified frame of `segment`; `extras` are those of its survey. `Err` states why it cannot

@@ -41,13 +41,15 @@ use std::sync::OnceLock;
 use raftwerk_frame::{EntryId, GroupId};
 use rustc_hash::FxHashSet;
 
-use crate::disk::{Files, Lsn};
+use crate::disk::files::Files;
 use crate::error::OpenError;
+use crate::format::lsn::Lsn;
 use crate::format::segment::PAGE_BYTES;
-use crate::recovery::replay::LossVictims;
+use crate::recovery::loss::LossVictims;
+use crate::recovery::report::Damage;
 use crate::recovery::scan::{CUT_SHORT, Scan, ScanTarget};
 use crate::recovery::survey::{BatchState, Extra, FrameContent, Survey, SurveyedBatch, SurveyedFrame};
-use crate::recovery::{Damage, SURVEYS_MAX, Walk};
+use crate::recovery::{SURVEYS_MAX, Walk};
 
 const GONE: &str = "a batch that was durable is damaged or missing";
 const HIT: &str = "frames that were durable are damaged";

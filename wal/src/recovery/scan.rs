@@ -10,13 +10,14 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use raftwerk_frame::Term;
 
-use crate::disk::{Access, Files, Lsn};
+use crate::disk::files::{Access, Files};
 use crate::error::OpenError;
 use crate::format::batch::{ALIGN_BYTES, BATCH_HEADER_BYTES, BatchHeader, BatchPosition};
+use crate::format::lsn::Lsn;
 use crate::format::segment::{BadHeader, PAGE_BYTES, SegmentHeader, segment_path};
-use crate::lane::OnDamage;
+use crate::lane::options::OnDamage;
 use crate::pool::{BufferPool, PooledBuffer};
-use crate::recovery::Damage;
+use crate::recovery::report::Damage;
 
 /// Bytes per read.
 const WINDOW_BYTES: u64 = 2 << 20;
@@ -64,7 +65,7 @@ impl<'a, F: Files> Scan<'a, F> {
         }
         let header = SegmentHeader::parse(&page).map_err(|bad| match bad {
             BadHeader::Version(found) => {
-                OpenError::Version { file: path.clone(), found, known: crate::directory::FORMAT_VERSION }
+                OpenError::Version { file: path.clone(), found, known: crate::format::FORMAT_VERSION }
             }
             BadHeader::Damaged(what) => OpenError::corrupt(&path, 0, what),
         })?;

@@ -8,13 +8,13 @@ use raftwerk_frame::frame::{FrameHeader, FrameKind};
 use raftwerk_frame::{Configuration, EntryId, GroupId, HardState, Index, NodeId, Term};
 use rustc_hash::FxHashMap;
 
-use crate::disk::Files;
+use crate::disk::files::Files;
 use crate::error::OpenError;
 use crate::format::batch::{ALIGN_BYTES, BatchHeader, Remains};
 use crate::format::segment::PAGE_BYTES;
-use crate::index::Memberships;
-use crate::lane::append::memberships;
-use crate::recovery::replay::{EVERY_GROUP, Loss};
+use crate::index::frame::Memberships;
+use crate::index::frame::memberships;
+use crate::recovery::loss::{EVERY_GROUP, Loss};
 use crate::recovery::scan::{Reader, Scan};
 
 /// A batch with a valid header.

@@ -230,10 +230,7 @@ fn a_fence_outlives_the_segment_it_was_written_in() {
 fn looking_at_a_log_tells_what_is_in_it() {
     let (files, said) = sample();
     let seen = inspect(&files).unwrap();
-    assert_eq!(
-        (seen.version, seen.log_id, seen.lanes.len()),
-        (crate::directory::FORMAT_VERSION, 0x1_0917, 1)
-    );
+    assert_eq!((seen.version, seen.log_id, seen.lanes.len()), (crate::format::FORMAT_VERSION, 0x1_0917, 1));
     let lane = &seen.lanes[0];
     let last = *said.keys().next_back().unwrap();
     assert!(matches!(lane.verdict, Verdict::Clean), "{:?}", lane.verdict);

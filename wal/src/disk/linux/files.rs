@@ -15,10 +15,10 @@ use memmap2::MmapMut;
 use rustix::fs::{Advice, FallocateFlags, FlockOperation, OFlags};
 use rustix::io::ReadWriteFlags;
 
+use crate::disk::files::{Access, AppendMode, Files};
 use crate::disk::linux::file_system::FileSystemKind;
 use crate::disk::linux::map::WritableMap;
 use crate::disk::observe::{FileCall, FileObserver};
-use crate::disk::{Access, AppendMode, Files};
 use crate::format::segment::PAGE_BYTES;
 
 /// Left over by versions that tested their append mode with a file of its own.

@@ -26,8 +26,10 @@ use crossbeam_utils::sync::{Parker, Unparker};
 use crate::background::SnapshotJob;
 use crate::directory::Directory;
 use crate::disk::execute::{Unsynced, run_appends, run_segment_job};
+use crate::disk::files::{AppendMode, Files};
 use crate::disk::linux::files::OsFiles;
-use crate::disk::{AppendCost, AppendJob, AppendMode, Completion, Disk, Files, Job, Lsn, SegmentJob};
+use crate::disk::{AppendCost, AppendJob, Completion, Disk, Job, SegmentJob};
+use crate::format::lsn::Lsn;
 
 /// The options of a lane's threads.
 #[derive(Clone, Debug)]

@@ -5,9 +5,9 @@
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-use crate::background::snapshots::{run_in_steps, run_snapshot_job};
+use crate::background::run::{run_in_steps, run_snapshot_job};
 use crate::background::{BackgroundDone, SnapshotJob};
-use crate::disk::Files;
+use crate::disk::files::Files;
 use crate::disk::linux::JobQueue;
 
 /// The most jobs taken up between two steps of a save: continuous transfers must not keep it from going on.

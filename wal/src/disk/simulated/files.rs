@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::inode::{Inode, SectorFate};
 use super::names::{Names, Shared, parent};
-use crate::disk::{Access, Files};
+use crate::disk::files::{Access, Files};
 
 /// A call that is about to be made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -2,10 +2,11 @@
 
 use std::collections::VecDeque;
 
-use crate::background::snapshots::run_snapshot_job;
+use crate::background::run::run_snapshot_job;
 use crate::directory::Directory;
 use crate::disk::execute::{Unsynced, run_appends, run_segment_job};
-use crate::disk::{AppendMode, Completion, Disk, Files, Job};
+use crate::disk::files::{AppendMode, Files};
+use crate::disk::{Completion, Disk, Job};
 
 /// A [`Disk`] without threads: jobs wait until [`StepDisk::run_appends`] and the like run them.
 #[derive(Debug)]

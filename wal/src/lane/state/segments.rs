@@ -8,7 +8,8 @@ use std::io;
 
 use raftwerk_frame::{Term, Time};
 
-use crate::disk::{Lsn, SegmentFile, SegmentJob};
+use crate::disk::{SegmentFile, SegmentJob};
+use crate::format::lsn::Lsn;
 use crate::format::segment::SegmentHeader;
 
 /// Why the next segment cannot be made. A state: the lane retries, and recovers by itself.

@@ -28,12 +28,14 @@ use raftwerk_frame::frame;
 use rustc_hash::FxHashMap;
 
 use crate::background::catalog::{self, Kind};
-use crate::directory::{Directory, LaneSet, NotSwitched, clear_lane, clear_others, switch};
-use crate::disk::Files;
+use crate::directory::{Directory, NotSwitched, clear_lane, clear_others, switch};
+use crate::disk::files::Files;
 use crate::error::OpenError;
+use crate::format::manifest::LaneSet;
 use crate::format::segment::lane_dir;
-use crate::index::{GroupLog, Place};
-use crate::lane::{LaneOptions, OnDamage};
+use crate::index::GroupLog;
+use crate::index::frame::Place;
+use crate::lane::options::{LaneOptions, OnDamage};
 use crate::recovery::relane::writer::LaneWriter;
 use crate::recovery::scan::Scan;
 use crate::recovery::{self, Walk};

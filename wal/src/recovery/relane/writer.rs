@@ -11,13 +11,15 @@ use std::io::IoSlice;
 use raftwerk_frame::frame::{FrameKind, HEADER_BYTES, write_fact};
 use raftwerk_frame::{Configuration, EntryId, GroupId, Index, Term};
 
+use crate::disk::SegmentFile;
 use crate::disk::execute;
-use crate::disk::{Files, Lsn, SegmentFile};
+use crate::disk::files::Files;
 use crate::error::OpenError;
 use crate::format::batch::{BATCH_HEADER_BYTES, BatchInProgress, BatchPosition};
+use crate::format::lsn::Lsn;
 use crate::format::segment::{PAGE_BYTES, SegmentHeader, lane_dir};
 use crate::index::GroupLog;
-use crate::lane::LaneOptions;
+use crate::lane::options::LaneOptions;
 use crate::pool::BufferPool;
 
 /// Bytes of a batch, unless a frame is longer.
