@@ -19,8 +19,8 @@ impl<D: Disk> Lane<D> {
             return 0;
         }
         let building = self.building.as_ref().map_or(0, BatchInProgress::used);
-        let of_turn = self.options.batch_bytes_max.saturating_sub(self.turn_bytes + building);
-        let queued = self.queued_bytes as usize + building;
+        let of_turn = self.options.batch_bytes_max.saturating_sub(self.turn.bytes() + building);
+        let queued = self.queue.bytes() as usize + building;
         let of_disk = if self.segments.is_storage_full() {
             self.allocated_bytes_left().saturating_sub(self.options.segment_bytes / 2 + building as u64)
         } else {

@@ -97,7 +97,7 @@ impl<D: Disk> Lane<D> {
             return Err(LogError::StorageFull);
         }
         // The worker stops at `room`'s bound; what it had accepted by then still fits below twice the bound.
-        if self.queued_bytes > 2 * self.options.queue_bytes_max as u64 {
+        if self.queue.bytes() > 2 * self.options.queue_bytes_max as u64 {
             return Err(LogError::Busy);
         }
         Ok(())
@@ -291,7 +291,7 @@ impl<D: Disk> Lane<D> {
         let configuration = log.configuration_at(to.index).clone();
         self.snapshot(slot, to, &configuration, true);
         if self.segments.is_storage_full() {
-            self.scanned_at = 0; // what is left of the group may be small enough to relocate
+            self.relocation.forget_scan(); // what is left of the group may be small enough to relocate
         }
     }
 

@@ -57,7 +57,7 @@ impl<D: Disk> Lane<D> {
     /// Bytes of buffers that are neither among the latest batches nor being filled: readers still hold them.
     fn lent_bytes(&self) -> u64 {
         let building = self.building.as_ref().map_or(0, BatchInProgress::buffer_bytes);
-        self.pool.taken_bytes().saturating_sub((self.recent_bytes + building) as u64)
+        self.pool.taken_bytes().saturating_sub((self.recent.bytes() + building) as u64)
     }
 
     /// All counted memory.
@@ -67,7 +67,7 @@ impl<D: Disk> Lane<D> {
 
     /// The limit on the latest batches.
     pub(crate) fn recent_bytes_max(&self) -> usize {
-        let others = self.memory_bytes().saturating_sub(self.recent_bytes as u64);
+        let others = self.memory_bytes().saturating_sub(self.recent.bytes() as u64);
         let left = self.options.memory_bytes.saturating_sub(others);
         self.options.recent_bytes.min(usize::try_from(left).unwrap_or(usize::MAX))
     }
@@ -75,7 +75,7 @@ impl<D: Disk> Lane<D> {
     /// Bytes left for entries, once everything that can be dropped is.
     #[must_use]
     pub fn memory_left(&self) -> u64 {
-        let on_their_way = self.recent.iter().rev().take_while(|batch| batch.lsn > self.durable);
+        let on_their_way = self.recent.after(self.marks.durable());
         let on_their_way: usize = on_their_way.map(|batch| batch.buffer_bytes).sum();
         let building = self.building.as_ref().map_or(0, BatchInProgress::buffer_bytes);
         let held =

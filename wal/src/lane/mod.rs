@@ -18,17 +18,12 @@ pub(crate) mod state;
 pub(crate) mod stats;
 pub(crate) mod submit;
 
-use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
-use bytes::Bytes;
 use raftwerk_frame::frame::HEADER_BYTES;
 use raftwerk_frame::{GroupId, Term, Time};
 
-use crate::background::BackgroundDone;
-use crate::background::catalog::SnapshotCatalog;
-use crate::background::pace::Pace;
 use crate::disk::files::Files;
 use crate::disk::{AppendCost, Completion, Disk, Job};
 use crate::error::{OpenError, Poisoned};
@@ -39,7 +34,13 @@ use crate::index::groups::{GroupSlot, Groups};
 use crate::index::pins::Pins;
 use crate::lane::options::LaneOptions;
 use crate::lane::scrub::Scrubbing;
+use crate::lane::state::background::Background;
+use crate::lane::state::queue::{Queue, Sealed};
+use crate::lane::state::recent::Recent;
+use crate::lane::state::relocation::Relocation;
 use crate::lane::state::segments::{Segments, Shortage};
+use crate::lane::state::turn::Turn;
+use crate::lane::state::watermarks::Watermarks;
 use crate::pool::BufferPool;
 use crate::recovery::report::{RecoveredGroup, RecoveryReport};
 use crate::recovery::{self};
@@ -75,19 +76,6 @@ pub(crate) struct Counters {
     pub(crate) wants_sync: bool,
 }
 
-/// A sealed batch: its bytes are final.
-#[derive(Clone, Debug)]
-pub(crate) struct Sealed {
-    pub(crate) lsn: Lsn,
-    pub(crate) segment: u64,
-    pub(crate) offset: u64,
-    pub(crate) bytes: Bytes,
-    /// The bytes of memory of its buffer.
-    pub(crate) buffer_bytes: usize,
-    /// It need not be synced until a later batch that must be.
-    pub(crate) is_relaxed: bool,
-}
-
 /// A worker's ordered log, shared and synced once by all its groups.
 ///
 /// Methods that take a [`GroupSlot`] panic if its group was removed.
@@ -104,48 +92,20 @@ pub struct Lane<D: Disk> {
     pub(crate) building: Option<BatchInProgress>,
     /// Where the next batch, or the one being built, begins in the current segment.
     pub(crate) write_offset: u64,
-    /// Bytes sealed in this turn, submitted or not.
-    pub(crate) turn_bytes: usize,
-    /// The usual bytes of recent turns, to size a turn's first buffer.
-    pub(crate) usual_bytes: usize,
-    /// Sealed in this turn, not submitted.
-    pub(crate) sealed: Vec<Sealed>,
-    /// Submitted, but waiting until its segment is READY.
-    pub(crate) waiting: VecDeque<Sealed>,
-    /// Submitted and not durable: LSN and padded bytes.
-    pub(crate) in_flight: VecDeque<(Lsn, u64)>,
-    pub(crate) queued_bytes: u64,
+    pub(crate) turn: Turn,
+    pub(crate) queue: Queue,
     /// The latest batches, kept in memory for reads.
-    pub(crate) recent: VecDeque<Sealed>,
-    pub(crate) recent_bytes: usize,
-    pub(crate) last_sealed: Lsn,
-    /// The segment of `last_sealed`, if it was sealed since opening.
-    pub(crate) last_sealed_segment: Option<u64>,
-    pub(crate) submitted: Lsn,
-    pub(crate) durable: Lsn,
-    /// Invariant: at least `durable`.
-    pub(crate) written: Lsn,
-    /// The latest batch submitted with a sync, which makes everything before it durable.
-    pub(crate) synced: Lsn,
-    /// The last batch that was durable when the lane was opened.
-    pub(crate) recovered: Lsn,
+    pub(crate) recent: Recent,
+    pub(crate) marks: Watermarks,
     pub(crate) poisoned: Option<Poisoned>,
-    pub(crate) background: VecDeque<BackgroundDone>,
-    pub(crate) relocate_from: usize,
-    /// The newest segment when every group was last checked for relocation …
-    pub(crate) scanned_at: u64,
-    /// … and the oldest.
-    pub(crate) scanned_for: u64,
+    pub(crate) background: Background,
+    pub(crate) relocation: Relocation,
     /// The current time, as last passed in.
     pub(crate) now: Time,
     pub(crate) counters: Counters,
     /// A probe is in flight.
     pub(crate) is_probing: bool,
     pub(crate) scrubbing: Scrubbing,
-    /// The catalog of its snapshot files; shared with the snapshot jobs.
-    pub(crate) catalog: Arc<SnapshotCatalog>,
-    /// The pace at which snapshot files are written; shared with the snapshot jobs.
-    pub(crate) pace: Arc<Pace>,
 }
 
 impl<D: Disk> Lane<D> {
@@ -188,32 +148,17 @@ impl<D: Disk> Lane<D> {
             segments,
             building: None,
             write_offset: PAGE_BYTES as u64,
-            turn_bytes: 0,
-            usual_bytes: 0,
-            sealed: Vec::new(),
-            waiting: VecDeque::new(),
-            in_flight: VecDeque::new(),
-            queued_bytes: 0,
-            recent: VecDeque::new(),
-            recent_bytes: 0,
-            last_sealed: found.last,
-            last_sealed_segment: None,
-            submitted: found.last,
-            durable: found.last,
-            written: found.last,
-            synced: found.last,
-            recovered: found.last,
+            turn: Turn::default(),
+            queue: Queue::default(),
+            recent: Recent::default(),
+            marks: Watermarks::opened(found.last),
             poisoned: None,
-            background: VecDeque::new(),
-            relocate_from: 0,
-            scanned_at: 0,
-            scanned_for: 0,
+            background: Background::default(),
+            relocation: Relocation::default(),
             now: Time(0),
             counters: Counters { terms: found.terms, ..Counters::default() },
             is_probing: false,
             scrubbing: Scrubbing::default(),
-            catalog: Arc::default(),
-            pace: Arc::default(),
         };
         for group in &mut found.recovered {
             lane.fence_if_hit(group, found.terms);
@@ -245,7 +190,7 @@ impl<D: Disk> Lane<D> {
             }
             let bytes_left = self.options.segment_bytes - self.write_offset;
             let most = self.options.batch_bytes_max.min(self.options.stream_bytes);
-            let likely = self.usual_bytes.max(2 * self.turn_bytes).min(most);
+            let likely = self.turn.likely_bytes().min(most);
             let in_page = self.write_offset as usize % PAGE_BYTES;
             let buffer = self.pool.take(likely.min(bytes_left as usize).max(need) + in_page);
             self.building = Some(BatchInProgress::new(buffer, bytes_left, self.write_offset));
@@ -264,8 +209,8 @@ impl<D: Disk> Lane<D> {
     /// synced: nothing is written to a page that holds durable data.
     pub(crate) fn seal_even_empty(&mut self, shares_page: bool) {
         let Some(batch) = self.building.take() else { return };
-        let lsn = self.last_sealed.next();
-        let claim = if self.disk.is_synced() { self.durable } else { self.recovered };
+        let lsn = self.marks.sealed().next();
+        let claim = if self.disk.is_synced() { self.marks.durable() } else { self.marks.recovered() };
         let (segment, offset) = (self.segments.current().sequence, self.write_offset);
         let buffer_bytes = batch.buffer_bytes();
         let position =
@@ -273,18 +218,15 @@ impl<D: Disk> Lane<D> {
         let (bytes, takes) = batch.seal(lsn, claim, self.counters.terms, position, shares_page);
         self.counters.batches += 1;
         self.write_offset += takes;
-        self.turn_bytes += bytes.len();
-        self.queued_bytes += bytes.len() as u64;
-        self.recent_bytes += buffer_bytes;
-        self.last_sealed = lsn;
-        self.last_sealed_segment = Some(segment);
+        self.turn.on_sealed(bytes.len());
+        self.marks.on_sealed(lsn, segment);
         let sealed = Sealed { lsn, segment, offset, bytes, buffer_bytes, is_relaxed: false };
-        self.recent.push_back(sealed.clone());
-        self.sealed.push(sealed);
+        self.recent.push(sealed.clone());
+        self.queue.push(sealed);
     }
 
     pub(crate) fn prepare_ahead(&mut self) {
-        let floor = if self.disk.is_synced() { self.durable } else { self.recovered };
+        let floor = if self.disk.is_synced() { self.marks.durable() } else { self.marks.recovered() };
         if let Some(job) = self.segments.prepare(self.options.ready_segments, floor, self.counters.terms) {
             self.disk.submit(Job::Segment(job));
         }
@@ -293,10 +235,7 @@ impl<D: Disk> Lane<D> {
     /// Drops recent batches beyond the budget: they are read from the file from now on. Batches not yet
     /// durable stay.
     pub(crate) fn forget_recent(&mut self) {
-        while self.recent_bytes > self.recent_bytes_max()
-            && let Some(front) = self.recent.pop_front_if_durable(self.durable)
-        {
-            self.recent_bytes -= front.buffer_bytes;
+        while self.recent.bytes() > self.recent_bytes_max() && self.recent.drop_oldest(self.marks.durable()) {
         }
         self.pool.trim();
     }
@@ -313,9 +252,9 @@ impl<D: Disk> Lane<D> {
         self.prepare_ahead();
         self.forget_recent();
         Ok(Progress {
-            durable: self.durable,
-            written: self.written,
-            submitted: self.submitted,
+            durable: self.marks.durable(),
+            written: self.marks.written(),
+            submitted: self.marks.submitted(),
             storage_full: self.segments.is_storage_full(),
             shortage: self.segments.shortage,
         })
@@ -334,7 +273,7 @@ impl<D: Disk> Lane<D> {
                     self.adapt_pace();
                 }
                 Completion::Retired { result, .. } => self.on_retired(result),
-                Completion::Snapshot(done) => self.background.push_back(done),
+                Completion::Snapshot(done) => self.background.on_done(done),
             }
         }
     }
@@ -343,24 +282,20 @@ impl<D: Disk> Lane<D> {
         if self.poisoned.is_some() {
             return;
         }
-        let is_probe = self.is_probing && last == self.durable;
-        if is_probe {
+        if self.is_probing && last == self.marks.durable() {
             self.is_probing = false;
             self.counters.probes += 1;
+            self.marks.on_probed();
+        } else {
+            self.marks.on_durable(last);
         }
-        assert!(is_probe || self.durable < last && last <= self.submitted, "appends complete in order");
-        self.durable = last;
-        self.written = last;
-        while let Some((_, bytes)) = self.in_flight.pop_front_if_durable(last) {
-            self.queued_bytes -= bytes;
-        }
+        self.queue.on_durable(last);
         self.spent(cost);
     }
 
     fn on_written(&mut self, last: Lsn, cost: AppendCost) {
         if self.poisoned.is_none() {
-            assert!(self.written < last && last <= self.submitted, "writes complete in order");
-            self.written = last;
+            self.marks.on_written(last);
             self.spent(cost);
         }
     }
@@ -372,7 +307,7 @@ impl<D: Disk> Lane<D> {
     }
 
     fn poison(&mut self, error: &std::io::Error) {
-        self.waiting.clear();
+        self.queue.clear_waiting();
         self.poisoned.get_or_insert_with(|| Poisoned { reason: error.to_string().into() });
     }
 
@@ -394,32 +329,3 @@ impl<D: Disk> Lane<D> {
 
 /// Bytes for the longest frame header and a little more; the smallest frame that can be requested.
 pub(crate) const FRAME_BYTES_MIN: usize = HEADER_BYTES + 64;
-
-trait Numbered {
-    fn lsn(&self) -> Lsn;
-}
-
-impl Numbered for Sealed {
-    fn lsn(&self) -> Lsn {
-        self.lsn
-    }
-}
-
-impl Numbered for (Lsn, u64) {
-    fn lsn(&self) -> Lsn {
-        self.0
-    }
-}
-
-trait PopIfDurable<T> {
-    fn pop_front_if_durable(&mut self, durable: Lsn) -> Option<T>;
-}
-
-impl<T: Numbered> PopIfDurable<T> for VecDeque<T> {
-    fn pop_front_if_durable(&mut self, durable: Lsn) -> Option<T> {
-        if self.front()?.lsn() > durable {
-            return None;
-        }
-        self.pop_front()
-    }
-}

@@ -24,10 +24,10 @@ impl<D: Disk> Lane<D> {
     pub fn probe(&mut self) -> Result<bool, Poisoned> {
         self.check()?;
         assert!(
-            self.sealed.is_empty() && self.building.as_ref().is_none_or(|batch| batch.count() == 0),
+            !self.queue.has_sealed() && self.building.as_ref().is_none_or(|batch| batch.count() == 0),
             "what was appended is submitted first"
         );
-        if self.is_probing || !self.in_flight.is_empty() {
+        if self.is_probing || !self.queue.is_idle() {
             return Ok(false);
         }
         if self.next_page() + PAGE_BYTES as u64 > self.options.segment_bytes {
@@ -41,7 +41,8 @@ impl<D: Disk> Lane<D> {
         }
         let current = self.segments.current();
         let Some(file) = current.append.clone() else { return Ok(false) };
-        let (segment, offset, batch, lsn) = (current.sequence, self.next_page(), zero_page(), self.submitted);
+        let (segment, offset, batch, lsn) =
+            (current.sequence, self.next_page(), zero_page(), self.marks.submitted());
         self.disk.submit(Job::Append(AppendJob { file, segment, offset, batch, lsn, is_relaxed: false }));
         self.is_probing = true;
         Ok(true)

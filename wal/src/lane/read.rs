@@ -62,7 +62,7 @@ impl<D: Disk> Lane<D> {
         if place.segment == current && u64::from(place.offset) >= self.write_offset {
             return self.unsealed_bytes(place).ok_or(LogError::Gone);
         }
-        if let Some(bytes) = self.recent_bytes(place) {
+        if let Some(bytes) = self.recent.find(place) {
             return Ok(bytes);
         }
         let segment = self.segments.find(place.segment).ok_or(LogError::Gone)?;
@@ -86,16 +86,7 @@ impl<D: Disk> Lane<D> {
     /// Whether a place is in memory, among the latest batches: reading it then takes no additional memory.
     #[must_use]
     pub fn is_recent(&self, place: Place) -> bool {
-        self.recent_bytes(place).is_some()
-    }
-
-    fn recent_bytes(&self, place: Place) -> Option<Bytes> {
-        let key = (place.segment, u64::from(place.offset));
-        let after = self.recent.partition_point(|batch| (batch.segment, batch.offset) <= key);
-        let batch = self.recent.get(after.checked_sub(1)?)?;
-        let from = u64::from(place.offset).checked_sub(batch.offset)? as usize;
-        let range = from..from + place.bytes as usize;
-        (batch.segment == place.segment && range.end <= batch.bytes.len()).then(|| batch.bytes.slice(range))
+        self.recent.find(place).is_some()
     }
 
     /// A copy, since the batch is still being written.
@@ -108,11 +99,7 @@ impl<D: Disk> Lane<D> {
     /// Whether no batch for that segment is queued or in flight: its bytes then stay unchanged while it is in
     /// use.
     pub(crate) fn is_all_durable(&self, segment: u64) -> bool {
-        self.recent
-            .iter()
-            .rev()
-            .take_while(|batch| batch.lsn > self.durable)
-            .all(|batch| batch.segment != segment)
+        self.recent.after(self.marks.durable()).all(|batch| batch.segment != segment)
     }
 
     /// The group of a slot.

@@ -32,7 +32,11 @@ impl<D: Disk> Lane<D> {
 
     /// Adapts the pace of snapshot saves: shorter pauses as the log fills.
     pub(crate) fn adapt_pace(&self) {
-        self.pace.adapt(self.log_bytes(), self.options.log_bytes_max, self.segments.is_storage_full());
+        self.background.pace().adapt(
+            self.log_bytes(),
+            self.options.log_bytes_max,
+            self.segments.is_storage_full(),
+        );
     }
 
     /// The groups with live entries that pin the oldest segment: compacting them frees it. Groups with so
@@ -98,10 +102,11 @@ impl<D: Disk> Lane<D> {
         let (is_old, is_full) = (self.is_too_old(), self.segments.is_storage_full());
         let is_over = log_bytes > self.options.log_bytes_max || is_old || is_full;
         let is_worth_it = is_old || staying > 2 * self.pins.live_bytes();
-        let is_behind = self.queued_bytes >= self.options.queue_bytes_max as u64 / 2;
+        let is_behind = self.queue.bytes() >= self.options.queue_bytes_max as u64 / 2;
         // All groups are scanned once for each new segment: a group too large to relocate waits for its
         // compaction.
-        let was_scanned = self.scanned_at == current && (!is_old && !is_full || self.scanned_for == oldest);
+        let was_scanned =
+            self.relocation.is_scanned_at(current) && (!is_old && !is_full || self.relocation.is_for(oldest));
         let is_kept = self.pins.has_frames(oldest) && (!is_over || was_scanned || !self.may_rewrite());
         oldest != current && self.pins.is_pinned(oldest) && is_worth_it && !is_behind && !is_kept
     }
@@ -114,31 +119,31 @@ impl<D: Disk> Lane<D> {
         let oldest = self.segments.in_use.iter().find(|segment| segment.dead_at.is_none());
         let Some(oldest) = oldest.map(|segment| segment.sequence).filter(|oldest| self.may_relocate(*oldest))
         else {
-            self.relocate_from = 0;
+            self.relocation.rewind();
             return;
         };
         let has_frames = self.pins.has_frames(oldest);
         let is_pressed = self.is_too_old() || self.segments.is_storage_full();
-        if is_pressed && std::mem::replace(&mut self.scanned_for, oldest) != oldest {
-            (self.relocate_from, self.scanned_at) = (0, 0); // all groups are scanned for each
+        if is_pressed {
+            self.relocation.scan_for(oldest); // all groups are scanned for each
         }
         // At least as much as the turn appends: otherwise the log would grow faster than it is freed.
-        let brought = self.turn_bytes + self.building.as_ref().map_or(0, BatchInProgress::used);
+        let brought = self.turn.bytes() + self.building.as_ref().map_or(0, BatchInProgress::used);
         let bytes_max = RELOCATED_BYTES_MAX.max(brought as u64).min(self.options.queue_bytes_max as u64 / 4);
         let bytes_before = self.counters.frame_bytes;
-        let end = self.groups.slots.len().min(self.relocate_from + SCANNED_SLOTS_MAX);
-        while self.relocate_from < end && self.counters.frame_bytes - bytes_before < bytes_max {
+        let end = self.groups.slots.len().min(self.relocation.next_slot() + SCANNED_SLOTS_MAX);
+        while self.relocation.next_slot() < end && self.counters.frame_bytes - bytes_before < bytes_max {
             if has_frames {
-                self.relocate_entries(self.relocate_from, oldest);
+                self.relocate_entries(self.relocation.next_slot(), oldest);
             }
-            self.relocate_metadata(self.relocate_from, oldest);
-            self.relocate_from += 1;
+            self.relocate_metadata(self.relocation.next_slot(), oldest);
+            self.relocation.on_slot_scanned();
         }
-        if self.relocate_from >= self.groups.slots.len() {
+        if self.relocation.next_slot() >= self.groups.slots.len() {
             if has_frames {
-                self.scanned_at = self.segments.current().sequence;
+                self.relocation.on_all_scanned(self.segments.current().sequence);
             }
-            self.relocate_from = 0; // a group attached to a passed slot has no metadata in old segments
+            self.relocation.rewind(); // a group attached to a passed slot has no metadata in old segments
         }
     }
 
@@ -146,7 +151,7 @@ impl<D: Disk> Lane<D> {
     /// memory.
     fn leave_damaged(&mut self) {
         let current = self.segments.current().sequence;
-        let is_behind = self.queued_bytes >= self.options.queue_bytes_max as u64 / 2;
+        let is_behind = self.queue.bytes() >= self.options.queue_bytes_max as u64 / 2;
         let leaving = &mut self.scrubbing.leaving;
         let Some(segment) = leaving.front().copied().filter(|segment| *segment != current && !is_behind)
         else {
@@ -259,12 +264,12 @@ impl<D: Disk> Lane<D> {
     /// Records, for each of the oldest segments without live data, the batch that must be durable before it
     /// is freed.
     pub(crate) fn mark_dead(&mut self) {
-        let Some(last_segment) = self.last_sealed_segment else { return };
+        let Some(last_segment) = self.marks.sealed_segment() else { return };
         for segment in &mut self.segments.in_use {
             if segment.sequence >= last_segment || self.pins.is_pinned(segment.sequence) {
                 break;
             }
-            segment.dead_at.get_or_insert(self.last_sealed);
+            segment.dead_at.get_or_insert(self.marks.sealed());
         }
     }
 
@@ -286,7 +291,7 @@ impl<D: Disk> Lane<D> {
 
     pub(crate) fn free_dead(&mut self) {
         while self.segments.in_use.front().is_some_and(|oldest| {
-            oldest.dead_at.is_some_and(|at| at <= self.durable) && self.segments.in_use.len() > 1
+            oldest.dead_at.is_some_and(|at| at <= self.marks.durable()) && self.segments.in_use.len() > 1
         }) {
             let Some(freed) = self.segments.in_use.pop_front() else { return };
             self.scrubbing.forget(freed.sequence);

@@ -100,14 +100,14 @@ impl<D: Disk> Lane<D> {
     }
 
     fn snapshot_job(&self, token: u64, group: GroupId, work: SnapshotWork) -> SnapshotJob {
-        let (catalog, pace) = (Arc::clone(&self.catalog), Arc::clone(&self.pace));
+        let (catalog, pace) = (Arc::clone(self.background.catalog()), Arc::clone(self.background.pace()));
         SnapshotJob { lane: self.options.lane, token, group, catalog, pace, work }
     }
 
     /// The next completed snapshot job, if any. Works on a poisoned lane too.
     pub fn poll_background(&mut self) -> Option<BackgroundDone> {
         self.on_completions();
-        self.background.pop_front()
+        self.background.take_done()
     }
 
     /// Verifies the newest snapshot of the group and passes its body to `with`; `None` if there is none.
@@ -138,7 +138,12 @@ impl<D: Disk> Lane<D> {
     pub fn drop_stray_snapshots(&self) -> Result<(), SnapshotError> {
         let is_there = |slot: &u32| !self.groups.log(GroupSlot(*slot)).is_removed;
         let is_known = |group| self.groups.by_id.get(&group).is_some_and(is_there);
-        snapshots::drop_strays(self.disk.directory().files(), self.options.lane, &self.catalog, is_known)
+        snapshots::drop_strays(
+            self.disk.directory().files(),
+            self.options.lane,
+            self.background.catalog(),
+            is_known,
+        )
     }
 
     /// Recreates a replica whose newest snapshot (the base of its log) is damaged or gone: it starts empty,
@@ -153,7 +158,12 @@ impl<D: Disk> Lane<D> {
         self.check()?;
         let (group, terms) = (self.groups.log(slot).group, self.counters.terms);
         // If the file cannot be set aside, the next opening finds the damage again, with the same result.
-        let _ = snapshots::set_aside(self.disk.directory().files(), self.options.lane, &self.catalog, group);
+        let _ = snapshots::set_aside(
+            self.disk.directory().files(),
+            self.options.lane,
+            self.background.catalog(),
+            group,
+        );
         // The removal, the join record, the base, the fence; and the hard state, which the caller appends.
         self.reserve(5 * (HEADER_BYTES + 2 * size_of::<u64>()));
         let floor = self.groups.log(slot).has_reached();
@@ -169,6 +179,6 @@ impl<D: Disk> Lane<D> {
     /// # Errors
     /// [`SnapshotError::Corrupt`] if its header is damaged, [`SnapshotError::Io`].
     pub fn latest_snapshot(&self, group: GroupId) -> Result<Option<SnapshotMeta>, SnapshotError> {
-        snapshots::latest(self.disk.directory().files(), self.options.lane, &self.catalog, group)
+        snapshots::latest(self.disk.directory().files(), self.options.lane, self.background.catalog(), group)
     }
 }

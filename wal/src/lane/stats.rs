@@ -72,7 +72,7 @@ impl<D: Disk> Lane<D> {
             created: self.segments.preparations.created,
             recycled: self.segments.preparations.recycled,
             preparations: self.segments.preparations,
-            queued_bytes: self.queued_bytes,
+            queued_bytes: self.queue.bytes(),
             buffer_bytes: self.pool.taken_bytes() + self.pool.kept_bytes(),
             index_bytes: self.index_bytes(),
             index_entries: self.pins.entries,

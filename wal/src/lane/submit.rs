@@ -7,7 +7,9 @@ use crate::disk::{AppendJob, Disk, Job};
 use crate::error::LogError;
 use crate::format::batch::BatchInProgress;
 use crate::format::lsn::Lsn;
-use crate::lane::{Lane, Sealed};
+use crate::lane::Lane;
+use crate::lane::state::queue::Sealed;
+use crate::lane::state::watermarks::Demand;
 
 impl<D: Disk> Lane<D> {
     /// Ends the turn: seals what was appended and submits it to the disk. Returns the LSN whose durability
@@ -36,21 +38,21 @@ impl<D: Disk> Lane<D> {
         // Without syncs every batch may share its last page.
         self.seal(is_relaxed || !self.disk.is_synced());
         self.mark_dead();
-        self.submit_sealed(is_relaxed)
+        self.submit_sealed(if is_relaxed { Demand::Write } else { Demand::Sync })
     }
 
     /// Whether this turn need not be synced: all its frames are relaxed, and at most a quarter of the queue
     /// is in use.
     fn may_stay_unsynced(&self) -> bool {
         let building = self.building.as_ref().map_or(0, BatchInProgress::used);
-        let is_much = self.queued_bytes + building as u64 > self.options.queue_bytes_max as u64 / 4;
+        let is_much = self.queue.bytes() + building as u64 > self.options.queue_bytes_max as u64 / 4;
         !self.counters.wants_sync && !is_much && self.disk.is_synced()
     }
 
     /// Whether submitted batches exist that no sync in flight covers.
     #[must_use]
     pub fn has_unsynced(&self) -> bool {
-        self.synced < self.submitted
+        self.marks.has_unsynced()
     }
 
     /// Syncs everything submitted, by a batch without frames. Returns its LSN; `None` if there is nothing to
@@ -66,20 +68,19 @@ impl<D: Disk> Lane<D> {
         self.reserve(0);
         self.counters.wants_sync = true;
         self.seal_even_empty(false);
-        self.submit_sealed(false)
+        self.submit_sealed(Demand::Sync)
     }
 
     /// Submits the sealed batches to the disk.
-    fn submit_sealed(&mut self, is_relaxed: bool) -> Result<Option<Lsn>, LogError> {
+    fn submit_sealed(&mut self, demand: Demand) -> Result<Option<Lsn>, LogError> {
         self.counters.wants_sync = false;
-        if self.turn_bytes == 0 {
+        if self.turn.bytes() == 0 {
             return Ok(None);
         }
-        self.queue_sealed(is_relaxed);
-        self.usual_bytes = self.turn_bytes.max(self.usual_bytes - self.usual_bytes / 8);
-        self.turn_bytes = 0;
+        self.queue_sealed(demand);
+        self.turn.end();
         self.forget_recent();
-        Ok(Some(self.submitted))
+        Ok(Some(self.marks.submitted()))
     }
 
     /// Called before a frame of entries is begun: submits what the turn has appended so far, if that frame
@@ -90,7 +91,7 @@ impl<D: Disk> Lane<D> {
         let used = self.building.as_ref().map_or(0, BatchInProgress::used);
         if self.counters.wants_sync && used + frame_bytes > self.options.stream_bytes {
             self.seal(!self.disk.is_synced());
-            self.queue_sealed(false);
+            self.queue_sealed(Demand::Sync);
         }
     }
 
@@ -98,32 +99,24 @@ impl<D: Disk> Lane<D> {
     #[must_use]
     pub fn last_appended(&self) -> Lsn {
         let is_building = self.building.as_ref().is_some_and(|batch| batch.count() > 0);
-        if is_building { self.last_sealed.next() } else { self.last_sealed }
+        if is_building { self.marks.sealed().next() } else { self.marks.sealed() }
     }
 
-    fn queue_sealed(&mut self, is_relaxed: bool) {
-        let mut sealed = std::mem::take(&mut self.sealed);
-        for mut batch in sealed.drain(..) {
-            // The sync of a turn's last batch covers all its batches.
-            batch.is_relaxed = is_relaxed;
-            self.counters.relaxed_batches += u64::from(is_relaxed);
-            self.in_flight.push_back((batch.lsn, batch.bytes.len() as u64));
-            self.waiting.push_back(batch);
-        }
-        self.sealed = sealed; // keeps its memory
-        self.submitted = self.last_sealed;
-        self.synced = if is_relaxed { self.synced } else { self.last_sealed };
+    fn queue_sealed(&mut self, demand: Demand) {
+        let batches = self.queue.submit(demand);
+        self.counters.relaxed_batches += if demand == Demand::Write { batches } else { 0 };
+        self.marks.on_submitted(demand);
         self.submit_waiting();
         self.prepare_ahead();
     }
 
     /// Submits the waiting batches in order, as far as their segments are READY.
     pub(crate) fn submit_waiting(&mut self) {
-        while let Some(front) = self.waiting.front() {
+        while let Some(front) = self.queue.next_waiting() {
             let segment =
                 self.segments.find(front.segment).expect("a segment with waiting batches is in use");
             let Some(file) = segment.append.clone() else { break };
-            let Some(sealed) = self.waiting.pop_front() else { break };
+            let Some(sealed) = self.queue.take_waiting() else { break };
             let Sealed { lsn, segment, offset, bytes: batch, is_relaxed, .. } = sealed;
             self.disk.submit(Job::Append(AppendJob { file, segment, offset, batch, lsn, is_relaxed }));
         }

@@ -98,13 +98,13 @@ impl Run {
     }
 
     fn submit(&mut self, lane: &mut MemoryLane, is_relaxed: bool) -> Result<(), LogError> {
-        let (told, before) = (stories(lane), lane.last_sealed.0);
+        let (told, before) = (stories(lane), lane.marks.sealed().0);
         if is_relaxed {
             lane.submit_relaxed()?
         } else {
             lane.submit()?
         };
-        self.said.extend((before + 1..=lane.last_sealed.0).map(|lsn| (Lsn(lsn), told.clone())));
+        self.said.extend((before + 1..=lane.marks.sealed().0).map(|lsn| (Lsn(lsn), told.clone())));
         Ok(())
     }
 
@@ -305,7 +305,7 @@ fn used() -> (MemoryFiles, Said) {
         lane.poll().unwrap();
     }
     assert!(lane.stats().recycled >= 2);
-    let said = Said::from([(lane.durable, stories(&lane))]);
+    let said = Said::from([(lane.marks.durable(), stories(&lane))]);
     drop(lane);
     (files, said)
 }

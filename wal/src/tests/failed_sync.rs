@@ -34,7 +34,7 @@ fn live(lane: &mut MemoryLane, is_relaxed: bool, entries: u64) -> u64 {
             append(lane, slot, id(index, 1), 1, 300);
         }
         let Ok(last) = lane.submit() else { return durable };
-        let last = last.unwrap_or(lane.submitted);
+        let last = last.unwrap_or(lane.marks.submitted());
         loop {
             match lane.poll() {
                 Ok(progress) if progress.durable >= last => break,

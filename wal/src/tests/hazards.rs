@@ -234,7 +234,7 @@ fn after_a_first_sync_error_there_is_no_success() {
     for _ in 0..9 {
         assert!(lane.poll().is_err() && matches!(lane.submit(), Err(LogError::Poisoned(_))));
     }
-    assert_eq!((lane.durable, lane.written), (Lsn(0), Lsn(0)));
+    assert_eq!((lane.marks.durable(), lane.marks.written()), (Lsn(0), Lsn(0)));
 }
 
 #[test]

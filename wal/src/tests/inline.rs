@@ -39,7 +39,7 @@ fn short_batches_are_durable_when_submit_returns_unless_a_long_one_is_under_way(
             }
             index += 1;
             append(&mut lane, slot, id(index, 1), 1, if is_long { 20_000 } else { 600 });
-            let was_idle = lane.in_flight.is_empty();
+            let was_idle = lane.queue.is_idle();
             let last = lane.submit().unwrap().unwrap();
             // At the first poll: the inline write's completion is queued already.
             let progress = lane.poll().unwrap();

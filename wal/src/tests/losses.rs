@@ -30,7 +30,7 @@ fn a_missing_segment_that_nobody_claims_is_not_passed_over() {
     }
     while lane.disk_mut().run_appends() {}
     lane.poll().unwrap();
-    assert_eq!((lane.durable, lane.segments.in_use.len()), (lane.submitted, 3));
+    assert_eq!((lane.marks.durable(), lane.segments.in_use.len()), (lane.marks.submitted(), 3));
     drop(lane);
     let gone = segments(&files)[1].clone();
     files.remove(&gone).unwrap();

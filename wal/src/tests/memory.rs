@@ -29,12 +29,12 @@ fn the_latest_batches_make_room_for_the_index_and_are_read_from_the_files() {
     let files = MemoryFiles::new();
     let (mut lane, ..) = open_in(&files, bounded(BUDGET)).unwrap();
     fill(&mut lane, 1, 3000, 100);
-    let early = lane.recent_bytes;
+    let early = lane.recent.bytes();
     assert!(early > 1 << 20, "{early}");
     // Small entries: each takes more of the index than of any other memory.
     let appended = fill(&mut lane, 3, 10, 12_000);
     assert_eq!(appended, 12_000);
-    assert!(lane.recent_bytes < early && lane.index_bytes() > BUDGET / 4);
+    assert!(lane.recent.bytes() < early && lane.index_bytes() > BUDGET / 4);
     let slot = lane.attach(GroupId(1));
     assert_eq!(story(&lane, slot).entries.len() as u64, lane.last(slot).0, "all of it is readable");
 }

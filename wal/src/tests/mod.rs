@@ -77,7 +77,7 @@ fn open_os(path: &std::path::Path, mode: AppendMode, options: LaneOptions) -> Op
 
 /// Submits, and polls until everything is durable.
 fn settle<D: Disk>(lane: &mut Lane<D>) -> Lsn {
-    let submitted = lane.submit().unwrap().unwrap_or(lane.submitted);
+    let submitted = lane.submit().unwrap().unwrap_or(lane.marks.submitted());
     loop {
         let progress = lane.poll().unwrap();
         if progress.durable >= submitted {

@@ -67,10 +67,10 @@ impl Life<'_> {
                 self.lane.snapshot(slot, story.base, &story.configuration, false);
             }
             6 => {
-                let before = self.lane.last_sealed.0;
+                let before = self.lane.marks.sealed().0;
                 self.lane.submit().unwrap();
                 // Relocated metadata may fill batches of its own, which change no content.
-                for lsn in before + 1..=self.lane.last_sealed.0 {
+                for lsn in before + 1..=self.lane.marks.sealed().0 {
                     self.said.entry(Lsn(lsn)).or_insert_with(|| self.model.clone());
                 }
                 return;
@@ -86,7 +86,7 @@ impl Life<'_> {
                 append(&mut self.lane, slot, id(first, term), count, bytes);
             }
         }
-        self.said.insert(self.lane.last_sealed.next(), self.model.clone());
+        self.said.insert(self.lane.marks.sealed().next(), self.model.clone());
     }
 }
 

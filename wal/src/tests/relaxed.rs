@@ -166,7 +166,7 @@ fn a_failed_sync_poisons_what_was_written_before_it_too() {
     files.fail_change(2, 1, std::io::ErrorKind::Other); // the write, then the sync
     assert!(lane.poll().is_err());
     files.heal();
-    assert!(lane.sync().is_err() && lane.durable == Lsn(1));
+    assert!(lane.sync().is_err() && lane.marks.durable() == Lsn(1));
 }
 
 #[test]
@@ -177,7 +177,7 @@ fn the_real_disk_writes_first_and_syncs_later_in_every_mode() {
         let slot = lane.attach(GroupId(1));
         append(&mut lane, slot, id(1, 1), 1, 900);
         settle(&mut lane);
-        let (durable, mut index) = (lane.durable, 1);
+        let (durable, mut index) = (lane.marks.durable(), 1);
         for _ in 0..3 {
             index += 1;
             relaxed(&mut lane, slot, index);
@@ -185,7 +185,7 @@ fn the_real_disk_writes_first_and_syncs_later_in_every_mode() {
             while lane.poll().unwrap().written < submitted {
                 std::thread::yield_now();
             }
-            assert_eq!(lane.durable, durable, "{mode:?}");
+            assert_eq!(lane.marks.durable(), durable, "{mode:?}");
         }
         let synced = lane.sync().unwrap().unwrap();
         while lane.poll().unwrap().durable < synced {

@@ -81,7 +81,7 @@ fn a_turn_that_went_ahead_is_synced_to_its_end_and_one_that_need_not_be_stays() 
     append(&mut lane, slot, id(5, 1), 1, 6000);
     relaxed(&mut lane, 6);
     let durable = run(&mut lane);
-    assert!(durable == lane.submitted, "the first part's sync is that of all before it");
+    assert!(durable == lane.marks.submitted(), "the first part's sync is that of all before it");
     let last = lane.submit_relaxed().unwrap().unwrap();
     assert!(!lane.has_unsynced() && last > durable);
     assert_eq!(run(&mut lane), last);
