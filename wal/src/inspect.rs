@@ -20,7 +20,7 @@ use crate::index::{FRAME_BYTES, GROUP_BYTES};
 use crate::lane::options::{LaneOptions, OnDamage};
 use crate::recovery::report::{Damage, TornTail};
 use crate::recovery::salvage::in_order;
-use crate::recovery::scan::{Scan, ScanTarget};
+use crate::recovery::scan::{Scan, ScanTarget, Source};
 use crate::recovery::survey::{BatchState, Survey};
 use crate::recovery::{self, Walk};
 
@@ -137,14 +137,14 @@ pub fn inspect<F: Files>(files: &F) -> Result<Inspection, OpenError> {
 
 fn inspect_lane<F: Files>(files: &F, lane: u16, log_id: u64) -> Result<LaneInspection, OpenError> {
     let names = recovery::list(files, lane)?;
-    let (on_damage, is_past_cache) = (OnDamage::Fence, false);
-    let target = |sequence: u64| ScanTarget { lane, sequence, log_id, on_damage, is_past_cache };
+    let (on_damage, source) = (OnDamage::Fence, Source::Cached);
+    let target = |sequence: u64| ScanTarget { lane, sequence, log_id, on_damage, source };
     let open = |sequence: &u64| Scan::open_damaged(files, target(*sequence)).map(|(scan, _)| scan);
     let scans: Vec<_> = names.segments.iter().map(open).collect::<Result<_, _>>()?;
     let mut segments = Vec::new();
     in_order(files, &scans, |scan, survey| segments.push(inspect_segment(scan, &survey)))?;
     let options = LaneOptions { lane, on_damage, ..LaneOptions::default() };
-    let (verdict, walk) = match recovery::read(files, &options, &names.segments, log_id, is_past_cache) {
+    let (verdict, walk) = match recovery::read(files, &options, &names.segments, log_id, source) {
         Ok((_, mut walk)) if !walk.report.damage.is_empty() => {
             (Verdict::Damaged(std::mem::take(&mut walk.report.damage)), walk)
         }

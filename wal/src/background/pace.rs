@@ -20,15 +20,19 @@ pub(crate) struct Pace {
 }
 
 impl Pace {
-    /// Adapts the pace to a log of `bytes` that should stay below `bytes_max`; `is_full`: the disk has no
-    /// space for more.
-    pub(crate) fn adapt(&self, bytes: u64, bytes_max: u64, is_full: bool) {
+    /// Adapts the pace to a log of `bytes` that should stay below `bytes_max`.
+    pub(crate) fn adapt(&self, bytes: u64, bytes_max: u64) {
         let pause_factor = match bytes {
-            _ if is_full || bytes > bytes_max / 4 * 3 => 0,
+            _ if bytes > bytes_max / 4 * 3 => 0,
             _ if bytes > bytes_max / 2 => 1,
             _ => 3,
         };
         self.pause_factor.store(pause_factor, Ordering::Relaxed);
+    }
+
+    /// Saves without pauses: the disk has no space for more of the log.
+    pub(crate) fn hurry(&self) {
+        self.pause_factor.store(0, Ordering::Relaxed);
     }
 
     /// How long a save pauses after a step that took `worked`.
@@ -44,18 +48,19 @@ mod tests {
     #[test]
     fn a_save_hurries_as_the_log_fills_and_never_pauses_for_long() {
         let (pace, step) = (Pace::default(), Duration::from_millis(2));
-        let pause_factor = |bytes, is_full| {
-            pace.adapt(bytes, 1000, is_full);
+        let pause_at = |bytes| {
+            pace.adapt(bytes, 1000);
             pace.pause_after(step)
         };
-        assert_eq!(pause_factor(0, false), 3 * step);
-        assert_eq!(pause_factor(500, false), 3 * step);
-        assert_eq!(pause_factor(501, false), step);
-        assert_eq!(pause_factor(751, false), Duration::ZERO);
-        assert_eq!(pause_factor(0, true), Duration::ZERO);
-        pace.adapt(u64::MAX - 1, u64::MAX, false);
+        assert_eq!(pause_at(0), 3 * step);
+        assert_eq!(pause_at(500), 3 * step);
+        assert_eq!(pause_at(501), step);
+        assert_eq!(pause_at(751), Duration::ZERO);
+        pace.hurry();
         assert_eq!(pace.pause_after(step), Duration::ZERO);
-        pace.adapt(0, u64::MAX, false);
+        pace.adapt(u64::MAX - 1, u64::MAX);
+        assert_eq!(pace.pause_after(step), Duration::ZERO);
+        pace.adapt(0, u64::MAX);
         assert_eq!(pace.pause_after(Duration::from_secs(9)), PAUSE_MAX);
     }
 }

@@ -84,6 +84,16 @@ pub(crate) struct BatchPosition {
     pub(crate) offset: u32,
 }
 
+/// Where the batch after this one may begin.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum NextBatch {
+    /// In the page that this one ends in.
+    InSamePage,
+    /// On a page of its own. Always where this one is synced: nothing is written to a page that holds durable
+    /// data.
+    OnNextPage,
+}
+
 /// A batch's header, decoded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct BatchHeader {
@@ -252,10 +262,13 @@ impl BatchInProgress {
         durable: Lsn,
         terms: Term,
         position: BatchPosition,
-        shares_page: bool,
+        next: NextBatch,
     ) -> (Bytes, u64) {
         self.sum();
-        let align = if shares_page { ALIGN_SHARED } else { PAGE_BYTES as u32 };
+        let align = match next {
+            NextBatch::InSamePage => ALIGN_SHARED,
+            NextBatch::OnNextPage => PAGE_BYTES as u32,
+        };
         let takes = padded(self.end.used as u64, align, position.offset);
         let to_page_end = padded(takes, PAGE_BYTES as u32, position.offset);
         // A page not yet written to in this incarnation is written whole: a partial write would make the
@@ -301,7 +314,15 @@ mod tests {
             let bytes = frame::write_fact(out, FrameKind::HardState, GroupId(group), id, &[1; 8]).unwrap();
             end.record(bytes);
         }
-        batch.seal(Lsn(7), Lsn(5), Term(9), BatchPosition { incarnation, offset: PLACE }, false).0
+        batch
+            .seal(
+                Lsn(7),
+                Lsn(5),
+                Term(9),
+                BatchPosition { incarnation, offset: PLACE },
+                NextBatch::OnNextPage,
+            )
+            .0
     }
 
     fn is_valid(bytes: &[u8], incarnation: u64) -> bool {

@@ -27,7 +27,7 @@ use raftwerk_frame::{GroupId, Term, Time};
 use crate::disk::files::Files;
 use crate::disk::{AppendCost, Completion, Disk, Job};
 use crate::error::{OpenError, Poisoned};
-use crate::format::batch::{BATCH_HEADER_BYTES, BatchInProgress, BatchPosition};
+use crate::format::batch::{BATCH_HEADER_BYTES, BatchInProgress, BatchPosition, NextBatch};
 use crate::format::lsn::Lsn;
 use crate::format::segment::{PAGE_BYTES, SegmentHeader};
 use crate::index::groups::{GroupSlot, Groups};
@@ -181,7 +181,7 @@ impl<D: Disk> Lane<D> {
     /// Ensures space for a frame of `frame_bytes` in the batch being built, or begins another batch.
     pub(crate) fn reserve(&mut self, frame_bytes: usize) -> &mut BatchInProgress {
         if self.building.as_ref().is_none_or(|batch| batch.bytes_left() < frame_bytes) {
-            self.seal(false);
+            self.seal(NextBatch::OnNextPage);
             self.building = None;
             let need = BATCH_HEADER_BYTES + frame_bytes;
             if self.write_offset + need as u64 > self.options.segment_bytes {
@@ -199,15 +199,14 @@ impl<D: Disk> Lane<D> {
     }
 
     /// Seals the batch being built, unless it is empty.
-    pub(crate) fn seal(&mut self, shares_page: bool) {
+    pub(crate) fn seal(&mut self, next: NextBatch) {
         if self.building.as_ref().is_some_and(|batch| batch.count() > 0) {
-            self.seal_even_empty(shares_page);
+            self.seal_even_empty(next);
         }
     }
 
-    /// `shares_page`: the next batch may begin in the page that this one ends in. Not where this one is
-    /// synced: nothing is written to a page that holds durable data.
-    pub(crate) fn seal_even_empty(&mut self, shares_page: bool) {
+    /// Seals the batch being built, even if it holds no frame.
+    pub(crate) fn seal_even_empty(&mut self, next: NextBatch) {
         let Some(batch) = self.building.take() else { return };
         let lsn = self.marks.sealed().next();
         let claim = if self.disk.is_synced() { self.marks.durable() } else { self.marks.recovered() };
@@ -215,7 +214,7 @@ impl<D: Disk> Lane<D> {
         let buffer_bytes = batch.buffer_bytes();
         let position =
             BatchPosition { incarnation: self.segments.incarnation(segment), offset: offset as u32 };
-        let (bytes, takes) = batch.seal(lsn, claim, self.counters.terms, position, shares_page);
+        let (bytes, takes) = batch.seal(lsn, claim, self.counters.terms, position, next);
         self.counters.batches += 1;
         self.write_offset += takes;
         self.turn.on_sealed(bytes.len());

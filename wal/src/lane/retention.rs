@@ -32,11 +32,12 @@ impl<D: Disk> Lane<D> {
 
     /// Adapts the pace of snapshot saves: shorter pauses as the log fills.
     pub(crate) fn adapt_pace(&self) {
-        self.background.pace().adapt(
-            self.log_bytes(),
-            self.options.log_bytes_max,
-            self.segments.is_storage_full(),
-        );
+        let pace = self.background.pace();
+        if self.segments.is_storage_full() {
+            pace.hurry();
+        } else {
+            pace.adapt(self.log_bytes(), self.options.log_bytes_max);
+        }
     }
 
     /// The groups with live entries that pin the oldest segment: compacting them frees it. Groups with so

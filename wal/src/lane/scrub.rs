@@ -21,7 +21,7 @@ use crate::index::frame::Place;
 use crate::index::groups::GroupSlot;
 use crate::lane::Lane;
 use crate::lane::options::OnDamage;
-use crate::recovery::report::{RecoveredGroup, recovered_group};
+use crate::recovery::report::RecoveredGroup;
 
 /// The most damaged places recorded; more in one lane means a failed disk.
 const PLACES_MAX: usize = 4096;
@@ -203,7 +203,7 @@ impl<D: Disk> Lane<D> {
         let log = self.groups.log_mut(slot);
         log.lose_from(from, &mut self.pins);
         log.fence(terms, place.segment, &mut self.pins);
-        Some(recovered_group(self.groups.log(slot), true))
+        Some(RecoveredGroup { is_hit: true, ..RecoveredGroup::of(self.groups.log(slot)) })
     }
 
     /// Whether a place is known to be damaged.

@@ -19,7 +19,7 @@ use crate::format::peers_file::PeerNotes;
 use crate::format::snapshot::SnapshotMeta;
 use crate::index::groups::GroupSlot;
 use crate::lane::Lane;
-use crate::recovery::report::{RecoveredGroup, recovered_group};
+use crate::recovery::report::RecoveredGroup;
 
 /// A snapshot, and the value that its reader returned.
 pub type LoadedSnapshot = (SnapshotMeta, Box<dyn Any + Send>);
@@ -171,7 +171,7 @@ impl<D: Disk> Lane<D> {
         self.groups.log_mut(slot).remove(floor, place.segment, &mut self.pins);
         self.join(slot, false);
         self.set_fence(slot, terms);
-        Ok(recovered_group(self.groups.log(slot), true))
+        Ok(RecoveredGroup { is_hit: true, ..RecoveredGroup::of(self.groups.log(slot)) })
     }
 
     /// The header of the group's newest complete snapshot; the body is not read. Blocks: for opening only.

@@ -30,8 +30,6 @@ pub struct LaneStats {
     pub segments: usize,
     /// Segments prepared for use.
     pub ready_segments: usize,
-    /// Segments created from new files.
-    pub created: u64,
     /// Segments created from spare files.
     pub recycled: u64,
     /// Segments created and recycled, and failed preparations by cause.
@@ -69,7 +67,6 @@ impl<D: Disk> Lane<D> {
             frame_bytes: self.counters.frame_bytes,
             segments: self.segments.in_use.len(),
             ready_segments: self.segments.ready.len(),
-            created: self.segments.preparations.created,
             recycled: self.segments.preparations.recycled,
             preparations: self.segments.preparations,
             queued_bytes: self.queue.bytes(),

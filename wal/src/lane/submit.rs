@@ -5,7 +5,7 @@
 
 use crate::disk::{AppendJob, Disk, Job};
 use crate::error::LogError;
-use crate::format::batch::BatchInProgress;
+use crate::format::batch::{BatchInProgress, NextBatch};
 use crate::format::lsn::Lsn;
 use crate::lane::Lane;
 use crate::lane::state::queue::Sealed;
@@ -36,7 +36,8 @@ impl<D: Disk> Lane<D> {
         self.relocate_oldest();
         let is_relaxed = self.may_stay_unsynced();
         // Without syncs every batch may share its last page.
-        self.seal(is_relaxed || !self.disk.is_synced());
+        let shares_page = is_relaxed || !self.disk.is_synced();
+        self.seal(if shares_page { NextBatch::InSamePage } else { NextBatch::OnNextPage });
         self.mark_dead();
         self.submit_sealed(if is_relaxed { Demand::Write } else { Demand::Sync })
     }
@@ -67,7 +68,7 @@ impl<D: Disk> Lane<D> {
         }
         self.reserve(0);
         self.counters.wants_sync = true;
-        self.seal_even_empty(false);
+        self.seal_even_empty(NextBatch::OnNextPage);
         self.submit_sealed(Demand::Sync)
     }
 
@@ -90,7 +91,7 @@ impl<D: Disk> Lane<D> {
     pub(crate) fn submit_early(&mut self, frame_bytes: usize) {
         let used = self.building.as_ref().map_or(0, BatchInProgress::used);
         if self.counters.wants_sync && used + frame_bytes > self.options.stream_bytes {
-            self.seal(!self.disk.is_synced());
+            self.seal(if self.disk.is_synced() { NextBatch::OnNextPage } else { NextBatch::InSamePage });
             self.queue_sealed(Demand::Sync);
         }
     }

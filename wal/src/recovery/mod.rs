@@ -42,9 +42,9 @@ use crate::lane::options::{LaneOptions, OnDamage};
 use crate::lane::state::segments::InUse;
 use crate::recovery::loss::Loss;
 use crate::recovery::replay::Replay;
-use crate::recovery::report::{RecoveredGroup, RecoveryReport, TornTail, recovered_group};
+use crate::recovery::report::{RecoveredGroup, RecoveryReport, TornTail};
 use crate::recovery::salvage::salvage;
-use crate::recovery::scan::{Scan, ScanTarget};
+use crate::recovery::scan::{Scan, ScanTarget, Source};
 use crate::recovery::survey::Survey;
 
 pub(crate) struct Recovered<File> {
@@ -108,7 +108,9 @@ pub(crate) fn recover<F: Files>(
         .map(|(scan, end)| InUse::recovered(scan.header.sequence, scan.header.bytes, scan.file, end));
     replay.forget_blank();
     let logs = replay.groups.slots.iter().flatten().filter(|log| !log.is_removed);
-    let recovered = logs.map(|log| recovered_group(log, replay.is_hit(log.group))).collect();
+    let recovered = logs
+        .map(|log| RecoveredGroup { is_hit: replay.is_hit(log.group), ..RecoveredGroup::of(log) })
+        .collect();
     Ok(Recovered {
         segments: segments.collect(),
         spares,
@@ -136,8 +138,8 @@ pub(crate) fn read_durable<'a, F: Files>(
     sequences: &[u64],
     log_id: u64,
 ) -> Result<(Vec<Scan<'a, F>>, Walk), OpenError> {
-    for is_past_cache in [false, true] {
-        let (scans, walk) = read(files, options, sequences, log_id, is_past_cache)?;
+    for source in [Source::Cached, Source::Device] {
+        let (scans, walk) = read(files, options, sequences, log_id, source)?;
         for scan in &scans[..walk.accepted] {
             files.sync(&scan.file).map_err(OpenError::io(&scan.path))?;
         }
@@ -155,10 +157,10 @@ pub(crate) fn read<'a, F: Files>(
     options: &LaneOptions,
     sequences: &[u64],
     log_id: u64,
-    is_past_cache: bool,
+    source: Source,
 ) -> Result<(Vec<Scan<'a, F>>, Walk), OpenError> {
     let (lane, on_damage) = (options.lane, options.on_damage);
-    let target = |sequence: u64| ScanTarget { lane, sequence, log_id, on_damage, is_past_cache };
+    let target = |sequence: u64| ScanTarget { lane, sequence, log_id, on_damage, source };
     let strictly = || {
         let open = |sequence: &u64| Scan::open(files, target(*sequence));
         let scans: Vec<_> = sequences.iter().map(open).collect::<Result<_, _>>()?;

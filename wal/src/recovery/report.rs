@@ -87,20 +87,23 @@ pub struct RecoveryReport {
     pub lost_unknown: Option<Term>,
 }
 
-pub(crate) fn recovered_group(log: &GroupLog, is_hit: bool) -> RecoveredGroup {
-    let mut configurations = vec![(log.base.index, log.base_configuration.clone())];
-    configurations.extend_from_slice(log.memberships());
-    RecoveredGroup {
-        group: log.group,
-        hard_state: log.hard_state,
-        floor: log.floor,
-        is_witness: log.is_witness || log.has_withheld(),
-        compacted: log.base,
-        configuration: log.configuration_at(log.last).clone(),
-        configurations,
-        runs: log.runs(),
-        last: log.last,
-        fence: log.fence_term(),
-        is_hit,
+impl RecoveredGroup {
+    /// The group of a log, as far as the log is whole.
+    pub(crate) fn of(log: &GroupLog) -> Self {
+        let mut configurations = vec![(log.base.index, log.base_configuration.clone())];
+        configurations.extend_from_slice(log.memberships());
+        Self {
+            group: log.group,
+            hard_state: log.hard_state,
+            floor: log.floor,
+            is_witness: log.is_witness || log.has_withheld(),
+            compacted: log.base,
+            configuration: log.configuration_at(log.last).clone(),
+            configurations,
+            runs: log.runs(),
+            last: log.last,
+            fence: log.fence_term(),
+            is_hit: false,
+        }
     }
 }

@@ -33,9 +33,18 @@ pub(crate) struct Scan<'a, F: Files> {
     pub(crate) path: String,
     pub(crate) header: SegmentHeader,
     on_damage: OnDamage,
-    is_past_cache: bool,
+    source: Source,
     /// Reads of single pages that the device refused, and that were replaced by zeros.
     refused: AtomicU64,
+}
+
+/// Where bytes are read from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Source {
+    /// Cached pages from the page cache, the rest from the device.
+    Cached,
+    /// The device alone.
+    Device,
 }
 
 /// Which segment of which log, and the reaction to damage.
@@ -45,14 +54,13 @@ pub(crate) struct ScanTarget {
     pub(crate) sequence: u64,
     pub(crate) log_id: u64,
     pub(crate) on_damage: OnDamage,
-    /// Whether the page cache is bypassed.
-    pub(crate) is_past_cache: bool,
+    pub(crate) source: Source,
 }
 
 impl<'a, F: Files> Scan<'a, F> {
     /// Opens the file and checks its first page.
     pub(crate) fn open(files: &'a F, target: ScanTarget) -> Result<Self, OpenError> {
-        let ScanTarget { lane, sequence, log_id, on_damage, is_past_cache } = target;
+        let ScanTarget { lane, sequence, log_id, on_damage, source } = target;
         let path = segment_path(lane, sequence);
         let file = files.open(&path, Access::Plain).map_err(OpenError::io(&path))?;
         let mut page = vec![0; PAGE_BYTES];
@@ -77,7 +85,7 @@ impl<'a, F: Files> Scan<'a, F> {
             let what = if bytes < header.bytes { CUT_SHORT } else { "the segment is too long" };
             return Err(OpenError::corrupt(&path, bytes.min(header.bytes), what));
         }
-        Ok(Self { files, file, path, header, on_damage, is_past_cache, refused: AtomicU64::new(0) })
+        Ok(Self { files, file, path, header, on_damage, source, refused: AtomicU64::new(0) })
     }
 
     /// Opens a file that may be damaged. Of a damaged first page, lane, sequence and log id follow from the
@@ -86,7 +94,7 @@ impl<'a, F: Files> Scan<'a, F> {
         files: &'a F,
         target: ScanTarget,
     ) -> Result<(Self, Option<Damage>), OpenError> {
-        let ScanTarget { lane, sequence, log_id, on_damage, is_past_cache } = target;
+        let ScanTarget { lane, sequence, log_id, on_damage, source } = target;
         let (path, offset, what) = match Self::open(files, target) {
             Ok(scan) => return Ok((scan, None)),
             Err(OpenError::Corrupt { file, offset, what, .. }) => (file, offset, what),
@@ -99,7 +107,7 @@ impl<'a, F: Files> Scan<'a, F> {
         let header = SegmentHeader { lane, sequence, log_id, bytes, floor, previous, terms };
         let damage = Damage { file: path.clone(), offset, what, groups: Vec::new() };
         let refused = AtomicU64::new(u64::from(what == REFUSED));
-        Ok((Self { files, file, path, header, on_damage, is_past_cache, refused }, Some(damage)))
+        Ok((Self { files, file, path, header, on_damage, source, refused }, Some(damage)))
     }
 
     /// Reads of single pages that the device refused so far.
@@ -111,13 +119,13 @@ impl<'a, F: Files> Scan<'a, F> {
     pub(crate) fn reader(&self) -> Reader<'_, 'a, F> {
         // A file that cannot be opened for direct reads can still be read through the cache.
         let past_cache = self.files.open(&self.path, Access::Scan).ok();
-        Reader { scan: self, past_cache, is_past_cache: self.is_past_cache, window: None, at: 0, bytes: 0 }
+        Reader { scan: self, past_cache, source: self.source, window: None, at: 0, bytes: 0 }
     }
 
     /// As [`Self::reader`], but from the device only, bypassing the page cache.
     pub(crate) fn reader_past_cache(&self) -> Reader<'_, 'a, F> {
         self.files.drop_cached(&self.file);
-        Reader { is_past_cache: true, ..self.reader() }
+        Reader { source: Source::Device, ..self.reader() }
     }
 }
 
@@ -125,8 +133,7 @@ impl<'a, F: Files> Scan<'a, F> {
 pub(crate) struct Reader<'s, 'a, F: Files> {
     scan: &'s Scan<'a, F>,
     past_cache: Option<F::File>,
-    /// The page cache is bypassed.
-    is_past_cache: bool,
+    source: Source,
     window: Option<(PooledBuffer, BufferPool)>,
     /// The window's offset in the file, and how many bytes it holds.
     at: u64,
@@ -174,7 +181,10 @@ impl<F: Files> Reader<'_, '_, F> {
     /// Reads cached pages from the page cache, the rest from the device.
     fn read(&self, offset: u64, into: &mut [u8]) -> Result<(), OpenError> {
         let Scan { files, file, .. } = self.scan;
-        let cached = if self.is_past_cache { Ok(0) } else { files.read_cached(file, offset, into) };
+        let cached = match self.source {
+            Source::Cached => files.read_cached(file, offset, into),
+            Source::Device => Ok(0),
+        };
         let mut done = cached.unwrap_or(0) / PAGE_BYTES * PAGE_BYTES;
         if let Some(past_cache) = &self.past_cache
             && done < into.len()

@@ -159,7 +159,7 @@ fn a_spare_is_used_after_a_try_to_use_it_has_failed_anywhere() {
         assert_eq!(lane.segments.spares.len(), 1, "there is no other: {:?}", lane.stats());
         // From here on there is no space for another file, and one call of the next preparation fails.
         files.limit(Some(files.used()));
-        let (used, created) = (files.used(), lane.stats().created);
+        let (used, created) = (files.used(), lane.stats().preparations.created);
         drop(lane);
         let (mut lane, ..) =
             open_in(&files, LaneOptions { spare_segments: 1, ready_segments: 1, ..small() }).unwrap();
@@ -178,7 +178,10 @@ fn a_spare_is_used_after_a_try_to_use_it_has_failed_anywhere() {
         settle(&mut lane);
         lane.poll().unwrap();
         assert_eq!(lane.segments.shortage, None, "call {n}");
-        assert!(lane.stats().recycled > 0 && lane.stats().created == 0 && created > 0, "call {n}");
+        assert!(
+            lane.stats().recycled > 0 && lane.stats().preparations.created == 0 && created > 0,
+            "call {n}"
+        );
         assert!(files.used() <= used, "call {n}: no file was made");
     }
 }

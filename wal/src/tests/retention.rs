@@ -65,7 +65,7 @@ fn freed_segments_are_used_again_and_their_old_batches_never_count() {
     let (mut lane, ..) = open(&files);
     churn(&mut lane, 20);
     let stats = lane.stats();
-    assert!(stats.recycled > 10 && stats.created < 10, "{stats:?}");
+    assert!(stats.recycled > 10 && stats.preparations.created < 10, "{stats:?}");
     let before = stories(&lane);
     drop(lane);
     let (lane, _, report) = open(&files);

@@ -203,9 +203,9 @@ fn a_fence_outlives_the_segment_it_was_written_in() {
     let fence = groups[0].fence;
     assert!(fence.is_some());
     let busy = lane.attach(GroupId(2));
-    let written = lane.stats().created + lane.stats().recycled;
+    let written = lane.stats().preparations.created + lane.stats().recycled;
     let higher = Term(fence.unwrap().0 + 1);
-    while lane.stats().created + lane.stats().recycled < written + 12 {
+    while lane.stats().preparations.created + lane.stats().recycled < written + 12 {
         let last = lane.last(busy);
         append(&mut lane, busy, EntryId::new(higher, last.next()), 1, 900);
         lane.compact(busy, EntryId::new(higher, last.next()));

@@ -37,7 +37,7 @@ use crate::index::GroupLog;
 use crate::index::frame::Place;
 use crate::lane::options::{LaneOptions, OnDamage};
 use crate::recovery::relane::writer::LaneWriter;
-use crate::recovery::scan::Scan;
+use crate::recovery::scan::{Scan, Source};
 use crate::recovery::{self, Walk};
 
 /// The lane of a group, given the number of lanes; `None` if the group must stay where it is.
@@ -318,7 +318,8 @@ impl<F: Files> Relaning<'_, F> {
         for number in self.new.numbers() {
             let options = self.options_of(number);
             let names = recovery::list(self.files, number)?;
-            let (_, walk) = recovery::read(self.files, &options, &names.segments, self.new.log_id, true)?;
+            let (_, walk) =
+                recovery::read(self.files, &options, &names.segments, self.new.log_id, Source::Device)?;
             let Walk { replay, .. } = walk;
             for log in replay.groups.slots.iter().flatten() {
                 if self.told.remove(&log.group) != Some(fingerprint(log)) {

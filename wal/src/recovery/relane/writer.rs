@@ -15,7 +15,7 @@ use crate::disk::SegmentFile;
 use crate::disk::execute;
 use crate::disk::files::Files;
 use crate::error::OpenError;
-use crate::format::batch::{BATCH_HEADER_BYTES, BatchInProgress, BatchPosition};
+use crate::format::batch::{BATCH_HEADER_BYTES, BatchInProgress, BatchPosition, NextBatch};
 use crate::format::lsn::Lsn;
 use crate::format::segment::{PAGE_BYTES, SegmentHeader, lane_dir};
 use crate::index::GroupLog;
@@ -149,7 +149,8 @@ impl<'a, F: Files> LaneWriter<'a, F> {
         let (Some(batch), Some(segment)) = (self.batch.take(), &self.segment) else { return Ok(()) };
         let position = BatchPosition { incarnation: self.header.incarnation(), offset: self.offset as u32 };
         let lsn = self.last.next();
-        let (bytes, takes) = batch.seal(lsn, self.durable, self.header.terms, position, false);
+        let (bytes, takes) =
+            batch.seal(lsn, self.durable, self.header.terms, position, NextBatch::OnNextPage);
         let written = self.files.write_at(&segment.append, self.offset, &[IoSlice::new(&bytes)], is_durable);
         written.map_err(OpenError::io(&lane_dir(self.header.lane)))?;
         self.offset += takes;
