@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
 use raftwerk_frame::wire::{UnitHeader, UnitKind};
-use raftwerk_frame::{Beat, LogId, NodeId, Time};
+use raftwerk_frame::{NodeHeartbeat, LogId, NodeId, Time};
 use raftwerk_net::{Channel, PeerId, Receive};
 
 use crate::events::{Events, Ill};
@@ -71,7 +71,7 @@ impl Dispatch {
             Ok((header, _, bodies)) => (header, bodies),
             Err(error) => return self.unread(from, error),
         };
-        if header.kind == UnitKind::Beat {
+        if header.kind == UnitKind::NodeHeartbeat {
             return self.route_beat(from, &header, bodies);
         }
         if usize::from(header.workers) == self.inboxes.len()
@@ -90,7 +90,7 @@ impl Dispatch {
     /// itself.
     fn route_beat(&self, from: NodeId, header: &UnitHeader, body: &[u8]) {
         let UnitHeader { worker, workers, to_worker, log, .. } = *header;
-        match Beat::parse(body) {
+        match NodeHeartbeat::parse(body) {
             Some(beat) if header.from == from && worker < workers => {
                 if let Some(inbox) = self.inboxes.get(usize::from(to_worker)) {
                     inbox.beat(Heard { from: PeerLane { node: from, worker, workers }, log, beat });

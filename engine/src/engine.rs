@@ -25,7 +25,7 @@ use crate::metric::{EngineStats, WorkerMetrics};
 use crate::peers::Peers;
 use crate::pipeline::Pipeline;
 use crate::quarantine::ReviveError;
-use crate::runtime::{Bed, Clock, Threads, new_life};
+use crate::runtime::{Bed, Clock, Threads, new_incarnation};
 use crate::state_machine::StateMachines;
 use crate::wait::{turns_workers, wait};
 use crate::worker::{Settings, Surroundings, TurnLimits, Worker, is_reserved};
@@ -161,7 +161,7 @@ impl Engine {
         let metrics: Vec<_> = (0..workers).map(|_| Arc::new(WorkerMetrics::default())).collect();
         metrics[0].keeps_lanes(has_other_lanes);
         let clock = Clock::start(config.clock_rate_ppm);
-        let life = new_life();
+        let incarnation = new_incarnation();
         let machines: Arc<dyn StateMachines> = Arc::new(machines);
         let engine = Self {
             shared: Arc::new(Shared {
@@ -191,7 +191,7 @@ impl Engine {
             let options =
                 OsDiskOptions { lane, sync: config.sync, spin: config.spin, ..OsDiskOptions::default() };
             let disk = OsDisk::open(&directory, &options, bed_of(lane).waker()).map_err(OpenError::Thread)?;
-            let settings = settings(&config, lane, workers, life);
+            let settings = settings(&config, lane, workers, incarnation);
             let options = LaneOptions { memory_bytes: lane_memory, ..lane_options(&config, lane) };
             let worker = Worker::open(settings, options, disk, surroundings, clock.now())?;
             opened[number % threads].push(worker);
@@ -516,7 +516,7 @@ fn net_peers(config: &Config) -> Vec<(PeerId, SocketAddr)> {
     config.peers.iter().map(|(node, address)| (PeerId(node.0), *address)).collect()
 }
 
-fn settings(config: &Config, worker: u16, workers: u16, life: u64) -> Settings {
+fn settings(config: &Config, worker: u16, workers: u16, incarnation: u64) -> Settings {
     Settings {
         node: config.node,
         worker,
@@ -538,7 +538,7 @@ fn settings(config: &Config, worker: u16, workers: u16, life: u64) -> Settings {
         accept_losses: config.accept_losses,
         priority: config.priority,
         seed: config.seed,
-        life,
+        incarnation,
         clock_drift_ppm: config.clock_drift_ppm,
         reads_max: config.reads_max,
         read_bytes_max: config.read_bytes_max,

@@ -54,7 +54,7 @@ impl Founders {
         if (0..self.0.len()).any(is_named_again) || self.0.iter().any(|member| member.node() == NodeId(0)) {
             return Err(CreateError::Voters("each must be named once, and 0 is nobody"));
         }
-        let configuration = reconfig::found(&self.0).map_err(CreateError::Founders)?;
+        let configuration = reconfig::bootstrap(&self.0).map_err(CreateError::Founders)?;
         if configuration.voters.len() > Self::VOTERS_MAX {
             return Err(CreateError::Voters("at most 7 may vote"));
         }

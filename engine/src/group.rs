@@ -71,7 +71,7 @@ pub struct GroupStatus {
     /// Whether this replica is a witness: it votes, and has no state.
     pub is_witness: bool,
     /// Whether the group is quiescent here: the replica sends nothing and has no timer until there is work.
-    pub is_resting: bool,
+    pub is_quiescent: bool,
     /// Set if its state machine has panicked, and the replica has no state.
     pub quarantine: Option<Quarantine>,
     /// Bytes of its entries in the log.

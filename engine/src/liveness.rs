@@ -1,6 +1,6 @@
 //! Node liveness at the cost of nodes, not of groups: which worker supports which, and until when.
 //!
-//! Once per interval, a worker sends one small node heartbeat ([`Beat`]) to each worker of another node that
+//! Once per interval, a worker sends one small node heartbeat ([`NodeHeartbeat`]) to each worker of another node that
 //! it shares a group with; those of a node's workers leave together. On receiving one, a worker *supports*
 //! its sender until `now + T` on its own monotonic clock, and reports that in its next heartbeat. The effect
 //! on a group is described in the core (`raft::rest`): a follower fortifies a leader that its node supports,
@@ -41,7 +41,7 @@
 
 use std::time::Duration;
 
-use raftwerk_frame::{Beat, GroupId, LogId, NodeId, Time};
+use raftwerk_frame::{NodeHeartbeat, GroupId, LogId, NodeId, Time};
 
 use crate::engine::worker_of;
 
@@ -84,7 +84,7 @@ pub(crate) struct Heard {
     pub(crate) from: PeerLane,
     /// The log of the sender.
     pub(crate) log: LogId,
-    pub(crate) beat: Beat,
+    pub(crate) beat: NodeHeartbeat,
 }
 
 /// The support between two workers.
@@ -92,7 +92,7 @@ pub(crate) struct Heard {
 struct Link {
     lane: PeerLane,
     /// Its incarnation; 0 before its first heartbeat.
-    life: u64,
+    incarnation: u64,
     /// The log of that incarnation.
     log: LogId,
     /// When its last heartbeat was sent, by its clock.
@@ -100,7 +100,7 @@ struct Link {
     /// Support given: its end, when the heartbeat that it answers was sent, and its number. No end: none is
     /// given.
     promised_until: Option<Time>,
-    promised_at: u64,
+    supported_at: u64,
     promise: u32,
     /// Support received: when it was requested, for how long, and its number.
     asked_at: Time,
@@ -116,11 +116,11 @@ impl Link {
     const fn new(lane: PeerLane) -> Self {
         Self {
             lane,
-            life: 0,
+            incarnation: 0,
             log: LogId(0),
             heard: 0,
             promised_until: None,
-            promised_at: 0,
+            supported_at: 0,
             promise: 0,
             asked_at: Time(0),
             given: Duration::ZERO,
@@ -148,7 +148,7 @@ impl Link {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Terms {
     /// This worker's incarnation: not 0, and different from every earlier one.
-    pub(crate) life: u64,
+    pub(crate) incarnation: u64,
     /// The heartbeat interval.
     pub(crate) interval: Duration,
     /// T: the duration of support.
@@ -168,7 +168,7 @@ pub(crate) struct Liveness {
     promises: u32,
     /// Support requested before this time is ignored, because this worker has been unhealthy since.
     asks_from: Time,
-    is_well: bool,
+    is_healthy: bool,
     news: Vec<News>,
 }
 
@@ -181,7 +181,7 @@ impl Liveness {
             next_beat: Time::NEVER,
             promises: 0,
             asks_from: Time(0),
-            is_well: true,
+            is_healthy: true,
             news: Vec::new(),
         }
     }
@@ -214,13 +214,13 @@ impl Liveness {
     /// have ended while the heartbeat was queued is then renewed instead.
     pub(crate) fn hear(&mut self, now: Time, heard: &Heard) {
         let Heard { from, log, ref beat } = *heard;
-        let Self { terms, links, news, promises, asks_from, is_well, last_beat, next_beat } = self;
+        let Self { terms, links, news, promises, asks_from, is_healthy, last_beat, next_beat } = self;
         let Some(link) = links.iter_mut().find(|link| link.lane == from) else { return };
-        if link.life != beat.life {
-            if link.is_tied() || beat.life == 0 {
+        if link.incarnation != beat.incarnation {
+            if link.is_tied() || beat.incarnation == 0 {
                 return;
             }
-            *link = Link { life: beat.life, log, is_named: link.is_named, ..Link::new(from) };
+            *link = Link { incarnation: beat.incarnation, log, is_named: link.is_named, ..Link::new(from) };
         }
         // Late, or duplicate.
         if beat.sent <= link.heard {
@@ -232,9 +232,9 @@ impl Liveness {
         if now >= *last_beat + terms.interval / 2 {
             *next_beat = now;
         }
-        let is_ours = beat.your_life == terms.life;
+        let is_ours = beat.your_incarnation == terms.incarnation;
         let hears_us = is_ours && beat.heard != 0 && now.since(Time(beat.heard)) < terms.promise;
-        if !beat.is_well {
+        if !beat.is_healthy {
             link.end_support(news);
         } else if hears_us && link.ends_untold == 0 {
             if link.promised_until.is_none() {
@@ -242,13 +242,13 @@ impl Liveness {
                 link.promise = *promises;
                 news.push(News::Supports(from, true));
             }
-            (link.promised_until, link.promised_at) = (Some(now + terms.promise), beat.sent);
+            (link.promised_until, link.supported_at) = (Some(now + terms.promise), beat.sent);
         }
-        let given = Duration::from_micros(u64::from(beat.promise_us));
+        let given = Duration::from_micros(u64::from(beat.support_us));
         // A heartbeat sent at time 0 carries a 1, since 0 stands for none: that must neither extend a lease
         // nor make the request look later.
-        let asked_at = Time(if beat.promised_at == 1 { 0 } else { beat.promised_at });
-        let counts = is_ours && *is_well && beat.promised_at != 0 && asked_at >= *asks_from;
+        let asked_at = Time(if beat.supported_at == 1 { 0 } else { beat.supported_at });
+        let counts = is_ours && *is_healthy && beat.supported_at != 0 && asked_at >= *asks_from;
         if counts && asked_at + given > now {
             if link.is_supported && link.given_promise != beat.promise {
                 link.is_supported = false;
@@ -277,8 +277,8 @@ impl Liveness {
 
     /// Sets whether this worker's log makes progress. One that does not must not lead: it requests no
     /// support, and ignores the support that it has.
-    pub(crate) fn is_well(&mut self, now: Time, is_well: bool) {
-        if std::mem::replace(&mut self.is_well, is_well) == is_well {
+    pub(crate) fn is_healthy(&mut self, now: Time, is_healthy: bool) {
+        if std::mem::replace(&mut self.is_healthy, is_healthy) == is_healthy {
             return;
         }
         // Strictly later than every request so far.
@@ -291,26 +291,26 @@ impl Liveness {
     }
 
     /// The heartbeats that are due: to all peer workers at once.
-    pub(crate) fn beats(&mut self, now: Time) -> impl Iterator<Item = (PeerLane, Beat)> + '_ {
+    pub(crate) fn beats(&mut self, now: Time) -> impl Iterator<Item = (PeerLane, NodeHeartbeat)> + '_ {
         let is_due = now >= self.next_beat;
         if is_due {
             self.last_beat = now;
             self.next_beat = now + self.terms.interval;
         }
-        let (terms, is_well) = (self.terms, self.is_well);
+        let (terms, is_healthy) = (self.terms, self.is_healthy);
         // A clock at 0 has not begun to run; the `sent` of a heartbeat is never 0.
         let sent = now.0.max(1);
         self.links.iter().filter(move |_| is_due).map(move |link| {
             let is_promised = link.promised_until.is_some();
-            let beat = Beat {
-                life: terms.life,
-                your_life: link.life,
+            let beat = NodeHeartbeat {
+                incarnation: terms.incarnation,
+                your_incarnation: link.incarnation,
                 sent,
                 heard: link.heard,
-                promised_at: if is_promised { link.promised_at } else { 0 },
-                promise_us: if is_promised { terms.promise.as_micros() as u32 } else { 0 },
+                supported_at: if is_promised { link.supported_at } else { 0 },
+                support_us: if is_promised { terms.promise.as_micros() as u32 } else { 0 },
                 promise: link.promise,
-                is_well,
+                is_healthy,
             };
             (link.lane, beat)
         })

@@ -9,7 +9,7 @@ use std::task::{Context, Poll};
 
 use raftwerk_frame::{GroupId, Index, Membership, NodeId};
 use raftwerk_raft::reconfig::Change;
-use raftwerk_raft::{Newcomers, Refusal, Route, Unfit};
+use raftwerk_raft::{Admission, Refusal, Transition, Unfit};
 use tokio::sync::oneshot;
 
 use crate::group::{Answer, Group};
@@ -23,11 +23,11 @@ pub struct Reconfiguration {
     pub changes: Vec<Change>,
     /// The index of the configuration that the request is based on, from [`GroupStatus`](crate::GroupStatus):
     /// if the group has a later one by now, the request is refused.
-    pub seen: Option<Index>,
+    pub expected_index: Option<Index>,
     /// Whether the change is made directly or through a joint configuration.
-    pub route: Route,
+    pub transition: Transition,
     /// What is required of new members before they may vote.
-    pub newcomers: Newcomers,
+    pub admission: Admission,
     /// If set, the leader only reports the outcome and changes nothing.
     pub dry_run: bool,
 }
@@ -39,9 +39,9 @@ impl Reconfiguration {
     pub fn of(changes: impl IntoIterator<Item = Change>) -> Self {
         Self {
             changes: changes.into_iter().collect(),
-            seen: None,
-            route: Route::Auto,
-            newcomers: Newcomers::Awaited,
+            expected_index: None,
+            transition: Transition::Auto,
+            admission: Admission::Awaited,
             dry_run: false,
         }
     }

@@ -8,7 +8,7 @@
 //! incarnation.
 //!
 //! What is not here: recording (`worker::introductions`), and which senders a group accepts
-//! (`raftwerk_raft::Group::hears`).
+//! (`raftwerk_raft::Group::accepts`).
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};

@@ -38,7 +38,7 @@ pub(crate) struct Pulse {
     probed: Option<Time>,
     /// Since when entries wait for a segment.
     awaited: Option<Time>,
-    is_well: bool,
+    is_healthy: bool,
     /// When it last changed between healthy and stalled.
     changed: Time,
     /// The back-off after which it is healthy again.
@@ -54,7 +54,7 @@ impl Pulse {
             finished: now,
             probed: None,
             awaited: None,
-            is_well: true,
+            is_healthy: true,
             changed: Time(0),
             calm: Duration::ZERO,
             calm_since: None,
@@ -105,17 +105,17 @@ impl Pulse {
     pub(crate) fn look(&mut self, now: Time, oldest: Option<Time>) -> bool {
         if self.is_hung(now, oldest) {
             self.calm_since = None;
-            if self.is_well {
+            if self.is_healthy {
                 let is_relapse =
                     self.calm > Duration::ZERO && now < self.changed + self.patience * FORGIVEN_AFTER;
                 self.calm =
                     if is_relapse { 2 * self.calm } else { self.patience }.min(self.patience * CALM_MAX);
-                (self.is_well, self.changed) = (false, now);
+                (self.is_healthy, self.changed) = (false, now);
             }
-        } else if !self.is_well && self.finished >= *self.calm_since.get_or_insert(now) + self.calm {
-            (self.is_well, self.changed) = (true, now);
+        } else if !self.is_healthy && self.finished >= *self.calm_since.get_or_insert(now) + self.calm {
+            (self.is_healthy, self.changed) = (true, now);
         }
-        self.is_well
+        self.is_healthy
     }
 
     /// When the writes now in flight will count as hung.

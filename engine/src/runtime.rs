@@ -61,7 +61,7 @@ fn scaled(span: Duration, to: u32, from: u32) -> u64 {
 }
 
 /// The number of a new incarnation of a node: 64 random bits, which with high probability no earlier one had.
-pub(crate) fn new_life() -> u64 {
+pub(crate) fn new_incarnation() -> u64 {
     RandomState::new().hash_one(0) | 1
 }
 

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use raftwerk::{
-    Applied, Change, Configuration, Consistency, GroupId, Newcomers, NodeId, PRIORITY_MAX, ReadOptions,
-    Reconfiguration, ReconfigureError, Refusal, Route, TransferError, Unfit,
+    Applied, Change, Configuration, Consistency, GroupId, Admission, NodeId, PRIORITY_MAX, ReadOptions,
+    Reconfiguration, ReconfigureError, Refusal, Transition, TransferError, Unfit,
 };
 use raftwerk_tests::facts::until;
 use raftwerk_tests::journal;
@@ -221,7 +221,7 @@ fn wishes_are_guarded_and_a_joint_configuration_can_be_held_across_a_restart() {
     };
     let all = Reconfiguration::of([remove(1), remove(2), remove(3)]);
     assert!(matches!(ask(&nodes, all), Err(ReconfigureError::Refused(Refusal::Change(_)))));
-    let unready = Reconfiguration { newcomers: Newcomers::Checked, ..Reconfiguration::of([voter(4)]) };
+    let unready = Reconfiguration { admission: Admission::Checked, ..Reconfiguration::of([voter(4)]) };
     let refusal = Refusal::NotCaughtUp(NodeId(4));
     assert_eq!(ask(&nodes, unready), Err(ReconfigureError::Refused(refusal)));
 
@@ -229,7 +229,7 @@ fn wishes_are_guarded_and_a_joint_configuration_can_be_held_across_a_restart() {
     let late = Reconfiguration { seen: Some(raftwerk::Index(0)), ..Reconfiguration::of([remove(4)]) };
     assert_eq!(ask(&nodes, late), Err(ReconfigureError::Refused(Refusal::Stale(learner.index))));
 
-    let held = Reconfiguration { route: Route::JointHeld, ..Reconfiguration::of([voter(4), remove(1)]) };
+    let held = Reconfiguration { transition: Transition::JointHeld, ..Reconfiguration::of([voter(4), remove(1)]) };
     let joint = nodes.reconfigure(GROUP, &held).configuration;
     assert_eq!((joint.voters.len(), joint.outgoing.len(), joint.auto_leave), (3, 3, false));
     for node in [1, 2, 3, 4].map(NodeId) {

@@ -27,7 +27,7 @@ fn a_learner_with_other_lanes_that_was_away_while_its_group_went_to_rest_is_told
         written.extend((0..5).map(|_| nodes.write(group, 100)));
         until("the group to rest", || {
             let statuses = voters.map(|node| nodes.replica(node, group).status());
-            let rests = statuses.iter().flatten().all(|now| now.is_resting);
+            let rests = statuses.iter().flatten().all(|now| now.is_quiescent);
             let leads = statuses.iter().flatten().any(|now| now.role == Role::Leader);
             (rests && leads).then_some(())
         });

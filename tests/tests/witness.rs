@@ -5,7 +5,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use raftwerk::{
-    Change, ChangeError, Consistency, CreateError, Founders, GroupId, Membership, Newcomers, NodeId,
+    Change, ChangeError, Consistency, CreateError, Founders, GroupId, Membership, Admission, NodeId,
     ReadError, ReadOptions, Reconfiguration, ReconfigureError, Refusal, Role, Session, TransferError, Unfit,
 };
 use raftwerk_tests::facts::until;
@@ -147,7 +147,7 @@ fn a_replica_is_a_witness_or_none_until_it_is_gone() {
     change(&nodes, Change::Remove(WITNESS)).unwrap();
     until("it to know", || nodes.replica(WITNESS, GROUP).status().filter(|now| now.is_removed));
     let checked =
-        Reconfiguration { newcomers: Newcomers::Checked, ..Reconfiguration::of([Change::Voter(WITNESS)]) };
+        Reconfiguration { admission: Admission::Checked, ..Reconfiguration::of([Change::Voter(WITNESS)]) };
     let asked = nodes.try_reconfigure(GROUP, &checked);
     assert_eq!(asked, Err(ReconfigureError::Refused(Refusal::NotCaughtUp(WITNESS))));
     assert!(nodes.engine(WITNESS).remove_group(GROUP));

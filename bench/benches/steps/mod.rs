@@ -53,10 +53,10 @@ impl Scene {
             self.effects.clear();
             self.group.flush(self.now, &mut self.effects);
             for to in [2, 3].map(NodeId) {
-                while let Some(shipment) = self.group.next_shipment(to) {
-                    let last = shipment.last.max(shipment.prev.index);
-                    let bytes = (last.0 - shipment.prev.index.0) * PAYLOAD_BYTES;
-                    self.group.shipped(to, last, bytes);
+                while let Some(append_plan) = self.group.next_append(to) {
+                    let last = append_plan.last.max(append_plan.prev.index);
+                    let bytes = (last.0 - append_plan.prev.index.0) * PAYLOAD_BYTES;
+                    self.group.note_sent(to, last, bytes);
                 }
             }
         }
@@ -128,16 +128,16 @@ impl Trio {
         self.effects.clear();
         self.groups[0].flush(self.now, &mut self.effects);
         for to in [1, 2] {
-            while let Some(shipment) = self.groups[0].next_shipment(NodeId(to as u64 + 1)) {
-                let last = shipment.last.max(shipment.prev.index);
-                let count = last.0 - shipment.prev.index.0;
-                self.groups[0].shipped(NodeId(to as u64 + 1), last, count * PAYLOAD_BYTES);
-                let (term, prev, commit) = (shipment.term, shipment.prev, shipment.commit);
+            while let Some(append_plan) = self.groups[0].next_append(NodeId(to as u64 + 1)) {
+                let last = append_plan.last.max(append_plan.prev.index);
+                let count = last.0 - append_plan.prev.index.0;
+                self.groups[0].note_sent(NodeId(to as u64 + 1), last, count * PAYLOAD_BYTES);
+                let (term, prev, commit) = (append_plan.term, append_plan.prev, append_plan.commit);
                 let runs = if count > 0 { vec![Run { term, count }] } else { Vec::new() };
                 self.letters.push(Letter {
                     from: 0,
                     to,
-                    message: Message::Append { term, prev, commit, account: 0 },
+                    message: Message::Append { term, prev, commit, progress_epoch: 0 },
                     runs,
                 });
             }
@@ -204,7 +204,7 @@ pub(crate) fn heartbeats_at_the_leader() -> Scene {
 pub(crate) fn heartbeat_at_a_follower() -> Scene {
     let trio = Trio::busy();
     let (term, commit) = (trio.groups[0].term(), trio.groups[1].commit());
-    trio.hears(1, 0, Message::Heartbeat { term, commit, round: 0, rest: false }, Vec::new())
+    trio.hears(1, 0, Message::Heartbeat { term, commit, round: 0, quiesce: false }, Vec::new())
 }
 
 /// A leader takes proposals, and ships them to both followers.
@@ -216,7 +216,7 @@ pub(crate) fn append_at_the_leader(count: u32) -> Scene {
 pub(crate) fn append_at_a_follower(count: u64) -> Scene {
     let trio = Trio::busy();
     let (term, prev, commit) = (trio.groups[0].term(), trio.groups[1].last(), trio.groups[1].commit());
-    trio.hears(1, 0, Message::Append { term, prev, commit, account: 0 }, vec![Run { term, count }])
+    trio.hears(1, 0, Message::Append { term, prev, commit, progress_epoch: 0 }, vec![Run { term, count }])
 }
 
 /// A leader hears of the second replica that holds an entry: it is committed.
@@ -225,7 +225,7 @@ pub(crate) fn acknowledgement_that_commits() -> Scene {
     trio.step(0, Input::Propose { count: 1, bytes: PAYLOAD_BYTES });
     trio.ship();
     let (term, matched) = (trio.groups[0].term(), trio.groups[0].last().index);
-    trio.hears(0, 1, Message::AppendAck { term, matched, account: 0 }, Vec::new())
+    trio.hears(0, 1, Message::AppendAck { term, matched, progress_epoch: 0 }, Vec::new())
 }
 
 /// A follower asks, campaigns, wins and opens its term.

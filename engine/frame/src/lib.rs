@@ -11,16 +11,16 @@
 
 extern crate alloc;
 
-mod beat;
 mod configuration;
 pub mod frame;
 mod id;
 mod message;
+mod node_heartbeat;
 mod time;
 pub mod wire;
 
-pub use beat::{BEAT_BYTES, Beat};
 pub use configuration::{Configuration, ConfigurationError, Logs, Membership, Witnesses};
 pub use id::{EntryId, GroupId, Index, LogId, NodeId, Term};
 pub use message::{HardState, Message, Run};
+pub use node_heartbeat::{NODE_HEARTBEAT_BYTES, NodeHeartbeat};
 pub use time::Time;

@@ -66,7 +66,7 @@ pub enum Message {
         /// The leader's commit index.
         commit: Index,
         /// The leader's progress epoch of the receiver: a new number each time that the receiver was added.
-        account: u16,
+        progress_epoch: u16,
     },
     /// The log up to `matched` equals the leader's, and is written here, if not yet durable: it survives the
     /// death of the process, perhaps not that of the machine. Sent only for relaxed entries; never counts for a
@@ -77,7 +77,7 @@ pub enum Message {
         /// The highest index known to match and to be written.
         matched: Index,
         /// As in the acknowledgement.
-        account: u16,
+        progress_epoch: u16,
     },
     /// The log up to `matched` equals the leader's, and is durable here.
     AppendAck {
@@ -88,7 +88,7 @@ pub enum Message {
         /// The progress epoch in the append or snapshot that is answered. An acknowledgement of an earlier
         /// epoch proves nothing about the follower's present log: the follower may have been removed in
         /// between, and its log may have begun anew.
-        account: u16,
+        progress_epoch: u16,
     },
     /// The consistency check failed.
     AppendReject {
@@ -109,7 +109,7 @@ pub enum Message {
         /// The number of the leader's latest read round.
         round: u64,
         /// The leader offers to quiesce: the receiver need not expect another message from it.
-        rest: bool,
+        quiesce: bool,
     },
     /// The reply to a heartbeat.
     HeartbeatAck {
@@ -118,9 +118,9 @@ pub enum Message {
         /// The round of the heartbeat that is answered.
         round: u64,
         /// The follower fortifies this leader: its node supports the leader's node.
-        binds: bool,
+        fortifies: bool,
         /// The follower agrees to quiesce, and waits for nothing.
-        rest: bool,
+        quiesce: bool,
     },
     /// Campaign at once: leadership transfer (thesis, section 3.10).
     TimeoutNow {
@@ -154,7 +154,7 @@ pub enum Message {
     /// Leader query: does the receiver lead? Changes no term. A leader answers with a heartbeat, also a
     /// leader of an earlier term, which then learns of the later one; a quiescent follower forwards the query
     /// to its own leader.
-    Doubt {
+    LeaderQuery {
         /// The sender's term.
         term: Term,
         /// The sender follows the receiver in that term, fortifies it, and has received no heartbeat from it.
@@ -163,7 +163,7 @@ pub enum Message {
     },
     /// Not-leader reply: the sender does not lead that term, and never will again. A leader answers with a
     /// heartbeat instead. Changes no term.
-    Renounce {
+    NotLeader {
         /// The term of the query.
         term: Term,
     },
@@ -185,8 +185,8 @@ impl Message {
             | Self::Heartbeat { term, .. }
             | Self::HeartbeatAck { term, .. }
             | Self::TimeoutNow { term }
-            | Self::Doubt { term, .. }
-            | Self::Renounce { term }
+            | Self::LeaderQuery { term, .. }
+            | Self::NotLeader { term }
             | Self::Removed { term, .. }
             | Self::ReadIndex { term, .. }
             | Self::ReadIndexReply { term, .. } => term,

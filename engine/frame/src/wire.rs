@@ -5,9 +5,9 @@
 //! unit    = header (48 B), records (48 B each), bodies
 //! header  = magic "RWU4", kind u8, zero u8, worker u16, workers u16, to_worker u16, records u32,
 //!           from u64, bodies u64, log u64, to_log u64
-//! record  = kind u8, flags u8, account u16, body_len u32, group u64, term u64, a u64, b u64, c u64
+//! record  = kind u8, flags u8, progress_epoch u16, body_len u32, group u64, term u64, a u64, b u64, c u64
 //! flags   = 1 yes, 128 the sender's configuration names the receiver's log, 64 it names the sender's,
-//!           32 it has the receiver for a witness, 16 the sender knows of no configuration, and founded its group,
+//!           32 it has the receiver for a witness, 16 the sender knows of no configuration, and is an initial member,
 //!           8 the receiver is no member any more, and is served until it has its removal
 //! ```
 //! The digit of the magic is [`UNIT_VERSION`]. Nodes compare it when they connect, so units of two versions
@@ -40,8 +40,8 @@ pub enum UnitKind {
     Groups = 1,
     /// A chunk of a snapshot, or the outcome of one; its layout belongs to the engine.
     Snapshot = 2,
-    /// A node heartbeat: one [`Beat`](crate::Beat).
-    Beat = 3,
+    /// A node heartbeat: one [`NodeHeartbeat`](crate::NodeHeartbeat).
+    NodeHeartbeat = 3,
 }
 
 /// A unit's header, decoded.
@@ -133,7 +133,7 @@ impl UnitHeader {
         let kind = match raw.kind {
             1 => UnitKind::Groups,
             2 => UnitKind::Snapshot,
-            3 => UnitKind::Beat,
+            3 => UnitKind::NodeHeartbeat,
             other => return Err(WireError::Kind(other)),
         };
         let header = Self {
@@ -161,7 +161,7 @@ impl UnitHeader {
 struct RawRecord {
     kind: u8,
     flags: u8,
-    account: U16,
+    progress_epoch: U16,
     body_len: U32,
     group: U64,
     term: U64,
@@ -215,22 +215,22 @@ impl Record {
             Message::Append { prev, commit, .. } => (5, 0, prev.index.0, prev.term.0, commit.0),
             Message::AppendAck { matched, .. } => (6, 0, matched.0, 0, 0),
             Message::AppendReject { rejected, hint, .. } => (7, 0, rejected.0, hint.index.0, hint.term.0),
-            Message::Heartbeat { commit, round, rest, .. } => (8, u8::from(rest), commit.0, round, 0),
-            Message::HeartbeatAck { round, binds, rest, .. } => {
-                (9, u8::from(rest) | u8::from(binds) << 1, round, 0, 0)
+            Message::Heartbeat { commit, round, quiesce, .. } => (8, u8::from(quiesce), commit.0, round, 0),
+            Message::HeartbeatAck { round, fortifies, quiesce, .. } => {
+                (9, u8::from(quiesce) | u8::from(fortifies) << 1, round, 0, 0)
             }
             Message::TimeoutNow { .. } => (10, 0, 0, 0, 0),
             Message::Removed { configuration, .. } => (11, 0, configuration.index.0, configuration.term.0, 0),
             Message::ReadIndex { round, .. } => (12, 0, round, 0, 0),
             Message::ReadIndexReply { round, index, .. } => (13, 0, round, index.0, 0),
-            Message::Doubt { follows, .. } => (14, u8::from(follows), 0, 0, 0),
-            Message::Renounce { .. } => (15, 0, 0, 0, 0),
+            Message::LeaderQuery { follows, .. } => (14, u8::from(follows), 0, 0, 0),
+            Message::NotLeader { .. } => (15, 0, 0, 0, 0),
             Message::AppendWritten { matched, .. } => (16, 0, matched.0, 0, 0),
         };
-        let account = match self.message {
-            Message::Append { account, .. }
-            | Message::AppendAck { account, .. }
-            | Message::AppendWritten { account, .. } => account,
+        let progress_epoch = match self.message {
+            Message::Append { progress_epoch, .. }
+            | Message::AppendAck { progress_epoch, .. }
+            | Message::AppendWritten { progress_epoch, .. } => progress_epoch,
             _ => 0,
         };
         let raw = RawRecord {
@@ -241,7 +241,7 @@ impl Record {
                 | if self.to_witness { TO_WITNESS } else { 0 }
                 | if self.lacks_configuration { LACKS_CONFIGURATION } else { 0 }
                 | if self.is_leaving { IS_LEAVING } else { 0 },
-            account: account.into(),
+            progress_epoch: progress_epoch.into(),
             body_len: self.body_bytes.into(),
             group: self.group.0.into(),
             term: self.message.term().0.into(),
@@ -261,29 +261,32 @@ impl Record {
         let term = Term(raw.term.get());
         let (a, b, c) = (raw.a.get(), raw.b.get(), raw.c.get());
         let a_at_b = EntryId::new(Term(b), Index(a));
-        let (flag, account) = (raw.flags & YES != 0, raw.account.get());
+        let (flag, progress_epoch) = (raw.flags & YES != 0, raw.progress_epoch.get());
         let message = match raw.kind {
             1 => Message::PreVote { term, last: a_at_b },
             2 => Message::PreVoteReply { term, granted: flag },
             3 => Message::Vote { term, last: a_at_b, transfer: flag },
             4 => Message::VoteReply { term, granted: flag },
-            5 => Message::Append { term, prev: a_at_b, commit: Index(c), account },
-            6 => Message::AppendAck { term, matched: Index(a), account },
+            5 => Message::Append { term, prev: a_at_b, commit: Index(c), progress_epoch },
+            6 => Message::AppendAck { term, matched: Index(a), progress_epoch },
             7 => {
                 let hint = EntryId::new(Term(c), Index(b));
                 Message::AppendReject { term, rejected: Index(a), hint }
             }
-            8 => Message::Heartbeat { term, commit: Index(a), round: b, rest: flag },
-            9 => {
-                Message::HeartbeatAck { term, round: a, binds: raw.flags & 2 != 0, rest: raw.flags & 1 != 0 }
-            }
+            8 => Message::Heartbeat { term, commit: Index(a), round: b, quiesce: flag },
+            9 => Message::HeartbeatAck {
+                term,
+                round: a,
+                fortifies: raw.flags & 2 != 0,
+                quiesce: raw.flags & 1 != 0,
+            },
             10 => Message::TimeoutNow { term },
             11 => Message::Removed { term, configuration: a_at_b },
             12 => Message::ReadIndex { term, round: a },
             13 => Message::ReadIndexReply { term, round: a, index: Index(b) },
-            14 => Message::Doubt { term, follows: flag },
-            15 => Message::Renounce { term },
-            16 => Message::AppendWritten { term, matched: Index(a), account },
+            14 => Message::LeaderQuery { term, follows: flag },
+            15 => Message::NotLeader { term },
+            16 => Message::AppendWritten { term, matched: Index(a), progress_epoch },
             other => return Err(WireError::Kind(other)),
         };
         let (is_named, names_itself) = (raw.flags & IS_NAMED != 0, raw.flags & NAMES_ITSELF != 0);
@@ -323,24 +326,24 @@ mod tests {
     fn message() -> impl Strategy<Value = Message> {
         let n = any::<u64>;
         (0..16u8, (n(), n(), n(), n()), any::<bool>()).prop_map(|(kind, (term, a, b, c), flag)| {
-            let account = (a ^ c) as u16;
+            let progress_epoch = (a ^ c) as u16;
             let (term, id) = (Term(term), EntryId::new(Term(b), Index(a)));
             match kind {
                 0 => Message::PreVote { term, last: id },
                 1 => Message::PreVoteReply { term, granted: flag },
                 2 => Message::Vote { term, last: id, transfer: flag },
                 3 => Message::VoteReply { term, granted: flag },
-                4 => Message::Append { term, prev: id, commit: Index(c), account },
-                5 => Message::AppendAck { term, matched: Index(a), account },
+                4 => Message::Append { term, prev: id, commit: Index(c), progress_epoch },
+                5 => Message::AppendAck { term, matched: Index(a), progress_epoch },
                 6 => Message::AppendReject { term, rejected: Index(c), hint: id },
-                7 => Message::Heartbeat { term, commit: Index(a), round: b, rest: flag },
-                8 => Message::HeartbeatAck { term, round: a, binds: b % 2 == 0, rest: flag },
+                7 => Message::Heartbeat { term, commit: Index(a), round: b, quiesce: flag },
+                8 => Message::HeartbeatAck { term, round: a, fortifies: b % 2 == 0, quiesce: flag },
                 9 => Message::Removed { term, configuration: id },
                 10 => Message::ReadIndex { term, round: a },
                 11 => Message::ReadIndexReply { term, round: a, index: Index(b) },
-                12 => Message::Doubt { term, follows: flag },
-                13 => Message::Renounce { term },
-                14 => Message::AppendWritten { term, matched: Index(a), account },
+                12 => Message::LeaderQuery { term, follows: flag },
+                13 => Message::NotLeader { term },
+                14 => Message::AppendWritten { term, matched: Index(a), progress_epoch },
                 _ => Message::TimeoutNow { term },
             }
         })
@@ -367,7 +370,7 @@ mod tests {
     #[test]
     fn a_unit_splits_into_records_and_bodies_and_a_cut_anywhere_is_refused() {
         let append =
-            Message::Append { term: Term(2), prev: EntryId::default(), commit: Index(0), account: 9 };
+            Message::Append { term: Term(2), prev: EntryId::default(), commit: Index(0), progress_epoch: 9 };
         let record = Record {
             group: GroupId(4),
             message: append,

@@ -15,15 +15,15 @@ use smallvec::SmallVec;
 
 use crate::effects::Effects;
 use crate::group::Group;
-use crate::membership::{Newcomers, Reconfigure, Reconfigured, Refusal, Route};
+use crate::membership::{Admission, Reconfigure, Reconfigured, Refusal, Transition};
 use crate::reconfig::{self, Change};
 
 /// A change that waits until its new members have caught up.
 #[derive(Clone, Debug)]
-pub(crate) struct Admission {
+pub(crate) struct PendingAdmission {
     changes: SmallVec<[Change; 4]>,
     logs: SmallVec<[(NodeId, LogId); 2]>,
-    route: Route,
+    transition: Transition,
     newcomers: SmallVec<[Newcomer; 2]>,
 }
 
@@ -79,10 +79,10 @@ impl Group {
         }
         let (target, began) = (self.log.last().index, self.now);
         let newcomer = |node| Newcomer { node, target, began, is_caught_up: false };
-        self.admission = Some(Box::new(Admission {
+        self.admission = Some(Box::new(PendingAdmission {
             changes: SmallVec::from_slice(wish.changes),
             logs: SmallVec::from_slice(wish.logs),
-            route: wish.route,
+            transition: wish.transition,
             newcomers: joining.into_iter().map(newcomer).collect(),
         }));
         Reconfigured::Admitting
@@ -116,9 +116,9 @@ impl Group {
         let wish = Reconfigure {
             changes: &admission.changes,
             logs: &admission.logs,
-            seen: None,
-            route: admission.route,
-            newcomers: Newcomers::Checked,
+            expected_index: None,
+            transition: admission.transition,
+            admission: Admission::Checked,
             dry_run: false,
         };
         let outcome = match self.plan(&wish) {

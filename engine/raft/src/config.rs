@@ -150,7 +150,7 @@ const fn micros(duration: Duration) -> u32 {
 pub enum Origin {
     /// At bootstrap of its group: configurations that name no log of its node mean it, too.
     #[default]
-    Founder,
+    InitialMember,
     /// Later, by joining: only configurations that name its log mean it.
     Joined {
         /// The end of the log of an earlier replica of this group in this log; zero if there was none. What
@@ -165,7 +165,7 @@ impl Origin {
     #[must_use]
     pub const fn floor(self) -> EntryId {
         match self {
-            Self::Founder => EntryId::new(raftwerk_frame::Term(0), Index(0)),
+            Self::InitialMember => EntryId::new(raftwerk_frame::Term(0), Index(0)),
             Self::Joined { floor } => floor,
         }
     }

@@ -100,7 +100,7 @@ pub enum Rejected {
 
 /// An append plan: what a peer should be sent next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Shipment {
+pub struct AppendPlan {
     /// The leader's term.
     pub term: Term,
     /// The entry just before `first`.
@@ -114,7 +114,7 @@ pub struct Shipment {
     /// How many bytes of entries to send at most; one frame is always allowed.
     pub bytes_max: u64,
     /// The leader's progress epoch of the peer.
-    pub account: u16,
+    pub progress_epoch: u16,
     /// The peer is a witness: entries go without payloads, all but configurations.
     pub is_withheld: bool,
 }

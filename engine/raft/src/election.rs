@@ -19,23 +19,23 @@ impl Group {
                 // While there is a live leader, candidates are rejected, unless the leader requested the
                 // election; pre-votes are not answered.
                 Message::Vote { transfer: false, .. } | Message::PreVote { .. } if self.waits(from) => {
-                    self.show_who_leads(effects);
+                    self.announce_leader(effects);
                     false
                 }
                 // A pre-vote request does not change our term; neither does a granted pre-vote reply.
                 Message::PreVote { .. } | Message::PreVoteReply { granted: true, .. } => true,
                 Message::Append { .. } | Message::Heartbeat { .. } => {
-                    self.follow(term, Some(from), effects);
+                    self.become_follower(term, Some(from), effects);
                     true
                 }
                 Message::Vote { .. } => {
-                    self.follow(term, None, effects);
+                    self.become_follower(term, None, effects);
                     true
                 }
                 // Only a leader of that term, or a candidate that our leader chose, ends the fortification.
-                _ if self.is_bound() => false,
+                _ if self.is_fortifying() => false,
                 _ => {
-                    self.follow(term, None, effects);
+                    self.become_follower(term, None, effects);
                     true
                 }
             };
@@ -44,7 +44,7 @@ impl Group {
             // A peer that fell behind is told the term: a deposed leader steps down, a straggler catches up.
             let answer = match message {
                 Message::Append { .. } | Message::Heartbeat { .. } => {
-                    Some(Message::HeartbeatAck { term: mine, round: 0, binds: false, rest: false })
+                    Some(Message::HeartbeatAck { term: mine, round: 0, fortifies: false, quiesce: false })
                 }
                 Message::PreVote { .. } => Some(Message::PreVoteReply { term: mine, granted: false }),
                 Message::Vote { .. } => Some(Message::VoteReply { term: mine, granted: false }),
@@ -60,33 +60,33 @@ impl Group {
     /// one, supported before a restart. A candidate that was our leader leads no longer: it is unfortified,
     /// and may be elected again.
     fn waits(&mut self, candidate: NodeId) -> bool {
-        self.unbind(candidate);
-        let hears = self.config.check_quorum
-            && (self.role == Role::Leader || self.leader.is_some() && self.has_heard_lately());
-        hears || self.is_bound() || self.now < self.abstains_until
+        self.end_fortification(candidate);
+        let has_leader = self.config.check_quorum
+            && (self.role == Role::Leader || self.leader.is_some() && self.has_recent_leader_contact());
+        has_leader || self.is_fortifying() || self.now < self.abstains_until
     }
 
     /// A candidate does not know that there is a leader. The leader unquiesces and sends heartbeats, or a
     /// quiescent follower sends its leader a query.
-    fn show_who_leads(&mut self, effects: &mut Effects) {
+    fn announce_leader(&mut self, effects: &mut Effects) {
         if self.role == Role::Leader {
-            self.wake();
-        } else if self.is_resting() {
-            self.doubt(effects);
+            self.unquiesce();
+        } else if self.is_quiescent() {
+            self.query_leader(effects);
         }
     }
 
     /// Becomes a follower of `leader` in `term`. A vote granted in the same term stands.
-    pub(crate) fn follow(&mut self, term: Term, leader: Option<NodeId>, effects: &mut Effects) {
+    pub(crate) fn become_follower(&mut self, term: Term, leader: Option<NodeId>, effects: &mut Effects) {
         if self.role == Role::Leader {
-            self.leave_farewells(effects);
+            self.end_all_removals(effects);
         }
         if term > self.hard_state.term {
             self.hard_state.term = term;
             self.hard_state.vote = None;
-            self.forget_binding();
+            self.forget_leader_contact();
         }
-        self.wake();
+        self.unquiesce();
         self.has_deferred &= leader.is_none();
         if self.role != Role::Follower || leader.is_none() {
             self.rearm_election();
@@ -98,43 +98,43 @@ impl Group {
         self.progress = Vec::new();
         self.uncommitted = None;
         self.uncommitted_bytes = 0;
-        (self.quorum_deadline, self.news_at) = (Time::NEVER, Time::NEVER);
+        (self.quorum_deadline, self.commit_push_at) = (Time::NEVER, Time::NEVER);
         (self.admission, self.handover) = (None, None);
         self.reads.reject_all(effects);
     }
 
     /// A deadline may have passed.
-    pub(crate) fn time_out(&mut self, effects: &mut Effects) {
+    pub(crate) fn on_timeout(&mut self, effects: &mut Effects) {
         if self.role == Role::Leader {
-            if self.now >= self.quorum_deadline && !self.renew_quorum() {
-                return self.follow(self.hard_state.term, None, effects);
+            if self.now >= self.quorum_deadline && !self.check_quorum_contact() {
+                return self.become_follower(self.hard_state.term, None, effects);
             }
             if self.give_up_handover(effects) {
-                return self.follow(self.hard_state.term, None, effects);
+                return self.become_follower(self.hard_state.term, None, effects);
             }
             if self.now >= self.deadline {
-                self.end_farewells(effects);
+                self.end_due_removals(effects);
                 self.send_heartbeats(effects);
-                self.hurry_again(effects);
-                if !self.rest_alone() {
+                self.retry_timeout_now(effects);
+                if !self.quiesce_alone() {
                     self.rearm_heartbeat();
                 }
             }
-        } else if self.now >= self.deadline && self.is_bound() {
-            self.doubt(effects);
+        } else if self.now >= self.deadline && self.is_fortifying() {
+            self.query_leader(effects);
             self.rearm_election();
         } else if self.now >= self.deadline {
             self.leader = None;
             if self.standing == Standing::Member {
                 self.standing = Standing::Unknown;
             }
-            self.reject_asked(effects);
+            self.reject_pending_reads(effects);
             self.rearm_election();
             if self.is_removed() || self.peers.is_empty() && self.priority == 0 {
                 // No leader is to be expected; only a message can change that.
                 self.deadline = Time::NEVER;
             } else if self.priority == 0 || !self.may_campaign() {
-                self.ask_around(effects);
+                self.query_voters(effects);
             } else {
                 self.campaign(self.config.pre_vote, false, effects);
             }
@@ -144,7 +144,7 @@ impl Group {
     /// Campaigns, with a pre-vote first if `ask_first`. Only voters do.
     pub(crate) fn campaign(&mut self, ask_first: bool, transfer: bool, effects: &mut Effects) {
         let me = self.config.node;
-        let has_promised = self.is_bound() || self.now < self.abstains_until;
+        let has_promised = self.is_fortifying() || self.now < self.abstains_until;
         if self.role == Role::Leader || !self.may_campaign() || has_promised && !transfer {
             return;
         }
@@ -180,19 +180,19 @@ impl Group {
     /// If its own log is better, and it has received no message from a leader for T, it is about to campaign
     /// itself, and does so soon: there will be an election anyway. Not at once, since other voters may do the
     /// same.
-    pub(crate) fn answer_pre_vote(&mut self, from: NodeId, term: Term, last: EntryId, effects: &mut Effects) {
+    pub(crate) fn on_pre_vote(&mut self, from: NodeId, term: Term, last: EntryId, effects: &mut Effects) {
         if self.is_fenced() {
             return; // its log may have been better than it knows: it neither grants nor rejects
         }
-        let (mine, is_worse) = (self.hard_state.term, last < self.has_held());
+        let (mine, is_worse) = (self.hard_state.term, last < self.vote_floor());
         let granted = term > mine && !is_worse;
         let answer = Message::PreVoteReply { term: if granted { term } else { mine }, granted };
         effects.send_durable.push((from, answer));
         if granted {
-            return self.let_go_first(from, effects);
+            return self.yield_to_candidate(from, effects);
         }
         let timeout = self.config.election_timeout();
-        let is_alone = self.role == Role::Follower && !self.has_heard_lately() && !self.is_witness;
+        let is_alone = self.role == Role::Follower && !self.has_recent_leader_contact() && !self.is_witness;
         if is_worse && is_alone && self.config.pre_vote && self.priority == PRIORITY_MAX {
             let soon = self.rng.below(timeout.as_nanos() as u64 / 4);
             self.deadline = self.deadline.min(self.now + Duration::from_nanos(soon));
@@ -202,7 +202,7 @@ impl Group {
     /// Would win, but a voter with a better log has rejected the pre-vote: lets that one campaign first,
     /// once, and for T at most.
     fn defer(&mut self, effects: &mut Effects) {
-        self.follow(self.hard_state.term, None, effects);
+        self.become_follower(self.hard_state.term, None, effects);
         self.has_deferred = true;
         let nanos = self.config.election_timeout().as_nanos() as u64 / 2;
         self.deadline = self.now + Duration::from_nanos(nanos + self.rng.below(nanos.max(1)));
@@ -210,7 +210,7 @@ impl Group {
 
     /// The end of this replica's log, or of the log that it had before it was removed and joined again, if
     /// that is later.
-    fn has_held(&self) -> EntryId {
+    fn vote_floor(&self) -> EntryId {
         self.log.last().max(self.origin().floor())
     }
 
@@ -219,7 +219,7 @@ impl Group {
     /// Votes are recorded by node: a candidate with the same node id and another log campaigns in a later
     /// term. Its log was added after the other's removal was committed, by a leader of a later term than any
     /// in which the other can have led.
-    pub(crate) fn answer_vote(&mut self, from: NodeId, last: EntryId, effects: &mut Effects) {
+    pub(crate) fn on_vote(&mut self, from: NodeId, last: EntryId, effects: &mut Effects) {
         if self.is_fenced() {
             return;
         }
@@ -227,7 +227,7 @@ impl Group {
             Some(other) => other == from,
             None => self.leader.is_none(),
         };
-        let granted = free && last >= self.has_held();
+        let granted = free && last >= self.vote_floor();
         if granted {
             self.hard_state.vote = Some(from);
             self.rearm_election();
@@ -235,7 +235,13 @@ impl Group {
         effects.send_durable.push((from, Message::VoteReply { term: self.hard_state.term, granted }));
     }
 
-    pub(crate) fn count_pre_vote(&mut self, from: NodeId, term: Term, granted: bool, effects: &mut Effects) {
+    pub(crate) fn on_pre_vote_reply(
+        &mut self,
+        from: NodeId,
+        term: Term,
+        granted: bool,
+        effects: &mut Effects,
+    ) {
         // A grant for another term answers an outdated request.
         let is_due = !granted || term == self.hard_state.term.next();
         if self.role == Role::PreCandidate && is_due {
@@ -244,7 +250,7 @@ impl Group {
         }
     }
 
-    pub(crate) fn count_vote(&mut self, from: NodeId, granted: bool, effects: &mut Effects) {
+    pub(crate) fn on_vote_reply(&mut self, from: NodeId, granted: bool, effects: &mut Effects) {
         if self.role == Role::Candidate {
             self.note_vote(from, granted);
             self.count_votes(effects);
@@ -270,17 +276,17 @@ impl Group {
                 self.defer(effects);
             }
             (VoteResult::Won, Role::PreCandidate) => self.campaign(false, false, effects),
-            (VoteResult::Won, _) => self.lead(effects),
+            (VoteResult::Won, _) => self.become_leader(effects),
             (VoteResult::Lost, _) => {
-                self.follow(self.hard_state.term, None, effects);
-                self.try_again_soon();
+                self.become_follower(self.hard_state.term, None, effects);
+                self.rearm_election_early();
             }
             (VoteResult::Pending, _) => {}
         }
     }
 
     /// The leader requests that this replica takes over: no pre-vote is needed (thesis, section 3.10).
-    pub(crate) fn take_timeout_now(&mut self, from: NodeId, effects: &mut Effects) {
+    pub(crate) fn on_timeout_now(&mut self, from: NodeId, effects: &mut Effects) {
         if self.role == Role::Follower && self.leader == Some(from) {
             self.campaign(false, true, effects);
         }

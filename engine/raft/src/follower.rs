@@ -3,60 +3,61 @@
 use raftwerk_frame::{EntryId, Index, Membership, Message, NodeId, Run, Term};
 
 use crate::effects::{Append, Effects};
-use crate::group::{Brought, Group, NUMBER_MAX, Role};
+use crate::group::{AppendContent, Group, NUMBER_MAX, Role};
 
 impl Group {
     /// Records that `from` leads this term. `false` if that cannot be, since this replica leads it.
-    fn hear_leader(&mut self, from: NodeId, effects: &mut Effects) -> bool {
+    fn note_leader(&mut self, from: NodeId, effects: &mut Effects) -> bool {
         if self.role == Role::Leader {
             return false;
         }
         if self.role != Role::Follower || self.leader != Some(from) {
-            self.ask_again(true);
-            self.follow(self.hard_state.term, Some(from), effects);
+            self.retry_read_index(true);
+            self.become_follower(self.hard_state.term, Some(from), effects);
         }
-        self.note_heard();
+        self.note_leader_contact();
         self.bind();
         self.rearm_election();
         true
     }
 
-    pub(crate) fn take_heartbeat(
+    pub(crate) fn on_heartbeat(
         &mut self,
         from: NodeId,
         commit: Index,
         round: u64,
-        rest: bool,
+        quiesce: bool,
         effects: &mut Effects,
     ) {
-        if self.hear_leader(from, effects) {
+        if self.note_leader(from, effects) {
             // The commit index covers only entries that we have acknowledged to the leader; an index beyond
             // our log is ignored.
             if commit <= self.log.last().index {
                 self.commit_to(commit, effects);
             }
-            let rest = rest && self.accept_rest(commit);
-            let binds = self.is_bound();
-            effects
-                .send
-                .push((from, Message::HeartbeatAck { term: self.hard_state.term, round, binds, rest }));
-            self.ask_again(false);
+            let quiesce = quiesce && self.accept_quiescence(commit);
+            let fortifies = self.is_fortifying();
+            effects.send.push((
+                from,
+                Message::HeartbeatAck { term: self.hard_state.term, round, fortifies, quiesce },
+            ));
+            self.retry_read_index(false);
         }
     }
 
     /// AppendEntries at the receiver.
-    pub(crate) fn take_append(
+    pub(crate) fn on_append(
         &mut self,
         from: NodeId,
         prev: EntryId,
-        (commit, account): (Index, u16),
-        brought: Brought<'_>,
+        (commit, progress_epoch): (Index, u16),
+        content: AppendContent<'_>,
         effects: &mut Effects,
     ) {
-        let (runs, memberships) = brought;
+        let (runs, memberships) = content;
         let term = self.hard_state.term;
         let Some(verified) = span_end(prev, runs, term) else { return };
-        if !self.hear_leader(from, effects) {
+        if !self.note_leader(from, effects) {
             return;
         }
         // Committed entries are in every later leader's log (leader completeness, paper section 5.4.3), so up to the
@@ -75,24 +76,24 @@ impl Group {
         {
             return;
         }
-        if let Some(from) = self.take_entries(prev.index, runs, verified, effects) {
-            self.take_memberships(memberships, from, verified, effects);
+        if let Some(from) = self.accept_entries(prev.index, runs, verified, effects) {
+            self.accept_memberships(memberships, from, verified, effects);
             self.lift_fence();
         }
         // The entries after `verified` here are of this term, so the leader's own: where the logs differ, an
         // append brings the entry that replaces ours (a leader sends no append that ends before, see
-        // `shipment`).
+        // `append_plan`).
         let matched = verified.max(self.commit);
         self.commit_to(commit.min(verified), effects);
         // Held until everything written so far is durable, so that the acknowledgement is true when it
         // leaves.
-        effects.send_durable.push((from, Message::AppendAck { term, matched, account }));
+        effects.send_durable.push((from, Message::AppendAck { term, matched, progress_epoch }));
     }
 
     /// Follows the runs up to the first entry that is missing or of another term; from there on they replace
     /// ours. Entries that agree are left alone: an append that is late and short must not truncate
     /// acknowledged entries. Returns the index of the first new entry.
-    fn take_entries(
+    fn accept_entries(
         &mut self,
         prev: Index,
         runs: &[Run],
@@ -135,7 +136,7 @@ impl Group {
     }
 
     /// Configurations among the new entries are in force from now on (paper, section 6).
-    fn take_memberships(&mut self, all: &[Membership], from: Index, last: Index, effects: &mut Effects) {
+    fn accept_memberships(&mut self, all: &[Membership], from: Index, last: Index, effects: &mut Effects) {
         for membership in all {
             if (from..=last).contains(&membership.index) && membership.index > self.configuration_at {
                 self.put_in_force(membership.clone(), effects);

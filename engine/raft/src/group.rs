@@ -9,20 +9,20 @@ use raftwerk_frame::{
 };
 use smallvec::SmallVec;
 
-use crate::admission::Admission;
-use crate::asked::Asked;
+use crate::admission::PendingAdmission;
 use crate::config::{Config, Opening, Origin, Restored, Settings};
-use crate::departure::Departure;
-use crate::effects::{Effects, Shipment};
-use crate::hearing::is_request;
+use crate::effects::{AppendPlan, Effects};
+use crate::follower_read::PendingReadIndex;
+use crate::identity::is_request;
 use crate::input::Input;
 use crate::invariant;
 use crate::log::Log;
 use crate::progress::{PeerStatus, Progress};
-use crate::read::Reads;
-use crate::rest::Ties;
+use crate::quiescence::Support;
+use crate::read_index::Reads;
+use crate::removal::Removal;
 use crate::rng::Rng;
-use crate::seldom::Seldom;
+use crate::thin_vec::ThinVec;
 use crate::transfer::Handover;
 
 /// No replica reaches this number by counting. A larger number in a peer's message is bogus, and adding to it
@@ -38,7 +38,7 @@ pub(crate) const TERM_LEAP_MAX: u64 = 1 << 32;
 pub const PRIORITY_MAX: u8 = 3;
 
 /// What comes with an append: its entries as runs, and the configurations among them.
-pub(crate) type Brought<'a> = (&'a [Run], &'a [Membership]);
+pub(crate) type AppendContent<'a> = (&'a [Run], &'a [Membership]);
 
 /// A leader's proposals that are not committed: the last index of each, and its bytes. One word if empty.
 pub(crate) type Uncommitted = Option<Box<alloc::collections::VecDeque<(Index, u64)>>>;
@@ -72,7 +72,7 @@ pub(crate) enum Standing {
 pub struct Group {
     pub(crate) config: Settings,
     /// The log that this replica is in.
-    pub(crate) home: LogId,
+    pub(crate) own_log: LogId,
     /// Of a replica that has joined: its floor.
     pub(crate) joined: Option<Box<EntryId>>,
     /// It holds no payloads.
@@ -81,20 +81,20 @@ pub struct Group {
     pub(crate) configuration: Configuration,
     pub(crate) configuration_at: Index,
     /// The configurations before it, down to the one at the log's beginning.
-    pub(crate) earlier: Seldom<Membership>,
+    pub(crate) earlier: ThinVec<Membership>,
     /// This replica's membership as other members see it: see [`Group::note_standing`].
     pub(crate) standing: Standing,
     /// The low byte of the latest progress epoch of this replica in this term's leader, as received in
     /// appends.
-    pub(crate) claimed_by: u8,
+    pub(crate) known_epoch: u8,
     pub(crate) priority: u8,
     pub(crate) opening: Opening,
     /// It would have won, and let a voter with a better log campaign first; or it was ordered to campaign at
     /// once. There has been no leader since.
     pub(crate) has_deferred: bool,
-    pub(crate) admission: Option<Box<Admission>>,
+    pub(crate) admission: Option<Box<PendingAdmission>>,
     /// Of a leader: the removed peers that it still serves.
-    pub(crate) leaving: Seldom<Departure>,
+    pub(crate) leaving: ThinVec<Removal>,
     pub(crate) handover: Option<Box<Handover>>,
     /// All other members of the configuration, and in a leader the removed peers that it still serves; in
     /// rising order.
@@ -111,33 +111,33 @@ pub struct Group {
     /// The time of the last input.
     pub(crate) now: Time,
     /// When it last received a message from the leader; 0: never, or the leader is not waited for any longer.
-    /// See [`Group::note_heard`].
-    pub(crate) heard: Time,
+    /// See [`Group::note_leader_contact`].
+    pub(crate) contact_at: Time,
     /// When to campaign; for a leader, when to send the next heartbeats.
     pub(crate) deadline: Time,
     /// When followers are sent a new commit index even without an entry; never, if there is none to send.
-    pub(crate) news_at: Time,
+    pub(crate) commit_push_at: Time,
     /// They may be sent it now.
-    pub(crate) is_news_due: bool,
+    pub(crate) is_commit_push_due: bool,
     /// When a leader next checks that it has received messages from a quorum.
     pub(crate) quorum_deadline: Time,
     /// The low half of last index + read round at the last quorum check. If unchanged since, the group was
     /// idle for a period, and its queues give their memory back.
-    pub(crate) renewed_at: u32,
-    pub(crate) votes: Seldom<(NodeId, bool)>,
+    pub(crate) activity_mark: u32,
+    pub(crate) votes: ThinVec<(NodeId, bool)>,
     /// As long as `peers`, and in its order; empty unless leading.
     pub(crate) progress: Vec<Progress>,
     /// In a leader: how many peers were added in its term.
-    pub(crate) accounts: u16,
+    pub(crate) last_progress_epoch: u16,
     pub(crate) uncommitted: Uncommitted,
     pub(crate) uncommitted_bytes: u64,
     pub(crate) reads: Reads,
-    pub(crate) ties: Ties,
+    pub(crate) support: Support,
     /// Before this time the replica grants no vote, and campaigns only on a leader's request: support that
     /// this node gave before a restart, or a join, may stand until then.
     pub(crate) abstains_until: Time,
     /// Read-index requests of a follower.
-    pub(crate) asked: Option<Box<Asked>>,
+    pub(crate) asked: Option<Box<PendingReadIndex>>,
 }
 
 impl Group {
@@ -154,22 +154,22 @@ impl Group {
         let deadline = now + timeout + config.abstention.saturating_sub(config.election_timeout);
         let mut group = Self {
             peers: SmallVec::new(),
-            home: config.log,
+            own_log: config.log,
             joined: match origin {
-                Origin::Founder => None,
+                Origin::InitialMember => None,
                 Origin::Joined { floor } => Some(Box::new(floor)),
             },
             configuration,
             is_witness,
             configuration_at: compacted.index,
-            earlier: Seldom::new(),
+            earlier: ThinVec::new(),
             standing: Standing::Unknown,
-            claimed_by: 0,
+            known_epoch: 0,
             priority: PRIORITY_MAX,
             opening: config.opening,
             has_deferred: false,
             admission: None,
-            leaving: Seldom::new(),
+            leaving: ThinVec::new(),
             handover: None,
             hard_state,
             is_fenced: false,
@@ -180,19 +180,19 @@ impl Group {
             applied,
             rng,
             now,
-            heard: if config.abstention.is_zero() { Time(0) } else { Time(now.0.max(1)) },
+            contact_at: if config.abstention.is_zero() { Time(0) } else { Time(now.0.max(1)) },
             deadline,
-            news_at: Time::NEVER,
-            is_news_due: false,
+            commit_push_at: Time::NEVER,
+            is_commit_push_due: false,
             quorum_deadline: Time::NEVER,
-            renewed_at: 0,
-            votes: Seldom::new(),
+            activity_mark: 0,
+            votes: ThinVec::new(),
             progress: Vec::new(),
-            accounts: 0,
+            last_progress_epoch: 0,
             uncommitted: None,
             uncommitted_bytes: 0,
             reads: Reads::default(),
-            ties: Ties::default(),
+            support: Support::default(),
             abstains_until: now + config.abstention,
             asked: None,
             config: Settings::new(&config),
@@ -274,7 +274,7 @@ impl Group {
         self.now = self.now.max(now);
         let before = (self.role, self.hard_state, self.leader);
         match input {
-            Input::Timeout => self.time_out(effects),
+            Input::Timeout => self.on_timeout(effects),
             Input::Campaign => {
                 self.has_deferred = true;
                 self.campaign(self.config.pre_vote, false, effects);
@@ -293,17 +293,19 @@ impl Group {
             }
             Input::Applied { index } => self.applied = self.applied.max(index.min(self.commit)),
             Input::Read { token } => self.read(token, effects),
-            Input::ReadAnywhere { token } => self.read_anywhere(token, effects),
+            Input::FollowerRead { token } => self.on_follower_read(token, effects),
             Input::Compacted { to } => {
                 if to > self.log.compacted().index && to <= self.applied {
                     self.log.compact(to);
-                    self.forget_before(to);
+                    self.on_compacted(to);
                 }
             }
-            Input::SnapshotReceived { from, term, id, configuration, account } => {
-                self.take_snapshot(from, term, id, (configuration, account), effects);
+            Input::SnapshotReceived { from, term, id, configuration, progress_epoch } => {
+                self.on_snapshot(from, term, id, (configuration, progress_epoch), effects);
             }
-            Input::Founding { id, configuration } => self.take_founding(id, configuration, effects),
+            Input::InitialConfiguration { id, configuration } => {
+                self.on_initial_configuration(id, configuration, effects)
+            }
             Input::SnapshotFailed { to } => self.snapshot_failed(to),
             Input::Unreachable { node } => self.unreachable(node),
             Input::Reachable { node } => self.reachable(node),
@@ -323,50 +325,52 @@ impl Group {
     pub fn flush(&mut self, now: Time, effects: &mut Effects) {
         self.now = self.now.max(now);
         if self.role == Role::Leader {
-            if self.now >= self.news_at {
-                (self.news_at, self.is_news_due) = (Time::NEVER, true);
+            if self.now >= self.commit_push_at {
+                (self.commit_push_at, self.is_commit_push_due) = (Time::NEVER, true);
             }
             self.start_read_round(effects);
-            self.name_snapshots(effects);
+            self.request_snapshots(effects);
         } else {
-            self.ask_for_reads(effects);
+            self.send_read_index(effects);
         }
     }
 
     /// When [`Input::Timeout`] is due.
     #[must_use]
     pub fn next_deadline(&self) -> Time {
-        self.deadline.min(self.quorum_deadline).min(self.news_at).min(self.handover_deadline())
+        self.deadline.min(self.quorum_deadline).min(self.commit_push_at).min(self.handover_deadline())
     }
 
     /// The next append plan for a peer, if there is one. Only a leader has any.
     #[must_use]
-    pub fn next_shipment(&mut self, to: NodeId) -> Option<Shipment> {
-        if self.role == Role::Leader { self.shipment(to) } else { None }
+    pub fn next_append(&mut self, to: NodeId) -> Option<AppendPlan> {
+        if self.role == Role::Leader { self.append_plan(to) } else { None }
     }
 
     /// Records what was sent of the last append plan to a peer: up to which entry, and how many bytes.
-    pub fn shipped(&mut self, to: NodeId, last: Index, bytes: u64) {
-        self.note_shipped(to, last, bytes);
+    pub fn note_sent(&mut self, to: NodeId, last: Index, bytes: u64) {
+        self.record_sent(to, last, bytes);
     }
 
-    fn take(&mut self, from: NodeId, message: Message, brought: Brought<'_>, effects: &mut Effects) {
+    fn take(&mut self, from: NodeId, message: Message, content: AppendContent<'_>, effects: &mut Effects) {
         if from == self.config.node
             || !self.peers.contains(&from) && !may_come_from_anyone(&message)
-            || !self.is_within_reach(message.term())
+            || !self.is_plausible_term(message.term())
         {
             return;
         }
         match message {
             // The term of these messages does not matter.
-            Message::Removed { configuration, .. } => return self.take_removed(configuration, effects),
-            Message::Doubt { term, follows } => return self.take_doubt(from, term, follows, effects),
-            Message::Renounce { term } => return self.take_renounce(from, term),
+            Message::Removed { configuration, .. } => return self.on_removal_notice(configuration, effects),
+            Message::LeaderQuery { term, follows } => {
+                return self.on_leader_query(from, term, follows, effects);
+            }
+            Message::NotLeader { term } => return self.on_not_leader(from, term),
             Message::ReadIndex { term, .. } if self.role != Role::Leader || term != self.hard_state.term => {
                 return self.answer_not_leader(from, term, effects);
             }
             Message::PreVote { last, .. } | Message::Vote { last, .. }
-                if self.answer_removed(from, last, effects) =>
+                if self.reply_removed(from, last, effects) =>
             {
                 return;
             }
@@ -374,42 +378,48 @@ impl Group {
             _ => {}
         }
         match message {
-            Message::PreVote { term, last } => self.answer_pre_vote(from, term, last, effects),
-            Message::PreVoteReply { term, granted } => self.count_pre_vote(from, term, granted, effects),
-            Message::Vote { last, .. } => self.answer_vote(from, last, effects),
-            Message::VoteReply { granted, .. } => self.count_vote(from, granted, effects),
-            Message::Append { prev, commit, account, .. } => {
-                self.take_append(from, prev, (commit, account), brought, effects);
+            Message::PreVote { term, last } => self.on_pre_vote(from, term, last, effects),
+            Message::PreVoteReply { term, granted } => self.on_pre_vote_reply(from, term, granted, effects),
+            Message::Vote { last, .. } => self.on_vote(from, last, effects),
+            Message::VoteReply { granted, .. } => self.on_vote_reply(from, granted, effects),
+            Message::Append { prev, commit, progress_epoch, .. } => {
+                self.on_append(from, prev, (commit, progress_epoch), content, effects);
             }
-            Message::Heartbeat { commit, round, rest, .. } => {
-                self.take_heartbeat(from, commit, round, rest, effects);
+            Message::Heartbeat { commit, round, quiesce, .. } => {
+                self.on_heartbeat(from, commit, round, quiesce, effects);
             }
-            Message::AppendAck { matched, account, .. } => self.take_ack(from, matched, account, effects),
-            Message::AppendWritten { matched, account, .. } => self.take_written(from, matched, account),
-            Message::AppendReject { rejected, hint, .. } => self.take_reject(from, rejected, hint),
-            Message::HeartbeatAck { round, binds, rest, .. } => {
-                self.take_heartbeat_ack(from, round, binds, rest, effects);
+            Message::AppendAck { matched, progress_epoch, .. } => {
+                self.on_append_ack(from, matched, progress_epoch, effects)
             }
-            Message::TimeoutNow { .. } => self.take_timeout_now(from, effects),
-            Message::ReadIndex { round, .. } => self.take_read_question(from, round),
-            Message::ReadIndexReply { round, index, .. } => self.take_read_index(from, round, index, effects),
-            Message::Removed { .. } | Message::Doubt { .. } | Message::Renounce { .. } => {}
+            Message::AppendWritten { matched, progress_epoch, .. } => {
+                self.on_append_written(from, matched, progress_epoch)
+            }
+            Message::AppendReject { rejected, hint, .. } => self.on_append_reject(from, rejected, hint),
+            Message::HeartbeatAck { round, fortifies, quiesce, .. } => {
+                self.on_heartbeat_ack(from, round, fortifies, quiesce, effects);
+            }
+            Message::TimeoutNow { .. } => self.on_timeout_now(from, effects),
+            Message::ReadIndex { round, .. } => self.on_read_index(from, round),
+            Message::ReadIndexReply { round, index, .. } => {
+                self.on_read_index_reply(from, round, index, effects)
+            }
+            Message::Removed { .. } | Message::LeaderQuery { .. } | Message::NotLeader { .. } => {}
         }
     }
 
     /// Whether elections may have led from this replica's term to that one.
-    pub(crate) fn is_within_reach(&self, term: Term) -> bool {
+    pub(crate) fn is_plausible_term(&self, term: Term) -> bool {
         term.0 <= NUMBER_MAX.min(self.hard_state.term.0.saturating_add(TERM_LEAP_MAX))
     }
 
     /// Records a message from the leader. A clock that has just started shows 0, which stands for never.
-    pub(crate) fn note_heard(&mut self) {
-        self.heard = Time(self.now.0.max(1));
+    pub(crate) fn note_leader_contact(&mut self) {
+        self.contact_at = Time(self.now.0.max(1));
     }
 
     /// Whether a message from a leader was received within the last T, and the leader is still waited for.
-    pub(crate) fn has_heard_lately(&self) -> bool {
-        self.heard != Time(0) && self.now < self.heard + self.config.election_timeout()
+    pub(crate) fn has_recent_leader_contact(&self) -> bool {
+        self.contact_at != Time(0) && self.now < self.contact_at + self.config.election_timeout()
     }
 
     /// Raises the commit index, which the caller has proven.
@@ -424,18 +434,18 @@ impl Group {
 
     pub(crate) fn rearm_election(&mut self) {
         let timeout = self.config.election_timeout();
-        self.deadline = self.now + random_timeout(&mut self.rng, timeout) + self.patience();
+        self.deadline = self.now + random_timeout(&mut self.rng, timeout) + self.priority_delay();
     }
 
     /// How much longer than others this replica waits before it campaigns, by its priority.
-    pub(crate) fn patience(&self) -> Duration {
+    pub(crate) fn priority_delay(&self) -> Duration {
         self.config.election_timeout() * u32::from(PRIORITY_MAX - self.priority)
     }
 
     pub(crate) fn name_peers(&mut self) {
         let me = self.config.node;
         self.peers = self.configuration.replicas().into_iter().filter(|node| *node != me).collect();
-        self.ties.forget_nodes();
+        self.support.clear();
     }
 
     pub(crate) fn progress_of(&mut self, node: NodeId) -> Option<&mut Progress> {
@@ -586,7 +596,10 @@ impl Group {
 /// accepted, as in the paper (section 6). Replies are accepted only from peers, to which requests are sent.
 const fn may_come_from_anyone(message: &Message) -> bool {
     is_request(message)
-        || matches!(message, Message::Removed { .. } | Message::Doubt { .. } | Message::Renounce { .. })
+        || matches!(
+            message,
+            Message::Removed { .. } | Message::LeaderQuery { .. } | Message::NotLeader { .. }
+        )
 }
 
 /// A time in [T, 2T) (paper, section 5.2).

@@ -63,7 +63,7 @@ pub enum Input<'a> {
     },
     /// A linearizable read at any replica: a follower requests the index to read at from its leader, and the
     /// read may be answered when that index is applied.
-    ReadAnywhere {
+    FollowerRead {
         /// Comes back in `reads` or `reads_rejected`.
         token: u64,
     },
@@ -83,11 +83,11 @@ pub enum Input<'a> {
         /// The configuration there.
         configuration: &'a Configuration,
         /// The sender's progress epoch of this replica: returned in the acknowledgement.
-        account: u16,
+        progress_epoch: u16,
     },
     /// A member of the group has sent the configuration that is in force at an entry. Used only by a replica
     /// that lacks it ([`Group::lacks_configuration`](crate::Group::lacks_configuration)).
-    Founding {
+    InitialConfiguration {
         /// The entry that the sender's log begins after.
         id: EntryId,
         /// The configuration there.

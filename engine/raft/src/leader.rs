@@ -6,7 +6,7 @@ use alloc::vec::Vec;
 use raftwerk_frame::{EntryId, Index, Message, NodeId, Time};
 
 use crate::config::Opening;
-use crate::effects::{Append, Effects, Rejected, Shipment};
+use crate::effects::{Append, AppendPlan, Effects, Rejected};
 use crate::group::{Group, Role};
 use crate::progress::{PeerState, Progress};
 use crate::quorum::{self, VoteResult};
@@ -14,7 +14,7 @@ use crate::quorum::{self, VoteResult};
 impl Group {
     /// Becomes leader, and opens the term with an empty entry, unless the driver does: only the commit of an
     /// entry of its own term shows a leader what is committed (paper, section 5.4.2 and 8).
-    pub(crate) fn lead(&mut self, effects: &mut Effects) {
+    pub(crate) fn become_leader(&mut self, effects: &mut Effects) {
         self.role = Role::Leader;
         self.leader = Some(self.config.node);
         self.votes.clear();
@@ -23,21 +23,21 @@ impl Group {
         self.progress = Vec::with_capacity(self.peers.len());
         let witnesses = &self.configuration.witnesses;
         self.progress.extend(self.peers.iter().map(|peer| Progress::new(next, witnesses.contains(*peer))));
-        self.accounts = 0;
-        self.place_leaving();
-        self.begin_binding();
+        self.last_progress_epoch = 0;
+        self.restore_removals();
+        self.reset_fortification();
         self.quorum_deadline =
             if self.config.check_quorum { self.now + self.config.election_timeout() } else { Time::NEVER };
         self.rearm_heartbeat();
         if self.opening == Opening::Core {
             self.append_own(1, true, effects);
         }
-        self.adopt_asked(effects);
+        self.adopt_pending_reads(effects);
         self.send_heartbeats(effects);
     }
 
     pub(crate) fn append_own(&mut self, count: u32, noop: bool, effects: &mut Effects) {
-        self.wake();
+        self.unquiesce();
         let id = EntryId::new(self.hard_state.term, self.log.last().index.next());
         self.log.append(id.term, u64::from(count));
         assert!(effects.append.is_none(), "a step appends once");
@@ -48,7 +48,7 @@ impl Group {
     pub(crate) fn propose(&mut self, count: u32, bytes: u64, effects: &mut Effects) {
         if self.role != Role::Leader {
             effects.rejected = Some(Rejected::NotLeader { leader: self.leader });
-            return self.rouse(effects);
+            return self.unquiesce_for_request(effects);
         }
         // Empty payloads count as one byte, so that their number is bounded, too.
         let bytes = bytes.max(u64::from(count));
@@ -76,8 +76,9 @@ impl Group {
         if index > self.commit && self.log.term_at(index) == Some(self.hard_state.term) {
             let before = self.commit;
             self.commit_to(index, effects);
-            if self.news_at == Time::NEVER {
-                (self.news_at, self.is_news_due) = (self.now + self.config.commit_delay(), false);
+            if self.commit_push_at == Time::NEVER {
+                (self.commit_push_at, self.is_commit_push_due) =
+                    (self.now + self.config.commit_delay(), false);
             }
             if let Some(queue) = &mut self.uncommitted {
                 while let Some((_, bytes)) = queue.pop_front_if(|(last, _)| *last <= index) {
@@ -85,7 +86,7 @@ impl Group {
                 }
             }
             self.reads.open(index);
-            self.follow_up(before, effects);
+            self.on_commit_advanced(before, effects);
         }
     }
 
@@ -96,17 +97,17 @@ impl Group {
     }
 
     pub(crate) fn send_heartbeats(&mut self, effects: &mut Effects) {
-        let rest = self.offer_rest();
+        let quiesce = self.offer_quiescence();
         let (term, round) = (self.hard_state.term, self.reads.round());
         for (peer, progress) in self.peers.iter().zip(&self.progress) {
             // Never beyond what the peer has acknowledged: the rest of its log may differ from ours.
             let commit = self.commit.min(progress.matched);
-            effects.send.push((*peer, Message::Heartbeat { term, commit, round, rest }));
+            effects.send.push((*peer, Message::Heartbeat { term, commit, round, quiesce }));
         }
     }
 
     /// Whether messages from a quorum were received since the last check; then the next period begins.
-    pub(crate) fn renew_quorum(&mut self) -> bool {
+    pub(crate) fn check_quorum_contact(&mut self) -> bool {
         let heard = |node: NodeId| {
             let at = self.peers.binary_search(&node).ok();
             Some(at.is_none_or(|at| self.progress[at].is_active))
@@ -117,38 +118,39 @@ impl Group {
         }
         self.quorum_deadline = self.now + self.config.election_timeout();
         let position = self.log.last().index.0.wrapping_add(self.reads.round()) as u32;
-        if core::mem::replace(&mut self.renewed_at, position) == position {
-            self.give_back();
+        if core::mem::replace(&mut self.activity_mark, position) == position {
+            self.shrink();
         }
         alive
     }
 
     /// After a period without proposals and reads, queues that grew under load and are empty now return their
     /// memory: most groups of a node are idle.
-    pub(crate) fn give_back(&mut self) {
-        self.progress.iter_mut().for_each(Progress::give_back);
-        self.reads.give_back();
+    pub(crate) fn shrink(&mut self) {
+        self.progress.iter_mut().for_each(Progress::shrink);
+        self.reads.shrink();
         self.uncommitted.take_if(|queue| queue.is_empty());
     }
 
     /// The append plan for a peer.
-    pub(crate) fn shipment(&mut self, to: NodeId) -> Option<Shipment> {
+    pub(crate) fn append_plan(&mut self, to: NodeId) -> Option<AppendPlan> {
         let at = self.peers.binary_search(&to).ok()?;
         let progress = self.progress.get(at)?;
         let is_withheld = progress.is_witness;
-        let last = if is_withheld { self.shown_to_witnesses() } else { self.log.last().index };
+        let last = if is_withheld { self.witness_send_limit() } else { self.log.last().index };
         if progress.state == PeerState::Snapshot {
             // Asks whether the snapshot has arrived, by an append after it: the acknowledgement of the
             // snapshot may have been lost.
-            let (prev, commit, account) = (progress.snapshot_at(), self.commit, progress.account);
-            let ask = Shipment {
+            let (prev, commit, progress_epoch) =
+                (progress.snapshot_at(), self.commit, progress.progress_epoch);
+            let ask = AppendPlan {
                 term: self.hard_state.term,
                 prev,
                 first: prev.index.next(),
                 last: prev.index,
                 commit,
                 bytes_max: 0,
-                account,
+                progress_epoch,
                 is_withheld,
             };
             return (!progress.is_paused).then_some(ask);
@@ -156,30 +158,30 @@ impl Group {
         // Usually the commit index is sent only up to the peer's acknowledgement; a retiring leader sends all
         // of it, since it may be gone later.
         let known = if self.is_retiring() { self.commit } else { self.commit.min(progress.matched) };
-        let commit_news = self.is_news_due && known > progress.commit_told;
+        let commit_push = self.is_commit_push_due && known > progress.commit_sent;
         let room = match progress.state {
             PeerState::Probe if !progress.is_paused => self.config.append_bytes_max(),
             PeerState::Replicate => {
                 let (bytes, messages) = (self.config.window_bytes(), u32::from(self.config.window_messages));
                 match progress.room(bytes, messages).filter(|_| progress.next <= last) {
                     Some(room) => room,
-                    None if progress.is_question_due || commit_news && progress.next > last => 0,
+                    None if progress.is_probe_due || commit_push && progress.next > last => 0,
                     None => return None,
                 }
             }
             PeerState::Probe | PeerState::Snapshot => return None,
         };
         let prev = progress.next.prev();
-        // `prev` is compacted: the peer needs a snapshot, see `name_snapshots`.
+        // `prev` is compacted: the peer needs a snapshot, see `request_snapshots`.
         let term = self.log.term_at(prev)?;
-        Some(Shipment {
+        Some(AppendPlan {
             term: self.hard_state.term,
             prev: EntryId::new(term, prev),
             first: progress.next,
             last: if room == 0 { prev } else { last },
             commit: self.commit,
             bytes_max: room.min(self.config.append_bytes_max()),
-            account: progress.account,
+            progress_epoch: progress.progress_epoch,
             is_withheld,
         })
     }
@@ -191,7 +193,7 @@ impl Group {
     /// would hold entries that this leader alone has, and refuse its vote to all others when this leader is
     /// gone; or entries that no replica has, if this leader had not made them durable. A voter that leaves
     /// appends unanswered for an election timeout is not waited for any longer.
-    fn shown_to_witnesses(&self) -> Index {
+    fn witness_send_limit(&self) -> Index {
         let (now, patience) = (self.now, self.config.election_timeout());
         let is_waited_for = |(node, progress): &(&NodeId, &Progress)| {
             !progress.is_witness
@@ -207,12 +209,12 @@ impl Group {
         waited_for.map(|(_, progress)| progress.matched).min().unwrap_or(mine).min(mine).max(self.commit)
     }
 
-    pub(crate) fn note_shipped(&mut self, to: NodeId, last: Index, bytes: u64) {
+    pub(crate) fn record_sent(&mut self, to: NodeId, last: Index, bytes: u64) {
         let (now, commit) = (self.now, self.commit);
         let end = self.log.last().index;
         let Some(progress) = self.progress_of(to) else { return };
-        progress.commit_told = commit.min(last);
-        let told = progress.commit_told;
+        progress.commit_sent = commit.min(last);
+        let told = progress.commit_sent;
         match progress.state {
             PeerState::Probe | PeerState::Snapshot => progress.pause(now),
             PeerState::Replicate => {
@@ -223,18 +225,26 @@ impl Group {
             }
         }
         self.note_told(to, told);
-        self.note_farewell(to, last);
+        self.note_removal_sent(to, last);
     }
 
     /// A follower holds the log durably up to `matched`. If it was removed and added again since it sent
     /// this, its log may have begun anew in between; then the progress epoch is an earlier one. Its other
     /// replies of that time are harmless: rejections move only `next`, and a follower that has answered a
     /// heartbeat has kept its term.
-    pub(crate) fn take_ack(&mut self, from: NodeId, matched: Index, account: u16, effects: &mut Effects) {
+    pub(crate) fn on_append_ack(
+        &mut self,
+        from: NodeId,
+        matched: Index,
+        progress_epoch: u16,
+        effects: &mut Effects,
+    ) {
         if self.role != Role::Leader || matched > self.log.last().index {
             return;
         }
-        let Some(progress) = self.progress_of(from).filter(|progress| progress.account == account) else {
+        let Some(progress) =
+            self.progress_of(from).filter(|progress| progress.progress_epoch == progress_epoch)
+        else {
             return;
         };
         progress.is_active = true;
@@ -249,19 +259,21 @@ impl Group {
             self.note_configured(before, matched);
             self.advance_commit(effects);
             self.continue_admission(effects);
-            self.hurry_handover_to(from, effects);
+            self.consider_target(from, effects);
         }
-        self.end_farewell(from, effects);
+        self.end_acknowledged_removal(from, effects);
     }
 
     /// A follower has written the log up to `matched`, and will acknowledge it when it is durable. This
     /// counts only for [`Group::written_by_quorum`], and for the window: a follower that is behind is not
     /// limited to one window per sync.
-    pub(crate) fn take_written(&mut self, from: NodeId, matched: Index, account: u16) {
+    pub(crate) fn on_append_written(&mut self, from: NodeId, matched: Index, progress_epoch: u16) {
         if self.role != Role::Leader || matched > self.log.last().index {
             return;
         }
-        if let Some(progress) = self.progress_of(from).filter(|progress| account == progress.account) {
+        if let Some(progress) =
+            self.progress_of(from).filter(|progress| progress_epoch == progress.progress_epoch)
+        {
             progress.is_active = true;
             progress.note_written(matched);
         }
@@ -286,7 +298,7 @@ impl Group {
 
     /// A follower's log does not agree at `rejected`. Skips back over a whole conflicting term at once, by the
     /// follower's hint and by our own log (paper, section 5.3, last paragraphs).
-    pub(crate) fn take_reject(&mut self, from: NodeId, rejected: Index, hint: EntryId) {
+    pub(crate) fn on_append_reject(&mut self, from: NodeId, rejected: Index, hint: EntryId) {
         if self.role != Role::Leader {
             return;
         }
@@ -307,12 +319,12 @@ impl Group {
         }
     }
 
-    pub(crate) fn take_heartbeat_ack(
+    pub(crate) fn on_heartbeat_ack(
         &mut self,
         from: NodeId,
         round: u64,
-        binds: bool,
-        rest: bool,
+        fortifies: bool,
+        quiesce: bool,
         effects: &mut Effects,
     ) {
         if self.role != Role::Leader {
@@ -323,14 +335,14 @@ impl Group {
         let Some(progress) = self.progress_of(from) else { return };
         progress.heard(now, interval);
         progress.round = progress.round.max(round.min(known));
-        self.take_standing(from, round, binds, rest);
+        self.on_fortification_reply(from, round, fortifies, quiesce);
         self.answer_reads(effects);
     }
 
     /// The connection to a peer broke: appends on their way count as lost.
     pub(crate) fn unreachable(&mut self, node: NodeId) {
         // In a quiescent group, nothing was on its way.
-        if !self.is_resting()
+        if !self.is_quiescent()
             && let Some(progress) = self.progress_of(node)
             && progress.state == PeerState::Replicate
         {

@@ -10,8 +10,8 @@
 //!    `send_durable` only when everything written so far for this group is durable.
 //! 2. A driver that has written a hard state holds back all the group's messages, appends too, until that is
 //!    durable.
-//! 3. [`Group::flush`] once after the inputs of a turn; then, from a leader, [`Group::next_shipment`] for every peer
-//!    until it has no more, each answered by [`Group::shipped`].
+//! 3. [`Group::flush`] once after the inputs of a turn; then, from a leader, [`Group::next_append`] for every peer
+//!    until it has no more, each answered by [`Group::note_sent`].
 //! 4. [`Input::Durable`] when the log is durable up to an entry; [`Input::Applied`] when the state machine has it. A
 //!    notice of durability may come late, after its entry was replaced, but notices come in the order of the writes.
 //! 5. [`Input::Timeout`] when [`Group::next_deadline`] has come.
@@ -22,9 +22,9 @@
 //! way out, [`Input::Memberships`] and [`Group::restore`] on the way in.
 //!
 //! What is not here: payloads, I/O, clocks. Where to go next: `election`, `leader`, `follower`, `snapshot`,
-//! `read`; for membership changes `membership`, with [`reconfig`] below, `admission` and `departure` beside
-//! it; `transfer`; replica identity, where nodes come back with other logs, `hearing`; initial members that
-//! lost the record of the first configuration, `founding`. The rules that must always hold are numbered in
+//! `read_index`; for membership changes `membership`, with [`reconfig`] below, `admission` and `removal` beside
+//! it; `transfer`; replica identity, where nodes come back with other logs, `identity`; initial members that
+//! lost the record of the first configuration, `bootstrap`. The rules that must always hold are numbered in
 //! [`invariant`].
 #![no_std]
 #![forbid(unsafe_code)]
@@ -34,37 +34,37 @@ extern crate alloc;
 extern crate std;
 
 mod admission;
-mod asked;
+mod bootstrap;
 mod config;
-mod departure;
 mod effects;
 mod election;
 mod follower;
-mod founding;
+mod follower_read;
 mod group;
-mod hearing;
+mod identity;
 mod input;
 pub mod invariant;
 mod leader;
 mod log;
 mod membership;
 mod progress;
+mod quiescence;
 pub mod quorum;
-mod read;
+mod read_index;
 pub mod reconfig;
-mod rest;
+mod removal;
 mod rng;
-mod seldom;
 mod snapshot;
+mod thin_vec;
 mod transfer;
 
 pub use admission::NewcomerStatus;
 pub use config::{Config, Opening, Origin, Restored};
-pub use effects::{Append, Effects, Install, Rejected, Shipment};
+pub use effects::{Append, AppendPlan, Effects, Install, Rejected};
 pub use group::{Group, PRIORITY_MAX, Role};
-pub use hearing::{Address, Voice, is_request};
+pub use identity::{MessageSender, Recipient, is_request};
 pub use input::Input;
 pub use log::TermRun;
-pub use membership::{Newcomers, Reconfigure, Reconfigured, Refusal, Route};
+pub use membership::{Admission, Reconfigure, Reconfigured, Refusal, Transition};
 pub use progress::{PeerState, PeerStatus};
 pub use transfer::{Transfer, Unfit};

@@ -31,18 +31,18 @@ pub struct Reconfigure<'a> {
     pub logs: &'a [(NodeId, LogId)],
     /// The index of the configuration that the client has seen. If the log has a later one, the request is
     /// refused.
-    pub seen: Option<Index>,
-    /// The route to the new configuration.
-    pub route: Route,
+    pub expected_index: Option<Index>,
+    /// The transition to the new configuration.
+    pub transition: Transition,
     /// The conditions on new voters.
-    pub newcomers: Newcomers,
+    pub admission: Admission,
     /// Only plan the change, and report what would happen.
     pub dry_run: bool,
 }
 
-/// The route to a new configuration.
+/// The transition to a new configuration.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Route {
+pub enum Transition {
     /// One step if at most one voter changes; otherwise through a joint configuration that is left
     /// automatically.
     Auto,
@@ -54,7 +54,7 @@ pub enum Route {
 
 /// The conditions on new voters, and on the new configuration's quorum.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Newcomers {
+pub enum Admission {
     /// None: no health check. A group may lose its majority by this.
     Unchecked,
     /// New voters are learners that have caught up, and a majority of the new configuration was active
@@ -117,7 +117,7 @@ impl Group {
             return;
         }
         let outcome = match self.plan(wish) {
-            Err(Refusal::NotCaughtUp(_)) if wish.newcomers == Newcomers::Awaited => {
+            Err(Refusal::NotCaughtUp(_)) if wish.admission == Admission::Awaited => {
                 self.begin_admission(wish, effects)
             }
             Err(refusal) => Reconfigured::Refused(refusal),
@@ -130,20 +130,20 @@ impl Group {
 
     /// The next configuration that a request leads to, if it may begin now.
     pub(crate) fn plan(&self, wish: &Reconfigure<'_>) -> Result<Configuration, Refusal> {
-        self.may_change(wish.seen)?;
+        self.may_change(wish.expected_index)?;
         let from = &self.configuration;
-        let to = match wish.route {
+        let to = match wish.transition {
             _ if from.is_joint() && wish.changes.is_empty() => return self.plan_leave(),
             _ if from.is_joint() => return Err(Refusal::InProgress(self.configuration_at)),
-            Route::Auto => match reconfig::simple(from, wish.changes) {
+            Transition::Auto => match reconfig::simple(from, wish.changes) {
                 Err(ChangeError::ManyVoters) => reconfig::enter_joint(from, wish.changes, true),
                 other => other,
             },
-            Route::Joint => reconfig::enter_joint(from, wish.changes, true),
-            Route::JointHeld => reconfig::enter_joint(from, wish.changes, false),
+            Transition::Joint => reconfig::enter_joint(from, wish.changes, true),
+            Transition::JointHeld => reconfig::enter_joint(from, wish.changes, false),
         };
         let to = to.and_then(|to| reconfig::name(from, to, wish.logs)).map_err(Refusal::Change)?;
-        if wish.newcomers != Newcomers::Unchecked {
+        if wish.admission != Admission::Unchecked {
             if let Some(node) =
                 to.voters.iter().find(|node| !from.is_voter(**node) && !self.is_caught_up(**node))
             {
@@ -155,7 +155,7 @@ impl Group {
     }
 
     /// Whether a change may begin at all.
-    fn may_change(&self, seen: Option<Index>) -> Result<(), Refusal> {
+    fn may_change(&self, expected_index: Option<Index>) -> Result<(), Refusal> {
         if self.role != Role::Leader {
             return Err(Refusal::NotLeader { leader: self.leader });
         }
@@ -168,11 +168,11 @@ impl Group {
         if self.configuration_at > self.commit || self.admission.is_some() {
             return Err(Refusal::InProgress(self.configuration_at));
         }
-        if usize::from(u16::MAX - self.accounts) < Configuration::REPLICAS_MAX {
+        if usize::from(u16::MAX - self.last_progress_epoch) < Configuration::REPLICAS_MAX {
             return Err(Refusal::TermExhausted);
         }
-        match seen {
-            Some(seen) if seen < self.configuration_at => Err(Refusal::Stale(self.configuration_at)),
+        match expected_index {
+            Some(expected) if expected < self.configuration_at => Err(Refusal::Stale(self.configuration_at)),
             _ => Ok(()),
         }
     }
@@ -188,7 +188,9 @@ impl Group {
     }
 
     fn keeps_quorum(&self, to: &Configuration) -> Result<(), Refusal> {
-        let heard = |node| Some(node == self.config.node || self.peer(node).is_some_and(Progress::was_heard));
+        let heard = |node| {
+            Some(node == self.config.node || self.peer(node).is_some_and(Progress::is_recently_active))
+        };
         match quorum::vote_result(to, heard) {
             VoteResult::Won => Ok(()),
             VoteResult::Lost | VoteResult::Pending => Err(Refusal::QuorumAtRisk),
@@ -209,7 +211,7 @@ impl Group {
         let configuration = core::mem::replace(&mut self.configuration, next.configuration);
         self.earlier.push(Membership { index: self.configuration_at, configuration });
         self.configuration_at = next.index;
-        self.take_shape(effects);
+        self.on_configuration_changed(effects);
     }
 
     /// The log begins in this configuration, and no other is known.
@@ -217,7 +219,7 @@ impl Group {
         self.earlier.clear();
         self.configuration = configuration.clone();
         self.configuration_at = self.log.compacted().index;
-        self.take_shape(effects);
+        self.on_configuration_changed(effects);
     }
 
     /// The log is replaced from `from` on, and the configurations there with it.
@@ -226,7 +228,7 @@ impl Group {
             && let Some(before) = self.earlier.pop()
         {
             (self.configuration_at, self.configuration) = (before.index, before.configuration);
-            self.take_shape(effects);
+            self.on_configuration_changed(effects);
         }
     }
 
@@ -246,7 +248,7 @@ impl Group {
             self.configuration_at = index;
             if self.configuration != *configuration {
                 self.configuration = configuration.clone();
-                self.take_shape(effects);
+                self.on_configuration_changed(effects);
             }
             // A leader sends snapshots to members only, also if the configuration is the same as before: the
             // replica was added again.
@@ -255,7 +257,7 @@ impl Group {
     }
 
     /// The log begins after `to`: of the configurations up to there, the latest suffices.
-    pub(crate) fn forget_before(&mut self, to: Index) {
+    pub(crate) fn on_compacted(&mut self, to: Index) {
         if self.is_removed() {
             self.standing = Standing::Removed;
         }
@@ -267,7 +269,7 @@ impl Group {
     }
 
     /// Another configuration is in force, perhaps with other peers.
-    fn take_shape(&mut self, effects: &mut Effects) {
+    fn on_configuration_changed(&mut self, effects: &mut Effects) {
         effects.configuration_changed = true;
         self.forget_removal();
         let before: SmallVec<[NodeId; 4]> = core::mem::take(&mut self.peers);
@@ -286,8 +288,8 @@ impl Group {
 
     /// The commit index has passed `before` in a leader: a configuration may have become committed, and need
     /// a next step.
-    pub(crate) fn follow_up(&mut self, before: Index, effects: &mut Effects) {
-        self.begin_farewells();
+    pub(crate) fn on_commit_advanced(&mut self, before: Index, effects: &mut Effects) {
+        self.start_removal_deadlines();
         if self.configuration_at > self.commit {
             return;
         }
@@ -312,7 +314,7 @@ impl Group {
 
     /// A node that is no member requests votes with a log that is no newer than ours: it was removed, and has
     /// not received its removal.
-    pub(crate) fn answer_removed(&self, from: NodeId, last: EntryId, effects: &mut Effects) -> bool {
+    pub(crate) fn reply_removed(&self, from: NodeId, last: EntryId, effects: &mut Effects) -> bool {
         let is_gone = self.configuration_at <= self.commit
             && !self.configuration.is_empty()
             && !self.configuration.contains(from)
@@ -325,7 +327,7 @@ impl Group {
     }
 
     /// Processes a removal notice. The replica is removed unless it has a later configuration.
-    pub(crate) fn take_removed(&mut self, configuration: EntryId, effects: &mut Effects) {
+    pub(crate) fn on_removal_notice(&mut self, configuration: EntryId, effects: &mut Effects) {
         let is_later = if self.configuration_at <= self.commit {
             configuration.index > self.configuration_at
         } else {
@@ -340,7 +342,7 @@ impl Group {
             && !self.configuration.is_empty()
         {
             if self.role != Role::Follower {
-                self.follow(self.hard_state.term, None, effects);
+                self.become_follower(self.hard_state.term, None, effects);
             }
             self.standing = Standing::Removed;
             self.deadline = Time::NEVER;
@@ -369,21 +371,22 @@ impl Group {
     /// the log shows so far, and a late removal notice, for as long as the leader is alive. A late append of
     /// an earlier membership is recognised by its progress epoch. So a replica that was removed and added
     /// again learns this before it has the entry that adds it, which would end its removal, too.
-    pub fn note_standing(&mut self, term: Term, account: Option<u16>, is_member: bool) {
-        if term < self.hard_state.term || !self.is_within_reach(term) {
+    pub fn note_standing(&mut self, term: Term, progress_epoch: Option<u16>, is_member: bool) {
+        if term < self.hard_state.term || !self.is_plausible_term(term) {
             return;
         }
         if term > self.hard_state.term {
-            self.claimed_by = 0;
+            self.known_epoch = 0;
         }
         // Progress epochs rise by one with each added peer; a difference of more than half the range means
         // that one is behind.
-        let behind = |account: u16| self.claimed_by.wrapping_sub(account as u8);
-        let is_late = account.map_or(!is_member, |account| (1..128).contains(&behind(account)));
+        let behind = |progress_epoch: u16| self.known_epoch.wrapping_sub(progress_epoch as u8);
+        let is_late =
+            progress_epoch.map_or(!is_member, |progress_epoch| (1..128).contains(&behind(progress_epoch)));
         if is_late {
             return;
         }
-        self.claimed_by = account.map_or(self.claimed_by, |account| account as u8);
+        self.known_epoch = progress_epoch.map_or(self.known_epoch, |progress_epoch| progress_epoch as u8);
         if is_member {
             self.standing = Standing::Member;
         } else if self.standing == Standing::Member {
@@ -410,7 +413,7 @@ impl Group {
         let me = self.config.node;
         configuration.contains(me)
             && match configuration.log_of(me) {
-                Some(log) => log == self.home,
+                Some(log) => log == self.own_log,
                 None => self.joined.is_none(),
             }
     }

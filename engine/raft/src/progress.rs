@@ -99,10 +99,10 @@ pub(crate) struct Progress {
     /// A probe, or a failed snapshot, waits for a reply, or the reply to a heartbeat.
     pub(crate) is_paused: bool,
     /// When it was last sent a message that it will answer.
-    asked_at: Time,
+    probed_at: Time,
     /// It is alive, and has left appends unanswered for long: an append without entries is to ask for its
     /// match.
-    pub(crate) is_question_due: bool,
+    pub(crate) is_probe_due: bool,
     /// The compacted entry when the peer was found to need a snapshot: any snapshot that it gets holds at
     /// least this.
     snapshot_at: Option<Box<EntryId>>,
@@ -110,15 +110,15 @@ pub(crate) struct Progress {
     /// Whether a message from it was received in the period before.
     pub(crate) was_active: bool,
     /// The last commit index that was sent to it.
-    pub(crate) commit_told: Index,
+    pub(crate) commit_sent: Index,
     /// The latest read round that it has answered.
     pub(crate) round: u64,
     /// It fortifies this leader, as long as its node supports this one.
-    pub(crate) is_bound: bool,
+    pub(crate) is_fortifying: bool,
     /// It has agreed to quiesce.
-    pub(crate) is_resting: bool,
+    pub(crate) is_quiescent: bool,
     /// The leader's progress epoch of this peer: acknowledgements of an earlier epoch do not count here.
-    pub(crate) account: u16,
+    pub(crate) progress_epoch: u16,
     /// It holds no payloads.
     pub(crate) is_witness: bool,
     in_flight: InFlight,
@@ -133,16 +133,16 @@ impl Progress {
             written: Index(0),
             next,
             is_paused: false,
-            asked_at: Time(0),
-            is_question_due: false,
+            probed_at: Time(0),
+            is_probe_due: false,
             snapshot_at: None,
             is_active: false,
             was_active: false,
-            commit_told: Index(0),
+            commit_sent: Index(0),
             round: 0,
-            is_bound: false,
-            is_resting: false,
-            account: 0,
+            is_fortifying: false,
+            is_quiescent: false,
+            progress_epoch: 0,
             is_witness,
             in_flight: InFlight(None),
             in_flight_bytes: 0,
@@ -150,17 +150,17 @@ impl Progress {
     }
 
     /// The progress of a new member: it had no time to reply, and does not count as inactive.
-    pub(crate) fn newcomer(next: Index, account: u16, is_witness: bool) -> Self {
-        Self { is_active: true, account, ..Self::new(next, is_witness) }
+    pub(crate) fn newcomer(next: Index, progress_epoch: u16, is_witness: bool) -> Self {
+        Self { is_active: true, progress_epoch, ..Self::new(next, is_witness) }
     }
 
     /// Its node no longer supports this one: the peer's fortification, and its consent to quiesce, are void.
-    pub(crate) const fn let_loose(&mut self) {
-        (self.is_bound, self.is_resting) = (false, false);
+    pub(crate) const fn lose_support(&mut self) {
+        (self.is_fortifying, self.is_quiescent) = (false, false);
     }
 
     /// Whether a message from it was received in this period or the one before.
-    pub(crate) const fn was_heard(&self) -> bool {
+    pub(crate) const fn is_recently_active(&self) -> bool {
         self.is_active || self.was_active
     }
 
@@ -206,7 +206,7 @@ impl Progress {
     /// Sends nothing more to this peer before it answers, or answers a heartbeat.
     pub(crate) fn pause(&mut self, now: Time) {
         self.is_paused = true;
-        self.asked_at = now;
+        self.probed_at = now;
     }
 
     /// The peer is alive. A probe that has gone unanswered for `patience` is lost; before that the reply may
@@ -217,14 +217,14 @@ impl Progress {
     /// shows what was lost.
     pub(crate) fn heard(&mut self, now: Time, patience: Duration) {
         self.is_active = true;
-        self.is_paused &= now < self.asked_at + patience;
+        self.is_paused &= now < self.probed_at + patience;
         let oldest = self.in_flight.front().filter(|_| self.state == PeerState::Replicate);
-        self.is_question_due = oldest.is_some_and(|sent| now >= sent.at.max(self.asked_at) + patience);
+        self.is_probe_due = oldest.is_some_and(|sent| now >= sent.at.max(self.probed_at) + patience);
     }
 
     /// It has been sent a message that it will answer.
     pub(crate) fn asked(&mut self, now: Time) {
-        (self.is_question_due, self.asked_at) = (false, now);
+        (self.is_probe_due, self.probed_at) = (false, now);
     }
 
     /// How many bytes may still be sent; `None` if the window is full.
@@ -262,7 +262,7 @@ impl Progress {
     /// Whether appends to it are pipelined, it is active, and none has gone unanswered for `patience`.
     pub(crate) fn keeps_up(&self, now: Time, patience: Duration) -> bool {
         self.state == PeerState::Replicate
-            && self.was_heard()
+            && self.is_recently_active()
             && self.oldest_in_flight().is_none_or(|sent| now < sent + patience)
     }
 
@@ -271,7 +271,7 @@ impl Progress {
         self.in_flight.front().map(|sent| sent.at)
     }
 
-    pub(crate) fn give_back(&mut self) {
+    pub(crate) fn shrink(&mut self) {
         self.in_flight.0.take_if(|appends| appends.sent.is_empty());
     }
 
@@ -286,7 +286,7 @@ impl Progress {
             appends.written = 0;
         }
         self.in_flight_bytes = 0;
-        self.is_question_due = false;
+        self.is_probe_due = false;
     }
 }
 

@@ -8,14 +8,14 @@ use crate::progress::PeerState;
 
 impl Group {
     /// Lists the peers that need compacted entries. Each once, until its snapshot arrives or fails.
-    pub(crate) fn name_snapshots(&mut self, effects: &mut Effects) {
+    pub(crate) fn request_snapshots(&mut self, effects: &mut Effects) {
         let (compacted, now) = (self.log.compacted(), self.now);
         let Self { peers, progress, leaving, .. } = self;
         for (peer, progress) in peers.iter().zip(progress) {
             // Sending needs the term of the entry before `next`.
             let behind = progress.next.prev() < compacted.index;
             let is_due = behind && progress.state != PeerState::Snapshot && !progress.is_paused;
-            if is_due && !leaving.iter().any(|departure| departure.node == *peer) {
+            if is_due && !leaving.iter().any(|removal| removal.node == *peer) {
                 progress.snapshot(compacted, now);
                 effects.snapshot_to.push(*peer);
             }
@@ -34,28 +34,29 @@ impl Group {
     }
 
     /// A snapshot is durable here. Installs it unless its last entry is committed here already.
-    pub(crate) fn take_snapshot(
+    pub(crate) fn on_snapshot(
         &mut self,
         from: NodeId,
         term: Term,
         id: EntryId,
-        (configuration, account): (&Configuration, u16),
+        (configuration, progress_epoch): (&Configuration, u16),
         effects: &mut Effects,
     ) {
         let mine = self.hard_state.term;
-        let is_sane = id.term <= term && self.is_within_reach(term) && id.index.0 <= NUMBER_MAX;
+        let is_sane = id.term <= term && self.is_plausible_term(term) && id.index.0 <= NUMBER_MAX;
         if !is_sane || from == self.config.node || self.role == Role::Leader && term == mine {
             return;
         }
         if term < mine {
             // The sender no longer leads; it learns of the later term from this reply.
-            effects
-                .send_durable
-                .push((from, Message::HeartbeatAck { term: mine, round: 0, binds: false, rest: false }));
+            effects.send_durable.push((
+                from,
+                Message::HeartbeatAck { term: mine, round: 0, fortifies: false, quiesce: false },
+            ));
             return;
         }
-        self.follow(term, Some(from), effects);
-        self.note_heard();
+        self.become_follower(term, Some(from), effects);
+        self.note_leader_contact();
         self.bind();
         self.rearm_election();
         if id.index > self.commit {
@@ -70,6 +71,6 @@ impl Group {
             self.lift_fence();
             effects.install = Some(Install { id, configuration: configuration.clone(), keep_tail });
         }
-        effects.send_durable.push((from, Message::AppendAck { term, matched: self.commit, account }));
+        effects.send_durable.push((from, Message::AppendAck { term, matched: self.commit, progress_epoch }));
     }
 }

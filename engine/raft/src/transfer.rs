@@ -21,9 +21,9 @@ pub(crate) struct Handover {
     deadline: Time,
     /// Of a retiring leader: the earliest time at which it steps down, once a possible successor has been sent
     /// the commit of the configuration; `deadline` at the latest.
-    goes_after: Option<Time>,
+    step_down_after: Option<Time>,
     /// When the target was last sent the request to campaign.
-    hurried: Option<Time>,
+    timeout_now_at: Option<Time>,
 }
 
 /// Why a transfer failed. A change of leader shows that it succeeded.
@@ -65,9 +65,10 @@ impl Group {
             return;
         }
         let deadline = self.now + self.config.election_timeout();
-        self.wake();
-        self.handover = Some(Box::new(Handover { to, deadline, goes_after: None, hurried: None }));
-        self.hurry_handover(effects);
+        self.unquiesce();
+        self.handover =
+            Some(Box::new(Handover { to, deadline, step_down_after: None, timeout_now_at: None }));
+        self.send_timeout_now(effects);
     }
 
     fn fit_to_lead(&self, to: NodeId) -> Result<(), Unfit> {
@@ -88,54 +89,59 @@ impl Group {
         }
         match self.peer(to) {
             Some(progress) if progress.state == PeerState::Snapshot => Err(Unfit::TooFarBehind),
-            Some(progress) if progress.was_heard() => Ok(()),
+            Some(progress) if progress.is_recently_active() => Ok(()),
             _ => Err(Unfit::NotHeard),
         }
     }
 
     /// Requests that the target campaigns, if it holds everything. Repeated with every heartbeat: the first
     /// request may be lost.
-    pub(crate) fn hurry_handover(&mut self, effects: &mut Effects) {
+    pub(crate) fn send_timeout_now(&mut self, effects: &mut Effects) {
         let Some(to) = self.transfer_target().filter(|to| self.holds_all(*to)) else { return };
-        self.ties.has_hurried = true;
+        self.support.has_sent_timeout_now = true;
         effects.send.push((to, Message::TimeoutNow { term: self.hard_state.term }));
         let now = self.now;
-        self.handover.iter_mut().for_each(|handover| handover.hurried = Some(now));
+        self.handover.iter_mut().for_each(|handover| handover.timeout_now_at = Some(now));
     }
 
     /// A node holds more than before: the target may hold everything now; or this node may be the successor.
-    pub(crate) fn hurry_handover_to(&mut self, node: NodeId, effects: &mut Effects) {
+    pub(crate) fn consider_target(&mut self, node: NodeId, effects: &mut Effects) {
         let Some(to) = self.transfer_target() else { return };
-        let may_inherit = self.configuration.may_lead(node) && self.holds_all(node);
-        if self.is_retiring() && may_inherit && !self.holds_all(to) {
-            self.set_heir(node);
+        let may_succeed = self.configuration.may_lead(node) && self.holds_all(node);
+        if self.is_retiring() && may_succeed && !self.holds_all(to) {
+            self.set_target(node);
         }
-        if self.handover.as_ref().is_some_and(|handover| handover.to == node && handover.hurried.is_none()) {
-            self.hurry_handover(effects);
+        if self
+            .handover
+            .as_ref()
+            .is_some_and(|handover| handover.to == node && handover.timeout_now_at.is_none())
+        {
+            self.send_timeout_now(effects);
         }
     }
 
     /// A heartbeat later the target still does not lead. Of a retiring leader, the next voter that holds
     /// everything becomes the target, unless the last one was sent its request less than an interval ago: two
     /// at once would be rivals.
-    pub(crate) fn hurry_again(&mut self, effects: &mut Effects) {
+    pub(crate) fn retry_timeout_now(&mut self, effects: &mut Effects) {
         let interval = self.config.heartbeat_interval();
-        if let Some(handover) = self.handover.as_ref().filter(|handover| handover.goes_after.is_some()) {
-            if handover.hurried.is_some_and(|hurried| self.now < hurried + interval) {
+        if let Some(handover) = self.handover.as_ref().filter(|handover| handover.step_down_after.is_some()) {
+            if handover.timeout_now_at.is_some_and(|timeout_now_at| self.now < timeout_now_at + interval) {
                 return;
             }
             let to = handover.to;
-            let is_fit =
-                |node: &NodeId| self.holds_all(*node) && self.peer(*node).is_some_and(Progress::was_heard);
-            let fit = || self.heirs().filter(is_fit);
+            let is_fit = |node: &NodeId| {
+                self.holds_all(*node) && self.peer(*node).is_some_and(Progress::is_recently_active)
+            };
+            let fit = || self.successors().filter(is_fit);
             let next = fit().filter(|node| *node > to).min().or_else(|| fit().min());
-            next.into_iter().for_each(|next| self.set_heir(next));
+            next.into_iter().for_each(|next| self.set_target(next));
         }
-        self.hurry_handover(effects);
+        self.send_timeout_now(effects);
     }
 
     /// The voters that hold payloads.
-    fn heirs(&self) -> impl Iterator<Item = NodeId> + '_ {
+    fn successors(&self) -> impl Iterator<Item = NodeId> + '_ {
         self.configuration.voters.iter().copied().filter(|node| self.configuration.may_lead(*node))
     }
 
@@ -143,8 +149,8 @@ impl Group {
         self.peer(node).is_some_and(|progress| progress.matched == self.log.last().index)
     }
 
-    fn set_heir(&mut self, node: NodeId) {
-        self.handover.iter_mut().for_each(|handover| (handover.to, handover.hurried) = (node, None));
+    fn set_target(&mut self, node: NodeId) {
+        self.handover.iter_mut().for_each(|handover| (handover.to, handover.timeout_now_at) = (node, None));
     }
 
     /// Gives up a transfer that has reached its deadline. `true` if the leader must step down, too.
@@ -152,10 +158,10 @@ impl Group {
         let Some(over) = self.handover.take_if(|handover| handover.deadline <= self.now) else {
             return false;
         };
-        if over.goes_after.is_none() {
+        if over.step_down_after.is_none() {
             effects.transfer = Some(Transfer::Abandoned(over.to));
         }
-        over.goes_after.is_some()
+        over.step_down_after.is_some()
     }
 
     pub(crate) fn handover_deadline(&self) -> Time {
@@ -172,7 +178,7 @@ impl Group {
     /// over.
     #[must_use]
     pub fn is_retiring(&self) -> bool {
-        self.handover.as_ref().is_some_and(|handover| handover.goes_after.is_some())
+        self.handover.as_ref().is_some_and(|handover| handover.step_down_after.is_some())
     }
 
     /// The committed configuration gives this leader no vote. It continues to lead, without taking proposals,
@@ -182,30 +188,36 @@ impl Group {
         if self.is_retiring() {
             return;
         }
-        let rank = |node: &NodeId| self.peer(*node).map(|progress| (progress.was_heard(), progress.matched));
-        let Some(heir) = self.heirs().max_by_key(rank) else {
-            return self.follow(self.hard_state.term, None, effects);
+        let rank = |node: &NodeId| {
+            self.peer(*node).map(|progress| (progress.is_recently_active(), progress.matched))
+        };
+        let Some(successor) = self.successors().max_by_key(rank) else {
+            return self.become_follower(self.hard_state.term, None, effects);
         };
         // A target that a client chose goes first.
         let chosen = self.transfer_target().filter(|chosen| self.configuration.may_lead(*chosen));
         let deadline = self.now + self.config.election_timeout();
-        let goes_after = Some(self.now + self.config.retirement());
+        let step_down_after = Some(self.now + self.config.retirement());
         self.admission = None;
-        self.handover =
-            Some(Box::new(Handover { to: chosen.unwrap_or(heir), deadline, goes_after, hurried: None }));
-        self.hurry_handover(effects);
+        self.handover = Some(Box::new(Handover {
+            to: chosen.unwrap_or(successor),
+            deadline,
+            step_down_after,
+            timeout_now_at: None,
+        }));
+        self.send_timeout_now(effects);
     }
 
     /// A peer is being sent the commit index. If it may succeed a retiring leader, the leader need wait for
-    /// no more than `goes_after`.
+    /// no more than `step_down_after`.
     pub(crate) fn note_told(&mut self, to: NodeId, commit: Index) {
         let now = self.now;
         if let Some(handover) = &mut self.handover
-            && let Some(goes_after) = handover.goes_after
+            && let Some(step_down_after) = handover.step_down_after
             && commit >= self.configuration_at
             && self.configuration.may_lead(to)
         {
-            handover.deadline = handover.deadline.min(now.max(goes_after));
+            handover.deadline = handover.deadline.min(now.max(step_down_after));
         }
     }
 

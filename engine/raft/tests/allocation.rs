@@ -111,15 +111,15 @@ impl Trio {
         self.perform(at);
         let from = NodeId(at as u64 + 1);
         for to in [1, 2, 3].map(NodeId) {
-            while let Some(shipment) = self.groups[at].next_shipment(to) {
-                let last = shipment.last.max(shipment.prev.index);
-                let count = last.0 - shipment.prev.index.0;
-                self.groups[at].shipped(to, last, count * 16);
+            while let Some(append_plan) = self.groups[at].next_append(to) {
+                let last = append_plan.last.max(append_plan.prev.index);
+                let count = last.0 - append_plan.prev.index.0;
+                self.groups[at].note_sent(to, last, count * 16);
                 let message = Message::Append {
-                    term: shipment.term,
-                    prev: shipment.prev,
-                    commit: shipment.commit,
-                    account: shipment.account,
+                    term: append_plan.term,
+                    prev: append_plan.prev,
+                    commit: append_plan.commit,
+                    progress_epoch: append_plan.progress_epoch,
                 };
                 let run = (count > 0).then_some(Run { term: self.groups[at].last().term, count });
                 self.network.push((from, to, message, run));

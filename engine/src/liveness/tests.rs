@@ -17,21 +17,21 @@ fn at(ms: u64) -> Time {
     Time(ms * MS)
 }
 
-fn one_of(life: u64, other: PeerLane) -> Liveness {
+fn one_of(incarnation: u64, other: PeerLane) -> Liveness {
     let interval = Duration::from_millis(100);
-    let mut liveness = Liveness::new(Terms { life, interval, promise: T, drift_ppm: 50_000 });
+    let mut liveness = Liveness::new(Terms { incarnation, interval, promise: T, drift_ppm: 50_000 });
     liveness.name(at(0), &[other]);
     liveness
 }
 
 const LOG: LogId = LogId(9);
 
-const fn heard(from: PeerLane, beat: Beat) -> Heard {
+const fn heard(from: PeerLane, beat: NodeHeartbeat) -> Heard {
     Heard { from, log: LOG, beat }
 }
 
 /// The heartbeat that is due now.
-fn beat(of: &mut Liveness, ms: u64) -> Beat {
+fn beat(of: &mut Liveness, ms: u64) -> NodeHeartbeat {
     of.beats(at(ms)).next().map(|(_, beat)| beat).expect("a beat is due")
 }
 
@@ -83,7 +83,7 @@ fn a_promise_is_about_the_groups_that_both_workers_have() {
     // The other worker stands still; a heartbeat of a node that assumes as many workers as its own has no
     // effect.
     let strange = PeerLane { node: NodeId(2), worker: 0, workers: 1 };
-    one.hear(at(450), &heard(strange, Beat { life: 5, sent: 1, is_well: true, ..Beat::default() }));
+    one.hear(at(450), &heard(strange, NodeHeartbeat { incarnation: 5, sent: 1, is_healthy: true, ..NodeHeartbeat::default() }));
     assert_eq!(one.take_news(), []);
 }
 
@@ -173,13 +173,13 @@ fn a_gap_in_a_promise_is_seen_even_by_who_did_not_look() {
 fn one_that_is_not_well_is_let_go_at_once_and_counts_on_nothing_that_it_asked_for_before() {
     let (mut one, mut two) = friends();
     let older = beat(&mut two, 1500);
-    one.is_well(at(450), false);
+    one.is_healthy(at(450), false);
     assert_eq!((tie(&one, TWO).1, one.kept_until(TWO.node, GROUP)), (false, Time(0)));
     let sigh = beat(&mut one, 450);
     told(&mut two);
     two.hear(at(1450), &heard(ONE, sigh));
     assert_eq!(told(&mut two), [News::Supports(ONE, false)]);
-    one.is_well(at(460), true);
+    one.is_healthy(at(460), true);
     one.hear(at(460), &heard(TWO, older));
     assert!(!tie(&one, TWO).1, "that was promised before");
     converse(&mut one, &mut two, 600, 800);
@@ -199,7 +199,7 @@ fn another_life_is_not_heard_before_what_was_promised_to_the_former_is_over() {
     told(&mut two);
     let cry = beat(&mut reborn, 100);
     two.hear(at(2000), &heard(ONE, cry));
-    assert_eq!(beat(&mut two, 2000).your_life, 12);
+    assert_eq!(beat(&mut two, 2000).your_incarnation, 12);
 }
 
 /// A replica that has not been notified yet would answer the next heartbeat as fortifying, by the new support
@@ -215,7 +215,7 @@ fn no_promise_begins_before_every_replica_knows_that_the_last_has_ended() {
         two.hear(at(ms + 1000), &heard(ONE, mine));
         assert!(!tie(&two, ONE).0 && !two.take_news().contains(&News::Supports(ONE, true)));
         let theirs = beat(&mut two, ms + 1000);
-        assert_eq!(theirs.promised_at, 0);
+        assert_eq!(theirs.supported_at, 0);
         one.hear(at(ms), &heard(TWO, theirs));
     }
     // Nor does another incarnation begin one, or a node that is added anew.
@@ -256,10 +256,10 @@ fn a_beat_that_left_as_the_clock_began_gives_no_more_than_any_other() {
     let first = beat(&mut one, 0);
     assert_eq!(first.sent, 1, "0 stands for none");
     two.hear(at(1), &heard(ONE, first));
-    let answer = Beat { promised_at: 1, promise_us: 500_000, promise: 1, ..beat(&mut two, 1) };
+    let answer = NodeHeartbeat { supported_at: 1, support_us: 500_000, promise: 1, ..beat(&mut two, 1) };
     // Requested before it was unhealthy, if only just.
-    one.is_well(at(0), false);
-    one.is_well(at(0), true);
+    one.is_healthy(at(0), false);
+    one.is_healthy(at(0), true);
     one.hear(at(2), &heard(TWO, answer));
     assert_eq!(one.kept_until(TWO.node, GROUP), Time(0));
     let mut one = Liveness::new(Terms { drift_ppm: 0, ..one.terms });

@@ -10,7 +10,7 @@
 
 use raftwerk_frame::wire::Record;
 use raftwerk_frame::{Configuration, Message};
-use raftwerk_raft::{Input, Voice, is_request};
+use raftwerk_raft::{Input, MessageSender, is_request};
 use raftwerk_wal::{Disk, GroupSlot};
 
 use super::Worker;
@@ -20,7 +20,7 @@ use crate::error::ReadError;
 
 impl<D: Disk> Worker<D> {
     /// Sends the initial configuration to a peer that has replied and lacks it, if it is known here.
-    pub(super) fn tell_founding(&mut self, slot: GroupSlot, voice: Voice, record: &Record) {
+    pub(super) fn tell_founding(&mut self, slot: GroupSlot, sender: MessageSender, record: &Record) {
         let is_answer = matches!(
             record.message,
             Message::HeartbeatAck { .. } | Message::PreVoteReply { .. } | Message::VoteReply { .. }
@@ -29,28 +29,28 @@ impl<D: Disk> Worker<D> {
             return;
         }
         let Some(replica) = self.replicas[slot.0 as usize].as_ref() else { return };
-        let Some((id, configuration)) = replica.core.founding() else { return };
+        let Some((id, configuration)) = replica.core.initial_configuration() else { return };
         let mut body = Vec::new();
         configuration.encode(&mut body);
         let (group, term, total) = (replica.id, replica.core.term(), body.len() as u64);
         let head = Head { kind: FOUNDING, group, term, id, total, ..Head::default() };
-        let _retried = self.send_snapshot_unit(voice.from, Some(voice), &head, &body);
+        let _retried = self.send_snapshot_unit(sender.from, Some(sender), &head, &body);
     }
 
     /// A peer has sent the configuration that its log begins with. If the core accepts it, it is recorded
     /// where this log begins.
-    pub(super) fn take_founding(&mut self, slot: GroupSlot, voice: Voice, head: &Head, body: &[u8]) {
+    pub(super) fn take_founding(&mut self, slot: GroupSlot, sender: MessageSender, head: &Head, body: &[u8]) {
         let Ok(configuration) = Configuration::decode(body) else { return self.metrics.bad_unit() };
         let Some(replica) = self.replicas[slot.0 as usize].as_mut() else { return };
         self.effects.clear();
-        let input = Input::Founding { id: head.id, configuration: &configuration };
+        let input = Input::InitialConfiguration { id: head.id, configuration: &configuration };
         replica.core.step(self.now, input, &mut self.effects);
         if let Some(configuration) = self.effects.begins_in.take() {
-            tracing::warn!(node = self.settings.node.0, group = %replica.id, from = %voice.from,
+            tracing::warn!(node = self.settings.node.0, group = %replica.id, from = %sender.from,
                 "the record of the group's founding was lost, and is there again");
             self.lane.snapshot(slot, replica.core.compacted(), &configuration, true);
         }
-        self.perform_for(slot, &[], Some(voice));
+        self.perform_for(slot, &[], Some(sender));
     }
 
     /// Whether a message addresses the replica as a witness, and the replica has no record left that shows

@@ -3,7 +3,7 @@
 
 use raftwerk_frame::{GroupId, LogId, Membership, NodeId};
 use raftwerk_raft::reconfig::Change;
-use raftwerk_raft::{Address, Effects, Group, Input, Reconfigure, Reconfigured, Transfer};
+use raftwerk_raft::{Recipient, Effects, Group, Input, Reconfigure, Reconfigured, Transfer};
 use raftwerk_wal::Disk;
 use smallvec::SmallVec;
 use tokio::sync::oneshot;
@@ -39,13 +39,13 @@ impl<D: Disk> Worker<D> {
                         return;
                     }
                 };
-                let Reconfiguration { changes, seen, route, newcomers, dry_run } = wish;
+                let Reconfiguration { changes, expected_index, transition, admission, dry_run } = wish;
                 let wish = Reconfigure {
                     changes,
                     logs: &logs,
-                    seen: *seen,
-                    route: *route,
-                    newcomers: *newcomers,
+                    expected_index: *expected_index,
+                    transition: *transition,
+                    admission: *admission,
                     dry_run: *dry_run,
                 };
                 self.effects.clear();
@@ -99,10 +99,10 @@ fn logs_of(
     for node in added.map(|change| change.node()).filter(|node| core.is_leader() && *node != NodeId(0)) {
         // An unreachable node may come back with another log.
         let latest = outboxes.latest_of(node).filter(|_| outboxes.is_here(node));
-        let expected = match core.address_of(node) {
+        let expected = match core.recipient_of(node) {
             _ if !core.configuration().contains(node) => None,
-            Address::Named(log) => Some(log),
-            Address::Founder | Address::Anyone => outboxes.first_of(node).or(latest),
+            Recipient::Named(log) => Some(log),
+            Recipient::InitialMember | Recipient::Anyone => outboxes.first_of(node).or(latest),
         };
         match (expected, latest) {
             (None, None) => return Err(ReconfigureError::NotIntroduced(node)),

@@ -3,7 +3,7 @@
 
 use bytes::Bytes;
 use raftwerk_frame::wire::{UNIT_HEADER_BYTES, UnitHeader, UnitKind};
-use raftwerk_frame::{BEAT_BYTES, GroupId, Index, NodeId, Time};
+use raftwerk_frame::{NODE_HEARTBEAT_BYTES, GroupId, Index, NodeId, Time};
 use raftwerk_net::Channel;
 use raftwerk_raft::{Effects, Input};
 use raftwerk_wal::{Disk, GroupSlot};
@@ -49,8 +49,8 @@ impl<D: Disk> Worker<D> {
             self.liveness.hear(self.now, &heard);
         }
         self.liveness.lapse(self.now);
-        let is_well = self.pulse.look(self.now, self.oldest_batch());
-        self.liveness.is_well(self.now, is_well);
+        let is_healthy = self.pulse.look(self.now, self.oldest_batch());
+        self.liveness.is_healthy(self.now, is_healthy);
         self.spread_news();
         self.note_outwaited();
     }
@@ -65,17 +65,17 @@ impl<D: Disk> Worker<D> {
         let mut said = false;
         for (to, beat) in self.liveness.beats(self.now) {
             let header = UnitHeader {
-                kind: UnitKind::Beat,
+                kind: UnitKind::NodeHeartbeat,
                 worker: sender.worker,
                 workers: sender.workers,
                 to_worker: to.worker,
                 records: 0,
                 from: sender.node,
-                bodies_bytes: BEAT_BYTES as u64,
+                bodies_bytes: NODE_HEARTBEAT_BYTES as u64,
                 log: sender.log,
                 to_log: self.outboxes.latest_of(to.node).unwrap_or_default(),
             };
-            let mut unit = [0; UNIT_HEADER_BYTES + BEAT_BYTES];
+            let mut unit = [0; UNIT_HEADER_BYTES + NODE_HEARTBEAT_BYTES];
             unit[..UNIT_HEADER_BYTES].copy_from_slice(&header.encode());
             unit[UNIT_HEADER_BYTES..].copy_from_slice(&beat.encode());
             let parts = smallvec::smallvec![Bytes::copy_from_slice(&unit)];
@@ -168,7 +168,7 @@ impl<D: Disk> Worker<D> {
             let rests_on = replica.is_some_and(|replica| {
                 let input = Input::Reachable { node };
                 Self::tell(&mut self.timers, &mut self.effects, replica, self.now, input);
-                replica.has_left_out = replica.core.rests_without_a_peer();
+                replica.has_left_out = replica.core.is_quiescent_without_peer();
                 replica.has_left_out
             });
             if rests_on {
@@ -197,7 +197,7 @@ impl<D: Disk> Worker<D> {
             let Some(replica) = self.replicas[slot.0 as usize].as_mut() else { return };
             self.liveness.meet(self.now, self.outboxes.lane_of(node, replica.id));
             let (supports, is_supported) = tie_of(&self.liveness, &self.outboxes, replica, node);
-            let (knows_support, knows_supported) = replica.core.tie(node);
+            let (knows_support, knows_supported) = (replica.core.is_supporting(node), replica.core.is_supported_by(node));
             let news = [
                 (supports != knows_support).then_some(Input::Supports { node, yes: supports }),
                 (is_supported != knows_supported).then_some(Input::SupportedBy { node, yes: is_supported }),

@@ -73,7 +73,7 @@ pub struct Settings {
     /// Seeds the election timers.
     pub seed: u64,
     /// This incarnation of the node: any number but 0 that no earlier incarnation had.
-    pub life: u64,
+    pub incarnation: u64,
     /// Bound on the deviation of each node's clock rate, in parts per million.
     pub clock_drift_ppm: u32,
     /// Reads of all groups that may wait for an answer …
@@ -158,7 +158,7 @@ impl<D: Disk> Worker<D> {
             dispatch.events().tell(now, Ill::Damaged { lane, file, offset: damage.offset, groups });
         }
         let liveness = Liveness::new(Terms {
-            life: settings.life,
+            incarnation: settings.incarnation,
             // Two heartbeats may be late or lost before support ends.
             interval: settings.election_timeout * 2 / 5,
             promise: settings.election_timeout,
@@ -326,7 +326,7 @@ impl<D: Disk> Worker<D> {
         let mut configurations = recovered.configurations.into_iter();
         let begins_in = configurations.next().map(|(_, configuration)| configuration);
         let state = raft::Restored {
-            origin: recovered.floor.map_or(raft::Origin::Founder, |floor| raft::Origin::Joined { floor }),
+            origin: recovered.floor.map_or(raft::Origin::InitialMember, |floor| raft::Origin::Joined { floor }),
             is_witness,
             hard_state: recovered.hard_state,
             compacted: recovered.compacted,

@@ -119,7 +119,7 @@ impl<D: Disk> Worker<D> {
             raft::Origin::Joined { floor }
         } else {
             self.lane.bootstrap(slot, &configuration, as_witness);
-            raft::Origin::Founder
+            raft::Origin::InitialMember
         };
         let mut config = self.settings.core_config(group, self.outboxes.log(), &configuration);
         if configuration.is_empty() {
@@ -200,13 +200,13 @@ impl<D: Disk> Worker<D> {
     }
 
     /// A replica is about to be dropped, or rebuilt from a part of its log. If it leads, it sends its
-    /// followers a not-leader reply (`Renounce`): quiescent followers would not miss it, since their nodes go
+    /// followers a not-leader reply (`NotLeader`): quiescent followers would not miss it, since their nodes go
     /// on supporting this one.
     pub(super) fn renounce(&mut self, replica: &mut Replica) {
         if !replica.core.is_leader() || !replica.may_speak(self.durable) {
             return;
         }
-        let message = Message::Renounce { term: replica.core.term() };
+        let message = Message::NotLeader { term: replica.core.term() };
         for peer in replica.core.peers() {
             let to = self.outboxes.addressee(&replica.core, peer, None);
             self.outboxes.control(to, replica.id, message);
@@ -231,7 +231,7 @@ impl<D: Disk> Worker<D> {
             transfer_to: core.transfer_target(),
             is_removed: core.is_removed(),
             is_witness: core.is_witness(),
-            is_resting: core.is_resting(),
+            is_quiescent: core.is_quiescent(),
             quarantine: replica.quarantine.as_deref().cloned(),
             log_bytes: self.lane.live_bytes(replica.slot),
         })

@@ -3,7 +3,7 @@
 
 use raftwerk_frame::frame::{ENTRY_OVERHEAD_BYTES, EntryKind, FrameHeader};
 use raftwerk_frame::{EntryId, Index, Message};
-use raftwerk_raft::{Append, Effects, Input, Rejected, Voice};
+use raftwerk_raft::{Append, Effects, Input, Rejected, MessageSender};
 use raftwerk_wal::{Disk, GroupSlot, Lane, LogError};
 
 use super::Worker;
@@ -25,7 +25,7 @@ impl<D: Disk> Worker<D> {
 
     /// Performs `self.effects` for a group. `frames` came with the message from `heard`; replies to that
     /// sender go to the log that it sent from.
-    pub(super) fn perform_for(&mut self, slot: GroupSlot, frames: &[ArrivedFrame<'_>], heard: Option<Voice>) {
+    pub(super) fn perform_for(&mut self, slot: GroupSlot, frames: &[ArrivedFrame<'_>], heard: Option<MessageSender>) {
         let is_relaxed = are_relaxed(&self.effects, frames);
         if let Err(error) = self.write_effects(slot, frames) {
             return self.poison(&error);
@@ -45,9 +45,9 @@ impl<D: Disk> Worker<D> {
         }
         if is_relaxed {
             for (to, message) in &self.effects.send_durable {
-                if let Message::AppendAck { term, matched, account } = *message {
+                if let Message::AppendAck { term, matched, progress_epoch } = *message {
                     let to = self.outboxes.addressee(&replica.core, *to, heard);
-                    let message = Message::AppendWritten { term, matched, account };
+                    let message = Message::AppendWritten { term, matched, progress_epoch };
                     self.filling.written.push((to, group, message));
                 }
             }
@@ -76,7 +76,7 @@ impl<D: Disk> Worker<D> {
         if replica.relaxed.is_some() {
             self.clients.give_receipts(replica);
         }
-        if replica.core.rests_without_a_peer() && !std::mem::replace(&mut replica.has_left_out, true) {
+        if replica.core.is_quiescent_without_peer() && !std::mem::replace(&mut replica.has_left_out, true) {
             self.left_out.push(slot);
         }
         let wants_apply = replica.may_apply_to() > replica.applied || replica.has_answerable_reads();

@@ -34,7 +34,7 @@ pub(super) struct Head {
     /// of one entry.
     pub(super) crc: u32,
     /// The leader's progress epoch of the receiver.
-    pub(super) account: u16,
+    pub(super) progress_epoch: u16,
     pub(super) group: GroupId,
     pub(super) term: Term,
     pub(super) id: EntryId,
@@ -53,7 +53,7 @@ pub(super) const FOUNDING: u8 = 5;
 
 impl Head {
     pub(super) fn encode(&self, out: &mut BytesMut) {
-        let [low, high] = self.account.to_le_bytes();
+        let [low, high] = self.progress_epoch.to_le_bytes();
         out.extend_from_slice(&[
             self.kind,
             u8::from(self.is_named)
@@ -80,7 +80,7 @@ impl Head {
             to_witness: head[1] & 4 != 0,
             is_start: head[1] & 8 != 0,
             crc: u32::from_le_bytes([head[4], head[5], head[6], head[7]]),
-            account: u16::from_le_bytes([head[2], head[3]]),
+            progress_epoch: u16::from_le_bytes([head[2], head[3]]),
             group: GroupId(word(0)),
             term: Term(word(1)),
             id: EntryId::new(Term(word(2)), Index(word(3))),
@@ -106,7 +106,7 @@ mod tests {
             to_witness: true,
             is_start: true,
             crc: 0x0403_0201,
-            account: 513,
+            progress_epoch: 513,
             group: GroupId(3),
             term: Term(4),
             id: EntryId::new(Term(2), Index(90)),

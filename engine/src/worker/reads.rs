@@ -381,7 +381,7 @@ impl<D: Disk> Worker<D> {
         reading.asked.push_back(Asked { token, at, index: None, batch });
         reading.arm(&mut self.reads_due, slot, at, at + self.settings.heartbeat_interval);
         let Some(index) = self.lease_of(slot) else {
-            return self.step(slot, Input::ReadAnywhere { token });
+            return self.step(slot, Input::FollowerRead { token });
         };
         // The lease answers: no message is needed.
         let Some(replica) = self.replicas[slot.0 as usize].as_mut() else { return };

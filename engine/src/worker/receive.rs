@@ -7,7 +7,7 @@ use bytes::Bytes;
 use raftwerk_frame::frame::{self, ENTRY_OVERHEAD_BYTES, Entries, EntryKind, HEADER_BYTES};
 use raftwerk_frame::wire::{self, Record, UnitHeader, UnitKind};
 use raftwerk_frame::{Configuration, EntryId, GroupId, Index, Membership, Message, NodeId, Run, Term};
-use raftwerk_raft::{Input, Voice, is_request};
+use raftwerk_raft::{Input, MessageSender, is_request};
 use raftwerk_wal::{Disk, GroupSlot};
 use smallvec::SmallVec;
 
@@ -79,18 +79,18 @@ impl<D: Disk> Worker<D> {
             return 0;
         };
         let (log, is_named, names_itself, to_witness) = (header.log, false, false, false);
-        let voice = Voice { from, log, is_first, is_named, names_itself, to_witness };
+        let sender = MessageSender { from, log, is_first, is_named, names_itself, to_witness };
         match header.kind {
             _ if header.from != from => self.metrics.bad_unit(),
-            UnitKind::Groups => self.take_records(voice, records, bodies),
-            UnitKind::Snapshot => self.take_snapshot_unit(voice, unit.slice_ref(bodies)),
+            UnitKind::Groups => self.take_records(sender, records, bodies),
+            UnitKind::Snapshot => self.take_snapshot_unit(sender, unit.slice_ref(bodies)),
             // Node heartbeats do not come through this queue.
-            UnitKind::Beat => self.metrics.bad_unit(),
+            UnitKind::NodeHeartbeat => self.metrics.bad_unit(),
         }
         header.records
     }
 
-    fn take_records(&mut self, voice: Voice, records: &[u8], mut bodies: &[u8]) {
+    fn take_records(&mut self, sender: MessageSender, records: &[u8], mut bodies: &[u8]) {
         let mut is_refused = false;
         for record in wire::records(records) {
             let Ok(record) = record else { return self.metrics.bad_unit() };
@@ -101,18 +101,18 @@ impl<D: Disk> Worker<D> {
             // Groups of other workers and groups that are not here are skipped.
             if let Some(slot) = self.slot_of(record.group) {
                 let Record { is_named, names_itself, to_witness, .. } = record;
-                let voice = Voice { is_named, names_itself, to_witness, ..voice };
-                if self.hears(slot, voice, is_request(&record.message)) {
+                let sender = MessageSender { is_named, names_itself, to_witness, ..sender };
+                if self.accepts(slot, sender, is_request(&record.message)) {
                     self.note_standing(slot, &record);
-                    self.take_record(slot, voice, &record, body);
-                    self.tell_founding(slot, voice, &record);
+                    self.take_record(slot, sender, &record, body);
+                    self.tell_founding(slot, sender, &record);
                 } else if self.is_told_what_it_is(slot, &record) {
                     self.become_witness(slot);
                 } else if !std::mem::replace(&mut is_refused, true) {
                     self.dispatch.peers().refuse();
                 }
             } else {
-                self.answer_for_absent(voice, &record);
+                self.answer_for_absent(sender, &record);
             }
             if self.is_poisoned {
                 return;
@@ -121,46 +121,46 @@ impl<D: Disk> Worker<D> {
     }
 
     /// A follower takes this node for its leader, but the group's replica here was dropped: replies that this
-    /// node does not lead (`Renounce`). The follower has received a message of this node as leader of that
+    /// node does not lead (`NotLeader`). The follower has received a message of this node as leader of that
     /// term; so the term is in the record that the dropped replica left, or below the fence where that record
     /// is lost, and this node never leads it again. It may come to lead a later term: no honest peer asks for
     /// one, and it is not denied.
-    fn answer_for_absent(&mut self, voice: Voice, record: &Record) {
+    fn answer_for_absent(&mut self, sender: MessageSender, record: &Record) {
         let expects_leader =
-            matches!(record.message, Message::Doubt { follows: true, .. } | Message::ReadIndex { .. });
+            matches!(record.message, Message::LeaderQuery { follows: true, .. } | Message::ReadIndex { .. });
         let may_have_led = self.lane.past_term(record.group).max(self.may_have_lost(record.group));
         let is_denied = may_have_led >= Some(record.message.term());
         if expects_leader && is_denied && self.owns(record.group) {
-            let Voice { from: node, log, .. } = voice;
+            let MessageSender { from: node, log, .. } = sender;
             let to = Addressee { node, log, ..Addressee::default() };
-            self.outboxes.control(to, record.group, Message::Renounce { term: record.message.term() });
+            self.outboxes.control(to, record.group, Message::NotLeader { term: record.message.term() });
         }
     }
 
     /// Notes whether the leader has this replica for a member: its configuration may be ahead of what it has
     /// sent.
     fn note_standing(&mut self, slot: GroupSlot, record: &Record) {
-        let (term, account) = match record.message {
-            Message::Append { term, account, .. } => (term, Some(account)),
+        let (term, progress_epoch) = match record.message {
+            Message::Append { term, progress_epoch, .. } => (term, Some(progress_epoch)),
             Message::Heartbeat { term, .. } => (term, None),
             _ => return,
         };
         if let Some(replica) = self.replicas[slot.0 as usize].as_mut() {
-            replica.core.note_standing(term, account, record.is_named && !record.is_leaving);
+            replica.core.note_standing(term, progress_epoch, record.is_named && !record.is_leaving);
         }
     }
 
     /// Whether the group's core accepts a message, by its sender and its recipient.
-    pub(super) fn hears(&self, slot: GroupSlot, voice: Voice, is_request: bool) -> bool {
+    pub(super) fn accepts(&self, slot: GroupSlot, sender: MessageSender, is_request: bool) -> bool {
         let replica = self.replicas[slot.0 as usize].as_ref();
-        replica.is_some_and(|replica| replica.core.hears(voice, is_request))
+        replica.is_some_and(|replica| replica.core.accepts(sender, is_request))
     }
 
-    fn take_record(&mut self, slot: GroupSlot, voice: Voice, record: &Record, body: &[u8]) {
+    fn take_record(&mut self, slot: GroupSlot, sender: MessageSender, record: &Record, body: &[u8]) {
         if matches!(record.message, Message::ReadIndex { .. }) && self.lease_of(slot).is_some() {
-            return self.take_read_question(slot, record.group, voice.from, record.message);
+            return self.take_read_question(slot, record.group, sender.from, record.message);
         }
-        let from = voice.from;
+        let from = sender.from;
         let (mut frames, mut runs, mut memberships) = (Frames::new(), Runs::new(), Memberships::new());
         if let Message::Append { prev, .. } = record.message
             && !body.is_empty()
@@ -190,7 +190,7 @@ impl<D: Disk> Worker<D> {
             Input::Memberships { from, message, runs: &runs, memberships: &memberships }
         };
         replica.core.step(self.now, input, &mut self.effects);
-        self.perform_for(slot, &frames, Some(voice));
+        self.perform_for(slot, &frames, Some(sender));
     }
 
     fn take_lost(&mut self, node: NodeId) {

@@ -18,7 +18,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use raftwerk_frame::{Configuration, EntryId, GroupId, Index, NodeId, Term, Time};
-use raftwerk_raft::{Input, Voice};
+use raftwerk_raft::{Input, MessageSender};
 use raftwerk_wal::{Disk, GroupSlot, SnapshotMeta};
 use rustc_hash::FxHashMap;
 
@@ -37,9 +37,9 @@ const IDLE_MAX: Duration = Duration::from_secs(600);
 struct Incoming {
     /// Distinguishes it from earlier transfers, which may still have work under way.
     serial: u64,
-    from: Voice,
+    from: MessageSender,
     term: Term,
-    account: u16,
+    progress_epoch: u16,
     id: EntryId,
     total: u64,
     crc: u32,
@@ -54,15 +54,15 @@ struct Incoming {
 
 impl Incoming {
     /// Whether a chunk is of this very file.
-    fn is_same(&self, from: Voice, head: &Head) -> bool {
+    fn is_same(&self, from: MessageSender, head: &Head) -> bool {
         let mine = (self.from.from, self.from.log, self.id, self.total, self.crc);
         mine == (from.from, from.log, head.id, head.total, head.crc)
     }
 
     /// The header of a reply about this file.
     fn head(&self, group: GroupId, kind: u8) -> Head {
-        let Self { term, account, id, total, crc, .. } = *self;
-        Head { kind, crc, account, group, term, id, offset: self.written, total, ..Head::default() }
+        let Self { term, progress_epoch, id, total, crc, .. } = *self;
+        Head { kind, crc, progress_epoch, group, term, id, offset: self.written, total, ..Head::default() }
     }
 }
 
@@ -89,7 +89,7 @@ impl Receivings {
 }
 
 impl<D: Disk> Worker<D> {
-    pub(super) fn take_piece(&mut self, from: Voice, head: &Head, bytes: Bytes) {
+    pub(super) fn take_piece(&mut self, from: MessageSender, head: &Head, bytes: Bytes) {
         let Some(slot) = self.slot_of(head.group) else { return };
         let Some(replica) = self.replicas[slot.0 as usize].as_ref() else { return };
         if head.term < replica.core.term() || head.id.index <= replica.core.commit() {
@@ -113,7 +113,7 @@ impl<D: Disk> Worker<D> {
             serial: receivings.serial,
             from,
             term: head.term,
-            account: head.account,
+            progress_epoch: head.progress_epoch,
             id: head.id,
             total: head.total,
             crc: head.crc,
@@ -128,7 +128,7 @@ impl<D: Disk> Worker<D> {
             (incoming.serial, incoming.id, incoming.total) = (receivings.serial, head.id, head.total);
             (incoming.crc, incoming.received, incoming.written) = (head.crc, 0, 0);
         }
-        (incoming.from, incoming.term, incoming.account) = (from, head.term, head.account);
+        (incoming.from, incoming.term, incoming.progress_epoch) = (from, head.term, head.progress_epoch);
         incoming.expires = self.now + IDLE_MAX;
         self.take_chunk(head, bytes);
     }
@@ -159,7 +159,7 @@ impl<D: Disk> Worker<D> {
         self.lane.write_snapshot_chunk(token, group, head.id, head.offset, bytes);
     }
 
-    fn acknowledge(&mut self, to: Voice, head: Head) {
+    fn acknowledge(&mut self, to: MessageSender, head: Head) {
         // A refused unit is lost: the sender asks for the offset again.
         let _lost = self.send_snapshot_unit(to.from, Some(to), &head, &[]);
     }
@@ -245,28 +245,28 @@ impl<D: Disk> Worker<D> {
         self.install_snapshot(slot, &incoming, meta, as_machine(machine));
     }
 
-    fn step_snapshot(&mut self, slot: GroupSlot, voice: Voice, head: &Head, configuration: &Configuration) {
+    fn step_snapshot(&mut self, slot: GroupSlot, sender: MessageSender, head: &Head, configuration: &Configuration) {
         let Some(replica) = self.replicas[slot.0 as usize].as_mut() else { return };
         self.effects.clear();
-        let Head { term, id, account, .. } = *head;
-        let from: NodeId = voice.from;
-        let input = Input::SnapshotReceived { from, term, id, configuration, account };
+        let Head { term, id, progress_epoch, .. } = *head;
+        let from: NodeId = sender.from;
+        let input = Input::SnapshotReceived { from, term, id, configuration, progress_epoch };
         replica.core.step(self.now, input, &mut self.effects);
         assert!(self.effects.install.is_none(), "a snapshot at or below the commit index is never installed");
-        self.perform_for(slot, &[], Some(voice));
+        self.perform_for(slot, &[], Some(sender));
     }
 
     fn install_snapshot(
         &mut self,
         slot: GroupSlot,
-        &Incoming { from, term, account, .. }: &Incoming,
+        &Incoming { from, term, progress_epoch, .. }: &Incoming,
         meta: &SnapshotMeta,
         machine: Box<dyn StateMachine>,
     ) {
         let Some(replica) = self.replicas[slot.0 as usize].as_mut() else { return };
         self.effects.clear();
-        let (voice, from, id, configuration) = (from, from.from, meta.id, &meta.configuration);
-        let input = Input::SnapshotReceived { from, term, id, configuration, account };
+        let (sender, from, id, configuration) = (from, from.from, meta.id, &meta.configuration);
+        let input = Input::SnapshotReceived { from, term, id, configuration, progress_epoch };
         replica.core.step(self.now, input, &mut self.effects);
         let install = self.effects.install.take();
         if let Some(install) = &install {
@@ -280,7 +280,7 @@ impl<D: Disk> Worker<D> {
             self.metrics.installed();
             self.end_quarantine(slot);
         }
-        self.perform_for(slot, &[], Some(voice));
+        self.perform_for(slot, &[], Some(sender));
         if let Some(install) = install {
             self.lane.snapshot(slot, meta.id, &meta.configuration, install.keep_tail);
         }

@@ -63,7 +63,7 @@ enum Phase {
 /// A transfer at its sender.
 struct Outgoing {
     term: Term,
-    account: u16,
+    progress_epoch: u16,
     meta: SnapshotMeta,
     phase: Phase,
     /// To a witness: only facts are sent, from `meta`.
@@ -102,8 +102,8 @@ impl Outgoing {
     /// The header of a unit of this file, from an offset on.
     fn head(&self, group: GroupId, offset: u64) -> Head {
         let SnapshotMeta { id, bytes: total, crc, .. } = self.meta;
-        let (term, account) = (self.term, self.account);
-        Head { kind: PIECE, crc, account, group, term, id, offset, total, ..Head::default() }
+        let (term, progress_epoch) = (self.term, self.progress_epoch);
+        Head { kind: PIECE, crc, progress_epoch, group, term, id, offset, total, ..Head::default() }
     }
 
     /// Goes back to an offset: everything in flight is forgotten.
@@ -128,8 +128,8 @@ impl Outgoing {
 
     /// Whether a reply is about this file and this attempt.
     fn is_answered_by(&self, head: &Head) -> bool {
-        let mine = (self.term, self.account, self.meta.id, self.meta.bytes, self.meta.crc);
-        let is_it = mine == (head.term, head.account, head.id, head.total, head.crc);
+        let mine = (self.term, self.progress_epoch, self.meta.id, self.meta.bytes, self.meta.crc);
+        let is_it = mine == (head.term, head.progress_epoch, head.id, head.total, head.crc);
         is_it && head.offset <= self.meta.bytes && !self.is_bare
     }
 
@@ -210,7 +210,7 @@ impl<D: Disk> Worker<D> {
         let (group, is_bare) = (replica.id, replica.core.has_for_witness(to));
         let meta = if is_bare { self.facts(slot) } else { replica.checkpoint.clone() };
         let Some(meta) = meta else { return };
-        let (term, account, is_saving) = (replica.core.term(), replica.core.account_of(to), replica.saving);
+        let (term, progress_epoch, is_saving) = (replica.core.term(), replica.core.progress_epoch_of(to), replica.saving);
         let sendings = &mut self.transfers.sendings;
         let before = sendings.all.remove(&(group, to));
         // An attempt inherits the progress of a failed one: if that has expired, it keeps nothing before it
@@ -221,7 +221,7 @@ impl<D: Disk> Worker<D> {
         sendings.epochs += 1;
         let transfer = Outgoing {
             term,
-            account,
+            progress_epoch,
             meta,
             phase: if is_saving && !is_bare { Phase::Waiting } else { Phase::Asking },
             is_bare,

@@ -9,7 +9,7 @@ use raftwerk_frame::frame::{Entries, FrameWriter, HEADER_BYTES, parse};
 use raftwerk_frame::wire::{RECORD_BYTES, Record, UNIT_HEADER_BYTES, UnitHeader, UnitKind};
 use raftwerk_frame::{EntryId, GroupId, LogId, Message, NodeId};
 use raftwerk_net::{Channel, Parts, PeerId, Transport};
-use raftwerk_raft::{Address, Group, Voice};
+use raftwerk_raft::{Recipient, Group, MessageSender};
 use raftwerk_wal::{Disk, FrameRef, GroupSlot, Lane, LogError, Place};
 use rustc_hash::FxHashMap;
 use smallvec::SmallVec;
@@ -185,17 +185,17 @@ impl Outboxes {
 
     /// The recipient on a node: the log that the group's configuration names, or the sender's log of the
     /// message `heard` just now.
-    pub(super) fn addressee(&self, core: &Group, node: NodeId, heard: Option<Voice>) -> Addressee {
-        let address = core.address_of(node);
+    pub(super) fn addressee(&self, core: &Group, node: NodeId, heard: Option<MessageSender>) -> Addressee {
+        let address = core.recipient_of(node);
         let log = match (address, heard) {
             // It may differ from the log named here: the configuration of a follower that is behind may name
             // an earlier one.
-            (_, Some(voice)) if voice.from == node => voice.log,
-            (Address::Named(log), _) => log,
-            (Address::Founder, _) => self.first_of(node).unwrap_or_default(),
-            (Address::Anyone, _) => self.latest_of(node).unwrap_or_default(),
+            (_, Some(sender)) if sender.from == node => sender.log,
+            (Recipient::Named(log), _) => log,
+            (Recipient::InitialMember, _) => self.first_of(node).unwrap_or_default(),
+            (Recipient::Anyone, _) => self.latest_of(node).unwrap_or_default(),
         };
-        let is_named = address == Address::Named(log);
+        let is_named = address == Recipient::Named(log);
         let (names_itself, to_witness) = (core.names_itself(), core.has_for_witness(node));
         let lacks_configuration = core.lacks_configuration();
         // Not before its removal is committed: until then a removal in the peer's log is an earlier one, or
@@ -362,33 +362,33 @@ impl<D: Disk> Worker<D> {
             let addressee = self.outboxes.addressee(&replica.core, to, None);
             loop {
                 let Some(replica) = self.replicas[slot.0 as usize].as_mut() else { return Ok(()) };
-                let Some(shipment) = replica.core.next_shipment(to) else { break };
+                let Some(append_plan) = replica.core.next_append(to) else { break };
                 let message = Message::Append {
-                    term: shipment.term,
-                    prev: shipment.prev,
-                    commit: shipment.commit,
-                    account: shipment.account,
+                    term: append_plan.term,
+                    prev: append_plan.prev,
+                    commit: append_plan.commit,
+                    progress_epoch: append_plan.progress_epoch,
                 };
-                if shipment.first > shipment.last {
-                    replica.core.shipped(to, shipment.prev.index, 0);
+                if append_plan.first > append_plan.last {
+                    replica.core.note_sent(to, append_plan.prev.index, 0);
                     let record = record(addressee, group, message, 0);
                     self.outboxes.append(addressee, &record, std::iter::empty());
                     continue;
                 }
-                if replica.is_damaged_in(shipment.first, shipment.last) && !shipment.is_withheld {
+                if replica.is_damaged_in(append_plan.first, append_plan.last) && !append_plan.is_withheld {
                     break; // a snapshot is sent instead
                 }
-                let frames = if shipment.is_withheld {
+                let frames = if append_plan.is_withheld {
                     None
                 } else {
-                    Some(self.lane.read(slot, shipment.first, shipment.last, shipment.bytes_max)?)
+                    Some(self.lane.read(slot, append_plan.first, append_plan.last, append_plan.bytes_max)?)
                 };
                 if frames.as_ref().is_some_and(|frames| self.must_wait_for(slot, frames)) {
                     break;
                 }
                 let Some(replica) = self.replicas[slot.0 as usize].as_mut() else { return Ok(()) };
-                let (bodies, last) = if shipment.is_withheld {
-                    let frames = withheld_frames(group, &replica.core, &shipment);
+                let (bodies, last) = if append_plan.is_withheld {
+                    let frames = withheld_frames(group, &replica.core, &append_plan);
                     let (frames, last) = frames.expect("a leader knows the terms of what it ships");
                     (smallvec::smallvec![Body::Made(frames)], last)
                 } else {
@@ -397,7 +397,7 @@ impl<D: Disk> Worker<D> {
                     (bodies(group, &frames, &self.lane)?, last)
                 };
                 let bytes: u64 = bodies.iter().map(Body::bytes).sum();
-                replica.core.shipped(to, last, bytes);
+                replica.core.note_sent(to, last, bytes);
                 let record = record(addressee, group, message, bytes as u32);
                 if self.outboxes.append(addressee, &record, bodies.into_iter()) {
                     self.outboxes.flush_appends((to, addressee.log), &self.lane, &*self.transport)?;

@@ -15,7 +15,7 @@ use bytes::{Bytes, BytesMut};
 use raftwerk_frame::wire::{UNIT_HEADER_BYTES, UnitHeader, UnitKind};
 use raftwerk_frame::{GroupId, NodeId, Time};
 use raftwerk_net::{Channel, PeerId};
-use raftwerk_raft::Voice;
+use raftwerk_raft::MessageSender;
 use raftwerk_wal::{BackgroundDone, BackgroundOutput, Disk, GroupSlot, SnapshotMeta};
 use rustc_hash::{FxHashMap, FxHashSet};
 use tokio::sync::oneshot;
@@ -294,7 +294,7 @@ impl<D: Disk> Worker<D> {
     pub(super) fn send_snapshot_unit(
         &mut self,
         to: NodeId,
-        heard: Option<Voice>,
+        heard: Option<MessageSender>,
         head: &Head,
         bytes: &[u8],
     ) -> bool {
@@ -324,21 +324,21 @@ impl<D: Disk> Worker<D> {
     }
 
     /// Handles a snapshot unit: a chunk, or a reply about one.
-    pub(super) fn take_snapshot_unit(&mut self, voice: Voice, body: Bytes) {
+    pub(super) fn take_snapshot_unit(&mut self, sender: MessageSender, body: Bytes) {
         let Some((head, head_bytes)) = Head::parse(&body) else { return self.metrics.bad_unit() };
         let Some(slot) = self.slot_of(head.group) else { return };
-        let from = voice.from;
+        let from = sender.from;
         let Head { is_named, names_itself, to_witness, .. } = head;
-        let voice = Voice { is_named, names_itself, to_witness, ..voice };
-        if !self.hears(slot, voice, matches!(head.kind, PIECE | FACTS | FOUNDING)) {
+        let sender = MessageSender { is_named, names_itself, to_witness, ..sender };
+        if !self.accepts(slot, sender, matches!(head.kind, PIECE | FACTS | FOUNDING)) {
             return self.dispatch.peers().refuse();
         }
         match head.kind {
             // A witness has no state to restore, and no other replica can do without one.
             PIECE | FACTS if self.lane.is_witness(slot) != (head.kind == FACTS) => self.metrics.bad_unit(),
-            PIECE => self.take_piece(voice, &head, body.slice(head_bytes..)),
-            FACTS => self.take_facts(slot, voice, &head, &body[head_bytes..]),
-            FOUNDING => self.take_founding(slot, voice, &head, &body[head_bytes..]),
+            PIECE => self.take_piece(sender, &head, body.slice(head_bytes..)),
+            FACTS => self.take_facts(slot, sender, &head, &body[head_bytes..]),
+            FOUNDING => self.take_founding(slot, sender, &head, &body[head_bytes..]),
             ACK => self.take_ack(from, &head),
             _ => self.take_refusal(from, &head),
         }

@@ -234,7 +234,7 @@ impl Node {
             scrub_interval: Duration::ZERO,
             priority: raftwerk_raft::PRIORITY_MAX,
             seed: 1,
-            life: 1,
+            incarnation: 1,
             clock_drift_ppm: 50_000,
             reads_max: 1024,
             read_bytes_max: 1 << 20,
@@ -303,7 +303,7 @@ impl Node {
             drop(self.propose(&vec![1; bytes]));
             self.settle();
             let matched = self.status().unwrap().last.index;
-            self.hear(2, Message::AppendAck { term, matched, account: 0 });
+            self.hear(2, Message::AppendAck { term, matched, progress_epoch: 0 });
             self.settle();
         }
         term
@@ -373,7 +373,7 @@ impl Node {
         }
         let length = writer.finish().map_or(0, |header| header.frame_bytes());
         frames.truncate(length);
-        let message = Message::Append { term: Term(term), prev, commit: Index(commit), account: 0 };
+        let message = Message::Append { term: Term(term), prev, commit: Index(commit), progress_epoch: 0 };
         let record = Record { body_bytes: frames.len() as u32, ..record_of(message) };
         self.hear_unit(2, UnitKind::Groups, 1, &[&record.encode()[..], &frames].concat());
     }
@@ -515,7 +515,7 @@ fn a_leader_whose_disk_hangs_falls_silent_steps_down_and_ends_its_calls() {
     let mut silent_since = None;
     for beat in 0..30 {
         // Its followers would acknowledge everything it sends.
-        node.hear(2, Message::HeartbeatAck { term: Term(1), round: 0, binds: false, rest: false });
+        node.hear(2, Message::HeartbeatAck { term: Term(1), round: 0, fortifies: false, quiesce: false });
         node.turn(TIMEOUT / 5);
         let spoke = !node.said().is_empty();
         silent_since = if spoke { None } else { silent_since.or(Some(beat)) };

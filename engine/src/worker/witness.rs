@@ -13,7 +13,7 @@ use raftwerk_frame::frame::{
     ENTRY_OVERHEAD_BYTES, Entries, EntryKind, FrameHeader, FrameKind, FrameWriter, HEADER_BYTES, withheld,
 };
 use raftwerk_frame::{Configuration, EntryId, GroupId, Index, NodeId};
-use raftwerk_raft::{Group, Input, Shipment, Voice};
+use raftwerk_raft::{Group, Input, AppendPlan, MessageSender};
 use raftwerk_wal::{Disk, GroupSlot, SnapshotMeta};
 
 use super::Worker;
@@ -25,12 +25,12 @@ use crate::metric::WorkerMetrics;
 /// its own.
 const LOG_BYTES: u64 = 16 << 10;
 
-/// The entries of an append plan (`Shipment`) as sent to a witness, and the last of them: as many frames as
+/// The entries of an append plan (`AppendPlan`) as sent to a witness, and the last of them: as many frames as
 /// the plan allows, at least one. Adjacent entries of a term share a frame; each configuration has its own.
-pub(super) fn withheld_frames(group: GroupId, core: &Group, shipment: &Shipment) -> Option<(Bytes, Index)> {
+pub(super) fn withheld_frames(group: GroupId, core: &Group, append_plan: &AppendPlan) -> Option<(Bytes, Index)> {
     let mut out = BytesMut::new();
-    let mut first = shipment.first;
-    while first <= shipment.last && (out.is_empty() || (out.len() as u64) < shipment.bytes_max) {
+    let mut first = append_plan.first;
+    while first <= append_plan.last && (out.is_empty() || (out.len() as u64) < append_plan.bytes_max) {
         let term = core.term_at(first)?;
         let next = core.memberships().find(|(index, _)| *index >= first);
         if let Some((_, configuration)) = next.filter(|(index, _)| *index == first) {
@@ -40,7 +40,7 @@ pub(super) fn withheld_frames(group: GroupId, core: &Group, shipment: &Shipment)
         }
         let run_end = core.runs().iter().find(|run| run.first > first).map(|run| run.first.prev());
         let before_next = next.map(|(index, _)| index.prev());
-        let last = [run_end, before_next].into_iter().flatten().fold(shipment.last, Index::min);
+        let last = [run_end, before_next].into_iter().flatten().fold(append_plan.last, Index::min);
         let count = u32::try_from(super::perform::span(first, last)).unwrap_or(u32::MAX);
         out.extend_from_slice(&withheld(group, EntryId::new(term, first), count)?);
         first = first.plus(u64::from(count));
@@ -137,12 +137,12 @@ impl<D: Disk> Worker<D> {
     /// The leader's log begins after what this witness needs next. Its own log begins there, too, from now
     /// on, unless that is known to be committed here already. Log and configuration change in one record; the
     /// reply is held until it is durable.
-    pub(super) fn take_facts(&mut self, slot: GroupSlot, voice: Voice, head: &Head, body: &[u8]) {
+    pub(super) fn take_facts(&mut self, slot: GroupSlot, sender: MessageSender, head: &Head, body: &[u8]) {
         let Ok(configuration) = Configuration::decode(body) else { return self.metrics.bad_unit() };
         let Some(replica) = self.replicas[slot.0 as usize].as_mut() else { return };
-        let (from, configuration) = (voice.from, &configuration);
-        let &Head { term, id, account, .. } = head;
-        let input = Input::SnapshotReceived { from, term, id, configuration, account };
+        let (from, configuration) = (sender.from, &configuration);
+        let &Head { term, id, progress_epoch, .. } = head;
+        let input = Input::SnapshotReceived { from, term, id, configuration, progress_epoch };
         self.effects.clear();
         replica.core.step(self.now, input, &mut self.effects);
         let install = self.effects.install.take();
@@ -150,7 +150,7 @@ impl<D: Disk> Worker<D> {
             replica.applied = id.index;
             self.metrics.installed();
         }
-        self.perform_for(slot, &[], Some(voice));
+        self.perform_for(slot, &[], Some(sender));
         if let Some(install) = install {
             self.lane.snapshot(slot, install.id, &install.configuration, install.keep_tail);
         }

@@ -290,8 +290,8 @@ impl Replica {
             let is_bare = self.group.as_ref().is_some_and(|group| group.has_for_witness(to));
             let whole = self.written.checkpoint.clone();
             let checkpoint = if is_bare { Checkpoint { state: Vec::new(), ..whole } } else { whole };
-            let account = self.group.as_ref().map_or(0, |group| group.account_of(to));
-            self.post(self.hard_state_in, to, Parcel::Snapshot { term, checkpoint, account });
+            let progress_epoch = self.group.as_ref().map_or(0, |group| group.progress_epoch_of(to));
+            self.post(self.hard_state_in, to, Parcel::Snapshot { term, checkpoint, progress_epoch });
         }
     }
 
@@ -327,18 +327,18 @@ impl Replica {
         let Some(mut group) = self.group.take() else { return };
         let peers: Vec<NodeId> = group.peers().collect();
         for to in peers {
-            while let Some(shipment) = group.next_shipment(to) {
-                let count = if shipment.first > shipment.last { 0 } else { shipment.bytes_max.max(1) };
-                let entries = self.written.between(shipment.first, shipment.last).take(count as usize);
-                let as_sent = |entry: Entry| if shipment.is_withheld { entry.withheld() } else { entry };
+            while let Some(append_plan) = group.next_append(to) {
+                let count = if append_plan.first > append_plan.last { 0 } else { append_plan.bytes_max.max(1) };
+                let entries = self.written.between(append_plan.first, append_plan.last).take(count as usize);
+                let as_sent = |entry: Entry| if append_plan.is_withheld { entry.withheld() } else { entry };
                 let entries: Vec<Entry> = entries.cloned().map(as_sent).collect();
-                let last = entries.last().map_or(shipment.prev.index, |entry| entry.id.index);
-                group.shipped(to, last, entries.len() as u64);
+                let last = entries.last().map_or(append_plan.prev.index, |entry| entry.id.index);
+                group.note_sent(to, last, entries.len() as u64);
                 let message = Message::Append {
-                    term: shipment.term,
-                    prev: shipment.prev,
-                    commit: shipment.commit,
-                    account: shipment.account,
+                    term: append_plan.term,
+                    prev: append_plan.prev,
+                    commit: append_plan.commit,
+                    progress_epoch: append_plan.progress_epoch,
                 };
                 self.post(self.hard_state_in, to, Parcel::Message { message, entries });
             }

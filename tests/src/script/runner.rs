@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use raftwerk_frame::{Index, NodeId};
 use raftwerk_raft::reconfig::Change;
-use raftwerk_raft::{Input, Newcomers, Reconfigure, Route};
+use raftwerk_raft::{Input, Admission, Reconfigure, Transition};
 
 use super::arguments::{Arguments, parse};
 use super::cluster::Cluster;
@@ -142,7 +142,7 @@ fn ask(cluster: &mut Cluster, arguments: &mut Arguments<'_>) -> Result<(), Strin
             cluster.turn(node, |replica, now, trace| {
                 for token in first..first + count {
                     let input =
-                        if is_anywhere { Input::ReadAnywhere { token } } else { Input::Read { token } };
+                        if is_anywhere { Input::FollowerRead { token } } else { Input::Read { token } };
                     replica.step(now, input, Beside::default(), trace);
                 }
             })
@@ -159,15 +159,15 @@ fn reconfigure(cluster: &mut Cluster, arguments: &mut Arguments<'_>) -> Result<(
     let seen = arguments.number("seen")?.map(Index);
     let dry_run = arguments.switch("dry-run");
     let route = match arguments.text("route") {
-        None | Some("auto") => Route::Auto,
-        Some("joint") => Route::Joint,
-        Some("held") => Route::JointHeld,
+        None | Some("auto") => Transition::Auto,
+        Some("joint") => Transition::Joint,
+        Some("held") => Transition::JointHeld,
         Some(other) => return Err(format!("route={other}: auto, joint or held")),
     };
     let newcomers = match arguments.text("newcomers") {
-        None | Some("checked") => Newcomers::Checked,
-        Some("unchecked") => Newcomers::Unchecked,
-        Some("awaited") => Newcomers::Awaited,
+        None | Some("checked") => Admission::Checked,
+        Some("unchecked") => Admission::Unchecked,
+        Some("awaited") => Admission::Awaited,
         Some(other) => return Err(format!("newcomers={other}: checked, unchecked or awaited")),
     };
     let change = |word: &&str| {
@@ -183,7 +183,7 @@ fn reconfigure(cluster: &mut Cluster, arguments: &mut Arguments<'_>) -> Result<(
         }
     };
     let changes: Result<Vec<Change>, String> = arguments.words().iter().map(change).collect();
-    let wish = Reconfigure { changes: &changes?, logs: &[], seen, route, newcomers, dry_run };
+    let wish = Reconfigure { changes: &changes?, logs: &[], expected_index: seen, transition: route, admission: newcomers, dry_run };
     cluster.input(node, Input::Reconfigure(wish))
 }
 

@@ -68,9 +68,9 @@ fn message(message: &Message, entries: &[Entry]) -> String {
         Message::HeartbeatAck { term, round, rest, .. } => {
             format!("heartbeat-ack {term}{}{}", of_round(round), of_rest(rest))
         }
-        Message::Doubt { term, follows: true } => format!("doubt {term}"),
-        Message::Doubt { term, follows: false } => format!("ask who leads {term}"),
-        Message::Renounce { term } => format!("renounce {term}"),
+        Message::LeaderQuery { term, follows: true } => format!("doubt {term}"),
+        Message::LeaderQuery { term, follows: false } => format!("ask who leads {term}"),
+        Message::NotLeader { term } => format!("renounce {term}"),
         Message::TimeoutNow { term } => format!("timeout-now {term}"),
         Message::Removed { configuration, .. } => format!("removed by {configuration}"),
         Message::ReadIndex { term, round } => format!("read-index {term} number {round}"),

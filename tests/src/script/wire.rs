@@ -10,7 +10,7 @@ pub(crate) enum Parcel {
     /// A message of the protocol, with the entries of an append.
     Message { message: Message, entries: Vec<Entry> },
     /// A snapshot from the leader of `term`.
-    Snapshot { term: Term, checkpoint: Checkpoint, account: u16 },
+    Snapshot { term: Term, checkpoint: Checkpoint, progress_epoch: u16 },
 }
 
 /// A parcel on its way.

@@ -68,7 +68,7 @@ pub(crate) enum Write {
     Checkpoint(Checkpoint),
     Compact(Index),
     /// The log begins in the configuration that this payload represents.
-    Founding(u64),
+    InitialConfiguration(u64),
 }
 
 impl Image {
@@ -142,7 +142,7 @@ impl Image {
             }
             Write::Checkpoint(checkpoint) => self.checkpoint = *checkpoint,
             Write::Compact(to) => self.compact(*to),
-            Write::Founding(membership) => self.membership = *membership,
+            Write::InitialConfiguration(membership) => self.membership = *membership,
         }
     }
 

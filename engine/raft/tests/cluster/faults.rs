@@ -1,7 +1,7 @@
 //! Faults and deliveries: loss, duplicates, cuts, crashes, and when writes become durable.
 
 use raftwerk_frame::{EntryId, HardState, LogId, Membership, Message, NodeId, Term};
-use raftwerk_raft::{Address, Input, Voice, is_request};
+use raftwerk_raft::{Input, MessageSender, Recipient, is_request};
 
 use super::disk::runs_of;
 use super::{Body, Cluster, Packet};
@@ -35,44 +35,45 @@ impl Cluster {
                 };
                 self.input_with(to, input, Some((prev, &entries)), None);
             }
-            Body::Snapshot { term, snapshot, account } => {
+            Body::Snapshot { term, snapshot, progress_epoch } => {
                 let configuration = self.configuration_of(snapshot.membership);
                 let (from, id) = (NodeId(from), snapshot.id);
                 let input =
-                    Input::SnapshotReceived { from, term, id, configuration: &configuration, account };
+                    Input::SnapshotReceived { from, term, id, configuration: &configuration, progress_epoch };
                 self.input_with(to, input, None, Some(snapshot));
             }
         }
         self.finish(to);
     }
 
-    /// The driver's half of `hearing`: the sender's and the receiver's identity.
+    /// The driver's half of `identity`: the sender's and the receiver's identity.
     fn is_for(&mut self, packet: &Packet) -> bool {
         let Some((log, address, names_itself, to_witness)) = packet.logs else { return true };
         let sender_knows = self.replica(packet.from).first.get(&packet.to).copied();
         let meant = match address {
-            Address::Named(log) => Some(log),
-            Address::Founder => sender_knows,
-            Address::Anyone => None,
+            Recipient::Named(log) => Some(log),
+            Recipient::InitialMember => sender_knows,
+            Recipient::Anyone => None,
         };
         let receiver = self.replica_mut(packet.to);
         let is_first = *receiver.first.entry(packet.from).or_insert(log) == log;
-        let is_named = matches!(address, Address::Named(_));
+        let is_named = matches!(address, Recipient::Named(_));
         let is_request = packet.message().is_none_or(|message| is_request(&message));
-        let voice = Voice { from: NodeId(packet.from), log, is_first, is_named, names_itself, to_witness };
+        let sender =
+            MessageSender { from: NodeId(packet.from), log, is_first, is_named, names_itself, to_witness };
         let mine: LogId = receiver.log;
         let is_heard =
-            meant.is_none_or(|meant| meant == mine) && self.group(packet.to).hears(voice, is_request);
+            meant.is_none_or(|meant| meant == mine) && self.group(packet.to).accepts(sender, is_request);
         let standing = match packet.message() {
-            Some(Message::Append { term, account, .. }) => Some((term, Some(account))),
+            Some(Message::Append { term, progress_epoch, .. }) => Some((term, Some(progress_epoch))),
             Some(Message::Heartbeat { term, .. }) => Some((term, None)),
             _ => None,
         };
-        if let Some((term, account)) = standing.filter(|_| is_heard) {
+        if let Some((term, progress_epoch)) = standing.filter(|_| is_heard) {
             let to = NodeId(packet.to);
             let leaves = self.is_up(packet.from) && self.group(packet.from).has_left(to);
             let receiver = self.replica_mut(packet.to).group.as_mut().expect("it is up");
-            receiver.note_standing(term, account, is_named && !leaves);
+            receiver.note_standing(term, progress_epoch, is_named && !leaves);
         }
         is_heard
     }
@@ -170,9 +171,10 @@ impl Cluster {
 
     /// `by` sends `to` the entry that its log begins after, and the configuration there.
     pub(crate) fn tell_founding(&mut self, by: u64, to: u64) {
-        let known = self.group(by).founding().map(|(id, configuration)| (id, configuration.clone()));
+        let known =
+            self.group(by).initial_configuration().map(|(id, configuration)| (id, configuration.clone()));
         let Some((id, configuration)) = known else { return };
-        self.input(to, Input::Founding { id, configuration: &configuration });
+        self.input(to, Input::InitialConfiguration { id, configuration: &configuration });
         self.finish(to);
     }
 

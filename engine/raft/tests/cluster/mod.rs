@@ -19,8 +19,8 @@ use raftwerk_frame::{
 };
 use raftwerk_raft::reconfig::Change;
 use raftwerk_raft::{
-    Address, Config, Effects, Group, Input, Newcomers, Opening, PeerStatus, Reconfigure, Reconfigured,
-    Rejected, Restored, Role, Route, Transfer,
+    Admission, Config, Effects, Group, Input, Opening, PeerStatus, Recipient, Reconfigure, Reconfigured,
+    Rejected, Restored, Role, Transfer, Transition,
 };
 
 use check::Ledger;
@@ -114,7 +114,7 @@ impl Options {
 #[derive(Clone, Debug)]
 pub(crate) enum Body {
     Message { message: Message, entries: Vec<Entry> },
-    Snapshot { term: Term, snapshot: disk::Checkpoint, account: u16 },
+    Snapshot { term: Term, snapshot: disk::Checkpoint, progress_epoch: u16 },
 }
 
 #[derive(Clone, Debug)]
@@ -123,7 +123,7 @@ pub(crate) struct Packet {
     pub(crate) to: u64,
     /// The sender's log, the address that the sender has for the receiver, whether its configuration names
     /// itself, and whether the receiver is a witness in it; `None` for a message of the test's own making.
-    pub(crate) logs: Option<(LogId, Address, bool, bool)>,
+    pub(crate) logs: Option<(LogId, Recipient, bool, bool)>,
     pub(crate) body: Body,
 }
 
@@ -445,10 +445,11 @@ impl Cluster {
     }
 
     /// As [`Cluster::reconfigure`], for changes that must begin: without health checks.
-    pub(crate) fn change(&mut self, node: u64, route: Route, changes: &[Change]) -> Index {
-        let newcomers = Newcomers::Unchecked;
+    pub(crate) fn change(&mut self, node: u64, transition: Transition, changes: &[Change]) -> Index {
+        let admission = Admission::Unchecked;
         let logs = self.logs_of(node, changes);
-        let wish = Reconfigure { changes, logs: &logs, seen: None, route, newcomers, dry_run: false };
+        let wish =
+            Reconfigure { changes, logs: &logs, expected_index: None, transition, admission, dry_run: false };
         match self.reconfigure(node, wish) {
             Some(Reconfigured::Started(index)) => index,
             other => panic!("{changes:?}: {other:?}"),
@@ -469,12 +470,12 @@ impl Cluster {
     }
 
     /// As [`Cluster::read`], at a replica of any role.
-    pub(crate) fn read_anywhere(&mut self, node: u64, count: u64) -> u64 {
+    pub(crate) fn on_follower_read(&mut self, node: u64, count: u64) -> u64 {
         let first = self.read_next;
         for token in first..first + count {
             self.reads_open.insert(token, Index(self.committed()));
             self.read_next += 1;
-            self.input(node, Input::ReadAnywhere { token });
+            self.input(node, Input::FollowerRead { token });
         }
         self.finish(node);
         first

@@ -2,7 +2,7 @@
 //! prescribes.
 
 use raftwerk_frame::{Configuration, EntryId, Index, LogId, Message, NodeId};
-use raftwerk_raft::{Address, Append, Effects, Input, Shipment, is_request};
+use raftwerk_raft::{Append, AppendPlan, Effects, Input, Recipient, is_request};
 
 use super::disk::{Checkpoint, Entry, MEMBERSHIPS, WITHHELD, Write};
 use super::{Body, Cluster, ENTRY_BYTES, Packet};
@@ -92,7 +92,7 @@ impl Cluster {
         if let Some(known) = effects.begins_in.take() {
             let at = self.configurations.iter().position(|configuration| *configuration == known);
             let payload = MEMBERSHIPS + at.expect("nobody invents a configuration") as u64;
-            self.replica_mut(node).disk.write(Write::Founding(payload));
+            self.replica_mut(node).disk.write(Write::InitialConfiguration(payload));
         }
         let hands_over =
             effects.send.iter().any(|(_, message)| matches!(message, Message::TimeoutNow { .. }));
@@ -163,9 +163,9 @@ impl Cluster {
         let address = match &body {
             Body::Message { message, .. } if !is_request(message) => {
                 // An unknown peer of the test's making has none.
-                Address::Named(self.replicas.get(to as usize - 1).map_or(LogId(0), |replica| replica.log))
+                Recipient::Named(self.replicas.get(to as usize - 1).map_or(LogId(0), |replica| replica.log))
             }
-            _ => group.address_of(NodeId(to)),
+            _ => group.recipient_of(NodeId(to)),
         };
         let to_witness = group.has_for_witness(NodeId(to));
         let logs = Some((self.replica(from).log, address, group.names_itself(), to_witness));
@@ -226,9 +226,10 @@ impl Cluster {
             written.checkpoint
         };
         assert!(snapshot.id.index >= replica.disk.written.compacted.index);
-        let (term, account) = (self.group(node).term(), self.group(node).account_of(NodeId(to)));
+        let (term, progress_epoch) =
+            (self.group(node).term(), self.group(node).progress_epoch_of(NodeId(to)));
         let position = replica.disk.hard_state_at();
-        self.hold(position, node, to, Body::Snapshot { term, snapshot, account });
+        self.hold(position, node, to, Body::Snapshot { term, snapshot, progress_epoch });
         self.release(node);
     }
 
@@ -237,26 +238,26 @@ impl Cluster {
             let mut rounds = 0;
             loop {
                 let group = self.replica_mut(node).group.as_mut().expect("the replica is up");
-                let Some(shipment) = group.next_shipment(NodeId(to)) else { break };
-                let entries = self.cut_shipment(node, &shipment);
-                let last = shipment.prev.index.plus(entries.len() as u64);
+                let Some(append_plan) = group.next_append(NodeId(to)) else { break };
+                let entries = self.cut_shipment(node, &append_plan);
+                let last = append_plan.prev.index.plus(entries.len() as u64);
                 let bytes = entries.len() as u64 * ENTRY_BYTES;
                 let group = self.replica_mut(node).group.as_mut().expect("the replica is up");
-                group.shipped(NodeId(to), last, bytes);
-                let Shipment { term, prev, commit, account, .. } = shipment;
-                let message = Message::Append { term, prev, commit, account };
+                group.note_sent(NodeId(to), last, bytes);
+                let AppendPlan { term, prev, commit, progress_epoch, .. } = append_plan;
+                let message = Message::Append { term, prev, commit, progress_epoch };
                 let position = self.replica(node).disk.hard_state_at();
                 self.hold(position, node, to, Body::Message { message, entries });
                 rounds += 1;
-                assert!(rounds < 1000, "shipments to {to} never end: {shipment:?}");
+                assert!(rounds < 1000, "shipments to {to} never end: {append_plan:?}");
             }
         }
         self.release(node);
     }
 
     /// As many entries as fit; one always does.
-    fn cut_shipment(&self, node: u64, shipment: &Shipment) -> Vec<Entry> {
-        let Shipment { first, last, bytes_max, is_withheld, .. } = *shipment;
+    fn cut_shipment(&self, node: u64, append_plan: &AppendPlan) -> Vec<Entry> {
+        let AppendPlan { first, last, bytes_max, is_withheld, .. } = *append_plan;
         let count_max = (bytes_max / ENTRY_BYTES).max(1);
         let written = &self.replica(node).disk.written;
         let indices = (first.0..=last.0).take(count_max as usize);

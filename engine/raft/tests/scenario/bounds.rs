@@ -68,7 +68,7 @@ fn nobody_has_written_more_than_the_leader_has() {
     let (term, last) = (cluster.group(1).term(), cluster.group(1).last());
     for matched in [last.index.next(), Index(u64::MAX)] {
         for node in [2, 3] {
-            cluster.say(node, 1, Message::AppendWritten { term, matched, account: 0 }, &[]);
+            cluster.say(node, 1, Message::AppendWritten { term, matched, progress_epoch: 0 }, &[]);
         }
         assert_eq!(cluster.group(1).written_by_quorum(last), last.index, "{matched}");
     }
@@ -108,7 +108,7 @@ fn an_append_that_leads_beyond_every_log_is_not_taken() {
     let mut group = leader_of_two();
     let last = group.last();
     let term = group.term().next();
-    let message = Message::Append { term, prev: last, commit: Index(0), account: 0 };
+    let message = Message::Append { term, prev: last, commit: Index(0), progress_epoch: 0 };
     let runs = &[Run { term, count: u64::MAX >> 1 }];
     group.step(Time(MS), Input::Message { from: NodeId(2), message, runs }, &mut Effects::default());
     assert_eq!(group.last(), last);
@@ -122,7 +122,8 @@ fn a_leader_that_is_deposed_keeps_no_memory_for_reads() {
     for token in 0..1000 {
         group.step(Time(MS), Input::Read { token }, &mut effects);
     }
-    let message = Message::Heartbeat { term: group.term().next(), commit: Index(0), round: 0, rest: false };
+    let message =
+        Message::Heartbeat { term: group.term().next(), commit: Index(0), round: 0, quiesce: false };
     group.step(Time(MS), Input::Message { from: NodeId(2), message, runs: &[] }, &mut effects);
     assert_eq!((effects.reads_rejected.len(), group.leading_bytes()), (1000, 0));
 }

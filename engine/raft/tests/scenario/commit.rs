@@ -168,7 +168,7 @@ fn a_notice_about_a_replaced_entry_counts_for_nothing() {
     // A leader of term 3 replaces it by its own 2@3.
     let entry = Entry { term: Term(3), payload: 3_000_001 };
     let prev = EntryId::new(Term(1), Index(1));
-    cluster.say(3, 1, Message::Append { term: Term(3), prev, commit: Index(0), account: 0 }, &[entry]);
+    cluster.say(3, 1, Message::Append { term: Term(3), prev, commit: Index(0), progress_epoch: 0 }, &[entry]);
     assert_eq!((cluster.log(1), cluster.group(1).durable()), (vec![1, 3], Index(1)));
     cluster.input(1, Input::Durable { id: late });
     cluster.finish(1);
@@ -186,10 +186,10 @@ fn a_leader_does_not_count_itself_for_an_entry_that_a_late_notice_names() {
     cluster.options.syncs_at_once = false;
     let old = [1, 2].map(|at| Entry { term: Term(2), payload: 2_000_000 + at });
     let prev = EntryId::new(Term(1), Index(1));
-    cluster.say(2, 1, Message::Append { term: Term(2), prev, commit: Index(0), account: 0 }, &old);
+    cluster.say(2, 1, Message::Append { term: Term(2), prev, commit: Index(0), progress_epoch: 0 }, &old);
     let late = EntryId::new(Term(2), Index(3));
     let new = Entry { term: Term(3), payload: 3_000_001 };
-    cluster.say(3, 1, Message::Append { term: Term(3), prev, commit: Index(0), account: 0 }, &[new]);
+    cluster.say(3, 1, Message::Append { term: Term(3), prev, commit: Index(0), progress_epoch: 0 }, &[new]);
     cluster.drop_where(|_| true);
     cluster.campaign(1);
     for node in [1, 2] {

@@ -3,12 +3,12 @@
 
 use raftwerk_frame::{Configuration, EntryId, Index, Message, NodeId, Term};
 use raftwerk_raft::reconfig::Change;
-use raftwerk_raft::{Newcomers, PeerState, Reconfigure, Rejected, Route};
+use raftwerk_raft::{Admission, PeerState, Reconfigure, Rejected, Transition};
 
 use crate::cluster::{Cluster, Options, Packet, T};
 
 /// The bound of removed peers that a leader serves.
-const LEAVING_MAX: usize = 16;
+const REMOVALS_MAX: usize = 16;
 
 fn remove(node: u64) -> Change {
     Change::Remove(NodeId(node))
@@ -36,7 +36,7 @@ fn is_notice(packet: &Packet) -> bool {
 #[test]
 fn who_is_removed_is_sent_the_log_until_it_has_acknowledged_that_it_is() {
     let mut cluster = led_by_one(Options::of(3));
-    let at = cluster.change(1, Route::Auto, &[remove(3)]);
+    let at = cluster.change(1, Transition::Auto, &[remove(3)]);
     assert!(cluster.group(1).is_leaving(NodeId(3)) && !cluster.group(1).is_leaving(NodeId(2)));
     cluster.deliver_where(|packet| packet.to == 3);
     cluster.deliver_where(is_from(3));
@@ -51,7 +51,7 @@ fn who_is_removed_is_sent_the_log_until_it_has_acknowledged_that_it_is() {
 #[test]
 fn who_is_removed_gives_no_read_a_quorum() {
     let mut cluster = led_by_one(Options::of(4));
-    cluster.change(1, Route::Auto, &[remove(4)]);
+    cluster.change(1, Transition::Auto, &[remove(4)]);
     cluster.deliver_where(|packet| [2, 4].contains(&packet.to));
     cluster.deliver_where(|packet| [2, 4].contains(&packet.from));
     cluster.isolate(2);
@@ -67,7 +67,7 @@ fn a_removal_survives_the_loss_of_any_message() {
     for removed in [1, 3] {
         for lost in 0..30 {
             let mut cluster = led_by_one(Options::of(3));
-            cluster.change(1, Route::Auto, &[remove(removed)]);
+            cluster.change(1, Transition::Auto, &[remove(removed)]);
             for at in 0..200 {
                 if cluster.network.is_empty() {
                     break;
@@ -89,7 +89,7 @@ fn a_removal_survives_the_loss_of_any_message() {
 fn who_is_gone_already_is_served_for_an_election_timeout_and_told_once_more() {
     let mut cluster = led_by_one(Options::of(3));
     cluster.crash(3);
-    cluster.change(1, Route::Auto, &[remove(3)]);
+    cluster.change(1, Transition::Auto, &[remove(3)]);
     cluster.run(T / 2);
     assert!(cluster.group(1).is_leaving(NodeId(3)));
     for _ in 0..12 {
@@ -104,7 +104,7 @@ fn who_is_gone_already_is_served_for_an_election_timeout_and_told_once_more() {
 /// the state for the removed ones is bounded.
 #[test]
 fn what_is_kept_for_those_that_left_is_bounded() {
-    let newcomers = LEAVING_MAX as u64 + 8;
+    let newcomers = REMOVALS_MAX as u64 + 8;
     let mut cluster = led_by_one(Options { newcomers, ..Options::of(3) });
     for node in 4..4 + newcomers {
         cluster.crash(node);
@@ -112,9 +112,9 @@ fn what_is_kept_for_those_that_left_is_bounded() {
             let wish = Reconfigure {
                 changes: &[change],
                 logs: &[],
-                seen: None,
-                route: Route::Auto,
-                newcomers: Newcomers::Unchecked,
+                expected_index: None,
+                transition: Transition::Auto,
+                admission: Admission::Unchecked,
                 dry_run: false,
             };
             cluster.reconfigure(1, wish);
@@ -124,7 +124,7 @@ fn what_is_kept_for_those_that_left_is_bounded() {
     let configuration = cluster.group(1).configuration();
     assert_eq!(configuration, &Configuration::of_voters((1..=3).map(NodeId)), "all came and went");
     let peers: Vec<NodeId> = cluster.group(1).peers().collect();
-    assert_eq!(peers.len(), 2 + LEAVING_MAX);
+    assert_eq!(peers.len(), 2 + REMOVALS_MAX);
     assert!(peers.contains(&NodeId(3 + newcomers)), "the last to leave is among them");
     cluster.run(2 * T);
     assert_eq!(cluster.group(1).peers().count(), 2);
@@ -135,7 +135,7 @@ fn what_is_kept_for_those_that_left_is_bounded() {
 #[test]
 fn the_next_leader_serves_who_is_removed_by_a_configuration_that_it_found() {
     let mut cluster = led_by_one(Options::of(4));
-    let at = cluster.change(1, Route::Auto, &[remove(4)]);
+    let at = cluster.change(1, Transition::Auto, &[remove(4)]);
     cluster.deliver_where(|packet| packet.to == 2);
     cluster.crash(1);
     cluster.drop_where(is_from(1));
@@ -150,10 +150,10 @@ fn the_next_leader_serves_who_is_removed_by_a_configuration_that_it_found() {
 fn who_comes_back_while_it_leaves_begins_anew() {
     let mut cluster = led_by_one(Options::of(3));
     cluster.cut_one_way(3, 1);
-    cluster.change(1, Route::Auto, &[remove(3)]);
+    cluster.change(1, Transition::Auto, &[remove(3)]);
     cluster.settle();
     assert!(cluster.group(1).is_leaving(NodeId(3)));
-    cluster.change(1, Route::Auto, &[Change::Learner(NodeId(3))]);
+    cluster.change(1, Transition::Auto, &[Change::Learner(NodeId(3))]);
     assert!(!cluster.group(1).is_leaving(NodeId(3)));
     assert_eq!(cluster.progress(1, 3).matched, Index(0));
     cluster.heal();
@@ -165,7 +165,7 @@ fn who_comes_back_while_it_leaves_begins_anew() {
 #[test]
 fn a_removed_leader_takes_no_proposals_and_no_changes_and_leads_until_it_is_relieved() {
     let mut cluster = led_by_one(Options::of(3));
-    let at = cluster.change(1, Route::Auto, &[remove(1)]);
+    let at = cluster.change(1, Transition::Auto, &[remove(1)]);
     cluster.deliver_where(Packet::is_append);
     cluster.deliver_where(Packet::is_ack);
     assert!(
@@ -185,7 +185,7 @@ fn a_removed_leader_takes_no_proposals_and_no_changes_and_leads_until_it_is_reli
 #[test]
 fn a_dead_heir_costs_a_heartbeat_and_not_an_election_timeout() {
     let mut cluster = led_by_one(Options::of(4));
-    cluster.change(1, Route::Auto, &[remove(1)]);
+    cluster.change(1, Transition::Auto, &[remove(1)]);
     cluster.deliver_where(Packet::is_append);
     cluster.deliver_where(Packet::is_ack);
     let heir = cluster.group(1).transfer_target().expect("there is an heir").0;
@@ -199,7 +199,7 @@ fn a_dead_heir_costs_a_heartbeat_and_not_an_election_timeout() {
 #[test]
 fn a_removed_leader_that_nobody_relieves_goes_after_an_election_timeout() {
     let mut cluster = led_by_one(Options { check_quorum: false, ..Options::of(3) });
-    cluster.change(1, Route::Auto, &[remove(1)]);
+    cluster.change(1, Transition::Auto, &[remove(1)]);
     cluster.deliver_where(Packet::is_append);
     cluster.deliver_where(Packet::is_ack);
     cluster.drop_where(|_| true);
@@ -253,14 +253,14 @@ fn a_slow_disk_is_asked_and_keeps_its_window() {
 fn who_comes_back_by_a_snapshot_with_the_configuration_that_it_knew_is_no_longer_removed() {
     let mut cluster = led_by_one(Options::of(3));
     cluster.isolate(3);
-    let at = cluster.change(1, Route::Auto, &[remove(3)]);
+    let at = cluster.change(1, Transition::Auto, &[remove(3)]);
     cluster.run(3 * T);
     assert!(cluster.group(1).commit() >= at);
     let configuration = EntryId::new(cluster.group(1).term_at(at).unwrap(), at);
     let term = cluster.group(1).term();
     cluster.give(2, 3, Message::Removed { term, configuration });
     assert!(cluster.group(3).is_removed());
-    cluster.change(1, Route::Auto, &[Change::Voter(NodeId(3))]);
+    cluster.change(1, Transition::Auto, &[Change::Voter(NodeId(3))]);
     cluster.run(T);
     cluster.propose(1, 3);
     cluster.run(T);

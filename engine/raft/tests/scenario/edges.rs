@@ -1,5 +1,5 @@
 //! Edge cases: equal indices, the turn after, a leader that leads again, a peer that moves in the order of
-//! peers. Each test states what would go wrong there. Next to `membership`, `rest`, `read` and `transfer`,
+//! peers. Each test states what would go wrong there. Next to `membership`, `quiescence`, `read_index` and `transfer`,
 //! which have the main scenarios.
 
 use std::time::Duration;
@@ -9,7 +9,8 @@ use raftwerk_frame::{
 };
 use raftwerk_raft::reconfig::Change;
 use raftwerk_raft::{
-    Config, Effects, Group, Input, Newcomers, Opening, PeerState, Reconfigure, Restored, Role, Route, TermRun,
+    Admission, Config, Effects, Group, Input, Opening, PeerState, Reconfigure, Restored, Role, TermRun,
+    Transition,
 };
 
 use crate::cluster::{Cluster, MS, Options, Packet, T};
@@ -33,15 +34,21 @@ fn three(last: u64) -> Cluster {
     cluster
 }
 
+/// Whether a node supports another, and whether it is supported by it, as the replica there knows.
+fn support(cluster: &Cluster, at: u64, node: u64) -> (bool, bool) {
+    let group = cluster.group(at);
+    (group.is_supporting(NodeId(node)), group.is_supported_by(NodeId(node)))
+}
+
 /// A snapshot brings one configuration; those of the log that it replaces are dropped with it.
 #[test]
 fn configurations_go_with_the_log_that_a_snapshot_replaces() {
     let mut cluster = three(5);
-    cluster.change(1, Route::Auto, &[Change::Learner(NodeId(4))]);
+    cluster.change(1, Transition::Auto, &[Change::Learner(NodeId(4))]);
     cluster.settle();
     assert_eq!(cluster.group(3).memberships().count(), 2);
     cluster.crash(3);
-    cluster.change(1, Route::Auto, &[Change::Learner(NodeId(5))]);
+    cluster.change(1, Transition::Auto, &[Change::Learner(NodeId(5))]);
     cluster.propose(1, 9);
     cluster.run(T);
     cluster.checkpoint(1, true);
@@ -67,11 +74,11 @@ fn a_log_whose_tail_stays_can_fall_back_to_the_configuration_of_the_snapshot() {
     let tail = Membership { index: Index(5), configuration: four.clone() };
     let mut group = Group::restore(config_of(2, Duration::ZERO), restored, [tail], Time(MS));
     let (from, id, configuration) = (NodeId(1), EntryId::new(Term(1), Index(3)), &three);
-    let snapshot = Input::SnapshotReceived { from, term: Term(1), id, configuration, account: 0 };
+    let snapshot = Input::SnapshotReceived { from, term: Term(1), id, configuration, progress_epoch: 0 };
     group.step(Time(MS), snapshot, &mut Effects::default());
     let known: Vec<_> = group.memberships().map(|(index, of)| (index, of.clone())).collect();
     assert_eq!(known, [(Index(3), three.clone()), (Index(5), four)]);
-    let message = Message::Append { term: Term(2), prev: id, commit: Index(3), account: 0 };
+    let message = Message::Append { term: Term(2), prev: id, commit: Index(3), progress_epoch: 0 };
     let runs = &[Run { term: Term(2), count: 1 }];
     group.step(Time(MS), Input::Message { from: NodeId(3), message, runs }, &mut Effects::default());
     assert_eq!((group.configuration(), group.configuration_index()), (&three, Index(3)));
@@ -98,11 +105,11 @@ fn only_a_replica_without_a_term_and_without_entries_campaigns_sooner() {
 #[test]
 fn a_log_that_begins_after_a_configuration_knows_none_before_it() {
     let mut cluster = three(5);
-    let first = cluster.change(1, Route::Auto, &[Change::Learner(NodeId(4))]);
+    let first = cluster.change(1, Transition::Auto, &[Change::Learner(NodeId(4))]);
     cluster.settle();
     cluster.checkpoint(2, false);
     assert_eq!(cluster.replica(2).disk.written.checkpoint.id.index, first);
-    let second = cluster.change(1, Route::Auto, &[Change::Learner(NodeId(5))]);
+    let second = cluster.change(1, Transition::Auto, &[Change::Learner(NodeId(5))]);
     cluster.settle();
     cluster.input(2, Input::Compacted { to: first });
     let known: Vec<Index> = cluster.group(2).memberships().map(|(index, _)| index).collect();
@@ -125,7 +132,7 @@ fn a_replica_that_is_restored_takes_the_configuration_of_its_logs_beginning_once
 #[test]
 fn a_removed_replica_knows_it_after_its_log_is_compacted() {
     let mut cluster = three(3);
-    let at = cluster.change(1, Route::Auto, &[remove(3)]);
+    let at = cluster.change(1, Transition::Auto, &[remove(3)]);
     cluster.settle();
     assert_eq!((cluster.group(3).commit(), cluster.group(3).is_removed()), (at, true));
     cluster.input(3, Input::Compacted { to: at });
@@ -140,13 +147,13 @@ fn late_words_of_an_earlier_leader_make_nobody_a_member_again() {
     let mut cluster = three(3);
     cluster.elect_among(2);
     cluster.run(T);
-    cluster.change(2, Route::Auto, &[remove(3)]);
+    cluster.change(2, Transition::Auto, &[remove(3)]);
     cluster.settle();
     assert!(cluster.group(3).is_removed());
     let now = cluster.group(3).term();
     for term in [Term(now.0 - 1), Term(now.0 + (1 << 33))] {
-        for account in [None, Some(0)] {
-            cluster.replica_mut(3).group.as_mut().unwrap().note_standing(term, account, true);
+        for progress_epoch in [None, Some(0)] {
+            cluster.replica_mut(3).group.as_mut().unwrap().note_standing(term, progress_epoch, true);
             assert!(cluster.group(3).is_removed(), "{term}");
         }
     }
@@ -157,12 +164,12 @@ fn late_words_of_an_earlier_leader_make_nobody_a_member_again() {
 #[test]
 fn late_news_of_an_earlier_removal_remove_nobody() {
     let mut cluster = three(3);
-    let first = cluster.change(1, Route::Auto, &[remove(3)]);
+    let first = cluster.change(1, Transition::Auto, &[remove(3)]);
     cluster.settle();
-    cluster.change(1, Route::Auto, &[voter(3)]);
+    cluster.change(1, Transition::Auto, &[voter(3)]);
     cluster.settle();
     assert!(!cluster.group(3).is_removed());
-    let second = cluster.change(1, Route::Auto, &[remove(3)]);
+    let second = cluster.change(1, Transition::Auto, &[remove(3)]);
     cluster.deliver_where(|packet| packet.to == 3 && packet.is_append());
     assert_eq!(cluster.group(3).configuration_index(), second);
     assert!(cluster.group(3).commit() < second);
@@ -176,11 +183,11 @@ fn late_news_of_an_earlier_removal_remove_nobody() {
 fn a_follower_forgets_its_ties_when_others_take_part() {
     let mut cluster = three(4);
     cluster.befriend(2, 3, true);
-    assert_eq!(cluster.group(2).tie(NodeId(3)), (true, true));
-    cluster.change(1, Route::Auto, &[Change::Learner(NodeId(4))]);
+    assert_eq!(support(&cluster, 2, 3), (true, true));
+    cluster.change(1, Transition::Auto, &[Change::Learner(NodeId(4))]);
     cluster.settle();
     for node in [1, 3, 4] {
-        assert_eq!(cluster.group(2).tie(NodeId(node)), (false, false), "{node}");
+        assert_eq!(support(&cluster, 2, node), (false, false), "{node}");
     }
 }
 
@@ -190,7 +197,7 @@ fn a_follower_forgets_its_ties_when_others_take_part() {
 fn a_leader_forgets_its_ties_when_it_serves_one_that_leaves() {
     let mut cluster = Cluster::new(Options::of(4));
     cluster.elect(1);
-    cluster.change(1, Route::Auto, &[remove(2)]);
+    cluster.change(1, Transition::Auto, &[remove(2)]);
     cluster.deliver_where(|packet| packet.is_append() && packet.to == 3);
     cluster.drop_where(|_| true);
     cluster.befriend(3, 4, true);
@@ -202,8 +209,8 @@ fn a_leader_forgets_its_ties_when_it_serves_one_that_leaves() {
     cluster.campaign(3);
     cluster.deliver_where(|packet| packet.is_vote() || packet.is_pre_vote());
     assert!(cluster.group(3).is_leader() && cluster.group(3).is_leaving(NodeId(2)));
-    let ties: Vec<_> = [1, 2, 4].map(|node| cluster.group(3).tie(NodeId(node))).into();
-    assert_eq!(ties, [(false, false); 3]);
+    let support: Vec<_> = [1, 2, 4].map(|node| support(&cluster, 3, node)).into();
+    assert_eq!(support, [(false, false); 3]);
 }
 
 /// A removed peer that has acknowledged its removal is dropped: the support of the others is kept.
@@ -212,12 +219,12 @@ fn ties_stay_with_their_nodes_when_a_peer_is_served_no_longer() {
     let mut cluster = Cluster::new(Options::of(4));
     cluster.elect(1);
     cluster.run(T / 5);
-    cluster.change(1, Route::Auto, &[remove(2)]);
+    cluster.change(1, Transition::Auto, &[remove(2)]);
     assert!(cluster.group(1).is_leaving(NodeId(2)));
     cluster.supported_by(1, 3, true);
     cluster.settle();
     assert!(!cluster.group(1).is_leaving(NodeId(2)));
-    assert_eq!([3, 4].map(|node| cluster.group(1).tie(NodeId(node)).1), [true, false]);
+    assert_eq!([3, 4].map(|node| support(&cluster, 1, node).1), [true, false]);
 }
 
 /// Thesis, section 6.4, step 1, for a leader that led before: its commit index of then is not that of now.
@@ -247,7 +254,7 @@ fn a_follower_that_comes_to_lead_answers_the_reads_that_it_was_to_ask_about() {
     let mut cluster = Cluster::new(Options::of(3));
     cluster.elect(1);
     cluster.run(T / 5);
-    let token = cluster.read_anywhere(2, 1);
+    let token = cluster.on_follower_read(2, 1);
     cluster.drop_where(is_question);
     cluster.transfer(1, 2);
     cluster.settle();
@@ -261,7 +268,7 @@ fn a_new_leader_is_asked_at_once_what_the_old_one_did_not_answer() {
     let mut cluster = Cluster::new(Options::of(3));
     cluster.elect(1);
     cluster.run(T / 5);
-    let token = cluster.read_anywhere(2, 1);
+    let token = cluster.on_follower_read(2, 1);
     cluster.drop_where(is_question);
     let now = cluster.now;
     cluster.transfer(1, 3);
@@ -290,7 +297,8 @@ fn a_late_rejection_of_what_was_acknowledged_since_stops_no_pipeline() {
 fn a_question_about_a_campaign_does_not_wait_for_the_disk() {
     let mut cluster = Cluster::new(Options { syncs_at_once: false, ..Options::of(3) });
     let entry = crate::cluster::disk::Entry { term: Term(1), payload: 1 };
-    let append = Message::Append { term: Term(1), prev: EntryId::default(), commit: Index(0), account: 0 };
+    let append =
+        Message::Append { term: Term(1), prev: EntryId::default(), commit: Index(0), progress_epoch: 0 };
     cluster.say(1, 2, append, &[entry]);
     for node in cluster.nodes() {
         cluster.drop_where(|packet| packet.from == node);
@@ -331,7 +339,7 @@ fn a_leader_that_has_restarted_is_elected_again_by_those_that_were_bound_to_it()
     cluster.elect(1);
     cluster.befriend_all();
     cluster.run(2 * T);
-    assert!(cluster.group(2).is_bound() && cluster.group(3).is_bound());
+    assert!(cluster.group(2).is_fortifying() && cluster.group(3).is_fortifying());
     let now = cluster.now;
     cluster.crash(1);
     cluster.restart(1);
@@ -347,7 +355,7 @@ fn a_leader_that_nobody_supports_does_not_rest() {
     cluster.elect(1);
     cluster.crash(2);
     cluster.run(5 * T);
-    assert!(!cluster.group(1).is_resting());
+    assert!(!cluster.group(1).is_quiescent());
 }
 
 /// Followers would have to unquiesce for a new commit index: it is sent before the group quiesces.
@@ -357,11 +365,11 @@ fn a_group_does_not_rest_while_news_of_a_commit_are_due() {
     cluster.elect(1);
     cluster.befriend_all();
     cluster.run(T);
-    assert!(cluster.group(1).is_resting());
+    assert!(cluster.group(1).is_quiescent());
     cluster.propose(1, 1);
     cluster.run(T / 2);
     for node in cluster.nodes() {
-        assert!(cluster.group(node).is_resting(), "{node}");
+        assert!(cluster.group(node).is_quiescent(), "{node}");
     }
 }
 
@@ -380,16 +388,16 @@ fn news_of_a_commit_leave_in_the_turn_in_which_they_fall_due() {
     step(&mut group, Input::Message { from: NodeId(2), message, runs: &[] });
     assert!(group.is_leader());
     let last = group.last();
-    assert!(group.next_shipment(NodeId(2)).is_some());
-    group.shipped(NodeId(2), last.index, 0);
+    assert!(group.next_append(NodeId(2)).is_some());
+    group.note_sent(NodeId(2), last.index, 0);
     step(&mut group, Input::Durable { id: last });
-    let message = Message::AppendAck { term, matched: last.index, account: 0 };
+    let message = Message::AppendAck { term, matched: last.index, progress_epoch: 0 };
     step(&mut group, Input::Message { from: NodeId(2), message, runs: &[] });
     assert_eq!(group.commit(), last.index);
     group.flush(Time(2 * MS), &mut effects);
-    assert_eq!(group.next_shipment(NodeId(2)), None, "it waits for company");
+    assert_eq!(group.next_append(NodeId(2)), None, "it waits for company");
     group.flush(Time(6 * MS), &mut effects);
-    assert_eq!(group.next_shipment(NodeId(2)).map(|news| news.commit), Some(last.index));
+    assert_eq!(group.next_append(NodeId(2)).map(|news| news.commit), Some(last.index));
 }
 
 /// It may step down as soon as a successor has been sent the commit, and the retirement time has passed.
@@ -398,7 +406,7 @@ fn a_leader_without_a_vote_goes_after_its_retirement() {
     let mut cluster = Cluster::new(Options { retirement: T / 4, ..Options::of(3) });
     cluster.elect(1);
     cluster.run(T / 5);
-    cluster.change(1, Route::Auto, &[remove(1)]);
+    cluster.change(1, Transition::Auto, &[remove(1)]);
     let is_hurry = |packet: &Packet| matches!(packet.message(), Some(Message::TimeoutNow { .. }));
     for _ in 0..T / 2 {
         cluster.drop_where(is_hurry);
@@ -420,9 +428,9 @@ fn a_newcomer_whose_first_round_was_too_long_gets_in_by_a_later_one() {
     let wish = Reconfigure {
         changes: &changes,
         logs: &[],
-        seen: None,
-        route: Route::Auto,
-        newcomers: Newcomers::Awaited,
+        expected_index: None,
+        transition: Transition::Auto,
+        admission: Admission::Awaited,
         dry_run: false,
     };
     cluster.reconfigure(1, wish);
@@ -456,7 +464,7 @@ fn a_replica_at_rest_that_refuses_a_vote_of_a_later_term_waits_for_a_leader_agai
 #[test]
 fn a_change_that_is_done_is_told_once() {
     let mut cluster = three(4);
-    let at = cluster.change(1, Route::JointHeld, &[voter(4)]);
+    let at = cluster.change(1, Transition::JointHeld, &[voter(4)]);
     cluster.settle();
     assert_eq!(cluster.replica(1).settled, [at]);
     for _ in 0..3 {
@@ -493,7 +501,7 @@ fn a_candidate_knows_no_leader() {
     assert_eq!(cluster.group(2).leader(), Some(NodeId(1)));
     cluster.campaign(2);
     assert_eq!((cluster.group(2).role(), cluster.group(2).leader()), (Role::PreCandidate, None));
-    let token = cluster.read_anywhere(2, 1);
+    let token = cluster.on_follower_read(2, 1);
     assert_eq!(cluster.replica(2).reads_rejected, [token]);
 }
 
@@ -503,7 +511,7 @@ fn a_read_that_comes_while_another_waits_is_asked_for_at_once() {
     let mut cluster = Cluster::new(Options::of(3));
     cluster.elect(1);
     for questions in [1, 2] {
-        cluster.read_anywhere(2, 1);
+        cluster.on_follower_read(2, 1);
         assert_eq!(cluster.count_where(is_question), questions);
     }
 }
@@ -516,7 +524,7 @@ fn a_replica_that_is_behind_is_served_until_it_holds_its_removal() {
     cluster.elect(1);
     cluster.run(T / 5);
     cluster.propose(1, 3);
-    let removed_at = cluster.change(1, Route::Auto, &[remove(3)]);
+    let removed_at = cluster.change(1, Transition::Auto, &[remove(3)]);
     cluster.deliver_where(|packet| packet.from != 3 && packet.to != 3);
     assert_eq!(cluster.group(1).commit(), removed_at);
     while cluster.group(3).last().index < removed_at {
@@ -588,7 +596,7 @@ fn a_leader_that_was_heard_a_whole_timeout_ago_is_not_waited_for() {
         cluster.elect(1);
         cluster.settle();
         let (term, commit) = (cluster.group(1).term(), cluster.group(2).commit());
-        cluster.say(1, 2, Message::Heartbeat { term, commit, round: 0, rest: false }, &[]);
+        cluster.say(1, 2, Message::Heartbeat { term, commit, round: 0, quiesce: false }, &[]);
         cluster.drop_where(|_| true);
         cluster.now = Time(cluster.now.0 + T * MS - early);
         cluster.give(3, 2, Message::PreVote { term: term.next(), last: EntryId::new(term, Index(9)) });

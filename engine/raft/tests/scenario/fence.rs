@@ -75,7 +75,11 @@ fn a_fenced_replica_answers_no_question_and_is_not_pushed_into_a_campaign() {
     assert_eq!(answers(&cluster), 0);
     assert_ne!(cluster.group(2).hard_state().vote, Some(NodeId(1)));
     let term = cluster.group(2).term();
-    cluster.give(1, 2, Message::Heartbeat { term, commit: raftwerk_frame::Index(0), round: 0, rest: false });
+    cluster.give(
+        1,
+        2,
+        Message::Heartbeat { term, commit: raftwerk_frame::Index(0), round: 0, quiesce: false },
+    );
     cluster.give(1, 2, Message::TimeoutNow { term });
     assert_eq!(cluster.group(2).role(), Role::Follower);
 }

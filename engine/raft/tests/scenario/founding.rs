@@ -3,7 +3,7 @@
 
 use raftwerk_frame::{Configuration, EntryId, Index, NodeId, Term};
 use raftwerk_raft::reconfig::Change;
-use raftwerk_raft::{Input, Role, Route};
+use raftwerk_raft::{Input, Role, Transition};
 
 use crate::cluster::{Cluster, Options, T};
 
@@ -66,7 +66,7 @@ fn a_follower_tells_as_well_as_a_leader() {
 fn what_is_in_force_at_an_entry_that_is_held_is_told() {
     let (mut cluster, leader) = repaired(0);
     cluster.checkpoint(leader, true);
-    let (id, _) = cluster.group(leader).founding().unwrap();
+    let (id, _) = cluster.group(leader).initial_configuration().unwrap();
     assert!(id.index > Index(0));
     cluster.tell_founding(leader, 2);
     assert!(!cluster.group(2).lacks_configuration());
@@ -76,7 +76,7 @@ fn what_is_in_force_at_an_entry_that_is_held_is_told() {
 #[test]
 fn nothing_is_taken_that_need_not_be_so() {
     let (mut cluster, leader) = repaired(0);
-    let (_, configuration) = cluster.group(leader).founding().unwrap();
+    let (_, configuration) = cluster.group(leader).initial_configuration().unwrap();
     let configuration = configuration.clone();
     let last = cluster.group(2).last();
     let without = Configuration::of_voters([1, 3].map(NodeId));
@@ -85,7 +85,7 @@ fn nothing_is_taken_that_need_not_be_so() {
     let beyond = EntryId::new(last.term, last.index.next());
     let another = EntryId::new(Term(last.term.0 + 1), last.index);
     let tell = |cluster: &mut Cluster, id, configuration: &Configuration| {
-        cluster.input(2, Input::Founding { id, configuration });
+        cluster.input(2, Input::InitialConfiguration { id, configuration });
         !cluster.group(2).lacks_configuration()
     };
     assert!(!tell(&mut cluster, beyond, &configuration), "entries may lie in between");
@@ -95,7 +95,7 @@ fn nothing_is_taken_that_need_not_be_so() {
     assert!(!tell(&mut cluster, last, &Configuration::default()), "nobody");
     assert!(tell(&mut cluster, last, &configuration));
     let wider = Configuration::of_voters([1, 2, 3, 4].map(NodeId));
-    cluster.input(2, Input::Founding { id: last, configuration: &wider });
+    cluster.input(2, Input::InitialConfiguration { id: last, configuration: &wider });
     assert_eq!(cluster.group(2).configuration(), &configuration, "who knows is not told");
 }
 
@@ -114,7 +114,7 @@ fn a_configuration_that_comes_as_an_entry_is_as_good() {
     assert!(cluster.group(2).lacks_configuration());
     let change = [Change::Remove(NodeId(4))];
     cluster.isolate(if leader == 3 { 1 } else { 3 });
-    cluster.change(leader, Route::Auto, &change);
+    cluster.change(leader, Transition::Auto, &change);
     cluster.settle();
     assert!(!cluster.group(2).lacks_configuration());
     cluster.run(T);

@@ -1,9 +1,9 @@
 //! Nodes that come back without their disk, and replicas that are removed and join again: neither leaders and
-//! candidates nor the nodes themselves take them for the earlier replicas. The rules are those of `hearing`.
+//! candidates nor the nodes themselves take them for the earlier replicas. The rules are those of `identity`.
 
 use raftwerk_frame::{EntryId, Index, LogId, Message, NodeId, Term};
 use raftwerk_raft::reconfig::{Change, ChangeError};
-use raftwerk_raft::{Newcomers, Reconfigure, Reconfigured, Refusal, Role, Route};
+use raftwerk_raft::{Admission, Reconfigure, Reconfigured, Refusal, Role, Transition};
 
 use crate::cluster::{Cluster, Options, Packet, T};
 
@@ -16,7 +16,7 @@ fn remove(node: u64) -> Change {
 }
 
 fn change(cluster: &mut Cluster, change: Change) {
-    cluster.change(1, Route::Auto, &[change]);
+    cluster.change(1, Transition::Auto, &[change]);
     cluster.settle();
     assert_eq!(cluster.group(1).commit(), cluster.group(1).last().index);
 }
@@ -67,7 +67,7 @@ fn straggler_tries(cluster: &mut Cluster) {
 fn comes_back(cluster: &mut Cluster) {
     cluster.heal();
     let leader = cluster.run_to_leader();
-    cluster.change(leader, Route::Auto, &[add(2)]);
+    cluster.change(leader, Transition::Auto, &[add(2)]);
     cluster.run(5 * T);
     let leader = cluster.run_to_leader();
     cluster.propose(leader, 3);
@@ -134,7 +134,7 @@ fn a_replica_that_joined_again_leads_only_with_all_that_it_held() {
     cluster.leave_and_join(2);
     cluster.heal();
     cluster.isolate(3);
-    cluster.change(1, Route::Auto, &[add(2)]);
+    cluster.change(1, Transition::Auto, &[add(2)]);
     // Only the first entries reach node 2.
     cluster.deliver_where(|packet| packet.to == 4 || packet.from == 4);
     while cluster.group(2).last().index < Index(3) {
@@ -207,7 +207,7 @@ fn an_acknowledgement_of_before_a_removal_does_not_count_after_it() {
     let mut cluster = Cluster::new(Options { names_logs: true, ..Options::of(3) });
     cluster.elect(1);
     cluster.run(T / 5);
-    cluster.change(1, Route::Auto, &[remove(3)]);
+    cluster.change(1, Transition::Auto, &[remove(3)]);
     cluster.deliver_where(|packet| packet.to == 2);
     cluster.deliver_where(|packet| packet.from == 2);
     cluster.propose(1, 4);
@@ -218,7 +218,7 @@ fn an_acknowledgement_of_before_a_removal_does_not_count_after_it() {
     assert!(cluster.count_where(told) > 0);
 
     cluster.leave_and_join(3);
-    cluster.change(1, Route::Auto, &[add(3)]);
+    cluster.change(1, Transition::Auto, &[add(3)]);
     cluster.deliver_where(told);
     assert_eq!(cluster.progress(1, 3).matched, Index(0), "of those entries it has none");
     cluster.settle();
@@ -235,9 +235,9 @@ fn a_log_takes_the_place_of_another_only_when_that_has_left() {
     let wish = Reconfigure {
         changes: &[remove(3), add(3)],
         logs: &other,
-        seen: None,
-        route: Route::Joint,
-        newcomers: Newcomers::Unchecked,
+        expected_index: None,
+        transition: Transition::Joint,
+        admission: Admission::Unchecked,
         dry_run: false,
     };
     let refused = Reconfigured::Refused(Refusal::Change(ChangeError::OtherLog(NodeId(3))));
@@ -263,7 +263,7 @@ fn added_again() -> (Cluster, Index) {
     cluster.run(2 * T);
     assert!(cluster.group(4).is_removed());
     cluster.leave_and_join(4);
-    let at = cluster.change(1, Route::Auto, &[add(4)]);
+    let at = cluster.change(1, Transition::Auto, &[add(4)]);
     (cluster, at)
 }
 
@@ -299,7 +299,7 @@ fn a_member_that_is_about_to_be_removed_is_not_removed_by_its_earlier_removal() 
     while cluster.group(1).commit() < at {
         cluster.deliver_where(|packet| packet.from != 4 && packet.to != 4);
     }
-    let again = cluster.change(1, Route::Auto, &[remove(4)]);
+    let again = cluster.change(1, Transition::Auto, &[remove(4)]);
     let mut passed = 0;
     while cluster.group(4).last().index < at {
         assert!(cluster.group(1).is_leaving(NodeId(4)) && !cluster.group(1).has_left(NodeId(4)));

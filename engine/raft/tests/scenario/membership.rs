@@ -3,7 +3,7 @@
 
 use raftwerk_frame::{Configuration, EntryId, Index, Message, NodeId, Term};
 use raftwerk_raft::reconfig::{Change, ChangeError};
-use raftwerk_raft::{Newcomers, Reconfigure, Reconfigured, Refusal, Role, Route};
+use raftwerk_raft::{Admission, Reconfigure, Reconfigured, Refusal, Role, Transition};
 
 use crate::cluster::{Cluster, Options, Packet, T};
 
@@ -19,8 +19,15 @@ fn voters(nodes: &[u64]) -> Configuration {
     Configuration::of_voters(nodes.iter().copied().map(NodeId))
 }
 
-const fn wish(changes: &[Change], newcomers: Newcomers) -> Reconfigure<'_> {
-    Reconfigure { changes, logs: &[], seen: None, route: Route::Auto, newcomers, dry_run: false }
+const fn wish(changes: &[Change], admission: Admission) -> Reconfigure<'_> {
+    Reconfigure {
+        changes,
+        logs: &[],
+        expected_index: None,
+        transition: Transition::Auto,
+        admission,
+        dry_run: false,
+    }
 }
 
 /// Three voters led by node 1, and nodes 4 to `last` without any state.
@@ -41,7 +48,7 @@ fn refusal(outcome: Option<Reconfigured>) -> Refusal {
 #[test]
 fn a_configuration_is_in_force_as_soon_as_it_is_in_the_log() {
     let mut cluster = three(4);
-    let at = cluster.change(1, Route::Auto, &[voter(4)]);
+    let at = cluster.change(1, Transition::Auto, &[voter(4)]);
     assert_eq!(cluster.group(1).configuration(), &voters(&[1, 2, 3, 4]));
     assert!(cluster.group(1).commit() < at);
     assert_eq!(cluster.group(2).configuration(), &voters(&[1, 2, 3]));
@@ -55,7 +62,7 @@ fn a_configuration_is_in_force_as_soon_as_it_is_in_the_log() {
 fn a_configuration_goes_with_its_entry() {
     let mut cluster = three(4);
     cluster.isolate(1);
-    cluster.change(1, Route::Auto, &[voter(4)]);
+    cluster.change(1, Transition::Auto, &[voter(4)]);
     cluster.elect_among(2);
     cluster.propose(2, 1);
     cluster.heal();
@@ -69,7 +76,7 @@ fn a_configuration_goes_with_its_entry() {
 #[test]
 fn a_joint_configuration_commits_by_both_majorities_only() {
     let mut cluster = three(5);
-    let at = cluster.change(1, Route::Joint, &[voter(4), voter(5), remove(2), remove(3)]);
+    let at = cluster.change(1, Transition::Joint, &[voter(4), voter(5), remove(2), remove(3)]);
     // The new half alone: 1, 4 and 5.
     cluster.deliver_where(|packet| ![2, 3].contains(&packet.to) && ![2, 3].contains(&packet.from));
     assert!(cluster.group(1).commit() < at, "the old majority has not agreed");
@@ -78,7 +85,7 @@ fn a_joint_configuration_commits_by_both_majorities_only() {
     assert_eq!(cluster.replica(1).settled, [at.next()], "only the end is the end");
 
     let mut cluster = three(5);
-    let at = cluster.change(1, Route::Joint, &[voter(4), voter(5), remove(2), remove(3)]);
+    let at = cluster.change(1, Transition::Joint, &[voter(4), voter(5), remove(2), remove(3)]);
     // The old half alone.
     cluster.deliver_where(|packet| packet.to <= 3 && packet.from <= 3);
     assert!(cluster.group(1).commit() < at, "the new majority has not agreed");
@@ -89,7 +96,7 @@ fn a_joint_configuration_commits_by_both_majorities_only() {
 fn a_joint_configuration_is_left_though_its_leader_is_gone_at_any_step() {
     for heard_by in 0..=4usize {
         let mut cluster = three(4);
-        cluster.change(1, Route::Joint, &[voter(4), remove(3)]);
+        cluster.change(1, Transition::Joint, &[voter(4), remove(3)]);
         // The leader crashes after this many deliveries.
         for _ in 0..heard_by {
             cluster.deliver(0);
@@ -115,7 +122,7 @@ fn a_joint_configuration_is_left_though_its_leader_is_gone_at_any_step() {
 fn a_change_survives_the_loss_of_any_one_message() {
     for lost in 0..40 {
         let mut cluster = three(4);
-        cluster.change(1, Route::Joint, &[voter(4), remove(3)]);
+        cluster.change(1, Transition::Joint, &[voter(4), remove(3)]);
         for at in 0..400 {
             if cluster.network.is_empty() {
                 break;
@@ -135,7 +142,7 @@ fn a_change_survives_the_restart_of_any_replica_at_any_step() {
     for node in 1..=4 {
         for step in 0..12 {
             let mut cluster = three(4);
-            cluster.change(1, Route::Joint, &[voter(4), remove(2)]);
+            cluster.change(1, Transition::Joint, &[voter(4), remove(2)]);
             for _ in 0..step {
                 if !cluster.network.is_empty() {
                     cluster.deliver(0);
@@ -166,30 +173,30 @@ fn no_change_begins_before_an_entry_of_the_leaders_term_is_committed() {
     // All its votes, and nothing more.
     cluster.deliver_where(|packet| packet.is_vote() || packet.is_pre_vote());
     assert_eq!(cluster.group(1).role(), Role::Leader);
-    for route in [Route::Auto, Route::Joint] {
+    for transition in [Transition::Auto, Transition::Joint] {
         let changes = [voter(5)];
-        let wish = Reconfigure { route, ..wish(&changes, Newcomers::Unchecked) };
+        let wish = Reconfigure { transition, ..wish(&changes, Admission::Unchecked) };
         assert_eq!(refusal(cluster.reconfigure(1, wish)), Refusal::NotReady);
     }
     cluster.settle();
-    cluster.change(1, Route::Auto, &[voter(5)]);
+    cluster.change(1, Transition::Auto, &[voter(5)]);
 }
 
 #[test]
 fn one_change_at_a_time() {
     let mut cluster = three(5);
-    let at = cluster.change(1, Route::Auto, &[voter(4)]);
+    let at = cluster.change(1, Transition::Auto, &[voter(4)]);
     let second = [voter(5)];
-    let outcome = cluster.reconfigure(1, wish(&second, Newcomers::Unchecked));
+    let outcome = cluster.reconfigure(1, wish(&second, Admission::Unchecked));
     assert_eq!(refusal(outcome), Refusal::InProgress(at));
     cluster.settle();
-    let at = cluster.change(1, Route::JointHeld, &[voter(5)]);
+    let at = cluster.change(1, Transition::JointHeld, &[voter(5)]);
     cluster.settle();
-    let outcome = cluster.reconfigure(1, wish(&second, Newcomers::Unchecked));
+    let outcome = cluster.reconfigure(1, wish(&second, Admission::Unchecked));
     assert_eq!(refusal(outcome), Refusal::InProgress(at), "joint, and held so");
     cluster.run(5 * T);
     assert!(cluster.group(1).configuration().is_joint());
-    cluster.change(1, Route::Auto, &[]);
+    cluster.change(1, Transition::Auto, &[]);
     cluster.settle();
     assert_eq!(cluster.group(1).configuration(), &voters(&[1, 2, 3, 4, 5]));
 }
@@ -198,13 +205,13 @@ fn one_change_at_a_time() {
 #[test]
 fn a_wish_of_an_older_configuration_is_refused() {
     let mut cluster = three(5);
-    let seen = Some(cluster.group(1).configuration_index());
-    let at = cluster.change(1, Route::Auto, &[voter(4)]);
+    let expected_index = Some(cluster.group(1).configuration_index());
+    let at = cluster.change(1, Transition::Auto, &[voter(4)]);
     cluster.settle();
     let changes = [voter(5)];
-    let late = Reconfigure { seen, ..wish(&changes, Newcomers::Unchecked) };
+    let late = Reconfigure { expected_index, ..wish(&changes, Admission::Unchecked) };
     assert_eq!(refusal(cluster.reconfigure(1, late)), Refusal::Stale(at));
-    let fresh = Reconfigure { seen: Some(at), ..late };
+    let fresh = Reconfigure { expected_index: Some(at), ..late };
     assert!(matches!(cluster.reconfigure(1, fresh), Some(Reconfigured::Started(_))));
 }
 
@@ -213,16 +220,16 @@ fn what_leads_nowhere_is_refused_and_a_dry_run_changes_nothing() {
     let mut cluster = three(4);
     let before = cluster.group(1).last();
     let nobody = [remove(1), remove(2), remove(3)];
-    let outcome = cluster.reconfigure(1, wish(&nobody, Newcomers::Unchecked));
+    let outcome = cluster.reconfigure(1, wish(&nobody, Admission::Unchecked));
     assert_eq!(refusal(outcome), Refusal::Change(ChangeError::AllVotersRemoved));
     let same = [voter(1), remove(9)];
-    let outcome = cluster.reconfigure(1, wish(&same, Newcomers::Checked));
+    let outcome = cluster.reconfigure(1, wish(&same, Admission::Checked));
     assert_eq!(outcome, Some(Reconfigured::Unchanged(Index(0))));
     let one = [voter(4)];
-    let dry = Reconfigure { dry_run: true, ..wish(&one, Newcomers::Unchecked) };
+    let dry = Reconfigure { dry_run: true, ..wish(&one, Admission::Unchecked) };
     assert_eq!(cluster.reconfigure(1, dry), Some(Reconfigured::Planned(voters(&[1, 2, 3, 4]))));
     assert_eq!(cluster.group(1).last(), before);
-    let outcome = cluster.reconfigure(2, wish(&one, Newcomers::Unchecked));
+    let outcome = cluster.reconfigure(2, wish(&one, Admission::Unchecked));
     assert_eq!(refusal(outcome), Refusal::NotLeader { leader: Some(NodeId(1)) });
 }
 
@@ -235,10 +242,10 @@ fn a_change_that_would_lose_the_majority_is_refused() {
     cluster.run(3 * T);
     assert!(cluster.group(1).is_leader());
     let changes = [remove(3)];
-    let outcome = cluster.reconfigure(1, wish(&changes, Newcomers::Checked));
+    let outcome = cluster.reconfigure(1, wish(&changes, Admission::Checked));
     assert_eq!(refusal(outcome), Refusal::QuorumAtRisk);
     let changes = [remove(2)];
-    let outcome = cluster.reconfigure(1, wish(&changes, Newcomers::Checked));
+    let outcome = cluster.reconfigure(1, wish(&changes, Admission::Checked));
     assert!(matches!(outcome, Some(Reconfigured::Started(_))), "the dead one may go: {outcome:?}");
 }
 
@@ -249,10 +256,10 @@ fn a_newcomer_votes_only_when_it_has_caught_up() {
     cluster.propose(1, 200);
     cluster.settle();
     let changes = [voter(4)];
-    let outcome = cluster.reconfigure(1, wish(&changes, Newcomers::Checked));
+    let outcome = cluster.reconfigure(1, wish(&changes, Admission::Checked));
     assert_eq!(refusal(outcome), Refusal::NotCaughtUp(NodeId(4)));
     cluster.isolate(4);
-    let outcome = cluster.reconfigure(1, wish(&changes, Newcomers::Awaited));
+    let outcome = cluster.reconfigure(1, wish(&changes, Admission::Awaited));
     assert_eq!(outcome, Some(Reconfigured::Admitting));
     cluster.run(5 * T);
     assert_eq!(cluster.group(1).configuration().learners, [NodeId(4)], "in, and without a vote");
@@ -263,7 +270,7 @@ fn a_newcomer_votes_only_when_it_has_caught_up() {
     cluster.run(T);
     assert_eq!(cluster.group(1).commit(), cluster.group(1).last().index);
     let others = [remove(3)];
-    let outcome = cluster.reconfigure(1, wish(&others, Newcomers::Unchecked));
+    let outcome = cluster.reconfigure(1, wish(&others, Admission::Unchecked));
     assert!(matches!(refusal(outcome), Refusal::InProgress(_)));
     cluster.heal();
     cluster.run(3 * T);
@@ -276,12 +283,12 @@ fn the_wait_for_a_newcomer_can_be_ended_and_ends_with_the_leader() {
     let mut cluster = three(4);
     cluster.isolate(4);
     let changes = [voter(4)];
-    cluster.reconfigure(1, wish(&changes, Newcomers::Awaited));
+    cluster.reconfigure(1, wish(&changes, Admission::Awaited));
     cluster.run(T);
-    let outcome = cluster.reconfigure(1, wish(&[], Newcomers::Checked));
+    let outcome = cluster.reconfigure(1, wish(&[], Admission::Checked));
     assert!(matches!(outcome, Some(Reconfigured::Unchanged(_))));
     assert_eq!(cluster.group(1).newcomers().count(), 0);
-    cluster.reconfigure(1, wish(&changes, Newcomers::Awaited));
+    cluster.reconfigure(1, wish(&changes, Admission::Awaited));
     cluster.crash(1);
     let leader = cluster.run_to_leader();
     cluster.heal();
@@ -293,7 +300,7 @@ fn the_wait_for_a_newcomer_can_be_ended_and_ends_with_the_leader() {
 #[test]
 fn a_removed_leader_does_not_count_itself_and_hands_over() {
     let mut cluster = three(3);
-    let at = cluster.change(1, Route::Auto, &[remove(1)]);
+    let at = cluster.change(1, Transition::Auto, &[remove(1)]);
     cluster.deliver_where(|packet| packet.to == 2);
     cluster.deliver_where(|packet| packet.from == 2);
     assert!(cluster.group(1).commit() < at, "1 and 2 have it, but only 2 counts");
@@ -313,7 +320,7 @@ fn a_removed_leader_does_not_count_itself_and_hands_over() {
 fn a_removed_voter_that_the_others_still_need_campaigns() {
     let mut cluster = Cluster::new(Options::of(2));
     cluster.elect(1);
-    cluster.change(1, Route::Auto, &[remove(1)]);
+    cluster.change(1, Transition::Auto, &[remove(1)]);
     // Node 1 alone has it; without node 1, node 2 can never win: its log is behind.
     cluster.drop_where(|_| true);
     cluster.crash(1);
@@ -328,7 +335,7 @@ fn a_removed_voter_that_the_others_still_need_campaigns() {
 #[test]
 fn a_replica_that_knows_its_removal_is_silent_for_good() {
     let mut cluster = three(3);
-    cluster.change(1, Route::Auto, &[remove(3)]);
+    cluster.change(1, Transition::Auto, &[remove(3)]);
     cluster.settle();
     assert!(cluster.group(3).is_removed());
     let term = cluster.group(1).term();
@@ -348,7 +355,7 @@ fn a_replica_removed_while_it_was_down_is_told_when_it_asks_for_votes() {
         let mut cluster = Cluster::new(Options { pre_vote, check_quorum: pre_vote, ..Options::of(3) });
         cluster.elect(1);
         cluster.crash(3);
-        cluster.change(1, Route::Auto, &[remove(3)]);
+        cluster.change(1, Transition::Auto, &[remove(3)]);
         cluster.run(T);
         let term = cluster.group(1).term();
         cluster.restart(3);
@@ -362,9 +369,9 @@ fn a_replica_removed_while_it_was_down_is_told_when_it_asks_for_votes() {
 #[test]
 fn a_stale_notice_of_removal_is_ignored() {
     let mut cluster = three(3);
-    cluster.change(1, Route::Auto, &[remove(3)]);
+    cluster.change(1, Transition::Auto, &[remove(3)]);
     cluster.settle();
-    cluster.change(1, Route::Auto, &[voter(3)]);
+    cluster.change(1, Transition::Auto, &[voter(3)]);
     cluster.run(2 * T);
     assert!(!cluster.group(3).is_removed());
     let stale = Message::Removed { term: Term(1), configuration: EntryId::new(Term(1), Index(2)) };
@@ -381,7 +388,7 @@ fn a_stale_notice_of_removal_is_ignored() {
 fn a_replica_of_an_old_configuration_follows_a_leader_that_it_does_not_know() {
     let mut cluster = three(5);
     cluster.isolate(3);
-    cluster.change(1, Route::Joint, &[voter(4), voter(5), remove(1), remove(2)]);
+    cluster.change(1, Transition::Joint, &[voter(4), voter(5), remove(1), remove(2)]);
     cluster.run(5 * T);
     let leader = cluster.leader().unwrap();
     assert!([4, 5].contains(&leader), "{leader}");
@@ -396,13 +403,13 @@ fn a_replica_of_an_old_configuration_follows_a_leader_that_it_does_not_know() {
 #[test]
 fn a_snapshot_brings_the_configuration_in_force_at_its_last_entry() {
     let mut cluster = three(5);
-    cluster.change(1, Route::Auto, &[voter(4)]);
+    cluster.change(1, Transition::Auto, &[voter(4)]);
     cluster.settle();
     cluster.propose(1, 5);
     cluster.settle();
     cluster.checkpoint(1, true);
     // One more change, not in the snapshot: the new member gets it as an entry.
-    let at = cluster.change(1, Route::Auto, &[voter(5)]);
+    let at = cluster.change(1, Transition::Auto, &[voter(5)]);
     cluster.run(3 * T);
     assert!(cluster.seen.installed >= 1);
     assert_eq!(cluster.group(5).configuration_index(), at);
@@ -418,9 +425,9 @@ fn a_snapshot_brings_the_configuration_in_force_at_its_last_entry() {
 #[test]
 fn configurations_are_kept_back_to_the_beginning_of_the_log_and_no_further() {
     let mut cluster = three(5);
-    let first = cluster.change(1, Route::Auto, &[voter(4)]);
+    let first = cluster.change(1, Transition::Auto, &[voter(4)]);
     cluster.settle();
-    let second = cluster.change(1, Route::Auto, &[voter(5)]);
+    let second = cluster.change(1, Transition::Auto, &[voter(5)]);
     cluster.settle();
     let group = cluster.group(1);
     assert_eq!(group.memberships().map(|(at, _)| at).collect::<Vec<_>>(), [Index(0), first, second]);
@@ -442,7 +449,7 @@ fn promotion_and_demotion_in_one_change() {
     cluster.elect(1);
     cluster.run(T);
     let changes = [voter(4), Change::Learner(NodeId(2))];
-    let outcome = cluster.reconfigure(1, wish(&changes, Newcomers::Checked));
+    let outcome = cluster.reconfigure(1, wish(&changes, Admission::Checked));
     assert!(matches!(outcome, Some(Reconfigured::Started(_))), "{outcome:?}");
     assert_eq!(cluster.group(1).configuration().learners_next, [NodeId(2)]);
     cluster.settle();
@@ -461,12 +468,12 @@ fn promotion_and_demotion_in_one_change() {
 #[test]
 fn a_group_shrinks_to_one_and_grows_again() {
     let mut cluster = three(3);
-    cluster.change(1, Route::Joint, &[remove(2), remove(3)]);
+    cluster.change(1, Transition::Joint, &[remove(2), remove(3)]);
     cluster.settle();
     assert_eq!(cluster.group(1).configuration(), &voters(&[1]));
     cluster.propose(1, 3);
     assert_eq!(cluster.group(1).commit(), cluster.group(1).last().index, "alone, and at once");
-    cluster.change(1, Route::Joint, &[voter(2), voter(3)]);
+    cluster.change(1, Transition::Joint, &[voter(2), voter(3)]);
     cluster.run(3 * T);
     assert_eq!(cluster.group(1).configuration(), &voters(&[1, 2, 3]));
     assert!(cluster.nodes().all(|node| cluster.group(node).commit() == cluster.group(1).commit()));
@@ -481,9 +488,9 @@ fn what_was_acknowledged_before_a_removal_is_compared_anew_after_the_return() {
     cluster.deliver_where(|packet| packet.is_append());
     let late: Vec<Packet> = cluster.network.iter().filter(|packet| packet.from == 3).cloned().collect();
     cluster.settle();
-    cluster.change(1, Route::Auto, &[remove(3)]);
+    cluster.change(1, Transition::Auto, &[remove(3)]);
     cluster.settle();
-    cluster.change(1, Route::Auto, &[voter(3)]);
+    cluster.change(1, Transition::Auto, &[voter(3)]);
     assert_eq!(cluster.progress(1, 3).matched, Index(0));
     for packet in late {
         cluster.network.push_back(packet);

@@ -3,7 +3,7 @@
 
 use raftwerk_frame::{Index, NodeId};
 use raftwerk_raft::reconfig::Change;
-use raftwerk_raft::{Newcomers, Reconfigure, Reconfigured, Refusal, Route};
+use raftwerk_raft::{Admission, Reconfigure, Reconfigured, Refusal, Transition};
 
 use crate::cluster::{Cluster, Options, Packet, T};
 
@@ -17,14 +17,14 @@ fn three_with(entries: u32, options: Options) -> Cluster {
 }
 
 /// Requests that node 4 becomes a voter.
-fn ask(cluster: &mut Cluster, newcomers: Newcomers) -> Option<Reconfigured> {
+fn ask(cluster: &mut Cluster, admission: Admission) -> Option<Reconfigured> {
     let changes = [Change::Voter(NodeId(4))];
     let wish = Reconfigure {
         changes: &changes,
         logs: &[],
-        seen: None,
-        route: Route::Auto,
-        newcomers,
+        expected_index: None,
+        transition: Transition::Auto,
+        admission,
         dry_run: false,
     };
     cluster.reconfigure(1, wish)
@@ -42,7 +42,7 @@ const fn is_of_newcomer(packet: &Packet) -> bool {
 #[test]
 fn a_newcomer_that_was_sent_everything_does_not_vote_before_it_holds_it() {
     let mut cluster = three_with(30, Options::of(3));
-    assert_eq!(ask(&mut cluster, Newcomers::Awaited), Some(Reconfigured::Admitting));
+    assert_eq!(ask(&mut cluster, Admission::Awaited), Some(Reconfigured::Admitting));
     cluster.deliver_where(|packet| !is_of_newcomer(packet));
     // Probe and rejection, a first append and its acknowledgement; then the rest, one append after another.
     for _ in 0..2 {
@@ -64,7 +64,7 @@ fn a_newcomer_that_was_sent_everything_does_not_vote_before_it_holds_it() {
 #[test]
 fn a_newcomer_that_is_quicker_than_the_voters_is_waited_with() {
     let mut cluster = three_with(3, Options::of(3));
-    assert_eq!(ask(&mut cluster, Newcomers::Awaited), Some(Reconfigured::Admitting));
+    assert_eq!(ask(&mut cluster, Admission::Awaited), Some(Reconfigured::Admitting));
     cluster.deliver_where(is_of_newcomer);
     assert_eq!(cluster.progress(1, 4).matched, cluster.group(1).last().index);
     assert_eq!(cluster.group(1).newcomers().count(), 1);
@@ -78,7 +78,7 @@ fn a_newcomer_that_is_quicker_than_the_voters_is_waited_with() {
 #[test]
 fn a_learner_that_was_not_sent_the_last_committed_entry_has_not_caught_up() {
     let mut cluster = three_with(3, Options { window_messages: 1, ..Options::of(3) });
-    cluster.change(1, Route::Auto, &[Change::Learner(NodeId(4))]);
+    cluster.change(1, Transition::Auto, &[Change::Learner(NodeId(4))]);
     cluster.settle();
     // One append fills the window to 4, and the next entry is committed without it.
     for _ in 0..2 {
@@ -87,10 +87,10 @@ fn a_learner_that_was_not_sent_the_last_committed_entry_has_not_caught_up() {
     }
     let commit = cluster.group(1).commit();
     assert_eq!((cluster.progress(1, 4).next, commit), (commit, cluster.group(1).last().index));
-    let outcome = ask(&mut cluster, Newcomers::Checked);
+    let outcome = ask(&mut cluster, Admission::Checked);
     assert_eq!(outcome, Some(Reconfigured::Refused(Refusal::NotCaughtUp(NodeId(4)))));
     cluster.settle();
-    assert!(matches!(ask(&mut cluster, Newcomers::Checked), Some(Reconfigured::Started(_))));
+    assert!(matches!(ask(&mut cluster, Admission::Checked), Some(Reconfigured::Started(_))));
 }
 
 /// Its first round took longer than an election, so it would delay the others for as long: the next round
@@ -98,7 +98,7 @@ fn a_learner_that_was_not_sent_the_last_committed_entry_has_not_caught_up() {
 #[test]
 fn a_newcomer_that_took_too_long_and_is_behind_again_does_not_vote_yet() {
     let mut cluster = three_with(3, Options::of(3));
-    ask(&mut cluster, Newcomers::Awaited);
+    ask(&mut cluster, Admission::Awaited);
     cluster.isolate(4);
     cluster.run(2 * T);
     let target = cluster.group(1).newcomers().next().unwrap().target;
@@ -125,7 +125,7 @@ fn a_newcomer_that_took_too_long_and_is_behind_again_does_not_vote_yet() {
 fn a_newcomer_that_is_ready_at_the_wrong_time_is_not_forgotten() {
     let mut cluster = three_with(3, Options::of(3));
     cluster.run(T / 5);
-    ask(&mut cluster, Newcomers::Awaited);
+    ask(&mut cluster, Admission::Awaited);
     cluster.deliver_where(|packet| !is_of_newcomer(packet));
     cluster.isolate(2);
     cluster.propose(1, 1);

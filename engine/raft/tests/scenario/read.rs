@@ -133,7 +133,7 @@ fn a_follower_answers_many_reads_with_one_question() {
     cluster.elect(1);
     cluster.propose(1, 2);
     cluster.settle();
-    let first = cluster.read_anywhere(2, 5);
+    let first = cluster.on_follower_read(2, 5);
     let questions = |cluster: &Cluster| {
         cluster.count_where(|packet| matches!(packet.message(), Some(Message::ReadIndex { .. })))
     };
@@ -160,7 +160,7 @@ fn a_followers_read_is_asked_again_of_the_next_leader() {
         cluster.cut_one_way(one, other);
         cluster.cut_one_way(other, one);
     }
-    let token = cluster.read_anywhere(2, 1);
+    let token = cluster.on_follower_read(2, 1);
     cluster.settle();
     cluster.crash(3);
     cluster.restart(3);
@@ -187,7 +187,7 @@ fn a_lost_question_is_asked_again() {
     let mut cluster = Cluster::new(Options::of(3));
     cluster.elect(1);
     cluster.run(T / 2);
-    let token = cluster.read_anywhere(2, 1);
+    let token = cluster.on_follower_read(2, 1);
     cluster.drop_where(|packet| matches!(packet.message(), Some(Message::ReadIndex { .. })));
     cluster.run(T / 2);
     assert_eq!(cluster.replica(2).reads.iter().filter(|(read, _)| *read == token).count(), 1);
@@ -200,10 +200,10 @@ fn a_followers_read_ends_with_its_patience() {
     cluster.elect(1);
     cluster.run(T / 2);
     cluster.isolate(2);
-    let token = cluster.read_anywhere(2, 1);
+    let token = cluster.on_follower_read(2, 1);
     cluster.run(3 * T);
     assert_eq!(cluster.replica(2).reads_rejected, [token]);
-    let token = cluster.read_anywhere(2, 1);
+    let token = cluster.on_follower_read(2, 1);
     assert_eq!(
         cluster.replica(2).reads_rejected.last(),
         Some(&token),

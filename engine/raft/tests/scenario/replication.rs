@@ -132,14 +132,14 @@ fn an_empty_append_with_a_high_commit_commits_nothing_that_was_not_compared() {
     let cluster = Cluster::with_one_log(Options::of(3), &[1, 1, 1, 1]);
     let (mut group, mut effects) = (cluster.group(2).clone(), Effects::default());
     let (leader, prev, term) = (NodeId(3), EntryId::new(Term(1), Index(2)), Term(3));
-    let message = Message::Append { term, prev, commit: Index(4), account: 0 };
+    let message = Message::Append { term, prev, commit: Index(4), progress_epoch: 0 };
     group.step(cluster.now, Input::Message { from: leader, message, runs: &[] }, &mut effects);
     assert_eq!((group.commit(), effects.commit), (Index(2), Some((Index(1), Index(2)))));
-    let ack = Message::AppendAck { term, matched: Index(2), account: 0 };
+    let ack = Message::AppendAck { term, matched: Index(2), progress_epoch: 0 };
     assert_eq!(effects.send_durable, [(leader, ack)], "nor is it acknowledged");
     // The same for a heartbeat whose commit is beyond the log.
     effects.clear();
-    let message = Message::Heartbeat { term, commit: Index(9), round: 0, rest: false };
+    let message = Message::Heartbeat { term, commit: Index(9), round: 0, quiesce: false };
     group.step(cluster.now, Input::Message { from: leader, message, runs: &[] }, &mut effects);
     assert_eq!((group.commit(), effects.commit), (Index(2), None));
 }
@@ -281,10 +281,10 @@ fn an_append_from_before_the_commit_index_brings_its_new_entries() {
     let written = cluster.replica(1).disk.written.clone();
     let entries: Vec<Entry> = written.entries[1..].to_vec();
     let prev = EntryId::new(term, Index(1));
-    cluster.say(1, 2, Message::Append { term, prev, commit: Index(4), account: 0 }, &entries);
+    cluster.say(1, 2, Message::Append { term, prev, commit: Index(4), progress_epoch: 0 }, &entries);
     assert_eq!(cluster.group(2).last().index, Index(6));
     assert_eq!(
         cluster.network.back().unwrap().message(),
-        Some(Message::AppendAck { term, matched: Index(6), account: 0 })
+        Some(Message::AppendAck { term, matched: Index(6), progress_epoch: 0 })
     );
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use raftwerk_frame::{Index, Message, NodeId, Term, Time};
 use raftwerk_raft::reconfig::Change;
-use raftwerk_raft::{Input, PRIORITY_MAX, Role, Route};
+use raftwerk_raft::{Input, PRIORITY_MAX, Role, Transition};
 
 use crate::cluster::{Cluster, MS, Options, Packet, T};
 
@@ -19,7 +19,7 @@ fn resting(voters: u64) -> Cluster {
     cluster.settle();
     cluster.run(2 * T);
     for node in cluster.nodes() {
-        assert!(cluster.group(node).is_resting(), "{node}");
+        assert!(cluster.group(node).is_quiescent(), "{node}");
         assert_eq!(cluster.group(node).next_deadline(), Time::NEVER);
     }
     cluster
@@ -41,7 +41,7 @@ fn a_group_with_nothing_to_say_says_nothing_and_wakes_for_a_proposal() {
     cluster.settle();
     assert_eq!(cluster.group(1).commit(), cluster.group(1).last().index);
     cluster.run(2 * T);
-    assert!(cluster.group(3).is_resting());
+    assert!(cluster.group(3).is_quiescent());
     assert_eq!(cluster.group(3).commit(), cluster.group(1).last().index, "the news came before the rest");
 }
 
@@ -52,16 +52,16 @@ fn a_leader_without_peers_rests_and_wakes_for_a_proposal_and_a_newcomer() {
     cluster.propose(1, 1);
     cluster.settle();
     cluster.run(2 * T);
-    assert!(cluster.group(1).is_resting());
+    assert!(cluster.group(1).is_quiescent());
     assert_eq!(cluster.group(1).next_deadline(), Time::NEVER);
     cluster.propose(1, 1);
     cluster.settle();
     assert_eq!(cluster.group(1).commit(), cluster.group(1).last().index);
     cluster.run(2 * T);
-    assert!(cluster.group(1).is_resting());
-    cluster.change(1, Route::Auto, &[Change::Learner(NodeId(2))]);
+    assert!(cluster.group(1).is_quiescent());
+    cluster.change(1, Transition::Auto, &[Change::Learner(NodeId(2))]);
     cluster.run(2 * T);
-    assert!(!cluster.group(1).is_resting(), "it has a peer that nobody supports");
+    assert!(!cluster.group(1).is_quiescent(), "it has a peer that nobody supports");
     assert_eq!(cluster.group(2).commit(), cluster.group(1).last().index);
 }
 
@@ -73,7 +73,7 @@ fn a_group_without_support_keeps_its_heartbeats() {
     let sent = cluster.seen.sent;
     cluster.run(T);
     assert!(cluster.seen.sent > sent);
-    assert!(!cluster.group(1).is_resting());
+    assert!(!cluster.group(1).is_quiescent());
 }
 
 #[test]
@@ -84,13 +84,13 @@ fn a_dead_node_keeps_nobody_awake_and_is_caught_up_when_it_is_back() {
     cluster.befriend(2, 3, false);
     cluster.propose(1, 2);
     cluster.run(5 * T);
-    assert!(cluster.group(1).is_resting() && cluster.group(2).is_resting());
+    assert!(cluster.group(1).is_quiescent() && cluster.group(2).is_quiescent());
     cluster.heal();
     cluster.befriend(1, 3, true);
     cluster.befriend(2, 3, true);
     cluster.run(3 * T);
     assert_eq!(cluster.group(3).commit(), cluster.group(1).last().index);
-    assert!(cluster.group(3).is_resting() && cluster.group(1).is_resting());
+    assert!(cluster.group(3).is_quiescent() && cluster.group(1).is_quiescent());
 }
 
 /// A node without support was silent for so long that it counts as down. Its reply comes when the others have
@@ -102,10 +102,10 @@ fn who_was_taken_to_be_down_and_answers_wakes_the_group() {
     cluster.befriend(1, 3, false);
     cluster.propose(1, 2);
     cluster.run(5 * T);
-    assert!(cluster.group(1).is_resting());
+    assert!(cluster.group(1).is_quiescent());
     let term = cluster.group(1).term();
-    cluster.give(3, 1, Message::HeartbeatAck { term, round: 0, binds: false, rest: false });
-    assert!(!cluster.group(1).is_resting());
+    cluster.give(3, 1, Message::HeartbeatAck { term, round: 0, fortifies: false, quiesce: false });
+    assert!(!cluster.group(1).is_quiescent());
     cluster.heal();
     cluster.run(3 * T);
     assert_eq!(cluster.group(3).commit(), cluster.group(1).last().index);
@@ -126,29 +126,29 @@ fn a_learner_that_was_out_of_reach_while_its_group_went_to_rest_is_caught_up_whe
     cluster.isolate(4);
     cluster.propose(1, 2);
     cluster.run(5 * T);
-    assert!(cluster.group(1).rests_without_a_peer());
-    assert!(!cluster.group(2).rests_without_a_peer(), "who follows sends nothing, and owes nothing");
+    assert!(cluster.group(1).is_quiescent_without_peer());
+    assert!(!cluster.group(2).is_quiescent_without_peer(), "who follows sends nothing, and owes nothing");
     cluster.heal();
     // The learner's own queries are lost.
     for voter in 1..=3 {
         cluster.cut_one_way(4, voter);
     }
     cluster.run(10 * T);
-    assert!(cluster.group(1).is_resting(), "the voters do not know");
+    assert!(cluster.group(1).is_quiescent(), "the voters do not know");
     for other in [2, 3, 9] {
         cluster.input(1, Input::Reachable { node: NodeId(other) });
         cluster.finish(1);
-        assert!(cluster.group(1).is_resting(), "{other} has missed nothing");
+        assert!(cluster.group(1).is_quiescent(), "{other} has missed nothing");
     }
     cluster.input(2, Input::Reachable { node: NodeId(4) });
     cluster.finish(2);
     cluster.input(1, Input::Reachable { node: NodeId(4) });
     cluster.finish(1);
-    assert!(!cluster.group(1).is_resting(), "before anybody asks");
+    assert!(!cluster.group(1).is_quiescent(), "before anybody asks");
     cluster.heal();
     cluster.run(3 * T);
     assert_eq!(cluster.group(4).commit(), cluster.group(1).last().index);
-    assert!(!cluster.group(1).is_resting(), "who lives and is not supported is told that its leader does");
+    assert!(!cluster.group(1).is_quiescent(), "who lives and is not supported is told that its leader does");
 }
 
 #[test]
@@ -186,9 +186,9 @@ fn a_resting_leader_without_a_supported_quorum_wakes_and_steps_down() {
     let mut cluster = resting(3);
     cluster.isolate(1);
     cluster.supported_by(1, 2, false);
-    assert!(cluster.group(1).is_resting(), "two are enough");
+    assert!(cluster.group(1).is_quiescent(), "two are enough");
     cluster.supported_by(1, 3, false);
-    assert!(!cluster.group(1).is_resting());
+    assert!(!cluster.group(1).is_quiescent());
     cluster.run(3 * T);
     assert_ne!(cluster.group(1).role(), Role::Leader);
 }
@@ -206,7 +206,10 @@ fn a_bound_follower_neither_votes_nor_campaigns_and_asks_its_leader() {
     assert_ne!(cluster.leader(), Some(3), "three has campaigned for ten timeouts, in vain");
     let question = Message::PreVote { term: Term(2), last: cluster.group(3).last() };
     cluster.give(3, 2, question);
-    assert_eq!(cluster.count_where(|packet| matches!(packet.message(), Some(Message::Doubt { .. }))), 1);
+    assert_eq!(
+        cluster.count_where(|packet| matches!(packet.message(), Some(Message::LeaderQuery { .. }))),
+        1
+    );
     cluster.heal();
     cluster.run(2 * T);
     assert_eq!((cluster.leader(), cluster.group(3).leader()), (Some(1), Some(NodeId(1))));
@@ -335,7 +338,7 @@ fn a_lease_counts_only_answers_given_under_the_configuration_in_force() {
     assert!(lease(&cluster, 1).is_some());
     // A round and the change leave in one turn; the followers answer the round before they have the change.
     cluster.read(1, 1);
-    cluster.change(1, Route::Auto, &[Change::Remove(NodeId(1))]);
+    cluster.change(1, Transition::Auto, &[Change::Remove(NodeId(1))]);
     // The driver reports the support of the nodes again.
     for node in [2, 3] {
         cluster.supported_by(1, node, true);
@@ -352,7 +355,7 @@ fn a_follower_that_lacks_the_configuration_in_force_is_not_counted_as_bound() {
     cluster.elect(1);
     cluster.befriend_all();
     cluster.run(T);
-    cluster.change(1, Route::Auto, &[Change::Learner(NodeId(4))]);
+    cluster.change(1, Transition::Auto, &[Change::Learner(NodeId(4))]);
     for node in [2, 3, 4] {
         cluster.supported_by(1, node, true);
     }
@@ -388,7 +391,7 @@ fn a_follower_that_says_it_is_free_is_bound_no_longer() {
     assert!(lease(&cluster, 1).is_some());
     let term = cluster.group(1).term();
     for node in [2, 3] {
-        cluster.give(node, 1, Message::HeartbeatAck { term, round: 1_000, binds: false, rest: false });
+        cluster.give(node, 1, Message::HeartbeatAck { term, round: 1_000, fortifies: false, quiesce: false });
     }
     assert_eq!(lease(&cluster, 1), None);
 }
@@ -400,17 +403,17 @@ fn followers_at_rest_whose_leader_is_gone_find_out_when_something_is_wanted() {
     let term = cluster.group(1).term();
     cluster.crash(1);
     cluster.run(20 * T);
-    assert!(cluster.group(2).is_resting(), "nothing is wanted of them");
+    assert!(cluster.group(2).is_quiescent(), "nothing is wanted of them");
     cluster.propose(2, 1);
-    assert!(!cluster.group(2).is_resting());
-    let doubt = Message::Doubt { term, follows: true };
+    assert!(!cluster.group(2).is_quiescent());
+    let doubt = Message::LeaderQuery { term, follows: true };
     assert_eq!(cluster.count_where(|packet| packet.to == 1 && packet.message() == Some(doubt)), 1);
     cluster.network.clear();
     cluster.run(2 * T);
     assert_eq!(cluster.leader(), None, "they are bound, and the question was lost");
     // The driver answers for a group that does not exist.
     for node in [2, 3] {
-        cluster.give(1, node, Message::Renounce { term });
+        cluster.give(1, node, Message::NotLeader { term });
     }
     cluster.run(2 * T);
     assert!(cluster.leader().is_some());
@@ -422,7 +425,7 @@ fn a_read_question_to_a_replica_that_does_not_lead_is_answered() {
     let term = cluster.group(1).term();
     for (asked, asked_in) in [(2, term), (1, Term(term.0 - 1))] {
         cluster.give(3, asked, Message::ReadIndex { term: asked_in, round: 7 });
-        let renounced = Message::Renounce { term: asked_in };
+        let renounced = Message::NotLeader { term: asked_in };
         assert_eq!(cluster.count_where(|packet| packet.to == 3 && packet.message() == Some(renounced)), 1);
         cluster.network.clear();
     }
@@ -437,10 +440,10 @@ fn a_replica_that_cannot_campaign_asks_around_until_the_group_has_a_leader() {
     let later = Term(cluster.group(1).term().0 + 3);
     cluster.isolate(1);
     cluster.replica_mut(1).group.as_mut().expect("it is up").set_priority(0);
-    cluster.give(3, 1, Message::HeartbeatAck { term: later, round: 0, binds: false, rest: false });
+    cluster.give(3, 1, Message::HeartbeatAck { term: later, round: 0, fortifies: false, quiesce: false });
     assert_eq!(cluster.group(1).role(), Role::Follower);
     cluster.run(3 * T);
-    assert!(cluster.group(2).is_resting() && cluster.group(3).is_resting());
+    assert!(cluster.group(2).is_quiescent() && cluster.group(3).is_quiescent());
     cluster.heal();
     cluster.run(9 * T);
     assert!(cluster.leader().is_some_and(|leader| leader != 1), "{:?}", cluster.leader());
@@ -467,7 +470,7 @@ fn a_leader_at_rest_learns_a_later_term_from_a_replica_that_cannot_campaign() {
 fn a_leader_at_rest_that_is_asked_answers_at_once() {
     let mut cluster = resting(3);
     let term = cluster.group(1).term();
-    cluster.give(2, 1, Message::Doubt { term, follows: true });
+    cluster.give(2, 1, Message::LeaderQuery { term, follows: true });
     for node in [2, 3] {
         assert_eq!(cluster.count_where(|packet| packet.to == node && packet.is_heartbeat()), 1, "{node}");
     }
@@ -480,7 +483,7 @@ fn a_proposal_that_is_lost_on_its_way_to_a_group_at_rest_is_sent_again() {
     let mut cluster = resting(3);
     cluster.propose(1, 1);
     cluster.drop_where(|_| true);
-    assert!(!cluster.group(1).is_resting());
+    assert!(!cluster.group(1).is_quiescent());
     cluster.run(2 * T);
     assert_eq!(cluster.group(1).commit(), cluster.group(1).last().index);
 }
@@ -511,8 +514,8 @@ fn a_follower_that_is_not_bound_does_not_agree_to_rest() {
     cluster.run(T);
     let (term, commit) = (cluster.group(1).term(), cluster.group(2).commit());
     assert_eq!(commit, cluster.group(2).last().index);
-    cluster.say(1, 2, Message::Heartbeat { term, commit, round: 1, rest: true }, &[]);
-    assert!(!cluster.group(2).is_bound() && !cluster.group(2).is_resting());
+    cluster.say(1, 2, Message::Heartbeat { term, commit, round: 1, quiesce: true }, &[]);
+    assert!(!cluster.group(2).is_fortifying() && !cluster.group(2).is_quiescent());
 }
 
 /// Its longer wait had counted from the last message of the leader, and would have ended before that of a
@@ -525,10 +528,10 @@ fn an_unwilling_follower_waits_anew_when_its_leader_is_supported_no_longer() {
     cluster.replica_mut(2).group.as_mut().expect("it is up").set_priority(PRIORITY_MAX - 2);
     cluster.propose(1, 1);
     cluster.settle();
-    assert!(cluster.group(2).is_bound() && !cluster.group(2).is_resting());
+    assert!(cluster.group(2).is_fortifying() && !cluster.group(2).is_quiescent());
     cluster.isolate(1);
     cluster.advance(3 * T - T / 20);
-    assert!(cluster.group(2).is_bound() && cluster.group(2).role() == Role::Follower);
+    assert!(cluster.group(2).is_fortifying() && cluster.group(2).role() == Role::Follower);
     cluster.supports(2, 1, false);
     let (now, deadline) = (cluster.now, cluster.group(2).next_deadline());
     assert!(deadline.0 >= now.0 + 2 * T * MS, "it campaigns in {} ms", (deadline.0 - now.0) / MS);

@@ -57,7 +57,7 @@ fn a_leader_that_goes_to_rest_gives_back_what_a_busy_time_took() {
         cluster.propose(1, 1);
     }
     cluster.run(T / 2);
-    assert_eq!((cluster.committed(), cluster.group(1).is_resting()), (251, true));
+    assert_eq!((cluster.committed(), cluster.group(1).is_quiescent()), (251, true));
     let weight = weight(cluster.group(1));
     assert!(weight <= BOUND, "{weight} bytes");
 }

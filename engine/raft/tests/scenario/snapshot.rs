@@ -75,13 +75,19 @@ fn a_snapshot_older_than_the_commit_index_is_not_installed() {
     let id = EntryId::new(term, Index(3));
     cluster.input(
         2,
-        Input::SnapshotReceived { from: NodeId(1), term, id, configuration: &configuration, account: 0 },
+        Input::SnapshotReceived {
+            from: NodeId(1),
+            term,
+            id,
+            configuration: &configuration,
+            progress_epoch: 0,
+        },
     );
     cluster.finish(2);
     assert_eq!((cluster.seen.installed, cluster.group(2).last()), (0, last));
     assert_eq!(
         cluster.network.back().unwrap().message(),
-        Some(Message::AppendAck { term, matched: Index(6), account: 0 })
+        Some(Message::AppendAck { term, matched: Index(6), progress_epoch: 0 })
     );
 }
 
@@ -102,7 +108,7 @@ fn a_snapshot_of_a_prefix_keeps_the_tail() {
     cluster.say(
         1,
         3,
-        Message::Append { term, prev: EntryId::new(term, Index(1)), commit: Index(1), account: 0 },
+        Message::Append { term, prev: EntryId::new(term, Index(1)), commit: Index(1), progress_epoch: 0 },
         &entries,
     );
     cluster.drop_where(|_| true);
@@ -114,7 +120,7 @@ fn a_snapshot_of_a_prefix_keeps_the_tail() {
         from: 1,
         to: 3,
         logs: None,
-        body: Body::Snapshot { term, snapshot, account: 0 },
+        body: Body::Snapshot { term, snapshot, progress_epoch: 0 },
     });
     cluster.settle();
     assert_eq!((cluster.seen.installed, cluster.seen.tails_kept), (1, 1));
@@ -139,7 +145,7 @@ fn a_snapshot_of_a_stale_term_is_refused() {
     cluster.network.push_front(late);
     cluster.deliver(0);
     assert_eq!(cluster.seen.installed, installed);
-    let answer = Message::HeartbeatAck { term, round: 0, binds: false, rest: false };
+    let answer = Message::HeartbeatAck { term, round: 0, fortifies: false, quiesce: false };
     assert_eq!(cluster.network.back().unwrap().message(), Some(answer));
     cluster.run(2 * T);
     assert_eq!(cluster.log(3), cluster.log(2));
@@ -154,7 +160,13 @@ fn a_leader_ignores_a_snapshot_of_its_own_term() {
     let id = EntryId::new(term, Index(50));
     cluster.input(
         1,
-        Input::SnapshotReceived { from: NodeId(2), term, id, configuration: &configuration, account: 0 },
+        Input::SnapshotReceived {
+            from: NodeId(2),
+            term,
+            id,
+            configuration: &configuration,
+            progress_epoch: 0,
+        },
     );
     cluster.finish(1);
     assert_eq!((cluster.leader(), cluster.group(1).last().index), (Some(1), Index(1)));
@@ -237,7 +249,7 @@ fn a_conflicting_tail_gives_way_to_the_snapshot() {
     cluster.say(
         2,
         3,
-        Message::Append { term: Term(1), prev: EntryId::default(), commit: Index(0), account: 0 },
+        Message::Append { term: Term(1), prev: EntryId::default(), commit: Index(0), progress_epoch: 0 },
         &old,
     );
     cluster.drop_where(|_| true);
@@ -250,7 +262,7 @@ fn a_conflicting_tail_gives_way_to_the_snapshot() {
         term: Term(2),
         id,
         configuration: &configuration,
-        account: 0,
+        progress_epoch: 0,
     };
     group.step(cluster.now, input, &mut effects);
     let install = effects.install.clone().unwrap();

@@ -8,7 +8,7 @@ use proptest::prelude::*;
 use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
 use raftwerk_frame::{Configuration, EntryId, Index, Membership, Message, NodeId, Run, Term, Time};
 use raftwerk_raft::reconfig::Change;
-use raftwerk_raft::{Effects, Group, Input, Newcomers, Reconfigure, Route, invariant};
+use raftwerk_raft::{Admission, Effects, Group, Input, Reconfigure, Transition, invariant};
 
 use crate::cluster::disk::Entry;
 use crate::cluster::{Cluster, MS, Options};
@@ -27,12 +27,12 @@ fn strangers_change_nothing_by_answers_nor_by_campaigns_while_a_leader_is_heard(
         Message::Vote { term, last, transfer: false },
         Message::PreVoteReply { term, granted: true },
         Message::VoteReply { term, granted: true },
-        Message::AppendAck { term: Term(1), matched: Index(1), account: 0 },
-        Message::AppendAck { term, matched: Index(1), account: 0 },
+        Message::AppendAck { term: Term(1), matched: Index(1), progress_epoch: 0 },
+        Message::AppendAck { term, matched: Index(1), progress_epoch: 0 },
         Message::AppendReject { term, rejected: Index(1), hint: EntryId::default() },
-        Message::HeartbeatAck { term, round: 1, binds: false, rest: false },
-        Message::Append { term: Term(0), prev: EntryId::default(), commit: Index(1), account: 0 },
-        Message::Heartbeat { term: Term(0), commit: Index(1), round: 1, rest: false },
+        Message::HeartbeatAck { term, round: 1, fortifies: false, quiesce: false },
+        Message::Append { term: Term(0), prev: EntryId::default(), commit: Index(1), progress_epoch: 0 },
+        Message::Heartbeat { term: Term(0), commit: Index(1), round: 1, quiesce: false },
         Message::TimeoutNow { term: Term(1) },
     ];
     for node in cluster.nodes() {
@@ -44,8 +44,13 @@ fn strangers_change_nothing_by_answers_nor_by_campaigns_while_a_leader_is_heard(
         for from in [NodeId(4), NodeId(node)] {
             let configuration = Configuration::of_voters([NodeId(4)]);
             let term = Term(u64::from(from.0 == node) * 99);
-            let input =
-                Input::SnapshotReceived { from, term, id: last, configuration: &configuration, account: 0 };
+            let input = Input::SnapshotReceived {
+                from,
+                term,
+                id: last,
+                configuration: &configuration,
+                progress_epoch: 0,
+            };
             cluster.input(node, input);
             cluster.finish(node);
         }
@@ -72,7 +77,12 @@ fn an_append_whose_terms_fall_or_come_from_the_future_is_ignored() {
     let entry = |term| Entry { term: Term(term), payload: 0 };
     for terms in [&[1][..], &[3, 2], &[4]] {
         let entries: Vec<_> = terms.iter().map(|&term| entry(term)).collect();
-        cluster.say(1, 2, Message::Append { term: Term(3), prev, commit: Index(0), account: 0 }, &entries);
+        cluster.say(
+            1,
+            2,
+            Message::Append { term: Term(3), prev, commit: Index(0), progress_epoch: 0 },
+            &entries,
+        );
         assert_eq!((cluster.log(2), cluster.network.len()), (vec![1, 2], 0), "{terms:?}");
     }
 }
@@ -94,11 +104,11 @@ fn message() -> impl Strategy<Value = Message> {
             1 => Message::PreVoteReply { term, granted: flag },
             2 => Message::Vote { term, last: id, transfer: flag },
             3 => Message::VoteReply { term, granted: flag },
-            4 => Message::Append { term, prev: id, commit: index, account: 0 },
-            5 => Message::AppendAck { term, matched: index, account: 0 },
+            4 => Message::Append { term, prev: id, commit: index, progress_epoch: 0 },
+            5 => Message::AppendAck { term, matched: index, progress_epoch: 0 },
             6 => Message::AppendReject { term, rejected: index, hint: id },
-            7 => Message::Heartbeat { term, commit: index, round: number, rest: false },
-            8 => Message::HeartbeatAck { term, round: number, binds: false, rest: false },
+            7 => Message::Heartbeat { term, commit: index, round: number, quiesce: false },
+            8 => Message::HeartbeatAck { term, round: number, fortifies: false, quiesce: false },
             9 => Message::Removed { term, configuration: id },
             10 => Message::ReadIndex { term, round: number },
             11 => Message::ReadIndexReply { term, round: number, index },
@@ -123,7 +133,7 @@ enum Noise {
     },
     Reconfigure(Vec<(u8, u64)>, u8, u8),
     Transfer(u64),
-    ReadAnywhere,
+    FollowerRead,
     Snapshot {
         from: u64,
         term: u64,
@@ -145,7 +155,7 @@ fn append() -> impl Strategy<Value = Message> {
         term: Term(term),
         prev,
         commit: Index(commit),
-        account: (term ^ commit) as u16 & 1,
+        progress_epoch: (term ^ commit) as u16 & 1,
     })
 }
 
@@ -163,7 +173,7 @@ fn noise() -> impl Strategy<Value = Noise> {
         2 => (prop::collection::vec((0..3u8, 0..6u64), 0..4), 0..3u8, 0..3u8)
             .prop_map(|(changes, route, newcomers)| Noise::Reconfigure(changes, route, newcomers)),
         1 => (0..6u64).prop_map(Noise::Transfer),
-        1 => Just(Noise::ReadAnywhere),
+        1 => Just(Noise::FollowerRead),
         1 => (1..5u64, number(), id()).prop_map(|(from, term, id)| Noise::Snapshot { from, term, id }),
         2 => id().prop_map(Noise::Durable),
         1 => number().prop_map(Noise::Applied),
@@ -204,15 +214,15 @@ fn turn(group: &mut Group, now: &mut Time, noise: &Noise, effects: &mut Effects)
             Input::Reconfigure(Reconfigure {
                 changes: &changes,
                 logs: &[],
-                seen: None,
-                route: [Route::Auto, Route::Joint, Route::JointHeld][usize::from(*route)],
-                newcomers: [Newcomers::Unchecked, Newcomers::Checked, Newcomers::Awaited]
+                expected_index: None,
+                transition: [Transition::Auto, Transition::Joint, Transition::JointHeld][usize::from(*route)],
+                admission: [Admission::Unchecked, Admission::Checked, Admission::Awaited]
                     [usize::from(*newcomers)],
                 dry_run: false,
             })
         }
         Noise::Transfer(to) => Input::Transfer { to: NodeId(*to) },
-        Noise::ReadAnywhere => Input::ReadAnywhere { token: 1 },
+        Noise::FollowerRead => Input::FollowerRead { token: 1 },
         Noise::Message { from, message, runs } => {
             given.extend(runs.iter().map(of_run));
             Input::Message { from: NodeId(*from), message: *message, runs: &given }
@@ -224,7 +234,7 @@ fn turn(group: &mut Group, now: &mut Time, noise: &Noise, effects: &mut Effects)
                 term,
                 id: *id,
                 configuration: &configuration,
-                account: 0,
+                progress_epoch: 0,
             }
         }
         Noise::Durable(id) => Input::Durable { id: *id },
@@ -246,9 +256,10 @@ fn turn(group: &mut Group, now: &mut Time, noise: &Noise, effects: &mut Effects)
     effects.clear();
     for peer in 1..5 {
         for _ in 0..20 {
-            let Some(shipment) = group.next_shipment(NodeId(peer)) else { break };
-            let last = shipment.first.0.saturating_add(3).min(shipment.last.0).max(shipment.prev.index.0);
-            group.shipped(NodeId(peer), Index(last), 10);
+            let Some(append_plan) = group.next_append(NodeId(peer)) else { break };
+            let last =
+                append_plan.first.0.saturating_add(3).min(append_plan.last.0).max(append_plan.prev.index.0);
+            group.note_sent(NodeId(peer), Index(last), 10);
         }
     }
     assert_eq!(invariant::check(group), Ok(()));
@@ -287,10 +298,11 @@ fn a_replica_denies_leading_no_term_later_than_its_own() {
     cluster.elect(1);
     let own = cluster.group(2).term();
     for (term, denied) in [(own.next(), 0), (own, 1), (Term(own.0 - 1), 1)] {
-        for question in [Message::ReadIndex { term, round: 7 }, Message::Doubt { term, follows: true }] {
+        for question in [Message::ReadIndex { term, round: 7 }, Message::LeaderQuery { term, follows: true }]
+        {
             cluster.give(3, 2, question);
             let sent: Vec<_> = cluster.network.drain(..).filter_map(|packet| packet.message()).collect();
-            assert_eq!(sent, vec![Message::Renounce { term }; denied], "{question:?} in {own:?}");
+            assert_eq!(sent, vec![Message::NotLeader { term }; denied], "{question:?} in {own:?}");
         }
     }
 }
@@ -304,10 +316,10 @@ fn a_term_that_no_election_can_have_reached_is_ignored() {
     for far in far {
         let last = EntryId::new(far, Index(9));
         let messages = [
-            Message::HeartbeatAck { term: far, round: 0, binds: false, rest: false },
-            Message::AppendAck { term: far, matched: Index(1), account: 0 },
-            Message::Heartbeat { term: far, commit: Index(0), round: 1, rest: false },
-            Message::Append { term: far, prev: EntryId::default(), commit: Index(0), account: 0 },
+            Message::HeartbeatAck { term: far, round: 0, fortifies: false, quiesce: false },
+            Message::AppendAck { term: far, matched: Index(1), progress_epoch: 0 },
+            Message::Heartbeat { term: far, commit: Index(0), round: 1, quiesce: false },
+            Message::Append { term: far, prev: EntryId::default(), commit: Index(0), progress_epoch: 0 },
             Message::Vote { term: far, last, transfer: true },
             Message::VoteReply { term: far, granted: false },
             Message::PreVoteReply { term: far, granted: false },
@@ -319,7 +331,7 @@ fn a_term_that_no_election_can_have_reached_is_ignored() {
         let configuration = Configuration::of_voters([1, 2, 3].map(NodeId));
         let (from, id) = (NodeId(1), EntryId::new(term, Index(1)));
         let input =
-            Input::SnapshotReceived { from, term: far, id, configuration: &configuration, account: 0 };
+            Input::SnapshotReceived { from, term: far, id, configuration: &configuration, progress_epoch: 0 };
         let mut effects = Effects::default();
         let mut group = cluster.group(2).clone();
         group.step(cluster.now, input, &mut effects);
@@ -337,7 +349,7 @@ fn a_term_that_no_election_can_have_reached_is_ignored() {
     cluster.give(
         leader % 3 + 1,
         leader,
-        Message::HeartbeatAck { term: near, round: 0, binds: false, rest: false },
+        Message::HeartbeatAck { term: near, round: 0, fortifies: false, quiesce: false },
     );
     assert_eq!(cluster.group(leader).term(), near);
 }

@@ -2,7 +2,7 @@
 
 use raftwerk_frame::{Message, NodeId, Term};
 use raftwerk_raft::reconfig::Change;
-use raftwerk_raft::{Rejected, Role, Route, Transfer, Unfit};
+use raftwerk_raft::{Rejected, Role, Transfer, Transition, Unfit};
 
 use crate::cluster::{Cluster, ENTRY_BYTES, Options, Packet, T};
 
@@ -178,7 +178,7 @@ fn a_leader_without_a_vote_asks_the_first_that_holds_everything_at_once() {
     let mut cluster = Cluster::new(Options::of(4));
     cluster.elect(1);
     cluster.run(T / 5);
-    cluster.change(1, Route::Auto, &[Change::Remove(NodeId(1))]);
+    cluster.change(1, Transition::Auto, &[Change::Remove(NodeId(1))]);
     cluster.isolate(4);
     cluster.transfer(1, 4);
     let is_hurry = |packet: &Packet| matches!(packet.message(), Some(Message::TimeoutNow { .. }));
@@ -196,7 +196,7 @@ fn a_leader_without_a_vote_asks_no_witness() {
     let mut cluster = Cluster::new(Options { witnesses: 1, ..Options::of(4) });
     cluster.elect(1);
     cluster.run(T / 5);
-    cluster.change(1, Route::Auto, &[Change::Remove(NodeId(1))]);
+    cluster.change(1, Transition::Auto, &[Change::Remove(NodeId(1))]);
     // 3 was chosen, and is gone; the witness is the last that the commit waits for.
     cluster.isolate(3);
     cluster.transfer(1, 3);

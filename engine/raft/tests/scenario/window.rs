@@ -59,7 +59,7 @@ fn what_is_written_opens_the_window_and_commits_nothing() {
         let is_sent = |packet: &Packet| packet.to == 2 && packet.is_append();
         assert_eq!(cluster.count_where(is_sent), index - 2, "as many as were written, and one");
         let matched = Index(index as u64);
-        cluster.give(2, 1, raftwerk_frame::Message::AppendWritten { term, matched, account: 0 });
+        cluster.give(2, 1, raftwerk_frame::Message::AppendWritten { term, matched, progress_epoch: 0 });
     }
     assert_eq!((cluster.committed(), cluster.progress(1, 2).matched), (committed, Index(2)));
     cluster.settle();

@@ -3,7 +3,7 @@
 
 use raftwerk_frame::{Index, LogId, Message, NodeId};
 use raftwerk_raft::reconfig::Change;
-use raftwerk_raft::{PeerState, Role, Route, Voice};
+use raftwerk_raft::{MessageSender, PeerState, Role, Transition};
 
 use crate::cluster::{Cluster, Options, Packet, T};
 
@@ -61,7 +61,7 @@ fn a_removed_leader_tells_no_witness_and_no_learner_to_campaign() {
     let mut cluster = Cluster::new(Options { witnesses: 1, learners: 1, ..Options::of(4) });
     cluster.elect(1);
     cluster.run(T);
-    cluster.change(1, Route::Auto, &[Change::Remove(NodeId(1))]);
+    cluster.change(1, Transition::Auto, &[Change::Remove(NodeId(1))]);
     cluster.deliver_where(|packet| packet.to != 1);
     // The learner, the witness, and only then those that may lead.
     for node in [5, 4, 2, 3] {
@@ -81,7 +81,7 @@ fn a_removed_leader_tells_no_witness_and_no_learner_to_campaign() {
 #[test]
 fn requests_are_heard_of_those_only_who_take_the_replica_for_what_it_is() {
     let cluster = Cluster::new(two_and_a_witness());
-    let voice = |to_witness| Voice {
+    let sender = |to_witness| MessageSender {
         from: NodeId(1),
         log: LogId(100),
         is_first: true,
@@ -91,9 +91,9 @@ fn requests_are_heard_of_those_only_who_take_the_replica_for_what_it_is() {
     };
     for (node, is_witness) in [(2, false), (3, true)] {
         for to_witness in [false, true] {
-            let heard = cluster.group(node).hears(voice(to_witness), true);
+            let heard = cluster.group(node).accepts(sender(to_witness), true);
             assert_eq!(heard, to_witness == is_witness, "node {node}, as a witness: {to_witness}");
-            assert!(cluster.group(node).hears(voice(to_witness), false), "an answer is an answer");
+            assert!(cluster.group(node).accepts(sender(to_witness), false), "an answer is an answer");
         }
     }
     assert!(cluster.group(1).has_for_witness(NodeId(3)) && !cluster.group(1).has_for_witness(NodeId(2)));
@@ -110,11 +110,11 @@ fn a_witness_comes_in_by_the_configuration_where_the_log_begins() {
     cluster.checkpoint(1, true);
     cluster.propose(1, 2);
     cluster.settle();
-    cluster.change(1, Route::Auto, &[Change::WitnessLearner(NodeId(3))]);
+    cluster.change(1, Transition::Auto, &[Change::WitnessLearner(NodeId(3))]);
     cluster.run(2 * T);
     assert_eq!((cluster.seen.installed, cluster.group(3).compacted().index), (1, Index(7)));
     assert_eq!(cluster.group(3).last(), cluster.group(1).last());
-    cluster.change(1, Route::Auto, &[Change::Witness(NodeId(3))]);
+    cluster.change(1, Transition::Auto, &[Change::Witness(NodeId(3))]);
     cluster.run(T);
     cluster.crash(2);
     cluster.propose(1, 1);

@@ -9,7 +9,7 @@ use proptest::prelude::*;
 use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
 use raftwerk_frame::NodeId;
 use raftwerk_raft::reconfig::Change;
-use raftwerk_raft::{Newcomers, Opening, PRIORITY_MAX, Reconfigure, Route};
+use raftwerk_raft::{Admission, Opening, PRIORITY_MAX, Reconfigure, Transition};
 
 use crate::cluster::{Cluster, ENTRY_BYTES, Options, Seen, T};
 
@@ -30,7 +30,7 @@ enum Event {
     /// To the leader: proposals that can succeed.
     ProposeLeader(u32),
     Read(u64),
-    ReadAnywhere(u64),
+    FollowerRead(u64),
     Sync(u64, usize),
     SyncAll,
     /// Often of the leader.
@@ -64,7 +64,7 @@ fn event() -> impl Strategy<Value = Event> {
         2 => (node(), 1..4u32).prop_map(|(node, count)| Event::Propose(node, count)),
         12 => (1..6u32).prop_map(Event::ProposeLeader),
         4 => node().prop_map(Event::Read),
-        4 => node().prop_map(Event::ReadAnywhere),
+        4 => node().prop_map(Event::FollowerRead),
         12 => (node(), 0..6usize).prop_map(|(node, count)| Event::Sync(node, count)),
         6 => Just(Event::SyncAll),
         3 => node().prop_map(Event::Crash),
@@ -141,9 +141,9 @@ fn happen(cluster: &mut Cluster, event: Event) {
                 cluster.read(node, 1 + node % 3);
             }
         }
-        Event::ReadAnywhere(node) => {
+        Event::FollowerRead(node) => {
             if let Some(node) = up(pick(node)) {
-                cluster.read_anywhere(node, 1 + node % 3);
+                cluster.on_follower_read(node, 1 + node % 3);
             }
         }
         Event::Sync(node, count) => {
@@ -183,17 +183,22 @@ fn happen(cluster: &mut Cluster, event: Event) {
                     _ => Change::Remove(NodeId(pick(node))),
                 };
                 let changes: Vec<Change> = changes.iter().map(change).collect();
-                let route =
-                    [Route::Auto, Route::Auto, Route::Auto, Route::Joint, Route::Joint, Route::JointHeld]
-                        [usize::from(route)];
-                let newcomers =
-                    [Newcomers::Unchecked, Newcomers::Unchecked, Newcomers::Checked, Newcomers::Awaited]
+                let transition = [
+                    Transition::Auto,
+                    Transition::Auto,
+                    Transition::Auto,
+                    Transition::Joint,
+                    Transition::Joint,
+                    Transition::JointHeld,
+                ][usize::from(route)];
+                let admission =
+                    [Admission::Unchecked, Admission::Unchecked, Admission::Checked, Admission::Awaited]
                         [usize::from(newcomers)];
                 let wish = Reconfigure {
                     changes: &changes,
-                    seen: None,
-                    route,
-                    newcomers,
+                    expected_index: None,
+                    transition,
+                    admission,
                     dry_run: false,
                     logs: &[],
                 };
@@ -243,7 +248,7 @@ fn recover(cluster: &mut Cluster) {
     let serves = |node: &u64| !cluster.options.is_witness(*node);
     let others: Vec<u64> = cluster.group(leader).peers().map(|peer| peer.0).filter(serves).collect();
     for node in others {
-        let token = cluster.read_anywhere(node, 1);
+        let token = cluster.on_follower_read(node, 1);
         cluster.run(2 * T);
         assert!(cluster.replica(node).reads.iter().any(|(read, _)| *read == token), "a read at {node}");
     }

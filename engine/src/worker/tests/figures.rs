@@ -5,7 +5,7 @@ use crate::EngineStats;
 use crate::liveness::{Heard, PeerLane};
 use crate::worker::piece::PIECE_BYTES;
 use crate::worker::replica::Damage;
-use raftwerk_frame::Beat;
+use raftwerk_frame::NodeHeartbeat;
 
 fn figures(node: &Node) -> EngineStats {
     node.worker.metrics.read()
@@ -47,15 +47,15 @@ fn a_unit_without_a_head_is_counted_as_bad() {
 /// A heartbeat of node 2 with that number. It supports this node for a second, and has just received a
 /// heartbeat from it.
 fn supports(node: &Node, sent: u64) -> Heard {
-    let beat = Beat {
-        life: 5,
-        your_life: 1,
+    let beat = NodeHeartbeat {
+        incarnation: 5,
+        your_incarnation: 1,
         sent,
         heard: node.now.0,
-        promised_at: node.now.0,
-        promise_us: 1_000_000,
+        supported_at: node.now.0,
+        support_us: 1_000_000,
         promise: 1,
-        is_well: true,
+        is_healthy: true,
     };
     Heard { from: PeerLane::of(NodeId(2), GROUP, 1), log: LogId(2), beat }
 }
@@ -78,7 +78,7 @@ fn a_worker_without_work_is_not_busy() {
     let mut node = Node::alone(&MemoryFiles::new(), u64::MAX);
     let end = node.worker.turn(node.now);
     assert!(!end.is_busy && !end.is_closed);
-    node.hear(9, Message::Doubt { term: Term(1), follows: false });
+    node.hear(9, Message::LeaderQuery { term: Term(1), follows: false });
     let mut told = node.order(|reply| Order::Status { group: GROUP, reply });
     node.turn(Duration::ZERO);
     assert!(told.try_recv().is_ok());
@@ -158,7 +158,7 @@ fn a_leader_that_rests_without_a_follower_wakes_when_that_is_reached() {
     let mut node = Node::open(&MemoryFiles::new(), u64::MAX);
     let term = node.lead_with_one(1, 8);
     let rests =
-        |node: &Node| node.worker.replica(GROUP).is_some_and(|replica| replica.core.rests_without_a_peer());
+        |node: &Node| node.worker.replica(GROUP).is_some_and(|replica| replica.core.is_quiescent_without_peer());
     // The leader learns the follower's log.
     node.receive(2, 2, 7, None);
     node.settle();
@@ -166,8 +166,8 @@ fn a_leader_that_rests_without_a_follower_wakes_when_that_is_reached() {
         node.inbox.beat(supports(&node, sent));
         let said: Vec<_> = node.wire.0.lock().unwrap().drain(..).collect();
         for (to, record) in said {
-            if let (PeerId(2), Message::Heartbeat { round, rest, .. }) = (to, record.message) {
-                node.hear(2, Message::HeartbeatAck { term, round, binds: true, rest });
+            if let (PeerId(2), Message::Heartbeat { round, quiesce, .. }) = (to, record.message) {
+                node.hear(2, Message::HeartbeatAck { term, round, fortifies: true, quiesce });
             }
         }
         node.turn(TIMEOUT / 5);
@@ -201,7 +201,7 @@ fn a_file_that_is_old_news_to_a_leader_does_not_make_it_lead_once_more() {
     let granted = true;
     for _ in 0..15 {
         for from in [2, 3] {
-            node.hear(from, Message::HeartbeatAck { term, round: 0, binds: false, rest: false });
+            node.hear(from, Message::HeartbeatAck { term, round: 0, fortifies: false, quiesce: false });
         }
         node.turn(TIMEOUT / 5);
         other(&node, Message::PreVoteReply { term: Term(1), granted });
@@ -224,10 +224,10 @@ fn a_file_that_is_old_news_to_a_leader_does_not_make_it_lead_once_more() {
 fn a_node_that_restarts_is_not_heard_while_support_is_promised_to_its_earlier_life() {
     let mut node = Node::open(&MemoryFiles::new(), u64::MAX);
     node.create(&[1, 2, 3]);
-    let hear = |node: &mut Node, life: u64| {
+    let hear = |node: &mut Node, incarnation: u64| {
         let mut heard = supports(node, 1);
         // It requests support, and gives none.
-        (heard.beat.life, heard.beat.promised_at, heard.beat.promise_us) = (life, 0, 0);
+        (heard.beat.incarnation, heard.beat.supported_at, heard.beat.support_us) = (incarnation, 0, 0);
         node.inbox.beat(heard);
         for _ in 0..2 {
             node.turn(Duration::from_millis(1));
@@ -236,7 +236,7 @@ fn a_node_that_restarts_is_not_heard_while_support_is_promised_to_its_earlier_li
     let knows = |node: &mut Node, intervals: u32| {
         let now = node.now + intervals * TIMEOUT;
         let mut beats = node.worker.liveness.beats(now);
-        beats.find(|(to, _)| to.node == NodeId(2)).map(|(_, beat)| beat.your_life)
+        beats.find(|(to, _)| to.node == NodeId(2)).map(|(_, beat)| beat.your_incarnation)
     };
     hear(&mut node, 5);
     assert_eq!(knows(&mut node, 1), Some(5));
@@ -260,7 +260,7 @@ fn each_record_of_a_unit_has_the_body_that_is_its_own() {
         assert!(writer.push(EntryKind::Payload, b"its own"));
         let length = writer.finish().unwrap().frame_bytes();
         let message =
-            Message::Append { term: Term(1), prev: EntryId::default(), commit: Index(0), account: 0 };
+            Message::Append { term: Term(1), prev: EntryId::default(), commit: Index(0), progress_epoch: 0 };
         let record = Record { group, body_bytes: length as u32, ..record_of(message) };
         records.extend_from_slice(&record.encode());
         bodies.extend_from_slice(&frames[..length]);

@@ -40,7 +40,7 @@ impl Node {
     /// Receives a leader's heartbeat; returns whether the reply states that a configuration is lacking, or
     /// `None` without a reply.
     fn beaten(&mut self, to_witness: bool) -> Option<bool> {
-        let message = Message::Heartbeat { term: Term(20), commit: Index(0), round: 0, rest: false };
+        let message = Message::Heartbeat { term: Term(20), commit: Index(0), round: 0, quiesce: false };
         let record = Record { to_witness, ..record_of(message) };
         self.hear_unit(2, UnitKind::Groups, 1, &record.encode());
         self.settle();
@@ -128,13 +128,13 @@ fn who_answers_and_lacks_it_is_told_once_for_each_answer() {
         node.settle();
         node.wire.1.lock().unwrap().iter().filter(|head| head.kind == FOUNDING).count()
     };
-    let beaten = Message::HeartbeatAck { term, round: 0, binds: false, rest: false };
+    let beaten = Message::HeartbeatAck { term, round: 0, fortifies: false, quiesce: false };
     let refused = Message::VoteReply { term, granted: false };
     assert_eq!(answers(&mut node, beaten, false), 0);
     assert_eq!(answers(&mut node, beaten, true), 1);
     assert_eq!(answers(&mut node, beaten, true), 1, "it may have been lost");
     assert_eq!(answers(&mut node, refused, true), 1, "whoever tells need not lead");
-    assert_eq!(answers(&mut node, Message::AppendAck { term, matched: Index(0), account: 0 }, true), 0);
+    assert_eq!(answers(&mut node, Message::AppendAck { term, matched: Index(0), progress_epoch: 0 }, true), 0);
     assert!(!founders.is_empty());
 }
 

@@ -26,7 +26,7 @@ fn on_a_full_disk_leaders_are_elected_members_change_and_compaction_makes_room_b
     let acknowledge = |node: &mut Node, term: Term| {
         for _ in 0..3 {
             let matched = node.status().unwrap().last.index;
-            node.hear(2, Message::AppendAck { term, matched, account: 0 });
+            node.hear(2, Message::AppendAck { term, matched, progress_epoch: 0 });
             node.settle();
         }
     };

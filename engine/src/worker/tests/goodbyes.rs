@@ -4,7 +4,7 @@ use raftwerk_raft::{Effects, Reconfigured, Refusal};
 use raftwerk_wal::OnDamage;
 
 use super::*;
-use crate::{Change, Newcomers, Reconfiguration, ReconfigureError, TransferError};
+use crate::{Change, Admission, Reconfiguration, ReconfigureError, TransferError};
 
 #[test]
 fn proposals_of_a_group_that_is_removed_end_with_an_outcome_that_is_unknown() {
@@ -24,13 +24,13 @@ fn a_change_ends_with_an_outcome_that_is_unknown_when_the_leader_steps_down() {
     let mut node = Node::open(&MemoryFiles::new(), u64::MAX);
     let term = node.lead_with_one(1, 8);
     let wish = Reconfiguration {
-        newcomers: Newcomers::Unchecked,
+        admission: Admission::Unchecked,
         ..Reconfiguration::of([Change::Remove(NodeId(3))])
     };
     let mut changed = node.order(|reply| Order::Reconfigure { group: GROUP, wish, reply });
     node.settle();
     assert!(changed.try_recv().is_err(), "it is not committed");
-    node.hear(3, Message::Heartbeat { term: term.next(), commit: Index(0), round: 0, rest: false });
+    node.hear(3, Message::Heartbeat { term: term.next(), commit: Index(0), round: 0, quiesce: false });
     node.settle();
     assert_eq!(node.status().unwrap().role, Role::Follower);
     assert_eq!(changed.try_recv().unwrap(), Err(ReconfigureError::Unknown));

@@ -1,7 +1,7 @@
 //! Which senders a worker accepts, and with which log it adds a node.
 
 use super::*;
-use crate::{Change, Newcomers, Reconfiguration, ReconfigureError};
+use crate::{Change, Admission, Reconfiguration, ReconfigureError};
 
 /// A replica that has joined accepts requests only under a configuration that names its log.
 #[test]
@@ -31,7 +31,7 @@ fn a_node_is_added_with_the_log_that_it_was_last_heard_with() {
     let files = MemoryFiles::new();
     let mut node = Node::alone(&files, u64::MAX);
     let wish = |node: &mut Node, change| {
-        let wish = Reconfiguration { newcomers: Newcomers::Unchecked, ..Reconfiguration::of([change]) };
+        let wish = Reconfiguration { admission: Admission::Unchecked, ..Reconfiguration::of([change]) };
         let mut told = node.order(|reply| Order::Reconfigure { group: GROUP, wish, reply });
         node.settle();
         told.try_recv().ok()

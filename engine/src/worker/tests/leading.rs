@@ -66,10 +66,10 @@ fn a_leader_that_is_dropped_renounces_and_questions_about_it_are_answered() {
     let mut gone = node.order(|reply| Order::Remove { group: GROUP, reply });
     node.settle();
     assert_eq!(gone.try_recv(), Ok(true));
-    let renounced = Message::Renounce { term };
+    let renounced = Message::NotLeader { term };
     let renounces = |node: &Node| node.said().iter().filter(|said| **said == renounced).count();
     assert_eq!(renounces(&node), 2, "to each follower");
-    for question in [Message::ReadIndex { term, round: 9 }, Message::Doubt { term, follows: true }] {
+    for question in [Message::ReadIndex { term, round: 9 }, Message::LeaderQuery { term, follows: true }] {
         node.hear(2, question);
         node.settle();
         assert_eq!(renounces(&node), 1);
@@ -77,14 +77,14 @@ fn a_leader_that_is_dropped_renounces_and_questions_about_it_are_answered() {
     // It may come to lead a later term, if it joins again: that is not denied.
     for question in [
         Message::ReadIndex { term: term.next(), round: 9 },
-        Message::Doubt { term: term.next(), follows: true },
+        Message::LeaderQuery { term: term.next(), follows: true },
     ] {
         node.hear(2, question);
         node.settle();
         assert_eq!(node.said(), []);
     }
     // A replica without a known leader queries all peers; this node has never led the term of the query.
-    node.hear(2, Message::Doubt { term: Term(7), follows: false });
+    node.hear(2, Message::LeaderQuery { term: Term(7), follows: false });
     node.settle();
     assert_eq!(node.said(), []);
 }
@@ -93,12 +93,12 @@ fn a_leader_that_is_dropped_renounces_and_questions_about_it_are_answered() {
 fn a_follower_that_is_dropped_renounces_nothing() {
     let mut node = Node::open(&MemoryFiles::new(), u64::MAX);
     node.create(&[1, 2, 3]);
-    node.hear(2, Message::Heartbeat { term: Term(1), commit: Index(0), round: 0, rest: false });
+    node.hear(2, Message::Heartbeat { term: Term(1), commit: Index(0), round: 0, quiesce: false });
     node.settle();
     node.said();
     let _gone = node.order(|reply| Order::Remove { group: GROUP, reply });
     node.settle();
-    assert!(node.said().iter().all(|said| !matches!(said, Message::Renounce { .. })));
+    assert!(node.said().iter().all(|said| !matches!(said, Message::NotLeader { .. })));
 }
 
 /// Appends wait for a place in the log; acknowledgements and heartbeats need none.
@@ -112,7 +112,7 @@ fn a_leader_that_waits_for_a_segment_hears_its_followers() {
         while node.disk.inner.lock().unwrap().run_appends() {}
     }
     for step in 0..15 {
-        node.hear(2, Message::HeartbeatAck { term, round: 0, binds: false, rest: false });
+        node.hear(2, Message::HeartbeatAck { term, round: 0, fortifies: false, quiesce: false });
         node.turn(INTERVAL);
         while node.disk.inner.lock().unwrap().run_appends() {}
         assert_eq!(node.worker.lane.reserved_space(), 0);
@@ -123,7 +123,7 @@ fn a_leader_that_waits_for_a_segment_hears_its_followers() {
     // there.
     node.settle();
     let matched = node.status().unwrap().last.index;
-    node.hear(2, Message::AppendAck { term, matched, account: 0 });
+    node.hear(2, Message::AppendAck { term, matched, progress_epoch: 0 });
     node.settle();
     assert_eq!(node.status().unwrap().commit, matched);
     node.turn(TIMEOUT);

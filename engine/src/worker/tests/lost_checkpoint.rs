@@ -53,11 +53,11 @@ fn a_replica_without_its_checkpoint_opens_bare_and_others_go_on() {
         } else {
             assert!(files.rot(&path, 70, 1));
         }
-        for life in 0..2 {
+        for incarnation in 0..2 {
             let mut node = opened(&files);
             node.settle();
             let status = node.status().unwrap();
-            assert_eq!((status.applied, status.compacted.index), (Index(0), Index(0)), "life {life}");
+            assert_eq!((status.applied, status.compacted.index), (Index(0), Index(0)), "life {incarnation}");
             node.lead_and_write(OTHER);
             assert_eq!(
                 node.write(b"no"),

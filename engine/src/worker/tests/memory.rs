@@ -98,7 +98,7 @@ fn a_follower_that_is_behind_waits_while_readers_hold_too_much() {
         node.wire.0.lock().unwrap().clear();
         for _ in 0..10 {
             for peer in [2, 3] {
-                node.hear(peer, Message::HeartbeatAck { term, round: 0, binds: false, rest: false });
+                node.hear(peer, Message::HeartbeatAck { term, round: 0, fortifies: false, quiesce: false });
             }
             node.turn(TIMEOUT / 10);
             node.settle();
@@ -108,7 +108,7 @@ fn a_follower_that_is_behind_waits_while_readers_hold_too_much() {
     };
     assert!(!reaches_third(&mut node), "nothing is read for it");
     for _ in 0..4 {
-        node.hear(3, Message::HeartbeatAck { term, round: 0, binds: false, rest: false });
+        node.hear(3, Message::HeartbeatAck { term, round: 0, fortifies: false, quiesce: false });
         node.turn(TIMEOUT / 10);
         assert!(node.worker.shortage_due() > node.now, "it is looked at again, and not all the time");
     }

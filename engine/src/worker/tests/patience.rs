@@ -26,7 +26,7 @@ fn a_question_is_repeated_when_its_time_has_come_and_not_a_turn_later() {
     drop(node.wire.3.lock().unwrap().drain(..));
     let deadline = node.worker.transfers.next_deadline();
     assert_eq!(deadline, node.now + RETRY);
-    node.hear(2, Message::HeartbeatAck { term, round: 0, binds: false, rest: false });
+    node.hear(2, Message::HeartbeatAck { term, round: 0, fortifies: false, quiesce: false });
     node.turn(RETRY);
     assert!(node.worker.transfers.next_deadline() > node.now, "it is not the past that is waited for");
 }
@@ -55,7 +55,7 @@ fn a_follower_that_stops_to_catch_up_keeps_nothing_for_long() {
     }
     follower.matched = follower.matched.next();
     let matched = follower.matched;
-    node.hear(3, Message::AppendAck { term, matched, account: 0 });
+    node.hear(3, Message::AppendAck { term, matched, progress_epoch: 0 });
     let mut passed = Duration::ZERO;
     while node.status().unwrap().compacted.index <= matched {
         write(&mut node, term, 2048);
@@ -74,7 +74,7 @@ fn a_transfer_is_over_when_its_follower_has_caught_up_and_not_before() {
     (0..12).for_each(|_| beat(&mut node, term));
     assert_ne!(node.worker.transfers.next_deadline(), Time::NEVER, "it lacks an entry");
     let matched = node.status().unwrap().last.index;
-    node.hear(3, Message::AppendAck { term, matched, account: 0 });
+    node.hear(3, Message::AppendAck { term, matched, progress_epoch: 0 });
     (0..12).for_each(|_| beat(&mut node, term));
     assert_eq!(node.worker.transfers.next_deadline(), Time::NEVER);
 }

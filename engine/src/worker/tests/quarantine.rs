@@ -203,7 +203,7 @@ fn a_leader_in_quarantine_hands_over_and_tries_less_and_less_often() {
     node.settle();
     let matched = node.status().unwrap().last.index;
     node.said();
-    node.hear(2, Message::AppendAck { term, matched, account: 0 });
+    node.hear(2, Message::AppendAck { term, matched, progress_epoch: 0 });
     node.settle();
     assert!(node.quarantine().is_some());
     assert_eq!(node.status().unwrap().transfer_to, Some(NodeId(2)));
@@ -212,8 +212,8 @@ fn a_leader_in_quarantine_hands_over_and_tries_less_and_less_often() {
     // No transfer succeeds: it tries again, but not all the time.
     let (mut tries, mut was_trying) = (0, true);
     for _ in 0..400 {
-        node.hear(2, Message::HeartbeatAck { term, round: 0, binds: true, rest: false });
-        node.hear(3, Message::HeartbeatAck { term, round: 0, binds: true, rest: false });
+        node.hear(2, Message::HeartbeatAck { term, round: 0, fortifies: true, quiesce: false });
+        node.hear(3, Message::HeartbeatAck { term, round: 0, fortifies: true, quiesce: false });
         node.turn(TIMEOUT / 5);
         node.settle();
         let is_trying = node.status().unwrap().transfer_to.is_some();
@@ -247,7 +247,7 @@ fn what_a_replica_in_quarantine_keeps_of_its_log_is_bounded() {
         term: Term(1),
         prev: EntryId::new(Term(1), Index(1)),
         commit: Index(2),
-        account: 0,
+        progress_epoch: 0,
     };
     let record = Record { body_bytes: length as u32, ..record_of(message) };
     node.hear_unit(2, UnitKind::Groups, 1, &[&record.encode()[..], &frames[..length]].concat());
@@ -286,7 +286,7 @@ fn a_replica_that_has_left_quarantine_wants_to_lead_again() {
     let _lost = node.propose(b"panic");
     node.settle();
     let matched = node.status().unwrap().last.index;
-    node.hear(2, Message::AppendAck { term, matched, account: 0 });
+    node.hear(2, Message::AppendAck { term, matched, progress_epoch: 0 });
     node.settle();
     assert!(node.quarantine().is_some());
     let later = Term(term.0 + 1);
@@ -341,7 +341,7 @@ fn a_leader_whose_quarantine_is_over_keeps_its_lead() {
     let _lost = node.propose(b"panic");
     node.settle();
     let matched = node.status().unwrap().last.index;
-    node.hear(2, Message::AppendAck { term, matched, account: 0 });
+    node.hear(2, Message::AppendAck { term, matched, progress_epoch: 0 });
     node.settle();
     assert_eq!(node.status().unwrap().transfer_to, Some(NodeId(2)));
     ARE_MENDED.set(true);
@@ -351,7 +351,7 @@ fn a_leader_whose_quarantine_is_over_keeps_its_lead() {
     assert_eq!(node.quarantine(), None);
     let beat = |node: &mut Node| {
         for from in [2, 3] {
-            node.hear(from, Message::HeartbeatAck { term, round: 0, binds: true, rest: false });
+            node.hear(from, Message::HeartbeatAck { term, round: 0, fortifies: true, quiesce: false });
         }
         node.turn(TIMEOUT / 5);
         node.settle();

@@ -14,7 +14,7 @@ const INTERVAL: Duration = Duration::from_millis(100);
 pub(super) fn follower(change: impl FnOnce(&mut Settings)) -> Node {
     let mut node = Node::open_with(&MemoryFiles::new(), 1 << 20, |settings, _| change(settings));
     node.create(&[1, 2, 3]);
-    node.hear(2, Message::Heartbeat { term: Term(1), commit: Index(0), round: 0, rest: false });
+    node.hear(2, Message::Heartbeat { term: Term(1), commit: Index(0), round: 0, quiesce: false });
     node.settle();
     node.wire.0.lock().unwrap().clear();
     node
@@ -135,7 +135,7 @@ fn a_read_that_may_wait_outlasts_a_time_without_a_leader() {
     node.turn(MS);
     assert!(patient.try_recv().is_err());
     assert_eq!(node.questions(), [], "there is nobody to ask");
-    node.hear(2, Message::Heartbeat { term: Term(1), commit: Index(0), round: 0, rest: false });
+    node.hear(2, Message::Heartbeat { term: Term(1), commit: Index(0), round: 0, quiesce: false });
     // Term 1 must be durable first.
     node.settle();
     let questions = node.questions();
@@ -165,7 +165,7 @@ fn groups_of_one_leader_that_are_read_are_renewed_together() {
     node.settle();
     made.try_recv().unwrap().unwrap();
     let told = |group, message| Record { group, ..record_of(message) }.encode();
-    let heartbeat = Message::Heartbeat { term: Term(1), commit: Index(0), round: 0, rest: false };
+    let heartbeat = Message::Heartbeat { term: Term(1), commit: Index(0), round: 0, quiesce: false };
     node.hear_unit(2, UnitKind::Groups, 1, &told(OTHER, heartbeat));
     node.settle();
     let read = |node: &Node, group| {

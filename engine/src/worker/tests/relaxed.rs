@@ -26,7 +26,7 @@ impl Node {
         assert!(writer.push(EntryKind::Payload, b"relaxed"));
         let length = writer.finish().unwrap().frame_bytes();
         frames.truncate(length);
-        let message = Message::Append { term: Term(4), prev, commit: Index(0), account: 0 };
+        let message = Message::Append { term: Term(4), prev, commit: Index(0), progress_epoch: 0 };
         let record = Record { body_bytes: length as u32, ..record_of(message) };
         self.hear_unit(2, UnitKind::Groups, 1, &[&record.encode()[..], &frames].concat());
     }

@@ -156,7 +156,7 @@ fn entries_that_were_not_applied_are_lost_and_the_replica_is_fenced_until_a_late
         assert!(files.rot(&path, u64::from(place.offset) + 70, 1));
         if is_met_by_reading {
             // All are committed, and to be applied.
-            node.hear(2, Message::Heartbeat { term: Term(4), commit: Index(60), round: 0, rest: false });
+            node.hear(2, Message::Heartbeat { term: Term(4), commit: Index(60), round: 0, quiesce: false });
         }
         node.pass(8 * TIMEOUT);
         let status = node.status().unwrap();
@@ -206,8 +206,8 @@ fn a_leader_sends_no_damaged_entry_and_a_follower_that_lacks_it_gets_a_snapshot(
         |node: &Node| node.wire.1.lock().unwrap().drain(..).filter(|head| head.offset < head.total).count();
     assert_eq!(pieces(&node), 0);
     for _ in 0..40 {
-        node.hear(2, Message::HeartbeatAck { term, round: 0, binds: false, rest: false });
-        node.hear(3, Message::HeartbeatAck { term, round: 0, binds: false, rest: false });
+        node.hear(2, Message::HeartbeatAck { term, round: 0, fortifies: false, quiesce: false });
+        node.hear(3, Message::HeartbeatAck { term, round: 0, fortifies: false, quiesce: false });
         node.turn(TIMEOUT / 5);
         node.settle();
     }
@@ -253,17 +253,17 @@ fn a_leader_that_is_made_anew_renounces() {
     assert!(files.rot(&path, u64::from(place.offset) + 70, 1));
     node.said();
     // Node 3 is to be sent the log from its beginning, and reading that meets the damage.
-    node.hear(3, Message::AppendAck { term, matched: before.last.index.prev().prev(), account: 0 });
+    node.hear(3, Message::AppendAck { term, matched: before.last.index.prev().prev(), progress_epoch: 0 });
     assert!(node.inbox.arrive(Arrival::Lost(NodeId(3))));
     for _ in 0..40 {
         for follower in [2, 3] {
-            node.hear(follower, Message::HeartbeatAck { term, round: 0, binds: false, rest: false });
+            node.hear(follower, Message::HeartbeatAck { term, round: 0, fortifies: false, quiesce: false });
         }
         node.turn(TIMEOUT / 5);
         node.settle();
     }
     let after = node.status().unwrap();
     assert_eq!((after.role, node.worker.metrics.read().replicas_fenced), (Role::Follower, 1), "{after:?}");
-    let renounced = node.said().iter().filter(|said| **said == Message::Renounce { term }).count();
+    let renounced = node.said().iter().filter(|said| **said == Message::NotLeader { term }).count();
     assert_eq!(renounced, 2);
 }

@@ -10,8 +10,8 @@ fn a_snapshot_that_arrived_whole_and_was_never_installed_is_sent_again() {
     assert!(node.status().unwrap().compacted.index.0 > 0);
 
     let beat = |node: &mut Node| {
-        node.hear(2, Message::HeartbeatAck { term, round: 0, binds: false, rest: false });
-        node.hear(3, Message::HeartbeatAck { term, round: 0, binds: false, rest: false });
+        node.hear(2, Message::HeartbeatAck { term, round: 0, fortifies: false, quiesce: false });
+        node.hear(3, Message::HeartbeatAck { term, round: 0, fortifies: false, quiesce: false });
         node.turn(TIMEOUT / 5);
         node.settle();
     };
@@ -72,7 +72,7 @@ fn piece(file: &Bytes, id: EntryId, term: u64) -> BytesMut {
         to_witness: false,
         is_start: false,
         crc: 7,
-        account: 0,
+        progress_epoch: 0,
         group: GROUP,
         term: Term(term),
         id,
@@ -97,7 +97,7 @@ fn an_older_snapshot_after_one_that_was_not_installed_brings_the_state_that_its_
         assert!(node.disk.inner.lock().unwrap().run_background());
     }
     node.turn(Duration::ZERO);
-    node.hear(3, Message::Heartbeat { term: Term(6), commit: Index(0), round: 0, rest: false });
+    node.hear(3, Message::Heartbeat { term: Term(6), commit: Index(0), round: 0, quiesce: false });
     node.settle();
     assert_eq!(node.status().unwrap().applied, Index(0));
 

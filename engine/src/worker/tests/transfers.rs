@@ -67,7 +67,7 @@ pub(super) fn say(node: &Node, head: &Head) {
 /// Heartbeat replies of both followers, so that both are alive.
 pub(super) fn beat(node: &mut Node, term: Term) {
     for from in [2, 3] {
-        node.hear(from, Message::HeartbeatAck { term, round: 0, binds: false, rest: false });
+        node.hear(from, Message::HeartbeatAck { term, round: 0, fortifies: false, quiesce: false });
     }
     node.turn(BEAT);
     node.settle();
@@ -78,7 +78,7 @@ pub(super) fn write(node: &mut Node, term: Term, bytes: usize) {
     let _answer = node.propose(&vec![1; bytes]);
     node.settle();
     let matched = node.status().unwrap().last.index;
-    node.hear(2, Message::AppendAck { term, matched, account: 0 });
+    node.hear(2, Message::AppendAck { term, matched, progress_epoch: 0 });
     node.settle();
 }
 
@@ -109,7 +109,7 @@ pub(super) fn asked(node: &mut Node, term: Term) -> Follower {
 
 pub(super) fn install(node: &mut Node, follower: &mut Follower, term: Term) {
     follower.matched = follower.id.index;
-    node.hear(3, Message::AppendAck { term, matched: follower.id.index, account: 0 });
+    node.hear(3, Message::AppendAck { term, matched: follower.id.index, progress_epoch: 0 });
     node.settle();
 }
 
@@ -141,13 +141,13 @@ fn a_transfer_under_load_ends_and_the_log_behind_it_is_there() {
         let compacted = node.status().unwrap().compacted.index;
         assert!(compacted <= follower.matched, "{compacted:?} is gone, it has {:?}", follower.matched);
         follower.matched = Index(follower.matched.0 + 3).min(node.status().unwrap().last.index);
-        node.hear(3, Message::AppendAck { term, matched: follower.matched, account: 0 });
+        node.hear(3, Message::AppendAck { term, matched: follower.matched, progress_epoch: 0 });
         beat(&mut node, term);
     }
     assert!(node.worker.metrics.read().checkpoints > checkpoints, "made while it catches up");
     for _ in 0..20 {
         let last = node.status().unwrap().last.index;
-        node.hear(3, Message::AppendAck { term, matched: last, account: 0 });
+        node.hear(3, Message::AppendAck { term, matched: last, progress_epoch: 0 });
         write(&mut node, term, 1024);
         beat(&mut node, term);
     }
@@ -201,7 +201,7 @@ fn a_broken_transfer_goes_on_where_it_stopped() {
     // No reply arrives for so long that the sender gives up.
     let mut passed = Duration::ZERO;
     while passed < 12 * RETRY {
-        node.hear(2, Message::HeartbeatAck { term, round: 0, binds: false, rest: false });
+        node.hear(2, Message::HeartbeatAck { term, round: 0, fortifies: false, quiesce: false });
         node.turn(BEAT);
         node.settle();
         passed += BEAT;

@@ -166,7 +166,7 @@ fn reads_of_long_patience_that_are_answered_soon_leave_no_timers_behind() {
         node.answer_question(questions[questions.len() - 1]);
         node.turn(MS);
         assert!(answer.try_recv().unwrap().is_ok());
-        node.hear(2, Message::Heartbeat { term: Term(1), commit: Index(0), round: 0, rest: false });
+        node.hear(2, Message::Heartbeat { term: Term(1), commit: Index(0), round: 0, quiesce: false });
         node.turn(150 * MS);
         node.settle();
     }

@@ -179,7 +179,7 @@ impl Scenario {
             strikes: Vec::new(),
             quic: None,
             crashes: false,
-            drops_at_rest: false,
+            drops_at_quiesce: false,
             is_delicate: false,
             tells_of_connections: false,
             fails: false,

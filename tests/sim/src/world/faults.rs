@@ -5,7 +5,7 @@
 //! silently: it opens with all it had, or it refuses to, loudly.
 
 use raftwerk::drive::PeerNote;
-use raftwerk::{Change, GroupId, Newcomers, Reconfiguration, Route};
+use raftwerk::{Change, GroupId, Admission, Reconfiguration, Transition};
 use raftwerk_frame::LogId;
 use raftwerk_wal::simulated::{MemoryFiles, SectorFate};
 
@@ -500,16 +500,16 @@ fn wish(strike: &Strike, nodes: usize, is_witness: impl Fn(usize) -> bool) -> Re
         1 => changes.push(change(strike.other, next(4))),
         _ => changes.extend((0..nodes).map(|node| change(node, next(4)))),
     }
-    let newcomers = if next(4) == 0 { Newcomers::Checked } else { Newcomers::Awaited };
+    let newcomers = if next(4) == 0 { Admission::Checked } else { Admission::Awaited };
     let route = match next(8) {
-        0 | 1 => Route::Joint,
-        2 | 3 => Route::JointHeld,
-        _ => Route::Auto,
+        0 | 1 => Transition::Joint,
+        2 | 3 => Transition::JointHeld,
+        _ => Transition::Auto,
     };
     if next(3) == 0 {
         changes.clear(); // leaves a joint configuration that was to be held
     }
-    Reconfiguration { route, newcomers, ..Reconfiguration::of(changes) }
+    Reconfiguration { transition: route, admission: newcomers, ..Reconfiguration::of(changes) }
 }
 
 /// Whether a leader is deposed by a disk that stands still, and can only not be heard.

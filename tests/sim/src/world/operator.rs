@@ -8,7 +8,7 @@ use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll, Waker};
 
-use raftwerk::{Change, Configuration, GroupId, Newcomers, Reconfiguration};
+use raftwerk::{Change, Configuration, GroupId, Admission, Reconfiguration};
 use raftwerk_frame::LogId;
 use raftwerk_raft::Origin;
 use raftwerk_wal::simulated::MemoryFiles;
@@ -35,7 +35,7 @@ impl World<'_> {
         let node = &self.nodes[at];
         let is_founder = |body: &raftwerk::drive::Node<_>| {
             let mut replicas = body.replicas(body.worker_of(group));
-            replicas.any(|view| view.group == group && view.core.origin() == Origin::Founder)
+            replicas.any(|view| view.group == group && view.core.origin() == Origin::InitialMember)
         };
         match configuration.log_of(node_id(at)) {
             Some(log) => log == LogId(self.log_of(at)),
@@ -183,7 +183,7 @@ impl World<'_> {
         Some((leader, view.core.configuration().clone(), committed.clone()))
     }
 
-    pub(super) fn ask_for(&mut self, leader: usize, group: GroupId, change: Change, newcomers: Newcomers) {
+    pub(super) fn ask_for(&mut self, leader: usize, group: GroupId, change: Change, newcomers: Admission) {
         if let Some(body) = &self.nodes[leader].body {
             drop(body.reconfigure(group, Reconfiguration { newcomers, ..Reconfiguration::of([change]) }));
         }
@@ -202,7 +202,7 @@ impl World<'_> {
             let is_other = |of: &Configuration| of.contains(id) && of.log_of(id) != Some(log);
             if is_other(&now) || is_other(&committed) {
                 is_out = false;
-                self.ask_for(leader, group, Change::Remove(id), Newcomers::Unchecked);
+                self.ask_for(leader, group, Change::Remove(id), Admission::Unchecked);
             }
         }
         is_out
@@ -221,7 +221,7 @@ impl World<'_> {
             };
             if !now.contains(node_id(at)) {
                 is_in = false;
-                self.ask_for(leader, group_id(group), Change::Voter(node_id(at)), Newcomers::Awaited);
+                self.ask_for(leader, group_id(group), Change::Voter(node_id(at)), Admission::Awaited);
             }
         }
         is_in

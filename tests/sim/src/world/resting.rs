@@ -51,7 +51,7 @@ impl World<'_> {
                 let body = self.nodes[at].body.as_ref();
                 body.is_some_and(|body| {
                     let mut views = body.replicas(body.worker_of(group));
-                    views.any(|view| view.group == group && view.core.is_resting())
+                    views.any(|view| view.group == group && view.core.is_quiescent())
                 })
             };
             let all_rest = || self.members(group.0 as usize - 1).into_iter().all(rests);

@@ -9,7 +9,7 @@
 use std::collections::VecDeque;
 
 use bytes::Bytes;
-use raftwerk::{Change, Configuration, GroupId, Newcomers};
+use raftwerk::{Change, Configuration, GroupId, Admission};
 use raftwerk_net::Channel;
 
 use super::{Event, Unit, World, group_id, node_id};
@@ -143,7 +143,7 @@ impl World<'_> {
     fn ask_now_and_then(&mut self, story: &mut Returning, change: Change) {
         if self.now >= story.ask_at {
             story.ask_at = self.now + ASK_AGAIN;
-            self.ask_for(story.leader, story.group, change, Newcomers::Awaited);
+            self.ask_for(story.leader, story.group, change, Admission::Awaited);
         }
     }
 

@@ -6,7 +6,7 @@
 //!
 //! What is not here: what becomes of the proposals that the old leader had taken in (`receivers`).
 
-use raftwerk::{Change, Configuration, GroupId, Newcomers};
+use raftwerk::{Change, Configuration, GroupId, Admission};
 
 use super::asides::Aside;
 use super::{World, group_id, node_id};
@@ -189,6 +189,6 @@ impl World<'_> {
             None => Change::Remove(me),
         };
         story.step = if third.is_some() { Step::ToTwo } else { Step::ToOne };
-        self.ask_for(story.leader, story.group, change, Newcomers::Awaited);
+        self.ask_for(story.leader, story.group, change, Admission::Awaited);
     }
 }

@@ -8,7 +8,7 @@
 //! What is not here: replicas that are dropped because they were removed (`operator`), and the same once the faults have ended
 //! (`resting`).
 
-use raftwerk::{Change, GroupId, Newcomers, Reconfiguration};
+use raftwerk::{Change, GroupId, Admission, Reconfiguration};
 use raftwerk_raft::reconfig;
 
 use super::asides::Aside;
@@ -43,15 +43,15 @@ impl World<'_> {
             .flat_map(|group| (0..self.nodes.len()).map(move |at| (at, group)))
             .filter(|(at, group)| self.can_drop(*at, *group))
             .collect();
-        let is_resting = |at: usize, group: GroupId| {
+        let is_quiescent = |at: usize, group: GroupId| {
             let body = self.nodes[at].body.as_ref();
             body.is_some_and(|body| {
                 let mut views = body.replicas(body.worker_of(group));
-                views.any(|view| view.group == group && view.core.is_leader() && view.core.is_resting())
+                views.any(|view| view.group == group && view.core.is_leader() && view.core.is_quiescent())
             })
         };
         let resting: Vec<(usize, GroupId)> =
-            fit.iter().copied().filter(|(at, group)| is_resting(*at, *group)).collect();
+            fit.iter().copied().filter(|(at, group)| is_quiescent(*at, *group)).collect();
         let leading: Vec<(usize, GroupId)> =
             fit.iter().copied().filter(|(at, group)| self.leading(*group) == Some(*at)).collect();
         let wanted = [resting, leading, fit].into_iter().skip((strike.salt % 3) as usize);
@@ -134,7 +134,7 @@ impl World<'_> {
         }
         if !is_out {
             if now.contains(id) {
-                self.ask_for(leader, group, Change::Remove(id), Newcomers::Unchecked);
+                self.ask_for(leader, group, Change::Remove(id), Admission::Unchecked);
             }
         } else if now.contains(id) && committed.contains(id) {
             self.say(|| format!("n{}  is a member of {group} again", at + 1));
@@ -147,7 +147,7 @@ impl World<'_> {
                 (_, true) => Change::WitnessLearner(id),
                 (false, false) => Change::Learner(id),
             };
-            self.ask_for(leader, group, change, Newcomers::Awaited);
+            self.ask_for(leader, group, change, Admission::Awaited);
         }
     }
 

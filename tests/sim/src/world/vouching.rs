@@ -58,7 +58,7 @@ impl World<'_> {
                     return Err(Violation::new("vouched for", what));
                 }
             }
-            if view.core.is_leader() && view.core.is_resting() {
+            if view.core.is_leader() && view.core.is_quiescent() {
                 let now = (view.core.term().0, view.core.last().index.0);
                 if self.rested[at].get(&view.group) != Some(&now) {
                     resting.push(view.group);

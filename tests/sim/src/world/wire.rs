@@ -29,7 +29,7 @@ impl World<'_> {
             self.note_shipped(from, at, &bytes)?;
         }
         if self.links.link(from, at).murmurs > 0
-            && UnitHeader::parse(&bytes).is_ok_and(|(header, ..)| header.kind != UnitKind::Beat)
+            && UnitHeader::parse(&bytes).is_ok_and(|(header, ..)| header.kind != UnitKind::NodeHeartbeat)
         {
             return Ok(());
         }

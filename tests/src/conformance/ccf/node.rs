@@ -9,8 +9,8 @@ use raftwerk_frame::{
 use raftwerk_raft::quorum::{self, VoteResult};
 use raftwerk_raft::reconfig::Change;
 use raftwerk_raft::{
-    Append, Config, Effects, Group, Input, Newcomers, Opening, Reconfigure, Reconfigured, Refusal, Restored,
-    Role, Route,
+    Append, Config, Effects, Group, Input, Admission, Opening, Reconfigure, Reconfigured, Refusal, Restored,
+    Role, Transition,
 };
 
 /// What CCF's driver sets.
@@ -217,15 +217,15 @@ impl Node {
                     // Who is removed has to agree, too.
                     let removes = changes.iter().any(|change| matches!(change, Change::Remove(_)));
                     let is_joint = self.group.configuration().is_joint();
-                    (!is_joint || self.reconfigure(&[], Route::Auto, &Kind::Uncounted)?)
+                    (!is_joint || self.reconfigure(&[], Transition::Auto, &Kind::Uncounted)?)
                         && self.reconfigure(
                             &changes,
-                            if removes { Route::JointHeld } else { Route::Auto },
+                            if removes { Transition::JointHeld } else { Transition::Auto },
                             &kind,
                         )?
                 }
                 Kind::Cleanup { .. } if self.group.configuration().is_joint() => {
-                    self.reconfigure(&[], Route::Auto, &kind)?
+                    self.reconfigure(&[], Transition::Auto, &kind)?
                 }
                 _ => {
                     self.turn(Input::Propose { count: 1, bytes: 1 }, &[], &kind)?;
@@ -251,13 +251,13 @@ impl Node {
     }
 
     /// Wants a change. `false`: it has to wait.
-    fn reconfigure(&mut self, changes: &[Change], route: Route, own: &Kind) -> Result<bool, String> {
+    fn reconfigure(&mut self, changes: &[Change], transition: Transition, own: &Kind) -> Result<bool, String> {
         let wish = Reconfigure {
             changes,
             logs: &[],
-            seen: None,
-            route,
-            newcomers: Newcomers::Unchecked,
+            expected_index: None,
+            transition,
+            admission: Admission::Unchecked,
             dry_run: false,
         };
         match self.turn(Input::Reconfigure(wish), &[], own)? {
@@ -269,7 +269,7 @@ impl Node {
             Some(Reconfigured::Refused(Refusal::NotReady)) if self.group.last().term < self.group.term() => {
                 // CCF's leaders may begin with a change, ours with something that is committed.
                 self.turn(Input::Propose { count: 1, bytes: 1 }, &[], &Kind::Uncounted)?;
-                self.reconfigure(changes, route, own)
+                self.reconfigure(changes, transition, own)
             }
             Some(Reconfigured::Refused(Refusal::NotReady | Refusal::InProgress(_))) => Ok(false),
             other => Err(format!("the core answers {other:?} to a change")),
@@ -369,17 +369,17 @@ impl Node {
     fn ship(&mut self) {
         let peers: Vec<NodeId> = self.group.peers().filter(|peer| !self.group.is_leaving(*peer)).collect();
         for to in peers {
-            while let Some(shipment) = self.group.next_shipment(to) {
+            while let Some(append_plan) = self.group.next_append(to) {
                 let range =
-                    shipment.prev.index.0 as usize..shipment.last.0.max(shipment.prev.index.0) as usize;
+                    append_plan.prev.index.0 as usize..append_plan.last.0.max(append_plan.prev.index.0) as usize;
                 let entries = self.log[range].to_vec();
-                let last = entries.last().map_or(shipment.prev.index, |entry| entry.id.index);
-                self.group.shipped(to, last, entries.len() as u64);
+                let last = entries.last().map_or(append_plan.prev.index, |entry| entry.id.index);
+                self.group.note_sent(to, last, entries.len() as u64);
                 let message = Message::Append {
-                    term: shipment.term,
-                    prev: shipment.prev,
-                    commit: shipment.commit,
-                    account: shipment.account,
+                    term: append_plan.term,
+                    prev: append_plan.prev,
+                    commit: append_plan.commit,
+                    progress_epoch: append_plan.progress_epoch,
                 };
                 self.outbox.push_back(Letter { to, message, entries, signed: self.signed });
             }

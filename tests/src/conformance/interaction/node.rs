@@ -190,9 +190,9 @@ impl Node {
                 };
                 self.turn(input, &entries, &Content::Opening);
             }
-            Parcel::Snapshot { term, id, configuration, account } => {
+            Parcel::Snapshot { term, id, configuration, progress_epoch } => {
                 let configuration = &configuration;
-                self.step(Input::SnapshotReceived { from, term, id, configuration, account });
+                self.step(Input::SnapshotReceived { from, term, id, configuration, progress_epoch });
             }
             Parcel::Proposal(payload) => _ = self.propose(payload),
             Parcel::Wish(wish) => _ = self.wish(wish),
@@ -253,7 +253,7 @@ impl Node {
             term: self.group.term(),
             id,
             configuration: self.group.configuration_up_to(index)?.1.clone(),
-            account: self.group.account_of(to),
+            progress_epoch: self.group.progress_epoch_of(to),
         })
     }
 
@@ -332,19 +332,19 @@ impl Node {
     fn ship(&mut self) {
         let peers: Vec<NodeId> = self.group.peers().collect();
         for to in peers {
-            while let Some(shipment) = self.group.next_shipment(to) {
-                let entries: Vec<Entry> = if shipment.first <= shipment.last && shipment.bytes_max > 0 {
-                    self.log.range(shipment.first..=shipment.last).map(|(_, entry)| entry.clone()).collect()
+            while let Some(append_plan) = self.group.next_append(to) {
+                let entries: Vec<Entry> = if append_plan.first <= append_plan.last && append_plan.bytes_max > 0 {
+                    self.log.range(append_plan.first..=append_plan.last).map(|(_, entry)| entry.clone()).collect()
                 } else {
                     Vec::new()
                 };
-                let last = entries.last().map_or(shipment.prev.index, |entry| entry.id.index);
-                self.group.shipped(to, last, entries.len() as u64);
+                let last = entries.last().map_or(append_plan.prev.index, |entry| entry.id.index);
+                self.group.note_sent(to, last, entries.len() as u64);
                 let message = Message::Append {
-                    term: shipment.term,
-                    prev: shipment.prev,
-                    commit: shipment.commit,
-                    account: shipment.account,
+                    term: append_plan.term,
+                    prev: append_plan.prev,
+                    commit: append_plan.commit,
+                    progress_epoch: append_plan.progress_epoch,
                 };
                 self.post_append(to, message, entries);
             }

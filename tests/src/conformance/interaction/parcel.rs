@@ -3,7 +3,7 @@
 use std::fmt;
 
 use raftwerk_frame::{Configuration, EntryId, Index, Membership, Message, NodeId, Run, Term};
-use raftwerk_raft::{Role, Route};
+use raftwerk_raft::{Role, Transition};
 
 use super::super::confchange;
 use super::super::datadriven::Command;
@@ -33,7 +33,7 @@ pub(super) enum Content {
 #[derive(Clone, Debug)]
 pub(super) struct Wish {
     pub(super) is_v1: bool,
-    pub(super) route: Route,
+    pub(super) route: Transition,
     /// `v1 l2 r3`
     pub(super) words: String,
 }
@@ -47,15 +47,15 @@ impl Wish {
         let count = words.len();
         let route = match command.list("transition") {
             // etcd takes one change in one step, and several through a joint configuration.
-            [] if count < 2 => Route::Auto,
-            [auto] if auto == "auto" && count < 2 => Route::Auto,
-            [] => Route::Joint,
-            [way] if way == "auto" || way == "implicit" => Route::Joint,
-            [way] if way == "explicit" => Route::JointHeld,
+            [] if count < 2 => Transition::Auto,
+            [auto] if auto == "auto" && count < 2 => Transition::Auto,
+            [] => Transition::Joint,
+            [way] if way == "auto" || way == "implicit" => Transition::Joint,
+            [way] if way == "explicit" => Transition::JointHeld,
             way => return Err(format!("{way:?} is no transition")),
         };
         let is_v1 = command.list("v1") == ["true"];
-        if is_v1 && (count != 1 || route != Route::Auto) {
+        if is_v1 && (count != 1 || route != Transition::Auto) {
             return Err("in the first version a change is about one node".to_owned());
         }
         Ok(Self { is_v1, route, words: words.join(" ") })
@@ -90,7 +90,7 @@ pub(super) enum Parcel {
         id: EntryId,
         configuration: Configuration,
         /// Which of the leader's accounts of its receiver it belongs to.
-        account: u16,
+        progress_epoch: u16,
     },
     /// A payload that a follower passes on to its leader.
     Proposal(String),
@@ -119,8 +119,8 @@ pub(super) const fn kind_of(parcel: &Parcel) -> &'static str {
             Message::ReadIndexReply { .. } => "MsgReadIndexResp",
             // etcd tells nobody, and asks nobody.
             Message::Removed { .. }
-            | Message::Doubt { .. }
-            | Message::Renounce { .. }
+            | Message::LeaderQuery { .. }
+            | Message::NotLeader { .. }
             | Message::AppendWritten { .. } => "",
         },
         Parcel::Snapshot { .. } => "MsgSnap",

@@ -4,7 +4,7 @@
 //! an entry of the leader's own term is committed; so does the wish here. Where etcd refuses a change, it takes an empty
 //! entry instead: the entries that follow must have the same places.
 
-use raftwerk_raft::{Effects, Input, Newcomers, Reconfigure, Reconfigured, Refusal};
+use raftwerk_raft::{Effects, Input, Admission, Reconfigure, Reconfigured, Refusal};
 
 use super::super::super::confchange;
 use super::super::parcel::{Content, Parcel, Wish};
@@ -48,9 +48,9 @@ impl Node {
         let reconfigure = Reconfigure {
             changes: &changes,
             logs: &[],
-            seen: None,
-            route: wish.route,
-            newcomers: Newcomers::Unchecked,
+            expected_index: None,
+            transition: wish.route,
+            admission: Admission::Unchecked,
             dry_run: false,
         };
         self.turn(Input::Reconfigure(reconfigure), &[], &own);

@@ -4,7 +4,7 @@
 //! damage takes that record, entries alone never bring it back. The replica votes and acknowledges like any
 //! other, but cannot campaign, since it does not know the voters. So its records carry a flag that it lacks a
 //! configuration ([`Group::lacks_configuration`]), and a member that has one replies with it: the entry that
-//! its own log begins after, and the configuration in force there ([`Group::founding`]).
+//! its own log begins after, and the configuration in force there ([`Group::initial_configuration`]).
 //!
 //! That is a fact of the log, not of a term: a replica that holds that entry holds everything before it, too
 //! (log matching, paper, section 5.3). If it knows of no configuration up to there, this one has been in
@@ -28,7 +28,7 @@ impl Group {
     /// The entry that this log begins after, and the configuration in force there: the reply to a member that
     /// lacks it. `None` if it is not known here either.
     #[must_use]
-    pub fn founding(&self) -> Option<(EntryId, &Configuration)> {
+    pub fn initial_configuration(&self) -> Option<(EntryId, &Configuration)> {
         let id = self.log.compacted();
         let (_, configuration) = self.configuration_up_to(id.index)?;
         Some((id, configuration)).filter(|(_, configuration)| !configuration.is_empty())
@@ -40,7 +40,7 @@ impl Group {
     /// member in that configuration, in the same kind (witness or not). A replica that joined, and has lost
     /// the record of that, does not count as a member where its node is named with another log: an entry will
     /// bring its configuration.
-    pub(crate) fn take_founding(
+    pub(crate) fn on_initial_configuration(
         &mut self,
         id: EntryId,
         configuration: &Configuration,

@@ -20,11 +20,11 @@ use crate::group::Group;
 use crate::progress::Progress;
 
 /// At most this many removed peers are served at a time. Further removals end the service of the oldest.
-const LEAVING_MAX: usize = 16;
+const REMOVALS_MAX: usize = 16;
 
 /// The state of one removal. Its node is among the leader's peers as long as this exists.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Departure {
+pub(crate) struct Removal {
     pub(crate) node: NodeId,
     /// The log that it was a member with, if the configuration named it.
     pub(crate) log: Option<LogId>,
@@ -49,8 +49,8 @@ impl Group {
             let at = known.iter().position(stays);
             // A new member counts as active for a first period: it had no chance to reply yet.
             let progress = at.map(|at| known.swap_remove(at).1).unwrap_or_else(|| {
-                self.accounts = self.accounts.saturating_add(1);
-                Progress::newcomer(next, self.accounts, self.configuration.is_witness(peer))
+                self.last_progress_epoch = self.last_progress_epoch.saturating_add(1);
+                Progress::newcomer(next, self.last_progress_epoch, self.configuration.is_witness(peer))
             });
             placed.push((peer, progress));
         }
@@ -58,7 +58,7 @@ impl Group {
         let log_of = |node| self.earlier.last().and_then(|before| before.configuration.log_of(node));
         let gone: Vec<(NodeId, Option<LogId>)> =
             known.iter().map(|(node, _)| (*node, log_of(*node))).collect();
-        self.leaving.retain(|departure| peers.binary_search(&departure.node).is_err());
+        self.leaving.retain(|removal| peers.binary_search(&removal.node).is_err());
         known.retain(|(node, _)| peers.binary_search(node).is_err());
         for (node, log) in gone {
             if self.peers.binary_search(&node).is_err() && !self.is_leaving(node) {
@@ -67,21 +67,21 @@ impl Group {
         }
         placed.append(&mut known);
         self.set_peers(placed);
-        while self.leaving.len() > LEAVING_MAX {
-            self.let_go(0, effects);
+        while self.leaving.len() > REMOVALS_MAX {
+            self.end_removal(0, effects);
         }
     }
 
     /// This replica leads now, with a configuration that may not be committed: the peers that it removes have
     /// not received its commit either.
-    pub(crate) fn place_leaving(&mut self) {
+    pub(crate) fn restore_removals(&mut self) {
         let Some(before) = self.earlier.last().filter(|_| self.configuration_at > self.commit) else {
             return;
         };
         let me = self.config.node;
         let mut gone = before.configuration.replicas();
         gone.retain(|node| *node != me && !self.configuration.contains(*node));
-        gone.truncate(LEAVING_MAX);
+        gone.truncate(REMOVALS_MAX);
         if gone.is_empty() {
             return;
         }
@@ -97,67 +97,67 @@ impl Group {
     }
 
     fn leave(&mut self, node: NodeId, log: Option<LogId>, configuration: EntryId) {
-        self.leaving.push(Departure { node, log, configuration, told_to: None, until: Time::NEVER });
+        self.leaving.push(Removal { node, log, configuration, told_to: None, until: Time::NEVER });
     }
 
     fn set_peers(&mut self, mut placed: Vec<(NodeId, Progress)>) {
         placed.sort_unstable_by_key(|(node, _)| *node);
-        self.ties.forget_nodes();
-        placed.iter_mut().for_each(|(_, progress)| progress.let_loose());
+        self.support.clear();
+        placed.iter_mut().for_each(|(_, progress)| progress.lose_support());
         (self.peers, self.progress) = placed.into_iter().unzip();
     }
 
     /// The commit index has risen: removed peers are served for one more election timeout, once their
     /// removal is committed.
-    pub(crate) fn begin_farewells(&mut self) {
+    pub(crate) fn start_removal_deadlines(&mut self) {
         let (commit, until) = (self.commit, self.now + self.config.election_timeout());
-        for departure in self.leaving.iter_mut().filter(|departure| departure.configuration.index <= commit) {
-            departure.until = departure.until.min(until);
+        for removal in self.leaving.iter_mut().filter(|removal| removal.configuration.index <= commit) {
+            removal.until = removal.until.min(until);
         }
     }
 
     /// An append up to `last`, which carries the commit index, was sent.
-    pub(crate) fn note_farewell(&mut self, node: NodeId, last: Index) {
+    pub(crate) fn note_removal_sent(&mut self, node: NodeId, last: Index) {
         let told = self.commit.min(last);
-        for departure in self.leaving.iter_mut().filter(|departure| departure.node == node) {
-            if departure.configuration.index <= told {
-                departure.told_to.get_or_insert(last);
+        for removal in self.leaving.iter_mut().filter(|removal| removal.node == node) {
+            if removal.configuration.index <= told {
+                removal.told_to.get_or_insert(last);
             }
         }
     }
 
     /// A peer has acknowledged entries: perhaps the commit of its removal.
-    pub(crate) fn end_farewell(&mut self, node: NodeId, effects: &mut Effects) {
-        let Some(at) = self.leaving.iter().position(|departure| departure.node == node) else { return };
+    pub(crate) fn end_acknowledged_removal(&mut self, node: NodeId, effects: &mut Effects) {
+        let Some(at) = self.leaving.iter().position(|removal| removal.node == node) else { return };
         let matched = self.peer(node).map_or(Index(0), |progress| progress.matched);
         if self.leaving[at].told_to.is_some_and(|told_to| matched >= told_to) {
-            self.let_go(at, effects);
+            self.end_removal(at, effects);
         }
     }
 
     /// Ends the service of peers that have reached their deadline.
-    pub(crate) fn end_farewells(&mut self, effects: &mut Effects) {
+    pub(crate) fn end_due_removals(&mut self, effects: &mut Effects) {
         for at in (0..self.leaving.len()).rev() {
             if self.leaving[at].until <= self.now {
-                self.let_go(at, effects);
+                self.end_removal(at, effects);
             }
         }
     }
 
     /// This replica leads no longer, and serves no removed peers.
-    pub(crate) fn leave_farewells(&mut self, effects: &mut Effects) {
+    pub(crate) fn end_all_removals(&mut self, effects: &mut Effects) {
         while !self.leaving.is_empty() {
-            self.let_go(self.leaving.len() - 1, effects);
+            self.end_removal(self.leaving.len() - 1, effects);
         }
     }
 
     /// Ends the service of a peer. If its removal is committed, the leader sends it the removal notice.
-    fn let_go(&mut self, at: usize, effects: &mut Effects) {
-        let Departure { node, configuration, .. } = self.leaving.remove(at);
+    fn end_removal(&mut self, at: usize, effects: &mut Effects) {
+        let Removal { node, configuration, .. } = self.leaving.remove(at);
         if let Ok(at) = self.peers.binary_search(&node) {
             self.peers.remove(at);
             self.progress.remove(at);
-            self.ties.forget_node(at);
+            self.support.remove_peer(at);
         }
         if configuration.index <= self.commit {
             let term = self.hard_state.term;
@@ -168,16 +168,14 @@ impl Group {
     /// Whether this replica leads, and serves a peer only because the peer has yet to receive its removal.
     #[must_use]
     pub fn is_leaving(&self, peer: NodeId) -> bool {
-        self.leaving.iter().any(|departure| departure.node == peer)
+        self.leaving.iter().any(|removal| removal.node == peer)
     }
 
     /// Whether this replica leads, and the removal of a peer that it still serves is committed. Before the
     /// commit, the peer is a member: the entry that removes it may be replaced.
     #[must_use]
     pub fn has_left(&self, peer: NodeId) -> bool {
-        self.leaving
-            .iter()
-            .any(|departure| departure.node == peer && departure.configuration.index <= self.commit)
+        self.leaving.iter().any(|removal| removal.node == peer && removal.configuration.index <= self.commit)
     }
 
     /// The entry that contains the configuration in force.

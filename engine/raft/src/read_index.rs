@@ -66,7 +66,7 @@ impl Reads {
         }
     }
 
-    pub(crate) fn give_back(&mut self) {
+    pub(crate) fn shrink(&mut self) {
         if self.waiting.is_empty() {
             self.waiting = VecDeque::new();
         }
@@ -81,7 +81,7 @@ impl Reads {
         // Only own reads are rejected: a follower sends its request to the next leader.
         let own = self.waiting.drain(..).filter(|read| read.asker.is_none());
         effects.reads_rejected.extend(own.map(|read| read.token));
-        self.give_back();
+        self.shrink();
     }
 }
 
@@ -91,17 +91,17 @@ impl Group {
             effects.reads_rejected.push(token);
             return;
         }
-        self.wake();
+        self.unquiesce();
         let index = self.reads.is_open.then_some(self.commit);
         self.reads.waiting.push_back(Waiting { token, asker: None, index, round: None });
     }
 
     /// A follower requests a read index. It repeats the request if this one is lost, or dropped because too
     /// many wait.
-    pub(crate) fn take_read_question(&mut self, from: NodeId, round: u64) {
+    pub(crate) fn on_read_index(&mut self, from: NodeId, round: u64) {
         let is_known = self.peers.binary_search(&from).is_ok();
         if self.role == Role::Leader && is_known && self.reads.waiting.len() < WAITING_MAX {
-            self.wake();
+            self.unquiesce();
             let index = self.reads.is_open.then_some(self.commit);
             self.reads.waiting.push_back(Waiting { token: round, asker: Some(from), index, round: None });
         }

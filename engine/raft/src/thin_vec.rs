@@ -7,9 +7,9 @@ use core::ops::{Deref, DerefMut};
 /// A growable list behind a pointer. Empty, it holds no memory.
 #[derive(Clone, Debug)]
 #[expect(clippy::box_collection, reason = "a word instead of three, in every idle group")]
-pub(crate) struct Seldom<T>(Option<Box<Vec<T>>>);
+pub(crate) struct ThinVec<T>(Option<Box<Vec<T>>>);
 
-impl<T> Seldom<T> {
+impl<T> ThinVec<T> {
     pub(crate) const fn new() -> Self {
         Self(None)
     }
@@ -67,7 +67,7 @@ impl<T> Seldom<T> {
     }
 }
 
-impl<T> Deref for Seldom<T> {
+impl<T> Deref for ThinVec<T> {
     type Target = [T];
 
     fn deref(&self) -> &[T] {
@@ -75,7 +75,7 @@ impl<T> Deref for Seldom<T> {
     }
 }
 
-impl<T> DerefMut for Seldom<T> {
+impl<T> DerefMut for ThinVec<T> {
     fn deref_mut(&mut self) -> &mut [T] {
         self.0.as_mut().map_or(&mut [], |list| list)
     }
@@ -87,7 +87,7 @@ mod tests {
 
     #[test]
     fn a_list_that_is_empty_again_weighs_a_word() {
-        let mut list = Seldom::new();
+        let mut list = ThinVec::new();
         assert_eq!((list.len(), list.bytes(), size_of_val(&list)), (0, 0, size_of::<usize>()));
         list.push(2u64);
         list.push_front(1);

@@ -12,11 +12,11 @@ use raftwerk_frame::{Index, Message, NodeId, Time};
 
 use crate::effects::Effects;
 use crate::group::{Group, NUMBER_MAX, Role};
-use crate::read::WAITING_MAX;
+use crate::read_index::WAITING_MAX;
 
 /// Reads that wait for the leader's reply.
 #[derive(Clone, Debug)]
-pub(crate) struct Asked {
+pub(crate) struct PendingReadIndex {
     /// The number of the last request. Starts at a random number, so that a reply from before a restart
     /// matches none.
     round: u64,
@@ -28,7 +28,7 @@ pub(crate) struct Asked {
     waiting: Vec<(u64, u64)>,
 }
 
-impl Asked {
+impl PendingReadIndex {
     /// Whether no read waits any longer.
     pub(crate) const fn is_answered(&self) -> bool {
         self.waiting.is_empty()
@@ -37,7 +37,7 @@ impl Asked {
 
 impl Group {
     /// A read at a replica of any role.
-    pub(crate) fn read_anywhere(&mut self, token: u64, effects: &mut Effects) {
+    pub(crate) fn on_follower_read(&mut self, token: u64, effects: &mut Effects) {
         if self.role == Role::Leader {
             return self.read(token, effects);
         }
@@ -47,7 +47,8 @@ impl Group {
         }
         if self.asked.is_none() {
             let round = self.rng.below(NUMBER_MAX) ^ (self.now.0 & (NUMBER_MAX >> 8));
-            self.asked = Some(Box::new(Asked { round, is_due: true, at: self.now, waiting: Vec::new() }));
+            self.asked =
+                Some(Box::new(PendingReadIndex { round, is_due: true, at: self.now, waiting: Vec::new() }));
         }
         if let Some(asked) = &mut self.asked {
             if asked.waiting.len() >= WAITING_MAX {
@@ -60,7 +61,7 @@ impl Group {
     }
 
     /// At the end of a turn: one request for all reads that have not been in one.
-    pub(crate) fn ask_for_reads(&mut self, effects: &mut Effects) {
+    pub(crate) fn send_read_index(&mut self, effects: &mut Effects) {
         let term = self.hard_state.term;
         if let (Some(asked), Some(leader)) = (&mut self.asked, self.leader)
             && self.role == Role::Follower
@@ -79,7 +80,7 @@ impl Group {
     /// There is a live leader, or `is_another`, a new one: the last request may be lost, and is sent again,
     /// after a heartbeat interval at the earliest, since a request makes the leader send heartbeats. A reply
     /// to the first request still counts.
-    pub(crate) fn ask_again(&mut self, is_another: bool) {
+    pub(crate) fn retry_read_index(&mut self, is_another: bool) {
         let interval = self.config.heartbeat_interval();
         if let Some(asked) = &mut self.asked {
             asked.is_due |= is_another || self.now >= asked.at + interval;
@@ -87,7 +88,13 @@ impl Group {
     }
 
     /// Processes the leader's reply.
-    pub(crate) fn take_read_index(&mut self, from: NodeId, round: u64, index: Index, effects: &mut Effects) {
+    pub(crate) fn on_read_index_reply(
+        &mut self,
+        from: NodeId,
+        round: u64,
+        index: Index,
+        effects: &mut Effects,
+    ) {
         if self.role != Role::Follower || self.leader != Some(from) || index.0 > NUMBER_MAX {
             return;
         }
@@ -105,14 +112,14 @@ impl Group {
     }
 
     /// This replica leads now, and serves its waiting reads itself.
-    pub(crate) fn adopt_asked(&mut self, effects: &mut Effects) {
+    pub(crate) fn adopt_pending_reads(&mut self, effects: &mut Effects) {
         if let Some(asked) = self.asked.take() {
             asked.waiting.into_iter().for_each(|(token, _)| self.read(token, effects));
         }
     }
 
     /// There is no leader to send a request to.
-    pub(crate) fn reject_asked(&mut self, effects: &mut Effects) {
+    pub(crate) fn reject_pending_reads(&mut self, effects: &mut Effects) {
         if let Some(asked) = self.asked.take() {
             effects.reads_rejected.extend(asked.waiting.into_iter().map(|(token, _)| token));
         }

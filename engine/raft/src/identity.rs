@@ -18,7 +18,7 @@
 //!    from senders that do not.** A replica is one or the other for its whole life. So a log of headers never
 //!    counts for one of entries, whatever the request was.
 //!
-//! And a message is for one log of the receiving node ([`Address`]); a receiver with another log drops it.
+//! And a message is for one log of the receiving node ([`Recipient`]); a receiver with another log drops it.
 //!
 //! What is not here: how a driver learns the logs of nodes; which configuration means this replica
 //! (`membership`).
@@ -30,18 +30,18 @@ use crate::group::Group;
 
 /// The log of a node that a group's messages to it are for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Address {
+pub enum Recipient {
     /// The log that the configuration names.
     Named(LogId),
     /// The first log that was received of the node: it is an initial member.
-    Founder,
+    InitialMember,
     /// Any log that the node has: the node is no member.
     Anyone,
 }
 
 /// The sender's identity in a received message.
 #[derive(Clone, Copy, Debug)]
-pub struct Voice {
+pub struct MessageSender {
     /// The sending node.
     pub from: NodeId,
     /// The sender's log.
@@ -60,27 +60,27 @@ impl Group {
     /// The log of a node that this replica's messages are for. A removed peer that is still served keeps the
     /// log that it had.
     #[must_use]
-    pub fn address_of(&self, node: NodeId) -> Address {
+    pub fn recipient_of(&self, node: NodeId) -> Recipient {
         if self.configuration.contains(node) {
-            return self.configuration.log_of(node).map_or(Address::Founder, Address::Named);
+            return self.configuration.log_of(node).map_or(Recipient::InitialMember, Recipient::Named);
         }
-        match self.leaving.iter().find(|departure| departure.node == node) {
-            Some(departure) => departure.log.map_or(Address::Founder, Address::Named),
-            None => Address::Anyone,
+        match self.leaving.iter().find(|removal| removal.node == node) {
+            Some(removal) => removal.log.map_or(Recipient::InitialMember, Recipient::Named),
+            None => Recipient::Anyone,
         }
     }
 
     /// Whether to accept a message; any other must be dropped. `is_request`: see [`is_request`]; a snapshot
     /// chunk is one.
     #[must_use]
-    pub fn hears(&self, voice: Voice, is_request: bool) -> bool {
-        let speaks_for_its_log = match self.address_of(voice.from) {
-            Address::Named(log) => voice.log == log,
-            Address::Founder => voice.is_first,
-            Address::Anyone => true,
+    pub fn accepts(&self, sender: MessageSender, is_request: bool) -> bool {
+        let speaks_for_its_log = match self.recipient_of(sender.from) {
+            Recipient::Named(log) => sender.log == log,
+            Recipient::InitialMember => sender.is_first,
+            Recipient::Anyone => true,
         };
-        let may_ask = is_request && voice.names_itself;
-        let is_meant = voice.to_witness == self.is_witness && (voice.is_named || self.joined.is_none());
+        let may_ask = is_request && sender.names_itself;
+        let is_meant = sender.to_witness == self.is_witness && (sender.is_named || self.joined.is_none());
         (speaks_for_its_log || may_ask) && (!is_request || is_meant)
     }
 
@@ -88,20 +88,20 @@ impl Group {
     /// which other members still accept a leader that is being removed.
     #[must_use]
     pub fn names_itself(&self) -> bool {
-        let names = |of: &Configuration| of.log_of(self.config.node).is_some_and(|log| log == self.home);
+        let names = |of: &Configuration| of.log_of(self.config.node).is_some_and(|log| log == self.own_log);
         names(&self.configuration) || self.earlier.last().is_some_and(|before| names(&before.configuration))
     }
 
     /// A leader's progress epoch of a peer, carried by what is sent to the peer; 0 if there is none.
     #[must_use]
-    pub fn account_of(&self, peer: NodeId) -> u16 {
-        self.peer(peer).map_or(0, |progress| progress.account)
+    pub fn progress_epoch_of(&self, peer: NodeId) -> u16 {
+        self.peer(peer).map_or(0, |progress| progress.progress_epoch)
     }
 
     /// How this replica was created.
     #[must_use]
     pub fn origin(&self) -> Origin {
-        self.joined.as_deref().map_or(Origin::Founder, |floor| Origin::Joined { floor: *floor })
+        self.joined.as_deref().map_or(Origin::InitialMember, |floor| Origin::Joined { floor: *floor })
     }
 }
 
