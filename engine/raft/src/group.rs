@@ -1,5 +1,12 @@
 //! The group: its state, and the dispatch of each input.
 
+mod election;
+pub mod invariant;
+mod liveness;
+mod membership;
+mod reads;
+mod replication;
+
 use core::time::Duration;
 
 use alloc::boxed::Box;
@@ -9,21 +16,20 @@ use raftwerk_frame::{
 };
 use smallvec::SmallVec;
 
-use crate::admission::PendingAdmission;
-use crate::config::{Config, Opening, Origin, Restored, Settings};
-use crate::effects::{AppendPlan, Effects};
-use crate::follower_read::PendingReadIndex;
-use crate::identity::is_request;
-use crate::input::Input;
-use crate::invariant;
-use crate::log::Log;
-use crate::progress::{PeerStatus, Progress};
-use crate::quiescence::Support;
-use crate::read_index::Reads;
-use crate::removal::Removal;
+use crate::contract::{AppendPlan, Config, Effects, Input, Opening, Origin, Restored, Settings, is_request};
+use crate::group::membership::admission::PendingAdmission;
+use crate::group::reads::follower::PendingReadIndex;
+
+use crate::group::election::transfer::Handover;
+use crate::group::liveness::support::Support;
+use crate::group::membership::removal::Removal;
+use crate::group::reads::Reads;
+use crate::group::replication::log::Log;
+use crate::group::replication::progress::Progress;
 use crate::rng::Rng;
 use crate::thin_vec::ThinVec;
-use crate::transfer::Handover;
+pub use membership::admission::NewcomerStatus;
+pub use replication::progress::{PeerState, PeerStatus};
 
 /// No replica reaches this number by counting. A larger number in a peer's message is bogus, and adding to it
 /// might overflow.
@@ -524,7 +530,7 @@ impl Group {
 
     /// The terms of the log.
     #[must_use]
-    pub fn runs(&self) -> &[crate::TermRun] {
+    pub fn runs(&self) -> &[crate::contract::TermRun] {
         self.log.runs()
     }
 
@@ -550,8 +556,7 @@ impl Group {
     /// The lowest match among the peers that keep up: a leader should not compact the log beyond it yet.
     #[must_use]
     pub fn slowest_live_match(&self) -> Option<Index> {
-        let live =
-            self.progress.iter().filter(|peer| peer.is_active && peer.state == crate::PeerState::Replicate);
+        let live = self.progress.iter().filter(|peer| peer.is_active && peer.state == PeerState::Replicate);
         live.map(|peer| peer.matched).min()
     }
 

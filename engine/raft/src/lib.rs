@@ -21,11 +21,10 @@
 //! The core reads the content of one kind of entry only, the configuration: [`Effects::membership`] on the
 //! way out, [`Input::Memberships`] and [`Group::restore`] on the way in.
 //!
-//! What is not here: payloads, I/O, clocks. Where to go next: `election`, `leader`, `follower`, `snapshot`,
-//! `read_index`; for membership changes `membership`, with [`reconfig`] below, `admission` and `removal` beside
-//! it; `transfer`; replica identity, where nodes come back with other logs, `identity`; initial members that
-//! lost the record of the first configuration, `bootstrap`. The rules that must always hold are numbered in
-//! [`invariant`].
+//! What is not here: payloads, I/O, clocks. Where to go next: `contract` has what a driver exchanges with a group;
+//! `group` has the state and the dispatch of inputs, and below it `election` (with `transfer`), `replication`,
+//! `reads`, `membership` and `liveness`. [`reconfig`] and [`quorum`] are pure functions on configurations. The rules
+//! that must always hold are numbered in [`invariant`].
 #![no_std]
 #![forbid(unsafe_code)]
 
@@ -33,38 +32,16 @@ extern crate alloc;
 #[cfg(test)]
 extern crate std;
 
-mod admission;
-mod bootstrap;
-mod config;
-mod effects;
-mod election;
-mod follower;
-mod follower_read;
+mod contract;
 mod group;
-mod identity;
-mod input;
-pub mod invariant;
-mod leader;
-mod log;
-mod membership;
-mod progress;
-mod quiescence;
 pub mod quorum;
-mod read_index;
 pub mod reconfig;
-mod removal;
 mod rng;
-mod snapshot;
 mod thin_vec;
-mod transfer;
 
-pub use admission::NewcomerStatus;
-pub use config::{Config, Opening, Origin, Restored};
-pub use effects::{Append, AppendPlan, Effects, Install, Rejected};
-pub use group::{Group, PRIORITY_MAX, Role};
-pub use identity::{MessageSender, Recipient, is_request};
-pub use input::Input;
-pub use log::TermRun;
-pub use membership::{Admission, Reconfigure, Reconfigured, Refusal, Transition};
-pub use progress::{PeerState, PeerStatus};
-pub use transfer::{Transfer, Unfit};
+pub use contract::{
+    Admission, Append, AppendPlan, Config, Effects, Input, Install, MessageSender, Opening, Origin,
+    Recipient, Reconfigure, Reconfigured, Refusal, Rejected, Restored, TermRun, Transfer, Transition, Unfit,
+    is_request,
+};
+pub use group::{Group, NewcomerStatus, PRIORITY_MAX, PeerState, PeerStatus, Role, invariant};

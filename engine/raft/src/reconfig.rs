@@ -75,7 +75,7 @@ pub enum ChangeError {
 ///
 /// # Errors
 /// [`ChangeError::NoVoters`], [`ChangeError::TooMany`], [`ChangeError::TooManyWitnesses`].
-pub fn found(members: &[Change]) -> Result<Configuration, ChangeError> {
+pub fn bootstrap(members: &[Change]) -> Result<Configuration, ChangeError> {
     let nobody = Configuration::default();
     let to = changed(nobody.clone(), members).map_err(|_| ChangeError::NoVoters)?;
     checked(&nobody, to)

@@ -52,7 +52,7 @@ pub const ROOMS: [Room; 4] = [
     Room {
         name: "raft",
         of: &["engine/raft/src"],
-        without: &["engine/raft/src/invariant.rs"],
+        without: &["engine/raft/src/group/invariant.rs"],
         sample: 340,
         programs: &[
             ("raftwerk-tests", "scripts", ""),

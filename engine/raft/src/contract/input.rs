@@ -2,7 +2,7 @@
 
 use raftwerk_frame::{Configuration, EntryId, Index, Membership, Message, NodeId, Run, Term};
 
-use crate::membership::Reconfigure;
+use super::reconfigure::Reconfigure;
 
 /// An input of a group.
 #[derive(Clone, Copy, Debug)]

@@ -5,10 +5,9 @@ use alloc::vec::Vec;
 
 use raftwerk_frame::{EntryId, Index, Message, NodeId, Time};
 
-use crate::config::Opening;
-use crate::effects::{Append, AppendPlan, Effects, Rejected};
+use crate::contract::{Append, AppendPlan, Effects, Opening, Rejected};
+use crate::group::replication::progress::{PeerState, Progress};
 use crate::group::{Group, Role};
-use crate::progress::{PeerState, Progress};
 use crate::quorum::{self, VoteResult};
 
 impl Group {

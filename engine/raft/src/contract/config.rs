@@ -3,9 +3,7 @@
 use alloc::vec::Vec;
 use core::time::Duration;
 
-use raftwerk_frame::{Configuration, EntryId, GroupId, HardState, Index, LogId, NodeId};
-
-use crate::TermRun;
+use raftwerk_frame::{Configuration, EntryId, GroupId, HardState, Index, LogId, NodeId, Term};
 
 /// The settings of one replica. The driver must check all bounds.
 #[derive(Clone, Debug)]
@@ -169,6 +167,15 @@ impl Origin {
             Self::Joined { floor } => floor,
         }
     }
+}
+
+/// A run of entries of one term, up to where the next run begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TermRun {
+    /// Their term.
+    pub term: Term,
+    /// The first of them.
+    pub first: Index,
 }
 
 /// The state of a replica as recovery found it in its log; all zero for a new one.

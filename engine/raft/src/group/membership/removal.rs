@@ -15,9 +15,9 @@ use alloc::vec::Vec;
 use raftwerk_frame::{EntryId, Index, LogId, Message, NodeId, Time};
 use smallvec::SmallVec;
 
-use crate::effects::Effects;
+use crate::contract::Effects;
 use crate::group::Group;
-use crate::progress::Progress;
+use crate::group::replication::progress::Progress;
 
 /// At most this many removed peers are served at a time. Further removals end the service of the oldest.
 const REMOVALS_MAX: usize = 16;

@@ -15,7 +15,7 @@
 
 use raftwerk_frame::{Configuration, EntryId, Index};
 
-use crate::effects::Effects;
+use crate::contract::Effects;
 use crate::group::Group;
 
 impl Group {

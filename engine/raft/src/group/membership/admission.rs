@@ -13,9 +13,8 @@ use alloc::boxed::Box;
 use raftwerk_frame::{Index, LogId, NodeId, Time};
 use smallvec::SmallVec;
 
-use crate::effects::Effects;
+use crate::contract::{Admission, Effects, Reconfigure, Reconfigured, Refusal, Transition};
 use crate::group::Group;
-use crate::membership::{Admission, Reconfigure, Reconfigured, Refusal, Transition};
 use crate::reconfig::{self, Change};
 
 /// A change that waits until its new members have caught up.

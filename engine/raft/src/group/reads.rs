@@ -1,10 +1,12 @@
 //! Linearizable reads by read index (thesis, section 6.4): one heartbeat round for all reads of a turn.
 
+pub(super) mod follower;
+
 use alloc::collections::VecDeque;
 
 use raftwerk_frame::{Index, Message, NodeId};
 
-use crate::effects::Effects;
+use crate::contract::Effects;
 use crate::group::{Group, Role};
 use crate::quorum;
 

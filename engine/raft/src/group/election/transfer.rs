@@ -10,9 +10,9 @@ use alloc::boxed::Box;
 
 use raftwerk_frame::{Index, Message, NodeId, Time};
 
-use crate::effects::Effects;
+use crate::contract::{Effects, Transfer, Unfit};
+use crate::group::replication::progress::{PeerState, Progress};
 use crate::group::{Group, Role};
-use crate::progress::{PeerState, Progress};
 
 /// A leadership transfer under way.
 #[derive(Clone, Copy, Debug)]
@@ -24,38 +24,6 @@ pub(crate) struct Handover {
     step_down_after: Option<Time>,
     /// When the target was last sent the request to campaign.
     timeout_now_at: Option<Time>,
-}
-
-/// Why a transfer failed. A change of leader shows that it succeeded.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Transfer {
-    /// It was not begun.
-    Refused(Unfit),
-    /// The target has not taken over in time. This replica takes proposals again, unless the target
-    /// still campaigns.
-    Abandoned(NodeId),
-}
-
-/// Why the leadership is not transferred.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Unfit {
-    /// This replica does not lead.
-    NotLeader {
-        /// The leader, as far as this replica knows.
-        leader: Option<NodeId>,
-    },
-    /// The target is this replica.
-    LeadsAlready,
-    /// The target is no voter of the configuration in force (its incoming half, if joint).
-    NotAVoter,
-    /// The target is a witness: it has neither payloads nor a state machine.
-    Witness,
-    /// No message from the target was received lately.
-    NotHeard,
-    /// The target is so far behind that it is waiting for a snapshot.
-    TooFarBehind,
-    /// A transfer to this node is under way already.
-    InProgress(NodeId),
 }
 
 impl Group {

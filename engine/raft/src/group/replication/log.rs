@@ -4,14 +4,7 @@ use alloc::vec::Vec;
 
 use raftwerk_frame::{EntryId, Index, Term};
 
-/// A run of entries of one term, up to where the next run begins.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct TermRun {
-    /// Their term.
-    pub term: Term,
-    /// The first of them.
-    pub first: Index,
-}
+use crate::contract::TermRun;
 
 /// The ends and terms of a log. A handful of runs, whatever its length.
 #[derive(Clone, Debug)]

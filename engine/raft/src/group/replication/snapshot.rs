@@ -2,9 +2,9 @@
 
 use raftwerk_frame::{Configuration, EntryId, Message, NodeId, Term};
 
-use crate::effects::{Effects, Install};
+use crate::contract::{Effects, Install};
+use crate::group::replication::progress::PeerState;
 use crate::group::{Group, NUMBER_MAX, Role};
-use crate::progress::PeerState;
 
 impl Group {
     /// Lists the peers that need compacted entries. Each once, until its snapshot arrives or fails.

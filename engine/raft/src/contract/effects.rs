@@ -4,8 +4,8 @@ use alloc::vec::Vec;
 
 use raftwerk_frame::{Configuration, EntryId, HardState, Index, Message, NodeId, Term};
 
-use crate::membership::Reconfigured;
-use crate::transfer::Transfer;
+use super::reconfigure::Reconfigured;
+use super::transfer::Transfer;
 
 /// The effects of a step. Reused from step to step, so that a step allocates nothing once the lists have
 /// grown.

@@ -1,11 +1,13 @@
 //! Terms, votes and campaigns (paper, section 5.2 and 5.4.1; thesis, sections 4.2.3, 6.2 and 9.6).
 
+pub(super) mod transfer;
+
 use alloc::vec::Vec;
 use core::time::Duration;
 
 use raftwerk_frame::{EntryId, Message, NodeId, Term, Time};
 
-use crate::effects::Effects;
+use crate::contract::Effects;
 use crate::group::{Group, PRIORITY_MAX, Role, Standing};
 use crate::quorum::{self, VoteResult};
 

@@ -2,7 +2,7 @@
 
 use raftwerk_frame::{EntryId, Index, Membership, Message, NodeId, Run, Term};
 
-use crate::effects::{Append, Effects};
+use crate::contract::{Append, Effects};
 use crate::group::{AppendContent, Group, NUMBER_MAX, Role};
 
 impl Group {

@@ -10,9 +10,9 @@ use alloc::vec::Vec;
 
 use raftwerk_frame::{Index, Message, NodeId, Time};
 
-use crate::effects::Effects;
+use crate::contract::Effects;
+use crate::group::reads::WAITING_MAX;
 use crate::group::{Group, NUMBER_MAX, Role};
-use crate::read_index::WAITING_MAX;
 
 /// Reads that wait for the leader's reply.
 #[derive(Clone, Debug)]

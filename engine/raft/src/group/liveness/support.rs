@@ -1,0 +1,226 @@
+//! Support between nodes as a replica sees it, and what follows from it: fortification and leases.
+
+use core::time::Duration;
+
+use raftwerk_frame::{Index, NodeId, Time};
+
+use crate::contract::Effects;
+use crate::group::replication::progress::Progress;
+use crate::group::{Group, Role};
+use crate::quorum::{self, VoteResult};
+
+/// Support is tracked for this many peers, the first in the order of their ids. Usual groups have fewer.
+pub(super) const NODES_MAX: usize = u16::BITS as usize;
+
+/// A replica's view of the support between nodes, and its quiescence.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Support {
+    /// A bit for each of the first peers: this node supports it …
+    pub(super) supports: u16,
+    /// … and is supported by it.
+    pub(super) supported_by: u16,
+    /// A message from the leader was received in this term, and no not-leader reply since.
+    waits: bool,
+    /// Its leader's node is no longer supported, and other followers look for a new leader at the same time.
+    campaigns_early: bool,
+    /// Quiescent: no deadline until there is a request.
+    pub(super) is_quiescent: bool,
+    /// A leader has offered to quiesce.
+    pub(super) offers_quiescence: bool,
+    /// A leader has requested that another replica campaigns in its place, which may happen at any time.
+    pub(crate) has_sent_timeout_now: bool,
+    /// Replies to this round or later ones show which followers fortify the leader, and which agree to
+    /// quiesce.
+    pub(super) since: u64,
+}
+
+impl Support {
+    /// The peers have changed: their support is unknown.
+    pub(crate) const fn clear(&mut self) {
+        (self.supports, self.supported_by) = (0, 0);
+    }
+
+    /// The peer at `at` is gone.
+    pub(crate) const fn remove_peer(&mut self, at: usize) {
+        (self.supports, self.supported_by) = (without(self.supports, at), without(self.supported_by, at));
+    }
+}
+
+/// The bits without the one at `at`; those above it move down.
+const fn without(bits: u16, at: usize) -> u16 {
+    if at >= NODES_MAX {
+        return bits;
+    }
+    let below = (1 << at) - 1;
+    bits & below | (bits >> 1) & !below
+}
+
+pub(super) const fn is_set(bits: u16, at: usize) -> bool {
+    at < NODES_MAX && bits & 1 << at != 0
+}
+
+const fn set(bits: &mut u16, at: usize, yes: bool) {
+    if at < NODES_MAX {
+        *bits = if yes { *bits | 1 << at } else { *bits & !(1 << at) };
+    }
+}
+
+impl Group {
+    /// Whether this replica fortifies the leader that it follows: its node supports the leader's.
+    #[must_use]
+    pub fn is_fortifying(&self) -> bool {
+        let leader = self.leader.filter(|_| self.support.waits && self.role == Role::Follower);
+        leader.is_some_and(|leader| self.is_supporting(leader))
+    }
+
+    /// Whether this node supports another, as the driver reported. Nothing is kept of nodes that are no peers,
+    /// and of peers nothing from one configuration to the next.
+    #[must_use]
+    pub fn is_supporting(&self, node: NodeId) -> bool {
+        self.peers.binary_search(&node).is_ok_and(|at| is_set(self.support.supports, at))
+    }
+
+    /// Whether another node supports this one, as the driver reported; kept like [`Group::is_supporting`].
+    #[must_use]
+    pub fn is_supported_by(&self, node: NodeId) -> bool {
+        self.peers.binary_search(&node).is_ok_and(|at| is_set(self.support.supported_by, at))
+    }
+
+    /// Until when, at the latest, no other node leads, and the commit index up to which a read may be
+    /// answered until then; `None` if the leader has no lease. `until` returns the end of a node's support
+    /// for this one, on this node's clock.
+    ///
+    /// There is no lease in a term in which another replica was requested to campaign: that message may
+    /// arrive at any time. Nor is there one for a leader that the configuration in force is without:
+    /// followers that have it fortify a member only. Cost: a walk over the voters.
+    pub fn lease(&self, until: impl Fn(NodeId) -> Time) -> Option<(Index, Time)> {
+        let may_hold = self.role == Role::Leader && self.configuration.contains(self.config.node);
+        if !may_hold || !self.reads.is_open() || self.support.has_sent_timeout_now {
+            return None;
+        }
+        let reached = |node: NodeId| {
+            if node == self.config.node {
+                return u64::MAX;
+            }
+            let is_fortifying =
+                self.peer(node).is_some_and(|progress| progress.is_fortifying) && self.is_supported_by(node);
+            if is_fortifying { until(node).0 } else { 0 }
+        };
+        quorum::reached(&self.configuration, reached).map(|until| (self.commit, Time(until)))
+    }
+
+    /// This node begins, or ends, to support another.
+    pub(crate) fn supports(&mut self, node: NodeId, yes: bool) {
+        if let Ok(at) = self.peers.binary_search(&node) {
+            set(&mut self.support.supports, at, yes);
+            if !yes {
+                self.end_fortification(node);
+            }
+        }
+    }
+
+    /// Another node begins, or ends, to support this one.
+    pub(crate) fn supported_by(&mut self, node: NodeId, yes: bool) {
+        let Ok(at) = self.peers.binary_search(&node) else { return };
+        set(&mut self.support.supported_by, at, yes);
+        if self.role == Role::Leader {
+            self.support.since = self.reads.next_round();
+            self.progress.iter_mut().skip(at).take(1).for_each(Progress::lose_support);
+            if yes || !self.has_supported_quorum() {
+                self.unquiesce();
+            }
+        }
+    }
+
+    /// A follower holds the log up to `matched`, and held it up to `before`. If the configuration in force
+    /// lies between, the follower's replies to later rounds are given under it; a reply on its way may be
+    /// older.
+    pub(crate) fn note_configured(&mut self, before: Index, matched: Index) {
+        if before < self.configuration_at
+            && self.configuration_at <= matched
+            && self.support.supported_by != 0
+        {
+            self.support.since = self.reads.next_round();
+        }
+    }
+
+    /// This replica leads from now on, and has received no replies yet.
+    pub(crate) fn reset_fortification(&mut self) {
+        (self.support.has_sent_timeout_now, self.support.campaigns_early) = (false, false);
+        // Without support no round is needed: support that begins starts a round of its own.
+        let is_supported = self.support.supported_by != 0;
+        self.support.since = if is_supported { self.reads.next_round() } else { self.reads.round() };
+    }
+
+    /// A message from the leader of this term was received: from now on this replica fortifies it, as long as
+    /// its node is supported.
+    pub(crate) const fn bind(&mut self) {
+        (self.support.waits, self.support.is_quiescent, self.support.campaigns_early) = (true, false, false);
+    }
+
+    /// The term is new: it has no known leader.
+    pub(crate) const fn forget_leader_contact(&mut self) {
+        self.support.waits = false;
+    }
+
+    /// Ends the fortification of a leader. Its followers campaign soon, at random times within T/2: many
+    /// groups lose their leaders together. The extra wait of a lower priority counts from now: a deadline
+    /// from the last message of the leader may come before that of a replica with a higher priority, if that
+    /// one's node supports the leader's a little longer.
+    pub(crate) fn end_fortification(&mut self, leader: NodeId) {
+        if self.leader != Some(leader) || self.role == Role::Leader || !self.support.waits {
+            return;
+        }
+        (self.support.waits, self.support.is_quiescent, self.support.campaigns_early) = (false, false, true);
+        self.contact_at = Time(0);
+        let timeout = self.config.election_timeout();
+        let soon = Duration::from_nanos(self.rng.below(timeout.as_nanos() as u64 / 2));
+        self.deadline = self.now + soon + self.priority_delay();
+    }
+
+    pub(super) fn has_supported_quorum(&self) -> bool {
+        let me = self.config.node;
+        let is_supported = |node| Some(node == me || self.is_supported_by(node));
+        quorum::vote_result(&self.configuration, is_supported) == VoteResult::Won
+    }
+
+    /// A pre-vote was granted to `candidate`. Where all followers lost their leader at the same moment, they
+    /// campaign at nearly the same moment, and two that do split the votes; so a replica that has granted
+    /// lets the candidate go first. Of two that request pre-votes of each other, the one with the higher id
+    /// continues.
+    pub(crate) fn yield_to_candidate(&mut self, candidate: NodeId, effects: &mut Effects) {
+        let asks_too = self.role == Role::PreCandidate;
+        if !self.support.campaigns_early || asks_too && candidate < self.config.node {
+            return;
+        }
+        if asks_too {
+            self.become_follower(self.hard_state.term, None, effects);
+        }
+        self.rearm_election_early();
+    }
+
+    /// After an election without a winner, or in favour of another candidate: campaigns again sooner than
+    /// after a silence. Only with pre-vote: a vote request makes all others rearm their timeouts, and a
+    /// replica that is always sooner than they, with a log that is too short, would keep them from
+    /// campaigning for good.
+    pub(crate) fn rearm_election_early(&mut self) {
+        if self.support.campaigns_early && self.config.pre_vote && self.role == Role::Follower {
+            let half = self.config.election_timeout().as_nanos() as u64 / 2;
+            self.deadline =
+                self.now + Duration::from_nanos(half + self.rng.below(half)) + self.priority_delay();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bits_above_one_that_goes_move_down() {
+        assert_eq!(without(0b1101_1010, 3), 0b0110_1010);
+        assert_eq!(without(0b1, 0), 0);
+        assert_eq!(without(u16::MAX, 15), u16::MAX >> 1);
+        assert_eq!(without(0b101, NODES_MAX), 0b101);
+    }
+}

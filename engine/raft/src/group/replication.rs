@@ -1,0 +1,7 @@
+//! Replication of the log: the leader's half, the follower's half, and snapshots for peers that are too far behind.
+
+mod follower;
+mod leader;
+pub(super) mod log;
+pub(super) mod progress;
+mod snapshot;
