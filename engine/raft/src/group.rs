@@ -6,30 +6,32 @@ mod liveness;
 mod membership;
 mod reads;
 mod replication;
+mod role;
 
 use core::time::Duration;
 
 use alloc::boxed::Box;
-use alloc::vec::Vec;
 use raftwerk_frame::{
     Configuration, EntryId, HardState, Index, LogId, Membership, Message, NodeId, Run, Term, Time,
 };
 use smallvec::SmallVec;
 
 use crate::contract::{AppendPlan, Config, Effects, Input, Opening, Origin, Restored, Settings, is_request};
-use crate::group::membership::admission::PendingAdmission;
 use crate::group::reads::follower::PendingReadIndex;
 
-use crate::group::election::transfer::Handover;
+use crate::group::liveness::leader_query::QuerySender;
 use crate::group::liveness::support::Support;
-use crate::group::membership::removal::Removal;
 use crate::group::reads::Reads;
+use crate::group::replication::follower::Heartbeat;
+use crate::group::replication::leader::HeartbeatReply;
 use crate::group::replication::log::Log;
 use crate::group::replication::progress::Progress;
+use crate::group::role::{Ballot, RoleState};
 use crate::rng::Rng;
 use crate::thin_vec::ThinVec;
 pub use membership::admission::NewcomerStatus;
 pub use replication::progress::{PeerState, PeerStatus};
+pub use role::Role;
 
 /// No replica reaches this number by counting. A larger number in a peer's message is bogus, and adding to it
 /// might overflow.
@@ -45,22 +47,6 @@ pub const PRIORITY_MAX: u8 = 3;
 
 /// What comes with an append: its entries as runs, and the configurations among them.
 pub(crate) type AppendContent<'a> = (&'a [Run], &'a [Membership]);
-
-/// A leader's proposals that are not committed: the last index of each, and its bytes. One word if empty.
-pub(crate) type Uncommitted = Option<Box<alloc::collections::VecDeque<(Index, u64)>>>;
-
-/// The role of a replica (paper, section 5.1; thesis, section 9.6 for the pre-candidate).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Role {
-    /// Follows a leader, or waits for one.
-    Follower,
-    /// Has requested pre-votes.
-    PreCandidate,
-    /// Campaigns.
-    Candidate,
-    /// Leads.
-    Leader,
-}
 
 /// The membership of a replica as other members see it, beyond what its own log shows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -98,17 +84,13 @@ pub struct Group {
     /// It would have won, and let a voter with a better log campaign first; or it was ordered to campaign at
     /// once. There has been no leader since.
     pub(crate) has_deferred: bool,
-    pub(crate) admission: Option<Box<PendingAdmission>>,
-    /// Of a leader: the removed peers that it still serves.
-    pub(crate) leaving: ThinVec<Removal>,
-    pub(crate) handover: Option<Box<Handover>>,
     /// All other members of the configuration, and in a leader the removed peers that it still serves; in
     /// rising order.
     pub(crate) peers: SmallVec<[NodeId; 4]>,
     pub(crate) hard_state: HardState,
     /// Some of its votes and acknowledgements in earlier terms are lost: see [`Group::set_fence`].
     pub(crate) is_fenced: bool,
-    pub(crate) role: Role,
+    pub(crate) role: RoleState,
     pub(crate) leader: Option<NodeId>,
     pub(crate) log: Log,
     pub(crate) commit: Index,
@@ -121,22 +103,8 @@ pub struct Group {
     pub(crate) contact_at: Time,
     /// When to campaign; for a leader, when to send the next heartbeats.
     pub(crate) deadline: Time,
-    /// When followers are sent a new commit index even without an entry; never, if there is none to send.
-    pub(crate) commit_push_at: Time,
-    /// They may be sent it now.
+    /// A leader may send followers a new commit index now, even without an entry. Stays from one term to the next.
     pub(crate) is_commit_push_due: bool,
-    /// When a leader next checks that it has received messages from a quorum.
-    pub(crate) quorum_deadline: Time,
-    /// The low half of last index + read round at the last quorum check. If unchanged since, the group was
-    /// idle for a period, and its queues give their memory back.
-    pub(crate) activity_mark: u32,
-    pub(crate) votes: ThinVec<(NodeId, bool)>,
-    /// As long as `peers`, and in its order; empty unless leading.
-    pub(crate) progress: Vec<Progress>,
-    /// In a leader: how many peers were added in its term.
-    pub(crate) last_progress_epoch: u16,
-    pub(crate) uncommitted: Uncommitted,
-    pub(crate) uncommitted_bytes: u64,
     pub(crate) reads: Reads,
     pub(crate) support: Support,
     /// Before this time the replica grants no vote, and campaigns only on a leader's request: support that
@@ -174,12 +142,9 @@ impl Group {
             priority: PRIORITY_MAX,
             opening: config.opening,
             has_deferred: false,
-            admission: None,
-            leaving: ThinVec::new(),
-            handover: None,
             hard_state,
             is_fenced: false,
-            role: Role::Follower,
+            role: RoleState::Follower,
             leader: None,
             log: Log::new(compacted, runs, last),
             commit: applied,
@@ -188,15 +153,7 @@ impl Group {
             now,
             contact_at: if config.abstention.is_zero() { Time(0) } else { Time(now.0.max(1)) },
             deadline,
-            commit_push_at: Time::NEVER,
             is_commit_push_due: false,
-            quorum_deadline: Time::NEVER,
-            activity_mark: 0,
-            votes: ThinVec::new(),
-            progress: Vec::new(),
-            last_progress_epoch: 0,
-            uncommitted: None,
-            uncommitted_bytes: 0,
             reads: Reads::default(),
             support: Support::default(),
             abstains_until: now + config.abstention,
@@ -250,7 +207,7 @@ impl Group {
     /// may have been elected in one of those terms.
     pub fn accept_loss(&mut self) {
         self.is_fenced = false;
-        if self.role == Role::Follower {
+        if self.role() == Role::Follower {
             self.rearm_election();
         }
     }
@@ -270,7 +227,7 @@ impl Group {
     /// and leads only after a leadership transfer.
     pub fn set_priority(&mut self, priority: u8) {
         self.priority = priority.min(PRIORITY_MAX);
-        if self.role == Role::Follower && self.deadline != Time::NEVER {
+        if self.role() == Role::Follower && self.deadline != Time::NEVER {
             self.rearm_election();
         }
     }
@@ -278,12 +235,12 @@ impl Group {
     /// Processes one input. Never fails, never blocks; allocates nothing in steady state.
     pub fn step(&mut self, now: Time, input: Input<'_>, effects: &mut Effects) {
         self.now = self.now.max(now);
-        let before = (self.role, self.hard_state, self.leader);
+        let before = (self.role(), self.hard_state, self.leader);
         match input {
             Input::Timeout => self.on_timeout(effects),
             Input::Campaign => {
                 self.has_deferred = true;
-                self.campaign(self.config.pre_vote, false, effects);
+                self.campaign(self.usual_campaign(), effects);
             }
             Input::Propose { count, bytes } => self.propose(count, bytes, effects),
             Input::Message { from, message, runs } => self.take(from, message, (runs, &[]), effects),
@@ -293,7 +250,7 @@ impl Group {
             Input::Reconfigure(wish) => self.reconfigure(&wish, effects),
             Input::Transfer { to } => self.transfer(to, effects),
             Input::Durable { id } => {
-                if self.log.set_durable(id) && self.role == Role::Leader {
+                if self.log.set_durable(id) && self.role() == Role::Leader {
                     self.advance_commit(effects);
                 }
             }
@@ -315,10 +272,12 @@ impl Group {
             Input::SnapshotFailed { to } => self.snapshot_failed(to),
             Input::Unreachable { node } => self.unreachable(node),
             Input::Reachable { node } => self.reachable(node),
-            Input::Supports { node, yes } => self.supports(node, yes),
-            Input::SupportedBy { node, yes } => self.supported_by(node, yes),
+            Input::Supports { node, yes: true } => self.on_support_begun(node),
+            Input::Supports { node, yes: false } => self.on_support_ended(node),
+            Input::SupportedBy { node, yes: true } => self.on_support_gained(node),
+            Input::SupportedBy { node, yes: false } => self.on_support_lost(node),
         }
-        effects.role_changed |= before.0 != self.role || before.1.term != self.hard_state.term;
+        effects.role_changed |= before.0 != self.role() || before.1.term != self.hard_state.term;
         effects.leader_changed |= before.2 != self.leader;
         if before.1 != self.hard_state {
             effects.hard_state = Some(self.hard_state);
@@ -330,9 +289,13 @@ impl Group {
     /// lists the peers that need a snapshot.
     pub fn flush(&mut self, now: Time, effects: &mut Effects) {
         self.now = self.now.max(now);
-        if self.role == Role::Leader {
-            if self.now >= self.commit_push_at {
-                (self.commit_push_at, self.is_commit_push_due) = (Time::NEVER, true);
+        if self.role() == Role::Leader {
+            let now = self.now;
+            if let Some(leadership) =
+                self.leadership_mut().filter(|leadership| now >= leadership.commit_push_at)
+            {
+                leadership.commit_push_at = Time::NEVER;
+                self.is_commit_push_due = true;
             }
             self.start_read_round(effects);
             self.request_snapshots(effects);
@@ -341,16 +304,10 @@ impl Group {
         }
     }
 
-    /// When [`Input::Timeout`] is due.
-    #[must_use]
-    pub fn next_deadline(&self) -> Time {
-        self.deadline.min(self.quorum_deadline).min(self.commit_push_at).min(self.handover_deadline())
-    }
-
     /// The next append plan for a peer, if there is one. Only a leader has any.
     #[must_use]
     pub fn next_append(&mut self, to: NodeId) -> Option<AppendPlan> {
-        if self.role == Role::Leader { self.append_plan(to) } else { None }
+        if self.role() == Role::Leader { self.append_plan(to) } else { None }
     }
 
     /// Records what was sent of the last append plan to a peer: up to which entry, and how many bytes.
@@ -368,11 +325,16 @@ impl Group {
         match message {
             // The term of these messages does not matter.
             Message::Removed { configuration, .. } => return self.on_removal_notice(configuration, effects),
-            Message::LeaderQuery { term, follows } => {
-                return self.on_leader_query(from, term, follows, effects);
+            Message::LeaderQuery { term, follows: true } => {
+                return self.on_leader_query(from, term, QuerySender::Follower, effects);
+            }
+            Message::LeaderQuery { term, follows: false } => {
+                return self.on_leader_query(from, term, QuerySender::Leaderless, effects);
             }
             Message::NotLeader { term } => return self.on_not_leader(from, term),
-            Message::ReadIndex { term, .. } if self.role != Role::Leader || term != self.hard_state.term => {
+            Message::ReadIndex { term, .. }
+                if self.role() != Role::Leader || term != self.hard_state.term =>
+            {
                 return self.answer_not_leader(from, term, effects);
             }
             Message::PreVote { last, .. } | Message::Vote { last, .. }
@@ -385,14 +347,20 @@ impl Group {
         }
         match message {
             Message::PreVote { term, last } => self.on_pre_vote(from, term, last, effects),
-            Message::PreVoteReply { term, granted } => self.on_pre_vote_reply(from, term, granted, effects),
+            Message::PreVoteReply { term, granted: true } => {
+                self.on_pre_vote_reply(from, term, Ballot::Granted, effects);
+            }
+            Message::PreVoteReply { term, granted: false } => {
+                self.on_pre_vote_reply(from, term, Ballot::Rejected, effects);
+            }
             Message::Vote { last, .. } => self.on_vote(from, last, effects),
-            Message::VoteReply { granted, .. } => self.on_vote_reply(from, granted, effects),
+            Message::VoteReply { granted: true, .. } => self.on_vote_reply(from, Ballot::Granted, effects),
+            Message::VoteReply { granted: false, .. } => self.on_vote_reply(from, Ballot::Rejected, effects),
             Message::Append { prev, commit, progress_epoch, .. } => {
                 self.on_append(from, prev, (commit, progress_epoch), content, effects);
             }
             Message::Heartbeat { commit, round, quiesce, .. } => {
-                self.on_heartbeat(from, commit, round, quiesce, effects);
+                self.on_heartbeat(from, Heartbeat { commit, round, quiesce }, effects);
             }
             Message::AppendAck { matched, progress_epoch, .. } => {
                 self.on_append_ack(from, matched, progress_epoch, effects)
@@ -402,7 +370,7 @@ impl Group {
             }
             Message::AppendReject { rejected, hint, .. } => self.on_append_reject(from, rejected, hint),
             Message::HeartbeatAck { round, fortifies, quiesce, .. } => {
-                self.on_heartbeat_ack(from, round, fortifies, quiesce, effects);
+                self.on_heartbeat_ack(from, HeartbeatReply { round, fortifies, quiesce }, effects);
             }
             Message::TimeoutNow { .. } => self.on_timeout_now(from, effects),
             Message::ReadIndex { round, .. } => self.on_read_index(from, round),
@@ -456,25 +424,13 @@ impl Group {
 
     pub(crate) fn progress_of(&mut self, node: NodeId) -> Option<&mut Progress> {
         let at = self.peers.binary_search(&node).ok()?;
-        self.progress.get_mut(at)
+        self.all_progress_mut().get_mut(at)
     }
 
     /// All other members of the configuration, in rising order; in a leader also removed peers that it still
     /// serves, see [`Group::is_leaving`].
     pub fn peers(&self) -> impl Iterator<Item = NodeId> + '_ {
         self.peers.iter().copied()
-    }
-
-    /// The role of the replica.
-    #[must_use]
-    pub const fn role(&self) -> Role {
-        self.role
-    }
-
-    /// Whether it leads.
-    #[must_use]
-    pub fn is_leader(&self) -> bool {
-        self.role == Role::Leader
     }
 
     /// The latest term it has seen.
@@ -550,29 +506,15 @@ impl Group {
     #[must_use]
     pub fn progress(&self, peer: NodeId) -> Option<PeerStatus> {
         let at = self.peers.binary_search(&peer).ok()?;
-        self.progress.get(at).map(Progress::status)
+        self.all_progress().get(at).map(Progress::status)
     }
 
     /// The lowest match among the peers that keep up: a leader should not compact the log beyond it yet.
     #[must_use]
     pub fn slowest_live_match(&self) -> Option<Index> {
-        let live = self.progress.iter().filter(|peer| peer.is_active && peer.state == PeerState::Replicate);
+        let live =
+            self.all_progress().iter().filter(|peer| peer.is_active && peer.state == PeerState::Replicate);
         live.map(|peer| peer.matched).min()
-    }
-
-    /// Bytes of memory that a leader holds for its peers and its queues, beyond the group itself: none in a
-    /// follower, little in a leader that has been idle for a while.
-    #[must_use]
-    pub fn leading_bytes(&self) -> usize {
-        let peers = self.progress.capacity() * size_of::<Progress>();
-        let in_flight: usize = self.progress.iter().map(Progress::in_flight_capacity_bytes).sum();
-        let uncommitted = self
-            .uncommitted
-            .as_ref()
-            .map_or(0, |queue| size_of_val(&**queue) + queue.capacity() * size_of::<(Index, u64)>());
-        let seldom = self.earlier.bytes() + self.leaving.bytes() + self.configuration.logs.bytes();
-        let seldom = seldom + self.configuration.witnesses.bytes();
-        peers + in_flight + uncommitted + self.reads.capacity_bytes() + seldom
     }
 
     /// Whether it holds no payloads: it accepts only messages to a witness.

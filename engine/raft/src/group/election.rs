@@ -2,12 +2,12 @@
 
 pub(super) mod transfer;
 
-use alloc::vec::Vec;
 use core::time::Duration;
 
 use raftwerk_frame::{EntryId, Message, NodeId, Term, Time};
 
 use crate::contract::Effects;
+use crate::group::role::{Ballot, Campaign, RoleState, Votes};
 use crate::group::{Group, PRIORITY_MAX, Role, Standing};
 use crate::quorum::{self, VoteResult};
 
@@ -64,14 +64,14 @@ impl Group {
     fn waits(&mut self, candidate: NodeId) -> bool {
         self.end_fortification(candidate);
         let has_leader = self.config.check_quorum
-            && (self.role == Role::Leader || self.leader.is_some() && self.has_recent_leader_contact());
+            && (self.role() == Role::Leader || self.leader.is_some() && self.has_recent_leader_contact());
         has_leader || self.is_fortifying() || self.now < self.abstains_until
     }
 
     /// A candidate does not know that there is a leader. The leader unquiesces and sends heartbeats, or a
     /// quiescent follower sends its leader a query.
     fn announce_leader(&mut self, effects: &mut Effects) {
-        if self.role == Role::Leader {
+        if self.role() == Role::Leader {
             self.unquiesce();
         } else if self.is_quiescent() {
             self.query_leader(effects);
@@ -80,7 +80,7 @@ impl Group {
 
     /// Becomes a follower of `leader` in `term`. A vote granted in the same term stands.
     pub(crate) fn become_follower(&mut self, term: Term, leader: Option<NodeId>, effects: &mut Effects) {
-        if self.role == Role::Leader {
+        if self.role() == Role::Leader {
             self.end_all_removals(effects);
         }
         if term > self.hard_state.term {
@@ -90,25 +90,19 @@ impl Group {
         }
         self.unquiesce();
         self.has_deferred &= leader.is_none();
-        if self.role != Role::Follower || leader.is_none() {
+        if self.role() != Role::Follower || leader.is_none() {
             self.rearm_election();
         }
-        self.role = Role::Follower;
-        self.leader = leader;
         // Returns memory: most replicas that led once will not lead again soon.
-        self.votes.clear();
-        self.progress = Vec::new();
-        self.uncommitted = None;
-        self.uncommitted_bytes = 0;
-        (self.quorum_deadline, self.commit_push_at) = (Time::NEVER, Time::NEVER);
-        (self.admission, self.handover) = (None, None);
+        self.role = RoleState::Follower;
+        self.leader = leader;
         self.reads.reject_all(effects);
     }
 
     /// A deadline may have passed.
     pub(crate) fn on_timeout(&mut self, effects: &mut Effects) {
-        if self.role == Role::Leader {
-            if self.now >= self.quorum_deadline && !self.check_quorum_contact() {
+        if self.role() == Role::Leader {
+            if self.is_quorum_check_due() && !self.check_quorum_contact() {
                 return self.become_follower(self.hard_state.term, None, effects);
             }
             if self.give_up_handover(effects) {
@@ -138,43 +132,55 @@ impl Group {
             } else if self.priority == 0 || !self.may_campaign() {
                 self.query_voters(effects);
             } else {
-                self.campaign(self.config.pre_vote, false, effects);
+                self.campaign(self.usual_campaign(), effects);
             }
         }
     }
 
-    /// Campaigns, with a pre-vote first if `ask_first`. Only voters do.
-    pub(crate) fn campaign(&mut self, ask_first: bool, transfer: bool, effects: &mut Effects) {
+    /// How a replica campaigns that no leader has requested to.
+    pub(crate) const fn usual_campaign(&self) -> Campaign {
+        if self.config.pre_vote { Campaign::PreVote } else { Campaign::Vote }
+    }
+
+    /// Campaigns. Only voters do.
+    pub(crate) fn campaign(&mut self, campaign: Campaign, effects: &mut Effects) {
         let me = self.config.node;
         let has_promised = self.is_fortifying() || self.now < self.abstains_until;
-        if self.role == Role::Leader || !self.may_campaign() || has_promised && !transfer {
+        if self.role() == Role::Leader
+            || !self.may_campaign()
+            || has_promised && campaign != Campaign::Transfer
+        {
             return;
         }
         self.leader = None;
-        self.votes.clear();
-        self.votes.push((me, true));
+        let votes = Votes::of_candidate(me);
         let last = self.log.last();
-        if ask_first {
-            self.role = Role::PreCandidate;
+        if campaign == Campaign::PreVote {
+            self.role = RoleState::PreCandidate(votes);
             let question = Message::PreVote { term: self.hard_state.term.next(), last };
-            self.send_to_voters(question, false, effects);
+            self.send_to_voters(question, effects);
         } else {
-            self.role = Role::Candidate;
+            self.role = RoleState::Candidate(votes);
             self.hard_state.term = self.hard_state.term.next();
             self.hard_state.vote = Some(me);
             self.rearm_election();
+            let transfer = campaign == Campaign::Transfer;
             let request = Message::Vote { term: self.hard_state.term, last, transfer };
-            self.send_to_voters(request, true, effects);
+            effects.send_durable.extend(self.to_voters(request));
         }
         // A group of one has its quorum at once. Nothing is acknowledged before the no-op is durable, and the
         // hard state is written before it.
         self.count_votes(effects);
     }
 
-    pub(crate) fn send_to_voters(&self, message: Message, durable: bool, effects: &mut Effects) {
-        let list = if durable { &mut effects.send_durable } else { &mut effects.send };
+    /// Sends a question to all other voters, which depends on nothing that is not durable yet.
+    pub(crate) fn send_to_voters(&self, question: Message, effects: &mut Effects) {
+        effects.send.extend(self.to_voters(question));
+    }
+
+    fn to_voters(&self, message: Message) -> impl Iterator<Item = (NodeId, Message)> + '_ {
         let voters = self.peers.iter().filter(|node| self.configuration.is_voter(**node));
-        list.extend(voters.map(|&node| (node, message)));
+        voters.map(move |&node| (node, message))
     }
 
     /// Whether this replica would vote for a candidate with this log. Changes neither term nor vote.
@@ -194,7 +200,7 @@ impl Group {
             return self.yield_to_candidate(from, effects);
         }
         let timeout = self.config.election_timeout();
-        let is_alone = self.role == Role::Follower && !self.has_recent_leader_contact() && !self.is_witness;
+        let is_alone = self.role() == Role::Follower && !self.has_recent_leader_contact() && !self.is_witness;
         if is_worse && is_alone && self.config.pre_vote && self.priority == PRIORITY_MAX {
             let soon = self.rng.below(timeout.as_nanos() as u64 / 4);
             self.deadline = self.deadline.min(self.now + Duration::from_nanos(soon));
@@ -241,43 +247,41 @@ impl Group {
         &mut self,
         from: NodeId,
         term: Term,
-        granted: bool,
+        ballot: Ballot,
         effects: &mut Effects,
     ) {
         // A grant for another term answers an outdated request.
-        let is_due = !granted || term == self.hard_state.term.next();
-        if self.role == Role::PreCandidate && is_due {
-            self.note_vote(from, granted);
+        let is_due = ballot == Ballot::Rejected || term == self.hard_state.term.next();
+        if self.role() == Role::PreCandidate && is_due {
+            self.note_vote(from, ballot);
             self.count_votes(effects);
         }
     }
 
-    pub(crate) fn on_vote_reply(&mut self, from: NodeId, granted: bool, effects: &mut Effects) {
-        if self.role == Role::Candidate {
-            self.note_vote(from, granted);
+    pub(crate) fn on_vote_reply(&mut self, from: NodeId, ballot: Ballot, effects: &mut Effects) {
+        if self.role() == Role::Candidate {
+            self.note_vote(from, ballot);
             self.count_votes(effects);
         }
     }
 
-    fn note_vote(&mut self, from: NodeId, granted: bool) {
-        if !self.votes.iter().any(|(node, _)| *node == from) {
-            self.votes.push((from, granted));
+    fn note_vote(&mut self, from: NodeId, ballot: Ballot) {
+        if let Some(votes) = self.votes_mut() {
+            votes.note(from, ballot);
         }
     }
 
     fn count_votes(&mut self, effects: &mut Effects) {
-        let vote = |node| self.votes.iter().find(|(voter, _)| *voter == node).map(|(_, granted)| *granted);
+        let (RoleState::PreCandidate(votes) | RoleState::Candidate(votes)) = &self.role else { return };
+        let vote = |node| votes.of(node).map(|ballot| ballot == Ballot::Granted);
         let can_go = |node: NodeId| !self.configuration.is_witness(node);
-        match (quorum::vote_result(&self.configuration, vote), self.role) {
+        match (quorum::vote_result(&self.configuration, vote), self.role()) {
             // A pre-vote for a later term is rejected only for the better log. A witness with the better log
             // cannot campaign.
-            (VoteResult::Won, Role::PreCandidate)
-                if !self.has_deferred
-                    && self.votes.iter().any(|(node, granted)| !granted && can_go(*node)) =>
-            {
+            (VoteResult::Won, Role::PreCandidate) if !self.has_deferred && votes.rejecting().any(can_go) => {
                 self.defer(effects);
             }
-            (VoteResult::Won, Role::PreCandidate) => self.campaign(false, false, effects),
+            (VoteResult::Won, Role::PreCandidate) => self.campaign(Campaign::Vote, effects),
             (VoteResult::Won, _) => self.become_leader(effects),
             (VoteResult::Lost, _) => {
                 self.become_follower(self.hard_state.term, None, effects);
@@ -289,8 +293,8 @@ impl Group {
 
     /// The leader requests that this replica takes over: no pre-vote is needed (thesis, section 3.10).
     pub(crate) fn on_timeout_now(&mut self, from: NodeId, effects: &mut Effects) {
-        if self.role == Role::Follower && self.leader == Some(from) {
-            self.campaign(false, true, effects);
+        if self.role() == Role::Follower && self.leader == Some(from) {
+            self.campaign(Campaign::Transfer, effects);
         }
     }
 }

@@ -30,7 +30,7 @@ macro_rules! rule {
 /// 1. `compacted ≤ applied ≤ commit ≤ last`.
 /// 2. `durable ≤ last`, and what is compacted is durable.
 /// 3. Terms in the log rise from run to run, begin after the compacted entry, and never pass the replica's term.
-/// 4. Only a leader has progress of followers, and it names itself as leader.
+/// 4. Only a leader has progress of its peers, of every one, and it names itself as leader.
 /// 5. For every follower: `matched < next ≤ last + 1`.
 /// 6. A candidate has voted for itself.
 /// 14. A candidate or leader has got back all that it held before it was removed and joined again.
@@ -63,12 +63,12 @@ pub fn check(group: &Group) -> Result<(), Violation> {
     let named = group.leader() == Some(group.node());
     rule!(
         4,
-        leads == named && (leads || group.progress.is_empty()),
+        leads == named && group.all_progress().len() == if leads { group.peers.len() } else { 0 },
         "{:?} names {:?}",
         group.role(),
         group.leader()
     );
-    for (peer, progress) in group.peers.iter().zip(&group.progress) {
+    for (peer, progress) in group.peers.iter().zip(group.all_progress()) {
         let (matched, next) = (progress.matched, progress.next);
         rule!(
             5,

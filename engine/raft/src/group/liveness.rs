@@ -30,6 +30,6 @@
 //! What is not here: clocks and the duration of support, which are the driver's; without support, no leader
 //! is fortified and no group quiesces, except a leader without peers.
 
-mod leader_query;
-mod quiescence;
+pub(super) mod leader_query;
+pub(super) mod quiescence;
 pub(super) mod support;

@@ -21,6 +21,7 @@ use raftwerk_frame::{Configuration, EntryId, Index, Membership, Message, NodeId,
 use smallvec::SmallVec;
 
 use crate::contract::{Admission, Effects, Reconfigure, Reconfigured, Refusal, Transition};
+use crate::group::replication::leader::OwnEntries;
 use crate::group::replication::progress::Progress;
 use crate::group::{Group, Role, Standing};
 use crate::quorum::{self, VoteResult};
@@ -29,8 +30,8 @@ use crate::reconfig::{self, ChangeError};
 impl Group {
     /// Processes a request for a membership change.
     pub(crate) fn reconfigure(&mut self, wish: &Reconfigure<'_>, effects: &mut Effects) {
-        let is_withdrawal = wish.changes.is_empty() && !wish.dry_run && self.role == Role::Leader;
-        if is_withdrawal && self.admission.take().is_some() {
+        let is_withdrawal = wish.changes.is_empty() && !wish.dry_run && self.role() == Role::Leader;
+        if is_withdrawal && self.take_admission().is_some() {
             effects.reconfigured = Some(Reconfigured::Unchanged(self.configuration_at));
             return;
         }
@@ -74,19 +75,20 @@ impl Group {
 
     /// Whether a change may begin at all.
     fn may_change(&self, expected_index: Option<Index>) -> Result<(), Refusal> {
-        if self.role != Role::Leader {
+        if self.role() != Role::Leader {
             return Err(Refusal::NotLeader { leader: self.leader });
         }
-        if self.handover.is_some() {
+        if self.handover().is_some() {
             return Err(Refusal::Transferring);
         }
         if !self.has_committed_in_term() {
             return Err(Refusal::NotReady);
         }
-        if self.configuration_at > self.commit || self.admission.is_some() {
+        if self.configuration_at > self.commit || self.admission().is_some() {
             return Err(Refusal::InProgress(self.configuration_at));
         }
-        if usize::from(u16::MAX - self.last_progress_epoch) < Configuration::REPLICAS_MAX {
+        let epochs = self.leadership().map_or(0, |leadership| leadership.last_progress_epoch);
+        if usize::from(u16::MAX - epochs) < Configuration::REPLICAS_MAX {
             return Err(Refusal::TermExhausted);
         }
         match expected_index {
@@ -117,7 +119,7 @@ impl Group {
 
     /// Appends a configuration, which is in force from now on.
     pub(crate) fn append_configuration(&mut self, to: Configuration, effects: &mut Effects) -> Index {
-        self.append_own(1, false, effects);
+        self.append_own(OwnEntries::Payloads(1), effects);
         let index = self.log.last().index;
         effects.membership = Some(to.clone());
         self.put_in_force(Membership { index, configuration: to }, effects);
@@ -192,7 +194,7 @@ impl Group {
         self.forget_removal();
         let before: SmallVec<[NodeId; 4]> = core::mem::take(&mut self.peers);
         self.name_peers();
-        if self.role == Role::Leader {
+        if self.role() == Role::Leader {
             self.place_peers(before, effects);
         }
     }
@@ -256,10 +258,10 @@ impl Group {
         // A live leader that has this replica as a member overrides a notice that may be late.
         if is_later
             && self.standing != Standing::Member
-            && self.role != Role::Leader
+            && self.role() != Role::Leader
             && !self.configuration.is_empty()
         {
-            if self.role != Role::Follower {
+            if self.role() != Role::Follower {
                 self.become_follower(self.hard_state.term, None, effects);
             }
             self.standing = Standing::Removed;

@@ -89,7 +89,7 @@ impl Reads {
 
 impl Group {
     pub(crate) fn read(&mut self, token: u64, effects: &mut Effects) {
-        if self.role != Role::Leader || self.reads.waiting.len() >= 2 * WAITING_MAX {
+        if self.role() != Role::Leader || self.reads.waiting.len() >= 2 * WAITING_MAX {
             effects.reads_rejected.push(token);
             return;
         }
@@ -102,7 +102,7 @@ impl Group {
     /// many wait.
     pub(crate) fn on_read_index(&mut self, from: NodeId, round: u64) {
         let is_known = self.peers.binary_search(&from).is_ok();
-        if self.role == Role::Leader && is_known && self.reads.waiting.len() < WAITING_MAX {
+        if self.role() == Role::Leader && is_known && self.reads.waiting.len() < WAITING_MAX {
             self.unquiesce();
             let index = self.reads.is_open.then_some(self.commit);
             self.reads.waiting.push_back(Waiting { token: round, asker: Some(from), index, round: None });
@@ -127,7 +127,7 @@ impl Group {
         }
         let round_of = |node| {
             let at = self.peers.binary_search(&node).ok();
-            at.map_or(self.reads.round, |at| self.progress[at].round)
+            at.map_or(self.reads.round, |at| self.all_progress()[at].round)
         };
         let Some(reached) = quorum::reached(&self.configuration, round_of) else { return };
         let term = self.hard_state.term;

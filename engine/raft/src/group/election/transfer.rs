@@ -26,6 +26,13 @@ pub(crate) struct Handover {
     timeout_now_at: Option<Time>,
 }
 
+impl Handover {
+    /// When the transfer is given up, or a retiring leader steps down.
+    pub(crate) const fn deadline(&self) -> Time {
+        self.deadline
+    }
+}
+
 impl Group {
     pub(crate) fn transfer(&mut self, to: NodeId, effects: &mut Effects) {
         if let Err(unfit) = self.fit_to_lead(to) {
@@ -34,16 +41,15 @@ impl Group {
         }
         let deadline = self.now + self.config.election_timeout();
         self.unquiesce();
-        self.handover =
-            Some(Box::new(Handover { to, deadline, step_down_after: None, timeout_now_at: None }));
+        self.set_handover(Handover { to, deadline, step_down_after: None, timeout_now_at: None });
         self.send_timeout_now(effects);
     }
 
     fn fit_to_lead(&self, to: NodeId) -> Result<(), Unfit> {
-        if self.role != Role::Leader {
+        if self.role() != Role::Leader {
             return Err(Unfit::NotLeader { leader: self.leader });
         }
-        if let Some(handover) = &self.handover {
+        if let Some(handover) = self.handover() {
             return Err(Unfit::InProgress(handover.to));
         }
         if to == self.config.node {
@@ -69,7 +75,7 @@ impl Group {
         self.support.has_sent_timeout_now = true;
         effects.send.push((to, Message::TimeoutNow { term: self.hard_state.term }));
         let now = self.now;
-        self.handover.iter_mut().for_each(|handover| handover.timeout_now_at = Some(now));
+        self.handover_mut().into_iter().for_each(|handover| handover.timeout_now_at = Some(now));
     }
 
     /// A node holds more than before: the target may hold everything now; or this node may be the successor.
@@ -79,11 +85,7 @@ impl Group {
         if self.is_retiring() && may_succeed && !self.holds_all(to) {
             self.set_target(node);
         }
-        if self
-            .handover
-            .as_ref()
-            .is_some_and(|handover| handover.to == node && handover.timeout_now_at.is_none())
-        {
+        if self.handover().is_some_and(|handover| handover.to == node && handover.timeout_now_at.is_none()) {
             self.send_timeout_now(effects);
         }
     }
@@ -93,7 +95,7 @@ impl Group {
     /// at once would be rivals.
     pub(crate) fn retry_timeout_now(&mut self, effects: &mut Effects) {
         let interval = self.config.heartbeat_interval();
-        if let Some(handover) = self.handover.as_ref().filter(|handover| handover.step_down_after.is_some()) {
+        if let Some(handover) = self.handover().filter(|handover| handover.step_down_after.is_some()) {
             if handover.timeout_now_at.is_some_and(|timeout_now_at| self.now < timeout_now_at + interval) {
                 return;
             }
@@ -118,12 +120,16 @@ impl Group {
     }
 
     fn set_target(&mut self, node: NodeId) {
-        self.handover.iter_mut().for_each(|handover| (handover.to, handover.timeout_now_at) = (node, None));
+        self.handover_mut()
+            .into_iter()
+            .for_each(|handover| (handover.to, handover.timeout_now_at) = (node, None));
     }
 
     /// Gives up a transfer that has reached its deadline. `true` if the leader must step down, too.
     pub(crate) fn give_up_handover(&mut self, effects: &mut Effects) -> bool {
-        let Some(over) = self.handover.take_if(|handover| handover.deadline <= self.now) else {
+        let now = self.now;
+        let due = |handover: &mut Box<Handover>| handover.deadline <= now;
+        let Some(over) = self.leadership_mut().and_then(|leadership| leadership.handover.take_if(due)) else {
             return false;
         };
         if over.step_down_after.is_none() {
@@ -132,21 +138,23 @@ impl Group {
         over.step_down_after.is_some()
     }
 
-    pub(crate) fn handover_deadline(&self) -> Time {
-        self.handover.as_ref().map_or(Time::NEVER, |handover| handover.deadline)
+    fn set_handover(&mut self, handover: Handover) {
+        if let Some(leadership) = self.leadership_mut() {
+            leadership.handover = Some(Box::new(handover));
+        }
     }
 
     /// The target of the transfer that is under way.
     #[must_use]
     pub fn transfer_target(&self) -> Option<NodeId> {
-        self.handover.as_ref().map(|handover| handover.to)
+        self.handover().map(|handover| handover.to)
     }
 
     /// Whether this replica leads without a vote in the committed configuration, and only until another takes
     /// over.
     #[must_use]
     pub fn is_retiring(&self) -> bool {
-        self.handover.as_ref().is_some_and(|handover| handover.step_down_after.is_some())
+        self.handover().is_some_and(|handover| handover.step_down_after.is_some())
     }
 
     /// The committed configuration gives this leader no vote. It continues to lead, without taking proposals,
@@ -166,24 +174,21 @@ impl Group {
         let chosen = self.transfer_target().filter(|chosen| self.configuration.may_lead(*chosen));
         let deadline = self.now + self.config.election_timeout();
         let step_down_after = Some(self.now + self.config.retirement());
-        self.admission = None;
-        self.handover = Some(Box::new(Handover {
-            to: chosen.unwrap_or(successor),
-            deadline,
-            step_down_after,
-            timeout_now_at: None,
-        }));
+        let _given_up = self.take_admission();
+        let to = chosen.unwrap_or(successor);
+        self.set_handover(Handover { to, deadline, step_down_after, timeout_now_at: None });
         self.send_timeout_now(effects);
     }
 
     /// A peer is being sent the commit index. If it may succeed a retiring leader, the leader need wait for
     /// no more than `step_down_after`.
     pub(crate) fn note_told(&mut self, to: NodeId, commit: Index) {
+        if !self.is_retiring() || commit < self.configuration_at || !self.configuration.may_lead(to) {
+            return;
+        }
         let now = self.now;
-        if let Some(handover) = &mut self.handover
+        if let Some(handover) = self.handover_mut()
             && let Some(step_down_after) = handover.step_down_after
-            && commit >= self.configuration_at
-            && self.configuration.may_lead(to)
         {
             handover.deadline = handover.deadline.min(now.max(step_down_after));
         }
@@ -191,6 +196,6 @@ impl Group {
 
     pub(crate) fn peer(&self, node: NodeId) -> Option<&Progress> {
         let at = self.peers.binary_search(&node).ok()?;
-        self.progress.get(at)
+        self.all_progress().get(at)
     }
 }

@@ -8,6 +8,15 @@ use crate::group::{Group, Role};
 /// A replica that knows no leader and cannot campaign sends queries once in this many election timeouts.
 const TIMEOUTS_TO_QUERY: u32 = 4;
 
+/// What the sender of a leader query knows of leaders.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum QuerySender {
+    /// It follows the receiver.
+    Follower,
+    /// It knows no leader.
+    Leaderless,
+}
+
 impl Group {
     /// Sends a leader query: this replica fortifies a leader, and received a vote request, or no
     /// heartbeat.
@@ -23,15 +32,21 @@ impl Group {
     pub(crate) fn query_voters(&mut self, effects: &mut Effects) {
         self.deadline = self.now + self.config.election_timeout() * TIMEOUTS_TO_QUERY;
         let question = Message::LeaderQuery { term: self.hard_state.term, follows: false };
-        self.send_to_voters(question, false, effects);
+        self.send_to_voters(question, effects);
     }
 
     /// Processes a leader query.
-    pub(crate) fn on_leader_query(&mut self, from: NodeId, term: Term, follows: bool, effects: &mut Effects) {
-        if self.role == Role::Leader && term >= self.hard_state.term {
+    pub(crate) fn on_leader_query(
+        &mut self,
+        from: NodeId,
+        term: Term,
+        sender: QuerySender,
+        effects: &mut Effects,
+    ) {
+        if self.role() == Role::Leader && term >= self.hard_state.term {
             self.unquiesce();
             self.send_heartbeats(effects);
-        } else if follows {
+        } else if sender == QuerySender::Follower {
             self.answer_not_leader(from, term, effects);
         } else if self.leader != Some(from) {
             self.unquiesce_for_request(effects);

@@ -2,16 +2,29 @@
 
 use raftwerk_frame::{Index, NodeId, Time};
 
-use super::support::{NODES_MAX, is_set};
+use super::support::NODES_MAX;
 use crate::contract::Effects;
+use crate::group::replication::leader::HeartbeatReply;
 use crate::group::replication::progress::{PeerState, Progress};
 use crate::group::{Group, Role};
+
+/// Whether the group is quiescent at this replica.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Quiescence {
+    /// It has deadlines.
+    #[default]
+    Active,
+    /// It leads, and has offered its followers to quiesce.
+    Offered,
+    /// It has no deadline until there is a request.
+    Quiescent,
+}
 
 impl Group {
     /// Whether the group is quiescent here: it has no deadline until there is a request.
     #[must_use]
     pub const fn is_quiescent(&self) -> bool {
-        self.support.is_quiescent
+        matches!(self.support.quiescence, Quiescence::Quiescent)
     }
 
     /// Whether this replica leads a group that is quiescent without one of its peers, or
@@ -19,9 +32,7 @@ impl Group {
     /// never ask for it. Cost: a look at two words.
     #[must_use]
     pub fn is_quiescent_without_peer(&self) -> bool {
-        self.support.is_quiescent
-            && self.role == Role::Leader
-            && (self.support.supported_by.count_ones() as usize) < self.peers.len()
+        self.is_quiescent() && self.role() == Role::Leader && (self.support.received.len()) < self.peers.len()
     }
 
     /// A connection to a peer was made. If the group is quiescent without that peer, the leader sends it a
@@ -37,7 +48,7 @@ impl Group {
     /// A quiescent follower has received a request. It expects heartbeats from now on, and sends its leader a
     /// query at once.
     pub(crate) fn unquiesce_for_request(&mut self, effects: &mut Effects) {
-        if self.role == Role::Follower && self.is_quiescent() {
+        if self.role() == Role::Follower && self.is_quiescent() {
             self.unquiesce();
             self.rearm_election();
             self.query_leader(effects);
@@ -47,18 +58,18 @@ impl Group {
     /// Unquiesces a group, or withdraws the offer to quiesce.
     #[inline]
     pub(crate) fn unquiesce(&mut self) {
-        if self.support.offers_quiescence || self.support.is_quiescent {
+        if self.support.quiescence != Quiescence::Active {
             self.end_quiescence();
         }
     }
 
     fn end_quiescence(&mut self) {
-        self.support.offers_quiescence = false;
-        self.progress.iter_mut().for_each(|progress| progress.is_quiescent = false);
-        if core::mem::take(&mut self.support.is_quiescent) && self.role == Role::Leader {
+        self.all_progress_mut().iter_mut().for_each(|progress| progress.is_quiescent = false);
+        let before = core::mem::take(&mut self.support.quiescence);
+        if before == Quiescence::Quiescent && self.role() == Role::Leader {
             self.rearm_heartbeat();
             if self.config.check_quorum {
-                self.quorum_deadline = self.now + self.config.election_timeout();
+                self.rearm_quorum_check();
             }
         }
     }
@@ -67,33 +78,33 @@ impl Group {
     pub(crate) fn offer_quiescence(&mut self) -> bool {
         if !self.may_quiesce() {
             self.unquiesce();
-        } else if !self.support.offers_quiescence {
-            self.support.offers_quiescence = true;
+        } else if self.support.quiescence == Quiescence::Active {
+            self.support.quiescence = Quiescence::Offered;
             self.support.since = self.reads.next_round();
         }
-        self.support.offers_quiescence
+        self.support.quiescence != Quiescence::Active
     }
 
     fn may_quiesce(&self) -> bool {
         let last = self.log.last().index;
         let is_done = |(at, progress): (usize, &Progress)| {
-            if is_set(self.support.supported_by, at) {
+            if self.support.received.contains(at) {
                 progress.state == PeerState::Replicate && progress.matched == last
             } else {
                 // A peer without support does not matter if it is down; a live one would miss its leader.
                 !progress.is_recently_active()
             }
         };
-        (self.support.supported_by != 0 || self.peers.is_empty())
+        (!self.support.received.is_empty() || self.peers.is_empty())
             && self.peers.len() <= NODES_MAX
-            && self.role == Role::Leader
+            && self.role() == Role::Leader
             && self.commit == last
-            && self.commit_push_at == Time::NEVER
+            && self.leadership().is_some_and(|leadership| leadership.commit_push_at == Time::NEVER)
             && self.reads.is_idle()
-            && self.admission.is_none()
-            && self.handover.is_none()
-            && self.leaving.is_empty()
-            && self.progress.iter().enumerate().all(is_done)
+            && self.admission().is_none()
+            && self.handover().is_none()
+            && self.removals().is_empty()
+            && self.all_progress().iter().enumerate().all(is_done)
             && self.has_supported_quorum()
     }
 
@@ -104,32 +115,34 @@ impl Group {
         let agrees =
             self.is_fortifying() && commit == last && self.commit == last && self.log.durable() == last;
         if agrees && self.asked.as_ref().is_none_or(|asked| asked.is_answered()) {
-            self.support.is_quiescent = true;
+            self.support.quiescence = Quiescence::Quiescent;
             self.deadline = Time::NEVER;
         }
-        self.support.is_quiescent
+        self.is_quiescent()
     }
 
     /// A follower has answered a heartbeat: whether it fortifies this leader, and whether it agrees to
     /// quiesce. When all supporting peers agree, the group quiesces.
-    pub(crate) fn on_fortification_reply(&mut self, from: NodeId, round: u64, fortifies: bool, rests: bool) {
-        if self.support.is_quiescent && !self.is_supported_by(from) {
+    pub(crate) fn on_fortification_reply(&mut self, from: NodeId, reply: HeartbeatReply) {
+        let HeartbeatReply { round, fortifies, quiesce } = reply;
+        if self.is_quiescent() && !self.is_supported_by(from) {
             // The group quiesced without this peer, which is alive, and would receive no heartbeats.
             self.unquiesce();
         }
         if round < self.support.since {
             return;
         }
-        let (offers_quiescence, configuration_at) = (self.support.offers_quiescence, self.configuration_at);
+        let is_offered = self.support.quiescence != Quiescence::Active;
+        let configuration_at = self.configuration_at;
         let Some(progress) = self.progress_of(from) else { return };
         progress.is_fortifying = fortifies && progress.matched >= configuration_at;
-        progress.is_quiescent = rests && offers_quiescence;
-        if self.support.is_quiescent || !rests || !offers_quiescence || !self.may_quiesce() {
+        progress.is_quiescent = quiesce && is_offered;
+        if self.is_quiescent() || !quiesce || !is_offered || !self.may_quiesce() {
             return;
         }
-        let supported_by = self.support.supported_by;
-        let mut peers = self.progress.iter().enumerate();
-        if peers.all(|(at, progress)| !is_set(supported_by, at) || progress.is_quiescent) {
+        let received = self.support.received;
+        let mut peers = self.all_progress().iter().enumerate();
+        if peers.all(|(at, progress)| !received.contains(at) || progress.is_quiescent) {
             self.quiesce();
         }
     }
@@ -144,8 +157,11 @@ impl Group {
     }
 
     fn quiesce(&mut self) {
-        self.support.is_quiescent = true;
-        (self.deadline, self.quorum_deadline) = (Time::NEVER, Time::NEVER);
+        self.support.quiescence = Quiescence::Quiescent;
+        self.deadline = Time::NEVER;
+        if let Some(leadership) = self.leadership_mut() {
+            leadership.quorum_deadline = Time::NEVER;
+        }
         self.shrink();
     }
 }

@@ -5,6 +5,7 @@ use core::time::Duration;
 use raftwerk_frame::{Index, NodeId, Time};
 
 use crate::contract::Effects;
+use crate::group::liveness::quiescence::Quiescence;
 use crate::group::replication::progress::Progress;
 use crate::group::{Group, Role};
 use crate::quorum::{self, VoteResult};
@@ -12,21 +13,56 @@ use crate::quorum::{self, VoteResult};
 /// Support is tracked for this many peers, the first in the order of their ids. Usual groups have fewer.
 pub(super) const NODES_MAX: usize = u16::BITS as usize;
 
-/// A replica's view of the support between nodes, and its quiescence.
+/// A set of the first peers, by their places in the order of ids.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct PeerSet(u16);
+
+impl PeerSet {
+    pub(crate) const fn contains(self, at: usize) -> bool {
+        at < NODES_MAX && self.0 & 1 << at != 0
+    }
+
+    const fn insert(&mut self, at: usize) {
+        if at < NODES_MAX {
+            self.0 |= 1 << at;
+        }
+    }
+
+    const fn remove(&mut self, at: usize) {
+        if at < NODES_MAX {
+            self.0 &= !(1 << at);
+        }
+    }
+
+    /// The peer at `at` is gone: those after it move down.
+    const fn close_gap(&mut self, at: usize) {
+        if at < NODES_MAX {
+            let before = (1 << at) - 1;
+            self.0 = self.0 & before | (self.0 >> 1) & !before;
+        }
+    }
+
+    pub(crate) const fn is_empty(self) -> bool {
+        self.0 == 0
+    }
+
+    pub(crate) const fn len(self) -> usize {
+        self.0.count_ones() as usize
+    }
+}
+
+/// A replica's view of the support between nodes, and whether it is quiescent by it.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Support {
-    /// A bit for each of the first peers: this node supports it …
-    pub(super) supports: u16,
-    /// … and is supported by it.
-    pub(super) supported_by: u16,
+    /// The peers that this node supports. Cleared when the peers change.
+    given: PeerSet,
+    /// The peers that support this node. Cleared when the peers change.
+    pub(super) received: PeerSet,
     /// A message from the leader was received in this term, and no not-leader reply since.
-    waits: bool,
+    has_leader_contact: bool,
     /// Its leader's node is no longer supported, and other followers look for a new leader at the same time.
     campaigns_early: bool,
-    /// Quiescent: no deadline until there is a request.
-    pub(super) is_quiescent: bool,
-    /// A leader has offered to quiesce.
-    pub(super) offers_quiescence: bool,
+    pub(super) quiescence: Quiescence,
     /// A leader has requested that another replica campaigns in its place, which may happen at any time.
     pub(crate) has_sent_timeout_now: bool,
     /// Replies to this round or later ones show which followers fortify the leader, and which agree to
@@ -37,31 +73,13 @@ pub(crate) struct Support {
 impl Support {
     /// The peers have changed: their support is unknown.
     pub(crate) const fn clear(&mut self) {
-        (self.supports, self.supported_by) = (0, 0);
+        (self.given, self.received) = (PeerSet(0), PeerSet(0));
     }
 
     /// The peer at `at` is gone.
     pub(crate) const fn remove_peer(&mut self, at: usize) {
-        (self.supports, self.supported_by) = (without(self.supports, at), without(self.supported_by, at));
-    }
-}
-
-/// The bits without the one at `at`; those above it move down.
-const fn without(bits: u16, at: usize) -> u16 {
-    if at >= NODES_MAX {
-        return bits;
-    }
-    let below = (1 << at) - 1;
-    bits & below | (bits >> 1) & !below
-}
-
-pub(super) const fn is_set(bits: u16, at: usize) -> bool {
-    at < NODES_MAX && bits & 1 << at != 0
-}
-
-const fn set(bits: &mut u16, at: usize, yes: bool) {
-    if at < NODES_MAX {
-        *bits = if yes { *bits | 1 << at } else { *bits & !(1 << at) };
+        self.given.close_gap(at);
+        self.received.close_gap(at);
     }
 }
 
@@ -69,7 +87,7 @@ impl Group {
     /// Whether this replica fortifies the leader that it follows: its node supports the leader's.
     #[must_use]
     pub fn is_fortifying(&self) -> bool {
-        let leader = self.leader.filter(|_| self.support.waits && self.role == Role::Follower);
+        let leader = self.leader.filter(|_| self.support.has_leader_contact && self.role() == Role::Follower);
         leader.is_some_and(|leader| self.is_supporting(leader))
     }
 
@@ -77,13 +95,13 @@ impl Group {
     /// and of peers nothing from one configuration to the next.
     #[must_use]
     pub fn is_supporting(&self, node: NodeId) -> bool {
-        self.peers.binary_search(&node).is_ok_and(|at| is_set(self.support.supports, at))
+        self.peers.binary_search(&node).is_ok_and(|at| self.support.given.contains(at))
     }
 
     /// Whether another node supports this one, as the driver reported; kept like [`Group::is_supporting`].
     #[must_use]
     pub fn is_supported_by(&self, node: NodeId) -> bool {
-        self.peers.binary_search(&node).is_ok_and(|at| is_set(self.support.supported_by, at))
+        self.peers.binary_search(&node).is_ok_and(|at| self.support.received.contains(at))
     }
 
     /// Until when, at the latest, no other node leads, and the commit index up to which a read may be
@@ -94,7 +112,7 @@ impl Group {
     /// arrive at any time. Nor is there one for a leader that the configuration in force is without:
     /// followers that have it fortify a member only. Cost: a walk over the voters.
     pub fn lease(&self, until: impl Fn(NodeId) -> Time) -> Option<(Index, Time)> {
-        let may_hold = self.role == Role::Leader && self.configuration.contains(self.config.node);
+        let may_hold = self.role() == Role::Leader && self.configuration.contains(self.config.node);
         if !may_hold || !self.reads.is_open() || self.support.has_sent_timeout_now {
             return None;
         }
@@ -109,27 +127,47 @@ impl Group {
         quorum::reached(&self.configuration, reached).map(|until| (self.commit, Time(until)))
     }
 
-    /// This node begins, or ends, to support another.
-    pub(crate) fn supports(&mut self, node: NodeId, yes: bool) {
+    /// This node begins to support another.
+    pub(crate) fn on_support_begun(&mut self, node: NodeId) {
         if let Ok(at) = self.peers.binary_search(&node) {
-            set(&mut self.support.supports, at, yes);
-            if !yes {
-                self.end_fortification(node);
+            self.support.given.insert(at);
+        }
+    }
+
+    /// This node ends to support another.
+    pub(crate) fn on_support_ended(&mut self, node: NodeId) {
+        if let Ok(at) = self.peers.binary_search(&node) {
+            self.support.given.remove(at);
+            self.end_fortification(node);
+        }
+    }
+
+    /// Another node begins to support this one.
+    pub(crate) fn on_support_gained(&mut self, node: NodeId) {
+        let Ok(at) = self.peers.binary_search(&node) else { return };
+        self.support.received.insert(at);
+        if self.role() == Role::Leader {
+            self.restart_fortification(at);
+            self.unquiesce();
+        }
+    }
+
+    /// Another node ends to support this one.
+    pub(crate) fn on_support_lost(&mut self, node: NodeId) {
+        let Ok(at) = self.peers.binary_search(&node) else { return };
+        self.support.received.remove(at);
+        if self.role() == Role::Leader {
+            self.restart_fortification(at);
+            if !self.has_supported_quorum() {
+                self.unquiesce();
             }
         }
     }
 
-    /// Another node begins, or ends, to support this one.
-    pub(crate) fn supported_by(&mut self, node: NodeId, yes: bool) {
-        let Ok(at) = self.peers.binary_search(&node) else { return };
-        set(&mut self.support.supported_by, at, yes);
-        if self.role == Role::Leader {
-            self.support.since = self.reads.next_round();
-            self.progress.iter_mut().skip(at).take(1).for_each(Progress::lose_support);
-            if yes || !self.has_supported_quorum() {
-                self.unquiesce();
-            }
-        }
+    /// The support of a peer's node has changed: its replies from before do not count.
+    fn restart_fortification(&mut self, at: usize) {
+        self.support.since = self.reads.next_round();
+        self.all_progress_mut().iter_mut().skip(at).take(1).for_each(Progress::lose_support);
     }
 
     /// A follower holds the log up to `matched`, and held it up to `before`. If the configuration in force
@@ -138,7 +176,7 @@ impl Group {
     pub(crate) fn note_configured(&mut self, before: Index, matched: Index) {
         if before < self.configuration_at
             && self.configuration_at <= matched
-            && self.support.supported_by != 0
+            && !self.support.received.is_empty()
         {
             self.support.since = self.reads.next_round();
         }
@@ -148,19 +186,20 @@ impl Group {
     pub(crate) fn reset_fortification(&mut self) {
         (self.support.has_sent_timeout_now, self.support.campaigns_early) = (false, false);
         // Without support no round is needed: support that begins starts a round of its own.
-        let is_supported = self.support.supported_by != 0;
+        let is_supported = !self.support.received.is_empty();
         self.support.since = if is_supported { self.reads.next_round() } else { self.reads.round() };
     }
 
     /// A message from the leader of this term was received: from now on this replica fortifies it, as long as
     /// its node is supported.
-    pub(crate) const fn bind(&mut self) {
-        (self.support.waits, self.support.is_quiescent, self.support.campaigns_early) = (true, false, false);
+    pub(crate) const fn fortify(&mut self) {
+        (self.support.has_leader_contact, self.support.campaigns_early) = (true, false);
+        self.support.quiescence = Quiescence::Active;
     }
 
     /// The term is new: it has no known leader.
     pub(crate) const fn forget_leader_contact(&mut self) {
-        self.support.waits = false;
+        self.support.has_leader_contact = false;
     }
 
     /// Ends the fortification of a leader. Its followers campaign soon, at random times within T/2: many
@@ -168,10 +207,11 @@ impl Group {
     /// from the last message of the leader may come before that of a replica with a higher priority, if that
     /// one's node supports the leader's a little longer.
     pub(crate) fn end_fortification(&mut self, leader: NodeId) {
-        if self.leader != Some(leader) || self.role == Role::Leader || !self.support.waits {
+        if self.leader != Some(leader) || self.role() == Role::Leader || !self.support.has_leader_contact {
             return;
         }
-        (self.support.waits, self.support.is_quiescent, self.support.campaigns_early) = (false, false, true);
+        (self.support.has_leader_contact, self.support.campaigns_early) = (false, true);
+        self.support.quiescence = Quiescence::Active;
         self.contact_at = Time(0);
         let timeout = self.config.election_timeout();
         let soon = Duration::from_nanos(self.rng.below(timeout.as_nanos() as u64 / 2));
@@ -189,7 +229,7 @@ impl Group {
     /// lets the candidate go first. Of two that request pre-votes of each other, the one with the higher id
     /// continues.
     pub(crate) fn yield_to_candidate(&mut self, candidate: NodeId, effects: &mut Effects) {
-        let asks_too = self.role == Role::PreCandidate;
+        let asks_too = self.role() == Role::PreCandidate;
         if !self.support.campaigns_early || asks_too && candidate < self.config.node {
             return;
         }
@@ -204,7 +244,7 @@ impl Group {
     /// replica that is always sooner than they, with a log that is too short, would keep them from
     /// campaigning for good.
     pub(crate) fn rearm_election_early(&mut self) {
-        if self.support.campaigns_early && self.config.pre_vote && self.role == Role::Follower {
+        if self.support.campaigns_early && self.config.pre_vote && self.role() == Role::Follower {
             let half = self.config.election_timeout().as_nanos() as u64 / 2;
             self.deadline =
                 self.now + Duration::from_nanos(half + self.rng.below(half)) + self.priority_delay();
@@ -215,6 +255,12 @@ impl Group {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    const fn without(bits: u16, at: usize) -> u16 {
+        let mut peers = PeerSet(bits);
+        peers.close_gap(at);
+        peers.0
+    }
 
     #[test]
     fn bits_above_one_that_goes_move_down() {

@@ -78,12 +78,13 @@ impl Group {
         }
         let (target, began) = (self.log.last().index, self.now);
         let newcomer = |node| Newcomer { node, target, began, is_caught_up: false };
-        self.admission = Some(Box::new(PendingAdmission {
+        let admission = PendingAdmission {
             changes: SmallVec::from_slice(wish.changes),
             logs: SmallVec::from_slice(wish.logs),
             transition: wish.transition,
             newcomers: joining.into_iter().map(newcomer).collect(),
-        }));
+        };
+        self.set_admission(Box::new(admission));
         Reconfigured::Admitting
     }
 
@@ -98,7 +99,7 @@ impl Group {
 
     /// The log was acknowledged, or committed, further: rounds may be over, and then the change may begin.
     pub(crate) fn continue_admission(&mut self, effects: &mut Effects) {
-        let Some(mut admission) = self.admission.take() else { return };
+        let Some(mut admission) = self.take_admission() else { return };
         let (last, now, patience) = (self.log.last().index, self.now, self.config.election_timeout());
         for newcomer in admission.newcomers.iter_mut().filter(|newcomer| !newcomer.is_caught_up) {
             let matched = self.peer(newcomer.node).map_or(Index(0), |progress| progress.matched);
@@ -109,8 +110,7 @@ impl Group {
         }
         let is_ready = admission.newcomers.iter().all(|newcomer| newcomer.is_caught_up);
         if !is_ready || self.configuration_at > self.commit || effects.append.is_some() {
-            self.admission = Some(admission);
-            return;
+            return self.set_admission(admission);
         }
         let wish = Reconfigure {
             changes: &admission.changes,
@@ -125,17 +125,27 @@ impl Group {
             Err(Refusal::NotCaughtUp(_) | Refusal::QuorumAtRisk | Refusal::Transferring) => {
                 // This may pass: the new members catch up for another round.
                 admission.newcomers.iter_mut().for_each(|newcomer| newcomer.is_caught_up = false);
-                self.admission = Some(admission);
-                return;
+                return self.set_admission(admission);
             }
             Err(refusal) => Reconfigured::Abandoned(refusal),
         };
         effects.reconfigured = Some(outcome);
     }
 
+    /// Ends the wait for new members.
+    pub(crate) fn take_admission(&mut self) -> Option<Box<PendingAdmission>> {
+        self.leadership_mut()?.admission.take()
+    }
+
+    fn set_admission(&mut self, admission: Box<PendingAdmission>) {
+        if let Some(leadership) = self.leadership_mut() {
+            leadership.admission = Some(admission);
+        }
+    }
+
     /// A leader's new members that are to become voters.
     pub fn newcomers(&self) -> impl Iterator<Item = NewcomerStatus> + '_ {
-        let newcomers = self.admission.iter().flat_map(|admission| admission.newcomers.iter());
+        let newcomers = self.admission().into_iter().flat_map(|admission| admission.newcomers.iter());
         newcomers.map(|newcomer| NewcomerStatus {
             node: newcomer.node,
             matched: self.peer(newcomer.node).map_or(Index(0), |progress| progress.matched),

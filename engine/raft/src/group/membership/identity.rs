@@ -36,7 +36,7 @@ impl Group {
         if self.configuration.contains(node) {
             return self.configuration.log_of(node).map_or(Recipient::InitialMember, Recipient::Named);
         }
-        match self.leaving.iter().find(|removal| removal.node == node) {
+        match self.removals().iter().find(|removal| removal.node == node) {
             Some(removal) => removal.log.map_or(Recipient::InitialMember, Recipient::Named),
             None => Recipient::Anyone,
         }

@@ -17,7 +17,8 @@ use smallvec::SmallVec;
 
 use crate::contract::Effects;
 use crate::group::Group;
-use crate::group::replication::progress::Progress;
+use crate::group::replication::progress::{Progress, ReplicaKind};
+use crate::group::role::RoleState;
 
 /// At most this many removed peers are served at a time. Further removals end the service of the oldest.
 const REMOVALS_MAX: usize = 16;
@@ -41,24 +42,32 @@ impl Group {
     /// theirs for a while.
     pub(crate) fn place_peers(&mut self, before: SmallVec<[NodeId; 4]>, effects: &mut Effects) {
         let next = self.log.last().index.next();
-        let mut known: Vec<(NodeId, Progress)> = before.into_iter().zip(self.progress.drain(..)).collect();
+        let progress = self.take_progress();
+        let mut known: Vec<(NodeId, Progress)> = before.into_iter().zip(progress).collect();
         let mut placed = Vec::with_capacity(known.len().max(self.peers.len()));
-        for &peer in &self.peers {
+        for at in 0..self.peers.len() {
+            let peer = self.peers[at];
             // The progress of a peer that was removed and comes back belongs to its earlier membership.
             let stays = |(node, _): &(NodeId, Progress)| *node == peer && !self.is_leaving(peer);
             let at = known.iter().position(stays);
             // A new member counts as active for a first period: it had no chance to reply yet.
-            let progress = at.map(|at| known.swap_remove(at).1).unwrap_or_else(|| {
-                self.last_progress_epoch = self.last_progress_epoch.saturating_add(1);
-                Progress::newcomer(next, self.last_progress_epoch, self.configuration.is_witness(peer))
-            });
+            let progress = match at {
+                Some(at) => known.swap_remove(at).1,
+                None => {
+                    let kind = ReplicaKind::in_configuration(&self.configuration, peer);
+                    Progress::of_new_member(next, self.next_progress_epoch(), kind)
+                }
+            };
             placed.push((peer, progress));
         }
-        let (peers, configuration) = (&self.peers, self.configuration_id());
+        let configuration = self.configuration_id();
         let log_of = |node| self.earlier.last().and_then(|before| before.configuration.log_of(node));
         let gone: Vec<(NodeId, Option<LogId>)> =
             known.iter().map(|(node, _)| (*node, log_of(*node))).collect();
-        self.leaving.retain(|removal| peers.binary_search(&removal.node).is_err());
+        let Self { peers, role, .. } = self;
+        if let RoleState::Leader(leadership) = role {
+            leadership.removals.retain(|removal| peers.binary_search(&removal.node).is_err());
+        }
         known.retain(|(node, _)| peers.binary_search(node).is_err());
         for (node, log) in gone {
             if self.peers.binary_search(&node).is_err() && !self.is_leaving(node) {
@@ -67,7 +76,7 @@ impl Group {
         }
         placed.append(&mut known);
         self.set_peers(placed);
-        while self.leaving.len() > REMOVALS_MAX {
+        while self.removals().len() > REMOVALS_MAX {
             self.end_removal(0, effects);
         }
     }
@@ -85,33 +94,57 @@ impl Group {
         if gone.is_empty() {
             return;
         }
-        let of = |node| (node, before.configuration.log_of(node), before.configuration.is_witness(node));
+        let of = |node| {
+            let kind = ReplicaKind::in_configuration(&before.configuration, node);
+            (node, before.configuration.log_of(node), kind)
+        };
         let gone: Vec<_> = gone.into_iter().map(of).collect();
         let (next, configuration) = (self.log.last().index.next(), self.configuration_id());
-        let mut placed: Vec<_> = self.peers.iter().copied().zip(self.progress.drain(..)).collect();
-        for (node, log, is_witness) in gone {
+        let progress = self.take_progress();
+        let mut placed: Vec<_> = self.peers.iter().copied().zip(progress).collect();
+        for (node, log, kind) in gone {
             self.leave(node, log, configuration);
-            placed.push((node, Progress::new(next, is_witness)));
+            placed.push((node, Progress::new(next, kind)));
         }
         self.set_peers(placed);
     }
 
     fn leave(&mut self, node: NodeId, log: Option<LogId>, configuration: EntryId) {
-        self.leaving.push(Removal { node, log, configuration, told_to: None, until: Time::NEVER });
+        if let Some(leadership) = self.leadership_mut() {
+            leadership.removals.push(Removal { node, log, configuration, told_to: None, until: Time::NEVER });
+        }
+    }
+
+    /// Removes the progress of all peers, to be placed anew by [`Group::set_peers`].
+    fn take_progress(&mut self) -> Vec<Progress> {
+        self.leadership_mut().map(|leadership| core::mem::take(&mut leadership.progress)).unwrap_or_default()
+    }
+
+    /// The progress epoch of a peer that is added now.
+    fn next_progress_epoch(&mut self) -> u16 {
+        self.leadership_mut().map_or(0, |leadership| {
+            leadership.last_progress_epoch = leadership.last_progress_epoch.saturating_add(1);
+            leadership.last_progress_epoch
+        })
     }
 
     fn set_peers(&mut self, mut placed: Vec<(NodeId, Progress)>) {
         placed.sort_unstable_by_key(|(node, _)| *node);
         self.support.clear();
         placed.iter_mut().for_each(|(_, progress)| progress.lose_support());
-        (self.peers, self.progress) = placed.into_iter().unzip();
+        let (peers, progress) = placed.into_iter().unzip();
+        self.peers = peers;
+        if let Some(leadership) = self.leadership_mut() {
+            leadership.progress = progress;
+        }
     }
 
     /// The commit index has risen: removed peers are served for one more election timeout, once their
     /// removal is committed.
     pub(crate) fn start_removal_deadlines(&mut self) {
         let (commit, until) = (self.commit, self.now + self.config.election_timeout());
-        for removal in self.leaving.iter_mut().filter(|removal| removal.configuration.index <= commit) {
+        for removal in self.removals_mut().iter_mut().filter(|removal| removal.configuration.index <= commit)
+        {
             removal.until = removal.until.min(until);
         }
     }
@@ -119,7 +152,7 @@ impl Group {
     /// An append up to `last`, which carries the commit index, was sent.
     pub(crate) fn note_removal_sent(&mut self, node: NodeId, last: Index) {
         let told = self.commit.min(last);
-        for removal in self.leaving.iter_mut().filter(|removal| removal.node == node) {
+        for removal in self.removals_mut().iter_mut().filter(|removal| removal.node == node) {
             if removal.configuration.index <= told {
                 removal.told_to.get_or_insert(last);
             }
@@ -128,17 +161,17 @@ impl Group {
 
     /// A peer has acknowledged entries: perhaps the commit of its removal.
     pub(crate) fn end_acknowledged_removal(&mut self, node: NodeId, effects: &mut Effects) {
-        let Some(at) = self.leaving.iter().position(|removal| removal.node == node) else { return };
+        let Some(at) = self.removals().iter().position(|removal| removal.node == node) else { return };
         let matched = self.peer(node).map_or(Index(0), |progress| progress.matched);
-        if self.leaving[at].told_to.is_some_and(|told_to| matched >= told_to) {
+        if self.removals()[at].told_to.is_some_and(|told_to| matched >= told_to) {
             self.end_removal(at, effects);
         }
     }
 
     /// Ends the service of peers that have reached their deadline.
     pub(crate) fn end_due_removals(&mut self, effects: &mut Effects) {
-        for at in (0..self.leaving.len()).rev() {
-            if self.leaving[at].until <= self.now {
+        for at in (0..self.removals().len()).rev() {
+            if self.removals()[at].until <= self.now {
                 self.end_removal(at, effects);
             }
         }
@@ -146,17 +179,19 @@ impl Group {
 
     /// This replica leads no longer, and serves no removed peers.
     pub(crate) fn end_all_removals(&mut self, effects: &mut Effects) {
-        while !self.leaving.is_empty() {
-            self.end_removal(self.leaving.len() - 1, effects);
+        while !self.removals().is_empty() {
+            self.end_removal(self.removals().len() - 1, effects);
         }
     }
 
     /// Ends the service of a peer. If its removal is committed, the leader sends it the removal notice.
     fn end_removal(&mut self, at: usize, effects: &mut Effects) {
-        let Removal { node, configuration, .. } = self.leaving.remove(at);
-        if let Ok(at) = self.peers.binary_search(&node) {
-            self.peers.remove(at);
-            self.progress.remove(at);
+        let Self { peers, role, .. } = self;
+        let RoleState::Leader(leadership) = role else { return };
+        let Removal { node, configuration, .. } = leadership.removals.remove(at);
+        if let Ok(at) = peers.binary_search(&node) {
+            peers.remove(at);
+            leadership.progress.remove(at);
             self.support.remove_peer(at);
         }
         if configuration.index <= self.commit {
@@ -168,14 +203,16 @@ impl Group {
     /// Whether this replica leads, and serves a peer only because the peer has yet to receive its removal.
     #[must_use]
     pub fn is_leaving(&self, peer: NodeId) -> bool {
-        self.leaving.iter().any(|removal| removal.node == peer)
+        self.removals().iter().any(|removal| removal.node == peer)
     }
 
     /// Whether this replica leads, and the removal of a peer that it still serves is committed. Before the
     /// commit, the peer is a member: the entry that removes it may be replaced.
     #[must_use]
     pub fn has_left(&self, peer: NodeId) -> bool {
-        self.leaving.iter().any(|removal| removal.node == peer && removal.configuration.index <= self.commit)
+        self.removals()
+            .iter()
+            .any(|removal| removal.node == peer && removal.configuration.index <= self.commit)
     }
 
     /// The entry that contains the configuration in force.

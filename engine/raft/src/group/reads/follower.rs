@@ -38,7 +38,7 @@ impl PendingReadIndex {
 impl Group {
     /// A read at a replica of any role.
     pub(crate) fn on_follower_read(&mut self, token: u64, effects: &mut Effects) {
-        if self.role == Role::Leader {
+        if self.role() == Role::Leader {
             return self.read(token, effects);
         }
         if self.leader.is_none() || self.is_witness {
@@ -63,8 +63,8 @@ impl Group {
     /// At the end of a turn: one request for all reads that have not been in one.
     pub(crate) fn send_read_index(&mut self, effects: &mut Effects) {
         let term = self.hard_state.term;
-        if let (Some(asked), Some(leader)) = (&mut self.asked, self.leader)
-            && self.role == Role::Follower
+        if self.role() == Role::Follower
+            && let (Some(asked), Some(leader)) = (&mut self.asked, self.leader)
             && core::mem::take(&mut asked.is_due)
             && !asked.waiting.is_empty()
         {
@@ -77,13 +77,20 @@ impl Group {
         }
     }
 
-    /// There is a live leader, or `is_another`, a new one: the last request may be lost, and is sent again,
-    /// after a heartbeat interval at the earliest, since a request makes the leader send heartbeats. A reply
-    /// to the first request still counts.
-    pub(crate) fn retry_read_index(&mut self, is_another: bool) {
+    /// There is a live leader: the last request may be lost, and is sent again, after a heartbeat interval at
+    /// the earliest, since a request makes the leader send heartbeats. A reply to the first request still
+    /// counts.
+    pub(crate) fn retry_read_index(&mut self) {
         let interval = self.config.heartbeat_interval();
         if let Some(asked) = &mut self.asked {
-            asked.is_due |= is_another || self.now >= asked.at + interval;
+            asked.is_due |= self.now >= asked.at + interval;
+        }
+    }
+
+    /// There is a new leader: the last request is sent again, to this one.
+    pub(crate) fn renew_read_index(&mut self) {
+        if let Some(asked) = &mut self.asked {
+            asked.is_due = true;
         }
     }
 
@@ -95,7 +102,7 @@ impl Group {
         index: Index,
         effects: &mut Effects,
     ) {
-        if self.role != Role::Follower || self.leader != Some(from) || index.0 > NUMBER_MAX {
+        if self.role() != Role::Follower || self.leader != Some(from) || index.0 > NUMBER_MAX {
             return;
         }
         let Some(asked) = &mut self.asked else { return };

@@ -5,30 +5,33 @@ use raftwerk_frame::{EntryId, Index, Membership, Message, NodeId, Run, Term};
 use crate::contract::{Append, Effects};
 use crate::group::{AppendContent, Group, NUMBER_MAX, Role};
 
+/// What a leader's heartbeat contains besides its term.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Heartbeat {
+    pub(crate) commit: Index,
+    pub(crate) round: u64,
+    /// The leader offers to quiesce.
+    pub(crate) quiesce: bool,
+}
+
 impl Group {
     /// Records that `from` leads this term. `false` if that cannot be, since this replica leads it.
     fn note_leader(&mut self, from: NodeId, effects: &mut Effects) -> bool {
-        if self.role == Role::Leader {
+        if self.role() == Role::Leader {
             return false;
         }
-        if self.role != Role::Follower || self.leader != Some(from) {
-            self.retry_read_index(true);
+        if self.role() != Role::Follower || self.leader != Some(from) {
+            self.renew_read_index();
             self.become_follower(self.hard_state.term, Some(from), effects);
         }
         self.note_leader_contact();
-        self.bind();
+        self.fortify();
         self.rearm_election();
         true
     }
 
-    pub(crate) fn on_heartbeat(
-        &mut self,
-        from: NodeId,
-        commit: Index,
-        round: u64,
-        quiesce: bool,
-        effects: &mut Effects,
-    ) {
+    pub(crate) fn on_heartbeat(&mut self, from: NodeId, heartbeat: Heartbeat, effects: &mut Effects) {
+        let Heartbeat { commit, round, quiesce } = heartbeat;
         if self.note_leader(from, effects) {
             // The commit index covers only entries that we have acknowledged to the leader; an index beyond
             // our log is ignored.
@@ -41,7 +44,7 @@ impl Group {
                 from,
                 Message::HeartbeatAck { term: self.hard_state.term, round, fortifies, quiesce },
             ));
-            self.retry_read_index(false);
+            self.retry_read_index();
         }
     }
 

@@ -1,43 +1,67 @@
 //! The leader: opens its term, takes proposals, sends appends, counts acknowledgements (paper, sections 5.3,
 //! 5.4.2).
 
+use alloc::boxed::Box;
 use alloc::vec::Vec;
 
 use raftwerk_frame::{EntryId, Index, Message, NodeId, Time};
 
 use crate::contract::{Append, AppendPlan, Effects, Opening, Rejected};
-use crate::group::replication::progress::{PeerState, Progress};
+use crate::group::replication::progress::{PeerState, Progress, ReplicaKind};
+use crate::group::role::{Leadership, RoleState};
 use crate::group::{Group, Role};
 use crate::quorum::{self, VoteResult};
+
+/// What a leader appends of its own.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum OwnEntries {
+    /// The empty entry that opens its term.
+    Noop,
+    /// So many proposals, or one configuration.
+    Payloads(u32),
+}
+
+/// What the reply to a heartbeat contains besides the term.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct HeartbeatReply {
+    pub(crate) round: u64,
+    /// The follower fortifies this leader.
+    pub(crate) fortifies: bool,
+    /// The follower agrees to quiesce.
+    pub(crate) quiesce: bool,
+}
 
 impl Group {
     /// Becomes leader, and opens the term with an empty entry, unless the driver does: only the commit of an
     /// entry of its own term shows a leader what is committed (paper, section 5.4.2 and 8).
     pub(crate) fn become_leader(&mut self, effects: &mut Effects) {
-        self.role = Role::Leader;
-        self.leader = Some(self.config.node);
-        self.votes.clear();
-        self.has_deferred = false;
         let next = self.log.last().index.next();
-        self.progress = Vec::with_capacity(self.peers.len());
-        let witnesses = &self.configuration.witnesses;
-        self.progress.extend(self.peers.iter().map(|peer| Progress::new(next, witnesses.contains(*peer))));
-        self.last_progress_epoch = 0;
+        let mut progress = Vec::with_capacity(self.peers.len());
+        let kind = |peer: &NodeId| ReplicaKind::in_configuration(&self.configuration, *peer);
+        progress.extend(self.peers.iter().map(|peer| Progress::new(next, kind(peer))));
+        self.role = RoleState::Leader(Box::new(Leadership::new(progress)));
+        self.leader = Some(self.config.node);
+        self.has_deferred = false;
         self.restore_removals();
         self.reset_fortification();
-        self.quorum_deadline =
-            if self.config.check_quorum { self.now + self.config.election_timeout() } else { Time::NEVER };
+        if self.config.check_quorum {
+            self.rearm_quorum_check();
+        }
         self.rearm_heartbeat();
         if self.opening == Opening::Core {
-            self.append_own(1, true, effects);
+            self.append_own(OwnEntries::Noop, effects);
         }
         self.adopt_pending_reads(effects);
         self.send_heartbeats(effects);
     }
 
-    pub(crate) fn append_own(&mut self, count: u32, noop: bool, effects: &mut Effects) {
+    pub(crate) fn append_own(&mut self, entries: OwnEntries, effects: &mut Effects) {
         self.unquiesce();
         let id = EntryId::new(self.hard_state.term, self.log.last().index.next());
+        let (count, noop) = match entries {
+            OwnEntries::Noop => (1, true),
+            OwnEntries::Payloads(count) => (count, false),
+        };
         self.log.append(id.term, u64::from(count));
         assert!(effects.append.is_none(), "a step appends once");
         effects.append = Some(Append::Own { id, count, noop });
@@ -45,22 +69,23 @@ impl Group {
 
     /// Takes proposals, all or none.
     pub(crate) fn propose(&mut self, count: u32, bytes: u64, effects: &mut Effects) {
-        if self.role != Role::Leader {
+        if self.role() != Role::Leader {
             effects.rejected = Some(Rejected::NotLeader { leader: self.leader });
             return self.unquiesce_for_request(effects);
         }
         // Empty payloads count as one byte, so that their number is bounded, too.
         let bytes = bytes.max(u64::from(count));
-        let waiting = self.uncommitted_bytes;
-        if self.handover.is_some()
+        let waiting = self.leadership().map_or(0, |leadership| leadership.uncommitted.bytes());
+        if self.handover().is_some()
             || waiting > 0 && waiting.saturating_add(bytes) > self.config.uncommitted_bytes_max()
         {
             effects.rejected = Some(Rejected::Busy);
         } else if count > 0 {
-            self.append_own(count, false, effects);
+            self.append_own(OwnEntries::Payloads(count), effects);
             let last = self.log.last().index;
-            self.uncommitted.get_or_insert_default().push_back((last, bytes));
-            self.uncommitted_bytes += bytes;
+            if let Some(leadership) = self.leadership_mut() {
+                leadership.uncommitted.push(last, bytes);
+            }
         }
     }
 
@@ -69,24 +94,27 @@ impl Group {
     pub(crate) fn advance_commit(&mut self, effects: &mut Effects) {
         let reached = |node: NodeId| {
             let at = self.peers.binary_search(&node).ok();
-            at.map_or(self.log.durable().0, |at| self.progress[at].matched.0)
+            at.map_or(self.log.durable().0, |at| self.all_progress()[at].matched.0)
         };
         let Some(index) = quorum::reached(&self.configuration, reached).map(Index) else { return };
         if index > self.commit && self.log.term_at(index) == Some(self.hard_state.term) {
             let before = self.commit;
             self.commit_to(index, effects);
-            if self.commit_push_at == Time::NEVER {
-                (self.commit_push_at, self.is_commit_push_due) =
-                    (self.now + self.config.commit_delay(), false);
-            }
-            if let Some(queue) = &mut self.uncommitted {
-                while let Some((_, bytes)) = queue.pop_front_if(|(last, _)| *last <= index) {
-                    self.uncommitted_bytes -= bytes;
-                }
-            }
+            self.note_committed(index);
             self.reads.open(index);
             self.on_commit_advanced(before, effects);
         }
+    }
+
+    /// The log is committed up to `index`: followers are to be sent that, and proposals up to there count no
+    /// longer.
+    fn note_committed(&mut self, index: Index) {
+        let push_at = self.now + self.config.commit_delay();
+        let RoleState::Leader(leadership) = &mut self.role else { return };
+        if leadership.commit_push_at == Time::NEVER {
+            (leadership.commit_push_at, self.is_commit_push_due) = (push_at, false);
+        }
+        leadership.uncommitted.commit_to(index);
     }
 
     /// Heartbeats of all groups of a worker fall due together, so that they leave as one message per peer.
@@ -98,26 +126,41 @@ impl Group {
     pub(crate) fn send_heartbeats(&mut self, effects: &mut Effects) {
         let quiesce = self.offer_quiescence();
         let (term, round) = (self.hard_state.term, self.reads.round());
-        for (peer, progress) in self.peers.iter().zip(&self.progress) {
+        for (peer, progress) in self.peers.iter().zip(self.all_progress()) {
             // Never beyond what the peer has acknowledged: the rest of its log may differ from ours.
             let commit = self.commit.min(progress.matched);
             effects.send.push((*peer, Message::Heartbeat { term, commit, round, quiesce }));
         }
     }
 
+    /// When to check next that messages were received from a quorum.
+    pub(crate) fn rearm_quorum_check(&mut self) {
+        let deadline = self.now + self.config.election_timeout();
+        if let Some(leadership) = self.leadership_mut() {
+            leadership.quorum_deadline = deadline;
+        }
+    }
+
+    pub(crate) fn is_quorum_check_due(&self) -> bool {
+        self.leadership().is_some_and(|leadership| self.now >= leadership.quorum_deadline)
+    }
+
     /// Whether messages from a quorum were received since the last check; then the next period begins.
     pub(crate) fn check_quorum_contact(&mut self) -> bool {
         let heard = |node: NodeId| {
             let at = self.peers.binary_search(&node).ok();
-            Some(at.is_none_or(|at| self.progress[at].is_active))
+            Some(at.is_none_or(|at| self.all_progress()[at].is_active))
         };
         let alive = quorum::vote_result(&self.configuration, heard) == VoteResult::Won;
-        for progress in &mut self.progress {
+        for progress in self.all_progress_mut() {
             progress.was_active = core::mem::replace(&mut progress.is_active, false);
         }
-        self.quorum_deadline = self.now + self.config.election_timeout();
+        self.rearm_quorum_check();
         let position = self.log.last().index.0.wrapping_add(self.reads.round()) as u32;
-        if core::mem::replace(&mut self.activity_mark, position) == position {
+        let is_idle = self.leadership_mut().is_some_and(|leadership| {
+            core::mem::replace(&mut leadership.activity_mark, position) == position
+        });
+        if is_idle {
             self.shrink();
         }
         alive
@@ -126,15 +169,16 @@ impl Group {
     /// After a period without proposals and reads, queues that grew under load and are empty now return their
     /// memory: most groups of a node are idle.
     pub(crate) fn shrink(&mut self) {
-        self.progress.iter_mut().for_each(Progress::shrink);
         self.reads.shrink();
-        self.uncommitted.take_if(|queue| queue.is_empty());
+        if let Some(leadership) = self.leadership_mut() {
+            leadership.shrink();
+        }
     }
 
     /// The append plan for a peer.
     pub(crate) fn append_plan(&mut self, to: NodeId) -> Option<AppendPlan> {
         let at = self.peers.binary_search(&to).ok()?;
-        let progress = self.progress.get(at)?;
+        let progress = self.all_progress().get(at)?;
         let is_withheld = progress.is_witness;
         let last = if is_withheld { self.witness_send_limit() } else { self.log.last().index };
         if progress.state == PeerState::Snapshot {
@@ -204,7 +248,7 @@ impl Group {
         // notice may come too early.
         let is_own = self.log.term_at(self.log.durable()) == Some(self.hard_state.term);
         let mine = if is_own { self.log.durable() } else { self.commit };
-        let waited_for = self.peers.iter().zip(&self.progress).filter(is_waited_for);
+        let waited_for = self.peers.iter().zip(self.all_progress()).filter(is_waited_for);
         waited_for.map(|(_, progress)| progress.matched).min().unwrap_or(mine).min(mine).max(self.commit)
     }
 
@@ -238,7 +282,7 @@ impl Group {
         progress_epoch: u16,
         effects: &mut Effects,
     ) {
-        if self.role != Role::Leader || matched > self.log.last().index {
+        if self.role() != Role::Leader || matched > self.log.last().index {
             return;
         }
         let Some(progress) =
@@ -267,7 +311,7 @@ impl Group {
     /// counts only for [`Group::written_by_quorum`], and for the window: a follower that is behind is not
     /// limited to one window per sync.
     pub(crate) fn on_append_written(&mut self, from: NodeId, matched: Index, progress_epoch: u16) {
-        if self.role != Role::Leader || matched > self.log.last().index {
+        if self.role() != Role::Leader || matched > self.log.last().index {
             return;
         }
         if let Some(progress) =
@@ -287,9 +331,9 @@ impl Group {
         let own = if self.log.holds(own) { own.index.max(self.log.durable()) } else { self.log.durable() };
         let written = |node: NodeId| {
             let at = self.peers.binary_search(&node).ok();
-            at.map_or(own.0, |at| self.progress[at].matched.max(self.progress[at].written).0)
+            at.map_or(own.0, |at| self.all_progress()[at].matched.max(self.all_progress()[at].written).0)
         };
-        if self.role != Role::Leader {
+        if self.role() != Role::Leader {
             return self.commit;
         }
         quorum::reached(&self.configuration, written).map_or(self.commit, Index).max(self.commit)
@@ -298,7 +342,7 @@ impl Group {
     /// A follower's log does not agree at `rejected`. Skips back over a whole conflicting term at once, by the
     /// follower's hint and by our own log (paper, section 5.3, last paragraphs).
     pub(crate) fn on_append_reject(&mut self, from: NodeId, rejected: Index, hint: EntryId) {
-        if self.role != Role::Leader {
+        if self.role() != Role::Leader {
             return;
         }
         let common = self.log.last_at_most(hint.index, hint.term).index;
@@ -318,23 +362,16 @@ impl Group {
         }
     }
 
-    pub(crate) fn on_heartbeat_ack(
-        &mut self,
-        from: NodeId,
-        round: u64,
-        fortifies: bool,
-        quiesce: bool,
-        effects: &mut Effects,
-    ) {
-        if self.role != Role::Leader {
+    pub(crate) fn on_heartbeat_ack(&mut self, from: NodeId, reply: HeartbeatReply, effects: &mut Effects) {
+        if self.role() != Role::Leader {
             return;
         }
         let interval = self.config.heartbeat_interval();
         let (now, known) = (self.now, self.reads.round());
         let Some(progress) = self.progress_of(from) else { return };
         progress.heard(now, interval);
-        progress.round = progress.round.max(round.min(known));
-        self.on_fortification_reply(from, round, fortifies, quiesce);
+        progress.round = progress.round.max(reply.round.min(known));
+        self.on_fortification_reply(from, reply);
         self.answer_reads(effects);
     }
 

@@ -4,7 +4,7 @@ use alloc::boxed::Box;
 use alloc::collections::VecDeque;
 use core::time::Duration;
 
-use raftwerk_frame::{EntryId, Index, Time};
+use raftwerk_frame::{Configuration, EntryId, Index, NodeId, Time};
 
 /// How a leader replicates to a peer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -88,6 +88,21 @@ impl InFlight {
     }
 }
 
+/// Whether a replica holds payloads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum ReplicaKind {
+    /// It holds entries with their payloads.
+    Full,
+    /// It holds headers only.
+    Witness,
+}
+
+impl ReplicaKind {
+    pub(crate) fn in_configuration(configuration: &Configuration, node: NodeId) -> Self {
+        if configuration.is_witness(node) { Self::Witness } else { Self::Full }
+    }
+}
+
 /// A leader's progress of one peer.
 #[derive(Clone, Debug)]
 pub(crate) struct Progress {
@@ -126,7 +141,7 @@ pub(crate) struct Progress {
 }
 
 impl Progress {
-    pub(crate) const fn new(next: Index, is_witness: bool) -> Self {
+    pub(crate) fn new(next: Index, kind: ReplicaKind) -> Self {
         Self {
             state: PeerState::Probe,
             matched: Index(0),
@@ -143,15 +158,15 @@ impl Progress {
             is_fortifying: false,
             is_quiescent: false,
             progress_epoch: 0,
-            is_witness,
+            is_witness: kind == ReplicaKind::Witness,
             in_flight: InFlight(None),
             in_flight_bytes: 0,
         }
     }
 
     /// The progress of a new member: it had no time to reply, and does not count as inactive.
-    pub(crate) fn newcomer(next: Index, progress_epoch: u16, is_witness: bool) -> Self {
-        Self { is_active: true, progress_epoch, ..Self::new(next, is_witness) }
+    pub(crate) fn of_new_member(next: Index, progress_epoch: u16, kind: ReplicaKind) -> Self {
+        Self { is_active: true, progress_epoch, ..Self::new(next, kind) }
     }
 
     /// Its node no longer supports this one: the peer's fortification, and its consent to quiesce, are void.
@@ -296,7 +311,7 @@ mod tests {
 
     #[test]
     fn the_window_is_bounded_in_bytes_and_messages_and_acks_open_it() {
-        let mut progress = Progress::new(Index(1), false);
+        let mut progress = Progress::new(Index(1), ReplicaKind::Full);
         progress.replicate();
         progress.sent(Index(3), 60, Time(1));
         assert_eq!(progress.room(100, 2), Some(40));
@@ -312,7 +327,7 @@ mod tests {
 
     #[test]
     fn what_is_written_is_on_its_way_no_longer_and_still_not_acknowledged() {
-        let mut progress = Progress::new(Index(1), false);
+        let mut progress = Progress::new(Index(1), ReplicaKind::Full);
         progress.replicate();
         for index in 1..=16 {
             assert_eq!(progress.room(100, 1), Some(100), "{index}");
@@ -336,7 +351,7 @@ mod tests {
     /// Appends that are on their way do not matter to a peer that needs a snapshot.
     #[test]
     fn nothing_is_in_flight_to_a_peer_that_is_sent_a_snapshot() {
-        let mut progress = Progress::new(Index(1), false);
+        let mut progress = Progress::new(Index(1), ReplicaKind::Full);
         progress.replicate();
         progress.sent(Index(3), 60, Time(1));
         progress.snapshot(EntryId::default(), Time(2));

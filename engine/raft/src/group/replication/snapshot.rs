@@ -4,18 +4,20 @@ use raftwerk_frame::{Configuration, EntryId, Message, NodeId, Term};
 
 use crate::contract::{Effects, Install};
 use crate::group::replication::progress::PeerState;
+use crate::group::role::RoleState;
 use crate::group::{Group, NUMBER_MAX, Role};
 
 impl Group {
     /// Lists the peers that need compacted entries. Each once, until its snapshot arrives or fails.
     pub(crate) fn request_snapshots(&mut self, effects: &mut Effects) {
         let (compacted, now) = (self.log.compacted(), self.now);
-        let Self { peers, progress, leaving, .. } = self;
-        for (peer, progress) in peers.iter().zip(progress) {
+        let Self { peers, role, .. } = self;
+        let RoleState::Leader(leadership) = role else { return };
+        for (peer, progress) in peers.iter().zip(&mut leadership.progress) {
             // Sending needs the term of the entry before `next`.
             let behind = progress.next.prev() < compacted.index;
             let is_due = behind && progress.state != PeerState::Snapshot && !progress.is_paused;
-            if is_due && !leaving.iter().any(|removal| removal.node == *peer) {
+            if is_due && !leadership.removals.iter().any(|removal| removal.node == *peer) {
                 progress.snapshot(compacted, now);
                 effects.snapshot_to.push(*peer);
             }
@@ -44,7 +46,7 @@ impl Group {
     ) {
         let mine = self.hard_state.term;
         let is_sane = id.term <= term && self.is_plausible_term(term) && id.index.0 <= NUMBER_MAX;
-        if !is_sane || from == self.config.node || self.role == Role::Leader && term == mine {
+        if !is_sane || from == self.config.node || self.role() == Role::Leader && term == mine {
             return;
         }
         if term < mine {
@@ -57,7 +59,7 @@ impl Group {
         }
         self.become_follower(term, Some(from), effects);
         self.note_leader_contact();
-        self.bind();
+        self.fortify();
         self.rearm_election();
         if id.index > self.commit {
             let keep_tail = self.log.holds(id);

@@ -1,0 +1,220 @@
+//! The state that a replica has in one role only.
+
+use alloc::boxed::Box;
+use alloc::vec::Vec;
+
+use raftwerk_frame::{NodeId, Time};
+
+use crate::group::Group;
+use crate::group::election::transfer::Handover;
+use crate::group::membership::admission::PendingAdmission;
+use crate::group::membership::removal::Removal;
+use crate::group::replication::progress::Progress;
+use crate::group::replication::uncommitted::Uncommitted;
+use crate::thin_vec::ThinVec;
+
+/// The role of a replica (paper, section 5.1; thesis, section 9.6 for the pre-candidate).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// Follows a leader, or waits for one.
+    Follower,
+    /// Has requested pre-votes.
+    PreCandidate,
+    /// Campaigns.
+    Candidate,
+    /// Leads.
+    Leader,
+}
+
+/// The role, with the state that exists in it only.
+#[derive(Clone, Debug)]
+pub(crate) enum RoleState {
+    Follower,
+    PreCandidate(Votes),
+    Candidate(Votes),
+    Leader(Box<Leadership>),
+}
+
+/// A voter's answer to a candidate.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Ballot {
+    Granted,
+    Rejected,
+}
+
+/// How a replica campaigns.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Campaign {
+    /// It asks for pre-votes first: nothing changes, here or elsewhere (thesis, section 9.6).
+    PreVote,
+    /// It asks for votes.
+    Vote,
+    /// It asks for votes on the leader's request: live leaders do not matter (thesis, section 3.10).
+    Transfer,
+}
+
+/// The votes, or pre-votes, of one campaign. Invariant: at most one for each voter; the first counts.
+#[derive(Clone, Debug)]
+pub(crate) struct Votes(ThinVec<(NodeId, Ballot)>);
+
+impl Votes {
+    /// A campaign begins: the candidate votes for itself.
+    pub(crate) fn of_candidate(node: NodeId) -> Self {
+        let mut votes = ThinVec::new();
+        votes.push((node, Ballot::Granted));
+        Self(votes)
+    }
+
+    pub(crate) fn note(&mut self, node: NodeId, ballot: Ballot) {
+        if self.of(node).is_none() {
+            self.0.push((node, ballot));
+        }
+    }
+
+    pub(crate) fn of(&self, node: NodeId) -> Option<Ballot> {
+        self.0.iter().find(|(voter, _)| *voter == node).map(|(_, ballot)| *ballot)
+    }
+
+    /// The voters that have rejected the candidate.
+    pub(crate) fn rejecting(&self) -> impl Iterator<Item = NodeId> + '_ {
+        self.0.iter().filter(|(_, ballot)| *ballot == Ballot::Rejected).map(|(node, _)| *node)
+    }
+}
+
+/// The state of a leader, from its election to the end of its leadership.
+#[derive(Clone, Debug)]
+pub(crate) struct Leadership {
+    /// Invariant: as long as the group's `peers`, and in their order.
+    pub(crate) progress: Vec<Progress>,
+    /// How many peers were added in this term.
+    pub(crate) last_progress_epoch: u16,
+    pub(crate) uncommitted: Uncommitted,
+    /// A membership change that waits for new members.
+    pub(crate) admission: Option<Box<PendingAdmission>>,
+    /// The removed peers that are still served.
+    pub(crate) removals: ThinVec<Removal>,
+    /// A leadership transfer under way.
+    pub(crate) handover: Option<Box<Handover>>,
+    /// When to check next that messages were received from a quorum; never, while quiescent or without
+    /// check-quorum.
+    pub(crate) quorum_deadline: Time,
+    /// When followers are sent a new commit index even without an entry; never, if there is none to send.
+    pub(crate) commit_push_at: Time,
+    /// The low half of last index + read round at the last quorum check. If unchanged since, the group was
+    /// idle for a period, and its queues give their memory back.
+    pub(crate) activity_mark: u32,
+}
+
+impl Leadership {
+    pub(crate) fn new(progress: Vec<Progress>) -> Self {
+        Self {
+            progress,
+            last_progress_epoch: 0,
+            uncommitted: Uncommitted::default(),
+            admission: None,
+            removals: ThinVec::new(),
+            handover: None,
+            quorum_deadline: Time::NEVER,
+            commit_push_at: Time::NEVER,
+            activity_mark: 0,
+        }
+    }
+
+    /// The earliest of its deadlines, except for heartbeats.
+    fn next_deadline(&self) -> Time {
+        let handover = self.handover.as_ref().map_or(Time::NEVER, |handover| handover.deadline());
+        self.quorum_deadline.min(self.commit_push_at).min(handover)
+    }
+
+    /// Bytes of memory beyond the group itself.
+    fn bytes(&self) -> usize {
+        let peers = self.progress.capacity() * size_of::<Progress>();
+        let in_flight: usize = self.progress.iter().map(Progress::in_flight_capacity_bytes).sum();
+        size_of::<Self>() + peers + in_flight + self.uncommitted.capacity_bytes() + self.removals.bytes()
+    }
+
+    /// Returns the memory of empty queues.
+    pub(crate) fn shrink(&mut self) {
+        self.progress.iter_mut().for_each(Progress::shrink);
+        self.uncommitted.shrink();
+    }
+}
+
+impl Group {
+    /// The role of the replica.
+    #[must_use]
+    pub const fn role(&self) -> Role {
+        match self.role {
+            RoleState::Follower => Role::Follower,
+            RoleState::PreCandidate(_) => Role::PreCandidate,
+            RoleState::Candidate(_) => Role::Candidate,
+            RoleState::Leader(_) => Role::Leader,
+        }
+    }
+
+    /// Whether it leads.
+    #[must_use]
+    pub const fn is_leader(&self) -> bool {
+        matches!(self.role, RoleState::Leader(_))
+    }
+
+    pub(crate) fn leadership(&self) -> Option<&Leadership> {
+        if let RoleState::Leader(leadership) = &self.role { Some(leadership) } else { None }
+    }
+
+    pub(crate) fn leadership_mut(&mut self) -> Option<&mut Leadership> {
+        if let RoleState::Leader(leadership) = &mut self.role { Some(leadership) } else { None }
+    }
+
+    pub(crate) fn votes_mut(&mut self) -> Option<&mut Votes> {
+        match &mut self.role {
+            RoleState::PreCandidate(votes) | RoleState::Candidate(votes) => Some(votes),
+            RoleState::Follower | RoleState::Leader(_) => None,
+        }
+    }
+
+    /// A leader's progress of all its peers, in the order of `peers`; empty in other roles.
+    pub(crate) fn all_progress(&self) -> &[Progress] {
+        self.leadership().map_or(&[], |leadership| &leadership.progress)
+    }
+
+    pub(crate) fn all_progress_mut(&mut self) -> &mut [Progress] {
+        self.leadership_mut().map_or(&mut [], |leadership| &mut leadership.progress)
+    }
+
+    /// The removed peers that a leader still serves.
+    pub(crate) fn removals(&self) -> &[Removal] {
+        self.leadership().map_or(&[], |leadership| &leadership.removals)
+    }
+
+    pub(crate) fn removals_mut(&mut self) -> &mut [Removal] {
+        self.leadership_mut().map_or(&mut [], |leadership| &mut leadership.removals)
+    }
+
+    pub(crate) fn handover(&self) -> Option<&Handover> {
+        self.leadership()?.handover.as_deref()
+    }
+
+    pub(crate) fn handover_mut(&mut self) -> Option<&mut Handover> {
+        self.leadership_mut()?.handover.as_deref_mut()
+    }
+
+    pub(crate) fn admission(&self) -> Option<&PendingAdmission> {
+        self.leadership()?.admission.as_deref()
+    }
+
+    /// When [`Input::Timeout`](crate::Input::Timeout) is due.
+    #[must_use]
+    pub fn next_deadline(&self) -> Time {
+        self.deadline.min(self.leadership().map_or(Time::NEVER, Leadership::next_deadline))
+    }
+
+    /// Bytes of memory that a leader holds for its peers and its queues, beyond the group itself: none in a
+    /// follower, little in a leader that has been idle for a while.
+    #[must_use]
+    pub fn leading_bytes(&self) -> usize {
+        let configurations =
+            self.earlier.bytes() + self.configuration.logs.bytes() + self.configuration.witnesses.bytes();
+        self.leadership().map_or(0, Leadership::bytes) + self.reads.capacity_bytes() + configurations
+    }
+}
