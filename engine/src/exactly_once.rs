@@ -37,12 +37,11 @@ use std::io::{self, Read};
 use bytes::{BufMut, Bytes, BytesMut};
 use raftwerk_frame::Index;
 
-pub use client::{Numbered, OnceApplied, OnceError, OnceSession, outcome, plain, register};
-pub use table::{CLIENTS_MAX, REPLIES_MAX, REPLY_BYTES_MAX};
-
+pub use self::client::{Numbered, OnceApplied, OnceError, OnceSession, outcome, plain, register};
+pub use self::table::{CLIENTS_MAX, REPLIES_MAX, REPLY_BYTES_MAX};
 use self::table::{Table, Verdict};
-use crate::kv::codec::Reader;
-use crate::state_machine::{Checkpoint, Committed, CommittedEntry, Frozen, Replies, StateMachine};
+use crate::api::state_machine::{Checkpoint, Committed, CommittedEntry, Frozen, Replies, StateMachine};
+use crate::codec::Reader;
 
 const MARK: u8 = 0xEE;
 const PLAIN: u8 = 0;

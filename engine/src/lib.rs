@@ -46,49 +46,42 @@
 //! Next: `engine/docs/architecture.md` for the crates of the project, `engine/docs/write_path.md` for the
 //! path of one write; in the source, `worker` is the central module.
 
-mod config;
-mod consistency;
-mod data_dir;
-mod dispatch;
-pub mod drive;
-mod engine;
-mod error;
-mod events;
+mod api;
+mod codec;
 pub mod exactly_once;
-mod founders;
-mod group;
-mod inbox;
-mod liveness;
-mod loss;
-mod machine;
-mod membership;
-mod metric;
-mod peers;
-mod pipeline;
-mod pulse;
-mod quarantine;
-mod relaxed;
-mod runtime;
-mod session;
-mod state_machine;
-mod wait;
+mod node;
 mod worker;
 
 pub mod kv;
 
-pub use config::Config;
-pub use consistency::{Consistency, ReadAnswer, ReadOptions};
-pub use engine::Engine;
-pub use error::{CreateError, OpenError, ProposeError, ReadError, ReplaceError};
-pub use events::{Event, Ill, OnEvent, SLOW_SYNC};
-pub use founders::Founders;
-pub use group::{Applied, Freezing, FrozenState, Group, GroupStatus, Proposal, Read};
-pub use loss::{AcceptLossError, Loss};
-pub use machine::Machine;
-pub use membership::{Reconfiguration, ReconfigureError, Reconfiguring, TransferError, Transferring};
-pub use metric::EngineStats;
-pub use pipeline::{Completion, Outcome, Pipeline};
-pub use quarantine::{Quarantine, ReviveError};
+pub use self::node::manual as drive;
+pub use api::config::Config;
+pub use api::config::machine::Machine;
+pub use api::consistency::{Consistency, ReadOptions};
+pub use api::engine::Engine;
+pub use api::error::AcceptLossError;
+pub use api::error::ReviveError;
+pub use api::error::{CreateError, OpenError, ProposeError, ReadError, ReplaceError};
+pub use api::error::{ReconfigureError, TransferError};
+pub use api::group::RelaxedProposal;
+pub use api::group::{Freezing, Group, Proposal, Read};
+pub use api::membership::initial_members::InitialMembers;
+pub use api::membership::reconfiguration::Reconfiguration;
+pub use api::membership::{Reconfiguring, Transferring};
+pub use api::pipeline::Pipeline;
+pub use api::session::{Session, SessionError};
+pub use api::state_machine::{
+    Checkpoint, Committed, CommittedEntry, Frozen, Replies, StateMachine, StateMachines,
+};
+pub use api::stats::EngineStats;
+pub use api::status::Loss;
+pub use api::status::Quarantine;
+pub use api::status::ReadAnswer;
+pub use api::status::Received;
+pub use api::status::{Applied, FrozenState, GroupStatus};
+pub use codec::DecodeError;
+pub use node::events::{Condition, Event, OnEvent, SLOW_SYNC};
+pub use node::submission::{Completion, Outcome};
 pub use raftwerk_frame::{Configuration, EntryId, GroupId, Index, Membership, NodeId, Term};
 pub use raftwerk_net::{NetError, NetStats, PeerError, PeerId, WireVersion, identity};
 pub use raftwerk_raft::reconfig::{Change, ChangeError};
@@ -96,11 +89,6 @@ pub use raftwerk_raft::{
     NewcomerStatus, Admission, PRIORITY_MAX, PeerState, PeerStatus, Refusal, Role, Transition, Unfit,
 };
 pub use raftwerk_wal::{AppendMode, Shortage};
-pub use relaxed::{Received, RelaxedProposal};
-pub use session::{Session, SessionError};
-pub use state_machine::{
-    Checkpoint, Committed, CommittedEntry, Frozen, Replies, StateMachine, StateMachines,
-};
 
 /// Compiles the example of the README.
 #[cfg(doctest)]

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use raftwerk::identity::{ClusterAuthority, Validity};
 use raftwerk::kv::KvMachine;
-use raftwerk::{Config, Engine, Ill, NodeId, OnEvent, OpenError, PeerError, PeerId};
+use raftwerk::{Condition, Config, Engine, NodeId, OnEvent, OpenError, PeerError, PeerId};
 
 const ONE: NodeId = NodeId(1);
 const TWO: NodeId = NodeId(2);
@@ -91,16 +91,16 @@ fn open_until(
     let told = Told::default();
     let sink = Arc::clone(&told);
     config.on_event = Some(OnEvent::new(move |event| {
-        if event.ill.to_string().contains("certificate") {
-            sink.lock().unwrap().push((event.ill.clone(), event.is_over));
+        if event.condition.to_string().contains("certificate") {
+            sink.lock().unwrap().push((event.condition.clone(), event.is_over));
         }
     }));
     (Engine::open(config, |_| KvMachine::new()).unwrap(), told)
 }
 
-type Told = Arc<Mutex<Vec<(Ill, bool)>>>;
+type Told = Arc<Mutex<Vec<(Condition, bool)>>>;
 
-fn until_told(told: &Told, count: usize) -> Vec<(Ill, bool)> {
+fn until_told(told: &Told, count: usize) -> Vec<(Condition, bool)> {
     while told.lock().unwrap().len() < count {
         std::thread::yield_now();
     }
@@ -117,8 +117,8 @@ fn ends_of_certificates_are_told_and_are_over_with_other_identities() {
     let (two, of_two) = open_until(folder.path(), &authority, TWO, in_2001);
     one.set_address(TWO, two.local_addr());
     two.set_address(ONE, one.local_addr());
-    let (ends, ended) = (Ill::CertificateEnds { days: 10 }, Ill::CertificateEnded);
-    let refused = Ill::PeerCertificateEnded { node: TWO };
+    let (ends, ended) = (Condition::CertificateEnds { days: 10 }, Condition::CertificateEnded);
+    let refused = Condition::PeerCertificateEnded { node: TWO };
     assert_eq!(until_told(&of_one, 2), [(ends.clone(), false), (refused.clone(), false)]);
     assert_eq!(one.health(), [ends.clone(), refused.clone()]);
     assert_eq!(until_told(&of_two, 1), [(ended.clone(), false)]);

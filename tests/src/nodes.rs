@@ -177,7 +177,7 @@ impl Nodes {
             match self.replica(leader, group).reconfigure(wish.clone()).wait() {
                 Err(
                     ReconfigureError::Unknown
-                    | ReconfigureError::NotIntroduced(_)
+                    | ReconfigureError::UnknownPeer(_)
                     | ReconfigureError::Refused(
                         Refusal::NotReady
                         | Refusal::NotLeader { .. }

@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, Mutex};
 
-use raftwerk::{Event, GroupId, Ill, NodeId, OnEvent};
+use raftwerk::{Event, GroupId, Condition, NodeId, OnEvent};
 use raftwerk_tests::facts::until;
 use raftwerk_tests::nodes::Nodes;
 
@@ -18,7 +18,7 @@ fn a_peer_that_goes_and_comes_back_is_told_of_by_all_others() {
     nodes.create(&[group]);
     nodes.write(group, 10);
     let gone = NodeId(3);
-    let lost = Ill::PeerLost { node: gone };
+    let lost = Condition::PeerLost { node: gone };
     let others = [NodeId(1), NodeId(2)];
     until("all to be well", || {
         nodes.ids().iter().all(|node| nodes.engine(*node).health().is_empty()).then_some(())
@@ -33,7 +33,7 @@ fn a_peer_that_goes_and_comes_back_is_told_of_by_all_others() {
     nodes.engine(NodeId(1)).set_address(gone, nodes.engine(gone).local_addr());
     let told = |node: NodeId| -> Vec<bool> {
         let seen = seen.lock().unwrap();
-        let of_it = seen.iter().filter(|(of, event)| *of == node && event.ill == lost);
+        let of_it = seen.iter().filter(|(of, event)| *of == node && event.condition == lost);
         of_it.map(|(_, event)| event.is_over).collect()
     };
     until("all to be well again, and told of it", || {

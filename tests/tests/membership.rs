@@ -226,7 +226,7 @@ fn wishes_are_guarded_and_a_joint_configuration_can_be_held_across_a_restart() {
     assert_eq!(ask(&nodes, unready), Err(ReconfigureError::Refused(refusal)));
 
     let learner = nodes.reconfigure(GROUP, &Reconfiguration::of([Change::Learner(NodeId(4))]));
-    let late = Reconfiguration { seen: Some(raftwerk::Index(0)), ..Reconfiguration::of([remove(4)]) };
+    let late = Reconfiguration { expected_index: Some(raftwerk::Index(0)), ..Reconfiguration::of([remove(4)]) };
     assert_eq!(ask(&nodes, late), Err(ReconfigureError::Refused(Refusal::Stale(learner.index))));
 
     let held = Reconfiguration { transition: Transition::JointHeld, ..Reconfiguration::of([voter(4), remove(1)]) };

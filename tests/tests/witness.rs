@@ -5,7 +5,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use raftwerk::{
-    Change, ChangeError, Consistency, CreateError, Founders, GroupId, Membership, Admission, NodeId,
+    Change, ChangeError, Consistency, CreateError, InitialMembers, GroupId, Membership, Admission, NodeId,
     ReadError, ReadOptions, Reconfiguration, ReconfigureError, Refusal, Role, Session, TransferError, Unfit,
 };
 use raftwerk_tests::facts::until;
@@ -32,9 +32,9 @@ fn start() -> Nodes {
 /// The same members, who found the group together.
 fn founded() -> Nodes {
     let nodes = Nodes::start(3, |config| config.checkpoint_log_bytes = 64 << 10);
-    let founders = Founders::of_voters([NodeId(1), NodeId(2)]).and_witness(WITNESS);
+    let initial_members = InitialMembers::of_voters([NodeId(1), NodeId(2)]).and_witness(WITNESS);
     for node in nodes.ids() {
-        nodes.engine(*node).create_group(GROUP, &founders).expect("a group can be made");
+        nodes.engine(*node).create_group(GROUP, &initial_members).expect("a group can be made");
     }
     nodes
 }
@@ -164,21 +164,21 @@ fn a_replica_is_a_witness_or_none_until_it_is_gone() {
 #[test]
 fn a_witness_and_one_voter_begin_without_the_other() {
     let nodes = Nodes::start(3, |_| ());
-    let founders = Founders::of_voters([NodeId(1), NodeId(2)]).and_witness(WITNESS);
-    let crowded = Founders::of_voters([NodeId(1)]).and_witness(NodeId(2)).and_witness(WITNESS);
+    let initial_members = InitialMembers::of_voters([NodeId(1), NodeId(2)]).and_witness(WITNESS);
+    let crowded = InitialMembers::of_voters([NodeId(1)]).and_witness(NodeId(2)).and_witness(WITNESS);
     let refused = nodes.engine(NodeId(1)).create_group(GROUP, &crowded).err();
-    assert_eq!(refused, Some(CreateError::Founders(ChangeError::TooManyWitnesses)));
+    assert_eq!(refused, Some(CreateError::InitialMembers(ChangeError::TooManyWitnesses)));
     assert!(nodes.engine(NodeId(1)).group(GROUP).is_none(), "nothing was made");
     for node in [NodeId(1), WITNESS] {
-        nodes.engine(node).create_group(GROUP, &founders).expect("a group can be made");
+        nodes.engine(node).create_group(GROUP, &initial_members).expect("a group can be made");
     }
     assert_eq!(nodes.leader(GROUP), NodeId(1), "nobody else holds what it would lead with");
     let mut written = vec![nodes.write(GROUP, 100)];
     let witness = nodes.engine(WITNESS);
-    assert!(witness.create_group(GROUP, &founders).is_ok());
+    assert!(witness.create_group(GROUP, &initial_members).is_ok());
     assert_eq!(witness.create_group(GROUP, nodes.ids()).err(), Some(CreateError::Exists(GROUP)));
     assert_eq!(witness.join_group(GROUP).err(), Some(CreateError::Exists(GROUP)));
-    nodes.engine(NodeId(2)).create_group(GROUP, &founders).expect("a group can be made");
+    nodes.engine(NodeId(2)).create_group(GROUP, &initial_members).expect("a group can be made");
     written.push(nodes.write(GROUP, 100));
     let last = written[1].1.id.index;
     until("the second to have it", || {
@@ -190,7 +190,7 @@ fn a_witness_and_one_voter_begin_without_the_other() {
     change(&nodes, Change::Remove(WITNESS)).unwrap();
     until("it to know", || nodes.replica(WITNESS, GROUP).status().filter(|now| now.is_removed));
     assert!(witness.remove_group(GROUP));
-    assert_eq!(witness.create_group(GROUP, &founders).err(), Some(CreateError::Removed(GROUP)));
+    assert_eq!(witness.create_group(GROUP, &initial_members).err(), Some(CreateError::Removed(GROUP)));
     witness.join_group(GROUP).unwrap();
     change(&nodes, Change::Voter(WITNESS)).unwrap();
     nodes.assert_equal(GROUP);

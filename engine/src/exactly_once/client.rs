@@ -10,7 +10,7 @@ use raftwerk_frame::Index;
 use super::{
     ACKNOWLEDGED, APPLIED, EXPIRED, FULL, MARK, ONCE, PLAIN, REGISTER, REPEATED, REPLIES_MAX, REPLY_GONE,
 };
-use crate::kv::codec::write_varint;
+use crate::codec::write_varint;
 
 /// The payload that registers a client. Its entry's index is the client's id: [`OnceSession::new`]. After an
 /// unknown outcome, register again: an unused client is evicted in time.

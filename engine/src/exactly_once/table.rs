@@ -19,7 +19,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use raftwerk_frame::Index;
 
-use crate::kv::codec::{CodecError, Reader, write_slice, write_varint};
+use crate::codec::{DecodeError, Reader, write_slice, write_varint};
 
 /// The maximum of clients of a group. Part of the format: replicas with different values would diverge.
 pub const CLIENTS_MAX: usize = 1024;
@@ -155,18 +155,18 @@ impl Table {
         out
     }
 
-    fn decode(bytes: &[u8]) -> Result<Self, CodecError> {
+    fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
         let mut reader = Reader::new(bytes);
         let mut clients = BTreeMap::new();
         let count = reader.varint()?;
         if count > CLIENTS_MAX as u64 {
-            return Err(CodecError::Limit);
+            return Err(DecodeError::Limit);
         }
         for _ in 0..count {
             let id = reader.varint()?;
             let client = Client::decode(&mut reader)?;
             if clients.last_key_value().is_some_and(|(before, _)| *before >= id) {
-                return Err(CodecError::Limit);
+                return Err(DecodeError::Limit);
             }
             clients.insert(id, Arc::new(client));
         }
@@ -226,12 +226,12 @@ impl Table {
 }
 
 impl Client {
-    fn decode(reader: &mut Reader<'_>) -> Result<Self, CodecError> {
+    fn decode(reader: &mut Reader<'_>) -> Result<Self, DecodeError> {
         let mut client =
             Self { last_used: Index(reader.varint()?), floor: reader.varint()?, ..Self::default() };
         let count = reader.varint()?;
         if count > REPLIES_MAX as u64 {
-            return Err(CodecError::Limit);
+            return Err(DecodeError::Limit);
         }
         let mut least = client.floor;
         for _ in 0..count {
@@ -240,9 +240,9 @@ impl Client {
             let answer = Answer { index, reply };
             client.reply_bytes += answer.reply_bytes();
             if number < least || client.reply_bytes > REPLY_BYTES_MAX {
-                return Err(CodecError::Limit);
+                return Err(DecodeError::Limit);
             }
-            least = number.checked_add(1).ok_or(CodecError::Limit)?;
+            least = number.checked_add(1).ok_or(DecodeError::Limit)?;
             client.answers.insert(number, answer);
         }
         Ok(client)

@@ -39,13 +39,14 @@ mod operation;
 mod query;
 mod reply;
 
-pub use operation::{Change, Changes, Operation, batch, compare_and_set, delete, put};
-pub use query::{Keys, Query, Scan, get, get_many, scan, version};
-pub use reply::{
+pub use self::operation::{Change, Changes, Operation, batch, compare_and_set, delete, put};
+pub use self::query::{Keys, Query, Scan, get, get_many, scan, version};
+pub use self::reply::{
     Found, INVALID, Item, Page, PageWriter, Swap, existed, found, found_many, found_version, nothing, page,
     swapped,
 };
-pub(crate) use reply::{found_reply, many_reply, refused_reply, version_reply};
+pub(crate) use self::reply::{found_reply, many_reply, refused_reply, version_reply};
+use crate::codec::{DecodeError, Reader, varint_bytes, write_slice};
 
 /// The longest key, in bytes. Part of the format: replicas with different values would diverge.
 pub const KEY_BYTES_MAX: usize = 4096;
@@ -99,28 +100,6 @@ pub const fn put_overhead_bytes(key_bytes: usize) -> usize {
     1 + varint_bytes(key_bytes as u64)
 }
 
-/// How many bytes the varint of `n` takes.
-pub(crate) const fn varint_bytes(n: u64) -> usize {
-    (64 - (n | 1).leading_zeros() as usize).div_ceil(7)
-}
-
-/// Appends `n` in its shortest form.
-#[inline]
-pub(crate) fn write_varint(out: &mut Vec<u8>, mut n: u64) {
-    while n >= 0x80 {
-        out.push(n as u8 | 0x80);
-        n >>= 7;
-    }
-    out.push(n as u8);
-}
-
-/// Appends length and bytes.
-#[inline]
-pub(crate) fn write_slice(out: &mut Vec<u8>, bytes: &[u8]) {
-    write_varint(out, bytes.len() as u64);
-    out.extend_from_slice(bytes);
-}
-
 fn write_optional(out: &mut Vec<u8>, value: Option<&[u8]>) {
     out.push(u8::from(value.is_some()));
     if let Some(value) = value {
@@ -128,98 +107,21 @@ fn write_optional(out: &mut Vec<u8>, value: Option<&[u8]>) {
     }
 }
 
-/// Reads from the front of untrusted bytes; takes no memory.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Reader<'a>(&'a [u8]);
+/// Keys and values, as a [`Reader`] reads them.
+trait ReadKeys<'a> {
+    fn key(&mut self) -> Result<&'a [u8], CodecError>;
+    fn bound(&mut self) -> Result<&'a [u8], CodecError>;
+    fn slice_up_to(&mut self, max: usize) -> Result<&'a [u8], CodecError>;
+    fn optional(&mut self) -> Result<Option<&'a [u8]>, CodecError>;
+}
 
-impl<'a> Reader<'a> {
+impl<'a> ReadKeys<'a> for Reader<'a> {
     #[inline]
-    pub(crate) const fn new(bytes: &'a [u8]) -> Self {
-        Self(bytes)
-    }
-
-    pub(crate) const fn is_empty(&self) -> bool {
-        self.0.is_empty()
-    }
-
-    /// All remaining bytes.
-    #[inline]
-    pub(crate) const fn rest(self) -> &'a [u8] {
-        self.0
-    }
-
-    /// Checks that nothing is left.
-    pub(crate) const fn finish(self) -> Result<(), CodecError> {
-        match self.0.len() {
-            0 => Ok(()),
-            bytes => Err(CodecError::Trailing { bytes }),
-        }
-    }
-
-    #[inline]
-    pub(crate) fn byte(&mut self) -> Result<u8, CodecError> {
-        let (&byte, rest) = self.0.split_first().ok_or(CodecError::Short)?;
-        self.0 = rest;
-        Ok(byte)
-    }
-
-    #[inline]
-    pub(crate) fn flag(&mut self) -> Result<bool, CodecError> {
-        match self.byte()? {
-            0 => Ok(false),
-            1 => Ok(true),
-            other => Err(CodecError::Tag(other)),
-        }
-    }
-
-    pub(crate) fn u64(&mut self) -> Result<u64, CodecError> {
-        let (bytes, rest) = self.0.split_first_chunk::<8>().ok_or(CodecError::Short)?;
-        self.0 = rest;
-        Ok(u64::from_le_bytes(*bytes))
-    }
-
-    #[inline]
-    pub(crate) fn varint(&mut self) -> Result<u64, CodecError> {
-        let first = self.byte()?;
-        if first < 0x80 { Ok(u64::from(first)) } else { self.long_varint(u64::from(first & 0x7F)) }
-    }
-
-    fn long_varint(&mut self, mut n: u64) -> Result<u64, CodecError> {
-        for shift in (7..=63).step_by(7) {
-            let byte = self.byte()?;
-            let bits = u64::from(byte & 0x7F);
-            if shift == 63 && bits > 1 {
-                return Err(CodecError::Varint);
-            }
-            n |= bits << shift;
-            if byte < 0x80 {
-                return if byte == 0 { Err(CodecError::Varint) } else { Ok(n) };
-            }
-        }
-        Err(CodecError::Varint)
-    }
-
-    #[inline]
-    fn slice_of(&mut self, bytes: u64) -> Result<&'a [u8], CodecError> {
-        let bytes = usize::try_from(bytes).map_err(|_| CodecError::Short)?;
-        let (slice, rest) = self.0.split_at_checked(bytes).ok_or(CodecError::Short)?;
-        self.0 = rest;
-        Ok(slice)
-    }
-
-    /// Length and bytes.
-    #[inline]
-    pub(crate) fn slice(&mut self) -> Result<&'a [u8], CodecError> {
-        let bytes = self.varint()?;
-        self.slice_of(bytes)
-    }
-
-    #[inline]
-    pub(crate) fn key(&mut self) -> Result<&'a [u8], CodecError> {
+    fn key(&mut self) -> Result<&'a [u8], CodecError> {
         self.slice_up_to(KEY_BYTES_MAX)
     }
 
-    pub(crate) fn bound(&mut self) -> Result<&'a [u8], CodecError> {
+    fn bound(&mut self) -> Result<&'a [u8], CodecError> {
         self.slice_up_to(BOUND_BYTES_MAX)
     }
 
@@ -229,7 +131,7 @@ impl<'a> Reader<'a> {
         if bytes > max as u64 {
             return Err(CodecError::KeyTooLarge { bytes });
         }
-        self.slice_of(bytes)
+        Ok(self.slice_of(bytes)?)
     }
 
     fn optional(&mut self) -> Result<Option<&'a [u8]>, CodecError> {
@@ -237,44 +139,14 @@ impl<'a> Reader<'a> {
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-
-    proptest! {
-        #[test]
-        fn a_varint_survives_the_round_trip_in_as_few_bytes_as_promised(n in any::<u64>(), shift in 0..64u32) {
-            let n = n >> shift;
-            let mut bytes = Vec::new();
-            write_varint(&mut bytes, n);
-            prop_assert_eq!(bytes.len(), varint_bytes(n));
-            let mut reader = Reader::new(&bytes);
-            prop_assert_eq!(reader.varint(), Ok(n));
-            prop_assert!(reader.is_empty());
+impl From<DecodeError> for CodecError {
+    fn from(error: DecodeError) -> Self {
+        match error {
+            DecodeError::Short => Self::Short,
+            DecodeError::Trailing { bytes } => Self::Trailing { bytes },
+            DecodeError::Varint => Self::Varint,
+            DecodeError::Tag(tag) => Self::Tag(tag),
+            DecodeError::Limit => Self::Limit,
         }
-
-        #[test]
-        fn whatever_is_read_as_a_varint_is_written_back_the_same(bytes in prop::collection::vec(any::<u8>(), 0..12)) {
-            let mut reader = Reader::new(&bytes);
-            if let Ok(n) = reader.varint() {
-                let mut again = Vec::new();
-                write_varint(&mut again, n);
-                prop_assert_eq!(&again[..], &bytes[..bytes.len() - reader.rest().len()]);
-            }
-        }
-    }
-
-    #[test]
-    fn a_varint_in_a_longer_form_than_needed_or_over_64_bits_is_refused() {
-        for bad in [&[0x80, 0x00][..], &[0xFF, 0x80, 0x00], &[0xFF; 11]] {
-            assert_eq!(Reader::new(bad).varint(), Err(CodecError::Varint), "{bad:x?}");
-        }
-        let mut over = [0xFF; 10];
-        over[9] = 0x02;
-        assert_eq!(Reader::new(&over).varint(), Err(CodecError::Varint));
-        over[9] = 0x01;
-        assert_eq!(Reader::new(&over).varint(), Ok(u64::MAX));
     }
 }

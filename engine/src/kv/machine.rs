@@ -13,7 +13,7 @@ use raftwerk_frame::Index;
 use super::codec::{self, Change, INVALID, Operation, PageWriter, Query, Scan};
 use super::image;
 use super::tree::{Tree, TreeItem};
-use crate::state_machine::{Checkpoint, Committed, Frozen, Replies, StateMachine};
+use crate::api::state_machine::{Checkpoint, Committed, Frozen, Replies, StateMachine};
 
 /// The maximum of items that the machine puts on a page, whatever limit a scan has: it must not hold up its
 /// worker.

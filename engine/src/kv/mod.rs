@@ -25,12 +25,12 @@
 mod client;
 pub mod codec;
 mod image;
+mod inline_bytes;
+mod key_array;
 mod machine;
 mod node;
 mod shard_file;
 mod shard_map;
-mod small;
-mod sorted;
 mod store;
 mod tree;
 

@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use raftwerk_frame::Index;
 
-use super::small::Small;
-use super::sorted::{Keyed, Sorted};
+use super::inline_bytes::InlineBytes;
+use super::key_array::{KeyArray, Keyed};
 
 /// The maximum of items of a leaf: enough to amortise a leaf's overhead, few enough that the copy that a
 /// write makes of a shared leaf stays near 4 KiB.
@@ -15,21 +15,21 @@ pub(crate) const LEAF_ITEMS_MAX: usize = 64;
 pub(crate) const BRANCH_LEAVES_MAX: usize = 128;
 
 /// A run of items.
-pub(crate) type Leaf = Sorted<Slot>;
+pub(crate) type Leaf = KeyArray<Slot>;
 /// A run of leaves.
-pub(crate) type Branch = Sorted<Child<Leaf>>;
+pub(crate) type Branch = KeyArray<Child<Leaf>>;
 
 /// A key with its value and version.
 #[derive(Clone, Debug)]
 pub(crate) struct Slot {
-    key: Small,
-    pub(crate) value: Small,
+    key: InlineBytes,
+    pub(crate) value: InlineBytes,
     pub(crate) version: Index,
 }
 
 impl Slot {
     pub(crate) fn new(key: &[u8], value: &[u8], version: Index) -> Self {
-        Self { key: Small::new(key), value: Small::new(value), version }
+        Self { key: InlineBytes::new(key), value: InlineBytes::new(value), version }
     }
 }
 
@@ -43,7 +43,7 @@ impl Keyed for Slot {
 /// A shared node and the bound that separates it from the one before it.
 #[derive(Debug)]
 pub(crate) struct Child<N> {
-    bound: Small,
+    bound: InlineBytes,
     node: Arc<N>,
 }
 
@@ -62,7 +62,7 @@ impl<N> Keyed for Child<N> {
 
 impl<N> Child<N> {
     pub(crate) fn new(bound: &[u8], node: N) -> Self {
-        Self { bound: Small::new(bound), node: Arc::new(node) }
+        Self { bound: InlineBytes::new(bound), node: Arc::new(node) }
     }
 
     /// The node, for reading.
@@ -94,13 +94,13 @@ impl<N> Child<N> {
     }
 }
 
-impl<T: Keyed + Clone> Sorted<Child<Sorted<T>>> {
+impl<T: Keyed + Clone> KeyArray<Child<KeyArray<T>>> {
     /// Splits a child into its first `at` items and the others; `bound` computes the bound between them.
-    fn split_child(&mut self, child: usize, at: usize, bound: impl FnOnce(&[u8], &[u8]) -> Small) {
+    fn split_child(&mut self, child: usize, at: usize, bound: impl FnOnce(&[u8], &[u8]) -> InlineBytes) {
         let below = self.item_mut(child).node_mut();
         let above = below.split_off(at);
         let bound = bound(below.items()[at - 1].key(), above.items()[0].key());
-        let lowest = Small::new(below.items()[0].key());
+        let lowest = InlineBytes::new(below.items()[0].key());
         if child == 0 && self.items()[0].key() >= bound.as_slice() {
             // Keys below the first child's bound are stored there too, so that bound may have to be lowered.
             let node = Arc::clone(&self.items()[0].node);
@@ -114,7 +114,7 @@ impl<T: Keyed + Clone> Sorted<Child<Sorted<T>>> {
         &mut self,
         child: usize,
         max: usize,
-        join: impl FnOnce(&mut Sorted<T>, Small, Sorted<T>),
+        join: impl FnOnce(&mut KeyArray<T>, InlineBytes, KeyArray<T>),
     ) {
         let len = self.items()[child].node().len();
         if len == 0 {
@@ -137,7 +137,7 @@ impl<T: Keyed + Clone> Sorted<Child<Sorted<T>>> {
     }
 }
 
-impl Sorted<Child<Leaf>> {
+impl KeyArray<Child<Leaf>> {
     /// Splits a full leaf in the middle or, where keys appear to arrive in order, before its last item, so
     /// that leaves end full.
     pub(crate) fn split_leaf(&mut self, l: usize, rightmost: bool) {
@@ -151,11 +151,11 @@ impl Sorted<Child<Leaf>> {
     }
 }
 
-impl Sorted<Child<Branch>> {
+impl KeyArray<Child<Branch>> {
     /// Splits a branch, in the middle or before its last leaf.
     pub(crate) fn split_branch(&mut self, b: usize, rightmost: bool) {
         let len = self.items()[b].node().len();
-        self.split_child(b, if rightmost { len - 1 } else { len / 2 }, |_, above| Small::new(above));
+        self.split_child(b, if rightmost { len - 1 } else { len / 2 }, |_, above| InlineBytes::new(above));
     }
 
     /// Restores the invariants after a branch has lost a leaf.
@@ -170,9 +170,9 @@ impl Sorted<Child<Branch>> {
 }
 
 /// The shortest key above `below` and at or below `above`.
-fn bound_between(below: &[u8], above: &[u8]) -> Small {
+fn bound_between(below: &[u8], above: &[u8]) -> InlineBytes {
     let common = below.iter().zip(above).take_while(|(a, b)| a == b).count();
-    Small::new(&above[..common + 1])
+    InlineBytes::new(&above[..common + 1])
 }
 
 #[cfg(test)]

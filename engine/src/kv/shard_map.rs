@@ -13,8 +13,8 @@ use raftwerk_frame::GroupId;
 use rustc_hash::FxHashSet;
 
 use super::codec::KEY_BYTES_MAX;
-use super::small::Small;
-use super::sorted::{Keyed, Sorted};
+use super::inline_bytes::InlineBytes;
+use super::key_array::{KeyArray, Keyed};
 
 const MAGIC: [u8; 4] = *b"RWSM";
 const VERSION: u32 = 1;
@@ -26,12 +26,12 @@ const SHARD_HEAD_BYTES: usize = 12;
 #[derive(Clone)]
 pub struct ShardMap {
     /// Sorted by first key; the first one is the empty key.
-    shards: Sorted<Begin>,
+    shards: KeyArray<Begin>,
 }
 
 #[derive(Clone)]
 struct Begin {
-    first: Small,
+    first: InlineBytes,
     group: GroupId,
 }
 
@@ -102,9 +102,9 @@ impl ShardMap {
     ) -> Result<Self, ShardMapError> {
         let begins = shards.into_iter().take(Self::SHARDS_MAX + 1);
         let begins: Vec<Begin> =
-            begins.map(|(first, group)| Begin { first: Small::new(first.as_ref()), group }).collect();
+            begins.map(|(first, group)| Begin { first: InlineBytes::new(first.as_ref()), group }).collect();
         check(&begins)?;
-        Ok(Self { shards: Sorted::new(begins) })
+        Ok(Self { shards: KeyArray::new(begins) })
     }
 
     /// A map that assigns each group about as many *slots*: 2-byte key prefixes, a shorter key counting as if
@@ -132,7 +132,7 @@ impl ShardMap {
             let prefix = &slot[4 - prefix_bytes..];
             // Without its trailing zeros a slot begins at the lowest key that, padded, has this prefix.
             let bytes = prefix.iter().rposition(|&byte| byte != 0).map_or(0, |last| last + 1);
-            (Small::new(&prefix[..bytes]), group)
+            (InlineBytes::new(&prefix[..bytes]), group)
         }))
     }
 

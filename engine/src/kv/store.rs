@@ -16,17 +16,18 @@ use std::path::Path;
 use std::sync::Arc;
 
 use bytes::Bytes;
+pub use error::{StoreError, StoreOpenError};
+pub use pending::{Answer, Served, Write};
 use raftwerk_frame::{GroupId, Index, NodeId};
+use raftwerk_wal::Disk;
+pub use reader::{Many, Reader};
 use rustc_hash::FxHashMap;
+pub use scan::Scanner;
 
 use super::codec::{self, Change, Found, KEY_BYTES_MAX, Swap};
 use super::shard_map::ShardMap;
+use crate::drive::Node;
 use crate::{Applied, Consistency, Engine, Group, Proposal, ReadAnswer, ReadOptions, Session};
-
-pub use error::{StoreError, StoreOpenError};
-pub use pending::{Answer, Served, Write};
-pub use reader::{Many, Reader};
-pub use scan::Scanner;
 
 /// A key-value store. Cheap to clone; usable from any thread.
 ///
@@ -278,6 +279,16 @@ impl std::fmt::Debug for Store {
 pub(super) fn version_of(applied: Applied) -> Result<Index, StoreError> {
     codec::nothing(&applied.reply)?;
     Ok(applied.id.index)
+}
+
+impl<D: Disk> Node<D> {
+    /// As [`Store::new`].
+    ///
+    /// # Errors
+    /// [`StoreOpenError::NoSuchGroup`] if one of the map's groups is not on this node.
+    pub fn store(&self, map: ShardMap) -> Result<Store, StoreOpenError> {
+        Store::over(map, |group| self.group(group))
+    }
 }
 
 #[cfg(test)]

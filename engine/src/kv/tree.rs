@@ -20,13 +20,13 @@
 
 use raftwerk_frame::Index;
 
+use super::key_array::{KeyArray, Keyed};
 use super::node::{BRANCH_LEAVES_MAX, Branch, Child, LEAF_ITEMS_MAX, Leaf, Slot};
-use super::sorted::{Keyed, Sorted};
 
 /// The map. Cloning shares everything; see the head of this file.
 #[derive(Clone, Debug, Default)]
 pub struct Tree {
-    branches: Sorted<Child<Branch>>,
+    branches: KeyArray<Child<Branch>>,
     len: usize,
 }
 
@@ -152,7 +152,7 @@ impl Tree {
     #[cold]
     fn plant(&mut self, key: &[u8], value: &[u8], version: Index) {
         let leaf = Leaf::new(vec![Slot::new(key, value, version)]);
-        self.branches = Sorted::new(vec![Child::new(key, Branch::new(vec![Child::new(key, leaf)]))]);
+        self.branches = KeyArray::new(vec![Child::new(key, Branch::new(vec![Child::new(key, leaf)]))]);
         self.len = 1;
     }
 

@@ -4,7 +4,7 @@
 //! What a turn leaves over is done by the turns that follow, so any delay of a few turns must be safe: the
 //! simulator draws these limits from 1 upwards.
 
-use super::piece::PIECE_BYTES;
+use crate::worker::storage::chunk::CHUNK_BYTES;
 
 /// The limits of one turn. [`Default`] is what an engine uses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -18,7 +18,7 @@ pub struct TurnLimits {
     /// Commands of the engine. At least 1.
     pub orders: usize,
     /// Replicas that receive a change of support between nodes. At least 1.
-    pub told: usize,
+    pub notifications: usize,
     /// Messages of one control unit; a full unit leaves at once. 1 to 4,096, which is 768 KiB: the transport carries at most
     /// 1 MiB.
     pub control_records: u32,
@@ -35,10 +35,10 @@ impl Default for TurnLimits {
             arrivals: 256,
             records: 4096,
             orders: 512,
-            told: 8192,
+            notifications: 8192,
             control_records: 4 << 10,
             apply_bytes: 4 << 20,
-            chunk_bytes: PIECE_BYTES,
+            chunk_bytes: CHUNK_BYTES,
         }
     }
 }

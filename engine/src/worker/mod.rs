@@ -1,7 +1,7 @@
 //! A worker: the owner of some of the node's groups and of one lane of the log.
 //!
 //! [`Worker::turn`] is one iteration of its loop. The worker has no thread, clock, file or socket of its own:
-//! in production `runtime` runs the loop, and a simulator may run the turns of many nodes on one thread. A
+//! in production `node::threads` runs the loop, and a simulator may run the turns of many nodes on one thread. A
 //! turn neither blocks nor takes a lock.
 //!
 //! A turn does its work in this order, which matters:
@@ -13,36 +13,18 @@
 //!    peer;
 //! 5. committed entries are applied and their clients answered, while disk and network work.
 
-mod abstention;
-mod apply;
-mod clients;
-mod founding;
-mod introductions;
+mod calls;
+mod groups;
 mod limits;
-mod loss;
-mod membership;
-mod memory;
-mod nodes;
+pub(crate) mod liveness;
+mod log;
 mod open;
-mod orders;
-mod perform;
-mod piece;
-mod quarantine;
-mod reads;
-mod receive;
-mod receiving;
-mod relaxed;
-mod replica;
-mod scrub;
-mod sending;
-mod ship;
-mod snapshots;
-mod states;
+mod replication;
+mod settings;
+mod storage;
 #[cfg(test)]
 mod tests;
-mod timers;
 mod view;
-mod witness;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -54,42 +36,43 @@ use raftwerk_wal::{Disk, GroupSlot, Lane, Lsn};
 use rustc_hash::FxHashMap;
 use tokio::sync::oneshot;
 
-use self::abstention::Abstention;
-use self::clients::Clients;
-use self::introductions::Introductions;
+use self::calls::clients::Clients;
+use self::groups::conditions::LaneConditions;
+use self::groups::loss::Unknown;
+use self::groups::quarantine::Quarantined;
+use self::groups::replica::{HardStateDurability, Replica};
+use self::groups::timers::Timers;
 pub use self::limits::TurnLimits;
-pub(crate) use self::loss::is_reserved;
-use self::memory::Shortage;
-pub use self::open::Settings;
-pub(crate) use self::open::Surroundings;
-use self::quarantine::Quarantined;
-pub(crate) use self::quarantine::{give_up, guarded};
-use self::replica::{Promise, Replica};
-use self::scrub::Scrubbing;
-use self::ship::{Addressee, Outboxes};
-use self::snapshots::Transfers;
-use self::timers::Timers;
+use self::liveness::abstention::Abstention;
+use self::liveness::disk_health::DiskHealth;
+use self::liveness::handshakes::Handshakes;
+use self::liveness::support::{Liveness, SupportEvent};
+use self::log::memory::Shortage;
+use self::log::scrub::Scrubbing;
+pub(crate) use self::open::WorkerContext;
+use self::replication::outbox::{Outboxes, RecordRecipient};
+use self::storage::snapshots::Transfers;
 pub use self::view::{Load, ReplicaView};
-use crate::dispatch::Dispatch;
-use crate::error::{CreateError, ProposeError};
-use crate::events::Ill;
-use crate::inbox::Inbox;
-use crate::liveness::{Heard, Liveness, News};
-use crate::loss::AcceptLossError;
-use crate::metric::WorkerMetrics;
-use crate::pulse::Pulse;
-use crate::state_machine::{Replies, StateMachines};
+use crate::api::error::{AcceptLossError, CreateError, ProposeError};
+use crate::api::state_machine::{Replies, StateMachines};
+use crate::api::stats::WorkerMetrics;
+use crate::node::dispatch::Dispatch;
+use crate::node::events::Condition;
+use crate::node::inbox::Inbox;
+use crate::node::request::ReceivedHeartbeat;
+pub(crate) use crate::worker::groups::machines::{give_up, guarded};
+pub use crate::worker::settings::Settings;
 
 /// What is released only once a batch is durable.
 #[derive(Default)]
-struct Held {
+struct OnDurable {
     lsn: Lsn,
     /// Groups with entries in the batch, and the last entry of each.
     durable: Vec<(GroupSlot, GroupId, EntryId)>,
     /// Messages held until the batch is durable: votes, vote requests, acknowledgements.
-    messages: Vec<(Addressee, GroupId, Message)>,
+    messages: Vec<(RecordRecipient, GroupId, Message)>,
     /// `AppendWritten` messages: released once the batch is written, before it is synced.
-    written: Vec<(Addressee, GroupId, Message)>,
+    written: Vec<(RecordRecipient, GroupId, Message)>,
     /// The batch is written without a sync; the sync of a later batch covers it.
     is_relaxed: bool,
     /// Clients that create a group, answered once the batch is durable.
@@ -136,15 +119,15 @@ pub(crate) struct Worker<D: Disk> {
     /// Groups with entries in the batch being filled.
     appended: Vec<GroupSlot>,
     /// Groups whose hard state is in that batch and not durable yet.
-    promised: Vec<GroupSlot>,
+    hard_states_in_batch: Vec<GroupSlot>,
     to_apply: Vec<GroupSlot>,
     /// What is held for the batch being filled …
-    filling: Held,
+    on_durable: OnDurable,
     /// … and for the batches on their way to the disk, oldest first.
-    held: VecDeque<Held>,
-    spare_held: Vec<Held>,
-    /// How many entries of `held`, from the oldest on, are known to be written (though perhaps not synced).
-    told_written: usize,
+    in_flight: VecDeque<OnDurable>,
+    spare_on_durable: Vec<OnDurable>,
+    /// How many elements of `in_flight`, from the oldest on, are known to be written (though perhaps not synced).
+    written_in_flight: usize,
     /// When the oldest batch was submitted that is written and not being synced.
     relaxed_since: Option<Time>,
     durable: Lsn,
@@ -156,26 +139,26 @@ pub(crate) struct Worker<D: Disk> {
     read_tokens: u64,
     reads_due: Timers,
     /// Read-index requests of followers; the lease of the next turn may answer them.
-    questions: Vec<(GroupSlot, GroupId, NodeId, Message)>,
+    pending_read_index: Vec<(GroupSlot, GroupId, NodeId, Message)>,
     /// Groups read at bounded staleness since their last read-index request.
     watched: Vec<GroupSlot>,
     transfers: Transfers,
     scrubbing: Scrubbing,
     quarantined: Quarantined,
     shortage: Shortage,
-    unknown: loss::Unknown,
-    introductions: Introductions,
+    unknown: Unknown,
+    handshakes: Handshakes,
     abstention: Abstention,
     liveness: Liveness,
-    pulse: Pulse,
+    disk_health: DiskHealth,
     /// Node heartbeats received in this turn.
-    beats_heard: Vec<Heard>,
+    heartbeats_received: Vec<ReceivedHeartbeat>,
     /// Groups seen quiescent without one of their peers; some of them may have unquiesced since.
-    left_out: Vec<GroupSlot>,
+    quiescent_without_peer: Vec<GroupSlot>,
     /// Support events that not every replica has received yet, in order; and how many replicas the first one
     /// has reached.
-    news: VecDeque<News>,
-    news_told: usize,
+    support_events: VecDeque<SupportEvent>,
+    notified: usize,
     /// The next arrival taken is an append, if one waits.
     is_append_next: bool,
     /// Consecutive turns that have left arrivals in the inbox.
@@ -185,7 +168,7 @@ pub(crate) struct Worker<D: Disk> {
     replies: Replies,
     is_poisoned: bool,
     is_full: bool,
-    states: states::States,
+    conditions: LaneConditions,
     /// Why no segment can be made, as last reported.
     segment_shortage: Option<raftwerk_wal::Shortage>,
     /// When to try again to checkpoint groups because the disk is full.
@@ -198,33 +181,33 @@ impl<D: Disk> Worker<D> {
     pub(crate) fn turn(&mut self, now: Time) -> TurnEnd {
         self.now = now;
         self.lane.set_time(now);
-        self.look_up();
-        self.take_completions();
-        self.take_orders();
+        self.refresh_peers();
+        self.on_completions();
+        self.execute_orders();
         if self.is_closing {
             return TurnEnd { is_busy: false, next_deadline: Time::NEVER, is_closed: true };
         }
         if !self.is_poisoned {
-            self.tend_nodes();
-            self.take_beats();
-            self.answer_questions();
-            self.take_arrivals();
-            self.take_background();
+            self.update_liveness();
+            self.take_heartbeats();
+            self.answer_read_index();
+            self.receive_units();
+            self.on_background_done();
             self.scrub();
             self.relieve_memory();
             self.tick_quarantined();
-            self.take_due();
+            self.fire_timers();
         }
-        let had_room = self.take_requests();
+        let had_room = self.accept_requests();
         if !self.is_poisoned {
             self.flush_groups();
             self.submit_batch();
-            self.send_beats();
-            self.ship_groups();
+            self.send_heartbeats();
+            self.send_appends();
         }
-        self.clients.turn_is_staged();
+        self.clients.release_payloads();
         let applied_all = self.apply_groups();
-        self.tell_states();
+        self.report_conditions();
         self.clients.finish_turn();
         let Outboxes { sent, dropped, .. } = self.outboxes;
         self.metrics.publish(&self.lane.stats(), self.lane.log_bytes(), sent, dropped);
@@ -232,19 +215,19 @@ impl<D: Disk> Worker<D> {
             is_busy: !self.is_poisoned && self.has_arrivals()
                 || self.inbox.requests_len() > 0 && had_room
                 || !applied_all
-                || !self.beats_heard.is_empty()
-                || !self.news.is_empty()
+                || !self.heartbeats_received.is_empty()
+                || !self.support_events.is_empty()
                 || self.inbox.has_orders()
-                || !self.questions.is_empty()
+                || !self.pending_read_index.is_empty()
                 || !self.dirty.is_empty(),
             next_deadline: if self.is_poisoned {
                 Time::NEVER
             } else {
-                let hangs_at = self.pulse.next_deadline(now, self.oldest_batch());
+                let hangs_at = self.disk_health.next_deadline(now, self.oldest_batch());
                 let own = self.transfers.next_deadline().min(self.liveness.next_deadline()).min(hangs_at);
                 let own = own.min(self.relaxed_due()).min(self.scrub_due()).min(self.lane.next_too_old());
                 let own = own.min(self.shortage_due()).min(self.quarantined.next_deadline());
-                let own = own.min(self.states.next_deadline());
+                let own = own.min(self.conditions.next_deadline());
                 self.timers.next().min(self.reads_due.next()).min(own)
             },
             is_closed: false,
@@ -252,19 +235,19 @@ impl<D: Disk> Worker<D> {
     }
 
     /// Reports a segment shortage once when it begins, and once when it is over.
-    fn take_segment_shortage(&mut self, shortage: Option<raftwerk_wal::Shortage>) {
+    fn on_segment_shortage(&mut self, shortage: Option<raftwerk_wal::Shortage>) {
         let before = std::mem::replace(&mut self.segment_shortage, shortage);
         let lane = self.settings.worker;
         if let Some(why) = before.filter(|_| before != shortage) {
-            self.is_over(&Ill::NoSegment { lane, why });
+            self.resolve(&Condition::NoSegment { lane, why });
         }
         if let Some(why) = shortage.filter(|_| before != shortage) {
-            self.report(Ill::NoSegment { lane, why });
+            self.report(Condition::NoSegment { lane, why });
         }
     }
 
     /// Step 1: batches that became durable.
-    fn take_completions(&mut self) {
+    fn on_completions(&mut self) {
         if self.is_poisoned {
             return;
         }
@@ -272,40 +255,40 @@ impl<D: Disk> Worker<D> {
             Ok(progress) => {
                 self.durable = progress.durable;
                 self.is_full = progress.storage_full;
-                self.take_segment_shortage(progress.shortage);
-                self.take_written(progress.written);
+                self.on_segment_shortage(progress.shortage);
+                self.on_written(progress.written);
             }
             Err(poisoned) => return self.poison(&poisoned),
         }
-        self.pulse.probes(self.now, self.lane.is_probing());
-        self.pulse.awaits_segment(self.now, !self.is_full && self.lane.reserved_space() == 0);
-        while self.held.front().is_some_and(|held| held.lsn <= self.durable) {
-            let mut held = self.held.pop_front().expect("was just seen");
-            self.told_written = self.told_written.saturating_sub(1);
-            for (slot, group, id) in held.durable.drain(..) {
+        self.disk_health.probes(self.now, self.lane.is_probing());
+        self.disk_health.awaits_segment(self.now, !self.is_full && self.lane.reserved_space() == 0);
+        while self.in_flight.front().is_some_and(|batch| batch.lsn <= self.durable) {
+            let mut batch = self.in_flight.pop_front().expect("was just seen");
+            self.written_in_flight = self.written_in_flight.saturating_sub(1);
+            for (slot, group, id) in batch.durable.drain(..) {
                 if self.holds(slot, group) {
                     self.step(slot, Input::Durable { id });
                 }
             }
-            self.release(&mut held);
-            self.note_sync(held.since);
-            self.pulse.finished(self.now);
-            self.spare_held.push(held);
+            self.release(&mut batch);
+            self.note_sync(batch.since);
+            self.disk_health.finished(self.now);
+            self.spare_on_durable.push(batch);
         }
     }
 
     /// Releases what was held for a batch that is durable.
-    fn release(&mut self, held: &mut Held) {
-        for (to, group, message) in held.messages.drain(..) {
+    fn release(&mut self, batch: &mut OnDurable) {
+        for (to, group, message) in batch.messages.drain(..) {
             self.outboxes.control(to, group, message);
         }
-        for reply in held.created.drain(..) {
+        for reply in batch.created.drain(..) {
             let _caller_gone = reply.send(Ok(()));
         }
-        for reply in held.accepted.drain(..) {
+        for reply in batch.accepted.drain(..) {
             let _caller_gone = reply.send(Ok(()));
         }
-        for (group, reply) in held.removed.drain(..) {
+        for (group, reply) in batch.removed.drain(..) {
             self.drop_files(group, reply);
         }
     }
@@ -314,17 +297,17 @@ impl<D: Disk> Worker<D> {
     /// disk answers, the worker sends nothing but node heartbeats, which ask for no support: followers elect
     /// other leaders, and this node's leaders, which receive no acknowledgements, step down.
     pub(super) fn is_stalled(&self) -> bool {
-        self.pulse.is_hung(self.now, self.oldest_batch())
+        self.disk_health.is_hung(self.now, self.oldest_batch())
     }
 
     /// When the oldest batch on its way was submitted to the disk.
     fn oldest_batch(&self) -> Option<Time> {
-        self.held.front().map(|held| held.since)
+        self.in_flight.front().map(|batch| batch.since)
     }
 
     /// Fires expired timers, a bounded number a turn: when thousands of groups expire together, their
     /// messages need room in the outboxes and incoming messages their share of the turns.
-    fn take_due(&mut self) {
+    fn fire_timers(&mut self) {
         self.turns_behind = if self.has_arrivals() { self.turns_behind + 1 } else { 0 };
         let deadlines = if self.turns_behind.is_multiple_of(TURNS_BEHIND_MAX) {
             self.settings.limits.deadlines
@@ -346,7 +329,7 @@ impl<D: Disk> Worker<D> {
                 Self::arm(&mut self.timers, replica);
             }
         }
-        self.take_reads_due();
+        self.fire_read_deadlines();
         self.tick_transfers();
     }
 
@@ -364,8 +347,8 @@ impl<D: Disk> Worker<D> {
         let mut at = 0;
         while let Some(&slot) = self.dirty.get(at) {
             at += 1;
-            self.propose_staged(slot);
-            self.ask_staged(slot);
+            self.propose_queued(slot);
+            self.request_read_index(slot);
             let Some(replica) = self.replicas[slot.0 as usize].as_mut() else { continue };
             self.effects.clear();
             replica.core.flush(self.now, &mut self.effects);
@@ -381,34 +364,34 @@ impl<D: Disk> Worker<D> {
         for slot in self.appended.drain(..) {
             if let Some(replica) = self.replicas[slot.0 as usize].as_mut() {
                 replica.has_appended = false;
-                self.filling.durable.push((slot, replica.id, replica.core.last()));
+                self.on_durable.durable.push((slot, replica.id, replica.core.last()));
             }
         }
         let submitted = self.hand_batch_over();
-        for slot in self.promised.drain(..) {
+        for slot in self.hard_states_in_batch.drain(..) {
             if let (Some(replica), Ok(Some(lsn))) = (self.replicas[slot.0 as usize].as_mut(), &submitted) {
-                replica.promise = Promise::InBatch(*lsn);
+                replica.hard_state_durability = HardStateDurability::InFlight(*lsn);
             }
         }
         match submitted {
             Ok(Some(lsn)) => {
-                (self.filling.lsn, self.filling.since) = (lsn, self.now);
-                let next = self.spare_held.pop().unwrap_or_default();
-                self.held.push_back(std::mem::replace(&mut self.filling, next));
+                (self.on_durable.lsn, self.on_durable.since) = (lsn, self.now);
+                let next = self.spare_on_durable.pop().unwrap_or_default();
+                self.in_flight.push_back(std::mem::replace(&mut self.on_durable, next));
             }
             // Nothing was written in this turn. Held messages may still depend on entries in batches on their
             // way.
-            Ok(None) => match self.held.back_mut() {
+            Ok(None) => match self.in_flight.back_mut() {
                 Some(last) => {
-                    last.messages.append(&mut self.filling.messages);
-                    last.created.append(&mut self.filling.created);
-                    last.accepted.append(&mut self.filling.accepted);
-                    last.removed.append(&mut self.filling.removed);
+                    last.messages.append(&mut self.on_durable.messages);
+                    last.created.append(&mut self.on_durable.created);
+                    last.accepted.append(&mut self.on_durable.accepted);
+                    last.removed.append(&mut self.on_durable.removed);
                 }
                 None => {
-                    let mut filling = std::mem::take(&mut self.filling);
-                    self.release(&mut filling);
-                    self.filling = filling;
+                    let mut on_durable = std::mem::take(&mut self.on_durable);
+                    self.release(&mut on_durable);
+                    self.on_durable = on_durable;
                 }
             },
             Err(error) => self.poison(&error),
@@ -438,7 +421,7 @@ impl<D: Disk> Worker<D> {
 
     /// Whether a group id belongs to this worker's lane, whether or not the group exists here.
     fn owns(&self, group: GroupId) -> bool {
-        crate::engine::worker_of(group, usize::from(self.settings.workers))
+        crate::node::placement::worker_of(group, usize::from(self.settings.workers))
             == usize::from(self.settings.worker)
     }
 
@@ -449,23 +432,23 @@ impl<D: Disk> Worker<D> {
     /// The log has failed for good. From here on the worker answers its clients and sends nothing to peers:
     /// its groups lose their leaders here, and other nodes elect new ones.
     fn poison(&mut self, error: &dyn std::error::Error) {
-        self.report(Ill::LogFailed { lane: self.settings.worker, error: error.to_string() });
+        self.report(Condition::LogFailed { lane: self.settings.worker, error: error.to_string() });
         self.is_poisoned = true;
         self.metrics.poisoned();
-        let waiting = self.held.drain(..).chain([std::mem::take(&mut self.filling)]);
-        for held in waiting {
-            for reply in held.created {
+        let waiting = self.in_flight.drain(..).chain([std::mem::take(&mut self.on_durable)]);
+        for batch in waiting {
+            for reply in batch.created {
                 let _caller_gone = reply.send(Err(CreateError::Poisoned));
             }
-            for reply in held.accepted {
+            for reply in batch.accepted {
                 let _caller_gone = reply.send(Err(AcceptLossError::Poisoned));
             }
         }
         self.outboxes.clear();
         self.dirty.clear();
-        self.beats_heard.clear();
-        self.news.clear();
-        self.questions.clear();
+        self.heartbeats_received.clear();
+        self.support_events.clear();
+        self.pending_read_index.clear();
         self.abandon_all(&ProposeError::Poisoned);
     }
 }
@@ -474,7 +457,7 @@ impl<D: Disk> Worker<D> {
     /// The worker has panicked in a turn and runs no further one: its memory may be half updated. What it has
     /// acknowledged is in the log.
     pub(crate) fn dies(&mut self, what: &str) {
-        self.report(Ill::LaneDied { lane: self.settings.worker, what: what.to_owned() });
+        self.report(Condition::LaneDied { lane: self.settings.worker, what: what.to_owned() });
         self.metrics.died();
     }
 }

@@ -3,130 +3,32 @@
 use std::any::Any;
 use std::io::Read;
 use std::sync::Arc;
-use std::time::Duration;
 
-use raftwerk_frame::{
-    Configuration, EntryId, GroupId, HardState, Index, LogId, Membership, NodeId, Term, Time,
-};
+use raftwerk_frame::{EntryId, GroupId, HardState, Index, LogId, Membership, Term, Time};
 use raftwerk_net::Transport;
 use raftwerk_raft as raft;
 use raftwerk_wal::{Disk, Lane, LaneOptions, Lsn, RecoveredGroup, SnapshotError, SnapshotMeta};
 use rustc_hash::FxHashMap;
 
-use super::abstention::Abstention;
-use super::quarantine::{new_machine, split};
-use super::replica::{Promise, Replica};
-use super::ship::{Outboxes, Sender};
-use super::snapshots::{Transfers, as_restored, restore_machine};
-use super::{Held, TurnLimits, Worker};
-use crate::dispatch::Dispatch;
-use crate::error::OpenError;
-use crate::events::Ill;
-use crate::inbox::Inbox;
-use crate::liveness::{Liveness, Terms};
-use crate::metric::WorkerMetrics;
-use crate::pulse::Pulse;
-use crate::state_machine::{Replies, StateMachine, StateMachines};
-
-/// The node's settings as far as a worker needs them; [`Config`](crate::Config) explains those that it has,
-/// too.
-#[derive(Clone, Debug)]
-pub struct Settings {
-    /// The node.
-    pub node: NodeId,
-    /// The worker's number …
-    pub worker: u16,
-    /// … of so many.
-    pub workers: u16,
-    /// The longest payload or query in bytes.
-    pub payload_bytes_max: usize,
-    /// A follower that receives nothing from a leader for a random time in [T, 2T) campaigns.
-    pub election_timeout: Duration,
-    /// How often a leader sends a heartbeat when it has nothing else to send.
-    pub heartbeat_interval: Duration,
-    /// Most bytes of entries in flight to one follower of one group.
-    pub window_bytes: u64,
-    /// Most appends in flight to one follower of one group.
-    pub window_messages: u32,
-    /// Bytes of one append; one frame is always allowed.
-    pub append_bytes_max: u64,
-    /// Most bytes of one group's entries that may wait for a quorum.
-    pub uncommitted_bytes_max: u64,
-    /// How long a new commit index waits for an entry to be sent with.
-    pub commit_delay: Duration,
-    /// How long what was written without a sync may wait for one.
-    pub relaxed_sync_interval: Duration,
-    /// A group is checkpointed when its log holds this many bytes.
-    pub checkpoint_log_bytes: u64,
-    /// … and so many percent of its last checkpoint, up to a quarter of `lane_bytes_max`.
-    pub checkpoint_state_percent: u32,
-    /// When a lane's files hold more than this, the groups that pin its oldest are checkpointed.
-    pub lane_bytes_max: u64,
-    /// Rate at which the worker has its lane read in search of damage; 0: never.
-    pub scrub_bytes_per_second: u64,
-    /// Least time from the beginning of one such pass to that of the next.
-    pub scrub_interval: Duration,
-    /// Whether an operator may lift a fence (`Engine::accept_loss`).
-    pub accept_losses: bool,
-    /// This node's priority as a leader.
-    pub priority: u8,
-    /// Seeds the election timers.
-    pub seed: u64,
-    /// This incarnation of the node: any number but 0 that no earlier incarnation had.
-    pub incarnation: u64,
-    /// Bound on the deviation of each node's clock rate, in parts per million.
-    pub clock_drift_ppm: u32,
-    /// Reads of all groups that may wait for an answer …
-    pub reads_max: usize,
-    /// … and bytes of their queries.
-    pub read_bytes_max: usize,
-    /// Limits of one turn's work.
-    pub limits: TurnLimits,
-}
-
-impl Settings {
-    /// Gives a core the node's priority. The default priority leaves the first election timeout as it is.
-    pub(super) fn rank(&self, core: &mut raft::Group) {
-        if self.priority != raft::PRIORITY_MAX {
-            core.set_priority(self.priority);
-        }
-    }
-
-    /// The settings of one group's core.
-    pub(super) fn core_config(
-        &self,
-        group: GroupId,
-        log: LogId,
-        configuration: &Configuration,
-    ) -> raft::Config {
-        // A new group's first leader is chosen by its id, so that leaders spread evenly over the voters.
-        let may_lead = || configuration.voters.iter().filter(|node| configuration.may_lead(**node));
-        let place = group.0.checked_rem(may_lead().count() as u64);
-        let preferred = place.is_some_and(|place| may_lead().nth(place as usize) == Some(&self.node));
-        raft::Config {
-            node: self.node,
-            log,
-            group,
-            seed: self.seed ^ group.0.wrapping_mul(0x9E37_79B9_7F4A_7C15),
-            election_timeout: self.election_timeout,
-            heartbeat_interval: self.heartbeat_interval,
-            first_timeout: preferred.then_some(self.heartbeat_interval / 2),
-            window_bytes: self.window_bytes,
-            window_messages: self.window_messages,
-            append_bytes_max: self.append_bytes_max,
-            uncommitted_bytes_max: self.uncommitted_bytes_max,
-            commit_delay: self.commit_delay,
-            retirement: self.election_timeout,
-            abstention: Duration::ZERO,
-            opening: raft::Opening::Core,
-            pre_vote: true,
-            check_quorum: true,
-        }
-    }
-}
+use super::{OnDurable, Worker};
+use crate::api::error::OpenError;
+use crate::api::state_machine::{Replies, StateMachine, StateMachines};
+use crate::api::stats::WorkerMetrics;
+use crate::api::status::ReplicaKind;
+use crate::node::dispatch::Dispatch;
+use crate::node::events::Condition;
+use crate::node::inbox::Inbox;
+use crate::worker::groups::machines::{as_restored, new_machine, restore_machine, split};
+use crate::worker::groups::replica::{HardStateDurability, Replica};
+use crate::worker::liveness::abstention::Abstention;
+use crate::worker::liveness::disk_health::DiskHealth;
+use crate::worker::liveness::support::{Liveness, SupportTerms};
+use crate::worker::replication::outbox::{LocalSender, Outboxes};
+use crate::worker::settings::Settings;
+use crate::worker::storage::snapshots::Transfers;
 
 /// The worker's context: its parts besides the log.
-pub(crate) struct Surroundings {
+pub(crate) struct WorkerContext {
     pub(crate) machines: Arc<dyn StateMachines>,
     pub(crate) transport: Arc<dyn Transport>,
     pub(crate) inbox: Arc<Inbox>,
@@ -143,28 +45,28 @@ impl<D: Disk> Worker<D> {
         settings: Settings,
         options: LaneOptions,
         disk: D,
-        surroundings: Surroundings,
+        context: WorkerContext,
         now: Time,
     ) -> Result<Self, OpenError> {
         let log = LogId(disk.directory().log_id());
-        let is_first = settings.worker == 0;
-        let abstention = Abstention::open(&disk, is_first, settings.election_timeout, now)?;
+        let abstention = Abstention::open(&disk, settings.worker, settings.election_timeout, now)?;
         let (lane, recovered, report) = Lane::open(disk, options)?;
         tracing::info!(node = settings.node.0, worker = settings.worker, ?report, "log recovered");
-        let sender = Sender { node: settings.node, worker: settings.worker, workers: settings.workers, log };
-        let Surroundings { machines, transport, inbox, dispatch, metrics } = surroundings;
+        let sender =
+            LocalSender { node: settings.node, worker: settings.worker, workers: settings.workers, log };
+        let WorkerContext { machines, transport, inbox, dispatch, metrics } = context;
         for damage in &report.damage {
             let (lane, file, groups) = (settings.worker, damage.file.to_string(), damage.groups.clone());
-            dispatch.events().tell(now, Ill::Damaged { lane, file, offset: damage.offset, groups });
+            dispatch.events().report(now, Condition::Damaged { lane, file, offset: damage.offset, groups });
         }
-        let liveness = Liveness::new(Terms {
+        let liveness = Liveness::new(SupportTerms {
             incarnation: settings.incarnation,
             // Two heartbeats may be late or lost before support ends.
             interval: settings.election_timeout * 2 / 5,
-            promise: settings.election_timeout,
+            duration: settings.election_timeout,
             drift_ppm: settings.clock_drift_ppm,
         });
-        let pulse = Pulse::new(now, settings.election_timeout);
+        let disk_health = DiskHealth::new(now, settings.election_timeout);
         let outboxes = Outboxes::new(sender, settings.limits.control_records);
         let mut worker = Self {
             settings,
@@ -181,12 +83,12 @@ impl<D: Disk> Worker<D> {
             effects: raft::Effects::default(),
             dirty: Vec::new(),
             appended: Vec::new(),
-            promised: Vec::new(),
+            hard_states_in_batch: Vec::new(),
             to_apply: Vec::new(),
-            filling: Held::default(),
-            held: std::collections::VecDeque::new(),
-            spare_held: Vec::new(),
-            told_written: 0,
+            on_durable: OnDurable::default(),
+            in_flight: std::collections::VecDeque::new(),
+            spare_on_durable: Vec::new(),
+            written_in_flight: 0,
             relaxed_since: None,
             durable: Lsn::default(),
             outboxes,
@@ -194,28 +96,28 @@ impl<D: Disk> Worker<D> {
             requests_seen: 0,
             read_tokens: 0,
             reads_due: super::Timers::default(),
-            questions: Vec::new(),
+            pending_read_index: Vec::new(),
             watched: Vec::new(),
             transfers: Transfers::default(),
             scrubbing: super::Scrubbing::begin_at(now),
             quarantined: super::Quarantined::default(),
             shortage: super::Shortage::none(),
-            unknown: super::loss::Unknown::default(),
-            introductions: super::Introductions::default(),
+            unknown: crate::worker::groups::loss::Unknown::default(),
+            handshakes: super::Handshakes::default(),
             abstention,
             liveness,
-            pulse,
-            beats_heard: Vec::new(),
-            left_out: Vec::new(),
-            news: std::collections::VecDeque::new(),
-            news_told: 0,
+            disk_health,
+            heartbeats_received: Vec::new(),
+            quiescent_without_peer: Vec::new(),
+            support_events: std::collections::VecDeque::new(),
+            notified: 0,
             is_append_next: false,
             turns_behind: 0,
             are_nodes_stale: false,
             replies: Replies::default(),
             is_poisoned: false,
             is_full: false,
-            states: super::states::States::default(),
+            conditions: crate::worker::groups::conditions::LaneConditions::default(),
             segment_shortage: None,
             press_at: Time(0),
             is_closing: false,
@@ -274,7 +176,8 @@ impl<D: Disk> Worker<D> {
         if let Some(meta) = &checkpoint {
             self.finish_install(slot, &mut recovered, meta);
         }
-        self.revive(slot, recovered, checkpointed.index, is_witness, machine, checkpoint)?;
+        let kind = if is_witness { ReplicaKind::Witness } else { ReplicaKind::Full };
+        self.restore_replica(slot, recovered, checkpointed.index, kind, machine, checkpoint)?;
         if let Some(what) = panicked {
             self.quarantine(slot, what);
         }
@@ -301,7 +204,7 @@ impl<D: Disk> Worker<D> {
         let recovered =
             recovered.map_err(|error| OpenError::Checkpoint { group, what: error.to_string() })?;
         let (machine, panicked) = split(Some(new_machine(&*self.machines, group)));
-        self.revive(slot, recovered, Index(0), false, machine, None)?;
+        self.restore_replica(slot, recovered, Index(0), ReplicaKind::Full, machine, None)?;
         if let Some(what) = panicked {
             self.quarantine(slot, what);
         }
@@ -309,25 +212,25 @@ impl<D: Disk> Worker<D> {
     }
 
     /// Makes a replica from its recovered log, with a machine that has applied everything up to `applied`.
-    pub(super) fn revive(
+    pub(super) fn restore_replica(
         &mut self,
         slot: raftwerk_wal::GroupSlot,
         mut recovered: RecoveredGroup,
         applied: Index,
-        is_witness: bool,
+        kind: ReplicaKind,
         machine: Option<Box<dyn StateMachine>>,
         checkpoint: Option<SnapshotMeta>,
     ) -> Result<(), OpenError> {
         let group = recovered.group;
         let steps_over = recovered.fence.map(|fence| self.step_over(slot, fence, &mut recovered));
-        let has_promised = steps_over.unwrap_or(Ok(false))?;
+        let wrote_hard_state = steps_over.unwrap_or(Ok(false))?;
         let config = self.settings.core_config(group, self.outboxes.log(), &recovered.configuration);
         // The first configuration is in force where the log begins, the others are its entries.
         let mut configurations = recovered.configurations.into_iter();
         let begins_in = configurations.next().map(|(_, configuration)| configuration);
         let state = raft::Restored {
             origin: recovered.floor.map_or(raft::Origin::InitialMember, |floor| raft::Origin::Joined { floor }),
-            is_witness,
+            is_witness: kind == ReplicaKind::Witness,
             hard_state: recovered.hard_state,
             compacted: recovered.compacted,
             configuration: begins_in.unwrap_or(recovered.configuration),
@@ -345,9 +248,9 @@ impl<D: Disk> Worker<D> {
             core.set_fence(fence);
         }
         self.add_replica(Replica::new(group, slot, core, machine, checkpoint));
-        if has_promised && let Some(replica) = self.replicas[slot.0 as usize].as_mut() {
-            replica.promise = Promise::InTurn;
-            self.promised.push(slot);
+        if wrote_hard_state && let Some(replica) = self.replicas[slot.0 as usize].as_mut() {
+            replica.hard_state_durability = HardStateDurability::InThisBatch;
+            self.hard_states_in_batch.push(slot);
         }
         Ok(())
     }

@@ -20,20 +20,22 @@ use raftwerk_wal::simulated::{MemoryFiles, SectorFate, StepDisk};
 use raftwerk_wal::{AppendMode, Completion, Directory, Disk, Files, Job, LaneOptions, PeerNote};
 use tokio::sync::oneshot;
 
-use super::piece::{ACK, Head, PIECE};
-use super::sending::INSTALL_MAX;
-use super::{Settings, Surroundings, Worker};
-use crate::dispatch::Dispatch;
-use crate::inbox::{Arrival, Inbox, Order, Request};
-use crate::metric::WorkerMetrics;
-use crate::peers::Peers;
-use crate::state_machine::{Checkpoint, Committed, Replies, StateMachine};
-use crate::{Applied, CreateError, GroupStatus, Ill, ProposeError, ReplaceError, Shortage};
+use super::{Settings, Worker, WorkerContext};
+use crate::api::state_machine::{Checkpoint, Committed, Replies, StateMachine};
+use crate::api::stats::WorkerMetrics;
+use crate::api::status::ReplicaKind;
+use crate::node::dispatch::Dispatch;
+use crate::node::inbox::Inbox;
+use crate::node::peers::Peers;
+use crate::node::request::{Arrival, Order, Request};
+use crate::worker::storage::chunk::{ACK, CHUNK, Head};
+use crate::worker::storage::sending::INSTALL_MAX;
+use crate::{Applied, Condition, CreateError, GroupStatus, ProposeError, ReplaceError, Shortage};
 
+mod bootstrap;
 mod checkpoints;
 mod clock;
 mod figures;
-mod founding;
 mod full;
 mod goodbyes;
 mod leading;
@@ -207,7 +209,7 @@ impl Node {
         ));
         let disk = SlowDisk { directory, inner };
         let wire = Arc::new(Wire::default());
-        let surroundings = Surroundings {
+        let context = WorkerContext {
             machines: Arc::new(|_: GroupId| Counting::default()),
             transport: Arc::clone(&wire) as Arc<dyn Transport>,
             inbox: Arc::clone(&inbox),
@@ -244,7 +246,7 @@ impl Node {
         let mut options =
             LaneOptions { segment_bytes: 64 << 10, frame_bytes_max: 16 << 10, ..LaneOptions::default() };
         change(&mut settings, &mut options);
-        let worker = Worker::open(settings, options, disk.clone(), surroundings, Time(0)).unwrap();
+        let worker = Worker::open(settings, options, disk.clone(), context, Time(0)).unwrap();
         Self { worker, disk, files: files.clone(), inbox, dispatch, wire, now: Time(0) }
     }
 
@@ -271,10 +273,10 @@ impl Node {
     }
 
     fn create(&mut self, voters: &[u64]) {
-        let founders = Configuration::of_voters(voters.iter().map(|&id| NodeId(id)));
-        let mut made = self.order(|reply| match founders.is_empty() {
-            true => Order::Join { group: GROUP, as_witness: false, reply },
-            false => Order::Found { group: GROUP, founders, reply },
+        let initial_members = Configuration::of_voters(voters.iter().map(|&id| NodeId(id)));
+        let mut made = self.order(|reply| match initial_members.is_empty() {
+            true => Order::Join { group: GROUP, kind: ReplicaKind::Full, reply },
+            false => Order::Bootstrap { group: GROUP, initial_members, reply },
         });
         self.settle();
         made.try_recv().unwrap().unwrap();
@@ -323,8 +325,8 @@ impl Node {
     }
 
     /// All conditions that the node reports at present.
-    fn ills(&self) -> Vec<Ill> {
-        self.dispatch.events().ills()
+    fn conditions(&self) -> Vec<Condition> {
+        self.dispatch.events().conditions()
     }
 
     fn status(&mut self) -> Option<GroupStatus> {
@@ -419,7 +421,7 @@ impl Node {
 
     fn replace_peer(&mut self, log: u64) -> Result<(), ReplaceError> {
         let peer = PeerNote { node: NodeId(2), log: LogId(log) };
-        let mut told = self.order(|reply| Order::ReplacePeer { peer, asked: 0, reply });
+        let mut told = self.order(|reply| Order::ReplacePeer { peer, checked: 0, reply });
         self.settle();
         told.try_recv().expect("every order ends")
     }
@@ -484,7 +486,7 @@ fn a_full_disk_refuses_writes_and_serves_again_when_there_is_room() {
     assert_eq!(refused, Some(ProposeError::StorageFull));
     assert_eq!(node.write(b"more"), Err(ProposeError::StorageFull), "and it stays so");
     let (lane, why) = (0, Shortage::Storage);
-    assert_eq!(node.ills(), [Ill::DiskFull { lane }, Ill::NoSegment { lane, why }]);
+    assert_eq!(node.conditions(), [Condition::DiskFull { lane }, Condition::NoSegment { lane, why }]);
     // Terms and their empty entries are still taken: an election on a full disk breaks nothing.
     node.hear(9, Message::Vote { term: Term(99), last: Default::default(), transfer: true });
     node.settle();
@@ -495,7 +497,7 @@ fn a_full_disk_refuses_writes_and_serves_again_when_there_is_room() {
         node.write(b"again").is_ok()
     });
     assert!(healed, "service resumes by itself");
-    assert_eq!(node.ills(), [], "and so it says");
+    assert_eq!(node.conditions(), [], "and so it says");
 }
 
 #[test]
@@ -524,7 +526,7 @@ fn a_leader_whose_disk_hangs_falls_silent_steps_down_and_ends_its_calls() {
         }
     }
     assert!(silent_since.is_some_and(|beat| beat <= 7), "silent soon after T: {silent_since:?}");
-    assert_eq!(node.ills(), [Ill::DiskHung { lane: 0 }]);
+    assert_eq!(node.conditions(), [Condition::DiskHung { lane: 0 }]);
     for _ in 0..15 {
         node.turn(TIMEOUT / 5); // a leader that sends nothing receives no acknowledgement
     }
@@ -533,10 +535,10 @@ fn a_leader_whose_disk_hangs_falls_silent_steps_down_and_ends_its_calls() {
     assert!(node.said().is_empty());
     node.turn(2 * TIMEOUT);
     node.turn(TIMEOUT);
-    let leaderless = Ill::NoLeader { lane: 0, groups: 1, group: GROUP };
-    assert_eq!(node.ills(), [Ill::DiskHung { lane: 0 }, leaderless.clone()]);
+    let leaderless = Condition::NoLeader { lane: 0, groups: 1, group: GROUP };
+    assert_eq!(node.conditions(), [Condition::DiskHung { lane: 0 }, leaderless.clone()]);
     node.settle();
-    assert_eq!(node.ills(), [leaderless], "the disk answers");
+    assert_eq!(node.conditions(), [leaderless], "the disk answers");
     node.turn(2 * TIMEOUT);
     node.settle();
     assert!(!node.said().is_empty(), "it speaks again when the disk does");
@@ -577,8 +579,8 @@ fn a_removed_group_leaves_no_file_behind_even_if_the_node_stops_in_between() {
 
     // Its hard state is kept: the group cannot be bootstrapped here again, and a replica that joins begins
     // with that state.
-    let founders = Configuration::of_voters([NodeId(1)]);
-    let mut made = node.order(|reply| Order::Found { group: GROUP, founders, reply });
+    let initial_members = Configuration::of_voters([NodeId(1)]);
+    let mut made = node.order(|reply| Order::Bootstrap { group: GROUP, initial_members, reply });
     node.settle();
     assert_eq!(made.try_recv().unwrap(), Err(CreateError::Removed(GROUP)));
     node.create(&[]);

@@ -6,8 +6,8 @@ use raftwerk_frame::{GroupId, Index, Term, Time};
 use raftwerk_wal::{Disk, LaneStats};
 
 use super::Worker;
-use super::reads::Waiting;
-use crate::state_machine::StateMachine;
+use crate::api::state_machine::StateMachine;
+use crate::worker::calls::waiting::Waiting;
 
 /// One replica, borrowed from its worker.
 pub struct ReplicaView<'a> {
@@ -44,13 +44,13 @@ pub struct Load {
     /// [`Settings::read_bytes_max`](super::Settings).
     pub read_bytes: usize,
     /// Read-index requests of followers that the next turn answers: 16,384.
-    pub questions: usize,
+    pub pending_read_index: usize,
     /// Proposals not answered, relaxed ones included: bounded until they are committed by
     /// [`Settings::uncommitted_bytes_max`](super::Settings) for each group, in which an empty one counts as
     /// four bytes.
     pub pending: usize,
     /// Support events that not every group has received: a few for each node that groups are shared with.
-    pub news: usize,
+    pub support_events: usize,
     /// Bytes to be sent: queued after the turn's messages were sent.
     pub outbox_bytes: usize,
     /// Bytes in the inbox: 64 MiB of requests, as much of units, and one request and one unit more.
@@ -80,8 +80,8 @@ impl<D: Disk> Worker<D> {
     }
 
     /// Whether there are support events that not all of its groups have received.
-    pub(crate) fn is_telling(&self) -> bool {
-        !self.news.is_empty()
+    pub(crate) fn has_pending_support_events(&self) -> bool {
+        !self.support_events.is_empty()
     }
 
     /// Whether entries wait until the next segment is made.
@@ -94,13 +94,13 @@ impl<D: Disk> Worker<D> {
         let mut reads = Waiting::default();
         self.replicas.iter().flatten().for_each(|replica| reads += replica.reads_held());
         Load {
-            batches: self.held.len(),
-            held_messages: self.held.iter().map(|held| held.messages.len()).sum(),
+            batches: self.in_flight.len(),
+            held_messages: self.in_flight.iter().map(|batch| batch.messages.len()).sum(),
             reads: reads.reads,
             read_bytes: reads.bytes,
-            questions: self.questions.len(),
+            pending_read_index: self.pending_read_index.len(),
             pending: self.replicas.iter().flatten().map(|replica| replica.proposals()).sum(),
-            news: self.news.len(),
+            support_events: self.support_events.len(),
             outbox_bytes: self.outboxes.bytes(),
             inbox_bytes: self.inbox.waiting_bytes(),
             lane: self.lane.stats(),

@@ -447,7 +447,7 @@ fn limits(chance: &mut Chance, seed: u64, election: u64) -> (Settings, LaneOptio
         scrub_interval: Duration::ZERO,
         priority: raftwerk::PRIORITY_MAX,
         seed,
-        life: 0,
+        incarnation: 0,
         clock_drift_ppm: 50_000,
         reads_max: 4 << 10,
         read_bytes_max: 1 << 20,

@@ -96,7 +96,7 @@ impl Variety {
             let mut chance = self.of_life(node, life, "limits of turns");
             settings.limits = limits(&mut chance, usual.limits);
             if self.tells_little && chance.below(4) > 0 {
-                settings.limits.told = chance.one_of(&[1, 1, 2]) as usize;
+                settings.limits.notifications = chance.one_of(&[1, 1, 2]) as usize;
             }
         }
         if self.has_other_settings {
@@ -134,7 +134,7 @@ fn limits(chance: &mut Chance, usual: TurnLimits) -> TurnLimits {
         arrivals: one(usual.arrivals as u64) as usize,
         records: one(u64::from(usual.records)) as u32,
         orders: one(usual.orders as u64) as usize,
-        told: one(usual.told as u64) as usize,
+        notifications: one(usual.notifications as u64) as usize,
         control_records: one(u64::from(usual.control_records)) as u32,
         apply_bytes: one(usual.apply_bytes),
         ..usual

@@ -62,11 +62,11 @@ fn message(message: &Message, entries: &[Entry]) -> String {
         Message::AppendWritten { term, matched, .. } => format!("written {term} to {matched}"),
         Message::AppendAck { term, matched, .. } => format!("ack {term} to {matched}"),
         Message::AppendReject { term, rejected, hint } => format!("reject {term} at {rejected} hint {hint}"),
-        Message::Heartbeat { term, commit, round, rest } => {
-            format!("heartbeat {term} commit {commit}{}{}", of_round(round), of_rest(rest))
+        Message::Heartbeat { term, commit, round, quiesce } => {
+            format!("heartbeat {term} commit {commit}{}{}", of_round(round), of_rest(quiesce))
         }
-        Message::HeartbeatAck { term, round, rest, .. } => {
-            format!("heartbeat-ack {term}{}{}", of_round(round), of_rest(rest))
+        Message::HeartbeatAck { term, round, quiesce, .. } => {
+            format!("heartbeat-ack {term}{}{}", of_round(round), of_rest(quiesce))
         }
         Message::LeaderQuery { term, follows: true } => format!("doubt {term}"),
         Message::LeaderQuery { term, follows: false } => format!("ask who leads {term}"),

@@ -1,7 +1,8 @@
 //! Operations: proposed to a shard's group, and decoded by its replicas. Pure; see [`super`] for the
 //! encoding.
 
-use super::{CodecError, Reader, write_optional, write_slice, write_varint};
+use super::{CodecError, ReadKeys, write_optional};
+use crate::codec::{Reader, write_slice, write_varint};
 
 const PUT: u8 = 1;
 const DELETE: u8 = 2;

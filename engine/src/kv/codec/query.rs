@@ -1,6 +1,7 @@
 //! Queries: reads of a shard's group that do not change it. Pure; see [`super`] for the encoding.
 
-use super::{CodecError, KEY_BYTES_MAX, MANY_KEYS_MAX, Reader, write_slice, write_varint};
+use super::{CodecError, KEY_BYTES_MAX, MANY_KEYS_MAX, ReadKeys};
+use crate::codec::{Reader, write_slice, write_varint};
 
 const GET: u8 = 1;
 const VERSION: u8 = 2;

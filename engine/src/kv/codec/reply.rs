@@ -4,7 +4,8 @@
 use bytes::Bytes;
 use raftwerk_frame::Index;
 
-use super::{CodecError, MANY_BYTES_MAX, Reader, write_slice};
+use super::{CodecError, MANY_BYTES_MAX, ReadKeys};
+use crate::codec::{Reader, write_slice};
 
 /// The whole reply to bytes that are no operation or query: the same on every replica, without a change of
 /// the state.
@@ -142,7 +143,7 @@ fn accepted(reply: &[u8]) -> Result<Reader<'_>, CodecError> {
 /// [`CodecError::Refused`] if the machine could not decode the operation; others if these bytes are no such
 /// reply.
 pub fn nothing(reply: &[u8]) -> Result<(), CodecError> {
-    accepted(reply)?.finish()
+    Ok(accepted(reply)?.finish()?)
 }
 
 /// Reads the reply to a delete: whether the key was there.

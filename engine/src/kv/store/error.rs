@@ -2,7 +2,7 @@
 
 use raftwerk_frame::GroupId;
 
-use crate::error::{CreateError, ProposeError, ReadError};
+use crate::api::error::{CreateError, ProposeError, ReadError};
 use crate::exactly_once::OnceError;
 use crate::kv::codec::{CodecError, KEY_BYTES_MAX, MANY_KEYS_MAX};
 use crate::kv::shard_file::ShardFileError;

@@ -8,7 +8,7 @@ use std::time::Duration;
 use raftwerk_frame::Index;
 
 use super::StoreError;
-use crate::{Applied, Proposal, Read, ReadAnswer};
+use crate::{Applied, Consistency, Proposal, Read, ReadAnswer, ReadOptions, Session};
 
 /// A pending write. Dropping it does not withdraw the write.
 #[must_use = "the outcome of a write should be looked at"]
@@ -113,3 +113,22 @@ impl<T: Unpin> Future for Answer<T> {
 }
 
 const POLLED_AGAIN: &str = "a finished future is not polled again";
+
+/// Options that own their session.
+#[derive(Clone, Debug)]
+pub(super) struct HeldOptions {
+    consistency: Consistency,
+    patience: Option<Duration>,
+    session: Option<Session>,
+}
+
+impl HeldOptions {
+    pub(super) fn new(options: &ReadOptions<'_>) -> Self {
+        let ReadOptions { consistency, patience, session } = *options;
+        Self { consistency, patience, session: session.cloned() }
+    }
+
+    pub(super) fn options(&self) -> ReadOptions<'_> {
+        ReadOptions { consistency: self.consistency, patience: self.patience, session: self.session.as_ref() }
+    }
+}

@@ -7,16 +7,15 @@
 use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll};
-use std::time::Duration;
 
 use bytes::Bytes;
 use raftwerk_frame::{GroupId, Index};
 
-use super::pending::{Answer, Served};
+use super::pending::{Answer, HeldOptions, Served};
 use super::scan::Scanner;
 use super::{Store, StoreError};
 use crate::kv::codec::{self, Found, KEY_BYTES_MAX, MANY_KEYS_MAX, Query};
-use crate::{Freezing, FrozenState, Read, ReadAnswer, ReadOptions, Session};
+use crate::{Freezing, FrozenState, Read, ReadAnswer, ReadOptions};
 
 /// A store, read at one level: see [`Store::at`].
 #[derive(Clone, Copy, Debug)]
@@ -94,25 +93,6 @@ pub(super) fn served<T>(answer: &ReadAnswer, value: T) -> Result<Served<T>, Stor
     Ok(Served { value, index: answer.index, staleness: answer.staleness })
 }
 
-/// Options that own their session.
-#[derive(Clone, Debug)]
-pub(super) struct HeldOptions {
-    consistency: crate::Consistency,
-    patience: Option<Duration>,
-    session: Option<Session>,
-}
-
-impl HeldOptions {
-    fn new(options: &ReadOptions<'_>) -> Self {
-        let ReadOptions { consistency, patience, session } = *options;
-        Self { consistency, patience, session: session.cloned() }
-    }
-
-    pub(super) fn options(&self) -> ReadOptions<'_> {
-        ReadOptions { consistency: self.consistency, patience: self.patience, session: self.session.as_ref() }
-    }
-}
-
 /// The keys of one shard, and their pending step.
 struct Part {
     group: GroupId,
@@ -155,7 +135,7 @@ impl Many {
                     freeze(&self.store, group, &self.options)
                 }
             };
-            look_up(&mut self.found, &query, &places, &freezing.wait()?)?;
+            refresh_peers(&mut self.found, &query, &places, &freezing.wait()?)?;
         }
         Ok(self.found)
     }
@@ -186,7 +166,7 @@ impl Future for Many {
                 Step::Freezing(freezing) => match Pin::new(freezing).poll(cx) {
                     Poll::Pending => at += 1,
                     Poll::Ready(state) => {
-                        look_up(found, &part.query, &part.places, &state?)?;
+                        refresh_peers(found, &part.query, &part.places, &state?)?;
                         parts.swap_remove(at);
                     }
                 },
@@ -216,7 +196,7 @@ fn place(
 }
 
 /// Looks up all keys of a query in a frozen state, on this thread, one reply at a time.
-fn look_up(
+fn refresh_peers(
     found: &mut [Served<Option<Found>>],
     query: &[u8],
     places: &[usize],

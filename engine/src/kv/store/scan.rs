@@ -2,7 +2,7 @@
 
 use raftwerk_frame::GroupId;
 
-use super::reader::HeldOptions;
+use super::pending::HeldOptions;
 use super::{Answer, Served, Store, StoreError};
 use crate::kv::codec::{self, Item, Page, Scan};
 use crate::kv::machine::{PAGE_BYTES_MAX, PAGE_ITEMS_MAX};

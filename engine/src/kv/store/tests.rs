@@ -3,7 +3,7 @@
 use raftwerk_net::PeerId;
 
 use super::*;
-use crate::error::ProposeError;
+use crate::api::error::ProposeError;
 use crate::identity::ClusterAuthority;
 use crate::kv::codec::CodecError;
 use crate::kv::{KvMachine, ShardFileError};

@@ -1,11 +1,13 @@
 //! A worker's statistics, and when it has nothing more to do.
 
+use raftwerk_frame::NodeHeartbeat;
+
 use super::*;
 use crate::EngineStats;
-use crate::liveness::{Heard, PeerLane};
-use crate::worker::piece::PIECE_BYTES;
-use crate::worker::replica::Damage;
-use raftwerk_frame::NodeHeartbeat;
+use crate::node::placement::PeerLane;
+use crate::node::request::ReceivedHeartbeat;
+use crate::worker::groups::replica::Damage;
+use crate::worker::storage::chunk::CHUNK_BYTES;
 
 fn figures(node: &Node) -> EngineStats {
     node.worker.metrics.read()
@@ -46,7 +48,7 @@ fn a_unit_without_a_head_is_counted_as_bad() {
 
 /// A heartbeat of node 2 with that number. It supports this node for a second, and has just received a
 /// heartbeat from it.
-fn supports(node: &Node, sent: u64) -> Heard {
+fn supports(node: &Node, sent: u64) -> ReceivedHeartbeat {
     let beat = NodeHeartbeat {
         incarnation: 5,
         your_incarnation: 1,
@@ -57,14 +59,14 @@ fn supports(node: &Node, sent: u64) -> Heard {
         promise: 1,
         is_healthy: true,
     };
-    Heard { from: PeerLane::of(NodeId(2), GROUP, 1), log: LogId(2), beat }
+    ReceivedHeartbeat { from: PeerLane::of(NodeId(2), GROUP, 1), log: LogId(2), beat }
 }
 
 #[test]
 fn a_node_that_ends_its_support_is_counted() {
     let mut node = Node::open(&MemoryFiles::new(), u64::MAX);
     node.create(&[1, 2, 3]);
-    node.inbox.beat(supports(&node, 1));
+    node.inbox.push_heartbeat(supports(&node, 1));
     // A heartbeat that is received in one turn takes effect in the next.
     node.turn(Duration::from_millis(1));
     node.turn(Duration::from_millis(1));
@@ -87,20 +89,21 @@ fn a_worker_without_work_is_not_busy() {
 
 #[test]
 fn news_of_a_node_reach_so_many_groups_a_turn_as_the_limit_says() {
-    let mut node = Node::open_with(&MemoryFiles::new(), u64::MAX, |settings, _| settings.limits.told = 1);
+    let mut node =
+        Node::open_with(&MemoryFiles::new(), u64::MAX, |settings, _| settings.limits.notifications = 1);
     node.create(&[1, 2, 3]);
-    let founders = Configuration::of_voters([1, 2, 3].map(NodeId));
-    let mut made = node.order(|reply| Order::Found { group: GroupId(2), founders, reply });
+    let initial_members = Configuration::of_voters([1, 2, 3].map(NodeId));
+    let mut made = node.order(|reply| Order::Bootstrap { group: GroupId(2), initial_members, reply });
     node.settle();
     made.try_recv().unwrap().unwrap();
-    assert_eq!(node.worker.load().news, 0);
-    node.inbox.beat(supports(&node, 1));
+    assert_eq!(node.worker.load().support_events, 0);
+    node.inbox.push_heartbeat(supports(&node, 1));
     for _ in 0..2 {
         node.turn(Duration::from_millis(1));
     }
-    assert!(node.worker.load().news > 0, "one of two groups was told");
+    assert!(node.worker.load().support_events > 0, "one of two groups was told");
     node.settle();
-    assert_eq!(node.worker.load().news, 0);
+    assert_eq!(node.worker.load().support_events, 0);
 }
 
 /// Entries are applied up to the damage, unless it lies beyond the commit index or before the applied one; a
@@ -128,8 +131,8 @@ fn entries_are_applied_up_to_the_first_that_is_damaged() {
 #[test]
 fn a_piece_of_a_file_is_of_a_bounded_length() {
     let mut unit = BytesMut::new();
-    Head { kind: PIECE, group: GROUP, total: 1 << 40, ..Head::default() }.encode(&mut unit);
-    unit.resize(unit.len() + PIECE_BYTES as usize, 0);
+    Head { kind: CHUNK, group: GROUP, total: 1 << 40, ..Head::default() }.encode(&mut unit);
+    unit.resize(unit.len() + CHUNK_BYTES as usize, 0);
     assert!(Head::parse(&unit).is_some());
     unit.resize(unit.len() + 1, 0);
     assert!(Head::parse(&unit).is_none());
@@ -163,7 +166,7 @@ fn a_leader_that_rests_without_a_follower_wakes_when_that_is_reached() {
     node.receive(2, 2, 7, None);
     node.settle();
     for sent in 1..200 {
-        node.inbox.beat(supports(&node, sent));
+        node.inbox.push_heartbeat(supports(&node, sent));
         let said: Vec<_> = node.wire.0.lock().unwrap().drain(..).collect();
         for (to, record) in said {
             if let (PeerId(2), Message::Heartbeat { round, quiesce, .. }) = (to, record.message) {
@@ -179,7 +182,7 @@ fn a_leader_that_rests_without_a_follower_wakes_when_that_is_reached() {
     assert!(rests(&node));
     node.turn(Duration::from_millis(1));
     assert!(rests(&node));
-    assert!(node.inbox.arrive(Arrival::Reached(NodeId(3))));
+    assert!(node.inbox.arrive(Arrival::Connected(NodeId(3))));
     node.settle();
     assert!(!rests(&node), "it is to hear from its leader");
 }
@@ -190,8 +193,8 @@ fn a_file_that_is_old_news_to_a_leader_does_not_make_it_lead_once_more() {
     const OTHER: GroupId = GroupId(2);
     let mut node = Node::open(&MemoryFiles::new(), u64::MAX);
     let term = node.lead_with_one(1, 8);
-    let founders = Configuration::of_voters([1, 2, 3].map(NodeId));
-    let mut made = node.order(|reply| Order::Found { group: OTHER, founders, reply });
+    let initial_members = Configuration::of_voters([1, 2, 3].map(NodeId));
+    let mut made = node.order(|reply| Order::Bootstrap { group: OTHER, initial_members, reply });
     node.settle();
     made.try_recv().unwrap().unwrap();
     let other = |node: &Node, message| {
@@ -211,7 +214,7 @@ fn a_file_that_is_old_news_to_a_leader_does_not_make_it_lead_once_more() {
     other(&node, Message::VoteReply { term: Term(1), granted });
     let mut unit = BytesMut::new();
     let id = EntryId::new(term, Index(1));
-    Head { kind: PIECE, group: GROUP, term, id, total: 9, ..Head::default() }.encode(&mut unit);
+    Head { kind: CHUNK, group: GROUP, term, id, total: 9, ..Head::default() }.encode(&mut unit);
     unit.extend_from_slice(&[7; 9]);
     node.hear_unit(3, UnitKind::Snapshot, 0, &unit);
     node.turn(Duration::from_millis(1));
@@ -228,14 +231,14 @@ fn a_node_that_restarts_is_not_heard_while_support_is_promised_to_its_earlier_li
         let mut heard = supports(node, 1);
         // It requests support, and gives none.
         (heard.beat.incarnation, heard.beat.supported_at, heard.beat.support_us) = (incarnation, 0, 0);
-        node.inbox.beat(heard);
+        node.inbox.push_heartbeat(heard);
         for _ in 0..2 {
             node.turn(Duration::from_millis(1));
         }
     };
     let knows = |node: &mut Node, intervals: u32| {
         let now = node.now + intervals * TIMEOUT;
-        let mut beats = node.worker.liveness.beats(now);
+        let mut beats = node.worker.liveness.due_heartbeats(now);
         beats.find(|(to, _)| to.node == NodeId(2)).map(|(_, beat)| beat.your_incarnation)
     };
     hear(&mut node, 5);
@@ -249,8 +252,8 @@ fn each_record_of_a_unit_has_the_body_that_is_its_own() {
     const OTHER: GroupId = GroupId(2);
     let mut node = Node::open(&MemoryFiles::new(), u64::MAX);
     node.create(&[1, 2, 3]);
-    let founders = Configuration::of_voters([1, 2, 3].map(NodeId));
-    let mut made = node.order(|reply| Order::Found { group: OTHER, founders, reply });
+    let initial_members = Configuration::of_voters([1, 2, 3].map(NodeId));
+    let mut made = node.order(|reply| Order::Bootstrap { group: OTHER, initial_members, reply });
     node.settle();
     made.try_recv().unwrap().unwrap();
     let (mut records, mut bodies) = (Vec::new(), Vec::new());

@@ -96,16 +96,16 @@ fn a_proposal_that_the_log_does_not_take_is_refused() {
     let mut node = Node::alone(&MemoryFiles::new(), u64::MAX);
     let mut before = node.propose(b"on its way");
     node.turn(Duration::ZERO);
-    let mut staged = node.propose(b"staged");
+    let mut queued = node.propose(b"staged");
     node.worker.count_requests();
-    node.worker.take_requests();
+    node.worker.accept_requests();
     node.files.fail_change(node.files.changes() + 1, u64::MAX, io::ErrorKind::Other);
     node.files.fail_change(1, u64::MAX, io::ErrorKind::Other);
     while node.disk.inner.lock().unwrap().run_appends() {}
     assert!(node.worker.lane.poll().is_err());
     node.worker.flush_groups();
     assert_eq!(before.try_recv().unwrap(), Err(ProposeError::Unknown), "it has an entry");
-    assert_eq!(staged.try_recv().unwrap(), Err(ProposeError::Poisoned));
+    assert_eq!(queued.try_recv().unwrap(), Err(ProposeError::Poisoned));
 }
 
 #[test]
@@ -148,6 +148,6 @@ fn a_change_that_comes_to_nothing_while_newcomers_are_waited_for_is_refused() {
     let mut effects = Effects { reconfigured: Some(Reconfigured::Abandoned(refusal)), ..Effects::default() };
     let slot = node.worker.slot_of(GROUP).unwrap();
     let replica = node.worker.replicas[slot.0 as usize].as_mut().unwrap();
-    node.worker.clients.tell_of_changes(replica, &mut effects);
+    node.worker.clients.answer_changes(replica, &mut effects);
     assert_eq!(told.try_recv().unwrap(), Err(ReconfigureError::Refused(refusal)));
 }

@@ -37,7 +37,7 @@ fn a_node_is_added_with_the_log_that_it_was_last_heard_with() {
         told.try_recv().ok()
     };
     let learner = Change::Learner(NodeId(2));
-    assert_eq!(wish(&mut node, learner), Some(Err(ReconfigureError::NotIntroduced(NodeId(2)))));
+    assert_eq!(wish(&mut node, learner), Some(Err(ReconfigureError::UnknownPeer(NodeId(2)))));
     let asked = (PeerId(2), LogId(0));
     assert_eq!(node.wire.2.lock().unwrap().drain(..).collect::<Vec<_>>(), [asked]);
     node.receive(2, 5, 0, None);

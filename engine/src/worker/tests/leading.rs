@@ -2,7 +2,7 @@
 //! take long.
 
 use super::*;
-use crate::relaxed::Received;
+use crate::api::status::Received;
 
 const INTERVAL: Duration = Duration::from_millis(100);
 

@@ -5,7 +5,8 @@ use raftwerk_frame::HardState;
 use raftwerk_wal::OnDamage;
 
 use super::*;
-use crate::loss::{AcceptLossError, Loss};
+use crate::api::error::AcceptLossError;
+use crate::api::status::{Loss, ReplicaKind};
 
 /// A group of several voters, of which this node's log holds nothing but its bootstrap.
 const GONE: GroupId = GroupId(0x5EED_1234_5678_9ABC);
@@ -22,8 +23,8 @@ impl Node {
     }
 
     fn found(&mut self, group: GroupId) -> Result<(), CreateError> {
-        let founders = Configuration::of_voters([1, 2, 3].map(NodeId));
-        let mut made = self.order(|reply| Order::Found { group, founders, reply });
+        let initial_members = Configuration::of_voters([1, 2, 3].map(NodeId));
+        let mut made = self.order(|reply| Order::Bootstrap { group, initial_members, reply });
         self.settle();
         made.try_recv().unwrap()
     }
@@ -149,7 +150,7 @@ fn a_group_that_may_have_been_lost_without_a_trace_is_not_founded_anew_unless_an
     assert!(lost.fence > Term(0));
     assert_eq!(node.accept(lost), Err(AcceptLossError::Forbidden));
     // The node may join a group, like one that never had a replica of it.
-    let mut made = node.order(|reply| Order::Join { group: GroupId(8), as_witness: false, reply });
+    let mut made = node.order(|reply| Order::Join { group: GroupId(8), kind: ReplicaKind::Full, reply });
     node.settle();
     assert_eq!(made.try_recv().unwrap(), Ok(()));
 
@@ -197,7 +198,7 @@ impl Node {
     }
 
     fn joins(&mut self, group: GroupId) -> (Term, Option<Term>) {
-        let mut made = self.order(|reply| Order::Join { group, as_witness: false, reply });
+        let mut made = self.order(|reply| Order::Join { group, kind: ReplicaKind::Full, reply });
         self.settle();
         made.try_recv().unwrap().unwrap();
         self.fenced(group)

@@ -39,8 +39,8 @@ fn a_replica_without_its_checkpoint_opens_bare_and_others_go_on() {
         let files = MemoryFiles::new();
         let mut node = opened(&files);
         node.create(&[1]);
-        let founders = Configuration::of_voters([NodeId(1)]);
-        let _made = node.order(|reply| Order::Found { group: OTHER, founders, reply });
+        let initial_members = Configuration::of_voters([NodeId(1)]);
+        let _made = node.order(|reply| Order::Bootstrap { group: OTHER, initial_members, reply });
         node.lead_and_write(OTHER);
         while node.status().unwrap().compacted.index < Index(3) {
             node.lead_and_write(GROUP);

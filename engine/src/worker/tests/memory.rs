@@ -93,7 +93,7 @@ fn a_follower_that_is_behind_waits_while_readers_hold_too_much() {
         let place = node.worker.lane.read(slot, Index(index), Index(index), 1).unwrap()[0].place;
         held.push(node.worker.lane.bytes(place).unwrap());
     }
-    assert!(node.inbox.arrive(Arrival::Lost(NodeId(3))));
+    assert!(node.inbox.arrive(Arrival::Disconnected(NodeId(3))));
     let reaches_third = |node: &mut Node| {
         node.wire.0.lock().unwrap().clear();
         for _ in 0..10 {

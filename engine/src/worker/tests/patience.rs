@@ -2,7 +2,8 @@
 
 use super::transfers::{Follower, asked, beat, install, leader, say, take_all, write};
 use super::*;
-use crate::worker::sending::{PATIENCE, RETRY, WINDOW_CHUNKS};
+use crate::worker::storage::chunk::WINDOW_CHUNKS;
+use crate::worker::storage::sending::{PATIENCE, RETRY};
 
 const BEAT: Duration = Duration::from_millis(100);
 

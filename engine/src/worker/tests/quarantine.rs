@@ -3,8 +3,9 @@
 use raftwerk_raft::PRIORITY_MAX;
 
 use super::*;
-use crate::consistency::{Demand, ReadAnswer, Wanted};
-use crate::quarantine::{Quarantine, ReviveError};
+use crate::api::consistency::{Demand, Wanted};
+use crate::api::error::ReviveError;
+use crate::api::status::{Quarantine, ReadAnswer};
 use crate::worker::guarded;
 use crate::{CreateError, ReadError};
 
@@ -43,9 +44,9 @@ impl Node {
 #[test]
 fn a_panic_is_one_replicas_and_leaves_nobody_waiting() {
     let mut node = Node::alone(&MemoryFiles::new(), u64::MAX);
-    let founders = Configuration::of_voters([NodeId(1)]);
+    let initial_members = Configuration::of_voters([NodeId(1)]);
     let made: oneshot::Receiver<Result<(), CreateError>> =
-        node.order(|reply| Order::Found { group: OTHER, founders, reply });
+        node.order(|reply| Order::Bootstrap { group: OTHER, initial_members, reply });
     node.turn(2 * TIMEOUT);
     node.settle();
     drop(made);
@@ -62,7 +63,7 @@ fn a_panic_is_one_replicas_and_leaves_nobody_waiting() {
     assert_eq!(quarantine.what, "as the test wants it");
     assert_eq!(node.quarantined(), 1);
     let what = String::from("as the test wants it");
-    assert_eq!(node.ills(), [Ill::Quarantined { group: GROUP, what }]);
+    assert_eq!(node.conditions(), [Condition::Quarantined { group: GROUP, what }]);
     assert_eq!(node.write(b"more"), Err(ProposeError::Quarantined(GROUP)));
     assert_eq!(node.count(), Err(ReadError::Quarantined(GROUP)));
     let mut digest = node.order(|reply| Order::Digest { group: GROUP, reply });
@@ -80,7 +81,7 @@ fn a_panic_is_one_replicas_and_leaves_nobody_waiting() {
     let mut gone = node.order(|reply| Order::Remove { group: GROUP, reply });
     node.settle();
     assert!(gone.try_recv().unwrap());
-    assert_eq!((node.quarantined(), node.ills()), (0, vec![]));
+    assert_eq!((node.quarantined(), node.conditions()), (0, vec![]));
 }
 
 #[test]
@@ -131,7 +132,7 @@ fn a_replica_is_revived_from_its_log_and_shows_no_older_state_meanwhile() {
             shown.iter().map(|shown| u64::from_le_bytes(shown.reply[..].try_into().unwrap())).collect();
         assert!(counts.iter().all(|count| *count >= 10), "{counts:?}");
         assert_eq!(counts.last(), Some(&11), "the entry that it panicked at is applied");
-        assert_eq!((node.quarantine(), node.quarantined(), node.ills()), (None, 0, vec![]));
+        assert_eq!((node.quarantine(), node.quarantined(), node.conditions()), (None, 0, vec![]));
         node.write(b"as ever").unwrap();
         assert_eq!(node.count(), Ok(12));
         assert_eq!(node.revive(), Err(ReviveError::None));

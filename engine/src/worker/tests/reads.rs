@@ -2,8 +2,9 @@
 //! refuses.
 
 use super::*;
-use crate::consistency::{Demand, ReadAnswer, Wanted};
-use crate::error::ReadError;
+use crate::api::consistency::{Demand, Wanted};
+use crate::api::error::ReadError;
+use crate::api::status::ReadAnswer;
 
 pub(super) type Answer = oneshot::Receiver<Result<ReadAnswer, ReadError>>;
 
@@ -160,8 +161,8 @@ fn a_turn_takes_in_only_what_was_called_before_its_time_was_read() {
 fn groups_of_one_leader_that_are_read_are_renewed_together() {
     const OTHER: GroupId = GroupId(2);
     let mut node = follower(|_| ());
-    let founders = Configuration::of_voters([1, 2, 3].map(NodeId));
-    let mut made = node.order(|reply| Order::Found { group: OTHER, founders, reply });
+    let initial_members = Configuration::of_voters([1, 2, 3].map(NodeId));
+    let mut made = node.order(|reply| Order::Bootstrap { group: OTHER, initial_members, reply });
     node.settle();
     made.try_recv().unwrap().unwrap();
     let told = |group, message| Record { group, ..record_of(message) }.encode();

@@ -1,7 +1,7 @@
 //! A receipt comes with the write, everything else with the sync.
 
 use super::*;
-use crate::relaxed::Received;
+use crate::api::status::Received;
 
 impl Node {
     fn propose_relaxed(&self, payload: &[u8]) -> oneshot::Receiver<Result<Received, ProposeError>> {

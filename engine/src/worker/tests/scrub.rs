@@ -112,8 +112,8 @@ fn few_entries_are_written_again_where_a_copy_is_whole() {
     let path = first_segment(&files);
     // A second group fills the segment; the first has little in it, which is in the cache.
     node.write(b"little").unwrap();
-    let founders = Configuration::of_voters([NodeId(1)]);
-    let _made = node.order(|reply| Order::Found { group: GroupId(2), founders, reply });
+    let initial_members = Configuration::of_voters([NodeId(1)]);
+    let _made = node.order(|reply| Order::Bootstrap { group: GroupId(2), initial_members, reply });
     node.turn(2 * TIMEOUT);
     node.settle();
     for _ in 0..20 {
@@ -201,7 +201,7 @@ fn a_leader_sends_no_damaged_entry_and_a_follower_that_lacks_it_gets_a_snapshot(
     let path = format!("lane-0/seg-{:016x}.log", place.segment);
     assert!(files.rot(&path, u64::from(place.offset) + 70, 1));
     // The third replica was lost, with all that was on its way: it is to be sent the log from its beginning.
-    assert!(node.inbox.arrive(Arrival::Lost(NodeId(3))));
+    assert!(node.inbox.arrive(Arrival::Disconnected(NodeId(3))));
     let pieces =
         |node: &Node| node.wire.1.lock().unwrap().drain(..).filter(|head| head.offset < head.total).count();
     assert_eq!(pieces(&node), 0);
@@ -254,7 +254,7 @@ fn a_leader_that_is_made_anew_renounces() {
     node.said();
     // Node 3 is to be sent the log from its beginning, and reading that meets the damage.
     node.hear(3, Message::AppendAck { term, matched: before.last.index.prev().prev(), progress_epoch: 0 });
-    assert!(node.inbox.arrive(Arrival::Lost(NodeId(3))));
+    assert!(node.inbox.arrive(Arrival::Disconnected(NodeId(3))));
     for _ in 0..40 {
         for follower in [2, 3] {
             node.hear(follower, Message::HeartbeatAck { term, round: 0, fortifies: false, quiesce: false });

@@ -1,7 +1,7 @@
 //! Snapshots from a leader: complete and not installed, older than the present one.
 
 use super::*;
-use crate::consistency::Wanted;
+use crate::api::consistency::Wanted;
 
 #[test]
 fn a_snapshot_that_arrived_whole_and_was_never_installed_is_sent_again() {
@@ -25,7 +25,7 @@ fn a_snapshot_that_arrived_whole_and_was_never_installed_is_sent_again() {
         })
     };
     let piece = sent(&mut node, 20).expect("the third needs a snapshot");
-    assert_eq!((piece.kind, piece.offset), (PIECE, 0));
+    assert_eq!((piece.kind, piece.offset), (CHUNK, 0));
 
     // The receiver takes the whole file, and then fails to verify or install it.
     let mut ack = BytesMut::new();
@@ -34,7 +34,7 @@ fn a_snapshot_that_arrived_whole_and_was_never_installed_is_sent_again() {
     let patience = (INSTALL_MAX.as_millis() / (TIMEOUT / 5).as_millis()) as u32;
     assert_eq!(sent(&mut node, patience / 2), None, "it is given time");
     let again = sent(&mut node, patience).expect("and then another try");
-    assert_eq!((again.kind, again.offset), (PIECE, 0));
+    assert_eq!((again.kind, again.offset), (CHUNK, 0));
 
     // It takes all of it again, fails again, and this time reports that when asked (simulator, seed 451).
     node.hear_unit(3, UnitKind::Snapshot, 0, &ack);
@@ -43,7 +43,7 @@ fn a_snapshot_that_arrived_whole_and_was_never_installed_is_sent_again() {
     Head { kind: ACK, is_start: true, offset: 0, ..piece }.encode(&mut nothing);
     node.hear_unit(3, UnitKind::Snapshot, 0, &nothing);
     let again = sent(&mut node, 2).expect("whoever holds nothing is sent it at once");
-    assert_eq!((again.kind, again.offset), (PIECE, 0));
+    assert_eq!((again.kind, again.offset), (CHUNK, 0));
 }
 
 /// Checkpoints of a group of one, the earlier first: the files, and their entries' ids.
@@ -66,7 +66,7 @@ fn piece(file: &Bytes, id: EntryId, term: u64) -> BytesMut {
     let mut unit = BytesMut::new();
     let total = file.len() as u64;
     let head = Head {
-        kind: PIECE,
+        kind: CHUNK,
         is_named: false,
         names_itself: false,
         to_witness: false,

@@ -2,8 +2,8 @@
 //! malformed units.
 
 use super::*;
-use crate::worker::piece::REFUSAL;
-use crate::worker::sending::{PATIENCE, RETRY, WINDOW_CHUNKS};
+use crate::worker::storage::chunk::{REFUSAL, WINDOW_CHUNKS};
+use crate::worker::storage::sending::{PATIENCE, RETRY};
 
 const BEAT: Duration = Duration::from_millis(100);
 
@@ -29,7 +29,7 @@ impl Follower {
         let sent: Vec<_> = node.wire.3.lock().unwrap().drain(..).collect();
         let (mut answers, mut chunks) = (Vec::new(), 0);
         for (head, bytes) in sent {
-            assert_eq!(head.kind, PIECE);
+            assert_eq!(head.kind, CHUNK);
             if (self.id, self.total) != (head.id, head.total) {
                 (self.id, self.total, self.received) = (head.id, head.total, 0);
                 self.begun += 1;
@@ -167,7 +167,7 @@ fn a_window_of_chunks_is_on_its_way_before_the_first_is_acknowledged() {
         assert_eq!(sent.len() as u64, chunks, "chunks of {chunk_bytes}");
         let mut at = 0;
         for (head, bytes) in sent {
-            assert_eq!((head.kind, head.offset), (PIECE, at));
+            assert_eq!((head.kind, head.offset), (CHUNK, at));
             at += bytes as u64;
         }
         // One acknowledgement lets one more be sent.
@@ -194,7 +194,7 @@ fn a_broken_transfer_goes_on_where_it_stopped() {
         step(&mut node, &mut follower, 8);
     }
     // The connection breaks; what was in flight is lost.
-    assert!(node.inbox.arrive(Arrival::Lost(NodeId(3))));
+    assert!(node.inbox.arrive(Arrival::Disconnected(NodeId(3))));
     step(&mut node, &mut follower, 0);
     let had = follower.received;
     assert!(had >= 16, "{had}");
@@ -388,7 +388,7 @@ fn receiver() -> (MemoryFiles, Node, Bytes, Head) {
     node.create(&[1, 2, 3]);
     drop(node.wire.3.lock().unwrap().drain(..));
     let total = file.len() as u64;
-    let head = Head { kind: PIECE, crc: 7, group: GROUP, term: Term(5), id, total, ..Head::default() };
+    let head = Head { kind: CHUNK, crc: 7, group: GROUP, term: Term(5), id, total, ..Head::default() };
     (files, node, file, head)
 }
 
@@ -512,13 +512,17 @@ fn a_leaders_snapshot_ends_a_quarantine() {
     let (_files, mut node, file, head) = receiver();
     node.hear_entries(5, EntryId::default(), &[b"panic".to_vec()], 1);
     node.settle();
-    assert!(matches!(node.ills()[..], [Ill::Quarantined { group: GROUP, .. }]), "{:?}", node.ills());
+    assert!(
+        matches!(node.conditions()[..], [Condition::Quarantined { group: GROUP, .. }]),
+        "{:?}",
+        node.conditions()
+    );
     assert!(node.status().unwrap().quarantine.is_some());
     assert!(head.id.index > Index(1));
     chunk(&node, 2, &head, &file);
     node.settle();
     let status = node.status().unwrap();
-    assert_eq!((status.applied, status.quarantine, node.ills()), (head.id.index, None, vec![]));
+    assert_eq!((status.applied, status.quarantine, node.conditions()), (head.id.index, None, vec![]));
 }
 
 #[test]
@@ -552,7 +556,7 @@ fn a_group_that_is_made_again_knows_nothing_of_a_file_that_was_on_its_way() {
 #[test]
 fn a_read_that_waits_for_the_last_entry_of_a_snapshot_is_answered_by_its_installation() {
     let (_files, mut node, file, head) = receiver();
-    let wanted = crate::consistency::Wanted::AtLeast(head.id.index);
+    let wanted = crate::api::consistency::Wanted::AtLeast(head.id.index);
     let mut answer = node.read(wanted, Some(Duration::from_secs(60)));
     node.turn(Duration::ZERO);
     assert!(answer.try_recv().is_err());

@@ -2,9 +2,10 @@
 
 use super::reads::{Answer, follower};
 use super::*;
-use crate::consistency::{Demand, Wanted};
-use crate::error::ReadError;
-use crate::worker::reads::{QUESTIONS_MAX, Waiting};
+use crate::api::consistency::{Demand, Wanted};
+use crate::api::error::ReadError;
+use crate::worker::calls::reads::READ_INDEX_MAX;
+use crate::worker::calls::waiting::Waiting;
 
 const MS: Duration = Duration::from_millis(1);
 const OTHER: GroupId = GroupId(2);
@@ -50,8 +51,8 @@ fn leaderless() -> Node {
         (settings.reads_max, settings.read_bytes_max) = (8, 4096);
     });
     node.create(&[1, 2, 3]);
-    let founders = Configuration::of_voters([1, 2, 3].map(NodeId));
-    let mut made = node.order(|reply| Order::Found { group: OTHER, founders, reply });
+    let initial_members = Configuration::of_voters([1, 2, 3].map(NodeId));
+    let mut made = node.order(|reply| Order::Bootstrap { group: OTHER, initial_members, reply });
     node.settle();
     made.try_recv().unwrap().unwrap();
     node
@@ -177,13 +178,13 @@ fn reads_of_long_patience_that_are_answered_soon_leave_no_timers_behind() {
 fn questions_of_followers_are_bounded() {
     let mut node = follower(|_| ());
     let slot = node.worker.slot_of(GROUP).unwrap();
-    for round in 0..QUESTIONS_MAX as u64 + 10 {
+    for round in 0..READ_INDEX_MAX as u64 + 10 {
         let question = Message::ReadIndex { term: Term(1), round };
-        node.worker.take_read_question(slot, GROUP, NodeId(3), question);
+        node.worker.on_read_index(slot, GROUP, NodeId(3), question);
     }
-    assert_eq!(node.worker.load().questions, QUESTIONS_MAX);
+    assert_eq!(node.worker.load().pending_read_index, READ_INDEX_MAX);
     node.turn(MS);
-    assert_eq!(node.worker.load().questions, 0);
+    assert_eq!(node.worker.load().pending_read_index, 0);
 }
 
 #[test]

@@ -38,8 +38,8 @@ impl Watch {
             && load.reads <= self.bounds.reads
             && load.read_bytes <= 2 * self.bounds.read_bytes
             && load.read_bytes <= 2 * load.reads * self.bounds.query_bytes + SPARE_BYTES
-            && load.questions <= QUESTIONS_MAX
-            && load.news <= NEWS_MAX
+            && load.pending_read_index <= QUESTIONS_MAX
+            && load.support_events <= NEWS_MAX
             && load.pending <= PENDING_MAX
             && load.outbox_bytes <= OUTBOX_BYTES_MAX;
         ensure!(bounded, "bounds", "n{}: {load:?}", node + 1);

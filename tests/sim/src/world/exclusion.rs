@@ -18,7 +18,7 @@ use smallvec::SmallVec;
 use super::World;
 use crate::watch::{Checked, Violation};
 
-/// How long the next segment may take, in T (`engine/src/pulse.rs`).
+/// How long the next segment may take, in T (`engine/src/worker/liveness/disk_health.rs`).
 const SEGMENT_PATIENCE: u64 = 4;
 /// Who was heard so lately, in parts of T, was not silent for T.
 const LATELY: u64 = 2;
@@ -100,7 +100,7 @@ impl World<'_> {
             let is_there = |voter: &NodeId| {
                 let at = (voter.0 as usize - 1) * self.plan.groups + place;
                 let was_heard = node.heard.get(at).is_some_and(|heard| *heard > lately);
-                *voter == core.node() || core.tie(*voter).1 && was_heard
+                *voter == core.node() || core.is_supported_by(*voter) && was_heard
             };
             if has_stepped_down
                 && (since + all..since + SEGMENT_PATIENCE * node.timeout).contains(&now)

@@ -5,9 +5,9 @@
 //! | `well is said to be well` | when every group has committed something and all replicas are equal, no node goes on saying that its disk is full or hangs, that it can make no segment, that its log has failed or a lane has died, that a machine is in quarantine, or that a group has no leader that it is a member of |
 //!
 //! What has no end by itself (a slow sync, a damaged file) is no state, and connections are the transport's. What is not here: when a
-//! node says so (`raftwerk::Ill`).
+//! node says so (`raftwerk::Condition`).
 
-use raftwerk::Ill;
+use raftwerk::Condition;
 
 use super::World;
 use crate::watch::{Checked, Violation};
@@ -23,8 +23,8 @@ impl World<'_> {
             return Ok(());
         }
         match self.still_ill() {
-            Some((at, ill)) => {
-                let what = format!("n{} goes on saying so: {ill}", at + 1);
+            Some((at, condition)) => {
+                let what = format!("n{} goes on saying so: {condition}", at + 1);
                 Err(Violation::new("well is said to be well", what))
             }
             None => Ok(()),
@@ -32,23 +32,23 @@ impl World<'_> {
     }
 
     /// A node, and what it says that is over.
-    fn still_ill(&self) -> Option<(usize, Ill)> {
+    fn still_ill(&self) -> Option<(usize, Condition)> {
         let sound = |at: &usize| self.nodes[*at].is_reachable() && !self.nodes[*at].is_wiped;
         let all = (0..self.nodes.len()).filter(sound).flat_map(|at| {
-            let ills = self.nodes[at].body.as_ref().map_or(Vec::new(), raftwerk::drive::Node::health);
-            ills.into_iter().map(move |ill| (at, ill))
+            let conditions = self.nodes[at].body.as_ref().map_or(Vec::new(), raftwerk::drive::Node::health);
+            conditions.into_iter().map(move |condition| (at, condition))
         });
-        let mut over = all.filter(|(at, ill)| self.is_over(*at, ill));
+        let mut over = all.filter(|(at, condition)| self.is_over(*at, condition));
         over.next()
     }
 
     /// Whether what a node says cannot be so any more.
-    fn is_over(&self, at: usize, ill: &Ill) -> bool {
-        match ill {
-            Ill::PeerLost { .. } | Ill::SlowSync { .. } | Ill::Damaged { .. } => false,
+    fn is_over(&self, at: usize, condition: &Condition) -> bool {
+        match condition {
+            Condition::PeerLost { .. } | Condition::SlowSync { .. } | Condition::Damaged { .. } => false,
             // Of several groups one is named. A replica that was let go without a word waits for its operator, and so does one that lacks
             // what it lost.
-            Ill::NoLeader { group, .. } => {
+            Condition::NoLeader { group, .. } => {
                 self.members(group.0 as usize - 1).contains(&at)
                     && self.nodes[at].body.as_ref().is_some_and(|body| {
                         let mut views = body.replicas(body.worker_of(*group));

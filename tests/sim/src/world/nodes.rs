@@ -75,8 +75,8 @@ impl World<'_> {
         let seed = self.seed ^ node.id.0 << 48;
         let priority = plan.priorities[at];
         let accept_losses = node.accepts_losses;
-        let life = u64::from(node.life) + 1;
-        let settings = Settings { node: node.id, seed, life, priority, accept_losses, ..settings };
+        let incarnation = u64::from(node.life) + 1;
+        let settings = Settings { node: node.id, seed, incarnation, priority, accept_losses, ..settings };
         if priority == 0 {
             self.watch.unwilling.insert(settings.node);
         } else {

@@ -185,7 +185,7 @@ impl World<'_> {
 
     pub(super) fn ask_for(&mut self, leader: usize, group: GroupId, change: Change, newcomers: Admission) {
         if let Some(body) = &self.nodes[leader].body {
-            drop(body.reconfigure(group, Reconfiguration { newcomers, ..Reconfiguration::of([change]) }));
+            drop(body.reconfigure(group, Reconfiguration { admission: newcomers, ..Reconfiguration::of([change]) }));
         }
         self.answer_bells(leader);
     }

@@ -150,7 +150,7 @@ impl World<'_> {
             let limits =
                 self.plan.variety.settings(&self.plan.settings, follower, self.nodes[follower].life).limits;
             let (leader, follower, ms) = (leader + 1, follower + 1, apart / 1_000_000);
-            format!("n{follower}  does not hear n{leader} for {ms} ms; tells {} a turn", limits.told)
+            format!("n{follower}  does not hear n{leader} for {ms} ms; tells {} a turn", limits.notifications)
         });
         self.then(*strike, then, FaultKind::Murmur, (leader, follower));
     }

@@ -34,7 +34,7 @@ impl World<'_> {
         // Others may have promised for longer than this node would.
         let timeout = self.longest_timeout();
         // What a turn leaves over, those that follow tell: until then groups go by what was so before.
-        let are_told = !body.is_telling(worker);
+        let are_told = !body.has_pending_support_events(worker);
         let still = node.frozen_until.max(node.clock_still_until);
         let begun = node.hangs_since.max(node.opened).max(still).max(node.stuck.1);
         // An answer that comes twice, the second time much later, makes a leader think that it was heard.
@@ -44,7 +44,7 @@ impl World<'_> {
         let hangs = !is_heard_late && node.hangs_until > self.now && self.now > begun + leads_for * timeout;
         let leaps = self.clocks_leap;
         for view in body.replicas(worker) {
-            for peer in view.core.peers().filter(|peer| view.core.tie(*peer).0) {
+            for peer in view.core.peers().filter(|peer| view.core.is_supporting(*peer)) {
                 let other = &self.nodes[peer.0 as usize - 1];
                 let theirs = Node::<SimDisk>::worker_of_many(view.group, other.rounds.len().max(1));
                 let turned = other.turned.get(theirs).copied().unwrap_or_default();
@@ -104,7 +104,7 @@ impl World<'_> {
         };
         let Some(core) = core_at(leader) else { return Ok((0, 0)) };
         let last = core.last().index;
-        for peer in core.peers().filter(|peer| core.tie(*peer).1) {
+        for peer in core.peers().filter(|peer| core.is_supported_by(*peer)) {
             let at = peer.0 as usize - 1;
             let is_whole = !self.nodes[at].is_damaged && self.nodes[at].disks_lost == 0;
             let is_whole = is_whole && !self.was_dropped(at, group);

@@ -1,7 +1,7 @@
 //! Groups that are founded with somebody besides their voters: where groups change and there are users of the faces, every second
 //! one has a witness or a learner among its founders.
 
-use raftwerk::{Founders, GroupId};
+use raftwerk::{InitialMembers, GroupId};
 
 use super::World;
 use crate::chance::Chance;
@@ -20,9 +20,9 @@ impl World<'_> {
     }
 
     /// Those with whom a group begins.
-    pub(in crate::world) fn founders(&self, group: GroupId) -> Founders {
+    pub(in crate::world) fn founders(&self, group: GroupId) -> InitialMembers {
         let voters = &self.plan.voters[group.0 as usize - 1];
-        let founders = Founders::of_voters(voters.iter().map(|at| node_id(*at)));
+        let founders = InitialMembers::of_voters(voters.iter().map(|at| node_id(*at)));
         match self.founds_beside(group) {
             None => founders,
             Some(at) if self.is_witness(at, group) => founders.and_witness(node_id(at)),

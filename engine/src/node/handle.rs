@@ -1,0 +1,84 @@
+//! The state that all handles of a node share.
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicU32;
+use std::time::Duration;
+
+use raftwerk_frame::{GroupId, LogId, NodeId};
+use raftwerk_net::QuicTransport;
+
+use crate::api::call::turns_workers;
+use crate::api::stats::{EngineStats, WorkerMetrics};
+use crate::node::dispatch::Dispatch;
+use crate::node::inbox::Inbox;
+use crate::node::placement::worker_of;
+use crate::node::request::Order;
+use crate::node::threads::Threads;
+
+/// State shared by all handles of a node, whether the engine's threads or the embedder (`drive`) turn its
+/// workers.
+pub(crate) struct NodeHandle {
+    pub(crate) node: NodeId,
+    pub(crate) log: LogId,
+    pub(crate) inboxes: Vec<Arc<Inbox>>,
+    pub(crate) payload_bytes_max: usize,
+    pub(crate) metrics: Vec<Arc<WorkerMetrics>>,
+    pub(crate) dispatch: Arc<Dispatch>,
+    pub(crate) pipelines: AtomicU32,
+    /// Shut down with the last handle. `None` where the embedder supplies the transport.
+    pub(crate) transport: Option<Arc<QuicTransport>>,
+    pub(crate) threads: Arc<Threads>,
+    pub(crate) shutdown_patience: Duration,
+}
+
+impl NodeHandle {
+    /// The worker that owns a group: the same on every node with as many workers.
+    pub(crate) fn worker_of(&self, group: GroupId) -> usize {
+        worker_of(group, self.inboxes.len())
+    }
+
+    pub(crate) fn inbox_of(&self, group: GroupId) -> &Inbox {
+        &self.inboxes[self.worker_of(group)]
+    }
+
+    /// The node's counters since it was opened.
+    pub(crate) fn stats(&self) -> EngineStats {
+        let mut sum = EngineStats::default();
+        for metrics in &self.metrics {
+            sum += &metrics.read();
+        }
+        sum.refused_units = self.dispatch.peers().refused();
+        (sum.unread_units, sum.overflowed_units) = self.dispatch.dropped();
+        sum.waiting_bytes = self.inboxes.iter().map(|inbox| inbox.waiting_bytes() as u64).sum();
+        sum.outgoing_bytes = self.transport.as_ref().map_or(0, |transport| transport.queued_bytes());
+        sum
+    }
+
+    /// Requests every worker to answer its callers and end.
+    pub(crate) fn order_shutdown(&self) {
+        for inbox in &self.inboxes {
+            inbox.order(Order::Shutdown);
+        }
+    }
+
+    /// Ends everything, and waits for the threads for at most the shutdown patience. Returns whether all have
+    /// ended.
+    pub(crate) fn close(&self) -> bool {
+        self.order_shutdown();
+        let have_ended = self.threads.wait(self.shutdown_patience);
+        if !have_ended && !turns_workers() {
+            tracing::error!(node = self.node.0, patience = ?self.shutdown_patience,
+                "a thread has not ended: its disk, or a state machine, does not answer");
+        }
+        if let Some(transport) = &self.transport {
+            transport.shutdown();
+        }
+        have_ended
+    }
+}
+
+impl Drop for NodeHandle {
+    fn drop(&mut self) {
+        self.close();
+    }
+}

@@ -1,0 +1,252 @@
+//! Performs the effects of a core: hard state and entries into the batch, messages into the outboxes, in that
+//! order.
+
+use raftwerk_frame::frame::{ENTRY_OVERHEAD_BYTES, EntryKind};
+use raftwerk_frame::{EntryId, Message};
+use raftwerk_raft::{Append, Effects, Input, Rejected, MessageSender};
+use raftwerk_wal::{Disk, GroupSlot, Lane, LogError};
+
+use crate::api::error::ProposeError;
+use crate::worker::Worker;
+use crate::worker::calls::waiters::Pending;
+use crate::worker::groups::replica::{HardStateDurability, Replica};
+use crate::worker::replication::frames::ArrivedFrame;
+use crate::worker::replication::witness::count_led_with_witness;
+
+/// The leader closes a frame at this size: large enough to make its header cheap, small enough for a window.
+const FRAME_BYTES: usize = 128 << 10;
+
+impl<D: Disk> Worker<D> {
+    /// Performs `self.effects` for a group.
+    pub(in crate::worker) fn perform(&mut self, slot: GroupSlot) {
+        self.perform_for(slot, &[], None);
+    }
+
+    /// Performs `self.effects` for a group. `frames` came with the message from `reply_to`; replies to that
+    /// sender go to the log that it sent from.
+    pub(in crate::worker) fn perform_for(
+        &mut self,
+        slot: GroupSlot,
+        frames: &[ArrivedFrame<'_>],
+        reply_to: Option<MessageSender>,
+    ) {
+        let is_relaxed = are_relaxed(&self.effects, frames);
+        if let Err(error) = self.write_effects(slot, frames) {
+            return self.poison(&error);
+        }
+        let Some(replica) = self.replicas[slot.0 as usize].as_mut() else { return };
+        let group = replica.id;
+        let may_send = replica.may_send(self.durable);
+        let are_others = self.effects.configuration_changed || self.effects.leader_changed;
+        self.are_nodes_stale |= self.effects.configuration_changed;
+        for (to, message) in self.effects.send.drain(..) {
+            let to = self.outboxes.recipient(&replica.core, to, reply_to);
+            if may_send {
+                self.outboxes.control(to, group, message);
+            } else {
+                self.on_durable.messages.push((to, group, message));
+            }
+        }
+        if is_relaxed {
+            for (to, message) in &self.effects.send_durable {
+                if let Message::AppendAck { term, matched, progress_epoch } = *message {
+                    let to = self.outboxes.recipient(&replica.core, *to, reply_to);
+                    let message = Message::AppendWritten { term, matched, progress_epoch };
+                    self.on_durable.written.push((to, group, message));
+                }
+            }
+        }
+        for (to, message) in self.effects.send_durable.drain(..) {
+            let to = self.outboxes.recipient(&replica.core, to, reply_to);
+            self.on_durable.messages.push((to, group, message));
+        }
+        for (token, index) in self.effects.reads.drain(..) {
+            Self::confirm_read(replica, token, index);
+        }
+        self.clients.answer_changes(replica, &mut self.effects);
+        if self.effects.role_changed {
+            tracing::debug!(node = self.settings.node.0, %group, role = ?replica.core.role(),
+                term = replica.core.term().0, "role changed");
+            if replica.core.is_leader() {
+                self.metrics.leads();
+            } else {
+                self.clients.abandon(replica, replica.core.commit());
+                crate::worker::calls::membership::abandon_change(replica);
+            }
+        }
+        if self.effects.role_changed || self.effects.configuration_changed {
+            count_led_with_witness(&self.metrics, replica);
+        }
+        if replica.relaxed.is_some() {
+            self.clients.give_receipts(replica);
+        }
+        if replica.core.is_quiescent_without_peer()
+            && !std::mem::replace(&mut replica.is_quiescent_without_peer, true)
+        {
+            self.quiescent_without_peer.push(slot);
+        }
+        let wants_apply = replica.may_apply_to() > replica.applied || replica.has_answerable_reads();
+        if wants_apply && !std::mem::replace(&mut replica.is_to_apply, true) {
+            self.to_apply.push(slot);
+        }
+        let rejected = std::mem::take(&mut self.effects.reads_rejected);
+        for &token in &rejected {
+            self.reject_read(slot, token);
+        }
+        self.effects.reads_rejected = rejected;
+        let wanted_by = std::mem::take(&mut self.effects.snapshot_to);
+        for &to in &wanted_by {
+            self.start_transfer(slot, to);
+        }
+        self.effects.snapshot_to = wanted_by;
+        self.touch(slot);
+        if self.effects.leader_changed {
+            self.note_leader(slot);
+        }
+        if are_others {
+            self.sync_support(slot);
+        }
+    }
+
+    /// Hard state, then entries, both into this turn's batch.
+    fn write_effects(&mut self, slot: GroupSlot, frames: &[ArrivedFrame<'_>]) -> Result<(), LogError> {
+        let Some(replica) = self.replicas[slot.0 as usize].as_mut() else { return Ok(()) };
+        if let Some(hard_state) = self.effects.hard_state.take() {
+            self.lane.hard_state(slot, hard_state)?;
+            if replica.hard_state_durability != HardStateDurability::InThisBatch {
+                replica.hard_state_durability = HardStateDurability::InThisBatch;
+                self.hard_states_in_batch.push(slot);
+            }
+        }
+        match self.effects.append.take() {
+            None => return Ok(()),
+            Some(Append::Own { id, noop: true, .. }) => self.lane.append_noop(slot, id)?,
+            Some(Append::Own { id, .. }) if let Some(to) = self.effects.membership.take() => {
+                self.lane.append_membership(slot, id, &to)?;
+            }
+            Some(Append::Own { id, count, noop: false }) => {
+                assert_eq!(
+                    count as usize,
+                    replica.queued.len(),
+                    "the core takes all of a turn's proposals or none"
+                );
+                Self::write_queued(&mut self.lane, &mut self.clients, replica, id)?;
+            }
+            Some(Append::Accept { from, last }) => {
+                for (header, bytes) in frames {
+                    if header.last_index() >= from && header.index <= last {
+                        self.lane.append_frame(slot, bytes, header)?;
+                    }
+                }
+            }
+        }
+        if !std::mem::replace(&mut replica.has_appended, true) {
+            self.appended.push(slot);
+        }
+        Ok(())
+    }
+
+    /// Frames a group's proposals of the turn: the leader's only copy of their bytes.
+    fn write_queued(
+        lane: &mut Lane<D>,
+        clients: &mut crate::worker::Clients,
+        replica: &mut Replica,
+        first: EntryId,
+    ) -> Result<(), LogError> {
+        let mut queued = std::mem::take(&mut replica.queued);
+        // If relaxed and durable proposals share a turn, all are synced: they share the batch.
+        let is_relaxed = queued.iter().all(|one| clients.is_relaxed(*one));
+        let mut at = 0;
+        let written = loop {
+            let Some(&one) = queued.get(at) else { break Ok(()) };
+            let longest = FRAME_BYTES.max(clients.payload(one).len() + ENTRY_OVERHEAD_BYTES);
+            let hint = longest.min(replica.queued_bytes as usize);
+            let mut next = EntryId::new(first.term, first.index.plus(at as u64));
+            let mut frame = match lane.begin_frame(replica.slot, next, hint) {
+                Ok(frame) => frame,
+                Err(error) => break Err(error),
+            };
+            if is_relaxed {
+                frame.relax();
+            }
+            let mut frame_bytes = 0;
+            while let Some(&one) = queued.get(at) {
+                let payload = clients.payload(one);
+                if frame.count() > 0 && frame_bytes + payload.len() > FRAME_BYTES
+                    || !frame.push(EntryKind::Payload, payload)
+                {
+                    break;
+                }
+                at += 1;
+                frame_bytes += payload.len() + ENTRY_OVERHEAD_BYTES;
+                let waiter = clients.take_waiter(one);
+                let pending = Pending { id: next, waiter };
+                if pending.waiter.is_relaxed() {
+                    replica.relaxed.get_or_insert_default().pending.push_back(pending);
+                } else {
+                    replica.pending.push_back(pending);
+                }
+                next.index = next.index.next();
+            }
+            assert!(frame.finish().is_some(), "the first payload always fits: it is below the limit");
+        };
+        // What was not framed stays queued, so that its clients can be answered.
+        queued.drain(..at);
+        replica.queued = queued;
+        replica.queued_bytes = 0;
+        written
+    }
+
+    /// Step 3: hands the queued proposals of the turn to the core, all at once.
+    pub(in crate::worker) fn propose_queued(&mut self, slot: GroupSlot) {
+        let Some(replica) = self.replicas[slot.0 as usize].as_mut() else { return };
+        if replica.queued.is_empty() {
+            return;
+        }
+        let count = replica.queued.len() as u32;
+        self.effects.clear();
+        replica.core.step(self.now, Input::Propose { count, bytes: replica.queued_bytes }, &mut self.effects);
+        if let Some(rejected) = self.effects.rejected.take() {
+            let error = match rejected {
+                Rejected::NotLeader { leader } => ProposeError::NotLeader { hint: leader },
+                Rejected::Busy => ProposeError::Busy,
+            };
+            self.clients.refuse_queued(replica, &error);
+        } else {
+            self.metrics.proposed(u64::from(count));
+        }
+        self.perform(slot);
+    }
+
+    /// Compacts the log up to the durable checkpoint, as far as neither a follower that keeps up nor one that
+    /// was sent a snapshot still needs it.
+    pub(in crate::worker) fn compact(&mut self, slot: GroupSlot) {
+        let Some(replica) = self.replicas[slot.0 as usize].as_mut() else { return };
+        let Some(checkpoint) = &replica.checkpoint else { return };
+        let bytes = self.lane.live_bytes(slot);
+        let mut to = checkpoint.id.index.min(replica.applied);
+        let spared_max = self.settings.checkpoint_log_bytes.saturating_mul(4);
+        let spared_max = spared_max.max(replica.checkpoint_due(&self.settings).saturating_mul(2));
+        let is_spared = bytes < spared_max && replica.damage.is_none();
+        if replica.core.is_leader() && is_spared {
+            let needed = replica.core.slowest_live_match();
+            to = to.min(needed.unwrap_or(to));
+        }
+        if replica.damage.is_none() {
+            let kept = self.transfers.sendings.needed_after(&replica.core, replica.id, self.now);
+            to = to.min(kept.unwrap_or(to));
+        }
+        if to <= replica.core.compacted().index {
+            return;
+        }
+        let Some(term) = replica.core.term_at(to) else { return };
+        self.lane.compact(slot, EntryId::new(term, to));
+        self.step(slot, Input::Compacted { to });
+    }
+}
+
+/// Whether all entries of a message are relaxed, and some of them are new here.
+fn are_relaxed(effects: &Effects, frames: &[ArrivedFrame<'_>]) -> bool {
+    matches!(effects.append, Some(Append::Accept { .. }))
+        && frames.iter().all(|(header, _)| header.is_relaxed)
+}
