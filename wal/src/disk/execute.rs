@@ -194,7 +194,8 @@ pub fn run_segment_job<F: Files>(files: &F, job: SegmentJob) -> Completion<F::Fi
             Completion::Prepared { sequence: header.sequence, reused, result }
         }
         SegmentJob::Retire { lane, sequence, keep } => {
-            Completion::Retired { sequence, result: retire(files, lane, sequence, keep) }
+            let spare = keep.then(|| spare_path(lane, sequence));
+            Completion::Retired { sequence, result: retire(files, lane, sequence, spare) }
         }
     }
 }
@@ -277,9 +278,13 @@ fn fill<F: Files>(files: &F, file: &F::File, bytes: u64) -> io::Result<()> {
 
 /// Durable before it returns: a later segment must not vanish before an earlier one. May be repeated after a
 /// failure half-way: a missing source file is no error.
-fn retire<F: Files>(files: &F, lane: u16, sequence: u64, keep: bool) -> io::Result<Option<String>> {
+fn retire<F: Files>(
+    files: &F,
+    lane: u16,
+    sequence: u64,
+    spare: Option<String>,
+) -> io::Result<Option<String>> {
     let path = segment_path(lane, sequence);
-    let spare = keep.then(|| spare_path(lane, sequence));
     let taken = match &spare {
         Some(spare) => files.rename(&path, spare),
         None => files.remove(&path),

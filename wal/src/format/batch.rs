@@ -265,6 +265,8 @@ impl BatchInProgress {
         next: NextBatch,
     ) -> (Bytes, u64) {
         self.sum();
+        assert!(position.offset.is_multiple_of(ALIGN_SHARED), "a batch begins at a multiple of 64");
+        assert!(durable < lsn, "a batch claims only earlier ones to be durable");
         let align = match next {
             NextBatch::InSamePage => ALIGN_SHARED,
             NextBatch::OnNextPage => PAGE_BYTES as u32,

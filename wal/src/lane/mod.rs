@@ -265,8 +265,8 @@ impl<D: Disk> Lane<D> {
                 Completion::Written { last, cost } => self.on_written(last, cost),
                 Completion::Appended { last, cost } => self.on_appended(last, cost),
                 Completion::AppendFailed { error } => self.poison(&error),
-                Completion::Prepared { sequence, reused, result } => {
-                    if self.segments.on_prepared(sequence, reused, result) && self.poisoned.is_none() {
+                Completion::Prepared { sequence, result, .. } => {
+                    if self.segments.on_prepared(sequence, result) && self.poisoned.is_none() {
                         self.submit_waiting();
                     }
                     self.adapt_pace();

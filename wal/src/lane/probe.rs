@@ -43,6 +43,7 @@ impl<D: Disk> Lane<D> {
         let Some(file) = current.append.clone() else { return Ok(false) };
         let (segment, offset, batch, lsn) =
             (current.sequence, self.next_page(), zero_page(), self.marks.submitted());
+        assert!(self.marks.durable() == lsn, "no batch is in flight before a probe");
         self.disk.submit(Job::Append(AppendJob { file, segment, offset, batch, lsn, is_relaxed: false }));
         self.is_probing = true;
         Ok(true)

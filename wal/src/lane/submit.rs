@@ -118,6 +118,10 @@ impl<D: Disk> Lane<D> {
                 self.segments.find(front.segment).expect("a segment with waiting batches is in use");
             let Some(file) = segment.append.clone() else { break };
             let Some(sealed) = self.queue.take_waiting() else { break };
+            assert!(
+                self.marks.durable() < sealed.lsn && sealed.lsn <= self.marks.submitted(),
+                "a batch that is written is submitted, and not durable yet"
+            );
             let Sealed { lsn, segment, offset, bytes: batch, is_relaxed, .. } = sealed;
             self.disk.submit(Job::Append(AppendJob { file, segment, offset, batch, lsn, is_relaxed }));
         }

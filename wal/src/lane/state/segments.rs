@@ -137,6 +137,7 @@ impl<File: Clone> Segments<File> {
     /// Begins the next segment; `end` is where the batches of this one end.
     pub(crate) fn roll(&mut self, end: u64) {
         let sequence = self.current().sequence + 1;
+        assert!(end <= self.template.bytes, "a segment's batches end within its file");
         if let Some(current) = self.in_use.back_mut() {
             current.end = Some(end);
         }
@@ -188,14 +189,11 @@ impl<File: Clone> Segments<File> {
     }
 
     /// Records a prepared segment; returns `true` if batches may wait for it.
-    pub(crate) fn on_prepared(
-        &mut self,
-        sequence: u64,
-        reused: bool,
-        result: std::io::Result<SegmentFile<File>>,
-    ) -> bool {
+    pub(crate) fn on_prepared(&mut self, sequence: u64, result: std::io::Result<SegmentFile<File>>) -> bool {
+        assert!(self.is_preparing, "a segment is prepared on request");
         self.is_preparing = false;
         let spare = self.spare_in_use.take();
+        let is_recycled = spare.is_some();
         let file = match result {
             Ok(file) => file,
             Err(error) => {
@@ -206,8 +204,8 @@ impl<File: Clone> Segments<File> {
         assert!(sequence == self.next_to_prepare, "segments are prepared in order");
         self.shortage = None;
         self.next_to_prepare += 1;
-        self.preparations.created += u64::from(!reused);
-        self.preparations.recycled += u64::from(reused);
+        self.preparations.created += u64::from(!is_recycled);
+        self.preparations.recycled += u64::from(is_recycled);
         match self.in_use.iter_mut().rev().find(|segment| segment.sequence == sequence) {
             Some(waited_for) => {
                 waited_for.read = Some(file.read.clone());
