@@ -2,8 +2,8 @@
 //! calls; `files`).
 //!
 //! The lane never waits for a job. The calls of each job are written once, in `execute`, so that a simulated
-//! disk can stop between any two calls. Not here: an implementation. Next: `disk::linux` for Linux, `simulated` for
-//! tests and simulation.
+//! disk can stop between any two calls. Not here: an implementation. Next: `linux`, and `simulated`
+//! for tests and simulation.
 
 pub(crate) mod execute;
 pub(crate) mod files;

@@ -61,8 +61,8 @@ impl<D: Disk> Lane<D> {
         self.bytes_in_current() + self.segments.ready.len() as u64 * self.options.segment_bytes
     }
 
-    /// Whether entries are accepted. On a full disk [`Self::turn_budget`] does not offer the last half segment to
-    /// them, and half of that is refused even to a turn that had begun before.
+    /// Whether entries are accepted. On a full disk [`Self::turn_budget`] does not offer the last half segment
+    /// to them, and half of that is refused even to a turn that had begun before.
     pub(crate) fn admits_entries(&self) -> bool {
         !self.segments.is_storage_full() || self.allocated_bytes_left() > self.options.segment_bytes / 4
     }

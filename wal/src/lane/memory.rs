@@ -3,8 +3,8 @@
 //!
 //! Counted are batch buffers, whichever component holds them; buffers kept in the pool; the index; and bytes
 //! read back from files that readers still hold. When memory gets short, in this order: the latest batches
-//! are dropped, and read from the files again; readers must wait; entries get no space ([`Lane::turn_budget`]).
-//! Metadata frames are always accepted.
+//! are dropped, and read from the files again; readers must wait; entries get no space
+//! ([`Lane::turn_budget`]). Metadata frames are always accepted.
 //!
 //! Not here: memory held by the lane's user, state machines above all.
 

@@ -13,13 +13,15 @@ pub struct LaneOptions {
     pub lane: u16,
     /// The length of a new segment file: a multiple of 4 KiB from 16 KiB to 1 GiB. Default 64 MiB.
     pub segment_bytes: u64,
-    /// Soft limit on the bytes of one turn; see [`Lane::turn_budget`]. Default 4 MiB.
+    /// Soft limit on the bytes of one turn; see [`Lane::turn_budget`](crate::Lane::turn_budget). Default 4
+    /// MiB.
     pub batch_bytes_max: usize,
     /// A turn that has appended this much is submitted in parts while it goes on. Default 512 KiB.
     pub stream_bytes: usize,
     /// The longest frame, header included. It must fit into a segment. Default 1 MiB.
     pub frame_bytes_max: usize,
-    /// The bytes that may wait for the device before [`Lane::turn_budget`] returns 0. Default 16 MiB.
+    /// The bytes that may wait for the device before [`Lane::turn_budget`](crate::Lane::turn_budget) returns
+    /// 0. Default 16 MiB.
     pub queue_bytes_max: usize,
     /// How many segments to keep READY. Default 2.
     pub ready_segments: usize,
@@ -31,13 +33,13 @@ pub struct LaneOptions {
     /// batches, and everything else, are part of this budget. Default: unlimited; at least 1 MiB.
     pub memory_bytes: u64,
     /// When the files hold more than this, the live part of groups with little in the log is relocated to its
-    /// end, so that they do not pin old segments; those with more are named ([`Lane::pinning`]). Default 1
-    /// GiB.
+    /// end, so that they do not pin old segments; those with more are named
+    /// ([`Lane::pinning`](crate::Lane::pinning)). Default 1 GiB.
     pub log_bytes_max: u64,
     /// The age, counted from when a segment was full, at which it is to be freed, however little the log
-    /// holds: groups with little in it are relocated, those with more are named ([`Lane::pinning`]). For
-    /// existing segments, counted from opening. Default: never. Live data is rewritten about once in this
-    /// time, so values far below minutes are costly.
+    /// holds: groups with little in it are relocated, those with more are named
+    /// ([`Lane::pinning`](crate::Lane::pinning)). For existing segments, counted from opening. Default:
+    /// never. Live data is rewritten about once in this time, so values far below minutes are costly.
     pub age_max: Option<Duration>,
     /// The reaction to damage of durable data. Default: refuse.
     pub on_damage: OnDamage,
@@ -50,9 +52,11 @@ pub enum OnDamage {
     /// The lane does not open: [`OpenError::Corrupt`].
     #[default]
     Refuse,
-    /// The lane opens with the rest and reports the damage ([`RecoveryReport::damage`]). Every group that may
-    /// have lost something is fenced ([`RecoveredGroup::fence`]): its replica must neither vote nor campaign
-    /// until its log holds an entry of a later term, replicated by a leader that was elected without it.
+    /// The lane opens with the rest and reports the damage
+    /// ([`RecoveryReport::damage`](crate::RecoveryReport::damage)). Every group that may have lost something
+    /// is fenced ([`RecoveredGroup::fence`](crate::RecoveredGroup::fence)): its replica must neither vote nor
+    /// campaign until its log holds an entry of a later term, replicated by a leader that was elected without
+    /// it.
     Fence,
 }
 

@@ -2,8 +2,8 @@
 //! to the end of the log; segments without live data are freed, oldest first.
 //!
 //! A segment without live data is freed only when the batch that was the last one at that time is durable and
-//! lies in a later segment: so the log on disk always begins with a durable batch. Next: `index::pins` for the
-//! counts.
+//! lies in a later segment: so the log on disk always begins with a durable batch. Next: `index::pins` for
+//! the counts.
 
 use bytes::Bytes;
 use raftwerk_frame::frame::{self, FrameKind};

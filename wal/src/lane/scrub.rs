@@ -126,8 +126,8 @@ impl<D: Disk> Lane<D> {
         self.scrubbing.bytes += seen.bytes;
     }
 
-    /// Records a scrub's result. Returns the damaged places that are new; [`Lane::damaged_entries`] returns the groups
-    /// they affect.
+    /// Records a scrub's result. Returns the damaged places that are new; [`Lane::damaged_entries`] returns the
+    /// groups they affect.
     pub fn on_scrubbed(&mut self, seen: &Scrubbed) -> Vec<Place> {
         self.scrubbing.at = (seen.sequence, seen.next);
         self.scrubbing.bytes += seen.bytes;
