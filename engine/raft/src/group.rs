@@ -11,24 +11,22 @@ mod role;
 use core::time::Duration;
 
 use alloc::boxed::Box;
-use raftwerk_frame::{
-    Configuration, EntryId, HardState, Index, LogId, Membership, Message, NodeId, Run, Term, Time,
-};
+use raftwerk_frame::{EntryId, HardState, Index, Membership, Message, NodeId, Run, Term, Time};
 use smallvec::SmallVec;
 
 use crate::contract::{AppendPlan, Config, Effects, Input, Opening, Origin, Restored, Settings, is_request};
-use crate::group::reads::follower::PendingReadIndex;
-
+use crate::group::election::{Candidacy, Timers};
 use crate::group::liveness::leader_query::QuerySender;
 use crate::group::liveness::support::Support;
+use crate::group::membership::configurations::{Configurations, MemberStanding};
 use crate::group::reads::Reads;
+use crate::group::reads::follower::PendingReadIndex;
 use crate::group::replication::follower::Heartbeat;
 use crate::group::replication::leader::HeartbeatReply;
 use crate::group::replication::log::Log;
 use crate::group::replication::progress::Progress;
 use crate::group::role::{Ballot, RoleState};
 use crate::rng::Rng;
-use crate::thin_vec::ThinVec;
 pub use membership::admission::NewcomerStatus;
 pub use replication::progress::{PeerState, PeerStatus};
 pub use role::Role;
@@ -48,70 +46,43 @@ pub const PRIORITY_MAX: u8 = 3;
 /// What comes with an append: its entries as runs, and the configurations among them.
 pub(crate) type AppendContent<'a> = (&'a [Run], &'a [Membership]);
 
-/// The membership of a replica as other members see it, beyond what its own log shows.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Standing {
-    /// Nothing is known.
-    Unknown,
-    /// The last leader that it received a message from in this term has it as a member.
-    Member,
-    /// It has received a removal notice from a peer, or a part of its log that is gone contained its removal.
-    Removed,
-}
-
 /// One replica of one group. See the crate's documentation for how it is driven.
 #[derive(Clone, Debug)]
 pub struct Group {
-    pub(crate) config: Settings,
-    /// The log that this replica is in.
-    pub(crate) own_log: LogId,
+    config: Settings,
     /// Of a replica that has joined: its floor.
-    pub(crate) joined: Option<Box<EntryId>>,
-    /// It holds no payloads.
-    pub(crate) is_witness: bool,
-    /// The configuration in force: the latest in the log.
-    pub(crate) configuration: Configuration,
-    pub(crate) configuration_at: Index,
-    /// The configurations before it, down to the one at the log's beginning.
-    pub(crate) earlier: ThinVec<Membership>,
-    /// This replica's membership as other members see it: see [`Group::note_standing`].
-    pub(crate) standing: Standing,
-    /// The low byte of the latest progress epoch of this replica in this term's leader, as received in
-    /// appends.
-    pub(crate) known_epoch: u8,
-    pub(crate) priority: u8,
-    pub(crate) opening: Opening,
-    /// It would have won, and let a voter with a better log campaign first; or it was ordered to campaign at
-    /// once. There has been no leader since.
-    pub(crate) has_deferred: bool,
+    joined: Option<Box<EntryId>>,
+    /// It holds no payloads. Never changes, except by [`Group::become_witness`].
+    is_witness: bool,
+    /// Which side opens a leader's term.
+    opening: Opening,
+    configurations: Configurations,
+    standing: MemberStanding,
     /// All other members of the configuration, and in a leader the removed peers that it still serves; in
     /// rising order.
-    pub(crate) peers: SmallVec<[NodeId; 4]>,
-    pub(crate) hard_state: HardState,
-    /// Some of its votes and acknowledgements in earlier terms are lost: see [`Group::set_fence`].
-    pub(crate) is_fenced: bool,
-    pub(crate) role: RoleState,
-    pub(crate) leader: Option<NodeId>,
-    pub(crate) log: Log,
-    pub(crate) commit: Index,
-    pub(crate) applied: Index,
-    pub(crate) rng: Rng,
-    /// The time of the last input.
-    pub(crate) now: Time,
-    /// When it last received a message from the leader; 0: never, or the leader is not waited for any longer.
-    /// See [`Group::note_leader_contact`].
-    pub(crate) contact_at: Time,
-    /// When to campaign; for a leader, when to send the next heartbeats.
-    pub(crate) deadline: Time,
-    /// A leader may send followers a new commit index now, even without an entry. Stays from one term to the next.
-    pub(crate) is_commit_push_due: bool,
-    pub(crate) reads: Reads,
-    pub(crate) support: Support,
-    /// Before this time the replica grants no vote, and campaigns only on a leader's request: support that
-    /// this node gave before a restart, or a join, may stand until then.
-    pub(crate) abstains_until: Time,
-    /// Read-index requests of a follower.
-    pub(crate) asked: Option<Box<PendingReadIndex>>,
+    peers: SmallVec<[NodeId; 4]>,
+    /// Term and vote. Invariant: the term never falls.
+    hard_state: HardState,
+    role: RoleState,
+    /// The leader of this term, if it is known. Invariant: this node if and only if it leads.
+    leader: Option<NodeId>,
+    log: Log,
+    /// Up to where the log is known to be committed. Invariant: applied ≤ commit ≤ last. Raised by
+    /// [`Group::commit_to`] and by snapshots; never lowered.
+    commit: Index,
+    /// Up to where the state machine has applied the log, as the driver reported.
+    applied: Index,
+    /// The time of the last input. Never falls.
+    now: Time,
+    timers: Timers,
+    candidacy: Candidacy,
+    /// A leader may send followers a new commit index now, even without an entry. Stays from one term to the
+    /// next.
+    is_commit_push_due: bool,
+    reads: Reads,
+    support: Support,
+    /// Read-index requests of a follower, and its reads that wait for the replies.
+    pending_reads: Option<Box<PendingReadIndex>>,
 }
 
 impl Group {
@@ -128,39 +99,35 @@ impl Group {
         let deadline = now + timeout + config.abstention.saturating_sub(config.election_timeout);
         let mut group = Self {
             peers: SmallVec::new(),
-            own_log: config.log,
             joined: match origin {
                 Origin::InitialMember => None,
                 Origin::Joined { floor } => Some(Box::new(floor)),
             },
-            configuration,
+            configurations: Configurations::new(configuration, compacted.index),
             is_witness,
-            configuration_at: compacted.index,
-            earlier: ThinVec::new(),
-            standing: Standing::Unknown,
-            known_epoch: 0,
-            priority: PRIORITY_MAX,
+            standing: MemberStanding::new(),
             opening: config.opening,
-            has_deferred: false,
             hard_state,
-            is_fenced: false,
             role: RoleState::Follower,
             leader: None,
             log: Log::new(compacted, runs, last),
             commit: applied,
             applied,
-            rng,
             now,
-            contact_at: if config.abstention.is_zero() { Time(0) } else { Time(now.0.max(1)) },
-            deadline,
+            timers: Timers {
+                deadline,
+                contact_at: if config.abstention.is_zero() { Time(0) } else { Time(now.0.max(1)) },
+                abstains_until: now + config.abstention,
+                rng,
+            },
+            candidacy: Candidacy { priority: PRIORITY_MAX, has_deferred: false, is_fenced: false },
             is_commit_push_due: false,
             reads: Reads::default(),
             support: Support::default(),
-            abstains_until: now + config.abstention,
-            asked: None,
+            pending_reads: None,
             config: Settings::new(&config),
         };
-        group.name_peers();
+        group.update_peers();
         group
     }
 
@@ -175,7 +142,7 @@ impl Group {
     ) -> Self {
         let mut group = Self::new(config, restored, now);
         for membership in memberships {
-            if membership.index > group.configuration_at {
+            if membership.index > group.configuration_index() {
                 group.put_in_force(membership, &mut Effects::default());
             }
         }
@@ -197,7 +164,7 @@ impl Group {
     /// If the term is not later than `fence`.
     pub fn set_fence(&mut self, fence: Term) {
         assert!(self.hard_state.term > fence, "promises of the fenced terms are lost");
-        self.is_fenced = true;
+        self.candidacy.is_fenced = true;
         self.lift_fence();
     }
 
@@ -206,7 +173,7 @@ impl Group {
     /// acknowledgements in the fenced terms: committed entries may be lost on all replicas, and two leaders
     /// may have been elected in one of those terms.
     pub fn accept_loss(&mut self) {
-        self.is_fenced = false;
+        self.candidacy.is_fenced = false;
         if self.role() == Role::Follower {
             self.rearm_election();
         }
@@ -215,19 +182,19 @@ impl Group {
     /// Whether it has lost votes or entries that have not been brought back: see [`Group::set_fence`].
     #[must_use]
     pub const fn is_fenced(&self) -> bool {
-        self.is_fenced
+        self.candidacy.is_fenced
     }
 
     pub(crate) fn lift_fence(&mut self) {
-        self.is_fenced &= self.log.last().term < self.hard_state.term;
+        self.candidacy.is_fenced &= self.log.last().term < self.hard_state.term;
     }
 
     /// The priority of this replica in elections, from [`PRIORITY_MAX`], the initial one, down to 0. For each
     /// step down it waits one more election timeout before it campaigns; at 0 it never campaigns by itself,
     /// and leads only after a leadership transfer.
     pub fn set_priority(&mut self, priority: u8) {
-        self.priority = priority.min(PRIORITY_MAX);
-        if self.role() == Role::Follower && self.deadline != Time::NEVER {
+        self.candidacy.priority = priority.min(PRIORITY_MAX);
+        if self.role() == Role::Follower && self.timers.deadline != Time::NEVER {
             self.rearm_election();
         }
     }
@@ -239,23 +206,26 @@ impl Group {
         match input {
             Input::Timeout => self.on_timeout(effects),
             Input::Campaign => {
-                self.has_deferred = true;
+                self.candidacy.has_deferred = true;
                 self.campaign(self.usual_campaign(), effects);
             }
-            Input::Propose { count, bytes } => self.propose(count, bytes, effects),
+            Input::Propose { count, bytes } => self.on_propose(count, bytes, effects),
             Input::Message { from, message, runs } => self.take(from, message, (runs, &[]), effects),
             Input::Memberships { from, message, runs, memberships } => {
                 self.take(from, message, (runs, memberships), effects);
             }
-            Input::Reconfigure(wish) => self.reconfigure(&wish, effects),
-            Input::Transfer { to } => self.transfer(to, effects),
+            Input::Reconfigure(request) => self.on_reconfigure(&request, effects),
+            Input::Transfer { to } => self.on_transfer(to, effects),
             Input::Durable { id } => {
                 if self.log.set_durable(id) && self.role() == Role::Leader {
                     self.advance_commit(effects);
                 }
             }
-            Input::Applied { index } => self.applied = self.applied.max(index.min(self.commit)),
-            Input::Read { token } => self.read(token, effects),
+            Input::Applied { index } => {
+                self.applied = self.applied.max(index.min(self.commit));
+                assert!(self.applied <= self.commit, "only what is committed is applied");
+            }
+            Input::Read { token } => self.on_read(token, effects),
             Input::FollowerRead { token } => self.on_follower_read(token, effects),
             Input::Compacted { to } => {
                 if to > self.log.compacted().index && to <= self.applied {
@@ -269,9 +239,9 @@ impl Group {
             Input::InitialConfiguration { id, configuration } => {
                 self.on_initial_configuration(id, configuration, effects)
             }
-            Input::SnapshotFailed { to } => self.snapshot_failed(to),
-            Input::Unreachable { node } => self.unreachable(node),
-            Input::Reachable { node } => self.reachable(node),
+            Input::SnapshotFailed { to } => self.on_snapshot_failed(to),
+            Input::Unreachable { node } => self.on_unreachable(node),
+            Input::Reachable { node } => self.on_reachable(node),
             Input::Supports { node, yes: true } => self.on_support_begun(node),
             Input::Supports { node, yes: false } => self.on_support_ended(node),
             Input::SupportedBy { node, yes: true } => self.on_support_gained(node),
@@ -335,7 +305,7 @@ impl Group {
             Message::ReadIndex { term, .. }
                 if self.role() != Role::Leader || term != self.hard_state.term =>
             {
-                return self.answer_not_leader(from, term, effects);
+                return self.reply_not_leader(from, term, effects);
             }
             Message::PreVote { last, .. } | Message::Vote { last, .. }
                 if self.reply_removed(from, last, effects) =>
@@ -388,12 +358,13 @@ impl Group {
 
     /// Records a message from the leader. A clock that has just started shows 0, which stands for never.
     pub(crate) fn note_leader_contact(&mut self) {
-        self.contact_at = Time(self.now.0.max(1));
+        self.timers.contact_at = Time(self.now.0.max(1));
     }
 
     /// Whether a message from a leader was received within the last T, and the leader is still waited for.
     pub(crate) fn has_recent_leader_contact(&self) -> bool {
-        self.contact_at != Time(0) && self.now < self.contact_at + self.config.election_timeout()
+        self.timers.contact_at != Time(0)
+            && self.now < self.timers.contact_at + self.config.election_timeout()
     }
 
     /// Raises the commit index, which the caller has proven.
@@ -408,17 +379,18 @@ impl Group {
 
     pub(crate) fn rearm_election(&mut self) {
         let timeout = self.config.election_timeout();
-        self.deadline = self.now + random_timeout(&mut self.rng, timeout) + self.priority_delay();
+        self.timers.deadline =
+            self.now + random_timeout(&mut self.timers.rng, timeout) + self.priority_delay();
     }
 
     /// How much longer than others this replica waits before it campaigns, by its priority.
     pub(crate) fn priority_delay(&self) -> Duration {
-        self.config.election_timeout() * u32::from(PRIORITY_MAX - self.priority)
+        self.config.election_timeout() * u32::from(PRIORITY_MAX - self.candidacy.priority)
     }
 
-    pub(crate) fn name_peers(&mut self) {
+    pub(crate) fn update_peers(&mut self) {
         let me = self.config.node;
-        self.peers = self.configuration.replicas().into_iter().filter(|node| *node != me).collect();
+        self.peers = self.configuration().replicas().into_iter().filter(|node| *node != me).collect();
         self.support.clear();
     }
 
@@ -490,12 +462,6 @@ impl Group {
         self.log.runs()
     }
 
-    /// The configuration in force.
-    #[must_use]
-    pub const fn configuration(&self) -> &Configuration {
-        &self.configuration
-    }
-
     /// The term of an entry; known from the last compacted one on.
     #[must_use]
     pub fn term_at(&self, index: Index) -> Option<Term> {
@@ -529,7 +495,7 @@ impl Group {
     pub fn has_for_witness(&self, node: NodeId) -> bool {
         let leaves_as_one =
             || self.is_leaving(node) && self.peer(node).is_some_and(|progress| progress.is_witness);
-        self.configuration.is_witness(node) || leaves_as_one()
+        self.configuration().is_witness(node) || leaves_as_one()
     }
 
     /// The node this replica is on.

@@ -45,6 +45,15 @@ impl Change {
     }
 }
 
+/// When a joint configuration is left.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Leave {
+    /// By the leader, as soon as it is committed.
+    Automatically,
+    /// When a request without changes asks for it.
+    OnRequest,
+}
+
 /// Why no configuration follows from a set of changes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ChangeError {
@@ -105,7 +114,7 @@ pub fn simple(from: &Configuration, changes: &[Change]) -> Result<Configuration,
 pub fn enter_joint(
     from: &Configuration,
     changes: &[Change],
-    auto_leave: bool,
+    leave: Leave,
 ) -> Result<Configuration, ChangeError> {
     if from.is_joint() {
         return Err(ChangeError::AlreadyJoint);
@@ -113,7 +122,11 @@ pub fn enter_joint(
     if from.voters.is_empty() {
         return Err(ChangeError::NoVoters);
     }
-    let joint = Configuration { outgoing: from.voters.clone(), auto_leave, ..from.clone() };
+    let joint = Configuration {
+        outgoing: from.voters.clone(),
+        auto_leave: leave == Leave::Automatically,
+        ..from.clone()
+    };
     checked(from, changed(joint, changes)?)
 }
 
@@ -282,10 +295,10 @@ mod tests {
     #[test]
     fn a_voter_that_is_demoted_votes_until_the_joint_configuration_is_left() {
         let changes = [Change::Learner(NodeId(1)), Change::Voter(NodeId(2)), Change::Learner(NodeId(5))];
-        let joint = enter_joint(&voters(&[1]), &changes, true).unwrap();
+        let joint = enter_joint(&voters(&[1]), &changes, Leave::Automatically).unwrap();
         assert_eq!((&joint.voters, &joint.outgoing), (&nodes(&[2]), &nodes(&[1])));
         assert_eq!((&joint.learners, &joint.learners_next), (&nodes(&[5]), &nodes(&[1])));
-        assert_eq!(enter_joint(&joint, &[], false), Err(ChangeError::AlreadyJoint));
+        assert_eq!(enter_joint(&joint, &[], Leave::OnRequest), Err(ChangeError::AlreadyJoint));
         assert_eq!(simple(&joint, &[]), Err(ChangeError::SimpleInJoint));
         let left = leave_joint(&joint).unwrap();
         assert_eq!((left.voters, left.learners), (nodes(&[2]), nodes(&[1, 5])));
@@ -297,7 +310,10 @@ mod tests {
     fn nobody_is_node_zero_and_nobody_makes_a_group_joint() {
         let zero = [Change::Voter(NodeId(1)), Change::Remove(NodeId(0)), Change::Voter(NodeId(0))];
         assert_eq!(simple(&Configuration::default(), &zero), Ok(voters(&[1])));
-        assert_eq!(enter_joint(&Configuration::default(), &zero, false), Err(ChangeError::NoVoters));
+        assert_eq!(
+            enter_joint(&Configuration::default(), &zero, Leave::OnRequest),
+            Err(ChangeError::NoVoters)
+        );
     }
 
     #[test]
@@ -326,7 +342,7 @@ mod tests {
             changes in prop::collection::vec(change(), 0..8),
         ) {
             let from = voters(&first);
-            let joint = enter_joint(&from, &changes, true);
+            let joint = enter_joint(&from, &changes, Leave::Automatically);
             if let Ok(joint) = &joint {
                 let left = leave_joint(joint).unwrap();
                 prop_assert!(may_follow(&from, joint) && may_follow(joint, &left));
@@ -382,7 +398,8 @@ mod tests {
         assert_eq!(add(&named, other), Err(ChangeError::OtherLog(NodeId(3))));
         let founder = name(&first, first.clone(), &[(NodeId(1), LogId(9))]);
         assert_eq!(founder, Err(ChangeError::OtherLog(NodeId(1))), "whose log nobody has named");
-        let away_and_back = enter_joint(&named, &[Change::Remove(NodeId(3)), Change::Voter(NodeId(4))], true);
+        let away_and_back =
+            enter_joint(&named, &[Change::Remove(NodeId(3)), Change::Voter(NodeId(4))], Leave::Automatically);
         let joint = away_and_back.unwrap();
         assert_eq!(joint.log_of(NodeId(3)), Some(LogId(31)), "it has a say until that is left");
         assert_eq!(name(&joint, joint.clone(), &[other]), Err(ChangeError::OtherLog(NodeId(3))));
@@ -407,7 +424,10 @@ mod tests {
         assert!(two.is_witness(three) && two.voters == nodes(&[1, 2, 3]));
         for change in [Voter(three), Learner(three)] {
             assert_eq!(simple(&two, &[change]), Err(ChangeError::OtherKind(three)));
-            assert_eq!(enter_joint(&two, &[Remove(three), change], true), Err(ChangeError::OtherKind(three)));
+            assert_eq!(
+                enter_joint(&two, &[Remove(three), change], Leave::Automatically),
+                Err(ChangeError::OtherKind(three))
+            );
         }
         assert_eq!(simple(&two, &[Witness(one)]), Err(ChangeError::OtherKind(one)));
         assert_eq!(simple(&two, &[Remove(one)]), Err(ChangeError::TooManyWitnesses));
@@ -415,7 +435,7 @@ mod tests {
         let demoted = simple(&two, &[WitnessLearner(three)]).unwrap();
         assert!(demoted.is_witness(three) && demoted.learners == nodes(&[3]));
         assert_eq!(simple(&demoted, &[Witness(three)]), Ok(two.clone()));
-        let joint = enter_joint(&two, &[Remove(three), Voter(NodeId(4))], true).unwrap();
+        let joint = enter_joint(&two, &[Remove(three), Voter(NodeId(4))], Leave::Automatically).unwrap();
         assert!(joint.is_witness(three), "it has a say until that is left");
         let gone = leave_joint(&joint).unwrap();
         assert_eq!(gone, voters(&[1, 2, 4]));

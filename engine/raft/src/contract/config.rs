@@ -71,6 +71,8 @@ pub enum Opening {
 #[derive(Clone, Debug)]
 pub(crate) struct Settings {
     pub(crate) node: NodeId,
+    /// The log that this replica is in.
+    pub(crate) own_log: LogId,
     election_timeout_micros: u32,
     heartbeat_interval_micros: u32,
     commit_delay_micros: u32,
@@ -87,6 +89,7 @@ impl Settings {
     pub(crate) const fn new(config: &Config) -> Self {
         Self {
             node: config.node,
+            own_log: config.log,
             election_timeout_micros: micros(config.election_timeout),
             heartbeat_interval_micros: micros(config.heartbeat_interval),
             commit_delay_micros: micros(config.commit_delay),

@@ -8,8 +8,35 @@ use raftwerk_frame::{EntryId, Message, NodeId, Term, Time};
 
 use crate::contract::Effects;
 use crate::group::role::{Ballot, Campaign, RoleState, Votes};
-use crate::group::{Group, PRIORITY_MAX, Role, Standing};
+use crate::group::{Group, PRIORITY_MAX, Role};
 use crate::quorum::{self, VoteResult};
+use crate::rng::Rng;
+
+/// The deadlines of a replica in every role, and the random numbers that they are drawn with.
+#[derive(Clone, Debug)]
+pub(crate) struct Timers {
+    /// When to campaign; for a leader, when to send the next heartbeats.
+    pub(super) deadline: Time,
+    /// When it last received a message from the leader; 0: never, or the leader is not waited for any longer.
+    /// See [`Group::note_leader_contact`].
+    pub(super) contact_at: Time,
+    /// Before this time the replica grants no vote, and campaigns only on a leader's request: support that
+    /// this node gave before a restart, or a join, may stand until then.
+    pub(super) abstains_until: Time,
+    pub(super) rng: Rng,
+}
+
+/// How willing a replica is to campaign.
+#[derive(Clone, Debug)]
+pub(crate) struct Candidacy {
+    /// See [`Group::set_priority`].
+    pub(super) priority: u8,
+    /// It would have won, and let a voter with a better log campaign first; or it was ordered to campaign at
+    /// once. There has been no leader since.
+    pub(super) has_deferred: bool,
+    /// Some of its votes and acknowledgements in earlier terms are lost: see [`Group::set_fence`].
+    pub(super) is_fenced: bool,
+}
 
 impl Group {
     /// Compares a message's term with ours: may change our term and may answer. Returns whether to process
@@ -65,7 +92,7 @@ impl Group {
         self.end_fortification(candidate);
         let has_leader = self.config.check_quorum
             && (self.role() == Role::Leader || self.leader.is_some() && self.has_recent_leader_contact());
-        has_leader || self.is_fortifying() || self.now < self.abstains_until
+        has_leader || self.is_fortifying() || self.now < self.timers.abstains_until
     }
 
     /// A candidate does not know that there is a leader. The leader unquiesces and sends heartbeats, or a
@@ -80,6 +107,7 @@ impl Group {
 
     /// Becomes a follower of `leader` in `term`. A vote granted in the same term stands.
     pub(crate) fn become_follower(&mut self, term: Term, leader: Option<NodeId>, effects: &mut Effects) {
+        assert!(term >= self.hard_state.term, "a replica's term never falls");
         if self.role() == Role::Leader {
             self.end_all_removals(effects);
         }
@@ -89,7 +117,7 @@ impl Group {
             self.forget_leader_contact();
         }
         self.unquiesce();
-        self.has_deferred &= leader.is_none();
+        self.candidacy.has_deferred &= leader.is_none();
         if self.role() != Role::Follower || leader.is_none() {
             self.rearm_election();
         }
@@ -108,7 +136,7 @@ impl Group {
             if self.give_up_handover(effects) {
                 return self.become_follower(self.hard_state.term, None, effects);
             }
-            if self.now >= self.deadline {
+            if self.now >= self.timers.deadline {
                 self.end_due_removals(effects);
                 self.send_heartbeats(effects);
                 self.retry_timeout_now(effects);
@@ -116,20 +144,18 @@ impl Group {
                     self.rearm_heartbeat();
                 }
             }
-        } else if self.now >= self.deadline && self.is_fortifying() {
+        } else if self.now >= self.timers.deadline && self.is_fortifying() {
             self.query_leader(effects);
             self.rearm_election();
-        } else if self.now >= self.deadline {
+        } else if self.now >= self.timers.deadline {
             self.leader = None;
-            if self.standing == Standing::Member {
-                self.standing = Standing::Unknown;
-            }
+            self.standing.forget_claim();
             self.reject_pending_reads(effects);
             self.rearm_election();
-            if self.is_removed() || self.peers.is_empty() && self.priority == 0 {
+            if self.is_removed() || self.peers.is_empty() && self.candidacy.priority == 0 {
                 // No leader is to be expected; only a message can change that.
-                self.deadline = Time::NEVER;
-            } else if self.priority == 0 || !self.may_campaign() {
+                self.timers.deadline = Time::NEVER;
+            } else if self.candidacy.priority == 0 || !self.may_campaign() {
                 self.query_voters(effects);
             } else {
                 self.campaign(self.usual_campaign(), effects);
@@ -145,7 +171,7 @@ impl Group {
     /// Campaigns. Only voters do.
     pub(crate) fn campaign(&mut self, campaign: Campaign, effects: &mut Effects) {
         let me = self.config.node;
-        let has_promised = self.is_fortifying() || self.now < self.abstains_until;
+        let has_promised = self.is_fortifying() || self.now < self.timers.abstains_until;
         if self.role() == Role::Leader
             || !self.may_campaign()
             || has_promised && campaign != Campaign::Transfer
@@ -179,7 +205,7 @@ impl Group {
     }
 
     fn to_voters(&self, message: Message) -> impl Iterator<Item = (NodeId, Message)> + '_ {
-        let voters = self.peers.iter().filter(|node| self.configuration.is_voter(**node));
+        let voters = self.peers.iter().filter(|node| self.configuration().is_voter(**node));
         voters.map(move |&node| (node, message))
     }
 
@@ -201,9 +227,9 @@ impl Group {
         }
         let timeout = self.config.election_timeout();
         let is_alone = self.role() == Role::Follower && !self.has_recent_leader_contact() && !self.is_witness;
-        if is_worse && is_alone && self.config.pre_vote && self.priority == PRIORITY_MAX {
-            let soon = self.rng.below(timeout.as_nanos() as u64 / 4);
-            self.deadline = self.deadline.min(self.now + Duration::from_nanos(soon));
+        if is_worse && is_alone && self.config.pre_vote && self.candidacy.priority == PRIORITY_MAX {
+            let soon = self.timers.rng.below(timeout.as_nanos() as u64 / 4);
+            self.timers.deadline = self.timers.deadline.min(self.now + Duration::from_nanos(soon));
         }
     }
 
@@ -211,9 +237,9 @@ impl Group {
     /// once, and for T at most.
     fn defer(&mut self, effects: &mut Effects) {
         self.become_follower(self.hard_state.term, None, effects);
-        self.has_deferred = true;
+        self.candidacy.has_deferred = true;
         let nanos = self.config.election_timeout().as_nanos() as u64 / 2;
-        self.deadline = self.now + Duration::from_nanos(nanos + self.rng.below(nanos.max(1)));
+        self.timers.deadline = self.now + Duration::from_nanos(nanos + self.timers.rng.below(nanos.max(1)));
     }
 
     /// The end of this replica's log, or of the log that it had before it was removed and joined again, if
@@ -274,11 +300,13 @@ impl Group {
     fn count_votes(&mut self, effects: &mut Effects) {
         let (RoleState::PreCandidate(votes) | RoleState::Candidate(votes)) = &self.role else { return };
         let vote = |node| votes.of(node).map(|ballot| ballot == Ballot::Granted);
-        let can_go = |node: NodeId| !self.configuration.is_witness(node);
-        match (quorum::vote_result(&self.configuration, vote), self.role()) {
+        let can_go = |node: NodeId| !self.configuration().is_witness(node);
+        match (quorum::vote_result(self.configuration(), vote), self.role()) {
             // A pre-vote for a later term is rejected only for the better log. A witness with the better log
             // cannot campaign.
-            (VoteResult::Won, Role::PreCandidate) if !self.has_deferred && votes.rejecting().any(can_go) => {
+            (VoteResult::Won, Role::PreCandidate)
+                if !self.candidacy.has_deferred && votes.rejecting().any(can_go) =>
+            {
                 self.defer(effects);
             }
             (VoteResult::Won, Role::PreCandidate) => self.campaign(Campaign::Vote, effects),

@@ -14,6 +14,7 @@
 
 pub(super) mod admission;
 mod bootstrap;
+pub(super) mod configurations;
 mod identity;
 pub(super) mod removal;
 
@@ -21,48 +22,52 @@ use raftwerk_frame::{Configuration, EntryId, Index, Membership, Message, NodeId,
 use smallvec::SmallVec;
 
 use crate::contract::{Admission, Effects, Reconfigure, Reconfigured, Refusal, Transition};
+use crate::group::membership::configurations::{Configurations, Standing};
 use crate::group::replication::leader::OwnEntries;
 use crate::group::replication::progress::Progress;
-use crate::group::{Group, Role, Standing};
+use crate::group::replication::snapshot::Tail;
+use crate::group::{Group, Role};
 use crate::quorum::{self, VoteResult};
 use crate::reconfig::{self, ChangeError};
 
 impl Group {
     /// Processes a request for a membership change.
-    pub(crate) fn reconfigure(&mut self, wish: &Reconfigure<'_>, effects: &mut Effects) {
-        let is_withdrawal = wish.changes.is_empty() && !wish.dry_run && self.role() == Role::Leader;
+    pub(crate) fn on_reconfigure(&mut self, request: &Reconfigure<'_>, effects: &mut Effects) {
+        let is_withdrawal = request.changes.is_empty() && !request.dry_run && self.role() == Role::Leader;
         if is_withdrawal && self.take_admission().is_some() {
-            effects.reconfigured = Some(Reconfigured::Unchanged(self.configuration_at));
+            effects.reconfigured = Some(Reconfigured::Unchanged(self.configuration_index()));
             return;
         }
-        let outcome = match self.plan(wish) {
-            Err(Refusal::NotCaughtUp(_)) if wish.admission == Admission::Awaited => {
-                self.begin_admission(wish, effects)
+        let outcome = match self.plan(request) {
+            Err(Refusal::NotCaughtUp(_)) if request.admission == Admission::Awaited => {
+                self.begin_admission(request, effects)
             }
             Err(refusal) => Reconfigured::Refused(refusal),
-            Ok(to) if to == self.configuration => Reconfigured::Unchanged(self.configuration_at),
-            Ok(to) if wish.dry_run => Reconfigured::Planned(to),
+            Ok(to) if to == *self.configuration() => Reconfigured::Unchanged(self.configuration_index()),
+            Ok(to) if request.dry_run => Reconfigured::Planned(to),
             Ok(to) => Reconfigured::Started(self.append_configuration(to, effects)),
         };
         effects.reconfigured = Some(outcome);
     }
 
     /// The next configuration that a request leads to, if it may begin now.
-    pub(crate) fn plan(&self, wish: &Reconfigure<'_>) -> Result<Configuration, Refusal> {
-        self.may_change(wish.expected_index)?;
-        let from = &self.configuration;
-        let to = match wish.transition {
-            _ if from.is_joint() && wish.changes.is_empty() => return self.plan_leave(),
-            _ if from.is_joint() => return Err(Refusal::InProgress(self.configuration_at)),
-            Transition::Auto => match reconfig::simple(from, wish.changes) {
-                Err(ChangeError::ManyVoters) => reconfig::enter_joint(from, wish.changes, true),
+    pub(crate) fn plan(&self, request: &Reconfigure<'_>) -> Result<Configuration, Refusal> {
+        self.may_change(request.expected_index)?;
+        let from = self.configuration();
+        let to = match request.transition {
+            _ if from.is_joint() && request.changes.is_empty() => return self.plan_leave(),
+            _ if from.is_joint() => return Err(Refusal::InProgress(self.configuration_index())),
+            Transition::Auto => match reconfig::simple(from, request.changes) {
+                Err(ChangeError::ManyVoters) => {
+                    reconfig::enter_joint(from, request.changes, reconfig::Leave::Automatically)
+                }
                 other => other,
             },
-            Transition::Joint => reconfig::enter_joint(from, wish.changes, true),
-            Transition::JointHeld => reconfig::enter_joint(from, wish.changes, false),
+            Transition::Joint => reconfig::enter_joint(from, request.changes, reconfig::Leave::Automatically),
+            Transition::JointHeld => reconfig::enter_joint(from, request.changes, reconfig::Leave::OnRequest),
         };
-        let to = to.and_then(|to| reconfig::name(from, to, wish.logs)).map_err(Refusal::Change)?;
-        if wish.admission != Admission::Unchecked {
+        let to = to.and_then(|to| reconfig::name(from, to, request.logs)).map_err(Refusal::Change)?;
+        if request.admission != Admission::Unchecked {
             if let Some(node) =
                 to.voters.iter().find(|node| !from.is_voter(**node) && !self.is_caught_up(**node))
             {
@@ -84,21 +89,23 @@ impl Group {
         if !self.has_committed_in_term() {
             return Err(Refusal::NotReady);
         }
-        if self.configuration_at > self.commit || self.admission().is_some() {
-            return Err(Refusal::InProgress(self.configuration_at));
+        if self.configuration_index() > self.commit || self.admission().is_some() {
+            return Err(Refusal::InProgress(self.configuration_index()));
         }
         let epochs = self.leadership().map_or(0, |leadership| leadership.last_progress_epoch);
         if usize::from(u16::MAX - epochs) < Configuration::REPLICAS_MAX {
             return Err(Refusal::TermExhausted);
         }
         match expected_index {
-            Some(expected) if expected < self.configuration_at => Err(Refusal::Stale(self.configuration_at)),
+            Some(expected) if expected < self.configuration_index() => {
+                Err(Refusal::Stale(self.configuration_index()))
+            }
             _ => Ok(()),
         }
     }
 
     fn plan_leave(&self) -> Result<Configuration, Refusal> {
-        reconfig::leave_joint(&self.configuration).map_err(Refusal::Change)
+        reconfig::leave_joint(self.configuration()).map_err(Refusal::Change)
     }
 
     /// Whether an entry of this leader's term is committed: before, the leader does not know what is
@@ -128,26 +135,19 @@ impl Group {
 
     /// A configuration is in the log: it is in force from now on.
     pub(crate) fn put_in_force(&mut self, next: Membership, effects: &mut Effects) {
-        let configuration = core::mem::replace(&mut self.configuration, next.configuration);
-        self.earlier.push(Membership { index: self.configuration_at, configuration });
-        self.configuration_at = next.index;
+        self.configurations.push(next);
         self.on_configuration_changed(effects);
     }
 
     /// The log begins in this configuration, and no other is known.
     pub(crate) fn begin_in(&mut self, configuration: &Configuration, effects: &mut Effects) {
-        self.earlier.clear();
-        self.configuration = configuration.clone();
-        self.configuration_at = self.log.compacted().index;
+        self.configurations = Configurations::new(configuration.clone(), self.log.compacted().index);
         self.on_configuration_changed(effects);
     }
 
     /// The log is replaced from `from` on, and the configurations there with it.
     pub(crate) fn roll_back(&mut self, from: Index, effects: &mut Effects) {
-        while self.configuration_at >= from
-            && let Some(before) = self.earlier.pop()
-        {
-            (self.configuration_at, self.configuration) = (before.index, before.configuration);
+        while self.configuration_index() >= from && self.configurations.pop() {
             self.on_configuration_changed(effects);
         }
     }
@@ -156,18 +156,14 @@ impl Group {
     pub(crate) fn rebase(
         &mut self,
         index: Index,
-        keep_tail: bool,
+        tail: Tail,
         configuration: &Configuration,
         effects: &mut Effects,
     ) {
-        if keep_tail && self.configuration_at > index {
-            self.earlier.retain(|membership| membership.index > index);
-            self.earlier.push_front(Membership { index, configuration: configuration.clone() });
+        if tail == Tail::Kept && self.configuration_index() > index {
+            self.configurations.rebase(index, configuration);
         } else {
-            self.earlier.clear();
-            self.configuration_at = index;
-            if self.configuration != *configuration {
-                self.configuration = configuration.clone();
+            if self.configurations.restart(index, configuration) {
                 self.on_configuration_changed(effects);
             }
             // A leader sends snapshots to members only, also if the configuration is the same as before: the
@@ -179,13 +175,9 @@ impl Group {
     /// The log begins after `to`: of the configurations up to there, the latest suffices.
     pub(crate) fn on_compacted(&mut self, to: Index) {
         if self.is_removed() {
-            self.standing = Standing::Removed;
+            self.standing.known = Standing::Removed;
         }
-        if self.configuration_at <= to {
-            self.earlier.clear();
-        } else if let Some(base) = self.earlier.iter().rposition(|membership| membership.index <= to) {
-            self.earlier.drop_front(base);
-        }
+        self.configurations.compact(to);
     }
 
     /// Another configuration is in force, perhaps with other peers.
@@ -193,7 +185,7 @@ impl Group {
         effects.configuration_changed = true;
         self.forget_removal();
         let before: SmallVec<[NodeId; 4]> = core::mem::take(&mut self.peers);
-        self.name_peers();
+        self.update_peers();
         if self.role() == Role::Leader {
             self.place_peers(before, effects);
         }
@@ -201,8 +193,8 @@ impl Group {
 
     /// Another configuration is in force: an earlier removal notice no longer counts.
     fn forget_removal(&mut self) {
-        if self.standing == Standing::Removed {
-            self.standing = Standing::Unknown;
+        if self.standing.known == Standing::Removed {
+            self.standing.known = Standing::Unknown;
         }
     }
 
@@ -210,12 +202,12 @@ impl Group {
     /// a next step.
     pub(crate) fn on_commit_advanced(&mut self, before: Index, effects: &mut Effects) {
         self.start_removal_deadlines();
-        if self.configuration_at > self.commit {
+        if self.configuration_index() > self.commit {
             return;
         }
-        if self.configuration.is_joint() {
-            if !self.configuration.auto_leave {
-                effects.settled = Some(self.configuration_at).filter(|at| *at > before);
+        if self.configuration().is_joint() {
+            if !self.configuration().auto_leave {
+                effects.settled = Some(self.configuration_index()).filter(|at| *at > before);
             } else if effects.append.is_none()
                 && let Ok(to) = self.plan_leave()
             {
@@ -223,10 +215,10 @@ impl Group {
             }
             return;
         }
-        if self.configuration_at > before {
-            effects.settled = Some(self.configuration_at);
+        if self.configuration_index() > before {
+            effects.settled = Some(self.configuration_index());
         }
-        if !self.is_voter_of(&self.configuration) {
+        if !self.is_voter_of(self.configuration()) {
             return self.retire(effects);
         }
         self.continue_admission(effects);
@@ -235,9 +227,9 @@ impl Group {
     /// A node that is no member requests votes with a log that is no newer than ours: it was removed, and has
     /// not received its removal.
     pub(crate) fn reply_removed(&self, from: NodeId, last: EntryId, effects: &mut Effects) -> bool {
-        let is_gone = self.configuration_at <= self.commit
-            && !self.configuration.is_empty()
-            && !self.configuration.contains(from)
+        let is_gone = self.configuration_index() <= self.commit
+            && !self.configuration().is_empty()
+            && !self.configuration().contains(from)
             && last <= self.log.last();
         if is_gone {
             let (term, configuration) = (self.hard_state.term, self.configuration_id());
@@ -248,24 +240,24 @@ impl Group {
 
     /// Processes a removal notice. The replica is removed unless it has a later configuration.
     pub(crate) fn on_removal_notice(&mut self, configuration: EntryId, effects: &mut Effects) {
-        let is_later = if self.configuration_at <= self.commit {
-            configuration.index > self.configuration_at
+        let is_later = if self.configuration_index() <= self.commit {
+            configuration.index > self.configuration_index()
         } else {
             // It is also new that the one in force here is committed.
             let known = self.configuration_id();
-            configuration > known || configuration == known && !self.is_named_in(&self.configuration)
+            configuration > known || configuration == known && !self.is_named_in(self.configuration())
         };
         // A live leader that has this replica as a member overrides a notice that may be late.
         if is_later
-            && self.standing != Standing::Member
+            && self.standing.known != Standing::Member
             && self.role() != Role::Leader
-            && !self.configuration.is_empty()
+            && !self.configuration().is_empty()
         {
             if self.role() != Role::Follower {
                 self.become_follower(self.hard_state.term, None, effects);
             }
-            self.standing = Standing::Removed;
-            self.deadline = Time::NEVER;
+            self.standing.known = Standing::Removed;
+            self.timers.deadline = Time::NEVER;
         }
     }
 
@@ -276,9 +268,9 @@ impl Group {
     /// removal that only the log has shown is forgotten with a restart after the log's compaction.
     #[must_use]
     pub fn is_removed(&self) -> bool {
-        let is_without = self.configuration_at <= self.commit && !self.is_named_in(&self.configuration);
-        let was_named = || self.earlier.iter().any(|before| self.is_named_in(&before.configuration));
-        match self.standing {
+        let is_without = self.configuration_index() <= self.commit && !self.is_named_in(self.configuration());
+        let was_named = || self.configurations.earlier().any(|before| self.is_named_in(before));
+        match self.standing.known {
             Standing::Removed => true,
             Standing::Member => false,
             Standing::Unknown => is_without && was_named(),
@@ -296,21 +288,22 @@ impl Group {
             return;
         }
         if term > self.hard_state.term {
-            self.known_epoch = 0;
+            self.standing.epoch = 0;
         }
         // Progress epochs rise by one with each added peer; a difference of more than half the range means
         // that one is behind.
-        let behind = |progress_epoch: u16| self.known_epoch.wrapping_sub(progress_epoch as u8);
+        let behind = |progress_epoch: u16| self.standing.epoch.wrapping_sub(progress_epoch as u8);
         let is_late =
             progress_epoch.map_or(!is_member, |progress_epoch| (1..128).contains(&behind(progress_epoch)));
         if is_late {
             return;
         }
-        self.known_epoch = progress_epoch.map_or(self.known_epoch, |progress_epoch| progress_epoch as u8);
+        self.standing.epoch =
+            progress_epoch.map_or(self.standing.epoch, |progress_epoch| progress_epoch as u8);
         if is_member {
-            self.standing = Standing::Member;
-        } else if self.standing == Standing::Member {
-            self.standing = Standing::Unknown;
+            self.standing.known = Standing::Member;
+        } else if self.standing.known == Standing::Member {
+            self.standing.known = Standing::Unknown;
         }
     }
 
@@ -319,12 +312,13 @@ impl Group {
     /// replica that has joined again and has yet to get back what it once held does not campaign: it would
     /// not vote for itself. A witness cannot lead: it would have nothing to send, and nothing to apply.
     pub(crate) fn may_campaign(&self) -> bool {
-        let was_voter = || self.earlier.last().is_some_and(|before| self.is_voter_of(&before.configuration));
-        self.standing != Standing::Removed
+        let was_voter = || self.configurations.previous().is_some_and(|before| self.is_voter_of(before));
+        self.standing.known != Standing::Removed
             && !self.is_fenced()
             && !self.is_witness
             && self.log.last() >= self.origin().floor()
-            && (self.is_voter_of(&self.configuration) || self.configuration_at > self.commit && was_voter())
+            && (self.is_voter_of(self.configuration())
+                || self.configuration_index() > self.commit && was_voter())
     }
 
     /// Whether this replica is a member in a configuration: it names the node, and either its log; or no log,
@@ -333,7 +327,7 @@ impl Group {
         let me = self.config.node;
         configuration.contains(me)
             && match configuration.log_of(me) {
-                Some(log) => log == self.own_log,
+                Some(log) => log == self.config.own_log,
                 None => self.joined.is_none(),
             }
     }
@@ -342,28 +336,29 @@ impl Group {
         configuration.is_voter(self.config.node) && self.is_named_in(configuration)
     }
 
+    /// The configuration in force.
+    #[must_use]
+    pub const fn configuration(&self) -> &Configuration {
+        self.configurations.current()
+    }
+
     /// The index of the configuration in force. After a restart, a configuration that is older than the log
     /// has the index of the entry before the log's first.
     #[must_use]
     pub const fn configuration_index(&self) -> Index {
-        self.configuration_at
+        self.configurations.index()
     }
 
     /// The configuration in force at `index` of the log, and its index; `None` before the log's beginning. A
     /// snapshot of the state at `index` must carry it.
     #[must_use]
     pub fn configuration_up_to(&self, index: Index) -> Option<(Index, &Configuration)> {
-        if self.configuration_at <= index {
-            return Some((self.configuration_at, &self.configuration));
-        }
-        let found = self.earlier.iter().rfind(|membership| membership.index <= index);
-        found.map(|membership| (membership.index, &membership.configuration))
+        self.configurations.up_to(index)
     }
 
     /// Every configuration of the log, oldest first, the last one in force. The first is at or before the
     /// log's beginning.
     pub fn memberships(&self) -> impl Iterator<Item = (Index, &Configuration)> + '_ {
-        let earlier = self.earlier.iter().map(|membership| (membership.index, &membership.configuration));
-        earlier.chain([(self.configuration_at, &self.configuration)])
+        self.configurations.all()
     }
 }

@@ -88,7 +88,7 @@ impl Reads {
 }
 
 impl Group {
-    pub(crate) fn read(&mut self, token: u64, effects: &mut Effects) {
+    pub(crate) fn on_read(&mut self, token: u64, effects: &mut Effects) {
         if self.role() != Role::Leader || self.reads.waiting.len() >= 2 * WAITING_MAX {
             effects.reads_rejected.push(token);
             return;
@@ -129,13 +129,14 @@ impl Group {
             let at = self.peers.binary_search(&node).ok();
             at.map_or(self.reads.round, |at| self.all_progress()[at].round)
         };
-        let Some(reached) = quorum::reached(&self.configuration, round_of) else { return };
+        let Some(reached) = quorum::reached(self.configuration(), round_of) else { return };
         let term = self.hard_state.term;
         while let Some(&Waiting { token, asker, index: Some(index), round: Some(round) }) =
             self.reads.waiting.front()
             && round <= reached
         {
             self.reads.waiting.pop_front();
+            assert!(index <= self.commit, "a read index was the commit index");
             match asker {
                 None => effects.reads.push((token, index)),
                 Some(asker) => {

@@ -4,5 +4,5 @@ pub(super) mod follower;
 pub(super) mod leader;
 pub(super) mod log;
 pub(super) mod progress;
-mod snapshot;
+pub(super) mod snapshot;
 pub(super) mod uncommitted;

@@ -4,6 +4,7 @@ use alloc::boxed::Box;
 use alloc::vec::Vec;
 
 use raftwerk_frame::{NodeId, Time};
+use smallvec::SmallVec;
 
 use crate::group::Group;
 use crate::group::election::transfer::Handover;
@@ -166,6 +167,12 @@ impl Group {
         if let RoleState::Leader(leadership) = &mut self.role { Some(leadership) } else { None }
     }
 
+    /// A leader's peers and its state, to be changed together.
+    pub(crate) fn peers_and_leadership(&mut self) -> Option<(&mut SmallVec<[NodeId; 4]>, &mut Leadership)> {
+        let Self { peers, role, .. } = self;
+        if let RoleState::Leader(leadership) = role { Some((peers, leadership)) } else { None }
+    }
+
     pub(crate) fn votes_mut(&mut self) -> Option<&mut Votes> {
         match &mut self.role {
             RoleState::PreCandidate(votes) | RoleState::Candidate(votes) => Some(votes),
@@ -206,15 +213,14 @@ impl Group {
     /// When [`Input::Timeout`](crate::Input::Timeout) is due.
     #[must_use]
     pub fn next_deadline(&self) -> Time {
-        self.deadline.min(self.leadership().map_or(Time::NEVER, Leadership::next_deadline))
+        self.timers.deadline.min(self.leadership().map_or(Time::NEVER, Leadership::next_deadline))
     }
 
     /// Bytes of memory that a leader holds for its peers and its queues, beyond the group itself: none in a
     /// follower, little in a leader that has been idle for a while.
     #[must_use]
     pub fn leading_bytes(&self) -> usize {
-        let configurations =
-            self.earlier.bytes() + self.configuration.logs.bytes() + self.configuration.witnesses.bytes();
+        let configurations = self.configurations.bytes();
         self.leadership().map_or(0, Leadership::bytes) + self.reads.capacity_bytes() + configurations
     }
 }

@@ -34,7 +34,7 @@ impl Handover {
 }
 
 impl Group {
-    pub(crate) fn transfer(&mut self, to: NodeId, effects: &mut Effects) {
+    pub(crate) fn on_transfer(&mut self, to: NodeId, effects: &mut Effects) {
         if let Err(unfit) = self.fit_to_lead(to) {
             effects.transfer = Some(Transfer::Refused(unfit));
             return;
@@ -55,10 +55,10 @@ impl Group {
         if to == self.config.node {
             return Err(Unfit::LeadsAlready);
         }
-        if !self.configuration.voters.contains(&to) {
+        if !self.configuration().voters.contains(&to) {
             return Err(Unfit::NotAVoter);
         }
-        if !self.configuration.may_lead(to) {
+        if !self.configuration().may_lead(to) {
             return Err(Unfit::Witness);
         }
         match self.peer(to) {
@@ -81,7 +81,7 @@ impl Group {
     /// A node holds more than before: the target may hold everything now; or this node may be the successor.
     pub(crate) fn consider_target(&mut self, node: NodeId, effects: &mut Effects) {
         let Some(to) = self.transfer_target() else { return };
-        let may_succeed = self.configuration.may_lead(node) && self.holds_all(node);
+        let may_succeed = self.configuration().may_lead(node) && self.holds_all(node);
         if self.is_retiring() && may_succeed && !self.holds_all(to) {
             self.set_target(node);
         }
@@ -112,7 +112,7 @@ impl Group {
 
     /// The voters that hold payloads.
     fn successors(&self) -> impl Iterator<Item = NodeId> + '_ {
-        self.configuration.voters.iter().copied().filter(|node| self.configuration.may_lead(*node))
+        self.configuration().voters.iter().copied().filter(|node| self.configuration().may_lead(*node))
     }
 
     fn holds_all(&self, node: NodeId) -> bool {
@@ -171,7 +171,7 @@ impl Group {
             return self.become_follower(self.hard_state.term, None, effects);
         };
         // A target that a client chose goes first.
-        let chosen = self.transfer_target().filter(|chosen| self.configuration.may_lead(*chosen));
+        let chosen = self.transfer_target().filter(|chosen| self.configuration().may_lead(*chosen));
         let deadline = self.now + self.config.election_timeout();
         let step_down_after = Some(self.now + self.config.retirement());
         let _given_up = self.take_admission();
@@ -182,8 +182,8 @@ impl Group {
 
     /// A peer is being sent the commit index. If it may succeed a retiring leader, the leader need wait for
     /// no more than `step_down_after`.
-    pub(crate) fn note_told(&mut self, to: NodeId, commit: Index) {
-        if !self.is_retiring() || commit < self.configuration_at || !self.configuration.may_lead(to) {
+    pub(crate) fn note_commit_sent(&mut self, to: NodeId, commit: Index) {
+        if !self.is_retiring() || commit < self.configuration_index() || !self.configuration().may_lead(to) {
             return;
         }
         let now = self.now;

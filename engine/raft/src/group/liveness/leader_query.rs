@@ -30,7 +30,7 @@ impl Group {
     /// be quiescent and fortify a leader that has stepped down. Seldom: where others can campaign, they do so
     /// long before.
     pub(crate) fn query_voters(&mut self, effects: &mut Effects) {
-        self.deadline = self.now + self.config.election_timeout() * TIMEOUTS_TO_QUERY;
+        self.timers.deadline = self.now + self.config.election_timeout() * TIMEOUTS_TO_QUERY;
         let question = Message::LeaderQuery { term: self.hard_state.term, follows: false };
         self.send_to_voters(question, effects);
     }
@@ -47,7 +47,7 @@ impl Group {
             self.unquiesce();
             self.send_heartbeats(effects);
         } else if sender == QuerySender::Follower {
-            self.answer_not_leader(from, term, effects);
+            self.reply_not_leader(from, term, effects);
         } else if self.leader != Some(from) {
             self.unquiesce_for_request(effects);
         } else if term >= self.hard_state.term {
@@ -58,7 +58,7 @@ impl Group {
     /// Sends the not-leader reply. The sender has received a message from this replica as leader of the term: it
     /// does not lead it now, so it never will again. A term later than its own it has never led and may come to
     /// lead: no honest peer names one.
-    pub(crate) fn answer_not_leader(&self, to: NodeId, term: Term, effects: &mut Effects) {
+    pub(crate) fn reply_not_leader(&self, to: NodeId, term: Term, effects: &mut Effects) {
         if term <= self.hard_state.term {
             effects.send.push((to, Message::NotLeader { term }));
         }

@@ -2,7 +2,6 @@
 
 use raftwerk_frame::{Index, NodeId, Time};
 
-use super::support::NODES_MAX;
 use crate::contract::Effects;
 use crate::group::replication::leader::HeartbeatReply;
 use crate::group::replication::progress::{PeerState, Progress};
@@ -39,7 +38,7 @@ impl Group {
     /// heartbeat now.
     ///
     /// The peer's acknowledgements do not matter: it may have everything, and not know that it is committed.
-    pub(crate) fn reachable(&mut self, node: NodeId) {
+    pub(crate) fn on_reachable(&mut self, node: NodeId) {
         if self.is_quiescent_without_peer() && self.peers.contains(&node) && !self.is_supported_by(node) {
             self.unquiesce();
         }
@@ -96,7 +95,7 @@ impl Group {
             }
         };
         (!self.support.received.is_empty() || self.peers.is_empty())
-            && self.peers.len() <= NODES_MAX
+            && self.tracks_all_peers()
             && self.role() == Role::Leader
             && self.commit == last
             && self.leadership().is_some_and(|leadership| leadership.commit_push_at == Time::NEVER)
@@ -114,9 +113,9 @@ impl Group {
         let last = self.log.last().index;
         let agrees =
             self.is_fortifying() && commit == last && self.commit == last && self.log.durable() == last;
-        if agrees && self.asked.as_ref().is_none_or(|asked| asked.is_answered()) {
+        if agrees && self.pending_reads.as_ref().is_none_or(|pending| pending.is_answered()) {
             self.support.quiescence = Quiescence::Quiescent;
-            self.deadline = Time::NEVER;
+            self.timers.deadline = Time::NEVER;
         }
         self.is_quiescent()
     }
@@ -133,7 +132,7 @@ impl Group {
             return;
         }
         let is_offered = self.support.quiescence != Quiescence::Active;
-        let configuration_at = self.configuration_at;
+        let configuration_at = self.configuration_index();
         let Some(progress) = self.progress_of(from) else { return };
         progress.is_fortifying = fortifies && progress.matched >= configuration_at;
         progress.is_quiescent = quiesce && is_offered;
@@ -158,7 +157,7 @@ impl Group {
 
     fn quiesce(&mut self) {
         self.support.quiescence = Quiescence::Quiescent;
-        self.deadline = Time::NEVER;
+        self.timers.deadline = Time::NEVER;
         if let Some(leadership) = self.leadership_mut() {
             leadership.quorum_deadline = Time::NEVER;
         }

@@ -11,7 +11,7 @@ use crate::group::{Group, Role};
 use crate::quorum::{self, VoteResult};
 
 /// Support is tracked for this many peers, the first in the order of their ids. Usual groups have fewer.
-pub(super) const NODES_MAX: usize = u16::BITS as usize;
+const NODES_MAX: usize = u16::BITS as usize;
 
 /// A set of the first peers, by their places in the order of ids.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -91,6 +91,11 @@ impl Group {
         leader.is_some_and(|leader| self.is_supporting(leader))
     }
 
+    /// Whether the support of all peers is tracked.
+    pub(super) fn tracks_all_peers(&self) -> bool {
+        self.peers.len() <= NODES_MAX
+    }
+
     /// Whether this node supports another, as the driver reported. Nothing is kept of nodes that are no peers,
     /// and of peers nothing from one configuration to the next.
     #[must_use]
@@ -112,7 +117,7 @@ impl Group {
     /// arrive at any time. Nor is there one for a leader that the configuration in force is without:
     /// followers that have it fortify a member only. Cost: a walk over the voters.
     pub fn lease(&self, until: impl Fn(NodeId) -> Time) -> Option<(Index, Time)> {
-        let may_hold = self.role() == Role::Leader && self.configuration.contains(self.config.node);
+        let may_hold = self.role() == Role::Leader && self.configuration().contains(self.config.node);
         if !may_hold || !self.reads.is_open() || self.support.has_sent_timeout_now {
             return None;
         }
@@ -124,7 +129,7 @@ impl Group {
                 self.peer(node).is_some_and(|progress| progress.is_fortifying) && self.is_supported_by(node);
             if is_fortifying { until(node).0 } else { 0 }
         };
-        quorum::reached(&self.configuration, reached).map(|until| (self.commit, Time(until)))
+        quorum::reached(self.configuration(), reached).map(|until| (self.commit, Time(until)))
     }
 
     /// This node begins to support another.
@@ -174,8 +179,8 @@ impl Group {
     /// lies between, the follower's replies to later rounds are given under it; a reply on its way may be
     /// older.
     pub(crate) fn note_configured(&mut self, before: Index, matched: Index) {
-        if before < self.configuration_at
-            && self.configuration_at <= matched
+        if before < self.configuration_index()
+            && self.configuration_index() <= matched
             && !self.support.received.is_empty()
         {
             self.support.since = self.reads.next_round();
@@ -212,16 +217,16 @@ impl Group {
         }
         (self.support.has_leader_contact, self.support.campaigns_early) = (false, true);
         self.support.quiescence = Quiescence::Active;
-        self.contact_at = Time(0);
+        self.timers.contact_at = Time(0);
         let timeout = self.config.election_timeout();
-        let soon = Duration::from_nanos(self.rng.below(timeout.as_nanos() as u64 / 2));
-        self.deadline = self.now + soon + self.priority_delay();
+        let soon = Duration::from_nanos(self.timers.rng.below(timeout.as_nanos() as u64 / 2));
+        self.timers.deadline = self.now + soon + self.priority_delay();
     }
 
     pub(super) fn has_supported_quorum(&self) -> bool {
         let me = self.config.node;
         let is_supported = |node| Some(node == me || self.is_supported_by(node));
-        quorum::vote_result(&self.configuration, is_supported) == VoteResult::Won
+        quorum::vote_result(self.configuration(), is_supported) == VoteResult::Won
     }
 
     /// A pre-vote was granted to `candidate`. Where all followers lost their leader at the same moment, they
@@ -246,8 +251,8 @@ impl Group {
     pub(crate) fn rearm_election_early(&mut self) {
         if self.support.campaigns_early && self.config.pre_vote && self.role() == Role::Follower {
             let half = self.config.election_timeout().as_nanos() as u64 / 2;
-            self.deadline =
-                self.now + Duration::from_nanos(half + self.rng.below(half)) + self.priority_delay();
+            self.timers.deadline =
+                self.now + Duration::from_nanos(half + self.timers.rng.below(half)) + self.priority_delay();
         }
     }
 }

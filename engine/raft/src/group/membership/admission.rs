@@ -49,39 +49,44 @@ pub struct NewcomerStatus {
 impl Group {
     /// New voters are not caught up: those that are no members yet are added as learners, and the change
     /// waits for all.
-    pub(crate) fn begin_admission(&mut self, wish: &Reconfigure<'_>, effects: &mut Effects) -> Reconfigured {
-        let end = reconfig::enter_joint(&self.configuration, wish.changes, true)
-            .and_then(|end| reconfig::name(&self.configuration, end, wish.logs));
+    pub(crate) fn begin_admission(
+        &mut self,
+        request: &Reconfigure<'_>,
+        effects: &mut Effects,
+    ) -> Reconfigured {
+        let end =
+            reconfig::enter_joint(self.configuration(), request.changes, reconfig::Leave::Automatically)
+                .and_then(|end| reconfig::name(self.configuration(), end, request.logs));
         let Ok(end) = end else { return Reconfigured::Refused(Refusal::NotReady) };
         let joining: SmallVec<[NodeId; 4]> =
-            end.voters.iter().copied().filter(|node| !self.configuration.is_voter(*node)).collect();
+            end.voters.iter().copied().filter(|node| !self.configuration().is_voter(*node)).collect();
         let unknown: SmallVec<[Change; 4]> = joining
             .iter()
-            .filter(|node| !self.configuration.contains(**node))
+            .filter(|node| !self.configuration().contains(**node))
             .map(
                 |&node| {
                     if end.is_witness(node) { Change::WitnessLearner(node) } else { Change::Learner(node) }
                 },
             )
             .collect();
-        let first = reconfig::simple(&self.configuration, &unknown)
-            .and_then(|first| reconfig::name(&self.configuration, first, wish.logs));
+        let first = reconfig::simple(self.configuration(), &unknown)
+            .and_then(|first| reconfig::name(self.configuration(), first, request.logs));
         let first = match first {
             Ok(first) => first,
             Err(error) => return Reconfigured::Refused(Refusal::Change(error)),
         };
-        if wish.dry_run {
+        if request.dry_run {
             return Reconfigured::Planned(first);
         }
-        if first != self.configuration {
+        if first != *self.configuration() {
             self.append_configuration(first, effects);
         }
         let (target, began) = (self.log.last().index, self.now);
         let newcomer = |node| Newcomer { node, target, began, is_caught_up: false };
         let admission = PendingAdmission {
-            changes: SmallVec::from_slice(wish.changes),
-            logs: SmallVec::from_slice(wish.logs),
-            transition: wish.transition,
+            changes: SmallVec::from_slice(request.changes),
+            logs: SmallVec::from_slice(request.logs),
+            transition: request.transition,
             newcomers: joining.into_iter().map(newcomer).collect(),
         };
         self.set_admission(Box::new(admission));
@@ -109,10 +114,10 @@ impl Group {
             }
         }
         let is_ready = admission.newcomers.iter().all(|newcomer| newcomer.is_caught_up);
-        if !is_ready || self.configuration_at > self.commit || effects.append.is_some() {
+        if !is_ready || self.configuration_index() > self.commit || effects.append.is_some() {
             return self.set_admission(admission);
         }
-        let wish = Reconfigure {
+        let request = Reconfigure {
             changes: &admission.changes,
             logs: &admission.logs,
             expected_index: None,
@@ -120,7 +125,7 @@ impl Group {
             admission: Admission::Checked,
             dry_run: false,
         };
-        let outcome = match self.plan(&wish) {
+        let outcome = match self.plan(&request) {
             Ok(to) => Reconfigured::Started(self.append_configuration(to, effects)),
             Err(Refusal::NotCaughtUp(_) | Refusal::QuorumAtRisk | Refusal::Transferring) => {
                 // This may pass: the new members catch up for another round.

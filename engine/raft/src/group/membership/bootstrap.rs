@@ -22,7 +22,7 @@ impl Group {
     /// Whether this replica is an initial member, and has no configuration.
     #[must_use]
     pub fn lacks_configuration(&self) -> bool {
-        self.joined.is_none() && self.configuration.is_empty()
+        self.joined.is_none() && self.configuration().is_empty()
     }
 
     /// The entry that this log begins after, and the configuration in force there: the reply to a member that

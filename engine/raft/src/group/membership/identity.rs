@@ -33,8 +33,8 @@ impl Group {
     /// log that it had.
     #[must_use]
     pub fn recipient_of(&self, node: NodeId) -> Recipient {
-        if self.configuration.contains(node) {
-            return self.configuration.log_of(node).map_or(Recipient::InitialMember, Recipient::Named);
+        if self.configuration().contains(node) {
+            return self.configuration().log_of(node).map_or(Recipient::InitialMember, Recipient::Named);
         }
         match self.removals().iter().find(|removal| removal.node == node) {
             Some(removal) => removal.log.map_or(Recipient::InitialMember, Recipient::Named),
@@ -60,8 +60,9 @@ impl Group {
     /// which other members still accept a leader that is being removed.
     #[must_use]
     pub fn names_itself(&self) -> bool {
-        let names = |of: &Configuration| of.log_of(self.config.node).is_some_and(|log| log == self.own_log);
-        names(&self.configuration) || self.earlier.last().is_some_and(|before| names(&before.configuration))
+        let names =
+            |of: &Configuration| of.log_of(self.config.node).is_some_and(|log| log == self.config.own_log);
+        names(self.configuration()) || self.configurations.previous().is_some_and(names)
     }
 
     /// A leader's progress epoch of a peer, carried by what is sent to the peer; 0 if there is none.

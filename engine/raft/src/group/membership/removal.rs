@@ -18,7 +18,6 @@ use smallvec::SmallVec;
 use crate::contract::Effects;
 use crate::group::Group;
 use crate::group::replication::progress::{Progress, ReplicaKind};
-use crate::group::role::RoleState;
 
 /// At most this many removed peers are served at a time. Further removals end the service of the oldest.
 const REMOVALS_MAX: usize = 16;
@@ -54,21 +53,20 @@ impl Group {
             let progress = match at {
                 Some(at) => known.swap_remove(at).1,
                 None => {
-                    let kind = ReplicaKind::in_configuration(&self.configuration, peer);
+                    let kind = ReplicaKind::in_configuration(self.configuration(), peer);
                     Progress::of_new_member(next, self.next_progress_epoch(), kind)
                 }
             };
             placed.push((peer, progress));
         }
         let configuration = self.configuration_id();
-        let log_of = |node| self.earlier.last().and_then(|before| before.configuration.log_of(node));
+        let log_of = |node| self.configurations.previous().and_then(|before| before.log_of(node));
         let gone: Vec<(NodeId, Option<LogId>)> =
             known.iter().map(|(node, _)| (*node, log_of(*node))).collect();
-        let Self { peers, role, .. } = self;
-        if let RoleState::Leader(leadership) = role {
+        if let Some((peers, leadership)) = self.peers_and_leadership() {
             leadership.removals.retain(|removal| peers.binary_search(&removal.node).is_err());
         }
-        known.retain(|(node, _)| peers.binary_search(node).is_err());
+        known.retain(|(node, _)| self.peers.binary_search(node).is_err());
         for (node, log) in gone {
             if self.peers.binary_search(&node).is_err() && !self.is_leaving(node) {
                 self.leave(node, log, configuration);
@@ -84,19 +82,21 @@ impl Group {
     /// This replica leads now, with a configuration that may not be committed: the peers that it removes have
     /// not received its commit either.
     pub(crate) fn restore_removals(&mut self) {
-        let Some(before) = self.earlier.last().filter(|_| self.configuration_at > self.commit) else {
+        let Some(before) =
+            self.configurations.previous().filter(|_| self.configuration_index() > self.commit)
+        else {
             return;
         };
         let me = self.config.node;
-        let mut gone = before.configuration.replicas();
-        gone.retain(|node| *node != me && !self.configuration.contains(*node));
+        let mut gone = before.replicas();
+        gone.retain(|node| *node != me && !self.configuration().contains(*node));
         gone.truncate(REMOVALS_MAX);
         if gone.is_empty() {
             return;
         }
         let of = |node| {
-            let kind = ReplicaKind::in_configuration(&before.configuration, node);
-            (node, before.configuration.log_of(node), kind)
+            let kind = ReplicaKind::in_configuration(before, node);
+            (node, before.log_of(node), kind)
         };
         let gone: Vec<_> = gone.into_iter().map(of).collect();
         let (next, configuration) = (self.log.last().index.next(), self.configuration_id());
@@ -137,6 +137,7 @@ impl Group {
         if let Some(leadership) = self.leadership_mut() {
             leadership.progress = progress;
         }
+        assert_eq!(self.peers.len(), self.all_progress().len(), "every peer of a leader has progress");
     }
 
     /// The commit index has risen: removed peers are served for one more election timeout, once their
@@ -186,12 +187,12 @@ impl Group {
 
     /// Ends the service of a peer. If its removal is committed, the leader sends it the removal notice.
     fn end_removal(&mut self, at: usize, effects: &mut Effects) {
-        let Self { peers, role, .. } = self;
-        let RoleState::Leader(leadership) = role else { return };
+        let Some((peers, leadership)) = self.peers_and_leadership() else { return };
         let Removal { node, configuration, .. } = leadership.removals.remove(at);
         if let Ok(at) = peers.binary_search(&node) {
             peers.remove(at);
             leadership.progress.remove(at);
+            assert_eq!(peers.len(), leadership.progress.len(), "every peer of a leader has progress");
             self.support.remove_peer(at);
         }
         if configuration.index <= self.commit {
@@ -217,7 +218,7 @@ impl Group {
 
     /// The entry that contains the configuration in force.
     pub(crate) fn configuration_id(&self) -> EntryId {
-        let term = self.log.term_at(self.configuration_at).unwrap_or_default();
-        EntryId::new(term, self.configuration_at)
+        let term = self.log.term_at(self.configuration_index()).unwrap_or_default();
+        EntryId::new(term, self.configuration_index())
     }
 }

@@ -39,24 +39,24 @@ impl Group {
     /// A read at a replica of any role.
     pub(crate) fn on_follower_read(&mut self, token: u64, effects: &mut Effects) {
         if self.role() == Role::Leader {
-            return self.read(token, effects);
+            return self.on_read(token, effects);
         }
         if self.leader.is_none() || self.is_witness {
             effects.reads_rejected.push(token);
             return;
         }
-        if self.asked.is_none() {
-            let round = self.rng.below(NUMBER_MAX) ^ (self.now.0 & (NUMBER_MAX >> 8));
-            self.asked =
+        if self.pending_reads.is_none() {
+            let round = self.timers.rng.below(NUMBER_MAX) ^ (self.now.0 & (NUMBER_MAX >> 8));
+            self.pending_reads =
                 Some(Box::new(PendingReadIndex { round, is_due: true, at: self.now, waiting: Vec::new() }));
         }
-        if let Some(asked) = &mut self.asked {
-            if asked.waiting.len() >= WAITING_MAX {
+        if let Some(pending) = &mut self.pending_reads {
+            if pending.waiting.len() >= WAITING_MAX {
                 effects.reads_rejected.push(token);
                 return;
             }
-            asked.waiting.push((token, 0));
-            asked.is_due = true;
+            pending.waiting.push((token, 0));
+            pending.is_due = true;
         }
     }
 
@@ -64,14 +64,14 @@ impl Group {
     pub(crate) fn send_read_index(&mut self, effects: &mut Effects) {
         let term = self.hard_state.term;
         if self.role() == Role::Follower
-            && let (Some(asked), Some(leader)) = (&mut self.asked, self.leader)
-            && core::mem::take(&mut asked.is_due)
-            && !asked.waiting.is_empty()
+            && let (Some(pending), Some(leader)) = (&mut self.pending_reads, self.leader)
+            && core::mem::take(&mut pending.is_due)
+            && !pending.waiting.is_empty()
         {
-            asked.round += 1;
-            asked.at = self.now;
-            let round = asked.round;
-            let fresh = asked.waiting.iter_mut().rev().take_while(|(_, asked)| *asked == 0);
+            pending.round += 1;
+            pending.at = self.now;
+            let round = pending.round;
+            let fresh = pending.waiting.iter_mut().rev().take_while(|(_, asked)| *asked == 0);
             fresh.for_each(|(_, asked)| *asked = round);
             effects.send.push((leader, Message::ReadIndex { term, round }));
         }
@@ -82,15 +82,15 @@ impl Group {
     /// counts.
     pub(crate) fn retry_read_index(&mut self) {
         let interval = self.config.heartbeat_interval();
-        if let Some(asked) = &mut self.asked {
-            asked.is_due |= self.now >= asked.at + interval;
+        if let Some(pending) = &mut self.pending_reads {
+            pending.is_due |= self.now >= pending.at + interval;
         }
     }
 
     /// There is a new leader: the last request is sent again, to this one.
     pub(crate) fn renew_read_index(&mut self) {
-        if let Some(asked) = &mut self.asked {
-            asked.is_due = true;
+        if let Some(pending) = &mut self.pending_reads {
+            pending.is_due = true;
         }
     }
 
@@ -105,11 +105,11 @@ impl Group {
         if self.role() != Role::Follower || self.leader != Some(from) || index.0 > NUMBER_MAX {
             return;
         }
-        let Some(asked) = &mut self.asked else { return };
-        if round > asked.round {
+        let Some(pending) = &mut self.pending_reads else { return };
+        if round > pending.round {
             return;
         }
-        asked.waiting.retain(|(token, asked_in)| {
+        pending.waiting.retain(|(token, asked_in)| {
             let is_answered = *asked_in != 0 && *asked_in <= round;
             if is_answered {
                 effects.reads.push((*token, index));
@@ -120,15 +120,15 @@ impl Group {
 
     /// This replica leads now, and serves its waiting reads itself.
     pub(crate) fn adopt_pending_reads(&mut self, effects: &mut Effects) {
-        if let Some(asked) = self.asked.take() {
-            asked.waiting.into_iter().for_each(|(token, _)| self.read(token, effects));
+        if let Some(pending) = self.pending_reads.take() {
+            pending.waiting.into_iter().for_each(|(token, _)| self.on_read(token, effects));
         }
     }
 
     /// There is no leader to send a request to.
     pub(crate) fn reject_pending_reads(&mut self, effects: &mut Effects) {
-        if let Some(asked) = self.asked.take() {
-            effects.reads_rejected.extend(asked.waiting.into_iter().map(|(token, _)| token));
+        if let Some(pending) = self.pending_reads.take() {
+            effects.reads_rejected.extend(pending.waiting.into_iter().map(|(token, _)| token));
         }
     }
 }

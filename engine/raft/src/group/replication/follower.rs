@@ -87,6 +87,7 @@ impl Group {
         // append brings the entry that replaces ours (a leader sends no append that ends before, see
         // `append_plan`).
         let matched = verified.max(self.commit);
+        assert!(matched <= self.log.last().index, "only what is in the log is acknowledged");
         self.commit_to(commit.min(verified), effects);
         // Held until everything written so far is durable, so that the acknowledgement is true when it
         // leaves.
@@ -141,7 +142,7 @@ impl Group {
     /// Configurations among the new entries are in force from now on (paper, section 6).
     fn accept_memberships(&mut self, all: &[Membership], from: Index, last: Index, effects: &mut Effects) {
         for membership in all {
-            if (from..=last).contains(&membership.index) && membership.index > self.configuration_at {
+            if (from..=last).contains(&membership.index) && membership.index > self.configuration_index() {
                 self.put_in_force(membership.clone(), effects);
             }
         }

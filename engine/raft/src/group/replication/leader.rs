@@ -35,13 +35,15 @@ impl Group {
     /// Becomes leader, and opens the term with an empty entry, unless the driver does: only the commit of an
     /// entry of its own term shows a leader what is committed (paper, section 5.4.2 and 8).
     pub(crate) fn become_leader(&mut self, effects: &mut Effects) {
+        assert!(self.role() == Role::Candidate, "only a candidate wins an election");
+        assert!(self.hard_state.vote == Some(self.config.node), "a candidate votes for itself");
         let next = self.log.last().index.next();
         let mut progress = Vec::with_capacity(self.peers.len());
-        let kind = |peer: &NodeId| ReplicaKind::in_configuration(&self.configuration, *peer);
+        let kind = |peer: &NodeId| ReplicaKind::in_configuration(self.configuration(), *peer);
         progress.extend(self.peers.iter().map(|peer| Progress::new(next, kind(peer))));
         self.role = RoleState::Leader(Box::new(Leadership::new(progress)));
         self.leader = Some(self.config.node);
-        self.has_deferred = false;
+        self.candidacy.has_deferred = false;
         self.restore_removals();
         self.reset_fortification();
         if self.config.check_quorum {
@@ -68,7 +70,7 @@ impl Group {
     }
 
     /// Takes proposals, all or none.
-    pub(crate) fn propose(&mut self, count: u32, bytes: u64, effects: &mut Effects) {
+    pub(crate) fn on_propose(&mut self, count: u32, bytes: u64, effects: &mut Effects) {
         if self.role() != Role::Leader {
             effects.rejected = Some(Rejected::NotLeader { leader: self.leader });
             return self.unquiesce_for_request(effects);
@@ -96,7 +98,7 @@ impl Group {
             let at = self.peers.binary_search(&node).ok();
             at.map_or(self.log.durable().0, |at| self.all_progress()[at].matched.0)
         };
-        let Some(index) = quorum::reached(&self.configuration, reached).map(Index) else { return };
+        let Some(index) = quorum::reached(self.configuration(), reached).map(Index) else { return };
         if index > self.commit && self.log.term_at(index) == Some(self.hard_state.term) {
             let before = self.commit;
             self.commit_to(index, effects);
@@ -120,7 +122,7 @@ impl Group {
     /// Heartbeats of all groups of a worker fall due together, so that they leave as one message per peer.
     pub(crate) fn rearm_heartbeat(&mut self) {
         let interval = self.config.heartbeat_interval().as_nanos() as u64;
-        self.deadline = Time((self.now.0 / interval + 1) * interval);
+        self.timers.deadline = Time((self.now.0 / interval + 1) * interval);
     }
 
     pub(crate) fn send_heartbeats(&mut self, effects: &mut Effects) {
@@ -151,7 +153,7 @@ impl Group {
             let at = self.peers.binary_search(&node).ok();
             Some(at.is_none_or(|at| self.all_progress()[at].is_active))
         };
-        let alive = quorum::vote_result(&self.configuration, heard) == VoteResult::Won;
+        let alive = quorum::vote_result(self.configuration(), heard) == VoteResult::Won;
         for progress in self.all_progress_mut() {
             progress.was_active = core::mem::replace(&mut progress.is_active, false);
         }
@@ -241,7 +243,7 @@ impl Group {
         let is_waited_for = |(node, progress): &(&NodeId, &Progress)| {
             !progress.is_witness
                 && progress.matched >= self.commit
-                && self.configuration.is_voter(**node)
+                && self.configuration().is_voter(**node)
                 && progress.keeps_up(now, patience)
         };
         // For entries of earlier terms, which may have been replaced here and have come back, a durability
@@ -261,13 +263,13 @@ impl Group {
         match progress.state {
             PeerState::Probe | PeerState::Snapshot => progress.pause(now),
             PeerState::Replicate => {
-                progress.asked(now);
+                progress.note_probe_sent(now);
                 if last >= progress.next {
                     progress.sent(last.min(end), bytes, now);
                 }
             }
         }
-        self.note_told(to, told);
+        self.note_commit_sent(to, told);
         self.note_removal_sent(to, last);
     }
 
@@ -336,7 +338,7 @@ impl Group {
         if self.role() != Role::Leader {
             return self.commit;
         }
-        quorum::reached(&self.configuration, written).map_or(self.commit, Index).max(self.commit)
+        quorum::reached(self.configuration(), written).map_or(self.commit, Index).max(self.commit)
     }
 
     /// A follower's log does not agree at `rejected`. Skips back over a whole conflicting term at once, by the
@@ -369,14 +371,14 @@ impl Group {
         let interval = self.config.heartbeat_interval();
         let (now, known) = (self.now, self.reads.round());
         let Some(progress) = self.progress_of(from) else { return };
-        progress.heard(now, interval);
+        progress.on_heartbeat_reply(now, interval);
         progress.round = progress.round.max(reply.round.min(known));
         self.on_fortification_reply(from, reply);
         self.answer_reads(effects);
     }
 
     /// The connection to a peer broke: appends on their way count as lost.
-    pub(crate) fn unreachable(&mut self, node: NodeId) {
+    pub(crate) fn on_unreachable(&mut self, node: NodeId) {
         // In a quiescent group, nothing was on its way.
         if !self.is_quiescent()
             && let Some(progress) = self.progress_of(node)

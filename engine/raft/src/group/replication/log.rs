@@ -78,10 +78,12 @@ impl Log {
     }
 
     pub(crate) fn append(&mut self, term: Term, count: u64) {
+        assert!(count > 0, "a run has entries");
         if self.runs.last().is_none_or(|run| run.term != term) {
             self.runs.push(TermRun { term, first: self.last.next() });
         }
         self.last = self.last.plus(count);
+        self.assert_order();
     }
 
     /// Drops everything from `from` on.
@@ -92,6 +94,7 @@ impl Log {
         while self.runs.last().is_some_and(|run| run.first >= from) {
             self.runs.pop();
         }
+        self.assert_order();
     }
 
     /// Records that the log is durable up to `id`, unless that entry has been replaced since it was written.
@@ -116,6 +119,13 @@ impl Log {
             self.runs.clear();
         }
         self.durable = self.durable.max(to);
+        self.assert_order();
+    }
+
+    /// After every change but one that only raises `durable` to an entry that is held.
+    fn assert_order(&self) {
+        assert!(self.compacted.index <= self.last, "what is compacted is in the log");
+        assert!(self.runs.last().is_none_or(|run| run.first <= self.last), "a run has entries");
     }
 
     /// Starts anew after `id`.

@@ -199,7 +199,7 @@ impl Progress {
 
     /// The match is known: continues with pipelined appends.
     pub(crate) fn replicate(&mut self) {
-        debug_assert!(self.oldest_in_flight().is_none(), "only what follows has appends in flight");
+        assert!(self.oldest_in_flight().is_none(), "only what follows has appends in flight");
         self.state = PeerState::Replicate;
         self.snapshot_at = None;
         self.next = self.matched.next();
@@ -230,7 +230,7 @@ impl Progress {
     /// In pipelined replication, a long silence may be due to a slow disk, and the window stays as it is.
     /// Once per `patience` the leader sends an append without entries after everything sent so far: the reply
     /// shows what was lost.
-    pub(crate) fn heard(&mut self, now: Time, patience: Duration) {
+    pub(crate) fn on_heartbeat_reply(&mut self, now: Time, patience: Duration) {
         self.is_active = true;
         self.is_paused &= now < self.probed_at + patience;
         let oldest = self.in_flight.front().filter(|_| self.state == PeerState::Replicate);
@@ -238,7 +238,7 @@ impl Progress {
     }
 
     /// It has been sent a message that it will answer.
-    pub(crate) fn asked(&mut self, now: Time) {
+    pub(crate) fn note_probe_sent(&mut self, now: Time) {
         (self.is_probe_due, self.probed_at) = (false, now);
     }
 
@@ -252,6 +252,7 @@ impl Progress {
         self.in_flight.0.get_or_insert_default().sent.push_back(Sent { last, bytes, at });
         self.in_flight_bytes += bytes;
         self.next = last.next();
+        self.assert_next();
     }
 
     /// The peer has written the log up to `matched`, not durably. That is no acknowledgement: it only opens
@@ -271,7 +272,13 @@ impl Progress {
             self.matched = matched;
             self.next = self.next.max(matched.next());
         }
+        self.assert_next();
         news
+    }
+
+    /// After every change of one of them. What is matched is not sent again.
+    fn assert_next(&self) {
+        assert!(self.matched < self.next, "matched {}, next {}", self.matched, self.next);
     }
 
     /// Whether appends to it are pipelined, it is active, and none has gone unanswered for `patience`.

@@ -4,15 +4,20 @@ use raftwerk_frame::{Configuration, EntryId, Message, NodeId, Term};
 
 use crate::contract::{Effects, Install};
 use crate::group::replication::progress::PeerState;
-use crate::group::role::RoleState;
 use crate::group::{Group, NUMBER_MAX, Role};
+
+/// What becomes of the log after a snapshot's last entry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Tail {
+    Kept,
+    Dropped,
+}
 
 impl Group {
     /// Lists the peers that need compacted entries. Each once, until its snapshot arrives or fails.
     pub(crate) fn request_snapshots(&mut self, effects: &mut Effects) {
         let (compacted, now) = (self.log.compacted(), self.now);
-        let Self { peers, role, .. } = self;
-        let RoleState::Leader(leadership) = role else { return };
+        let Some((peers, leadership)) = self.peers_and_leadership() else { return };
         for (peer, progress) in peers.iter().zip(&mut leadership.progress) {
             // Sending needs the term of the entry before `next`.
             let behind = progress.next.prev() < compacted.index;
@@ -24,7 +29,7 @@ impl Group {
         }
     }
 
-    pub(crate) fn snapshot_failed(&mut self, to: NodeId) {
+    pub(crate) fn on_snapshot_failed(&mut self, to: NodeId) {
         let now = self.now;
         if let Some(progress) = self.progress_of(to)
             && progress.state == PeerState::Snapshot
@@ -69,7 +74,8 @@ impl Group {
                 self.log.reset(id);
             }
             (self.commit, self.applied) = (id.index, id.index);
-            self.rebase(id.index, keep_tail, configuration, effects);
+            let tail = if keep_tail { Tail::Kept } else { Tail::Dropped };
+            self.rebase(id.index, tail, configuration, effects);
             self.lift_fence();
             effects.install = Some(Install { id, configuration: configuration.clone(), keep_tail });
         }
