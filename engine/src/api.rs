@@ -1,7 +1,7 @@
 //! What callers hold: the handles of a node and of its groups, their settings, answers and errors.
 //!
-//! Start with [`engine`]. What is not here: the node behind a handle ([`crate::node`]), and the state machine of
-//! keys and values ([`crate::kv`]).
+//! Start with [`engine`]. What is not here: the node behind a handle ([`crate::node`]), and the state machine
+//! of keys and values ([`crate::kv`]).
 
 pub(crate) mod call;
 pub(crate) mod config;

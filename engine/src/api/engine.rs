@@ -200,9 +200,9 @@ impl Engine {
     }
 
     /// Creates this node's replica of a group, durably (bootstrap). To be called on every initial member,
-    /// with the same members everywhere: a list of voters, or [`InitialMembers`] with witnesses and learners among
-    /// them. The group works as soon as a majority of the voters has done so. Idempotent. Blocks for about
-    /// one sync.
+    /// with the same members everywhere: a list of voters, or [`InitialMembers`] with witnesses and learners
+    /// among them. The group works as soon as a majority of the voters has done so. Idempotent. Blocks for
+    /// about one sync.
     ///
     /// # Errors
     /// [`CreateError`]; the group was not created here.

@@ -46,7 +46,7 @@ impl Group {
 
     /// Proposes a payload that need not be durable to be acknowledged. The future completes when a quorum has
     /// written it: sooner than [`Group::propose`] by a sync on each node, with a weaker guarantee, see
-    /// [`Received`](crate::Received).
+    /// [`Received`].
     pub fn propose_relaxed(&self, payload: impl Into<Bytes>) -> RelaxedProposal {
         propose_relaxed(self.inbox(), self.shared.payload_bytes_max, self.id, payload.into())
     }

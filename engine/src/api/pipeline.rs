@@ -76,8 +76,8 @@ impl Pipeline {
         self.submit(group, token, payload, Wanted::Apply)
     }
 
-    /// As [`Pipeline::propose`], for a payload that need not be durable to be acknowledged: see [`Received`]
-    /// for what its completion guarantees, and what it does not.
+    /// As [`Pipeline::propose`], for a payload that need not be durable to be acknowledged: see
+    /// [`Received`](crate::Received) for what its completion guarantees, and what it does not.
     ///
     /// # Errors
     /// As for [`Pipeline::propose`].

@@ -28,14 +28,14 @@ pub struct Applied {
 }
 
 /// The receipt of a relaxed proposal: a quorum of the group has written it to its logs, and it need not be
-/// durable on any of them. Unlike [`Applied`](crate::Applied) it does not cover the state machine: the entry
+/// durable on any of them. Unlike [`Applied`] it does not cover the state machine: the entry
 /// is applied when it is durable on a quorum, like every other, at most about
 /// [`Config::relaxed_sync_interval`] later; a read before that need not show it.
 ///
 /// It survives the end of any number of processes. It may be lost if a machine of that quorum loses its
 /// memory (by a power failure, or a kernel crash), or its device fails to sync the entry, before the entry is
 /// synced, and the other replicas cannot make up for it. A write that was acknowledged as
-/// [`Applied`](crate::Applied) is not affected by that, in this group or any other.
+/// [`Applied`] is not affected by that, in this group or any other.
 ///
 /// The levels side by side: `engine/docs/durability.md`.
 ///

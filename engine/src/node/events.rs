@@ -193,8 +193,8 @@ pub struct Event {
 pub struct OnEvent(Arc<dyn Fn(&Event) + Send + Sync>);
 
 impl OnEvent {
-    /// `callback` is called by the threads that turn groups and by those of the network: it must not block, and
-    /// must not make a blocking call to this engine. If it panics, the panic is caught.
+    /// `callback` is called by the threads that turn groups and by those of the network: it must not block,
+    /// and must not make a blocking call to this engine. If it panics, the panic is caught.
     pub fn new(callback: impl Fn(&Event) + Send + Sync + 'static) -> Self {
         Self(Arc::new(callback))
     }

@@ -139,8 +139,8 @@ pub(crate) enum Order {
     Digest { group: GroupId, reply: oneshot::Sender<Option<(Index, u64)>> },
     /// List the replicas.
     Groups { reply: oneshot::Sender<Vec<GroupId>> },
-    /// A peer has another log now. `checked`: the number of workers that have already checked that no group of
-    /// theirs depends on the old one.
+    /// A peer has another log now. `checked`: the number of workers that have already checked that no group
+    /// of theirs depends on the old one.
     ReplacePeer { peer: PeerNote, checked: u16, reply: oneshot::Sender<Result<(), ReplaceError>> },
     /// Return what a replica has lost.
     Loss { group: GroupId, reply: oneshot::Sender<Option<Loss>> },

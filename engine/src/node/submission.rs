@@ -16,7 +16,7 @@ use crate::api::status::{Applied, ReadAnswer, Received};
 /// … or this many bytes, before its last payload.
 pub(crate) const SUBMISSION_BYTES: usize = 256 << 10;
 
-/// The result of one operation of a [`Pipeline`].
+/// The result of one operation of a [`Pipeline`](crate::Pipeline).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Completion {
     /// The caller's token.

@@ -1,8 +1,8 @@
 //! A worker: the owner of some of the node's groups and of one lane of the log.
 //!
 //! [`Worker::turn`] is one iteration of its loop. The worker has no thread, clock, file or socket of its own:
-//! in production `node::threads` runs the loop, and a simulator may run the turns of many nodes on one thread. A
-//! turn neither blocks nor takes a lock.
+//! in production `node::threads` runs the loop, and a simulator may run the turns of many nodes on one
+//! thread. A turn neither blocks nor takes a lock.
 //!
 //! A turn does its work in this order, which matters:
 //! 1. completions of the disk: held messages are released, the cores receive what is durable;
@@ -126,7 +126,8 @@ pub(crate) struct Worker<D: Disk> {
     /// … and for the batches on their way to the disk, oldest first.
     in_flight: VecDeque<OnDurable>,
     spare_on_durable: Vec<OnDurable>,
-    /// How many elements of `in_flight`, from the oldest on, are known to be written (though perhaps not synced).
+    /// How many elements of `in_flight`, from the oldest on, are known to be written (though perhaps not
+    /// synced).
     written_in_flight: usize,
     /// When the oldest batch was submitted that is written and not being synced.
     relaxed_since: Option<Time>,

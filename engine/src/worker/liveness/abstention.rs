@@ -6,7 +6,8 @@
 //! abstains for as long as is recorded; once that time has passed since its opening, no earlier support
 //! stands, and it records its own.
 //!
-//! Not here: support itself (`crate::worker::liveness::support`), and abstaining (`raftwerk_raft::Config::abstention`).
+//! Not here: support itself (`crate::worker::liveness::support`), and abstaining
+//! (`raftwerk_raft::Config::abstention`).
 
 use std::time::Duration;
 

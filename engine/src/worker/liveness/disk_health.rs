@@ -7,14 +7,14 @@
 //! A slow disk is not a failed one. A write of up to T changes nothing. A longer one is a hang, and makes the
 //! worker *stalled*: it leads no group that another node can lead. When the disk completes writes again, the
 //! worker is healthy after a back-off of T without a hang; if it stalls again soon after that, the back-off
-//! doubles, up to [`BACK_OFF_MAX`]. So a disk that hangs repeatedly does not move leadership back and forth, and
-//! no worker is excluded for good.
+//! doubles, up to [`BACK_OFF_MAX`]. So a disk that hangs repeatedly does not move leadership back and forth,
+//! and no worker is excluded for good.
 //!
 //! A segment that entries wait for must arrive in time, too, but takes longer to make: up to four times T is
 //! healthy.
 //!
-//! What is not here: writing probes, and the effect of a stall on other nodes (`worker::liveness::nodes`). Pure: time
-//! is a number.
+//! What is not here: writing probes, and the effect of a stall on other nodes (`worker::liveness::nodes`).
+//! Pure: time is a number.
 
 use std::time::Duration;
 

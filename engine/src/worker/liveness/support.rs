@@ -25,8 +25,9 @@
 //!    (`raft::Config::abstention`, `worker::liveness::abstention`).
 //! 6. An incarnation has one log. Groups whose configuration names another log of that node get no support
 //!    from it: no node leads what the lost log led.
-//! 7. A heartbeat requests support only if the log of its worker makes progress ([`crate::worker::liveness::disk_health`]). A worker
-//!    that does not turn, for whatever reason, sends none at all.
+//! 7. A heartbeat requests support only if the log of its worker makes progress
+//!    ([`crate::worker::liveness::disk_health`]). A worker that does not turn, for whatever reason, sends
+//!    none at all.
 //!
 //! Why per worker: a worker is the unit that can hang. Its heartbeats come out of its own turns, so nothing
 //! else vouches for it, and no other worker's groups are affected.

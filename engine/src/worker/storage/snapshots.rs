@@ -194,8 +194,8 @@ impl<D: Disk> Worker<D> {
         }
     }
 
-    /// Shortens a group's log, if that is possible now; not while transfers keep it, unless the pressure is high.
-    /// Returns whether the transfers permitted it.
+    /// Shortens a group's log, if that is possible now; not while transfers keep it, unless the pressure is
+    /// high. Returns whether the transfers permitted it.
     pub(in crate::worker) fn checkpoint_or_compact(&mut self, slot: GroupSlot, pressure: Pressure) -> bool {
         let Some(replica) = self.replicas[slot.0 as usize].as_ref() else { return true };
         let (group, checkpointed) = (replica.id, replica.checkpoint.as_ref().map(|meta| meta.id.index));
