@@ -86,7 +86,7 @@ pub use raftwerk_frame::{Configuration, EntryId, GroupId, Index, Membership, Nod
 pub use raftwerk_net::{NetError, NetStats, PeerError, PeerId, WireVersion, identity};
 pub use raftwerk_raft::reconfig::{Change, ChangeError};
 pub use raftwerk_raft::{
-    NewcomerStatus, Admission, PRIORITY_MAX, PeerState, PeerStatus, Refusal, Role, Transition, Unfit,
+    Admission, NewcomerStatus, PRIORITY_MAX, PeerState, PeerStatus, Refusal, Role, Transition, Unfit,
 };
 pub use raftwerk_wal::{AppendMode, Shortage};
 

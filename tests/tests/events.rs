@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, Mutex};
 
-use raftwerk::{Event, GroupId, Condition, NodeId, OnEvent};
+use raftwerk::{Condition, Event, GroupId, NodeId, OnEvent};
 use raftwerk_tests::facts::until;
 use raftwerk_tests::nodes::Nodes;
 

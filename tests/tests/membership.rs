@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use raftwerk::{
-    Applied, Change, Configuration, Consistency, GroupId, Admission, NodeId, PRIORITY_MAX, ReadOptions,
-    Reconfiguration, ReconfigureError, Refusal, Transition, TransferError, Unfit,
+    Admission, Applied, Change, Configuration, Consistency, GroupId, NodeId, PRIORITY_MAX, ReadOptions,
+    Reconfiguration, ReconfigureError, Refusal, TransferError, Transition, Unfit,
 };
 use raftwerk_tests::facts::until;
 use raftwerk_tests::journal;
@@ -226,10 +226,12 @@ fn wishes_are_guarded_and_a_joint_configuration_can_be_held_across_a_restart() {
     assert_eq!(ask(&nodes, unready), Err(ReconfigureError::Refused(refusal)));
 
     let learner = nodes.reconfigure(GROUP, &Reconfiguration::of([Change::Learner(NodeId(4))]));
-    let late = Reconfiguration { expected_index: Some(raftwerk::Index(0)), ..Reconfiguration::of([remove(4)]) };
+    let late =
+        Reconfiguration { expected_index: Some(raftwerk::Index(0)), ..Reconfiguration::of([remove(4)]) };
     assert_eq!(ask(&nodes, late), Err(ReconfigureError::Refused(Refusal::Stale(learner.index))));
 
-    let held = Reconfiguration { transition: Transition::JointHeld, ..Reconfiguration::of([voter(4), remove(1)]) };
+    let held =
+        Reconfiguration { transition: Transition::JointHeld, ..Reconfiguration::of([voter(4), remove(1)]) };
     let joint = nodes.reconfigure(GROUP, &held).configuration;
     assert_eq!((joint.voters.len(), joint.outgoing.len(), joint.auto_leave), (3, 3, false));
     for node in [1, 2, 3, 4].map(NodeId) {

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use raftwerk::{
-    Change, ChangeError, Consistency, CreateError, InitialMembers, GroupId, Membership, Admission, NodeId,
+    Admission, Change, ChangeError, Consistency, CreateError, GroupId, InitialMembers, Membership, NodeId,
     ReadError, ReadOptions, Reconfiguration, ReconfigureError, Refusal, Role, Session, TransferError, Unfit,
 };
 use raftwerk_tests::facts::until;

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
 use raftwerk_frame::wire::{UnitHeader, UnitKind};
-use raftwerk_frame::{NodeHeartbeat, LogId, NodeId, Time};
+use raftwerk_frame::{LogId, NodeHeartbeat, NodeId, Time};
 use raftwerk_net::{Channel, PeerId, Receive};
 
 use crate::node::events::{Condition, Events};

@@ -4,7 +4,7 @@
 
 use bytes::Bytes;
 use raftwerk_frame::wire::{self, Record, UnitHeader};
-use raftwerk_frame::{NodeHeartbeat, Configuration, GroupId, Index, LogId, Membership, Message, NodeId};
+use raftwerk_frame::{Configuration, GroupId, Index, LogId, Membership, Message, NodeHeartbeat, NodeId};
 use raftwerk_wal::PeerNote;
 use tokio::sync::oneshot;
 

@@ -229,7 +229,9 @@ impl<D: Disk> Worker<D> {
         let mut configurations = recovered.configurations.into_iter();
         let begins_in = configurations.next().map(|(_, configuration)| configuration);
         let state = raft::Restored {
-            origin: recovered.floor.map_or(raft::Origin::InitialMember, |floor| raft::Origin::Joined { floor }),
+            origin: recovered
+                .floor
+                .map_or(raft::Origin::InitialMember, |floor| raft::Origin::Joined { floor }),
             is_witness: kind == ReplicaKind::Witness,
             hard_state: recovered.hard_state,
             compacted: recovered.compacted,

@@ -95,7 +95,11 @@ impl Chain {
                     [one] => one.parse().map_err(|_| format!("`{one}` is neither true nor false"))?,
                     _ => return Err("`autoleave` is one word".to_owned()),
                 };
-                reconfig::enter_joint(from, &changes, if auto_leave { reconfig::Leave::Automatically } else { reconfig::Leave::OnRequest })
+                reconfig::enter_joint(
+                    from,
+                    &changes,
+                    if auto_leave { reconfig::Leave::Automatically } else { reconfig::Leave::OnRequest },
+                )
             }
             "leave-joint" if changes.is_empty() => reconfig::leave_joint(from),
             other => return Err(format!("`{other}`, so written, is no command of this suite")),

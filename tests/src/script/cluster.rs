@@ -203,7 +203,8 @@ impl Cluster {
                 replica.step(now, input, Beside { entries, ..Beside::default() }, trace);
             }
             Parcel::Snapshot { term, checkpoint, progress_epoch } => {
-                let (id, configuration, progress_epoch) = (checkpoint.id, &checkpoint.configuration, *progress_epoch);
+                let (id, configuration, progress_epoch) =
+                    (checkpoint.id, &checkpoint.configuration, *progress_epoch);
                 let input = Input::SnapshotReceived { from, term: *term, id, configuration, progress_epoch };
                 replica.step(now, input, Beside { checkpoint: Some(checkpoint), ..Beside::default() }, trace);
             }

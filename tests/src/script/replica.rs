@@ -328,7 +328,8 @@ impl Replica {
         let peers: Vec<NodeId> = group.peers().collect();
         for to in peers {
             while let Some(append_plan) = group.next_append(to) {
-                let count = if append_plan.first > append_plan.last { 0 } else { append_plan.bytes_max.max(1) };
+                let count =
+                    if append_plan.first > append_plan.last { 0 } else { append_plan.bytes_max.max(1) };
                 let entries = self.written.between(append_plan.first, append_plan.last).take(count as usize);
                 let as_sent = |entry: Entry| if append_plan.is_withheld { entry.withheld() } else { entry };
                 let entries: Vec<Entry> = entries.cloned().map(as_sent).collect();

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use raftwerk_frame::{Index, NodeId};
 use raftwerk_raft::reconfig::Change;
-use raftwerk_raft::{Input, Admission, Reconfigure, Transition};
+use raftwerk_raft::{Admission, Input, Reconfigure, Transition};
 
 use super::arguments::{Arguments, parse};
 use super::cluster::Cluster;
@@ -183,7 +183,14 @@ fn reconfigure(cluster: &mut Cluster, arguments: &mut Arguments<'_>) -> Result<(
         }
     };
     let changes: Result<Vec<Change>, String> = arguments.words().iter().map(change).collect();
-    let wish = Reconfigure { changes: &changes?, logs: &[], expected_index: seen, transition: route, admission: newcomers, dry_run };
+    let wish = Reconfigure {
+        changes: &changes?,
+        logs: &[],
+        expected_index: seen,
+        transition: route,
+        admission: newcomers,
+        dry_run,
+    };
     cluster.input(node, Input::Reconfigure(wish))
 }
 

@@ -229,8 +229,10 @@ pub(crate) fn rooms(names: &[String]) -> Vec<String> {
 /// Each rule must find its own kind of fault, and nothing in a good file.
 pub(crate) fn try_them() {
     let file = |path: &str, text: String| Source { path: path.to_owned(), text };
-    let good =
-        file("wal/src/lane/mod.rs", "//! A lane: what is written in order.\nfn lane() {} // std::\n".to_owned());
+    let good = file(
+        "wal/src/lane/mod.rs",
+        "//! A lane: what is written in order.\nfn lane() {} // std::\n".to_owned(),
+    );
     for rule in [head, length, names, leftovers, purity, unsafe_code, waiting, machine_paths] {
         assert_eq!(rule(&good), Vec::<String>::new());
     }

@@ -3,7 +3,7 @@
 
 use raftwerk_frame::{GroupId, LogId, Membership, NodeId};
 use raftwerk_raft::reconfig::Change;
-use raftwerk_raft::{Recipient, Effects, Group, Input, Reconfigure, Reconfigured, Transfer};
+use raftwerk_raft::{Effects, Group, Input, Recipient, Reconfigure, Reconfigured, Transfer};
 use raftwerk_wal::Disk;
 use smallvec::SmallVec;
 use tokio::sync::oneshot;

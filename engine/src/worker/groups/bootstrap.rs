@@ -20,7 +20,12 @@ use crate::worker::storage::chunk::{BOOTSTRAP, Head};
 
 impl<D: Disk> Worker<D> {
     /// Sends the initial configuration to a peer that has replied and lacks it, if it is known here.
-    pub(in crate::worker) fn send_bootstrap(&mut self, slot: GroupSlot, sender: MessageSender, record: &Record) {
+    pub(in crate::worker) fn send_bootstrap(
+        &mut self,
+        slot: GroupSlot,
+        sender: MessageSender,
+        record: &Record,
+    ) {
         let is_answer = matches!(
             record.message,
             Message::HeartbeatAck { .. } | Message::PreVoteReply { .. } | Message::VoteReply { .. }

@@ -6,7 +6,7 @@
 use bytes::Bytes;
 use raftwerk_frame::wire::UnitHeader;
 use raftwerk_frame::{GroupId, LogId, NodeId};
-use raftwerk_wal::{Disk, PeerNotes, PeerNote, SnapshotError};
+use raftwerk_wal::{Disk, PeerNote, PeerNotes, SnapshotError};
 use tokio::sync::oneshot;
 
 use crate::api::error::ReplaceError;

@@ -3,7 +3,7 @@
 
 use bytes::Bytes;
 use raftwerk_frame::wire::{UNIT_HEADER_BYTES, UnitHeader, UnitKind};
-use raftwerk_frame::{NODE_HEARTBEAT_BYTES, GroupId, Index, NodeId, Time};
+use raftwerk_frame::{GroupId, Index, NODE_HEARTBEAT_BYTES, NodeId, Time};
 use raftwerk_net::Channel;
 use raftwerk_raft::{Effects, Input};
 use raftwerk_wal::{Disk, GroupSlot};
@@ -211,7 +211,8 @@ impl<D: Disk> Worker<D> {
             let Some(replica) = self.replicas[slot.0 as usize].as_mut() else { return };
             self.liveness.add_peer(self.now, self.outboxes.lane_of(node, replica.id));
             let MutualSupport { given, received } = support_of(&self.liveness, &self.outboxes, replica, node);
-            let (knows_support, knows_supported) = (replica.core.is_supporting(node), replica.core.is_supported_by(node));
+            let (knows_support, knows_supported) =
+                (replica.core.is_supporting(node), replica.core.is_supported_by(node));
             let inputs = [
                 (given != knows_support).then_some(Input::Supports { node, yes: given }),
                 (received != knows_supported).then_some(Input::SupportedBy { node, yes: received }),

@@ -42,7 +42,7 @@
 
 use std::time::Duration;
 
-use raftwerk_frame::{NodeHeartbeat, GroupId, LogId, NodeId, Time};
+use raftwerk_frame::{GroupId, LogId, NodeHeartbeat, NodeId, Time};
 
 use crate::node::placement::PeerLane;
 use crate::node::request::ReceivedHeartbeat;
@@ -281,7 +281,10 @@ impl Liveness {
     }
 
     /// The heartbeats that are due: to all peer workers at once.
-    pub(crate) fn due_heartbeats(&mut self, now: Time) -> impl Iterator<Item = (PeerLane, NodeHeartbeat)> + '_ {
+    pub(crate) fn due_heartbeats(
+        &mut self,
+        now: Time,
+    ) -> impl Iterator<Item = (PeerLane, NodeHeartbeat)> + '_ {
         let is_due = now >= self.next_heartbeat;
         if is_due {
             self.last_heartbeat = now;

@@ -5,7 +5,7 @@ use raftwerk_frame::frame::{
     ENTRY_OVERHEAD_BYTES, Entries, EntryKind, FrameHeader, FrameKind, FrameWriter, HEADER_BYTES, withheld,
 };
 use raftwerk_frame::{Configuration, EntryId, GroupId, Index};
-use raftwerk_raft::{Group, AppendPlan};
+use raftwerk_raft::{AppendPlan, Group};
 
 /// A frame received with a message: its header, and all its bytes.
 pub(in crate::worker) type ArrivedFrame<'a> = (FrameHeader, &'a [u8]);

@@ -8,7 +8,7 @@ use bytes::{Bytes, BytesMut};
 use raftwerk_frame::wire::{RECORD_BYTES, Record, UNIT_HEADER_BYTES, UnitHeader, UnitKind};
 use raftwerk_frame::{GroupId, LogId, Message, NodeId};
 use raftwerk_net::{Channel, Parts, PeerId, Transport};
-use raftwerk_raft::{Recipient, Group, MessageSender};
+use raftwerk_raft::{Group, MessageSender, Recipient};
 use raftwerk_wal::{Disk, Lane, LogError, Place};
 use rustc_hash::FxHashMap;
 use smallvec::SmallVec;

@@ -3,7 +3,7 @@
 
 use raftwerk_frame::frame::{ENTRY_OVERHEAD_BYTES, EntryKind};
 use raftwerk_frame::{EntryId, Message};
-use raftwerk_raft::{Append, Effects, Input, Rejected, MessageSender};
+use raftwerk_raft::{Append, Effects, Input, MessageSender, Rejected};
 use raftwerk_wal::{Disk, GroupSlot, Lane, LogError};
 
 use crate::api::error::ProposeError;

@@ -151,7 +151,12 @@ impl<D: Disk> Worker<D> {
     }
 
     /// Whether the group's core accepts a message, by its sender and its recipient.
-    pub(in crate::worker) fn accepts(&self, slot: GroupSlot, sender: MessageSender, is_request: bool) -> bool {
+    pub(in crate::worker) fn accepts(
+        &self,
+        slot: GroupSlot,
+        sender: MessageSender,
+        is_request: bool,
+    ) -> bool {
         let replica = self.replicas[slot.0 as usize].as_ref();
         replica.is_some_and(|replica| replica.core.accepts(sender, is_request))
     }

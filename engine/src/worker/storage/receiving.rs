@@ -249,7 +249,13 @@ impl<D: Disk> Worker<D> {
         self.install_snapshot(slot, &incoming, meta, as_machine(machine));
     }
 
-    fn step_snapshot(&mut self, slot: GroupSlot, sender: MessageSender, head: &Head, configuration: &Configuration) {
+    fn step_snapshot(
+        &mut self,
+        slot: GroupSlot,
+        sender: MessageSender,
+        head: &Head,
+        configuration: &Configuration,
+    ) {
         let Some(replica) = self.replicas[slot.0 as usize].as_mut() else { return };
         self.effects.clear();
         let Head { term, id, progress_epoch, .. } = *head;

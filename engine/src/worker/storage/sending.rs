@@ -208,7 +208,8 @@ impl<D: Disk> Worker<D> {
         let (group, is_bare) = (replica.id, replica.core.has_for_witness(to));
         let meta = if is_bare { self.log_start(slot) } else { replica.checkpoint.clone() };
         let Some(meta) = meta else { return };
-        let (term, progress_epoch, is_saving) = (replica.core.term(), replica.core.progress_epoch_of(to), replica.saving);
+        let (term, progress_epoch, is_saving) =
+            (replica.core.term(), replica.core.progress_epoch_of(to), replica.saving);
         let sendings = &mut self.transfers.sendings;
         let before = sendings.all.remove(&(group, to));
         // An attempt inherits the progress of a failed one: if that has expired, it keeps nothing before it

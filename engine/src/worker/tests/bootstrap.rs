@@ -134,7 +134,10 @@ fn who_answers_and_lacks_it_is_told_once_for_each_answer() {
     assert_eq!(answers(&mut node, beaten, true), 1);
     assert_eq!(answers(&mut node, beaten, true), 1, "it may have been lost");
     assert_eq!(answers(&mut node, refused, true), 1, "whoever tells need not lead");
-    assert_eq!(answers(&mut node, Message::AppendAck { term, matched: Index(0), progress_epoch: 0 }, true), 0);
+    assert_eq!(
+        answers(&mut node, Message::AppendAck { term, matched: Index(0), progress_epoch: 0 }, true),
+        0
+    );
     assert!(!initial_members.is_empty());
 }
 

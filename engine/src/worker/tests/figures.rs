@@ -160,8 +160,9 @@ fn what_is_shipped_to_a_peer_in_a_turn_travels_as_one_unit() {
 fn a_leader_that_rests_without_a_follower_wakes_when_that_is_reached() {
     let mut node = Node::open(&MemoryFiles::new(), u64::MAX);
     let term = node.lead_with_one(1, 8);
-    let rests =
-        |node: &Node| node.worker.replica(GROUP).is_some_and(|replica| replica.core.is_quiescent_without_peer());
+    let rests = |node: &Node| {
+        node.worker.replica(GROUP).is_some_and(|replica| replica.core.is_quiescent_without_peer())
+    };
     // The leader learns the follower's log.
     node.receive(2, 2, 7, None);
     node.settle();

@@ -4,7 +4,7 @@ use raftwerk_raft::{Effects, Reconfigured, Refusal};
 use raftwerk_wal::OnDamage;
 
 use super::*;
-use crate::{Change, Admission, Reconfiguration, ReconfigureError, TransferError};
+use crate::{Admission, Change, Reconfiguration, ReconfigureError, TransferError};
 
 #[test]
 fn proposals_of_a_group_that_is_removed_end_with_an_outcome_that_is_unknown() {

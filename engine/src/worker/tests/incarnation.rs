@@ -1,7 +1,7 @@
 //! Which senders a worker accepts, and with which log it adds a node.
 
 use super::*;
-use crate::{Change, Admission, Reconfiguration, ReconfigureError};
+use crate::{Admission, Change, Reconfiguration, ReconfigureError};
 
 /// A replica that has joined accepts requests only under a configuration that names its log.
 #[test]

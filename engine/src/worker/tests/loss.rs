@@ -222,8 +222,9 @@ fn who_joins_where_it_may_have_been_lost_is_fenced_from_the_beginning() {
     let mut node = opened(&files, true);
     node.settle();
     assert_eq!(node.fenced(GONE), stepped_over);
-    let is_joined =
-        |node: &Node| node.worker.replica(GONE).unwrap().core.origin() != raftwerk_raft::Origin::InitialMember;
+    let is_joined = |node: &Node| {
+        node.worker.replica(GONE).unwrap().core.origin() != raftwerk_raft::Origin::InitialMember
+    };
     assert!(is_joined(&node));
     // The loss is the one reported before, though the replica is here now.
     let loss = node.loss_of(GONE).unwrap();

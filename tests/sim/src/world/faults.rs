@@ -5,7 +5,7 @@
 //! silently: it opens with all it had, or it refuses to, loudly.
 
 use raftwerk::drive::PeerNote;
-use raftwerk::{Change, GroupId, Admission, Reconfiguration, Transition};
+use raftwerk::{Admission, Change, GroupId, Reconfiguration, Transition};
 use raftwerk_frame::LogId;
 use raftwerk_wal::simulated::{MemoryFiles, SectorFate};
 

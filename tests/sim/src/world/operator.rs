@@ -8,7 +8,7 @@ use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll, Waker};
 
-use raftwerk::{Change, Configuration, GroupId, Admission, Reconfiguration};
+use raftwerk::{Admission, Change, Configuration, GroupId, Reconfiguration};
 use raftwerk_frame::LogId;
 use raftwerk_raft::Origin;
 use raftwerk_wal::simulated::MemoryFiles;
@@ -185,7 +185,10 @@ impl World<'_> {
 
     pub(super) fn ask_for(&mut self, leader: usize, group: GroupId, change: Change, newcomers: Admission) {
         if let Some(body) = &self.nodes[leader].body {
-            drop(body.reconfigure(group, Reconfiguration { admission: newcomers, ..Reconfiguration::of([change]) }));
+            drop(body.reconfigure(
+                group,
+                Reconfiguration { admission: newcomers, ..Reconfiguration::of([change]) },
+            ));
         }
         self.answer_bells(leader);
     }

@@ -156,7 +156,8 @@ impl World<'_> {
         let Some(body) = self.leading(id).and_then(|leader| self.nodes[leader].body.as_ref()) else {
             return false;
         };
-        body.replicas(body.worker_of(id)).any(|view| view.group == id && view.core.is_quiescent_without_peer())
+        body.replicas(body.worker_of(id))
+            .any(|view| view.group == id && view.core.is_quiescent_without_peer())
     }
 
     /// Everybody reaches a node again, and both ends know.

@@ -9,7 +9,7 @@
 use std::collections::VecDeque;
 
 use bytes::Bytes;
-use raftwerk::{Change, Configuration, GroupId, Admission};
+use raftwerk::{Admission, Change, Configuration, GroupId};
 use raftwerk_net::Channel;
 
 use super::{Event, Unit, World, group_id, node_id};

@@ -6,7 +6,7 @@
 //!
 //! What is not here: what becomes of the proposals that the old leader had taken in (`receivers`).
 
-use raftwerk::{Change, Configuration, GroupId, Admission};
+use raftwerk::{Admission, Change, Configuration, GroupId};
 
 use super::asides::Aside;
 use super::{World, group_id, node_id};

@@ -8,7 +8,7 @@
 //! What is not here: replicas that are dropped because they were removed (`operator`), and the same once the faults have ended
 //! (`resting`).
 
-use raftwerk::{Change, GroupId, Admission, Reconfiguration};
+use raftwerk::{Admission, Change, GroupId, Reconfiguration};
 use raftwerk_raft::reconfig;
 
 use super::asides::Aside;

@@ -9,7 +9,7 @@ use raftwerk_frame::{
 use raftwerk_raft::quorum::{self, VoteResult};
 use raftwerk_raft::reconfig::Change;
 use raftwerk_raft::{
-    Append, Config, Effects, Group, Input, Admission, Opening, Reconfigure, Reconfigured, Refusal, Restored,
+    Admission, Append, Config, Effects, Group, Input, Opening, Reconfigure, Reconfigured, Refusal, Restored,
     Role, Transition,
 };
 
@@ -251,7 +251,12 @@ impl Node {
     }
 
     /// Wants a change. `false`: it has to wait.
-    fn reconfigure(&mut self, changes: &[Change], transition: Transition, own: &Kind) -> Result<bool, String> {
+    fn reconfigure(
+        &mut self,
+        changes: &[Change],
+        transition: Transition,
+        own: &Kind,
+    ) -> Result<bool, String> {
         let wish = Reconfigure {
             changes,
             logs: &[],
@@ -370,8 +375,8 @@ impl Node {
         let peers: Vec<NodeId> = self.group.peers().filter(|peer| !self.group.is_leaving(*peer)).collect();
         for to in peers {
             while let Some(append_plan) = self.group.next_append(to) {
-                let range =
-                    append_plan.prev.index.0 as usize..append_plan.last.0.max(append_plan.prev.index.0) as usize;
+                let range = append_plan.prev.index.0 as usize
+                    ..append_plan.last.0.max(append_plan.prev.index.0) as usize;
                 let entries = self.log[range].to_vec();
                 let last = entries.last().map_or(append_plan.prev.index, |entry| entry.id.index);
                 self.group.note_sent(to, last, entries.len() as u64);

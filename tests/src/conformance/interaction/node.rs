@@ -333,11 +333,15 @@ impl Node {
         let peers: Vec<NodeId> = self.group.peers().collect();
         for to in peers {
             while let Some(append_plan) = self.group.next_append(to) {
-                let entries: Vec<Entry> = if append_plan.first <= append_plan.last && append_plan.bytes_max > 0 {
-                    self.log.range(append_plan.first..=append_plan.last).map(|(_, entry)| entry.clone()).collect()
-                } else {
-                    Vec::new()
-                };
+                let entries: Vec<Entry> =
+                    if append_plan.first <= append_plan.last && append_plan.bytes_max > 0 {
+                        self.log
+                            .range(append_plan.first..=append_plan.last)
+                            .map(|(_, entry)| entry.clone())
+                            .collect()
+                    } else {
+                        Vec::new()
+                    };
                 let last = entries.last().map_or(append_plan.prev.index, |entry| entry.id.index);
                 self.group.note_sent(to, last, entries.len() as u64);
                 let message = Message::Append {

@@ -91,7 +91,13 @@ fn a_promise_is_about_the_groups_that_both_workers_have() {
     // The other worker stands still; a heartbeat of a node that assumes as many workers as its own has no
     // effect.
     let strange = PeerLane { node: NodeId(2), worker: 0, workers: 1 };
-    one.on_heartbeat(at(450), &heard(strange, NodeHeartbeat { incarnation: 5, sent: 1, is_healthy: true, ..NodeHeartbeat::default() }));
+    one.on_heartbeat(
+        at(450),
+        &heard(
+            strange,
+            NodeHeartbeat { incarnation: 5, sent: 1, is_healthy: true, ..NodeHeartbeat::default() },
+        ),
+    );
     assert_eq!(one.take_events(), []);
 }
 

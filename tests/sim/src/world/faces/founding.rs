@@ -1,7 +1,7 @@
 //! Groups that are founded with somebody besides their voters: where groups change and there are users of the faces, every second
 //! one has a witness or a learner among its founders.
 
-use raftwerk::{InitialMembers, GroupId};
+use raftwerk::{GroupId, InitialMembers};
 
 use super::World;
 use crate::chance::Chance;

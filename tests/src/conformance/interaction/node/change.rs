@@ -4,7 +4,7 @@
 //! an entry of the leader's own term is committed; so does the wish here. Where etcd refuses a change, it takes an empty
 //! entry instead: the entries that follow must have the same places.
 
-use raftwerk_raft::{Effects, Input, Admission, Reconfigure, Reconfigured, Refusal};
+use raftwerk_raft::{Admission, Effects, Input, Reconfigure, Reconfigured, Refusal};
 
 use super::super::super::confchange;
 use super::super::parcel::{Content, Parcel, Wish};
