@@ -11,7 +11,8 @@
 //!   or a message to send, until there is a request, or support ends. A node that is down does not prevent
 //!   that. A leader without peers quiesces by itself.
 //! - **Leases** (thesis, section 6.4.1). A quorum of fortifying replicas elects no other leader as long as
-//!   their nodes' support lasts, so until then a leader may answer reads by itself: [`Group::lease`](crate::Group::lease).
+//!   their nodes' support lasts, so until then a leader may answer reads by itself:
+//!   [`Group::lease`](crate::Group::lease).
 //!
 //! A leader is fortified in these steps: the follower's node supports the leader's, the follower receives a
 //! message from the leader in this term, and the leader learns of that from the reply to a heartbeat that
@@ -22,10 +23,10 @@
 //!
 //! A follower that fortifies a leader and misses its heartbeats does not campaign but sends it a query
 //! ([`LeaderQuery`](raftwerk_frame::Message::LeaderQuery)); a node that does not lead that term replies so
-//! ([`NotLeader`](raftwerk_frame::Message::NotLeader)), and never leads it again. A quiescent follower misses no heartbeats: it sends the query when it receives a proposal
-//! (a read sends a request to the leader anyway), a vote request, or a query of a replica that knows of no
-//! leader and cannot campaign. A leader that is dropped sends the not-leader reply by itself, once; queries
-//! repair its loss.
+//! ([`NotLeader`](raftwerk_frame::Message::NotLeader)), and never leads it again. A quiescent follower misses no
+//! heartbeats: it sends the query when it receives a proposal (a read sends a request to the leader anyway), a vote
+//! request, or a query of a replica that knows of no leader and cannot campaign. A leader that is dropped sends the
+//! not-leader reply by itself, once; queries repair its loss.
 //!
 //! What is not here: clocks and the duration of support, which are the driver's; without support, no leader
 //! is fortified and no group quiesces, except a leader without peers.

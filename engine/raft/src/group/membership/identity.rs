@@ -42,8 +42,8 @@ impl Group {
         }
     }
 
-    /// Whether to accept a message; any other must be dropped. `is_request`: see [`is_request`]; a snapshot
-    /// chunk is one.
+    /// Whether to accept a message; any other must be dropped. `is_request`: see
+    /// [`is_request`](crate::is_request); a snapshot chunk is one.
     #[must_use]
     pub fn accepts(&self, sender: MessageSender, is_request: bool) -> bool {
         let speaks_for_its_log = match self.recipient_of(sender.from) {
