@@ -66,7 +66,7 @@ pub const ROOMS: [Room; 4] = [
     },
     Room {
         name: "worker",
-        of: &["engine/src/worker", "engine/src/worker/liveness/support.rs"],
+        of: &["engine/src/worker"],
         without: &["engine/src/worker/tests", "engine/src/worker/tests.rs"],
         sample: 130,
         programs: &[("raftwerk", "lib", "")],
