@@ -493,18 +493,6 @@ fn a_leader_that_handed_over_and_leads_again_has_leases_again() {
     assert!(has_lease(&cluster));
 }
 
-/// A pre-candidate waits for no leader any longer: a read that it accepted for one would wait in vain.
-#[test]
-fn a_candidate_knows_no_leader() {
-    let mut cluster = Cluster::new(Options::of(3));
-    cluster.elect(1);
-    assert_eq!(cluster.group(2).leader(), Some(NodeId(1)));
-    cluster.campaign(2);
-    assert_eq!((cluster.group(2).role(), cluster.group(2).leader()), (Role::PreCandidate, None));
-    let token = cluster.on_follower_read(2, 1);
-    assert_eq!(cluster.replica(2).reads_rejected, [token]);
-}
-
 /// Both requests are sent at the end of their turns, without waiting for a heartbeat.
 #[test]
 fn a_read_that_comes_while_another_waits_is_asked_for_at_once() {

@@ -183,3 +183,15 @@ fn a_learner_never_campaigns_and_is_never_waited_for() {
     cluster.settle();
     assert_eq!(cluster.committed(), committed, "a learner's acknowledgement is no vote");
 }
+
+/// A pre-candidate waits for no leader any longer: a read that it accepted for one would wait in vain.
+#[test]
+fn a_candidate_knows_no_leader() {
+    let mut cluster = Cluster::new(Options::of(3));
+    cluster.elect(1);
+    assert_eq!(cluster.group(2).leader(), Some(NodeId(1)));
+    cluster.campaign(2);
+    assert_eq!((cluster.group(2).role(), cluster.group(2).leader()), (Role::PreCandidate, None));
+    let token = cluster.on_follower_read(2, 1);
+    assert_eq!(cluster.replica(2).reads_rejected, [token]);
+}

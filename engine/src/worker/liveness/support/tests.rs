@@ -24,8 +24,7 @@ fn at(ms: u64) -> Time {
 
 fn one_of(incarnation: u64, other: PeerLane) -> Liveness {
     let interval = Duration::from_millis(100);
-    let mut liveness =
-        Liveness::new(SupportTerms { incarnation, interval, duration: T, drift_ppm: 50_000 });
+    let mut liveness = Liveness::new(SupportTerms { incarnation, interval, duration: T, drift_ppm: 50_000 });
     liveness.set_peers(at(0), &[other]);
     liveness
 }
