@@ -14,9 +14,9 @@ use crate::api::error::CreateError;
 /// A list of nodes means voters that hold payloads: `engine.create_group(group, &[one, two, three])`. For
 /// others:
 /// ```
-/// use raftwerk::{Founders, NodeId};
+/// use raftwerk::{InitialMembers, NodeId};
 ///
-/// let two_and_a_witness = Founders::of_voters([NodeId(1), NodeId(2)]).and_witness(NodeId(3));
+/// let two_and_a_witness = InitialMembers::of_voters([NodeId(1), NodeId(2)]).and_witness(NodeId(3));
 /// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct InitialMembers(Vec<Change>);
