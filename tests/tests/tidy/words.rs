@@ -4,9 +4,9 @@
 use super::tree::Source;
 
 /// Words about persons, in 10,000 words. May only fall.
-const PERSONS_MAX: usize = 10;
+const PERSONS_MAX: usize = 5;
 /// Words about speech, in 10,000 words. May only fall.
-const SPEECH_MAX: usize = 15;
+const SPEECH_MAX: usize = 3;
 const PERSONS: [&str; 8] = ["who", "whom", "whoever", "whose", "somebody", "nobody", "anybody", "someone"];
 const SPEECH: [&str; 6] = ["says", "tells", "told", "hears", "heard", "speaks"];
 /// Texts that count, besides comments and the pages of `engine/docs`.
