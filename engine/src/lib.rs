@@ -49,22 +49,20 @@
 mod api;
 mod codec;
 pub mod exactly_once;
+pub mod kv;
 mod node;
 mod worker;
-
-pub mod kv;
 
 pub use self::node::manual as drive;
 pub use api::config::Config;
 pub use api::config::machine::Machine;
 pub use api::consistency::{Consistency, ReadOptions};
 pub use api::engine::Engine;
-pub use api::error::AcceptLossError;
-pub use api::error::ReviveError;
-pub use api::error::{CreateError, OpenError, ProposeError, ReadError, ReplaceError};
-pub use api::error::{ReconfigureError, TransferError};
-pub use api::group::RelaxedProposal;
-pub use api::group::{Freezing, Group, Proposal, Read};
+pub use api::error::{
+    AcceptLossError, CreateError, OpenError, ProposeError, ReadError, ReconfigureError, ReplaceError,
+    ReviveError, TransferError,
+};
+pub use api::group::{Freezing, Group, Proposal, Read, RelaxedProposal};
 pub use api::membership::initial_members::InitialMembers;
 pub use api::membership::reconfiguration::Reconfiguration;
 pub use api::membership::{Reconfiguring, Transferring};
@@ -74,11 +72,7 @@ pub use api::state_machine::{
     Checkpoint, Committed, CommittedEntry, Frozen, Replies, StateMachine, StateMachines,
 };
 pub use api::stats::EngineStats;
-pub use api::status::Loss;
-pub use api::status::Quarantine;
-pub use api::status::ReadAnswer;
-pub use api::status::Received;
-pub use api::status::{Applied, FrozenState, GroupStatus};
+pub use api::status::{Applied, FrozenState, GroupStatus, Loss, Quarantine, ReadAnswer, Received};
 pub use codec::DecodeError;
 pub use node::events::{Condition, Event, OnEvent, SLOW_SYNC};
 pub use node::submission::{Completion, Outcome};
