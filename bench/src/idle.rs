@@ -117,13 +117,13 @@ pub fn run(options: &IdleOptions, out: &mut dyn Write) -> Result<bool, String> {
     let first_write_us = time_first_writes(&engines[0], &groups)?;
 
     let last = engines.pop().ok_or("three nodes were started")?;
-    last.shutdown();
+    last.shutdown().wait().map_err(sentence)?;
     drop(last);
     let started = Instant::now();
     engines.push(open(&configs[NODES as usize - 1])?);
     let open_seconds = started.elapsed().as_secs_f64();
     for engine in &engines {
-        engine.shutdown();
+        engine.shutdown().wait().map_err(sentence)?;
     }
 
     let groups = options.groups;
@@ -157,7 +157,7 @@ fn sentence(error: impl std::fmt::Display) -> String {
 }
 
 fn open(config: &Config) -> Result<Engine, String> {
-    Engine::open(config.clone(), |_| Count::default()).map_err(sentence)
+    Engine::open(config.clone(), |_| Count::default()).wait().map_err(sentence)
 }
 
 fn introduce(engines: &[Engine]) {
@@ -169,13 +169,13 @@ fn introduce(engines: &[Engine]) {
 }
 
 fn sent(engines: &[Engine]) -> u64 {
-    engines.iter().map(Engine::stats).map(|EngineStats { units_sent, .. }| units_sent).sum()
+    engines.iter().map(|engine| engine.stats()).map(|EngineStats { units_sent, .. }| units_sent).sum()
 }
 
 fn create(engines: &[Engine], groups: &[GroupId]) -> Result<(), String> {
     let voters: Vec<NodeId> = (1..=NODES).map(NodeId).collect();
     std::thread::scope(|scope| {
-        let one = |engine: &Engine| engine.create_groups(groups, &voters).map_err(sentence);
+        let one = |engine: &Engine| engine.create_groups(groups, &voters).wait().map_err(sentence);
         let running: Vec<_> = engines.iter().map(|engine| scope.spawn(move || one(engine))).collect();
         running
             .into_iter()
@@ -224,7 +224,7 @@ fn write_to_all(engines: &[Engine], groups: &[GroupId]) -> Result<(), String> {
 /// The median time of a first and of a second write, one group after the other.
 fn time_first_writes(engine: &Engine, groups: &[GroupId]) -> Result<FirstWrite, String> {
     let mut times = (Vec::new(), Vec::new());
-    for group in groups.iter().rev().filter_map(|group| engine.group(*group)) {
+    for group in groups.iter().rev().map(|group| engine.group(*group)) {
         if times.0.len() == SAMPLE {
             break;
         }

@@ -45,7 +45,7 @@ pub fn run(settings: &str) -> Result<(), String> {
     };
     std::thread::Builder::new().name("client".into()).spawn(serve_all).map_err(|error| error.to_string())?;
     let ended = answer_questions(&engine).map_err(|error| error.to_string());
-    engine.shutdown();
+    engine.shutdown().wait().map_err(|error| error.to_string())?;
     ended
 }
 

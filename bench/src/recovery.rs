@@ -73,14 +73,14 @@ pub fn run(options: &RecoveryOptions, out: &mut dyn Write) -> Result<bool, Strin
     let groups: Vec<GroupId> = (1..=options.groups).map(GroupId).collect();
 
     let engine = open(&config)?;
-    engine.create_groups(&groups, &[NodeId(1)]).map_err(sentence)?;
+    engine.create_groups(&groups, &[NodeId(1)]).wait().map_err(sentence)?;
     let started = Instant::now();
     fill(&engine, &groups, options)?;
     let checkpoints = if options.checkpointed { all_checkpointed(&engine, options.groups)? } else { 0 };
     let fill_seconds = started.elapsed().as_secs_f64();
     let (log_bytes, entries) = (engine.stats().log_bytes, engine.stats().proposals);
     let before = digests(&engine, &groups)?;
-    engine.shutdown();
+    engine.shutdown().wait().map_err(sentence)?;
     drop(engine);
 
     let segments = segments(dir.path()).map_err(sentence)?;
@@ -91,7 +91,7 @@ pub fn run(options: &RecoveryOptions, out: &mut dyn Write) -> Result<bool, Strin
     let open_seconds = started.elapsed().as_secs_f64();
     let after = ready(&engine, &groups, &before)?;
     let ready_seconds = started.elapsed().as_secs_f64();
-    engine.shutdown();
+    engine.shutdown().wait().map_err(sentence)?;
 
     let seen = Recovery {
         log_bytes,
@@ -204,7 +204,7 @@ fn sentence(error: impl std::fmt::Display) -> String {
 }
 
 fn open(config: &Config) -> Result<Engine, String> {
-    Engine::open(config.clone(), |_| HashMachine::default()).map_err(sentence)
+    Engine::open(config.clone(), |_| HashMachine::default()).wait().map_err(sentence)
 }
 
 /// Writes until the log has its size and everything is applied.
@@ -251,7 +251,7 @@ fn all_checkpointed(engine: &Engine, groups: u64) -> Result<u64, String> {
 }
 
 fn digests(engine: &Engine, groups: &[GroupId]) -> Result<Vec<u64>, String> {
-    let digest = |group: &GroupId| engine.group(*group)?.digest().map(|(_, digest)| digest);
+    let digest = |group: &GroupId| engine.group(*group).digest().wait().ok().map(|(_, digest)| digest);
     groups.iter().map(|group| digest(group).ok_or_else(|| format!("{group} is gone"))).collect()
 }
 
@@ -259,7 +259,7 @@ fn digests(engine: &Engine, groups: &[GroupId]) -> Result<Vec<u64>, String> {
 fn ready(engine: &Engine, groups: &[GroupId], before: &[u64]) -> Result<bool, String> {
     let started = Instant::now();
     for group in groups {
-        let group = engine.group(*group).ok_or_else(|| format!("{group} did not come back"))?;
+        let group = engine.group(*group);
         while group.read(crate::hash_machine::COUNT_QUERY).wait().is_err() {
             if started.elapsed() > PATIENCE {
                 return Err(format!("{} has no leader", group.id()));

@@ -46,19 +46,19 @@ pub(crate) fn main() -> Result<(), Box<dyn std::error::Error>> {
     let config = Config::new(NodeId(1), dir.path(), identity);
     let group = GroupId(1);
 
-    let engine = Engine::open(config.clone(), |_| Counter::default())?;
-    let counter = engine.create_group(group, &[NodeId(1)])?;
+    let engine = Engine::open(config.clone(), |_| Counter::default()).wait()?;
+    let counter = engine.create_group(group, &[NodeId(1)]).wait()?;
     for number in 1..=10u64 {
         // A new group has no leader for a moment.
         while counter.propose(number.to_le_bytes().to_vec()).wait().is_err() {
             std::thread::yield_now();
         }
     }
-    engine.shutdown();
+    engine.shutdown().wait()?;
     drop((counter, engine));
 
-    let engine = Engine::open(config, |_| Counter::default())?;
-    let counter = engine.group(group).ok_or("the group is still there")?;
+    let engine = Engine::open(config, |_| Counter::default()).wait()?;
+    let counter = engine.group(group);
     let sum = loop {
         match counter.read("").wait() {
             Ok(sum) => break u64::from_le_bytes(sum.reply.as_ref().try_into()?),

@@ -15,9 +15,8 @@ pub(crate) fn main() -> Result<(), Box<dyn Error>> {
     let authority = ClusterAuthority::new("example")?;
     let open = |node: NodeId| -> Result<Engine, Box<dyn Error>> {
         let identity = authority.issue(PeerId(node.0))?;
-        Ok(Engine::open(Config::new(node, dir.path().join(node.to_string()), identity), |_| {
-            KvMachine::new()
-        })?)
+        Ok(Engine::open(Config::new(node, dir.path().join(node.to_string()), identity), |_| KvMachine::new())
+            .wait()?)
     };
     let mut engines: Vec<Engine> = NODES.into_iter().map(open).collect::<Result<_, _>>()?;
     introduce(&engines);
@@ -26,7 +25,7 @@ pub(crate) fn main() -> Result<(), Box<dyn Error>> {
     let mut stores = Vec::new();
     for engine in &engines {
         let path = dir.path().join(format!("shards-{}", engine.node()));
-        stores.push(Store::create(engine, &path, map.clone(), &NODES)?);
+        stores.push(Store::create(engine, &path, map.clone(), &NODES).wait()?);
     }
     for number in 0..100u32 {
         put(&stores, &number.to_be_bytes(), b"before");
@@ -35,7 +34,7 @@ pub(crate) fn main() -> Result<(), Box<dyn Error>> {
 
     let gone = leader_of(&engines[0], GroupId(1));
     let at = NODES.iter().position(|node| *node == gone).ok_or("a leader is one of the three")?;
-    engines.remove(at).shutdown();
+    engines.remove(at).shutdown().wait()?;
     stores.remove(at);
     println!("{gone} led the first shard; it is gone");
 
@@ -45,7 +44,7 @@ pub(crate) fn main() -> Result<(), Box<dyn Error>> {
     println!("the other two have taken 100 more writes");
 
     let back = open(gone)?;
-    stores.push(Store::open(&back, Path::new(&dir.path().join(format!("shards-{gone}"))))?);
+    stores.push(Store::open(&back, Path::new(&dir.path().join(format!("shards-{gone}")))).wait()?);
     engines.push(back);
     introduce(&engines);
     for number in 0..100u32 {
@@ -66,9 +65,7 @@ fn introduce(engines: &[Engine]) {
 
 fn leader_of(engine: &Engine, group: GroupId) -> NodeId {
     loop {
-        if let Some(leader) =
-            engine.group(group).and_then(|group| group.status()).and_then(|status| status.leader)
-        {
+        if let Some(leader) = engine.group(group).status().wait().ok().and_then(|status| status.leader) {
             return leader;
         }
         std::thread::yield_now();

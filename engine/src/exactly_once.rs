@@ -65,7 +65,7 @@ const MALFORMED: u8 = 0xFF;
 /// use raftwerk::exactly_once::ExactlyOnce;
 /// use raftwerk::kv::KvMachine;
 ///
-/// let engine = raftwerk::Engine::open(config, |_group| ExactlyOnce::new(KvMachine::new()))?;
+/// let engine = raftwerk::Engine::open(config, |_group| ExactlyOnce::new(KvMachine::new())).wait()?;
 /// # Ok(()) }
 /// ```
 #[derive(Default)]

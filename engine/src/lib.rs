@@ -18,15 +18,15 @@
 //! # let dir = tempfile::tempdir()?;
 //! # let dir = dir.path();
 //! let identity = ClusterAuthority::new("quick-start")?.issue(PeerId(1))?;
-//! let engine = Engine::open(Config::new(NodeId(1), dir, identity), |_group| KvMachine::new())?;
+//! let engine = Engine::open(Config::new(NodeId(1), dir, identity), |_group| KvMachine::new()).wait()?;
 //! let map = ShardMap::uniform([GroupId(1)])?;
-//! let store = Store::create(&engine, &dir.join("shards"), map, &[NodeId(1)])?;
+//! let store = Store::create(&engine, &dir.join("shards"), map, &[NodeId(1)]).wait()?;
 //!
 //! // A group that was just made elects its leader within the blink of an eye.
 //! while let Err(StoreError::Propose(ProposeError::NotLeader { .. })) = store.put(b"key", b"value").wait() {}
 //! let found = store.get(b"key").wait()?.expect("it was just put there");
 //! assert_eq!(&found.value[..], b"value");
-//! engine.shutdown();
+//! engine.shutdown().wait()?;
 //! # Ok(()) }
 //! ```
 //!
@@ -54,18 +54,18 @@ mod node;
 mod worker;
 
 pub use self::node::manual as drive;
+pub use api::call::Call;
 pub use api::config::Config;
 pub use api::config::machine::Machine;
 pub use api::consistency::{Consistency, ReadOptions};
-pub use api::engine::Engine;
+pub use api::engine::{Engine, EngineBuilder, NodeHandle};
 pub use api::error::{
     AcceptLossError, CreateError, OpenError, ProposeError, ReadError, ReconfigureError, ReplaceError,
-    ReviveError, TransferError,
+    ReplicaError, ReviveError, ShutdownError, TransferError,
 };
-pub use api::group::{Freezing, Group, Proposal, Read, RelaxedProposal};
+pub use api::group::Group;
 pub use api::membership::initial_members::InitialMembers;
 pub use api::membership::reconfiguration::Reconfiguration;
-pub use api::membership::{Reconfiguring, Transferring};
 pub use api::pipeline::Pipeline;
 pub use api::session::{Session, SessionError};
 pub use api::state_machine::{

@@ -29,7 +29,7 @@ fn pair() -> Pair {
         let mut config = Config::new(node, folder.path().join(node.0.to_string()), identity);
         (config.workers, config.segment_bytes) = (1, 1 << 20);
         config.payload_bytes_max = 64 << 10;
-        Engine::open(config, |_| KvMachine::new()).unwrap()
+        Engine::open(config, |_| KvMachine::new()).wait().unwrap()
     };
     let (one, two) = (open(ONE), open(TWO));
     one.set_address(TWO, two.local_addr());
@@ -95,7 +95,7 @@ fn open_until(
             sink.lock().unwrap().push((event.condition.clone(), event.is_over));
         }
     }));
-    (Engine::open(config, |_| KvMachine::new()).unwrap(), told)
+    (Engine::open(config, |_| KvMachine::new()).wait().unwrap(), told)
 }
 
 type Told = Arc<Mutex<Vec<(Condition, bool)>>>;
@@ -137,7 +137,7 @@ fn limits_of_the_wire_are_checked_before_anything_is_opened() {
     let identity = ClusterAuthority::new("peers").unwrap().issue(PeerId(1)).unwrap();
     let mut config = Config::new(ONE, folder.path().join("data"), identity);
     config.stream_window_bytes = 1;
-    let refused = Engine::open(config, |_| KvMachine::new()).map(drop).unwrap_err();
+    let refused = Engine::open(config, |_| KvMachine::new()).wait().map(drop).unwrap_err();
     assert!(matches!(refused, OpenError::Net(_)), "{refused}");
     assert!(!folder.path().join("data").exists());
 }

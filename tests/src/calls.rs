@@ -118,7 +118,7 @@ impl Node {
         if let Some(group) = held(&self.groups).get(&id) {
             return Ok(group.clone());
         }
-        let group = self.engine.group(GroupId(id)).ok_or("no such group")?;
+        let group = self.engine.group(GroupId(id));
         held(&self.groups).insert(id, group.clone());
         Ok(group)
     }

@@ -33,7 +33,7 @@ pub(crate) fn leader_among<T>(
 ) -> NodeId {
     until("a leader", || {
         let leads = |one: &T| {
-            let status = engine_of(one).group(group).and_then(|group| group.status());
+            let status = engine_of(one).group(group).status().wait().ok();
             status.is_some_and(|status| status.role == Role::Leader && status.commit >= status.last.index)
         };
         open.iter().find(|(_, one)| leads(one)).map(|(node, _)| *node)
@@ -101,7 +101,7 @@ impl Nodes {
     /// # Panics
     /// If it does not open.
     pub fn open(&mut self, node: NodeId) {
-        let engine = match Engine::open(self.config(node), |_| Journal::default()) {
+        let engine = match Engine::open(self.config(node), |_| Journal::default()).wait() {
             Ok(engine) => engine,
             Err(error) => panic!("{node} does not open: {error}"),
         };
@@ -117,7 +117,12 @@ impl Nodes {
     /// # Panics
     /// If it is not open.
     pub fn close(&mut self, node: NodeId) {
-        self.engines.remove(&node).expect("only an open node can be closed").shutdown();
+        self.engines
+            .remove(&node)
+            .expect("only an open node can be closed")
+            .shutdown()
+            .wait()
+            .expect("it ends");
     }
 
     /// The engine of an open node.
@@ -129,13 +134,13 @@ impl Nodes {
         self.engines.get(&node).expect("the node is open")
     }
 
-    /// A node's replica of a group.
+    /// A group, by way of a node's replica of it.
     ///
     /// # Panics
-    /// If the node is not open or has no such replica.
+    /// If the node is not open.
     #[must_use]
     pub fn replica(&self, node: NodeId, group: GroupId) -> raftwerk::Group {
-        self.engine(node).group(group).expect("the replica is there")
+        self.engine(node).group(group)
     }
 
     /// Makes groups on all open nodes.
@@ -144,7 +149,7 @@ impl Nodes {
     /// If one cannot be made.
     pub fn create(&self, groups: &[GroupId]) {
         for engine in self.engines.values() {
-            engine.create_groups(groups, &self.ids).expect("the groups can be made");
+            engine.create_groups(groups, &self.ids).wait().expect("the groups can be made");
         }
     }
 
@@ -198,16 +203,16 @@ impl Nodes {
         let mut at = 0;
         until("an acknowledged write", || {
             let engine = self.engines.values().nth(at % self.engines.len())?;
-            let Some(replica) = engine.group(group) else {
-                at += 1;
-                return None;
-            };
             let payload = self.payload(size);
-            match replica.propose(payload.clone()).wait() {
+            match engine.group(group).propose(payload.clone()).wait() {
                 Ok(applied) => Some((payload, applied)),
                 Err(ProposeError::NotLeader { hint }) => {
                     let hinted = hint.and_then(|hint| self.engines.keys().position(|node| *node == hint));
                     at = hinted.unwrap_or(at + 1);
+                    None
+                }
+                Err(ProposeError::NoSuchGroup(_)) => {
+                    at += 1;
                     None
                 }
                 Err(ProposeError::Busy | ProposeError::Unknown) => None,
@@ -230,9 +235,14 @@ impl Nodes {
     #[must_use]
     pub fn read(&self, group: GroupId) -> Vec<Line> {
         until("a linearizable read", || {
-            self.engines.values().find_map(|engine| match engine.group(group)?.read("").wait() {
+            self.engines.values().find_map(|engine| match engine.group(group).read("").wait() {
                 Ok(answer) => Some(journal::read(&answer.reply).expect("the journal answers with itself")),
-                Err(ReadError::NotLeader { .. } | ReadError::Witness { .. } | ReadError::Busy) => None,
+                Err(
+                    ReadError::NotLeader { .. }
+                    | ReadError::Witness { .. }
+                    | ReadError::NoSuchGroup(_)
+                    | ReadError::Busy,
+                ) => None,
                 Err(error) => panic!("a read of {group}: {error}"),
             })
         })
@@ -244,7 +254,7 @@ impl Nodes {
     /// If they differ.
     pub fn assert_equal(&self, group: GroupId) -> Index {
         let digests = until("replicas that have applied as much", || {
-            let digest = |engine: &Engine| engine.group(group)?.digest();
+            let digest = |engine: &Engine| engine.group(group).digest().wait().ok();
             let digests: Option<Vec<(Index, u64)>> = self.engines.values().map(digest).collect();
             digests.filter(|digests| digests.iter().all(|(applied, _)| *applied == digests[0].0))
         });

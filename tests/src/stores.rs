@@ -54,7 +54,7 @@ impl Stores {
         config.workers = 2;
         config.segment_bytes = 1 << 20;
         config.payload_bytes_max = 64 << 10;
-        let engine = match Engine::open(config, |_| ExactlyOnce::new(KvMachine::new())) {
+        let engine = match Engine::open(config, |_| ExactlyOnce::new(KvMachine::new())).wait() {
             Ok(engine) => engine,
             Err(error) => panic!("{node} does not open: {error}"),
         };
@@ -64,7 +64,7 @@ impl Stores {
         }
         let path = self.dir.path().join(format!("shards-{node}"));
         let store =
-            Store::create(&engine, &path, self.map.clone(), &self.ids).expect("the store can be made");
+            Store::create(&engine, &path, self.map.clone(), &self.ids).wait().expect("the store can be made");
         self.open.insert(node, (engine, store));
     }
 
@@ -73,7 +73,13 @@ impl Stores {
     /// # Panics
     /// If it is not open.
     pub fn close(&mut self, node: NodeId) {
-        self.open.remove(&node).expect("only an open node can be closed").0.shutdown();
+        self.open
+            .remove(&node)
+            .expect("only an open node can be closed")
+            .0
+            .shutdown()
+            .wait()
+            .expect("it ends");
     }
 
     /// The store, at an open node.

@@ -10,7 +10,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use raftwerk::identity::{ClusterAuthority, Identity};
 use raftwerk::{
-    Checkpoint, Committed, Config, CreateError, Engine, GroupId, NodeId, PeerId, Replies, StateMachine,
+    Checkpoint, Committed, Config, CreateError, Engine, GroupId, NodeId, PeerId, ReplicaError, Replies,
+    ShutdownError, StateMachine,
 };
 use raftwerk_tests::facts::until;
 
@@ -52,7 +53,7 @@ fn open(
     config.payload_bytes_max = 1 << 16;
     change(&mut config);
     let call: Arc<Call> = Arc::new(call);
-    Engine::open(config, move |_| Calling(Arc::clone(&call))).expect("the node opens")
+    Engine::open(config, move |_| Calling(Arc::clone(&call))).wait().expect("the node opens")
 }
 
 fn identity() -> Identity {
@@ -61,7 +62,7 @@ fn identity() -> Identity {
 }
 
 fn lead(engine: &Engine) {
-    let group = engine.create_group(GROUP, VOTERS.as_slice()).expect("a group can be made");
+    let group = engine.create_group(GROUP, VOTERS.as_slice()).wait().expect("a group can be made");
     until("a leader", || group.read(vec![]).wait().ok());
 }
 
@@ -73,19 +74,19 @@ fn every_call_that_waits_can_be_made_in_a_task() {
     runtime.block_on(async {
         let engine = open(directory.path(), &identity, |_| (), |_| ());
         lead(&engine);
-        let group = engine.group(GROUP).expect("it is here");
+        let group = engine.group(GROUP);
         // More than a task may do without its runtime's turn.
         for _ in 0..300 {
-            assert_eq!(engine.groups(), [GROUP]);
+            assert_eq!(engine.groups().wait(), Ok(vec![GROUP]));
         }
-        assert!(group.status().is_some_and(|status| status.quarantine.is_none()));
+        assert!(group.status().wait().ok().is_some_and(|status| status.quarantine.is_none()));
         assert!(group.propose(&b"waited for"[..]).wait().is_ok());
         assert!(group.propose(&b"awaited"[..]).await.is_ok());
-        assert_eq!(engine.loss(GROUP), None);
-        assert!(engine.join_group(GroupId(2)).is_ok());
-        assert!(engine.remove_group(GroupId(2)));
-        assert!(engine.shutdown());
-        assert_eq!(engine.create_group(GROUP, VOTERS.as_slice()).err(), Some(CreateError::Closed));
+        assert_eq!(engine.loss(GROUP).wait(), Ok(None));
+        assert!(engine.join_group(GroupId(2)).wait().is_ok());
+        assert_eq!(engine.remove_group(GroupId(2)).wait(), Ok(()));
+        assert_eq!(engine.shutdown().wait(), Ok(()));
+        assert_eq!(engine.create_group(GROUP, VOTERS.as_slice()).wait().err(), Some(CreateError::Closed));
     });
 }
 
@@ -97,17 +98,20 @@ fn a_machine_may_shut_its_node_down_and_is_not_waited_for_by_itself() {
     let call = move |_: &[u8]| {
         if let Some(engine) = its_handle.get() {
             // A call that waits for a worker is refused where it may be this one.
-            let group = engine.group(GROUP);
-            its_told.lock().expect("no test panics with it").push((group.is_some(), engine.shutdown()));
+            let status = engine.group(GROUP).status().wait().map(drop);
+            its_told.lock().expect("no test panics with it").push((status, engine.shutdown().wait()));
         }
     };
     let engine = open(directory.path(), &identity(), |_| (), call);
     lead(&engine);
-    let group = engine.group(GROUP).expect("it is here");
+    let group = engine.group(GROUP);
     handle.set(engine.clone()).ok().expect("it is set once");
     let _applied_or_unknown = group.propose(&b"the end"[..]).wait();
-    assert!(engine.shutdown(), "others wait for it");
-    assert_eq!(*told.lock().expect("no test panics with it"), [(false, false)]);
+    assert_eq!(engine.shutdown().wait(), Ok(()), "others wait for it");
+    assert_eq!(
+        *told.lock().expect("no test panics with it"),
+        [(Err(ReplicaError::Closed), Err(ShutdownError::OwnThread))]
+    );
 }
 
 /// What a machine that hangs at a payload is told through, and tells through. It meets those of its former lives, too.
@@ -131,33 +135,33 @@ fn an_end_that_takes_too_long_is_not_waited_for_and_those_who_wait_see_the_end()
     let hasty = |config: &mut Config| config.shutdown_patience = Duration::ZERO;
     let engine = open(directory.path(), &identity, hasty, call);
     lead(&engine);
-    let hanging = engine.group(GROUP).expect("it is here").propose(&b"hang"[..]);
+    let hanging = engine.group(GROUP).propose(&b"hang"[..]);
     hangs.recv().expect("it is applied");
-    assert!(!engine.shutdown(), "its thread has not ended");
+    assert_eq!(engine.shutdown().wait(), Err(ShutdownError::Unfinished), "its thread has not ended");
     drop(hanging);
     drop(go_on);
-    until("the thread to end", || engine.shutdown().then_some(()));
+    until("the thread to end", || engine.shutdown().wait().ok());
     drop(engine);
 
     // Several at once: none returns before all has ended, so that the directory can be opened at once.
     let (call, hangs, go_on) = gate(b"hang again");
     let engine = open(directory.path(), &identity, |_| (), call);
-    until("a leader", || engine.group(GROUP)?.read(vec![]).wait().ok());
-    let hanging = engine.group(GROUP).expect("it is here").propose(&b"hang again"[..]);
+    until("a leader", || engine.group(GROUP).read(vec![]).wait().ok());
+    let hanging = engine.group(GROUP).propose(&b"hang again"[..]);
     hangs.recv().expect("it is applied");
     let waiting: Vec<_> = (0..3)
         .map(|_| {
             let engine = engine.clone();
-            std::thread::spawn(move || engine.shutdown())
+            std::thread::spawn(move || engine.shutdown().wait())
         })
         .collect();
     drop(go_on);
-    assert!(waiting.into_iter().all(|waiting| waiting.join().expect("no panic")));
+    assert!(waiting.into_iter().all(|waiting| waiting.join().expect("no panic").is_ok()));
     assert!(open_again(directory.path(), &identity), "the directory is free");
     drop(hanging);
 }
 
 fn open_again(directory: &Path, identity: &Identity) -> bool {
     let config = Config::new(NodeId(1), directory.join("data"), identity.clone());
-    Engine::open(config, |_| Calling(Arc::new(|_: &[u8]| ()))).is_ok()
+    Engine::open(config, |_| Calling(Arc::new(|_: &[u8]| ()))).wait().is_ok()
 }

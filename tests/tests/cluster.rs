@@ -35,7 +35,7 @@ fn followers_say_who_leads_and_answer_no_linearizable_read() {
     let leader = nodes.leader(GROUPS[0]);
     for node in nodes.ids().iter().filter(|node| **node != leader) {
         let group = nodes.replica(*node, GROUPS[0]);
-        until("the follower knows its leader", || group.status()?.leader);
+        until("the follower knows its leader", || group.status().wait().ok()?.leader);
         assert_eq!(group.propose("x").wait(), Err(ProposeError::NotLeader { hint: Some(leader) }));
         // The core refuses reads by token; that it names the leader too is the engine's affair.
         assert!(matches!(group.read("").wait(), Err(ReadError::NotLeader { .. })));
@@ -54,7 +54,7 @@ fn a_leader_that_leaves_is_replaced_and_comes_back_with_all_its_groups() {
         written.extend((0..10).map(|_| nodes.write(*group, 0)));
     }
     nodes.open(gone);
-    assert_eq!(nodes.engine(gone).groups(), GROUPS);
+    assert_eq!(nodes.engine(gone).groups().wait().unwrap(), GROUPS);
     for (group, written) in GROUPS.iter().zip(&mut written) {
         written.push(nodes.write(*group, 0));
         nodes.assert_equal(*group);
@@ -89,8 +89,11 @@ fn creating_a_group_again_changes_nothing_and_other_voters_are_refused() {
     nodes.create(&GROUPS[..1]);
     assert_kept(&nodes.read(GROUPS[0]), &written);
     let engine = nodes.engine(NodeId(1));
-    let other = engine.create_group(GROUPS[0], &[NodeId(1), NodeId(2)]);
+    let other = engine.create_group(GROUPS[0], &[NodeId(1), NodeId(2)]).wait();
     assert_eq!(other.err(), Some(raftwerk::CreateError::Exists(GROUPS[0])));
-    assert!(engine.create_group(GROUPS[1], &[NodeId(2), NodeId(3)]).is_err(), "this node must be a voter");
-    assert!(engine.create_group(GROUPS[1], &[]).is_err());
+    assert!(
+        engine.create_group(GROUPS[1], &[NodeId(2), NodeId(3)]).wait().is_err(),
+        "this node must be a voter"
+    );
+    assert!(engine.create_group(GROUPS[1], &[]).wait().is_err());
 }

@@ -152,7 +152,7 @@ fn all_keys_and_all_pages_of_a_consistent_prefix_are_of_one_moment() {
     for round in 1..20u8 {
         let mut scanner = stores.at(node).at(prefix).scan(b"k", None).page_limits(3, 1 << 20);
         let mut seen = Vec::new();
-        while let Some(items) = scanner.next_page_wait().unwrap() {
+        while let Some(items) = scanner.next_page().wait().unwrap() {
             if seen.is_empty() {
                 // In the middle of the walk everything changes.
                 write(round);

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use raftwerk::{Config, Engine, GroupId, NodeId, Outcome, Proposal, ProposeError, ReadError};
+use raftwerk::{Config, Engine, GroupId, NodeId, Outcome, ProposeError, ReadError, ReplicaError};
 use raftwerk_tests::facts::{PATIENCE, ends, until};
 use raftwerk_tests::journal::Journal;
 use raftwerk_tests::nodes::Nodes;
@@ -31,12 +31,14 @@ fn patient(config: &mut Config) {
 fn wait_for_log(nodes: &Nodes, leader: NodeId, uncommitted: u64) {
     let group = nodes.replica(leader, GROUP);
     until("what was proposed is in the log", || {
-        let status = group.status()?;
+        let status = group.status().wait().ok()?;
         (status.last.index.0 == status.commit.0 + uncommitted).then_some(())
     });
 }
 
-fn outcome(what: &str, proposal: Proposal) -> Result<raftwerk::Applied, ProposeError> {
+type Pending = raftwerk::Call<raftwerk::Applied, ProposeError>;
+
+fn outcome(what: &str, proposal: Pending) -> Result<raftwerk::Applied, ProposeError> {
     ends(what, || proposal.wait())
 }
 
@@ -44,7 +46,7 @@ fn outcome(what: &str, proposal: Proposal) -> Result<raftwerk::Applied, ProposeE
 fn calls_that_wait_for_a_quorum_end_when_the_node_shuts_down() {
     let (mut nodes, leader) = lonely_leader(patient);
     let group = nodes.replica(leader, GROUP);
-    let proposals: Vec<Proposal> = (0..100).map(|n| group.propose(format!("{n}"))).collect();
+    let proposals: Vec<Pending> = (0..100).map(|n| group.propose(format!("{n}"))).collect();
     let reads: Vec<_> = (0..10).map(|_| group.read("")).collect();
     wait_for_log(&nodes, leader, 100);
     nodes.close(leader);
@@ -102,13 +104,17 @@ fn calls_to_a_replica_that_is_removed_end() {
     // Requests are taken in order: when the proposal is in the log, the read waits for its quorum too.
     let (read, proposal) = (group.read(""), group.propose("x"));
     wait_for_log(&nodes, leader, 1);
-    assert!(nodes.engine(leader).remove_group(GROUP));
+    nodes.engine(leader).remove_group(GROUP).wait().unwrap();
     assert_eq!(outcome("a proposal to a removed replica", proposal), Err(ProposeError::Unknown));
     assert_eq!(ends("a read of a removed replica", || read.wait()), Err(ReadError::NoSuchGroup(GROUP)));
     assert_eq!(outcome("a later proposal", group.propose("y")), Err(ProposeError::NoSuchGroup(GROUP)));
-    assert_eq!(group.status(), None);
-    assert!(!nodes.engine(leader).remove_group(GROUP), "it is gone already");
-    assert!(nodes.engine(leader).groups().is_empty());
+    assert_eq!(group.status().wait().ok(), None);
+    assert_eq!(
+        nodes.engine(leader).remove_group(GROUP).wait(),
+        Err(ReplicaError::NoReplica(GROUP)),
+        "it is gone already"
+    );
+    assert_eq!(nodes.engine(leader).groups().wait(), Ok(Vec::new()));
 }
 
 #[test]
@@ -122,7 +128,7 @@ fn what_waits_for_a_quorum_is_bounded_and_beyond_it_callers_are_told_to_wait() {
     let first = group.propose(payload());
     wait_for_log(&nodes, leader, 1);
     assert_eq!(outcome("a proposal beyond the bound", group.propose(payload())), Err(ProposeError::Busy));
-    assert!(nodes.engine(leader).remove_group(GROUP));
+    nodes.engine(leader).remove_group(GROUP).wait().unwrap();
     assert_eq!(outcome("the one within", first), Err(ProposeError::Unknown));
 }
 
@@ -133,12 +139,12 @@ fn a_full_inbox_says_busy_and_nothing_of_it_happens() {
     let mut config = Config::new(NodeId(1), dir.path(), authority.issue(raftwerk::PeerId(1)).unwrap());
     (config.workers, config.inbox_max, config.segment_bytes) = (1, 1, 1 << 20);
     config.payload_bytes_max = 64 << 10;
-    let engine = Engine::open(config, |_| Journal::default()).unwrap();
-    let group = engine.create_group(GROUP, &[NodeId(1)]).unwrap();
+    let engine = Engine::open(config, |_| Journal::default()).wait().unwrap();
+    let group = engine.create_group(GROUP, &[NodeId(1)]).wait().unwrap();
     until("a first write", || group.propose("first").wait().ok());
     let (mut done, mut busy) = (1, 0);
     until("a full inbox", || {
-        let burst: Vec<Proposal> = (0..100).map(|n| group.propose(format!("{n}"))).collect();
+        let burst: Vec<Pending> = (0..100).map(|n| group.propose(format!("{n}"))).collect();
         for proposal in burst {
             match outcome("a proposal of the burst", proposal) {
                 Ok(_) => done += 1,
@@ -166,7 +172,8 @@ fn what_cannot_be_is_refused_with_certainty() {
     let told = group.propose(vec![0; max + 1]).wait();
     assert_eq!(told, Err(ProposeError::TooLarge { bytes: max + 1, max }));
     assert!(group.propose(vec![0; max]).wait().is_ok(), "the limit itself is allowed");
-    assert!(nodes.engine(NodeId(1)).group(GroupId(9)).is_none());
+    let status = nodes.engine(NodeId(1)).group(GroupId(9)).status().wait();
+    assert_eq!(status, Err(ReplicaError::NoReplica(GroupId(9))));
     let mut pipeline = nodes.engine(NodeId(1)).pipeline(10);
     pipeline.propose(GroupId(9), 7, b"x").unwrap();
     pipeline.flush();

@@ -35,23 +35,25 @@ fn a_node_that_lost_its_disk_is_not_heard_until_it_comes_as_a_newcomer() {
     nodes.create(&[GROUP]);
     let others: Vec<NodeId> = nodes.ids().iter().copied().filter(|node| *node != LOST).collect();
     let mut written: Vec<_> = (0..20).map(|_| nodes.write(GROUP, 100)).collect();
-    until("everybody to have heard it", || nodes.replica(LOST, GROUP).status().filter(|s| s.commit.0 >= 20));
+    until("everybody to have heard it", || {
+        nodes.replica(LOST, GROUP).status().wait().ok().filter(|s| s.commit.0 >= 20)
+    });
 
     lose_disk(&mut nodes, LOST);
     // What an embedder does at every start, and is right to do on a disk that is still there.
-    nodes.engine(LOST).create_group(GROUP, nodes.ids()).unwrap();
+    nodes.engine(LOST).create_group(GROUP, nodes.ids()).wait().unwrap();
     is_refused(&nodes, &others);
     written.extend((0..20).map(|_| nodes.write(GROUP, 100)));
     let leader = until("a leader", || Some(nodes.leader(GROUP)).filter(|leader| *leader != LOST));
     let early = nodes.replica(leader, GROUP).reconfigure(Reconfiguration::of([Change::Voter(LOST)]));
     assert_eq!(early.wait(), Err(ReconfigureError::OtherLog(LOST)), "its old log is in the way");
-    assert_eq!(nodes.replica(LOST, GROUP).status().unwrap().last.index, Index(0));
+    assert_eq!(nodes.replica(LOST, GROUP).status().wait().unwrap().last.index, Index(0));
 
     // The way back: it is taken out, joins, and is added again.
     let without = reconfigure(&nodes, Change::Remove(LOST));
     assert!(!without.contains(LOST));
-    assert!(nodes.engine(LOST).remove_group(GROUP));
-    nodes.engine(LOST).join_group(GROUP).unwrap();
+    nodes.engine(LOST).remove_group(GROUP).wait().unwrap();
+    nodes.engine(LOST).join_group(GROUP).wait().unwrap();
     let now = reconfigure(&nodes, Change::Voter(LOST));
     assert_eq!(now.log_of(LOST), Some(nodes.engine(LOST).log_id()));
     assert_eq!(now.voters, nodes.ids());
@@ -66,16 +68,16 @@ fn a_node_that_lost_its_disk_is_not_heard_until_it_comes_as_a_newcomer() {
 #[test]
 fn a_node_that_was_added_may_lose_its_disk_and_be_added_again_and_again() {
     let mut nodes = Nodes::start(3, |_| ());
-    nodes.engine(NodeId(1)).create_group(GROUP, &[NodeId(1)]).unwrap();
+    nodes.engine(NodeId(1)).create_group(GROUP, &[NodeId(1)]).wait().unwrap();
     for node in [2, 3] {
-        nodes.engine(NodeId(node)).join_group(GROUP).unwrap();
+        nodes.engine(NodeId(node)).join_group(GROUP).wait().unwrap();
         reconfigure(&nodes, Change::Voter(NodeId(node)));
     }
     let mut written: Vec<_> = (0..5).map(|_| nodes.write(GROUP, 100)).collect();
     let mut logs = vec![nodes.engine(LOST).log_id()];
     for _ in 0..3 {
         lose_disk(&mut nodes, LOST);
-        nodes.engine(LOST).join_group(GROUP).unwrap();
+        nodes.engine(LOST).join_group(GROUP).wait().unwrap();
         written.push(nodes.write(GROUP, 100));
         reconfigure(&nodes, Change::Remove(LOST));
         let now = reconfigure(&nodes, Change::Voter(LOST));
@@ -98,16 +100,16 @@ fn a_replica_that_is_removed_and_joins_again_keeps_its_term_across_restarts() {
     let mut written: Vec<_> = (0..20).map(|_| nodes.write(GROUP, 100)).collect();
     reconfigure(&nodes, Change::Remove(LOST));
     until("a replica that knows that it is removed", || {
-        nodes.replica(LOST, GROUP).status().filter(|status| status.is_removed)
+        nodes.replica(LOST, GROUP).status().wait().ok().filter(|status| status.is_removed)
     });
-    let term = nodes.replica(LOST, GROUP).status().unwrap().term;
-    assert!(nodes.engine(LOST).remove_group(GROUP));
-    let again = nodes.engine(LOST).create_group(GROUP, nodes.ids());
+    let term = nodes.replica(LOST, GROUP).status().wait().unwrap().term;
+    nodes.engine(LOST).remove_group(GROUP).wait().unwrap();
+    let again = nodes.engine(LOST).create_group(GROUP, nodes.ids()).wait();
     assert_eq!(again.err(), Some(CreateError::Removed(GROUP)));
     nodes.close(LOST);
     nodes.open(LOST);
-    nodes.engine(LOST).join_group(GROUP).unwrap();
-    let status = nodes.replica(LOST, GROUP).status().unwrap();
+    nodes.engine(LOST).join_group(GROUP).wait().unwrap();
+    let status = nodes.replica(LOST, GROUP).status().wait().unwrap();
     assert!(status.term >= term && status.last.index == Index(0), "{status:?}");
     reconfigure(&nodes, Change::Voter(LOST));
     written.push(nodes.write(GROUP, 100));
@@ -123,15 +125,19 @@ fn a_new_log_founds_groups_when_the_others_have_been_told() {
     nodes.create(&[GROUP]);
     let others = [NodeId(1), NodeId(2)];
     let _written = nodes.write(GROUP, 100);
-    until("everybody to have heard it", || nodes.replica(LOST, GROUP).status().filter(|s| s.commit.0 >= 1));
+    until("everybody to have heard it", || {
+        nodes.replica(LOST, GROUP).status().wait().ok().filter(|s| s.commit.0 >= 1)
+    });
     lose_disk(&mut nodes, LOST);
     let log = nodes.engine(LOST).log_id();
     for node in others {
-        assert_eq!(nodes.engine(node).replace_peer(LOST, log), Err(ReplaceError::Member(GROUP)));
+        assert_eq!(nodes.engine(node).replace_peer(LOST, log).wait(), Err(ReplaceError::Member(GROUP)));
     }
     reconfigure(&nodes, Change::Remove(LOST));
     for node in others {
-        until("the word of its removal everywhere", || nodes.engine(node).replace_peer(LOST, log).ok());
+        until("the word of its removal everywhere", || {
+            nodes.engine(node).replace_peer(LOST, log).wait().ok()
+        });
     }
     nodes.create(&[LATER]);
     let _written = nodes.write(LATER, 100);

@@ -33,9 +33,9 @@ fn start(count: u64, first: &[u64], checkpoint_log_bytes: u64) -> Nodes {
     let first = voters(first).voters;
     for &node in nodes.ids() {
         if first.contains(&node) {
-            nodes.engine(node).create_group(GROUP, &first).expect("a group can be made");
+            nodes.engine(node).create_group(GROUP, &first).wait().expect("a group can be made");
         } else {
-            nodes.engine(node).join_group(GROUP).expect("a replica can be made");
+            nodes.engine(node).join_group(GROUP).wait().expect("a replica can be made");
         }
     }
     nodes
@@ -50,7 +50,8 @@ fn nodes_of(configuration: Configuration) -> Configuration {
 fn assert_same(nodes: &Nodes, on: &[u64], written: &[(Bytes, Applied)]) {
     let on: Vec<NodeId> = on.iter().copied().map(NodeId).collect();
     until("replicas that have applied as much", || {
-        let digests: Vec<_> = on.iter().map(|node| nodes.replica(*node, GROUP).digest()).collect();
+        let digests: Vec<_> =
+            on.iter().map(|node| nodes.replica(*node, GROUP).digest().wait().ok()).collect();
         let (last, _) = digests[0]?;
         let is_all = written.iter().all(|(_, applied)| applied.id.index <= last);
         (is_all && digests.iter().all(|digest| *digest == digests[0])).then_some(())
@@ -72,7 +73,7 @@ fn a_group_grows_from_one_to_three_and_survives_the_loss_of_the_first() {
     let planned = nodes.reconfigure(GROUP, &planned);
     assert_eq!(planned.configuration.learners, [NodeId(2), NodeId(3)], "first they catch up");
     assert_eq!(
-        nodes.replica(NodeId(1), GROUP).status().unwrap().configuration,
+        nodes.replica(NodeId(1), GROUP).status().wait().unwrap().configuration,
         voters(&[1]),
         "it was a dry run"
     );
@@ -89,7 +90,7 @@ fn a_group_grows_from_one_to_three_and_survives_the_loss_of_the_first() {
     nodes.open(NodeId(1));
     written.extend(writes(&nodes, 1, 100));
     assert_same(&nodes, &[1, 2, 3], &written);
-    let status = nodes.replica(NodeId(1), GROUP).status().unwrap();
+    let status = nodes.replica(NodeId(1), GROUP).status().wait().unwrap();
     let now = (nodes_of(status.configuration), status.configuration_index);
     assert_eq!(now, (voters(&[1, 2, 3]), grown.index));
 }
@@ -100,7 +101,7 @@ fn a_node_is_replaced_in_one_change_under_load_and_by_snapshot() {
     let mut written = writes(&nodes, 200, 2048);
     let leader = nodes.leader(GROUP);
     until("a log that no longer begins at the beginning", || {
-        (nodes.replica(leader, GROUP).status()?.compacted.index.0 > 0).then_some(())
+        (nodes.replica(leader, GROUP).status().wait().ok()?.compacted.index.0 > 0).then_some(())
     });
     let gone = (1..=3).find(|node| NodeId(*node) != leader).unwrap();
     let change = nodes.replica(leader, GROUP).reconfigure(Reconfiguration::of([voter(4), remove(gone)]));
@@ -114,10 +115,10 @@ fn a_node_is_replaced_in_one_change_under_load_and_by_snapshot() {
 
     // The removed replica is told, and may go.
     until("a replica that knows that it is removed", || {
-        nodes.replica(NodeId(gone), GROUP).status().filter(|status| status.is_removed)
+        nodes.replica(NodeId(gone), GROUP).status().wait().ok().filter(|status| status.is_removed)
     });
-    assert!(nodes.engine(NodeId(gone)).remove_group(GROUP));
-    let status = nodes.replica(nodes.leader(GROUP), GROUP).status().unwrap();
+    nodes.engine(NodeId(gone)).remove_group(GROUP).wait().unwrap();
+    let status = nodes.replica(nodes.leader(GROUP), GROUP).status().wait().unwrap();
     assert_eq!(status.peers.len(), 2);
     assert_same(&nodes, &left, &written);
 }
@@ -134,7 +135,7 @@ fn a_leader_that_removes_itself_hands_over() {
     assert!(left.contains(&new.0));
     written.extend(writes(&nodes, 10, 100));
     assert_same(&nodes, &left, &written);
-    assert!(nodes.replica(old, GROUP).status().unwrap().is_removed);
+    assert!(nodes.replica(old, GROUP).status().wait().unwrap().is_removed);
 }
 
 #[test]
@@ -240,7 +241,7 @@ fn wishes_are_guarded_and_a_joint_configuration_can_be_held_across_a_restart() {
     for node in [1, 2, 3, 4].map(NodeId) {
         nodes.open(node);
     }
-    assert_eq!(nodes.replica(nodes.leader(GROUP), GROUP).status().unwrap().configuration, joint);
+    assert_eq!(nodes.replica(nodes.leader(GROUP), GROUP).status().wait().unwrap().configuration, joint);
     let left = nodes.reconfigure(GROUP, &Reconfiguration::of([]));
     assert_eq!(nodes_of(left.configuration), voters(&[2, 3, 4]));
     assert_same(&nodes, &[2, 3, 4], &written);

@@ -14,19 +14,20 @@ fn a_learner_with_other_lanes_that_was_away_while_its_group_went_to_rest_is_told
         (config.workers, config.lanes) = (2, Some(lanes));
     });
     for node in voters {
-        nodes.engine(node).create_group(group, &voters).expect("a group can be made");
+        nodes.engine(node).create_group(group, &voters).wait().expect("a group can be made");
     }
-    nodes.engine(learner).join_group(group).expect("a replica can be made");
+    nodes.engine(learner).join_group(group).wait().expect("a replica can be made");
     nodes.reconfigure(group, &Reconfiguration::of([Change::Learner(learner)]));
     let mut written = vec![nodes.write(group, 100)];
-    let applied_by = |nodes: &Nodes, node| nodes.replica(node, group).status().map(|now| now.applied);
+    let applied_by =
+        |nodes: &Nodes, node| nodes.replica(node, group).status().wait().ok().map(|now| now.applied);
     let last = |written: &[(_, raftwerk::Applied)]| written.last().map(|(_, applied)| applied.id.index);
     until("the learner to have it", || (applied_by(&nodes, learner) >= last(&written)).then_some(()));
     for _ in 0..3 {
         nodes.close(learner);
         written.extend((0..5).map(|_| nodes.write(group, 100)));
         until("the group to rest", || {
-            let statuses = voters.map(|node| nodes.replica(node, group).status());
+            let statuses = voters.map(|node| nodes.replica(node, group).status().wait().ok());
             let rests = statuses.iter().flatten().all(|now| now.is_quiescent);
             let leads = statuses.iter().flatten().any(|now| now.role == Role::Leader);
             (rests && leads).then_some(())

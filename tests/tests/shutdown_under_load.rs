@@ -11,9 +11,9 @@ use std::thread::{self, JoinHandle};
 use raftwerk::exactly_once::ExactlyOnce;
 use raftwerk::identity::{ClusterAuthority, Identity};
 use raftwerk::kv::codec::{self, Swap};
-use raftwerk::kv::{Client, KvMachine, Once, ShardMap, Store, StoreError, Write};
+use raftwerk::kv::{Client, KvMachine, Once, ShardMap, Store, StoreError};
 use raftwerk::{
-    Completion, Config, Engine, GroupId, Index, NodeId, Outcome, PeerId, ProposeError, ReadError,
+    Call, Completion, Config, Engine, GroupId, Index, NodeId, Outcome, PeerId, ProposeError, ReadError,
 };
 use raftwerk_tests::facts::{ends, until};
 
@@ -38,12 +38,13 @@ fn open(directory: &Path, identity: &Identity) -> (Engine, Store) {
     let mut config = Config::new(NodeId(1), directory.join("data"), identity.clone());
     (config.workers, config.segment_bytes, config.payload_bytes_max) = (2, 1 << 20, 1 << 16);
     config.checkpoint_log_bytes = 64 << 10;
-    let engine = Engine::open(config, |_group| ExactlyOnce::new(KvMachine::new())).expect("the node opens");
+    let engine =
+        Engine::open(config, |_group| ExactlyOnce::new(KvMachine::new())).wait().expect("the node opens");
     let map = ShardMap::uniform((1..=GROUPS).map(GroupId)).expect("a map of a few groups");
     let store =
-        Store::create(&engine, &directory.join("shards"), map, &[NodeId(1)]).expect("the store opens");
+        Store::create(&engine, &directory.join("shards"), map, &[NodeId(1)]).wait().expect("the store opens");
     for group in 1..=GROUPS {
-        let group = engine.group(GroupId(group)).expect("the store has made it");
+        let group = engine.group(GroupId(group));
         until("a leader", || group.read(vec![]).wait().ok());
     }
     (engine, store)
@@ -98,7 +99,8 @@ fn use_pipeline(engine: &Engine, map: &ShardMap, progress: &Progress) -> Vec<u64
 
 /// Puts until the node is closed; which numbers were acknowledged, and their versions.
 fn use_store(store: &Store, progress: &Progress) -> Vec<(u64, Index)> {
-    let (mut open, mut acknowledged, mut next) = (Vec::<(u64, Write<Index>)>::new(), Vec::new(), 0);
+    let (mut open, mut acknowledged, mut next) =
+        (Vec::<(u64, Call<Index, StoreError>)>::new(), Vec::new(), 0);
     let mut is_closed = false;
     while !is_closed || !open.is_empty() {
         while !is_closed && open.len() < WINDOW {
@@ -132,7 +134,7 @@ fn use_client(client: &Client, store: &Store, progress: &Progress) -> (Vec<Once<
         }
         // All at once, then each once more, although most have their answer.
         let attempts: Vec<_> = open.iter().map(|once| once.send(store)).collect();
-        let told = attempts.into_iter().map(raftwerk::kv::Attempt::wait);
+        let told = attempts.into_iter().map(Call::wait);
         let mut is_closed = told.fold(false, |before, told| before | is_closed(told));
         for once in &open {
             is_closed |= until("an answer", || match once.send(store).wait() {
@@ -164,7 +166,7 @@ fn use_scans(store: &Store, progress: &Progress) {
     loop {
         let (mut scanner, mut last) = (store.scan(b"", None).page_limits(64, 1 << 16), Vec::new());
         loop {
-            match scanner.next_page_wait() {
+            match scanner.next_page().wait() {
                 Ok(Some(items)) => {
                     for item in items {
                         assert!(last.is_empty() || last < item.key.to_vec(), "keys rise");
@@ -211,7 +213,7 @@ fn every_call_ends_what_was_acknowledged_is_there_again_and_repetitions_count_on
         (enough && done(&progress.clients, 3) && done(&progress.scans, 3)).then_some(())
     });
     let closing = engine.clone();
-    ends("a shutdown", move || closing.shutdown());
+    ends("a shutdown", move || closing.shutdown().wait()).unwrap();
     let marks = result_of("the user of a pipeline", pipelines);
     let numbers = result_of("the user of the store", stores);
     let (open_writes, count) = result_of("the client", clients);
@@ -222,8 +224,7 @@ fn every_call_ends_what_was_acknowledged_is_there_again_and_repetitions_count_on
 
     let (engine, store) = open(directory.path(), &identity);
     for token in marks {
-        let (group, mut query) =
-            (engine.group(store.shard_map().route(&key(b'p', token))).unwrap(), Vec::new());
+        let (group, mut query) = (engine.group(store.shard_map().route(&key(b'p', token))), Vec::new());
         codec::get(&mut query, &key(b'p', token));
         let found = codec::found(&group.read(query).wait().unwrap().reply).unwrap();
         assert_eq!(&found.expect("it was acknowledged").value[..], token.to_le_bytes());
@@ -237,5 +238,5 @@ fn every_call_ends_what_was_acknowledged_is_there_again_and_repetitions_count_on
     }
     let counted = (0..count).map(|at| [&b"once"[..], &at.to_be_bytes()].concat());
     assert!(counted.into_iter().all(|name| store.get(&name).wait().unwrap().is_some()));
-    engine.shutdown();
+    engine.shutdown().wait().unwrap();
 }

@@ -44,7 +44,7 @@ fn fills_and_heals(disk: PathBuf, mode: AppendMode) {
         }
     });
     assert_eq!(nodes.engine(FULL).stats().append_mode, mode.name());
-    nodes.engine(FULL).create_group(OTHER, &[FULL]).expect("a group can be made");
+    nodes.engine(FULL).create_group(OTHER, &[FULL]).wait().expect("a group can be made");
     // First: a segment goes when nothing that lives is in it, or in one before it.
     let other: Written = (0..300).map(|_| nodes.write(OTHER, PAYLOAD_BYTES)).collect();
     nodes.create(&[GROUP]);
@@ -64,13 +64,15 @@ fn fills_and_heals(disk: PathBuf, mode: AppendMode) {
     assert_eq!(nodes.leader(GROUP), FULL);
     assert_eq!(change(Change::Learner(NodeId(5))), Err(ReconfigureError::StorageFull));
     // And terms and votes. Whoever has room goes on with the group.
-    let term = nodes.replica(FULL, GROUP).status().expect("it is there").term;
+    let term = nodes.replica(FULL, GROUP).status().wait().expect("it is there").term;
     lead(&nodes, NodeId(2));
-    until("the term to be known", || nodes.replica(FULL, GROUP).status().filter(|now| now.term > term));
+    until("the term to be known", || {
+        nodes.replica(FULL, GROUP).status().wait().ok().filter(|now| now.term > term)
+    });
     written.extend((0..20).map(|_| nodes.write(GROUP, PAYLOAD_BYTES)));
 
     // What the node lets go of makes room, and it gets what it has missed.
-    assert!(nodes.engine(FULL).remove_group(OTHER));
+    nodes.engine(FULL).remove_group(OTHER).wait().unwrap();
     catches_up(&nodes, &written);
     // The disk is filled once more, and this time somebody else makes room.
     lead(&nodes, FULL);
@@ -90,7 +92,7 @@ fn fills_and_heals(disk: PathBuf, mode: AppendMode) {
     nodes.close(FULL);
     nodes.open(FULL);
     catches_up(&nodes, &written);
-    assert_eq!(nodes.engine(FULL).groups(), [GROUP]);
+    assert_eq!(nodes.engine(FULL).groups().wait().unwrap(), [GROUP]);
 }
 
 /// Writes at the node whose disk is small, until that is full.
@@ -117,7 +119,7 @@ fn lead(nodes: &Nodes, wanted: NodeId) {
         if leader != wanted {
             let _refused = nodes.replica(leader, GROUP).transfer_leadership(wanted).wait();
         }
-        let status = nodes.replica(wanted, GROUP).status()?;
+        let status = nodes.replica(wanted, GROUP).status().wait().ok()?;
         (status.role == Role::Leader && status.commit >= status.last.index).then_some(())
     });
 }
@@ -126,7 +128,7 @@ fn lead(nodes: &Nodes, wanted: NodeId) {
 fn catches_up(nodes: &Nodes, written: &Written) {
     let last = written.iter().map(|(_, applied)| applied.id.index).max();
     until("the node to have everything", || {
-        nodes.replica(FULL, GROUP).status().filter(|now| Some(now.applied) >= last)
+        nodes.replica(FULL, GROUP).status().wait().ok().filter(|now| Some(now.applied) >= last)
     });
     assert_kept(&nodes.local(FULL, GROUP), written);
 }

@@ -22,13 +22,13 @@ fn a_node_that_missed_a_lot_catches_up_and_keeps_it() {
     let mut written = vec![nodes.write(GROUP, SIZE)];
     nodes.assert_equal(GROUP);
     let late = NodeId(3);
-    let had = nodes.replica(late, GROUP).status().unwrap().last.index;
+    let had = nodes.replica(late, GROUP).status().wait().unwrap().last.index;
     nodes.close(late);
     written.extend((0..WRITES).map(|_| nodes.write(GROUP, SIZE)));
     for node in [NodeId(1), NodeId(2)] {
         let group = nodes.replica(node, GROUP);
         until("a log that no longer has what is missing", || {
-            (group.status()?.compacted.index > had).then_some(())
+            (group.status().wait().ok()?.compacted.index > had).then_some(())
         });
     }
 
@@ -64,7 +64,7 @@ fn a_node_restarts_from_its_own_checkpoint_and_the_log_behind_it() {
     let written: Vec<_> = (0..WRITES).map(|_| nodes.write(GROUP, SIZE)).collect();
     for node in [1, 2, 3].map(NodeId) {
         let group = nodes.replica(node, GROUP);
-        until("a compacted log", || (group.status()?.compacted.index.0 > 0).then_some(()));
+        until("a compacted log", || (group.status().wait().ok()?.compacted.index.0 > 0).then_some(()));
     }
     for node in [1, 2, 3].map(NodeId) {
         nodes.close(node);

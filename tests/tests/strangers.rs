@@ -18,8 +18,8 @@ fn a_foreign_certificate_gets_nowhere() {
 
     // The same cluster name and the same node id, but not the same authority. Everybody is told that node 3 lives there.
     let foreign = ClusterAuthority::new("tests").unwrap().issue(PeerId(3)).unwrap();
-    let stranger = Engine::open(nodes.config_as(NodeId(3), foreign), |_| Journal::default()).unwrap();
-    let group = stranger.create_group(GROUP, nodes.ids()).unwrap();
+    let stranger = Engine::open(nodes.config_as(NodeId(3), foreign), |_| Journal::default()).wait().unwrap();
+    let group = stranger.create_group(GROUP, nodes.ids()).wait().unwrap();
     for node in [NodeId(1), NodeId(2)] {
         stranger.set_address(node, nodes.engine(node).local_addr());
         nodes.engine(node).set_address(NodeId(3), stranger.local_addr());
@@ -37,9 +37,9 @@ fn a_foreign_certificate_gets_nowhere() {
     written.extend((0..20).map(|_| nodes.write(GROUP, 0)));
     let stats = stranger.net_stats();
     assert_eq!((stats.connections, stats.messages_received), (0, 0), "it was told nothing");
-    let status = group.status().unwrap();
+    let status = group.status().wait().unwrap();
     assert_eq!((status.last.index.0, status.applied.0, status.leader), (0, 0, None), "it has nothing");
-    stranger.shutdown();
+    stranger.shutdown().wait().unwrap();
 
     nodes.open(NodeId(3));
     nodes.assert_equal(GROUP);

@@ -21,9 +21,9 @@ fn start() -> Nodes {
     let nodes = Nodes::start(3, |config| config.checkpoint_log_bytes = 64 << 10);
     let whole = [NodeId(1), NodeId(2)];
     for node in whole {
-        nodes.engine(node).create_group(GROUP, &whole).expect("a group can be made");
+        nodes.engine(node).create_group(GROUP, &whole).wait().expect("a group can be made");
     }
-    nodes.engine(WITNESS).join_group_as_witness(GROUP).expect("a witness can be made");
+    nodes.engine(WITNESS).join_group_as_witness(GROUP).wait().expect("a witness can be made");
     let made = change(&nodes, Change::Witness(WITNESS)).expect("a witness can be added");
     assert!(made.configuration.is_witness(WITNESS) && made.configuration.is_voter(WITNESS));
     nodes
@@ -34,7 +34,7 @@ fn founded() -> Nodes {
     let nodes = Nodes::start(3, |config| config.checkpoint_log_bytes = 64 << 10);
     let initial_members = InitialMembers::of_voters([NodeId(1), NodeId(2)]).and_witness(WITNESS);
     for node in nodes.ids() {
-        nodes.engine(*node).create_group(GROUP, &initial_members).expect("a group can be made");
+        nodes.engine(*node).create_group(GROUP, &initial_members).wait().expect("a group can be made");
     }
     nodes
 }
@@ -71,7 +71,8 @@ fn outlives_either_of_the_two(mut nodes: Nodes) {
         // The one that stays has everything: otherwise nobody could lead without the other.
         let last = written.last().expect("something is written").1.id.index;
         until("both to have all of it", || {
-            let has = |node| nodes.replica(node, GROUP).status().is_some_and(|now| now.applied >= last);
+            let has =
+                |node| nodes.replica(node, GROUP).status().wait().ok().is_some_and(|now| now.applied >= last);
             [NodeId(1), NodeId(2)].into_iter().all(has).then_some(())
         });
         nodes.close(lost);
@@ -84,12 +85,12 @@ fn outlives_either_of_the_two(mut nodes: Nodes) {
     assert_kept(&nodes.read(GROUP), &written);
     let last = written.last().expect("something is written").1.id.index;
     until("the witness to know what is committed", || {
-        nodes.replica(WITNESS, GROUP).status().filter(|now| now.commit >= last)
+        nodes.replica(WITNESS, GROUP).status().wait().ok().filter(|now| now.commit >= last)
     });
-    let status = nodes.replica(WITNESS, GROUP).status().expect("it is there");
+    let status = nodes.replica(WITNESS, GROUP).status().wait().expect("it is there");
     assert!(status.is_witness && status.role == Role::Follower);
     assert!(status.log_bytes < 64 << 10, "its log is cut: {} bytes", status.log_bytes);
-    assert_eq!(nodes.replica(WITNESS, GROUP).digest(), None);
+    assert_eq!(nodes.replica(WITNESS, GROUP).digest().wait().ok(), None);
     let folders = nodes.ids().iter().map(|node| nodes.config(*node).data_dir).collect::<Vec<_>>();
     for node in nodes.ids().to_vec() {
         nodes.close(node);
@@ -141,17 +142,17 @@ fn a_replica_is_a_witness_or_none_until_it_is_gone() {
     let dry_run = Reconfiguration { dry_run: true, ..Reconfiguration::of([Change::Remove(NodeId(2))]) };
     let planned = nodes.try_reconfigure(GROUP, &dry_run);
     assert_eq!(planned, Err(ReconfigureError::Refused(Refusal::Change(ChangeError::TooManyWitnesses))));
-    assert_eq!(nodes.engine(WITNESS).join_group(GROUP).err(), Some(CreateError::Exists(GROUP)));
+    assert_eq!(nodes.engine(WITNESS).join_group(GROUP).wait().err(), Some(CreateError::Exists(GROUP)));
 
     // Added again as what it is not, it is not heard, and so never catches up; dropped and joined anew, it is.
     change(&nodes, Change::Remove(WITNESS)).unwrap();
-    until("it to know", || nodes.replica(WITNESS, GROUP).status().filter(|now| now.is_removed));
+    until("it to know", || nodes.replica(WITNESS, GROUP).status().wait().ok().filter(|now| now.is_removed));
     let checked =
         Reconfiguration { admission: Admission::Checked, ..Reconfiguration::of([Change::Voter(WITNESS)]) };
     let asked = nodes.try_reconfigure(GROUP, &checked);
     assert_eq!(asked, Err(ReconfigureError::Refused(Refusal::NotCaughtUp(WITNESS))));
-    assert!(nodes.engine(WITNESS).remove_group(GROUP));
-    nodes.engine(WITNESS).join_group(GROUP).unwrap();
+    nodes.engine(WITNESS).remove_group(GROUP).wait().unwrap();
+    nodes.engine(WITNESS).join_group(GROUP).wait().unwrap();
     let written: Vec<_> = (0..5).map(|_| nodes.write(GROUP, 100)).collect();
     let made = change(&nodes, Change::Voter(WITNESS)).unwrap();
     assert!(made.configuration.may_lead(WITNESS));
@@ -166,32 +167,32 @@ fn a_witness_and_one_voter_begin_without_the_other() {
     let nodes = Nodes::start(3, |_| ());
     let initial_members = InitialMembers::of_voters([NodeId(1), NodeId(2)]).and_witness(WITNESS);
     let crowded = InitialMembers::of_voters([NodeId(1)]).and_witness(NodeId(2)).and_witness(WITNESS);
-    let refused = nodes.engine(NodeId(1)).create_group(GROUP, &crowded).err();
+    let refused = nodes.engine(NodeId(1)).create_group(GROUP, &crowded).wait().err();
     assert_eq!(refused, Some(CreateError::InitialMembers(ChangeError::TooManyWitnesses)));
-    assert!(nodes.engine(NodeId(1)).group(GROUP).is_none(), "nothing was made");
+    assert_eq!(nodes.engine(NodeId(1)).groups().wait(), Ok(Vec::new()), "nothing was made");
     for node in [NodeId(1), WITNESS] {
-        nodes.engine(node).create_group(GROUP, &initial_members).expect("a group can be made");
+        nodes.engine(node).create_group(GROUP, &initial_members).wait().expect("a group can be made");
     }
     assert_eq!(nodes.leader(GROUP), NodeId(1), "nobody else holds what it would lead with");
     let mut written = vec![nodes.write(GROUP, 100)];
     let witness = nodes.engine(WITNESS);
-    assert!(witness.create_group(GROUP, &initial_members).is_ok());
-    assert_eq!(witness.create_group(GROUP, nodes.ids()).err(), Some(CreateError::Exists(GROUP)));
-    assert_eq!(witness.join_group(GROUP).err(), Some(CreateError::Exists(GROUP)));
-    nodes.engine(NodeId(2)).create_group(GROUP, &initial_members).expect("a group can be made");
+    assert!(witness.create_group(GROUP, &initial_members).wait().is_ok());
+    assert_eq!(witness.create_group(GROUP, nodes.ids()).wait().err(), Some(CreateError::Exists(GROUP)));
+    assert_eq!(witness.join_group(GROUP).wait().err(), Some(CreateError::Exists(GROUP)));
+    nodes.engine(NodeId(2)).create_group(GROUP, &initial_members).wait().expect("a group can be made");
     written.push(nodes.write(GROUP, 100));
     let last = written[1].1.id.index;
     until("the second to have it", || {
-        nodes.replica(NodeId(2), GROUP).status().filter(|now| now.applied >= last)
+        nodes.replica(NodeId(2), GROUP).status().wait().ok().filter(|now| now.applied >= last)
     });
     assert_kept(&nodes.local(NodeId(2), GROUP), &written);
 
     // A founder goes as any other: it is taken out, dropped, and joins as what it is to be.
     change(&nodes, Change::Remove(WITNESS)).unwrap();
-    until("it to know", || nodes.replica(WITNESS, GROUP).status().filter(|now| now.is_removed));
-    assert!(witness.remove_group(GROUP));
-    assert_eq!(witness.create_group(GROUP, &initial_members).err(), Some(CreateError::Removed(GROUP)));
-    witness.join_group(GROUP).unwrap();
+    until("it to know", || nodes.replica(WITNESS, GROUP).status().wait().ok().filter(|now| now.is_removed));
+    witness.remove_group(GROUP).wait().unwrap();
+    assert_eq!(witness.create_group(GROUP, &initial_members).wait().err(), Some(CreateError::Removed(GROUP)));
+    witness.join_group(GROUP).wait().unwrap();
     change(&nodes, Change::Voter(WITNESS)).unwrap();
     nodes.assert_equal(GROUP);
     assert_kept(&nodes.local(WITNESS, GROUP), &written);
@@ -227,7 +228,7 @@ fn a_node_tells_how_many_witnesses_it_has_and_how_many_groups_it_leads_with_one(
 
     // And no longer when it is gone.
     change(&nodes, Change::Remove(WITNESS)).unwrap();
-    until("it to know", || nodes.replica(WITNESS, GROUP).status().filter(|now| now.is_removed));
-    assert!(nodes.engine(WITNESS).remove_group(GROUP));
+    until("it to know", || nodes.replica(WITNESS, GROUP).status().wait().ok().filter(|now| now.is_removed));
+    nodes.engine(WITNESS).remove_group(GROUP).wait().unwrap();
     until("nothing of it to be told", || (counts(&nodes) == [(2, 0, 0), (2, 0, 0), (1, 0, 0)]).then_some(()));
 }

@@ -42,7 +42,7 @@ fn lanes_outnumber_workers_or_the_other_way_about_and_every_group_is_where_it_wa
             }
         }
         for node in nodes.ids() {
-            assert_eq!(nodes.engine(*node).groups(), groups, "{count} workers");
+            assert_eq!(nodes.engine(*node).groups().wait().unwrap(), groups, "{count} workers");
             assert_eq!(threads(*node), count.min(4), "{count} workers share four lanes");
         }
         for (group, written) in groups.iter().zip(&mut written) {

@@ -64,6 +64,7 @@ impl NodeSettings {
         config.seed = self.seed;
         config.file_observer = observer;
         Engine::open(config, Machines { is_hash: self.is_hash })
+            .wait()
             .map_err(|error| format!("node n{}: {error}", self.node))
     }
 }
@@ -222,7 +223,7 @@ pub trait NodeControl: Sized + Send {
 pub fn create_groups(engine: &Engine, count: u32, voters: u64) -> Result<(), String> {
     let voters: Vec<NodeId> = (1..=voters).map(NodeId).collect();
     let groups: Vec<GroupId> = (0..count).map(group_id).collect();
-    engine.create_groups(&groups, &voters).map_err(|error| error.to_string())
+    engine.create_groups(&groups, &voters).wait().map_err(|error| error.to_string())
 }
 
 /// Groups that are asked at one time.
@@ -267,7 +268,9 @@ pub fn applied(engine: &Engine, count: u32) -> Result<Vec<u64>, String> {
 /// # Errors
 /// A group is missing.
 pub fn digests(engine: &Engine, count: u32) -> Result<Vec<(u64, u64)>, String> {
-    let one = |group| engine.group(group_id(group))?.digest().map(|(applied, digest)| (applied.0, digest));
+    let one = |group| {
+        engine.group(group_id(group)).digest().wait().ok().map(|(applied, digest)| (applied.0, digest))
+    };
     (0..count).map(|group| one(group).ok_or_else(|| missing(group))).collect()
 }
 
@@ -276,7 +279,7 @@ pub fn digests(engine: &Engine, count: u32) -> Result<Vec<(u64, u64)>, String> {
 /// # Errors
 /// The group is missing, or the engine closed.
 pub fn query(engine: &Engine, group: u32, query: &[u8]) -> Result<Bytes, String> {
-    let replica = engine.group(group_id(group)).ok_or_else(|| missing(group))?;
+    let replica = engine.group(group_id(group));
     let answer = replica.query(query.to_vec(), Consistency::Eventual).wait();
     answer.map(|answer| answer.reply).map_err(|error| error.to_string())
 }

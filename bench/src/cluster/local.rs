@@ -98,7 +98,7 @@ impl NodeControl for LocalNode {
     fn kill(&mut self) -> Result<(), String> {
         self.earlier = self.usage()?;
         if let Some(engine) = self.engine.take() {
-            engine.shutdown();
+            engine.shutdown().wait().map_err(|error| error.to_string())?;
         }
         Ok(())
     }
@@ -113,8 +113,7 @@ impl NodeControl for LocalNode {
     }
 
     fn stop(self) {
-        if let Some(engine) = self.engine {
-            engine.shutdown();
-        }
+        // The last handle waits for the node's end.
+        drop(self.engine);
     }
 }

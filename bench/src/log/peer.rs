@@ -39,7 +39,7 @@ pub(super) fn run(folder: &Path, cell: Cell, options: &LogOptions) -> Result<See
         enable_log_recycle: true,
         ..Config::default()
     };
-    let engine = Engine::open(config).map_err(|error| error.to_string())?;
+    let engine = Engine::open(config).wait().map_err(|error| error.to_string())?;
     write(&engine, cell, Duration::from_millis(100), 0)?;
     let run = write(&engine, cell, Duration::from_secs_f64(options.seconds), cell.groups)?;
     drop(engine);

@@ -32,14 +32,15 @@ impl Cluster {
     pub(crate) fn open(&self, node: NodeId) -> Result<(), Box<dyn Error>> {
         let identity = self.authority.issue(PeerId(node.0))?;
         let config = Config::new(node, self.dir.path().join(node.to_string()), identity);
-        let engine = Engine::open(config, |_| ExactlyOnce::new(KvMachine::new()))?;
+        let engine = Engine::open(config, |_| ExactlyOnce::new(KvMachine::new())).wait()?;
         let mut open = self.held();
         for (other, (theirs, _)) in &*open {
             theirs.set_address(node, engine.local_addr());
             engine.set_address(*other, theirs.local_addr());
         }
         let map = ShardMap::uniform([GroupId(1)])?;
-        let store = Store::create(&engine, &self.dir.path().join(format!("shards-{node}")), map, &NODES)?;
+        let store =
+            Store::create(&engine, &self.dir.path().join(format!("shards-{node}")), map, &NODES).wait()?;
         open.insert(node, (engine, store));
         Ok(())
     }
@@ -49,11 +50,11 @@ impl Cluster {
     pub(crate) fn lose_leader(&self) -> NodeId {
         loop {
             let mut open = self.held();
-            let leads = |engine: &Engine| engine.group(GroupId(1))?.status()?.leader;
+            let leads = |engine: &Engine| engine.group(GroupId(1)).status().wait().ok()?.leader;
             let leader = open.values().find_map(|(engine, _)| leads(engine));
             if let Some((engine, _)) = leader.and_then(|leader| open.remove(&leader)) {
                 drop(open);
-                engine.shutdown();
+                engine.shutdown().wait().expect("no machine or disk hangs");
                 return engine.node();
             }
             drop(open);

@@ -1,56 +1,95 @@
-//! The public handle of a node: one [`Engine`] is one node.
+//! The public handle of a node: one [`Engine`] is one node with threads, a directory and connections.
+
+mod builder;
+mod handle;
 
 use std::net::SocketAddr;
+use std::ops::Deref;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU32;
 
+pub use builder::EngineBuilder;
+pub use handle::NodeHandle;
 use raftwerk_frame::wire::UNIT_VERSION;
-use raftwerk_frame::{GroupId, LogId, NodeId};
+use raftwerk_frame::{LogId, NodeId};
 use raftwerk_net::identity::Identity;
 use raftwerk_net::{NetError, PeerError, PeerId, QuicConfig, QuicTransport, Receive, Transport};
-use raftwerk_wal::{LaneOptions, OsDisk, OsDiskOptions, PeerNote};
-use tokio::sync::oneshot;
+use raftwerk_wal::{LaneOptions, OsDisk, OsDiskOptions};
 
-use crate::api::call::wait;
+use crate::api::call::Call;
 use crate::api::config::Config;
-use crate::api::error::{AcceptLossError, CreateError, OpenError, ReplaceError, ReviveError};
-use crate::api::group::Group;
-use crate::api::membership::initial_members::InitialMembers;
-use crate::api::pipeline::Pipeline;
+use crate::api::error::OpenError;
 use crate::api::state_machine::StateMachines;
-use crate::api::stats::{EngineStats, WorkerMetrics};
-use crate::api::status::{Loss, ReplicaKind};
+use crate::api::stats::WorkerMetrics;
 use crate::node::data_dir;
 use crate::node::data_dir::lane_options;
 use crate::node::dispatch::Dispatch;
-use crate::node::events::{Condition, Events};
-use crate::node::handle::NodeHandle;
+use crate::node::events::Events;
+use crate::node::handle::NodeShared;
 use crate::node::inbox::Inbox;
 use crate::node::peers::Peers;
-use crate::node::request::Order;
 use crate::node::threads::{Clock, WorkerThread, new_incarnation};
 use crate::worker::{Settings, TurnLimits, Worker, WorkerContext};
 
-/// One node: its groups, its log, its connections. A cheap handle; dropping the last one shuts the node down.
+/// One node: its groups, its log, its connections. A cheap handle; dropping the last one shuts the node down,
+/// and waits for that as [`NodeHandle::shutdown`] does.
+///
+/// The operations on groups are those of [`NodeHandle`], to which it dereferences.
 #[derive(Clone)]
 pub struct Engine {
-    shared: Arc<NodeHandle>,
+    handle: NodeHandle,
     transport: Arc<QuicTransport>,
 }
 
+impl Deref for Engine {
+    type Target = NodeHandle;
+
+    fn deref(&self) -> &NodeHandle {
+        &self.handle
+    }
+}
+
 impl Engine {
+    /// Begins the settings of a node with its log in `data_dir`: everything has a default but its identity.
+    /// ```no_run
+    /// # fn example(identity: raftwerk::identity::Identity) -> Result<(), Box<dyn std::error::Error>> {
+    /// use raftwerk::kv::KvMachine;
+    /// use raftwerk::{Engine, NodeId};
+    ///
+    /// let engine = Engine::builder(NodeId(1), "data/n1")
+    ///     .identity(identity)
+    ///     .listen("10.0.0.1:7001".parse()?)
+    ///     .peer(NodeId(2), "10.0.0.2:7001".parse()?)
+    ///     .peer(NodeId(3), "10.0.0.3:7001".parse()?)
+    ///     .open(|_group| KvMachine::new())
+    ///     .wait()?;
+    /// # Ok(()) }
+    /// ```
+    #[must_use]
+    pub fn builder(node: NodeId, data_dir: impl Into<PathBuf>) -> EngineBuilder {
+        EngineBuilder::new(node, data_dir.into())
+    }
+
     /// Opens a node: recovers the log and every group in it, and starts its threads. `machines` makes the
-    /// groups' state machines. Blocks while the log is read, and while it is moved to another number of lanes
-    /// ([`Config::lanes`]).
+    /// groups' state machines. Takes as long as the log is read, and moved to another number of lanes
+    /// ([`Config::lanes`]), on a thread of its own: no runtime is blocked.
     ///
     /// # Errors
     /// [`OpenError`]; it names file and offset where the log is damaged. In that case no entry was changed,
     /// and this node has sent no message.
-    pub fn open(config: Config, machines: impl StateMachines) -> Result<Self, OpenError> {
+    pub fn open(config: Config, machines: impl StateMachines) -> Call<Self, OpenError> {
+        let name = format!("raftwerk-{}-open", config.node);
+        let lost = || OpenError::Thread(std::io::Error::other("the thread that opens the node has panicked"));
+        Call::on_thread(&name, lost, move || Self::open_now(&config, Arc::new(machines)))
+    }
+
+    /// Opens a node on the calling thread.
+    fn open_now(config: &Config, machines: Arc<dyn StateMachines>) -> Result<Self, OpenError> {
         config.check()?;
-        let net = net_config(&config);
+        let net = net_config(config);
         net.check()?;
-        let (directory, has_other_lanes) = data_dir::open(&config)?;
+        let (directory, has_other_lanes) = data_dir::open(config)?;
         let workers = directory.lanes();
         let threads = config.workers.min(usize::from(workers));
         tracing::info!(
@@ -71,16 +110,15 @@ impl Engine {
         let events = Events::new(config.node, config.on_event.clone());
         let dispatch = Arc::new(Dispatch::new(inboxes.clone(), peers, log, events));
         let receive = Arc::clone(&dispatch) as Arc<dyn Receive>;
-        let transport = Arc::new(QuicTransport::start(net, net_peers(&config), receive)?);
+        let transport = Arc::new(QuicTransport::start(net, net_peers(config), receive)?);
         let metrics: Vec<_> = (0..workers).map(|_| Arc::new(WorkerMetrics::default())).collect();
         if has_other_lanes {
             metrics[0].keeps_lanes();
         }
         let clock = Clock::start(config.clock_rate_ppm);
         let incarnation = new_incarnation();
-        let machines: Arc<dyn StateMachines> = Arc::new(machines);
         let engine = Self {
-            shared: Arc::new(NodeHandle {
+            handle: NodeHandle::new(NodeShared {
                 node: config.node,
                 log,
                 payload_bytes_max: config.payload_bytes_max,
@@ -108,29 +146,17 @@ impl Engine {
                 OsDiskOptions { lane, sync: config.sync, spin: config.spin, ..OsDiskOptions::default() };
             let disk =
                 OsDisk::open(&directory, &options, thread_of(lane).waker()).map_err(OpenError::Thread)?;
-            let settings = settings(&config, lane, workers, incarnation);
-            let options = LaneOptions { memory_bytes: lane_memory, ..lane_options(&config, lane) };
+            let settings = settings(config, lane, workers, incarnation);
+            let options = LaneOptions { memory_bytes: lane_memory, ..lane_options(config, lane) };
             let worker = Worker::open(settings, options, disk, context, clock.now())?;
             opened[number % threads].push(worker);
         }
         for (number, (worker_thread, workers)) in worker_threads.into_iter().zip(opened).enumerate() {
             let name = format!("raftwerk-{}-{number}", config.node);
-            let threads = &engine.shared.threads;
+            let threads = &engine.handle.shared().threads;
             worker_thread.spawn(workers, name, (clock, config.spin), threads).map_err(OpenError::Thread)?;
         }
         Ok(engine)
-    }
-
-    /// This node.
-    #[must_use]
-    pub fn node(&self) -> NodeId {
-        self.shared.node
-    }
-
-    /// The number of lanes of its log ([`Config::lanes`](crate::Config)).
-    #[must_use]
-    pub fn lanes(&self) -> usize {
-        self.shared.inboxes.len()
     }
 
     /// The address on which this node listens, with the port that was found if port 0 was requested.
@@ -177,227 +203,10 @@ impl Engine {
         self.transport.peer_error(PeerId(node.0))
     }
 
-    /// The conditions of this node at present: every condition reported by an event ([`Config::on_event`])
-    /// that has not ended, and each peer that was connected before and has no connection now. Empty: the node
-    /// is healthy. Does not block.
-    #[must_use]
-    pub fn health(&self) -> Vec<Condition> {
-        let mut conditions = self.shared.dispatch.events().conditions();
-        // A removed peer is not reported as lost.
-        conditions.retain(|condition| match condition {
-            Condition::PeerLost { node } | Condition::PeerCertificateEnded { node } => {
-                self.peer_error(*node).is_some()
-            }
-            _ => true,
-        });
-        for note in self.shared.dispatch.peers().list() {
-            let lost = Condition::PeerLost { node: note.node };
-            if self.peer_error(note.node).is_some() && !conditions.contains(&lost) {
-                conditions.push(lost);
-            }
-        }
-        conditions
-    }
-
-    /// Creates this node's replica of a group, durably (bootstrap). To be called on every initial member,
-    /// with the same members everywhere: a list of voters, or [`InitialMembers`] with witnesses and learners
-    /// among them. The group works as soon as a majority of the voters has done so. Idempotent. Blocks for
-    /// about one sync.
-    ///
-    /// # Errors
-    /// [`CreateError`]; the group was not created here.
-    pub fn create_group(
-        &self,
-        group: GroupId,
-        initial_members: impl Into<InitialMembers>,
-    ) -> Result<Group, CreateError> {
-        self.create_groups(&[group], initial_members)?;
-        Ok(Group::new(group, Arc::clone(&self.shared)))
-    }
-
-    /// Creates this node's replicas of many groups with the same initial members, as [`Engine::create_group`]
-    /// creates one; all share a few syncs.
-    ///
-    /// # Errors
-    /// The first [`CreateError`]; the groups before and after it may have been created.
-    pub fn create_groups(
-        &self,
-        groups: &[GroupId],
-        initial_members: impl Into<InitialMembers>,
-    ) -> Result<(), CreateError> {
-        let initial_members = initial_members.into().configuration(self.shared.node)?;
-        let ask = |group: &GroupId| {
-            let (reply, answer) = oneshot::channel();
-            let order = Order::Bootstrap { group: *group, initial_members: initial_members.clone(), reply };
-            self.shared.inbox_of(*group).order(order);
-            answer
-        };
-        let answers: Vec<_> = groups.iter().map(ask).collect();
-        let mut made = Ok(());
-        for answer in answers {
-            made = made.and(wait(answer).unwrap_or(Err(CreateError::Closed)));
-        }
-        made
-    }
-
-    /// Creates an empty replica here, without any state of its group, durably: needed before a leader adds
-    /// this node ([`Group::reconfigure`]). It is passive until it receives a message of the group.
-    /// Idempotent. If damage may have taken a replica of this group without a trace, the new replica grants
-    /// no vote until a later leader has brought it everything ([`Engine::loss`] reports it). Blocks for about
-    /// one sync.
-    ///
-    /// # Errors
-    /// [`CreateError`]; the replica was not created.
-    pub fn join_group(&self, group: GroupId) -> Result<Group, CreateError> {
-        self.join(group, ReplicaKind::Full)
-    }
-
-    fn join(&self, group: GroupId, kind: ReplicaKind) -> Result<Group, CreateError> {
-        let (reply, answer) = oneshot::channel();
-        self.shared.inbox_of(group).order(Order::Join { group, kind, reply });
-        wait(answer).unwrap_or(Err(CreateError::Closed))?;
-        Ok(Group::new(group, Arc::clone(&self.shared)))
-    }
-
-    /// As [`Engine::join_group`], for a replica that is a witness for as long as it exists: it votes and
-    /// acknowledges, and holds no payload and no state. A leader adds it by
-    /// [`Change::Witness`](crate::Change), and by no other change.
-    ///
-    /// # Errors
-    /// [`CreateError`]; the replica was not created.
-    pub fn join_group_as_witness(&self, group: GroupId) -> Result<Group, CreateError> {
-        self.join(group, ReplicaKind::Witness)
-    }
-
-    /// A handle of a group that has a replica on this node. Blocks for about one turn of its worker.
-    #[must_use]
-    pub fn group(&self, group: GroupId) -> Option<Group> {
-        let handle = Group::new(group, Arc::clone(&self.shared));
-        handle.status().is_some().then_some(handle)
-    }
-
-    /// The groups with a replica on this node, in ascending order.
-    #[must_use]
-    pub fn groups(&self) -> Vec<GroupId> {
-        let ask = |inbox: &Arc<Inbox>| {
-            let (reply, answer) = oneshot::channel();
-            inbox.order(Order::Groups { reply });
-            wait(answer).unwrap_or_default()
-        };
-        let mut groups: Vec<GroupId> = self.shared.inboxes.iter().flat_map(ask).collect();
-        groups.sort_unstable();
-        groups
-    }
-
-    /// Deletes this node's replica of a group, its log and its checkpoints. `false` if there was none, or the
-    /// engine is closed.
-    ///
-    /// The other replicas are not informed: take this one out of the configuration first
-    /// ([`Group::reconfigure`]), and wait until it has received that
-    /// ([`GroupStatus::is_removed`](crate::GroupStatus)). Its hard state (term and vote) stays on this disk,
-    /// some hundred bytes, and constrains a replica that joins here again ([`Engine::join_group`]); the group
-    /// cannot be created here again.
-    pub fn remove_group(&self, group: GroupId) -> bool {
-        let (reply, answer) = oneshot::channel();
-        self.shared.inbox_of(group).order(Order::Remove { group, reply });
-        wait(answer).unwrap_or(false)
-    }
-
-    /// The identity of this node's log. Differs from that of every other log, including an earlier one of
-    /// this node.
-    #[must_use]
-    pub fn log_id(&self) -> LogId {
-        self.shared.log
-    }
-
-    /// Records that a node has another log now, its old one being gone for good: needed for groups that are
-    /// to be created with it. From existing groups, the node is taken out and added again
-    /// ([`Group::reconfigure`]), and joins them ([`Engine::join_group`]); no other node needs to be informed.
-    /// Why: `engine/docs/replica_identity.md`. Blocks for about one sync.
-    ///
-    /// # Errors
-    /// [`ReplaceError`]; nothing was recorded.
-    pub fn replace_peer(&self, node: NodeId, log: LogId) -> Result<(), ReplaceError> {
-        let (reply, answer) = oneshot::channel();
-        let peer = PeerNote { node, log };
-        self.shared.dispatch.order(0, Order::ReplacePeer { peer, checked: 0, reply });
-        wait(answer).unwrap_or(Err(ReplaceError::Closed))
-    }
-
-    /// What a replica of this node has lost and waits for. Until it is repaired, the replica grants no vote
-    /// and does not lead. `None` if it has lost nothing, or has been repaired. For a group without a replica
-    /// here: what may have been lost of it, if damage may have left nothing of a replica; then the group
-    /// cannot be created here. Blocks for about one turn of its worker.
-    #[must_use]
-    pub fn loss(&self, group: GroupId) -> Option<Loss> {
-        let (reply, answer) = oneshot::channel();
-        self.shared.inbox_of(group).order(Order::Loss { group, reply });
-        wait(answer).flatten()
-    }
-
-    /// Lets a replica vote and lead with what it has, although it has lost something: for a group that stands
-    /// still because its only voter, or too many of its voters, were damaged, and their disks cannot be
-    /// recovered.
-    ///
-    /// **What is given up**: writes of the group that were acknowledged may be gone, on all nodes; and in a
-    /// group of several voters replicas may diverge for good, if one that was thought gone comes back with
-    /// them. Try first to repair it: a group that has a leader repairs its replicas by itself, and a damaged
-    /// voter can be taken out ([`Group::reconfigure`]) and join again.
-    ///
-    /// Refused unless the node was opened with [`Config::accept_losses`], and unless `loss` equals what
-    /// [`Engine::loss`] returns. To be called on as many voters as it takes to elect a leader. For a group
-    /// without a replica here it lets [`Engine::create_group`] create it, as if it had never existed; that is
-    /// durable when this returns, and stays in force until the group is here. For a replica that is here it
-    /// is in force until the node stops, or the replica holds an entry of a later term, which happens soon
-    /// after.
-    ///
-    /// # Errors
-    /// [`AcceptLossError`]; nothing has changed.
-    pub fn accept_loss(&self, loss: Loss) -> Result<(), AcceptLossError> {
-        let (reply, answer) = oneshot::channel();
-        self.shared.inbox_of(loss.group).order(Order::AcceptLoss { loss, reply });
-        wait(answer).unwrap_or(Err(AcceptLossError::Closed))
-    }
-
-    /// Makes a new state machine for a replica in [quarantine](crate::Quarantine), from its checkpoint, and
-    /// has it apply what the old one had applied. Returns when the machine is made; the quarantine ends when
-    /// it has caught up ([`Group::status`]), or continues if the machine panics again. Blocks while the
-    /// checkpoint is read.
-    ///
-    /// # Errors
-    /// [`ReviveError`]; nothing has changed.
-    pub fn revive(&self, group: GroupId) -> Result<(), ReviveError> {
-        let (reply, answer) = oneshot::channel();
-        self.shared.inbox_of(group).order(Order::Revive { group, reply });
-        wait(answer).unwrap_or(Err(ReviveError::Closed))
-    }
-
-    /// A pipeline of a thread's own, for up to `in_flight_max` operations at a time.
-    #[must_use]
-    pub fn pipeline(&self, in_flight_max: usize) -> Pipeline {
-        Pipeline::open(&self.shared, in_flight_max)
-    }
-
-    /// The node's counters since it was opened.
-    #[must_use]
-    pub fn stats(&self) -> EngineStats {
-        self.shared.stats()
-    }
-
     /// Counters of the node's connections.
     #[must_use]
     pub fn net_stats(&self) -> raftwerk_net::NetStats {
         self.transport.stats()
-    }
-
-    /// Shuts the node down: every pending call ends, threads stop. Remaining handles answer `Closed`. Waits
-    /// until all has ended, but no longer than [`Config::shutdown_patience`] for the threads that own groups;
-    /// `false` if some have not ended by then, because a disk or a state machine does not answer: they end
-    /// when it does, and hold the directory until then. May be called again, and by several threads at once:
-    /// each waits. Called from a state machine it does not wait, and returns `false`, because the calling
-    /// thread is among those that are to end. Dropping the last handle does the same.
-    pub fn shutdown(&self) -> bool {
-        self.shared.close()
     }
 }
 

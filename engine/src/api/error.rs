@@ -151,7 +151,7 @@ pub enum CreateError {
     /// been among it, with its hard state; or one was removed here, and part of its hard state is lost. If
     /// this node is a member elsewhere, take it out there and let it join (joining is always possible,
     /// creating never); if the group is new, or no node has it any longer, an operator confirms that:
-    /// [`Engine::loss`](crate::Engine::loss), [`Engine::accept_loss`](crate::Engine::accept_loss).
+    /// [`NodeHandle::loss`](crate::NodeHandle::loss), [`NodeHandle::accept_loss`](crate::NodeHandle::accept_loss).
     #[error("group {0} may have been here, and been lost")]
     Lost(GroupId),
     /// The 65,537 highest ids are reserved for the log.
@@ -259,6 +259,39 @@ pub enum AcceptLossError {
     /// The engine is shutting down or has shut down.
     #[error("the engine is closed")]
     Closed,
+}
+
+/// Why a node gave no answer about a replica of its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ReplicaError {
+    /// This node has no replica of the group.
+    #[error("there is no replica of group {0} on this node")]
+    NoReplica(GroupId),
+    /// The replica has no state: it is a witness, or its machine has panicked
+    /// ([`Quarantine`](crate::Quarantine)). Another node has the state.
+    #[error("the replica of group {0} on this node has no state")]
+    NoState(GroupId),
+    /// The log failed and takes no more writes until the engine is opened again. Nothing happened.
+    #[error("the log is poisoned by a failed write")]
+    Poisoned,
+    /// The engine is shutting down or has shut down; or the caller is a state machine, which cannot wait for
+    /// its own worker.
+    #[error("the engine is closed")]
+    Closed,
+}
+
+/// Why a node has not ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ShutdownError {
+    /// A thread has not ended within [`Config::shutdown_patience`](crate::Config), because a disk or a state
+    /// machine does not return. It ends when that does, and holds the directory until then: call again.
+    #[error("a thread of the node has not ended: its disk, or a state machine, does not return")]
+    Unfinished,
+    /// The caller is a state machine, on a thread that is to end: the node ends when its turn is over.
+    #[error("a state machine cannot wait for the end of its own thread")]
+    OwnThread,
 }
 
 /// Why a replica could not be revived.

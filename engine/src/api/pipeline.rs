@@ -13,7 +13,7 @@ use raftwerk_frame::GroupId;
 
 use crate::api::consistency::{Demand, ReadOptions};
 use crate::api::error::{ProposeError, ReadError};
-use crate::node::handle::NodeHandle;
+use crate::node::handle::NodeShared;
 use crate::node::request::{Order, Refused, Request};
 use crate::node::submission::{
     Completion, Operation, OperationKind, PipelineShared, SUBMISSION_BYTES, Submission,
@@ -46,7 +46,7 @@ enum Wanted {
 /// # Ok(()) }
 /// ```
 pub struct Pipeline {
-    engine: Arc<NodeHandle>,
+    engine: Arc<NodeShared>,
     shared: Arc<PipelineShared>,
     parker: Parker,
     filling: Vec<Option<Submission>>,
@@ -57,7 +57,7 @@ pub struct Pipeline {
 
 impl Pipeline {
     /// A pipeline for one caller, with a number of its own.
-    pub(crate) fn open(engine: &Arc<NodeHandle>, in_flight_max: usize) -> Self {
+    pub(crate) fn open(engine: &Arc<NodeShared>, in_flight_max: usize) -> Self {
         let engine = Arc::clone(engine);
         let number = engine.pipelines.fetch_add(1, Ordering::Relaxed);
         let parker = Parker::new();

@@ -4,10 +4,7 @@
 //! The groups' machines must be `ExactlyOnce<KvMachine>`. A client registers once in every group that it
 //! writes to; a [`Once`] is one write, which is sent to one node's store after another until it is answered.
 
-use std::future::Future;
-use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use raftwerk_frame::{EntryId, GroupId, Index};
@@ -16,7 +13,7 @@ use rustc_hash::FxHashMap;
 use super::codec::{self, Change, KEY_BYTES_MAX, Swap};
 use super::store::{Store, StoreError, version_of};
 use crate::exactly_once::{self, Numbered, OnceSession};
-use crate::{Applied, Proposal};
+use crate::{Applied, Call, ProposeError};
 
 /// A client of a store, registered in the groups that it writes to. Cheap to clone; usable from any thread.
 /// Clones are the same client. Its state is in memory: after a restart of its process, a new client has no
@@ -54,10 +51,13 @@ impl Client {
     /// Registers the client in the group that holds a key. Once is enough for all keys of the group; a second
     /// registration starts a new session there, and open writes of the old one in that group must not be sent
     /// any more.
-    pub fn register(&self, store: &Store, key: &[u8]) -> Registering {
-        let group = store.shard_map().route(key);
+    ///
+    /// # Errors
+    /// [`StoreError`]; register again, also after an unknown outcome.
+    pub fn register(&self, store: &Store, key: &[u8]) -> Call<(), StoreError> {
+        let (client, group) = (self.clone(), store.shard_map().route(key));
         let proposal = store.propose(group, exactly_once::register());
-        Registering { client: self.clone(), group, proposal }
+        proposal.then(move |applied| client.registered(group, &applied?))
     }
 
     /// Whether this client has completed a registration in the group that holds a key.
@@ -71,7 +71,7 @@ impl Client {
     /// # Errors
     /// [`StoreError::NotRegistered`], [`StoreError::KeyTooLarge`], [`StoreError::TooManyOpen`]. Nothing was sent.
     pub fn put(&self, store: &Store, key: &[u8], value: &[u8]) -> Result<Once<Index>, StoreError> {
-        self.once(store, key, version_of, |out| codec::put(out, key, value))
+        self.once(store, key, |applied| version_of(Ok(first(applied)?)), |out| codec::put(out, key, value))
     }
 
     /// Removes a key; its answer is whether it was there.
@@ -79,7 +79,7 @@ impl Client {
     /// # Errors
     /// As [`Client::put`].
     pub fn delete(&self, store: &Store, key: &[u8]) -> Result<Once<bool>, StoreError> {
-        let read = |applied: Applied| Ok(codec::existed(&applied.reply)?);
+        let read = |applied: Result<Applied, ProposeError>| Ok(codec::existed(&first(applied)?.reply)?);
         self.once(store, key, read, |out| codec::delete(out, key))
     }
 
@@ -94,7 +94,7 @@ impl Client {
         expected: Option<&[u8]>,
         new: Option<&[u8]>,
     ) -> Result<Once<Swap>, StoreError> {
-        let read = |applied: Applied| Ok(codec::swapped(&applied.reply)?);
+        let read = |applied: Result<Applied, ProposeError>| Ok(codec::swapped(&first(applied)?.reply)?);
         self.once(store, key, read, |out| codec::compare_and_set(out, key, expected, new))
     }
 
@@ -105,14 +105,14 @@ impl Client {
     pub fn batch(&self, store: &Store, changes: &[Change<'_>]) -> Result<Once<Index>, StoreError> {
         store.check_batch(changes)?;
         let key = changes.first().ok_or(StoreError::EmptyBatch)?.key();
-        self.once(store, key, version_of, |out| codec::batch(out, changes))
+        self.once(store, key, |applied| version_of(Ok(first(applied)?)), |out| codec::batch(out, changes))
     }
 
     fn once<T>(
         &self,
         store: &Store,
         key: &[u8],
-        read: fn(Applied) -> Result<T, StoreError>,
+        read: fn(Result<Applied, ProposeError>) -> Result<T, StoreError>,
         encode: impl FnOnce(&mut Vec<u8>),
     ) -> Result<Once<T>, StoreError> {
         if key.len() > KEY_BYTES_MAX {
@@ -132,34 +132,6 @@ impl Client {
 
     fn held(&self) -> MutexGuard<'_, FxHashMap<GroupId, OnceSession>> {
         self.groups.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// A pending registration. A future; or block on it with [`Registering::wait`].
-#[must_use = "the client may not be known"]
-pub struct Registering {
-    client: Client,
-    group: GroupId,
-    proposal: Proposal,
-}
-
-impl Registering {
-    /// Blocks until it is registered.
-    ///
-    /// # Errors
-    /// [`StoreError`]; register again, also after an unknown outcome.
-    pub fn wait(self) -> Result<(), StoreError> {
-        let applied = self.proposal.wait()?;
-        self.client.registered(self.group, &applied)
-    }
-}
-
-impl Future for Registering {
-    type Output = Result<(), StoreError>;
-
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let applied = ready!(Pin::new(&mut self.proposal).poll(cx))?;
-        Poll::Ready(self.client.registered(self.group, &applied))
     }
 }
 
@@ -197,50 +169,27 @@ impl Drop for Ticket {
 pub struct Once<T> {
     ticket: Ticket,
     payload: Bytes,
-    read: fn(Applied) -> Result<T, StoreError>,
+    read: fn(Result<Applied, ProposeError>) -> Result<T, StoreError>,
 }
 
 impl<T> Once<T> {
     /// Sends it to this node's replica. After [`ProposeError::Unknown`](crate::ProposeError::Unknown), as
     /// after any other transient error, send it again, here or elsewhere. A repetition is answered like the
     /// first one.
-    pub fn send(&self, store: &Store) -> Attempt<T> {
-        Attempt { proposal: store.propose(self.ticket.group, self.payload.clone()), read: self.read }
-    }
-}
-
-/// One attempt at a write. A future; or block on it with [`Attempt::wait`].
-#[must_use = "the outcome of a write should be looked at"]
-pub struct Attempt<T> {
-    proposal: Proposal,
-    read: fn(Applied) -> Result<T, StoreError>,
-}
-
-impl<T> Attempt<T> {
-    /// Blocks until the outcome is known.
     ///
     /// # Errors
     /// [`StoreError`]; after [`StoreError::Once`] further attempts are useless, except after
     /// [`OnceError::Full`](crate::exactly_once::OnceError::Full).
-    pub fn wait(self) -> Result<T, StoreError> {
-        let applied = self.proposal.wait()?;
-        answer(&applied, self.read)
+    pub fn send(&self, store: &Store) -> Call<T, StoreError> {
+        store.propose(self.ticket.group, self.payload.clone()).read_by(self.read)
     }
 }
 
-impl<T> Future for Attempt<T> {
-    type Output = Result<T, StoreError>;
-
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let applied = ready!(Pin::new(&mut self.proposal).poll(cx))?;
-        Poll::Ready(answer(&applied, self.read))
-    }
-}
-
-/// The answer of the entry that was applied, whichever attempt proposed it.
-fn answer<T>(applied: &Applied, read: fn(Applied) -> Result<T, StoreError>) -> Result<T, StoreError> {
+/// The entry that was applied, whichever attempt proposed it.
+fn first(applied: Result<Applied, ProposeError>) -> Result<Applied, StoreError> {
+    let applied = applied?;
     let outcome = exactly_once::outcome(&applied.reply)?;
-    read(Applied { id: EntryId::new(applied.id.term, outcome.index), reply: outcome.reply })
+    Ok(Applied { id: EntryId::new(applied.id.term, outcome.index), reply: outcome.reply })
 }
 
 #[cfg(test)]
@@ -259,9 +208,9 @@ mod tests {
         config.segment_bytes = 1 << 20;
         config.payload_bytes_max = 1 << 16;
         config.checkpoint_log_bytes = 4 << 10;
-        let engine = Engine::open(config, |_group| ExactlyOnce::new(KvMachine::new())).unwrap();
+        let engine = Engine::open(config, |_group| ExactlyOnce::new(KvMachine::new())).wait().unwrap();
         let map = ShardMap::uniform([GroupId(1), GroupId(2)]).unwrap();
-        let store = Store::create(&engine, &directory.join("shards"), map, &[NodeId(1)]).unwrap();
+        let store = Store::create(&engine, &directory.join("shards"), map, &[NodeId(1)]).wait().unwrap();
         (engine, store)
     }
 
@@ -296,7 +245,7 @@ mod tests {
         store.put(b"apple", b"blue").wait().unwrap();
         assert_eq!(swap.send(&store).wait(), Ok(Swap::Applied));
         assert_eq!(&store.get(b"apple").wait().unwrap().unwrap().value[..], b"blue");
-        engine.shutdown();
+        engine.shutdown().wait().unwrap();
     }
 
     #[test]
@@ -322,7 +271,7 @@ mod tests {
             let once = client.delete(&store, b"k").unwrap();
             assert_eq!(once.send(&store).wait(), Ok(false));
         }
-        engine.shutdown();
+        engine.shutdown().wait().unwrap();
     }
 
     #[test]
@@ -337,7 +286,7 @@ mod tests {
         for _ in 0..200 {
             store1.put(b"k", &[7; 100]).wait().unwrap();
         }
-        engine.shutdown();
+        engine.shutdown().wait().unwrap();
         drop((engine, store1));
         let (engine, store) = store(directory.path());
         let again = loop {
@@ -348,7 +297,7 @@ mod tests {
         };
         assert_eq!(again, Ok(Swap::Applied), "and not refused, although the key is there now");
         assert_eq!(&store.get(b"k").wait().unwrap().unwrap().value[..], [7; 100]);
-        engine.shutdown();
+        engine.shutdown().wait().unwrap();
     }
 
     #[test]
@@ -356,9 +305,10 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let identity = ClusterAuthority::new("kv").unwrap().issue(PeerId(1)).unwrap();
         let config = Config::new(NodeId(1), directory.path().join("data"), identity);
-        let engine = Engine::open(config, |_group| KvMachine::new()).unwrap();
+        let engine = Engine::open(config, |_group| KvMachine::new()).wait().unwrap();
         let map = ShardMap::uniform([GroupId(1)]).unwrap();
-        let store = Store::create(&engine, &directory.path().join("shards"), map, &[NodeId(1)]).unwrap();
+        let store =
+            Store::create(&engine, &directory.path().join("shards"), map, &[NodeId(1)]).wait().unwrap();
         let told = loop {
             match Client::new().register(&store, b"k").wait() {
                 Err(StoreError::Propose(ProposeError::NotLeader { .. })) => std::thread::yield_now(),
@@ -366,6 +316,6 @@ mod tests {
             }
         };
         assert_eq!(told, Err(StoreError::Once(OnceError::Unsupported)));
-        engine.shutdown();
+        engine.shutdown().wait().unwrap();
     }
 }

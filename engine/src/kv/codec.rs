@@ -65,30 +65,16 @@ pub const SHORT_KEY_BYTES: usize = 128;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum CodecError {
-    /// The bytes end too early.
-    #[error("the bytes end too early")]
-    Short,
-    /// There are bytes after the end.
-    #[error("{bytes} bytes too many")]
-    Trailing {
-        /// How many.
-        bytes: usize,
-    },
-    /// A number is not in its shortest form, or is over 64 bits.
-    #[error("a number is malformed")]
-    Varint,
-    /// The first byte names no operation, query or reply of this version.
-    #[error("tag {0:#04x} is unknown")]
-    Tag(u8),
+    /// They cannot be decoded: also where a tag names no operation, query or reply of this version, a scan asks
+    /// for no items or for more than 32 bits can count, or a query has too many keys.
+    #[error(transparent)]
+    Malformed(#[from] DecodeError),
     /// A key or bound is over its limit.
     #[error("a key of {bytes} bytes is over the limit of {KEY_BYTES_MAX}")]
     KeyTooLarge {
         /// Its length.
         bytes: u64,
     },
-    /// A scan with a limit of no items, or of more than 32 bits can count; or a query for too many keys.
-    #[error("a query's limit is out of bounds")]
-    Limit,
     /// The state machine could not decode the operation or query.
     #[error("the state machine refused the bytes as malformed")]
     Refused,
@@ -136,17 +122,5 @@ impl<'a> ReadKeys<'a> for Reader<'a> {
 
     fn optional(&mut self) -> Result<Option<&'a [u8]>, CodecError> {
         Ok(if self.flag()? { Some(self.slice()?) } else { None })
-    }
-}
-
-impl From<DecodeError> for CodecError {
-    fn from(error: DecodeError) -> Self {
-        match error {
-            DecodeError::Short => Self::Short,
-            DecodeError::Trailing { bytes } => Self::Trailing { bytes },
-            DecodeError::Varint => Self::Varint,
-            DecodeError::Tag(tag) => Self::Tag(tag),
-            DecodeError::Limit => Self::Limit,
-        }
     }
 }

@@ -30,7 +30,7 @@ pub const PAGE_BYTES_MAX: u32 = 1 << 20;
 /// # fn example(config: raftwerk::Config) -> Result<(), raftwerk::OpenError> {
 /// use raftwerk::kv::KvMachine;
 ///
-/// let engine = raftwerk::Engine::open(config, |_group| KvMachine::new())?;
+/// let engine = raftwerk::Engine::open(config, |_group| KvMachine::new()).wait()?;
 /// # Ok(()) }
 /// ```
 #[derive(Clone, Debug, Default)]

@@ -15,9 +15,9 @@
 //! use raftwerk::kv::{KvMachine, ShardMap, Store};
 //! use raftwerk::{Engine, GroupId};
 //!
-//! let engine = Engine::open(config, |_group| KvMachine::new())?;
+//! let engine = Engine::open(config, |_group| KvMachine::new()).wait()?;
 //! let map = ShardMap::uniform((1..=48).map(GroupId))?;
-//! let store = Store::create(&engine, "shards".as_ref(), map, &[node])?;
+//! let store = Store::create(&engine, "shards".as_ref(), map, &[node]).wait()?;
 //! store.put(b"key", b"value").wait()?;
 //! # Ok(()) }
 //! ```
@@ -34,10 +34,10 @@ mod shard_map;
 mod store;
 mod tree;
 
-pub use client::{Attempt, Client, Once, Registering};
+pub use client::{Client, Once};
 pub use image::ImageError;
 pub use machine::{KvMachine, PAGE_BYTES_MAX, PAGE_ITEMS_MAX};
 pub use shard_file::ShardFileError;
 pub use shard_map::{Shard, ShardMap, ShardMapError};
-pub use store::{Answer, Many, Reader, Scanner, Served, Store, StoreError, StoreOpenError, Write};
+pub use store::{Reader, Scanner, Served, Store, StoreError, StoreOpenError};
 pub use tree::{Range, Tree, TreeItem};

@@ -7,32 +7,33 @@
 //! of operations.
 
 mod error;
-mod pending;
 mod reader;
 mod scan;
+mod served;
 
-use std::collections::hash_map::Entry;
 use std::path::Path;
 use std::sync::Arc;
 
 use bytes::Bytes;
 pub use error::{StoreError, StoreOpenError};
-pub use pending::{Answer, Served, Write};
-use raftwerk_frame::{GroupId, Index, NodeId};
-use raftwerk_wal::Disk;
-pub use reader::{Many, Reader};
+use raftwerk_frame::{GroupId, Index};
+pub use reader::Reader;
 use rustc_hash::FxHashMap;
 pub use scan::Scanner;
+pub use served::Served;
 
 use super::codec::{self, Change, Found, KEY_BYTES_MAX, Swap};
 use super::shard_map::ShardMap;
-use crate::drive::Node;
-use crate::{Applied, Consistency, Engine, Group, Proposal, ReadAnswer, ReadOptions, Session};
+use crate::{
+    Applied, Call, Consistency, Group, InitialMembers, NodeHandle, ProposeError, ReadAnswer, ReadError,
+    ReadOptions, ReplicaError, Session,
+};
 
 /// A key-value store. Cheap to clone; usable from any thread.
 ///
 /// Writes answer with the version of their keys, which is the index of their entry. They are sent when
-/// called, not when first polled: many can be in flight at once. All can be awaited or waited for.
+/// called, not when first polled: many can be in flight at once. Each operation is a [`Call`], to be awaited or
+/// waited for.
 ///
 /// ```no_run
 /// # fn example(engine: &raftwerk::Engine, node: raftwerk::NodeId) -> Result<(), Box<dyn std::error::Error>> {
@@ -40,7 +41,7 @@ use crate::{Applied, Consistency, Engine, Group, Proposal, ReadAnswer, ReadOptio
 /// use raftwerk::kv::{ShardMap, Store, codec::{Change, Swap}};
 ///
 /// let map = ShardMap::uniform((1..=48).map(GroupId))?;
-/// let store = Store::create(engine, "shards".as_ref(), map, &[node])?;
+/// let store = Store::create(engine, "shards".as_ref(), map, &[node]).wait()?;
 ///
 /// let version = store.put(b"apple", b"red").wait()?;
 /// let found = store.get(b"apple").wait()?.expect("it was put");
@@ -51,7 +52,7 @@ use crate::{Applied, Consistency, Engine, Group, Proposal, ReadAnswer, ReadOptio
 /// store.batch(&[Change::Put { key: b"ant", value: b"6" }, Change::Delete { key: b"apple" }]).wait()?;
 ///
 /// let mut scanner = store.scan(b"a", Some(b"b"));
-/// while let Some(items) = scanner.next_page_wait()? {
+/// while let Some(items) = scanner.next_page().wait()? {
 ///     for item in items {
 ///         println!("{:?} = {:?}", item.key, item.value);
 ///     }
@@ -70,56 +71,68 @@ struct Shards {
 }
 
 impl Store {
-    /// Creates the store's groups with these voters and saves the map to `path`. To be called on every voter,
-    /// with equal arguments; idempotent, so that it can be repeated after a crash or an error.
+    /// Creates the store's groups with these members and saves the map to `path`. To be called on every
+    /// member, with equal arguments; idempotent, so that it can be repeated after a crash or an error. Takes a
+    /// few syncs, on a thread of its own.
     ///
-    /// The engine's state machines must be [`KvMachine`](super::KvMachine)s.
+    /// The node's state machines must be [`KvMachine`](super::KvMachine)s.
     ///
     /// # Errors
     /// [`StoreOpenError`]; in particular if `path` holds another map.
     pub fn create(
-        engine: &Engine,
+        node: &NodeHandle,
         path: &Path,
         map: ShardMap,
-        voters: &[NodeId],
-    ) -> Result<Self, StoreOpenError> {
-        map.save(path)?;
-        for shard in map.ranges() {
-            engine
-                .create_group(shard.group, voters)
-                .map_err(|source| StoreOpenError::Create { group: shard.group, source })?;
-        }
-        Self::new(engine, map)
+        initial_members: impl Into<InitialMembers>,
+    ) -> Call<Self, StoreOpenError> {
+        let (node, path, initial_members) = (node.clone(), path.to_owned(), initial_members.into());
+        Call::on_thread(
+            "raftwerk-store",
+            || StoreOpenError::Closed,
+            move || {
+                map.save(&path)?;
+                let create = |group| (group, node.create_group(group, &initial_members));
+                let created: Vec<_> = map.ranges().map(|shard| create(shard.group)).collect();
+                for (group, call) in created {
+                    call.wait().map_err(|source| StoreOpenError::Create { group, source })?;
+                }
+                Ok(Self::new(&node, map))
+            },
+        )
     }
 
-    /// Opens a store whose map was saved to `path`.
+    /// Opens a store whose map was saved to `path`. Reads the file on a thread of its own.
     ///
     /// # Errors
     /// [`StoreOpenError`] if there is no such map, or one of its groups is not on this node.
-    pub fn open(engine: &Engine, path: &Path) -> Result<Self, StoreOpenError> {
-        Self::new(engine, ShardMap::load(path)?)
+    pub fn open(node: &NodeHandle, path: &Path) -> Call<Self, StoreOpenError> {
+        let (node, path) = (node.clone(), path.to_owned());
+        Call::on_thread(
+            "raftwerk-store",
+            || StoreOpenError::Closed,
+            move || {
+                let store = Self::new(&node, ShardMap::load(&path)?);
+                for (id, group) in &store.shards.groups {
+                    match group.status().wait() {
+                        Ok(_) => {}
+                        Err(ReplicaError::NoReplica(_)) => return Err(StoreOpenError::NoSuchGroup(*id)),
+                        Err(_) => return Err(StoreOpenError::Closed),
+                    }
+                }
+                Ok(store)
+            },
+        )
     }
 
-    /// A store over groups that exist already; touches no file.
-    ///
-    /// # Errors
-    /// [`StoreOpenError::NoSuchGroup`] if one of the map's groups is not on this node.
-    pub fn new(engine: &Engine, map: ShardMap) -> Result<Self, StoreOpenError> {
-        Self::over(map, |group| engine.group(group))
-    }
-
-    /// A store over the groups of a node, with either driver.
-    pub(crate) fn over(
-        map: ShardMap,
-        find: impl Fn(GroupId) -> Option<Group>,
-    ) -> Result<Self, StoreOpenError> {
+    /// A store over groups that exist already; touches no file and makes no request. Calls to a group without
+    /// a replica on this node end with `NoSuchGroup`.
+    #[must_use]
+    pub fn new(node: &NodeHandle, map: ShardMap) -> Self {
         let mut groups = FxHashMap::default();
         for shard in map.ranges() {
-            if let Entry::Vacant(place) = groups.entry(shard.group) {
-                place.insert(find(shard.group).ok_or(StoreOpenError::NoSuchGroup(shard.group))?);
-            }
+            groups.entry(shard.group).or_insert_with(|| node.group(shard.group));
         }
-        Ok(Self { shards: Arc::new(Shards { map, groups }), session: None })
+        Self { shards: Arc::new(Shards { map, groups }), session: None }
     }
 
     /// The map from keys to groups.
@@ -129,31 +142,36 @@ impl Store {
     }
 
     /// Sets a key; answers with its version.
-    pub fn put(&self, key: &[u8], value: &[u8]) -> Write<Index> {
+    pub fn put(&self, key: &[u8], value: &[u8]) -> Call<Index, StoreError> {
         let encode = |out: &mut Vec<u8>| codec::put(out, key, value);
         self.write(key, codec::put_overhead_bytes(key.len()) + key.len() + value.len(), encode, version_of)
     }
 
     /// Removes a key; answers whether it was there.
-    pub fn delete(&self, key: &[u8]) -> Write<bool> {
+    pub fn delete(&self, key: &[u8]) -> Call<bool, StoreError> {
         let encode = |out: &mut Vec<u8>| codec::delete(out, key);
-        self.write(key, 4 + key.len(), encode, |applied| Ok(codec::existed(&applied.reply)?))
+        self.write(key, 4 + key.len(), encode, |applied| Ok(codec::existed(&applied?.reply)?))
     }
 
     /// Sets a key to `new`, or removes it, if it holds exactly what is `expected`; `None` stands for "absent".
-    pub fn compare_and_set(&self, key: &[u8], expected: Option<&[u8]>, new: Option<&[u8]>) -> Write<Swap> {
+    pub fn compare_and_set(
+        &self,
+        key: &[u8],
+        expected: Option<&[u8]>,
+        new: Option<&[u8]>,
+    ) -> Call<Swap, StoreError> {
         let bytes = 24 + key.len() + expected.map_or(0, <[u8]>::len) + new.map_or(0, <[u8]>::len);
         let encode = |out: &mut Vec<u8>| codec::compare_and_set(out, key, expected, new);
-        self.write(key, bytes, encode, |applied| Ok(codec::swapped(&applied.reply)?))
+        self.write(key, bytes, encode, |applied| Ok(codec::swapped(&applied?.reply)?))
     }
 
     /// Makes several changes, all or none, in order; answers with the version of all keys that were set.
     ///
     /// All keys must be of one shard: otherwise it ends with [`StoreError::CrossShard`], and nothing happens.
-    pub fn batch(&self, changes: &[Change<'_>]) -> Write<Index> {
+    pub fn batch(&self, changes: &[Change<'_>]) -> Call<Index, StoreError> {
         match (self.check_batch(changes), changes.first()) {
             (Ok(()), Some(first)) => self.write(first.key(), 0, |out| codec::batch(out, changes), version_of),
-            (checked, _) => Write::failed(checked.err().unwrap_or(StoreError::EmptyBatch)),
+            (checked, _) => Call::done(Err(checked.err().unwrap_or(StoreError::EmptyBatch))),
         }
     }
 
@@ -175,7 +193,7 @@ impl Store {
     }
 
     /// Proposes to a group of the store's map.
-    pub(super) fn propose(&self, group: GroupId, payload: impl Into<Bytes>) -> Proposal {
+    pub(super) fn propose(&self, group: GroupId, payload: impl Into<Bytes>) -> Call<Applied, ProposeError> {
         let group = &self.shards.groups[&group];
         match &self.session {
             Some(session) => group.propose_in(payload, session),
@@ -208,20 +226,20 @@ impl Store {
     }
 
     /// The value of a key, linearizably: as of some moment between call and answer.
-    pub fn get(&self, key: &[u8]) -> Answer<Option<Found>> {
+    pub fn get(&self, key: &[u8]) -> Call<Option<Found>, StoreError> {
         let encode = |out: &mut Vec<u8>| codec::get(out, key);
-        self.read(key, &self.strong(), encode, |answer| Ok(codec::found(&answer.reply)?))
+        self.read(key, &self.strong(), encode, |answer| Ok(codec::found(&answer?.reply)?))
     }
 
     /// The values of several keys, linearizably, in their order: see [`Reader::get_many`].
-    pub fn get_many(&self, keys: &[&[u8]]) -> Many {
+    pub fn get_many(&self, keys: &[&[u8]]) -> Call<Vec<Served<Option<Found>>>, StoreError> {
         self.at(Consistency::Strong).get_many(keys)
     }
 
     /// The version of a key, linearizably; `None` if it is absent.
-    pub fn version(&self, key: &[u8]) -> Answer<Option<Index>> {
+    pub fn version(&self, key: &[u8]) -> Call<Option<Index>, StoreError> {
         let encode = |out: &mut Vec<u8>| codec::version(out, key);
-        self.read(key, &self.strong(), encode, |answer| Ok(codec::found_version(&answer.reply)?))
+        self.read(key, &self.strong(), encode, |answer| Ok(codec::found_version(&answer?.reply)?))
     }
 
     /// Scans the keys from `from` on, and below `to` if there is one, in key order, across shards.
@@ -244,14 +262,14 @@ impl Store {
         key: &[u8],
         bytes: usize,
         encode: impl FnOnce(&mut Vec<u8>),
-        read: fn(Applied) -> Result<T, StoreError>,
-    ) -> Write<T> {
+        read: fn(Result<Applied, ProposeError>) -> Result<T, StoreError>,
+    ) -> Call<T, StoreError> {
         if key.len() > KEY_BYTES_MAX {
-            return Write::failed(StoreError::key_too_large(key));
+            return Call::done(Err(StoreError::key_too_large(key)));
         }
         let mut payload = Vec::with_capacity(bytes);
         encode(&mut payload);
-        Write::sent(self.propose(self.shards.map.route(key), payload), read)
+        self.propose(self.shards.map.route(key), payload).read_by(read)
     }
 
     fn read<T>(
@@ -259,14 +277,14 @@ impl Store {
         key: &[u8],
         options: &ReadOptions<'_>,
         encode: impl FnOnce(&mut Vec<u8>),
-        read: fn(ReadAnswer) -> Result<T, StoreError>,
-    ) -> Answer<T> {
+        read: fn(Result<ReadAnswer, ReadError>) -> Result<T, StoreError>,
+    ) -> Call<T, StoreError> {
         if key.len() > KEY_BYTES_MAX {
-            return Answer::failed(StoreError::key_too_large(key));
+            return Call::done(Err(StoreError::key_too_large(key)));
         }
         let mut query = Vec::with_capacity(1 + key.len());
         encode(&mut query);
-        Answer::sent(self.group_of(key).query(query, *options), read)
+        self.group_of(key).query(query, *options).read_by(read)
     }
 }
 
@@ -276,19 +294,10 @@ impl std::fmt::Debug for Store {
     }
 }
 
-pub(super) fn version_of(applied: Applied) -> Result<Index, StoreError> {
+pub(super) fn version_of(applied: Result<Applied, ProposeError>) -> Result<Index, StoreError> {
+    let applied = applied?;
     codec::nothing(&applied.reply)?;
     Ok(applied.id.index)
-}
-
-impl<D: Disk> Node<D> {
-    /// As [`Store::new`].
-    ///
-    /// # Errors
-    /// [`StoreOpenError::NoSuchGroup`] if one of the map's groups is not on this node.
-    pub fn store(&self, map: ShardMap) -> Result<Store, StoreOpenError> {
-        Store::over(map, |group| self.group(group))
-    }
 }
 
 #[cfg(test)]

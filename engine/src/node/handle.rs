@@ -17,7 +17,7 @@ use crate::node::threads::Threads;
 
 /// State shared by all handles of a node, whether the engine's threads or the embedder (`drive`) turn its
 /// workers.
-pub(crate) struct NodeHandle {
+pub(crate) struct NodeShared {
     pub(crate) node: NodeId,
     pub(crate) log: LogId,
     pub(crate) inboxes: Vec<Arc<Inbox>>,
@@ -31,7 +31,7 @@ pub(crate) struct NodeHandle {
     pub(crate) shutdown_patience: Duration,
 }
 
-impl NodeHandle {
+impl NodeShared {
     /// The worker that owns a group: the same on every node with as many workers.
     pub(crate) fn worker_of(&self, group: GroupId) -> usize {
         worker_of(group, self.inboxes.len())
@@ -61,13 +61,37 @@ impl NodeHandle {
         }
     }
 
-    /// Ends everything, and waits for the threads for at most the shutdown patience. Returns whether all have
-    /// ended.
-    pub(crate) fn close(&self) -> bool {
-        self.order_shutdown();
-        let have_ended = self.threads.wait(self.shutdown_patience);
+    /// The end of the node, for a thread that waits for it and keeps no handle.
+    pub(crate) fn end(&self) -> NodeEnd {
+        NodeEnd {
+            node: self.node,
+            threads: Arc::clone(&self.threads),
+            transport: self.transport.clone(),
+            patience: self.shutdown_patience,
+        }
+    }
+}
+
+/// What is left to be done for a node whose workers have been requested to end.
+pub(crate) struct NodeEnd {
+    node: NodeId,
+    threads: Arc<Threads>,
+    transport: Option<Arc<QuicTransport>>,
+    patience: Duration,
+}
+
+impl NodeEnd {
+    /// Whether the owner of the node turns its workers, and supplies its transport.
+    pub(crate) fn is_by_hand(&self) -> bool {
+        self.transport.is_none()
+    }
+
+    /// Waits for the threads for at most the shutdown patience, then ends the connections. Returns whether
+    /// all threads have ended.
+    pub(crate) fn wait(&self) -> bool {
+        let have_ended = self.threads.wait(self.patience);
         if !have_ended && !turns_workers() {
-            tracing::error!(node = self.node.0, patience = ?self.shutdown_patience,
+            tracing::error!(node = self.node.0, patience = ?self.patience,
                 "a thread has not ended: its disk, or a state machine, does not answer");
         }
         if let Some(transport) = &self.transport {
@@ -77,8 +101,9 @@ impl NodeHandle {
     }
 }
 
-impl Drop for NodeHandle {
+impl Drop for NodeShared {
     fn drop(&mut self) {
-        self.close();
+        self.order_shutdown();
+        self.end().wait();
     }
 }

@@ -10,8 +10,8 @@ use tokio::sync::oneshot;
 
 use crate::api::consistency::Demand;
 use crate::api::error::{
-    AcceptLossError, CreateError, ProposeError, ReadError, ReconfigureError, ReplaceError, ReviveError,
-    TransferError,
+    AcceptLossError, CreateError, ProposeError, ReadError, ReconfigureError, ReplaceError, ReplicaError,
+    ReviveError, TransferError,
 };
 use crate::api::membership::reconfiguration::Reconfiguration;
 use crate::api::status::{Applied, FrozenState, GroupStatus, Loss, ReadAnswer, Received, ReplicaKind};
@@ -113,6 +113,9 @@ pub(crate) struct ReceivedHeartbeat {
     pub(crate) beat: NodeHeartbeat,
 }
 
+/// Where the outcome of a replica's removal goes.
+pub(crate) type Removed = oneshot::Sender<Result<(), ReplicaError>>;
+
 /// Commands of the engine; rare, and never refused.
 pub(crate) enum Order {
     /// Create a replica of a group with these initial members.
@@ -124,7 +127,7 @@ pub(crate) enum Order {
     /// Create an empty replica, which receives its group's state from a leader.
     Join { group: GroupId, kind: ReplicaKind, reply: oneshot::Sender<Result<(), CreateError>> },
     /// Delete a replica and its log.
-    Remove { group: GroupId, reply: oneshot::Sender<bool> },
+    Remove { group: GroupId, reply: Removed },
     /// Request another configuration.
     Reconfigure {
         group: GroupId,
@@ -134,16 +137,16 @@ pub(crate) enum Order {
     /// Request a leadership transfer.
     Transfer { group: GroupId, to: NodeId, reply: oneshot::Sender<Result<(), TransferError>> },
     /// Return the status of a replica.
-    Status { group: GroupId, reply: oneshot::Sender<Option<GroupStatus>> },
+    Status { group: GroupId, reply: oneshot::Sender<Result<GroupStatus, ReplicaError>> },
     /// Hash a replica's state.
-    Digest { group: GroupId, reply: oneshot::Sender<Option<(Index, u64)>> },
+    Digest { group: GroupId, reply: oneshot::Sender<Result<(Index, u64), ReplicaError>> },
     /// List the replicas.
-    Groups { reply: oneshot::Sender<Vec<GroupId>> },
+    Groups { reply: oneshot::Sender<Result<Vec<GroupId>, ReplicaError>> },
     /// A peer has another log now. `checked`: the number of workers that have already checked that no group
     /// of theirs depends on the old one.
     ReplacePeer { peer: PeerNote, checked: u16, reply: oneshot::Sender<Result<(), ReplaceError>> },
     /// Return what a replica has lost.
-    Loss { group: GroupId, reply: oneshot::Sender<Option<Loss>> },
+    Loss { group: GroupId, reply: oneshot::Sender<Result<Option<Loss>, ReplicaError>> },
     /// Accept the loss.
     AcceptLoss { loss: Loss, reply: oneshot::Sender<Result<(), AcceptLossError>> },
     /// Make a new machine for a replica in quarantine.

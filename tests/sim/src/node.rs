@@ -6,8 +6,8 @@ use std::sync::{Arc, Mutex};
 use std::task::{Wake, Waker};
 
 use bytes::Bytes;
-use raftwerk::drive::{self, Creation, PeerNote, Removal};
-use raftwerk::{GroupId, NodeId};
+use raftwerk::drive::{self, PeerNote};
+use raftwerk::{Call, CreateError, Group, GroupId, NodeId, ReplicaError};
 use raftwerk_frame::Time;
 use raftwerk_wal::Lsn;
 use raftwerk_wal::simulated::MemoryFiles;
@@ -161,7 +161,7 @@ pub(crate) struct SimNode {
     /// Replicas that were being dropped when it fell.
     pub(crate) dropped: Vec<GroupId>,
     /// Replicas that are being dropped.
-    pub(crate) leaving: Vec<(GroupId, Removal)>,
+    pub(crate) leaving: Vec<(GroupId, Call<(), ReplicaError>)>,
     /// Which logs its peers had, as it knew when it fell.
     pub(crate) noted: Vec<PeerNote>,
     /// It is opened for an operator who accepts losses.
@@ -172,7 +172,7 @@ pub(crate) struct SimNode {
     pub(crate) image: Option<MemoryFiles>,
     /// Groups that are to be made here, and those that are on their way.
     pub(crate) to_create: Vec<GroupId>,
-    pub(crate) creations: Vec<(GroupId, Creation)>,
+    pub(crate) creations: Vec<(GroupId, Call<Group, CreateError>)>,
     /// When those that were refused are tried again.
     pub(crate) create_again_at: u64,
     /// Clients that wait for it.

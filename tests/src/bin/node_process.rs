@@ -29,7 +29,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     config.payload_bytes_max = 64 << 10;
     // Small, so that nodes die in the middle of checkpoints too.
     config.checkpoint_log_bytes = 64 << 10;
-    let engine = Engine::open(config, |_| Journal::default())?;
+    let engine = Engine::open(config, |_| Journal::default()).wait()?;
     say(&format!("listening {}\n", engine.local_addr()))?;
 
     let (read, lines) = mpsc::channel();
@@ -76,7 +76,7 @@ fn obey(
         ["peer", node, address] => engine.set_address(NodeId(node.parse()?), address.parse()?),
         ["create", count] => {
             let groups: Vec<GroupId> = (1..=count.parse()?).map(GroupId).collect();
-            engine.create_groups(&groups, &[1, 2, 3].map(NodeId))?;
+            engine.create_groups(&groups, &[1, 2, 3].map(NodeId)).wait()?;
             writeln!(answer, "created")?;
         }
         ["put", group, token] => {
@@ -85,25 +85,18 @@ fn obey(
                 tell(token, &Err(error), answer)?;
             }
         }
-        ["journal", group] => {
-            match engine.group(GroupId(group.parse()?)).map(|group| group.read("").wait()) {
-                Some(Ok(image)) => {
-                    write!(answer, "journal {group}")?;
-                    for line in journal::read(&image.reply).ok_or("the journal answers with itself")? {
-                        write!(
-                            answer,
-                            " {}@{}",
-                            u64::from_le_bytes(line.payload[..].try_into()?),
-                            line.index
-                        )?;
-                    }
-                    writeln!(answer)?;
+        ["journal", group] => match engine.group(GroupId(group.parse()?)).read("").wait() {
+            Ok(image) => {
+                write!(answer, "journal {group}")?;
+                for line in journal::read(&image.reply).ok_or("the journal answers with itself")? {
+                    write!(answer, " {}@{}", u64::from_le_bytes(line.payload[..].try_into()?), line.index)?;
                 }
-                _ => writeln!(answer, "refused {group}")?,
+                writeln!(answer)?;
             }
-        }
+            Err(_) => writeln!(answer, "refused {group}")?,
+        },
         ["digest", group] => {
-            let digest = engine.group(GroupId(group.parse()?)).and_then(|group| group.digest());
+            let digest = engine.group(GroupId(group.parse()?)).digest().wait();
             let (applied, hash) = digest.map_or((0, 0), |(applied, hash)| (applied.0, hash));
             writeln!(answer, "digest {group} {applied} {hash}")?;
         }

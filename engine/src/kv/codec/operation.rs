@@ -2,7 +2,7 @@
 //! encoding.
 
 use super::{CodecError, ReadKeys, write_optional};
-use crate::codec::{Reader, write_slice, write_varint};
+use crate::codec::{DecodeError, Reader, write_slice, write_varint};
 
 const PUT: u8 = 1;
 const DELETE: u8 = 2;
@@ -67,7 +67,7 @@ impl<'a> Change<'a> {
         match reader.byte()? {
             PUT => Ok(Self::Put { key: reader.key()?, value: reader.slice()? }),
             DELETE => Ok(Self::Delete { key: reader.key()? }),
-            other => Err(CodecError::Tag(other)),
+            other => Err(CodecError::Malformed(DecodeError::Tag(other))),
         }
     }
 }
@@ -132,7 +132,7 @@ impl<'a> Operation<'a> {
                 Self::CompareAndSet { key, expected: reader.optional()?, new: reader.optional()? }
             }
             BATCH => return Ok(Self::Batch(Changes::checked(reader)?)),
-            other => return Err(CodecError::Tag(other)),
+            other => return Err(CodecError::Malformed(DecodeError::Tag(other))),
         };
         reader.finish()?;
         Ok(operation)
@@ -280,12 +280,15 @@ mod tests {
         let mut payload = vec![BATCH];
         write_varint(&mut payload, u64::MAX);
         payload.extend_from_slice(&[DELETE, 1, b'a']);
-        assert_eq!(Operation::decode(&payload), Err(CodecError::Short));
+        assert_eq!(Operation::decode(&payload), Err(CodecError::Malformed(DecodeError::Short)));
         assert_eq!(
             Operation::decode(&[BATCH, 1, DELETE, 1, b'a', 0]),
-            Err(CodecError::Trailing { bytes: 1 })
+            Err(CodecError::Malformed(DecodeError::Trailing { bytes: 1 }))
         );
-        assert_eq!(Operation::decode(&[BATCH, 1, BATCH, 0]), Err(CodecError::Tag(BATCH)));
-        assert_eq!(Operation::decode(&[]), Err(CodecError::Short));
+        assert_eq!(
+            Operation::decode(&[BATCH, 1, BATCH, 0]),
+            Err(CodecError::Malformed(DecodeError::Tag(BATCH)))
+        );
+        assert_eq!(Operation::decode(&[]), Err(CodecError::Malformed(DecodeError::Short)));
     }
 }

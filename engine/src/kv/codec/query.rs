@@ -1,7 +1,7 @@
 //! Queries: reads of a shard's group that do not change it. Pure; see [`super`] for the encoding.
 
 use super::{CodecError, KEY_BYTES_MAX, MANY_KEYS_MAX, ReadKeys};
-use crate::codec::{Reader, write_slice, write_varint};
+use crate::codec::{DecodeError, Reader, write_slice, write_varint};
 
 const GET: u8 = 1;
 const VERSION: u8 = 2;
@@ -79,14 +79,14 @@ impl<'a> Query<'a> {
                 let bytes_max = limit(reader.varint()?)?;
                 reader.finish()?;
                 if items_max == 0 {
-                    return Err(CodecError::Limit);
+                    return Err(CodecError::Malformed(DecodeError::Limit));
                 }
                 Ok(Self::Scan(Scan { from, to, items_max, bytes_max }))
             }
             GET_MANY => {
                 let count = reader.varint()?;
                 if count == 0 || count > MANY_KEYS_MAX as u64 {
-                    return Err(CodecError::Limit);
+                    return Err(CodecError::Malformed(DecodeError::Limit));
                 }
                 let keys = Keys { left: count as usize, bytes: reader.rest() };
                 for _ in 0..count {
@@ -95,7 +95,7 @@ impl<'a> Query<'a> {
                 reader.finish()?;
                 Ok(Self::GetMany(keys))
             }
-            other => Err(CodecError::Tag(other)),
+            other => Err(CodecError::Malformed(DecodeError::Tag(other))),
         }
     }
 }
@@ -109,7 +109,7 @@ fn whole_key(reader: Reader<'_>) -> Result<&[u8], CodecError> {
 }
 
 fn limit(n: u64) -> Result<u32, CodecError> {
-    u32::try_from(n).map_err(|_| CodecError::Limit)
+    u32::try_from(n).map_err(|_| CodecError::Malformed(DecodeError::Limit))
 }
 
 /// Appends a query for a key's value and version.
@@ -204,6 +204,9 @@ mod tests {
     #[test]
     fn a_scan_for_no_items_is_refused_since_its_pages_would_never_end() {
         let range = Scan { from: b"a", to: None, items_max: 0, bytes_max: 9 };
-        assert_eq!(Query::decode(&encoded(&Query::Scan(range))), Err(CodecError::Limit));
+        assert_eq!(
+            Query::decode(&encoded(&Query::Scan(range))),
+            Err(CodecError::Malformed(DecodeError::Limit))
+        );
     }
 }

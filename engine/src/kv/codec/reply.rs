@@ -5,7 +5,7 @@ use bytes::Bytes;
 use raftwerk_frame::Index;
 
 use super::{CodecError, MANY_BYTES_MAX, ReadKeys};
-use crate::codec::{Reader, write_slice};
+use crate::codec::{DecodeError, Reader, write_slice};
 
 /// The whole reply to bytes that are no operation or query: the same on every replica, without a change of
 /// the state.
@@ -204,7 +204,9 @@ pub fn found_many(reply: &Bytes, keys: usize) -> Result<Vec<Option<Found>>, Code
 /// As [`nothing`].
 pub fn found_version(reply: &Bytes) -> Result<Option<Index>, CodecError> {
     match found(reply)? {
-        Some(Found { value, .. }) if !value.is_empty() => Err(CodecError::Trailing { bytes: value.len() }),
+        Some(Found { value, .. }) if !value.is_empty() => {
+            Err(CodecError::Malformed(DecodeError::Trailing { bytes: value.len() }))
+        }
         found => Ok(found.map(|found| found.version)),
     }
 }
@@ -232,7 +234,7 @@ pub fn page(reply: &Bytes) -> Result<Page, CodecError> {
         items.push(Item { key: reply.slice_ref(key), value: reply.slice_ref(value), version });
     }
     if more && items.is_empty() {
-        return Err(CodecError::Short);
+        return Err(CodecError::Malformed(DecodeError::Short));
     }
     Ok(Page { items, more })
 }
@@ -293,12 +295,15 @@ mod tests {
 
     #[test]
     fn replies_to_the_wrong_question_are_refused() {
-        assert_eq!(nothing(&[1]), Err(CodecError::Trailing { bytes: 1 }));
-        assert_eq!(existed(&[1, 0]), Err(CodecError::Trailing { bytes: 1 }));
-        assert_eq!(existed(&[2]), Err(CodecError::Tag(2)));
-        assert_eq!(swapped(&Bytes::from_static(&[1, 1])), Err(CodecError::Trailing { bytes: 1 }));
-        assert_eq!(page(&Bytes::from_static(&[1])), Err(CodecError::Short));
+        assert_eq!(nothing(&[1]), Err(CodecError::Malformed(DecodeError::Trailing { bytes: 1 })));
+        assert_eq!(existed(&[1, 0]), Err(CodecError::Malformed(DecodeError::Trailing { bytes: 1 })));
+        assert_eq!(existed(&[2]), Err(CodecError::Malformed(DecodeError::Tag(2))));
+        assert_eq!(
+            swapped(&Bytes::from_static(&[1, 1])),
+            Err(CodecError::Malformed(DecodeError::Trailing { bytes: 1 }))
+        );
+        assert_eq!(page(&Bytes::from_static(&[1])), Err(CodecError::Malformed(DecodeError::Short)));
         let answer = found_reply(Some((b"x", Index(1))));
-        assert_eq!(found_version(&answer), Err(CodecError::Trailing { bytes: 1 }));
+        assert_eq!(found_version(&answer), Err(CodecError::Malformed(DecodeError::Trailing { bytes: 1 })));
     }
 }

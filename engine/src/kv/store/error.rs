@@ -82,4 +82,7 @@ pub enum StoreOpenError {
     /// A group of the map is not on this node.
     #[error("there is no group {0} on this node")]
     NoSuchGroup(GroupId),
+    /// The engine is shutting down or has shut down.
+    #[error("the engine is closed")]
+    Closed,
 }

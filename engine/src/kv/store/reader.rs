@@ -4,18 +4,14 @@
 //! At every level one query to one group is answered from one state. Between groups there is no common state:
 //! each shard answers from its own. Next: [`super::scan`] for ranges.
 
-use std::future::Future;
-use std::pin::Pin;
-use std::task::{Context, Poll};
-
 use bytes::Bytes;
 use raftwerk_frame::{GroupId, Index};
 
-use super::pending::{Answer, HeldOptions, Served};
 use super::scan::Scanner;
+use super::served::{HeldOptions, Served};
 use super::{Store, StoreError};
 use crate::kv::codec::{self, Found, KEY_BYTES_MAX, MANY_KEYS_MAX, Query};
-use crate::{Freezing, FrozenState, Read, ReadAnswer, ReadOptions};
+use crate::{Call, FrozenState, ReadAnswer, ReadError, ReadOptions};
 
 /// A store, read at one level: see [`Store::at`].
 #[derive(Clone, Copy, Debug)]
@@ -31,27 +27,32 @@ impl<'a> Reader<'a> {
     }
 
     /// The value of a key.
-    pub fn get(&self, key: &[u8]) -> Answer<Served<Option<Found>>> {
+    pub fn get(&self, key: &[u8]) -> Call<Served<Option<Found>>, StoreError> {
         let encode = |out: &mut Vec<u8>| codec::get(out, key);
-        self.store.read(key, &self.options, encode, |answer| served(&answer, codec::found(&answer.reply)?))
+        self.store.read(key, &self.options, encode, |answer| {
+            let answer = answer?;
+            served(&answer, codec::found(&answer.reply)?)
+        })
     }
 
     /// The version of a key; `None` if it is absent.
-    pub fn version(&self, key: &[u8]) -> Answer<Served<Option<Index>>> {
+    pub fn version(&self, key: &[u8]) -> Call<Served<Option<Index>>, StoreError> {
         let encode = |out: &mut Vec<u8>| codec::version(out, key);
-        self.store
-            .read(key, &self.options, encode, |answer| served(&answer, codec::found_version(&answer.reply)?))
+        self.store.read(key, &self.options, encode, |answer| {
+            let answer = answer?;
+            served(&answer, codec::found_version(&answer.reply)?)
+        })
     }
 
     /// The values of several keys, in their order. Keys of one shard are from one state; the index of each
     /// identifies it. One query for a shard, of at most [`MANY_KEYS_MAX`] keys. If their values take more
     /// than [`MANY_BYTES_MAX`](codec::MANY_BYTES_MAX), the shard's state is frozen at the same level, and all
     /// of them are looked up in that, by the caller: so no reply holds up the shard's worker.
-    pub fn get_many(&self, keys: &[&[u8]]) -> Many {
+    pub fn get_many(&self, keys: &[&[u8]]) -> Call<Vec<Served<Option<Found>>>, StoreError> {
         let mut shards: Vec<(GroupId, Vec<usize>)> = Vec::new();
         for (at, key) in keys.iter().enumerate() {
             if key.len() > KEY_BYTES_MAX {
-                return self.failed(StoreError::key_too_large(key));
+                return Call::done(Err(StoreError::key_too_large(key)));
             }
             let group = self.store.shard_map().route(key);
             match shards.iter_mut().find(|(of, _)| *of == group) {
@@ -60,23 +61,19 @@ impl<'a> Reader<'a> {
             }
         }
         if let Some((group, places)) = shards.iter().find(|(_, places)| places.len() > MANY_KEYS_MAX) {
-            return self.failed(StoreError::TooManyKeys { group: *group, keys: places.len() });
+            return Call::done(Err(StoreError::TooManyKeys { group: *group, keys: places.len() }));
         }
         let ask = |(group, places): (GroupId, Vec<usize>)| {
             let mut query = Vec::new();
             codec::get_many(&mut query, places.iter().map(|at| keys[*at]));
             let query = Bytes::from(query);
-            let step = Step::Asked(self.store.shards.groups[&group].query(query.clone(), self.options));
-            Part { group, query, places, step }
+            let answer = self.store.shards.groups[&group].query(query.clone(), self.options);
+            Part { group, query, places, answer }
         };
-        let parts = shards.into_iter().map(ask).collect();
-        let (store, options) = (self.store.clone(), HeldOptions::new(&self.options));
-        Many { state: Ok(parts), found: vec![Served::default(); keys.len()], store, options }
-    }
-
-    fn failed(&self, error: StoreError) -> Many {
-        let (store, options) = (self.store.clone(), HeldOptions::new(&self.options));
-        Many { state: Err(Some(error)), found: Vec::new(), store, options }
+        let parts: Vec<_> = shards.into_iter().map(ask).collect();
+        let found = vec![Served::default(); keys.len()];
+        let all = gather(self.store.clone(), HeldOptions::new(&self.options), parts, found);
+        Call::staged(all, || ReadError::Closed.into())
     }
 
     /// Scans the keys from `from` on, and below `to` if there is one, in key order, across shards.
@@ -89,96 +86,37 @@ impl<'a> Reader<'a> {
     }
 }
 
-pub(super) fn served<T>(answer: &ReadAnswer, value: T) -> Result<Served<T>, StoreError> {
+fn served<T>(answer: &ReadAnswer, value: T) -> Result<Served<T>, StoreError> {
     Ok(Served { value, index: answer.index, staleness: answer.staleness })
 }
 
-/// The keys of one shard, and their pending step.
+/// The keys of one shard, and the query for all of them.
 struct Part {
     group: GroupId,
     query: Bytes,
     places: Vec<usize>,
-    step: Step,
+    answer: Call<ReadAnswer, ReadError>,
 }
 
-/// The pending step of a part.
-enum Step {
-    /// The answer to one query for all keys …
-    Asked(Read),
-    /// … or, after an answer that did not cover all of them, a frozen state to look them up in.
-    Freezing(Freezing),
-}
-
-/// A pending read of several keys. A future; or block on it with [`Many::wait`].
-#[must_use = "a read does nothing but answer"]
-pub struct Many {
-    state: Result<Vec<Part>, Option<StoreError>>,
-    found: Vec<Served<Option<Found>>>,
+/// Collects the answers of all shards. Where one does not cover all its keys, the shard's state is frozen at
+/// the level of the read; all such states are requested before the first of them is waited for.
+async fn gather(
     store: Store,
     options: HeldOptions,
-}
-
-impl Many {
-    /// Blocks until all shards have answered.
-    ///
-    /// # Errors
-    /// The first [`StoreError`]; a read changes nothing, so it may be retried.
-    pub fn wait(mut self) -> Result<Vec<Served<Option<Found>>>, StoreError> {
-        let parts = self.state.map_err(|error| error.expect(POLLED_AGAIN))?;
-        for Part { group, query, places, step } in parts {
-            let freezing = match step {
-                Step::Freezing(freezing) => freezing,
-                Step::Asked(read) => {
-                    if place(&mut self.found, &places, &read.wait()?)? == places.len() {
-                        continue;
-                    }
-                    freeze(&self.store, group, &self.options)
-                }
-            };
-            refresh_peers(&mut self.found, &query, &places, &freezing.wait()?)?;
+    parts: Vec<Part>,
+    mut found: Vec<Served<Option<Found>>>,
+) -> Result<Vec<Served<Option<Found>>>, StoreError> {
+    let mut long = Vec::new();
+    for Part { group, query, places, answer } in parts {
+        if place(&mut found, &places, &answer.await?)? < places.len() {
+            let frozen = store.shards.groups[&group].freeze(options.options());
+            long.push((query, places, frozen));
         }
-        Ok(self.found)
     }
-}
-
-impl Future for Many {
-    type Output = Result<Vec<Served<Option<Found>>>, StoreError>;
-
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let Self { state, found, store, options } = &mut *self;
-        let parts = match state {
-            Ok(parts) => parts,
-            Err(error) => return Poll::Ready(Err(error.take().expect(POLLED_AGAIN))),
-        };
-        let mut at = 0;
-        while let Some(part) = parts.get_mut(at) {
-            match &mut part.step {
-                Step::Asked(read) => match Pin::new(read).poll(cx) {
-                    Poll::Pending => at += 1,
-                    Poll::Ready(answer) => {
-                        if place(found, &part.places, &answer?)? == part.places.len() {
-                            parts.swap_remove(at);
-                        } else {
-                            part.step = Step::Freezing(freeze(store, part.group, options));
-                        }
-                    }
-                },
-                Step::Freezing(freezing) => match Pin::new(freezing).poll(cx) {
-                    Poll::Pending => at += 1,
-                    Poll::Ready(state) => {
-                        refresh_peers(found, &part.query, &part.places, &state?)?;
-                        parts.swap_remove(at);
-                    }
-                },
-            }
-        }
-        if parts.is_empty() { Poll::Ready(Ok(std::mem::take(found))) } else { Poll::Pending }
+    for (query, places, frozen) in long {
+        look_up(&mut found, &query, &places, &frozen.await?)?;
     }
-}
-
-/// A shard's state, at the level of the read.
-fn freeze(store: &Store, group: GroupId, options: &HeldOptions) -> Freezing {
-    store.shards.groups[&group].freeze(options.options())
+    Ok(found)
 }
 
 /// Stores the values of an answer at their positions; returns how many of the first keys it covers.
@@ -196,7 +134,7 @@ fn place(
 }
 
 /// Looks up all keys of a query in a frozen state, on this thread, one reply at a time.
-fn refresh_peers(
+fn look_up(
     found: &mut [Served<Option<Found>>],
     query: &[u8],
     places: &[usize],
@@ -211,5 +149,3 @@ fn refresh_peers(
     }
     Ok(())
 }
-
-const POLLED_AGAIN: &str = "a finished future is not polled again";

@@ -1,13 +1,15 @@
 //! Scans of a key range across shards, a page at a time.
 
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
 use raftwerk_frame::GroupId;
 
-use super::pending::HeldOptions;
-use super::{Answer, Served, Store, StoreError};
+use super::served::{HeldOptions, Served};
+use super::{Store, StoreError};
 use crate::kv::codec::{self, Item, Page, Scan};
 use crate::kv::machine::{PAGE_BYTES_MAX, PAGE_ITEMS_MAX};
 use crate::kv::shard_map::ShardMap;
-use crate::{Consistency, Freezing, FrozenState, ReadAnswer};
+use crate::{Call, Consistency, FrozenState, ReadAnswer, ReadError};
 
 /// The position of a scan: pure, so that it can be tested without groups.
 #[derive(Clone, Debug)]
@@ -38,9 +40,13 @@ impl Walk {
 /// state is held, except a shard's at [`ConsistentPrefix`](Consistency::ConsistentPrefix).
 ///
 /// After an error the same page can be requested again.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 #[must_use = "a scanner does nothing until a page is asked for"]
-pub struct Scanner {
+pub struct Scanner(Arc<Mutex<Progress>>);
+
+/// How far a scan has come.
+#[derive(Clone, Debug)]
+struct Progress {
     store: Store,
     options: HeldOptions,
     walk: Walk,
@@ -48,62 +54,79 @@ pub struct Scanner {
     frozen: Option<(GroupId, FrozenState)>,
     /// The origin of the last page.
     origin: Option<Served<GroupId>>,
+    /// Pages taken.
+    pages: u64,
     items_max: u32,
     bytes_max: u32,
+}
+
+impl Clone for Scanner {
+    /// Another scan that continues where this one is.
+    fn clone(&self) -> Self {
+        Self(Arc::new(Mutex::new(self.held().clone())))
+    }
 }
 
 impl Scanner {
     pub(super) fn new(store: Store, options: HeldOptions, from: &[u8], to: Option<&[u8]>) -> Self {
         let (items_max, bytes_max) = (PAGE_ITEMS_MAX, PAGE_BYTES_MAX);
         let walk = Walk::new(from, to);
-        Self { store, options, walk, frozen: None, origin: None, items_max, bytes_max }
+        let (frozen, origin, pages) = (None, None, 0);
+        let progress = Progress { store, options, walk, frozen, origin, pages, items_max, bytes_max };
+        Self(Arc::new(Mutex::new(progress)))
     }
 
     /// The shard of the last page, and the state that it was read from.
     #[must_use]
-    pub const fn origin(&self) -> Option<Served<GroupId>> {
-        self.origin
+    pub fn origin(&self) -> Option<Served<GroupId>> {
+        self.held().origin
     }
 
     /// Bounds the following pages: to `items_max` items (0 counts as 1), and `bytes_max` bytes of keys and
     /// values unless a single item has more. The machine's own limits apply as well.
-    pub const fn page_limits(mut self, items_max: u32, bytes_max: u32) -> Self {
-        self.items_max = if items_max == 0 { 1 } else { items_max };
-        self.bytes_max = bytes_max;
+    pub fn page_limits(self, items_max: u32, bytes_max: u32) -> Self {
+        let mut progress = self.held();
+        progress.items_max = items_max.max(1);
+        progress.bytes_max = bytes_max;
+        drop(progress);
         self
     }
 
-    /// The next items; never empty; `None` at the end of the range. Queries as many shards as needed.
+    /// The next items; never empty; `None` at the end of the range. Queries as many shards as needed, from the
+    /// first poll on. The scanner advances when the call completes; a second call begun before that has the
+    /// same page.
     ///
     /// # Errors
     /// [`StoreError`]; the scanner does not advance.
-    pub async fn next_page(&mut self) -> Result<Option<Vec<Item>>, StoreError> {
-        while let Some(group) = self.group() {
-            let answer = if let Some(freezing) = self.freeze(group) {
-                let state = freezing.await?;
-                self.page_of(group, state)
-            } else {
-                self.ask(group).await?
-            };
-            if let Some(items) = self.take(group, &answer)? {
-                return Ok(Some(items));
+    pub fn next_page(&mut self) -> Call<Option<Vec<Item>>, StoreError> {
+        let mut progress = self.held().clone();
+        let scan = Arc::clone(&self.0);
+        let page = async move {
+            let pages = progress.pages;
+            let items = progress.next_page().await?;
+            progress.pages += 1;
+            let mut held = held(&scan);
+            if held.pages == pages {
+                *held = progress;
             }
-        }
-        Ok(None)
+            Ok(items)
+        };
+        Call::staged(page, || ReadError::Closed.into())
     }
 
-    /// As [`Scanner::next_page`], and blocks.
-    ///
-    /// # Errors
-    /// [`StoreError`]; the scanner does not advance.
-    pub fn next_page_wait(&mut self) -> Result<Option<Vec<Item>>, StoreError> {
+    fn held(&self) -> MutexGuard<'_, Progress> {
+        held(&self.0)
+    }
+}
+
+fn held(progress: &Mutex<Progress>) -> MutexGuard<'_, Progress> {
+    progress.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Progress {
+    async fn next_page(&mut self) -> Result<Option<Vec<Item>>, StoreError> {
         while let Some(group) = self.group() {
-            let answer = if let Some(freezing) = self.freeze(group) {
-                let state = freezing.wait()?;
-                self.page_of(group, state)
-            } else {
-                self.ask(group).wait()?
-            };
+            let answer = self.answer(group).await?;
             if let Some(items) = self.take(group, &answer)? {
                 return Ok(Some(items));
             }
@@ -116,26 +139,19 @@ impl Scanner {
         self.walk.from.as_deref().map(|from| self.store.shard_map().route(from))
     }
 
-    /// Freezes a shard's state, if the level requires one state for all its pages and it is not frozen yet.
-    fn freeze(&self, group: GroupId) -> Option<Freezing> {
-        let options = self.options.options();
-        let is_wanted = options.consistency == Consistency::ConsistentPrefix
-            && self.frozen.as_ref().is_none_or(|(of, _)| *of != group);
-        is_wanted.then(|| self.store.shards.groups[&group].freeze(options))
-    }
-
-    fn page_of(&mut self, group: GroupId, state: FrozenState) -> ReadAnswer {
-        let answer = state.query(&self.query());
-        self.frozen = Some((group, state));
-        answer
-    }
-
-    fn ask(&self, group: GroupId) -> Answer<ReadAnswer> {
+    /// The next page's answer: of the shard's live state, or at a level that requires one state for all pages
+    /// of a shard, of a frozen one.
+    async fn answer(&mut self, group: GroupId) -> Result<ReadAnswer, ReadError> {
         let query = self.query();
-        match &self.frozen {
-            Some((of, state)) if *of == group => Answer::known(state.query(&query)),
-            _ => Answer::sent(self.store.shards.groups[&group].query(query, self.options.options()), Ok),
+        if self.options.options().consistency != Consistency::ConsistentPrefix {
+            return self.store.shards.groups[&group].query(query, self.options.options()).await;
         }
+        if self.frozen.as_ref().is_none_or(|(of, _)| *of != group) {
+            let freezing = self.store.shards.groups[&group].freeze(self.options.options());
+            self.frozen = Some((group, freezing.await?));
+        }
+        let (_, state) = self.frozen.as_ref().expect("was just set");
+        Ok(state.query(&query))
     }
 
     fn query(&self) -> Vec<u8> {

@@ -7,7 +7,7 @@ use crate::api::error::ProposeError;
 use crate::identity::ClusterAuthority;
 use crate::kv::codec::CodecError;
 use crate::kv::{KvMachine, ShardFileError};
-use crate::{Config, NodeId};
+use crate::{Config, Engine, NodeId};
 
 const NODE: NodeId = NodeId(1);
 
@@ -16,7 +16,7 @@ fn engine(directory: &Path) -> Engine {
     let mut config = Config::new(NODE, directory.join("data"), identity);
     config.segment_bytes = 1 << 20;
     config.payload_bytes_max = 1 << 16;
-    Engine::open(config, |_group| KvMachine::new()).unwrap()
+    Engine::open(config, |_group| KvMachine::new()).wait().unwrap()
 }
 
 fn map() -> ShardMap {
@@ -25,7 +25,7 @@ fn map() -> ShardMap {
 
 /// A store with a leader in every group: each has applied a write, of a key that was deleted again.
 fn led_store(engine: &Engine, directory: &Path) -> Store {
-    let store = Store::create(engine, &directory.join("shards"), map(), &[NODE]).unwrap();
+    let store = Store::create(engine, &directory.join("shards"), map(), &[NODE]).wait().unwrap();
     for shard in map().ranges() {
         loop {
             match store.delete(shard.first).wait() {
@@ -39,7 +39,7 @@ fn led_store(engine: &Engine, directory: &Path) -> Store {
 
 fn scanned(scanner: &mut Scanner) -> Vec<(Vec<u8>, Vec<u8>)> {
     let mut all = Vec::new();
-    while let Some(items) = scanner.next_page_wait().unwrap() {
+    while let Some(items) = scanner.next_page().wait().unwrap() {
         assert!(!items.is_empty());
         all.extend(items.iter().map(|item| (item.key.to_vec(), item.value.to_vec())));
     }
@@ -65,7 +65,7 @@ fn what_is_written_is_read_from_the_shard_it_belongs_to() {
 
     store.put(b"house", b"1").wait().unwrap();
     assert_eq!((store.delete(b"house").wait(), store.delete(b"house").wait()), (Ok(true), Ok(false)));
-    engine.shutdown();
+    engine.shutdown().wait().unwrap();
 }
 
 #[test]
@@ -82,7 +82,7 @@ fn a_batch_stays_within_one_shard() {
     assert_eq!(store.batch(&[put(b"c"), put(b"z")]).wait(), Err(cross));
     assert_eq!(store.get(b"c").wait(), Ok(None));
     assert_eq!(store.batch(&[]).wait(), Err(StoreError::EmptyBatch));
-    engine.shutdown();
+    engine.shutdown().wait().unwrap();
 }
 
 #[test]
@@ -92,7 +92,7 @@ fn a_scan_goes_through_the_shards_in_key_order_whatever_the_size_of_its_pages() 
     let store = led_store(&engine, directory.path());
 
     let keys: Vec<[u8; 2]> = (b'a'..=b'z').flat_map(|a| [[a, b'1'], [a, b'2']]).collect();
-    let writes: Vec<Write<Index>> = keys.iter().rev().map(|key| store.put(key, key)).collect();
+    let writes: Vec<Call<Index, StoreError>> = keys.iter().rev().map(|key| store.put(key, key)).collect();
     for write in writes {
         write.wait().unwrap();
     }
@@ -105,7 +105,7 @@ fn a_scan_goes_through_the_shards_in_key_order_whatever_the_size_of_its_pages() 
             assert_eq!(scanned(&mut store.scan(from, to).page_limits(items_max, 1 << 20)), expected);
         }
     }
-    engine.shutdown();
+    engine.shutdown().wait().unwrap();
 }
 
 #[test]
@@ -121,7 +121,7 @@ fn the_same_calls_can_be_awaited() {
         assert_eq!(scanner.next_page().await, Ok(None));
         assert_eq!(store.batch(&[]).await, Err(StoreError::EmptyBatch));
     });
-    engine.shutdown();
+    engine.shutdown().wait().unwrap();
 }
 
 #[test]
@@ -139,9 +139,9 @@ fn a_key_over_the_limit_is_refused_before_it_is_sent() {
     // Sent directly to the group, it is refused by the machine itself.
     let mut payload = Vec::new();
     codec::put(&mut payload, &long, b"");
-    let applied = engine.group(GroupId(1)).unwrap().propose(payload).wait().unwrap();
+    let applied = engine.group(GroupId(1)).propose(payload).wait().unwrap();
     assert_eq!(codec::nothing(&applied.reply), Err(CodecError::Refused));
-    engine.shutdown();
+    engine.shutdown().wait().unwrap();
 }
 
 #[test]
@@ -149,20 +149,23 @@ fn a_store_is_opened_with_the_map_and_the_groups_it_was_created_with_or_not_at_a
     let directory = tempfile::tempdir().unwrap();
     let engine = engine(directory.path());
     let path = directory.path().join("shards");
-    assert!(matches!(Store::open(&engine, &path), Err(StoreOpenError::Map(ShardFileError::Io { .. }))));
+    assert!(matches!(
+        Store::open(&engine, &path).wait(),
+        Err(StoreOpenError::Map(ShardFileError::Io { .. }))
+    ));
     map().save(&path).unwrap();
-    assert!(matches!(Store::open(&engine, &path), Err(StoreOpenError::NoSuchGroup(GroupId(1)))));
+    assert!(matches!(Store::open(&engine, &path).wait(), Err(StoreOpenError::NoSuchGroup(GroupId(1)))));
 
     let created = led_store(&engine, directory.path());
     let version = created.put(b"x", b"1").wait().unwrap();
-    let opened = Store::open(&engine, &path).unwrap();
+    let opened = Store::open(&engine, &path).wait().unwrap();
     assert_eq!(opened.shard_map(), &map());
     assert_eq!(opened.version(b"x").wait(), Ok(Some(version)));
 
     let other = ShardMap::uniform([GroupId(1), GroupId(2)]).unwrap();
-    let mismatch = Store::create(&engine, &path, other, &[NODE]);
+    let mismatch = Store::create(&engine, &path, other, &[NODE]).wait();
     assert!(matches!(mismatch, Err(StoreOpenError::Map(ShardFileError::Mismatch { .. }))));
-    engine.shutdown();
+    engine.shutdown().wait().unwrap();
 }
 
 /// 1,024 keys, or one that often, may hold gigabytes: a reply is limited to one MiB, and the rest is looked
@@ -185,7 +188,7 @@ fn many_keys_that_hold_much_are_of_one_moment_and_hold_nobody_up() {
 
     let mut query = Vec::new();
     codec::get_many(&mut query, wanted[2..402].iter().copied());
-    let answer = engine.group(GroupId(2)).unwrap().read(query).wait().unwrap();
+    let answer = engine.group(GroupId(2)).read(query).wait().unwrap();
     assert!(answer.reply.len() <= codec::MANY_BYTES_MAX, "{} bytes at once", answer.reply.len());
     assert_eq!(
         codec::found_many(&answer.reply, 400).unwrap().len(),
@@ -202,5 +205,5 @@ fn many_keys_that_hold_much_are_of_one_moment_and_hold_nobody_up() {
         assert!(bytes[2..402].iter().all(|bytes| *bytes == value.len()));
         assert!(found[2..402].iter().all(|served| served.index == found[2].index), "of one moment");
     }
-    engine.shutdown();
+    engine.shutdown().wait().unwrap();
 }

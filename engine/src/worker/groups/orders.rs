@@ -5,10 +5,10 @@ use raftwerk_raft as raft;
 use raftwerk_wal::Disk;
 use tokio::sync::oneshot;
 
-use crate::api::error::{CreateError, ReadError};
+use crate::api::error::{CreateError, ReadError, ReplicaError};
 use crate::api::status::{GroupStatus, ReplicaKind};
 use crate::node::events::Condition;
-use crate::node::request::Order;
+use crate::node::request::{Order, Removed};
 use crate::worker::Worker;
 use crate::worker::calls::reads::refuse_reads;
 use crate::worker::groups::machines::{give_up, guarded, new_machine, split};
@@ -30,23 +30,24 @@ impl<D: Disk> Worker<D> {
             Order::Reconfigure { group, wish, reply } => self.reconfigure(group, &wish, reply),
             Order::Transfer { group, to, reply } => self.transfer(group, to, reply),
             Order::Status { group, reply } => {
-                let _caller_gone = reply.send(self.status(group));
+                let _caller_gone = reply.send(self.status(group).ok_or(ReplicaError::NoReplica(group)));
             }
             Order::Digest { group, reply } => {
-                let replica = self.replica(group);
+                let replica = self.replica(group).ok_or(ReplicaError::NoReplica(group));
                 let digest = |replica: &Replica| {
                     let machine = replica.machine.as_ref().filter(|_| !replica.is_quarantined())?;
                     Some((replica.applied, guarded(|| machine.digest()).ok()?))
                 };
+                let digest = |replica| digest(replica).ok_or(ReplicaError::NoState(group));
                 let _caller_gone = reply.send(replica.and_then(digest));
             }
             Order::Groups { reply } => {
                 let mut groups: Vec<GroupId> = self.slots.keys().copied().collect();
                 groups.sort_unstable();
-                let _caller_gone = reply.send(groups);
+                let _caller_gone = reply.send(Ok(groups));
             }
             Order::Loss { group, reply } => {
-                let _caller_gone = reply.send(self.loss(group));
+                let _caller_gone = reply.send(Ok(self.loss(group)));
             }
             Order::AcceptLoss { loss, reply } => self.accept_loss(&loss, reply),
             Order::Revive { group, reply } => self.revive_replica(group, reply),
@@ -176,12 +177,14 @@ impl<D: Disk> Worker<D> {
     }
 
     /// Removes a replica. Once the removal is durable, its files are deleted and the caller is answered.
-    fn remove(&mut self, group: GroupId, reply: oneshot::Sender<bool>) {
+    fn remove(&mut self, group: GroupId, reply: Removed) {
         let slot = self.slot_of(group).filter(|_| !self.is_poisoned);
         let Some((slot, mut replica)) =
             slot.and_then(|slot| Some((slot, self.replicas[slot.0 as usize].take()?)))
         else {
-            let _caller_gone = reply.send(false);
+            let error =
+                if self.is_poisoned { ReplicaError::Poisoned } else { ReplicaError::NoReplica(group) };
+            let _caller_gone = reply.send(Err(error));
             return;
         };
         self.renounce(&mut replica);

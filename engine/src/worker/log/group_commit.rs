@@ -9,6 +9,7 @@ use tokio::sync::oneshot;
 
 use crate::api::error::{AcceptLossError, CreateError};
 use crate::node::events::Condition;
+use crate::node::request::Removed;
 use crate::worker::Worker;
 use crate::worker::groups::replica::HardStateDurability;
 use crate::worker::replication::outbox::RecordRecipient;
@@ -30,7 +31,7 @@ pub(in crate::worker) struct OnDurable {
     /// Operators that accept a loss, answered once the batch is durable.
     pub(in crate::worker) accepted: Vec<oneshot::Sender<Result<(), AcceptLossError>>>,
     /// Groups removed in the batch: once it is durable, their files are deleted and the caller is answered.
-    pub(in crate::worker) removed: Vec<(GroupId, oneshot::Sender<bool>)>,
+    pub(in crate::worker) removed: Vec<(GroupId, Removed)>,
     /// When the batch was submitted to the disk.
     pub(in crate::worker) since: Time,
 }

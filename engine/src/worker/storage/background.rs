@@ -7,6 +7,7 @@ use raftwerk_wal::{GroupSlot, PeerNote};
 use tokio::sync::oneshot;
 
 use crate::api::error::{ReplaceError, ReviveError};
+use crate::node::request::Removed;
 
 /// The purpose of a background job.
 pub(in crate::worker) enum Work {
@@ -16,7 +17,7 @@ pub(in crate::worker) enum Work {
     Finish { group: GroupId, serial: u64 },
     Restore { group: GroupId, serial: u64 },
     DropIncoming,
-    Drop { group: GroupId, reply: oneshot::Sender<bool> },
+    Drop { group: GroupId, reply: Removed },
     Revive { slot: GroupSlot, group: GroupId, reply: Revived },
     Note(Note),
     Scrub,

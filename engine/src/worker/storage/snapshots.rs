@@ -15,8 +15,8 @@ use raftwerk_net::{Channel, PeerId};
 use raftwerk_raft::MessageSender;
 use raftwerk_wal::{BackgroundDone, BackgroundOutput, Disk, GroupSlot, SnapshotMeta};
 use rustc_hash::{FxHashMap, FxHashSet};
-use tokio::sync::oneshot;
 
+use crate::node::request::Removed;
 use crate::worker::groups::machines::{guarded, guarded_image};
 use crate::worker::storage::background::Work;
 use crate::worker::storage::chunk::{ACK, BOOTSTRAP, CHUNK, HEAD_BYTES, Head, LOG_START};
@@ -150,7 +150,7 @@ impl<D: Disk> Worker<D> {
                 (Work::Drop { group, reply }, _) => {
                     // What could not be removed now is removed at the next opening.
                     self.transfers.leaving.remove(&group);
-                    let _caller_gone = reply.send(true);
+                    let _caller_gone = reply.send(Ok(()));
                 }
                 (Work::Revive { slot, group, reply }, result) => {
                     let loaded = match result {
@@ -248,7 +248,7 @@ impl<D: Disk> Worker<D> {
     }
 
     /// Deletes the files of a group whose removal is durable.
-    pub(in crate::worker) fn drop_files(&mut self, group: GroupId, reply: oneshot::Sender<bool>) {
+    pub(in crate::worker) fn drop_files(&mut self, group: GroupId, reply: Removed) {
         let token = self.transfers.expect(Work::Drop { group, reply });
         self.lane.drop_snapshots(token, group);
     }

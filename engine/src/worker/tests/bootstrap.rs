@@ -177,6 +177,6 @@ fn a_group_that_is_led_with_a_witness_counts_until_it_is_removed() {
     assert_eq!(node.worker.metrics.read().led_with_witness, 1);
     let mut gone = node.order(|reply| Order::Remove { group: GROUP, reply });
     node.settle();
-    assert!(gone.try_recv().unwrap());
+    assert_eq!(gone.try_recv(), Ok(Ok(())));
     assert_eq!(node.worker.metrics.read().led_with_witness, 0);
 }

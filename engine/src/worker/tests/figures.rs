@@ -24,7 +24,7 @@ fn a_worker_counts_its_groups_and_the_entries_that_they_apply() {
     assert_eq!(figures(&node).applied, before.applied + 3);
     let mut gone = node.order(|reply| Order::Remove { group: GROUP, reply });
     node.settle();
-    assert_eq!((gone.try_recv(), figures(&node).groups), (Ok(true), 0));
+    assert_eq!((gone.try_recv(), figures(&node).groups), (Ok(Ok(())), 0));
 }
 
 #[test]

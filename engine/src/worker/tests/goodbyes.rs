@@ -15,7 +15,7 @@ fn proposals_of_a_group_that_is_removed_end_with_an_outcome_that_is_unknown() {
     assert!(pending.try_recv().is_err());
     let mut gone = node.order(|reply| Order::Remove { group: GROUP, reply });
     node.settle();
-    assert_eq!(gone.try_recv(), Ok(true));
+    assert_eq!(gone.try_recv(), Ok(Ok(())));
     assert_eq!(pending.try_recv().unwrap(), Err(ProposeError::Unknown));
 }
 

@@ -65,7 +65,7 @@ fn a_leader_that_is_dropped_renounces_and_questions_about_it_are_answered() {
     let (mut node, term) = leader(&MemoryFiles::new());
     let mut gone = node.order(|reply| Order::Remove { group: GROUP, reply });
     node.settle();
-    assert_eq!(gone.try_recv(), Ok(true));
+    assert_eq!(gone.try_recv(), Ok(Ok(())));
     let renounced = Message::NotLeader { term };
     let renounces = |node: &Node| node.said().iter().filter(|said| **said == renounced).count();
     assert_eq!(renounces(&node), 2, "to each follower");

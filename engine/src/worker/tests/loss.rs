@@ -32,7 +32,7 @@ impl Node {
     fn loss_of(&mut self, group: GroupId) -> Option<Loss> {
         let mut answer = self.order(|reply| Order::Loss { group, reply });
         self.turn(Duration::ZERO);
-        answer.try_recv().unwrap()
+        answer.try_recv().unwrap().unwrap()
     }
 
     fn accept(&mut self, loss: Loss) -> Result<(), AcceptLossError> {
@@ -194,7 +194,7 @@ impl Node {
     fn removes(&mut self, group: GroupId) {
         let mut gone = self.order(|reply| Order::Remove { group, reply });
         self.settle();
-        assert_eq!(gone.try_recv(), Ok(true));
+        assert_eq!(gone.try_recv(), Ok(Ok(())));
     }
 
     fn joins(&mut self, group: GroupId) -> (Term, Option<Term>) {

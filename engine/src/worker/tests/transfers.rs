@@ -502,7 +502,7 @@ fn an_unfinished_file_is_removed_when_nothing_is_heard_of_it_or_its_replica_goes
     node.turn(Duration::ZERO);
     let mut gone = node.order(|reply| Order::Remove { group: GROUP, reply });
     node.settle();
-    assert_eq!(gone.try_recv(), Ok(true));
+    assert_eq!(gone.try_recv(), Ok(Ok(())));
     assert!(!files.paths().iter().any(|path| path.contains("/snapshots/")), "{:?}", files.paths());
 }
 
@@ -547,7 +547,7 @@ fn a_group_that_is_made_again_knows_nothing_of_a_file_that_was_on_its_way() {
     assert_eq!(answers(&mut node), [(false, 8)]);
     let mut gone = node.order(|reply| Order::Remove { group: GROUP, reply });
     node.settle();
-    assert_eq!(gone.try_recv(), Ok(true));
+    assert_eq!(gone.try_recv(), Ok(Ok(())));
     node.create(&[]);
     assert!(!node.worker.transfers.is_leaving(GROUP));
     assert_eq!(node.worker.transfers.next_deadline(), Time::NEVER, "nothing is expected");

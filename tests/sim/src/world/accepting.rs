@@ -112,7 +112,7 @@ impl World<'_> {
     }
 
     fn loss_at(&self, at: usize, id: GroupId) -> Option<Loss> {
-        self.nodes[at].body.as_ref()?.loss(id)
+        self.nodes[at].body.as_ref()?.present_loss(id)
     }
 
     fn has_no_configuration(&self, at: usize, id: GroupId) -> bool {

@@ -63,7 +63,7 @@ impl World<'_> {
                 && let Some(heir) = heir.take()
                 && let Some(body) = &world.nodes[leader].body
             {
-                drop(body.transfer_leadership(id, node_id(heir)));
+                drop(body.group(id).transfer_leadership(node_id(heir)));
                 world.answer_bells(leader);
             }
             world.has_caught_up(id, late) || world.nodes[late].state == State::Retired

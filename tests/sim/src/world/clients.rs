@@ -5,7 +5,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use raftwerk::{Applied, NodeId, Proposal, ProposeError, Read, ReadAnswer, ReadError, ReadOptions};
+use raftwerk::{Applied, Call, NodeId, ProposeError, ReadAnswer, ReadError, ReadOptions};
 
 use super::readers::Sight;
 use super::{Event, World, group_id};
@@ -26,8 +26,8 @@ const NOISE_MAX: u64 = 8;
 
 /// A call on its way.
 pub(super) enum Pending {
-    Write(Proposal),
-    Read(Read),
+    Write(Call<Applied, ProposeError>),
+    Read(Call<ReadAnswer, ReadError>),
 }
 
 /// One client: at most one call at a time.
@@ -96,13 +96,13 @@ impl World<'_> {
         let Some(body) = &self.nodes[node].body else { return };
         let anywhere = self.chances.clients.below(2) == 0;
         let pending = match &operation {
-            Operation::Write(payload) => Pending::Write(body.propose(group_id(group), payload.clone())),
+            Operation::Write(payload) => Pending::Write(body.group(group_id(group)).propose(payload.clone())),
             Operation::Read(query) if anywhere => {
                 let options = ReadOptions::default().or_wait(ELSEWHERE);
-                Pending::Read(body.query(group_id(group), query.clone(), options))
+                Pending::Read(body.group(group_id(group)).query(query.clone(), options))
             }
             Operation::Read(query) => {
-                Pending::Read(body.query(group_id(group), query.clone(), ReadOptions::default()))
+                Pending::Read(body.group(group_id(group)).query(query.clone(), ReadOptions::default()))
             }
         };
         let place = self.history[group].len();

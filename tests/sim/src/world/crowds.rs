@@ -16,7 +16,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
-use raftwerk::{Consistency, GroupId, Index, Read, ReadAnswer, ReadError, ReadOptions, Session};
+use raftwerk::{Call, Consistency, GroupId, Index, ReadAnswer, ReadError, ReadOptions, Session};
 
 use super::asides::Aside;
 use super::{World, group_id};
@@ -40,7 +40,7 @@ pub(crate) struct Patient {
     wanted: u64,
     called: u64,
     wait: u64,
-    read: Read,
+    read: Call<ReadAnswer, ReadError>,
 }
 
 /// What came of crowds so far.
@@ -101,7 +101,7 @@ impl World<'_> {
         let options = ReadOptions::new(level).in_session(&session).or_wait(Duration::from_nanos(plan.wait));
         let of = &mut self.nodes[node];
         let Some(body) = &of.body else { return Ok(()) };
-        let read = body.query(id, query, options);
+        let read = body.group(id).query(query, options);
         if plan.is_flood || of.patients.len() >= PATIENTS_MAX {
             return Ok(());
         }

@@ -5,7 +5,7 @@ use std::ops::Range;
 use std::pin::Pin;
 use std::task::{Context, Poll, Waker};
 
-use raftwerk::{Proposal, Role};
+use raftwerk::{Applied, Call, ProposeError, Role};
 
 use super::{Event, World, group_id};
 use crate::chance::Chance;
@@ -67,7 +67,7 @@ impl World<'_> {
                 bodies().filter(|body| views(body, id).is_some_and(|(_, is_fenced)| !is_fenced)).collect();
             let is_too_few = |half: &[raftwerk::NodeId]| {
                 !half.is_empty()
-                    && half.iter().filter(|node| whole.iter().any(|body| body.id() == **node)).count()
+                    && half.iter().filter(|node| whole.iter().any(|body| body.node() == **node)).count()
                         <= half.len() / 2
             };
             let lacks = |of: &raftwerk::Configuration| is_too_few(&of.voters) || is_too_few(&of.outgoing);
@@ -109,7 +109,7 @@ impl World<'_> {
             self.restore_pace(at);
             let node = &self.nodes[at];
             if let Some(body) = node.body.as_ref()
-                && (0..body.workers()).any(|worker| body.load(worker).is_poisoned)
+                && (0..body.lanes()).any(|worker| body.load(worker).is_poisoned)
             {
                 self.fall(at, false)?;
             }
@@ -233,7 +233,7 @@ impl World<'_> {
             let mut bodies = alive.filter_map(|node| node.body.as_ref());
             bodies.find_map(|body| {
                 let pinned = |worker| body.load(worker).lane.pinned_bytes;
-                (0..body.workers()).map(pinned).find(|bytes| *bytes > 0).map(|bytes| (body.id(), bytes))
+                (0..body.lanes()).map(pinned).find(|bytes| *bytes > 0).map(|bytes| (body.node(), bytes))
             })
         };
         if self.run_until(self.now + TO_CONVERGE, |world| held_by(world).is_none())? {
@@ -288,7 +288,7 @@ const ASK_AGAIN: u64 = 20_000_000;
 /// Somebody who wants a group to commit something.
 struct Probe {
     group: usize,
-    asked: Option<(usize, Proposal, u64)>,
+    asked: Option<(usize, Call<Applied, ProposeError>, u64)>,
     /// What the group has committed, and since when it is no more.
     committed: u64,
     moved_at: u64,
@@ -402,7 +402,7 @@ impl Probe {
                 returned: None,
                 operation: Operation::Write(payload.clone()),
             });
-            self.asked = Some((at, body.propose(id, payload), hash));
+            self.asked = Some((at, body.group(id).propose(payload), hash));
             world.answer_bells(at);
             return false;
         }

@@ -131,7 +131,7 @@ impl World<'_> {
         let Some(leader) = self.leading(id) else { return };
         let Some(body) = &self.nodes[leader].body else { return };
         if strike.kind == FaultKind::Transfer {
-            drop(body.transfer_leadership(id, node_id(strike.other)));
+            drop(body.group(id).transfer_leadership(node_id(strike.other)));
         } else {
             let is_witness = |at: usize| self.is_witness(at, id);
             let mut wish = wish(strike, self.plan.nodes, is_witness);
@@ -146,7 +146,7 @@ impl World<'_> {
                 let change = if is_in { Change::Remove } else { Change::Voter };
                 wish.changes = vec![change(node_id(strike.node))];
             }
-            drop(body.reconfigure(id, wish));
+            drop(body.group(id).reconfigure(wish));
         }
         self.answer_bells(leader);
     }
@@ -203,7 +203,7 @@ impl World<'_> {
         heirs.retain(|place| *place != strike.node);
         let Some(body) = self.nodes[strike.node].body.as_ref().filter(|_| !heirs.is_empty()) else { return };
         let heir = heirs[(strike.salt >> 48) as usize % heirs.len()];
-        drop(body.transfer_leadership(group_id(group), node_id(heir)));
+        drop(body.group(group_id(group)).transfer_leadership(node_id(heir)));
         self.answer_bells(strike.node);
         // The word to the heir leaves in the next turn, if it lacks nothing; what is to pass must have left by then.
         let then = self.now + HANDED_OVER + (strike.salt >> 20) % HANDED_OVER;

@@ -35,7 +35,7 @@ impl World<'_> {
     fn still_ill(&self) -> Option<(usize, Condition)> {
         let sound = |at: &usize| self.nodes[*at].is_reachable() && !self.nodes[*at].is_wiped;
         let all = (0..self.nodes.len()).filter(sound).flat_map(|at| {
-            let conditions = self.nodes[at].body.as_ref().map_or(Vec::new(), raftwerk::drive::Node::health);
+            let conditions = self.nodes[at].body.as_ref().map_or(Vec::new(), |body| body.health());
             conditions.into_iter().map(move |condition| (at, condition))
         });
         let mut over = all.filter(|(at, condition)| self.is_over(*at, condition));

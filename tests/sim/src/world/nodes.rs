@@ -95,7 +95,7 @@ impl World<'_> {
         }
         self.note_found(at, &body);
         let node = &mut self.nodes[at];
-        let (lanes, undecided) = (body.workers(), std::mem::take(&mut node.undecided));
+        let (lanes, undecided) = (body.lanes(), std::mem::take(&mut node.undecided));
         if !node.is_wiped && !node.is_fenced {
             let dropped: Vec<_> = std::mem::take(&mut node.dropped);
             let is_anew = std::mem::take(&mut node.is_damaged_anew);
@@ -162,7 +162,7 @@ impl World<'_> {
 
     /// Whether a group that was durable here is not known any more.
     fn has_forgotten(&self, at: usize, body: &drive::Node<SimDisk>) -> bool {
-        let found = (0..body.workers()).flat_map(|worker| body.replicas(worker)).map(|view| view.group.0);
+        let found = (0..body.lanes()).flat_map(|worker| body.replicas(worker)).map(|view| view.group.0);
         let found: Vec<u64> = found.collect();
         !self.nodes[at].is_wiped && !self.nodes[at].is_fenced && self.watch.forgets(at, &found)
     }
@@ -579,7 +579,7 @@ impl World<'_> {
                 continue;
             }
             if let Some((_, founders)) = as_founder.iter().find(|(of, _)| of == group) {
-                node.creations.extend(body.create_group(*group, founders).map(|creation| (*group, creation)));
+                node.creations.push((*group, body.create_group(*group, founders)));
             } else if as_witness.contains(group) {
                 node.creations.push((*group, body.join_group_as_witness(*group)));
             } else {

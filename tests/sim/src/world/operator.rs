@@ -68,7 +68,7 @@ impl World<'_> {
         let has_slipped = self.asides.slip.as_ref().is_some_and(|slip| slip.node == at);
         // What was asked for before may still be on its way into a core, where turns are slow.
         let has_orders =
-            node.body.as_ref().is_some_and(|body| (0..body.workers()).any(|worker| body.has_orders(worker)));
+            node.body.as_ref().is_some_and(|body| (0..body.lanes()).any(|worker| body.has_orders(worker)));
         has_slipped
             || has_orders
             || node.is_wiped
@@ -84,7 +84,7 @@ impl World<'_> {
         (0..self.nodes.len()).all(|other| {
             let node = &self.nodes[other];
             let Some(body) = node.body.as_ref().filter(|_| !self.is_busy_with(other)) else { return false };
-            (0..body.workers()).flat_map(|worker| body.replicas(worker)).all(|view| {
+            (0..body.lanes()).flat_map(|worker| body.replicas(worker)).all(|view| {
                 let core = view.core;
                 let now = core.configuration();
                 let committed = core.configuration_up_to(core.commit()).map(|(_, committed)| committed);
@@ -111,10 +111,10 @@ impl World<'_> {
         (0..self.nodes.len()).all(|other| {
             let node = &self.nodes[other];
             let Some(body) = node.body.as_ref().filter(|_| !self.is_busy_with(other)) else { return false };
-            let mut views = (0..body.workers()).flat_map(|worker| body.replicas(worker));
+            let mut views = (0..body.lanes()).flat_map(|worker| body.replicas(worker));
             // A witness that joined and has lost all does not know that it is one.
             let is_told = other != at
-                || (0..body.workers()).flat_map(|of| body.replicas(of)).all(|view| !view.core.is_witness());
+                || (0..body.lanes()).flat_map(|of| body.replicas(of)).all(|view| !view.core.is_witness());
             (other == at || !node.is_damaged)
                 && is_told
                 && views.all(|view| view.core.memberships().all(|(_, of)| is_spare(of)))
@@ -185,10 +185,10 @@ impl World<'_> {
 
     pub(super) fn ask_for(&mut self, leader: usize, group: GroupId, change: Change, newcomers: Admission) {
         if let Some(body) = &self.nodes[leader].body {
-            drop(body.reconfigure(
-                group,
-                Reconfiguration { admission: newcomers, ..Reconfiguration::of([change]) },
-            ));
+            drop(
+                body.group(group)
+                    .reconfigure(Reconfiguration { admission: newcomers, ..Reconfiguration::of([change]) }),
+            );
         }
         self.answer_bells(leader);
     }
@@ -259,12 +259,12 @@ impl World<'_> {
         let (joins, to_create, dropped) = (&mut node.joins, &mut node.to_create, &mut node.dropped);
         node.leaving.retain_mut(|(group, removal)| match Pin::new(removal).poll(&mut cx) {
             Poll::Pending => true,
-            Poll::Ready(is_gone) => {
-                if !is_gone {
+            Poll::Ready(gone) => {
+                if gone.is_err() {
                     dropped.push(*group); // the log has failed: perhaps it is
                 }
                 joins.push(*group);
-                if missed != Some(*group) || !is_gone {
+                if missed != Some(*group) || gone.is_err() {
                     to_create.push(*group);
                 }
                 false

@@ -31,7 +31,7 @@ impl World<'_> {
         if hands_over {
             self.links.link(other, leader).murmurs += 1;
             if let Some(body) = &self.nodes[leader].body {
-                drop(body.transfer_leadership(group_id(group), node_id(other)));
+                drop(body.group(group_id(group)).transfer_leadership(node_id(other)));
             }
             self.answer_bells(leader);
         } else {

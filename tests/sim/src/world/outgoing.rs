@@ -73,14 +73,14 @@ impl World<'_> {
         let Some((leader, now, _)) = self.led_by(group_id(group)) else { return };
         let Some(body) = self.nodes[leader].body.as_ref() else { return };
         let change = if chance.below(2) == 0 { Change::Remove } else { Change::Learner };
-        drop(body.reconfigure(group_id(group), Reconfiguration::of([change(node_id(leader))])));
+        drop(body.group(group_id(group)).reconfigure(Reconfiguration::of([change(node_id(leader))])));
         let query = (0..READ_TRIES).find_map(|_| match self.subject.operation(&mut chance, strike.salt) {
             Operation::Read(query) => Some(query),
             Operation::Write(_) => None,
         });
         if let Some(query) = query {
             let options = ReadOptions::new(Consistency::Strong);
-            drop(body.query(group_id(group), query, options));
+            drop(body.group(group_id(group)).query(query, options));
         }
         self.answer_bells(leader);
         // A message's way, and perhaps what a disk takes.

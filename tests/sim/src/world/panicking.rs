@@ -43,7 +43,7 @@ impl World<'_> {
                 is_done = false; // it may meet the entry when it opens
                 continue;
             };
-            let workers = 0..body.workers();
+            let workers = 0..body.lanes();
             let ill: Vec<GroupId> = workers
                 .flat_map(|worker| body.replicas(worker))
                 .filter(|view| view.is_quarantined)

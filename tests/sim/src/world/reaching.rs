@@ -125,7 +125,7 @@ impl World<'_> {
         if now != committed || !now.outgoing.is_empty() {
             return None;
         }
-        let workers = |at: usize| self.nodes[at].body.as_ref().map(|body| body.workers());
+        let workers = |at: usize| self.nodes[at].body.as_ref().map(|body| body.lanes());
         let is_fit = |at: &usize| {
             *at != leader
                 && self.nodes.get(*at).is_some_and(|node| node.is_reachable() && !node.is_wiped)

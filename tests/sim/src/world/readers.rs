@@ -13,9 +13,7 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use bytes::Bytes;
-use raftwerk::{
-    Consistency, Freezing, FrozenState, GroupId, Index, Read, ReadAnswer, ReadError, ReadOptions, Session,
-};
+use raftwerk::{Call, Consistency, FrozenState, GroupId, Index, ReadAnswer, ReadError, ReadOptions, Session};
 
 use super::{Event, World, group_id};
 use crate::chance::Chance;
@@ -75,8 +73,8 @@ impl Sight {
 }
 
 enum Pending {
-    Read(Read),
-    Freezing(Freezing),
+    Read(Call<ReadAnswer, ReadError>),
+    Freezing(Call<FrozenState, ReadError>),
 }
 
 /// One read on its way.
@@ -146,9 +144,9 @@ impl World<'_> {
         };
         let id = group_id(group);
         let pending = if chance.below(5) == 0 {
-            Pending::Freezing(body.freeze(id, options))
+            Pending::Freezing(body.group(id).freeze(options))
         } else {
-            Pending::Read(body.query(id, query.clone(), options))
+            Pending::Read(body.group(id).query(query.clone(), options))
         };
         let asked = Asked {
             level,

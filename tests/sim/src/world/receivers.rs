@@ -17,7 +17,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, Wake, Waker};
 
 use bytes::Bytes;
-use raftwerk::{Applied, GroupId, Proposal, ProposeError, RelaxedProposal};
+use raftwerk::{Applied, Call, GroupId, ProposeError, Received};
 
 use super::{World, group_id};
 use crate::disk::held;
@@ -68,8 +68,8 @@ impl Doorbell {
 
 /// A proposal on its way.
 enum Sent {
-    Synced(Proposal),
-    Relaxed(RelaxedProposal),
+    Synced(Call<Applied, ProposeError>),
+    Relaxed(Call<Received, ProposeError>),
 }
 
 /// One that waits for what becomes of a proposal.
@@ -105,9 +105,9 @@ impl World<'_> {
         let of = &mut self.nodes[node];
         let Some(body) = &of.body else { return };
         let mut sent = if is_relaxed {
-            Sent::Relaxed(body.propose_relaxed(group, payload))
+            Sent::Relaxed(body.group(group).propose_relaxed(payload))
         } else {
-            Sent::Synced(body.propose(group, payload))
+            Sent::Synced(body.group(group).propose(payload))
         };
         if of.receivers.len() >= RECEIVERS_MAX {
             return;

@@ -44,7 +44,7 @@ impl World<'_> {
     /// A node has opened: what it found is in its files.
     pub(super) fn note_found(&mut self, at: usize, body: &drive::Node<SimDisk>) {
         if self.plan.relaxed > 0 {
-            let views = (0..body.workers()).flat_map(|worker| body.replicas(worker));
+            let views = (0..body.lanes()).flat_map(|worker| body.replicas(worker));
             self.written[at] = views.map(|view| (view.group.0, view.core.last().index.0)).collect();
         }
     }

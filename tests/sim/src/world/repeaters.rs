@@ -18,7 +18,7 @@ use std::task::{Context, Poll, Waker};
 use bytes::Bytes;
 use raftwerk::exactly_once::{self, CLIENTS_MAX, Numbered, OnceError, OnceSession};
 use raftwerk::kv::codec::{self, Swap};
-use raftwerk::{Index, Proposal, ProposeError};
+use raftwerk::{Applied, Call, Index, ProposeError};
 
 use super::asides::Aside;
 use super::{Event, World, group_id};
@@ -53,7 +53,7 @@ pub(super) struct Repeater {
     slot: usize,
     /// It was forgotten: what its keys hold it cannot tell any more.
     is_lost: bool,
-    attempt: Option<(usize, Proposal)>,
+    attempt: Option<(usize, Call<Applied, ProposeError>)>,
     /// The payload of the latest attempt.
     sent: u64,
     due: u64,
@@ -98,7 +98,7 @@ impl World<'_> {
         let sent = hash_of(&payload);
         self.repeaters[at].sent = sent;
         held(&self.ledger).may_repeat(group_id(group), sent);
-        let proposal = body.propose(group_id(group), payload);
+        let proposal = body.group(group_id(group)).propose(payload);
         self.repeaters[at].attempt = Some((node, proposal));
         self.nodes[node].repeaters.push(at);
         let patience = self.chances.repeaters.one_of(&PATIENCES);

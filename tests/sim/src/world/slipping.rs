@@ -120,7 +120,7 @@ impl World<'_> {
         if now.is_joint() && !now.auto_leave {
             // Held by an earlier wish, and to be left by one.
             if let Some(body) = &self.nodes[leader].body {
-                drop(body.reconfigure(group, Reconfiguration::of([])));
+                drop(body.group(group).reconfigure(Reconfiguration::of([])));
             }
             return self.answer_bells(leader);
         }

@@ -404,7 +404,7 @@ impl World<'_> {
         let Some(body) = &self.nodes[node].body else {
             return Err(self.broken(format_args!("n{} is down and cannot be asked", node + 1)));
         };
-        let pending = Some(Pending::Write(body.propose(group_id(0), payload.clone())));
+        let pending = Some(Pending::Write(body.group(group_id(0)).propose(payload.clone())));
         let ask = Ask { called: self.events, payload, pending, told: None };
         self.stage().asks.push(ask);
         self.answer_bells(node);

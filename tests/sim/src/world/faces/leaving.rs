@@ -49,8 +49,8 @@ impl World<'_> {
             called?;
         }
         let Some(body) = &self.nodes[node].body else { return Ok(()) };
-        body.shutdown();
-        self.faces.leaving[node] = (1 << body.workers()) - 1;
+        drop(body.shutdown());
+        self.faces.leaving[node] = (1 << body.lanes()) - 1;
         self.answer_bells(node);
         Ok(())
     }
@@ -102,7 +102,10 @@ impl World<'_> {
         let mut cx = Context::from_waker(Waker::noop());
         let wrong = |what: String| Err(Violation::new("closed is closed", format!("n{}: {what}", node + 1)));
         for group in (0..self.plan.groups).map(group_id) {
-            let Some(handle) = body.group(group) else { continue };
+            if !body.replicas(body.worker_of(group)).any(|view| view.group == group) {
+                continue;
+            }
+            let handle = body.group(group);
             let told = Pin::new(&mut handle.propose(Bytes::new())).poll(&mut cx);
             if told != Poll::Ready(Err(ProposeError::Closed)) {
                 return wrong(format!("{group}: a proposal: {told:?}"));

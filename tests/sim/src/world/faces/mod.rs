@@ -225,7 +225,9 @@ impl World<'_> {
             .get_or_insert_with(|| Door { pipeline: body.pipeline(user.in_flight_max), store: None });
         if door.store.is_none() {
             // Some of its groups may not have been made there yet.
-            let store = body.store(self.faces.map.clone()).ok();
+            let is_here = |group| body.replicas(body.worker_of(group)).any(|view| view.group == group);
+            let map = &self.faces.map;
+            let store = map.ranges().all(|shard| is_here(shard.group)).then(|| Store::new(body, map.clone()));
             door.store = store.map(|store| store.in_session(&user.session));
         }
         true
