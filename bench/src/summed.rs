@@ -6,7 +6,7 @@
 use std::io::{self, Read};
 
 use bytes::Bytes;
-use raftwerk::{Checkpoint, Committed, Frozen, Replies, StateMachine};
+use raftwerk::{Caller, Checkpoint, Committed, Frozen, Replies, StateMachine};
 
 use crate::hash_machine::{COUNT_QUERY, HashMachine, SUMS_QUERY};
 use crate::rng::mix;
@@ -20,7 +20,7 @@ pub struct Summed<M> {
 
 impl<M: StateMachine> StateMachine for Summed<M> {
     fn apply(&mut self, entries: Committed<'_>, replies: &mut Replies) {
-        self.sums.apply(entries.clone(), &mut Replies::new(false));
+        self.sums.apply(entries.clone(), &mut Replies::new(Caller::Absent));
         self.inner.apply(entries, replies);
     }
 

@@ -46,43 +46,8 @@
 //! Next: `engine/docs/architecture.md` for the crates of the project, `engine/docs/write_path.md` for the
 //! path of one write; in the source, `worker` is the central module.
 
-mod api;
-mod codec;
-pub mod exactly_once;
-pub mod kv;
-mod node;
-mod worker;
-
-pub use self::node::manual as drive;
-pub use api::call::Call;
-pub use api::config::Config;
-pub use api::config::machine::Machine;
-pub use api::consistency::{Consistency, ReadOptions};
-pub use api::engine::{Engine, EngineBuilder, NodeHandle};
-pub use api::error::{
-    AcceptLossError, CreateError, OpenError, ProposeError, ReadError, ReconfigureError, ReplaceError,
-    ReplicaError, ReviveError, ShutdownError, TransferError,
-};
-pub use api::group::Group;
-pub use api::membership::initial_members::InitialMembers;
-pub use api::membership::reconfiguration::Reconfiguration;
-pub use api::pipeline::Pipeline;
-pub use api::session::{Session, SessionError};
-pub use api::state_machine::{
-    Checkpoint, Committed, CommittedEntry, Frozen, Replies, StateMachine, StateMachines,
-};
-pub use api::stats::EngineStats;
-pub use api::status::{Applied, FrozenState, GroupStatus, Loss, Quarantine, ReadAnswer, Received};
-pub use codec::DecodeError;
-pub use node::events::{Condition, Event, OnEvent, SLOW_SYNC};
-pub use node::submission::{Completion, Outcome};
-pub use raftwerk_frame::{Configuration, EntryId, GroupId, Index, Membership, NodeId, Term};
-pub use raftwerk_net::{NetError, NetStats, PeerError, PeerId, WireVersion, identity};
-pub use raftwerk_raft::reconfig::{Change, ChangeError};
-pub use raftwerk_raft::{
-    Admission, NewcomerStatus, PRIORITY_MAX, PeerState, PeerStatus, Refusal, Role, Transition, Unfit,
-};
-pub use raftwerk_wal::{AppendMode, Shortage};
+pub use raftwerk_kv as kv;
+pub use raftwerk_multiraft::*;
 
 /// Compiles the example of the README.
 #[cfg(doctest)]

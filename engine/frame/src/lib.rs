@@ -2,7 +2,7 @@
 //!
 //! Ids and positions ([`NodeId`], [`GroupId`], [`EntryId`] …), the entry [`frame`](mod@frame) that is the same bytes
 //! in the leader's log, on the wire and in a follower's log, the [`Message`]s of the protocol as fixed-size
-//! [`wire`] records, and the [`Configuration`] of a group.
+//! [`wire`] records, the [`Configuration`] of a group, and the [`codec`] of everything without a fixed layout.
 //!
 //! What is not here: I/O, time sources, allocation on a hot path, unsafe code. Next: `raftwerk-raft` for the
 //! protocol, `raftwerk-wal` for the log, `raftwerk-net` for the wire.
@@ -11,6 +11,7 @@
 
 extern crate alloc;
 
+pub mod codec;
 mod configuration;
 pub mod frame;
 mod id;

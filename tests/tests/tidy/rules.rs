@@ -182,7 +182,9 @@ fn floors_below(krate: &str) -> Option<&'static [&'static str]> {
     match krate {
         "engine/frame" | "net" => Some(&[]),
         "engine/raft" | "wal" => Some(&["raftwerk-frame"]),
-        "engine" => Some(&["raftwerk-frame", "raftwerk-raft", "raftwerk-wal", "raftwerk-net"]),
+        "engine/multiraft" => Some(&["raftwerk-frame", "raftwerk-raft", "raftwerk-wal", "raftwerk-net"]),
+        "engine/kv" => Some(&["raftwerk-frame", "raftwerk-multiraft"]),
+        "engine" => Some(&["raftwerk-multiraft", "raftwerk-kv", "raftwerk-net"]),
         _ => None,
     }
 }

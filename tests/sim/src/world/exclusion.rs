@@ -18,7 +18,7 @@ use smallvec::SmallVec;
 use super::World;
 use crate::watch::{Checked, Violation};
 
-/// How long the next segment may take, in T (`engine/src/worker/liveness/disk_health.rs`).
+/// How long the next segment may take, in T (`engine/multiraft/src/worker/liveness/disk_health.rs`).
 const SEGMENT_PATIENCE: u64 = 4;
 /// Who was heard so lately, in parts of T, was not silent for T.
 const LATELY: u64 = 2;

@@ -4,7 +4,7 @@
 //! |---|---|
 //! | `a snapshot arrives` | between two nodes that live, hear each other and refuse nothing, no more is sent than a few times the image, and then it is installed |
 //!
-//! What is sent is read off the units (`engine/src/worker/storage/chunk.rs`). Whatever makes a transfer begin anew with good reason, a death, a
+//! What is sent is read off the units (`engine/multiraft/src/worker/storage/chunk.rs`). Whatever makes a transfer begin anew with good reason, a death, a
 //! cut, a disk that hangs, a refusal, a lane that has no room for what is kept, makes the count begin anew. What is not here: how small chunks are (`plan/callers.rs`).
 
 use raftwerk_frame::wire::{UNIT_HEADER_BYTES, UnitKind};

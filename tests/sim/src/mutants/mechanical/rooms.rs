@@ -38,7 +38,8 @@ pub fn folder_of(package: &str) -> &'static str {
         "raftwerk-frame" => "engine/frame",
         "raftwerk-wal" => "wal",
         "raftwerk-net" => "net",
-        "raftwerk" => "engine/src",
+        "raftwerk-multiraft" => "engine/multiraft",
+        "raftwerk-kv" => "engine/kv",
         _ => "tests",
     }
 }
@@ -66,10 +67,10 @@ pub const ROOMS: [Room; 4] = [
     },
     Room {
         name: "worker",
-        of: &["engine/src/worker"],
-        without: &["engine/src/worker/tests", "engine/src/worker/tests.rs"],
+        of: &["engine/multiraft/src/worker"],
+        without: &["engine/multiraft/src/worker/tests", "engine/multiraft/src/worker/tests.rs"],
         sample: 130,
-        programs: &[("raftwerk", "lib", "")],
+        programs: &[("raftwerk-multiraft", "lib", "")],
         profiles: &LIVES,
     },
     Room {
