@@ -195,11 +195,11 @@ fn first(applied: Result<Applied, ProposeError>) -> Result<Applied, StoreError> 
 
 #[cfg(test)]
 mod tests {
-    
+
     use super::*;
+    use crate::{KvMachine, ShardMap};
     use raftwerk_multiraft::exactly_once::{ExactlyOnce, OnceError};
     use raftwerk_multiraft::identity::ClusterAuthority;
-    use crate::{KvMachine, ShardMap};
     use raftwerk_multiraft::{Config, Engine, NodeId, PeerId, ProposeError};
 
     fn store(directory: &std::path::Path) -> (Engine, Store) {

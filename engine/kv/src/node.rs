@@ -137,12 +137,31 @@ impl<T: Keyed + Clone> KeyArray<Child<KeyArray<T>>> {
     }
 }
 
+/// Where a full node is divided.
+#[derive(Clone, Copy)]
+pub(crate) enum SplitAt {
+    /// In the middle.
+    Middle,
+    /// Before its last item: the node is the last of its kind, and keys that arrive in order leave full ones.
+    LastItem,
+}
+
+impl SplitAt {
+    /// The first item of the upper part of a node with `len` items.
+    const fn of(self, len: usize) -> usize {
+        match self {
+            Self::Middle => len / 2,
+            Self::LastItem => len - 1,
+        }
+    }
+}
+
 impl KeyArray<Child<Leaf>> {
     /// Splits a full leaf in the middle or, where keys appear to arrive in order, before its last item, so
     /// that leaves end full.
-    pub(crate) fn split_leaf(&mut self, l: usize, rightmost: bool) {
+    pub(crate) fn split_leaf(&mut self, l: usize, at: SplitAt) {
         let len = self.items()[l].node().len();
-        self.split_child(l, if rightmost { len - 1 } else { len / 2 }, bound_between);
+        self.split_child(l, at.of(len), bound_between);
     }
 
     /// Restores the invariants after a leaf has lost an item.
@@ -153,9 +172,9 @@ impl KeyArray<Child<Leaf>> {
 
 impl KeyArray<Child<Branch>> {
     /// Splits a branch, in the middle or before its last leaf.
-    pub(crate) fn split_branch(&mut self, b: usize, rightmost: bool) {
+    pub(crate) fn split_branch(&mut self, b: usize, at: SplitAt) {
         let len = self.items()[b].node().len();
-        self.split_child(b, if rightmost { len - 1 } else { len / 2 }, |_, above| InlineBytes::new(above));
+        self.split_child(b, at.of(len), |_, above| InlineBytes::new(above));
     }
 
     /// Restores the invariants after a branch has lost a leaf.

@@ -21,7 +21,7 @@
 use raftwerk_frame::Index;
 
 use super::key_array::{KeyArray, Keyed};
-use super::node::{BRANCH_LEAVES_MAX, Branch, Child, LEAF_ITEMS_MAX, Leaf, Slot};
+use super::node::{BRANCH_LEAVES_MAX, Branch, Child, LEAF_ITEMS_MAX, Leaf, Slot, SplitAt};
 
 /// The map. Cloning shares everything; see the head of this file.
 #[derive(Clone, Debug, Default)]
@@ -159,11 +159,12 @@ impl Tree {
     /// Splits a full leaf and, if necessary, its branch.
     #[cold]
     fn split(&mut self, b: usize, l: usize) {
-        let last = b + 1 == self.branches.len();
+        let is_last = b + 1 == self.branches.len();
+        let at = |is_last| if is_last { SplitAt::LastItem } else { SplitAt::Middle };
         let branch = self.branches.item_mut(b).node_mut();
-        branch.split_leaf(l, last && l + 1 == branch.len());
+        branch.split_leaf(l, at(is_last && l + 1 == branch.len()));
         if branch.len() > BRANCH_LEAVES_MAX {
-            self.branches.split_branch(b, last);
+            self.branches.split_branch(b, at(is_last));
         }
     }
 }

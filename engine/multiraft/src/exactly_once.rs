@@ -40,7 +40,9 @@ use raftwerk_frame::Index;
 pub use self::client::{Numbered, OnceApplied, OnceError, OnceSession, outcome, plain, register};
 pub use self::table::{CLIENTS_MAX, REPLIES_MAX, REPLY_BYTES_MAX};
 use self::table::{Table, Verdict};
-use crate::api::state_machine::{Caller, Checkpoint, Committed, CommittedEntry, Frozen, Replies, StateMachine};
+use crate::api::state_machine::{
+    Caller, Checkpoint, Committed, CommittedEntry, Frozen, Replies, StateMachine,
+};
 use raftwerk_frame::codec::Reader;
 
 const MARK: u8 = 0xEE;

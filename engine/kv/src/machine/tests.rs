@@ -199,7 +199,8 @@ proptest! {
 #[test]
 fn a_put_costs_no_reply_and_a_malformed_entry_changes_nothing() {
     let mut machine = KvMachine::new();
-    let replies = applied(&mut machine, 5, &[put(b"k", b"v"), vec![], vec![1, 9, b'k'], vec![0xFF; 3]], Caller::Waits);
+    let replies =
+        applied(&mut machine, 5, &[put(b"k", b"v"), vec![], vec![1, 9, b'k'], vec![0xFF; 3]], Caller::Waits);
     assert_eq!(replies, [&b""[..], INVALID, INVALID, INVALID]);
     assert_eq!(get(&machine, b"k"), Some((b"v".to_vec(), 5)));
     assert_eq!(machine.items().len(), 1);

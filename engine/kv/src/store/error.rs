@@ -2,10 +2,10 @@
 
 use raftwerk_frame::GroupId;
 
-use raftwerk_multiraft::{CreateError, ProposeError, ReadError};
-use raftwerk_multiraft::exactly_once::OnceError;
 use crate::codec::{CodecError, KEY_BYTES_MAX, MANY_KEYS_MAX};
 use crate::shard_file::ShardFileError;
+use raftwerk_multiraft::exactly_once::OnceError;
+use raftwerk_multiraft::{CreateError, ProposeError, ReadError};
 
 /// Why a call was not answered. Only [`ProposeError::Unknown`] and [`StoreError::Reply`] to a write leave open whether
 /// anything happened.

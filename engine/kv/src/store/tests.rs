@@ -1,11 +1,10 @@
 //! The store on a node that is alone in its groups: routing, replies, and what is refused before anything is sent.
 
-
 use super::*;
-use raftwerk_multiraft::ProposeError;
-use raftwerk_multiraft::identity::ClusterAuthority;
 use crate::codec::CodecError;
 use crate::{KvMachine, ShardFileError};
+use raftwerk_multiraft::ProposeError;
+use raftwerk_multiraft::identity::ClusterAuthority;
 use raftwerk_multiraft::{Config, Engine, NodeId, PeerId};
 
 const NODE: NodeId = NodeId(1);
