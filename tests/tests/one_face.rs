@@ -29,12 +29,12 @@ const GROUP: GroupId = GroupId(1);
 const OTHER: GroupId = GroupId(2);
 
 fn identity() -> Identity {
-    ClusterAuthority::new("one face").unwrap().issue(PeerId(NODE.0)).unwrap()
+    ClusterAuthority::new("one-face").unwrap().issue(PeerId(NODE.0)).unwrap()
 }
 
-fn open(directory: &Path) -> Call<Engine, raftwerk::OpenError> {
+fn open(directory: &Path, identity: &Identity) -> Call<Engine, raftwerk::OpenError> {
     Engine::builder(NODE, directory.join("data"))
-        .identity(identity())
+        .identity(identity.clone())
         .listen("127.0.0.1:0".parse().unwrap())
         .workers(2)
         .payload_bytes_max(64 << 10)
@@ -43,7 +43,8 @@ fn open(directory: &Path) -> Call<Engine, raftwerk::OpenError> {
 }
 
 async fn every_operation(directory: std::path::PathBuf) {
-    let engine = open(&directory).await.unwrap();
+    let identity = identity();
+    let engine = open(&directory, &identity).await.unwrap();
     groups(&engine).await;
     stores(&engine, &directory).await;
     // And waited for, on a thread of the runtime.
@@ -55,7 +56,7 @@ async fn every_operation(directory: std::path::PathBuf) {
     assert_eq!(engine.groups().await, Err(ReplicaError::Closed));
     assert_eq!(engine.group(GROUP).propose(codec_put(b"k")).await, Err(ProposeError::Closed));
     drop(engine);
-    open(&directory).await.unwrap().shutdown().await.unwrap();
+    open(&directory, &identity).await.unwrap().shutdown().await.unwrap();
 }
 
 fn codec_put(key: &[u8]) -> Vec<u8> {
