@@ -8,4 +8,5 @@ pub(crate) mod machines;
 pub(crate) mod orders;
 pub(crate) mod quarantine;
 pub(crate) mod replica;
+pub(crate) mod table;
 pub(crate) mod timers;

@@ -33,13 +33,9 @@ use raftwerk_frame::{GroupId, Message, NodeId, Time};
 use raftwerk_net::Transport;
 use raftwerk_raft::{Effects, Input};
 use raftwerk_wal::{Disk, GroupSlot, Lane, Lsn};
-use rustc_hash::FxHashMap;
 
 use self::calls::clients::Clients;
-use self::groups::conditions::LaneConditions;
-use self::groups::loss::Unknown;
-use self::groups::quarantine::Quarantined;
-use self::groups::replica::Replica;
+use self::groups::table::{Groups, Timer};
 use self::groups::timers::Timers;
 pub use self::limits::TurnLimits;
 use self::liveness::abstention::Abstention;
@@ -88,17 +84,8 @@ pub(crate) struct Worker<D: Disk> {
     dispatch: Arc<Dispatch>,
     metrics: Arc<WorkerMetrics>,
     now: Time,
-    replicas: Vec<Option<Box<Replica>>>,
-    slots: FxHashMap<GroupId, GroupSlot>,
-    timers: Timers,
+    groups: Groups,
     effects: Effects,
-    /// Groups to flush, and to send appends for, at the end of the turn.
-    dirty: Vec<GroupSlot>,
-    /// Groups with entries in the batch being filled.
-    appended: Vec<GroupSlot>,
-    /// Groups whose hard state is in that batch and not durable yet.
-    hard_states_in_batch: Vec<GroupSlot>,
-    to_apply: Vec<GroupSlot>,
     /// What is held for the batch being filled …
     on_durable: OnDurable,
     /// … and for the batches on their way to the disk, oldest first.
@@ -123,17 +110,13 @@ pub(crate) struct Worker<D: Disk> {
     watched: Vec<GroupSlot>,
     transfers: Transfers,
     scrubbing: Scrubbing,
-    quarantined: Quarantined,
     shortage: Shortage,
-    unknown: Unknown,
     handshakes: Handshakes,
     abstention: Abstention,
     liveness: Liveness,
     disk_health: DiskHealth,
     /// Node heartbeats received in this turn.
     heartbeats_received: Vec<ReceivedHeartbeat>,
-    /// Groups seen quiescent without one of their peers; some of them may have unquiesced since.
-    quiescent_without_peer: Vec<GroupSlot>,
     /// Support events that not every replica has received yet, in order; and how many replicas the first one
     /// has reached.
     support_events: VecDeque<SupportEvent>,
@@ -147,7 +130,6 @@ pub(crate) struct Worker<D: Disk> {
     replies: Replies,
     is_poisoned: bool,
     is_full: bool,
-    conditions: LaneConditions,
     /// Why no segment can be made, as last reported.
     segment_shortage: Option<raftwerk_wal::Shortage>,
     /// When to try again to checkpoint groups because the disk is full.
@@ -198,16 +180,15 @@ impl<D: Disk> Worker<D> {
                 || !self.support_events.is_empty()
                 || self.inbox.has_orders()
                 || !self.pending_read_index.is_empty()
-                || !self.dirty.is_empty(),
+                || self.groups.are_any_dirty(),
             next_deadline: if self.is_poisoned {
                 Time::NEVER
             } else {
                 let hangs_at = self.disk_health.next_deadline(now, self.oldest_batch());
                 let own = self.transfers.next_deadline().min(self.liveness.next_deadline()).min(hangs_at);
                 let own = own.min(self.relaxed_due()).min(self.scrub_due()).min(self.lane.next_too_old());
-                let own = own.min(self.shortage_due()).min(self.quarantined.next_deadline());
-                let own = own.min(self.conditions.next_deadline());
-                self.timers.next().min(self.reads_due.next()).min(own)
+                let own = own.min(self.shortage_due()).min(self.groups.attention_at());
+                self.groups.next_deadline().min(self.reads_due.next()).min(own)
             },
             is_closed: false,
         }
@@ -223,79 +204,43 @@ impl<D: Disk> Worker<D> {
             0
         };
         for _ in 0..deadlines {
-            let Some((at, slot)) = self.timers.due(self.now) else { break };
-            let Some(replica) = self.replicas.get_mut(slot.0 as usize).and_then(Option::as_mut) else {
-                continue;
-            };
-            if replica.timer_at != at {
-                continue;
-            }
-            replica.timer_at = Time::NEVER;
-            if replica.core.next_deadline() <= self.now {
-                self.step(slot, Input::Timeout);
-            } else {
-                Self::arm(&mut self.timers, replica);
+            match self.groups.take_timer(self.now) {
+                None => break,
+                Some(Timer::Due(slot)) => self.step(slot, Input::Timeout),
+                Some(Timer::Stale) => {}
             }
         }
         self.fire_read_deadlines();
         self.tick_transfers();
     }
 
-    /// Keeps the group's entry in the timers no later than its deadline.
-    fn arm(timers: &mut Timers, replica: &mut Replica) {
-        let deadline = replica.core.next_deadline();
-        if deadline < replica.timer_at {
-            replica.timer_at = deadline;
-            timers.add(deadline, replica.slot);
-        }
-    }
-
     /// Step 3: the turn's proposals and read-index requests enter the cores.
     fn flush_groups(&mut self) {
         let mut at = 0;
-        while let Some(&slot) = self.dirty.get(at) {
+        while let Some(slot) = self.groups.dirty_at(at) {
             at += 1;
             self.propose_queued(slot);
             self.request_read_index(slot);
-            let Some(replica) = self.replicas[slot.0 as usize].as_mut() else { continue };
+            let Some(replica) = self.groups.get_mut(slot) else { continue };
             self.effects.clear();
             replica.core.flush(self.now, &mut self.effects);
             self.perform(slot);
-            if let Some(replica) = self.replicas[slot.0 as usize].as_mut() {
-                Self::arm(&mut self.timers, replica);
-            }
+            self.groups.arm(slot);
         }
     }
 
     /// Steps a core with one input and performs its effects.
     fn step(&mut self, slot: GroupSlot, input: Input<'_>) {
-        let Some(replica) = self.replicas[slot.0 as usize].as_mut() else { return };
+        let Some(replica) = self.groups.get_mut(slot) else { return };
         self.effects.clear();
         replica.core.step(self.now, input, &mut self.effects);
         self.perform(slot);
-    }
-
-    /// Adds a group to the list of those to flush.
-    fn touch(&mut self, slot: GroupSlot) {
-        if let Some(replica) = self.replicas[slot.0 as usize].as_mut()
-            && !std::mem::replace(&mut replica.is_dirty, true)
-        {
-            self.dirty.push(slot);
-        }
-    }
-
-    fn holds(&self, slot: GroupSlot, group: GroupId) -> bool {
-        self.replicas.get(slot.0 as usize).and_then(Option::as_ref).is_some_and(|replica| replica.id == group)
     }
 
     /// Whether a group id belongs to this worker's lane, whether or not the group exists here.
     fn owns(&self, group: GroupId) -> bool {
         crate::node::placement::worker_of(group, usize::from(self.settings.workers))
             == usize::from(self.settings.worker)
-    }
-
-    fn slot_of(&self, group: GroupId) -> Option<GroupSlot> {
-        self.slots.get(&group).copied()
     }
 
     /// The log has failed for good. From here on the worker answers its clients and sends nothing to peers:
@@ -314,7 +259,7 @@ impl<D: Disk> Worker<D> {
             }
         }
         self.outboxes.clear();
-        self.dirty.clear();
+        self.groups.clear_dirty();
         self.heartbeats_received.clear();
         self.support_events.clear();
         self.pending_read_index.clear();

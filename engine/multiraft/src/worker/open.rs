@@ -8,7 +8,6 @@ use raftwerk_frame::{EntryId, GroupId, HardState, Index, LogId, Membership, Term
 use raftwerk_net::Transport;
 use raftwerk_raft as raft;
 use raftwerk_wal::{Disk, Lane, LaneOptions, Lsn, RecoveredGroup, SnapshotError, SnapshotMeta};
-use rustc_hash::FxHashMap;
 
 use super::{OnDurable, Worker};
 use crate::api::error::OpenError;
@@ -19,7 +18,8 @@ use crate::node::dispatch::Dispatch;
 use crate::node::events::Condition;
 use crate::node::inbox::Inbox;
 use crate::worker::groups::machines::{as_restored, new_machine, restore_machine, split};
-use crate::worker::groups::replica::{HardStateDurability, Replica};
+use crate::worker::groups::replica::Replica;
+use crate::worker::groups::table::Groups;
 use crate::worker::liveness::abstention::Abstention;
 use crate::worker::liveness::disk_health::DiskHealth;
 use crate::worker::liveness::support::{Liveness, SupportTerms};
@@ -77,14 +77,8 @@ impl<D: Disk> Worker<D> {
             dispatch,
             metrics,
             now,
-            replicas: Vec::new(),
-            slots: FxHashMap::default(),
-            timers: super::Timers::default(),
+            groups: Groups::default(),
             effects: raft::Effects::default(),
-            dirty: Vec::new(),
-            appended: Vec::new(),
-            hard_states_in_batch: Vec::new(),
-            to_apply: Vec::new(),
             on_durable: OnDurable::default(),
             in_flight: std::collections::VecDeque::new(),
             spare_on_durable: Vec::new(),
@@ -100,15 +94,12 @@ impl<D: Disk> Worker<D> {
             watched: Vec::new(),
             transfers: Transfers::default(),
             scrubbing: super::Scrubbing::begin_at(now),
-            quarantined: super::Quarantined::default(),
             shortage: super::Shortage::none(),
-            unknown: crate::worker::groups::loss::Unknown::default(),
             handshakes: super::Handshakes::default(),
             abstention,
             liveness,
             disk_health,
             heartbeats_received: Vec::new(),
-            quiescent_without_peer: Vec::new(),
             support_events: std::collections::VecDeque::new(),
             notified: 0,
             is_append_next: false,
@@ -117,7 +108,6 @@ impl<D: Disk> Worker<D> {
             replies: Replies::default(),
             is_poisoned: false,
             is_full: false,
-            conditions: crate::worker::groups::conditions::LaneConditions::default(),
             segment_shortage: None,
             press_at: Time(0),
             is_closing: false,
@@ -250,9 +240,8 @@ impl<D: Disk> Worker<D> {
             core.set_fence(fence);
         }
         self.add_replica(Replica::new(group, slot, core, machine, checkpoint));
-        if wrote_hard_state && let Some(replica) = self.replicas[slot.0 as usize].as_mut() {
-            replica.hard_state_durability = HardStateDurability::InThisBatch;
-            self.hard_states_in_batch.push(slot);
+        if wrote_hard_state {
+            self.groups.note_hard_state(slot);
         }
         Ok(())
     }

@@ -66,7 +66,7 @@ pub struct Load {
 impl<D: Disk> Worker<D> {
     /// Its replicas, in no particular but a fixed order.
     pub(crate) fn replicas(&self) -> impl Iterator<Item = ReplicaView<'_>> {
-        self.replicas.iter().flatten().map(|replica| ReplicaView {
+        self.groups.iter().map(|replica| ReplicaView {
             group: replica.id,
             core: &replica.core,
             applied: replica.applied,
@@ -92,14 +92,14 @@ impl<D: Disk> Worker<D> {
     /// What the worker holds.
     pub(crate) fn load(&self) -> Load {
         let mut reads = Waiting::default();
-        self.replicas.iter().flatten().for_each(|replica| reads += replica.reads_held());
+        self.groups.iter().for_each(|replica| reads += replica.reads_held());
         Load {
             batches: self.in_flight.len(),
             held_messages: self.in_flight.iter().map(|batch| batch.messages.len()).sum(),
             reads: reads.reads,
             read_bytes: reads.bytes,
             pending_read_index: self.pending_read_index.len(),
-            pending: self.replicas.iter().flatten().map(|replica| replica.proposals()).sum(),
+            pending: self.groups.iter().map(|replica| replica.proposals()).sum(),
             support_events: self.support_events.len(),
             outbox_bytes: self.outboxes.bytes(),
             inbox_bytes: self.inbox.waiting_bytes(),

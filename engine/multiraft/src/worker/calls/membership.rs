@@ -24,13 +24,13 @@ impl<D: Disk> Worker<D> {
         wish: &Reconfiguration,
         reply: oneshot::Sender<Result<Membership, ReconfigureError>>,
     ) {
-        let refused = match self.slot_of(group) {
+        let refused = match self.groups.slot_of(group) {
             _ if self.is_poisoned => ReconfigureError::Poisoned,
             // A node with a full disk may still remove members.
             _ if self.is_full && brings_anyone_in(&wish.changes) => ReconfigureError::StorageFull,
             None => ReconfigureError::NoSuchGroup,
             Some(slot) => {
-                let Some(replica) = self.replicas[slot.0 as usize].as_mut() else { return };
+                let Some(replica) = self.groups.get_mut(slot) else { return };
                 let logs = match logs_of(&replica.core, &self.outboxes, &wish.changes) {
                     Ok(logs) => logs,
                     Err(refused) => {
@@ -66,10 +66,8 @@ impl<D: Disk> Worker<D> {
         to: NodeId,
         reply: oneshot::Sender<Result<(), TransferError>>,
     ) {
-        let slot = self.slot_of(group).filter(|_| !self.is_poisoned);
-        let Some((slot, replica)) =
-            slot.and_then(|slot| Some((slot, self.replicas[slot.0 as usize].as_mut()?)))
-        else {
+        let slot = self.groups.slot_of(group).filter(|_| !self.is_poisoned);
+        let Some((slot, replica)) = slot.and_then(|slot| Some((slot, self.groups.get_mut(slot)?))) else {
             let _caller_gone = reply.send(Err(TransferError::NoSuchGroup));
             return;
         };

@@ -130,10 +130,10 @@ impl<D: Disk> Worker<D> {
         demand: Demand,
         waiter: ReadWaiter,
     ) {
-        let Some(slot) = self.slot_of(group) else {
+        let Some(slot) = self.groups.slot_of(group) else {
             return self.clients.answer_read(waiter, Err(ReadError::NoSuchGroup(group)));
         };
-        let Some(replica) = self.replicas[slot.0 as usize].as_mut() else { return };
+        let Some(replica) = self.groups.get_mut(slot) else { return };
         let (Demand { wanted, patience }, now) = (demand, self.now);
         if replica.machine.is_none() {
             return replica.answer(&mut self.clients, now, query, waiter); // a witness has no state
@@ -148,7 +148,7 @@ impl<D: Disk> Worker<D> {
         if wanted.is_of_time() && self.lease_of(slot).is_some_and(|index| index <= self.applied_of(slot)) {
             return self.answer_by_lease(slot, query, waiter);
         }
-        let Some(replica) = self.replicas[slot.0 as usize].as_mut() else { return };
+        let Some(replica) = self.groups.get_mut(slot) else { return };
         let leads = replica.core.is_leader();
         if self.is_poisoned || patience.is_none() && !(leads && wanted.is_of_time()) {
             let refusal = if self.is_poisoned && wanted == Wanted::Latest {
@@ -174,7 +174,7 @@ impl<D: Disk> Worker<D> {
         if wanted.is_of_time() {
             reading.queued.push(query, read);
             reading.is_wanted = true;
-            self.touch(slot);
+            self.groups.touch(slot);
         } else {
             reading.parked.push(query, read);
         }
@@ -183,21 +183,21 @@ impl<D: Disk> Worker<D> {
     /// Answers a read under the lease: everything committed anywhere is applied here, and no other node
     /// leads.
     fn answer_by_lease(&mut self, slot: GroupSlot, query: &[u8], waiter: ReadWaiter) {
-        let Some(replica) = self.replicas[slot.0 as usize].as_mut() else { return };
+        let Some(replica) = self.groups.get_mut(slot) else { return };
         replica.reflects = Some(self.now);
         replica.answer(&mut self.clients, self.now, query, waiter);
         self.metrics.leased_read();
     }
 
     fn applied_of(&self, slot: GroupSlot) -> Index {
-        self.replicas[slot.0 as usize].as_ref().map_or(Index(0), |replica| replica.applied)
+        self.groups.get(slot).map_or(Index(0), |replica| replica.applied)
     }
 
     /// After a read of bounded staleness: has the time that the state reflects renewed when half of the bound
     /// has passed, so that the next read need not wait.
     fn renew(&mut self, slot: GroupSlot, wanted: Wanted) {
         let Wanted::Within(at_most) = wanted else { return };
-        let Some(replica) = self.replicas[slot.0 as usize].as_mut() else { return };
+        let Some(replica) = self.groups.get_mut(slot) else { return };
         if replica.watched.is_zero() {
             self.watched.push(slot);
         }
@@ -214,7 +214,7 @@ impl<D: Disk> Worker<D> {
     fn renew_all(&mut self, leader: NodeId) {
         let watched = std::mem::take(&mut self.watched);
         for slot in watched {
-            let Some(replica) = self.replicas.get_mut(slot.0 as usize).and_then(Option::as_mut) else {
+            let Some(replica) = self.groups.get_mut(slot) else {
                 continue;
             };
             let is_soon = replica.staleness(self.now).is_none_or(|staleness| staleness > replica.watched / 4);
@@ -229,7 +229,7 @@ impl<D: Disk> Worker<D> {
             let reading = replica.reading.get_or_insert_with(Reading::new);
             if reading.is_quiet() {
                 reading.is_wanted = true;
-                self.touch(slot);
+                self.groups.touch(slot);
             }
         }
     }
@@ -254,11 +254,11 @@ impl<D: Disk> Worker<D> {
     pub(in crate::worker) fn answer_read_index(&mut self) {
         let mut requests = std::mem::take(&mut self.pending_read_index);
         for (slot, group, from, message) in requests.drain(..) {
-            if !self.holds(slot, group) {
+            if !self.groups.holds(slot, group) {
                 continue;
             }
             let leased = self.lease_of(slot).filter(|_| !self.is_stalled());
-            let Some(replica) = self.replicas[slot.0 as usize].as_mut() else { continue };
+            let Some(replica) = self.groups.get_mut(slot) else { continue };
             let (term, is_known) = (replica.core.term(), replica.core.peers().any(|peer| peer == from));
             match (message, leased) {
                 (Message::ReadIndex { term: asked_in, round }, Some(index))
@@ -276,7 +276,7 @@ impl<D: Disk> Worker<D> {
 
     /// Step 3: makes a read-index request to the core, one for all reads of a group and turn.
     pub(in crate::worker) fn request_read_index(&mut self, slot: GroupSlot) {
-        let Some(replica) = self.replicas[slot.0 as usize].as_mut() else { return };
+        let Some(replica) = self.groups.get_mut(slot) else { return };
         let Some(reading) = replica.reading.as_mut() else { return };
         let is_anyone = replica.core.leader().is_some();
         let is_asked_for = reading.is_wanted || is_anyone && reading.parked.wants_leader();
@@ -299,11 +299,9 @@ impl<D: Disk> Worker<D> {
             return self.step(slot, Input::FollowerRead { token });
         };
         // The lease answers: no message is needed.
-        let Some(replica) = self.replicas[slot.0 as usize].as_mut() else { return };
+        let Some(replica) = self.groups.get_mut(slot) else { return };
         Self::confirm_read(replica, token, index);
-        if !std::mem::replace(&mut replica.is_to_apply, true) {
-            self.to_apply.push(slot);
-        }
+        self.groups.note_to_apply(slot);
     }
 
     /// The core has determined the read index.
@@ -316,7 +314,7 @@ impl<D: Disk> Worker<D> {
     /// The core has no leader any more to determine a read index: reads that may wait do so for the next
     /// leader.
     pub(in crate::worker) fn reject_read(&mut self, slot: GroupSlot, token: u64) {
-        let Some(replica) = self.replicas[slot.0 as usize].as_mut() else { return };
+        let Some(replica) = self.groups.get_mut(slot) else { return };
         let Some(reading) = replica.reading.as_mut() else { return };
         if let Some(at) = reading.asked.iter().position(|asked| asked.token == token)
             && let Some(asked) = reading.asked.remove(at)
@@ -327,7 +325,7 @@ impl<D: Disk> Worker<D> {
 
     /// There is no leader: reads with a deadline wait for one, the others are refused.
     fn put_off(&mut self, slot: GroupSlot, mut batch: ReadBatch) {
-        let Some(replica) = self.replicas[slot.0 as usize].as_mut() else { return };
+        let Some(replica) = self.groups.get_mut(slot) else { return };
         let Some(mut reading) = replica.reading.take() else { return };
         let now = self.now;
         let Reading { parked, waiting, .. } = &mut *reading;
@@ -345,7 +343,7 @@ impl<D: Disk> Worker<D> {
 
     /// Step 5: answers the reads whose index is applied.
     pub(in crate::worker) fn answer_reads(&mut self, slot: GroupSlot) {
-        let Some(replica) = self.replicas[slot.0 as usize].as_mut() else { return };
+        let Some(replica) = self.groups.get_mut(slot) else { return };
         let Some(mut reading) = replica.reading.take() else { return };
         let now = self.now;
         let is_applied =
@@ -377,7 +375,7 @@ impl<D: Disk> Worker<D> {
     /// Serves reads that may be past their deadline, and repeats read-index requests that may have been lost.
     pub(in crate::worker) fn fire_read_deadlines(&mut self) {
         while let Some((at, slot)) = self.reads_due.due(self.now) {
-            let replica = self.replicas.get_mut(slot.0 as usize).and_then(Option::as_mut);
+            let replica = self.groups.get_mut(slot);
             let reading = replica.and_then(|replica| replica.reading.as_mut());
             if let Some(reading) = reading.filter(|reading| reading.due == at) {
                 reading.due = Time::NEVER;
@@ -389,7 +387,7 @@ impl<D: Disk> Worker<D> {
     fn on_read_deadline(&mut self, slot: GroupSlot) {
         // What came in this turn, a snapshot above all, may be what some of them waited for.
         self.answer_reads(slot);
-        let Some(replica) = self.replicas[slot.0 as usize].as_mut() else { return };
+        let Some(replica) = self.groups.get_mut(slot) else { return };
         let Some(mut reading) = replica.reading.take() else { return };
         let (now, interval) = (self.now, self.settings.heartbeat_interval);
         let Reading { parked, asked, waiting, .. } = &mut *reading;
@@ -419,7 +417,7 @@ impl<D: Disk> Worker<D> {
         reading.arm(&mut self.reads_due, slot, now, until.min(again));
         replica.reading = Some(reading);
         if is_asking {
-            self.touch(slot);
+            self.groups.touch(slot);
         }
     }
 }

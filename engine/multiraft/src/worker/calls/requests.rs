@@ -120,7 +120,7 @@ impl<D: Disk> Worker<D> {
         let refused = if self.is_poisoned {
             Err(ProposeError::Poisoned)
         } else {
-            match self.slot_of(group).and_then(|slot| self.replicas[slot.0 as usize].as_mut()) {
+            match self.groups.find_mut(group) {
                 None => Err(ProposeError::NoSuchGroup(group)),
                 Some(replica) if !replica.core.is_leader() => {
                     Err(ProposeError::NotLeader { hint: replica.core.leader() })
@@ -135,7 +135,7 @@ impl<D: Disk> Worker<D> {
             }
         };
         match refused {
-            Ok(slot) => self.touch(slot),
+            Ok(slot) => self.groups.touch(slot),
             Err(error) => {
                 let waiter = self.clients.take_waiter(queued);
                 self.clients.answer(waiter, Err(error));
@@ -166,7 +166,7 @@ impl<D: Disk> Worker<D> {
 
     /// Answers every waiting client: the outcome of what was appended is unknown.
     pub(in crate::worker) fn abandon_all(&mut self, reason: &ProposeError) {
-        for replica in self.replicas.iter_mut().flatten() {
+        for replica in self.groups.iter_mut() {
             self.clients.refuse_queued(replica, reason);
             let applied = replica.applied;
             self.clients.abandon(replica, applied);

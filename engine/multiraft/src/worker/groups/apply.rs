@@ -19,11 +19,9 @@ impl<D: Disk> Worker<D> {
     /// Applies what is committed and answers the clients that wait for it. Returns whether nothing is left to
     /// apply.
     pub(in crate::worker) fn apply_groups(&mut self) -> bool {
-        let mut list = std::mem::take(&mut self.to_apply);
-        let mut left = Vec::new();
+        let mut list = self.groups.take_to_apply();
         for slot in list.drain(..) {
-            let Some(replica) = self.replicas[slot.0 as usize].as_mut() else { continue };
-            replica.is_to_apply = false;
+            let Some(replica) = self.groups.begin_apply(slot) else { continue };
             let before = replica.applied;
             let is_stuck = match self.apply_group(slot) {
                 Ok(()) => false,
@@ -36,21 +34,18 @@ impl<D: Disk> Worker<D> {
                     break;
                 }
             };
-            let Some(replica) = self.replicas[slot.0 as usize].as_mut() else { continue };
+            let Some(replica) = self.groups.get_mut(slot) else { continue };
             self.metrics.applied(replica.applied.0 - before.0);
             if replica.may_apply_to() > replica.applied && !is_stuck {
-                replica.is_to_apply = true;
-                left.push(slot);
+                self.groups.note_to_apply(slot);
             }
             self.maybe_checkpoint(slot);
         }
-        left.append(&mut self.to_apply);
-        self.to_apply = left;
-        self.to_apply.is_empty()
+        self.groups.recycle_to_apply(list)
     }
 
     fn apply_group(&mut self, slot: GroupSlot) -> Result<(), LogError> {
-        let Some(replica) = self.replicas[slot.0 as usize].as_mut() else { return Ok(()) };
+        let Some(replica) = self.groups.get_mut(slot) else { return Ok(()) };
         if replica.machine.is_none() {
             self.pass_over(slot);
             return Ok(());

@@ -33,7 +33,7 @@ impl<D: Disk> Worker<D> {
         if !record.lacks_configuration || !is_answer {
             return;
         }
-        let Some(replica) = self.replicas[slot.0 as usize].as_ref() else { return };
+        let Some(replica) = self.groups.get(slot) else { return };
         let Some((id, configuration)) = replica.core.initial_configuration() else { return };
         let mut body = Vec::new();
         configuration.encode(&mut body);
@@ -52,7 +52,7 @@ impl<D: Disk> Worker<D> {
         body: &[u8],
     ) {
         let Ok(configuration) = Configuration::decode(body) else { return self.metrics.bad_unit() };
-        let Some(replica) = self.replicas[slot.0 as usize].as_mut() else { return };
+        let Some(replica) = self.groups.get_mut(slot) else { return };
         self.effects.clear();
         let input = Input::InitialConfiguration { id: head.id, configuration: &configuration };
         replica.core.step(self.now, input, &mut self.effects);
@@ -67,14 +67,14 @@ impl<D: Disk> Worker<D> {
     /// Whether a message addresses the replica as a witness, and the replica has no record left that shows
     /// whether it is one.
     pub(in crate::worker) fn is_addressed_as_witness(&self, slot: GroupSlot, record: &Record) -> bool {
-        let replica = self.replicas[slot.0 as usize].as_ref();
+        let replica = self.groups.get(slot);
         let may_be = replica.is_some_and(|replica| replica.core.may_be_witness());
         may_be && record.to_witness && is_request(&record.message)
     }
 
     /// The replica is a witness from now on, and accepts the messages sent to it as to one.
     pub(in crate::worker) fn become_witness(&mut self, slot: GroupSlot) {
-        let Some(replica) = self.replicas[slot.0 as usize].as_mut() else { return };
+        let Some(replica) = self.groups.get_mut(slot) else { return };
         tracing::warn!(node = self.settings.node.0, group = %replica.id, "the replica was a witness, and is one again");
         replica.core.become_witness();
         replica.machine = None;

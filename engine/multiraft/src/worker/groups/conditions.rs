@@ -56,13 +56,13 @@ impl<D: Disk> Worker<D> {
     pub(in crate::worker) fn report_conditions(&mut self) {
         let lane = self.settings.worker;
         let (is_full, is_hung) = (self.is_full, !self.is_poisoned && self.is_stalled());
-        if std::mem::replace(&mut self.conditions.is_full, is_full) != is_full {
+        if std::mem::replace(&mut self.groups.conditions.is_full, is_full) != is_full {
             self.set_condition(is_full, Condition::DiskFull { lane });
         }
-        if std::mem::replace(&mut self.conditions.is_hung, is_hung) != is_hung {
+        if std::mem::replace(&mut self.groups.conditions.is_hung, is_hung) != is_hung {
             self.set_condition(is_hung, Condition::DiskHung { lane });
         }
-        if self.now >= self.conditions.next_deadline() {
+        if self.now >= self.groups.conditions.next_deadline() {
             self.look_for_leaders();
         }
     }
@@ -77,32 +77,33 @@ impl<D: Disk> Worker<D> {
 
     /// A group's known leader may have changed, or been lost.
     pub(in crate::worker) fn note_leader(&mut self, slot: GroupSlot) {
-        let Some(replica) = self.replicas[slot.0 as usize].as_ref() else { return };
-        if replica.core.leader().is_some() {
-            return self.conditions.forget(replica.id);
+        let Some(replica) = self.groups.get(slot) else { return };
+        let (group, leader) = (replica.id, replica.core.leader());
+        if leader.is_some() {
+            return self.groups.conditions.forget(group);
         }
-        if self.conditions.leaderless.is_empty() && !self.conditions.lacks_leaders {
-            self.conditions.look_at = self.now + self.settings.election_timeout;
+        if self.groups.conditions.leaderless.is_empty() && !self.groups.conditions.lacks_leaders {
+            self.groups.conditions.look_at = self.now + self.settings.election_timeout;
         }
-        self.conditions.leaderless.entry(replica.id).or_insert(self.now);
+        self.groups.conditions.leaderless.entry(group).or_insert(self.now);
     }
 
     /// Finds the groups that have known of no leader for T. Runs once in T, as long as there are any.
     fn look_for_leaders(&mut self) {
         let (now, patience) = (self.now, self.settings.election_timeout);
-        self.conditions.look_at = now + patience;
-        let mut leaderless = std::mem::take(&mut self.conditions.leaderless);
+        self.groups.conditions.look_at = now + patience;
+        let mut leaderless = std::mem::take(&mut self.groups.conditions.leaderless);
         // A replica that has yet to be added waits for that, and is dropped from the table until it loses a
         // leader.
         leaderless.retain(|group, _| {
-            self.replica(*group).is_some_and(|replica| {
+            self.groups.find(*group).is_some_and(|replica| {
                 let (core, me) = (&replica.core, self.settings.node);
                 core.configuration().contains(me) && !core.is_removed()
             })
         });
         let long = leaderless.iter().filter(|(_, since)| **since + patience <= now);
         let (groups, first) = (long.clone().count() as u64, long.map(|(group, _)| *group).min());
-        (self.conditions.leaderless, self.conditions.lacks_leaders) = (leaderless, groups > 0);
+        (self.groups.conditions.leaderless, self.groups.conditions.lacks_leaders) = (leaderless, groups > 0);
         let (lane, group) = (self.settings.worker, first.unwrap_or_default());
         self.set_condition(groups > 0, Condition::NoLeader { lane, groups, group });
     }

@@ -32,8 +32,8 @@ impl<D: Disk> Worker<D> {
     /// State of unknown groups was lost: records that, in the batch that follows the loss.
     pub(in crate::worker) fn note_unknown(&mut self, fence: Term) -> Result<(), LogError> {
         let slot = self.lane.attach(self.unknown_id());
-        let term = self.unknown.fence.map_or(fence, |known| known.max(fence));
-        self.unknown.fence = Some(term);
+        let term = self.groups.unknown.fence.map_or(fence, |known| known.max(fence));
+        self.groups.unknown.fence = Some(term);
         self.lane.hard_state(slot, HardState { term, vote: None })
     }
 
@@ -43,7 +43,7 @@ impl<D: Disk> Worker<D> {
         if is_note {
             // If damage took the record itself, its fence holds the term.
             let noted = Some(recovered.hard_state.term).max(recovered.fence);
-            self.unknown.fence = self.unknown.fence.max(noted);
+            self.groups.unknown.fence = self.groups.unknown.fence.max(noted);
         }
         is_note
     }
@@ -51,7 +51,7 @@ impl<D: Disk> Worker<D> {
     /// The term up to which a replica of a group that is not here may have voted or acknowledged without a
     /// complete record of that being left; `None` if nothing may be lost.
     pub(in crate::worker) fn may_have_lost(&self, group: GroupId) -> Option<Term> {
-        let fence = self.unknown.fence.max(self.lane.past_fence(group));
+        let fence = self.groups.unknown.fence.max(self.lane.past_fence(group));
         fence.filter(|_| !self.lane.is_loss_accepted(group))
     }
 
@@ -62,13 +62,13 @@ impl<D: Disk> Worker<D> {
     }
 
     pub(crate) fn loss(&self, group: GroupId) -> Option<Loss> {
-        let Some(slot) = self.slot_of(group) else {
+        let Some(slot) = self.groups.slot_of(group) else {
             let is_foreign = !self.owns(group) || is_reserved(group) || self.is_past_whole(group);
             let fence = self.may_have_lost(group).filter(|_| !is_foreign)?;
             return Some(Loss { group, fence, last: EntryId::default(), applied: Index(0) });
         };
         let fence = self.lane.fence(slot);
-        let replica = self.replica(group).filter(|replica| replica.core.is_fenced())?;
+        let replica = self.groups.find(group).filter(|replica| replica.core.is_fenced())?;
         Some(Loss { group, fence: fence?, last: replica.core.last(), applied: replica.applied })
     }
 
@@ -80,7 +80,7 @@ impl<D: Disk> Worker<D> {
         reply: oneshot::Sender<Result<(), AcceptLossError>>,
     ) {
         let answer = self.try_accept_loss(claimed);
-        if answer.is_ok() && self.slot_of(claimed.group).is_none() {
+        if answer.is_ok() && self.groups.slot_of(claimed.group).is_none() {
             return self.on_durable.accepted.push(reply);
         }
         let _caller_gone = reply.send(answer);
@@ -96,16 +96,15 @@ impl<D: Disk> Worker<D> {
         if !self.settings.accept_losses {
             return Err(AcceptLossError::Forbidden);
         }
-        let Some(slot) = self.slot_of(claimed.group) else {
+        let Some(slot) = self.groups.slot_of(claimed.group) else {
             tracing::error!(node = self.settings.node.0, loss = ?claimed, "an operator has accepted that a group may be lost");
             let slot = self.lane.attach(claimed.group);
             return self.lane.accept_loss(slot).map_err(|_| AcceptLossError::Poisoned);
         };
-        let replica = self.replicas[slot.0 as usize].as_mut().ok_or(AcceptLossError::None)?;
+        let replica = self.groups.get_mut(slot).ok_or(AcceptLossError::None)?;
         tracing::error!(node = self.settings.node.0, loss = ?claimed, "an operator has accepted that this is lost");
         replica.core.accept_loss();
-        replica.timer_at = raftwerk_frame::Time::NEVER;
-        Self::arm(&mut self.timers, replica);
+        self.groups.rearm(slot);
         Ok(())
     }
 }

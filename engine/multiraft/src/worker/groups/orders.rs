@@ -12,7 +12,7 @@ use crate::node::request::{Order, Removed};
 use crate::worker::Worker;
 use crate::worker::calls::reads::refuse_reads;
 use crate::worker::groups::machines::{give_up, guarded, new_machine, split};
-use crate::worker::groups::replica::{HardStateDurability, Replica};
+use crate::worker::groups::replica::Replica;
 
 impl<D: Disk> Worker<D> {
     /// Executes one command.
@@ -33,7 +33,7 @@ impl<D: Disk> Worker<D> {
                 let _caller_gone = reply.send(self.status(group).ok_or(ReplicaError::NoReplica(group)));
             }
             Order::Digest { group, reply } => {
-                let replica = self.replica(group).ok_or(ReplicaError::NoReplica(group));
+                let replica = self.groups.find(group).ok_or(ReplicaError::NoReplica(group));
                 let digest = |replica: &Replica| {
                     let machine = replica.machine.as_ref().filter(|_| !replica.is_quarantined())?;
                     Some((replica.applied, guarded(|| machine.digest()).ok()?))
@@ -42,7 +42,7 @@ impl<D: Disk> Worker<D> {
                 let _caller_gone = reply.send(replica.and_then(digest));
             }
             Order::Groups { reply } => {
-                let mut groups: Vec<GroupId> = self.slots.keys().copied().collect();
+                let mut groups: Vec<GroupId> = self.groups.ids().collect();
                 groups.sort_unstable();
                 let _caller_gone = reply.send(Ok(groups));
             }
@@ -54,10 +54,6 @@ impl<D: Disk> Worker<D> {
             Order::ReplacePeer { peer, checked, reply } => self.replace_peer(peer, checked, reply),
             Order::PipelineGone { .. } | Order::Shutdown => unreachable!("taken by take_orders"),
         }
-    }
-
-    pub(in crate::worker) fn replica(&self, group: GroupId) -> Option<&Replica> {
-        self.slot_of(group).and_then(|slot| self.replicas[slot.0 as usize].as_deref())
     }
 
     fn create(
@@ -72,7 +68,7 @@ impl<D: Disk> Worker<D> {
             Err(CreateError::Poisoned)
         } else if self.is_full {
             Err(CreateError::StorageFull)
-        } else if let Some(replica) = self.replica(group) {
+        } else if let Some(replica) = self.groups.find(group) {
             // A group that has changed its configuration since is the same group; and a request to join does
             // not name the members.
             let core = &replica.core;
@@ -150,25 +146,17 @@ impl<D: Disk> Worker<D> {
         if let Some(what) = panicked {
             self.quarantine(slot, what);
         }
-        if fence.is_some()
-            && let Some(replica) = self.replicas[slot.0 as usize].as_mut()
-        {
-            replica.hard_state_durability = HardStateDurability::InThisBatch;
-            self.hard_states_in_batch.push(slot);
+        if fence.is_some() {
+            self.groups.note_hard_state(slot);
         }
     }
 
     /// Adds a replica to the worker and arms its timer.
     pub(in crate::worker) fn add_replica(&mut self, replica: Replica) {
-        let (group, slot) = (replica.id, replica.slot);
-        if self.replicas.len() <= slot.0 as usize {
-            self.replicas.resize_with(slot.0 as usize + 1, || None);
-        }
-        let replica = self.replicas[slot.0 as usize].insert(Box::new(replica));
-        Self::arm(&mut self.timers, replica);
-        self.slots.insert(group, slot);
-        self.metrics.groups(self.slots.len());
-        if replica.core.is_witness() {
+        let (slot, is_witness) = (replica.slot, replica.core.is_witness());
+        self.groups.insert(replica);
+        self.metrics.groups(self.groups.len());
+        if is_witness {
             self.metrics.witness_added();
         }
         self.are_nodes_stale = true;
@@ -178,10 +166,8 @@ impl<D: Disk> Worker<D> {
 
     /// Removes a replica. Once the removal is durable, its files are deleted and the caller is answered.
     fn remove(&mut self, group: GroupId, reply: Removed) {
-        let slot = self.slot_of(group).filter(|_| !self.is_poisoned);
-        let Some((slot, mut replica)) =
-            slot.and_then(|slot| Some((slot, self.replicas[slot.0 as usize].take()?)))
-        else {
+        let removed = if self.is_poisoned { None } else { self.groups.remove(group) };
+        let Some(mut replica) = removed else {
             let error =
                 if self.is_poisoned { ReplicaError::Poisoned } else { ReplicaError::NoReplica(group) };
             let _caller_gone = reply.send(Err(error));
@@ -189,7 +175,6 @@ impl<D: Disk> Worker<D> {
         };
         self.renounce(&mut replica);
         crate::worker::replication::witness::uncount(&self.metrics, &replica);
-        self.slots.remove(&group);
         self.are_nodes_stale = true;
         self.clients.refuse_queued(&mut replica, &crate::ProposeError::NoSuchGroup(group));
         self.clients.abandon(&mut replica, Index(0));
@@ -197,12 +182,12 @@ impl<D: Disk> Worker<D> {
         refuse_reads(&mut replica, &mut self.clients, &ReadError::NoSuchGroup(group));
         give_up(replica.machine.take());
         self.tally_quarantined();
-        self.conditions.forget(group);
+        self.groups.conditions.forget(group);
         self.resolve(&Condition::Quarantined { group, what: String::new() });
         self.transfers.forget(group);
         self.transfers.leave(group);
-        self.metrics.groups(self.slots.len());
-        self.lane.remove(slot);
+        self.metrics.groups(self.groups.len());
+        self.lane.remove(replica.slot);
         self.on_durable.removed.push((group, reply));
     }
 
@@ -221,7 +206,7 @@ impl<D: Disk> Worker<D> {
     }
 
     fn status(&self, group: GroupId) -> Option<GroupStatus> {
-        let replica = self.replica(group)?;
+        let replica = self.groups.find(group)?;
         let core = &replica.core;
         Some(GroupStatus {
             role: core.role(),

@@ -63,7 +63,7 @@ impl Replica {
 impl<D: Disk> Worker<D> {
     /// Puts a replica in quarantine: its machine has panicked.
     pub(in crate::worker) fn quarantine(&mut self, slot: GroupSlot, what: String) {
-        let Some(replica) = self.replicas[slot.0 as usize].as_mut() else { return };
+        let Some(replica) = self.groups.get_mut(slot) else { return };
         let group = replica.id;
         self.dispatch.events().report(self.now, Condition::Quarantined { group, what: what.clone() });
         give_up(replica.machine.replace(Box::new(Broken)));
@@ -82,36 +82,36 @@ impl<D: Disk> Worker<D> {
 
     /// Counts the replicas in quarantine again, after some may have come or gone.
     pub(in crate::worker) fn tally_quarantined(&self) {
-        let count = self.replicas.iter().flatten().filter(|replica| replica.is_quarantined()).count();
+        let count = self.groups.iter().filter(|replica| replica.is_quarantined()).count();
         self.metrics.quarantined(count as u64);
     }
 
     /// Whether a replica in quarantine must take no more entries: its log cannot be compacted.
     pub(in crate::worker) fn is_log_of_quarantine_full(&self, slot: GroupSlot) -> bool {
-        let replica = self.replicas[slot.0 as usize].as_ref();
+        let replica = self.groups.get(slot);
         replica.is_some_and(|replica| replica.is_quarantined())
             && self.lane.live_bytes(slot) >= self.settings.checkpoint_log_bytes.saturating_mul(4)
     }
 
     /// Has the replica transfer its leadership as soon as another voter can take it; at once, if it leads.
     pub(in crate::worker) fn hand_over_lead(&mut self, slot: GroupSlot) {
-        let Some(replica) = self.replicas[slot.0 as usize].as_ref() else { return };
-        if !self.quarantined.leads.iter().any(|lead| lead.slot == slot && lead.group == replica.id) {
+        let Some(replica) = self.groups.get(slot) else { return };
+        if !self.groups.quarantined.leads.iter().any(|lead| lead.slot == slot && lead.group == replica.id) {
             let every = self.settings.election_timeout;
-            self.quarantined.leads.push(Lead { slot, group: replica.id, due: self.now, every });
+            self.groups.quarantined.leads.push(Lead { slot, group: replica.id, due: self.now, every });
         }
     }
 
     /// Leaders in quarantine transfer their leadership, and try again at growing intervals while it fails, or
     /// returns to them.
     pub(in crate::worker) fn tick_quarantined(&mut self) {
-        if self.quarantined.next_deadline() > self.now {
+        if self.groups.quarantined.next_deadline() > self.now {
             return;
         }
         let every_max = self.settings.election_timeout * HAND_OVER_EVERY_MAX;
-        let mut leads = std::mem::take(&mut self.quarantined.leads);
+        let mut leads = std::mem::take(&mut self.groups.quarantined.leads);
         leads.retain_mut(|lead| {
-            let replica = self.replicas.get(lead.slot.0 as usize).and_then(Option::as_ref);
+            let replica = self.groups.get(lead.slot);
             let Some(replica) =
                 replica.filter(|replica| replica.id == lead.group && replica.is_quarantined())
             else {
@@ -126,13 +126,13 @@ impl<D: Disk> Worker<D> {
             }
             true
         });
-        self.quarantined.leads = leads;
+        self.groups.quarantined.leads = leads;
     }
 
     /// An operator requests a new machine for a replica in quarantine. Answered when that is made; it has yet
     /// to catch up then.
     pub(in crate::worker) fn revive_replica(&mut self, group: GroupId, reply: Revived) {
-        let refused = match self.slot_of(group).and_then(|slot| self.replicas[slot.0 as usize].as_mut()) {
+        let refused = match self.groups.find_mut(group) {
             None => ReviveError::NoSuchGroup,
             Some(replica) => match (&replica.quarantine, &replica.checkpoint) {
                 (Some(quarantine), _) if quarantine.is_replaying => ReviveError::None,
@@ -159,7 +159,7 @@ impl<D: Disk> Worker<D> {
         loaded: Result<(SnapshotMeta, Box<dyn Any + Send>), String>,
         reply: Revived,
     ) {
-        if !self.holds(slot, group) {
+        if !self.groups.holds(slot, group) {
             let _caller_gone = reply.send(Err(ReviveError::NoSuchGroup));
             return;
         }
@@ -172,7 +172,7 @@ impl<D: Disk> Worker<D> {
         made: Result<(Index, Box<dyn StateMachine>), String>,
         reply: Revived,
     ) {
-        let Some(replica) = self.replicas[slot.0 as usize].as_mut() else { return };
+        let Some(replica) = self.groups.get_mut(slot) else { return };
         let answer = match (made, &mut replica.quarantine) {
             (Err(what), _) => Err(ReviveError::Machine(what)),
             (Ok((from, machine)), Some(quarantine))
@@ -182,9 +182,7 @@ impl<D: Disk> Worker<D> {
             {
                 quarantine.is_replaying = true;
                 (replica.machine, replica.applied) = (Some(machine), from);
-                if !std::mem::replace(&mut replica.is_to_apply, true) {
-                    self.to_apply.push(slot);
-                }
+                self.groups.note_to_apply(slot);
                 Ok(())
             }
             // A snapshot, or another revive command, came first.
@@ -199,7 +197,7 @@ impl<D: Disk> Worker<D> {
 
     /// Ends the quarantine once the new machine has applied what the old one had.
     pub(in crate::worker) fn maybe_end_quarantine(&mut self, slot: GroupSlot) {
-        let Some(replica) = self.replicas[slot.0 as usize].as_mut() else { return };
+        let Some(replica) = self.groups.get_mut(slot) else { return };
         let has_caught_up =
             |quarantine: &Quarantine| quarantine.is_replaying && replica.applied >= quarantine.applied;
         if replica.quarantine.as_deref().is_some_and(has_caught_up) {
@@ -209,14 +207,13 @@ impl<D: Disk> Worker<D> {
 
     /// Ends a quarantine: the replica has a state again.
     pub(in crate::worker) fn end_quarantine(&mut self, slot: GroupSlot) {
-        let Some(replica) = self.replicas[slot.0 as usize].as_mut() else { return };
+        let Some(replica) = self.groups.get_mut(slot) else { return };
         if replica.quarantine.take().is_none() {
             return;
         }
         self.dispatch.events().resolve(&Condition::Quarantined { group: replica.id, what: String::new() });
         replica.core.set_priority(self.settings.priority);
-        replica.timer_at = Time::NEVER;
-        Self::arm(&mut self.timers, replica);
+        self.groups.rearm(slot);
         self.tally_quarantined();
     }
 }

@@ -36,6 +36,15 @@ pub(crate) struct Damage {
     pub(crate) bytes: u64,
 }
 
+/// The lists of [`super::table`] that a replica is on. Only that file changes them.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Listed {
+    pub(super) is_dirty: bool,
+    pub(super) has_appended: bool,
+    pub(super) is_to_apply: bool,
+    pub(super) is_quiescent_without_peer: bool,
+}
+
 /// A replica of a group, as its worker keeps it.
 pub(crate) struct Replica {
     pub(crate) id: GroupId,
@@ -73,19 +82,13 @@ pub(crate) struct Replica {
     /// Entries of its log that cannot be read.
     pub(crate) damage: Option<Damage>,
     /// Durability of the latest hard state.
-    pub(crate) hard_state_durability: HardStateDurability,
+    pub(super) hard_state_durability: HardStateDurability,
     /// Deadline of its valid entry in the timers; other entries are stale.
-    pub(crate) timer_at: Time,
-    /// On the list of groups to flush and to send appends for at the end of the turn.
-    pub(crate) is_dirty: bool,
-    /// On the list of groups with new entries in this turn's batch.
-    pub(crate) has_appended: bool,
-    /// On the list of groups with something to apply.
-    pub(crate) is_to_apply: bool,
+    pub(super) timer_at: Time,
+    /// The worker's lists that it is on.
+    pub(super) listed: Listed,
     /// Counted among the groups that this node leads and that have a witness.
     pub(crate) is_led_with_witness: bool,
-    /// On the list of groups that are quiescent without one of their peers.
-    pub(crate) is_quiescent_without_peer: bool,
 }
 
 impl Replica {
@@ -119,11 +122,8 @@ impl Replica {
             damage: None,
             hard_state_durability: HardStateDurability::Durable,
             timer_at: Time::NEVER,
-            is_dirty: false,
-            has_appended: false,
-            is_to_apply: false,
+            listed: Listed::default(),
             is_led_with_witness: false,
-            is_quiescent_without_peer: false,
         }
     }
 

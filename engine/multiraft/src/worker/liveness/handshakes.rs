@@ -66,10 +66,10 @@ impl<D: Disk> Worker<D> {
         reply: oneshot::Sender<Result<(), ReplaceError>>,
     ) {
         let names = |group: &GroupId| {
-            self.replica(*group).is_some_and(|replica| replica.is_initial_member(peer.node))
+            self.groups.find(*group).is_some_and(|replica| replica.is_initial_member(peer.node))
         };
         if checked < self.settings.workers {
-            if let Some(group) = self.slots.keys().copied().filter(names).min() {
+            if let Some(group) = self.groups.ids().filter(names).min() {
                 let _caller_gone = reply.send(Err(ReplaceError::Member(group)));
                 return;
             }

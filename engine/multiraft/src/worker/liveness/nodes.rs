@@ -5,15 +5,15 @@ use bytes::Bytes;
 use raftwerk_frame::wire::{UNIT_HEADER_BYTES, UnitHeader, UnitKind};
 use raftwerk_frame::{GroupId, Index, NODE_HEARTBEAT_BYTES, NodeId, Time};
 use raftwerk_net::Channel;
-use raftwerk_raft::{Effects, Input};
+use raftwerk_raft::Input;
 use raftwerk_wal::{Disk, GroupSlot};
 use smallvec::SmallVec;
 
 use crate::node::placement::PeerLane;
+use crate::worker::Worker;
 use crate::worker::groups::replica::Replica;
 use crate::worker::liveness::support::{Liveness, MutualSupport, SupportEvent};
 use crate::worker::replication::outbox::Outboxes;
-use crate::worker::{Timers, Worker};
 
 impl<D: Disk> Worker<D> {
     /// Takes node heartbeats from the inbox. Support for their senders is given in the next turn: it must
@@ -37,7 +37,7 @@ impl<D: Disk> Worker<D> {
         if self.are_nodes_stale && self.now >= self.liveness.next_deadline() {
             self.are_nodes_stale = false;
             let mut lanes: SmallVec<[PeerLane; 16]> = SmallVec::new();
-            for replica in self.replicas.iter().flatten() {
+            for replica in self.groups.iter() {
                 for lane in replica.core.peers().map(|peer| self.outboxes.lane_of(peer, replica.id)) {
                     if !lanes.contains(&lane) {
                         lanes.push(lane);
@@ -105,7 +105,7 @@ impl<D: Disk> Worker<D> {
     pub(in crate::worker) fn on_connected(&mut self, node: NodeId) {
         let event = SupportEvent::Connected(node);
         // The last event in the queue has not been begun, unless it is also the first.
-        if !self.quiescent_without_peer.is_empty()
+        if self.groups.are_any_quiescent_without_peer()
             && (self.support_events.len() < 2 || self.support_events.back() != Some(&event))
         {
             self.support_events.push_back(event);
@@ -141,19 +141,20 @@ impl<D: Disk> Worker<D> {
             if self.notified == 0 {
                 tracing::debug!(node = self.settings.node.0, worker = self.settings.worker, ?event);
             }
-            while let Some(replica) = self.replicas.get_mut(self.notified) {
+            while self.notified < self.groups.slots_end() as usize {
                 if left == 0 {
                     return;
                 }
+                let slot = GroupSlot(self.notified as u32);
                 (left, self.notified) = (left - 1, self.notified + 1);
-                if let Some(replica) = replica
+                if let Some(replica) = self.groups.get(slot)
                     && lane.has(replica.id)
                     && replica.core.peers().any(|peer| peer == lane.node)
                     && (!yes
                         || support_of(&self.liveness, &self.outboxes, replica, lane.node)
                             != MutualSupport::default())
                 {
-                    Self::notify(&mut self.timers, &mut self.effects, replica, self.now, input);
+                    self.notify(slot, input);
                 }
             }
             self.support_events.pop_front();
@@ -166,49 +167,36 @@ impl<D: Disk> Worker<D> {
     /// visited, so a reconnecting node costs the groups that fell behind, however many are idle. Returns
     /// whether the list is done.
     fn unquiesce_for(&mut self, node: NodeId, left: &mut usize) -> bool {
-        while let Some(&slot) = self.quiescent_without_peer.get(self.notified) {
+        while let Some(slot) = self.groups.quiescent_without_peer_at(self.notified) {
             if *left == 0 {
                 return false;
             }
             *left -= 1;
-            let replica =
-                self.replicas[slot.0 as usize].as_mut().filter(|replica| replica.is_quiescent_without_peer);
-            let rests_on = replica.is_some_and(|replica| {
-                let input = Input::Reachable { node };
-                Self::notify(&mut self.timers, &mut self.effects, replica, self.now, input);
-                replica.is_quiescent_without_peer = replica.core.is_quiescent_without_peer();
-                replica.is_quiescent_without_peer
-            });
-            if rests_on {
-                self.notified += 1; // another peer is missing, too
-            } else {
-                self.quiescent_without_peer.swap_remove(self.notified);
+            if self.groups.is_listed_quiescent(slot) {
+                self.notify(slot, Input::Reachable { node });
             }
+            // It stays on the list if another peer is missing, too.
+            self.notified = self.groups.recheck_quiescent(self.notified);
         }
         true
     }
 
     /// Passes a support event to a group. That sends no message at once, but may change the group's deadline.
-    fn notify(
-        timers: &mut Timers,
-        effects: &mut Effects,
-        replica: &mut Replica,
-        now: Time,
-        input: Input<'_>,
-    ) {
+    fn notify(&mut self, slot: GroupSlot, input: Input<'_>) {
+        let (Some(replica), effects) = (self.groups.get_mut(slot), &mut self.effects) else { return };
         effects.clear();
-        replica.core.step(now, input, effects);
+        replica.core.step(self.now, input, effects);
         debug_assert!(effects.send.is_empty() && effects.send_durable.is_empty() && !effects.role_changed);
-        Self::arm(timers, replica);
+        self.groups.arm(slot);
     }
 
     /// A group is new or its peers have changed: its core receives the present support of each peer, before
     /// any of its messages can leave.
     pub(in crate::worker) fn sync_support(&mut self, slot: GroupSlot) {
-        let Some(replica) = self.replicas[slot.0 as usize].as_ref() else { return };
+        let Some(replica) = self.groups.get(slot) else { return };
         let nodes: SmallVec<[NodeId; 8]> = replica.core.peers().collect();
         for node in nodes {
-            let Some(replica) = self.replicas[slot.0 as usize].as_mut() else { return };
+            let Some(replica) = self.groups.get_mut(slot) else { return };
             self.liveness.add_peer(self.now, self.outboxes.lane_of(node, replica.id));
             let MutualSupport { given, received } = support_of(&self.liveness, &self.outboxes, replica, node);
             let (knows_support, knows_supported) =
@@ -218,7 +206,7 @@ impl<D: Disk> Worker<D> {
                 (received != knows_supported).then_some(Input::SupportedBy { node, yes: received }),
             ];
             for input in inputs.into_iter().flatten() {
-                Self::notify(&mut self.timers, &mut self.effects, replica, self.now, input);
+                self.notify(slot, input);
             }
         }
     }
@@ -227,7 +215,7 @@ impl<D: Disk> Worker<D> {
     /// only for reads called before that time was read: a worker that was suspended may have lost the lease
     /// since, and another leader may have committed writes.
     pub(in crate::worker) fn lease_of(&self, slot: GroupSlot) -> Option<Index> {
-        let replica = self.replicas[slot.0 as usize].as_ref()?;
+        let replica = self.groups.get(slot)?;
         let (index, until) = self.lease_with(replica)?;
         (until > self.now).then_some(index)
     }
@@ -242,7 +230,7 @@ impl<D: Disk> Worker<D> {
 
     /// Until when a group's lease lasts, by present knowledge.
     pub(crate) fn lease_until(&self, group: GroupId) -> Option<Time> {
-        let replica = self.replica(group)?;
+        let replica = self.groups.find(group)?;
         self.lease_with(replica).map(|(_, until)| until)
     }
 }

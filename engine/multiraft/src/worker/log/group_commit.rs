@@ -11,7 +11,6 @@ use crate::api::error::{AcceptLossError, CreateError};
 use crate::node::events::Condition;
 use crate::node::request::Removed;
 use crate::worker::Worker;
-use crate::worker::groups::replica::HardStateDurability;
 use crate::worker::replication::outbox::RecordRecipient;
 
 /// What is released only once a batch is durable.
@@ -69,7 +68,7 @@ impl<D: Disk> Worker<D> {
             let mut batch = self.in_flight.pop_front().expect("was just seen");
             self.written_in_flight = self.written_in_flight.saturating_sub(1);
             for (slot, group, id) in batch.durable.drain(..) {
-                if self.holds(slot, group) {
+                if self.groups.holds(slot, group) {
                     self.step(slot, Input::Durable { id });
                 }
             }
@@ -98,18 +97,9 @@ impl<D: Disk> Worker<D> {
 
     /// Step 4a: submits the batch; what depends on its durability is held.
     pub(in crate::worker) fn submit_batch(&mut self) {
-        for slot in self.appended.drain(..) {
-            if let Some(replica) = self.replicas[slot.0 as usize].as_mut() {
-                replica.has_appended = false;
-                self.on_durable.durable.push((slot, replica.id, replica.core.last()));
-            }
-        }
+        self.on_durable.durable.extend(self.groups.drain_appended());
         let submitted = self.hand_batch_over();
-        for slot in self.hard_states_in_batch.drain(..) {
-            if let (Some(replica), Ok(Some(lsn))) = (self.replicas[slot.0 as usize].as_mut(), &submitted) {
-                replica.hard_state_durability = HardStateDurability::InFlight(*lsn);
-            }
-        }
+        self.groups.on_hard_states_submitted(submitted.as_ref().ok().copied().flatten());
         match submitted {
             Ok(Some(lsn)) => {
                 (self.on_durable.lsn, self.on_durable.since) = (lsn, self.now);

@@ -63,14 +63,15 @@ impl<D: Disk> Worker<D> {
         if self.shortage.readers_at <= self.now {
             self.shortage.readers_at = Time::NEVER;
             for slot in std::mem::take(&mut self.shortage.waiting) {
-                self.touch(slot);
+                self.groups.touch(slot);
             }
         }
         if self.shortage.index_at > self.now {
             return;
         }
         self.shortage.index_at = self.now + PAUSE;
-        let heavy: Vec<GroupSlot> = self.lane.heavy().filter_map(|group| self.slot_of(group)).collect();
+        let heavy: Vec<GroupSlot> =
+            self.lane.heavy().filter_map(|group| self.groups.slot_of(group)).collect();
         for slot in heavy {
             let _made = self.checkpoint_or_compact(slot, Pressure::High);
         }

@@ -55,7 +55,7 @@ impl<D: Disk> Worker<D> {
                 self.outboxes.control(to, group, message);
             }
             for (slot, group, id) in &batch.durable {
-                let replica = self.replicas[slot.0 as usize].as_mut().filter(|replica| replica.id == *group);
+                let replica = self.groups.get_mut(*slot).filter(|replica| replica.id == *group);
                 if let Some(replica) = replica
                     && let Some(relaxed) = &mut replica.relaxed
                 {

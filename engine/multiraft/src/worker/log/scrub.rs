@@ -149,11 +149,11 @@ impl<D: Disk> Worker<D> {
         let groups = vec![*group];
         self.report(Condition::Damaged { lane: worker, file: file.clone(), offset: *offset, groups });
         self.metrics.checkpoint_damaged();
-        let Some(slot) = self.slot_of(*group) else { return };
+        let Some(slot) = self.groups.slot_of(*group) else { return };
         let is_latest = |replica: &Replica| {
             !replica.saving && replica.checkpoint.as_ref().is_some_and(|latest| latest.id == *id)
         };
-        if self.replicas[slot.0 as usize].as_deref().is_some_and(is_latest) {
+        if self.groups.get(slot).is_some_and(is_latest) {
             self.checkpoint(slot);
         }
     }
@@ -201,7 +201,7 @@ impl<D: Disk> Worker<D> {
         if extent == Extent::Frames && self.lane.rewrite(hit.slot) {
             return;
         }
-        let Some(replica) = self.replicas[hit.slot.0 as usize].as_mut() else { return };
+        let Some(replica) = self.groups.get_mut(hit.slot) else { return };
         let damage = replica.damage.get_or_insert(Damage { first: hit.first, last: hit.last, bytes: 0 });
         damage.first = damage.first.min(hit.first);
         damage.last = damage.last.max(hit.last);
@@ -214,7 +214,7 @@ impl<D: Disk> Worker<D> {
 
     /// Does what can be done now to repair a replica with damaged entries.
     pub(in crate::worker) fn mend(&mut self, slot: GroupSlot) {
-        let Some(replica) = self.replicas[slot.0 as usize].as_mut() else { return };
+        let Some(replica) = self.groups.get_mut(slot) else { return };
         let Some(damage) = replica.damage else { return };
         let applied = replica.applied;
         if damage.first > applied {
@@ -239,7 +239,7 @@ impl<D: Disk> Worker<D> {
         if damage.last > applied {
             return self.lose_entries(slot, applied.next());
         }
-        let Some(replica) = self.replicas[slot.0 as usize].as_mut() else { return };
+        let Some(replica) = self.groups.get_mut(slot) else { return };
         if replica.core.compacted().index >= damage.last {
             replica.damage = None;
             tracing::warn!(
@@ -254,7 +254,7 @@ impl<D: Disk> Worker<D> {
     /// left, fenced.
     fn lose_entries(&mut self, slot: GroupSlot, from: Index) {
         let Some(recovered) = self.lane.lose(slot, from) else { return };
-        let Some(mut old) = self.replicas[slot.0 as usize].take() else { return };
+        let Some(mut old) = self.groups.take(slot) else { return };
         self.renounce(&mut old);
         crate::worker::replication::witness::uncount(&self.metrics, &old);
         let hint = None;
@@ -269,7 +269,7 @@ impl<D: Disk> Worker<D> {
         if let Err(error) = self.restore_replica(slot, recovered, applied, kind, machine, checkpoint) {
             return self.poison(&error);
         }
-        if let Some(replica) = self.replicas[slot.0 as usize].as_mut() {
+        if let Some(replica) = self.groups.get_mut(slot) {
             (replica.bytes_since_checkpoint, replica.saving) = (bytes_since_checkpoint, saving);
             if quarantine.is_some() {
                 replica.core.set_priority(0);
@@ -279,8 +279,7 @@ impl<D: Disk> Worker<D> {
     }
 
     fn tally_damage(&mut self) {
-        let damage =
-            |slot: &GroupSlot| self.replicas[slot.0 as usize].as_ref().and_then(|replica| replica.damage);
+        let damage = |slot: &GroupSlot| self.groups.get(*slot).and_then(|replica| replica.damage);
         self.scrubbing.hit.retain(|slot| damage(slot).is_some());
         self.metrics.at_risk(self.scrubbing.hit.iter().filter_map(damage).map(|damage| damage.bytes).sum());
         self.scrubbing.mend_at = if self.scrubbing.hit.is_empty() { Time::NEVER } else { self.now + RETRY };

@@ -19,10 +19,9 @@ impl<D: Disk> Worker<D> {
         if is_stalled {
             self.outboxes.clear();
         }
-        let mut list = std::mem::take(&mut self.dirty);
+        let mut list = self.groups.take_dirty();
         for slot in list.drain(..) {
-            let Some(replica) = self.replicas[slot.0 as usize].as_mut() else { continue };
-            replica.is_dirty = false;
+            let Some(replica) = self.groups.undirty(slot) else { continue };
             // A leader whose term is not durable yet sends nothing: its first entry is in the same batch, and
             // the completion of that batch brings the group back here.
             if !is_stalled
@@ -34,7 +33,7 @@ impl<D: Disk> Worker<D> {
                 self.found_damage(place);
             }
         }
-        self.dirty = list;
+        self.groups.recycle_dirty(list);
         if let Err(error) = self.outboxes.flush(&self.lane, &*self.transport) {
             self.poison(&error);
         }
@@ -44,14 +43,14 @@ impl<D: Disk> Worker<D> {
     }
 
     fn send_group_appends(&mut self, slot: GroupSlot) -> Result<(), LogError> {
-        let Some(replica) = self.replicas[slot.0 as usize].as_ref() else { return Ok(()) };
+        let Some(replica) = self.groups.get(slot) else { return Ok(()) };
         let group = replica.id;
         let peers: SmallVec<[NodeId; 8]> = replica.core.peers().collect();
         for to in peers {
-            let Some(replica) = self.replicas[slot.0 as usize].as_mut() else { return Ok(()) };
+            let Some(replica) = self.groups.get_mut(slot) else { return Ok(()) };
             let recipient = self.outboxes.recipient(&replica.core, to, None);
             loop {
-                let Some(replica) = self.replicas[slot.0 as usize].as_mut() else { return Ok(()) };
+                let Some(replica) = self.groups.get_mut(slot) else { return Ok(()) };
                 let Some(append_plan) = replica.core.next_append(to) else { break };
                 let message = Message::Append {
                     term: append_plan.term,
@@ -76,7 +75,7 @@ impl<D: Disk> Worker<D> {
                 if frames.as_ref().is_some_and(|frames| self.must_wait_for(slot, frames)) {
                     break;
                 }
-                let Some(replica) = self.replicas[slot.0 as usize].as_mut() else { return Ok(()) };
+                let Some(replica) = self.groups.get_mut(slot) else { return Ok(()) };
                 let (bodies, last) = if append_plan.is_withheld {
                     let frames = withheld_frames(group, &replica.core, &append_plan);
                     let (frames, last) = frames.expect("a leader knows the terms of what it ships");

@@ -9,7 +9,7 @@ use raftwerk_wal::{Disk, GroupSlot, Lane, LogError};
 use crate::api::error::ProposeError;
 use crate::worker::Worker;
 use crate::worker::calls::waiters::Pending;
-use crate::worker::groups::replica::{HardStateDurability, Replica};
+use crate::worker::groups::replica::Replica;
 use crate::worker::replication::frames::ArrivedFrame;
 use crate::worker::replication::witness::count_led_with_witness;
 
@@ -34,7 +34,7 @@ impl<D: Disk> Worker<D> {
         if let Err(error) = self.write_effects(slot, frames) {
             return self.poison(&error);
         }
-        let Some(replica) = self.replicas[slot.0 as usize].as_mut() else { return };
+        let Some(replica) = self.groups.get_mut(slot) else { return };
         let group = replica.id;
         let may_send = replica.may_send(self.durable);
         let are_others = self.effects.configuration_changed || self.effects.leader_changed;
@@ -80,15 +80,7 @@ impl<D: Disk> Worker<D> {
         if replica.relaxed.is_some() {
             self.clients.give_receipts(replica);
         }
-        if replica.core.is_quiescent_without_peer()
-            && !std::mem::replace(&mut replica.is_quiescent_without_peer, true)
-        {
-            self.quiescent_without_peer.push(slot);
-        }
-        let wants_apply = replica.may_apply_to() > replica.applied || replica.has_answerable_reads();
-        if wants_apply && !std::mem::replace(&mut replica.is_to_apply, true) {
-            self.to_apply.push(slot);
-        }
+        self.groups.enlist(slot);
         let rejected = std::mem::take(&mut self.effects.reads_rejected);
         for &token in &rejected {
             self.reject_read(slot, token);
@@ -99,7 +91,7 @@ impl<D: Disk> Worker<D> {
             self.start_transfer(slot, to);
         }
         self.effects.snapshot_to = wanted_by;
-        self.touch(slot);
+        self.groups.touch(slot);
         if self.effects.leader_changed {
             self.note_leader(slot);
         }
@@ -110,13 +102,12 @@ impl<D: Disk> Worker<D> {
 
     /// Hard state, then entries, both into this turn's batch.
     fn write_effects(&mut self, slot: GroupSlot, frames: &[ArrivedFrame<'_>]) -> Result<(), LogError> {
-        let Some(replica) = self.replicas[slot.0 as usize].as_mut() else { return Ok(()) };
+        if self.groups.get(slot).is_none() {
+            return Ok(());
+        }
         if let Some(hard_state) = self.effects.hard_state.take() {
             self.lane.hard_state(slot, hard_state)?;
-            if replica.hard_state_durability != HardStateDurability::InThisBatch {
-                replica.hard_state_durability = HardStateDurability::InThisBatch;
-                self.hard_states_in_batch.push(slot);
-            }
+            self.groups.note_hard_state(slot);
         }
         match self.effects.append.take() {
             None => return Ok(()),
@@ -125,6 +116,7 @@ impl<D: Disk> Worker<D> {
                 self.lane.append_membership(slot, id, &to)?;
             }
             Some(Append::Own { id, count, noop: false }) => {
+                let Some(replica) = self.groups.get_mut(slot) else { return Ok(()) };
                 assert_eq!(
                     count as usize,
                     replica.queued.len(),
@@ -140,9 +132,7 @@ impl<D: Disk> Worker<D> {
                 }
             }
         }
-        if !std::mem::replace(&mut replica.has_appended, true) {
-            self.appended.push(slot);
-        }
+        self.groups.note_appended(slot);
         Ok(())
     }
 
@@ -199,7 +189,7 @@ impl<D: Disk> Worker<D> {
 
     /// Step 3: hands the queued proposals of the turn to the core, all at once.
     pub(in crate::worker) fn propose_queued(&mut self, slot: GroupSlot) {
-        let Some(replica) = self.replicas[slot.0 as usize].as_mut() else { return };
+        let Some(replica) = self.groups.get_mut(slot) else { return };
         if replica.queued.is_empty() {
             return;
         }
@@ -221,7 +211,7 @@ impl<D: Disk> Worker<D> {
     /// Compacts the log up to the durable checkpoint, as far as neither a follower that keeps up nor one that
     /// was sent a snapshot still needs it.
     pub(in crate::worker) fn compact(&mut self, slot: GroupSlot) {
-        let Some(replica) = self.replicas[slot.0 as usize].as_mut() else { return };
+        let Some(replica) = self.groups.get_mut(slot) else { return };
         let Some(checkpoint) = &replica.checkpoint else { return };
         let bytes = self.lane.live_bytes(slot);
         let mut to = checkpoint.id.index.min(replica.applied);

@@ -99,7 +99,7 @@ impl<D: Disk> Worker<D> {
             };
             bodies = rest;
             // Groups of other workers and groups that are not here are skipped.
-            if let Some(slot) = self.slot_of(record.group) {
+            if let Some(slot) = self.groups.slot_of(record.group) {
                 let Record { is_named, names_itself, to_witness, .. } = record;
                 let sender = MessageSender { is_named, names_itself, to_witness, ..sender };
                 if self.accepts(slot, sender, is_request(&record.message)) {
@@ -145,7 +145,7 @@ impl<D: Disk> Worker<D> {
             Message::Heartbeat { term, .. } => (term, None),
             _ => return,
         };
-        if let Some(replica) = self.replicas[slot.0 as usize].as_mut() {
+        if let Some(replica) = self.groups.get_mut(slot) {
             replica.core.note_standing(term, progress_epoch, record.is_named && !record.is_leaving);
         }
     }
@@ -157,7 +157,7 @@ impl<D: Disk> Worker<D> {
         sender: MessageSender,
         is_request: bool,
     ) -> bool {
-        let replica = self.replicas[slot.0 as usize].as_ref();
+        let replica = self.groups.get(slot);
         replica.is_some_and(|replica| replica.core.accepts(sender, is_request))
     }
 
@@ -186,7 +186,7 @@ impl<D: Disk> Worker<D> {
                 return self.metrics.bad_unit();
             }
         }
-        let Some(replica) = self.replicas[slot.0 as usize].as_mut() else { return };
+        let Some(replica) = self.groups.get_mut(slot) else { return };
         self.effects.clear();
         let message = record.message;
         let input = if memberships.is_empty() {
@@ -200,11 +200,8 @@ impl<D: Disk> Worker<D> {
 
     fn on_disconnected(&mut self, node: NodeId) {
         self.lose_transfers(node);
-        for at in 0..self.replicas.len() {
-            if let Some(replica) = &self.replicas[at]
-                && replica.core.is_leader()
-            {
-                let slot = replica.slot;
+        for slot in (0..self.groups.slots_end()).map(GroupSlot) {
+            if self.groups.get(slot).is_some_and(|replica| replica.core.is_leader()) {
                 self.step(slot, Input::Unreachable { node });
             }
         }

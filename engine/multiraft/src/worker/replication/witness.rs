@@ -47,7 +47,7 @@ impl<D: Disk> Worker<D> {
     /// A witness's replacement for applying: it records the commit index as applied, and compacts the log
     /// once that is long enough.
     pub(in crate::worker) fn pass_over(&mut self, slot: GroupSlot) {
-        let Some(replica) = self.replicas[slot.0 as usize].as_mut() else { return };
+        let Some(replica) = self.groups.get_mut(slot) else { return };
         let to = replica.may_apply_to();
         if to > replica.applied {
             replica.applied = to;
@@ -61,7 +61,7 @@ impl<D: Disk> Worker<D> {
 
     /// Compacts a witness's log up to the last entry known to be committed.
     pub(in crate::worker) fn cut_log(&mut self, slot: GroupSlot) {
-        let Some(replica) = self.replicas[slot.0 as usize].as_mut() else { return };
+        let Some(replica) = self.groups.get_mut(slot) else { return };
         let to = replica.applied;
         if to <= replica.core.compacted().index {
             return;
@@ -77,7 +77,7 @@ impl<D: Disk> Worker<D> {
 
     /// Sent to a witness in place of a checkpoint: where this log begins, and the configuration there.
     pub(in crate::worker) fn log_start(&self, slot: GroupSlot) -> Option<SnapshotMeta> {
-        let replica = self.replicas[slot.0 as usize].as_ref()?;
+        let replica = self.groups.get(slot)?;
         let id = replica.core.compacted();
         let (_, configuration) = replica.core.configuration_up_to(id.index)?;
         Some(SnapshotMeta { group: replica.id, id, configuration: configuration.clone(), bytes: 0, crc: 0 })
@@ -107,7 +107,7 @@ impl<D: Disk> Worker<D> {
         body: &[u8],
     ) {
         let Ok(configuration) = Configuration::decode(body) else { return self.metrics.bad_unit() };
-        let Some(replica) = self.replicas[slot.0 as usize].as_mut() else { return };
+        let Some(replica) = self.groups.get_mut(slot) else { return };
         let (from, configuration) = (sender.from, &configuration);
         let &Head { term, id, progress_epoch, .. } = head;
         let input = Input::SnapshotReceived { from, term, id, configuration, progress_epoch };

@@ -90,8 +90,8 @@ impl Receivings {
 
 impl<D: Disk> Worker<D> {
     pub(in crate::worker) fn on_chunk(&mut self, from: MessageSender, head: &Head, bytes: Bytes) {
-        let Some(slot) = self.slot_of(head.group) else { return };
-        let Some(replica) = self.replicas[slot.0 as usize].as_ref() else { return };
+        let Some(slot) = self.groups.slot_of(head.group) else { return };
+        let Some(replica) = self.groups.get(slot) else { return };
         if head.term < replica.core.term() || head.id.index <= replica.core.commit() {
             // Of an old leader, or committed here already: the core answers it, and the sender's core moves
             // on.
@@ -245,7 +245,7 @@ impl<D: Disk> Worker<D> {
             return; // of an earlier replica
         }
         let incoming = receivings.all.remove(&group);
-        let (Some(incoming), Some(slot)) = (incoming, self.slot_of(group)) else { return };
+        let (Some(incoming), Some(slot)) = (incoming, self.groups.slot_of(group)) else { return };
         self.install_snapshot(slot, &incoming, meta, as_machine(machine));
     }
 
@@ -256,7 +256,7 @@ impl<D: Disk> Worker<D> {
         head: &Head,
         configuration: &Configuration,
     ) {
-        let Some(replica) = self.replicas[slot.0 as usize].as_mut() else { return };
+        let Some(replica) = self.groups.get_mut(slot) else { return };
         self.effects.clear();
         let Head { term, id, progress_epoch, .. } = *head;
         let from: NodeId = sender.from;
@@ -273,7 +273,7 @@ impl<D: Disk> Worker<D> {
         meta: &SnapshotMeta,
         machine: Box<dyn StateMachine>,
     ) {
-        let Some(replica) = self.replicas[slot.0 as usize].as_mut() else { return };
+        let Some(replica) = self.groups.get_mut(slot) else { return };
         self.effects.clear();
         let (sender, from, id, configuration) = (from, from.from, meta.id, &meta.configuration);
         let input = Input::SnapshotReceived { from, term, id, configuration, progress_epoch };

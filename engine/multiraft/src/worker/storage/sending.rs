@@ -204,7 +204,7 @@ impl<D: Disk> Worker<D> {
 
     /// Starts a transfer: the group's core has found that a peer needs a snapshot.
     pub(in crate::worker) fn start_transfer(&mut self, slot: GroupSlot, to: NodeId) {
-        let Some(replica) = self.replicas[slot.0 as usize].as_ref() else { return };
+        let Some(replica) = self.groups.get(slot) else { return };
         let (group, is_bare) = (replica.id, replica.core.has_for_witness(to));
         let meta = if is_bare { self.log_start(slot) } else { replica.checkpoint.clone() };
         let Some(meta) = meta else { return };
@@ -394,8 +394,8 @@ impl<D: Disk> Worker<D> {
     /// The checkpoint may be damaged: another is made of the present state. Not often, since the peer may be
     /// wrong.
     fn doubt_checkpoint(&mut self, group: GroupId) {
-        let Some(slot) = self.slot_of(group) else { return };
-        let is_saving = self.replica(group).is_none_or(|replica| replica.saving);
+        let Some(slot) = self.groups.slot_of(group) else { return };
+        let is_saving = self.groups.find(group).is_none_or(|replica| replica.saving);
         if is_saving || self.now < self.transfers.sendings.doubt_at {
             return;
         }
@@ -417,7 +417,7 @@ impl<D: Disk> Worker<D> {
     /// Starts transfers again after another checkpoint: the previous file is gone; or the new one could not
     /// be written.
     pub(in crate::worker) fn restart_transfers(&mut self, slot: GroupSlot) {
-        let Some(replica) = self.replicas[slot.0 as usize].as_ref() else { return };
+        let Some(replica) = self.groups.get(slot) else { return };
         let Some(present) = replica.checkpoint.as_ref() else { return };
         let is_to_restart = |transfer: &Outgoing| {
             let is_file = matches!(
@@ -433,7 +433,7 @@ impl<D: Disk> Worker<D> {
             .map(|((_, to), _)| *to)
             .collect();
         for to in stale {
-            let peer = self.replicas[slot.0 as usize].as_ref().and_then(|replica| replica.core.progress(to));
+            let peer = self.groups.get(slot).and_then(|replica| replica.core.progress(to));
             if peer.is_some_and(|peer| peer.state == PeerState::Snapshot) {
                 self.start_transfer(slot, to);
             }
@@ -454,8 +454,8 @@ impl<D: Disk> Worker<D> {
     }
 
     fn tick_transfer(&mut self, group: GroupId, to: NodeId) {
-        let slot = self.slot_of(group);
-        let replica = slot.and_then(|slot| self.replicas[slot.0 as usize].as_ref());
+        let slot = self.groups.slot_of(group);
+        let replica = slot.and_then(|slot| self.groups.get(slot));
         let Some(transfer) = self.transfers.sendings.all.get_mut(&(group, to)) else { return };
         transfer.deadline = self.now + RETRY;
         let core = replica.map(|replica| &replica.core);
@@ -506,7 +506,7 @@ impl<D: Disk> Worker<D> {
     /// The transfer is over: what it kept may be compacted.
     fn end_transfer(&mut self, group: GroupId, to: NodeId) {
         self.transfers.sendings.all.remove(&(group, to));
-        if let Some(slot) = self.slot_of(group) {
+        if let Some(slot) = self.groups.slot_of(group) {
             self.compact(slot);
             self.maybe_checkpoint(slot);
         }
@@ -517,7 +517,7 @@ impl<D: Disk> Worker<D> {
         if let Some(transfer) = self.transfers.sendings.all.get_mut(&(group, to)) {
             transfer.breaks(self.now);
         }
-        if let Some(slot) = self.slot_of(group) {
+        if let Some(slot) = self.groups.slot_of(group) {
             self.step(slot, Input::SnapshotFailed { to });
         }
     }

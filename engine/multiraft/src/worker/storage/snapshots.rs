@@ -77,7 +77,7 @@ impl<D: Disk> Worker<D> {
     /// Takes a checkpoint if the group's log has grown enough and the present one is not being sent to a
     /// peer.
     pub(in crate::worker) fn maybe_checkpoint(&mut self, slot: GroupSlot) {
-        let Some(replica) = self.replicas[slot.0 as usize].as_mut() else { return };
+        let Some(replica) = self.groups.get_mut(slot) else { return };
         let is_due =
             replica.bytes_since_checkpoint >= replica.checkpoint_due(&self.settings) && !replica.saving;
         if is_due && !self.transfers.sendings.keep_file(&replica.core, replica.id, self.now) {
@@ -87,7 +87,7 @@ impl<D: Disk> Worker<D> {
 
     /// Takes a checkpoint: the machine returns an image, which the background thread writes.
     pub(in crate::worker) fn checkpoint(&mut self, slot: GroupSlot) {
-        let Some(replica) = self.replicas[slot.0 as usize].as_mut() else { return };
+        let Some(replica) = self.groups.get_mut(slot) else { return };
         let Some(machine) = &replica.machine else { return self.cut_log(slot) };
         if replica.is_quarantined() {
             return; // it has no state
@@ -185,7 +185,8 @@ impl<D: Disk> Worker<D> {
             return;
         }
         let pressure = if is_pressed { Pressure::High } else { Pressure::Usual };
-        let pinning: Vec<GroupSlot> = self.lane.pinning().filter_map(|group| self.slot_of(group)).collect();
+        let pinning: Vec<GroupSlot> =
+            self.lane.pinning().filter_map(|group| self.groups.slot_of(group)).collect();
         for slot in pinning {
             if !self.checkpoint_or_compact(slot, pressure) {
                 // Each look goes through all groups, and this one cannot change for a while.
@@ -197,7 +198,7 @@ impl<D: Disk> Worker<D> {
     /// Shortens a group's log, if that is possible now; not while transfers keep it, unless the pressure is
     /// high. Returns whether the transfers permitted it.
     pub(in crate::worker) fn checkpoint_or_compact(&mut self, slot: GroupSlot, pressure: Pressure) -> bool {
-        let Some(replica) = self.replicas[slot.0 as usize].as_ref() else { return true };
+        let Some(replica) = self.groups.get(slot) else { return true };
         let (group, checkpointed) = (replica.id, replica.checkpoint.as_ref().map(|meta| meta.id.index));
         if replica.saving {
             return true;
@@ -224,10 +225,10 @@ impl<D: Disk> Worker<D> {
     }
 
     fn saved(&mut self, slot: GroupSlot, group: GroupId, meta: Option<SnapshotMeta>) {
-        if !self.holds(slot, group) {
+        if !self.groups.holds(slot, group) {
             return;
         }
-        let Some(replica) = self.replicas[slot.0 as usize].as_mut() else { return };
+        let Some(replica) = self.groups.get_mut(slot) else { return };
         replica.saving = false;
         let Some(meta) = meta else { return self.restart_transfers(slot) };
         self.metrics.checkpointed();
@@ -240,8 +241,8 @@ impl<D: Disk> Worker<D> {
     /// A snapshot file of the group is complete and durable, and older ones are gone. A received one may be
     /// newer than this replica's own.
     pub(in crate::worker) fn adopt_checkpoint(&mut self, group: GroupId, meta: &SnapshotMeta) {
-        let slot = self.slot_of(group);
-        let Some(replica) = slot.and_then(|slot| self.replicas[slot.0 as usize].as_mut()) else { return };
+        let slot = self.groups.slot_of(group);
+        let Some(replica) = slot.and_then(|slot| self.groups.get_mut(slot)) else { return };
         if replica.checkpoint.as_ref().is_none_or(|known| known.id.index <= meta.id.index) {
             replica.checkpoint = Some(meta.clone());
         }
@@ -262,7 +263,7 @@ impl<D: Disk> Worker<D> {
         head: &Head,
         bytes: &[u8],
     ) -> bool {
-        let Some(replica) = self.replica(head.group) else { return false };
+        let Some(replica) = self.groups.find(head.group) else { return false };
         let recipient = self.outboxes.recipient(&replica.core, to, reply_to);
         let RecordRecipient { is_named, names_itself, to_witness, .. } = recipient;
         let head = Head { is_named, names_itself, to_witness, ..*head };
@@ -290,7 +291,7 @@ impl<D: Disk> Worker<D> {
     /// Handles a snapshot unit: a chunk, or a reply about one.
     pub(in crate::worker) fn on_snapshot_unit(&mut self, sender: MessageSender, body: Bytes) {
         let Some((head, head_bytes)) = Head::parse(&body) else { return self.metrics.bad_unit() };
-        let Some(slot) = self.slot_of(head.group) else { return };
+        let Some(slot) = self.groups.slot_of(head.group) else { return };
         let from = sender.from;
         let Head { is_named, names_itself, to_witness, .. } = head;
         let sender = MessageSender { is_named, names_itself, to_witness, ..sender };

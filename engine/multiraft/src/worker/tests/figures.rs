@@ -114,8 +114,8 @@ fn entries_are_applied_up_to_the_first_that_is_damaged() {
     node.create(&[1, 2, 3]);
     node.hear_append(4, EntryId::default(), 10, 8, 10);
     node.settle();
-    let slot = node.worker.slot_of(GROUP).unwrap();
-    let replica = node.worker.replicas[slot.0 as usize].as_mut().unwrap();
+    let slot = node.worker.groups.slot_of(GROUP).unwrap();
+    let replica = node.worker.groups.get_mut(slot).unwrap();
     replica.applied = Index(3);
     let mut to = |first: u64, last: u64| {
         replica.damage = Some(Damage { first: Index(first), last: Index(last), bytes: 1 });
@@ -161,7 +161,7 @@ fn a_leader_that_rests_without_a_follower_wakes_when_that_is_reached() {
     let mut node = Node::open(&MemoryFiles::new(), u64::MAX);
     let term = node.lead_with_one(1, 8);
     let rests = |node: &Node| {
-        node.worker.replica(GROUP).is_some_and(|replica| replica.core.is_quiescent_without_peer())
+        node.worker.groups.find(GROUP).is_some_and(|replica| replica.core.is_quiescent_without_peer())
     };
     // The leader learns the follower's log.
     node.receive(2, 2, 7, None);
@@ -272,7 +272,7 @@ fn each_record_of_a_unit_has_the_body_that_is_its_own() {
     node.hear_unit(2, UnitKind::Groups, 2, &[records, bodies].concat());
     node.settle();
     for group in [GROUP, OTHER] {
-        let slot = node.worker.slot_of(group).unwrap();
+        let slot = node.worker.groups.slot_of(group).unwrap();
         assert_eq!(node.worker.lane.last(slot), Index(1));
     }
 }

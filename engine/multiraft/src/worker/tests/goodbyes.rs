@@ -53,7 +53,7 @@ fn a_replica_in_quarantine_that_loses_entries_stays_in_quarantine() {
         node.hear_append(4, EntryId::new(Term(4), Index(from)), 5, 3000, 1);
         node.settle();
     }
-    let slot = node.worker.slot_of(GROUP).unwrap();
+    let slot = node.worker.groups.slot_of(GROUP).unwrap();
     let place = node.worker.lane.read(slot, Index(16), Index(16), 1).unwrap()[0].place;
     let path = files.paths().into_iter().find(|path| path.contains("/seg-")).unwrap();
     assert!(files.rot(&path, u64::from(place.offset) + 70, 1));
@@ -146,8 +146,8 @@ fn a_change_that_comes_to_nothing_while_newcomers_are_waited_for_is_refused() {
     assert!(told.try_recv().is_err(), "it waits for the newcomer");
     let refusal = Refusal::QuorumAtRisk;
     let mut effects = Effects { reconfigured: Some(Reconfigured::Abandoned(refusal)), ..Effects::default() };
-    let slot = node.worker.slot_of(GROUP).unwrap();
-    let replica = node.worker.replicas[slot.0 as usize].as_mut().unwrap();
+    let slot = node.worker.groups.slot_of(GROUP).unwrap();
+    let replica = node.worker.groups.get_mut(slot).unwrap();
     node.worker.clients.answer_changes(replica, &mut effects);
     assert_eq!(told.try_recv().unwrap(), Err(ReconfigureError::Refused(refusal)));
 }

@@ -58,7 +58,7 @@ fn the_only_voter_stands_still_after_a_loss_until_an_operator_accepts_just_that_
         node.write(&[3; 3000]).unwrap();
     }
     assert_eq!(node.loss(), None);
-    let slot = node.worker.slot_of(GROUP).unwrap();
+    let slot = node.worker.groups.slot_of(GROUP).unwrap();
     let place = node.worker.lane.read(slot, Index(9), Index(9), 1).unwrap()[0].place;
     let damaged = files.after_power_cut(|_, _| SectorFate::Old);
     assert!(damaged.rot(&format!("lane-0/seg-{:016x}.log", place.segment), u64::from(place.offset) + 70, 1));
@@ -173,7 +173,7 @@ fn a_group_that_may_have_been_lost_without_a_trace_is_not_founded_anew_unless_an
     let files = node.files.after_power_cut(|_, _| SectorFate::Old);
     let mut node = opened(&files, false);
     node.settle();
-    assert!(node.worker.replica(GONE).is_none(), "it is not here for that");
+    assert!(node.worker.groups.find(GONE).is_none(), "it is not here for that");
     assert_eq!(node.found(GroupId(9)), Err(CreateError::Lost(GroupId(9))), "it was said of the other");
     assert_eq!(node.found(GONE), Ok(()));
     assert_eq!(node.loss_of(GONE), None);
@@ -205,7 +205,7 @@ impl Node {
     }
 
     fn fenced(&self, group: GroupId) -> (Term, Option<Term>) {
-        let replica = self.worker.replica(group).unwrap();
+        let replica = self.worker.groups.find(group).unwrap();
         let fence = self.worker.lane.fence(replica.slot).filter(|_| replica.core.is_fenced());
         (replica.core.term(), fence)
     }
@@ -223,7 +223,7 @@ fn who_joins_where_it_may_have_been_lost_is_fenced_from_the_beginning() {
     node.settle();
     assert_eq!(node.fenced(GONE), stepped_over);
     let is_joined = |node: &Node| {
-        node.worker.replica(GONE).unwrap().core.origin() != raftwerk_raft::Origin::InitialMember
+        node.worker.groups.find(GONE).unwrap().core.origin() != raftwerk_raft::Origin::InitialMember
     };
     assert!(is_joined(&node));
     // The loss is the one reported before, though the replica is here now.
@@ -243,7 +243,7 @@ fn bereft_of_a_vote() -> Node {
     let files = MemoryFiles::new();
     let mut node = Node::alone(&files, u64::MAX);
     node.found(GONE).unwrap();
-    let slot = node.worker.slot_of(GONE).unwrap();
+    let slot = node.worker.groups.slot_of(GONE).unwrap();
     node.worker.lane.hard_state(slot, HardState { term: Term(7), vote: Some(NodeId(2)) }).unwrap();
     node.write(b"somebody else's").unwrap();
     node.removes(GONE);
@@ -268,7 +268,7 @@ fn rot_hard_state(files: &MemoryFiles, group: GroupId) {
 #[test]
 fn who_joins_where_a_vote_of_an_earlier_replica_was_lost_is_fenced_from_the_beginning() {
     let mut node = bereft_of_a_vote();
-    assert!(node.worker.replica(GONE).is_none());
+    assert!(node.worker.groups.find(GONE).is_none());
     assert_eq!(node.found(GONE), Err(CreateError::Lost(GONE)));
     assert_eq!(node.loss_of(GroupId(9)), None, "nobody else has lost anything");
     let stepped_over = (Term(8), Some(Term(7)));
@@ -373,7 +373,7 @@ fn a_later_loss_is_not_accepted_with_the_first() {
     assert!(damaged.rot(&path, (at & !4095) as u64 + 9, 1));
     let mut node = opened(&damaged, true);
     node.settle();
-    assert!(node.worker.replica(GONE).is_none());
+    assert!(node.worker.groups.find(GONE).is_none());
     assert_eq!(node.found(GONE), Err(CreateError::Lost(GONE)));
 }
 

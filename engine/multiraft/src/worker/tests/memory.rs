@@ -33,8 +33,8 @@ fn proposals_are_busy_at_the_end_of_the_budget_and_a_compaction_makes_room() {
     let mut node = bounded(&files, 1 << 20);
     node.lead_alone();
     // No memory can be released for the moment.
-    let slot = node.worker.slot_of(GROUP).unwrap();
-    node.worker.replicas[slot.0 as usize].as_mut().unwrap().saving = true;
+    let slot = node.worker.groups.slot_of(GROUP).unwrap();
+    node.worker.groups.get_mut(slot).unwrap().saving = true;
     let refused = (0..20_000).find_map(|_| node.push());
     assert_eq!(refused, Some(ProposeError::Busy));
     assert_eq!(node.write(b"more"), Err(ProposeError::Busy), "and it stays so");
@@ -49,7 +49,7 @@ fn proposals_are_busy_at_the_end_of_the_budget_and_a_compaction_makes_room() {
         node.settle();
     }
     assert_eq!(node.status().unwrap().role, Role::Leader);
-    node.worker.replicas[slot.0 as usize].as_mut().unwrap().saving = false;
+    node.worker.groups.get_mut(slot).unwrap().saving = false;
     let healed = (0..10).any(|_| {
         node.turn(TIMEOUT / 10);
         node.settle();
@@ -84,7 +84,7 @@ fn a_follower_that_is_behind_waits_while_readers_hold_too_much() {
     let files = MemoryFiles::new();
     let mut node = bounded(&files, 4 << 20);
     let term = node.lead_with_one(200, 8000);
-    let slot = node.worker.slot_of(GROUP).unwrap();
+    let slot = node.worker.groups.slot_of(GROUP).unwrap();
     let mut held = Vec::new();
     for index in 2.. {
         if node.worker.lane.must_readers_wait() {

@@ -22,7 +22,7 @@ fn whole() -> (Node, Term, Follower, Head) {
 #[test]
 fn a_question_is_repeated_when_its_time_has_come_and_not_a_turn_later() {
     let (mut node, term) = leader(|_, _| ());
-    let slot = node.worker.slot_of(GROUP).unwrap();
+    let slot = node.worker.groups.slot_of(GROUP).unwrap();
     node.worker.start_transfer(slot, NodeId(3));
     drop(node.wire.3.lock().unwrap().drain(..));
     let deadline = node.worker.transfers.next_deadline();

@@ -122,7 +122,7 @@ fn few_entries_are_written_again_where_a_copy_is_whole() {
         assert!(node.inbox.request(Request::Propose { group: GroupId(2), payload, reply }).is_ok());
         node.settle();
     }
-    let slot = node.worker.slot_of(GROUP).unwrap();
+    let slot = node.worker.groups.slot_of(GROUP).unwrap();
     let last = node.worker.lane.last(slot);
     let place = node.worker.lane.read(slot, last, last, 1).unwrap()[0].place;
     assert!(node.worker.lane.bytes(place).is_ok());
@@ -150,7 +150,7 @@ fn entries_that_were_not_applied_are_lost_and_the_replica_is_fenced_until_a_late
         }
         let before = node.status().unwrap();
         assert_eq!((before.applied, before.last.index), (Index(10), Index(60)));
-        let slot = node.worker.slot_of(GROUP).unwrap();
+        let slot = node.worker.groups.slot_of(GROUP).unwrap();
         let place = node.worker.lane.read(slot, Index(16), Index(16), 1).unwrap()[0].place;
         let path = first_segment(&files);
         assert!(files.rot(&path, u64::from(place.offset) + 70, 1));
@@ -196,7 +196,7 @@ fn a_leader_sends_no_damaged_entry_and_a_follower_that_lacks_it_gets_a_snapshot(
     let before = node.status().unwrap();
     assert_eq!((before.applied, before.compacted.index), (before.last.index, Index(0)));
     // In the segment being written, which is not mapped.
-    let slot = node.worker.slot_of(GROUP).unwrap();
+    let slot = node.worker.groups.slot_of(GROUP).unwrap();
     let place = node.worker.lane.read(slot, before.last.index, before.last.index, 1).unwrap()[0].place;
     let path = format!("lane-0/seg-{:016x}.log", place.segment);
     assert!(files.rot(&path, u64::from(place.offset) + 70, 1));
@@ -246,7 +246,7 @@ fn a_leader_that_is_made_anew_renounces() {
     }
     let before = node.status().unwrap();
     assert_eq!((before.role, before.last.index.0 - before.applied.0), (Role::Leader, 30));
-    let slot = node.worker.slot_of(GROUP).unwrap();
+    let slot = node.worker.groups.slot_of(GROUP).unwrap();
     let at = before.last.index.prev();
     let place = node.worker.lane.read(slot, at, at, 1).unwrap()[0].place;
     let path = format!("lane-0/seg-{:016x}.log", place.segment);

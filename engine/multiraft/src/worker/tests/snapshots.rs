@@ -53,7 +53,7 @@ pub(super) fn checkpoints() -> Vec<(Bytes, EntryId)> {
     let mut taken = Vec::new();
     for _ in 0..40 {
         node.write(&[1; 1024]).unwrap();
-        let id = node.worker.replica(GROUP).and_then(|replica| Some(replica.checkpoint.as_ref()?.id));
+        let id = node.worker.groups.find(GROUP).and_then(|replica| Some(replica.checkpoint.as_ref()?.id));
         let Some(id) = id.filter(|id| taken.last().is_none_or(|(_, last)| last != id)) else { continue };
         let path = files.paths().into_iter().find(|path| path.ends_with(".snap")).unwrap();
         taken.push((files.content(&path).unwrap().into(), id));
@@ -105,7 +105,7 @@ fn an_older_snapshot_after_one_that_was_not_installed_brings_the_state_that_its_
     node.hear_unit(3, UnitKind::Snapshot, 0, &piece(older, *older_id, 6));
     node.settle();
     let status = node.status().unwrap();
-    let state = node.worker.replica(GROUP).unwrap().machine.as_ref().unwrap().query(&[]);
+    let state = node.worker.groups.find(GROUP).unwrap().machine.as_ref().unwrap().query(&[]);
     assert_eq!((status.applied, status.compacted), (newer_id.index, *newer_id), "it is here already");
     let counted = u64::from_le_bytes(state[..].try_into().unwrap());
     assert_eq!(counted, newer_id.index.0 - 1, "all but the entry that opened the term");
@@ -144,7 +144,7 @@ fn a_file_of_an_entry_that_the_log_has_takes_nothing_from_it() {
     leader.settle();
     let id = leader.status().unwrap().last;
     assert!(id.index == before.index.next() && id.term > before.term, "{id:?}");
-    let slot = leader.worker.slot_of(GROUP).unwrap();
+    let slot = leader.worker.groups.slot_of(GROUP).unwrap();
     leader.worker.checkpoint(slot);
     leader.settle();
     let path = leader.files.paths().into_iter().find(|path| path.ends_with(".snap")).unwrap();

@@ -172,7 +172,7 @@ fn a_window_of_chunks_is_on_its_way_before_the_first_is_acknowledged() {
         }
         // One acknowledgement lets one more be sent.
         if at < follower.total {
-            let head = node.worker.replica(GROUP).and_then(|replica| replica.checkpoint.clone()).unwrap();
+            let head = node.worker.groups.find(GROUP).and_then(|replica| replica.checkpoint.clone()).unwrap();
             let (group, id, total, crc) = (GROUP, head.id, head.bytes, head.crc);
             let ack = Head { kind: ACK, term, group, id, total, crc, offset: chunk_bytes, ..Head::default() };
             say(&node, &ack);
@@ -314,13 +314,13 @@ fn a_follower_that_takes_nothing_keeps_nothing_for_long() {
 #[test]
 fn a_transfer_that_begins_while_a_checkpoint_is_written_sends_that_one() {
     let (mut node, term) = leader(|_, _| ());
-    let slot = node.worker.slot_of(GROUP).unwrap();
+    let slot = node.worker.groups.slot_of(GROUP).unwrap();
     write(&mut node, term, 100);
     node.worker.checkpoint(slot);
     node.worker.start_transfer(slot, NodeId(3));
     node.turn(BEAT);
     assert!(node.wire.3.lock().unwrap().is_empty(), "the file that is there will be gone");
-    let before = node.worker.replica(GROUP).and_then(|replica| replica.checkpoint.clone()).unwrap();
+    let before = node.worker.groups.find(GROUP).and_then(|replica| replica.checkpoint.clone()).unwrap();
     let follower = asked(&mut node, term);
     assert!(follower.id.index > before.id.index);
 }

@@ -177,7 +177,7 @@ fn reads_of_long_patience_that_are_answered_soon_leave_no_timers_behind() {
 #[test]
 fn questions_of_followers_are_bounded() {
     let mut node = follower(|_| ());
-    let slot = node.worker.slot_of(GROUP).unwrap();
+    let slot = node.worker.groups.slot_of(GROUP).unwrap();
     for round in 0..READ_INDEX_MAX as u64 + 10 {
         let question = Message::ReadIndex { term: Term(1), round };
         node.worker.on_read_index(slot, GROUP, NodeId(3), question);
