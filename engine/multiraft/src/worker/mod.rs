@@ -26,36 +26,23 @@ mod storage;
 mod tests;
 mod view;
 
-use std::collections::VecDeque;
-use std::sync::Arc;
-
-use raftwerk_frame::{GroupId, Message, NodeId, Time};
-use raftwerk_net::Transport;
+use raftwerk_frame::{GroupId, Time};
 use raftwerk_raft::{Effects, Input};
-use raftwerk_wal::{Disk, GroupSlot, Lane, Lsn};
+use raftwerk_wal::{Disk, GroupSlot, Lane};
 
-use self::calls::clients::Clients;
+use self::calls::Calls;
 use self::groups::table::{Groups, Timer};
-use self::groups::timers::Timers;
 pub use self::limits::TurnLimits;
-use self::liveness::abstention::Abstention;
-use self::liveness::disk_health::DiskHealth;
-use self::liveness::handshakes::Handshakes;
-use self::liveness::support::{Liveness, SupportEvent};
-use self::log::group_commit::OnDurable;
-use self::log::memory::Shortage;
-use self::log::scrub::Scrubbing;
+use self::liveness::NodeLiveness;
+use self::log::LaneUpkeep;
+use self::log::group_commit::GroupCommit;
 pub(crate) use self::open::WorkerContext;
-use self::replication::outbox::{Outboxes, RecordRecipient};
+use self::replication::outbox::Outboxes;
+use self::replication::receive::Intake;
 use self::storage::snapshots::Transfers;
 pub use self::view::{Load, ReplicaView};
-use crate::api::error::{AcceptLossError, CreateError, ProposeError};
-use crate::api::state_machine::{Replies, StateMachines};
-use crate::api::stats::WorkerMetrics;
-use crate::node::dispatch::Dispatch;
+use crate::api::error::ProposeError;
 use crate::node::events::Condition;
-use crate::node::inbox::Inbox;
-use crate::node::request::ReceivedHeartbeat;
 pub(crate) use crate::worker::groups::machines::{give_up, guarded};
 pub use crate::worker::settings::Settings;
 
@@ -70,70 +57,24 @@ pub struct TurnEnd {
     pub is_closed: bool,
 }
 
-/// When the inbox is backlogged, timers fire only in one turn out of so many: the message that would reset a
-/// timer may still be queued, and a needless election would add load to an overloaded node.
-const TURNS_BEHIND_MAX: u32 = 8;
-
 /// The owner of some groups, see the module's documentation.
 pub(crate) struct Worker<D: Disk> {
     settings: Settings,
-    machines: Arc<dyn StateMachines>,
-    lane: Lane<D>,
-    transport: Arc<dyn Transport>,
-    inbox: Arc<Inbox>,
-    dispatch: Arc<Dispatch>,
-    metrics: Arc<WorkerMetrics>,
+    env: WorkerContext,
     now: Time,
-    groups: Groups,
+    lane: Lane<D>,
+    /// Scratch: what the step of a core under way wants done.
     effects: Effects,
-    /// What is held for the batch being filled …
-    on_durable: OnDurable,
-    /// … and for the batches on their way to the disk, oldest first.
-    in_flight: VecDeque<OnDurable>,
-    spare_on_durable: Vec<OnDurable>,
-    /// How many elements of `in_flight`, from the oldest on, are known to be written (though perhaps not
-    /// synced).
-    written_in_flight: usize,
-    /// When the oldest batch was submitted that is written and not being synced.
-    relaxed_since: Option<Time>,
-    durable: Lsn,
+    groups: Groups,
+    log: GroupCommit,
+    upkeep: LaneUpkeep,
     outboxes: Outboxes,
-    clients: Clients,
-    /// Length of the request queue before the turn's time was read.
-    requests_seen: usize,
-    /// The last token of a read-index request to a core.
-    read_tokens: u64,
-    reads_due: Timers,
-    /// Read-index requests of followers; the lease of the next turn may answer them.
-    pending_read_index: Vec<(GroupSlot, GroupId, NodeId, Message)>,
-    /// Groups read at bounded staleness since their last read-index request.
-    watched: Vec<GroupSlot>,
+    intake: Intake,
+    liveness: NodeLiveness,
+    calls: Calls,
     transfers: Transfers,
-    scrubbing: Scrubbing,
-    shortage: Shortage,
-    handshakes: Handshakes,
-    abstention: Abstention,
-    liveness: Liveness,
-    disk_health: DiskHealth,
-    /// Node heartbeats received in this turn.
-    heartbeats_received: Vec<ReceivedHeartbeat>,
-    /// Support events that not every replica has received yet, in order; and how many replicas the first one
-    /// has reached.
-    support_events: VecDeque<SupportEvent>,
-    notified: usize,
-    /// The next arrival taken is an append, if one waits.
-    is_append_next: bool,
-    /// Consecutive turns that have left arrivals in the inbox.
-    turns_behind: u32,
-    /// The set of nodes that groups are shared with may have changed.
-    are_nodes_stale: bool,
-    replies: Replies,
+    /// The log has failed for good.
     is_poisoned: bool,
-    is_full: bool,
-    /// Why no segment can be made, as last reported.
-    segment_shortage: Option<raftwerk_wal::Shortage>,
-    /// When to try again to checkpoint groups because the disk is full.
-    press_at: Time,
     is_closing: bool,
 }
 
@@ -166,29 +107,28 @@ impl<D: Disk> Worker<D> {
             self.send_heartbeats();
             self.send_appends();
         }
-        self.clients.release_payloads();
+        self.calls.clients().release_payloads();
         let applied_all = self.apply_groups();
         self.report_conditions();
-        self.clients.finish_turn();
+        self.calls.clients().finish_turn();
         let Outboxes { sent, dropped, .. } = self.outboxes;
-        self.metrics.publish(&self.lane.stats(), self.lane.log_bytes(), sent, dropped);
+        self.env.metrics.publish(&self.lane.stats(), self.lane.log_bytes(), sent, dropped);
         TurnEnd {
             is_busy: !self.is_poisoned && self.has_arrivals()
-                || self.inbox.requests_len() > 0 && had_room
+                || self.env.inbox.requests_len() > 0 && had_room
                 || !applied_all
-                || !self.heartbeats_received.is_empty()
-                || !self.support_events.is_empty()
-                || self.inbox.has_orders()
-                || !self.pending_read_index.is_empty()
+                || self.liveness.is_busy()
+                || self.env.inbox.has_orders()
+                || self.calls.pending_read_index() > 0
                 || self.groups.are_any_dirty(),
             next_deadline: if self.is_poisoned {
                 Time::NEVER
             } else {
-                let hangs_at = self.disk_health.next_deadline(now, self.oldest_batch());
-                let own = self.transfers.next_deadline().min(self.liveness.next_deadline()).min(hangs_at);
+                let own = self.liveness.next_deadline(now, self.oldest_batch());
+                let own = own.min(self.transfers.next_deadline());
                 let own = own.min(self.relaxed_due()).min(self.scrub_due()).min(self.lane.next_too_old());
                 let own = own.min(self.shortage_due()).min(self.groups.attention_at());
-                self.groups.next_deadline().min(self.reads_due.next()).min(own)
+                self.groups.next_deadline().min(self.calls.next_deadline()).min(own)
             },
             is_closed: false,
         }
@@ -197,12 +137,12 @@ impl<D: Disk> Worker<D> {
     /// Fires expired timers, a bounded number a turn: when thousands of groups expire together, their
     /// messages need room in the outboxes and incoming messages their share of the turns.
     fn fire_timers(&mut self) {
-        self.turns_behind = if self.has_arrivals() { self.turns_behind + 1 } else { 0 };
-        let deadlines = if self.turns_behind.is_multiple_of(TURNS_BEHIND_MAX) {
-            self.settings.limits.deadlines
+        if self.has_arrivals() {
+            self.intake.fall_behind();
         } else {
-            0
-        };
+            self.intake.catch_up();
+        }
+        let deadlines = if self.intake.may_fire_timers() { self.settings.limits.deadlines } else { 0 };
         for _ in 0..deadlines {
             match self.groups.take_timer(self.now) {
                 None => break,
@@ -248,21 +188,12 @@ impl<D: Disk> Worker<D> {
     fn poison(&mut self, error: &dyn std::error::Error) {
         self.report(Condition::LogFailed { lane: self.settings.worker, error: error.to_string() });
         self.is_poisoned = true;
-        self.metrics.poisoned();
-        let waiting = self.in_flight.drain(..).chain([std::mem::take(&mut self.on_durable)]);
-        for batch in waiting {
-            for reply in batch.created {
-                let _caller_gone = reply.send(Err(CreateError::Poisoned));
-            }
-            for reply in batch.accepted {
-                let _caller_gone = reply.send(Err(AcceptLossError::Poisoned));
-            }
-        }
+        self.env.metrics.poisoned();
+        self.log.fail();
         self.outboxes.clear();
         self.groups.clear_dirty();
-        self.heartbeats_received.clear();
-        self.support_events.clear();
-        self.pending_read_index.clear();
+        self.liveness.clear();
+        self.calls.drop_read_index();
         self.abandon_all(&ProposeError::Poisoned);
     }
 }
@@ -272,7 +203,7 @@ impl<D: Disk> Worker<D> {
     /// acknowledged is in the log.
     pub(crate) fn dies(&mut self, what: &str) {
         self.report(Condition::LaneDied { lane: self.settings.worker, what: what.to_owned() });
-        self.metrics.died();
+        self.env.metrics.died();
     }
 }
 

@@ -7,23 +7,27 @@ use std::sync::Arc;
 use raftwerk_frame::{EntryId, GroupId, HardState, Index, LogId, Membership, Term, Time};
 use raftwerk_net::Transport;
 use raftwerk_raft as raft;
-use raftwerk_wal::{Disk, Lane, LaneOptions, Lsn, RecoveredGroup, SnapshotError, SnapshotMeta};
+use raftwerk_wal::{Disk, Lane, LaneOptions, RecoveredGroup, SnapshotError, SnapshotMeta};
 
-use super::{OnDurable, Worker};
+use super::Worker;
 use crate::api::error::OpenError;
-use crate::api::state_machine::{Replies, StateMachine, StateMachines};
+use crate::api::state_machine::{StateMachine, StateMachines};
 use crate::api::stats::WorkerMetrics;
 use crate::api::status::ReplicaKind;
 use crate::node::dispatch::Dispatch;
 use crate::node::events::Condition;
 use crate::node::inbox::Inbox;
+use crate::worker::calls::Calls;
 use crate::worker::groups::machines::{as_restored, new_machine, restore_machine, split};
 use crate::worker::groups::replica::Replica;
 use crate::worker::groups::table::Groups;
+use crate::worker::liveness::NodeLiveness;
 use crate::worker::liveness::abstention::Abstention;
-use crate::worker::liveness::disk_health::DiskHealth;
-use crate::worker::liveness::support::{Liveness, SupportTerms};
+use crate::worker::liveness::support::SupportTerms;
+use crate::worker::log::LaneUpkeep;
+use crate::worker::log::group_commit::GroupCommit;
 use crate::worker::replication::outbox::{LocalSender, Outboxes};
+use crate::worker::replication::receive::Intake;
 use crate::worker::settings::Settings;
 use crate::worker::storage::snapshots::Transfers;
 
@@ -54,62 +58,37 @@ impl<D: Disk> Worker<D> {
         tracing::info!(node = settings.node.0, worker = settings.worker, ?report, "log recovered");
         let sender =
             LocalSender { node: settings.node, worker: settings.worker, workers: settings.workers, log };
-        let WorkerContext { machines, transport, inbox, dispatch, metrics } = context;
         for damage in &report.damage {
             let (lane, file, groups) = (settings.worker, damage.file.to_string(), damage.groups.clone());
-            dispatch.events().report(now, Condition::Damaged { lane, file, offset: damage.offset, groups });
+            context
+                .dispatch
+                .events()
+                .report(now, Condition::Damaged { lane, file, offset: damage.offset, groups });
         }
-        let liveness = Liveness::new(SupportTerms {
+        let terms = SupportTerms {
             incarnation: settings.incarnation,
             // Two heartbeats may be late or lost before support ends.
             interval: settings.election_timeout * 2 / 5,
             duration: settings.election_timeout,
             drift_ppm: settings.clock_drift_ppm,
-        });
-        let disk_health = DiskHealth::new(now, settings.election_timeout);
+        };
+        let liveness = NodeLiveness::new(terms, abstention, now);
         let outboxes = Outboxes::new(sender, settings.limits.control_records);
         let mut worker = Self {
             settings,
-            machines,
-            lane,
-            transport,
-            inbox,
-            dispatch,
-            metrics,
+            env: context,
             now,
-            groups: Groups::default(),
+            lane,
             effects: raft::Effects::default(),
-            on_durable: OnDurable::default(),
-            in_flight: std::collections::VecDeque::new(),
-            spare_on_durable: Vec::new(),
-            written_in_flight: 0,
-            relaxed_since: None,
-            durable: Lsn::default(),
+            groups: Groups::default(),
+            log: GroupCommit::default(),
+            upkeep: LaneUpkeep::begin_at(now),
             outboxes,
-            clients: super::Clients::default(),
-            requests_seen: 0,
-            read_tokens: 0,
-            reads_due: super::Timers::default(),
-            pending_read_index: Vec::new(),
-            watched: Vec::new(),
-            transfers: Transfers::default(),
-            scrubbing: super::Scrubbing::begin_at(now),
-            shortage: super::Shortage::none(),
-            handshakes: super::Handshakes::default(),
-            abstention,
+            intake: Intake::default(),
             liveness,
-            disk_health,
-            heartbeats_received: Vec::new(),
-            support_events: std::collections::VecDeque::new(),
-            notified: 0,
-            is_append_next: false,
-            turns_behind: 0,
-            are_nodes_stale: false,
-            replies: Replies::default(),
+            calls: Calls::default(),
+            transfers: Transfers::default(),
             is_poisoned: false,
-            is_full: false,
-            segment_shortage: None,
-            press_at: Time(0),
             is_closing: false,
         };
         let strays = worker.lane.drop_stray_snapshots();
@@ -151,7 +130,7 @@ impl<D: Disk> Worker<D> {
         if is_witness && !self.lane.is_witness(slot) {
             self.lane.begin_as_witness(slot);
         }
-        let made = restored.or_else(|| (!is_witness).then(|| new_machine(&*self.machines, group)));
+        let made = restored.or_else(|| (!is_witness).then(|| new_machine(&*self.env.machines, group)));
         let (machine, panicked) = split(made);
         let begins_at = if is_witness { recovered.compacted } else { EntryId::default() };
         let checkpointed = checkpoint.as_ref().map_or(begins_at, |meta| meta.id);
@@ -177,7 +156,7 @@ impl<D: Disk> Worker<D> {
     /// Loads a group's newest checkpoint, and a machine restored from it or why the restore failed. The file
     /// is verified first: a failed restore is the machine's fault and costs its replica only.
     fn load_checkpoint(&mut self, group: GroupId) -> Result<Option<(SnapshotMeta, Restored)>, SnapshotError> {
-        let machines = Arc::clone(&self.machines);
+        let machines = Arc::clone(&self.env.machines);
         let restore = move |image: &mut dyn Read, _: &SnapshotMeta| {
             Ok(Box::new(restore_machine(&*machines, group, image)) as Box<dyn Any + Send>)
         };
@@ -193,7 +172,7 @@ impl<D: Disk> Worker<D> {
         tracing::error!(node = self.settings.node.0, %group, "the checkpoint is lost: {what}");
         let recovered =
             recovered.map_err(|error| OpenError::Checkpoint { group, what: error.to_string() })?;
-        let (machine, panicked) = split(Some(new_machine(&*self.machines, group)));
+        let (machine, panicked) = split(Some(new_machine(&*self.env.machines, group)));
         self.restore_replica(slot, recovered, Index(0), ReplicaKind::Full, machine, None)?;
         if let Some(what) = panicked {
             self.quarantine(slot, what);
@@ -233,7 +212,7 @@ impl<D: Disk> Worker<D> {
         let memberships = configurations.map(|(index, configuration)| Membership { index, configuration });
         // It may have fortified a leader before it stopped, so it abstains from votes for as long as that may
         // count.
-        let config = raft::Config { first_timeout: None, abstention: self.abstention.now(), ..config };
+        let config = raft::Config { first_timeout: None, abstention: self.liveness.abstention(), ..config };
         let mut core = raft::Group::restore(config, state, memberships, self.now);
         self.settings.rank(&mut core);
         if let Some(fence) = recovered.fence {
@@ -293,7 +272,7 @@ impl<D: Disk> Worker<D> {
 
     /// Restores a new machine from a checkpoint on the disk's background thread.
     pub(super) fn restore_in_background(&mut self, token: u64, group: GroupId) {
-        let machines = Arc::clone(&self.machines);
+        let machines = Arc::clone(&self.env.machines);
         self.lane.load_snapshot(
             token,
             group,

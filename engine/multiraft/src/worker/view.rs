@@ -81,12 +81,12 @@ impl<D: Disk> Worker<D> {
 
     /// Whether there are support events that not all of its groups have received.
     pub(crate) fn has_pending_support_events(&self) -> bool {
-        !self.support_events.is_empty()
+        self.liveness.support_events() > 0
     }
 
     /// Whether entries wait until the next segment is made.
     pub(crate) fn awaits_segment(&self) -> bool {
-        !self.is_full && self.lane.reserved_space() == 0
+        !self.upkeep.is_full() && self.lane.reserved_space() == 0
     }
 
     /// What the worker holds.
@@ -94,15 +94,15 @@ impl<D: Disk> Worker<D> {
         let mut reads = Waiting::default();
         self.groups.iter().for_each(|replica| reads += replica.reads_held());
         Load {
-            batches: self.in_flight.len(),
-            held_messages: self.in_flight.iter().map(|batch| batch.messages.len()).sum(),
+            batches: self.log.batches_in_flight(),
+            held_messages: self.log.held_messages(),
             reads: reads.reads,
             read_bytes: reads.bytes,
-            pending_read_index: self.pending_read_index.len(),
+            pending_read_index: self.calls.pending_read_index(),
             pending: self.groups.iter().map(|replica| replica.proposals()).sum(),
-            support_events: self.support_events.len(),
+            support_events: self.liveness.support_events(),
             outbox_bytes: self.outboxes.bytes(),
-            inbox_bytes: self.inbox.waiting_bytes(),
+            inbox_bytes: self.env.inbox.waiting_bytes(),
             lane: self.lane.stats(),
             log_bytes: self.lane.log_bytes(),
             is_poisoned: self.is_poisoned,

@@ -1,9 +1,9 @@
 //! Membership changes and leadership transfers: requests go into the core, its membership events to the
 //! waiting clients.
 
-use raftwerk_frame::{GroupId, LogId, Membership, NodeId};
+use raftwerk_frame::{GroupId, Index, LogId, Membership, NodeId};
 use raftwerk_raft::reconfig::Change;
-use raftwerk_raft::{Effects, Group, Input, Recipient, Reconfigure, Reconfigured, Transfer};
+use raftwerk_raft::{Group, Input, Recipient, Reconfigure, Reconfigured, Transfer};
 use raftwerk_wal::Disk;
 use smallvec::SmallVec;
 use tokio::sync::oneshot;
@@ -27,7 +27,7 @@ impl<D: Disk> Worker<D> {
         let refused = match self.groups.slot_of(group) {
             _ if self.is_poisoned => ReconfigureError::Poisoned,
             // A node with a full disk may still remove members.
-            _ if self.is_full && brings_anyone_in(&wish.changes) => ReconfigureError::StorageFull,
+            _ if self.upkeep.is_full() && brings_anyone_in(&wish.changes) => ReconfigureError::StorageFull,
             None => ReconfigureError::NoSuchGroup,
             Some(slot) => {
                 let Some(replica) = self.groups.get_mut(slot) else { return };
@@ -161,8 +161,14 @@ pub(in crate::worker) fn abandon_change(replica: &mut Replica) {
 
 impl Clients {
     /// Answers the clients of the membership changes and transfers that a step has decided.
-    pub(in crate::worker) fn answer_changes(&self, replica: &mut Replica, effects: &mut Effects) {
-        match effects.reconfigured.take() {
+    pub(in crate::worker) fn answer_changes(
+        &self,
+        replica: &mut Replica,
+        reconfigured: Option<Reconfigured>,
+        settled: Option<Index>,
+        transfer: Option<Transfer>,
+    ) {
+        match reconfigured {
             Some(Reconfigured::Started(index)) => {
                 if let Some(change) = &mut replica.change {
                     change.index = Some(index);
@@ -176,7 +182,7 @@ impl Clients {
             // Immediate answers were taken where the request was made.
             _ => {}
         }
-        if let Some(settled) = effects.settled
+        if let Some(settled) = settled
             && let Some(change) =
                 replica.change.take_if(|change| change.index.is_some_and(|index| index <= settled))
             && let Some((index, configuration)) = replica.core.configuration_up_to(settled)
@@ -184,7 +190,7 @@ impl Clients {
             let configuration = configuration.clone();
             let _caller_gone = change.reply.send(Ok(Membership { index, configuration }));
         }
-        if let Some(Transfer::Abandoned(to)) = effects.transfer
+        if let Some(Transfer::Abandoned(to)) = transfer
             && let Some(reply) = replica.transfer.take()
         {
             let _caller_gone = reply.send(Err(TransferError::Abandoned(to)));

@@ -131,18 +131,18 @@ impl<D: Disk> Worker<D> {
         waiter: ReadWaiter,
     ) {
         let Some(slot) = self.groups.slot_of(group) else {
-            return self.clients.answer_read(waiter, Err(ReadError::NoSuchGroup(group)));
+            return self.calls.clients.answer_read(waiter, Err(ReadError::NoSuchGroup(group)));
         };
         let Some(replica) = self.groups.get_mut(slot) else { return };
         let (Demand { wanted, patience }, now) = (demand, self.now);
         if replica.machine.is_none() {
-            return replica.answer(&mut self.clients, now, query, waiter); // a witness has no state
+            return replica.answer(&mut self.calls.clients, now, query, waiter); // a witness has no state
         }
         if replica.is_quarantined() {
-            return self.clients.answer_read(waiter, Err(ReadError::Quarantined(group)));
+            return self.calls.clients.answer_read(waiter, Err(ReadError::Quarantined(group)));
         }
         if replica.may_answer(wanted, now) {
-            replica.answer(&mut self.clients, now, query, waiter);
+            replica.answer(&mut self.calls.clients, now, query, waiter);
             return self.renew(slot, wanted);
         }
         if wanted.is_of_time() && self.lease_of(slot).is_some_and(|index| index <= self.applied_of(slot)) {
@@ -156,19 +156,19 @@ impl<D: Disk> Worker<D> {
             } else {
                 replica.refusal(wanted, now)
             };
-            self.clients.answer_read(waiter, Err(refusal));
+            self.calls.clients.answer_read(waiter, Err(refusal));
             return self.renew(slot, wanted);
         }
         let max = Waiting { reads: self.settings.reads_max, bytes: self.settings.read_bytes_max };
-        if !self.clients.waiting.admits(replica.reads_waiting(), query.len(), max) {
-            return self.clients.answer_read(waiter, Err(ReadError::Busy));
+        if !self.calls.clients.waiting.admits(replica.reads_waiting(), query.len(), max) {
+            return self.calls.clients.answer_read(waiter, Err(ReadError::Busy));
         }
         let until = patience.map(|patience| now + patience);
         let reading = replica.reading.get_or_insert_with(Reading::new);
-        self.clients.waiting.enter(query);
+        self.calls.clients.waiting.enter(query);
         reading.waiting.enter(query);
         if let Some(until) = until {
-            reading.arm(&mut self.reads_due, slot, now, until);
+            reading.arm(&mut self.calls.reads_due, slot, now, until);
         }
         let read = PendingRead { wanted, until, waiter };
         if wanted.is_of_time() {
@@ -185,8 +185,8 @@ impl<D: Disk> Worker<D> {
     fn answer_by_lease(&mut self, slot: GroupSlot, query: &[u8], waiter: ReadWaiter) {
         let Some(replica) = self.groups.get_mut(slot) else { return };
         replica.reflects = Some(self.now);
-        replica.answer(&mut self.clients, self.now, query, waiter);
-        self.metrics.leased_read();
+        replica.answer(&mut self.calls.clients, self.now, query, waiter);
+        self.env.metrics.leased_read();
     }
 
     fn applied_of(&self, slot: GroupSlot) -> Index {
@@ -199,7 +199,7 @@ impl<D: Disk> Worker<D> {
         let Wanted::Within(at_most) = wanted else { return };
         let Some(replica) = self.groups.get_mut(slot) else { return };
         if replica.watched.is_zero() {
-            self.watched.push(slot);
+            self.calls.watched.push(slot);
         }
         replica.watched = if replica.watched.is_zero() { at_most } else { replica.watched.min(at_most) };
         let is_fresh = replica.staleness(self.now).is_some_and(|staleness| staleness <= at_most / 2);
@@ -212,7 +212,7 @@ impl<D: Disk> Worker<D> {
     /// Renews all groups of a leader that are read and due soon: their read-index requests are sent as one
     /// message per pair of nodes, and so are the replies.
     fn renew_all(&mut self, leader: NodeId) {
-        let watched = std::mem::take(&mut self.watched);
+        let watched = std::mem::take(&mut self.calls.watched);
         for slot in watched {
             let Some(replica) = self.groups.get_mut(slot) else {
                 continue;
@@ -221,7 +221,7 @@ impl<D: Disk> Worker<D> {
             if replica.core.leader() != Some(leader) || !is_soon {
                 // No reader watches the successor of a removed replica.
                 if !replica.watched.is_zero() {
-                    self.watched.push(slot);
+                    self.calls.watched.push(slot);
                 }
                 continue;
             }
@@ -243,8 +243,8 @@ impl<D: Disk> Worker<D> {
         from: NodeId,
         message: Message,
     ) {
-        if self.pending_read_index.len() < READ_INDEX_MAX {
-            self.pending_read_index.push((slot, group, from, message));
+        if self.calls.pending_read_index.len() < READ_INDEX_MAX {
+            self.calls.pending_read_index.push((slot, group, from, message));
         }
     }
 
@@ -252,7 +252,7 @@ impl<D: Disk> Worker<D> {
     /// stands now stood when they were made, and answers them without another message. All others are stepped
     /// into the core.
     pub(in crate::worker) fn answer_read_index(&mut self) {
-        let mut requests = std::mem::take(&mut self.pending_read_index);
+        let mut requests = std::mem::take(&mut self.calls.pending_read_index);
         for (slot, group, from, message) in requests.drain(..) {
             if !self.groups.holds(slot, group) {
                 continue;
@@ -262,16 +262,16 @@ impl<D: Disk> Worker<D> {
             let (term, is_known) = (replica.core.term(), replica.core.peers().any(|peer| peer == from));
             match (message, leased) {
                 (Message::ReadIndex { term: asked_in, round }, Some(index))
-                    if asked_in == term && is_known && replica.may_send(self.durable) =>
+                    if asked_in == term && is_known && replica.may_send(self.log.durable()) =>
                 {
                     let to = self.outboxes.recipient(&replica.core, from, None);
                     self.outboxes.control(to, group, Message::ReadIndexReply { term, round, index });
-                    self.metrics.leased_read();
+                    self.env.metrics.leased_read();
                 }
                 _ => self.step(slot, Input::Message { from, message, runs: &[] }),
             }
         }
-        self.pending_read_index = requests;
+        self.calls.pending_read_index = requests;
     }
 
     /// Step 3: makes a read-index request to the core, one for all reads of a group and turn.
@@ -290,11 +290,11 @@ impl<D: Disk> Worker<D> {
         }
         let Reading { queued, parked, .. } = &mut **reading;
         parked.drain_asking(|query, read| queued.push(query, read));
-        self.read_tokens += 1;
-        let (token, at) = (self.read_tokens, self.now);
-        let batch = std::mem::replace(&mut reading.queued, self.clients.spare_batch());
+        self.calls.read_tokens += 1;
+        let (token, at) = (self.calls.read_tokens, self.now);
+        let batch = std::mem::replace(&mut reading.queued, self.calls.clients.spare_batch());
         reading.asked.push_back(ReadIndexRequest { token, at, index: None, batch });
-        reading.arm(&mut self.reads_due, slot, at, at + self.settings.heartbeat_interval);
+        reading.arm(&mut self.calls.reads_due, slot, at, at + self.settings.heartbeat_interval);
         let Some(index) = self.lease_of(slot) else {
             return self.step(slot, Input::FollowerRead { token });
         };
@@ -333,12 +333,12 @@ impl<D: Disk> Worker<D> {
             if read.until.is_some() {
                 return parked.push(query, read);
             }
-            leave(&mut self.clients, waiting, query);
-            replica.refuse(&mut self.clients, now, read);
+            leave(&mut self.calls.clients, waiting, query);
+            replica.refuse(&mut self.calls.clients, now, read);
         });
-        reading.arm(&mut self.reads_due, slot, now, now + self.settings.heartbeat_interval);
+        reading.arm(&mut self.calls.reads_due, slot, now, now + self.settings.heartbeat_interval);
         replica.reading = Some(reading);
-        self.clients.recycle_batch(batch);
+        self.calls.clients.recycle_batch(batch);
     }
 
     /// Step 5: answers the reads whose index is applied.
@@ -354,14 +354,14 @@ impl<D: Disk> Worker<D> {
             replica.reflects = replica.reflects.max(Some(asked.at));
             is_younger = true;
             asked.batch.drain(|query, read| {
-                leave(&mut self.clients, waiting, query);
-                replica.answer(&mut self.clients, now, query, read.waiter);
+                leave(&mut self.calls.clients, waiting, query);
+                replica.answer(&mut self.calls.clients, now, query, read.waiter);
             });
-            self.clients.recycle_batch(asked.batch);
+            self.calls.clients.recycle_batch(asked.batch);
         }
         let mut answer = |query: &[u8], read: PendingRead| {
-            leave(&mut self.clients, waiting, query);
-            replica.answer(&mut self.clients, now, query, read.waiter);
+            leave(&mut self.calls.clients, waiting, query);
+            replica.answer(&mut self.calls.clients, now, query, read.waiter);
         };
         // The state's new age may be enough for reads of later requests.
         let batches = asked.iter_mut().map(|asked| &mut asked.batch);
@@ -374,7 +374,7 @@ impl<D: Disk> Worker<D> {
 
     /// Serves reads that may be past their deadline, and repeats read-index requests that may have been lost.
     pub(in crate::worker) fn fire_read_deadlines(&mut self) {
-        while let Some((at, slot)) = self.reads_due.due(self.now) {
+        while let Some((at, slot)) = self.calls.reads_due.due(self.now) {
             let replica = self.groups.get_mut(slot);
             let reading = replica.and_then(|replica| replica.reading.as_mut());
             if let Some(reading) = reading.filter(|reading| reading.due == at) {
@@ -392,8 +392,8 @@ impl<D: Disk> Worker<D> {
         let (now, interval) = (self.now, self.settings.heartbeat_interval);
         let Reading { parked, asked, waiting, .. } = &mut *reading;
         let mut refuse = |query: &[u8], read: PendingRead| {
-            leave(&mut self.clients, waiting, query);
-            replica.refuse(&mut self.clients, now, read);
+            leave(&mut self.calls.clients, waiting, query);
+            replica.refuse(&mut self.calls.clients, now, read);
         };
         let batches = asked.iter_mut().map(|asked| &mut asked.batch);
         for batch in batches.filter(|batch| batch.first_until() <= now) {
@@ -414,7 +414,7 @@ impl<D: Disk> Worker<D> {
         let again = if is_asking { now + interval } else { Time::NEVER };
         let until = reading.first_until();
         reading.not_before = now + GRAIN;
-        reading.arm(&mut self.reads_due, slot, now, until.min(again));
+        reading.arm(&mut self.calls.reads_due, slot, now, until.min(again));
         replica.reading = Some(reading);
         if is_asking {
             self.groups.touch(slot);

@@ -20,18 +20,18 @@ impl<D: Disk> Worker<D> {
     /// Counts the waiting requests. To be called before the turn's time is read: then each request judged by
     /// that time was called before it, and clients that retry at once cannot keep a turn from ending.
     pub(crate) fn count_requests(&mut self) {
-        self.requests_seen = self.inbox.requests_len();
+        self.calls.requests_seen = self.env.inbox.requests_len();
     }
 
     /// Takes the turn's requests while batch and log have room. Returns whether all of them were taken.
     pub(in crate::worker) fn accept_requests(&mut self) -> bool {
         let (at_first, space) = (self.lane.turn_budget() as u64, self.lane.reserved_space());
         let mut room = at_first;
-        let mut left = std::mem::take(&mut self.requests_seen);
+        let mut left = std::mem::take(&mut self.calls.requests_seen);
         let enough = (SUBMISSION_BYTES + self.settings.payload_bytes_max) as u64;
         while room > enough && at_first - room < space && left > 0 {
             left -= 1;
-            let Some(request) = self.inbox.next_request() else { return true };
+            let Some(request) = self.env.inbox.next_request() else { return true };
             self.accept_request(request, &mut room, None);
         }
         if left == 0 {
@@ -43,7 +43,7 @@ impl<D: Disk> Worker<D> {
             Some(error @ ProposeError::Poisoned) => self.refuse_requests(&error),
             Some(error) => {
                 for _ in 0..left {
-                    let Some(request) = self.inbox.next_request() else { return true };
+                    let Some(request) = self.env.inbox.next_request() else { return true };
                     self.accept_request(request, &mut room, Some(&error));
                 }
             }
@@ -74,15 +74,15 @@ impl<D: Disk> Worker<D> {
     }
 
     fn accept_submission(&mut self, submission: Submission, room: &mut u64, refusal: Option<&ProposeError>) {
-        self.clients.register(&submission);
-        let number = self.clients.submissions.len() as u32;
-        self.clients.submissions.push(submission);
-        let submission = &mut self.clients.submissions[number as usize];
+        self.calls.clients.register(&submission);
+        let number = self.calls.clients.submissions.len() as u32;
+        self.calls.clients.submissions.push(submission);
+        let submission = &mut self.calls.clients.submissions[number as usize];
         let count = submission.operations.len();
         // Queries are read in place; payloads are not read before the end of the turn.
         let arena = std::mem::take(&mut submission.arena);
         for at in 0..count {
-            let submission = &self.clients.submissions[number as usize];
+            let submission = &self.calls.clients.submissions[number as usize];
             let operation = submission.operations[at];
             match operation.kind {
                 OperationKind::Propose | OperationKind::ProposeRelaxed => {
@@ -99,7 +99,7 @@ impl<D: Disk> Worker<D> {
                 }
             }
         }
-        self.clients.submissions[number as usize].arena = arena;
+        self.calls.clients.submissions[number as usize].arena = arena;
     }
 
     fn queue_single(
@@ -109,9 +109,9 @@ impl<D: Disk> Worker<D> {
         waiter: Waiter,
         refusal: Option<&ProposeError>,
     ) {
-        let (bytes, request) = (payload.len() as u64, self.clients.singles.len() as u32);
+        let (bytes, request) = (payload.len() as u64, self.calls.clients.singles.len() as u32);
         let is_relaxed = waiter.is_relaxed();
-        self.clients.singles.push(Single { payload, waiter: Some(waiter), is_relaxed });
+        self.calls.clients.singles.push(Single { payload, waiter: Some(waiter), is_relaxed });
         self.queue(group, QueuedProposal::Single { request }, bytes, refusal);
     }
 
@@ -137,8 +137,8 @@ impl<D: Disk> Worker<D> {
         match refused {
             Ok(slot) => self.groups.touch(slot),
             Err(error) => {
-                let waiter = self.clients.take_waiter(queued);
-                self.clients.answer(waiter, Err(error));
+                let waiter = self.calls.clients.take_waiter(queued);
+                self.calls.clients.answer(waiter, Err(error));
             }
         }
     }
@@ -147,7 +147,7 @@ impl<D: Disk> Worker<D> {
     fn refusal(&self) -> Option<ProposeError> {
         if self.is_poisoned {
             Some(ProposeError::Poisoned)
-        } else if self.is_full {
+        } else if self.upkeep.is_full() {
             Some(ProposeError::StorageFull)
         } else if self.is_short_of_memory() {
             Some(ProposeError::Busy)
@@ -157,8 +157,8 @@ impl<D: Disk> Worker<D> {
     }
 
     fn refuse_requests(&mut self, error: &ProposeError) {
-        for _ in 0..self.inbox.requests_len() {
-            if let Some(request) = self.inbox.next_request() {
+        for _ in 0..self.env.inbox.requests_len() {
+            if let Some(request) = self.env.inbox.next_request() {
                 request.refuse(error);
             }
         }
@@ -167,10 +167,10 @@ impl<D: Disk> Worker<D> {
     /// Answers every waiting client: the outcome of what was appended is unknown.
     pub(in crate::worker) fn abandon_all(&mut self, reason: &ProposeError) {
         for replica in self.groups.iter_mut() {
-            self.clients.refuse_queued(replica, reason);
+            self.calls.clients.refuse_queued(replica, reason);
             let applied = replica.applied;
-            self.clients.abandon(replica, applied);
-            refuse_reads(replica, &mut self.clients, &reason.clone().into());
+            self.calls.clients.abandon(replica, applied);
+            refuse_reads(replica, &mut self.calls.clients, &reason.clone().into());
             crate::worker::calls::membership::abandon_change(replica);
             replica.transfer = None;
         }
@@ -179,18 +179,18 @@ impl<D: Disk> Worker<D> {
     /// Answers all clients; from here on the inbox refuses requests.
     pub(in crate::worker) fn close(&mut self) {
         self.is_closing = true;
-        self.inbox.close();
+        self.env.inbox.close();
         self.abandon_all(&ProposeError::Closed);
-        self.inbox.refuse_all();
-        self.clients.finish_turn();
+        self.env.inbox.refuse_all();
+        self.calls.clients.finish_turn();
     }
 
     /// Takes the engine's commands.
     pub(in crate::worker) fn execute_orders(&mut self) {
         for _ in 0..self.settings.limits.orders {
-            let Some(order) = self.inbox.next_order() else { return };
+            let Some(order) = self.env.inbox.next_order() else { return };
             match order {
-                Order::PipelineGone { pipeline } => self.clients.forget(pipeline),
+                Order::PipelineGone { pipeline } => self.calls.clients.forget(pipeline),
                 Order::Shutdown => return self.close(),
                 other => self.execute(other),
             }

@@ -35,7 +35,7 @@ impl<D: Disk> Worker<D> {
                 }
             };
             let Some(replica) = self.groups.get_mut(slot) else { continue };
-            self.metrics.applied(replica.applied.0 - before.0);
+            self.env.metrics.applied(replica.applied.0 - before.0);
             if replica.may_apply_to() > replica.applied && !is_stuck {
                 self.groups.note_to_apply(slot);
             }
@@ -58,8 +58,8 @@ impl<D: Disk> Worker<D> {
             for frame in &frames {
                 match self.lane.bytes(frame.place) {
                     Ok(bytes) => {
-                        let applied =
-                            apply_frame(replica, &mut self.replies, &mut self.clients, frame, &bytes, to);
+                        let (replies, clients) = self.calls.for_apply();
+                        let applied = apply_frame(replica, replies, clients, frame, &bytes, to);
                         panicked = applied.err();
                     }
                     Err(error) => read = Err(error),

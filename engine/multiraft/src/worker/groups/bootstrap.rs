@@ -51,7 +51,7 @@ impl<D: Disk> Worker<D> {
         head: &Head,
         body: &[u8],
     ) {
-        let Ok(configuration) = Configuration::decode(body) else { return self.metrics.bad_unit() };
+        let Ok(configuration) = Configuration::decode(body) else { return self.env.metrics.bad_unit() };
         let Some(replica) = self.groups.get_mut(slot) else { return };
         self.effects.clear();
         let input = Input::InitialConfiguration { id: head.id, configuration: &configuration };
@@ -78,8 +78,8 @@ impl<D: Disk> Worker<D> {
         tracing::warn!(node = self.settings.node.0, group = %replica.id, "the replica was a witness, and is one again");
         replica.core.become_witness();
         replica.machine = None;
-        refuse_reads(replica, &mut self.clients, &ReadError::Witness { hint: replica.core.leader() });
-        self.metrics.witness_added();
+        refuse_reads(replica, self.calls.clients(), &ReadError::Witness { hint: replica.core.leader() });
+        self.env.metrics.witness_added();
         self.lane.begin_as_witness(slot);
     }
 }

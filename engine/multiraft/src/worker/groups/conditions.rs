@@ -26,6 +26,13 @@ pub(in crate::worker) struct LaneConditions {
     look_at: Time,
 }
 
+/// What becomes of a condition.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Change {
+    Begins,
+    Ends,
+}
+
 impl LaneConditions {
     pub(in crate::worker) fn forget(&mut self, group: GroupId) {
         self.leaderless.remove(&group);
@@ -41,26 +48,31 @@ impl LaneConditions {
 
 impl<D: Disk> Worker<D> {
     pub(in crate::worker) fn report(&self, condition: Condition) {
-        self.dispatch.events().report(self.now, condition);
+        self.env.dispatch.events().report(self.now, condition);
     }
 
     pub(in crate::worker) fn resolve(&self, condition: &Condition) {
-        self.dispatch.events().resolve(condition);
+        self.env.dispatch.events().resolve(condition);
     }
 
-    fn set_condition(&self, is_so: bool, condition: Condition) {
-        if is_so { self.report(condition) } else { self.resolve(&condition) }
+    fn set_condition(&self, change: Change, condition: Condition) {
+        match change {
+            Change::Begins => self.report(condition),
+            Change::Ends => self.resolve(&condition),
+        }
     }
 
     /// Reports what has changed. Costs two comparisons if nothing has.
     pub(in crate::worker) fn report_conditions(&mut self) {
         let lane = self.settings.worker;
-        let (is_full, is_hung) = (self.is_full, !self.is_poisoned && self.is_stalled());
+        let (is_full, is_hung) = (self.upkeep.is_full(), !self.is_poisoned && self.is_stalled());
         if std::mem::replace(&mut self.groups.conditions.is_full, is_full) != is_full {
-            self.set_condition(is_full, Condition::DiskFull { lane });
+            let change = if is_full { Change::Begins } else { Change::Ends };
+            self.set_condition(change, Condition::DiskFull { lane });
         }
         if std::mem::replace(&mut self.groups.conditions.is_hung, is_hung) != is_hung {
-            self.set_condition(is_hung, Condition::DiskHung { lane });
+            let change = if is_hung { Change::Begins } else { Change::Ends };
+            self.set_condition(change, Condition::DiskHung { lane });
         }
         if self.now >= self.groups.conditions.next_deadline() {
             self.look_for_leaders();
@@ -105,6 +117,7 @@ impl<D: Disk> Worker<D> {
         let (groups, first) = (long.clone().count() as u64, long.map(|(group, _)| *group).min());
         (self.groups.conditions.leaderless, self.groups.conditions.lacks_leaders) = (leaderless, groups > 0);
         let (lane, group) = (self.settings.worker, first.unwrap_or_default());
-        self.set_condition(groups > 0, Condition::NoLeader { lane, groups, group });
+        let change = if groups > 0 { Change::Begins } else { Change::Ends };
+        self.set_condition(change, Condition::NoLeader { lane, groups, group });
     }
 }

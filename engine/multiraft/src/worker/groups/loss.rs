@@ -81,7 +81,7 @@ impl<D: Disk> Worker<D> {
     ) {
         let answer = self.try_accept_loss(claimed);
         if answer.is_ok() && self.groups.slot_of(claimed.group).is_none() {
-            return self.on_durable.accepted.push(reply);
+            return self.log.hold_accepted(reply);
         }
         let _caller_gone = reply.send(answer);
     }

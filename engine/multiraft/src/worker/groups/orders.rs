@@ -66,7 +66,7 @@ impl<D: Disk> Worker<D> {
         let joins = configuration.is_empty();
         let answer = if self.is_poisoned {
             Err(CreateError::Poisoned)
-        } else if self.is_full {
+        } else if self.upkeep.is_full() {
             Err(CreateError::StorageFull)
         } else if let Some(replica) = self.groups.find(group) {
             // A group that has changed its configuration since is the same group; and a request to join does
@@ -76,7 +76,7 @@ impl<D: Disk> Worker<D> {
             let same = *core.configuration() == configuration || has_changed || joins;
             if same && (!joins || replica.kind() == kind) {
                 // Its creation may still be on its way to the disk.
-                return self.on_durable.created.push(reply);
+                return self.log.hold_created(reply);
             }
             Err(CreateError::Exists(group))
         } else if self.transfers.is_leaving(group) {
@@ -90,7 +90,7 @@ impl<D: Disk> Worker<D> {
         } else {
             // Durable with this turn's batch; the client waits for that.
             self.create_replica(group, configuration, kind);
-            return self.on_durable.created.push(reply);
+            return self.log.hold_created(reply);
         };
         let _caller_gone = reply.send(answer);
     }
@@ -123,7 +123,7 @@ impl<D: Disk> Worker<D> {
         let mut config = self.settings.core_config(group, self.outboxes.log(), &configuration);
         if configuration.is_empty() {
             // An earlier replica of this group here may have fortified a leader.
-            config.abstention = self.abstention.now();
+            config.abstention = self.liveness.abstention();
         }
         let restored = raft::Restored {
             origin,
@@ -140,7 +140,7 @@ impl<D: Disk> Worker<D> {
         if let Some(fence) = fence {
             core.set_fence(fence);
         }
-        let machine = if is_witness { None } else { Some(new_machine(&*self.machines, group)) };
+        let machine = if is_witness { None } else { Some(new_machine(&*self.env.machines, group)) };
         let (machine, panicked) = split(machine);
         self.add_replica(Replica::new(group, slot, core, machine, None));
         if let Some(what) = panicked {
@@ -155,11 +155,11 @@ impl<D: Disk> Worker<D> {
     pub(in crate::worker) fn add_replica(&mut self, replica: Replica) {
         let (slot, is_witness) = (replica.slot, replica.core.is_witness());
         self.groups.insert(replica);
-        self.metrics.groups(self.groups.len());
+        self.env.metrics.groups(self.groups.len());
         if is_witness {
-            self.metrics.witness_added();
+            self.env.metrics.witness_added();
         }
-        self.are_nodes_stale = true;
+        self.liveness.on_peers_changed();
         self.note_leader(slot);
         self.sync_support(slot);
     }
@@ -174,28 +174,28 @@ impl<D: Disk> Worker<D> {
             return;
         };
         self.renounce(&mut replica);
-        crate::worker::replication::witness::uncount(&self.metrics, &replica);
-        self.are_nodes_stale = true;
-        self.clients.refuse_queued(&mut replica, &crate::ProposeError::NoSuchGroup(group));
-        self.clients.abandon(&mut replica, Index(0));
+        crate::worker::replication::witness::uncount(&self.env.metrics, &replica);
+        self.liveness.on_peers_changed();
+        self.calls.clients().refuse_queued(&mut replica, &crate::ProposeError::NoSuchGroup(group));
+        self.calls.clients().abandon(&mut replica, Index(0));
         crate::worker::calls::membership::abandon_change(&mut replica);
-        refuse_reads(&mut replica, &mut self.clients, &ReadError::NoSuchGroup(group));
+        refuse_reads(&mut replica, self.calls.clients(), &ReadError::NoSuchGroup(group));
         give_up(replica.machine.take());
         self.tally_quarantined();
         self.groups.conditions.forget(group);
         self.resolve(&Condition::Quarantined { group, what: String::new() });
         self.transfers.forget(group);
         self.transfers.leave(group);
-        self.metrics.groups(self.groups.len());
+        self.env.metrics.groups(self.groups.len());
         self.lane.remove(replica.slot);
-        self.on_durable.removed.push((group, reply));
+        self.log.hold_removed(group, reply);
     }
 
     /// A replica is about to be dropped, or rebuilt from a part of its log. If it leads, it sends its
     /// followers a not-leader reply (`NotLeader`): quiescent followers would not miss it, since their nodes go
     /// on supporting this one.
     pub(in crate::worker) fn renounce(&mut self, replica: &mut Replica) {
-        if !replica.core.is_leader() || !replica.may_send(self.durable) {
+        if !replica.core.is_leader() || !replica.may_send(self.log.durable()) {
             return;
         }
         let message = Message::NotLeader { term: replica.core.term() };

@@ -65,7 +65,7 @@ impl<D: Disk> Worker<D> {
     pub(in crate::worker) fn quarantine(&mut self, slot: GroupSlot, what: String) {
         let Some(replica) = self.groups.get_mut(slot) else { return };
         let group = replica.id;
-        self.dispatch.events().report(self.now, Condition::Quarantined { group, what: what.clone() });
+        self.env.dispatch.events().report(self.now, Condition::Quarantined { group, what: what.clone() });
         give_up(replica.machine.replace(Box::new(Broken)));
         // A machine that was still replaying has applied less than the one before it.
         let seen = replica.quarantine.as_ref().map_or(replica.applied, |before| before.applied);
@@ -73,9 +73,9 @@ impl<D: Disk> Worker<D> {
         replica.quarantine = Some(Box::new(Quarantine { applied, what, is_replaying: false }));
         (replica.reflects, replica.bytes_since_checkpoint) = (None, 0);
         replica.core.set_priority(0);
-        self.clients.refuse_queued(replica, &ProposeError::Quarantined(group));
-        self.clients.abandon(replica, Index(0));
-        refuse_reads(replica, &mut self.clients, &ReadError::Quarantined(group));
+        self.calls.clients().refuse_queued(replica, &ProposeError::Quarantined(group));
+        self.calls.clients().abandon(replica, Index(0));
+        refuse_reads(replica, self.calls.clients(), &ReadError::Quarantined(group));
         self.hand_over_lead(slot);
         self.tally_quarantined();
     }
@@ -83,7 +83,7 @@ impl<D: Disk> Worker<D> {
     /// Counts the replicas in quarantine again, after some may have come or gone.
     pub(in crate::worker) fn tally_quarantined(&self) {
         let count = self.groups.iter().filter(|replica| replica.is_quarantined()).count();
-        self.metrics.quarantined(count as u64);
+        self.env.metrics.quarantined(count as u64);
     }
 
     /// Whether a replica in quarantine must take no more entries: its log cannot be compacted.
@@ -143,7 +143,7 @@ impl<D: Disk> Worker<D> {
                     return self.restore_in_background(token, group);
                 }
                 (Some(_), None) => {
-                    let (slot, machines) = (replica.slot, Arc::clone(&self.machines));
+                    let (slot, machines) = (replica.slot, Arc::clone(&self.env.machines));
                     let made = new_machine(&*machines, group);
                     return self.replay(slot, made.map(|machine| (Index(0), machine)), reply);
                 }
@@ -211,7 +211,10 @@ impl<D: Disk> Worker<D> {
         if replica.quarantine.take().is_none() {
             return;
         }
-        self.dispatch.events().resolve(&Condition::Quarantined { group: replica.id, what: String::new() });
+        self.env
+            .dispatch
+            .events()
+            .resolve(&Condition::Quarantined { group: replica.id, what: String::new() });
         replica.core.set_priority(self.settings.priority);
         self.groups.rearm(slot);
         self.tally_quarantined();

@@ -66,21 +66,26 @@ impl DiskHealth {
         self.finished = now;
     }
 
-    /// A probe is in flight, or no longer.
-    pub(crate) fn probes(&mut self, now: Time, is_probing: bool) {
-        match (is_probing, self.probed) {
-            (true, None) => self.probed = Some(now),
-            (false, Some(_)) => {
-                self.probed = None;
-                self.finished(now);
-            }
-            _ => {}
+    /// A probe is in flight.
+    pub(crate) fn probe_in_flight(&mut self, now: Time) {
+        self.probed.get_or_insert(now);
+    }
+
+    /// No probe is in flight.
+    pub(crate) fn probe_done(&mut self, now: Time) {
+        if self.probed.take().is_some() {
+            self.finished(now);
         }
     }
 
-    /// Entries wait until the next segment is made, or no longer.
-    pub(crate) fn awaits_segment(&mut self, now: Time, is_awaited: bool) {
-        self.awaited = is_awaited.then(|| self.awaited.unwrap_or(now));
+    /// Entries wait until the next segment is made.
+    pub(crate) fn segment_awaited(&mut self, now: Time) {
+        self.awaited.get_or_insert(now);
+    }
+
+    /// No entries wait for a segment.
+    pub(crate) const fn segment_made(&mut self) {
+        self.awaited = None;
     }
 
     /// Whether nothing was finished for so long that a probe is due. False while a write is in flight.
@@ -161,12 +166,12 @@ mod tests {
         let mut disk_health = DiskHealth::new(at(0), T);
         assert!(!disk_health.wants_probe(at(499), None) && disk_health.wants_probe(at(500), None));
         assert!(!disk_health.wants_probe(at(500), Some(at(400))), "a batch tells as much");
-        disk_health.probes(at(500), true);
+        disk_health.probe_in_flight(at(500));
         assert_eq!(disk_health.next_deadline(at(600), None), Time(at(1000).0 + 1));
         assert!(!disk_health.wants_probe(at(5000), None), "one is enough");
         assert!(disk_health.evaluate(at(1000), None) && !disk_health.evaluate(at(1001), None));
         assert_eq!(disk_health.next_deadline(at(1001), None), Time::NEVER);
-        disk_health.probes(at(2000), false);
+        disk_health.probe_done(at(2000));
         assert!(!disk_health.wants_probe(at(2499), None) && disk_health.wants_probe(at(2500), None));
     }
 
@@ -175,13 +180,13 @@ mod tests {
         let mut disk_health = DiskHealth::new(at(0), T);
         for ms in (0..=2_000).step_by(100) {
             disk_health.finished(at(ms));
-            disk_health.awaits_segment(at(ms), true);
+            disk_health.segment_awaited(at(ms));
             assert!(disk_health.evaluate(at(ms), None));
         }
         assert_eq!(disk_health.next_deadline(at(2_000), None), Time(at(2_000).0 + 1));
         disk_health.finished(at(2_001));
         assert!(!disk_health.evaluate(at(2_001), None));
-        disk_health.awaits_segment(at(2_002), false);
+        disk_health.segment_made();
         assert!(
             !disk_health.is_hung(at(2_002), None)
                 && disk_health.next_deadline(at(2_002), None) == Time::NEVER
@@ -226,9 +231,9 @@ mod tests {
         assert!(!disk_health.evaluate(at(1_000), Some(at(0))));
         disk_health.finished(at(1_100));
         assert!(!disk_health.evaluate(at(1_100), None) && !disk_health.evaluate(at(9_000), None));
-        disk_health.probes(at(9_000), true);
+        disk_health.probe_in_flight(at(9_000));
         assert!(!disk_health.evaluate(at(9_100), None));
-        disk_health.probes(at(9_200), false);
+        disk_health.probe_done(at(9_200));
         assert!(disk_health.evaluate(at(9_200), None));
     }
 }

@@ -32,18 +32,18 @@ impl<D: Disk> Worker<D> {
     pub(in crate::worker) fn on_unknown_peer(&mut self, from: NodeId, log: LogId, unit: Bytes) {
         let header = UnitHeader::parse(&unit).map(|(header, ..)| (header.to_log, header.workers));
         let (meant, workers) = header.unwrap_or_default();
-        match self.dispatch.peers().on_unit(from, log, workers) {
+        match self.env.dispatch.peers().on_unit(from, log, workers) {
             Some(is_first) => {
-                if self.dispatch.may_be_addressed_here(meant) {
-                    self.dispatch.route(from, is_first, unit);
+                if self.env.dispatch.may_be_addressed_here(meant) {
+                    self.env.dispatch.route(from, is_first, unit);
                 }
                 if meant != self.outboxes.log() {
                     self.on_log_query(from);
                 }
             }
             None => {
-                if self.handshakes.waiting.len() < WAITING_MAX {
-                    self.handshakes.waiting.push((from, log, unit));
+                if self.liveness.handshakes.waiting.len() < WAITING_MAX {
+                    self.liveness.handshakes.waiting.push((from, log, unit));
                 }
                 self.note();
             }
@@ -74,9 +74,9 @@ impl<D: Disk> Worker<D> {
                 return;
             }
             let next = (usize::from(checked) + 1) % usize::from(self.settings.workers);
-            return self.dispatch.order(next, Order::ReplacePeer { peer, checked: checked + 1, reply });
+            return self.env.dispatch.order(next, Order::ReplacePeer { peer, checked: checked + 1, reply });
         }
-        self.handshakes.replacing.push((peer, reply));
+        self.liveness.handshakes.replacing.push((peer, reply));
         self.note();
     }
 
@@ -84,19 +84,19 @@ impl<D: Disk> Worker<D> {
     /// shorter. On the first worker only. Tried once, since a later record holds the same, and a longer
     /// support is safe.
     pub(in crate::worker) fn note_outwaited(&mut self) {
-        let is_due = self.abstention.is_outwaited(self.now) && self.settings.worker == 0;
-        if is_due && !std::mem::replace(&mut self.handshakes.has_noted_support, true) {
+        let is_due = self.liveness.abstention.is_outwaited(self.now) && self.settings.worker == 0;
+        if is_due && !std::mem::replace(&mut self.liveness.handshakes.has_noted_support, true) {
             self.note();
         }
     }
 
     /// Writes the record of what is new, unless one is being written.
     fn note(&mut self) {
-        let handshakes = &mut self.handshakes;
+        let handshakes = &mut self.liveness.handshakes;
         if handshakes.is_noting {
             return;
         }
-        let known = self.dispatch.peers().list();
+        let known = self.env.dispatch.peers().list();
         let mut new_notes: Vec<PeerNote> = Vec::new();
         let mut replaced = Vec::new();
         for (peer, reply) in handshakes.replacing.drain(..) {
@@ -110,30 +110,30 @@ impl<D: Disk> Worker<D> {
                 new_notes.push(PeerNote { node, log });
             }
         }
-        if new_notes.is_empty() && !self.abstention.is_outwaited(self.now) {
+        if new_notes.is_empty() && !self.liveness.abstention.is_outwaited(self.now) {
             return;
         }
         handshakes.is_noting = true;
         let mut list = new_notes.clone();
         list.extend(known.into_iter().filter(|note| !new_notes.iter().any(|new| new.node == note.node)));
-        let support = self.abstention.worth_noting(self.now);
+        let support = self.liveness.abstention.worth_noting(self.now);
         let token = self.transfers.expect(Work::Note(Note { new_notes, replaced, support }));
         self.lane.note(token, PeerNotes { peers: list, support });
     }
 
     /// A record is durable; or it failed, and then the known logs stay as they were.
     pub(in crate::worker) fn noted(&mut self, note: Note, outcome: Result<(), SnapshotError>) {
-        self.handshakes.is_noting = false;
+        self.liveness.handshakes.is_noting = false;
         let is_durable = outcome.is_ok();
-        let peers = self.dispatch.peers();
+        let peers = self.env.dispatch.peers();
         if is_durable {
-            self.abstention.noted(note.support);
+            self.liveness.abstention.noted(note.support);
             note.new_notes.iter().for_each(|note| peers.record(note));
         }
         for reply in note.replaced {
             let _caller_gone = reply.send(if is_durable { Ok(()) } else { Err(ReplaceError::Disk) });
         }
-        let waiting = std::mem::take(&mut self.handshakes.waiting);
+        let waiting = std::mem::take(&mut self.liveness.handshakes.waiting);
         if is_durable {
             for (from, log, unit) in waiting {
                 self.on_unknown_peer(from, log, unit);
@@ -144,7 +144,7 @@ impl<D: Disk> Worker<D> {
                 "new peers could not be noted: they are not heard yet"
             );
         }
-        if !self.handshakes.replacing.is_empty() {
+        if !self.liveness.handshakes.replacing.is_empty() {
             self.note();
         }
     }

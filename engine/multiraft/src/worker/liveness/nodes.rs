@@ -12,21 +12,21 @@ use smallvec::SmallVec;
 use crate::node::placement::PeerLane;
 use crate::worker::Worker;
 use crate::worker::groups::replica::Replica;
-use crate::worker::liveness::support::{Liveness, MutualSupport, SupportEvent};
+use crate::worker::liveness::support::{Health, Liveness, MutualSupport, SupportEvent};
 use crate::worker::replication::outbox::Outboxes;
 
 impl<D: Disk> Worker<D> {
     /// Takes node heartbeats from the inbox. Support for their senders is given in the next turn: it must
     /// count from a time after the heartbeat was received, and this turn may have begun long before.
     pub(in crate::worker) fn take_heartbeats(&mut self) {
-        while let Some(beat) = self.inbox.next_heartbeat() {
-            self.heartbeats_received.push(beat);
+        while let Some(beat) = self.env.inbox.next_heartbeat() {
+            self.liveness.heartbeats_received.push(beat);
         }
     }
 
     /// Refreshes the table of peers: a peer with another log may have another number of workers.
     pub(in crate::worker) fn refresh_peers(&mut self) {
-        self.are_nodes_stale |= self.outboxes.refresh_peers(self.dispatch.peers());
+        self.liveness.are_nodes_stale |= self.outboxes.refresh_peers(self.env.dispatch.peers());
     }
 
     /// Maintains support: expires it, decides whether this worker may ask for it, and takes in received node
@@ -34,8 +34,8 @@ impl<D: Disk> Worker<D> {
     pub(in crate::worker) fn update_liveness(&mut self) {
         // A new peer is added at once (`sync_support`); a peer that shares no group any more is dropped
         // before the next heartbeat.
-        if self.are_nodes_stale && self.now >= self.liveness.next_deadline() {
-            self.are_nodes_stale = false;
+        if self.liveness.are_nodes_stale && self.now >= self.liveness.support.next_deadline() {
+            self.liveness.are_nodes_stale = false;
             let mut lanes: SmallVec<[PeerLane; 16]> = SmallVec::new();
             for replica in self.groups.iter() {
                 for lane in replica.core.peers().map(|peer| self.outboxes.lane_of(peer, replica.id)) {
@@ -44,14 +44,15 @@ impl<D: Disk> Worker<D> {
                     }
                 }
             }
-            self.liveness.set_peers(self.now, &lanes);
+            self.liveness.support.set_peers(self.now, &lanes);
         }
-        for received in self.heartbeats_received.drain(..) {
-            self.liveness.on_heartbeat(self.now, &received);
+        for received in self.liveness.heartbeats_received.drain(..) {
+            self.liveness.support.on_heartbeat(self.now, &received);
         }
-        self.liveness.expire(self.now);
-        let is_healthy = self.disk_health.evaluate(self.now, self.oldest_batch());
-        self.liveness.set_health(self.now, is_healthy);
+        self.liveness.support.expire(self.now);
+        let is_healthy = self.liveness.disk_health.evaluate(self.now, self.oldest_batch());
+        let health = if is_healthy { Health::Healthy } else { Health::Stalled };
+        self.liveness.support.set_health(self.now, health);
         self.notify_groups();
         self.note_outwaited();
     }
@@ -59,12 +60,12 @@ impl<D: Disk> Worker<D> {
     /// Sends the node heartbeats that are due. They bypass the outboxes: while the disk hangs, the worker
     /// sends nothing else.
     pub(in crate::worker) fn send_heartbeats(&mut self) {
-        if self.now < self.liveness.next_deadline() {
+        if self.now < self.liveness.support.next_deadline() {
             return;
         }
         let sender = self.outboxes.sender();
         let mut sent_any = false;
-        for (to, beat) in self.liveness.due_heartbeats(self.now) {
+        for (to, beat) in self.liveness.support.due_heartbeats(self.now) {
             let header = UnitHeader {
                 kind: UnitKind::NodeHeartbeat,
                 worker: sender.worker,
@@ -80,11 +81,11 @@ impl<D: Disk> Worker<D> {
             unit[..UNIT_HEADER_BYTES].copy_from_slice(&header.encode());
             unit[UNIT_HEADER_BYTES..].copy_from_slice(&beat.encode());
             let parts = smallvec::smallvec![Bytes::copy_from_slice(&unit)];
-            self.outboxes.send(&*self.transport, to.node, Channel::Control, parts);
+            self.outboxes.send(&*self.env.transport, to.node, Channel::Control, parts);
             sent_any = true;
         }
         if sent_any {
-            self.transport.flush();
+            self.env.transport.flush();
             self.probe_log();
         }
     }
@@ -92,11 +93,12 @@ impl<D: Disk> Worker<D> {
     /// A node heartbeat vouches for the progress of the log. If nothing was written lately, a probe is
     /// written. A worker that shares no group sends no heartbeats and writes no probe.
     fn probe_log(&mut self) {
-        if self.is_poisoned || !self.disk_health.wants_probe(self.now, self.oldest_batch()) {
+        if self.is_poisoned || !self.liveness.disk_health.wants_probe(self.now, self.oldest_batch()) {
             return;
         }
         match self.lane.probe() {
-            Ok(is_probing) => self.disk_health.probes(self.now, is_probing),
+            Ok(true) => self.liveness.disk_health.probe_in_flight(self.now),
+            Ok(false) => self.liveness.disk_health.probe_done(self.now),
             Err(error) => self.poison(&error),
         }
     }
@@ -106,24 +108,24 @@ impl<D: Disk> Worker<D> {
         let event = SupportEvent::Connected(node);
         // The last event in the queue has not been begun, unless it is also the first.
         if self.groups.are_any_quiescent_without_peer()
-            && (self.support_events.len() < 2 || self.support_events.back() != Some(&event))
+            && (self.liveness.support_events.len() < 2 || self.liveness.support_events.back() != Some(&event))
         {
-            self.support_events.push_back(event);
+            self.liveness.support_events.push_back(event);
         }
     }
 
     /// Passes support events to every group that has the node for a peer, within the turn's limit: all groups
     /// receive one event before any receives the next; what exceeds the limit follows in later turns.
     fn notify_groups(&mut self) {
-        let fresh = self.liveness.take_events();
+        let fresh = self.liveness.support.take_events();
         if !fresh.is_empty() {
             self.refresh_peers();
             let ended = fresh.iter().filter(|event| matches!(event, SupportEvent::SupportedBy(_, false)));
-            self.metrics.supports_ended(ended.count() as u64);
+            self.env.metrics.supports_ended(ended.count() as u64);
         }
-        self.support_events.extend(fresh);
+        self.liveness.support_events.extend(fresh);
         let mut left = self.settings.limits.notifications;
-        while let Some(&event) = self.support_events.front() {
+        while let Some(&event) = self.liveness.support_events.front() {
             let (input, lane, yes) = match event {
                 SupportEvent::Supports(lane, yes) => (Input::Supports { node: lane.node, yes }, lane, yes),
                 SupportEvent::SupportedBy(lane, yes) => {
@@ -133,33 +135,33 @@ impl<D: Disk> Worker<D> {
                     if !self.unquiesce_for(node, &mut left) {
                         return;
                     }
-                    self.support_events.pop_front();
-                    self.notified = 0;
+                    self.liveness.support_events.pop_front();
+                    self.liveness.notified = 0;
                     continue;
                 }
             };
-            if self.notified == 0 {
+            if self.liveness.notified == 0 {
                 tracing::debug!(node = self.settings.node.0, worker = self.settings.worker, ?event);
             }
-            while self.notified < self.groups.slots_end() as usize {
+            while self.liveness.notified < self.groups.slots_end() as usize {
                 if left == 0 {
                     return;
                 }
-                let slot = GroupSlot(self.notified as u32);
-                (left, self.notified) = (left - 1, self.notified + 1);
+                let slot = GroupSlot(self.liveness.notified as u32);
+                (left, self.liveness.notified) = (left - 1, self.liveness.notified + 1);
                 if let Some(replica) = self.groups.get(slot)
                     && lane.has(replica.id)
                     && replica.core.peers().any(|peer| peer == lane.node)
                     && (!yes
-                        || support_of(&self.liveness, &self.outboxes, replica, lane.node)
+                        || support_of(&self.liveness.support, &self.outboxes, replica, lane.node)
                             != MutualSupport::default())
                 {
                     self.notify(slot, input);
                 }
             }
-            self.support_events.pop_front();
-            self.notified = 0;
-            self.liveness.on_all_notified(event);
+            self.liveness.support_events.pop_front();
+            self.liveness.notified = 0;
+            self.liveness.support.on_all_notified(event);
         }
     }
 
@@ -167,7 +169,7 @@ impl<D: Disk> Worker<D> {
     /// visited, so a reconnecting node costs the groups that fell behind, however many are idle. Returns
     /// whether the list is done.
     fn unquiesce_for(&mut self, node: NodeId, left: &mut usize) -> bool {
-        while let Some(slot) = self.groups.quiescent_without_peer_at(self.notified) {
+        while let Some(slot) = self.groups.quiescent_without_peer_at(self.liveness.notified) {
             if *left == 0 {
                 return false;
             }
@@ -176,7 +178,7 @@ impl<D: Disk> Worker<D> {
                 self.notify(slot, Input::Reachable { node });
             }
             // It stays on the list if another peer is missing, too.
-            self.notified = self.groups.recheck_quiescent(self.notified);
+            self.liveness.notified = self.groups.recheck_quiescent(self.liveness.notified);
         }
         true
     }
@@ -197,8 +199,9 @@ impl<D: Disk> Worker<D> {
         let nodes: SmallVec<[NodeId; 8]> = replica.core.peers().collect();
         for node in nodes {
             let Some(replica) = self.groups.get_mut(slot) else { return };
-            self.liveness.add_peer(self.now, self.outboxes.lane_of(node, replica.id));
-            let MutualSupport { given, received } = support_of(&self.liveness, &self.outboxes, replica, node);
+            self.liveness.support.add_peer(self.now, self.outboxes.lane_of(node, replica.id));
+            let MutualSupport { given, received } =
+                support_of(&self.liveness.support, &self.outboxes, replica, node);
             let (knows_support, knows_supported) =
                 (replica.core.is_supporting(node), replica.core.is_supported_by(node));
             let inputs = [
@@ -222,10 +225,10 @@ impl<D: Disk> Worker<D> {
 
     /// Until when a group's lease lasts, and the index up to which it may be read until then.
     fn lease_with(&self, replica: &Replica) -> Option<(Index, Time)> {
-        if !self.support_events.is_empty() {
+        if !self.liveness.support_events.is_empty() {
             return None; // an event not yet passed on: support may have ended and begun anew
         }
-        replica.core.lease(|node| self.liveness.support_until(node, replica.id))
+        replica.core.lease(|node| self.liveness.support.support_until(node, replica.id))
     }
 
     /// Until when a group's lease lasts, by present knowledge.

@@ -68,6 +68,14 @@ pub(crate) struct MutualSupport {
     pub(crate) received: bool,
 }
 
+/// Whether a worker's log makes progress.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Health {
+    Healthy,
+    /// The disk hangs, or has done so lately.
+    Stalled,
+}
+
 /// The support between two workers.
 #[derive(Clone, Copy, Debug)]
 struct Link {
@@ -267,7 +275,8 @@ impl Liveness {
 
     /// Sets whether this worker's log makes progress. One that does not must not lead: it requests no
     /// support, and ignores the support that it has.
-    pub(crate) fn set_health(&mut self, now: Time, is_healthy: bool) {
+    pub(crate) fn set_health(&mut self, now: Time, health: Health) {
+        let is_healthy = health == Health::Healthy;
         if std::mem::replace(&mut self.is_healthy, is_healthy) == is_healthy {
             return;
         }

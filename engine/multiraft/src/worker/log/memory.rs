@@ -43,7 +43,7 @@ impl<D: Disk> Worker<D> {
 
     /// When the worker needs a turn for this.
     pub(in crate::worker) const fn shortage_due(&self) -> Time {
-        self.shortage.readers_at
+        self.upkeep.shortage.readers_at
     }
 
     /// Whether a follower must wait for these frames; if so, its group is tried again after `PAUSE`.
@@ -53,23 +53,23 @@ impl<D: Disk> Worker<D> {
         if !self.lane.must_readers_wait() || is_in_memory(&self.lane) {
             return false;
         }
-        self.shortage.waiting.push(slot);
-        self.shortage.readers_at = self.shortage.readers_at.min(self.now + PAUSE);
+        self.upkeep.shortage.waiting.push(slot);
+        self.upkeep.shortage.readers_at = self.upkeep.shortage.readers_at.min(self.now + PAUSE);
         true
     }
 
     /// Lets readers try again, and has the index made smaller.
     pub(in crate::worker) fn relieve_memory(&mut self) {
-        if self.shortage.readers_at <= self.now {
-            self.shortage.readers_at = Time::NEVER;
-            for slot in std::mem::take(&mut self.shortage.waiting) {
+        if self.upkeep.shortage.readers_at <= self.now {
+            self.upkeep.shortage.readers_at = Time::NEVER;
+            for slot in std::mem::take(&mut self.upkeep.shortage.waiting) {
                 self.groups.touch(slot);
             }
         }
-        if self.shortage.index_at > self.now {
+        if self.upkeep.shortage.index_at > self.now {
             return;
         }
-        self.shortage.index_at = self.now + PAUSE;
+        self.upkeep.shortage.index_at = self.now + PAUSE;
         let heavy: Vec<GroupSlot> =
             self.lane.heavy().filter_map(|group| self.groups.slot_of(group)).collect();
         for slot in heavy {

@@ -45,9 +45,9 @@ impl<D: Disk> Worker<D> {
     /// Step 1: batches that are written, before those that are durable.
     pub(in crate::worker) fn on_written(&mut self, written: Lsn) {
         while let Some(batch) =
-            self.in_flight.get_mut(self.written_in_flight).filter(|batch| batch.lsn <= written)
+            self.log.in_flight.get_mut(self.log.written).filter(|batch| batch.lsn <= written)
         {
-            self.written_in_flight += 1;
+            self.log.written += 1;
             if !batch.is_relaxed {
                 continue; // durable, too: its completion follows in this turn
             }
@@ -60,7 +60,7 @@ impl<D: Disk> Worker<D> {
                     && let Some(relaxed) = &mut replica.relaxed
                 {
                     relaxed.written = *id;
-                    self.clients.give_receipts(replica);
+                    self.calls.clients().give_receipts(replica);
                 }
             }
         }
@@ -73,20 +73,20 @@ impl<D: Disk> Worker<D> {
         let interval = self.settings.relaxed_sync_interval;
         let submitted =
             if is_due || interval.is_zero() { self.lane.submit()? } else { self.lane.submit_relaxed()? };
-        self.on_durable.is_relaxed = submitted.is_some() && self.lane.has_unsynced();
-        if !self.on_durable.is_relaxed {
-            self.on_durable.written.clear(); // the acknowledgement, sent at the same time, covers it
+        self.log.filling.is_relaxed = submitted.is_some() && self.lane.has_unsynced();
+        if !self.log.filling.is_relaxed {
+            self.log.filling.written.clear(); // the acknowledgement, sent at the same time, covers it
         }
         if is_due {
             self.lane.sync()?;
         }
-        let since = self.relaxed_since.unwrap_or(self.now);
-        self.relaxed_since = self.lane.has_unsynced().then_some(since);
+        let since = self.log.relaxed_since.unwrap_or(self.now);
+        self.log.relaxed_since = self.lane.has_unsynced().then_some(since);
         Ok(submitted)
     }
 
     /// When what was written without a sync must be synced; never, if there is nothing.
     pub(in crate::worker) fn relaxed_due(&self) -> Time {
-        self.relaxed_since.map_or(Time::NEVER, |since| since + self.settings.relaxed_sync_interval)
+        self.log.relaxed_since.map_or(Time::NEVER, |since| since + self.settings.relaxed_sync_interval)
     }
 }

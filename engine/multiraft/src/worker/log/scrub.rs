@@ -83,36 +83,40 @@ impl Replica {
 impl<D: Disk> Worker<D> {
     /// When the worker needs a turn for this.
     pub(in crate::worker) fn scrub_due(&self) -> Time {
-        let is_off = self.settings.scrub_bytes_per_second == 0 || self.scrubbing.is_looking;
-        let due = if is_off { Time::NEVER } else { self.scrubbing.due };
-        let found = if self.scrubbing.found.is_empty() { Time::NEVER } else { self.now };
-        due.min(self.scrubbing.mend_at).min(found)
+        let is_off = self.settings.scrub_bytes_per_second == 0 || self.upkeep.scrubbing.is_looking;
+        let due = if is_off { Time::NEVER } else { self.upkeep.scrubbing.due };
+        let found = if self.upkeep.scrubbing.found.is_empty() { Time::NEVER } else { self.now };
+        due.min(self.upkeep.scrubbing.mend_at).min(found)
     }
 
     /// Handles the damage that was found, and starts the next read when it is due.
     pub(in crate::worker) fn scrub(&mut self) {
         for place in self.lane.take_unreadable() {
             if !self.lane.is_known_damage(place) {
-                self.scrubbing.found.push(place);
+                self.upkeep.scrubbing.found.push(place);
             }
         }
-        for place in std::mem::take(&mut self.scrubbing.found) {
+        for place in std::mem::take(&mut self.upkeep.scrubbing.found) {
             self.on_damage(place, Extent::Region);
         }
-        if self.scrubbing.mend_at <= self.now {
-            for slot in self.scrubbing.hit.clone() {
+        if self.upkeep.scrubbing.mend_at <= self.now {
+            for slot in self.upkeep.scrubbing.hit.clone() {
                 self.mend(slot);
             }
             self.tally_damage();
         }
         let rate = self.settings.scrub_bytes_per_second;
-        if rate == 0 || self.scrubbing.is_looking || self.now < self.scrubbing.due || self.is_poisoned {
+        if rate == 0
+            || self.upkeep.scrubbing.is_looking
+            || self.now < self.upkeep.scrubbing.due
+            || self.is_poisoned
+        {
             return;
         }
         let token = self.transfers.expect(Work::Scrub);
-        self.scrubbing.is_looking = true;
-        if self.scrubbing.is_at_checkpoints || !self.lane.scrub(token, CHUNK_BYTES) {
-            self.scrubbing.is_at_checkpoints = true;
+        self.upkeep.scrubbing.is_looking = true;
+        if self.upkeep.scrubbing.is_at_checkpoints || !self.lane.scrub(token, CHUNK_BYTES) {
+            self.upkeep.scrubbing.is_at_checkpoints = true;
             self.lane.scrub_snapshots(token, CHUNK_BYTES);
         }
     }
@@ -121,22 +125,22 @@ impl<D: Disk> Worker<D> {
     fn has_looked_at(&mut self, bytes: u64) {
         let nanos =
             u128::from(bytes) * 1_000_000_000 / u128::from(self.settings.scrub_bytes_per_second.max(1));
-        self.scrubbing.due = self.now + std::time::Duration::from_nanos(nanos as u64);
+        self.upkeep.scrubbing.due = self.now + std::time::Duration::from_nanos(nanos as u64);
     }
 
     /// Some checkpoints were read. After the last one the next pass waits for its time.
     pub(in crate::worker) fn checkpoints_scrubbed(&mut self, seen: &SnapshotsChecked) {
-        self.scrubbing.is_looking = false;
+        self.upkeep.scrubbing.is_looking = false;
         self.lane.on_snapshots_scrubbed(seen);
         self.has_looked_at(seen.bytes);
         if let Some(damaged) = &seen.damaged {
             self.renew_checkpoint(damaged);
         }
         if seen.is_pass_over {
-            self.scrubbing.is_at_checkpoints = false;
+            self.upkeep.scrubbing.is_at_checkpoints = false;
             let interval = self.settings.scrub_interval.max(RETRY);
-            self.scrubbing.due = (self.scrubbing.began + interval).max(self.now + RETRY);
-            self.scrubbing.began = self.scrubbing.due;
+            self.upkeep.scrubbing.due = (self.upkeep.scrubbing.began + interval).max(self.now + RETRY);
+            self.upkeep.scrubbing.began = self.upkeep.scrubbing.due;
         }
     }
 
@@ -148,7 +152,7 @@ impl<D: Disk> Worker<D> {
         tracing::debug!(%id, file, "a checkpoint is damaged: {what}");
         let groups = vec![*group];
         self.report(Condition::Damaged { lane: worker, file: file.clone(), offset: *offset, groups });
-        self.metrics.checkpoint_damaged();
+        self.env.metrics.checkpoint_damaged();
         let Some(slot) = self.groups.slot_of(*group) else { return };
         let is_latest = |replica: &Replica| {
             !replica.saving && replica.checkpoint.as_ref().is_some_and(|latest| latest.id == *id)
@@ -160,9 +164,9 @@ impl<D: Disk> Worker<D> {
 
     /// A read of a segment is done; `None`: the segment is gone, or could not be opened.
     pub(in crate::worker) fn scrubbed(&mut self, seen: Option<Scrubbed>) {
-        self.scrubbing.is_looking = false;
+        self.upkeep.scrubbing.is_looking = false;
         let Some(seen) = seen else {
-            self.scrubbing.due = self.now + RETRY;
+            self.upkeep.scrubbing.due = self.now + RETRY;
             return;
         };
         self.has_looked_at(seen.bytes);
@@ -173,8 +177,8 @@ impl<D: Disk> Worker<D> {
 
     /// A read has met damage. It is handled in the next turn, which follows at once.
     pub(in crate::worker) fn found_damage(&mut self, place: Place) {
-        if !self.scrubbing.found.contains(&place) {
-            self.scrubbing.found.push(place);
+        if !self.upkeep.scrubbing.found.contains(&place) {
+            self.upkeep.scrubbing.found.push(place);
         }
     }
 
@@ -206,8 +210,8 @@ impl<D: Disk> Worker<D> {
         damage.first = damage.first.min(hit.first);
         damage.last = damage.last.max(hit.last);
         damage.bytes = damage.bytes.max(hit.bytes);
-        if !self.scrubbing.hit.contains(&hit.slot) {
-            self.scrubbing.hit.push(hit.slot);
+        if !self.upkeep.scrubbing.hit.contains(&hit.slot) {
+            self.upkeep.scrubbing.hit.push(hit.slot);
         }
         self.mend(hit.slot);
     }
@@ -256,14 +260,14 @@ impl<D: Disk> Worker<D> {
         let Some(recovered) = self.lane.lose(slot, from) else { return };
         let Some(mut old) = self.groups.take(slot) else { return };
         self.renounce(&mut old);
-        crate::worker::replication::witness::uncount(&self.metrics, &old);
+        crate::worker::replication::witness::uncount(&self.env.metrics, &old);
         let hint = None;
-        self.clients.refuse_queued(&mut old, &ProposeError::NotLeader { hint });
-        self.clients.abandon(&mut old, Index(0));
+        self.calls.clients().refuse_queued(&mut old, &ProposeError::NotLeader { hint });
+        self.calls.clients().abandon(&mut old, Index(0));
         crate::worker::calls::membership::abandon_change(&mut old);
-        refuse_reads(&mut old, &mut self.clients, &ReadError::NotLeader { hint });
+        refuse_reads(&mut old, self.calls.clients(), &ReadError::NotLeader { hint });
         self.transfers.forget(old.id);
-        self.metrics.fenced();
+        self.env.metrics.fenced();
         let kind = if old.machine.is_none() { ReplicaKind::Witness } else { ReplicaKind::Full };
         let Replica { machine, quarantine, checkpoint, applied, bytes_since_checkpoint, saving, .. } = *old;
         if let Err(error) = self.restore_replica(slot, recovered, applied, kind, machine, checkpoint) {
@@ -280,8 +284,11 @@ impl<D: Disk> Worker<D> {
 
     fn tally_damage(&mut self) {
         let damage = |slot: &GroupSlot| self.groups.get(*slot).and_then(|replica| replica.damage);
-        self.scrubbing.hit.retain(|slot| damage(slot).is_some());
-        self.metrics.at_risk(self.scrubbing.hit.iter().filter_map(damage).map(|damage| damage.bytes).sum());
-        self.scrubbing.mend_at = if self.scrubbing.hit.is_empty() { Time::NEVER } else { self.now + RETRY };
+        self.upkeep.scrubbing.hit.retain(|slot| damage(slot).is_some());
+        self.env
+            .metrics
+            .at_risk(self.upkeep.scrubbing.hit.iter().filter_map(damage).map(|damage| damage.bytes).sum());
+        self.upkeep.scrubbing.mend_at =
+            if self.upkeep.scrubbing.hit.is_empty() { Time::NEVER } else { self.now + RETRY };
     }
 }

@@ -26,7 +26,7 @@ impl<D: Disk> Worker<D> {
             // the completion of that batch brings the group back here.
             if !is_stalled
                 && replica.core.is_leader()
-                && replica.may_send(self.durable)
+                && replica.may_send(self.log.durable())
                 && let Err(error) = self.send_group_appends(slot)
             {
                 let LogError::Damaged { place, .. } = error else { return self.poison(&error) };
@@ -34,7 +34,7 @@ impl<D: Disk> Worker<D> {
             }
         }
         self.groups.recycle_dirty(list);
-        if let Err(error) = self.outboxes.flush(&self.lane, &*self.transport) {
+        if let Err(error) = self.outboxes.flush(&self.lane, &*self.env.transport) {
             self.poison(&error);
         }
         for place in std::mem::take(&mut self.outboxes.unread) {
@@ -89,7 +89,7 @@ impl<D: Disk> Worker<D> {
                 replica.core.note_sent(to, last, bytes);
                 let record = record(recipient, group, message, bytes as u32);
                 if self.outboxes.append(recipient, &record, bodies.into_iter()) {
-                    self.outboxes.flush_appends((to, recipient.log), &self.lane, &*self.transport)?;
+                    self.outboxes.flush_appends((to, recipient.log), &self.lane, &*self.env.transport)?;
                 }
             }
         }

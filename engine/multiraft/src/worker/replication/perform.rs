@@ -36,50 +36,77 @@ impl<D: Disk> Worker<D> {
         }
         let Some(replica) = self.groups.get_mut(slot) else { return };
         let group = replica.id;
-        let may_send = replica.may_send(self.durable);
-        let are_others = self.effects.configuration_changed || self.effects.leader_changed;
-        self.are_nodes_stale |= self.effects.configuration_changed;
-        for (to, message) in self.effects.send.drain(..) {
+        let may_send = replica.may_send(self.log.durable());
+        let Effects {
+            // Done by `write_effects`.
+            hard_state: _,
+            append: _,
+            membership: _,
+            // Done by the caller, which caused them.
+            install: _,
+            begins_in: _,
+            rejected: _,
+            // `Groups::enlist` looks for what may be applied, which must be durable here, too.
+            commit: _,
+            send,
+            send_durable,
+            reads,
+            reconfigured,
+            settled,
+            transfer,
+            role_changed,
+            configuration_changed,
+            // Done by `follow_up`.
+            reads_rejected: _,
+            snapshot_to: _,
+            leader_changed: _,
+        } = &mut self.effects;
+        for (to, message) in send.drain(..) {
             let to = self.outboxes.recipient(&replica.core, to, reply_to);
             if may_send {
                 self.outboxes.control(to, group, message);
             } else {
-                self.on_durable.messages.push((to, group, message));
+                self.log.hold(to, group, message);
             }
         }
         if is_relaxed {
-            for (to, message) in &self.effects.send_durable {
+            for (to, message) in &*send_durable {
                 if let Message::AppendAck { term, matched, progress_epoch } = *message {
                     let to = self.outboxes.recipient(&replica.core, *to, reply_to);
                     let message = Message::AppendWritten { term, matched, progress_epoch };
-                    self.on_durable.written.push((to, group, message));
+                    self.log.hold_until_written(to, group, message);
                 }
             }
         }
-        for (to, message) in self.effects.send_durable.drain(..) {
+        for (to, message) in send_durable.drain(..) {
             let to = self.outboxes.recipient(&replica.core, to, reply_to);
-            self.on_durable.messages.push((to, group, message));
+            self.log.hold(to, group, message);
         }
-        for (token, index) in self.effects.reads.drain(..) {
+        for (token, index) in reads.drain(..) {
             Self::confirm_read(replica, token, index);
         }
-        self.clients.answer_changes(replica, &mut self.effects);
-        if self.effects.role_changed {
+        self.calls.clients().answer_changes(replica, reconfigured.take(), *settled, transfer.take());
+        if *role_changed {
             tracing::debug!(node = self.settings.node.0, %group, role = ?replica.core.role(),
                 term = replica.core.term().0, "role changed");
             if replica.core.is_leader() {
-                self.metrics.leads();
+                self.env.metrics.leads();
             } else {
-                self.clients.abandon(replica, replica.core.commit());
+                self.calls.clients().abandon(replica, replica.core.commit());
                 crate::worker::calls::membership::abandon_change(replica);
             }
         }
-        if self.effects.role_changed || self.effects.configuration_changed {
-            count_led_with_witness(&self.metrics, replica);
+        if *role_changed || *configuration_changed {
+            count_led_with_witness(&self.env.metrics, replica);
         }
         if replica.relaxed.is_some() {
-            self.clients.give_receipts(replica);
+            self.calls.clients().give_receipts(replica);
         }
+        self.follow_up(slot);
+    }
+
+    /// The rest of a step's effects, which concerns more of the worker than its outboxes and clients.
+    fn follow_up(&mut self, slot: GroupSlot) {
         self.groups.enlist(slot);
         let rejected = std::mem::take(&mut self.effects.reads_rejected);
         for &token in &rejected {
@@ -92,10 +119,13 @@ impl<D: Disk> Worker<D> {
         }
         self.effects.snapshot_to = wanted_by;
         self.groups.touch(slot);
+        if self.effects.configuration_changed {
+            self.liveness.on_peers_changed();
+        }
         if self.effects.leader_changed {
             self.note_leader(slot);
         }
-        if are_others {
+        if self.effects.leader_changed || self.effects.configuration_changed {
             self.sync_support(slot);
         }
     }
@@ -122,7 +152,7 @@ impl<D: Disk> Worker<D> {
                     replica.queued.len(),
                     "the core takes all of a turn's proposals or none"
                 );
-                Self::write_queued(&mut self.lane, &mut self.clients, replica, id)?;
+                Self::write_queued(&mut self.lane, self.calls.clients(), replica, id)?;
             }
             Some(Append::Accept { from, last }) => {
                 for (header, bytes) in frames {
@@ -139,7 +169,7 @@ impl<D: Disk> Worker<D> {
     /// Frames a group's proposals of the turn: the leader's only copy of their bytes.
     fn write_queued(
         lane: &mut Lane<D>,
-        clients: &mut crate::worker::Clients,
+        clients: &mut crate::worker::calls::clients::Clients,
         replica: &mut Replica,
         first: EntryId,
     ) -> Result<(), LogError> {
@@ -201,9 +231,9 @@ impl<D: Disk> Worker<D> {
                 Rejected::NotLeader { leader } => ProposeError::NotLeader { hint: leader },
                 Rejected::Busy => ProposeError::Busy,
             };
-            self.clients.refuse_queued(replica, &error);
+            self.calls.clients().refuse_queued(replica, &error);
         } else {
-            self.metrics.proposed(u64::from(count));
+            self.env.metrics.proposed(u64::from(count));
         }
         self.perform(slot);
     }
@@ -223,7 +253,7 @@ impl<D: Disk> Worker<D> {
             to = to.min(needed.unwrap_or(to));
         }
         if replica.damage.is_none() {
-            let kept = self.transfers.sendings.needed_after(&replica.core, replica.id, self.now);
+            let kept = self.transfers.needed_after(&replica.core, replica.id, self.now);
             to = to.min(kept.unwrap_or(to));
         }
         if to <= replica.core.compacted().index {

@@ -27,6 +27,47 @@ type Runs = SmallVec<[Run; 4]>;
 /// The configurations among the entries of one append: rare.
 type Memberships = Vec<Membership>;
 
+/// When the inbox is backlogged, timers fire only in one turn out of so many: the message that would reset a
+/// timer may still be queued, and a needless election would add load to an overloaded node.
+const TURNS_BEHIND_MAX: u32 = 8;
+
+/// Which of the inbox's queues is served first.
+enum Turn {
+    OfAppends,
+    OfOthers,
+}
+
+/// How a worker takes from its inbox.
+#[derive(Debug, Default)]
+pub(in crate::worker) struct Intake {
+    /// The next arrival taken is an append, if one waits.
+    is_append_next: bool,
+    /// Consecutive turns that have left arrivals in the inbox.
+    turns_behind: u32,
+}
+
+impl Intake {
+    /// Appends and all others alternate.
+    fn next_turn(&mut self) -> Turn {
+        self.is_append_next = !self.is_append_next;
+        if self.is_append_next { Turn::OfOthers } else { Turn::OfAppends }
+    }
+
+    /// The turn has left arrivals in the inbox.
+    pub(in crate::worker) const fn fall_behind(&mut self) {
+        self.turns_behind += 1;
+    }
+
+    /// The turn has taken all arrivals that it might take.
+    pub(in crate::worker) const fn catch_up(&mut self) {
+        self.turns_behind = 0;
+    }
+
+    pub(in crate::worker) fn may_fire_timers(&self) -> bool {
+        self.turns_behind.is_multiple_of(TURNS_BEHIND_MAX)
+    }
+}
+
 impl<D: Disk> Worker<D> {
     /// Takes units from the inbox, a bounded number a turn: appends only while there is room for them,
     /// alternating with all others.
@@ -37,12 +78,18 @@ impl<D: Disk> Worker<D> {
                 return;
             }
             let has_room = self.has_room_for_appends();
-            let append = || if has_room { self.inbox.next_append() } else { None };
-            let control =
-                || if self.in_flight.len() < IN_FLIGHT_MAX { self.inbox.next_control() } else { None };
-            let is_append_next = self.is_append_next;
-            let arrival = if is_append_next { append().or_else(control) } else { control().or_else(append) };
-            self.is_append_next = !is_append_next;
+            let append = || if has_room { self.env.inbox.next_append() } else { None };
+            let control = || {
+                if self.log.batches_in_flight() < IN_FLIGHT_MAX {
+                    self.env.inbox.next_control()
+                } else {
+                    None
+                }
+            };
+            let arrival = match self.intake.next_turn() {
+                Turn::OfAppends => append().or_else(control),
+                Turn::OfOthers => control().or_else(append),
+            };
             match arrival {
                 None => return,
                 Some(Arrival::Unit { from, is_first, unit }) => {
@@ -61,31 +108,31 @@ impl<D: Disk> Worker<D> {
 
     /// Whether a unit waits that this turn or the next one may take.
     pub(in crate::worker) fn has_arrivals(&self) -> bool {
-        self.inbox.has_control() && self.in_flight.len() < IN_FLIGHT_MAX
-            || self.inbox.has_appends() && self.has_room_for_appends()
+        self.env.inbox.has_control() && self.log.batches_in_flight() < IN_FLIGHT_MAX
+            || self.env.inbox.has_appends() && self.has_room_for_appends()
     }
 
     /// Whether batch and log have room for another unit's frames. With a full disk or short memory they never
     /// have; then units are taken all the same, for their messages, and their frames are dropped.
     fn has_room_for_appends(&self) -> bool {
         let has_room = self.lane.turn_budget() as u64 >= UNIT_BYTES && self.lane.reserved_space() > 0;
-        has_room || self.is_full || self.is_short_of_memory()
+        has_room || self.upkeep.is_full() || self.is_short_of_memory()
     }
 
     /// Takes one unit; returns the number of messages in its header.
     fn on_unit(&mut self, from: NodeId, is_first: bool, unit: &Bytes) -> u32 {
         let Ok((header, records, bodies)) = UnitHeader::parse(unit) else {
-            self.metrics.bad_unit();
+            self.env.metrics.bad_unit();
             return 0;
         };
         let (log, is_named, names_itself, to_witness) = (header.log, false, false, false);
         let sender = MessageSender { from, log, is_first, is_named, names_itself, to_witness };
         match header.kind {
-            _ if header.from != from => self.metrics.bad_unit(),
+            _ if header.from != from => self.env.metrics.bad_unit(),
             UnitKind::Groups => self.on_records(sender, records, bodies),
             UnitKind::Snapshot => self.on_snapshot_unit(sender, unit.slice_ref(bodies)),
             // Node heartbeats do not come through this queue.
-            UnitKind::NodeHeartbeat => self.metrics.bad_unit(),
+            UnitKind::NodeHeartbeat => self.env.metrics.bad_unit(),
         }
         header.records
     }
@@ -93,9 +140,9 @@ impl<D: Disk> Worker<D> {
     fn on_records(&mut self, sender: MessageSender, records: &[u8], mut bodies: &[u8]) {
         let mut is_refused = false;
         for record in wire::records(records) {
-            let Ok(record) = record else { return self.metrics.bad_unit() };
+            let Ok(record) = record else { return self.env.metrics.bad_unit() };
             let Some((body, rest)) = bodies.split_at_checked(record.body_bytes as usize) else {
-                return self.metrics.bad_unit();
+                return self.env.metrics.bad_unit();
             };
             bodies = rest;
             // Groups of other workers and groups that are not here are skipped.
@@ -109,7 +156,7 @@ impl<D: Disk> Worker<D> {
                 } else if self.is_addressed_as_witness(slot, &record) {
                     self.become_witness(slot);
                 } else if !std::mem::replace(&mut is_refused, true) {
-                    self.dispatch.peers().refuse();
+                    self.env.dispatch.peers().refuse();
                 }
             } else {
                 self.answer_for_absent(sender, &record);
@@ -172,18 +219,18 @@ impl<D: Disk> Worker<D> {
         {
             // No room: dropped, as if the network had lost it. The leader sends it again.
             if body.len() > self.lane.turn_budget() || self.is_log_of_quarantine_full(slot) {
-                return self.metrics.no_room();
+                return self.env.metrics.no_room();
             }
             let frame_bytes_max = HEADER_BYTES + ENTRY_OVERHEAD_BYTES + self.lane.payload_bytes_max();
             let filter = FrameFilter { group: record.group, is_witness: self.lane.is_witness(slot) };
             if parse_frames(filter, prev, body, &mut frames, &mut runs, &mut memberships).is_none() {
-                return self.metrics.bad_unit();
+                return self.env.metrics.bad_unit();
             }
             if let Some((header, _)) = frames.iter().find(|(_, bytes)| bytes.len() > frame_bytes_max) {
                 tracing::error!(node = self.settings.node.0, group = %record.group, leader = %from, index = header.index.0,
                     payload_bytes_max = self.settings.payload_bytes_max,
                     "an entry is longer than this node takes: its payload_bytes_max must be raised to the leader's");
-                return self.metrics.bad_unit();
+                return self.env.metrics.bad_unit();
             }
         }
         let Some(replica) = self.groups.get_mut(slot) else { return };

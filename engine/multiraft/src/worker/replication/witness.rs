@@ -106,7 +106,7 @@ impl<D: Disk> Worker<D> {
         head: &Head,
         body: &[u8],
     ) {
-        let Ok(configuration) = Configuration::decode(body) else { return self.metrics.bad_unit() };
+        let Ok(configuration) = Configuration::decode(body) else { return self.env.metrics.bad_unit() };
         let Some(replica) = self.groups.get_mut(slot) else { return };
         let (from, configuration) = (sender.from, &configuration);
         let &Head { term, id, progress_epoch, .. } = head;
@@ -116,7 +116,7 @@ impl<D: Disk> Worker<D> {
         let install = self.effects.install.take();
         if install.is_some() {
             replica.applied = id.index;
-            self.metrics.installed();
+            self.env.metrics.installed();
         }
         self.perform_for(slot, &[], Some(sender));
         if let Some(install) = install {

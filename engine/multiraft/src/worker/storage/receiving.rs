@@ -286,8 +286,8 @@ impl<D: Disk> Worker<D> {
             replica.bytes_since_checkpoint = 0;
             // What this replica proposed as an earlier leader is covered by the snapshot; its replies are
             // lost.
-            self.clients.abandon(replica, Index(0));
-            self.metrics.installed();
+            self.calls.clients().abandon(replica, Index(0));
+            self.env.metrics.installed();
             self.end_quarantine(slot);
         }
         self.perform_for(slot, &[], Some(sender));

@@ -318,7 +318,7 @@ impl<D: Disk> Worker<D> {
 
     fn send_chunk(&mut self, to: NodeId, head: &Head, chunk: &Bytes) {
         if self.send_snapshot_unit(to, None, head, chunk) {
-            return self.metrics.snapshot_bytes(chunk.len() as u64);
+            return self.env.metrics.snapshot_bytes(chunk.len() as u64);
         }
         // The transport is full or the connection gone. The next acknowledgement or request continues the
         // transfer.
@@ -341,7 +341,7 @@ impl<D: Disk> Worker<D> {
         }
         let offset = head.offset;
         if offset > 0 && transfer.phase == Phase::Asking && head.is_start {
-            self.metrics.resumed();
+            self.env.metrics.resumed();
         }
         transfer.reaches(offset, now);
         if offset == transfer.meta.bytes {
@@ -411,7 +411,7 @@ impl<D: Disk> Worker<D> {
                 yielded += 1;
             }
         }
-        self.metrics.yielded(yielded);
+        self.env.metrics.yielded(yielded);
     }
 
     /// Starts transfers again after another checkpoint: the previous file is gone; or the new one could not

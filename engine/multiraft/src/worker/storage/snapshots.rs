@@ -10,19 +10,20 @@
 
 use bytes::{Bytes, BytesMut};
 use raftwerk_frame::wire::{UNIT_HEADER_BYTES, UnitHeader, UnitKind};
-use raftwerk_frame::{GroupId, NodeId, Time};
+use raftwerk_frame::{GroupId, Index, NodeId, Time};
 use raftwerk_net::{Channel, PeerId};
-use raftwerk_raft::MessageSender;
+use raftwerk_raft::{Group, MessageSender};
 use raftwerk_wal::{BackgroundDone, BackgroundOutput, Disk, GroupSlot, SnapshotMeta};
 use rustc_hash::{FxHashMap, FxHashSet};
 
 use crate::node::request::Removed;
+use crate::worker::Worker;
 use crate::worker::groups::machines::{guarded, guarded_image};
+use crate::worker::replication::outbox::RecordRecipient;
 use crate::worker::storage::background::Work;
 use crate::worker::storage::chunk::{ACK, BOOTSTRAP, CHUNK, HEAD_BYTES, Head, LOG_START};
 use crate::worker::storage::receiving::Receivings;
 use crate::worker::storage::sending::Sendings;
-use crate::worker::{RecordRecipient, Worker};
 
 /// How short of space or memory the worker is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,10 +39,12 @@ pub(in crate::worker) enum Pressure {
 pub(in crate::worker) struct Transfers {
     token: u64,
     work: FxHashMap<u64, Work>,
-    pub(in crate::worker) sendings: Sendings,
-    pub(in crate::worker) receivings: Receivings,
+    pub(super) sendings: Sendings,
+    pub(super) receivings: Receivings,
     /// Groups that are removed and have files left.
     leaving: FxHashSet<GroupId>,
+    /// When to try again to checkpoint groups because the disk is full.
+    press_at: Time,
 }
 
 impl Transfers {
@@ -65,6 +68,11 @@ impl Transfers {
         self.token += 1;
         self.work.insert(self.token, work);
         self.token
+    }
+
+    /// The last entry not needed by the followers that were sent a snapshot or are being sent one.
+    pub(in crate::worker) fn needed_after(&self, core: &Group, group: GroupId, now: Time) -> Option<Index> {
+        self.sendings.needed_after(core, group, now)
     }
 
     /// When a transfer next needs the worker's attention.
@@ -175,12 +183,12 @@ impl<D: Disk> Worker<D> {
     fn checkpoint_pinning(&mut self) {
         let (bytes, bytes_max) = (self.lane.log_bytes(), self.settings.lane_bytes_max);
         let is_over = bytes > bytes_max || self.lane.is_too_old();
-        let is_pressed = self.is_full || bytes > bytes_max.saturating_add(bytes_max / 2);
+        let is_pressed = self.upkeep.is_full() || bytes > bytes_max.saturating_add(bytes_max / 2);
         if !is_over {
-            if !self.is_full || self.now < self.press_at {
+            if !self.upkeep.is_full() || self.now < self.transfers.press_at {
                 return;
             }
-            self.press_at = self.now + self.settings.election_timeout;
+            self.transfers.press_at = self.now + self.settings.election_timeout;
         } else if !is_pressed && self.now < self.transfers.sendings.look_at {
             return;
         }
@@ -231,7 +239,7 @@ impl<D: Disk> Worker<D> {
         let Some(replica) = self.groups.get_mut(slot) else { return };
         replica.saving = false;
         let Some(meta) = meta else { return self.restart_transfers(slot) };
-        self.metrics.checkpointed();
+        self.env.metrics.checkpointed();
         self.adopt_checkpoint(group, &meta);
         self.restart_transfers(slot);
         self.compact(slot);
@@ -283,25 +291,25 @@ impl<D: Disk> Worker<D> {
         unit.extend_from_slice(&header.encode());
         head.encode(&mut unit);
         unit.extend_from_slice(bytes);
-        let sent = self.transport.send(PeerId(to.0), Channel::Bulk, smallvec::smallvec![unit.freeze()]);
-        self.transport.flush();
+        let sent = self.env.transport.send(PeerId(to.0), Channel::Bulk, smallvec::smallvec![unit.freeze()]);
+        self.env.transport.flush();
         sent.is_ok()
     }
 
     /// Handles a snapshot unit: a chunk, or a reply about one.
     pub(in crate::worker) fn on_snapshot_unit(&mut self, sender: MessageSender, body: Bytes) {
-        let Some((head, head_bytes)) = Head::parse(&body) else { return self.metrics.bad_unit() };
+        let Some((head, head_bytes)) = Head::parse(&body) else { return self.env.metrics.bad_unit() };
         let Some(slot) = self.groups.slot_of(head.group) else { return };
         let from = sender.from;
         let Head { is_named, names_itself, to_witness, .. } = head;
         let sender = MessageSender { is_named, names_itself, to_witness, ..sender };
         if !self.accepts(slot, sender, matches!(head.kind, CHUNK | LOG_START | BOOTSTRAP)) {
-            return self.dispatch.peers().refuse();
+            return self.env.dispatch.peers().refuse();
         }
         match head.kind {
             // A witness has no state to restore, and no other replica can do without one.
             CHUNK | LOG_START if self.lane.is_witness(slot) != (head.kind == LOG_START) => {
-                self.metrics.bad_unit()
+                self.env.metrics.bad_unit()
             }
             CHUNK => self.on_chunk(sender, &head, body.slice(head_bytes..)),
             LOG_START => self.on_log_start(slot, sender, &head, &body[head_bytes..]),

@@ -174,9 +174,9 @@ fn a_group_that_is_led_with_a_witness_counts_until_it_is_removed() {
         node.hear(2, answer);
         node.settle();
     }
-    assert_eq!(node.worker.metrics.read().led_with_witness, 1);
+    assert_eq!(node.worker.env.metrics.read().led_with_witness, 1);
     let mut gone = node.order(|reply| Order::Remove { group: GROUP, reply });
     node.settle();
     assert_eq!(gone.try_recv(), Ok(Ok(())));
-    assert_eq!(node.worker.metrics.read().led_with_witness, 0);
+    assert_eq!(node.worker.env.metrics.read().led_with_witness, 0);
 }

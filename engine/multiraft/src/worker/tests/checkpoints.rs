@@ -12,7 +12,7 @@ fn made(percent: u32, lane_bytes_max: u64) -> u64 {
     for _ in 0..256 {
         node.write(&[7; 1 << 10]).unwrap();
     }
-    node.worker.metrics.read().checkpoints
+    node.worker.env.metrics.read().checkpoints
 }
 
 #[test]

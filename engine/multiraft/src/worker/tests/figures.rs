@@ -10,7 +10,7 @@ use crate::worker::groups::replica::Damage;
 use crate::worker::storage::chunk::CHUNK_BYTES;
 
 fn figures(node: &Node) -> EngineStats {
-    node.worker.metrics.read()
+    node.worker.env.metrics.read()
 }
 
 #[test]
@@ -239,7 +239,7 @@ fn a_node_that_restarts_is_not_heard_while_support_is_promised_to_its_earlier_li
     };
     let knows = |node: &mut Node, intervals: u32| {
         let now = node.now + intervals * TIMEOUT;
-        let mut beats = node.worker.liveness.due_heartbeats(now);
+        let mut beats = node.worker.liveness.support().due_heartbeats(now);
         beats.find(|(to, _)| to.node == NodeId(2)).map(|(_, beat)| beat.your_incarnation)
     };
     hear(&mut node, 5);

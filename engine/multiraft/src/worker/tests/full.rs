@@ -58,7 +58,7 @@ fn on_a_full_disk_leaders_are_elected_members_change_and_compaction_makes_room_b
     let _changed = node.order(|reply| Order::Reconfigure { group: GROUP, wish, reply });
     node.settle();
     acknowledge(&mut node, later);
-    assert!(node.worker.is_full, "it is still full");
+    assert!(node.worker.upkeep.is_full(), "it is still full");
     let status = node.status().unwrap();
     assert!(status.last.index > before, "the change is in the log");
     assert!(!status.configuration.contains(NodeId(3)), "{:?}", status.configuration);
@@ -93,7 +93,7 @@ fn on_a_full_disk_reads_are_answered() {
     let mut node = Node::alone(&files, u64::MAX);
     leave_room(&files, 1000);
     let written = (0..100).take_while(|_| node.write(&[7; 4096]).is_ok()).count() as u64;
-    assert!(node.worker.is_full && written > 0);
+    assert!(node.worker.upkeep.is_full() && written > 0);
     assert!(!node.worker.awaits_segment(), "there will be none");
     for level in [Consistency::Strong, Consistency::Eventual] {
         assert_eq!(reads(&mut node, level), written);

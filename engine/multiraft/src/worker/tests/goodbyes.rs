@@ -1,6 +1,6 @@
 //! What clients are answered when a replica is removed, rebuilt, or leads no longer; and what of it remains.
 
-use raftwerk_raft::{Effects, Reconfigured, Refusal};
+use raftwerk_raft::{Reconfigured, Refusal};
 use raftwerk_wal::OnDamage;
 
 use super::*;
@@ -62,7 +62,7 @@ fn a_replica_in_quarantine_that_loses_entries_stays_in_quarantine() {
         node.turn(TIMEOUT / 5);
         node.settle();
     }
-    assert_eq!(node.worker.metrics.read().replicas_fenced, 1);
+    assert_eq!(node.worker.env.metrics.read().replicas_fenced, 1);
     assert!(node.status().unwrap().quarantine.is_some());
 
     // A leader of a later term sends the entries again, and then nothing: a replica without a state does not
@@ -126,7 +126,7 @@ fn a_lane_at_its_bound_asks_no_group_for_a_checkpoint() {
     for _ in 0..40 {
         node.write(&[1; 4096]).unwrap();
     }
-    let checkpoints = |node: &Node| node.worker.metrics.read().checkpoints;
+    let checkpoints = |node: &Node| node.worker.env.metrics.read().checkpoints;
     node.worker.settings.lane_bytes_max = node.worker.lane.log_bytes();
     node.settle();
     assert_eq!(checkpoints(&node), 0);
@@ -145,9 +145,9 @@ fn a_change_that_comes_to_nothing_while_newcomers_are_waited_for_is_refused() {
     node.settle();
     assert!(told.try_recv().is_err(), "it waits for the newcomer");
     let refusal = Refusal::QuorumAtRisk;
-    let mut effects = Effects { reconfigured: Some(Reconfigured::Abandoned(refusal)), ..Effects::default() };
+    let reconfigured = Some(Reconfigured::Abandoned(refusal));
     let slot = node.worker.groups.slot_of(GROUP).unwrap();
     let replica = node.worker.groups.get_mut(slot).unwrap();
-    node.worker.clients.answer_changes(replica, &mut effects);
+    node.worker.calls.clients().answer_changes(replica, reconfigured, None, None);
     assert_eq!(told.try_recv().unwrap(), Err(ReconfigureError::Refused(refusal)));
 }

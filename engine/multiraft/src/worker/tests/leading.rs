@@ -185,10 +185,10 @@ fn support_that_is_outwaited_is_noted_shorter_and_replicas_abstain_for_no_longer
     let files = MemoryFiles::new();
     drop(with_timeout(&files, 8 * TIMEOUT));
     let mut node = with_timeout(&files, TIMEOUT);
-    assert_eq!(node.worker.abstention.now(), 8 * TIMEOUT);
+    assert_eq!(node.worker.liveness.abstention(), 8 * TIMEOUT);
     node.turn(9 * TIMEOUT);
     node.settle();
-    assert_eq!(node.worker.abstention.now(), TIMEOUT);
+    assert_eq!(node.worker.liveness.abstention(), TIMEOUT);
     drop(node);
-    assert_eq!(with_timeout(&files, TIMEOUT).worker.abstention.now(), TIMEOUT);
+    assert_eq!(with_timeout(&files, TIMEOUT).worker.liveness.abstention(), TIMEOUT);
 }

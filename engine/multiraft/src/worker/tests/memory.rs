@@ -38,7 +38,7 @@ fn proposals_are_busy_at_the_end_of_the_budget_and_a_compaction_makes_room() {
     let refused = (0..20_000).find_map(|_| node.push());
     assert_eq!(refused, Some(ProposeError::Busy));
     assert_eq!(node.write(b"more"), Err(ProposeError::Busy), "and it stays so");
-    let stats = node.worker.metrics.read();
+    let stats = node.worker.env.metrics.read();
     assert!(stats.index_bytes > 512 << 10 && stats.index_bytes < 1 << 20, "{stats:?}");
     assert!((20.0..200.0).contains(&stats.index_bytes_per_entry()), "{}", stats.index_bytes_per_entry());
     // Elections go on: the node leads the next term, too.
@@ -55,7 +55,7 @@ fn proposals_are_busy_at_the_end_of_the_budget_and_a_compaction_makes_room() {
         node.settle();
         node.write(b"again").is_ok()
     });
-    assert!(healed, "by itself: {:?}", node.worker.metrics.read());
+    assert!(healed, "by itself: {:?}", node.worker.env.metrics.read());
 }
 
 #[test]
@@ -67,8 +67,8 @@ fn groups_with_much_in_the_index_are_checkpointed_before_it_is_full() {
     for _ in 0..60_000 {
         let refused = node.push();
         assert_eq!(refused, None);
-        most = most.max(node.worker.metrics.read().index_bytes);
-        if node.worker.metrics.read().checkpoints > 0 {
+        most = most.max(node.worker.env.metrics.read().index_bytes);
+        if node.worker.env.metrics.read().checkpoints > 0 {
             break;
         }
     }
@@ -76,7 +76,7 @@ fn groups_with_much_in_the_index_are_checkpointed_before_it_is_full() {
     assert!(most > 2 << 20 && most <= 3 << 20, "{most}");
     assert!(node.status().unwrap().compacted.index > Index(10_000));
     node.write(b"again").unwrap();
-    assert!(node.worker.metrics.read().index_bytes < 1 << 20);
+    assert!(node.worker.env.metrics.read().index_bytes < 1 << 20);
 }
 
 #[test]

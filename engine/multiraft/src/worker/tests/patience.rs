@@ -8,7 +8,7 @@ use crate::worker::storage::sending::{PATIENCE, RETRY};
 const BEAT: Duration = Duration::from_millis(100);
 
 fn checkpoints(node: &Node) -> u64 {
-    node.worker.metrics.read().checkpoints
+    node.worker.env.metrics.read().checkpoints
 }
 
 /// A leader, and a follower that has received the whole file, with its last acknowledgement.

@@ -37,7 +37,7 @@ impl Node {
     }
 
     fn quarantined(&self) -> u64 {
-        self.worker.metrics.read().replicas_quarantined
+        self.worker.env.metrics.read().replicas_quarantined
     }
 }
 
@@ -264,7 +264,7 @@ fn what_a_replica_in_quarantine_keeps_of_its_log_is_bounded() {
     let taken = (0..100).filter(|_| say(&mut node)).count();
     assert!((4..=20).contains(&taken), "it acknowledges for a while: {taken}");
     assert!(node.status().unwrap().log_bytes < 5 * 4096);
-    assert!(node.worker.metrics.read().no_room > 0);
+    assert!(node.worker.env.metrics.read().no_room > 0);
 }
 
 #[test]

@@ -55,7 +55,7 @@ fn a_checkpoint_that_rots_is_written_again_from_the_state() {
     // In the state: a count, at the end of the file.
     assert!(files.rot(&path, whole.len() as u64 - 3, 1));
     node.pass(8 * TIMEOUT);
-    let stats = node.worker.metrics.read();
+    let stats = node.worker.env.metrics.read();
     assert_eq!(stats.checkpoints_damaged, 1, "it is found once, and then it is whole");
     let status = node.status().unwrap();
     drop(node);
@@ -75,13 +75,13 @@ fn a_checkpoint_takes_the_place_of_applied_entries_that_rot() {
         node.write(&[1; 4096]).unwrap();
     }
     node.pass(TIMEOUT);
-    let looked_at = node.worker.metrics.read().scrubbed_bytes;
+    let looked_at = node.worker.env.metrics.read().scrubbed_bytes;
     assert!(looked_at >= 64 << 10, "{looked_at}");
     let (path, before) = (first_segment(&files), node.status().unwrap());
     assert_eq!(before.compacted.index, Index(0));
     assert!(files.rot(&path, 40 << 10, 1));
     node.pass(8 * TIMEOUT);
-    let stats = node.worker.metrics.read();
+    let stats = node.worker.env.metrics.read();
     let status = node.status().unwrap();
     assert_eq!((status.role, status.term), (before.role, before.term), "nobody had to be asked");
     assert_eq!(status.compacted.index, before.last.index);
@@ -99,7 +99,7 @@ fn a_log_is_not_looked_through_where_that_is_switched_off() {
         node.write(&[1; 4096]).unwrap();
     }
     node.pass(8 * TIMEOUT);
-    assert_eq!(node.worker.metrics.read().scrubbed_bytes, 0);
+    assert_eq!(node.worker.env.metrics.read().scrubbed_bytes, 0);
 }
 
 #[test]
@@ -131,7 +131,7 @@ fn few_entries_are_written_again_where_a_copy_is_whole() {
     node.pass(8 * TIMEOUT);
     let moved = node.worker.lane.read(slot, last, last, 1).unwrap()[0].place;
     assert!(moved.segment > place.segment, "{moved:?}");
-    assert!(node.worker.metrics.read().damaged_bytes > 0);
+    assert!(node.worker.env.metrics.read().damaged_bytes > 0);
     assert_eq!(node.status().unwrap().compacted.index, Index(0));
 }
 
@@ -163,7 +163,7 @@ fn entries_that_were_not_applied_are_lost_and_the_replica_is_fenced_until_a_late
         let applied = if is_met_by_reading { Index(15) } else { Index(10) };
         assert_eq!((status.applied, status.last.index), (applied, Index(15)), "{is_met_by_reading}");
         assert!(status.term > Term(4));
-        let stats = node.worker.metrics.read();
+        let stats = node.worker.env.metrics.read();
         assert_eq!((stats.replicas_fenced, stats.is_poisoned, stats.at_risk_bytes), (1, false, 0));
 
         // Entries that it acknowledged are lost: so it grants no vote, also after a restart.
@@ -211,7 +211,7 @@ fn a_leader_sends_no_damaged_entry_and_a_follower_that_lacks_it_gets_a_snapshot(
         node.turn(TIMEOUT / 5);
         node.settle();
     }
-    let (status, stats) = (node.status().unwrap(), node.worker.metrics.read());
+    let (status, stats) = (node.status().unwrap(), node.worker.env.metrics.read());
     assert_eq!((status.role, stats.is_poisoned), (Role::Leader, false));
     assert!(stats.damaged_bytes > 0, "the read has met it");
     assert_eq!(status.compacted.index, before.last.index, "a checkpoint has taken its place");
@@ -263,7 +263,11 @@ fn a_leader_that_is_made_anew_renounces() {
         node.settle();
     }
     let after = node.status().unwrap();
-    assert_eq!((after.role, node.worker.metrics.read().replicas_fenced), (Role::Follower, 1), "{after:?}");
+    assert_eq!(
+        (after.role, node.worker.env.metrics.read().replicas_fenced),
+        (Role::Follower, 1),
+        "{after:?}"
+    );
     let renounced = node.said().iter().filter(|said| **said == Message::NotLeader { term }).count();
     assert_eq!(renounced, 2);
 }

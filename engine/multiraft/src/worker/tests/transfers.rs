@@ -133,7 +133,7 @@ fn a_transfer_under_load_ends_and_the_log_behind_it_is_there() {
     // again.
     node.said();
     install(&mut node, &mut follower, term);
-    let checkpoints = node.worker.metrics.read().checkpoints;
+    let checkpoints = node.worker.env.metrics.read().checkpoints;
     while follower.matched < node.status().unwrap().last.index {
         rounds += 1;
         assert!(rounds < 1000, "it catches up");
@@ -144,7 +144,7 @@ fn a_transfer_under_load_ends_and_the_log_behind_it_is_there() {
         node.hear(3, Message::AppendAck { term, matched: follower.matched, progress_epoch: 0 });
         beat(&mut node, term);
     }
-    assert!(node.worker.metrics.read().checkpoints > checkpoints, "made while it catches up");
+    assert!(node.worker.env.metrics.read().checkpoints > checkpoints, "made while it catches up");
     for _ in 0..20 {
         let last = node.status().unwrap().last.index;
         node.hear(3, Message::AppendAck { term, matched: last, progress_epoch: 0 });
@@ -153,7 +153,7 @@ fn a_transfer_under_load_ends_and_the_log_behind_it_is_there() {
     }
     assert!(node.status().unwrap().compacted.index > follower.matched, "nothing is kept any longer");
     assert_eq!(follower.take(&node, 0), [], "no other snapshot is sent");
-    assert_eq!(node.worker.metrics.read().transfers_yielded, 0);
+    assert_eq!(node.worker.env.metrics.read().transfers_yielded, 0);
 }
 
 #[test]
@@ -217,7 +217,7 @@ fn a_broken_transfer_goes_on_where_it_stopped() {
     assert!(follower.is_whole(), "{} of {}", follower.received, follower.total);
     assert_eq!((follower.begun, follower.wasted), (1, wasted), "nothing was sent twice");
     assert_eq!((follower.taken - taken) as u64, follower.total - had);
-    assert!(node.worker.metrics.read().transfers_resumed >= 1);
+    assert!(node.worker.env.metrics.read().transfers_resumed >= 1);
 }
 
 #[test]
@@ -253,7 +253,7 @@ fn what_is_kept_yields_to_a_lane_that_is_too_large_and_the_follower_gets_there_l
         follower.take(&node, 1).iter().for_each(|answer| say(&node, answer));
         most = most.max(node.worker.lane.log_bytes());
     }
-    assert!(node.worker.metrics.read().transfers_yielded > 0);
+    assert!(node.worker.env.metrics.read().transfers_yielded > 0);
     assert!(follower.begun > 1, "a later checkpoint is sent");
     assert!(most <= 2 * (256 << 10), "{most}");
     for _ in 0..400 {
@@ -284,14 +284,14 @@ fn what_is_kept_yields_on_a_full_disk() {
         node.turn(TIMEOUT);
     }
     assert!(node.status().unwrap().compacted.index > before.index, "the log was cut");
-    assert!(node.worker.metrics.read().transfers_yielded > 0);
+    assert!(node.worker.env.metrics.read().transfers_yielded > 0);
 }
 
 #[test]
 fn a_follower_that_takes_nothing_keeps_nothing_for_long() {
     let (mut node, term) = leader(|_, _| ());
     let _follower = asked(&mut node, term);
-    let checkpoints = |node: &Node| node.worker.metrics.read().checkpoints;
+    let checkpoints = |node: &Node| node.worker.env.metrics.read().checkpoints;
     let made = checkpoints(&node);
     let mut rounds = 0;
     // The follower is alive, receives request after request, and does not reply.
@@ -358,12 +358,12 @@ fn a_checkpoint_that_a_follower_refuses_as_a_whole_is_made_again() {
         "as it was, or a later one"
     );
     // Another refusal at once is taken for the follower's own fault.
-    let made = node.worker.metrics.read().checkpoints;
+    let made = node.worker.env.metrics.read().checkpoints;
     for _ in 0..10 {
         say(&node, &Head { kind: REFUSAL, offset: 0, ..last });
         beat(&mut node, term);
     }
-    assert_eq!(node.worker.metrics.read().checkpoints, made);
+    assert_eq!(node.worker.env.metrics.read().checkpoints, made);
 }
 
 /// Receives a chunk of a file, from a node in a term.
@@ -419,11 +419,11 @@ fn a_receiver_takes_chunks_in_order_and_loses_nothing_to_nonsense() {
     chunk(&node, 2, &Head { offset: 24, total: u64::MAX, ..head }, part(24, 32));
     chunk(&node, 2, &Head { offset: 24, crc: 8, ..head }, part(24, 32));
     assert_eq!(answers(&mut node), [(true, 0); 3]);
-    let bad = node.worker.metrics.read().bad_units;
+    let bad = node.worker.env.metrics.read().bad_units;
     chunk(&node, 2, &Head { offset: u64::MAX, ..head }, part(24, 32));
     chunk(&node, 2, &at(total), part(24, 32));
     chunk(&node, 2, &at(24), &vec![0; 257 << 10]);
-    assert_eq!((answers(&mut node), node.worker.metrics.read().bad_units), (vec![], bad + 3));
+    assert_eq!((answers(&mut node), node.worker.env.metrics.read().bad_units), (vec![], bad + 3));
     // From an older leader: ignored. From another node in this term: none of its bytes are among these.
     chunk(&node, 3, &Head { term: Term(4), ..at(0) }, part(0, 8));
     chunk(&node, 3, &at(24), part(24, 32));

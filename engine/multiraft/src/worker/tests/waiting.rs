@@ -35,8 +35,8 @@ impl Node {
     /// Reads that wait and bytes held for them: by the running counts, and counted anew.
     fn held(&self) -> (usize, usize) {
         let load = self.worker.load();
-        assert_eq!(load.reads, self.worker.clients.waiting.reads);
-        assert!(load.read_bytes <= 2 * self.worker.clients.waiting.bytes);
+        assert_eq!(load.reads, self.worker.calls.waiting().reads);
+        assert!(load.read_bytes <= 2 * self.worker.calls.waiting().bytes);
         (load.reads, load.read_bytes)
     }
 
@@ -94,7 +94,7 @@ fn reads_that_wait_for_a_leader_are_bounded_and_a_group_leaves_room_for_others()
     assert_eq!([1, 2, 3].map(|_| node.waits(OTHER, strong, 20 * MS, 0)), [true, true, false]);
     node.turn(50 * MS);
     assert_eq!(node.held(), (0, 0));
-    assert_eq!(node.worker.clients.waiting, Waiting::default());
+    assert_eq!(node.worker.calls.waiting(), Waiting::default());
 }
 
 #[test]
@@ -114,7 +114,7 @@ fn bytes_of_queries_that_wait_are_bounded() {
     let mut gone = node.order(|reply| Order::Remove { group: GROUP, reply });
     node.settle();
     assert_eq!((gone.try_recv(), node.held()), (Ok(Ok(())), (0, 0)));
-    assert_eq!(node.worker.clients.waiting, Waiting::default());
+    assert_eq!(node.worker.calls.waiting(), Waiting::default());
 }
 
 #[test]
@@ -130,7 +130,7 @@ fn reads_that_were_asked_for_are_bounded_and_make_room_when_they_end() {
     assert_eq!(node.held(), (16, 1600));
     node.turn(998 * MS);
     assert_eq!(node.held(), (0, 0), "those asked later have given up");
-    assert_eq!(node.worker.clients.waiting, Waiting::default());
+    assert_eq!(node.worker.calls.waiting(), Waiting::default());
 }
 
 #[test]
@@ -171,7 +171,7 @@ fn reads_of_long_patience_that_are_answered_soon_leave_no_timers_behind() {
         node.turn(150 * MS);
         node.settle();
     }
-    assert!(node.worker.reads_due.len() <= 10, "{} timers", node.worker.reads_due.len());
+    assert!(node.worker.calls.timers() <= 10, "{} timers", node.worker.calls.timers());
 }
 
 #[test]
@@ -221,5 +221,5 @@ fn a_group_that_is_read_again_and_again_is_watched_once() {
         node.turn(MS);
         assert!(answer.try_recv().unwrap().is_ok());
     }
-    assert_eq!(node.worker.watched.len(), 1);
+    assert_eq!(node.worker.calls.watched(), 1);
 }

@@ -186,13 +186,13 @@ fn a_gap_in_a_promise_is_seen_even_by_who_did_not_look() {
 fn one_that_is_not_well_is_let_go_at_once_and_counts_on_nothing_that_it_asked_for_before() {
     let (mut one, mut two) = friends();
     let older = beat(&mut two, 1500);
-    one.set_health(at(450), false);
+    one.set_health(at(450), Health::Stalled);
     assert_eq!((tie(&one, TWO).1, one.support_until(TWO.node, GROUP)), (false, Time(0)));
     let sigh = beat(&mut one, 450);
     told(&mut two);
     two.on_heartbeat(at(1450), &heard(ONE, sigh));
     assert_eq!(told(&mut two), [SupportEvent::Supports(ONE, false)]);
-    one.set_health(at(460), true);
+    one.set_health(at(460), Health::Healthy);
     one.on_heartbeat(at(460), &heard(TWO, older));
     assert!(!tie(&one, TWO).1, "that was promised before");
     converse(&mut one, &mut two, 600, 800);
@@ -271,8 +271,8 @@ fn a_beat_that_left_as_the_clock_began_gives_no_more_than_any_other() {
     two.on_heartbeat(at(1), &heard(ONE, first));
     let answer = NodeHeartbeat { supported_at: 1, support_us: 500_000, promise: 1, ..beat(&mut two, 1) };
     // Requested before it was unhealthy, if only just.
-    one.set_health(at(0), false);
-    one.set_health(at(0), true);
+    one.set_health(at(0), Health::Stalled);
+    one.set_health(at(0), Health::Healthy);
     one.on_heartbeat(at(2), &heard(TWO, answer));
     assert_eq!(one.support_until(TWO.node, GROUP), Time(0));
     let mut one = Liveness::new(SupportTerms { drift_ppm: 0, ..one.terms });
