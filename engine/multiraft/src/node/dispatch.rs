@@ -13,7 +13,7 @@ use crate::node::events::{Condition, Events};
 use crate::node::inbox::Inbox;
 use crate::node::peers::Peers;
 use crate::node::placement::PeerLane;
-use crate::node::request::{Arrival, Order, ReceivedHeartbeat};
+use crate::node::request::{Arrival, Order, ReceivedHeartbeat, ReceivedUnit};
 
 /// Hands what the net thread receives to the inboxes.
 pub(crate) struct Dispatch {
@@ -65,10 +65,10 @@ impl Dispatch {
         self.inboxes[worker].order(order);
     }
 
-    /// Routes a unit of a known peer to the workers of its groups. `is_first`: the sender's log is the first
-    /// one that was recorded for that peer.
-    pub(crate) fn route(&self, from: NodeId, is_first: bool, unit: Bytes) {
-        let (header, bodies) = match UnitHeader::parse(&unit) {
+    /// Routes a unit of a known peer to the workers of its groups.
+    pub(crate) fn route(&self, received: ReceivedUnit) {
+        let from = received.from;
+        let (header, bodies) = match UnitHeader::parse(&received.unit) {
             Ok((header, _, bodies)) => (header, bodies),
             Err(error) => return self.count_unread(from, error),
         };
@@ -78,11 +78,11 @@ impl Dispatch {
         if usize::from(header.workers) == self.inboxes.len()
             && let Some(inbox) = self.inboxes.get(usize::from(header.worker))
         {
-            return self.enqueue(inbox, Arrival::Unit { from, is_first, unit });
+            return self.enqueue(inbox, Arrival::Unit(received));
         }
         // A node with another number of workers: each worker here picks out the records of its own groups.
         for inbox in &self.inboxes {
-            self.enqueue(inbox, Arrival::Unit { from, is_first, unit: unit.clone() });
+            self.enqueue(inbox, Arrival::Unit(received.clone()));
         }
     }
 
@@ -133,7 +133,7 @@ impl Receive for Dispatch {
         match self.peers.on_unit(from, log, header.workers) {
             None => return self.enqueue(&self.inboxes[0], Arrival::UnknownPeer { from, log, unit: message }),
             Some(is_first) if is_addressed_here || header.to_log == LogId(0) => {
-                self.route(from, is_first, message)
+                self.route(ReceivedUnit { from, is_first, unit: message })
             }
             // It is addressed to an earlier log of this node.
             Some(_) => self.peers.refuse(),

@@ -221,13 +221,13 @@ mod tests {
     use raftwerk_frame::NodeId;
 
     use super::*;
+    use crate::node::request::ReceivedUnit;
 
     #[test]
     fn a_unit_larger_than_all_the_room_is_taken_alone() {
-        let unit = |bytes: usize| Arrival::Unit {
-            from: NodeId(2),
-            is_first: true,
-            unit: Bytes::from(vec![0; bytes]),
+        let unit = |bytes: usize| {
+            let unit = Bytes::from(vec![0; bytes]);
+            Arrival::Unit(ReceivedUnit { from: NodeId(2), is_first: true, unit })
         };
         let waiting = Arrivals::new(1000);
         assert!(waiting.push(unit(2000)));

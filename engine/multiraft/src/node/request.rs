@@ -68,10 +68,19 @@ pub(crate) enum Refused {
     Closed(Request),
 }
 
+/// A unit of a peer whose log is recorded.
+#[derive(Clone, Debug)]
+pub(crate) struct ReceivedUnit {
+    pub(crate) from: NodeId,
+    /// Its log is the first one that was recorded for that peer.
+    pub(crate) is_first: bool,
+    pub(crate) unit: Bytes,
+}
+
 /// An event from the net thread.
 pub(crate) enum Arrival {
     /// A message from an authenticated peer.
-    Unit { from: NodeId, is_first: bool, unit: Bytes },
+    Unit(ReceivedUnit),
     /// The same, from a peer that has no recorded log yet, with this log.
     UnknownPeer { from: NodeId, log: LogId, unit: Bytes },
     /// A peer has no log recorded for this node, or a wrong one.
@@ -87,7 +96,7 @@ impl Arrival {
     /// carries a commit index, keeps its place among those with entries: ahead of them it would look like a
     /// gap. Units of peers without a recorded log wait for that record, not for space.
     pub(crate) fn is_append(&self) -> bool {
-        let Self::Unit { unit, .. } = self else { return false };
+        let Self::Unit(ReceivedUnit { unit, .. }) = self else { return false };
         let Ok((header, records, _)) = UnitHeader::parse(unit) else { return false };
         let begins_with_append = || {
             let first = wire::records(records).next();
@@ -98,7 +107,7 @@ impl Arrival {
 
     pub(crate) fn bytes(&self) -> usize {
         match self {
-            Self::Unit { unit, .. } | Self::UnknownPeer { unit, .. } => unit.len(),
+            Self::Unit(ReceivedUnit { unit, .. }) | Self::UnknownPeer { unit, .. } => unit.len(),
             Self::LogQuery { .. } | Self::Disconnected(_) | Self::Connected(_) => 0,
         }
     }

@@ -2,6 +2,7 @@
 
 pub(crate) mod clients;
 pub(crate) mod membership;
+pub(crate) mod proposals;
 pub(crate) mod reading;
 pub(crate) mod reads;
 pub(crate) mod requests;

@@ -29,6 +29,7 @@ use crate::worker::log::group_commit::GroupCommit;
 use crate::worker::replication::outbox::{LocalSender, Outboxes};
 use crate::worker::replication::receive::Intake;
 use crate::worker::settings::Settings;
+use crate::worker::storage::checkpointing::Checkpointing;
 use crate::worker::storage::snapshots::Transfers;
 
 /// The worker's context: its parts besides the log.
@@ -146,7 +147,14 @@ impl<D: Disk> Worker<D> {
             self.finish_install(slot, &mut recovered, meta);
         }
         let kind = if is_witness { ReplicaKind::Witness } else { ReplicaKind::Full };
-        self.restore_replica(slot, recovered, checkpointed.index, kind, machine, checkpoint)?;
+        self.restore_replica(
+            slot,
+            recovered,
+            checkpointed.index,
+            kind,
+            machine,
+            Checkpointing::of(checkpoint),
+        )?;
         if let Some(what) = panicked {
             self.quarantine(slot, what);
         }
@@ -173,7 +181,14 @@ impl<D: Disk> Worker<D> {
         let recovered =
             recovered.map_err(|error| OpenError::Checkpoint { group, what: error.to_string() })?;
         let (machine, panicked) = split(Some(new_machine(&*self.env.machines, group)));
-        self.restore_replica(slot, recovered, Index(0), ReplicaKind::Full, machine, None)?;
+        self.restore_replica(
+            slot,
+            recovered,
+            Index(0),
+            ReplicaKind::Full,
+            machine,
+            Checkpointing::default(),
+        )?;
         if let Some(what) = panicked {
             self.quarantine(slot, what);
         }
@@ -188,7 +203,7 @@ impl<D: Disk> Worker<D> {
         applied: Index,
         kind: ReplicaKind,
         machine: Option<Box<dyn StateMachine>>,
-        checkpoint: Option<SnapshotMeta>,
+        checkpointing: Checkpointing,
     ) -> Result<(), OpenError> {
         let group = recovered.group;
         let steps_over = recovered.fence.map(|fence| self.step_over(slot, fence, &mut recovered));
@@ -218,7 +233,7 @@ impl<D: Disk> Worker<D> {
         if let Some(fence) = recovered.fence {
             core.set_fence(fence);
         }
-        self.add_replica(Replica::new(group, slot, core, machine, checkpoint));
+        self.add_replica(Replica::new(group, slot, core, machine, checkpointing));
         if wrote_hard_state {
             self.groups.note_hard_state(slot);
         }

@@ -27,7 +27,7 @@ use crate::api::status::ReplicaKind;
 use crate::node::dispatch::Dispatch;
 use crate::node::inbox::Inbox;
 use crate::node::peers::Peers;
-use crate::node::request::{Arrival, Order, Request};
+use crate::node::request::{Arrival, Order, ReceivedUnit, Request};
 use crate::worker::storage::chunk::{ACK, CHUNK, Head};
 use crate::worker::storage::sending::INSTALL_MAX;
 use crate::{Applied, Condition, CreateError, GroupStatus, ProposeError, ReplaceError, Shortage};
@@ -357,7 +357,7 @@ impl Node {
             to_log,
         };
         let unit = [&header.encode()[..], rest].concat().into();
-        assert!(self.inbox.arrive(Arrival::Unit { from: NodeId(from), is_first: true, unit }));
+        assert!(self.inbox.arrive(Arrival::Unit(ReceivedUnit { from: NodeId(from), is_first: true, unit })));
     }
 
     /// The leader of `term`, node 2, sends entries with payloads of so many bytes.

@@ -141,8 +141,7 @@ impl Clients {
 
     /// Answers the queued proposals of a group with an error: certainly none of them will be applied.
     pub(in crate::worker) fn refuse_queued(&mut self, replica: &mut Replica, error: &ProposeError) {
-        replica.queued_bytes = 0;
-        for queued in std::mem::take(&mut replica.queued) {
+        for queued in replica.proposals.take_queued() {
             let waiter = self.take_waiter(queued);
             self.answer(waiter, Err(error.clone()));
         }
@@ -155,11 +154,10 @@ impl Clients {
     pub(in crate::worker) fn abandon(&mut self, replica: &mut Replica, certain: Index) {
         let core = &replica.core;
         let is_certain = |id: EntryId| id.index <= certain && core.term_at(id.index) == Some(id.term);
-        let kept = replica.pending.partition_point(|pending| is_certain(pending.id));
-        for pending in replica.pending.split_off(kept) {
+        for pending in replica.proposals.take_uncertain(is_certain) {
             self.answer(pending.waiter, Err(ProposeError::Unknown));
         }
-        for Pending { id, waiter } in replica.relaxed.take().into_iter().flat_map(|of| of.pending) {
+        for Pending { id, waiter } in replica.proposals.take_relaxed() {
             let receipt = is_certain(id).then(|| Applied { id, reply: Bytes::new() });
             self.answer(waiter, receipt.ok_or(ProposeError::Unknown));
         }

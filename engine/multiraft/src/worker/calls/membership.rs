@@ -76,7 +76,7 @@ impl<D: Disk> Worker<D> {
         match self.effects.transfer.take() {
             Some(Transfer::Refused(unfit)) => drop(reply.send(Err(TransferError::Refused(unfit)))),
             // A transfer has no other immediate answer; and the core refuses a second.
-            Some(Transfer::Abandoned(_)) | None => replica.transfer = Some(reply),
+            Some(Transfer::Abandoned(_)) | None => replica.changes.transfer = Some(reply),
         }
         self.perform(slot);
     }
@@ -125,11 +125,11 @@ fn answer_reconfigure(
     let (index, now) = (core.configuration_index(), core.configuration().clone());
     let answer = match outcome {
         Some(Reconfigured::Started(index)) => {
-            replica.change = Some(PendingChange { index: Some(index), reply });
+            replica.changes.change = Some(PendingChange { index: Some(index), reply });
             return;
         }
         Some(Reconfigured::Admitting) => {
-            replica.change = Some(PendingChange { index: None, reply });
+            replica.changes.change = Some(PendingChange { index: None, reply });
             return;
         }
         Some(Reconfigured::Unchanged(index)) => {
@@ -149,11 +149,11 @@ fn answer_reconfigure(
 /// This node will not learn the outcome of a membership change; and if the replica leads no longer, a
 /// transfer has succeeded.
 pub(in crate::worker) fn abandon_change(replica: &mut Replica) {
-    if let Some(change) = replica.change.take() {
+    if let Some(change) = replica.changes.change.take() {
         let _caller_gone = change.reply.send(Err(ReconfigureError::Unknown));
     }
     if !replica.core.is_leader()
-        && let Some(reply) = replica.transfer.take()
+        && let Some(reply) = replica.changes.transfer.take()
     {
         let _caller_gone = reply.send(Ok(()));
     }
@@ -170,12 +170,12 @@ impl Clients {
     ) {
         match reconfigured {
             Some(Reconfigured::Started(index)) => {
-                if let Some(change) = &mut replica.change {
+                if let Some(change) = &mut replica.changes.change {
                     change.index = Some(index);
                 }
             }
             Some(Reconfigured::Abandoned(refusal)) => {
-                if let Some(change) = replica.change.take() {
+                if let Some(change) = replica.changes.change.take() {
                     let _caller_gone = change.reply.send(Err(ReconfigureError::Refused(refusal)));
                 }
             }
@@ -184,14 +184,14 @@ impl Clients {
         }
         if let Some(settled) = settled
             && let Some(change) =
-                replica.change.take_if(|change| change.index.is_some_and(|index| index <= settled))
+                replica.changes.change.take_if(|change| change.index.is_some_and(|index| index <= settled))
             && let Some((index, configuration)) = replica.core.configuration_up_to(settled)
         {
             let configuration = configuration.clone();
             let _caller_gone = change.reply.send(Ok(Membership { index, configuration }));
         }
         if let Some(Transfer::Abandoned(to)) = transfer
-            && let Some(reply) = replica.transfer.take()
+            && let Some(reply) = replica.changes.transfer.take()
         {
             let _caller_gone = reply.send(Err(TransferError::Abandoned(to)));
         }

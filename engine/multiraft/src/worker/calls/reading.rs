@@ -23,8 +23,31 @@ pub(super) struct ReadIndexRequest {
     pub(super) batch: ReadBatch,
 }
 
+/// What a replica knows for its reads.
+#[derive(Default)]
+pub(in crate::worker) struct Reads {
+    /// Reads that wait, if there are any.
+    pub(super) reading: Option<Box<Reading>>,
+    /// Invariant: everything that was committed anywhere before this time is applied here.
+    pub(super) reflects: Option<Time>,
+    /// The least staleness bound of the reads since the last read-index request; zero for none.
+    pub(super) watched: Duration,
+}
+
+impl Reads {
+    /// Everything that was committed anywhere before this time is applied here; `None`: unknown.
+    pub(in crate::worker) const fn reflects(&self) -> Option<Time> {
+        self.reflects
+    }
+
+    /// The state is lost: its age is unknown.
+    pub(in crate::worker) const fn forget_age(&mut self) {
+        self.reflects = None;
+    }
+}
+
 /// The reads of one group that wait. Present only while there are some.
-pub(crate) struct Reading {
+pub(super) struct Reading {
     /// Reads of this turn for which a read-index request is to be made.
     pub(super) queued: ReadBatch,
     /// A read-index request is due at the end of the turn: for these reads, or to renew the time that the

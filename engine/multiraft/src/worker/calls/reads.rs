@@ -51,7 +51,7 @@ impl Replica {
 
     /// The age of its state at most; `None` if unknown.
     fn staleness(&self, now: Time) -> Option<Duration> {
-        self.reflects.map(|at| now.since(at))
+        self.reads.reflects.map(|at| now.since(at))
     }
 
     /// Why it refuses a read.
@@ -65,7 +65,7 @@ impl Replica {
 
     /// Whether a waiting read can be answered now.
     pub(in crate::worker) fn has_answerable_reads(&self) -> bool {
-        self.reading.as_ref().is_some_and(|reading| {
+        self.reads.reading.as_ref().is_some_and(|reading| {
             let first = reading.asked.front().and_then(|asked| asked.index);
             first.is_some_and(|index| index <= self.applied) || reading.parked.has_answerable(self.applied)
         })
@@ -73,12 +73,12 @@ impl Replica {
 
     /// What is held for reads that wait.
     pub(in crate::worker) fn reads_held(&self) -> Waiting {
-        self.reading.as_ref().map_or(Waiting::default(), |reading| reading.held())
+        self.reads.reading.as_ref().map_or(Waiting::default(), |reading| reading.held())
     }
 
     /// How many of its reads wait, by the running count.
     fn reads_waiting(&self) -> Waiting {
-        self.reading.as_ref().map_or(Waiting::default(), |reading| reading.waiting)
+        self.reads.reading.as_ref().map_or(Waiting::default(), |reading| reading.waiting)
     }
 
     fn answer(&self, clients: &mut Clients, now: Time, query: &[u8], waiter: ReadWaiter) {
@@ -109,7 +109,7 @@ fn leave(clients: &mut Clients, of_group: &mut Waiting, query: &[u8]) {
 
 /// Ends every read of a replica with an error.
 pub(in crate::worker) fn refuse_reads(replica: &mut Replica, clients: &mut Clients, error: &ReadError) {
-    let Some(mut reading) = replica.reading.take() else { return };
+    let Some(mut reading) = replica.reads.reading.take() else { return };
     let Reading { queued, asked, parked, waiting, .. } = &mut *reading;
     let mut end = |query: &[u8], read: PendingRead| {
         leave(clients, waiting, query);
@@ -164,7 +164,7 @@ impl<D: Disk> Worker<D> {
             return self.calls.clients.answer_read(waiter, Err(ReadError::Busy));
         }
         let until = patience.map(|patience| now + patience);
-        let reading = replica.reading.get_or_insert_with(Reading::new);
+        let reading = replica.reads.reading.get_or_insert_with(Reading::new);
         self.calls.clients.waiting.enter(query);
         reading.waiting.enter(query);
         if let Some(until) = until {
@@ -184,7 +184,7 @@ impl<D: Disk> Worker<D> {
     /// leads.
     fn answer_by_lease(&mut self, slot: GroupSlot, query: &[u8], waiter: ReadWaiter) {
         let Some(replica) = self.groups.get_mut(slot) else { return };
-        replica.reflects = Some(self.now);
+        replica.reads.reflects = Some(self.now);
         replica.answer(&mut self.calls.clients, self.now, query, waiter);
         self.env.metrics.leased_read();
     }
@@ -198,12 +198,13 @@ impl<D: Disk> Worker<D> {
     fn renew(&mut self, slot: GroupSlot, wanted: Wanted) {
         let Wanted::Within(at_most) = wanted else { return };
         let Some(replica) = self.groups.get_mut(slot) else { return };
-        if replica.watched.is_zero() {
+        if replica.reads.watched.is_zero() {
             self.calls.watched.push(slot);
         }
-        replica.watched = if replica.watched.is_zero() { at_most } else { replica.watched.min(at_most) };
+        replica.reads.watched =
+            if replica.reads.watched.is_zero() { at_most } else { replica.reads.watched.min(at_most) };
         let is_fresh = replica.staleness(self.now).is_some_and(|staleness| staleness <= at_most / 2);
-        let is_asking = replica.reading.as_ref().is_some_and(|reading| !reading.is_quiet());
+        let is_asking = replica.reads.reading.as_ref().is_some_and(|reading| !reading.is_quiet());
         if let Some(leader) = replica.core.leader().filter(|_| !(is_fresh || is_asking || self.is_poisoned)) {
             self.renew_all(leader);
         }
@@ -217,16 +218,17 @@ impl<D: Disk> Worker<D> {
             let Some(replica) = self.groups.get_mut(slot) else {
                 continue;
             };
-            let is_soon = replica.staleness(self.now).is_none_or(|staleness| staleness > replica.watched / 4);
+            let is_soon =
+                replica.staleness(self.now).is_none_or(|staleness| staleness > replica.reads.watched / 4);
             if replica.core.leader() != Some(leader) || !is_soon {
                 // No reader watches the successor of a removed replica.
-                if !replica.watched.is_zero() {
+                if !replica.reads.watched.is_zero() {
                     self.calls.watched.push(slot);
                 }
                 continue;
             }
-            replica.watched = Duration::ZERO;
-            let reading = replica.reading.get_or_insert_with(Reading::new);
+            replica.reads.watched = Duration::ZERO;
+            let reading = replica.reads.reading.get_or_insert_with(Reading::new);
             if reading.is_quiet() {
                 reading.is_wanted = true;
                 self.groups.touch(slot);
@@ -277,7 +279,7 @@ impl<D: Disk> Worker<D> {
     /// Step 3: makes a read-index request to the core, one for all reads of a group and turn.
     pub(in crate::worker) fn request_read_index(&mut self, slot: GroupSlot) {
         let Some(replica) = self.groups.get_mut(slot) else { return };
-        let Some(reading) = replica.reading.as_mut() else { return };
+        let Some(reading) = replica.reads.reading.as_mut() else { return };
         let is_anyone = replica.core.leader().is_some();
         let is_asked_for = reading.is_wanted || is_anyone && reading.parked.wants_leader();
         if !is_asked_for {
@@ -306,7 +308,7 @@ impl<D: Disk> Worker<D> {
 
     /// The core has determined the read index.
     pub(in crate::worker) fn confirm_read(replica: &mut Replica, token: u64, index: Index) {
-        if let Some(reading) = replica.reading.as_mut() {
+        if let Some(reading) = replica.reads.reading.as_mut() {
             reading.confirm(token, index);
         }
     }
@@ -315,7 +317,7 @@ impl<D: Disk> Worker<D> {
     /// leader.
     pub(in crate::worker) fn reject_read(&mut self, slot: GroupSlot, token: u64) {
         let Some(replica) = self.groups.get_mut(slot) else { return };
-        let Some(reading) = replica.reading.as_mut() else { return };
+        let Some(reading) = replica.reads.reading.as_mut() else { return };
         if let Some(at) = reading.asked.iter().position(|asked| asked.token == token)
             && let Some(asked) = reading.asked.remove(at)
         {
@@ -326,7 +328,7 @@ impl<D: Disk> Worker<D> {
     /// There is no leader: reads with a deadline wait for one, the others are refused.
     fn put_off(&mut self, slot: GroupSlot, mut batch: ReadBatch) {
         let Some(replica) = self.groups.get_mut(slot) else { return };
-        let Some(mut reading) = replica.reading.take() else { return };
+        let Some(mut reading) = replica.reads.reading.take() else { return };
         let now = self.now;
         let Reading { parked, waiting, .. } = &mut *reading;
         batch.drain(|query, read| {
@@ -337,21 +339,21 @@ impl<D: Disk> Worker<D> {
             replica.refuse(&mut self.calls.clients, now, read);
         });
         reading.arm(&mut self.calls.reads_due, slot, now, now + self.settings.heartbeat_interval);
-        replica.reading = Some(reading);
+        replica.reads.reading = Some(reading);
         self.calls.clients.recycle_batch(batch);
     }
 
     /// Step 5: answers the reads whose index is applied.
     pub(in crate::worker) fn answer_reads(&mut self, slot: GroupSlot) {
         let Some(replica) = self.groups.get_mut(slot) else { return };
-        let Some(mut reading) = replica.reading.take() else { return };
+        let Some(mut reading) = replica.reads.reading.take() else { return };
         let now = self.now;
         let is_applied =
             |asked: &mut ReadIndexRequest| asked.index.is_some_and(|index| index <= replica.applied);
         let Reading { asked, parked, waiting, .. } = &mut *reading;
         let mut is_younger = false;
         while let Some(mut asked) = asked.pop_front_if(is_applied) {
-            replica.reflects = replica.reflects.max(Some(asked.at));
+            replica.reads.reflects = replica.reads.reflects.max(Some(asked.at));
             is_younger = true;
             asked.batch.drain(|query, read| {
                 leave(&mut self.calls.clients, waiting, query);
@@ -369,14 +371,14 @@ impl<D: Disk> Worker<D> {
             batch.extract(|read| replica.may_answer(read.wanted, now), &mut answer);
         }
         parked.drain_applied(replica.applied, answer);
-        replica.reading = Some(reading);
+        replica.reads.reading = Some(reading);
     }
 
     /// Serves reads that may be past their deadline, and repeats read-index requests that may have been lost.
     pub(in crate::worker) fn fire_read_deadlines(&mut self) {
         while let Some((at, slot)) = self.calls.reads_due.due(self.now) {
             let replica = self.groups.get_mut(slot);
-            let reading = replica.and_then(|replica| replica.reading.as_mut());
+            let reading = replica.and_then(|replica| replica.reads.reading.as_mut());
             if let Some(reading) = reading.filter(|reading| reading.due == at) {
                 reading.due = Time::NEVER;
                 self.on_read_deadline(slot);
@@ -388,7 +390,7 @@ impl<D: Disk> Worker<D> {
         // What came in this turn, a snapshot above all, may be what some of them waited for.
         self.answer_reads(slot);
         let Some(replica) = self.groups.get_mut(slot) else { return };
-        let Some(mut reading) = replica.reading.take() else { return };
+        let Some(mut reading) = replica.reads.reading.take() else { return };
         let (now, interval) = (self.now, self.settings.heartbeat_interval);
         let Reading { parked, asked, waiting, .. } = &mut *reading;
         let mut refuse = |query: &[u8], read: PendingRead| {
@@ -415,7 +417,7 @@ impl<D: Disk> Worker<D> {
         let until = reading.first_until();
         reading.not_before = now + GRAIN;
         reading.arm(&mut self.calls.reads_due, slot, now, until.min(again));
-        replica.reading = Some(reading);
+        replica.reads.reading = Some(reading);
         if is_asking {
             self.groups.touch(slot);
         }

@@ -128,8 +128,7 @@ impl<D: Disk> Worker<D> {
                 Some(replica) if replica.is_quarantined() => Err(ProposeError::Quarantined(group)),
                 Some(_) if let Some(error) = refusal => Err(error.clone()),
                 Some(replica) => {
-                    replica.queued.push(queued);
-                    replica.queued_bytes += bytes + ENTRY_BYTES;
+                    replica.proposals.queue(queued, bytes + ENTRY_BYTES);
                     Ok(replica.slot)
                 }
             }
@@ -172,7 +171,7 @@ impl<D: Disk> Worker<D> {
             self.calls.clients.abandon(replica, applied);
             refuse_reads(replica, &mut self.calls.clients, &reason.clone().into());
             crate::worker::calls::membership::abandon_change(replica);
-            replica.transfer = None;
+            replica.changes.drop_transfer();
         }
     }
 

@@ -7,7 +7,7 @@ use std::collections::VecDeque;
 use raftwerk_frame::{EntryId, Index, Membership};
 use tokio::sync::oneshot;
 
-use crate::api::error::{ProposeError, ReconfigureError};
+use crate::api::error::{ProposeError, ReconfigureError, TransferError};
 use crate::api::status::{Applied, Received};
 
 /// Where a queued payload lies until the core accepts or rejects it.
@@ -56,9 +56,25 @@ pub(crate) struct RelaxedWrites {
     pub(in crate::worker) written: EntryId,
 }
 
+/// One group's clients that wait for a change of its configuration or leader.
+#[derive(Default)]
+pub(in crate::worker) struct PendingChanges {
+    /// The client that waits for a membership change …
+    pub(super) change: Option<PendingChange>,
+    /// … and the one that waits for a leadership transfer.
+    pub(super) transfer: Option<oneshot::Sender<Result<(), TransferError>>>,
+}
+
+impl PendingChanges {
+    /// The outcome of a leadership transfer will not be known.
+    pub(super) fn drop_transfer(&mut self) {
+        self.transfer = None;
+    }
+}
+
 /// A client that waits for a membership change.
-pub(crate) struct PendingChange {
+pub(super) struct PendingChange {
     /// The index of its configuration entry; `None` while new members are still learners.
-    pub(crate) index: Option<Index>,
-    pub(crate) reply: oneshot::Sender<Result<Membership, ReconfigureError>>,
+    pub(super) index: Option<Index>,
+    pub(super) reply: oneshot::Sender<Result<Membership, ReconfigureError>>,
 }

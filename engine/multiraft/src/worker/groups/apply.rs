@@ -104,15 +104,14 @@ fn apply_frame(
     };
     let (from, last) = (replica.applied.next(), frame.last.min(to));
     let entries = Entries::new(&header, &bytes[HEADER_BYTES..]);
-    replies.reset(if replica.pending.is_empty() { Caller::Absent } else { Caller::Waits });
+    replies.reset(if replica.proposals.pending() > 0 { Caller::Waits } else { Caller::Absent });
     if let Some(machine) = &mut replica.machine {
         guarded(|| machine.apply(Committed::new(entries, from, last), replies))?;
     }
     replica.applied = last;
-    replica.bytes_since_checkpoint += bytes.len() as u64;
+    replica.checkpointing.on_applied(bytes.len() as u64);
     let mut given = replies.drain().peekable();
-    while let Some(Pending { id, waiter }) = replica.pending.pop_front_if(|pending| pending.id.index <= last)
-    {
+    while let Some(Pending { id, waiter }) = replica.proposals.next_up_to(last) {
         // Another leader's entry has this index; or a snapshot covers it, and its reply is lost.
         let is_replaced = id.term != frame.term;
         let is_passed = id.index < from;

@@ -13,6 +13,7 @@ use crate::worker::Worker;
 use crate::worker::calls::reads::refuse_reads;
 use crate::worker::groups::machines::{give_up, guarded, new_machine, split};
 use crate::worker::groups::replica::Replica;
+use crate::worker::storage::checkpointing::Checkpointing;
 
 impl<D: Disk> Worker<D> {
     /// Executes one command.
@@ -142,7 +143,7 @@ impl<D: Disk> Worker<D> {
         }
         let machine = if is_witness { None } else { Some(new_machine(&*self.env.machines, group)) };
         let (machine, panicked) = split(machine);
-        self.add_replica(Replica::new(group, slot, core, machine, None));
+        self.add_replica(Replica::new(group, slot, core, machine, Checkpointing::default()));
         if let Some(what) = panicked {
             self.quarantine(slot, what);
         }

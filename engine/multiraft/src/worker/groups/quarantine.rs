@@ -71,7 +71,8 @@ impl<D: Disk> Worker<D> {
         let seen = replica.quarantine.as_ref().map_or(replica.applied, |before| before.applied);
         let applied = seen.max(replica.applied);
         replica.quarantine = Some(Box::new(Quarantine { applied, what, is_replaying: false }));
-        (replica.reflects, replica.bytes_since_checkpoint) = (None, 0);
+        replica.reads.forget_age();
+        replica.checkpointing.restart_count();
         replica.core.set_priority(0);
         self.calls.clients().refuse_queued(replica, &ProposeError::Quarantined(group));
         self.calls.clients().abandon(replica, Index(0));
@@ -134,7 +135,7 @@ impl<D: Disk> Worker<D> {
     pub(in crate::worker) fn revive_replica(&mut self, group: GroupId, reply: Revived) {
         let refused = match self.groups.find_mut(group) {
             None => ReviveError::NoSuchGroup,
-            Some(replica) => match (&replica.quarantine, &replica.checkpoint) {
+            Some(replica) => match (&replica.quarantine, replica.checkpointing.latest()) {
                 (Some(quarantine), _) if quarantine.is_replaying => ReviveError::None,
                 (None, _) => ReviveError::None,
                 (Some(_), Some(_)) => {

@@ -1,19 +1,15 @@
 //! A group's replica on this node: the core, the state machine, and the clients that wait for an outcome.
 
-use std::collections::VecDeque;
-use std::time::Duration;
-
 use raftwerk_frame::{Configuration, EntryId, GroupId, Index, NodeId, Time};
 use raftwerk_raft as raft;
-use raftwerk_wal::{GroupSlot, Lsn, SnapshotMeta};
-use tokio::sync::oneshot;
+use raftwerk_wal::{GroupSlot, Lsn};
 
-use crate::api::error::TransferError;
 use crate::api::state_machine::StateMachine;
 use crate::api::status::{Quarantine, ReplicaKind};
-use crate::worker::calls::reading::Reading;
-use crate::worker::calls::waiters::{Pending, PendingChange, QueuedProposal, RelaxedWrites};
-use crate::worker::settings::Settings;
+use crate::worker::calls::proposals::Proposals;
+use crate::worker::calls::reading::Reads;
+use crate::worker::calls::waiters::PendingChanges;
+use crate::worker::storage::checkpointing::Checkpointing;
 
 /// Durability of the latest term and vote. Until they are durable, the replica sends no message (paper,
 /// Figure 2).
@@ -56,31 +52,15 @@ pub(crate) struct Replica {
     pub(crate) quarantine: Option<Box<Quarantine>>,
     /// The last entry that the state machine has applied; of a witness, the last one known to be committed.
     pub(crate) applied: Index,
-    /// Payloads of this turn, in order.
-    pub(crate) queued: Vec<QueuedProposal>,
-    pub(crate) queued_bytes: u64,
-    /// Proposals appended in this leadership, in order of their indices.
-    pub(crate) pending: VecDeque<Pending>,
-    /// The relaxed proposals, while there are any that are not committed.
-    pub(crate) relaxed: Option<Box<RelaxedWrites>>,
-    /// The client that waits for a membership change …
-    pub(crate) change: Option<PendingChange>,
-    /// … and the one that waits for a leadership transfer.
-    pub(crate) transfer: Option<oneshot::Sender<Result<(), TransferError>>>,
-    /// Reads that wait, if there are any.
-    pub(crate) reading: Option<Box<Reading>>,
-    /// Invariant: everything that was committed anywhere before this time is applied here.
-    pub(crate) reflects: Option<Time>,
-    /// The least staleness bound of the reads since the last read-index request; zero for none.
-    pub(crate) watched: Duration,
-    /// The latest durable checkpoint.
-    pub(crate) checkpoint: Option<SnapshotMeta>,
-    /// Bytes of log applied since that checkpoint.
-    pub(crate) bytes_since_checkpoint: u64,
-    /// A checkpoint is being written.
-    pub(crate) saving: bool,
+    /// Proposals that wait for their outcome.
+    pub(in crate::worker) proposals: Proposals,
+    /// Clients that wait for a membership change or a leadership transfer.
+    pub(in crate::worker) changes: PendingChanges,
+    /// Reads that wait, and the age of the state that they may get.
+    pub(in crate::worker) reads: Reads,
+    pub(in crate::worker) checkpointing: Checkpointing,
     /// Entries of its log that cannot be read.
-    pub(crate) damage: Option<Damage>,
+    pub(crate) damage: Option<Box<Damage>>,
     /// Durability of the latest hard state.
     pub(super) hard_state_durability: HardStateDurability,
     /// Deadline of its valid entry in the timers; other entries are stale.
@@ -92,12 +72,12 @@ pub(crate) struct Replica {
 }
 
 impl Replica {
-    pub(crate) fn new(
+    pub(in crate::worker) fn new(
         id: GroupId,
         slot: GroupSlot,
         core: raft::Group,
         machine: Option<Box<dyn StateMachine>>,
-        checkpoint: Option<SnapshotMeta>,
+        checkpointing: Checkpointing,
     ) -> Self {
         let applied = core.applied();
         Self {
@@ -107,18 +87,10 @@ impl Replica {
             machine,
             quarantine: None,
             applied,
-            queued: Vec::new(),
-            queued_bytes: 0,
-            pending: VecDeque::new(),
-            relaxed: None,
-            change: None,
-            transfer: None,
-            reading: None,
-            reflects: None,
-            watched: Duration::ZERO,
-            checkpoint,
-            bytes_since_checkpoint: 0,
-            saving: false,
+            proposals: Proposals::default(),
+            changes: PendingChanges::default(),
+            reads: Reads::default(),
+            checkpointing,
             damage: None,
             hard_state_durability: HardStateDurability::Durable,
             timer_at: Time::NEVER,
@@ -144,15 +116,6 @@ impl Replica {
             || committed.is_some_and(|(_, configuration)| is_unnamed(configuration))
     }
 
-    /// Bytes of log after which it is to be checkpointed. They grow with its state, so that checkpoints do
-    /// not write much more than entries do, up to a quarter of the lane's bound, so that no single group puts
-    /// the lane over it.
-    pub(crate) fn checkpoint_due(&self, settings: &Settings) -> u64 {
-        let state = self.checkpoint.as_ref().map_or(0, |meta| meta.bytes);
-        let share = state.saturating_mul(u64::from(settings.checkpoint_state_percent)) / 100;
-        settings.checkpoint_log_bytes.max(share.min(settings.lane_bytes_max / 4))
-    }
-
     /// Whether term and vote are durable, so that messages may depend on them.
     pub(crate) fn may_send(&mut self, durable: Lsn) -> bool {
         if let HardStateDurability::InFlight(lsn) = self.hard_state_durability
@@ -170,19 +133,13 @@ impl Replica {
             return self.applied;
         }
         let to = self.core.commit().min(self.core.durable());
-        match self.damage {
+        match self.damage.as_deref() {
             // A witness reads no entries.
             Some(damage) if self.machine.is_some() && damage.first <= to && damage.last > self.applied => {
                 damage.first.prev().max(self.applied)
             }
             _ => to,
         }
-    }
-
-    /// How many proposals wait for their outcome or receipt.
-    pub(crate) fn proposals(&self) -> usize {
-        let relaxed = self.relaxed.as_ref().map_or(0, |relaxed| relaxed.pending.len());
-        self.queued.len() + self.pending.len() + relaxed
     }
 
     /// The id of the last applied entry.

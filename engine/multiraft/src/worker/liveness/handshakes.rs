@@ -10,7 +10,7 @@ use raftwerk_wal::{Disk, PeerNote, PeerNotes, SnapshotError};
 use tokio::sync::oneshot;
 
 use crate::api::error::ReplaceError;
-use crate::node::request::Order;
+use crate::node::request::{Order, ReceivedUnit};
 use crate::worker::Worker;
 use crate::worker::storage::background::{Note, Work};
 
@@ -35,7 +35,7 @@ impl<D: Disk> Worker<D> {
         match self.env.dispatch.peers().on_unit(from, log, workers) {
             Some(is_first) => {
                 if self.env.dispatch.may_be_addressed_here(meant) {
-                    self.env.dispatch.route(from, is_first, unit);
+                    self.env.dispatch.route(ReceivedUnit { from, is_first, unit });
                 }
                 if meant != self.outboxes.log() {
                     self.on_log_query(from);

@@ -22,7 +22,7 @@ use crate::worker::groups::replica::Replica;
 impl Clients {
     /// Answers the relaxed proposals that a quorum has written with receipts.
     pub(in crate::worker) fn give_receipts(&mut self, replica: &mut Replica) {
-        let Some(relaxed) = &mut replica.relaxed else { return };
+        let Some(relaxed) = replica.proposals.relaxed() else { return };
         let to = replica.core.written_by_quorum(relaxed.written);
         while let Some(Pending { id, waiter }) =
             relaxed.pending.pop_front_if(|pending| pending.id.index <= to)
@@ -36,7 +36,7 @@ impl Clients {
             self.answer(waiter, Ok(Applied { id, reply: Bytes::new() }));
         }
         if relaxed.pending.is_empty() && replica.core.commit() >= relaxed.written.index {
-            replica.relaxed = None;
+            replica.proposals.take_relaxed();
         }
     }
 }
@@ -57,7 +57,7 @@ impl<D: Disk> Worker<D> {
             for (slot, group, id) in &batch.durable {
                 let replica = self.groups.get_mut(*slot).filter(|replica| replica.id == *group);
                 if let Some(replica) = replica
-                    && let Some(relaxed) = &mut replica.relaxed
+                    && let Some(relaxed) = replica.proposals.relaxed()
                 {
                     relaxed.written = *id;
                     self.calls.clients().give_receipts(replica);

@@ -76,7 +76,7 @@ impl Scrubbing {
 impl Replica {
     /// Whether some of these entries are damaged.
     pub(in crate::worker) fn is_damaged_in(&self, first: Index, last: Index) -> bool {
-        self.damage.is_some_and(|damage| damage.first <= last && first <= damage.last)
+        self.damage.as_deref().is_some_and(|damage| damage.first <= last && first <= damage.last)
     }
 }
 
@@ -155,7 +155,8 @@ impl<D: Disk> Worker<D> {
         self.env.metrics.checkpoint_damaged();
         let Some(slot) = self.groups.slot_of(*group) else { return };
         let is_latest = |replica: &Replica| {
-            !replica.saving && replica.checkpoint.as_ref().is_some_and(|latest| latest.id == *id)
+            !replica.checkpointing.is_saving()
+                && replica.checkpointing.latest().is_some_and(|latest| latest.id == *id)
         };
         if self.groups.get(slot).is_some_and(is_latest) {
             self.checkpoint(slot);
@@ -206,7 +207,9 @@ impl<D: Disk> Worker<D> {
             return;
         }
         let Some(replica) = self.groups.get_mut(hit.slot) else { return };
-        let damage = replica.damage.get_or_insert(Damage { first: hit.first, last: hit.last, bytes: 0 });
+        let damage = replica
+            .damage
+            .get_or_insert_with(|| Box::new(Damage { first: hit.first, last: hit.last, bytes: 0 }));
         damage.first = damage.first.min(hit.first);
         damage.last = damage.last.max(hit.last);
         damage.bytes = damage.bytes.max(hit.bytes);
@@ -219,18 +222,18 @@ impl<D: Disk> Worker<D> {
     /// Does what can be done now to repair a replica with damaged entries.
     pub(in crate::worker) fn mend(&mut self, slot: GroupSlot) {
         let Some(replica) = self.groups.get_mut(slot) else { return };
-        let Some(damage) = replica.damage else { return };
+        let Some(damage) = replica.damage.as_deref().copied() else { return };
         let applied = replica.applied;
         if damage.first > applied {
             return self.lose_entries(slot, damage.first);
         }
-        let checkpointed = match &replica.checkpoint {
+        let checkpointed = match replica.checkpointing.latest() {
             _ if replica.machine.is_none() => applied, // it has none, and needs none
             Some(meta) => meta.id.index,
             None => Index(0),
         };
         if checkpointed < damage.last.min(applied) {
-            if !replica.saving {
+            if !replica.checkpointing.is_saving() {
                 self.checkpoint(slot); // continued when it is written
             }
             return;
@@ -269,12 +272,11 @@ impl<D: Disk> Worker<D> {
         self.transfers.forget(old.id);
         self.env.metrics.fenced();
         let kind = if old.machine.is_none() { ReplicaKind::Witness } else { ReplicaKind::Full };
-        let Replica { machine, quarantine, checkpoint, applied, bytes_since_checkpoint, saving, .. } = *old;
-        if let Err(error) = self.restore_replica(slot, recovered, applied, kind, machine, checkpoint) {
+        let Replica { machine, quarantine, checkpointing, applied, .. } = *old;
+        if let Err(error) = self.restore_replica(slot, recovered, applied, kind, machine, checkpointing) {
             return self.poison(&error);
         }
         if let Some(replica) = self.groups.get_mut(slot) {
-            (replica.bytes_since_checkpoint, replica.saving) = (bytes_since_checkpoint, saving);
             if quarantine.is_some() {
                 replica.core.set_priority(0);
             }
@@ -283,7 +285,8 @@ impl<D: Disk> Worker<D> {
     }
 
     fn tally_damage(&mut self) {
-        let damage = |slot: &GroupSlot| self.groups.get(*slot).and_then(|replica| replica.damage);
+        let damage =
+            |slot: &GroupSlot| self.groups.get(*slot).and_then(|replica| replica.damage.as_deref().copied());
         self.upkeep.scrubbing.hit.retain(|slot| damage(slot).is_some());
         self.env
             .metrics

@@ -7,6 +7,8 @@ use raftwerk_frame::frame::{
 use raftwerk_frame::{Configuration, EntryId, GroupId, Index};
 use raftwerk_raft::{AppendPlan, Group};
 
+use crate::api::status::ReplicaKind;
+
 /// A frame received with a message: its header, and all its bytes.
 pub(in crate::worker) type ArrivedFrame<'a> = (FrameHeader, &'a [u8]);
 
@@ -17,7 +19,8 @@ pub(in crate::worker) const fn span(first: Index, last: Index) -> u64 {
 
 /// Whether a replica accepts a frame: a witness none with payloads, any other replica none that withholds
 /// them.
-pub(in crate::worker) fn suits(header: &FrameHeader, body: &[u8], is_witness: bool) -> bool {
+pub(in crate::worker) fn suits(header: &FrameHeader, body: &[u8], kind: ReplicaKind) -> bool {
+    let is_witness = kind == ReplicaKind::Witness;
     match header.kind {
         FrameKind::Withheld => is_witness,
         FrameKind::Entries if is_witness => {

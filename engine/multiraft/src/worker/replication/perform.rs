@@ -2,12 +2,15 @@
 //! order.
 
 use raftwerk_frame::frame::{ENTRY_OVERHEAD_BYTES, EntryKind};
-use raftwerk_frame::{EntryId, Message};
+use raftwerk_frame::{EntryId, Message, NodeId};
 use raftwerk_raft::{Append, Effects, Input, MessageSender, Rejected};
 use raftwerk_wal::{Disk, GroupSlot, Lane, LogError};
 
 use crate::api::error::ProposeError;
+use crate::api::stats::WorkerMetrics;
 use crate::worker::Worker;
+use crate::worker::calls::clients::Clients;
+use crate::worker::calls::membership::abandon_change;
 use crate::worker::calls::waiters::Pending;
 use crate::worker::groups::replica::Replica;
 use crate::worker::replication::frames::ArrivedFrame;
@@ -87,19 +90,12 @@ impl<D: Disk> Worker<D> {
         }
         self.calls.clients().answer_changes(replica, reconfigured.take(), *settled, transfer.take());
         if *role_changed {
-            tracing::debug!(node = self.settings.node.0, %group, role = ?replica.core.role(),
-                term = replica.core.term().0, "role changed");
-            if replica.core.is_leader() {
-                self.env.metrics.leads();
-            } else {
-                self.calls.clients().abandon(replica, replica.core.commit());
-                crate::worker::calls::membership::abandon_change(replica);
-            }
+            on_role_changed(replica, self.settings.node, self.calls.clients(), &self.env.metrics);
         }
         if *role_changed || *configuration_changed {
             count_led_with_witness(&self.env.metrics, replica);
         }
-        if replica.relaxed.is_some() {
+        if replica.proposals.has_relaxed() {
             self.calls.clients().give_receipts(replica);
         }
         self.follow_up(slot);
@@ -149,7 +145,7 @@ impl<D: Disk> Worker<D> {
                 let Some(replica) = self.groups.get_mut(slot) else { return Ok(()) };
                 assert_eq!(
                     count as usize,
-                    replica.queued.len(),
+                    replica.proposals.queued(),
                     "the core takes all of a turn's proposals or none"
                 );
                 Self::write_queued(&mut self.lane, self.calls.clients(), replica, id)?;
@@ -169,18 +165,19 @@ impl<D: Disk> Worker<D> {
     /// Frames a group's proposals of the turn: the leader's only copy of their bytes.
     fn write_queued(
         lane: &mut Lane<D>,
-        clients: &mut crate::worker::calls::clients::Clients,
+        clients: &mut Clients,
         replica: &mut Replica,
         first: EntryId,
     ) -> Result<(), LogError> {
-        let mut queued = std::mem::take(&mut replica.queued);
+        let queued_bytes = replica.proposals.queued_bytes() as usize;
+        let mut queued = replica.proposals.take_queued();
         // If relaxed and durable proposals share a turn, all are synced: they share the batch.
         let is_relaxed = queued.iter().all(|one| clients.is_relaxed(*one));
         let mut at = 0;
         let written = loop {
             let Some(&one) = queued.get(at) else { break Ok(()) };
             let longest = FRAME_BYTES.max(clients.payload(one).len() + ENTRY_OVERHEAD_BYTES);
-            let hint = longest.min(replica.queued_bytes as usize);
+            let hint = longest.min(queued_bytes);
             let mut next = EntryId::new(first.term, first.index.plus(at as u64));
             let mut frame = match lane.begin_frame(replica.slot, next, hint) {
                 Ok(frame) => frame,
@@ -201,31 +198,30 @@ impl<D: Disk> Worker<D> {
                 frame_bytes += payload.len() + ENTRY_OVERHEAD_BYTES;
                 let waiter = clients.take_waiter(one);
                 let pending = Pending { id: next, waiter };
-                if pending.waiter.is_relaxed() {
-                    replica.relaxed.get_or_insert_default().pending.push_back(pending);
-                } else {
-                    replica.pending.push_back(pending);
-                }
+                replica.proposals.push(pending);
                 next.index = next.index.next();
             }
             assert!(frame.finish().is_some(), "the first payload always fits: it is below the limit");
         };
         // What was not framed stays queued, so that its clients can be answered.
         queued.drain(..at);
-        replica.queued = queued;
-        replica.queued_bytes = 0;
+        replica.proposals.put_back(queued);
         written
     }
 
     /// Step 3: hands the queued proposals of the turn to the core, all at once.
     pub(in crate::worker) fn propose_queued(&mut self, slot: GroupSlot) {
         let Some(replica) = self.groups.get_mut(slot) else { return };
-        if replica.queued.is_empty() {
+        if replica.proposals.queued() == 0 {
             return;
         }
-        let count = replica.queued.len() as u32;
+        let count = replica.proposals.queued() as u32;
         self.effects.clear();
-        replica.core.step(self.now, Input::Propose { count, bytes: replica.queued_bytes }, &mut self.effects);
+        replica.core.step(
+            self.now,
+            Input::Propose { count, bytes: replica.proposals.queued_bytes() },
+            &mut self.effects,
+        );
         if let Some(rejected) = self.effects.rejected.take() {
             let error = match rejected {
                 Rejected::NotLeader { leader } => ProposeError::NotLeader { hint: leader },
@@ -242,11 +238,12 @@ impl<D: Disk> Worker<D> {
     /// was sent a snapshot still needs it.
     pub(in crate::worker) fn compact(&mut self, slot: GroupSlot) {
         let Some(replica) = self.groups.get_mut(slot) else { return };
-        let Some(checkpoint) = &replica.checkpoint else { return };
+        let Some(checkpoint) = replica.checkpointing.latest() else { return };
         let bytes = self.lane.live_bytes(slot);
         let mut to = checkpoint.id.index.min(replica.applied);
         let spared_max = self.settings.checkpoint_log_bytes.saturating_mul(4);
-        let spared_max = spared_max.max(replica.checkpoint_due(&self.settings).saturating_mul(2));
+        let spared_max =
+            spared_max.max(replica.checkpointing.log_bytes_max(&self.settings).saturating_mul(2));
         let is_spared = bytes < spared_max && replica.damage.is_none();
         if replica.core.is_leader() && is_spared {
             let needed = replica.core.slowest_live_match();
@@ -262,6 +259,18 @@ impl<D: Disk> Worker<D> {
         let Some(term) = replica.core.term_at(to) else { return };
         self.lane.compact(slot, EntryId::new(term, to));
         self.step(slot, Input::Compacted { to });
+    }
+}
+
+/// The replica's role or term has changed: a replica that leads no longer answers its clients.
+fn on_role_changed(replica: &mut Replica, node: NodeId, clients: &mut Clients, metrics: &WorkerMetrics) {
+    tracing::debug!(node = node.0, group = %replica.id, role = ?replica.core.role(),
+        term = replica.core.term().0, "role changed");
+    if replica.core.is_leader() {
+        metrics.leads();
+    } else {
+        clients.abandon(replica, replica.core.commit());
+        abandon_change(replica);
     }
 }
 

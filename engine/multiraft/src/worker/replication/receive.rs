@@ -3,7 +3,6 @@
 //! No byte is trusted. A unit, record or frame that does not hold what it claims is dropped and counted; the
 //! protocol treats it as lost.
 
-use bytes::Bytes;
 use raftwerk_frame::frame::{self, ENTRY_OVERHEAD_BYTES, Entries, EntryKind, HEADER_BYTES};
 use raftwerk_frame::wire::{self, Record, UnitHeader, UnitKind};
 use raftwerk_frame::{Configuration, EntryId, GroupId, Index, Membership, Message, NodeId, Run, Term};
@@ -11,7 +10,8 @@ use raftwerk_raft::{Input, MessageSender, is_request};
 use raftwerk_wal::{Disk, GroupSlot};
 use smallvec::SmallVec;
 
-use crate::node::request::Arrival;
+use crate::api::status::ReplicaKind;
+use crate::node::request::{Arrival, ReceivedUnit};
 use crate::worker::Worker;
 use crate::worker::replication::frames::{ArrivedFrame, suits};
 use crate::worker::replication::outbox::RecordRecipient;
@@ -92,8 +92,8 @@ impl<D: Disk> Worker<D> {
             };
             match arrival {
                 None => return,
-                Some(Arrival::Unit { from, is_first, unit }) => {
-                    records = records.saturating_add(self.on_unit(from, is_first, &unit));
+                Some(Arrival::Unit(received)) => {
+                    records = records.saturating_add(self.on_unit(&received));
                 }
                 Some(Arrival::LogQuery { from }) => self.on_log_query(from),
                 Some(Arrival::UnknownPeer { from, log, unit }) => self.on_unknown_peer(from, log, unit),
@@ -120,7 +120,7 @@ impl<D: Disk> Worker<D> {
     }
 
     /// Takes one unit; returns the number of messages in its header.
-    fn on_unit(&mut self, from: NodeId, is_first: bool, unit: &Bytes) -> u32 {
+    fn on_unit(&mut self, &ReceivedUnit { from, is_first, ref unit }: &ReceivedUnit) -> u32 {
         let Ok((header, records, bodies)) = UnitHeader::parse(unit) else {
             self.env.metrics.bad_unit();
             return 0;
@@ -222,7 +222,9 @@ impl<D: Disk> Worker<D> {
                 return self.env.metrics.no_room();
             }
             let frame_bytes_max = HEADER_BYTES + ENTRY_OVERHEAD_BYTES + self.lane.payload_bytes_max();
-            let filter = FrameFilter { group: record.group, is_witness: self.lane.is_witness(slot) };
+            let is_witness = self.lane.is_witness(slot);
+            let kind = if is_witness { ReplicaKind::Witness } else { ReplicaKind::Full };
+            let filter = FrameFilter { group: record.group, kind };
             if parse_frames(filter, prev, body, &mut frames, &mut runs, &mut memberships).is_none() {
                 return self.env.metrics.bad_unit();
             }
@@ -260,14 +262,14 @@ impl<D: Disk> Worker<D> {
 struct FrameFilter {
     group: GroupId,
     /// A witness takes no frame with payloads, any other replica none without.
-    is_witness: bool,
+    kind: ReplicaKind,
 }
 
 /// Parses the frames that follow `prev`. They must be valid, of this group and of the kind that its log
 /// holds, without gaps and with terms that do not decrease, and each configuration must decode. The runs
 /// begin just after `prev`, even if the first frame begins before it.
 fn parse_frames<'a>(
-    FrameFilter { group, is_witness }: FrameFilter,
+    FrameFilter { group, kind }: FrameFilter,
     prev: EntryId,
     mut body: &'a [u8],
     frames: &mut Frames<'a>,
@@ -292,7 +294,7 @@ fn parse_frames<'a>(
             None => header.index <= prev.index.next(),
             Some(next) => header.index == next,
         };
-        let is_kept = header.group == group && suits(&header, entries, is_witness);
+        let is_kept = header.group == group && suits(&header, entries, kind);
         if !is_kept || !follows || header.term < term {
             return None;
         }
@@ -316,7 +318,7 @@ mod tests {
 
     use super::*;
 
-    const WHOLE: FrameFilter = FrameFilter { group: GroupId(1), is_witness: false };
+    const WHOLE: FrameFilter = FrameFilter { group: GroupId(1), kind: ReplicaKind::Full };
 
     fn framed(group: u64, term: u64, first: u64, count: u64) -> Vec<u8> {
         let mut out = vec![0; 4096];
@@ -377,18 +379,18 @@ mod tests {
     #[test]
     fn who_keeps_payloads_refuses_to_be_told_of_them_only_and_a_witness_refuses_them() {
         let told = frame::withheld(GroupId(1), EntryId::new(Term(2), Index(3)), 5).unwrap();
-        let read = |is_witness: bool, body: &[u8]| {
+        let read = |kind: ReplicaKind, body: &[u8]| {
             let (mut frames, mut runs, mut memberships) = (Frames::new(), Runs::new(), Memberships::new());
-            let filter = FrameFilter { is_witness, ..WHOLE };
+            let filter = FrameFilter { kind, ..WHOLE };
             let prev = EntryId::new(Term(2), Index(2));
             parse_frames(filter, prev, body, &mut frames, &mut runs, &mut memberships)?;
             Some(runs.iter().map(|run| run.count).sum::<u64>())
         };
-        assert_eq!((read(true, &told), read(false, &told)), (Some(5), None));
+        assert_eq!((read(ReplicaKind::Witness, &told), read(ReplicaKind::Full, &told)), (Some(5), None));
         let whole = framed(1, 2, 3, 5);
-        assert_eq!((read(true, &whole), read(false, &whole)), (None, Some(5)));
+        assert_eq!((read(ReplicaKind::Witness, &whole), read(ReplicaKind::Full, &whole)), (None, Some(5)));
         let both = [&told[..], &framed(1, 2, 8, 1)].concat();
-        assert_eq!((read(true, &both), read(false, &both)), (None, None));
+        assert_eq!((read(ReplicaKind::Witness, &both), read(ReplicaKind::Full, &both)), (None, None));
     }
 
     #[test]

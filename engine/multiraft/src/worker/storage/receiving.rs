@@ -283,7 +283,7 @@ impl<D: Disk> Worker<D> {
             assert_eq!(install.id, meta.id, "the core installs what it was given");
             replica.machine = Some(machine);
             replica.applied = meta.id.index;
-            replica.bytes_since_checkpoint = 0;
+            replica.checkpointing.restart_count();
             // What this replica proposed as an earlier leader is covered by the snapshot; its replies are
             // lost.
             self.calls.clients().abandon(replica, Index(0));

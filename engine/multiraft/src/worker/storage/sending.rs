@@ -206,10 +206,10 @@ impl<D: Disk> Worker<D> {
     pub(in crate::worker) fn start_transfer(&mut self, slot: GroupSlot, to: NodeId) {
         let Some(replica) = self.groups.get(slot) else { return };
         let (group, is_bare) = (replica.id, replica.core.has_for_witness(to));
-        let meta = if is_bare { self.log_start(slot) } else { replica.checkpoint.clone() };
+        let meta = if is_bare { self.log_start(slot) } else { replica.checkpointing.latest().cloned() };
         let Some(meta) = meta else { return };
         let (term, progress_epoch, is_saving) =
-            (replica.core.term(), replica.core.progress_epoch_of(to), replica.saving);
+            (replica.core.term(), replica.core.progress_epoch_of(to), replica.checkpointing.is_saving());
         let sendings = &mut self.transfers.sendings;
         let before = sendings.all.remove(&(group, to));
         // An attempt inherits the progress of a failed one: if that has expired, it keeps nothing before it
@@ -395,7 +395,7 @@ impl<D: Disk> Worker<D> {
     /// wrong.
     fn doubt_checkpoint(&mut self, group: GroupId) {
         let Some(slot) = self.groups.slot_of(group) else { return };
-        let is_saving = self.groups.find(group).is_none_or(|replica| replica.saving);
+        let is_saving = self.groups.find(group).is_none_or(|replica| replica.checkpointing.is_saving());
         if is_saving || self.now < self.transfers.sendings.doubt_at {
             return;
         }
@@ -418,7 +418,7 @@ impl<D: Disk> Worker<D> {
     /// be written.
     pub(in crate::worker) fn restart_transfers(&mut self, slot: GroupSlot) {
         let Some(replica) = self.groups.get(slot) else { return };
-        let Some(present) = replica.checkpoint.as_ref() else { return };
+        let Some(present) = replica.checkpointing.latest() else { return };
         let is_to_restart = |transfer: &Outgoing| {
             let is_file = matches!(
                 transfer.phase,

@@ -86,8 +86,7 @@ impl<D: Disk> Worker<D> {
     /// peer.
     pub(in crate::worker) fn maybe_checkpoint(&mut self, slot: GroupSlot) {
         let Some(replica) = self.groups.get_mut(slot) else { return };
-        let is_due =
-            replica.bytes_since_checkpoint >= replica.checkpoint_due(&self.settings) && !replica.saving;
+        let is_due = replica.checkpointing.is_due(&self.settings);
         if is_due && !self.transfers.sendings.keep_file(&replica.core, replica.id, self.now) {
             self.checkpoint(slot);
         }
@@ -107,14 +106,14 @@ impl<D: Disk> Worker<D> {
             return; // of no use to any replica, even to this one, once its log begins there
         }
         let configuration = configuration.clone();
-        replica.bytes_since_checkpoint = 0;
+        replica.checkpointing.restart_count();
         let image = match guarded(|| machine.checkpoint()) {
             Ok(image) => guarded_image(image),
             Err(what) => {
                 return tracing::error!(%group, what, "the state machine panicked at a checkpoint: none is made");
             }
         };
-        replica.saving = true;
+        replica.checkpointing.begin_saving();
         let token = self.transfers.expect(Work::Save { slot, group });
         self.lane.save_snapshot(token, group, id, configuration, image);
     }
@@ -207,8 +206,8 @@ impl<D: Disk> Worker<D> {
     /// high. Returns whether the transfers permitted it.
     pub(in crate::worker) fn checkpoint_or_compact(&mut self, slot: GroupSlot, pressure: Pressure) -> bool {
         let Some(replica) = self.groups.get(slot) else { return true };
-        let (group, checkpointed) = (replica.id, replica.checkpoint.as_ref().map(|meta| meta.id.index));
-        if replica.saving {
+        let (group, checkpointed) = (replica.id, replica.checkpointing.index());
+        if replica.checkpointing.is_saving() {
             return true;
         }
         let is_behind = replica.applied > checkpointed.unwrap_or_default();
@@ -237,7 +236,7 @@ impl<D: Disk> Worker<D> {
             return;
         }
         let Some(replica) = self.groups.get_mut(slot) else { return };
-        replica.saving = false;
+        replica.checkpointing.end_saving();
         let Some(meta) = meta else { return self.restart_transfers(slot) };
         self.env.metrics.checkpointed();
         self.adopt_checkpoint(group, &meta);
@@ -251,9 +250,7 @@ impl<D: Disk> Worker<D> {
     pub(in crate::worker) fn adopt_checkpoint(&mut self, group: GroupId, meta: &SnapshotMeta) {
         let slot = self.groups.slot_of(group);
         let Some(replica) = slot.and_then(|slot| self.groups.get_mut(slot)) else { return };
-        if replica.checkpoint.as_ref().is_none_or(|known| known.id.index <= meta.id.index) {
-            replica.checkpoint = Some(meta.clone());
-        }
+        replica.checkpointing.adopt(meta);
     }
 
     /// Deletes the files of a group whose removal is durable.

@@ -20,7 +20,8 @@ fn a_large_state_is_checkpointed_seldom_but_not_so_seldom_that_the_log_is_over_i
     let image = {
         let mut node = Node::alone(&MemoryFiles::new(), 1 << 10);
         node.write(&[7; 1 << 10]).unwrap();
-        let checkpoint = node.worker.groups.find(GROUP).and_then(|replica| replica.checkpoint.clone());
+        let checkpoint =
+            node.worker.groups.find(GROUP).and_then(|replica| replica.checkpointing.latest().cloned());
         checkpoint.expect("one is due after each write").bytes
     };
     assert!((50..200).contains(&image), "{image} bytes: the percentages below are for a hundred or so");

@@ -5,7 +5,7 @@ use raftwerk_frame::NodeHeartbeat;
 use super::*;
 use crate::EngineStats;
 use crate::node::placement::PeerLane;
-use crate::node::request::ReceivedHeartbeat;
+use crate::node::request::{ReceivedHeartbeat, ReceivedUnit};
 use crate::worker::groups::replica::Damage;
 use crate::worker::storage::chunk::CHUNK_BYTES;
 
@@ -41,7 +41,7 @@ fn a_unit_without_a_head_is_counted_as_bad() {
     let mut node = Node::open(&MemoryFiles::new(), u64::MAX);
     let before = figures(&node).bad_units;
     let unit = Bytes::from_static(b"no unit");
-    assert!(node.inbox.arrive(Arrival::Unit { from: NodeId(2), is_first: true, unit }));
+    assert!(node.inbox.arrive(Arrival::Unit(ReceivedUnit { from: NodeId(2), is_first: true, unit })));
     node.settle();
     assert_eq!(figures(&node).bad_units, before + 1);
 }
@@ -118,13 +118,13 @@ fn entries_are_applied_up_to_the_first_that_is_damaged() {
     let replica = node.worker.groups.get_mut(slot).unwrap();
     replica.applied = Index(3);
     let mut to = |first: u64, last: u64| {
-        replica.damage = Some(Damage { first: Index(first), last: Index(last), bytes: 1 });
+        replica.damage = Some(Box::new(Damage { first: Index(first), last: Index(last), bytes: 1 }));
         replica.may_apply_to().0
     };
     let ends = [(8, 9), (10, 12), (13, 14), (2, 3), (3, 5), (4, 4)].map(|(first, last)| to(first, last));
     assert_eq!(ends, [7, 9, 10, 10, 3, 3]);
     replica.machine = None;
-    replica.damage = Some(Damage { first: Index(8), last: Index(9), bytes: 1 });
+    replica.damage = Some(Box::new(Damage { first: Index(8), last: Index(9), bytes: 1 }));
     assert_eq!(replica.may_apply_to(), Index(10));
 }
 

@@ -34,7 +34,7 @@ fn proposals_are_busy_at_the_end_of_the_budget_and_a_compaction_makes_room() {
     node.lead_alone();
     // No memory can be released for the moment.
     let slot = node.worker.groups.slot_of(GROUP).unwrap();
-    node.worker.groups.get_mut(slot).unwrap().saving = true;
+    node.worker.groups.get_mut(slot).unwrap().checkpointing.begin_saving();
     let refused = (0..20_000).find_map(|_| node.push());
     assert_eq!(refused, Some(ProposeError::Busy));
     assert_eq!(node.write(b"more"), Err(ProposeError::Busy), "and it stays so");
@@ -49,7 +49,7 @@ fn proposals_are_busy_at_the_end_of_the_budget_and_a_compaction_makes_room() {
         node.settle();
     }
     assert_eq!(node.status().unwrap().role, Role::Leader);
-    node.worker.groups.get_mut(slot).unwrap().saving = false;
+    node.worker.groups.get_mut(slot).unwrap().checkpointing.end_saving();
     let healed = (0..10).any(|_| {
         node.turn(TIMEOUT / 10);
         node.settle();

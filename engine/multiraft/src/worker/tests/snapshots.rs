@@ -53,7 +53,7 @@ pub(super) fn checkpoints() -> Vec<(Bytes, EntryId)> {
     let mut taken = Vec::new();
     for _ in 0..40 {
         node.write(&[1; 1024]).unwrap();
-        let id = node.worker.groups.find(GROUP).and_then(|replica| Some(replica.checkpoint.as_ref()?.id));
+        let id = node.worker.groups.find(GROUP).and_then(|replica| Some(replica.checkpointing.latest()?.id));
         let Some(id) = id.filter(|id| taken.last().is_none_or(|(_, last)| last != id)) else { continue };
         let path = files.paths().into_iter().find(|path| path.ends_with(".snap")).unwrap();
         taken.push((files.content(&path).unwrap().into(), id));

@@ -172,7 +172,12 @@ fn a_window_of_chunks_is_on_its_way_before_the_first_is_acknowledged() {
         }
         // One acknowledgement lets one more be sent.
         if at < follower.total {
-            let head = node.worker.groups.find(GROUP).and_then(|replica| replica.checkpoint.clone()).unwrap();
+            let head = node
+                .worker
+                .groups
+                .find(GROUP)
+                .and_then(|replica| replica.checkpointing.latest().cloned())
+                .unwrap();
             let (group, id, total, crc) = (GROUP, head.id, head.bytes, head.crc);
             let ack = Head { kind: ACK, term, group, id, total, crc, offset: chunk_bytes, ..Head::default() };
             say(&node, &ack);
@@ -320,7 +325,8 @@ fn a_transfer_that_begins_while_a_checkpoint_is_written_sends_that_one() {
     node.worker.start_transfer(slot, NodeId(3));
     node.turn(BEAT);
     assert!(node.wire.3.lock().unwrap().is_empty(), "the file that is there will be gone");
-    let before = node.worker.groups.find(GROUP).and_then(|replica| replica.checkpoint.clone()).unwrap();
+    let before =
+        node.worker.groups.find(GROUP).and_then(|replica| replica.checkpointing.latest().cloned()).unwrap();
     let follower = asked(&mut node, term);
     assert!(follower.id.index > before.id.index);
 }
