@@ -95,7 +95,7 @@ impl GroupCommit {
     }
 
     /// A group is removed: its files follow.
-    pub(in crate::worker) fn hold_removed(&mut self, group: GroupId, reply: oneshot::Sender<bool>) {
+    pub(in crate::worker) fn hold_removed(&mut self, group: GroupId, reply: Removed) {
         self.filling.removed.push((group, reply));
     }
 
