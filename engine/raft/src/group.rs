@@ -15,7 +15,7 @@ use raftwerk_frame::{EntryId, HardState, Index, Membership, Message, NodeId, Run
 use smallvec::SmallVec;
 
 use crate::contract::{AppendPlan, Config, Effects, Input, Opening, Origin, Restored, Settings, is_request};
-use crate::group::election::{Candidacy, Timers};
+use crate::group::election::{Candidacy, Timers, random_timeout};
 use crate::group::liveness::leader_query::QuerySender;
 use crate::group::liveness::support::Support;
 use crate::group::membership::configurations::{Configurations, MemberStanding};
@@ -114,12 +114,7 @@ impl Group {
             commit: applied,
             applied,
             now,
-            timers: Timers {
-                deadline,
-                contact_at: if config.abstention.is_zero() { Time(0) } else { Time(now.0.max(1)) },
-                abstains_until: now + config.abstention,
-                rng,
-            },
+            timers: Timers::new(deadline, now, config.abstention, rng),
             candidacy: Candidacy { priority: PRIORITY_MAX, has_deferred: false, is_fenced: false },
             is_commit_push_due: false,
             reads: Reads::default(),
@@ -194,7 +189,7 @@ impl Group {
     /// and leads only after a leadership transfer.
     pub fn set_priority(&mut self, priority: u8) {
         self.candidacy.priority = priority.min(PRIORITY_MAX);
-        if self.role() == Role::Follower && self.timers.deadline != Time::NEVER {
+        if self.role() == Role::Follower && self.timers.deadline() != Time::NEVER {
             self.rearm_election();
         }
     }
@@ -261,10 +256,7 @@ impl Group {
         self.now = self.now.max(now);
         if self.role() == Role::Leader {
             let now = self.now;
-            if let Some(leadership) =
-                self.leadership_mut().filter(|leadership| now >= leadership.commit_push_at)
-            {
-                leadership.commit_push_at = Time::NEVER;
+            if self.leadership_mut().is_some_and(|leadership| leadership.take_commit_push(now)) {
                 self.is_commit_push_due = true;
             }
             self.start_read_round(effects);
@@ -356,15 +348,14 @@ impl Group {
         term.0 <= NUMBER_MAX.min(self.hard_state.term.0.saturating_add(TERM_LEAP_MAX))
     }
 
-    /// Records a message from the leader. A clock that has just started shows 0, which stands for never.
+    /// Records a message from the leader.
     pub(crate) fn note_leader_contact(&mut self) {
-        self.timers.contact_at = Time(self.now.0.max(1));
+        self.timers.note_contact(self.now);
     }
 
     /// Whether a message from a leader was received within the last T, and the leader is still waited for.
     pub(crate) fn has_recent_leader_contact(&self) -> bool {
-        self.timers.contact_at != Time(0)
-            && self.now < self.timers.contact_at + self.config.election_timeout()
+        self.timers.has_recent_contact(self.now, self.config.election_timeout())
     }
 
     /// Raises the commit index, which the caller has proven.
@@ -378,9 +369,8 @@ impl Group {
     }
 
     pub(crate) fn rearm_election(&mut self) {
-        let timeout = self.config.election_timeout();
-        self.timers.deadline =
-            self.now + random_timeout(&mut self.timers.rng, timeout) + self.priority_delay();
+        let timeout = self.timers.draw_timeout(self.config.election_timeout());
+        self.timers.set(self.now + timeout + self.priority_delay());
     }
 
     /// How much longer than others this replica waits before it campaigns, by its priority.
@@ -478,9 +468,11 @@ impl Group {
     /// The lowest match among the peers that keep up: a leader should not compact the log beyond it yet.
     #[must_use]
     pub fn slowest_live_match(&self) -> Option<Index> {
-        let live =
-            self.all_progress().iter().filter(|peer| peer.is_active && peer.state == PeerState::Replicate);
-        live.map(|peer| peer.matched).min()
+        let live = self
+            .all_progress()
+            .iter()
+            .filter(|peer| peer.is_active() && peer.state() == PeerState::Replicate);
+        live.map(|peer| peer.matched()).min()
     }
 
     /// Whether it holds no payloads: it accepts only messages to a witness.
@@ -494,7 +486,7 @@ impl Group {
     #[must_use]
     pub fn has_for_witness(&self, node: NodeId) -> bool {
         let leaves_as_one =
-            || self.is_leaving(node) && self.peer(node).is_some_and(|progress| progress.is_witness);
+            || self.is_leaving(node) && self.peer(node).is_some_and(|progress| progress.is_witness());
         self.configuration().is_witness(node) || leaves_as_one()
     }
 
@@ -513,10 +505,4 @@ const fn may_come_from_anyone(message: &Message) -> bool {
             message,
             Message::Removed { .. } | Message::LeaderQuery { .. } | Message::NotLeader { .. }
         )
-}
-
-/// A time in [T, 2T) (paper, section 5.2).
-fn random_timeout(rng: &mut Rng, election_timeout: Duration) -> Duration {
-    let nanos = election_timeout.as_nanos() as u64;
-    Duration::from_nanos(nanos + rng.below(nanos))
 }

@@ -16,14 +16,82 @@ use crate::rng::Rng;
 #[derive(Clone, Debug)]
 pub(crate) struct Timers {
     /// When to campaign; for a leader, when to send the next heartbeats.
-    pub(super) deadline: Time,
+    deadline: Time,
     /// When it last received a message from the leader; 0: never, or the leader is not waited for any longer.
     /// See [`Group::note_leader_contact`].
-    pub(super) contact_at: Time,
+    contact_at: Time,
     /// Before this time the replica grants no vote, and campaigns only on a leader's request: support that
     /// this node gave before a restart, or a join, may stand until then.
-    pub(super) abstains_until: Time,
-    pub(super) rng: Rng,
+    abstains_until: Time,
+    rng: Rng,
+}
+
+impl Timers {
+    /// The timers of a replica that is created now, with its first deadline.
+    pub(crate) fn new(deadline: Time, now: Time, abstention: Duration, rng: Rng) -> Self {
+        let contact_at = if abstention.is_zero() { Time(0) } else { Time(now.0.max(1)) };
+        Self { deadline, contact_at, abstains_until: now + abstention, rng }
+    }
+
+    pub(crate) const fn deadline(&self) -> Time {
+        self.deadline
+    }
+
+    pub(crate) const fn set(&mut self, deadline: Time) {
+        self.deadline = deadline;
+    }
+
+    /// There is no deadline until another is set.
+    pub(crate) const fn stop(&mut self) {
+        self.deadline = Time::NEVER;
+    }
+
+    /// The deadline comes at `at`, unless it comes sooner.
+    pub(crate) fn bring_forward(&mut self, at: Time) {
+        self.deadline = self.deadline.min(at);
+    }
+
+    pub(crate) fn is_due(&self, now: Time) -> bool {
+        now >= self.deadline
+    }
+
+    /// Whether support that was given before a restart may still stand.
+    pub(crate) fn is_abstaining(&self, now: Time) -> bool {
+        now < self.abstains_until
+    }
+
+    /// A message from the leader was received. A clock that has just started shows 0, which stands for never.
+    pub(crate) fn note_contact(&mut self, now: Time) {
+        let at = Time(now.0.max(1));
+        assert!(self.contact_at <= at, "a leader's messages are received in the order of time");
+        self.contact_at = at;
+    }
+
+    /// The leader is not waited for any longer.
+    pub(crate) const fn forget_contact(&mut self) {
+        self.contact_at = Time(0);
+    }
+
+    /// Whether a message from a leader was received within `timeout`, and the leader is still waited for.
+    pub(crate) fn has_recent_contact(&self, now: Time, timeout: Duration) -> bool {
+        self.contact_at != Time(0) && now < self.contact_at + timeout
+    }
+
+    /// A random number below `bound`.
+    pub(crate) fn draw(&mut self, bound: u64) -> u64 {
+        self.rng.below(bound)
+    }
+
+    /// A random election timeout.
+    pub(crate) fn draw_timeout(&mut self, election_timeout: Duration) -> Duration {
+        random_timeout(&mut self.rng, election_timeout)
+    }
+}
+
+/// A time in [T, 2T) (paper, section 5.2).
+pub(crate) fn random_timeout(rng: &mut Rng, election_timeout: Duration) -> Duration {
+    let nanos = election_timeout.as_nanos() as u64;
+    Duration::from_nanos(nanos + rng.below(nanos))
 }
 
 /// How willing a replica is to campaign.
@@ -92,7 +160,7 @@ impl Group {
         self.end_fortification(candidate);
         let has_leader = self.config.check_quorum
             && (self.role() == Role::Leader || self.leader.is_some() && self.has_recent_leader_contact());
-        has_leader || self.is_fortifying() || self.now < self.timers.abstains_until
+        has_leader || self.is_fortifying() || self.timers.is_abstaining(self.now)
     }
 
     /// A candidate does not know that there is a leader. The leader unquiesces and sends heartbeats, or a
@@ -133,10 +201,10 @@ impl Group {
             if self.is_quorum_check_due() && !self.check_quorum_contact() {
                 return self.become_follower(self.hard_state.term, None, effects);
             }
-            if self.give_up_handover(effects) {
+            if self.give_up_transfer(effects) {
                 return self.become_follower(self.hard_state.term, None, effects);
             }
-            if self.now >= self.timers.deadline {
+            if self.timers.is_due(self.now) {
                 self.end_due_removals(effects);
                 self.send_heartbeats(effects);
                 self.retry_timeout_now(effects);
@@ -144,17 +212,17 @@ impl Group {
                     self.rearm_heartbeat();
                 }
             }
-        } else if self.now >= self.timers.deadline && self.is_fortifying() {
+        } else if self.timers.is_due(self.now) && self.is_fortifying() {
             self.query_leader(effects);
             self.rearm_election();
-        } else if self.now >= self.timers.deadline {
+        } else if self.timers.is_due(self.now) {
             self.leader = None;
             self.standing.forget_claim();
             self.reject_pending_reads(effects);
             self.rearm_election();
             if self.is_removed() || self.peers.is_empty() && self.candidacy.priority == 0 {
                 // No leader is to be expected; only a message can change that.
-                self.timers.deadline = Time::NEVER;
+                self.timers.stop();
             } else if self.candidacy.priority == 0 || !self.may_campaign() {
                 self.query_voters(effects);
             } else {
@@ -171,7 +239,7 @@ impl Group {
     /// Campaigns. Only voters do.
     pub(crate) fn campaign(&mut self, campaign: Campaign, effects: &mut Effects) {
         let me = self.config.node;
-        let has_promised = self.is_fortifying() || self.now < self.timers.abstains_until;
+        let has_promised = self.is_fortifying() || self.timers.is_abstaining(self.now);
         if self.role() == Role::Leader
             || !self.may_campaign()
             || has_promised && campaign != Campaign::Transfer
@@ -228,8 +296,8 @@ impl Group {
         let timeout = self.config.election_timeout();
         let is_alone = self.role() == Role::Follower && !self.has_recent_leader_contact() && !self.is_witness;
         if is_worse && is_alone && self.config.pre_vote && self.candidacy.priority == PRIORITY_MAX {
-            let soon = self.timers.rng.below(timeout.as_nanos() as u64 / 4);
-            self.timers.deadline = self.timers.deadline.min(self.now + Duration::from_nanos(soon));
+            let soon = self.timers.draw(timeout.as_nanos() as u64 / 4);
+            self.timers.bring_forward(self.now + Duration::from_nanos(soon));
         }
     }
 
@@ -239,7 +307,8 @@ impl Group {
         self.become_follower(self.hard_state.term, None, effects);
         self.candidacy.has_deferred = true;
         let nanos = self.config.election_timeout().as_nanos() as u64 / 2;
-        self.timers.deadline = self.now + Duration::from_nanos(nanos + self.timers.rng.below(nanos.max(1)));
+        let wait = Duration::from_nanos(nanos + self.timers.draw(nanos.max(1)));
+        self.timers.set(self.now + wait);
     }
 
     /// The end of this replica's log, or of the log that it had before it was removed and joined again, if

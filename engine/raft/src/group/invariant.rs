@@ -69,13 +69,13 @@ pub fn check(group: &Group) -> Result<(), Violation> {
         group.leader()
     );
     for (peer, progress) in group.peers.iter().zip(group.all_progress()) {
-        let (matched, next) = (progress.matched, progress.next);
+        let (matched, next) = (progress.matched(), progress.next());
         rule!(
             5,
             matched < next && next <= last.index.next(),
             "{peer}: matched {matched}, next {next}, last {last}"
         );
-        let (configuration, is_witness) = (group.configuration(), progress.is_witness);
+        let (configuration, is_witness) = (group.configuration(), progress.is_witness());
         rule!(
             17,
             !configuration.contains(*peer) || configuration.is_witness(*peer) == is_witness,

@@ -18,7 +18,7 @@ pub(super) mod configurations;
 mod identity;
 pub(super) mod removal;
 
-use raftwerk_frame::{Configuration, EntryId, Index, Membership, Message, NodeId, Term, Time};
+use raftwerk_frame::{Configuration, EntryId, Index, Membership, Message, NodeId, Term};
 use smallvec::SmallVec;
 
 use crate::contract::{Admission, Effects, Reconfigure, Reconfigured, Refusal, Transition};
@@ -26,6 +26,7 @@ use crate::group::membership::configurations::{Configurations, Standing};
 use crate::group::replication::leader::OwnEntries;
 use crate::group::replication::progress::Progress;
 use crate::group::replication::snapshot::Tail;
+use crate::group::role::Leadership;
 use crate::group::{Group, Role};
 use crate::quorum::{self, VoteResult};
 use crate::reconfig::{self, ChangeError};
@@ -83,7 +84,7 @@ impl Group {
         if self.role() != Role::Leader {
             return Err(Refusal::NotLeader { leader: self.leader });
         }
-        if self.handover().is_some() {
+        if self.pending_transfer().is_some() {
             return Err(Refusal::Transferring);
         }
         if !self.has_committed_in_term() {
@@ -92,8 +93,8 @@ impl Group {
         if self.configuration_index() > self.commit || self.admission().is_some() {
             return Err(Refusal::InProgress(self.configuration_index()));
         }
-        let epochs = self.leadership().map_or(0, |leadership| leadership.last_progress_epoch);
-        if usize::from(u16::MAX - epochs) < Configuration::REPLICAS_MAX {
+        let epochs_left = self.leadership().map_or(0, Leadership::progress_epochs_left);
+        if epochs_left < Configuration::REPLICAS_MAX {
             return Err(Refusal::TermExhausted);
         }
         match expected_index {
@@ -257,7 +258,7 @@ impl Group {
                 self.become_follower(self.hard_state.term, None, effects);
             }
             self.standing.known = Standing::Removed;
-            self.timers.deadline = Time::NEVER;
+            self.timers.stop();
         }
     }
 

@@ -127,7 +127,7 @@ impl Group {
         }
         let round_of = |node| {
             let at = self.peers.binary_search(&node).ok();
-            at.map_or(self.reads.round, |at| self.all_progress()[at].round)
+            at.map_or(self.reads.round, |at| self.all_progress()[at].round())
         };
         let Some(reached) = quorum::reached(self.configuration(), round_of) else { return };
         let term = self.hard_state.term;

@@ -6,8 +6,6 @@
 //! suitable voter; and when its time is over it steps down, whether a successor took over or not (thesis,
 //! section 4.2.2).
 
-use alloc::boxed::Box;
-
 use raftwerk_frame::{Index, Message, NodeId, Time};
 
 use crate::contract::{Effects, Transfer, Unfit};
@@ -16,7 +14,7 @@ use crate::group::{Group, Role};
 
 /// A leadership transfer under way.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Handover {
+pub(crate) struct PendingTransfer {
     to: NodeId,
     deadline: Time,
     /// Of a retiring leader: the earliest time at which it steps down, once a possible successor has been sent
@@ -26,7 +24,7 @@ pub(crate) struct Handover {
     timeout_now_at: Option<Time>,
 }
 
-impl Handover {
+impl PendingTransfer {
     /// When the transfer is given up, or a retiring leader steps down.
     pub(crate) const fn deadline(&self) -> Time {
         self.deadline
@@ -41,7 +39,12 @@ impl Group {
         }
         let deadline = self.now + self.config.election_timeout();
         self.unquiesce();
-        self.set_handover(Handover { to, deadline, step_down_after: None, timeout_now_at: None });
+        self.set_pending_transfer(PendingTransfer {
+            to,
+            deadline,
+            step_down_after: None,
+            timeout_now_at: None,
+        });
         self.send_timeout_now(effects);
     }
 
@@ -49,8 +52,8 @@ impl Group {
         if self.role() != Role::Leader {
             return Err(Unfit::NotLeader { leader: self.leader });
         }
-        if let Some(handover) = self.handover() {
-            return Err(Unfit::InProgress(handover.to));
+        if let Some(transfer) = self.pending_transfer() {
+            return Err(Unfit::InProgress(transfer.to));
         }
         if to == self.config.node {
             return Err(Unfit::LeadsAlready);
@@ -62,7 +65,7 @@ impl Group {
             return Err(Unfit::Witness);
         }
         match self.peer(to) {
-            Some(progress) if progress.state == PeerState::Snapshot => Err(Unfit::TooFarBehind),
+            Some(progress) if progress.state() == PeerState::Snapshot => Err(Unfit::TooFarBehind),
             Some(progress) if progress.is_recently_active() => Ok(()),
             _ => Err(Unfit::NotHeard),
         }
@@ -75,7 +78,7 @@ impl Group {
         self.support.has_sent_timeout_now = true;
         effects.send.push((to, Message::TimeoutNow { term: self.hard_state.term }));
         let now = self.now;
-        self.handover_mut().into_iter().for_each(|handover| handover.timeout_now_at = Some(now));
+        self.pending_transfer_mut().into_iter().for_each(|transfer| transfer.timeout_now_at = Some(now));
     }
 
     /// A node holds more than before: the target may hold everything now; or this node may be the successor.
@@ -85,7 +88,10 @@ impl Group {
         if self.is_retiring() && may_succeed && !self.holds_all(to) {
             self.set_target(node);
         }
-        if self.handover().is_some_and(|handover| handover.to == node && handover.timeout_now_at.is_none()) {
+        if self
+            .pending_transfer()
+            .is_some_and(|transfer| transfer.to == node && transfer.timeout_now_at.is_none())
+        {
             self.send_timeout_now(effects);
         }
     }
@@ -95,11 +101,12 @@ impl Group {
     /// at once would be rivals.
     pub(crate) fn retry_timeout_now(&mut self, effects: &mut Effects) {
         let interval = self.config.heartbeat_interval();
-        if let Some(handover) = self.handover().filter(|handover| handover.step_down_after.is_some()) {
-            if handover.timeout_now_at.is_some_and(|timeout_now_at| self.now < timeout_now_at + interval) {
+        if let Some(transfer) = self.pending_transfer().filter(|transfer| transfer.step_down_after.is_some())
+        {
+            if transfer.timeout_now_at.is_some_and(|timeout_now_at| self.now < timeout_now_at + interval) {
                 return;
             }
-            let to = handover.to;
+            let to = transfer.to;
             let is_fit = |node: &NodeId| {
                 self.holds_all(*node) && self.peer(*node).is_some_and(Progress::is_recently_active)
             };
@@ -116,20 +123,20 @@ impl Group {
     }
 
     fn holds_all(&self, node: NodeId) -> bool {
-        self.peer(node).is_some_and(|progress| progress.matched == self.log.last().index)
+        self.peer(node).is_some_and(|progress| progress.matched() == self.log.last().index)
     }
 
     fn set_target(&mut self, node: NodeId) {
-        self.handover_mut()
+        self.pending_transfer_mut()
             .into_iter()
-            .for_each(|handover| (handover.to, handover.timeout_now_at) = (node, None));
+            .for_each(|transfer| (transfer.to, transfer.timeout_now_at) = (node, None));
     }
 
     /// Gives up a transfer that has reached its deadline. `true` if the leader must step down, too.
-    pub(crate) fn give_up_handover(&mut self, effects: &mut Effects) -> bool {
+    pub(crate) fn give_up_transfer(&mut self, effects: &mut Effects) -> bool {
         let now = self.now;
-        let due = |handover: &mut Box<Handover>| handover.deadline <= now;
-        let Some(over) = self.leadership_mut().and_then(|leadership| leadership.handover.take_if(due)) else {
+        let Some(over) = self.leadership_mut().and_then(|leadership| leadership.take_due_transfer(now))
+        else {
             return false;
         };
         if over.step_down_after.is_none() {
@@ -138,23 +145,23 @@ impl Group {
         over.step_down_after.is_some()
     }
 
-    fn set_handover(&mut self, handover: Handover) {
+    fn set_pending_transfer(&mut self, transfer: PendingTransfer) {
         if let Some(leadership) = self.leadership_mut() {
-            leadership.handover = Some(Box::new(handover));
+            leadership.set_transfer(transfer);
         }
     }
 
     /// The target of the transfer that is under way.
     #[must_use]
     pub fn transfer_target(&self) -> Option<NodeId> {
-        self.handover().map(|handover| handover.to)
+        self.pending_transfer().map(|transfer| transfer.to)
     }
 
     /// Whether this replica leads without a vote in the committed configuration, and only until another takes
     /// over.
     #[must_use]
     pub fn is_retiring(&self) -> bool {
-        self.handover().is_some_and(|handover| handover.step_down_after.is_some())
+        self.pending_transfer().is_some_and(|transfer| transfer.step_down_after.is_some())
     }
 
     /// The committed configuration gives this leader no vote. It continues to lead, without taking proposals,
@@ -165,7 +172,7 @@ impl Group {
             return;
         }
         let rank = |node: &NodeId| {
-            self.peer(*node).map(|progress| (progress.is_recently_active(), progress.matched))
+            self.peer(*node).map(|progress| (progress.is_recently_active(), progress.matched()))
         };
         let Some(successor) = self.successors().max_by_key(rank) else {
             return self.become_follower(self.hard_state.term, None, effects);
@@ -176,7 +183,7 @@ impl Group {
         let step_down_after = Some(self.now + self.config.retirement());
         let _given_up = self.take_admission();
         let to = chosen.unwrap_or(successor);
-        self.set_handover(Handover { to, deadline, step_down_after, timeout_now_at: None });
+        self.set_pending_transfer(PendingTransfer { to, deadline, step_down_after, timeout_now_at: None });
         self.send_timeout_now(effects);
     }
 
@@ -187,10 +194,10 @@ impl Group {
             return;
         }
         let now = self.now;
-        if let Some(handover) = self.handover_mut()
-            && let Some(step_down_after) = handover.step_down_after
+        if let Some(transfer) = self.pending_transfer_mut()
+            && let Some(step_down_after) = transfer.step_down_after
         {
-            handover.deadline = handover.deadline.min(now.max(step_down_after));
+            transfer.deadline = transfer.deadline.min(now.max(step_down_after));
         }
     }
 

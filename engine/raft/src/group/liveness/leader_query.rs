@@ -30,7 +30,7 @@ impl Group {
     /// be quiescent and fortify a leader that has stepped down. Seldom: where others can campaign, they do so
     /// long before.
     pub(crate) fn query_voters(&mut self, effects: &mut Effects) {
-        self.timers.deadline = self.now + self.config.election_timeout() * TIMEOUTS_TO_QUERY;
+        self.timers.set(self.now + self.config.election_timeout() * TIMEOUTS_TO_QUERY);
         let question = Message::LeaderQuery { term: self.hard_state.term, follows: false };
         self.send_to_voters(question, effects);
     }

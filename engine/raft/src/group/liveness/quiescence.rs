@@ -4,7 +4,7 @@ use raftwerk_frame::{Index, NodeId, Time};
 
 use crate::contract::Effects;
 use crate::group::replication::leader::HeartbeatReply;
-use crate::group::replication::progress::{PeerState, Progress};
+use crate::group::replication::progress::{PeerState, PeerSupport, Progress};
 use crate::group::{Group, Role};
 
 /// Whether the group is quiescent at this replica.
@@ -63,7 +63,7 @@ impl Group {
     }
 
     fn end_quiescence(&mut self) {
-        self.all_progress_mut().iter_mut().for_each(|progress| progress.is_quiescent = false);
+        self.all_progress_mut().iter_mut().for_each(Progress::withdraw_consent);
         let before = core::mem::take(&mut self.support.quiescence);
         if before == Quiescence::Quiescent && self.role() == Role::Leader {
             self.rearm_heartbeat();
@@ -88,7 +88,7 @@ impl Group {
         let last = self.log.last().index;
         let is_done = |(at, progress): (usize, &Progress)| {
             if self.support.received.contains(at) {
-                progress.state == PeerState::Replicate && progress.matched == last
+                progress.state() == PeerState::Replicate && progress.matched() == last
             } else {
                 // A peer without support does not matter if it is down; a live one would miss its leader.
                 !progress.is_recently_active()
@@ -98,10 +98,10 @@ impl Group {
             && self.tracks_all_peers()
             && self.role() == Role::Leader
             && self.commit == last
-            && self.leadership().is_some_and(|leadership| leadership.commit_push_at == Time::NEVER)
+            && self.leadership().is_some_and(|leadership| !leadership.has_commit_to_push())
             && self.reads.is_idle()
             && self.admission().is_none()
-            && self.handover().is_none()
+            && self.pending_transfer().is_none()
             && self.removals().is_empty()
             && self.all_progress().iter().enumerate().all(is_done)
             && self.has_supported_quorum()
@@ -115,7 +115,7 @@ impl Group {
             self.is_fortifying() && commit == last && self.commit == last && self.log.durable() == last;
         if agrees && self.pending_reads.as_ref().is_none_or(|pending| pending.is_answered()) {
             self.support.quiescence = Quiescence::Quiescent;
-            self.timers.deadline = Time::NEVER;
+            self.timers.stop();
         }
         self.is_quiescent()
     }
@@ -134,14 +134,14 @@ impl Group {
         let is_offered = self.support.quiescence != Quiescence::Active;
         let configuration_at = self.configuration_index();
         let Some(progress) = self.progress_of(from) else { return };
-        progress.is_fortifying = fortifies && progress.matched >= configuration_at;
-        progress.is_quiescent = quiesce && is_offered;
+        let is_fortifying = fortifies && progress.matched() >= configuration_at;
+        progress.set_support(PeerSupport { is_fortifying, is_quiescent: quiesce && is_offered });
         if self.is_quiescent() || !quiesce || !is_offered || !self.may_quiesce() {
             return;
         }
         let received = self.support.received;
         let mut peers = self.all_progress().iter().enumerate();
-        if peers.all(|(at, progress)| !received.contains(at) || progress.is_quiescent) {
+        if peers.all(|(at, progress)| !received.contains(at) || progress.is_quiescent()) {
             self.quiesce();
         }
     }
@@ -157,9 +157,9 @@ impl Group {
 
     fn quiesce(&mut self) {
         self.support.quiescence = Quiescence::Quiescent;
-        self.timers.deadline = Time::NEVER;
+        self.timers.stop();
         if let Some(leadership) = self.leadership_mut() {
-            leadership.quorum_deadline = Time::NEVER;
+            leadership.set_quorum_deadline(Time::NEVER);
         }
         self.shrink();
     }

@@ -125,8 +125,8 @@ impl Group {
             if node == self.config.node {
                 return u64::MAX;
             }
-            let is_fortifying =
-                self.peer(node).is_some_and(|progress| progress.is_fortifying) && self.is_supported_by(node);
+            let is_fortifying = self.peer(node).is_some_and(|progress| progress.is_fortifying())
+                && self.is_supported_by(node);
             if is_fortifying { until(node).0 } else { 0 }
         };
         quorum::reached(self.configuration(), reached).map(|until| (self.commit, Time(until)))
@@ -217,10 +217,10 @@ impl Group {
         }
         (self.support.has_leader_contact, self.support.campaigns_early) = (false, true);
         self.support.quiescence = Quiescence::Active;
-        self.timers.contact_at = Time(0);
+        self.timers.forget_contact();
         let timeout = self.config.election_timeout();
-        let soon = Duration::from_nanos(self.timers.rng.below(timeout.as_nanos() as u64 / 2));
-        self.timers.deadline = self.now + soon + self.priority_delay();
+        let soon = Duration::from_nanos(self.timers.draw(timeout.as_nanos() as u64 / 2));
+        self.timers.set(self.now + soon + self.priority_delay());
     }
 
     pub(super) fn has_supported_quorum(&self) -> bool {
@@ -251,8 +251,8 @@ impl Group {
     pub(crate) fn rearm_election_early(&mut self) {
         if self.support.campaigns_early && self.config.pre_vote && self.role() == Role::Follower {
             let half = self.config.election_timeout().as_nanos() as u64 / 2;
-            self.timers.deadline =
-                self.now + Duration::from_nanos(half + self.timers.rng.below(half)) + self.priority_delay();
+            let early = Duration::from_nanos(half + self.timers.draw(half));
+            self.timers.set(self.now + early + self.priority_delay());
         }
     }
 }

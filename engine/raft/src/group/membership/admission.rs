@@ -98,7 +98,7 @@ impl Group {
     pub(crate) fn is_caught_up(&self, node: NodeId) -> bool {
         let patience = self.config.election_timeout();
         self.peer(node).is_some_and(|progress| {
-            !self.is_leaving(node) && progress.next > self.commit && progress.keeps_up(self.now, patience)
+            !self.is_leaving(node) && progress.next() > self.commit && progress.keeps_up(self.now, patience)
         })
     }
 
@@ -107,7 +107,7 @@ impl Group {
         let Some(mut admission) = self.take_admission() else { return };
         let (last, now, patience) = (self.log.last().index, self.now, self.config.election_timeout());
         for newcomer in admission.newcomers.iter_mut().filter(|newcomer| !newcomer.is_caught_up) {
-            let matched = self.peer(newcomer.node).map_or(Index(0), |progress| progress.matched);
+            let matched = self.peer(newcomer.node).map_or(Index(0), |progress| progress.matched());
             if matched >= newcomer.target {
                 newcomer.is_caught_up = now.since(newcomer.began) < patience || matched == last;
                 (newcomer.target, newcomer.began) = (last, now);
@@ -139,12 +139,12 @@ impl Group {
 
     /// Ends the wait for new members.
     pub(crate) fn take_admission(&mut self) -> Option<Box<PendingAdmission>> {
-        self.leadership_mut()?.admission.take()
+        self.leadership_mut()?.take_admission()
     }
 
     fn set_admission(&mut self, admission: Box<PendingAdmission>) {
         if let Some(leadership) = self.leadership_mut() {
-            leadership.admission = Some(admission);
+            leadership.set_admission(admission);
         }
     }
 
@@ -153,7 +153,7 @@ impl Group {
         let newcomers = self.admission().into_iter().flat_map(|admission| admission.newcomers.iter());
         newcomers.map(|newcomer| NewcomerStatus {
             node: newcomer.node,
-            matched: self.peer(newcomer.node).map_or(Index(0), |progress| progress.matched),
+            matched: self.peer(newcomer.node).map_or(Index(0), |progress| progress.matched()),
             target: newcomer.target,
         })
     }

@@ -36,8 +36,8 @@ impl Group {
         if self.configuration().contains(node) {
             return self.configuration().log_of(node).map_or(Recipient::InitialMember, Recipient::Named);
         }
-        match self.removals().iter().find(|removal| removal.node == node) {
-            Some(removal) => removal.log.map_or(Recipient::InitialMember, Recipient::Named),
+        match self.removals().iter().find(|removal| removal.node() == node) {
+            Some(removal) => removal.log().map_or(Recipient::InitialMember, Recipient::Named),
             None => Recipient::Anyone,
         }
     }
@@ -68,7 +68,7 @@ impl Group {
     /// A leader's progress epoch of a peer, carried by what is sent to the peer; 0 if there is none.
     #[must_use]
     pub fn progress_epoch_of(&self, peer: NodeId) -> u16 {
-        self.peer(peer).map_or(0, |progress| progress.progress_epoch)
+        self.peer(peer).map_or(0, |progress| progress.progress_epoch())
     }
 
     /// How this replica was created.

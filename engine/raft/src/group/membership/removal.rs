@@ -18,6 +18,7 @@ use smallvec::SmallVec;
 use crate::contract::Effects;
 use crate::group::Group;
 use crate::group::replication::progress::{Progress, ReplicaKind};
+use crate::group::role::Leadership;
 
 /// At most this many removed peers are served at a time. Further removals end the service of the oldest.
 const REMOVALS_MAX: usize = 16;
@@ -25,15 +26,25 @@ const REMOVALS_MAX: usize = 16;
 /// The state of one removal. Its node is among the leader's peers as long as this exists.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Removal {
-    pub(crate) node: NodeId,
+    node: NodeId,
     /// The log that it was a member with, if the configuration named it.
-    pub(crate) log: Option<LogId>,
+    log: Option<LogId>,
     /// The configuration that is without it.
     configuration: EntryId,
     /// The last index of the append that carried the commit of its removal.
     told_to: Option<Index>,
     /// When its service ends; never, while its removal is not committed.
     until: Time,
+}
+
+impl Removal {
+    pub(crate) const fn node(&self) -> NodeId {
+        self.node
+    }
+
+    pub(crate) const fn log(&self) -> Option<LogId> {
+        self.log
+    }
 }
 
 impl Group {
@@ -64,7 +75,7 @@ impl Group {
         let gone: Vec<(NodeId, Option<LogId>)> =
             known.iter().map(|(node, _)| (*node, log_of(*node))).collect();
         if let Some((peers, leadership)) = self.peers_and_leadership() {
-            leadership.removals.retain(|removal| peers.binary_search(&removal.node).is_err());
+            leadership.retain_removals(|removal| peers.binary_search(&removal.node).is_err());
         }
         known.retain(|(node, _)| self.peers.binary_search(node).is_err());
         for (node, log) in gone {
@@ -111,21 +122,18 @@ impl Group {
 
     fn leave(&mut self, node: NodeId, log: Option<LogId>, configuration: EntryId) {
         if let Some(leadership) = self.leadership_mut() {
-            leadership.removals.push(Removal { node, log, configuration, told_to: None, until: Time::NEVER });
+            leadership.add_removal(Removal { node, log, configuration, told_to: None, until: Time::NEVER });
         }
     }
 
     /// Removes the progress of all peers, to be placed anew by [`Group::set_peers`].
     fn take_progress(&mut self) -> Vec<Progress> {
-        self.leadership_mut().map(|leadership| core::mem::take(&mut leadership.progress)).unwrap_or_default()
+        self.leadership_mut().map(Leadership::take_progress).unwrap_or_default()
     }
 
     /// The progress epoch of a peer that is added now.
     fn next_progress_epoch(&mut self) -> u16 {
-        self.leadership_mut().map_or(0, |leadership| {
-            leadership.last_progress_epoch = leadership.last_progress_epoch.saturating_add(1);
-            leadership.last_progress_epoch
-        })
+        self.leadership_mut().map_or(0, Leadership::next_progress_epoch)
     }
 
     fn set_peers(&mut self, mut placed: Vec<(NodeId, Progress)>) {
@@ -135,7 +143,7 @@ impl Group {
         let (peers, progress) = placed.into_iter().unzip();
         self.peers = peers;
         if let Some(leadership) = self.leadership_mut() {
-            leadership.progress = progress;
+            leadership.set_progress(progress);
         }
         assert_eq!(self.peers.len(), self.all_progress().len(), "every peer of a leader has progress");
     }
@@ -163,7 +171,7 @@ impl Group {
     /// A peer has acknowledged entries: perhaps the commit of its removal.
     pub(crate) fn end_acknowledged_removal(&mut self, node: NodeId, effects: &mut Effects) {
         let Some(at) = self.removals().iter().position(|removal| removal.node == node) else { return };
-        let matched = self.peer(node).map_or(Index(0), |progress| progress.matched);
+        let matched = self.peer(node).map_or(Index(0), |progress| progress.matched());
         if self.removals()[at].told_to.is_some_and(|told_to| matched >= told_to) {
             self.end_removal(at, effects);
         }
@@ -188,11 +196,11 @@ impl Group {
     /// Ends the service of a peer. If its removal is committed, the leader sends it the removal notice.
     fn end_removal(&mut self, at: usize, effects: &mut Effects) {
         let Some((peers, leadership)) = self.peers_and_leadership() else { return };
-        let Removal { node, configuration, .. } = leadership.removals.remove(at);
+        let Removal { node, configuration, .. } = leadership.take_removal(at);
         if let Ok(at) = peers.binary_search(&node) {
             peers.remove(at);
-            leadership.progress.remove(at);
-            assert_eq!(peers.len(), leadership.progress.len(), "every peer of a leader has progress");
+            leadership.remove_progress(at);
+            assert_eq!(peers.len(), leadership.progress().len(), "every peer of a leader has progress");
             self.support.remove_peer(at);
         }
         if configuration.index <= self.commit {

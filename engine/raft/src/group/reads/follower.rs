@@ -46,7 +46,7 @@ impl Group {
             return;
         }
         if self.pending_reads.is_none() {
-            let round = self.timers.rng.below(NUMBER_MAX) ^ (self.now.0 & (NUMBER_MAX >> 8));
+            let round = self.timers.draw(NUMBER_MAX) ^ (self.now.0 & (NUMBER_MAX >> 8));
             self.pending_reads =
                 Some(Box::new(PendingReadIndex { round, is_due: true, at: self.now, waiting: Vec::new() }));
         }

@@ -77,8 +77,8 @@ impl Group {
         }
         // Empty payloads count as one byte, so that their number is bounded, too.
         let bytes = bytes.max(u64::from(count));
-        let waiting = self.leadership().map_or(0, |leadership| leadership.uncommitted.bytes());
-        if self.handover().is_some()
+        let waiting = self.leadership().map_or(0, Leadership::uncommitted_bytes);
+        if self.pending_transfer().is_some()
             || waiting > 0 && waiting.saturating_add(bytes) > self.config.uncommitted_bytes_max()
         {
             effects.rejected = Some(Rejected::Busy);
@@ -86,7 +86,7 @@ impl Group {
             self.append_own(OwnEntries::Payloads(count), effects);
             let last = self.log.last().index;
             if let Some(leadership) = self.leadership_mut() {
-                leadership.uncommitted.push(last, bytes);
+                leadership.note_proposed(last, bytes);
             }
         }
     }
@@ -96,7 +96,7 @@ impl Group {
     pub(crate) fn advance_commit(&mut self, effects: &mut Effects) {
         let reached = |node: NodeId| {
             let at = self.peers.binary_search(&node).ok();
-            at.map_or(self.log.durable().0, |at| self.all_progress()[at].matched.0)
+            at.map_or(self.log.durable().0, |at| self.all_progress()[at].matched().0)
         };
         let Some(index) = quorum::reached(self.configuration(), reached).map(Index) else { return };
         if index > self.commit && self.log.term_at(index) == Some(self.hard_state.term) {
@@ -113,16 +113,15 @@ impl Group {
     fn note_committed(&mut self, index: Index) {
         let push_at = self.now + self.config.commit_delay();
         let RoleState::Leader(leadership) = &mut self.role else { return };
-        if leadership.commit_push_at == Time::NEVER {
-            (leadership.commit_push_at, self.is_commit_push_due) = (push_at, false);
+        if leadership.note_committed(index, push_at) {
+            self.is_commit_push_due = false;
         }
-        leadership.uncommitted.commit_to(index);
     }
 
     /// Heartbeats of all groups of a worker fall due together, so that they leave as one message per peer.
     pub(crate) fn rearm_heartbeat(&mut self) {
         let interval = self.config.heartbeat_interval().as_nanos() as u64;
-        self.timers.deadline = Time((self.now.0 / interval + 1) * interval);
+        self.timers.set(Time((self.now.0 / interval + 1) * interval));
     }
 
     pub(crate) fn send_heartbeats(&mut self, effects: &mut Effects) {
@@ -130,7 +129,7 @@ impl Group {
         let (term, round) = (self.hard_state.term, self.reads.round());
         for (peer, progress) in self.peers.iter().zip(self.all_progress()) {
             // Never beyond what the peer has acknowledged: the rest of its log may differ from ours.
-            let commit = self.commit.min(progress.matched);
+            let commit = self.commit.min(progress.matched());
             effects.send.push((*peer, Message::Heartbeat { term, commit, round, quiesce }));
         }
     }
@@ -139,29 +138,27 @@ impl Group {
     pub(crate) fn rearm_quorum_check(&mut self) {
         let deadline = self.now + self.config.election_timeout();
         if let Some(leadership) = self.leadership_mut() {
-            leadership.quorum_deadline = deadline;
+            leadership.set_quorum_deadline(deadline);
         }
     }
 
     pub(crate) fn is_quorum_check_due(&self) -> bool {
-        self.leadership().is_some_and(|leadership| self.now >= leadership.quorum_deadline)
+        self.leadership().is_some_and(|leadership| leadership.is_quorum_check_due(self.now))
     }
 
     /// Whether messages from a quorum were received since the last check; then the next period begins.
     pub(crate) fn check_quorum_contact(&mut self) -> bool {
         let heard = |node: NodeId| {
             let at = self.peers.binary_search(&node).ok();
-            Some(at.is_none_or(|at| self.all_progress()[at].is_active))
+            Some(at.is_none_or(|at| self.all_progress()[at].is_active()))
         };
         let alive = quorum::vote_result(self.configuration(), heard) == VoteResult::Won;
         for progress in self.all_progress_mut() {
-            progress.was_active = core::mem::replace(&mut progress.is_active, false);
+            progress.begin_period();
         }
         self.rearm_quorum_check();
         let position = self.log.last().index.0.wrapping_add(self.reads.round()) as u32;
-        let is_idle = self.leadership_mut().is_some_and(|leadership| {
-            core::mem::replace(&mut leadership.activity_mark, position) == position
-        });
+        let is_idle = self.leadership_mut().is_some_and(|leadership| leadership.was_idle(position));
         if is_idle {
             self.shrink();
         }
@@ -181,13 +178,13 @@ impl Group {
     pub(crate) fn append_plan(&mut self, to: NodeId) -> Option<AppendPlan> {
         let at = self.peers.binary_search(&to).ok()?;
         let progress = self.all_progress().get(at)?;
-        let is_withheld = progress.is_witness;
+        let is_withheld = progress.is_witness();
         let last = if is_withheld { self.witness_send_limit() } else { self.log.last().index };
-        if progress.state == PeerState::Snapshot {
+        if progress.state() == PeerState::Snapshot {
             // Asks whether the snapshot has arrived, by an append after it: the acknowledgement of the
             // snapshot may have been lost.
             let (prev, commit, progress_epoch) =
-                (progress.snapshot_at(), self.commit, progress.progress_epoch);
+                (progress.snapshot_at(), self.commit, progress.progress_epoch());
             let ask = AppendPlan {
                 term: self.hard_state.term,
                 prev,
@@ -198,35 +195,35 @@ impl Group {
                 progress_epoch,
                 is_withheld,
             };
-            return (!progress.is_paused).then_some(ask);
+            return (!progress.is_paused()).then_some(ask);
         }
         // Usually the commit index is sent only up to the peer's acknowledgement; a retiring leader sends all
         // of it, since it may be gone later.
-        let known = if self.is_retiring() { self.commit } else { self.commit.min(progress.matched) };
-        let commit_push = self.is_commit_push_due && known > progress.commit_sent;
-        let room = match progress.state {
-            PeerState::Probe if !progress.is_paused => self.config.append_bytes_max(),
+        let known = if self.is_retiring() { self.commit } else { self.commit.min(progress.matched()) };
+        let commit_push = self.is_commit_push_due && known > progress.commit_sent();
+        let room = match progress.state() {
+            PeerState::Probe if !progress.is_paused() => self.config.append_bytes_max(),
             PeerState::Replicate => {
                 let (bytes, messages) = (self.config.window_bytes(), u32::from(self.config.window_messages));
-                match progress.room(bytes, messages).filter(|_| progress.next <= last) {
+                match progress.room(bytes, messages).filter(|_| progress.next() <= last) {
                     Some(room) => room,
-                    None if progress.is_probe_due || commit_push && progress.next > last => 0,
+                    None if progress.is_probe_due() || commit_push && progress.next() > last => 0,
                     None => return None,
                 }
             }
             PeerState::Probe | PeerState::Snapshot => return None,
         };
-        let prev = progress.next.prev();
+        let prev = progress.next().prev();
         // `prev` is compacted: the peer needs a snapshot, see `request_snapshots`.
         let term = self.log.term_at(prev)?;
         Some(AppendPlan {
             term: self.hard_state.term,
             prev: EntryId::new(term, prev),
-            first: progress.next,
+            first: progress.next(),
             last: if room == 0 { prev } else { last },
             commit: self.commit,
             bytes_max: room.min(self.config.append_bytes_max()),
-            progress_epoch: progress.progress_epoch,
+            progress_epoch: progress.progress_epoch(),
             is_withheld,
         })
     }
@@ -241,8 +238,8 @@ impl Group {
     fn witness_send_limit(&self) -> Index {
         let (now, patience) = (self.now, self.config.election_timeout());
         let is_waited_for = |(node, progress): &(&NodeId, &Progress)| {
-            !progress.is_witness
-                && progress.matched >= self.commit
+            !progress.is_witness()
+                && progress.matched() >= self.commit
                 && self.configuration().is_voter(**node)
                 && progress.keeps_up(now, patience)
         };
@@ -251,21 +248,22 @@ impl Group {
         let is_own = self.log.term_at(self.log.durable()) == Some(self.hard_state.term);
         let mine = if is_own { self.log.durable() } else { self.commit };
         let waited_for = self.peers.iter().zip(self.all_progress()).filter(is_waited_for);
-        waited_for.map(|(_, progress)| progress.matched).min().unwrap_or(mine).min(mine).max(self.commit)
+        waited_for.map(|(_, progress)| progress.matched()).min().unwrap_or(mine).min(mine).max(self.commit)
     }
 
     pub(crate) fn record_sent(&mut self, to: NodeId, last: Index, bytes: u64) {
         let (now, commit) = (self.now, self.commit);
         let end = self.log.last().index;
         let Some(progress) = self.progress_of(to) else { return };
-        progress.commit_sent = commit.min(last);
-        let told = progress.commit_sent;
-        match progress.state {
+        let told = commit.min(last);
+        progress.note_commit_sent(told);
+        match progress.state() {
             PeerState::Probe | PeerState::Snapshot => progress.pause(now),
             PeerState::Replicate => {
                 progress.note_probe_sent(now);
-                if last >= progress.next {
-                    progress.sent(last.min(end), bytes, now);
+                let last = last.min(end);
+                if last >= progress.next() {
+                    progress.sent(last, bytes, now);
                 }
             }
         }
@@ -288,16 +286,16 @@ impl Group {
             return;
         }
         let Some(progress) =
-            self.progress_of(from).filter(|progress| progress.progress_epoch == progress_epoch)
+            self.progress_of(from).filter(|progress| progress.progress_epoch() == progress_epoch)
         else {
             return;
         };
-        progress.is_active = true;
-        let before = progress.matched;
+        progress.note_active();
+        let before = progress.matched();
         let news = progress.acknowledged(matched);
-        match progress.state {
+        match progress.state() {
             PeerState::Probe => progress.replicate(),
-            PeerState::Snapshot if progress.matched >= progress.snapshot_at().index => progress.replicate(),
+            PeerState::Snapshot if progress.matched() >= progress.snapshot_at().index => progress.replicate(),
             PeerState::Replicate | PeerState::Snapshot => {}
         }
         if news {
@@ -317,9 +315,9 @@ impl Group {
             return;
         }
         if let Some(progress) =
-            self.progress_of(from).filter(|progress| progress_epoch == progress.progress_epoch)
+            self.progress_of(from).filter(|progress| progress_epoch == progress.progress_epoch())
         {
-            progress.is_active = true;
+            progress.note_active();
             progress.note_written(matched);
         }
     }
@@ -333,7 +331,7 @@ impl Group {
         let own = if self.log.holds(own) { own.index.max(self.log.durable()) } else { self.log.durable() };
         let written = |node: NodeId| {
             let at = self.peers.binary_search(&node).ok();
-            at.map_or(own.0, |at| self.all_progress()[at].matched.max(self.all_progress()[at].written).0)
+            at.map_or(own.0, |at| self.all_progress()[at].matched().max(self.all_progress()[at].written()).0)
         };
         if self.role() != Role::Leader {
             return self.commit;
@@ -349,15 +347,14 @@ impl Group {
         }
         let common = self.log.last_at_most(hint.index, hint.term).index;
         let Some(progress) = self.progress_of(from) else { return };
-        progress.is_active = true;
-        match progress.state {
-            PeerState::Replicate if rejected > progress.matched => {
+        progress.note_active();
+        match progress.state() {
+            PeerState::Replicate if rejected > progress.matched() => {
                 progress.probe();
-                progress.next = common.min(rejected.prev()).next().max(progress.next);
+                progress.probe_from(common.min(rejected.prev()).next().max(progress.next()));
             }
-            PeerState::Probe if rejected == progress.next.prev() => {
-                progress.next = common.min(rejected.prev()).max(progress.matched).next();
-                progress.is_paused = false;
+            PeerState::Probe if rejected == progress.next().prev() => {
+                progress.probe_from(common.min(rejected.prev()).max(progress.matched()).next());
             }
             // A reply to an older append: its content is already known.
             _ => {}
@@ -372,7 +369,7 @@ impl Group {
         let (now, known) = (self.now, self.reads.round());
         let Some(progress) = self.progress_of(from) else { return };
         progress.on_heartbeat_reply(now, interval);
-        progress.round = progress.round.max(reply.round.min(known));
+        progress.note_round(reply.round.min(known));
         self.on_fortification_reply(from, reply);
         self.answer_reads(effects);
     }
@@ -382,7 +379,7 @@ impl Group {
         // In a quiescent group, nothing was on its way.
         if !self.is_quiescent()
             && let Some(progress) = self.progress_of(node)
-            && progress.state == PeerState::Replicate
+            && progress.state() == PeerState::Replicate
         {
             progress.probe();
         }

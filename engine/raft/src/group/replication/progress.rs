@@ -61,12 +61,24 @@ impl InFlight {
     fn has_room(&self, window: usize) -> bool {
         self.0.as_ref().is_none_or(|appends| {
             let (all, written) = (appends.sent.len(), appends.written);
+            assert!(written <= all, "only appends in flight are written");
             all - written < window && all < window.saturating_mul(UNACKNOWLEDGED_WINDOWS)
         })
     }
 
     fn front(&self) -> Option<&Sent> {
         self.0.as_ref()?.sent.front()
+    }
+
+    fn back(&self) -> Option<&Sent> {
+        self.0.as_ref()?.sent.back()
+    }
+
+    fn push(&mut self, sent: Sent) {
+        let before = self.back();
+        assert!(before.is_none_or(|before| before.last < sent.last), "appends leave in rising order");
+        assert!(before.is_none_or(|before| before.at <= sent.at), "no append leaves before an earlier one");
+        self.0.get_or_insert_default().sent.push_back(sent);
     }
 
     fn pop_front_if(&mut self, is_due: impl FnOnce(&mut Sent) -> bool) -> Option<Sent> {
@@ -84,6 +96,7 @@ impl InFlight {
             bytes += core::mem::take(&mut sent.bytes);
             appends.written += 1;
         }
+        assert!(appends.written <= appends.sent.len(), "only appends in flight are written");
         bytes
     }
 }
@@ -103,45 +116,54 @@ impl ReplicaKind {
     }
 }
 
-/// A leader's progress of one peer.
-#[derive(Clone, Debug)]
-pub(crate) struct Progress {
-    pub(crate) state: PeerState,
-    pub(crate) matched: Index,
-    /// Written on the peer, if not known to be durable; may be below `matched`.
-    pub(crate) written: Index,
-    pub(crate) next: Index,
-    /// A probe, or a failed snapshot, waits for a reply, or the reply to a heartbeat.
-    pub(crate) is_paused: bool,
-    /// When it was last sent a message that it will answer.
-    probed_at: Time,
-    /// It is alive, and has left appends unanswered for long: an append without entries is to ask for its
-    /// match.
-    pub(crate) is_probe_due: bool,
-    /// The compacted entry when the peer was found to need a snapshot: any snapshot that it gets holds at
-    /// least this.
-    snapshot_at: Option<Box<EntryId>>,
-    pub(crate) is_active: bool,
-    /// Whether a message from it was received in the period before.
-    pub(crate) was_active: bool,
-    /// The last commit index that was sent to it.
-    pub(crate) commit_sent: Index,
-    /// The latest read round that it has answered.
-    pub(crate) round: u64,
+/// What a peer's replies to heartbeats show of its support for this leader.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct PeerSupport {
     /// It fortifies this leader, as long as its node supports this one.
     pub(crate) is_fortifying: bool,
     /// It has agreed to quiesce.
     pub(crate) is_quiescent: bool,
+}
+
+/// A leader's progress of one peer. Invariant: matched < next; only a peer in state `Replicate` has appends in
+/// flight, all of them after `matched` and before `next`.
+#[derive(Clone, Debug)]
+pub(crate) struct Progress {
+    state: PeerState,
+    matched: Index,
+    /// Written on the peer, if not known to be durable; may be below `matched`. Never falls.
+    written: Index,
+    next: Index,
+    /// A probe, or a failed snapshot, waits for a reply, or the reply to a heartbeat.
+    is_paused: bool,
+    /// When it was last sent a message that it will answer.
+    probed_at: Time,
+    /// It is alive, and has left appends unanswered for long: an append without entries is to ask for its
+    /// match.
+    is_probe_due: bool,
+    /// The compacted entry when the peer was found to need a snapshot: any snapshot that it gets holds at
+    /// least this.
+    snapshot_at: Option<Box<EntryId>>,
+    is_active: bool,
+    /// Whether a message from it was received in the period before.
+    was_active: bool,
+    /// The last commit index that was sent to it.
+    commit_sent: Index,
+    /// The latest read round that it has answered. Never falls.
+    round: u64,
+    support: PeerSupport,
     /// The leader's progress epoch of this peer: acknowledgements of an earlier epoch do not count here.
-    pub(crate) progress_epoch: u16,
-    /// It holds no payloads.
-    pub(crate) is_witness: bool,
+    progress_epoch: u16,
+    /// It holds no payloads. Never changes.
+    is_witness: bool,
     in_flight: InFlight,
+    /// Invariant: the sum of the bytes of what is in flight and not written.
     in_flight_bytes: u64,
 }
 
 impl Progress {
     pub(crate) fn new(next: Index, kind: ReplicaKind) -> Self {
+        assert!(next > Index(0), "a peer is sent the log from its first entry on, or later");
         Self {
             state: PeerState::Probe,
             matched: Index(0),
@@ -155,8 +177,7 @@ impl Progress {
             was_active: false,
             commit_sent: Index(0),
             round: 0,
-            is_fortifying: false,
-            is_quiescent: false,
+            support: PeerSupport::default(),
             progress_epoch: 0,
             is_witness: kind == ReplicaKind::Witness,
             in_flight: InFlight(None),
@@ -166,12 +187,99 @@ impl Progress {
 
     /// The progress of a new member: it had no time to reply, and does not count as inactive.
     pub(crate) fn of_new_member(next: Index, progress_epoch: u16, kind: ReplicaKind) -> Self {
+        assert!(progress_epoch > 0, "a peer that is added has an epoch of its own");
         Self { is_active: true, progress_epoch, ..Self::new(next, kind) }
     }
 
     /// Its node no longer supports this one: the peer's fortification, and its consent to quiesce, are void.
     pub(crate) const fn lose_support(&mut self) {
-        (self.is_fortifying, self.is_quiescent) = (false, false);
+        self.support = PeerSupport { is_fortifying: false, is_quiescent: false };
+    }
+
+    /// The offer to quiesce ends.
+    pub(crate) const fn withdraw_consent(&mut self) {
+        self.support.is_quiescent = false;
+    }
+
+    /// The peer's reply to a heartbeat.
+    pub(crate) const fn set_support(&mut self, support: PeerSupport) {
+        self.support = support;
+    }
+
+    pub(crate) const fn is_fortifying(&self) -> bool {
+        self.support.is_fortifying
+    }
+
+    pub(crate) const fn is_quiescent(&self) -> bool {
+        self.support.is_quiescent
+    }
+
+    pub(crate) const fn state(&self) -> PeerState {
+        self.state
+    }
+
+    /// The highest index known to be durable on the peer and the same.
+    pub(crate) const fn matched(&self) -> Index {
+        self.matched
+    }
+
+    pub(crate) const fn written(&self) -> Index {
+        self.written
+    }
+
+    /// The next entry to send.
+    pub(crate) const fn next(&self) -> Index {
+        self.next
+    }
+
+    pub(crate) const fn is_paused(&self) -> bool {
+        self.is_paused
+    }
+
+    pub(crate) const fn is_probe_due(&self) -> bool {
+        self.is_probe_due
+    }
+
+    pub(crate) const fn is_active(&self) -> bool {
+        self.is_active
+    }
+
+    pub(crate) const fn is_witness(&self) -> bool {
+        self.is_witness
+    }
+
+    pub(crate) const fn commit_sent(&self) -> Index {
+        self.commit_sent
+    }
+
+    pub(crate) const fn round(&self) -> u64 {
+        self.round
+    }
+
+    pub(crate) const fn progress_epoch(&self) -> u16 {
+        self.progress_epoch
+    }
+
+    /// A message from it was received.
+    pub(crate) const fn note_active(&mut self) {
+        self.is_active = true;
+    }
+
+    /// A quorum check ends a period of activity, and begins the next.
+    pub(crate) const fn begin_period(&mut self) {
+        self.was_active = core::mem::replace(&mut self.is_active, false);
+    }
+
+    /// It was sent this commit index. An append that is sent again may carry less than one before it.
+    pub(crate) const fn note_commit_sent(&mut self, commit: Index) {
+        self.commit_sent = commit;
+    }
+
+    /// It has answered a read round.
+    pub(crate) fn note_round(&mut self, round: u64) {
+        let before = self.round;
+        self.round = before.max(round);
+        assert!(self.round >= before, "a peer's read rounds rise");
     }
 
     /// Whether a message from it was received in this period or the one before.
@@ -195,23 +303,39 @@ impl Progress {
         self.next = self.matched.next();
         self.is_paused = false;
         self.clear_in_flight();
+        self.assert_order();
+    }
+
+    /// The next probe goes out at once, from `next` on.
+    pub(crate) fn probe_from(&mut self, next: Index) {
+        assert!(self.state == PeerState::Probe, "only a peer whose match is unknown is probed");
+        self.next = next;
+        self.is_paused = false;
+        self.assert_order();
     }
 
     /// The match is known: continues with pipelined appends.
     pub(crate) fn replicate(&mut self) {
-        assert!(self.oldest_in_flight().is_none(), "only what follows has appends in flight");
+        assert!(self.state != PeerState::Replicate, "the match of a pipelined peer is known already");
+        assert!(self.oldest_in_flight().is_none(), "only a pipelined peer has appends in flight");
+        let has_snapshot = self.state != PeerState::Snapshot || self.matched >= self.snapshot_at().index;
+        assert!(has_snapshot, "a peer that waits for a snapshot follows when it has one");
         self.state = PeerState::Replicate;
         self.snapshot_at = None;
         self.next = self.matched.next();
         self.is_paused = false;
+        self.assert_order();
     }
 
     /// No appends until a snapshot has arrived, or failed.
     pub(crate) fn snapshot(&mut self, compacted: EntryId, now: Time) {
+        assert!(self.state != PeerState::Snapshot, "a peer is sent one snapshot at a time");
+        assert!(self.next <= compacted.index, "a snapshot replaces entries that are compacted");
         self.state = PeerState::Snapshot;
         self.snapshot_at = Some(Box::new(compacted));
         self.pause(now);
         self.clear_in_flight();
+        self.assert_order();
     }
 
     pub(crate) fn snapshot_at(&self) -> EntryId {
@@ -220,6 +344,8 @@ impl Progress {
 
     /// Sends nothing more to this peer before it answers, or answers a heartbeat.
     pub(crate) fn pause(&mut self, now: Time) {
+        assert!(self.state != PeerState::Replicate, "a pipelined peer is bounded by its window");
+        assert!(self.probed_at <= now, "the time of a probe never falls");
         self.is_paused = true;
         self.probed_at = now;
     }
@@ -234,11 +360,14 @@ impl Progress {
         self.is_active = true;
         self.is_paused &= now < self.probed_at + patience;
         let oldest = self.in_flight.front().filter(|_| self.state == PeerState::Replicate);
+        assert!(oldest.is_none_or(|sent| sent.at <= now), "no append was sent after now");
         self.is_probe_due = oldest.is_some_and(|sent| now >= sent.at.max(self.probed_at) + patience);
     }
 
     /// It has been sent a message that it will answer.
     pub(crate) fn note_probe_sent(&mut self, now: Time) {
+        assert!(self.state == PeerState::Replicate, "a pipelined peer is probed beside its appends");
+        assert!(self.probed_at <= now, "the time of a probe never falls");
         (self.is_probe_due, self.probed_at) = (false, now);
     }
 
@@ -249,22 +378,28 @@ impl Progress {
     }
 
     pub(crate) fn sent(&mut self, last: Index, bytes: u64, at: Time) {
-        self.in_flight.0.get_or_insert_default().sent.push_back(Sent { last, bytes, at });
+        assert!(self.state == PeerState::Replicate, "only appends to a pipelined peer are counted");
+        assert!(last >= self.next, "an append goes on where the last one ended");
+        self.in_flight.push(Sent { last, bytes, at });
         self.in_flight_bytes += bytes;
         self.next = last.next();
-        self.assert_next();
+        self.assert_order();
     }
 
     /// The peer has written the log up to `matched`, not durably. That is no acknowledgement: it only opens
     /// the window.
     pub(crate) fn note_written(&mut self, matched: Index) {
         self.written = self.written.max(matched);
-        self.in_flight_bytes -= self.in_flight.written(matched);
+        let bytes = self.in_flight.written(matched);
+        assert!(bytes <= self.in_flight_bytes, "what is written was in flight");
+        self.in_flight_bytes -= bytes;
+        self.assert_order();
     }
 
     /// Processes an acknowledgement; whether it raised the match.
     pub(crate) fn acknowledged(&mut self, matched: Index) -> bool {
         while let Some(sent) = self.in_flight.pop_front_if(|sent| sent.last <= matched) {
+            assert!(sent.bytes <= self.in_flight_bytes, "what is acknowledged was in flight");
             self.in_flight_bytes -= sent.bytes;
         }
         let news = matched > self.matched;
@@ -272,13 +407,22 @@ impl Progress {
             self.matched = matched;
             self.next = self.next.max(matched.next());
         }
-        self.assert_next();
+        self.assert_order();
         news
     }
 
-    /// After every change of one of them. What is matched is not sent again.
-    fn assert_next(&self) {
-        assert!(self.matched < self.next, "matched {}, next {}", self.matched, self.next);
+    /// After every change of the match, of `next`, or of what is in flight.
+    fn assert_order(&self) {
+        assert!(self.matched < self.next, "what is matched is not sent again");
+        let (oldest, newest) = (self.in_flight.front(), self.in_flight.back());
+        assert!(oldest.is_none_or(|sent| sent.last > self.matched), "what is matched is not in flight");
+        assert!(newest.is_none_or(|sent| sent.last < self.next), "what is in flight is not sent again");
+        let is_empty = newest.is_none();
+        assert!(
+            is_empty || self.state == PeerState::Replicate,
+            "only a pipelined peer has appends in flight"
+        );
+        assert!(!is_empty || self.in_flight_bytes == 0, "the bytes in flight are those of appends");
     }
 
     /// Whether appends to it are pipelined, it is active, and none has gone unanswered for `patience`.
@@ -314,6 +458,8 @@ impl Progress {
 
 #[cfg(test)]
 mod tests {
+    use raftwerk_frame::Term;
+
     use super::*;
 
     #[test]
@@ -361,7 +507,7 @@ mod tests {
         let mut progress = Progress::new(Index(1), ReplicaKind::Full);
         progress.replicate();
         progress.sent(Index(3), 60, Time(1));
-        progress.snapshot(EntryId::default(), Time(2));
+        progress.snapshot(EntryId::new(Term(1), Index(9)), Time(2));
         assert_eq!((progress.status().in_flight_bytes, progress.oldest_in_flight()), (0, None));
     }
 }

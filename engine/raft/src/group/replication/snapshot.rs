@@ -18,11 +18,12 @@ impl Group {
     pub(crate) fn request_snapshots(&mut self, effects: &mut Effects) {
         let (compacted, now) = (self.log.compacted(), self.now);
         let Some((peers, leadership)) = self.peers_and_leadership() else { return };
-        for (peer, progress) in peers.iter().zip(&mut leadership.progress) {
+        let (progress, removals) = leadership.progress_and_removals();
+        for (peer, progress) in peers.iter().zip(progress) {
             // Sending needs the term of the entry before `next`.
-            let behind = progress.next.prev() < compacted.index;
-            let is_due = behind && progress.state != PeerState::Snapshot && !progress.is_paused;
-            if is_due && !leadership.removals.iter().any(|removal| removal.node == *peer) {
+            let behind = progress.next().prev() < compacted.index;
+            let is_due = behind && progress.state() != PeerState::Snapshot && !progress.is_paused();
+            if is_due && !removals.iter().any(|removal| removal.node() == *peer) {
                 progress.snapshot(compacted, now);
                 effects.snapshot_to.push(*peer);
             }
@@ -32,7 +33,7 @@ impl Group {
     pub(crate) fn on_snapshot_failed(&mut self, to: NodeId) {
         let now = self.now;
         if let Some(progress) = self.progress_of(to)
-            && progress.state == PeerState::Snapshot
+            && progress.state() == PeerState::Snapshot
         {
             progress.probe();
             // Not again before the peer answers a heartbeat.
