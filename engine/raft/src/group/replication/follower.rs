@@ -24,6 +24,8 @@ impl Group {
             self.renew_read_index();
             self.become_follower(self.hard_state.term, Some(from), effects);
         }
+        assert!(self.role() == Role::Follower, "a replica with a leader follows it");
+        assert!(self.leader == Some(from), "a term has one leader");
         self.note_leader_contact();
         self.fortify();
         self.rearm_election();
@@ -40,6 +42,8 @@ impl Group {
             }
             let quiesce = quiesce && self.accept_quiescence(commit);
             let fortifies = self.is_fortifying();
+            assert!(fortifies || !quiesce, "only a replica that fortifies its leader quiesces");
+            assert!(self.commit <= self.log.last().index, "only what is in the log is committed");
             effects.send.push((
                 from,
                 Message::HeartbeatAck { term: self.hard_state.term, round, fortifies, quiesce },
@@ -60,6 +64,8 @@ impl Group {
         let (runs, memberships) = content;
         let term = self.hard_state.term;
         let Some(verified) = span_end(prev, runs, term) else { return };
+        assert!(prev.index <= verified, "an append ends at or after what it follows");
+        assert!(verified.0 <= NUMBER_MAX, "an index of a peer is checked on arrival");
         if !self.note_leader(from, effects) {
             return;
         }
@@ -67,6 +73,8 @@ impl Group {
         // commit index there is nothing to compare, and no need to still have it.
         if prev.index >= self.commit && !self.log.holds(prev) {
             let hint = self.log.last_at_most(prev.index, prev.term);
+            assert!(hint.index <= prev.index, "a leader goes back to a hint, not on");
+            assert!(hint.term <= prev.term, "the logs may agree at a hint");
             let reject = Message::AppendReject { term, rejected: prev.index, hint };
             effects.send_durable.push((from, reject));
             return;
@@ -80,7 +88,11 @@ impl Group {
             return;
         }
         if let Some(from) = self.accept_entries(prev.index, runs, verified, effects) {
+            assert!(from > self.commit, "what is committed is never replaced");
+            assert!(from <= verified, "what is new is among what was sent");
+            assert!(self.log.last().index == verified, "the log ends with what is new");
             self.accept_memberships(memberships, from, verified, effects);
+            assert!(self.configuration_index() <= verified, "a configuration in force is in the log");
             self.lift_fence();
         }
         // The entries after `verified` here are of this term, so the leader's own: where the logs differ, an
@@ -107,6 +119,7 @@ impl Group {
         let mut first = prev.next();
         let mut conflict = None;
         for run in runs {
+            assert!(run.count > 0, "an empty run is refused on arrival");
             let end = first.plus(run.count - 1);
             let begin = first.max(self.commit.next());
             first = end.next();
@@ -117,6 +130,7 @@ impl Group {
                 Some(_) => begin,
                 None if self.log.term_at(begin) == Some(run.term) => {
                     let same_to = self.log.run_end(begin);
+                    assert!(same_to >= begin, "an entry that agrees is in a run");
                     if same_to >= end {
                         continue;
                     }
@@ -131,6 +145,8 @@ impl Group {
                     self.roll_back(from, effects);
                 }
             }
+            assert!(from == self.log.last().index.next(), "a log has no gaps");
+            assert!(from <= end, "a run that is appended has entries");
             self.log.append(run.term, end.0 + 1 - from.0);
         }
         if let Some(from) = conflict {
@@ -165,6 +181,7 @@ fn span_end(prev: EntryId, runs: &[Run], term: Term) -> Option<Index> {
 /// The term that an append gives the entry at `index`, which comes after `prev`.
 fn term_in(prev: EntryId, runs: &[Run], index: Index) -> Option<Term> {
     let mut end = prev.index;
+    assert!(index > prev.index, "an append has entries after the one that it follows");
     let run = runs.iter().find(|run| {
         end = end.plus(run.count);
         index <= end

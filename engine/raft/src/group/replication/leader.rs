@@ -37,6 +37,10 @@ impl Group {
     pub(crate) fn become_leader(&mut self, effects: &mut Effects) {
         assert!(self.role() == Role::Candidate, "only a candidate wins an election");
         assert!(self.hard_state.vote == Some(self.config.node), "a candidate votes for itself");
+        assert!(!self.is_witness, "a witness never leads");
+        assert!(!self.is_fenced(), "a fenced replica never leads");
+        assert!(self.log.last() >= self.origin().floor(), "a leader holds what it once acknowledged");
+        assert!(!self.reads.is_open() && self.reads.is_idle(), "only a leader has reads that wait");
         let next = self.log.last().index.next();
         let mut progress = Vec::with_capacity(self.peers.len());
         let kind = |peer: &NodeId| ReplicaKind::in_configuration(self.configuration(), *peer);
@@ -58,6 +62,7 @@ impl Group {
     }
 
     pub(crate) fn append_own(&mut self, entries: OwnEntries, effects: &mut Effects) {
+        assert!(self.is_leader(), "only a leader has entries of its own");
         self.unquiesce();
         let id = EntryId::new(self.hard_state.term, self.log.last().index.next());
         let (count, noop) = match entries {
@@ -66,6 +71,10 @@ impl Group {
         };
         self.log.append(id.term, u64::from(count));
         assert!(effects.append.is_none(), "a step appends once");
+        assert!(
+            self.log.last() == EntryId::new(id.term, id.index.plus(u64::from(count - 1))),
+            "and all of it"
+        );
         effects.append = Some(Append::Own { id, count, noop });
     }
 
@@ -83,6 +92,7 @@ impl Group {
         {
             effects.rejected = Some(Rejected::Busy);
         } else if count > 0 {
+            assert!(bytes > 0, "an empty proposal counts, too");
             self.append_own(OwnEntries::Payloads(count), effects);
             let last = self.log.last().index;
             if let Some(leadership) = self.leadership_mut() {
@@ -94,6 +104,7 @@ impl Group {
     /// Commits what a quorum holds durably, if it is of this term (Figure 8): older entries are committed
     /// with it.
     pub(crate) fn advance_commit(&mut self, effects: &mut Effects) {
+        assert!(self.is_leader(), "only a leader commits by counting");
         let reached = |node: NodeId| {
             let at = self.peers.binary_search(&node).ok();
             at.map_or(self.log.durable().0, |at| self.all_progress()[at].matched().0)
@@ -104,6 +115,8 @@ impl Group {
             self.commit_to(index, effects);
             self.note_committed(index);
             self.reads.open(index);
+            assert!(self.commit > before, "what a quorum reached anew is committed");
+            assert!(self.has_committed_in_term(), "a leader counts copies of its own term only");
             self.on_commit_advanced(before, effects);
         }
     }
@@ -125,8 +138,11 @@ impl Group {
     }
 
     pub(crate) fn send_heartbeats(&mut self, effects: &mut Effects) {
+        assert!(self.is_leader(), "only a leader sends heartbeats");
         let quiesce = self.offer_quiescence();
         let (term, round) = (self.hard_state.term, self.reads.round());
+        assert!(!quiesce || self.commit == self.log.last().index, "a group that quiesces has committed all");
+        assert_eq!(self.peers.len(), self.all_progress().len(), "every peer of a leader has progress");
         for (peer, progress) in self.peers.iter().zip(self.all_progress()) {
             // Never beyond what the peer has acknowledged: the rest of its log may differ from ours.
             let commit = self.commit.min(progress.matched());
@@ -248,7 +264,11 @@ impl Group {
         let is_own = self.log.term_at(self.log.durable()) == Some(self.hard_state.term);
         let mine = if is_own { self.log.durable() } else { self.commit };
         let waited_for = self.peers.iter().zip(self.all_progress()).filter(is_waited_for);
-        waited_for.map(|(_, progress)| progress.matched()).min().unwrap_or(mine).min(mine).max(self.commit)
+        let held = waited_for.map(|(_, progress)| progress.matched()).min().unwrap_or(mine);
+        let limit = held.min(mine).max(self.commit);
+        assert!(limit >= self.commit, "a witness is sent all that is committed");
+        assert!(limit <= self.log.last().index, "a witness is sent only what is in the log");
+        limit
     }
 
     pub(crate) fn record_sent(&mut self, to: NodeId, last: Index, bytes: u64) {
@@ -256,6 +276,7 @@ impl Group {
         let end = self.log.last().index;
         let Some(progress) = self.progress_of(to) else { return };
         let told = commit.min(last);
+        assert!(told <= end, "only what is in the log is committed");
         progress.note_commit_sent(told);
         match progress.state() {
             PeerState::Probe | PeerState::Snapshot => progress.pause(now),
@@ -267,6 +288,7 @@ impl Group {
                 }
             }
         }
+        assert!(progress.next() <= end.next(), "only what is in the log is sent");
         self.note_commit_sent(to, told);
         self.note_removal_sent(to, last);
     }
@@ -293,6 +315,8 @@ impl Group {
         progress.note_active();
         let before = progress.matched();
         let news = progress.acknowledged(matched);
+        assert!(progress.matched() >= before, "what a peer holds durably stays");
+        assert!(news == (progress.matched() > before), "news is a match that rises");
         match progress.state() {
             PeerState::Probe => progress.replicate(),
             PeerState::Snapshot if progress.matched() >= progress.snapshot_at().index => progress.replicate(),
@@ -319,6 +343,7 @@ impl Group {
         {
             progress.note_active();
             progress.note_written(matched);
+            assert!(progress.written() >= matched, "what a peer has written counts from then on");
         }
     }
 
@@ -336,7 +361,9 @@ impl Group {
         if self.role() != Role::Leader {
             return self.commit;
         }
-        quorum::reached(self.configuration(), written).map_or(self.commit, Index).max(self.commit)
+        let reached = quorum::reached(self.configuration(), written).map_or(self.commit, Index);
+        assert!(reached <= self.log.last().index, "a quorum holds no more than the leader's log");
+        reached.max(self.commit)
     }
 
     /// A follower's log does not agree at `rejected`. Skips back over a whole conflicting term at once, by the
@@ -345,7 +372,8 @@ impl Group {
         if self.role() != Role::Leader {
             return;
         }
-        let common = self.log.last_at_most(hint.index, hint.term).index;
+        let (common, last) = (self.log.last_at_most(hint.index, hint.term).index, self.log.last().index);
+        assert!(common <= last, "logs have in common what both hold");
         let Some(progress) = self.progress_of(from) else { return };
         progress.note_active();
         match progress.state() {
@@ -359,6 +387,7 @@ impl Group {
             // A reply to an older append: its content is already known.
             _ => {}
         }
+        assert!(progress.next() <= last.next(), "only what is in the log is sent");
     }
 
     pub(crate) fn on_heartbeat_ack(&mut self, from: NodeId, reply: HeartbeatReply, effects: &mut Effects) {
@@ -370,6 +399,7 @@ impl Group {
         let Some(progress) = self.progress_of(from) else { return };
         progress.on_heartbeat_reply(now, interval);
         progress.note_round(reply.round.min(known));
+        assert!(progress.round() <= known, "no peer answers a round before it begins");
         self.on_fortification_reply(from, reply);
         self.answer_reads(effects);
     }

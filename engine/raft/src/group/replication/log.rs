@@ -57,8 +57,11 @@ impl Log {
 
     /// The last index of the run that `index` is in.
     pub(crate) fn run_end(&self, index: Index) -> Index {
+        assert!(index <= self.last, "only what is in the log is in a run");
         let next = self.runs.iter().find(|run| run.first > index);
-        next.map_or(self.last, |run| run.first.prev())
+        let end = next.map_or(self.last, |run| run.first.prev());
+        assert!(end >= index, "a run ends at or after each of its entries");
+        end
     }
 
     /// The last entry at or before `from` whose term is at most `term`: the most that two logs may have in
@@ -79,6 +82,7 @@ impl Log {
 
     pub(crate) fn append(&mut self, term: Term, count: u64) {
         assert!(count > 0, "a run has entries");
+        assert!(self.last.0.checked_add(count).is_some(), "an index is counted, or checked on arrival");
         if self.runs.last().is_none_or(|run| run.term != term) {
             self.runs.push(TermRun { term, first: self.last.next() });
         }
@@ -89,6 +93,7 @@ impl Log {
     /// Drops everything from `from` on.
     pub(crate) fn replace_from(&mut self, from: Index) {
         assert!(from > self.compacted.index, "what is compacted is committed, and stays");
+        assert!(from <= self.last, "what is replaced is in the log");
         self.last = from.prev();
         self.durable = self.durable.min(self.last);
         while self.runs.last().is_some_and(|run| run.first >= from) {
@@ -103,12 +108,14 @@ impl Log {
         if news {
             self.durable = id.index;
         }
+        assert!(self.durable <= self.last, "only what is in the log is durable");
         news
     }
 
     /// Drops the prefix up to `to`, which must be held.
     pub(crate) fn compact(&mut self, to: Index) {
         let Some(term) = self.term_at(to) else { return };
+        assert!(to >= self.compacted.index, "what is compacted does not come back");
         self.compacted = EntryId::new(term, to);
         let keep = self.runs.iter().rposition(|run| run.first <= to.next()).unwrap_or(0);
         self.runs.drain(..keep);
@@ -119,17 +126,22 @@ impl Log {
             self.runs.clear();
         }
         self.durable = self.durable.max(to);
+        let first = self.runs.first();
+        assert!(first.is_none_or(|run| run.first > to), "a run begins after what is compacted");
+        assert!(self.durable >= self.compacted.index, "what is compacted is durable");
         self.assert_order();
     }
 
-    /// After every change but one that only raises `durable` to an entry that is held.
+    /// After every change of an end.
     fn assert_order(&self) {
         assert!(self.compacted.index <= self.last, "what is compacted is in the log");
+        assert!(self.durable <= self.last, "only what is in the log is durable");
         assert!(self.runs.last().is_none_or(|run| run.first <= self.last), "a run has entries");
     }
 
     /// Starts anew after `id`.
     pub(crate) fn reset(&mut self, id: EntryId) {
+        assert!(id.index > self.compacted.index, "a log begins anew further on");
         self.runs.clear();
         (self.compacted, self.last, self.durable) = (id, id.index, id.index);
     }

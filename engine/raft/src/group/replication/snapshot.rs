@@ -25,6 +25,10 @@ impl Group {
             let is_due = behind && progress.state() != PeerState::Snapshot && !progress.is_paused();
             if is_due && !removals.iter().any(|removal| removal.node() == *peer) {
                 progress.snapshot(compacted, now);
+                assert!(
+                    progress.matched() < compacted.index,
+                    "a peer that holds the entry needs no snapshot"
+                );
                 effects.snapshot_to.push(*peer);
             }
         }
@@ -63,20 +67,26 @@ impl Group {
             ));
             return;
         }
+        assert!(term >= mine, "a replica follows no leader of an earlier term");
         self.become_follower(term, Some(from), effects);
         self.note_leader_contact();
         self.fortify();
         self.rearm_election();
         if id.index > self.commit {
+            assert!(id.index > self.applied, "only what is committed is applied");
             let keep_tail = self.log.holds(id);
             if keep_tail {
                 self.log.compact(id.index);
             } else {
                 self.log.reset(id);
             }
+            assert!(self.log.compacted() == id, "the log begins after the snapshot");
+            assert!(keep_tail || self.log.last() == id, "a tail that may differ is dropped");
             (self.commit, self.applied) = (id.index, id.index);
             let tail = if keep_tail { Tail::Kept } else { Tail::Dropped };
             self.rebase(id.index, tail, configuration, effects);
+            let is_known = self.configuration_index() >= id.index;
+            assert!(is_known, "the configuration in force where the log begins is the snapshot's, or later");
             self.lift_fence();
             effects.install = Some(Install { id, configuration: configuration.clone(), keep_tail });
         }

@@ -20,7 +20,10 @@ impl Uncommitted {
     }
 
     pub(crate) fn push(&mut self, last: Index, bytes: u64) {
-        self.queue.get_or_insert_default().push_back((last, bytes));
+        let queue = self.queue.get_or_insert_default();
+        assert!(queue.back().is_none_or(|before| before.0 < last), "proposals are appended in rising order");
+        assert!(bytes > 0, "an empty proposal counts, too");
+        queue.push_back((last, bytes));
         self.bytes += bytes;
     }
 
@@ -28,8 +31,10 @@ impl Uncommitted {
     pub(crate) fn commit_to(&mut self, index: Index) {
         if let Some(queue) = &mut self.queue {
             while let Some((_, bytes)) = queue.pop_front_if(|(last, _)| *last <= index) {
+                assert!(bytes <= self.bytes, "what is committed was counted");
                 self.bytes -= bytes;
             }
+            assert!(!queue.is_empty() || self.bytes == 0, "the bytes are those of the queue");
         }
     }
 
