@@ -157,6 +157,7 @@ impl Group {
     /// one, supported before a restart. A candidate that was our leader leads no longer: it is unfortified,
     /// and may be elected again.
     fn waits(&mut self, candidate: NodeId) -> bool {
+        assert!(candidate != self.config.node, "a replica receives nothing of its own");
         self.end_fortification(candidate);
         let has_leader = self.config.check_quorum
             && (self.role() == Role::Leader || self.leader.is_some() && self.has_recent_leader_contact());
@@ -176,6 +177,7 @@ impl Group {
     /// Becomes a follower of `leader` in `term`. A vote granted in the same term stands.
     pub(crate) fn become_follower(&mut self, term: Term, leader: Option<NodeId>, effects: &mut Effects) {
         assert!(term >= self.hard_state.term, "a replica's term never falls");
+        assert!(leader != Some(self.config.node), "a replica follows another node's");
         if self.role() == Role::Leader {
             self.end_all_removals(effects);
         }
@@ -193,6 +195,8 @@ impl Group {
         self.role = RoleState::Follower;
         self.leader = leader;
         self.reads.reject_all(effects);
+        assert!(self.hard_state.term == term, "a follower is of its leader's term");
+        assert!(!self.is_quiescent(), "a change of role or leader ends quiescence");
     }
 
     /// A deadline may have passed.
@@ -246,6 +250,8 @@ impl Group {
         {
             return;
         }
+        assert!(!self.is_witness, "a witness never campaigns");
+        assert!(!self.is_fenced(), "a fenced replica never campaigns");
         self.leader = None;
         let votes = Votes::of_candidate(me);
         let last = self.log.last();
@@ -255,8 +261,10 @@ impl Group {
             self.send_to_voters(question, effects);
         } else {
             self.role = RoleState::Candidate(votes);
+            let before = self.hard_state.term;
             self.hard_state.term = self.hard_state.term.next();
             self.hard_state.vote = Some(me);
+            assert!(self.hard_state.term > before, "every campaign has a term of its own");
             self.rearm_election();
             let transfer = campaign == Campaign::Transfer;
             let request = Message::Vote { term: self.hard_state.term, last, transfer };
@@ -288,6 +296,7 @@ impl Group {
         }
         let (mine, is_worse) = (self.hard_state.term, last < self.vote_floor());
         let granted = term > mine && !is_worse;
+        assert!(!granted || last >= self.log.last(), "no shorter log is granted a pre-vote");
         let answer = Message::PreVoteReply { term: if granted { term } else { mine }, granted };
         effects.send_durable.push((from, answer));
         if granted {
@@ -304,6 +313,8 @@ impl Group {
     /// Would win, but a voter with a better log has rejected the pre-vote: lets that one campaign first,
     /// once, and for T at most.
     fn defer(&mut self, effects: &mut Effects) {
+        assert!(self.role() == Role::PreCandidate, "only a pre-candidate lets others go first");
+        assert!(!self.candidacy.has_deferred, "it lets others go first once");
         self.become_follower(self.hard_state.term, None, effects);
         self.candidacy.has_deferred = true;
         let nanos = self.config.election_timeout().as_nanos() as u64 / 2;
@@ -332,6 +343,10 @@ impl Group {
         };
         let granted = free && last >= self.vote_floor();
         if granted {
+            assert!(from != self.config.node, "a replica votes for itself by campaigning");
+            let campaigns = matches!(self.role(), Role::Candidate | Role::Leader);
+            assert!(!campaigns, "a candidate has spent its vote");
+            assert!(last >= self.log.last(), "no shorter log is voted for");
             self.hard_state.vote = Some(from);
             self.rearm_election();
         }
@@ -356,6 +371,7 @@ impl Group {
     pub(crate) fn on_vote_reply(&mut self, from: NodeId, ballot: Ballot, effects: &mut Effects) {
         if self.role() == Role::Candidate {
             self.note_vote(from, ballot);
+            assert!(self.hard_state.vote == Some(self.config.node), "a candidate votes for itself");
             self.count_votes(effects);
         }
     }
@@ -368,6 +384,8 @@ impl Group {
 
     fn count_votes(&mut self, effects: &mut Effects) {
         let (RoleState::PreCandidate(votes) | RoleState::Candidate(votes)) = &self.role else { return };
+        assert!(votes.of(self.config.node) == Some(Ballot::Granted), "a candidate votes for itself");
+        assert!(self.leader.is_none(), "a candidate knows no leader");
         let vote = |node| votes.of(node).map(|ballot| ballot == Ballot::Granted);
         let can_go = |node: NodeId| !self.configuration().is_witness(node);
         match (quorum::vote_result(self.configuration(), vote), self.role()) {

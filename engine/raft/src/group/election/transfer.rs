@@ -37,6 +37,8 @@ impl Group {
             effects.transfer = Some(Transfer::Refused(unfit));
             return;
         }
+        assert!(self.pending_transfer().is_none(), "one transfer is under way at a time");
+        assert!(self.configuration().may_lead(to), "the target may lead");
         let deadline = self.now + self.config.election_timeout();
         self.unquiesce();
         self.set_pending_transfer(PendingTransfer {
@@ -75,7 +77,8 @@ impl Group {
     /// request may be lost.
     pub(crate) fn send_timeout_now(&mut self, effects: &mut Effects) {
         let Some(to) = self.transfer_target().filter(|to| self.holds_all(*to)) else { return };
-        self.support.has_sent_timeout_now = true;
+        assert!(self.is_leader(), "only a leader requests that another campaigns");
+        self.support.note_timeout_now_sent();
         effects.send.push((to, Message::TimeoutNow { term: self.hard_state.term }));
         let now = self.now;
         self.pending_transfer_mut().into_iter().for_each(|transfer| transfer.timeout_now_at = Some(now));
@@ -84,6 +87,7 @@ impl Group {
     /// A node holds more than before: the target may hold everything now; or this node may be the successor.
     pub(crate) fn consider_target(&mut self, node: NodeId, effects: &mut Effects) {
         let Some(to) = self.transfer_target() else { return };
+        assert!(self.is_leader(), "only a leader has a transfer under way");
         let may_succeed = self.configuration().may_lead(node) && self.holds_all(node);
         if self.is_retiring() && may_succeed && !self.holds_all(to) {
             self.set_target(node);
@@ -127,6 +131,7 @@ impl Group {
     }
 
     fn set_target(&mut self, node: NodeId) {
+        assert!(self.is_retiring(), "only a retiring leader looks for another target");
         self.pending_transfer_mut()
             .into_iter()
             .for_each(|transfer| (transfer.to, transfer.timeout_now_at) = (node, None));
@@ -139,6 +144,8 @@ impl Group {
         else {
             return false;
         };
+        assert!(over.deadline <= now, "a transfer is given up at its deadline");
+        assert!(self.pending_transfer().is_none(), "and is under way no longer");
         if over.step_down_after.is_none() {
             effects.transfer = Some(Transfer::Abandoned(over.to));
         }
@@ -146,6 +153,9 @@ impl Group {
     }
 
     fn set_pending_transfer(&mut self, transfer: PendingTransfer) {
+        assert!(self.is_leader(), "only a leader transfers its leadership");
+        assert!(transfer.deadline >= self.now, "a transfer has time");
+        assert!(transfer.timeout_now_at.is_none(), "a transfer begins before its first request");
         if let Some(leadership) = self.leadership_mut() {
             leadership.set_transfer(transfer);
         }
@@ -171,6 +181,8 @@ impl Group {
         if self.is_retiring() {
             return;
         }
+        assert!(self.is_leader(), "only a leader retires");
+        assert!(self.configuration_index() <= self.commit, "a leader retires by a committed configuration");
         let rank = |node: &NodeId| {
             self.peer(*node).map(|progress| (progress.is_recently_active(), progress.matched()))
         };
@@ -197,7 +209,9 @@ impl Group {
         if let Some(transfer) = self.pending_transfer_mut()
             && let Some(step_down_after) = transfer.step_down_after
         {
-            transfer.deadline = transfer.deadline.min(now.max(step_down_after));
+            let before = transfer.deadline;
+            transfer.deadline = before.min(now.max(step_down_after));
+            assert!(transfer.deadline <= before, "a leader that retires gets no more time");
         }
     }
 

@@ -21,6 +21,7 @@ impl Group {
     /// Sends a leader query: this replica fortifies a leader, and received a vote request, or no
     /// heartbeat.
     pub(crate) fn query_leader(&mut self, effects: &mut Effects) {
+        assert!(self.leader != Some(self.config.node), "a leader sends itself no query");
         if let Some(leader) = self.leader {
             effects.send.push((leader, Message::LeaderQuery { term: self.hard_state.term, follows: true }));
         }
@@ -30,6 +31,7 @@ impl Group {
     /// be quiescent and fortify a leader that has stepped down. Seldom: where others can campaign, they do so
     /// long before.
     pub(crate) fn query_voters(&mut self, effects: &mut Effects) {
+        assert!(self.leader.is_none(), "only a replica without a leader asks all voters");
         self.timers.set(self.now + self.config.election_timeout() * TIMEOUTS_TO_QUERY);
         let question = Message::LeaderQuery { term: self.hard_state.term, follows: false };
         self.send_to_voters(question, effects);
@@ -59,6 +61,9 @@ impl Group {
     /// does not lead it now, so it never will again. A term later than its own it has never led and may come to
     /// lead: no honest peer names one.
     pub(crate) fn reply_not_leader(&self, to: NodeId, term: Term, effects: &mut Effects) {
+        assert!(to != self.config.node, "a replica receives nothing of its own");
+        let leads = self.role() == Role::Leader && term == self.hard_state.term;
+        assert!(!leads, "a leader never denies its own term");
         if term <= self.hard_state.term {
             effects.send.push((to, Message::NotLeader { term }));
         }

@@ -31,6 +31,7 @@ impl Group {
     /// never ask for it. Cost: a look at two words.
     #[must_use]
     pub fn is_quiescent_without_peer(&self) -> bool {
+        assert!(self.support.received.len() <= self.peers.len(), "only peers count as supporters");
         self.is_quiescent() && self.role() == Role::Leader && (self.support.received.len()) < self.peers.len()
     }
 
@@ -65,6 +66,8 @@ impl Group {
     fn end_quiescence(&mut self) {
         self.all_progress_mut().iter_mut().for_each(Progress::withdraw_consent);
         let before = core::mem::take(&mut self.support.quiescence);
+        let is_leader = self.is_leader();
+        assert!(is_leader || before == Quiescence::Quiescent, "only a leader offers to quiesce");
         if before == Quiescence::Quiescent && self.role() == Role::Leader {
             self.rearm_heartbeat();
             if self.config.check_quorum {
@@ -79,8 +82,9 @@ impl Group {
             self.unquiesce();
         } else if self.support.quiescence == Quiescence::Active {
             self.support.quiescence = Quiescence::Offered;
-            self.support.since = self.reads.next_round();
+            self.await_new_replies();
         }
+        assert!(self.support.since <= self.reads.round(), "replies to a round that has begun are awaited");
         self.support.quiescence != Quiescence::Active
     }
 
@@ -110,10 +114,12 @@ impl Group {
     /// The leader offers to quiesce. Returns whether this follower agrees: then it has no deadline any
     /// longer.
     pub(crate) fn accept_quiescence(&mut self, commit: Index) -> bool {
+        assert!(self.role() == Role::Follower, "only a follower agrees to quiesce");
         let last = self.log.last().index;
         let agrees =
             self.is_fortifying() && commit == last && self.commit == last && self.log.durable() == last;
         if agrees && self.pending_reads.as_ref().is_none_or(|pending| pending.is_answered()) {
+            assert!(self.leader.is_some(), "a quiescent follower knows whom to ask");
             self.support.quiescence = Quiescence::Quiescent;
             self.timers.stop();
         }
@@ -124,6 +130,7 @@ impl Group {
     /// quiesce. When all supporting peers agree, the group quiesces.
     pub(crate) fn on_fortification_reply(&mut self, from: NodeId, reply: HeartbeatReply) {
         let HeartbeatReply { round, fortifies, quiesce } = reply;
+        assert!(self.is_leader(), "followers fortify a leader");
         if self.is_quiescent() && !self.is_supported_by(from) {
             // The group quiesced without this peer, which is alive, and would receive no heartbeats.
             self.unquiesce();
@@ -156,11 +163,15 @@ impl Group {
     }
 
     fn quiesce(&mut self) {
+        assert!(self.is_leader(), "a leader decides that its group quiesces");
+        assert!(self.commit == self.log.last().index, "a group that quiesces has committed all");
+        assert!(self.reads.is_idle(), "a group that quiesces serves no reads");
         self.support.quiescence = Quiescence::Quiescent;
         self.timers.stop();
         if let Some(leadership) = self.leadership_mut() {
             leadership.set_quorum_deadline(Time::NEVER);
         }
         self.shrink();
+        assert!(self.next_deadline() == Time::NEVER, "a quiescent group has no deadline");
     }
 }

@@ -7,6 +7,7 @@ use raftwerk_frame::{Index, NodeId, Time};
 use crate::contract::Effects;
 use crate::group::liveness::quiescence::Quiescence;
 use crate::group::replication::progress::Progress;
+use crate::group::role::RoleState;
 use crate::group::{Group, Role};
 use crate::quorum::{self, VoteResult};
 
@@ -37,8 +38,9 @@ impl PeerSet {
     /// The peer at `at` is gone: those after it move down.
     const fn close_gap(&mut self, at: usize) {
         if at < NODES_MAX {
-            let before = (1 << at) - 1;
-            self.0 = self.0 & before | (self.0 >> 1) & !before;
+            let (below, count) = ((1 << at) - 1, self.len());
+            self.0 = self.0 & below | (self.0 >> 1) & !below;
+            assert!(self.len() <= count && self.len() + 1 >= count, "one peer goes, and the others stay");
         }
     }
 
@@ -64,7 +66,7 @@ pub(crate) struct Support {
     campaigns_early: bool,
     pub(super) quiescence: Quiescence,
     /// A leader has requested that another replica campaigns in its place, which may happen at any time.
-    pub(crate) has_sent_timeout_now: bool,
+    has_sent_timeout_now: bool,
     /// Replies to this round or later ones show which followers fortify the leader, and which agree to
     /// quiesce.
     pub(super) since: u64,
@@ -74,6 +76,11 @@ impl Support {
     /// The peers have changed: their support is unknown.
     pub(crate) const fn clear(&mut self) {
         (self.given, self.received) = (PeerSet(0), PeerSet(0));
+    }
+
+    /// Another replica was requested to campaign: until this one leads anew, it has no lease.
+    pub(crate) const fn note_timeout_now_sent(&mut self) {
+        self.has_sent_timeout_now = true;
     }
 
     /// The peer at `at` is gone.
@@ -129,6 +136,8 @@ impl Group {
                 && self.is_supported_by(node);
             if is_fortifying { until(node).0 } else { 0 }
         };
+        assert!(self.commit <= self.log.last().index, "only what is in the log is committed");
+        assert!(self.has_committed_in_term(), "a leader with open reads knows what is committed");
         quorum::reached(self.configuration(), reached).map(|until| (self.commit, Time(until)))
     }
 
@@ -144,6 +153,10 @@ impl Group {
         if let Ok(at) = self.peers.binary_search(&node) {
             self.support.given.remove(at);
             self.end_fortification(node);
+            assert!(
+                !self.is_fortifying() || self.leader != Some(node),
+                "a leader without support is not fortified"
+            );
         }
     }
 
@@ -154,6 +167,7 @@ impl Group {
         if self.role() == Role::Leader {
             self.restart_fortification(at);
             self.unquiesce();
+            assert!(!self.is_quiescent(), "a leader with a new supporter sends it heartbeats");
         }
     }
 
@@ -171,8 +185,17 @@ impl Group {
 
     /// The support of a peer's node has changed: its replies from before do not count.
     fn restart_fortification(&mut self, at: usize) {
-        self.support.since = self.reads.next_round();
+        assert!(self.is_leader(), "followers fortify a leader");
+        assert!(at < self.peers.len(), "only the support of peers is tracked");
+        self.await_new_replies();
         self.all_progress_mut().iter_mut().skip(at).take(1).for_each(Progress::lose_support);
+    }
+
+    /// Only replies to heartbeats from now on count.
+    pub(super) fn await_new_replies(&mut self) {
+        let before = self.support.since;
+        self.support.since = self.reads.next_round();
+        assert!(self.support.since > before, "replies that count no longer never count again");
     }
 
     /// A follower holds the log up to `matched`, and held it up to `before`. If the configuration in force
@@ -183,7 +206,7 @@ impl Group {
             && self.configuration_index() <= matched
             && !self.support.received.is_empty()
         {
-            self.support.since = self.reads.next_round();
+            self.await_new_replies();
         }
     }
 
@@ -192,12 +215,16 @@ impl Group {
         (self.support.has_sent_timeout_now, self.support.campaigns_early) = (false, false);
         // Without support no round is needed: support that begins starts a round of its own.
         let is_supported = !self.support.received.is_empty();
+        let before = self.support.since;
         self.support.since = if is_supported { self.reads.next_round() } else { self.reads.round() };
+        assert!(self.support.since >= before, "replies that count no longer never count again");
+        assert!(self.is_leader(), "followers fortify a leader");
     }
 
     /// A message from the leader of this term was received: from now on this replica fortifies it, as long as
     /// its node is supported.
     pub(crate) const fn fortify(&mut self) {
+        assert!(matches!(self.role, RoleState::Follower), "a replica fortifies the leader that it follows");
         (self.support.has_leader_contact, self.support.campaigns_early) = (true, false);
         self.support.quiescence = Quiescence::Active;
     }
@@ -224,6 +251,7 @@ impl Group {
     }
 
     pub(super) fn has_supported_quorum(&self) -> bool {
+        assert!(self.support.received.len() <= self.peers.len(), "only peers count as supporters");
         let me = self.config.node;
         let is_supported = |node| Some(node == me || self.is_supported_by(node));
         quorum::vote_result(self.configuration(), is_supported) == VoteResult::Won
@@ -234,6 +262,7 @@ impl Group {
     /// lets the candidate go first. Of two that request pre-votes of each other, the one with the higher id
     /// continues.
     pub(crate) fn yield_to_candidate(&mut self, candidate: NodeId, effects: &mut Effects) {
+        assert!(candidate != self.config.node, "a replica lets others go first, not itself");
         let asks_too = self.role() == Role::PreCandidate;
         if !self.support.campaigns_early || asks_too && candidate < self.config.node {
             return;
