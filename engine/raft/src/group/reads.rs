@@ -7,7 +7,7 @@ use alloc::collections::VecDeque;
 use raftwerk_frame::{Index, Message, NodeId};
 
 use crate::contract::Effects;
-use crate::group::{Group, Role};
+use crate::group::{Group, NUMBER_MAX, Role};
 use crate::quorum;
 
 /// A leader drops read-index requests of followers while this many reads wait, since it cannot bound their
@@ -44,6 +44,7 @@ impl Reads {
 
     /// Begins a round: replies to it were sent after this moment.
     pub(crate) const fn next_round(&mut self) -> u64 {
+        assert!(self.round < NUMBER_MAX, "rounds are counted");
         self.round += 1;
         self.round
     }
@@ -68,6 +69,14 @@ impl Reads {
         }
     }
 
+    fn push(&mut self, read: Waiting) {
+        let last = self.waiting.back();
+        assert!(last.is_none_or(|last| last.index <= read.index), "read indices rise with the commit index");
+        assert!(read.index.is_some() == self.is_open, "a read index is known as soon as reads are open");
+        assert!(read.round.is_none(), "a read waits for the turn's round");
+        self.waiting.push_back(read);
+    }
+
     pub(crate) fn shrink(&mut self) {
         if self.waiting.is_empty() {
             self.waiting = VecDeque::new();
@@ -84,6 +93,7 @@ impl Reads {
         let own = self.waiting.drain(..).filter(|read| read.asker.is_none());
         effects.reads_rejected.extend(own.map(|read| read.token));
         self.shrink();
+        assert!(self.is_idle() && !self.is_open, "a replica that does not lead has no reads that wait");
     }
 }
 
@@ -95,7 +105,7 @@ impl Group {
         }
         self.unquiesce();
         let index = self.reads.is_open.then_some(self.commit);
-        self.reads.waiting.push_back(Waiting { token, asker: None, index, round: None });
+        self.reads.push(Waiting { token, asker: None, index, round: None });
     }
 
     /// A follower requests a read index. It repeats the request if this one is lost, or dropped because too
@@ -105,7 +115,8 @@ impl Group {
         if self.role() == Role::Leader && is_known && self.reads.waiting.len() < WAITING_MAX {
             self.unquiesce();
             let index = self.reads.is_open.then_some(self.commit);
-            self.reads.waiting.push_back(Waiting { token: round, asker: Some(from), index, round: None });
+            assert!(from != self.config.node, "own reads have no asker");
+            self.reads.push(Waiting { token: round, asker: Some(from), index, round: None });
         }
     }
 
@@ -115,6 +126,8 @@ impl Group {
             let round = self.reads.next_round();
             let gathered = self.reads.waiting.iter_mut().rev().take_while(|read| read.round.is_none());
             gathered.for_each(|read| read.round = Some(round));
+            assert!(self.is_leader(), "only a leader begins a read round");
+            assert!(self.reads.round == round, "the heartbeats of a round carry its number");
             self.send_heartbeats(effects);
         }
         self.answer_reads(effects);
@@ -130,11 +143,13 @@ impl Group {
             at.map_or(self.reads.round, |at| self.all_progress()[at].round())
         };
         let Some(reached) = quorum::reached(self.configuration(), round_of) else { return };
+        assert!(reached <= self.reads.round, "no round is answered before it begins");
         let term = self.hard_state.term;
         while let Some(&Waiting { token, asker, index: Some(index), round: Some(round) }) =
             self.reads.waiting.front()
             && round <= reached
         {
+            assert!(self.reads.is_open, "a read is answered when the commit index is known to be current");
             self.reads.waiting.pop_front();
             assert!(index <= self.commit, "a read index was the commit index");
             match asker {

@@ -47,6 +47,7 @@ impl Group {
         }
         if self.pending_reads.is_none() {
             let round = self.timers.draw(NUMBER_MAX) ^ (self.now.0 & (NUMBER_MAX >> 8));
+            assert!(round <= NUMBER_MAX, "a first number leaves room to count");
             self.pending_reads =
                 Some(Box::new(PendingReadIndex { round, is_due: true, at: self.now, waiting: Vec::new() }));
         }
@@ -68,6 +69,9 @@ impl Group {
             && core::mem::take(&mut pending.is_due)
             && !pending.waiting.is_empty()
         {
+            assert!(leader != self.config.node, "a follower's leader is another node");
+            assert!(pending.at <= self.now, "no request was sent after now");
+            assert!(pending.round < u64::MAX, "requests are counted from a number below half the range");
             pending.round += 1;
             pending.at = self.now;
             let round = pending.round;
@@ -83,6 +87,7 @@ impl Group {
     pub(crate) fn retry_read_index(&mut self) {
         let interval = self.config.heartbeat_interval();
         if let Some(pending) = &mut self.pending_reads {
+            assert!(pending.at <= self.now, "no request was sent after now");
             pending.is_due |= self.now >= pending.at + interval;
         }
     }
@@ -109,6 +114,7 @@ impl Group {
         if round > pending.round {
             return;
         }
+        assert!(index.0 <= NUMBER_MAX, "a read waits for an index that may be applied");
         pending.waiting.retain(|(token, asked_in)| {
             let is_answered = *asked_in != 0 && *asked_in <= round;
             if is_answered {
@@ -120,6 +126,7 @@ impl Group {
 
     /// This replica leads now, and serves its waiting reads itself.
     pub(crate) fn adopt_pending_reads(&mut self, effects: &mut Effects) {
+        assert!(self.is_leader(), "a leader serves its waiting reads itself");
         if let Some(pending) = self.pending_reads.take() {
             pending.waiting.into_iter().for_each(|(token, _)| self.on_read(token, effects));
         }
@@ -127,6 +134,7 @@ impl Group {
 
     /// There is no leader to send a request to.
     pub(crate) fn reject_pending_reads(&mut self, effects: &mut Effects) {
+        assert!(!self.is_leader(), "a leader asks no other for a read index");
         if let Some(pending) = self.pending_reads.take() {
             effects.reads_rejected.extend(pending.waiting.into_iter().map(|(token, _)| token));
         }
