@@ -127,10 +127,14 @@ impl Group {
 
     /// Appends a configuration, which is in force from now on.
     pub(crate) fn append_configuration(&mut self, to: Configuration, effects: &mut Effects) -> Index {
+        assert!(self.configuration_index() <= self.commit, "one configuration at a time is not committed");
+        assert!(self.has_committed_in_term(), "a change begins when the leader knows what is committed");
+        assert!(effects.membership.is_none(), "a step appends one configuration");
         self.append_own(OwnEntries::Payloads(1), effects);
         let index = self.log.last().index;
         effects.membership = Some(to.clone());
         self.put_in_force(Membership { index, configuration: to }, effects);
+        assert!(self.configuration_index() == index, "a configuration is in force once it is in the log");
         index
     }
 
@@ -142,6 +146,11 @@ impl Group {
 
     /// The log begins in this configuration, and no other is known.
     pub(crate) fn begin_in(&mut self, configuration: &Configuration, effects: &mut Effects) {
+        assert!(
+            self.configuration().is_empty(),
+            "no configuration is replaced but by an entry or a snapshot"
+        );
+        assert!(!self.is_leader(), "a leader has a configuration");
         self.configurations = Configurations::new(configuration.clone(), self.log.compacted().index);
         self.on_configuration_changed(effects);
     }
@@ -151,6 +160,8 @@ impl Group {
         while self.configuration_index() >= from && self.configurations.pop() {
             self.on_configuration_changed(effects);
         }
+        assert!(!self.is_leader(), "a leader only appends");
+        assert!(self.configuration_index() < from, "the configuration in force is in the log");
     }
 
     /// A snapshot replaces the log up to `index`. Configurations in the rest of the log stay in force.
@@ -161,6 +172,8 @@ impl Group {
         configuration: &Configuration,
         effects: &mut Effects,
     ) {
+        assert!(!self.is_leader(), "a leader installs no snapshot");
+        assert!(index == self.log.compacted().index, "the log begins after the snapshot");
         if tail == Tail::Kept && self.configuration_index() > index {
             self.configurations.rebase(index, configuration);
         } else {
@@ -175,6 +188,8 @@ impl Group {
 
     /// The log begins after `to`: of the configurations up to there, the latest suffices.
     pub(crate) fn on_compacted(&mut self, to: Index) {
+        assert!(to == self.log.compacted().index, "the log begins after what is compacted");
+        assert!(to <= self.commit, "only what is committed is compacted");
         if self.is_removed() {
             self.standing.known = Standing::Removed;
         }
@@ -202,6 +217,8 @@ impl Group {
     /// The commit index has passed `before` in a leader: a configuration may have become committed, and need
     /// a next step.
     pub(crate) fn on_commit_advanced(&mut self, before: Index, effects: &mut Effects) {
+        assert!(self.is_leader(), "a leader takes the next step of a change");
+        assert!(self.commit > before, "a step follows a commit");
         self.start_removal_deadlines();
         if self.configuration_index() > self.commit {
             return;
@@ -257,8 +274,10 @@ impl Group {
             if self.role() != Role::Follower {
                 self.become_follower(self.hard_state.term, None, effects);
             }
+            assert!(self.role() == Role::Follower, "a removed replica campaigns no longer");
             self.standing.known = Standing::Removed;
             self.timers.stop();
+            assert!(self.is_removed() && !self.may_campaign(), "a removal notice ends the membership");
         }
     }
 

@@ -81,6 +81,8 @@ impl Group {
         if first != *self.configuration() {
             self.append_configuration(first, effects);
         }
+        assert!(self.is_leader(), "a leader adds new members");
+        assert!(self.admission().is_none(), "one change waits for new members at a time");
         let (target, began) = (self.log.last().index, self.now);
         let newcomer = |node| Newcomer { node, target, began, is_caught_up: false };
         let admission = PendingAdmission {
@@ -108,6 +110,8 @@ impl Group {
         let (last, now, patience) = (self.log.last().index, self.now, self.config.election_timeout());
         for newcomer in admission.newcomers.iter_mut().filter(|newcomer| !newcomer.is_caught_up) {
             let matched = self.peer(newcomer.node).map_or(Index(0), |progress| progress.matched());
+            assert!(newcomer.target <= last, "a round ends at an entry of the log");
+            assert!(newcomer.began <= now, "a round begins before it ends");
             if matched >= newcomer.target {
                 newcomer.is_caught_up = now.since(newcomer.began) < patience || matched == last;
                 (newcomer.target, newcomer.began) = (last, now);
@@ -134,6 +138,7 @@ impl Group {
             }
             Err(refusal) => Reconfigured::Abandoned(refusal),
         };
+        assert!(self.admission().is_none(), "a change that has begun waits no longer");
         effects.reconfigured = Some(outcome);
     }
 

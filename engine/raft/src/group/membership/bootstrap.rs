@@ -50,6 +50,8 @@ impl Group {
             self.is_named_in(configuration) && configuration.is_witness(self.config.node) == self.is_witness;
         if self.lacks_configuration() && self.log.holds(id) && is_this_one {
             self.begin_in(configuration, effects);
+            assert!(!self.lacks_configuration(), "a replica that was sent a configuration has one");
+            assert!(self.configuration_index() <= id.index, "the configuration is in force at the entry");
             effects.begins_in = Some(configuration.clone());
         }
     }

@@ -50,6 +50,7 @@ impl Configurations {
         let before = self.earlier.pop();
         let is_there = before.is_some();
         if let Some(before) = before {
+            assert!(before.index < self.index, "configurations are in the log in rising order");
             (self.index, self.current) = (before.index, before.configuration);
         }
         is_there
@@ -59,6 +60,8 @@ impl Configurations {
     pub(crate) fn rebase(&mut self, index: Index, configuration: &Configuration) {
         assert!(index < self.index, "the configuration in force stays");
         self.earlier.retain(|membership| membership.index > index);
+        let next = self.earlier.first();
+        assert!(next.is_none_or(|next| next.index > index), "the configurations that stay are later");
         self.earlier.push_front(Membership { index, configuration: configuration.clone() });
     }
 
@@ -81,6 +84,8 @@ impl Configurations {
         } else if let Some(base) = self.earlier.iter().rposition(|membership| membership.index <= to) {
             self.earlier.drop_front(base);
         }
+        let first = self.earlier.first().map_or(self.index, |first| first.index);
+        assert!(first <= to, "the configuration where the log begins is known");
     }
 
     pub(crate) fn up_to(&self, index: Index) -> Option<(Index, &Configuration)> {
@@ -88,6 +93,7 @@ impl Configurations {
             return Some((self.index, &self.current));
         }
         let found = self.earlier.iter().rfind(|membership| membership.index <= index);
+        assert!(found.is_none_or(|found| found.index < self.index), "a later configuration is in force");
         found.map(|membership| (membership.index, &membership.configuration))
     }
 

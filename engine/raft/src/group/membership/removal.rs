@@ -53,6 +53,7 @@ impl Group {
     pub(crate) fn place_peers(&mut self, before: SmallVec<[NodeId; 4]>, effects: &mut Effects) {
         let next = self.log.last().index.next();
         let progress = self.take_progress();
+        assert_eq!(before.len(), progress.len(), "every peer of a leader had progress");
         let mut known: Vec<(NodeId, Progress)> = before.into_iter().zip(progress).collect();
         let mut placed = Vec::with_capacity(known.len().max(self.peers.len()));
         for at in 0..self.peers.len() {
@@ -88,11 +89,14 @@ impl Group {
         while self.removals().len() > REMOVALS_MAX {
             self.end_removal(0, effects);
         }
+        assert!(self.removals().len() <= self.peers.len(), "a removed peer is a peer while it is served");
+        assert!(self.is_leader(), "a leader has the progress of its peers");
     }
 
     /// This replica leads now, with a configuration that may not be committed: the peers that it removes have
     /// not received its commit either.
     pub(crate) fn restore_removals(&mut self) {
+        assert!(self.is_leader() && self.removals().is_empty(), "a new leader serves no removed peer yet");
         let Some(before) =
             self.configurations.previous().filter(|_| self.configuration_index() > self.commit)
         else {
@@ -118,9 +122,12 @@ impl Group {
             placed.push((node, Progress::new(next, kind)));
         }
         self.set_peers(placed);
+        assert!(self.removals().len() <= REMOVALS_MAX, "a bounded number of removed peers is served");
     }
 
     fn leave(&mut self, node: NodeId, log: Option<LogId>, configuration: EntryId) {
+        assert!(node != self.config.node, "a leader is no peer of its own");
+        assert!(self.is_leader(), "a leader serves the peers that it removes");
         if let Some(leadership) = self.leadership_mut() {
             leadership.add_removal(Removal { node, log, configuration, told_to: None, until: Time::NEVER });
         }
@@ -161,6 +168,7 @@ impl Group {
     /// An append up to `last`, which carries the commit index, was sent.
     pub(crate) fn note_removal_sent(&mut self, node: NodeId, last: Index) {
         let told = self.commit.min(last);
+        assert!(told <= self.log.last().index, "only what is in the log is committed");
         for removal in self.removals_mut().iter_mut().filter(|removal| removal.node == node) {
             if removal.configuration.index <= told {
                 removal.told_to.get_or_insert(last);
@@ -172,6 +180,7 @@ impl Group {
     pub(crate) fn end_acknowledged_removal(&mut self, node: NodeId, effects: &mut Effects) {
         let Some(at) = self.removals().iter().position(|removal| removal.node == node) else { return };
         let matched = self.peer(node).map_or(Index(0), |progress| progress.matched());
+        assert!(matched <= self.log.last().index, "only what is in the log is acknowledged");
         if self.removals()[at].told_to.is_some_and(|told_to| matched >= told_to) {
             self.end_removal(at, effects);
         }
@@ -195,6 +204,7 @@ impl Group {
 
     /// Ends the service of a peer. If its removal is committed, the leader sends it the removal notice.
     fn end_removal(&mut self, at: usize, effects: &mut Effects) {
+        assert!(self.is_leader(), "a leader serves removed peers");
         let Some((peers, leadership)) = self.peers_and_leadership() else { return };
         let Removal { node, configuration, .. } = leadership.take_removal(at);
         if let Ok(at) = peers.binary_search(&node) {
