@@ -16,6 +16,7 @@ use smallvec::SmallVec;
 
 use crate::contract::{AppendPlan, Config, Effects, Input, Opening, Origin, Restored, Settings, is_request};
 use crate::group::election::{Candidacy, Timers, random_timeout};
+use crate::group::invariant::Marks;
 use crate::group::liveness::leader_query::QuerySender;
 use crate::group::liveness::support::Support;
 use crate::group::membership::configurations::{Configurations, MemberStanding};
@@ -197,7 +198,7 @@ impl Group {
     /// Processes one input. Never fails, never blocks; allocates nothing in steady state.
     pub fn step(&mut self, now: Time, input: Input<'_>, effects: &mut Effects) {
         self.now = self.now.max(now);
-        let before = (self.role(), self.hard_state, self.leader);
+        let before = Marks::of(self);
         match input {
             Input::Timeout => self.on_timeout(effects),
             Input::Campaign => {
@@ -242,11 +243,13 @@ impl Group {
             Input::SupportedBy { node, yes: true } => self.on_support_gained(node),
             Input::SupportedBy { node, yes: false } => self.on_support_lost(node),
         }
-        effects.role_changed |= before.0 != self.role() || before.1.term != self.hard_state.term;
-        effects.leader_changed |= before.2 != self.leader;
-        if before.1 != self.hard_state {
+        effects.role_changed |= before.role != self.role() || before.hard_state.term != self.hard_state.term;
+        effects.leader_changed |= before.leader != self.leader;
+        if before.hard_state != self.hard_state {
             effects.hard_state = Some(self.hard_state);
         }
+        before.assert_kept_by(self);
+        assert_eq!(invariant::check_in_brief(self), Ok(()), "the invariants hold after every input");
         debug_assert_eq!(invariant::check(self), Ok(()));
     }
 
@@ -264,12 +267,24 @@ impl Group {
         } else {
             self.send_read_index(effects);
         }
+        assert_eq!(invariant::check_in_brief(self), Ok(()), "the invariants hold after every turn");
     }
 
     /// The next append plan for a peer, if there is one. Only a leader has any.
     #[must_use]
     pub fn next_append(&mut self, to: NodeId) -> Option<AppendPlan> {
-        if self.role() == Role::Leader { self.append_plan(to) } else { None }
+        if self.role() != Role::Leader {
+            return None;
+        }
+        let plan = self.append_plan(to)?;
+        let last = self.log.last().index;
+        assert!(plan.term == self.hard_state.term, "a leader sends appends of its own term");
+        assert!(plan.prev.term <= plan.term, "a log has no entries of a later term than its leader's");
+        assert!(plan.first == plan.prev.index.next(), "an append goes on after its prev");
+        assert!(plan.prev.index <= last && plan.last <= last, "only what is in the log is sent");
+        assert!(plan.commit <= last, "only what is in the log is committed");
+        assert!(plan.bytes_max <= self.config.append_bytes_max(), "an append has a bound");
+        Some(plan)
     }
 
     /// Records what was sent of the last append plan to a peer: up to which entry, and how many bytes.
@@ -307,6 +322,10 @@ impl Group {
             _ if !self.admit(from, &message, effects) => return,
             _ => {}
         }
+        let is_ahead = message.term() > self.hard_state.term;
+        let may_be_ahead = matches!(message, Message::PreVote { .. } | Message::PreVoteReply { .. });
+        assert!(!is_ahead || may_be_ahead, "the term of an admitted message is this replica's");
+        assert!(message.term() >= self.hard_state.term, "no message of an earlier term is admitted");
         match message {
             Message::PreVote { term, last } => self.on_pre_vote(from, term, last, effects),
             Message::PreVoteReply { term, granted: true } => {
@@ -363,6 +382,7 @@ impl Group {
         if index > self.commit {
             assert!(index <= self.log.last().index, "only what is in the log is committed");
             let first = effects.commit.map_or(self.commit.next(), |(first, _)| first);
+            assert!(first <= index, "what is newly committed is a range");
             effects.commit = Some((first, index));
             self.commit = index;
         }
@@ -375,6 +395,7 @@ impl Group {
 
     /// How much longer than others this replica waits before it campaigns, by its priority.
     pub(crate) fn priority_delay(&self) -> Duration {
+        assert!(self.candidacy.priority <= PRIORITY_MAX, "a priority is bounded when it is set");
         self.config.election_timeout() * u32::from(PRIORITY_MAX - self.candidacy.priority)
     }
 
@@ -386,6 +407,11 @@ impl Group {
 
     pub(crate) fn progress_of(&mut self, node: NodeId) -> Option<&mut Progress> {
         let at = self.peers.binary_search(&node).ok()?;
+        let (peers, followed) = (self.peers.len(), self.all_progress().len());
+        assert!(
+            followed == if self.is_leader() { peers } else { 0 },
+            "a leader has the progress of each peer"
+        );
         self.all_progress_mut().get_mut(at)
     }
 

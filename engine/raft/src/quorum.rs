@@ -42,6 +42,8 @@ fn majority_vote(voters: &[NodeId], vote: impl Fn(NodeId) -> Option<bool>) -> Vo
         }
     }
     let needed = voters.len() / 2 + 1;
+    assert!(yes + open <= voters.len(), "every voter has one vote");
+    assert!(2 * needed > voters.len(), "two majorities have a voter in common");
     if yes >= needed {
         VoteResult::Won
     } else if yes + open >= needed {
@@ -66,6 +68,7 @@ fn majority_reached(voters: &[NodeId], reached: impl Fn(NodeId) -> u64) -> Optio
     let mut numbers: SmallVec<[u64; 7]> = voters.iter().map(|&voter| reached(voter)).collect();
     numbers.sort_unstable();
     let needed = voters.len() / 2 + 1;
+    assert!(2 * needed > voters.len(), "two majorities have a voter in common");
     numbers.len().checked_sub(needed).map(|at| numbers[at])
 }
 

@@ -103,6 +103,7 @@ pub fn simple(from: &Configuration, changes: &[Change]) -> Result<Configuration,
     if differ(&from.voters, &to.voters) + differ(&to.voters, &from.voters) > 1 {
         return Err(ChangeError::ManyVoters);
     }
+    assert!(!to.is_joint(), "changes alone make no configuration joint");
     checked(from, to)
 }
 
@@ -127,7 +128,9 @@ pub fn enter_joint(
         auto_leave: leave == Leave::Automatically,
         ..from.clone()
     };
-    checked(from, changed(joint, changes)?)
+    let to = changed(joint, changes)?;
+    assert!(to.is_joint() && to.outgoing.len() == from.voters.len(), "the old half keeps its say");
+    checked(from, to)
 }
 
 /// The configuration after a joint one.
@@ -149,6 +152,7 @@ pub fn leave_joint(from: &Configuration) -> Result<Configuration, ChangeError> {
         put(&mut to.learners, node);
     }
     forget_absent(&mut to);
+    assert!(!to.is_joint() && to.voters.len() == from.voters.len(), "the new half remains");
     Ok(to)
 }
 

@@ -19,7 +19,9 @@ impl Rng {
 
     /// A number below `bound`; 0 if that is 0.
     pub(crate) fn below(&mut self, bound: u64) -> u64 {
-        ((u128::from(self.next()) * u128::from(bound)) >> 64) as u64
+        let drawn = (u128::from(self.next()) * u128::from(bound)) >> 64;
+        assert!(drawn < u128::from(bound.max(1)), "a number is below its bound");
+        drawn as u64
     }
 }
 

@@ -47,7 +47,8 @@ impl<T> ThinVec<T> {
     /// Drops the first `count`.
     pub(crate) fn drop_front(&mut self, count: usize) {
         if let Some(list) = &mut self.0 {
-            list.drain(..count.min(list.len()));
+            assert!(count <= list.len(), "only what is there is dropped");
+            list.drain(..count);
         }
         self.shrink();
     }
