@@ -3,8 +3,8 @@
 //! Quiescent groups need no other heartbeat.
 //!
 //! ```text
-//! node heartbeat = incarnation u64, your_incarnation u64, sent u64, heard u64, supported_at u64, support_us u32,
-//!                  promise u32, flags u8, zero u8 × 7
+//! node heartbeat = incarnation u64, your_incarnation u64, sent u64, your_sent u64, supported_at u64,
+//!                  support_us u32, support_epoch u32, flags u8, zero u8 × 7
 //! ```
 //! It is the body of a unit of kind [`NodeHeartbeat`](crate::wire::UnitKind). Times are in nanoseconds, each on the
 //! clock of the node that read it; a node never compares a time of another clock with its own, it only
@@ -28,7 +28,7 @@ pub struct NodeHeartbeat {
     /// The sender's clock when it sent this heartbeat.
     pub sent: u64,
     /// The receiver's clock (`sent`) in the last heartbeat that the sender received from it; 0 for none.
-    pub heard: u64,
+    pub your_sent: u64,
     /// The receiver's clock in the heartbeat that the sender's support answers; 0 if the sender does not
     /// support the receiver.
     pub supported_at: u64,
@@ -36,7 +36,7 @@ pub struct NodeHeartbeat {
     pub support_us: u32,
     /// The number of the support: a new one each time that the sender begins to support the receiver again
     /// after it had not.
-    pub promise: u32,
+    pub support_epoch: u32,
     /// Whether the sender's turns and syncs make progress, so that it may be supported.
     pub is_healthy: bool,
 }
@@ -47,10 +47,10 @@ struct RawNodeHeartbeat {
     incarnation: U64,
     your_incarnation: U64,
     sent: U64,
-    heard: U64,
+    your_sent: U64,
     supported_at: U64,
     support_us: U32,
-    promise: U32,
+    support_epoch: U32,
     flags: u8,
     zero: [u8; 7],
 }
@@ -65,10 +65,10 @@ impl NodeHeartbeat {
             incarnation: self.incarnation.into(),
             your_incarnation: self.your_incarnation.into(),
             sent: self.sent.into(),
-            heard: self.heard.into(),
+            your_sent: self.your_sent.into(),
             supported_at: self.supported_at.into(),
             support_us: self.support_us.into(),
-            promise: self.promise.into(),
+            support_epoch: self.support_epoch.into(),
             flags: if self.is_healthy { HEALTHY } else { 0 },
             zero: [0; 7],
         };
@@ -83,10 +83,10 @@ impl NodeHeartbeat {
             incarnation: raw.incarnation.get(),
             your_incarnation: raw.your_incarnation.get(),
             sent: raw.sent.get(),
-            heard: raw.heard.get(),
+            your_sent: raw.your_sent.get(),
             supported_at: raw.supported_at.get(),
             support_us: raw.support_us.get(),
-            promise: raw.promise.get(),
+            support_epoch: raw.support_epoch.get(),
             is_healthy: raw.flags & HEALTHY != 0,
         })
     }
@@ -102,12 +102,13 @@ mod tests {
         #[test]
         fn a_node_heartbeat_survives_the_round_trip_and_nothing_shorter_is_one(
             times in any::<(u64, u64, u64, u64, u64)>(),
-            promise in any::<(u32, u32, bool)>(),
+            support in any::<(u32, u32, bool)>(),
         ) {
-            let (incarnation, your_incarnation, sent, heard, supported_at) = times;
-            let (support_us, promise, is_healthy) = promise;
+            let (incarnation, your_incarnation, sent, your_sent, supported_at) = times;
+            let (support_us, support_epoch, is_healthy) = support;
             let node_heartbeat = NodeHeartbeat {
-                incarnation, your_incarnation, sent, heard, supported_at, support_us, promise, is_healthy,
+                incarnation, your_incarnation, sent, your_sent, supported_at, support_us, support_epoch,
+                is_healthy,
             };
             let bytes = node_heartbeat.encode();
             prop_assert_eq!(NodeHeartbeat::parse(&bytes), Some(node_heartbeat));

@@ -92,16 +92,16 @@ impl Dispatch {
     fn route_heartbeat(&self, from: NodeId, header: &UnitHeader, body: &[u8]) {
         let UnitHeader { worker, workers, to_worker, log, .. } = *header;
         match NodeHeartbeat::parse(body) {
-            Some(beat) if header.from == from && worker < workers => {
+            Some(heartbeat) if header.from == from && worker < workers => {
                 if let Some(inbox) = self.inboxes.get(usize::from(to_worker)) {
                     inbox.push_heartbeat(ReceivedHeartbeat {
                         from: PeerLane { node: from, worker, workers },
                         log,
-                        beat,
+                        heartbeat,
                     });
                 }
             }
-            _ => self.count_unread(from, "a beat that is none, or of another node or worker"),
+            _ => self.count_unread(from, "a heartbeat that is none, or of another node or worker"),
         }
     }
 

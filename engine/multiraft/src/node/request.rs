@@ -119,7 +119,7 @@ pub(crate) struct ReceivedHeartbeat {
     pub(crate) from: PeerLane,
     /// The log of the sender.
     pub(crate) log: LogId,
-    pub(crate) beat: NodeHeartbeat,
+    pub(crate) heartbeat: NodeHeartbeat,
 }
 
 /// Where the outcome of a replica's removal goes.

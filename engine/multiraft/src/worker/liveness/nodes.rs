@@ -19,8 +19,8 @@ impl<D: Disk> Worker<D> {
     /// Takes node heartbeats from the inbox. Support for their senders is given in the next turn: it must
     /// count from a time after the heartbeat was received, and this turn may have begun long before.
     pub(in crate::worker) fn take_heartbeats(&mut self) {
-        while let Some(beat) = self.env.inbox.next_heartbeat() {
-            self.liveness.heartbeats_received.push(beat);
+        while let Some(heartbeat) = self.env.inbox.next_heartbeat() {
+            self.liveness.heartbeats_received.push(heartbeat);
         }
     }
 
@@ -65,7 +65,7 @@ impl<D: Disk> Worker<D> {
         }
         let sender = self.outboxes.sender();
         let mut sent_any = false;
-        for (to, beat) in self.liveness.support.due_heartbeats(self.now) {
+        for (to, heartbeat) in self.liveness.support.due_heartbeats(self.now) {
             let header = UnitHeader {
                 kind: UnitKind::NodeHeartbeat,
                 worker: sender.worker,
@@ -79,7 +79,7 @@ impl<D: Disk> Worker<D> {
             };
             let mut unit = [0; UNIT_HEADER_BYTES + NODE_HEARTBEAT_BYTES];
             unit[..UNIT_HEADER_BYTES].copy_from_slice(&header.encode());
-            unit[UNIT_HEADER_BYTES..].copy_from_slice(&beat.encode());
+            unit[UNIT_HEADER_BYTES..].copy_from_slice(&heartbeat.encode());
             let parts = smallvec::smallvec![Bytes::copy_from_slice(&unit)];
             self.outboxes.send(&*self.env.transport, to.node, Channel::Control, parts);
             sent_any = true;

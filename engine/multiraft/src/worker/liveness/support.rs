@@ -202,7 +202,7 @@ impl Liveness {
     /// Processes a received heartbeat. Call before [`Liveness::expire`] in the same turn: support that would
     /// have ended while the heartbeat was queued is then renewed instead.
     pub(crate) fn on_heartbeat(&mut self, now: Time, received: &ReceivedHeartbeat) {
-        let ReceivedHeartbeat { from, log, ref beat } = *received;
+        let ReceivedHeartbeat { from, log, ref heartbeat } = *received;
         let Self {
             terms,
             links,
@@ -214,25 +214,27 @@ impl Liveness {
             next_heartbeat,
         } = self;
         let Some(link) = links.iter_mut().find(|link| link.lane == from) else { return };
-        if link.incarnation != beat.incarnation {
-            if link.has_support() || beat.incarnation == 0 {
+        if link.incarnation != heartbeat.incarnation {
+            if link.has_support() || heartbeat.incarnation == 0 {
                 return;
             }
-            *link = Link { incarnation: beat.incarnation, log, is_named: link.is_named, ..Link::new(from) };
+            *link =
+                Link { incarnation: heartbeat.incarnation, log, is_named: link.is_named, ..Link::new(from) };
         }
         // Late, or duplicate.
-        if beat.sent <= link.last_sent {
+        if heartbeat.sent <= link.last_sent {
             return;
         }
-        link.last_sent = beat.sent;
+        link.last_sent = heartbeat.sent;
         // Synchronises the nodes' heartbeats: an immediate answer carries the transport's acknowledgement as
         // well, and saves a wake-up.
         if now >= *last_heartbeat + terms.interval / 2 {
             *next_heartbeat = now;
         }
-        let is_ours = beat.your_incarnation == terms.incarnation;
-        let receives_us = is_ours && beat.heard != 0 && now.since(Time(beat.heard)) < terms.duration;
-        if !beat.is_healthy {
+        let is_ours = heartbeat.your_incarnation == terms.incarnation;
+        let receives_us =
+            is_ours && heartbeat.your_sent != 0 && now.since(Time(heartbeat.your_sent)) < terms.duration;
+        if !heartbeat.is_healthy {
             link.end_support(events);
         } else if receives_us && link.ends_pending == 0 {
             if link.given_until.is_none() {
@@ -240,15 +242,16 @@ impl Liveness {
                 link.given_epoch = *epochs;
                 events.push(SupportEvent::Supports(from, true));
             }
-            (link.given_until, link.given_for) = (Some(now + terms.duration), beat.sent);
+            (link.given_until, link.given_for) = (Some(now + terms.duration), heartbeat.sent);
         }
-        let given = Duration::from_micros(u64::from(beat.support_us));
+        let given = Duration::from_micros(u64::from(heartbeat.support_us));
         // A heartbeat sent at time 0 carries a 1, since 0 stands for none: that must neither extend a lease
         // nor make the request look later.
-        let requested_at = Time(if beat.supported_at == 1 { 0 } else { beat.supported_at });
-        let counts = is_ours && *is_healthy && beat.supported_at != 0 && requested_at >= *requests_valid_from;
+        let requested_at = Time(if heartbeat.supported_at == 1 { 0 } else { heartbeat.supported_at });
+        let counts =
+            is_ours && *is_healthy && heartbeat.supported_at != 0 && requested_at >= *requests_valid_from;
         if counts && requested_at + given > now {
-            if link.is_supported && link.received_epoch != beat.promise {
+            if link.is_supported && link.received_epoch != heartbeat.support_epoch {
                 link.is_supported = false;
                 events.push(SupportEvent::SupportedBy(from, false));
             }
@@ -256,7 +259,8 @@ impl Liveness {
                 link.is_supported = true;
                 events.push(SupportEvent::SupportedBy(from, true));
             }
-            (link.requested_at, link.received_for, link.received_epoch) = (requested_at, given, beat.promise);
+            (link.requested_at, link.received_for, link.received_epoch) =
+                (requested_at, given, heartbeat.support_epoch);
         }
     }
 
@@ -304,17 +308,17 @@ impl Liveness {
         let sent = now.0.max(1);
         self.links.iter().filter(move |_| is_due).map(move |link| {
             let is_given = link.given_until.is_some();
-            let beat = NodeHeartbeat {
+            let heartbeat = NodeHeartbeat {
                 incarnation: terms.incarnation,
                 your_incarnation: link.incarnation,
                 sent,
-                heard: link.last_sent,
+                your_sent: link.last_sent,
                 supported_at: if is_given { link.given_for } else { 0 },
                 support_us: if is_given { terms.duration.as_micros() as u32 } else { 0 },
-                promise: link.given_epoch,
+                support_epoch: link.given_epoch,
                 is_healthy: health,
             };
-            (link.lane, beat)
+            (link.lane, heartbeat)
         })
     }
 

@@ -49,17 +49,17 @@ fn a_unit_without_a_head_is_counted_as_bad() {
 /// A heartbeat of node 2 with that number. It supports this node for a second, and has just received a
 /// heartbeat from it.
 fn supports(node: &Node, sent: u64) -> ReceivedHeartbeat {
-    let beat = NodeHeartbeat {
+    let heartbeat = NodeHeartbeat {
         incarnation: 5,
         your_incarnation: 1,
         sent,
-        heard: node.now.0,
+        your_sent: node.now.0,
         supported_at: node.now.0,
         support_us: 1_000_000,
-        promise: 1,
+        support_epoch: 1,
         is_healthy: true,
     };
-    ReceivedHeartbeat { from: PeerLane::of(NodeId(2), GROUP, 1), log: LogId(2), beat }
+    ReceivedHeartbeat { from: PeerLane::of(NodeId(2), GROUP, 1), log: LogId(2), heartbeat }
 }
 
 #[test]
@@ -231,7 +231,8 @@ fn a_node_that_restarts_is_not_heard_while_support_is_promised_to_its_earlier_li
     let hear = |node: &mut Node, incarnation: u64| {
         let mut heard = supports(node, 1);
         // It requests support, and gives none.
-        (heard.beat.incarnation, heard.beat.supported_at, heard.beat.support_us) = (incarnation, 0, 0);
+        (heard.heartbeat.incarnation, heard.heartbeat.supported_at, heard.heartbeat.support_us) =
+            (incarnation, 0, 0);
         node.inbox.push_heartbeat(heard);
         for _ in 0..2 {
             node.turn(Duration::from_millis(1));
@@ -239,8 +240,8 @@ fn a_node_that_restarts_is_not_heard_while_support_is_promised_to_its_earlier_li
     };
     let knows = |node: &mut Node, intervals: u32| {
         let now = node.now + intervals * TIMEOUT;
-        let mut beats = node.worker.liveness.support().due_heartbeats(now);
-        beats.find(|(to, _)| to.node == NodeId(2)).map(|(_, beat)| beat.your_incarnation)
+        let mut heartbeats = node.worker.liveness.support().due_heartbeats(now);
+        heartbeats.find(|(to, _)| to.node == NodeId(2)).map(|(_, heartbeat)| heartbeat.your_incarnation)
     };
     hear(&mut node, 5);
     assert_eq!(knows(&mut node, 1), Some(5));

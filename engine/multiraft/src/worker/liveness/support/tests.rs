@@ -31,13 +31,13 @@ fn one_of(incarnation: u64, other: PeerLane) -> Liveness {
 
 const LOG: LogId = LogId(9);
 
-const fn heard(from: PeerLane, beat: NodeHeartbeat) -> ReceivedHeartbeat {
-    ReceivedHeartbeat { from, log: LOG, beat }
+const fn heard(from: PeerLane, heartbeat: NodeHeartbeat) -> ReceivedHeartbeat {
+    ReceivedHeartbeat { from, log: LOG, heartbeat }
 }
 
 /// The heartbeat that is due now.
 fn beat(of: &mut Liveness, ms: u64) -> NodeHeartbeat {
-    of.due_heartbeats(at(ms)).next().map(|(_, beat)| beat).expect("a beat is due")
+    of.due_heartbeats(at(ms)).next().map(|(_, heartbeat)| heartbeat).expect("a heartbeat is due")
 }
 
 /// The changes since the last call; every replica is notified of them now.
@@ -269,7 +269,8 @@ fn a_beat_that_left_as_the_clock_began_gives_no_more_than_any_other() {
     let first = beat(&mut one, 0);
     assert_eq!(first.sent, 1, "0 stands for none");
     two.on_heartbeat(at(1), &heard(ONE, first));
-    let answer = NodeHeartbeat { supported_at: 1, support_us: 500_000, promise: 1, ..beat(&mut two, 1) };
+    let answer =
+        NodeHeartbeat { supported_at: 1, support_us: 500_000, support_epoch: 1, ..beat(&mut two, 1) };
     // Requested before it was unhealthy, if only just.
     one.set_health(at(0), Health::Stalled);
     one.set_health(at(0), Health::Healthy);
