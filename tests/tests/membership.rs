@@ -7,7 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use raftwerk::{
     Admission, Applied, Change, Configuration, Consistency, GroupId, NodeId, PRIORITY_MAX, ReadOptions,
-    Reconfiguration, ReconfigureError, Refusal, TransferError, Transition, Unfit,
+    Reconfiguration, ReconfigureError, Refusal, TransferError, TransferRefusal, Transition,
 };
 use raftwerk_tests::facts::until;
 use raftwerk_tests::journal;
@@ -176,11 +176,11 @@ fn a_transfer_goes_to_the_chosen_node_and_unfit_ones_are_refused() {
     let leader = nodes.leader(GROUP);
     let group = nodes.replica(leader, GROUP);
     let refused = |to: NodeId| group.transfer_leadership(to).wait();
-    assert_eq!(refused(leader), Err(TransferError::Refused(Unfit::LeadsAlready)));
-    assert_eq!(refused(NodeId(4)), Err(TransferError::Refused(Unfit::NotAVoter)));
+    assert_eq!(refused(leader), Err(TransferError::Refused(TransferRefusal::LeadsAlready)));
+    assert_eq!(refused(NodeId(4)), Err(TransferError::Refused(TransferRefusal::NotAVoter)));
     let to = NodeId(leader.0 % 3 + 1);
     until("a transfer", || match nodes.replica(nodes.leader(GROUP), GROUP).transfer_leadership(to).wait() {
-        Ok(()) | Err(TransferError::Refused(Unfit::LeadsAlready)) => Some(()),
+        Ok(()) | Err(TransferError::Refused(TransferRefusal::LeadsAlready)) => Some(()),
         Err(_) => None,
     });
     until("the chosen leader", || (nodes.leader(GROUP) == to).then_some(()));
@@ -206,7 +206,7 @@ fn a_node_of_the_lowest_priority_leads_only_if_it_is_told_to() {
     }
     until("a transfer", || {
         match nodes.replica(nodes.leader(GROUP), GROUP).transfer_leadership(unwilling).wait() {
-            Ok(()) | Err(TransferError::Refused(Unfit::LeadsAlready)) => Some(()),
+            Ok(()) | Err(TransferError::Refused(TransferRefusal::LeadsAlready)) => Some(()),
             Err(_) => None,
         }
     });

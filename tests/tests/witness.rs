@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use raftwerk::{
     Admission, Change, ChangeError, Consistency, CreateError, GroupId, InitialMembers, Membership, NodeId,
-    ReadError, ReadOptions, Reconfiguration, ReconfigureError, Refusal, Role, Session, TransferError, Unfit,
+    ReadError, ReadOptions, Reconfiguration, ReconfigureError, Refusal, Role, Session, TransferError,
+    TransferRefusal,
 };
 use raftwerk_tests::facts::until;
 use raftwerk_tests::nodes::{Nodes, assert_kept};
@@ -121,11 +122,11 @@ fn a_witness_answers_no_read_and_is_handed_no_lead() {
     }
     let refused = until("a leader that refuses", || {
         match nodes.replica(nodes.leader(GROUP), GROUP).transfer_leadership(WITNESS).wait() {
-            Err(TransferError::Refused(Unfit::NotLeader { .. })) => None,
+            Err(TransferError::Refused(TransferRefusal::NotLeader { .. })) => None,
             answer => Some(answer),
         }
     });
-    assert_eq!(refused, Err(TransferError::Refused(Unfit::Witness)));
+    assert_eq!(refused, Err(TransferError::Refused(TransferRefusal::Witness)));
 }
 
 #[test]

@@ -85,6 +85,7 @@ pub use raftwerk_frame::{Configuration, EntryId, GroupId, Index, Membership, Nod
 pub use raftwerk_net::{NetError, NetStats, PeerError, PeerId, WireVersion, identity};
 pub use raftwerk_raft::reconfig::{Change, ChangeError};
 pub use raftwerk_raft::{
-    Admission, NewcomerStatus, PRIORITY_MAX, PeerState, PeerStatus, Refusal, Role, Transition, Unfit,
+    Admission, NewMemberStatus, PRIORITY_MAX, PeerState, PeerStatus, Refusal, Role, TransferRefusal,
+    Transition,
 };
 pub use raftwerk_wal::{AppendMode, Shortage};

@@ -14,7 +14,7 @@ use alloc::boxed::Box;
 use raftwerk_frame::{EntryId, HardState, Index, Membership, Message, NodeId, Run, Term, Time};
 use smallvec::SmallVec;
 
-use crate::contract::{AppendPlan, Config, Effects, Input, Opening, Origin, Restored, Settings, is_request};
+use crate::contract::{AppendPlan, Config, Effects, Input, MessageKind, Opening, Origin, Restored, Settings};
 use crate::group::election::{Candidacy, Timers, random_timeout};
 use crate::group::invariant::Marks;
 use crate::group::liveness::leader_query::QuerySender;
@@ -28,7 +28,7 @@ use crate::group::replication::log::Log;
 use crate::group::replication::progress::Progress;
 use crate::group::role::{Ballot, RoleState};
 use crate::rng::Rng;
-pub use membership::admission::NewcomerStatus;
+pub use membership::admission::NewMemberStatus;
 pub use replication::progress::{PeerState, PeerStatus};
 pub use role::Role;
 
@@ -87,7 +87,8 @@ pub struct Group {
 }
 
 impl Group {
-    /// A replica as recovery restored it from its log; a follower, whatever its role was.
+    /// A replica as recovery restored it from its log; a follower, whatever its role was. The driver must check
+    /// `restored` before, as its fields say: a first step with other numbers panics.
     #[must_use]
     pub fn new(config: Config, restored: Restored, now: Time) -> Self {
         let Restored { origin, is_witness, hard_state, compacted, configuration, runs, last, applied } =
@@ -116,7 +117,7 @@ impl Group {
             applied,
             now,
             timers: Timers::new(deadline, now, config.abstention, rng),
-            candidacy: Candidacy { priority: PRIORITY_MAX, has_deferred: false, is_fenced: false },
+            candidacy: Candidacy::new(),
             is_commit_push_due: false,
             reads: Reads::default(),
             support: Support::default(),
@@ -160,7 +161,7 @@ impl Group {
     /// If the term is not later than `fence`.
     pub fn set_fence(&mut self, fence: Term) {
         assert!(self.hard_state.term > fence, "promises of the fenced terms are lost");
-        self.candidacy.is_fenced = true;
+        self.candidacy.fence();
         self.lift_fence();
     }
 
@@ -169,7 +170,7 @@ impl Group {
     /// acknowledgements in the fenced terms: committed entries may be lost on all replicas, and two leaders
     /// may have been elected in one of those terms.
     pub fn accept_loss(&mut self) {
-        self.candidacy.is_fenced = false;
+        self.candidacy.lift_fence();
         if self.role() == Role::Follower {
             self.rearm_election();
         }
@@ -178,18 +179,20 @@ impl Group {
     /// Whether it has lost votes or entries that have not been brought back: see [`Group::set_fence`].
     #[must_use]
     pub const fn is_fenced(&self) -> bool {
-        self.candidacy.is_fenced
+        self.candidacy.is_fenced()
     }
 
     pub(crate) fn lift_fence(&mut self) {
-        self.candidacy.is_fenced &= self.log.last().term < self.hard_state.term;
+        if self.log.last().term >= self.hard_state.term {
+            self.candidacy.lift_fence();
+        }
     }
 
     /// The priority of this replica in elections, from [`PRIORITY_MAX`], the initial one, down to 0. For each
     /// step down it waits one more election timeout before it campaigns; at 0 it never campaigns by itself,
     /// and leads only after a leadership transfer.
     pub fn set_priority(&mut self, priority: u8) {
-        self.candidacy.priority = priority.min(PRIORITY_MAX);
+        self.candidacy.set_priority(priority);
         if self.role() == Role::Follower && self.timers.deadline() != Time::NEVER {
             self.rearm_election();
         }
@@ -202,7 +205,7 @@ impl Group {
         match input {
             Input::Timeout => self.on_timeout(effects),
             Input::Campaign => {
-                self.candidacy.has_deferred = true;
+                self.candidacy.insist();
                 self.campaign(self.usual_campaign(), effects);
             }
             Input::Propose { count, bytes } => self.on_propose(count, bytes, effects),
@@ -395,8 +398,7 @@ impl Group {
 
     /// How much longer than others this replica waits before it campaigns, by its priority.
     pub(crate) fn priority_delay(&self) -> Duration {
-        assert!(self.candidacy.priority <= PRIORITY_MAX, "a priority is bounded when it is set");
-        self.config.election_timeout() * u32::from(PRIORITY_MAX - self.candidacy.priority)
+        self.config.election_timeout() * u32::from(PRIORITY_MAX - self.candidacy.priority())
     }
 
     pub(crate) fn update_peers(&mut self) {
@@ -526,7 +528,7 @@ impl Group {
 /// Leaders and candidates may be of a configuration that has not arrived here yet: their messages are
 /// accepted, as in the paper (section 6). Replies are accepted only from peers, to which requests are sent.
 const fn may_come_from_anyone(message: &Message) -> bool {
-    is_request(message)
+    matches!(MessageKind::of(message), MessageKind::Request)
         || matches!(
             message,
             Message::Removed { .. } | Message::LeaderQuery { .. } | Message::NotLeader { .. }

@@ -57,7 +57,7 @@ pub(crate) fn configuration(cluster: &mut Cluster, only: Option<NodeId>) {
         let Some(group) = &replica.group else { continue };
         let (index, now) = (group.configuration_index(), trace::configuration(group.configuration()));
         let committed = if index <= group.commit() { "" } else { ", not committed" };
-        let waiting = group.newcomers().map(|newcomer| {
+        let waiting = group.new_members().map(|newcomer| {
             let (node, matched, target) = (newcomer.node.0, newcomer.matched, newcomer.target);
             format!("; {node} has {matched} of {target}")
         });

@@ -1,7 +1,7 @@
 //! What the core says to wishes, in words.
 
 use raftwerk_raft::reconfig::ChangeError;
-use raftwerk_raft::{Reconfigured, Refusal, Transfer, Unfit};
+use raftwerk_raft::{Reconfigured, Refusal, Transfer, TransferRefusal};
 
 use super::trace::configuration;
 
@@ -52,15 +52,15 @@ pub(crate) fn transfer(outcome: Transfer) -> String {
     }
 }
 
-fn unfit(unfit: Unfit) -> String {
+fn unfit(unfit: TransferRefusal) -> String {
     match unfit {
-        Unfit::NotLeader { leader: Some(leader) } => format!("{} leads", leader.0),
-        Unfit::NotLeader { leader: None } => "it knows no leader".to_owned(),
-        Unfit::LeadsAlready => "it leads already".to_owned(),
-        Unfit::NotAVoter => "no voter".to_owned(),
-        Unfit::Witness => "a witness".to_owned(),
-        Unfit::NotHeard => "not heard lately".to_owned(),
-        Unfit::TooFarBehind => "it waits for a snapshot".to_owned(),
-        Unfit::InProgress(to) => format!("one to {} is under way", to.0),
+        TransferRefusal::NotLeader { leader: Some(leader) } => format!("{} leads", leader.0),
+        TransferRefusal::NotLeader { leader: None } => "it knows no leader".to_owned(),
+        TransferRefusal::LeadsAlready => "it leads already".to_owned(),
+        TransferRefusal::NotAVoter => "no voter".to_owned(),
+        TransferRefusal::Witness => "a witness".to_owned(),
+        TransferRefusal::Inactive => "not heard lately".to_owned(),
+        TransferRefusal::TooFarBehind => "it waits for a snapshot".to_owned(),
+        TransferRefusal::InProgress(to) => format!("one to {} is under way", to.0),
     }
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use raftwerk_frame::{GroupId, Index, NodeId};
 use raftwerk_raft::reconfig::ChangeError;
-use raftwerk_raft::{Refusal, Unfit};
+use raftwerk_raft::{Refusal, TransferRefusal};
 
 use crate::api::status::Loss;
 
@@ -227,7 +227,7 @@ pub enum ReconfigureError {
 pub enum TransferError {
     /// It was not begun.
     #[error("the transfer is refused: {0:?}")]
-    Refused(Unfit),
+    Refused(TransferRefusal),
     /// The target did not take over in time. This node still leads, and writes resume.
     #[error("{0} did not take over in time")]
     Abandoned(NodeId),

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use raftwerk_frame::{Configuration, EntryId, GroupId, Index, NodeId, Term};
-use raftwerk_raft::{NewcomerStatus, PeerStatus, Role};
+use raftwerk_raft::{NewMemberStatus, PeerStatus, Role};
 
 use crate::api::state_machine::Frozen;
 
@@ -83,7 +83,7 @@ pub struct GroupStatus {
     /// On a leader: the progress of every other replica.
     pub peers: Vec<(NodeId, PeerStatus)>,
     /// On a leader: new members that are to become voters.
-    pub newcomers: Vec<NewcomerStatus>,
+    pub new_members: Vec<NewMemberStatus>,
     /// On a leader: the target of a leadership transfer.
     pub transfer_to: Option<NodeId>,
     /// Whether this replica is no longer a member, and may be deleted:

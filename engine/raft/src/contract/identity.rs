@@ -30,15 +30,35 @@ pub struct MessageSender {
     pub to_witness: bool,
 }
 
-/// Whether a message is a request, which a joined replica accepts only from senders that name its log.
-#[must_use]
-pub const fn is_request(message: &Message) -> bool {
-    matches!(
-        message,
-        Message::Append { .. }
+/// Which senders a message is accepted from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MessageKind {
+    /// A request of a leader or a candidate. A joined replica accepts it only from senders that name its log.
+    Request,
+    /// Any other: a reply, or a query.
+    Other,
+}
+
+impl MessageKind {
+    /// The kind of a message.
+    #[must_use]
+    pub const fn of(message: &Message) -> Self {
+        match message {
+            Message::Append { .. }
             | Message::Heartbeat { .. }
             | Message::PreVote { .. }
             | Message::Vote { .. }
-            | Message::TimeoutNow { .. }
-    )
+            | Message::TimeoutNow { .. } => Self::Request,
+            _ => Self::Other,
+        }
+    }
+}
+
+/// What a leader's message shows of the receiver's membership.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ReceiverStanding {
+    /// The leader's configuration names the receiver's log, and the leader does not only serve its removal.
+    Member,
+    /// Otherwise.
+    NotMember,
 }

@@ -6,7 +6,7 @@ use raftwerk_frame::NodeId;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Transfer {
     /// It was not begun.
-    Refused(Unfit),
+    Refused(TransferRefusal),
     /// The target has not taken over in time. This replica takes proposals again, unless the target
     /// still campaigns.
     Abandoned(NodeId),
@@ -14,7 +14,7 @@ pub enum Transfer {
 
 /// Why the leadership is not transferred.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Unfit {
+pub enum TransferRefusal {
     /// This replica does not lead.
     NotLeader {
         /// The leader, as far as this replica knows.
@@ -27,7 +27,7 @@ pub enum Unfit {
     /// The target is a witness: it has neither payloads nor a state machine.
     Witness,
     /// No message from the target was received lately.
-    NotHeard,
+    Inactive,
     /// The target is so far behind that it is waiting for a snapshot.
     TooFarBehind,
     /// A transfer to this node is under way already.

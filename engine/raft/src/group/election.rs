@@ -98,12 +98,50 @@ pub(crate) fn random_timeout(rng: &mut Rng, election_timeout: Duration) -> Durat
 #[derive(Clone, Debug)]
 pub(crate) struct Candidacy {
     /// See [`Group::set_priority`].
-    pub(super) priority: u8,
+    priority: u8,
     /// It would have won, and let a voter with a better log campaign first; or it was ordered to campaign at
     /// once. There has been no leader since.
-    pub(super) has_deferred: bool,
+    has_deferred: bool,
     /// Some of its votes and acknowledgements in earlier terms are lost: see [`Group::set_fence`].
-    pub(super) is_fenced: bool,
+    is_fenced: bool,
+}
+
+impl Candidacy {
+    /// A replica that campaigns as any other.
+    pub(crate) const fn new() -> Self {
+        Self { priority: PRIORITY_MAX, has_deferred: false, is_fenced: false }
+    }
+
+    pub(crate) const fn priority(&self) -> u8 {
+        assert!(self.priority <= PRIORITY_MAX, "a priority is bounded when it is set");
+        self.priority
+    }
+
+    pub(crate) fn set_priority(&mut self, priority: u8) {
+        self.priority = priority.min(PRIORITY_MAX);
+    }
+
+    /// It campaigns without regard for others.
+    pub(crate) const fn insist(&mut self) {
+        self.has_deferred = true;
+    }
+
+    /// There is a leader.
+    pub(crate) const fn on_leader_known(&mut self) {
+        self.has_deferred = false;
+    }
+
+    pub(crate) const fn is_fenced(&self) -> bool {
+        self.is_fenced
+    }
+
+    pub(crate) const fn fence(&mut self) {
+        self.is_fenced = true;
+    }
+
+    pub(crate) const fn lift_fence(&mut self) {
+        self.is_fenced = false;
+    }
 }
 
 impl Group {
@@ -187,7 +225,9 @@ impl Group {
             self.forget_leader_contact();
         }
         self.unquiesce();
-        self.candidacy.has_deferred &= leader.is_none();
+        if leader.is_some() {
+            self.candidacy.on_leader_known();
+        }
         if self.role() != Role::Follower || leader.is_none() {
             self.rearm_election();
         }
@@ -316,7 +356,7 @@ impl Group {
         assert!(self.role() == Role::PreCandidate, "only a pre-candidate lets others go first");
         assert!(!self.candidacy.has_deferred, "it lets others go first once");
         self.become_follower(self.hard_state.term, None, effects);
-        self.candidacy.has_deferred = true;
+        self.candidacy.insist();
         let nanos = self.config.election_timeout().as_nanos() as u64 / 2;
         let wait = Duration::from_nanos(nanos + self.timers.draw(nanos.max(1)));
         self.timers.set(self.now + wait);

@@ -21,7 +21,7 @@ pub(super) mod removal;
 use raftwerk_frame::{Configuration, EntryId, Index, Membership, Message, NodeId, Term};
 use smallvec::SmallVec;
 
-use crate::contract::{Admission, Effects, Reconfigure, Reconfigured, Refusal, Transition};
+use crate::contract::{Admission, Effects, ReceiverStanding, Reconfigure, Reconfigured, Refusal, Transition};
 use crate::group::membership::configurations::{Configurations, Standing};
 use crate::group::replication::leader::OwnEntries;
 use crate::group::replication::progress::Progress;
@@ -298,18 +298,18 @@ impl Group {
     }
 
     /// Must be called before an append (with its progress epoch) or heartbeat (without) of `term` is stepped.
-    /// `is_member`: the sender's configuration names this replica's log, and the sender does not only serve
-    /// its removal. The leader's configuration is in force before this replica has it, so it overrides what
+    /// The leader's configuration is in force before this replica has it, so it overrides what
     /// the log shows so far, and a late removal notice, for as long as the leader is alive. A late append of
     /// an earlier membership is recognised by its progress epoch. So a replica that was removed and added
     /// again learns this before it has the entry that adds it, which would end its removal, too.
-    pub fn note_standing(&mut self, term: Term, progress_epoch: Option<u16>, is_member: bool) {
+    pub fn note_standing(&mut self, term: Term, progress_epoch: Option<u16>, standing: ReceiverStanding) {
         if term < self.hard_state.term || !self.is_plausible_term(term) {
             return;
         }
         if term > self.hard_state.term {
             self.standing.epoch = 0;
         }
+        let is_member = standing == ReceiverStanding::Member;
         // Progress epochs rise by one with each added peer; a difference of more than half the range means
         // that one is behind.
         let behind = |progress_epoch: u16| self.standing.epoch.wrapping_sub(progress_epoch as u8);

@@ -1,7 +1,7 @@
 //! Faults and deliveries: loss, duplicates, cuts, crashes, and when writes become durable.
 
 use raftwerk_frame::{EntryId, HardState, LogId, Membership, Message, NodeId, Term};
-use raftwerk_raft::{Input, MessageSender, Recipient, is_request};
+use raftwerk_raft::{Input, MessageKind, MessageSender, ReceiverStanding, Recipient};
 
 use super::disk::runs_of;
 use super::{Body, Cluster, Packet};
@@ -58,12 +58,11 @@ impl Cluster {
         let receiver = self.replica_mut(packet.to);
         let is_first = *receiver.first.entry(packet.from).or_insert(log) == log;
         let is_named = matches!(address, Recipient::Named(_));
-        let is_request = packet.message().is_none_or(|message| is_request(&message));
+        let kind = packet.message().map_or(MessageKind::Request, |message| MessageKind::of(&message));
         let sender =
             MessageSender { from: NodeId(packet.from), log, is_first, is_named, names_itself, to_witness };
         let mine: LogId = receiver.log;
-        let is_heard =
-            meant.is_none_or(|meant| meant == mine) && self.group(packet.to).accepts(sender, is_request);
+        let is_heard = meant.is_none_or(|meant| meant == mine) && self.group(packet.to).accepts(sender, kind);
         let standing = match packet.message() {
             Some(Message::Append { term, progress_epoch, .. }) => Some((term, Some(progress_epoch))),
             Some(Message::Heartbeat { term, .. }) => Some((term, None)),
@@ -73,7 +72,9 @@ impl Cluster {
             let to = NodeId(packet.to);
             let leaves = self.is_up(packet.from) && self.group(packet.from).has_left(to);
             let receiver = self.replica_mut(packet.to).group.as_mut().expect("it is up");
-            receiver.note_standing(term, progress_epoch, is_named && !leaves);
+            let is_member = is_named && !leaves;
+            let standing = if is_member { ReceiverStanding::Member } else { ReceiverStanding::NotMember };
+            receiver.note_standing(term, progress_epoch, standing);
         }
         is_heard
     }

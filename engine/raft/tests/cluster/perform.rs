@@ -2,7 +2,7 @@
 //! prescribes.
 
 use raftwerk_frame::{Configuration, EntryId, Index, LogId, Message, NodeId};
-use raftwerk_raft::{Append, AppendPlan, Effects, Input, Recipient, is_request};
+use raftwerk_raft::{Append, AppendPlan, Effects, Input, MessageKind, Recipient};
 
 use super::disk::{Checkpoint, Entry, MEMBERSHIPS, WITHHELD, Write};
 use super::{Body, Cluster, ENTRY_BYTES, Packet};
@@ -161,7 +161,7 @@ impl Cluster {
         let group = self.group(from);
         // A reply is for the log that sent the request.
         let address = match &body {
-            Body::Message { message, .. } if !is_request(message) => {
+            Body::Message { message, .. } if MessageKind::of(message) == MessageKind::Other => {
                 // An unknown peer of the test's making has none.
                 Recipient::Named(self.replicas.get(to as usize - 1).map_or(LogId(0), |replica| replica.log))
             }

@@ -9,8 +9,8 @@ use raftwerk_frame::{
 };
 use raftwerk_raft::reconfig::Change;
 use raftwerk_raft::{
-    Admission, Config, Effects, Group, Input, Opening, PeerState, Reconfigure, Restored, Role, TermRun,
-    Transition,
+    Admission, Config, Effects, Group, Input, Opening, PeerState, ReceiverStanding, Reconfigure, Restored,
+    Role, TermRun, Transition,
 };
 
 use crate::cluster::{Cluster, MS, Options, Packet, T};
@@ -153,7 +153,11 @@ fn late_words_of_an_earlier_leader_make_nobody_a_member_again() {
     let now = cluster.group(3).term();
     for term in [Term(now.0 - 1), Term(now.0 + (1 << 33))] {
         for progress_epoch in [None, Some(0)] {
-            cluster.replica_mut(3).group.as_mut().unwrap().note_standing(term, progress_epoch, true);
+            cluster.replica_mut(3).group.as_mut().unwrap().note_standing(
+                term,
+                progress_epoch,
+                ReceiverStanding::Member,
+            );
             assert!(cluster.group(3).is_removed(), "{term}");
         }
     }

@@ -263,7 +263,7 @@ fn a_newcomer_votes_only_when_it_has_caught_up() {
     assert_eq!(outcome, Some(Reconfigured::Admitting));
     cluster.run(5 * T);
     assert_eq!(cluster.group(1).configuration().learners, [NodeId(4)], "in, and without a vote");
-    let newcomer = cluster.group(1).newcomers().next().unwrap();
+    let newcomer = cluster.group(1).new_members().next().unwrap();
     assert_eq!((newcomer.node, newcomer.matched), (NodeId(4), Index(0)));
     // Meanwhile the group works, and no other change begins.
     cluster.propose(1, 1);
@@ -287,7 +287,7 @@ fn the_wait_for_a_newcomer_can_be_ended_and_ends_with_the_leader() {
     cluster.run(T);
     let outcome = cluster.reconfigure(1, wish(&[], Admission::Checked));
     assert!(matches!(outcome, Some(Reconfigured::Unchanged(_))));
-    assert_eq!(cluster.group(1).newcomers().count(), 0);
+    assert_eq!(cluster.group(1).new_members().count(), 0);
     cluster.reconfigure(1, wish(&changes, Admission::Awaited));
     cluster.crash(1);
     let leader = cluster.run_to_leader();

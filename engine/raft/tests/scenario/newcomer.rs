@@ -67,7 +67,7 @@ fn a_newcomer_that_is_quicker_than_the_voters_is_waited_with() {
     assert_eq!(ask(&mut cluster, Admission::Awaited), Some(Reconfigured::Admitting));
     cluster.deliver_where(is_of_newcomer);
     assert_eq!(cluster.progress(1, 4).matched, cluster.group(1).last().index);
-    assert_eq!(cluster.group(1).newcomers().count(), 1);
+    assert_eq!(cluster.group(1).new_members().count(), 1);
     cluster.settle();
     assert!(votes(&cluster));
     let told = &cluster.replica(1).reconfigured;
@@ -101,7 +101,7 @@ fn a_newcomer_that_took_too_long_and_is_behind_again_does_not_vote_yet() {
     ask(&mut cluster, Admission::Awaited);
     cluster.isolate(4);
     cluster.run(2 * T);
-    let target = cluster.group(1).newcomers().next().unwrap().target;
+    let target = cluster.group(1).new_members().next().unwrap().target;
     cluster.heal();
     // It gets the log up to the end when the round began; by the time it acknowledges that, the log has
     // grown.
@@ -112,7 +112,7 @@ fn a_newcomer_that_took_too_long_and_is_behind_again_does_not_vote_yet() {
     }
     cluster.propose(1, 1);
     cluster.deliver_where(Packet::is_ack);
-    let newcomer = cluster.group(1).newcomers().next().unwrap();
+    let newcomer = cluster.group(1).new_members().next().unwrap();
     assert_eq!((newcomer.matched, newcomer.target), (target, target.next()));
     assert!(!votes(&cluster));
     cluster.settle();
@@ -133,7 +133,7 @@ fn a_newcomer_that_is_ready_at_the_wrong_time_is_not_forgotten() {
     assert_eq!(cluster.group(1).transfer_target(), Some(NodeId(2)));
     cluster.settle();
     assert_eq!(cluster.progress(1, 4).matched, cluster.group(1).last().index);
-    assert_eq!(cluster.group(1).newcomers().count(), 1);
+    assert_eq!(cluster.group(1).new_members().count(), 1);
     assert!(!votes(&cluster));
     cluster.run(2 * T);
     cluster.propose(1, 1);

@@ -2,7 +2,7 @@
 
 use raftwerk_frame::{Message, NodeId, Term};
 use raftwerk_raft::reconfig::Change;
-use raftwerk_raft::{Rejected, Role, Transfer, Transition, Unfit};
+use raftwerk_raft::{Rejected, Role, Transfer, TransferRefusal, Transition};
 
 use crate::cluster::{Cluster, ENTRY_BYTES, Options, Packet, T};
 
@@ -83,16 +83,16 @@ fn unfit_targets_are_refused() {
             other => panic!("{other:?}"),
         }
     };
-    assert_eq!(unfit(&mut cluster, 2, 3), Unfit::NotLeader { leader: Some(NodeId(1)) });
-    assert_eq!(unfit(&mut cluster, 1, 1), Unfit::LeadsAlready);
-    assert_eq!(unfit(&mut cluster, 1, 4), Unfit::NotAVoter, "a learner");
-    assert_eq!(unfit(&mut cluster, 1, 9), Unfit::NotAVoter, "nobody");
+    assert_eq!(unfit(&mut cluster, 2, 3), TransferRefusal::NotLeader { leader: Some(NodeId(1)) });
+    assert_eq!(unfit(&mut cluster, 1, 1), TransferRefusal::LeadsAlready);
+    assert_eq!(unfit(&mut cluster, 1, 4), TransferRefusal::NotAVoter, "a learner");
+    assert_eq!(unfit(&mut cluster, 1, 9), TransferRefusal::NotAVoter, "nobody");
     cluster.crash(3);
     cluster.run(3 * T);
-    assert_eq!(unfit(&mut cluster, 1, 3), Unfit::NotHeard);
+    assert_eq!(unfit(&mut cluster, 1, 3), TransferRefusal::Inactive);
     cluster.propose(1, 3);
     cluster.transfer(1, 2);
-    assert_eq!(unfit(&mut cluster, 1, 2), Unfit::InProgress(NodeId(2)));
+    assert_eq!(unfit(&mut cluster, 1, 2), TransferRefusal::InProgress(NodeId(2)));
 }
 
 /// A replica that waits for a snapshot cannot have the log in time.
@@ -109,7 +109,7 @@ fn a_target_that_waits_for_a_snapshot_is_too_far_behind() {
         cluster.deliver_where(|packet| !packet.is_snapshot());
     }
     cluster.transfer(1, 3);
-    assert_eq!(cluster.replica(1).transfers, [Transfer::Refused(Unfit::TooFarBehind)]);
+    assert_eq!(cluster.replica(1).transfers, [Transfer::Refused(TransferRefusal::TooFarBehind)]);
 }
 
 /// A read that waits during a transfer is not answered by a leader that was deposed meanwhile.

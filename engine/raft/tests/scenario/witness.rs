@@ -3,7 +3,7 @@
 
 use raftwerk_frame::{Index, LogId, Message, NodeId};
 use raftwerk_raft::reconfig::Change;
-use raftwerk_raft::{MessageSender, PeerState, Role, Transition};
+use raftwerk_raft::{MessageKind, MessageSender, PeerState, Role, Transition};
 
 use crate::cluster::{Cluster, Options, Packet, T};
 
@@ -91,9 +91,12 @@ fn requests_are_heard_of_those_only_who_take_the_replica_for_what_it_is() {
     };
     for (node, is_witness) in [(2, false), (3, true)] {
         for to_witness in [false, true] {
-            let heard = cluster.group(node).accepts(sender(to_witness), true);
+            let heard = cluster.group(node).accepts(sender(to_witness), MessageKind::Request);
             assert_eq!(heard, to_witness == is_witness, "node {node}, as a witness: {to_witness}");
-            assert!(cluster.group(node).accepts(sender(to_witness), false), "an answer is an answer");
+            assert!(
+                cluster.group(node).accepts(sender(to_witness), MessageKind::Other),
+                "an answer is an answer"
+            );
         }
     }
     assert!(cluster.group(1).has_for_witness(NodeId(3)) && !cluster.group(1).has_for_witness(NodeId(2)));

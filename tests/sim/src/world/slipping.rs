@@ -90,7 +90,7 @@ impl World<'_> {
             let is_spare = !now.voters.contains(&id) || now.voters.len() > 2;
             // What witnesses know to be committed may be whole with one voter only.
             let is_spare = is_spare && (now.witnesses.as_slice().is_empty() || !now.may_lead(id));
-            is_settled && is_spare && core.newcomers().next().is_none()
+            is_settled && is_spare && core.new_members().next().is_none()
         });
         can && is_here
     }

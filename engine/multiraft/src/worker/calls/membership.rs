@@ -74,7 +74,7 @@ impl<D: Disk> Worker<D> {
         self.effects.clear();
         replica.core.step(self.now, Input::Transfer { to }, &mut self.effects);
         match self.effects.transfer.take() {
-            Some(Transfer::Refused(unfit)) => drop(reply.send(Err(TransferError::Refused(unfit)))),
+            Some(Transfer::Refused(refusal)) => drop(reply.send(Err(TransferError::Refused(refusal)))),
             // A transfer has no other immediate answer; and the core refuses a second.
             Some(Transfer::Abandoned(_)) | None => replica.changes.transfer = Some(reply),
         }

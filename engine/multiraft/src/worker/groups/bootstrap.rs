@@ -10,7 +10,7 @@
 
 use raftwerk_frame::wire::Record;
 use raftwerk_frame::{Configuration, Message};
-use raftwerk_raft::{Input, MessageSender, is_request};
+use raftwerk_raft::{Input, MessageKind, MessageSender};
 use raftwerk_wal::{Disk, GroupSlot};
 
 use crate::api::error::ReadError;
@@ -69,7 +69,7 @@ impl<D: Disk> Worker<D> {
     pub(in crate::worker) fn is_addressed_as_witness(&self, slot: GroupSlot, record: &Record) -> bool {
         let replica = self.groups.get(slot);
         let may_be = replica.is_some_and(|replica| replica.core.may_be_witness());
-        may_be && record.to_witness && is_request(&record.message)
+        may_be && record.to_witness && MessageKind::of(&record.message) == MessageKind::Request
     }
 
     /// The replica is a witness from now on, and accepts the messages sent to it as to one.

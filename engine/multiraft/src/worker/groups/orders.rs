@@ -220,7 +220,7 @@ impl<D: Disk> Worker<D> {
             configuration: core.configuration().clone(),
             configuration_index: core.configuration_index(),
             peers: core.peers().filter_map(|peer| Some((peer, core.progress(peer)?))).collect(),
-            newcomers: core.newcomers().collect(),
+            new_members: core.new_members().collect(),
             transfer_to: core.transfer_target(),
             is_removed: core.is_removed(),
             is_witness: core.is_witness(),

@@ -6,7 +6,7 @@
 use raftwerk_frame::frame::{self, ENTRY_OVERHEAD_BYTES, Entries, EntryKind, HEADER_BYTES};
 use raftwerk_frame::wire::{self, Record, UnitHeader, UnitKind};
 use raftwerk_frame::{Configuration, EntryId, GroupId, Index, Membership, Message, NodeId, Run, Term};
-use raftwerk_raft::{Input, MessageSender, is_request};
+use raftwerk_raft::{Input, MessageKind, MessageSender, ReceiverStanding};
 use raftwerk_wal::{Disk, GroupSlot};
 use smallvec::SmallVec;
 
@@ -149,7 +149,7 @@ impl<D: Disk> Worker<D> {
             if let Some(slot) = self.groups.slot_of(record.group) {
                 let Record { is_named, names_itself, to_witness, .. } = record;
                 let sender = MessageSender { is_named, names_itself, to_witness, ..sender };
-                if self.accepts(slot, sender, is_request(&record.message)) {
+                if self.accepts(slot, sender, MessageKind::of(&record.message)) {
                     self.note_standing(slot, &record);
                     self.on_record(slot, sender, &record, body);
                     self.send_bootstrap(slot, sender, &record);
@@ -193,7 +193,9 @@ impl<D: Disk> Worker<D> {
             _ => return,
         };
         if let Some(replica) = self.groups.get_mut(slot) {
-            replica.core.note_standing(term, progress_epoch, record.is_named && !record.is_leaving);
+            let is_member = record.is_named && !record.is_leaving;
+            let standing = if is_member { ReceiverStanding::Member } else { ReceiverStanding::NotMember };
+            replica.core.note_standing(term, progress_epoch, standing);
         }
     }
 
@@ -202,10 +204,10 @@ impl<D: Disk> Worker<D> {
         &self,
         slot: GroupSlot,
         sender: MessageSender,
-        is_request: bool,
+        kind: MessageKind,
     ) -> bool {
         let replica = self.groups.get(slot);
-        replica.is_some_and(|replica| replica.core.accepts(sender, is_request))
+        replica.is_some_and(|replica| replica.core.accepts(sender, kind))
     }
 
     fn on_record(&mut self, slot: GroupSlot, sender: MessageSender, record: &Record, body: &[u8]) {

@@ -12,7 +12,7 @@ use bytes::{Bytes, BytesMut};
 use raftwerk_frame::wire::{UNIT_HEADER_BYTES, UnitHeader, UnitKind};
 use raftwerk_frame::{GroupId, Index, NodeId, Time};
 use raftwerk_net::{Channel, PeerId};
-use raftwerk_raft::{Group, MessageSender};
+use raftwerk_raft::{Group, MessageKind, MessageSender};
 use raftwerk_wal::{BackgroundDone, BackgroundOutput, Disk, GroupSlot, SnapshotMeta};
 use rustc_hash::{FxHashMap, FxHashSet};
 
@@ -300,7 +300,11 @@ impl<D: Disk> Worker<D> {
         let from = sender.from;
         let Head { is_named, names_itself, to_witness, .. } = head;
         let sender = MessageSender { is_named, names_itself, to_witness, ..sender };
-        if !self.accepts(slot, sender, matches!(head.kind, CHUNK | LOG_START | BOOTSTRAP)) {
+        let kind = match head.kind {
+            CHUNK | LOG_START | BOOTSTRAP => MessageKind::Request,
+            _ => MessageKind::Other,
+        };
+        if !self.accepts(slot, sender, kind) {
             return self.env.dispatch.peers().refuse();
         }
         match head.kind {

@@ -8,7 +8,7 @@
 
 use raftwerk_frame::{Index, Message, NodeId, Time};
 
-use crate::contract::{Effects, Transfer, Unfit};
+use crate::contract::{Effects, Transfer, TransferRefusal};
 use crate::group::replication::progress::{PeerState, Progress};
 use crate::group::{Group, Role};
 
@@ -33,8 +33,8 @@ impl PendingTransfer {
 
 impl Group {
     pub(crate) fn on_transfer(&mut self, to: NodeId, effects: &mut Effects) {
-        if let Err(unfit) = self.fit_to_lead(to) {
-            effects.transfer = Some(Transfer::Refused(unfit));
+        if let Err(refusal) = self.fit_to_lead(to) {
+            effects.transfer = Some(Transfer::Refused(refusal));
             return;
         }
         assert!(self.pending_transfer().is_none(), "one transfer is under way at a time");
@@ -50,26 +50,26 @@ impl Group {
         self.send_timeout_now(effects);
     }
 
-    fn fit_to_lead(&self, to: NodeId) -> Result<(), Unfit> {
+    fn fit_to_lead(&self, to: NodeId) -> Result<(), TransferRefusal> {
         if self.role() != Role::Leader {
-            return Err(Unfit::NotLeader { leader: self.leader });
+            return Err(TransferRefusal::NotLeader { leader: self.leader });
         }
         if let Some(transfer) = self.pending_transfer() {
-            return Err(Unfit::InProgress(transfer.to));
+            return Err(TransferRefusal::InProgress(transfer.to));
         }
         if to == self.config.node {
-            return Err(Unfit::LeadsAlready);
+            return Err(TransferRefusal::LeadsAlready);
         }
         if !self.configuration().voters.contains(&to) {
-            return Err(Unfit::NotAVoter);
+            return Err(TransferRefusal::NotAVoter);
         }
         if !self.configuration().may_lead(to) {
-            return Err(Unfit::Witness);
+            return Err(TransferRefusal::Witness);
         }
         match self.peer(to) {
-            Some(progress) if progress.state() == PeerState::Snapshot => Err(Unfit::TooFarBehind),
+            Some(progress) if progress.state() == PeerState::Snapshot => Err(TransferRefusal::TooFarBehind),
             Some(progress) if progress.is_recently_active() => Ok(()),
-            _ => Err(Unfit::NotHeard),
+            _ => Err(TransferRefusal::Inactive),
         }
     }
 
@@ -144,7 +144,6 @@ impl Group {
         else {
             return false;
         };
-        assert!(over.deadline <= now, "a transfer is given up at its deadline");
         assert!(self.pending_transfer().is_none(), "and is under way no longer");
         if over.step_down_after.is_none() {
             effects.transfer = Some(Transfer::Abandoned(over.to));

@@ -119,7 +119,7 @@ impl Group {
         let agrees =
             self.is_fortifying() && commit == last && self.commit == last && self.log.durable() == last;
         if agrees && self.pending_reads.as_ref().is_none_or(|pending| pending.is_answered()) {
-            assert!(self.leader.is_some(), "a quiescent follower knows whom to ask");
+            assert!(self.leader.is_some(), "a quiescent follower knows its leader");
             self.support.quiescence = Quiescence::Quiescent;
             self.timers.stop();
         }

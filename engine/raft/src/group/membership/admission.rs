@@ -23,11 +23,11 @@ pub(crate) struct PendingAdmission {
     changes: SmallVec<[Change; 4]>,
     logs: SmallVec<[(NodeId, LogId); 2]>,
     transition: Transition,
-    newcomers: SmallVec<[Newcomer; 2]>,
+    new_members: SmallVec<[NewMember; 2]>,
 }
 
 #[derive(Clone, Copy, Debug)]
-struct Newcomer {
+struct NewMember {
     node: NodeId,
     /// The log's end when the round began; holding it ends the round.
     target: Index,
@@ -37,7 +37,7 @@ struct Newcomer {
 
 /// How far a new member has caught up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct NewcomerStatus {
+pub struct NewMemberStatus {
     /// The node.
     pub node: NodeId,
     /// The last index that it holds durably.
@@ -84,12 +84,12 @@ impl Group {
         assert!(self.is_leader(), "a leader adds new members");
         assert!(self.admission().is_none(), "one change waits for new members at a time");
         let (target, began) = (self.log.last().index, self.now);
-        let newcomer = |node| Newcomer { node, target, began, is_caught_up: false };
+        let new_member = |node| NewMember { node, target, began, is_caught_up: false };
         let admission = PendingAdmission {
             changes: SmallVec::from_slice(request.changes),
             logs: SmallVec::from_slice(request.logs),
             transition: request.transition,
-            newcomers: joining.into_iter().map(newcomer).collect(),
+            new_members: joining.into_iter().map(new_member).collect(),
         };
         self.set_admission(Box::new(admission));
         Reconfigured::Admitting
@@ -108,16 +108,16 @@ impl Group {
     pub(crate) fn continue_admission(&mut self, effects: &mut Effects) {
         let Some(mut admission) = self.take_admission() else { return };
         let (last, now, patience) = (self.log.last().index, self.now, self.config.election_timeout());
-        for newcomer in admission.newcomers.iter_mut().filter(|newcomer| !newcomer.is_caught_up) {
-            let matched = self.peer(newcomer.node).map_or(Index(0), |progress| progress.matched());
-            assert!(newcomer.target <= last, "a round ends at an entry of the log");
-            assert!(newcomer.began <= now, "a round begins before it ends");
-            if matched >= newcomer.target {
-                newcomer.is_caught_up = now.since(newcomer.began) < patience || matched == last;
-                (newcomer.target, newcomer.began) = (last, now);
+        for new_member in admission.new_members.iter_mut().filter(|new_member| !new_member.is_caught_up) {
+            let matched = self.peer(new_member.node).map_or(Index(0), |progress| progress.matched());
+            assert!(new_member.target <= last, "a round ends at an entry of the log");
+            assert!(new_member.began <= now, "a round begins before it ends");
+            if matched >= new_member.target {
+                new_member.is_caught_up = now.since(new_member.began) < patience || matched == last;
+                (new_member.target, new_member.began) = (last, now);
             }
         }
-        let is_ready = admission.newcomers.iter().all(|newcomer| newcomer.is_caught_up);
+        let is_ready = admission.new_members.iter().all(|new_member| new_member.is_caught_up);
         if !is_ready || self.configuration_index() > self.commit || effects.append.is_some() {
             return self.set_admission(admission);
         }
@@ -133,7 +133,7 @@ impl Group {
             Ok(to) => Reconfigured::Started(self.append_configuration(to, effects)),
             Err(Refusal::NotCaughtUp(_) | Refusal::QuorumAtRisk | Refusal::Transferring) => {
                 // This may pass: the new members catch up for another round.
-                admission.newcomers.iter_mut().for_each(|newcomer| newcomer.is_caught_up = false);
+                admission.new_members.iter_mut().for_each(|new_member| new_member.is_caught_up = false);
                 return self.set_admission(admission);
             }
             Err(refusal) => Reconfigured::Abandoned(refusal),
@@ -154,12 +154,12 @@ impl Group {
     }
 
     /// A leader's new members that are to become voters.
-    pub fn newcomers(&self) -> impl Iterator<Item = NewcomerStatus> + '_ {
-        let newcomers = self.admission().into_iter().flat_map(|admission| admission.newcomers.iter());
-        newcomers.map(|newcomer| NewcomerStatus {
-            node: newcomer.node,
-            matched: self.peer(newcomer.node).map_or(Index(0), |progress| progress.matched()),
-            target: newcomer.target,
+    pub fn new_members(&self) -> impl Iterator<Item = NewMemberStatus> + '_ {
+        let new_members = self.admission().into_iter().flat_map(|admission| admission.new_members.iter());
+        new_members.map(|new_member| NewMemberStatus {
+            node: new_member.node,
+            matched: self.peer(new_member.node).map_or(Index(0), |progress| progress.matched()),
+            target: new_member.target,
         })
     }
 }

@@ -60,8 +60,6 @@ impl Configurations {
     pub(crate) fn rebase(&mut self, index: Index, configuration: &Configuration) {
         assert!(index < self.index, "the configuration in force stays");
         self.earlier.retain(|membership| membership.index > index);
-        let next = self.earlier.first();
-        assert!(next.is_none_or(|next| next.index > index), "the configurations that stay are later");
         self.earlier.push_front(Membership { index, configuration: configuration.clone() });
     }
 

@@ -25,7 +25,7 @@
 
 use raftwerk_frame::{Configuration, NodeId};
 
-use crate::contract::{MessageSender, Origin, Recipient};
+use crate::contract::{MessageKind, MessageSender, Origin, Recipient};
 use crate::group::Group;
 
 impl Group {
@@ -42,10 +42,10 @@ impl Group {
         }
     }
 
-    /// Whether to accept a message; any other must be dropped. `is_request`: see
-    /// [`is_request`](crate::is_request); a snapshot chunk is one.
+    /// Whether to accept a message; any other must be dropped. A snapshot chunk is a request.
     #[must_use]
-    pub fn accepts(&self, sender: MessageSender, is_request: bool) -> bool {
+    pub fn accepts(&self, sender: MessageSender, kind: MessageKind) -> bool {
+        let is_request = kind == MessageKind::Request;
         let speaks_for_its_log = match self.recipient_of(sender.from) {
             Recipient::Named(log) => sender.log == log,
             Recipient::InitialMember => sender.is_first,

@@ -168,7 +168,6 @@ impl Group {
     /// An append up to `last`, which carries the commit index, was sent.
     pub(crate) fn note_removal_sent(&mut self, node: NodeId, last: Index) {
         let told = self.commit.min(last);
-        assert!(told <= self.log.last().index, "only what is in the log is committed");
         for removal in self.removals_mut().iter_mut().filter(|removal| removal.node == node) {
             if removal.configuration.index <= told {
                 removal.told_to.get_or_insert(last);

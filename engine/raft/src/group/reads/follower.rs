@@ -114,7 +114,6 @@ impl Group {
         if round > pending.round {
             return;
         }
-        assert!(index.0 <= NUMBER_MAX, "a read waits for an index that may be applied");
         pending.waiting.retain(|(token, asked_in)| {
             let is_answered = *asked_in != 0 && *asked_in <= round;
             if is_answered {

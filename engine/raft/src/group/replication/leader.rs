@@ -47,7 +47,7 @@ impl Group {
         progress.extend(self.peers.iter().map(|peer| Progress::new(next, kind(peer))));
         self.role = RoleState::Leader(Box::new(Leadership::new(progress)));
         self.leader = Some(self.config.node);
-        self.candidacy.has_deferred = false;
+        self.candidacy.on_leader_known();
         self.restore_removals();
         self.reset_fortification();
         if self.config.check_quorum {
@@ -92,7 +92,6 @@ impl Group {
         {
             effects.rejected = Some(Rejected::Busy);
         } else if count > 0 {
-            assert!(bytes > 0, "an empty proposal counts, too");
             self.append_own(OwnEntries::Payloads(count), effects);
             let last = self.log.last().index;
             if let Some(leadership) = self.leadership_mut() {
