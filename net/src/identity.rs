@@ -73,10 +73,10 @@ pub struct Identity {
 
 /// The three texts an identity consists of.
 #[derive(Clone)]
-pub(crate) struct IdentityPem {
-    pub(crate) chain: String,
-    pub(crate) key: String,
-    pub(crate) roots: String,
+struct IdentityPem {
+    chain: String,
+    key: String,
+    roots: String,
 }
 
 impl Identity {

@@ -224,7 +224,7 @@ impl Transport for QuicTransport {
         let slot = channel.slot().ok_or(SendError::UnknownChannel)?;
         let peers = self.net.peers();
         let peer = peers.get(&to).ok_or(SendError::UnknownPeer)?;
-        let outbox = &peer.outboxes[slot];
+        let outbox = peer.outbox(slot);
         let sent = match peer.epoch() {
             NO_EPOCH => Err(SendError::Closed),
             epoch => outbox.push(epoch, parts),

@@ -174,7 +174,7 @@ mod tests {
                         seen += unit.messages();
                     }
                     if seen < SENDERS * EACH {
-                        outbox.ready.notified().await;
+                        outbox.ready().await;
                     }
                 }
                 seen

@@ -12,7 +12,7 @@ use rustls::client::{Resumption, WebPkiServerVerifier};
 use rustls::crypto::ring::cipher_suite::{
     TLS13_AES_128_GCM_SHA256, TLS13_AES_256_GCM_SHA384, TLS13_CHACHA20_POLY1305_SHA256,
 };
-use rustls::crypto::{CryptoProvider, ring};
+use rustls::crypto::{self, CryptoProvider, WebPkiSupportedAlgorithms, ring};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::server::{NoServerSessionStorage, VerifierBuilderError, WebPkiClientVerifier};
@@ -105,6 +105,7 @@ impl Root {
 pub(crate) struct ClusterVerifier {
     roots: Vec<Root>,
     cluster: String,
+    algorithms: WebPkiSupportedAlgorithms,
 }
 
 impl ClusterVerifier {
@@ -114,7 +115,8 @@ impl ClusterVerifier {
     /// A root is no certificate.
     pub(crate) fn new(identity: &Identity) -> Result<Self, NetError> {
         let roots = identity.roots().iter().map(Root::new).collect::<Result<Vec<_>, _>>()?;
-        Ok(Self { roots, cluster: identity.cluster().to_owned() })
+        let algorithms = provider().signature_verification_algorithms;
+        Ok(Self { roots, cluster: identity.cluster().to_owned(), algorithms })
     }
 
     /// Whether a chain that was accepted once would be accepted now.
@@ -130,7 +132,18 @@ impl ClusterVerifier {
         self.verify_client_cert(first, rest, now).map(drop)
     }
 
-    /// The result of the first root that accepts; else the error of the last one.
+    /// The result of the first root that accepts, if the certificate names a node of this cluster; else the
+    /// error of the last root.
+    fn verify<T>(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        now: UnixTime,
+        by: impl Fn(&Root) -> Result<T, rustls::Error>,
+    ) -> Result<T, rustls::Error> {
+        let verified = self.by_any_root(now, by)?;
+        self.check_name(end_entity).map(|()| verified)
+    }
+
     fn by_any_root<T>(
         &self,
         now: UnixTime,
@@ -150,10 +163,6 @@ impl ClusterVerifier {
         result
     }
 
-    fn any_root(&self) -> Result<&Root, rustls::Error> {
-        self.roots.first().ok_or(rustls::Error::General("no root to trust".to_owned()))
-    }
-
     /// The rule about names: the certificate names a node of this cluster.
     fn check_name(&self, certificate: &CertificateDer<'_>) -> Result<(), rustls::Error> {
         match node_of(certificate) {
@@ -161,6 +170,33 @@ impl ClusterVerifier {
             _ => Err(CertificateError::NotValidForName.into()),
         }
     }
+}
+
+/// The methods that both traits of a verifier have: signatures by the key of a certificate, of any root.
+macro_rules! verify_signatures {
+    () => {
+        fn verify_tls12_signature(
+            &self,
+            message: &[u8],
+            certificate: &CertificateDer<'_>,
+            signature: &DigitallySignedStruct,
+        ) -> Result<HandshakeSignatureValid, rustls::Error> {
+            crypto::verify_tls12_signature(message, certificate, signature, &self.algorithms)
+        }
+
+        fn verify_tls13_signature(
+            &self,
+            message: &[u8],
+            certificate: &CertificateDer<'_>,
+            signature: &DigitallySignedStruct,
+        ) -> Result<HandshakeSignatureValid, rustls::Error> {
+            crypto::verify_tls13_signature(message, certificate, signature, &self.algorithms)
+        }
+
+        fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+            self.algorithms.supported_schemes()
+        }
+    };
 }
 
 impl ClientCertVerifier for ClusterVerifier {
@@ -174,32 +210,12 @@ impl ClientCertVerifier for ClusterVerifier {
         intermediates: &[CertificateDer<'_>],
         now: UnixTime,
     ) -> Result<ClientCertVerified, rustls::Error> {
-        let verify = |root: &Root| root.of_clients.verify_client_cert(end_entity, intermediates, now);
-        let verified = self.by_any_root(now, verify)?;
-        self.check_name(end_entity).map(|()| verified)
+        self.verify(end_entity, now, |root| {
+            root.of_clients.verify_client_cert(end_entity, intermediates, now)
+        })
     }
 
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        self.any_root()?.of_clients.verify_tls12_signature(message, cert, dss)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        self.any_root()?.of_clients.verify_tls13_signature(message, cert, dss)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        provider().signature_verification_algorithms.supported_schemes()
-    }
+    verify_signatures!();
 }
 
 impl ServerCertVerifier for ClusterVerifier {
@@ -211,33 +227,12 @@ impl ServerCertVerifier for ClusterVerifier {
         ocsp: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, rustls::Error> {
-        let verify =
-            |root: &Root| root.of_servers.verify_server_cert(end_entity, intermediates, name, ocsp, now);
-        let verified = self.by_any_root(now, verify)?;
-        self.check_name(end_entity).map(|()| verified)
+        self.verify(end_entity, now, |root| {
+            root.of_servers.verify_server_cert(end_entity, intermediates, name, ocsp, now)
+        })
     }
 
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        self.any_root()?.of_servers.verify_tls12_signature(message, cert, dss)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        self.any_root()?.of_servers.verify_tls13_signature(message, cert, dss)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        provider().signature_verification_algorithms.supported_schemes()
-    }
+    verify_signatures!();
 }
 
 #[cfg(test)]

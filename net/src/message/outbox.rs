@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use crossbeam_queue::SegQueue;
 use crossbeam_utils::CachePadded;
 use tokio::sync::Notify;
+use tokio::sync::futures::Notified;
 
 use crate::message::coalesce::Unit;
 use crate::transport::{Parts, SendError};
@@ -25,7 +26,7 @@ pub(crate) struct Outbox {
     /// Whether the outbox is on the net thread's list of outboxes with new messages.
     listed: AtomicBool,
     /// Notified on the net thread when the writer should check the queue.
-    pub(crate) ready: Notify,
+    ready: Notify,
 }
 
 struct Queued {
@@ -90,6 +91,11 @@ impl Outbox {
     pub(crate) fn unlist(&self) {
         self.listed.store(false, Ordering::SeqCst);
         self.ready.notify_one();
+    }
+
+    /// Ends when the writer should check the queue: at once if it was woken since the last call.
+    pub(crate) fn ready(&self) -> Notified<'_> {
+        self.ready.notified()
     }
 
     /// Moves messages of an epoch into `unit` until it is full or the queue is empty; `None` if there were

@@ -17,8 +17,7 @@ use crate::quic::settings;
 
 /// An identity in use.
 pub(crate) struct Credentials {
-    /// quinn's settings for dialled connections.
-    pub(crate) client: quinn::ClientConfig,
+    client: quinn::ClientConfig,
     not_after: u64,
     verifier: ClusterVerifier,
 }
@@ -40,6 +39,11 @@ impl Credentials {
         let client = settings::client_config(config, tls::client(identity, &config.wall_clock)?);
         let verifier = ClusterVerifier::new(identity)?;
         Ok((Self { client, not_after: identity.not_after(), verifier }, server))
+    }
+
+    /// quinn's settings for dialled connections.
+    pub(crate) fn client(&self) -> quinn::ClientConfig {
+        self.client.clone()
     }
 
     /// Seconds until our own certificate has expired; negative once it has.

@@ -21,7 +21,7 @@ pub(crate) async fn keep_connected(net: Arc<Net>, peer: Arc<Peer>) {
     while !peer.is_removed() && !net.is_stopping() {
         let dialled = tokio::select! {
             biased;
-            () = peer.changed.notified() => continue,
+            () = peer.changed() => continue,
             dialled = dial(&net, &peer) => dialled,
         };
         match dialled {
@@ -35,7 +35,7 @@ pub(crate) async fn keep_connected(net: Arc<Net>, peer: Arc<Peer>) {
             }
         }
         // Either the wait is over, or a change makes an immediate attempt worthwhile.
-        let _ = net.within(backoff.next(), peer.changed.notified()).await;
+        let _ = net.within(backoff.next(), peer.changed()).await;
     }
 }
 
@@ -43,7 +43,7 @@ pub(crate) async fn keep_connected(net: Arc<Net>, peer: Arc<Peer>) {
 async fn dial(net: &Net, peer: &Peer) -> Result<(quinn::Connection, session::Streams), PeerError> {
     let name = names::node_name(net.config.identity.cluster(), peer.id);
     let address = peer.address();
-    let client = net.credentials().client.clone();
+    let client = net.credentials().client();
     let connecting = net
         .endpoint
         .connect_with(client, address, &name)

@@ -55,8 +55,7 @@ pub(crate) fn open(
     admission: &Arc<Admission>,
     quic_seed: Option<u64>,
 ) -> Result<quinn::Endpoint, NetError> {
-    let socket =
-        Arc::new(FilteredSocket { socket: Arc::clone(&environment.socket), filter: Arc::clone(admission) });
+    let socket = Arc::new(FilteredSocket::new(Arc::clone(&environment.socket), Arc::clone(admission)));
     let runtime = Arc::clone(&environment.runtime);
     let mut endpoint = settings::endpoint_config(config);
     if let Some(seed) = quic_seed {

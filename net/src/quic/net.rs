@@ -17,7 +17,7 @@ use crate::message::WireVersion;
 use crate::quic::admission::Admission;
 use crate::quic::close::CloseCode;
 use crate::quic::credentials::Credentials;
-use crate::quic::peer::{NO_EPOCH, Peer, PeerError};
+use crate::quic::peer::{Earlier, NO_EPOCH, Peer, PeerError};
 use crate::quic::throttle::{LogKind, LogThrottles};
 use crate::stats::{Counters, add};
 use crate::transport::{PeerId, Receive};
@@ -141,7 +141,7 @@ impl Net {
             CloseCode::Replaced.close(&old);
         }
         let epoch = self.epochs.fetch_add(1, Ordering::Relaxed) + 1;
-        let again = peer.install(connection, epoch)?;
+        let again = peer.install(connection, epoch)? == Earlier::Connection;
         if !self.admission.is_peer(connection.remote_address()) {
             self.on_address_change();
         }

@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::Notify;
+use tokio::sync::futures::Notified;
 
 pub use self::error::PeerError;
 use crate::config::QuicConfig;
@@ -24,18 +25,28 @@ pub(crate) struct Peer {
     pub(crate) id: PeerId,
     /// Number of the current connection, [`NO_EPOCH`] if none. Frames and messages of others are dropped.
     epoch: AtomicU64,
-    pub(crate) outboxes: [Arc<Outbox>; Channel::COUNT],
+    outboxes: [Arc<Outbox>; Channel::COUNT],
     removed: AtomicBool,
     /// Notified when the address changed or the peer was removed; awaited by the dialler.
-    pub(crate) changed: Notify,
+    changed: Notify,
     link: Mutex<Link>,
+}
+
+/// The connection that a peer had before its current one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Earlier {
+    /// It was connected before.
+    Connection,
+    /// This connection is its first.
+    None,
 }
 
 /// The cold part: accessed when connections come and go.
 struct Link {
     address: SocketAddr,
     connection: Option<quinn::Connection>,
-    connected_before: bool,
+    /// Set by the first connection, for ever.
+    earlier: Earlier,
     /// The address of its latest connection, once its certificate was verified.
     last_remote: Option<SocketAddr>,
     /// Why the latest connection ended or did not come about; `None` while there is one.
@@ -58,7 +69,7 @@ impl Peer {
             link: Mutex::new(Link {
                 address,
                 connection: None,
-                connected_before: false,
+                earlier: Earlier::None,
                 last_remote: None,
                 error: None,
                 log_throttle: Throttle::default(),
@@ -129,14 +140,24 @@ impl Peer {
         connection
     }
 
+    /// The outbox of a slot of [`Channel::ALL`].
+    pub(crate) fn outbox(&self, slot: usize) -> &Arc<Outbox> {
+        &self.outboxes[slot]
+    }
+
+    /// Ends when the address changes or the peer is removed.
+    pub(crate) fn changed(&self) -> Notified<'_> {
+        self.changed.notified()
+    }
+
     /// Whether the peer was removed.
     pub(crate) fn is_removed(&self) -> bool {
         self.removed.load(Ordering::Acquire)
     }
 
     /// Makes a connection the current one under a new epoch; the one before must have been retired. Returns
-    /// whether the peer was connected at any time before, or `None` if it was removed meanwhile.
-    pub(crate) fn install(&self, connection: &quinn::Connection, epoch: u64) -> Option<bool> {
+    /// whether the peer was connected at any time before; `None` if it was removed meanwhile.
+    pub(crate) fn install(&self, connection: &quinn::Connection, epoch: u64) -> Option<Earlier> {
         let mut link = self.link();
         assert!(link.connection.is_none() && epoch != NO_EPOCH, "one connection in force at a time");
         if self.is_removed() {
@@ -146,7 +167,7 @@ impl Peer {
         link.last_remote = Some(connection.remote_address());
         link.error = None;
         self.epoch.store(epoch, Ordering::Release);
-        Some(std::mem::replace(&mut link.connected_before, true))
+        Some(std::mem::replace(&mut link.earlier, Earlier::Connection))
     }
 
     /// Retires the connection of an epoch and returns it; `None` if it was not the current one.

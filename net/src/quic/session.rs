@@ -199,7 +199,7 @@ fn close(net: &Net, connection: &quinn::Connection, end: SessionEnd) -> PeerErro
 
 /// Writes the content of a slot's outbox, unit by unit.
 async fn write(net: &Net, peer: &Peer, epoch: u64, slot: usize, mut stream: SendStream) -> SessionEnd {
-    let outbox = &peer.outboxes[slot];
+    let outbox = peer.outbox(slot);
     let stall_max = (Channel::ALL[slot] == Channel::Control).then_some(net.config.control_stall_max);
     let mut unit = Unit::default();
     loop {
@@ -215,7 +215,7 @@ async fn write(net: &Net, peer: &Peer, epoch: u64, slot: usize, mut stream: Send
             add(&net.counters.writes, 1);
         }
         add(&net.counters.dropped_disconnected, dropped);
-        outbox.ready.notified().await;
+        outbox.ready().await;
     }
 }
 

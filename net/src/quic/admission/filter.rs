@@ -27,8 +27,15 @@ pub(crate) trait InitialFilter: Send + Sync {
 
 /// A socket that discards packets before they are read.
 pub(crate) struct FilteredSocket<S> {
-    pub(crate) socket: Arc<dyn AsyncUdpSocket>,
-    pub(crate) filter: Arc<S>,
+    socket: Arc<dyn AsyncUdpSocket>,
+    filter: Arc<S>,
+}
+
+impl<S> FilteredSocket<S> {
+    /// Reads from `socket` what `filter` does not drop.
+    pub(crate) fn new(socket: Arc<dyn AsyncUdpSocket>, filter: Arc<S>) -> Self {
+        Self { socket, filter }
+    }
 }
 
 impl<S> fmt::Debug for FilteredSocket<S> {

@@ -49,14 +49,14 @@ const READ_PER_HANDSHAKE: u64 = 20;
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct AdmissionLimits {
     /// Places for the handshakes of strangers, that is unknown senders.
-    pub(crate) strangers_max: usize,
+    pub(super) strangers_max: usize,
     /// Of them, for those of one IP address, or one /64 network.
-    pub(crate) per_address_max: usize,
+    pub(super) per_address_max: usize,
     /// Handshakes of strangers begun in a second.
-    pub(crate) strangers_per_second: u32,
+    pub(super) strangers_per_second: u32,
     /// The number of concurrent handshakes, of all classes, from which on none is admitted without validation
     /// of its address.
-    pub(crate) retry_from: usize,
+    pub(super) retry_from: usize,
 }
 
 /// Whether a sender has shown that it receives at its address (RFC 9000, section 8.1).
