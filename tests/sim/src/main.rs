@@ -1,4 +1,4 @@
-//! IMPURE: the command: one seed, a range, or a hunt; what it found, for people and for machines.
+//! IMPURE: the command: one seed, a range, a hunt, or planted bugs; it prints the results as text or as JSON.
 
 use std::io::Write;
 use std::process::ExitCode;
@@ -60,6 +60,9 @@ struct Arguments {
     /// Hunt planted bugs, all or those named, in a copy of the sources; --minutes is the limit for each, 10 if not given
     #[arg(long, num_args = 0.., value_name = "NAME", conflicts_with_all = ["seed", "seeds", "strikes", "without"])]
     mutants: Option<Vec<String>>,
+    /// Only check that the copy with all planted bugs, or those named, compiles
+    #[arg(long, requires = "mutants")]
+    check: bool,
     /// Try mechanical mutants in a copy of the sources: of these rooms, or with this in their names, or all; --minutes is the
     /// limit of the lives for each, 1 if not given
     #[arg(long, num_args = 0.., value_name = "ROOM", conflicts_with_all = ["seed", "seeds", "strikes", "without", "mutants"])]
@@ -118,6 +121,9 @@ impl Arguments {
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
     if let Some(names) = &arguments.mutants {
+        if arguments.check {
+            return check_mutants(names);
+        }
         return hunt_mutants(names, &arguments);
     }
     if let Some(only) = &arguments.mechanical {
@@ -136,6 +142,20 @@ fn main() -> ExitCode {
         print(&found.json());
     }
     if found.violations.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// Success only if every planted bug compiles.
+fn check_mutants(names: &[String]) -> ExitCode {
+    match mutants::check(names, print) {
+        Ok(planted) => {
+            print(&format!("{planted} planted bugs compile"));
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            print(&error.to_string());
+            ExitCode::FAILURE
+        }
+    }
 }
 
 /// Success only if every planted bug was caught.
@@ -200,7 +220,7 @@ fn one(seed: u64, arguments: &Arguments, subject: &Arc<dyn Subject>) -> Catch {
     })
 }
 
-/// What is asked for by one word of `--scenario`.
+/// What one name after `--scenario` asks for.
 #[derive(Clone, Copy)]
 enum Scenes {
     List,
@@ -309,7 +329,7 @@ fn many(arguments: &Arguments, subject: &Arc<dyn Subject>) -> Catch {
     found
 }
 
-/// A hunt without a range begins somewhere new every time, and says where.
+/// A hunt without a range begins somewhere new every time, and prints where.
 fn fresh_seed() -> u64 {
     use std::hash::BuildHasher;
     std::hash::RandomState::new().hash_one("a fresh seed") >> 24

@@ -6,6 +6,8 @@
 //! `tests/sim/mutants/README.md` for how to add one.
 
 pub mod catalogue;
+mod check;
+mod compiler;
 pub mod mechanical;
 mod workshop;
 
@@ -17,6 +19,7 @@ use std::sync::mpsc::RecvTimeoutError;
 use std::time::{Duration, Instant};
 
 pub use self::catalogue::{CatalogueError, Edit, Mutant, Test};
+pub use self::check::check;
 use self::workshop::{Switch, Workshop};
 use crate::Profile;
 
@@ -26,7 +29,7 @@ const SEEDS_COMPARED: u64 = 24;
 const PROFILES: [Profile; 3] = [Profile::Swarm, Profile::Hostile, Profile::Churn];
 /// How long a turn lasts.
 const SLICE: Duration = Duration::from_secs(12);
-/// How much longer than it was told a run may take before it is stopped: its last seeds may be long ones.
+/// The time that a run may take over its limit before it is stopped: its last seeds may be long ones.
 const GRACE: Duration = Duration::from_secs(120);
 /// How much is kept of what was seen: a history that is not linearizable may fill pages.
 const WHAT_CHARS_MAX: usize = 300;
@@ -74,6 +77,9 @@ pub enum HuntError {
     /// The copy could not be built or run.
     #[error("{0}")]
     Io(#[from] io::Error),
+    /// Planted bugs do not compile: the entries, and the compiler's messages.
+    #[error("{0}")]
+    DoesNotCompile(String),
     /// There is no such bug.
     #[error("there is no planted bug of the name {0:?}")]
     NoSuch(String),
@@ -103,18 +109,37 @@ pub fn folder(checkout: &Path) -> PathBuf {
     checkout.join("tests/sim/mutants")
 }
 
+/// What a hunt begins with.
+struct Prepared {
+    root: PathBuf,
+    /// The whole catalogue.
+    mutants: Vec<Mutant>,
+    /// This program.
+    original: PathBuf,
+    /// The copy, beside this program.
+    workshop: Workshop,
+}
+
+impl Prepared {
+    /// Reads the catalogue; all of `names` are in it.
+    fn open(names: &[String]) -> Result<Self, HuntError> {
+        let root = checkout();
+        let mutants = catalogue::read(&folder(&root))?;
+        if let Some(name) = names.iter().find(|name| mutants.iter().all(|mutant| mutant.name != **name)) {
+            return Err(HuntError::NoSuch(name.clone()));
+        }
+        let original = std::env::current_exe()?;
+        let workshop = Workshop::new(&original.with_file_name("mutants"));
+        Ok(Self { root, mutants, original, workshop })
+    }
+}
+
 /// Hunts the bugs of the catalogue, one after another. `tell` is given a line for people whenever there is news.
 ///
 /// # Errors
 /// [`HuntError`] if there was no hunt; a bug that escaped is an [`Outcome`].
 pub fn hunt_all(wanted: &Wanted, tell: impl Fn(&str)) -> Result<Vec<Outcome>, HuntError> {
-    let root = checkout();
-    let mutants = catalogue::read(&folder(&root))?;
-    if let Some(name) = wanted.names.iter().find(|name| mutants.iter().all(|mutant| mutant.name != **name)) {
-        return Err(HuntError::NoSuch(name.clone()));
-    }
-    let original = std::env::current_exe()?;
-    let workshop = Workshop::new(&original.with_file_name("mutants"));
+    let Prepared { root, mutants, original, workshop } = Prepared::open(&wanted.names)?;
     workshop.plant(&root, &mutants)?;
     tell(&format!("{} bugs planted; building", mutants.len()));
     let copy = workshop.build(|line| {
@@ -277,7 +302,7 @@ struct Said {
     first: Option<Found>,
 }
 
-/// A violation as it is told.
+/// A violation as it is printed.
 struct Found {
     seed: u64,
     invariant: String,
@@ -308,13 +333,13 @@ fn run(
     }
     let mut child = command.spawn()?;
     let said = listen(&mut child, from, at_most.map(|at_most| at_most + GRACE));
-    // Other threads may be in the middle of a seed; nobody waits for that.
+    // Other threads may be in the middle of a seed, and their results are not needed.
     child.kill()?;
     child.wait()?;
     said
 }
 
-/// Reads what a process says, up to its first violation or its end.
+/// Reads what a process prints, up to its first violation or its end.
 fn listen(child: &mut Child, from: u64, patience: Option<Duration>) -> Result<Said, HuntError> {
     let deadline = patience.map(|patience| Instant::now() + patience);
     let (tell, told) = std::sync::mpsc::channel();
@@ -357,7 +382,7 @@ fn listen(child: &mut Child, from: u64, patience: Option<Duration>) -> Result<Sa
     }
 }
 
-/// The first of the two lines in which a violation is told.
+/// The first of the two lines that a violation is printed in.
 fn violation(line: &str) -> Option<Found> {
     let (seed, invariant) = line.strip_prefix("VIOLATION in seed ")?.split_once(": ")?;
     Some(Found { seed: seed.parse().ok()?, invariant: invariant.to_owned(), what: String::new() })

@@ -1,6 +1,6 @@
 //! IMPURE: the catalogue of planted bugs, read from the text files in `tests/sim/mutants`, and how it is applied.
 //!
-//! An entry says which text of which source file is to be found, exactly once, and what to put there; `{planted}` in it
+//! An entry names a source file, the text to be found in it, exactly once, and what to put there; `{planted}` in it
 //! becomes an expression that is true while that bug alone is switched on. What is not here: the copy that is changed
 //! (`workshop`), and the hunt (`super`). The format is explained in `tests/sim/mutants/README.md`.
 
@@ -49,10 +49,17 @@ pub struct Test {
 pub struct Edit {
     /// The file, from the top of the checkout.
     pub file: String,
-    /// What it says, exactly once …
+    /// A text of it, found exactly once …
     pub find: String,
-    /// … and what is put there. Says `{planted}` at least once.
+    /// … and what is put there. Contains `{planted}` at least once.
     pub put: String,
+}
+
+impl Edit {
+    /// What is put there, with the expression that is true while the bug of this number is switched on.
+    pub(super) fn planted(&self, number: u32) -> String {
+        self.put.replace(PLACEHOLDER, &format!("::raftwerk_frame::planted::is({number})"))
+    }
 }
 
 /// Why the catalogue cannot be used.
@@ -240,7 +247,7 @@ struct Placed<'a> {
     from: usize,
     to: usize,
     mutant: &'a Mutant,
-    put: &'a str,
+    put: String,
 }
 
 /// Plants all bugs into the sources under `root`: every changed file with its new text.
@@ -263,7 +270,7 @@ pub fn plant(root: &Path, mutants: &[Mutant]) -> Result<BTreeMap<String, String>
     Ok(planted)
 }
 
-fn changed(file: &str, text: &str, edits: &[(&Mutant, &Edit)]) -> Result<String, CatalogueError> {
+pub(super) fn changed(file: &str, text: &str, edits: &[(&Mutant, &Edit)]) -> Result<String, CatalogueError> {
     let mut placed = Vec::with_capacity(edits.len());
     for (mutant, edit) in edits {
         let places: Vec<usize> = text.match_indices(&edit.find).map(|(at, _)| at).collect();
@@ -275,7 +282,7 @@ fn changed(file: &str, text: &str, edits: &[(&Mutant, &Edit)]) -> Result<String,
                 find: edit.find.clone(),
             });
         };
-        placed.push(Placed { from, to: from + edit.find.len(), mutant, put: &edit.put });
+        placed.push(Placed { from, to: from + edit.find.len(), mutant, put: edit.planted(mutant.number) });
     }
     placed.sort_by_key(|edit| edit.from);
     let (mut result, mut at, mut before) = (String::with_capacity(2 * text.len()), 0, "");
@@ -288,8 +295,7 @@ fn changed(file: &str, text: &str, edits: &[(&Mutant, &Edit)]) -> Result<String,
             });
         }
         result.push_str(&text[at..edit.from]);
-        let is_on = format!("::raftwerk_frame::planted::is({})", edit.mutant.number);
-        result.push_str(&edit.put.replace(PLACEHOLDER, &is_on));
+        result.push_str(&edit.put);
         (at, before) = (edit.to, &edit.mutant.name);
     }
     result.push_str(&text[at..]);

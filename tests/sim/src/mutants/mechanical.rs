@@ -1,4 +1,4 @@
-//! IMPURE: mutants by reading, not by knowing: conditions negated, comparisons shifted, statements left out, wherever the
+//! IMPURE: mechanical mutants: conditions negated, comparisons shifted, statements left out, wherever the
 //! sources have them.
 //!
 //! A sample of the places, drawn by a seed, is planted into one copy of the sources, each behind a switch; the copy is

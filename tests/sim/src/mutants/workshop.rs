@@ -164,7 +164,7 @@ impl Workshop {
         Err(io::Error::other(format!("{} has not run one test {}:\n{errors}", test.package, test.name)))
     }
 
-    /// Builds the copy's simulator; tells each line of the compiler. Gives the binary.
+    /// Builds the copy's simulator; passes on each line of the compiler. Gives the binary.
     pub(super) fn build(&self, tell: impl Fn(&str)) -> io::Result<PathBuf> {
         let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
         let mut child = Command::new(cargo)
@@ -265,7 +265,7 @@ pub(super) fn files_of(root: &Path) -> Result<Vec<String>, CatalogueError> {
     Ok(files)
 }
 
-/// Writes a file unless it says so already: the compiler goes by times.
+/// Writes a file unless it has these bytes already: the compiler goes by times.
 fn write_if_new(path: &Path, bytes: &[u8]) -> Result<(), CatalogueError> {
     if fs::read(path).is_ok_and(|there| there == bytes) {
         return Ok(());

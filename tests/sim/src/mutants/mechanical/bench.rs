@@ -4,9 +4,7 @@
 //! until all that is left compiles. What is not here: what runs the programs (`judge`).
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
 
 use serde_json::Value;
 
@@ -14,6 +12,7 @@ use super::MechanicalError;
 use super::plant::{Lies, plant};
 use super::program::Program;
 use super::rooms::{Mutant, ROOMS, Survey};
+use crate::mutants::compiler::{self, CompileError};
 use crate::mutants::workshop::{MODULES, PLANTED_AT, Workshop, replace_once};
 
 /// The copy's module of switches. Unlike the catalogue's it looks for itself, in test programs and in the simulator alike;
@@ -112,7 +111,7 @@ pub(super) fn build(
         let guilty = guilty(&errors, &lies, survey, &built.unbuildable);
         tell(&format!("round {round}: {} errors, {} mutants do not compile", errors.len(), guilty.len()));
         if guilty.is_empty() {
-            let said: Vec<&str> = errors.iter().map(|error| error.said.as_str()).collect();
+            let said: Vec<&str> = errors.iter().map(|error| error.rendered.as_str()).collect();
             return Err(MechanicalError::Build(said.join("\n")));
         }
         built.unbuildable.extend(guilty);
@@ -147,13 +146,6 @@ fn lay(
     Ok(lies)
 }
 
-/// An error of the compiler.
-struct CompileError {
-    said: String,
-    /// File and bytes, the place it complains of first.
-    spans: Vec<(String, usize, usize)>,
-}
-
 /// Builds the judges, and the simulator, in one go: so they share all crates. The simulator is of the
 /// tests' profile, and assertions that a release is without may notice, too. Cargo builds it since a test of its package asks for it.
 fn compile(workshop: &Workshop, built: &mut Built) -> Result<Vec<CompileError>, MechanicalError> {
@@ -168,63 +160,7 @@ fn compile(workshop: &Workshop, built: &mut Built) -> Result<Vec<CompileError>, 
     }
     arguments.extend(packages.iter().flat_map(|package| ["--package", package]));
     arguments.extend(programs.iter().flat_map(|program| ["--test", program]));
-    cargo(workshop, &arguments, built)
-}
-
-fn cargo(
-    workshop: &Workshop,
-    arguments: &[&str],
-    built: &mut Built,
-) -> Result<Vec<CompileError>, MechanicalError> {
-    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let mut child = Command::new(cargo)
-        .args(arguments)
-        .args(["--locked", "--message-format", "json", "--manifest-path"])
-        .arg(workshop.sources().join("Cargo.toml"))
-        .arg("--target-dir")
-        .arg(workshop.target())
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::null())
-        .spawn()?;
-    let mut errors = Vec::new();
-    for line in child.stdout.take().into_iter().flat_map(|out| BufReader::new(out).lines()) {
-        let line = line?;
-        let Ok(value) = serde_json::from_str::<Value>(&line) else { continue };
-        match value["reason"].as_str() {
-            Some("compiler-message") if value["message"]["level"] == "error" => {
-                errors.extend(error_of(&value["message"]));
-            }
-            Some("compiler-artifact") => note_program(&value, built),
-            _ => {}
-        }
-    }
-    if child.wait()?.success() {
-        return Ok(Vec::new());
-    }
-    if errors.is_empty() {
-        return Err(MechanicalError::Build(format!("cargo {} failed", arguments.join(" "))));
-    }
-    Ok(errors)
-}
-
-fn error_of(message: &Value) -> Option<CompileError> {
-    let mut spans: Vec<(bool, String, usize, usize)> = Vec::new();
-    for span in message["spans"].as_array()? {
-        let number = |field: &str| span[field].as_u64().map(|number| number as usize);
-        let file = span["file_name"].as_str()?.to_owned();
-        spans.push((
-            span["is_primary"] != Value::Bool(true),
-            file,
-            number("byte_start")?,
-            number("byte_end")?,
-        ));
-    }
-    spans.sort();
-    let spans: Vec<_> = spans.into_iter().map(|(_, file, from, to)| (file, from, to)).collect();
-    // The last message only counts the others.
-    let said = message["rendered"].as_str().unwrap_or_default().to_owned();
-    (!spans.is_empty()).then_some(CompileError { said, spans })
+    Ok(compiler::cargo(workshop, &arguments, |artifact| note_program(artifact, built))?)
 }
 
 fn note_program(value: &Value, built: &mut Built) {
@@ -284,7 +220,7 @@ fn guilty(
         let all = survey.drawn.iter().filter(|mutant| !without.contains(&mutant.place.name));
         let is_called = |mutant: &&Mutant| {
             let name = mutant.place.function.rsplit("::").next().unwrap_or_default();
-            mutant.place.constness.is_some() && error.said.contains(&format!("{name}`"))
+            mutant.place.constness.is_some() && error.rendered.contains(&format!("{name}`"))
         };
         let called: Vec<String> = all.filter(is_called).map(|mutant| mutant.place.name.clone()).collect();
         if called.is_empty() {

@@ -235,7 +235,7 @@ mod tests {
 
     const JUDGE: Judge = ("package", "program", "");
 
-    /// A court whose only program is a script, which is given the tests' names after `--exact`, and the mutant's number.
+    /// A court with a script for its only program, which is given the tests' names after `--exact`, and the mutant's number.
     fn court(folder: &Path, script: &str) -> Court {
         let path = folder.join("program");
         let head =

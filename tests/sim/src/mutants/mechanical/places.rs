@@ -281,7 +281,7 @@ impl Finder<'_> {
         self.wrap(Kind::Omitted, at, "if !{on} { ", " }");
     }
 
-    /// What ends a block whose value is `()`.
+    /// What ends a block of the value `()`.
     fn end_of_nothing(&mut self, expression: &Expr) {
         match expression {
             Expr::If(branch) => {

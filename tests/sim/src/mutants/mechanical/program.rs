@@ -156,12 +156,12 @@ fn lines_of(child: &mut Child) -> Receiver<String> {
     told
 }
 
-/// The test that a line says has failed.
+/// The test that a line reports as failed.
 fn failed(line: &str) -> Option<&str> {
     named(line.strip_suffix(" ... FAILED")?)
 }
 
-/// The test that a line says has begun, and nothing of how it ended.
+/// The test that a line reports as begun, without how it ended.
 fn running(line: &str) -> Option<&str> {
     named(line.strip_suffix(" ... ")?)
 }

@@ -46,7 +46,7 @@ pub enum Verdict {
 pub struct Reached {
     /// Tests of the room.
     pub tests: usize,
-    /// Profiles whose lives do.
+    /// Profiles with lives that do.
     pub profiles: usize,
 }
 
