@@ -36,7 +36,7 @@ pub enum Command {
     Log(crate::log::LogOptions),
     /// Make a log of a given size on one node, and time how the node comes back over it.
     Recovery(RecoveryOptions),
-    /// Make many groups on three nodes, and tell what they cost while nobody uses them.
+    /// Make many groups on three nodes, and measure what they cost at rest.
     Idle(IdleOptions),
     /// Strike the node that leads most groups, and time until all of them take writes again.
     Failover(FailoverOptions),
@@ -109,7 +109,7 @@ pub struct FailoverOptions {
     /// Writes under way at any time. As many as the node leads groups, or more: then each of them is looked for at once.
     #[arg(long, default_value_t = 4096, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     pub in_flight: u32,
-    /// Nobody writes while the fault lasts: what counts is when others lead.
+    /// No client writes while the fault lasts: what counts is when others lead.
     #[arg(long)]
     pub idle: bool,
     /// Print one JSON object as the last line.
@@ -196,7 +196,7 @@ pub struct ClusterOptions {
     /// What reads may show: strong, bounded:TIME, monotonic, read-my-writes, consistent-prefix, eventual.
     #[arg(long, value_name = "LEVEL", default_value = "strong", value_parser = consistency)]
     pub consistency: Consistency,
-    /// Who answers reads; any replica waits for what it lacks.
+    /// Which replica answers reads; any replica waits for what it lacks.
     #[arg(long, value_enum, default_value_t = Replica::Leader)]
     pub replica: Replica,
     /// Which keys, and which mix.
@@ -253,7 +253,7 @@ pub enum OptionsError {
     /// Not a number of voters that this version knows.
     #[error("--nodes must be 1, 3 or 5, not {0}")]
     Nodes(u64),
-    /// Writes could not be told apart.
+    /// Two writes could be equal.
     #[error("--payload must be {least} to 1048576 bytes with --state-machine {machine}, not {bytes}")]
     Payload {
         /// As given.
@@ -269,10 +269,10 @@ pub enum OptionsError {
     /// Not a length of time.
     #[error("--seconds must be 0.1 to 86400, not {0}")]
     Seconds(f64),
-    /// The mix says how many reads there are.
+    /// The mix has its own share of reads.
     #[error("--reads does not go with --workload {0}, which has its own share of reads")]
     Reads(&'static str),
-    /// Nobody would be left to lead.
+    /// No majority would be left.
     #[error("to kill a node takes at least 3 nodes")]
     KillNodes,
     /// The cut is of one process's files.

@@ -18,10 +18,10 @@ const KNOWN: [(u64, &str, bool); 10] = [
     (0x6573_5546, "fuse: whatever a program makes of it", false),
 ];
 
-/// The file system of a folder: its name, and whether a sync there reaches a disk of this machine, as far as its name tells.
+/// The file system of a folder: its name, and whether a sync there reaches a disk of this machine, as far as its name shows.
 ///
 /// # Errors
-/// What the system says.
+/// An error of the system.
 pub fn of(path: &Path) -> std::io::Result<(String, bool)> {
     let magic = statfs(path)?.f_type as u64 & 0xFFFF_FFFF;
     let known = KNOWN.iter().find(|(of, ..)| *of == magic);

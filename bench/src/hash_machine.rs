@@ -4,7 +4,7 @@
 //! Beside a rolling hash of everything in order it keeps 256 sums, payload by payload hash, from which a
 //! [`ledger`](crate::ledger::hash) can tell whether each acknowledged payload was applied exactly once.
 //!
-//! IMPURE: there is a question that it takes as long to answer as whoever asks wants: a worker is stuck meanwhile.
+//! IMPURE: there is a question that it takes as long to answer as the question asks: a worker is stuck meanwhile.
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::time::Duration;

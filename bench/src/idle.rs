@@ -1,7 +1,7 @@
-//! `idle`: what groups cost that nobody uses. IMPURE: clock, files, threads of its engines.
+//! `idle`: what groups cost that no caller uses. IMPURE: clock, files, threads of its engines.
 //!
 //! Three nodes in this process, each with a replica of every group. Every group takes one write, so that each has a leader and
-//! a log; then nobody asks for anything, and what the process uses meanwhile is what idle groups cost. Afterwards the first write
+//! a log; then no caller asks for anything, and what the process uses meanwhile is what idle groups cost. Afterwards the first write
 //! to groups that rest is timed against a second one to the same groups, and one node is opened again over all of them.
 
 use std::io::{self, Read, Write};
@@ -22,7 +22,7 @@ const NODES: u64 = 3;
 const IN_FLIGHT: usize = 4096;
 /// Groups that are made together.
 const AT_ONCE: usize = 4096;
-/// Groups whose first write is timed.
+/// Groups with a first write that is timed.
 const SAMPLE: usize = 400;
 /// How long to wait for something that should take seconds.
 const PATIENCE: Duration = Duration::from_secs(300);
@@ -84,7 +84,7 @@ impl StateMachine for Count {
 /// Runs the whole thing.
 ///
 /// # Errors
-/// What the file system or an engine says, or that something did not happen in time.
+/// An error of the file system or an engine, or something that did not happen in time.
 pub fn run(options: &IdleOptions, out: &mut dyn Write) -> Result<bool, String> {
     let parent =
         if Path::new("target").is_dir() { Path::new("target").to_owned() } else { std::env::temp_dir() };
@@ -183,7 +183,7 @@ fn create(engines: &[Engine], groups: &[GroupId]) -> Result<(), String> {
     })
 }
 
-/// One write to each group, by whoever leads it.
+/// One write to each group, at its leader.
 fn write_to_all(engines: &[Engine], groups: &[GroupId]) -> Result<(), String> {
     let started = Instant::now();
     let mut pipelines: Vec<_> = engines.iter().map(|engine| engine.pipeline(IN_FLIGHT)).collect();
@@ -228,7 +228,7 @@ fn time_first_writes(engine: &Engine, groups: &[GroupId]) -> Result<FirstWrite, 
         if times.0.len() == SAMPLE {
             break;
         }
-        // Another node leads it, and a refusal wakes nobody.
+        // Another node leads it, and a refusal wakes no group.
         let Some(cold) = time_write(&group)? else { continue };
         let Some(warm) = time_write(&group)? else { continue };
         times.0.push(cold);

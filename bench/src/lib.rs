@@ -5,7 +5,7 @@
 //! whole thing and fills the [`report`]. [`node`] is a node in a process of its own.
 //!
 //! It is not a test of the protocol (that is the `tests` room) and no part of the engine. Next: `README.md` beside
-//! this crate says what each figure means; [`cluster::run`] is the way in.
+//! this crate for what each figure means; [`cluster::run`] is the way in.
 
 pub mod certs;
 pub mod cli;

@@ -24,14 +24,14 @@ fn main() -> ExitCode {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
         Err(error) => {
-            // There is nobody left to tell if this fails.
+            // If this fails, there is no output left to report it to.
             let _told = writeln!(std::io::stderr(), "raftwerk-bench: {error}");
             ExitCode::FAILURE
         }
     }
 }
 
-/// Runs, prints, and tells whether all was well.
+/// Runs, prints, and reports whether all was well.
 fn run_cluster(options: &ClusterOptions) -> Result<bool, String> {
     let report = cluster::run(options)?;
     let mut out = std::io::stdout().lock();

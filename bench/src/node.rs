@@ -22,7 +22,7 @@ const OUTGOING_BYTES_MAX: usize = 8 << 20;
 /// How long completions are waited for before the socket is looked at again.
 const PIPELINE_WAIT: Duration = Duration::from_micros(100);
 
-/// Runs a node until its parent says stop or is gone.
+/// Runs a node until its parent sends `stop` or is gone.
 ///
 /// # Errors
 /// Why it did not start, or lost its parent's pipes.

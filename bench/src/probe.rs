@@ -17,7 +17,7 @@ const WRITES: usize = 400;
 /// The median time of one synced write in `folder`, in microseconds. Past the page cache where the file system allows.
 ///
 /// # Errors
-/// What the file system says.
+/// An error of the file system.
 pub fn raw_sync_us(folder: &Path) -> io::Result<f64> {
     let path = folder.join("raw-sync-probe");
     std::fs::write(&path, vec![0x5A; PAGE_BYTES * PAGES as usize])?;

@@ -185,7 +185,7 @@ pub fn read_operation<'a>(
 pub fn write_completion(out: &mut Vec<u8>, completion: &Completion) {
     let (status, a, b, reply): (u8, u64, u64, &[u8]) = match &completion.outcome {
         Outcome::Proposal(Ok(applied)) => (0, applied.id.term.0, applied.id.index.0, &applied.reply),
-        // A receipt travels as what it says: nothing asks for one over this protocol.
+        // A receipt travels as its contents: nothing asks for one over this protocol.
         Outcome::Relaxed(Ok(received)) => (0, received.id.term.0, received.id.index.0, &[]),
         Outcome::Proposal(Err(error)) | Outcome::Relaxed(Err(error)) => {
             let (status, a, b) = of_error(error);

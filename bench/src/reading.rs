@@ -1,4 +1,4 @@
-//! How the load generator reads: at which level, and at whose replica.
+//! How the load generator reads: at which level, and at which replica.
 
 use std::time::Duration;
 

@@ -58,7 +58,7 @@ pub struct Recovery {
 /// Makes a log, closes the node, and times how it comes back.
 ///
 /// # Errors
-/// What the file system or the engine says.
+/// An error of the file system or the engine.
 pub fn run(options: &RecoveryOptions, out: &mut dyn Write) -> Result<bool, String> {
     let parent =
         if Path::new("target").is_dir() { Path::new("target").to_owned() } else { std::env::temp_dir() };

@@ -1,5 +1,5 @@
 //! A way between two nodes that can be made bad: packets of one node's dialling pass through here, and are lost, or come later,
-//! by direction. IMPURE: sockets, threads, and the clock that says when what is late is due.
+//! by direction. IMPURE: sockets, threads, and the clock by which what is late is due.
 //!
 //! What is not here: which ways belong to which node (`failover::relay`, and the tests' processes).
 
@@ -69,7 +69,7 @@ impl Relay {
     /// Begins to carry to `server`, from an address of its own.
     ///
     /// # Errors
-    /// Whatever the system says of sockets and threads.
+    /// An error of sockets or threads.
     pub fn start(server: SocketAddr) -> io::Result<Self> {
         let front = socket()?;
         let address = front.local_addr()?;
@@ -96,7 +96,7 @@ impl Relay {
         *self.shared.server.lock().unwrap_or_else(PoisonError::into_inner) = server;
     }
 
-    /// The way of whoever dials.
+    /// The way of the node that dials.
     #[must_use]
     pub fn there(&self) -> &Way {
         &self.shared.there
@@ -141,7 +141,7 @@ impl<'a> Carrier<'a> {
         let mut buffer = vec![0; PACKET_BYTES_MAX];
         let mut patience = LOOK;
         while !self.is_over.load(Ordering::SeqCst) {
-            // Nothing for a while; or a port that nobody listens on: a lost packet.
+            // Nothing for a while; or a port without a listener: a lost packet.
             if let Ok((length, from)) = self.source.recv_from(&mut buffer) {
                 self.take(&buffer[..length], from, &mut pass);
             }

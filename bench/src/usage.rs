@@ -37,7 +37,7 @@ pub fn own_resident_bytes() -> u64 {
     pages.unwrap_or(0) * page_size() as u64
 }
 
-/// User plus system ticks in a line of `/proc/…/stat`, whose second field may contain anything but a last ')'.
+/// User plus system ticks in a line of `/proc/…/stat`. Its second field may contain anything but a last ')'.
 fn ticks(stat: &str) -> Option<u64> {
     let mut fields = stat[stat.rfind(')')? + 1..].split_whitespace().skip(11);
     let mut next = || fields.next()?.parse::<u64>().ok();

@@ -4,7 +4,7 @@
 //! start at fixed times; latency counts from when one *should* have started, so a stall of the system cannot hide
 //! itself by delaying its own measurement (coordinated omission).
 //!
-//! An operation that certainly did nothing (`NotLeader`, `Busy` …) is sent again, to whom the answer names or a little
+//! An operation that certainly did nothing (`NotLeader`, `Busy` …) is sent again, to the node that the answer names or a little
 //! later; its clock runs on. One of unknown outcome is noted as such and never repeated. Nothing is allocated per
 //! operation once buffers have grown.
 //!
@@ -62,7 +62,7 @@ impl Load {
     }
 }
 
-/// What the client is told while it runs.
+/// The commands to a client while it runs.
 pub enum Order<P> {
     /// Measure from now on.
     Measure,
@@ -100,7 +100,7 @@ struct Outage {
     number: usize,
 }
 
-/// A client. `P` reaches nodes, `C` tells nanoseconds of a monotonic clock.
+/// A client. `P` reaches nodes, `C` gives nanoseconds of a monotonic clock.
 pub struct Client<P, C> {
     ports: Vec<Option<P>>,
     dirty: Vec<bool>,
@@ -131,7 +131,7 @@ pub struct Client<P, C> {
     tally: Tally,
 }
 
-/// The pause before an operation is tried again where nobody said where to, at first and later on: while a group has
+/// The pause before an operation is tried again where no answer named a leader, at first and later on: while a group has
 /// no leader, all that is under way soon waits for it.
 const RETRY_NANOS: [u64; 2] = [2_000_000, 10_000_000];
 /// So many refusals make it "later on".
@@ -185,7 +185,7 @@ impl<P: NodePort, C: FnMut() -> u64> Client<P, C> {
         Self { reading, ..self }
     }
 
-    /// The client, whose writes are told from those of an earlier one of the same ledger.
+    /// The client; its writes differ from those of an earlier one of the same ledger.
     #[must_use]
     pub fn counting_from(self, counter: u64) -> Self {
         Self { counter, ..self }
@@ -267,7 +267,7 @@ impl<P: NodePort, C: FnMut() -> u64> Client<P, C> {
                 Order::Finish => self.finish(now),
                 Order::Killing(node, ready) => {
                     self.expect_outage(node, now);
-                    // Whoever no longer waits kills without knowing that this client does not measure it yet.
+                    // A receiver that no longer waits kills without knowing that this client does not measure it yet.
                     let _seen = ready.send(());
                 }
                 Order::Gone(node) => {

@@ -29,7 +29,7 @@ impl Routes {
     }
 
     /// Moves on from a node that does not lead the group: to the one it names, or else to the next. Without effect if
-    /// somebody else has moved on already. `true` if the new guess is worth trying at once.
+    /// another answer has moved it on already. `true` if the new guess is worth trying at once.
     pub(super) fn correct(&mut self, group: u32, tried: usize, hint: Option<usize>) -> bool {
         let nodes = self.progress.led.len();
         let before = self.node_of(group);

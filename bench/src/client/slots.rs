@@ -91,7 +91,7 @@ impl Slots {
         u64::from(slot.attempt) << 32 | u64::from(at)
     }
 
-    /// The slot whose present attempt carries `token`.
+    /// The slot with a present attempt of this `token`.
     #[inline]
     pub(super) fn sent_as(&self, token: u64) -> Option<u32> {
         let at = token as u32;

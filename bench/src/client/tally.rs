@@ -1,4 +1,4 @@
-//! What a client counts and times, and what it tells while it runs.
+//! What a client counts and times, and what it shows while it runs.
 
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
@@ -11,7 +11,7 @@ pub struct Progress {
     pub writes: AtomicU64,
     /// Answered reads so far.
     pub reads: AtomicU64,
-    /// Groups whose operations go to each node.
+    /// Groups that send their operations to each node.
     pub led: Vec<AtomicU32>,
 }
 

@@ -131,7 +131,7 @@ fn port(cluster: &Rc<RefCell<Cluster>>, node: usize) -> FakePort {
     FakePort { node, cluster: Rc::clone(cluster), queue: VecDeque::new(), open: true }
 }
 
-/// Runs a client whose orders, and the cluster's accidents, come from a script by the time.
+/// Runs a client with orders, and accidents of the cluster, that come from a script by the time.
 fn run(
     cluster: &Rc<RefCell<Cluster>>,
     load: Load,

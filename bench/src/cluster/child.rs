@@ -1,7 +1,7 @@
 //! A node in a process of its own, killed by SIGKILL. IMPURE: processes and pipes.
 //!
 //! Questions go down its standard input as lines of JSON and answers come up its standard output; operations take the
-//! socket. A child whose standard input ends, because its parent is gone, ends too.
+//! socket. A child ends when its standard input does, because its parent is gone.
 
 use std::io::{BufRead, BufReader, Write};
 use std::net::SocketAddr;

@@ -50,7 +50,7 @@ impl NodeSettings {
     /// Opens the engine that these describe. The `observer` is shown each system call that changes its files.
     ///
     /// # Errors
-    /// What loading the identity or opening the engine says.
+    /// An error of loading the identity, or of opening the engine.
     pub fn open(&self, observer: Option<Arc<dyn FileObserver>>) -> Result<Engine, String> {
         let identity = Identity::load(&self.identity_dir).map_err(|error| error.to_string())?;
         let mut config = Config::new(NodeId(self.node), &self.data_dir, identity);
@@ -158,7 +158,7 @@ pub trait NodeControl: Sized + Send {
     /// Where other nodes reach it.
     fn address(&self) -> SocketAddr;
 
-    /// Tells it where another node is.
+    /// Gives it the address of another node.
     ///
     /// # Errors
     /// The node is gone.

@@ -20,7 +20,7 @@ pub struct LocalNode {
     /// Is shown what the engine does to its files, in each of its lives.
     observer: Option<Arc<dyn FileObserver>>,
     engine: Option<Engine>,
-    /// Every other node's place, told again after a restart.
+    /// Every other node's place, set again after a restart.
     others: Vec<(u64, SocketAddr)>,
     earlier: NodeUsage,
 }

@@ -2,7 +2,7 @@
 //! clock, threads and files.
 //!
 //! Three threads of interest: the [`client`](crate::client), the one that runs this file and shows progress, and, when
-//! a node is to be killed, one that does it. Next: [`control`] says what is done with a node, [`verify`] what is
+//! a node is to be killed, one that does it. Next: [`control`] for what is done with a node, [`verify`] for what is
 //! checked at the end.
 
 pub mod child;
@@ -122,7 +122,7 @@ fn run_with<N: NodeControl>(options: &ClusterOptions, place: &Place) -> Result<C
     run_nodes(options, place, nodes, &killing(options.down))
 }
 
-/// What befalls a node in the middle of a run, and what is done about it. Tells how long the node then took to catch up;
+/// What befalls a node in the middle of a run, and what is done about it. Gives how long the node then took to catch up;
 /// `None` if longer than patience lasts.
 pub(crate) type Strike<'a, N> =
     dyn Fn(&mut [N], usize, &Orders<N>, u32) -> Result<Option<Duration>, String> + Sync + 'a;
@@ -200,7 +200,7 @@ pub(crate) fn make_groups<N: NodeControl>(options: &ClusterOptions, nodes: &mut 
     })
 }
 
-/// Tells every other node where a node is.
+/// Gives every other node the address of a node.
 pub(crate) fn tell_address<N: NodeControl>(nodes: &mut [N], of: usize) -> Result<(), String> {
     let address = nodes[of].address();
     let mut others = nodes.iter_mut().enumerate().filter(|(other, _)| *other != of);
@@ -234,7 +234,7 @@ fn run_client<P: NodePort, C: FnMut() -> u64>(
 ) -> (Tally, Subject, u64) {
     let before = thread_cpu_nanos();
     let has_leaders = client.barrier(0..groups, PATIENCE);
-    // Nobody listens only if the run was given up.
+    // There is no receiver only if the run was given up.
     let _heard = ready.send(has_leaders);
     if has_leaders {
         client.run(PATIENCE);
@@ -383,7 +383,7 @@ fn ended_early() -> String {
     "the client ended early".to_owned()
 }
 
-/// Tells the client that a node is about to be struck, and waits until it knows.
+/// Sends the client a notice that a node is about to be struck, and waits until it has it.
 pub(crate) fn expect_outage<N: NodeControl>(victim: usize, orders: &Orders<N>) -> Result<(), String> {
     let (seen, expected) = mpsc::channel();
     orders.send(Order::Killing(victim, seen)).map_err(|_| ended_early())?;

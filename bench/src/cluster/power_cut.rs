@@ -178,7 +178,7 @@ fn cut_under_load(
             thread::sleep(LOAD_TIME);
         }
         Platter::cut(devices.platters.iter().map(|platter| &**platter));
-        // The client may have ended, with a panic: the join says so.
+        // The client may have ended, with a panic: the join shows it.
         let _obeyed = orders.send(Order::Finish);
         let ended = nodes.iter_mut().enumerate().try_for_each(|(number, node)| {
             node.kill()?;

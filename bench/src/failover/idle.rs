@@ -1,4 +1,4 @@
-//! A fault while nobody writes: how long until other nodes lead what the node led. IMPURE: clock and sleep.
+//! A fault while no client writes: how long until other nodes lead what the node led. IMPURE: clock and sleep.
 //!
 //! Every group has taken a write, and is at rest. No client is there to notice anything; the survivors are asked how often a
 //! replica of theirs has begun to lead. Afterwards every group has to take a write again.

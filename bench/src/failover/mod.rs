@@ -28,7 +28,7 @@ use crate::cluster::control::NodeControl;
 use crate::cluster::{self, Orders, Place};
 
 const NODES: u64 = 3;
-/// How long a fault lasts: longer than anybody should need to get over it.
+/// How long a fault lasts: longer than any client should need to get over it.
 const FAULT_TIME: Duration = Duration::from_secs(5);
 /// How long a pause lasts.
 const PAUSE: Duration = Duration::from_millis(100);
@@ -50,7 +50,7 @@ pub enum Fault {
     OneWay,
     /// Its worker, of which there is one then, is stuck in a state machine; the process lives.
     WorkerStuck,
-    /// SIGSTOP, and SIGCONT a tenth of a second later: nobody is to be elected.
+    /// SIGSTOP, and SIGCONT a tenth of a second later: no election is to follow.
     Pause,
 }
 
@@ -61,7 +61,7 @@ pub struct Failover {
     pub fault: String,
     /// All groups; a third of them was led by the node.
     pub groups: u32,
-    /// Nobody wrote anything.
+    /// No client wrote anything.
     pub idle: bool,
     /// Of the groups that the node led, from the fault to the first write that another node acknowledged; of idle ones, until
     /// another node led them.
@@ -71,7 +71,7 @@ pub struct Failover {
     /// Of those, on the other nodes while the fault lasted: one for each group that the node led, if all goes well.
     pub elections_meanwhile: u64,
     /// How often, meanwhile, a worker of another node lost a node's support: once for each worker of the struck node that could be
-    /// heard, if all goes well. Each more wakes all groups of a node that lives.
+    /// reached, if all goes well. Each more wakes all groups of a node that lives.
     pub supports_ended_meanwhile: u64,
     /// The same after the fault's end, until the node has caught up.
     pub supports_ended_afterwards: u64,
@@ -231,7 +231,7 @@ fn start(
     (1..=NODES).map(one).collect()
 }
 
-/// Tells the nodes of each other; by way of relays, where the fault is in the network.
+/// Gives the nodes each other's addresses; by way of relays, where the fault is in the network.
 fn connect(nodes: &mut [ChildNode], fault: Fault) -> Result<Vec<Relay>, String> {
     let mut relays = Vec::new();
     let addresses: Vec<SocketAddr> = nodes.iter().map(NodeControl::address).collect();

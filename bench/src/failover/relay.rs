@@ -28,7 +28,7 @@ impl Relay {
         self.relay.address()
     }
 
-    /// Cuts a node off, or lets it be heard again. Nothing happens if it is at neither end.
+    /// Cuts a node off, or lets its packets through again. Nothing happens if it is at neither end.
     pub(super) fn cut(&self, node: usize, way: Way, cut: bool) {
         let is_cut = |end: usize, other: usize| end == node || other == node && way == Way::Both;
         if is_cut(self.to, self.from) {

@@ -60,7 +60,7 @@ impl HashSubject {
     /// Compares a replica with the ledger.
     ///
     /// # Errors
-    /// What `ask` says, or that an answer makes no sense.
+    /// An error of `ask`, or an answer that makes no sense.
     pub fn verify(&mut self, ask: &mut Ask<'_>) -> Result<Verdict, String> {
         self.sums.verify(ask)
     }

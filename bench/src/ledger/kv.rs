@@ -21,7 +21,7 @@ use crate::workload::KeyNumber;
 
 const KEY_BYTES: usize = 8;
 const COUNTER_BYTES: usize = 6;
-/// The shortest put that can be told from others.
+/// The shortest put that can be unique.
 pub const PAYLOAD_BYTES_MIN: usize = PUT_OVERHEAD_BYTES + KEY_BYTES + COUNTER_BYTES;
 const BARRIER_KEY: [u8; KEY_BYTES] = *b"barrier!";
 const PAGE_ITEMS_MAX: u32 = 4096;
@@ -105,7 +105,7 @@ impl KvSubject {
     /// both miss is counted once.
     ///
     /// # Errors
-    /// What `ask` says, or that an answer makes no sense.
+    /// An error of `ask`, or an answer that makes no sense.
     pub fn verify(&mut self, ask: &mut Ask<'_>) -> Result<Verdict, String> {
         let mut wanted: Vec<HashMap<[u8; KEY_BYTES], Acknowledged>> =
             vec![HashMap::new(); self.sums.groups() as usize];
@@ -267,7 +267,7 @@ mod tests {
         assert_eq!(replica.lost(&mut subject), 0);
     }
 
-    /// One that nobody misses in the map: a later write of the same key covers it.
+    /// One that the map does not miss: a later write of the same key covers it.
     #[test]
     fn a_write_that_vanished_is_missed_also_where_a_later_one_covers_it() {
         let (mut subject, whole) = written();

@@ -35,7 +35,7 @@ impl MachineKind {
         }
     }
 
-    /// The shortest payload with which writes can be told apart.
+    /// The shortest payload that can be unique.
     #[must_use]
     pub const fn payload_bytes_min(self) -> usize {
         match self {
@@ -52,7 +52,7 @@ pub struct Write {
     pub group: u32,
     /// The key it writes.
     pub key: KeyNumber,
-    /// What tells it from every other write.
+    /// What makes it different from every other write.
     pub counter: u64,
 }
 
@@ -156,7 +156,7 @@ impl Subject {
     /// Compares a replica that has applied everything with what was acknowledged.
     ///
     /// # Errors
-    /// What `ask` says, or that an answer makes no sense.
+    /// An error of `ask`, or an answer that makes no sense.
     pub fn verify(&mut self, ask: &mut Ask<'_>) -> Result<Verdict, String> {
         match self {
             Self::Kv(kv) => kv.verify(ask),

@@ -64,7 +64,7 @@ impl SumLedger {
     /// Compares a replica with the ledger.
     ///
     /// # Errors
-    /// What `ask` says, or that an answer makes no sense.
+    /// An error of `ask`, or an answer that makes no sense.
     pub fn verify(&self, ask: &mut Ask<'_>) -> Result<Verdict, String> {
         let mut verdict = Verdict::default();
         for group in 0..self.groups.len() as u32 {

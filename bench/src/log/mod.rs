@@ -234,10 +234,10 @@ fn cells(options: &LogOptions) -> Vec<Cell> {
     cells
 }
 
-/// Measures, prints, and tells how it ended.
+/// Measures, prints, and reports how it ended.
 ///
 /// # Errors
-/// What the file system or the log says.
+/// An error of the file system or the log.
 pub fn run(options: &LogOptions, out: &mut dyn Write) -> Result<Ending, String> {
     match &options.look {
         Some(look) => look::run(look, out).map_err(|error| error.to_string()),

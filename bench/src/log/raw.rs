@@ -132,7 +132,7 @@ impl Device {
     }
 }
 
-/// Bytes that the device under `path` has written since the system came up, whoever asked for it.
+/// Bytes that the device under `path` has written since the system came up, for any process.
 pub(super) fn device_bytes(path: &Path) -> Option<u64> {
     let device = std::fs::metadata(path).ok()?.dev();
     let (major, minor) = (rustix::fs::major(device), rustix::fs::minor(device));

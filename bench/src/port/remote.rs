@@ -1,4 +1,4 @@
-//! A node in another process: a Unix-domain socket that speaks [`protocol`](crate::protocol). IMPURE: sockets.
+//! A node in another process: a Unix-domain socket that carries [`protocol`](crate::protocol). IMPURE: sockets.
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::os::unix::net::UnixStream;
@@ -32,7 +32,7 @@ impl RemotePort {
     /// Connects to the node that listens at `path`; at most `in_flight_max` operations may be under way.
     ///
     /// # Errors
-    /// What connecting says.
+    /// An error of connecting.
     pub fn connect(path: &Path, in_flight_max: usize) -> io::Result<Self> {
         let stream = UnixStream::connect(path)?;
         stream.set_nonblocking(true)?;

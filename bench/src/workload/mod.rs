@@ -49,7 +49,7 @@ impl WorkloadKind {
         }
     }
 
-    /// The percentage of reads that the name stands for; `None` where the user says.
+    /// The percentage of reads that the name stands for; `None` where the user sets it.
     #[must_use]
     pub const fn reads_percent(self) -> Option<u32> {
         match self {

@@ -1,5 +1,5 @@
-//! Chance, in streams: one per concern, all from the seed. What one concern draws never shifts another's numbers, so
-//! that a fault can be left out of a run and the rest stays much as it was.
+//! Random numbers in streams: one per concern, all from the seed. A draw of one concern never shifts another's numbers, so
+//! that the same run without one fault stays much as it was.
 
 /// A stream of chance.
 #[derive(Clone, Debug)]

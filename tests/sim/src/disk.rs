@@ -1,4 +1,4 @@
-//! A node's disk: the real log's jobs over files in memory, run when the world says so, and failing as it says.
+//! A node's disk: the real log's jobs over files in memory, run when the world schedules them, failing as the world decides.
 //!
 //! A lane has three queues, as the real disk has three threads: appends, segments, snapshot files. Within a job the
 //! calls are the real ones (`raftwerk_wal::run_appends` and its like), so a crash can come between any two of them.
@@ -45,12 +45,12 @@ struct Jobs {
     relaxed: Vec<Batch>,
     segments: VecDeque<SegmentJob>,
     snapshots: VecDeque<SnapshotJob>,
-    /// What may overtake a save does.
+    /// What may overtake a job that saves a snapshot does so.
     is_overtaking: bool,
     done: VecDeque<Completion<MemoryFile>>,
     /// A write has failed: nothing is appended any more.
     is_dead: bool,
-    /// What it failed with, and what waited behind it.
+    /// The batch that it failed with, and those that waited behind it.
     failed: Vec<Batch>,
 }
 
@@ -70,7 +70,7 @@ pub(crate) fn held<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl SimDisk {
-    /// Of a life with this number: every other one's saves are overtaken.
+    /// The disk of a life with this number: in every second life other jobs overtake saves.
     pub(crate) fn new(directory: Directory<MemoryFiles>, life: u64) -> Self {
         let jobs = Jobs { is_overtaking: life.is_multiple_of(2), ..Jobs::default() };
         Self { directory, jobs: Arc::new(Mutex::new(jobs)) }
@@ -107,7 +107,7 @@ impl SimDisk {
     }
 
     /// Runs the first of the appends that wait, so many at the most, as one group commit; gives those that are durable
-    /// now, and tells of those that were written.
+    /// now, and reports those that were written to `is_written`.
     pub(crate) fn run_appends(&self, most: usize, mut is_written: impl FnMut(&Batch)) -> Vec<Batch> {
         let mut jobs = held(&self.jobs);
         if jobs.is_dead {
@@ -145,7 +145,7 @@ impl SimDisk {
         written
     }
 
-    /// The batches that are not durable as far as anybody knows, in order: one after another may be on the device all the same.
+    /// The batches that are not known to be durable, in order: one after another may be on the device all the same.
     pub(crate) fn undecided(&self) -> Vec<Batch> {
         let jobs = held(&self.jobs);
         let batches = jobs.relaxed.iter().chain(&jobs.appends).chain(&jobs.failed);
@@ -196,26 +196,26 @@ impl Disk for SimDisk {
     }
 }
 
-/// What goes wrong with a node's next calls. Shared by the world, which sets it, and the files, which obey.
+/// The errors of a node's next calls. Shared by the world, which sets them, and the files, which return them.
 #[derive(Debug, Default)]
 pub(crate) struct Mishaps {
-    /// After so many more changing calls the node is dead: this one and all after it fail.
+    /// After so many more changing calls the node dies: this call and all after it fail.
     pub(crate) crash_after: Option<u64>,
-    /// It has died so.
+    /// The node has died at such a call.
     pub(crate) has_crashed: bool,
     /// So many changing calls fail …
     pub(crate) failing_writes: u32,
-    /// … and what they wrote stays in the cache, as if it were on the device, where it is not.
+    /// … and what they wrote stays in the cache: reads return it, and the device does not have it.
     pub(crate) stays_cached: bool,
-    /// It has: whatever was written without a sync before may be gone with it, as in a power cut.
+    /// Such a call has failed: whatever was written without a sync before may be lost with it, as in a power cut.
     pub(crate) has_forgotten: bool,
     /// The next sync of a directory in which a file was just renamed fails.
     pub(crate) refuses_names: Option<Renamed>,
-    /// … and so many reads.
+    /// So many reads fail.
     pub(crate) failing_reads: u32,
     /// The next read of a file has this bit flipped.
     pub(crate) flip: Option<u64>,
-    /// Calls that failed, and reads that lied, since somebody looked.
+    /// Calls that failed, and reads that returned other bytes, since the last look.
     pub(crate) struck: u64,
 }
 
@@ -241,7 +241,7 @@ impl Mishaps {
     }
 }
 
-/// The [`Fate`] that obeys them.
+/// The [`Fate`] that applies them.
 pub(crate) struct Obedient(pub(crate) Arc<Mutex<Mishaps>>);
 
 impl Fate for Obedient {

@@ -1,4 +1,4 @@
-//! What can go wrong, by kind: names for people, counters for reports, and the schedule drawn from the seed.
+//! The kinds of faults: their names in reports, their counters, and the schedule drawn from the seed.
 //!
 //! Ambient kinds strike call by call and message by message, at a rate; the others strike at moments drawn ahead, so
 //! that a run can be repeated without one of them. What is not here: what each one does (`world::faults`).
@@ -46,17 +46,17 @@ kinds! {
     Kill = "kill",
     /// A node dies at one of its next calls to the disk.
     CrashAtCall = "crash-at-call",
-    /// A node stands still: no turn, no disk.
+    /// A node stands still: no worker gets a turn, and its disk does nothing.
     Freeze = "freeze",
     /// A node restarts with another number of workers asked for.
     Workers = "workers",
-    /// A node hears nobody and is heard by nobody.
+    /// No message from or to a node arrives.
     Isolate = "isolate",
     /// Messages pass in one direction only.
     OneWay = "one-way",
-    /// Two halves that see each other through one node only.
+    /// Two halves of the nodes reach each other through one node only.
     Bridge = "bridge",
-    /// Two halves that do not see each other.
+    /// Two halves of the nodes do not reach each other.
     Split = "split",
     /// A link holds everything back for a while, then lets it all go.
     Clog = "clog",
@@ -64,7 +64,7 @@ kinds! {
     SlowLink = "slow-link",
     /// A connection breaks and is made again: what was on its way in it is lost.
     Reset = "reset",
-    /// A leader is cut off, with proposals that nobody else has and clients that hold on to it.
+    /// A leader is cut off, with proposals that no other node has and clients that hold on to it.
     Depose = "depose",
     /// The next writes or syncs of a node fail.
     WriteError = "write-error",
@@ -84,9 +84,9 @@ kinds! {
     BitRot = "bit-rot",
     /// A read of a running node gives a flipped bit, once.
     ReadFlip = "read-flip",
-    /// A write that was called durable turns out never to have happened.
+    /// A write that was reported as durable never happened.
     LostWrite = "lost-write",
-    /// A write that was called durable turns out to have gone elsewhere.
+    /// A write that was reported as durable went to another place.
     Misdirected = "misdirected",
     /// A place of the log reads as it was before.
     StaleRead = "stale-read",
@@ -102,35 +102,35 @@ kinds! {
     Rejoin = "rejoin",
     /// A worker of a node gets no turns for a while; the others do.
     Stuck = "stuck",
-    /// Two nodes do not hear each other; others hear both.
+    /// Two nodes do not reach each other; all others reach both.
     Part = "part",
-    /// A leader loses its followers one by one, and what they have promised with them.
+    /// A leader loses its followers one by one, and with them the support that they have promised.
     Oust = "oust",
-    /// A bit of a durable batch flips while the node runs, and nobody has read it yet.
+    /// A bit of a durable batch flips while the node runs, and no read has met it yet.
     Decay = "decay",
     /// Every turn of a node's workers takes up to a tenth of an election timeout, for a while.
     SlowTurns = "slow-turns",
     /// One channel of a link stands still for a while; the others go on.
     StallChannel = "stall-channel",
-    /// A node's next segments are long in the making, and its appends are not.
+    /// The making of a node's next segments takes long; its appends do not.
     SlowSegment = "slow-segment",
     /// A node's clock runs at another rate from now on, within the bound.
     ClockRate = "clock-rate",
     /// A node's clock stands still for a while; in every second case the node with it.
     ClockStop = "clock-stop",
-    /// Of one direction of a link, nothing but signs of life passes.
+    /// Only signs of life pass one direction of a link.
     Murmur = "murmur",
-    /// A leader takes itself out of its group, and is heard no longer when that has just begun.
+    /// A leader takes itself out of its group, and its messages arrive no longer when that has just begun.
     Resign = "resign",
-    /// A follower does not hear its leader for just about as long as a promise lasts.
+    /// Messages of a leader do not reach a follower for just about as long as a promise lasts.
     Lapse = "lapse",
     /// A leader makes way for the last voter of its group, and is cut off from it at that moment.
     Shrink = "shrink",
-    /// A replica is dropped that is a member, or leads.
+    /// A replica is dropped that is a member or leads.
     DropReplica = "drop-replica",
-    /// One message arrives with a term that is far beyond everybody's.
+    /// One message arrives with a term far beyond all others.
     FarTerm = "far-term",
-    /// The machine of a group panics on whichever node applies something next.
+    /// The machine of a group panics on the node that applies something next.
     PanicMachine = "panic-machine",
 }
 
@@ -147,7 +147,7 @@ impl FaultKind {
         (self as u8) <= Self::SlowDisk as u8 || matches!(self, Self::Corrupt)
     }
 
-    /// Has a stream of chance of its own: no other draw depends on whether it is drawn.
+    /// Whether its draws come from a stream of its own: no other draw depends on it.
     pub(crate) const fn is_drawn_apart(self) -> bool {
         matches!(
             self,
@@ -167,7 +167,7 @@ impl FaultKind {
         )
     }
 
-    /// Not a fault, but what an operator asks for.
+    /// Whether it is a request of an operator and no fault.
     pub(crate) const fn is_wish(self) -> bool {
         matches!(self, Self::Transfer | Self::Reconfigure | Self::Rejoin)
     }
@@ -257,22 +257,22 @@ impl FaultSet {
 pub struct Strike {
     /// When, in nanoseconds of the world's time.
     pub at: u64,
-    /// What.
+    /// Its kind.
     pub kind: FaultKind,
-    /// Whom, out of all nodes.
+    /// The node that it strikes, out of all nodes.
     pub node: usize,
-    /// Somebody else, out of all nodes.
+    /// Another node, out of all nodes.
     pub other: usize,
     /// For how long, in nanoseconds.
     pub span: u64,
-    /// Whatever else is to be chosen.
+    /// The source of further choices, which depend on the kind.
     pub salt: u64,
 }
 
 /// Out of so many strikes of a run without stable leaders, one is of a kind drawn like any other; the rest depose.
 const OTHERS_AMONG_DEPOSED: u64 = 3;
 
-/// Draws the moments of a run. `election`: the election timeout in nanoseconds, since what is shorter deposes nobody.
+/// Draws the moments of a run. `election`: the election timeout in nanoseconds, since what is shorter deposes no leader.
 pub(crate) fn schedule(
     mut chance: Chance,
     kinds: FaultSet,
@@ -282,7 +282,7 @@ pub(crate) fn schedule(
     election: u64,
 ) -> Vec<Strike> {
     let kinds: Vec<FaultKind> = kinds.iter().filter(|kind| !kind.is_ambient()).collect();
-    // Logs part where leaders change before they have told anybody what they know, again and again.
+    // Logs part where leaders change, again and again, before they have sent what they know.
     let is_unstable = kinds.contains(&FaultKind::Depose) && chance.below(3) == 0;
     let usual_span = chance.one_of(&[400_000_000, 400_000_000, 2 * election]);
     let (mut strikes, mut at) = (Vec::new(), usual_gap);
@@ -303,7 +303,7 @@ pub(crate) fn schedule(
     strikes
 }
 
-/// Bits that flip at rest, behind a running node's back: drawn apart, so that everything else strikes as it would without.
+/// Bits that flip in durable batches while their nodes run: drawn apart, so that all else strikes as it would without.
 pub(crate) fn decays(seed: u64, nodes: usize, end: u64) -> Vec<Strike> {
     let mut chance = Chance::of(seed, "decay");
     let count = chance.below(4);

@@ -1,6 +1,6 @@
-//! Many seeds, on all cores: counts, the first violations, and what was seen of each kind of fault.
+//! Runs many seeds on all cores: adds up their counts, and keeps the first violations.
 //!
-//! IMPURE: threads, and the clock on the wall for how long the hunt took. A run itself knows neither.
+//! IMPURE: threads, and the wall clock for the time of the hunt. A run itself uses neither.
 
 use std::cell::RefCell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -23,7 +23,7 @@ pub struct Catch {
     pub simulated: u64,
     /// Calls answered.
     pub answered: u64,
-    /// Calls whose outcome stayed unknown.
+    /// Calls with an unknown outcome.
     pub unknown: u64,
     /// Nodes that refused to open a damaged log.
     pub loud_stops: u64,
@@ -91,7 +91,7 @@ fn guarded(seed: u64, live: impl FnOnce() -> Report) -> Report {
     })
 }
 
-/// Lives through many seeds. `seen` is told of every one of them, one at a time.
+/// Lives through many seeds. `seen` gets the report of each, one at a time.
 pub fn hunt(
     quarry: Quarry,
     options: &Options,

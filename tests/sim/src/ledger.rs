@@ -1,7 +1,7 @@
-//! What state machines were fed, and what callers were told: the record outside the engine that nothing may contradict.
+//! What state machines were fed, and what callers were answered: the record outside the engine that nothing may contradict.
 //!
-//! Every machine of every node is wrapped into an [`Audited`] one, which tells the ledger of each entry it is given, and
-//! now and then of its state.
+//! Every machine of every node is wrapped into an [`Audited`] one, which reports each entry that it is given to the ledger, and
+//! now and then its state.
 
 use std::collections::BTreeMap;
 use std::hash::Hasher;
@@ -36,9 +36,9 @@ struct GroupLedger {
     digests: FxHashMap<u64, u64>,
     /// Payloads that may be applied more than once, because what they mean is not.
     repeated: FxHashSet<u64>,
-    /// Payloads whose callers were told that they certainly never will be applied.
+    /// Payloads of refused calls: they certainly never will be applied.
     refused: FxHashSet<u64>,
-    /// Payloads whose callers have a receipt, by index: those that nothing that has happened can have taken away.
+    /// Payloads of calls with a receipt, by index: those that nothing that has happened can have taken away.
     receipts: BTreeMap<u64, u64>,
     /// Receipts up to this index may be for something that a machine has lost, unless it is committed.
     excused: u64,
@@ -46,13 +46,13 @@ struct GroupLedger {
     last: u64,
     /// The indices in `applied`, in rising order.
     order: Vec<u64>,
-    /// What machines have replied to entries that somebody waited for, by index.
+    /// What machines have replied to entries of waiting calls, by index.
     replies: FxHashMap<u64, u64>,
-    /// What was answered, by the last entry that the state had seen and the query: one answer, whoever was asked.
+    /// What was answered, by the last entry that the state had seen and the query: one answer, whichever replica was asked.
     answers: FxHashMap<(u64, u64), u64>,
 }
 
-/// The record of a run. What contradicts it is kept until somebody asks.
+/// The record of a run. What contradicts it is kept until the world asks.
 #[derive(Debug, Default)]
 pub(crate) struct Ledger {
     groups: FxHashMap<u64, GroupLedger>,
@@ -61,7 +61,7 @@ pub(crate) struct Ledger {
     pub(crate) applied: u64,
     /// Receipts given for relaxed proposals.
     pub(crate) receipts: u64,
-    /// By group: whose next machine to apply something panics, and whose has.
+    /// By group: a lit fuse makes the next machine that applies something panic; `None` once one has.
     pub(crate) fuses: FxHashMap<u64, Option<Fuse>>,
 }
 
@@ -148,7 +148,7 @@ impl Ledger {
         of.answers.get(&(last, query)) == Some(&reply)
     }
 
-    /// A caller was told that its payload is applied, and what it was answered. `committed`: the term that is committed there,
+    /// A call was answered that its payload is applied, and what the reply is. `committed`: the term that is committed there,
     /// as far as that is known.
     pub(crate) fn told(&mut self, group: GroupId, applied: &Applied, payload: u64, committed: Option<Term>) {
         let id = applied.id;
@@ -169,7 +169,7 @@ impl Ledger {
         self.groups.get(&group.0)?.applied.get(&index.0).copied()
     }
 
-    /// A caller was told that its payload is applied at an index.
+    /// A call was answered that its payload is applied at an index.
     pub(crate) fn acknowledged(&mut self, group: GroupId, index: Index, payload: u64) {
         let of = self.groups.entry(group.0).or_default();
         if of.applied.get(&index.0) != Some(&payload) {
@@ -179,7 +179,7 @@ impl Ledger {
         }
     }
 
-    /// A caller was told that a quorum has written its payload.
+    /// A call was answered that a quorum has written its payload.
     pub(crate) fn received(&mut self, group: GroupId, index: Index, payload: u64) {
         let of = self.groups.entry(group.0).or_default();
         self.receipts += 1;
@@ -225,7 +225,7 @@ impl Ledger {
         self.contradict("reads see what is committed", what);
     }
 
-    /// A caller was told that its payload never will be applied.
+    /// A call was answered that its payload never will be applied.
     pub(crate) fn refused(&mut self, group: GroupId, payload: u64) {
         let of = self.groups.entry(group.0).or_default();
         if of.repeated.contains(&payload) {
@@ -253,7 +253,7 @@ fn ballast_of(last: u64, bytes: u64) -> Vec<u8> {
     (0..bytes.div_ceil(8)).flat_map(word).take(bytes as usize).collect()
 }
 
-/// A machine that tells the ledger what it is given.
+/// A machine that reports what it is given to the ledger.
 pub(crate) struct Audited {
     inner: Box<dyn StateMachine>,
     group: GroupId,
@@ -280,7 +280,7 @@ pub(crate) struct Fuse {
     pub(crate) in_between: bool,
 }
 
-/// Nobody's mistake, so nobody is told on the way.
+/// No fault of the machine: so no hook reports the panic on the way.
 fn panics() -> ! {
     std::panic::resume_unwind(Box::new("as the seed wants it"))
 }

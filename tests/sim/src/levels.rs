@@ -69,11 +69,11 @@ pub struct Asked {
 /// An answer, as far as levels go.
 #[derive(Clone, Copy, Debug)]
 pub struct Shown {
-    /// A moment when the answer's age was what it says, or more: when it was given, or any moment between that and the call.
+    /// A moment at which the answer had at least its age: when it was given, or any moment between that and the call.
     pub at: u64,
     /// The last entry that its state had seen.
     pub index: u64,
-    /// Its age, if it tells one.
+    /// Its age, if it carries one.
     pub staleness: Option<Duration>,
 }
 
@@ -116,7 +116,7 @@ impl Asked {
         Ok(())
     }
 
-    /// Whether a replica that says it is behind, is: by what the session really has.
+    /// Whether a replica that reports to be behind is: by what the session really has.
     ///
     /// # Errors
     /// The rule `who is behind says how far`.

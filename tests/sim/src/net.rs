@@ -1,7 +1,7 @@
 //! The network between simulated nodes: what a worker sends is collected, and the links say when, and whether, it
 //! arrives.
 //!
-//! A channel keeps its order unless a fault breaks it. What is not here: who cuts links (`world::faults`).
+//! A channel keeps its order unless a fault breaks it. What is not here: what cuts links (`world::faults`).
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -21,12 +21,12 @@ pub(crate) struct SimTransport {
     sent: Mutex<Vec<(PeerId, Channel, Bytes)>>,
     /// The real transport, where there is one: it carries what is sent, and here is only a copy of it to be judged.
     pub(crate) quic: Mutex<Option<Arc<QuicTransport>>>,
-    /// Peers, by bit, whose connection is known to be gone.
+    /// Peers, by bit, with a connection that is known to be gone.
     pub(crate) closed: AtomicU64,
 }
 
 impl SimTransport {
-    /// Swaps what was sent since for an empty list.
+    /// Swaps what was sent since the last call for `into`, an empty list.
     pub(crate) fn take_sent(&self, into: &mut Vec<(PeerId, Channel, Bytes)>) {
         std::mem::swap(&mut *held(&self.sent), into);
     }
@@ -64,28 +64,28 @@ impl Transport for SimTransport {
 pub(crate) struct Link {
     /// How many faults cut it now.
     pub(crate) cuts: u32,
-    /// How many let nothing but signs of life pass.
+    /// How many faults let only signs of life pass.
     pub(crate) murmurs: u32,
-    /// Nothing passes before; then everything does.
+    /// Messages wait until then.
     pub(crate) clogged_until: u64,
-    /// Delays are so many times as long until then.
+    /// Delays are longer by a factor until then.
     pub(crate) slow_until: u64,
-    /// The connection was made anew then: what was sent before does not arrive.
+    /// The time of its latest connection: what was sent before does not arrive.
     pub(crate) made_at: u64,
     latest: [u64; Channel::COUNT],
-    /// Nothing of a channel passes before; then everything does.
+    /// By channel: messages wait until then.
     stalled_until: [u64; Channel::COUNT],
 }
 
 impl Link {
-    /// A channel stands still until then.
+    /// Holds up a channel until then.
     pub(crate) fn stall(&mut self, slot: usize, until: u64) {
         let stalled = &mut self.stalled_until[slot % Channel::COUNT];
         *stalled = until.max(*stalled);
     }
 }
 
-/// What becomes of a message.
+/// The fate of a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Way {
     Lost,
@@ -134,7 +134,7 @@ impl Links {
             && link.slow_until <= now
     }
 
-    /// Mends everything.
+    /// Ends all cuts, clogs and stalls.
     pub(crate) fn heal(&mut self) {
         self.is_healed = true;
         self.links.fill(Link::default());

@@ -20,7 +20,7 @@ use crate::quic::QuicEnd;
 use crate::world::crowds::Patient;
 use crate::world::receivers::{Doorbell, Receiver};
 
-/// Whether a node takes part.
+/// Whether a node runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum State {
     /// It runs.
@@ -31,7 +31,7 @@ pub(crate) enum State {
     Retired,
 }
 
-/// Which workers have been called.
+/// The workers that have been woken, as bits.
 #[derive(Debug, Default)]
 pub(crate) struct Bells(AtomicU64);
 
@@ -55,7 +55,7 @@ impl Bells {
         Waker::from(Arc::new(Bell { bells: Arc::clone(self), worker }))
     }
 
-    /// Who was called since, as bits.
+    /// The workers that were woken since the last call, as bits.
     pub(crate) fn take(&self) -> u64 {
         self.0.swap(0, Ordering::Relaxed)
     }
@@ -78,15 +78,15 @@ pub(crate) struct Written {
 pub(crate) struct Rounds {
     /// When its next turn is due, in the world's time.
     pub(crate) turn_at: u64,
-    /// Which of its disk's queues have somebody at work.
+    /// Which of its disk's queues have a job under way.
     pub(crate) is_working: [bool; 3],
-    /// How many batches the write that is going on takes along: those that came since have to wait.
+    /// How many batches the running write takes along: later ones wait for the next.
     pub(crate) batches: usize,
-    /// Its turn is not over before.
+    /// The end of its present turn.
     pub(crate) free_at: u64,
-    /// Its entries wait for a segment, since then.
+    /// Since when its entries wait for a segment; `None` while they do not.
     pub(crate) awaits_segment: Option<u64>,
-    /// The groups that it has led while it waits for that, and in which term.
+    /// The groups that it has led since then, and their terms.
     pub(crate) led: SmallVec<[(GroupId, u64); 2]>,
 }
 
@@ -108,7 +108,7 @@ impl Rounds {
 pub(crate) struct SimNode {
     pub(crate) id: NodeId,
     pub(crate) state: State,
-    /// Counts up with every start: what was scheduled for an earlier life is not for this one.
+    /// Counts the starts: events of an earlier life have an earlier number, and no effect.
     pub(crate) life: u32,
     pub(crate) files: MemoryFiles,
     pub(crate) mishaps: Arc<Mutex<Mishaps>>,
@@ -126,31 +126,31 @@ pub(crate) struct SimNode {
     /// The number on the disk of the first of its lanes.
     pub(crate) first_lane: u16,
     pub(crate) frozen_until: u64,
-    /// Its clock stands still until then: nothing falls due there by time.
+    /// Its clock stands still until then: no timer of it falls due.
     pub(crate) clock_still_until: u64,
     pub(crate) hangs_until: u64,
-    /// Its turns take so long, until then.
+    /// How long each of its turns takes, and until when.
     pub(crate) slow_turns: (u64, u64),
-    /// Segments are made no sooner.
+    /// No segment is ready before.
     pub(crate) segments_until: u64,
     /// The election timeout of this life, in nanoseconds.
     pub(crate) timeout: u64,
-    /// By node and group: when that was last heard, while entries wait for a segment here.
+    /// By node and group: the time of the last message, while entries wait for a segment here.
     pub(crate) heard: Vec<u64>,
     /// When that hang began.
     pub(crate) hangs_since: u64,
     /// This worker has no turns until then.
     pub(crate) stuck: (usize, u64),
-    /// When it dies next, it is back at once.
+    /// After its next death it starts at once.
     pub(crate) hurries: bool,
     /// When the node was last opened, and when each worker last had a turn, in this life or the one before.
     pub(crate) opened: u64,
     pub(crate) turned: Vec<u64>,
-    /// Durable state may have been taken from it.
+    /// A fault may have taken durable state from it.
     pub(crate) is_damaged: bool,
-    /// And that was since it was opened last.
+    /// And that was since it was last opened.
     pub(crate) is_damaged_anew: bool,
-    /// Its disk was emptied: it knows nothing of what it promised, and nobody may hear it.
+    /// Its disk was emptied: it knows nothing of what it promised, and no message of it may arrive.
     pub(crate) is_wiped: bool,
     /// How often its disk was lost.
     pub(crate) disks_lost: u64,
@@ -164,7 +164,7 @@ pub(crate) struct SimNode {
     pub(crate) leaving: Vec<(GroupId, Call<(), ReplicaError>)>,
     /// Which logs its peers had, as it knew when it fell.
     pub(crate) noted: Vec<PeerNote>,
-    /// It is opened for an operator who accepts losses.
+    /// It is opened by an operator that accepts losses.
     pub(crate) accepts_losses: bool,
     /// It must not be let near the others: its disk is an old image.
     pub(crate) is_fenced: bool,
@@ -197,7 +197,7 @@ pub(crate) struct SimNode {
     pub(crate) dies_again: bool,
     /// A segment's name could not be made durable, and that is tried again.
     pub(crate) has_refused_name: bool,
-    /// Somebody has noticed that its log failed, and will start it again.
+    /// The operator has noticed that its log failed, and will start it again.
     pub(crate) is_doomed: bool,
 }
 

@@ -20,10 +20,10 @@ mod callers;
 
 pub(crate) use callers::{Crowd, Strangers};
 
-/// How unkind the world is.
+/// Which faults a run may have, and how often they strike.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum Profile {
-    /// Delays, and nodes that stop and start again: what every day brings.
+    /// Delays, and nodes that stop and start again.
     Gentle,
     /// Every kind of fault with even chance, at rates of its own; damage on at most a minority.
     Swarm,
@@ -48,7 +48,7 @@ pub enum Profile {
 /// What the caller wants of a run; the seed draws the rest.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// How unkind.
+    /// The kinds and rates of faults.
     pub profile: Profile,
     /// How many nodes, 1 to 9; drawn if `None`.
     pub nodes: Option<usize>,
@@ -60,7 +60,7 @@ pub struct Options {
     pub without: FaultSet,
     /// Of the drawn strikes, only these; all if `None`.
     pub strikes: Option<Vec<usize>>,
-    /// Who is told, line by line, what happens.
+    /// Gets a line for each thing that happens.
     pub trace: Option<fn(&str)>,
 }
 
@@ -81,21 +81,21 @@ impl Default for Options {
 /// Rates of the network, per million messages, and delays in nanoseconds.
 #[derive(Clone, Debug, Default)]
 pub struct NetPlan {
-    /// Lost.
+    /// Messages that are lost.
     pub drop_ppm: u32,
-    /// Doubled.
+    /// Messages that arrive twice.
     pub duplicate_ppm: u32,
-    /// Free of their channel's order.
+    /// Messages that may overtake others of their channel.
     pub reorder_ppm: u32,
-    /// Refused by the sender's transport.
+    /// Messages that the sender's transport refuses.
     pub refuse_ppm: u32,
-    /// Arriving once more, much later.
+    /// Messages that arrive once more, much later.
     pub late_ppm: u32,
-    /// How much later at the most.
+    /// The most by which a second copy is later.
     pub late: u64,
     /// The usual delay.
     pub delay: u64,
-    /// What is added to it at random, at most.
+    /// The most that is added to it at random.
     pub jitter: u64,
     /// One in a million with a delay from a heavy tail.
     pub tail_ppm: u32,
@@ -116,7 +116,7 @@ pub struct DiskPlan {
     pub slow: u64,
     /// Sectors in a hundred that keep old bytes, then those that get new ones, at a power cut; the rest is garbage.
     pub old_percent: u64,
-    /// See above.
+    /// Sectors in a hundred that get new bytes, see `old_percent`.
     pub new_percent: u64,
 }
 
@@ -129,39 +129,39 @@ pub struct Plan {
     pub groups: usize,
     /// The first voters of each group, as positions of nodes.
     pub voters: Vec<Vec<usize>>,
-    /// Groups change their membership: every node has a replica of each, if only an empty one.
+    /// Membership changes: every node has a replica of each group, if only an empty one.
     pub is_churning: bool,
-    /// Who is in is asked to go, and who is out to come in, one node at a time: replicas of one node follow each other.
+    /// Members are taken out, and other nodes let in, one node at a time: replicas of one node follow each other.
     pub replaces: bool,
-    /// Most nodes that did not found a group are witnesses in it, not half of them, and one is asked for where none votes.
+    /// Most nodes that did not found a group are witnesses in it, not half of them, and the operator asks for one where none votes.
     pub insists_on_witnesses: bool,
-    /// Nodes are not equally willing to lead …
+    /// Nodes have different priorities …
     pub is_unequal: bool,
-    /// … but so much each.
+    /// … of these values, by node.
     pub priorities: Vec<u8>,
-    /// In the end a group loses something that nobody can bring back, and an operator accepts that.
+    /// In the end a group loses something that no replica can bring back, and an operator accepts that.
     pub accepts_losses: bool,
     /// Workers of each node.
     pub workers: Vec<usize>,
     /// How many clients.
     pub clients: usize,
-    /// How many readers, besides: at every level, at any replica.
+    /// How many readers there are besides the clients: they read at every level, at any replica.
     pub readers: usize,
-    /// How many clients that repeat what they are not sure of.
+    /// How many clients repeat calls of unknown outcome.
     pub repeaters: usize,
     /// How many users of the engine's own faces.
     pub faces: usize,
     /// How long a client thinks between two calls, usually, in nanoseconds.
     pub think: u64,
-    /// One call in so many goes to any voter, whoever leads.
+    /// One call in so many goes to any voter, whether it leads or not.
     pub stray: u64,
-    /// Calls in a million that come with proposals nobody waits for.
+    /// Calls in a million that come with proposals that no client waits for.
     pub noise_ppm: u32,
     /// One call in so many comes with a relaxed proposal; none if 0.
     pub relaxed: u64,
     /// What differs between nodes, and between the lives of one.
     pub(crate) variety: Variety,
-    /// There are clocks that stand still: nothing that is said of ages is judged.
+    /// Some clocks stand still: then ages of answers are not judged.
     pub clocks_stop: bool,
     /// Settings of all workers; the node's number is filled in.
     pub settings: Settings,
@@ -169,13 +169,13 @@ pub struct Plan {
     pub lane: LaneOptions,
     /// Requests that may wait for one worker.
     pub inbox_max: usize,
-    /// Bytes that images have besides what machines put there.
+    /// Bytes that each image has besides those of its machine.
     pub ballast: u64,
     /// Crowds of readers.
     pub(crate) crowds: Vec<Crowd>,
-    /// Clients that register with a group and are never heard of again.
+    /// Clients that register with a group and make no call afterwards.
     pub(crate) strangers: Option<Strangers>,
-    /// So many numbers a client that repeats itself may have open at a time.
+    /// The most numbers that a repeating client has open at a time.
     pub open_numbers: usize,
     /// The network.
     pub net: NetPlan,
@@ -187,14 +187,14 @@ pub struct Plan {
     pub drift_ppm: i64,
     /// Faults that strike at a moment.
     pub strikes: Vec<Strike>,
-    /// Nodes also die where it is most delicate: while they open, and when their logs have begun anew.
+    /// Nodes also die while they open, and when their logs have just begun anew.
     pub crashes: bool,
-    /// In every second run: also in the middle of naming a checkpoint, and right after a snapshot; and devices that refuse do so
-    /// where a segment is to go, and leaders that are cut off have handed over before.
+    /// In every second run: nodes also die in the middle of naming a checkpoint, and right after a snapshot; devices that refuse
+    /// calls also refuse the next segment; and leaders that are cut off have handed over before.
     pub is_delicate: bool,
     /// In the end a group at rest loses its leader's replica.
     pub drops_at_rest: bool,
-    /// In every second run both ends are told of a connection that is made again.
+    /// In every second run both ends get a notice of a connection that is made again.
     pub tells_of_connections: bool,
     /// Calls to the disk are refused.
     pub fails: bool,
@@ -205,9 +205,9 @@ pub struct Plan {
 }
 
 const MS: u64 = 1_000_000;
-/// What a worker wants to be free before it takes in more, and the buffers that it always has.
+/// The free memory that a worker needs to take in more, and the buffers that it always has.
 const MEMORY_LEAST: u64 = (2 << 20) + (32 << 10);
-/// Much, where a sync takes little: so that nodes die with something unsynced.
+/// Long, beside the time of a sync: so that nodes die with unsynced bytes.
 const RELAXED_SYNC_INTERVAL: u64 = 20 * MS;
 
 impl Plan {
@@ -216,7 +216,7 @@ impl Plan {
     pub fn draw(seed: u64, options: &Options) -> Self {
         let mut chance = Chance::of(seed, "plan");
         let is_about_leases = options.profile == Profile::Leases;
-        // In every third run about leases hardly anybody writes, and what hangs is there for long enough to be noticed.
+        // In every third run about leases clients hardly write, and what hangs is there for long enough to be noticed.
         let is_quiet = is_about_leases && seed.is_multiple_of(3);
         let is_loud = |kind| is_quiet && matches!(kind, FaultKind::Part | FaultKind::Oust);
         let kinds =
@@ -268,7 +268,7 @@ impl Plan {
         }
         if kinds.has(FaultKind::BitRot) && !options.without.has(FaultKind::Decay) {
             let decays = decays(seed, nodes, end);
-            // It is looked for in some runs, and met by whoever reads in the others.
+            // A scrub looks for it in some runs, and reads meet it in the others.
             if !decays.is_empty() && Chance::of(seed, "scrub").below(3) > 0 {
                 settings.scrub_bytes_per_second = 256 << 10;
             }
@@ -281,7 +281,7 @@ impl Plan {
         let apart = Apart { profile, changes: is_churning, damages, relanes, nodes, end, election, gap };
         strikes.extend(apart.strikes(seed, options.without));
         strikes.extend(callers::errands(seed, options, nodes, end));
-        // A member that lost something can be told from one that left only where no whole disk, and no replica, goes.
+        // A member that lost something differs from one that left only where no whole disk, and no replica, goes.
         let goes =
             |kind: FaultKind| matches!(kind, FaultKind::Wipe | FaultKind::Rejoin | FaultKind::DropReplica);
         strikes.retain(|strike| !damages || !goes(strike.kind));
@@ -289,7 +289,7 @@ impl Plan {
             let chosen = kept.iter().filter_map(|at| strikes.get(*at).copied());
             strikes = chosen.collect();
         }
-        // Long enough to be noticed.
+        // Long enough for a worker to notice the hang.
         let hangs = |kind: FaultKind| matches!(kind, FaultKind::DiskHang | FaultKind::Stuck);
         for strike in strikes.iter_mut().filter(|strike| is_about_leases && hangs(strike.kind)) {
             strike.span = election * (2 + strike.salt % 11);
@@ -370,7 +370,7 @@ fn kinds(chance: &mut Chance, profile: Profile) -> FaultSet {
     let drawn = chance.any();
     let has_damage = chance.below(2) == 0;
     let is_drawn = |kind: FaultKind| drawn & 1 << kind as u8 != 0;
-    // How many voters may be damaged depends on who they are: where that changes, nobody is, but for lost disks, after which
+    // How many voters may be damaged depends on the configuration: where that changes, none is, but for lost disks, after which
     // an operator looks.
     FaultSet::of(|kind| match profile {
         // What they try are leases, and elsewhere much else is in the way.

@@ -1,4 +1,4 @@
-//! What is certainly on a node's disk of one group, told frame by frame as batches become durable.
+//! What is certainly on a node's disk of one group, followed frame by frame as batches become durable.
 //!
 //! Read from the batches' own bytes and not from the engine's index, so that the two can be held against each other.
 
@@ -89,7 +89,7 @@ impl Shadow {
         self.last = last;
     }
 
-    /// The log begins anew after an entry; what follows it stays if the entry is there and `keeps` says so.
+    /// The log begins anew after an entry; what follows it stays if the entry is there and `keeps` is set.
     fn begins_after(&mut self, id: EntryId, keeps: bool) {
         self.is_there = true;
         if id.index < self.base.index {

@@ -7,7 +7,7 @@ use crate::fault::{FaultKind, FaultSet};
 use crate::hunt::{Catch, Quarry, hunt};
 use crate::{Options, Report, Subject};
 
-/// Shrinks a failing seed and tells how to run what is left. A seed that does not fail is left as it is.
+/// Shrinks a failing seed and prints how to run what is left. A seed that does not fail is left as it is.
 pub fn shrink(seed: u64, options: &Options, subject: &Arc<dyn Subject>, tell: fn(&str)) -> Catch {
     let quiet = Options { trace: None, ..options.clone() };
     let whole = one(seed, &quiet, subject);

@@ -14,7 +14,7 @@ use crate::linearizability::{Call, KeyValue, KvInput, KvOutput, Verdict, check};
 /// One thing that a client asks for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Operation {
-    /// A payload to propose. It should be unlike every other, so that a refused one can be told from an accepted one.
+    /// A payload to propose. It should be unlike every other, so that a refused one is never taken for an accepted one.
     Write(Bytes),
     /// A query to read with, linearizably.
     Read(Bytes),
@@ -33,11 +33,11 @@ impl Operation {
 /// A call on one group, as its client saw it. Calls that certainly had no effect are not shown.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Seen {
-    /// Who called.
+    /// The client that called.
     pub client: u32,
     /// When, in numbers of the run's events.
     pub called: u64,
-    /// When it returned, and with what. `None`: nobody knows whether, or when, it takes effect.
+    /// When it returned, and with what. `None`: whether, and when, it takes effect is unknown.
     pub returned: Option<(u64, Bytes)>,
     /// What was asked for.
     pub operation: Operation,
@@ -51,7 +51,7 @@ pub trait Subject: Send + Sync {
     /// What a client asks for next. `unique` is another number every time.
     fn operation(&self, chance: &mut Chance, unique: u64) -> Operation;
 
-    /// A payload that changes nothing any operation sees, unlike every other; proposed in bursts that nobody waits for and
+    /// A payload that changes nothing any operation sees, unlike every other; proposed in bursts that no client waits for and
     /// that are not part of what is judged. `None`: there is no such thing; then groups are not judged by `stands still` either.
     fn noise(&self, unique: u64) -> Option<Bytes> {
         let _ = unique;
@@ -115,7 +115,7 @@ impl Subject for KeyValueSubject {
                 codec::compare_and_set(&mut bytes, &key, Some(&guess), Some(&value));
             }
             12 => {
-                // Only a delete has no room for what tells it from others: it travels with a put that nobody reads.
+                // Only a delete has no room for what makes it unique: it travels with a put that no client reads.
                 let marker = codec::Change::Put { key: b"marker", value: &unique.to_le_bytes() };
                 codec::batch(&mut bytes, &[codec::Change::Delete { key: &key }, marker]);
             }
@@ -171,7 +171,7 @@ fn call_of(seen: &Seen) -> Result<Call<KvInput, KvOutput>, String> {
                 (input, reply.map(swapped).transpose().map_err(failed)?)
             }
             codec::Operation::Batch(mut changes) => match changes.next() {
-                // The marker is read by nobody.
+                // No client reads the marker.
                 Some(codec::Change::Delete { key }) => (KvInput::Delete { key: copy(key) }, None),
                 _ => return Err("the subject's batches begin with a delete".to_owned()),
             },

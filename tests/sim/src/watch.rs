@@ -4,9 +4,9 @@
 //! |---|---|
 //! | `core 1` … `core 17` | the rules of one replica: `raftwerk_raft::invariant::check` |
 //! | `one leader per term` | election safety (paper, section 5.2) |
-//! | `follows its leader` | whom a replica takes for its term's leader leads that term |
+//! | `follows its leader` | the node that a replica takes for its term's leader leads that term |
 //! | `one vote per term` | a durable vote never changes within its term |
-//! | `hands over` | who campaigns at its leader's word was given it, in the term before |
+//! | `hands over` | a node that campaigns by its leader's request was asked by it, in the term before |
 //! | `elected by a quorum` | a leader's term is on the disks of a quorum with a vote for it (section 5.2) |
 //! | `acknowledged stays` | what a follower has acknowledged in a term, it keeps in that term |
 //! | `counted as acknowledged` | what a leader counts for a follower, it has acknowledged in this term, and has on its disk |
@@ -17,34 +17,34 @@
 //! | `leader completeness` | a new leader holds everything committed (section 5.4.3) |
 //! | `committed is final` | an index is committed with one term only |
 //! | `durable on a quorum` | what is committed anywhere is on the disks of a quorum of the configuration in force |
-//! | `dropped is committed` | nobody compacts its log beyond what it knows to be committed |
+//! | `dropped is committed` | no replica compacts its log beyond what it knows to be committed |
 //! | `dropped is checkpointed` | and nothing that is not in a checkpoint on its disk, but for witnesses |
 //! | `somebody holds it whole` | and on the disk of one of them that is no witness |
-//! | `witnesses` | they are sent no payloads, told of nothing but what is durable with the leader or committed, and not told to campaign |
+//! | `witnesses` | they are sent no payloads, ids only of what is durable with the leader or committed, and no request to campaign |
 //! | `configurations are told` | none is withheld from a witness |
 //! | `monotone` | term, commit and applied index never go back within a life |
 //! | `applied is committed` | no machine sees what is not committed |
 //! | `applied is durable` | no machine sees, and no core takes for durable, what was never on its own node's disk |
 //! | `votes go to fresh logs` | votes and pre-votes are given to logs that are no older than the voter's (section 5.4.1) |
 //! | `nothing leaves before it is durable` | votes, acknowledgements and terms in messages are on the sender's disk |
-//! | `acknowledges what its leader has` | what a follower acknowledges is in the log of the leader that it tells |
+//! | `acknowledges what its leader has` | what a follower acknowledges is in the log of the leader that it answers |
 //! | `snapshots replace what differs` | a snapshot drops nothing that follows its last entry in a log that has that entry |
 //! | `configuration in force` | it is the latest in the log, or the latest committed one before the log's beginning |
-//! | `one change at a time` | one configuration of a log is not committed, it may follow the one before, and whoever appends it has committed in its term |
-//! | `newcomers have caught up` | who becomes a voter has acknowledged something to the leader that makes it one |
-//! | `removed is removed` | who is told, or thinks, that it takes no part any longer: a committed configuration is without it, and no later one has it whose leader serves it |
+//! | `one change at a time` | one configuration of a log is not committed, it may follow the one before, and the leader that appends it has committed in its term |
+//! | `newcomers have caught up` | a new voter has acknowledged something to the leader that makes it one |
+//! | `removed is removed` | a replica that gets a notice of removal, or acts on it: a committed configuration is without it, and no later one has it with a leader that serves it |
 //! | `no vote, no entries` | a leader without a vote in the committed configuration takes in no more entries |
-//! | `promises outlive a log` | who joins again is bound by term, vote and log of the replica that was there before |
-//! | `created is durable` | a group that its creator was told of is on the disk |
+//! | `promises outlive a log` | a node that joins again is bound by term, vote and log of the replica that was there before |
+//! | `created is durable` | a group that `create` has returned is on the disk |
 //! | `durable is kept` | a node that opens again knows all that was durable |
-//! | `opens` | a node from whose disk nothing was taken opens, and says that nothing is lost |
+//! | `opens` | a node with a whole disk opens, and reports no loss |
 //! | `found is durable` | what a node finds under a name when it opens, and goes on with, has that name durably |
-//! | `the unwilling do not ask` | a node of priority 0 asks nobody whether it could lead |
+//! | `the unwilling do not ask` | a node of priority 0 asks no other whether it could lead |
 //! | `bounds` | queues and buffers stay within their limits |
-//! | `leases exclude` | who has a lease, by its own clock, knows all that is committed, and nobody has led a later term |
+//! | `leases exclude` | a replica with a lease, by its own clock, knows all that is committed, and none has led a later term |
 //! | `a segment may take its time` | a leader that waits for one, and is answered, goes on leading for 4 T |
 //! | `rest is earned` | a leader lets its group rest only if all that support its node hold everything |
-//! | `vouched for` | who supports a worker, does so by signs of life of that worker; one whose disk hangs leads nobody |
+//! | `vouched for` | a node supports a worker only by signs of life of that worker; one with a disk that hangs leads no group |
 //!
 //! The ledger adds `one payload per index`, `applied once`, `applied in order`, `refused is refused`, `acknowledged is applied`, `reads
 //! see what is committed` and `equal states`; the end of a run adds `linearizable`, `progress` and `convergence`, `what is read is given
@@ -124,7 +124,7 @@ struct GroupWatch {
     entries: FxHashMap<(u64, Term), Durable>,
     /// What candidates have asked for votes with: by candidate and term, pre-votes apart.
     asked: FxHashMap<(NodeId, Term, bool), Asked>,
-    /// Who was told by its leader to campaign, and in which term.
+    /// The nodes that their leaders asked to campaign, and the terms.
     told_to_campaign: FxHashSet<(NodeId, Term)>,
     /// Every configuration that was ever durable.
     configurations: BTreeMap<(u64, Term), Configuration>,
@@ -170,7 +170,7 @@ struct ReplicaWatch {
 /// All checks of a run.
 pub(crate) struct Watch {
     nodes: usize,
-    /// Counts what it was told: the order of things.
+    /// Counts the calls of it: the order of things.
     told: u64,
     groups: FxHashMap<u64, GroupWatch>,
     replicas: FxHashMap<(usize, u64), ReplicaWatch>,
@@ -178,7 +178,7 @@ pub(crate) struct Watch {
     reborn: FxHashMap<NodeId, LogId>,
     /// How much of its group was committed when a replica joined.
     joined: FxHashMap<(usize, u64), u64>,
-    /// Whose entries the batch that is looked at holds, and what was durable before it.
+    /// The groups with entries in the batch that is looked at, and what was durable before it.
     begun: FxHashMap<(usize, GroupId), Shadow>,
     /// Nodes that never campaign unasked.
     pub(crate) unwilling: FxHashSet<NodeId>,
@@ -237,7 +237,7 @@ impl Watch {
             return Ok(false);
         }
         let index = core.configuration_index().0;
-        // A founder that has lost the record of its founding is told of it, at the same index.
+        // A founder that has lost the record of its founding gets it again, at the same index.
         let is_other =
             watch.configuration.as_ref().is_none_or(|(of, known)| *of != index || known.is_empty());
         let earlier =
@@ -337,7 +337,7 @@ impl Watch {
         Ok(())
     }
 
-    /// What a leader counts for each follower, it has been told by it in this term.
+    /// What a leader counts for each follower, that follower has acknowledged to it in this term.
     fn check_counted(&self, id: GroupId, core: &Group, whose: &str) -> Checked {
         for peer in
             core.peers().filter(|peer| !core.is_leaving(*peer) && self.is_meant(core.configuration(), *peer))
@@ -348,7 +348,7 @@ impl Watch {
             let (term, told) = (watch.acknowledged.0, watch.acknowledged_in(core.term()));
             let counted = core.progress(peer).map_or(0, |status| status.matched.0);
             ensure!(
-                // A follower of a later term no longer says what it acknowledged in this one.
+                // A follower of a later term no longer shows what it acknowledged in this one.
                 counted <= told || term > core.term(),
                 "counted as acknowledged",
                 "{whose}: counts {counted} for {peer}, which has acknowledged {told} in it, and was last in {term}"
@@ -367,7 +367,7 @@ impl Watch {
     }
 
     /// A leader has the votes of a quorum, each on its voter's disk. Its own may still be on the way there, and a voter
-    /// that has moved on to a later term no longer says how it voted.
+    /// that has moved on to a later term no longer shows how it voted.
     fn check_elected(&self, id: GroupId, core: &Group, whose: &str) -> Checked {
         let (me, term) = (core.node(), core.term());
         let voted = |node: &NodeId| {
@@ -576,7 +576,7 @@ impl Watch {
         of_node.into_iter().any(|((_, group), watch)| watch.shadow.is_there && !found.contains(group))
     }
 
-    /// Whoever asked for a group was told that it is there: so it is durable.
+    /// `create` has returned a group: so it is durable.
     pub(crate) fn created(&self, node: usize, group: GroupId) -> Checked {
         let is_there = self.replicas.get(&(node, group.0)).is_some_and(|watch| watch.shadow.is_there);
         ensure!(is_there, "created is durable", "n{} {group}: it is not on the disk", node + 1);

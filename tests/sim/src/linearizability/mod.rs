@@ -3,7 +3,7 @@
 //! A history is linearizable if every call can be given one instant between being made and returning, such that the
 //! results are those of calls made one at a time in that order (Herlihy & Wing, 1990). [`check`] searches for that order
 //! by the method of Wing & Gong, with Lowe's memory of positions that led nowhere, key by key: a history is linearizable
-//! if, and only if, what it says of each key is.
+//! if, and only if, the calls of each key have such an order.
 //!
 //! - [`Model`]: what the calls mean; [`Register`] and [`KeyValue`] are such.
 //! - [`recording`]: histories that were written down by others, as text.
@@ -33,7 +33,7 @@ use rustc_hash::FxHashMap;
 /// time than the other was made at; equal times say nothing, so a recorder that repeats times weakens the check.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Call<I, O> {
-    /// Who called. For people to read; the check does not use it.
+    /// The client that called. For readers of reports; the check does not use it.
     pub client: u32,
     /// When the call was made.
     pub called: u64,
@@ -41,7 +41,7 @@ pub struct Call<I, O> {
     pub returned: Option<u64>,
     /// What was asked for.
     pub input: I,
-    /// What was answered. `None`: nobody knows, so any answer will do.
+    /// What was answered. `None`: unknown, so any answer will do.
     pub output: Option<O>,
 }
 
@@ -71,7 +71,7 @@ impl Verdict {
 /// stand first in the history count as having returned first.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Violation {
-    /// The key whose calls have no order.
+    /// The key of the calls without an order.
     pub key: Vec<u8>,
     /// An order of what went before, as positions in the history.
     pub linearized: Vec<usize>,

@@ -1,13 +1,13 @@
-//! Histories as others have written them down, read back: one event a line.
+//! Reads histories that other systems' tests have recorded: one event a line.
 //!
 //! ```text
 //! register:   INFO  jepsen.util - 3 :invoke :cas [4 1]       process, event, function, argument; any blanks
 //! key-value:  {:process 9, :type :invoke, :f :append, :key "0", :value "x 9 0 y"}
 //!
 //! event = :invoke   the call is made
-//!       | :ok       it returned, with what the argument says
+//!       | :ok       it returned, with the argument as its result
 //!       | :fail     a compare-and-set found something else; with :timed-out, and for other calls, it never happened
-//!       | :info     nobody knows what became of it
+//!       | :info     its outcome is unknown
 //! ```
 //! A process makes one call at a time; one that is running when the recording ends has an unknown outcome. Times are the
 //! numbers of the lines.
@@ -26,7 +26,7 @@ use super::{Call, KeyValue, KvInput, KvOutput, Register, RegisterInput, Register
 pub enum Recording {
     /// Of one register.
     Register(Vec<Call<RegisterInput, RegisterOutput>>),
-    /// Of a map whose keys all hold the empty string at first.
+    /// Of a map in which all keys hold the empty string at first.
     KeyValue(Vec<Call<KvInput, KvOutput>>),
 }
 
@@ -61,7 +61,7 @@ pub enum LineError {
 }
 
 impl Recording {
-    /// Reads a recording; its first line tells of which kind it is. Empty lines are skipped.
+    /// Reads a recording; its first line gives its kind. Empty lines are skipped.
     ///
     /// # Errors
     /// [`RecordingError`] at the first line that cannot be.
@@ -110,7 +110,7 @@ impl Recording {
     }
 }
 
-/// What a line says.
+/// The contents of a line.
 struct Line<I, O> {
     process: u32,
     event: Event<I, O>,
@@ -129,7 +129,7 @@ enum End<O> {
     Returned(O),
     /// It was without any effect, and gave no answer.
     Void,
-    /// Nobody knows.
+    /// The outcome is unknown.
     Lost,
 }
 

@@ -1,6 +1,6 @@
 //! The search for an order of one key's calls.
 //!
-//! The calls' beginnings and ends stand in a list, by time. A *candidate* is a call whose beginning comes before the first
+//! The calls' beginnings and ends stand in a list, by time. A *candidate* is a call with its beginning before the first
 //! end in the list: it may be next. Taking it strikes its beginning and end from the list. When no candidate is left to
 //! try, the call that ends first has no place, and the search takes back its latest choice. A *position* is the set of calls
 //! taken and the state they left; one that was entered before led nowhere and is left at once (Lowe, "Testing for
@@ -106,7 +106,7 @@ impl<'h, M: Model> Search<'h, M> {
         }
     }
 
-    /// Looks for an order of these calls, which are on one key, in `budget` steps; also tells how many of them are left.
+    /// Looks for an order of these calls, which are on one key, in `budget` steps; also gives how many of them are left.
     pub(super) fn run(&mut self, calls: &[u32], budget: u64) -> (Outcome, u64) {
         self.set_up(calls);
         self.budget = budget;

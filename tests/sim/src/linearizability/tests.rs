@@ -126,7 +126,7 @@ fn of_two_swaps_from_one_value_one_must_fail() {
 #[test]
 fn without_steps_there_is_no_verdict() {
     assert_eq!(check(&Register, &[write(1, 2, 1)], 0), Verdict::OutOfBudget);
-    // Concurrent writes and a read of what nobody wrote: every order must be tried.
+    // Concurrent writes and a read of what no call wrote: every order must be tried.
     let mut hard: Vec<_> = (0..16).map(|n| write(1, 100, n)).collect();
     hard.push(read(1, 100, Some(99)));
     assert_eq!(check(&Register, &hard, 10_000), Verdict::OutOfBudget);
@@ -287,7 +287,7 @@ proptest! {
     }
 }
 
-/// A violation says where a history stops having an order: with the stuck call's end it has none, before it has one, the
+/// A violation names where a history stops having an order: with the stuck call's end it has none, before it has one, the
 /// one that is named.
 fn explains(history: &[RegisterCall], violation: &Violation) -> Result<(), TestCaseError> {
     let end = history[violation.stuck].returned.expect("only a call that returned can be stuck");

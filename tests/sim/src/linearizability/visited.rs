@@ -1,5 +1,5 @@
-//! The positions that a search has been in: exact, not by hash alone, for a false "seen before" would be a false
-//! violation. All in two vectors that are reused, so that remembering a position allocates nothing of its own.
+//! The positions that a search has been in: compared as a whole and not by hash alone, since a false "seen before" would be a
+//! false violation. All are in two vectors that are reused, so that a position allocates nothing of its own.
 
 use std::hash::Hasher;
 

@@ -27,7 +27,7 @@ pub(crate) struct Crowd {
     pub(crate) bytes: usize,
     /// How long they wait, in nanoseconds.
     pub(crate) wait: u64,
-    /// They wait for what never comes, and nobody listens: there are to be more than a worker lets wait.
+    /// They wait for what never comes, and no task polls them: there are to be more than a worker lets wait.
     pub(crate) is_flood: bool,
 }
 
@@ -119,7 +119,7 @@ pub(super) fn drops_at_rest(seed: u64, options: &Options) -> bool {
         && Chance::of(seed, "drops at rest").below(2) == 0
 }
 
-/// What happens to groups whose membership changes, besides what they ask for; and, in one run of eight, one bad message.
+/// What befalls groups with changing membership, besides their changes; and, in one run of eight, one bad message.
 pub(super) fn errands(seed: u64, options: &Options, nodes: usize, end: u64) -> Vec<Strike> {
     let mut strikes = Vec::new();
     let mut draw = |name: &str, kind: FaultKind, most: u64| {

@@ -1,4 +1,4 @@
-//! The environment of a simulated transport: its tasks run when they are told to, its timers go by a clock that is set, and
+//! The environment of a simulated transport: the world runs its tasks, its timers go by a clock that is set, and
 //! its socket is two queues. One thread; everything in the order in which it became due.
 
 use std::collections::{BTreeMap, VecDeque};
@@ -17,7 +17,7 @@ use raftwerk_frame::Time;
 
 use crate::disk::held;
 
-/// Datagrams that wait at a socket nobody reads; more are lost.
+/// The most datagrams that wait at a socket without a reader; more are lost.
 const WAITING_MAX: usize = 1 << 12;
 /// Timers fire at whole milliseconds only, rounded up, as tokio's do. With exact ones a pacer that lacks a fraction of a byte asks for a
 /// nanosecond's wait again and again, rounds what that brings it down to nothing, and half of a life goes by with that.
@@ -32,7 +32,7 @@ struct Shared {
     now: AtomicU64,
     spawned: Mutex<Vec<Task>>,
     due: Mutex<VecDeque<Arc<Bell>>>,
-    /// Who waits, by time and by number.
+    /// The waiting tasks, by time and by number.
     timers: Mutex<BTreeMap<(u64, u64), Waker>>,
     timers_made: AtomicU64,
 }
@@ -164,7 +164,7 @@ struct SimTimer {
     origin: Instant,
     at: u64,
     number: u64,
-    /// It is among the timers somebody waits for.
+    /// It is in the list of timers that tasks wait for.
     is_set: bool,
 }
 
@@ -216,7 +216,7 @@ struct Waiting {
     reader: Option<Waker>,
 }
 
-/// A socket whose datagrams somebody else carries.
+/// A socket with datagrams that the world carries.
 pub(crate) struct SimSocket {
     address: SocketAddr,
     waiting: Mutex<Waiting>,

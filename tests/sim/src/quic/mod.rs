@@ -72,7 +72,7 @@ fn config(plan: &QuicPlan, at: usize) -> QuicConfig {
     config
 }
 
-/// Who the node at a position is. The keys are new in every process, and of one length: no time depends on them.
+/// The identity of the node at a position. The keys are new in every process, and of one length: no time depends on them.
 fn identity(at: usize) -> Identity {
     static ALL: OnceLock<Vec<Identity>> = OnceLock::new();
     let all = ALL.get_or_init(|| {
@@ -160,7 +160,7 @@ impl QuicEnd {
         sent.filter_map(|(to, datagram)| Some((place(to)?, datagram))).collect()
     }
 
-    /// What it has heard since.
+    /// The messages and events that it has received since.
     pub(crate) fn take_heard(&self) -> Vec<Heard> {
         std::mem::take(&mut *held(&self.ears.0))
     }

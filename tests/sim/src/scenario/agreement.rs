@@ -99,7 +99,7 @@ fn nothing_is_committed(world: &mut World<'_>, at: usize) -> Result<u64, Violati
     let (committed, told) = (world.committed(), world.told(ask));
     claim!(world, committed == before, "{before} entries were committed, and without a quorum {committed}");
     claim!(world, !matches!(told, Some(Told::Applied(_))), "acknowledged without a quorum: {told:?}");
-    // Whoever asked hears something in the end: the leader gave up, and does not know.
+    // Every call gets an answer in the end: the leader gave up, and reports an unknown outcome.
     claim!(world, told.is_some(), "n{} has not answered for four timeouts", at + 1);
     Ok(world.last(at) - before)
 }
@@ -132,7 +132,7 @@ fn leader_failure(world: &mut World<'_>) -> Checked {
     world.agree(2, SMALL)?;
     let second = world.await_leader()?;
     world.cut_off(second);
-    // The third alone: nobody that is asked can commit anything.
+    // The third alone: no node that is asked can commit anything.
     let before = world.committed();
     for at in 0..3 {
         let _unknown = world.ask(at, SMALL)?;
@@ -283,7 +283,7 @@ fn backup(world: &mut World<'_>) -> Checked {
 }
 
 fn count(world: &mut World<'_>) -> Checked {
-    // Units are counted: what one node tells another in one turn on one channel, requests and answers alike, heartbeats
+    // Units are counted: what one node sends another in one turn on one channel, requests and answers alike, heartbeats
     // too. Each would be a message of its own on any network.
     world.await_leader()?;
     let election = world.tally().units;

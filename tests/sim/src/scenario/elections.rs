@@ -1,4 +1,4 @@
-//! Who leads, and that nobody leads without a quorum.
+//! Which node leads, and that none leads without a quorum.
 
 use super::{MS, Scenario, claim};
 use crate::watch::Checked;
@@ -46,7 +46,7 @@ pub(super) fn remains(world: &World<'_>, leader: usize, term: u64) -> Checked {
     Ok(())
 }
 
-/// Nobody in touch leads, now or during the longest election timeout.
+/// No node in touch leads, now or during the longest election timeout.
 fn nobody_leads(world: &mut World<'_>) -> Checked {
     let mut who = None;
     let span = 2 * world.timeout();
@@ -68,8 +68,8 @@ fn re_election(world: &mut World<'_>) -> Checked {
     world.run_for(span)?;
     remains(world, second, term)?;
 
-    // The leader and another are cut off. A leader that hears no quorum gives up within two election timeouts, so
-    // that whoever comes back sees neither it nor anybody else lead.
+    // The leader and another are cut off. A leader that receives nothing of a quorum gives up within two election timeouts, so
+    // that a node that comes back sees neither it nor another lead.
     let other = (second + 1 + world.draw(2) as usize) % 3;
     world.cut_off(second);
     world.cut_off(other);

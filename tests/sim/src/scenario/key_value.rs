@@ -83,7 +83,7 @@ fn live(world: &mut World<'_>, rounds: usize, trouble: Trouble) -> Checked {
     Ok(())
 }
 
-/// A group whose snapshot is being sent keeps its log until the receiver has caught up, however long that takes in foul
+/// A group with a snapshot on its way keeps its log until the receiver has caught up, however long that takes in foul
 /// weather; so a log may be long at times, and has to become short again.
 fn logs_stay_short(world: &mut World<'_>) -> Checked {
     for _ in 0..5 {

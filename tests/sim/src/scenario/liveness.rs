@@ -5,7 +5,7 @@ use super::{ELECTION, MS, Scenario, claim};
 use crate::watch::Checked;
 use crate::world::World;
 
-/// Within so long others lead what somebody led who can do nothing.
+/// Within this time other nodes lead what a node led that can do nothing.
 const REPLACED_WITHIN: u64 = 2_000 * MS;
 
 pub(super) const SCENARIOS: &[Scenario] = &[
@@ -42,7 +42,7 @@ pub(super) const SCENARIOS: &[Scenario] = &[
     ),
 ];
 
-/// A leader of a group that has had nothing to say for a while.
+/// A leader of a group that has had nothing to send for a while.
 fn resting_leader(world: &mut World<'_>) -> Result<usize, crate::watch::Violation> {
     world.await_leader()?;
     world.agree(world.count_nodes(), 10)?;
@@ -51,7 +51,7 @@ fn resting_leader(world: &mut World<'_>) -> Result<usize, crate::watch::Violatio
     world.await_leader()
 }
 
-/// Somebody else leads, soon; and nobody takes the lead back when the fault is over.
+/// Another node leads, soon; and the old one does not take the lead back when the fault is over.
 fn is_replaced_for_good(world: &mut World<'_>, old: usize, span: u64) -> Checked {
     let began = world.now();
     world.wait(REPLACED_WITHIN, |world| world.leader().is_some_and(|now| now != old))?;
@@ -119,7 +119,7 @@ fn disk_hangs_now_and_then(world: &mut World<'_>) -> Checked {
         leaders.push(world.await_leader()?);
     }
     leaders.dedup();
-    // A hang that is over before anybody has noticed, as the first may be, costs nothing.
+    // A hang that is over before a node has noticed it, as the first may be, costs nothing.
     claim!(world, leaders.len() == 2, "leaders, in turn: {leaders:?}");
     Ok(())
 }

@@ -1,6 +1,6 @@
 //! Named scenarios: a director instead of faults at random. Those of MIT's course 6.5840, in words of our own.
 //!
-//! A scenario says who is cut off, falls or is asked, and what must be seen then; the seed draws delays, timeouts, and
+//! A scenario decides which node is cut off, falls or is asked, and what must be seen then; the seed draws delays, timeouts, and
 //! whatever the scenario leaves open. All invariants stay on, and every scenario ends as every run does: peace, progress,
 //! equal replicas, a linearizable history. What is not here: the verbs (`world::stage`).
 
@@ -28,7 +28,7 @@ use crate::world::{Report, World};
 const MS: u64 = 1_000_000;
 const ELECTION: u64 = 500 * MS;
 
-/// Says what must be so, and what was seen where it is not.
+/// Claims what must be so, and reports what was seen where it is not.
 macro_rules! claim {
     ($world:expr, $holds:expr, $($what:tt)*) => {
         if !$holds {
@@ -38,7 +38,7 @@ macro_rules! claim {
 }
 use claim;
 
-/// How the network between the nodes is.
+/// The network between the nodes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Weather {
     /// Short delays, in order, nothing lost.
@@ -52,7 +52,7 @@ enum Weather {
 pub struct Scenario {
     name: &'static str,
     tells: &'static str,
-    /// One of these, as the seed has it.
+    /// The numbers of nodes; the seed takes one of them.
     nodes: &'static [usize],
     /// Workers of each node.
     workers: usize,
@@ -126,14 +126,14 @@ impl Scenario {
         self.tells
     }
 
-    /// Lives through it once. `trace` is told, line by line, what happens.
+    /// Lives through it once. `trace` gets a line for each thing that happens.
     #[must_use]
     pub fn run(&self, seed: u64, trace: Option<fn(&str)>) -> Report {
         let subject: Arc<dyn Subject> = Arc::new(KeyValueSubject::default());
         World::of_plan(seed, self.plan(seed), trace, &subject).play(self.name, self.direct)
     }
 
-    /// One group with a voter on every node, ordinary limits, and nothing that goes wrong by itself but the weather.
+    /// One group with a voter on every node, ordinary limits, and no faults but those of the network.
     fn plan(&self, seed: u64) -> Plan {
         let mut chance = Chance::of(seed, self.name);
         let nodes = chance.one_of(self.nodes);

@@ -142,7 +142,7 @@ const PATIENCE: u64 = 60_000 * MS;
 /// Rounds of Figure 8.
 const ROUNDS: u64 = 1_000;
 
-/// Proposes something at whoever takes itself for the leader, and pauses: mostly too short to commit it.
+/// Proposes something at each node that takes itself for the leader, and pauses: mostly too short to commit it.
 fn propose_and_pause(world: &mut World<'_>) -> Result<Option<usize>, crate::Violation> {
     let mut leader = None;
     for at in 0..5 {
@@ -236,7 +236,7 @@ fn churn(world: &mut World<'_>) -> Checked {
     }
     world.agree(5, SMALL)?;
     let served = world.wait(5_000 * MS, |world| world.answers() >= before + 10)?;
-    // In the worst of draws nobody had a quorum before; now everybody has.
+    // In the worst of draws no node had a quorum before; now all have.
     claim!(world, served, "{before} calls were answered, and then {}", world.answers() - before);
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! Logs that stay short, and who is given a snapshot instead.
+//! Logs that stay short, and which followers get a snapshot instead.
 
 use super::{Scenario, claim};
 use crate::watch::Checked;
@@ -35,7 +35,7 @@ const LOG_MAX: u64 = 5 * CHECKPOINT;
 /// Entries of a round.
 const INTERVAL: u64 = 10;
 
-/// What happens to somebody in every round.
+/// The fault of a follower in every round.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Trouble {
     None,
@@ -58,7 +58,7 @@ fn rounds(world: &mut World<'_>, trouble: Trouble) -> Checked {
         let left = if trouble == Trouble::None { 3 } else { 2 };
         world.agree(left, SMALL)?;
         if trouble != Trouble::None {
-            // Long enough that nobody waits for it with compacting.
+            // Long enough that no leader puts off its compaction for it.
             let span = 3 * world.timeout();
             world.run_for(span)?;
         }

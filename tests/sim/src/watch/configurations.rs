@@ -1,4 +1,4 @@
-//! What must hold of who takes part: the rules `configuration in force`, `one change at a time`, `newcomers have caught
+//! What must hold of members and voters: the rules `configuration in force`, `one change at a time`, `newcomers have caught
 //! up`, `removed is removed` and `no vote, no entries`.
 //!
 //! Configurations are read off the disks, so that the core's own account of them is held against something. What is not
@@ -34,7 +34,7 @@ impl Watch {
         Ok(())
     }
 
-    /// Who has joined, and is served by leaders whose configuration has it, is not removed: also while its log comes by a
+    /// A replica that has joined, and is served by leaders with it in their configuration, is not removed: also while its log comes by a
     /// configuration that is without what its node had been before.
     pub(super) fn check_served(&self, node: usize, id: GroupId, core: &Group, whose: &str) -> Checked {
         let Some(joined) = self.joined.get(&(node, id.0)).filter(|_| core.is_removed()) else {
@@ -43,7 +43,7 @@ impl Watch {
         let (me, at) = (core.node(), core.configuration_index().0);
         let is_of_before = core.last().index.0 > 0 && at <= *joined && core.leader().is_some();
         let Some(latest) = self.latest_configuration(id).filter(|_| is_of_before) else { return Ok(()) };
-        // It may have been let in, taken out and let in again since, and have been told of that by a notice.
+        // It may have been let in, taken out and let in again since, and have got a notice of that.
         let group = self.groups.get(&id.0);
         let mut since = group.into_iter().flat_map(|of| of.committed_configurations(*joined, u64::MAX));
         if since.any(|of| !of.contains(me)) {
@@ -57,14 +57,14 @@ impl Watch {
         Ok(())
     }
 
-    /// A notice of removal leaves a node: the configuration that it names is committed, and without whom it tells.
+    /// A notice of removal leaves a node: the configuration that it names is committed, and without the receiver.
     pub(super) fn check_notice(&self, to: NodeId, id: GroupId, named: EntryId, whose: usize) -> Checked {
         let Some(group) = self.groups.get(&id.0) else { return Ok(()) };
         let index = named.index.0;
         let term = index.checked_sub(1).and_then(|at| group.committed.get(at as usize));
-        // The first configuration is no entry; of one that is compacted, the term is not told.
+        // The first configuration is no entry; of one that is compacted, the notice has no term.
         let is_committed = index == 0 || term.is_some_and(|term| *term == named.term || named.term.0 == 0);
-        // After a restart a configuration is told as of the entry before the log's first.
+        // After a restart a configuration counts as of the entry before the log's first.
         let latest = group.committed_configurations(0, index).next_back();
         ensure!(
             is_committed && latest.is_none_or(|latest| !latest.contains(to)),
@@ -106,7 +106,7 @@ pub(super) fn is_voteless(core: &Group) -> bool {
         && !configuration.is_voter(core.node())
 }
 
-/// Who takes itself for removed is: the last configuration that it knows to be committed is without it, or a later one.
+/// A replica that takes itself for removed is: the last configuration that it knows to be committed is without it, or a later one.
 pub(super) fn check_removed(group: &GroupWatch, core: &Group, whose: &str) -> Checked {
     let me = core.node();
     let known = core.configuration_up_to(core.commit()).filter(|_| core.is_removed());

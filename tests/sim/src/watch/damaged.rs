@@ -1,8 +1,8 @@
-//! Replicas whose disks have lost something: what is still asked of them, and what no longer.
+//! Replicas that have lost something of their disks: what is still asked of them, and what no longer.
 //!
 //! Such a replica is *fenced*: it takes part in no vote until a later leader has brought it everything. What it had
 //! acknowledged may be counted by a leader that does not know of the loss yet, as for any disk that fails right after an
-//! acknowledgement; but nobody may be elected who lacks it, which `leader completeness` and `committed is final` check.
+//! acknowledgement; but no replica without it may be elected, which `leader completeness` and `committed is final` check.
 
 use raftwerk_raft::Group;
 
@@ -21,7 +21,7 @@ pub(super) struct Loss {
 }
 
 impl ReplicaWatch {
-    /// Whether a replica that was just opened says that something is gone which was there when it was opened before.
+    /// Whether a replica that was just opened reports the loss of something that was there when it was opened before.
     /// `is_anew`: the disk was damaged in between.
     ///
     /// A second loss has the fence of the first if nothing of a later term was durable yet. That answers for both as long as nothing
@@ -54,7 +54,7 @@ impl ReplicaWatch {
         both.into_iter().flatten().filter(|(of, _)| *of == term).map(|(_, to)| to).max().unwrap_or(0)
     }
 
-    /// A running replica may say the same of itself: then it goes on with what is left, and keeps its term and vote until the
+    /// A running replica may find the loss by itself: then it goes on with what is left, and keeps its term and vote until the
     /// next are durable.
     pub(super) fn may_lose(&mut self, core: &Group, fence: Option<Term>) {
         let is_known = fence.is_none() || fence == self.loss.as_ref().map(|loss| loss.fence);
@@ -78,7 +78,7 @@ impl ReplicaWatch {
         loss.map_or(0, |loss| loss.before.last())
     }
 
-    /// Whether it holds an entry, or held it, or lets nobody lead who does not.
+    /// Whether it holds an entry, or held it, or votes for no candidate without it.
     pub(super) fn keeps(&self, id: EntryId) -> bool {
         self.holds_or_held(id) || self.shadow.floor >= id
     }
@@ -104,7 +104,7 @@ impl Watch {
     }
 }
 
-/// Whoever is fenced neither asks for votes nor leads.
+/// A fenced replica neither asks for votes nor leads.
 pub(super) fn check_fenced(core: &Group, whose: &str) -> Checked {
     use raftwerk_raft::Role;
     ensure!(
@@ -123,7 +123,7 @@ mod tests {
 
     use super::*;
 
-    /// The simulator's hostile seed 221462797760: a segment vanished, and 27 ms after opening, before anything was said, another.
+    /// The simulator's hostile seed 221462797760: a segment vanished, and 27 ms after opening, before anything was sent, another.
     #[test]
     fn a_second_loss_may_have_the_fence_of_the_first_if_nothing_was_promised_in_between() {
         let (fence, next, later) = (Some(Term(2)), Term(3), Term(4));

@@ -8,7 +8,7 @@ use raftwerk_frame::{Configuration, Term};
 use super::{Checked, Durable, GroupWatch, Violation, Watch, ensure};
 use crate::ledger::hash_of;
 
-/// Entries that a witness is told of, and of which it holds nothing: as far as they are known, they follow what they follow
+/// Entries that a witness gets as ids alone, and holds nothing of: as far as they are known, they follow what they follow
 /// elsewhere; and no configuration is among them.
 pub(super) fn spans_match(
     group: &GroupWatch,
@@ -36,7 +36,7 @@ pub(super) fn spans_match(
 }
 
 impl Watch {
-    /// All frames of a durable batch have been told. Batches are what is durable as a whole: entries that one of them cuts off and the
+    /// The watch has seen all frames of a durable batch. Batches are what is durable as a whole: entries that one of them cuts off and the
     /// next is to write again are gone if that does not come.
     pub(crate) fn batch_ends(&mut self) -> Checked {
         for ((node, group), before) in std::mem::take(&mut self.begun) {

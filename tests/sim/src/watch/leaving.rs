@@ -1,4 +1,4 @@
-//! What must hold of the messages that leave a node: they speak of what is durable there, and of what is so.
+//! What must hold of the messages that leave a node: they name only what is durable there, and what is true.
 //!
 //! What is not here: what becomes of them on the way (`net`).
 
@@ -145,7 +145,7 @@ impl Watch {
     }
 }
 
-/// Whether an append brings a witness no payloads, and tells it of nothing but what is durable here or committed.
+/// Whether an append brings a witness no payloads, and only ids of what is durable here or committed.
 fn tells_a_witness(shadow: &Shadow, record: &Record, mut body: &[u8]) -> Result<(), String> {
     let Message::Append { commit, .. } = record.message else { return Ok(()) };
     while !body.is_empty() {
@@ -163,7 +163,7 @@ fn tells_a_witness(shadow: &Shadow, record: &Record, mut body: &[u8]) -> Result<
     Ok(())
 }
 
-/// Whether a message speaks only of what is durable.
+/// Whether a message names only what is durable.
 fn may_leave(watch: &ReplicaWatch, me: NodeId, record: &Record) -> Result<(), String> {
     let shadow = &watch.shadow;
     let durable = shadow.hard_state;
@@ -178,7 +178,7 @@ fn may_leave(watch: &ReplicaWatch, me: NodeId, record: &Record) -> Result<(), St
             durable.term > term || durable.term == term && durable.vote.is_some()
         }
         // Of an earlier term: since then another leader may have replaced what was acknowledged and is now gone.
-        // Of a replica that is gone by now, what it held is its floor; nobody counts it who has read why it may go.
+        // Of a replica that is gone by now, what it held is its floor; a leader that has read why it may go does not count it.
         Message::AppendAck { matched, .. } => {
             let held = if shadow.is_there { shadow.last() } else { shadow.floor.index.0 };
             durable.term > term || durable.term == term && held.max(watch.held_in(term)) >= matched.0

@@ -1,4 +1,4 @@
-//! What must hold of a replica from one turn to the next, and of who begins to lead: the rules `monotone`, `leader append-only`,
+//! What must hold of a replica from one turn to the next, and of a new leader: the rules `monotone`, `leader append-only`,
 //! `no vote, no entries`, `one leader per term` and `leader completeness`.
 //!
 //! What is not here: what it has on its disk (`shadow`), and the votes that a leader needs (the parent).
@@ -18,7 +18,7 @@ impl Watch {
 }
 
 impl GroupWatch {
-    /// A sole voter leads by its own vote, also before that is durable. If it dies first nobody has heard of it, and somebody else
+    /// A sole voter leads by its own vote, also before that is durable. If it dies first it has sent nothing of it, and another
     /// may lead the term.
     pub(super) fn forget_unheard(&mut self, view: &ReplicaView<'_>, last_seen: Option<&Facts>) {
         let led = last_seen.filter(|was| was.is_leader).map(|was| was.hard_state.term);

@@ -6,14 +6,14 @@ use raftwerk::drive::Load;
 
 use super::{Checked, Violation, Watch, ensure};
 
-/// Bytes of queries that are gone, besides as many as wait.
+/// Bytes of queries that are over, besides as many as wait.
 const SPARE_BYTES: usize = 64 << 10;
-/// Questions of followers, and news that are being told, of one worker.
+/// The most leader queries and removal notices that are open in one worker.
 const QUESTIONS_MAX: usize = 1 << 14;
 const NEWS_MAX: usize = 1 << 12;
-/// Proposals that are on their way, of one worker.
+/// The most proposals under way in one worker.
 const PENDING_MAX: usize = 1 << 20;
-/// Bytes that wait for the end of a turn, between two turns.
+/// The most bytes that wait for the end of a turn, between two turns.
 const OUTBOX_BYTES_MAX: usize = 64 << 20;
 
 /// The bounds of a run.

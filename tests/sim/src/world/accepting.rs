@@ -1,8 +1,8 @@
-//! A group that has lost something on so many disks that nobody can repair it, and the operator's way out.
+//! A group that has lost something on so many disks that no leader can repair it, and the operator's way out.
 //!
 //! When all else is judged, a bare majority of a group's voters is left; the others are gone. Each of those lost a durable batch.
-//! Who has lost entries by that is fenced, and nobody leads. Then the operator accepts what is lost: not before the node is opened
-//! for that, nothing but what is lost, and no more than that is gone afterwards: whatever one of those who are left has, stays.
+//! A replica that has lost entries by that is fenced, and none leads. Then the operator accepts what is lost: not before the node is
+//! opened for that, nothing but what is lost, and no more than that is gone afterwards: whatever a remaining replica has, stays.
 //!
 //! What is not here: damage that a quorum lives on after (`faults`).
 
@@ -22,7 +22,7 @@ use crate::watch::{Checked, Violation};
 
 /// How long a node may take to start, or to answer.
 const SOON: u64 = 10_000_000_000;
-/// How many election timeouts nobody leads, and how many somebody has to begin with, of the longest, 2 T.
+/// How many election timeouts no replica leads, and how many one has to begin with, of the longest, 2 T.
 const TIMEOUTS_WITHOUT: u64 = 5;
 const TIMEOUTS_TO_LEAD: u64 = 10;
 /// A batch among so many of the latest is lost.
@@ -33,7 +33,7 @@ fn broken(what: String) -> Violation {
 }
 
 impl World<'_> {
-    /// Takes so much from a group that only a person can say how it goes on; and says it.
+    /// Takes so much from a group that only the operator can decide how it goes on; and decides.
     pub(super) fn lose_for_good(&mut self) -> Checked {
         if !self.plan.accepts_losses {
             return Ok(());
@@ -61,10 +61,10 @@ impl World<'_> {
             self.fall(at, true)?;
         }
         if !self.await_up(&left)? {
-            return Ok(()); // somebody refuses to open: nothing to be accepted there
+            return Ok(()); // a node refuses to open: nothing to be accepted there
         }
         if left.iter().all(|at| self.has_no_configuration(*at, id)) {
-            return Ok(()); // nobody is left who could tell who takes part
+            return Ok(()); // no replica is left that knows the members
         }
         let fenced: Vec<usize> = left.iter().copied().filter(|at| self.loss_at(*at, id).is_some()).collect();
         if fenced.is_empty() {
@@ -121,7 +121,7 @@ impl World<'_> {
         replicas.any(|view| view.core.configuration().is_empty())
     }
 
-    /// Nobody may lead by the vote of one that is fenced, and there is no majority without.
+    /// No replica may lead by the vote of a fenced one, and there is no majority without.
     fn stay_without_a_leader(&mut self, id: GroupId) -> Checked {
         let timeout = 2 * self.longest_timeout();
         let leads =
@@ -135,7 +135,7 @@ impl World<'_> {
         Ok(())
     }
 
-    /// Says what is lost, on all that have lost something: too early, wrongly, and as it is.
+    /// Accepts what is lost, on all that have lost something: too early, wrongly, and as it is.
     fn accept_losses(&mut self, id: GroupId, fenced: &[usize]) -> Checked {
         for at in fenced.iter().copied() {
             let Some(loss) = self.loss_at(at, id) else { continue };
@@ -171,7 +171,7 @@ impl World<'_> {
         Ok(())
     }
 
-    /// What is said to be left is there.
+    /// The node has the last entry and the applied index that the report names.
     fn check_loss(&self, at: usize, loss: &Loss) -> Checked {
         let body = self.nodes[at].body.as_ref();
         let view = body
@@ -204,7 +204,7 @@ impl World<'_> {
         Ok(said)
     }
 
-    /// Those who are left lead, and commit something, with all that one of them has.
+    /// The remaining replicas lead, and commit something, with all that one of them has.
     fn lead_with_the_rest(&mut self, group: usize, left: &[usize]) -> Checked {
         let id = group_id(group);
         let views = left.iter().filter_map(|at| {

@@ -28,7 +28,7 @@ const TRANSFERS: u64 = 2;
 /// How long a follower may take to get what it lacks, at the most.
 const TO_ARRIVE: u64 = 120_000_000_000;
 
-/// One writer, who waits for each write, and a while, before the next.
+/// One writer: it waits for each write, and a while, before the next.
 struct Writer {
     group: usize,
     /// How long after a write the next may come.
@@ -79,7 +79,7 @@ impl World<'_> {
         Err(Violation::new("a snapshot arrives", what))
     }
 
-    /// Somebody is out of reach until a group's log begins after its own, and back then; whether it has come to that.
+    /// A node is out of reach until a group's log begins after its own, and back then; whether it has come to that.
     fn miss_much(&mut self, writer: &mut Writer, late: usize) -> Result<bool, Violation> {
         let id = group_id(writer.group);
         self.say(|| format!("n{}  is out of reach, and {id} writes", late + 1));

@@ -1,5 +1,5 @@
-//! What happens beside the rest of a run: each kind has a file of its own, and all of them one kind of event and one place for
-//! what they have to remember.
+//! Activities beside the clients and faults of a run: each kind has a file of its own, and all share one kind of event and one
+//! struct for their state.
 
 use super::crowds::Gathered;
 use super::hostile::Forged;
@@ -19,11 +19,11 @@ pub(super) enum Aside {
     Shrink,
     /// An operator looks after a replica that was dropped by mistake.
     Slip,
-    /// Some clients register that will never be heard of again, and so many are still to come.
+    /// Some clients register that will make no call, and so many are still to come.
     Strangers { left: u32 },
-    /// An operator looks after replicas whose machines have panicked.
+    /// An operator looks after replicas with machines that have panicked.
     Revive,
-    /// Somebody looks whether groups go on.
+    /// The world looks whether groups go on.
     Look,
 }
 
@@ -69,7 +69,7 @@ impl World<'_> {
         Ok(())
     }
 
-    /// Hands out what a node has answered to those who wait beside its clients.
+    /// Hands out what a node has answered to the callers that wait beside its clients.
     pub(super) fn answer_asides(&mut self, node: usize) -> Checked {
         if self.nodes[node].doorbell.has_rung() {
             self.answer_receivers(node);
@@ -78,7 +78,7 @@ impl World<'_> {
         Ok(())
     }
 
-    /// A node dies with all who wait for it.
+    /// A node dies with all calls that wait for it.
     pub(super) fn lose_asides(&mut self, node: usize) {
         self.nodes[node].patients.clear();
         self.asides.shipping.retain(|(from, to, _), _| *from != node && *to != node);

@@ -21,7 +21,7 @@ const ELSEWHERE: Duration = Duration::from_secs(2);
 
 /// How often a client that only reads draws again; there are state machines without reads.
 const READ_TRIES: usize = 32;
-/// The most proposals of a moment that nobody waits for.
+/// The most proposals of a moment that no client waits for.
 const NOISE_MAX: u64 = 8;
 
 /// A call on its way.
@@ -32,7 +32,7 @@ pub(super) enum Pending {
 
 /// One client: at most one call at a time.
 pub(super) struct Client {
-    /// Whom it takes for each group's leader.
+    /// The node that it takes for each group's leader.
     leaders: Vec<usize>,
     waiting: Option<Waiting>,
     sight: Sight,
@@ -117,7 +117,7 @@ impl World<'_> {
     }
 
     /// What a client asks for. Every third one only reads: a write at a leader that is cut off keeps its client waiting,
-    /// and nobody would be left to see what such a leader answers.
+    /// and no client would be left to see what such a leader answers.
     fn operation(&mut self, at: usize) -> Operation {
         let mut operation = self.subject.operation(&mut self.chances.clients, self.unique);
         for _ in 0..READ_TRIES {
@@ -129,7 +129,7 @@ impl World<'_> {
         operation
     }
 
-    /// Somebody proposes several things at once, at any voter, and does not wait: so frames hold more than one entry, and
+    /// Several proposals arrive at once, at any voter, and no client waits for them: so frames hold more than one entry, and
     /// a leader that is cut off has a tail that others replace.
     fn make_noise(&mut self, group: usize) {
         if !self.chances.clients.hits(self.plan.noise_ppm) {

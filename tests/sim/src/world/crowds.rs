@@ -1,4 +1,4 @@
-//! Crowds of readers: many at once at one replica, with large queries, some of them with all the patience in the world.
+//! Crowds of readers: many at once at one replica, with large queries, some of them with a deadline far away.
 //!
 //! | rule | what |
 //! |---|---|
@@ -7,7 +7,7 @@
 //! | `waits its time` | a read that may wait is not refused for what it waits for before its time is over |
 //!
 //! Queries are such as no machine sees: what they are answered with is their own hash (`ledger`). So an answer to another query is
-//! one that cannot be mistaken. How much a worker holds for those who wait is bounded: `watch/load.rs`. What is not here: what
+//! one that cannot be mistaken. How much a worker holds for waiting calls is bounded: `watch/load.rs`. What is not here: what
 //! answers may show at each level (`readers`).
 
 use std::future::Future;
@@ -26,9 +26,9 @@ use crate::watch::{Checked, Violation};
 
 /// What one that has all the patience in the world waits for: so many entries more than there are.
 const FAR: u64 = 1 << 40;
-/// Of those who come together, the first one is so patient.
+/// Of readers that come together, the first one is so patient.
 const PATIENT_ROUNDS: u32 = 8;
-/// So many wait at one node; what becomes of others is not heard.
+/// So many wait at one node; what becomes of others is not followed.
 const PATIENTS_MAX: usize = 2048;
 
 /// A reader that waits.
@@ -164,7 +164,7 @@ impl World<'_> {
     fn has_waited(&self, node: usize, patient: &Patient) -> bool {
         let worker = |body: &raftwerk::drive::Node<_>| body.load(body.worker_of(patient.group)).is_poisoned;
         if self.nodes[node].body.as_ref().is_none_or(worker) {
-            return true; // a log that has failed lets nobody wait
+            return true; // a log that has failed lets no call wait
         }
         let gain = u128::from(self.plan.drift_ppm.unsigned_abs() + 1_000);
         let least = u128::from(patient.wait) * 1_000_000 / (1_000_000 + gain);

@@ -1,7 +1,7 @@
-//! Death and refusal where they hurt most: in the middle of a job of the disk that has half of something behind it, and right
+//! Crashes and refused calls at the worst moments: in the middle of a job of the disk that is half done, and right
 //! after a log has begun anew.
 //!
-//! A crash that may come at any call hardly ever comes between the two that matter. What is drawn here is drawn apart, and most
+//! A crash at a random call hardly ever comes between the two calls that matter. What is drawn here has streams of its own, and most
 //! of it in every second run only, so that the others live as they did without. What is not here: what strikes at moments drawn
 //! ahead (`faults`), and what must not come of it (`watch`).
 
@@ -35,7 +35,7 @@ impl World<'_> {
             held(&self.nodes[at].mishaps).crash_after = Some(self.chances.segments.below(4));
             return true;
         }
-        // As far as its directory tells, it may have either name, or be both at a time.
+        // As far as its directory shows, it may have either name, or be both at a time.
         let is_in_doubt = is_reused && std::mem::take(&mut self.nodes[at].has_refused_name);
         if is_in_doubt && self.chances.names.below(2) == 0 {
             held(&self.nodes[at].mishaps).crash_after = Some(self.chances.names.below(5));
@@ -87,7 +87,7 @@ impl World<'_> {
         }
     }
 
-    /// A node whose log has just begun anew may die before anything follows in it.
+    /// A node with a log that has just begun anew may die before anything follows in it.
     pub(super) fn mind_install(&mut self, at: usize) {
         if !self.plan.crashes {
             return;

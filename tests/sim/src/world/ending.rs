@@ -1,4 +1,4 @@
-//! The end of a run: faults stop, a quorum is healed, and everything that was promised is called in.
+//! The end of a run: faults stop, a quorum is healed, and the world checks what must hold then.
 
 use std::future::Future;
 use std::ops::Range;
@@ -28,7 +28,7 @@ const IN_TIME: [&str; 2] = ["progress", "convergence"];
 impl World<'_> {
     pub(super) fn end(&mut self) -> Checked {
         match self.come_to_rest() {
-            // A node is gone for good that nobody replaces: the others may be too few.
+            // A node is gone for good and not replaced: the others may be too few.
             Err(violation)
                 if (self.is_given_up || self.waits_for_damaged())
                     && IN_TIME.contains(&&*violation.invariant) =>
@@ -39,9 +39,9 @@ impl World<'_> {
         }
     }
 
-    /// Where groups change, whether one has come to a configuration without a quorum of those that have lost nothing. One that has
-    /// has no say before a leader repairs it: such a group has no leader until an operator decides. Nor has one whose witnesses know
-    /// of entries that only a replica had which has lost them.
+    /// Where groups change, whether one has come to a configuration without a quorum of those that have lost nothing. A replica that has
+    /// lost something grants no vote before a leader repairs it: such a group has no leader until an operator decides. Nor has one with
+    /// witnesses that know of entries that only a replica had which has lost them.
     fn waits_for_damaged(&self) -> bool {
         if !self.plan.is_churning || self.nodes.iter().all(|node| !node.is_damaged) {
             return false;
@@ -130,7 +130,7 @@ impl World<'_> {
         Ok(())
     }
 
-    /// With even chance, somebody without whom every group still has a quorum of voters that lost nothing.
+    /// With even chance, a node without which every group still has a quorum of voters that lost nothing.
     fn who_stays_away(&mut self) -> Option<usize> {
         let mut chance = Chance::of(self.seed, "ending");
         let chosen = chance.below(2 * self.nodes.len() as u64) as usize;
@@ -226,7 +226,7 @@ impl World<'_> {
         Ok(())
     }
 
-    /// When nothing is on its way any more, nobody holds what was read of the log.
+    /// When nothing is on its way any more, no call holds what was read of the log.
     fn let_go(&mut self) -> Checked {
         let held_by = |world: &Self| {
             let alive = world.nodes.iter().filter(|node| node.is_reachable());
@@ -255,7 +255,7 @@ impl World<'_> {
                 return None;
             }
             if view.core.lacks_configuration() {
-                return None; // somebody has to tell it who takes part
+                return None; // its creator has to give it the members
             }
             if view.core.configuration().auto_leave {
                 return None; // a joint configuration that leaders leave by themselves
@@ -282,21 +282,21 @@ impl World<'_> {
     }
 }
 
-/// Whoever was refused asks again after this.
+/// After a refusal a probe asks again after this.
 const ASK_AGAIN: u64 = 20_000_000;
 
-/// Somebody who wants a group to commit something.
+/// A call for a group to commit something.
 struct Probe {
     group: usize,
     asked: Option<(usize, Call<Applied, ProposeError>, u64)>,
     /// What the group has committed, and since when it is no more.
     committed: u64,
     moved_at: u64,
-    /// How far its followers were when somebody looked.
+    /// How far its followers were at the last look.
     reach: Reach,
-    /// When to see who leads.
+    /// When to see which node leads.
     look_at: u64,
-    /// It was refused, and does not ask again before then: each time is another call whose history is judged.
+    /// It was refused, and does not ask again before then: each time is another call to be judged in the history.
     ask_at: u64,
 }
 

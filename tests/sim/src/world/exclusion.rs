@@ -1,10 +1,10 @@
 //! What must hold of leases at every moment, and of leaders that wait for a segment, after each turn of a worker.
 //!
 //! - `leases exclude`: a replica that would answer a read by itself now, by its own clock, knows of all that is committed anywhere,
-//!   and nobody has led a later term. The parent's other half looks when somebody begins to lead.
+//!   and no replica has led a later term. The parent's other half looks when a replica begins to lead.
 //! - `a segment may take its time`: a leader whose entries have waited for the next segment for all of its T, and for less than four
-//!   times that, does not step down in its term while a quorum of its voters' nodes support its node, and the group has heard
-//!   them a moment ago.
+//!   times that, does not step down in its term while a quorum of its voters' nodes support its node, and the group has received
+//!   their messages a moment ago.
 //!   Before, what it does not know may be older than the wait. A node whose turns take long has more to read than it can.
 //!
 //! What is not here: whether support is given to the living (`vouching`).
@@ -20,7 +20,7 @@ use crate::watch::{Checked, Violation};
 
 /// How long the next segment may take, in T (`engine/multiraft/src/worker/liveness/disk_health.rs`).
 const SEGMENT_PATIENCE: u64 = 4;
-/// Who was heard so lately, in parts of T, was not silent for T.
+/// A node with a message so lately, in parts of T, was not silent for T.
 const LATELY: u64 = 2;
 
 impl World<'_> {
@@ -121,7 +121,7 @@ impl World<'_> {
     }
 }
 
-/// What a follower sends to a leader that it hears.
+/// What a follower sends to a leader with messages that reach it.
 const fn is_answer(message: &Message) -> bool {
     matches!(message, Message::HeartbeatAck { .. } | Message::AppendAck { .. } | Message::AppendReject { .. })
 }

@@ -1,7 +1,7 @@
 //! What each kind of fault does, and what ends it.
 //!
 //! One rule holds for all: the last good copy of a committed entry is never taken. Kinds that take away what was durable
-//! may befall a minority of each group's voters, and nobody else after that. Whatever they do, a node may lose nothing
+//! may befall a minority of each group's voters, and no other node after that. Whatever they do, a node may lose nothing
 //! silently: it opens with all it had, or it refuses to, loudly.
 
 use raftwerk::drive::PeerNote;
@@ -67,7 +67,7 @@ impl World<'_> {
         Ok(())
     }
 
-    /// Whether all others have noted which log a node has: only then is it told from what comes after.
+    /// Whether all others have noted which log a node has: only then do they tell it apart from a later one.
     fn is_noted_by_all(&self, at: usize) -> bool {
         let noted = PeerNote { node: node_id(at), log: LogId(self.log_of(at)) };
         let mut others = self.nodes.iter().enumerate().filter(|(other, _)| *other != at);
@@ -118,7 +118,7 @@ impl World<'_> {
             })
     }
 
-    /// The operator wants other leaders, or other members. Nobody waits for the outcome.
+    /// The operator wants other leaders, or other members. No caller waits for the outcome.
     fn wish(&mut self, strike: &Strike) {
         let group = (strike.salt >> 32) as usize % self.plan.groups;
         let id = group_id(group);
@@ -151,7 +151,7 @@ impl World<'_> {
         self.answer_bells(leader);
     }
 
-    /// Somebody who leads a group, or thinks so: the one of the latest term.
+    /// A node that leads a group, or takes itself for its leader: the one of the latest term.
     pub(super) fn leading(&self, id: GroupId) -> Option<usize> {
         let leads = |node: &SimNode| {
             let body = node.body.as_ref().filter(|_| node.is_reachable())?;
@@ -162,7 +162,7 @@ impl World<'_> {
         leaders.max_by_key(|(term, _)| *term).map(|(_, at)| at)
     }
 
-    /// A leader is cut off, alone or, in a larger group, with a follower; then it is given proposals, which nobody will
+    /// A leader is cut off, alone or, in a larger group, with a follower; then it is given proposals that no other node will
     /// ever have or another leader has to replace. Some clients do not notice; some leaders' disks stand still meanwhile.
     fn depose(&mut self, at: usize) {
         let mut strike = self.plan.strikes[at];
@@ -176,7 +176,7 @@ impl World<'_> {
         }
         self.plan.strikes[at] = strike;
         if is_mute(&strike) && self.nodes[strike.node].state == State::Up {
-            // It hears its successor meanwhile: what it has is replaced before it is durable.
+            // Its successor reaches it meanwhile: what it has is replaced before it is durable.
             let until = self.now + strike.span + strike.span / 4;
             self.nodes[strike.node].hang(self.now, until);
             self.faults.add(FaultKind::DiskHang);
@@ -197,7 +197,7 @@ impl World<'_> {
     }
 
     /// A leader hands over, and is cut off before it learns what came of that: its successor leads and commits at once, while the
-    /// other has just been told by a quorum that it leads.
+    /// other has just learnt from a quorum that it leads.
     fn depose_after_handing_over(&mut self, at: usize, strike: Strike, group: usize) {
         let mut heirs = self.plan.voters[group].clone();
         heirs.retain(|place| *place != strike.node);
@@ -374,7 +374,7 @@ impl World<'_> {
             }
             FaultKind::LostRename => {
                 // Neither the first segment nor the last: without the one the log is as if it had been freed up to there,
-                // without the other as if it had never been begun. Nobody could tell. Which is first is known only now: the fall
+                // without the other as if it had never been begun. No node could notice. Which is first is known only now: the fall
                 // may have freed some.
                 let files = node.files.paths();
                 let lane = u64::from(node.first_lane) + strike.salt % lanes.max(1);
@@ -512,7 +512,7 @@ fn wish(strike: &Strike, nodes: usize, is_witness: impl Fn(usize) -> bool) -> Re
     Reconfiguration { transition: route, admission: newcomers, ..Reconfiguration::of(changes) }
 }
 
-/// Whether a leader is deposed by a disk that stands still, and can only not be heard.
+/// Whether a leader is deposed by a disk that stands still, and only its messages are lost.
 const fn is_mute(strike: &Strike) -> bool {
     strike.salt >> 3 & 3 == 0
 }
@@ -555,7 +555,7 @@ pub(super) fn spoil(files: &MemoryFiles, strike: &Strike, written: &Written, oth
             files.overwrite(&to.path, to.offset, &from.batch[..cut]);
         }
         _ => {
-            // Anywhere in the bytes that count; the padding is nobody's.
+            // Anywhere in the bytes that count; the padding holds nothing.
             let word =
                 |at: usize| u32::from_le_bytes([at, at + 1, at + 2, at + 3].map(|at| written.batch[at]));
             let length = u64::from(word(8)).clamp(1, bytes);

@@ -5,7 +5,7 @@
 //! | `well is said to be well` | when every group has committed something and all replicas are equal, no node goes on saying that its disk is full or hangs, that it can make no segment, that its log has failed or a lane has died, that a machine is in quarantine, or that a group has no leader that it is a member of |
 //!
 //! What has no end by itself (a slow sync, a damaged file) is no state, and connections are the transport's. What is not here: when a
-//! node says so (`raftwerk::Condition`).
+//! node reports so (`raftwerk::Condition`).
 
 use raftwerk::Condition;
 
@@ -31,7 +31,7 @@ impl World<'_> {
         }
     }
 
-    /// A node, and what it says that is over.
+    /// A node, and a condition in its report that is over.
     fn still_ill(&self) -> Option<(usize, Condition)> {
         let sound = |at: &usize| self.nodes[*at].is_reachable() && !self.nodes[*at].is_wiped;
         let all = (0..self.nodes.len()).filter(sound).flat_map(|at| {
@@ -42,7 +42,7 @@ impl World<'_> {
         over.next()
     }
 
-    /// Whether what a node says cannot be so any more.
+    /// Whether a condition of a node's report cannot hold any more.
     fn is_over(&self, at: usize, condition: &Condition) -> bool {
         match condition {
             Condition::PeerLost { .. } | Condition::SlowSync { .. } | Condition::Damaged { .. } => false,

@@ -1,7 +1,7 @@
 //! Messages that a peer should never have sent: a term that is far beyond everybody's, as a flipped bit or an ill-willed node makes it.
 //!
-//! A group must outlive one: whoever took such a term over could never campaign in a later one, and neither could those who heard of
-//! it. What is not here: bytes that are no message any more (`wire`, of real transports).
+//! A group must outlive one: a replica that took such a term over could never campaign in a later one, and neither could those that it
+//! reached. What is not here: bytes that are no message any more (`wire`, of real transports).
 
 use bytes::Bytes;
 use raftwerk_frame::wire::{RECORD_BYTES, UNIT_HEADER_BYTES, UnitKind};

@@ -86,7 +86,7 @@ pub struct Report {
     pub faults: FaultCounts,
     /// Calls that were answered.
     pub answered: u64,
-    /// Calls whose outcome stayed unknown.
+    /// Calls with an unknown outcome.
     pub unknown: u64,
     /// Entries applied, over all replicas.
     pub applied: u64,
@@ -123,14 +123,14 @@ impl Report {
     }
 }
 
-/// Something that happens.
+/// An event of the world.
 #[derive(Clone, Copy, Debug)]
 enum Event {
     /// A worker's turn is due.
     Turn { node: u16, worker: u16 },
     /// A message arrives.
     Arrival { unit: u32 },
-    /// A disk's queue has finished what it was at.
+    /// A disk's queue has finished its job.
     Disk { node: u16, worker: u16, queue: u8, life: u32 },
     /// A client acts.
     Client { client: u16 },
@@ -140,7 +140,7 @@ enum Event {
     Repeater { repeater: u16 },
     /// A user of the engine's own faces calls.
     Face { user: u16 },
-    /// A node is asked to shut down.
+    /// The operator asks a node to shut down.
     Leave { node: u16 },
     /// A fault strikes …
     Strike { strike: u32 },
@@ -148,7 +148,7 @@ enum Event {
     Relief { strike: u32 },
     /// A node starts.
     Start { node: u16, life: u32 },
-    /// A node whose log has failed is started again, or one that has just come back dies with its machine.
+    /// A node with a failed log is started again, or one that has just come back dies with its machine.
     Doom { node: u16, life: u32, power: bool },
     /// A node learns that its connection to another is gone.
     Notice { node: u16, peer: u16, life: u32 },
@@ -156,11 +156,11 @@ enum Event {
     Reached { node: u16, peer: u16, life: u32 },
     /// The operator looks after a node that lost its disk.
     Operate { node: u16 },
-    /// Somebody looks how far a replica that leaves and comes back is.
+    /// The world looks how far a replica that leaves and comes back is.
     Return,
-    /// Something besides.
+    /// An event of one of the asides.
     Aside { what: Aside },
-    /// A timer of a node's real transport is due.
+    /// A timer of a node's transport is due.
     Tend { node: u16, life: u32 },
 }
 
@@ -250,11 +250,11 @@ pub struct World<'a> {
     readers: Vec<Reader>,
     repeaters: Vec<Repeater>,
     faces: Faces,
-    /// Of each node, where there are relaxed proposals.
+    /// By node: what its files have of each group, for the rules about relaxed proposals.
     written: Vec<relaxed::Reach>,
     returning: Option<Returning>,
     asides: Asides,
-    /// Registrations of clients that were answered.
+    /// How many registrations of clients were answered.
     registered: u64,
     /// By group.
     commits: Vec<Commits>,
@@ -273,22 +273,22 @@ pub struct World<'a> {
     leased_reads: u64,
     /// By node: the latest term in which its replica of a group was seen to lead.
     latest_led: Vec<FxHashMap<GroupId, u64>>,
-    /// By group: the latest term in which anybody was seen to lead.
+    /// By group: the latest term in which any replica was seen to lead.
     newest_led: Vec<u64>,
-    /// A node that an operator would have to replace, in a run that has none for that: it ends there.
+    /// A node needs an operator that this run does not have: the run ends there.
     is_given_up: bool,
-    /// Clocks leap, or stand still.
+    /// Whether clocks leap, or stand still.
     clocks_leap: bool,
     /// By node, the groups that it led when they came to rest: term and last index.
     rested: Vec<FxHashMap<GroupId, (u64, u64)>>,
     is_ending: bool,
     sent: Vec<(PeerId, Channel, Bytes)>,
     trace: Option<fn(&str)>,
-    /// Somebody directs: nothing falls or rises but at a word.
+    /// A director is at work: nothing falls or rises but by its commands.
     stage: Option<Box<Stage>>,
 }
 
-/// Makes the subject's machines, audited. The engine wants it to outlive everything, so it holds the subject by name.
+/// Makes the subject's machines, each wrapped for the ledger. The engine wants it to be `'static`, so it shares the subject.
 struct Machines<S> {
     subject: S,
     ledger: Arc<Mutex<Ledger>>,
@@ -395,7 +395,7 @@ impl<'a> World<'a> {
         world
     }
 
-    /// Everything that is known to happen.
+    /// Schedules the events that the plan has from the beginning.
     fn begin(&mut self) {
         for node in 0..self.plan.nodes {
             self.nodes[node].to_create = self.first_groups(node);
@@ -466,7 +466,7 @@ impl<'a> World<'a> {
         self.end()
     }
 
-    /// Lets events happen until something is so, or it is too late; whether it was so.
+    /// Runs events until `done` or the deadline; whether it was done.
     pub(crate) fn run_until(
         &mut self,
         deadline: u64,
@@ -516,25 +516,25 @@ impl<'a> World<'a> {
         }
     }
 
-    /// Puts an event into the future.
+    /// Schedules an event.
     fn at(&mut self, at: u64, event: Event) {
         self.number += 1;
         self.queue.push(Reverse(Scheduled { at: at.max(self.now), number: self.number, event }));
     }
 
-    /// Counts an event that really happened, and puts it into the hash.
+    /// Counts an event, and adds it to the hash.
     fn count(&mut self, kind: u64, what: u64) {
         self.events += 1;
         let mixed = (self.hash ^ self.now).rotate_left(23).wrapping_mul(0x9E37_79B9_7F4A_7C15);
         self.hash = (mixed ^ what).rotate_left(29).wrapping_mul(0xBF58_476D_1CE4_E5B9) ^ kind;
     }
 
-    /// The nodes that may have to do with a group, as positions.
+    /// The nodes that may have a replica of a group, as positions.
     fn places(&self, group: usize) -> Vec<usize> {
         if self.plan.is_churning { (0..self.plan.nodes).collect() } else { self.plan.voters[group].clone() }
     }
 
-    /// The nodes that take part in a group now: as its latest leader says, or else as it began.
+    /// The nodes that take part in a group now: by its latest leader's configuration, or else as it began.
     fn members(&self, group: usize) -> Vec<usize> {
         let id = group_id(group);
         let leaders = self.nodes.iter().filter_map(|node| {
@@ -545,14 +545,14 @@ impl<'a> World<'a> {
         match leaders.max_by_key(|(term, _)| *term) {
             Some((_, members)) if self.plan.is_churning => {
                 let places = members.replicas().into_iter().map(|node| node.0 as usize - 1);
-                // Who takes part with a log that is gone, or without knowing it, is nobody to wait for.
+                // A replica with a log that is gone, or that takes part without knowing it, is not waited for.
                 places.filter(|at| self.is_meant(*at, id, members)).collect()
             }
             _ => self.plan.voters[group].clone(),
         }
     }
 
-    /// Writes a line, if anybody reads.
+    /// Writes a line, if there is a trace.
     fn say(&self, line: impl FnOnce() -> String) {
         if let Some(trace) = self.trace {
             trace(&format!("{}  {}", self.clock(), line()));

@@ -258,7 +258,7 @@ impl World<'_> {
         Ok(())
     }
 
-    /// The operator ends a life whose log has failed, or the machine one that had begun only just.
+    /// The operator ends a life with a failed log, or the machine one that had begun only just.
     pub(super) fn doom(&mut self, at: usize, life: u32, power: bool) -> Checked {
         let is_this = self.nodes[at].life == life && self.nodes[at].state == State::Up;
         if is_this && !(power && self.is_ending) { self.fall(at, power) } else { Ok(()) }
@@ -393,7 +393,7 @@ impl World<'_> {
         Ok(())
     }
 
-    /// A node whose log has failed is started again by its operator, after a while.
+    /// A node with a failed log is started again by its operator, after a while.
     fn mind_poison(&mut self, at: usize, is_poisoned: bool) {
         let node = &mut self.nodes[at];
         if is_poisoned && !std::mem::replace(&mut node.is_doomed, true) {
@@ -499,7 +499,7 @@ impl World<'_> {
             }
         });
         if self.nodes[at].is_fenced || self.nodes[at].is_wiped {
-            return Ok(()); // what an old image says contradicts what was said since
+            return Ok(()); // what an old image holds contradicts what was sent since
         }
         let mut begins_anew = false;
         for job in durable {

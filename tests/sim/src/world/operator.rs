@@ -1,8 +1,8 @@
-//! The operator of a cluster whose groups change: nodes that lost their disks are taken out of their groups and let in again
+//! The operator of a cluster with changing groups: nodes that lost their disks are taken out of their groups and let in again
 //! as newcomers; replicas that were removed are dropped from disks that are kept, and join again.
 //!
-//! A node without its disk may first do what it would do at every start: make its groups. Nobody may hear it then. No peer is
-//! told anything: which log is meant is what configurations say. What is not here: when it happens (`faults`).
+//! A node without its disk may first do what it would do at every start: make its groups. No message of it may arrive then. No peer
+//! gets a notice: which log is meant is in the configurations. What is not here: when it happens (`faults`).
 
 use std::future::Future;
 use std::pin::Pin;
@@ -51,12 +51,12 @@ impl World<'_> {
         self.plan.is_churning && !self.plan.replaces && !founders.contains(&at) && mixed >> 61 < of_eight
     }
 
-    /// Whether a node takes part in a group, as far as who leads it knows.
+    /// Whether a node takes part in a group, by its leader's configuration.
     pub(super) fn is_member(&self, at: usize, group: GroupId) -> bool {
         self.led_by(group).is_some_and(|(_, now, _)| now.contains(node_id(at)))
     }
 
-    /// Whether a witness votes in a group, as far as who leads it knows.
+    /// Whether a witness votes in a group, by its leader's configuration.
     pub(super) fn has_witness(&self, group: GroupId) -> bool {
         let votes = |now: &Configuration| now.voters.iter().any(|node| now.is_witness(*node));
         self.led_by(group).is_some_and(|(_, now, _)| votes(&now))
@@ -77,7 +77,7 @@ impl World<'_> {
             || !node.to_create.is_empty()
     }
 
-    /// Whether a node of a cluster whose groups change may lose its disk: one at a time, where every group can do without
+    /// Whether a node of a cluster with changing groups may lose its disk: one at a time, where every group can do without
     /// it, whatever its members are about to be.
     pub(super) fn can_do_without(&self, at: usize) -> bool {
         let id = node_id(at);
@@ -97,8 +97,8 @@ impl World<'_> {
         })
     }
 
-    /// Whether a node of a cluster whose groups change may lose something of what was durable: one of all nodes, and only while no
-    /// configuration that anybody knows, be it in force, committed or neither, needs it. What was committed in any of them is then
+    /// Whether a node of a cluster with changing groups may lose something of what was durable: one of all nodes, and only while no
+    /// configuration that any node has, be it in force, committed or neither, needs it. What was committed in any of them is then
     /// on another node, too. All nodes are there to be looked at.
     pub(super) fn may_be_damaged(&self, at: usize) -> bool {
         let id = node_id(at);

@@ -1,10 +1,10 @@
 //! Leaders that lose their followers one by one, in the ways that only promises between nodes guard against: what stands
 //! between a lease and the next leader is tried where it is thinnest.
 //!
-//! - One follower is parted from the leader, and waits until it may campaign. Then another, by whose promise the leader
-//!   still has a lease, is parted, too, and dies, and is back at once: it has promised to vote for nobody, and must know that still.
-//! - A leader hands over, and hears from its heir nothing but signs of life: its node supports the heir's, and it follows nobody. Then
-//!   the heir is parted from those who do follow it: what the old leader's node has promised is no lease.
+//! - One follower is parted from the leader, and waits until it may campaign. Then another, with a promise that gives the leader
+//!   its lease, is parted, too, and dies, and is back at once: it has promised to vote for no other, and must know that still.
+//! - A leader hands over, and only signs of life of its heir reach it: its node supports the heir's, and it follows no leader. Then
+//!   the heir is parted from the nodes that do follow it: what the old leader's node has promised is no lease.
 //!
 //! What is not here: how often this happens (`plan`), and what must not come of it (`vouching`).
 
@@ -59,7 +59,7 @@ impl World<'_> {
         self.plan.strikes.push(Strike { at, kind: FaultKind::Part, node, other, span, salt: of.salt });
     }
 
-    /// What has begun ends; those who were parted find together by themselves.
+    /// What has begun ends; the parted nodes connect again by themselves.
     pub(super) fn end_ousting(&mut self, strike: &Strike) {
         if strike.salt == 1 {
             let link = self.links.link(strike.other, strike.node);

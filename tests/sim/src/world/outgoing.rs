@@ -2,9 +2,9 @@
 //!
 //! - `resign`: a leader is asked to take itself out of its group, and for a strong read in the same turn. Just when its followers
 //!   may have that, and it may not know, (a) nothing but signs of life passes between it and them; or (b) its messages stand still,
-//!   and of theirs all but entries: what a successor has committed is the first that it hears of one.
-//! - `lapse`: a follower does not hear its leader for just about as long as a promise lasts, and takes its time. The leader hears it;
-//!   and as many others as can be spared do not hear the leader at all. Soon after it is heard again, nothing but signs of life passes
+//!   and of theirs all but entries: what a successor has committed is the first that it receives of one.
+//! - `lapse`: a leader's messages do not reach a follower for just about as long as a promise lasts, and it takes its time. Its own reach
+//!   the leader; and the leader's reach as few others as can be. Soon after they arrive again, nothing but signs of life passes
 //!   from it.
 //! - `murmur` and `stall-channel`: the same between two nodes at any time.
 //!
@@ -20,7 +20,7 @@ use crate::subject::Operation;
 
 /// So often a query is looked for; there are machines without any.
 const READ_TRIES: usize = 32;
-/// Most proposals that a leader gets when it is heard no longer.
+/// Most proposals that a leader gets when its messages arrive no longer.
 const LAST_WORDS: u64 = 6;
 
 impl World<'_> {
@@ -104,14 +104,14 @@ impl World<'_> {
             self.later(Strike { at, kind, node: other, other: leader, span, salt });
         }
         if !murmurs {
-            // They reach the leader when nothing that it sends reaches anybody.
+            // They reach the leader when nothing that it sends reaches another node.
             let at = then + 1 + chance.below(way + 1);
             let salt = chance.from_to(1, LAST_WORDS) << 32 | group as u64;
             self.later(Strike { at, kind: FaultKind::Resign, node: leader, other: leader, span: 0, salt });
         }
     }
 
-    /// What a leader is asked for when it is heard no longer.
+    /// What a leader is asked for when its messages arrive no longer.
     pub(super) fn last_words(&mut self, strike: &Strike) {
         let (group, count) = ((strike.salt & u64::from(u32::MAX)) as usize, strike.salt >> 32);
         self.propose_unheard(group, strike.node, count);
@@ -133,7 +133,7 @@ impl World<'_> {
         // The leader and its follower stay a quorum if all of these are there, but for as many others.
         let friends = (others.len() / 2).min(others.len().saturating_sub(1));
         others.truncate(others.len() - friends);
-        // A promise counts from the last sign of life, which is up to an interval old. The leader hears the follower all the time:
+        // A promise counts from the last sign of life, which is up to an interval old. The follower reaches the leader all the time:
         // its first word asks for another promise.
         let (timeout, way) = (self.nodes[follower].timeout, self.plan.net.delay + self.plan.net.jitter);
         let interval = self.plan.settings.heartbeat_interval.as_nanos() as u64;

@@ -1,7 +1,7 @@
-//! State machines that panic, and an operator who has new ones made.
+//! State machines that panic, and an operator that has new ones made.
 //!
-//! A fuse is lit for a group: whichever replica of it applies something next loses its machine. What it had taken in is of unknown
-//! outcome; it must lead no longer than it takes to hand over, show nobody an older state when it is back, and hold up nobody else. The
+//! A fuse is lit for a group: the next replica of it that applies something loses its machine. What it had taken in is of unknown
+//! outcome; it must lead no longer than it takes to hand over, show no caller an older state when it is back, and hold up no other. The
 //! operator comes some time later, again and again, as long as there is a replica in quarantine; a restart, or a snapshot of its
 //! leader, may come first.
 //!

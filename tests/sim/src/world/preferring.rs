@@ -1,7 +1,7 @@
 //! Nodes that are not equally willing to lead: what that means once all is calm.
 //!
-//! Willingness changes who campaigns first, never who may win. So it is judged in peace: all replicas are equal, and the leader is
-//! cut off. Somebody leads soon; and where a replica waits two election timeouts longer than another that lives, has a vote and the
+//! Priority changes which node campaigns first, never which one may win. So it is judged in peace: all replicas are equal, and the leader
+//! is cut off. Another leads soon; and where a replica waits two election timeouts longer than another that lives, has a vote and the
 //! same log, it is not the one. (One timeout longer is not enough to tell, by clocks that drift, and when votes are split.) That the
 //! unwilling never ask, `watch` sees.
 //!
@@ -18,11 +18,11 @@ const TIMEOUTS_TO_LEAD: u64 = 10;
 /// A difference in priority that decides.
 const CLEAR: u8 = 2;
 
-/// A group whose leader is about to be gone.
+/// A group that is about to lose its leader.
 struct Orphaned {
     group: GroupId,
     term: u64,
-    /// The priority of the most willing of those who could lead.
+    /// The highest priority of the replicas that could lead.
     best: u8,
 }
 
@@ -44,7 +44,7 @@ impl World<'_> {
         }
     }
 
-    /// Who does not want to lead at all may be the only one who can: in the end it has to.
+    /// A node of priority 0 may be the only one that can lead: in the end it has to.
     pub(super) fn make_willing(&mut self) -> Checked {
         for at in 0..self.nodes.len() {
             if self.plan.priorities[at] == 0 {
@@ -57,9 +57,9 @@ impl World<'_> {
         Ok(())
     }
 
-    /// Cuts off somebody who leads, and sees who is next.
+    /// Cuts off a leader, and sees which node is next.
     pub(super) fn prefer(&mut self) -> Checked {
-        // An old word of a leader that is cut off, if it comes that late, is one of a leader still.
+        // An old message of a leader that is cut off, if it comes that late, is one of a leader still.
         if !self.plan.is_unequal || self.plan.net.late_ppm > 0 {
             return Ok(());
         }
@@ -73,7 +73,7 @@ impl World<'_> {
         self.say(|| format!("n{}  is cut off, to see who is next", leader + 1));
         for other in (0..self.nodes.len()).filter(|other| *other != leader) {
             for (from, to) in [(leader, other), (other, leader)] {
-                // What is on its way is lost with it: it would be a word of a leader for as long as it takes.
+                // What is on its way is lost with it: it would be a message of a leader for as long as it takes.
                 let link = self.links.link(from, to);
                 (link.cuts, link.made_at) = (link.cuts + 1, self.now);
             }
@@ -115,7 +115,7 @@ impl World<'_> {
             let node = self.nodes.get(of).filter(|node| of != leader && node.is_reachable())?;
             let body = node.body.as_ref()?;
             let view = body.replicas(body.worker_of(group)).find(|view| view.group == group)?;
-            // Who came back empty is heard by nobody, until it is added again.
+            // No message of a node that came back empty arrives, until it is added again.
             let is_empty = view.core.term() == Term(0);
             let is_fit = !is_empty && !view.core.is_fenced() && view.core.configuration() == &now;
             is_fit.then(|| view.core.last())
@@ -133,7 +133,7 @@ impl World<'_> {
         })
     }
 
-    /// Who leads a later term.
+    /// The leader of a later term.
     fn successor(&self, leader: usize, of: &Orphaned) -> Option<usize> {
         let next = self.leading(of.group).filter(|next| *next != leader)?;
         (self.led_term(next, of.group) > of.term).then_some(next)

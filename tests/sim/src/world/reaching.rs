@@ -1,8 +1,8 @@
-//! Connections that are made again: both ends are told, as by a transport; and what comes of it.
+//! Connections that are made again: both ends get a notice, as by a transport; and what comes of it.
 //!
-//! A group that went to rest without one of its replicas says nothing. If that was out of reach and has no vote, nothing but the
+//! A group that went to rest without one of its replicas sends nothing. If that was out of reach and has no vote, nothing but the
 //! connection, and beats, tell its leader that it is back. So that is tried in the end, at best on a node with another number of
-//! workers, when nobody writes any more: whoever is back becomes equal to the others by itself.
+//! workers, when no client writes any more: a replica that is back becomes equal to the others by itself.
 //!
 //! What is not here: connections that break (`faults`, `nodes`), and real ones (`wire`).
 
@@ -19,7 +19,7 @@ const CONNECTS: u64 = 2_000_000;
 const TIMEOUTS_TO_REST: u64 = 20;
 /// And all, to hear of each other again.
 const TIMEOUTS_TO_CALM: u64 = 4;
-/// And whoever is back, to become equal.
+/// And for a replica that is back, to become equal.
 const TO_BECOME_EQUAL: u64 = 120_000_000_000;
 
 /// A group, and one that has no vote there.
@@ -49,7 +49,7 @@ impl World<'_> {
         }
     }
 
-    /// All links are mended, and who was cut off from another connects to it.
+    /// All links are mended, and a node that was cut off from another connects to it.
     pub(super) fn mend_links(&mut self) {
         let count = self.nodes.len();
         let pairs = (0..count).flat_map(|one| (one + 1..count).map(move |other| (one, other)));
@@ -70,7 +70,7 @@ impl World<'_> {
         }
     }
 
-    /// A connection was made; or not, if there is nobody by now.
+    /// A connection was made; or not, if a node has gone by now.
     pub(super) fn reached(&mut self, at: usize, peer: usize, life: u32) {
         let is_cut = self.links.is_cut(at, peer) || self.links.is_cut(peer, at);
         let node = &self.nodes[at];
@@ -83,8 +83,8 @@ impl World<'_> {
         }
     }
 
-    /// Somebody without a vote is out of reach while something is committed, and its group goes to rest without it. Then it is
-    /// back, and nobody writes.
+    /// A replica without a vote is out of reach while something is committed, and its group goes to rest without it. Then it is
+    /// back, and no client writes.
     pub(super) fn come_within_reach(&mut self) -> Checked {
         let mut chance = Chance::of(self.seed, "reaching");
         if !self.plan.is_churning || self.plan.quic.is_some() || chance.below(4) == 0 {
@@ -110,7 +110,7 @@ impl World<'_> {
         self.say(|| format!("n{}  is back; at rest without it: {rests}", learner + 1));
         self.bring_back(learner);
         if self.run_until(self.now + TO_BECOME_EQUAL, |world| world.is_equal(group).is_some())? {
-            // Who was out of reach may be out of patience with the leaders of its other groups: they are heard first.
+            // A node that was out of reach may be about to campaign in its other groups: their leaders reach it first.
             let calm = TIMEOUTS_TO_CALM * timeout + self.patience();
             return self.run_until(self.now + calm, |_| false).map(|_| ());
         }
@@ -118,7 +118,7 @@ impl World<'_> {
         Err(Violation::new("convergence", what))
     }
 
-    /// Somebody who has no vote in a group, at best on a node whose workers are not those of the leader's.
+    /// A replica without a vote in a group, at best on a node with workers that are not those of the leader's.
     fn remote(&self, group: usize) -> Option<Remote> {
         let id = group_id(group);
         let (leader, now, committed) = self.led_by(id)?;
@@ -136,7 +136,7 @@ impl World<'_> {
         Some(Remote { group, learner })
     }
 
-    /// Whether a configuration that somebody has in its log gives a node a vote, be it committed or not.
+    /// Whether a configuration in any replica's log gives a node a vote, be it committed or not.
     fn has_vote(&self, group: usize, at: usize) -> bool {
         let id = group_id(group);
         let bodies = self.nodes.iter().filter_map(|node| node.body.as_ref());
@@ -150,7 +150,7 @@ impl World<'_> {
         body.replicas(body.worker_of(id)).any(|view| view.group == id && view.core.configuration() == now)
     }
 
-    /// Whether whoever leads a group lets it rest, and somebody is not there.
+    /// Whether the leader of a group lets it rest, and a member is not there.
     fn rests_without(&self, group: usize) -> bool {
         let id = group_id(group);
         let Some(body) = self.leading(id).and_then(|leader| self.nodes[leader].body.as_ref()) else {
@@ -168,7 +168,7 @@ impl World<'_> {
         }
     }
 
-    /// Nobody reaches a node, and both ends know; or all do again.
+    /// No node reaches this one, and both ends know; or all do again.
     pub(super) fn set_apart(&mut self, at: usize, by: i32) {
         for other in (0..self.nodes.len()).filter(|other| *other != at) {
             for (from, to) in [(at, other), (other, at)] {

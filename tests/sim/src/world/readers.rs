@@ -29,7 +29,7 @@ const PATIENCE: u64 = 5_000_000_000;
 const READ_TRIES: usize = 32;
 const MS: u64 = 1_000_000;
 
-/// What one client has been shown and has written: as its session says, and as the world knows.
+/// What one client has been shown and has written: by its session, and by the world's record.
 pub(super) struct Sight {
     session: Session,
     /// By group.
@@ -169,7 +169,7 @@ impl World<'_> {
         })
     }
 
-    /// Now and then a reader goes on where somebody else was, or takes in what they have seen.
+    /// Now and then a reader goes on with another's session, or takes in what it has seen.
     fn take_up_session(&mut self, at: usize) -> Checked {
         let chance = &mut self.chances.readers;
         if chance.below(3) != 0 {

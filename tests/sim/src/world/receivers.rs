@@ -7,8 +7,8 @@
 //! | `refused is refused` | what was refused with certainty is never applied |
 //! | `a receipt is kept` | see `relaxed` |
 //!
-//! An answer wakes its node's receivers, so that those that wait cost nothing meanwhile. What is not here: clients, whose
-//! histories are judged as well (`clients`), and the record (`ledger`).
+//! An answer wakes its node's receivers, so that those that wait cost nothing meanwhile. What is not here: clients, with
+//! histories that are judged as well (`clients`), and the record (`ledger`).
 
 use std::future::Future;
 use std::pin::Pin;
@@ -80,7 +80,7 @@ pub(crate) struct Receiver {
 }
 
 impl World<'_> {
-    /// Proposals for a replica that nobody's history has, each unlike every other.
+    /// Proposals for a replica that are in no history, each unlike every other.
     pub(super) fn propose_besides(&mut self, group: usize, node: usize, count: u64, is_relaxed: bool) {
         if !self.nodes[node].is_reachable() {
             return;
@@ -145,7 +145,7 @@ impl World<'_> {
         }
     }
 
-    /// A caller was told that its payload is applied.
+    /// A call was answered that its payload is applied.
     pub(super) fn check_told(&self, node: usize, group: GroupId, applied: &Applied, payload: u64) {
         let mut ledger = held(&self.ledger);
         if self.nodes[node].is_fenced || self.nodes[node].is_wiped {

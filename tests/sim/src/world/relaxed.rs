@@ -1,11 +1,11 @@
-//! Callers of relaxed proposals: they get receipts, and what was received must be kept, whoever dies.
+//! Callers of relaxed proposals: they get receipts, and what was received must be kept, whichever process dies.
 //!
 //! | rule | what |
 //! |---|---|
-//! | `written is written` | what a follower says it has written, its process can no longer lose |
+//! | `written is written` | what a follower acknowledges as written, its process can no longer lose |
 //! | `a receipt is kept` | what was received is applied, at its index, unless a machine's power was cut before it was committed, or its device forgot what it was to sync |
 //!
-//! Such proposals are of the kind that nobody reads, so they are no part of any history. What is not here: the record
+//! Such proposals are of the kind that no client reads, so they are no part of any history. What is not here: the record
 //! (`ledger`), and receivers of receipts (`receivers`).
 
 use raftwerk::drive;
@@ -21,7 +21,7 @@ use crate::disk::{SimDisk, held};
 use crate::watch::{Checked, Violation};
 
 /// Up to which entry the files of a node have, or had, a group's log, by the group's number; whatever of it is durable. What was
-/// replaced since may still be told of to the leader that sent it.
+/// replaced since may still be reported to the leader that sent it.
 pub(super) type Reach = FxHashMap<u64, u64>;
 
 /// A batch is in its file.
@@ -49,7 +49,7 @@ impl World<'_> {
         }
     }
 
-    /// A message leaves: nothing is told in it of what is still in the process's own memory.
+    /// A message leaves: it names nothing that is still in the process's own memory.
     pub(super) fn check_written(&self, from: usize, unit: &[u8]) -> Checked {
         if self.plan.relaxed == 0 {
             return Ok(());
@@ -67,7 +67,7 @@ impl World<'_> {
         Ok(())
     }
 
-    /// Somebody makes a relaxed proposal where a group's leader is thought to be.
+    /// A client makes a relaxed proposal at the node that it takes for a group's leader.
     pub(super) fn propose_relaxed(&mut self, group: usize, node: usize) {
         if self.plan.relaxed == 0 || self.chances.clients.below(self.plan.relaxed) > 0 {
             return;

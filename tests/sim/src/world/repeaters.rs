@@ -1,14 +1,14 @@
 //! Clients that repeat themselves: each counts on keys of its own, by compare-and-sets that are sent to one node after
 //! another until there is an answer, and sometimes once more. Some have several of them open at a time, which are answered in any
-//! order; and in some runs a group is given more clients than it can remember. Whoever's repetition is applied again, or whose answer was
-//! for nothing, sees a count that it did not write.
+//! order; and in some runs a group is given more clients than it can remember. If a repetition is applied again, or an answer was
+//! for nothing, the client sees a count that it did not write.
 //!
 //! | rule | what |
 //! |---|---|
 //! | `repeated, and applied once` | a numbered compare-and-set succeeds, and each repetition has that answer, at that index |
 //! | `a client is remembered` | a group forgets a client only in favour of others |
 //!
-//! Only for subjects whose machines remember their clients. What is not here: a client with more open numbers than may be, which
+//! Only for subjects with machines that remember their clients. What is not here: a client with more open numbers than may be, which
 //! `raftwerk::exactly_once` tries by itself.
 
 use std::future::Future;

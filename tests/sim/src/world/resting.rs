@@ -1,12 +1,12 @@
 //! A group at rest loses its leader's replica, when nothing else goes wrong any more.
 //!
 //! Its followers expect nothing of a leader that lets them rest, and their nodes go on supporting its node for the sake of other groups.
-//! So a word of the replica that goes, or the answer to whoever asks its node for it, is all that wakes them. During the faults something
+//! So a message of the replica that goes, or its node's answer to a query for it, is all that wakes them. During the faults something
 //! else does sooner or later: a connection that breaks, a node that stands still. So it is tried in the end, where groups are several.
 //! Nothing but reads at followers is asked for, and the group has to commit something within the time that it has after faults; then
 //! the operator makes good, as ever (`slipping`).
 //!
-//! What is not here: groups at rest whose learners were out of reach (`reaching`).
+//! What is not here: groups at rest with learners that were out of reach (`reaching`).
 
 use raftwerk::GroupId;
 
@@ -15,7 +15,7 @@ use crate::watch::Checked;
 
 /// How many election timeouts (the longest that is drawn, 2 T) a group has to go to rest.
 const TIMEOUTS_TO_REST: u64 = 20;
-/// How often somebody looks whether one does.
+/// How often the world looks whether one does.
 const EVERY: u64 = 200_000_000;
 
 impl World<'_> {
@@ -34,7 +34,7 @@ impl World<'_> {
         let Some((leader, group)) = found else { return Ok(()) };
         self.drop_by_mistake(leader, group, self.now);
         let place = group.0 as usize - 1;
-        // It is gone when the log says so durably.
+        // It is gone when the log has that durably.
         self.run_until(self.now + timeout, |_| false)?;
         self.ask_to_go_on(place, timeout)?;
         self.progress(place..place + 1)?;
@@ -42,7 +42,7 @@ impl World<'_> {
         self.converge()
     }
 
-    /// A leader that rests with all who follow it, in a group that can do without it.
+    /// A leader that rests with all that follow it, in a group that can do without it.
     fn resting_leader(&self) -> Option<(usize, GroupId)> {
         let mut groups = (0..self.plan.groups).map(group_id);
         groups.find_map(|group| {

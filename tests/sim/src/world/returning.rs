@@ -1,4 +1,4 @@
-//! Replicas that leave a group and come back to the same leader, which then hears once more what they had said before they went.
+//! Replicas that leave a group and come back to the same leader, which then gets once more what they had sent before they went.
 //!
 //! A replica is taken out, dropped from its disk, and taken in again as soon as it is gone. What it had said meanwhile to its leader
 //! arrives once more, as late copies do, when the leader has made a place for the newcomer: of the same node, of the same log,
@@ -16,7 +16,7 @@ use super::{Event, Unit, World, group_id, node_id};
 use crate::fault::{FaultKind, Strike};
 use crate::node::State;
 
-/// How often somebody looks how far it has come …
+/// How often the world looks how far it has come …
 const EVERY: u64 = 5_000_000;
 /// … how often the leader is asked again, and how long it may take.
 const ASK_AGAIN: u64 = 100_000_000;
@@ -47,7 +47,7 @@ enum Step {
 }
 
 impl World<'_> {
-    /// Somebody is to leave and to come back; whether there is anybody who can.
+    /// A replica is to leave and to come back; whether there is one that can.
     pub(super) fn begin_return(&mut self, strike: &Strike) -> bool {
         let group = group_id((strike.salt >> 32) as usize % self.plan.groups);
         let Some((leader, now, committed)) = self.led_by(group).filter(|_| self.returning.is_none()) else {
@@ -147,7 +147,7 @@ impl World<'_> {
         }
     }
 
-    /// What one that is about to go says to its leader.
+    /// Notes what a replica that is about to go sends to its leader.
     pub(super) fn overhear(&mut self, from: usize, to: usize, channel: Channel, bytes: &Bytes) {
         let Some(story) = &mut self.returning else { return };
         if story.step == Step::Comes || (from, to) != (story.node, story.leader) {

@@ -1,6 +1,6 @@
-//! Groups that shrink to their last voter, while the leader that makes way for it is not heard.
+//! Groups that shrink to their last voter, while the messages of the leader that makes way for it are lost.
 //!
-//! A leader with one other voter takes itself out of the vote. What says so reaches the other one; nothing that follows does, no
+//! A leader with one other voter takes itself out of the vote. The entry that does so reaches the other one; nothing that follows does, no
 //! answer comes back, and the leader stands still until the other leads, by itself and at once able to commit. What the old
 //! leader has taken in meanwhile is then replaced, by a leader whose first words may speak of commits already.
 //!
@@ -13,7 +13,7 @@ use super::{World, group_id, node_id};
 use crate::fault::Strike;
 use crate::node::State;
 
-/// How often somebody looks how far it has come, how often the leader is asked again, and how long it may take.
+/// How often the world looks how far it has come, how often the leader is asked again, and how long it may take.
 const EVERY: u64 = 20_000_000;
 const ASK_AGAIN: u64 = 200_000_000;
 const PATIENCE: u64 = 4_000_000_000;
@@ -29,7 +29,7 @@ pub(super) struct Shrinking {
     other: usize,
     /// The leader is asked to stay, without a vote.
     stays: bool,
-    /// Proposals that the leader gets, once it is not heard any more.
+    /// Proposals that the leader gets, once its messages arrive no more.
     proposals: u64,
     /// It stands still until so long after the other leads.
     wakes_after: u64,
@@ -46,7 +46,7 @@ enum Step {
     ToOne,
     /// It is on its way to the other.
     Sent,
-    /// Neither hears the other; the leader is to stand still.
+    /// Neither reaches the other; the leader is to stand still.
     Parted,
     /// It stands still, and the other is to lead.
     Still,
@@ -117,7 +117,7 @@ impl World<'_> {
         self.asides.shrinking = Some(story);
     }
 
-    /// A worker has had a turn, and nothing of what it says has left yet.
+    /// A worker has had a turn, and none of its messages has left yet.
     pub(super) fn mind_shrinking(&mut self, at: usize) {
         let Some(story) = &self.asides.shrinking else { return };
         let (is_leaving, is_next) = (story.step == Step::ToOne, story.step == Step::Still);
@@ -146,7 +146,7 @@ impl World<'_> {
         }
     }
 
-    /// The other leads: it is heard, and the old leader wakes when it has been.
+    /// The other leads: its messages arrive, and the old leader wakes once one has.
     fn let_successor_speak(&mut self) {
         let Some(story) = self.asides.shrinking.take() else { return };
         self.say(|| format!("n{}  is the last voter of {}", story.other + 1, story.group));

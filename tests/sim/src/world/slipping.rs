@@ -3,7 +3,7 @@
 //! The rest of the group has to go on: one replica is gone, as if its disk had been lost, but for what it had promised. The
 //! operator finds out, has it removed, and has its node join again; until then the node has nothing of the group. So it befalls a
 //! group that can do without that replica, one at a time; and the end of the run waits until all is as it was. Groups at rest, and
-//! those who lead them, are dropped most gladly: nobody is told, and nobody asks.
+//! their leaders, are dropped most often: no node gets a notice, and none asks.
 //!
 //! What is not here: replicas that are dropped because they were removed (`operator`), and the same once the faults have ended
 //! (`resting`).
@@ -72,7 +72,7 @@ impl World<'_> {
         self.aside(self.now + EVERY, Aside::Slip);
     }
 
-    /// Whether a group can do without a member's replica, whatever is known to whom.
+    /// Whether a group can do without a member's replica, whatever is known where.
     pub(super) fn can_drop(&self, at: usize, group: GroupId) -> bool {
         let id = node_id(at);
         let mut is_here = false;

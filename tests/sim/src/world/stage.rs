@@ -23,14 +23,14 @@ use crate::watch::{Checked, Violation};
 
 /// How long an agreement, or an election, may take: as long as progress at the end of any run.
 const PATIENCE_TIMEOUTS: u64 = 20;
-/// How long one proposal is waited for before another is made: it may have gone to a leader that nobody hears.
+/// How long one proposal is waited for before another is made: it may have gone to a leader that reaches no other node.
 const RETRY: u64 = 1_500_000_000;
 /// How long a late reply takes, in nanoseconds.
 const LATE: (u64, u64) = (200_000_000, 2_200_000_000);
 /// Replies in a million that are late, when replies are.
 const LATE_PPM: u32 = 666_667;
 
-/// What was sent so far, over all nodes, lost or not. A unit is what one worker tells one peer in one turn on one
+/// What was sent so far, over all nodes, lost or not. A unit is what one worker sends one peer in one turn on one
 /// channel; its records are the protocol's messages.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Tally {
@@ -97,11 +97,11 @@ pub(crate) enum Told {
     Unknown,
 }
 
-/// A proposal of nobody's client.
+/// A proposal of no client.
 struct Ask {
     called: u64,
     payload: Bytes,
-    /// `None` once it was told.
+    /// `None` once it is answered.
     pending: Option<Pending>,
     told: Option<Told>,
 }
@@ -109,7 +109,7 @@ struct Ask {
 /// What a director keeps beside the world.
 pub(super) struct Stage {
     name: &'static str,
-    /// Nodes that hear nobody and are heard by nobody.
+    /// Nodes with no message from or to them arriving.
     cut: Vec<bool>,
     /// Which part of a divided network each node is in.
     side: Vec<u64>,
@@ -121,7 +121,7 @@ pub(super) struct Stage {
 }
 
 impl Stage {
-    /// A unit is sent: counts it, and says how much later than others it arrives.
+    /// A unit is sent: counts it, and gives how much later than others it arrives.
     pub(super) fn posted(&mut self, unit: &[u8], is_healed: bool) -> u64 {
         let is_reply = self.tally.add(unit);
         let is_late = is_reply && self.replies_are_late && !is_healed && self.lateness.hits(LATE_PPM);
@@ -158,13 +158,13 @@ impl World<'_> {
         self.stage.as_ref().expect("only a world that is directed is asked what it shows")
     }
 
-    /// A violation of what the scenario says.
+    /// A violation of the scenario's claim.
     pub(crate) fn broken(&self, what: impl std::fmt::Display) -> Violation {
         let at = self.clock();
         Violation::new(format!("scenario {}", self.staged().name), format!("{}: {what}", at.trim_start()))
     }
 
-    /// A line for whoever traces.
+    /// A line for the trace.
     pub(crate) fn note(&self, what: impl std::fmt::Display) {
         self.say(|| format!("note: {what}"));
     }
@@ -214,14 +214,14 @@ impl World<'_> {
 
     // Links.
 
-    /// A node hears nobody any more, and is heard by nobody; what was on its way is lost.
+    /// No message from or to a node arrives any more; what was on its way is lost.
     pub(crate) fn cut_off(&mut self, node: usize) {
         self.say(|| format!("n{}  is cut off", node + 1));
         self.stage().cut[node] = true;
         self.draw_links();
     }
 
-    /// It hears, and is heard, again.
+    /// Its messages, and those to it, arrive again.
     pub(crate) fn mend(&mut self, node: usize) {
         self.say(|| format!("n{}  is back", node + 1));
         self.stage().cut[node] = false;
@@ -324,7 +324,7 @@ impl World<'_> {
         self.view(node).is_some_and(|view| view.core.role() == Role::Leader)
     }
 
-    /// The node in touch that leads: in the latest term that anybody in touch knows, and a majority of all voters follow.
+    /// The node in touch that leads: in the latest term of any node in touch, and followed by a majority of all voters.
     pub(crate) fn leader(&self) -> Option<usize> {
         let in_touch = || (0..self.nodes.len()).filter(|at| self.is_in_touch(*at));
         let leader =
@@ -439,7 +439,7 @@ impl World<'_> {
         Some(told)
     }
 
-    /// Whoever is still not answered at the end does not know.
+    /// A call that is still open at the end has an unknown outcome.
     fn settle(&mut self) {
         for number in 0..self.staged().asks.len() {
             let _known = self.told(number);

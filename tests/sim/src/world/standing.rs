@@ -2,14 +2,15 @@
 //!
 //! | rule | what |
 //! |---|---|
-//! | `stands still` | where a quorum of voters is up, sound, and connected with each other for so long, and somebody wants something, the group commits something |
+//! | `stands still` | where a quorum of voters is up, sound, and connected with each other for so long, and there are calls for the group, it commits something |
 //!
-//! Who wants something is asked for here: where nothing was committed for a third of that time, who leads is given proposals, and
-//! who follows is asked for strong reads, as any client might. A time counts only while the same voters are sound, in the same lives,
-//! and while what is not sound is no member, or reaches none of them: a leader whose disk is full, or stands still, may hold its group
-//! back for as long as it is heard. A node that runs, and has no replica of the group, holds nobody back. A subject without noise has nothing that could be proposed besides its clients' calls: nobody
-//! asks its groups to go on, and they are not judged. Groups with witnesses, or with voters that do not want to lead, may have to wait for
-//! others by their own rules, and are not judged.
+//! The world makes such calls here: where nothing was committed for a third of that time, the leader is given proposals, and
+//! followers are asked for strong reads, as any client might. A time counts only while the same voters are sound, in the same lives,
+//! and while what is not sound is no member, or reaches none of them: a leader with a full disk, or one that stands still, may hold its group
+//! back for as long as its messages arrive. A node that runs, and has no replica of the group, holds none back. A subject without noise
+//! has nothing that could be proposed besides its clients' calls: its groups are not asked to go on, and not judged.
+//! Groups with witnesses, or with voters that do not want to lead, may have to wait for others by their own rules, and are
+//! not judged either.
 //!
 //! What is not here: progress once all faults have ended (`ending`).
 
@@ -25,7 +26,7 @@ use crate::node::State;
 use crate::plan::Crowd;
 use crate::watch::{Checked, Violation};
 
-/// How often somebody looks.
+/// How often the world looks.
 const EVERY: u64 = 200_000_000;
 /// A group may stand still for so many election timeouts (the longest that is drawn, 2 T), and for so long besides.
 const TIMEOUTS: u64 = 12;
@@ -95,7 +96,7 @@ impl World<'_> {
         Ok(())
     }
 
-    /// Somebody wants something of a group: a write of who leads, a read of who follows.
+    /// A call for a group: a write at the leader, a read at a follower.
     pub(super) fn ask_to_go_on(&mut self, group: usize, patience: u64) -> Checked {
         let id = group_id(group);
         let (bytes, wait) = (64, patience / ASKED_EVERY);
@@ -172,13 +173,13 @@ impl World<'_> {
         )
     }
 
-    /// Whether what one node says is with the other before anybody could lose patience.
+    /// Whether what one node sends is with the other within any patience.
     pub(super) fn is_clear(&self, from: usize, to: usize) -> bool {
         let soon = self.plan.settings.election_timeout.as_nanos() as u64 / 2;
         self.links.is_clear(self.now, from, to, soon)
     }
 
-    /// Whether a node that runs has no replica of a group, and none on its way: it was dropped, and holds nobody back, whoever takes it
+    /// Whether a node that runs has no replica of a group, and none on its way: it was dropped, and holds no group back, even taken
     /// for the leader.
     fn is_absent(&self, at: usize, id: GroupId) -> bool {
         let node = &self.nodes[at];

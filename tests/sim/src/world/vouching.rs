@@ -1,9 +1,9 @@
-//! Whether support is given to whoever lives, and what rests on it: the rules `vouched for`, `leases exclude` and `rest is
+//! Whether only living nodes get support, and what rests on it: the rules `vouched for`, `leases exclude` and `rest is
 //! earned`, after each turn of a worker.
 //!
 //! Both halves of the first hold whatever the network does. A beat is answered only if it was sent after one of ours that is younger
-//! than T, and a promise lasts T: so who is supported has had a turn within 2 T. And a worker finds out by itself that its disk
-//! hangs, and that it is supported no longer; then it leads nobody that could not also be led by others.
+//! than T, and a promise lasts T: so a supported worker has had a turn within 2 T. And a worker finds out by itself that its disk
+//! hangs, and that it is supported no longer; then it leads no group that could not also be led by others.
 
 use raftwerk::GroupId;
 use raftwerk::drive::Node;
@@ -16,8 +16,8 @@ use crate::watch::{Checked, Violation};
 
 /// Within so many twentieths of T a supported worker has had a turn: 2 T, and what clocks and steps may add.
 const ALIVE_WITHIN: u64 = 50;
-/// So many T after its disk began to hang, a worker leads nobody: a probe comes within 1.5 T and hangs for T, and who hears
-/// no quorum steps down within 2 T.
+/// So many T after its disk began to hang, a worker leads no group: a probe comes within 1.5 T and hangs for T, and a leader without
+/// messages of a quorum steps down within 2 T.
 const HUNG_AND_LEADING: u64 = 6;
 /// … and so many times as long where turns take long: what is due comes one by one.
 const SLOW_TIMES: u64 = 2;
@@ -37,7 +37,7 @@ impl World<'_> {
         let are_told = !body.has_pending_support_events(worker);
         let still = node.frozen_until.max(node.clock_still_until);
         let begun = node.hangs_since.max(node.opened).max(still).max(node.stuck.1);
-        // An answer that comes twice, the second time much later, makes a leader think that it was heard.
+        // An answer that comes twice, the second time much later, makes a leader count its follower as alive.
         let is_heard_late = self.plan.net.late_ppm > 0 || self.plan.replaces;
         let is_slow = self.now < node.slow_turns.1 + HUNG_AND_LEADING * timeout;
         let leads_for = if is_slow { SLOW_TIMES * HUNG_AND_LEADING } else { HUNG_AND_LEADING };
@@ -95,7 +95,7 @@ impl World<'_> {
         Ok(())
     }
 
-    /// A leader lets its group rest: whether all whose nodes support its node have everything, so that nothing is left to be said.
+    /// A leader lets its group rest: whether all nodes that support its node have everything, so that nothing is left to be sent.
     /// Disks that have lost something since are another matter. Gives the leader's term and last index.
     fn check_rest(&self, leader: usize, group: GroupId) -> Result<(u64, u64), Violation> {
         let core_at = |at: usize| {

@@ -17,7 +17,7 @@ impl World<'_> {
     /// A message was sent: the network decides.
     pub(super) fn post(&mut self, from: usize, to: PeerId, channel: Channel, bytes: Bytes) -> Checked {
         if self.nodes[from].is_fenced {
-            return Ok(()); // nobody hears it, and what it has on its disk is no longer noted
+            return Ok(()); // no message of it arrives, and what it has on its disk is no longer noted
         }
         let at = to.0 as usize - 1;
         if self.nodes.get(at).is_none_or(|node| node.is_fenced) {

@@ -14,7 +14,7 @@ pub(super) const fn kind(input: &RegisterInput) -> Kind {
 }
 
 pub(super) fn read(line: &str) -> Result<Line<RegisterInput, RegisterOutput>, LineError> {
-    // What comes before " - " says who wrote the log.
+    // What comes before " - " names the log's writer.
     let (_, told) = line.split_once(" - ").ok_or(LineError::Form)?;
     let mut words = told.split_whitespace();
     let mut word = || words.next().ok_or(LineError::Form);

@@ -1,4 +1,4 @@
-//! Groups that are founded with somebody besides their voters: where groups change and there are users of the faces, every second
+//! Groups that are founded with a member besides their voters: where groups change and there are users of the faces, every second
 //! one has a witness or a learner among its founders.
 
 use raftwerk::{GroupId, InitialMembers};
@@ -19,7 +19,7 @@ impl World<'_> {
         (chance.below(2) == 0 && !others.is_empty()).then(|| chance.one_of(&others))
     }
 
-    /// Those with whom a group begins.
+    /// The members that a group begins with.
     pub(in crate::world) fn founders(&self, group: GroupId) -> InitialMembers {
         let voters = &self.plan.voters[group.0 as usize - 1];
         let founders = InitialMembers::of_voters(voters.iter().map(|at| node_id(*at)));

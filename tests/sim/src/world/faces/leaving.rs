@@ -1,4 +1,4 @@
-//! An operator who shuts nodes down while they have much to do, and opens them again. Every call that is open there ends, by
+//! An operator that shuts nodes down while they have much to do, and opens them again. Every call that is open there ends, by
 //! whatever face it was made; what comes later is refused; and what was acknowledged is there again, as after any other end.
 
 use std::future::Future;
@@ -55,7 +55,7 @@ impl World<'_> {
         Ok(())
     }
 
-    /// A worker has ended. With the last one the node has: nobody waits for it, and it is opened again.
+    /// A worker has ended. With the last one the node has: the world waits for nothing of it, and opens it again.
     pub(in crate::world) fn worker_left(&mut self, node: usize, worker: usize) -> Checked {
         let left = self.faces.leaving[node];
         self.faces.leaving[node] &= !(1 << worker);
@@ -68,7 +68,7 @@ impl World<'_> {
         self.fall(node, false)
     }
 
-    /// Whoever was on the way to shutting down when faults ended does so at once.
+    /// A node that was shutting down when faults ended does so at once.
     pub(in crate::world) fn finish_leaving(&mut self) -> Checked {
         for node in 0..self.nodes.len() {
             if self.faces.leaving[node] > 0 {

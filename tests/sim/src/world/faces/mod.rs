@@ -5,7 +5,7 @@
 //! |---|---|
 //! | `a mark is answered once` | each operation of a pipeline has one completion, of its own kind, from the node that has it |
 //! | `an answer is of its call` | a reply is one that this operation can have, on this key |
-//! | `a version is of its entry` | what is found under a key was written by the entry at the version that is told |
+//! | `a version is of its entry` | what is found under a key was written by the entry at the version of the reply |
 //! | `a scan misses nothing` | keys come in order, each once, and all that were there before the scan began |
 //! | `a page is of one moment` | what was written together is read together |
 //! | `reads see own writes` | in a session of the store |

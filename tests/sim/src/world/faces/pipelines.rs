@@ -45,7 +45,7 @@ impl World<'_> {
     /// A user submits several operations at once.
     pub(super) fn submit(&mut self, user: &mut User, group: usize, node: usize) -> Checked {
         if self.faces.chance.below(DROPPED) == 0 {
-            // The next one is another pipeline, and is told nothing of what this one wanted.
+            // The next one is another pipeline, and gets no completion of this one's operations.
             user.doors[node] = None;
             user.marks.retain(|_, mark| mark.node != node);
             if !self.open_door(user, node) {
@@ -194,7 +194,7 @@ impl World<'_> {
         Err(Violation::new("an answer is of its call", format!("{mark:?}: {answer:?}")))
     }
 
-    /// A proposal had no effect, or nobody knows.
+    /// A proposal had no effect, or its outcome is unknown.
     pub(super) fn take_refusal(&mut self, user: &mut User, group: usize, payload: u64, error: &ProposeError) {
         match error {
             ProposeError::Unknown => self.unknown += 1,

@@ -20,7 +20,7 @@ use crate::watch::{Checked, Violation};
 const KEYS: u64 = 3;
 /// Keys that are set once and stay, in all groups together: a scan goes through them all.
 const ADDED_MAX: usize = 80;
-/// The most pairs: one whose last write nobody knows about is given up for another.
+/// The most pairs: one with a last write of unknown outcome is given up for another.
 const PAIRS_MAX: usize = 64;
 /// How long a read of any replica may wait.
 const ELSEWHERE: Duration = Duration::from_secs(2);
@@ -79,7 +79,7 @@ impl Record {
         self.history.push(Seen { client, called, returned, input, output });
     }
 
-    /// A write whose outcome nobody knows.
+    /// A write with an unknown outcome.
     pub(super) fn lost(&mut self, write: Write, called: u64) {
         self.see(called, None, write.input, None);
     }
