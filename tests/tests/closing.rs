@@ -91,7 +91,7 @@ fn every_call_that_waits_can_be_made_in_a_task() {
 }
 
 #[test]
-fn a_machine_may_shut_its_node_down_and_is_not_waited_for_by_itself() {
+fn state_machine_may_shut_down_its_own_node() {
     let directory = tempfile::tempdir().expect("a folder");
     let (handle, told): (Arc<OnceLock<Engine>>, _) = (Arc::default(), Arc::new(Mutex::new(Vec::new())));
     let (its_handle, its_told) = (Arc::clone(&handle), Arc::clone(&told));
@@ -129,7 +129,7 @@ fn gate(at: &'static [u8]) -> (impl Fn(&[u8]) + Send + Sync + 'static, Receiver<
 }
 
 #[test]
-fn an_end_that_takes_too_long_is_not_waited_for_and_those_who_wait_see_the_end() {
+fn shutdown_past_its_limit_returns_and_waiters_see_the_end() {
     let (directory, identity) = (tempfile::tempdir().expect("a folder"), identity());
     let (call, hangs, go_on) = gate(b"hang");
     let hasty = |config: &mut Config| config.shutdown_patience = Duration::ZERO;

@@ -28,7 +28,7 @@ fn writes_are_read_back_at_once_and_reach_every_replica() {
 }
 
 #[test]
-fn followers_say_who_leads_and_answer_no_linearizable_read() {
+fn followers_name_the_leader_and_refuse_linearizable_reads() {
     let nodes = Nodes::start(3, |_| ());
     nodes.create(&GROUPS[..1]);
     nodes.write(GROUPS[0], 0);
@@ -44,7 +44,7 @@ fn followers_say_who_leads_and_answer_no_linearizable_read() {
 }
 
 #[test]
-fn a_leader_that_leaves_is_replaced_and_comes_back_with_all_its_groups() {
+fn leader_that_leaves_is_replaced_and_returns_with_its_groups() {
     let mut nodes = Nodes::start(3, |_| ());
     nodes.create(&GROUPS);
     let mut written: Vec<Vec<_>> = GROUPS.iter().map(|group| vec![nodes.write(*group, 0)]).collect();
@@ -63,7 +63,7 @@ fn a_leader_that_leaves_is_replaced_and_comes_back_with_all_its_groups() {
 }
 
 #[test]
-fn a_cluster_that_was_closed_as_a_whole_has_everything_it_acknowledged() {
+fn cluster_reopens_with_everything_it_acknowledged() {
     let mut nodes = Nodes::start(3, |_| ());
     nodes.create(&GROUPS);
     let mut written = Vec::new();

@@ -104,7 +104,7 @@ fn a_wrong_vote_or_index_in_a_quorum_file_is_found() {
 }
 
 #[test]
-fn what_is_waived_of_raft_rs_is_the_drawing_of_ties_and_never_a_number() {
+fn waiver_of_raft_rs_covers_ties_and_no_number() {
     let raft_rs = |text: &str| outcomes("raft-rs", "raft-rs/quorum/x.txt", text);
     let told = |second: &str, number: u64| {
         let voters = format!("x>       5    (id=1)\n{second}       5    (id=2)\n>        4    (id=3)");
@@ -148,7 +148,7 @@ fn a_wrong_configuration_or_refusal_is_found() {
 }
 
 #[test]
-fn a_wrong_verdict_is_found_and_the_counterexample_told() {
+fn suite_reports_a_wrong_verdict_with_its_counterexample() {
     let folder = tempfile::tempdir().expect("a folder of its own");
     let suite = folder.path().join("linearizability");
     fs::create_dir_all(suite.join("test_data/jepsen")).expect("folders can be made");
@@ -169,7 +169,7 @@ fn a_wrong_verdict_is_found_and_the_counterexample_told() {
 }
 
 #[test]
-fn a_suite_that_is_not_there_is_said_to_be_absent() {
+fn missing_suite_is_reported_as_absent() {
     let folder = tempfile::tempdir().expect("a folder of its own");
     for suite in SUITES {
         assert!(matches!((suite.run)(folder.path()), Err(SuiteError::Absent { .. })), "{}", suite.name);
@@ -224,7 +224,7 @@ fn interaction(suite: &str, text: &str) -> Vec<Outcome> {
 }
 
 #[test]
-fn a_script_is_judged_at_rest_by_all_that_it_tells() {
+fn script_is_judged_at_rest_by_its_whole_output() {
     assert_eq!(interaction("etcd-interaction-a", ELECTION), [Outcome::Passed]);
     let wrong = [
         ("Lead:2 State:StateFollower", "Lead:1 State:StateFollower", "leader: expected 1, found 2"),
@@ -354,7 +354,7 @@ fn removal(change: &str, configuration: &str) -> String {
 }
 
 #[test]
-fn a_change_in_a_script_is_judged_in_all_replicas_the_removed_one_too() {
+fn change_in_a_script_is_judged_in_removed_replicas_too() {
     let at_rest = |text: &str| interaction("etcd-interaction-a", text);
     let right = removal("r3", "voters=(1 2)");
     assert_eq!(at_rest(&right), [Outcome::Passed]);

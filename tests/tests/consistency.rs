@@ -18,7 +18,7 @@ fn put(stores: &Stores, key: &[u8], value: &[u8]) -> Index {
 }
 
 #[test]
-fn every_level_is_served_by_every_replica_and_says_from_which_state() {
+fn every_replica_serves_every_level_with_its_index() {
     let stores = Stores::start(3, 1);
     let bounded = Consistency::BoundedStaleness(Duration::from_millis(50));
     let session = Session::new();
@@ -53,7 +53,7 @@ fn every_level_is_served_by_every_replica_and_says_from_which_state() {
 }
 
 #[test]
-fn a_replica_that_cannot_serve_says_why_unless_it_may_wait() {
+fn replica_that_cannot_serve_a_read_names_the_reason() {
     let stores = Stores::start(3, 1);
     put(&stores, b"key", b"1");
     let (leader, followers) = (stores.leader(SHARD), stores.followers(SHARD));
@@ -77,7 +77,7 @@ fn a_replica_that_cannot_serve_says_why_unless_it_may_wait() {
 }
 
 #[test]
-fn a_node_that_is_alone_serves_what_needs_nobody_else() {
+fn lone_node_serves_levels_that_need_no_quorum() {
     let mut stores = Stores::start(3, 1);
     let version = put(&stores, b"key", b"1");
     let left = stores.followers(SHARD)[0];
@@ -109,7 +109,7 @@ fn a_node_that_is_alone_serves_what_needs_nobody_else() {
 }
 
 #[test]
-fn a_session_reads_its_writes_and_never_goes_back_wherever_it_is_handed() {
+fn session_reads_its_writes_and_never_goes_back() {
     let stores = Stores::start(3, 4);
     let keys = [&b"\x00a"[..], b"\x50b", b"\x90c", b"\xD0d"];
     let mut token = Session::new().to_token();
@@ -134,7 +134,7 @@ fn a_session_reads_its_writes_and_never_goes_back_wherever_it_is_handed() {
 }
 
 #[test]
-fn all_keys_and_all_pages_of_a_consistent_prefix_are_of_one_moment() {
+fn consistent_prefix_shows_keys_and_pages_of_one_moment() {
     let stores = Stores::start(3, 1);
     let keys: Vec<[u8; 2]> = (0..20).map(|n| [b'k', n]).collect();
     let all: Vec<&[u8]> = keys.iter().map(|key| &key[..]).collect();
@@ -174,7 +174,7 @@ fn settle<T>(stores: &Stores, once: &Once<T>) -> T {
 }
 
 #[test]
-fn what_is_sent_again_through_changes_of_leaders_is_applied_once() {
+fn repeated_write_is_applied_once_across_leader_changes() {
     let mut stores = Stores::start(3, 1);
     let client = Client::new();
     stores.until_done("a registration", |store| client.register(store, b"sum").wait());

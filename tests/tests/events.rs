@@ -7,7 +7,7 @@ use raftwerk_tests::facts::until;
 use raftwerk_tests::nodes::Nodes;
 
 #[test]
-fn a_peer_that_goes_and_comes_back_is_told_of_by_all_others() {
+fn every_node_reports_a_peer_that_goes_and_returns() {
     let seen: Arc<Mutex<Vec<(NodeId, Event)>>> = Arc::default();
     let sink = Arc::clone(&seen);
     let mut nodes = Nodes::start(3, move |config| {

@@ -61,7 +61,7 @@ fn calls_that_wait_for_a_quorum_end_when_the_node_shuts_down() {
 }
 
 #[test]
-fn the_operations_of_a_pipeline_end_when_the_node_shuts_down() {
+fn pipeline_operations_end_when_the_node_shuts_down() {
     let (mut nodes, leader) = lonely_leader(patient);
     let mut pipeline = nodes.engine(leader).pipeline(1000);
     for token in 0..1000 {
@@ -85,7 +85,7 @@ fn the_operations_of_a_pipeline_end_when_the_node_shuts_down() {
 }
 
 #[test]
-fn a_leader_without_followers_gives_up_and_its_callers_learn_it() {
+fn leader_without_followers_gives_up_and_ends_its_calls() {
     let (nodes, leader) = lonely_leader(|_| ());
     let group = nodes.replica(leader, GROUP);
     // Either it has noticed already, or it notices while the proposal waits.
@@ -118,7 +118,7 @@ fn calls_to_a_replica_that_is_removed_end() {
 }
 
 #[test]
-fn what_waits_for_a_quorum_is_bounded_and_beyond_it_callers_are_told_to_wait() {
+fn calls_that_wait_for_a_quorum_are_bounded() {
     let (nodes, leader) = lonely_leader(|config| {
         patient(config);
         config.uncommitted_bytes_max = 1000;
@@ -133,7 +133,7 @@ fn what_waits_for_a_quorum_is_bounded_and_beyond_it_callers_are_told_to_wait() {
 }
 
 #[test]
-fn a_full_inbox_says_busy_and_nothing_of_it_happens() {
+fn full_inbox_answers_busy_and_drops_the_call() {
     let dir = tempfile::tempdir().unwrap();
     let authority = raftwerk::identity::ClusterAuthority::new("tests").unwrap();
     let mut config = Config::new(NodeId(1), dir.path(), authority.issue(raftwerk::PeerId(1)).unwrap());
@@ -163,7 +163,7 @@ fn a_full_inbox_says_busy_and_nothing_of_it_happens() {
 }
 
 #[test]
-fn what_cannot_be_is_refused_with_certainty() {
+fn impossible_calls_are_refused_with_certainty() {
     let nodes = Nodes::start(1, |config| config.heartbeat_interval = Duration::from_millis(50));
     nodes.create(&[GROUP]);
     nodes.write(GROUP, 0);

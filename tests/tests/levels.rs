@@ -158,7 +158,7 @@ fn has_done(before: &Counts, now: &Counts, writes: u64, by: impl Iterator<Item =
 }
 
 #[test]
-fn every_level_shows_what_it_promises_whatever_becomes_of_nodes_and_ways() {
+fn every_read_level_keeps_its_guarantee_under_faults() {
     let program = Path::new(env!("CARGO_BIN_EXE_node_process"));
     let mut nodes = Processes::start_apart(program, &RATES);
     for node in 1..=NODES {

@@ -30,7 +30,7 @@ fn is_refused(nodes: &Nodes, by: &[NodeId]) {
 }
 
 #[test]
-fn a_node_that_lost_its_disk_is_not_heard_until_it_comes_as_a_newcomer() {
+fn node_with_a_lost_disk_is_ignored_until_it_rejoins() {
     let mut nodes = Nodes::start(3, |_| ());
     nodes.create(&[GROUP]);
     let others: Vec<NodeId> = nodes.ids().iter().copied().filter(|node| *node != LOST).collect();
@@ -66,7 +66,7 @@ fn a_node_that_lost_its_disk_is_not_heard_until_it_comes_as_a_newcomer() {
 
 /// It is added with a name; then its new log is known by it, and no peer has to be told.
 #[test]
-fn a_node_that_was_added_may_lose_its_disk_and_be_added_again_and_again() {
+fn added_node_may_lose_its_disk_and_rejoin_repeatedly() {
     let mut nodes = Nodes::start(3, |_| ());
     nodes.engine(NodeId(1)).create_group(GROUP, &[NodeId(1)]).wait().unwrap();
     for node in [2, 3] {
@@ -94,7 +94,7 @@ fn a_node_that_was_added_may_lose_its_disk_and_be_added_again_and_again() {
 
 /// A node that has kept its disk is bound by what an earlier replica there has promised.
 #[test]
-fn a_replica_that_is_removed_and_joins_again_keeps_its_term_across_restarts() {
+fn replica_that_rejoins_keeps_its_term_across_restarts() {
     let mut nodes = Nodes::start(3, |_| ());
     nodes.create(&[GROUP]);
     let mut written: Vec<_> = (0..20).map(|_| nodes.write(GROUP, 100)).collect();
@@ -120,7 +120,7 @@ fn a_replica_that_is_removed_and_joins_again_keeps_its_term_across_restarts() {
 /// The configuration of a group's beginning names no logs: the others go by which they heard first, and are told of another
 /// only for the sake of groups that are founded later.
 #[test]
-fn a_new_log_founds_groups_when_the_others_have_been_told() {
+fn new_log_founds_groups_once_the_others_accept_it() {
     let mut nodes = Nodes::start(3, |_| ());
     nodes.create(&[GROUP]);
     let others = [NodeId(1), NodeId(2)];

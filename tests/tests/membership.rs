@@ -139,7 +139,7 @@ fn a_leader_that_removes_itself_hands_over() {
 }
 
 #[test]
-fn the_lead_goes_round_under_load_and_no_write_is_lost() {
+fn transfers_under_load_lose_no_write() {
     let nodes = start(3, &[1, 2, 3], 1 << 30);
     let mut written = writes(&nodes, 5, 100);
     for round in 0..6u64 {
@@ -189,7 +189,7 @@ fn a_transfer_goes_to_the_chosen_node_and_unfit_ones_are_refused() {
 
 /// Node 2 is the one that a group of this number prefers. It does not lead unless it is told to.
 #[test]
-fn a_node_of_the_lowest_priority_leads_only_if_it_is_told_to() {
+fn node_of_the_lowest_priority_leads_only_on_request() {
     let unwilling = NodeId(2);
     let nodes = Nodes::start(3, move |config| {
         config.priority = if config.node == unwilling { 0 } else { PRIORITY_MAX };
@@ -248,7 +248,7 @@ fn wishes_are_guarded_and_a_joint_configuration_can_be_held_across_a_restart() {
 }
 
 #[test]
-fn every_replica_reads_what_was_acknowledged_also_while_the_lead_goes_round() {
+fn every_replica_reads_acknowledged_writes_while_leaders_change() {
     let nodes = start(3, &[1, 2, 3], 1 << 30);
     let mut written = Vec::new();
     for round in 0..9u64 {

@@ -7,7 +7,7 @@ use raftwerk_tests::nodes::{Nodes, assert_kept};
 /// Nodes with different numbers of lanes do not support each other. So a learner on such a node, which has no vote and asks nobody
 /// anything, hears from nobody that it has missed something, unless its leader learns that it can be reached again.
 #[test]
-fn a_learner_with_other_lanes_that_was_away_while_its_group_went_to_rest_is_told_what_it_missed() {
+fn learner_that_was_away_while_its_group_rested_catches_up() {
     let (voters, learner, group) = ([NodeId(1), NodeId(2), NodeId(3)], NodeId(4), GroupId(1));
     let mut nodes = Nodes::start(4, move |config| {
         let lanes = if config.node == learner { 3 } else { 2 };

@@ -50,7 +50,7 @@ fn write(client: usize, known: &Known, ends: &AtomicBool) -> BTreeMap<GroupId, V
 }
 
 #[test]
-fn logs_are_moved_into_other_lanes_one_node_after_the_other_while_clients_write() {
+fn logs_move_into_other_lanes_while_clients_write() {
     let workers = Rc::new(Cell::new(2));
     let asked = Rc::clone(&workers);
     let mut nodes = Nodes::start(3, move |config| {
@@ -113,7 +113,7 @@ fn logs_are_moved_into_other_lanes_one_node_after_the_other_while_clients_write(
 
 /// To keep the number that a directory has is to name it.
 #[test]
-fn a_number_of_lanes_that_is_named_stays() {
+fn configured_lane_count_stays() {
     let workers = Rc::new(Cell::new(1));
     let asked = Rc::clone(&workers);
     let mut nodes = Nodes::start(1, move |config| (config.workers, config.lanes) = (asked.get(), Some(3)));

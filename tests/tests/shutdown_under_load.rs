@@ -192,7 +192,7 @@ fn result_of<T: Send + 'static>(what: &str, thread: JoinHandle<T>) -> T {
 }
 
 #[test]
-fn every_call_ends_what_was_acknowledged_is_there_again_and_repetitions_count_once() {
+fn shutdown_under_load_ends_calls_and_keeps_acknowledged_writes() {
     let directory = tempfile::tempdir().unwrap();
     let identity = ClusterAuthority::new("tests").unwrap().issue(PeerId(1)).unwrap();
     let (engine, store) = open(directory.path(), &identity);

@@ -27,7 +27,7 @@ const PAYLOAD_BYTES: usize = 32 << 10;
 type Written = Vec<(Bytes, Applied)>;
 
 #[test]
-fn a_node_whose_disk_is_full_refuses_writes_does_all_else_and_heals_by_itself() {
+fn node_with_a_full_disk_refuses_writes_and_heals() {
     for mode in AppendMode::ALL {
         let Some(small) = Small::mount() else { return };
         fills_and_heals(small.path(), mode);

@@ -10,7 +10,7 @@ use raftwerk_tests::nodes::{Nodes, assert_kept};
 const GROUP: GroupId = GroupId(1);
 
 #[test]
-fn a_foreign_certificate_gets_nowhere() {
+fn cluster_refuses_a_foreign_certificate() {
     let mut nodes = Nodes::start(3, |_| ());
     nodes.create(&[GROUP]);
     let mut written = vec![nodes.write(GROUP, 0)];

@@ -43,7 +43,7 @@ fn no_file_or_module_has_an_empty_name() {
 }
 
 #[test]
-fn nothing_is_left_to_be_done_later() {
+fn no_file_has_a_mark_for_later_work() {
     over_sources(rules::leftovers);
 }
 
@@ -53,7 +53,7 @@ fn only_files_marked_impure_touch_the_world() {
 }
 
 #[test]
-fn unsafe_code_stands_only_where_the_head_says_so() {
+fn unsafe_code_stands_only_in_files_marked_for_it() {
     over_sources(rules::unsafe_code);
 }
 
@@ -63,7 +63,7 @@ fn tests_wait_for_facts_not_for_time() {
 }
 
 #[test]
-fn no_file_speaks_of_a_machine() {
+fn no_file_names_a_machine() {
     assert_none(tree::texts().iter().flat_map(rules::machine_paths));
 }
 

@@ -57,12 +57,12 @@ fn holds(folder: &Path, mark: &[u8]) -> bool {
 }
 
 #[test]
-fn two_nodes_and_a_witness_outlive_either_of_the_two_and_the_witness_holds_no_payload() {
+fn group_with_a_witness_survives_the_loss_of_either_node() {
     outlives_either_of_the_two(start());
 }
 
 #[test]
-fn two_nodes_and_a_witness_that_found_a_group_outlive_either_of_the_two() {
+fn group_founded_with_a_witness_survives_either_loss() {
     outlives_either_of_the_two(founded());
 }
 
@@ -100,7 +100,7 @@ fn outlives_either_of_the_two(mut nodes: Nodes) {
 }
 
 #[test]
-fn a_witness_answers_no_read_and_is_handed_no_lead() {
+fn witness_answers_no_read_and_gets_no_lead() {
     let nodes = start();
     nodes.write(GROUP, 100);
     let session = Session::new();
@@ -130,7 +130,7 @@ fn a_witness_answers_no_read_and_is_handed_no_lead() {
 }
 
 #[test]
-fn a_replica_is_a_witness_or_none_until_it_is_gone() {
+fn replica_stays_a_witness_or_none_until_it_is_dropped() {
     let nodes = start();
     let refused = |made: Change| match change(&nodes, made) {
         Err(ReconfigureError::Refused(Refusal::Change(error))) => error,
@@ -164,7 +164,7 @@ fn a_replica_is_a_witness_or_none_until_it_is_gone() {
 /// One of the two that hold payloads is not there yet: the other two are a majority, and begin. Who was founded as what is told
 /// again changes nothing, and nobody becomes something else.
 #[test]
-fn a_witness_and_one_voter_begin_without_the_other() {
+fn witness_and_one_voter_begin_without_the_other() {
     let nodes = Nodes::start(3, |_| ());
     let initial_members = InitialMembers::of_voters([NodeId(1), NodeId(2)]).and_witness(WITNESS);
     let crowded = InitialMembers::of_voters([NodeId(1)]).and_witness(NodeId(2)).and_witness(WITNESS);
@@ -201,7 +201,7 @@ fn a_witness_and_one_voter_begin_without_the_other() {
 
 /// What an operator sees of witnesses, on each node and over time.
 #[test]
-fn a_node_tells_how_many_witnesses_it_has_and_how_many_groups_it_leads_with_one() {
+fn node_counts_its_witnesses_and_groups_it_leads_with_one() {
     let mut nodes = founded();
     let (other, all) = (GroupId(2), nodes.ids().to_vec());
     nodes.create(&[other]);

@@ -22,7 +22,7 @@ fn threads(node: NodeId) -> usize {
 }
 
 #[test]
-fn lanes_outnumber_workers_or_the_other_way_about_and_every_group_is_where_it_was() {
+fn groups_keep_their_lanes_when_the_worker_count_changes() {
     let workers = Rc::new(Cell::new(3));
     let asked = Rc::clone(&workers);
     let mut nodes = Nodes::start(3, move |config| {

@@ -51,7 +51,7 @@ fn a_changed_address_gives_up_a_connection_that_still_stands() {
 }
 
 #[test]
-fn a_killed_peer_that_is_back_at_its_address_is_noticed_at_the_next_probe() {
+fn restarted_peer_is_noticed_at_the_next_probe() {
     let cluster = Cluster::new("killed");
     let mut config = cluster.config(2);
     let key = config.identity.clone();
@@ -77,7 +77,7 @@ fn a_killed_peer_that_is_back_at_its_address_is_noticed_at_the_next_probe() {
 }
 
 #[test]
-fn a_cut_network_is_noticed_by_the_idle_timeout_and_healed_by_dialling() {
+fn cut_connection_ends_by_idle_timeout_and_is_dialled_again() {
     let cluster = Cluster::new("cut");
     let brief = |id| {
         let mut config = cluster.config(id);

@@ -94,7 +94,7 @@ fn messages_queued_for_a_lost_connection_are_dropped_and_counted() {
 }
 
 #[test]
-fn a_control_stream_that_the_peer_does_not_read_condemns_the_connection() {
+fn unread_control_stream_closes_the_connection() {
     let cluster = Cluster::new("stalled");
     let runtime = rogue::runtime();
     let _inside = runtime.enter();

@@ -69,7 +69,7 @@ fn unknown_node_and_one_to_be_dialled_are_refused() {
 }
 
 #[test]
-fn a_whole_node_of_another_cluster_meets_refusal_in_both_directions() {
+fn node_of_another_cluster_is_refused_in_both_directions() {
     let (ours, theirs) = (Cluster::new("ours"), Cluster::new("theirs"));
     let node = Node::start(ours.config(2), &[(1, nowhere())]);
     let stranger = Node::start(theirs.config(1), &[(2, node.address())]);

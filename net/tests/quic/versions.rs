@@ -71,7 +71,7 @@ fn node_from_before_versions_of_messages_is_named_by_its_streams() {
 }
 
 #[test]
-fn another_protocol_is_named_as_one() {
+fn peer_of_another_protocol_is_reported_as_one() {
     let cluster = Cluster::new("alpn");
     let node = Node::start(cluster.config(2), &[(1, nowhere())]);
     let refusal = rogue::runtime().block_on(async {

@@ -34,7 +34,7 @@ fn no_planted_bug_is_in_the_sources_themselves() {
 }
 
 #[test]
-fn every_mechanical_mutant_called_equivalent_is_still_a_place_of_the_sources() {
+fn every_equivalent_mutant_has_its_place_in_the_sources() {
     let root = checkout();
     let names = mechanical::names(&root).unwrap_or_else(|error| panic!("{error}"));
     let equivalents = mechanical::equivalents_of(&root).unwrap_or_else(|error| panic!("{error}"));

@@ -20,7 +20,7 @@ fn quarry(from: u64, to: u64) -> Quarry {
 }
 
 #[test]
-fn the_same_seed_gives_the_same_events_and_watching_changes_none() {
+fn same_seed_gives_same_events_traced_or_not() {
     repeats(Profile::Swarm);
     repeats(Profile::Quic);
 }
@@ -97,7 +97,7 @@ fn every_kind_of_fault_strikes() {
 
 /// Seeds that once failed, each with its options; see the file's head.
 #[test]
-fn seeds_that_failed_once_fail_no_more() {
+fn corpus_seeds_break_no_rule() {
     let corpus = include_str!("../corpus.txt");
     let mut lived = 0;
     for line in corpus.lines().filter(|line| !line.starts_with('#') && !line.trim().is_empty()) {
