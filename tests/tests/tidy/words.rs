@@ -4,14 +4,14 @@
 use super::tree::Source;
 
 /// Words about persons, in 10,000 words. May only fall.
-const PERSONS_MAX: usize = 5;
+const PERSONS_MAX: usize = 4;
 /// Words about speech, in 10,000 words. May only fall.
 const SPEECH_MAX: usize = 3;
 const PERSONS: [&str; 8] = ["who", "whom", "whoever", "whose", "somebody", "nobody", "anybody", "someone"];
 const SPEECH: [&str; 6] = ["says", "tells", "told", "hears", "heard", "speaks"];
 /// Texts that count, besides comments and the pages of `engine/docs`.
 const READMES: [&str; 4] = ["README.md", "bench/README.md", "tests/README.md", "tests/sim/README.md"];
-const CRATES: [&str; 3] = ["engine/", "net/", "wal/"];
+const CRATES: [&str; 5] = ["bench/", "engine/", "net/", "tests/sim/src/", "wal/"];
 
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Count {
