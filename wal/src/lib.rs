@@ -52,7 +52,8 @@ pub use disk::linux::{OsDisk, OsDiskOptions};
 pub use disk::observe::{FileCall, FileObserver};
 pub use disk::simulated;
 pub use disk::{
-    Access, AppendCost, AppendJob, AppendMode, Completion, Disk, Files, Job, SegmentFile, SegmentJob,
+    Access, AppendCost, AppendJob, AppendMode, Completion, Disk, Durability, Files, Job, SegmentFile,
+    SegmentJob,
 };
 pub use error::{LogError, OpenError, Poisoned, SnapshotError};
 pub use format::lsn::Lsn;

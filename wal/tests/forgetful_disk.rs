@@ -15,7 +15,9 @@ use std::task::Waker;
 use raftwerk_frame::frame::{self, Entries, EntryKind};
 use raftwerk_frame::{EntryId, GroupId, Index, Term};
 use raftwerk_wal::simulated::{Call, Fate, MemoryFiles, Outcome, SectorFate, StepDisk};
-use raftwerk_wal::{AppendMode, Directory, Disk, Lane, LaneOptions, Lsn, OsDisk, OsDiskOptions, OsFiles};
+use raftwerk_wal::{
+    AppendMode, Directory, Disk, Durability, Lane, LaneOptions, Lsn, OsDisk, OsDiskOptions, OsFiles,
+};
 
 mod forgetful;
 
@@ -180,7 +182,7 @@ struct FailsNext(Arc<AtomicBool>);
 
 impl Fate for FailsNext {
     fn decide(&mut self, call: Call<'_>) -> Outcome {
-        let is_it = matches!(call, Call::Sync(_) | Call::Write { durable: true, .. });
+        let is_it = matches!(call, Call::Sync(_) | Call::Write { durability: Durability::Synced, .. });
         let fails = is_it && self.0.swap(false, Ordering::SeqCst);
         if fails { Outcome::FailStale(std::io::ErrorKind::Other) } else { Outcome::Done }
     }

@@ -16,8 +16,8 @@ use raftwerk_frame::{EntryId, GroupId, Index, Term};
 use raftwerk_wal::platter::{Platter, PowerLoss};
 use raftwerk_wal::simulated::{MemoryFiles, SectorFate};
 use raftwerk_wal::{
-    Access, AppendMode, Directory, FileObserver, Files, Lane, LaneOptions, Lsn, OsDisk, OsDiskOptions,
-    OsFiles,
+    Access, AppendMode, Directory, Durability, FileObserver, Files, Lane, LaneOptions, Lsn, OsDisk,
+    OsDiskOptions, OsFiles,
 };
 
 const ENTRIES: u64 = 120;
@@ -184,11 +184,11 @@ fn calls_fail_once_power_is_cut() {
     let platter = Arc::new(Platter::new(folder.path().join("live"), folder.path().join("store")).unwrap());
     let files = files(&folder.path().join("live"), AppendMode::Buffered, Some(&platter));
     let file = files.create("file", 0).unwrap();
-    files.write_at(&file, 0, &[IoSlice::new(b"bytes")], true).unwrap();
+    files.write_at(&file, 0, &[IoSlice::new(b"bytes")], Durability::Synced).unwrap();
     assert!(platter.leave(&folder.path().join("left"), |_| true).is_err(), "the power is on");
     Platter::cut([&*platter]);
     assert!(files.sync_dir("").is_err() && files.sync(&file).is_err() && files.remove("file").is_err());
-    assert!(files.write_at(&file, 0, &[IoSlice::new(b"other")], false).is_err());
+    assert!(files.write_at(&file, 0, &[IoSlice::new(b"other")], Durability::Buffered).is_err());
     assert!(Platter::new(folder.path().join("live"), folder.path().join("store 2")).is_err(), "not empty");
 }
 
@@ -257,9 +257,10 @@ fn step(real: &OsFiles, memory: &MemoryFiles, chance: &mut Chance, names: &[&'st
             let (offset, length) = (chance.below(3000), 1 + chance.below(2000) as usize);
             let bytes = vec![1 + chance.below(255) as u8; length];
             let parts = [IoSlice::new(&bytes[..length / 2]), IoSlice::new(&bytes[length / 2..])];
-            real.write_at(&file, offset, &parts, kind == 4).unwrap();
+            let durability = if kind == 4 { Durability::Synced } else { Durability::Buffered };
+            real.write_at(&file, offset, &parts, durability).unwrap();
             // The simulated disk has no durable write that leaves the rest of the file unsynced.
-            memory.write_at(&twin, offset, &parts, false).unwrap();
+            memory.write_at(&twin, offset, &parts, Durability::Buffered).unwrap();
             if kind == 4 {
                 memory.sync(&twin).unwrap();
             }

@@ -10,8 +10,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use raftwerk_wal::simulated::{Call, Fate, MemoryFile, MemoryFiles, Outcome};
 use raftwerk_wal::{
-    AppendJob, AppendMode, Completion, Directory, Disk, Job, Lsn, SegmentJob, SnapshotJob, Unsynced,
-    run_appends, run_segment_job, run_snapshot_job,
+    AppendJob, AppendMode, Completion, Directory, Disk, Durability, Job, Lsn, SegmentJob, SnapshotJob,
+    Unsynced, run_appends, run_segment_job, run_snapshot_job,
 };
 
 /// A batch on its way to a disk.
@@ -121,7 +121,8 @@ impl SimDisk {
         let before = written.len();
         written.extend(queued.iter().cloned());
         let mut unsynced = std::mem::take(&mut jobs.unsynced);
-        let is_alive = run_appends(self.directory.files(), &mut queued, &mut unsynced, true, |completion| {
+        let (files, synced) = (self.directory.files(), Durability::Synced);
+        let is_alive = run_appends(files, &mut queued, &mut unsynced, synced, |completion| {
             match &completion {
                 Completion::Appended { last, .. } => (durable, last_written) = (*last, *last),
                 Completion::Written { last, .. } => last_written = *last,

@@ -16,7 +16,7 @@ use raftwerk_frame::{Configuration, EntryId, GroupId};
 use crate::background::SnapshotSource;
 use crate::background::catalog::{self, GroupFiles, Kind, SnapshotCatalog};
 use crate::background::{BackgroundOutput, SnapshotReader};
-use crate::disk::files::{Access, Files};
+use crate::disk::files::{Access, Durability, Files};
 use crate::error::SnapshotError;
 use crate::format::segment::lane_dir;
 use crate::format::snapshot::SnapshotMeta;
@@ -29,6 +29,13 @@ const INCOMING_BYTES: u64 = 1 << 20;
 const CHUNK_BYTES_MAX: usize = 16 << 20;
 /// The damage of a file that the device refuses to read.
 pub(crate) const REFUSED: &str = "the device refuses to read it";
+
+/// The longest header, configuration included.
+pub(crate) const HEAD_BYTES_MAX: usize = HEADER_BYTES + CONFIGURATION_BYTES_MAX;
+
+const _: () = assert!(HEAD_BYTES_MAX <= STEP_BYTES, "a file's first step holds its header");
+const _: () =
+    assert!(STEP_BYTES as u64 <= INCOMING_BYTES, "an incoming file is synced less often than a save");
 
 pub(super) type Outcome = Result<BackgroundOutput, SnapshotError>;
 
@@ -87,10 +94,10 @@ pub(crate) fn drop_strays<F: Files>(
 
 /// The snapshot files of one group.
 pub(crate) struct GroupSnapshots<'a, F: Files> {
-    pub(crate) files: &'a F,
+    pub(super) files: &'a F,
     pub(super) lane: u16,
-    pub(crate) dir: String,
-    pub(crate) group: GroupId,
+    pub(super) dir: String,
+    pub(super) group: GroupId,
     pub(super) catalog: &'a SnapshotCatalog,
 }
 
@@ -149,6 +156,7 @@ impl<F: Files> GroupSnapshots<'_, F> {
         self.put(id, Kind::Unfinished)?;
         let file = self.files.create(&path, 0)?;
         let head_bytes = encode(self.group, id, &configuration, 0, 0).len() as u64;
+        assert!(head_bytes <= HEAD_BYTES_MAX as u64, "a header is read back whole");
         let mut writer = BodyWriter {
             files: self.files,
             file: &file,
@@ -163,15 +171,19 @@ impl<F: Files> GroupSnapshots<'_, F> {
             let _ = self.remove(id, Kind::Unfinished); // the next attempt replaces a leftover
             return Err(error.into());
         }
+        assert!(writer.buffer.is_empty(), "all of the body is written");
+        assert!(writer.at >= head_bytes, "the body lies behind the header");
         let (bytes, crc) = (writer.at, writer.crc.finalize());
         let head = encode(self.group, id, &configuration, bytes - head_bytes, crc);
-        self.files.write_at(&file, 0, &[IoSlice::new(&head)], false)?;
+        assert_eq!(head.len() as u64, head_bytes, "the header fills the space left for it");
+        self.files.write_at(&file, 0, &[IoSlice::new(&head)], Durability::Buffered)?;
         self.make_complete(&file, Kind::Unfinished, id)?;
         let group = self.group;
         Ok(BackgroundOutput::Saved(SnapshotMeta { group, id, configuration, bytes, crc }))
     }
 
     fn make_complete(&self, file: &F::File, from: Kind, id: EntryId) -> io::Result<()> {
+        assert!(matches!(from, Kind::Unfinished | Kind::Incoming), "only a new file becomes complete");
         if let Err(error) = self.files.sync(file) {
             // The page cache may hold pages marked clean that the device does not have: the file must not be
             // used any more.
@@ -198,7 +210,7 @@ impl<F: Files> GroupSnapshots<'_, F> {
             io::ErrorKind::NotFound => SnapshotError::Missing,
             _ => error.into(),
         })?;
-        let mut head = [0; HEADER_BYTES + CONFIGURATION_BYTES_MAX];
+        let mut head = [0; HEAD_BYTES_MAX];
         let read = self.files.read_at(&file, 0, &mut head).map_err(|_| corrupt(0, REFUSED))?;
         let (mut meta, body_at) = decode(&head[..read]).map_err(|(offset, what)| corrupt(offset, what))?;
         let bytes = self.files.len(&file)?;
@@ -208,6 +220,8 @@ impl<F: Files> GroupSnapshots<'_, F> {
         if meta.group != self.group {
             return Err(corrupt(16, "the snapshot is of another group"));
         }
+        assert!(body_at <= bytes, "a file's body begins in the file");
+        assert!(body_at >= HEADER_BYTES as u64, "a file's body follows its header");
         meta.bytes = bytes;
         Ok(Opened { file, meta, body_at })
     }
@@ -223,6 +237,7 @@ impl<F: Files> GroupSnapshots<'_, F> {
     }
 
     fn verify(&self, opened: &Opened<F::File>, path: &str) -> Result<(), SnapshotError> {
+        assert_eq!(opened.meta.group, self.group, "a file of this group is verified");
         let mut reader =
             BodyReader { files: self.files, file: &opened.file, at: opened.body_at, end: opened.meta.bytes };
         let step_bytes = (opened.meta.bytes - opened.body_at).clamp(1, STEP_BYTES as u64) as usize;
@@ -253,6 +268,7 @@ impl<F: Files> GroupSnapshots<'_, F> {
         let left = self.files.len(&file)?.saturating_sub(offset);
         let mut chunk = vec![0; bytes.min(CHUNK_BYTES_MAX).min(usize::try_from(left).unwrap_or(usize::MAX))];
         let read = self.files.read_at(&file, offset, &mut chunk)?;
+        assert!(read <= chunk.len(), "a read returns no more than was asked for");
         chunk.truncate(read);
         Ok(BackgroundOutput::Chunk(chunk.into()))
     }
@@ -279,7 +295,7 @@ impl<F: Files> GroupSnapshots<'_, F> {
         if offset != expected {
             return Err(SnapshotError::Offset { expected });
         }
-        self.files.write_at(&file, offset, &[IoSlice::new(chunk)], false)?;
+        self.files.write_at(&file, offset, &[IoSlice::new(chunk)], Durability::Buffered)?;
         let end = offset + chunk.len() as u64;
         if end / INCOMING_BYTES != offset / INCOMING_BYTES {
             // Otherwise the end of a large transfer would send all of it to the device at once, and entries
@@ -309,6 +325,7 @@ impl<F: Files> GroupSnapshots<'_, F> {
         let newest = self.catalog.newest(self.files, &self.dir, self.group)?.ok_or(SnapshotError::Missing)?;
         let path = self.path(newest, Kind::Complete);
         let Opened { file, meta, body_at } = self.verified(&path)?;
+        assert_eq!(meta.group, self.group, "a snapshot of this group is loaded");
         let body = BodyReader { files: self.files, file: &file, at: body_at, end: meta.bytes };
         let step_bytes = (meta.bytes - body_at).clamp(1, STEP_BYTES as u64) as usize;
         let mut body = io::BufReader::with_capacity(step_bytes, body);
@@ -344,6 +361,7 @@ impl<F: Files> Write for BodyWriter<'_, F> {
         if self.buffer.len() >= STEP_BYTES {
             self.flush()?;
         }
+        assert!(self.buffer.len() < STEP_BYTES, "a full buffer was written");
         let taken = bytes.len().min(STEP_BYTES - self.buffer.len());
         self.buffer.extend_from_slice(&bytes[..taken]);
         Ok(taken)
@@ -358,7 +376,8 @@ impl<F: Files> Write for BodyWriter<'_, F> {
                 (self.pause)();
             }
             self.crc.update(&self.buffer);
-            self.files.write_at(self.file, self.at, &[IoSlice::new(&self.buffer)], false)?;
+            assert!(self.buffer.len() <= STEP_BYTES, "a step has a bound");
+            self.files.write_at(self.file, self.at, &[IoSlice::new(&self.buffer)], Durability::Buffered)?;
             self.at += self.buffer.len() as u64;
             self.buffer.clear();
         }
@@ -375,8 +394,10 @@ struct BodyReader<'a, F: Files> {
 
 impl<F: Files> Read for BodyReader<'_, F> {
     fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        assert!(self.at <= self.end, "a body is read up to its end");
         let wanted = into.len().min(usize::try_from(self.end - self.at).unwrap_or(usize::MAX));
         let read = self.files.read_at(self.file, self.at, &mut into[..wanted])?;
+        assert!(read <= wanted, "a read returns no more than was asked for");
         self.at += read as u64;
         Ok(read)
     }

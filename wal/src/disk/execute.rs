@@ -8,7 +8,7 @@ use std::io::{self, IoSlice};
 
 use bytes::Bytes;
 
-use crate::disk::files::{Access, Files};
+use crate::disk::files::{Access, Durability, Files};
 use crate::disk::{AppendCost, AppendJob, Completion, SegmentFile, SegmentJob};
 use crate::format::lsn::Lsn;
 use crate::format::segment::{
@@ -36,6 +36,10 @@ pub(crate) fn zero_page() -> Bytes {
 /// How many of `ZEROS` are written by one call.
 const FILL_PARTS: usize = 16;
 
+const _: () = assert!(align_of::<Aligned<PAGE_BYTES>>() == PAGE_BYTES, "a direct write begins at a page");
+const _: () = assert!(ZERO_BYTES.is_multiple_of(PAGE_BYTES), "zeros are written in whole pages");
+const _: () = assert!(PARTS_MAX < 1024 && FILL_PARTS < 1024, "a call takes so many parts, and one of zeros");
+
 /// Files with batches that were written and not synced. Owned by the runner of a lane's appends, as long as
 /// the lane is open.
 #[derive(Debug)]
@@ -54,7 +58,7 @@ impl<File> Default for Unsynced<File> {
 /// failed write the rest is dropped. A batch that need not be synced is written to the page cache only; the
 /// next one that must be synced makes all of them durable, in whichever segments they lie.
 ///
-/// `durable`: whether each write is on the device before it counts as done.
+/// `durability`: where each write is before it counts as done.
 ///
 /// # Errors
 /// None of its own: a failed write is a [`Completion::AppendFailed`], and the caller must write no more.
@@ -62,19 +66,23 @@ pub fn run_appends<F: Files>(
     files: &F,
     queued: &mut VecDeque<AppendJob<F::File>>,
     unsynced: &mut Unsynced<F::File>,
-    durable: bool,
+    durability: Durability,
     mut done: impl FnMut(Completion<F::File>),
 ) -> bool {
+    let (durable, mut before) = (durability == Durability::Synced, Lsn(0));
     while !queued.is_empty() {
         let write = Write::of(queued);
         let (taken, last, is_relaxed) = (write.taken, write.last, write.is_relaxed && durable);
+        assert!((1..=queued.len()).contains(&taken), "a write takes batches from the queue's front");
+        assert!(before <= last, "batches are written in order");
         let cost = AppendCost { syncs: u64::from(!is_relaxed), bytes: write.bytes(), nanos: 0 };
+        assert_eq!(cost.bytes, write.end - write.offset, "the parts fill what is written");
         let result = if is_relaxed {
             write.relaxed(files, unsynced)
         } else if durable && !(write.is_aligned && unsynced.files.is_empty()) {
             write.after_relaxed(files, unsynced)
         } else {
-            files.write_at(write.file(), write.offset, &write.parts, durable)
+            files.write_at(write.file(), write.offset, &write.parts, durability)
         };
         drop(write);
         if let Err(error) = result {
@@ -82,7 +90,9 @@ pub fn run_appends<F: Files>(
             done(Completion::AppendFailed { error });
             return false;
         }
+        assert!(is_relaxed || unsynced.files.is_empty(), "a synced write leaves nothing before it unsynced");
         queued.drain(..taken);
+        before = last;
         done(if is_relaxed {
             Completion::Written { last, cost }
         } else {
@@ -97,6 +107,8 @@ struct Write<'a, File> {
     segment: u64,
     files: &'a SegmentFile<File>,
     offset: u64,
+    /// The offset of the first byte behind it.
+    end: u64,
     parts: Vec<IoSlice<'a>>,
     /// The number of batches.
     taken: usize,
@@ -130,8 +142,13 @@ impl<'a, File: Clone> Write<'a, File> {
                 if job.offset <= before.offset {
                     break; // the one before is a probe: this batch begins at its page or before it
                 }
+                assert!(
+                    end - job.offset <= PAGE_BYTES as u64,
+                    "a batch begins at most in the page that the one before it ends in"
+                );
                 parts[taken - 1] = IoSlice::new(&before.batch[..(job.offset - before.offset) as usize]);
             }
+            assert!(job.lsn >= last, "batches are queued in order");
             parts.push(IoSlice::new(&job.batch));
             end = job.offset + job.batch.len() as u64;
             filled = filled.max(end);
@@ -139,10 +156,16 @@ impl<'a, File: Clone> Write<'a, File> {
             is_relaxed &= job.is_relaxed;
             is_aligned &= job.offset.is_multiple_of(PAGE_BYTES as u64);
         }
+        assert_eq!(parts.len(), taken, "there is one part for each batch");
+        assert!(filled - end <= PAGE_BYTES as u64, "zeros fill at most a page");
         if filled > end {
             parts.push(IoSlice::new(&ZEROS.0[..(filled - end) as usize]));
         }
-        Self { segment, files, offset, parts, taken, last, is_relaxed, is_aligned }
+        assert!(
+            !is_aligned || (filled - offset).is_multiple_of(PAGE_BYTES as u64),
+            "batches on pages of their own are written in whole pages"
+        );
+        Self { segment, files, offset, end: filled, parts, taken, last, is_relaxed, is_aligned }
     }
 
     fn bytes(&self) -> u64 {
@@ -156,7 +179,11 @@ impl<'a, File: Clone> Write<'a, File> {
     /// Writes through the page cache, whatever the append mode: the next sync of the file makes the batches
     /// durable.
     fn relaxed<F: Files<File = File>>(&self, files: &F, unsynced: &mut Unsynced<File>) -> io::Result<()> {
-        files.write_at(&self.files.cached, self.offset, &self.parts, false)?;
+        assert!(
+            unsynced.files.last().is_none_or(|(segment, _)| *segment <= self.segment),
+            "segments are written in their order"
+        );
+        files.write_at(&self.files.cached, self.offset, &self.parts, Durability::Buffered)?;
         if unsynced.files.last().is_none_or(|(segment, _)| *segment != self.segment) {
             unsynced.files.push((self.segment, self.files.cached.clone()));
         }
@@ -173,7 +200,8 @@ impl<'a, File: Clone> Write<'a, File> {
         if self.is_aligned {
             // One sync covers both where they share a file; each other file needs its own.
             let shares = unsynced.files.last().is_some_and(|(segment, _)| *segment == self.segment);
-            files.write_at(&self.files.append, self.offset, &self.parts, !shares)?;
+            let durability = if shares { Durability::Buffered } else { Durability::Synced };
+            files.write_at(&self.files.append, self.offset, &self.parts, durability)?;
         } else {
             self.relaxed(files, unsynced)?;
         }
@@ -207,6 +235,9 @@ pub(crate) fn prepare<F: Files>(
     header: &SegmentHeader,
     spare: Option<&str>,
 ) -> io::Result<SegmentFile<F::File>> {
+    assert!(header.bytes.is_multiple_of(PAGE_BYTES as u64), "a segment is of whole pages");
+    assert!(header.bytes > PAGE_BYTES as u64, "a segment has space for batches");
+    assert!(header.previous < header.sequence, "a segment's number is above its predecessor's");
     let unfinished = unfinished_path(header.lane, header.sequence);
     let path = segment_path(header.lane, header.sequence);
     let from = match spare {
@@ -227,7 +258,7 @@ pub(crate) fn prepare<F: Files>(
         let append = files.open(from, Access::Append)?;
         let mut page = Box::new(Aligned([0; PAGE_BYTES]));
         header.encode(&mut page.0);
-        files.write_at(&append, 0, &[IoSlice::new(&page.0)], false)?;
+        files.write_at(&append, 0, &[IoSlice::new(&page.0)], Durability::Buffered)?;
         files.sync(&append)?;
         // Drop large folios from the page cache (reads leave them there): small writes into them cost many
         // times the usual.
@@ -252,6 +283,7 @@ pub(crate) fn prepare<F: Files>(
 /// directory before anything is written, also if an earlier try began that: the first page of a file with a
 /// segment's name is never in doubt.
 fn take_name_back<F: Files>(files: &F, lane: u16, spare: &str, path: &str) -> io::Result<()> {
+    assert_ne!(spare, path, "a spare's name is no segment's");
     match files.open(spare, Access::Plain) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => files.rename(path, spare)?,
         opened => drop(opened?),
@@ -270,9 +302,11 @@ fn fill<F: Files>(files: &F, file: &F::File, bytes: u64) -> io::Result<()> {
             parts.push(IoSlice::new(&ZEROS.0[..part as usize]));
             step += part;
         }
-        files.write_at(file, at, &parts, false)?;
+        assert!(step > 0 && at + step <= bytes, "zeros are written up to the file's end");
+        files.write_at(file, at, &parts, Durability::Buffered)?;
         at += step;
     }
+    assert_eq!(at, bytes, "every block is written");
     Ok(())
 }
 

@@ -33,6 +33,15 @@ impl AppendMode {
     }
 }
 
+/// Where written bytes are when the call returns.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Durability {
+    /// Perhaps in the page cache only: the file's next sync makes them durable.
+    Buffered,
+    /// On the device.
+    Synced,
+}
+
 /// How an opened file will be used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Access {
@@ -66,14 +75,15 @@ pub trait Files: Send + Sync + 'static {
     fn create(&self, path: &str, bytes: u64) -> io::Result<Self::File>;
     /// Opens an existing file.
     fn open(&self, path: &str, access: Access) -> io::Result<Self::File>;
-    /// Writes all of `parts`, one after another, from `offset` on. `durable`: they are on the device when it returns.
+    /// Writes all of `parts`, one after another, from `offset` on; `durability` is what holds of them when it
+    /// returns.
     /// For a file opened with [`Access::Append`], every part is aligned to 4 KiB in memory, length and offset.
     fn write_at(
         &self,
         file: &Self::File,
         offset: u64,
         parts: &[IoSlice<'_>],
-        durable: bool,
+        durability: Durability,
     ) -> io::Result<()>;
     /// Whether a file opened with [`Access::Append`] accepts parts of any alignment, through the page cache.
     fn appends_through_cache(&self) -> bool {

@@ -21,7 +21,9 @@ use crate::directory::Directory;
 use crate::format::batch::BATCH_HEADER_BYTES;
 use crate::format::lsn::Lsn;
 use crate::format::segment::SegmentHeader;
-pub use files::{Access, AppendMode, Files};
+pub use files::{Access, AppendMode, Durability, Files};
+
+const _: () = assert!(BATCH_HEADER_BYTES >= 32, "a batch's header holds its claim");
 
 /// The open handles of one segment.
 #[derive(Clone, Debug)]
@@ -78,6 +80,7 @@ impl<File> AppendJob<File> {
         let mut rest = self.batch.get(BATCH_HEADER_BYTES..length as usize).unwrap_or_default();
         while let Ok(header) = FrameHeader::parse(rest) {
             let Some((frame, after)) = rest.split_at_checked(header.frame_bytes()) else { return };
+            assert!(frame.len() >= HEADER_BYTES, "a frame begins with its header");
             see(header, &frame[HEADER_BYTES..]);
             rest = after;
         }

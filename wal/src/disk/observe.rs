@@ -9,6 +9,8 @@ use std::fs::File;
 use std::io::{self, IoSlice};
 use std::path::Path;
 
+use crate::disk::files::Durability;
+
 /// One system call that changes files, or makes a change durable. Paths are those of the call.
 #[derive(Debug)]
 pub enum FileCall<'a> {
@@ -36,8 +38,8 @@ pub enum FileCall<'a> {
         offset: u64,
         /// The bytes, one part after another.
         parts: &'a [IoSlice<'a>],
-        /// They are on the device when the call returns (`RWF_DSYNC`).
-        durable: bool,
+        /// Where they are when the call returns: on the device with `RWF_DSYNC`.
+        durability: Durability,
     },
     /// All earlier writes to the file become durable.
     Sync(&'a File),

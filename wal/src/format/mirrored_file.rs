@@ -7,7 +7,7 @@
 
 use std::io::{self, IoSlice};
 
-use crate::disk::files::{Access, Files};
+use crate::disk::files::{Access, Durability, Files};
 use crate::error::OpenError;
 
 /// The names of a file and of its second copy.
@@ -70,7 +70,7 @@ impl MirroredFile {
     /// Replaces one copy.
     pub(crate) fn write_copy<F: Files>(self, files: &F, copy: usize, bytes: &[u8]) -> io::Result<()> {
         let file = files.create(self.unfinished, 0)?;
-        files.write_at(&file, 0, &[IoSlice::new(bytes)], false)?;
+        files.write_at(&file, 0, &[IoSlice::new(bytes)], Durability::Buffered)?;
         files.sync(&file)?;
         files.rename(self.unfinished, self.names[copy])?;
         files.sync_dir("")

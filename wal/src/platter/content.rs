@@ -8,10 +8,13 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 
 use super::{InDoubt, PowerLoss};
+use crate::disk::files::Durability;
 use crate::disk::simulated::SECTOR_BYTES;
 use crate::format::segment::PAGE_BYTES;
 
 const SECTOR: u64 = SECTOR_BYTES as u64;
+
+const _: () = assert!((PAGE_BYTES as u64).is_multiple_of(SECTOR), "a page is of whole sectors");
 
 #[derive(Debug)]
 pub(super) struct Content {
@@ -65,7 +68,10 @@ impl Pending {
             }
             What::Length(_) => return None,
         };
-        Some(Self { number: self.number, done: self.done, offset: at, what })
+        let rest = Self { number: self.number, done: self.done, offset: at, what };
+        assert_eq!(self.range(), range.start..at, "the first part ends at the border");
+        assert_eq!(rest.range(), at..range.end, "the second part has the rest");
+        Some(rest)
     }
 
     /// Takes the bytes of a later write where they overlap, so that the device never reverts to older
@@ -76,6 +82,8 @@ impl Pending {
         if both.is_empty() {
             return;
         }
+        assert!(own.start <= both.start && both.end <= own.end, "what overlaps lies in the earlier write");
+        assert!(others.start <= both.start && both.end <= others.end, "and in the later one");
         if let What::Zeros(bytes) = self.what {
             self.what = What::Bytes(vec![0; bytes as usize]);
         }
@@ -98,6 +106,7 @@ impl Content {
     }
 
     pub(super) fn allocate(&mut self, number: u64, now: u64, bytes: u64) {
+        assert!(number < now, "a call ends after it began");
         self.pending.push(Pending { number, done: Some(now), offset: 0, what: What::Length(bytes) });
     }
 
@@ -109,11 +118,22 @@ impl Content {
         } else {
             What::Bytes(parts.iter().flat_map(|part| part.iter().copied()).collect())
         };
+        assert!(
+            self.pending.last().is_none_or(|before| before.number < number),
+            "writes are kept in the order in which they began"
+        );
         self.pending.push(Pending { number, done: None, offset, what });
     }
 
     /// Completes write `number` after `bytes` bytes, which may be fewer than intended.
-    pub(super) fn written(&mut self, number: u64, now: u64, bytes: u64, is_durable: bool) -> io::Result<()> {
+    pub(super) fn written(
+        &mut self,
+        number: u64,
+        now: u64,
+        bytes: u64,
+        durability: Durability,
+    ) -> io::Result<()> {
+        assert!(number < now, "a call ends after it began");
         let Some(at) = self.pending.iter().rposition(|pending| pending.number == number) else {
             return Ok(());
         };
@@ -123,9 +143,14 @@ impl Content {
         }
         let pending = &mut self.pending[at];
         let end = pending.offset + bytes;
+        assert!(pending.done.is_none(), "a write ends once");
+        assert!(end <= pending.range().end, "no more is written than was begun");
         drop(pending.split_off(end));
         pending.done = Some(now);
-        if is_durable { self.settle(|pending| pending.number == number) } else { Ok(()) }
+        match durability {
+            Durability::Synced => self.settle(|pending| pending.number == number),
+            Durability::Buffered => Ok(()),
+        }
     }
 
     /// Makes durable what completed before sync `number` began: all of it, or the pages that a range touches.
@@ -135,6 +160,7 @@ impl Content {
         };
         let page = PAGE_BYTES as u64;
         let pages = range.start / page * page..range.end.next_multiple_of(page);
+        assert!(pages.start <= range.start && range.end <= pages.end, "the pages hold the range");
         for border in [pages.start, pages.end] {
             let mut at = 0;
             while at < self.pending.len() {
@@ -165,6 +191,10 @@ impl Content {
                 continue;
             }
             // All writes kept so far began earlier.
+            assert!(
+                kept.last().is_none_or(|before| before.number <= pending.number),
+                "writes are settled in the order in which they began"
+            );
             kept.iter_mut().for_each(|before| before.yield_to(&pending));
             match &pending.what {
                 What::Bytes(bytes) => self.put(pending.offset, bytes)?,
@@ -172,6 +202,7 @@ impl Content {
                 What::Length(bytes) => self.reach(*bytes)?,
             }
         }
+        assert!(self.pending.is_empty(), "nothing is begun meanwhile");
         self.pending = kept;
         Ok(())
     }
@@ -188,10 +219,13 @@ impl Content {
         let zeros = [0; 64 << 10];
         while offset < end.min(self.device_bytes) {
             let now = (end.min(self.device_bytes) - offset).min(zeros.len() as u64);
+            assert!(now > 0, "zeros are written up to their end");
             self.device.write_all_at(&zeros[..now as usize], offset)?;
             offset += now;
         }
-        self.reach(end)
+        self.reach(end)?;
+        assert!(self.device_bytes >= end, "the file reaches to the end of the zeros");
+        Ok(())
     }
 
     fn reach(&mut self, bytes: u64) -> io::Result<()> {
@@ -223,6 +257,7 @@ impl Content {
             while from < range.end {
                 let sector = from / SECTOR;
                 let to = range.end.min((sector + 1) * SECTOR);
+                assert!(from < to && to - from <= SECTOR, "sectors lie one after another");
                 touched.insert(sector);
                 if lost.contains(&sector) || !reached(InDoubt::Sector { file: path, sector }) {
                     lost.insert(sector);
@@ -234,6 +269,7 @@ impl Content {
                 from = to;
             }
         }
+        assert!(lost.len() <= touched.len(), "a sector is lost only if it was written");
         loss.files += u64::from(!touched.is_empty());
         loss.sectors_lost += lost.len() as u64;
         loss.sectors_kept += (touched.len() - lost.len()) as u64;

@@ -22,6 +22,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use crate::disk::files::Durability;
 use crate::disk::observe::{FileCall, FileObserver};
 use content::Content;
 use names::{Names, Node};
@@ -148,7 +149,10 @@ impl Platter {
             let at = image.join(path);
             match node {
                 Node::Dir => fs::create_dir(at)?,
-                Node::File(file) => fs::hard_link(self.stored(file), at)?,
+                Node::File(file) => {
+                    assert!(contents.contains_key(&file), "a file with a name has content");
+                    fs::hard_link(self.stored(file), at)?;
+                }
             }
         }
         Ok(loss)
@@ -167,7 +171,8 @@ impl Platter {
     fn create(&self, state: &mut State, path: &Path, file: &File) -> io::Result<()> {
         let Some(path) = self.relative(path) else { return Ok(()) };
         let number = state.next();
-        state.contents.insert(number, Content::create(&self.stored(number))?);
+        let replaced = state.contents.insert(number, Content::create(&self.stored(number))?);
+        assert!(replaced.is_none(), "each file has a number of its own");
         state.by_inode.insert(file.metadata()?.ino(), number);
         state.names.give(number, path, Node::File(number));
         Ok(())
@@ -191,10 +196,11 @@ impl Platter {
                     content.allocate(number, now, *bytes);
                 }
             }
-            FileCall::Write { file, durable, .. } => {
-                let (now, is_durable) = (state.next(), *durable && !state.lies);
+            FileCall::Write { file, durability, .. } => {
+                let (now, lies) = (state.next(), state.lies);
+                let durability = if lies { Durability::Buffered } else { *durability };
                 if let Some(content) = state.content(file)? {
-                    content.written(number, now, done, is_durable)?;
+                    content.written(number, now, done, durability)?;
                 }
             }
             FileCall::Sync(file) if !state.lies => {
@@ -237,6 +243,7 @@ impl Platter {
         let named = state.names.files();
         let gone: Vec<u64> = state.contents.keys().filter(|file| !named.contains(file)).copied().collect();
         for file in gone {
+            assert!(file <= state.last, "a file has a number given before");
             state.contents.remove(&file);
             state.lose_inode(Some(Node::File(file)));
             fs::remove_file(self.stored(file))?;
@@ -284,6 +291,7 @@ impl FileObserver for Platter {
         if state.is_cut {
             return Err(no_power());
         }
+        assert!(0 < number && number <= state.last, "a call ends after it began");
         let applied = match (done, call) {
             (Some(done), _) => self.apply(&mut state, number, call, done),
             // The system marks pages clean that could not be synced, and a later sync does nothing.

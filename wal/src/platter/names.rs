@@ -44,17 +44,25 @@ impl Names {
 
     /// Returns the node that had the name.
     pub(super) fn take(&mut self, number: u64, path: &Path) -> Option<Node> {
-        if self.has(path) { self.change(number, path, None) } else { None }
+        let taken = if self.has(path) { self.change(number, path, None) } else { None };
+        assert!(!self.has(path), "a name that is taken is unused");
+        taken
     }
 
     /// Returns the node that had the new name.
     pub(super) fn rename(&mut self, number: u64, from: &Path, to: &Path) -> Option<Node> {
         let node = self.live.get(from).copied()?;
         self.change(number, from, None);
-        self.change(number, to, Some(node))
+        let replaced = self.change(number, to, Some(node));
+        assert!(self.live.get(to) == Some(&node), "a renamed file has its new name");
+        replaced
     }
 
     fn change(&mut self, number: u64, path: &Path, node: Option<Node>) -> Option<Node> {
+        assert!(
+            self.changes.last().is_none_or(|before| before.number <= number),
+            "changes are kept in their order"
+        );
         self.changes.push(Change { number, path: path.to_owned(), node });
         put(&mut self.live, path, node)
     }

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
 
 use super::*;
+use crate::disk::files::Durability;
 use crate::disk::simulated::{Call, Fate, Outcome, SectorFate};
 use crate::format::segment::PAGE_BYTES;
 
@@ -238,14 +239,14 @@ impl Fate for PagesOnce {
                 self.written.retain(|(of, _)| of != path);
                 self.durable.retain(|(of, _)| of != path);
             }
-            Call::Write { path, offset, bytes, durable } => {
+            Call::Write { path, offset, bytes, durability } => {
                 let page = PAGE_BYTES as u64;
                 for number in offset / page..(offset + bytes as u64).div_ceil(page) {
                     let at = (path.to_owned(), number);
                     if self.durable.contains(&at) {
                         *self.broken.lock().unwrap() = Some(format!("{path}: page {number}"));
                     }
-                    if durable {
+                    if durability == Durability::Synced {
                         self.durable.insert(at)
                     } else {
                         self.written.insert(at)

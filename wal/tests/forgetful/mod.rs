@@ -19,7 +19,7 @@ use fuser::{
     ReplyDirectory, ReplyEmpty, ReplyEntry, ReplyOpen, ReplyWrite, Request, TimeOrNow, WriteFlags,
 };
 use raftwerk_wal::simulated::{MemoryFile, MemoryFiles, SectorFate};
-use raftwerk_wal::{Access, Files};
+use raftwerk_wal::{Access, Durability, Files};
 use rustix::fs::OFlags;
 
 const TTL: Duration = Duration::from_secs(60);
@@ -193,11 +193,11 @@ impl Layer {
         let file = self.file(number)?;
         let length = self.files.len(&file)?;
         let zeros = vec![0; to.saturating_sub(length) as usize];
-        Ok(self.files.write_at(&file, length, &[IoSlice::new(&zeros)], false)?)
+        Ok(self.files.write_at(&file, length, &[IoSlice::new(&zeros)], Durability::Buffered)?)
     }
 
-    fn put(&self, number: INodeNo, offset: u64, bytes: &[u8], durable: bool) -> Result<u32, Errno> {
-        self.files.write_at(&self.file(number)?, offset, &[IoSlice::new(bytes)], durable)?;
+    fn put(&self, number: INodeNo, offset: u64, bytes: &[u8], durability: Durability) -> Result<u32, Errno> {
+        self.files.write_at(&self.file(number)?, offset, &[IoSlice::new(bytes)], durability)?;
         Ok(bytes.len() as u32)
     }
 
@@ -341,7 +341,9 @@ impl Filesystem for Layer {
         _: Option<LockOwner>,
         reply: ReplyWrite,
     ) {
-        match self.put(number, offset, bytes, flags.0 & OFlags::DSYNC.bits() as i32 != 0) {
+        let is_synced = flags.0 & OFlags::DSYNC.bits() as i32 != 0;
+        let durability = if is_synced { Durability::Synced } else { Durability::Buffered };
+        match self.put(number, offset, bytes, durability) {
             Ok(written) => reply.written(written),
             Err(error) => reply.error(error),
         }

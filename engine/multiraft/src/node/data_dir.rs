@@ -16,7 +16,7 @@ use raftwerk_frame::NodeId;
 use raftwerk_wal::LaneOptions;
 use raftwerk_wal::OnDamage;
 use raftwerk_wal::{
-    AppendMode, Directory, FileSystemKind, Files, OsFiles, RelaneError, raise_open_files_limit,
+    AppendMode, Directory, Durability, FileSystemKind, Files, OsFiles, RelaneError, raise_open_files_limit,
 };
 
 use crate::api::config::Config;
@@ -229,7 +229,7 @@ fn read_owner_file(path: &Path, node: NodeId, line: &str) -> OwnerFile {
 
 fn write_owner(files: &OsFiles, name: &str, line: &str) -> io::Result<()> {
     let file = files.create(UNFINISHED_OWNER, 0)?;
-    files.write_at(&file, 0, &[IoSlice::new(line.as_bytes())], false)?;
+    files.write_at(&file, 0, &[IoSlice::new(line.as_bytes())], Durability::Buffered)?;
     files.sync(&file)?;
     files.rename(UNFINISHED_OWNER, name)?;
     files.sync_dir("")

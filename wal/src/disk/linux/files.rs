@@ -15,7 +15,7 @@ use memmap2::MmapMut;
 use rustix::fs::{Advice, FallocateFlags, FlockOperation, OFlags};
 use rustix::io::ReadWriteFlags;
 
-use crate::disk::files::{Access, AppendMode, Files};
+use crate::disk::files::{Access, AppendMode, Durability, Files};
 use crate::disk::linux::file_system::FileSystemKind;
 use crate::disk::linux::map::WritableMap;
 use crate::disk::observe::{FileCall, FileObserver};
@@ -25,6 +25,9 @@ use crate::format::segment::PAGE_BYTES;
 const OLD_PROBE: &str = "probe.tmp";
 /// Bytes read per call when a file is cached before it is mapped.
 const CACHED_AT_ONCE_BYTES: usize = 1 << 20;
+
+const _: () = assert!(CACHED_AT_ONCE_BYTES.is_multiple_of(PAGE_BYTES), "files are cached in whole pages");
+const _: () = assert!(may_map(PAGE_BYTES) && !may_map(2 * PAGE_BYTES), "stores dirty one page of the log");
 
 /// Files below one directory of the operating system.
 #[derive(Clone, Debug)]
@@ -147,12 +150,14 @@ impl OsFiles {
         map: &WritableMap,
         offset: u64,
         parts: &[IoSlice<'_>],
-        durable: bool,
+        durability: Durability,
     ) -> io::Result<bool> {
+        let durable = durability == Durability::Synced;
         let bytes: usize = parts.iter().map(|part| part.len()).sum();
-        let write = FileCall::Write { file, offset, parts, durable: false };
+        let write = FileCall::Write { file, offset, parts, durability: Durability::Buffered };
         let stored =
             self.call(&write, || store(map, offset, parts).map(|all| if all { bytes as u64 } else { 0 }))?;
+        assert!(stored == 0 || stored == bytes as u64, "all parts are stored, or they are written by a call");
         if stored == 0 && bytes > 0 {
             return Ok(false);
         }
@@ -200,7 +205,9 @@ impl OsFiles {
             AppendMode::Buffered => true,
             AppendMode::Mapped => may_map(rustix::param::page_size()) && takes_map(path),
         };
-        Taken { mode: if is_taken { self.wanted } else { AppendMode::Buffered }, direct }
+        let mode = if is_taken { self.wanted } else { AppendMode::Buffered };
+        assert!(mode != AppendMode::Direct || direct, "direct appends are made where they are accepted");
+        Taken { mode, direct }
     }
 
     fn path(&self, path: &str) -> PathBuf {
@@ -246,6 +253,7 @@ impl Files for OsFiles {
         let is_mapped = access == Access::Append && self.mode() == AppendMode::Mapped;
         // Out of maps, or of memory: then it is written by calls, which write the same bytes to the same
         // place.
+        assert!(!(is_direct && is_mapped), "a file is stored to through the page cache");
         let map = if is_mapped { map_for_stores(&file).ok() } else { None };
         self.unmapped.fetch_add(u64::from(is_mapped && map.is_none()), Ordering::Relaxed);
         Ok(Arc::new(OsFile { file, map }))
@@ -256,28 +264,33 @@ impl Files for OsFiles {
         file: &Arc<OsFile>,
         mut offset: u64,
         parts: &[IoSlice<'_>],
-        durable: bool,
+        durability: Durability,
     ) -> io::Result<()> {
+        let durable = durability == Durability::Synced;
         // A whole page costs less by a call than by the page fault of its first store; a durable write has
         // its range to `msync`, which needs stores.
         let bytes: usize = parts.iter().map(|part| part.len()).sum();
         if let Some(map) = file.map.as_ref().filter(|_| durable || bytes <= PAGE_BYTES)
-            && self.store(&file.file, map, offset, parts, durable)?
+            && self.store(&file.file, map, offset, parts, durability)?
         {
             return Ok(());
         }
+        let mut left = bytes;
         let is_direct = self.mode() == AppendMode::Direct;
         let flags = if durable && is_direct { ReadWriteFlags::DSYNC } else { ReadWriteFlags::empty() };
         let mut parts = parts.to_vec();
         let mut parts = &mut parts[..];
         IoSlice::advance_slices(&mut parts, 0); // skips empty ones
         while !parts.is_empty() {
-            let durable = flags.contains(ReadWriteFlags::DSYNC);
-            let write = FileCall::Write { file: &file.file, offset, parts, durable };
+            let is_synced = flags.contains(ReadWriteFlags::DSYNC);
+            let durability = if is_synced { Durability::Synced } else { Durability::Buffered };
+            let write = FileCall::Write { file: &file.file, offset, parts, durability };
             let written = || Ok(rustix::io::pwritev2(&file.file, parts, offset, flags)? as u64);
             match self.call(&write, written) {
                 Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
                 Ok(written) => {
+                    assert!(written <= left as u64, "a call writes no more than it was given");
+                    left -= written as usize;
                     offset += written;
                     IoSlice::advance_slices(&mut parts, written as usize);
                 }
@@ -285,6 +298,7 @@ impl Files for OsFiles {
                 Err(error) => return Err(error),
             }
         }
+        assert_eq!(left, 0, "a write ends behind its last part");
         if durable && !is_direct { self.sync(file) } else { Ok(()) }
     }
 
@@ -347,13 +361,17 @@ impl Files for OsFiles {
                 Err(error) => return Err(error),
             }
         }
+        assert!(done <= into.len(), "a read returns no more than was asked for");
         Ok(done)
     }
 
     fn read_cached(&self, file: &Arc<OsFile>, offset: u64, into: &mut [u8]) -> io::Result<usize> {
+        let wanted = into.len();
         let read =
             rustix::io::preadv2(&file.file, &mut [IoSliceMut::new(into)], offset, ReadWriteFlags::NOWAIT);
-        Ok(read.unwrap_or(0)) // nothing cached, or a file system without RWF_NOWAIT
+        let read = read.unwrap_or(0); // nothing cached, or a file system without RWF_NOWAIT
+        assert!(read <= wanted, "the cache returns no more than was asked for");
+        Ok(read)
     }
 
     fn spread(&self, count: usize, task: &(dyn Fn(usize) + Sync)) {
@@ -371,6 +389,7 @@ impl Files for OsFiles {
             }
             work();
         });
+        assert!(next.into_inner() >= count, "every task was started");
     }
 
     fn len(&self, file: &Arc<OsFile>) -> io::Result<u64> {
@@ -415,6 +434,8 @@ fn takes_direct(path: &Path) -> bool {
     let mut options = OpenOptions::new();
     let direct = options.read(true).write(true).custom_flags(OFlags::DIRECT.bits() as i32).open(path);
     let Ok(page) = MmapMut::map_anon(PAGE_BYTES) else { return false };
+    assert_eq!(page.len(), PAGE_BYTES, "a direct write is of a whole page");
+    assert!(page.as_ptr().addr().is_multiple_of(PAGE_BYTES), "a direct write begins at a page of memory");
     direct.and_then(|file| file.write_all_at(&page, 0)).map_or_else(|error| is_full(&error), |()| true)
 }
 

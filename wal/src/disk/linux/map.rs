@@ -22,6 +22,9 @@ const WINDOW_BYTES: usize = 1 << 20;
 /// An upper bound on the system's page length on any supported machine; a window is a multiple of it.
 const PAGE_BYTES_MAX: usize = 64 << 10;
 
+const _: () = assert!(WINDOW_BYTES.is_multiple_of(PAGE_BYTES_MAX), "a window is of whole pages");
+const _: () = assert!(LARGE_PAGE_BYTES.is_multiple_of(PAGE_BYTES_MAX), "a large page is of whole pages");
+
 /// A file map for stores.
 #[derive(Debug)]
 pub(crate) struct WritableMap {
@@ -69,6 +72,7 @@ impl WritableMap {
         if at < window.range.start || window.range.end < end {
             self.move_to(&mut window, at, end);
         }
+        assert!(window.range.start <= at && end <= window.range.end, "the window holds what is stored");
         if !window.is_locked {
             return Ok(false);
         }
@@ -84,6 +88,8 @@ impl WritableMap {
     fn move_to(&self, window: &mut Window, at: usize, end: usize) {
         let from = at / PAGE_BYTES_MAX * PAGE_BYTES_MAX;
         let to = end.max(from + WINDOW_BYTES).next_multiple_of(PAGE_BYTES_MAX).min(self.len());
+        assert!(from <= at && end <= to, "the window holds what is stored");
+        assert!(to <= self.len(), "the window lies in the map");
         let place = |range: &Range<usize>| self.map.as_mut_ptr().wrapping_add(range.start).cast();
         let old = std::mem::replace(window, Window { range: from..to, is_locked: false });
         if old.is_locked {
@@ -99,6 +105,7 @@ impl WritableMap {
     /// # Errors
     /// If the system cannot write it.
     pub(crate) fn sync(&self, at: usize, bytes: usize) -> io::Result<()> {
+        assert!(at + bytes <= self.len(), "what is synced lies in the map");
         self.map.flush_range(at, bytes)
     }
 }
@@ -145,7 +152,9 @@ impl Slab {
     pub(crate) fn take(self: &Arc<Self>) -> Option<Part> {
         let claim = |free: u32| (free != 0).then(|| free & (free - 1));
         let free = self.free.fetch_update(Ordering::Acquire, Ordering::Relaxed, claim).ok()?;
-        Some(Part { slab: Arc::clone(self), number: free.trailing_zeros() })
+        let number = free.trailing_zeros();
+        assert!(number < self.parts, "only the slab's parts are free");
+        Some(Part { slab: Arc::clone(self), number })
     }
 
     /// The total bytes of its parts.
@@ -155,7 +164,9 @@ impl Slab {
 
     /// Whether all parts are free.
     pub(crate) fn is_idle(&self) -> bool {
-        self.free.load(Ordering::Acquire).count_ones() == self.parts
+        let free = self.free.load(Ordering::Acquire).count_ones();
+        assert!(free <= self.parts, "no more parts are free than there are");
+        free == self.parts
     }
 }
 
@@ -196,7 +207,8 @@ impl DerefMut for Part {
 
 impl Drop for Part {
     fn drop(&mut self) {
-        self.slab.free.fetch_or(1 << self.number, Ordering::Release);
+        let free = self.slab.free.fetch_or(1 << self.number, Ordering::Release);
+        assert!(free & 1 << self.number == 0, "a part with an owner is not free");
     }
 }
 

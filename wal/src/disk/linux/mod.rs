@@ -26,7 +26,7 @@ use crossbeam_utils::sync::{Parker, Unparker};
 use crate::background::SnapshotJob;
 use crate::directory::Directory;
 use crate::disk::execute::{Unsynced, run_appends, run_segment_job};
-use crate::disk::files::{AppendMode, Files};
+use crate::disk::files::{AppendMode, Durability, Files};
 use crate::disk::linux::files::OsFiles;
 use crate::disk::{AppendCost, AppendJob, Completion, Disk, Job, SegmentJob};
 use crate::format::lsn::Lsn;
@@ -62,7 +62,8 @@ type File = <OsFiles as Files>::File;
 /// The disk of one lane.
 pub struct OsDisk {
     directory: Directory<OsFiles>,
-    is_synced: bool,
+    /// What an append that completed is.
+    durability: Durability,
     done: Arc<Done>,
     appends: JobThread<AppendJob<File>>,
     writing: Arc<Mutex<Writing>>,
@@ -75,7 +76,7 @@ pub struct OsDisk {
 
 impl fmt::Debug for OsDisk {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("OsDisk").field("is_synced", &self.is_synced).finish_non_exhaustive()
+        f.debug_struct("OsDisk").field("durability", &self.durability).finish_non_exhaustive()
     }
 }
 
@@ -100,11 +101,12 @@ impl OsDisk {
     /// If the system cannot start a thread.
     pub fn open(directory: &Directory<OsFiles>, options: &OsDiskOptions, waker: Waker) -> io::Result<Self> {
         let done = Arc::new(Done { queue: SegQueue::new(), waker });
-        let (lane, spin, pause, durable) = (options.lane, options.spin, options.retry_pause, options.sync);
+        let (lane, spin, pause) = (options.lane, options.spin, options.retry_pause);
+        let durability = if options.sync { Durability::Synced } else { Durability::Buffered };
         let writing = Arc::new(Mutex::new(Writing::default()));
         let (files, to, of_thread) = (directory.clone(), Arc::clone(&done), Arc::clone(&writing));
         let appends = JobThread::start(format!("wal-sync-{lane}"), move |jobs| {
-            append(files.files(), jobs, &of_thread, &to, durable, spin)
+            append(files.files(), jobs, &of_thread, &to, durability, spin)
         })?;
         let (files, to) = (directory.clone(), Arc::clone(&done));
         let segments = JobThread::start(format!("wal-files-{lane}"), move |jobs| {
@@ -120,10 +122,10 @@ impl OsDisk {
         let snapshots = JobThread::start(format!("wal-snap-{lane}"), move |jobs| {
             snapshots::run(files.files(), jobs, |done| to.push(Completion::Snapshot(done)));
         })?;
-        let is_copy = !durable && directory.files().mode() != AppendMode::Direct;
+        let is_copy = !options.sync && directory.files().mode() != AppendMode::Direct;
         Ok(Self {
             directory: directory.clone(),
-            is_synced: durable,
+            durability,
             done,
             appends,
             writing,
@@ -145,16 +147,26 @@ struct Writing {
 }
 
 impl Writing {
+    fn put(&mut self, job: AppendJob<File>) {
+        assert!(
+            self.queued.back().is_none_or(|before| before.lsn <= job.lsn),
+            "batches arrive in the order in which they were submitted"
+        );
+        self.queued.push_back(job);
+    }
+
     /// Writes everything queued; after a failure, nothing ever again: batches queued then are never
     /// acknowledged.
-    fn run(&mut self, files: &OsFiles, to: &Done, durable: bool) {
+    fn run(&mut self, files: &OsFiles, to: &Done, durability: Durability) {
         if self.has_failed {
             return;
         }
         let mut before = Instant::now();
-        let is_alive = run_appends(files, &mut self.queued, &mut self.unsynced, durable, |completion| {
+        let is_alive = run_appends(files, &mut self.queued, &mut self.unsynced, durability, |completion| {
             let now = Instant::now();
-            let nanos = now.duration_since(before).as_nanos() as u64;
+            let nanos = now.duration_since(before).as_nanos();
+            assert!(nanos <= u128::from(u64::MAX), "a write takes less than 584 years");
+            let nanos = nanos as u64;
             before = now;
             to.push(match completion {
                 Completion::Appended { last, cost } => {
@@ -166,6 +178,7 @@ impl Writing {
                 other => other,
             });
         });
+        assert!(self.queued.is_empty(), "every queued batch is written, or dropped after a failure");
         self.has_failed = !is_alive;
     }
 }
@@ -176,16 +189,16 @@ fn append(
     jobs: &JobQueue<AppendJob<File>>,
     writing: &Mutex<Writing>,
     to: &Done,
-    durable: bool,
+    durability: Durability,
     spin: Duration,
 ) {
     while let Some(job) = jobs.next(spin) {
         let mut writing = writing.lock().unwrap_or_else(PoisonError::into_inner);
-        writing.queued.push_back(job);
+        writing.put(job);
         while let Some(job) = jobs.shared.queue.pop() {
-            writing.queued.push_back(job);
+            writing.put(job);
         }
-        writing.run(files, to, durable);
+        writing.run(files, to, durability);
         if writing.has_failed {
             return;
         }
@@ -202,8 +215,9 @@ impl OsDisk {
         // The thread's completions were all polled, so it is not writing; at most it is about to release the
         // lock.
         let mut writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
-        writing.queued.push_back(job);
-        writing.run(self.directory.files(), &self.done, self.is_synced);
+        assert!(writing.has_failed || writing.queued.is_empty(), "the append thread is idle");
+        writing.put(job);
+        writing.run(self.directory.files(), &self.done, self.durability);
         None
     }
 }
@@ -219,6 +233,10 @@ impl Disk for OsDisk {
         match job {
             Job::Append(job) => {
                 if let Some(job) = self.write_inline(job) {
+                    assert!(
+                        self.given.is_none_or(|given| given <= job.lsn),
+                        "batches are submitted in order"
+                    );
                     self.given = Some(job.lsn);
                     self.appends.push(job);
                 }
@@ -231,6 +249,7 @@ impl Disk for OsDisk {
     fn poll(&mut self) -> Option<Completion<File>> {
         let completion = self.done.queue.pop();
         if let Some(Completion::Appended { last, .. } | Completion::Written { last, .. }) = &completion {
+            assert!(self.given.is_none_or(|given| given >= *last), "only a submitted batch completes");
             self.given = self.given.filter(|given| given > last);
         }
         completion
@@ -241,7 +260,7 @@ impl Disk for OsDisk {
     }
 
     fn is_synced(&self) -> bool {
-        self.is_synced
+        self.durability == Durability::Synced
     }
 }
 

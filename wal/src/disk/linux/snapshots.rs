@@ -32,6 +32,7 @@ pub(crate) fn run<F: Files>(files: &F, jobs: &JobQueue<SnapshotJob>, done: impl 
             step_began = Instant::now();
         };
         let ended = run_in_steps(files, job, &mut pause);
+        assert_eq!(ended.group, group, "the result is of the job that was taken");
         done(ended);
     }
 }

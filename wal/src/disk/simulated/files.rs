@@ -5,9 +5,9 @@ use std::collections::BTreeSet;
 use std::io::{self, IoSlice};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::inode::{Inode, SectorFate};
+use super::inode::{Inode, ReadFrom, SectorFate};
 use super::names::{Names, Shared, parent};
-use crate::disk::files::{Access, Files};
+use crate::disk::files::{Access, Durability, Files};
 
 /// A call that is about to be made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,8 +22,8 @@ pub enum Call<'a> {
         offset: u64,
         /// How many.
         bytes: usize,
-        /// They are to be durable when the call returns.
-        durable: bool,
+        /// Where they are to be when the call returns.
+        durability: Durability,
     },
     /// A file becomes durable.
     Sync(&'a str),
@@ -100,8 +100,7 @@ struct Fault {
 #[derive(Clone, Debug)]
 pub struct MemoryFile {
     inode: Shared,
-    /// Reads go past the cache.
-    is_past_cache: bool,
+    reads: ReadFrom,
     _lock: Option<Arc<Lock>>,
 }
 
@@ -124,7 +123,8 @@ impl std::fmt::Debug for MemoryFiles {
 
 impl Drop for Lock {
     fn drop(&mut self) {
-        held(&self.state).locks.remove(&self.path);
+        let was_held = held(&self.state).locks.remove(&self.path);
+        assert!(was_held, "a lock is held until it is dropped");
     }
 }
 
@@ -134,7 +134,7 @@ fn held<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 impl MemoryFile {
     fn of(inode: Shared) -> Self {
-        Self { inode, is_past_cache: false, _lock: None }
+        Self { inode, reads: ReadFrom::Cache, _lock: None }
     }
 }
 
@@ -166,7 +166,7 @@ impl State {
         // A file with two names takes its space once.
         let mut counted = BTreeSet::new();
         let files = self.names.now().values().filter(|file| counted.insert(Arc::as_ptr(file)));
-        files.map(|file| held(file).live.len() as u64).sum()
+        files.map(|file| held(file).bytes().len() as u64).sum()
     }
 
     fn has_room(&self, more: u64) -> io::Result<()> {
@@ -213,7 +213,9 @@ impl MemoryFiles {
     pub fn fail_change(&self, n: u64, more: u64, kind: io::ErrorKind) {
         let mut state = held(&self.0);
         let from = state.changes + n;
-        state.fault = Some(Fault { from, to: from.saturating_add(1).saturating_add(more), kind });
+        let to = from.saturating_add(1).saturating_add(more);
+        assert!(from < to, "a fault hits at least one call");
+        state.fault = Some(Fault { from, to, kind });
     }
 
     /// Ends the failures of [`MemoryFiles::fail_change`]. Unsynced writes remain unsynced.
@@ -229,7 +231,7 @@ impl MemoryFiles {
     /// The bytes of a file.
     #[must_use]
     pub fn content(&self, path: &str) -> Option<Vec<u8>> {
-        held(&self.0).names.now().get(path).map(|file| held(file).live.clone())
+        held(&self.0).names.now().get(path).map(|file| held(file).bytes().to_vec())
     }
 
     /// Adds a file durably, replacing one of that name.
@@ -253,7 +255,7 @@ impl MemoryFiles {
     pub fn overwrite(&self, path: &str, offset: u64, bytes: &[u8]) {
         if let Ok(file) = self.find(path) {
             let mut inode = held(&file.inode);
-            let room = inode.live.len().saturating_sub(offset as usize).min(bytes.len());
+            let room = inode.bytes().len().saturating_sub(offset as usize).min(bytes.len());
             inode.write_durable(offset as usize, &[IoSlice::new(&bytes[..room])]);
         }
     }
@@ -295,6 +297,7 @@ impl MemoryFiles {
         for (path, file) in state.names.now() {
             copy.names.put(path, shared(held(file).copied(path)));
         }
+        assert_eq!(copy.names.in_doubt(), 0, "a copy's names are durable");
         Self(Arc::new(Mutex::new(copy)))
     }
 
@@ -325,6 +328,7 @@ impl MemoryFiles {
             let bytes = held(file).survived(&mut |sector| fate(path, sector));
             image.names.put(path, shared(Inode::durable(path, bytes)));
         }
+        assert_eq!(image.names.in_doubt(), 0, "after a power cut no name is in doubt");
         Self(Arc::new(Mutex::new(image)))
     }
 
@@ -354,11 +358,13 @@ impl Files for MemoryFiles {
         state.has_room(bytes)?;
         let file = shared(Inode::fresh(path, bytes as usize));
         state.names.give(path, Shared::clone(&file));
+        assert_eq!(held(&file).bytes().len() as u64, bytes, "a new file has the length allocated to it");
         Ok(MemoryFile::of(file))
     }
 
     fn open(&self, path: &str, access: Access) -> io::Result<MemoryFile> {
-        Ok(MemoryFile { is_past_cache: access == Access::Scan, ..self.find(path)? })
+        let reads = if access == Access::Scan { ReadFrom::Device } else { ReadFrom::Cache };
+        Ok(MemoryFile { reads, ..self.find(path)? })
     }
 
     fn write_at(
@@ -366,15 +372,16 @@ impl Files for MemoryFiles {
         file: &MemoryFile,
         offset: u64,
         parts: &[IoSlice<'_>],
-        durable: bool,
+        durability: Durability,
     ) -> io::Result<()> {
         let bytes: usize = parts.iter().map(|part| part.len()).sum();
+        assert!(offset.checked_add(bytes as u64).is_some(), "a write ends where an offset can point");
         let mut state = held(&self.0);
         let (path, length) = {
             let inode = held(&file.inode);
-            (inode.path.clone(), inode.live.len())
+            (inode.path().to_owned(), inode.bytes().len())
         };
-        let outcome = state.change(Call::Write { path: &path, offset, bytes, durable });
+        let outcome = state.change(Call::Write { path: &path, offset, bytes, durability });
         state.has_room((offset as usize + bytes).saturating_sub(length) as u64)?;
         let mut inode = held(&file.inode);
         match outcome {
@@ -387,7 +394,7 @@ impl Files for MemoryFiles {
             Ok(Outcome::Misdirected(other)) if other as usize + bytes <= length => {
                 inode.write_durable(other as usize, parts);
             }
-            Ok(_) if durable => inode.write_durable(offset as usize, parts),
+            Ok(_) if durability == Durability::Synced => inode.write_durable(offset as usize, parts),
             Ok(_) => inode.write(offset as usize, parts),
             Err(error) => {
                 inode.write(offset as usize, parts);
@@ -400,13 +407,16 @@ impl Files for MemoryFiles {
     fn sync(&self, file: &MemoryFile) -> io::Result<()> {
         let mut state = held(&self.0);
         let mut inode = held(&file.inode);
-        match state.change(Call::Sync(&inode.path))? {
+        match state.change(Call::Sync(inode.path()))? {
             Outcome::Lost => {}
             Outcome::FailStale(kind) => {
                 inode.fail_sync();
                 return Err(kind.into());
             }
-            _ => inode.sync(),
+            _ => {
+                inode.sync();
+                assert!(inode.is_synced(), "a sync leaves nothing in doubt");
+            }
         }
         Ok(())
     }
@@ -461,8 +471,9 @@ impl Files for MemoryFiles {
     fn read_at(&self, file: &MemoryFile, offset: u64, into: &mut [u8]) -> io::Result<usize> {
         let mut state = held(&self.0);
         let inode = held(&file.inode);
-        let outcome = state.decide(Call::Read { path: &inode.path, offset, bytes: into.len() })?;
-        let read = inode.read(offset as usize, into, file.is_past_cache);
+        let outcome = state.decide(Call::Read { path: inode.path(), offset, bytes: into.len() })?;
+        let read = inode.read(offset as usize, into, file.reads);
+        assert!(read <= into.len(), "a read returns no more than was asked for");
         if let Outcome::Flipped(bit) = outcome {
             flip(&mut into[..read], bit);
         }
@@ -472,15 +483,17 @@ impl Files for MemoryFiles {
     fn read_cached(&self, file: &MemoryFile, offset: u64, into: &mut [u8]) -> io::Result<usize> {
         // If no sector is stale, cache and device are equal, and a read from either gives the same.
         let inode = held(&file.inode);
-        Ok(if inode.is_stale() { inode.read(offset as usize, into, false) } else { 0 })
+        Ok(if inode.is_stale() { inode.read(offset as usize, into, ReadFrom::Cache) } else { 0 })
     }
 
     fn drop_cached(&self, file: &MemoryFile) {
-        held(&file.inode).drop_cached();
+        let mut inode = held(&file.inode);
+        inode.drop_cached();
+        assert!(!inode.is_stale(), "what is read next is the device's");
     }
 
     fn len(&self, file: &MemoryFile) -> io::Result<u64> {
-        Ok(held(&file.inode).live.len() as u64)
+        Ok(held(&file.inode).bytes().len() as u64)
     }
 
     fn list(&self, dir: &str) -> io::Result<Vec<String>> {
@@ -489,6 +502,7 @@ impl Files for MemoryFiles {
         if !state.dirs.contains(dir) {
             return Err(io::ErrorKind::NotFound.into());
         }
+        assert!(!dir.is_empty(), "files are listed by the directory that they lie in");
         let paths = state.names.now().keys().filter(|path| parent(path) == dir);
         Ok(paths.map(|path| path[dir.len() + 1..].to_owned()).collect())
     }

@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::io::IoSlice;
 
+use crate::format::segment::PAGE_BYTES;
+
 /// The unit that a device writes atomically.
 pub const SECTOR_BYTES: usize = 512;
 
@@ -17,14 +19,25 @@ pub enum SectorFate {
     Garbage(u8),
 }
 
+/// Where a read takes its bytes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum ReadFrom {
+    /// The page cache, where it has them.
+    Cache,
+    /// The device, past the cache.
+    Device,
+}
+
 type Sector = [u8; SECTOR_BYTES];
+
+const _: () = assert!(PAGE_BYTES.is_multiple_of(SECTOR_BYTES), "a page is of whole sectors");
 
 /// The bytes of one file.
 #[derive(Debug, Default)]
 pub(super) struct Inode {
     /// Its first name, under which calls are passed to a [`Fate`](super::Fate).
-    pub(super) path: String,
-    pub(super) live: Vec<u8>,
+    path: String,
+    live: Vec<u8>,
     /// The minimum length of the file after a power cut.
     durable_bytes: usize,
     /// Sectors written since the last sync, with their durable content. Those beyond `durable_bytes` hold
@@ -38,6 +51,16 @@ pub(super) struct Inode {
 }
 
 impl Inode {
+    /// Its first name.
+    pub(super) fn path(&self) -> &str {
+        &self.path
+    }
+
+    /// Its content, as the cache has it.
+    pub(super) fn bytes(&self) -> &[u8] {
+        &self.live
+    }
+
     /// A file with all bytes durable.
     pub(super) fn durable(path: &str, live: Vec<u8>) -> Self {
         let durable_bytes = live.len();
@@ -55,6 +78,7 @@ impl Inode {
         let durable_end = end.min(self.durable_bytes);
         for sector in at / SECTOR_BYTES..durable_end.div_ceil(SECTOR_BYTES) {
             let from = sector * SECTOR_BYTES;
+            assert!(from < self.durable_bytes, "only what was durable is kept");
             self.unsynced.entry(sector).or_insert_with(|| {
                 if let Some(old) = self.stale.remove(&sector) {
                     return old;
@@ -67,6 +91,7 @@ impl Inode {
         }
         self.grown |= end > self.durable_bytes;
         self.put(at, end, parts);
+        assert!(self.durable_bytes <= self.live.len(), "what is durable was written");
     }
 
     /// Writes durably. Other unsynced writes stay unsynced, except in the rare case below.
@@ -80,6 +105,7 @@ impl Inode {
             return self.sync();
         }
         self.put(at, end, parts);
+        assert!(end <= self.durable_bytes, "a durable write ends in what is durable");
     }
 
     fn put(&mut self, mut at: usize, end: usize, parts: &[IoSlice<'_>]) {
@@ -90,6 +116,8 @@ impl Inode {
             self.live[at..at + part.len()].copy_from_slice(part);
             at += part.len();
         }
+        assert_eq!(at, end, "the parts fill what is written");
+        assert!(end <= self.live.len(), "what is written lies in the file");
     }
 
     /// Makes the whole file durable.
@@ -99,9 +127,16 @@ impl Inode {
         self.grown = false;
     }
 
+    /// Whether all of it is durable.
+    pub(super) fn is_synced(&self) -> bool {
+        self.unsynced.is_empty() && self.durable_bytes == self.live.len() && !self.grown
+    }
+
     /// A failed sync: the unsynced sectors count as clean from now on, but the device does not have them.
     pub(super) fn fail_sync(&mut self) {
+        let stale = self.stale.len() + self.unsynced.len();
         self.stale.append(&mut self.unsynced);
+        assert_eq!(self.stale.len(), stale, "a sector is unsynced or stale, not both");
     }
 
     /// Drops clean pages from the cache: from now on the file's content is the device's.
@@ -117,11 +152,11 @@ impl Inode {
     }
 
     /// Reads up to the end of the file: through the cache, or past it. Returns the number of bytes.
-    pub(super) fn read(&self, at: usize, into: &mut [u8], is_past_cache: bool) -> usize {
+    pub(super) fn read(&self, at: usize, into: &mut [u8], from: ReadFrom) -> usize {
         let rest = self.live.get(at..).unwrap_or_default();
         let read = rest.len().min(into.len());
         into[..read].copy_from_slice(&rest[..read]);
-        for (sector, old) in self.stale.iter().filter(|_| is_past_cache) {
+        for (sector, old) in self.stale.iter().filter(|_| from == ReadFrom::Device) {
             lay_over(&mut into[..read], at, *sector, old);
         }
         read
@@ -131,6 +166,7 @@ impl Inode {
     pub(super) fn copied(&self, path: &str) -> Self {
         let mut copy = Self::durable(path, self.live.clone());
         copy.stale.clone_from(&self.stale);
+        assert!(copy.is_synced(), "a copy is durable");
         copy
     }
 
@@ -142,6 +178,7 @@ impl Inode {
         }
         let from = sector * SECTOR_BYTES;
         let there = &self.live[from..self.live.len().min(from + SECTOR_BYTES)];
+        assert!(at - from < there.len(), "the byte lies in its sector");
         let old = self.stale.entry(sector).or_insert_with(|| {
             let mut old = Box::new([0; SECTOR_BYTES]);
             old[..there.len()].copy_from_slice(there);
@@ -167,6 +204,7 @@ impl Inode {
         for (&sector, old) in &self.unsynced {
             let from = sector * SECTOR_BYTES;
             let to = bytes.len().min(from + SECTOR_BYTES);
+            assert!(from < to, "an unsynced sector lies in the file");
             match fate(sector) {
                 SectorFate::New => {}
                 SectorFate::Garbage(byte) => bytes[from..to].fill(byte),
@@ -176,6 +214,8 @@ impl Inode {
         if self.grown {
             self.lose_growth(&mut bytes, fate);
         }
+        assert!(self.durable_bytes <= bytes.len(), "a power cut leaves what was durable");
+        assert!(bytes.len() <= self.live.len(), "a power cut adds nothing");
         bytes
     }
 
@@ -185,6 +225,7 @@ impl Inode {
         while from < bytes.len() {
             let sector = from / SECTOR_BYTES;
             let to = bytes.len().min((sector + 1) * SECTOR_BYTES);
+            assert!(from < to && to - from <= SECTOR_BYTES, "sectors lie one after another");
             match fate(sector) {
                 SectorFate::New => {}
                 SectorFate::Garbage(byte) => bytes[from..to].fill(byte),
@@ -195,6 +236,7 @@ impl Inode {
             }
             from = to;
         }
+        assert!(self.durable_bytes <= end, "only growth is lost");
         bytes.truncate(end);
     }
 }
@@ -205,6 +247,7 @@ fn lay_over(bytes: &mut [u8], at: usize, sector: usize, content: &Sector) {
     let to = ((sector + 1) * SECTOR_BYTES).min(at + bytes.len());
     if from < to {
         let of = from % SECTOR_BYTES;
+        assert!(of + (to - from) <= SECTOR_BYTES, "no more than a sector is copied");
         bytes[from - at..to - at].copy_from_slice(&content[of..of + (to - from)]);
     }
 }

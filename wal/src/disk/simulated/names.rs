@@ -94,6 +94,7 @@ impl Names {
 
     /// Adds a name for a file: its first, or a second in another directory.
     pub(super) fn give(&mut self, name: &str, file: Shared) {
+        assert!(!self.now.contains_key(name), "a name that is given was unused");
         self.change(Change::Given(name.to_owned(), file));
     }
 
@@ -101,6 +102,7 @@ impl Names {
     pub(super) fn take(&mut self, name: &str) -> bool {
         let Some(file) = self.now.get(name).cloned() else { return false };
         self.change(Change::Taken(name.to_owned(), file));
+        assert!(!self.now.contains_key(name), "a name that is taken is unused");
         true
     }
 
@@ -110,6 +112,8 @@ impl Names {
         let is_other = |(name, there): &(&String, &Shared)| *name != from && Arc::ptr_eq(there, &file);
         let others = self.now.iter().filter(is_other).map(|(name, _)| name.clone()).collect();
         self.change(Change::Moved { from: from.to_owned(), to: to.to_owned(), file, others });
+        assert!(self.now.contains_key(to), "a renamed file has its new name");
+        assert!(from == to || !self.now.contains_key(from), "a renamed file has lost its old name");
         true
     }
 

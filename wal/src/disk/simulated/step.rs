@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use crate::background::run::run_snapshot_job;
 use crate::directory::Directory;
 use crate::disk::execute::{Unsynced, run_appends, run_segment_job};
-use crate::disk::files::{AppendMode, Files};
+use crate::disk::files::{AppendMode, Durability, Files};
 use crate::disk::{Completion, Disk, Job};
 
 /// A [`Disk`] without threads: jobs wait until [`StepDisk::run_appends`] and the like run them.
@@ -45,7 +45,10 @@ impl<F: Files> StepDisk<F> {
         let done = &mut self.done;
         let files = self.directory.files();
         let (appends, unsynced) = (&mut self.appends, &mut self.unsynced);
-        self.is_dead = !run_appends(files, appends, unsynced, true, |completion| done.push_back(completion));
+        let durability = Durability::Synced;
+        let is_alive = run_appends(files, appends, unsynced, durability, |ended| done.push_back(ended));
+        assert!(self.appends.is_empty(), "every queued batch is written, or dropped after a failure");
+        self.is_dead = !is_alive;
         true
     }
 
@@ -71,7 +74,13 @@ impl<F: Files> Disk for StepDisk<F> {
 
     fn submit(&mut self, job: Job<F::File>) {
         match job {
-            Job::Append(job) => self.appends.push_back(job),
+            Job::Append(job) => {
+                assert!(
+                    self.appends.back().is_none_or(|before| before.lsn <= job.lsn),
+                    "batches are submitted in order"
+                );
+                self.appends.push_back(job);
+            }
             other => self.others.push_back(other),
         }
     }

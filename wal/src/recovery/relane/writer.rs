@@ -13,7 +13,7 @@ use raftwerk_frame::{Configuration, EntryId, GroupId, Index, Term};
 
 use crate::disk::SegmentFile;
 use crate::disk::execute;
-use crate::disk::files::Files;
+use crate::disk::files::{Durability, Files};
 use crate::error::OpenError;
 use crate::format::batch::{BATCH_HEADER_BYTES, BatchInProgress, BatchPosition, NextBatch};
 use crate::format::lsn::Lsn;
@@ -44,6 +44,7 @@ pub(crate) struct LaneWriter<'a, F: Files> {
 impl<'a, F: Files> LaneWriter<'a, F> {
     /// A writer for a lane that has a directory, but no files.
     pub(crate) fn new(files: &'a F, number: u16, log_id: u64, options: &LaneOptions) -> Self {
+        assert!(options.segment_bytes.is_multiple_of(PAGE_BYTES as u64), "a segment is of whole pages");
         let header = SegmentHeader {
             lane: number,
             sequence: 1,
@@ -106,6 +107,7 @@ impl<'a, F: Files> LaneWriter<'a, F> {
 
     /// Writes a whole frame unchanged.
     pub(crate) fn frame(&mut self, frame: &[u8]) -> Result<(), OpenError> {
+        assert!(frame.len() >= HEADER_BYTES, "a whole frame has its header");
         self.write(frame.len(), |out| out.copy_from_slice(frame))
     }
 
@@ -115,6 +117,7 @@ impl<'a, F: Files> LaneWriter<'a, F> {
             self.begin(BATCH_HEADER_BYTES + bytes)?;
         }
         let batch = self.batch.as_mut().expect("begun just now");
+        assert!(bytes <= batch.bytes_left(), "the batch has space for the frame");
         let (out, end) = batch.spare();
         fill(&mut out[..bytes]);
         end.record(bytes);
@@ -123,6 +126,7 @@ impl<'a, F: Files> LaneWriter<'a, F> {
 
     /// Begins a batch with space for `need` bytes, header included; in a new segment if this one is too full.
     fn begin(&mut self, need: usize) -> Result<(), OpenError> {
+        assert!(self.batch.is_none(), "the batch before this one is written");
         if PAGE_BYTES as u64 + need as u64 > self.header.bytes {
             return Err(OpenError::Options("a frame of the log does not fit into a segment"));
         }
@@ -134,6 +138,8 @@ impl<'a, F: Files> LaneWriter<'a, F> {
             self.segment = Some(prepared.map_err(OpenError::io(&lane_dir(self.header.lane)))?);
             self.offset = PAGE_BYTES as u64;
         }
+        assert!(self.offset.is_multiple_of(PAGE_BYTES as u64), "a batch begins on a page of its own");
+        assert!(self.offset + need as u64 <= self.header.bytes, "the segment has space for the batch");
         let bytes_left = self.header.bytes - self.offset;
         let buffer = self.pool.take(WRITTEN_BYTES.min(bytes_left as usize).max(need));
         self.batch = Some(BatchInProgress::new(buffer, bytes_left, self.offset));
@@ -142,16 +148,23 @@ impl<'a, F: Files> LaneWriter<'a, F> {
 
     /// Writes the batch, if it has frames. It becomes durable with its segment.
     fn seal(&mut self) -> Result<(), OpenError> {
-        if self.batch.as_ref().is_some_and(|batch| batch.count() > 0) { self.put(false) } else { Ok(()) }
+        if self.batch.as_ref().is_some_and(|batch| batch.count() > 0) {
+            self.put(Durability::Buffered)
+        } else {
+            Ok(())
+        }
     }
 
-    fn put(&mut self, is_durable: bool) -> Result<(), OpenError> {
+    fn put(&mut self, durability: Durability) -> Result<(), OpenError> {
         let (Some(batch), Some(segment)) = (self.batch.take(), &self.segment) else { return Ok(()) };
+        assert!(self.offset <= u64::from(u32::MAX), "a segment is shorter than 4 GiB");
         let position = BatchPosition { incarnation: self.header.incarnation(), offset: self.offset as u32 };
         let lsn = self.last.next();
         let (bytes, takes) =
             batch.seal(lsn, self.durable, self.header.terms, position, NextBatch::OnNextPage);
-        let written = self.files.write_at(&segment.append, self.offset, &[IoSlice::new(&bytes)], is_durable);
+        assert_eq!(bytes.len() as u64, takes, "all that a batch takes is written");
+        assert!(self.offset + takes <= self.header.bytes, "a batch ends in its segment");
+        let written = self.files.write_at(&segment.append, self.offset, &[IoSlice::new(&bytes)], durability);
         written.map_err(OpenError::io(&lane_dir(self.header.lane)))?;
         self.offset += takes;
         self.bytes += takes;
@@ -169,7 +182,9 @@ impl<'a, F: Files> LaneWriter<'a, F> {
     }
 
     fn end_segment(&mut self) -> Result<(), OpenError> {
+        assert!(self.batch.is_none(), "a segment ends after its last batch");
         self.sync()?;
+        assert_eq!(self.durable, self.last, "a segment that ended is durable");
         self.segment = None;
         self.header.previous = self.header.sequence;
         self.header.sequence += 1;
@@ -182,7 +197,8 @@ impl<'a, F: Files> LaneWriter<'a, F> {
         self.seal()?;
         self.sync()?;
         self.begin(BATCH_HEADER_BYTES)?;
-        self.put(true)?;
+        self.put(Durability::Synced)?;
+        assert_eq!(self.last, self.durable.next(), "the last batch claims all before it");
         Ok(self.bytes)
     }
 }
