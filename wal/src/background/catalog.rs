@@ -93,7 +93,9 @@ impl SnapshotCatalog {
         let from = group.map_or(Bound::Unbounded, Bound::Excluded);
         self.with(files, dir, |groups| {
             let mut later = groups.range((from, Bound::Unbounded));
-            later.find_map(|(group, files)| Some((*group, newest(files)?)))
+            let found = later.find_map(|(group, files)| Some((*group, newest(files)?)));
+            assert!(found.is_none_or(|(found, _)| Some(found) > group), "a pass over groups moves forward");
+            found
         })
     }
 

@@ -11,10 +11,14 @@ use crc32fast::Hasher;
 use raftwerk_frame::{EntryId, GroupId};
 
 use crate::background::catalog::{Kind, SnapshotCatalog};
-use crate::background::snapshots::{GroupSnapshots, REFUSED, STEP_BYTES};
+use crate::background::snapshots::{GroupSnapshots, HEAD_BYTES_MAX, REFUSED, STEP_BYTES};
 use crate::disk::files::{Access, Files};
+use crate::format::segment::PAGE_BYTES;
 use crate::format::snapshot::decode;
 use crate::pool::BufferPool;
+
+const _: () = assert!(STEP_BYTES.is_multiple_of(PAGE_BYTES), "a part is of whole pages");
+const _: () = assert!(HEAD_BYTES_MAX <= PAGE_BYTES, "a file's first page holds its header");
 
 /// Where the pass continues.
 #[derive(Clone, Copy, Debug, Default)]
@@ -106,6 +110,7 @@ pub(crate) fn check<F: Files>(
         match part {
             Part::Over(read) => seen.bytes += read.max(1),
             Part::More(read, within) => {
+                assert!(read > 0 && within.offset >= read, "a part moves the check forward");
                 seen.bytes += read;
                 seen.next.within = Some(within);
             }
@@ -123,6 +128,8 @@ pub(crate) fn check<F: Files>(
 }
 
 fn verify_part<F: Files>(snapshots: &GroupSnapshots<'_, F>, within: Within, window: &mut [u8]) -> Part {
+    assert!(within.offset.is_multiple_of(STEP_BYTES as u64), "parts of a file are of one length");
+    assert_eq!(window.len(), STEP_BYTES, "the window holds a part");
     let path = snapshots.path(within.id, Kind::Complete);
     let opened =
         snapshots.files.open(&path, Access::Scan).or_else(|_| snapshots.files.open(&path, Access::Plain));
@@ -140,11 +147,12 @@ fn verify_part<F: Files>(snapshots: &GroupSnapshots<'_, F>, within: Within, wind
     if read < wanted {
         return Part::Bad(within.offset + read as u64, "it is cut short");
     }
+    assert!(wanted <= read && read <= window.len(), "the window holds what is checked");
     let (mut crc, mut body_from) = (Hasher::new_with_initial(within.crc), 0);
     let end = within.offset + wanted as u64;
     let head = if within.offset == 0 { Some(&window[..wanted]) } else { None };
     // The head is read again for each part except the first, which contains it.
-    let mut again = vec![0; crate::format::segment::PAGE_BYTES];
+    let mut again = vec![0; PAGE_BYTES];
     let head = match head {
         Some(head) => head,
         None => {

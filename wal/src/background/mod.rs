@@ -36,12 +36,12 @@ pub type SnapshotReader =
 /// A job of the snapshot thread: on the snapshot files of one group, on the peer notes, or a scrub.
 #[derive(Debug)]
 pub struct SnapshotJob {
-    pub(crate) lane: u16,
-    pub(crate) token: u64,
-    pub(crate) group: GroupId,
-    pub(crate) catalog: Arc<SnapshotCatalog>,
-    pub(crate) pace: Arc<Pace>,
-    pub(crate) work: SnapshotWork,
+    lane: u16,
+    token: u64,
+    group: GroupId,
+    catalog: Arc<SnapshotCatalog>,
+    pace: Arc<Pace>,
+    work: SnapshotWork,
 }
 
 pub(crate) enum SnapshotWork {
@@ -58,6 +58,17 @@ pub(crate) enum SnapshotWork {
 }
 
 impl SnapshotJob {
+    /// A job of a lane, with the lane's catalog and pace. `token` comes back with the result.
+    pub(crate) const fn new(
+        lane: u16,
+        (token, group): (u64, GroupId),
+        catalog: Arc<SnapshotCatalog>,
+        pace: Arc<Pace>,
+        work: SnapshotWork,
+    ) -> Self {
+        Self { lane, token, group, catalog, pace, work }
+    }
+
     /// Whether it renames a snapshot file to the name of a complete one.
     #[must_use]
     pub const fn names(&self) -> bool {

@@ -12,6 +12,9 @@ use std::time::Duration;
 /// The longest pause after one step: a device that stalled for seconds must not delay a save for minutes.
 const PAUSE_MAX: Duration = Duration::from_millis(50);
 
+/// The longest pause as a multiple of its step's duration.
+const PAUSE_FACTOR_MAX: u32 = 3;
+
 /// The pace of one lane's saves: set by the lane, read by the snapshot thread.
 #[derive(Debug, Default)]
 pub(crate) struct Pace {
@@ -25,8 +28,9 @@ impl Pace {
         let pause_factor = match bytes {
             _ if bytes > bytes_max / 4 * 3 => 0,
             _ if bytes > bytes_max / 2 => 1,
-            _ => 3,
+            _ => PAUSE_FACTOR_MAX,
         };
+        assert!(pause_factor <= PAUSE_FACTOR_MAX, "a pause is set within its bound");
         self.pause_factor.store(pause_factor, Ordering::Relaxed);
     }
 
@@ -37,7 +41,9 @@ impl Pace {
 
     /// How long a save pauses after a step that took `worked`.
     pub(crate) fn pause_after(&self, worked: Duration) -> Duration {
-        worked.saturating_mul(self.pause_factor.load(Ordering::Relaxed)).min(PAUSE_MAX)
+        let pause_factor = self.pause_factor.load(Ordering::Relaxed);
+        assert!(pause_factor <= PAUSE_FACTOR_MAX, "a pause is taken within its bound");
+        worked.saturating_mul(pause_factor).min(PAUSE_MAX)
     }
 }
 

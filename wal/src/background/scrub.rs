@@ -61,6 +61,9 @@ pub(crate) fn scrub<F: Files>(files: &F, lane: u16, chunk: &ScrubChunk) -> io::R
 }
 
 fn scrub_once<F: Files>(files: &F, file: &F::File, lane: u16, chunk: &ScrubChunk) -> Scrubbed {
+    assert!(chunk.from < chunk.end, "there is something to scrub");
+    assert!(chunk.end <= u64::from(u32::MAX), "a segment is shorter than 4 GiB");
+    assert!(chunk.bytes > 0, "a part has a length");
     let mut pool = BufferPool::new(0);
     // Reads whole pages; the first batch may begin within one, and the last may end within one.
     let mut from = chunk.from / PAGE * PAGE;
@@ -83,7 +86,9 @@ fn scrub_once<F: Files>(files: &F, file: &F::File, lane: u16, chunk: &ScrubChunk
         seen.next = PAGE;
     }
     while seen.next < chunk.end && seen.next < from + held {
+        assert!(from <= seen.next, "what is scrubbed lies in the window");
         let at = (seen.next - from) as usize;
+        assert!(at + BATCH_HEADER_BYTES <= window.len(), "the window holds the batch's header");
         let position = BatchPosition { incarnation: chunk.incarnation, offset: seen.next as u32 };
         let header = BatchHeader::parse(&window[at..at + BATCH_HEADER_BYTES], position);
         let Some(header) = header.filter(|header| seen.next + header.padded_bytes() <= chunk.end) else {
@@ -103,12 +108,14 @@ fn scrub_once<F: Files>(files: &F, file: &F::File, lane: u16, chunk: &ScrubChunk
             seen.bytes += held;
         }
         let at = (seen.next - from) as usize;
+        assert!(seen.next + header.padded_bytes() <= from + held, "the window holds the batch");
         let batch = &window[at..at + header.padded_bytes() as usize];
         if !header.frames(batch, |_, _, _| ()) {
             broken_frames(&header, batch, seen.next, &mut seen.damage);
         }
         seen.next += header.padded_bytes();
     }
+    assert!(seen.next > chunk.from, "each part moves the scrub forward");
     seen
 }
 
@@ -127,10 +134,13 @@ fn broken_frames(header: &BatchHeader, batch: &[u8], at: u64, damage: &mut Vec<(
             }
         }
     }
+    assert!(from <= at + header.padded_bytes(), "a batch's frames lie in the batch");
 }
 
 /// Adds a range; adjacent ranges are merged.
 fn add_damage(damage: &mut Vec<(u64, u64)>, from: u64, to: u64) {
+    assert!(from < to, "a damaged range has a length");
+    assert!(damage.last().is_none_or(|last| last.1 <= from), "damage is found in order");
     match damage.last_mut() {
         Some(last) if last.1 == from => last.1 = to,
         _ => damage.push((from, to)),
@@ -145,7 +155,9 @@ fn fill<F: Files>(
     (from, end): (u64, u64),
     bytes: u64,
 ) -> u64 {
+    assert!(from < end, "there is something to read");
     let held = bytes.min(end - from).next_multiple_of(PAGE).min(window.len() as u64);
+    assert!(held > 0 && held.is_multiple_of(PAGE), "whole pages are read");
     let window = &mut window[..held as usize];
     if files.read_at(file, from, window).is_ok_and(|read| read as u64 == held) {
         return held;

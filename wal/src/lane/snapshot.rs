@@ -101,7 +101,7 @@ impl<D: Disk> Lane<D> {
 
     fn snapshot_job(&self, token: u64, group: GroupId, work: SnapshotWork) -> SnapshotJob {
         let (catalog, pace) = (Arc::clone(self.background.catalog()), Arc::clone(self.background.pace()));
-        SnapshotJob { lane: self.options.lane, token, group, catalog, pace, work }
+        SnapshotJob::new(self.options.lane, (token, group), catalog, pace, work)
     }
 
     /// The next completed snapshot job, if any. Works on a poisoned lane too.
