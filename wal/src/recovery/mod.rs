@@ -93,6 +93,8 @@ pub(crate) fn recover<F: Files>(
     let names = list(files, options.lane)?;
     let (mut scans, walk) = read_durable(files, options, &names.segments, directory.log_id())?;
     let Walk { mut replay, mut report, accepted, terms, ends, claimed, .. } = walk;
+    assert!(terms >= replay.terms, "the lane's term is at least that of every frame");
+    assert!(ends.len() >= accepted, "each accepted segment has an end");
     report.refused_pages = scans.iter().map(Scan::refused).sum();
     report.segments = accepted;
     report.discarded_segments = scans.len() - accepted;
@@ -140,6 +142,8 @@ pub(crate) fn read_durable<'a, F: Files>(
 ) -> Result<(Vec<Scan<'a, F>>, Walk), OpenError> {
     for source in [Source::Cached, Source::Device] {
         let (scans, walk) = read(files, options, sequences, log_id, source)?;
+        assert_eq!(scans.len(), sequences.len(), "there is one scan for each segment");
+        assert!(walk.accepted <= scans.len(), "only scanned segments are accepted");
         for scan in &scans[..walk.accepted] {
             files.sync(&scan.file).map_err(OpenError::io(&scan.path))?;
         }
@@ -199,6 +203,14 @@ pub(crate) fn list<F: Files>(files: &F, lane: u16) -> Result<Names, OpenError> {
     }
     names.segments.sort_unstable();
     names.spares.sort_unstable();
+    assert!(
+        names.segments.last().is_none_or(|last| *last < names.next_sequence),
+        "the next segment's number is above every segment's"
+    );
+    assert!(
+        names.spares.last().is_none_or(|last| *last < names.next_sequence),
+        "the next segment's number is above every spare's"
+    );
     Ok(names)
 }
 
@@ -226,6 +238,11 @@ fn clear_away<F: Files>(
             remove(&path)?;
         }
     }
+    assert!(spares.len() <= options.spare_segments, "surplus spares are removed");
+    assert!(
+        discarded.first().map(|(first, _)| first) <= discarded.last().map(|(last, _)| last),
+        "segments are listed in their order"
+    );
     // The newest first, and each durably: what is left after a crash in between is a chain without a gap.
     let dir = lane_dir(lane);
     let sync_dir = || files.sync_dir(&dir).map_err(OpenError::io(&dir));
@@ -251,18 +268,18 @@ pub(crate) struct Walk {
     pub(crate) report: RecoveryReport,
     pub(crate) terms: Term,
     /// Of a damaged log: the highest LSN that any record claims was durable.
-    pub(crate) claimed: Lsn,
+    claimed: Lsn,
     /// The LSN of the next batch; `None` before the first.
     expected: Option<Lsn>,
     /// Accepted batches that no later record claims to have been durable: segment, offset and header.
     unvouched: VecDeque<(u64, u64, BatchHeader)>,
     /// The number of segments, from the first on, with accepted batches.
-    pub(crate) accepted: usize,
+    accepted: usize,
     /// Where the log ends: in the last of those segments, or at the start of the first one.
     end: End,
     is_over: bool,
     /// Where the batches of each of those segments end; `None` where it is damaged.
-    pub(crate) ends: Vec<Option<u64>>,
+    ends: Vec<Option<u64>>,
 }
 
 /// How many segments are surveyed in parallel; their surveys are in memory until they are joined.
@@ -278,6 +295,7 @@ impl Walk {
         let mut surveyed: Vec<Surveyed> = Vec::new();
         // One chunk of surveys is joined while the next is made.
         while !self.is_over && (at < scans.len() || !surveyed.is_empty()) {
+            assert!(surveyed.len() <= at, "what is joined lies before what is surveyed next");
             let next = &scans[at..scans.len().min(at + SURVEYS_MAX)];
             let surveys: Vec<Surveyed> = next.iter().map(|_| OnceLock::new()).collect();
             let before = &scans[at - surveyed.len()..at];
@@ -294,6 +312,8 @@ impl Walk {
             at += next.len();
             surveyed = surveys;
         }
+        assert!(self.accepted <= at, "an accepted segment was surveyed");
+        assert_eq!(self.ends.len(), self.accepted, "there is one end for each accepted segment");
         let from = self.accepted.saturating_sub(1);
         self.refuse_lost(scans, from)?;
         self.terms = self.terms.max(self.replay.terms);
@@ -307,6 +327,7 @@ impl Walk {
 
     /// Accepts the batches of some segments, in order, until the log ends.
     fn join<F: Files>(&mut self, scans: &[Scan<'_, F>], surveyed: Vec<Surveyed>) -> Result<(), OpenError> {
+        assert_eq!(scans.len(), surveyed.len(), "there is one survey for each segment");
         for (scan, survey) in scans.iter().zip(surveyed) {
             if self.is_over {
                 break;
@@ -345,9 +366,14 @@ impl Walk {
             }
             self.count(scan.header.sequence, batch.offset, header);
         }
+        assert!(
+            (PAGE_BYTES as u64..=scan.header.bytes).contains(&end.offset),
+            "a segment's batches end in the segment, behind its first page"
+        );
         for frame in frames.iter().filter(|frame| u64::from(frame.offset) < end.offset) {
             if let Err(what) = self.replay.frame(scan.header.sequence, frame, &mut extras) {
                 let within = batches.partition_point(|batch| batch.offset <= u64::from(frame.offset));
+                assert!(within > 0, "a surveyed frame lies in a surveyed batch");
                 let (file, offset) = (scan.path.clone(), batches[within - 1].offset);
                 return Err(OpenError::Corrupt { file, offset, what, groups: vec![frame.group] });
             }
@@ -357,6 +383,11 @@ impl Walk {
 
     /// Accepts a batch.
     pub(crate) fn count(&mut self, sequence: u64, offset: u64, header: &BatchHeader) {
+        assert!(self.expected.is_none_or(|expected| expected <= header.lsn), "accepted batches rise");
+        assert!(
+            self.unvouched.back().is_none_or(|(before, at, _)| (*before, *at) < (sequence, offset)),
+            "batches are accepted in the order of their places"
+        );
         while self.unvouched.pop_front_if(|(_, _, before)| before.lsn <= header.durable).is_some() {}
         self.unvouched.push_back((sequence, offset, *header));
         self.terms = self.terms.max(header.terms);
@@ -385,6 +416,7 @@ impl Walk {
                 }
             }
         }
+        assert!(batches.next().is_none(), "every batch that nothing vouches for was read again");
         Ok(true)
     }
 
@@ -397,6 +429,7 @@ impl Walk {
             let floor = (scans[at].header.floor >= missing).then_some(0);
             let claim = floor.map_or_else(|| scans[at].reader().claim(start, missing), |at| Ok(Some(at)));
             let Some(claim) = claim? else { continue };
+            assert!(claim == 0 || claim >= start, "a claim lies behind the log's end");
             // The gap lies before the claim: at the start of its segment if a batch would fit there, else
             // where the log ended.
             let is_here = at > from && claim > PAGE_BYTES as u64 && !end.is_torn;

@@ -18,11 +18,13 @@ use crate::recovery::survey::{Extra, FrameContent, SurveyedFrame};
 pub(crate) struct Replay {
     pub(crate) groups: Groups,
     pub(crate) pins: Pins,
-    pub(crate) frames: u64,
+    pub(super) frames: u64,
     /// The group looked up last: nearly always the next one too.
     latest: Option<(GroupId, GroupSlot)>,
+    /// The segment of the last frame. Only rises.
+    segment: u64,
     /// The highest term of any frame.
-    pub(crate) terms: Term,
+    pub(super) terms: Term,
     /// Groups that have lost something, and are not fenced in the log since. The value: whether their log is
     /// broken, so that later entries cannot be appended to it.
     hit: FxHashMap<GroupId, IsBroken>,
@@ -45,6 +47,9 @@ impl Replay {
         frame: &SurveyedFrame,
         extras: &mut [Option<Extra>],
     ) -> Result<(), &'static str> {
+        assert!(segment >= self.segment, "segments are replayed in their order");
+        assert!(frame.bytes > 0, "a frame has a place");
+        self.segment = segment;
         self.frames += 1;
         self.terms = self.terms.max(frame.term());
         if frame.group != EVERY_GROUP {
@@ -113,6 +118,7 @@ impl Replay {
                     Ok(())
                 }
                 Extra::Losses(listed) => {
+                    assert!(frame.group == EVERY_GROUP, "a list of losses is of no single group");
                     // A loss found later, of older data, is not on the list: then all groups must be fenced
                     // again.
                     if self.losses.iter().all(|loss| listed.contains(loss)) {
@@ -132,7 +138,9 @@ impl Replay {
             _ => GroupSlot(self.groups.attach(group)),
         };
         self.latest = Some((group, slot));
-        (self.groups.log_mut(slot), &mut self.pins)
+        let log = self.groups.log_mut(slot);
+        assert!(log.group == group, "a group's slot holds its log");
+        (log, &mut self.pins)
     }
 
     fn entries(
@@ -160,6 +168,8 @@ impl Replay {
             return Err("entries leave a hole in a group's log");
         }
         let is_withheld = frame.content == FrameContent::Withheld;
+        assert!(count > 0, "a frame of entries has some");
+        assert!(!is_withheld || found.is_empty(), "withheld entries hold no configurations");
         log.entries(Frame { first, term, count, is_withheld, place }, found, pins);
         Ok(())
     }
@@ -168,6 +178,7 @@ impl Replay {
     /// replaced by that one. Entries after a loss are then accepted as they were while the earlier record
     /// existed.
     pub(crate) fn expect_base(&mut self, group: GroupId, id: EntryId) {
+        assert!(self.frames == 0, "bases are expected before anything is replayed");
         self.expected.insert(group);
         self.log(group).0.expect_base(id);
     }
@@ -225,6 +236,7 @@ impl Replay {
 
     /// All losses, if the log does not answer for some of them yet.
     pub(crate) fn unlisted_losses(&self) -> Option<Vec<Loss>> {
+        assert!(!self.is_any_hit || !self.losses.is_empty(), "groups are hit by a loss");
         (self.is_any_hit || !self.hit.is_empty()).then(|| self.losses.clone())
     }
 
@@ -234,6 +246,7 @@ impl Replay {
         for group in &holes {
             let (log, pins) = self.log(*group);
             log.drop_entries(pins);
+            assert!(log.last == log.base.index, "the group continues from its base");
             self.hit.insert(*group, false);
         }
         holes
@@ -247,6 +260,7 @@ impl Replay {
         // Whether anything is to be kept is known only at the end: its hard state may have been relocated
         // behind this record.
         log.remove(floor, segment, pins);
+        assert!(log.is_removed && !log.has_frames(), "a removed group has no entries");
     }
 
     /// Removed groups that lost part of their metadata.
@@ -260,6 +274,7 @@ impl Replay {
         self.latest = None;
         let is_kept = |log: &GroupLog| log.is_loss_accepted || self.is_hit(log.group);
         let is_blank = |log: &GroupLog| log.is_removed && log.is_blank() && !is_kept(log);
+        assert!(self.groups.slots.len() <= u32::MAX as usize, "slots count in 32 bits");
         let slots = self.groups.slots.iter().enumerate();
         let blank = slots.filter(|(_, log)| log.as_ref().is_some_and(is_blank)).map(|(slot, _)| slot as u32);
         for slot in blank.collect::<Vec<u32>>() {

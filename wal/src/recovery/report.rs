@@ -90,6 +90,7 @@ pub struct RecoveryReport {
 impl RecoveredGroup {
     /// The group of a log, as far as the log is whole.
     pub(crate) fn of(log: &GroupLog) -> Self {
+        assert!(log.base.index <= log.last, "a log ends at its base or after it");
         let mut configurations = vec![(log.base.index, log.base_configuration.clone())];
         configurations.extend_from_slice(log.memberships());
         Self {

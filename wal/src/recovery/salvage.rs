@@ -122,6 +122,7 @@ pub(crate) fn salvage<'a, F: Files>(
             survey.frames.iter().filter_map(|frame| Beginning::of(frame, &survey.extras)).collect();
         outlines.push(Outline { floor, is_after_gap, is_cut, batches: survey.batches, beginnings });
     })?;
+    assert_eq!(outlines.len(), scans.len(), "there is one outline for each segment");
     let is_found = |from: usize| outlines[from..].iter().any(|outline| !outline.batches.is_empty());
     let is_unbounded =
         |at: usize| outlines[at].is_after_gap && !is_found(at) || outlines[at].is_cut && !is_found(at + 1);
@@ -133,12 +134,14 @@ pub(crate) fn salvage<'a, F: Files>(
     }
     let planned = Plan::new(&outlines).steps();
     let plan = planned.steps;
+    assert_eq!(plan.len(), scans.len(), "there is one list of steps for each segment");
     walk.accepted = plan.iter().rposition(|steps| accepts_any(steps)).map_or(0, |last| last + 1);
     if walk.accepted == 0 {
         return Err(refusal); // nothing is left from which the groups could be known
     }
     let vouching = outlines.iter().rposition(|outline| outline.floor >= planned.missing); // rule 7
     walk.accepted = walk.accepted.max(vouching.map_or(0, |last| last + 1));
+    assert!(walk.accepted <= scans.len(), "what is accepted was scanned");
     walk.claimed = planned.claimed;
     walk.expect_bases(&outlines, &plan);
     let mut plan = plan.into_iter();
@@ -149,6 +152,7 @@ pub(crate) fn salvage<'a, F: Files>(
     for (scan, steps) in scans[walk.accepted..].iter().zip(plan) {
         walk.follow(scan, Survey::default(), steps);
     }
+    assert_eq!(walk.ends.len(), scans.len(), "each segment was followed");
     walk.terms = walk.terms.max(walk.replay.terms);
     let holes = walk.replay.fill_holes();
     if !holes.is_empty() {
@@ -214,6 +218,7 @@ impl<'o> Plan<'o> {
 
     fn steps(mut self) -> Planned {
         let steps = (0..self.outlines.len()).map(|at| self.of_segment(at)).collect();
+        assert!(self.expected.is_none_or(|expected| expected > Lsn(0)), "batches are numbered from 1");
         Planned { steps, missing: self.expected.unwrap_or(Lsn(1)), claimed: self.claimed }
     }
 
@@ -241,6 +246,8 @@ impl<'o> Plan<'o> {
                     steps.push(Step::Gap { offset: end, from: missing, to: lsn }); // rule 2
                 }
             }
+            assert!(lsn >= expected, "accepted batches rise");
+            assert!(batch.offset >= end, "accepted batches lie one after another");
             steps.push(Step::Accept { offset: batch.offset });
             (self.expected, self.is_reported, self.is_gone) = (Some(lsn.next()), false, false);
             end = batch.offset + batch.header.padded_bytes();
@@ -251,12 +258,15 @@ impl<'o> Plan<'o> {
         let is_lost = expected <= self.claimed && !self.continues_after(at, expected);
         if is_lost && !self.is_over && !self.is_reported {
             self.is_reported = true;
-            steps.push(Step::Gap { offset: end, from: expected, to: self.first_after(at, expected) });
+            let to = self.first_after(at, expected);
+            assert!(to > expected, "a loss ends after it begins");
+            steps.push(Step::Gap { offset: end, from: expected, to });
         }
         steps
     }
 
     fn first_after(&self, at: usize, lsn: Lsn) -> Lsn {
+        assert!(at < self.outlines.len(), "a segment of the plan has an outline");
         let batches = self.outlines[at + 1..].iter().flat_map(|outline| &outline.batches);
         let found = batches.map(|batch| batch.header.lsn).find(|found| *found > lsn);
         found.unwrap_or(self.claimed.next())
@@ -276,6 +286,7 @@ impl Walk {
     /// Rule 8.
     fn expect_bases(&mut self, outlines: &[Outline], plan: &[Vec<Step>]) {
         let mut met = FxHashSet::default();
+        assert_eq!(outlines.len(), plan.len(), "there is one list of steps for each outline");
         for (outline, steps) in outlines.iter().zip(plan) {
             let take = |step: &Step| if let Step::Accept { offset } = step { Some(*offset) } else { None };
             let taken: Vec<u64> = steps.iter().filter_map(take).collect();

@@ -26,10 +26,13 @@ const REFUSED: &str = "the device refuses to read it";
 /// The damage of a file without its end.
 pub(crate) const CUT_SHORT: &str = "the segment is cut short";
 
+const _: () = assert!(WINDOW_BYTES.is_multiple_of(PAGE_BYTES as u64), "a window is of whole pages");
+const _: () = assert!(PAGE_BYTES.is_multiple_of(ALIGN_BYTES), "a page begins where a batch may begin");
+
 /// An open segment file, with its decoded first page.
 pub(crate) struct Scan<'a, F: Files> {
     files: &'a F,
-    pub(crate) file: F::File,
+    pub(super) file: F::File,
     pub(crate) path: String,
     pub(crate) header: SegmentHeader,
     on_damage: OnDamage,
@@ -143,10 +146,15 @@ pub(crate) struct Reader<'s, 'a, F: Files> {
 impl<F: Files> Reader<'_, '_, F> {
     /// `bytes` bytes from `offset` on; they must lie in the file.
     pub(crate) fn at(&mut self, offset: u64, bytes: u64) -> Result<&[u8], OpenError> {
+        assert!(offset + bytes <= self.scan.header.bytes, "what is read lies in the segment");
         if offset < self.at || offset + bytes > self.at + self.bytes {
             let in_page = offset % PAGE_BYTES as u64;
             self.fill(offset - in_page, in_page + bytes)?;
         }
+        assert!(
+            self.at <= offset && offset + bytes <= self.at + self.bytes,
+            "the window holds what is wanted"
+        );
         let from = (offset - self.at) as usize;
         let window = self.window.as_ref().map_or(&[][..], |(window, _)| window);
         Ok(&window[from..from + bytes as usize])
@@ -154,6 +162,8 @@ impl<F: Files> Reader<'_, '_, F> {
 
     /// Moves the window to `offset`, a multiple of a page, and keeps the part it already holds.
     fn fill(&mut self, offset: u64, bytes: u64) -> Result<(), OpenError> {
+        assert!(offset.is_multiple_of(PAGE_BYTES as u64), "a window begins at a page");
+        assert!(offset <= self.scan.header.bytes, "a window begins in the segment");
         let wanted = bytes.next_multiple_of(PAGE_BYTES as u64).max(WINDOW_BYTES);
         let wanted = wanted.min(self.scan.header.bytes - offset) as usize;
         let (have, at) = (self.at + self.bytes, self.at);
@@ -171,6 +181,8 @@ impl<F: Files> Reader<'_, '_, F> {
             }
         };
         let kept = if (at..have).contains(&offset) { (have - offset) as usize } else { 0 };
+        assert!(kept <= wanted && kept as u64 <= self.bytes, "what is kept was held, and is wanted");
+        assert!(wanted <= window.len(), "the buffer has space for the window");
         window.copy_within((self.bytes as usize - kept)..self.bytes as usize, 0);
         self.read(offset + kept as u64, &mut window[kept..wanted])?;
         (self.at, self.bytes) = (offset, wanted as u64);
@@ -191,6 +203,7 @@ impl<F: Files> Reader<'_, '_, F> {
         {
             done += files.read_at(past_cache, offset + done as u64, &mut into[done..]).unwrap_or(0);
         }
+        assert!(done <= into.len(), "a read returns no more than was asked for");
         if done < into.len() {
             // `done` is a page boundary, whatever the device has returned.
             let rest = &mut into[done..];
@@ -225,6 +238,8 @@ impl<F: Files> Reader<'_, '_, F> {
 
     /// The header of a batch at `offset`, if there is a valid one of this incarnation.
     pub(crate) fn batch_header(&mut self, offset: u64) -> Result<Option<BatchHeader>, OpenError> {
+        assert!(offset <= self.scan.header.bytes, "a batch is looked for in the segment");
+        assert!(offset <= u64::from(u32::MAX), "a segment is shorter than 4 GiB");
         let left = self.scan.header.bytes - offset;
         if left < BATCH_HEADER_BYTES as u64 {
             return Ok(None);
@@ -236,12 +251,14 @@ impl<F: Files> Reader<'_, '_, F> {
 
     /// The bytes of a batch, given its header as read at `offset`.
     pub(crate) fn batch(&mut self, offset: u64, header: &BatchHeader) -> Result<&[u8], OpenError> {
+        assert!(u64::from(header.bytes) <= header.padded_bytes(), "a batch's padding follows its frames");
         self.at(offset, u64::from(header.bytes))
     }
 
     /// The offset of a batch header at or after `offset` that claims that batch `lsn` was durable, if there
     /// is one.
     pub(crate) fn claim(&mut self, offset: u64, lsn: Lsn) -> Result<Option<u64>, OpenError> {
+        assert!(offset.is_multiple_of(ALIGN_BYTES as u64), "batches are looked for where they may begin");
         for at in (offset..self.scan.header.bytes).step_by(ALIGN_BYTES) {
             if self.batch_header(at)?.is_some_and(|header| header.durable >= lsn) {
                 return Ok(Some(at));

@@ -90,11 +90,11 @@ pub(crate) struct Survey {
     pub(crate) batches: Vec<SurveyedBatch>,
     /// Of all batches. Those of a group are in order; [`Survey::of`] also puts each group's frames together.
     pub(crate) frames: Vec<SurveyedFrame>,
-    pub(crate) extras: Extras,
+    pub(super) extras: Extras,
     /// Where the whole batches end.
-    pub(crate) end: u64,
+    pub(super) end: u64,
     /// Whether an unfinished batch begins there.
-    pub(crate) is_torn: bool,
+    pub(super) is_torn: bool,
 }
 
 impl Survey {
@@ -109,6 +109,7 @@ impl Survey {
                 break;
             }
         }
+        assert!(survey.end <= scan.header.bytes, "whole batches end in their segment");
         survey.gather();
         Ok(survey)
     }
@@ -133,6 +134,7 @@ impl Survey {
         for place in &mut places {
             start += std::mem::replace(place, start);
         }
+        assert_eq!(start as usize, self.frames.len(), "there is one place for each frame");
         let mut gathered = self.frames.clone();
         for (frame, number) in self.frames.iter().zip(of_frames) {
             let place = &mut places[number as usize];
@@ -149,6 +151,8 @@ impl Survey {
         header: BatchHeader,
     ) -> Result<bool, OpenError> {
         let (offset, frames, extras) = (self.end, self.frames.len(), self.extras.len());
+        assert!(offset <= u64::from(u32::MAX), "a segment is shorter than 4 GiB");
+        assert!(header.padded_bytes() > 0, "each batch moves the survey forward");
         let batch = reader.batch(offset, &header)?;
         if !header.frames(batch, |at, frame, body| self.frame(offset as u32 + at, &frame, body)) {
             self.frames.truncate(frames);
@@ -161,7 +165,13 @@ impl Survey {
     }
 
     fn note(&mut self, offset: u64, header: BatchHeader, state: BatchState, frames_before: usize) {
-        let frames = (self.frames.len() - frames_before) as u32;
+        assert!(self.frames.len() >= frames_before, "a batch only adds frames");
+        let frames = u32::try_from(self.frames.len() - frames_before).expect("a batch counts in 32 bits");
+        assert!(state != BatchState::Whole || frames == header.count, "all frames of a whole batch are kept");
+        assert!(
+            self.batches.last().is_none_or(|last| last.offset + last.header.padded_bytes() <= offset),
+            "batches lie one after another"
+        );
         self.batches.push(SurveyedBatch { offset, header, state, frames });
     }
 
@@ -189,6 +199,7 @@ impl Survey {
         header: BatchHeader,
     ) -> Result<(), OpenError> {
         let (offset, before) = (self.end, self.frames.len());
+        assert!(offset <= u64::from(u32::MAX), "a segment is shorter than 4 GiB");
         let Some(remains) = header.remains(reader.batch(offset, &header)?) else {
             self.note(offset, header, BatchState::Lost, before);
             return Ok(());
@@ -200,6 +211,7 @@ impl Survey {
                 Remains::Lost { group, .. } => hit.push(group),
             }
         }
+        assert!(!hit.is_empty(), "a batch that is not whole has a damaged frame");
         hit.sort_unstable();
         hit.dedup();
         self.note(offset, header, BatchState::Hit(hit), before);
@@ -243,6 +255,8 @@ impl Survey {
             }
             FrameKind::Fence => FrameContent::Fence,
         };
+        assert!(offset as usize >= PAGE_BYTES, "a frame lies behind the segment's first page");
+        assert!(header.frame_bytes() <= u32::MAX as usize, "a frame is shorter than its segment");
         let (group, id, bytes) = (header.group, header.id(), header.frame_bytes() as u32);
         self.frames.push(SurveyedFrame { group, id, offset, bytes, count: header.count, content });
     }
@@ -257,6 +271,7 @@ impl Survey {
     }
 
     fn extra(&mut self, extra: Extra) -> FrameContent {
+        assert!(self.extras.len() < u32::MAX as usize, "rare frames count in 32 bits");
         self.extras.push(Some(extra));
         FrameContent::Extra(self.extras.len() as u32 - 1)
     }

@@ -151,6 +151,8 @@ impl<F: Files> Directory<F> {
             return Err(RelaneError::InUse);
         }
         let new = old.next(lanes).ok_or(RelaneError::NoNumbers)?;
+        assert_eq!(new.lanes, lanes, "the new lanes are as many as wanted");
+        assert!(new.first > old.first + old.lanes, "new lanes are numbered behind a gap");
         let mut relaning =
             Relaning { files: self.files(), old, new, options, lane_of, told: FxHashMap::default() };
         let moved = relaning.copy().and_then(|moved| {
@@ -197,6 +199,7 @@ impl<F: Files> Relaning<'_, F> {
         let writer = |number| LaneWriter::new(files, number, log_id, options);
         let mut writers: Vec<LaneWriter<'_, F>> = self.new.numbers().map(writer).collect();
         let mut moved = Relaned { from: self.old.lanes, to: self.new.lanes, ..Relaned::default() };
+        assert_eq!(writers.len(), usize::from(self.new.lanes), "there is one writer for each new lane");
         for number in self.old.numbers() {
             self.copy_lane(number, &mut writers, &mut moved)?;
         }
@@ -268,6 +271,7 @@ impl<F: Files> Relaning<'_, F> {
             let scan = at.ok().and_then(|at| scans.get(at)).expect("what is alive lies in a segment");
             let mut reader = scan.reader();
             for place in of_segment {
+                assert!(place.end() <= scan.header.bytes, "a live frame lies in its segment");
                 let bytes = reader.at(u64::from(place.offset), u64::from(place.bytes))?;
                 // It was whole when it was read before; every frame is checked again as it leaves a lane.
                 let Ok((header, _)) = frame::parse(bytes) else {
@@ -295,6 +299,7 @@ impl<F: Files> Relaning<'_, F> {
                     continue;
                 };
                 let lane = self.lane_of(group)?;
+                assert!(lane < usize::from(self.new.lanes), "lanes count in 16 bits");
                 let to = format!("{}/snapshots", lane_dir(self.new.first + lane as u16));
                 if !std::mem::replace(&mut has_some[lane], true) {
                     self.files.create_dir(&to).map_err(OpenError::io(&to))?;
