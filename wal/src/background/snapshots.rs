@@ -164,6 +164,7 @@ impl<F: Files> GroupSnapshots<'_, F> {
             begin: head_bytes,
             buffer: Vec::with_capacity(STEP_BYTES),
             crc: Hasher::new(),
+            failed: None,
             pause,
         };
         let written = source(&mut writer).and_then(|()| writer.flush());
@@ -352,8 +353,29 @@ struct BodyWriter<'a, F: Files> {
     at: u64,
     buffer: Vec<u8>,
     crc: Hasher,
+    /// A step has failed, like this. Every later one fails, too: the source may have ignored it, and a later
+    /// sync may succeed without the pages that a failed one has lost.
+    failed: Option<io::ErrorKind>,
     /// Called between two steps.
     pause: &'a mut dyn FnMut(),
+}
+
+impl<F: Files> BodyWriter<'_, F> {
+    /// Writes the buffer, after the step before it is synced.
+    fn write_step(&mut self) -> io::Result<()> {
+        if self.at > self.begin {
+            // The last step is covered by the sync of the whole file. A failed sync ends the save, there as
+            // here.
+            self.files.sync(self.file)?;
+            (self.pause)();
+        }
+        self.crc.update(&self.buffer);
+        assert!(self.buffer.len() <= STEP_BYTES, "a step has a bound");
+        self.files.write_at(self.file, self.at, &[IoSlice::new(&self.buffer)], Durability::Buffered)?;
+        self.at += self.buffer.len() as u64;
+        self.buffer.clear();
+        Ok(())
+    }
 }
 
 impl<F: Files> Write for BodyWriter<'_, F> {
@@ -368,20 +390,13 @@ impl<F: Files> Write for BodyWriter<'_, F> {
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        if !self.buffer.is_empty() {
-            if self.at > self.begin {
-                // The last step is covered by the sync of the whole file. A failed sync ends the save, there
-                // as here.
-                self.files.sync(self.file)?;
-                (self.pause)();
-            }
-            self.crc.update(&self.buffer);
-            assert!(self.buffer.len() <= STEP_BYTES, "a step has a bound");
-            self.files.write_at(self.file, self.at, &[IoSlice::new(&self.buffer)], Durability::Buffered)?;
-            self.at += self.buffer.len() as u64;
-            self.buffer.clear();
+        if let Some(kind) = self.failed {
+            return Err(io::Error::new(kind, "an earlier step of the snapshot has failed"));
         }
-        Ok(())
+        if self.buffer.is_empty() {
+            return Ok(());
+        }
+        self.write_step().inspect_err(|error| self.failed = Some(error.kind()))
     }
 }
 

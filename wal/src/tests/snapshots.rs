@@ -326,6 +326,53 @@ fn a_save_is_overtaken_by_other_groups_jobs_and_never_by_its_own_or_by_another_s
     );
 }
 
+/// A source that ignores what its writes return: the failed sync in the middle is the last that reports the
+/// lost pages, so what it had written since must not become the group's snapshot.
+#[test]
+fn a_source_that_ignores_a_failed_step_saves_nothing() {
+    use crate::disk::simulated::{Call, Fate, Outcome};
+
+    /// The first sync or write of a snapshot's body after the first step fails.
+    struct FailsOnce {
+        at_sync: bool,
+        is_over: bool,
+        writes: u32,
+    }
+
+    impl Fate for FailsOnce {
+        fn decide(&mut self, call: Call<'_>) -> Outcome {
+            let is_it = match call {
+                Call::Sync(path) => self.at_sync && path.contains("/snapshots/"),
+                Call::Write { path, .. } if path.contains("/snapshots/") => {
+                    self.writes += 1;
+                    !self.at_sync && self.writes == 2
+                }
+                _ => false,
+            };
+            if is_it && !std::mem::replace(&mut self.is_over, true) {
+                return Outcome::FailStale(std::io::ErrorKind::Other);
+            }
+            Outcome::Done
+        }
+    }
+
+    for at_sync in [true, false] {
+        let files = MemoryFiles::new();
+        let (mut lane, _, _) = open(&files);
+        files.decided_by(Some(Box::new(FailsOnce { at_sync, is_over: false, writes: 0 })));
+        let source = move |out: &mut dyn Write| {
+            for part in body(3 * snapshots::STEP_BYTES).chunks(snapshots::STEP_BYTES) {
+                let _ignored = out.write_all(part);
+            }
+            let _ignored = out.flush();
+            Ok(())
+        };
+        lane.save_snapshot(1, GroupId(1), id(1, 1), voters(3), Box::new(source));
+        assert!(matches!(done(&mut lane, 1), Err(SnapshotError::Io(_))), "at a sync: {at_sync}");
+        assert!(!files.paths().iter().any(|path| path.contains("/snapshots/")), "{:?}", files.paths());
+    }
+}
+
 /// A large file reaches the device in steps. A failed sync in the middle of it ends the job: the page cache
 /// marks the lost pages clean.
 #[test]
