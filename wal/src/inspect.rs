@@ -151,10 +151,10 @@ fn inspect_lane<F: Files>(files: &F, lane: u16, log_id: u64) -> Result<LaneInspe
         Ok((_, mut walk)) => (walk.report.torn.take().map_or(Verdict::Clean, Verdict::Torn), walk),
         Err(error) => (Verdict::Unreadable(error), Walk::default()),
     };
-    let slots = walk.replay.groups.slots.len() as u64;
+    let slots = walk.replay.groups.slots() as u64;
     let index_bytes = slots * GROUP_BYTES + walk.replay.pins.frames() * FRAME_BYTES;
-    let entries = walk.replay.pins.entries;
-    let logs = walk.replay.groups.slots.iter().flatten();
+    let entries = walk.replay.pins.entries();
+    let logs = walk.replay.groups.logs();
     let mut groups: Vec<GroupInspection> = logs
         .map(|log| GroupInspection {
             group: log.group,

@@ -60,7 +60,15 @@ pub(crate) struct Frame {
 }
 
 impl Frame {
+    /// Whether its bytes lie behind those of `other`.
+    pub(crate) const fn is_behind(&self, other: &Self) -> bool {
+        let (place, before) = (self.place, other.place);
+        place.segment > before.segment
+            || place.segment == before.segment && place.offset as u64 >= before.end()
+    }
+
     pub(crate) const fn last(&self) -> Index {
+        assert!(self.count > 0, "a frame of entries has one");
         Index(self.first.0 + self.count as u64 - 1)
     }
 }

@@ -100,13 +100,25 @@ impl GroupLog {
             return;
         }
         (self.is_removed, self.is_loss_accepted) = (false, false);
+        // Without frames the first entries of the log may still be unknown: see `begins_with_hole`.
+        assert!(!self.has_frames() || self.accepts(frame.first), "entries follow the log without a gap");
         self.replace_from(frame.first, pins);
+        assert!(self.frames.back().is_none_or(|back| frame.is_behind(back)), "later entries lie further on");
         pins.pin(frame.place.segment, Pin::Frame { bytes: frame.place.bytes });
         self.live_bytes += u64::from(frame.place.bytes);
         self.last = frame.last();
         self.frames.push_back(frame);
         self.lift_fence(frame.term, pins);
         let base = self.base.index;
+        assert!(
+            self.memberships.last().is_none_or(|(index, _)| *index < frame.first),
+            "replaced entries' configurations are gone"
+        );
+        assert!(
+            memberships.first().is_none_or(|(index, _)| *index >= frame.first)
+                && memberships.last().is_none_or(|(index, _)| *index <= frame.last()),
+            "a configuration is that of one of the frame's entries"
+        );
         self.memberships.extend(memberships.into_iter().filter(|(index, _)| *index > base));
         // Only a frame that reaches back to the base can have covered those before it; skipping the check
         // otherwise keeps an append to a cold log from cache misses.
@@ -129,6 +141,10 @@ impl GroupLog {
 
     /// Only during recovery: the record that sets this base is still to be replayed.
     pub(crate) fn expect_base(&mut self, id: EntryId) {
+        assert!(
+            self.last == Index(0) && !self.has_frames(),
+            "a base is expected before anything is replayed"
+        );
         (self.base, self.last) = (id, id.index);
     }
 
@@ -147,6 +163,13 @@ impl GroupLog {
         !self.frames.is_empty()
     }
 
+    /// Drops all entries.
+    fn clear(&mut self, pins: &mut Pins) {
+        self.replace_from(Index(0), pins);
+        assert!(!self.has_frames() && self.memberships.is_empty(), "a cleared log holds no entry");
+        assert!(self.last == self.base.index, "a cleared log ends at its base");
+    }
+
     fn replace_from(&mut self, first: Index, pins: &mut Pins) {
         if first > self.last {
             return;
@@ -161,8 +184,14 @@ impl GroupLog {
 
     /// Updates the lane's sum of entries.
     fn count_entries(&mut self, pins: &mut Pins) {
-        let entries = self.last.0.saturating_sub(self.base.index.0);
-        pins.entries = pins.entries - self.counted + entries;
+        assert!(self.base.index <= self.last, "a log ends at its base or behind it");
+        assert!(
+            self.frames.back().is_none_or(|back| back.first <= self.last),
+            "a log ends in its last frame"
+        );
+        assert!(self.has_frames() || self.live_bytes == 0, "live bytes are those of the frames");
+        let entries = self.last.0 - self.base.index.0;
+        pins.count_entries(self.counted, entries);
         self.counted = entries;
     }
 
@@ -172,6 +201,7 @@ impl GroupLog {
 
     fn forget(&mut self, frame: Frame, pins: &mut Pins) {
         pins.unpin(frame.place.segment, Pin::Frame { bytes: frame.place.bytes });
+        assert!(self.live_bytes >= u64::from(frame.place.bytes), "a frame's bytes are counted once");
         self.live_bytes -= u64::from(frame.place.bytes);
     }
 
@@ -200,19 +230,20 @@ impl GroupLog {
     /// Drops all entries from `from` on: they are lost.
     pub(crate) fn lose_from(&mut self, from: Index, pins: &mut Pins) {
         self.replace_from(from, pins);
+        assert!(self.last < from.max(self.base.index.next()), "lost entries are not in the log");
         self.count_entries(pins);
     }
 
     /// Only during recovery: drops entries that do not follow the base.
     pub(crate) fn drop_entries(&mut self, pins: &mut Pins) {
-        self.replace_from(Index(0), pins);
+        self.clear(pins);
         self.count_entries(pins);
     }
 
     /// Rule 2, snapshot. Also the first record of a new replica.
     pub(crate) fn restart(&mut self, id: EntryId, at: Configuration, segment: u64, pins: &mut Pins) {
         (self.is_removed, self.is_loss_accepted) = (false, false);
-        self.replace_from(Index(0), pins);
+        self.clear(pins);
         self.set_base(id, at, segment, pins);
         self.last = id.index;
         self.count_entries(pins);
@@ -233,6 +264,7 @@ impl GroupLog {
         pins.pin(segment, Pin::Fact);
         let term = term.max(self.fence_term().unwrap_or_default());
         if let Some(old) = self.fence.replace(Box::new(Fence { term, segment })) {
+            assert!(old.term <= term, "a fence in force is lifted, never lowered");
             pins.unpin(old.segment, Pin::Fact);
         }
     }
@@ -283,7 +315,7 @@ impl GroupLog {
         self.keep_floor(Some(segment), pins);
         // A join record may have set the floor to the default, too, and may be gone when this is replayed.
         self.floor = self.floor.max(Some(floor)).filter(|floor| *floor != EntryId::default());
-        self.replace_from(Index(0), pins);
+        self.clear(pins);
         if let Some(segment) = self.base_segment.take() {
             pins.unpin(segment, Pin::Fact);
         }
@@ -319,8 +351,8 @@ impl GroupLog {
 
     /// Releases all pins.
     pub(crate) fn release(&mut self, pins: &mut Pins) {
-        self.replace_from(Index(0), pins);
-        pins.entries -= std::mem::take(&mut self.counted);
+        self.clear(pins);
+        pins.count_entries(std::mem::take(&mut self.counted), 0);
         let fence = self.fence.take().map(|fence| fence.segment);
         let facts = [&mut self.base_segment, &mut self.hard_state_segment, &mut self.floor_segment];
         for segment in facts.into_iter().filter_map(Option::take).chain(fence) {
@@ -403,7 +435,7 @@ mod tests {
     use crate::index::frame::Place;
 
     fn frame(first: u64, count: u32, term: u64, segment: u64) -> Frame {
-        let place = Place { segment, offset: 64, bytes: 100 };
+        let place = Place { segment, offset: 128 * first as u32, bytes: 100 };
         Frame { first: Index(first), term: Term(term), count, is_withheld: false, place }
     }
 

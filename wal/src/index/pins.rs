@@ -44,9 +44,10 @@ pub(crate) struct Pins {
     segments: VecDeque<Count>,
     /// Bytes of live frames, and of metadata frames in force.
     live_bytes: u64,
-    /// Live frames, and entries.
+    /// Live frames.
     frames: u64,
-    pub(crate) entries: u64,
+    /// Entries of all groups.
+    entries: u64,
 }
 
 impl Pins {
@@ -71,6 +72,7 @@ impl Pins {
             Pin::Fact => count.facts += 1,
         }
         self.live_bytes += pin.bytes();
+        assert!(self.frames <= self.live_bytes, "every live frame has bytes");
     }
 
     pub(crate) fn unpin(&mut self, segment: u64, pin: Pin) {
@@ -78,15 +80,34 @@ impl Pins {
         let count = &mut self.segments[at];
         match pin {
             Pin::Frame { .. } => {
+                assert!(count.frames > 0, "a frame is unpinned from where it was pinned");
                 count.frames -= 1;
                 self.frames -= 1;
             }
-            Pin::Fact => count.facts -= 1,
+            Pin::Fact => {
+                assert!(count.facts > 0, "a metadata frame is unpinned from where it was pinned");
+                count.facts -= 1;
+            }
         }
+        assert!(self.live_bytes >= pin.bytes(), "live bytes are the sum of what is pinned");
         self.live_bytes -= pin.bytes();
         if count.frames == 0 && count.facts == 0 {
             self.segments.remove(at);
         }
+        if self.segments.is_empty() {
+            assert!(self.frames == 0 && self.live_bytes == 0, "without pins nothing is live");
+        }
+    }
+
+    /// A group's log, which had `before` entries, now has `now`.
+    pub(crate) fn count_entries(&mut self, before: u64, now: u64) {
+        assert!(self.entries >= before, "the lane's entries are the sum of its groups' entries");
+        self.entries = self.entries - before + now;
+    }
+
+    /// The number of entries in the log.
+    pub(crate) const fn entries(&self) -> u64 {
+        self.entries
     }
 
     pub(crate) fn is_pinned(&self, segment: u64) -> bool {

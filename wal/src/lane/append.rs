@@ -328,7 +328,7 @@ impl<D: Disk> Lane<D> {
         log.remove(floor, place.segment, &mut self.pins);
         if log.is_blank() {
             log.release(&mut self.pins);
-            self.groups.detach(slot.0);
+            self.groups.detach(slot);
         }
     }
 
@@ -436,7 +436,7 @@ impl<D: Disk> Lane<D> {
     /// Fences the group in the log, if it may have lost something, and reports its fence. Its log continues
     /// from what is left.
     pub(crate) fn fence_if_hit(&mut self, recovered: &mut RecoveredGroup, terms: Term) {
-        let slot = GroupSlot(self.groups.attach(recovered.group));
+        let slot = self.groups.attach(recovered.group);
         if recovered.is_hit {
             self.set_fence(slot, terms);
         }

@@ -47,7 +47,7 @@ impl<D: Disk> Lane<D> {
     /// Bytes of the index: of every group, and of every frame that counts; about.
     #[must_use]
     pub fn index_bytes(&self) -> u64 {
-        self.groups.slots.len() as u64 * GROUP_BYTES + self.pins.frames() * FRAME_BYTES
+        self.groups.slots() as u64 * GROUP_BYTES + self.pins.frames() * FRAME_BYTES
     }
 
     pub(crate) fn pinned_bytes(&self) -> u64 {
@@ -94,8 +94,8 @@ impl<D: Disk> Lane<D> {
     /// compacting them makes it smaller. Cost: a scan of every group then, and nothing otherwise.
     pub fn heavy(&self) -> impl Iterator<Item = GroupId> + '_ {
         let is_much = self.index_bytes() > self.options.memory_bytes / 2;
-        let logs = if is_much { &self.groups.slots[..] } else { &[] };
-        let share = (self.pins.frames() / self.groups.by_id.len().max(1) as u64).max(1);
-        logs.iter().flatten().filter(move |log| log.frames_len() as u64 >= share).map(|log| log.group)
+        let logs = is_much.then(|| self.groups.logs()).into_iter().flatten();
+        let share = (self.pins.frames() / self.groups.len().max(1) as u64).max(1);
+        logs.filter(move |log| log.frames_len() as u64 >= share).map(|log| log.group)
     }
 }

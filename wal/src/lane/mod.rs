@@ -175,7 +175,7 @@ impl<D: Disk> Lane<D> {
 
     /// The group's slot; an unknown group gets an empty log, of which nothing is on disk yet.
     pub fn attach(&mut self, group: GroupId) -> GroupSlot {
-        GroupSlot(self.groups.attach(group))
+        self.groups.attach(group)
     }
 
     /// Ensures space for a frame of `frame_bytes` in the batch being built, or begins another batch.

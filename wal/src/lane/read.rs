@@ -13,6 +13,7 @@ use raftwerk_frame::{Configuration, EntryId, GroupId, HardState, Index, Term};
 use crate::disk::Disk;
 use crate::disk::files::Files;
 use crate::error::LogError;
+use crate::index::GroupLog;
 use crate::index::frame::{Frames, Place};
 use crate::index::groups::GroupSlot;
 use crate::lane::Lane;
@@ -102,6 +103,10 @@ impl<D: Disk> Lane<D> {
         self.recent.after(self.marks.durable()).all(|batch| batch.segment != segment)
     }
 
+    fn log_of(&self, group: GroupId) -> Option<&GroupLog> {
+        self.groups.slot_of(group).map(|slot| self.groups.log(slot))
+    }
+
     /// The group of a slot.
     #[must_use]
     pub fn group(&self, slot: GroupSlot) -> GroupId {
@@ -148,24 +153,21 @@ impl<D: Disk> Lane<D> {
     /// The latest term of a replica that was removed here, if its hard state is known ([`Lane::past`]).
     #[must_use]
     pub fn past_term(&self, group: GroupId) -> Option<Term> {
-        let slot = self.groups.by_id.get(&group).copied()?;
-        self.past(GroupSlot(slot)).map(|(hard_state, _)| hard_state.term)
+        self.past(self.groups.slot_of(group)?).map(|(hard_state, _)| hard_state.term)
     }
 
     /// The fence of a removed replica: part of its votes or acknowledgements, in terms up to this one, was
     /// lost.
     #[must_use]
     pub fn past_fence(&self, group: GroupId) -> Option<Term> {
-        let slot = self.groups.by_id.get(&group).copied();
-        slot.map(|slot| self.groups.log(GroupSlot(slot))).filter(|log| log.is_removed)?.fence_term()
+        self.log_of(group).filter(|log| log.is_removed)?.fence_term()
     }
 
     /// Whether an operator accepted what may have been lost of a group that is not here
     /// ([`Lane::accept_loss`]).
     #[must_use]
     pub fn is_loss_accepted(&self, group: GroupId) -> bool {
-        let slot = self.groups.by_id.get(&group).copied();
-        slot.is_some_and(|slot| self.groups.log(GroupSlot(slot)).is_loss_accepted)
+        self.log_of(group).is_some_and(|log| log.is_loss_accepted)
     }
 
     /// The latest term and vote, durable or not.

@@ -47,7 +47,7 @@ impl<D: Disk> Lane<D> {
         let current = self.segments.current().sequence;
         let oldest = self.segments.in_use.front().map(|segment| segment.sequence);
         let held = oldest.filter(|oldest| *oldest != current && self.pins.has_frames(*oldest));
-        let logs = self.groups.slots.iter().flatten();
+        let logs = self.groups.logs();
         let is_full = self.segments.is_storage_full();
         let is_over = self.log_bytes() > self.options.log_bytes_max || self.is_too_old() || is_full;
         let relocated_max = if is_over { self.relocated_group_bytes_max() } else { 0 };
@@ -132,7 +132,7 @@ impl<D: Disk> Lane<D> {
         let brought = self.turn.bytes() + self.building.as_ref().map_or(0, BatchInProgress::used);
         let bytes_max = RELOCATED_BYTES_MAX.max(brought as u64).min(self.options.queue_bytes_max as u64 / 4);
         let bytes_before = self.counters.frame_bytes;
-        let end = self.groups.slots.len().min(self.relocation.next_slot() + SCANNED_SLOTS_MAX);
+        let end = self.groups.slots().min(self.relocation.next_slot() + SCANNED_SLOTS_MAX);
         while self.relocation.next_slot() < end && self.counters.frame_bytes - bytes_before < bytes_max {
             if has_frames {
                 self.relocate_entries(self.relocation.next_slot(), oldest);
@@ -140,7 +140,7 @@ impl<D: Disk> Lane<D> {
             self.relocate_metadata(self.relocation.next_slot(), oldest);
             self.relocation.on_slot_scanned();
         }
-        if self.relocation.next_slot() >= self.groups.slots.len() {
+        if self.relocation.next_slot() >= self.groups.slots() {
             if has_frames {
                 self.relocation.on_all_scanned(self.segments.current().sequence);
             }
@@ -162,13 +162,13 @@ impl<D: Disk> Lane<D> {
         };
         let bytes_before = self.counters.frame_bytes;
         let mut at = self.scrubbing.leave_from;
-        let end = self.groups.slots.len().min(at + SCANNED_SLOTS_MAX);
+        let end = self.groups.slots().min(at + SCANNED_SLOTS_MAX);
         while at < end && self.counters.frame_bytes - bytes_before < RELOCATED_BYTES_MAX {
             self.relocate_metadata(at, segment);
             at += 1;
         }
         self.scrubbing.leave_from = at;
-        if at >= self.groups.slots.len() {
+        if at >= self.groups.slots() {
             self.scrubbing.leaving.pop_front();
             self.scrubbing.leave_from = 0;
         }
@@ -182,7 +182,7 @@ impl<D: Disk> Lane<D> {
     /// batch: a frame replaces everything from its first entry on, so those that follow must not be lost
     /// without it.
     fn relocate_entries(&mut self, slot: usize, oldest: u64) {
-        let Some(log) = &self.groups.slots[slot] else { return };
+        let Some(log) = self.groups.get(slot) else { return };
         if log.is_in(oldest) {
             self.rewrite_entries(slot);
         }
@@ -191,7 +191,7 @@ impl<D: Disk> Lane<D> {
     /// Rewrites all of a group's entries in one batch, unless they are many or one cannot be read. Returns
     /// whether it did.
     pub(crate) fn rewrite_entries(&mut self, slot: usize) -> bool {
-        let Some(log) = &self.groups.slots[slot] else { return false };
+        let Some(log) = self.groups.get(slot) else { return false };
         if log.live_bytes > self.relocated_group_bytes_max() {
             return false;
         }
@@ -216,7 +216,7 @@ impl<D: Disk> Lane<D> {
             let is_withheld = header.kind == FrameKind::Withheld;
             let moved =
                 Frame { first: header.index, term: header.term, count: header.count, is_withheld, place };
-            if let Some(log) = &mut self.groups.slots[slot] {
+            if let Some(log) = self.groups.get_mut(slot) {
                 log.entries(moved, found, &mut self.pins);
             }
         }
@@ -224,7 +224,7 @@ impl<D: Disk> Lane<D> {
     }
 
     fn relocate_metadata(&mut self, slot: usize, oldest: u64) {
-        let Some(log) = &self.groups.slots[slot] else { return };
+        let Some(log) = self.groups.get(slot) else { return };
         let (group, hard_state, base) = (log.group, log.hard_state, log.base);
         let has_base_there = log.base_segment == Some(oldest);
         if log.floor_segment == Some(oldest) {
@@ -236,27 +236,27 @@ impl<D: Disk> Lane<D> {
                 _ if is_witness || floor.is_some() => Some(self.write_join(group, floor, is_witness)),
                 _ => None, // the replica was removed, had nothing, and was created anew
             };
-            if let Some(log) = &mut self.groups.slots[slot] {
+            if let Some(log) = self.groups.get_mut(slot) {
                 log.keep_floor(place.map(|place| place.segment), &mut self.pins);
             }
         }
-        let Some(log) = &self.groups.slots[slot] else { return };
+        let Some(log) = self.groups.get(slot) else { return };
         if log.hard_state_segment == Some(oldest) {
             let place = self.write_hard_state(group, hard_state);
-            if let Some(log) = &mut self.groups.slots[slot] {
+            if let Some(log) = self.groups.get_mut(slot) {
                 log.hard_state(hard_state, place.segment, &mut self.pins);
             }
         }
-        if let Some(term) = self.groups.slots[slot].as_ref().and_then(|log| log.fence_in(oldest)) {
+        if let Some(term) = self.groups.get(slot).and_then(|log| log.fence_in(oldest)) {
             let place = self.write_fence(group, term);
-            if let Some(log) = &mut self.groups.slots[slot] {
+            if let Some(log) = self.groups.get_mut(slot) {
                 log.fence(term, place.segment, &mut self.pins);
             }
         }
-        if has_base_there && let Some(log) = &self.groups.slots[slot] {
+        if has_base_there && let Some(log) = self.groups.get(slot) {
             let configuration = log.base_configuration.clone();
             let place = self.write_base(FrameKind::Compact, group, base, &configuration);
-            if let Some(log) = &mut self.groups.slots[slot] {
+            if let Some(log) = self.groups.get_mut(slot) {
                 log.compact(base, configuration, place.segment, &mut self.pins);
             }
         }

@@ -161,8 +161,7 @@ impl<D: Disk> Lane<D> {
     #[must_use]
     pub fn damaged_entries(&self, place: Place, only_unreadable: bool) -> Vec<DamagedEntries> {
         let mut hits = Vec::new();
-        for (slot, log) in self.groups.slots.iter().enumerate() {
-            let Some(log) = log.as_ref().filter(|log| log.is_in(place.segment)) else { continue };
+        for (slot, log) in self.groups.by_slot().filter(|(_, log)| log.is_in(place.segment)) {
             let mut hit: Option<DamagedEntries> = None;
             for frame in log.frames(log.base.index.next(), Index(u64::MAX), u64::MAX) {
                 let at = frame.place;
@@ -173,7 +172,7 @@ impl<D: Disk> Lane<D> {
                     continue;
                 }
                 let first = frame.first.max(log.base.index.next());
-                let (slot, group) = (GroupSlot(slot as u32), log.group);
+                let group = log.group;
                 let hit =
                     hit.get_or_insert(DamagedEntries { slot, group, first, last: frame.last, bytes: 0 });
                 hit.last = frame.last;

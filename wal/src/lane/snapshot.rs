@@ -136,8 +136,8 @@ impl<D: Disk> Lane<D> {
     /// # Errors
     /// The file system's error.
     pub fn drop_stray_snapshots(&self) -> Result<(), SnapshotError> {
-        let is_there = |slot: &u32| !self.groups.log(GroupSlot(*slot)).is_removed;
-        let is_known = |group| self.groups.by_id.get(&group).is_some_and(is_there);
+        let is_there = |slot: GroupSlot| !self.groups.log(slot).is_removed;
+        let is_known = |group| self.groups.slot_of(group).is_some_and(is_there);
         snapshots::drop_strays(
             self.disk.directory().files(),
             self.options.lane,

@@ -72,7 +72,7 @@ impl<D: Disk> Lane<D> {
             queued_bytes: self.queue.bytes(),
             buffer_bytes: self.pool.taken_bytes() + self.pool.kept_bytes(),
             index_bytes: self.index_bytes(),
-            index_entries: self.pins.entries,
+            index_entries: self.pins.entries(),
             pinned_bytes: self.pinned_bytes(),
             scrubbed_bytes: self.scrubbing.bytes,
             damaged_bytes: self.scrubbing.damaged_bytes(),

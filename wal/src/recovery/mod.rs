@@ -109,7 +109,7 @@ pub(crate) fn recover<F: Files>(
         .zip(ends)
         .map(|(scan, end)| InUse::recovered(scan.header.sequence, scan.header.bytes, scan.file, end));
     replay.forget_blank();
-    let logs = replay.groups.slots.iter().flatten().filter(|log| !log.is_removed);
+    let logs = replay.groups.logs().filter(|log| !log.is_removed);
     let recovered = logs
         .map(|log| RecoveredGroup { is_hit: replay.is_hit(log.group), ..RecoveredGroup::of(log) })
         .collect();

@@ -135,7 +135,7 @@ impl Replay {
     fn log(&mut self, group: GroupId) -> (&mut GroupLog, &mut Pins) {
         let slot = match self.latest {
             Some((latest, slot)) if latest == group => slot,
-            _ => GroupSlot(self.groups.attach(group)),
+            _ => self.groups.attach(group),
         };
         self.latest = Some((group, slot));
         let log = self.groups.log_mut(slot);
@@ -198,7 +198,7 @@ impl Replay {
             }
             LossVictims::Any => {
                 self.is_any_hit = true;
-                for log in self.groups.slots.iter_mut().flatten() {
+                for log in self.groups.logs_mut() {
                     self.hit.insert(log.group, true);
                     log.is_loss_accepted = false; // it was another
                 }
@@ -208,7 +208,7 @@ impl Replay {
 
     /// First frame of a group after a loss with unknown victims: the group may have lost earlier frames.
     fn on_first_frame(&mut self, group: GroupId) {
-        if self.is_any_hit && !self.groups.by_id.contains_key(&group) {
+        if self.is_any_hit && self.groups.slot_of(group).is_none() {
             self.hit.insert(group, true);
         }
     }
@@ -265,7 +265,7 @@ impl Replay {
 
     /// Removed groups that lost part of their metadata.
     pub(crate) fn hit_and_gone(&self) -> Vec<GroupId> {
-        let logs = self.groups.slots.iter().flatten().filter(|log| log.is_removed && self.is_hit(log.group));
+        let logs = self.groups.logs().filter(|log| log.is_removed && self.is_hit(log.group));
         logs.map(|log| log.group).collect()
     }
 
@@ -274,18 +274,16 @@ impl Replay {
         self.latest = None;
         let is_kept = |log: &GroupLog| log.is_loss_accepted || self.is_hit(log.group);
         let is_blank = |log: &GroupLog| log.is_removed && log.is_blank() && !is_kept(log);
-        assert!(self.groups.slots.len() <= u32::MAX as usize, "slots count in 32 bits");
-        let slots = self.groups.slots.iter().enumerate();
-        let blank = slots.filter(|(_, log)| log.as_ref().is_some_and(is_blank)).map(|(slot, _)| slot as u32);
-        for slot in blank.collect::<Vec<u32>>() {
-            self.groups.log_mut(GroupSlot(slot)).release(&mut self.pins);
+        let blank = self.groups.by_slot().filter(|(_, log)| is_blank(log)).map(|(slot, _)| slot);
+        for slot in blank.collect::<Vec<GroupSlot>>() {
+            self.groups.log_mut(slot).release(&mut self.pins);
             self.groups.detach(slot);
         }
     }
 
     /// Groups whose log does not follow its base.
     pub(crate) fn holes(&self) -> Vec<GroupId> {
-        let logs = self.groups.slots.iter().flatten();
+        let logs = self.groups.logs();
         logs.filter(|log| log.begins_with_hole()).map(|log| log.group).collect()
     }
 }

@@ -84,8 +84,8 @@ fn that_a_vote_of_a_removed_replica_was_lost_is_said_in_the_log() {
         let (lane, _, report) = open_in(&files, fencing()).unwrap();
         assert_eq!(report.damage, []);
         check_gone(&lane, 3);
-        let slot = lane.groups.by_id[&GONE];
-        let reached = lane.past(GroupSlot(slot)).unwrap().1;
+        let slot = lane.groups.slot_of(GONE).unwrap();
+        let reached = lane.past(slot).unwrap().1;
         assert_eq!(reached, if entries == 0 { EntryId::default() } else { id(2, 2) });
     }
 }

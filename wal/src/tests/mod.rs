@@ -176,6 +176,5 @@ fn story<D: Disk>(lane: &Lane<D>, slot: GroupSlot) -> Story {
 }
 
 fn stories<D: Disk>(lane: &Lane<D>) -> BTreeMap<GroupId, Story> {
-    let groups = lane.groups.by_id.iter();
-    groups.map(|(group, slot)| (*group, story(lane, GroupSlot(*slot)))).collect()
+    lane.groups.by_slot().map(|(slot, log)| (log.group, story(lane, slot))).collect()
 }

@@ -154,7 +154,7 @@ fn opening_judges_a_refused_page_like_one_of_wrong_bytes() {
 fn read_all(lane: &MemoryLane, said: &BTreeMap<GroupId, Story>) -> usize {
     let mut damaged = 0;
     for (group, was) in said {
-        let slot = GroupSlot(lane.groups.by_id[group]);
+        let slot = lane.groups.slot_of(*group).unwrap();
         for found in lane.read(slot, lane.first(slot), lane.last(slot), u64::MAX).unwrap() {
             match lane.bytes(found.place) {
                 Ok(bytes) => {
@@ -234,7 +234,7 @@ fn a_refused_page_is_found_by_looking_and_what_it_hits_is_lost_or_mended() {
         }
         settle(&mut lane);
         for (group, was) in &said {
-            let slot = GroupSlot(lane.groups.by_id[group]);
+            let slot = lane.groups.slot_of(*group).unwrap();
             assert_eq!(lane.latest_hard_state(slot), was.hard_state, "no vote was lost");
         }
         lane.poll().unwrap();

@@ -156,12 +156,12 @@ fn said(directory: &Directory<MemoryFiles>) -> BTreeMap<GroupId, Said> {
         let (lane, groups, report) = Lane::open(StepDisk::new(directory.clone()), options(number)).unwrap();
         assert_eq!((report.damage.len(), report.lost_unknown), (0, None));
         lane.drop_stray_snapshots().unwrap();
-        for (group, slot) in &lane.groups.by_id {
+        for (slot, log) in lane.groups.by_slot() {
+            let group = &log.group;
             assert_eq!(lane_of(*group, directory.lanes()), Some(number), "{group} is in its lane");
-            let log = lane.groups.log(GroupSlot(*slot));
             let of_group = Said {
                 told: groups.iter().find(|told| told.group == *group).cloned(),
-                past: lane.past(GroupSlot(*slot)),
+                past: lane.past(slot),
                 past_fence: lane.past_fence(*group),
                 is_loss_accepted: lane.is_loss_accepted(*group),
                 frames: log.live().map(|frame| lane.bytes(frame.place).unwrap().to_vec()).collect(),

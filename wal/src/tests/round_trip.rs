@@ -218,7 +218,7 @@ fn what_a_removed_replica_promised_outlives_its_log_for_good() {
     let fresh = lane.attach(GroupId(3));
     lane.join(fresh, false);
     lane.remove(fresh);
-    assert_eq!(lane.groups.by_id.len(), 2, "who promised nothing leaves nothing behind");
+    assert_eq!(lane.groups.len(), 2, "who promised nothing leaves nothing behind");
 }
 
 /// A replica that joined has fewer obligations than an initial member: a restart must not change which one it

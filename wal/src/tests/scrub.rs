@@ -76,7 +76,7 @@ fn every_flip_in_a_sealed_segment_is_found_and_told_of_the_group_that_it_hits() 
             assert!(found.len() <= 1 && found.iter().all(is_in), "{at} of {sequence}: {found:?}");
             let owners: Vec<_> = (1..4)
                 .filter(|group| {
-                    let slot = GroupSlot(lane.groups.by_id[&GroupId(*group)]);
+                    let slot = lane.groups.slot_of(GroupId(*group)).unwrap();
                     let all = lane.read(slot, lane.first(slot), lane.last(slot), u64::MAX).unwrap();
                     all.iter().any(|frame| frame.place.segment == sequence && is_in_place(frame.place, at))
                 })
@@ -136,7 +136,7 @@ fn facts_leave_a_damaged_segment_and_few_entries_too() {
     let found = pass(&mut lane, 1 << 20);
     assert_eq!(found.len(), 1);
     settle(&mut lane);
-    let logs = || lane.groups.slots.iter().flatten();
+    let logs = || lane.groups.logs();
     assert!(logs().all(|log| log.hard_state_segment != Some(1) && log.base_segment != Some(1)));
     drop(lane);
     // Opening finds the damage, too: but the affected frames have newer copies.

@@ -234,7 +234,7 @@ impl<F: Files> Relaning<'_, F> {
         let (scans, mut walk) =
             recovery::read_durable(self.files, &options, &names.segments, self.old.log_id)?;
         walk.replay.forget_blank();
-        let logs = || walk.replay.groups.slots.iter().flatten();
+        let logs = || walk.replay.groups.logs();
         for log in logs() {
             self.lane_of(log.group)?; // before anything is written
         }
@@ -326,7 +326,7 @@ impl<F: Files> Relaning<'_, F> {
             let (_, walk) =
                 recovery::read(self.files, &options, &names.segments, self.new.log_id, Source::Device)?;
             let Walk { replay, .. } = walk;
-            for log in replay.groups.slots.iter().flatten() {
+            for log in replay.groups.logs() {
                 if self.told.remove(&log.group) != Some(fingerprint(log)) {
                     return Err(RelaneError::Differs { group: log.group });
                 }
