@@ -118,6 +118,7 @@ impl<F: Files> Directory<F> {
     /// Replaces the set of lanes, as the manifest now names it. Returns `false`, and changes nothing, if
     /// another clone exists.
     pub(crate) fn replace_lanes(&mut self, lanes: LaneSet) -> bool {
+        assert!(lanes.log_id == self.0.lanes.log_id, "the log keeps its identity");
         Arc::get_mut(&mut self.0).map(|locked| locked.lanes = lanes).is_some()
     }
 
@@ -153,6 +154,7 @@ impl<F: Files> Directory<F> {
 }
 
 fn write_manifest<F: Files>(files: &F, set: LaneSet) -> io::Result<()> {
+    assert!(!set.numbers().is_empty(), "a log that is made has a lane");
     for lane in set.numbers() {
         files.create_dir(&lane_dir(lane))?;
     }
@@ -172,6 +174,9 @@ pub(crate) enum NotSwitched {
 /// the old lanes are valid, whatever the second copy contains; from then on both copies agree. Both sets must
 /// be whole and durable.
 pub(crate) fn switch<F: Files>(files: &F, old: LaneSet, new: LaneSet) -> Result<(), NotSwitched> {
+    // What `read_manifest` relies on where the two copies differ, and `from_segments` where both are lost.
+    assert!(new.log_id == old.log_id && old.first < new.first, "of two copies, the lower lanes are the old");
+    assert!(!new.numbers().is_empty(), "a log that is moved has a lane");
     let written = MANIFEST.write_copy(files, 1, &encode_manifest(new));
     if let Err(error) = written {
         return Err(match take_back(files, old) {
@@ -261,6 +266,7 @@ impl Manifest {
     /// Rewrites the copies that are not valid. Best effort: on a full disk the log opens all the same. But a
     /// second copy that names other lanes must go: once these lanes are written to, those are stale.
     fn settle<F: Files>(&self, files: &F) -> io::Result<()> {
+        assert!(!self.is_undecided || self.is_there == [true; 2], "two whole copies name different lanes");
         if self.is_undecided {
             return take_back(files, self.set);
         }

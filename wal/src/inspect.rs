@@ -143,6 +143,7 @@ fn inspect_lane<F: Files>(files: &F, lane: u16, log_id: u64) -> Result<LaneInspe
     let scans: Vec<_> = names.segments.iter().map(open).collect::<Result<_, _>>()?;
     let mut segments = Vec::new();
     in_order(files, &scans, |scan, survey| segments.push(inspect_segment(scan, &survey)))?;
+    assert!(segments.len() == names.segments.len(), "every segment is inspected once");
     let options = LaneOptions { lane, on_damage, ..LaneOptions::default() };
     let (verdict, walk) = match recovery::read(files, &options, &names.segments, log_id, source) {
         Ok((_, mut walk)) if !walk.report.damage.is_empty() => {
@@ -165,6 +166,7 @@ fn inspect_lane<F: Files>(files: &F, lane: u16, log_id: u64) -> Result<LaneInspe
             fence: log.fence_term().or_else(|| walk.replay.is_hit(log.group).then_some(walk.terms)),
         })
         .collect();
+    assert!(groups.len() as u64 <= slots, "every group has a slot");
     groups.sort_unstable_by_key(|group| group.group);
     let (spares, unfinished) = (names.spares.len(), names.unfinished.len());
     let last = walk.report.last;

@@ -25,6 +25,8 @@
 //! invalid there, and a frame left over from an earlier incarnation cannot stand in for one that was not
 //! written.
 
+use std::mem::offset_of;
+
 use bytes::Bytes;
 use crc32fast::Hasher;
 use raftwerk_frame::frame::{self, FrameHeader};
@@ -43,8 +45,13 @@ const MAGIC: [u8; 4] = *b"RWB1";
 pub(crate) const ALIGN_BYTES: usize = ALIGN_SHARED as usize;
 const ALIGN_SHARED: u32 = 64;
 
+const _: () = assert!(PAGE_BYTES.is_multiple_of(ALIGN_BYTES), "a page begins where a batch may begin");
+const _: () = assert!(BATCH_HEADER_BYTES.is_multiple_of(ALIGN_BYTES), "an empty batch is whole units");
+const _: () = assert!(MAGIC[0] != 0, "a probe begins with a zero, and no batch does");
+
 /// Bytes from a batch's start at `offset` to the start of the next one.
 const fn padded(bytes: u64, align: u32, offset: u32) -> u64 {
+    assert!(align == ALIGN_SHARED || align as usize == PAGE_BYTES, "a batch ends at a unit or at a page");
     (offset as u64 + bytes).next_multiple_of(align as u64) - offset as u64
 }
 
@@ -65,6 +72,8 @@ struct Raw {
 }
 
 const _: () = assert!(size_of::<Raw>() == BATCH_HEADER_BYTES);
+const _: () = assert!(offset_of!(Raw, length) == 8, "`AppendJob::frames` reads the length here");
+const _: () = assert!(offset_of!(Raw, durable) == 24, "`AppendJob::claim` reads the claim here");
 
 impl Raw {
     fn seeded_crc(&self, offset: u32) -> u32 {
@@ -141,11 +150,13 @@ impl BatchHeader {
         while !rest.is_empty() {
             let Ok((header, body)) = frame::parse(rest) else { return false };
             crcs.update(&rest[..8]);
+            assert!(at < self.bytes as usize, "a frame begins within its batch");
             see(at as u32, header, body);
             at += header.frame_bytes();
             rest = &rest[header.frame_bytes()..];
             count += 1;
         }
+        assert!(at == self.bytes as usize, "frames that were all read fill their batch");
         count == self.count && crcs.finalize() == self.frames_crc
     }
 
@@ -158,12 +169,15 @@ impl BatchHeader {
             let header = FrameHeader::parse(rest).ok()?;
             crcs.update(&rest[..8]);
             let bytes = header.frame_bytes();
+            let after = rest.get(bytes..)?;
+            let frame_bytes = u32::try_from(bytes).expect("the frame lies in a batch");
             found.push(match frame::parse(rest) {
                 Ok((header, body)) => Remains::Frame { at, header, body },
-                Err(_) => Remains::Lost { group: header.group, bytes: bytes as u32 },
+                Err(_) => Remains::Lost { group: header.group, bytes: frame_bytes },
             });
-            rest = rest.get(bytes..)?;
-            at += bytes as u32;
+            rest = after;
+            at += frame_bytes;
+            assert!(at <= self.bytes, "a frame ends within its batch");
         }
         (found.len() == self.count as usize && crcs.finalize() == self.frames_crc).then_some(found)
     }
@@ -199,6 +213,7 @@ pub(crate) struct BatchEnd {
 impl BatchEnd {
     /// Records a frame written at the start of the unused part.
     pub(crate) const fn record(&mut self, frame_bytes: usize) {
+        assert!(frame_bytes >= frame::HEADER_BYTES, "a frame has a header");
         self.used += frame_bytes;
         self.count += 1;
     }
@@ -207,14 +222,18 @@ impl BatchEnd {
 impl BatchInProgress {
     /// An empty batch that begins at `offset` and is at most `bytes_max` long, padding included.
     pub(crate) fn new(buffer: PooledBuffer, bytes_max: u64, offset: u64) -> Self {
+        assert!(offset.is_multiple_of(ALIGN_BYTES as u64), "a batch begins at a multiple of 64");
+        assert!(offset >= PAGE_BYTES as u64, "a batch lies behind its segment's first page");
         // It must also fit into the buffer up to the end of its last page.
         let fits = buffer.len() - (offset % PAGE_BYTES as u64) as usize;
         let bytes_max = fits.min(usize::try_from(bytes_max).unwrap_or(usize::MAX));
+        assert!(bytes_max >= BATCH_HEADER_BYTES, "a batch has space for its header");
         let end = BatchEnd { used: BATCH_HEADER_BYTES, count: 0 };
         Self { buffer, bytes_max, end, summed: BATCH_HEADER_BYTES, crcs: Hasher::new() }
     }
 
     pub(crate) const fn bytes_left(&self) -> usize {
+        assert!(self.end.used <= self.bytes_max, "a batch's frames lie within its bound");
         self.bytes_max - self.end.used
     }
 
@@ -266,6 +285,10 @@ impl BatchInProgress {
     ) -> (Bytes, u64) {
         self.sum();
         assert!(position.offset.is_multiple_of(ALIGN_SHARED), "a batch begins at a multiple of 64");
+        assert!(
+            self.end.count > 0 || next == NextBatch::OnNextPage,
+            "a batch without frames is there to be synced"
+        );
         assert!(durable < lsn, "a batch claims only earlier ones to be durable");
         let align = match next {
             NextBatch::InSamePage => ALIGN_SHARED,
@@ -278,11 +301,14 @@ impl BatchInProgress {
         let is_in_begun_page = !position.offset.is_multiple_of(PAGE_BYTES as u32)
             && u64::from(position.offset) % PAGE_BYTES as u64 + takes <= PAGE_BYTES as u64;
         let written = if is_in_begun_page { takes } else { to_page_end };
+        assert!(takes <= written, "what a batch occupies is written");
+        assert!(self.end.used <= self.bytes_max, "a batch's frames lie within its bound");
+        let length = u32::try_from(self.end.used).expect("a batch fits into a segment of at most 1 GiB");
         self.buffer[self.end.used..written as usize].fill(0);
         let mut raw = Raw {
             magic: MAGIC,
             crc: U32::ZERO,
-            length: (self.end.used as u32).into(),
+            length: length.into(),
             count: self.end.count.into(),
             lsn: lsn.0.into(),
             durable: durable.0.into(),

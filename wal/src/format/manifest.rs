@@ -19,6 +19,8 @@ pub(crate) const MANIFEST: MirroredFile = MirroredFile {
     bytes_max: MANIFEST_BYTES as u64,
 };
 const MAGIC: [u8; 8] = *b"RWLOG\0\0\x01";
+const _: () = assert!(MOVED_VERSION > FORMAT_VERSION, "a build that moves no lanes refuses moved ones");
+const _: () = assert!(MANIFEST_BYTES == 28 + size_of::<u32>(), "the checksum ends the manifest");
 /// The manifest version if the first lane is not lane 0.
 const MOVED_VERSION: u32 = 5;
 
@@ -40,6 +42,7 @@ impl LaneSet {
     /// left.
     pub(crate) fn next(self, lanes: u16) -> Option<Self> {
         let first = self.first.checked_add(self.lanes)?.checked_add(1)?;
+        assert!(!self.numbers().contains(&first), "a lane's number is never used again");
         first.checked_add(lanes).map(|_| Self { first, lanes, log_id: self.log_id })
     }
 }

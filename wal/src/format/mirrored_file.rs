@@ -69,6 +69,7 @@ impl MirroredFile {
 
     /// Replaces one copy.
     pub(crate) fn write_copy<F: Files>(self, files: &F, copy: usize, bytes: &[u8]) -> io::Result<()> {
+        assert!(bytes.len() as u64 <= self.bytes_max, "a copy that is written can be read again");
         let file = files.create(self.unfinished, 0)?;
         files.write_at(&file, 0, &[IoSlice::new(bytes)], Durability::Buffered)?;
         files.sync(&file)?;

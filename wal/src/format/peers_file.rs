@@ -22,6 +22,8 @@ const HEAD_BYTES: usize = 16;
 const ENTRY_BYTES: usize = 16;
 /// Far more than the nodes of any cluster; checked before memory is allocated.
 const PEERS_MAX: usize = 1 << 16;
+const _: () = assert!(PEERS_MAX <= u32::MAX as usize, "the count of peers fits its field");
+const _: () = assert!(HEAD_BYTES == MAGIC.len() + 2 * size_of::<u32>(), "magic, count and support");
 const PEERS: MirroredFile = MirroredFile {
     names: ["peers", "peers.2"],
     unfinished: "peers.tmp",
@@ -79,6 +81,7 @@ pub(crate) fn write<F: Files>(files: &F, notes: &PeerNotes) -> io::Result<()> {
 }
 
 fn encode(PeerNotes { peers, support }: &PeerNotes) -> Vec<u8> {
+    assert!(peers.len() <= PEERS_MAX, "the notes that are written are bounded");
     let support_ms = u32::try_from(support.as_nanos().div_ceil(1_000_000)).unwrap_or(u32::MAX);
     let mut bytes = Vec::with_capacity(HEAD_BYTES + peers.len() * ENTRY_BYTES + 4);
     bytes.extend_from_slice(&MAGIC);
@@ -88,6 +91,10 @@ fn encode(PeerNotes { peers, support }: &PeerNotes) -> Vec<u8> {
         bytes.extend_from_slice(&node.0.to_le_bytes());
         bytes.extend_from_slice(&log.0.to_le_bytes());
     }
+    assert!(
+        bytes.len() == HEAD_BYTES + peers.len() * ENTRY_BYTES,
+        "the notes have the length of their count"
+    );
     let crc = crc32fast::hash(&bytes);
     bytes.extend_from_slice(&crc.to_le_bytes());
     bytes

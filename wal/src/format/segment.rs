@@ -19,6 +19,8 @@
 //! The rest of a recycled file keeps its old bytes: no batch of an earlier incarnation can validate. A page
 //! is durable before its file gets a segment's name, so a bad one is damage, never an interrupted write.
 
+use std::mem::offset_of;
+
 use raftwerk_frame::Term;
 use zerocopy::little_endian::{U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
@@ -68,6 +70,8 @@ struct Raw {
 
 const RAW_BYTES: usize = size_of::<Raw>();
 const _: () = assert!(RAW_BYTES == 80);
+const _: () = assert!(RAW_BYTES <= PAGE_BYTES, "the header lies in the first page");
+const _: () = assert!(offset_of!(Raw, crc) == RAW_BYTES - 4, "the checksum covers all that is before it");
 
 /// Why a first page is invalid.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -85,6 +89,9 @@ impl SegmentHeader {
     }
 
     pub(crate) fn encode(&self, page: &mut [u8]) {
+        assert!(page.len() == PAGE_BYTES, "a segment's header is a page");
+        assert!(self.previous < self.sequence, "a segment follows an earlier one");
+        assert!(self.bytes.is_multiple_of(PAGE_BYTES as u64), "a segment is whole pages");
         let mut raw = Raw {
             magic: MAGIC,
             version: FORMAT_VERSION.into(),

@@ -19,6 +19,8 @@ use raftwerk_frame::{Configuration, EntryId, GroupId, Index, Term};
 
 const MAGIC: [u8; 8] = *b"RWSNAP\0\x01";
 pub(crate) const HEADER_BYTES: usize = 56;
+const _: () =
+    assert!(HEADER_BYTES == MAGIC.len() + 2 * size_of::<u32>() + 5 * size_of::<u64>(), "all fields");
 pub(crate) const CONFIGURATION_BYTES_MAX: usize = 5 + 8 * Configuration::REPLICAS_MAX;
 
 /// The header of a complete snapshot file.
@@ -50,10 +52,12 @@ pub(crate) fn encode(
     for word in [group.0, id.term.0, id.index.0, body_bytes, 0] {
         head.extend_from_slice(&word.to_le_bytes());
     }
+    assert!(head.len() == HEADER_BYTES, "the configuration follows the header's fields");
     if *configuration != Configuration::default() {
         configuration.encode(&mut head);
     }
-    let configuration_bytes = (head.len() - HEADER_BYTES) as u32;
+    let configuration_bytes =
+        u32::try_from(head.len() - HEADER_BYTES).expect("a configuration names few replicas");
     head[48..52].copy_from_slice(&configuration_bytes.to_le_bytes());
     let crc = crc32fast::hash(&head[12..]);
     head[8..12].copy_from_slice(&crc.to_le_bytes());
