@@ -18,6 +18,14 @@ const SMALL_BYTES: [usize; 2] = [16 << 10, 64 << 10];
 const LARGE_BYTES: [usize; 4] = [256 << 10, 512 << 10, 1 << 20, 4 << 20];
 const PAGE_BYTES: usize = 4096;
 
+const _: () = assert!(PAGE_BYTES == crate::format::segment::PAGE_BYTES, "a buffer begins where a page may");
+const _: () = assert!(SMALL_BYTES[0] < SMALL_BYTES[1] && SMALL_BYTES[1] < LARGE_BYTES[0], "sizes ascend");
+const _: () = assert!(
+    LARGE_BYTES[0] < LARGE_BYTES[1] && LARGE_BYTES[1] < LARGE_BYTES[2] && LARGE_BYTES[2] < LARGE_BYTES[3],
+    "sizes ascend"
+);
+const _: () = assert!(LARGE_PAGE_BYTES.div_ceil(LARGE_BYTES[0]) <= 32, "a slab has a bit for each part");
+
 /// The pool of unused buffers.
 #[derive(Debug)]
 pub(crate) struct BufferPool {
@@ -34,6 +42,14 @@ struct Shared {
     kept_bytes_max: usize,
     kept_bytes: AtomicUsize,
     taken_bytes: AtomicUsize,
+}
+
+impl Shared {
+    /// Kept memory is taken, or freed.
+    fn unkeep(&self, bytes: usize) {
+        let kept = self.kept_bytes.fetch_sub(bytes, Ordering::Relaxed);
+        assert!(kept >= bytes, "memory that is taken or freed was kept");
+    }
 }
 
 impl BufferPool {
@@ -56,6 +72,9 @@ impl BufferPool {
     /// If the system has no memory for it, like every allocation.
     pub(crate) fn take(&mut self, bytes: usize) -> PooledBuffer {
         let memory = self.memory(bytes).expect("out of memory for a batch buffer");
+        assert!(memory.len() >= bytes, "a buffer is as long as requested");
+        assert!(memory.len().is_multiple_of(PAGE_BYTES), "a buffer is whole pages");
+        assert!(memory.as_ptr().addr().is_multiple_of(PAGE_BYTES), "a buffer begins at a page");
         self.shared.taken_bytes.fetch_add(memory.len(), Ordering::Relaxed);
         PooledBuffer { memory: Some(memory), shared: Arc::clone(&self.shared) }
     }
@@ -78,7 +97,7 @@ impl BufferPool {
             while shared.kept_bytes.load(Ordering::Relaxed) > shared.kept_bytes_max {
                 let Some(idle) = slabs.iter().rposition(|slab| slab.is_idle()) else { break };
                 let bytes = slabs.remove(idle).bytes();
-                shared.kept_bytes.fetch_sub(bytes, Ordering::Relaxed);
+                shared.unkeep(bytes);
             }
         }
     }
@@ -89,7 +108,7 @@ impl BufferPool {
             let Some(memory) = shared.small[class].pop() else {
                 return Ok(Memory::Small(MmapMut::map_anon(SMALL_BYTES[class])?, class));
             };
-            shared.kept_bytes.fetch_sub(memory.len(), Ordering::Relaxed);
+            shared.unkeep(memory.len());
             return Ok(Memory::Small(memory, class));
         }
         let Some(class) = LARGE_BYTES.iter().position(|large| *large >= bytes) else {
@@ -106,7 +125,8 @@ impl BufferPool {
             shared.kept_bytes.fetch_add(slab.bytes(), Ordering::Relaxed);
             slabs.push(slab);
         };
-        shared.kept_bytes.fetch_sub(part_bytes, Ordering::Relaxed);
+        shared.unkeep(part_bytes);
+        assert!(part.len() == part_bytes, "a slab's parts have its size");
         Ok(Memory::Part(part))
     }
 }
@@ -171,13 +191,14 @@ impl Drop for PooledBuffer {
     fn drop(&mut self) {
         let Some(memory) = self.memory.take() else { return };
         let (shared, bytes) = (&self.shared, memory.len());
-        shared.taken_bytes.fetch_sub(bytes, Ordering::Relaxed);
+        let taken = shared.taken_bytes.fetch_sub(bytes, Ordering::Relaxed);
+        assert!(taken >= bytes, "a buffer that returns was taken");
         // Added before the buffer is available to others: so the count is never below what is kept.
         match memory {
             Memory::Small(memory, class) => {
                 let kept = shared.kept_bytes.fetch_add(bytes, Ordering::Relaxed) + bytes;
                 if kept > shared.kept_bytes_max || shared.small[class].push(memory).is_err() {
-                    shared.kept_bytes.fetch_sub(bytes, Ordering::Relaxed); // it is freed here
+                    shared.unkeep(bytes); // it is freed here
                 }
             }
             Memory::Part(part) => {

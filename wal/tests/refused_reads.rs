@@ -118,7 +118,7 @@ fn a_refused_page_is_damage_and_does_not_end_the_process() {
         let is_hit = |place: &Place| place.segment == first.segment && place.end() > u64::from(first.offset);
         assert!(found.iter().any(is_hit), "{}: {found:?}", mode.name());
         // The engine's next step.
-        for hit in found.iter().flat_map(|place| lane.damaged_entries(*place, true)).collect::<Vec<_>>() {
+        for hit in found.iter().flat_map(|place| lane.unreadable_entries(*place)).collect::<Vec<_>>() {
             assert!(!lane.rewrite(hit.slot), "{}: nothing has it whole", mode.name());
         }
         assert!(lane.poll().is_ok() && lane.turn_budget() > 0, "the lane is not poisoned");

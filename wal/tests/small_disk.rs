@@ -12,7 +12,7 @@ use std::time::Duration;
 use raftwerk_frame::frame::EntryKind;
 use raftwerk_frame::{Configuration, EntryId, GroupId, HardState, Index, NodeId, Term};
 use raftwerk_wal::{
-    AppendMode, Directory, Disk, Lane, LaneOptions, LogError, Lsn, OsDisk, OsDiskOptions, OsFiles,
+    AppendMode, Directory, Disk, Lane, LaneOptions, LogError, Lsn, OsDisk, OsDiskOptions, OsFiles, Tail,
 };
 use small::{DISK_BYTES, Small};
 
@@ -49,7 +49,7 @@ fn fills_and_heals(path: &Path, mode: AppendMode) {
     assert_eq!(lane.stats().mode, mode);
     let slot = lane.attach(GroupId(1));
     let voters = Configuration::of_voters((1..=3).map(NodeId));
-    lane.snapshot(slot, id(0, 0), &voters, false);
+    lane.snapshot(slot, id(0, 0), &voters, Tail::Drop);
     let payload = vec![7; 64 << 10];
     let mut last = 0;
     let refused = loop {

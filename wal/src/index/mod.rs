@@ -30,6 +30,15 @@ use crate::index::pins::{Pin, Pins};
 /// How many of the last frames are searched linearly before the whole log is searched.
 const NEAR_FRAMES: usize = 8;
 
+/// What a replica keeps of its entries, for as long as it exists.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogKind {
+    /// Entries with their payloads.
+    Full,
+    /// The ids of entries, and configurations: the log of a witness.
+    Witness,
+}
+
 /// The in-memory index of one group's log.
 #[derive(Debug)]
 pub(crate) struct GroupLog {
@@ -48,8 +57,7 @@ pub(crate) struct GroupLog {
     pub(crate) is_removed: bool,
     /// An operator accepted that damage may have taken the whole group. Cleared when the group is here again.
     pub(crate) is_loss_accepted: bool,
-    /// The replica is a witness.
-    pub(crate) is_witness: bool,
+    pub(crate) kind: LogKind,
     pub(crate) live_bytes: u64,
     /// How many of its entries are included in the lane's sum.
     counted: u64,
@@ -61,6 +69,8 @@ pub(crate) struct GroupLog {
 /// Approximate memory of a group besides its frames: its log, its slot, its map entry, and a small
 /// configuration.
 pub(crate) const GROUP_BYTES: u64 = size_of::<Option<GroupLog>>() as u64 + 96;
+const _: () = assert!(GROUP_BYTES <= 448, "about 400 bytes a group, as `architecture.md` promises");
+const _: () = assert!(FRAME_BYTES <= 80, "about 60 bytes a frame, as `architecture.md` promises");
 /// Memory of a frame; the queue's capacity may exceed its length by half.
 pub(crate) const FRAME_BYTES: u64 = 3 * size_of::<Frame>() as u64 / 2;
 
@@ -85,7 +95,7 @@ impl GroupLog {
             floor_segment: None,
             is_removed: false,
             is_loss_accepted: false,
-            is_witness: false,
+            kind: LogKind::Full,
             live_bytes: 0,
             counted: 0,
             frames: VecDeque::new(),
@@ -125,6 +135,10 @@ impl GroupLog {
         if frame.first <= base.next() {
             self.drop_covered(pins);
         }
+        assert!(
+            self.last == frame.last() && self.frames.back().is_some_and(|back| back.place == frame.place),
+            "a log ends with the frame that was added last"
+        );
         self.count_entries(pins);
     }
 
@@ -264,7 +278,6 @@ impl GroupLog {
         pins.pin(segment, Pin::Fact);
         let term = term.max(self.fence_term().unwrap_or_default());
         if let Some(old) = self.fence.replace(Box::new(Fence { term, segment })) {
-            assert!(old.term <= term, "a fence in force is lifted, never lowered");
             pins.unpin(old.segment, Pin::Fact);
         }
     }
@@ -285,6 +298,12 @@ impl GroupLog {
         self.fence.as_ref().filter(|fence| fence.segment == segment).map(|fence| fence.term)
     }
 
+    /// Whether a record that counts lies in `segment`.
+    pub(crate) fn has_metadata_in(&self, segment: u64) -> bool {
+        [self.base_segment, self.hard_state_segment, self.floor_segment].contains(&Some(segment))
+            || self.fence_in(segment).is_some()
+    }
+
     /// Rule 3.
     pub(crate) fn hard_state(&mut self, hard_state: HardState, segment: u64, pins: &mut Pins) {
         pins.pin(segment, Pin::Fact);
@@ -302,6 +321,7 @@ impl GroupLog {
 
     /// From now on `segment` holds the record of the floor; `None` where there is none.
     pub(crate) fn keep_floor(&mut self, segment: Option<u64>, pins: &mut Pins) {
+        assert!(segment.is_some() || self.floor.is_none(), "a floor has a record in the log");
         if let Some(segment) = segment {
             pins.pin(segment, Pin::Fact);
         }
@@ -320,7 +340,7 @@ impl GroupLog {
             pins.unpin(segment, Pin::Fact);
         }
         (self.base, self.base_configuration) = (EntryId::default(), Configuration::default());
-        (self.last, self.is_removed, self.is_witness) = (Index(0), true, false);
+        (self.last, self.is_removed, self.kind) = (Index(0), true, LogKind::Full);
         self.is_loss_accepted = false;
         self.count_entries(pins);
     }
@@ -335,6 +355,7 @@ impl GroupLog {
         }
         (self.hard_state, self.floor) = (HardState::default(), None);
         (self.is_removed, self.is_loss_accepted) = (true, true);
+        assert!(self.is_blank(), "a loss that is accepted binds no later replica");
     }
 
     /// Whether there is no hard state, no floor and no fence: then nothing of the group needs to be kept.
@@ -353,6 +374,7 @@ impl GroupLog {
     pub(crate) fn release(&mut self, pins: &mut Pins) {
         self.clear(pins);
         pins.count_entries(std::mem::take(&mut self.counted), 0);
+        assert!(self.live_bytes == 0, "a group that is released has no live bytes");
         let fence = self.fence.take().map(|fence| fence.segment);
         let facts = [&mut self.base_segment, &mut self.hard_state_segment, &mut self.floor_segment];
         for segment in facts.into_iter().filter_map(Option::take).chain(fence) {
@@ -413,6 +435,11 @@ impl GroupLog {
     /// longer valid.
     pub(crate) fn live(&self) -> impl Iterator<Item = &Frame> {
         self.frames.iter()
+    }
+
+    /// Whether the replica is a witness.
+    pub(crate) fn is_witness(&self) -> bool {
+        self.kind == LogKind::Witness
     }
 
     /// Whether any payload is withheld.

@@ -64,6 +64,7 @@ impl Pins {
             at
         });
         let count = &mut self.segments[at];
+        assert!(count.segment == segment, "a pin is counted for its segment");
         match pin {
             Pin::Frame { .. } => {
                 count.frames += 1;

@@ -43,15 +43,19 @@ impl<D: Disk> Lane<D> {
         let usable = segment_bytes - PAGE_BYTES as u64;
         let frame = (self.options.frame_bytes_max as u64).min(segment_bytes / 2);
         let kept = (frame + segment_bytes / 4).min(segment_bytes / 2);
+        assert!(frame <= usable && kept <= usable, "a frame, and the reserve, fit into a segment");
         let building = self.building.as_ref().map_or(0, BatchInProgress::used);
         let current = self.bytes_in_current().saturating_sub(building as u64);
-        match self.segments.ready.len() as u64 {
+        let space = match self.segments.ready.len() as u64 {
             0 => current.saturating_sub(kept),
             ready => current.saturating_sub(frame) + (ready - 1) * (usable - frame) + usable - kept,
-        }
+        };
+        assert!(space <= self.allocated_bytes_left(), "no more is offered than the segments have");
+        space
     }
 
     fn bytes_in_current(&self) -> u64 {
+        assert!(self.write_offset <= self.options.segment_bytes, "the next batch begins within its segment");
         let is_ready = self.segments.current().append.is_some();
         if is_ready { self.options.segment_bytes - self.write_offset } else { 0 }
     }

@@ -10,11 +10,11 @@ use raftwerk_frame::{Configuration, EntryId, GroupId, HardState, Index, Term};
 use crate::disk::Disk;
 use crate::error::LogError;
 use crate::format::batch::BatchEnd;
-use crate::index::GroupLog;
 use crate::index::frame::memberships;
 use crate::index::frame::{Frame, FrameRef, Memberships, Place};
 use crate::index::groups::GroupSlot;
 use crate::index::pins::Pins;
+use crate::index::{GroupLog, LogKind};
 use crate::lane::{Counters, FRAME_BYTES_MIN, Lane};
 use crate::recovery::loss::{EVERY_GROUP, Loss};
 use crate::recovery::report::RecoveredGroup;
@@ -74,16 +74,31 @@ impl FrameInProgress<'_> {
         let header = self.writer.finish()?;
         self.counters.wants_sync |= !self.is_relaxed;
         let bytes = header.frame_bytes();
+        assert!(
+            header.index == self.first.index && header.term == self.first.term,
+            "a frame is of its entries"
+        );
         self.end.record(bytes);
         self.counters.frames += 1;
         self.counters.frame_bytes += bytes as u64;
         self.counters.terms = self.counters.terms.max(header.term);
-        let place = Place { bytes: bytes as u32, ..self.place };
+        let bytes = u32::try_from(bytes).expect("a frame fits into a segment of at most 1 GiB");
+        let place = Place { bytes, ..self.place };
         let (first, term, last) = (header.index, header.term, header.last_index());
         let frame = Frame { first, term, count: header.count, is_withheld: false, place };
         self.log.entries(frame, self.memberships, self.pins);
+        assert!(self.log.last == last, "a log ends with the frame that was appended last");
         Some(FrameRef { first, last, frame_last: last, term, place })
     }
+}
+
+/// The fate of the entries after a snapshot that becomes the base of a log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Tail {
+    /// They follow the snapshot.
+    Keep,
+    /// They do not follow it, or there is nothing to keep.
+    Drop,
 }
 
 impl<D: Disk> Lane<D> {
@@ -124,12 +139,13 @@ impl<D: Disk> Lane<D> {
         let frame_bytes = bytes_hint.saturating_add(HEADER_BYTES).clamp(FRAME_BYTES_MIN, bytes_max);
         self.submit_early(frame_bytes);
         self.reserve(frame_bytes);
-        let (segment, offset) = (self.segments.current().sequence, self.write_offset as u32);
+        let (segment, begin) = (self.segments.current().sequence, self.write_offset);
         let batch = self.building.as_mut().expect("reserved just now");
         let log = self.groups.log_mut(slot);
-        let place = Place { segment, offset: offset + batch.used() as u32, bytes: 0 };
+        let place = Place { segment, offset: offset_of(begin, batch.used()), bytes: 0 };
         let (out, end) = batch.spare();
         let out_bytes = out.len().min(bytes_max);
+        assert!(out_bytes >= frame_bytes, "a frame has the space that was requested for it");
         let writer = FrameWriter::new(&mut out[..out_bytes], log.group, first).expect("reserved just now");
         let memberships = Memberships::new();
         let (pins, counters) = (&mut self.pins, &mut self.counters);
@@ -140,6 +156,7 @@ impl<D: Disk> Lane<D> {
     /// The longest payload that fits into a frame of its own.
     #[must_use]
     pub const fn payload_bytes_max(&self) -> usize {
+        assert!(self.options.frame_bytes_max >= FRAME_BYTES_MIN, "a frame has space for an entry");
         self.options.frame_bytes_max - HEADER_BYTES - ENTRY_OVERHEAD_BYTES
     }
 
@@ -167,12 +184,13 @@ impl<D: Disk> Lane<D> {
         }
         let log = self.groups.log(slot);
         let is_withheld = header.kind == FrameKind::Withheld;
-        let is_kept_so = if log.is_witness {
+        let is_kept_so = if log.is_witness() {
             is_withheld || holds_configurations_only(header, &frame[HEADER_BYTES.min(bytes)..])
         } else {
             !is_withheld
         };
-        let is_ours = header.kind.is_of_entries() && header.group == log.group && is_kept_so;
+        let is_of_entries = header.kind.is_of_entries() && header.count > 0;
+        let is_ours = is_of_entries && header.group == log.group && is_kept_so;
         if !is_ours || bytes != header.frame_bytes() {
             return Err(LogError::Frame);
         }
@@ -188,7 +206,9 @@ impl<D: Disk> Lane<D> {
         let place = self.write(bytes, |out| out.copy_from_slice(frame));
         self.counters.wants_sync = wants_sync;
         let frame = Frame { first: header.index, term: header.term, count: header.count, is_withheld, place };
-        self.groups.log_mut(slot).entries(frame, memberships, &mut self.pins);
+        let log = self.groups.log_mut(slot);
+        log.entries(frame, memberships, &mut self.pins);
+        assert!(log.last == header.last_index(), "a log ends with the frame that was appended last");
         Ok(())
     }
 
@@ -242,7 +262,9 @@ impl<D: Disk> Lane<D> {
             assert!(header.is_some(), "an entry fills the room made for it");
         });
         let frame = Frame { first: id.index, term: id.term, count: 1, is_withheld: false, place };
-        self.groups.log_mut(slot).entries(frame, found, &mut self.pins);
+        let log = self.groups.log_mut(slot);
+        log.entries(frame, found, &mut self.pins);
+        assert!(id.index <= log.last, "an entry that was appended is within its log");
         Ok(())
     }
 
@@ -264,21 +286,25 @@ impl<D: Disk> Lane<D> {
         self.write_fact(FrameKind::HardState, group, EntryId::new(hard_state.term, Index(0)), &vote)
     }
 
-    /// Sets the base of the log to the snapshot `id` with `configuration`. `keep_tail`: entries after it
-    /// stay; otherwise all are dropped. Does nothing if the log already begins later, or is poisoned.
-    pub fn snapshot(&mut self, slot: GroupSlot, id: EntryId, configuration: &Configuration, keep_tail: bool) {
+    /// Sets the base of the log to the snapshot `id` with `configuration`; `tail` is the fate of the entries
+    /// after it. Does nothing if the log already begins later, or the lane is poisoned.
+    pub fn snapshot(&mut self, slot: GroupSlot, id: EntryId, configuration: &Configuration, tail: Tail) {
         let log = self.groups.log(slot);
         if id.index < log.base.index || self.poisoned.is_some() {
             return;
         }
-        let kind = if keep_tail { FrameKind::Compact } else { FrameKind::Snapshot };
+        let kind = match tail {
+            Tail::Keep => FrameKind::Compact,
+            Tail::Drop => FrameKind::Snapshot,
+        };
         let place = self.write_base(kind, log.group, id, &configuration.clone());
         let log = self.groups.log_mut(slot);
-        if keep_tail {
-            log.compact(id, configuration.clone(), place.segment, &mut self.pins);
-        } else {
-            log.restart(id, configuration.clone(), place.segment, &mut self.pins);
+        match tail {
+            Tail::Keep => log.compact(id, configuration.clone(), place.segment, &mut self.pins),
+            Tail::Drop => log.restart(id, configuration.clone(), place.segment, &mut self.pins),
         }
+        assert!(log.base == id, "a log begins behind its latest base record");
+        assert!(tail == Tail::Keep || log.last == id.index, "without its tail a log ends at its base");
     }
 
     /// Compacts the log: entries up to `to` are no longer needed. The configuration in force there is kept.
@@ -289,7 +315,7 @@ impl<D: Disk> Lane<D> {
             return;
         }
         let configuration = log.configuration_at(to.index).clone();
-        self.snapshot(slot, to, &configuration, true);
+        self.snapshot(slot, to, &configuration, Tail::Keep);
         if self.segments.is_storage_full() {
             self.relocation.forget_scan(); // what is left of the group may be small enough to relocate
         }
@@ -341,19 +367,18 @@ impl<D: Disk> Lane<D> {
     }
 
     /// Records that a new, empty replica joins its group here, subject to the votes and acknowledgements of
-    /// an earlier one. With `as_witness` its log holds no payloads, for as long as the replica exists. Does
-    /// nothing if the lane is poisoned.
-    pub fn join(&mut self, slot: GroupSlot, as_witness: bool) {
+    /// an earlier one. Does nothing if the lane is poisoned.
+    pub fn join(&mut self, slot: GroupSlot, kind: LogKind) {
         if self.poisoned.is_some() {
             return;
         }
         let log = self.groups.log(slot);
         let (group, floor) = (log.group, log.floor.unwrap_or_default());
-        let place = self.write_join(group, Some(floor), as_witness);
+        let place = self.write_join(group, Some(floor), kind);
         let log = self.groups.log_mut(slot);
         log.join(floor, place.segment, &mut self.pins);
-        log.is_witness = as_witness;
-        self.snapshot(slot, EntryId::default(), &Configuration::default(), false);
+        log.kind = kind;
+        self.snapshot(slot, EntryId::default(), &Configuration::default(), Tail::Drop);
     }
 
     /// As [`Lane::join`], where damage may have taken an earlier replica of the group, or some of its votes
@@ -365,15 +390,18 @@ impl<D: Disk> Lane<D> {
     pub fn join_fenced(
         &mut self,
         slot: GroupSlot,
-        as_witness: bool,
+        kind: LogKind,
         fence: Term,
         hard_state: HardState,
     ) -> Result<(), LogError> {
         self.check()?;
         self.reserve(4 * (HEADER_BYTES + size_of::<u64>()));
-        self.join(slot, as_witness);
+        let sealed = self.marks.sealed();
+        self.join(slot, kind);
         self.set_fence(slot, fence);
-        self.hard_state(slot, hard_state)
+        self.hard_state(slot, hard_state)?;
+        assert!(self.marks.sealed() == sealed, "a fenced replica begins with one batch");
+        Ok(())
     }
 
     /// Records that an operator accepts whatever this lane may have lost of a group that is not here. The
@@ -394,16 +422,15 @@ impl<D: Disk> Lane<D> {
     }
 
     /// Records that a replica begins here as one of its group's initial members: its log begins in this
-    /// configuration. With `as_witness` it holds no payloads, for as long as the replica exists. Does nothing
-    /// if the lane is poisoned.
-    pub fn bootstrap(&mut self, slot: GroupSlot, configuration: &Configuration, as_witness: bool) {
+    /// configuration. Does nothing if the lane is poisoned.
+    pub fn bootstrap(&mut self, slot: GroupSlot, configuration: &Configuration, kind: LogKind) {
         if self.poisoned.is_some() {
             return;
         }
-        if as_witness {
+        if kind == LogKind::Witness {
             self.begin_as_witness(slot);
         }
-        self.snapshot(slot, EntryId::default(), configuration, false);
+        self.snapshot(slot, EntryId::default(), configuration, Tail::Drop);
     }
 
     /// Records that the replica, whose log holds no payloads, is a witness for as long as it exists. Part of
@@ -413,18 +440,19 @@ impl<D: Disk> Lane<D> {
             return;
         }
         let group = self.groups.log(slot).group;
-        let place = self.write_join(group, None, true);
+        let place = self.write_join(group, None, LogKind::Witness);
         let log = self.groups.log_mut(slot);
         log.keep_floor(Some(place.segment), &mut self.pins);
-        log.is_witness = true;
+        log.kind = LogKind::Witness;
     }
 
     /// Without a floor the record is an initial member's.
-    pub(crate) fn write_join(&mut self, group: GroupId, floor: Option<EntryId>, as_witness: bool) -> Place {
-        let body: &[u8] = match (floor, as_witness) {
+    pub(crate) fn write_join(&mut self, group: GroupId, floor: Option<EntryId>, kind: LogKind) -> Place {
+        assert!(floor.is_some() || kind == LogKind::Witness, "a full initial member has no join record");
+        let body: &[u8] = match (floor, kind) {
             (None, _) => &[2],
-            (Some(_), true) => &[1],
-            (Some(_), false) => &[],
+            (Some(_), LogKind::Witness) => &[1],
+            (Some(_), LogKind::Full) => &[],
         };
         self.write_fact(FrameKind::Join, group, floor.unwrap_or_default(), body)
     }
@@ -440,13 +468,18 @@ impl<D: Disk> Lane<D> {
         if recovered.is_hit {
             self.set_fence(slot, terms);
         }
-        recovered.fence = self.groups.log(slot).fence_term();
+        let log = self.groups.log(slot);
+        assert!(!log.begins_with_hole(), "a recovered log begins right behind its base");
+        recovered.fence = log.fence_term();
+        assert!(!recovered.is_hit || recovered.fence.is_some(), "a group that has lost something is fenced");
     }
 
     /// Writes a fence frame for the group, whether it is present or removed.
     pub(crate) fn set_fence(&mut self, slot: GroupSlot, terms: Term) {
         let place = self.write_fence(self.groups.log(slot).group, terms);
-        self.groups.log_mut(slot).fence(terms, place.segment, &mut self.pins);
+        let log = self.groups.log_mut(slot);
+        log.fence(terms, place.segment, &mut self.pins);
+        assert!(log.fence_term() >= Some(terms), "a fence covers all terms that may have lost something");
     }
 
     /// Writes one frame that fences all groups these losses hit.
@@ -469,7 +502,7 @@ impl<D: Disk> Lane<D> {
 
     pub(crate) fn write(&mut self, bytes: usize, fill: impl FnOnce(&mut [u8])) -> Place {
         let batch = self.reserve(bytes);
-        let at = batch.used() as u32;
+        let at = batch.used();
         let (out, end) = batch.spare();
         fill(&mut out[..bytes]);
         end.record(bytes);
@@ -477,8 +510,16 @@ impl<D: Disk> Lane<D> {
         self.counters.frame_bytes += bytes as u64;
         self.counters.wants_sync = true;
         let segment = self.segments.current().sequence;
-        Place { segment, offset: self.write_offset as u32 + at, bytes: bytes as u32 }
+        let bytes = u32::try_from(bytes).expect("a frame fits into a segment of at most 1 GiB");
+        let place = Place { segment, offset: offset_of(self.write_offset, at), bytes };
+        assert!(place.end() <= self.options.segment_bytes, "a frame lies within its segment");
+        place
     }
+}
+
+/// The offset in the segment of what lies `at` bytes behind the start of the batch that begins at `begin`.
+fn offset_of(begin: u64, at: usize) -> u32 {
+    u32::try_from(begin + at as u64).expect("a segment is at most 1 GiB")
 }
 
 /// Whether a frame of entries holds no client payload.

@@ -33,7 +33,8 @@ impl AsRef<[u8]> for Pinned {
 
 impl Drop for Pinned {
     fn drop(&mut self) {
-        self.sum.fetch_sub(self.bytes.len() as u64, Ordering::Relaxed);
+        let sum = self.sum.fetch_sub(self.bytes.len() as u64, Ordering::Relaxed);
+        assert!(sum >= self.bytes.len() as u64, "bytes that are released were counted");
     }
 }
 
@@ -57,7 +58,9 @@ impl<D: Disk> Lane<D> {
     /// Bytes of buffers that are neither among the latest batches nor being filled: readers still hold them.
     fn lent_bytes(&self) -> u64 {
         let building = self.building.as_ref().map_or(0, BatchInProgress::buffer_bytes);
-        self.pool.taken_bytes().saturating_sub((self.recent.bytes() + building) as u64)
+        let (taken, ours) = (self.pool.taken_bytes(), (self.recent.bytes() + building) as u64);
+        assert!(ours <= taken, "the latest batches lie in buffers that are in use");
+        taken - ours
     }
 
     /// All counted memory.
@@ -67,7 +70,9 @@ impl<D: Disk> Lane<D> {
 
     /// The limit on the latest batches.
     pub(crate) fn recent_bytes_max(&self) -> usize {
-        let others = self.memory_bytes().saturating_sub(self.recent.bytes() as u64);
+        let (all, recent) = (self.memory_bytes(), self.recent.bytes() as u64);
+        assert!(recent <= all, "the latest batches are part of the memory that is counted");
+        let others = all - recent;
         let left = self.options.memory_bytes.saturating_sub(others);
         self.options.recent_bytes.min(usize::try_from(left).unwrap_or(usize::MAX))
     }
@@ -77,6 +82,7 @@ impl<D: Disk> Lane<D> {
     pub fn memory_left(&self) -> u64 {
         let on_their_way = self.recent.after(self.marks.durable());
         let on_their_way: usize = on_their_way.map(|batch| batch.buffer_bytes).sum();
+        assert!(on_their_way <= self.recent.bytes(), "what is not durable is among the latest batches");
         let building = self.building.as_ref().map_or(0, BatchInProgress::buffer_bytes);
         let held =
             self.index_bytes() + self.pinned_bytes() + self.lent_bytes() + (on_their_way + building) as u64;

@@ -21,7 +21,7 @@ pub(crate) mod submit;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
-use raftwerk_frame::frame::HEADER_BYTES;
+use raftwerk_frame::frame::{ENTRY_OVERHEAD_BYTES, HEADER_BYTES};
 use raftwerk_frame::{GroupId, Term, Time};
 
 use crate::disk::files::Files;
@@ -81,30 +81,30 @@ pub(crate) struct Counters {
 /// Methods that take a [`GroupSlot`] panic if its group was removed.
 #[derive(Debug)]
 pub struct Lane<D: Disk> {
-    pub(crate) disk: D,
+    disk: D,
     pub(crate) options: LaneOptions,
     pub(crate) groups: Groups,
     pub(crate) pins: Pins,
     pub(crate) segments: Segments<<D::Files as Files>::File>,
-    pub(crate) pool: BufferPool,
+    pool: BufferPool,
     /// Bytes read from files that readers still hold.
-    pub(crate) pinned: Arc<AtomicU64>,
+    pinned: Arc<AtomicU64>,
     pub(crate) building: Option<BatchInProgress>,
     /// Where the next batch, or the one being built, begins in the current segment.
     pub(crate) write_offset: u64,
-    pub(crate) turn: Turn,
+    turn: Turn,
     pub(crate) queue: Queue,
     /// The latest batches, kept in memory for reads.
     pub(crate) recent: Recent,
     pub(crate) marks: Watermarks,
     pub(crate) poisoned: Option<Poisoned>,
-    pub(crate) background: Background,
-    pub(crate) relocation: Relocation,
+    background: Background,
+    relocation: Relocation,
     /// The current time, as last passed in.
-    pub(crate) now: Time,
-    pub(crate) counters: Counters,
+    now: Time,
+    counters: Counters,
     /// A probe is in flight.
-    pub(crate) is_probing: bool,
+    is_probing: bool,
     pub(crate) scrubbing: Scrubbing,
 }
 
@@ -125,6 +125,8 @@ impl<D: Disk> Lane<D> {
         }
         options.lane += directory.lane_numbers().start; // from here on, its number on the disk
         let mut found = recovery::recover(&directory, &options)?;
+        assert!(found.report.last <= found.last, "a number that was claimed is not used again");
+        assert!(found.report.segments == found.segments.len(), "a segment with batches is in use");
         let template = SegmentHeader {
             lane: options.lane,
             sequence: found.next_sequence,
@@ -134,6 +136,7 @@ impl<D: Disk> Lane<D> {
             terms: found.terms,
             previous: found.segments.back().map_or(0, |segment| segment.sequence),
         };
+        assert!(template.lane < directory.lane_numbers().end, "the lane is one of the directory's");
         let mut segments = Segments::new(found.segments, found.spares, template);
         if let Some(job) = segments.prepare(options.ready_segments, found.last, found.terms) {
             disk.submit(Job::Segment(job));
@@ -175,7 +178,9 @@ impl<D: Disk> Lane<D> {
 
     /// The group's slot; an unknown group gets an empty log, of which nothing is on disk yet.
     pub fn attach(&mut self, group: GroupId) -> GroupSlot {
-        self.groups.attach(group)
+        let slot = self.groups.attach(group);
+        assert!(self.groups.log(slot).group == group, "a slot leads to its group's log");
+        slot
     }
 
     /// Ensures space for a frame of `frame_bytes` in the batch being built, or begins another batch.
@@ -188,6 +193,10 @@ impl<D: Disk> Lane<D> {
                 self.segments.roll(self.write_offset);
                 self.write_offset = PAGE_BYTES as u64;
             }
+            assert!(
+                self.write_offset + need as u64 <= self.options.segment_bytes,
+                "a batch fits into an empty segment"
+            );
             let bytes_left = self.options.segment_bytes - self.write_offset;
             let most = self.options.batch_bytes_max.min(self.options.stream_bytes);
             let likely = self.turn.likely_bytes().min(most);
@@ -195,7 +204,9 @@ impl<D: Disk> Lane<D> {
             let buffer = self.pool.take(likely.min(bytes_left as usize).max(need) + in_page);
             self.building = Some(BatchInProgress::new(buffer, bytes_left, self.write_offset));
         }
-        self.building.as_mut().expect("it was just made")
+        let batch = self.building.as_mut().expect("it was just made");
+        assert!(batch.bytes_left() >= frame_bytes, "a batch has the space that is reserved in it");
+        batch
     }
 
     /// Seals the batch being built, unless it is empty.
@@ -210,13 +221,21 @@ impl<D: Disk> Lane<D> {
         let Some(batch) = self.building.take() else { return };
         let lsn = self.marks.sealed().next();
         let claim = if self.disk.is_synced() { self.marks.durable() } else { self.marks.recovered() };
+        assert!(claim <= self.marks.durable(), "a batch claims only what is durable");
         let (segment, offset) = (self.segments.current().sequence, self.write_offset);
         let buffer_bytes = batch.buffer_bytes();
-        let position =
-            BatchPosition { incarnation: self.segments.incarnation(segment), offset: offset as u32 };
+        let position = BatchPosition {
+            incarnation: self.segments.incarnation(segment),
+            offset: u32::try_from(offset).expect("a segment is at most 1 GiB"),
+        };
         let (bytes, takes) = batch.seal(lsn, claim, self.counters.terms, position, next);
         self.counters.batches += 1;
         self.write_offset += takes;
+        assert!(self.write_offset <= self.options.segment_bytes, "a batch lies within its segment");
+        assert!(
+            next == NextBatch::InSamePage || self.write_offset.is_multiple_of(PAGE_BYTES as u64),
+            "nothing follows a batch in its page that may be synced"
+        );
         self.turn.on_sealed(bytes.len());
         self.marks.on_sealed(lsn, segment);
         let sealed = Sealed { lsn, segment, offset, bytes, buffer_bytes, is_relaxed: false };
@@ -226,6 +245,7 @@ impl<D: Disk> Lane<D> {
 
     pub(crate) fn prepare_ahead(&mut self) {
         let floor = if self.disk.is_synced() { self.marks.durable() } else { self.marks.recovered() };
+        assert!(floor <= self.marks.durable(), "a segment's first page claims only what is durable");
         if let Some(job) = self.segments.prepare(self.options.ready_segments, floor, self.counters.terms) {
             self.disk.submit(Job::Segment(job));
         }
@@ -250,6 +270,10 @@ impl<D: Disk> Lane<D> {
         self.close_sealed();
         self.prepare_ahead();
         self.forget_recent();
+        assert!(
+            self.marks.durable() <= self.marks.written() && self.marks.written() <= self.marks.submitted(),
+            "what is durable is written, and what is written was submitted"
+        );
         Ok(Progress {
             durable: self.marks.durable(),
             written: self.marks.written(),
@@ -271,7 +295,7 @@ impl<D: Disk> Lane<D> {
                     }
                     self.adapt_pace();
                 }
-                Completion::Retired { result, .. } => self.on_retired(result),
+                Completion::Retired { sequence, result } => self.on_retired(sequence, result),
                 Completion::Snapshot(done) => self.background.on_done(done),
             }
         }
@@ -289,6 +313,10 @@ impl<D: Disk> Lane<D> {
             self.marks.on_durable(last);
         }
         self.queue.on_durable(last);
+        assert!(
+            self.queue.is_idle() == (self.marks.durable() == self.marks.submitted()),
+            "a batch is in flight until it is durable"
+        );
         self.spent(cost);
     }
 
@@ -328,3 +356,5 @@ impl<D: Disk> Lane<D> {
 
 /// Bytes for the longest frame header and a little more; the smallest frame that can be requested.
 pub(crate) const FRAME_BYTES_MIN: usize = HEADER_BYTES + 64;
+const _: () =
+    assert!(FRAME_BYTES_MIN > HEADER_BYTES + ENTRY_OVERHEAD_BYTES, "the smallest frame has an entry");

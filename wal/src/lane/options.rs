@@ -60,6 +60,16 @@ pub enum OnDamage {
     Fence,
 }
 
+const SEGMENT_BYTES_MIN: u64 = 16 << 10;
+const SEGMENT_BYTES_MAX: u64 = 1 << 30;
+const FRAME_BYTES_MAX_MIN: usize = 1 << 10;
+const _: () = assert!(SEGMENT_BYTES_MAX <= u32::MAX as u64, "an offset in a segment fits a place");
+const _: () = assert!(SEGMENT_BYTES_MIN.is_multiple_of(PAGE_BYTES as u64), "a segment is whole pages");
+const _: () = assert!(
+    SEGMENT_BYTES_MIN as usize / 4 >= BATCH_HEADER_BYTES + FRAME_BYTES_MAX_MIN,
+    "the reserve of the smallest segment holds a frame"
+);
+
 impl Default for LaneOptions {
     fn default() -> Self {
         Self {
@@ -86,11 +96,11 @@ impl LaneOptions {
         if !self.segment_bytes.is_multiple_of(PAGE_BYTES as u64) {
             return bad("segment_bytes must be a multiple of 4 KiB");
         }
-        if !(16 << 10..=1 << 30).contains(&self.segment_bytes) {
+        if !(SEGMENT_BYTES_MIN..=SEGMENT_BYTES_MAX).contains(&self.segment_bytes) {
             return bad("segment_bytes must be from 16 KiB to 1 GiB");
         }
         let bytes_left = self.segment_bytes as usize - PAGE_BYTES - BATCH_HEADER_BYTES;
-        if !(1024..=bytes_left).contains(&self.frame_bytes_max) {
+        if !(FRAME_BYTES_MAX_MIN..=bytes_left).contains(&self.frame_bytes_max) {
             return bad("frame_bytes_max must be from 1 KiB to what a segment holds");
         }
         if self.memory_bytes < 1 << 20 {

@@ -44,6 +44,9 @@ impl<D: Disk> Lane<D> {
         let (segment, offset, batch, lsn) =
             (current.sequence, self.next_page(), zero_page(), self.marks.submitted());
         assert!(self.marks.durable() == lsn, "no batch is in flight before a probe");
+        assert!(self.write_offset <= offset, "a probe lies behind every batch");
+        assert!(offset.is_multiple_of(PAGE_BYTES as u64), "a probe shares no page with a batch");
+        assert!(offset + PAGE_BYTES as u64 <= self.options.segment_bytes, "a probe lies within its segment");
         self.disk.submit(Job::Append(AppendJob { file, segment, offset, batch, lsn, is_relaxed: false }));
         self.is_probing = true;
         Ok(true)

@@ -23,6 +23,7 @@ use crate::lane::memory::pinned;
 const COUNTED_BYTES_MIN: u32 = 1024;
 /// How often a place is read before it counts as damaged: a transient error does not repeat.
 const READS_MAX: usize = 2;
+const _: () = assert!(READS_MAX > 1, "one refused read is no damage");
 
 impl<D: Disk> Lane<D> {
     /// The frames that cover `from..=to`, in order: as many as `bytes_max` holds, but at least one if there is any.
@@ -40,10 +41,16 @@ impl<D: Disk> Lane<D> {
         if from > to || from > log.last {
             return Ok(Frames::new());
         }
-        if log.is_witness {
+        if log.is_witness() {
             return Err(LogError::Withheld { first: from });
         }
-        Ok(log.frames(from, to, bytes_max))
+        let frames = log.frames(from, to, bytes_max);
+        assert!(
+            frames.first().is_some_and(|frame| frame.first <= from && from <= frame.last),
+            "the first frame holds the first entry that is read"
+        );
+        assert!(frames.last().is_some_and(|frame| frame.first <= to), "no frame lies behind what is read");
+        Ok(frames)
     }
 
     /// The bytes at `place`: of one frame, or of adjacent ones joined by [`Place::join`]. They stay readable
@@ -93,6 +100,7 @@ impl<D: Disk> Lane<D> {
     /// A copy, since the batch is still being written.
     fn unsealed_bytes(&self, place: Place) -> Option<Bytes> {
         let written = self.building.as_ref()?.written();
+        assert!(u64::from(place.offset) >= self.write_offset, "the place lies in the batch that is built");
         let from = (u64::from(place.offset) - self.write_offset) as usize;
         written.get(from..from + place.bytes as usize).map(Bytes::copy_from_slice)
     }
@@ -141,7 +149,7 @@ impl<D: Disk> Lane<D> {
     /// Whether it is a witness's log.
     #[must_use]
     pub fn is_witness(&self, slot: GroupSlot) -> bool {
-        self.groups.log(slot).is_witness
+        self.groups.log(slot).is_witness()
     }
 
     /// Whether a replica of the group was removed here and its hard state is known ([`Lane::past`]).

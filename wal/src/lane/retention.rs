@@ -12,14 +12,15 @@ use raftwerk_frame::{GroupId, Index, Time};
 use crate::disk::{Disk, Job, SegmentJob};
 use crate::error::LogError;
 use crate::format::batch::BatchInProgress;
-use crate::index::GroupLog;
 use crate::index::frame::Frame;
 use crate::index::frame::memberships;
+use crate::index::{GroupLog, LogKind};
 use crate::lane::Lane;
 
 /// Bytes relocated per turn that appends less, and slots scanned, so that no turn takes long.
 const RELOCATED_BYTES_MAX: u64 = 256 << 10;
 const SCANNED_SLOTS_MAX: usize = 16 << 10;
+const _: () = assert!(RELOCATED_GROUP_BYTES_MAX <= RELOCATED_BYTES_MAX, "a turn relocates a whole group");
 /// A group with at most this many bytes in the log has them relocated rather than pin old segments.
 const RELOCATED_GROUP_BYTES_MAX: u64 = 64 << 10;
 
@@ -123,6 +124,7 @@ impl<D: Disk> Lane<D> {
             self.relocation.rewind();
             return;
         };
+        assert!(oldest < self.segments.current().sequence, "only full segments are relocated");
         let has_frames = self.pins.has_frames(oldest);
         let is_pressed = self.is_too_old() || self.segments.is_storage_full();
         if is_pressed {
@@ -132,6 +134,7 @@ impl<D: Disk> Lane<D> {
         let brought = self.turn.bytes() + self.building.as_ref().map_or(0, BatchInProgress::used);
         let bytes_max = RELOCATED_BYTES_MAX.max(brought as u64).min(self.options.queue_bytes_max as u64 / 4);
         let bytes_before = self.counters.frame_bytes;
+        assert!(self.relocation.next_slot() <= self.groups.slots(), "a scan ends at the last slot");
         let end = self.groups.slots().min(self.relocation.next_slot() + SCANNED_SLOTS_MAX);
         while self.relocation.next_slot() < end && self.counters.frame_bytes - bytes_before < bytes_max {
             if has_frames {
@@ -162,6 +165,7 @@ impl<D: Disk> Lane<D> {
         };
         let bytes_before = self.counters.frame_bytes;
         let mut at = self.scrubbing.leave_from;
+        assert!(at <= self.groups.slots(), "a scan ends at the last slot");
         let end = self.groups.slots().min(at + SCANNED_SLOTS_MAX);
         while at < end && self.counters.frame_bytes - bytes_before < RELOCATED_BYTES_MAX {
             self.relocate_metadata(at, segment);
@@ -208,7 +212,10 @@ impl<D: Disk> Lane<D> {
                 }
             }
         }
-        self.reserve(frames.iter().map(Bytes::len).sum());
+        let total = frames.iter().map(Bytes::len).sum();
+        assert!(total as u64 <= log.live_bytes, "a group's frames are counted in its live bytes");
+        self.reserve(total);
+        let sealed = self.marks.sealed();
         for bytes in frames {
             let Ok((header, body)) = frame::parse(&bytes) else { return false };
             let Some(found) = memberships(&header, body) else { return false };
@@ -220,6 +227,7 @@ impl<D: Disk> Lane<D> {
                 log.entries(moved, found, &mut self.pins);
             }
         }
+        assert!(self.marks.sealed() == sealed, "all of a group's entries are rewritten in one batch");
         true
     }
 
@@ -228,12 +236,12 @@ impl<D: Disk> Lane<D> {
         let (group, hard_state, base) = (log.group, log.hard_state, log.base);
         let has_base_there = log.base_segment == Some(oldest);
         if log.floor_segment == Some(oldest) {
-            let (floor, is_removed, is_witness) = (log.floor, log.is_removed, log.is_witness);
+            let (floor, is_removed, kind) = (log.floor, log.is_removed, log.kind);
             let is_loss_accepted = log.is_loss_accepted;
             let place = match floor {
                 _ if is_loss_accepted => Some(self.write_loss_accepted(group)),
                 _ if is_removed => Some(self.write_remove(group, floor.unwrap_or_default())),
-                _ if is_witness || floor.is_some() => Some(self.write_join(group, floor, is_witness)),
+                _ if kind == LogKind::Witness || floor.is_some() => Some(self.write_join(group, floor, kind)),
                 _ => None, // the replica was removed, had nothing, and was created anew
             };
             if let Some(log) = self.groups.get_mut(slot) {
@@ -260,12 +268,15 @@ impl<D: Disk> Lane<D> {
                 log.compact(base, configuration, place.segment, &mut self.pins);
             }
         }
+        let is_left = self.groups.get(slot).is_some_and(|log| log.has_metadata_in(oldest));
+        assert!(!is_left, "no metadata of a relocated group is left behind");
     }
 
     /// Records, for each of the oldest segments without live data, the batch that must be durable before it
     /// is freed.
     pub(crate) fn mark_dead(&mut self) {
         let Some(last_segment) = self.marks.sealed_segment() else { return };
+        assert!(last_segment <= self.segments.current().sequence, "no batch lies behind the current segment");
         for segment in &mut self.segments.in_use {
             if segment.sequence >= last_segment || self.pins.is_pinned(segment.sequence) {
                 break;
@@ -285,6 +296,7 @@ impl<D: Disk> Lane<D> {
             // Batches waiting for it, or in flight to it, are among the latest batches until they are
             // durable.
             if self.is_all_durable(sequence) {
+                assert!(self.segments.in_use[at].end.is_some(), "only full segments get no more batches");
                 self.segments.in_use[at].append = None;
             }
         }
@@ -295,6 +307,15 @@ impl<D: Disk> Lane<D> {
             oldest.dead_at.is_some_and(|at| at <= self.marks.durable()) && self.segments.in_use.len() > 1
         }) {
             let Some(freed) = self.segments.in_use.pop_front() else { return };
+            assert!(!self.pins.is_pinned(freed.sequence), "a segment that is freed holds nothing live");
+            assert!(
+                self.marks.sealed_segment().is_some_and(|segment| freed.sequence < segment),
+                "what replaces a freed segment's content lies in a later one"
+            );
+            assert!(
+                self.segments.retiring.back().is_none_or(|(before, _)| *before < freed.sequence),
+                "segments are freed oldest first"
+            );
             self.scrubbing.forget(freed.sequence);
             let is_wanted =
                 self.segments.spares.len() + self.segments.retiring.len() < self.options.spare_segments;
@@ -311,13 +332,23 @@ impl<D: Disk> Lane<D> {
         if let Some((sequence, keep)) = self.segments.retiring.front().copied()
             && !std::mem::replace(&mut self.segments.is_retiring, true)
         {
+            let in_use = self.segments.in_use.front().map(|oldest| oldest.sequence);
+            assert!(
+                in_use.is_some_and(|oldest| sequence < oldest),
+                "a segment that is retired is out of use"
+            );
             let lane = self.options.lane;
             self.disk.submit(Job::Segment(SegmentJob::Retire { lane, sequence, keep }));
         }
     }
 
     /// Completion of a retire job: the freed segment is out of the log, or the job failed.
-    pub(crate) fn on_retired(&mut self, result: std::io::Result<Option<String>>) {
+    pub(crate) fn on_retired(&mut self, sequence: u64, result: std::io::Result<Option<String>>) {
+        assert!(self.segments.is_retiring, "a segment is retired on request");
+        assert!(
+            self.segments.retiring.front().is_some_and(|(oldest, _)| *oldest == sequence),
+            "freed segments are retired oldest first"
+        );
         self.segments.is_retiring = false;
         self.adapt_pace();
         if let Ok(spare) = result {

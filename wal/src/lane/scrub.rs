@@ -77,7 +77,9 @@ impl Scrubbing {
         if self.places.contains_key(&(segment, from)) || self.places.len() >= PLACES_MAX {
             return false;
         }
+        assert!(from <= to, "a damaged range ends behind its start");
         self.places.insert((segment, from), to - from);
+        assert!(self.places.len() <= PLACES_MAX, "the damaged places that are kept are bounded");
         if !self.leaving.contains(&segment) {
             self.leaving.push_back(segment);
         }
@@ -104,6 +106,8 @@ impl<D: Disk> Lane<D> {
             self.scrubbing.at = (0, 0);
             return false;
         };
+        assert!(sequence < current, "only full segments are scrubbed");
+        assert!(from < end, "a part that is scrubbed has bytes");
         let incarnation = self.segments.incarnation(sequence);
         let chunk = ScrubChunk { sequence, incarnation, from, end, bytes: bytes.max(64 << 10) };
         self.submit_snapshot(token, GroupId(0), SnapshotWork::Scrub { chunk });
@@ -137,14 +141,14 @@ impl<D: Disk> Lane<D> {
         let place = |range: &(u64, u64)| {
             self.scrubbing.note(seen.sequence, *range).then(|| Place {
                 segment: seen.sequence,
-                offset: range.0 as u32,
-                bytes: (range.1 - range.0) as u32,
+                offset: u32::try_from(range.0).expect("a segment is at most 1 GiB"),
+                bytes: u32::try_from(range.1 - range.0).expect("a segment is at most 1 GiB"),
             })
         };
         seen.damage.iter().filter_map(place).collect()
     }
 
-    /// Records a place that could not be read ([`LogError::Damaged`](crate::LogError::Damaged)). Returns
+    /// Records a place that could not be read ([`LogError::Damaged`]). Returns
     /// whether it is new.
     pub fn damaged(&mut self, place: Place) -> bool {
         self.scrubbing.note(place.segment, (u64::from(place.offset), place.end()))
@@ -155,11 +159,20 @@ impl<D: Disk> Lane<D> {
         std::mem::take(&mut self.scrubbing.unreadable)
     }
 
-    /// The groups with live entries at a place. `only_unreadable`: counts only frames that cannot be read,
-    /// not their neighbours. Cost: a scan of every frame of the lane; with `only_unreadable`, also a read of
-    /// each frame at the place.
+    /// The groups with live entries at a place. Cost: a scan of every frame of the lane.
     #[must_use]
-    pub fn damaged_entries(&self, place: Place, only_unreadable: bool) -> Vec<DamagedEntries> {
+    pub fn damaged_entries(&self, place: Place) -> Vec<DamagedEntries> {
+        self.entries_at(place, |_| true)
+    }
+
+    /// As [`Lane::damaged_entries`], but counts only frames that cannot be read, not their neighbours. Cost: a
+    /// scan of every frame of the lane, and a read of each frame at the place.
+    #[must_use]
+    pub fn unreadable_entries(&self, place: Place) -> Vec<DamagedEntries> {
+        self.entries_at(place, |at| self.bytes(at).is_err())
+    }
+
+    fn entries_at(&self, place: Place, counts: impl Fn(Place) -> bool) -> Vec<DamagedEntries> {
         let mut hits = Vec::new();
         for (slot, log) in self.groups.by_slot().filter(|(_, log)| log.is_in(place.segment)) {
             let mut hit: Option<DamagedEntries> = None;
@@ -168,10 +181,11 @@ impl<D: Disk> Lane<D> {
                 let is_there = at.segment == place.segment
                     && u64::from(at.offset) < place.end()
                     && u64::from(place.offset) < at.end();
-                if !is_there || only_unreadable && self.bytes(at).is_ok() {
+                if !is_there || !counts(at) {
                     continue;
                 }
                 let first = frame.first.max(log.base.index.next());
+                assert!(first <= frame.last, "a live frame holds an entry above the base");
                 let group = log.group;
                 let hit =
                     hit.get_or_insert(DamagedEntries { slot, group, first, last: frame.last, bytes: 0 });
@@ -201,6 +215,7 @@ impl<D: Disk> Lane<D> {
         let place = self.write_fence(log.group, terms);
         let log = self.groups.log_mut(slot);
         log.lose_from(from, &mut self.pins);
+        assert!(log.last == from.prev(), "a log ends right before what it has lost");
         log.fence(terms, place.segment, &mut self.pins);
         Some(RecoveredGroup { is_hit: true, ..RecoveredGroup::of(self.groups.log(slot)) })
     }

@@ -17,6 +17,7 @@ use crate::disk::{Disk, Job};
 use crate::error::{LogError, SnapshotError};
 use crate::format::peers_file::PeerNotes;
 use crate::format::snapshot::SnapshotMeta;
+use crate::index::LogKind;
 use crate::index::groups::GroupSlot;
 use crate::lane::Lane;
 use crate::recovery::report::RecoveredGroup;
@@ -124,7 +125,10 @@ impl<D: Disk> Lane<D> {
     ) -> Result<Option<LoadedSnapshot>, SnapshotError> {
         let job = self.snapshot_job(0, group, SnapshotWork::Load { with });
         match run::run_snapshot_job(self.disk.directory().files(), job).result {
-            Ok(BackgroundOutput::Loaded { meta, value }) => Ok(Some((meta, value))),
+            Ok(BackgroundOutput::Loaded { meta, value }) => {
+                assert!(meta.group == group, "a snapshot that is loaded is the group's");
+                Ok(Some((meta, value)))
+            }
             Ok(_) | Err(SnapshotError::Missing) => Ok(None),
             Err(error) => Err(error),
         }
@@ -166,11 +170,13 @@ impl<D: Disk> Lane<D> {
         );
         // The removal, the join record, the base, the fence; and the hard state, which the caller appends.
         self.reserve(5 * (HEADER_BYTES + 2 * size_of::<u64>()));
+        let sealed = self.marks.sealed();
         let floor = self.groups.log(slot).has_reached();
         let place = self.write_remove(group, floor);
         self.groups.log_mut(slot).remove(floor, place.segment, &mut self.pins);
-        self.join(slot, false);
+        self.join(slot, LogKind::Full);
         self.set_fence(slot, terms);
+        assert!(self.marks.sealed() == sealed, "a replica is recreated by one batch");
         Ok(RecoveredGroup { is_hit: true, ..RecoveredGroup::of(self.groups.log(slot)) })
     }
 
@@ -179,6 +185,9 @@ impl<D: Disk> Lane<D> {
     /// # Errors
     /// [`SnapshotError::Corrupt`] if its header is damaged, [`SnapshotError::Io`].
     pub fn latest_snapshot(&self, group: GroupId) -> Result<Option<SnapshotMeta>, SnapshotError> {
-        snapshots::latest(self.disk.directory().files(), self.options.lane, self.background.catalog(), group)
+        let (files, catalog) = (self.disk.directory().files(), self.background.catalog());
+        let found = snapshots::latest(files, self.options.lane, catalog, group)?;
+        assert!(found.as_ref().is_none_or(|meta| meta.group == group), "a snapshot found is the group's");
+        Ok(found)
     }
 }

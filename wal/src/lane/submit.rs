@@ -5,8 +5,9 @@
 
 use crate::disk::{AppendJob, Disk, Job};
 use crate::error::LogError;
-use crate::format::batch::{BatchInProgress, NextBatch};
+use crate::format::batch::{ALIGN_BYTES, BatchInProgress, NextBatch};
 use crate::format::lsn::Lsn;
+use crate::format::segment::PAGE_BYTES;
 use crate::lane::Lane;
 use crate::lane::state::queue::Sealed;
 use crate::lane::state::watermarks::Demand;
@@ -38,6 +39,7 @@ impl<D: Disk> Lane<D> {
         // Without syncs every batch may share its last page.
         let shares_page = is_relaxed || !self.disk.is_synced();
         self.seal(if shares_page { NextBatch::InSamePage } else { NextBatch::OnNextPage });
+        assert!(self.building.as_ref().is_none_or(|batch| batch.count() == 0), "a turn is sealed as a whole");
         self.mark_dead();
         self.submit_sealed(if is_relaxed { Demand::Write } else { Demand::Sync })
     }
@@ -76,11 +78,13 @@ impl<D: Disk> Lane<D> {
     fn submit_sealed(&mut self, demand: Demand) -> Result<Option<Lsn>, LogError> {
         self.counters.wants_sync = false;
         if self.turn.bytes() == 0 {
+            assert!(!self.queue.has_sealed(), "a turn with batches has bytes");
             return Ok(None);
         }
         self.queue_sealed(demand);
         self.turn.end();
         self.forget_recent();
+        assert!(self.marks.submitted() == self.last_appended(), "the number returned covers the whole turn");
         Ok(Some(self.marks.submitted()))
     }
 
@@ -104,7 +108,13 @@ impl<D: Disk> Lane<D> {
     }
 
     fn queue_sealed(&mut self, demand: Demand) {
+        let ends_page = self.write_offset.is_multiple_of(PAGE_BYTES as u64);
+        assert!(
+            demand == Demand::Write || !self.disk.is_synced() || ends_page,
+            "nothing is written to a page that holds durable data"
+        );
         let batches = self.queue.submit(demand);
+        assert!(!self.queue.has_sealed(), "all that is sealed is submitted");
         self.counters.relaxed_batches += if demand == Demand::Write { batches } else { 0 };
         self.marks.on_submitted(demand);
         self.submit_waiting();
@@ -123,6 +133,12 @@ impl<D: Disk> Lane<D> {
                 "a batch that is written is submitted, and not durable yet"
             );
             let Sealed { lsn, segment, offset, bytes: batch, is_relaxed, .. } = sealed;
+            assert!(offset.is_multiple_of(ALIGN_BYTES as u64), "a batch begins at a multiple of 64");
+            assert!(offset >= PAGE_BYTES as u64, "a batch lies behind its segment's first page");
+            assert!(
+                offset + batch.len() as u64 <= self.options.segment_bytes,
+                "a batch and its padding lie within its segment"
+            );
             self.disk.submit(Job::Append(AppendJob { file, segment, offset, batch, lsn, is_relaxed }));
         }
     }

@@ -6,10 +6,10 @@
 use raftwerk_frame::{EntryId, GroupId, Term};
 use rustc_hash::{FxHashMap, FxHashSet};
 
-use crate::index::GroupLog;
 use crate::index::frame::{Frame, Memberships, Place};
 use crate::index::groups::{GroupSlot, Groups};
 use crate::index::pins::Pins;
+use crate::index::{GroupLog, LogKind};
 use crate::recovery::loss::{EVERY_GROUP, Loss, LossVictims};
 use crate::recovery::survey::{Extra, FrameContent, SurveyedFrame};
 
@@ -70,13 +70,13 @@ impl Replay {
             FrameContent::Join { as_witness } => {
                 let (log, pins) = self.log(frame.group);
                 log.join(frame.id, segment, pins);
-                log.is_witness = as_witness;
+                log.kind = if as_witness { LogKind::Witness } else { LogKind::Full };
                 Ok(())
             }
             FrameContent::BootstrapAsWitness => {
                 let (log, pins) = self.log(frame.group);
                 log.keep_floor(Some(segment), pins);
-                log.is_witness = true;
+                log.kind = LogKind::Witness;
                 Ok(())
             }
             FrameContent::LossAccepted => {

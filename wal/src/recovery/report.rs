@@ -97,7 +97,7 @@ impl RecoveredGroup {
             group: log.group,
             hard_state: log.hard_state,
             floor: log.floor,
-            is_witness: log.is_witness || log.has_withheld(),
+            is_witness: log.is_witness() || log.has_withheld(),
             compacted: log.base,
             configuration: log.configuration_at(log.last).clone(),
             configurations,

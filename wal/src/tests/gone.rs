@@ -47,7 +47,7 @@ fn with_a_lost_vote(entries: u64) -> MemoryFiles {
     let files = MemoryFiles::new();
     let mut lane = reopen(&files);
     let slot = lane.attach(GONE);
-    lane.snapshot(slot, id(0, 0), &voters(3), false);
+    lane.snapshot(slot, id(0, 0), &voters(3), Tail::Drop);
     lane.hard_state(slot, VOTE).unwrap();
     if entries > 0 {
         append(&mut lane, slot, id(1, 2), entries, 40);
@@ -96,7 +96,7 @@ fn a_fenced_replica_that_is_removed_and_joins_again_is_fenced_until_a_later_term
     let files = MemoryFiles::new();
     let mut lane = reopen(&files);
     let slot = lane.attach(GONE);
-    lane.snapshot(slot, id(0, 0), &voters(3), false);
+    lane.snapshot(slot, id(0, 0), &voters(3), Tail::Drop);
     for index in 1..=3 {
         append(&mut lane, slot, id(index, 2), 1, 40);
         settle(&mut lane);
@@ -116,7 +116,7 @@ fn a_fenced_replica_that_is_removed_and_joins_again_is_fenced_until_a_later_term
         lane = reopen(&files);
         check_gone(&lane, 2);
         let slot = lane.attach(GONE);
-        lane.join_fenced(slot, false, Term(2), VOTE).unwrap();
+        lane.join_fenced(slot, LogKind::Full, Term(2), VOTE).unwrap();
         settle(&mut lane);
         assert_eq!((lane.fence(slot), lane.past_fence(GONE)), (Some(Term(2)), None));
         drop(lane);
@@ -138,7 +138,7 @@ fn of_two_losses_of_a_removed_replica_the_later_term_counts() {
     let files = with_a_lost_vote(0);
     let mut lane = reopen(&files);
     let slot = lane.attach(GONE);
-    lane.join_fenced(slot, false, Term(3), HardState { term: Term(4), vote: None }).unwrap();
+    lane.join_fenced(slot, LogKind::Full, Term(3), HardState { term: Term(4), vote: None }).unwrap();
     settle(&mut lane);
     lane.hard_state(slot, HardState { term: Term(9), vote: Some(NodeId(2)) }).unwrap();
     settle(&mut lane);
@@ -178,7 +178,7 @@ fn an_accepted_loss_is_no_word_on_what_is_lost_of_the_group_later() {
     lane.accept_loss(slot).unwrap();
     settle(&mut lane);
     let slot = lane.attach(GONE);
-    lane.bootstrap(slot, &voters(3), false);
+    lane.bootstrap(slot, &voters(3), LogKind::Full);
     settle(&mut lane);
     lane.hard_state(slot, VOTE).unwrap();
     settle(&mut lane);

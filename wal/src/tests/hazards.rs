@@ -312,10 +312,10 @@ fn a_stale_snapshot_takes_nothing_back() {
     let (mut lane, ..) = open(&files);
     let slot = lane.attach(GroupId(1));
     append(&mut lane, slot, id(1, 1), 9, 10);
-    lane.snapshot(slot, id(6, 1), &voters(5), true);
+    lane.snapshot(slot, id(6, 1), &voters(5), Tail::Keep);
     settle(&mut lane);
     let before = story(&lane, slot);
-    lane.snapshot(slot, id(4, 1), &voters(3), false);
+    lane.snapshot(slot, id(4, 1), &voters(3), Tail::Drop);
     lane.compact(slot, id(3, 1));
     settle(&mut lane);
     assert_eq!(story(&lane, slot), before);

@@ -34,8 +34,8 @@ use raftwerk_frame::{Configuration, EntryId, GroupId, HardState, Index, NodeId, 
 
 use crate::disk::simulated::{MemoryFiles, StepDisk};
 use crate::{
-    AppendMode, Directory, Disk, GroupSlot, Lane, LaneOptions, Lsn, OpenError, OsDisk, OsDiskOptions,
-    OsFiles, RecoveredGroup, RecoveryReport,
+    AppendMode, Directory, Disk, GroupSlot, Lane, LaneOptions, LogKind, Lsn, OpenError, OsDisk,
+    OsDiskOptions, OsFiles, RecoveredGroup, RecoveryReport, Tail,
 };
 
 type MemoryLane = Lane<StepDisk<MemoryFiles>>;

@@ -47,7 +47,7 @@ impl Life<'_> {
             }
             12 if let Some((hard_state, floor)) = self.lane.past(slot) => {
                 assert_eq!((hard_state, floor), (story.hard_state, story.floor.unwrap_or_default()));
-                self.lane.join(slot, false);
+                self.lane.join(slot, LogKind::Full);
                 story.floor = Some(floor);
             }
             1 | 2 => {
@@ -64,7 +64,7 @@ impl Life<'_> {
                 story.base = id(last + self.chance.below(9), term);
                 story.entries.clear();
                 story.configuration = voters(1 + self.chance.below(5));
-                self.lane.snapshot(slot, story.base, &story.configuration, false);
+                self.lane.snapshot(slot, story.base, &story.configuration, Tail::Drop);
             }
             6 => {
                 let before = self.lane.marks.sealed().0;

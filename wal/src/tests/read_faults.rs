@@ -61,7 +61,7 @@ fn written() -> (MemoryFiles, MemoryLane) {
         for group in 1..=3 {
             let slot = lane.attach(GroupId(group));
             if turn == 0 {
-                lane.snapshot(slot, id(0, 0), &voters(3), false);
+                lane.snapshot(slot, id(0, 0), &voters(3), Tail::Drop);
                 lane.hard_state(slot, HardState { term: Term(1), vote: Some(NodeId(group)) }).unwrap();
             }
             if turn < 2 || group != 2 {
@@ -224,7 +224,12 @@ fn a_refused_page_is_found_by_looking_and_what_it_hits_is_lost_or_mended() {
         // The engine's next steps for each place.
         for place in found {
             for only_unreadable in [true, false] {
-                for hit in lane.damaged_entries(place, only_unreadable) {
+                let hits = if only_unreadable {
+                    lane.unreadable_entries(place)
+                } else {
+                    lane.damaged_entries(place)
+                };
+                for hit in hits {
                     if !lane.rewrite(hit.slot) && only_unreadable {
                         let told = lane.lose(hit.slot, hit.first).unwrap();
                         assert!(told.fence.is_some());

@@ -52,7 +52,7 @@ fn save(lane: &mut MemoryLane, group: u64, index: u64) {
 /// Entries in frames of their own, some replaced by others; a configuration; a compacted start with a
 /// snapshot.
 fn ordinary(lane: &mut MemoryLane, slot: GroupSlot, group: u64) {
-    lane.snapshot(slot, id(0, 0), &voters(3), false);
+    lane.snapshot(slot, id(0, 0), &voters(3), Tail::Drop);
     lane.hard_state(slot, HardState { term: Term(1), vote: Some(NodeId(1 + group % 3)) }).unwrap();
     for at in 0..6 {
         append(lane, slot, id(at * 3 + 1, 2), 3, 60 + 40 * group as usize);
@@ -79,19 +79,19 @@ fn sample(lanes: u16) -> MemoryFiles {
             let slot = lane.attach(GroupId(group));
             match group {
                 1 => {
-                    lane.join(slot, true);
+                    lane.join(slot, LogKind::Witness);
                     for (index, term, count) in [(1, 1, 100), (90, 2, 4)] {
                         let hollow = withheld(GroupId(1), id(index, term), count).unwrap();
                         lane.append_frame(slot, &hollow, &FrameHeader::parse(&hollow).unwrap()).unwrap();
                     }
                 }
-                2 => lane.bootstrap(slot, &voters(5), true),
+                2 => lane.bootstrap(slot, &voters(5), LogKind::Witness),
                 // Removed, and created again.
                 3 | 4 => {
                     ordinary(&mut lane, slot, group);
                     lane.remove(slot);
                     if group == 4 {
-                        lane.join(slot, false);
+                        lane.join(slot, LogKind::Full);
                         append(&mut lane, slot, id(1, 9), 2, 50);
                     }
                 }
@@ -102,7 +102,7 @@ fn sample(lanes: u16) -> MemoryFiles {
                 6 => lane.accept_loss(slot).unwrap(),
                 7 => {
                     let hard_state = HardState { term: Term(12), vote: Some(NodeId(2)) };
-                    lane.join_fenced(slot, false, Term(11), hard_state).unwrap();
+                    lane.join_fenced(slot, LogKind::Full, Term(11), hard_state).unwrap();
                 }
                 8 => {
                     // Removed, and fenced: part of its vote and acknowledgements is unknown.
@@ -111,7 +111,7 @@ fn sample(lanes: u16) -> MemoryFiles {
                     lane.set_fence(slot, Term(50));
                 }
                 9 => {
-                    lane.bootstrap(slot, &voters(1), false);
+                    lane.bootstrap(slot, &voters(1), LogKind::Full);
                     lane.remove(slot); // without a trace
                 }
                 _ => ordinary(&mut lane, slot, group),
@@ -497,7 +497,7 @@ fn real_files_are_moved_in_every_mode() {
         let (mut lane, ..) = lane_in(&directory, 0);
         for group in 1..=GROUPS {
             let slot = lane.attach(GroupId(group));
-            lane.bootstrap(slot, &voters(3), false);
+            lane.bootstrap(slot, &voters(3), LogKind::Full);
             lane.hard_state(slot, HardState { term: Term(group), vote: Some(NodeId(1)) }).unwrap();
             for at in 0..5 {
                 append(&mut lane, slot, id(at * 2 + 1, 1), 2, 300);

@@ -25,7 +25,7 @@ fn facts_survive_the_segment_they_were_written_in() {
     let cold = lane.attach(GroupId(2));
     let vote = HardState { term: Term(5), vote: Some(NodeId(2)) };
     lane.hard_state(cold, vote).unwrap();
-    lane.snapshot(cold, id(90, 4), &voters(3), false);
+    lane.snapshot(cold, id(90, 4), &voters(3), Tail::Drop);
     churn(&mut lane, 12);
     assert!(lane.log_bytes() <= 5 * lane.options.segment_bytes);
     let before = stories(&lane);
@@ -223,7 +223,7 @@ fn cold_groups_are_moved_forward_and_the_log_keeps_its_bound() {
     let (mut lane, ..) = open_in(&files, options.clone()).unwrap();
     for group in 2..300 {
         let slot = lane.attach(GroupId(group));
-        lane.snapshot(slot, id(4, 1), &voters(3), false);
+        lane.snapshot(slot, id(4, 1), &voters(3), Tail::Drop);
         append(&mut lane, slot, id(5, 2), 1, 40);
         if group % 3 == 0 {
             append(&mut lane, slot, id(6, 2), 2, 20);
@@ -280,7 +280,7 @@ fn a_group_with_much_in_the_log_is_named_and_not_moved() {
 fn many_cold_groups(lane: &mut MemoryLane) {
     for group in 1..=1500 {
         let slot = lane.attach(GroupId(group));
-        lane.snapshot(slot, id(4, 1), &voters(3), false);
+        lane.snapshot(slot, id(4, 1), &voters(3), Tail::Drop);
         append(lane, slot, id(5, 2), 1, 100);
         if group % 50 == 0 {
             settle(lane);
@@ -363,7 +363,7 @@ fn some_cold_groups(lane: &mut MemoryLane) {
     let busy = lane.attach(GroupId(1));
     for group in 2..40 {
         let slot = lane.attach(GroupId(group));
-        lane.snapshot(slot, id(4, 1), &voters(3), false);
+        lane.snapshot(slot, id(4, 1), &voters(3), Tail::Drop);
         append(lane, slot, id(5, 2), 2, 40);
         let last = lane.last(busy).0;
         append(lane, busy, id(last + 1, 1), 4, 900);
@@ -459,7 +459,7 @@ fn a_hundred_thousand_cold_groups_and_a_hot_one_keep_the_log_within_twice_its_bo
     let (mut lane, ..) = open_in(&files, options).unwrap();
     for group in 2..=100_001 {
         let slot = lane.attach(GroupId(group));
-        lane.snapshot(slot, id(4, 1), &voters(3), false);
+        lane.snapshot(slot, id(4, 1), &voters(3), Tail::Drop);
         append(&mut lane, slot, id(5, 2), 1, 16);
         if group % 1000 == 0 {
             settle(&mut lane);

@@ -14,7 +14,7 @@ fn everything<D: Disk>(open: &mut dyn FnMut() -> Opened<D>) {
         &|lane, a, b| {
             let vote = HardState { term: Term(2), vote: Some(NodeId(3)) };
             lane.hard_state(a, vote).unwrap();
-            lane.snapshot(b, id(40, 2), &voters(3), false);
+            lane.snapshot(b, id(40, 2), &voters(3), Tail::Drop);
             append(lane, b, id(41, 2), 3, 700);
         },
         &|lane, a, _| append(lane, a, id(11, 2), 5, 10),
@@ -26,8 +26,8 @@ fn everything<D: Disk>(open: &mut dyn FnMut() -> Opened<D>) {
         &|lane, a, _| lane.compact(a, id(7, 1)),
         &|lane, _, b| lane.compact(b, id(43, 3)),
         &|lane, a, _| append(lane, a, id(9, 4), 40, 150),
-        &|lane, a, _| lane.snapshot(a, id(100, 4), &voters(4), false),
-        &|lane, _, b| lane.snapshot(b, id(44, 3), &voters(1), true),
+        &|lane, a, _| lane.snapshot(a, id(100, 4), &voters(4), Tail::Drop),
+        &|lane, _, b| lane.snapshot(b, id(44, 3), &voters(1), Tail::Keep),
     ];
     for (at, step) in steps.into_iter().enumerate() {
         let (a, b) = (lane.attach(GroupId(1)), lane.attach(GroupId(2)));
@@ -138,7 +138,7 @@ fn a_configuration_appended_alone_is_in_force_and_recovered() {
     {
         let (mut lane, ..) = open(&files);
         let slot = lane.attach(GroupId(1));
-        lane.snapshot(slot, EntryId::default(), &voters(3), false);
+        lane.snapshot(slot, EntryId::default(), &voters(3), Tail::Drop);
         lane.append_noop(slot, id(1, 1)).unwrap();
         lane.append_membership(slot, id(2, 1), &voters(4)).unwrap();
         assert_eq!(lane.configuration_at(slot, Index(1)), &voters(3));
@@ -180,7 +180,7 @@ fn what_a_removed_replica_promised_outlives_its_log_for_good() {
     let (mut lane, ..) = open(&files);
     let gone = lane.attach(GroupId(1));
     let voted = HardState { term: Term(7), vote: Some(NodeId(3)) };
-    lane.snapshot(gone, EntryId::default(), &voters(3), false);
+    lane.snapshot(gone, EntryId::default(), &voters(3), Tail::Drop);
     lane.hard_state(gone, voted).unwrap();
     append(&mut lane, gone, id(1, 6), 4, 10);
     assert_eq!(lane.past(gone), None);
@@ -204,7 +204,7 @@ fn what_a_removed_replica_promised_outlives_its_log_for_good() {
         if life == 0 {
             assert_eq!(told, [(GroupId(2), None)]);
             assert_eq!(lane.past(slot), Some((voted, id(4, 6))));
-            lane.join(slot, false);
+            lane.join(slot, LogKind::Full);
             settle(&mut lane);
         } else {
             assert_eq!(told, [(GroupId(1), Some(id(4, 6))), (GroupId(2), None)]);
@@ -216,7 +216,7 @@ fn what_a_removed_replica_promised_outlives_its_log_for_good() {
     lane.remove(slot);
     assert_eq!(lane.past(slot), Some((voted, id(4, 6))), "a shorter log takes nothing back");
     let fresh = lane.attach(GroupId(3));
-    lane.join(fresh, false);
+    lane.join(fresh, LogKind::Full);
     lane.remove(fresh);
     assert_eq!(lane.groups.len(), 2, "who promised nothing leaves nothing behind");
 }
@@ -228,7 +228,7 @@ fn who_joined_has_joined_for_good_though_nobody_was_here_before() {
     let files = MemoryFiles::new();
     let (mut lane, ..) = open(&files);
     let slot = lane.attach(GroupId(1));
-    lane.join(slot, false);
+    lane.join(slot, LogKind::Full);
     settle(&mut lane);
     let busy = lane.attach(GroupId(2));
     for life in 0..2 {

@@ -28,7 +28,7 @@ fn sample() -> (MemoryFiles, Said) {
             let slot = lane.attach(GroupId(group));
             let term = 1 + turn / 3;
             if turn == 0 {
-                lane.snapshot(slot, id(0, 0), &voters(3), false);
+                lane.snapshot(slot, id(0, 0), &voters(3), Tail::Drop);
             }
             if turn % 3 == group % 3 {
                 lane.hard_state(slot, HardState { term: Term(term), vote: Some(NodeId(group)) }).unwrap();
@@ -114,7 +114,7 @@ fn check(files: &MemoryFiles, said: &Said, context: &str) -> bool {
         append(&mut lane, slot, EntryId::new(Term(fence.0 + 1), next), 1, 10);
     }
     let fresh = lane.attach(GroupId(77));
-    lane.snapshot(fresh, id(0, 0), &voters(1), false);
+    lane.snapshot(fresh, id(0, 0), &voters(1), Tail::Drop);
     settle(&mut lane);
     drop(lane);
     let (.., groups, _) = open_in(files, tiny()).unwrap();

@@ -18,7 +18,7 @@ fn written(files: &MemoryFiles) -> MemoryLane {
         for group in 1..4 {
             let slot = lane.attach(GroupId(group));
             if turn == 0 {
-                lane.snapshot(slot, id(0, 0), &voters(3), false);
+                lane.snapshot(slot, id(0, 0), &voters(3), Tail::Drop);
                 lane.hard_state(slot, HardState { term: Term(1), vote: Some(NodeId(group)) }).unwrap();
             }
             let next = lane.last(slot).0 + 1;
@@ -49,7 +49,7 @@ fn pass<D: Disk>(lane: &mut Lane<D>, bytes: u64) -> Vec<Place> {
 }
 
 fn hit(lane: &MemoryLane, place: Place) -> Vec<(u64, u64, u64)> {
-    lane.damaged_entries(place, false).iter().map(|hit| (hit.group.0, hit.first.0, hit.last.0)).collect()
+    lane.damaged_entries(place).iter().map(|hit| (hit.group.0, hit.first.0, hit.last.0)).collect()
 }
 
 #[test]
@@ -58,8 +58,7 @@ fn every_flip_in_a_sealed_segment_is_found_and_told_of_the_group_that_it_hits() 
     let mut lane = written(&files);
     assert_eq!(pass(&mut lane, 1 << 20), []);
     let sealed = lane.segments.in_use.iter().filter_map(|segment| Some((segment.sequence, segment.end?)));
-    let frames: Vec<DamagedEntries> =
-        lane.damaged_entries(Place { segment: 1, offset: 0, bytes: u32::MAX }, false);
+    let frames: Vec<DamagedEntries> = lane.damaged_entries(Place { segment: 1, offset: 0, bytes: u32::MAX });
     assert_eq!(frames.len(), 3, "all groups have entries there");
     for (sequence, end) in sealed.collect::<Vec<_>>() {
         let path = segment_path(0, sequence);
@@ -172,7 +171,7 @@ fn entries_are_written_again_where_a_copy_is_whole_and_lost_where_there_is_none(
     // Now without any copy left.
     let path = segment_path(0, moved.segment);
     assert!(files.rot(&path, u64::from(moved.offset) + 60, 1));
-    let hits = lane.damaged_entries(moved, true);
+    let hits = lane.unreadable_entries(moved);
     assert_eq!((hits.len(), hits[0].first), (1, Index(19)));
     assert!(!lane.rewrite(slot));
     assert_eq!(lane.take_unreadable(), [moved]);
@@ -241,5 +240,5 @@ fn real_files_are_looked_at_past_the_cache() {
     file.write_all_at(&[9], 4096 + 64 + 100).unwrap();
     file.sync_all().unwrap();
     let found = pass(&mut lane, 64 << 10);
-    assert_eq!(lane.damaged_entries(found[0], false).iter().map(|hit| hit.last.0).collect::<Vec<_>>(), [1]);
+    assert_eq!(lane.damaged_entries(found[0]).iter().map(|hit| hit.last.0).collect::<Vec<_>>(), [1]);
 }

@@ -67,7 +67,7 @@ fn sample() -> MemoryFiles {
         let (mut lane, ..) = Lane::open(StepDisk::new(directory.clone()), options(number)).unwrap();
         for group in 1..=GROUPS {
             let slot = lane.attach(GroupId(group));
-            lane.snapshot(slot, id(0, 0), &voters(3), false);
+            lane.snapshot(slot, id(0, 0), &voters(3), Tail::Drop);
             lane.hard_state(slot, HardState { term: Term(1), vote: Some(NodeId(group)) }).unwrap();
             for at in 0..4 {
                 append(&mut lane, slot, id(at * 2 + 1, 1), 2, 300);

@@ -94,7 +94,7 @@ fn what_belongs_into_one_batch_stays_there_however_full_it_is() {
     let joining = lane.attach(GroupId(2));
     let frames = |lane: &MemoryLane| lane.building.as_ref().map_or(0, BatchInProgress::count);
     append(&mut lane, slot, id(1, 1), 1, PART - 300);
-    lane.join_fenced(joining, false, Term(3), HardState { term: Term(4), vote: None }).unwrap();
+    lane.join_fenced(joining, LogKind::Full, Term(3), HardState { term: Term(4), vote: None }).unwrap();
     assert_eq!(frames(&lane), 5);
     append(&mut lane, slot, id(2, 1), 1, 100);
     assert_eq!(frames(&lane), 1, "the next frame begins another");

@@ -19,7 +19,7 @@ fn a_witness_keeps_headers_and_configurations_and_has_no_payload_to_give() {
     let files = MemoryFiles::new();
     let (mut lane, ..) = open(&files);
     let slot = lane.attach(GroupId(1));
-    lane.join(slot, true);
+    lane.join(slot, LogKind::Witness);
     assert!(lane.is_witness(slot));
     take(&mut lane, slot, &hollow(id(1, 1), 100)).unwrap();
     take(&mut lane, slot, &frame_of(1, id(101, 1), &[membership(3)])).unwrap();
@@ -49,7 +49,7 @@ fn who_keeps_payloads_takes_nothing_that_is_withheld() {
     let files = MemoryFiles::new();
     let (mut lane, ..) = open(&files);
     let slot = lane.attach(GroupId(1));
-    lane.join(slot, false);
+    lane.join(slot, LogKind::Full);
     append(&mut lane, slot, id(1, 1), 2, 10);
     assert!(matches!(take(&mut lane, slot, &hollow(id(3, 1), 1)), Err(LogError::Frame)));
     assert_eq!((lane.last(slot), lane.is_witness(slot)), (Index(2), false));
@@ -60,13 +60,13 @@ fn who_keeps_payloads_takes_nothing_that_is_withheld() {
 #[test]
 fn a_witness_is_carried_forward_and_forgotten_with_its_replica() {
     let floor = Some(EntryId::default());
-    carried_and_forgotten(floor, |lane, slot| lane.join(slot, true));
+    carried_and_forgotten(floor, |lane, slot| lane.join(slot, LogKind::Witness));
 }
 
 #[test]
 fn a_witness_that_founded_its_group_is_carried_forward_as_a_founder() {
     let founders = Configuration::of_voters([1, 2, 3].map(NodeId));
-    carried_and_forgotten(None, |lane, slot| lane.bootstrap(slot, &founders, true));
+    carried_and_forgotten(None, |lane, slot| lane.bootstrap(slot, &founders, LogKind::Witness));
 }
 
 fn carried_and_forgotten(floor: Option<EntryId>, begin: impl Fn(&mut MemoryLane, GroupSlot)) {
@@ -100,7 +100,7 @@ fn carried_and_forgotten(floor: Option<EntryId>, begin: impl Fn(&mut MemoryLane,
     assert_eq!((lane.compacted(slot), lane.last(slot)), (id(30, 6), Index(40)));
     lane.remove(slot);
     assert_eq!(lane.past(slot), Some((voted, id(40, 6))));
-    lane.join(slot, false);
+    lane.join(slot, LogKind::Full);
     append(&mut lane, slot, id(1, 6), 2, 10);
     settle(&mut lane);
     drop(lane);

@@ -282,7 +282,7 @@ impl<D: Disk> Worker<D> {
         recovered.configurations = vec![(id.index, meta.configuration.clone())];
         recovered.runs.clear();
         recovered.last = id.index;
-        self.lane.snapshot(slot, id, &meta.configuration, false);
+        self.lane.snapshot(slot, id, &meta.configuration, raftwerk_wal::Tail::Drop);
     }
 
     /// Restores a new machine from a checkpoint on the disk's background thread.

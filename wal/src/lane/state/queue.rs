@@ -52,6 +52,15 @@ impl Queue {
     }
 
     pub(crate) fn push(&mut self, sealed: Sealed) {
+        assert!(!sealed.bytes.is_empty(), "a batch has a header at least");
+        assert!(
+            self.sealed.last().is_none_or(|before| before.lsn.next() == sealed.lsn),
+            "a turn's batches are numbered consecutively"
+        );
+        assert!(
+            self.in_flight.back().is_none_or(|(submitted, _)| *submitted < sealed.lsn),
+            "a batch that is sealed comes after all that were submitted"
+        );
         self.bytes += sealed.bytes.len() as u64;
         self.sealed.push(sealed);
     }
@@ -60,8 +69,8 @@ impl Queue {
     pub(crate) fn submit(&mut self, demand: Demand) -> u64 {
         let batches = self.sealed.len() as u64;
         for mut batch in self.sealed.drain(..) {
-            let after = self.in_flight.back().is_none_or(|(before, _)| *before < batch.lsn);
-            assert!(after, "batches are submitted in order");
+            let follows = self.in_flight.back().is_none_or(|(before, _)| before.next() == batch.lsn);
+            assert!(follows, "batches are submitted in order, and none is left out");
             // The sync of a turn's last batch covers all its batches.
             batch.is_relaxed = demand == Demand::Write;
             self.in_flight.push_back((batch.lsn, batch.bytes.len() as u64));
@@ -76,7 +85,12 @@ impl Queue {
     }
 
     pub(crate) fn take_waiting(&mut self) -> Option<Sealed> {
-        self.waiting.pop_front()
+        let taken = self.waiting.pop_front()?;
+        assert!(
+            self.in_flight.front().is_some_and(|(oldest, _)| *oldest <= taken.lsn),
+            "a batch that waits for its segment is not durable"
+        );
+        Some(taken)
     }
 
     /// The lane is poisoned: what waits is never written.
@@ -86,8 +100,14 @@ impl Queue {
 
     /// Every batch up to `last` is durable.
     pub(crate) fn on_durable(&mut self, last: Lsn) {
-        while let Some((_, bytes)) = self.in_flight.pop_front_if(|(lsn, _)| *lsn <= last) {
+        let mut latest = None;
+        while let Some((lsn, bytes)) = self.in_flight.pop_front_if(|(lsn, _)| *lsn <= last) {
+            assert!(self.bytes >= bytes, "the queue's bytes are those of its batches");
             self.bytes -= bytes;
+            latest = Some(lsn);
         }
+        assert!(latest.is_none_or(|latest| latest == last), "a batch that completes was submitted");
+        let is_empty = self.in_flight.is_empty() && self.sealed.is_empty();
+        assert!(!is_empty || self.bytes == 0, "a queue without batches has no bytes");
     }
 }

@@ -30,6 +30,13 @@ impl Recent {
     }
 
     pub(crate) fn push(&mut self, sealed: Sealed) {
+        assert!(sealed.bytes.len() <= sealed.buffer_bytes, "a batch lies in its buffer");
+        assert!(
+            self.batches.back().is_none_or(|before| {
+                before.lsn < sealed.lsn && (before.segment, before.offset) < (sealed.segment, sealed.offset)
+            }),
+            "batches are kept in the order of their places"
+        );
         self.bytes += sealed.buffer_bytes;
         self.batches.push_back(sealed);
     }
@@ -37,7 +44,10 @@ impl Recent {
     /// Drops the oldest batch if it is among those up to `durable`. Returns whether it did.
     pub(crate) fn drop_oldest(&mut self, durable: Lsn) -> bool {
         let dropped = self.batches.pop_front_if(|oldest| oldest.lsn <= durable);
-        self.bytes -= dropped.as_ref().map_or(0, |oldest| oldest.buffer_bytes);
+        let bytes = dropped.as_ref().map_or(0, |oldest| oldest.buffer_bytes);
+        assert!(self.bytes >= bytes, "the bytes are the sum of the batches' buffers");
+        self.bytes -= bytes;
+        assert!(!self.batches.is_empty() || self.bytes == 0, "without batches there are no buffers");
         dropped.is_some()
     }
 

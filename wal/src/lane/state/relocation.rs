@@ -29,6 +29,7 @@ impl Relocation {
 
     /// Every group was scanned for entries while `newest` was the newest segment.
     pub(crate) const fn on_all_scanned(&mut self, newest: u64) {
+        assert!(self.scanned_for <= newest, "the oldest segment is not behind the newest");
         self.scanned_at = newest;
     }
 
@@ -39,6 +40,7 @@ impl Relocation {
 
     /// The scan is for `oldest`: begins anew if it was for another segment.
     pub(crate) const fn scan_for(&mut self, oldest: u64) {
+        assert!(self.scanned_for <= oldest, "the oldest segment only rises");
         if self.scanned_for != oldest {
             (self.scanned_for, self.next_slot, self.scanned_at) = (oldest, 0, 0);
         }

@@ -10,7 +10,7 @@ use raftwerk_frame::{Term, Time};
 
 use crate::disk::{SegmentFile, SegmentJob};
 use crate::format::lsn::Lsn;
-use crate::format::segment::SegmentHeader;
+use crate::format::segment::{PAGE_BYTES, SegmentHeader};
 
 /// Why the next segment cannot be made. A state: the lane retries, and recovers by itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -104,6 +104,11 @@ impl<File: Clone> Segments<File> {
     /// `template` contains lane, log id and length, and sequence number and predecessor of the first new
     /// segment.
     pub(crate) fn new(in_use: VecDeque<InUse<File>>, spares: Vec<String>, template: SegmentHeader) -> Self {
+        assert!(template.previous < template.sequence, "a new segment comes after all there were");
+        assert!(
+            in_use.back().is_none_or(|newest| newest.sequence == template.previous),
+            "a new segment names the one before it"
+        );
         let mut segments = Self {
             in_use,
             ready: VecDeque::new(),
@@ -122,6 +127,10 @@ impl<File: Clone> Segments<File> {
     }
 
     fn push(&mut self, sequence: u64) {
+        assert!(
+            self.in_use.back().is_none_or(|before| before.sequence < sequence),
+            "segments are used in order"
+        );
         let append = self.ready.pop_front_if_is(sequence);
         let read = append.as_ref().map(|file| file.read.clone());
         let bytes = self.template.bytes;
@@ -138,6 +147,8 @@ impl<File: Clone> Segments<File> {
     pub(crate) fn roll(&mut self, end: u64) {
         let sequence = self.current().sequence + 1;
         assert!(end <= self.template.bytes, "a segment's batches end within its file");
+        assert!(end >= PAGE_BYTES as u64, "a segment's batches begin behind its first page");
+        assert!(self.current().end.is_none(), "a segment's batches end once");
         if let Some(current) = self.in_use.back_mut() {
             current.end = Some(end);
         }
@@ -159,8 +170,13 @@ impl<File: Clone> Segments<File> {
         if self.is_preparing || !is_wanted {
             return None;
         }
+        assert!(self.spare_in_use.is_none(), "one segment is prepared at a time");
         self.is_preparing = true;
         let sequence = self.next_to_prepare;
+        assert!(
+            self.ready.back().is_none_or(|(before, _)| before + 1 == sequence),
+            "READY segments are consecutive"
+        );
         let previous = if sequence == self.template.sequence { self.template.previous } else { sequence - 1 };
         let header = SegmentHeader { sequence, floor, previous, terms, ..self.template };
         let spare = self.spares.pop();
@@ -208,11 +224,13 @@ impl<File: Clone> Segments<File> {
         self.preparations.recycled += u64::from(is_recycled);
         match self.in_use.iter_mut().rev().find(|segment| segment.sequence == sequence) {
             Some(waited_for) => {
+                assert!(waited_for.append.is_none(), "a segment becomes READY once");
                 waited_for.read = Some(file.read.clone());
                 waited_for.append = Some(file);
                 true
             }
             None => {
+                assert!(self.current().sequence < sequence, "a segment READY in advance is still to be used");
                 self.ready.push_back((sequence, file));
                 false
             }
@@ -226,7 +244,9 @@ trait PopIfIs<File> {
 
 impl<File> PopIfIs<File> for VecDeque<(u64, SegmentFile<File>)> {
     fn pop_front_if_is(&mut self, sequence: u64) -> Option<SegmentFile<File>> {
-        if self.front()?.0 != sequence {
+        let ready = self.front()?.0;
+        assert!(ready >= sequence, "no READY segment is left out");
+        if ready != sequence {
             return None;
         }
         self.pop_front().map(|(_, file)| file)

@@ -21,6 +21,7 @@ impl Turn {
 
     /// A batch of `bytes` bytes, padding included, is sealed.
     pub(crate) const fn on_sealed(&mut self, bytes: usize) {
+        assert!(bytes > 0, "a batch has a header at least");
         self.bytes += bytes;
     }
 

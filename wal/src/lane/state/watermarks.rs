@@ -62,6 +62,7 @@ impl Watermarks {
 
     /// Whether submitted batches exist that no sync in flight covers.
     pub(crate) fn has_unsynced(&self) -> bool {
+        assert!(self.synced <= self.submitted, "a sync covers submitted batches only");
         self.synced < self.submitted
     }
 
@@ -94,12 +95,14 @@ impl Watermarks {
     /// Every batch up to `last` is durable.
     pub(crate) fn on_durable(&mut self, last: Lsn) {
         assert!(self.durable < last && last <= self.submitted, "appends complete in order");
+        assert!(self.written <= self.submitted, "only submitted batches are written");
         self.durable = last;
         self.written = last;
     }
 
     /// A probe is complete: no batch was submitted before it that is not durable.
     pub(crate) const fn on_probed(&mut self) {
+        assert!(self.written.0 == self.durable.0, "a probe completes before any later batch is written");
         self.written = self.durable;
     }
 }

@@ -343,7 +343,7 @@ impl<F: Files> Relaning<'_, F> {
 fn fingerprint(log: &GroupLog) -> u64 {
     let mut hasher = DefaultHasher::new();
     let facts = (log.hard_state.term, log.hard_state.vote, log.base, &log.base_configuration, log.last);
-    let marks = (log.floor, log.fence_term(), log.is_removed, log.is_loss_accepted, log.is_witness);
+    let marks = (log.floor, log.fence_term(), log.is_removed, log.is_loss_accepted, log.is_witness());
     (log.group, facts, marks, log.live_bytes, log.memberships()).hash(&mut hasher);
     for frame in log.live() {
         (frame.first, frame.term, frame.count, frame.is_withheld, frame.place.bytes).hash(&mut hasher);

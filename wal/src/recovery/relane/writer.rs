@@ -69,7 +69,7 @@ impl<'a, F: Files> LaneWriter<'a, F> {
     pub(crate) fn facts(&mut self, log: &GroupLog) -> Result<(), OpenError> {
         let (group, floor) = (log.group, log.floor.unwrap_or_default());
         let join = |body: &'static [u8]| Some((FrameKind::Join, body));
-        let origin = match (log.floor, log.is_witness) {
+        let origin = match (log.floor, log.is_witness()) {
             _ if log.is_loss_accepted => Some((FrameKind::Join, &[3][..])),
             _ if log.is_removed => Some((FrameKind::Remove, &[][..])),
             (None, true) => join(&[2]),

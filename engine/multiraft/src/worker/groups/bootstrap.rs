@@ -11,7 +11,7 @@
 use raftwerk_frame::wire::Record;
 use raftwerk_frame::{Configuration, Message};
 use raftwerk_raft::{Input, MessageKind, MessageSender};
-use raftwerk_wal::{Disk, GroupSlot};
+use raftwerk_wal::{Disk, GroupSlot, Tail};
 
 use crate::api::error::ReadError;
 use crate::worker::Worker;
@@ -59,7 +59,7 @@ impl<D: Disk> Worker<D> {
         if let Some(configuration) = self.effects.begins_in.take() {
             tracing::warn!(node = self.settings.node.0, group = %replica.id, from = %sender.from,
                 "the record of the group's founding was lost, and is there again");
-            self.lane.snapshot(slot, replica.core.compacted(), &configuration, true);
+            self.lane.snapshot(slot, replica.core.compacted(), &configuration, Tail::Keep);
         }
         self.perform_for(slot, &[], Some(sender));
     }

@@ -2,7 +2,7 @@
 
 use raftwerk_frame::{Configuration, EntryId, GroupId, HardState, Index, Message};
 use raftwerk_raft as raft;
-use raftwerk_wal::Disk;
+use raftwerk_wal::{Disk, LogKind};
 use tokio::sync::oneshot;
 
 use crate::api::error::{CreateError, ReadError, ReplicaError};
@@ -101,6 +101,7 @@ impl<D: Disk> Worker<D> {
     /// leader has sent it everything.
     fn create_replica(&mut self, group: GroupId, configuration: Configuration, kind: ReplicaKind) {
         let is_witness = kind == ReplicaKind::Witness;
+        let log_kind = if is_witness { LogKind::Witness } else { LogKind::Full };
         let fence = self.may_have_lost(group).filter(|_| configuration.is_empty());
         let slot = self.lane.attach(group);
         let (mut hard_state, floor) = self.lane.past(slot).unwrap_or_default();
@@ -110,15 +111,15 @@ impl<D: Disk> Worker<D> {
             }
             tracing::warn!(node = self.settings.node.0, %group, fence = fence.0,
                 "what joins may have been here, and what it promised been lost: it votes for nobody until a new leader has repaired it");
-            if let Err(error) = self.lane.join_fenced(slot, is_witness, fence, hard_state) {
+            if let Err(error) = self.lane.join_fenced(slot, log_kind, fence, hard_state) {
                 return self.poison(&error);
             }
             raft::Origin::Joined { floor }
         } else if configuration.is_empty() {
-            self.lane.join(slot, is_witness);
+            self.lane.join(slot, log_kind);
             raft::Origin::Joined { floor }
         } else {
-            self.lane.bootstrap(slot, &configuration, is_witness);
+            self.lane.bootstrap(slot, &configuration, log_kind);
             raft::Origin::InitialMember
         };
         let mut config = self.settings.core_config(group, self.outboxes.log(), &configuration);

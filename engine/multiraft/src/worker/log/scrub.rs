@@ -186,7 +186,10 @@ impl<D: Disk> Worker<D> {
     /// Handles damage at a place of the log.
     fn on_damage(&mut self, place: Place, extent: Extent) {
         self.lane.damaged(place);
-        let hits = self.lane.damaged_entries(place, extent == Extent::Region);
+        let hits = match extent {
+            Extent::Region => self.lane.unreadable_entries(place),
+            Extent::Frames => self.lane.damaged_entries(place),
+        };
         let groups: Vec<GroupId> = hits.iter().map(|hit| hit.group).collect();
         let error = self.lane.damage_at(place);
         if let raftwerk_wal::LogError::Damaged { file, offset, .. } = &error {

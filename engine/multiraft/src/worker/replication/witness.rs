@@ -10,7 +10,7 @@
 
 use raftwerk_frame::{Configuration, EntryId, NodeId};
 use raftwerk_raft::{Input, MessageSender};
-use raftwerk_wal::{Disk, GroupSlot, SnapshotMeta};
+use raftwerk_wal::{Disk, GroupSlot, SnapshotMeta, Tail};
 
 use crate::api::stats::WorkerMetrics;
 use crate::worker::Worker;
@@ -120,7 +120,8 @@ impl<D: Disk> Worker<D> {
         }
         self.perform_for(slot, &[], Some(sender));
         if let Some(install) = install {
-            self.lane.snapshot(slot, install.id, &install.configuration, install.keep_tail);
+            let tail = if install.keep_tail { Tail::Keep } else { Tail::Drop };
+            self.lane.snapshot(slot, install.id, &install.configuration, tail);
         }
     }
 }

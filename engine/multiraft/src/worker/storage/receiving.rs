@@ -19,7 +19,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use raftwerk_frame::{Configuration, EntryId, GroupId, Index, NodeId, Term, Time};
 use raftwerk_raft::{Input, MessageSender};
-use raftwerk_wal::{Disk, GroupSlot, SnapshotMeta};
+use raftwerk_wal::{Disk, GroupSlot, SnapshotMeta, Tail};
 use rustc_hash::FxHashMap;
 
 use crate::api::state_machine::StateMachine;
@@ -292,7 +292,8 @@ impl<D: Disk> Worker<D> {
         }
         self.perform_for(slot, &[], Some(sender));
         if let Some(install) = install {
-            self.lane.snapshot(slot, meta.id, &meta.configuration, install.keep_tail);
+            let tail = if install.keep_tail { Tail::Keep } else { Tail::Drop };
+            self.lane.snapshot(slot, meta.id, &meta.configuration, tail);
         }
     }
 }
