@@ -1,11 +1,43 @@
 //! The log of Raftwerk: lanes, segments, group commit, recovery, retention, and the files of snapshots.
 //!
 //! A [`Lane`] is a worker's ordered log: the frames of all its groups, made durable by one sync (group
-//! commit). It builds batches in memory, submits them to a [`Disk`] and takes what became durable from
-//! [`Lane::poll`]; it never blocks, and holds no thread, clock or file of its own. The modules, in order of a
-//! write's path: `lane` (append, submit, poll), `index` (what each group's log holds), `format` (the bytes),
-//! `disk` (a disk's jobs, call by call; Linux, and a simulation), `recovery`; beside them `background` (files
-//! of snapshots, scrubbing), `directory`, and `inspect`.
+//! commit). It builds batches in memory, submits them to a [`Disk`] and reports what became durable from
+//! [`Lane::poll`]; it never blocks, and holds no thread, clock or file of its own.
+//!
+//! ```
+//! use raftwerk_frame::frame::{Entries, EntryKind, parse};
+//! use raftwerk_frame::{EntryId, GroupId, Index, Term};
+//! use raftwerk_wal::simulated::{MemoryFiles, StepDisk};
+//! use raftwerk_wal::{Directory, Lane, LaneOptions};
+//!
+//! let files = MemoryFiles::new(); // on Linux: `OsFiles`, and `OsDisk` for the disk
+//! let open = || {
+//!     let directory = Directory::open(files.clone(), 1, 7)?; // one lane; the id of a new log
+//!     Lane::open(StepDisk::new(directory), LaneOptions::default())
+//! };
+//!
+//! let (mut lane, _, _) = open()?;
+//! let slot = lane.attach(GroupId(1));
+//! let mut frame = lane.begin_frame(slot, EntryId::new(Term(1), Index(1)), 100)?;
+//! assert!(frame.push(EntryKind::Payload, b"an entry"));
+//! assert!(frame.finish().is_some());
+//! let lsn = lane.submit()?.expect("a frame was appended");
+//! while lane.poll()?.durable < lsn {} // a worker does other things meanwhile
+//! drop(lane);
+//!
+//! let (mut lane, groups, _) = open()?;
+//! assert_eq!((groups[0].group, groups[0].last), (GroupId(1), Index(1)));
+//! let slot = lane.attach(GroupId(1));
+//! let frames = lane.read(slot, Index(1), Index(1), u64::MAX)?;
+//! let bytes = lane.bytes(frames[0].place)?;
+//! let (header, body) = parse(&bytes)?;
+//! assert_eq!(Entries::new(&header, body).next().map(|entry| entry.payload), Some(&b"an entry"[..]));
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! The modules, in order of a write's path: `lane` (append, submit, poll), `index` (what each group's log
+//! holds), `format` (the bytes), `disk` (a disk's jobs, call by call; Linux, and a simulation), `recovery`;
+//! beside them `background` (files of snapshots, scrubbing), `directory`, and `inspect`.
 //!
 //! Invariants, which the tests check:
 //! 1. What [`Lane::poll`] reported as durable is in the log after any crash, or opening fails and names file
