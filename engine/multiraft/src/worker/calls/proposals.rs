@@ -1,6 +1,6 @@
 //! One group's proposals: queued until the end of the turn, then appended until their entries are applied.
 //!
-//! Not here: whose they are, and answering them ([`super::clients`]).
+//! Not here: the clients that wait for them ([`super::clients`]).
 
 use std::collections::VecDeque;
 

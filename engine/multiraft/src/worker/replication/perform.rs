@@ -262,7 +262,8 @@ impl<D: Disk> Worker<D> {
     }
 }
 
-/// The replica's role or term has changed: a replica that leads no longer answers its clients.
+/// The replica's role or term has changed. A deposed leader answers the clients of what it cannot decide any
+/// more.
 fn on_role_changed(replica: &mut Replica, node: NodeId, clients: &mut Clients, metrics: &WorkerMetrics) {
     tracing::debug!(node = node.0, group = %replica.id, role = ?replica.core.role(),
         term = replica.core.term().0, "role changed");
