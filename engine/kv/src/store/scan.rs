@@ -54,7 +54,7 @@ struct Progress {
     frozen: Option<(GroupId, FrozenState)>,
     /// The origin of the last page.
     origin: Option<Served<GroupId>>,
-    /// Pages taken.
+    /// Calls that were over.
     pages: u64,
     items_max: u32,
     bytes_max: u32,
@@ -97,19 +97,20 @@ impl Scanner {
     /// same page.
     ///
     /// # Errors
-    /// [`StoreError`]; the scanner does not advance.
+    /// [`StoreError`]; no item is skipped by another call.
     pub fn next_page(&mut self) -> Call<Option<Vec<Item>>, StoreError> {
         let mut progress = self.held().clone();
         let scan = Arc::clone(&self.0);
         let page = async move {
             let pages = progress.pages;
-            let items = progress.next_page().await?;
+            let items = progress.next_page().await;
             progress.pages += 1;
+            // After an error, too: shards that had nothing are not asked again.
             let mut held = held(&scan);
             if held.pages == pages {
                 *held = progress;
             }
-            Ok(items)
+            items
         };
         Call::staged(page, || ReadError::Closed.into())
     }
