@@ -29,13 +29,13 @@ const GROUP: GroupId = GroupId(1);
 const OTHER: GroupId = GroupId(2);
 
 fn identity() -> Identity {
-    ClusterAuthority::new("one-face").unwrap().issue(PeerId(NODE.0)).unwrap()
+    ClusterAuthority::new("one-face").expect("it succeeds").issue(PeerId(NODE.0)).expect("it succeeds")
 }
 
 fn open(directory: &Path, identity: &Identity) -> Call<Engine, raftwerk::OpenError> {
     Engine::builder(NODE, directory.join("data"))
         .identity(identity.clone())
-        .listen("127.0.0.1:0".parse().unwrap())
+        .listen("127.0.0.1:0".parse().expect("it succeeds"))
         .workers(2)
         .payload_bytes_max(64 << 10)
         .with(|config| config.accept_losses = true)
@@ -44,7 +44,7 @@ fn open(directory: &Path, identity: &Identity) -> Call<Engine, raftwerk::OpenErr
 
 async fn every_operation(directory: std::path::PathBuf) {
     let identity = identity();
-    let engine = open(&directory, &identity).await.unwrap();
+    let engine = open(&directory, &identity).await.expect("it succeeds");
     groups(&engine).await;
     stores(&engine, &directory).await;
     // And waited for, on a thread of the runtime.
@@ -56,7 +56,7 @@ async fn every_operation(directory: std::path::PathBuf) {
     assert_eq!(engine.groups().await, Err(ReplicaError::Closed));
     assert_eq!(engine.group(GROUP).propose(codec_put(b"k")).await, Err(ProposeError::Closed));
     drop(engine);
-    open(&directory, &identity).await.unwrap().shutdown().await.unwrap();
+    open(&directory, &identity).await.expect("it succeeds").shutdown().await.expect("it succeeds");
 }
 
 fn codec_put(key: &[u8]) -> Vec<u8> {
@@ -67,32 +67,32 @@ fn codec_put(key: &[u8]) -> Vec<u8> {
 
 /// What a node and its groups offer.
 async fn groups(engine: &Engine) {
-    let group = engine.create_group(GROUP, &[NODE]).await.unwrap();
-    engine.create_groups(&[GROUP, OTHER], &[NODE]).await.unwrap();
+    let group = engine.create_group(GROUP, &[NODE]).await.expect("it succeeds");
+    engine.create_groups(&[GROUP, OTHER], &[NODE]).await.expect("it succeeds");
     assert_eq!(engine.groups().await, Ok(vec![GROUP, OTHER]));
     while group.read(Vec::new()).await.is_err() {}
     while engine.group(OTHER).read(Vec::new()).await.is_err() {}
-    assert_eq!(group.status().await.unwrap().leader, Some(NODE));
+    assert_eq!(group.status().await.expect("it succeeds").leader, Some(NODE));
     let session = Session::new();
-    let applied = group.propose_in(codec_put(b"a"), &session).await.unwrap();
+    let applied = group.propose_in(codec_put(b"a"), &session).await.expect("it succeeds");
     assert_eq!(session.written(GROUP), applied.id.index);
-    group.propose(codec_put(b"b")).await.unwrap();
-    group.propose_relaxed(codec_put(b"c")).await.unwrap();
+    group.propose(codec_put(b"b")).await.expect("it succeeds");
+    group.propose_relaxed(codec_put(b"c")).await.expect("it succeeds");
     let options =
         ReadOptions::new(Consistency::ReadMyWrites).or_wait(Duration::from_secs(5)).in_session(&session);
-    assert!(group.query(Vec::new(), options).await.unwrap().index >= applied.id.index);
-    let frozen = group.freeze(options).await.unwrap();
+    assert!(group.query(Vec::new(), options).await.expect("it succeeds").index >= applied.id.index);
+    let frozen = group.freeze(options).await.expect("it succeeds");
     assert!(session.seen(GROUP) >= frozen.index());
     assert!(group.digest().await.is_ok());
-    group.reconfigure(Reconfiguration::of([])).await.unwrap();
+    group.reconfigure(Reconfiguration::of([])).await.expect("it succeeds");
     assert!(group.transfer_leadership(NODE).await.is_err(), "there is no other voter");
-    let third = engine.join_group(GroupId(3)).await.unwrap();
+    let third = engine.join_group(GroupId(3)).await.expect("it succeeds");
     assert_eq!(engine.loss(GroupId(3)).await, Ok(None));
     assert_eq!(engine.remove_group(GroupId(3)).await, Ok(()));
     assert_eq!(third.status().await, Err(ReplicaError::NoReplica(GroupId(3))));
-    engine.join_group_as_witness(GroupId(4)).await.unwrap();
+    engine.join_group_as_witness(GroupId(4)).await.expect("it succeeds");
     assert_eq!(engine.group(GroupId(4)).digest().await, Err(ReplicaError::NoState(GroupId(4))));
-    engine.remove_group(GroupId(4)).await.unwrap();
+    engine.remove_group(GroupId(4)).await.expect("it succeeds");
     assert_eq!(engine.revive(GROUP).await, Err(ReviveError::None));
     let lost = Loss { group: GROUP, fence: Term(0), last: EntryId::default(), applied: Index(0) };
     assert_eq!(engine.accept_loss(lost).await, Err(AcceptLossError::None));
@@ -102,29 +102,29 @@ async fn groups(engine: &Engine) {
 
 /// What a store and its client offer.
 async fn stores(engine: &Engine, directory: &Path) {
-    let map = ShardMap::new([(&b""[..], GROUP), (b"m", OTHER)]).unwrap();
+    let map = ShardMap::new([(&b""[..], GROUP), (b"m", OTHER)]).expect("it succeeds");
     let path = directory.join("shards");
-    let store = Store::create(engine, &path, map, &[NODE]).await.unwrap();
-    let version = store.put(b"apple", b"red").await.unwrap();
-    assert_eq!(store.get(b"apple").await.unwrap().unwrap().version, version);
+    let store = Store::create(engine, &path, map, &[NODE]).await.expect("it succeeds");
+    let version = store.put(b"apple", b"red").await.expect("it succeeds");
+    assert_eq!(store.get(b"apple").await.expect("it succeeds").expect("it succeeds").version, version);
     assert_eq!(store.version(b"apple").await, Ok(Some(version)));
-    store.compare_and_set(b"zebra", None, Some(b"black")).await.unwrap();
-    store.batch(&[Change::Delete { key: b"nothing" }]).await.unwrap();
-    let many = store.get_many(&[b"apple", b"zebra"]).await.unwrap();
+    store.compare_and_set(b"zebra", None, Some(b"black")).await.expect("it succeeds");
+    store.batch(&[Change::Delete { key: b"nothing" }]).await.expect("it succeeds");
+    let many = store.get_many(&[b"apple", b"zebra"]).await.expect("it succeeds");
     assert!(many.iter().all(|found| found.value.is_some()));
     let mut scanner = store.scan(b"apple", None);
     let mut keys = Vec::new();
-    while let Some(items) = scanner.next_page().await.unwrap() {
+    while let Some(items) = scanner.next_page().await.expect("it succeeds") {
         keys.extend(items.into_iter().map(|item| item.key));
     }
     assert_eq!((keys.first().map(|key| &key[..]), keys.len()), (Some(&b"apple"[..]), 4));
     assert_eq!(store.delete(b"zebra").await, Ok(true));
     let client = Client::new();
-    client.register(&store, b"once").await.unwrap();
-    let once = client.put(&store, b"once", b"1").unwrap();
+    client.register(&store, b"once").await.expect("it succeeds");
+    let once = client.put(&store, b"once", b"1").expect("it succeeds");
     assert_eq!(once.send(&store).await, once.send(&store).await);
-    let opened = Store::open(engine, &path).await.unwrap();
-    assert!(opened.get(b"apple").await.unwrap().is_some());
+    let opened = Store::open(engine, &path).await.expect("it succeeds");
+    assert!(opened.get(b"apple").await.expect("it succeeds").is_some());
 }
 
 #[test]
@@ -143,13 +143,16 @@ fn a_runtime_of_many_threads_awaits_every_operation() {
 }
 
 /// A machine that holds its worker at the first entry until the test lets go.
-struct Held(Arc<Mutex<Option<(Sender<()>, Receiver<()>)>>>);
+struct Held(Arc<Mutex<Option<Gate>>>);
+
+/// Where the machine reports that it holds, and where it learns to go on.
+type Gate = (Sender<()>, Receiver<()>);
 
 impl StateMachine for Held {
     fn apply(&mut self, entries: Committed<'_>, replies: &mut Replies) {
         for entry in entries {
-            if let Some((holds, go_on)) = self.0.lock().unwrap().take() {
-                holds.send(()).unwrap();
+            if let Some((holds, go_on)) = self.0.lock().expect("the test waits").take() {
+                holds.send(()).expect("the test waits");
                 let _test_is_over = go_on.recv();
             }
             replies.push(entry.index, Bytes::new());

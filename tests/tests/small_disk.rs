@@ -72,7 +72,7 @@ fn fills_and_heals(disk: PathBuf, mode: AppendMode) {
     written.extend((0..20).map(|_| nodes.write(GROUP, PAYLOAD_BYTES)));
 
     // What the node lets go of makes room, and it gets what it has missed.
-    nodes.engine(FULL).remove_group(OTHER).wait().unwrap();
+    nodes.engine(FULL).remove_group(OTHER).wait().expect("it was there");
     catches_up(&nodes, &written);
     // The disk is filled once more, and this time somebody else makes room.
     lead(&nodes, FULL);
@@ -92,7 +92,7 @@ fn fills_and_heals(disk: PathBuf, mode: AppendMode) {
     nodes.close(FULL);
     nodes.open(FULL);
     catches_up(&nodes, &written);
-    assert_eq!(nodes.engine(FULL).groups().wait().unwrap(), [GROUP]);
+    assert_eq!(nodes.engine(FULL).groups().wait().expect("the node is open"), [GROUP]);
 }
 
 /// Writes at the node whose disk is small, until that is full.

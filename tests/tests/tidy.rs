@@ -86,14 +86,14 @@ fn comments_and_docs_name_components() {
 
 /// What the code still has of each fault. A change that removes some lowers the figure here.
 const SHAPE: [(&str, usize); 5] = [
-    ("structures with more than 20 fields", 2),
-    ("functions that take or return bare booleans", 32),
+    ("structures with more than 20 fields", 0),
+    ("functions that take or return bare booleans", 0),
     ("modules in circles", 0),
     ("folders of more than 12 files", 0),
     ("files with a sibling's name in front", 0),
 ];
 /// Assertions of raft and the log, in 1,000 functions. A change that adds some raises it.
-const ASSERTED: usize = 38;
+const ASSERTED: usize = 560;
 
 #[test]
 fn the_code_keeps_its_shape() {

@@ -6,7 +6,7 @@
 //!      4     4  body_crc     CRC32 of the body
 //!      8     4  body_len     bytes that follow the header
 //!     12     1  kind         which of `FrameKind`
-//!     13     1  flags        1 relaxed: whoever proposed these entries asked for no sync; only for entries
+//!     13     1  flags        1 relaxed: their proposer asked for no sync of these entries; only for entries
 //!     14     2  zero
 //!     16     8  group
 //!     24     8  term         of every entry | of the hard state | of the id
@@ -140,7 +140,7 @@ struct RawHeader {
 
 const _: () = assert!(size_of::<RawHeader>() == HEADER_BYTES);
 
-/// The flag of entries whose proposer asked for no sync.
+/// The flag of entries that were proposed without a request for a sync.
 const RELAXED: u8 = 1;
 
 /// A frame's header, decoded.

@@ -1,7 +1,7 @@
 //! Exactly once: a proposal that may be sent any number of times, and is applied at most once (thesis,
 //! section 6.3).
 //!
-//! A proposal whose outcome is [`Unknown`](crate::ProposeError::Unknown) may yet be applied; sent again, it
+//! A proposal with the outcome [`Unknown`](crate::ProposeError::Unknown) may yet be applied; sent again, it
 //! would be applied twice. So clients register in the replicated state, number their proposals, and
 //! acknowledge the answers that they have. The machine in [`ExactlyOnce`] stores its answers by client and
 //! number: a repetition gets the stored answer, and changes nothing. The table is part of every checkpoint,

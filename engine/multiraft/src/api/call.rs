@@ -93,8 +93,8 @@ impl<T, E> Call<T, E> {
         Self(State::Done(Some(outcome)))
     }
 
-    /// Blocks the calling thread until the operation is over. May be called within an asynchronous runtime,
-    /// whose thread then does nothing else meanwhile: prefer to await there. On a thread that turns workers,
+    /// Blocks the calling thread until the operation is over. May be called within an asynchronous runtime;
+    /// its thread does nothing else meanwhile, so prefer to await there. On a thread that turns workers,
     /// so in a state machine, it does not wait, since the answer might have to come from that very thread:
     /// the outcome is then the error that means "no answer" (`Closed`, or `Unknown` of a proposal).
     ///
@@ -237,7 +237,7 @@ impl Call<ReadAnswer, ReadError> {
     }
 }
 
-/// A call whose outcome becomes another.
+/// A call with an outcome that becomes another.
 struct Mapped<A, X, F> {
     call: Call<A, X>,
     then: Option<F>,

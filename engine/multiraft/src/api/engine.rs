@@ -66,7 +66,6 @@ impl Engine {
     ///     .wait()?;
     /// # Ok(()) }
     /// ```
-    #[must_use]
     pub fn builder(node: NodeId, data_dir: impl Into<PathBuf>) -> EngineBuilder {
         EngineBuilder::new(node, data_dir.into())
     }

@@ -163,7 +163,7 @@ impl Group {
     /// other groups while the state is hashed.
     ///
     /// # Errors
-    /// [`ReplicaError`]; `NoState` of a witness, and of a replica whose machine has panicked.
+    /// [`ReplicaError`]; `NoState` of a witness, and of a replica in quarantine.
     pub fn digest(&self) -> Call<(Index, u64), ReplicaError> {
         let (reply, answer) = oneshot::channel();
         self.inbox().order(Order::Digest { group: self.id, reply });

@@ -72,7 +72,7 @@ impl NodeShared {
     }
 }
 
-/// What is left to be done for a node whose workers have been requested to end.
+/// What is left to be done for a node after its workers have been requested to end.
 pub(crate) struct NodeEnd {
     node: NodeId,
     threads: Arc<Threads>,

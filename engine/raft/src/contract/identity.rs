@@ -1,4 +1,4 @@
-//! The identities that come with a message: whom it is from, and which log it is for.
+//! The identities that come with a message: its sender, and the log that it is for.
 
 use raftwerk_frame::{LogId, Message, NodeId};
 

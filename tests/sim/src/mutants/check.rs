@@ -54,7 +54,7 @@ fn report(errors: &[CompileError], mutants: &[Mutant], texts: &BTreeMap<String, 
     report
 }
 
-/// The entry in whose planted text the first of an error's places is that is in any.
+/// The entry that an error is in: the first of its places that lies in a planted text names it.
 fn entry_of<'a>(
     error: &CompileError,
     mutants: &'a [Mutant],

@@ -21,8 +21,11 @@ pub struct EngineBuilder {
     node: NodeId,
     data_dir: PathBuf,
     identity: Option<Identity>,
-    changes: Vec<Box<dyn FnOnce(&mut Config)>>,
+    changes: Vec<Setter>,
 }
+
+/// One change of the defaults.
+type Setter = Box<dyn FnOnce(&mut Config)>;
 
 impl EngineBuilder {
     pub(super) fn new(node: NodeId, data_dir: PathBuf) -> Self {

@@ -74,7 +74,7 @@ impl Proposals {
         self.pending.pop_front_if(|pending| pending.id.index <= last)
     }
 
-    /// Takes the appended proposals from the first one on whose outcome is not certain.
+    /// Takes the appended proposals from the first one on that has no certain outcome.
     pub(super) fn take_uncertain(&mut self, is_certain: impl Fn(EntryId) -> bool) -> VecDeque<Pending> {
         let kept = self.pending.partition_point(|pending| is_certain(pending.id));
         self.pending.split_off(kept)

@@ -18,7 +18,6 @@ use smallvec::SmallVec;
 use crate::contract::Effects;
 use crate::group::Group;
 use crate::group::replication::progress::{Progress, ReplicaKind};
-use crate::group::role::Leadership;
 
 /// At most this many removed peers are served at a time. Further removals end the service of the oldest.
 const REMOVALS_MAX: usize = 16;
@@ -135,12 +134,12 @@ impl Group {
 
     /// Removes the progress of all peers, to be placed anew by [`Group::set_peers`].
     fn take_progress(&mut self) -> Vec<Progress> {
-        self.leadership_mut().map(Leadership::take_progress).unwrap_or_default()
+        self.leadership_mut().map(|leadership| leadership.take_progress()).unwrap_or_default()
     }
 
     /// The progress epoch of a peer that is added now.
     fn next_progress_epoch(&mut self) -> u16 {
-        self.leadership_mut().map_or(0, Leadership::next_progress_epoch)
+        self.leadership_mut().map_or(0, |leadership| leadership.next_progress_epoch())
     }
 
     fn set_peers(&mut self, mut placed: Vec<(NodeId, Progress)>) {
