@@ -13,7 +13,7 @@ pub struct Served<T> {
     pub value: T,
     /// The last entry that the shard's replica had applied.
     pub index: Index,
-    /// The maximum age of that state; `None`: unknown. See [`ReadAnswer::staleness`].
+    /// The maximum age of that state; `None`: unknown. See [`ReadAnswer::staleness`](raftwerk_multiraft::ReadAnswer).
     pub staleness: Option<Duration>,
 }
 

@@ -76,7 +76,7 @@ pub struct Config {
     /// longer limit.
     pub payload_bytes_max: usize,
     /// A callback for events of the node's disk, lanes, groups and peers ([`Event`](crate::Event)), in
-    /// addition to the lines of the node's log and to [`Engine::health`](crate::Engine::health). Default:
+    /// addition to the lines of the node's log and to [`Engine::health`](crate::NodeHandle::health). Default:
     /// none.
     pub on_event: Option<OnEvent>,
     /// T, the election timeout: a follower that receives nothing from a leader for a random time in [T, 2T)
@@ -138,7 +138,7 @@ pub struct Config {
     /// How long a worker without work polls for more before it sleeps. Default 0: on few cores, spinning
     /// takes time from threads that have work.
     pub spin: Duration,
-    /// The maximum time that [`Engine::shutdown`](crate::Engine::shutdown) waits for the threads to finish
+    /// The maximum time that [`Engine::shutdown`](crate::NodeHandle::shutdown) waits for the threads to finish
     /// their work: a checkpoint, a write that hangs, an entry that takes long to apply. Default 30 s.
     pub shutdown_patience: Duration,
     /// Largest UDP payload to probe for on paths to peers, 1,200 to 6,500 bytes. Default 1,452; a larger one
@@ -178,7 +178,7 @@ pub struct Config {
     /// 500,000 to 2,000,000.
     #[doc(hidden)]
     pub clock_rate_ppm: u32,
-    /// Whether [`Engine::accept_loss`](crate::Engine::accept_loss) may be called. Default false: it gives up
+    /// Whether [`Engine::accept_loss`](crate::NodeHandle::accept_loss) may be called. Default false: it gives up
     /// committed entries. To be set for the one opening in which an operator intends to call it.
     pub accept_losses: bool,
     /// For tests of durability: called with each system call that changes the node's files. Default: none.

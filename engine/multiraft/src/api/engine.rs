@@ -176,7 +176,7 @@ impl Engine {
     ///
     /// This is no change of membership: where that node is a voter, this node counts it as unreachable, while
     /// it still communicates with every node that has not removed it. Take its replicas out first
-    /// ([`Group::reconfigure`]). A node with a stolen key must be removed on all nodes; its certificate can
+    /// ([`Group::reconfigure`](crate::Group::reconfigure)). A node with a stolen key must be removed on all nodes; its certificate can
     /// be used until it ends, or until the authority is replaced ([`Engine::set_identity`]). Does not block.
     pub fn remove_peer(&self, node: NodeId) {
         self.transport.remove_peer(PeerId(node.0));

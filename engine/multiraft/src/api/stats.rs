@@ -18,7 +18,7 @@ macro_rules! counters {
             /// addressed to: mostly those of a peer that has another log than before
             /// ([`Engine::replace_peer`]).
             ///
-            /// [`Engine::replace_peer`]: crate::Engine::replace_peer
+            /// [`Engine::replace_peer`]: crate::NodeHandle::replace_peer
             pub refused_units: u64,
             /// Messages of peers that were no units of this version ([`raftwerk_frame::wire::UNIT_VERSION`]),
             /// or malformed. Always 0 among healthy nodes of one release, since nodes of other releases do

@@ -87,7 +87,7 @@ pub struct GroupStatus {
     /// On a leader: the target of a leadership transfer.
     pub transfer_to: Option<NodeId>,
     /// Whether this replica is no longer a member, and may be deleted:
-    /// [`Engine::remove_group`](crate::Engine::remove_group).
+    /// [`Engine::remove_group`](crate::NodeHandle::remove_group).
     pub is_removed: bool,
     /// Whether this replica is a witness: it votes, and has no state.
     pub is_witness: bool,
@@ -104,7 +104,7 @@ pub struct GroupStatus {
 /// nor proposals. Other groups of its node are not affected.
 ///
 /// It recovers with a new state: by a snapshot of its leader, which is sent when its log has grown to four
-/// times [`Config::checkpoint_log_bytes`](crate::Config), by [`Engine::revive`](crate::Engine::revive), or by
+/// times [`Config::checkpoint_log_bytes`](crate::Config), by [`Engine::revive`](crate::NodeHandle::revive), or by
 /// another opening of the node. The latter two apply the same entries again, so they help where the entry was
 /// not the cause, or where the machine's code has changed since. An entry that makes every machine panic
 /// stops its group on every node, until the code is changed.

@@ -9,7 +9,7 @@
 //!
 //! What is not here: detection (`worker::groups::conditions`, and the places that find damage).
 //!
-//! [`Engine::health`]: crate::Engine::health
+//! [`Engine::health`]: crate::NodeHandle::health
 
 use std::collections::BTreeMap;
 use std::fmt;
