@@ -113,10 +113,12 @@ impl Store {
             || StoreOpenError::Closed,
             move || {
                 let store = Self::new(&node, ShardMap::load(&path)?);
-                for (id, group) in &store.shards.groups {
-                    match group.status().wait() {
+                for shard in store.shards.map.ranges() {
+                    match store.shards.groups[&shard.group].status().wait() {
                         Ok(_) => {}
-                        Err(ReplicaError::NoReplica(_)) => return Err(StoreOpenError::NoSuchGroup(*id)),
+                        Err(ReplicaError::NoReplica(group)) => {
+                            return Err(StoreOpenError::NoSuchGroup(group));
+                        }
                         Err(_) => return Err(StoreOpenError::Closed),
                     }
                 }
