@@ -178,9 +178,19 @@ const AUTO_LEAVE: u8 = 1;
 const HAS_LOGS: u8 = 2;
 const HAS_WITNESSES: u8 = 4;
 
+/// Of the byte form: flags and the four lists' lengths; a node's id; a node's id and its log.
+const HEAD_BYTES: usize = 5;
+const NODE_BYTES: usize = size_of::<u64>();
+const LOG_BYTES: usize = NODE_BYTES + size_of::<u64>();
+
 impl Configuration {
     /// The most entries all lists together may hold.
     pub const REPLICAS_MAX: usize = 64;
+
+    /// The most bytes of the byte form: all lists are full, and every member is named with its log, and as a
+    /// witness.
+    pub const BYTES_MAX: usize =
+        HEAD_BYTES + Self::REPLICAS_MAX * NODE_BYTES + counted_bytes(LOG_BYTES) + counted_bytes(NODE_BYTES);
 
     /// A plain configuration of these voters, sorted and without doubles.
     #[must_use]
@@ -270,6 +280,7 @@ impl Configuration {
         assert!(lists.iter().map(|list| list.len()).sum::<usize>() <= Self::REPLICAS_MAX);
         let logs = self.logs.as_slice();
         let witnesses = self.witnesses.as_slice();
+        let begin = out.len();
         assert!(logs.len() <= Self::REPLICAS_MAX && witnesses.len() <= Self::REPLICAS_MAX);
         let leaves = if self.auto_leave { AUTO_LEAVE } else { 0 };
         let has_logs = if logs.is_empty() { 0 } else { HAS_LOGS };
@@ -291,6 +302,7 @@ impl Configuration {
         for node in witnesses {
             out.extend_from_slice(&node.0.to_le_bytes());
         }
+        assert!(out.len() - begin <= Self::BYTES_MAX, "the byte form has a bound");
     }
 
     /// Decodes the byte form and checks it.
@@ -298,7 +310,7 @@ impl Configuration {
     /// # Errors
     /// [`ConfigurationError`] if the bytes are not what [`Configuration::encode`] writes.
     pub fn decode(bytes: &[u8]) -> Result<Self, ConfigurationError> {
-        let (head, mut rest) = bytes.split_at_checked(5).ok_or(ConfigurationError::Length)?;
+        let (head, mut rest) = bytes.split_at_checked(HEAD_BYTES).ok_or(ConfigurationError::Length)?;
         let total: usize = head[1..].iter().map(|&n| usize::from(n)).sum();
         if total > Self::REPLICAS_MAX {
             return Err(ConfigurationError::TooMany);
@@ -307,13 +319,13 @@ impl Configuration {
         if flags & !(AUTO_LEAVE | HAS_LOGS | HAS_WITNESSES) != 0 {
             return Err(ConfigurationError::Flags);
         }
-        if rest.len() < total * 8 {
+        if rest.len() < total * NODE_BYTES {
             return Err(ConfigurationError::Length);
         }
         let mut take = |n: u8| -> Vec<NodeId> {
-            let (list, tail) = rest.split_at(usize::from(n) * 8);
+            let (list, tail) = rest.split_at(usize::from(n) * NODE_BYTES);
             rest = tail;
-            let (ids, _) = list.as_chunks::<8>();
+            let (ids, _) = list.as_chunks::<NODE_BYTES>();
             ids.iter().map(|id| NodeId(u64::from_le_bytes(*id))).collect()
         };
         let mut configuration = Self {
@@ -342,9 +354,9 @@ impl Configuration {
     }
 
     fn decode_logs<'a>(&self, bytes: &'a [u8]) -> Result<(Logs, &'a [u8]), ConfigurationError> {
-        let (pairs, rest) = counted::<16>(bytes)?;
+        let (pairs, rest) = counted::<LOG_BYTES>(bytes)?;
         let word = |bytes: &[u8]| bytes.first_chunk().map_or(0, |word| u64::from_le_bytes(*word));
-        let pair = |pair: &[u8; 16]| (NodeId(word(pair)), LogId(word(&pair[8..])));
+        let pair = |pair: &[u8; LOG_BYTES]| (NodeId(word(pair)), LogId(word(&pair[8..])));
         let logs: Vec<(NodeId, LogId)> = pairs.iter().map(pair).collect();
         let is_good = !logs.is_empty()
             && logs.windows(2).all(|pair| pair[0].0 < pair[1].0)
@@ -353,7 +365,7 @@ impl Configuration {
     }
 
     fn decode_witnesses<'a>(&self, bytes: &'a [u8]) -> Result<(Witnesses, &'a [u8]), ConfigurationError> {
-        let (ids, rest) = counted::<8>(bytes)?;
+        let (ids, rest) = counted::<NODE_BYTES>(bytes)?;
         let nodes: Vec<NodeId> = ids.iter().map(|id| NodeId(u64::from_le_bytes(*id))).collect();
         let is_good = !nodes.is_empty()
             && nodes.windows(2).all(|pair| pair[0] < pair[1])
@@ -364,6 +376,11 @@ impl Configuration {
             Err(ConfigurationError::Witnesses)
         }
     }
+}
+
+/// The most bytes of a count u8 and as many items of this length.
+const fn counted_bytes(item_bytes: usize) -> usize {
+    1 + Configuration::REPLICAS_MAX * item_bytes
 }
 
 /// A count u8 and as many items of N bytes; and the bytes after them.

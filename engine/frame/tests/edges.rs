@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use raftwerk_frame::frame::{EntryKind, FrameHeader, FrameWriter};
-use raftwerk_frame::{Configuration, ConfigurationError, EntryId, GroupId, Index, NodeId, Term, Time};
+use raftwerk_frame::{Configuration, ConfigurationError, EntryId, GroupId, Index, LogId, NodeId, Term, Time};
 
 #[test]
 fn a_frame_of_entries_without_payloads_is_read_back() {
@@ -28,6 +28,43 @@ fn a_configuration_may_name_so_many_replicas_and_no_more() {
     bytes[1] += 1;
     bytes.extend_from_slice(&u64::MAX.to_le_bytes());
     assert_eq!(Configuration::decode(&bytes), Err(ConfigurationError::TooMany));
+}
+
+/// Readers make room for that many bytes: none that is accepted may take more.
+#[test]
+fn no_configuration_takes_more_bytes_than_its_bound() {
+    let most = Configuration::REPLICAS_MAX as u64;
+    let nodes = || (1..=most).map(NodeId);
+    let bytes_of = |configuration: &Configuration| {
+        let mut bytes = Vec::new();
+        configuration.encode(&mut bytes);
+        assert_eq!(&Configuration::decode(&bytes).unwrap(), configuration);
+        bytes.len()
+    };
+    let largest = Configuration {
+        auto_leave: true,
+        logs: nodes().map(|node| (node, LogId(u64::MAX))).collect(),
+        witnesses: nodes().collect(),
+        ..Configuration::of_voters(nodes())
+    };
+    assert_eq!(bytes_of(&largest), Configuration::BYTES_MAX);
+    // With its members in any lists, and without what it can lack, it is no larger.
+    let split = |from: u64, to: u64| (from..=to).map(NodeId).collect::<Vec<_>>();
+    let divided = Configuration {
+        voters: split(1, 20),
+        outgoing: split(10, 31),
+        learners: split(50, 70),
+        learners_next: split(15, 15),
+        logs: split(1, 31).into_iter().map(|node| (node, LogId(1))).collect(),
+        witnesses: split(50, 70).into_iter().collect(),
+        ..largest.clone()
+    };
+    let lists = [&divided.voters, &divided.outgoing, &divided.learners, &divided.learners_next];
+    assert_eq!(lists.iter().map(|list| list.len() as u64).sum::<u64>(), most);
+    assert!(bytes_of(&divided) < Configuration::BYTES_MAX);
+    assert!(
+        bytes_of(&Configuration { logs: [].into_iter().collect(), ..largest }) < Configuration::BYTES_MAX
+    );
 }
 
 #[test]

@@ -11,10 +11,10 @@ use crc32fast::Hasher;
 use raftwerk_frame::{EntryId, GroupId};
 
 use crate::background::catalog::{Kind, SnapshotCatalog};
-use crate::background::snapshots::{GroupSnapshots, HEAD_BYTES_MAX, REFUSED, STEP_BYTES};
+use crate::background::snapshots::{GroupSnapshots, REFUSED, STEP_BYTES};
 use crate::disk::files::{Access, Files};
 use crate::format::segment::PAGE_BYTES;
-use crate::format::snapshot::decode;
+use crate::format::snapshot::{HEAD_BYTES_MAX, decode};
 use crate::pool::BufferPool;
 
 const _: () = assert!(STEP_BYTES.is_multiple_of(PAGE_BYTES), "a part is of whole pages");

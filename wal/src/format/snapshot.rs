@@ -21,7 +21,8 @@ const MAGIC: [u8; 8] = *b"RWSNAP\0\x01";
 pub(crate) const HEADER_BYTES: usize = 56;
 const _: () =
     assert!(HEADER_BYTES == MAGIC.len() + 2 * size_of::<u32>() + 5 * size_of::<u64>(), "all fields");
-pub(crate) const CONFIGURATION_BYTES_MAX: usize = 5 + 8 * Configuration::REPLICAS_MAX;
+/// The longest header, configuration included.
+pub(crate) const HEAD_BYTES_MAX: usize = HEADER_BYTES + Configuration::BYTES_MAX;
 
 /// The header of a complete snapshot file.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -45,7 +46,7 @@ pub(crate) fn encode(
     body_bytes: u64,
     body_crc: u32,
 ) -> Vec<u8> {
-    let mut head = Vec::with_capacity(HEADER_BYTES + CONFIGURATION_BYTES_MAX);
+    let mut head = Vec::with_capacity(HEAD_BYTES_MAX);
     head.extend_from_slice(&MAGIC);
     head.extend_from_slice(&[0; 4]);
     head.extend_from_slice(&body_crc.to_le_bytes());
@@ -61,6 +62,7 @@ pub(crate) fn encode(
     head[48..52].copy_from_slice(&configuration_bytes.to_le_bytes());
     let crc = crc32fast::hash(&head[12..]);
     head[8..12].copy_from_slice(&crc.to_le_bytes());
+    assert!(head.len() <= HEAD_BYTES_MAX, "a header is read back whole");
     head
 }
 

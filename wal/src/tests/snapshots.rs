@@ -3,6 +3,7 @@
 use std::io::Write;
 
 use bytes::Bytes;
+use raftwerk_frame::LogId;
 
 use super::*;
 use crate::{BackgroundOutput, SnapshotError, SnapshotMeta, background::snapshots};
@@ -131,6 +132,59 @@ fn a_snapshot_is_saved_sent_and_loaded_in_files() {
     let dirs = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
     let [from, to] = dirs.each_ref().map(|dir| open_os(dir.path(), AppendMode::Direct, small()).0);
     saved_sent_and_loaded(from, to);
+}
+
+/// The configuration that takes the most bytes: as many members as are accepted, each with its log, and each
+/// a witness.
+fn largest() -> Configuration {
+    let nodes = || (1..=Configuration::REPLICAS_MAX as u64).map(NodeId);
+    Configuration {
+        auto_leave: true,
+        logs: nodes().map(|node| (node, LogId(node.0))).collect(),
+        witnesses: nodes().collect(),
+        ..Configuration::of_voters(nodes())
+    }
+}
+
+/// All of a header is read back, however large its configuration: otherwise a good file would look damaged,
+/// and the replica would begin anew, fenced.
+#[test]
+fn a_snapshot_with_the_largest_configuration_is_saved_sent_received_and_found_by_the_next_life() {
+    for bytes in [0, 10, 300_000] {
+        let at_both = [MemoryFiles::new(), MemoryFiles::new()];
+        let [mut from, mut to] = at_both.each_ref().map(|files| open(files).0);
+        let slot = from.attach(GroupId(1));
+        from.append_membership(slot, id(1, 1), &largest()).unwrap();
+        let source = move |out: &mut dyn Write| out.write_all(&body(bytes));
+        from.save_snapshot(1, GroupId(1), id(1, 1), largest(), Box::new(source));
+        let saved = done(&mut from, 1);
+        let Ok(BackgroundOutput::Saved(meta)) = saved else { panic!("not saved: {saved:?}") };
+        from.compact(slot, id(1, 1));
+        settle(&mut from);
+        let sent = send(&mut from, &mut to, &meta, &mut |_, _| ());
+        let Ok(BackgroundOutput::Finished(received)) = sent else { panic!("not finished: {sent:?}") };
+        assert_eq!((&received, &meta.configuration), (&meta, &largest()));
+        let slot = to.attach(GroupId(1));
+        to.snapshot(slot, meta.id, &meta.configuration, Tail::Drop);
+        settle(&mut to);
+        drop((from, to));
+        for files in &at_both {
+            let (mut lane, groups, _) = open(files);
+            assert_eq!((groups[0].compacted, &groups[0].configuration), (meta.id, &largest()));
+            lane.drop_stray_snapshots().unwrap();
+            assert_eq!(lane.latest_snapshot(GroupId(1)).unwrap(), Some(meta.clone()));
+            assert_eq!(load(&mut lane).unwrap(), (meta.clone(), body(bytes)));
+            let is_pass_over = || {
+                lane.scrub_snapshots(7, 1 << 10);
+                let done = std::iter::repeat_with(|| lane.poll_background()).flatten().next().unwrap();
+                let Ok(BackgroundOutput::Checked(seen)) = done.result else { panic!("{done:?}") };
+                assert!(seen.damaged.is_none(), "{seen:?}");
+                lane.on_snapshots_scrubbed(&seen);
+                seen.is_pass_over
+            };
+            assert!(std::iter::repeat_with(is_pass_over).take(10).any(|is_over| is_over));
+        }
+    }
 }
 
 #[test]
