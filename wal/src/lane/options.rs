@@ -2,6 +2,9 @@
 
 use std::time::Duration;
 
+use raftwerk_frame::Configuration;
+use raftwerk_frame::frame::{ENTRY_OVERHEAD_BYTES, HEADER_BYTES};
+
 use crate::error::OpenError;
 use crate::format::batch::BATCH_HEADER_BYTES;
 use crate::format::segment::PAGE_BYTES;
@@ -18,7 +21,8 @@ pub struct LaneOptions {
     pub batch_bytes_max: usize,
     /// A turn that has appended this much is submitted in parts while it goes on. Default 512 KiB.
     pub stream_bytes: usize,
-    /// The longest frame, header included. It must fit into a segment. Default 1 MiB.
+    /// The longest frame, header included. It must fit into a segment, and the largest configuration into it:
+    /// at least 2,107 bytes. Default 1 MiB.
     pub frame_bytes_max: usize,
     /// The bytes that may wait for the device before [`Lane::turn_budget`](crate::Lane::turn_budget) returns
     /// 0. Default 16 MiB.
@@ -62,7 +66,9 @@ pub enum OnDamage {
 
 const SEGMENT_BYTES_MIN: u64 = 16 << 10;
 const SEGMENT_BYTES_MAX: u64 = 1 << 30;
-const FRAME_BYTES_MAX_MIN: usize = 1 << 10;
+/// The frame of the largest configuration: a leader appends it whatever its length, and its followers must
+/// not refuse it.
+const FRAME_BYTES_MAX_MIN: usize = HEADER_BYTES + ENTRY_OVERHEAD_BYTES + Configuration::BYTES_MAX;
 const _: () = assert!(SEGMENT_BYTES_MAX <= u32::MAX as u64, "an offset in a segment fits a place");
 const _: () = assert!(SEGMENT_BYTES_MIN.is_multiple_of(PAGE_BYTES as u64), "a segment is whole pages");
 const _: () = assert!(
@@ -101,7 +107,7 @@ impl LaneOptions {
         }
         let bytes_left = self.segment_bytes as usize - PAGE_BYTES - BATCH_HEADER_BYTES;
         if !(FRAME_BYTES_MAX_MIN..=bytes_left).contains(&self.frame_bytes_max) {
-            return bad("frame_bytes_max must be from 1 KiB to what a segment holds");
+            return bad("frame_bytes_max must hold any configuration (2,107 bytes), and fit into a segment");
         }
         if self.memory_bytes < 1 << 20 {
             return bad("memory_bytes must be at least 1 MiB");

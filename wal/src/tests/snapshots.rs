@@ -187,6 +187,24 @@ fn a_snapshot_with_the_largest_configuration_is_saved_sent_received_and_found_by
     }
 }
 
+/// What a leader appends must fit into its followers' frames, too.
+#[test]
+fn the_shortest_frames_that_the_options_allow_hold_the_largest_configuration() {
+    let mut payload = Vec::new();
+    largest().encode(&mut payload);
+    let frame = frame_of(1, id(1, 1), &[(EntryKind::Membership, payload)]);
+    let (header, _) = frame::parse(&frame).unwrap();
+    let files = MemoryFiles::new();
+    let shorter = LaneOptions { frame_bytes_max: frame.len() - 1, ..small() };
+    assert!(matches!(open_in(&files, shorter), Err(OpenError::Options(_))));
+    let (segment_bytes, frame_bytes_max) = (16 << 10, frame.len());
+    let (mut lane, ..) = open_in(&files, LaneOptions { segment_bytes, frame_bytes_max, ..small() }).unwrap();
+    let slot = lane.attach(GroupId(1));
+    lane.append_frame(slot, &frame, &header).unwrap();
+    settle(&mut lane);
+    assert_eq!(lane.configuration_at(slot, Index(1)), &largest());
+}
+
 #[test]
 fn a_spoiled_transfer_is_refused_and_the_old_snapshot_stays() {
     let (mut from, mut to) = (open(&MemoryFiles::new()).0, open(&MemoryFiles::new()).0);
