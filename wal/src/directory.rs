@@ -314,8 +314,8 @@ pub(crate) fn read_manifest<F: Files>(files: &F) -> Result<Option<Manifest>, Ope
 fn from_segments<F: Files>(files: &F, bad: Option<OpenError>) -> Result<Option<Manifest>, OpenError> {
     let (mut log_id, mut has_segments) = (None, false);
     let numbers = lane_numbers(files).map_err(OpenError::io(MANIFEST.names[0]))?;
-    let mut sets: Vec<Range<u16>> = Vec::new();
-    for run in numbers.chunk_by(|lane, next| *next == lane + 1) {
+    let mut sets: Vec<&[u16]> = Vec::new();
+    for run in numbers.chunk_by(|lane, next| lane.checked_add(1) == Some(*next)) {
         let mut has_some = false;
         for &lane in run {
             for sequence in list_lane(files, lane)?.iter().filter_map(|name| segment::sequence_of(name)) {
@@ -332,12 +332,15 @@ fn from_segments<F: Files>(files: &F, bad: Option<OpenError>) -> Result<Option<M
             }
         }
         has_segments |= has_some;
-        sets.extend(has_some.then(|| run[0]..run[0] + run.len() as u16));
+        sets.extend(has_some.then_some(run));
     }
-    let of = |set: &Range<u16>, log_id| LaneSet { first: set.start, lanes: set.end - set.start, log_id };
     match (&sets[..], log_id, bad) {
-        ([set], Some(log_id), _) => {
-            Ok(Some(Manifest { set: of(set, log_id), is_there: [false; 2], is_undecided: false }))
+        ([run], Some(log_id), _) => {
+            let lanes = u16::try_from(run.len()).ok().filter(|lanes| run[0].checked_add(*lanes).is_some());
+            let what = "it is missing, and there are lanes with numbers that no log has";
+            let lanes = lanes.ok_or_else(|| OpenError::corrupt(MANIFEST.names[0], 0, what))?;
+            let set = LaneSet { first: run[0], lanes, log_id };
+            Ok(Some(Manifest { set, is_there: [false; 2], is_undecided: false }))
         }
         ([_, _, ..], ..) => {
             Err(OpenError::corrupt(MANIFEST.names[0], 0, "it is missing, and there are lanes of two sets"))

@@ -7,6 +7,7 @@ use raftwerk_frame::frame::{FrameHeader, withheld};
 
 use super::*;
 use crate::disk::simulated::SectorFate;
+use crate::format::segment::SegmentHeader;
 use crate::{BackgroundOutput, Files as _, OnDamage, PeerNote, PeerNotes, RelaneError, Relaned};
 
 const LOG: u64 = 0x1_0917;
@@ -429,6 +430,49 @@ fn whichever_bit_of_a_manifest_is_lost_at_the_switch_some_lanes_count_and_they_a
 }
 
 /// Later writes belong to the new lanes only, independent of the old ones.
+/// Without a manifest the lanes are told by their numbers: those of a stray directory must not make opening
+/// panic, nor pass for the log's.
+#[test]
+fn stray_lanes_with_the_last_numbers_are_refused_where_the_manifest_is_lost() {
+    let whole = sample(1);
+    let segment = whole.paths().into_iter().find(|path| path.contains("lane-0/seg-")).unwrap();
+    let bytes = whole.content(&segment).unwrap();
+    let reopened =
+        |files: &MemoryFiles| Directory::open(files.clone(), 1, LOG).map(|directory| directory.lanes());
+    for strays in [&[65_535][..], &[65_534], &[65_534, 65_535], &[65_533, 65_535]] {
+        for is_alone in [false, true] {
+            let files = whole.copy();
+            for name in ["manifest", "manifest.2"] {
+                files.remove(name).unwrap();
+            }
+            for stray in strays {
+                files.create_dir(&format!("lane-{stray}")).unwrap();
+                let mut bytes = bytes.clone();
+                let header = SegmentHeader::parse(&bytes[..4096]).unwrap();
+                SegmentHeader { lane: *stray, ..header }.encode(&mut bytes[..4096]);
+                files.put(&segment.replace("lane-0", &format!("lane-{stray}")), bytes);
+            }
+            if is_alone {
+                let own = files.paths().into_iter().filter(|path| path.starts_with("lane-0/seg-"));
+                own.for_each(|path| files.remove(&path).unwrap());
+            }
+            let opened = reopened(&files);
+            if is_alone && strays == [65_534] {
+                assert_eq!(opened.unwrap(), 1, "the last number that a lane can have");
+            } else {
+                let is_refused = matches!(opened, Err(OpenError::Corrupt { .. }));
+                assert!(is_refused, "{strays:?}, {is_alone}: {opened:?}");
+            }
+        }
+    }
+    // With nothing in it, it is no lane of a log.
+    whole.create_dir("lane-65535").unwrap();
+    for name in ["manifest", "manifest.2"] {
+        whole.remove(name).unwrap();
+    }
+    assert_eq!(reopened(&whole).unwrap(), 1);
+}
+
 #[test]
 fn lanes_that_took_the_place_of_others_live_on() {
     let files = sample(2);
