@@ -482,10 +482,14 @@ impl<D: Disk> Lane<D> {
         assert!(log.fence_term() >= Some(terms), "a fence covers all terms that may have lost something");
     }
 
-    /// Writes one frame that fences all groups these losses hit.
+    /// Lists the losses whose groups have all been fenced: in one frame, or in as many as are needed.
     pub(crate) fn list_losses(&mut self, losses: &[Loss], terms: Term) {
-        let body: Vec<u8> = losses.iter().flatten().flat_map(|word| word.to_le_bytes()).collect();
-        self.write_fact(FrameKind::Fence, EVERY_GROUP, EntryId::new(terms, Index(0)), &body);
+        let most = (self.options.frame_bytes_max - HEADER_BYTES) / size_of::<Loss>();
+        for (part, losses) in losses.chunks(most).enumerate() {
+            let body: Vec<u8> = losses.iter().flatten().flat_map(|word| word.to_le_bytes()).collect();
+            let id = EntryId::new(terms, Index(part as u64));
+            self.write_fact(FrameKind::Fence, EVERY_GROUP, id, &body);
+        }
     }
 
     pub(crate) fn write_fence(&mut self, group: GroupId, term: Term) -> Place {

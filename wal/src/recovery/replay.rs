@@ -10,7 +10,7 @@ use crate::index::frame::{Frame, Memberships, Place};
 use crate::index::groups::{GroupSlot, Groups};
 use crate::index::pins::Pins;
 use crate::index::{GroupLog, LogKind};
-use crate::recovery::loss::{EVERY_GROUP, Loss, LossVictims};
+use crate::recovery::loss::{EVERY_GROUP, ListedLosses, Loss, LossVictims};
 use crate::recovery::survey::{Extra, FrameContent, SurveyedFrame};
 
 /// The groups as replayed so far.
@@ -34,6 +34,8 @@ pub(crate) struct Replay {
     expected: FxHashSet<GroupId>,
     /// All losses met so far.
     losses: Vec<Loss>,
+    /// The list of losses that was read last, as far as it is whole.
+    listed: ListedLosses,
 }
 
 type IsBroken = bool;
@@ -119,9 +121,10 @@ impl Replay {
                 }
                 Extra::Losses(listed) => {
                     assert!(frame.group == EVERY_GROUP, "a list of losses is of no single group");
+                    self.listed.add(frame.id.index.0, listed);
                     // A loss found later, of older data, is not on the list: then all groups must be fenced
                     // again.
-                    if self.losses.iter().all(|loss| listed.contains(loss)) {
+                    if self.listed.holds(&self.losses) {
                         self.hit.clear();
                         self.is_any_hit = false;
                     }

@@ -75,7 +75,7 @@ pub(crate) enum Extra {
     Memberships(Memberships),
     Snapshot(Configuration),
     Compact(Configuration),
-    /// Losses answered for: all groups that they hit have been fenced.
+    /// Losses answered for, or a part of them: all groups that they hit have been fenced.
     Losses(Vec<Loss>),
     /// The checksums match, but the content is invalid.
     Malformed(&'static str),

@@ -119,6 +119,76 @@ fn who_vouches_for_what_is_lost_stays_in_the_log_until_the_loss_is_noted() {
     }
 }
 
+/// Each damaged batch is a loss of its own, and a segment holds the names of some 500 only.
+#[test]
+fn more_losses_than_a_frame_can_list_are_all_answered_for() {
+    const TURNS: u64 = 600;
+    let files = MemoryFiles::new();
+    let options = || LaneOptions { log_bytes_max: u64::MAX, ..fencing() };
+    let (mut lane, ..) = open_in(&files, options()).unwrap();
+    for index in 1..=TURNS {
+        for group in [index % 7 + 1, 9] {
+            let slot = lane.attach(GroupId(group));
+            let next = lane.last(slot).next().0;
+            append(&mut lane, slot, id(next, 1), 1, 20);
+        }
+        settle(&mut lane);
+    }
+    drop(lane);
+    let hit = |groups: &[RecoveredGroup]| -> Vec<u64> {
+        let hit = groups.iter().filter(|group| group.is_hit).map(|group| group.group.0);
+        hit.collect::<std::collections::BTreeSet<u64>>().into_iter().collect()
+    };
+    for path in segments(&files) {
+        for page in 1..4 {
+            let at = page * 4096;
+            let is_begun = files.content(&path).unwrap()[at as usize..].starts_with(b"RWB1");
+            assert!(!is_begun || files.rot(&path, at + 64 + 48 + 20, 1));
+        }
+    }
+    let before = files.copy();
+    let (mut lane, groups, report) = open_in(&files, options()).unwrap();
+    assert!(report.damage.len() > 550, "{}", report.damage.len());
+    assert_eq!(hit(&groups), [1, 2, 3, 4, 5, 6, 7]);
+    settle(&mut lane);
+    drop(lane);
+    let (mut lane, groups, report) = open_in(&files, options()).unwrap();
+    assert_eq!((hit(&groups), report.lost_unknown), (vec![], None), "answered for");
+    assert!(groups.iter().all(|group| group.fence.is_some() == (group.group.0 < 8)));
+    // Another loss, of older data, is not on the list.
+    settle(&mut lane);
+    drop(lane);
+    let first = segments(&files)[0].clone();
+    assert!(files.rot(&first, 4096 + 64 + 48 + 24 + 48 + 20, 1));
+    let (mut lane, groups, _) = open_in(&files, options()).unwrap();
+    assert!(hit(&groups).contains(&9), "{:?}", hit(&groups));
+    settle(&mut lane);
+    drop(lane);
+    let (_, groups, _) = open_in(&files, options()).unwrap();
+    assert_eq!(hit(&groups), [0; 0], "answered for, too");
+
+    // A process that ends before all of the list is durable has answered for nothing.
+    let mut is_answered = Vec::new();
+    for n in 1..=24 {
+        let files = before.copy();
+        let (mut lane, ..) = open_in(&files, options()).unwrap();
+        files.fail_change(n, u64::MAX, std::io::ErrorKind::Other);
+        let _ended = lane.submit();
+        for _ in 0..40 {
+            let _ended = lane.poll();
+        }
+        drop(lane);
+        files.heal();
+        let (mut lane, groups, _) = open_in(&files, options()).unwrap();
+        assert!([&[][..], &[1, 2, 3, 4, 5, 6, 7]].contains(&&hit(&groups)[..]), "{n}: {:?}", hit(&groups));
+        is_answered.push(hit(&groups).is_empty());
+        settle(&mut lane);
+        drop(lane);
+        assert_eq!(hit(&open_in(&files, options()).unwrap().1), [0; 0], "change {n}");
+    }
+    assert!(is_answered.is_sorted() && !is_answered[0] && is_answered[23], "{is_answered:?}");
+}
+
 /// The proofs over bytes in memory, flip by flip and cut by cut, hold for each append mode, because the bytes
 /// are the same.
 #[test]
