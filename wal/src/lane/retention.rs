@@ -6,7 +6,7 @@
 //! the counts.
 
 use bytes::Bytes;
-use raftwerk_frame::frame::{self, FrameKind};
+use raftwerk_frame::frame::{self, Entries, FrameKind, FrameWriter, withheld};
 use raftwerk_frame::{GroupId, Index, Time};
 
 use crate::disk::{Disk, Job, SegmentJob};
@@ -193,7 +193,8 @@ impl<D: Disk> Lane<D> {
     }
 
     /// Rewrites all of a group's entries in one batch, unless they are many or one cannot be read. Returns
-    /// whether it did.
+    /// whether it did. Each frame cuts the one before it; nothing cuts the last one, so that it is rewritten
+    /// without the entries behind the log's end, which others had replaced that are lost.
     pub(crate) fn rewrite_entries(&mut self, slot: usize) -> bool {
         let Some(log) = self.groups.get(slot) else { return false };
         if log.live_bytes > self.relocated_group_bytes_max() {
@@ -211,6 +212,10 @@ impl<D: Disk> Lane<D> {
                     return false;
                 }
             }
+        }
+        if let Some(back) = frames.last_mut() {
+            let Some(in_force) = up_to(back, log.last) else { return false };
+            *back = in_force;
         }
         let total = frames.iter().map(Bytes::len).sum();
         assert!(total as u64 <= log.live_bytes, "a group's frames are counted in its live bytes");
@@ -357,4 +362,30 @@ impl<D: Disk> Lane<D> {
             self.retire_next();
         }
     }
+}
+
+/// A frame of entries without those after `last`; `None` if it cannot be read, or has no other.
+fn up_to(bytes: &Bytes, last: Index) -> Option<Bytes> {
+    let (header, body) = frame::parse(bytes).ok()?;
+    if header.last_index() <= last {
+        return Some(bytes.clone());
+    }
+    let count = u32::try_from((last.0 + 1).checked_sub(header.index.0)?).ok()?;
+    assert!(count < header.count, "the cut frame has fewer entries");
+    if header.kind == FrameKind::Withheld {
+        return withheld(header.group, header.id(), count).map(|bytes| bytes.to_vec().into());
+    }
+    let mut out = vec![0; bytes.len()];
+    let mut writer = FrameWriter::new(&mut out, header.group, header.id())?;
+    if header.is_relaxed {
+        writer.relax();
+    }
+    let mut kept = Entries::new(&header, body).take(count as usize);
+    if !kept.all(|entry| writer.push(entry.kind, entry.payload)) {
+        return None;
+    }
+    let cut = writer.finish()?;
+    assert!(cut.last_index() == last, "the frame ends where the log does");
+    out.truncate(cut.frame_bytes());
+    Some(out.into())
 }

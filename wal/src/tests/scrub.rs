@@ -194,6 +194,67 @@ fn entries_are_written_again_where_a_copy_is_whole_and_lost_where_there_is_none(
     assert!(story(&lane, slot).entries.len() <= 9);
 }
 
+/// A frame whose tail was replaced holds more entries than are in force; once those that replaced it are
+/// lost, nothing cuts it any more.
+#[test]
+fn entries_that_were_replaced_do_not_come_back_when_what_replaced_them_is_lost() {
+    for relaxed in [false, true] {
+        let files = MemoryFiles::new();
+        let (mut lane, ..) = open_in(&files, options()).unwrap();
+        let slot = lane.attach(GroupId(1));
+        if relaxed {
+            let mut frame = lane.begin_frame(slot, id(1, 1), 1000).unwrap();
+            frame.relax();
+            assert!((1..=10).all(|index| frame.push(EntryKind::Payload, &payload(index, 1, 20))));
+            assert!(frame.finish().is_some());
+        } else {
+            append(&mut lane, slot, id(1, 1), 10, 20);
+        }
+        settle(&mut lane);
+        append(&mut lane, slot, id(6, 2), 2, 20);
+        settle(&mut lane);
+        assert_eq!(lane.lose(slot, Index(6)).unwrap().last, Index(5));
+        settle(&mut lane);
+        let left = story(&lane, slot);
+        assert_eq!(left.entries.len(), 5);
+        assert!(lane.rewrite(slot));
+        settle(&mut lane);
+        assert_eq!((lane.last(slot), story(&lane, slot)), (Index(5), left.clone()));
+        let frames = lane.read(slot, Index(1), Index(5), u64::MAX).unwrap();
+        let bytes = lane.bytes(frames[0].place).unwrap();
+        assert_eq!(frame::parse(&bytes).unwrap().0.is_relaxed, relaxed);
+        drop((bytes, lane));
+        let (mut lane, groups, _) = open_in(&files, options()).unwrap();
+        assert_eq!((groups[0].last, groups[0].fence), (Index(5), Some(Term(2))));
+        assert_eq!(story(&lane, slot), left);
+        append(&mut lane, slot, id(6, 3), 1, 20);
+        settle(&mut lane);
+        assert_eq!(lane.fence(slot), None);
+    }
+}
+
+/// A witness's frame has no bytes of its entries: their number alone is cut.
+#[test]
+fn a_witness_does_not_get_back_entries_that_were_replaced() {
+    let files = MemoryFiles::new();
+    let (mut lane, ..) = open_in(&files, options()).unwrap();
+    let slot = lane.attach(GroupId(1));
+    lane.bootstrap(slot, &voters(3), LogKind::Witness);
+    for (first, count) in [(id(1, 1), 10), (id(6, 2), 2)] {
+        let bytes = frame::withheld(GroupId(1), first, count).unwrap();
+        let (header, _) = frame::parse(&bytes).unwrap();
+        lane.append_frame(slot, &bytes, &header).unwrap();
+        settle(&mut lane);
+    }
+    assert_eq!(lane.lose(slot, Index(6)).unwrap().last, Index(5));
+    assert!(lane.rewrite(slot));
+    settle(&mut lane);
+    assert_eq!(lane.last(slot), Index(5));
+    drop(lane);
+    let (lane, groups, _) = open_in(&files, options()).unwrap();
+    assert_eq!((groups[0].last, groups[0].is_witness, lane.last(slot)), (Index(5), true, Index(5)));
+}
+
 /// The first reads of a sealed file return a flipped bit, or fail.
 struct Slips(u32, Outcome);
 
