@@ -244,6 +244,7 @@ impl GroupLog {
     /// Drops all entries from `from` on: they are lost.
     pub(crate) fn lose_from(&mut self, from: Index, pins: &mut Pins) {
         self.replace_from(from, pins);
+        self.drop_covered(pins); // the frame that the log begins in, if all after the base is lost
         assert!(self.last < from.max(self.base.index.next()), "lost entries are not in the log");
         self.count_entries(pins);
     }

@@ -233,6 +233,26 @@ fn entries_that_were_replaced_do_not_come_back_when_what_replaced_them_is_lost()
     }
 }
 
+/// The frame that the log begins in holds entries at or below its base, too: once the others are lost, no
+/// entry of it counts.
+#[test]
+fn the_frame_that_the_log_begins_in_can_be_lost() {
+    let files = MemoryFiles::new();
+    let (mut lane, ..) = open_in(&files, options()).unwrap();
+    let slot = lane.attach(GroupId(1));
+    append(&mut lane, slot, id(1, 1), 10, 20);
+    lane.compact(slot, id(5, 1));
+    settle(&mut lane);
+    let place = lane.read(slot, Index(6), Index(6), 1).unwrap()[0].place;
+    assert_eq!(hit(&lane, place), [(1, 6, 10)]);
+    assert_eq!(lane.lose(slot, Index(6)).unwrap().last, Index(5));
+    assert_eq!(hit(&lane, place), []);
+    assert!(lane.unreadable_entries(place).is_empty() && lane.rewrite(slot));
+    append(&mut lane, slot, id(6, 2), 1, 20);
+    settle(&mut lane);
+    assert_eq!(story(&lane, slot).entries.len(), 1);
+}
+
 /// A witness's frame has no bytes of its entries: their number alone is cut.
 #[test]
 fn a_witness_does_not_get_back_entries_that_were_replaced() {
