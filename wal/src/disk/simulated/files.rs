@@ -256,7 +256,9 @@ impl MemoryFiles {
         if let Ok(file) = self.find(path) {
             let mut inode = held(&file.inode);
             let room = inode.bytes().len().saturating_sub(offset as usize).min(bytes.len());
-            inode.write_durable(offset as usize, &[IoSlice::new(&bytes[..room])]);
+            if room > 0 {
+                inode.write_durable(offset as usize, &[IoSlice::new(&bytes[..room])]);
+            }
         }
     }
 
@@ -526,5 +528,23 @@ fn flip(bytes: &mut [u8], bit: u64) {
     if !bytes.is_empty() {
         let at = (bit / 8) as usize % bytes.len();
         bytes[at] ^= 1 << (bit % 8);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_that_is_overwritten_keeps_its_length() {
+        let files = MemoryFiles::new();
+        files.put("file", vec![1; 8]);
+        for (offset, expected) in
+            [(6, [1, 1, 1, 1, 1, 1, 2, 2]), (8, [1; 8]), (20, [1; 8]), (u64::MAX, [1; 8])]
+        {
+            let copy = files.copy();
+            copy.overwrite("file", offset, &[2; 4]);
+            assert_eq!(copy.content("file").unwrap(), expected, "{offset}");
+        }
     }
 }
