@@ -122,12 +122,6 @@ impl<D: Disk> Worker<D> {
             self.lane.bootstrap(slot, &configuration, log_kind);
             raft::Origin::InitialMember
         };
-        let checkpointing = Checkpointing::spread(
-            group,
-            &configuration,
-            self.settings.node,
-            self.settings.checkpoint_log_bytes,
-        );
         let mut config = self.settings.core_config(group, self.outboxes.log(), &configuration);
         if configuration.is_empty() {
             // An earlier replica of this group here may have fortified a leader.
@@ -150,7 +144,7 @@ impl<D: Disk> Worker<D> {
         }
         let machine = if is_witness { None } else { Some(new_machine(&*self.env.machines, group)) };
         let (machine, panicked) = split(machine);
-        self.add_replica(Replica::new(group, slot, core, machine, checkpointing));
+        self.add_replica(Replica::new(group, slot, core, machine, Checkpointing::default()));
         if let Some(what) = panicked {
             self.quarantine(slot, what);
         }

@@ -2,7 +2,7 @@
 //!
 //! Not here: making checkpoints ([`super::snapshots`]).
 
-use raftwerk_frame::{Configuration, GroupId, Index, NodeId};
+use raftwerk_frame::Index;
 use raftwerk_wal::SnapshotMeta;
 
 use crate::worker::settings::Settings;
@@ -22,26 +22,6 @@ impl Checkpointing {
     /// For a replica that is restored from a checkpoint.
     pub(in crate::worker) const fn of(latest: Option<SnapshotMeta>) -> Self {
         Self { latest, bytes_since: 0, is_saving: false }
-    }
-
-    /// For a replica that begins empty in this configuration. Its members apply the same bytes, so they would
-    /// all write their checkpoints at the same moment, and no quorum would be free of one: each voter begins
-    /// its first count at another share of the way, by its rank among them. The group's id turns the ranks, so
-    /// that a node is not first in all of its groups. `log_bytes`: what the first count goes up to.
-    pub(in crate::worker) fn spread(
-        group: GroupId,
-        members: &Configuration,
-        node: NodeId,
-        log_bytes: u64,
-    ) -> Self {
-        let mut checkpointing = Self::default();
-        if members.is_voter(node) {
-            let voters = members.voters.len() as u64;
-            let rank = members.voters.iter().filter(|other| **other < node).count() as u64;
-            let turned = (rank + group.0 % voters) % voters;
-            checkpointing.bytes_since = log_bytes / voters * turned;
-        }
-        checkpointing
     }
 
     pub(in crate::worker) const fn latest(&self) -> Option<&SnapshotMeta> {
@@ -96,26 +76,5 @@ impl Checkpointing {
         let state = self.latest.as_ref().map_or(0, |meta| meta.bytes);
         let share = state.saturating_mul(u64::from(settings.checkpoint_state_percent)) / 100;
         settings.checkpoint_log_bytes.max(share.min(settings.lane_bytes_max / 4))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn voters_of_a_group_begin_their_counts_apart() {
-        let nodes = [3, 5, 9].map(NodeId);
-        let members = Configuration { voters: nodes.to_vec(), ..Configuration::default() };
-        let begun = |group, node| Checkpointing::spread(GroupId(group), &members, node, 64 << 20).bytes_since;
-        let third = (64 << 20) / 3;
-        for group in 1..=6 {
-            let mut all = nodes.map(|node| begun(group, node));
-            all.sort_unstable();
-            assert_eq!(all, [0, third, 2 * third], "group {group}");
-        }
-        let firsts: Vec<u64> = (1..=3).map(|group| begun(group, nodes[0])).collect();
-        assert!(firsts[0] != firsts[1] && firsts[1] != firsts[2], "{firsts:?}");
-        assert_eq!(begun(1, NodeId(4)), 0, "it is no voter");
     }
 }
