@@ -4,6 +4,14 @@
 //! [`ledger`] remembers what was acknowledged and checks every replica against it; [`cluster`] starts nodes, runs the
 //! whole thing and fills the [`report`]. [`node`] is a node in a process of its own.
 //!
+//! ```
+//! use raftwerk_bench::rng::{Rng, mix};
+//!
+//! // Keys are spread by a hash, and the same seed gives the same load everywhere.
+//! let (mut one, mut other) = (Rng::new(7), Rng::new(7));
+//! assert!((0..100).all(|_| one.below(48) == other.below(48)));
+//! assert_ne!(mix(1), mix(2));
+//! ```
 //! It is not a test of the protocol (that is the `tests` room) and no part of the engine. Next: `README.md` beside
 //! this crate for what each figure means; [`cluster::run`] is the way in.
 

@@ -6,6 +6,17 @@
 //! clients. Next: `world` for how it turns, `fault` for what goes wrong, `watch` for what must hold, [`hunt()`] for many
 //! seeds at once, [`scenario`] for directed runs, [`Subject`] for a state machine of your own.
 //!
+//! ```
+//! use std::sync::Arc;
+//!
+//! use raftwerk_sim::{KeyValueSubject, Options, Profile, Subject, run};
+//!
+//! let subject: Arc<dyn Subject> = Arc::new(KeyValueSubject::default());
+//! let options = Options { profile: Profile::Gentle, seconds: Some(1), ..Options::default() };
+//! let report = run(7, &options, &subject);
+//! assert_eq!(report.violation, None);
+//! assert_eq!(report.hash, run(7, &options, &subject).hash, "a seed is one life");
+//! ```
 //! What is not here: a model of the engine, threads within a run, or a clock.
 
 mod chance;
