@@ -23,6 +23,46 @@ fn every_planted_bug_still_fits_the_sources() {
     }
 }
 
+/// A test that was renamed would end a hunt of the whole catalogue in its midst.
+#[test]
+fn every_test_that_an_entry_names_exists() {
+    let root = checkout();
+    let mutants = catalogue::read(&folder(&root)).unwrap_or_else(|error| panic!("{error}"));
+    let tests: Vec<_> = mutants.iter().filter_map(|mutant| Some((mutant, mutant.test.as_ref()?))).collect();
+    assert!(tests.len() >= BUGS_MIN, "{} entries name a test", tests.len());
+    for (mutant, test) in tests {
+        let krate = root.join(mechanical::rooms::folder_of(&test.package));
+        let folder = krate.join(if test.program.is_some() { "tests" } else { "src" });
+        let (modules, name) = test.name.rsplit_once("::").unwrap_or(("", &test.name));
+        // The file of the innermost module, or a file that has the module in it.
+        let module = modules.rsplit("::").find(|module| *module != "tests");
+        let is_there = |path: &std::path::Path| {
+            let is_file_of = module.is_none_or(|module| path.with_extension("").ends_with(module))
+                || test.program.as_ref().is_some_and(|program| path.with_extension("").ends_with(program))
+                || path.with_extension("").ends_with("tests");
+            let text = std::fs::read_to_string(path).unwrap_or_default();
+            is_file_of && text.contains(&format!("fn {name}("))
+        };
+        let files = sources(&folder);
+        let what = format!("{} {}: {} has no test {}", mutant.number, mutant.name, test.package, test.name);
+        assert!(files.iter().any(|path| is_there(path)), "{what}");
+    }
+}
+
+/// All source files below a folder.
+fn sources(folder: &std::path::Path) -> Vec<std::path::PathBuf> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
+        let path = entry.path();
+        if path.is_dir() {
+            found.extend(sources(&path));
+        } else if path.extension().is_some_and(|ending| ending == "rs") {
+            found.push(path);
+        }
+    }
+    found
+}
+
 #[test]
 fn no_planted_bug_is_in_the_sources_themselves() {
     let root = checkout();
