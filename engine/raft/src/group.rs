@@ -252,7 +252,7 @@ impl Group {
             effects.hard_state = Some(self.hard_state);
         }
         before.assert_kept_by(self);
-        assert_eq!(invariant::check_in_brief(self), Ok(()), "the invariants hold after every input");
+        assert!(invariant::holds_in_brief(self), "after an input: {:?}", invariant::check_in_brief(self));
         debug_assert_eq!(invariant::check(self), Ok(()));
     }
 
@@ -270,24 +270,23 @@ impl Group {
         } else {
             self.send_read_index(effects);
         }
-        assert_eq!(invariant::check_in_brief(self), Ok(()), "the invariants hold after every turn");
     }
 
     /// The next append plan for a peer, if there is one. Only a leader has any.
     #[must_use]
     pub fn next_append(&mut self, to: NodeId) -> Option<AppendPlan> {
-        if self.role() != Role::Leader {
-            return None;
+        let plan = if self.role() == Role::Leader { self.append_plan(to) } else { None };
+        // By reference: a plan is large enough that moving it would cost more than these.
+        if let Some(plan) = &plan {
+            let last = self.log.last().index;
+            assert!(plan.term == self.hard_state.term, "a leader sends appends of its own term");
+            assert!(plan.prev.term <= plan.term, "a log has no entries of a later term than its leader's");
+            assert!(plan.first == plan.prev.index.next(), "an append goes on after its prev");
+            assert!(plan.prev.index <= last && plan.last <= last, "only what is in the log is sent");
+            assert!(plan.commit <= last, "only what is in the log is committed");
+            assert!(plan.bytes_max <= self.config.append_bytes_max(), "an append has a bound");
         }
-        let plan = self.append_plan(to)?;
-        let last = self.log.last().index;
-        assert!(plan.term == self.hard_state.term, "a leader sends appends of its own term");
-        assert!(plan.prev.term <= plan.term, "a log has no entries of a later term than its leader's");
-        assert!(plan.first == plan.prev.index.next(), "an append goes on after its prev");
-        assert!(plan.prev.index <= last && plan.last <= last, "only what is in the log is sent");
-        assert!(plan.commit <= last, "only what is in the log is committed");
-        assert!(plan.bytes_max <= self.config.append_bytes_max(), "an append has a bound");
-        Some(plan)
+        plan
     }
 
     /// Records what was sent of the last append plan to a peer: up to which entry, and how many bytes.
@@ -409,11 +408,6 @@ impl Group {
 
     pub(crate) fn progress_of(&mut self, node: NodeId) -> Option<&mut Progress> {
         let at = self.peers.binary_search(&node).ok()?;
-        let (peers, followed) = (self.peers.len(), self.all_progress().len());
-        assert!(
-            followed == if self.is_leader() { peers } else { 0 },
-            "a leader has the progress of each peer"
-        );
         self.all_progress_mut().get_mut(at)
     }
 

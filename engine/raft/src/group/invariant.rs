@@ -45,7 +45,9 @@ macro_rules! rule {
 /// # Errors
 /// The first rule that does not hold.
 pub fn check(group: &Group) -> Result<(), Violation> {
-    check_in_brief(group)?;
+    let in_brief = check_in_brief(group);
+    assert!(holds_in_brief(group) == in_brief.is_ok(), "both forms of the rules agree: {in_brief:?}");
+    in_brief?;
     let (compacted, last) = (group.compacted(), group.last());
     let mut before = (compacted.term, compacted.index);
     for run in group.runs() {
@@ -70,11 +72,38 @@ pub fn check(group: &Group) -> Result<(), Violation> {
     check_memberships(group)
 }
 
-/// Of the invariants of one replica, those that cost a few comparisons, whatever its log and its peers are: checked
-/// after every step, in every build. Rules 1, 2, 4 (by count), 6, 14, 15, and of 17 the leader's part.
+/// Whether [`check_in_brief`] finds nothing: the same rules, as comparisons alone. Checked after every input, in
+/// every build.
+#[inline]
+pub(super) fn holds_in_brief(group: &Group) -> bool {
+    let (compacted, last, role) = (group.compacted(), group.last(), group.role());
+    let (applied, commit, durable) = (group.applied(), group.commit(), group.durable());
+    let is_ordered = (compacted.index <= applied)
+        & (applied <= commit)
+        & (commit <= last.index)
+        & (compacted.index <= durable)
+        & (durable <= last.index);
+    let leads = role == Role::Leader;
+    let followed = if leads { group.peers.len() } else { 0 };
+    let names_itself = group.leader() == Some(group.node());
+    let is_of_role = (leads == names_itself) & (group.all_progress().len() == followed);
+    is_ordered & is_of_role && (role == Role::Follower || may_lead(group))
+}
+
+/// The rules that bind candidates and leaders only.
+fn may_lead(group: &Group) -> bool {
+    let is_witness =
+        group.is_witness() || group.is_leader() && group.configuration().is_witness(group.node());
+    let voted = group.role() != Role::Candidate || group.hard_state().vote == Some(group.node());
+    !is_witness && voted && group.last() >= group.origin().floor()
+}
+
+/// Of the invariants of one replica, those that cost a few comparisons, whatever its log and its peers are. Rules
+/// 1, 2, 4 (by count), 6, 14, 15, and of 17 the leader's part.
 ///
 /// # Errors
 /// The first rule that does not hold.
+#[cold]
 pub(super) fn check_in_brief(group: &Group) -> Result<(), Violation> {
     let (compacted, last) = (group.compacted(), group.last());
     let (applied, commit, durable) = (group.applied(), group.commit(), group.durable());
