@@ -44,8 +44,9 @@ use crate::watch::{Checked, Violation};
 
 /// The most calls of one user that are open, besides what its pipelines hold.
 const CALLS_MAX: usize = 24;
-/// Steps of the check of a history, for each call in it.
-const STEPS_PER_CALL: u64 = 20_000;
+/// Steps of the check of a history, for each call in it. Most take about one; with many unknown outcomes on one key a history may
+/// need a hundred thousand (`relaxed` 4000983: 7 s). Without a verdict a life counts as a violation.
+const STEPS_PER_CALL: u64 = 2_000_000;
 /// How long calls have to end when faults are over, in nanoseconds: a read may wait for some seconds.
 const TO_END: u64 = 60_000_000_000;
 /// All keys of users begin with this byte, but for those of pipelines, which no shard map knows.
