@@ -173,7 +173,7 @@ pub struct Once<T> {
     read: fn(Result<Applied, ProposeError>) -> Result<T, StoreError>,
 }
 
-impl<T> Once<T> {
+impl<T: 'static> Once<T> {
     /// Sends it to this node's replica. After [`ProposeError::Unknown`](raftwerk_multiraft::ProposeError::Unknown), as
     /// after any other transient error, send it again, here or elsewhere. A repetition is answered like the
     /// first one.

@@ -261,7 +261,7 @@ impl Store {
         &self.shards.groups[&self.shards.map.route(key)]
     }
 
-    fn write<T>(
+    fn write<T: 'static>(
         &self,
         key: &[u8],
         bytes: usize,
@@ -276,7 +276,7 @@ impl Store {
         self.propose(self.shards.map.route(key), payload).read_by(read)
     }
 
-    fn read<T>(
+    fn read<T: 'static>(
         &self,
         key: &[u8],
         options: &ReadOptions<'_>,

@@ -54,6 +54,8 @@ struct Sent<A, X, T, E> {
     answer: oneshot::Receiver<Result<A, X>>,
     session: Option<(Session, GroupId)>,
     then: fn(Result<A, X>) -> Result<T, E>,
+    /// Whether `then` was given by `read_by`, and must not be replaced by another.
+    is_read: bool,
 }
 
 impl<A, X, T, E> Sent<A, X, T, E> {
@@ -200,19 +202,21 @@ impl Call<Applied, ProposeError> {
         answer: oneshot::Receiver<Result<Applied, ProposeError>>,
         session: Option<(Session, GroupId)>,
     ) -> Self {
-        Self(State::Proposed(Sent { answer, session, then: |answer| answer }))
+        Self(State::Proposed(Sent { answer, session, then: |answer| answer, is_read: false }))
     }
 
     /// The same proposal, with its outcome read by a function: as [`Call::then`], without an allocation.
-    pub fn read_by<T, E>(self, read: fn(Result<Applied, ProposeError>) -> Result<T, E>) -> Call<T, E> {
+    pub fn read_by<T: 'static, E: 'static>(
+        self,
+        read: fn(Result<Applied, ProposeError>) -> Result<T, E>,
+    ) -> Call<T, E> {
         Call(match self.0 {
             State::Done(outcome) => State::Done(outcome.map(read)),
-            State::Proposed(Sent { answer, session, .. }) => {
-                State::Proposed(Sent { answer, session, then: read })
+            State::Proposed(Sent { answer, session, is_read: false, .. }) => {
+                State::Proposed(Sent { answer, session, then: read, is_read: true })
             }
-            State::Answered { .. } | State::Asked(_) | State::Staged(_) => {
-                unreachable!("a proposal is made by `proposed` or `done`")
-            }
+            // Made by `then`, or read before: what became of it so far stays.
+            other => return Call(other).then(read),
         })
     }
 }
@@ -222,17 +226,21 @@ impl Call<ReadAnswer, ReadError> {
         answer: oneshot::Receiver<Result<ReadAnswer, ReadError>>,
         session: Option<(Session, GroupId)>,
     ) -> Self {
-        Self(State::Asked(Sent { answer, session, then: |answer| answer }))
+        Self(State::Asked(Sent { answer, session, then: |answer| answer, is_read: false }))
     }
 
     /// The same read, with its answer decoded by a function: as [`Call::then`], without an allocation.
-    pub fn read_by<T, E>(self, read: fn(Result<ReadAnswer, ReadError>) -> Result<T, E>) -> Call<T, E> {
+    pub fn read_by<T: 'static, E: 'static>(
+        self,
+        read: fn(Result<ReadAnswer, ReadError>) -> Result<T, E>,
+    ) -> Call<T, E> {
         Call(match self.0 {
             State::Done(outcome) => State::Done(outcome.map(read)),
-            State::Asked(Sent { answer, session, .. }) => State::Asked(Sent { answer, session, then: read }),
-            State::Answered { .. } | State::Proposed(_) | State::Staged(_) => {
-                unreachable!("a read is made by `asked` or `done`")
+            State::Asked(Sent { answer, session, is_read: false, .. }) => {
+                State::Asked(Sent { answer, session, then: read, is_read: true })
             }
+            // Made by `then`, or read before: what became of it so far stays.
+            other => return Call(other).then(read),
         })
     }
 }
@@ -281,3 +289,24 @@ impl<T, E> std::fmt::Debug for Call<T, E> {
 }
 
 const OVER: &str = "a call that is over is not polled again";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn counted(outcome: Result<Applied, ProposeError>) -> Result<Applied, ProposeError> {
+        outcome.map(|mut applied| {
+            applied.id.index.0 += 1;
+            applied
+        })
+    }
+
+    #[test]
+    fn a_call_that_is_read_again_keeps_what_it_became() {
+        let (reply, answer) = oneshot::channel();
+        let call =
+            Call::proposed(answer, None).read_by(counted).read_by(counted).then(counted).read_by(counted);
+        reply.send(Ok(Applied::default())).expect("the call waits");
+        assert_eq!(call.wait().expect("it was answered").id.index.0, 4);
+    }
+}
