@@ -169,7 +169,7 @@ fn consistent_prefix_shows_keys_and_pages_of_one_moment() {
 }
 
 /// Sends a write until it has an answer, whatever becomes of its attempts.
-fn settle<T>(stores: &Stores, once: &Once<T>) -> T {
+fn settle<T: 'static>(stores: &Stores, once: &Once<T>) -> T {
     until("a write's answer", || stores.all().find_map(|store| once.send(store).wait().ok()))
 }
 
