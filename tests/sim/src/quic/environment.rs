@@ -22,6 +22,11 @@ const WAITING_MAX: usize = 1 << 12;
 /// Timers fire at whole milliseconds only, rounded up, as tokio's do. With exact ones a pacer that lacks a fraction of a byte asks for a
 /// nanosecond's wait again and again, rounds what that brings it down to nothing, and half of a life goes by with that.
 const TIMER_TICK_NANOS: u64 = 1_000_000;
+/// How often the clock may be read at one moment of the world before it moves. quinn asks it, and not its timer, whether a pacer's wait
+/// is over: one that rounds down to nothing would be over, and begin again, for ever.
+const READS_AT_ONCE: u64 = 1_000;
+/// How far each reading beyond these moves it: enough for a pacer to have earned a byte.
+const READ_NANOS: u64 = 1_000;
 
 type Task = Pin<Box<dyn Future<Output = ()> + Send>>;
 
@@ -30,6 +35,8 @@ type Task = Pin<Box<dyn Future<Output = ()> + Send>>;
 struct Shared {
     /// The node's time, in nanoseconds.
     now: AtomicU64,
+    /// How often the clock was read at this moment.
+    reads: AtomicU64,
     spawned: Mutex<Vec<Task>>,
     due: Mutex<VecDeque<Arc<Bell>>>,
     /// The waiting tasks, by time and by number.
@@ -84,6 +91,7 @@ impl Tasks {
     /// Sets the time and lets every task go as far as it can; the time of the next timer, or never.
     pub(crate) fn run(&mut self, now: Time) -> Time {
         self.shared.now.store(now.0, Ordering::Relaxed);
+        self.shared.reads.store(0, Ordering::Relaxed);
         let mut timers = held(&self.shared.timers);
         let later = timers.split_off(&(now.0 + 1, 0));
         let due = std::mem::replace(&mut *timers, later);
@@ -155,7 +163,9 @@ impl Runtime for SimRuntime {
     }
 
     fn now(&self) -> Instant {
-        self.origin + Duration::from_nanos(self.shared.now.load(Ordering::Relaxed))
+        let reads = self.shared.reads.fetch_add(1, Ordering::Relaxed);
+        let moved = reads.saturating_sub(READS_AT_ONCE) * READ_NANOS;
+        self.origin + Duration::from_nanos(self.shared.now.load(Ordering::Relaxed) + moved)
     }
 }
 
@@ -298,5 +308,27 @@ struct Writable;
 impl UdpPoller for Writable {
     fn poll_writable(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
         Poll::Ready(Ok(()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A task that waits for a later reading of the clock, as quinn does for the end of a short wait, ends.
+    #[test]
+    fn a_clock_that_is_read_again_and_again_moves() {
+        let mut tasks = Tasks::new(Time(5));
+        let runtime = tasks.runtime();
+        let its_runtime = Arc::clone(&runtime);
+        runtime.spawn(Box::pin(async move {
+            let begun = its_runtime.now();
+            let reads = (0..2 * READS_AT_ONCE).take_while(|_| its_runtime.now() == begun).count() as u64;
+            assert_eq!(reads, READS_AT_ONCE, "it stands still for a while, and then moves");
+        }));
+        assert_eq!(tasks.run(Time(5)), Time::NEVER);
+        assert_eq!(runtime.now().duration_since(tasks.origin), Duration::from_nanos(5 + 2 * READ_NANOS));
+        tasks.run(Time(9));
+        assert_eq!(runtime.now().duration_since(tasks.origin), Duration::from_nanos(9));
     }
 }
