@@ -31,7 +31,6 @@ pub struct Calls {
 
 struct Node {
     engine: Engine,
-    groups: Mutex<BTreeMap<u64, Group>>,
     kept: Mutex<BTreeMap<u64, FrozenState>>,
 }
 
@@ -41,8 +40,7 @@ impl Calls {
     pub fn start(engine: &Engine) -> Self {
         let (queue, calls) = mpsc::channel();
         let calls = Arc::new(Mutex::new(calls));
-        let node =
-            Arc::new(Node { engine: engine.clone(), groups: Mutex::default(), kept: Mutex::default() });
+        let node = Arc::new(Node { engine: engine.clone(), kept: Mutex::default() });
         for _ in 0..CALLERS {
             let (calls, node) = (Arc::clone(&calls), Arc::clone(&node));
             thread::spawn(move || serve(&calls, &node));
@@ -114,13 +112,7 @@ impl Node {
     }
 
     fn group(&self, id: &str) -> Result<Group, Failed> {
-        let id = id.parse()?;
-        if let Some(group) = held(&self.groups).get(&id) {
-            return Ok(group.clone());
-        }
-        let group = self.engine.group(GroupId(id));
-        held(&self.groups).insert(id, group.clone());
-        Ok(group)
+        Ok(self.engine.group(GroupId(id.parse()?)))
     }
 
     fn write(&self, token: &str, group: &str, session: &Session) -> Result<String, Failed> {

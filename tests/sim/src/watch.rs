@@ -176,7 +176,7 @@ pub(crate) struct Watch {
     replicas: FxHashMap<(usize, u64), ReplicaWatch>,
     /// Nodes that have lost their disks, and the logs that they have since.
     reborn: FxHashMap<NodeId, LogId>,
-    /// How much of its group was committed when a replica joined.
+    /// How much of its group was committed when a replica joined, in this life of its node.
     joined: FxHashMap<(usize, u64), u64>,
     /// The groups with entries in the batch that is looked at, and what was durable before it.
     begun: FxHashMap<(usize, GroupId), Shadow>,
@@ -504,9 +504,11 @@ impl Watch {
                     "promises outlive a log",
                     "{whose}: joins with {floor}, and held {known}"
                 );
+                let is_new = !shadow.is_there;
                 shadow.take(header, body);
-                let committed = self.committed(header.group);
-                self.joined.insert((node, header.group.0), committed);
+                if is_new {
+                    self.note_joined(node, header.group);
+                }
             }
         }
         Ok(())
@@ -523,6 +525,7 @@ impl Watch {
         undecided: &[Batch],
         views: impl Iterator<Item = ReplicaView<'a>>,
     ) -> Checked {
+        self.forget_joined(node);
         let mut there = Vec::new();
         for view in views {
             there.push(view.group.0);
@@ -585,10 +588,8 @@ impl Watch {
 
     /// A node's disk was replaced: what it promised is gone, and so is the node as a voter.
     pub(crate) fn replaced(&mut self, node: usize) {
-        for ((of, _), watch) in &mut self.replicas {
-            if *of == node {
-                watch.facts = None;
-            }
+        for (_, watch) in self.replicas.iter_mut().filter(|((of, _), _)| *of == node) {
+            watch.facts = None;
         }
     }
 

@@ -21,6 +21,14 @@ fn map() -> ShardMap {
     ShardMap::new([(&b""[..], GroupId(1)), (b"g", GroupId(2)), (b"p", GroupId(3))]).unwrap()
 }
 
+/// A node, and a store of it with a leader in every group.
+fn opened() -> (tempfile::TempDir, Engine, Store) {
+    let directory = tempfile::tempdir().unwrap();
+    let engine = engine(directory.path());
+    let store = led_store(&engine, directory.path());
+    (directory, engine, store)
+}
+
 /// A store with a leader in every group: each has applied a write, of a key that was deleted again.
 fn led_store(engine: &Engine, directory: &Path) -> Store {
     let store = Store::create(engine, &directory.join("shards"), map(), &[NODE]).wait().unwrap();
@@ -46,9 +54,7 @@ fn scanned(scanner: &mut Scanner) -> Vec<(Vec<u8>, Vec<u8>)> {
 
 #[test]
 fn what_is_written_is_read_from_the_shard_it_belongs_to() {
-    let directory = tempfile::tempdir().unwrap();
-    let engine = engine(directory.path());
-    let store = led_store(&engine, directory.path());
+    let (_directory, engine, store) = opened();
 
     let version = store.put(b"apple", b"red").wait().unwrap();
     assert_eq!(store.get(b"apple").wait().unwrap(), Some(Found { value: "red".into(), version }));
@@ -68,9 +74,7 @@ fn what_is_written_is_read_from_the_shard_it_belongs_to() {
 
 #[test]
 fn a_batch_stays_within_one_shard() {
-    let directory = tempfile::tempdir().unwrap();
-    let engine = engine(directory.path());
-    let store = led_store(&engine, directory.path());
+    let (_directory, engine, store) = opened();
 
     let put = |key: &'static [u8]| Change::Put { key, value: b"1" };
     let version = store.batch(&[put(b"a"), put(b"b"), Change::Delete { key: b"a" }]).wait().unwrap();
@@ -85,9 +89,7 @@ fn a_batch_stays_within_one_shard() {
 
 #[test]
 fn a_scan_goes_through_the_shards_in_key_order_whatever_the_size_of_its_pages() {
-    let directory = tempfile::tempdir().unwrap();
-    let engine = engine(directory.path());
-    let store = led_store(&engine, directory.path());
+    let (_directory, engine, store) = opened();
 
     let keys: Vec<[u8; 2]> = (b'a'..=b'z').flat_map(|a| [[a, b'1'], [a, b'2']]).collect();
     let writes: Vec<Call<Index, StoreError>> = keys.iter().rev().map(|key| store.put(key, key)).collect();
@@ -108,9 +110,7 @@ fn a_scan_goes_through_the_shards_in_key_order_whatever_the_size_of_its_pages() 
 
 #[test]
 fn the_same_calls_can_be_awaited() {
-    let directory = tempfile::tempdir().unwrap();
-    let engine = engine(directory.path());
-    let store = led_store(&engine, directory.path());
+    let (_directory, engine, store) = opened();
     tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
         let version = store.put(b"k", b"v").await.unwrap();
         assert_eq!(store.get(b"k").await.unwrap().unwrap().version, version);
@@ -124,9 +124,7 @@ fn the_same_calls_can_be_awaited() {
 
 #[test]
 fn a_key_over_the_limit_is_refused_before_it_is_sent() {
-    let directory = tempfile::tempdir().unwrap();
-    let engine = engine(directory.path());
-    let store = led_store(&engine, directory.path());
+    let (_directory, engine, store) = opened();
     let long = vec![b'a'; KEY_BYTES_MAX + 1];
     let refused = StoreError::KeyTooLarge { bytes: KEY_BYTES_MAX + 1 };
     assert_eq!(store.put(&long, b"").wait(), Err(refused.clone()));
@@ -170,9 +168,7 @@ fn a_store_is_opened_with_the_map_and_the_groups_it_was_created_with_or_not_at_a
 /// up outside the worker.
 #[test]
 fn many_keys_that_hold_much_are_of_one_moment_and_hold_nobody_up() {
-    let directory = tempfile::tempdir().unwrap();
-    let engine = engine(directory.path());
-    let store = led_store(&engine, directory.path());
+    let (_directory, engine, store) = opened();
     let value = vec![7; 60 << 10];
     let keys: Vec<Vec<u8>> = (b'h'..b'l').map(|byte| vec![byte]).collect();
     for key in &keys {

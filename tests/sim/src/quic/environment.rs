@@ -33,9 +33,9 @@ type Task = Pin<Box<dyn Future<Output = ()> + Send>>;
 /// What tasks and timers share.
 #[derive(Default)]
 struct Shared {
-    /// The node's time, in nanoseconds.
+    /// What the node's clock shows, in nanoseconds. It never goes back.
     now: AtomicU64,
-    /// How often the clock was read at this moment.
+    /// How often the clock was read at this moment of the world.
     reads: AtomicU64,
     spawned: Mutex<Vec<Task>>,
     due: Mutex<VecDeque<Arc<Bell>>>,
@@ -88,12 +88,13 @@ impl Tasks {
         Arc::new(SimRuntime { shared: Arc::clone(&self.shared), origin: self.origin })
     }
 
-    /// Sets the time and lets every task go as far as it can; the time of the next timer, or never.
+    /// Sets the time, unless readings have moved the clock beyond it, and lets every task go as far as it can;
+    /// the time of the next timer, or never.
     pub(crate) fn run(&mut self, now: Time) -> Time {
-        self.shared.now.store(now.0, Ordering::Relaxed);
+        let now = self.shared.now.fetch_max(now.0, Ordering::Relaxed).max(now.0);
         self.shared.reads.store(0, Ordering::Relaxed);
         let mut timers = held(&self.shared.timers);
-        let later = timers.split_off(&(now.0 + 1, 0));
+        let later = timers.split_off(&(now + 1, 0));
         let due = std::mem::replace(&mut *timers, later);
         drop(timers);
         due.into_values().for_each(Waker::wake);
@@ -163,9 +164,11 @@ impl Runtime for SimRuntime {
     }
 
     fn now(&self) -> Instant {
-        let reads = self.shared.reads.fetch_add(1, Ordering::Relaxed);
-        let moved = reads.saturating_sub(READS_AT_ONCE) * READ_NANOS;
-        self.origin + Duration::from_nanos(self.shared.now.load(Ordering::Relaxed) + moved)
+        let Shared { now, reads, .. } = &*self.shared;
+        if reads.fetch_add(1, Ordering::Relaxed) > READS_AT_ONCE {
+            now.fetch_add(READ_NANOS, Ordering::Relaxed);
+        }
+        self.origin + Duration::from_nanos(now.load(Ordering::Relaxed))
     }
 }
 
@@ -327,8 +330,13 @@ mod tests {
             assert_eq!(reads, READS_AT_ONCE, "it stands still for a while, and then moves");
         }));
         assert_eq!(tasks.run(Time(5)), Time::NEVER);
-        assert_eq!(runtime.now().duration_since(tasks.origin), Duration::from_nanos(5 + 2 * READ_NANOS));
-        tasks.run(Time(9));
-        assert_eq!(runtime.now().duration_since(tasks.origin), Duration::from_nanos(9));
+        let origin = tasks.origin;
+        let shown = || runtime.now().duration_since(origin).as_nanos() as u64;
+        let moved = 5 + 2 * READ_NANOS;
+        assert_eq!(shown(), moved);
+        for (now, shows) in [(9, moved), (moved, moved), (moved + 1, moved + 1)] {
+            assert_eq!(tasks.run(Time(now)), Time::NEVER);
+            assert_eq!(shown(), shows, "it goes on from where it was, and never back");
+        }
     }
 }

@@ -34,8 +34,8 @@ impl Watch {
         Ok(())
     }
 
-    /// A replica that has joined, and is served by leaders with it in their configuration, is not removed: also while its log comes by a
-    /// configuration that is without what its node had been before.
+    /// A replica that has joined since its node began, and is served by leaders with it in their configuration,
+    /// is not removed: also while its log comes by a configuration that is without what its node had been before.
     pub(super) fn check_served(&self, node: usize, id: GroupId, core: &Group, whose: &str) -> Checked {
         let Some(joined) = self.joined.get(&(node, id.0)).filter(|_| core.is_removed()) else {
             return Ok(());
@@ -77,6 +77,18 @@ impl Watch {
 }
 
 impl Watch {
+    /// A replica's join is durable for the first time: it is not one that was written again elsewhere in the log.
+    pub(super) fn note_joined(&mut self, node: usize, group: GroupId) {
+        let committed = self.committed(group);
+        self.joined.insert((node, group.0), committed);
+    }
+
+    /// A node begins anew. That a leader has its replicas for members, they knew in memory alone: late notices
+    /// count again, until a leader is heard.
+    pub(super) fn forget_joined(&mut self, node: usize) {
+        self.joined.retain(|(of, _), _| *of != node);
+    }
+
     /// The latest committed configuration of a group; `None`: the one that it began with.
     pub(crate) fn latest_configuration(&self, group: GroupId) -> Option<&Configuration> {
         self.groups.get(&group.0)?.committed_configurations(0, u64::MAX).next_back()

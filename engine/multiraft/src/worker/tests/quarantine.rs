@@ -194,10 +194,8 @@ fn a_query_that_panics_is_its_readers_alone() {
     assert_eq!(node.quarantine(), None);
 }
 
-/// A leader in quarantine transfers its leadership to the voter with most of its log, which has a state, and
-/// does not campaign.
-#[test]
-fn a_leader_in_quarantine_hands_over_and_tries_less_and_less_often() {
+/// A leader whose machine has just panicked, and that transfers its leadership to node 2.
+fn leader_in_quarantine() -> (Node, Term) {
     let mut node = Node::open(&MemoryFiles::new(), u64::MAX);
     let term = node.lead_with_one(1, 8);
     let _lost = node.propose(b"panic");
@@ -206,8 +204,16 @@ fn a_leader_in_quarantine_hands_over_and_tries_less_and_less_often() {
     node.said();
     node.hear(2, Message::AppendAck { term, matched, progress_epoch: 0 });
     node.settle();
-    assert!(node.quarantine().is_some());
     assert_eq!(node.status().unwrap().transfer_to, Some(NodeId(2)));
+    (node, term)
+}
+
+/// A leader in quarantine transfers its leadership to the voter with most of its log, which has a state, and
+/// does not campaign.
+#[test]
+fn a_leader_in_quarantine_hands_over_and_tries_less_and_less_often() {
+    let (mut node, term) = leader_in_quarantine();
+    assert!(node.quarantine().is_some());
     assert!(node.said().contains(&Message::TimeoutNow { term }));
 
     // No transfer succeeds: it tries again, but not all the time.
@@ -337,14 +343,7 @@ fn a_machine_that_panics_on_its_way_back_has_to_see_as_much_as_the_one_before() 
 
 #[test]
 fn a_leader_whose_quarantine_is_over_keeps_its_lead() {
-    let mut node = Node::open(&MemoryFiles::new(), u64::MAX);
-    let term = node.lead_with_one(1, 8);
-    let _lost = node.propose(b"panic");
-    node.settle();
-    let matched = node.status().unwrap().last.index;
-    node.hear(2, Message::AppendAck { term, matched, progress_epoch: 0 });
-    node.settle();
-    assert_eq!(node.status().unwrap().transfer_to, Some(NodeId(2)));
+    let (mut node, term) = leader_in_quarantine();
     ARE_MENDED.set(true);
     node.revive().unwrap();
     node.settle();
