@@ -42,9 +42,10 @@ pub struct QuicConfig {
     pub listen: SocketAddr,
     /// Certificate, key and the cluster's root.
     pub identity: Identity,
-    /// Largest UDP payload tried by MTU discovery, in bytes, 1200 to 6500. Default 1452 (Ethernet). Larger
-    /// packets halve the CPU per byte on networks that carry them; above 6500 segmentation offload fails
-    /// silently.
+    /// Largest UDP payload that a connection probes its path for, in bytes, [`MTU_MIN`] to [`MTU_MAX`]. Default
+    /// [`MTU_MAX`]: large packets halve the CPU per byte. Each connection begins with `MTU_MIN`, sends nothing
+    /// longer than what a probe has proved (RFC 8899), and goes back to `MTU_MIN` for a minute when a path
+    /// starts to lose what it had carried. A receiver announces this bound, too, and at least 1472.
     pub mtu_max: u16,
     /// Whether the kernel may cut large sends into packets (GSO). Default true; without it a byte costs over
     /// three times the CPU, but some virtual devices do it wrong.
@@ -104,10 +105,10 @@ pub struct QuicConfig {
 }
 
 const MIB: usize = 1 << 20;
-/// Largest UDP payload for which segmentation offload was seen to work.
-const MTU_MAX: u16 = 6500;
-/// Smallest UDP payload QUIC allows.
-const MTU_MIN: u16 = 1200;
+/// Largest UDP payload for which segmentation offload was seen to work: longer ones are lost silently.
+pub const MTU_MAX: u16 = 6500;
+/// Smallest UDP payload that QUIC allows a path to carry (RFC 9000, section 14).
+pub const MTU_MIN: u16 = 1200;
 /// The maximum length of a message, so that lengths fit 32 bits with room to spare.
 const MESSAGE_BYTES_MAX: usize = 1 << 30;
 
@@ -118,7 +119,7 @@ impl QuicConfig {
             node: identity.node(),
             listen,
             identity,
-            mtu_max: 1452,
+            mtu_max: MTU_MAX,
             gso: true,
             queue_bytes_max: PerChannel { control: MIB, append: 16 * MIB, bulk: 4 * MIB },
             message_bytes_max: PerChannel { control: MIB, append: 16 * MIB, bulk: 4 * MIB },

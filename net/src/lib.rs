@@ -70,7 +70,7 @@ mod stats;
 pub mod transport;
 mod wake;
 
-pub use config::{PerChannel, QuicConfig};
+pub use config::{MTU_MAX, MTU_MIN, PerChannel, QuicConfig};
 pub use environment::{Environment, WallClock};
 pub use error::NetError;
 #[cfg(feature = "issue")]

@@ -106,6 +106,46 @@ fn no_packet_is_longer_than_it_may_be() {
     assert_eq!(relay.longest(), 1200);
 }
 
+/// Both ways through `relay`, until datagrams of the length that `holds` were seen.
+fn carry_until(relay: &Relay, one: &Node, two: &Node, holds: impl Fn(usize) -> bool) {
+    loop {
+        one.send(2, Channel::Bulk, vec![5; 256 << 10]).unwrap();
+        assert_eq!(two.next_message().2.len(), 256 << 10);
+        two.send(1, Channel::Bulk, vec![6; 256 << 10]).unwrap();
+        assert_eq!(one.next_message().2.len(), 256 << 10);
+        if holds(relay.longest()) {
+            return;
+        }
+    }
+}
+
+/// Long packets are sent only where the path has proved that it carries them, and a path that does so no longer
+/// costs the connection nothing but time.
+#[test]
+fn a_connection_goes_by_what_its_path_carries_at_any_time() {
+    let cluster = Cluster::new("path");
+    let two = Node::start(cluster.config(2), &[(1, nowhere())]);
+    let relay = Relay::start(two.address());
+    relay.carry_up_to(1_452);
+    let one = Node::start(cluster.config(1), &[(2, relay.address())]);
+    one.wait_connected(2);
+    two.wait_connected(1);
+    // What is longer is lost, so these arrive only because of probes that told so.
+    carry_until(&relay, &one, &two, |longest| longest > 1_400);
+    drop((one, two, relay));
+
+    let two = Node::start(cluster.config(2), &[(1, nowhere())]);
+    let relay = Relay::start(two.address());
+    let one = Node::start(cluster.config(1), &[(2, relay.address())]);
+    one.wait_connected(2);
+    two.wait_connected(1);
+    carry_until(&relay, &one, &two, |longest| longest > 6_400);
+    relay.carry_up_to(1_300);
+    carry_until(&relay, &one, &two, |longest| longest <= 1_300);
+    let stats = one.transport.stats();
+    assert_eq!((stats.connections, stats.reconnects), (1, 0), "the same connection went on: {stats:?}");
+}
+
 #[test]
 fn small_messages_of_a_turn_share_writes_and_wake_ups() {
     let (one, two) = Cluster::new("turns").pair(|_| {});

@@ -1,8 +1,8 @@
-//! A UDP relay: a network between clients and one server that can be cut per direction, moved, and made
-//! lossy.
+//! A UDP relay: a network between clients and one server that can be cut per direction, moved, made lossy, and
+//! made to drop long datagrams.
 use std::collections::HashMap;
 use std::net::{SocketAddr, UdpSocket};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
@@ -22,13 +22,20 @@ struct Shared {
     /// The interval, in packets, at which one is lost; zero for none.
     lose_every: AtomicU64,
     count: AtomicU64,
-    /// The maximum length of a datagram, either way.
-    longest: AtomicU64,
+    /// Longer datagrams are lost, either way.
+    carries: AtomicUsize,
+    /// The maximum length of a datagram that was carried, either way.
+    longest: AtomicUsize,
     stop: AtomicBool,
 }
 
 impl Shared {
-    fn loses_this_one(&self) -> bool {
+    /// Whether a datagram is lost by chance or by its length.
+    fn loses(&self, length: usize) -> bool {
+        if length > self.carries.load(Ordering::SeqCst) {
+            return true;
+        }
+        self.longest.fetch_max(length, Ordering::SeqCst);
         let every = self.lose_every.load(Ordering::Relaxed);
         every > 0 && self.count.fetch_add(1, Ordering::Relaxed) % every == every - 1
     }
@@ -45,7 +52,8 @@ impl Relay {
             backward_cut: AtomicBool::new(false),
             lose_every: AtomicU64::new(0),
             count: AtomicU64::new(0),
-            longest: AtomicU64::new(0),
+            carries: AtomicUsize::new(usize::MAX),
+            longest: AtomicUsize::new(0),
             stop: AtomicBool::new(false),
         });
         let forward = Arc::clone(&shared);
@@ -70,7 +78,13 @@ impl Relay {
         self.shared.lose_every.store(packets, Ordering::SeqCst);
     }
 
-    pub(crate) fn longest(&self) -> u64 {
+    /// From now on the path loses datagrams that are longer than `bytes`, without notice.
+    pub(crate) fn carry_up_to(&self, bytes: usize) {
+        self.shared.carries.store(bytes, Ordering::SeqCst);
+        self.shared.longest.store(0, Ordering::SeqCst);
+    }
+
+    pub(crate) fn longest(&self) -> usize {
         self.shared.longest.load(Ordering::SeqCst)
     }
 
@@ -99,14 +113,13 @@ fn carry_forward(shared: &Arc<Shared>) {
     let mut backs: HashMap<SocketAddr, Arc<UdpSocket>> = HashMap::new();
     let mut buffer = vec![0; 65_536];
     while let Some((length, client)) = receive(&shared.front, &shared.stop, &mut buffer) {
-        shared.longest.fetch_max(length as u64, Ordering::SeqCst);
         let back = backs.entry(client).or_insert_with(|| {
             let back = Arc::new(UdpSocket::bind(loopback()).unwrap());
             let (shared, from) = (Arc::clone(shared), Arc::clone(&back));
             thread::spawn(move || carry_backward(&shared, &from, client));
             back
         });
-        if !shared.forward_cut.load(Ordering::SeqCst) && !shared.loses_this_one() {
+        if !shared.forward_cut.load(Ordering::SeqCst) && !shared.loses(length) {
             let server = *shared.server.lock().unwrap();
             // A port without a listener is a lost packet.
             let _ = back.send_to(&buffer[..length], server);
@@ -117,8 +130,7 @@ fn carry_forward(shared: &Arc<Shared>) {
 fn carry_backward(shared: &Shared, from: &UdpSocket, client: SocketAddr) {
     let mut buffer = vec![0; 65_536];
     while let Some((length, _)) = receive(from, &shared.stop, &mut buffer) {
-        shared.longest.fetch_max(length as u64, Ordering::SeqCst);
-        if !shared.backward_cut.load(Ordering::SeqCst) && !shared.loses_this_one() {
+        if !shared.backward_cut.load(Ordering::SeqCst) && !shared.loses(length) {
             let _ = shared.front.send_to(&buffer[..length], client);
         }
     }
