@@ -73,6 +73,7 @@ pub use api::membership::initial_members::InitialMembers;
 pub use api::membership::reconfiguration::Reconfiguration;
 pub use api::pipeline::Pipeline;
 pub use api::session::{Session, SessionError};
+pub use api::stages::{Durations, WriteStages};
 pub use api::state_machine::{
     Caller, Checkpoint, Committed, CommittedEntry, Frozen, Replies, StateMachine, StateMachines,
 };

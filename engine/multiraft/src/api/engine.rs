@@ -102,8 +102,9 @@ impl Engine {
         let lane_memory = (config.memory_bytes / u64::from(workers)).max(LANE_MEMORY_MIN);
         let worker_threads: Vec<WorkerThread> = (0..threads).map(|_| WorkerThread::new()).collect();
         let thread_of = |lane: u16| &worker_threads[usize::from(lane) % threads];
+        let clock = Clock::start(config.clock_rate_ppm);
         let inboxes: Vec<Arc<Inbox>> = (0..workers)
-            .map(|lane| Inbox::new(config.inbox_max, lane_memory, thread_of(lane).waker()))
+            .map(|lane| Inbox::new(config.inbox_max, lane_memory, thread_of(lane).waker(), Some(clock)))
             .collect();
         let (peers, log) = (Peers::new(directory.peers()), LogId(directory.log_id()));
         let events = Events::new(config.node, config.on_event.clone());
@@ -114,7 +115,6 @@ impl Engine {
         if has_other_lanes {
             metrics[0].keeps_lanes();
         }
-        let clock = Clock::start(config.clock_rate_ppm);
         let incarnation = new_incarnation();
         let engine = Self {
             handle: NodeHandle::new(NodeShared {
@@ -139,6 +139,7 @@ impl Engine {
                 inbox: Arc::clone(&inboxes[number]),
                 dispatch: Arc::clone(&dispatch),
                 metrics: Arc::clone(&metrics[number]),
+                clock: Some(clock),
             };
             let lane = number as u16;
             let options =

@@ -5,6 +5,8 @@ use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering::Relaxed};
 
 use raftwerk_wal::{AppendMode, LaneStats};
 
+use crate::api::stages::{StageCells, WriteStages};
+
 macro_rules! counters {
     ($($(#[$doc:meta])* $name:ident),* $(,)?) => {
         /// Sums over a node's workers since it was opened.
@@ -39,6 +41,8 @@ macro_rules! counters {
             /// Lanes with a worker that has panicked; their groups answer `Closed` until the engine is opened
             /// again.
             pub dead_lanes: u64,
+            /// Where the time of writes goes at this node's leaders.
+            pub stages: WriteStages,
         }
 
         impl AddAssign<&Self> for EngineStats {
@@ -52,6 +56,7 @@ macro_rules! counters {
                 self.outgoing_bytes += other.outgoing_bytes;
                 self.is_poisoned |= other.is_poisoned;
                 self.dead_lanes += other.dead_lanes;
+                self.stages += &other.stages;
             }
         }
 
@@ -61,6 +66,7 @@ macro_rules! counters {
             append_mode: AtomicU8,
             is_poisoned: AtomicBool,
             is_dead: AtomicBool,
+            stages: StageCells,
         }
 
         impl WorkerMetrics {
@@ -76,6 +82,7 @@ macro_rules! counters {
                     outgoing_bytes: 0,
                     is_poisoned: self.is_poisoned.load(Relaxed),
                     dead_lanes: u64::from(self.is_dead.load(Relaxed)),
+                    stages: self.stages.read(),
                 }
             }
         }
@@ -185,6 +192,11 @@ impl WorkerMetrics {
 
     pub(crate) fn applied(&self, count: u64) {
         add(&self.applied, count);
+    }
+
+    /// One thread records.
+    pub(crate) const fn stages(&self) -> &StageCells {
+        &self.stages
     }
 
     pub(crate) fn groups(&self, count: usize) {

@@ -8,9 +8,11 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::task::Waker;
 
 use crossbeam_queue::{ArrayQueue, SegQueue};
+use raftwerk_frame::Time;
 
 use crate::api::error::ProposeError;
 use crate::node::request::{Arrival, Order, ReceivedHeartbeat, Refused, Request};
+use crate::node::threads::Clock;
 
 /// The maximum of units queued for one worker: this many of appends and snapshots, and as many others.
 const ARRIVALS_MAX: usize = 16 * 1024;
@@ -24,7 +26,12 @@ const CONTROL_BYTES_MAX: usize = 16 << 20;
 
 /// The queues of one worker.
 pub(crate) struct Inbox {
-    requests: ArrayQueue<Request>,
+    /// Each with the time of its call, if it was stamped.
+    requests: ArrayQueue<(Request, Option<Time>)>,
+    /// Stamps one request at a time; `None`: no request.
+    clock: Option<Clock>,
+    /// Whether the next request is stamped.
+    stamps_next: AtomicBool,
     request_bytes: AtomicUsize,
     request_bytes_max: usize,
     /// Units of appends and snapshots, in order: they wait while the log has no space for them, …
@@ -40,10 +47,12 @@ pub(crate) struct Inbox {
 
 impl Inbox {
     /// The queues of a worker with `memory` bytes for its log: none holds more than that.
-    pub(crate) fn new(requests_max: usize, memory: u64, waker: Waker) -> Arc<Self> {
+    pub(crate) fn new(requests_max: usize, memory: u64, waker: Waker, clock: Option<Clock>) -> Arc<Self> {
         let bytes_max = usize::try_from(memory).unwrap_or(usize::MAX).min(WAITING_BYTES_MAX);
         Arc::new(Self {
             requests: ArrayQueue::new(requests_max),
+            clock,
+            stamps_next: AtomicBool::new(clock.is_some()),
             request_bytes: AtomicUsize::new(0),
             request_bytes_max: bytes_max,
             appends: Arrivals::new(bytes_max),
@@ -65,7 +74,8 @@ impl Inbox {
             self.request_bytes.fetch_sub(bytes, Ordering::Relaxed);
             return Err(Refused::Full(request));
         }
-        self.requests.push(request).map_err(|request| {
+        self.requests.push((request, self.stamp())).map_err(|(request, stamp)| {
+            self.lose(stamp);
             self.request_bytes.fetch_sub(bytes, Ordering::Relaxed);
             Refused::Full(request)
         })?;
@@ -106,11 +116,38 @@ impl Inbox {
         if self.is_closed() { self.refuse_all() } else { self.waker.wake_by_ref() }
     }
 
+    /// The time of a call, if it is one to be stamped.
+    fn stamp(&self) -> Option<Time> {
+        let is_due =
+            self.stamps_next.load(Ordering::Relaxed) && self.stamps_next.swap(false, Ordering::Relaxed);
+        self.clock.filter(|_| is_due).map(Clock::now)
+    }
+
+    /// The next request is stamped with the time of its call, if there is a clock. To be called when what became
+    /// of the one before is known.
+    pub(crate) fn stamp_next(&self) {
+        self.stamps_next.store(self.clock.is_some(), Ordering::Relaxed);
+    }
+
+    /// Takes a request, with the time of its call if it was stamped.
+    pub(crate) fn next_stamped(&self) -> Option<(Request, Option<Time>)> {
+        let (request, stamp) = self.requests.pop()?;
+        self.request_bytes.fetch_sub(request.bytes(), Ordering::Relaxed);
+        Some((request, stamp))
+    }
+
     /// Takes a request.
     pub(crate) fn next_request(&self) -> Option<Request> {
-        let request = self.requests.pop()?;
-        self.request_bytes.fetch_sub(request.bytes(), Ordering::Relaxed);
+        let (request, stamp) = self.next_stamped()?;
+        self.lose(stamp);
         Some(request)
+    }
+
+    /// A stamp will not be followed up: another request gets one.
+    fn lose(&self, stamp: Option<Time>) {
+        if stamp.is_some() {
+            self.stamp_next();
+        }
     }
 
     /// Takes the next unit of appends or of a snapshot.

@@ -87,7 +87,7 @@ impl<D: Disk> Node<D> {
     ) -> Result<Self, OpenError> {
         let count = u16::try_from(places.len()).map_err(|_| OpenError::Config("too many workers"))?;
         let inboxes: Vec<_> =
-            places.iter().map(|place| Inbox::new(inbox_max, u64::MAX, place.waker.clone())).collect();
+            places.iter().map(|place| Inbox::new(inbox_max, u64::MAX, place.waker.clone(), None)).collect();
         let metrics: Vec<_> = places.iter().map(|_| Arc::new(WorkerMetrics::default())).collect();
         let noted = places.first().map(|place| place.disk.directory().peers().to_vec());
         let peers = Peers::new(&noted.unwrap_or_default());
@@ -101,6 +101,7 @@ impl<D: Disk> Node<D> {
                 inbox: Arc::clone(&inboxes[worker]),
                 dispatch: Arc::clone(&dispatch),
                 metrics: Arc::clone(&metrics[worker]),
+                clock: None,
             };
             let settings = Settings { worker: worker as u16, workers: count, ..settings.clone() };
             workers.push(Worker::open(settings, lane, disk, context, now)?);

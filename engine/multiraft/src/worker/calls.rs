@@ -6,6 +6,7 @@ pub(crate) mod proposals;
 pub(crate) mod reading;
 pub(crate) mod reads;
 pub(crate) mod requests;
+pub(in crate::worker) mod sampling;
 pub(crate) mod waiters;
 pub(crate) mod waiting;
 
@@ -13,6 +14,7 @@ use raftwerk_frame::{GroupId, Message, NodeId, Time};
 use raftwerk_wal::GroupSlot;
 
 use self::clients::Clients;
+use self::sampling::Sampling;
 use crate::api::state_machine::Replies;
 use crate::worker::groups::timers::Timers;
 
@@ -22,6 +24,7 @@ pub(in crate::worker) struct Calls {
     clients: Clients,
     /// Scratch: what a state machine replies to the entries that it applies.
     replies: Replies,
+    sampling: Sampling,
     /// Length of the request queue before the turn's time was read.
     requests_seen: usize,
     /// The last token of a read-index request to a core.
@@ -42,6 +45,10 @@ impl Calls {
     /// What applying an entry needs: where its reply is collected, and the clients that wait for it.
     pub(in crate::worker) const fn for_apply(&mut self) -> (&mut Replies, &mut Clients) {
         (&mut self.replies, &mut self.clients)
+    }
+
+    pub(in crate::worker) const fn sampling(&mut self) -> &mut Sampling {
+        &mut self.sampling
     }
 
     /// When the first deadline of a group's reads comes.

@@ -85,6 +85,7 @@ impl<D: Disk> Worker<D> {
         self.lane.set_time(now);
         self.refresh_peers();
         self.on_completions();
+        self.follow_sample();
         self.execute_orders();
         if self.is_closing {
             return TurnEnd { is_busy: false, next_deadline: Time::NEVER, is_closed: true };
@@ -104,13 +105,17 @@ impl<D: Disk> Worker<D> {
         if !self.is_poisoned {
             self.flush_groups();
             self.submit_batch();
+            self.note_sample_handed();
             self.send_heartbeats();
             self.send_appends();
         }
         self.calls.clients().release_payloads();
+        self.follow_sample();
         let applied_all = self.apply_groups();
+        self.follow_sample();
         self.report_conditions();
         self.calls.clients().finish_turn();
+        self.end_sample();
         let Outboxes { sent, dropped, .. } = self.outboxes;
         self.env.metrics.publish(&self.lane.stats(), self.lane.log_bytes(), sent, dropped);
         TurnEnd {

@@ -17,6 +17,7 @@ use crate::api::status::ReplicaKind;
 use crate::node::dispatch::Dispatch;
 use crate::node::events::Condition;
 use crate::node::inbox::Inbox;
+use crate::node::threads::Clock;
 use crate::worker::calls::Calls;
 use crate::worker::groups::machines::{as_restored, new_machine, restore_machine, split};
 use crate::worker::groups::replica::Replica;
@@ -39,6 +40,8 @@ pub(crate) struct WorkerContext {
     pub(crate) inbox: Arc<Inbox>,
     pub(crate) dispatch: Arc<Dispatch>,
     pub(crate) metrics: Arc<WorkerMetrics>,
+    /// Of the node's threads; `None` where the owner turns the workers.
+    pub(crate) clock: Option<Clock>,
 }
 
 /// A machine with a checkpoint's state, or the message of its panic.

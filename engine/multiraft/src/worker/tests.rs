@@ -200,7 +200,7 @@ impl Node {
         let mut inner = StepDisk::new(directory.clone());
         inner.runs_by_itself = false;
         let inner = Arc::new(Mutex::new(inner));
-        let inbox = Inbox::new(64, u64::MAX, Waker::noop().clone());
+        let inbox = Inbox::new(64, u64::MAX, Waker::noop().clone(), None);
         let dispatch = Arc::new(Dispatch::new(
             vec![Arc::clone(&inbox)],
             Peers::new(directory.peers()),
@@ -215,6 +215,7 @@ impl Node {
             inbox: Arc::clone(&inbox),
             dispatch: Arc::clone(&dispatch),
             metrics: Arc::new(WorkerMetrics::default()),
+            clock: None,
         };
         let mut settings = Settings {
             node: NodeId(1),

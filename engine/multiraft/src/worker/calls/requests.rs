@@ -1,7 +1,7 @@
 //! Takes the requests of clients in: each is queued beside its group, answered, or refused.
 
 use bytes::Bytes;
-use raftwerk_frame::GroupId;
+use raftwerk_frame::{GroupId, Time};
 use raftwerk_wal::Disk;
 
 use crate::api::error::ProposeError;
@@ -31,8 +31,12 @@ impl<D: Disk> Worker<D> {
         let enough = (SUBMISSION_BYTES + self.settings.payload_bytes_max) as u64;
         while room > enough && at_first - room < space && left > 0 {
             left -= 1;
-            let Some(request) = self.env.inbox.next_request() else { return true };
-            self.accept_request(request, &mut room, None);
+            let Some((request, called)) = self.env.inbox.next_stamped() else { return true };
+            if let Some(called) = called {
+                self.accept_sample(request, called, &mut room);
+            } else {
+                self.accept_request(request, &mut room, None);
+            }
         }
         if left == 0 {
             return true;
@@ -49,6 +53,15 @@ impl<D: Disk> Worker<D> {
             }
         }
         true
+    }
+
+    /// Takes a request that was stamped when it was called: one of its proposals will be followed, if it has any.
+    fn accept_sample(&mut self, request: Request, called: Time, room: &mut u64) {
+        self.calls.sampling.begin_choice(called, self.now);
+        self.accept_request(request, room, None);
+        if !self.calls.sampling.end_choice() {
+            self.env.inbox.stamp_next();
+        }
     }
 
     /// Takes one request. With `refusal` nothing can be written now: proposals get that error, while reads,
@@ -128,6 +141,7 @@ impl<D: Disk> Worker<D> {
                 Some(replica) if replica.is_quarantined() => Err(ProposeError::Quarantined(group)),
                 Some(_) if let Some(error) = refusal => Err(error.clone()),
                 Some(replica) => {
+                    self.calls.sampling.note_queued(replica.slot, group, replica.proposals.queued());
                     replica.proposals.queue(queued, bytes + ENTRY_BYTES);
                     Ok(replica.slot)
                 }

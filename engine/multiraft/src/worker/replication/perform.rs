@@ -149,6 +149,7 @@ impl<D: Disk> Worker<D> {
                     "the core takes all of a turn's proposals or none"
                 );
                 Self::write_queued(&mut self.lane, self.calls.clients(), replica, id)?;
+                self.calls.sampling().note_appended(slot, id);
             }
             Some(Append::Accept { from, last }) => {
                 for (header, bytes) in frames {
