@@ -15,8 +15,8 @@ use raftwerk_frame::{EntryId, HardState, Index, Membership, Message, NodeId, Run
 use smallvec::SmallVec;
 
 use crate::contract::{AppendPlan, Config, Effects, Input, MessageKind, Opening, Origin, Restored, Settings};
+use crate::group::election::promise::Promise;
 use crate::group::election::{Candidacy, Timers, random_timeout};
-use crate::group::invariant::Marks;
 use crate::group::liveness::leader_query::QuerySender;
 use crate::group::liveness::support::Support;
 use crate::group::membership::configurations::{Configurations, MemberStanding};
@@ -62,8 +62,8 @@ pub struct Group {
     /// All other members of the configuration, and in a leader the removed peers that it still serves; in
     /// rising order.
     peers: SmallVec<[NodeId; 4]>,
-    /// Term and vote. Invariant: the term never falls.
-    hard_state: HardState,
+    /// Term and vote.
+    hard_state: Promise,
     role: RoleState,
     /// The leader of this term, if it is known. Invariant: this node if and only if it leads.
     leader: Option<NodeId>,
@@ -71,7 +71,8 @@ pub struct Group {
     /// Up to where the log is known to be committed. Invariant: applied ≤ commit ≤ last. Raised by
     /// [`Group::commit_to`] and by snapshots; never lowered.
     commit: Index,
-    /// Up to where the state machine has applied the log, as the driver reported.
+    /// Up to where the state machine has applied the log, as the driver reported. Raised by
+    /// [`Input::Applied`] and by snapshots; never lowered.
     applied: Index,
     /// The time of the last input. Never falls.
     now: Time,
@@ -109,7 +110,7 @@ impl Group {
             is_witness,
             standing: MemberStanding::new(),
             opening: config.opening,
-            hard_state,
+            hard_state: Promise::new(hard_state),
             role: RoleState::Follower,
             leader: None,
             log: Log::new(compacted, runs, last),
@@ -161,6 +162,7 @@ impl Group {
     /// If the term is not later than `fence`.
     pub fn set_fence(&mut self, fence: Term) {
         assert!(self.hard_state.term > fence, "promises of the fenced terms are lost");
+        assert!(self.role() == Role::Follower && self.leader.is_none(), "only recovery fences a replica");
         self.candidacy.fence();
         self.lift_fence();
     }
@@ -201,7 +203,7 @@ impl Group {
     /// Processes one input. Never fails, never blocks; allocates nothing in steady state.
     pub fn step(&mut self, now: Time, input: Input<'_>, effects: &mut Effects) {
         self.now = self.now.max(now);
-        let before = Marks::of(self);
+        let before = (self.role(), self.hard_state(), self.leader);
         match input {
             Input::Timeout => self.on_timeout(effects),
             Input::Campaign => {
@@ -246,12 +248,12 @@ impl Group {
             Input::SupportedBy { node, yes: true } => self.on_support_gained(node),
             Input::SupportedBy { node, yes: false } => self.on_support_lost(node),
         }
-        effects.role_changed |= before.role != self.role() || before.hard_state.term != self.hard_state.term;
-        effects.leader_changed |= before.leader != self.leader;
-        if before.hard_state != self.hard_state {
-            effects.hard_state = Some(self.hard_state);
+        let (role, hard_state, leader) = before;
+        effects.role_changed |= role != self.role() || hard_state.term != self.hard_state.term;
+        effects.leader_changed |= leader != self.leader;
+        if hard_state != *self.hard_state {
+            effects.hard_state = Some(*self.hard_state);
         }
-        before.assert_kept_by(self);
         assert!(invariant::holds_in_brief(self), "after an input: {:?}", invariant::check_in_brief(self));
         debug_assert_eq!(invariant::check(self), Ok(()));
     }
@@ -390,6 +392,13 @@ impl Group {
         }
     }
 
+    /// A snapshot up to `index` replaces the state.
+    pub(crate) fn restart_at(&mut self, index: Index) {
+        assert!(index > self.commit, "the commit index never falls");
+        assert!(index > self.applied, "only what is committed is applied");
+        (self.commit, self.applied) = (index, index);
+    }
+
     pub(crate) fn rearm_election(&mut self) {
         let timeout = self.timers.draw_timeout(self.config.election_timeout());
         self.timers.set(self.now + timeout + self.priority_delay());
@@ -419,14 +428,14 @@ impl Group {
 
     /// The latest term it has seen.
     #[must_use]
-    pub const fn term(&self) -> Term {
+    pub fn term(&self) -> Term {
         self.hard_state.term
     }
 
     /// Term and vote.
     #[must_use]
-    pub const fn hard_state(&self) -> HardState {
-        self.hard_state
+    pub fn hard_state(&self) -> HardState {
+        *self.hard_state
     }
 
     /// The leader of this term, if the replica knows it; possibly itself.

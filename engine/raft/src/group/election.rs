@@ -1,5 +1,6 @@
 //! Terms, votes and campaigns (paper, section 5.2 and 5.4.1; thesis, sections 4.2.3, 6.2 and 9.6).
 
+pub(super) mod promise;
 pub(super) mod transfer;
 
 use core::time::Duration;
@@ -220,8 +221,7 @@ impl Group {
             self.end_all_removals(effects);
         }
         if term > self.hard_state.term {
-            self.hard_state.term = term;
-            self.hard_state.vote = None;
+            self.hard_state.enter(term);
             self.forget_leader_contact();
         }
         self.unquiesce();
@@ -302,8 +302,8 @@ impl Group {
         } else {
             self.role = RoleState::Candidate(votes);
             let before = self.hard_state.term;
-            self.hard_state.term = self.hard_state.term.next();
-            self.hard_state.vote = Some(me);
+            self.hard_state.enter(self.hard_state.term.next());
+            self.hard_state.vote_for(me);
             assert!(self.hard_state.term > before, "every campaign has a term of its own");
             self.rearm_election();
             let transfer = campaign == Campaign::Transfer;
@@ -387,7 +387,7 @@ impl Group {
             let campaigns = matches!(self.role(), Role::Candidate | Role::Leader);
             assert!(!campaigns, "a candidate has spent its vote");
             assert!(last >= self.log.last(), "no shorter log is voted for");
-            self.hard_state.vote = Some(from);
+            self.hard_state.vote_for(from);
             self.rearm_election();
         }
         effects.send_durable.push((from, Message::VoteReply { term: self.hard_state.term, granted }));

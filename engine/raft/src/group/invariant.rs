@@ -3,7 +3,7 @@
 use alloc::format;
 use alloc::string::String;
 
-use raftwerk_frame::{EntryId, HardState, Index, NodeId, Term};
+use raftwerk_frame::{EntryId, Index, NodeId, Term};
 
 use crate::group::{Group, Role};
 use crate::reconfig::may_follow;
@@ -76,26 +76,37 @@ pub fn check(group: &Group) -> Result<(), Violation> {
 /// every build.
 #[inline]
 pub(super) fn holds_in_brief(group: &Group) -> bool {
-    let (compacted, last, role) = (group.compacted(), group.last(), group.role());
+    let (compacted, last) = (group.compacted().index, group.last().index);
     let (applied, commit, durable) = (group.applied(), group.commit(), group.durable());
-    let is_ordered = (compacted.index <= applied)
-        & (applied <= commit)
-        & (commit <= last.index)
-        & (compacted.index <= durable)
-        & (durable <= last.index);
-    let leads = role == Role::Leader;
-    let followed = if leads { group.peers.len() } else { 0 };
-    let names_itself = group.leader() == Some(group.node());
-    let is_of_role = (leads == names_itself) & (group.all_progress().len() == followed);
-    is_ordered & is_of_role && (role == Role::Follower || may_lead(group))
+    let is_ordered = compacted <= applied
+        && applied <= commit
+        && commit <= last
+        && compacted <= durable
+        && durable <= last;
+    let names_itself = group.leader().is_some_and(|leader| leader == group.node());
+    is_ordered
+        && match group.leadership() {
+            Some(leadership) => {
+                names_itself && leadership.progress().len() == group.peers.len() && may_lead(group)
+            }
+            None => !names_itself && (group.role() == Role::Follower || may_campaign(group)),
+        }
 }
 
-/// The rules that bind candidates and leaders only.
+/// The rules that bind leaders only, besides those for candidates.
 fn may_lead(group: &Group) -> bool {
-    let is_witness =
-        group.is_witness() || group.is_leader() && group.configuration().is_witness(group.node());
-    let voted = group.role() != Role::Candidate || group.hard_state().vote == Some(group.node());
-    !is_witness && voted && group.last() >= group.origin().floor()
+    !group.configuration().is_witness(group.node()) && is_fit(group)
+}
+
+/// The rules that bind candidates, in both rounds.
+fn may_campaign(group: &Group) -> bool {
+    let votes_for_itself = group.hard_state().vote.is_some_and(|vote| vote == group.node());
+    (group.role() != Role::Candidate || votes_for_itself) && is_fit(group)
+}
+
+/// The rules that bind candidates and leaders.
+fn is_fit(group: &Group) -> bool {
+    !group.is_witness() && group.joined.as_deref().is_none_or(|floor| group.last() >= *floor)
 }
 
 /// Of the invariants of one replica, those that cost a few comparisons, whatever its log and its peers are. Rules
@@ -135,58 +146,6 @@ pub(super) fn check_in_brief(group: &Group) -> Result<(), Violation> {
     );
     rule!(6, group.role() != Role::Candidate || voted, "a candidate voted for {:?}", group.hard_state().vote);
     Ok(())
-}
-
-/// What an input may only raise, or not change at all, as it was before the input.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Marks {
-    pub(super) role: Role,
-    pub(super) hard_state: HardState,
-    pub(super) leader: Option<NodeId>,
-    last: Index,
-    commit: Index,
-    applied: Index,
-    compacted: Index,
-    round: u64,
-    is_witness: bool,
-    is_fenced: bool,
-}
-
-impl Marks {
-    pub(super) fn of(group: &Group) -> Self {
-        Self {
-            role: group.role(),
-            hard_state: group.hard_state(),
-            leader: group.leader(),
-            last: group.last().index,
-            commit: group.commit(),
-            applied: group.applied(),
-            compacted: group.compacted().index,
-            round: group.reads.round(),
-            is_witness: group.is_witness(),
-            is_fenced: group.is_fenced(),
-        }
-    }
-
-    /// After the input.
-    pub(super) fn assert_kept_by(&self, group: &Group) {
-        let (before, after) = (self.hard_state, group.hard_state());
-        assert!(after.term >= before.term, "the term never falls");
-        let is_same_term = after.term == before.term;
-        let is_same_vote = before.vote.is_none() || after.vote == before.vote;
-        assert!(!is_same_term || is_same_vote, "a vote is given once a term");
-        let was_elected = matches!(self.role, Role::Candidate | Role::Leader);
-        assert!(!is_same_term || !group.is_leader() || was_elected, "a leader was a candidate of its term");
-        let (was_leader, is_leader) = (self.role == Role::Leader, group.is_leader());
-        let is_kept = group.last().index >= self.last;
-        assert!(!(is_same_term && was_leader && is_leader) || is_kept, "a leader only appends");
-        assert!(group.commit() >= self.commit, "the commit index never falls");
-        assert!(group.applied() >= self.applied, "the applied index never falls");
-        assert!(group.compacted().index >= self.compacted, "what is compacted does not come back");
-        assert!(group.reads.round() >= self.round, "read rounds rise");
-        assert!(group.is_witness() == self.is_witness, "a witness stays one, and nothing becomes one");
-        assert!(self.is_fenced || !group.is_fenced(), "only recovery fences a replica");
-    }
 }
 
 fn check_memberships(group: &Group) -> Result<(), Violation> {

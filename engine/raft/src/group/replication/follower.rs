@@ -141,6 +141,7 @@ impl Group {
             if conflict.is_none() {
                 conflict = Some(from);
                 if from <= self.log.last().index {
+                    assert!(self.role() == Role::Follower, "a leader only appends");
                     self.log.replace_from(from);
                     self.roll_back(from, effects);
                 }

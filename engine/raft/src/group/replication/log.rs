@@ -115,6 +115,7 @@ impl Log {
     /// Drops the prefix up to `to`, which must be held.
     pub(crate) fn compact(&mut self, to: Index) {
         let Some(term) = self.term_at(to) else { return };
+        assert!(to >= self.compacted.index, "what is compacted does not come back");
         self.compacted = EntryId::new(term, to);
         let keep = self.runs.iter().rposition(|run| run.first <= to.next()).unwrap_or(0);
         self.runs.drain(..keep);
@@ -140,7 +141,7 @@ impl Log {
 
     /// Starts anew after `id`.
     pub(crate) fn reset(&mut self, id: EntryId) {
-        assert!(id.index > self.compacted.index, "a log begins anew further on");
+        assert!(id.index > self.compacted.index, "what is compacted does not come back");
         self.runs.clear();
         (self.compacted, self.last, self.durable) = (id, id.index, id.index);
     }

@@ -73,7 +73,7 @@ impl Group {
         self.fortify();
         self.rearm_election();
         if id.index > self.commit {
-            assert!(id.index > self.applied, "only what is committed is applied");
+            assert!(self.role() == Role::Follower, "a leader only appends");
             let keep_tail = self.log.holds(id);
             if keep_tail {
                 self.log.compact(id.index);
@@ -82,7 +82,7 @@ impl Group {
             }
             assert!(self.log.compacted() == id, "the log begins after the snapshot");
             assert!(keep_tail || self.log.last() == id, "a tail that may differ is dropped");
-            (self.commit, self.applied) = (id.index, id.index);
+            self.restart_at(id.index);
             let tail = if keep_tail { Tail::Kept } else { Tail::Dropped };
             self.rebase(id.index, tail, configuration, effects);
             let is_known = self.configuration_index() >= id.index;
