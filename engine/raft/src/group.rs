@@ -277,18 +277,19 @@ impl Group {
     /// The next append plan for a peer, if there is one. Only a leader has any.
     #[must_use]
     pub fn next_append(&mut self, to: NodeId) -> Option<AppendPlan> {
-        let plan = if self.role() == Role::Leader { self.append_plan(to) } else { None };
-        // By reference: a plan is large enough that moving it would cost more than these.
-        if let Some(plan) = &plan {
-            let last = self.log.last().index;
-            assert!(plan.term == self.hard_state.term, "a leader sends appends of its own term");
-            assert!(plan.prev.term <= plan.term, "a log has no entries of a later term than its leader's");
-            assert!(plan.first == plan.prev.index.next(), "an append goes on after its prev");
-            assert!(plan.prev.index <= last && plan.last <= last, "only what is in the log is sent");
-            assert!(plan.commit <= last, "only what is in the log is committed");
-            assert!(plan.bytes_max <= self.config.append_bytes_max(), "an append has a bound");
+        let leadership = self.leadership()?;
+        let at = self.peer_at(to)?;
+        let progress = leadership.progress().get(at)?;
+        // Every second call ends here: the peer was sent all that there is, and that it is committed.
+        let is_commit_news = self.is_commit_push_due && progress.commit_sent() < self.commit;
+        if progress.next() > self.log.last().index
+            && progress.state() == PeerState::Replicate
+            && !progress.is_probe_due()
+            && !is_commit_news
+        {
+            return None;
         }
-        plan
+        self.append_plan(at)
     }
 
     /// Records what was sent of the last append plan to a peer: up to which entry, and how many bytes.
@@ -416,8 +417,13 @@ impl Group {
     }
 
     pub(crate) fn progress_of(&mut self, node: NodeId) -> Option<&mut Progress> {
-        let at = self.peers.binary_search(&node).ok()?;
+        let at = self.peer_at(node)?;
         self.all_progress_mut().get_mut(at)
+    }
+
+    /// Where a node is among the peers, if it is one. There are so few that each is looked at.
+    pub(crate) fn peer_at(&self, node: NodeId) -> Option<usize> {
+        self.peers.iter().position(|peer| *peer == node)
     }
 
     /// All other members of the configuration, in rising order; in a leader also removed peers that it still
@@ -492,7 +498,7 @@ impl Group {
     /// A leader's progress of a peer.
     #[must_use]
     pub fn progress(&self, peer: NodeId) -> Option<PeerStatus> {
-        let at = self.peers.binary_search(&peer).ok()?;
+        let at = self.peer_at(peer)?;
         self.all_progress().get(at).map(Progress::status)
     }
 

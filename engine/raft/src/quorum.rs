@@ -1,7 +1,8 @@
 //! Majorities, and pairs of them: every decision of a group uses this module (paper, section 6; thesis, 4.3).
 
+use alloc::vec::Vec;
+
 use raftwerk_frame::{Configuration, NodeId};
-use smallvec::SmallVec;
 
 /// The result of a vote.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -19,7 +20,7 @@ pub enum VoteResult {
 /// `vote` returns a voter's answer. An empty half agrees with everything.
 #[must_use]
 pub fn vote_result(configuration: &Configuration, vote: impl Fn(NodeId) -> Option<bool>) -> VoteResult {
-    let halves = [&configuration.voters, &configuration.outgoing].map(|voters| majority_vote(voters, &vote));
+    let halves = [majority_vote(&configuration.voters, &vote), majority_vote(&configuration.outgoing, &vote)];
     if halves.contains(&VoteResult::Lost) {
         VoteResult::Lost
     } else if halves.contains(&VoteResult::Pending) {
@@ -64,8 +65,20 @@ pub fn reached(configuration: &Configuration, reached: impl Fn(NodeId) -> u64) -
 }
 
 fn majority_reached(voters: &[NodeId], reached: impl Fn(NodeId) -> u64) -> Option<u64> {
+    if voters.is_empty() {
+        return None;
+    }
     // Three and five voters are the rule; more than seven are beyond the fixed array and cost an allocation.
-    let mut numbers: SmallVec<[u64; 7]> = voters.iter().map(|&voter| reached(voter)).collect();
+    let (mut few, mut many) = ([0; 7], Vec::new());
+    let numbers = if let Some(numbers) = few.get_mut(..voters.len()) {
+        numbers
+    } else {
+        many.resize(voters.len(), 0);
+        &mut many[..]
+    };
+    for (number, &voter) in numbers.iter_mut().zip(voters) {
+        *number = reached(voter);
+    }
     numbers.sort_unstable();
     let needed = voters.len() / 2 + 1;
     assert!(2 * needed > voters.len(), "two majorities have a voter in common");

@@ -122,16 +122,32 @@ pub struct AppendPlan {
 impl Effects {
     /// Empties it for the next step; keeps its memory.
     pub fn clear(&mut self) {
+        if self.has_configuration() {
+            self.clear_configurations();
+        }
         let Self { send, send_durable, reads, reads_rejected, snapshot_to, .. } = self;
         send.clear();
         send_durable.clear();
         reads.clear();
         reads_rejected.clear();
         snapshot_to.clear();
-        (self.hard_state, self.append, self.install) = (None, None, None);
-        (self.commit, self.rejected) = (None, None);
+        (self.hard_state, self.append, self.commit) = (None, None, None);
+        (self.rejected, self.settled, self.transfer) = (None, None, None);
         (self.role_changed, self.leader_changed, self.configuration_changed) = (false, false, false);
-        (self.membership, self.begins_in, self.reconfigured) = (None, None, None);
-        (self.settled, self.transfer) = (None, None);
+    }
+
+    /// Whether there is any of those effects that own memory, and are rare.
+    const fn has_configuration(&self) -> bool {
+        self.install.is_some()
+            || self.membership.is_some()
+            || self.begins_in.is_some()
+            || self.reconfigured.is_some()
+    }
+
+    #[cold]
+    fn clear_configurations(&mut self) {
+        (self.install, self.membership) = (None, None);
+        (self.begins_in, self.reconfigured) = (None, None);
+        assert!(!self.has_configuration(), "what has_configuration looks at is what is cleared");
     }
 }

@@ -111,7 +111,7 @@ impl Group {
     /// A follower requests a read index. It repeats the request if this one is lost, or dropped because too
     /// many wait.
     pub(crate) fn on_read_index(&mut self, from: NodeId, round: u64) {
-        let is_known = self.peers.binary_search(&from).is_ok();
+        let is_known = self.peer_at(from).is_some();
         if self.role() == Role::Leader && is_known && self.reads.waiting.len() < WAITING_MAX {
             self.unquiesce();
             let index = self.reads.is_open.then_some(self.commit);
@@ -134,12 +134,16 @@ impl Group {
     }
 
     /// Answers the reads of all rounds that a quorum has answered.
+    #[inline]
     pub(crate) fn answer_reads(&mut self, effects: &mut Effects) {
-        if self.reads.waiting.is_empty() {
-            return;
+        if !self.reads.is_idle() {
+            self.answer_waiting_reads(effects);
         }
+    }
+
+    fn answer_waiting_reads(&mut self, effects: &mut Effects) {
         let round_of = |node| {
-            let at = self.peers.binary_search(&node).ok();
+            let at = self.peer_at(node);
             at.map_or(self.reads.round, |at| self.all_progress()[at].round())
         };
         let Some(reached) = quorum::reached(self.configuration(), round_of) else { return };

@@ -215,7 +215,7 @@ impl Group {
     }
 
     pub(crate) fn peer(&self, node: NodeId) -> Option<&Progress> {
-        let at = self.peers.binary_search(&node).ok()?;
+        let at = self.peer_at(node)?;
         self.all_progress().get(at)
     }
 }

@@ -107,13 +107,13 @@ impl Group {
     /// and of peers nothing from one configuration to the next.
     #[must_use]
     pub fn is_supporting(&self, node: NodeId) -> bool {
-        self.peers.binary_search(&node).is_ok_and(|at| self.support.given.contains(at))
+        self.peer_at(node).is_some_and(|at| self.support.given.contains(at))
     }
 
     /// Whether another node supports this one, as the driver reported; kept like [`Group::is_supporting`].
     #[must_use]
     pub fn is_supported_by(&self, node: NodeId) -> bool {
-        self.peers.binary_search(&node).is_ok_and(|at| self.support.received.contains(at))
+        self.peer_at(node).is_some_and(|at| self.support.received.contains(at))
     }
 
     /// Until when, at the latest, no other node leads, and the commit index up to which a read may be
@@ -143,14 +143,14 @@ impl Group {
 
     /// This node begins to support another.
     pub(crate) fn on_support_begun(&mut self, node: NodeId) {
-        if let Ok(at) = self.peers.binary_search(&node) {
+        if let Some(at) = self.peer_at(node) {
             self.support.given.insert(at);
         }
     }
 
     /// This node ends to support another.
     pub(crate) fn on_support_ended(&mut self, node: NodeId) {
-        if let Ok(at) = self.peers.binary_search(&node) {
+        if let Some(at) = self.peer_at(node) {
             self.support.given.remove(at);
             self.end_fortification(node);
             assert!(
@@ -162,7 +162,7 @@ impl Group {
 
     /// Another node begins to support this one.
     pub(crate) fn on_support_gained(&mut self, node: NodeId) {
-        let Ok(at) = self.peers.binary_search(&node) else { return };
+        let Some(at) = self.peer_at(node) else { return };
         self.support.received.insert(at);
         if self.role() == Role::Leader {
             self.restart_fortification(at);
@@ -173,7 +173,7 @@ impl Group {
 
     /// Another node ends to support this one.
     pub(crate) fn on_support_lost(&mut self, node: NodeId) {
-        let Ok(at) = self.peers.binary_search(&node) else { return };
+        let Some(at) = self.peer_at(node) else { return };
         self.support.received.remove(at);
         if self.role() == Role::Leader {
             self.restart_fortification(at);

@@ -105,7 +105,7 @@ impl Group {
     pub(crate) fn advance_commit(&mut self, effects: &mut Effects) {
         assert!(self.is_leader(), "only a leader commits by counting");
         let reached = |node: NodeId| {
-            let at = self.peers.binary_search(&node).ok();
+            let at = self.peer_at(node);
             at.map_or(self.log.durable().0, |at| self.all_progress()[at].matched().0)
         };
         let Some(index) = quorum::reached(self.configuration(), reached).map(Index) else { return };
@@ -164,7 +164,7 @@ impl Group {
     /// Whether messages from a quorum were received since the last check; then the next period begins.
     pub(crate) fn check_quorum_contact(&mut self) -> bool {
         let heard = |node: NodeId| {
-            let at = self.peers.binary_search(&node).ok();
+            let at = self.peer_at(node);
             Some(at.is_none_or(|at| self.all_progress()[at].is_active()))
         };
         let alive = quorum::vote_result(self.configuration(), heard) == VoteResult::Won;
@@ -189,9 +189,9 @@ impl Group {
         }
     }
 
-    /// The append plan for a peer.
-    pub(crate) fn append_plan(&mut self, to: NodeId) -> Option<AppendPlan> {
-        let at = self.peers.binary_search(&to).ok()?;
+    /// The append plan for the peer at `at`.
+    #[inline(never)] // its caller, which often finds nothing to send, saves no registers then
+    pub(crate) fn append_plan(&self, at: usize) -> Option<AppendPlan> {
         let progress = self.all_progress().get(at)?;
         let is_withheld = progress.is_witness();
         let last = if is_withheld { self.witness_send_limit() } else { self.log.last().index };
@@ -210,6 +210,7 @@ impl Group {
                 progress_epoch,
                 is_withheld,
             };
+            self.assert_plan(&ask);
             return (!progress.is_paused()).then_some(ask);
         }
         // Usually the commit index is sent only up to the peer's acknowledgement; a retiring leader sends all
@@ -231,7 +232,7 @@ impl Group {
         let prev = progress.next().prev();
         // `prev` is compacted: the peer needs a snapshot, see `request_snapshots`.
         let term = self.log.term_at(prev)?;
-        Some(AppendPlan {
+        let plan = AppendPlan {
             term: self.hard_state.term,
             prev: EntryId::new(term, prev),
             first: progress.next(),
@@ -240,7 +241,21 @@ impl Group {
             bytes_max: room.min(self.config.append_bytes_max()),
             progress_epoch: progress.progress_epoch(),
             is_withheld,
-        })
+        };
+        self.assert_plan(&plan);
+        Some(plan)
+    }
+
+    /// Before an append plan leaves the core.
+    #[inline]
+    fn assert_plan(&self, plan: &AppendPlan) {
+        let last = self.log.last().index;
+        assert!(plan.term == self.hard_state.term, "a leader sends appends of its own term");
+        assert!(plan.prev.term <= plan.term, "a log has no entries of a later term than its leader's");
+        assert!(plan.first == plan.prev.index.next(), "an append goes on after its prev");
+        assert!(plan.prev.index <= last && plan.last <= last, "only what is in the log is sent");
+        assert!(plan.commit <= last, "only what is in the log is committed");
+        assert!(plan.bytes_max <= self.config.append_bytes_max(), "an append has a bound");
     }
 
     /// Up to where witnesses are sent entries: what is committed, and what is durable here and with every
@@ -354,7 +369,7 @@ impl Group {
     pub fn written_by_quorum(&self, own: EntryId) -> Index {
         let own = if self.log.holds(own) { own.index.max(self.log.durable()) } else { self.log.durable() };
         let written = |node: NodeId| {
-            let at = self.peers.binary_search(&node).ok();
+            let at = self.peer_at(node);
             at.map_or(own.0, |at| self.all_progress()[at].matched().max(self.all_progress()[at].written()).0)
         };
         if self.role() != Role::Leader {

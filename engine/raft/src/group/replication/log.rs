@@ -40,13 +40,21 @@ impl Log {
 
     /// The term of the entry at `index`; known from the last compacted entry on.
     pub(crate) fn term_at(&self, index: Index) -> Option<Term> {
-        if index == self.compacted.index {
-            return Some(self.compacted.term);
-        }
-        if index < self.compacted.index || index > self.last {
+        if index > self.last {
             return None;
         }
         // Most lookups are near the end.
+        match self.runs.last() {
+            Some(run) if run.first <= index => Some(run.term),
+            _ => self.earlier_term_at(index),
+        }
+    }
+
+    /// The same, of an entry before the last run.
+    fn earlier_term_at(&self, index: Index) -> Option<Term> {
+        if index <= self.compacted.index {
+            return (index == self.compacted.index).then_some(self.compacted.term);
+        }
         let run = self.runs.iter().rfind(|run| run.first <= index);
         run.map(|run| run.term)
     }

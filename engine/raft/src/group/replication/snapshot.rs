@@ -19,11 +19,14 @@ impl Group {
         let (compacted, now) = (self.log.compacted(), self.now);
         let Some((peers, leadership)) = self.peers_and_leadership() else { return };
         let (progress, removals) = leadership.progress_and_removals();
-        for (peer, progress) in peers.iter().zip(progress) {
+        for (at, progress) in progress.iter_mut().enumerate() {
             // Sending needs the term of the entry before `next`.
-            let behind = progress.next().prev() < compacted.index;
-            let is_due = behind && progress.state() != PeerState::Snapshot && !progress.is_paused();
-            if is_due && !removals.iter().any(|removal| removal.node() == *peer) {
+            let behind = progress.next() <= compacted.index;
+            if !behind || progress.state() == PeerState::Snapshot || progress.is_paused() {
+                continue;
+            }
+            let peer = &peers[at];
+            if !removals.iter().any(|removal| removal.node() == *peer) {
                 progress.snapshot(compacted, now);
                 assert!(
                     progress.matched() < compacted.index,
