@@ -185,7 +185,7 @@ impl Group {
     }
 
     pub(crate) fn lift_fence(&mut self) {
-        if self.log.last().term >= self.hard_state.term {
+        if self.is_fenced() && self.log.last().term >= self.hard_state.term {
             self.candidacy.lift_fence();
         }
     }
@@ -407,7 +407,10 @@ impl Group {
 
     /// How much longer than others this replica waits before it campaigns, by its priority.
     pub(crate) fn priority_delay(&self) -> Duration {
-        self.config.election_timeout() * u32::from(PRIORITY_MAX - self.candidacy.priority())
+        match PRIORITY_MAX - self.candidacy.priority() {
+            0 => Duration::ZERO,
+            steps => self.config.election_timeout() * u32::from(steps),
+        }
     }
 
     pub(crate) fn update_peers(&mut self) {

@@ -14,6 +14,11 @@ impl<T> ThinVec<T> {
         Self(None)
     }
 
+    /// An empty list that has room for `capacity` items.
+    pub(crate) fn with_capacity(capacity: usize) -> Self {
+        Self(Some(Box::new(Vec::with_capacity(capacity))))
+    }
+
     pub(crate) fn push(&mut self, one: T) {
         self.0.get_or_insert_default().push(one);
     }

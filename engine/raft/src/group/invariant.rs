@@ -106,7 +106,7 @@ fn may_campaign(group: &Group) -> bool {
 
 /// The rules that bind candidates and leaders.
 fn is_fit(group: &Group) -> bool {
-    !group.is_witness() && group.joined.as_deref().is_none_or(|floor| group.last() >= *floor)
+    !group.is_witness() && group.has_reached_floor()
 }
 
 /// Of the invariants of one replica, those that cost a few comparisons, whatever its log and its peers are. Rules

@@ -336,7 +336,7 @@ impl Group {
         self.standing.known != Standing::Removed
             && !self.is_fenced()
             && !self.is_witness
-            && self.log.last() >= self.origin().floor()
+            && self.has_reached_floor()
             && (self.is_voter_of(self.configuration())
                 || self.configuration_index() > self.commit && was_voter())
     }
@@ -344,16 +344,19 @@ impl Group {
     /// Whether this replica is a member in a configuration: it names the node, and either its log; or no log,
     /// and the replica is an initial member.
     pub(crate) fn is_named_in(&self, configuration: &Configuration) -> bool {
-        let me = self.config.node;
-        configuration.contains(me)
-            && match configuration.log_of(me) {
-                Some(log) => log == self.config.own_log,
-                None => self.joined.is_none(),
-            }
+        configuration.contains(self.config.node) && self.has_log_in(configuration)
+    }
+
+    /// Whether a configuration that has this node means this replica's log.
+    fn has_log_in(&self, configuration: &Configuration) -> bool {
+        match configuration.log_of(self.config.node) {
+            Some(log) => log == self.config.own_log,
+            None => self.joined.is_none(),
+        }
     }
 
     fn is_voter_of(&self, configuration: &Configuration) -> bool {
-        configuration.is_voter(self.config.node) && self.is_named_in(configuration)
+        configuration.is_voter(self.config.node) && self.has_log_in(configuration)
     }
 
     /// The configuration in force.

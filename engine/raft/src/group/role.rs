@@ -59,9 +59,12 @@ pub(crate) enum Campaign {
 pub(crate) struct Votes(ThinVec<(NodeId, Ballot)>);
 
 impl Votes {
+    /// As many fit without growth.
+    const USUAL: usize = 4;
+
     /// A campaign begins: the candidate votes for itself.
     pub(crate) fn of_candidate(node: NodeId) -> Self {
-        let mut votes = ThinVec::new();
+        let mut votes = ThinVec::with_capacity(Self::USUAL);
         votes.push((node, Ballot::Granted));
         Self(votes)
     }

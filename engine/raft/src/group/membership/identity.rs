@@ -71,6 +71,12 @@ impl Group {
         self.peer(peer).map_or(0, |progress| progress.progress_epoch())
     }
 
+    /// Whether it has got back all that it held before it was removed and joined again.
+    #[inline]
+    pub(crate) fn has_reached_floor(&self) -> bool {
+        self.joined.as_deref().is_none_or(|floor| self.log.last() >= *floor)
+    }
+
     /// How this replica was created.
     #[must_use]
     pub fn origin(&self) -> Origin {

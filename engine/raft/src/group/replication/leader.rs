@@ -39,7 +39,7 @@ impl Group {
         assert!(self.hard_state.vote == Some(self.config.node), "a candidate votes for itself");
         assert!(!self.is_witness, "a witness never leads");
         assert!(!self.is_fenced(), "a fenced replica never leads");
-        assert!(self.log.last() >= self.origin().floor(), "a leader holds what it once acknowledged");
+        assert!(self.has_reached_floor(), "a leader holds what it once acknowledged");
         assert!(!self.reads.is_open() && self.reads.is_idle(), "only a leader has reads that wait");
         let next = self.log.last().index.next();
         let mut progress = Vec::with_capacity(self.peers.len());

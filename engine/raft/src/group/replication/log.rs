@@ -39,6 +39,7 @@ impl Log {
     }
 
     /// The term of the entry at `index`; known from the last compacted entry on.
+    #[inline]
     pub(crate) fn term_at(&self, index: Index) -> Option<Term> {
         if index > self.last {
             return None;
@@ -59,6 +60,7 @@ impl Log {
         run.map(|run| run.term)
     }
 
+    #[inline]
     pub(crate) fn holds(&self, id: EntryId) -> bool {
         self.term_at(id.index) == Some(id.term)
     }
@@ -92,10 +94,17 @@ impl Log {
         assert!(count > 0, "a run has entries");
         assert!(self.last.0.checked_add(count).is_some(), "an index is counted, or checked on arrival");
         if self.runs.last().is_none_or(|run| run.term != term) {
-            self.runs.push(TermRun { term, first: self.last.next() });
+            self.begin_run(term);
         }
         self.last = self.last.plus(count);
         self.assert_order();
+    }
+
+    /// The next entry is the first of a term.
+    #[cold]
+    fn begin_run(&mut self, term: Term) {
+        assert!(self.runs.last().is_none_or(|run| run.first <= self.last), "a run has entries");
+        self.runs.push(TermRun { term, first: self.last.next() });
     }
 
     /// Drops everything from `from` on.

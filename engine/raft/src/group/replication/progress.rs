@@ -379,7 +379,7 @@ impl Progress {
 
     pub(crate) fn sent(&mut self, last: Index, bytes: u64, at: Time) {
         assert!(self.state == PeerState::Replicate, "only appends to a pipelined peer are counted");
-        // With these three the order of what is in flight stays, whatever is in flight already.
+        // It comes after all that is in flight, as `push` asserts, and so after what is matched: the order stays.
         assert!(last >= self.next, "an append goes on where the last one ended");
         assert!(self.matched < self.next, "what is matched is not sent again");
         self.in_flight.push(Sent { last, bytes, at });

@@ -22,17 +22,14 @@ impl Group {
         for (at, progress) in progress.iter_mut().enumerate() {
             // Sending needs the term of the entry before `next`.
             let behind = progress.next() <= compacted.index;
-            if !behind || progress.state() == PeerState::Snapshot || progress.is_paused() {
-                continue;
-            }
-            let peer = &peers[at];
-            if !removals.iter().any(|removal| removal.node() == *peer) {
+            let is_due = behind && progress.state() != PeerState::Snapshot && !progress.is_paused();
+            if is_due && !removals.iter().any(|removal| removal.node() == peers[at]) {
                 progress.snapshot(compacted, now);
                 assert!(
                     progress.matched() < compacted.index,
                     "a peer that holds the entry needs no snapshot"
                 );
-                effects.snapshot_to.push(*peer);
+                effects.snapshot_to.push(peers[at]);
             }
         }
     }
