@@ -26,7 +26,7 @@ impl<D: Disk> Worker<D> {
             let is_stuck = match self.apply_group(slot) {
                 Ok(()) => false,
                 Err(LogError::Damaged { place, .. }) => {
-                    self.found_damage(place);
+                    self.is_stuck_at(slot, place);
                     true
                 }
                 Err(error) => {

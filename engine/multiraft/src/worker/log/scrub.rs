@@ -57,6 +57,10 @@ pub(in crate::worker) struct Scrubbing {
     /// Groups with damaged entries, and when to try their repair again.
     hit: Vec<GroupSlot>,
     mend_at: Time,
+    /// Groups whose entries could not be read to be applied, and when to try again. If they are lost, that will
+    /// have been noticed; but a read may fail once, and then no other input need ever come.
+    stuck: Vec<GroupSlot>,
+    apply_at: Time,
 }
 
 impl Scrubbing {
@@ -69,6 +73,8 @@ impl Scrubbing {
             found: Vec::new(),
             hit: Vec::new(),
             mend_at: Time::NEVER,
+            stuck: Vec::new(),
+            apply_at: Time::NEVER,
         }
     }
 }
@@ -86,7 +92,7 @@ impl<D: Disk> Worker<D> {
         let is_off = self.settings.scrub_bytes_per_second == 0 || self.upkeep.scrubbing.is_looking;
         let due = if is_off { Time::NEVER } else { self.upkeep.scrubbing.due };
         let found = if self.upkeep.scrubbing.found.is_empty() { Time::NEVER } else { self.now };
-        due.min(self.upkeep.scrubbing.mend_at).min(found)
+        due.min(self.upkeep.scrubbing.mend_at).min(self.upkeep.scrubbing.apply_at).min(found)
     }
 
     /// Handles the damage that was found, and starts the next read when it is due.
@@ -98,6 +104,12 @@ impl<D: Disk> Worker<D> {
         }
         for place in std::mem::take(&mut self.upkeep.scrubbing.found) {
             self.on_damage(place, Extent::Region);
+        }
+        if self.upkeep.scrubbing.apply_at <= self.now {
+            self.upkeep.scrubbing.apply_at = Time::NEVER;
+            for slot in std::mem::take(&mut self.upkeep.scrubbing.stuck) {
+                self.groups.note_to_apply(slot);
+            }
         }
         if self.upkeep.scrubbing.mend_at <= self.now {
             for slot in self.upkeep.scrubbing.hit.clone() {
@@ -181,6 +193,16 @@ impl<D: Disk> Worker<D> {
         if !self.upkeep.scrubbing.found.contains(&place) {
             self.upkeep.scrubbing.found.push(place);
         }
+    }
+
+    /// A group's entries could not be read to be applied.
+    pub(in crate::worker) fn is_stuck_at(&mut self, slot: GroupSlot, place: Place) {
+        self.found_damage(place);
+        let scrubbing = &mut self.upkeep.scrubbing;
+        if !scrubbing.stuck.contains(&slot) {
+            scrubbing.stuck.push(slot);
+        }
+        scrubbing.apply_at = scrubbing.apply_at.min(self.now + RETRY);
     }
 
     /// Handles damage at a place of the log.

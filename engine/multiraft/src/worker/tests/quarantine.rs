@@ -1,6 +1,7 @@
 //! Machines that panic: the effects on their replica, on its clients, and on the worker's other replicas.
 
 use raftwerk_raft::PRIORITY_MAX;
+use raftwerk_wal::OnDamage;
 
 use super::*;
 use crate::api::consistency::{Demand, Wanted};
@@ -339,6 +340,37 @@ fn a_machine_that_panics_on_its_way_back_has_to_see_as_much_as_the_one_before() 
     node.settle();
     ARE_MENDED.set(false);
     assert_eq!(node.quarantine(), None);
+}
+
+/// A read fails once while a new machine catches up, and no other input comes that would have it go on.
+#[test]
+fn a_read_that_fails_once_does_not_keep_a_machine_from_catching_up() {
+    let files = MemoryFiles::new();
+    let mut node = Node::open_with(&files, u64::MAX, |settings, options| {
+        settings.scrub_bytes_per_second = 0;
+        (options.on_damage, options.recent_bytes) = (OnDamage::Fence, 0);
+    });
+    node.create(&[1]);
+    node.turn(2 * TIMEOUT);
+    node.settle();
+    let written = node.write(b"before").unwrap().id.index;
+    drop(node.propose(b"panic"));
+    node.settle();
+    assert!(node.quarantine().is_some());
+
+    let slot = node.worker.groups.slot_of(GROUP).unwrap();
+    let place = node.worker.lane.read(slot, written, written, 1).unwrap()[0].place;
+    let path = files.paths().into_iter().find(|path| path.contains("/seg-")).unwrap();
+    let spoil = || assert!(files.rot(&path, u64::from(place.offset) + 50, 1));
+    spoil();
+    ARE_MENDED.set(true);
+    let _answer = node.order(|reply| Order::Revive { group: GROUP, reply });
+    node.turn(Duration::from_millis(1));
+    assert!(node.worker.groups.get(slot).unwrap().applied < written, "it cannot be read");
+    spoil(); // and is as it was
+    node.turn(Duration::from_secs(1));
+    assert_eq!(node.quarantine(), None);
+    assert!(node.status().unwrap().applied > written);
 }
 
 #[test]
