@@ -40,6 +40,8 @@ pub enum Command {
     Idle(IdleOptions),
     /// Strike the node that leads most groups, and time until all of them take writes again.
     Failover(FailoverOptions),
+    /// Run the canonical rows one after another, with what their parts cost alone, and show them as one table.
+    Suite(crate::suite::SuiteOptions),
     /// Be one node of a cluster; started by `cluster --processes`.
     #[command(hide = true)]
     Node {

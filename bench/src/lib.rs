@@ -35,6 +35,7 @@ pub mod recovery;
 pub mod relay;
 pub mod report;
 pub mod rng;
+pub mod suite;
 pub mod summed;
 pub mod usage;
 pub mod workload;

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use raftwerk_bench::cli::{Cli, ClusterOptions, Command};
-use raftwerk_bench::{certs, cluster, failover, idle, log, node, recovery};
+use raftwerk_bench::{certs, cluster, failover, idle, log, node, recovery, suite};
 
 fn main() -> ExitCode {
     let ended = match Cli::parse().command {
@@ -18,6 +18,7 @@ fn main() -> ExitCode {
             Ok(ending) => return ExitCode::from(ending as u8),
             Err(error) => Err(error),
         },
+        Command::Suite(options) => suite::run(&options, &mut std::io::stdout().lock()),
         Command::Node { settings } => node::run(&settings).map(|()| true),
     };
     match ended {

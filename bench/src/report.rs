@@ -2,10 +2,11 @@
 //!
 //! `README.md` beside this crate describes each figure. Fields are only ever added.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use comfy_table::{CellAlignment, Table, presets};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::latency::LatencyUs;
 
@@ -43,6 +44,10 @@ pub struct ClusterReport {
     pub cpu_us_per_write: Option<f64>,
     pub cpu_us_per_operation: Option<f64>,
     pub client_cpu_us_per_operation: Option<f64>,
+    pub cpu_us_per_write_by_thread: Option<BTreeMap<String, f64>>,
+    pub others_cores: Option<f64>,
+    pub messages_sent: u64,
+    pub message_bytes_sent: u64,
     pub checkpoints: u64,
     pub installs: u64,
     pub snapshot_bytes: u64,
@@ -65,7 +70,7 @@ pub struct ClusterReport {
 }
 
 /// A figure taken on both sides of the measured time.
-#[derive(Clone, Copy, Debug, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[expect(missing_docs, reason = "as above")]
 pub struct BeforeAfter {
     pub before: f64,
@@ -217,6 +222,9 @@ impl ClusterReport {
         if let Some(cpu) = self.client_cpu_us_per_operation {
             row("of which the client's thread", format!("{cpu:.2} µs"));
         }
+        if let Some(cores) = self.others_cores {
+            row("CPU of other processes", format!("{cores:.2} cores"));
+        }
         if let Some(bytes) = self.bytes_per_sync {
             row(
                 "bytes per sync",
@@ -309,7 +317,7 @@ impl ClusterReport {
 }
 
 /// Microseconds in a unit that reads well.
-fn time(us: f64) -> String {
+pub(crate) fn time(us: f64) -> String {
     match us {
         us if us < 1_000.0 => format!("{us:.0} µs"),
         us if us < 1_000_000.0 => format!("{:.2} ms", us / 1_000.0),
@@ -318,7 +326,7 @@ fn time(us: f64) -> String {
 }
 
 /// A whole number with separators.
-fn thousands(number: f64) -> String {
+pub(crate) fn thousands(number: f64) -> String {
     let digits = format!("{:.0}", number.max(0.0));
     let mut out = String::with_capacity(digits.len() + digits.len() / 3);
     for (at, digit) in digits.chars().enumerate() {
@@ -367,6 +375,10 @@ pub(crate) mod tests {
             cpu_us_per_write: Some(3.25),
             cpu_us_per_operation: Some(3.25),
             client_cpu_us_per_operation: Some(0.25),
+            cpu_us_per_write_by_thread: Some(BTreeMap::from([("worker".into(), 1.5), ("net".into(), 0.5)])),
+            others_cores: Some(0.5),
+            messages_sent: 12_345,
+            message_bytes_sent: 50_000_000,
             checkpoints: 7,
             installs: 2,
             snapshot_bytes: 5 << 20,

@@ -99,6 +99,10 @@ pub struct NodeUsage {
     pub snapshot_bytes: u64,
     /// Segments made of files that had been segments before.
     pub segments_recycled: u64,
+    /// Messages sent to peers.
+    pub messages_sent: u64,
+    /// Their bytes, length prefixes included.
+    pub message_bytes_sent: u64,
     /// How the log is written.
     pub append_mode: String,
     /// CPU time of the node's own process; 0 if it has none.
@@ -111,7 +115,7 @@ impl NodeUsage {
     /// Of an engine; without what its process costs.
     #[must_use]
     pub fn of(engine: &Engine) -> Self {
-        let stats = engine.stats();
+        let (stats, net) = (engine.stats(), engine.net_stats());
         let append_mode = stats.append_mode.to_owned();
         Self {
             leaderships: stats.leaderships,
@@ -122,6 +126,8 @@ impl NodeUsage {
             installs: stats.installs,
             snapshot_bytes: stats.snapshot_bytes,
             segments_recycled: stats.segments_recycled,
+            messages_sent: net.messages_sent,
+            message_bytes_sent: net.bytes_sent,
             append_mode,
             cpu_nanos: 0,
             resident_bytes: 0,
@@ -139,6 +145,8 @@ impl NodeUsage {
         self.installs += earlier.installs;
         self.snapshot_bytes += earlier.snapshot_bytes;
         self.segments_recycled += earlier.segments_recycled;
+        self.messages_sent += earlier.messages_sent;
+        self.message_bytes_sent += earlier.message_bytes_sent;
         self.cpu_nanos += earlier.cpu_nanos;
         self
     }

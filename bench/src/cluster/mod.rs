@@ -11,6 +11,7 @@ pub mod local;
 pub mod power_cut;
 pub mod verify;
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -31,7 +32,9 @@ use crate::port::NodePort;
 use crate::probe::raw_sync_us;
 use crate::reading::{self, Reading, Replica};
 use crate::report::{BeforeAfter, ClusterReport, FailoverReport};
-use crate::usage::{own_cpu_nanos, own_resident_bytes, thread_cpu_nanos};
+use crate::usage::{
+    cpu_nanos_by_role, own_cpu_nanos, own_resident_bytes, system_cpu_nanos, thread_cpu_nanos,
+};
 use crate::workload::Workload;
 use child::ChildNode;
 use control::{NodeControl, NodeSettings, NodeUsage};
@@ -167,14 +170,16 @@ fn load_and_verify<N: NodeControl>(
     let (say_ready, ready) = mpsc::channel();
     let client = client(options, subject(options), ports, obeyed, &progress);
     let (results, measured) = thread::scope(|scope| {
-        let running = scope.spawn(move || run_client(client, options.groups, &say_ready));
+        let run = move || run_client(client, options.groups, &say_ready);
+        let running = thread::Builder::new().name("client".into()).spawn_scoped(scope, run);
         let measured = measure(options, &mut nodes, strike, &orders, &ready, &progress);
         // Whatever happened, the client is to end.
         let _ended = orders.send(Order::Finish);
-        let results = running.join().map_err(|_| "the client panicked".to_owned());
-        (results, measured)
-    });
-    let (measured, (tally, mut subject, client_nanos)) = (measured?, results?);
+        let running = running.map_err(|error| format!("starting the client: {error}"))?;
+        let results = running.join().map_err(|_| "the client panicked".to_owned())?;
+        Ok::<_, String>((results, measured))
+    })?;
+    let (measured, (tally, mut subject, client_nanos)) = (measured?, results);
     let after = probe(place)?;
     let verification = verify::verify(&mut nodes, options.groups, &mut subject, PATIENCE);
     let raw_sync_us = BeforeAfter { before, after };
@@ -246,6 +251,12 @@ fn run_client<P: NodePort, C: FnMut() -> u64>(
 /// What the measured time has cost.
 struct Measured {
     cpu_nanos: u64,
+    /// Of this process, by what the threads do; `None` if nodes have processes of their own.
+    cpu_by_role: Option<BTreeMap<String, u64>>,
+    /// What other processes used, in cores.
+    others_cores: Option<f64>,
+    messages_sent: u64,
+    message_bytes_sent: u64,
     elections: u64,
     syncs: u64,
     bytes_synced: u64,
@@ -272,6 +283,7 @@ fn measure<N: NodeControl>(
     }
     thread::sleep(WARM_UP);
     let (cpu, used) = usage(nodes)?;
+    let (system, roles, started) = (system_cpu_nanos(), cpu_nanos_by_role(), Instant::now());
     let told = |_| "the client ended early".to_owned();
     orders.send(Order::Measure).map_err(told)?;
     let (mut caught_up, mut errors) = (Vec::new(), Vec::new());
@@ -296,10 +308,18 @@ fn measure<N: NodeControl>(
         }
     });
     let (cpu_after, used_after) = usage(nodes)?;
+    let busy = system_cpu_nanos().zip(system).map(|(after, before)| after.saturating_sub(before));
+    let others = busy.map(|nanos| nanos.saturating_sub(cpu_after - cpu));
+    let others_cores = others.map(|nanos| nanos as f64 / started.elapsed().as_nanos() as f64);
+    let cpu_by_role = (!options.processes).then(|| since(&roles, cpu_nanos_by_role()));
     let resident_bytes = own_resident_bytes() + used_after.resident_bytes;
     orders.send(Order::Finish).map_err(told)?;
     Ok(Measured {
         cpu_nanos: cpu_after - cpu,
+        cpu_by_role,
+        others_cores,
+        messages_sent: used_after.messages_sent - used.messages_sent,
+        message_bytes_sent: used_after.message_bytes_sent - used.message_bytes_sent,
         elections: used_after.leaderships - used.leaderships,
         syncs: used_after.syncs - used.syncs,
         bytes_synced: used_after.bytes_synced - used.bytes_synced,
@@ -312,6 +332,14 @@ fn measure<N: NodeControl>(
         caught_up,
         errors,
     })
+}
+
+/// What each has grown by. Threads that have ended meanwhile are not counted, so that a role may lose.
+fn since(before: &BTreeMap<String, u64>, mut after: BTreeMap<String, u64>) -> BTreeMap<String, u64> {
+    for (role, nanos) in &mut after {
+        *nanos = nanos.saturating_sub(before.get(role).copied().unwrap_or(0));
+    }
+    after
 }
 
 /// CPU time of everything so far, and what the nodes have done.
@@ -419,6 +447,10 @@ fn report(
 ) -> ClusterReport {
     let seconds = tally.measured_nanos as f64 / 1e9;
     let per = |of: u64| (of > 0).then(|| measured.cpu_nanos as f64 / 1000.0 / of as f64);
+    let by_thread = measured.cpu_by_role.as_ref().filter(|_| tally.writes > 0).map(|roles| {
+        let per_write = |nanos: &u64| *nanos as f64 / 1000.0 / tally.writes as f64;
+        roles.iter().map(|(role, nanos)| (role.clone(), per_write(nanos))).collect()
+    });
     let millis = |nanos: u64| (nanos / 1000) as f64 / 1000.0;
     let ended = tally.acknowledged + tally.answered;
     let failovers = tally.failovers.iter().enumerate().map(|(number, failover)| FailoverReport {
@@ -464,6 +496,10 @@ fn report(
         cpu_us_per_write: per(tally.writes),
         cpu_us_per_operation: per(tally.writes + tally.reads),
         client_cpu_us_per_operation: (ended > 0).then(|| client_nanos as f64 / 1000.0 / ended as f64),
+        cpu_us_per_write_by_thread: by_thread,
+        others_cores: measured.others_cores,
+        messages_sent: measured.messages_sent,
+        message_bytes_sent: measured.message_bytes_sent,
         checkpoints: measured.checkpoints,
         installs: measured.installs,
         snapshot_bytes: measured.snapshot_bytes,

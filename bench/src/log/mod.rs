@@ -16,7 +16,7 @@ mod lane;
 mod look;
 #[cfg(feature = "peers")]
 mod peer;
-mod raw;
+pub(crate) mod raw;
 
 pub use self::look::Ending;
 

@@ -49,7 +49,7 @@ impl fmt::Display for Raw {
 }
 
 /// A file on the device. It is removed with the folder that it is in.
-pub(super) struct Device {
+pub(crate) struct Device {
     file: File,
     /// Of ordinary pages.
     usual: MmapMut,
@@ -58,7 +58,7 @@ pub(super) struct Device {
 }
 
 impl Device {
-    pub(super) fn open(folder: &Path) -> io::Result<Self> {
+    pub(crate) fn open(folder: &Path) -> io::Result<Self> {
         let path = folder.join("raw-probe");
         let made = File::create(&path)?;
         let chunk = vec![0x5A; LARGE];
@@ -95,6 +95,13 @@ impl Device {
             write_1m_mb_per_second: rate(self.write_for(PATIENCE, &self.usual)?),
             write_1m_large_pages_mb_per_second: rate(self.write_for(PATIENCE, self.large())?),
         })
+    }
+
+    /// What a synced write of so many bytes, at most 1 MiB from large pages, takes of the processors: the mean, in microseconds.
+    pub(crate) fn cpu_us(&self, bytes: usize) -> io::Result<f64> {
+        let before = own_cpu_nanos();
+        let took = self.write_for(PATIENCE, &self.large()[..bytes])?;
+        Ok((own_cpu_nanos() - before) as f64 / 1000.0 / took.len() as f64)
     }
 
     /// The p50 of synced writes of so many bytes, at most 1 MiB, looked at for a moment before and after `meanwhile`; from large
