@@ -45,6 +45,8 @@ use verify::Verification;
 const WARM_UP: Duration = Duration::from_secs(1);
 /// The longest wait for leaders, for operations to end, and for replicas to become equal.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+/// So much longer for each group, where all of them are to take a write or to become equal.
+const PATIENCE_PER_GROUP: Duration = Duration::from_millis(2);
 
 /// Runs the whole thing.
 ///
@@ -181,7 +183,7 @@ fn load_and_verify<N: NodeControl>(
     })?;
     let (measured, (tally, mut subject, client_nanos)) = (measured?, results);
     let after = probe(place)?;
-    let verification = verify::verify(&mut nodes, options.groups, &mut subject, PATIENCE);
+    let verification = verify::verify(&mut nodes, options.groups, &mut subject, patience(options.groups));
     let raw_sync_us = BeforeAfter { before, after };
     let report = report(options, &tally, &measured, client_nanos, verification, raw_sync_us);
     let report = ClusterReport { file_system, is_on_disk, ..report };
@@ -232,13 +234,17 @@ pub(crate) fn client<P: NodePort>(
     Client::new(ports, clock, options.groups, subject, workload, load, orders, progress).reading(reading)
 }
 
+fn patience(groups: u32) -> Duration {
+    PATIENCE + PATIENCE_PER_GROUP * groups
+}
+
 fn run_client<P: NodePort, C: FnMut() -> u64>(
     mut client: Client<P, C>,
     groups: u32,
     ready: &Sender<bool>,
 ) -> (Tally, Subject, u64) {
     let before = thread_cpu_nanos();
-    let has_leaders = client.barrier(0..groups, PATIENCE);
+    let has_leaders = client.barrier(0..groups, patience(groups));
     // There is no receiver only if the run was given up.
     let _heard = ready.send(has_leaders);
     if has_leaders {
@@ -279,7 +285,8 @@ fn measure<N: NodeControl>(
     progress: &Progress,
 ) -> Result<Measured, String> {
     if !ready.recv().map_err(|_| "the client ended early".to_owned())? {
-        return Err(format!("not every group took a write within {} s", PATIENCE.as_secs()));
+        let seconds = patience(options.groups).as_secs();
+        return Err(format!("not every group took a write within {seconds} s"));
     }
     thread::sleep(WARM_UP);
     let (cpu, used) = usage(nodes)?;

@@ -97,10 +97,11 @@ impl Device {
         })
     }
 
-    /// What a synced write of so many bytes, at most 1 MiB from large pages, takes of the processors: the mean, in microseconds.
-    pub(crate) fn cpu_us(&self, bytes: usize) -> io::Result<f64> {
+    /// What a synced write of so many bytes, at most 1 MiB from large pages, takes of the processors: the mean, in microseconds, of
+    /// those that are made in so long.
+    pub(crate) fn cpu_us(&self, bytes: usize, span: Duration) -> io::Result<f64> {
         let before = own_cpu_nanos();
-        let took = self.write_for(PATIENCE, &self.large()[..bytes])?;
+        let took = self.write_for(span, &self.large()[..bytes])?;
         Ok((own_cpu_nanos() - before) as f64 / 1000.0 / took.len() as f64)
     }
 

@@ -3,6 +3,8 @@
 
 use std::fmt::Write as _;
 
+use crate::report::thousands;
+
 /// How the horizontal axis is divided. The vertical one is logarithmic.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Scale {
@@ -119,7 +121,7 @@ pub(super) fn lines(
         text(&mut svg, (LEFT - 6.0, y + 4.0), "end", &short(tick));
     }
     for x in &xs {
-        text(&mut svg, (across(*x), HEIGHT - BOTTOM + 16.0), "middle", &short(*x));
+        text(&mut svg, (across(*x), HEIGHT - BOTTOM + 16.0), "middle", &thousands(*x));
     }
     if let Some((at, name)) = mark {
         let (x, bottom) = (across(at), HEIGHT - BOTTOM);
@@ -132,7 +134,7 @@ pub(super) fn lines(
         let path: Vec<String> = places.iter().map(|(x, y)| format!("{x:.1},{y:.1}")).collect();
         let _ = write!(svg, r#"<polyline class="line s{number}" points="{}"/>"#, path.join(" "));
         for ((x, y), (value_x, value_y)) in places.iter().zip(one.points.iter().filter(|at| is_drawn(at))) {
-            let hint = format!("{}: {} at {}", one.name, short(*value_y), short(*value_x));
+            let hint = format!("{}: {} at {}", one.name, short(*value_y), thousands(*value_x));
             let hint = escape(&hint);
             let _ = write!(
                 svg,

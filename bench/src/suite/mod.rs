@@ -1,8 +1,8 @@
 //! `suite`: the canonical rows one after another, and beside each what its parts cost alone. IMPURE: clock, files, processes.
 //!
 //! Each row is one `cluster` in a process of its own, so that no row finds memory or CPU time of another, and the end of one
-//! is that row's error. Parts ([`parts`]) are measured first, in this process. Next: [`rows`] for what runs, [`record`] for
-//! what is kept of it, [`table`], [`page`] and [`compare`] for how it is shown.
+//! is that row's error. Parts (`parts`) are measured first, in this process. Next: `rows.rs` for what runs, `record.rs` for
+//! what is kept of it, `table.rs`, `page.rs` and `compare.rs` for how it is shown.
 
 mod chart;
 mod child;

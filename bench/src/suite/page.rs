@@ -58,7 +58,7 @@ pub(super) fn page(report: &SuiteReport) -> String {
     for line in failures(&rows) {
         paragraph(&mut page, "bad", &format!("FAILED: {line}"));
     }
-    for line in header_lines(&report.header) {
+    for line in header_lines(report) {
         paragraph(&mut page, "soft", &line);
     }
     table(&mut page, &rows);
@@ -174,9 +174,9 @@ fn load(report: &SuiteReport) -> String {
         let points = rows.iter().filter_map(|row| row.operations_per_second.zip(y(row))).collect();
         Series { name: name.to_owned(), points }
     };
-    let both = [line("p50", |row| row.p50_us), line("p99", |row| row.p99_us)];
+    let both = [line("p50", |row| Some(row.p50_us? / 1000.0)), line("p99", |row| Some(row.p99_us? / 1000.0))];
     let closed = report.row(BASE).and_then(|row| row.operations_per_second);
-    let titles = Titles { chart: "Latency against load", x: "writes a second", y: "latency in µs" };
+    let titles = Titles { chart: "Latency against load", x: "writes a second", y: "latency in ms" };
     lines(&titles, Scale::Linear, &both, closed.map(|rate| (rate, "closed loop")))
 }
 

@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 
 use comfy_table::{CellAlignment, Table, presets};
 
+use super::parts::{Parts, PartsUs};
 use super::record::{Header, NOISY_CORES, RowReport, SuiteReport};
 use crate::report::{thousands, time};
 
@@ -42,7 +43,7 @@ pub(super) fn text(report: &SuiteReport) -> String {
     for line in failures(&rows) {
         let _ = writeln!(text, "FAILED: {line}");
     }
-    for line in lines(&report.header) {
+    for line in lines(report) {
         let _ = writeln!(text, "{line}");
     }
     let _ = write!(text, "{table}\n{}", notes(report).join("\n"));
@@ -77,7 +78,8 @@ fn why(row: &RowReport) -> String {
 }
 
 /// The machine and the moment.
-pub(super) fn lines(header: &Header) -> [String; 3] {
+pub(super) fn lines(report: &SuiteReport) -> [String; 4] {
+    let header: &Header = &report.header;
     let raw = header.raw_sync_us;
     let disk = if header.is_on_disk { "" } else { " (NOT a disk of this machine)" };
     [
@@ -103,7 +105,25 @@ pub(super) fn lines(header: &Header) -> [String; 3] {
             time(raw.before),
             time(raw.after)
         ),
+        parts_line(&report.parts),
     ]
+}
+
+fn parts_line(parts: &Parts) -> String {
+    let Parts { others_cores, device, quic, .. } = parts;
+    let noise = match others_cores {
+        Some(cores) if *cores > NOISY_CORES => format!("{cores:.2}, noisy"),
+        Some(cores) => format!("{cores:.2}"),
+        None => "unknown".to_owned(),
+    };
+    format!(
+        "alone: a 4 KiB sync {} µs of CPU, 1 MiB {} µs; QUIC {:.2} ns a byte, {:.2} µs a message, {} µs a lone one (others: {noise})",
+        micros(device.write_4k_cpu_us),
+        micros(device.write_1m_cpu_us),
+        quic.byte_ns,
+        quic.message_ns / 1000.0,
+        micros(quic.lone_message_us),
+    )
 }
 
 /// One row's cells.
@@ -111,7 +131,7 @@ pub(super) fn cells(row: &RowReport) -> [String; COLUMNS.len()] {
     let name = if row.is_verified { row.name.clone() } else { format!("FAILED {}", row.name) };
     let shown =
         |value: Option<f64>, as_text: &dyn Fn(f64) -> String| value.map_or_else(|| "–".into(), as_text);
-    let part = |of: fn(&super::parts::PartsUs) -> f64| shown(row.parts_us.as_ref().map(of), &micros);
+    let part = |of: fn(&PartsUs) -> f64| shown(row.parts_us.as_ref().map(of), &micros);
     let others = shown(row.others_cores, &|cores| format!("{cores:.2}"));
     [
         name,
@@ -144,6 +164,7 @@ pub(super) fn notes(report: &SuiteReport) -> Vec<String> {
                 + &short(report),
         );
     }
+    notes.extend(report.rows.iter().filter_map(outage));
     let noisy = report.rows.iter().filter(|row| row.is_noisy).count();
     if noisy > 0 {
         notes.push(format!(
@@ -162,6 +183,22 @@ pub(super) fn notes(report: &SuiteReport) -> Vec<String> {
 fn short(report: &SuiteReport) -> String {
     let short = report.rows.iter().filter(|row| row.figure("shortfall").is_some_and(|short| short > 0.0));
     short.map(|row| row.name.as_str()).collect::<Vec<_>>().join(", ")
+}
+
+/// What the death of a node did, in a row that has one.
+fn outage(row: &RowReport) -> Option<String> {
+    let failover = row.report.as_ref()?["failovers"].get(0)?;
+    let ms = |name: &str| {
+        failover[name].as_f64().map_or_else(|| "at no time".to_owned(), |ms| format!("after {ms:.0} ms"))
+    };
+    Some(format!(
+        "{}: a node that led {} groups was killed; its groups took writes again {} (half of them {}), it had caught up {}.",
+        row.name,
+        failover["groups_led"],
+        ms("unavailable_ms"),
+        ms("unavailable_p50_ms"),
+        ms("caught_up_ms"),
+    ))
 }
 
 fn micros(us: f64) -> String {
@@ -202,6 +239,22 @@ mod tests {
             failures(&[&lost]),
             ["kv-16: not verified, 7 acknowledged writes lost, replicas differ; a node is gone"]
         );
+    }
+
+    #[test]
+    fn outages_are_in_the_notes() {
+        let mut killed = row("failover", 1e5, 4.0);
+        killed.report.as_mut().unwrap()["failovers"] = serde_json::json!([{
+            "groups_led": 16, "unavailable_ms": 612.3, "unavailable_p50_ms": 500.0, "caught_up_ms": null,
+        }]);
+        let notes = notes(&report(vec![row("kv-16", 1e5, 4.0), killed])).join("\n");
+        for part in [
+            "failover: a node that led 16 groups",
+            "after 612 ms (half of them after 500 ms)",
+            "caught up at no time",
+        ] {
+            assert!(notes.contains(part), "{part} is missing in\n{notes}");
+        }
     }
 
     #[test]

@@ -20,18 +20,23 @@ pub(super) use self::apply::ApplyCost;
 pub(super) use self::quic::QuicCost;
 use crate::cli::ClusterOptions;
 use crate::log::raw::Device;
-use crate::usage::thread_cpu_nanos;
+use crate::usage::{own_cpu_nanos, system_cpu_nanos, thread_cpu_nanos};
 
 /// Payload bytes of the longest frame.
 const FRAME_PAYLOAD_BYTES: usize = 64 << 10;
 const SMALL_WRITE_BYTES: usize = 4096;
 const LARGE_WRITE_BYTES: usize = 1 << 20;
-/// How long frames of one kind are written.
-const FRAMES_FOR: Duration = Duration::from_millis(30);
+/// Every constant is the least of so many rounds: what else runs can only add to it.
+const ROUNDS: usize = 3;
+/// How long a round of frames, and of writes of one size takes.
+const FRAMES_FOR: Duration = Duration::from_millis(10);
+const WRITES_FOR: Duration = Duration::from_millis(150);
 
 /// What each part costs.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(super) struct Parts {
+    /// What other processes used of the processors meanwhile, in cores.
+    pub(super) others_cores: Option<f64>,
     /// For each size of payloads.
     pub(super) frames: Vec<FrameCost>,
     pub(super) device: DeviceCost,
@@ -72,6 +77,7 @@ pub(super) struct PartsUs {
 /// # Errors
 /// A sentence.
 pub(super) fn measure(rows: &[ClusterOptions], folder: &Path, tick: &dyn Fn()) -> Result<Parts, String> {
+    let (system, own, started) = (system_cpu_nanos(), own_cpu_nanos(), Instant::now());
     let mut frames: Vec<FrameCost> = Vec::new();
     let mut applied: Vec<ApplyCost> = Vec::new();
     for row in rows {
@@ -84,16 +90,25 @@ pub(super) fn measure(rows: &[ClusterOptions], folder: &Path, tick: &dyn Fn()) -
         }
     }
     tick();
-    let device = device_cost(folder).map_err(|error| format!("measuring the device: {error}"))?;
+    let device = device_cost(folder)?;
     tick();
     let quic = QuicCost::measure()?;
-    Ok(Parts { frames, device, quic, apply: applied })
+    let busy = system_cpu_nanos().zip(system).map(|(after, before)| after.saturating_sub(before));
+    let others = busy.map(|nanos| nanos.saturating_sub(own_cpu_nanos() - own));
+    let others_cores = others.map(|nanos| nanos as f64 / started.elapsed().as_nanos() as f64);
+    Ok(Parts { others_cores, frames, device, quic, apply: applied })
+}
+
+/// The least of some rounds.
+fn least(mut round: impl FnMut() -> Result<f64, String>) -> Result<f64, String> {
+    (0..ROUNDS).try_fold(f64::INFINITY, |least, _| round().map(|value| least.min(value)))
 }
 
 fn frame_cost(payload_bytes: usize) -> FrameCost {
     let most = (FRAME_PAYLOAD_BYTES / payload_bytes).max(2);
-    let one = frame_nanos(payload_bytes, 1);
-    let entry_ns = (frame_nanos(payload_bytes, most) - one) / (most - 1) as f64;
+    let rounds = |entries| (0..ROUNDS).map(move |_| frame_nanos(payload_bytes, entries));
+    let (one, all) = (rounds(1).fold(f64::INFINITY, f64::min), rounds(most).fold(f64::INFINITY, f64::min));
+    let entry_ns = (all - one) / (most - 1) as f64;
     FrameCost { payload_bytes, frame_ns: (one - entry_ns).max(0.0), entry_ns }
 }
 
@@ -118,11 +133,13 @@ fn frame_nanos(payload_bytes: usize, entries: usize) -> f64 {
     (thread_cpu_nanos() - before) as f64 / frames as f64
 }
 
-fn device_cost(folder: &Path) -> std::io::Result<DeviceCost> {
-    let device = Device::open(folder)?;
+fn device_cost(folder: &Path) -> Result<DeviceCost, String> {
+    let sentence = |error: std::io::Error| format!("measuring the device: {error}");
+    let device = Device::open(folder).map_err(sentence)?;
+    let cpu_us = |bytes| least(|| device.cpu_us(bytes, WRITES_FOR).map_err(sentence));
     Ok(DeviceCost {
-        write_4k_cpu_us: device.cpu_us(SMALL_WRITE_BYTES)?,
-        write_1m_cpu_us: device.cpu_us(LARGE_WRITE_BYTES)?,
+        write_4k_cpu_us: cpu_us(SMALL_WRITE_BYTES)?,
+        write_1m_cpu_us: cpu_us(LARGE_WRITE_BYTES)?,
     })
 }
 
@@ -186,6 +203,7 @@ pub(super) mod tests {
             query_ns: Some(100.0),
         };
         Parts {
+            others_cores: Some(0.1),
             frames: vec![FrameCost { payload_bytes: 16, frame_ns: 100.0, entry_ns: 10.0 }],
             device: DeviceCost { write_4k_cpu_us: 40.0, write_1m_cpu_us: 295.0 },
             quic: QuicCost { message_ns: 500.0, byte_ns: 2.0, lone_message_us: 60.0 },
@@ -241,6 +259,13 @@ pub(super) mod tests {
             report[name] = value.into();
             assert_eq!(PartsUs::of(&report, &parts()), None, "{name}");
         }
+    }
+
+    #[test]
+    fn least_of_the_rounds_counts_and_an_error_ends_them() {
+        let mut rounds = [3.0, 1.0, 2.0, 0.5].into_iter();
+        assert_eq!(least(|| rounds.next().ok_or_else(String::new)), Ok(1.0));
+        assert_eq!(least(|| Err("no disk".to_owned())), Err("no disk".to_owned()));
     }
 
     #[test]
