@@ -3,7 +3,7 @@
 //! Keys and values of the [`tree`](super::tree) are such strings, so that copying a leaf copies short ones
 //! and shares long ones. Not a buffer: contents are set as a whole.
 
-use std::sync::Arc;
+use triomphe::Arc;
 
 /// Strings up to this long, in bytes, take no memory of their own.
 pub(crate) const INLINE_BYTES: usize = 22;
@@ -45,6 +45,15 @@ impl InlineBytes {
         }
     }
 
+    /// Loads what [`InlineBytes::set`] reads of a long string, and returns something that depends on it.
+    #[inline]
+    pub(crate) fn touch(&self) -> usize {
+        match &self.0 {
+            Repr::Inline { len, .. } => usize::from(*len),
+            Repr::Shared(shared) => Arc::count(shared),
+        }
+    }
+
     /// The bytes.
     #[inline]
     pub(crate) fn as_slice(&self) -> &[u8] {
@@ -52,6 +61,12 @@ impl InlineBytes {
             Repr::Inline { len, bytes } => &bytes[..usize::from(*len)],
             Repr::Shared(shared) => shared,
         }
+    }
+}
+
+impl Default for InlineBytes {
+    fn default() -> Self {
+        Self::new(&[])
     }
 }
 

@@ -3,7 +3,8 @@
 //! The common prefix of all keys is stored once, and the four bytes of each key after it are stored
 //! separately as numbers, contiguously: a search compares those, many at a time, and compares whole keys only
 //! where they are equal. So it touches few cache lines, whatever the common prefix. Every level of the
-//! [`tree`](super::tree) and the [`ShardMap`](super::ShardMap) are such lists.
+//! [`tree`](super::tree) and the [`ShardMap`](super::ShardMap) are such lists. Keys need not be in the items:
+//! the items of a leaf are numbers of slots.
 
 use std::cmp::Ordering;
 
@@ -16,10 +17,26 @@ const INLINE_HEADS: usize = 64;
 /// Up to this many heads are searched linearly; more are searched by bisection.
 const LINEAR_HEADS_MAX: usize = 128;
 
-/// An item of such a list.
+/// An item with a key in it.
 pub(crate) trait Keyed {
     /// The sort key; must not change while the item is in a list.
     fn key(&self) -> &[u8];
+}
+
+/// Where the keys of a list's items are.
+pub(crate) trait Keys<T> {
+    /// The sort key of an item; must not change while the item is in a list.
+    fn key<'a>(&'a self, item: &'a T) -> &'a [u8];
+}
+
+/// In the items.
+pub(crate) struct Inside;
+
+impl<T: Keyed> Keys<T> for Inside {
+    #[inline]
+    fn key<'a>(&'a self, item: &'a T) -> &'a [u8] {
+        item.key()
+    }
 }
 
 /// The list.
@@ -47,11 +64,11 @@ fn common_bytes(a: &[u8], b: &[u8]) -> usize {
     a.iter().zip(b).take_while(|(a, b)| a == b).count()
 }
 
-impl<T: Keyed> KeyArray<T> {
+impl<T> KeyArray<T> {
     /// A list of items that are in order.
-    pub(crate) fn new(items: Vec<T>) -> Self {
+    pub(crate) fn new(keys: &impl Keys<T>, items: Vec<T>) -> Self {
         let mut sorted = Self { items, ..Self::default() };
-        sorted.index();
+        sorted.index(keys);
         sorted
     }
 
@@ -73,7 +90,7 @@ impl<T: Keyed> KeyArray<T> {
 
     /// `Ok` with the position of the key, `Err` with the position where it would be inserted.
     #[inline]
-    pub(crate) fn search(&self, key: &[u8]) -> Result<usize, usize> {
+    pub(crate) fn search(&self, keys: &impl Keys<T>, key: &[u8]) -> Result<usize, usize> {
         let Some(rest) = key.strip_prefix(self.prefix.as_slice()) else {
             return Err(if key < self.prefix.as_slice() { 0 } else { self.len() });
         };
@@ -86,16 +103,16 @@ impl<T: Keyed> KeyArray<T> {
         if self.heads.get(at) != Some(&head) {
             return Err(at);
         }
-        match self.items[at].key().cmp(key) {
+        match keys.key(&self.items[at]).cmp(key) {
             Ordering::Equal => Ok(at),
             Ordering::Greater => Err(at),
-            Ordering::Less => self.search_ties(at + 1, head, key),
+            Ordering::Less => self.search_ties(keys, at + 1, head, key),
         }
     }
 
-    fn search_ties(&self, from: usize, head: i32, key: &[u8]) -> Result<usize, usize> {
+    fn search_ties(&self, keys: &impl Keys<T>, from: usize, head: i32, key: &[u8]) -> Result<usize, usize> {
         let ties = self.heads[from..].partition_point(|&other| other == head);
-        match self.items[from..from + ties].binary_search_by(|item| item.key().cmp(key)) {
+        match self.items[from..from + ties].binary_search_by(|item| keys.key(item).cmp(key)) {
             Ok(at) => Ok(from + at),
             Err(at) => Err(from + at),
         }
@@ -103,23 +120,23 @@ impl<T: Keyed> KeyArray<T> {
 
     /// The position of the last item at or below `key`; 0 if there is none.
     #[inline]
-    pub(crate) fn floor(&self, key: &[u8]) -> usize {
-        match self.search(key) {
+    pub(crate) fn floor(&self, keys: &impl Keys<T>, key: &[u8]) -> usize {
+        match self.search(keys, key) {
             Ok(at) => at,
             Err(at) => at.saturating_sub(1),
         }
     }
 
     /// Inserts at the position that [`KeyArray::search`] returned.
-    pub(crate) fn insert(&mut self, at: usize, item: T) {
-        let key = item.key();
+    pub(crate) fn insert(&mut self, keys: &impl Keys<T>, at: usize, item: T) {
+        let key = keys.key(&item);
         let common = common_bytes(self.prefix.as_slice(), key);
         if common == self.prefix.as_slice().len() {
             self.heads.insert(at, head_of(&key[common..]));
             self.items.insert(at, item);
         } else {
             self.items.insert(at, item);
-            self.index();
+            self.index(keys);
         }
     }
 
@@ -130,35 +147,36 @@ impl<T: Keyed> KeyArray<T> {
     }
 
     /// Replaces the item there by another one that keeps the order.
-    pub(crate) fn replace(&mut self, at: usize, item: T) {
+    pub(crate) fn replace(&mut self, keys: &impl Keys<T>, at: usize, item: T) {
         self.items[at] = item;
-        self.index();
+        self.index(keys);
     }
 
     /// Keeps the first `at` items and returns the others.
-    pub(crate) fn split_off(&mut self, at: usize) -> Self {
-        let above = Self::new(self.items.split_off(at));
-        self.index();
+    pub(crate) fn split_off(&mut self, keys: &impl Keys<T>, at: usize) -> Self {
+        let above = Self::new(keys, self.items.split_off(at));
+        self.index(keys);
         above
     }
 
     /// Appends items that are all above those here.
-    pub(crate) fn append(&mut self, mut above: Self) {
+    pub(crate) fn append(&mut self, keys: &impl Keys<T>, mut above: Self) {
         self.items.append(&mut above.items);
-        self.index();
+        self.index(keys);
     }
 
     /// Recomputes prefix and heads.
-    fn index(&mut self) {
+    fn index(&mut self, keys: &impl Keys<T>) {
         self.heads.clear();
         let (Some(first), Some(last)) = (self.items.first(), self.items.last()) else {
             self.prefix = InlineBytes::new(&[]);
             return;
         };
         // All keys between the first and the last share their common prefix.
-        let common = common_bytes(first.key(), last.key());
-        self.prefix = InlineBytes::new(&first.key()[..common]);
-        self.heads.extend(self.items.iter().map(|item| head_of(&item.key()[common..])));
+        let first = keys.key(first);
+        let common = common_bytes(first, keys.key(last));
+        self.prefix = InlineBytes::new(&first[..common]);
+        self.heads.extend(self.items.iter().map(|item| head_of(&keys.key(item)[common..])));
     }
 }
 
@@ -189,8 +207,8 @@ mod tests {
 
     fn assert_finds(sorted: &KeyArray<Vec<u8>>, wanted: &[u8]) {
         let found = sorted.items.binary_search_by(|key| key[..].cmp(wanted));
-        assert_eq!(sorted.search(wanted), found);
-        assert_eq!(sorted.floor(wanted), found.unwrap_or_else(|at| at.saturating_sub(1)));
+        assert_eq!(sorted.search(&Inside, wanted), found);
+        assert_eq!(sorted.floor(&Inside, wanted), found.unwrap_or_else(|at| at.saturating_sub(1)));
     }
 
     proptest! {
@@ -205,20 +223,20 @@ mod tests {
                 tails.iter().map(|tail| [&prefix[..], tail].concat()).chain(outsiders.clone()).collect();
             let mut sorted = KeyArray::default();
             for key in &keys {
-                if let Err(at) = sorted.search(key) {
-                    sorted.insert(at, key.clone());
+                if let Err(at) = sorted.search(&Inside, key) {
+                    sorted.insert(&Inside, at, key.clone());
                 }
                 assert_finds(&sorted, key);
             }
             prop_assert!(sorted.items.is_sorted());
             let at = at.index(sorted.len());
-            let mut above = sorted.split_off(at);
+            let mut above = sorted.split_off(&Inside, at);
             for key in &keys {
                 assert_finds(&sorted, key);
                 assert_finds(&above, key);
             }
             above.remove(0);
-            sorted.append(above.clone());
+            sorted.append(&Inside, above.clone());
             for key in &keys {
                 assert_finds(&sorted, key);
                 assert_finds(&above, key);
@@ -229,9 +247,9 @@ mod tests {
     #[test]
     fn keys_that_differ_only_in_trailing_zeros_are_told_apart() {
         let keys: Vec<Vec<u8>> = (0..12).map(|zeros| vec![0; zeros]).collect();
-        let sorted = KeyArray::new(keys.clone());
+        let sorted = KeyArray::new(&Inside, keys.clone());
         for (zeros, key) in keys.iter().enumerate() {
-            assert_eq!(sorted.search(key), Ok(zeros));
+            assert_eq!(sorted.search(&Inside, key), Ok(zeros));
         }
     }
 }

@@ -29,7 +29,6 @@ mod image;
 mod inline_bytes;
 mod key_array;
 mod machine;
-mod node;
 mod shard_file;
 mod shard_map;
 mod store;

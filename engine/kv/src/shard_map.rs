@@ -14,7 +14,7 @@ use rustc_hash::FxHashSet;
 
 use super::codec::KEY_BYTES_MAX;
 use super::inline_bytes::InlineBytes;
-use super::key_array::{KeyArray, Keyed};
+use super::key_array::{Inside, KeyArray, Keyed};
 
 const MAGIC: [u8; 4] = *b"RWSM";
 const VERSION: u32 = 1;
@@ -104,7 +104,7 @@ impl ShardMap {
         let begins: Vec<Begin> =
             begins.map(|(first, group)| Begin { first: InlineBytes::new(first.as_ref()), group }).collect();
         check(&begins)?;
-        Ok(Self { shards: KeyArray::new(begins) })
+        Ok(Self { shards: KeyArray::new(&Inside, begins) })
     }
 
     /// A map that assigns each group about as many *slots*: 2-byte key prefixes, a shorter key counting as if
@@ -148,13 +148,13 @@ impl ShardMap {
     #[must_use]
     #[inline]
     pub fn route(&self, key: &[u8]) -> GroupId {
-        self.shards.items()[self.shards.floor(key)].group
+        self.shards.items()[self.shards.floor(&Inside, key)].group
     }
 
     /// The shard that holds `key`.
     #[must_use]
     pub fn shard_of(&self, key: &[u8]) -> Shard<'_> {
-        self.shard(self.shards.floor(key))
+        self.shard(self.shards.floor(&Inside, key))
     }
 
     /// All shards, in the order of keys.
@@ -169,11 +169,11 @@ impl ShardMap {
         from: &[u8],
         to: Option<&[u8]>,
     ) -> impl ExactSizeIterator<Item = Shard<'_>> + DoubleEndedIterator {
-        let after = match to.map(|to| self.shards.search(to)) {
+        let after = match to.map(|to| self.shards.search(&Inside, to)) {
             None => self.len(),
             Some(Ok(at) | Err(at)) => at,
         };
-        let begin = if to.is_some_and(|to| to <= from) { after } else { self.shards.floor(from) };
+        let begin = if to.is_some_and(|to| to <= from) { after } else { self.shards.floor(&Inside, from) };
         (begin..after.max(begin)).map(|nth| self.shard(nth))
     }
 

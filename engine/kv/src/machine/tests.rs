@@ -146,6 +146,15 @@ proptest! {
         for (nth, (step, reply)) in steps.iter().zip(&replies).enumerate() {
             model_step(&mut model, step, first + nth as u64, reply);
         }
+        // Entries of one frame are applied together, and it is as if they were not.
+        let (mut at_once, mut replies_at_once) = (KvMachine::new(), Replies::new(Caller::Waits));
+        let entries = (first..).zip(&payloads).map(|(index, payload)| CommittedEntry { index: Index(index), payload });
+        at_once.apply_all(entries, &mut replies_at_once);
+        for (index, reply) in (first..).zip(&replies) {
+            prop_assert_eq!(&replies_at_once.to_entry(Index(index)).cloned().unwrap_or_default(), reply);
+        }
+        prop_assert!(at_once.items().iter().eq(machine.items().iter()));
+
         let items: Model =
             machine.items().iter().map(|item| (item.key.to_vec(), (item.value.to_vec(), item.version.0))).collect();
         prop_assert_eq!(&items, &model);

@@ -1,48 +1,24 @@
-//! Leaves and branches: the shared nodes of a [`Tree`](super::tree::Tree). Their invariants are at the head
-//! of that file.
+//! Leaves and branches: the shared nodes of the [order](super::order), in which their invariants are.
 
-use std::sync::Arc;
+use triomphe::Arc;
 
-use raftwerk_frame::Index;
+use crate::inline_bytes::InlineBytes;
+use crate::key_array::{Inside, KeyArray, Keyed, Keys};
 
-use super::inline_bytes::InlineBytes;
-use super::key_array::{KeyArray, Keyed};
-
-/// The maximum of items of a leaf: enough to amortise a leaf's overhead, few enough that the copy that a
-/// write makes of a shared leaf stays near 4 KiB.
-pub(crate) const LEAF_ITEMS_MAX: usize = 64;
+/// The maximum of items of a leaf: enough to amortise a leaf's overhead, few enough that a write copies less
+/// than 1 KiB of a shared one.
+pub(super) const LEAF_ITEMS_MAX: usize = 64;
 /// The maximum of leaves of a branch.
-pub(crate) const BRANCH_LEAVES_MAX: usize = 128;
+pub(super) const BRANCH_LEAVES_MAX: usize = 128;
 
-/// A run of items.
-pub(crate) type Leaf = KeyArray<Slot>;
+/// The numbers of a run of items.
+pub(super) type Leaf = KeyArray<u32>;
 /// A run of leaves.
-pub(crate) type Branch = KeyArray<Child<Leaf>>;
-
-/// A key with its value and version.
-#[derive(Clone, Debug)]
-pub(crate) struct Slot {
-    key: InlineBytes,
-    pub(crate) value: InlineBytes,
-    pub(crate) version: Index,
-}
-
-impl Slot {
-    pub(crate) fn new(key: &[u8], value: &[u8], version: Index) -> Self {
-        Self { key: InlineBytes::new(key), value: InlineBytes::new(value), version }
-    }
-}
-
-impl Keyed for Slot {
-    #[inline]
-    fn key(&self) -> &[u8] {
-        self.key.as_slice()
-    }
-}
+pub(super) type Branch = KeyArray<Child<Leaf>>;
 
 /// A shared node and the bound that separates it from the one before it.
 #[derive(Debug)]
-pub(crate) struct Child<N> {
+pub(super) struct Child<N> {
     bound: InlineBytes,
     node: Arc<N>,
 }
@@ -61,19 +37,19 @@ impl<N> Keyed for Child<N> {
 }
 
 impl<N> Child<N> {
-    pub(crate) fn new(bound: &[u8], node: N) -> Self {
+    pub(super) fn new(bound: &[u8], node: N) -> Self {
         Self { bound: InlineBytes::new(bound), node: Arc::new(node) }
     }
 
     /// The node, for reading.
     #[inline]
-    pub(crate) fn node(&self) -> &N {
+    pub(super) fn node(&self) -> &N {
         &self.node
     }
 
     /// The node, for writing; copied first if it is shared.
     #[inline]
-    pub(crate) fn node_mut(&mut self) -> &mut N
+    pub(super) fn node_mut(&mut self) -> &mut N
     where
         N: Clone,
     {
@@ -89,28 +65,34 @@ impl<N> Child<N> {
     }
 
     #[cfg(test)]
-    pub(crate) fn is_shared(&self) -> bool {
+    pub(super) fn is_shared(&self) -> bool {
         Arc::strong_count(&self.node) > 1
     }
 }
 
-impl<T: Keyed + Clone> KeyArray<Child<KeyArray<T>>> {
+impl<T: Clone> KeyArray<Child<KeyArray<T>>> {
     /// Splits a child into its first `at` items and the others; `bound` computes the bound between them.
-    fn split_child(&mut self, child: usize, at: usize, bound: impl FnOnce(&[u8], &[u8]) -> InlineBytes) {
+    fn split_child(
+        &mut self,
+        keys: &impl Keys<T>,
+        child: usize,
+        at: usize,
+        bound: impl FnOnce(&[u8], &[u8]) -> InlineBytes,
+    ) {
         let below = self.item_mut(child).node_mut();
-        let above = below.split_off(at);
-        let bound = bound(below.items()[at - 1].key(), above.items()[0].key());
-        let lowest = InlineBytes::new(below.items()[0].key());
+        let above = below.split_off(keys, at);
+        let bound = bound(keys.key(&below.items()[at - 1]), keys.key(&above.items()[0]));
+        let lowest = InlineBytes::new(keys.key(&below.items()[0]));
         if child == 0 && self.items()[0].key() >= bound.as_slice() {
             // Keys below the first child's bound are stored there too, so that bound may have to be lowered.
             let node = Arc::clone(&self.items()[0].node);
-            self.replace(0, Child { bound: lowest, node });
+            self.replace(&Inside, 0, Child { bound: lowest, node });
         }
-        self.insert(child + 1, Child { bound, node: Arc::new(above) });
+        self.insert(&Inside, child + 1, Child { bound, node: Arc::new(above) });
     }
 
     /// Drops a child that is empty, or joins one that has become small with a neighbour if both fit.
-    pub(crate) fn mend(
+    fn mend(
         &mut self,
         child: usize,
         max: usize,
@@ -139,7 +121,7 @@ impl<T: Keyed + Clone> KeyArray<Child<KeyArray<T>>> {
 
 /// Where a full node is divided.
 #[derive(Clone, Copy)]
-pub(crate) enum SplitAt {
+pub(super) enum SplitAt {
     /// In the middle.
     Middle,
     /// Before its last item: the node is the last of its kind, and keys that arrive in order leave full ones.
@@ -159,31 +141,31 @@ impl SplitAt {
 impl KeyArray<Child<Leaf>> {
     /// Splits a full leaf in the middle or, where keys appear to arrive in order, before its last item, so
     /// that leaves end full.
-    pub(crate) fn split_leaf(&mut self, l: usize, at: SplitAt) {
+    pub(super) fn split_leaf(&mut self, keys: &impl Keys<u32>, l: usize, at: SplitAt) {
         let len = self.items()[l].node().len();
-        self.split_child(l, at.of(len), bound_between);
+        self.split_child(keys, l, at.of(len), bound_between);
     }
 
     /// Restores the invariants after a leaf has lost an item.
-    pub(crate) fn mend_leaf(&mut self, l: usize) {
-        self.mend(l, LEAF_ITEMS_MAX, |below, _, above| below.append(above));
+    pub(super) fn mend_leaf(&mut self, keys: &impl Keys<u32>, l: usize) {
+        self.mend(l, LEAF_ITEMS_MAX, |below, _, above| below.append(keys, above));
     }
 }
 
 impl KeyArray<Child<Branch>> {
     /// Splits a branch, in the middle or before its last leaf.
-    pub(crate) fn split_branch(&mut self, b: usize, at: SplitAt) {
+    pub(super) fn split_branch(&mut self, b: usize, at: SplitAt) {
         let len = self.items()[b].node().len();
-        self.split_child(b, at.of(len), |_, above| InlineBytes::new(above));
+        self.split_child(&Inside, b, at.of(len), |_, above| InlineBytes::new(above));
     }
 
     /// Restores the invariants after a branch has lost a leaf.
-    pub(crate) fn mend_branch(&mut self, b: usize) {
+    pub(super) fn mend_branch(&mut self, b: usize) {
         self.mend(b, BRANCH_LEAVES_MAX, |below, bound, mut above| {
             // The first leaf's own bound was not in use until now; that of its branch was.
             let first = Child { bound, node: Arc::clone(&above.items()[0].node) };
-            above.replace(0, first);
-            below.append(above);
+            above.replace(&Inside, 0, first);
+            below.append(&Inside, above);
         });
     }
 }
