@@ -78,6 +78,8 @@ impl Unit {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::sync::Arc;
+
     use crate::message::frames::Decoder;
     use proptest::prelude::*;
 
@@ -121,7 +123,7 @@ mod tests {
             let (bytes, count) = (unit.bytes(), unit.messages());
             let stream = unit.finish().concat();
             prop_assert_eq!((stream.len(), count), (bytes, messages.len()));
-            let (mut decoder, mut rest) = (Decoder::new(1 << 20), stream.as_slice());
+            let (mut decoder, mut rest) = (Decoder::new(1 << 20, Arc::default()), stream.as_slice());
             for message in expected {
                 prop_assert_eq!(decoder.next(&mut rest).unwrap().unwrap(), message);
             }

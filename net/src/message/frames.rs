@@ -11,9 +11,11 @@
 //! read: version 1 had hellos of two bytes. What is not here: streams themselves (`session.rs`), the
 //! layout of outgoing messages (`coalesce.rs`).
 use std::fmt;
+use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 
+use crate::message::slabs::{LONG_BYTES, Slab, Slabs};
 use crate::transport::Channel;
 
 /// Bytes of a hello up to the slot; these two are at the same place in every version.
@@ -100,24 +102,33 @@ pub(crate) fn parse_hello_rest(rest: [u8; HELLO_REST_BYTES], messages: u16) -> R
 /// Splits a stream's bytes, arriving in parts of any size, into messages that own their memory.
 pub(crate) struct Decoder {
     limit: usize,
+    slabs: Arc<Slabs>,
     header: [u8; LENGTH_BYTES],
     header_len: usize,
     body: Option<Body>,
 }
 
+/// A message of which some bytes are missing.
 struct Body {
-    bytes: BytesMut,
+    memory: Memory,
     missing: usize,
 }
 
+enum Memory {
+    Own(BytesMut),
+    Slab(Slab),
+}
+
 impl Decoder {
-    /// A decoder at the start of a message; no message may exceed `limit` bytes.
-    pub(crate) fn new(limit: usize) -> Self {
-        Self { limit, header: [0; LENGTH_BYTES], header_len: 0, body: None }
+    /// A decoder at the start of a message; no message may exceed `limit` bytes. Long ones use the memory of
+    /// `slabs`.
+    pub(crate) fn new(limit: usize, slabs: Arc<Slabs>) -> Self {
+        Self { limit, slabs, header: [0; LENGTH_BYTES], header_len: 0, body: None }
     }
 
     /// Consumes bytes from the front of `input` until a message is complete (`Some`) or the input is used up
-    /// (`None`). Each byte is copied once; each message costs one allocation of exactly its length.
+    /// (`None`). Each byte is copied once; a message costs one allocation, of exactly its length unless it has a
+    /// slab.
     ///
     /// # Errors
     /// [`FrameError::TooLong`]; the stream cannot be decoded any further.
@@ -128,7 +139,12 @@ impl Decoder {
                 *input = rest;
                 return Ok(Some(Bytes::copy_from_slice(whole)));
             }
-            self.body = Some(Body { bytes: BytesMut::with_capacity(length), missing: length });
+            let memory = if length < LONG_BYTES {
+                Memory::Own(BytesMut::with_capacity(length))
+            } else {
+                Memory::Slab(self.slabs.take(length))
+            };
+            self.body = Some(Body { memory, missing: length });
         }
         Ok(self.continue_body(input))
     }
@@ -154,11 +170,17 @@ impl Decoder {
     fn continue_body(&mut self, input: &mut &[u8]) -> Option<Bytes> {
         let mut body = self.body.take()?;
         let (now, rest) = input.split_at(body.missing.min(input.len()));
-        body.bytes.extend_from_slice(now);
+        match &mut body.memory {
+            Memory::Own(bytes) => bytes.extend_from_slice(now),
+            Memory::Slab(slab) => slab.extend(now),
+        }
         body.missing -= now.len();
         *input = rest;
         if body.missing == 0 {
-            return Some(body.bytes.freeze());
+            return Some(match body.memory {
+                Memory::Own(bytes) => bytes.freeze(),
+                Memory::Slab(slab) => slab.freeze(),
+            });
         }
         self.body = Some(body);
         None
@@ -169,6 +191,10 @@ impl Decoder {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+
+    fn decoder_up_to(limit: usize) -> Decoder {
+        Decoder::new(limit, Arc::default())
+    }
 
     fn decode(decoder: &mut Decoder, mut input: &[u8]) -> Result<Vec<Bytes>, FrameError> {
         let mut found = Vec::new();
@@ -197,13 +223,13 @@ mod tests {
 
     #[test]
     fn a_length_over_the_limit_takes_no_memory() {
-        let mut decoder = Decoder::new(1000);
+        let mut decoder = decoder_up_to(1000);
         let refused = decoder.next(&mut u32::MAX.to_le_bytes().as_slice());
         assert_eq!(refused, Err(FrameError::TooLong { length: u32::MAX as usize, limit: 1000 }));
         assert!(decoder.body.is_none());
-        let mut decoder = Decoder::new(1000);
+        let mut decoder = decoder_up_to(1000);
         assert!(decoder.next(&mut 1001u32.to_le_bytes().as_slice()).is_err());
-        let mut decoder = Decoder::new(1000);
+        let mut decoder = decoder_up_to(1000);
         assert_eq!(decoder.next(&mut 1000u32.to_le_bytes().as_slice()), Ok(None));
     }
 
@@ -211,9 +237,26 @@ mod tests {
     fn a_message_owns_exactly_its_bytes() {
         let mut stream = 3u32.to_le_bytes().to_vec();
         stream.extend_from_slice(b"abcdefghijkl");
-        let message = Decoder::new(10).next(&mut stream.as_slice()).unwrap().unwrap();
+        let message = decoder_up_to(10).next(&mut stream.as_slice()).unwrap().unwrap();
         assert_eq!(message, "abc");
         assert!(message.is_unique());
+    }
+
+    #[test]
+    fn a_long_message_is_whole_however_it_arrives_and_its_memory_is_used_again() {
+        let slabs = Arc::<Slabs>::default();
+        let mut decoder = Decoder::new(1 << 20, Arc::clone(&slabs));
+        let mut places = Vec::new();
+        for (length, cut) in [(LONG_BYTES, 1), (70_000, 6_400), (100_000, 99_999)] {
+            let message: Vec<u8> = (0..length).map(|at| (at % 251) as u8).collect();
+            let stream = [&(length as u32).to_le_bytes()[..], &message].concat();
+            let mut found = Vec::new();
+            stream.chunks(cut).for_each(|part| found.extend(decode(&mut decoder, part).unwrap()));
+            assert!(found.len() == 1 && found[0] == message, "{length} bytes in parts of {cut}");
+            places.push(found[0].as_ptr());
+        }
+        // A slab of 64 KiB is too short for the second.
+        assert!(places[1] != places[0] && places[2] == places[1], "{places:?}");
     }
 
     proptest! {
@@ -227,7 +270,7 @@ mod tests {
                 stream.extend_from_slice(&(message.len() as u32).to_le_bytes());
                 stream.extend_from_slice(message);
             }
-            let mut decoder = Decoder::new(300);
+            let mut decoder = decoder_up_to(300);
             let mut found = Vec::new();
             let mut rest = stream.as_slice();
             for cut in cuts.iter().cycle() {
@@ -243,7 +286,7 @@ mod tests {
         fn arbitrary_bytes_never_panic_and_never_exceed_the_limit(
             pieces in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..100), 0..20),
         ) {
-            let mut decoder = Decoder::new(64);
+            let mut decoder = decoder_up_to(64);
             for piece in pieces {
                 match decode(&mut decoder, &piece) {
                     Ok(found) => prop_assert!(found.iter().all(|message| message.len() <= 64)),

@@ -14,6 +14,7 @@ use super::lock;
 use crate::config::QuicConfig;
 use crate::environment::{self, Environment};
 use crate::message::WireVersion;
+use crate::message::slabs::Slabs;
 use crate::quic::admission::Admission;
 use crate::quic::close::CloseCode;
 use crate::quic::credentials::Credentials;
@@ -32,6 +33,8 @@ pub(crate) struct Net {
     pub(crate) endpoint: quinn::Endpoint,
     pub(crate) receive: Arc<dyn Receive>,
     pub(crate) counters: Counters,
+    /// Memory of long messages.
+    pub(crate) slabs: Arc<Slabs>,
     pub(crate) wake: Arc<Wake>,
     /// Different for every transport, unless its environment fixes it.
     pub(crate) seed: u64,
@@ -63,6 +66,7 @@ impl Net {
             endpoint,
             receive,
             counters: Counters::default(),
+            slabs: Arc::default(),
             wake,
             seed: environment.seed,
             admission,

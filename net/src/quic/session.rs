@@ -240,7 +240,7 @@ async fn write_slices(
 /// Passes on the messages of one incoming stream while their connection is the current one.
 async fn read(net: &Net, peer: &Peer, epoch: u64, slot: usize, mut stream: RecvStream) -> SessionEnd {
     let channel = Channel::ALL[slot];
-    let mut decoder = Decoder::new(net.config.message_bytes_max.of(channel));
+    let mut decoder = Decoder::new(net.config.message_bytes_max.of(channel), Arc::clone(&net.slabs));
     let mut chunks: [Bytes; CHUNKS] = std::array::from_fn(|_| Bytes::new());
     loop {
         let count = match stream.read_chunks(&mut chunks).await {
