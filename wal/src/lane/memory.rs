@@ -74,7 +74,11 @@ impl<D: Disk> Lane<D> {
         assert!(recent <= all, "the latest batches are part of the memory that is counted");
         let others = all - recent;
         let left = self.options.memory_bytes.saturating_sub(others);
-        self.options.recent_bytes.min(usize::try_from(left).unwrap_or(usize::MAX))
+        let options = &self.options;
+        let most = (options.recent_bytes_max as u64).min(options.memory_bytes / 8);
+        // A batch has a buffer of up to twice its size, and the farthest read of all is yet to come.
+        let wanted = (2 * self.reach.bytes()).min(most).max(options.recent_bytes as u64);
+        usize::try_from(wanted.min(left)).unwrap_or(usize::MAX)
     }
 
     /// Bytes left for entries, once everything that can be dropped is.

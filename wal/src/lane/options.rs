@@ -31,8 +31,11 @@ pub struct LaneOptions {
     pub ready_segments: usize,
     /// How many freed segments to keep for reuse. Default 4.
     pub spare_segments: usize,
-    /// Memory for the latest batches, from which followers' tails are read. Default 16 MiB.
+    /// Memory for the latest batches, from which entries are applied and sent. Default 16 MiB.
     pub recent_bytes: usize,
+    /// As much memory as this is used for them while reads go further back than that: what is not in memory
+    /// is read from the file, which blocks. Default 128 MiB, and at most an eighth of `memory_bytes`.
+    pub recent_bytes_max: usize,
     /// Memory for buffers, index and bytes held by readers: see the head of `lane::memory`. The latest
     /// batches, and everything else, are part of this budget. Default: unlimited; at least 1 MiB.
     pub memory_bytes: u64,
@@ -88,6 +91,7 @@ impl Default for LaneOptions {
             ready_segments: 2,
             spare_segments: 4,
             recent_bytes: 16 << 20,
+            recent_bytes_max: 128 << 20,
             memory_bytes: u64::MAX,
             log_bytes_max: 1 << 30,
             age_max: None,

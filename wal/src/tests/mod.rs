@@ -54,6 +54,7 @@ fn small() -> LaneOptions {
         ready_segments: 1,
         spare_segments: 2,
         recent_bytes: 64 << 10,
+        recent_bytes_max: 0,
         log_bytes_max: 96 << 10,
         ..LaneOptions::default()
     }

@@ -2,6 +2,7 @@
 
 pub(crate) mod background;
 pub(crate) mod queue;
+pub(crate) mod reach;
 pub(crate) mod recent;
 pub(crate) mod relocation;
 pub(crate) mod segments;
