@@ -119,8 +119,9 @@ pub struct Config {
     /// Bytes of one group's entries that may wait for a quorum; beyond it proposals are `Busy`. Default 64
     /// MiB.
     pub uncommitted_bytes_max: u64,
-    /// How long a leader withholds a new commit index from followers so that it can travel with an entry; a
-    /// follower of a group without further proposals applies its last entries so much later. Default 5 ms.
+    /// How long a leader withholds a new commit index from followers, at the most, so that it can travel with an
+    /// entry, or with those of other groups; a follower of a group without further proposals applies its last
+    /// entries up to so much later. Default 5 ms.
     pub commit_delay: Duration,
     /// The maximum delay until relaxed proposals ([`Group::propose_relaxed`](crate::Group::propose_relaxed))
     /// are synced on each node that has written them, counted from the first write; also how much later than

@@ -33,8 +33,9 @@ pub struct Config {
     /// Bytes of proposals that are not yet committed; proposals beyond it are rejected as busy. One proposal
     /// is always accepted. Less than 4 GiB.
     pub uncommitted_bytes_max: u64,
-    /// How long a new commit index waits for an entry to travel with. If the next entry is sooner than that,
-    /// the commit index costs no message of its own.
+    /// How long a new commit index waits for an entry to travel with, at the most. If the next entry is sooner
+    /// than that, the commit index costs no message of its own. Those of all groups fall due at the same times,
+    /// the multiples of this: few messages carry them.
     pub commit_delay: Duration,
     /// Which side writes the entry that opens a leader's term.
     pub opening: Opening,

@@ -123,10 +123,19 @@ impl Group {
     /// The log is committed up to `index`: followers are to be sent that, and proposals up to there count no
     /// longer.
     fn note_committed(&mut self, index: Index) {
-        let push_at = self.now + self.config.commit_delay();
+        let push_at = self.commit_push_at();
         let RoleState::Leader(leadership) = &mut self.role else { return };
         if leadership.note_committed(index, push_at) {
             self.is_commit_push_due = false;
+        }
+    }
+
+    /// When followers are sent a commit index that is new now, even without an entry: the commit indexes of all
+    /// groups of a worker fall due together, so that they leave as one message per peer.
+    fn commit_push_at(&self) -> Time {
+        match self.config.commit_delay().as_nanos() as u64 {
+            0 => self.now,
+            delay => Time((self.now.0 / delay + 1) * delay),
         }
     }
 
