@@ -453,6 +453,8 @@ fn limits(chance: &mut Chance, seed: u64, election: u64) -> (Settings, LaneOptio
         read_bytes_max: 1 << 20,
         limits: TurnLimits::default(),
     };
+    let (ready_segments, spare_segments) = (chance.from_to(1, 2), chance.from_to(0, 3));
+    let recent_bytes = chance.one_of(&[0, 16 << 10, 256 << 10]) as usize;
     let lane = LaneOptions {
         lane: 0,
         segment_bytes,
@@ -461,9 +463,11 @@ fn limits(chance: &mut Chance, seed: u64, election: u64) -> (Settings, LaneOptio
         stream_bytes: stream_bytes(seed),
         frame_bytes_max: payload_bytes_max + 1024,
         queue_bytes_max: 8 << 20,
-        ready_segments: chance.from_to(1, 2) as usize,
-        spare_segments: chance.from_to(0, 3) as usize,
-        recent_bytes: chance.one_of(&[0, 16 << 10, 256 << 10]) as usize,
+        ready_segments: ready_segments as usize,
+        spare_segments: spare_segments as usize,
+        recent_bytes,
+        // Nothing is read from memory where that is so by the drawn size.
+        recent_bytes_max: 16 * recent_bytes,
         log_bytes_max: settings.lane_bytes_max,
         memory_bytes: memory_bytes(seed),
         age_max: age_max(seed),

@@ -238,6 +238,7 @@ impl Scenario {
             read_bytes_max: 1 << 20,
             limits: raftwerk::drive::TurnLimits::default(),
         };
+        let recent_bytes = chance.one_of(&[0, 256 << 10]) as usize;
         let lane = LaneOptions {
             lane: 0,
             segment_bytes,
@@ -247,7 +248,8 @@ impl Scenario {
             queue_bytes_max: 8 << 20,
             ready_segments: 1,
             spare_segments: 1,
-            recent_bytes: chance.one_of(&[0, 256 << 10]) as usize,
+            recent_bytes,
+            recent_bytes_max: 4 * recent_bytes,
             log_bytes_max: 8 << 20,
             memory_bytes: u64::MAX,
             age_max: None,
