@@ -87,10 +87,11 @@ impl<D: Disk> Worker<D> {
         self.env.metrics.quarantined(count as u64);
     }
 
-    /// Whether a replica in quarantine must take no more entries: its log cannot be compacted.
+    /// Whether a replica in quarantine must take no more entries: its log cannot be compacted. One with a new
+    /// machine takes them, since it may need them to catch up: what its log had of them may be lost.
     pub(in crate::worker) fn is_log_of_quarantine_full(&self, slot: GroupSlot) -> bool {
-        let replica = self.groups.get(slot);
-        replica.is_some_and(|replica| replica.is_quarantined())
+        let quarantine = self.groups.get(slot).and_then(|replica| replica.quarantine.as_deref());
+        quarantine.is_some_and(|quarantine| !quarantine.is_replaying)
             && self.lane.live_bytes(slot) >= self.settings.checkpoint_log_bytes.saturating_mul(4)
     }
 

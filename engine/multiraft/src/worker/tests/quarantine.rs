@@ -272,6 +272,17 @@ fn what_a_replica_in_quarantine_keeps_of_its_log_is_bounded() {
     assert!((4..=20).contains(&taken), "it acknowledges for a while: {taken}");
     assert!(node.status().unwrap().log_bytes < 5 * 4096);
     assert!(node.worker.env.metrics.read().no_room > 0);
+
+    // The machine before had applied an entry that the log has lost: only the leader can bring it.
+    let slot = node.worker.groups.slot_of(GROUP).unwrap();
+    let lost = node.status().unwrap().last.index.next();
+    node.worker.groups.get_mut(slot).unwrap().quarantine.as_mut().unwrap().applied = lost;
+    ARE_MENDED.set(true);
+    node.revive().unwrap();
+    assert!(node.quarantine().unwrap().is_replaying);
+    assert!(say(&mut node), "it is taken, however much there is");
+    assert_eq!(node.quarantine(), None);
+    assert_eq!(node.status().unwrap().applied, lost);
 }
 
 #[test]
