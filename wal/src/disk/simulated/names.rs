@@ -17,13 +17,7 @@ pub(super) type Shared = Arc<Mutex<Inode>>;
 enum Change {
     Given(String, Shared),
     Taken(String, Shared),
-    /// `others`: the file's other names.
-    Moved {
-        from: String,
-        to: String,
-        file: Shared,
-        others: Vec<String>,
-    },
+    Moved { from: String, to: String, file: Shared },
 }
 
 impl Change {
@@ -49,9 +43,12 @@ impl Change {
                     to.remove(name);
                 }
             }
-            Self::Moved { from, to: name, file, others } => {
-                // If an earlier rename was lost, the file is moved from the name it kept.
-                to.retain(|old, there| old != from && (others.contains(old) || !Arc::ptr_eq(there, file)));
+            Self::Moved { from, to: name, file } => {
+                // If an earlier rename was lost, the file is moved from the name it kept. Its names in other
+                // directories stay, also those that it was given since.
+                let is_moved =
+                    |old: &str, there: &Shared| parent(old) == parent(name) && Arc::ptr_eq(there, file);
+                to.retain(|old, there| old != from && !is_moved(old, there));
                 to.insert(name.clone(), file.clone());
             }
         }
@@ -109,9 +106,7 @@ impl Names {
     /// Renames a file, replacing one of the new name. Returns whether the old name existed.
     pub(super) fn rename(&mut self, from: &str, to: &str) -> bool {
         let Some(file) = self.now.get(from).cloned() else { return false };
-        let is_other = |(name, there): &(&String, &Shared)| *name != from && Arc::ptr_eq(there, &file);
-        let others = self.now.iter().filter(is_other).map(|(name, _)| name.clone()).collect();
-        self.change(Change::Moved { from: from.to_owned(), to: to.to_owned(), file, others });
+        self.change(Change::Moved { from: from.to_owned(), to: to.to_owned(), file });
         assert!(self.now.contains_key(to), "a renamed file has its new name");
         assert!(from == to || !self.now.contains_key(from), "a renamed file has lost its old name");
         true
@@ -150,4 +145,22 @@ impl Names {
 
 pub(super) fn parent(path: &str) -> &str {
     path.rsplit_once('/').map_or("", |(dir, _)| dir)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_rename_that_becomes_durable_late_leaves_the_files_names_elsewhere() {
+        let file: Shared = Arc::new(Mutex::new(Inode::durable("a/new", vec![])));
+        let mut names = Names::default();
+        names.put("a/new", file.clone());
+        assert!(names.rename("a/new", "a/whole"));
+        names.give("b/whole", file);
+        names.sync("b");
+        names.sync("a");
+        let durable: Vec<&String> = names.durable().keys().collect();
+        assert_eq!(durable, ["a/whole", "b/whole"]);
+    }
 }
