@@ -12,7 +12,6 @@ pub(crate) mod group;
 pub(crate) mod membership;
 pub(crate) mod pipeline;
 pub(crate) mod session;
-pub(crate) mod stages;
 pub(crate) mod state_machine;
 pub(crate) mod stats;
 pub(crate) mod status;

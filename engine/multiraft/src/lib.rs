@@ -73,11 +73,11 @@ pub use api::membership::initial_members::InitialMembers;
 pub use api::membership::reconfiguration::Reconfiguration;
 pub use api::pipeline::Pipeline;
 pub use api::session::{Session, SessionError};
-pub use api::stages::{Durations, WriteStages};
 pub use api::state_machine::{
     Caller, Checkpoint, Committed, CommittedEntry, Frozen, Replies, StateMachine, StateMachines,
 };
 pub use api::stats::EngineStats;
+pub use api::stats::stages::{Durations, WriteStages};
 pub use api::status::{Applied, FrozenState, GroupStatus, Loss, Quarantine, ReadAnswer, Received};
 pub use node::events::{Condition, Event, OnEvent, SLOW_SYNC};
 pub use node::submission::{Completion, Outcome};

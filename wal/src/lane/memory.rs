@@ -77,7 +77,8 @@ impl<D: Disk> Lane<D> {
         let options = &self.options;
         let most = (options.recent_bytes_max as u64).min(options.memory_bytes / 8);
         // A batch has a buffer of up to twice its size, and the farthest read of all is yet to come.
-        let wanted = (2 * self.reach.bytes()).min(most).max(options.recent_bytes as u64);
+        let wanted = (2 * self.recent.reach.bytes()).min(most).max(options.recent_bytes as u64);
+        assert!(wanted >= options.recent_bytes as u64, "reads do not make it less");
         usize::try_from(wanted.min(left)).unwrap_or(usize::MAX)
     }
 

@@ -36,7 +36,6 @@ use crate::lane::options::LaneOptions;
 use crate::lane::scrub::Scrubbing;
 use crate::lane::state::background::Background;
 use crate::lane::state::queue::{Queue, Sealed};
-use crate::lane::state::reach::Reach;
 use crate::lane::state::recent::Recent;
 use crate::lane::state::relocation::Relocation;
 use crate::lane::state::segments::{Segments, Shortage};
@@ -97,8 +96,6 @@ pub struct Lane<D: Disk> {
     pub(crate) queue: Queue,
     /// The latest batches, kept in memory for reads.
     pub(crate) recent: Recent,
-    /// How far back reads of the log go.
-    pub(crate) reach: Reach,
     pub(crate) marks: Watermarks,
     pub(crate) poisoned: Option<Poisoned>,
     background: Background,
@@ -157,7 +154,6 @@ impl<D: Disk> Lane<D> {
             turn: Turn::default(),
             queue: Queue::default(),
             recent: Recent::default(),
-            reach: Reach::default(),
             marks: Watermarks::opened(found.last),
             poisoned: None,
             background: Background::default(),

@@ -71,7 +71,7 @@ impl<D: Disk> Lane<D> {
             return self.unsealed_bytes(place).ok_or(LogError::Gone);
         }
         let segments = current.saturating_sub(place.segment) * self.options.segment_bytes;
-        self.reach.note((segments + self.write_offset).saturating_sub(u64::from(place.offset)));
+        self.recent.reach.note((segments + self.write_offset).saturating_sub(u64::from(place.offset)));
         if let Some(bytes) = self.recent.find(place) {
             return Ok(bytes);
         }

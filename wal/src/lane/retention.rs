@@ -62,7 +62,7 @@ impl<D: Disk> Lane<D> {
     /// back will do.
     pub fn set_time(&mut self, now: Time) {
         self.now = now;
-        self.reach.set_time(now);
+        self.recent.reach.set_time(now);
         if self.options.age_max.is_some() {
             let current = self.segments.current().sequence;
             for segment in self.segments.in_use.iter_mut().filter(|segment| segment.sequence != current) {

@@ -1,11 +1,13 @@
 //! Counters of a worker: plain atomics with one writer, published once a turn, for any reader.
 
+pub(crate) mod stages;
+
 use std::ops::AddAssign;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering::Relaxed};
 
 use raftwerk_wal::{AppendMode, LaneStats};
 
-use crate::api::stages::{StageCells, WriteStages};
+use crate::api::stats::stages::{StageCells, WriteStages};
 
 macro_rules! counters {
     ($($(#[$doc:meta])* $name:ident),* $(,)?) => {

@@ -400,8 +400,7 @@ fn news_of_a_commit_leave_in_the_turn_in_which_they_fall_due() {
     assert_eq!(group.commit(), last.index);
     group.flush(Time(2 * MS), &mut effects);
     assert_eq!(group.next_append(NodeId(2)), None, "it waits for company");
-    // Those of all groups fall due at the same times.
-    assert_eq!(group.next_deadline(), Time(5 * MS));
+    assert_eq!(group.next_deadline(), Time(5 * MS), "those of all groups fall due at the same times");
     group.flush(Time(5 * MS), &mut effects);
     assert_eq!(group.next_append(NodeId(2)).map(|news| news.commit), Some(last.index));
 }

@@ -28,6 +28,7 @@ impl Reach {
 
     /// Sets the time, which never falls.
     pub(crate) fn set_time(&mut self, now: Time) {
+        assert!(now >= self.since, "the time of a lane never falls");
         let age = now.since(self.since);
         if age >= PERIOD {
             let farthest = self.farthest.take();

@@ -9,6 +9,7 @@ use bytes::Bytes;
 use crate::format::lsn::Lsn;
 use crate::index::frame::Place;
 use crate::lane::state::queue::Sealed;
+use crate::lane::state::reach::Reach;
 
 /// The latest batches, oldest first.
 #[derive(Debug, Default)]
@@ -16,6 +17,8 @@ pub(crate) struct Recent {
     batches: VecDeque<Sealed>,
     /// Bytes of their buffers.
     bytes: usize,
+    /// How far back reads of the log go.
+    pub(crate) reach: Reach,
 }
 
 impl Recent {

@@ -6,7 +6,7 @@
 use raftwerk_frame::{EntryId, GroupId, Time};
 use raftwerk_wal::{Disk, GroupSlot};
 
-use crate::api::stages::StageNanos;
+use crate::api::stats::stages::StageNanos;
 use crate::worker::Worker;
 use crate::worker::groups::replica::Replica;
 
