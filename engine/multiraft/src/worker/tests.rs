@@ -244,8 +244,12 @@ impl Node {
             limits: crate::worker::TurnLimits::default(),
             accept_losses: false,
         };
-        let mut options =
-            LaneOptions { segment_bytes: 64 << 10, frame_bytes_max: 16 << 10, ..LaneOptions::default() };
+        let mut options = LaneOptions {
+            segment_bytes: 64 << 10,
+            frame_bytes_max: 16 << 10,
+            recent_bytes_max: 0,
+            ..LaneOptions::default()
+        };
         change(&mut settings, &mut options);
         let worker = Worker::open(settings, options, disk.clone(), context, Time(0)).unwrap();
         Self { worker, disk, files: files.clone(), inbox, dispatch, wire, now: Time(0) }
