@@ -27,10 +27,17 @@ const ENTRY_BYTES: usize = 2000;
 fn open(mounted: &Mounted, mode: AppendMode) -> (Lane<OsDisk>, Vec<RecoveredGroup>, RecoveryReport) {
     let directory = Directory::open(OsFiles::new(mounted.path(), mode).unwrap(), 1, 7).unwrap();
     let disk = OsDisk::open(&directory, &OsDiskOptions::default(), Waker::noop().clone()).unwrap();
-    let (segment_bytes, frame_bytes_max, recent_bytes) = (64 << 10, 8 << 10, 0);
+    let (segment_bytes, frame_bytes_max) = (64 << 10, 8 << 10);
+    let (recent_bytes, recent_bytes_max) = (0, 0);
     let on_damage = OnDamage::Fence;
-    let options =
-        LaneOptions { segment_bytes, frame_bytes_max, recent_bytes, on_damage, ..LaneOptions::default() };
+    let options = LaneOptions {
+        segment_bytes,
+        frame_bytes_max,
+        recent_bytes,
+        recent_bytes_max,
+        on_damage,
+        ..LaneOptions::default()
+    };
     Lane::open(disk, options).unwrap()
 }
 

@@ -20,6 +20,8 @@ use crate::watch::{Checked, Violation};
 const TIMEOUTS_TO_PROGRESS: u64 = 10;
 /// How long the replicas have to become equal; the transfer of a snapshot that went wrong is given up after 30 s.
 const TO_CONVERGE: u64 = 120_000_000_000;
+/// … and so many times as long, as long as it gets on.
+const PERIODS_TO_CONVERGE: u32 = 10;
 /// How long a group may take to commit what it has, as long as its followers get more of it: an append, of an entry, a sync.
 const TO_PROGRESS: u64 = 20 * TO_CONVERGE;
 /// What must happen in time, where enough nodes are there.
@@ -207,16 +209,23 @@ impl World<'_> {
 
     /// All replicas that take part reach the same index and the same state.
     pub(super) fn converge(&mut self) -> Checked {
-        let deadline = self.now + TO_CONVERGE;
-        let mut group = 0;
-        let all = self.run_until(deadline, |world| {
-            while group < world.plan.groups && world.is_equal(group).is_some() {
-                group += 1;
+        let (mut group, mut periods) = (0, 0);
+        loop {
+            let before = (group, self.applied_in(group));
+            let all = self.run_until(self.now + TO_CONVERGE, |world| {
+                while group < world.plan.groups && world.is_equal(group).is_some() {
+                    group += 1;
+                }
+                group == world.plan.groups
+            })?;
+            if all {
+                break;
             }
-            group == world.plan.groups
-        })?;
-        if !all {
-            return Err(Violation::new("convergence", format!("never equal: {}", self.describe(group))));
+            // A replica far behind may need a slow sync for each entry: it takes its time, as long as it gets on.
+            periods += 1;
+            if (group, self.applied_in(group)) == before || periods == PERIODS_TO_CONVERGE {
+                return Err(Violation::new("convergence", format!("never equal: {}", self.describe(group))));
+            }
         }
         for group in 0..self.plan.groups {
             if self.is_equal(group) == Some(false) {
@@ -224,6 +233,14 @@ impl World<'_> {
             }
         }
         Ok(())
+    }
+
+    /// How much the replicas of a group have applied, all together.
+    fn applied_in(&self, group: usize) -> u64 {
+        let id = group_id(group);
+        let bodies = self.nodes.iter().filter_map(|node| node.body.as_ref());
+        let applied = bodies.flat_map(|body| body.replicas(body.worker_of(id)));
+        applied.filter(|view| view.group == id).map(|view| view.applied.0).sum()
     }
 
     /// When nothing is on its way any more, no call holds what was read of the log.
